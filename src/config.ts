@@ -1,0 +1,55 @@
+/** Reads the daemon's configuration: flags over file over defaults. */
+
+import { readFileSync } from "node:fs"
+import { join } from "node:path"
+import { Config } from "./contract/config.ts"
+import { AppError } from "./contract/errors.ts"
+import { defaultDataDir } from "./contract/limits.ts"
+
+export type ConfigFlags = {
+  configPath?: string
+  dataDir?: string
+  listen?: string
+  accel?: Config["accel"]
+}
+
+/** A file that was named must exist; the default one, `config.yaml` in the data directory, may be missing. */
+export function loadConfig(flags: ConfigFlags, environment: Record<string, string | undefined>): Config {
+  const named = flags.configPath ?? environment["BHATTI_CONFIG"]
+  const path = named ?? join(flags.dataDir ?? defaultDataDir, "config.yaml")
+  const file = readFile(path, { isNeeded: named !== undefined })
+  const overrides = {
+    ...(flags.dataDir !== undefined && { data_dir: flags.dataDir }),
+    ...(flags.listen !== undefined && { listen: flags.listen }),
+    ...(flags.accel !== undefined && { accel: flags.accel }),
+  }
+  const result = Config.safeParse({ ...file, ...overrides })
+  if (result.success) return result.data
+  const [issue] = result.error.issues
+  const field = issue?.path.join(".") ?? ""
+  throw new AppError(
+    "invalid",
+    `configuration ${path}: ${field === "" ? "" : `${field}: `}${issue?.message ?? "invalid"}`,
+  )
+}
+
+function readFile(path: string, { isNeeded }: { isNeeded: boolean }): Record<string, unknown> {
+  let text: string
+  try {
+    text = readFileSync(path, "utf8")
+  } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).code === "ENOENT" && !isNeeded) return {}
+    throw new AppError("invalid", `cannot read the configuration ${path}`, { cause })
+  }
+  let value: unknown
+  try {
+    value = Bun.YAML.parse(text)
+  } catch (cause) {
+    throw new AppError("invalid", `the configuration ${path} is not YAML`, { cause })
+  }
+  if (value === null || value === undefined) return {}
+  if (typeof value !== "object" || Array.isArray(value)) {
+    throw new AppError("invalid", `the configuration ${path} is not a list of keys and values`)
+  }
+  return value as Record<string, unknown>
+}

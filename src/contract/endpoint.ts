@@ -1,0 +1,25 @@
+/** What an endpoint is: data from which routes, parsing, the client and OpenAPI are made. */
+
+import type { z } from "zod"
+
+export type Endpoint = {
+  method: "GET" | "POST" | "PUT" | "PATCH" | "DELETE"
+  /** Hono's syntax: `/sandboxes/:id`. */
+  path: string
+  summary: string
+  /** Whether a key is needed. Default: yes. */
+  isPublic?: true
+  query?: z.ZodType
+  body?: z.ZodType
+  reply: z.ZodType
+  /** Status of the good answer. */
+  status: 200 | 201 | 204 | 101
+  /** Content type of a streamed alternative to the JSON answer, and the shape of one event in it. */
+  stream?: { accept: string; event: z.ZodType }
+  /** A WebSocket: the first message, further ones, and the server's. */
+  socket?: { start: z.ZodType; client: z.ZodType; server: z.ZodType }
+}
+
+export function endpoint<const E extends Endpoint>(definition: E): E {
+  return definition
+}

@@ -1,0 +1,51 @@
+/**
+ * The one error type of the project and its codes. An error carries what failed (message), the next thing to
+ * do (hint) and, for the log only, its cause. `src/http/errors.ts` turns it into HTTP, `src/cli/cli.ts` into words.
+ */
+
+export const errorStatus = {
+  invalid: 400,
+  unauthenticated: 401,
+  forbidden: 403,
+  not_found: 404,
+  conflict: 409,
+  too_large: 413,
+  limit_exceeded: 429,
+  unavailable: 503,
+  internal: 500,
+} as const
+
+export type ErrorCode = keyof typeof errorStatus
+
+export function isErrorCode(value: unknown): value is ErrorCode {
+  return typeof value === "string" && Object.hasOwn(errorStatus, value)
+}
+
+export type ErrorOptions = {
+  /** The next thing to do, best a command to type. */
+  hint?: string
+  /** The inner error, for the log only. */
+  cause?: unknown
+  /** Whether the same call may succeed later without any change. Default: only `unavailable`. */
+  retryable?: boolean
+}
+
+/** An error the caller can act on. Anything else that is thrown is a bug and becomes `internal`. */
+export class AppError extends Error {
+  override readonly name = "AppError"
+  readonly code: ErrorCode
+  readonly hint: string | undefined
+  readonly retryable: boolean
+
+  constructor(code: ErrorCode, message: string, options: ErrorOptions = {}) {
+    super(message, { cause: options.cause })
+    this.code = code
+    this.hint = options.hint
+    this.retryable = options.retryable ?? code === "unavailable"
+  }
+}
+
+/** A state that the code around it makes impossible; reaching it is a bug. */
+export function unreachable(value: never): never {
+  throw new Error(`unreachable: ${JSON.stringify(value)}`)
+}

@@ -1,0 +1,135 @@
+/** Running a command: the request, its buffered answer, its NDJSON events and its WebSocket messages. */
+
+import { z } from "zod"
+import { limits } from "./limits.ts"
+import { Env } from "./sandbox.ts"
+
+const Argument = z
+  .string()
+  .max(limits.execRequestBytesMax)
+  .refine((value) => !value.includes("\0"), "an argument cannot hold a NUL")
+
+export const TerminalSize = z.strictObject({
+  rows: z.int().min(1).max(1000),
+  cols: z.int().min(1).max(1000),
+})
+export type TerminalSize = z.infer<typeof TerminalSize>
+
+export const SignalName = z
+  .enum(["HUP", "INT", "QUIT", "KILL", "TERM", "USR1", "USR2", "CONT", "STOP", "TSTP", "WINCH"])
+  .describe("A signal's name without SIG")
+export type SignalName = z.infer<typeof SignalName>
+
+const command = {
+  cmd: z
+    .array(Argument)
+    .min(1, "a command is needed")
+    .max(limits.execArgsMax)
+    .refine((cmd) => (cmd[0] ?? "") !== "", "the program's name is empty")
+    .refine(
+      (cmd) => cmd.reduce((sum, argument) => sum + argument.length + 1, 0) <= limits.execRequestBytesMax,
+      `a command has at most ${limits.execRequestBytesMax} bytes`,
+    )
+    .describe("Program and arguments; no shell is involved"),
+  env: Env.default({}).describe("Added to the sandbox's environment for this command"),
+  cwd: z.string().min(1).max(4096).optional().describe("Working directory; default /workspace"),
+  user: z
+    .string()
+    .regex(/^[a-z_0-9][a-z0-9_-]{0,31}$/, "not a user name")
+    .optional()
+    .describe("User of the guest to run as; default lohar"),
+  timeout_sec: z
+    .number()
+    .positive()
+    .max(limits.execTimeoutSecMax)
+    .optional()
+    .describe(
+      `Kill the command after this many seconds; default ${limits.execTimeoutSecDefault} for HTTP, none for a stream over WebSocket`,
+    ),
+}
+
+export const Exec = z
+  .strictObject({
+    ...command,
+    stdin: z.string().max(limits.requestBodyBytesMax).optional().describe("Text for its standard input"),
+  })
+  .meta({ id: "Exec" })
+export type Exec = z.infer<typeof Exec>
+
+export const ExecResult = z
+  .object({
+    exit_code: z.int(),
+    signal: z.string().nullable().describe("The signal that ended it; exit_code is then 128 + its number"),
+    timed_out: z.boolean(),
+    stdout: z.string(),
+    stderr: z.string(),
+    truncated: z
+      .boolean()
+      .describe(`stdout or stderr had more than ${limits.execBufferedBytesMax} bytes; the rest was dropped`),
+  })
+  .meta({ id: "ExecResult" })
+export type ExecResult = z.infer<typeof ExecResult>
+
+/** One line of the `application/x-ndjson` answer. The last line is `exit` or `error`. */
+export const ExecEvent = z
+  .discriminatedUnion("type", [
+    z.object({ type: z.literal("stdout"), data: z.string() }),
+    z.object({ type: z.literal("stderr"), data: z.string() }),
+    z.object({
+      type: z.literal("exit"),
+      exit_code: z.int(),
+      signal: z.string().nullable(),
+      timed_out: z.boolean(),
+    }),
+    z.object({ type: z.literal("error"), data: z.string(), code: z.string(), hint: z.string().nullable() }),
+  ])
+  .meta({ id: "ExecEvent" })
+export type ExecEvent = z.infer<typeof ExecEvent>
+
+/**
+ * WebSocket `/sandboxes/:id/exec/ws`. The client's first message is `ExecStart` as text. Then:
+ *
+ *   client → server  binary: standard input;   text: `ExecClientMessage`
+ *   server → client  binary: one byte channel (1 stdout, 2 stderr), then output;   text: `ExecServerMessage`
+ *
+ * With `window` the server never has more than that many unacknowledged output bytes on the way; the client
+ * acknowledges with `ack`. The last message is `exit` or `error`; then the server closes. Closing the socket earlier kills the command.
+ * The server acknowledges standard input with `ack` too; a client should keep at most `window` bytes unacknowledged.
+ */
+export const ExecStart = z
+  .strictObject({
+    ...command,
+    stdin: z.boolean().default(false).describe("Standard input follows as binary messages"),
+    tty: TerminalSize.extend({ term: z.string().max(64).optional() })
+      .optional()
+      .describe("Run in a terminal of this size"),
+    window: z.int().min(65_536).max(limits.execStreamWindowBytes).optional(),
+  })
+  .meta({ id: "ExecStart" })
+export type ExecStart = z.infer<typeof ExecStart>
+
+export const ExecClientMessage = z.discriminatedUnion("type", [
+  z.strictObject({ type: z.literal("stdin_end") }),
+  z.strictObject({ type: z.literal("signal"), signal: SignalName }),
+  z.strictObject({ type: z.literal("resize"), rows: TerminalSize.shape.rows, cols: TerminalSize.shape.cols }),
+  z.strictObject({ type: z.literal("ack"), bytes: z.int().positive() }),
+])
+export type ExecClientMessage = z.infer<typeof ExecClientMessage>
+
+export const ExecServerMessage = z.discriminatedUnion("type", [
+  z.object({ type: z.literal("started"), pid: z.int() }),
+  z.object({ type: z.literal("ack"), bytes: z.int() }),
+  z.object({
+    type: z.literal("exit"),
+    exit_code: z.int(),
+    signal: z.string().nullable(),
+    timed_out: z.boolean(),
+  }),
+  z.object({
+    type: z.literal("error"),
+    code: z.string(),
+    message: z.string(),
+    hint: z.string().nullable(),
+  }),
+])
+export type ExecServerMessage = z.infer<typeof ExecServerMessage>

@@ -1,0 +1,43 @@
+/** Every bound and default that users can meet. Imports nothing, so that the command line can load it for free. */
+
+export const limits = {
+  sandboxNamePattern: /^[a-zA-Z0-9][a-zA-Z0-9._-]{0,62}$/,
+  sandboxNameRule: "1 to 63 letters, digits, dots, underscores or hyphens, starting with a letter or a digit",
+
+  cpusDefault: 1,
+  cpusMax: 64,
+  memoryMibDefault: 512,
+  memoryMibMin: 128,
+  memoryMibMax: 1_048_576,
+  /** The root filesystem's size in every image; a sandbox's disk cannot be smaller. */
+  diskMibDefault: 8192,
+  diskMibMax: 1_048_576,
+  imageDefault: "minimal",
+
+  /** Defaults of a new user. */
+  userSandboxesDefault: 5,
+  userCpusDefault: 4,
+  userMemoryMibDefault: 4096,
+  userSandboxesMax: 10_000,
+
+  execTimeoutSecDefault: 300,
+  execTimeoutSecMax: 86_400,
+  execArgsMax: 4096,
+  execRequestBytesMax: 128 * 1024,
+  /** Output kept by a buffered exec, each of stdout and stderr; more is cut and `truncated` says so. */
+  execBufferedBytesMax: 8 * 1024 * 1024,
+  /** Unacknowledged output an exec stream may have on its way to a client that acknowledges. */
+  execStreamWindowBytes: 1024 * 1024,
+
+  envVarsMax: 256,
+  envBytesMax: 64 * 1024,
+  labelsMax: 16,
+
+  requestBodyBytesMax: 1024 * 1024,
+  requestIdPattern: /^[A-Za-z0-9._-]{1,64}$/,
+} as const
+
+export const defaultListen = "127.0.0.1:8080"
+export const defaultApiUrl = "http://localhost:8080"
+export const defaultDataDir = "/var/lib/bhatti"
+export const apiKeyPattern = /^bht_[0-9a-f]{64}$/

@@ -1,0 +1,98 @@
+/** What a sandbox is to its user: the shapes of its resource and of the requests that make and show it. */
+
+import { z } from "zod"
+import { limits } from "./limits.ts"
+
+export const SandboxId = z
+  .string()
+  .regex(/^sb_[0-9a-f]{16}$/)
+  .brand<"SandboxId">()
+export type SandboxId = z.infer<typeof SandboxId>
+
+export const UserId = z
+  .string()
+  .regex(/^usr_[0-9a-f]{8}$/)
+  .brand<"UserId">()
+export type UserId = z.infer<typeof UserId>
+
+export const SandboxName = z
+  .string()
+  .regex(limits.sandboxNamePattern, `a sandbox name has ${limits.sandboxNameRule}`)
+  .describe("Name of the sandbox, unique among yours")
+
+export const ImageName = z
+  .string()
+  .regex(
+    /^[a-z0-9][a-z0-9._-]{0,62}$/,
+    "an image name has lower-case letters, digits, dots, underscores or hyphens",
+  )
+  .describe("Image to start from")
+
+export const Env = z
+  .record(
+    z
+      .string()
+      .regex(/^[A-Za-z_][A-Za-z0-9_]{0,127}$/, "a variable's name has letters, digits and underscores"),
+    z
+      .string()
+      .max(32_768)
+      .refine((value) => !value.includes("\0"), "a variable cannot hold a NUL"),
+  )
+  .refine((env) => Object.keys(env).length <= limits.envVarsMax, `at most ${limits.envVarsMax} variables`)
+  .refine(
+    (env) =>
+      Object.entries(env).reduce((sum, [key, value]) => sum + key.length + value.length + 2, 0) <=
+      limits.envBytesMax,
+    `at most ${limits.envBytesMax} bytes of variables`,
+  )
+
+export const Thermal = z
+  .enum(["hot", "warm", "cold"])
+  .describe("hot: running; warm: paused in memory; cold: on disk only")
+
+export const Sandbox = z
+  .object({
+    id: SandboxId,
+    name: SandboxName,
+    status: z
+      .enum(["creating", "running", "stopped", "destroying", "unknown"])
+      .describe("unknown: it needs repair; `status_reason` says why"),
+    status_reason: z.string().nullable(),
+    thermal: Thermal.nullable(),
+    image: ImageName,
+    cpus: z.int(),
+    memory_mb: z.int().describe("Memory in MiB"),
+    disk_size_mb: z.int().describe("Size of the root disk in MiB"),
+    ip: z.string().nullable().describe("Address inside its owner's network, if it has one"),
+    created_by: UserId,
+    created_at: z.iso.datetime(),
+  })
+  .meta({ id: "Sandbox" })
+export type Sandbox = z.infer<typeof Sandbox>
+
+export const CreateSandbox = z
+  .strictObject({
+    name: SandboxName.optional(),
+    image: ImageName.default(limits.imageDefault),
+    cpus: z.int().min(1).max(limits.cpusMax).default(limits.cpusDefault).describe("Number of vCPUs"),
+    memory_mb: z
+      .int()
+      .min(limits.memoryMibMin)
+      .max(limits.memoryMibMax)
+      .default(limits.memoryMibDefault)
+      .describe("Memory in MiB"),
+    disk_size_mb: z
+      .int()
+      .min(
+        limits.diskMibDefault,
+        `the image's root filesystem needs ${limits.diskMibDefault} MiB; only written blocks use space`,
+      )
+      .max(limits.diskMibMax)
+      .default(limits.diskMibDefault)
+      .describe("Size of the root disk in MiB; only written blocks use space on the host"),
+    env: Env.default({}).describe("Environment of every command in the sandbox"),
+  })
+  .meta({ id: "CreateSandbox" })
+export type CreateSandbox = z.infer<typeof CreateSandbox>
+
+export const DestroyedSandbox = z.object({ status: z.literal("destroyed") }).meta({ id: "DestroyedSandbox" })

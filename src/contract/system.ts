@@ -1,0 +1,32 @@
+/** What the daemon says about itself and its host. */
+
+import { z } from "zod"
+import { errorStatus } from "./errors.ts"
+
+export const Health = z
+  .object({ status: z.literal("ok"), uptime: z.number().describe("Seconds") })
+  .meta({ id: "Health" })
+export type Health = z.infer<typeof Health>
+
+export const Version = z
+  .object({
+    version: z.string(),
+    accelerator: z.enum(["kvm", "tcg"]).describe("tcg: software emulation, slower and no security boundary"),
+    accelerator_reason: z.string(),
+    warnings: z.array(z.string()).describe("What this host cannot promise, one line each"),
+  })
+  .meta({ id: "Version" })
+export type Version = z.infer<typeof Version>
+
+/** Body of every answer that is not a success. `error` repeats `message` for clients that know only it. */
+export const ErrorBody = z
+  .object({
+    error: z.string(),
+    code: z.enum(Object.keys(errorStatus) as [keyof typeof errorStatus]),
+    message: z.string(),
+    hint: z.string().nullable(),
+    retryable: z.boolean(),
+    request_id: z.string(),
+  })
+  .meta({ id: "Error" })
+export type ErrorBody = z.infer<typeof ErrorBody>

@@ -1,0 +1,72 @@
+/**
+ * The channel to a running guest: opened once, kept, opened again when it breaks, given up when its machine is gone.
+ */
+
+import type { SandboxRecord } from "../store/sandboxes.ts"
+import type { Core } from "./core.ts"
+import type { Guest } from "./host.ts"
+import { machineOf } from "./machine-of.ts"
+
+const adoptDeadlineMs = 5000
+
+/** Keeps the guest's channel for everybody and watches over it. */
+export function keepGuest(core: Core, record: SandboxRecord, guest: Guest): void {
+  core.guests.set(record.id, guest)
+  void guest.closed.then(({ reason }) => onClosed(core, record.id, guest, reason))
+}
+
+/** Forgets and closes the channel, on purpose. */
+export function dropGuest(core: Core, id: SandboxRecord["id"]): void {
+  const guest = core.guests.get(id)
+  core.guests.delete(id)
+  guest?.close()
+}
+
+/** Connects to the guest of a machine that is running already, whatever its last connection was in the middle of. */
+export async function adoptGuest(core: Core, record: SandboxRecord): Promise<void> {
+  const directory = core.host.disks.directoryOf(record.id)
+  const guest = await core.host.guests.open({ socketPath: core.host.machines.agentSocket(directory) })
+  try {
+    await guest.waitReady({ deadlineMs: adoptDeadlineMs, resync: true })
+  } catch (error) {
+    guest.close()
+    throw error
+  }
+  keepGuest(core, record, guest)
+}
+
+async function onClosed(core: Core, id: SandboxRecord["id"], guest: Guest, reason: string): Promise<void> {
+  // Somebody closed it on purpose, or another channel has taken its place.
+  if (core.guests.get(id) !== guest) return
+  core.guests.delete(id)
+  try {
+    await core.turns.take(id, async () => {
+      const record = await core.store.sandboxes.get(id)
+      if (record?.state.kind !== "hot" || core.guests.has(id)) return
+      await repair(core, record, reason)
+    })
+  } catch (error) {
+    core.log.error({ sandbox: id, error }, "could not repair a sandbox whose channel closed")
+  }
+}
+
+/** A hot sandbox without a channel: connected again if its machine runs, else marked broken. Needs its turn. */
+export async function repair(core: Core, record: SandboxRecord, reason: string): Promise<void> {
+  const machine = machineOf(core, record)
+  if (!machine) return
+  if (core.host.machines.isRunning(machine)) {
+    try {
+      await adoptGuest(core, record)
+      core.log.info({ sandbox: record.id }, "adopted a running sandbox")
+      return
+    } catch (error) {
+      core.log.warn({ sandbox: record.id, error }, "a running machine's guest does not answer")
+    }
+  }
+  const words = await core.host.machines.diagnose(machine)
+  const broken = core.host.machines.isRunning(machine)
+    ? "its guest does not answer"
+    : "its machine ended (switched off inside, or killed)"
+  await core.store.sandboxes.setState(record.id, { kind: "broken", reason: broken })
+  core.log.warn({ sandbox: record.id, reason, ...words }, broken)
+}

@@ -1,0 +1,39 @@
+/** What every capability works with: the store, the host, the connections to running guests, the turns. */
+
+import type { SandboxRecord } from "../store/sandboxes.ts"
+import type { Store } from "../store/store.ts"
+import type { Guest, Host } from "./host.ts"
+import { Turns } from "./turns.ts"
+
+export interface Log {
+  info(fields: Record<string, unknown>, message: string): void
+  warn(fields: Record<string, unknown>, message: string): void
+  error(fields: Record<string, unknown>, message: string): void
+}
+
+export type CoreSettings = {
+  diskReserveMib: number
+}
+
+export type Core = {
+  store: Store
+  host: Host
+  log: Log
+  settings: CoreSettings
+  turns: Turns
+  /** The open channel to each running guest, by sandbox id. */
+  guests: Map<SandboxRecord["id"], Guest>
+  /** Templates being made now, by fingerprint-relevant key, so that many creates wait for one. */
+  templatesInMaking: Map<string, Promise<unknown>>
+  startedAt: number
+}
+
+export function newCore(options: { store: Store; host: Host; log: Log; settings: CoreSettings }): Core {
+  return {
+    ...options,
+    turns: new Turns(),
+    guests: new Map(),
+    templatesInMaking: new Map(),
+    startedAt: performance.now(),
+  }
+}

@@ -1,0 +1,154 @@
+/** Creating a sandbox: the intent is written first, then each thing is made with its undo beside it. */
+
+import { AppError } from "../contract/errors.ts"
+import type { CreateSandbox, Sandbox } from "../contract/sandbox.ts"
+import type { SandboxRecord } from "../store/sandboxes.ts"
+import type { Account } from "../store/users.ts"
+import { keepGuest } from "./attach.ts"
+import type { Core } from "./core.ts"
+import type { Template, TemplateSpec } from "./host.ts"
+import { newIdentity } from "./identity.ts"
+import { friendlyName } from "./names.ts"
+import { viewSandbox } from "./sandbox-view.ts"
+import { ensureTemplate } from "./template.ts"
+
+const readyDeadlineMs = 30_000
+const nameAttempts = 5
+
+export async function createSandbox(core: Core, account: Account, input: CreateSandbox): Promise<Sandbox> {
+  checkLimits(account, input)
+  const spec = await templateSpec(core, input)
+  if (input.disk_size_mb < spec.image.diskMib) {
+    throw new AppError(
+      "invalid",
+      `image "${input.image}" needs a disk of at least ${spec.image.diskMib} MB`,
+      {
+        hint: "only written blocks use space on the host",
+      },
+    )
+  }
+  await checkSpace(core)
+
+  const record = await addRecord(core, account, input, spec)
+  return core.turns.take(record.id, async () => {
+    await using undo = new AsyncDisposableStack()
+    undo.defer(() => core.store.sandboxes.remove(record.id))
+    // The template comes after the record, so that names and limits are refused before a wait of seconds.
+    const template = await ensureTemplate(core, spec)
+    const state = await startMachine(core, record, template, spec, undo)
+    undo.move()
+    return viewSandbox({ ...record, state })
+  })
+}
+
+async function startMachine(
+  core: Core,
+  record: SandboxRecord,
+  template: Template,
+  spec: TemplateSpec,
+  undo: AsyncDisposableStack,
+): Promise<SandboxRecord["state"]> {
+  const { disks, machines, guests } = core.host
+
+  const files = await disks.createSandbox({ id: record.id, blankOverlayPath: template.blankOverlayPath })
+  undo.defer(() => disks.removeSandbox(record.id))
+
+  const sockets = machines.prepareSockets(files.directory)
+  const guest = await guests.open({ socketPath: machines.agentSocket(files.directory) })
+  undo.defer(() => guest.close())
+
+  const machine = machines.clone({
+    template,
+    name: record.id,
+    ...files,
+    sockets,
+    slot: record.slot,
+    tapName: core.host.network === "tap" ? `bht${record.slot}` : undefined,
+  })
+  undo.defer(() => machines.kill(machine))
+
+  const growDisk = record.diskMib > spec.image.diskMib
+  try {
+    if (growDisk) await machines.growDisk(machine, record.diskMib)
+    await Promise.race([
+      guest.personalise(newIdentity(record, { growDisk }), { deadlineMs: readyDeadlineMs }),
+      guest.closed.then(({ reason }) => {
+        throw new AppError("unavailable", `the machine ended while it started: ${reason}`)
+      }),
+    ])
+  } catch (cause) {
+    core.log.error(
+      { sandbox: record.id, cause, ...(await machines.diagnose(machine)) },
+      "a sandbox did not start",
+    )
+    throw new AppError("unavailable", `sandbox "${record.name}" did not start`, {
+      cause,
+      hint: "try again; the daemon's log has the machine's last words",
+    })
+  }
+
+  const state: SandboxRecord["state"] = { kind: "hot", process: machine.process }
+  await core.store.sandboxes.setState(record.id, state)
+  keepGuest(core, record, guest)
+  return state
+}
+
+function checkLimits(account: Account, input: CreateSandbox): void {
+  const hint = "ask for less, or the operator for a higher limit"
+  if (input.cpus > account.maxCpus) {
+    throw new AppError(
+      "limit_exceeded",
+      `${input.cpus} cpus are above your limit of ${account.maxCpus} per sandbox`,
+      {
+        hint,
+      },
+    )
+  }
+  if (input.memory_mb > account.maxMemoryMib) {
+    const asked = `${input.memory_mb} MB of memory are above your limit of ${account.maxMemoryMib} per sandbox`
+    throw new AppError("limit_exceeded", asked, { hint })
+  }
+}
+
+async function templateSpec(core: Core, input: CreateSandbox): Promise<TemplateSpec> {
+  const [image, kernel] = await Promise.all([
+    core.host.images.readImage(input.image),
+    core.host.images.readKernel(),
+  ])
+  return { image, kernel, cpus: input.cpus, memoryMib: input.memory_mb }
+}
+
+async function checkSpace(core: Core): Promise<void> {
+  const freeMib = await core.host.disks.freeMib()
+  if (freeMib >= core.settings.diskReserveMib) return
+  throw new AppError("unavailable", `the host's disk is nearly full: ${freeMib} MB are free`, {
+    hint: `free some space; creating keeps ${core.settings.diskReserveMib} MB (disk_reserve_mb in config.yaml)`,
+  })
+}
+
+async function addRecord(
+  core: Core,
+  account: Account,
+  input: CreateSandbox,
+  spec: TemplateSpec,
+): Promise<SandboxRecord> {
+  const add = (name: string) =>
+    core.store.sandboxes.add(account, {
+      name,
+      imageName: spec.image.name,
+      imageHash: spec.image.hash,
+      cpus: input.cpus,
+      memoryMib: input.memory_mb,
+      diskMib: input.disk_size_mb,
+      env: input.env,
+    })
+  if (input.name !== undefined) return add(input.name)
+  for (let attempt = 0; ; attempt++) {
+    try {
+      return await add(friendlyName(Math.random, attempt))
+    } catch (error) {
+      const isTaken = error instanceof AppError && error.code === "conflict"
+      if (!isTaken || attempt === nameAttempts) throw error
+    }
+  }
+}

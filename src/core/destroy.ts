@@ -1,0 +1,34 @@
+/** Destroying a sandbox. Every step is safe to repeat: after a crash in the middle the next start goes through them again. */
+
+import { AppError } from "../contract/errors.ts"
+import type { SandboxRecord } from "../store/sandboxes.ts"
+import type { Account } from "../store/users.ts"
+import { dropGuest } from "./attach.ts"
+import type { Core } from "./core.ts"
+import { findSandbox } from "./find.ts"
+import { machineOf } from "./machine-of.ts"
+
+export async function destroySandbox(core: Core, account: Account, nameOrId: string): Promise<void> {
+  const { id } = await findSandbox(core, account, nameOrId)
+  await core.turns.take(id, async () => {
+    const record = await core.store.sandboxes.get(id)
+    if (!record) {
+      throw new AppError("not_found", `no sandbox named "${nameOrId}"`, {
+        hint: "somebody destroyed it just now",
+      })
+    }
+    await removeEverything(core, record)
+  })
+}
+
+/** Needs the sandbox's turn. */
+export async function removeEverything(core: Core, record: SandboxRecord): Promise<void> {
+  const { machines, disks } = core.host
+  const machine = machineOf(core, record)
+  await core.store.sandboxes.setState(record.id, { kind: "destroying" })
+  dropGuest(core, record.id)
+  if (machine) await machines.kill(machine)
+  else await machines.killNamed(record.id)
+  await disks.removeSandbox(record.id)
+  await core.store.sandboxes.remove(record.id)
+}

@@ -1,0 +1,12 @@
+/** From what a user typed to a sandbox of theirs. Another user's sandbox does not exist for them. */
+
+import { AppError } from "../contract/errors.ts"
+import type { SandboxRecord } from "../store/sandboxes.ts"
+import type { Account } from "../store/users.ts"
+import type { Core } from "./core.ts"
+
+export async function findSandbox(core: Core, account: Account, nameOrId: string): Promise<SandboxRecord> {
+  const record = await core.store.sandboxes.find(account.id, nameOrId)
+  if (record) return record
+  throw new AppError("not_found", `no sandbox named "${nameOrId}"`, { hint: "bhatti list shows yours" })
+}

@@ -1,0 +1,122 @@
+/**
+ * What the product needs of the host it runs on: the ports that the real adapters fit by shape and the simulation fakes.
+ * Methods that take long take a deadline; a failure is an `AppError`.
+ */
+
+export type Image = { name: string; hash: string; file: string; diskMib: number }
+export type Kernel = { hash: string; vmlinux: string; initramfs: string; version: string }
+export type TemplateSpec = { image: Image; kernel: Kernel; cpus: number; memoryMib: number }
+export type Template = { fingerprint: string; blankOverlayPath: string }
+export type ProcessIdentity = { pid: number; startTicks: number; bootId: string }
+export type Machine = { process: ProcessIdentity; directory: string }
+export type Sockets = { agent: number; qmp: number }
+
+export interface TemplateBuild {
+  readonly directory: string
+  readonly diskPath: string
+  readonly blankOverlayPath: string
+  boot(): Machine
+  save(): Promise<Template>
+  abandon(): Promise<void>
+}
+
+export interface Machines {
+  findTemplate(spec: TemplateSpec): Promise<Template | undefined>
+  beginTemplate(spec: TemplateSpec): Promise<TemplateBuild>
+  removeLeftovers(): void
+  prepareSockets(directory: string): Sockets
+  clone(options: {
+    template: Template
+    name: string
+    directory: string
+    overlayPath: string
+    sockets: Sockets
+    slot: number
+    tapName: string | undefined
+  }): Machine
+  isRunning(machine: Machine): boolean
+  kill(machine: Machine): Promise<void>
+  killNamed(name: string): Promise<void>
+  growDisk(machine: Machine, diskMib: number): Promise<void>
+  diagnose(machine: Machine): Promise<{ qemu: string; console: string }>
+  agentSocket(directory: string): string
+}
+
+export interface Disks {
+  createBase(options: { path: string; diskMib: number; backing: "raw" | "qcow2" }): Promise<void>
+  /** Makes the sandbox's directory with its disk in it. */
+  createSandbox(options: {
+    id: string
+    blankOverlayPath: string
+  }): Promise<{ directory: string; overlayPath: string }>
+  directoryOf(id: string): string
+  removeSandbox(id: string): Promise<void>
+  listSandboxes(): Promise<string[]>
+  freeMib(): Promise<number>
+}
+
+export interface Images {
+  readImage(name: string): Promise<Image>
+  readKernel(): Promise<Kernel>
+}
+
+export type GuestIdentity = {
+  hostname: string
+  machineId: string
+  env: Record<string, string>
+  network: null | {
+    mac: string
+    address: string
+    prefix: number
+    gateway: string
+    dns: string[]
+    mtu: number
+  }
+  growDisk: boolean
+}
+
+export type Terminal = { rows: number; cols: number; term?: string }
+
+export type GuestCommand = {
+  argv: string[]
+  env?: Record<string, string>
+  cwd?: string
+  user?: string
+  stdin?: boolean
+  tty?: Terminal
+}
+
+export type OutputChunk = { channel: "stdout" | "stderr"; bytes: Uint8Array }
+
+export interface GuestProcess {
+  readonly started: Promise<{ pid: number }>
+  readonly output: AsyncIterable<OutputChunk>
+  readonly result: Promise<{ exitCode: number; signal: string | null }>
+  write(bytes: Uint8Array): Promise<void>
+  endInput(): void
+  signal(name: string): void
+  resize(size: { rows: number; cols: number }): void
+  kill(): void
+}
+
+export interface Guest {
+  readonly closed: Promise<{ reason: string }>
+  waitReady(options: { deadlineMs: number; resync?: boolean }): Promise<unknown>
+  ping(options: { deadlineMs: number }): Promise<{ personalised: boolean }>
+  personalise(identity: GuestIdentity, options: { deadlineMs: number }): Promise<unknown>
+  quiesce(options: { deadlineMs: number }): Promise<unknown>
+  exec(command: GuestCommand): GuestProcess
+  close(): void
+}
+
+export interface Guests {
+  open(options: { socketPath: string }): Promise<Guest>
+}
+
+export type Host = {
+  machines: Machines
+  disks: Disks
+  images: Images
+  guests: Guests
+  network: "tap" | "user"
+}

@@ -1,0 +1,20 @@
+/** What makes one clone different from all others. Random values are made by the agent's host end, per personalisation. */
+
+import type { SandboxRecord } from "../store/sandboxes.ts"
+import type { GuestIdentity } from "./host.ts"
+
+export function newIdentity(record: SandboxRecord, options: { growDisk: boolean }): GuestIdentity {
+  return {
+    hostname: hostnameOf(record.name),
+    machineId: crypto.randomUUID().replaceAll("-", ""),
+    env: record.env,
+    network: null,
+    growDisk: options.growDisk,
+  }
+}
+
+/** A sandbox's name may hold underscores and end in a dot, a host name may not. */
+function hostnameOf(name: string): string {
+  const cleaned = name.replaceAll(/[^a-zA-Z0-9-]+/g, "-").replaceAll(/^-+|-+$/g, "")
+  return cleaned === "" ? "sandbox" : cleaned
+}

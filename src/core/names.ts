@@ -1,0 +1,17 @@
+/** Friendly names for sandboxes that were given none. */
+
+const adjectives =
+  "amber bold brave bright brisk calm clever copper cosy crisp eager early fair fast fine fond gentle glad golden grand happy hardy humble jolly keen kind late light lively lucky mellow merry mild neat nimble noble plain proud quick quiet rapid ready rosy royal sharp shiny silent silver smart smooth snug solid spry steady still sunny swift tidy vivid warm wise witty young".split(
+    " ",
+  )
+const nouns =
+  "acorn anchor anvil arrow badger barley basket beacon birch bison bridge brook candle canyon cedar cliff clover comet coral crane creek dune eagle ember falcon fern finch flint forge fox garden glacier grove harbor hare hawk hazel heron hill kiln lake lantern lark lemon lynx maple marble meadow moon moss oak otter owl pebble pine plum pond quartz raven reef ridge river robin sparrow stone thistle tiger valley walnut willow wren".split(
+    " ",
+  )
+
+/** `random` gives numbers from 0 to below 1. About 5000 pairs; `attempt` above 0 adds digits. */
+export function friendlyName(random: () => number, attempt: number): string {
+  const pick = (words: string[]) => words[Math.floor(random() * words.length)] ?? "sandbox"
+  const name = `${pick(adjectives)}-${pick(nouns)}`
+  return attempt === 0 ? name : `${name}-${Math.floor(random() * 10_000)}`
+}

@@ -1,0 +1,35 @@
+/** A sandbox's record as its owner sees it. */
+
+import { unreachable } from "../contract/errors.ts"
+import type { Sandbox } from "../contract/sandbox.ts"
+import type { SandboxRecord, SandboxState } from "../store/sandboxes.ts"
+
+export function viewSandbox(record: SandboxRecord): Sandbox {
+  return {
+    id: record.id,
+    name: record.name,
+    ...viewState(record.state),
+    image: record.imageName,
+    cpus: record.cpus,
+    memory_mb: record.memoryMib,
+    disk_size_mb: record.diskMib,
+    ip: null,
+    created_by: record.userId,
+    created_at: record.createdAt,
+  }
+}
+
+function viewState(state: SandboxState): Pick<Sandbox, "status" | "status_reason" | "thermal"> {
+  switch (state.kind) {
+    case "creating":
+      return { status: "creating", status_reason: null, thermal: null }
+    case "hot":
+      return { status: "running", status_reason: null, thermal: "hot" }
+    case "destroying":
+      return { status: "destroying", status_reason: null, thermal: null }
+    case "broken":
+      return { status: "unknown", status_reason: state.reason, thermal: null }
+    default:
+      return unreachable(state)
+  }
+}

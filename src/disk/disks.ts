@@ -1,0 +1,90 @@
+/**
+ * Sandboxes' disks and the directories they live in. An overlay is a copy of its template's empty one: 200 KB, no
+ * program to start. QEMU is given descriptors, so nothing here needs to be readable by anybody but the daemon.
+ */
+
+import { constants } from "node:fs"
+import { copyFile, mkdir, readdir, rm, statfs } from "node:fs/promises"
+import { join } from "node:path"
+import { AppError } from "../contract/errors.ts"
+
+const qemuImgDeadlineMs = 30_000
+
+export class Disks {
+  readonly #directory: string
+
+  constructor(options: { dataDir: string }) {
+    this.#directory = join(options.dataDir, "sandboxes")
+  }
+
+  directoryOf(id: string): string {
+    return join(this.#directory, id)
+  }
+
+  /** An empty qcow2 overlay. What it lies on is named to QEMU when it starts, never looked up from the file. */
+  async createBase(options: { path: string; diskMib: number; backing: "raw" | "qcow2" }): Promise<void> {
+    const child = Bun.spawn({
+      cmd: [
+        "qemu-img",
+        "create",
+        "-q",
+        "-u",
+        "-f",
+        "qcow2",
+        "-F",
+        options.backing,
+        "-b",
+        "given-at-start",
+        options.path,
+        `${options.diskMib}M`,
+      ],
+      stdio: ["ignore", "ignore", "pipe"],
+      timeout: qemuImgDeadlineMs,
+    })
+    const words = await new Response(child.stderr).text()
+    if ((await child.exited) === 0) return
+    throw new AppError(
+      "unavailable",
+      `cannot create a disk: ${words.trim().split("\n").at(-1) ?? "qemu-img failed"}`,
+    )
+  }
+
+  async createSandbox(options: { id: string; blankOverlayPath: string }): Promise<{
+    directory: string
+    overlayPath: string
+  }> {
+    const directory = this.directoryOf(options.id)
+    const overlayPath = join(directory, "disk.qcow2")
+    try {
+      await mkdir(directory, { recursive: true, mode: 0o700 })
+      await copyFile(options.blankOverlayPath, overlayPath, constants.COPYFILE_EXCL)
+    } catch (cause) {
+      await rm(directory, { recursive: true, force: true })
+      if ((cause as NodeJS.ErrnoException).code === "ENOSPC") throw diskFull(cause)
+      throw cause
+    }
+    return { directory, overlayPath }
+  }
+
+  async removeSandbox(id: string): Promise<void> {
+    await rm(this.directoryOf(id), { recursive: true, force: true })
+  }
+
+  /** Names of the directories that exist, sandboxes' ids. */
+  async listSandboxes(): Promise<string[]> {
+    await mkdir(this.#directory, { recursive: true, mode: 0o700 })
+    return readdir(this.#directory)
+  }
+
+  async freeMib(): Promise<number> {
+    const { bavail, bsize } = await statfs(this.#directory)
+    return Math.floor((bavail * bsize) / (1024 * 1024))
+  }
+}
+
+function diskFull(cause: unknown): AppError {
+  return new AppError("unavailable", "the host's disk is full", {
+    cause,
+    hint: "free some space in the data directory's file system, then try again",
+  })
+}

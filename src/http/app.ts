@@ -1,0 +1,101 @@
+/** The HTTP interface as a function from request to response: routes from the contract, who is asking, errors, the log. */
+
+import { Hono } from "hono"
+import { api } from "../contract/api.ts"
+import type { Endpoint } from "../contract/endpoint.ts"
+import { AppError } from "../contract/errors.ts"
+import { limits } from "../contract/limits.ts"
+import { openApi } from "../contract/openapi.ts"
+import type { Core } from "../core/core.ts"
+import type { Account } from "../store/users.ts"
+import type { RequestContext } from "./context.ts"
+import { errorResponse } from "./errors.ts"
+import { readBody } from "./input.ts"
+import { type About, handlers } from "./routes.ts"
+
+type Variables = { requestId: string; account: Account | undefined }
+type Bindings = { server: RequestContext["server"] }
+type Environment = { Bindings: Bindings; Variables: Variables }
+
+/** All handlers look alike here; `Handlers` has checked each against its endpoint. */
+type AnyHandler = (context: RequestContext, body: unknown) => Promise<unknown>
+
+export function createApp(core: Core, about: About): Hono<Environment> {
+  const app = new Hono<Environment>()
+
+  app.use(async (c, next) => {
+    const startedAt = performance.now()
+    const given = c.req.header("x-request-id")
+    const requestId =
+      given !== undefined && limits.requestIdPattern.test(given)
+        ? given
+        : `req_${crypto.randomUUID().replaceAll("-", "").slice(0, 16)}`
+    c.set("requestId", requestId)
+    await next()
+    c.header("x-request-id", requestId)
+    c.header("x-bhatti-version", about.version)
+    core.log.info(
+      {
+        request_id: requestId,
+        user: c.get("account")?.name,
+        method: c.req.method,
+        path: c.req.path,
+        status: c.res.status,
+        ms: Math.round((performance.now() - startedAt) * 10) / 10,
+      },
+      "request",
+    )
+  })
+
+  app.onError((error, c) => errorResponse(error, { requestId: c.get("requestId"), log: core.log }))
+  app.notFound((c) =>
+    errorResponse(
+      new AppError("not_found", `nothing is at ${c.req.method} ${c.req.path}`, {
+        hint: "GET /openapi.json lists what is",
+      }),
+      {
+        requestId: c.get("requestId"),
+        log: core.log,
+      },
+    ),
+  )
+
+  app.get("/openapi.json", (c) => c.json(openApi({ version: about.version })))
+
+  const table = handlers(about)
+  for (const [name, definition] of Object.entries(api) as [keyof typeof api, Endpoint][]) {
+    const handle = table[name] as AnyHandler
+    app.on(definition.method, definition.path, async (c) => {
+      const account = definition.isPublic
+        ? undefined
+        : await authenticate(core, c.req.header("authorization"))
+      c.set("account", account)
+      const body =
+        definition.body &&
+        (await readBody(c.req.raw, definition.body, { bytesMax: limits.requestBodyBytesMax }))
+      const reply = await handle(
+        {
+          core,
+          account: account as Account,
+          requestId: c.get("requestId"),
+          request: c.req.raw,
+          server: c.env.server,
+          params: c.req.param(),
+        },
+        body,
+      )
+      if (reply instanceof Response) return reply
+      return Response.json(reply, { status: definition.status })
+    })
+  }
+  return app
+}
+
+async function authenticate(core: Core, header: string | undefined): Promise<Account> {
+  const hint = "pass --token, or run: bhatti setup"
+  const key = /^Bearer (\S+)$/.exec(header ?? "")?.[1]
+  if (key === undefined) throw new AppError("unauthenticated", "an API key is needed", { hint })
+  const account = await core.store.users.findByKey(key)
+  if (!account) throw new AppError("unauthenticated", "the API key is not valid", { hint })
+  return account
+}

@@ -1,0 +1,19 @@
+/** What every handler is given besides its parsed input. */
+
+import type { Server } from "bun"
+import type { Core } from "../core/core.ts"
+import type { Account } from "../store/users.ts"
+import type { ExecSocket } from "./exec-socket.ts"
+
+/** What a WebSocket carries with it. */
+export type SocketState = { session: ExecSocket }
+
+export type RequestContext = {
+  core: Core
+  account: Account
+  requestId: string
+  request: Request
+  server: Server<SocketState>
+  /** Parameters of the path, decoded. */
+  params: Record<string, string>
+}

@@ -1,0 +1,28 @@
+/** The one place that turns what was thrown into an HTTP answer. */
+
+import { AppError, errorStatus } from "../contract/errors.ts"
+import type { ErrorBody } from "../contract/system.ts"
+import type { Log } from "../core/core.ts"
+
+export function errorResponse(error: unknown, options: { requestId: string; log: Log }): Response {
+  const { requestId, log } = options
+  const known = toAppError(error)
+  if (known.code === "internal") log.error({ request_id: requestId, error }, "internal error")
+  else if (known.cause !== undefined)
+    log.warn({ request_id: requestId, error: known, cause: known.cause }, known.message)
+  // What went wrong inside is for the log; the caller gets the id to ask about.
+  const message = known.code === "internal" ? "internal error" : known.message
+  const body: ErrorBody = {
+    error: message,
+    code: known.code,
+    message,
+    hint: known.code === "internal" ? `the daemon's log has it under ${requestId}` : (known.hint ?? null),
+    retryable: known.retryable,
+    request_id: requestId,
+  }
+  return Response.json(body, { status: errorStatus[known.code] })
+}
+
+export function toAppError(error: unknown): AppError {
+  return error instanceof AppError ? error : new AppError("internal", "internal error", { cause: error })
+}

@@ -1,0 +1,81 @@
+/** The two answers to an exec over plain HTTP: everything at the end, or events as they come, as lines of JSON. */
+
+import type { ExecEvent, ExecResult } from "../contract/exec.ts"
+import { limits } from "../contract/limits.ts"
+import type { RunningCommand } from "../core/exec.ts"
+import { toAppError } from "./errors.ts"
+
+/** Waits for the end. Output beyond the bound is read and dropped, so that the command still ends. */
+export async function bufferedReply(running: RunningCommand): Promise<ExecResult> {
+  const kept = { stdout: new Kept(), stderr: new Kept() }
+  for await (const { channel, bytes } of running.process.output) kept[channel].add(bytes)
+  const { exitCode, signal, timedOut } = await running.result
+  return {
+    exit_code: exitCode,
+    signal,
+    timed_out: timedOut,
+    stdout: kept.stdout.text(),
+    stderr: kept.stderr.text(),
+    truncated: kept.stdout.isTruncated || kept.stderr.isTruncated,
+  }
+}
+
+class Kept {
+  readonly #chunks: Uint8Array[] = []
+  #bytes = 0
+  isTruncated = false
+
+  add(bytes: Uint8Array): void {
+    const room = limits.execBufferedBytesMax - this.#bytes
+    if (bytes.length > room) this.isTruncated = true
+    if (room <= 0) return
+    this.#chunks.push(bytes.slice(0, room))
+    this.#bytes += Math.min(bytes.length, room)
+  }
+
+  text(): string {
+    return Buffer.concat(this.#chunks).toString("utf8")
+  }
+}
+
+/** Events as the reader takes them. A reader who goes away kills the command. */
+export function streamedReply(running: RunningCommand): Response {
+  const encoder = new TextEncoder()
+  const events = execEvents(running)
+  const body = new ReadableStream<Uint8Array>(
+    {
+      async pull(controller) {
+        const { done, value } = await events.next()
+        if (done) controller.close()
+        else controller.enqueue(encoder.encode(`${JSON.stringify(value)}\n`))
+      },
+      cancel() {
+        running.process.kill()
+      },
+    },
+    { highWaterMark: 1 },
+  )
+  return new Response(body, {
+    headers: { "content-type": "application/x-ndjson", "cache-control": "no-store" },
+  })
+}
+
+async function* execEvents(running: RunningCommand): AsyncGenerator<ExecEvent> {
+  // A character may be cut between two chunks, so each channel's text is decoded as one stream.
+  const decoders = { stdout: new TextDecoder(), stderr: new TextDecoder() }
+  try {
+    for await (const { channel, bytes } of running.process.output) {
+      const data = decoders[channel].decode(bytes, { stream: true })
+      if (data !== "") yield { type: channel, data }
+    }
+    for (const channel of ["stdout", "stderr"] as const) {
+      const data = decoders[channel].decode()
+      if (data !== "") yield { type: channel, data }
+    }
+    const { exitCode, signal, timedOut } = await running.result
+    yield { type: "exit", exit_code: exitCode, signal, timed_out: timedOut }
+  } catch (error) {
+    const { code, message, hint } = toAppError(error)
+    yield { type: "error", data: message, code, hint: hint ?? null }
+  }
+}

@@ -1,0 +1,184 @@
+/**
+ * One command over one WebSocket; the messages are in `contract/exec.ts`. Nothing is buffered without a bound: output is
+ * taken from the guest only when the client has acknowledged enough of it, input is refused above the bound.
+ */
+
+import type { ServerWebSocket } from "bun"
+import { AppError } from "../contract/errors.ts"
+import { ExecClientMessage, type ExecServerMessage, ExecStart } from "../contract/exec.ts"
+import { limits } from "../contract/limits.ts"
+import type { Core } from "../core/core.ts"
+import { execInSandbox, type RunningCommand } from "../core/exec.ts"
+import type { Account } from "../store/users.ts"
+import type { SocketState } from "./context.ts"
+import { toAppError } from "./errors.ts"
+import { parseInput } from "./input.ts"
+
+const channelByte = { stdout: 1, stderr: 2 } as const
+/** Input that arrived and was not yet taken by the guest. A client that keeps to its window stays far below. */
+const inputBytesMax = 4 * limits.execStreamWindowBytes
+const closeNormal = 1000
+const closeError = 1011
+
+export class ExecSocket {
+  readonly #core: Core
+  readonly #account: Account
+  readonly #nameOrId: string
+  readonly #requestId: string
+  #running: RunningCommand | undefined
+  #isStarted = false
+  #isClosed = false
+  /** Output bytes that may still be sent; infinite for a client that does not acknowledge. */
+  #credit = Number.POSITIVE_INFINITY
+  #wakeSender: (() => void) | undefined
+  #inputBytes = 0
+  #inputDone: Promise<void> = Promise.resolve()
+
+  constructor(options: { core: Core; account: Account; nameOrId: string; requestId: string }) {
+    this.#core = options.core
+    this.#account = options.account
+    this.#nameOrId = options.nameOrId
+    this.#requestId = options.requestId
+  }
+
+  onMessage(socket: ServerWebSocket<SocketState>, message: string | Buffer): void {
+    this.#handle(socket, message).catch((error: unknown) => this.#fail(socket, error))
+  }
+
+  onDrain(): void {
+    this.#wakeSender?.()
+  }
+
+  onClose(): void {
+    this.#isClosed = true
+    this.#running?.process.kill()
+    this.#wakeSender?.()
+  }
+
+  async #handle(socket: ServerWebSocket<SocketState>, message: string | Buffer): Promise<void> {
+    if (!this.#isStarted) {
+      if (typeof message !== "string")
+        throw new AppError("invalid", "the first message must be text: what to run")
+      this.#isStarted = true
+      return this.#start(socket, parseInput(ExecStart, parseJson(message)))
+    }
+    if (typeof message !== "string") return this.#input(socket, message)
+    const control = parseInput(ExecClientMessage, parseJson(message))
+    switch (control.type) {
+      case "ack":
+        this.#credit += control.bytes
+        return this.#wakeSender?.()
+      case "stdin_end":
+        await this.#inputDone
+        return this.#running?.process.endInput()
+      case "signal":
+        return this.#running?.process.signal(control.signal)
+      case "resize":
+        return this.#running?.process.resize(control)
+    }
+  }
+
+  async #start(socket: ServerWebSocket<SocketState>, start: ExecStart): Promise<void> {
+    if (start.window !== undefined) this.#credit = start.window
+    const begun = execInSandbox(this.#core, this.#account, this.#nameOrId, {
+      command: {
+        argv: start.cmd,
+        env: start.env,
+        stdin: start.stdin,
+        ...(start.cwd !== undefined && { cwd: start.cwd }),
+        ...(start.user !== undefined && { user: start.user }),
+        ...(start.tty && {
+          tty: {
+            rows: start.tty.rows,
+            cols: start.tty.cols,
+            ...(start.tty.term && { term: start.tty.term }),
+          },
+        }),
+      },
+      timeoutSec: start.timeout_sec,
+    })
+    // Input may arrive while the sandbox is being found; it waits its turn behind this.
+    this.#inputDone = begun.then(() => undefined)
+    const running = await begun
+    this.#running = running
+    if (this.#isClosed) return running.process.kill()
+    void running.process.started.then(
+      ({ pid }) => this.#send(socket, { type: "started", pid }),
+      () => undefined,
+    )
+    for await (const { channel, bytes } of running.process.output) {
+      if (!(await this.#sendOutput(socket, channelByte[channel], bytes))) return
+    }
+    const { exitCode, signal, timedOut } = await running.result
+    this.#send(socket, { type: "exit", exit_code: exitCode, signal, timed_out: timedOut })
+    socket.close(closeNormal)
+  }
+
+  /** False: the client is gone. */
+  async #sendOutput(
+    socket: ServerWebSocket<SocketState>,
+    channel: number,
+    bytes: Uint8Array,
+  ): Promise<boolean> {
+    while (this.#credit <= 0 && !this.#isClosed) await this.#woken()
+    if (this.#isClosed) return false
+    const message = new Uint8Array(1 + bytes.length)
+    message[0] = channel
+    message.set(bytes, 1)
+    this.#credit -= bytes.length
+    const sent = socket.sendBinary(message)
+    // -1: queued behind a full socket.
+    if (sent === -1 && !this.#isClosed) await this.#woken()
+    return !this.#isClosed
+  }
+
+  #woken(): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>()
+    this.#wakeSender = () => {
+      this.#wakeSender = undefined
+      resolve()
+    }
+    return promise
+  }
+
+  async #input(socket: ServerWebSocket<SocketState>, message: Buffer): Promise<void> {
+    this.#inputBytes += message.length
+    if (this.#inputBytes > inputBytesMax) {
+      throw new AppError("limit_exceeded", "more input than the command takes", {
+        hint: `keep at most ${limits.execStreamWindowBytes} bytes unacknowledged`,
+      })
+    }
+    // The socket uses its buffer again.
+    const bytes = Uint8Array.from(message)
+    const written = this.#inputDone.then(() => this.#running?.process.write(bytes))
+    // A command that has closed its input, or ended, drops the rest; its end is told by `exit`.
+    this.#inputDone = written.then(
+      () => undefined,
+      () => undefined,
+    )
+    await this.#inputDone
+    this.#inputBytes -= bytes.length
+    if (!this.#isClosed) this.#send(socket, { type: "ack", bytes: bytes.length })
+  }
+
+  #send(socket: ServerWebSocket<SocketState>, message: ExecServerMessage): void {
+    if (!this.#isClosed) socket.sendText(JSON.stringify(message))
+  }
+
+  #fail(socket: ServerWebSocket<SocketState>, thrown: unknown): void {
+    const error = toAppError(thrown)
+    if (error.code === "internal")
+      this.#core.log.error({ request_id: this.#requestId, error: thrown }, "internal error")
+    this.#running?.process.kill()
+    this.#send(socket, { type: "error", code: error.code, message: error.message, hint: error.hint ?? null })
+    if (!this.#isClosed) socket.close(error.code === "internal" ? closeError : closeNormal)
+  }
+}
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text)
+  } catch (cause) {
+    throw new AppError("invalid", "the message is not JSON", { cause })
+  }
+}

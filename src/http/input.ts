@@ -1,0 +1,40 @@
+/** Requests' bodies: bounded, JSON, and of the shape that the contract says. */
+
+import type { z } from "zod"
+import { AppError } from "../contract/errors.ts"
+
+export async function readBody<T extends z.ZodType>(
+  request: Request,
+  schema: T,
+  options: { bytesMax: number },
+): Promise<z.infer<T>> {
+  const text = await readText(request, options.bytesMax)
+  let value: unknown
+  try {
+    value = text.trim() === "" ? {} : JSON.parse(text)
+  } catch (cause) {
+    throw new AppError("invalid", "the request's body is not JSON", { cause })
+  }
+  return parseInput(schema, value)
+}
+
+export function parseInput<T extends z.ZodType>(schema: T, value: unknown): z.infer<T> {
+  const result = schema.safeParse(value)
+  if (result.success) return result.data
+  const [issue] = result.error.issues
+  const field = issue?.path.join(".") ?? ""
+  throw new AppError("invalid", field === "" ? (issue?.message ?? "invalid") : `${field}: ${issue?.message}`)
+}
+
+async function readText(request: Request, bytesMax: number): Promise<string> {
+  const tooLarge = () => new AppError("too_large", `the request's body is larger than ${bytesMax} bytes`)
+  if (Number(request.headers.get("content-length") ?? 0) > bytesMax) throw tooLarge()
+  const chunks: Uint8Array[] = []
+  let bytes = 0
+  for await (const chunk of request.body ?? []) {
+    bytes += chunk.length
+    if (bytes > bytesMax) throw tooLarge()
+    chunks.push(chunk)
+  }
+  return Buffer.concat(chunks).toString("utf8")
+}

@@ -1,0 +1,120 @@
+/**
+ * System calls that Bun has no name for: sealed memory files, listening unix sockets as plain descriptors, TAP devices.
+ * Linux on x86-64 only. Descriptors returned here belong to the caller, who closes them with `fs.closeSync`.
+ */
+
+import { dlopen, FFIType, ptr } from "bun:ffi"
+import { closeSync, openSync } from "node:fs"
+
+const libc = dlopen("libc.so.6", {
+  memfd_create: { args: [FFIType.cstring, FFIType.u32], returns: FFIType.i32 },
+  ftruncate: { args: [FFIType.i32, FFIType.i64], returns: FFIType.i32 },
+  fcntl: { args: [FFIType.i32, FFIType.i32, FFIType.i32], returns: FFIType.i32 },
+  lseek: { args: [FFIType.i32, FFIType.i64, FFIType.i32], returns: FFIType.i64 },
+  socket: { args: [FFIType.i32, FFIType.i32, FFIType.i32], returns: FFIType.i32 },
+  bind: { args: [FFIType.i32, FFIType.ptr, FFIType.u32], returns: FFIType.i32 },
+  listen: { args: [FFIType.i32, FFIType.i32], returns: FFIType.i32 },
+  flock: { args: [FFIType.i32, FFIType.i32], returns: FFIType.i32 },
+  ioctl: { args: [FFIType.i32, FFIType.u64, FFIType.ptr], returns: FFIType.i32 },
+  umask: { args: [FFIType.u32], returns: FFIType.u32 },
+})
+
+/** A system call failed. `errno` is not reported: the JavaScript engine may call libc in between and change it. */
+function check(result: number, what: string): number {
+  if (result < 0) throw new Error(`${what} failed`)
+  return result
+}
+
+const MFD_CLOEXEC = 1
+const MFD_ALLOW_SEALING = 2
+const F_ADD_SEALS = 1033
+const F_SEAL_SEAL = 1
+const F_SEAL_SHRINK = 2
+const F_SEAL_GROW = 4
+const F_SEAL_WRITE = 8
+
+/** An anonymous file in memory of a fixed size, all zeros, not yet sealed. */
+export function createMemoryFile(options: { name: string; bytes: number }): number {
+  const fd = check(
+    libc.symbols.memfd_create(Buffer.from(`${options.name}\0`), MFD_CLOEXEC | MFD_ALLOW_SEALING),
+    "memfd_create",
+  )
+  check(libc.symbols.ftruncate(fd, options.bytes), "ftruncate")
+  return fd
+}
+
+/** Nobody can change the file's content or size any more; private mappings still can be written. Fails while a shared writable mapping exists. */
+export function sealMemoryFile(fd: number): void {
+  check(libc.symbols.fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL), "seal")
+}
+
+const SEEK_DATA = 3
+const SEEK_HOLE = 4
+
+/** The next stretch of a sparse file that holds data at or after `offset`, or nothing. */
+export function nextExtent(options: {
+  fd: number
+  offset: number
+}): { start: number; end: number } | undefined {
+  const start = Number(libc.symbols.lseek(options.fd, options.offset, SEEK_DATA))
+  if (start < 0) return undefined
+  const end = Number(libc.symbols.lseek(options.fd, start, SEEK_HOLE))
+  return { start, end: check(end, "lseek") }
+}
+
+const AF_UNIX = 1
+const SOCK_STREAM = 1
+const SOCK_CLOEXEC = 0o2000000
+/** Size of `sun_path`, with its final NUL. */
+const SUN_PATH_BYTES = 108
+
+/**
+ * A listening unix socket at `path`, mode 0600, as a descriptor that another process can be given. Connections made before
+ * that process accepts are kept in the backlog, so nobody has to wait for the socket to appear.
+ */
+export function listenUnix(path: string): number {
+  const name = Buffer.from(path)
+  if (name.length >= SUN_PATH_BYTES)
+    throw new Error(`socket path has ${name.length} bytes, at most ${SUN_PATH_BYTES - 1} fit: ${path}`)
+  const address = Buffer.alloc(2 + SUN_PATH_BYTES)
+  address.writeUInt16LE(AF_UNIX, 0)
+  name.copy(address, 2)
+  const fd = check(libc.symbols.socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), "socket")
+  const maskBefore = libc.symbols.umask(0o177)
+  const bound = libc.symbols.bind(fd, ptr(address), address.length)
+  libc.symbols.umask(maskBefore)
+  if (bound < 0) {
+    closeSync(fd)
+    throw new Error(`cannot bind ${path}`)
+  }
+  check(libc.symbols.listen(fd, 8), "listen")
+  return fd
+}
+
+const LOCK_EX = 2
+const LOCK_NB = 4
+
+/** Takes the file's exclusive lock without waiting; false: another process has it. It is held until the descriptor is closed. */
+export function tryLock(fd: number): boolean {
+  return libc.symbols.flock(fd, LOCK_EX | LOCK_NB) === 0
+}
+
+const TUNSETIFF = 0x4004_54ca
+const IFF_TAP = 0x0002
+const IFF_NO_PI = 0x1000
+const IFF_VNET_HDR = 0x4000
+const INTERFACE_NAME_BYTES = 16
+
+/** Creates the TAP device `name`, which lives exactly as long as some process holds the returned descriptor. */
+export function openTap(name: string): number {
+  if (Buffer.byteLength(name) >= INTERFACE_NAME_BYTES) throw new Error(`interface name too long: ${name}`)
+  const fd = openSync("/dev/net/tun", "r+")
+  const request = Buffer.alloc(40)
+  request.write(name, 0, "latin1")
+  request.writeUInt16LE(IFF_TAP | IFF_NO_PI | IFF_VNET_HDR, INTERFACE_NAME_BYTES)
+  if (libc.symbols.ioctl(fd, TUNSETIFF, ptr(request)) < 0) {
+    closeSync(fd)
+    throw new Error(`cannot create the TAP device ${name}`)
+  }
+  return fd
+}

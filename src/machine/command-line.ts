@@ -1,0 +1,152 @@
+/**
+ * QEMU's arguments as a pure function. A template's boot and all its clones must describe the same machine, device for
+ * device: the saved state is loaded by position and name. What may differ is said in `Role`.
+ *
+ * Every file reaches QEMU as a descriptor, so it needs no path and no right on the file system. The descriptors'
+ * numbers are fixed by `descriptors`, in the order in which they are handed to the new process.
+ */
+
+export type Accelerator = "kvm" | "tcg"
+
+export type MachineShape = {
+  cpus: number
+  memoryMib: number
+  accelerator: Accelerator
+  /** How the guest's network card is connected on the host. */
+  network: "tap" | "user"
+}
+
+export type Role =
+  /** Boots the kernel with shared memory, to be saved. */
+  | "boot"
+  /** Loads the saved state over a private mapping of the saved memory, and runs as soon as that is done. */
+  | "clone"
+
+/**
+ * Descriptors of the QEMU process, by number. A clone reads `state`, a boot writes it. Unused ones (`templateDisk`,
+ * `kernel` and `initramfs` by role, `tap` without one) are /dev/null.
+ */
+export const descriptors = {
+  memory: 3,
+  qmpSocket: 4,
+  agentSocket: 5,
+  overlayDisk: 6,
+  templateDisk: 7,
+  baseDisk: 8,
+  tap: 9,
+  state: 10,
+  kernel: 11,
+  initramfs: 12,
+} as const
+
+/** Where a booted machine's QEMU writes its device state to. */
+export const stateFile = "/dev/fdset/4"
+
+/** The translation cache is QEMU's own memory, per sandbox, under software emulation. */
+const translationCacheMib = 64
+
+/** Kept for diagnosis: the last bytes the guest wrote to its console. */
+export const consoleRingBytes = 65_536
+
+export const bootKernelArguments = [
+  "console=ttyS0",
+  "quiet",
+  "loglevel=4",
+  "panic=-1",
+  "reboot=t",
+  "root=/dev/vda",
+  "rw",
+  "net.ifnames=0",
+  "random.trust_cpu=on",
+  "mitigations=auto",
+].join(" ")
+
+export function cpuModel(accelerator: Accelerator): string {
+  return accelerator === "kvm" ? "host" : "max"
+}
+
+/** The arguments after the program's name. `name` is how an orphan is recognised in the list of processes. */
+export function qemuArguments(shape: MachineShape, role: Role, name: string): string[] {
+  const isClone = role === "clone"
+  const accelerator = shape.accelerator === "kvm" ? "kvm" : `tcg,thread=multi,tb-size=${translationCacheMib}`
+
+  const drive = (name: string, set: number, isReadOnly: boolean) =>
+    `driver=file,node-name=${name}-file,filename=/dev/fdset/${set},read-only=${isReadOnly ? "on" : "off"},auto-read-only=off,locking=off,drop-cache=off,discard=unmap`
+
+  return [
+    ["-name", name],
+    ["-nodefaults"],
+    ["-no-user-config"],
+    ["-no-reboot"],
+    ["-display", "none"],
+    ["-vga", "none"],
+    [
+      "-machine",
+      "q35,sata=off,smbus=off,usb=off,vmport=off,graphics=off,mem-merge=off,dump-guest-core=off,suppress-vmdesc=on,memory-backend=ram",
+    ],
+    ["-accel", accelerator],
+    ["-cpu", cpuModel(shape.accelerator)],
+    ["-smp", `${shape.cpus}`],
+    ["-m", `${shape.memoryMib}M`],
+    [
+      "-object",
+      `memory-backend-file,id=ram,size=${shape.memoryMib}M,mem-path=/proc/self/fd/${descriptors.memory},share=${isClone ? "off" : "on"}`,
+    ],
+    ["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"],
+    ["-global", "migration.send-configuration=off"],
+
+    ["-chardev", `socket,id=qmp,fd=${descriptors.qmpSocket},server=on,wait=off`],
+    ["-mon", "chardev=qmp,mode=control"],
+    ["-chardev", `ringbuf,id=console,size=${consoleRingBytes}`],
+    ["-serial", "chardev:console"],
+
+    ["-add-fd", `fd=${descriptors.overlayDisk},set=1`],
+    ["-add-fd", `fd=${descriptors.templateDisk},set=2`],
+    ["-add-fd", `fd=${descriptors.baseDisk},set=3`],
+    ...(isClone
+      ? [
+          ["-blockdev", drive("base", 3, true)],
+          ["-blockdev", "driver=raw,node-name=base,file=base-file,read-only=on"],
+          ["-blockdev", drive("template", 2, true)],
+          ["-blockdev", "driver=qcow2,node-name=template,file=template-file,backing=base,read-only=on"],
+          ["-blockdev", drive("overlay", 1, false)],
+          [
+            "-blockdev",
+            "driver=qcow2,node-name=root,file=overlay-file,backing=template,discard=unmap,detect-zeroes=unmap",
+          ],
+        ]
+      : [
+          ["-blockdev", drive("base", 3, true)],
+          ["-blockdev", "driver=raw,node-name=base,file=base-file,read-only=on"],
+          ["-blockdev", drive("overlay", 1, false)],
+          [
+            "-blockdev",
+            "driver=qcow2,node-name=root,file=overlay-file,backing=base,discard=unmap,detect-zeroes=unmap",
+          ],
+        ]),
+    ["-device", "virtio-blk-pci,id=disk0,drive=root,num-queues=1,write-cache=on,werror=report,rerror=report"],
+
+    // A clone's vCPUs must not run before the channel is connected: the guest would see it close and open again.
+    ["-chardev", `socket,id=agent,fd=${descriptors.agentSocket},server=on,wait=${isClone ? "on" : "off"}`],
+    ["-device", "virtio-serial-pci,id=serial0,max_ports=2"],
+    ["-device", "virtserialport,bus=serial0.0,nr=1,chardev=agent,name=bhatti.agent"],
+
+    [
+      "-netdev",
+      shape.network === "tap" ? `tap,id=net0,fd=${descriptors.tap},vhost=off` : "user,id=net0,restrict=on",
+    ],
+    [
+      "-device",
+      "virtio-net-pci,id=nic0,netdev=net0,mac=02:00:00:00:00:01,romfile=,guest_announce=off,mq=off",
+    ],
+
+    ...(isClone
+      ? [["-incoming", `fd:${descriptors.state}`]]
+      : [
+          ["-add-fd", `fd=${descriptors.state},set=4`],
+          ["-kernel", `/proc/self/fd/${descriptors.kernel}`],
+          ["-initrd", `/proc/self/fd/${descriptors.initramfs}`],
+          ["-append", bootKernelArguments],
+        ]),
+  ].flat()
+}

@@ -1,0 +1,51 @@
+/**
+ * What a saved machine state depends on. QEMU's own check is lost with the way we save, so a state is loaded only into
+ * a machine whose fingerprint is the same to the letter; anything else boots from its disk.
+ */
+
+import { statSync } from "node:fs"
+import { cpus } from "node:os"
+import { AppError } from "../contract/errors.ts"
+import { bootKernelArguments, type MachineShape, qemuArguments } from "./command-line.ts"
+
+export type QemuBuild = { binary: string; version: string; identity: string }
+
+/** The QEMU on this host. */
+export function findQemu(name = "qemu-system-x86_64"): QemuBuild {
+  const binary = Bun.which(name, { PATH: "/usr/local/bin:/usr/bin:/bin" })
+  if (!binary) {
+    throw new AppError("unavailable", "QEMU is not installed", {
+      hint: "sudo apt-get install qemu-system-x86 qemu-utils",
+      retryable: false,
+    })
+  }
+  const result = Bun.spawnSync([binary, "--version"], { timeout: 10_000 })
+  const version = /version (\S+)(?: \((.*)\))?/.exec(result.stdout.toString())
+  if (result.exitCode !== 0 || !version) {
+    throw new AppError("unavailable", `${binary} does not run`, {
+      hint: `try: ${binary} --version`,
+      retryable: false,
+    })
+  }
+  const { size, mtimeMs } = statSync(binary)
+  return { binary, version: version[1] ?? "", identity: `${version[0]} ${size} ${mtimeMs}` }
+}
+
+export type FingerprintParts = {
+  qemu: string
+  shape: MachineShape
+  kernelHash: string
+  imageHash: string
+}
+
+/** 32 hexadecimal digits. */
+export function fingerprint(parts: FingerprintParts): string {
+  const everything = {
+    ...parts,
+    arguments: qemuArguments(parts.shape, "clone", ""),
+    kernelArguments: bootKernelArguments,
+    // Under KVM the guest sees this very CPU; under emulation the model is QEMU's.
+    hostCpu: parts.shape.accelerator === "kvm" ? cpus()[0]?.model : null,
+  }
+  return new Bun.CryptoHasher("sha256").update(JSON.stringify(everything)).digest("hex").slice(0, 32)
+}

@@ -1,0 +1,150 @@
+/**
+ * The QEMU process: started without rights and without a parent's fate, known again after a restart of the daemon,
+ * and killed. A pid alone proves nothing, it is used again; pid, start time and the host's boot together do.
+ */
+
+import { closeSync, openSync, readdirSync, readFileSync } from "node:fs"
+import { AppError } from "../contract/errors.ts"
+import { descriptors } from "./command-line.ts"
+
+export type ProcessIdentity = {
+  pid: number
+  /** Field 22 of /proc/PID/stat, clock ticks since the host's boot. */
+  startTicks: number
+  bootId: string
+}
+
+export const hostBootId = readFileSync("/proc/sys/kernel/random/boot_id", "utf8").trim()
+
+export function startTicks(pid: number): number | undefined {
+  let stat: string
+  try {
+    stat = readFileSync(`/proc/${pid}/stat`, "utf8")
+  } catch (error) {
+    if (isGone(error)) return undefined
+    throw error
+  }
+  // The command's name is in parentheses and may hold anything, so fields are counted from the last one.
+  const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ")
+  const [state] = fields
+  if (state === "Z" || state === "X") return undefined
+  return Number(fields[19])
+}
+
+export function isAlive(identity: ProcessIdentity): boolean {
+  return identity.bootId === hostBootId && startTicks(identity.pid) === identity.startTicks
+}
+
+/** The QEMU processes that were started with `-name NAME`. */
+export function findProcesses(options: { name: string }): ProcessIdentity[] {
+  const found: ProcessIdentity[] = []
+  for (const entry of readdirSync("/proc")) {
+    const pid = Number(entry)
+    if (!Number.isInteger(pid)) continue
+    const words = readCommandLine(pid)
+    const at = words.indexOf("-name")
+    if (at < 0 || words[at + 1] !== options.name) continue
+    const ticks = startTicks(pid)
+    if (ticks !== undefined) found.push({ pid, startTicks: ticks, bootId: hostBootId })
+  }
+  return found
+}
+
+function readCommandLine(pid: number): string[] {
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0")
+  } catch (error) {
+    if (isGone(error)) return []
+    throw error
+  }
+}
+
+function isGone(error: unknown): boolean {
+  const { code } = error as NodeJS.ErrnoException
+  return code === "ENOENT" || code === "ESRCH"
+}
+
+export type DescriptorFiles = Partial<Record<keyof typeof descriptors, number>>
+
+/** Who a QEMU process runs as. Without it (the daemon is not root) it runs as the daemon's own user. */
+export type Confinement = { uid: number; groups: number[] }
+
+export type SpawnedProcess = { identity: ProcessIdentity; exited: Promise<number> }
+
+/** Starts QEMU in a session of its own. The caller keeps its descriptors and may close them when this returns. */
+export function spawnQemu(options: {
+  binary: string
+  arguments: string[]
+  files: DescriptorFiles
+  confinement: Confinement | undefined
+  logPath: string
+}): SpawnedProcess {
+  const unused = openSync("/dev/null", "r+")
+  const log = openSync(options.logPath, "a", 0o600)
+  try {
+    const handed = Object.keys(descriptors).map(
+      (name) => options.files[name as keyof typeof descriptors] ?? unused,
+    )
+    const command = [...confinementCommand(options.confinement), options.binary, ...options.arguments]
+    const child = Bun.spawn({
+      cmd: command,
+      cwd: "/",
+      env: { PATH: "/usr/sbin:/usr/bin:/sbin:/bin", LC_ALL: "C" },
+      stdio: ["ignore", log, log, ...handed],
+      detached: true,
+    })
+    child.unref()
+    const ticks = startTicks(child.pid)
+    if (ticks === undefined) {
+      throw new AppError("unavailable", "QEMU ended as soon as it was started", {
+        hint: `see ${options.logPath}`,
+      })
+    }
+    return {
+      identity: { pid: child.pid, startTicks: ticks, bootId: hostBootId },
+      exited: child.exited,
+    }
+  } finally {
+    closeSync(unused)
+    closeSync(log)
+  }
+}
+
+function confinementCommand(confinement: Confinement | undefined): string[] {
+  if (!confinement) return []
+  const groups =
+    confinement.groups.length > 0 ? [`--groups=${confinement.groups.join(",")}`] : ["--clear-groups"]
+  return [
+    "setpriv",
+    `--reuid=${confinement.uid}`,
+    `--regid=${confinement.uid}`,
+    ...groups,
+    "--inh-caps=-all",
+    "--bounding-set=-all",
+    "--no-new-privs",
+    "--",
+  ]
+}
+
+/** Ends the process and waits until it is gone. A process that is not ours any more is left alone. */
+export async function killProcess(identity: ProcessIdentity, options: { deadlineMs: number }): Promise<void> {
+  const deadline = Date.now() + options.deadlineMs
+  if (!isAlive(identity)) return
+  signalProcess(identity.pid)
+  for (let waitMs = 1; isAlive(identity); waitMs = Math.min(waitMs * 2, 50)) {
+    if (Date.now() > deadline) {
+      throw new AppError("unavailable", `QEMU process ${identity.pid} does not end`, {
+        hint: "it is stuck in the kernel; look at the host's disks and its kernel log",
+      })
+    }
+    await Bun.sleep(waitMs)
+  }
+}
+
+function signalProcess(pid: number): void {
+  try {
+    process.kill(pid, "SIGKILL")
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "ESRCH") throw error
+  }
+}

@@ -1,0 +1,123 @@
+/**
+ * QEMU's monitor: commands in JSON over a unix socket. A monitor serves one client at a time, so a connection is opened
+ * for a piece of work and closed after it. QEMU is not trusted to answer: lines are bounded and every command has a deadline.
+ */
+
+import type { Socket } from "bun"
+import { AppError } from "../contract/errors.ts"
+
+const lineBytesMax = 1024 * 1024
+
+type Reply = {
+  id?: unknown
+  return?: unknown
+  error?: { class?: string; desc?: string }
+  event?: string
+  QMP?: unknown
+}
+type Waiting = {
+  resolve: (value: unknown) => void
+  reject: (error: unknown) => void
+  timer: Timer
+  command: string
+}
+
+export class Qmp {
+  readonly #waiting = new Map<string, Waiting>()
+  readonly #greeted = Promise.withResolvers<void>()
+  #socket: Socket | undefined
+  #text = ""
+  #nextId = 1
+  #isClosed = false
+
+  private constructor() {
+    this.#greeted.promise.catch(() => undefined)
+  }
+
+  static async open(options: { socketPath: string; deadlineMs: number }): Promise<Qmp> {
+    const qmp = new Qmp()
+    const decoder = new TextDecoder()
+    qmp.#socket = await Bun.connect({
+      unix: options.socketPath,
+      socket: {
+        data: (_socket, bytes) => qmp.#receive(decoder.decode(bytes, { stream: true })),
+        close: () => qmp.#fail("the monitor closed"),
+        error: (_socket, error) => qmp.#fail(error.message),
+      },
+    }).catch((cause: unknown) => {
+      throw new AppError("unavailable", "the machine's monitor does not answer", { cause })
+    })
+    const timer = setTimeout(() => qmp.#fail("the monitor did not greet in time"), options.deadlineMs)
+    try {
+      await qmp.#greeted.promise
+    } finally {
+      clearTimeout(timer)
+    }
+    await qmp.command("qmp_capabilities", {}, options)
+    return qmp
+  }
+
+  command(name: string, args: Record<string, unknown>, options: { deadlineMs: number }): Promise<unknown> {
+    if (this.#isClosed) return Promise.reject(new AppError("unavailable", "the machine's monitor is closed"))
+    const id = `${this.#nextId++}`
+    const { promise, resolve, reject } = Promise.withResolvers<unknown>()
+    const timer = setTimeout(() => {
+      this.#waiting.delete(id)
+      reject(new AppError("unavailable", `QEMU did not answer "${name}" within ${options.deadlineMs} ms`))
+    }, options.deadlineMs)
+    this.#waiting.set(id, { resolve, reject, timer, command: name })
+    // Commands are short and answered one after another, so the kernel's socket buffer holds them.
+    this.#socket?.write(`${JSON.stringify({ execute: name, arguments: args, id })}\n`)
+    return promise
+  }
+
+  close(): void {
+    this.#fail("closed")
+  }
+
+  #receive(text: string): void {
+    this.#text += text
+    if (this.#text.length > lineBytesMax) return this.#fail("the monitor's line is too long")
+    const lines = this.#text.split("\n")
+    this.#text = lines.pop() ?? ""
+    for (const line of lines) this.#handle(line)
+  }
+
+  #handle(line: string): void {
+    if (line.trim() === "") return
+    let reply: Reply
+    try {
+      reply = JSON.parse(line) as Reply
+    } catch (error) {
+      return this.#fail(`the monitor sent no JSON: ${String(error)}`)
+    }
+    if (reply.QMP !== undefined) return this.#greeted.resolve()
+    const waiting = typeof reply.id === "string" ? this.#waiting.get(reply.id) : undefined
+    if (!waiting) return
+    this.#waiting.delete(String(reply.id))
+    clearTimeout(waiting.timer)
+    if (reply.error) {
+      waiting.reject(
+        new AppError(
+          "internal",
+          `QEMU refused "${waiting.command}": ${reply.error.desc ?? "no reason given"}`,
+        ),
+      )
+    } else {
+      waiting.resolve(reply.return)
+    }
+  }
+
+  #fail(reason: string): void {
+    if (this.#isClosed) return
+    this.#isClosed = true
+    const error = new AppError("unavailable", `machine monitor: ${reason}`)
+    this.#greeted.reject(error)
+    for (const waiting of this.#waiting.values()) {
+      clearTimeout(waiting.timer)
+      waiting.reject(error)
+    }
+    this.#waiting.clear()
+    this.#socket?.end()
+  }
+}

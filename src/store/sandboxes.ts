@@ -1,0 +1,160 @@
+/**
+ * Sandboxes as they are remembered. The state is a tagged union, parsed on the way out; a row that exists in any
+ * state holds its name, its slot and its place in the owner's limit.
+ *
+ *   creating ──► hot ──► destroying ──► (row gone)
+ *      │          │           ▲
+ *      └──► broken ◄┘─────────┘
+ */
+
+import { type Kysely, sql } from "kysely"
+import { z } from "zod"
+import { AppError } from "../contract/errors.ts"
+import { SandboxId, UserId } from "../contract/sandbox.ts"
+import type { NewSandboxRow, SandboxRow, Schema } from "./schema.ts"
+import { isUniqueViolation } from "./sqlite.ts"
+import type { Account } from "./users.ts"
+
+const ProcessIdentity = z.strictObject({ pid: z.int(), startTicks: z.int(), bootId: z.string() })
+
+export const SandboxState = z.discriminatedUnion("kind", [
+  z.strictObject({ kind: z.literal("creating") }),
+  z.strictObject({ kind: z.literal("hot"), process: ProcessIdentity }),
+  z.strictObject({ kind: z.literal("destroying") }),
+  z.strictObject({ kind: z.literal("broken"), reason: z.string() }),
+])
+export type SandboxState = z.infer<typeof SandboxState>
+
+export type SandboxRecord = {
+  id: SandboxId
+  userId: UserId
+  name: string
+  state: SandboxState
+  slot: number
+  imageName: string
+  imageHash: string
+  cpus: number
+  memoryMib: number
+  diskMib: number
+  env: Record<string, string>
+  createdAt: string
+}
+
+export type NewSandbox = Omit<SandboxRecord, "id" | "userId" | "slot" | "state" | "createdAt">
+
+export class Sandboxes {
+  readonly #db: Kysely<Schema>
+
+  constructor(db: Kysely<Schema>) {
+    this.#db = db
+  }
+
+  /** Writes the intent to create a sandbox: from here on it has its name, its slot and its place in the limit. */
+  async add(account: Account, input: NewSandbox): Promise<SandboxRecord> {
+    const row: NewSandboxRow = {
+      id: `sb_${Buffer.from(crypto.getRandomValues(new Uint8Array(8))).toString("hex")}`,
+      user_id: account.id,
+      name: input.name,
+      state: JSON.stringify({ kind: "creating" } satisfies SandboxState),
+      image_name: input.imageName,
+      image_hash: input.imageHash,
+      cpus: input.cpus,
+      memory_mib: input.memoryMib,
+      disk_mib: input.diskMib,
+      env: JSON.stringify(input.env),
+      created_at: new Date().toISOString(),
+    }
+    const columns = Object.keys(row) as (keyof NewSandboxRow)[]
+    // One statement, so that two creates at once get neither one slot nor one place in the limit.
+    const statement = sql<{ slot: number }>`
+      insert into sandboxes (${sql.join(columns.map((column) => sql.ref(column)))}, slot)
+      select ${sql.join(columns.map((column) => sql.val(row[column])))}, (
+        select min(used.slot) + 1 from (select 0 as slot union all select slot from sandboxes) as used
+        where used.slot + 1 not in (select slot from sandboxes)
+      )
+      where (select count(*) from sandboxes where user_id = ${account.id})
+          < (select max_sandboxes from users where id = ${account.id})
+      returning slot`
+    let slot: number | undefined
+    try {
+      slot = (await statement.execute(this.#db)).rows[0]?.slot
+    } catch (error) {
+      if (!isUniqueViolation(error, "sandboxes.name")) throw error
+      throw new AppError("conflict", `a sandbox named "${input.name}" exists already`, {
+        hint: `choose another name, or: bhatti destroy ${input.name}`,
+      })
+    }
+    if (slot === undefined) {
+      throw new AppError(
+        "limit_exceeded",
+        `you have ${account.maxSandboxes} sandboxes already, which is your limit`,
+        {
+          hint: "bhatti destroy one of them, or ask the operator for a higher limit",
+        },
+      )
+    }
+    return toRecord({ ...row, slot })
+  }
+
+  async setState(id: SandboxId, state: SandboxState): Promise<void> {
+    const changed = await this.#db
+      .updateTable("sandboxes")
+      .set({ state: JSON.stringify(SandboxState.parse(state)) })
+      .where("id", "=", id)
+      .executeTakeFirst()
+    if (changed.numUpdatedRows === 0n) throw new Error(`sandbox ${id} has no row`)
+  }
+
+  async remove(id: SandboxId): Promise<void> {
+    await this.#db.deleteFrom("sandboxes").where("id", "=", id).execute()
+  }
+
+  /** By id first, then by name; only among the account's own. */
+  async find(userId: UserId, nameOrId: string): Promise<SandboxRecord | undefined> {
+    const rows = await this.#db
+      .selectFrom("sandboxes")
+      .selectAll()
+      .where("user_id", "=", userId)
+      .where((eb) => eb.or([eb("id", "=", nameOrId), eb("name", "=", nameOrId)]))
+      .execute()
+    const row = rows.find((one) => one.id === nameOrId) ?? rows[0]
+    return row && toRecord(row)
+  }
+
+  async get(id: SandboxId): Promise<SandboxRecord | undefined> {
+    const row = await this.#db.selectFrom("sandboxes").selectAll().where("id", "=", id).executeTakeFirst()
+    return row && toRecord(row)
+  }
+
+  async listOf(userId: UserId): Promise<SandboxRecord[]> {
+    const rows = await this.#db
+      .selectFrom("sandboxes")
+      .selectAll()
+      .where("user_id", "=", userId)
+      .orderBy("created_at")
+      .orderBy("id")
+      .execute()
+    return rows.map(toRecord)
+  }
+
+  async listAll(): Promise<SandboxRecord[]> {
+    return (await this.#db.selectFrom("sandboxes").selectAll().orderBy("slot").execute()).map(toRecord)
+  }
+}
+
+function toRecord(row: SandboxRow): SandboxRecord {
+  return {
+    id: SandboxId.parse(row.id),
+    userId: UserId.parse(row.user_id),
+    name: row.name,
+    state: SandboxState.parse(JSON.parse(row.state)),
+    slot: row.slot,
+    imageName: row.image_name,
+    imageHash: row.image_hash,
+    cpus: row.cpus,
+    memoryMib: row.memory_mib,
+    diskMib: row.disk_mib,
+    env: z.record(z.string(), z.string()).parse(JSON.parse(row.env)),
+    createdAt: row.created_at,
+  }
+}

@@ -1,0 +1,41 @@
+/** The tables, as Kysely sees them. Times are ISO 8601 text in UTC, JSON columns are text. */
+
+import type { Insertable, Selectable } from "kysely"
+
+export type Schema = {
+  users: UsersTable
+  sandboxes: SandboxesTable
+}
+
+export type UsersTable = {
+  id: string
+  name: string
+  /** SHA-256 of the API key, hexadecimal. The key itself is stored nowhere. */
+  key_hash: string
+  max_sandboxes: number
+  max_cpus: number
+  max_memory_mib: number
+  created_at: string
+}
+
+export type SandboxesTable = {
+  id: string
+  user_id: string
+  name: string
+  /** JSON of `SandboxState`. */
+  state: string
+  /** Number among all sandboxes of the host, used again after it is free: user id of its QEMU, name of its TAP device. */
+  slot: number
+  image_name: string
+  image_hash: string
+  cpus: number
+  memory_mib: number
+  disk_mib: number
+  /** JSON object. */
+  env: string
+  created_at: string
+}
+
+export type UserRow = Selectable<UsersTable>
+export type SandboxRow = Selectable<SandboxesTable>
+export type NewSandboxRow = Omit<Insertable<SandboxesTable>, "slot">

@@ -1,0 +1,50 @@
+/** Kysely's SQLite dialect over Bun's driver. One process-wide connection; write-ahead log, so the operator's commands work while the daemon runs. */
+
+import { Database } from "bun:sqlite"
+import { chmodSync } from "node:fs"
+import { type SqliteDatabase, SqliteDialect } from "kysely"
+import { AppError } from "../contract/errors.ts"
+
+const busyTimeoutMs = 5000
+
+/** `path` is a file, or `:memory:`. */
+export function sqliteDialect(path: string): SqliteDialect {
+  let database: Database
+  try {
+    database = new Database(path, { create: true, strict: true })
+    if (path !== ":memory:") chmodSync(path, 0o600)
+    database.run(`pragma busy_timeout = ${busyTimeoutMs}`)
+    database.run("pragma journal_mode = wal")
+    database.run("pragma synchronous = normal")
+    database.run("pragma foreign_keys = on")
+  } catch (cause) {
+    throw new AppError("unavailable", `cannot open the database ${path}`, {
+      cause,
+      hint: "check that the file is whole and that you may write it (the daemon runs as root)",
+      retryable: false,
+    })
+  }
+  return new SqliteDialect({ database: adapt(database) })
+}
+
+function adapt(database: Database): SqliteDatabase {
+  return {
+    close: () => database.close(),
+    prepare: (sql) => {
+      const statement = database.query<unknown, never[]>(sql)
+      return {
+        reader: statement.columnNames.length > 0,
+        all: (parameters) => statement.all(...(parameters as never[])),
+        run: (parameters) => statement.run(...(parameters as never[])),
+        iterate: (parameters) => statement.iterate(...(parameters as never[])) as IterableIterator<unknown>,
+      }
+    },
+  }
+}
+
+/** Whether a unique index refused the statement; `column` is `table.column`. */
+export function isUniqueViolation(error: unknown, column: string): boolean {
+  const { code, message } = error as { code?: unknown; message?: unknown }
+  // SQLite names the columns only in its text.
+  return code === "SQLITE_CONSTRAINT_UNIQUE" && String(message).includes(column)
+}

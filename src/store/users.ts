@@ -1,0 +1,167 @@
+/** Users, their limits and their keys. A key is shown once, when it is made; here is only its hash. */
+
+import { type Kysely, sql } from "kysely"
+import { AppError } from "../contract/errors.ts"
+import { apiKeyPattern } from "../contract/limits.ts"
+import { UserId } from "../contract/sandbox.ts"
+import { User, UserLimits, UserName } from "../contract/user.ts"
+import type { Schema, UserRow } from "./schema.ts"
+import { isUniqueViolation } from "./sqlite.ts"
+
+/** Who a request comes from. */
+export type Account = {
+  id: UserId
+  name: string
+  maxSandboxes: number
+  maxCpus: number
+  maxMemoryMib: number
+}
+
+export function hashKey(key: string): string {
+  return new Bun.CryptoHasher("sha256").update(key).digest("hex")
+}
+
+function newKey(): string {
+  return `bht_${randomHex(32)}`
+}
+
+function randomHex(bytes: number): string {
+  return Buffer.from(crypto.getRandomValues(new Uint8Array(bytes))).toString("hex")
+}
+
+export class Users {
+  readonly #db: Kysely<Schema>
+
+  constructor(db: Kysely<Schema>) {
+    this.#db = db
+  }
+
+  async create(input: { name: string } & Partial<UserLimits>): Promise<{ user: User; key: string }> {
+    const { name: givenName, ...givenLimits } = input
+    const name = parse(UserName, givenName)
+    const limits = parse(UserLimits, givenLimits)
+    const key = newKey()
+    const row: UserRow = {
+      id: `usr_${randomHex(4)}`,
+      name,
+      key_hash: hashKey(key),
+      max_sandboxes: limits.max_sandboxes,
+      max_cpus: limits.max_cpus,
+      max_memory_mib: limits.max_memory_mb,
+      created_at: new Date().toISOString(),
+    }
+    try {
+      await this.#db.insertInto("users").values(row).execute()
+    } catch (error) {
+      if (!isUniqueViolation(error, "users.name")) throw error
+      throw new AppError("conflict", `a user named "${name}" exists already`, {
+        hint: `bhatti user rotate-key ${name}`,
+      })
+    }
+    return { user: toUser(row, 0), key }
+  }
+
+  async list(): Promise<User[]> {
+    const rows = await this.#db
+      .selectFrom("users")
+      .selectAll()
+      .select((eb) =>
+        eb
+          .selectFrom("sandboxes")
+          .whereRef("sandboxes.user_id", "=", "users.id")
+          .select(eb.fn.countAll<number>().as("count"))
+          .as("sandboxes"),
+      )
+      .orderBy("created_at")
+      .execute()
+    return rows.map((row) => toUser(row, Number(row.sandboxes ?? 0)))
+  }
+
+  /** The old key is worthless as soon as this returns. */
+  async rotateKey(name: string): Promise<{ user: User; key: string }> {
+    const key = newKey()
+    const changed = await this.#db
+      .updateTable("users")
+      .set({ key_hash: hashKey(key) })
+      .where("name", "=", name)
+      .executeTakeFirst()
+    if (changed.numUpdatedRows === 0n) throw noUser(name)
+    const user = (await this.list()).find((one) => one.name === name)
+    if (!user) throw noUser(name)
+    return { user, key }
+  }
+
+  /** Refused while the user has sandboxes. */
+  async remove(name: string): Promise<void> {
+    const removed = await this.#db
+      .deleteFrom("users")
+      .where("name", "=", name)
+      .where(sql<boolean>`not exists (select 1 from sandboxes where sandboxes.user_id = users.id)`)
+      .executeTakeFirst()
+    if (removed.numDeletedRows > 0n) return
+    const user = (await this.list()).find((one) => one.name === name)
+    if (!user) throw noUser(name)
+    throw new AppError(
+      "conflict",
+      `user "${name}" has ${user.sandboxes} sandbox${user.sandboxes === 1 ? "" : "es"}`,
+      {
+        hint: "destroy them first, with that user's key",
+      },
+    )
+  }
+
+  /** Who owns this key. The database finds it by its hash, so the time tells nothing about the key. */
+  async findByKey(key: string): Promise<Account | undefined> {
+    if (!apiKeyPattern.test(key)) return undefined
+    const row = await this.#db
+      .selectFrom("users")
+      .selectAll()
+      .where("key_hash", "=", hashKey(key))
+      .executeTakeFirst()
+    return row && toAccount(row)
+  }
+}
+
+function noUser(name: string): AppError {
+  return new AppError("not_found", `no user named "${name}"`, { hint: "bhatti user list" })
+}
+
+function toAccount(row: UserRow): Account {
+  return {
+    id: UserId.parse(row.id),
+    name: row.name,
+    maxSandboxes: row.max_sandboxes,
+    maxCpus: row.max_cpus,
+    maxMemoryMib: row.max_memory_mib,
+  }
+}
+
+function toUser(row: UserRow, sandboxes: number): User {
+  return User.parse({
+    id: row.id,
+    name: row.name,
+    max_sandboxes: row.max_sandboxes,
+    max_cpus: row.max_cpus,
+    max_memory_mb: row.max_memory_mib,
+    created_at: row.created_at,
+    sandboxes,
+  })
+}
+
+/** Operators call this store directly, so their input is checked here. */
+function parse<T>(
+  schema: {
+    safeParse(
+      value: unknown,
+    ):
+      | { success: true; data: T }
+      | { success: false; error: { issues: { path: PropertyKey[]; message: string }[] } }
+  },
+  value: unknown,
+): T {
+  const result = schema.safeParse(value)
+  if (result.success) return result.data
+  const [issue] = result.error.issues
+  const field = issue?.path.join(".") ?? ""
+  throw new AppError("invalid", field === "" ? (issue?.message ?? "invalid") : `${field}: ${issue?.message}`)
+}

@@ -1,0 +1,404 @@
+/** The HTTP interface through its real application and a real store, on a fake host. */
+
+import { afterEach, beforeEach, describe, expect, test } from "bun:test"
+import type { Server } from "bun"
+import { api } from "../../src/contract/api.ts"
+import { limits } from "../../src/contract/limits.ts"
+import { Sandbox } from "../../src/contract/sandbox.ts"
+import { ErrorBody } from "../../src/contract/system.ts"
+import { type Core, newCore } from "../../src/core/core.ts"
+import { createApp } from "../../src/http/app.ts"
+import type { SocketState } from "../../src/http/context.ts"
+import { listen } from "../../src/http/server.ts"
+import { openStore } from "../../src/store/store.ts"
+import { type FakeHost, fakeHost } from "../support/fake-host.ts"
+
+let host: FakeHost
+let core: Core
+let server: Server<SocketState>
+let alice: string
+let bob: string
+
+beforeEach(async () => {
+  host = fakeHost()
+  const store = await openStore({ memory: true })
+  const silent = { info() {}, warn() {}, error() {} }
+  core = newCore({ store, host, log: silent, settings: { diskReserveMib: 1024 } })
+  const app = createApp(core, {
+    version: "0.0.0",
+    accelerator: "tcg",
+    acceleratorReason: "test",
+    warnings: [],
+  })
+  server = listen(app, "127.0.0.1:0")
+  alice = (await store.users.create({ name: "alice", max_sandboxes: 3, max_cpus: 2, max_memory_mb: 1024 }))
+    .key
+  bob = (await store.users.create({ name: "bob" })).key
+})
+
+afterEach(async () => {
+  await server.stop(true)
+  await core.store.close()
+})
+
+async function call(
+  method: string,
+  path: string,
+  options: { key?: string; body?: unknown; headers?: Record<string, string> } = {},
+): Promise<{ status: number; body: unknown; headers: Headers }> {
+  const response = await fetch(`${server.url.origin}${path}`, {
+    method,
+    headers: { authorization: `Bearer ${options.key ?? alice}`, ...options.headers },
+    ...(options.body !== undefined && {
+      body: typeof options.body === "string" ? options.body : JSON.stringify(options.body),
+    }),
+  })
+  const text = await response.text()
+  return {
+    status: response.status,
+    body: text === "" ? undefined : JSON.parse(text),
+    headers: response.headers,
+  }
+}
+
+describe("sandboxes", () => {
+  test("one is created, shown by name and by id, listed and destroyed", async () => {
+    const created = await call("POST", "/sandboxes", { body: { name: "dev" } })
+    expect(created.status).toBe(201)
+    const sandbox = Sandbox.parse(created.body)
+    expect(sandbox).toMatchObject({ name: "dev", status: "running", thermal: "hot", cpus: 1, memory_mb: 512 })
+
+    expect((await call("GET", "/sandboxes/dev")).body).toEqual(created.body)
+    expect((await call("GET", `/sandboxes/${sandbox.id}`)).body).toEqual(created.body)
+    expect((await call("GET", "/sandboxes")).body).toEqual([created.body])
+
+    expect(await call("DELETE", "/sandboxes/dev")).toMatchObject({
+      status: 200,
+      body: { status: "destroyed" },
+    })
+    expect((await call("GET", "/sandboxes")).body).toEqual([])
+    expect(host.running.size).toBe(0)
+    expect(host.directories.size).toBe(0)
+  })
+
+  test("one without a name gets a friendly one", async () => {
+    const { body } = await call("POST", "/sandboxes", { body: {} })
+    expect(Sandbox.parse(body).name).toMatch(/^[a-z]+-[a-z]+$/)
+  })
+
+  test("a name that is taken is a conflict and makes nothing", async () => {
+    await call("POST", "/sandboxes", { body: { name: "dev" } })
+    const again = await call("POST", "/sandboxes", { body: { name: "dev" } })
+    expect(again.status).toBe(409)
+    expect(ErrorBody.parse(again.body)).toMatchObject({ code: "conflict", retryable: false })
+    expect(host.running.size).toBe(1)
+  })
+
+  test("of fifty creates of one name at once, one is made", async () => {
+    const { key } = await core.store.users.create({ name: "carol", max_sandboxes: 100 })
+    const all = await Promise.all(
+      Array.from({ length: 50 }, () => call("POST", "/sandboxes", { key, body: { name: "same" } })),
+    )
+    expect(all.filter(({ status }) => status === 201)).toHaveLength(1)
+    expect(all.filter(({ status }) => status === 409)).toHaveLength(49)
+    expect(host.running.size).toBe(1)
+  })
+
+  test("slots of living sandboxes are never shared and are used again", async () => {
+    const { key } = await core.store.users.create({ name: "carol", max_sandboxes: 100 })
+    const all = await Promise.all(
+      Array.from({ length: 10 }, () => call("POST", "/sandboxes", { key, body: {} })),
+    )
+    expect(new Set((await core.store.sandboxes.listAll()).map(({ slot }) => slot)).size).toBe(10)
+    await call("DELETE", `/sandboxes/${Sandbox.parse(all[3]?.body).id}`, { key })
+    await call("POST", "/sandboxes", { key, body: {} })
+    expect((await core.store.sandboxes.listAll()).map(({ slot }) => slot)).toEqual([
+      1, 2, 3, 4, 5, 6, 7, 8, 9, 10,
+    ])
+  })
+
+  test.each([
+    ["a name with a slash", { name: "a/b" }],
+    ["a name of dots", { name: ".." }],
+    ["a name that starts with a hyphen", { name: "-rf" }],
+    ["a name of 64 letters", { name: "a".repeat(64) }],
+    ["an empty name", { name: "" }],
+    ["zero cpus", { cpus: 0 }],
+    ["negative cpus", { cpus: -1 }],
+    ["half a cpu", { cpus: 0.5 }],
+    ["too many cpus", { cpus: 1e9 }],
+    ["no memory", { memory_mb: 0 }],
+    ["memory that wraps", { memory_mb: 2 ** 53 }],
+    ["a disk that is too small", { disk_size_mb: 10 }],
+    ["a field that does not exist", { flavour: "large" }],
+    ["a variable with a bad name", { env: { "A-B": "x" } }],
+    ["an image that is a path", { image: "../x" }],
+  ])("%s is refused as invalid", async (_what, body) => {
+    const answer = await call("POST", "/sandboxes", { body })
+    expect(answer.status).toBe(400)
+    expect(ErrorBody.parse(answer.body).code).toBe("invalid")
+    expect(await core.store.sandboxes.listAll()).toEqual([])
+  })
+
+  test("limits of the user hold: cpus, memory, count", async () => {
+    expect(await call("POST", "/sandboxes", { body: { cpus: 3 } })).toMatchObject({ status: 429 })
+    expect(await call("POST", "/sandboxes", { body: { memory_mb: 2048 } })).toMatchObject({ status: 429 })
+    const many = await Promise.all(Array.from({ length: 8 }, () => call("POST", "/sandboxes", { body: {} })))
+    expect(many.filter(({ status }) => status === 201)).toHaveLength(3)
+    expect(many.filter(({ status }) => status === 429)).toHaveLength(5)
+    expect(host.running.size).toBe(3)
+  })
+
+  test("an image that does not exist is not found, with the next step", async () => {
+    const answer = await call("POST", "/sandboxes", { body: { image: "windows" } })
+    expect(answer.status).toBe(404)
+    expect(ErrorBody.parse(answer.body).hint).toBe("sudo bhatti init")
+  })
+
+  test("a nearly full host refuses to create", async () => {
+    host.freeMibNow = 100
+    const answer = await call("POST", "/sandboxes", { body: {} })
+    expect(answer.status).toBe(503)
+    expect(ErrorBody.parse(answer.body).message).toContain("100 MB")
+  })
+
+  test.each(["template", "disk", "clone", "personalise", "grow"])(
+    "a create that fails at %s leaves nothing",
+    async (step) => {
+      host.failAt = step
+      const answer = await call("POST", "/sandboxes", { body: { name: "dev", disk_size_mb: 16_384 } })
+      expect(answer.status).toBe(503)
+      expect(host.running.size).toBe(0)
+      expect(host.directories.size).toBe(0)
+      expect(await core.store.sandboxes.listAll()).toEqual([])
+      host.failAt = undefined
+      expect(await call("POST", "/sandboxes", { body: { name: "dev" } })).toMatchObject({ status: 201 })
+    },
+  )
+
+  test("two destroys at once: one does it, the other finds nothing", async () => {
+    await call("POST", "/sandboxes", { body: { name: "dev" } })
+    const both = await Promise.all([call("DELETE", "/sandboxes/dev"), call("DELETE", "/sandboxes/dev")])
+    expect(both.map(({ status }) => status).sort()).toEqual([200, 404])
+  })
+})
+
+describe("who may", () => {
+  test("every endpoint but the public ones refuses a missing, malformed or wrong key alike", async () => {
+    for (const [name, definition] of Object.entries(api)) {
+      if ("isPublic" in definition) continue
+      const path = definition.path.replace(":id", "dev")
+      const bodies = await Promise.all(
+        ["", "Bearer nonsense", `Bearer bht_${"0".repeat(64)}`].map((authorization) =>
+          call(definition.method, path, {
+            headers: { authorization },
+            ...(definition.method === "POST" && { body: {} }),
+          }),
+        ),
+      )
+      expect([name, bodies.map(({ status }) => status)]).toEqual([name, [401, 401, 401]])
+    }
+  })
+
+  test("a key in the query string opens nothing", async () => {
+    const answer = await call("GET", `/sandboxes?token=${alice}&key=${alice}`, {
+      headers: { authorization: "" },
+    })
+    expect(answer.status).toBe(401)
+  })
+
+  test.each(["//sandboxes", "/./sandboxes", "/health/../sandboxes", "/%73andboxes", "/sandboxes/"])(
+    "the path %s is no way around the key",
+    async (path) => {
+      const answer = await call("GET", path, { headers: { authorization: "" } })
+      expect([401, 404]).toContain(answer.status)
+    },
+  )
+
+  test("another user's sandbox does not exist, on every endpoint", async () => {
+    const { body } = await call("POST", "/sandboxes", { body: { name: "dev" } })
+    const { id } = Sandbox.parse(body)
+    for (const definition of Object.values(api)) {
+      if (!definition.path.includes(":id") || "socket" in definition) continue
+      for (const name of ["dev", id]) {
+        const answer = await call(definition.method, definition.path.replace(":id", name), {
+          key: bob,
+          ...(definition.method === "POST" && { body: { cmd: ["true"] } }),
+        })
+        expect(answer.status).toBe(404)
+        expect(JSON.stringify(answer.body)).not.toContain("alice")
+      }
+    }
+    expect((await call("GET", "/sandboxes", { key: bob })).body).toEqual([])
+    expect(await call("POST", "/sandboxes", { key: bob, body: { name: "dev" } })).toMatchObject({
+      status: 201,
+    })
+  })
+
+  test("a rotated key is worthless at once", async () => {
+    const { key } = await core.store.users.rotateKey("alice")
+    expect((await call("GET", "/sandboxes")).status).toBe(401)
+    expect((await call("GET", "/sandboxes", { key })).status).toBe(200)
+  })
+})
+
+describe("exec", () => {
+  beforeEach(async () => {
+    await call("POST", "/sandboxes", { body: { name: "dev", env: { FROM: "sandbox", BOTH: "sandbox" } } })
+  })
+
+  test("buffered: output apart, exit code, environment in layers, input", async () => {
+    expect((await call("POST", "/sandboxes/dev/exec", { body: { cmd: ["warn"] } })).body).toEqual({
+      exit_code: 0,
+      signal: null,
+      timed_out: false,
+      stdout: "out\n",
+      stderr: "err\n",
+      truncated: false,
+    })
+    expect((await call("POST", "/sandboxes/dev/exec", { body: { cmd: ["exit", "7"] } })).body).toMatchObject({
+      exit_code: 7,
+    })
+    const env = await call("POST", "/sandboxes/dev/exec", {
+      body: { cmd: ["env"], env: { BOTH: "command" } },
+    })
+    expect(env.body).toMatchObject({ stdout: "FROM=sandbox\nBOTH=command\n" })
+    const cat = await call("POST", "/sandboxes/dev/exec", { body: { cmd: ["cat"], stdin: "hi" } })
+    expect(cat.body).toMatchObject({ stdout: "hi" })
+  })
+
+  test("buffered output is cut at its bound and says so", async () => {
+    const bytes = limits.execBufferedBytesMax + 100_000
+    const { body } = await call("POST", "/sandboxes/dev/exec", { body: { cmd: ["flood", `${bytes}`] } })
+    const result = body as { stdout: string; truncated: boolean }
+    expect(result.truncated).toBe(true)
+    expect(result.stdout.length).toBe(limits.execBufferedBytesMax)
+  })
+
+  test("as events: every line is JSON, the last one is the exit", async () => {
+    const response = await fetch(new URL("/sandboxes/dev/exec", server.url), {
+      method: "POST",
+      headers: { authorization: `Bearer ${alice}`, accept: "application/x-ndjson" },
+      body: JSON.stringify({ cmd: ["warn"] }),
+    })
+    expect(response.headers.get("content-type")).toBe("application/x-ndjson")
+    const lines = (await response.text())
+      .trim()
+      .split("\n")
+      .map((line) => JSON.parse(line))
+    expect(lines).toEqual([
+      { type: "stdout", data: "out\n" },
+      { type: "stderr", data: "err\n" },
+      { type: "exit", exit_code: 0, signal: null, timed_out: false },
+    ])
+  })
+
+  test("a time limit ends the command and is told", async () => {
+    const { body } = await call("POST", "/sandboxes/dev/exec", {
+      body: { cmd: ["sleep"], timeout_sec: 0.05 },
+    })
+    expect(body).toMatchObject({ timed_out: true, signal: "KILL", exit_code: 137 })
+  })
+
+  test.each([
+    ["no command", {}],
+    ["an empty command", { cmd: [] }],
+    ["an empty program", { cmd: [""] }],
+    ["a NUL", { cmd: ["a\0b"] }],
+    ["a time limit of zero", { cmd: ["true"], timeout_sec: 0 }],
+    ["a negative time limit", { cmd: ["true"], timeout_sec: -5 }],
+    ["a huge time limit", { cmd: ["true"], timeout_sec: 1e12 }],
+  ])("%s is refused", async (_what, body) => {
+    expect((await call("POST", "/sandboxes/dev/exec", { body })).status).toBe(400)
+  })
+
+  test("a program that is not there is not found", async () => {
+    const answer = await call("POST", "/sandboxes/dev/exec", { body: { cmd: ["nonsense"] } })
+    expect(answer.status).toBe(404)
+  })
+
+  test("over a WebSocket: input, acknowledgements, output, exit", async () => {
+    const socket = new WebSocket(new URL("/sandboxes/dev/exec/ws", server.url).href.replace("http", "ws"), {
+      headers: { authorization: `Bearer ${alice}` },
+    } as never)
+    socket.binaryType = "arraybuffer"
+    const texts: Record<string, unknown>[] = []
+    let output = ""
+    const closed = Promise.withResolvers<void>()
+    socket.onopen = () => {
+      socket.send(JSON.stringify({ cmd: ["cat"], stdin: true, window: 65_536 }))
+      socket.send(Buffer.from("hello"))
+      socket.send(JSON.stringify({ type: "stdin_end" }))
+    }
+    socket.onmessage = ({ data }) => {
+      if (typeof data === "string") texts.push(JSON.parse(data))
+      else {
+        const bytes = new Uint8Array(data)
+        expect(bytes[0]).toBe(1)
+        output += Buffer.from(bytes.subarray(1)).toString()
+      }
+    }
+    socket.onclose = () => closed.resolve()
+    await closed.promise
+    expect(output).toBe("hello")
+    expect(texts).toContainEqual({ type: "ack", bytes: 5 })
+    expect(texts.at(-1)).toEqual({ type: "exit", exit_code: 0, signal: null, timed_out: false })
+  })
+
+  test("over a WebSocket the server never runs ahead of the acknowledgements", async () => {
+    const socket = new WebSocket(new URL("/sandboxes/dev/exec/ws", server.url).href.replace("http", "ws"), {
+      headers: { authorization: `Bearer ${alice}` },
+    } as never)
+    socket.binaryType = "arraybuffer"
+    const window = 65_536
+    let unacknowledged = 0
+    let most = 0
+    let total = 0
+    const closed = Promise.withResolvers<void>()
+    socket.onopen = () => socket.send(JSON.stringify({ cmd: ["flood", "2000000"], window }))
+    socket.onmessage = ({ data }) => {
+      if (typeof data === "string") return
+      unacknowledged += data.byteLength - 1
+      total += data.byteLength - 1
+      most = Math.max(most, unacknowledged)
+      if (unacknowledged < window) return
+      socket.send(JSON.stringify({ type: "ack", bytes: unacknowledged }))
+      unacknowledged = 0
+    }
+    socket.onclose = () => closed.resolve()
+    await closed.promise
+    expect(total).toBe(2_000_000)
+    expect(most).toBeLessThan(window + 32_768)
+  })
+})
+
+describe("requests", () => {
+  test("what is not JSON, too large, or nowhere gets the error shape", async () => {
+    const notJson = await call("POST", "/sandboxes", { body: "{" })
+    expect(notJson.status).toBe(400)
+    const large = await call("POST", "/sandboxes", {
+      body: `{"name":"${"a".repeat(limits.requestBodyBytesMax)}"}`,
+    })
+    expect(large.status).toBe(413)
+    const nowhere = await call("GET", "/nowhere")
+    expect(nowhere.status).toBe(404)
+    for (const { body } of [notJson, large, nowhere]) ErrorBody.parse(body)
+  })
+
+  test("a good request id is kept, a bad one replaced", async () => {
+    const kept = await call("GET", "/health", { headers: { "x-request-id": "abc-1" } })
+    expect(kept.headers.get("x-request-id")).toBe("abc-1")
+    const replaced = await call("GET", "/health", { headers: { "x-request-id": "bad id" } })
+    expect(replaced.headers.get("x-request-id")).toMatch(/^req_[0-9a-f]{16}$/)
+  })
+
+  test("a bug shows its request id, not its text", async () => {
+    host.machines.clone = () => {
+      throw new Error("secret inner words")
+    }
+    const answer = await call("POST", "/sandboxes", { body: { name: "dev" } })
+    expect(answer.status).toBe(500)
+    expect(JSON.stringify(answer.body)).not.toContain("secret inner words")
+    expect(await core.store.sandboxes.listAll()).toEqual([])
+  })
+})

@@ -1,0 +1,60 @@
+/** Folders may import only what the map in docs/ARCHITECTURE.md allows. Reads import lines as text, so `import type` counts too. */
+
+import { expect, test } from "bun:test"
+import { join, relative, resolve } from "node:path"
+
+const root = resolve(import.meta.dir, "../src")
+const everybody = ["contract", "lib"]
+const allowed: Record<string, string[]> = {
+  contract: [],
+  lib: [],
+  rules: ["contract"],
+  store: ["contract"],
+  core: ["rules", "store"],
+  machine: ["rules"],
+  network: ["rules"],
+  disk: ["rules"],
+  image: ["rules"],
+  guest: ["rules"],
+  http: ["core", "store"],
+  client: [],
+  cli: ["client"],
+}
+/** Files at the top of src compose the folders; the command line's operator commands reach the store through them. */
+const compositionFiles = new Set(["daemon.ts", "init.ts", "main.ts", "config.ts", "lock.ts"])
+
+function folderOf(path: string): string {
+  return relative(root, path).split("/")[0] ?? ""
+}
+
+test("imports follow the direction that the architecture gives", async () => {
+  const wrong: string[] = []
+  for (const file of new Bun.Glob("**/*.ts").scanSync(root)) {
+    const from = folderOf(join(root, file))
+    if (compositionFiles.has(from) || file.endsWith(".test.ts")) continue
+    const text = await Bun.file(join(root, file)).text()
+    for (const [, specifier] of text.matchAll(/(?:from|import)\s*\(?\s*"(\.[^"]+)"/g)) {
+      if (specifier === undefined) continue
+      const target = resolve(join(root, file), "..", specifier)
+      if (!target.startsWith(`${root}/`)) continue
+      const to = folderOf(target)
+      const isAllowed =
+        to === from ||
+        (everybody.includes(to) && from !== "contract") ||
+        (from === "cli" && compositionFiles.has(to)) ||
+        (allowed[from]?.includes(to) ?? false)
+      if (!isAllowed) wrong.push(`${file} imports ${relative(root, target)}`)
+    }
+  }
+  expect(wrong).toEqual([])
+})
+
+test("rules are pure: no waiting, no clock, no randomness, no host", async () => {
+  const banned = /\basync\b|\bawait\b|\bDate\b|Math\.random|\bBun\b|node:/
+  const wrong: string[] = []
+  for (const file of new Bun.Glob("rules/**/*.ts").scanSync(root)) {
+    if (file.endsWith(".test.ts")) continue
+    if (banned.test(await Bun.file(join(root, file)).text())) wrong.push(file)
+  }
+  expect(wrong).toEqual([])
+})
