@@ -43,7 +43,7 @@ export function fingerprint(parts: FingerprintParts): string {
   const everything = {
     ...parts,
     arguments: qemuArguments(parts.shape, "clone", ""),
-    kernelArguments: bootKernelArguments,
+    kernelArguments: bootKernelArguments(parts.shape.accelerator),
     // Under KVM the guest sees this very CPU; under emulation the model is QEMU's.
     hostCpu: parts.shape.accelerator === "kvm" ? cpus()[0]?.model : null,
   }

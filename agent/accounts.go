@@ -1,0 +1,95 @@
+// Who a command runs as, read from /etc/passwd and /etc/group each time: packages add users.
+
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"bhatti/agent/wire"
+)
+
+type account struct {
+	name   string
+	uid    uint32
+	gid    uint32
+	groups []uint32
+	home   string
+	shell  string
+}
+
+// findAccount looks a name or a number up in the passwd and group files of a directory.
+func findAccount(directory, wanted string) (account, error) {
+	passwd, err := os.ReadFile(filepath.Join(directory, "passwd"))
+	if err != nil {
+		return account{}, wire.Errorf(wire.Internal, "read the users: %v", err)
+	}
+	found, isFound := parseAccount(string(passwd), wanted)
+	if !isFound {
+		return account{}, wire.Errorf(wire.NotFound, "no user %q", wanted)
+	}
+	// A guest without groups is odd, but no reason to refuse.
+	groups, _ := os.ReadFile(filepath.Join(directory, "group"))
+	found.groups = parseGroups(string(groups), found)
+	return found, nil
+}
+
+func parseAccount(passwd, wanted string) (account, bool) {
+	for _, line := range strings.Split(passwd, "\n") {
+		fields := strings.Split(line, ":")
+		if len(fields) < 7 || (fields[0] != wanted && fields[2] != wanted) {
+			continue
+		}
+		uid, uidErr := strconv.ParseUint(fields[2], 10, 32)
+		gid, gidErr := strconv.ParseUint(fields[3], 10, 32)
+		if uidErr != nil || gidErr != nil {
+			continue
+		}
+		found := account{name: fields[0], uid: uint32(uid), gid: uint32(gid), home: fields[5], shell: fields[6]}
+		if found.home == "" {
+			found.home = "/"
+		}
+		if found.shell == "" {
+			found.shell = "/bin/sh"
+		}
+		return found, true
+	}
+	return account{}, false
+}
+
+func parseGroups(group string, who account) []uint32 {
+	groups := []uint32{who.gid}
+	for _, line := range strings.Split(group, "\n") {
+		fields := strings.Split(line, ":")
+		if len(fields) < 4 {
+			continue
+		}
+		gid, err := strconv.ParseUint(fields[2], 10, 32)
+		if err != nil || uint32(gid) == who.gid {
+			continue
+		}
+		for _, member := range strings.Split(fields[3], ",") {
+			if member == who.name {
+				groups = append(groups, uint32(gid))
+				break
+			}
+		}
+	}
+	return groups
+}
+
+// credential is nil for the agent's own user: only root can become somebody.
+func (a account) credential() *syscall.Credential {
+	if os.Geteuid() != 0 && a.uid == uint32(os.Geteuid()) {
+		return nil
+	}
+	return &syscall.Credential{Uid: a.uid, Gid: a.gid, Groups: a.groups}
+}
+
+// own gives an open file to the user, if we may.
+func (a account) own(fd int) {
+	_ = syscall.Fchown(fd, int(a.uid), -1)
+}

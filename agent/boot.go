@@ -1,0 +1,177 @@
+// From the kernel's first instruction in user space to a machine that can serve: a table of named steps.
+//
+//	initramfs ── modules ── /dev/vda ── switch root ── mounts ── users, lo ── channel
+//
+// A necessary step that fails ends the boot; any other is reported and the guest goes on without it.
+
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+	"unsafe"
+)
+
+type bootStep struct {
+	name        string
+	isNecessary bool
+	run         func() error
+}
+
+var bootSteps = []bootStep{
+	{"early mounts", true, func() error { return mountAll(earlyMounts) }},
+	{"console", false, openConsole},
+	{"kernel modules", true, func() error { return loadModules("/modules") }},
+	{"root disk", true, func() error { return awaitPath(rootDevice, deviceDeadline) }},
+	{"switch root", true, switchRoot},
+	{"mounts", false, func() error { return mountAll(lateMounts) }},
+	{"device links", false, func() error { return linkDevices("/dev") }},
+	{"limits", false, setLimits},
+	{"kernel settings", false, setKernelDefaults},
+	{"loopback", false, func() error { return withCard("lo", card.up) }},
+	{"user", true, func() error { return makeUser("/") }},
+	{"workspace", false, func() error { return makeWorkspace("/") }},
+}
+
+// boot runs the steps. It returns the failures of those that were not necessary.
+func boot(steps []bootStep) ([]string, error) {
+	var failures []string
+	for _, step := range steps {
+		err := step.run()
+		if err == nil {
+			continue
+		}
+		if step.isNecessary {
+			return failures, fmt.Errorf("%s: %w", step.name, err)
+		}
+		failures = append(failures, fmt.Sprintf("%s: %v", step.name, err))
+		report("boot step %s failed: %v", step.name, err)
+	}
+	return failures, nil
+}
+
+// report writes to the console, the only log there is.
+func report(format string, values ...any) {
+	fmt.Fprintf(os.Stderr, "lohar: "+format+"\n", values...)
+}
+
+// occupyStandardFiles fills descriptors 0 to 2 if the kernel found no console to open: nothing else may get them.
+func occupyStandardFiles() {
+	for fd := 0; fd <= 2; fd++ {
+		var about syscall.Stat_t
+		if syscall.Fstat(fd, &about) == syscall.EBADF {
+			_, _ = syscall.Open("/", syscall.O_RDONLY|syscall.O_DIRECTORY, 0)
+		}
+	}
+}
+
+func openConsole() error {
+	console, err := syscall.Open("/dev/console", syscall.O_RDWR|syscall.O_NOCTTY|syscall.O_CLOEXEC, 0)
+	if err != nil {
+		return os.NewSyscallError("open /dev/console", err)
+	}
+	defer syscall.Close(console)
+	for fd := 0; fd <= 2; fd++ {
+		if err := syscall.Dup3(console, fd, 0); err != nil {
+			return os.NewSyscallError("dup the console", err)
+		}
+	}
+	return nil
+}
+
+// loadModules inserts the modules that the file `order` in the folder lists, dependencies first.
+func loadModules(folder string) error {
+	order, err := os.ReadFile(filepath.Join(folder, "order"))
+	if os.IsNotExist(err) {
+		return nil // A kernel with everything built in.
+	}
+	if err != nil {
+		return err
+	}
+	for _, name := range strings.Fields(string(order)) {
+		if err := loadModule(filepath.Join(folder, name)); err != nil {
+			return fmt.Errorf("module %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+func loadModule(path string) error {
+	file, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	none := [1]byte{}
+	_, _, errno := syscall.Syscall(sysFinitModule, file.Fd(), uintptr(unsafe.Pointer(&none)), 0)
+	if errno != 0 && errno != syscall.EEXIST {
+		return errno
+	}
+	return nil
+}
+
+const deviceDeadline = 10 * time.Second
+
+// awaitPath waits until a device's node is there.
+func awaitPath(path string, deadline time.Duration) error {
+	for end := time.Now().Add(deadline); ; time.Sleep(time.Millisecond) {
+		if _, err := os.Stat(path); err == nil {
+			return nil
+		}
+		if time.Now().After(end) {
+			return fmt.Errorf("%s did not appear in %v", path, deadline)
+		}
+	}
+}
+
+const newRoot = "/newroot"
+
+// switchRoot makes the disk the root and drops what is no longer needed of the initramfs.
+func switchRoot() error {
+	if err := os.MkdirAll(newRoot, 0o755); err != nil {
+		return err
+	}
+	if err := syscall.Mount(rootDevice, newRoot, "ext4", syscall.MS_NOATIME, ""); err != nil {
+		return fmt.Errorf("mount %s: %w", rootDevice, err)
+	}
+	for _, m := range earlyMounts {
+		target := newRoot + m.target
+		if err := os.MkdirAll(target, 0o755); err != nil {
+			return err
+		}
+		if err := syscall.Mount(m.target, target, "", syscall.MS_MOVE, ""); err != nil {
+			return fmt.Errorf("move %s: %w", m.target, err)
+		}
+	}
+	if err := os.RemoveAll("/modules"); err != nil {
+		return err
+	}
+	if err := os.Chdir(newRoot); err != nil {
+		return err
+	}
+	if err := syscall.Mount(".", "/", "", syscall.MS_MOVE, ""); err != nil {
+		return fmt.Errorf("move the root: %w", err)
+	}
+	if err := syscall.Chroot("."); err != nil {
+		return fmt.Errorf("enter the root: %w", err)
+	}
+	return os.Chdir("/")
+}
+
+// setLimits raises what commands inherit. Nothing is needed to keep the agent from the kernel's out-of-memory
+// killer: it never takes the first process of the machine.
+func setLimits() error {
+	syscall.Umask(0o022)
+	files := syscall.Rlimit{Cur: 65536, Max: 1048576}
+	return os.NewSyscallError("limit of open files", syscall.Setrlimit(syscall.RLIMIT_NOFILE, &files))
+}
+
+// setKernelDefaults makes a crash of this program end the machine: the kernel panics when its first process dies,
+// and a hung guest would look like a slow one.
+func setKernelDefaults() error {
+	return os.WriteFile("/proc/sys/kernel/panic", []byte("-1"), 0)
+}

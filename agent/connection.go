@@ -1,0 +1,224 @@
+// One connection of the host: finds its preamble, hands its frames to the streams, writes theirs.
+//
+//	search ── host preamble ──► answer ──► read frames ──┐
+//	   ▲                                                 │ peer gone, broken frame, preamble, quiesced
+//	   └──── streams closed, their processes killed ◄────┘
+//
+// The reading goroutine never waits for an operation, nor for a stream that is not read: a stream's input is
+// bounded by its window. Operations start one after the other on a goroutine of their own. Writers take turns
+// frame by frame. Nothing of a connection is written once it has ended.
+
+package main
+
+import (
+	"encoding/binary"
+	"errors"
+	"io"
+	"sync"
+	"time"
+
+	"bhatti/agent/wire"
+)
+
+// port is the byte stream to the host.
+type port interface {
+	io.Reader
+	io.Writer
+	SetWriteDeadline(time.Time) error
+}
+
+// errPeerGone is what a port that outlives its peer returns once when the peer leaves.
+var errPeerGone = errors.New("the host closed the channel")
+
+// errOver ends a connection in the agreed way.
+var errOver = errors.New("the connection is over")
+
+// serve speaks to one host after the other until the port fails.
+func (a *agent) serve(p port) error {
+	reader := wire.NewReader(p)
+	for {
+		err := a.serveOne(p, reader)
+		switch {
+		case errors.Is(err, errPeerGone):
+			reader.Reset()
+		case errors.Is(err, errOver), errors.Is(err, wire.ErrBroken):
+		default:
+			return err
+		}
+	}
+}
+
+func (a *agent) serveOne(p port, reader *wire.Reader) error {
+	preamble, err := reader.Preamble()
+	if err != nil {
+		return err
+	}
+	if preamble.Generation > wire.Generation {
+		preamble.Generation = wire.Generation
+	}
+	c := &connection{
+		agent: a, port: p,
+		streams: map[uint32]*stream{},
+		tasks:   make(chan task, tasksMax),
+	}
+	defer c.end()
+	if err := c.write(nil, wire.AppendGuestPreamble(nil, preamble)); err != nil {
+		return errOver
+	}
+	go c.perform()
+	for {
+		frame, err := reader.Frame()
+		if err != nil {
+			return err
+		}
+		if err := c.handle(frame); err != nil {
+			return err
+		}
+	}
+}
+
+// tasksMax bounds what waits for its start. When it is full the host has to wait.
+const tasksMax = 64
+
+// task is the start of an operation, or a message to a started one.
+type task struct {
+	stream  *stream
+	isOpen  bool
+	payload []byte
+}
+
+type connection struct {
+	agent *agent
+	port  port
+	tasks chan task
+
+	writing sync.Mutex // held for one frame; guards isOver and the streams' isClosed
+	isOver  bool
+
+	mu         sync.Mutex
+	streams    map[uint32]*stream
+	isQuiesced bool
+}
+
+// handle does what one frame asks for. An error ends the connection.
+func (c *connection) handle(frame wire.Frame) error {
+	if frame.Type == wire.Open {
+		return c.open(frame)
+	}
+	c.mu.Lock()
+	s, isQuiesced := c.streams[frame.Stream], c.isQuiesced
+	c.mu.Unlock()
+	if isQuiesced {
+		return errOver
+	}
+	if s == nil {
+		return nil
+	}
+	switch frame.Type {
+	case wire.Data:
+		return s.receive(frame.Payload[0], frame.Payload[1:])
+	case wire.Window:
+		return s.addCredit(binary.BigEndian.Uint32(frame.Payload))
+	case wire.End:
+		return s.receiveEnd(frame.Payload[0])
+	case wire.Message:
+		c.tasks <- task{stream: s, payload: clone(frame.Payload)}
+	case wire.Close:
+		s.cancel()
+	}
+	return nil
+}
+
+func (c *connection) open(frame wire.Frame) error {
+	c.mu.Lock()
+	_, isKnown := c.streams[frame.Stream]
+	isQuiesced, isFull := c.isQuiesced, len(c.streams) >= wire.StreamsMax
+	s := newStream(c, frame.Stream)
+	if !isKnown && !isQuiesced && !isFull {
+		c.streams[frame.Stream] = s
+	}
+	c.mu.Unlock()
+	switch {
+	case isQuiesced:
+		return errOver
+	case isKnown:
+		return wire.ErrBroken
+	case isFull:
+		s.fail(wire.Errorf(wire.LimitExceeded, "%d streams are open, more are not possible", wire.StreamsMax))
+	default:
+		c.tasks <- task{stream: s, isOpen: true, payload: clone(frame.Payload)}
+	}
+	return nil
+}
+
+// perform starts operations in the order of their arrival.
+func (c *connection) perform() {
+	for t := range c.tasks {
+		if t.isOpen {
+			c.agent.start(t.stream, t.payload)
+		} else {
+			t.stream.deliver(t.payload)
+		}
+	}
+}
+
+// write sends one frame of a stream, unless the stream's last one is out.
+func (c *connection) write(s *stream, frame []byte) error {
+	c.writing.Lock()
+	defer c.writing.Unlock()
+	if c.isOver || s != nil && s.isClosed {
+		return errOver
+	}
+	if s != nil && frame[0] == byte(wire.Close) {
+		s.isClosed = true
+	}
+	if _, err := c.port.Write(frame); err != nil {
+		c.isOver = true
+		return errOver
+	}
+	return nil
+}
+
+// end makes sure that nothing more is written, then cancels every stream.
+func (c *connection) end() {
+	close(c.tasks)
+	// A write that waits for a host which does not read is given up here.
+	c.port.SetWriteDeadline(time.Now())
+	c.writing.Lock()
+	c.isOver = true
+	c.writing.Unlock()
+	c.port.SetWriteDeadline(time.Time{})
+
+	c.mu.Lock()
+	streams := make([]*stream, 0, len(c.streams))
+	for _, s := range c.streams {
+		streams = append(streams, s)
+	}
+	c.mu.Unlock()
+	for _, s := range streams {
+		s.cancel()
+	}
+}
+
+// remove forgets a stream that is about to send its close frame. One that was refused was never in the table, and
+// must not take another one's place from it.
+func (c *connection) remove(s *stream) {
+	c.mu.Lock()
+	if c.streams[s.id] == s {
+		delete(c.streams, s.id)
+	}
+	c.mu.Unlock()
+}
+
+// quiesce lets the connection take no further frame if stream id is its only one.
+func (c *connection) quiesce(id uint32) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if _, isOpen := c.streams[id]; !isOpen || len(c.streams) > 1 {
+		return false
+	}
+	c.isQuiesced = true
+	return true
+}
+
+func clone(bytes []byte) []byte { return append([]byte(nil), bytes...) }

@@ -1,0 +1,396 @@
+// exec: a command of the user's, its streams and its end.
+//
+//	start ── "started" ──► run ── leader exits ──► send what it had written ──► close
+//	                        │
+//	                        └── host closes, connection lost ──► kill its session, then the same way
+//
+// Output that a background child still holds open is not waited for, but goes on being read and dropped: a server
+// started with & would die of its next log line otherwise.
+
+package main
+
+import (
+	"errors"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"bhatti/agent/wire"
+)
+
+// command is a running exec.
+type command struct {
+	stream   *stream
+	child    *child
+	input    *os.File // nil: none
+	outputs  []output
+	terminal *terminal // nil: pipes
+}
+
+type output struct {
+	channel byte
+	file    *os.File
+}
+
+func (a *agent) exec(s *stream, payload []byte) {
+	var request wire.Exec
+	if err := wire.Decode(payload, &request); err != nil {
+		s.fail(asError(err))
+		return
+	}
+	a.mu.Lock()
+	sandboxEnv := a.env
+	a.mu.Unlock()
+	launch, err := prepareLaunch(request, sandboxEnv)
+	if err != nil {
+		s.fail(asError(err))
+		return
+	}
+	c, err := startCommand(a.reaper, s, request, launch)
+	if err != nil {
+		s.fail(asError(err))
+		return
+	}
+	s.listen(c.receive)
+	s.message(wire.Started{Started: wire.Pid{Pid: c.child.pid}})
+	go c.supervise()
+}
+
+// startCommand makes the command's files and starts it. Its own ends of them are closed here, whatever happens.
+func startCommand(r *reaper, s *stream, request wire.Exec, launch launch) (*command, error) {
+	c := &command{stream: s}
+	var theirs [3]int
+	var err error
+	if request.Terminal != nil {
+		theirs, err = c.openTerminal(*request.Terminal, launch.account)
+	} else {
+		theirs, err = c.openPipes(request.Stdin, launch.account)
+	}
+	if err != nil {
+		return nil, err
+	}
+	attributes := &syscall.ProcAttr{
+		Dir:   launch.directory,
+		Env:   launch.env,
+		Files: []uintptr{uintptr(theirs[0]), uintptr(theirs[1]), uintptr(theirs[2])},
+		Sys:   &syscall.SysProcAttr{Setsid: true, Setctty: c.terminal != nil, Credential: launch.account.credential()},
+	}
+	c.child, err = r.start(launch.path, request.Argv, attributes)
+	if c.terminal == nil {
+		for _, fd := range theirs {
+			syscall.Close(fd)
+		}
+	}
+	if err != nil {
+		c.closeOutputs()
+		if c.input != nil {
+			c.input.Close()
+		}
+		return nil, launch.explain(err)
+	}
+	if !request.Stdin {
+		s.refuseInput()
+		_ = s.receiveEnd(wire.Stdin)
+	}
+	return c, nil
+}
+
+// openPipes returns the command's ends. They belong to its user, who may open /dev/stdout again.
+func (c *command) openPipes(hasInput bool, owner account) (theirs [3]int, err error) {
+	var opened []int
+	defer func() {
+		if err != nil {
+			for _, fd := range opened {
+				syscall.Close(fd)
+			}
+		}
+	}()
+	pipe := func() (read, write int, err error) {
+		var ends [2]int
+		if err := syscall.Pipe2(ends[:], syscall.O_CLOEXEC); err != nil {
+			return 0, 0, wire.Errorf(wire.LimitExceeded, "no pipe for the command: %v", err)
+		}
+		opened = append(opened, ends[0], ends[1])
+		owner.own(ends[0])
+		return ends[0], ends[1], nil
+	}
+	var ours [3]int
+	if hasInput {
+		if theirs[0], ours[0], err = pipe(); err != nil {
+			return theirs, err
+		}
+	} else {
+		if theirs[0], err = syscall.Open("/dev/null", syscall.O_RDONLY|syscall.O_CLOEXEC, 0); err != nil {
+			return theirs, wire.Errorf(wire.Internal, "open /dev/null: %v", err)
+		}
+		opened = append(opened, theirs[0])
+	}
+	for _, channel := range []int{1, 2} {
+		if ours[channel], theirs[channel], err = pipe(); err != nil {
+			return theirs, err
+		}
+	}
+	if hasInput {
+		c.input = pollable(ours[0], "stdin")
+	}
+	c.outputs = []output{{wire.Stdout, pollable(ours[1], "stdout")}, {wire.Stderr, pollable(ours[2], "stderr")}}
+	return theirs, nil
+}
+
+func (c *command) openTerminal(wanted wire.Terminal, owner account) (theirs [3]int, err error) {
+	c.terminal, err = openTerminal(wanted.Size, owner)
+	if err != nil {
+		return theirs, wire.Errorf(wire.Unavailable, "no terminal for the command: %v", err)
+	}
+	c.input = c.terminal.master
+	c.outputs = []output{{wire.Stdout, c.terminal.master}}
+	return [3]int{c.terminal.slave, c.terminal.slave, c.terminal.slave}, nil
+}
+
+// pollable hands a descriptor to the runtime's poller.
+func pollable(fd int, name string) *os.File {
+	_ = syscall.SetNonblock(fd, true)
+	return os.NewFile(uintptr(fd), name)
+}
+
+// receive is the consumer of the host's messages.
+func (c *command) receive(payload []byte) {
+	var message wire.ToProcess
+	if err := wire.Decode(payload, &message); err != nil {
+		return
+	}
+	if number, isKnown := signalNumbers[message.Signal]; isKnown {
+		c.child.signal(number)
+	}
+	if message.Resize != nil && c.terminal != nil {
+		c.terminal.resize(*message.Resize)
+	}
+}
+
+// supervise sees the command to its end.
+func (c *command) supervise() {
+	if c.input != nil {
+		go c.feed()
+	}
+	var pumps sync.WaitGroup
+	pumps.Add(len(c.outputs))
+	for i := range c.outputs {
+		go func(o output) {
+			defer pumps.Done()
+			c.pump(o)
+		}(c.outputs[i])
+	}
+	select {
+	case <-c.child.exited:
+	case <-c.stream.cancelled:
+		c.child.killSession()
+		<-c.child.exited
+	}
+	c.stream.stopInput()
+	if c.terminal != nil {
+		c.terminal.closeSlave()
+	}
+	if c.input != nil {
+		_ = c.input.SetWriteDeadline(time.Now())
+	}
+	for _, o := range c.outputs {
+		_ = o.file.SetReadDeadline(time.Now())
+	}
+	pumps.Wait()
+	c.stream.succeed(exitedAs(c.child.status))
+	c.leaveOutputs()
+}
+
+// feed writes the host's input to the command.
+func (c *command) feed() {
+	wants := true
+	for bytes := c.stream.takeInput(); bytes != nil; bytes = c.stream.takeInput() {
+		if wants {
+			_, err := c.input.Write(bytes)
+			// What the command no longer reads is dropped, so that the host does not wait for ever.
+			wants = err == nil
+		}
+		c.stream.giveBack(len(bytes))
+	}
+	if c.terminal != nil {
+		c.terminal.endInput()
+		return
+	}
+	c.input.Close()
+}
+
+var chunks = sync.Pool{New: func() any { return new([dataRoom + chunkBytes]byte) }}
+
+// pump sends one output until its end, and after the command's exit what is left in it. It holds no buffer while it
+// waits.
+func (c *command) pump(o output) {
+	raw, err := o.file.SyscallConn()
+	if err != nil {
+		return
+	}
+	for {
+		isStarved, isEnded, isSent := false, false, false
+		err := raw.Read(func(fd uintptr) bool {
+			n, again := c.forward(o.channel, int(fd), chunkBytes)
+			isStarved, isEnded, isSent = n < 0, n == 0 && !again, n > 0
+			return !again
+		})
+		switch {
+		case isSent:
+		case isStarved:
+			if !c.stream.awaitCredit() {
+				return
+			}
+		case isEnded:
+			return
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			c.drain(raw, o.channel)
+			return
+		case err != nil:
+			return
+		}
+	}
+}
+
+// forward moves one chunk of at most max bytes. It returns their number, 0 at the end, -1 without credit; again
+// means that there is nothing yet.
+func (c *command) forward(channel byte, fd, max int) (n int, again bool) {
+	credit := c.stream.reserve(max)
+	if credit == 0 {
+		return -1, false
+	}
+	buffer := chunks.Get().(*[dataRoom + chunkBytes]byte)
+	defer chunks.Put(buffer)
+	n, err := syscall.Read(fd, buffer[dataRoom:dataRoom+credit])
+	for err == syscall.EINTR {
+		n, err = syscall.Read(fd, buffer[dataRoom:dataRoom+credit])
+	}
+	if n < 0 {
+		n = 0
+	}
+	c.stream.release(credit - n)
+	if err == syscall.EAGAIN {
+		return 0, true
+	}
+	if n > 0 && c.stream.sendData(channel, buffer[:dataRoom+n]) != nil {
+		return 0, false
+	}
+	return n, false
+}
+
+// terminalBytesMax is more than a terminal holds back for its reader.
+const terminalBytesMax = 131072
+
+// drain sends what the command had written when it ended. A background child may still be writing: no more is taken
+// than was there.
+func (c *command) drain(raw syscall.RawConn, channel byte) {
+	_ = raw.Control(func(fd uintptr) {
+		left := terminalBytesMax
+		if c.terminal == nil {
+			left = readableBytes(int(fd))
+		}
+		for left > 0 {
+			n, again := c.forward(channel, int(fd), minimum(left, chunkBytes))
+			switch {
+			case n > 0:
+				left -= n
+			case n < 0 && c.stream.awaitCredit():
+			case again, n <= 0:
+				return
+			}
+		}
+	})
+}
+
+// lingering bounds the outputs that are read and dropped after their command's end.
+var lingering = make(chan struct{}, 1024)
+
+// leaveOutputs closes the outputs, now or when the last background child has closed them.
+func (c *command) leaveOutputs() {
+	if c.terminal != nil || c.stream.isCancelled() {
+		c.closeOutputs()
+		return
+	}
+	for _, o := range c.outputs {
+		if hasHungUp(o.file) {
+			o.file.Close()
+			continue
+		}
+		select {
+		case lingering <- struct{}{}:
+			go discard(o.file)
+		default:
+			o.file.Close()
+		}
+	}
+}
+
+func discard(file *os.File) {
+	_ = file.SetReadDeadline(time.Time{})
+	raw, err := file.SyscallConn()
+	for err == nil {
+		var n int
+		var readErr error
+		err = raw.Read(func(fd uintptr) bool {
+			buffer := chunks.Get().(*[dataRoom + chunkBytes]byte)
+			defer chunks.Put(buffer)
+			n, readErr = syscall.Read(int(fd), buffer[:])
+			return readErr != syscall.EAGAIN
+		})
+		if n <= 0 {
+			break
+		}
+	}
+	file.Close()
+	<-lingering
+}
+
+func (c *command) closeOutputs() {
+	for _, o := range c.outputs {
+		o.file.Close()
+	}
+	if c.terminal != nil {
+		c.terminal.closeSlave()
+	}
+}
+
+func readableBytes(fd int) int {
+	var count int32
+	_, _, errno := syscall.Syscall(syscall.SYS_IOCTL, uintptr(fd), syscall.TIOCINQ, uintptr(unsafe.Pointer(&count)))
+	if errno != 0 {
+		return 0
+	}
+	return int(count)
+}
+
+// hasHungUp reports whether a pipe is empty and nobody can write to it any more.
+func hasHungUp(file *os.File) bool {
+	raw, err := file.SyscallConn()
+	if err != nil {
+		return true
+	}
+	isOver := false
+	_ = raw.Control(func(fd uintptr) {
+		var one [1]byte
+		n, err := syscall.Read(int(fd), one[:])
+		isOver = n == 0 && err == nil
+	})
+	return isOver
+}
+
+func exitedAs(status syscall.WaitStatus) wire.Exited {
+	if !status.Signaled() {
+		return wire.Exited{ExitCode: status.ExitStatus()}
+	}
+	name := signalName(status.Signal())
+	return wire.Exited{ExitCode: 128 + int(status.Signal()), Signal: &name}
+}
+
+func minimum(a, b int) int {
+	if a < b {
+		return a
+	}
+	return b
+}

@@ -1,0 +1,3 @@
+module bhatti/agent
+
+go 1.19

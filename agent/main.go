@@ -1,0 +1,81 @@
+// Lohar is the guest's first process and the host's hand inside: it boots the machine, then serves the host over
+// the channel that protocol/PROTOCOL.md describes.
+
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+
+	"bhatti/agent/wire"
+)
+
+// version is set by the build.
+var version = "dev"
+
+// heapBytesGoal is far above what the bounds of the protocol let this program need.
+const heapBytesGoal = 128 << 20
+
+func main() {
+	if os.Getpid() != 1 {
+		fmt.Fprintf(os.Stderr, "lohar %s is the first process of a sandbox and does nothing elsewhere\n", version)
+		os.Exit(2)
+	}
+	defer func() {
+		if reason := recover(); reason != nil {
+			report("crashed: %v\n%s", reason, debug.Stack())
+			switchOff()
+		}
+	}()
+	if err := live(); err != nil {
+		report("cannot go on: %v", err)
+	}
+	switchOff()
+}
+
+// live boots and serves until the channel fails.
+func live() error {
+	occupyStandardFiles()
+	outliveSignals()
+	debug.SetMemoryLimit(heapBytesGoal)
+	failures, err := boot(bootSteps)
+	if err != nil {
+		return err
+	}
+	port, err := openChannel()
+	if err != nil {
+		return err
+	}
+	a := newAgent(failures)
+	go a.reaper.run()
+	report("%s is up", version)
+	return a.serve(port)
+}
+
+func newAgent(bootFailures []string) *agent {
+	r := newReaper()
+	return &agent{
+		version: version, bootFailures: bootFailures, reaper: r,
+		machine: machine{
+			personalise: func(request wire.Personalise) (wire.Personalised, error) { return personaliseMachine(request) },
+			powerOff:    func() { powerOff(r) },
+		},
+	}
+}
+
+// outliveSignals receives and drops what a user of the guest may send to process 1; the runtime's own answer to
+// them is to exit, which would panic the kernel. Ignoring them instead would be inherited by every command.
+func outliveSignals() {
+	received := make(chan os.Signal, 1)
+	signal.Notify(received, syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGABRT, syscall.SIGTERM,
+		syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGALRM, syscall.SIGVTALRM, syscall.SIGPROF, syscall.SIGPIPE,
+		syscall.SIGXCPU, syscall.SIGXFSZ, syscall.SIGSYS, syscall.SIGTRAP, syscall.SIGPWR, syscall.SIGIO,
+		syscall.SIGSTKFLT)
+	go func() {
+		for range received {
+		}
+	}()
+}

@@ -1,0 +1,123 @@
+// What the host can ask for: one table, from the operation's name to the function that starts it.
+//
+// A function is called in the order of the open frames. It finishes its stream, at once or later from a goroutine
+// of its own, and must not wait for the stream's input, credit or messages itself.
+
+package main
+
+import (
+	"sync"
+	"syscall"
+
+	"bhatti/agent/wire"
+)
+
+// agent is the whole of this program; machine and reaper are its hands.
+type agent struct {
+	version      string
+	bootFailures []string
+	machine      machine
+	reaper       *reaper
+
+	mu             sync.Mutex
+	isPersonalised bool
+	env            map[string]string
+}
+
+// machine is what changes the whole machine. The tests, which run on a developer's, have another one.
+type machine struct {
+	personalise func(wire.Personalise) (wire.Personalised, error)
+	powerOff    func()
+}
+
+type operation struct {
+	// isAlwaysAllowed marks what a guest that has no identity yet may do.
+	isAlwaysAllowed bool
+	start           func(a *agent, s *stream, payload []byte)
+}
+
+var operations = map[string]operation{
+	"ping":        {isAlwaysAllowed: true, start: (*agent).ping},
+	"personalise": {isAlwaysAllowed: true, start: (*agent).personalise},
+	"quiesce":     {isAlwaysAllowed: true, start: (*agent).quiesce},
+	"shutdown":    {isAlwaysAllowed: true, start: (*agent).shutdown},
+	"exec":        {start: (*agent).exec},
+}
+
+// start begins the operation that payload asks for.
+func (a *agent) start(s *stream, payload []byte) {
+	name, err := wire.Operation(payload)
+	if err != nil {
+		s.fail(asError(err))
+		return
+	}
+	o, isKnown := operations[name]
+	switch {
+	case !isKnown:
+		s.fail(wire.Errorf(wire.Unavailable, "this agent has no operation %q", name))
+	case s.isCancelled():
+		s.fail(wire.Errorf(wire.Unavailable, "%s was closed before it started", name))
+	case !o.isAlwaysAllowed && !a.personalised():
+		s.fail(wire.Errorf(wire.Conflict, "the guest is not personalised"))
+	default:
+		o.start(a, s, payload)
+	}
+}
+
+func (a *agent) personalised() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.isPersonalised
+}
+
+func (a *agent) ping(s *stream, _ []byte) {
+	failures := a.bootFailures
+	if failures == nil {
+		failures = []string{}
+	}
+	s.succeed(wire.Pong{Agent: "lohar", Version: a.version, Personalised: a.personalised(), BootFailures: failures})
+}
+
+func (a *agent) personalise(s *stream, payload []byte) {
+	var request wire.Personalise
+	if err := wire.Decode(payload, &request); err != nil {
+		s.fail(asError(err))
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.isPersonalised = false
+	personalised, err := a.machine.personalise(request)
+	if err != nil {
+		s.fail(asError(err))
+		return
+	}
+	a.isPersonalised, a.env = true, request.Env
+	s.succeed(personalised)
+}
+
+// quiesce leaves both sides at a frame boundary, so that the machine can be frozen.
+func (a *agent) quiesce(s *stream, _ []byte) {
+	if !s.connection.quiesce(s.id) {
+		s.fail(wire.Errorf(wire.Conflict, "other streams are open"))
+		return
+	}
+	syscall.Sync()
+	a.mu.Lock()
+	a.isPersonalised = false
+	a.mu.Unlock()
+	s.succeed(wire.Empty{})
+}
+
+func (a *agent) shutdown(s *stream, _ []byte) {
+	s.succeed(wire.Empty{})
+	go a.machine.powerOff()
+}
+
+// asError gives every error one of the codes.
+func asError(err error) *wire.Error {
+	if coded, ok := err.(*wire.Error); ok {
+		return coded
+	}
+	return wire.Errorf(wire.Internal, "%v", err)
+}

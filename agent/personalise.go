@@ -1,0 +1,157 @@
+// personalise: what makes a clone itself, before anything of the user's runs.
+//
+// Every step is a system call or a small file: a restored guest answers within milliseconds of this, and starting
+// programs would cost more than all of it.
+
+package main
+
+import (
+	"encoding/hex"
+	"fmt"
+	"os"
+	"strings"
+	"syscall"
+	"unsafe"
+
+	"bhatti/agent/wire"
+)
+
+const (
+	entropyBytesMin = 32
+	entropyBytesMax = 512
+	hostnameMax     = 64
+)
+
+const (
+	ioctlAddEntropy = 0x40085203 // RNDADDENTROPY
+	ioctlReseed     = 0x5207     // RNDRESEEDCRNG
+	clockRealtime   = 0
+)
+
+func personaliseMachine(request wire.Personalise) (wire.Personalised, error) {
+	if err := checkPersonalise(request); err != nil {
+		return wire.Personalised{}, err
+	}
+	steps := []struct {
+		name string
+		run  func() error
+	}{
+		{"feed the random number generator", func() error { return feedRandom(request.Entropy) }},
+		{"set the clock", func() error { return setClock(request.UnixNs) }},
+		{"set the host name", func() error { return setHostname(request.Hostname) }},
+		{"set the machine id", func() error { return keepFile("/etc/machine-id", []byte(request.MachineID+"\n")) }},
+		{"set up the network", func() error { return setNetwork(request.Network) }},
+		{"grow the disk", func() error { return growDisk(request.GrowDisk) }},
+	}
+	for _, step := range steps {
+		if err := step.run(); err != nil {
+			return wire.Personalised{}, wire.Errorf(wire.Internal, "%s: %v", step.name, err)
+		}
+	}
+	bootID, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return wire.Personalised{}, wire.Errorf(wire.Internal, "read the boot id: %v", err)
+	}
+	return wire.Personalised{BootID: strings.TrimSpace(string(bootID))}, nil
+}
+
+func checkPersonalise(request wire.Personalise) error {
+	if count := len(request.Entropy); count < entropyBytesMin || count > entropyBytesMax {
+		return wire.Errorf(wire.Invalid, "%d bytes of entropy, not %d to %d", count, entropyBytesMin, entropyBytesMax)
+	}
+	if request.UnixNs <= 0 {
+		return wire.Errorf(wire.Invalid, "no time is given")
+	}
+	if !isHostname(request.Hostname) {
+		return wire.Errorf(wire.Invalid, "%q is no host name", request.Hostname)
+	}
+	if _, err := hex.DecodeString(request.MachineID); err != nil || len(request.MachineID) != 32 {
+		return wire.Errorf(wire.Invalid, "%q is no machine id", request.MachineID)
+	}
+	return checkText(wire.Exec{Env: request.Env})
+}
+
+func isHostname(name string) bool {
+	if name == "" || len(name) > hostnameMax {
+		return false
+	}
+	for _, character := range name {
+		isLetter := character >= 'a' && character <= 'z' || character >= 'A' && character <= 'Z'
+		isDigit := character >= '0' && character <= '9'
+		if !isLetter && !isDigit && character != '-' && character != '.' {
+			return false
+		}
+	}
+	return true
+}
+
+// feedRandom credits the bytes and makes the kernel use them for the next read, so that no two clones of a snapshot
+// hand out the same numbers.
+func feedRandom(entropy []byte) error {
+	device, err := syscall.Open("/dev/urandom", syscall.O_WRONLY|syscall.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer syscall.Close(device)
+	var pool struct {
+		bits  int32
+		count int32
+		bytes [entropyBytesMax]byte
+	}
+	pool.bits, pool.count = int32(len(entropy)*8), int32(len(entropy))
+	copy(pool.bytes[:], entropy)
+	if err := ioctl(device, ioctlAddEntropy, unsafe.Pointer(&pool)); err != nil {
+		return err
+	}
+	return ioctl(device, ioctlReseed, nil)
+}
+
+func setClock(unixNs int64) error {
+	now := syscall.NsecToTimespec(unixNs)
+	_, _, errno := syscall.Syscall(syscall.SYS_CLOCK_SETTIME, clockRealtime, uintptr(unsafe.Pointer(&now)), 0)
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+func setHostname(name string) error {
+	if err := syscall.Sethostname([]byte(name)); err != nil {
+		return err
+	}
+	if err := keepFile("/etc/hostname", []byte(name+"\n")); err != nil {
+		return err
+	}
+	hosts, err := os.ReadFile("/etc/hosts")
+	if err != nil && !os.IsNotExist(err) {
+		return err
+	}
+	return keepFile("/etc/hosts", []byte(hostsNaming(string(hosts), name)))
+}
+
+// The address that Debian gives a machine's own name, so that sudo and others can resolve it without a network.
+const ownAddress = "127.0.1.1"
+
+const hostsDefault = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
+
+// hostsNaming changes only the line of the machine's own name; the others are the user's.
+func hostsNaming(hosts, name string) string {
+	if strings.TrimSpace(hosts) == "" {
+		hosts = hostsDefault
+	}
+	own := fmt.Sprintf("%s\t%s", ownAddress, name)
+	lines := strings.Split(strings.TrimRight(hosts, "\n"), "\n")
+	kept, isNamed := lines[:0], false
+	for _, line := range lines {
+		fields := strings.Fields(line)
+		if len(fields) == 0 || fields[0] != ownAddress {
+			kept = append(kept, line)
+		} else if !isNamed {
+			kept, isNamed = append(kept, own), true
+		}
+	}
+	if !isNamed {
+		kept = append(kept, own)
+	}
+	return strings.Join(kept, "\n") + "\n"
+}

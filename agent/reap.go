@@ -1,0 +1,183 @@
+// The only place that starts and reaps processes. As PID 1 every orphan of the guest ends here as well.
+//
+// Invariant: a process that was started here is known before its end can be noticed, and is reaped under the same
+// lock under which it is signalled; so no exit is lost and no signal reaches a stranger with a reused pid.
+
+package main
+
+import (
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+	"unsafe"
+)
+
+type reaper struct {
+	mu       sync.Mutex
+	started  sync.Cond
+	starts   int
+	isIdle   bool
+	children map[int]*child
+}
+
+// child is a process that leads its own session and group. status is valid once exited is closed.
+type child struct {
+	reaper *reaper
+	pid    int
+	exited chan struct{}
+	status syscall.WaitStatus
+}
+
+func newReaper() *reaper {
+	r := &reaper{children: map[int]*child{}}
+	r.started.L = &r.mu
+	return r
+}
+
+func (r *reaper) start(path string, argv []string, attributes *syscall.ProcAttr) (*child, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	pid, err := syscall.ForkExec(path, argv, attributes)
+	if err != nil {
+		return nil, err
+	}
+	c := &child{reaper: r, pid: pid, exited: make(chan struct{})}
+	r.children[pid] = c
+	r.starts++
+	r.started.Broadcast()
+	return c, nil
+}
+
+// run waits for children for ever. A blocked waitid costs one thread and, unlike SIGCHLD, no hop through the
+// runtime's signal goroutine.
+func (r *reaper) run() {
+	starts := 0
+	for {
+		pid, err := peekExited()
+		r.mu.Lock()
+		if err != nil {
+			for r.starts == starts {
+				r.isIdle = true
+				r.started.Wait()
+			}
+			r.isIdle = false
+			starts = r.starts
+			r.mu.Unlock()
+			continue
+		}
+		var status syscall.WaitStatus
+		_, err = syscall.Wait4(pid, &status, syscall.WNOHANG, nil)
+		c := r.children[pid]
+		delete(r.children, pid)
+		r.mu.Unlock()
+		if c != nil && err == nil {
+			c.status = status
+			close(c.exited)
+		}
+	}
+}
+
+// awaitIdle waits until no process is left, or the deadline.
+func (r *reaper) awaitIdle(deadline time.Duration) {
+	for end := time.Now().Add(deadline); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		r.mu.Lock()
+		isIdle := r.isIdle
+		r.mu.Unlock()
+		if isIdle {
+			return
+		}
+	}
+}
+
+// peekExited blocks until some child has ended and leaves it for wait4. It fails when there is no child at all.
+func peekExited() (int, error) {
+	const (
+		all     = 0
+		noWait  = 0x01000000
+		exited  = 4
+		pidWord = 4 // after si_signo, si_errno, si_code and padding
+	)
+	var info [32]int32
+	for {
+		_, _, errno := syscall.Syscall6(syscall.SYS_WAITID, all, 0, uintptr(unsafe.Pointer(&info)), exited|noWait, 0, 0)
+		switch errno {
+		case 0:
+			return int(info[pidWord]), nil
+		case syscall.EINTR:
+		default:
+			return 0, errno
+		}
+	}
+}
+
+// signal sends to the child's process group. A child that has ended is no error: it may just have done so.
+func (c *child) signal(signal syscall.Signal) {
+	c.reaper.mu.Lock()
+	defer c.reaper.mu.Unlock()
+	if c.reaper.children[c.pid] == c {
+		_ = syscall.Kill(-c.pid, signal)
+	}
+}
+
+// killSession kills the child, its group, and every process of its session.
+func (c *child) killSession() {
+	const rounds = 8 // A member may fork while we look; a fork bomb is left to the machine's end.
+	c.reaper.mu.Lock()
+	defer c.reaper.mu.Unlock()
+	if c.reaper.children[c.pid] != c {
+		return
+	}
+	for round := 0; round < rounds; round++ {
+		members := sessionMembers(c.pid)
+		_ = syscall.Kill(-c.pid, syscall.SIGKILL)
+		if len(members) == 0 {
+			return
+		}
+		for _, pid := range members {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+	}
+}
+
+// sessionMembers lists the living processes of a session that are outside its leader's group.
+func sessionMembers(session int) []int {
+	directory, err := os.Open("/proc")
+	if err != nil {
+		return nil
+	}
+	defer directory.Close()
+	names, err := directory.Readdirnames(-1)
+	if err != nil {
+		return nil
+	}
+	var members []int
+	for _, name := range names {
+		pid, err := strconv.Atoi(name)
+		if err != nil {
+			continue
+		}
+		stat, err := os.ReadFile("/proc/" + name + "/stat")
+		if err != nil {
+			continue
+		}
+		state, group, of := parseStat(string(stat))
+		if of == session && group != session && state != "Z" && state != "X" {
+			members = append(members, pid)
+		}
+	}
+	return members
+}
+
+// parseStat reads state, process group and session. The command's name before them may hold anything.
+func parseStat(stat string) (state string, group, session int) {
+	fields := strings.Fields(stat[strings.LastIndexByte(stat, ')')+1:])
+	if len(fields) < 4 {
+		return "", 0, 0
+	}
+	group, _ = strconv.Atoi(fields[2])
+	session, _ = strconv.Atoi(fields[3])
+	return fields[0], group, session
+}

@@ -1,0 +1,56 @@
+// The end of the machine.
+
+package main
+
+import (
+	"os"
+	"strings"
+	"syscall"
+	"time"
+)
+
+const (
+	terminateDeadline = 3 * time.Second
+	killDeadline      = 2 * time.Second
+)
+
+// powerOff ends every process, writes everything out and switches the machine off.
+func powerOff(r *reaper) {
+	_ = syscall.Kill(-1, syscall.SIGTERM)
+	_ = syscall.Kill(-1, syscall.SIGCONT)
+	r.awaitIdle(terminateDeadline)
+	_ = syscall.Kill(-1, syscall.SIGKILL)
+	r.awaitIdle(killDeadline)
+	switchOff()
+}
+
+func switchOff() {
+	syscall.Sync()
+	unmountAll()
+	syscall.Sync()
+	_ = syscall.Reboot(syscall.LINUX_REBOOT_CMD_POWER_OFF)
+	select {}
+}
+
+// unmountAll unmounts the last mounted first. What is busy becomes read-only, the root always.
+func unmountAll() {
+	table, err := os.ReadFile("/proc/self/mounts")
+	if err != nil {
+		return
+	}
+	lines := strings.Split(strings.TrimSpace(string(table)), "\n")
+	for i := len(lines) - 1; i >= 0; i-- {
+		fields := strings.Fields(lines[i])
+		if len(fields) < 3 || !strings.HasPrefix(fields[0], "/dev/") {
+			continue
+		}
+		target := unescapeMount(fields[1])
+		if target == "/" || syscall.Unmount(target, 0) != nil {
+			_ = syscall.Mount("", target, "", syscall.MS_REMOUNT|syscall.MS_RDONLY, "")
+		}
+	}
+}
+
+var mountEscapes = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
+
+func unescapeMount(path string) string { return mountEscapes.Replace(path) }

@@ -1,0 +1,235 @@
+// A stream: one operation's frames, with a window in each direction.
+//
+// Invariants: at most one window of input waits here; at most one window of output is on its way; after the close
+// frame nothing is sent. Cancelling (the host's close, or a lost connection) is told to the operation, which ends
+// what it runs and finishes the stream as usual.
+
+package main
+
+import (
+	"encoding/binary"
+	"sync"
+
+	"bhatti/agent/wire"
+)
+
+// creditBytesOwedMin is how much taken input collects before the host hears of it: a window frame for every
+// keystroke would double the traffic, and the host stops only when a whole window is out.
+const creditBytesOwedMin = wire.WindowBytes / 4
+
+type stream struct {
+	connection *connection
+	id         uint32
+	cancelled  chan struct{}
+
+	isClosed bool // the close frame is out; under connection.writing
+
+	mu         sync.Mutex
+	changed    sync.Cond
+	isStopped  bool // cancelled, or its consumers are to finish
+	credit     int  // bytes we may send
+	allowance  int  // bytes the host may send
+	owed       int  // bytes taken and not yet given back
+	takesInput bool
+	input      []byte
+	inputSpare []byte
+	inputEnded bool
+	onMessage  func(payload []byte)
+}
+
+func newStream(c *connection, id uint32) *stream {
+	s := &stream{
+		connection: c, id: id,
+		cancelled: make(chan struct{}),
+		credit:    wire.WindowBytes, allowance: wire.WindowBytes,
+		takesInput: true,
+	}
+	s.changed.L = &s.mu
+	return s
+}
+
+// receive keeps input until the operation takes it.
+func (s *stream) receive(channel byte, bytes []byte) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if channel > wire.Stderr || len(bytes) > s.allowance {
+		return wire.ErrBroken
+	}
+	s.allowance -= len(bytes)
+	if channel != wire.Stdin || !s.takesInput || s.inputEnded {
+		return nil
+	}
+	s.input = append(s.input, bytes...)
+	s.changed.Broadcast()
+	return nil
+}
+
+func (s *stream) receiveEnd(channel byte) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if channel > wire.Stderr {
+		return wire.ErrBroken
+	}
+	if channel == wire.Stdin {
+		s.inputEnded = true
+		s.changed.Broadcast()
+	}
+	return nil
+}
+
+// refuseInput drops what the host sends.
+func (s *stream) refuseInput() {
+	s.mu.Lock()
+	s.takesInput = false
+	s.input, s.inputSpare = nil, nil
+	s.mu.Unlock()
+}
+
+// takeInput waits for input and returns all there is, valid until the next call. It returns nil at its end.
+func (s *stream) takeInput() []byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for len(s.input) == 0 && !s.inputEnded && !s.isStopped {
+		s.changed.Wait()
+	}
+	if len(s.input) == 0 || s.isStopped {
+		return nil
+	}
+	taken := s.input
+	s.input, s.inputSpare = s.inputSpare[:0], taken
+	return taken
+}
+
+// giveBack lets the host send as many bytes again.
+func (s *stream) giveBack(count int) {
+	s.mu.Lock()
+	s.owed += count
+	owed := s.owed
+	if owed < creditBytesOwedMin {
+		s.mu.Unlock()
+		return
+	}
+	s.owed = 0
+	s.allowance += owed
+	s.mu.Unlock()
+	var payload [4]byte
+	binary.BigEndian.PutUint32(payload[:], uint32(owed))
+	s.send(wire.Window, payload[:])
+}
+
+func (s *stream) addCredit(count uint32) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if uint64(s.credit)+uint64(count) > wire.WindowBytes {
+		return wire.ErrBroken
+	}
+	s.credit += int(count)
+	s.changed.Broadcast()
+	return nil
+}
+
+// reserve takes up to max bytes of credit, perhaps none.
+func (s *stream) reserve(max int) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if max > s.credit {
+		max = s.credit
+	}
+	s.credit -= max
+	return max
+}
+
+// release returns credit that was reserved and not used.
+func (s *stream) release(count int) {
+	if count == 0 {
+		return
+	}
+	s.mu.Lock()
+	s.credit += count
+	s.changed.Broadcast()
+	s.mu.Unlock()
+}
+
+// awaitCredit waits until there is credit; false means that the stream was cancelled.
+func (s *stream) awaitCredit() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for s.credit == 0 && !s.isCancelled() {
+		s.changed.Wait()
+	}
+	return !s.isCancelled()
+}
+
+func (s *stream) isCancelled() bool {
+	select {
+	case <-s.cancelled:
+		return true
+	default:
+		return false
+	}
+}
+
+// cancel tells the operation to end.
+func (s *stream) cancel() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.isCancelled() {
+		close(s.cancelled)
+	}
+	s.isStopped = true
+	s.changed.Broadcast()
+}
+
+// stopInput ends takeInput.
+func (s *stream) stopInput() {
+	s.mu.Lock()
+	s.isStopped = true
+	s.changed.Broadcast()
+	s.mu.Unlock()
+}
+
+// listen names the consumer of the host's messages; it runs on the goroutine that starts operations.
+func (s *stream) listen(onMessage func(payload []byte)) {
+	s.mu.Lock()
+	s.onMessage = onMessage
+	s.mu.Unlock()
+}
+
+func (s *stream) deliver(payload []byte) {
+	s.mu.Lock()
+	onMessage := s.onMessage
+	s.mu.Unlock()
+	if onMessage != nil {
+		onMessage(payload)
+	}
+}
+
+// dataRoom is what a buffer must keep free before the bytes that sendData sends.
+const dataRoom = wire.HeaderBytes + 1
+
+// chunkBytes makes a whole frame 32 KiB, which is what the kernel's virtio console takes at once.
+const chunkBytes = wire.DataBytesMax - dataRoom
+
+// sendData sends buffer[dataRoom:], for which credit was reserved.
+func (s *stream) sendData(channel byte, buffer []byte) error {
+	wire.PutHeader(buffer, wire.Header{Type: wire.Data, Stream: s.id, Length: uint32(len(buffer) - wire.HeaderBytes)})
+	buffer[wire.HeaderBytes] = channel
+	return s.connection.write(s, buffer)
+}
+
+func (s *stream) send(kind wire.Type, payload []byte) {
+	// A failed write ends the connection, which cancels this stream.
+	_ = s.connection.write(s, wire.AppendFrame(nil, wire.Frame{Type: kind, Stream: s.id, Payload: payload}))
+}
+
+// succeed and fail send the stream's last frame.
+func (s *stream) succeed(value any)    { s.finish(wire.Result{OK: value}) }
+func (s *stream) fail(err *wire.Error) { s.finish(wire.Result{Error: err}) }
+
+func (s *stream) finish(result wire.Result) {
+	s.connection.remove(s)
+	s.send(wire.Close, wire.Encode(result))
+}
+
+// message sends news of the running operation.
+func (s *stream) message(value any) { s.send(wire.Message, wire.Encode(value)) }

@@ -1,0 +1,164 @@
+// The JSON messages inside the frames; see frame.go for the twins of this file.
+
+package wire
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"strings"
+)
+
+// Code is one of the eight error codes that the whole product shares.
+type Code string
+
+// The codes that the agent uses.
+const (
+	Invalid       Code = "invalid"
+	NotFound      Code = "not_found"
+	Conflict      Code = "conflict"
+	LimitExceeded Code = "limit_exceeded"
+	Unavailable   Code = "unavailable"
+	Internal      Code = "internal"
+)
+
+// Error is an error that crosses the wire.
+type Error struct {
+	Code    Code   `json:"code"`
+	Message string `json:"message"`
+}
+
+func (e *Error) Error() string { return e.Message }
+
+// messageBytesMax keeps an error that quotes its request within a frame.
+const messageBytesMax = 4096
+
+// Errorf makes an Error.
+func Errorf(code Code, format string, values ...any) *Error {
+	message := fmt.Sprintf(format, values...)
+	if len(message) > messageBytesMax {
+		message = strings.ToValidUTF8(message[:messageBytesMax], "") + "…"
+	}
+	return &Error{Code: code, Message: message}
+}
+
+// Result is the payload of the guest's close frame: one of the two is set.
+type Result struct {
+	OK    any    `json:"ok,omitempty"`
+	Error *Error `json:"error,omitempty"`
+}
+
+// Empty is the answer of an operation that has nothing to tell.
+type Empty struct{}
+
+// Pong answers ping.
+type Pong struct {
+	Agent        string   `json:"agent"`
+	Version      string   `json:"version"`
+	Personalised bool     `json:"personalised"`
+	BootFailures []string `json:"boot_failures"`
+}
+
+// Personalise makes a fresh clone itself.
+type Personalise struct {
+	Entropy   []byte            `json:"entropy"`
+	UnixNs    int64             `json:"unix_ns,string"`
+	Hostname  string            `json:"hostname"`
+	MachineID string            `json:"machine_id"`
+	Env       map[string]string `json:"env"`
+	Network   *Network          `json:"network"`
+	GrowDisk  bool              `json:"grow_disk"`
+}
+
+// Network is the guest's place in its network.
+type Network struct {
+	MAC     string   `json:"mac"`
+	Address string   `json:"address"`
+	Prefix  int      `json:"prefix"`
+	Gateway string   `json:"gateway"`
+	DNS     []string `json:"dns"`
+	MTU     int      `json:"mtu"`
+}
+
+// Personalised answers personalise.
+type Personalised struct {
+	BootID string `json:"boot_id"`
+}
+
+// Exec runs a command.
+type Exec struct {
+	Argv     []string          `json:"argv"`
+	Env      map[string]string `json:"env"`
+	Cwd      string            `json:"cwd"`
+	User     string            `json:"user"`
+	Stdin    bool              `json:"stdin"`
+	Terminal *Terminal         `json:"tty"`
+}
+
+// Size is the size of a terminal.
+type Size struct {
+	Rows uint16 `json:"rows"`
+	Cols uint16 `json:"cols"`
+}
+
+// Terminal asks for a terminal.
+type Terminal struct {
+	Size
+	Term string `json:"term"`
+}
+
+// Started is sent when the command runs.
+type Started struct {
+	Started Pid `json:"started"`
+}
+
+// Pid names a process of the guest.
+type Pid struct {
+	Pid int `json:"pid"`
+}
+
+// ToProcess is a message from the host to a running command.
+type ToProcess struct {
+	Signal string `json:"signal"`
+	Resize *Size  `json:"resize"`
+}
+
+// Exited answers exec. Signal is null for a command that ended by itself.
+type Exited struct {
+	ExitCode int     `json:"exit_code"`
+	Signal   *string `json:"signal"`
+}
+
+// Operation returns the name of the operation that an open frame asks for.
+func Operation(payload []byte) (string, error) {
+	var request struct {
+		Op string `json:"op"`
+	}
+	if err := Decode(payload, &request); err != nil {
+		return "", err
+	}
+	if request.Op == "" {
+		return "", Errorf(Invalid, "the request names no operation")
+	}
+	return request.Op, nil
+}
+
+// Decode reads JSON. Its error is an *Error with the code invalid.
+func Decode(payload []byte, target any) error {
+	if !bytes.HasPrefix(bytes.TrimLeft(payload, " \t\r\n"), []byte("{")) {
+		return Errorf(Invalid, "the message is no JSON object")
+	}
+	if err := json.Unmarshal(payload, target); err != nil {
+		return Errorf(Invalid, "the message cannot be read: %v", err)
+	}
+	return nil
+}
+
+// Encode writes JSON. Only types of this file are given to it, and they always encode.
+func Encode(value any) []byte {
+	encoded, err := json.Marshal(value)
+	if err != nil {
+		panic(err)
+	}
+	return encoded
+}

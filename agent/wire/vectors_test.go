@@ -1,0 +1,283 @@
+// protocol/vectors.json, read by the guest's end of the wire.
+
+package wire
+
+import (
+	"bytes"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"reflect"
+	"testing"
+	"testing/iotest"
+)
+
+type vectorFrame struct {
+	Type    string `json:"type"`
+	Stream  uint32 `json:"stream"`
+	Payload string `json:"payload"`
+}
+
+type vectorPreamble struct {
+	Nonce      string `json:"nonce"`
+	Generation uint16 `json:"generation"`
+	Hex        string `json:"hex"`
+}
+
+type vectorEvent struct {
+	Preamble *vectorPreamble `json:"preamble"`
+	Frame    *vectorFrame    `json:"frame"`
+	Broken   bool            `json:"broken"`
+}
+
+type vectors struct {
+	Frames []struct {
+		Name  string
+		Frame vectorFrame
+		Hex   string
+	}
+	BrokenHeaders, WholeHeaders []struct{ Name, Hex string }
+	GuestReads                  []struct {
+		Name, Hex string
+		Events    []vectorEvent
+	}
+	GuestPreamble vectorPreamble
+	Requests      []struct {
+		Name string
+		JSON json.RawMessage
+	}
+	BadRequests []struct{ Name, Text string }
+	ToProcess   []struct {
+		Name string
+		JSON json.RawMessage
+	}
+	Results []struct {
+		Name, Text string
+		OK         json.RawMessage
+		Error      *Error
+	}
+}
+
+var typeNames = map[string]Type{
+	"open": Open, "data": Data, "window": Window, "end": End, "message": Message, "close": Close,
+}
+
+func readVectors(t testing.TB) vectors {
+	t.Helper()
+	text, err := os.ReadFile("../../protocol/vectors.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all vectors
+	if err := json.Unmarshal(text, &all); err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+func unhex(t testing.TB, text string) []byte {
+	t.Helper()
+	decoded, err := hex.DecodeString(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return decoded
+}
+
+func TestFramesAreEncodedAndDecoded(t *testing.T) {
+	for _, vector := range readVectors(t).Frames {
+		payload, want := unhex(t, vector.Frame.Payload), unhex(t, vector.Hex)
+		frame := Frame{Type: typeNames[vector.Frame.Type], Stream: vector.Frame.Stream, Payload: payload}
+		if got := AppendFrame(nil, frame); !bytes.Equal(got, want) {
+			t.Errorf("%s: encoded to %x, not %x", vector.Name, got, want)
+		}
+		got, err := NewReader(bytes.NewReader(want)).Frame()
+		if err != nil || got.Type != frame.Type || got.Stream != frame.Stream || !bytes.Equal(got.Payload, payload) {
+			t.Errorf("%s: decoded to %v, %v", vector.Name, got, err)
+		}
+	}
+}
+
+func TestBrokenHeadersAreRefused(t *testing.T) {
+	all := readVectors(t)
+	for _, vector := range all.BrokenHeaders {
+		if _, err := NewReader(bytes.NewReader(unhex(t, vector.Hex))).Frame(); !errors.Is(err, ErrBroken) {
+			t.Errorf("%s: %v", vector.Name, err)
+		}
+	}
+	for _, vector := range all.WholeHeaders {
+		if _, err := NewReader(bytes.NewReader(unhex(t, vector.Hex))).Frame(); !errors.Is(err, io.EOF) {
+			t.Errorf("%s: %v", vector.Name, err)
+		}
+	}
+}
+
+// eventsOf reads a stream to its end, as a connection does.
+func eventsOf(source io.Reader) []string {
+	reader := NewReader(source)
+	var events []string
+	isConnected := false
+	for {
+		if !isConnected {
+			preamble, err := reader.Preamble()
+			if err != nil {
+				return events
+			}
+			events = append(events, fmt.Sprintf("preamble %x %d", preamble.Nonce, preamble.Generation))
+			isConnected = true
+			continue
+		}
+		frame, err := reader.Frame()
+		switch {
+		case errors.Is(err, ErrBroken):
+			events = append(events, "broken")
+			isConnected = false
+		case err != nil:
+			return events
+		default:
+			events = append(events, fmt.Sprintf("frame %d %d %x", frame.Type, frame.Stream, frame.Payload))
+		}
+	}
+}
+
+func TestStreamsMeanTheSameInAnyPieces(t *testing.T) {
+	for _, vector := range readVectors(t).GuestReads {
+		var want []string
+		for _, event := range vector.Events {
+			switch {
+			case event.Preamble != nil:
+				want = append(want, fmt.Sprintf("preamble %s %d", event.Preamble.Nonce, event.Preamble.Generation))
+			case event.Frame != nil:
+				want = append(want, fmt.Sprintf("frame %d %d %s",
+					typeNames[event.Frame.Type], event.Frame.Stream, event.Frame.Payload))
+			default:
+				want = append(want, "broken")
+			}
+		}
+		stream := unhex(t, vector.Hex)
+		for name, source := range map[string]io.Reader{
+			"at once": bytes.NewReader(stream), "byte by byte": iotest.OneByteReader(bytes.NewReader(stream)),
+			"by halves":      iotest.HalfReader(bytes.NewReader(stream)),
+			"with the error": iotest.DataErrReader(bytes.NewReader(stream)),
+		} {
+			if got := eventsOf(source); !reflect.DeepEqual(got, want) {
+				t.Errorf("%s, %s:\n got %q\nwant %q", vector.Name, name, got, want)
+			}
+		}
+	}
+}
+
+func TestZerosEndAHalfFrame(t *testing.T) {
+	all := readVectors(t)
+	connection := unhex(t, all.GuestReads[0].Hex)
+	for _, half := range []string{"016268740000000300040000", "02626874000000030000800100", "01", "b44248"} {
+		stream := append(append([]byte{}, connection...), unhex(t, half)...)
+		stream = append(append(stream, make([]byte, FrameBytesMax)...), connection...)
+		events := eventsOf(bytes.NewReader(stream))
+		if last := events[len(events)-2:]; !reflect.DeepEqual(last, eventsOf(bytes.NewReader(connection))) {
+			t.Errorf("after %s the connection was read as %q", half, last)
+		}
+	}
+}
+
+func TestTheGuestPreambleIsEncoded(t *testing.T) {
+	vector := readVectors(t).GuestPreamble
+	preamble := Preamble{Generation: vector.Generation}
+	copy(preamble.Nonce[:], unhex(t, vector.Nonce))
+	if got := AppendGuestPreamble(nil, preamble); !bytes.Equal(got, unhex(t, vector.Hex)) {
+		t.Errorf("encoded to %x", got)
+	}
+}
+
+// sameJSON compares two texts by their meaning.
+func sameJSON(t *testing.T, name string, got, want []byte) {
+	t.Helper()
+	var gotValue, wantValue any
+	if err := json.Unmarshal(got, &gotValue); err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+	if err := json.Unmarshal(want, &wantValue); err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+	if !reflect.DeepEqual(gotValue, wantValue) {
+		t.Errorf("%s: %s is not %s", name, got, want)
+	}
+}
+
+func TestRequestsAreUnderstood(t *testing.T) {
+	for _, vector := range readVectors(t).Requests {
+		op, err := Operation(vector.JSON)
+		if err != nil {
+			t.Errorf("%s: %v", vector.Name, err)
+			continue
+		}
+		switch op {
+		case "personalise":
+			var request Personalise
+			if err := Decode(vector.JSON, &request); err != nil {
+				t.Errorf("%s: %v", vector.Name, err)
+			}
+			withOp := struct {
+				Op string `json:"op"`
+				Personalise
+			}{op, request}
+			sameJSON(t, vector.Name, Encode(withOp), vector.JSON)
+		case "exec":
+			var request Exec
+			if err := Decode(vector.JSON, &request); err != nil || len(request.Argv) == 0 {
+				t.Errorf("%s: %+v, %v", vector.Name, request, err)
+			}
+			if request.Stdin {
+				withOp := struct {
+					Op string `json:"op"`
+					Exec
+				}{op, request}
+				sameJSON(t, vector.Name, Encode(withOp), vector.JSON)
+			}
+		}
+	}
+}
+
+func TestBadRequestsAreInvalid(t *testing.T) {
+	for _, vector := range readVectors(t).BadRequests {
+		_, err := Operation([]byte(vector.Text))
+		var coded *Error
+		if !errors.As(err, &coded) || coded.Code != Invalid {
+			t.Errorf("%s: %v", vector.Name, err)
+		}
+	}
+}
+
+func TestMessagesToAProcessAreUnderstood(t *testing.T) {
+	want := []ToProcess{{Signal: "INT"}, {Resize: &Size{Rows: 50, Cols: 132}}}
+	for index, vector := range readVectors(t).ToProcess {
+		var message ToProcess
+		if err := Decode(vector.JSON, &message); err != nil || !reflect.DeepEqual(message, want[index]) {
+			t.Errorf("%s: %+v, %v", vector.Name, message, err)
+		}
+	}
+}
+
+func TestResultsAreEncoded(t *testing.T) {
+	kill := "KILL"
+	results := []Result{
+		{OK: Empty{}}, {OK: Exited{ExitCode: 7}}, {OK: Exited{ExitCode: 137, Signal: &kill}},
+		{OK: Pong{Agent: "lohar", Version: "1.0.0", Personalised: true, BootFailures: []string{}}},
+		{OK: Personalised{BootID: "b"}}, {Error: Errorf(NotFound, "no program %q", "x")},
+	}
+	for index, vector := range readVectors(t).Results {
+		if got := string(Encode(results[index])); got != vector.Text {
+			t.Errorf("%s: %s", vector.Name, got)
+		}
+	}
+}
+
+func TestALongErrorFitsAFrame(t *testing.T) {
+	err := Errorf(Invalid, "no program %q", bytes.Repeat([]byte{0xe2, 0x82, 0xac, 1}, 200000))
+	if length := len(Encode(Result{Error: err})); length > JSONBytesMax {
+		t.Errorf("the result has %d bytes", length)
+	}
+}

@@ -1,0 +1,271 @@
+#!/bin/bash
+# Sets up bhatti on a Debian host and ends with a first sandbox having said hello. Run it again to update: sandboxes
+# keep running. What it does to the host is here; what it does to the data directory is `bhatti init`.
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+log=/var/log/bhatti-install.log
+# shellcheck source=scripts/setup.sh
+source "$root/scripts/setup.sh"
+
+usage="usage: sudo ./install.sh [--listen HOST:PORT]
+       sudo ./install.sh --uninstall [--purge]
+
+  --listen HOST:PORT  address of the daemon, first installation only (default 127.0.0.1:8080)
+  --uninstall         stop all sandboxes and the daemon, remove the program; sandboxes and settings stay
+  --purge             with --uninstall: remove sandboxes, settings and caches too"
+
+binary=/usr/local/bin/bhatti
+data_dir=/var/lib/bhatti
+cache_dir=/var/cache/bhatti
+unit=/etc/systemd/system/bhatti.service
+pid_file=/run/bhatti.pid
+daemon_log=/var/log/bhatti.log
+listen=""
+
+main() {
+  local action=install purge=no
+  while [[ $# -gt 0 ]]; do
+    case $1 in
+      --listen) [[ $# -ge 2 ]] || fail "--listen needs HOST:PORT"; listen=$2; shift ;;
+      --uninstall) action=uninstall ;;
+      --purge) purge=yes ;;
+      --help | -h) printf '%s\n' "$usage"; exit 0 ;;
+      *) fail "unknown option $1; see ./install.sh --help" ;;
+    esac
+    shift
+  done
+  [[ $purge = no || $action = uninstall ]] || fail "--purge goes with --uninstall"
+  [[ $EUID -eq 0 ]] || fail "install.sh needs root: sudo ./install.sh"
+  command -v apt-get >/dev/null || fail "install.sh works on Debian and its relatives only: there is no apt-get here"
+  [[ $(uname -m) = x86_64 ]] || fail "bhatti runs on x86-64 only, this is $(uname -m)"
+
+  open_log
+  if [[ $action = uninstall ]]; then
+    uninstall "$purge"
+  else
+    install_bhatti
+  fi
+}
+
+install_bhatti() {
+  local started=$EPOCHREALTIME
+  step "1/7 Debian packages" install_packages
+  step "2/7 npm packages" install_npm_packages
+  step "3/7 build" build
+  give_back
+  step "4/7 $binary" install_binary
+  step "5/7 keys, kernel, image and template in $data_dir" initialise
+  step "6/7 daemon" start_daemon
+  step "7/7 first sandbox" first_sandbox
+  cat >&3 <<END
+
+bhatti is ready, after $(seconds_since "$started") s. Try:
+  bhatti create --name dev
+  bhatti exec dev -- uname -a
+  bhatti exec -t dev -- bash
+  bhatti destroy dev
+END
+}
+
+# By rename, because a file that runs cannot be written to.
+install_binary() {
+  if cmp --silent "$root/dist/bhatti" "$binary"; then
+    say "is up to date"
+    return
+  fi
+  install -m 0755 "$root/dist/bhatti" "$binary.part"
+  mv -f "$binary.part" "$binary"
+  "$binary" version
+}
+
+initialise() {
+  advice="see that the Debian mirror can be reached and $data_dir and $cache_dir have 2 GB"
+  "$binary" init --data-dir "$data_dir" --cache-dir "$cache_dir" --write-client-config ${listen:+--listen "$listen"} 2>&1 |
+    tee /dev/stderr | sed -u 's/^/  /' >&3
+}
+
+start_daemon() {
+  advice="read $daemon_log"
+  if has_systemd; then
+    write_unit
+    systemctl enable bhatti
+    advice="read the output of: journalctl -u bhatti"
+  fi
+  local pid
+  pid=$(daemon_pid)
+  if [[ -n $pid && /proc/$pid/exe -ef $binary ]]; then
+    say "runs already (pid $pid)"
+  else
+    [[ -z $pid ]] || say "restart, sandboxes keep running"
+    stop_daemon
+    launch_daemon
+  fi
+  wait_for_health
+}
+
+has_systemd() { [[ -d /run/systemd/system ]]; }
+
+# KillMode=process and Delegate: machines outlive the daemon and are found again by the next one.
+write_unit() {
+  cat >"$unit.part" <<END
+[Unit]
+Description=bhatti sandboxes
+After=network-online.target
+Wants=network-online.target
+
+[Service]
+ExecStart=$binary serve --data-dir $data_dir
+Restart=on-failure
+KillMode=process
+Delegate=yes
+OOMPolicy=continue
+LimitNOFILE=1048576
+TasksMax=infinity
+
+[Install]
+WantedBy=multi-user.target
+END
+  if cmp --silent "$unit.part" "$unit"; then
+    rm "$unit.part"
+  else
+    mv "$unit.part" "$unit"
+    systemctl daemon-reload
+  fi
+}
+
+launch_daemon() {
+  if has_systemd; then
+    systemctl start bhatti
+    return
+  fi
+  ulimit -n "$(ulimit -Hn)"
+  setsid "$binary" serve --data-dir "$data_dir" </dev/null >>"$daemon_log" 2>&1 3>&- &
+  echo $! >"$pid_file"
+}
+
+# Prints nothing when it does not run. A pid file alone proves nothing: the number may be another process by now.
+daemon_pid() {
+  local pid=""
+  if has_systemd; then
+    pid=$(systemctl show --property MainPID --value bhatti)
+  elif [[ -e $pid_file ]]; then
+    pid=$(<"$pid_file")
+  fi
+  if [[ ${pid:-0} -ne 0 && $(readlink "/proc/$pid/exe") = "$binary"* ]]; then echo "$pid"; fi
+}
+
+stop_daemon() {
+  local pid
+  pid=$(daemon_pid)
+  [[ -n $pid ]] || return 0
+  if has_systemd; then
+    systemctl stop bhatti
+  else
+    kill "$pid"
+    wait_until 30 daemon_is_gone || fail "the daemon (pid $pid) does not stop" "kill -9 $pid"
+    rm -f "$pid_file"
+  fi
+}
+
+daemon_is_gone() { [[ -z $(daemon_pid) ]]; }
+
+# wait_until SECONDS COMMAND...: true as soon as the command is, false when the time is over.
+wait_until() {
+  local deadline=$((SECONDS + $1))
+  shift
+  until "$@"; do
+    ((SECONDS < deadline)) || return 1
+    sleep 0.1
+  done
+}
+
+wait_for_health() {
+  local address
+  address=$(sed -n 's/^listen: *//p' "$data_dir/config.yaml")
+  wait_until 60 answers_or_died "${address%:*}" "${address##*:}" || true
+  is_healthy "${address%:*}" "${address##*:}" && [[ -n $(daemon_pid) ]] && return
+  has_systemd || tail -n 10 "$daemon_log"
+  fail "the daemon does not answer on $address" "$advice, and see that no other program uses that address"
+}
+
+answers_or_died() { [[ -z $(daemon_pid) ]] || is_healthy "$@"; }
+
+is_healthy() {
+  local host=$1 line
+  case $host in 0.0.0.0 | '[::]') host=127.0.0.1 ;; esac
+  {
+    exec 4<>"/dev/tcp/$host/$2" || return 1
+    printf 'GET /health HTTP/1.0\r\nHost: localhost\r\n\r\n' >&4
+    read -r -t 5 line <&4 || line=""
+    exec 4>&-
+  } 2>/dev/null
+  [[ $line = *" 200 "* ]]
+}
+
+first_sandbox() {
+  local name=install-check
+  BHATTI_CONFIG=$(caller_home)/.bhatti/config.yaml
+  export BHATTI_CONFIG
+  if ! grep -q "^api_url: http://localhost:" "$BHATTI_CONFIG"; then
+    say "left out, since $BHATTI_CONFIG is for another host"
+    return
+  fi
+  # What an interrupted run has left.
+  "$binary" destroy "$name" || true
+  timed "create" "$binary" create --name "$name"
+  timed "exec -- echo hello" "$binary" exec "$name" -- echo hello
+  timed "destroy" "$binary" destroy "$name"
+}
+
+timed() {
+  local what=$1 started=$EPOCHREALTIME output
+  shift
+  output=$("$@")
+  say "$what: $(((${EPOCHREALTIME/[.,]/} - ${started/[.,]/}) / 1000)) ms${output:+, ${output//$'\n'/ }}"
+}
+
+# Under sudo it is the caller who will use bhatti.
+caller_home() {
+  if [[ -n ${SUDO_USER:-} ]]; then getent passwd "$SUDO_USER" | cut -d: -f6; else echo "$HOME"; fi
+}
+
+uninstall() {
+  step "stop the daemon" stop_daemon
+  step "stop all sandboxes" stop_machines
+  step "remove the program" remove_program
+  if [[ $1 = yes ]]; then
+    step "remove sandboxes, settings and caches" remove_data
+  else
+    printf 'sandboxes and settings are still in %s; --uninstall --purge removes them too\n' "$data_dir" >&3
+  fi
+  printf 'Debian packages stay, and so does this checkout.\n' >&3
+}
+
+# Every machine is a QEMU whose -name is the sandbox's id.
+stop_machines() {
+  local file words
+  for file in /proc/[0-9]*/cmdline; do
+    mapfile -d '' -t words 2>/dev/null <"$file" || continue
+    [[ ${words[0]:-} = *qemu-system-x86_64 && " ${words[*]} " =~ \ -name\ (sb_[a-z0-9]+)\  ]] || continue
+    [[ -e $data_dir/sandboxes/${BASH_REMATCH[1]} ]] || continue
+    say "stop ${BASH_REMATCH[1]}"
+    kill "$(cut -d/ -f3 <<<"$file")" || true
+  done
+}
+
+remove_program() {
+  if [[ -e $unit ]]; then
+    systemctl disable bhatti
+    rm -f "$unit"
+    systemctl daemon-reload
+  fi
+  rm -f "$binary" "$pid_file"
+}
+
+remove_data() {
+  rm -rf "$data_dir" "$cache_dir"
+  rm -f "$daemon_log" "$(caller_home)/.bhatti/config.yaml"
+  rmdir "$(caller_home)/.bhatti" || true
+}
+
+main "$@"

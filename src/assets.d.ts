@@ -1,0 +1,6 @@
+/** Files that the build puts into the binary; importing one gives its path. */
+
+declare module "*/lohar" {
+  const path: string
+  export default path
+}

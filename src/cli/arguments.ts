@@ -1,0 +1,190 @@
+/**
+ * Reads a command's arguments by its definition. Every refusal is an AppError "invalid"; `cli.ts` exits 2 for those.
+ * An option may stand anywhere before the guest's own command, which begins at its first word or after `--`.
+ */
+
+import { AppError } from "../contract/errors.ts"
+import type { Command, Option, Options } from "./command.ts"
+import { suggest } from "./suggest.ts"
+
+/** Accepted by every command. */
+export const commonOptions = {
+  json: { type: "flag", summary: "Print the daemon's reply as JSON" },
+  url: { type: "text", value: "URL", summary: "Address of the daemon" },
+  token: { type: "text", value: "KEY", summary: "API key" },
+  help: { type: "flag", short: "h", summary: "Show this help" },
+} as const satisfies Options
+
+export type CommonValues = {
+  json: boolean
+  url: string | undefined
+  token: string | undefined
+  help: boolean
+}
+type Value = string | number | boolean | Record<string, string> | undefined
+
+export type Parsed = {
+  args: Record<string, string>
+  rest: string[]
+  options: Record<string, Value>
+  common: CommonValues
+}
+
+export function optionFlag(name: string): string {
+  return `--${name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`
+}
+
+export function parseArguments(command: Command, argv: readonly string[]): Parsed {
+  const known: Options = { ...command.options, ...commonOptions }
+  const values: Record<string, Value> = {}
+  const words: string[] = []
+  const argsCount = command.args?.length ?? 0
+  const isVerbatimAfter = command.rest?.kind === "command" ? argsCount : Number.POSITIVE_INFINITY
+
+  for (let at = 0; at < argv.length; at++) {
+    const word = argv[at] ?? ""
+    if (word === "--") {
+      words.push(...argv.slice(at + 1))
+      break
+    }
+    if (!word.startsWith("-") || word === "-") {
+      if (words.length >= isVerbatimAfter) {
+        words.push(...argv.slice(at))
+        break
+      }
+      words.push(word)
+      continue
+    }
+    for (const { name, flag, inline } of optionsIn(word, known)) {
+      const option = known[name]
+      if (option === undefined) continue
+      if (option.type === "flag") {
+        if (inline !== undefined) throw usage(`${flag} takes no value`)
+        values[name] = true
+        continue
+      }
+      const text = inline ?? argv[++at]
+      if (text === undefined || (inline === undefined && /^-[-a-zA-Z]/.test(text)))
+        throw usage(`${flag} needs a value: ${flag} ${option.value}`)
+      values[name] = readValue(option, { flag, text, earlier: values[name] })
+    }
+  }
+
+  const common = {
+    json: values.json === true,
+    url: textOf(values.url),
+    token: textOf(values.token),
+    help: values.help === true,
+  }
+  const args = Object.fromEntries((command.args ?? []).map((name, index) => [name, words[index] ?? ""]))
+  const parsed = { args, rest: words.slice(argsCount), options: values, common }
+  if (!common.help) checkComplete(command, { values, words })
+  for (const [name, option] of Object.entries(known)) if (option.type === "flag") values[name] ??= false
+  return parsed
+}
+
+type Given = { name: string; flag: string; inline: string | undefined }
+
+/** The options one word holds: `--name`, `--name=value`, `-x`, `-xvalue`, `-xyz`. */
+function* optionsIn(word: string, known: Options): Generator<Given> {
+  if (word.startsWith("--")) {
+    const [flag = "", ...tail] = word.split("=")
+    const name = Object.keys(known).find((one) => optionFlag(one) === flag)
+    if (name === undefined) throw unknownOption(flag, known)
+    yield { name, flag, inline: tail.length === 0 ? undefined : tail.join("=") }
+    return
+  }
+  for (let at = 1; at < word.length; at++) {
+    const flag = `-${word[at]}`
+    const entry = Object.entries(known).find(([, option]) => option.short === word[at])
+    if (entry === undefined) throw unknownOption(flag, known)
+    const takesValue = entry[1].type !== "flag"
+    const tail = word.slice(at + 1).replace(/^=/, "")
+    yield { name: entry[0], flag, inline: takesValue && tail !== "" ? tail : undefined }
+    if (takesValue) return
+  }
+}
+
+function readValue(
+  option: Exclude<Option, { type: "flag" }>,
+  given: { flag: string; text: string; earlier: Value },
+): Value {
+  const { flag, text } = given
+  switch (option.type) {
+    case "text":
+      return text
+    case "integer":
+      if (!/^[+-]?\d+$/.test(text)) throw usage(`${flag} takes a whole number, not "${text}"`)
+      return inRange(Number(text), option, { flag, text, unit: "" })
+    case "seconds":
+      if (!/^\d*\.?\d+$/.test(text) || Number(text) === 0)
+        throw usage(`${flag} takes a number of seconds above 0, not "${text}"`)
+      return inRange(Number(text), { min: 0, max: option.max }, { flag, text, unit: " seconds" })
+    case "size":
+      return inRange(readMib(flag, text), option, { flag, text, unit: " MB" })
+    case "pairs":
+      return { ...(typeof given.earlier === "object" ? given.earlier : {}), ...readPairs(flag, text) }
+  }
+}
+
+function inRange(
+  value: number,
+  range: { min: number; max: number },
+  given: { flag: string; text: string; unit: string },
+): number {
+  if (value >= range.min && value <= range.max) return value
+  throw usage(`${given.flag} must be between ${range.min} and ${range.max}${given.unit}, not ${given.text}`)
+}
+
+const mibPerUnit: Record<string, number> = { "": 1, m: 1, g: 1024, t: 1024 * 1024 }
+
+function readMib(flag: string, text: string): number {
+  const match = /^([+-]?\d+)([mgt]?)(?:i?b)?$/i.exec(text)
+  if (match === null) throw usage(`${flag} takes a size such as 1024 (MB), 512M or 2G, not "${text}"`)
+  return Number(match[1]) * (mibPerUnit[(match[2] ?? "").toLowerCase()] ?? 1)
+}
+
+/** A comma separates pairs only where a new NAME= follows, so that values may hold commas. */
+function readPairs(flag: string, text: string): Record<string, string> {
+  const pairs: Record<string, string> = {}
+  for (const pair of text.split(/,(?=[A-Za-z_][A-Za-z0-9_]*=)/)) {
+    const equals = pair.indexOf("=")
+    if (equals <= 0) throw usage(`${flag} takes KEY=VALUE pairs, not "${pair}"`)
+    pairs[pair.slice(0, equals)] = pair.slice(equals + 1)
+  }
+  return pairs
+}
+
+function checkComplete(
+  command: Command,
+  given: { values: Record<string, Value>; words: readonly string[] },
+): void {
+  const { values, words } = given
+  const missing = (command.args ?? [])[words.length]
+  if (missing !== undefined) throw usage(`${missing.toUpperCase()} is missing`)
+  const argsCount = command.args?.length ?? 0
+  if (command.rest !== undefined && words.length <= argsCount)
+    throw usage(`${command.rest.name.toUpperCase()} is missing`)
+  const extra = words[argsCount]
+  if (command.rest === undefined && extra !== undefined) throw usage(`unexpected argument "${extra}"`)
+  for (const [name, option] of Object.entries(command.options ?? {}))
+    if (option.type === "text" && option.isRequired === true && values[name] === undefined)
+      throw usage(`${optionFlag(name)} is missing`)
+}
+
+function unknownOption(flag: string, known: Options): AppError {
+  const similar = suggest(flag, Object.keys(known).map(optionFlag))
+  return new AppError(
+    "invalid",
+    `unknown option ${flag}`,
+    similar === undefined ? {} : { hint: `did you mean ${similar}?` },
+  )
+}
+
+function usage(message: string): AppError {
+  return new AppError("invalid", message)
+}
+
+function textOf(value: Value): string | undefined {
+  return typeof value === "string" ? value : undefined
+}

@@ -1,0 +1,122 @@
+/**
+ * The command line: finds the command, reads its arguments, runs it, and turns every error into words and an exit code.
+ * The only place that ends the process. Exit codes: 0 done, 1 error, 2 wrong usage, 141 the reader of our output has gone; `exec` adds its own.
+ */
+
+import { AppError } from "../contract/errors.ts"
+import { type Parsed, parseArguments } from "./arguments.ts"
+import type { Command } from "./command.ts"
+import type { CommandEntry } from "./commands/index.ts"
+import { type Found, findCommand } from "./find-command.ts"
+import type { Operator } from "./operator.ts"
+import { isBrokenPipe, Output } from "./output.ts"
+import { loadSettings, type Settings } from "./settings.ts"
+
+const exitFailed = 1
+const exitUsage = 2
+/** What a shell reports for a program that SIGPIPE ended. */
+const exitBrokenPipe = 141
+
+export async function main(argv: readonly string[], operator: Operator): Promise<never> {
+  const out = new Output()
+  process.exit(await runGuarded(argv, { operator, out }))
+}
+
+type Surroundings = { operator: Operator; out: Output }
+
+async function runGuarded(argv: readonly string[], surroundings: Surroundings): Promise<number> {
+  try {
+    return await runCommandLine(argv, surroundings)
+  } catch (error) {
+    if (isBrokenPipe(error)) return exitBrokenPipe
+    return reportLast(surroundings.out, error)
+  }
+}
+
+async function runCommandLine(argv: readonly string[], surroundings: Surroundings): Promise<number> {
+  const { out } = surroundings
+  let read: { entry: CommandEntry; command: Command; parsed: Parsed }
+  try {
+    const found = findCommand(argv)
+    if (found.kind !== "command") return await showOverview(found, out)
+    const command = await found.entry.load()
+    read = { entry: found.entry, command, parsed: parseArguments(command, found.argv) }
+  } catch (error) {
+    if (!(error instanceof AppError)) throw error
+    await report(out, error)
+    return exitUsage
+  }
+  if (read.parsed.common.help) {
+    const { commandHelp } = await import("./help.ts")
+    await out.result(commandHelp(read.entry, read.command))
+    return 0
+  }
+  return await run(read.command, read.parsed, surroundings)
+}
+
+async function run(command: Command, parsed: Parsed, { operator, out }: Surroundings): Promise<number> {
+  const { args, rest, options, common } = parsed
+  const settings = (): Promise<Settings> => loadSettings(common, process.env)
+  const context = { args, rest, options: options as never, isJson: common.json, out }
+  if (command.kind === "host") return (await command.run({ ...context, operator, settings })) ?? 0
+  const [{ connect }, found] = await Promise.all([import("../client/client.ts"), settings()])
+  const client = connect({ url: found.url, token: found.token })
+  const reportKnown = (error: AppError) => report(out, withKeyHint(error, found))
+  try {
+    return (await command.run({ ...context, client, settings: found, report: reportKnown })) ?? 0
+  } catch (error) {
+    if (!(error instanceof AppError)) throw error
+    await reportKnown(error)
+    return exitFailed
+  }
+}
+
+async function showOverview(found: Exclude<Found, { kind: "command" }>, out: Output): Promise<number> {
+  const { overviewHelp, groupHelp } = await import("./help.ts")
+  if (found.kind === "overview") {
+    await out.result(overviewHelp())
+    return 0
+  }
+  if (found.isAskedFor) {
+    await out.result(groupHelp(found.name))
+    return 0
+  }
+  await out.talk(groupHelp(found.name))
+  return exitUsage
+}
+
+/** The daemon cannot know where a wrong key came from. */
+function withKeyHint(error: AppError, settings: Settings): AppError {
+  if (error.code !== "unauthenticated") return error
+  const hint =
+    settings.tokenSource === undefined
+      ? "no API key is set: bhatti setup   (or set BHATTI_TOKEN)"
+      : `the key came from ${settings.tokenSource}; the operator makes another with: sudo bhatti user rotate-key NAME`
+  return new AppError(error.code, error.message, { cause: error, hint })
+}
+
+async function report(out: Output, error: AppError): Promise<void> {
+  await out.talk(`bhatti: ${oneLine(error.message)}`)
+  if (error.hint === undefined) return
+  const isCommand = /^(sudo|bhatti) /.test(error.hint)
+  await out.talk(`  ${isCommand ? "try: " : ""}${oneLine(error.hint)}`)
+}
+
+/** For what no command has dealt with. When standard error is gone too, nobody is left to tell. */
+async function reportLast(out: Output, error: unknown): Promise<number> {
+  try {
+    if (error instanceof AppError) await report(out, error)
+    else
+      await out.talk(
+        `bhatti: this is a bug in bhatti: ${error instanceof Error ? error.stack : String(error)}`,
+      )
+  } catch (lost) {
+    if (!isBrokenPipe(lost) && !(lost instanceof AppError)) throw lost
+  }
+  return exitFailed
+}
+
+/** A message may quote what a guest or another program chose; it must not move the cursor or fake a second line. */
+function oneLine(text: string): string {
+  return text.replace(/\s*[\r\n]+\s*/g, " ").replace(/\p{Cc}/gu, "?")
+}

@@ -1,0 +1,93 @@
+/** `bhatti exec`: the hot path of the whole program, one WebSocket and nothing else. */
+
+import type { Client } from "../../client/client.ts"
+import { AppError } from "../../contract/errors.ts"
+import { limits } from "../../contract/limits.ts"
+import { command } from "../command.ts"
+import { streamExec } from "../streaming.ts"
+
+/** The same meanings as in shells and container tools. */
+const exitSandboxSide = 125
+const exitNotExecutable = 126
+const exitNotFound = 127
+
+export const exec = command({
+  args: ["sandbox"],
+  rest: { name: "command", kind: "command" },
+  description: `Everything after the sandbox's name is the command; write -- before it if it could be taken for an option. No shell is involved:
+use sh -c '...' for one. It runs as user lohar; sudo inside gives root. Output streams as it comes.
+
+Exit code: the command's own, or 128 + the signal that ended it; 125 when bhatti failed, 126 when the command cannot be run,
+127 when there is no such command; 130 after Ctrl-C.`,
+  options: {
+    stdin: { type: "flag", short: "i", summary: "Forward standard input" },
+    tty: { type: "flag", short: "t", summary: "Run it in a terminal, for interactive programs" },
+    env: { type: "pairs", short: "e", value: "K=V,...", summary: "Environment variables; may be repeated" },
+    cwd: { type: "text", short: "w", value: "DIR", summary: "Working directory", fallback: "/workspace" },
+    user: {
+      type: "text",
+      short: "u",
+      value: "USER",
+      summary: "User of the sandbox to run as",
+      fallback: "lohar",
+    },
+    timeout: {
+      type: "seconds",
+      value: "SECONDS",
+      max: limits.execTimeoutSecMax,
+      summary: "Kill it after this time",
+      fallback: `none; ${limits.execTimeoutSecDefault} with --json`,
+    },
+  },
+  examples: [
+    "bhatti exec dev -- npm install",
+    "bhatti exec dev -- sh -c 'echo $API_KEY'",
+    "bhatti exec dev -- cat /workspace/data.json | jq .name",
+    "echo hi | bhatti exec -i dev -- cat",
+    "bhatti exec -t dev -- top",
+  ],
+  async run({ client, args, rest, options, isJson, out, report }) {
+    const shared = {
+      cmd: rest,
+      env: options.env,
+      cwd: options.cwd,
+      user: options.user,
+      timeout_sec: options.timeout,
+    }
+    try {
+      if (isJson) {
+        const stdin = options.stdin ? { stdin: await Bun.stdin.text() } : {}
+        const result = await client.exec({ params: { id: args.sandbox }, body: { ...shared, ...stdin } })
+        await out.json(result)
+        return result.exit_code
+      }
+      if (options.tty) {
+        const { Terminal } = await import("../terminal.ts")
+        using terminal = await Terminal.open()
+        const isInputForwarded = options.stdin || terminal.isInput
+        const tty = { ...terminal.size, term: terminal.name }
+        const run = client.execStream(args.sandbox, { ...shared, stdin: isInputForwarded, tty })
+        terminal.onResize((size) => run.resize(size))
+        return await streamExec(run, { out, isInputForwarded })
+      }
+      const run = client.execStream(args.sandbox, { ...shared, stdin: options.stdin })
+      return await streamExec(run, { out, isInputForwarded: options.stdin })
+    } catch (error) {
+      if (!(error instanceof AppError)) throw error
+      await report(error)
+      return await exitCodeOf(error, client, args.sandbox)
+    }
+  },
+})
+
+/** A sandbox that answers and a command that could not start: the fault is in the command, not on bhatti's side. */
+async function exitCodeOf(error: AppError, client: Client, sandbox: string): Promise<number> {
+  if (error.code !== "not_found" && error.code !== "invalid") return exitSandboxSide
+  try {
+    await client.getSandbox({ params: { id: sandbox } })
+  } catch (second) {
+    if (second instanceof AppError) return exitSandboxSide
+    throw second
+  }
+  return error.code === "not_found" ? exitNotFound : exitNotExecutable
+}

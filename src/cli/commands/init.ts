@@ -1,0 +1,50 @@
+/** `bhatti init`. */
+
+import { defaultDataDir, defaultListen } from "../../contract/limits.ts"
+import { hostCommand } from "../command.ts"
+
+/** Kernels and images are kept here by their content, outside every data directory, so that they are fetched and built once. */
+const defaultCacheDir = "/var/cache/bhatti"
+
+export const init = hostCommand({
+  description:
+    "May be repeated: what is there already is kept. Ends with a host on which `bhatti serve` starts.",
+  options: {
+    dataDir: {
+      type: "text",
+      value: "DIR",
+      summary: "Where the daemon keeps everything",
+      fallback: defaultDataDir,
+    },
+    cacheDir: {
+      type: "text",
+      value: "DIR",
+      summary: "Where kernels and images are kept",
+      fallback: defaultCacheDir,
+    },
+    writeClientConfig: {
+      type: "flag",
+      summary: "Write the admin user's key to ~/.bhatti/config.yaml of whoever runs this, also under sudo",
+    },
+    listen: {
+      type: "text",
+      value: "HOST:PORT",
+      summary: "Address the daemon will answer on",
+      fallback: defaultListen,
+    },
+  },
+  examples: ["sudo bhatti init --write-client-config", "sudo bhatti init --data-dir /srv/bhatti"],
+  async run({ options, operator, out }) {
+    let talked: Promise<void> = Promise.resolve()
+    await operator.init({
+      dataDir: options.dataDir ?? defaultDataDir,
+      cacheDir: options.cacheDir ?? defaultCacheDir,
+      writeClientConfig: options.writeClientConfig,
+      ...(options.listen === undefined ? {} : { listen: options.listen }),
+      report: (line) => {
+        talked = talked.then(() => out.talk(line))
+      },
+    })
+    await talked
+  },
+})

@@ -1,0 +1,29 @@
+/** `bhatti inspect`. */
+
+import { command } from "../command.ts"
+import { alignColumns } from "../output.ts"
+import { ageText, cpusText, sizeText } from "../words.ts"
+
+export const inspect = command({
+  args: ["sandbox"],
+  examples: ["bhatti inspect dev", "bhatti inspect dev --json | jq -r .ip"],
+  async run({ client, args, isJson, out }) {
+    const sandbox = await client.getSandbox({ params: { id: args.sandbox } })
+    if (isJson) return await out.json(sandbox)
+    const reason = sandbox.status_reason === null ? "" : ` (${sandbox.status_reason})`
+    const lines = alignColumns([
+      ["name", sandbox.name],
+      ["id", sandbox.id],
+      ["status", `${sandbox.status}${reason}`],
+      ["thermal", sandbox.thermal ?? "-"],
+      ["image", sandbox.image],
+      [
+        "size",
+        `${cpusText(sandbox.cpus)}, ${sizeText(sandbox.memory_mb)} memory, ${sizeText(sandbox.disk_size_mb)} disk`,
+      ],
+      ["ip", sandbox.ip ?? "-"],
+      ["created", `${sandbox.created_at} (${ageText(sandbox.created_at, Date.now())})`],
+    ])
+    await out.result(lines.join("\n"))
+  },
+})

@@ -1,0 +1,30 @@
+/** `bhatti version`. Asks the daemon only when told to, so that it answers at once everywhere. */
+
+import { connect } from "../../client/client.ts"
+import { version as programVersion } from "../../lib/version.ts"
+import { hostCommand } from "../command.ts"
+
+export const version = hostCommand({
+  options: {
+    daemon: { type: "flag", summary: "Ask the daemon for its version and what its host can promise" },
+  },
+  examples: ["bhatti version", "bhatti version --daemon"],
+  async run({ options, settings, isJson, out }) {
+    const { url, token } = await settings()
+    if (!options.daemon) {
+      if (isJson) return await out.json({ version: programVersion, api_url: url })
+      return await out.result(`bhatti v${programVersion}\napi: ${url}`)
+    }
+    const daemon = await connect({ url, token }).version()
+    if (isJson) return await out.json(daemon)
+    const accelerator = daemon.accelerator === "kvm" ? "KVM" : "software emulation"
+    await out.result(
+      [
+        `bhatti v${programVersion}`,
+        `api: ${url}`,
+        `daemon: v${daemon.version}, ${accelerator} (${daemon.accelerator_reason})`,
+        ...daemon.warnings.map((warning) => `warning: ${warning}`),
+      ].join("\n"),
+    )
+  },
+})

@@ -1,0 +1,66 @@
+/** Which command the words of a command line name. Options before its name are kept as options of the command. */
+
+import { AppError } from "../contract/errors.ts"
+import { type CommandEntry, commands } from "./commands/index.ts"
+import { suggest } from "./suggest.ts"
+
+export type Found =
+  | { kind: "command"; entry: CommandEntry; argv: string[] }
+  /** `bhatti`, `bhatti --help`. */
+  | { kind: "overview" }
+  /** `bhatti user`, `bhatti user --help`. */
+  | { kind: "group"; name: string; isAskedFor: boolean }
+
+const optionsWithValue = ["--url", "--token", "--data-dir"]
+
+export function findCommand(argv: readonly string[]): Found {
+  let start = 0
+  while (argv[start]?.startsWith("-")) {
+    const word = argv[start] ?? ""
+    if (word === "-h" || word === "--help") return { kind: "overview" }
+    if (word === "-v" || word === "--version") return named("version", [])
+    start += optionsWithValue.includes(word) ? 2 : 1
+  }
+  const before = argv.slice(0, start)
+  const [first, second, ...others] = argv.slice(start)
+  if (first === undefined) {
+    if (before.length === 0) return { kind: "overview" }
+    throw new AppError("invalid", "a command is missing", { hint: "bhatti --help" })
+  }
+  const rest = second === undefined ? [] : [second, ...others]
+  const entry = entryOf(first)
+  if (entry !== undefined) return { kind: "command", entry, argv: [...before, ...rest] }
+  if (isGroup(first)) {
+    if (second === undefined || second === "-h" || second === "--help")
+      return { kind: "group", name: first, isAskedFor: second !== undefined }
+    return named(`${first} ${second}`, [...before, ...others])
+  }
+  return named(first, [...before, ...rest])
+}
+
+export function entryOf(name: string): CommandEntry | undefined {
+  return commands.find((entry) => entry.name === name || entry.aliases?.includes(name))
+}
+
+export function isGroup(name: string): boolean {
+  return commands.some((entry) => entry.name.startsWith(`${name} `))
+}
+
+export function unknownCommand(name: string): AppError {
+  const [first = ""] = name.split(" ")
+  const names = commands.flatMap((entry) => [entry.name, ...(entry.aliases ?? [])])
+  const words = name.includes(" ")
+    ? names
+    : [...new Set(names.flatMap((one) => [one, one.split(" ")[0] ?? one]))]
+  const similar = suggest(name, words)
+  const help = isGroup(first) ? `bhatti ${first} --help` : "bhatti --help"
+  return new AppError("invalid", `unknown command "${name}"`, {
+    hint: similar === undefined ? help : `did you mean bhatti ${similar}?`,
+  })
+}
+
+function named(name: string, argv: string[]): Found {
+  const entry = entryOf(name)
+  if (entry === undefined) throw unknownCommand(name)
+  return { kind: "command", entry, argv }
+}

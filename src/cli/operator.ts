@@ -1,0 +1,38 @@
+/**
+ * What the command line needs from the daemon's side of the program. `main.ts` fills it in with lazy imports, so that
+ * ordinary commands load none of it and this folder depends on none of it.
+ */
+
+import type { User, UserLimits } from "../contract/user.ts"
+
+export type ServeOptions = {
+  configPath?: string
+  dataDir?: string
+  listen?: string
+  accel?: "auto" | "kvm" | "tcg"
+}
+
+export type InitOptions = {
+  dataDir: string
+  cacheDir: string
+  writeClientConfig: boolean
+  listen?: string
+  report: (line: string) => void
+}
+
+export interface UserStore {
+  users: {
+    create(input: { name: string } & Partial<UserLimits>): Promise<{ user: User; key: string }>
+    list(): Promise<User[]>
+    rotateKey(name: string): Promise<{ user: User; key: string }>
+    remove(name: string): Promise<void>
+  }
+  close(): Promise<void>
+}
+
+export interface Operator {
+  /** Returns when the daemon was told to stop and has. */
+  serve(options: ServeOptions): Promise<void>
+  init(options: InitOptions): Promise<void>
+  openStore(options: { dataDir: string }): Promise<UserStore>
+}

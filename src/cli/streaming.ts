@@ -1,0 +1,50 @@
+/**
+ * Connects a running command's output and input with ours. Output is acknowledged to the daemon when it has left this
+ * process, so memory stays bounded however slow our reader is.
+ */
+
+import type { ExecExit, ExecStream } from "../client/exec-stream.ts"
+import { AppError } from "../contract/errors.ts"
+import { Interrupts } from "./interrupts.ts"
+import type { Output } from "./output.ts"
+
+/** Returns the exit code: the command's, or that of the interrupt that ended it. */
+export async function streamExec(
+  run: ExecStream,
+  options: { out: Output; isInputForwarded: boolean },
+): Promise<number> {
+  const { out } = options
+  using interrupts = new Interrupts(run)
+  const ended = copyOutput(run, out, interrupts)
+  const inputFailed = options.isInputForwarded ? copyInput(run) : never
+  const exit = await Promise.race([ended, interrupts.gaveUp, inputFailed])
+  if (interrupts.exitCode !== undefined || exit === undefined) return interrupts.exitCode ?? 0
+  if (exit.timed_out) await out.talk("bhatti: the command was killed: its --timeout is over")
+  return exit.exit_code
+}
+
+async function copyOutput(run: ExecStream, out: Output, interrupts: Interrupts): Promise<ExecExit> {
+  out.stdout.prepare()
+  try {
+    for await (const { channel, bytes } of run.output) {
+      interrupts.noteReaction()
+      await out[channel].write(bytes)
+    }
+  } finally {
+    run.close()
+  }
+  return await run.exit
+}
+
+const never = new Promise<never>(() => {})
+
+/** Settles only when our input cannot be read; its end is no news to anybody but the command. */
+async function copyInput(run: ExecStream): Promise<never> {
+  try {
+    for await (const bytes of Bun.stdin.stream()) await run.write(bytes)
+  } catch (error) {
+    throw new AppError("invalid", "cannot read standard input", { cause: error })
+  }
+  run.endInput()
+  return await never
+}

@@ -1,0 +1,39 @@
+/** The word somebody most likely meant. */
+
+/** Nothing when no candidate is close: a wrong guess is worse than none. */
+export function suggest(word: string, candidates: readonly string[]): string | undefined {
+  const startsAlike = candidates.filter((one) => word.length >= 2 && one.startsWith(word))
+  if (startsAlike.length === 1) return startsAlike[0]
+  const distanceMax = Math.min(2, Math.floor(word.length / 2))
+  let best: { candidate: string; distance: number } | undefined
+  for (const candidate of candidates) {
+    const distance = editDistance(word, candidate)
+    if (distance <= distanceMax && distance < (best?.distance ?? Number.POSITIVE_INFINITY))
+      best = { candidate, distance }
+  }
+  return best?.candidate
+}
+
+/** Letters to add, drop, replace, or swap with their neighbour. */
+function editDistance(from: string, to: string): number {
+  let beforeLast: number[] = []
+  let last = Array.from({ length: to.length + 1 }, (_, column) => column)
+  for (let row = 1; row <= from.length; row++) {
+    const current = [row]
+    for (let column = 1; column <= to.length; column++) {
+      const isEqual = from[row - 1] === to[column - 1]
+      let cost = Math.min(
+        (last[column] ?? 0) + 1,
+        (current[column - 1] ?? 0) + 1,
+        (last[column - 1] ?? 0) + (isEqual ? 0 : 1),
+      )
+      const isSwap =
+        row > 1 && column > 1 && from[row - 1] === to[column - 2] && from[row - 2] === to[column - 1]
+      if (isSwap) cost = Math.min(cost, (beforeLast[column - 2] ?? 0) + 1)
+      current.push(cost)
+    }
+    beforeLast = last
+    last = current
+  }
+  return last[to.length] ?? 0
+}

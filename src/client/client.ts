@@ -1,0 +1,128 @@
+/**
+ * The TypeScript client: one method per operation of `contract/api.ts`, with its types, and `execStream` for the exec socket.
+ * Everything it throws is an AppError. Replies are trusted, not validated: the daemon made them from the same contract.
+ */
+
+import type { z } from "zod"
+import type { Api } from "../contract/api.ts"
+import type { Endpoint } from "../contract/endpoint.ts"
+import { AppError } from "../contract/errors.ts"
+import { ExecStream, type ExecStreamStart } from "./exec-stream.ts"
+import { failureOfConnection, failureOfReply, failureOfResponse } from "./failure.ts"
+import { fillRoute, type RouteName, routes } from "./routes.ts"
+
+export type ClientOptions = {
+  /** Where the daemon answers, such as `http://localhost:8080`. */
+  url: string
+  /** The API key, `bht_…`. */
+  token?: string | undefined
+  fetch?: (url: string, init: RequestInit) => Promise<Response>
+}
+
+type PathParameter<Path extends string> = Path extends `${string}:${infer Name}/${infer Rest}`
+  ? Name | PathParameter<`/${Rest}`>
+  : Path extends `${string}:${infer Name}`
+    ? Name
+    : never
+
+type ParamsOf<E extends Endpoint> = [PathParameter<E["path"]>] extends [never]
+  ? unknown
+  : { params: Record<PathParameter<E["path"]>, string> }
+type QueryOf<E> = E extends { query: infer Query extends z.ZodType } ? { query: z.input<Query> } : unknown
+type BodyOf<E> = E extends { body: infer Body extends z.ZodType } ? { body: z.input<Body> } : unknown
+type Input<E extends Endpoint> = ParamsOf<E> & QueryOf<E> & BodyOf<E> & { signal?: AbortSignal }
+
+type Call<E extends Endpoint> =
+  Record<never, never> extends Input<E>
+    ? (input?: Input<E>) => Promise<z.output<E["reply"]>>
+    : (input: Input<E>) => Promise<z.output<E["reply"]>>
+
+type SocketName = { [Name in keyof Api]: Api[Name] extends { socket: unknown } ? Name : never }[keyof Api]
+
+export type Client = { readonly [Name in Exclude<keyof Api, SocketName>]: Call<Api[Name]> } & {
+  /** Runs a command and streams its input and output. */
+  execStream(id: string, start: ExecStreamStart): ExecStream
+}
+
+type AnyInput = {
+  params?: Record<string, string>
+  query?: Record<string, unknown>
+  body?: unknown
+  signal?: AbortSignal
+}
+
+export function connect(options: ClientOptions): Client {
+  const base = options.url.replace(/\/+$/, "")
+  const send = options.fetch ?? fetch
+  const authorization: Record<string, string> =
+    options.token === undefined ? {} : { authorization: `Bearer ${options.token}` }
+
+  async function call(name: RouteName, input: AnyInput = {}): Promise<unknown> {
+    const { method, path } = fillRoute(name, input.params)
+    const init: BunFetchRequestInit = {
+      method,
+      headers: {
+        ...authorization,
+        ...(input.body === undefined ? {} : { "content-type": "application/json" }),
+      },
+      ...(input.body === undefined ? {} : { body: JSON.stringify(input.body) }),
+      ...(input.signal === undefined ? {} : { signal: input.signal }),
+      // Bun gives up after five minutes otherwise; a buffered exec may take a day.
+      timeout: false,
+    }
+    let response: Response
+    try {
+      response = await send(base + path + queryString(input.query), init)
+    } catch (error) {
+      input.signal?.throwIfAborted()
+      throw failureOfConnection(error, base)
+    }
+    if (!response.ok) throw await failureOfResponse(response, base)
+    if (response.status === 204) return undefined
+    try {
+      return await response.json()
+    } catch (error) {
+      throw failureOfReply(error, base)
+    }
+  }
+
+  /** A refused WebSocket does not show the daemon's answer, so a plain request finds out what was wrong. */
+  async function whyRefused(id: string): Promise<AppError> {
+    try {
+      await call("getSandbox", { params: { id } })
+    } catch (error) {
+      return error instanceof AppError ? error : new AppError("internal", "ask the daemon", { cause: error })
+    }
+    return new AppError("unavailable", `the daemon at ${base} refused a stream to sandbox "${id}"`)
+  }
+
+  function execStream(id: string, start: ExecStreamStart): ExecStream {
+    const { path } = fillRoute("execSocket", { id })
+    return new ExecStream({
+      url: socketUrl(base) + path,
+      headers: authorization,
+      start,
+      whyRefused: () => whyRefused(id),
+    })
+  }
+
+  const calls = Object.keys(routes).map((name) => [
+    name,
+    (input?: AnyInput) => call(name as RouteName, input),
+  ])
+  return { ...Object.fromEntries(calls), execStream } as Client
+}
+
+/** Looking up `localhost` costs a WebSocket 2 ms, as much as half of a command's whole start. */
+function socketUrl(base: string): string {
+  return base.replace(/^http/, "ws").replace(/^ws:\/\/localhost(?=[:/]|$)/, "ws://127.0.0.1")
+}
+
+function queryString(query: Record<string, unknown> = {}): string {
+  const search = new URLSearchParams()
+  for (const [name, value] of Object.entries(query)) {
+    const values = Array.isArray(value) ? value : [value]
+    for (const one of values) if (one !== undefined) search.append(name, String(one))
+  }
+  return search.size === 0 ? "" : `?${search}`
+}

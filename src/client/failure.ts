@@ -1,0 +1,97 @@
+/** Turns what can go wrong between client and daemon back into the project's one error type. */
+
+import { AppError, type ErrorCode, errorStatus, isErrorCode } from "../contract/errors.ts"
+import type { ErrorBody } from "../contract/system.ts"
+
+/** The error a non-2xx answer carries, or the best guess from its status when something else than bhatti answered. */
+export async function failureOfResponse(response: Response, url: string): Promise<AppError> {
+  const body = parseErrorBody(await response.text())
+  const status = response.status
+  if (body?.message !== undefined) {
+    const hint = body.hint ?? hintFor(body)
+    return new AppError(body.code ?? codeOfStatus(status), body.message, {
+      ...(typeof hint === "string" ? { hint } : {}),
+      ...(body.retryable === undefined ? {} : { retryable: body.retryable }),
+    })
+  }
+  return new AppError(codeOfStatus(status), `${url} answered ${status} without saying why`, {
+    hint: `is ${url} the address of a bhatti daemon?`,
+  })
+}
+
+/** No answer at all. */
+export function failureOfConnection(cause: unknown, url: string): AppError {
+  const code = errorCodeOf(cause)
+  const { hostname } = new URL(url)
+  const isLocal = hostname === "localhost" || hostname === "[::1]" || hostname.startsWith("127.")
+  const isRefused = code === "ConnectionRefused" || code === "ECONNREFUSED"
+  return new AppError(
+    "unavailable",
+    isRefused || code === undefined
+      ? `no bhatti daemon answers at ${url}`
+      : `cannot reach the bhatti daemon at ${url} (${code})`,
+    {
+      cause,
+      hint: isLocal
+        ? "sudo systemctl start bhatti   (or: sudo bhatti serve; for another address: bhatti setup)"
+        : "check the address and the network; bhatti setup changes the address",
+    },
+  )
+}
+
+export function failureOfReply(cause: unknown, url: string): AppError {
+  return new AppError("unavailable", `${url} answered with something else than JSON`, {
+    cause,
+    hint: `is ${url} the address of a bhatti daemon?`,
+    retryable: false,
+  })
+}
+
+function hintFor(body: Partial<ErrorBody>): string | undefined {
+  if (body.code === "internal" && body.request_id !== undefined)
+    return `the daemon's log says more about request ${body.request_id}`
+  return undefined
+}
+
+function codeOfStatus(status: number): ErrorCode {
+  if (status === 502 || status === 504) return "unavailable"
+  for (const [code, value] of Object.entries(errorStatus))
+    if (value === status && isErrorCode(code)) return code
+  return status < 500 ? "invalid" : "internal"
+}
+
+/** Fields of the body that have the type they should have; nothing if it is not an error body at all. */
+function parseErrorBody(text: string): Partial<ErrorBody> | undefined {
+  const value = parseJson(text)
+  if (typeof value !== "object" || value === null) return undefined
+  const field = (name: string): unknown => Reflect.get(value, name)
+  const message = field("message") ?? field("error")
+  const [code, hint, retryable, requestId] = [
+    field("code"),
+    field("hint"),
+    field("retryable"),
+    field("request_id"),
+  ]
+  return {
+    ...(typeof message === "string" ? { message } : {}),
+    ...(isErrorCode(code) ? { code } : {}),
+    ...(typeof hint === "string" ? { hint } : {}),
+    ...(typeof retryable === "boolean" ? { retryable } : {}),
+    ...(typeof requestId === "string" ? { request_id: requestId } : {}),
+  }
+}
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text)
+  } catch (error) {
+    if (error instanceof SyntaxError) return undefined
+    throw error
+  }
+}
+
+export function errorCodeOf(error: unknown): string | undefined {
+  if (!(error instanceof Error)) return undefined
+  const code: unknown = Reflect.get(error, "code")
+  return typeof code === "string" ? code : undefined
+}

@@ -1,0 +1,39 @@
+/**
+ * Method and path of every operation, known at run time without zod, which costs a command line more than its whole start.
+ * The compiler proves this table equal to `contract/api.ts`, whose types alone are imported.
+ */
+
+import type { Api } from "../contract/api.ts"
+
+export const routes: { readonly [Name in keyof Api]: `${Api[Name]["method"]} ${Api[Name]["path"]}` } = {
+  health: "GET /health",
+  version: "GET /version",
+  listSandboxes: "GET /sandboxes",
+  createSandbox: "POST /sandboxes",
+  getSandbox: "GET /sandboxes/:id",
+  destroySandbox: "DELETE /sandboxes/:id",
+  exec: "POST /sandboxes/:id/exec",
+  execSocket: "GET /sandboxes/:id/exec/ws",
+}
+
+export type RouteName = keyof typeof routes
+
+/** The route's method and its path with every `:name` replaced by the parameter of that name, encoded. */
+export function fillRoute(
+  name: RouteName,
+  params: Readonly<Record<string, string>> = {},
+): { method: string; path: string } {
+  const [method = "", template = ""] = routes[name].split(" ")
+  const path = template.replace(/:(\w+)/g, (_, key: string) => {
+    const value = params[key]
+    if (value === undefined) throw new Error(`${name} needs the parameter ${key}`)
+    return encodeSegment(value)
+  })
+  return { method, path }
+}
+
+/** `.` and `..` survive encodeURIComponent, and a URL parser would then remove the segment and reach another operation. */
+function encodeSegment(value: string): string {
+  const encoded = encodeURIComponent(value)
+  return encoded === "." || encoded === ".." ? encoded.replaceAll(".", "%2E") : encoded
+}

@@ -1,0 +1,169 @@
+/** The OpenAPI 3.1 description of the HTTP interface, made from `api.ts`. The daemon serves it; docs/openapi.json is a copy. */
+
+import { z } from "zod"
+import { api } from "./api.ts"
+import type { Endpoint } from "./endpoint.ts"
+import { errorStatus } from "./errors.ts"
+import { ErrorBody } from "./system.ts"
+
+type Json = Record<string, unknown>
+
+export function openApi(about: { version: string }): Json {
+  const components = new Components()
+  const paths: Record<string, Json> = {}
+  for (const [name, endpoint] of Object.entries<Endpoint>(api)) {
+    const path = endpoint.path.replace(/:(\w+)/g, "{$1}")
+    paths[path] = {
+      ...paths[path],
+      [endpoint.method.toLowerCase()]: operation({ name, endpoint, components }),
+    }
+  }
+  const errorSchema = components.schema(ErrorBody, "output")
+  return {
+    openapi: "3.1.0",
+    info: {
+      title: "bhatti",
+      version: about.version,
+      description: "Isolated Linux sandboxes, each a real virtual machine.",
+      license: { name: "MIT", identifier: "MIT" },
+    },
+    servers: [{ url: "/" }],
+    security: [{ key: [] }],
+    paths,
+    components: {
+      securitySchemes: { key: { type: "http", scheme: "bearer", description: "An API key, `bht_…`" } },
+      responses: {
+        Error: {
+          description: `Not done. The status follows from \`code\`: ${Object.entries(errorStatus)
+            .map(([code, status]) => `${code} ${status}`)
+            .join(", ")}.`,
+          content: { "application/json": { schema: errorSchema } },
+        },
+      },
+      schemas: components.schemas,
+    },
+  }
+}
+
+function operation(options: { name: string; endpoint: Endpoint; components: Components }): Json {
+  const { name, endpoint, components } = options
+  const parameters = [...pathParameters(endpoint.path), ...queryParameters(endpoint.query, components)]
+  return {
+    operationId: name,
+    summary: endpoint.summary,
+    ...(endpoint.isPublic ? { security: [] } : {}),
+    ...(parameters.length === 0 ? {} : { parameters }),
+    ...(endpoint.body === undefined
+      ? {}
+      : { requestBody: { required: true, content: jsonContent(components.schema(endpoint.body, "input")) } }),
+    ...(endpoint.socket === undefined
+      ? {}
+      : { description: socketText, ...socketSchemas(endpoint, components) }),
+    responses: {
+      [endpoint.status]: goodResponse(endpoint, components),
+      default: { $ref: "#/components/responses/Error" },
+    },
+  }
+}
+
+function goodResponse(endpoint: Endpoint, components: Components): Json {
+  if (endpoint.socket !== undefined) return { description: "Switched to the WebSocket protocol" }
+  if (endpoint.status === 204) return { description: "Done" }
+  return {
+    description: "Done",
+    content: {
+      ...jsonContent(components.schema(endpoint.reply, "output")),
+      ...(endpoint.stream === undefined
+        ? {}
+        : {
+            [endpoint.stream.accept]: {
+              schema: components.schema(endpoint.stream.event, "output"),
+              "x-stream": "one JSON value a line",
+            },
+          }),
+    },
+  }
+}
+
+const socketText =
+  "A WebSocket. The client's first message is `start` as text; then text messages are `client` and `server`, and binary ones carry bytes."
+
+/** OpenAPI has no words for a WebSocket, so its messages stand in an extension. */
+function socketSchemas({ socket }: Endpoint, components: Components): Json {
+  if (socket === undefined) return {}
+  return {
+    "x-websocket": {
+      start: components.schema(socket.start, "input"),
+      client: components.schema(socket.client, "input"),
+      server: components.schema(socket.server, "output"),
+    },
+  }
+}
+
+function jsonContent(schema: Json): Json {
+  return { "application/json": { schema } }
+}
+
+function pathParameters(path: string): Json[] {
+  return [...path.matchAll(/:(\w+)/g)].map(([, name]) => ({
+    name,
+    in: "path",
+    required: true,
+    schema: { type: "string" },
+    ...(name === "id" ? { description: "Name or id" } : {}),
+  }))
+}
+
+function queryParameters(query: z.ZodType | undefined, components: Components): Json[] {
+  if (query === undefined) return []
+  const { properties = {}, required = [] } = components.schema(query, "input") as {
+    properties?: Record<string, Json>
+    required?: string[]
+  }
+  return Object.entries(properties).map(([name, schema]) => ({
+    name,
+    in: "query",
+    required: required.includes(name),
+    schema,
+  }))
+}
+
+/** Schemas that have an id stand once under `components` and are referred to. */
+class Components {
+  readonly schemas: Record<string, Json> = {}
+
+  schema(type: z.ZodType, io: "input" | "output"): Json {
+    const {
+      $schema: _,
+      $defs = {},
+      id,
+      ...schema
+    } = z.toJSONSchema(type, { io }) as Json & {
+      $defs?: Record<string, Json>
+      id?: string
+    }
+    for (const [name, definition] of Object.entries($defs)) this.#add(name, definition)
+    const inner = pointToComponents(schema) as Json
+    if (id === undefined) return inner
+    this.#add(id, inner)
+    return { $ref: `#/components/schemas/${id}` }
+  }
+
+  #add(name: string, definition: Json): void {
+    const { id: _, ...schema } = definition
+    this.schemas[name] = pointToComponents(schema) as Json
+  }
+}
+
+function pointToComponents(value: unknown): unknown {
+  if (Array.isArray(value)) return value.map(pointToComponents)
+  if (typeof value !== "object" || value === null) return value
+  return Object.fromEntries(
+    Object.entries(value).map(([key, inner]) => [
+      key,
+      key === "$ref" && typeof inner === "string"
+        ? inner.replace(/^#\/\$defs\//, "#/components/schemas/")
+        : pointToComponents(inner),
+    ]),
+  )
+}

@@ -1,0 +1,122 @@
+/** The daemon: opens what it works with, wires it together, repairs what a crash left, serves until it is told to stop. */
+
+import { pino, stdSerializers } from "pino"
+import { type ConfigFlags, loadConfig } from "./config.ts"
+import type { Config } from "./contract/config.ts"
+import { limits } from "./contract/limits.ts"
+import { type Core, type Log, newCore } from "./core/core.ts"
+import type { Host } from "./core/host.ts"
+import { reconcile } from "./core/reconcile.ts"
+import { ensureTemplate } from "./core/template.ts"
+import { Disks } from "./disk/disks.ts"
+import { openGuest } from "./guest/connection.ts"
+import { createApp } from "./http/app.ts"
+import { listen } from "./http/server.ts"
+import { readImage, readKernel } from "./image/artifacts.ts"
+import { version } from "./lib/version.ts"
+import { lockDataDir } from "./lock.ts"
+import { type AcceleratorReport, chooseAccelerator } from "./machine/accelerator.ts"
+import { findQemu } from "./machine/fingerprint.ts"
+import { Machines } from "./machine/machines.ts"
+import { openStore } from "./store/store.ts"
+
+/** Runs until SIGTERM or SIGINT. Sandboxes keep running; the next daemon finds them again. */
+export async function serve(flags: ConfigFlags): Promise<void> {
+  const config = loadConfig(flags, process.env)
+  using _lock = lockDataDir(config.data_dir)
+  const log = pino({
+    level: config.log_level,
+    serializers: { error: stdSerializers.err, cause: stdSerializers.err },
+  })
+  await using daemon = await openCore(config, log)
+  const { core, accelerator } = daemon
+  log.info({ version, ...accelerator, data_dir: config.data_dir }, "starting")
+
+  await reconcile(core)
+  const app = createApp(core, {
+    version,
+    accelerator: accelerator.accelerator,
+    acceleratorReason: accelerator.reason,
+    warnings: accelerator.accelerator === "tcg" ? [emulationWarning] : [],
+  })
+  const server = listen(app, config.listen)
+  log.info({ listen: config.listen }, "ready")
+  void warmDefaultTemplate(core)
+
+  const signal = await stopSignal()
+  log.info({ signal }, "stopping; running sandboxes stay")
+  await server.stop(true)
+}
+
+const emulationWarning = "software emulation: slow, and no security boundary against hostile code"
+
+export type OpenedCore = AsyncDisposable & { core: Core; accelerator: AcceleratorReport }
+
+/** Everything but the listening socket; `bhatti init` uses it to make the first template. */
+export async function openCore(config: Config, log: Log): Promise<OpenedCore> {
+  await using undo = new AsyncDisposableStack()
+  const store = await openStore({ dataDir: config.data_dir })
+  undo.defer(() => store.close())
+
+  const isRoot = process.getuid?.() === 0
+  const network = config.network === "auto" ? (isRoot ? "tap" : "user") : config.network
+  const qemu = findQemu()
+  const kernel = await readKernel(config.data_dir)
+  const accelerator = await chooseAccelerator({
+    wanted: config.accel,
+    qemu,
+    kernel,
+    dataDir: config.data_dir,
+  })
+
+  const host: Host = {
+    machines: new Machines({
+      dataDir: config.data_dir,
+      qemu,
+      accelerator: accelerator.accelerator,
+      network,
+      uidBase: isRoot ? config.uid_base : undefined,
+    }),
+    disks: new Disks({ dataDir: config.data_dir }),
+    images: {
+      readImage: async (name) => {
+        const image = await readImage(config.data_dir, name)
+        return { name: image.name, hash: image.hash, file: image.file, diskMib: image.sizeMib }
+      },
+      readKernel: () => readKernel(config.data_dir),
+    },
+    guests: { open: openGuest },
+    network,
+  }
+  const core = newCore({ store, host, log, settings: { diskReserveMib: config.disk_reserve_mb } })
+  undo.defer(() => {
+    for (const guest of core.guests.values()) guest.close()
+    core.guests.clear()
+  })
+  const opened = undo.move()
+  return { core, accelerator, [Symbol.asyncDispose]: () => opened.disposeAsync() }
+}
+
+/** So that the first create after a start does not wait for it. */
+export async function warmDefaultTemplate(core: Core): Promise<void> {
+  try {
+    const [image, kernel] = await Promise.all([
+      core.host.images.readImage(limits.imageDefault),
+      core.host.images.readKernel(),
+    ])
+    await ensureTemplate(core, {
+      image,
+      kernel,
+      cpus: limits.cpusDefault,
+      memoryMib: limits.memoryMibDefault,
+    })
+  } catch (error) {
+    core.log.warn({ error }, "could not prepare the default template")
+  }
+}
+
+function stopSignal(): Promise<string> {
+  const { promise, resolve } = Promise.withResolvers<string>()
+  for (const signal of ["SIGTERM", "SIGINT"] as const) process.once(signal, () => resolve(signal))
+  return promise
+}

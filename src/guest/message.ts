@@ -1,0 +1,129 @@
+/**
+ * The JSON messages inside the frames; see frame.ts for the twins of this file.
+ *
+ * What the guest sends is read by hand-written guards: exactly the fields that are used, each with its type.
+ */
+
+import { AppError, isErrorCode } from "../contract/errors.ts"
+import { WireError } from "./frame.ts"
+
+export type Network = {
+  mac: string
+  address: string
+  prefix: number
+  gateway: string
+  dns: string[]
+  mtu: number
+}
+
+/** What makes a guest itself. Entropy and time are added when it is sent. */
+export type Identity = {
+  hostname: string
+  machineId: string
+  env: Record<string, string>
+  network: Network | null
+  growDisk: boolean
+}
+
+export type TerminalSize = { rows: number; cols: number }
+
+export type Command = {
+  argv: string[]
+  env?: Record<string, string>
+  cwd?: string
+  user?: string
+  stdin?: boolean
+  tty?: TerminalSize & { term?: string }
+}
+
+export type Pong = { version: string; personalised: boolean; bootFailures: string[] }
+export type Exited = { exitCode: number; signal: string | null }
+
+const encoder = new TextEncoder()
+const decoder = new TextDecoder()
+
+export function encodeJson(value: unknown): Uint8Array {
+  return encoder.encode(JSON.stringify(value))
+}
+
+export const requests = {
+  ping: () => ({ op: "ping" }),
+  quiesce: () => ({ op: "quiesce" }),
+  shutdown: () => ({ op: "shutdown" }),
+  personalise: (identity: Identity, moment: { entropy: Uint8Array; unixNs: bigint }) => ({
+    op: "personalise",
+    entropy: Buffer.from(moment.entropy).toString("base64"),
+    unix_ns: moment.unixNs.toString(),
+    hostname: identity.hostname,
+    machine_id: identity.machineId,
+    env: identity.env,
+    network: identity.network,
+    grow_disk: identity.growDisk,
+  }),
+  exec: (command: Command) => ({ ...command, op: "exec" }),
+  signal: (name: string) => ({ signal: name }),
+  resize: ({ rows, cols }: TerminalSize) => ({ resize: { rows, cols } }),
+} as const
+
+export type Result = { kind: "ok"; value: unknown } | { kind: "error"; error: AppError }
+
+/** Reads the payload of the guest's close frame. */
+export function parseResult(payload: Uint8Array): Result {
+  const result = parseObject(payload)
+  if (isObject(result.error)) {
+    const { code, message } = result.error
+    if (typeof message !== "string") throw new WireError("the guest's error has no message")
+    return { kind: "error", error: new AppError(isErrorCode(code) ? code : "internal", message) }
+  }
+  if (!isObject(result.ok)) throw new WireError("the guest's result is neither good nor bad")
+  return { kind: "ok", value: result.ok }
+}
+
+export function parsePong(value: unknown): Pong {
+  if (!isObject(value)) throw new WireError("the guest's answer to ping cannot be read")
+  const { version, personalised, boot_failures: bootFailures = [] } = value
+  const isList = Array.isArray(bootFailures) && bootFailures.every((entry) => typeof entry === "string")
+  if (typeof version !== "string" || typeof personalised !== "boolean" || !isList) {
+    throw new WireError("the guest's answer to ping cannot be read")
+  }
+  return { version, personalised, bootFailures }
+}
+
+export function parsePersonalised(value: unknown): { bootId: string } {
+  if (!isObject(value) || typeof value.boot_id !== "string") {
+    throw new WireError("the guest's answer to personalise cannot be read")
+  }
+  return { bootId: value.boot_id }
+}
+
+export function parseExited(value: unknown): Exited {
+  if (isObject(value)) {
+    const { exit_code: exitCode, signal } = value
+    const isCode =
+      typeof exitCode === "number" && Number.isInteger(exitCode) && exitCode >= 0 && exitCode <= 255
+    if (isCode && (signal === null || typeof signal === "string")) return { exitCode, signal }
+  }
+  throw new WireError("the guest's answer to exec cannot be read")
+}
+
+/** Reads a message of a running command; nothing if it says something that this host does not know. */
+export function parseStarted(payload: Uint8Array): { pid: number } | undefined {
+  const { started } = parseObject(payload)
+  if (!isObject(started) || typeof started.pid !== "number") return undefined
+  return { pid: started.pid }
+}
+
+function parseObject(payload: Uint8Array): Record<string, unknown> {
+  let value: unknown
+  try {
+    value = JSON.parse(decoder.decode(payload))
+  } catch (cause) {
+    throw new WireError("the guest sent bad JSON", { cause })
+  }
+  if (!isObject(value)) throw new WireError("the guest's message is no JSON object")
+  return value
+}
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null && !Array.isArray(value)
+}

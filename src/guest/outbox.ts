@@ -1,0 +1,66 @@
+/**
+ * What waits to be written to a socket that takes only as much as fits.
+ *
+ * Order is kept and nothing is written twice. Data waits for room before it is put here; the few other frames do not,
+ * so a peer that reads nothing is given up when too much has collected.
+ */
+
+/** Data waits while more than this waits already: enough to keep the socket busy, little enough to stay fair. */
+const fullBytes = 131_072
+/** More than this has collected only if the peer has stopped reading. */
+const overflowBytes = 16 * 1024 * 1024
+
+export class Outbox {
+  readonly #write: (bytes: Uint8Array) => number
+  readonly #queue: Uint8Array[] = []
+  readonly #waiting: (() => void)[] = []
+  #bytes = 0
+  #isClosed = false
+
+  /** `write` returns how many bytes it took, less than 1 for none. */
+  constructor(write: (bytes: Uint8Array) => number) {
+    this.#write = write
+  }
+
+  get isOverflowing(): boolean {
+    return this.#bytes > overflowBytes
+  }
+
+  push(bytes: Uint8Array): void {
+    if (this.#isClosed) return
+    this.#queue.push(bytes)
+    this.#bytes += bytes.length
+    if (this.#queue.length === 1) this.flush()
+  }
+
+  /** Writes what the socket takes; to be called whenever it may take more. */
+  flush(): void {
+    for (let first = this.#queue[0]; first !== undefined && !this.#isClosed; first = this.#queue[0]) {
+      const written = Math.max(0, this.#write(first))
+      this.#bytes -= written
+      if (written < first.length) {
+        this.#queue[0] = first.subarray(written)
+        break
+      }
+      this.#queue.shift()
+    }
+    if (this.#bytes < fullBytes) this.#letOneGo()
+  }
+
+  /** Waits until there is room for one more frame. Those who wait are let in one after the other. */
+  async room(): Promise<void> {
+    if (this.#isClosed || (this.#bytes < fullBytes && this.#waiting.length === 0)) return
+    await new Promise<void>((resolve) => this.#waiting.push(resolve))
+    if (this.#bytes < fullBytes) queueMicrotask(() => this.#letOneGo())
+  }
+
+  close(): void {
+    this.#isClosed = true
+    this.#queue.length = 0
+    for (const resolve of this.#waiting.splice(0)) resolve()
+  }
+
+  #letOneGo(): void {
+    this.#waiting.shift()?.()
+  }
+}

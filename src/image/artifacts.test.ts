@@ -1,0 +1,124 @@
+/** Installing, finding and refusing artifacts, with tiny ones made here. */
+import { afterAll, expect, test } from "bun:test"
+import { chmodSync, mkdtempSync, rmSync } from "node:fs"
+import { mkdir, rm, stat, truncate, writeFile } from "node:fs/promises"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { AppError } from "../contract/errors.ts"
+import { installImage, installKernel, listImages, readImage, readKernel } from "./artifacts.ts"
+import type { BuiltKernel } from "./kernel.ts"
+import { hashLength, type ImageManifest, type KernelManifest, kernelHash, proveFile } from "./manifest.ts"
+import type { BuiltImage } from "./rootfs.ts"
+import { diskDigest } from "./sparse.ts"
+
+const root = mkdtempSync(join(tmpdir(), "bhatti-artifacts-"))
+afterAll(() => rmSync(root, { recursive: true, force: true }))
+
+let made = 0
+async function emptyDirectory(): Promise<string> {
+  made += 1
+  const path = join(root, String(made))
+  await mkdir(path)
+  return path
+}
+
+async function fakeKernel(content: string): Promise<BuiltKernel> {
+  const dir = await emptyDirectory()
+  await writeFile(join(dir, "vmlinux"), content)
+  await writeFile(join(dir, "initramfs"), "cpio")
+  const files = {
+    vmlinux: await proveFile(join(dir, "vmlinux")),
+    initramfs: await proveFile(join(dir, "initramfs")),
+  }
+  const hash = kernelHash(files, "6.1.0")
+  const manifest: KernelManifest = {
+    kind: "kernel",
+    hash,
+    version: "6.1.0",
+    package: "linux",
+    packageVersion: "1",
+    files,
+  }
+  await writeFile(join(dir, "manifest.json"), JSON.stringify(manifest))
+  return { version: "6.1.0", hash, dir, modulesDir: "" }
+}
+
+async function fakeImage(name: string, content: string): Promise<BuiltImage> {
+  const dir = await emptyDirectory()
+  const file = join(dir, "disk.raw")
+  await writeFile(file, content)
+  await truncate(file, 2 * 1024 * 1024)
+  const digest = await diskDigest(file)
+  const hash = digest.slice(0, hashLength)
+  const manifest: ImageManifest = { kind: "image", hash, name, sizeMib: 2, digest, kernelVersion: "6.1.0" }
+  await writeFile(join(dir, "manifest.json"), JSON.stringify(manifest))
+  return { name, hash, file, sizeMib: 2 }
+}
+
+async function expectNotFound(promise: Promise<unknown>): Promise<void> {
+  const error = await promise.then(
+    () => undefined,
+    (reason: unknown) => reason,
+  )
+  if (!(error instanceof AppError)) throw new Error("did not fail with an AppError")
+  expect(error.code).toBe("not_found")
+  expect(error.hint).toBe("sudo bhatti init")
+}
+
+test("a kernel is found after it was installed, and installing again changes nothing", async () => {
+  const dataDir = await emptyDirectory()
+  const built = await fakeKernel("one")
+  await installKernel(dataDir, built)
+  const { ino } = await stat(join(dataDir, "kernels", built.hash, "vmlinux"))
+  await installKernel(dataDir, built)
+  const found = await readKernel(dataDir, { check: "digests" })
+  expect(found.hash).toBe(built.hash)
+  expect((await stat(found.vmlinux)).ino).toBe(ino)
+})
+
+test("a newer kernel becomes the current one and the older stays", async () => {
+  const dataDir = await emptyDirectory()
+  const [one, two] = [await fakeKernel("one"), await fakeKernel("two")]
+  await installKernel(dataDir, one)
+  await installKernel(dataDir, two)
+  expect((await readKernel(dataDir)).hash).toBe(two.hash)
+  expect((await readKernel(dataDir, { hash: one.hash })).hash).toBe(one.hash)
+})
+
+test("what is missing is not found and the hint says what to do", async () => {
+  const dataDir = await emptyDirectory()
+  await expectNotFound(readKernel(dataDir))
+  await expectNotFound(readImage(dataDir, "minimal"))
+  await expectNotFound(readImage(dataDir, "../images/minimal"))
+  expect(await listImages(dataDir)).toEqual([])
+})
+
+test("a file of the wrong size is refused at once, wrong content when digests are checked", async () => {
+  const dataDir = await emptyDirectory()
+  const image = await installImage(dataDir, await fakeImage("minimal", "content"))
+  chmodSync(image.file, 0o644)
+  await writeFile(image.file, "CONTENT", { flag: "r+" })
+  expect((await readImage(dataDir, "minimal")).hash).toBe(image.hash)
+  await expectNotFound(readImage(dataDir, "minimal", { check: "digests" }))
+  await truncate(image.file, 1000)
+  await expectNotFound(readImage(dataDir, "minimal"))
+  await rm(image.file)
+  await expectNotFound(readImage(dataDir, "minimal"))
+})
+
+test("a damaged manifest is refused", async () => {
+  const dataDir = await emptyDirectory()
+  const kernel = await installKernel(dataDir, await fakeKernel("one"))
+  const manifest = join(dataDir, "kernels", kernel.hash, "manifest.json")
+  await rm(manifest)
+  await writeFile(manifest, '{"kind":"kernel"')
+  await expectNotFound(readKernel(dataDir))
+})
+
+test("every name is listed once, with its current image", async () => {
+  const dataDir = await emptyDirectory()
+  await installImage(dataDir, await fakeImage("minimal", "one"))
+  const minimal = await installImage(dataDir, await fakeImage("minimal", "two"))
+  const docker = await installImage(dataDir, await fakeImage("docker", "three"))
+  expect(await listImages(dataDir)).toEqual([docker, minimal])
+})

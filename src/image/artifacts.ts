@@ -1,0 +1,122 @@
+/**
+ * The kernels and images of one data directory: installed by linking from the cache, found by name or hash, accepted
+ * only when their manifest proves them. Nothing installed is ever changed; `current.json` says which one is used next.
+ *
+ *     DATA/kernels/HASH/{vmlinux,initramfs,manifest.json}     DATA/kernels/current.json
+ *     DATA/images/NAME/HASH.raw  HASH.json                    DATA/images/NAME/current.json
+ */
+import { readdir } from "node:fs/promises"
+import { dirname, join } from "node:path"
+import type { z } from "zod"
+import { AppError } from "../contract/errors.ts"
+import type { BuiltKernel } from "./kernel.ts"
+import {
+  type Check,
+  Current,
+  checkImage,
+  checkKernel,
+  ImageManifest,
+  KernelManifest,
+  kernelFiles,
+} from "./manifest.ts"
+import { exists, publishDirectory, publishLink, publishText } from "./publish.ts"
+import type { BuiltImage } from "./rootfs.ts"
+
+export type InstalledKernel = {
+  hash: string
+  /** As `uname -r` says it in the guest. */
+  version: string
+  vmlinux: string
+  initramfs: string
+}
+
+export type InstalledImage = {
+  name: string
+  hash: string
+  /** The raw disk; read-only for everybody. */
+  file: string
+  sizeMib: number
+  kernelVersion: string
+}
+
+/** Which one (the current one, if not said) and how closely to look (sizes only, if not said). */
+export type ReadOptions = { hash?: string; check?: Check }
+
+export async function installKernel(dataDir: string, built: BuiltKernel): Promise<InstalledKernel> {
+  const directory = join(dataDir, "kernels", built.hash)
+  await publishDirectory(directory, async (beside) => {
+    for (const name of [...kernelFiles, "manifest.json"])
+      await publishLink(join(built.dir, name), join(beside, name))
+  })
+  const installed = await readKernel(dataDir, { hash: built.hash })
+  await setCurrent(join(dataDir, "kernels"), built.hash)
+  return installed
+}
+
+export async function installImage(dataDir: string, built: BuiltImage): Promise<InstalledImage> {
+  const directory = join(dataDir, "images", built.name)
+  await publishLink(built.file, join(directory, `${built.hash}.raw`))
+  // The manifest last: what has none does not count as installed.
+  await publishLink(join(dirname(built.file), "manifest.json"), join(directory, `${built.hash}.json`))
+  const installed = await readImage(dataDir, built.name, { hash: built.hash })
+  await setCurrent(directory, built.hash)
+  return installed
+}
+
+export async function readKernel(dataDir: string, options: ReadOptions = {}): Promise<InstalledKernel> {
+  const kernels = join(dataDir, "kernels")
+  const missing = () =>
+    new AppError("not_found", `no guest kernel in ${dataDir}`, { hint: "sudo bhatti init" })
+  const hash = options.hash ?? (await readManifest(join(kernels, "current.json"), Current, missing)).hash
+  const directory = join(kernels, hash)
+  const manifest = await readManifest(join(directory, "manifest.json"), KernelManifest, missing)
+  await checkKernel(directory, manifest, options.check ?? "sizes")
+  return {
+    hash: manifest.hash,
+    version: manifest.version,
+    vmlinux: join(directory, "vmlinux"),
+    initramfs: join(directory, "initramfs"),
+  }
+}
+
+export async function readImage(
+  dataDir: string,
+  name: string,
+  options: ReadOptions = {},
+): Promise<InstalledImage> {
+  const images = join(dataDir, "images", name)
+  const missing = () => new AppError("not_found", `no image named "${name}"`, { hint: "sudo bhatti init" })
+  // Names come from outside and become paths here.
+  if (name.includes("/") || name.startsWith(".")) throw missing()
+  const hash = options.hash ?? (await readManifest(join(images, "current.json"), Current, missing)).hash
+  const manifest = await readManifest(join(images, `${hash}.json`), ImageManifest, missing)
+  const file = join(images, `${hash}.raw`)
+  await checkImage(file, manifest, options.check ?? "sizes")
+  return { name: manifest.name, hash, file, sizeMib: manifest.sizeMib, kernelVersion: manifest.kernelVersion }
+}
+
+/** The current image of every name, in the order of names. */
+export async function listImages(dataDir: string): Promise<InstalledImage[]> {
+  const images = join(dataDir, "images")
+  if (!(await exists(images))) return []
+  const names: string[] = []
+  for (const entry of await readdir(images, { withFileTypes: true })) {
+    if (entry.isDirectory() && (await exists(join(images, entry.name, "current.json"))))
+      names.push(entry.name)
+  }
+  return await Promise.all(names.sort().map((name) => readImage(dataDir, name)))
+}
+
+async function setCurrent(directory: string, hash: string): Promise<void> {
+  await publishText(join(directory, "current.json"), `${JSON.stringify({ hash } satisfies Current)}\n`)
+}
+
+async function readManifest<T>(path: string, schema: z.ZodType<T>, missing: () => AppError): Promise<T> {
+  if (!(await exists(path))) throw missing()
+  const text = await Bun.file(path).text()
+  try {
+    return schema.parse(JSON.parse(text))
+  } catch (cause) {
+    throw new AppError("not_found", `the file ${path} is damaged`, { hint: "sudo bhatti init", cause })
+  }
+}

@@ -1,0 +1,174 @@
+/**
+ * Debian's cloud kernel package, downloaded and unpacked but never installed: which one is current, and from it the
+ * bootable ELF file and a pruned module tree, kept in the cache under the package's version. Signatures are checked by
+ * apt. Needs root only when apt has no package lists yet.
+ */
+import { createHash } from "node:crypto"
+import { chown, cp, mkdir, mkdtemp, readdir, rm } from "node:fs/promises"
+import { tmpdir } from "node:os"
+import { dirname, join } from "node:path"
+import { z } from "zod"
+import { imageModules, initramfsModules } from "../../images/modules.ts"
+import { AppError } from "../contract/errors.ts"
+import { extractVmlinux } from "./bzimage.ts"
+import { loadOrder, parseModulesDep } from "./modules.ts"
+import { runProgram } from "./program.ts"
+import { exists, publishDirectory, publishText } from "./publish.ts"
+import type { Report } from "./report.ts"
+
+const metaPackage = "linux-image-cloud-amd64"
+const queryDeadlineMs = 30_000
+const updateDeadlineMs = 180_000
+const downloadDeadlineMs = 300_000
+const unpackDeadlineMs = 120_000
+
+export type KernelPackage = {
+  /** As `uname -r` will say it. */
+  version: string
+  name: string
+  packageVersion: string
+  vmlinux: string
+  /** To become /lib/modules/VERSION: pruned, with what modprobe needs. */
+  modulesDir: string
+}
+
+const PackageId = z.strictObject({ name: z.string(), packageVersion: z.string() })
+type PackageId = z.infer<typeof PackageId>
+
+export async function fetchKernelPackage(options: {
+  cacheDir: string
+  report: Report
+}): Promise<KernelPackage> {
+  if (process.arch !== "x64")
+    throw new AppError("unavailable", `no guest kernel for ${process.arch}, only for amd64`)
+  const last = join(options.cacheDir, "kernel-packages", "last.json")
+  // Machines without package lists (many containers) go on with what they have and need no network.
+  const id = (await lookUp()) ?? (await readLast(last)) ?? (await lookUpAfterUpdate(options.report))
+  try {
+    return await unpackedPackage({ ...options, id, last })
+  } catch (error) {
+    // Old package lists name versions that the mirror has already replaced.
+    const newer = await lookUpAfterUpdate(options.report)
+    if (newer.packageVersion === id.packageVersion) throw error
+    return await unpackedPackage({ ...options, id: newer, last })
+  }
+}
+
+async function unpackedPackage(options: {
+  id: PackageId
+  /** Remembers the package for when apt knows none. */
+  last: string
+  cacheDir: string
+  report: Report
+}): Promise<KernelPackage> {
+  const { id } = options
+  const version = id.name.replace(/^linux-image-/, "")
+  // A changed wish list of modules makes another tree out of the same package.
+  const wishes = createHash("sha256")
+    .update(JSON.stringify([initramfsModules, imageModules]))
+    .digest("hex")
+  const directory = join(
+    options.cacheDir,
+    "kernel-packages",
+    `${id.name}_${id.packageVersion}_${wishes.slice(0, 8)}`,
+  )
+  await publishDirectory(directory, async (beside) => {
+    await using undo = new AsyncDisposableStack()
+    const scratch = await aptDirectory()
+    undo.defer(() => rm(scratch, { recursive: true, force: true }))
+
+    options.report({ step: "kernel", message: `download ${id.name} ${id.packageVersion}` })
+    const deb = await download(id, scratch)
+    options.report({ step: "kernel", message: "unpack the kernel and its modules" })
+    const unpacked = join(scratch, "unpacked")
+    await runProgram(["dpkg-deb", "--extract", deb, unpacked], { deadlineMs: unpackDeadlineMs })
+    const image = await Bun.file(join(unpacked, "boot", `vmlinuz-${version}`)).arrayBuffer()
+    await Bun.write(join(beside, "vmlinux"), await extractVmlinux(Buffer.from(image)))
+    await pruneModules({ unpacked, version, target: join(beside, "modules") })
+  })
+  await publishText(options.last, `${JSON.stringify(id)}\n`)
+  return {
+    version,
+    name: id.name,
+    packageVersion: id.packageVersion,
+    vmlinux: join(directory, "vmlinux"),
+    modulesDir: join(directory, "modules"),
+  }
+}
+
+/** The package that the meta package points to, for example `Depends: linux-image-6.1.0-9-cloud-amd64 (= 6.1.27-1)`. */
+export function parseMetaPackage(stanza: string): PackageId | undefined {
+  const match = /^Depends:.*?\b(linux-image-\d\S*) \(= ([^)]+)\)/m.exec(stanza)
+  return match?.[1] === undefined || match[2] === undefined
+    ? undefined
+    : { name: match[1], packageVersion: match[2] }
+}
+
+async function lookUp(): Promise<PackageId | undefined> {
+  // Unlike `apt-cache show`, this does not fail for a name that apt has never heard of.
+  const stanza = await runProgram(["apt-cache", "search", "--names-only", "--full", `^${metaPackage}$`], {
+    deadlineMs: queryDeadlineMs,
+  })
+  return parseMetaPackage(stanza.toString())
+}
+
+async function lookUpAfterUpdate(report: Report): Promise<PackageId> {
+  report({ step: "kernel", message: "update apt's package lists" })
+  await runProgram(["apt-get", "update"], { deadlineMs: updateDeadlineMs })
+  const found = await lookUp()
+  if (found !== undefined) return found
+  throw new AppError("unavailable", `apt knows no package ${metaPackage}`, {
+    hint: "bhatti takes its guest kernel from Debian: add a Debian source to apt, then try again",
+  })
+}
+
+async function readLast(path: string): Promise<PackageId | undefined> {
+  return (await exists(path)) ? PackageId.parse(await Bun.file(path).json()) : undefined
+}
+
+async function download(id: PackageId, directory: string): Promise<string> {
+  await runProgram(["apt-get", "download", `${id.name}=${id.packageVersion}`], {
+    deadlineMs: downloadDeadlineMs,
+    cwd: directory,
+  })
+  const deb = (await readdir(directory)).find((name) => name.endsWith(".deb"))
+  if (deb === undefined) throw new AppError("unavailable", `apt downloaded no file for ${id.name}`)
+  return join(directory, deb)
+}
+
+/** A fresh directory that apt's own unprivileged user may write to; otherwise apt would download as root. */
+async function aptDirectory(): Promise<string> {
+  const directory = await mkdtemp(join(tmpdir(), "bhatti-kernel-"))
+  if (process.getuid?.() === 0) {
+    const uid = await runProgram(["id", "-u", "_apt"], { deadlineMs: queryDeadlineMs })
+    await chown(directory, Number(uid.toString()), 0)
+  }
+  return directory
+}
+
+async function pruneModules(options: { unpacked: string; version: string; target: string }): Promise<void> {
+  const { unpacked, version, target } = options
+  const source = join(unpacked, "lib", "modules", version)
+  await depmod(unpacked, version)
+  const dependencies = parseModulesDep(await Bun.file(join(source, "modules.dep")).text())
+
+  await using undo = new AsyncDisposableStack()
+  const root = `${target}.root`
+  undo.defer(() => rm(root, { recursive: true, force: true }))
+
+  const tree = join(root, "lib", "modules", version)
+  for (const path of loadOrder(dependencies, [...initramfsModules, ...imageModules])) {
+    await mkdir(dirname(join(tree, path)), { recursive: true })
+    await cp(join(source, path), join(tree, path))
+  }
+  for (const name of ["modules.order", "modules.builtin", "modules.builtin.modinfo"]) {
+    if (await exists(join(source, name))) await cp(join(source, name), join(tree, name))
+  }
+  await depmod(root, version)
+  await cp(tree, target, { recursive: true })
+}
+
+/** Writes modules.dep and its companions, which a package leaves to its installation. */
+async function depmod(root: string, version: string): Promise<void> {
+  await runProgram(["depmod", "--basedir", root, version], { deadlineMs: unpackDeadlineMs })
+}

@@ -1,0 +1,93 @@
+/**
+ * Builds the pair that every machine boots from: `vmlinux` and an initramfs with the agent and the modules it loads
+ * first. Kept in the cache by content, so a new agent or a new kernel is a new artifact and old ones stay bootable.
+ */
+import { join } from "node:path"
+import { initramfsModules } from "../../images/modules.ts"
+import { compressionOf, decompress } from "./compression.ts"
+import { type CpioEntry, packCpio } from "./cpio.ts"
+import { fetchKernelPackage } from "./kernel-package.ts"
+import { type KernelManifest, kernelHash } from "./manifest.ts"
+import { loadOrder, moduleName, parseModulesDep } from "./modules.ts"
+import { publishDirectory, publishLink } from "./publish.ts"
+import type { Report } from "./report.ts"
+
+export type BuiltKernel = {
+  /** As `uname -r` says it in the guest. */
+  version: string
+  hash: string
+  /** Holds `vmlinux`, `initramfs` and `manifest.json`. */
+  dir: string
+  /** The module tree that belongs into images. */
+  modulesDir: string
+}
+
+export async function buildKernel(options: {
+  cacheDir: string
+  /** The guest agent's binary. */
+  agentPath: string
+  report: Report
+}): Promise<BuiltKernel> {
+  const unpacked = await fetchKernelPackage(options)
+  options.report({ step: "kernel", message: "pack the initramfs" })
+  const agent = await Bun.file(options.agentPath).bytes()
+  const initramfs = packCpio(await initramfsEntries(agent, unpacked.modulesDir))
+  const vmlinux = await Bun.file(unpacked.vmlinux).bytes()
+  const files = { vmlinux: proveBytes(vmlinux), initramfs: proveBytes(initramfs) }
+  const hash = kernelHash(files, unpacked.version)
+  const dir = join(options.cacheDir, "kernels", hash)
+  await publishDirectory(dir, async (beside) => {
+    await publishLink(unpacked.vmlinux, join(beside, "vmlinux"))
+    await Bun.write(join(beside, "initramfs"), initramfs)
+    const manifest: KernelManifest = {
+      kind: "kernel",
+      hash,
+      version: unpacked.version,
+      package: unpacked.name,
+      packageVersion: unpacked.packageVersion,
+      files,
+    }
+    await Bun.write(join(beside, "manifest.json"), `${JSON.stringify(manifest, null, 2)}\n`)
+  })
+  return { version: unpacked.version, hash, dir, modulesDir: unpacked.modulesDir }
+}
+
+function proveBytes(bytes: Uint8Array): { size: number; sha256: string } {
+  return { size: bytes.length, sha256: new Bun.CryptoHasher("sha256").update(bytes).digest("hex") }
+}
+
+/** Not compressed: an emulated guest spends longer on unpacking than the host on reading three more megabytes. */
+async function initramfsEntries(agent: Uint8Array, modulesDir: string): Promise<CpioEntry[]> {
+  const dependencies = parseModulesDep(await Bun.file(join(modulesDir, "modules.dep")).text())
+  const modules = await Promise.all(
+    loadOrder(dependencies, initramfsModules).map(async (path) => ({
+      name: `${moduleName(path)}.ko`,
+      content: await moduleContent(join(modulesDir, path)),
+    })),
+  )
+  return [
+    { kind: "directory", path: "dev", mode: 0o755 },
+    { kind: "character-device", path: "dev/console", mode: 0o600, major: 5, minor: 1 },
+    { kind: "directory", path: "modules", mode: 0o755 },
+    ...modules.map(({ name, content }) => ({
+      kind: "file" as const,
+      path: `modules/${name}`,
+      mode: 0o644,
+      content,
+    })),
+    {
+      kind: "file",
+      path: "modules/order",
+      mode: 0o644,
+      content: Buffer.from(modules.map(({ name }) => `${name}\n`).join("")),
+    },
+    { kind: "file", path: "init", mode: 0o755, content: agent },
+  ]
+}
+
+/** Plain, because the agent hands it to the kernel as it is. */
+async function moduleContent(path: string): Promise<Uint8Array> {
+  const bytes = await Bun.file(path).bytes()
+  const compression = compressionOf(bytes)
+  return compression === undefined ? bytes : await decompress(bytes, compression)
+}

@@ -1,0 +1,99 @@
+/**
+ * Runs an external program to its end: argument list (never a shell string), deadline, bounded output, and an error
+ * that carries the last words of stderr. Not for programs that live on, and not for interactive ones.
+ */
+import { AppError } from "../contract/errors.ts"
+
+const stdoutBytesMaxDefault = 1024 * 1024
+const stderrTailBytes = 4096
+/** Time a program gets to tidy up (mmdebstrap unmounts) between SIGTERM and SIGKILL. */
+const graceMs = 10_000
+
+export type ProgramOptions = {
+  deadlineMs: number
+  cwd?: string
+  env?: Record<string, string>
+  stdin?: Uint8Array
+  /** What stdout may hold, default 1 MiB. */
+  stdoutBytesMax?: number
+}
+
+/** The program's stdout. Throws when it is missing, fails, talks too much or takes too long. */
+export async function runProgram(
+  command: readonly [string, ...string[]],
+  options: ProgramOptions,
+): Promise<Buffer> {
+  const [name] = command
+  const path = Bun.which(name)
+  if (path === null) {
+    throw new AppError("unavailable", `the program ${name} is not installed`, {
+      hint: "run ./install.sh again, it installs what is missing",
+    })
+  }
+  const child = Bun.spawn([path, ...command.slice(1)], {
+    ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
+    // One language for messages, and no package script that waits for an answer.
+    env: { ...process.env, LC_ALL: "C", DEBIAN_FRONTEND: "noninteractive", ...options.env },
+    stdin: options.stdin ?? "ignore",
+    stdout: "pipe",
+    stderr: "pipe",
+  })
+
+  const stdoutBytesMax = options.stdoutBytesMax ?? stdoutBytesMaxDefault
+  let why: string | undefined
+  let killTimer: ReturnType<typeof setTimeout> | undefined
+  const stop = (reason: string) => {
+    why ??= reason
+    child.kill("SIGTERM")
+    killTimer ??= setTimeout(() => child.kill("SIGKILL"), graceMs)
+  }
+  const deadline = setTimeout(
+    () => stop(`took longer than ${options.deadlineMs / 1000} s`),
+    options.deadlineMs,
+  )
+  try {
+    const [stdout, stderr] = await Promise.all([
+      collect(child.stdout, stdoutBytesMax, () => stop(`wrote more than ${stdoutBytesMax} bytes`)),
+      tail(child.stderr),
+      child.exited,
+    ])
+    if (child.exitCode !== 0) why ??= lastWords(stderr) ?? `exit code ${child.exitCode ?? child.signalCode}`
+    if (why !== undefined) {
+      throw new AppError("unavailable", `${name} failed: ${why}`, { cause: new Error(stderr) })
+    }
+    return stdout
+  } finally {
+    clearTimeout(deadline)
+    clearTimeout(killTimer)
+  }
+}
+
+async function collect(
+  stream: ReadableStream<Uint8Array>,
+  bytesMax: number,
+  onTooMuch: () => void,
+): Promise<Buffer> {
+  const chunks: Uint8Array[] = []
+  let size = 0
+  for await (const chunk of stream) {
+    size += chunk.length
+    if (size > bytesMax) onTooMuch()
+    else chunks.push(chunk)
+  }
+  return Buffer.concat(chunks)
+}
+
+async function tail(stream: ReadableStream<Uint8Array>): Promise<string> {
+  let kept = Buffer.alloc(0)
+  for await (const chunk of stream) kept = Buffer.concat([kept, chunk]).subarray(-stderrTailBytes)
+  return kept.toString("utf8")
+}
+
+/** The last lines, since a program that ran others says last only that they failed. */
+function lastWords(text: string): string | undefined {
+  const lines = text
+    .split("\n")
+    .map((line) => line.trim())
+    .filter((line) => line !== "")
+  return lines.length === 0 ? undefined : lines.slice(-4).join("; ")
+}

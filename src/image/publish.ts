@@ -1,0 +1,134 @@
+/**
+ * How artifacts appear: made beside their final place, synced, renamed. So a path under its final name is always
+ * complete, nothing is ever changed in place (a running machine may have it mapped), and when two builds race, the
+ * loser takes the winner's result. Knows nothing about what is inside.
+ */
+import { constants, statSync } from "node:fs"
+import { chmod, link, mkdir, mkdtemp, open, readdir, rename, rm, stat } from "node:fs/promises"
+import { basename, dirname, join } from "node:path"
+import { AppError } from "../contract/errors.ts"
+import { runProgram } from "./program.ts"
+
+const besidePrefix = ".making-"
+/** No build takes this long, so what is older was left by one that was killed. */
+const abandonedAfterMs = 6 * 60 * 60 * 1000
+const copyDeadlineMs = 300_000
+
+/** Makes the directory with `build`, unless it is there. */
+export async function publishDirectory(
+  target: string,
+  build: (directory: string) => Promise<void>,
+): Promise<void> {
+  if (await exists(target)) return
+  await makeParent(target)
+  await sweepAbandoned(dirname(target))
+
+  await using undo = new AsyncDisposableStack()
+  const beside = await mkdtemp(besidePath(target))
+  undo.defer(() => rm(beside, { recursive: true, force: true }))
+
+  // Programs that a build runs may work as other users; nothing here is secret.
+  await chmod(beside, 0o755)
+  await build(beside)
+  for (const entry of await readdir(beside, { withFileTypes: true })) {
+    if (!entry.isFile()) continue
+    await chmod(join(beside, entry.name), 0o444)
+    await syncPath(join(beside, entry.name))
+  }
+  await syncPath(beside)
+  try {
+    await rename(beside, target)
+  } catch (error) {
+    if (!isAlreadyThere(error)) throw error
+  }
+  await syncPath(dirname(target))
+}
+
+/** Makes `target` the same file as `source`: a hard link, or a copy where that cannot be. An existing one stays. */
+export async function publishLink(source: string, target: string): Promise<void> {
+  if (await exists(target)) return
+  await makeParent(target)
+  try {
+    await link(source, target)
+  } catch (error) {
+    if (isAlreadyThere(error)) return
+    await publishCopy(source, target)
+  }
+  await syncPath(dirname(target))
+}
+
+/** Replaces a small file as a whole. */
+export async function publishText(target: string, text: string): Promise<void> {
+  await makeParent(target)
+  await using undo = new AsyncDisposableStack()
+  const beside = await mkdtemp(besidePath(target))
+  undo.defer(() => rm(beside, { recursive: true, force: true }))
+
+  const file = join(beside, "text")
+  await Bun.write(file, text)
+  await chmod(file, 0o644)
+  await syncPath(file)
+  await rename(file, target)
+  await syncPath(dirname(target))
+}
+
+async function publishCopy(source: string, target: string): Promise<void> {
+  await using undo = new AsyncDisposableStack()
+  const beside = await mkdtemp(besidePath(target))
+  undo.defer(() => rm(beside, { recursive: true, force: true }))
+
+  const copy = join(beside, "copy")
+  await runProgram(["cp", "--reflink=auto", "--sparse=always", "--preserve=mode", source, copy], {
+    deadlineMs: copyDeadlineMs,
+  })
+  await syncPath(copy)
+  await rename(copy, target)
+}
+
+export async function exists(path: string): Promise<boolean> {
+  try {
+    await stat(path)
+    return true
+  } catch (error) {
+    if (errorCode(error) === "ENOENT") return false
+    throw error
+  }
+}
+
+async function makeParent(target: string): Promise<void> {
+  try {
+    await mkdir(dirname(target), { recursive: true })
+  } catch (cause) {
+    throw new AppError("forbidden", `cannot create the directory ${dirname(target)}`, {
+      hint: "run it as root, or choose another directory",
+      cause,
+    })
+  }
+}
+
+async function sweepAbandoned(directory: string): Promise<void> {
+  for (const name of await readdir(directory)) {
+    if (!name.startsWith(besidePrefix)) continue
+    const path = join(directory, name)
+    // Another build may finish and take its directory away at any moment.
+    const mtimeMs = statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? Number.POSITIVE_INFINITY
+    if (Date.now() - mtimeMs > abandonedAfterMs) await rm(path, { recursive: true, force: true })
+  }
+}
+
+async function syncPath(path: string): Promise<void> {
+  await using file = await open(path, constants.O_RDONLY)
+  await file.sync()
+}
+
+function besidePath(target: string): string {
+  return join(dirname(target), `${besidePrefix}${basename(target)}-`)
+}
+
+function isAlreadyThere(error: unknown): boolean {
+  return errorCode(error) === "EEXIST" || errorCode(error) === "ENOTEMPTY"
+}
+
+function errorCode(error: unknown): string | undefined {
+  return error instanceof Error && "code" in error ? String(error.code) : undefined
+}

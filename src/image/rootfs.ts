@@ -1,0 +1,141 @@
+/**
+ * Builds an image's disk: a Debian tree by mmdebstrap, the kernel's modules, then one ext4 file by `mke2fs -d`. No loop
+ * device and no mount that outlives the build. The result is kept in the cache under what went into it.
+ */
+import { createHash } from "node:crypto"
+import { chmod, mkdir, rm } from "node:fs/promises"
+import { join } from "node:path"
+import { minimal } from "../../images/minimal.ts"
+import { AppError } from "../contract/errors.ts"
+import type { BuiltKernel } from "./kernel.ts"
+import { hashLength, ImageManifest } from "./manifest.ts"
+import { runProgram } from "./program.ts"
+import { publishDirectory } from "./publish.ts"
+import type { Recipe } from "./recipe.ts"
+import type { Report } from "./report.ts"
+import { diskDigest } from "./sparse.ts"
+
+const recipes: readonly Recipe[] = [minimal]
+const buildDeadlineMs = 900_000
+
+export type BuiltImage = {
+  name: string
+  hash: string
+  /** The raw disk, with `manifest.json` beside it. */
+  file: string
+  sizeMib: number
+}
+
+export async function buildImage(options: {
+  name: string
+  cacheDir: string
+  kernel: BuiltKernel
+  report: Report
+}): Promise<BuiltImage> {
+  const recipe = recipes.find(({ name }) => name === options.name)
+  if (recipe === undefined) {
+    throw new AppError("not_found", `no recipe for an image named "${options.name}"`, {
+      hint: `there is: ${recipes.map(({ name }) => name).join(", ")}`,
+    })
+  }
+  const inputs = JSON.stringify([recipe, options.kernel.modulesDir, customizeHook(recipe), diskHook(recipe)])
+  const key = createHash("sha256").update(inputs).digest("hex").slice(0, hashLength)
+  const directory = join(options.cacheDir, "images", `${recipe.name}-${key}`)
+  await publishDirectory(directory, async (beside) => {
+    await buildDisk({ ...options, recipe, directory: beside })
+    const file = join(beside, "disk.raw")
+    options.report({ step: "image", message: "compute its digest" })
+    const digest = await diskDigest(file)
+    const manifest: ImageManifest = {
+      kind: "image",
+      hash: digest.slice(0, hashLength),
+      name: recipe.name,
+      sizeMib: recipe.sizeMib,
+      digest,
+      kernelVersion: options.kernel.version,
+    }
+    await Bun.write(join(beside, "manifest.json"), `${JSON.stringify(manifest, null, 2)}\n`)
+  })
+  const { hash, name, sizeMib } = ImageManifest.parse(await Bun.file(join(directory, "manifest.json")).json())
+  return { name, hash, sizeMib, file: join(directory, "disk.raw") }
+}
+
+async function buildDisk(options: {
+  recipe: Recipe
+  directory: string
+  kernel: BuiltKernel
+  report: Report
+}): Promise<void> {
+  const { recipe, directory, kernel } = options
+  await using undo = new AsyncDisposableStack()
+  const scratch = join(directory, "scratch")
+  await mkdir(scratch)
+  undo.defer(() => rm(scratch, { recursive: true, force: true }))
+  // Without root, the build runs as other user ids, which have to get in here.
+  if (process.getuid?.() !== 0) {
+    await chmod(directory, 0o777)
+    await chmod(scratch, 0o777)
+  }
+
+  const customize = join(scratch, "customize")
+  const disk = join(scratch, "disk")
+  await Bun.write(customize, customizeHook(recipe))
+  await Bun.write(disk, diskHook(recipe))
+  await chmod(customize, 0o755)
+  await chmod(disk, 0o755)
+  options.report({
+    step: "image",
+    message: `install Debian ${recipe.suite} and ${recipe.packages.length} packages`,
+  })
+  await runProgram(
+    [
+      "mmdebstrap",
+      "--variant=minbase",
+      // The tree itself is thrown away: the last hook has made the disk out of it.
+      "--format=null",
+      "--dpkgopt=force-unsafe-io",
+      '--aptopt=Acquire::Languages "none"',
+      `--include=${recipe.packages.join(",")}`,
+      `--customize-hook=${customize}`,
+      `--customize-hook=${disk}`,
+      recipe.suite,
+      "/dev/null",
+    ],
+    {
+      deadlineMs: buildDeadlineMs,
+      env: {
+        TMPDIR: scratch,
+        BHATTI_MODULES: kernel.modulesDir,
+        BHATTI_KERNEL_VERSION: kernel.version,
+        BHATTI_TREE: join(scratch, "tree"),
+        BHATTI_DISK: join(directory, "disk.raw"),
+      },
+    },
+  )
+}
+
+/** mmdebstrap runs hooks with the tree's path as their argument, as root of whatever namespace it works in. */
+function customizeHook(recipe: Recipe): string {
+  return `#!/bin/sh
+set -eu
+mkdir -p "$1/usr/lib/modules"
+cp -R "$BHATTI_MODULES" "$1/usr/lib/modules/$BHATTI_KERNEL_VERSION"
+${recipe.customize}`
+}
+
+/**
+ * - The bind mount hides /proc, /sys and /dev, which mmdebstrap has mounted into the tree.
+ * - \`^resize_inode\` is not set and the default reserve stays: disks are grown in the running guest.
+ * - Inode tables count as zeroed, being holes, so no guest kernel writes 128 MiB of zeros into its overlay.
+ * - A small journal, since every sandbox's overlay stores what passes through it; no blocks reserved for root.
+ */
+function diskHook(recipe: Recipe): string {
+  return `#!/bin/sh
+set -eu
+mkdir "$BHATTI_TREE"
+mount --bind "$1" "$BHATTI_TREE"
+truncate --size=${recipe.sizeMib}M "$BHATTI_DISK"
+mke2fs -q -F -t ext4 -b 4096 -m 0 -J size=16 -L bhatti -E lazy_itable_init=0,lazy_journal_init=0 -d "$BHATTI_TREE" "$BHATTI_DISK"
+umount "$BHATTI_TREE"
+`
+}

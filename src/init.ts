@@ -1,0 +1,188 @@
+/**
+ * Prepares a host's data directory: keys, database, first user, kernel, image, template. Every step is skipped when it
+ * is done already, so it is safe to repeat and a run after a failure goes on where the last one stopped.
+ */
+
+import { chmodSync, chownSync, existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs"
+import { cpus, totalmem } from "node:os"
+import { dirname, join } from "node:path"
+import { generateX25519Identity } from "age-encryption"
+import agentFile from "../dist/lohar" with { type: "file" }
+import { loadConfig } from "./config.ts"
+import { AppError } from "./contract/errors.ts"
+import { defaultListen, limits } from "./contract/limits.ts"
+import { ensureTemplate } from "./core/template.ts"
+import { openCore } from "./daemon.ts"
+import { installImage, installKernel } from "./image/artifacts.ts"
+import { buildKernel } from "./image/kernel.ts"
+import { buildImage } from "./image/rootfs.ts"
+import { findCaller } from "./lib/caller.ts"
+import { lockDataDir } from "./lock.ts"
+import { openStore, type Store } from "./store/store.ts"
+
+export type InitOptions = {
+  dataDir: string
+  cacheDir: string
+  /** Write the caller's `~/.bhatti/config.yaml` with a key of the user `admin`, unless it has a working one. */
+  writeClientConfig: boolean
+  listen?: string
+  report: (line: string) => void
+}
+
+const adminName = "admin"
+const adminSandboxesMax = 1000
+
+export async function init(options: InitOptions): Promise<void> {
+  const { dataDir, report } = options
+  if (process.platform !== "linux" || process.arch !== "x64") {
+    throw new AppError("unavailable", "bhatti runs its sandboxes on Linux on x86-64 only", {
+      retryable: false,
+    })
+  }
+  const step = async <T>(name: string, work: () => Promise<T> | T): Promise<T> => {
+    const startedAt = performance.now()
+    const result = await work()
+    report(`${name} (${((performance.now() - startedAt) / 1000).toFixed(1)} s)`)
+    return result
+  }
+
+  await step("data directory, keys and users", async () => {
+    prepareDirectory(options)
+    await prepareAgeKey(dataDir)
+    const store = await openStore({ dataDir })
+    try {
+      await prepareAdmin(store, options)
+    } finally {
+      await store.close()
+    }
+  })
+  const kernel = await step("kernel", async () => {
+    const built = await buildKernel({
+      cacheDir: options.cacheDir,
+      agentPath: agentFile,
+      report: told(report),
+    })
+    await installKernel(dataDir, built)
+    return built
+  })
+  await step(`image ${limits.imageDefault}`, async () => {
+    const name = limits.imageDefault
+    await installImage(
+      dataDir,
+      await buildImage({ name, cacheDir: options.cacheDir, kernel, report: told(report) }),
+    )
+  })
+  await step("template", () => prepareTemplate(options))
+}
+
+function told(report: InitOptions["report"]) {
+  return ({ message }: { message: string }) => report(`  ${message}`)
+}
+
+function prepareDirectory({ dataDir, listen }: InitOptions): void {
+  mkdirSync(dataDir, { recursive: true, mode: 0o700 })
+  chmodSync(dataDir, 0o700)
+  const path = join(dataDir, "config.yaml")
+  if (existsSync(path)) return
+  writePrivately(
+    path,
+    `# The daemon's configuration; docs/OPERATING.md lists every key.\nlisten: ${listen ?? defaultListen}\n`,
+  )
+}
+
+async function prepareAgeKey(dataDir: string): Promise<void> {
+  const path = join(dataDir, "age.key")
+  if (!existsSync(path)) writePrivately(path, `${await generateX25519Identity()}\n`)
+}
+
+async function prepareAdmin(store: Store, options: InitOptions): Promise<void> {
+  const users = await store.users.list()
+  const hasAdmin = users.some(({ name }) => name === adminName)
+  if (hasAdmin && !options.writeClientConfig) return
+
+  const caller = findCaller(process.env)
+  const path = join(caller.home, ".bhatti", "config.yaml")
+  const settings = options.writeClientConfig ? readSettings(path) : undefined
+  const url = localUrl(options)
+  if (settings?.api_url !== undefined && settings.api_url !== url) {
+    options.report(`  ${path} speaks to ${settings.api_url}, it stays as it is`)
+    if (hasAdmin) return
+  } else if (settings?.auth_token !== undefined && (await store.users.findByKey(settings.auth_token))) {
+    return
+  }
+
+  const { key } = hasAdmin
+    ? await store.users.rotateKey(adminName)
+    : await store.users.create({
+        name: adminName,
+        max_sandboxes: adminSandboxesMax,
+        max_cpus: Math.min(limits.cpusMax, Math.max(4, cpus().length)),
+        max_memory_mb: Math.floor(totalmem() / 1024 / 1024),
+      })
+  if (hasAdmin) options.report(`  user ${adminName} has a new key; copies of the old one no longer work`)
+  if (options.writeClientConfig && (settings?.api_url === undefined || settings.api_url === url)) {
+    writeSettings({ path, owner: caller.owner, url, key })
+    options.report(`  ${path} has the key of user ${adminName}`)
+  } else {
+    options.report(`  key of user ${adminName}, shown once: ${key}`)
+  }
+}
+
+function localUrl(options: InitOptions): string {
+  const { listen } = loadConfig({ dataDir: options.dataDir }, {})
+  const at = listen.lastIndexOf(":")
+  const host = listen.slice(0, at)
+  const isEverywhere = ["0.0.0.0", "[::]", "127.0.0.1"].includes(host)
+  return `http://${isEverywhere ? "localhost" : host}:${listen.slice(at + 1)}`
+}
+
+type Settings = { api_url?: string; auth_token?: string }
+
+function readSettings(path: string): Settings | undefined {
+  if (!existsSync(path)) return undefined
+  const value: unknown = Bun.YAML.parse(readFileSync(path, "utf8"))
+  return typeof value === "object" && value !== null ? (value as Settings) : undefined
+}
+
+function writeSettings(options: {
+  path: string
+  owner: { uid: number; gid: number } | undefined
+  url: string
+  key: string
+}): void {
+  const directory = dirname(options.path)
+  mkdirSync(directory, { recursive: true, mode: 0o700 })
+  writePrivately(options.path, `api_url: ${options.url}\nauth_token: ${options.key}\n`)
+  if (!options.owner) return
+  for (const path of [directory, options.path]) chownSync(path, options.owner.uid, options.owner.gid)
+}
+
+/** Never readable by others, not even for a moment; never half written. */
+function writePrivately(path: string, text: string): void {
+  const beside = `${path}.${process.pid}`
+  writeFileSync(beside, text, { mode: 0o600, flag: "wx" })
+  renameSync(beside, path)
+}
+
+/** A running daemon makes its own templates. */
+async function prepareTemplate({ dataDir, report }: InitOptions): Promise<void> {
+  const config = loadConfig({ dataDir }, {})
+  let lock: Disposable
+  try {
+    lock = lockDataDir(dataDir)
+  } catch (error) {
+    if (!(error instanceof AppError && error.code === "conflict")) throw error
+    report("  the running daemon makes it")
+    return
+  }
+  using _lock = lock
+  const quiet = { info() {}, warn() {}, error: console.error }
+  await using opened = await openCore({ ...config, data_dir: dataDir }, quiet)
+  const { core, accelerator } = opened
+  report(`  accelerator ${accelerator.accelerator}: ${accelerator.reason}`)
+  const [image, kernel] = await Promise.all([
+    core.host.images.readImage(limits.imageDefault),
+    core.host.images.readKernel(),
+  ])
+  await ensureTemplate(core, { image, kernel, cpus: limits.cpusDefault, memoryMib: limits.memoryMibDefault })
+}

@@ -1,0 +1,9 @@
+/** The program's start. Everything but the command line is imported only by the command that needs it, to start fast. */
+
+import { main } from "./cli/cli.ts"
+
+await main(process.argv.slice(2), {
+  serve: async (options) => (await import("./daemon.ts")).serve(options),
+  init: async (options) => (await import("./init.ts")).init(options),
+  openStore: async (options) => (await import("./store/store.ts")).openStore(options),
+})

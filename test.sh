@@ -1,0 +1,100 @@
+#!/bin/bash
+# Runs every test and ends with the line "N passed, N failed". Installs what the tests need, but no daemon and nothing
+# on the PATH; an installed bhatti is not touched. `--unit` leaves out the tests on real machines.
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+log="$root/dist/test.log"
+# shellcheck source=scripts/setup.sh
+source "$root/scripts/setup.sh"
+
+reports=$(mktemp -d)
+passed=0
+failed=0
+
+main() {
+  case ${1:-} in
+    "") local with_machines=yes ;;
+    --unit) local with_machines=no ;;
+    *) fail "usage: ./test.sh [--unit]" ;;
+  esac
+  cd "$root"
+  open_log
+  trap 'report_failure; rm -rf "$reports"' EXIT
+  step "Debian packages" install_packages
+  step "npm packages" install_npm_packages
+  step "build" build
+  give_back
+
+  check "biome and tsc" "$bun" run check
+  check "gofmt" no_output gofmt -l agent
+  check "go vet" go_in_agent vet ./...
+  go_tests
+  bun_tests "unit tests" test
+  [[ $with_machines = no ]] || bun_tests "end-to-end tests" test:e2e
+  printf '%d passed, %d failed\n' "$passed" "$failed" >&3
+  [[ $failed -eq 0 ]]
+}
+
+# check NAME COMMAND...: one pass or one failure.
+check() {
+  local name=$1 started=$EPOCHREALTIME
+  shift
+  if "$@" >"$reports/output" 2>&1; then
+    passed=$((passed + 1))
+    printf '%s: ok (%s s)\n' "$name" "$(seconds_since "$started")" >&3
+  else
+    failed=$((failed + 1))
+    printf '%s: failed\n' "$name" >&3
+    cat "$reports/output" >&3
+  fi
+  cat "$reports/output"
+}
+
+no_output() {
+  local output
+  output=$("$@")
+  printf '%s' "$output"
+  [[ -z $output ]]
+}
+
+go_in_agent() { (cd agent && go "$@"); }
+
+go_tests() {
+  local report="$reports/go.json" status=0 started=$EPOCHREALTIME
+  go_in_agent test -json ./... >"$report" || status=$?
+  grep '"Action":"output"' "$report" | grep -E '"Output":"(\s*---|FAIL|panic)|_test\.go' >&2 || true
+  # Without "Test" it is about a whole package.
+  count "go tests" "$status" "$started" \
+    "$(grep -c '"Action":"pass".*"Test":' "$report" || true)" \
+    "$(grep -c '"Action":"fail".*"Test":' "$report" || true)"
+  [[ $status -eq 0 ]] || grep -o '"Output":".*"' "$report" | tail -n 40 >&3
+}
+
+# bun_tests NAME SCRIPT: a script of package.json that runs `bun test`.
+bun_tests() {
+  local report="$reports/$2.xml" output="$reports/$2.txt" status=0 started=$EPOCHREALTIME head total bad skipped
+  "$bun" run "$2" --reporter=junit --reporter-outfile="$report" >"$output" 2>&1 || status=$?
+  cat "$output"
+  head=$(grep -m 1 '<testsuites' "$report" || true)
+  total=$(attribute tests "$head")
+  bad=$(attribute failures "$head")
+  skipped=$(attribute skipped "$head")
+  count "$1" "$status" "$started" $((total - bad - skipped)) "$bad"
+  [[ $skipped -eq 0 ]] || grep -F '(skip)' "$output" | sed 's/^/  /' >&3 || true
+  [[ $status -eq 0 ]] || cat "$output" >&3
+}
+
+attribute() {
+  if [[ $2 =~ \ $1=\"([0-9]+)\" ]]; then echo "${BASH_REMATCH[1]}"; else echo 0; fi
+}
+
+# count NAME STATUS STARTED PASSED FAILED: a runner that failed without a failed test has broken, which counts as one.
+count() {
+  local bad=$5
+  [[ $2 -eq 0 || $bad -gt 0 ]] || bad=1
+  passed=$((passed + $4))
+  failed=$((failed + bad))
+  printf '%s: %d passed, %d failed (%s s)\n' "$1" "$4" "$bad" "$(seconds_since "$3")" >&3
+}
+
+main "$@"

@@ -1,0 +1,182 @@
+/**
+ * A bhatti of the tests' own: the compiled binary, its own data directory, address and home, real machines. Kernel and
+ * image come from the cache that `test.sh` names; nothing of an installed instance is read or written.
+ */
+
+import { mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync } from "node:fs"
+import { join, resolve } from "node:path"
+
+const root = resolve(import.meta.dir, "../..")
+export const binary = join(root, "dist/bhatti")
+const cacheDir = process.env["BHATTI_TEST_CACHE"] ?? "/var/cache/bhatti"
+
+export type CommandResult = { stdout: string; stderr: string; exitCode: number; ms: number }
+
+export type Installation = AsyncDisposable & {
+  dataDir: string
+  url: string
+  key: string
+  daemonPid(): number
+  /** Runs the command line as a user would. */
+  bhatti(args: string[], options?: CommandOptions): Promise<CommandResult>
+  start(args: string[], options?: CommandOptions): Bun.Subprocess<"pipe", "pipe", "pipe">
+  stopDaemon(signal: "SIGTERM" | "SIGKILL"): Promise<void>
+  startDaemon(): Promise<void>
+  daemonLog(): string
+  addUser(name: string, args?: string[]): Promise<string>
+  /** Pids of this installation's machines. */
+  machines(): number[]
+}
+
+export type CommandOptions = {
+  stdin?: string | Uint8Array
+  env?: Record<string, string>
+  key?: string
+  deadlineMs?: number
+}
+
+const commandDeadlineMs = 120_000
+
+export async function install(options: { config?: string } = {}): Promise<Installation> {
+  // Short, since unix sockets of machines live below it.
+  const home = mkdtempSync("/tmp/bhatti-test-")
+  const dataDir = join(home, "data")
+  const port = await freePort()
+  const url = `http://127.0.0.1:${port}`
+  const environment = { PATH: process.env["PATH"] ?? "/usr/bin:/bin", HOME: home, LC_ALL: "C.UTF-8" }
+  const logPath = join(home, "daemon.log")
+  let daemon: Bun.Subprocess | undefined
+  let key = ""
+
+  const run = async (args: string[], command: CommandOptions = {}): Promise<CommandResult> => {
+    const startedAt = performance.now()
+    const child = installation.start(args, command)
+    if (command.stdin !== undefined) child.stdin.write(command.stdin)
+    child.stdin.end()
+    const timer = setTimeout(() => child.kill("SIGKILL"), command.deadlineMs ?? commandDeadlineMs)
+    const [stdout, stderr, exitCode] = await Promise.all([
+      new Response(child.stdout).text(),
+      new Response(child.stderr).text(),
+      child.exited,
+    ])
+    clearTimeout(timer)
+    return { stdout, stderr, exitCode, ms: performance.now() - startedAt }
+  }
+
+  const installation: Installation = {
+    dataDir,
+    url,
+    get key() {
+      return key
+    },
+    daemonPid: () => daemon?.pid ?? 0,
+    bhatti: run,
+    start: (args, command = {}) =>
+      Bun.spawn([binary, ...args], {
+        env: { ...environment, BHATTI_URL: url, BHATTI_TOKEN: command.key ?? key, ...command.env },
+        cwd: home,
+        stdin: "pipe",
+        stdout: "pipe",
+        stderr: "pipe",
+      }),
+    async stopDaemon(signal) {
+      daemon?.kill(signal)
+      await daemon?.exited
+    },
+    async startDaemon() {
+      daemon = Bun.spawn([binary, "serve", "--data-dir", dataDir, "--listen", `127.0.0.1:${port}`], {
+        env: environment,
+        stdin: "ignore",
+        stdout: Bun.file(logPath),
+        stderr: Bun.file(`${logPath}.stderr`),
+      })
+      const child = daemon
+      await until("the daemon answers", async () => {
+        if (child.exitCode !== null)
+          throw new Error(`the daemon ended: ${readFileSync(`${logPath}.stderr`, "utf8")}`)
+        return (await fetch(`${url}/health`).catch(() => undefined))?.ok === true
+      })
+    },
+    daemonLog: () => readFileSync(logPath, "utf8") + readFileSync(`${logPath}.stderr`, "utf8"),
+    async addUser(name, args = []) {
+      const { stdout, stderr, exitCode } = await run([
+        "user",
+        "create",
+        "--name",
+        name,
+        "--data-dir",
+        dataDir,
+        "--json",
+        ...args,
+      ])
+      if (exitCode !== 0) throw new Error(stderr)
+      return (JSON.parse(stdout) as { key: string }).key
+    },
+    machines: () => machinesOf(dataDir),
+    async [Symbol.asyncDispose]() {
+      if (daemon) {
+        const listed = await run(["list", "--json"])
+        const names =
+          listed.exitCode === 0 ? (JSON.parse(listed.stdout) as { id: string }[]).map(({ id }) => id) : []
+        if (names.length > 0) await run(["destroy", ...names, "--yes"])
+        await installation.stopDaemon("SIGTERM")
+      }
+      for (const pid of machinesOf(dataDir)) process.kill(pid, "SIGKILL")
+      rmSync(home, { recursive: true, force: true })
+    },
+  }
+
+  try {
+    if (options.config !== undefined) {
+      await Bun.write(join(dataDir, "config.yaml"), options.config, { createPath: true })
+    }
+    const made = await run(["init", "--data-dir", dataDir, "--cache-dir", cacheDir], { deadlineMs: 600_000 })
+    if (made.exitCode !== 0) throw new Error(`init failed: ${made.stdout}${made.stderr}`)
+    await installation.startDaemon()
+    key = await installation.addUser("tester", ["--max-sandboxes", "100"])
+    return installation
+  } catch (error) {
+    await installation[Symbol.asyncDispose]()
+    throw error
+  }
+}
+
+/** Machines hold their disk open, and the disk's path names the data directory. */
+function machinesOf(dataDir: string): number[] {
+  const found: number[] = []
+  for (const entry of readdirSync("/proc")) {
+    const pid = Number(entry)
+    if (!Number.isInteger(pid)) continue
+    try {
+      if (!readFileSync(`/proc/${pid}/cmdline`, "utf8").startsWith("/usr/bin/qemu-system")) continue
+      const holds = readdirSync(`/proc/${pid}/fd`).some((fd) =>
+        readlinkSync(`/proc/${pid}/fd/${fd}`).startsWith(dataDir),
+      )
+      if (holds) found.push(pid)
+    } catch (error) {
+      // It may end while it is looked at.
+      if (!["ENOENT", "ESRCH"].includes((error as NodeJS.ErrnoException).code ?? "")) throw error
+    }
+  }
+  return found
+}
+
+async function freePort(): Promise<number> {
+  const server = Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data() {} } })
+  const { port } = server
+  server.stop(true)
+  return port
+}
+
+/** Waits for a condition, with a deadline and a name for it. */
+export async function until(
+  what: string,
+  condition: () => boolean | Promise<boolean>,
+  options: { deadlineMs?: number } = {},
+): Promise<void> {
+  const deadline = Date.now() + (options.deadlineMs ?? 30_000)
+  while (!(await condition())) {
+    if (Date.now() > deadline) throw new Error(`waited in vain: ${what}`)
+    await Bun.sleep(20)
+  }
+}
