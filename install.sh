@@ -138,7 +138,7 @@ launch_daemon() {
     systemctl start bhatti
     return
   fi
-  ulimit -n "$(ulimit -Hn)"
+  ulimit -n "$(ulimit -Hn)" || true
   setsid "$binary" serve --data-dir "$data_dir" </dev/null >>"$daemon_log" 2>&1 3>&- &
   echo $! >"$pid_file"
 }
@@ -180,21 +180,27 @@ wait_until() {
 }
 
 wait_for_health() {
-  local address
-  address=$(sed -n 's/^listen: *//p' "$data_dir/config.yaml")
-  wait_until 60 answers_or_died "${address%:*}" "${address##*:}" || true
-  is_healthy "${address%:*}" "${address##*:}" && [[ -n $(daemon_pid) ]] && return
-  has_systemd || tail -n 10 "$daemon_log"
-  fail "the daemon does not answer on $address" "$advice, and see that no other program uses that address"
+  wait_until 60 answers_or_died || true
+  if ! is_healthy || daemon_is_gone; then
+    has_systemd || tail -n 10 "$daemon_log"
+    fail "the daemon does not answer on $(listen_address)" "$advice, and see that nothing else uses its address"
+  fi
 }
 
-answers_or_died() { [[ -z $(daemon_pid) ]] || is_healthy "$@"; }
+answers_or_died() { daemon_is_gone || is_healthy; }
+
+# HOST:PORT under which this host reaches its daemon.
+listen_address() {
+  sed -n 's/^listen: *//p' "$data_dir/config.yaml" | sed -E 's/^(0\.0\.0\.0|\[::\]|127\.0\.0\.1):/localhost:/'
+}
 
 is_healthy() {
-  local host=$1 line
-  case $host in 0.0.0.0 | '[::]') host=127.0.0.1 ;; esac
+  local address host line
+  address=$(listen_address)
+  host=${address%:*}
+  host=${host#[}
   {
-    exec 4<>"/dev/tcp/$host/$2" || return 1
+    exec 4<>"/dev/tcp/${host%]}/${address##*:}" || return 1
     printf 'GET /health HTTP/1.0\r\nHost: localhost\r\n\r\n' >&4
     read -r -t 5 line <&4 || line=""
     exec 4>&-
@@ -206,7 +212,7 @@ first_sandbox() {
   local name=install-check
   BHATTI_CONFIG=$(caller_home)/.bhatti/config.yaml
   export BHATTI_CONFIG
-  if ! grep -q "^api_url: http://localhost:" "$BHATTI_CONFIG"; then
+  if ! is_own_config "$BHATTI_CONFIG"; then
     say "left out, since $BHATTI_CONFIG is for another host"
     return
   fi
@@ -223,6 +229,8 @@ timed() {
   output=$("$@")
   say "$what: $(((${EPOCHREALTIME/[.,]/} - ${started/[.,]/}) / 1000)) ms${output:+, ${output//$'\n'/ }}"
 }
+
+is_own_config() { grep --quiet --line-regexp --fixed-strings "api_url: http://$(listen_address)" "$1"; }
 
 # Under sudo it is the caller who will use bhatti.
 caller_home() {
@@ -263,9 +271,13 @@ remove_program() {
 }
 
 remove_data() {
-  rm -rf "$data_dir" "$cache_dir"
-  rm -f "$daemon_log" "$(caller_home)/.bhatti/config.yaml"
-  rmdir "$(caller_home)/.bhatti" || true
+  local settings
+  settings=$(caller_home)/.bhatti
+  if is_own_config "$settings/config.yaml"; then
+    rm "$settings/config.yaml"
+    rmdir "$settings" || true
+  fi
+  rm -rf "$data_dir" "$cache_dir" "$daemon_log"
 }
 
 main "$@"

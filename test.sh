@@ -7,7 +7,6 @@ log="$root/dist/test.log"
 # shellcheck source=scripts/setup.sh
 source "$root/scripts/setup.sh"
 
-reports=$(mktemp -d)
 passed=0
 failed=0
 
@@ -19,6 +18,7 @@ main() {
   esac
   cd "$root"
   open_log
+  reports=$(mktemp -d)
   trap 'report_failure; rm -rf "$reports"' EXIT
   step "Debian packages" install_packages
   step "npm packages" install_npm_packages
@@ -52,7 +52,7 @@ check() {
 
 no_output() {
   local output
-  output=$("$@")
+  output=$("$@") || return 1
   printf '%s' "$output"
   [[ -z $output ]]
 }
@@ -62,12 +62,12 @@ go_in_agent() { (cd agent && go "$@"); }
 go_tests() {
   local report="$reports/go.json" status=0 started=$EPOCHREALTIME
   go_in_agent test -json ./... >"$report" || status=$?
-  grep '"Action":"output"' "$report" | grep -E '"Output":"(\s*---|FAIL|panic)|_test\.go' >&2 || true
+  cat "$report"
   # Without "Test" it is about a whole package.
   count "go tests" "$status" "$started" \
     "$(grep -c '"Action":"pass".*"Test":' "$report" || true)" \
     "$(grep -c '"Action":"fail".*"Test":' "$report" || true)"
-  [[ $status -eq 0 ]] || grep -o '"Output":".*"' "$report" | tail -n 40 >&3
+  [[ $status -eq 0 ]] || printf '%b' "$(sed -n 's/.*"Output":"\(.*\)"}$/\1/p' "$report" | tail -n 100)" >&3
 }
 
 # bun_tests NAME SCRIPT: a script of package.json that runs `bun test`.
@@ -81,7 +81,7 @@ bun_tests() {
   skipped=$(attribute skipped "$head")
   count "$1" "$status" "$started" $((total - bad - skipped)) "$bad"
   [[ $skipped -eq 0 ]] || grep -F '(skip)' "$output" | sed 's/^/  /' >&3 || true
-  [[ $status -eq 0 ]] || cat "$output" >&3
+  [[ $status -eq 0 ]] || grep -v '^(pass)' "$output" >&3
 }
 
 attribute() {

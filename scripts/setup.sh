@@ -4,6 +4,7 @@
 # but the Debian packages. The sourcing script sets `root`, the checkout, and `log`, the file that keeps all output.
 
 set -euo pipefail
+: "${root:?}" "${log:?}"
 export PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin" HOME="${HOME:-/root}"
 export DEBIAN_FRONTEND=noninteractive
 
@@ -102,7 +103,8 @@ install_npm_packages() {
   fi
   advice="see that the npm registry can be reached"
   npm ci --prefix "$root" --no-audit --no-fund
-  "$bun" --version
+  # An npm that runs no scripts of packages leaves Bun's own set-up to us.
+  "$bun" --version || node "$root/node_modules/bun/install.js"
   cp "$root/package-lock.json" "$installed"
 }
 

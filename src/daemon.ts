@@ -32,6 +32,9 @@ export async function serve(flags: ConfigFlags): Promise<void> {
   const { core, accelerator } = daemon
   log.info({ version, ...accelerator, data_dir: config.data_dir }, "starting")
 
+  // A bug in one request must not end the daemon for everybody; it is logged with its stack.
+  process.on("unhandledRejection", (error) => log.error({ error }, "unhandled rejection"))
+
   await reconcile(core)
   const app = createApp(core, {
     version,

@@ -3,6 +3,7 @@
  * The only place that ends the process. Exit codes: 0 done, 1 error, 2 wrong usage, 141 the reader of our output has gone; `exec` adds its own.
  */
 
+import { connect } from "../client/client.ts"
 import { AppError } from "../contract/errors.ts"
 import { type Parsed, parseArguments } from "./arguments.ts"
 import type { Command } from "./command.ts"
@@ -10,7 +11,7 @@ import type { CommandEntry } from "./commands/index.ts"
 import { type Found, findCommand } from "./find-command.ts"
 import type { Operator } from "./operator.ts"
 import { isBrokenPipe, Output } from "./output.ts"
-import { loadSettings, type Settings } from "./settings.ts"
+import { type ClientFile, loadSettings, readClientFile, type Settings } from "./settings.ts"
 
 const exitFailed = 1
 const exitUsage = 2
@@ -18,11 +19,11 @@ const exitUsage = 2
 const exitBrokenPipe = 141
 
 export async function main(argv: readonly string[], operator: Operator): Promise<never> {
-  const out = new Output()
-  process.exit(await runGuarded(argv, { operator, out }))
+  const surroundings = { operator, out: new Output(), clientFile: readClientFile(process.env) }
+  process.exit(await runGuarded(argv, surroundings))
 }
 
-type Surroundings = { operator: Operator; out: Output }
+type Surroundings = { operator: Operator; out: Output; clientFile: Promise<ClientFile> }
 
 async function runGuarded(argv: readonly string[], surroundings: Surroundings): Promise<number> {
   try {
@@ -54,12 +55,16 @@ async function runCommandLine(argv: readonly string[], surroundings: Surrounding
   return await run(read.command, read.parsed, surroundings)
 }
 
-async function run(command: Command, parsed: Parsed, { operator, out }: Surroundings): Promise<number> {
+async function run(
+  command: Command,
+  parsed: Parsed,
+  { operator, out, clientFile }: Surroundings,
+): Promise<number> {
   const { args, rest, options, common } = parsed
-  const settings = (): Promise<Settings> => loadSettings(common, process.env)
+  const settings = (): Promise<Settings> => loadSettings(common, process.env, clientFile)
   const context = { args, rest, options: options as never, isJson: common.json, out }
   if (command.kind === "host") return (await command.run({ ...context, operator, settings })) ?? 0
-  const [{ connect }, found] = await Promise.all([import("../client/client.ts"), settings()])
+  const found = await settings()
   const client = connect({ url: found.url, token: found.token })
   const reportKnown = (error: AppError) => report(out, withKeyHint(error, found))
   try {

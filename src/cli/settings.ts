@@ -15,25 +15,39 @@ export type Settings = {
 
 export type Environment = Readonly<Record<string, string | undefined>>
 
+/** The configuration file as found, not yet looked at: reading starts with the process, long before it is needed. */
+export type ClientFile = {
+  path: string
+  isNamedByUser: boolean
+  content: { text: string | undefined } | { cause: unknown }
+}
+
+export async function readClientFile(env: Environment): Promise<ClientFile> {
+  const named = env.BHATTI_CONFIG
+  const path = named || `${await homeDir(env)}/.bhatti/config.yaml`
+  return { path, isNamedByUser: Boolean(named), content: await readIfAny(path) }
+}
+
 export async function loadSettings(
   flags: { url: string | undefined; token: string | undefined },
   env: Environment,
+  reading: Promise<ClientFile> = readClientFile(env),
 ): Promise<Settings> {
-  const file = await readClientFile(env)
+  const file = await reading
+  const fields = fieldsOf(file)
   const url = firstSet([
     [flags.url, "--url"],
-    [file.apiUrl, file.path],
+    [textField(fields, "api_url", file.path), file.path],
     [env.BHATTI_URL, "BHATTI_URL"],
-    [defaultApiUrl, "the default"],
-  ])
+  ]) ?? { value: defaultApiUrl, source: "the default" }
   const token = firstSet([
     [flags.token, "--token"],
-    [file.authToken, file.path],
+    [textField(fields, "auth_token", file.path), file.path],
     [env.BHATTI_TOKEN, "BHATTI_TOKEN"],
   ])
   return {
-    url: normalUrl(url?.value ?? defaultApiUrl, url?.source ?? ""),
-    token: token === undefined ? undefined : checkedToken(token.value, token.source),
+    url: normalUrl(url.value, url.source),
+    token: token && checkedToken(token.value, token.source),
     tokenSource: token?.source,
   }
 }
@@ -45,41 +59,26 @@ function firstSet(
   return undefined
 }
 
-type ClientFile = { path: string; apiUrl: string | undefined; authToken: string | undefined }
-
-async function readClientFile(env: Environment): Promise<ClientFile> {
-  const named = env.BHATTI_CONFIG
-  const path = named || `${await homeDir(env)}/.bhatti/config.yaml`
-  const text = await readTextIfAny(path)
-  if (text === undefined) {
-    if (named)
-      throw new AppError("invalid", `no configuration file at ${path}, which BHATTI_CONFIG names`, {
-        hint: "bhatti setup   (or unset BHATTI_CONFIG)",
-      })
-    return { path, apiUrl: undefined, authToken: undefined }
-  }
-  const fields = parseYaml(text, path)
-  return {
-    path,
-    apiUrl: textField(fields, "api_url", path),
-    authToken: textField(fields, "auth_token", path),
-  }
-}
-
-async function readTextIfAny(path: string): Promise<string | undefined> {
+async function readIfAny(path: string): Promise<ClientFile["content"]> {
   try {
-    return await Bun.file(path).text()
-  } catch (error) {
-    const code = error instanceof Error ? Reflect.get(error, "code") : undefined
-    if (code === "ENOENT" || code === "ENOTDIR") return undefined
-    throw badFile(path, `cannot be read (${String(code)})`, error)
+    return { text: await Bun.file(path).text() }
+  } catch (cause) {
+    const code = errorCode(cause)
+    return code === "ENOENT" || code === "ENOTDIR" ? { text: undefined } : { cause }
   }
 }
 
-function parseYaml(text: string, path: string): object {
+function fieldsOf({ path, isNamedByUser, content }: ClientFile): object {
+  if ("cause" in content) throw badFile(path, `cannot be read (${errorCode(content.cause)})`, content.cause)
+  if (content.text === undefined) {
+    if (!isNamedByUser) return {}
+    throw new AppError("invalid", `no configuration file at ${path}, which BHATTI_CONFIG names`, {
+      hint: "unset BHATTI_CONFIG, or write the file with: bhatti setup",
+    })
+  }
   let value: unknown
   try {
-    value = Bun.YAML.parse(text)
+    value = Bun.YAML.parse(content.text)
   } catch (error) {
     throw badFile(path, "is not valid YAML", error)
   }
@@ -87,6 +86,11 @@ function parseYaml(text: string, path: string): object {
   if (typeof value !== "object" || Array.isArray(value))
     throw badFile(path, "must hold lines of `key: value`")
   return value
+}
+
+function errorCode(error: unknown): string | undefined {
+  const code: unknown = error instanceof Error ? Reflect.get(error, "code") : undefined
+  return typeof code === "string" ? code : undefined
 }
 
 function textField(fields: object, key: string, path: string): string | undefined {

@@ -69,7 +69,11 @@ async function startMachine(
 
   const growDisk = record.diskMib > spec.image.diskMib
   try {
-    if (growDisk) await machines.growDisk(machine, record.diskMib)
+    if (growDisk) {
+      // Before the state is loaded QEMU's disks are inactive, and resizing one ends it.
+      await guest.waitReady({ deadlineMs: readyDeadlineMs })
+      await machines.growDisk(machine, record.diskMib)
+    }
     await Promise.race([
       guest.personalise(newIdentity(record, { growDisk }), { deadlineMs: readyDeadlineMs }),
       guest.closed.then(({ reason }) => {

@@ -98,7 +98,10 @@ export class ExecSocket {
       timeoutSec: start.timeout_sec,
     })
     // Input may arrive while the sandbox is being found; it waits its turn behind this.
-    this.#inputDone = begun.then(() => undefined)
+    this.#inputDone = begun.then(
+      () => undefined,
+      () => undefined,
+    )
     const running = await begun
     this.#running = running
     if (this.#isClosed) return running.process.kill()

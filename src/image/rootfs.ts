@@ -127,7 +127,8 @@ ${recipe.customize}`
  * - The bind mount hides /proc, /sys and /dev, which mmdebstrap has mounted into the tree.
  * - \`^resize_inode\` is not set and the default reserve stays: disks are grown in the running guest.
  * - Inode tables count as zeroed, being holes, so no guest kernel writes 128 MiB of zeros into its overlay.
- * - A small journal, since every sandbox's overlay stores what passes through it; no blocks reserved for root.
+ * - A small journal, since every sandbox's overlay stores what passes through it; below 32 MiB one transaction cannot
+ *   hold what growing the filesystem writes. No blocks reserved for root.
  */
 function diskHook(recipe: Recipe): string {
   return `#!/bin/sh
@@ -135,7 +136,7 @@ set -eu
 mkdir "$BHATTI_TREE"
 mount --bind "$1" "$BHATTI_TREE"
 truncate --size=${recipe.sizeMib}M "$BHATTI_DISK"
-mke2fs -q -F -t ext4 -b 4096 -m 0 -J size=16 -L bhatti -E lazy_itable_init=0,lazy_journal_init=0 -d "$BHATTI_TREE" "$BHATTI_DISK"
+mke2fs -q -F -t ext4 -b 4096 -m 0 -J size=32 -L bhatti -E lazy_itable_init=0,lazy_journal_init=0 -d "$BHATTI_TREE" "$BHATTI_DISK"
 umount "$BHATTI_TREE"
 `
 }

@@ -104,8 +104,8 @@ export class FakeDaemon implements Disposable {
     if (this.createError)
       return failure(this.createError.code, this.createError.message, this.createError.hint)
     const input = CreateSandbox.parse(await request.json())
-    const { env: _, ...fields } = input
-    return Response.json(this.addSandbox(input.name ?? "generated", fields), { status: 201 })
+    const { env: _, name = "generated", ...fields } = input
+    return Response.json(this.addSandbox(name, fields), { status: 201 })
   }
 }
 
