@@ -1,5 +1,5 @@
 /**
- * Ctrl-C and SIGTERM while a command runs in a sandbox.
+ * Signals while a command runs in a sandbox: Ctrl-C and SIGTERM are passed on, SIGHUP and SIGQUIT end us in good order.
  *
  *   1st signal ──► sent to the command ──► it ends or prints: its own business
  *                                     └──► nothing for a while ─┐
@@ -22,6 +22,8 @@ export class Interrupts {
   readonly #giveUp: () => void
   readonly #onInterrupt = () => this.#receive("INT")
   readonly #onTerminate = () => this.#receive("TERM")
+  readonly #onHangup = () => this.#leave(129)
+  readonly #onQuit = () => this.#leave(131)
   #timer: Timer | undefined
   #wasForwarded = false
 
@@ -32,6 +34,8 @@ export class Interrupts {
     this.#run = run
     process.on("SIGINT", this.#onInterrupt)
     process.on("SIGTERM", this.#onTerminate)
+    process.on("SIGHUP", this.#onHangup)
+    process.on("SIGQUIT", this.#onQuit)
   }
 
   /** The command printed something: it is alive and may handle the signal as it likes. */
@@ -45,6 +49,8 @@ export class Interrupts {
     clearTimeout(this.#timer)
     process.off("SIGINT", this.#onInterrupt)
     process.off("SIGTERM", this.#onTerminate)
+    process.off("SIGHUP", this.#onHangup)
+    process.off("SIGQUIT", this.#onQuit)
   }
 
   #receive(signal: "INT" | "TERM"): void {
@@ -53,6 +59,12 @@ export class Interrupts {
     this.#wasForwarded = true
     this.#run.signal(signal)
     this.#timer = setTimeout(() => this.#kill(signal), reactionMs)
+  }
+
+  /** The daemon kills the command when our connection ends with us. */
+  #leave(exitCode: number): void {
+    this.exitCode = exitCode
+    this.#giveUp()
   }
 
   #kill(signal: "INT" | "TERM"): void {

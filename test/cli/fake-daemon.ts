@@ -147,6 +147,7 @@ export class FakeRun {
   input = new Uint8Array(0)
   isClosed = false
   unacknowledgedMax = 0
+  sentBytes = 0
   readonly #isSandboxThere: boolean
   readonly #sandbox: string
   #inputBytes = 0
@@ -208,6 +209,7 @@ export class FakeRun {
     frame[0] = channel
     frame.set(bytes, 1)
     this.#unacknowledged += bytes.length
+    this.sentBytes += bytes.length
     this.unacknowledgedMax = Math.max(this.unacknowledgedMax, this.#unacknowledged)
     socket.sendBinary(frame)
   }
