@@ -85,11 +85,10 @@ initialise() {
 }
 
 start_daemon() {
-  advice="read $daemon_log"
+  advice=$(where_the_daemon_talks)
   if has_systemd; then
     write_unit
     systemctl enable bhatti
-    advice="read the output of: journalctl -u bhatti"
   fi
   local pid
   pid=$(daemon_pid)
@@ -101,6 +100,10 @@ start_daemon() {
     launch_daemon
   fi
   wait_for_health
+}
+
+where_the_daemon_talks() {
+  if has_systemd; then echo "read what journalctl -u bhatti prints"; else echo "read $daemon_log"; fi
 }
 
 has_systemd() { [[ -d /run/systemd/system ]]; }
@@ -180,6 +183,8 @@ wait_until() {
 }
 
 wait_for_health() {
+  # Between fork and exec it is not the daemon yet.
+  wait_until 5 daemon_runs || true
   wait_until 60 answers_or_died || true
   if ! is_healthy || daemon_is_gone; then
     has_systemd || tail -n 10 "$daemon_log"
@@ -189,9 +194,11 @@ wait_for_health() {
 
 answers_or_died() { daemon_is_gone || is_healthy; }
 
+daemon_runs() { ! daemon_is_gone; }
+
 # HOST:PORT under which this host reaches its daemon.
 listen_address() {
-  sed -n 's/^listen: *//p' "$data_dir/config.yaml" | sed -E 's/^(0\.0\.0\.0|\[::\]|127\.0\.0\.1):/localhost:/'
+  sed -n 's/^listen: *//p' "$data_dir/config.yaml" | sed -E 's/^(0\.0\.0\.0|\[::\]):/127.0.0.1:/'
 }
 
 is_healthy() {
@@ -210,6 +217,7 @@ is_healthy() {
 
 first_sandbox() {
   local name=install-check
+  advice=$(where_the_daemon_talks)
   BHATTI_CONFIG=$(caller_home)/.bhatti/config.yaml
   export BHATTI_CONFIG
   if ! is_own_config "$BHATTI_CONFIG"; then
@@ -230,7 +238,11 @@ timed() {
   say "$what: $(((${EPOCHREALTIME/[.,]/} - ${started/[.,]/}) / 1000)) ms${output:+, ${output//$'\n'/ }}"
 }
 
-is_own_config() { grep --quiet --line-regexp --fixed-strings "api_url: http://$(listen_address)" "$1"; }
+is_own_config() {
+  local address
+  address=$(listen_address)
+  grep --quiet --line-regexp --fixed-strings "api_url: http://${address/#127.0.0.1:/localhost:}" "$1"
+}
 
 # Under sudo it is the caller who will use bhatti.
 caller_home() {

@@ -57,7 +57,8 @@ no_output() {
   [[ -z $output ]]
 }
 
-go_in_agent() { (cd agent && go "$@"); }
+# As the agent is built, and so without need of a C compiler.
+go_in_agent() { (cd agent && CGO_ENABLED=0 go "$@"); }
 
 go_tests() {
   local report="$reports/go.json" status=0 started=$EPOCHREALTIME
@@ -73,6 +74,7 @@ go_tests() {
 # bun_tests NAME SCRIPT: a script of package.json that runs `bun test`.
 bun_tests() {
   local report="$reports/$2.xml" output="$reports/$2.txt" status=0 started=$EPOCHREALTIME head total bad skipped
+  printf '%s ...\n' "$1" >&3
   "$bun" run "$2" --reporter=junit --reporter-outfile="$report" >"$output" 2>&1 || status=$?
   cat "$output"
   head=$(grep -m 1 '<testsuites' "$report" || true)

@@ -34,7 +34,7 @@ var bootSteps = []bootStep{
 	{"kernel settings", false, setKernelDefaults},
 	{"loopback", false, func() error { return withCard("lo", card.up) }},
 	{"user", true, func() error { return makeUser("/") }},
-	{"workspace", false, func() error { return makeWorkspace("/") }},
+	{"folders", false, func() error { return makeFolders("/") }},
 }
 
 // boot runs the steps. It returns the failures of those that were not necessary.

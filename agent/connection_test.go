@@ -1,3 +1,5 @@
+// A connection: preambles, order, broken rules, bounds, and what becomes of commands when it ends.
+
 package main
 
 import (

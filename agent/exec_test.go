@@ -1,3 +1,5 @@
+// Commands with pipes: their ends, their streams within the windows, their users, and what cannot start.
+
 package main
 
 import (

@@ -48,12 +48,19 @@ const (
 	routeHost    = 4
 )
 
+// cardName is kept once it was found: a clone has its template's card, and looking through sysfs takes a while there.
+var cardName string
+
 // setNetwork gives the card its identity, or keeps it down when there is none.
 func setNetwork(network *wire.Network) error {
-	name, err := networkCard("/sys/class/net")
-	if err != nil {
-		return err
+	if cardName == "" {
+		found, err := networkCard("/sys/class/net")
+		if err != nil {
+			return err
+		}
+		cardName = found
 	}
+	name := cardName
 	if network == nil {
 		if name == "" {
 			return nil

@@ -1,3 +1,5 @@
+// Commands with a terminal.
+
 package main
 
 import (

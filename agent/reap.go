@@ -100,12 +100,12 @@ func peekExited() (int, error) {
 		exited  = 4
 		pidWord = 4 // after si_signo, si_errno, si_code and padding
 	)
-	var info [32]int32
+	var ended [32]int32
 	for {
-		_, _, errno := syscall.Syscall6(syscall.SYS_WAITID, all, 0, uintptr(unsafe.Pointer(&info)), exited|noWait, 0, 0)
+		_, _, errno := syscall.Syscall6(syscall.SYS_WAITID, all, 0, uintptr(unsafe.Pointer(&ended)), exited|noWait, 0, 0)
 		switch errno {
 		case 0:
-			return int(info[pidWord]), nil
+			return int(ended[pidWord]), nil
 		case syscall.EINTR:
 		default:
 			return 0, errno

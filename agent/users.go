@@ -157,15 +157,14 @@ func makeHome(root string, id int) error {
 	})
 }
 
-// makeWorkspace makes the folder that commands start in.
-func makeWorkspace(root string) error {
-	if err := os.Chmod(filepath.Join(root, "tmp"), os.ModeSticky|0o777); err != nil {
-		if err := os.Mkdir(filepath.Join(root, "tmp"), 0o777); err != nil {
-			return err
-		}
-		if err := os.Chmod(filepath.Join(root, "tmp"), os.ModeSticky|0o777); err != nil {
-			return err
-		}
+// makeFolders makes what every command may write to: /tmp and the folder that commands start in.
+func makeFolders(root string) error {
+	temporary := filepath.Join(root, "tmp")
+	if err := os.MkdirAll(temporary, 0o777); err != nil {
+		return err
+	}
+	if err := os.Chmod(temporary, os.ModeSticky|0o777); err != nil {
+		return err
 	}
 	folder := filepath.Join(root, workspace)
 	if err := os.Mkdir(folder, 0o755); err != nil {

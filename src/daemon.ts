@@ -91,7 +91,19 @@ export async function openCore(config: Config, log: Log): Promise<OpenedCore> {
     guests: { open: openGuest },
     network,
   }
-  const core = newCore({ store, host, log, settings: { diskReserveMib: config.disk_reserve_mb } })
+  const core = newCore({
+    store,
+    host,
+    log,
+    settings: {
+      diskReserveMib: config.disk_reserve_mb,
+      publicAddress: {
+        scheme: "http",
+        domain: config.domain,
+        port: Number(config.listen.slice(config.listen.lastIndexOf(":") + 1)),
+      },
+    },
+  })
   undo.defer(() => {
     for (const guest of core.guests.values()) guest.close()
     core.guests.clear()

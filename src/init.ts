@@ -6,7 +6,6 @@
 import { chmodSync, chownSync, existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs"
 import { cpus, totalmem } from "node:os"
 import { dirname, join } from "node:path"
-import { generateX25519Identity } from "age-encryption"
 import agentFile from "../dist/lohar" with { type: "file" }
 import { loadConfig } from "./config.ts"
 import { AppError } from "./contract/errors.ts"
@@ -48,7 +47,6 @@ export async function init(options: InitOptions): Promise<void> {
 
   await step("data directory, keys and users", async () => {
     prepareDirectory(options)
-    await prepareAgeKey(dataDir)
     const store = await openStore({ dataDir })
     try {
       await prepareAdmin(store, options)
@@ -88,11 +86,6 @@ function prepareDirectory({ dataDir, listen }: InitOptions): void {
     path,
     `# The daemon's configuration; docs/OPERATING.md lists every key.\nlisten: ${listen ?? defaultListen}\n`,
   )
-}
-
-async function prepareAgeKey(dataDir: string): Promise<void> {
-  const path = join(dataDir, "age.key")
-  if (!existsSync(path)) writePrivately(path, `${await generateX25519Identity()}\n`)
 }
 
 async function prepareAdmin(store: Store, options: InitOptions): Promise<void> {

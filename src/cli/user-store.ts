@@ -1,5 +1,6 @@
 /** The user commands' way to the local database. */
 
+import { AppError } from "../contract/errors.ts"
 import { defaultDataDir } from "../contract/limits.ts"
 import type { Options } from "./command.ts"
 import type { Operator, UserStore } from "./operator.ts"
@@ -13,8 +14,26 @@ export async function withUserStore<Result>(
   options: { dataDir: string | undefined },
   use: (users: UserStore["users"]) => Promise<Result>,
 ): Promise<Result> {
-  const store = await operator.openStore({ dataDir: options.dataDir ?? defaultDataDir })
+  const store = await openStore(operator, options.dataDir ?? defaultDataDir)
   await using closing = new AsyncDisposableStack()
   closing.defer(() => store.close())
   return await use(store.users)
+}
+
+async function openStore(operator: Operator, dataDir: string): Promise<UserStore> {
+  try {
+    return await operator.openStore({ dataDir })
+  } catch (cause) {
+    if (cause instanceof AppError) throw cause
+    const code: unknown = cause instanceof Error ? Reflect.get(cause, "code") : undefined
+    throw new AppError(
+      "unavailable",
+      `cannot open the database in ${dataDir} (${code ?? "unknown reason"})`,
+      {
+        cause,
+        hint: "users are managed by the operator, on the daemon's host, with sudo",
+        retryable: false,
+      },
+    )
+  }
 }

@@ -30,12 +30,19 @@ type ParamsOf<E extends Endpoint> = [PathParameter<E["path"]>] extends [never]
   : { params: Record<PathParameter<E["path"]>, string> }
 type QueryOf<E> = E extends { query: infer Query extends z.ZodType } ? { query: z.input<Query> } : unknown
 type BodyOf<E> = E extends { body: infer Body extends z.ZodType } ? { body: z.input<Body> } : unknown
-type Input<E extends Endpoint> = ParamsOf<E> & QueryOf<E> & BodyOf<E> & { signal?: AbortSignal }
+type BytesOf<E> = E extends { bodyBytes: true } ? { bytes: Bytes } : unknown
+type Input<E extends Endpoint> = ParamsOf<E> & QueryOf<E> & BodyOf<E> & BytesOf<E> & { signal?: AbortSignal }
+
+/** What can be sent as it is; a stream is sent as it comes. */
+export type Bytes = Uint8Array<ArrayBuffer> | Blob | ReadableStream<Uint8Array> | string
+
+/** Where the answer is bytes, the caller reads the response itself. */
+type Reply<E extends Endpoint> = E extends { replyBytes: true } ? Response : z.output<E["reply"]>
 
 type Call<E extends Endpoint> =
   Record<never, never> extends Input<E>
-    ? (input?: Input<E>) => Promise<z.output<E["reply"]>>
-    : (input: Input<E>) => Promise<z.output<E["reply"]>>
+    ? (input?: Input<E>) => Promise<Reply<E>>
+    : (input: Input<E>) => Promise<Reply<E>>
 
 type SocketName = { [Name in keyof Api]: Api[Name] extends { socket: unknown } ? Name : never }[keyof Api]
 
@@ -44,10 +51,15 @@ export type Client = { readonly [Name in Exclude<keyof Api, SocketName>]: Call<A
   execStream(id: string, start: ExecStreamStart): ExecStream
 }
 
+/** Operations whose answer is bytes; the compiler checks the list against the contract. */
+const byteReplies: ReadonlySet<RouteName> = new Set<ByteReplyName>(["readFile", "readArchive"])
+type ByteReplyName = { [Name in keyof Api]: Api[Name] extends { replyBytes: true } ? Name : never }[keyof Api]
+
 type AnyInput = {
   params?: Record<string, string>
   query?: Record<string, unknown>
   body?: unknown
+  bytes?: Bytes
   signal?: AbortSignal
 }
 
@@ -59,13 +71,12 @@ export function connect(options: ClientOptions): Client {
 
   async function call(name: RouteName, input: AnyInput = {}): Promise<unknown> {
     const { method, path } = fillRoute(name, input.params)
+    const content = input.bytes ?? (input.body === undefined ? undefined : JSON.stringify(input.body))
+    const type = input.bytes === undefined ? "application/json" : "application/octet-stream"
     const init: BunFetchRequestInit = {
       method,
-      headers: {
-        ...authorization,
-        ...(input.body === undefined ? {} : { "content-type": "application/json" }),
-      },
-      ...(input.body === undefined ? {} : { body: JSON.stringify(input.body) }),
+      headers: { ...authorization, ...(content === undefined ? {} : { "content-type": type }) },
+      ...(content === undefined ? {} : { body: content }),
       ...(input.signal === undefined ? {} : { signal: input.signal }),
       // Bun gives up after five minutes otherwise; a buffered exec may take a day.
       timeout: false,
@@ -78,7 +89,8 @@ export function connect(options: ClientOptions): Client {
       throw failureOfConnection(error, base)
     }
     if (!response.ok) throw await failureOfResponse(response, base)
-    if (response.status === 204) return undefined
+    if (byteReplies.has(name)) return response
+    if (response.status === 204) return null
     try {
       return await response.json()
     } catch (error) {

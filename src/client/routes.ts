@@ -14,6 +14,23 @@ export const routes: { readonly [Name in keyof Api]: `${Api[Name]["method"]} ${A
   destroySandbox: "DELETE /sandboxes/:id",
   exec: "POST /sandboxes/:id/exec",
   execSocket: "GET /sandboxes/:id/exec/ws",
+  shellSocket: "GET /sandboxes/:id/ws",
+  listSessions: "GET /sandboxes/:id/sessions",
+  killSession: "POST /sandboxes/:id/sessions/:session/kill",
+  readFile: "GET /sandboxes/:id/files",
+  writeFile: "PUT /sandboxes/:id/files",
+  removeFile: "DELETE /sandboxes/:id/files",
+  makeDirectory: "POST /sandboxes/:id/files/mkdir",
+  moveFile: "POST /sandboxes/:id/files/mv",
+  readArchive: "GET /sandboxes/:id/archive",
+  writeArchive: "PUT /sandboxes/:id/archive",
+  listSecrets: "GET /secrets",
+  setSecret: "POST /secrets",
+  deleteSecret: "DELETE /secrets/:name",
+  listPorts: "GET /sandboxes/:id/ports",
+  publishPort: "POST /sandboxes/:id/publish",
+  listPublished: "GET /sandboxes/:id/publish",
+  unpublishPort: "DELETE /sandboxes/:id/publish/:port",
 }
 
 export type RouteName = keyof typeof routes

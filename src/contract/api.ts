@@ -8,7 +8,28 @@
 import { z } from "zod"
 import { endpoint } from "./endpoint.ts"
 import { Exec, ExecClientMessage, ExecEvent, ExecResult, ExecServerMessage, ExecStart } from "./exec.ts"
+import {
+  ArchiveQuery,
+  Done,
+  FileEntry,
+  MakeDirectory,
+  MoveFile,
+  ReadFileQuery,
+  RemoveFileQuery,
+  Unpacked,
+  WriteFileQuery,
+} from "./file.ts"
+import { ListeningPort, Publish, PublishedPort } from "./publish.ts"
 import { CreateSandbox, DestroyedSandbox, Sandbox } from "./sandbox.ts"
+import { DeletedSecret, Secret, SetSecret } from "./secret.ts"
+import {
+  KilledSession,
+  KillSession,
+  Session,
+  ShellClientMessage,
+  ShellQuery,
+  ShellServerMessage,
+} from "./session.ts"
 import { Health, Version } from "./system.ts"
 
 export const api = {
@@ -72,6 +93,141 @@ export const api = {
     reply: z.never(),
     status: 101,
     socket: { start: ExecStart, client: ExecClientMessage, server: ExecServerMessage },
+  }),
+  shellSocket: endpoint({
+    method: "GET",
+    path: "/sandboxes/:id/ws",
+    summary: "A terminal in the sandbox over a WebSocket; closing it leaves the session running",
+    query: ShellQuery,
+    reply: z.never(),
+    status: 101,
+    socket: { start: z.never(), client: ShellClientMessage, server: ShellServerMessage },
+  }),
+  listSessions: endpoint({
+    method: "GET",
+    path: "/sandboxes/:id/sessions",
+    summary: "Sessions of the sandbox, oldest first",
+    reply: z.array(Session),
+    status: 200,
+  }),
+  killSession: endpoint({
+    method: "POST",
+    path: "/sandboxes/:id/sessions/:session/kill",
+    summary: "Send a signal to a session, KILL if none is named",
+    body: KillSession,
+    reply: KilledSession,
+    status: 200,
+  }),
+  readFile: endpoint({
+    method: "GET",
+    path: "/sandboxes/:id/files",
+    summary: "A file's bytes, a directory's entries, or what a file is",
+    query: ReadFileQuery,
+    reply: z.union([FileEntry, z.array(FileEntry)]),
+    replyBytes: true,
+    status: 200,
+  }),
+  writeFile: endpoint({
+    method: "PUT",
+    path: "/sandboxes/:id/files",
+    summary: "Write a file as a whole: readers see the old one or the new one",
+    query: WriteFileQuery,
+    bodyBytes: true,
+    reply: Done,
+    status: 200,
+  }),
+  removeFile: endpoint({
+    method: "DELETE",
+    path: "/sandboxes/:id/files",
+    summary: "Remove a file or a directory",
+    query: RemoveFileQuery,
+    reply: Done,
+    status: 200,
+  }),
+  makeDirectory: endpoint({
+    method: "POST",
+    path: "/sandboxes/:id/files/mkdir",
+    summary: "Make a directory",
+    body: MakeDirectory,
+    reply: Done,
+    status: 200,
+  }),
+  moveFile: endpoint({
+    method: "POST",
+    path: "/sandboxes/:id/files/mv",
+    summary: "Move or rename a file or a directory",
+    body: MoveFile,
+    reply: Done,
+    status: 200,
+  }),
+  readArchive: endpoint({
+    method: "GET",
+    path: "/sandboxes/:id/archive",
+    summary: "A file or directory as a tar stream",
+    query: ArchiveQuery,
+    reply: z.never(),
+    replyBytes: true,
+    status: 200,
+  }),
+  writeArchive: endpoint({
+    method: "PUT",
+    path: "/sandboxes/:id/archive",
+    summary: "Unpack a tar stream below a directory",
+    query: ArchiveQuery,
+    bodyBytes: true,
+    reply: Unpacked,
+    status: 200,
+  }),
+  listSecrets: endpoint({
+    method: "GET",
+    path: "/secrets",
+    summary: "Names of your secrets; values are never shown",
+    reply: z.array(Secret),
+    status: 200,
+  }),
+  setSecret: endpoint({
+    method: "POST",
+    path: "/secrets",
+    summary: "Set a secret; sandboxes that have the old value keep it",
+    body: SetSecret,
+    reply: Secret,
+    status: 201,
+  }),
+  deleteSecret: endpoint({
+    method: "DELETE",
+    path: "/secrets/:name",
+    summary: "Delete a secret",
+    reply: DeletedSecret,
+    status: 200,
+  }),
+  listPorts: endpoint({
+    method: "GET",
+    path: "/sandboxes/:id/ports",
+    summary: "TCP ports that something in the sandbox listens on",
+    reply: z.array(ListeningPort),
+    status: 200,
+  }),
+  publishPort: endpoint({
+    method: "POST",
+    path: "/sandboxes/:id/publish",
+    summary: "Give a port of the sandbox a public URL",
+    body: Publish,
+    reply: PublishedPort,
+    status: 201,
+  }),
+  listPublished: endpoint({
+    method: "GET",
+    path: "/sandboxes/:id/publish",
+    summary: "Published ports of the sandbox",
+    reply: z.array(PublishedPort),
+    status: 200,
+  }),
+  unpublishPort: endpoint({
+    method: "DELETE",
+    path: "/sandboxes/:id/publish/:port",
+    summary: "Take a port's public URL away, for open connections too",
+    reply: z.null(),
+    status: 204,
   }),
 } as const
 

@@ -11,7 +11,11 @@ export type Endpoint = {
   isPublic?: true
   query?: z.ZodType
   body?: z.ZodType
+  /** The body is bytes, streamed; not JSON. */
+  bodyBytes?: true
   reply: z.ZodType
+  /** The good answer is, or can be, bytes. */
+  replyBytes?: true
   /** Status of the good answer. */
   status: 200 | 201 | 204 | 101
   /** Content type of a streamed alternative to the JSON answer, and the shape of one event in it. */

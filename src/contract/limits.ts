@@ -32,6 +32,15 @@ export const limits = {
   envVarsMax: 256,
   envBytesMax: 64 * 1024,
   labelsMax: 16,
+  secretsMax: 100,
+  secretBytesMax: 32 * 1024,
+  initScriptBytesMax: 64 * 1024,
+  createFilesMax: 32,
+
+  /** One written file; an archive may be larger. */
+  fileBytesMax: 100 * 1024 * 1024,
+  directoryEntriesMax: 100_000,
+  publishedPortsMax: 20,
 
   requestBodyBytesMax: 1024 * 1024,
   requestIdPattern: /^[A-Za-z0-9._-]{1,64}$/,

@@ -53,9 +53,7 @@ function operation(options: { name: string; endpoint: Endpoint; components: Comp
     summary: endpoint.summary,
     ...(endpoint.isPublic ? { security: [] } : {}),
     ...(parameters.length === 0 ? {} : { parameters }),
-    ...(endpoint.body === undefined
-      ? {}
-      : { requestBody: { required: true, content: jsonContent(components.schema(endpoint.body, "input")) } }),
+    ...requestBody(endpoint, components),
     ...(endpoint.socket === undefined
       ? {}
       : { description: socketText, ...socketSchemas(endpoint, components) }),
@@ -66,13 +64,23 @@ function operation(options: { name: string; endpoint: Endpoint; components: Comp
   }
 }
 
+const bytes = { "application/octet-stream": { schema: {} } }
+
+function requestBody(endpoint: Endpoint, components: Components): Json {
+  if (endpoint.bodyBytes) return { requestBody: { required: true, content: bytes } }
+  if (endpoint.body === undefined) return {}
+  return { requestBody: { required: true, content: jsonContent(components.schema(endpoint.body, "input")) } }
+}
+
 function goodResponse(endpoint: Endpoint, components: Components): Json {
   if (endpoint.socket !== undefined) return { description: "Switched to the WebSocket protocol" }
   if (endpoint.status === 204) return { description: "Done" }
+  const hasJson = !(endpoint.reply instanceof z.ZodNever)
   return {
     description: "Done",
     content: {
-      ...jsonContent(components.schema(endpoint.reply, "output")),
+      ...(hasJson ? jsonContent(components.schema(endpoint.reply, "output")) : {}),
+      ...(endpoint.replyBytes ? bytes : {}),
       ...(endpoint.stream === undefined
         ? {}
         : {
@@ -86,14 +94,14 @@ function goodResponse(endpoint: Endpoint, components: Components): Json {
 }
 
 const socketText =
-  "A WebSocket. The client's first message is `start` as text; then text messages are `client` and `server`, and binary ones carry bytes."
+  "A WebSocket. The client's first message is `start` as text, if there is one; then text messages are `client` and `server`, and binary ones carry bytes."
 
 /** OpenAPI has no words for a WebSocket, so its messages stand in an extension. */
 function socketSchemas({ socket }: Endpoint, components: Components): Json {
   if (socket === undefined) return {}
   return {
     "x-websocket": {
-      start: components.schema(socket.start, "input"),
+      ...(socket.start instanceof z.ZodNever ? {} : { start: components.schema(socket.start, "input") }),
       client: components.schema(socket.client, "input"),
       server: components.schema(socket.server, "output"),
     },

@@ -1,7 +1,9 @@
 /** What a sandbox is to its user: the shapes of its resource and of the requests that make and show it. */
 
 import { z } from "zod"
+import { FileMode, GuestPath } from "./file.ts"
 import { limits } from "./limits.ts"
+import { SecretName } from "./secret.ts"
 
 export const SandboxId = z
   .string()
@@ -46,6 +48,25 @@ export const Env = z
     `at most ${limits.envBytesMax} bytes of variables`,
   )
 
+const labelWord = "[a-zA-Z0-9]([a-zA-Z0-9._-]{0,61}[a-zA-Z0-9])?"
+export const Labels = z
+  .record(
+    z
+      .string()
+      .regex(
+        new RegExp(`^(${labelWord}/)?${labelWord}$`),
+        "a label's key has letters, digits, dots, underscores or hyphens",
+      )
+      .refine((key) => !key.startsWith("bhatti.sh/"), "labels under bhatti.sh/ are reserved"),
+    z
+      .string()
+      .regex(
+        /^[a-zA-Z0-9._-]{0,256}$/,
+        "a label's value has up to 256 letters, digits, dots, underscores or hyphens",
+      ),
+  )
+  .refine((labels) => Object.keys(labels).length <= limits.labelsMax, `at most ${limits.labelsMax} labels`)
+
 export const Thermal = z
   .enum(["hot", "warm", "cold"])
   .describe("hot: running; warm: paused in memory; cold: on disk only")
@@ -63,6 +84,8 @@ export const Sandbox = z
     cpus: z.int(),
     memory_mb: z.int().describe("Memory in MiB"),
     disk_size_mb: z.int().describe("Size of the root disk in MiB"),
+    labels: z.record(z.string(), z.string()),
+    urls: z.array(z.string()).describe("Where its published ports answer"),
     ip: z.string().nullable().describe("Address inside its owner's network, if it has one"),
     created_by: UserId,
     created_at: z.iso.datetime(),
@@ -91,6 +114,33 @@ export const CreateSandbox = z
       .default(limits.diskMibDefault)
       .describe("Size of the root disk in MiB; only written blocks use space on the host"),
     env: Env.default({}).describe("Environment of every command in the sandbox"),
+    secrets: z
+      .array(SecretName)
+      .max(limits.secretsMax)
+      .default([])
+      .describe("Names of your secrets that it gets as environment"),
+    labels: Labels.default({}),
+    init: z
+      .string()
+      .min(1)
+      .max(limits.initScriptBytesMax)
+      .optional()
+      .describe("Shell script, run as the session `init` when the sandbox is up"),
+    files: z
+      .array(
+        z.strictObject({
+          guest_path: GuestPath,
+          content: z.base64().describe("The file's bytes in base64"),
+          mode: FileMode.optional(),
+        }),
+      )
+      .max(limits.createFilesMax)
+      .default([])
+      .describe("Written before the init script starts"),
+    if_not_exists: z
+      .boolean()
+      .default(false)
+      .describe("An existing sandbox of that name is the answer (status 200), not an error"),
   })
   .meta({ id: "CreateSandbox" })
 export type CreateSandbox = z.infer<typeof CreateSandbox>

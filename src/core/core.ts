@@ -13,6 +13,8 @@ export interface Log {
 
 export type CoreSettings = {
   diskReserveMib: number
+  /** Where published ports answer: `scheme://ALIAS.domain:port/`. */
+  publicAddress: { scheme: "http" | "https"; domain: string; port: number }
 }
 
 export type Core = {
@@ -26,6 +28,8 @@ export type Core = {
   /** Templates being made now, by fingerprint-relevant key, so that many creates wait for one. */
   templatesInMaking: Map<string, Promise<unknown>>
   startedAt: number
+  /** Set by the proxy: an alias leads nowhere any more, open connections end. */
+  onUnpublished: (alias: string) => void
 }
 
 export function newCore(options: { store: Store; host: Host; log: Log; settings: CoreSettings }): Core {
@@ -35,5 +39,6 @@ export function newCore(options: { store: Store; host: Host; log: Log; settings:
     guests: new Map(),
     templatesInMaking: new Map(),
     startedAt: performance.now(),
+    onUnpublished: () => undefined,
   }
 }

@@ -5,18 +5,32 @@ import type { CreateSandbox, Sandbox } from "../contract/sandbox.ts"
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Account } from "../store/users.ts"
 import { keepGuest } from "./attach.ts"
+import { answerDeadlineMs } from "./awake.ts"
 import type { Core } from "./core.ts"
-import type { Template, TemplateSpec } from "./host.ts"
+import type { Guest, Template, TemplateSpec } from "./host.ts"
 import { newIdentity } from "./identity.ts"
 import { friendlyName } from "./names.ts"
-import { viewSandbox } from "./sandbox-view.ts"
+import { viewSandbox, viewSandboxes } from "./sandbox-view.ts"
 import { ensureTemplate } from "./template.ts"
 
 const readyDeadlineMs = 30_000
 const nameAttempts = 5
 
-export async function createSandbox(core: Core, account: Account, input: CreateSandbox): Promise<Sandbox> {
+/** `isNew: false`: the caller asked for a sandbox of that name only if there is none, and there is one. */
+export async function createSandbox(
+  core: Core,
+  account: Account,
+  input: CreateSandbox,
+): Promise<{ sandbox: Sandbox; isNew: boolean }> {
+  if (input.if_not_exists && input.name !== undefined) {
+    const existing = await core.store.sandboxes.find(account.id, input.name)
+    if (existing?.name === input.name) {
+      const [sandbox] = await viewSandboxes(core, [existing])
+      if (sandbox) return { sandbox, isNew: false }
+    }
+  }
   checkLimits(account, input)
+  const secrets = await core.store.secrets.reveal(account.id, input.secrets)
   const spec = await templateSpec(core, input)
   if (input.disk_size_mb < spec.image.diskMib) {
     throw new AppError(
@@ -35,9 +49,19 @@ export async function createSandbox(core: Core, account: Account, input: CreateS
     undo.defer(() => core.store.sandboxes.remove(record.id))
     // The template comes after the record, so that names and limits are refused before a wait of seconds.
     const template = await ensureTemplate(core, spec)
-    const state = await startMachine(core, record, template, spec, undo)
+    const { state, guest } = await startMachine(
+      core,
+      record,
+      template,
+      spec,
+      { ...record.env, ...secrets },
+      undo,
+    )
+    await furnish(guest, input)
+    await core.store.sandboxes.setState(record.id, state)
+    keepGuest(core, record, guest)
     undo.move()
-    return viewSandbox({ ...record, state })
+    return { sandbox: viewSandbox({ ...record, state }), isNew: true }
   })
 }
 
@@ -46,8 +70,9 @@ async function startMachine(
   record: SandboxRecord,
   template: Template,
   spec: TemplateSpec,
+  env: Record<string, string>,
   undo: AsyncDisposableStack,
-): Promise<SandboxRecord["state"]> {
+): Promise<{ state: SandboxRecord["state"]; guest: Guest }> {
   const { disks, machines, guests } = core.host
 
   const files = await disks.createSandbox({ id: record.id, blankOverlayPath: template.blankOverlayPath })
@@ -75,7 +100,7 @@ async function startMachine(
       await machines.growDisk(machine, record.diskMib)
     }
     await Promise.race([
-      guest.personalise(newIdentity(record, { growDisk }), { deadlineMs: readyDeadlineMs }),
+      guest.personalise(newIdentity(record, { env, growDisk }), { deadlineMs: readyDeadlineMs }),
       guest.closed.then(({ reason }) => {
         throw new AppError("unavailable", `the machine ended while it started: ${reason}`)
       }),
@@ -91,10 +116,27 @@ async function startMachine(
     })
   }
 
-  const state: SandboxRecord["state"] = { kind: "hot", process: machine.process }
-  await core.store.sandboxes.setState(record.id, state)
-  keepGuest(core, record, guest)
-  return state
+  return { state: { kind: "hot", process: machine.process }, guest }
+}
+
+/** The files and the init script that were asked for. A file that cannot be written fails the create. */
+async function furnish(guest: Guest, input: CreateSandbox): Promise<void> {
+  for (const file of input.files) {
+    const bytes = Buffer.from(file.content, "base64")
+    const transfer = guest.writeFile({
+      path: file.guest_path,
+      size: bytes.length,
+      parents: true,
+      ...(file.mode !== undefined && { mode: file.mode }),
+    })
+    await Promise.race([transfer.write(bytes), transfer.result])
+    transfer.endInput()
+    await transfer.result
+  }
+  if (input.init !== undefined) {
+    const start = { argv: ["bash", "-lc", input.init], name: "init", tty: { rows: 24, cols: 80 } }
+    await guest.startSession(start, { deadlineMs: answerDeadlineMs })
+  }
 }
 
 function checkLimits(account: Account, input: CreateSandbox): void {
@@ -145,6 +187,8 @@ async function addRecord(
       memoryMib: input.memory_mb,
       diskMib: input.disk_size_mb,
       env: input.env,
+      secretNames: input.secrets,
+      labels: input.labels,
     })
   if (input.name !== undefined) return add(input.name)
   for (let attempt = 0; ; attempt++) {

@@ -1,22 +1,17 @@
 /** Destroying a sandbox. Every step is safe to repeat: after a crash in the middle the next start goes through them again. */
 
-import { AppError } from "../contract/errors.ts"
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Account } from "../store/users.ts"
 import { dropGuest } from "./attach.ts"
 import type { Core } from "./core.ts"
-import { findSandbox } from "./find.ts"
+import { findSandbox, noSandbox } from "./find.ts"
 import { machineOf } from "./machine-of.ts"
 
 export async function destroySandbox(core: Core, account: Account, nameOrId: string): Promise<void> {
   const { id } = await findSandbox(core, account, nameOrId)
   await core.turns.take(id, async () => {
     const record = await core.store.sandboxes.get(id)
-    if (!record) {
-      throw new AppError("not_found", `no sandbox named "${nameOrId}"`, {
-        hint: "somebody destroyed it just now",
-      })
-    }
+    if (!record) throw noSandbox(nameOrId)
     await removeEverything(core, record)
   })
 }

@@ -1,11 +1,9 @@
 /** Running a command in a sandbox, and seeing that it ends in time. */
 
-import { AppError } from "../contract/errors.ts"
 import type { Account } from "../store/users.ts"
-import { repair } from "./attach.ts"
+import { awakeGuest } from "./awake.ts"
 import type { Core } from "./core.ts"
-import { findSandbox } from "./find.ts"
-import type { Guest, GuestCommand, GuestProcess } from "./host.ts"
+import type { GuestCommand, GuestProcess } from "./host.ts"
 
 export type RunningCommand = {
   process: GuestProcess
@@ -38,24 +36,4 @@ export async function execInSandbox(
   }
   result.then(stopWatching, stopWatching)
   return { process, result }
-}
-
-/** The channel to the sandbox's guest. */
-async function awakeGuest(core: Core, account: Account, nameOrId: string): Promise<Guest> {
-  const record = await findSandbox(core, account, nameOrId)
-  const open = core.guests.get(record.id)
-  if (open && record.state.kind === "hot") return open
-  return core.turns.take(record.id, async () => {
-    const now = await core.store.sandboxes.get(record.id)
-    if (now?.state.kind === "hot" && !core.guests.has(record.id)) await repair(core, now, "no channel")
-    const guest = core.guests.get(record.id)
-    if (guest) return guest
-    const after = await core.store.sandboxes.get(record.id)
-    if (after?.state.kind === "broken") {
-      throw new AppError("conflict", `sandbox "${record.name}" is not running: ${after.state.reason}`, {
-        hint: `bhatti destroy ${record.name}, then create it again`,
-      })
-    }
-    throw new AppError("not_found", `no sandbox named "${nameOrId}"`, { hint: "bhatti list shows yours" })
-  })
 }

@@ -8,5 +8,9 @@ import type { Core } from "./core.ts"
 export async function findSandbox(core: Core, account: Account, nameOrId: string): Promise<SandboxRecord> {
   const record = await core.store.sandboxes.find(account.id, nameOrId)
   if (record) return record
-  throw new AppError("not_found", `no sandbox named "${nameOrId}"`, { hint: "bhatti list shows yours" })
+  throw noSandbox(nameOrId)
+}
+
+export function noSandbox(nameOrId: string): AppError {
+  return new AppError("not_found", `no sandbox named "${nameOrId}"`, { hint: "bhatti list" })
 }

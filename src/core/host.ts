@@ -99,6 +99,70 @@ export interface GuestProcess {
   kill(): void
 }
 
+/** How a stream to a session, a file or a connection in the guest looks from here. */
+export interface GuestStream {
+  readonly output: AsyncIterable<Uint8Array>
+  write(bytes: Uint8Array): Promise<void>
+  endInput(): void
+  /** Gives up what is going on: detaches from a session, drops an upload, resets a connection. */
+  close(): void
+}
+
+export type SessionRecord = {
+  id: string
+  name: string | null
+  argv: string[]
+  pid: number
+  state: "running" | "ended"
+  exitCode: number | null
+  signal: string | null
+  attached: boolean
+  createdUnixMs: number
+}
+
+export type SessionEnd =
+  | { state: "ended"; exitCode: number; signal: string | null }
+  | { state: "detached" }
+  | { state: "taken_over" }
+
+export interface GuestSession extends GuestStream {
+  readonly opened: Promise<{ id: string; name: string | null }>
+  readonly result: Promise<SessionEnd>
+  resize(size: { rows: number; cols: number }): void
+  signal(name: string): void
+}
+
+export type GuestFile = {
+  name: string
+  size: number
+  mode: string
+  type: "file" | "directory" | "symlink" | "other"
+  owner: string
+  group: string
+  modifiedUnixMs: number
+  target: string | null
+}
+
+export interface GuestDownload extends GuestStream {
+  readonly file: Promise<GuestFile>
+  readonly result: Promise<{ bytes: number }>
+}
+
+export interface GuestTransfer extends GuestStream {
+  readonly result: Promise<{ bytes: number; entries: number }>
+}
+
+export interface GuestConnection extends GuestStream {
+  readonly connected: Promise<void>
+  readonly result: Promise<void>
+}
+
+export type SessionStart = Omit<GuestCommand, "argv" | "stdin" | "tty"> & {
+  argv?: string[]
+  name?: string
+  tty: Terminal
+}
+
 export interface Guest {
   readonly closed: Promise<{ reason: string }>
   waitReady(options: { deadlineMs: number; resync?: boolean }): Promise<unknown>
@@ -106,6 +170,33 @@ export interface Guest {
   personalise(identity: GuestIdentity, options: { deadlineMs: number }): Promise<unknown>
   quiesce(options: { deadlineMs: number }): Promise<unknown>
   exec(command: GuestCommand): GuestProcess
+
+  openSession(start: SessionStart): GuestSession
+  /** Starts a session that nobody is attached to. */
+  startSession(start: SessionStart, options: { deadlineMs: number }): Promise<{ session: string }>
+  attachSession(options: { session?: string; tty: Terminal }): GuestSession
+  sessions(options: { deadlineMs: number }): Promise<SessionRecord[]>
+  killSession(session: string, signal: string, options: { deadlineMs: number }): Promise<unknown>
+
+  readFile(options: { path: string }): GuestDownload
+  writeFile(options: { path: string; mode?: string; size?: number; parents?: boolean }): GuestTransfer
+  listFiles(path: string, options: { deadlineMs: number }): Promise<GuestFile[]>
+  statFile(path: string, options: { deadlineMs: number }): Promise<GuestFile>
+  removeFile(
+    options: { path: string; recursive: boolean },
+    deadline: { deadlineMs: number },
+  ): Promise<unknown>
+  makeDirectory(
+    options: { path: string; parents: boolean; mode: string },
+    deadline: { deadlineMs: number },
+  ): Promise<unknown>
+  moveFile(options: { from: string; to: string }, deadline: { deadlineMs: number }): Promise<unknown>
+  readArchive(options: { path: string }): GuestTransfer
+  writeArchive(options: { path: string }): GuestTransfer
+
+  dial(port: number): GuestConnection
+  ports(options: { deadlineMs: number }): Promise<{ port: number; address: string }[]>
+
   close(): void
 }
 

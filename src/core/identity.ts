@@ -3,11 +3,14 @@
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { GuestIdentity } from "./host.ts"
 
-export function newIdentity(record: SandboxRecord, options: { growDisk: boolean }): GuestIdentity {
+export function newIdentity(
+  record: SandboxRecord,
+  options: { env: Record<string, string>; growDisk: boolean },
+): GuestIdentity {
   return {
     hostname: hostnameOf(record.name),
     machineId: crypto.randomUUID().replaceAll("-", ""),
-    env: record.env,
+    env: options.env,
     network: null,
     growDisk: options.growDisk,
   }

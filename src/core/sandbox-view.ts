@@ -3,8 +3,21 @@
 import { unreachable } from "../contract/errors.ts"
 import type { Sandbox } from "../contract/sandbox.ts"
 import type { SandboxRecord, SandboxState } from "../store/sandboxes.ts"
+import type { Core } from "./core.ts"
+import { urlOf } from "./publish.ts"
 
-export function viewSandbox(record: SandboxRecord): Sandbox {
+export async function viewSandboxes(core: Core, records: SandboxRecord[]): Promise<Sandbox[]> {
+  const published = await core.store.publishedPorts.listOf(records.map(({ id }) => id))
+  return records.map((record) => {
+    const own = published.filter(({ sandboxId }) => sandboxId === record.id)
+    return viewSandbox(
+      record,
+      own.map(({ alias }) => urlOf(core, alias)),
+    )
+  })
+}
+
+export function viewSandbox(record: SandboxRecord, urls: string[] = []): Sandbox {
   return {
     id: record.id,
     name: record.name,
@@ -13,6 +26,8 @@ export function viewSandbox(record: SandboxRecord): Sandbox {
     cpus: record.cpus,
     memory_mb: record.memoryMib,
     disk_size_mb: record.diskMib,
+    labels: record.labels,
+    urls,
     ip: null,
     created_by: record.userId,
     created_at: record.createdAt,

@@ -227,6 +227,7 @@ export class Guest {
   }
 
   #handle(frame: Frame): void {
+    if (frame.type === "open") throw new WireError("the guest tried to open a stream")
     const stream = this.#streams.get(frame.stream)
     if (!stream) {
       this.#countWaste(wireLimits.headerBytes + frame.payload.length)
@@ -249,8 +250,6 @@ export class Guest {
       case "end":
         this.#countWaste(wireLimits.headerBytes)
         return
-      case "open":
-        throw new WireError("the guest tried to open a stream")
     }
   }
 

@@ -10,7 +10,7 @@ import type { Core } from "../core/core.ts"
 import type { Account } from "../store/users.ts"
 import type { RequestContext } from "./context.ts"
 import { errorResponse } from "./errors.ts"
-import { readBody } from "./input.ts"
+import { parseInput, readBody } from "./input.ts"
 import { type About, handlers } from "./routes.ts"
 
 type Variables = { requestId: string; account: Account | undefined }
@@ -18,7 +18,7 @@ type Bindings = { server: RequestContext["server"] }
 type Environment = { Bindings: Bindings; Variables: Variables }
 
 /** All handlers look alike here; `Handlers` has checked each against its endpoint. */
-type AnyHandler = (context: RequestContext, body: unknown) => Promise<unknown>
+type AnyHandler = (context: RequestContext, input: { body: unknown; query: unknown }) => Promise<unknown>
 
 export function createApp(core: Core, about: About): Hono<Environment> {
   const app = new Hono<Environment>()
@@ -82,7 +82,7 @@ export function createApp(core: Core, about: About): Hono<Environment> {
           server: c.env.server,
           params: c.req.param(),
         },
-        body,
+        { body, query: definition.query && parseInput(definition.query, c.req.query()) },
       )
       if (reply instanceof Response) return reply
       return Response.json(reply, { status: definition.status })

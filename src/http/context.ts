@@ -3,10 +3,10 @@
 import type { Server } from "bun"
 import type { Core } from "../core/core.ts"
 import type { Account } from "../store/users.ts"
-import type { ExecSocket } from "./exec-socket.ts"
+import type { SocketSession } from "./socket-session.ts"
 
 /** What a WebSocket carries with it. */
-export type SocketState = { session: ExecSocket }
+export type SocketState = { session: SocketSession }
 
 export type RequestContext = {
   core: Core

@@ -12,7 +12,9 @@ import { execInSandbox, type RunningCommand } from "../core/exec.ts"
 import type { Account } from "../store/users.ts"
 import type { SocketState } from "./context.ts"
 import { toAppError } from "./errors.ts"
-import { parseInput } from "./input.ts"
+import { parseInput, parseJson } from "./input.ts"
+import { OutputGate } from "./output-gate.ts"
+import type { SocketSession } from "./socket-session.ts"
 
 const channelByte = { stdout: 1, stderr: 2 } as const
 /** Input that arrived and was not yet taken by the guest. A client that keeps to its window stays far below. */
@@ -20,7 +22,7 @@ const inputBytesMax = 4 * limits.execStreamWindowBytes
 const closeNormal = 1000
 const closeError = 1011
 
-export class ExecSocket {
+export class ExecSocket implements SocketSession {
   readonly #core: Core
   readonly #account: Account
   readonly #nameOrId: string
@@ -28,9 +30,7 @@ export class ExecSocket {
   #running: RunningCommand | undefined
   #isStarted = false
   #isClosed = false
-  /** Output bytes that may still be sent; infinite for a client that does not acknowledge. */
-  #credit = Number.POSITIVE_INFINITY
-  #wakeSender: (() => void) | undefined
+  #gate: OutputGate | undefined
   #inputBytes = 0
   #inputDone: Promise<void> = Promise.resolve()
 
@@ -46,13 +46,13 @@ export class ExecSocket {
   }
 
   onDrain(): void {
-    this.#wakeSender?.()
+    this.#gate?.drained()
   }
 
   onClose(): void {
     this.#isClosed = true
     this.#running?.process.kill()
-    this.#wakeSender?.()
+    this.#gate?.close()
   }
 
   async #handle(socket: ServerWebSocket<SocketState>, message: string | Buffer): Promise<void> {
@@ -66,8 +66,7 @@ export class ExecSocket {
     const control = parseInput(ExecClientMessage, parseJson(message))
     switch (control.type) {
       case "ack":
-        this.#credit += control.bytes
-        return this.#wakeSender?.()
+        return this.#gate?.acknowledge(control.bytes)
       case "stdin_end":
         await this.#inputDone
         return this.#running?.process.endInput()
@@ -79,7 +78,8 @@ export class ExecSocket {
   }
 
   async #start(socket: ServerWebSocket<SocketState>, start: ExecStart): Promise<void> {
-    if (start.window !== undefined) this.#credit = start.window
+    const gate = new OutputGate(socket, { window: start.window })
+    this.#gate = gate
     const begun = execInSandbox(this.#core, this.#account, this.#nameOrId, {
       command: {
         argv: start.cmd,
@@ -110,38 +110,11 @@ export class ExecSocket {
       () => undefined,
     )
     for await (const { channel, bytes } of running.process.output) {
-      if (!(await this.#sendOutput(socket, channelByte[channel], bytes))) return
+      if (!(await gate.send(bytes, channelByte[channel]))) return
     }
     const { exitCode, signal, timedOut } = await running.result
     this.#send(socket, { type: "exit", exit_code: exitCode, signal, timed_out: timedOut })
     socket.close(closeNormal)
-  }
-
-  /** False: the client is gone. */
-  async #sendOutput(
-    socket: ServerWebSocket<SocketState>,
-    channel: number,
-    bytes: Uint8Array,
-  ): Promise<boolean> {
-    while (this.#credit <= 0 && !this.#isClosed) await this.#woken()
-    if (this.#isClosed) return false
-    const message = new Uint8Array(1 + bytes.length)
-    message[0] = channel
-    message.set(bytes, 1)
-    this.#credit -= bytes.length
-    const sent = socket.sendBinary(message)
-    // -1: queued behind a full socket.
-    if (sent === -1 && !this.#isClosed) await this.#woken()
-    return !this.#isClosed
-  }
-
-  #woken(): Promise<void> {
-    const { promise, resolve } = Promise.withResolvers<void>()
-    this.#wakeSender = () => {
-      this.#wakeSender = undefined
-      resolve()
-    }
-    return promise
   }
 
   async #input(socket: ServerWebSocket<SocketState>, message: Buffer): Promise<void> {
@@ -175,13 +148,5 @@ export class ExecSocket {
     this.#running?.process.kill()
     this.#send(socket, { type: "error", code: error.code, message: error.message, hint: error.hint ?? null })
     if (!this.#isClosed) socket.close(error.code === "internal" ? closeError : closeNormal)
-  }
-}
-
-function parseJson(text: string): unknown {
-  try {
-    return JSON.parse(text)
-  } catch (cause) {
-    throw new AppError("invalid", "the message is not JSON", { cause })
   }
 }

@@ -9,13 +9,15 @@ export async function readBody<T extends z.ZodType>(
   options: { bytesMax: number },
 ): Promise<z.infer<T>> {
   const text = await readText(request, options.bytesMax)
-  let value: unknown
+  return parseInput(schema, text.trim() === "" ? {} : parseJson(text))
+}
+
+export function parseJson(text: string): unknown {
   try {
-    value = text.trim() === "" ? {} : JSON.parse(text)
+    return JSON.parse(text)
   } catch (cause) {
-    throw new AppError("invalid", "the request's body is not JSON", { cause })
+    throw new AppError("invalid", "that is not JSON", { cause })
   }
-  return parseInput(schema, value)
 }
 
 export function parseInput<T extends z.ZodType>(schema: T, value: unknown): z.infer<T> {

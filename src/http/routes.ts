@@ -1,24 +1,43 @@
 /** The handler of every endpoint of the contract: one call into `core` each. A missing one does not compile. */
 
-import type { z } from "zod"
+import { z } from "zod"
 import type { Api } from "../contract/api.ts"
 import type { Endpoint } from "../contract/endpoint.ts"
 import { AppError } from "../contract/errors.ts"
 import { limits } from "../contract/limits.ts"
+import { Port } from "../contract/publish.ts"
 import { createSandbox } from "../core/create.ts"
 import { destroySandbox } from "../core/destroy.ts"
 import { execInSandbox } from "../core/exec.ts"
-import { findSandbox } from "../core/find.ts"
-import { viewSandbox } from "../core/sandbox-view.ts"
+import {
+  listFiles,
+  makeDirectory,
+  moveFile,
+  readArchive,
+  readFile,
+  removeFile,
+  statFile,
+  writeArchive,
+  writeFile,
+} from "../core/files.ts"
+import { findSandbox, noSandbox } from "../core/find.ts"
+import { listPorts } from "../core/ports.ts"
+import { listPublished, publishPort, unpublishPort } from "../core/publish.ts"
+import { viewSandboxes } from "../core/sandbox-view.ts"
+import { killSession, listSessions } from "../core/sessions.ts"
+import { bodyChunks, bytesReply, declaredLength } from "./bytes.ts"
 import type { RequestContext } from "./context.ts"
 import { bufferedReply, streamedReply } from "./exec-reply.ts"
 import { ExecSocket } from "./exec-socket.ts"
+import { parseInput } from "./input.ts"
+import { ShellSocket } from "./shell-socket.ts"
 
 type Body<E extends Endpoint> = E extends { body: infer B extends z.ZodType } ? z.infer<B> : undefined
+type Query<E extends Endpoint> = E extends { query: infer Q extends z.ZodType } ? z.infer<Q> : undefined
 /** A handler answers with the contract's reply, or with a whole response where it streams. */
 type Handler<E extends Endpoint> = (
   context: E extends { isPublic: true } ? Omit<RequestContext, "account"> : RequestContext,
-  body: Body<E>,
+  input: { body: Body<E>; query: Query<E> },
 ) => Promise<z.infer<E["reply"]> | Response>
 export type Handlers = { [K in keyof Api]: Handler<Api[K]> }
 
@@ -45,17 +64,19 @@ export function handlers(about: About): Handlers {
     },
 
     async listSandboxes({ core, account }) {
-      return (await core.store.sandboxes.listOf(account.id)).map(viewSandbox)
+      return viewSandboxes(core, await core.store.sandboxes.listOf(account.id))
     },
 
-    async createSandbox({ core, account, request, server }, body) {
+    async createSandbox({ core, account, request, server }, { body }) {
       // The first sandbox of a new size waits for its template.
       server.timeout(request, 0)
-      return createSandbox(core, account, body)
+      const { sandbox, isNew } = await createSandbox(core, account, body)
+      return isNew ? sandbox : Response.json(sandbox, { headers: { "x-bhatti-existing": "true" } })
     },
 
     async getSandbox({ core, account, params }) {
-      return viewSandbox(await findSandbox(core, account, idOf(params)))
+      const [sandbox] = await viewSandboxes(core, [await findSandbox(core, account, idOf(params))])
+      return sandbox ?? Promise.reject(noSandbox(idOf(params)))
     },
 
     async destroySandbox({ core, account, params, request, server }) {
@@ -64,7 +85,7 @@ export function handlers(about: About): Handlers {
       return { status: "destroyed" }
     },
 
-    async exec({ core, account, params, request, server }, body) {
+    async exec({ core, account, params, request, server }, { body }) {
       server.timeout(request, 0)
       const running = await execInSandbox(core, account, idOf(params), {
         command: {
@@ -93,8 +114,106 @@ export function handlers(about: About): Handlers {
       if (server.upgrade(request, { data: { session } })) return new Response(null)
       throw new AppError("invalid", "this address speaks WebSocket only")
     },
+
+    async shellSocket({ core, account, params, requestId, request, server }, { query }) {
+      const session = new ShellSocket({ core, account, nameOrId: idOf(params), requestId, query })
+      if (server.upgrade(request, { data: { session } })) return new Response(null)
+      throw new AppError("invalid", "this address speaks WebSocket only")
+    },
+
+    async listSessions({ core, account, params }) {
+      return listSessions(core, account, idOf(params))
+    },
+
+    async killSession({ core, account, params }, { body }) {
+      await killSession(core, account, idOf(params), { session: params.session ?? "", signal: body.signal })
+      return { status: "killed" }
+    },
+
+    async readFile({ core, account, params, request, server }, { query }) {
+      if (query.stat === "true") return statFile(core, account, idOf(params), query.path)
+      if (query.ls === "true") return listFiles(core, account, idOf(params), query.path)
+      server.timeout(request, 0)
+      const download = await readFile(core, account, idOf(params), query.path)
+      const file = await download.file
+      return bytesReply(download, { "x-file-size": `${file.size}`, "x-file-mode": file.mode })
+    },
+
+    async writeFile({ core, account, params, request, server }, { query }) {
+      server.timeout(request, 0)
+      await writeFile(core, account, idOf(params), {
+        path: query.path,
+        mode: query.mode,
+        size: declaredLength(request),
+        body: bodyChunks(request),
+      })
+      return { status: "ok" }
+    },
+
+    async removeFile({ core, account, params, request, server }, { query }) {
+      server.timeout(request, 0)
+      const recursive = query.recursive === "true"
+      await removeFile(core, account, idOf(params), { path: query.path, recursive })
+      return { status: "ok" }
+    },
+
+    async makeDirectory({ core, account, params }, { body }) {
+      await makeDirectory(core, account, idOf(params), body)
+      return { status: "ok" }
+    },
+
+    async moveFile({ core, account, params }, { body }) {
+      await moveFile(core, account, idOf(params), body)
+      return { status: "ok" }
+    },
+
+    async readArchive({ core, account, params, request, server }, { query }) {
+      server.timeout(request, 0)
+      const archive = await readArchive(core, account, idOf(params), query.path)
+      return bytesReply(archive, { "content-type": "application/x-tar" })
+    },
+
+    async writeArchive({ core, account, params, request, server }, { query }) {
+      server.timeout(request, 0)
+      const body = bodyChunks(request)
+      const { entries, bytes } = await writeArchive(core, account, idOf(params), { path: query.path, body })
+      return { status: "ok", entries, bytes }
+    },
+
+    async listSecrets({ core, account }) {
+      return core.store.secrets.list(account.id)
+    },
+
+    async setSecret({ core, account }, { body }) {
+      return core.store.secrets.set(account.id, body.name, body.value)
+    },
+
+    async deleteSecret({ core, account, params }) {
+      await core.store.secrets.remove(account.id, params.name ?? "")
+      return { status: "deleted" }
+    },
+
+    async listPorts({ core, account, params }) {
+      return listPorts(core, account, idOf(params))
+    },
+
+    async publishPort({ core, account, params }, { body }) {
+      const { published, isNew } = await publishPort(core, account, idOf(params), body)
+      return isNew ? published : Response.json(published)
+    },
+
+    async listPublished({ core, account, params }) {
+      return listPublished(core, account, idOf(params))
+    },
+
+    async unpublishPort({ core, account, params }) {
+      await unpublishPort(core, account, idOf(params), parseInput(PortParameter, params.port))
+      return new Response(null, { status: 204 })
+    },
   }
 }
+
+const PortParameter = z.coerce.number().pipe(Port)
 
 function idOf(params: Record<string, string>): string {
   return params["id"] ?? ""

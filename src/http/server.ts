@@ -22,12 +22,14 @@ export function listen(
       hostname,
       port,
       idleTimeout: idleTimeoutSec,
-      maxRequestBodySize: 4 * limits.requestBodyBytesMax,
+      // Every handler bounds its own body as it reads it; an archive has no bound of its own.
+      maxRequestBodySize: Number.MAX_SAFE_INTEGER,
       fetch: (request, server) => app.fetch(request, { server }),
       websocket: {
         maxPayloadLength: socketMessageBytesMax,
         backpressureLimit: 4 * limits.execStreamWindowBytes,
         perMessageDeflate: false,
+        open: (socket) => socket.data.session.onOpen?.(socket),
         message: (socket, message) => socket.data.session.onMessage(socket, message),
         drain: (socket) => socket.data.session.onDrain(),
         close: (socket) => socket.data.session.onClose(),

@@ -25,6 +25,8 @@ export const SandboxState = z.discriminatedUnion("kind", [
 ])
 export type SandboxState = z.infer<typeof SandboxState>
 
+const StringRecord = z.record(z.string(), z.string())
+
 export type SandboxRecord = {
   id: SandboxId
   userId: UserId
@@ -37,6 +39,8 @@ export type SandboxRecord = {
   memoryMib: number
   diskMib: number
   env: Record<string, string>
+  secretNames: string[]
+  labels: Record<string, string>
   createdAt: string
 }
 
@@ -62,6 +66,8 @@ export class Sandboxes {
       memory_mib: input.memoryMib,
       disk_mib: input.diskMib,
       env: JSON.stringify(input.env),
+      secret_names: JSON.stringify(input.secretNames),
+      labels: JSON.stringify(input.labels),
       created_at: new Date().toISOString(),
     }
     const columns = Object.keys(row) as (keyof NewSandboxRow)[]
@@ -154,7 +160,9 @@ function toRecord(row: SandboxRow): SandboxRecord {
     cpus: row.cpus,
     memoryMib: row.memory_mib,
     diskMib: row.disk_mib,
-    env: z.record(z.string(), z.string()).parse(JSON.parse(row.env)),
+    env: StringRecord.parse(JSON.parse(row.env)),
+    secretNames: z.array(z.string()).parse(JSON.parse(row.secret_names)),
+    labels: StringRecord.parse(JSON.parse(row.labels)),
     createdAt: row.created_at,
   }
 }

@@ -5,6 +5,8 @@ import type { Insertable, Selectable } from "kysely"
 export type Schema = {
   users: UsersTable
   sandboxes: SandboxesTable
+  secrets: SecretsTable
+  published_ports: PublishedPortsTable
 }
 
 export type UsersTable = {
@@ -33,9 +35,31 @@ export type SandboxesTable = {
   disk_mib: number
   /** JSON object. */
   env: string
+  /** JSON array: the secrets it was created with. Their values are only in `secrets`. */
+  secret_names: string
+  /** JSON object. */
+  labels: string
+  created_at: string
+}
+
+export type SecretsTable = {
+  user_id: string
+  name: string
+  /** The value, encrypted with age. */
+  ciphertext: Uint8Array
+  created_at: string
+  updated_at: string
+}
+
+export type PublishedPortsTable = {
+  id: string
+  sandbox_id: string
+  port: number
+  alias: string
   created_at: string
 }
 
 export type UserRow = Selectable<UsersTable>
 export type SandboxRow = Selectable<SandboxesTable>
+export type PublishedPortRow = Selectable<PublishedPortsTable>
 export type NewSandboxRow = Omit<Insertable<SandboxesTable>, "slot">

@@ -1,29 +1,39 @@
-/** What outlives the daemon: users and sandboxes. The only folder that speaks SQL. */
+/** What outlives the daemon: users, sandboxes, secrets, published ports. The only folder that speaks SQL. */
 
 import { mkdirSync } from "node:fs"
 import { join } from "node:path"
+import { generateX25519Identity } from "age-encryption"
 import { Kysely } from "kysely"
 import { type Migration, Migrator } from "kysely/migration"
 import * as start from "./migrations/0001-start.ts"
+import { PublishedPorts } from "./published-ports.ts"
 import { Sandboxes } from "./sandboxes.ts"
 import type { Schema } from "./schema.ts"
+import { Secrets } from "./secrets.ts"
 import { sqliteDialect } from "./sqlite.ts"
 import { Users } from "./users.ts"
+import { Vault } from "./vault.ts"
 
 const migrations: Record<string, Migration> = { "0001-start": start }
 
 export type Store = {
   users: Users
   sandboxes: Sandboxes
+  secrets: Secrets
+  publishedPorts: PublishedPorts
   close(): Promise<void>
 }
 
 /** Opens the database of a data directory, making both if they are missing. `memory: true` is for tests. */
 export async function openStore(options: { dataDir: string } | { memory: true }): Promise<Store> {
   let path = ":memory:"
+  let vault: Vault
   if ("dataDir" in options) {
     mkdirSync(options.dataDir, { recursive: true, mode: 0o700 })
     path = join(options.dataDir, "bhatti.db")
+    vault = await Vault.open(join(options.dataDir, "age.key"))
+  } else {
+    vault = new Vault(await generateX25519Identity())
   }
   const db = new Kysely<Schema>({ dialect: sqliteDialect(path) })
   const migrator = new Migrator({ db, provider: { getMigrations: async () => migrations } })
@@ -35,6 +45,8 @@ export async function openStore(options: { dataDir: string } | { memory: true })
   return {
     users: new Users(db),
     sandboxes: new Sandboxes(db),
+    secrets: new Secrets(db, vault),
+    publishedPorts: new PublishedPorts(db),
     close: () => db.destroy(),
   }
 }

@@ -77,6 +77,24 @@ export class Users {
     return rows.map((row) => toUser(row, Number(row.sandboxes ?? 0)))
   }
 
+  /** Changes limits; what is not given stays. Sandboxes that exist stay too, even above a lower limit. */
+  async edit(name: string, changes: Partial<UserLimits>): Promise<User> {
+    const user = (await this.list()).find((one) => one.name === name)
+    if (!user) throw noUser(name)
+    const { max_sandboxes, max_cpus, max_memory_mb } = parse(UserLimits, {
+      max_sandboxes: user.max_sandboxes,
+      max_cpus: user.max_cpus,
+      max_memory_mb: user.max_memory_mb,
+      ...changes,
+    })
+    await this.#db
+      .updateTable("users")
+      .set({ max_sandboxes, max_cpus, max_memory_mib: max_memory_mb })
+      .where("name", "=", name)
+      .execute()
+    return { ...user, max_sandboxes, max_cpus, max_memory_mb }
+  }
+
   /** The old key is worthless as soon as this returns. */
   async rotateKey(name: string): Promise<{ user: User; key: string }> {
     const key = newKey()

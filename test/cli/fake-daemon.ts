@@ -59,6 +59,8 @@ export class FakeDaemon implements Disposable {
       memory_mb: 512,
       disk_size_mb: 8192,
       ip: null,
+      labels: {},
+      urls: [],
       created_by: "usr_00000001",
       created_at: "2026-01-02T03:04:05.000Z",
       ...fields,
@@ -103,9 +105,15 @@ export class FakeDaemon implements Disposable {
   async #create(request: Request): Promise<Response> {
     if (this.createError)
       return failure(this.createError.code, this.createError.message, this.createError.hint)
-    const input = CreateSandbox.parse(await request.json())
-    const { env: _, name = "generated", ...fields } = input
-    return Response.json(this.addSandbox(name, fields), { status: 201 })
+    const {
+      name = "generated",
+      image,
+      cpus,
+      memory_mb,
+      disk_size_mb,
+    } = CreateSandbox.parse(await request.json())
+    const sandbox = this.addSandbox(name, { image, cpus, memory_mb, disk_size_mb })
+    return Response.json(sandbox, { status: 201 })
   }
 }
 

@@ -2,7 +2,7 @@
 
 import { afterEach, beforeEach, describe, expect, test } from "bun:test"
 import type { Server } from "bun"
-import { api } from "../../src/contract/api.ts"
+import { type Api, api } from "../../src/contract/api.ts"
 import { limits } from "../../src/contract/limits.ts"
 import { Sandbox } from "../../src/contract/sandbox.ts"
 import { ErrorBody } from "../../src/contract/system.ts"
@@ -23,7 +23,12 @@ beforeEach(async () => {
   host = fakeHost()
   const store = await openStore({ memory: true })
   const silent = { info() {}, warn() {}, error() {} }
-  core = newCore({ store, host, log: silent, settings: { diskReserveMib: 1024 } })
+  core = newCore({
+    store,
+    host,
+    log: silent,
+    settings: { diskReserveMib: 1024, publicAddress: { scheme: "http", domain: "localhost", port: 8080 } },
+  })
   const app = createApp(core, {
     version: "0.0.0",
     accelerator: "tcg",
@@ -183,20 +188,62 @@ describe("sandboxes", () => {
   })
 })
 
+/** A good request for every endpoint; one without an entry does not compile. */
+const samples: Record<keyof Api, { query?: string; body?: unknown }> = {
+  health: {},
+  version: {},
+  listSandboxes: {},
+  createSandbox: { body: {} },
+  getSandbox: {},
+  destroySandbox: {},
+  exec: { body: { cmd: ["true"] } },
+  execSocket: {},
+  shellSocket: {},
+  listSessions: {},
+  killSession: { body: {} },
+  readFile: { query: "?path=/x" },
+  writeFile: { query: "?path=/x", body: "text" },
+  removeFile: { query: "?path=/x" },
+  makeDirectory: { body: { path: "/x" } },
+  moveFile: { body: { from: "/x", to: "/y" } },
+  readArchive: { query: "?path=/x" },
+  writeArchive: { query: "?path=/x", body: "tar" },
+  listSecrets: {},
+  setSecret: { body: { name: "A", value: "b" } },
+  deleteSecret: {},
+  listPorts: {},
+  publishPort: { body: { port: 3000 } },
+  listPublished: {},
+  unpublishPort: {},
+}
+
+function sampleOf(name: keyof Api, sandbox: string): { path: string; body: unknown } {
+  const { query = "", body } = samples[name]
+  const path = api[name].path
+    .replace(":id", sandbox)
+    .replace(":session", "s1")
+    .replace(":port", "3000")
+    .replace(":name", "A")
+  return { path: `${path}${query}`, body }
+}
+
 describe("who may", () => {
   test("every endpoint but the public ones refuses a missing, malformed or wrong key alike", async () => {
     for (const [name, definition] of Object.entries(api)) {
       if ("isPublic" in definition) continue
-      const path = definition.path.replace(":id", "dev")
-      const bodies = await Promise.all(
-        ["", "Bearer nonsense", `Bearer bht_${"0".repeat(64)}`].map((authorization) =>
-          call(definition.method, path, {
-            headers: { authorization },
-            ...(definition.method === "POST" && { body: {} }),
-          }),
+      const { path, body } = sampleOf(name as keyof Api, "dev")
+      const statuses = await Promise.all(
+        ["", "Bearer nonsense", `Bearer bht_${"0".repeat(64)}`].map(
+          async (authorization) =>
+            (
+              await call(definition.method, path, {
+                headers: { authorization },
+                ...(body !== undefined && { body }),
+              })
+            ).status,
         ),
       )
-      expect([name, bodies.map(({ status }) => status)]).toEqual([name, [401, 401, 401]])
+      expect([name, statuses]).toEqual([name, [401, 401, 401]])
     }
   })
 
@@ -218,14 +265,12 @@ describe("who may", () => {
   test("another user's sandbox does not exist, on every endpoint", async () => {
     const { body } = await call("POST", "/sandboxes", { body: { name: "dev" } })
     const { id } = Sandbox.parse(body)
-    for (const definition of Object.values(api)) {
+    for (const [operation, definition] of Object.entries(api)) {
       if (!definition.path.includes(":id") || "socket" in definition) continue
       for (const name of ["dev", id]) {
-        const answer = await call(definition.method, definition.path.replace(":id", name), {
-          key: bob,
-          ...(definition.method === "POST" && { body: { cmd: ["true"] } }),
-        })
-        expect(answer.status).toBe(404)
+        const { path, body } = sampleOf(operation as keyof Api, name)
+        const answer = await call(definition.method, path, { key: bob, ...(body !== undefined && { body }) })
+        expect([operation, answer.status]).toEqual([operation, 404])
         expect(JSON.stringify(answer.body)).not.toContain("alice")
       }
     }
@@ -400,5 +445,159 @@ describe("requests", () => {
     expect(answer.status).toBe(500)
     expect(JSON.stringify(answer.body)).not.toContain("secret inner words")
     expect(await core.store.sandboxes.listAll()).toEqual([])
+  })
+})
+
+describe("files", () => {
+  beforeEach(async () => {
+    await call("POST", "/sandboxes", { body: { name: "dev" } })
+  })
+  const raw = (method: string, path: string, body?: string) =>
+    fetch(`${server.url.origin}${path}`, {
+      method,
+      headers: { authorization: `Bearer ${alice}` },
+      ...(body !== undefined && { body }),
+    })
+
+  test("are written, read, described, moved and removed", async () => {
+    expect((await raw("PUT", "/sandboxes/dev/files?path=/a%20b", "hello")).status).toBe(200)
+    const read = await raw("GET", "/sandboxes/dev/files?path=/a%20b")
+    expect(await read.text()).toBe("hello")
+    expect(read.headers.get("x-file-size")).toBe("5")
+    expect((await call("GET", "/sandboxes/dev/files?path=/a%20b&stat=true")).body).toMatchObject({
+      size: 5,
+      is_dir: false,
+    })
+    expect((await call("POST", "/sandboxes/dev/files/mv", { body: { from: "/a b", to: "/c" } })).status).toBe(
+      200,
+    )
+    expect((await raw("GET", "/sandboxes/dev/files?path=/a%20b")).status).toBe(404)
+    expect((await raw("DELETE", "/sandboxes/dev/files?path=/c")).status).toBe(200)
+    expect((await raw("GET", "/sandboxes/dev/files?path=/c")).status).toBe(404)
+  })
+
+  test("an empty file stays empty", async () => {
+    expect((await raw("PUT", "/sandboxes/dev/files?path=/empty", "")).status).toBe(200)
+    const read = await raw("GET", "/sandboxes/dev/files?path=/empty")
+    expect([read.status, await read.text()]).toEqual([200, ""])
+  })
+
+  test("one above the bound is refused before it is sent", async () => {
+    const response = await fetch(`${server.url.origin}/sandboxes/dev/files?path=/big`, {
+      method: "PUT",
+      headers: { authorization: `Bearer ${alice}` },
+      body: new Uint8Array(limits.fileBytesMax + 1),
+    })
+    expect(response.status).toBe(413)
+    expect((await raw("GET", "/sandboxes/dev/files?path=/big")).status).toBe(404)
+  })
+
+  test("a path is needed", async () => {
+    expect((await raw("GET", "/sandboxes/dev/files")).status).toBe(400)
+  })
+})
+
+describe("secrets", () => {
+  const canary = "canary-value-1234567890"
+
+  test("are set, listed by name only, deleted, and are their owner's alone", async () => {
+    expect((await call("POST", "/secrets", { body: { name: "KEY", value: canary } })).status).toBe(201)
+    const listed = await call("GET", "/secrets")
+    expect(listed.body).toMatchObject([{ name: "KEY" }])
+    expect(JSON.stringify(listed.body)).not.toContain(canary)
+    expect((await call("GET", "/secrets", { key: bob })).body).toEqual([])
+    expect((await call("DELETE", "/secrets/KEY", { key: bob })).status).toBe(404)
+    expect((await call("DELETE", "/secrets/KEY")).status).toBe(200)
+    expect((await call("DELETE", "/secrets/KEY")).status).toBe(404)
+  })
+
+  test("reach only the sandbox that was created with them, and no listing", async () => {
+    await call("POST", "/secrets", { body: { name: "KEY", value: canary } })
+    const made = await call("POST", "/sandboxes", { body: { name: "with", secrets: ["KEY"] } })
+    expect(JSON.stringify(made.body)).not.toContain(canary)
+    await call("POST", "/sandboxes", { body: { name: "without" } })
+    const env = async (name: string) =>
+      (await call("POST", `/sandboxes/${name}/exec`, { body: { cmd: ["env"] } })).body
+    expect(await env("with")).toMatchObject({ stdout: `KEY=${canary}\n` })
+    expect(await env("without")).toMatchObject({ stdout: "" })
+    expect(JSON.stringify(await core.store.sandboxes.listAll())).not.toContain(canary)
+  })
+
+  test("one that does not exist fails the create, which leaves nothing", async () => {
+    expect((await call("POST", "/sandboxes", { body: { secrets: ["NOPE"] } })).status).toBe(404)
+    expect((await call("POST", "/secrets", { key: bob, body: { name: "BOBS", value: "x" } })).status).toBe(
+      201,
+    )
+    expect((await call("POST", "/sandboxes", { body: { secrets: ["BOBS"] } })).status).toBe(404)
+    expect(await core.store.sandboxes.listAll()).toEqual([])
+  })
+})
+
+describe("published ports", () => {
+  beforeEach(async () => {
+    await call("POST", "/sandboxes", { body: { name: "dev" } })
+  })
+
+  test("get a URL nobody guesses, or the alias that was asked for", async () => {
+    const first = await call("POST", "/sandboxes/dev/publish", { body: { port: 3000 } })
+    expect(first.status).toBe(201)
+    expect((first.body as { url: string }).url).toMatch(/^http:\/\/dev-[a-z0-9]{10}\.localhost:8080\/$/)
+    expect(await call("POST", "/sandboxes/dev/publish", { body: { port: 3000 } })).toMatchObject({
+      status: 200,
+      body: first.body,
+    })
+    const second = await call("POST", "/sandboxes/dev/publish", { body: { port: 3001, alias: "my-app" } })
+    expect(second.body).toMatchObject({ url: "http://my-app.localhost:8080/" })
+    expect((await call("GET", "/sandboxes")).body).toMatchObject([
+      { urls: [(first.body as { url: string }).url, "http://my-app.localhost:8080/"] },
+    ])
+    expect((await call("DELETE", "/sandboxes/dev/publish/3000")).status).toBe(204)
+    expect((await call("DELETE", "/sandboxes/dev/publish/3000")).status).toBe(404)
+  })
+
+  test.each(["www", "api", "-a", "a-", "A", "a_b", "a.b", "", "a".repeat(64)])(
+    "the alias %p is refused",
+    async (alias) => {
+      expect((await call("POST", "/sandboxes/dev/publish", { body: { port: 3000, alias } })).status).toBe(400)
+    },
+  )
+
+  test("an alias that is taken is a conflict, whoever has it", async () => {
+    await call("POST", "/sandboxes/dev/publish", { body: { port: 3000, alias: "mine" } })
+    await call("POST", "/sandboxes", { key: bob, body: { name: "dev" } })
+    expect(
+      (await call("POST", "/sandboxes/dev/publish", { key: bob, body: { port: 1, alias: "mine" } })).status,
+    ).toBe(409)
+    await call("DELETE", "/sandboxes/dev")
+    expect(
+      (await call("POST", "/sandboxes/dev/publish", { key: bob, body: { port: 1, alias: "mine" } })).status,
+    ).toBe(201)
+  })
+})
+
+describe("create", () => {
+  test("if_not_exists gives the existing sandbox", async () => {
+    const first = await call("POST", "/sandboxes", { body: { name: "dev", if_not_exists: true } })
+    const second = await call("POST", "/sandboxes", { body: { name: "dev", if_not_exists: true } })
+    expect([first.status, second.status]).toEqual([201, 200])
+    expect(second.headers.get("x-bhatti-existing")).toBe("true")
+    expect(second.body).toEqual(first.body)
+  })
+
+  test("files, labels and an init script are there when it answers", async () => {
+    const content = Buffer.from("hi").toString("base64")
+    const body = {
+      name: "dev",
+      labels: { team: "a" },
+      init: "sleep 1",
+      files: [{ guest_path: "/x", content }],
+    }
+    expect((await call("POST", "/sandboxes", { body })).body).toMatchObject({ labels: { team: "a" } })
+    expect((await call("GET", "/sandboxes/dev/files?path=/x&stat=true")).body).toMatchObject({ size: 2 })
+    expect((await call("GET", "/sandboxes/dev/sessions")).body).toMatchObject([
+      { name: "init", running: true, attached: false },
+    ])
+    expect((await call("POST", "/sandboxes/dev/sessions/s1/kill", { body: {} })).status).toBe(200)
+    expect((await call("GET", "/sandboxes/dev/sessions")).body).toMatchObject([{ running: false }])
   })
 })

@@ -7,10 +7,18 @@ import { AppError } from "../../src/contract/errors.ts"
 import type {
   Guest,
   GuestCommand,
+  GuestConnection,
+  GuestDownload,
+  GuestFile,
   GuestIdentity,
   GuestProcess,
+  GuestSession,
+  GuestTransfer,
   Host,
   OutputChunk,
+  SessionEnd,
+  SessionRecord,
+  SessionStart,
 } from "../../src/core/host.ts"
 
 export type FakeHost = Host & {
@@ -21,6 +29,8 @@ export type FakeHost = Host & {
   failAt: string | undefined
   freeMibNow: number
   imagesMissing: boolean
+  /** A connection to a port of any guest. */
+  dial: (port: number) => GuestConnection
 }
 
 export function fakeHost(): FakeHost {
@@ -37,6 +47,9 @@ export function fakeHost(): FakeHost {
     failAt: undefined,
     freeMibNow: 100_000,
     imagesMissing: false,
+    dial: (port) => {
+      throw new AppError("unavailable", `nothing listens on port ${port}`)
+    },
     network: "user",
     machines: {
       async findTemplate(spec) {
@@ -123,6 +136,8 @@ class FakeGuest implements Guest {
   readonly #host: FakeHost
   readonly #closed = Promise.withResolvers<{ reason: string }>()
   readonly closed = this.#closed.promise
+  readonly #sessions: FakeSession[] = []
+  readonly #files = new Map<string, Uint8Array>()
   #env: Record<string, string> = {}
 
   constructor(host: FakeHost) {
@@ -152,8 +167,233 @@ class FakeGuest implements Guest {
     return new FakeProcess({ ...command, env: { ...this.#env, ...command.env } })
   }
 
+  openSession(start: SessionStart): GuestSession {
+    const session = new FakeSession(`s${this.#sessions.length + 1}`, start)
+    this.#sessions.push(session)
+    return session
+  }
+
+  async startSession(start: SessionStart): Promise<{ session: string }> {
+    const session = this.openSession(start) as FakeSession
+    session.close()
+    return { session: session.id }
+  }
+
+  attachSession(options: { session?: string }): GuestSession {
+    const found = this.#sessions.find(({ id, name }) => id === options.session || name === options.session)
+    if (!found) throw new AppError("not_found", `no session "${options.session}"`)
+    found.attach()
+    return found
+  }
+
+  async sessions(): Promise<SessionRecord[]> {
+    return this.#sessions.map((session) => session.record())
+  }
+
+  async killSession(id: string): Promise<unknown> {
+    const found = this.#sessions.find((session) => session.id === id)
+    if (!found) throw new AppError("not_found", `no session "${id}"`)
+    found.end(137)
+    return {}
+  }
+
+  readFile({ path }: { path: string }): GuestDownload {
+    const bytes = this.#files.get(path)
+    if (!bytes) {
+      const error = new AppError("not_found", `no file ${path}`)
+      return { ...transferOf([], Promise.reject(error)), file: quiet(Promise.reject(error)) } as GuestDownload
+    }
+    return {
+      ...transferOf([bytes], Promise.resolve({ bytes: bytes.length, entries: 1 })),
+      file: this.statFile(path),
+    }
+  }
+
+  writeFile(options: { path: string; size?: number }): GuestTransfer {
+    const chunks: Uint8Array[] = []
+    const result = Promise.withResolvers<{ bytes: number; entries: number }>()
+    quiet(result.promise)
+    return {
+      output: (async function* () {})(),
+      result: result.promise,
+      write: async (bytes) => void chunks.push(bytes.slice()),
+      endInput: () => {
+        const bytes = Buffer.concat(chunks)
+        if (options.size !== undefined && options.size !== bytes.length) {
+          return result.reject(new AppError("invalid", "another size than was said"))
+        }
+        this.#files.set(options.path, bytes)
+        result.resolve({ bytes: bytes.length, entries: 1 })
+      },
+      close: () => result.reject(new AppError("unavailable", "the upload was given up")),
+    }
+  }
+
+  async listFiles(path: string): Promise<GuestFile[]> {
+    const names = [...this.#files.keys()].filter((name) => name.startsWith(`${path}/`))
+    return Promise.all(names.map((name) => this.statFile(name)))
+  }
+
+  async statFile(path: string): Promise<GuestFile> {
+    const bytes = this.#files.get(path)
+    if (!bytes) throw new AppError("not_found", `no file ${path}`)
+    return {
+      name: path.split("/").at(-1) ?? path,
+      size: bytes.length,
+      mode: "0644",
+      type: "file",
+      owner: "lohar",
+      group: "lohar",
+      modifiedUnixMs: 0,
+      target: null,
+    }
+  }
+
+  async removeFile({ path }: { path: string }): Promise<unknown> {
+    if (!this.#files.delete(path)) throw new AppError("not_found", `no file ${path}`)
+    return {}
+  }
+
+  async makeDirectory(): Promise<unknown> {
+    return {}
+  }
+
+  async moveFile({ from, to }: { from: string; to: string }): Promise<unknown> {
+    const bytes = this.#files.get(from)
+    if (!bytes) throw new AppError("not_found", `no file ${from}`)
+    this.#files.delete(from)
+    this.#files.set(to, bytes)
+    return {}
+  }
+
+  readArchive(): GuestTransfer {
+    return transferOf([Buffer.from("tar")], Promise.resolve({ bytes: 3, entries: 1 }))
+  }
+
+  writeArchive(): GuestTransfer {
+    return transferOf([], Promise.resolve({ bytes: 0, entries: 0 }))
+  }
+
+  dial(port: number): GuestConnection {
+    return this.#host.dial(port)
+  }
+
+  async ports(): Promise<{ port: number; address: string }[]> {
+    return [{ port: 3000, address: "127.0.0.1" }]
+  }
+
   close(): void {
     this.#closed.resolve({ reason: "closed" })
+  }
+}
+
+function quiet<T>(promise: Promise<T>): Promise<T> {
+  promise.catch(() => undefined)
+  return promise
+}
+
+function transferOf(
+  chunks: Uint8Array[],
+  result: Promise<{ bytes: number; entries: number }>,
+): GuestTransfer {
+  return {
+    output: (async function* () {
+      yield* chunks
+    })(),
+    result: quiet(result),
+    write: async () => undefined,
+    endInput: () => undefined,
+    close: () => undefined,
+  }
+}
+
+/** A session that echoes what is typed into it, and ends when `exit` is. */
+class FakeSession implements GuestSession {
+  readonly id: string
+  readonly name: string | null
+  readonly #argv: string[]
+  #attached = true
+  #exitCode: number | null = null
+  #shown = ""
+  #end = Promise.withResolvers<SessionEnd>()
+  #wake: () => void = () => undefined
+  #pending: Uint8Array[] = []
+
+  constructor(id: string, start: SessionStart) {
+    this.id = id
+    this.name = start.name ?? null
+    this.#argv = start.argv ?? ["bash", "-l"]
+  }
+
+  get opened(): Promise<{ id: string; name: string | null }> {
+    return Promise.resolve({ id: this.id, name: this.name })
+  }
+
+  get result(): Promise<SessionEnd> {
+    return this.#end.promise
+  }
+
+  get output(): AsyncIterable<Uint8Array> {
+    return this.#show()
+  }
+
+  async *#show(): AsyncGenerator<Uint8Array> {
+    const end = this.#end.promise
+    let isOver = false
+    void end.then(() => {
+      isOver = true
+      this.#wake()
+    })
+    for (;;) {
+      for (const bytes of this.#pending.splice(0)) yield bytes
+      if (isOver) return
+      await new Promise<void>((resolve) => {
+        this.#wake = resolve
+      })
+    }
+  }
+
+  attach(): void {
+    if (this.#attached) this.#end.resolve({ state: "taken_over" })
+    this.#end = Promise.withResolvers<SessionEnd>()
+    this.#attached = true
+    this.#pending = [Buffer.from(this.#shown)]
+    if (this.#exitCode !== null) this.#end.resolve({ state: "ended", exitCode: this.#exitCode, signal: null })
+  }
+
+  async write(bytes: Uint8Array): Promise<void> {
+    this.#shown += Buffer.from(bytes).toString()
+    this.#pending.push(bytes.slice())
+    this.#wake()
+    if (this.#shown.endsWith("exit\n")) this.end(0)
+  }
+
+  end(exitCode: number): void {
+    this.#exitCode = exitCode
+    this.#end.resolve({ state: "ended", exitCode, signal: null })
+  }
+
+  endInput(): void {}
+  resize(): void {}
+  signal(): void {}
+
+  close(): void {
+    this.#attached = false
+    this.#end.resolve({ state: "detached" })
+  }
+
+  record(): SessionRecord {
+    return {
+      id: this.id,
+      name: this.name,
+      argv: this.#argv,
+      pid: 1,
+      state: this.#exitCode === null ? "running" : "ended",
+      exitCode: this.#exitCode,
+      signal: null,
+      attached: this.#attached,
+      createdUnixMs: 0,
+    }
   }
 }
 

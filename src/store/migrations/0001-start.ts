@@ -1,4 +1,4 @@
-/** Users and sandboxes. */
+/** Users, sandboxes, secrets and published ports. */
 
 import type { Kysely } from "kysely"
 
@@ -27,7 +27,31 @@ export async function up(db: Kysely<unknown>): Promise<void> {
     .addColumn("memory_mib", "integer", (column) => column.notNull())
     .addColumn("disk_mib", "integer", (column) => column.notNull())
     .addColumn("env", "text", (column) => column.notNull())
+    .addColumn("secret_names", "text", (column) => column.notNull())
+    .addColumn("labels", "text", (column) => column.notNull())
     .addColumn("created_at", "text", (column) => column.notNull())
     .addUniqueConstraint("sandboxes_user_name", ["user_id", "name"])
+    .execute()
+
+  await db.schema
+    .createTable("secrets")
+    .addColumn("user_id", "text", (column) => column.notNull().references("users.id").onDelete("cascade"))
+    .addColumn("name", "text", (column) => column.notNull())
+    .addColumn("ciphertext", "blob", (column) => column.notNull())
+    .addColumn("created_at", "text", (column) => column.notNull())
+    .addColumn("updated_at", "text", (column) => column.notNull())
+    .addPrimaryKeyConstraint("secrets_user_name", ["user_id", "name"])
+    .execute()
+
+  await db.schema
+    .createTable("published_ports")
+    .addColumn("id", "text", (column) => column.primaryKey())
+    .addColumn("sandbox_id", "text", (column) =>
+      column.notNull().references("sandboxes.id").onDelete("cascade"),
+    )
+    .addColumn("port", "integer", (column) => column.notNull())
+    .addColumn("alias", "text", (column) => column.notNull().unique())
+    .addColumn("created_at", "text", (column) => column.notNull())
+    .addUniqueConstraint("published_ports_sandbox_port", ["sandbox_id", "port"])
     .execute()
 }

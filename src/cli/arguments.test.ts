@@ -1,0 +1,92 @@
+/** Reading arguments. */
+
+import { expect, test } from "bun:test"
+import fc from "fast-check"
+import { AppError } from "../contract/errors.ts"
+import { optionFlag, parseArguments } from "./arguments.ts"
+import { command } from "./command.ts"
+import { suggest } from "./suggest.ts"
+
+const sample = command({
+  args: ["sandbox"],
+  rest: { name: "command", kind: "command" },
+  options: {
+    stdin: { type: "flag", short: "i", summary: "" },
+    tty: { type: "flag", short: "t", summary: "" },
+    env: { type: "pairs", short: "e", value: "K=V", summary: "" },
+    maxCpus: { type: "integer", short: "c", value: "N", min: 1, max: 64, summary: "" },
+    memory: { type: "size", value: "MB", min: 128, max: 1_048_576, summary: "" },
+    cwd: { type: "text", short: "w", value: "DIR", summary: "" },
+    timeout: { type: "seconds", value: "S", max: 100, summary: "" },
+  },
+  examples: [],
+  async run() {},
+})
+
+function optionsOf(...argv: string[]) {
+  return parseArguments(sample, [...argv, "dev", "true"]).options
+}
+
+test("all ways to write an option mean the same", () => {
+  for (const argv of [["--max-cpus", "4"], ["--max-cpus=4"], ["-c", "4"], ["-c4"], ["-c=4"], ["-ic4"]])
+    expect(optionsOf(...argv)).toMatchObject({ maxCpus: 4 })
+  expect(optionsOf("-it")).toMatchObject({ stdin: true, tty: true })
+  expect(optionsOf()).toMatchObject({ stdin: false, tty: false })
+  expect(optionsOf("--cwd=/a=b")).toMatchObject({ cwd: "/a=b" })
+  expect(optionsOf("--cwd", "-")).toMatchObject({ cwd: "-" })
+})
+
+test("sizes are MB or have a unit", () => {
+  const cases: [string, number][] = [
+    ["1024", 1024],
+    ["512M", 512],
+    ["512mb", 512],
+    ["2G", 2048],
+    ["2GiB", 2048],
+    ["1T", 1_048_576],
+  ]
+  for (const [text, mib] of cases) expect(optionsOf("--memory", text)).toMatchObject({ memory: mib })
+  for (const text of ["", "G", "1.5G", "0x400", "1 G", "2GG", "127", "-1G", "2T"])
+    expect(() => optionsOf(`--memory=${text}`)).toThrow(AppError)
+})
+
+test("pairs may hold commas and equals signs in their values, and later ones win", () => {
+  expect(optionsOf("-e", "A=1,2,B=x=y", "--env", "C=,A=3").env).toEqual({ A: "3", B: "x=y", C: "" })
+})
+
+test("the guest's command is never read", () => {
+  fc.assert(
+    fc.property(fc.array(fc.string()), (words) => {
+      expect(parseArguments(sample, ["-i", "dev", "--", "sh", ...words]).rest).toEqual(["sh", ...words])
+      expect(parseArguments(sample, ["dev", "sh", ...words]).rest).toEqual(["sh", ...words])
+    }),
+  )
+})
+
+test("whatever is typed, the answer is arguments or an AppError", () => {
+  fc.assert(
+    fc.property(
+      fc.array(fc.oneof(fc.string(), fc.constantFrom("-", "--", "-e", "--memory", "-it", "--env="))),
+      (argv) => {
+        try {
+          parseArguments(sample, argv)
+        } catch (error) {
+          if (!(error instanceof AppError)) throw error
+        }
+      },
+    ),
+  )
+})
+
+test("an option's flag is its name in kebab case", () => {
+  expect(optionFlag("maxSandboxes")).toBe("--max-sandboxes")
+})
+
+test("suggestions are near misses only", () => {
+  const names = ["create", "destroy", "list", "exec", "version"]
+  expect(suggest("craete", names)).toBe("create")
+  expect(suggest("lst", names)).toBe("list")
+  expect(suggest("dest", names)).toBe("destroy")
+  expect(suggest("frobnicate", names)).toBeUndefined()
+  expect(suggest("x", names)).toBeUndefined()
+})

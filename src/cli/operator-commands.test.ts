@@ -1,0 +1,63 @@
+/** `serve` and `init` hand their options to the daemon's side as given. */
+
+import { expect, test } from "bun:test"
+import { defaultDataDir } from "../contract/limits.ts"
+import { parseArguments } from "./arguments.ts"
+import type { HostCommand } from "./command.ts"
+import { init } from "./commands/init.ts"
+import { serve } from "./commands/serve.ts"
+import type { InitOptions, Operator, ServeOptions } from "./operator.ts"
+import { Output } from "./output.ts"
+
+class RecordingOperator implements Operator {
+  readonly served: ServeOptions[] = []
+  readonly initialised: Omit<InitOptions, "report">[] = []
+
+  async serve(options: ServeOptions): Promise<void> {
+    this.served.push(options)
+  }
+  async init({ report: _, ...options }: InitOptions): Promise<void> {
+    this.initialised.push(options)
+  }
+  async openStore(): Promise<never> {
+    throw new Error("these commands do not open the store")
+  }
+}
+
+async function run(command: HostCommand, argv: readonly string[]): Promise<RecordingOperator> {
+  const operator = new RecordingOperator()
+  const { args, rest, options } = parseArguments(command, argv)
+  const settings = () => Promise.reject(new Error("these commands need no settings"))
+  await command.run({
+    args,
+    rest,
+    options: options as never,
+    isJson: false,
+    out: new Output(),
+    operator,
+    settings,
+  })
+  return operator
+}
+
+test("serve passes on only what was given", async () => {
+  expect((await run(serve, [])).served).toEqual([{}])
+  const argv = ["--config", "/c.yaml", "--data-dir=/d", "--listen", "127.0.0.1:1", "--accel", "tcg"]
+  expect((await run(serve, argv)).served).toEqual([
+    { configPath: "/c.yaml", dataDir: "/d", listen: "127.0.0.1:1", accel: "tcg" },
+  ])
+})
+
+test("serve refuses an accelerator that does not exist", async () => {
+  expect(run(serve, ["--accel", "xen"])).rejects.toMatchObject({ code: "invalid" })
+})
+
+test("init has defaults for directories", async () => {
+  expect((await run(init, [])).initialised).toEqual([
+    { dataDir: defaultDataDir, cacheDir: "/var/cache/bhatti", writeClientConfig: false },
+  ])
+  const argv = ["--data-dir", "/d", "--cache-dir", "/c", "--write-client-config", "--listen", "127.0.0.1:1"]
+  expect((await run(init, argv)).initialised).toEqual([
+    { dataDir: "/d", cacheDir: "/c", writeClientConfig: true, listen: "127.0.0.1:1" },
+  ])
+})

@@ -1,0 +1,56 @@
+/** Files of a sandbox: what one looks like, and how to ask for one. Contents travel as they are, not as JSON. */
+
+import { z } from "zod"
+
+export const GuestPath = z
+  .string()
+  .min(1, "a path is needed")
+  .max(4096)
+  .refine((path) => !path.includes("\0"), "a path cannot hold a NUL")
+  .describe("Absolute, or relative to /workspace")
+
+export const FileMode = z
+  .string()
+  .regex(/^0?[0-7]{3,4}$/, "a mode has three or four octal digits, such as 0644")
+
+export const FileEntry = z
+  .object({
+    name: z.string(),
+    size: z.int(),
+    mode: z.string().describe("Octal, such as 0644"),
+    is_dir: z.boolean(),
+    type: z.enum(["file", "directory", "symlink", "other"]),
+    owner: z.string(),
+    group: z.string(),
+    mtime: z.iso.datetime(),
+    target: z.string().nullable().describe("Where a symlink points"),
+  })
+  .meta({ id: "FileEntry" })
+export type FileEntry = z.infer<typeof FileEntry>
+
+export const ReadFileQuery = z.strictObject({
+  path: GuestPath,
+  ls: z
+    .enum(["true", "false"])
+    .default("false")
+    .describe("List the directory instead: a JSON array of FileEntry"),
+  stat: z.enum(["true", "false"]).default("false").describe("Only what the file is: one FileEntry"),
+})
+export const WriteFileQuery = z.strictObject({
+  path: GuestPath,
+  mode: FileMode.optional().describe("Default: the replaced file's mode, or 0644"),
+})
+export const RemoveFileQuery = z.strictObject({
+  path: GuestPath,
+  recursive: z.enum(["true", "false"]).default("false"),
+})
+export const MakeDirectory = z
+  .strictObject({ path: GuestPath, parents: z.boolean().default(true), mode: FileMode.default("0755") })
+  .meta({ id: "MakeDirectory" })
+export const MoveFile = z.strictObject({ from: GuestPath, to: GuestPath }).meta({ id: "MoveFile" })
+export const ArchiveQuery = z.strictObject({ path: GuestPath })
+
+export const Done = z.object({ status: z.literal("ok") }).meta({ id: "Done" })
+export const Unpacked = z
+  .object({ status: z.literal("ok"), entries: z.int(), bytes: z.int() })
+  .meta({ id: "Unpacked" })

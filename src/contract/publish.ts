@@ -1,0 +1,49 @@
+/** Published ports: a port of a sandbox under a public name. */
+
+import { z } from "zod"
+import { SandboxId } from "./sandbox.ts"
+
+export const Port = z.int().min(1).max(65_535)
+
+/** Names that a domain's owner may want for themselves. */
+export const reservedAliases = [
+  "www",
+  "mail",
+  "admin",
+  "status",
+  "ns1",
+  "ns2",
+  "api",
+  "app",
+  "_acme-challenge",
+  "localhost",
+]
+
+export const Alias = z
+  .string()
+  .regex(
+    /^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/,
+    "an alias has 1 to 63 lower-case letters, digits or inner hyphens",
+  )
+  .refine((alias) => !reservedAliases.includes(alias), "that alias is reserved")
+
+export const Publish = z
+  .strictObject({
+    port: Port,
+    alias: Alias.optional().describe("Default: made from the sandbox's name and random characters"),
+  })
+  .meta({ id: "Publish" })
+
+export const PublishedPort = z
+  .object({
+    id: z.string(),
+    sandbox_id: SandboxId,
+    port: Port,
+    alias: z.string(),
+    url: z.string(),
+    created_at: z.iso.datetime(),
+  })
+  .meta({ id: "PublishedPort" })
+export type PublishedPort = z.infer<typeof PublishedPort>
+
+export const ListeningPort = z.object({ port: Port, address: z.string() }).meta({ id: "ListeningPort" })

@@ -1,0 +1,29 @@
+/** Secrets: named values of a user, encrypted at rest, which a sandbox gets as environment only when it is created with them. */
+
+import { z } from "zod"
+import { limits } from "./limits.ts"
+
+export const SecretName = z
+  .string()
+  .regex(
+    /^[A-Za-z_][A-Za-z0-9_]{0,127}$/,
+    "a secret's name has letters, digits and underscores, as a variable's",
+  )
+
+export const Secret = z
+  .object({ name: SecretName, created_at: z.iso.datetime(), updated_at: z.iso.datetime() })
+  .meta({ id: "Secret" })
+export type Secret = z.infer<typeof Secret>
+
+export const SetSecret = z
+  .strictObject({
+    name: SecretName,
+    value: z
+      .string()
+      .min(1, "a secret has a value")
+      .max(limits.secretBytesMax)
+      .refine((value) => !value.includes("\0"), "a secret cannot hold a NUL"),
+  })
+  .meta({ id: "SetSecret" })
+
+export const DeletedSecret = z.object({ status: z.literal("deleted") })

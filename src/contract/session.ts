@@ -1,0 +1,80 @@
+/** Sessions: commands with a terminal that live on in the sandbox without a client. */
+
+import { z } from "zod"
+import { SignalName, TerminalSize } from "./exec.ts"
+
+export const SessionId = z.string().regex(/^s[0-9]{1,9}$/)
+
+export const SessionName = z
+  .string()
+  .regex(
+    /^[a-zA-Z][a-zA-Z0-9._-]{0,62}$/,
+    "a session's name has letters, digits, dots, underscores or hyphens",
+  )
+
+export const Session = z
+  .object({
+    session_id: SessionId,
+    name: z.string().nullable().describe("`init` is the session of the sandbox's init script"),
+    argv: z.array(z.string()),
+    tty: z.literal(true),
+    running: z.boolean(),
+    exit_code: z.int().nullable(),
+    signal: z.string().nullable(),
+    pid: z.int(),
+    attached: z.boolean().describe("Whether a client sees it now"),
+    created_at: z.iso.datetime(),
+  })
+  .meta({ id: "Session" })
+export type Session = z.infer<typeof Session>
+
+export const KillSession = z.strictObject({ signal: SignalName.default("KILL") }).meta({ id: "KillSession" })
+export const KilledSession = z.object({ status: z.literal("killed") })
+
+/** Query of the shell's WebSocket. */
+export const ShellQuery = z.strictObject({
+  session: z.string().max(64).optional().describe("Id or name of the session to attach to"),
+  new: z.enum(["true", "false"]).default("false").describe("Start another session even if one is detached"),
+  rows: z.coerce.number().pipe(TerminalSize.shape.rows).default(24),
+  cols: z.coerce.number().pipe(TerminalSize.shape.cols).default(80),
+  term: z.string().max(64).default("xterm-256color"),
+  window: z.coerce
+    .number()
+    .pipe(
+      z
+        .int()
+        .min(65_536)
+        .max(1024 * 1024),
+    )
+    .optional()
+    .describe("Output bytes that may be on their way unacknowledged; see `ack`"),
+})
+export type ShellQuery = z.infer<typeof ShellQuery>
+
+/**
+ * WebSocket `/sandboxes/:id/ws`: attaches to the session that was asked for, else to the newest detached one, else to a new one.
+ *
+ *   client → server  binary, or text that is no message: keystrokes;   text: `ShellClientMessage`
+ *   server → client  text: `ShellServerMessage`;   binary: the terminal's output, first what it showed before
+ *
+ * Closing the socket detaches; the session goes on.
+ */
+export const ShellClientMessage = z.discriminatedUnion("type", [
+  z.strictObject({ type: z.literal("resize"), rows: TerminalSize.shape.rows, cols: TerminalSize.shape.cols }),
+  z.strictObject({ type: z.literal("signal"), signal: SignalName }),
+  z.strictObject({ type: z.literal("ack"), bytes: z.int().positive() }),
+])
+export type ShellClientMessage = z.infer<typeof ShellClientMessage>
+
+export const ShellServerMessage = z.discriminatedUnion("type", [
+  z.object({
+    type: z.literal("session"),
+    session_id: z.string(),
+    name: z.string().nullable(),
+    is_new: z.boolean(),
+  }),
+  z.object({ type: z.literal("exit"), exit_code: z.int(), signal: z.string().nullable() }),
+  z.object({ type: z.literal("taken_over") }),
+  z.object({ type: z.literal("error"), code: z.string(), message: z.string(), hint: z.string().nullable() }),
+])
+export type ShellServerMessage = z.infer<typeof ShellServerMessage>

@@ -1,0 +1,163 @@
+/** Files of a sandbox. Bytes stream through; nothing here holds a file. */
+
+import { AppError } from "../contract/errors.ts"
+import type { FileEntry } from "../contract/file.ts"
+import { limits } from "../contract/limits.ts"
+import type { Account } from "../store/users.ts"
+import { answerDeadlineMs, awakeGuest } from "./awake.ts"
+import type { Core } from "./core.ts"
+import type { GuestDownload, GuestFile, GuestStream, GuestTransfer } from "./host.ts"
+
+const deadline = { deadlineMs: answerDeadlineMs }
+/** A directory of a hundred thousand entries takes an emulated guest a while. */
+const listDeadlineMs = 60_000
+const removeDeadlineMs = 300_000
+
+export async function readFile(
+  core: Core,
+  account: Account,
+  nameOrId: string,
+  path: string,
+): Promise<GuestDownload> {
+  return (await awakeGuest(core, account, nameOrId)).readFile({ path })
+}
+
+export async function listFiles(
+  core: Core,
+  account: Account,
+  nameOrId: string,
+  path: string,
+): Promise<FileEntry[]> {
+  const guest = await awakeGuest(core, account, nameOrId)
+  return (await guest.listFiles(path, { deadlineMs: listDeadlineMs })).map(viewFile)
+}
+
+export async function statFile(
+  core: Core,
+  account: Account,
+  nameOrId: string,
+  path: string,
+): Promise<FileEntry> {
+  return viewFile(await (await awakeGuest(core, account, nameOrId)).statFile(path, deadline))
+}
+
+export async function removeFile(
+  core: Core,
+  account: Account,
+  nameOrId: string,
+  options: { path: string; recursive: boolean },
+): Promise<void> {
+  await (await awakeGuest(core, account, nameOrId)).removeFile(options, { deadlineMs: removeDeadlineMs })
+}
+
+export async function makeDirectory(
+  core: Core,
+  account: Account,
+  nameOrId: string,
+  options: { path: string; parents: boolean; mode: string },
+): Promise<void> {
+  await (await awakeGuest(core, account, nameOrId)).makeDirectory(options, deadline)
+}
+
+export async function moveFile(
+  core: Core,
+  account: Account,
+  nameOrId: string,
+  options: { from: string; to: string },
+): Promise<void> {
+  await (await awakeGuest(core, account, nameOrId)).moveFile(options, deadline)
+}
+
+export async function readArchive(
+  core: Core,
+  account: Account,
+  nameOrId: string,
+  path: string,
+): Promise<GuestTransfer> {
+  return (await awakeGuest(core, account, nameOrId)).readArchive({ path })
+}
+
+export type Upload = {
+  path: string
+  mode: string | undefined
+  /** What the client says it will send; a body of another length writes nothing. */
+  size: number | undefined
+  body: AsyncIterable<Uint8Array>
+}
+
+export async function writeFile(
+  core: Core,
+  account: Account,
+  nameOrId: string,
+  upload: Upload,
+): Promise<void> {
+  if ((upload.size ?? 0) > limits.fileBytesMax) throw fileTooLarge()
+  const guest = await awakeGuest(core, account, nameOrId)
+  const transfer = guest.writeFile({
+    path: upload.path,
+    parents: true,
+    ...(upload.mode !== undefined && { mode: upload.mode }),
+    ...(upload.size !== undefined && { size: upload.size }),
+  })
+  await send(transfer, upload.body, { bytesMax: limits.fileBytesMax })
+}
+
+export async function writeArchive(
+  core: Core,
+  account: Account,
+  nameOrId: string,
+  upload: { path: string; body: AsyncIterable<Uint8Array> },
+): Promise<{ bytes: number; entries: number }> {
+  const guest = await awakeGuest(core, account, nameOrId)
+  return send(guest.writeArchive({ path: upload.path }), upload.body, { bytesMax: Number.POSITIVE_INFINITY })
+}
+
+/** Sends a body to the guest; when it ends early or is too large the guest drops what it has. */
+async function send(
+  transfer: GuestTransfer,
+  body: AsyncIterable<Uint8Array>,
+  options: { bytesMax: number },
+): Promise<{ bytes: number; entries: number }> {
+  let bytes = 0
+  // The guest may refuse before the body has ended; then that is the answer.
+  const refused = Promise.withResolvers<never>()
+  refused.promise.catch(() => undefined)
+  transfer.result.catch((error: unknown) => refused.reject(error))
+  try {
+    for await (const chunk of body) {
+      bytes += chunk.length
+      if (bytes > options.bytesMax) throw fileTooLarge()
+      await Promise.race([transfer.write(chunk), refused.promise])
+    }
+    transfer.endInput()
+  } catch (error) {
+    giveUp(transfer)
+    throw error
+  }
+  return transfer.result
+}
+
+function giveUp(stream: GuestStream & { result: Promise<unknown> }): void {
+  stream.result.catch(() => undefined)
+  stream.close()
+}
+
+function fileTooLarge(): AppError {
+  return new AppError("too_large", `a file has at most ${limits.fileBytesMax / 1024 / 1024} MB`, {
+    hint: "split it, or copy a directory with bhatti cp, which has no such limit",
+  })
+}
+
+function viewFile(file: GuestFile): FileEntry {
+  return {
+    name: file.name,
+    size: file.size,
+    mode: file.mode,
+    is_dir: file.type === "directory",
+    type: file.type,
+    owner: file.owner,
+    group: file.group,
+    mtime: new Date(file.modifiedUnixMs).toISOString(),
+    target: file.target,
+  }
+}

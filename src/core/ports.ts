@@ -1,0 +1,13 @@
+/** What listens inside a sandbox. */
+
+import type { Account } from "../store/users.ts"
+import { answerDeadlineMs, awakeGuest } from "./awake.ts"
+import type { Core } from "./core.ts"
+
+export async function listPorts(
+  core: Core,
+  account: Account,
+  nameOrId: string,
+): Promise<{ port: number; address: string }[]> {
+  return (await awakeGuest(core, account, nameOrId)).ports({ deadlineMs: answerDeadlineMs })
+}

@@ -1,0 +1,66 @@
+/** Sessions in a sandbox: find or start the one a client means, list them, signal them. */
+
+import type { Session } from "../contract/session.ts"
+import type { Account } from "../store/users.ts"
+import { answerDeadlineMs, awakeGuest } from "./awake.ts"
+import type { Core } from "./core.ts"
+import type { GuestSession, SessionRecord, Terminal } from "./host.ts"
+
+export type ShellRequest = {
+  /** Id or name of a session; without it the newest detached one, else a new one. */
+  session: string | undefined
+  forceNew: boolean
+  tty: Terminal
+}
+
+export async function openShell(
+  core: Core,
+  account: Account,
+  nameOrId: string,
+  request: ShellRequest,
+): Promise<{ session: GuestSession; isNew: boolean }> {
+  const guest = await awakeGuest(core, account, nameOrId)
+  if (request.session !== undefined) {
+    return { session: guest.attachSession({ session: request.session, tty: request.tty }), isNew: false }
+  }
+  const detached = request.forceNew
+    ? undefined
+    : newestDetached(await guest.sessions({ deadlineMs: answerDeadlineMs }))
+  if (detached)
+    return { session: guest.attachSession({ session: detached.id, tty: request.tty }), isNew: false }
+  return { session: guest.openSession({ tty: request.tty }), isNew: true }
+}
+
+/** A named session, such as `init`, is attached to only by its name. */
+function newestDetached(sessions: SessionRecord[]): SessionRecord | undefined {
+  return sessions
+    .filter(({ state, attached, name }) => state === "running" && !attached && name === null)
+    .sort((one, other) => other.createdUnixMs - one.createdUnixMs)[0]
+}
+
+export async function listSessions(core: Core, account: Account, nameOrId: string): Promise<Session[]> {
+  const guest = await awakeGuest(core, account, nameOrId)
+  const sessions = await guest.sessions({ deadlineMs: answerDeadlineMs })
+  return sessions.map((session) => ({
+    session_id: session.id,
+    name: session.name,
+    argv: session.argv,
+    tty: true,
+    running: session.state === "running",
+    exit_code: session.exitCode,
+    signal: session.signal,
+    pid: session.pid,
+    attached: session.attached,
+    created_at: new Date(session.createdUnixMs).toISOString(),
+  }))
+}
+
+export async function killSession(
+  core: Core,
+  account: Account,
+  nameOrId: string,
+  options: { session: string; signal: string },
+): Promise<void> {
+  const guest = await awakeGuest(core, account, nameOrId)
+  await guest.killSession(options.session, options.signal, { deadlineMs: answerDeadlineMs })
+}

@@ -1,0 +1,196 @@
+/**
+ * One operation with bytes in either direction, a first message of the guest's and a result.
+ *
+ *   open ── first message ── bytes, messages ── result
+ *     │                                           │
+ *     └── the host closes, the channel is lost, the guest takes too long ──┘
+ *
+ * What the operation means is told by the three functions it is made with. Nobody has to listen to any promise.
+ */
+
+import { AppError } from "../contract/errors.ts"
+import { type Patience, Input, Output, type StreamWriter } from "./flow.ts"
+import { channels, encodeClose, encodeFrame, encodeWindow, WireError } from "./frame.ts"
+import { encodeJson, type Result } from "./message.ts"
+
+/** What a stream does with the frames that the guest sends on it. Throws `WireError` when they break a rule. */
+export type Stream = {
+  onData(channel: number, bytes: Uint8Array): void
+  onWindow(count: number): void
+  /** False: the message was of no use. */
+  onMessage(payload: Uint8Array): boolean
+  onEnd(channel: number): void
+  onClose(result: Result): void
+  /** The stream ends without the guest's answer. */
+  onLost(error: AppError): void
+}
+
+export type Meaning<First, Answer, Chunk> = {
+  /** Reads the guest's first message; nothing if it is another one. */
+  parseFirst(payload: Uint8Array): First | undefined
+  parseAnswer(value: unknown): Answer
+  toChunk(channel: number, bytes: Uint8Array): Chunk
+  /** How long the first message may take. */
+  firstDeadlineMs?: number
+  /** How long the guest may leave us waiting for bytes, for room, or for the result of what was sent. */
+  stallDeadlineMs?: number
+}
+
+export type Channel = StreamWriter & {
+  /** Forgets the stream: the guest's late answer will find nobody. */
+  leave(): void
+}
+
+export class Exchange<First, Answer, Chunk = Uint8Array> implements Stream {
+  readonly #id: number
+  readonly #channel: Channel
+  readonly #meaning: Meaning<First, Answer, Chunk>
+  readonly #first = Promise.withResolvers<First>()
+  readonly #result = Promise.withResolvers<Answer>()
+  readonly #input: Input
+  readonly #output: Output<Chunk>
+  #timers = new Set<ReturnType<typeof setTimeout>>()
+  #isRunning = true
+  #isBegun = false
+  #isClosing = false
+
+  constructor(id: number, channel: Channel, meaning: Meaning<First, Answer, Chunk>) {
+    this.#id = id
+    this.#channel = channel
+    this.#meaning = meaning
+    quiet(this.#first.promise)
+    quiet(this.#result.promise)
+    const patience: Patience = (promise) => this.#withinTime(promise, meaning.stallDeadlineMs)
+    this.#input = new Input(id, { send: (bytes) => this.#send(bytes), room: () => channel.room() }, patience)
+    this.#output = new Output({
+      toChunk: meaning.toChunk,
+      giveBack: (count) => this.#send(encodeWindow(id, count)),
+      patience,
+    })
+    void quiet(
+      this.#withinTime(
+        this.#first.promise.then(() => undefined),
+        meaning.firstDeadlineMs,
+      ),
+    )
+  }
+
+  get first(): Promise<First> {
+    return this.#first.promise
+  }
+
+  get result(): Promise<Answer> {
+    return this.#result.promise
+  }
+
+  get output(): AsyncIterable<Chunk> {
+    return this.#output
+  }
+
+  write(bytes: Uint8Array): Promise<void> {
+    return quiet(this.#input.write(bytes))
+  }
+
+  endInput(): void {
+    void this.#input.finish().then(() =>
+      this.#withinTime(
+        this.#result.promise.then(
+          () => undefined,
+          () => undefined,
+        ),
+        this.#meaning.stallDeadlineMs,
+      ),
+    )
+  }
+
+  message(value: object): void {
+    this.#send(encodeFrame({ type: "message", stream: this.#id, payload: encodeJson(value) }))
+  }
+
+  /** Asks the guest to end it; `result` tells when that is done. */
+  close(): void {
+    if (this.#isClosing) return
+    this.#isClosing = true
+    this.#send(encodeClose(this.#id))
+  }
+
+  onData(channel: number, bytes: Uint8Array): void {
+    if (channel !== channels.stdout && channel !== channels.stderr) {
+      throw new WireError(`output on channel ${channel}`)
+    }
+    this.#output.put(channel, bytes)
+  }
+
+  onWindow(count: number): void {
+    this.#input.addCredit(count)
+  }
+
+  onMessage(payload: Uint8Array): boolean {
+    const first = this.#isBegun ? undefined : this.#meaning.parseFirst(payload)
+    if (first === undefined) return false
+    this.#isBegun = true
+    this.#first.resolve(first)
+    return true
+  }
+
+  onEnd(channel: number): void {
+    if (channel === channels.stdout) this.#output.end()
+  }
+
+  onClose(result: Result): void {
+    const answer = result.kind === "ok" ? { value: this.#meaning.parseAnswer(result.value) } : undefined
+    const error = result.kind === "error" ? result.error : undefined
+    this.#finish()
+    this.#input.end()
+    this.#output.end()
+    if (answer) {
+      this.#result.resolve(answer.value)
+      this.#first.reject(new AppError("internal", "the operation ended and never said that it began"))
+    } else if (error) {
+      this.#first.reject(error)
+      this.#result.reject(error)
+    }
+  }
+
+  onLost(error: AppError): void {
+    this.#finish()
+    this.#input.end(error)
+    this.#output.end(error)
+    this.#first.reject(error)
+    this.#result.reject(error)
+  }
+
+  #send(bytes: Uint8Array): void {
+    if (this.#isRunning) this.#channel.send(bytes)
+  }
+
+  #finish(): void {
+    this.#isRunning = false
+    for (const timer of this.#timers) clearTimeout(timer)
+    this.#timers.clear()
+  }
+
+  async #withinTime(promise: Promise<void>, deadlineMs: number | undefined): Promise<void> {
+    if (deadlineMs === undefined || !this.#isRunning) return promise
+    const timer = setTimeout(() => this.#giveUp(deadlineMs), deadlineMs)
+    this.#timers.add(timer)
+    try {
+      await promise
+    } finally {
+      clearTimeout(timer)
+      this.#timers.delete(timer)
+    }
+  }
+
+  #giveUp(deadlineMs: number): void {
+    this.close()
+    this.#channel.leave()
+    this.onLost(new AppError("unavailable", `the guest left this host waiting for ${deadlineMs} ms`))
+  }
+}
+
+/** A rejection that nobody listens to is nobody's loss here: the connection's end is told by `closed`. */
+export function quiet<T>(promise: Promise<T>): Promise<T> {
+  promise.catch(() => undefined)
+  return promise
+}

@@ -1,0 +1,156 @@
+/** protocol/vectors.json, read by the host's end of the wire. */
+
+import { describe, expect, test } from "bun:test"
+import vectors from "../../protocol/vectors.json"
+import {
+  type Decoded,
+  Decoder,
+  encodeData,
+  encodeEnd,
+  encodeFrame,
+  encodeHostPreamble,
+  encodeWindow,
+  type Frame,
+  type FrameType,
+  WireError,
+  wireLimits,
+} from "./frame.ts"
+import { parseResult, parseStarted, requests } from "./message.ts"
+
+const unhex = (text: string) => Uint8Array.from(Buffer.from(text, "hex"))
+const nonce = unhex(vectors.hostPreamble.nonce)
+const guestPreamble = unhex(vectors.guestPreamble.hex)
+
+const toFrame = (frame: { type: string; stream: number; payload: string }): Frame => ({
+  type: frame.type as FrameType,
+  stream: frame.stream,
+  payload: unhex(frame.payload),
+})
+
+/** What a decoder makes of the bytes, given in pieces of a length. */
+function decodeAll(nonceHex: string, bytes: Uint8Array, pieceBytes: number): unknown[] {
+  const decoder = new Decoder(unhex(nonceHex))
+  const events: unknown[] = []
+  try {
+    for (let at = 0; at < bytes.length; at += pieceBytes) {
+      for (const decoded of decoder.decode(bytes.subarray(at, at + pieceBytes)))
+        events.push(describeEvent(decoded))
+    }
+  } catch (error) {
+    expect(error).toBeInstanceOf(WireError)
+    events.push({ broken: true })
+  }
+  return events
+}
+
+function describeEvent(decoded: Decoded): unknown {
+  if (decoded.kind === "preamble") return { preamble: { generation: decoded.generation } }
+  const { type, stream, payload } = decoded.frame
+  return { frame: { type, stream, payload: Buffer.from(payload).toString("hex") } }
+}
+
+describe("frames", () => {
+  test.each(vectors.frames)("$name", ({ frame, hex }) => {
+    expect(Buffer.from(encodeFrame(toFrame(frame))).toString("hex")).toBe(hex)
+    const stream = Buffer.concat([guestPreamble, unhex(hex)])
+    expect(decodeAll(vectors.guestPreamble.nonce, stream, stream.length).slice(1)).toEqual([{ frame }])
+  })
+
+  test("are made by the shorter ways as well", () => {
+    expect(encodeData(7, 0, Buffer.from("a"))).toEqual(Buffer.from(hexOf("one byte of input"), "hex"))
+    expect(encodeWindow(7, 65536)).toEqual(Buffer.from(hexOf("window of 65536"), "hex"))
+    expect(encodeEnd(7, 0)).toEqual(Buffer.from(hexOf("end of input"), "hex"))
+  })
+
+  const hexOf = (name: string) => vectors.frames.find((vector) => vector.name === name)?.hex ?? ""
+})
+
+describe("headers", () => {
+  test.each(vectors.brokenHeaders)("$name is refused", ({ hex }) => {
+    const decoder = new Decoder(nonce)
+    expect(() => [...decoder.decode(Buffer.concat([guestPreamble, unhex(hex)]))]).toThrow(WireError)
+  })
+
+  test.each(vectors.wholeHeaders)("$name is waited for", ({ hex }) => {
+    expect(
+      decodeAll(vectors.guestPreamble.nonce, Buffer.concat([guestPreamble, unhex(hex)]), 5),
+    ).toHaveLength(1)
+  })
+})
+
+describe("streams", () => {
+  test.each(vectors.hostReads)("$name", (vector) => {
+    const bytes = unhex(vector.hex)
+    for (const pieceBytes of [bytes.length, 1, 2, 13, 28]) {
+      expect(decodeAll(vector.nonce, bytes, pieceBytes)).toEqual(vector.events)
+    }
+  })
+
+  test("the host's preamble is encoded", () => {
+    expect(Buffer.from(encodeHostPreamble(nonce)).toString("hex")).toBe(vectors.hostPreamble.hex)
+    expect(encodeHostPreamble(nonce)).toHaveLength(wireLimits.preambleBytes)
+  })
+})
+
+describe("messages", () => {
+  const named = new Map(vectors.requests.map(({ name, json }) => [name, json]))
+
+  test("requests are what the guest understands", () => {
+    const moment = {
+      entropy: Uint8Array.from({ length: 32 }, (_, index) => index),
+      unixNs: 1_700_000_000_000_000_001n,
+    }
+    const identity = {
+      hostname: "dev",
+      machineId: "0123456789abcdef0123456789abcdef",
+      env: { K: "V" },
+      network: {
+        mac: "02:00:00:00:00:01",
+        address: "10.0.0.2",
+        prefix: 24,
+        gateway: "10.0.0.1",
+        dns: ["10.0.0.1"],
+        mtu: 1500,
+      },
+      growDisk: true,
+    }
+    const alone = { ...identity, env: {}, network: null, growDisk: false }
+    const made: Record<string, unknown> = {
+      ping: requests.ping(),
+      quiesce: requests.quiesce(),
+      shutdown: requests.shutdown(),
+      "personalise with a network": requests.personalise(identity, moment),
+      "personalise alone": requests.personalise(alone, moment),
+      "exec with everything": requests.exec({
+        argv: ["sh", "-c", 'echo ü "quoted"'],
+        env: { A: "b=c" },
+        cwd: "/tmp",
+        user: "root",
+        stdin: true,
+        tty: { rows: 24, cols: 80, term: "xterm" },
+      }),
+      "exec with what is required": requests.exec({ argv: ["true"] }),
+    }
+    expect(Object.keys(made).sort()).toEqual([...named.keys()].sort())
+    for (const [name, json] of named) expect(made[name]).toEqual(json)
+  })
+
+  test("messages to a process are what the guest understands", () => {
+    const made: unknown[] = [requests.signal("INT"), requests.resize({ rows: 50, cols: 132 })]
+    expect(made).toEqual(vectors.toProcess.map(({ json }) => json))
+  })
+
+  test.each(vectors.fromProcess)("$name", ({ json, pid }) => {
+    expect(parseStarted(Buffer.from(JSON.stringify(json)))).toEqual({ pid })
+  })
+
+  test.each(vectors.results)("result: $name", ({ text, ok, error }) => {
+    const result = parseResult(Buffer.from(text))
+    if (result.kind === "ok") expect<unknown>(result.value).toEqual(ok)
+    else expect<unknown>({ code: result.error.code, message: result.error.message }).toEqual(error)
+  })
+
+  test.each(vectors.badResults)("bad result: $name", ({ text }) => {
+    expect(() => parseResult(Buffer.from(text))).toThrow(WireError)
+  })
+})

@@ -1,0 +1,75 @@
+/** Users' secrets. Values leave this file decrypted only through `reveal`, for a sandbox that was created with them. */
+
+import { type Kysely, sql } from "kysely"
+import { AppError } from "../contract/errors.ts"
+import { limits } from "../contract/limits.ts"
+import type { UserId } from "../contract/sandbox.ts"
+import type { Secret } from "../contract/secret.ts"
+import type { Schema } from "./schema.ts"
+import type { Vault } from "./vault.ts"
+
+export class Secrets {
+  readonly #db: Kysely<Schema>
+  readonly #vault: Vault
+
+  constructor(db: Kysely<Schema>, vault: Vault) {
+    this.#db = db
+    this.#vault = vault
+  }
+
+  async set(userId: UserId, name: string, value: string): Promise<Secret> {
+    const now = new Date().toISOString()
+    const ciphertext = await this.#vault.encrypt(value)
+    const { rows } = await sql<Secret>`
+      insert into secrets (user_id, name, ciphertext, created_at, updated_at)
+      select ${userId}, ${name}, ${ciphertext}, ${now}, ${now}
+      where (select count(*) from secrets where user_id = ${userId} and name <> ${name}) < ${limits.secretsMax}
+      on conflict (user_id, name) do update set ciphertext = excluded.ciphertext, updated_at = excluded.updated_at
+      returning name, created_at, updated_at`.execute(this.#db)
+    const [secret] = rows
+    if (secret) return secret
+    throw new AppError("limit_exceeded", `you have ${limits.secretsMax} secrets already`, {
+      hint: "bhatti secret delete one of them",
+    })
+  }
+
+  async list(userId: UserId): Promise<Secret[]> {
+    return this.#db
+      .selectFrom("secrets")
+      .select(["name", "created_at", "updated_at"])
+      .where("user_id", "=", userId)
+      .orderBy("name")
+      .execute()
+  }
+
+  async remove(userId: UserId, name: string): Promise<void> {
+    const removed = await this.#db
+      .deleteFrom("secrets")
+      .where("user_id", "=", userId)
+      .where("name", "=", name)
+      .executeTakeFirst()
+    if (removed.numDeletedRows === 0n) throw noSecret(name)
+  }
+
+  /** The values of these secrets; one that does not exist is an error. */
+  async reveal(userId: UserId, names: string[]): Promise<Record<string, string>> {
+    if (names.length === 0) return {}
+    const rows = await this.#db
+      .selectFrom("secrets")
+      .select(["name", "ciphertext"])
+      .where("user_id", "=", userId)
+      .where("name", "in", names)
+      .execute()
+    const missing = names.find((name) => !rows.some((row) => row.name === name))
+    if (missing !== undefined) throw noSecret(missing)
+    return Object.fromEntries(
+      await Promise.all(
+        rows.map(async (row) => [row.name, await this.#vault.decrypt(row.ciphertext)] as const),
+      ),
+    )
+  }
+}
+
+function noSecret(name: string): AppError {
+  return new AppError("not_found", `no secret named "${name}"`, { hint: "bhatti secret list" })
+}

@@ -1,0 +1,66 @@
+/** The client's exec stream as a library, against a daemon that counts what is unacknowledged. */
+
+import { afterAll, expect, test } from "bun:test"
+import { connect } from "../../src/client/client.ts"
+import { FakeDaemon, testKey, windowBytes } from "./fake-daemon.ts"
+import { until } from "./program.ts"
+
+const daemon = new FakeDaemon()
+daemon.addSandbox("dev")
+const client = connect({ url: daemon.url, token: testKey })
+afterAll(() => daemon[Symbol.dispose]())
+
+test("output, then how it ended", async () => {
+  const run = client.execStream("dev", { cmd: ["both"] })
+  const output: string[] = []
+  for await (const { channel, bytes } of run.output)
+    output.push(`${channel} ${new TextDecoder().decode(bytes)}`)
+  expect(output).toEqual(["stdout out 1\n", "stderr err 1\n", "stdout out 2\n"])
+  expect(await run.exit).toEqual({ exit_code: 0, signal: null, timed_out: false })
+})
+
+test("nothing is acknowledged before the reader has taken it", async () => {
+  const run = client.execStream("dev", { cmd: ["flood", "50000000"], window: 65_536 })
+  const reader = run.output
+  await reader.next()
+  await until("the daemon to have used its window", () => daemon.lastRun.sentBytes === 65_536)
+  expect(daemon.lastRun.unacknowledgedMax).toBe(65_536)
+  for (let taken = 0; taken < 100; taken++) await reader.next()
+  expect(daemon.lastRun.unacknowledgedMax).toBe(65_536)
+  run.close()
+})
+
+test("input is written within the window, and ends", async () => {
+  const run = client.execStream("dev", { cmd: ["count"], stdin: true })
+  const bytes = new Uint8Array(3 * windowBytes)
+  await run.write(bytes)
+  run.endInput()
+  let text = ""
+  for await (const piece of run.output) text += new TextDecoder().decode(piece.bytes)
+  expect(text).toBe(`${bytes.length}\n`)
+  await run.write(bytes)
+})
+
+test("signals sent before the connection is open are not lost", async () => {
+  const run = client.execStream("dev", { cmd: ["sleep"] })
+  run.signal("INT")
+  expect(await run.exit).toMatchObject({ exit_code: 130, signal: "INT" })
+})
+
+test("a refused connection says what the daemon would have said", async () => {
+  const wrongKey = connect({ url: daemon.url, token: "bht_wrong" }).execStream("dev", { cmd: ["echo"] })
+  for await (const _ of wrongKey.output) throw new Error("there was output")
+  expect(await wrongKey.exit.catch((error: unknown) => error)).toMatchObject({ code: "unauthenticated" })
+  const nobody = connect({ url: "http://127.0.0.1:9" }).execStream("dev", { cmd: ["echo"] })
+  expect(await nobody.exit.catch((error: unknown) => error)).toMatchObject({ code: "unavailable" })
+})
+
+test("close ends the reading and kills the command", async () => {
+  const run = client.execStream("dev", { cmd: ["sleep"] })
+  await until("the command to run", () => daemon.lastRun.start?.cmd[0] === "sleep")
+  const reading = run.output.next()
+  run.close()
+  expect(await reading).toEqual({ done: true, value: undefined })
+  await until("the daemon to see it", () => daemon.lastRun.isClosed)
+  expect(await run.exit.catch((error: unknown) => error)).toMatchObject({ code: "unavailable" })
+})

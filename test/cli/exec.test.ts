@@ -1,0 +1,261 @@
+/** `bhatti exec` as a process: streams, order, exit codes, signals, back-pressure. */
+
+import { afterAll, expect, test } from "bun:test"
+import { FakeDaemon, windowBytes } from "./fake-daemon.ts"
+import { bhatti, environment, program, until } from "./program.ts"
+
+const daemon = new FakeDaemon()
+daemon.addSandbox("dev")
+afterAll(() => daemon[Symbol.dispose]())
+
+function start(args: readonly string[]) {
+  return Bun.spawn([...program, "exec", ...args], {
+    env: environment(daemon),
+    stdin: "pipe",
+    stdout: "pipe",
+    stderr: "pipe",
+  })
+}
+
+test("prints what the command prints, with or without --", async () => {
+  for (const args of [
+    ["dev", "--", "echo", "hi"],
+    ["dev", "echo", "hi"],
+  ])
+    expect(await bhatti(["exec", ...args], { daemon })).toEqual({ stdout: "hi\n", stderr: "", exitCode: 0 })
+})
+
+test("everything from the command's first word on belongs to it", async () => {
+  await bhatti(["exec", "--cwd", "/tmp", "dev", "echo", "--json", "-t", "--", "--help"], { daemon })
+  expect(daemon.lastRun.start).toMatchObject({ cmd: ["echo", "--json", "-t", "--", "--help"], cwd: "/tmp" })
+  await bhatti(["exec", "dev", "-e", "A=1,2,B=3", "-u", "root", "--timeout", "2.5", "--", "echo"], { daemon })
+  expect(daemon.lastRun.start).toMatchObject({
+    cmd: ["echo"],
+    env: { A: "1,2", B: "3" },
+    user: "root",
+    timeout_sec: 2.5,
+    stdin: false,
+    window: windowBytes,
+  })
+})
+
+test("standard output and standard error stay apart", async () => {
+  const ran = await bhatti(["exec", "dev", "both"], { daemon })
+  expect(ran).toEqual({ stdout: "out 1\nout 2\n", stderr: "err 1\n", exitCode: 0 })
+})
+
+test("both in one pipe keep their order", async () => {
+  const child = Bun.spawn(["sh", "-c", '"$@" 2>&1', "sh", ...program, "exec", "dev", "both"], {
+    env: environment(daemon),
+    stdout: "pipe",
+  })
+  expect(await child.stdout.text()).toBe("out 1\nerr 1\nout 2\n")
+})
+
+test("output comes while the command still runs", async () => {
+  const child = start(["dev", "slow"])
+  const reader = child.stdout.getReader()
+  expect(new TextDecoder().decode((await reader.read()).value)).toBe("first\n")
+  daemon.lastRun.released.resolve()
+  expect(new TextDecoder().decode((await reader.read()).value)).toBe("second\n")
+  expect(await child.exited).toBe(0)
+})
+
+test("forwards the exit code", async () => {
+  expect((await bhatti(["exec", "dev", "exit", "7"], { daemon })).exitCode).toBe(7)
+  expect((await bhatti(["exec", "dev", "killed"], { daemon })).exitCode).toBe(137)
+})
+
+test("exit codes tell whose fault a failure is", async () => {
+  const cases: [string[], number, string][] = [
+    [["missing", "--", "echo"], 125, 'bhatti: no sandbox named "missing"\n  try: bhatti list\n'],
+    [["dev", "--", "nosuch"], 127, 'bhatti: no program named "nosuch" in the sandbox\n'],
+    [["dev", "--", "refuse", "invalid", "it"], 126, "bhatti: cannot run it\n"],
+    [["dev", "--", "refuse", "internal", "it"], 125, "bhatti: cannot run it\n"],
+    [["dev", "--", "drop"], 125, "bhatti: the connection to the daemon was lost while the command ran\n"],
+    [["dev", "--", "late"], 137, "bhatti: the command was killed: its --timeout is over\n"],
+  ]
+  for (const [args, exitCode, stderr] of cases)
+    expect(await bhatti(["exec", ...args], { daemon })).toEqual({ stdout: "", stderr, exitCode })
+})
+
+test("no daemon and a wrong key are 125", async () => {
+  const noDaemon = await bhatti(["exec", "dev", "echo"], { env: { BHATTI_URL: "http://127.0.0.1:9" } })
+  expect(noDaemon.exitCode).toBe(125)
+  expect(noDaemon.stderr).toContain("no bhatti daemon answers at http://127.0.0.1:9")
+  const wrongKey = await bhatti(["exec", "--token", "bht_wrong", "dev", "echo"], { daemon })
+  expect(wrongKey.exitCode).toBe(125)
+  expect(wrongKey.stderr).toContain("the API key is not valid")
+})
+
+test("-i forwards standard input and its end", async () => {
+  const ran = await bhatti(["exec", "-i", "dev", "cat"], { daemon, stdin: "hi\nthere\n" })
+  expect(ran).toEqual({ stdout: "hi\nthere\n", stderr: "", exitCode: 0 })
+  expect((await bhatti(["exec", "-i", "dev", "cat"], { daemon, stdin: "" })).exitCode).toBe(0)
+})
+
+test("without -i standard input is left alone", async () => {
+  const child = Bun.spawn(
+    ["sh", "-c", 'printf "one\\ntwo\\n" | { "$@"; cat; }', "sh", ...program, "exec", "dev", "echo", "x"],
+    { env: environment(daemon), stdout: "pipe" },
+  )
+  expect(await child.stdout.text()).toBe("x\none\ntwo\n")
+})
+
+test("a large input arrives whole", async () => {
+  const child = Bun.spawn(
+    ["sh", "-c", 'head -c 20000000 /dev/zero | "$@"', "sh", ...program, "exec", "-i", "dev", "count"],
+    { env: environment(daemon), stdout: "pipe" },
+  )
+  expect(await child.stdout.text()).toBe("20000000\n")
+})
+
+test("a command that ends before its input does not wait for it", async () => {
+  const child = start(["-i", "dev", "exit", "3"])
+  expect(await child.exited).toBe(3)
+})
+
+test("100 MB arrive whole, quickly, with little memory and within the window", async () => {
+  const bytes = 100_000_000
+  const startMs = performance.now()
+  const child = start(["dev", "flood", String(bytes)])
+  const hash = new Bun.CryptoHasher("sha256")
+  let received = 0
+  for await (const piece of child.stdout) {
+    received += piece.length
+    hash.update(piece)
+  }
+  expect(await child.exited).toBe(0)
+  expect(received).toBe(bytes)
+  expect(hash.digest("hex")).toBe(await floodHash(bytes))
+  expect(daemon.lastRun.unacknowledgedMax).toBeLessThanOrEqual(windowBytes)
+  expect((child.resourceUsage()?.maxRSS ?? 0) / 1e6).toBeLessThan(250)
+  expect(bytes / 1e6 / ((performance.now() - startMs) / 1000)).toBeGreaterThan(30)
+})
+
+async function floodHash(bytes: number): Promise<string> {
+  const piece = new Uint8Array(32_768).map((_, index) => 97 + (index % 26))
+  const hash = new Bun.CryptoHasher("sha256")
+  for (let left = bytes; left > 0; left -= piece.length)
+    hash.update(piece.subarray(0, Math.min(left, piece.length)))
+  return hash.digest("hex")
+}
+
+test("a reader that stops reading stops the daemon, not our memory", async () => {
+  const child = start(["dev", "flood", "2000000000"])
+  const reader = child.stdout.getReader()
+  await reader.read()
+  let last = -1
+  let still = 0
+  await until("the flow to stand still", () => {
+    const now = daemon.lastRun.sentBytes
+    still = now === last ? still + 1 : 0
+    last = now
+    return still > 50
+  })
+  expect(last).toBeLessThan(64 * windowBytes)
+  const status = await Bun.file(`/proc/${child.pid}/status`).text()
+  expect(Number(/VmRSS:\s+(\d+) kB/.exec(status)?.[1]) / 1000).toBeLessThan(250)
+  child.kill("SIGKILL")
+  await until("the daemon to see us gone", () => daemon.lastRun.isClosed)
+})
+
+test("a reader that goes away ends the command quietly", async () => {
+  const child = Bun.spawn(
+    [
+      "sh",
+      "-c",
+      '("$@"; echo "code $?" >&2) | head -c 5',
+      "sh",
+      ...program,
+      "exec",
+      "dev",
+      "flood",
+      "1000000000",
+    ],
+    { env: environment(daemon), stdout: "pipe", stderr: "pipe" },
+  )
+  expect(await child.stdout.text()).toBe("abcde")
+  expect(await child.stderr.text()).toBe("code 141\n")
+  await until("the daemon to see us gone", () => daemon.lastRun.isClosed)
+})
+
+test("appending to a file leaves no holes", async () => {
+  const path = `/tmp/bhatti-cli-test-${process.pid}.out`
+  const child = Bun.spawn(
+    [
+      "sh",
+      "-c",
+      'echo first > "$0"; "$@" >> "$0"; wc -c < "$0"; rm "$0"',
+      path,
+      ...program,
+      "exec",
+      "dev",
+      "flood",
+      "300000",
+    ],
+    { env: environment(daemon), stdout: "pipe" },
+  )
+  expect((await child.stdout.text()).trim()).toBe("300006")
+})
+
+test("a pipe that others write to stays blocking", async () => {
+  const script = '"$@" >/dev/null; "$@"; grep flags /proc/self/fdinfo/1'
+  const child = Bun.spawn(["sh", "-c", `(${script}) | cat`, "sh", ...program, "exec", "dev", "echo", "x"], {
+    env: environment(daemon),
+    stdout: "pipe",
+  })
+  const flags = /flags:\s+(\d+)/.exec(await child.stdout.text())?.[1] ?? ""
+  expect(Number.parseInt(flags, 8) & 0o4000).toBe(0)
+})
+
+test("--json gives the buffered reply and still forwards the exit code", async () => {
+  const ran = await bhatti(["exec", "--json", "dev", "exit", "3"], { daemon })
+  expect(JSON.parse(ran.stdout)).toEqual({
+    exit_code: 3,
+    signal: null,
+    timed_out: false,
+    stdout: "3\n",
+    stderr: "",
+    truncated: false,
+  })
+  expect(ran.exitCode).toBe(3)
+  const fed = await bhatti(["exec", "--json", "-i", "dev", "cat"], { daemon, stdin: "text" })
+  expect(JSON.parse(fed.stdout)).toMatchObject({ stdout: "text" })
+})
+
+test("an interrupt is passed on, and the command's own exit code comes back", async () => {
+  const child = start(["dev", "polite"])
+  const reader = child.stdout.getReader()
+  await reader.read()
+  child.kill("SIGINT")
+  expect(new TextDecoder().decode((await reader.read()).value)).toBe("cleaning up\n")
+  expect(await child.exited).toBe(7)
+  expect(daemon.lastRun.signals).toEqual(["INT"])
+})
+
+test("SIGTERM is passed on", async () => {
+  const child = start(["dev", "sleep"])
+  await until("the command to run", () => daemon.lastRun.start?.cmd[0] === "sleep")
+  child.kill("SIGTERM")
+  expect(await child.exited).toBe(143)
+  expect(daemon.lastRun.signals).toEqual(["TERM"])
+})
+
+test("a second interrupt kills", async () => {
+  const child = start(["dev", "stubborn"])
+  await child.stdout.getReader().read()
+  child.kill("SIGINT")
+  await until("the first interrupt", () => daemon.lastRun.signals.length === 1)
+  child.kill("SIGINT")
+  expect(await child.exited).toBe(130)
+  expect(daemon.lastRun.signals).toEqual(["INT", "KILL"])
+})
+
+test("a command that does not react to an interrupt is killed", async () => {
+  const child = start(["dev", "stubborn"])
+  await child.stdout.getReader().read()
+  child.kill("SIGINT")
+  expect(await child.exited).toBe(130)
+  expect(daemon.lastRun.signals).toEqual(["INT", "KILL"])
+})

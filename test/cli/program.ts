@@ -1,0 +1,50 @@
+/** Runs the command line as a process, from the sources or, with BHATTI_BINARY, the compiled program. */
+
+import { join } from "node:path"
+import { type FakeDaemon, testKey } from "./fake-daemon.ts"
+
+const root = join(import.meta.dir, "../..")
+
+export const program: string[] = process.env.BHATTI_BINARY
+  ? [process.env.BHATTI_BINARY]
+  : [process.execPath, join(root, "src/main.ts")]
+
+/** No settings of whoever runs the tests reach the program. */
+export function environment(daemon?: FakeDaemon, extra: Record<string, string> = {}): Record<string, string> {
+  return {
+    PATH: process.env.PATH ?? "",
+    HOME: "/nonexistent",
+    TERM: "xterm",
+    ...(daemon === undefined ? {} : { BHATTI_URL: daemon.url, BHATTI_TOKEN: testKey }),
+    ...extra,
+  }
+}
+
+export type Ran = { stdout: string; stderr: string; exitCode: number }
+
+export async function bhatti(
+  args: readonly string[],
+  options: { daemon?: FakeDaemon; env?: Record<string, string>; stdin?: string } = {},
+): Promise<Ran> {
+  const child = Bun.spawn([...program, ...args], {
+    env: environment(options.daemon, options.env),
+    stdin: options.stdin === undefined ? "ignore" : new TextEncoder().encode(options.stdin),
+    stdout: "pipe",
+    stderr: "pipe",
+  })
+  const [stdout, stderr, exitCode] = await Promise.all([
+    child.stdout.text(),
+    child.stderr.text(),
+    child.exited,
+  ])
+  return { stdout, stderr, exitCode }
+}
+
+/** Waits for a condition; fails with what it waited for. */
+export async function until(what: string, isTrue: () => boolean, timeoutMs = 5000): Promise<void> {
+  const deadline = performance.now() + timeoutMs
+  while (!isTrue()) {
+    if (performance.now() > deadline) throw new Error(`still waiting for: ${what}`)
+    await new Promise((resolve) => setTimeout(resolve, 2))
+  }
+}

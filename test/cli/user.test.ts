@@ -1,0 +1,73 @@
+/** The operator's user commands, on a real database. */
+
+import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test"
+import { mkdtempSync, rmSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { apiKeyPattern } from "../../src/contract/limits.ts"
+import { bhatti } from "./program.ts"
+
+// Each step is a process that opens a database and syncs it to disk.
+setDefaultTimeout(30_000)
+
+let dataDir = ""
+beforeAll(() => {
+  dataDir = mkdtempSync(join(tmpdir(), "bhatti-cli-user-"))
+})
+afterAll(() => rmSync(dataDir, { recursive: true }))
+
+function user(...args: string[]) {
+  return bhatti(["user", ...args, "--data-dir", dataDir])
+}
+
+function keyIn(stdout: string): string {
+  return /^API key: (.*)$/m.exec(stdout)?.[1] ?? ""
+}
+
+test("a user's life: created, listed, key rotated, deleted", async () => {
+  const created = await user(
+    "create",
+    "--name",
+    "alice",
+    "--max-sandboxes",
+    "3",
+    "--max-cpus",
+    "2",
+    "--max-memory",
+    "2G",
+  )
+  expect(created.exitCode).toBe(0)
+  expect(created.stdout).toStartWith("user/alice created\n")
+  expect(keyIn(created.stdout)).toMatch(apiKeyPattern)
+
+  const listed = await user("list")
+  expect(listed.stdout).toMatch(/^NAME +SANDBOXES +MAX CPUS +MAX MEMORY .*\nalice +0\/3 +2 +2 GB /)
+  const json = JSON.parse((await user("list", "--json")).stdout)
+  expect(json).toMatchObject([
+    { name: "alice", max_sandboxes: 3, max_cpus: 2, max_memory_mb: 2048, sandboxes: 0 },
+  ])
+
+  const rotated = await user("rotate-key", "alice")
+  expect(keyIn(rotated.stdout)).toMatch(apiKeyPattern)
+  expect(keyIn(rotated.stdout)).not.toBe(keyIn(created.stdout))
+
+  expect(await user("delete", "alice")).toEqual({ stdout: "user/alice deleted\n", stderr: "", exitCode: 0 })
+  expect((await user("list")).stdout).toBe("")
+})
+
+test("a name twice, a bad name and an unknown user are one-line errors", async () => {
+  await user("create", "--name", "bob")
+  const again = await user("create", "--name", "bob")
+  expect(again).toMatchObject({ stdout: "", exitCode: 1 })
+  expect(again.stderr).toStartWith('bhatti: a user named "bob" exists already\n')
+  expect((await user("create", "--name", "no spaces")).exitCode).toBe(1)
+  expect((await user("rotate-key", "nobody")).stderr).toStartWith('bhatti: no user named "nobody"\n')
+  expect((await user("delete", "nobody")).exitCode).toBe(1)
+})
+
+test("--json shows user and key", async () => {
+  const { stdout } = await user("create", "--name", "carol", "--json")
+  const { user: created, key } = JSON.parse(stdout)
+  expect(created.name).toBe("carol")
+  expect(key).toMatch(apiKeyPattern)
+})
