@@ -82,7 +82,7 @@ bun_tests() {
   bad=$(attribute failures "$head")
   skipped=$(attribute skipped "$head")
   count "$1" "$status" "$started" $((total - bad - skipped)) "$bad"
-  [[ $skipped -eq 0 ]] || grep -F '(skip)' "$output" | sed 's/^/  /' >&3 || true
+  [[ $skipped -eq 0 ]] || grep -F '(skip)' "$output" | sort -u | sed 's/^/  /' >&3 || true
   [[ $status -eq 0 ]] || grep -v '^(pass)' "$output" >&3
 }
 

@@ -233,7 +233,7 @@ func (c *command) pump(o output) {
 	for {
 		isStarved, isEnded, isSent := false, false, false
 		err := raw.Read(func(fd uintptr) bool {
-			n, again := c.forward(o.channel, int(fd), chunkBytes)
+			n, again, _ := forward(c.stream, o.channel, int(fd), chunkBytes)
 			isStarved, isEnded, isSent = n < 0, n == 0 && !again, n > 0
 			return !again
 		})
@@ -254,30 +254,33 @@ func (c *command) pump(o output) {
 	}
 }
 
-// forward moves one chunk of at most max bytes. It returns their number, 0 at the end, -1 without credit; again
-// means that there is nothing yet.
-func (c *command) forward(channel byte, fd, max int) (n int, again bool) {
-	credit := c.stream.reserve(max)
+// forward sends one chunk of at most max bytes that a descriptor holds. It returns their number, 0 at the end, -1
+// without credit; again means that there is nothing yet.
+func forward(s *stream, channel byte, fd, max int) (n int, again bool, err error) {
+	credit := s.reserve(max)
 	if credit == 0 {
-		return -1, false
+		return -1, false, nil
 	}
 	buffer := chunks.Get().(*[dataRoom + chunkBytes]byte)
 	defer chunks.Put(buffer)
-	n, err := syscall.Read(fd, buffer[dataRoom:dataRoom+credit])
+	n, err = syscall.Read(fd, buffer[dataRoom:dataRoom+credit])
 	for err == syscall.EINTR {
 		n, err = syscall.Read(fd, buffer[dataRoom:dataRoom+credit])
 	}
 	if n < 0 {
 		n = 0
 	}
-	c.stream.release(credit - n)
-	if err == syscall.EAGAIN {
-		return 0, true
+	s.release(credit - n)
+	switch {
+	case err == syscall.EAGAIN:
+		return 0, true, nil
+	case err != nil || n == 0:
+		return 0, false, err
 	}
-	if n > 0 && c.stream.sendData(channel, buffer[:dataRoom+n]) != nil {
-		return 0, false
+	if err := s.sendData(channel, buffer[:dataRoom+n]); err != nil {
+		return 0, false, err
 	}
-	return n, false
+	return n, false, nil
 }
 
 // terminalBytesMax is more than a terminal holds back for its reader.
@@ -292,7 +295,7 @@ func (c *command) drain(raw syscall.RawConn, channel byte) {
 			left = readableBytes(int(fd))
 		}
 		for left > 0 {
-			n, again := c.forward(channel, int(fd), minimum(left, chunkBytes))
+			n, again, _ := forward(c.stream, channel, int(fd), minimum(left, chunkBytes))
 			switch {
 			case n > 0:
 				left -= n

@@ -35,6 +35,7 @@ func testAgent() *agent {
 			personalise: func(request wire.Personalise) (wire.Personalised, error) {
 				return wire.Personalised{BootID: "test"}, checkPersonalise(request)
 			},
+			refresh:  func(wire.Refresh) error { return nil },
 			powerOff: func() {},
 		},
 	}

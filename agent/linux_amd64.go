@@ -1,5 +1,12 @@
-// Numbers of system calls that Go's syscall package does not name.
+// Numbers of system calls and flags that Go's syscall package does not name, or names differently for each machine.
 
 package main
 
-const sysFinitModule = 313
+import "syscall"
+
+const (
+	sysFinitModule = 313
+	sysOpenat2     = 437
+	sysFstatat     = syscall.SYS_NEWFSTATAT
+	flagTemporary  = 0x400000 | syscall.O_DIRECTORY // O_TMPFILE
+)

@@ -61,6 +61,7 @@ func newAgent(bootFailures []string) *agent {
 		version: version, bootFailures: bootFailures, reaper: r,
 		machine: machine{
 			personalise: func(request wire.Personalise) (wire.Personalised, error) { return personaliseMachine(request) },
+			refresh:     refreshMachine,
 			powerOff:    func() { powerOff(r) },
 		},
 	}

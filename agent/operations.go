@@ -18,6 +18,7 @@ type agent struct {
 	bootFailures []string
 	machine      machine
 	reaper       *reaper
+	sessions     sessions
 
 	mu             sync.Mutex
 	isPersonalised bool
@@ -27,6 +28,7 @@ type agent struct {
 // machine is what changes the whole machine. The tests, which run on a developer's, have another one.
 type machine struct {
 	personalise func(wire.Personalise) (wire.Personalised, error)
+	refresh     func(wire.Refresh) error
 	powerOff    func()
 }
 
@@ -39,9 +41,28 @@ type operation struct {
 var operations = map[string]operation{
 	"ping":        {isAlwaysAllowed: true, start: (*agent).ping},
 	"personalise": {isAlwaysAllowed: true, start: (*agent).personalise},
+	"refresh":     {isAlwaysAllowed: true, start: (*agent).refresh},
 	"quiesce":     {isAlwaysAllowed: true, start: (*agent).quiesce},
 	"shutdown":    {isAlwaysAllowed: true, start: (*agent).shutdown},
 	"exec":        {start: (*agent).exec},
+
+	"session_open":   {start: (*agent).sessionOpen},
+	"session_attach": {start: (*agent).sessionAttach},
+	"sessions":       {start: (*agent).sessionList},
+	"session_kill":   {start: (*agent).sessionKill},
+
+	"file_read":     {start: (*agent).fileRead},
+	"file_write":    {start: (*agent).fileWrite},
+	"file_list":     {start: (*agent).fileList},
+	"file_stat":     {start: (*agent).fileStat},
+	"file_remove":   {start: (*agent).fileRemove},
+	"file_mkdir":    {start: (*agent).fileMkdir},
+	"file_move":     {start: (*agent).fileMove},
+	"archive_read":  {start: (*agent).archiveRead},
+	"archive_write": {start: (*agent).archiveWrite},
+
+	"dial":  {start: (*agent).dial},
+	"ports": {start: (*agent).ports},
 }
 
 // start begins the operation that payload asks for.
@@ -94,6 +115,23 @@ func (a *agent) personalise(s *stream, payload []byte) {
 	}
 	a.isPersonalised, a.env = true, request.Env
 	s.succeed(personalised)
+}
+
+func (a *agent) refresh(s *stream, payload []byte) {
+	var request wire.Refresh
+	if err := wire.Decode(payload, &request); err != nil {
+		s.fail(asError(err))
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.isPersonalised = false
+	if err := a.machine.refresh(request); err != nil {
+		s.fail(asError(err))
+		return
+	}
+	a.isPersonalised = true
+	s.succeed(wire.Empty{})
 }
 
 // quiesce leaves both sides at a frame boundary, so that the machine can be frozen.

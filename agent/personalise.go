@@ -55,12 +55,32 @@ func personaliseMachine(request wire.Personalise) (wire.Personalised, error) {
 	return wire.Personalised{BootID: strings.TrimSpace(string(bootID))}, nil
 }
 
-func checkPersonalise(request wire.Personalise) error {
-	if count := len(request.Entropy); count < entropyBytesMin || count > entropyBytesMax {
+func refreshMachine(request wire.Refresh) error {
+	if err := checkMoment(request.Entropy, request.UnixNs); err != nil {
+		return err
+	}
+	if err := feedRandom(request.Entropy); err != nil {
+		return wire.Errorf(wire.Internal, "feed the random number generator: %v", err)
+	}
+	if err := setClock(request.UnixNs); err != nil {
+		return wire.Errorf(wire.Internal, "set the clock: %v", err)
+	}
+	return nil
+}
+
+func checkMoment(entropy []byte, unixNs int64) error {
+	if count := len(entropy); count < entropyBytesMin || count > entropyBytesMax {
 		return wire.Errorf(wire.Invalid, "%d bytes of entropy, not %d to %d", count, entropyBytesMin, entropyBytesMax)
 	}
-	if request.UnixNs <= 0 {
+	if unixNs <= 0 {
 		return wire.Errorf(wire.Invalid, "no time is given")
+	}
+	return nil
+}
+
+func checkPersonalise(request wire.Personalise) error {
+	if err := checkMoment(request.Entropy, request.UnixNs); err != nil {
+		return err
 	}
 	if !isHostname(request.Hostname) {
 		return wire.Errorf(wire.Invalid, "%q is no host name", request.Hostname)

@@ -76,6 +76,55 @@ func (t *terminal) resize(size wire.Size) {
 	}
 }
 
+// show sets the size for who looks at the terminal from now on. A program that fills the screen is told even if the
+// size is the same, so that it draws everything again.
+func (t *terminal) show(size wire.Size) {
+	before := t.size()
+	t.resize(size)
+	if before == size {
+		if group := t.foreground(); group > 0 {
+			_ = syscall.Kill(-group, syscall.SIGWINCH)
+		}
+	}
+}
+
+func (t *terminal) size() (size wire.Size) {
+	var dimensions [4]uint16
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.slave >= 0 && ioctl(t.slave, syscall.TIOCGWINSZ, unsafe.Pointer(&dimensions)) == nil {
+		size = wire.Size{Rows: dimensions[0], Cols: dimensions[1]}
+	}
+	return size
+}
+
+// foreground is the process group that the terminal's keys go to; 0 if there is none.
+func (t *terminal) foreground() int {
+	var group int32
+	raw, err := t.master.SyscallConn()
+	if err != nil {
+		return 0
+	}
+	err = raw.Control(func(fd uintptr) {
+		if ioctl(int(fd), syscall.TIOCGPGRP, unsafe.Pointer(&group)) != nil {
+			group = 0
+		}
+	})
+	if err != nil || group <= 1 {
+		return 0
+	}
+	return int(group)
+}
+
+// signal sends to the foreground group: a shell's own group is not that of the job it runs.
+func (t *terminal) signal(signal syscall.Signal, leader *child) {
+	if group := t.foreground(); group > 0 {
+		_ = syscall.Kill(-group, signal)
+		return
+	}
+	leader.signal(signal)
+}
+
 // endInput is what a user's Ctrl-D is.
 func (t *terminal) endInput() {
 	_, _ = t.master.Write([]byte{endOfInput})
@@ -88,6 +137,11 @@ func (t *terminal) closeSlave() {
 		syscall.Close(t.slave)
 		t.slave = -1
 	}
+}
+
+func (t *terminal) close() {
+	t.closeSlave()
+	t.master.Close()
 }
 
 func ioctl(fd int, request uintptr, argument unsafe.Pointer) error {

@@ -142,6 +142,24 @@ func (c *child) killSession() {
 	}
 }
 
+// signalSession sends to the child, its group, and every process of its session.
+func (c *child) signalSession(signal syscall.Signal) {
+	if signal == syscall.SIGKILL {
+		c.killSession()
+		return
+	}
+	c.reaper.mu.Lock()
+	defer c.reaper.mu.Unlock()
+	if c.reaper.children[c.pid] != c {
+		return
+	}
+	members := sessionMembers(c.pid)
+	_ = syscall.Kill(-c.pid, signal)
+	for _, pid := range members {
+		_ = syscall.Kill(pid, signal)
+	}
+}
+
 // sessionMembers lists the living processes of a session that are outside its leader's group.
 func sessionMembers(session int) []int {
 	directory, err := os.Open("/proc")

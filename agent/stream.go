@@ -35,6 +35,7 @@ type stream struct {
 	inputSpare []byte
 	inputEnded bool
 	onMessage  func(payload []byte)
+	onChange   func()
 }
 
 func newStream(c *connection, id uint32) *stream {
@@ -100,6 +101,13 @@ func (s *stream) takeInput() []byte {
 	return taken
 }
 
+// hasWholeInput says whether takeInput returned nil because the host had sent everything.
+func (s *stream) hasWholeInput() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.inputEnded && len(s.input) == 0 && !s.isStopped
+}
+
 // giveBack lets the host send as many bytes again.
 func (s *stream) giveBack(count int) {
 	s.mu.Lock()
@@ -124,7 +132,7 @@ func (s *stream) addCredit(count uint32) error {
 		return wire.ErrBroken
 	}
 	s.credit += int(count)
-	s.changed.Broadcast()
+	s.tellChanged()
 	return nil
 }
 
@@ -177,7 +185,21 @@ func (s *stream) cancel() {
 		close(s.cancelled)
 	}
 	s.isStopped = true
+	s.tellChanged()
+}
+
+// watch names what to call when credit comes or the stream is cancelled. It must not wait.
+func (s *stream) watch(onChange func()) {
+	s.mu.Lock()
+	s.onChange = onChange
+	s.mu.Unlock()
+}
+
+func (s *stream) tellChanged() {
 	s.changed.Broadcast()
+	if s.onChange != nil {
+		s.onChange()
+	}
 }
 
 // stopInput ends takeInput.

@@ -54,7 +54,7 @@ END
 printf 'Acquire::Languages "none";\\n' > "$1/etc/apt/apt.conf.d/90sandbox"
 rm -f "$1/etc/apt/apt.conf.d/99mmdebstrap" "$1/etc/dpkg/dpkg.cfg.d/99mmdebstrap"
 rm -rf "$1"/usr/share/man/* "$1"/usr/share/locale/* "$1"/var/lib/apt/lists/* "$1"/var/cache/apt/* "$1"/var/log/*
-rm -rf "$1"/var/cache/debconf/*-old "$1"/var/lib/dpkg/*-old "$1"/etc/*- "$1"/tmp/* "$1"/root/.[a-z]*_history
+rm -rf "$1"/var/cache/debconf/*-old "$1"/var/lib/dpkg/*-old "$1"/etc/*- "$1"/run/* "$1"/root/.[a-z]*_history
 find "$1/usr/share/doc" ! -type d ! -name copyright -delete
 find "$1/usr/share/doc" -type d -empty -delete
 `,

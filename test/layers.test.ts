@@ -16,7 +16,8 @@ const allowed: Record<string, string[]> = {
   disk: ["rules"],
   image: ["rules"],
   guest: ["rules"],
-  http: ["core", "store"],
+  http: ["core", "store", "rules"],
+  proxy: ["core", "rules"],
   client: [],
   cli: ["client"],
 }

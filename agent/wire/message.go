@@ -9,14 +9,16 @@ import (
 	"strings"
 )
 
-// Code is one of the eight error codes that the whole product shares.
+// Code is one of the nine error codes that the whole product shares.
 type Code string
 
 // The codes that the agent uses.
 const (
 	Invalid       Code = "invalid"
+	Forbidden     Code = "forbidden"
 	NotFound      Code = "not_found"
 	Conflict      Code = "conflict"
+	TooLarge      Code = "too_large"
 	LimitExceeded Code = "limit_exceeded"
 	Unavailable   Code = "unavailable"
 	Internal      Code = "internal"
@@ -68,6 +70,12 @@ type Personalise struct {
 	Env       map[string]string `json:"env"`
 	Network   *Network          `json:"network"`
 	GrowDisk  bool              `json:"grow_disk"`
+}
+
+// Refresh gives a guest that was paused or restored fresh randomness and the time.
+type Refresh struct {
+	Entropy []byte `json:"entropy"`
+	UnixNs  int64  `json:"unix_ns,string"`
 }
 
 // Network is the guest's place in its network.

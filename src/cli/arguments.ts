@@ -21,10 +21,10 @@ export type CommonValues = {
   token: string | undefined
   help: boolean
 }
-type Value = string | number | boolean | Record<string, string> | undefined
+type Value = string | number | boolean | string[] | Record<string, string> | undefined
 
 export type Parsed = {
-  args: Record<string, string>
+  args: Record<string, string | undefined>
   rest: string[]
   options: Record<string, Value>
   common: CommonValues
@@ -76,10 +76,14 @@ export function parseArguments(command: Command, argv: readonly string[]): Parse
     token: textOf(values.token),
     help: values.help === true,
   }
-  const args = Object.fromEntries((command.args ?? []).map((name, index) => [name, words[index] ?? ""]))
-  const parsed = { args, rest: words.slice(argsCount), options: values, common }
-  if (!common.help) checkComplete(command, { values, words })
-  for (const [name, option] of Object.entries(known)) if (option.type === "flag") values[name] ??= false
+  for (const [name, option] of Object.entries(known)) {
+    if (option.type === "flag") values[name] ??= false
+    if (option.type === "list") values[name] ??= []
+  }
+  const names = [...(command.args ?? []), ...(command.optionalArgs ?? [])]
+  const args = Object.fromEntries(names.map((name, index) => [name, words[index]]))
+  const parsed = { args, rest: words.slice(names.length), options: values, common }
+  if (!common.help) checkComplete(command, { parsed, words })
   return parsed
 }
 
@@ -113,6 +117,11 @@ function readValue(
   switch (option.type) {
     case "text":
       return text
+    case "list":
+      return [...(Array.isArray(given.earlier) ? given.earlier : []), text]
+    case "choice":
+      if (option.choices.includes(text)) return text
+      throw usage(`${flag} is one of ${option.choices.join(", ")}, not "${text}"`)
     case "integer":
       if (!/^[+-]?\d+$/.test(text)) throw usage(`${flag} takes a whole number, not "${text}"`)
       return inRange(Number(text), option, { flag, text, unit: "" })
@@ -123,7 +132,7 @@ function readValue(
     case "size":
       return inRange(readMib(flag, text), option, { flag, text, unit: " MB" })
     case "pairs":
-      return { ...(typeof given.earlier === "object" ? given.earlier : {}), ...readPairs(flag, text) }
+      return { ...pairsOf(given.earlier), ...readPairs(flag, text) }
   }
 }
 
@@ -144,10 +153,15 @@ function readMib(flag: string, text: string): number {
   return Number(match[1]) * (mibPerUnit[(match[2] ?? "").toLowerCase()] ?? 1)
 }
 
-/** A comma separates pairs only where a new NAME= follows, so that values may hold commas. */
+function pairsOf(value: Value): Record<string, string> {
+  return typeof value === "object" && !Array.isArray(value) ? value : {}
+}
+
+/** Commas separate pairs only when every part is one, so that a single value may hold commas. */
 function readPairs(flag: string, text: string): Record<string, string> {
   const pairs: Record<string, string> = {}
-  for (const pair of text.split(/,(?=[A-Za-z_][A-Za-z0-9_]*=)/)) {
+  const parts = text.split(",")
+  for (const pair of parts.every((part) => /^[A-Za-z0-9_./-]+=/.test(part)) ? parts : [text]) {
     const equals = pair.indexOf("=")
     if (equals <= 0) throw usage(`${flag} takes KEY=VALUE pairs, not "${pair}"`)
     pairs[pair.slice(0, equals)] = pair.slice(equals + 1)
@@ -157,19 +171,19 @@ function readPairs(flag: string, text: string): Record<string, string> {
 
 function checkComplete(
   command: Command,
-  given: { values: Record<string, Value>; words: readonly string[] },
+  { parsed, words }: { parsed: Parsed; words: readonly string[] },
 ): void {
-  const { values, words } = given
-  const missing = (command.args ?? [])[words.length]
+  const { args = [], optionalArgs = [], rest, refuse } = command
+  const missing = args[words.length]
   if (missing !== undefined) throw usage(`${missing.toUpperCase()} is missing`)
-  const argsCount = command.args?.length ?? 0
-  if (command.rest !== undefined && words.length <= argsCount)
-    throw usage(`${command.rest.name.toUpperCase()} is missing`)
-  const extra = words[argsCount]
-  if (command.rest === undefined && extra !== undefined) throw usage(`unexpected argument "${extra}"`)
+  if (rest !== undefined && words.length <= args.length) throw usage(`${rest.name.toUpperCase()} is missing`)
+  const extra = words[args.length + optionalArgs.length]
+  if (rest === undefined && extra !== undefined) throw usage(`unexpected argument "${extra}"`)
   for (const [name, option] of Object.entries(command.options ?? {}))
-    if (option.type === "text" && option.isRequired === true && values[name] === undefined)
+    if ("isRequired" in option && parsed.options[name] === undefined)
       throw usage(`${optionFlag(name)} is missing`)
+  const refusal = refuse?.({ ...parsed, options: parsed.options as never })
+  if (refusal !== undefined) throw usage(refusal)
 }
 
 function unknownOption(flag: string, known: Options): AppError {

@@ -8,15 +8,11 @@ import { AppError } from "../contract/errors.ts"
 import { type Parsed, parseArguments } from "./arguments.ts"
 import type { Command } from "./command.ts"
 import type { CommandEntry } from "./commands/index.ts"
+import { exitBrokenPipe, exitFailed, exitUsage } from "./exit-codes.ts"
 import { type Found, findCommand } from "./find-command.ts"
 import type { Operator } from "./operator.ts"
 import { isBrokenPipe, Output } from "./output.ts"
 import { type ClientFile, loadSettings, readClientFile, type Settings } from "./settings.ts"
-
-const exitFailed = 1
-const exitUsage = 2
-/** What a shell reports for a program that SIGPIPE ended. */
-const exitBrokenPipe = 141
 
 export async function main(argv: readonly string[], operator: Operator): Promise<never> {
   const surroundings = { operator, out: new Output(), clientFile: readClientFile(process.env) }

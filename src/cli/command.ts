@@ -21,7 +21,10 @@ type OptionText = {
 export type Option =
   | (OptionText & { type: "flag" })
   | (OptionText & { type: "text"; value: string; isRequired?: true })
-  | (OptionText & { type: "integer"; value: string; min: number; max: number })
+  /** May be repeated; the values are kept as they are. */
+  | (OptionText & { type: "list"; value: string })
+  | (OptionText & { type: "choice"; value: string; choices: readonly string[] })
+  | (OptionText & { type: "integer"; value: string; min: number; max: number; isRequired?: true })
   | (OptionText & { type: "seconds"; value: string; max: number })
   /** MiB, written as a plain number of MB or with a unit: `512M`, `2G`. */
   | (OptionText & { type: "size"; value: string; min: number; max: number })
@@ -32,34 +35,42 @@ export type Options = Readonly<Record<string, Option>>
 
 type OptionValue<O extends Option> = O["type"] extends "flag"
   ? boolean
-  : O["type"] extends "pairs"
-    ? Record<string, string> | undefined
+  : O["type"] extends "list"
+    ? string[]
+    : ScalarValue<O> | (O extends { isRequired: true } ? never : undefined)
+
+type ScalarValue<O extends Option> = O["type"] extends "pairs"
+  ? Record<string, string>
+  : O extends { type: "choice"; choices: readonly (infer Choice)[] }
+    ? Choice
     : O["type"] extends "text"
-      ? O extends { isRequired: true }
-        ? string
-        : string | undefined
-      : number | undefined
+      ? string
+      : number
 
 export type OptionValues<O extends Options> = { [Name in keyof O]: OptionValue<O[Name]> }
 
 /** The last argument: one or more names, or a program with its own arguments, which are not ours to read. */
 export type Rest = { name: string; kind: "names" | "command" }
 
-type Run<Name extends string, O extends Options, Extra> = (
-  context: {
-    args: Record<Name, string>
-    rest: string[]
-    options: OptionValues<O>
-    isJson: boolean
-    out: Output
-  } & Extra,
+type Given<Name extends string, Extra extends string, O extends Options> = {
+  args: Record<Name, string> & Record<Extra, string | undefined>
+  rest: string[]
+  options: OptionValues<O>
+}
+
+type Run<Name extends string, Extra extends string, O extends Options, Context> = (
+  context: Given<Name, Extra, O> & { isJson: boolean; out: Output } & Context,
   // biome-ignore lint/suspicious/noConfusingVoidType: most commands have no exit code of their own.
 ) => Promise<number | void>
 
-type Shape<Name extends string, O extends Options> = {
+type Shape<Name extends string, Extra extends string, O extends Options> = {
   args?: readonly Name[]
+  /** Arguments that may be left out, after those that may not. */
+  optionalArgs?: readonly Extra[]
   rest?: Rest
   options?: O
+  /** What is wrong with a combination that is well formed piece by piece. */
+  refuse?: (given: Given<Name, Extra, O>) => string | undefined
   /** Paragraphs below the summary. */
   description?: string
   examples: readonly string[]
@@ -73,23 +84,33 @@ export type DaemonContext = {
 }
 export type HostContext = { operator: Operator; settings: () => Promise<Settings> }
 
-export type DaemonCommand = Shape<string, Options> & {
-  kind: "daemon"
-  run: Run<string, Options, DaemonContext>
+/** Without the precise names, as the parser and the help see it. */
+type AnyShape = Omit<Shape<string, string, Options>, "refuse"> & {
+  refuse?: (given: Given<never, string, Options>) => string | undefined
 }
-export type HostCommand = Shape<string, Options> & { kind: "host"; run: Run<string, Options, HostContext> }
+export type DaemonCommand = AnyShape & { kind: "daemon"; run: Run<never, string, Options, DaemonContext> }
+export type HostCommand = AnyShape & { kind: "host"; run: Run<never, string, Options, HostContext> }
 export type Command = DaemonCommand | HostCommand
 
-export function command<const Name extends string = never, const O extends Options = Record<never, Option>>(
-  definition: Shape<Name, O> & { run: Run<Name, O, DaemonContext> },
-): DaemonCommand {
+type Definition<Name extends string, Extra extends string, O extends Options, Context> = Shape<
+  Name,
+  Extra,
+  O
+> & { run: Run<Name, Extra, O, Context> }
+
+export function command<
+  const Name extends string = never,
+  const Extra extends string = never,
+  const O extends Options = Record<never, Option>,
+>(definition: Definition<Name, Extra, O, DaemonContext>): DaemonCommand {
   // The parser makes `args` and `options` from this same definition, so the precise types inside `run` are true.
-  return { kind: "daemon", ...definition, run: definition.run as unknown as DaemonCommand["run"] }
+  return { kind: "daemon", ...(definition as unknown as Omit<DaemonCommand, "kind">) }
 }
 
 export function hostCommand<
   const Name extends string = never,
+  const Extra extends string = never,
   const O extends Options = Record<never, Option>,
->(definition: Shape<Name, O> & { run: Run<Name, O, HostContext> }): HostCommand {
-  return { kind: "host", ...definition, run: definition.run as unknown as HostCommand["run"] }
+>(definition: Definition<Name, Extra, O, HostContext>): HostCommand {
+  return { kind: "host", ...(definition as unknown as Omit<HostCommand, "kind">) }
 }

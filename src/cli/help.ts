@@ -43,6 +43,7 @@ export function commandHelp(entry: CommandEntry, command: Command): string {
 
 export function usageLine(entry: CommandEntry, command: Command): string {
   const words = ["bhatti", entry.name, "[options]", ...(command.args ?? []).map((name) => name.toUpperCase())]
+  words.push(...(command.optionalArgs ?? []).map((name) => `[${name.toUpperCase()}]`))
   if (command.rest?.kind === "names") words.push(`${command.rest.name.toUpperCase()}...`)
   if (command.rest?.kind === "command") words.push(`[--] ${command.rest.name.toUpperCase()} [ARG...]`)
   return words.join(" ")
@@ -61,7 +62,7 @@ export function describeOptions(options: Options): { flags: string; summary: str
 }
 
 function remarkOf(option: Option): string {
-  if (option.type === "text" && option.isRequired === true) return " (required)"
+  if ("isRequired" in option) return " (required)"
   return option.fallback === undefined ? "" : ` (default ${option.fallback})`
 }
 

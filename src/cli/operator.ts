@@ -24,6 +24,7 @@ export interface UserStore {
   users: {
     create(input: { name: string } & Partial<UserLimits>): Promise<{ user: User; key: string }>
     list(): Promise<User[]>
+    edit(name: string, limits: Partial<UserLimits>): Promise<User>
     rotateKey(name: string): Promise<{ user: User; key: string }>
     remove(name: string): Promise<void>
   }

@@ -4,6 +4,7 @@
  */
 
 import { AppError } from "../contract/errors.ts"
+import { errorCodeOf } from "../lib/error-code.ts"
 
 export type Channel = "stdout" | "stderr"
 
@@ -24,10 +25,9 @@ export class Sink {
       await put(bytes)
     } catch (error) {
       if (isBrokenPipe(error)) throw error
-      const code: unknown = error instanceof Error ? Reflect.get(error, "code") : undefined
       throw new AppError(
         "unavailable",
-        `cannot write to standard ${this.#fd === 1 ? "output" : "error"} (${code})`,
+        `cannot write to standard ${this.#fd === 1 ? "output" : "error"} (${errorCodeOf(error)})`,
         {
           cause: error,
         },
@@ -123,5 +123,5 @@ export function alignColumns(rows: readonly (readonly string[])[], gap = 2): str
 
 /** The reader of our output has gone, as in `| head`. */
 export function isBrokenPipe(error: unknown): boolean {
-  return error instanceof Error && Reflect.get(error, "code") === "EPIPE"
+  return errorCodeOf(error) === "EPIPE"
 }

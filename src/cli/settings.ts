@@ -5,6 +5,7 @@
 
 import { AppError } from "../contract/errors.ts"
 import { defaultApiUrl } from "../contract/limits.ts"
+import { errorCodeOf } from "../lib/error-code.ts"
 
 export type Settings = {
   url: string
@@ -63,13 +64,13 @@ async function readIfAny(path: string): Promise<ClientFile["content"]> {
   try {
     return { text: await Bun.file(path).text() }
   } catch (cause) {
-    const code = errorCode(cause)
+    const code = errorCodeOf(cause)
     return code === "ENOENT" || code === "ENOTDIR" ? { text: undefined } : { cause }
   }
 }
 
 function fieldsOf({ path, isNamedByUser, content }: ClientFile): object {
-  if ("cause" in content) throw badFile(path, `cannot be read (${errorCode(content.cause)})`, content.cause)
+  if ("cause" in content) throw badFile(path, `cannot be read (${errorCodeOf(content.cause)})`, content.cause)
   if (content.text === undefined) {
     if (!isNamedByUser) return {}
     throw new AppError("invalid", `no configuration file at ${path}, which BHATTI_CONFIG names`, {
@@ -86,11 +87,6 @@ function fieldsOf({ path, isNamedByUser, content }: ClientFile): object {
   if (typeof value !== "object" || Array.isArray(value))
     throw badFile(path, "must hold lines of `key: value`")
   return value
-}
-
-function errorCode(error: unknown): string | undefined {
-  const code: unknown = error instanceof Error ? Reflect.get(error, "code") : undefined
-  return typeof code === "string" ? code : undefined
 }
 
 function textField(fields: object, key: string, path: string): string | undefined {

@@ -3,7 +3,8 @@
  * process, so memory stays bounded however slow our reader is.
  */
 
-import type { ExecExit, ExecStream } from "../client/exec-stream.ts"
+import type { ExecStream } from "../client/exec-stream.ts"
+import type { ShellStream } from "../client/shell-stream.ts"
 import { AppError } from "../contract/errors.ts"
 import { Interrupts } from "./interrupts.ts"
 import type { Output } from "./output.ts"
@@ -11,11 +12,15 @@ import type { Output } from "./output.ts"
 /** Returns the exit code: the command's, or that of the interrupt that ended it. */
 export async function streamExec(
   run: ExecStream,
-  options: { out: Output; isInputForwarded: boolean },
+  options: { out: Output; isInputForwarded: boolean; onOutput?: (bytes: Uint8Array) => void },
 ): Promise<number> {
   const { out } = options
   using interrupts = new Interrupts(run)
-  const ended = copyOutput(run, out, interrupts)
+  const onOutput = (bytes: Uint8Array) => {
+    interrupts.noteReaction()
+    options.onOutput?.(bytes)
+  }
+  const ended = copyOutput(run, { out, onOutput }).then(() => run.exit)
   const inputFailed = options.isInputForwarded ? copyInput(run) : never
   const exit = await Promise.race([ended, interrupts.gaveUp, inputFailed])
   if (interrupts.exitCode !== undefined || exit === undefined) return interrupts.exitCode ?? 0
@@ -23,17 +28,20 @@ export async function streamExec(
   return exit.exit_code
 }
 
-async function copyOutput(run: ExecStream, out: Output, interrupts: Interrupts): Promise<ExecExit> {
-  out.stdout.prepare()
+/** Returns when no more comes, or throws when it cannot be written. */
+export async function copyOutput(
+  stream: ExecStream | ShellStream,
+  options: { out: Output; onOutput: (bytes: Uint8Array) => void },
+): Promise<void> {
+  options.out.stdout.prepare()
   try {
-    for await (const { channel, bytes } of run.output) {
-      interrupts.noteReaction()
-      await out[channel].write(bytes)
+    for await (const { channel, bytes } of stream.output) {
+      options.onOutput(bytes)
+      await options.out[channel].write(bytes)
     }
   } finally {
-    run.close()
+    stream.close()
   }
-  return await run.exit
 }
 
 const never = new Promise<never>(() => {})

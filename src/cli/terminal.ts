@@ -7,8 +7,10 @@
  */
 
 import { dlopen, FFIType, ptr } from "bun:ffi"
+import { writeSync } from "node:fs"
 import type { TerminalSize } from "../contract/exec.ts"
 import { isTerminal } from "./output.ts"
+import { ScreenModes } from "./screen-modes.ts"
 
 const libc = dlopen("libc.so.6", {
   tcgetattr: { args: [FFIType.i32, FFIType.ptr], returns: FFIType.i32 },
@@ -30,8 +32,17 @@ export class Terminal {
   readonly isInput: boolean
   readonly #isOutput: boolean
   readonly #modeBefore = Buffer.alloc(termiosBytes)
+  readonly #modeRaw = Buffer.alloc(termiosBytes)
+  readonly #screen = new ScreenModes()
   readonly #restore = () => {
     libc.symbols.tcsetattr(0, TCSADRAIN, ptr(this.#modeBefore))
+    const undo = this.#screen.undo()
+    if (this.#isOutput && undo !== "") writeSync(1, undo)
+  }
+  /** After a stop from outside, the shell that continues us has its own idea of the terminal. */
+  readonly #onContinue = () => {
+    libc.symbols.tcsetattr(0, TCSADRAIN, ptr(this.#modeRaw))
+    this.#onResize?.()
   }
   #onResize: (() => void) | undefined
 
@@ -44,10 +55,14 @@ export class Terminal {
     this.#isOutput = kind.isOutput
     if (!this.isInput) return
     process.on("exit", this.#restore)
-    const raw = Buffer.from(this.#modeBefore)
-    libc.symbols.cfmakeraw(ptr(raw))
-    libc.symbols.tcsetattr(0, TCSADRAIN, ptr(raw))
+    process.on("SIGCONT", this.#onContinue)
+    this.#modeBefore.copy(this.#modeRaw)
+    libc.symbols.cfmakeraw(ptr(this.#modeRaw))
+    libc.symbols.tcsetattr(0, TCSADRAIN, ptr(this.#modeRaw))
   }
+
+  /** Everything that is shown passes through here, so that leaving can put back what it has switched. */
+  readonly watch = (bytes: Uint8Array): void => this.#screen.watch(bytes)
 
   get size(): TerminalSize {
     const winsize = new Uint16Array(4)
@@ -71,6 +86,7 @@ export class Terminal {
     if (this.#onResize !== undefined) process.off("SIGWINCH", this.#onResize)
     if (!this.isInput) return
     process.off("exit", this.#restore)
+    process.off("SIGCONT", this.#onContinue)
     this.#restore()
   }
 }

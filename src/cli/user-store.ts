@@ -2,6 +2,7 @@
 
 import { AppError } from "../contract/errors.ts"
 import { defaultDataDir } from "../contract/limits.ts"
+import { errorCodeOf } from "../lib/error-code.ts"
 import type { Options } from "./command.ts"
 import type { Operator, UserStore } from "./operator.ts"
 
@@ -25,10 +26,9 @@ async function openStore(operator: Operator, dataDir: string): Promise<UserStore
     return await operator.openStore({ dataDir })
   } catch (cause) {
     if (cause instanceof AppError) throw cause
-    const code: unknown = cause instanceof Error ? Reflect.get(cause, "code") : undefined
     throw new AppError(
       "unavailable",
-      `cannot open the database in ${dataDir} (${code ?? "unknown reason"})`,
+      `cannot open the database in ${dataDir} (${errorCodeOf(cause) ?? "unknown reason"})`,
       {
         cause,
         hint: "users are managed by the operator, on the daemon's host, with sudo",

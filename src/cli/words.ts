@@ -21,3 +21,35 @@ export function ageText(since: string, nowMs: number): string {
   if (hours < 48) return `${hours} h ago`
   return `${Math.floor(hours / 24)} days ago`
 }
+
+/** A name somebody else chose, on one line and without power over the terminal: control characters and the like escaped. */
+export function printable(text: string): string {
+  return text.replace(/[\p{Cc}\p{Cs}\p{Zl}\p{Zp}\u202a-\u202e\u2066-\u2069\\]/gu, (letter) => {
+    const known = escapes[letter]
+    if (known !== undefined) return known
+    const code = letter.codePointAt(0) ?? 0
+    return code < 0x100 ? `\\x${code.toString(16).padStart(2, "0")}` : `\\u{${code.toString(16)}}`
+  })
+}
+
+const escapes: Record<string, string> = { "\n": "\\n", "\r": "\\r", "\t": "\\t", "\\": "\\\\" }
+
+/** Bytes as `482 B`, `1.4 MB`. */
+export function bytesText(bytes: number): string {
+  let value = bytes
+  for (const unit of ["B", "KB", "MB"]) {
+    if (value < 1000) return `${unit === "B" ? value : value.toFixed(1)} ${unit}`
+    value /= 1000
+  }
+  return `${value.toFixed(1)} GB`
+}
+
+/** One or many: `1 file`, `3 files`. */
+export function countText(count: number, noun: string): string {
+  return `${count} ${noun}${count === 1 ? "" : "s"}`
+}
+
+export function labelsText(labels: Record<string, string>): string {
+  const pairs = Object.entries(labels).map(([key, value]) => `${key}=${value}`)
+  return pairs.join(",") || "-"
+}

@@ -1,5 +1,5 @@
 /**
- * The TypeScript client: one method per operation of `contract/api.ts`, with its types, and `execStream` for the exec socket.
+ * The TypeScript client: one method per operation of `contract/api.ts`, with its types, and a stream for each of the sockets.
  * Everything it throws is an AppError. Replies are trusted, not validated: the daemon made them from the same contract.
  */
 
@@ -7,9 +7,11 @@ import type { z } from "zod"
 import type { Api } from "../contract/api.ts"
 import type { Endpoint } from "../contract/endpoint.ts"
 import { AppError } from "../contract/errors.ts"
+import type { FileEntry } from "../contract/file.ts"
 import { ExecStream, type ExecStreamStart } from "./exec-stream.ts"
 import { failureOfConnection, failureOfReply, failureOfResponse } from "./failure.ts"
 import { fillRoute, type RouteName, routes } from "./routes.ts"
+import { ShellStream, type ShellStreamStart, shellWindowBytes } from "./shell-stream.ts"
 
 export type ClientOptions = {
   /** Where the daemon answers, such as `http://localhost:8080`. */
@@ -30,8 +32,15 @@ type ParamsOf<E extends Endpoint> = [PathParameter<E["path"]>] extends [never]
   : { params: Record<PathParameter<E["path"]>, string> }
 type QueryOf<E> = E extends { query: infer Query extends z.ZodType } ? { query: z.input<Query> } : unknown
 type BodyOf<E> = E extends { body: infer Body extends z.ZodType } ? { body: z.input<Body> } : unknown
-type BytesOf<E> = E extends { bodyBytes: true } ? { bytes: Bytes } : unknown
-type Input<E extends Endpoint> = ParamsOf<E> & QueryOf<E> & BodyOf<E> & BytesOf<E> & { signal?: AbortSignal }
+/** `bytesCount` tells the daemon how many bytes a stream will have; one of another length writes nothing. */
+type BytesOf<E> = E extends { bodyBytes: true } ? { bytes: Bytes; bytesCount?: number | undefined } : unknown
+type Input<E extends Endpoint> = ParamsOf<E> & QueryOf<E> & BodyOf<E> & BytesOf<E> & CallOptions
+
+type CallOptions = {
+  signal?: AbortSignal
+  /** Sees a good answer's headers. */
+  onHeaders?: (headers: Headers) => void
+}
 
 /** What can be sent as it is; a stream is sent as it comes. */
 export type Bytes = Uint8Array<ArrayBuffer> | Blob | ReadableStream<Uint8Array> | string
@@ -49,6 +58,12 @@ type SocketName = { [Name in keyof Api]: Api[Name] extends { socket: unknown } ?
 export type Client = { readonly [Name in Exclude<keyof Api, SocketName>]: Call<Api[Name]> } & {
   /** Runs a command and streams its input and output. */
   execStream(id: string, start: ExecStreamStart): ExecStream
+  /** Opens a terminal in a session of the sandbox. */
+  shellStream(id: string, start?: ShellStreamStart): ShellStream
+  /** `readFile` with `stat`: what a file is; of a link the link itself. */
+  statFile(id: string, path: string): Promise<FileEntry>
+  /** `readFile` with `ls`: what is in a directory. */
+  listFiles(id: string, path: string): Promise<FileEntry[]>
 }
 
 /** Operations whose answer is bytes; the compiler checks the list against the contract. */
@@ -60,8 +75,8 @@ type AnyInput = {
   query?: Record<string, unknown>
   body?: unknown
   bytes?: Bytes
-  signal?: AbortSignal
-}
+  bytesCount?: number | undefined
+} & CallOptions
 
 export function connect(options: ClientOptions): Client {
   const base = options.url.replace(/\/+$/, "")
@@ -75,7 +90,11 @@ export function connect(options: ClientOptions): Client {
     const type = input.bytes === undefined ? "application/json" : "application/octet-stream"
     const init: BunFetchRequestInit = {
       method,
-      headers: { ...authorization, ...(content === undefined ? {} : { "content-type": type }) },
+      headers: {
+        ...authorization,
+        ...(content === undefined ? {} : { "content-type": type }),
+        ...(input.bytesCount === undefined ? {} : { "content-length": String(input.bytesCount) }),
+      },
       ...(content === undefined ? {} : { body: content }),
       ...(input.signal === undefined ? {} : { signal: input.signal }),
       // Bun gives up after five minutes otherwise; a buffered exec may take a day.
@@ -86,16 +105,26 @@ export function connect(options: ClientOptions): Client {
       response = await send(base + path + queryString(input.query), init)
     } catch (error) {
       input.signal?.throwIfAborted()
+      // What a stream that we send throws comes out here.
+      if (error instanceof AppError) throw error
       throw failureOfConnection(error, base)
     }
     if (!response.ok) throw await failureOfResponse(response, base)
+    input.onHeaders?.(response.headers)
     if (byteReplies.has(name)) return response
-    if (response.status === 204) return null
+    return response.status === 204 ? null : await readJson(response)
+  }
+
+  async function readJson(response: Response): Promise<unknown> {
     try {
       return await response.json()
     } catch (error) {
       throw failureOfReply(error, base)
     }
+  }
+
+  async function describeFile(id: string, query: Record<string, string>): Promise<unknown> {
+    return await readJson((await call("readFile", { params: { id }, query })) as Response)
   }
 
   /** A refused WebSocket does not show the daemon's answer, so a plain request finds out what was wrong. */
@@ -108,21 +137,26 @@ export function connect(options: ClientOptions): Client {
     return new AppError("unavailable", `the daemon at ${base} refused a stream to sandbox "${id}"`)
   }
 
-  function execStream(id: string, start: ExecStreamStart): ExecStream {
-    const { path } = fillRoute("execSocket", { id })
-    return new ExecStream({
-      url: socketUrl(base) + path,
+  function socket(name: SocketName, id: string, query?: Record<string, unknown>) {
+    return {
+      url: socketUrl(base) + fillRoute(name, { id }).path + queryString(query),
       headers: authorization,
-      start,
       whyRefused: () => whyRefused(id),
-    })
+    }
   }
 
   const calls = Object.keys(routes).map((name) => [
     name,
     (input?: AnyInput) => call(name as RouteName, input),
   ])
-  return { ...Object.fromEntries(calls), execStream } as Client
+  const extras: Omit<Client, RouteName> = {
+    execStream: (id, start) => new ExecStream(socket("execSocket", id), start),
+    shellStream: (id, start = {}) =>
+      new ShellStream(socket("shellSocket", id, { window: shellWindowBytes, ...start })),
+    statFile: async (id, path) => (await describeFile(id, { path, stat: "true" })) as FileEntry,
+    listFiles: async (id, path) => (await describeFile(id, { path, ls: "true" })) as FileEntry[],
+  }
+  return { ...Object.fromEntries(calls), ...extras } as Client
 }
 
 /** Looking up `localhost` costs a WebSocket 2 ms, as much as half of a command's whole start. */

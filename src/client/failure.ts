@@ -2,6 +2,7 @@
 
 import { AppError, type ErrorCode, errorStatus, isErrorCode } from "../contract/errors.ts"
 import type { ErrorBody } from "../contract/system.ts"
+import { errorCodeOf } from "../lib/error-code.ts"
 
 /** The error a non-2xx answer carries, or the best guess from its status when something else than bhatti answered. */
 export async function failureOfResponse(response: Response, url: string): Promise<AppError> {
@@ -88,10 +89,4 @@ function parseJson(text: string): unknown {
     if (error instanceof SyntaxError) return undefined
     throw error
   }
-}
-
-export function errorCodeOf(error: unknown): string | undefined {
-  if (!(error instanceof Error)) return undefined
-  const code: unknown = Reflect.get(error, "code")
-  return typeof code === "string" ? code : undefined
 }

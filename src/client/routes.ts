@@ -12,6 +12,8 @@ export const routes: { readonly [Name in keyof Api]: `${Api[Name]["method"]} ${A
   createSandbox: "POST /sandboxes",
   getSandbox: "GET /sandboxes/:id",
   destroySandbox: "DELETE /sandboxes/:id",
+  stopSandbox: "POST /sandboxes/:id/stop",
+  startSandbox: "POST /sandboxes/:id/start",
   exec: "POST /sandboxes/:id/exec",
   execSocket: "GET /sandboxes/:id/exec/ws",
   shellSocket: "GET /sandboxes/:id/ws",

@@ -77,6 +77,21 @@ export const api = {
     reply: DestroyedSandbox,
     status: 200,
   }),
+  stopSandbox: endpoint({
+    method: "POST",
+    path: "/sandboxes/:id/stop",
+    summary:
+      "Write a sandbox's memory to disk and free the host's; the next request starts it again as it was",
+    reply: Sandbox,
+    status: 200,
+  }),
+  startSandbox: endpoint({
+    method: "POST",
+    path: "/sandboxes/:id/start",
+    summary: "Start a sandbox that is stopped or paused",
+    reply: Sandbox,
+    status: 200,
+  }),
   exec: endpoint({
     method: "POST",
     path: "/sandboxes/:id/exec",

@@ -3,13 +3,73 @@
 import { z } from "zod"
 import { defaultDataDir, defaultListen } from "./limits.ts"
 
+/** `burst` requests at once, and `per_minute` over time. */
+function rate(defaults: { burst: number; per_minute: number }, description: string) {
+  return z
+    .strictObject({
+      burst: z.int().min(1).max(1_000_000).default(defaults.burst),
+      per_minute: z.int().min(1).max(60_000_000).default(defaults.per_minute),
+    })
+    .prefault({})
+    .describe(description)
+}
+
+export const RateLimits = z.strictObject({
+  create: rate({ burst: 100, per_minute: 600 }, "Sandboxes created, per user"),
+  exec: rate({ burst: 1000, per_minute: 12_000 }, "Commands, terminals and file writes, per user"),
+  other: rate({ burst: 1000, per_minute: 12_000 }, "All other requests to the API, per user"),
+  proxy_client: rate({ burst: 500, per_minute: 1500 }, "Requests to published ports, per client address"),
+  proxy_alias: rate({ burst: 2000, per_minute: 5000 }, "Requests to published ports, per alias"),
+  proxy_total: rate({ burst: 10_000, per_minute: 10_000 }, "Requests to published ports, in all"),
+  certificate_ask: rate({ burst: 100, per_minute: 600 }, "Questions of a proxy about certificates"),
+})
+export type RateLimits = z.infer<typeof RateLimits>
+
+const HostName = z
+  .string()
+  .toLowerCase()
+  .regex(/^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$/, "use a host name without port")
+
+const Network = z.union([z.ipv4(), z.ipv6(), z.cidrv4(), z.cidrv6()], {
+  error: "use an address or a network in CIDR form",
+})
+
 export const Config = z.strictObject({
   data_dir: z.string().startsWith("/").default(defaultDataDir),
   listen: z
     .string()
     .regex(/^(\[[0-9a-fA-F:]+\]|[^:\s]+):\d{1,5}$/, "use HOST:PORT")
     .default(defaultListen),
-  domain: z.string().default("localhost"),
+  domain: HostName.default("localhost").describe(
+    "Published ports answer at ALIAS.domain, and the API at the domain itself",
+  ),
+  api_hosts: z
+    .array(HostName)
+    .default([])
+    .describe("Further names under which the API answers; requests that name another host are refused"),
+  public_scheme: z
+    .enum(["http", "https"])
+    .optional()
+    .describe("In the URLs of published ports. Default: https with tls_cert, else http"),
+  public_port: z
+    .int()
+    .min(1)
+    .max(65_535)
+    .optional()
+    .describe(
+      "In the URLs of published ports. Default: the scheme's own with public_scheme, else that of listen",
+    ),
+  tls_cert: z
+    .string()
+    .startsWith("/")
+    .optional()
+    .describe("Certificate chain in PEM form for domain and *.domain; read again when it changes"),
+  tls_key: z.string().startsWith("/").optional().describe("Its private key"),
+  trusted_proxies: z
+    .array(Network)
+    .default([])
+    .describe("Addresses of proxies in front whose X-Forwarded headers are believed"),
+  rate_limits: RateLimits.prefault({}),
   accel: z
     .enum(["auto", "kvm", "tcg"])
     .default("auto")

@@ -28,6 +28,8 @@ export type ErrorOptions = {
   cause?: unknown
   /** Whether the same call may succeed later without any change. Default: only `unavailable`. */
   retryable?: boolean
+  /** When the same call may succeed. Only for `limit_exceeded` and `unavailable`. */
+  retryAfterSec?: number
 }
 
 /** An error the caller can act on. Anything else that is thrown is a bug and becomes `internal`. */
@@ -36,12 +38,14 @@ export class AppError extends Error {
   readonly code: ErrorCode
   readonly hint: string | undefined
   readonly retryable: boolean
+  readonly retryAfterSec: number | undefined
 
   constructor(code: ErrorCode, message: string, options: ErrorOptions = {}) {
     super(message, { cause: options.cause })
     this.code = code
     this.hint = options.hint
     this.retryable = options.retryable ?? code === "unavailable"
+    this.retryAfterSec = options.retryAfterSec
   }
 }
 

@@ -42,6 +42,14 @@ export const limits = {
   directoryEntriesMax: 100_000,
   publishedPortsMax: 20,
 
+  /** Connections to the daemon's address, for the API and for published ports together. */
+  proxyConnectionsMax: 8192,
+  proxyConnectionsPerClientMax: 2048,
+  /** Connections into one guest; below its streams, so that commands still find room. */
+  proxyConnectionsPerAliasMax: 192,
+  /** Keys whose rate is counted apart, per kind of limit. */
+  rateLimitBucketsMax: 10_000,
+
   requestBodyBytesMax: 1024 * 1024,
   requestIdPattern: /^[A-Za-z0-9._-]{1,64}$/,
 } as const

@@ -76,9 +76,12 @@ export const Sandbox = z
     id: SandboxId,
     name: SandboxName,
     status: z
-      .enum(["creating", "running", "stopped", "destroying", "unknown"])
-      .describe("unknown: it needs repair; `status_reason` says why"),
-    status_reason: z.string().nullable(),
+      .enum(["creating", "running", "stopping", "stopped", "waking", "destroying"])
+      .describe("A stopped sandbox starts again at the next request"),
+    status_reason: z
+      .string()
+      .nullable()
+      .describe("Why a stopped sandbox lost its memory and will boot from its disk"),
     thermal: Thermal.nullable(),
     image: ImageName,
     cpus: z.int(),

@@ -6,6 +6,7 @@ import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Core } from "./core.ts"
 import type { Guest } from "./host.ts"
 import { machineOf } from "./machine-of.ts"
+import { markEnded } from "./power.ts"
 
 const adoptDeadlineMs = 5000
 
@@ -28,6 +29,7 @@ export async function adoptGuest(core: Core, record: SandboxRecord): Promise<voi
   const guest = await core.host.guests.open({ socketPath: core.host.machines.agentSocket(directory) })
   try {
     await guest.waitReady({ deadlineMs: adoptDeadlineMs, resync: true })
+    await guest.refresh({ deadlineMs: adoptDeadlineMs })
   } catch (error) {
     guest.close()
     throw error
@@ -42,31 +44,39 @@ async function onClosed(core: Core, id: SandboxRecord["id"], guest: Guest, reaso
   try {
     await core.turns.take(id, async () => {
       const record = await core.store.sandboxes.get(id)
-      if (record?.state.kind !== "hot" || core.guests.has(id)) return
-      await repair(core, record, reason)
+      const hasMachine = record?.state.kind === "hot" || record?.state.kind === "warm"
+      if (record && hasMachine && !core.guests.has(id)) await repair(core, record, reason)
     })
   } catch (error) {
     core.log.error({ sandbox: id, error }, "could not repair a sandbox whose channel closed")
   }
 }
 
-/** A hot sandbox without a channel: connected again if its machine runs, else marked broken. Needs its turn. */
+/** A hot or warm sandbox without a channel: connected again if its machine runs, else it has only its disk. Needs its turn. */
 export async function repair(core: Core, record: SandboxRecord, reason: string): Promise<void> {
   const machine = machineOf(core, record)
   if (!machine) return
-  if (core.host.machines.isRunning(machine)) {
+  const { machines } = core.host
+  if (machines.isRunning(machine)) {
     try {
+      // A paused guest cannot answer.
+      await machines.resume(machine)
       await adoptGuest(core, record)
+      if (record.state.kind === "warm")
+        await core.store.sandboxes.setState(record.id, { ...record.state, kind: "hot" })
       core.log.info({ sandbox: record.id }, "adopted a running sandbox")
       return
     } catch (error) {
-      core.log.warn({ sandbox: record.id, error }, "a running machine's guest does not answer")
+      core.log.warn(
+        { sandbox: record.id, error, ...(await machines.diagnose(machine)) },
+        "a machine does not answer",
+      )
     }
   }
-  const words = await core.host.machines.diagnose(machine)
-  const broken = core.host.machines.isRunning(machine)
-    ? "its guest does not answer"
-    : "its machine ended (switched off inside, or killed)"
-  await core.store.sandboxes.setState(record.id, { kind: "broken", reason: broken })
-  core.log.warn({ sandbox: record.id, reason, ...words }, broken)
+  const wasAlive = machines.isRunning(machine)
+  const words = await machines.diagnose(machine)
+  await machines.kill(machine)
+  const ended = wasAlive ? "its guest did not answer" : "its machine ended: switched off inside, or killed"
+  await markEnded(core, record, ended)
+  core.log.warn({ sandbox: record.id, reason, ...words }, ended)
 }

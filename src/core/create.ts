@@ -9,6 +9,7 @@ import { answerDeadlineMs } from "./awake.ts"
 import type { Core } from "./core.ts"
 import type { Guest, Template, TemplateSpec } from "./host.ts"
 import { newIdentity } from "./identity.ts"
+import { placeOf, rememberMachine } from "./machine-of.ts"
 import { friendlyName } from "./names.ts"
 import { viewSandbox, viewSandboxes } from "./sandbox-view.ts"
 import { ensureTemplate } from "./template.ts"
@@ -75,21 +76,15 @@ async function startMachine(
 ): Promise<{ state: SandboxRecord["state"]; guest: Guest }> {
   const { disks, machines, guests } = core.host
 
+  await core.store.sandboxes.setTemplate(record.id, template.id)
   const files = await disks.createSandbox({ id: record.id, blankOverlayPath: template.blankOverlayPath })
   undo.defer(() => disks.removeSandbox(record.id))
 
-  const sockets = machines.prepareSockets(files.directory)
+  const sockets = await machines.prepareSockets(files.directory)
   const guest = await guests.open({ socketPath: machines.agentSocket(files.directory) })
   undo.defer(() => guest.close())
 
-  const machine = machines.clone({
-    template,
-    name: record.id,
-    ...files,
-    sockets,
-    slot: record.slot,
-    tapName: core.host.network === "tap" ? `bht${record.slot}` : undefined,
-  })
+  const machine = await machines.clone(placeOf(core, record, template, sockets))
   undo.defer(() => machines.kill(machine))
 
   const growDisk = record.diskMib > spec.image.diskMib
@@ -116,7 +111,7 @@ async function startMachine(
     })
   }
 
-  return { state: { kind: "hot", process: machine.process }, guest }
+  return { state: { kind: "hot", machine: rememberMachine(machine) }, guest }
 }
 
 /** The files and the init script that were asked for. A file that cannot be written fails the create. */

@@ -21,6 +21,7 @@ export async function removeEverything(core: Core, record: SandboxRecord): Promi
   const { machines, disks } = core.host
   const machine = machineOf(core, record)
   await core.store.sandboxes.setState(record.id, { kind: "destroying" })
+  for (const { alias } of await core.store.publishedPorts.listOf([record.id])) core.onUnpublished(alias)
   dropGuest(core, record.id)
   if (machine) await machines.kill(machine)
   else await machines.killNamed(record.id)

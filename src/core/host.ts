@@ -6,35 +6,49 @@
 export type Image = { name: string; hash: string; file: string; diskMib: number }
 export type Kernel = { hash: string; vmlinux: string; initramfs: string; version: string }
 export type TemplateSpec = { image: Image; kernel: Kernel; cpus: number; memoryMib: number }
-export type Template = { fingerprint: string; blankOverlayPath: string }
+export type Template = { id: string; diskMib: number; blankOverlayPath: string }
+export type TemplateDraft = { directory: string; diskPath: string; blankOverlayPath: string }
 export type ProcessIdentity = { pid: number; startTicks: number; bootId: string }
-export type Machine = { process: ProcessIdentity; directory: string }
+export type Machine = { process: ProcessIdentity; directory: string; memoryBase: "template" | "empty" }
 export type Sockets = { agent: number; qmp: number }
-
-export interface TemplateBuild {
-  readonly directory: string
-  readonly diskPath: string
-  readonly blankOverlayPath: string
-  boot(): Machine
-  save(): Promise<Template>
-  abandon(): Promise<void>
+export type Place = {
+  template: Template
+  name: string
+  directory: string
+  overlayPath: string
+  sockets: Sockets
+  slot: number
+  tapName: string | undefined
 }
 
 export interface Machines {
   findTemplate(spec: TemplateSpec): Promise<Template | undefined>
-  beginTemplate(spec: TemplateSpec): Promise<TemplateBuild>
+  getTemplate(id: string): Promise<Template>
+  loadTemplate(template: Template): Promise<void>
+  beginTemplate(spec: TemplateSpec): Promise<TemplateDraft>
+  bootTemplate(draft: TemplateDraft, spec: TemplateSpec): Promise<Machine>
+  publishTemplate(draft: TemplateDraft, machine: Machine): Promise<Template>
+  abandonTemplate(draft: TemplateDraft): Promise<void>
+  listTemplates(): string[]
+  removeTemplate(id: string): Promise<void>
   removeLeftovers(): void
-  prepareSockets(directory: string): Sockets
-  clone(options: {
-    template: Template
-    name: string
-    directory: string
-    overlayPath: string
-    sockets: Sockets
-    slot: number
-    tapName: string | undefined
-  }): Machine
+
+  prepareSockets(directory: string): Promise<Sockets>
+  clone(place: Place): Promise<Machine>
+  restore(place: Place): Promise<Machine>
+  boot(place: Place, kernel: Kernel): Promise<Machine>
+  checkSnapshot(
+    directory: string,
+    template: Template,
+  ): Promise<{ fits: true } | { fits: false; reason: string }>
+  pause(machine: Machine): Promise<void>
+  resume(machine: Machine): Promise<void>
+  saveSnapshot(machine: Machine, template: Template): Promise<void>
+  removeSnapshot(directory: string): Promise<void>
+
   isRunning(machine: Machine): boolean
+  findNamed(name: string, directory: string): Machine | undefined
+  cpuMs(machine: Machine): number
   kill(machine: Machine): Promise<void>
   killNamed(name: string): Promise<void>
   growDisk(machine: Machine, diskMib: number): Promise<void>
@@ -50,6 +64,7 @@ export interface Disks {
     blankOverlayPath: string
   }): Promise<{ directory: string; overlayPath: string }>
   directoryOf(id: string): string
+  overlayOf(id: string): string
   removeSandbox(id: string): Promise<void>
   listSandboxes(): Promise<string[]>
   freeMib(): Promise<number>
@@ -165,9 +180,12 @@ export type SessionStart = Omit<GuestCommand, "argv" | "stdin" | "tty"> & {
 
 export interface Guest {
   readonly closed: Promise<{ reason: string }>
+  /** Streams that are open now, and when the last one was opened or closed, on the clock of `performance.now()`. */
+  readonly activity: { openStreams: number; lastAtMs: number }
   waitReady(options: { deadlineMs: number; resync?: boolean }): Promise<unknown>
   ping(options: { deadlineMs: number }): Promise<{ personalised: boolean }>
   personalise(identity: GuestIdentity, options: { deadlineMs: number }): Promise<unknown>
+  refresh(options: { deadlineMs: number }): Promise<unknown>
   quiesce(options: { deadlineMs: number }): Promise<unknown>
   exec(command: GuestCommand): GuestProcess
 

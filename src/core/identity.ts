@@ -9,11 +9,16 @@ export function newIdentity(
 ): GuestIdentity {
   return {
     hostname: hostnameOf(record.name),
-    machineId: crypto.randomUUID().replaceAll("-", ""),
+    machineId: machineIdOf(record.id),
     env: options.env,
     network: null,
     growDisk: options.growDisk,
   }
+}
+
+/** The same at every start of the sandbox, and nobody else's: 32 hexadecimal digits. */
+function machineIdOf(id: string): string {
+  return new Bun.CryptoHasher("sha256").update(`machine-id ${id}`).digest("hex").slice(0, 32)
 }
 
 /** A sandbox's name may hold underscores and end in a dot, a host name may not. */

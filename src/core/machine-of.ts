@@ -1,10 +1,38 @@
-/** The machine that a record speaks of. */
+/** The machine that a record speaks of, and where it is. */
 
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Core } from "./core.ts"
-import type { Machine } from "./host.ts"
+import type { Machine, Place, Sockets, Template } from "./host.ts"
 
 export function machineOf(core: Core, record: SandboxRecord): Machine | undefined {
-  if (record.state.kind !== "hot") return undefined
-  return { process: record.state.process, directory: core.host.disks.directoryOf(record.id) }
+  const { state } = record
+  if (state.kind !== "hot" && state.kind !== "warm" && state.kind !== "stopping") return undefined
+  return { ...state.machine, directory: core.host.disks.directoryOf(record.id) }
+}
+
+/** What the store keeps of a machine. */
+export function rememberMachine({ process, memoryBase }: Machine): Pick<Machine, "process" | "memoryBase"> {
+  return { process, memoryBase }
+}
+
+export function placeOf(core: Core, record: SandboxRecord, template: Template, sockets: Sockets): Place {
+  return {
+    template,
+    name: record.id,
+    directory: core.host.disks.directoryOf(record.id),
+    overlayPath: core.host.disks.overlayOf(record.id),
+    sockets,
+    slot: record.slot,
+    tapName: core.host.network === "tap" ? tapNameOf(record.id) : undefined,
+  }
+}
+
+export async function templateOf(core: Core, record: SandboxRecord): Promise<Template> {
+  if (record.templateId === null) throw new Error(`sandbox ${record.id} has no disk`)
+  return core.host.machines.getTemplate(record.templateId)
+}
+
+/** Fifteen characters, as many as an interface's name may have; unlike a slot the id is no other installation's. */
+function tapNameOf(id: string): string {
+  return `bht${id.slice("sb_".length, "sb_".length + 12)}`
 }

@@ -40,10 +40,15 @@ function viewState(state: SandboxState): Pick<Sandbox, "status" | "status_reason
       return { status: "creating", status_reason: null, thermal: null }
     case "hot":
       return { status: "running", status_reason: null, thermal: "hot" }
+    case "warm":
+      return { status: "running", status_reason: null, thermal: "warm" }
+    case "stopping":
+    case "waking":
+      return { status: state.kind, status_reason: null, thermal: null }
+    case "cold":
+      return { status: "stopped", status_reason: state.reason, thermal: "cold" }
     case "destroying":
       return { status: "destroying", status_reason: null, thermal: null }
-    case "broken":
-      return { status: "unknown", status_reason: state.reason, thermal: null }
     default:
       return unreachable(state)
   }

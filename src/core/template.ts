@@ -31,7 +31,10 @@ const warmUp: string[][] = [
 /** The template, made now if it does not exist; at the same time only once. */
 export async function ensureTemplate(core: Core, spec: TemplateSpec): Promise<Template> {
   const found = await core.host.machines.findTemplate(spec)
-  if (found) return found
+  if (found) {
+    await core.host.machines.loadTemplate(found)
+    return found
+  }
   const key = JSON.stringify([spec.image.hash, spec.kernel.hash, spec.cpus, spec.memoryMib])
   const making = core.templatesInMaking.get(key) as Promise<Template> | undefined
   if (making) return making
@@ -47,13 +50,15 @@ async function makeTemplate(core: Core, spec: TemplateSpec): Promise<Template> {
   core.log.info(fields, "making a template")
 
   await using undo = new AsyncDisposableStack()
-  const build = await machines.beginTemplate(spec)
-  undo.defer(() => build.abandon())
+  const draft = await machines.beginTemplate(spec)
+  undo.defer(() => machines.abandonTemplate(draft))
 
-  await disks.createBase({ path: build.diskPath, diskMib: spec.image.diskMib, backing: "raw" })
-  await disks.createBase({ path: build.blankOverlayPath, diskMib: spec.image.diskMib, backing: "qcow2" })
+  await disks.createBase({ path: draft.diskPath, diskMib: spec.image.diskMib, backing: "raw" })
+  await disks.createBase({ path: draft.blankOverlayPath, diskMib: spec.image.diskMib, backing: "qcow2" })
 
-  const machine = build.boot()
+  const machine = await machines.bootTemplate(draft, spec)
+  undo.defer(() => machines.kill(machine))
+
   const guest = await guests.open({ socketPath: machines.agentSocket(machine.directory) })
   undo.defer(() => guest.close())
 
@@ -64,7 +69,7 @@ async function makeTemplate(core: Core, spec: TemplateSpec): Promise<Template> {
     await guest.quiesce({ deadlineMs: stepDeadlineMs })
   } catch (cause) {
     core.log.error(
-      { ...fields, ...(await machines.diagnose(machine)) },
+      { ...fields, cause, ...(await machines.diagnose(machine)) },
       "the template's guest did not come up",
     )
     throw new AppError("unavailable", `image "${spec.image.name}" does not boot`, {
@@ -73,7 +78,8 @@ async function makeTemplate(core: Core, spec: TemplateSpec): Promise<Template> {
       retryable: false,
     })
   }
-  const template = await build.save()
+  const template = await machines.publishTemplate(draft, machine)
+  await machines.loadTemplate(template)
   core.log.info({ ...fields, ms: Math.round(performance.now() - startedAt) }, "template made")
   return template
 }

@@ -21,6 +21,10 @@ export class Disks {
     return join(this.#directory, id)
   }
 
+  overlayOf(id: string): string {
+    return join(this.directoryOf(id), "disk.qcow2")
+  }
+
   /** An empty qcow2 overlay. What it lies on is named to QEMU when it starts, never looked up from the file. */
   async createBase(options: { path: string; diskMib: number; backing: "raw" | "qcow2" }): Promise<void> {
     const child = Bun.spawn({
@@ -54,7 +58,7 @@ export class Disks {
     overlayPath: string
   }> {
     const directory = this.directoryOf(options.id)
-    const overlayPath = join(directory, "disk.qcow2")
+    const overlayPath = this.overlayOf(options.id)
     try {
       await mkdir(directory, { recursive: true, mode: 0o700 })
       await copyFile(options.blankOverlayPath, overlayPath, constants.COPYFILE_EXCL)

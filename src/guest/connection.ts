@@ -9,6 +9,9 @@
  */
 
 import { AppError } from "../contract/errors.ts"
+import { Connection, dialRequests, type ListeningPort, parsePorts } from "./dial.ts"
+import { type Channel, quiet, type Stream } from "./exchange.ts"
+import { Download, fileRequests, type GuestFile, Listing, parseStat, Transfer } from "./files.ts"
 import {
   Decoder,
   encodeClose,
@@ -29,9 +32,18 @@ import {
   parseResult,
   type Result,
   requests,
+  type TerminalSize,
 } from "./message.ts"
 import { Outbox } from "./outbox.ts"
-import { type GuestProcess, Process, quiet, type Stream } from "./process.ts"
+import { type GuestProcess, Process } from "./process.ts"
+import {
+  parseSessions,
+  parseStartedSession,
+  Session,
+  type SessionRecord,
+  type SessionStart,
+  sessionRequests,
+} from "./session.ts"
 
 /** A guest that is asked again while it runs gets this long before its half frame is ended with zeros. */
 const resyncAfterMs = 1000
@@ -59,6 +71,7 @@ export class Guest {
   readonly #outbox: Outbox
   readonly #decoder: Decoder
   readonly #streams = new Map<number, Stream>()
+  #lastAtMs = performance.now()
   readonly #ready = Promise.withResolvers<{ generation: number }>()
   readonly #closed = Promise.withResolvers<{ reason: string }>()
   #socket: Bun.Socket | undefined
@@ -96,6 +109,11 @@ export class Guest {
     return this.#ready.promise
   }
 
+  /** What goes on here, and when the last of it began or ended, on the clock of `performance.now()`. */
+  get activity(): { openStreams: number; lastAtMs: number } {
+    return { openStreams: this.#streams.size, lastAtMs: this.#lastAtMs }
+  }
+
   /** The channel is gone, for whatever reason. Never rejects. */
   get closed(): Promise<{ reason: string }> {
     return this.#closed.promise
@@ -117,9 +135,12 @@ export class Guest {
 
   /** Gives the guest its identity, fresh randomness and the time. Without success the guest must not be used. */
   personalise(identity: Identity, options: { deadlineMs: number }): Promise<{ bootId: string }> {
-    const entropy = crypto.getRandomValues(new Uint8Array(entropyBytes))
-    const unixNs = BigInt(Date.now()) * 1_000_000n
-    return this.#ask(requests.personalise(identity, { entropy, unixNs }), parsePersonalised, options)
+    return this.#ask(requests.personalise(identity, thisMoment()), parsePersonalised, options)
+  }
+
+  /** Fresh randomness and the time for a guest that was paused or restored and stays who it is. */
+  refresh(options: { deadlineMs: number }): Promise<void> {
+    return this.#ask(requests.refresh(thisMoment()), () => undefined, options)
   }
 
   /** Brings the guest to a frame boundary with its filesystems written out. Nothing may be asked after it. */
@@ -133,23 +154,120 @@ export class Guest {
   }
 
   exec(command: Command): GuestProcess {
-    const id = this.#nextStream++
-    const process = new Process(id, {
-      send: (bytes) => this.#send(bytes),
-      room: () => this.#outbox.room(),
+    return this.#begin(requests.exec(command), (id, channel) => new Process(id, channel))
+  }
+
+  /** Starts a session and attaches to it. */
+  openSession(start: SessionStart): Session {
+    return this.#begin(
+      sessionRequests.open(start, { attach: true }),
+      (id, channel) => new Session(id, channel),
+    )
+  }
+
+  /** Starts a session that nobody is attached to. */
+  startSession(start: SessionStart, options: { deadlineMs: number }): Promise<{ session: string }> {
+    return this.#ask(sessionRequests.open(start, { attach: false }), parseStartedSession, options)
+  }
+
+  /** Attaches to a session by its id or name; without one to the newest that nobody is attached to. */
+  attachSession(options: { session?: string; tty: TerminalSize }): Session {
+    return this.#begin(sessionRequests.attach(options), (id, channel) => new Session(id, channel))
+  }
+
+  sessions(options: { deadlineMs: number }): Promise<SessionRecord[]> {
+    return this.#ask(sessionRequests.list(), parseSessions, options)
+  }
+
+  /** Sends a signal to every process of a session; one that has ended is forgotten. */
+  killSession(session: string, signal: string, options: { deadlineMs: number }): Promise<void> {
+    return this.#ask(sessionRequests.kill(session, signal), () => undefined, options)
+  }
+
+  readFile(options: { path: string }): Download {
+    return this.#begin(fileRequests.read(options), (id, channel) => new Download(id, channel))
+  }
+
+  /** The file is there when `result` resolves, and otherwise as it was. */
+  writeFile(options: { path: string; mode?: string; size?: number; parents?: boolean }): Transfer {
+    return this.#begin(
+      fileRequests.write(options),
+      (id, channel) => new Transfer(id, channel, { of: "file" }),
+    )
+  }
+
+  async listFiles(path: string, options: { deadlineMs: number }): Promise<GuestFile[]> {
+    const listing = new Listing()
+    await this.#ask(fileRequests.list(path), () => undefined, {
+      ...options,
+      onMessage: (payload) => listing.take(payload),
     })
-    this.#open(id, process, requests.exec(command))
-    return process
+    return listing.files
+  }
+
+  statFile(path: string, options: { deadlineMs: number }): Promise<GuestFile> {
+    return this.#ask(fileRequests.stat(path), parseStat, options)
+  }
+
+  removeFile(file: { path: string; recursive: boolean }, options: { deadlineMs: number }): Promise<void> {
+    return this.#ask(fileRequests.remove(file), () => undefined, options)
+  }
+
+  makeDirectory(
+    directory: { path: string; parents: boolean; mode: string },
+    options: { deadlineMs: number },
+  ): Promise<void> {
+    return this.#ask(fileRequests.makeDirectory(directory), () => undefined, options)
+  }
+
+  moveFile(names: { from: string; to: string }, options: { deadlineMs: number }): Promise<void> {
+    return this.#ask(fileRequests.move(names), () => undefined, options)
+  }
+
+  /** A tar stream of a file or directory. */
+  readArchive(options: { path: string }): Transfer {
+    return this.#begin(
+      fileRequests.readArchive(options),
+      (id, channel) => new Transfer(id, channel, { of: "archive" }),
+    )
+  }
+
+  /** Unpacks the tar stream that is written to it below a directory. */
+  writeArchive(options: { path: string }): Transfer {
+    return this.#begin(
+      fileRequests.writeArchive(options),
+      (id, channel) => new Transfer(id, channel, { of: "archive" }),
+    )
+  }
+
+  dial(port: number): Connection {
+    return this.#begin(dialRequests.dial(port), (id, channel) => new Connection(id, channel))
+  }
+
+  /** The TCP ports of the guest that something listens on. */
+  ports(options: { deadlineMs: number }): Promise<ListeningPort[]> {
+    return this.#ask(dialRequests.ports(), parsePorts, options)
   }
 
   close(): void {
     this.#end("this host closed it")
   }
 
+  #begin<S extends Stream>(request: object, make: (id: number, channel: Channel) => S): S {
+    const id = this.#nextStream++
+    const stream = make(id, {
+      send: (bytes) => this.#send(bytes),
+      room: () => this.#outbox.room(),
+      leave: () => this.#streams.delete(id),
+    })
+    this.#open(id, stream, request)
+    return stream
+  }
+
   #ask<Answer>(
     request: { op: string },
     parse: (value: unknown) => Answer,
-    options: { deadlineMs: number },
+    options: { deadlineMs: number; onMessage?: (payload: Uint8Array) => boolean },
   ): Promise<Answer> {
     const id = this.#nextStream++
     const answer = Promise.withResolvers<Answer>()
@@ -161,7 +279,8 @@ export class Guest {
       {
         onData: refuse,
         onWindow: refuse,
-        onMessage: refuse,
+        onMessage: options.onMessage ?? refuse,
+        onEnd: () => undefined,
         onClose: (result: Result) => {
           if (result.kind === "error") answer.reject(result.error)
           else answer.resolve(parse(result.value))
@@ -187,6 +306,7 @@ export class Guest {
       return
     }
     this.#streams.set(id, stream)
+    this.#lastAtMs = performance.now()
     this.#send(encodeFrame({ type: "open", stream: id, payload }))
   }
 
@@ -246,10 +366,11 @@ export class Guest {
         // Taken off only when its answer could be read: otherwise it fails with the connection.
         stream.onClose(parseResult(payload))
         this.#streams.delete(frame.stream)
+        this.#lastAtMs = performance.now()
         return
       case "end":
         this.#countWaste(wireLimits.headerBytes)
-        return
+        return stream.onEnd(payload[0] ?? 0)
     }
   }
 
@@ -306,5 +427,12 @@ async function inTime<T>(promise: Promise<T>, deadlineMs: number, message: strin
     return await Promise.race([promise, late.promise])
   } finally {
     clearTimeout(timer)
+  }
+}
+
+function thisMoment(): { entropy: Uint8Array; unixNs: bigint } {
+  return {
+    entropy: crypto.getRandomValues(new Uint8Array(entropyBytes)),
+    unixNs: BigInt(Date.now()) * 1_000_000n,
   }
 }

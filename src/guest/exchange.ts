@@ -9,7 +9,7 @@
  */
 
 import { AppError } from "../contract/errors.ts"
-import { type Patience, Input, Output, type StreamWriter } from "./flow.ts"
+import { Input, Output, type Patience, type StreamWriter } from "./flow.ts"
 import { channels, encodeClose, encodeFrame, encodeWindow, WireError } from "./frame.ts"
 import { encodeJson, type Result } from "./message.ts"
 
@@ -30,6 +30,8 @@ export type Meaning<First, Answer, Chunk> = {
   parseFirst(payload: Uint8Array): First | undefined
   parseAnswer(value: unknown): Answer
   toChunk(channel: number, bytes: Uint8Array): Chunk
+  /** An error ends the output with itself: a download that failed must not look like a short file. */
+  outputFails?: boolean
   /** How long the first message may take. */
   firstDeadlineMs?: number
   /** How long the guest may leave us waiting for bytes, for room, or for the result of what was sent. */
@@ -142,7 +144,7 @@ export class Exchange<First, Answer, Chunk = Uint8Array> implements Stream {
     const error = result.kind === "error" ? result.error : undefined
     this.#finish()
     this.#input.end()
-    this.#output.end()
+    this.#output.end(this.#meaning.outputFails ? error : undefined)
     if (answer) {
       this.#result.resolve(answer.value)
       this.#first.reject(new AppError("internal", "the operation ended and never said that it began"))

@@ -68,7 +68,7 @@ export class Input {
   async #writeAll(bytes: Uint8Array): Promise<void> {
     for (let rest = bytes; rest.length > 0; ) {
       while (this.#credit === 0 && !this.#end) await this.#patience(this.#changed.promise)
-      await this.#writer.room()
+      await this.#patience(this.#writer.room())
       if (this.#end?.error) throw this.#end.error
       if (this.#end) return
       const count = Math.min(rest.length, this.#credit, wireLimits.dataBytesMax)

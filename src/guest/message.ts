@@ -50,6 +50,11 @@ export const requests = {
   ping: () => ({ op: "ping" }),
   quiesce: () => ({ op: "quiesce" }),
   shutdown: () => ({ op: "shutdown" }),
+  refresh: (moment: { entropy: Uint8Array; unixNs: bigint }) => ({
+    op: "refresh",
+    entropy: Buffer.from(moment.entropy).toString("base64"),
+    unix_ns: `${moment.unixNs}`,
+  }),
   personalise: (identity: Identity, moment: { entropy: Uint8Array; unixNs: bigint }) => ({
     op: "personalise",
     entropy: Buffer.from(moment.entropy).toString("base64"),
@@ -113,7 +118,7 @@ export function parseStarted(payload: Uint8Array): { pid: number } | undefined {
   return { pid: started.pid }
 }
 
-function parseObject(payload: Uint8Array): Record<string, unknown> {
+export function parseObject(payload: Uint8Array): Record<string, unknown> {
   let value: unknown
   try {
     value = JSON.parse(decoder.decode(payload))
@@ -124,6 +129,6 @@ function parseObject(payload: Uint8Array): Record<string, unknown> {
   return value
 }
 
-function isObject(value: unknown): value is Record<string, unknown> {
+export function isObject(value: unknown): value is Record<string, unknown> {
   return typeof value === "object" && value !== null && !Array.isArray(value)
 }

@@ -1,7 +1,7 @@
 /** A command in the guest, seen from the host: its output with back-pressure, its input, its end. */
 
+import { type Channel, Exchange } from "./exchange.ts"
 import { channels } from "./frame.ts"
-import { Exchange, type Channel } from "./exchange.ts"
 import { type Exited, parseExited, parseStarted, requests, type TerminalSize } from "./message.ts"
 
 export type OutputChunk = { channel: "stdout" | "stderr"; bytes: Uint8Array }

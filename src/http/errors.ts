@@ -20,8 +20,14 @@ export function errorResponse(error: unknown, options: { requestId: string; log:
     retryable: known.retryable,
     request_id: requestId,
   }
-  return Response.json(body, { status: errorStatus[known.code] })
+  const status = errorStatus[known.code]
+  const retryAfterSec = known.retryAfterSec ?? (status === 429 ? quotaRetryAfterSec : undefined)
+  const headers = retryAfterSec === undefined ? {} : { "retry-after": `${retryAfterSec}` }
+  return Response.json(body, { status, headers })
 }
+
+/** A limit on how much somebody has ends when they give something up, which nobody can tell in advance. */
+const quotaRetryAfterSec = 60
 
 export function toAppError(error: unknown): AppError {
   return error instanceof AppError ? error : new AppError("internal", "internal error", { cause: error })

@@ -25,6 +25,7 @@ import { listPorts } from "../core/ports.ts"
 import { listPublished, publishPort, unpublishPort } from "../core/publish.ts"
 import { viewSandboxes } from "../core/sandbox-view.ts"
 import { killSession, listSessions } from "../core/sessions.ts"
+import { startByName, stopByName } from "../core/stop-start.ts"
 import { bodyChunks, bytesReply, declaredLength } from "./bytes.ts"
 import type { RequestContext } from "./context.ts"
 import { bufferedReply, streamedReply } from "./exec-reply.ts"
@@ -83,6 +84,16 @@ export function handlers(about: About): Handlers {
       server.timeout(request, 0)
       await destroySandbox(core, account, idOf(params))
       return { status: "destroyed" }
+    },
+
+    async stopSandbox({ core, account, params, request, server }) {
+      server.timeout(request, 0)
+      return stopByName(core, account, idOf(params))
+    },
+
+    async startSandbox({ core, account, params, request, server }) {
+      server.timeout(request, 0)
+      return startByName(core, account, idOf(params))
     },
 
     async exec({ core, account, params, request, server }, { body }) {

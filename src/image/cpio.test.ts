@@ -1,4 +1,4 @@
-/** The archive is read back by the real `cpio` where it is installed, and by its own layout rules everywhere. */
+/** The archive is read back by the format's own rules; that the kernel can read it is seen when a machine boots. */
 import { expect, test } from "bun:test"
 import { type CpioEntry, packCpio } from "./cpio.ts"
 
@@ -34,10 +34,4 @@ test("headers, names and contents start at multiples of four", () => {
 
 test("the same entries give the same bytes", () => {
   expect(packCpio(entries).equals(packCpio(entries))).toBe(true)
-})
-
-test.skipIf(Bun.which("cpio") === null)("cpio lists what was packed", () => {
-  const { stdout, exitCode } = Bun.spawnSync(["cpio", "--list", "--quiet"], { stdin: packCpio(entries) })
-  expect(exitCode).toBe(0)
-  expect(stdout.toString().trim().split("\n")).toEqual(["modules", "console", "modules/order", "init"])
 })

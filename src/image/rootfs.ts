@@ -69,13 +69,13 @@ async function buildDisk(options: {
   const { recipe, directory, kernel } = options
   await using undo = new AsyncDisposableStack()
   const scratch = join(directory, "scratch")
-  await mkdir(scratch)
+  const tree = join(scratch, "tree")
+  await mkdir(tree, { recursive: true })
   undo.defer(() => rm(scratch, { recursive: true, force: true }))
-  // Without root, the build runs as other user ids, which have to get in here.
-  if (process.getuid?.() !== 0) {
-    await chmod(directory, 0o777)
-    await chmod(scratch, 0o777)
-  }
+  const file = join(directory, "disk.raw")
+  await Bun.write(file, "")
+  // Without root, the hooks run as another user id, which has to write the disk.
+  if (process.getuid?.() !== 0) await chmod(file, 0o666)
 
   const customize = join(scratch, "customize")
   const disk = join(scratch, "disk")
@@ -91,8 +91,9 @@ async function buildDisk(options: {
     [
       "mmdebstrap",
       "--variant=minbase",
-      // The tree itself is thrown away: the last hook has made the disk out of it.
+      // The tree itself is thrown away: the last hook has made the disk out of it, so nothing has to be cleaned either.
       "--format=null",
+      "--skip=cleanup",
       "--dpkgopt=force-unsafe-io",
       '--aptopt=Acquire::Languages "none"',
       `--include=${recipe.packages.join(",")}`,
@@ -107,8 +108,8 @@ async function buildDisk(options: {
         TMPDIR: scratch,
         BHATTI_MODULES: kernel.modulesDir,
         BHATTI_KERNEL_VERSION: kernel.version,
-        BHATTI_TREE: join(scratch, "tree"),
-        BHATTI_DISK: join(directory, "disk.raw"),
+        BHATTI_TREE: tree,
+        BHATTI_DISK: file,
       },
     },
   )
@@ -125,6 +126,8 @@ ${recipe.customize}`
 
 /**
  * - The bind mount hides /proc, /sys and /dev, which mmdebstrap has mounted into the tree.
+ * - /tmp is hidden and not emptied: apt's configuration for this tree is in there, and every apt that mmdebstrap starts
+ *   without it works on the host.
  * - \`^resize_inode\` is not set and the default reserve stays: disks are grown in the running guest.
  * - Inode tables count as zeroed, being holes, so no guest kernel writes 128 MiB of zeros into its overlay.
  * - A small journal, since every sandbox's overlay stores what passes through it; below 32 MiB one transaction cannot
@@ -133,10 +136,10 @@ ${recipe.customize}`
 function diskHook(recipe: Recipe): string {
   return `#!/bin/sh
 set -eu
-mkdir "$BHATTI_TREE"
 mount --bind "$1" "$BHATTI_TREE"
+mount -t tmpfs -o mode=1777 tmpfs "$BHATTI_TREE/tmp"
 truncate --size=${recipe.sizeMib}M "$BHATTI_DISK"
 mke2fs -q -F -t ext4 -b 4096 -m 0 -J size=32 -L bhatti -E lazy_itable_init=0,lazy_journal_init=0 -d "$BHATTI_TREE" "$BHATTI_DISK"
-umount "$BHATTI_TREE"
+umount --recursive "$BHATTI_TREE"
 `
 }

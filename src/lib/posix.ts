@@ -16,6 +16,7 @@ const libc = dlopen("libc.so.6", {
   listen: { args: [FFIType.i32, FFIType.i32], returns: FFIType.i32 },
   flock: { args: [FFIType.i32, FFIType.i32], returns: FFIType.i32 },
   ioctl: { args: [FFIType.i32, FFIType.u64, FFIType.ptr], returns: FFIType.i32 },
+  pipe2: { args: [FFIType.ptr, FFIType.i32], returns: FFIType.i32 },
   umask: { args: [FFIType.u32], returns: FFIType.u32 },
 })
 
@@ -117,4 +118,14 @@ export function openTap(name: string): number {
     throw new Error(`cannot create the TAP device ${name}`)
   }
   return fd
+}
+
+const O_CLOEXEC = 0o2000000
+
+/** A pipe. Both ends are closed when another program is started, unless handed to it. */
+export function createPipe(): { readFd: number; writeFd: number } {
+  const ends = new Int32Array(2)
+  check(libc.symbols.pipe2(ptr(ends), O_CLOEXEC), "pipe")
+  const [readFd = -1, writeFd = -1] = ends
+  return { readFd, writeFd }
 }

@@ -16,15 +16,18 @@ export type MachineShape = {
   network: "tap" | "user"
 }
 
+/** What a machine is started for; nothing here changes which devices it has. */
 export type Role =
-  /** Boots the kernel with shared memory, to be saved. */
-  | "boot"
-  /** Loads the saved state over a private mapping of the saved memory, and runs as soon as that is done. */
+  /** Boots from the image with shared memory, which is saved as a template. */
+  | "template"
+  /** Loads a saved state over a private mapping of a template's memory, and runs as soon as that is done. */
   | "clone"
+  /** Boots from a sandbox's own disk, with private memory. */
+  | "boot"
 
 /**
- * Descriptors of the QEMU process, by number. A clone reads `state`, a boot writes it. Unused ones (`templateDisk`,
- * `kernel` and `initramfs` by role, `tap` without one) are /dev/null.
+ * Descriptors of the QEMU process, by number. Those a role does not use (`state` is a clone's, `kernel` and `initramfs` a
+ * boot's, `templateDisk` not a template's own) are /dev/null, and so is `tap` where there is none.
  */
 export const descriptors = {
   memory: 3,
@@ -37,10 +40,11 @@ export const descriptors = {
   state: 10,
   kernel: 11,
   initramfs: 12,
+  saved: 13,
 } as const
 
-/** Where a booted machine's QEMU writes its device state to. */
-export const stateFile = "/dev/fdset/4"
+/** Where QEMU writes its device state to; the descriptor appends, so whoever saves empties the file first. */
+export const savedStateFile = "/dev/fdset/4"
 
 /** The translation cache is QEMU's own memory, per sandbox, under software emulation. */
 const translationCacheMib = 64
@@ -76,6 +80,7 @@ export function cpuModel(accelerator: Accelerator): string {
 /** The arguments after the program's name. `name` is how an orphan is recognised in the list of processes. */
 export function qemuArguments(shape: MachineShape, role: Role, name: string): string[] {
   const isClone = role === "clone"
+  const isTemplate = role === "template"
   const accelerator = shape.accelerator === "kvm" ? "kvm" : `tcg,thread=multi,tb-size=${translationCacheMib}`
 
   const drive = (name: string, set: number, isReadOnly: boolean) =>
@@ -98,7 +103,7 @@ export function qemuArguments(shape: MachineShape, role: Role, name: string): st
     ["-m", `${shape.memoryMib}M`],
     [
       "-object",
-      `memory-backend-file,id=ram,size=${shape.memoryMib}M,mem-path=/proc/self/fd/${descriptors.memory},share=${isClone ? "off" : "on"}`,
+      `memory-backend-file,id=ram,size=${shape.memoryMib}M,mem-path=/proc/self/fd/${descriptors.memory},share=${isTemplate ? "on" : "off"}`,
     ],
     ["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"],
     ["-global", "migration.send-configuration=off"],
@@ -111,27 +116,20 @@ export function qemuArguments(shape: MachineShape, role: Role, name: string): st
     ["-add-fd", `fd=${descriptors.overlayDisk},set=1`],
     ["-add-fd", `fd=${descriptors.templateDisk},set=2`],
     ["-add-fd", `fd=${descriptors.baseDisk},set=3`],
-    ...(isClone
-      ? [
-          ["-blockdev", drive("base", 3, true)],
-          ["-blockdev", "driver=raw,node-name=base,file=base-file,read-only=on"],
+    ["-add-fd", `fd=${descriptors.saved},set=4`],
+    ["-blockdev", drive("base", 3, true)],
+    ["-blockdev", "driver=raw,node-name=base,file=base-file,read-only=on"],
+    ...(isTemplate
+      ? []
+      : [
           ["-blockdev", drive("template", 2, true)],
           ["-blockdev", "driver=qcow2,node-name=template,file=template-file,backing=base,read-only=on"],
-          ["-blockdev", drive("overlay", 1, false)],
-          [
-            "-blockdev",
-            "driver=qcow2,node-name=root,file=overlay-file,backing=template,discard=unmap,detect-zeroes=unmap",
-          ],
-        ]
-      : [
-          ["-blockdev", drive("base", 3, true)],
-          ["-blockdev", "driver=raw,node-name=base,file=base-file,read-only=on"],
-          ["-blockdev", drive("overlay", 1, false)],
-          [
-            "-blockdev",
-            "driver=qcow2,node-name=root,file=overlay-file,backing=base,discard=unmap,detect-zeroes=unmap",
-          ],
         ]),
+    ["-blockdev", drive("overlay", 1, false)],
+    [
+      "-blockdev",
+      `driver=qcow2,node-name=root,file=overlay-file,backing=${isTemplate ? "base" : "template"},discard=unmap,detect-zeroes=unmap`,
+    ],
     ["-device", "virtio-blk-pci,id=disk0,drive=root,num-queues=1,write-cache=on,werror=report,rerror=report"],
 
     // A clone's vCPUs must not run before the channel is connected: the guest would see it close and open again.
@@ -151,7 +149,6 @@ export function qemuArguments(shape: MachineShape, role: Role, name: string): st
     ...(isClone
       ? [["-incoming", `fd:${descriptors.state}`]]
       : [
-          ["-add-fd", `fd=${descriptors.state},set=4`],
           ["-kernel", `/proc/self/fd/${descriptors.kernel}`],
           ["-initrd", `/proc/self/fd/${descriptors.initramfs}`],
           ["-append", bootKernelArguments(shape.accelerator)],

@@ -31,21 +31,33 @@ export function findQemu(name = "qemu-system-x86_64"): QemuBuild {
   return { binary, version: version[1] ?? "", identity: `${version[0]} ${size} ${mtimeMs}` }
 }
 
-export type FingerprintParts = {
-  qemu: string
+/** What a saved device state fits: this QEMU, this machine, and under KVM this CPU. 16 hexadecimal digits. */
+export function stateFingerprint(qemu: QemuBuild, shape: MachineShape): string {
+  return digest({
+    qemu: qemu.identity,
+    shape,
+    arguments: qemuArguments(shape, "clone", ""),
+    // Under KVM the guest sees this very CPU; under emulation the model is QEMU's.
+    hostCpu: shape.accelerator === "kvm" ? cpus()[0]?.model : null,
+  })
+}
+
+/** What a template is made of: the state it fits, and what was booted in it. 16 hexadecimal digits. */
+export function templateFingerprint(options: {
+  qemu: QemuBuild
   shape: MachineShape
   kernelHash: string
   imageHash: string
+}): string {
+  const { qemu, shape, kernelHash, imageHash } = options
+  return digest({
+    state: stateFingerprint(qemu, shape),
+    kernelHash,
+    imageHash,
+    kernelArguments: bootKernelArguments(shape.accelerator),
+  })
 }
 
-/** 32 hexadecimal digits. */
-export function fingerprint(parts: FingerprintParts): string {
-  const everything = {
-    ...parts,
-    arguments: qemuArguments(parts.shape, "clone", ""),
-    kernelArguments: bootKernelArguments(parts.shape.accelerator),
-    // Under KVM the guest sees this very CPU; under emulation the model is QEMU's.
-    hostCpu: parts.shape.accelerator === "kvm" ? cpus()[0]?.model : null,
-  }
-  return new Bun.CryptoHasher("sha256").update(JSON.stringify(everything)).digest("hex").slice(0, 32)
+function digest(value: unknown): string {
+  return new Bun.CryptoHasher("sha256").update(JSON.stringify(value)).digest("hex").slice(0, 16)
 }

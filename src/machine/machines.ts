@@ -1,82 +1,86 @@
 /**
- * Machines and their templates on this host: boot one, save it, clone it, find a running one again, kill it. What
- * happens inside the guest, and when any of this is done, is not known here.
+ * Machines on this host: start one (as a clone of a template, from its own snapshot, or from its disk), pause it, save
+ * it, find it again, kill it. What happens inside the guest, and when any of this is done, is not known here.
  *
- *   boot ──(guest quiesced)──► save ──► template: sealed memory + device state + frozen disk
- *                                          └── clone, clone, clone …
+ *   template ──clone──► running ◄──resume/pause──► paused ──save──► snapshot ──restore──► running
+ *                          └──(QEMU ends)──► disk only ──boot──► running
  */
 
-import { closeSync, constants, openSync, readdirSync, rmSync, statSync } from "node:fs"
-import { mkdir, open, readFile, rename, rm } from "node:fs/promises"
+import { closeSync, constants, openSync, statSync, write } from "node:fs"
+import { copyFile, mkdir, open, readFile, rm, truncate } from "node:fs/promises"
 import { join } from "node:path"
 import { AppError } from "../contract/errors.ts"
-import { createMemoryFile, listenUnix, openTap } from "../lib/posix.ts"
-import { type Accelerator, type MachineShape, qemuArguments, stateFile } from "./command-line.ts"
-import { type FingerprintParts, fingerprint, type QemuBuild } from "./fingerprint.ts"
-import { readMemory, writeMemory } from "./memory.ts"
+import { createPipe, openTap } from "../lib/posix.ts"
+import {
+  type Accelerator,
+  type descriptors,
+  type MachineShape,
+  qemuArguments,
+  type Role,
+  savedStateFile,
+} from "./command-line.ts"
+import { publishDirectory, syncPath, writeSynced } from "./durable.ts"
+import { type QemuBuild, stateFingerprint, templateFingerprint } from "./fingerprint.ts"
+import { loadOwnMemory, saveOwnMemory } from "./own-memory.ts"
 import {
   type Confinement,
   findProcesses,
   isAlive,
   killProcess,
   type ProcessIdentity,
+  processCpuMs,
   spawnQemu,
 } from "./process.ts"
 import { Qmp } from "./qmp.ts"
+import { agentSocket, closeSockets, listenSockets, qmpSocket, type Sockets } from "./sockets.ts"
+import { sha256, type Template, type TemplateDraft, type TemplateSpec, Templates } from "./templates.ts"
 
 const qmpDeadlineMs = 10_000
+/** QEMU answers nothing while it writes its state. */
+const saveDeadlineMs = 60_000
 const killDeadlineMs = 10_000
 const mebibyte = 1024 * 1024
+/** The slot of machines that belong to no sandbox. */
+const templateSlot = 0
 
-export type MachineImage = { name: string; hash: string; file: string; diskMib: number }
-export type MachineKernel = { hash: string; vmlinux: string; initramfs: string }
-export type TemplateSpec = { image: MachineImage; kernel: MachineKernel; cpus: number; memoryMib: number }
-
-export type Template = {
-  fingerprint: string
-  spec: TemplateSpec
-  shape: MachineShape
-  /** Sealed memory. */
-  memoryFd: number
-  statePath: string
-  diskPath: string
-  /** An empty overlay on the template's disk, to be copied for every clone. */
-  blankOverlayPath: string
-}
-
-/** A running QEMU as its owner needs to know it; `process` is what a restarted daemon recognises it by. */
+/** A QEMU process as its owner needs to know it; `process` is what a restarted daemon recognises it by. */
 export type Machine = {
   process: ProcessIdentity
-  /** Files of the machine: sockets and log. */
+  /** Files of the machine: sockets, log, snapshot. */
   directory: string
+  /** What its memory was mapped from, and so what a snapshot of it is a difference to. */
+  memoryBase: "template" | "empty"
 }
 
-function agentSocket(directory: string): string {
-  return join(directory, "agent.sock")
+/** Where a machine runs and on what. */
+export type Place = {
+  template: Template
+  /** What `killNamed` finds it by: the sandbox's id. */
+  name: string
+  directory: string
+  overlayPath: string
+  sockets: Sockets
+  /** Which of the reserved user ids this machine has. */
+  slot: number
+  tapName: string | undefined
 }
 
-function qmpSocket(directory: string): string {
-  return join(directory, "qmp.sock")
+type SnapshotManifest = {
+  stateFingerprint: string
+  memoryBase: Machine["memoryBase"]
+  state: { bytes: number; sha256: string }
+  memory: { bytes: number; checksum: string }
 }
 
-function logPath(directory: string): string {
-  return join(directory, "qemu.log")
-}
-
-type TemplateManifest = {
-  fingerprint: string
-  parts: FingerprintParts
-  files: { memory: { bytes: number }; state: { bytes: number; sha256: string } }
-}
+type Files = Partial<Record<keyof typeof descriptors, number>>
 
 export class Machines {
-  readonly #templatesDir: string
+  readonly templates: Templates
   readonly #qemu: QemuBuild
   readonly #accelerator: Accelerator
   readonly #network: MachineShape["network"]
   readonly #uidBase: number | undefined
-  readonly #loaded = new Map<string, Promise<Template | undefined>>()
-  readonly #children = new Map<number, Promise<number>>()
+  readonly #monitors = new Map<number, Promise<Qmp>>()
 
   constructor(options: {
     dataDir: string
@@ -86,93 +90,199 @@ export class Machines {
     /** First of the user ids that QEMU processes run as; without it they run as the daemon's own user. */
     uidBase: number | undefined
   }) {
-    this.#templatesDir = join(options.dataDir, "templates")
+    this.templates = new Templates(options.dataDir)
     this.#qemu = options.qemu
     this.#accelerator = options.accelerator
     this.#network = options.network
     this.#uidBase = options.uidBase
   }
 
-  /** The template if it exists and is whole; its memory is loaded once and kept. */
-  async findTemplate(spec: TemplateSpec): Promise<Template | undefined> {
-    const key = this.#fingerprint(spec).value
-    const known = this.#loaded.get(key)
-    if (known) return known
-    const loading = this.#load(spec)
-    this.#loaded.set(key, loading)
-    try {
-      const template = await loading
-      if (!template) this.#loaded.delete(key)
-      return template
-    } catch (error) {
-      this.#loaded.delete(key)
-      throw error
-    }
+  findTemplate(spec: TemplateSpec): Promise<Template | undefined> {
+    return this.templates.find(this.#templateFingerprint(spec))
   }
 
-  /** A place to make a template in; nothing of it is visible before `save`. */
-  async beginTemplate(spec: TemplateSpec): Promise<TemplateBuild> {
-    const { value, parts } = this.#fingerprint(spec)
-    const directory = join(this.#templatesDir, `tmp-${value.slice(0, 8)}-${crypto.randomUUID().slice(0, 8)}`)
-    await mkdir(directory, { recursive: true, mode: 0o700 })
-    return new TemplateBuild({
-      directory,
-      finalDirectory: join(this.#templatesDir, value),
+  getTemplate(id: string): Promise<Template> {
+    return this.templates.get(id)
+  }
+
+  /** Loads the template's memory, so that the first machine from it does not wait for that. */
+  async loadTemplate(template: Template): Promise<void> {
+    await this.templates.memory(template)
+  }
+
+  beginTemplate(spec: TemplateSpec): Promise<TemplateDraft> {
+    return this.templates.begin({
+      fingerprint: this.#templateFingerprint(spec),
+      shape: this.#shape(spec),
       spec,
-      parts,
-      fingerprint: value,
-      spawn: (options) => this.#spawn(options),
-      adopt: (template) => this.#loaded.set(value, Promise.resolve(template)),
     })
   }
 
-  /** Listens on behalf of a machine that is about to start. The guest's channel must be connected before `clone`. */
-  prepareSockets(directory: string): PreparedSockets {
-    return prepareSockets(directory)
+  /** Boots the draft's image; its disks must exist by now. */
+  async bootTemplate(draft: TemplateDraft, spec: TemplateSpec): Promise<Machine> {
+    const sockets = await listenSockets(draft.directory)
+    return this.#start({
+      role: "template",
+      shape: this.#shape(spec),
+      name: "bhatti-template",
+      slot: templateSlot,
+      directory: draft.directory,
+      sockets,
+      memoryBase: "empty",
+      files: (open) => ({
+        memory: draft.memoryFd,
+        overlayDisk: open(draft.diskPath, constants.O_RDWR),
+        baseDisk: open(spec.image.file, constants.O_RDONLY),
+        ...openKernel(spec.kernel, open),
+        saved: open(draft.statePath, savedFlags),
+      }),
+      tapName: this.#network === "tap" ? `bht${crypto.randomUUID().slice(0, 8)}` : undefined,
+    })
   }
 
-  /** Starts a clone that runs as soon as its state is loaded. Closes `sockets` in any case: QEMU has them now. */
-  clone(options: {
-    template: Template
-    /** What `killNamed` finds it by: the sandbox's id. */
-    name: string
-    directory: string
-    overlayPath: string
-    sockets: PreparedSockets
-    /** Which of the reserved user ids this machine has. */
-    slot: number
-    tapName: string | undefined
-  }): Machine {
-    const { template } = options
-    const opened: number[] = []
-    const file = (path: string, flags: number) => {
-      const fd = openSync(path, flags)
-      opened.push(fd)
-      return fd
+  publishTemplate(draft: TemplateDraft, machine: Machine): Promise<Template> {
+    return this.templates.publish(draft, machine.process)
+  }
+
+  async abandonTemplate(draft: TemplateDraft): Promise<void> {
+    closeSync(draft.memoryFd)
+    await rm(draft.directory, { recursive: true, force: true })
+  }
+
+  removeTemplate(id: string): Promise<void> {
+    return this.templates.remove(id)
+  }
+
+  listTemplates(): string[] {
+    return this.templates.list()
+  }
+
+  /** Half-made templates of an earlier run. */
+  removeLeftovers(): void {
+    this.templates.removeUnfinished()
+  }
+
+  /** Listens on behalf of a machine that is about to start. The guest's channel must be connected before that. */
+  prepareSockets(directory: string): Promise<Sockets> {
+    return listenSockets(directory)
+  }
+
+  /** Starts a clone of the template; it runs as soon as its state is loaded. `place.sockets` are closed here. */
+  async clone(place: Place): Promise<Machine> {
+    const memory = await this.templates.memory(place.template)
+    return this.#startAt(place, "clone", "template", (open) => ({
+      memory,
+      state: open(place.template.statePath, constants.O_RDONLY),
+    }))
+  }
+
+  /** Boots the sandbox from its own disk. */
+  async boot(place: Place, kernel: { vmlinux: string; initramfs: string }): Promise<Machine> {
+    const memory = await this.templates.emptyMemory(place.template.shape.memoryMib)
+    return this.#startAt(place, "boot", "empty", (open) => ({ memory, ...openKernel(kernel, open) }))
+  }
+
+  /** Starts the machine as `saveSnapshot` left it; it runs when this answers. The snapshot must be fitting. */
+  async restore(place: Place): Promise<Machine> {
+    const directory = snapshotDirectory(place.directory)
+    const manifest = await readSnapshot(directory)
+    if (!manifest) throw new AppError("unavailable", "the memory snapshot is missing", { retryable: false })
+    const state = await readFile(join(directory, "state"))
+    const memory =
+      manifest.memoryBase === "template"
+        ? await this.templates.memory(place.template)
+        : await this.templates.emptyMemory(place.template.shape.memoryMib)
+
+    // QEMU waits for its state at the other end of a pipe until the memory that belongs to it is in place.
+    const pipe = createPipe()
+    let machine: Machine
+    try {
+      machine = this.#startAt(place, "clone", manifest.memoryBase, () => ({ memory, state: pipe.readFd }))
+    } catch (error) {
+      closeSync(pipe.writeFd)
+      throw error
+    } finally {
+      closeSync(pipe.readFd)
     }
     try {
-      const tap = options.tapName === undefined ? undefined : openTap(options.tapName)
-      if (tap !== undefined) opened.push(tap)
-      const identity = this.#spawn({
-        arguments: qemuArguments(template.shape, "clone", options.name),
-        directory: options.directory,
-        slot: options.slot,
-        files: {
-          memory: template.memoryFd,
-          qmpSocket: options.sockets.qmp,
-          agentSocket: options.sockets.agent,
-          overlayDisk: file(options.overlayPath, constants.O_RDWR),
-          templateDisk: file(template.diskPath, constants.O_RDONLY),
-          baseDisk: file(template.spec.image.file, constants.O_RDONLY),
-          state: file(template.statePath, constants.O_RDONLY),
-          ...(tap !== undefined && { tap }),
-        },
+      await this.#monitor(machine)
+      await loadOwnMemory({
+        pid: machine.process.pid,
+        path: join(directory, "memory"),
+        checksum: manifest.memory.checksum,
       })
-      return { process: identity, directory: options.directory }
+      await writePipe(pipe.writeFd, state)
+    } catch (error) {
+      await this.kill(machine)
+      throw error
     } finally {
-      for (const fd of opened) closeSync(fd)
-      closeSockets(options.sockets)
+      closeSync(pipe.writeFd)
     }
+    return machine
+  }
+
+  /** Whether there is a snapshot that this host can restore; if not, why. */
+  async checkSnapshot(
+    directory: string,
+    template: Template,
+  ): Promise<{ fits: true } | { fits: false; reason: string }> {
+    const manifest = await readSnapshot(snapshotDirectory(directory))
+    if (!manifest) return { fits: false, reason: "there is no memory snapshot" }
+    if (manifest.stateFingerprint !== this.#stateFingerprint(template)) {
+      return { fits: false, reason: "its memory snapshot was made by another QEMU or on another CPU" }
+    }
+    return { fits: true }
+  }
+
+  /** Stops the vCPUs; memory stays. */
+  async pause(machine: Machine): Promise<void> {
+    await (await this.#monitor(machine)).command("stop", {}, { deadlineMs: qmpDeadlineMs })
+  }
+
+  async resume(machine: Machine): Promise<void> {
+    await (await this.#monitor(machine)).command("cont", {}, { deadlineMs: qmpDeadlineMs })
+  }
+
+  /** Writes a paused machine's memory and device state beside its disk. The machine stays paused and can be resumed. */
+  async saveSnapshot(machine: Machine, template: Template): Promise<void> {
+    const final = snapshotDirectory(machine.directory)
+    const beside = `${final}.part`
+    await using undo = new AsyncDisposableStack()
+    await rm(beside, { recursive: true, force: true })
+    await mkdir(beside, { mode: 0o700 })
+    undo.defer(() => rm(beside, { recursive: true, force: true }))
+
+    const saved = savedStatePath(machine.directory)
+    await truncate(saved, 0)
+    const monitor = await this.#monitor(machine)
+    const deadline = { deadlineMs: saveDeadlineMs }
+    await monitor.command("xen-save-devices-state", { filename: savedStateFile, live: false }, deadline)
+    await copyFile(saved, join(beside, "state"), constants.COPYFILE_EXCL)
+
+    const file = await open(join(beside, "memory"), "wx", 0o600)
+    let memory: { bytes: number; checksum: string }
+    try {
+      memory = await saveOwnMemory({ pid: machine.process.pid, fd: file.fd })
+      await file.sync()
+    } finally {
+      await file.close()
+    }
+    const state = await readFile(join(beside, "state"))
+    if (state.length === 0) throw new AppError("unavailable", "QEMU saved no device state")
+    const manifest: SnapshotManifest = {
+      stateFingerprint: this.#stateFingerprint(template),
+      memoryBase: machine.memoryBase,
+      state: { bytes: state.length, sha256: sha256(state) },
+      memory,
+    }
+    await Promise.all([syncPath(join(beside, "state")), syncPath(join(machine.directory, "disk.qcow2"))])
+    await writeSynced(join(beside, "manifest.json"), JSON.stringify(manifest))
+    await publishDirectory(beside, final)
+    undo.move()
+  }
+
+  async removeSnapshot(directory: string): Promise<void> {
+    await rm(snapshotDirectory(directory), { recursive: true, force: true })
   }
 
   agentSocket(directory: string): string {
@@ -183,7 +293,19 @@ export class Machines {
     return isAlive(machine.process)
   }
 
+  /** The machine of that name in that directory, if one runs, for when a crash kept its identity from being written. */
+  findNamed(name: string, directory: string): Machine | undefined {
+    const [process] = findProcesses({ name })
+    return process && { process, directory, memoryBase: "template" }
+  }
+
+  /** Processor time the machine has used so far. */
+  cpuMs(machine: Machine): number {
+    return processCpuMs(machine.process)
+  }
+
   async kill(machine: Machine): Promise<void> {
+    this.#forgetMonitor(machine)
     await killProcess(machine.process, { deadlineMs: killDeadlineMs })
   }
 
@@ -193,77 +315,132 @@ export class Machines {
       await killProcess(identity, { deadlineMs: killDeadlineMs })
   }
 
-  /** Tells a running guest that its disk has grown. */
+  /** Makes a running machine's disk larger; its guest hears of it. */
   async growDisk(machine: Machine, diskMib: number): Promise<void> {
-    const qmp = await Qmp.open({ socketPath: qmpSocket(machine.directory), deadlineMs: qmpDeadlineMs })
-    try {
-      await qmp.command(
-        "block_resize",
-        { "node-name": "root", size: diskMib * mebibyte },
-        { deadlineMs: qmpDeadlineMs },
-      )
-    } finally {
-      qmp.close()
-    }
+    const resize = { "node-name": "root", size: diskMib * mebibyte }
+    await (await this.#monitor(machine)).command("block_resize", resize, { deadlineMs: qmpDeadlineMs })
   }
 
   /** Why a machine may have failed: the end of QEMU's own words and of the guest's console. For the log. */
   async diagnose(machine: Machine): Promise<{ qemu: string; console: string }> {
-    return { qemu: await tail(logPath(machine.directory)), console: await readConsole(machine) }
+    return { qemu: await tail(logPath(machine.directory)), console: await this.#readConsole(machine) }
   }
 
-  /** Half-made templates of an earlier run. */
-  removeLeftovers(): void {
-    for (const name of listDirectory(this.#templatesDir)) {
-      if (name.startsWith("tmp-")) rmSync(join(this.#templatesDir, name), { recursive: true, force: true })
+  #startAt(
+    place: Place,
+    role: Role,
+    memoryBase: Machine["memoryBase"],
+    files: (open: OpenFile) => Files,
+  ): Machine {
+    const { template, ...rest } = place
+    return this.#start({
+      ...rest,
+      role,
+      shape: template.shape,
+      memoryBase,
+      files: (open) => ({
+        overlayDisk: open(place.overlayPath, constants.O_RDWR),
+        templateDisk: open(template.diskPath, constants.O_RDONLY),
+        baseDisk: open(template.baseDiskPath, constants.O_RDONLY),
+        saved: open(savedStatePath(place.directory), savedFlags),
+        ...files(open),
+      }),
+    })
+  }
+
+  #start(options: {
+    role: Role
+    shape: MachineShape
+    name: string
+    slot: number
+    directory: string
+    sockets: Sockets
+    memoryBase: Machine["memoryBase"]
+    files: (open: OpenFile) => Files
+    tapName: string | undefined
+  }): Machine {
+    const opened: number[] = []
+    const open: OpenFile = (path, flags) => {
+      const fd = openSync(path, flags, 0o600)
+      opened.push(fd)
+      return fd
+    }
+    try {
+      const tap = options.tapName === undefined ? undefined : openTap(options.tapName)
+      if (tap !== undefined) opened.push(tap)
+      const process = spawnQemu({
+        binary: this.#qemu.binary,
+        arguments: qemuArguments(options.shape, options.role, options.name),
+        files: {
+          qmpSocket: options.sockets.qmp,
+          agentSocket: options.sockets.agent,
+          ...options.files(open),
+          ...(tap !== undefined && { tap }),
+        },
+        confinement: this.#confinement(options.slot),
+        logPath: logPath(options.directory),
+      })
+      return { process, directory: options.directory, memoryBase: options.memoryBase }
+    } finally {
+      for (const fd of opened) closeSync(fd)
+      closeSockets(options.sockets)
     }
   }
 
-  #fingerprint(spec: TemplateSpec): { value: string; parts: FingerprintParts } {
-    const parts: FingerprintParts = {
-      qemu: this.#qemu.identity,
-      shape: {
-        cpus: spec.cpus,
-        memoryMib: spec.memoryMib,
-        accelerator: this.#accelerator,
-        network: this.#network,
-      },
+  /** One connection per machine, kept: a monitor serves one client at a time. */
+  async #monitor(machine: Machine): Promise<Qmp> {
+    const { pid } = machine.process
+    const known = await this.#monitors.get(pid)?.catch(() => undefined)
+    if (known && !known.isClosed) return known
+    const opening = Qmp.open({ socketPath: qmpSocket(machine.directory), deadlineMs: qmpDeadlineMs })
+    this.#monitors.set(pid, opening)
+    opening.catch(() => this.#monitors.delete(pid))
+    return opening
+  }
+
+  #forgetMonitor(machine: Machine): void {
+    const monitor = this.#monitors.get(machine.process.pid)
+    this.#monitors.delete(machine.process.pid)
+    monitor?.then(
+      (qmp) => qmp.close(),
+      () => undefined,
+    )
+  }
+
+  async #readConsole(machine: Machine): Promise<string> {
+    if (!isAlive(machine.process)) return ""
+    try {
+      const monitor = await this.#monitor(machine)
+      return String(
+        await monitor.command("ringbuf-read", { device: "console", size: tailBytes }, { deadlineMs: 2000 }),
+      )
+    } catch (error) {
+      if (error instanceof AppError) return ""
+      throw error
+    }
+  }
+
+  #shape(spec: { cpus: number; memoryMib: number }): MachineShape {
+    return {
+      cpus: spec.cpus,
+      memoryMib: spec.memoryMib,
+      accelerator: this.#accelerator,
+      network: this.#network,
+    }
+  }
+
+  #templateFingerprint(spec: TemplateSpec): string {
+    return templateFingerprint({
+      qemu: this.#qemu,
+      shape: this.#shape(spec),
       kernelHash: spec.kernel.hash,
       imageHash: spec.image.hash,
-    }
-    return { value: fingerprint(parts), parts }
-  }
-
-  async #load(spec: TemplateSpec): Promise<Template | undefined> {
-    const { value, parts } = this.#fingerprint(spec)
-    const directory = join(this.#templatesDir, value)
-    const manifest = await readManifest(directory)
-    if (manifest?.fingerprint !== value) return undefined
-    const state = await readFile(join(directory, "state"))
-    const memory = statSync(join(directory, "memory"))
-    const isWhole =
-      memory.size === manifest.files.memory.bytes &&
-      state.length === manifest.files.state.bytes &&
-      sha256(state) === manifest.files.state.sha256
-    if (!isWhole) {
-      await rm(directory, { recursive: true, force: true })
-      return undefined
-    }
-    const memoryFd = await readMemory({ path: join(directory, "memory"), bytes: manifest.files.memory.bytes })
-    return templateAt({ directory, fingerprint: value, spec, shape: parts.shape, memoryFd })
-  }
-
-  #spawn(options: SpawnOptions): ProcessIdentity {
-    const spawned = spawnQemu({
-      binary: this.#qemu.binary,
-      arguments: options.arguments,
-      files: options.files,
-      confinement: this.#confinement(options.slot),
-      logPath: logPath(options.directory),
     })
-    this.#children.set(spawned.identity.pid, spawned.exited)
-    void spawned.exited.finally(() => this.#children.delete(spawned.identity.pid))
-    return spawned.identity
+  }
+
+  /** As this host is today: a template of former days does not fit it any more. */
+  #stateFingerprint(template: Template): string {
+    return stateFingerprint(this.#qemu, this.#shape(template.shape))
   }
 
   #confinement(slot: number): Confinement | undefined {
@@ -275,199 +452,51 @@ export class Machines {
   }
 }
 
-/** Listening sockets of a machine that is about to start. */
-export type PreparedSockets = { agent: number; qmp: number }
+type OpenFile = (path: string, flags: number) => number
 
-function prepareSockets(directory: string): PreparedSockets {
-  const agent = listenUnix(agentSocket(directory))
-  try {
-    return { agent, qmp: listenUnix(qmpSocket(directory)) }
-  } catch (error) {
-    closeSync(agent)
-    throw error
-  }
-}
+const savedFlags = constants.O_WRONLY | constants.O_APPEND | constants.O_CREAT
 
-function closeSockets(sockets: PreparedSockets): void {
-  closeSync(sockets.agent)
-  closeSync(sockets.qmp)
-}
-
-type SpawnOptions = {
-  arguments: string[]
-  directory: string
-  slot: number
-  files: Parameters<typeof spawnQemu>[0]["files"]
-}
-
-/** The slot of machines that belong to no sandbox. */
-const templateSlot = 0
-
-/** A template in the making: `boot`, let the guest come up and fall silent, then `save`; or `abandon`. */
-export class TemplateBuild {
-  readonly directory: string
-  readonly diskPath: string
-  readonly blankOverlayPath: string
-  readonly #options: TemplateBuildOptions
-  #booted: { process: ProcessIdentity; memoryFd: number } | undefined
-
-  constructor(options: TemplateBuildOptions) {
-    this.#options = options
-    this.directory = options.directory
-    this.diskPath = join(options.directory, "disk.qcow2")
-    this.blankOverlayPath = join(options.directory, "blank.qcow2")
-  }
-
-  /** Starts the machine from its kernel. `diskPath` must exist by now. */
-  boot(): Machine {
-    const { spec, parts, spawn } = this.#options
-    const memoryFd = createMemoryFile({ name: "bhatti-boot", bytes: spec.memoryMib * mebibyte })
-    const sockets = prepareSockets(this.directory)
-    const opened: number[] = []
-    const file = (path: string, flags: number) => {
-      const fd = openSync(path, flags, 0o600)
-      opened.push(fd)
-      return fd
-    }
-    try {
-      const tap = parts.shape.network === "tap" ? openTap(`bht${crypto.randomUUID().slice(0, 8)}`) : undefined
-      if (tap !== undefined) opened.push(tap)
-      const process = spawn({
-        arguments: qemuArguments(parts.shape, "boot", "bhatti-template"),
-        directory: this.directory,
-        slot: templateSlot,
-        files: {
-          memory: memoryFd,
-          qmpSocket: sockets.qmp,
-          agentSocket: sockets.agent,
-          overlayDisk: file(this.diskPath, constants.O_RDWR),
-          baseDisk: file(spec.image.file, constants.O_RDONLY),
-          state: file(
-            join(this.directory, "state"),
-            constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL,
-          ),
-          kernel: file(spec.kernel.vmlinux, constants.O_RDONLY),
-          initramfs: file(spec.kernel.initramfs, constants.O_RDONLY),
-          ...(tap !== undefined && { tap }),
-        },
-      })
-      this.#booted = { process, memoryFd }
-      return { process, directory: this.directory }
-    } finally {
-      for (const fd of opened) closeSync(fd)
-      closeSockets(sockets)
-      if (!this.#booted) closeSync(memoryFd)
-    }
-  }
-
-  /** Freezes the booted machine, ends it and publishes the template. */
-  async save(): Promise<Template> {
-    const booted = this.#booted
-    if (!booted) throw new Error("save before boot")
-    const { spec, parts, finalDirectory, adopt } = this.#options
-
-    const qmp = await Qmp.open({ socketPath: qmpSocket(this.directory), deadlineMs: qmpDeadlineMs })
-    try {
-      await qmp.command("stop", {}, { deadlineMs: qmpDeadlineMs })
-      await qmp.command(
-        "xen-save-devices-state",
-        { filename: stateFile, live: false },
-        { deadlineMs: qmpDeadlineMs },
-      )
-    } finally {
-      qmp.close()
-    }
-    await killProcess(booted.process, { deadlineMs: killDeadlineMs })
-
-    const bytes = spec.memoryMib * mebibyte
-    await writeMemory({ fd: booted.memoryFd, bytes, path: join(this.directory, "memory") })
-    closeSync(booted.memoryFd)
-    this.#booted = undefined
-    const state = await readFile(join(this.directory, "state"))
-    const manifest: TemplateManifest = {
-      fingerprint: this.#options.fingerprint,
-      parts,
-      files: { memory: { bytes }, state: { bytes: state.length, sha256: sha256(state) } },
-    }
-    for (const name of ["agent.sock", "qmp.sock", "qemu.log"])
-      await rm(join(this.directory, name), { force: true })
-    for (const name of ["state", "disk.qcow2", "blank.qcow2"]) await syncPath(join(this.directory, name))
-    await writeSynced(join(this.directory, "manifest.json"), JSON.stringify(manifest, null, 2))
-    await syncPath(this.directory)
-    await rm(finalDirectory, { recursive: true, force: true })
-    await rename(this.directory, finalDirectory)
-    await syncPath(join(finalDirectory, ".."))
-
-    const memoryFd = await readMemory({ path: join(finalDirectory, "memory"), bytes })
-    const template = templateAt({
-      directory: finalDirectory,
-      fingerprint: this.#options.fingerprint,
-      spec,
-      shape: parts.shape,
-      memoryFd,
-    })
-    adopt(template)
-    return template
-  }
-
-  /** Leaves nothing behind; does nothing after `save`. */
-  async abandon(): Promise<void> {
-    if (this.#booted) {
-      await killProcess(this.#booted.process, { deadlineMs: killDeadlineMs })
-      closeSync(this.#booted.memoryFd)
-      this.#booted = undefined
-    }
-    await rm(this.directory, { recursive: true, force: true })
-  }
-}
-
-type TemplateBuildOptions = {
-  directory: string
-  finalDirectory: string
-  spec: TemplateSpec
-  parts: FingerprintParts
-  fingerprint: string
-  spawn: (options: SpawnOptions) => ProcessIdentity
-  adopt: (template: Template) => void
-}
-
-function templateAt(options: {
-  directory: string
-  fingerprint: string
-  spec: TemplateSpec
-  shape: MachineShape
-  memoryFd: number
-}): Template {
-  const { directory, ...rest } = options
+function openKernel(kernel: { vmlinux: string; initramfs: string }, open: OpenFile): Files {
   return {
-    ...rest,
-    statePath: join(directory, "state"),
-    diskPath: join(directory, "disk.qcow2"),
-    blankOverlayPath: join(directory, "blank.qcow2"),
+    kernel: open(kernel.vmlinux, constants.O_RDONLY),
+    initramfs: open(kernel.initramfs, constants.O_RDONLY),
   }
 }
 
-async function readManifest(directory: string): Promise<TemplateManifest | undefined> {
+function logPath(directory: string): string {
+  return join(directory, "qemu.log")
+}
+
+/** Where a machine's QEMU writes its device state, before it becomes part of a snapshot. */
+function savedStatePath(directory: string): string {
+  return join(directory, "device-state")
+}
+
+function snapshotDirectory(directory: string): string {
+  return join(directory, "snapshot")
+}
+
+/** The manifest of a whole snapshot. */
+async function readSnapshot(directory: string): Promise<SnapshotManifest | undefined> {
   const file = Bun.file(join(directory, "manifest.json"))
   if (!(await file.exists())) return undefined
-  return (await file.json()) as TemplateManifest
+  const manifest = (await file.json()) as SnapshotManifest
+  const state = await readFile(join(directory, "state"))
+  const isWhole =
+    statSync(join(directory, "memory")).size === manifest.memory.bytes &&
+    state.length === manifest.state.bytes &&
+    sha256(state) === manifest.state.sha256
+  return isWhole ? manifest : undefined
 }
 
-function sha256(bytes: Uint8Array): string {
-  return new Bun.CryptoHasher("sha256").update(bytes).digest("hex")
-}
-
-async function syncPath(path: string): Promise<void> {
-  const handle = await open(path, "r")
-  await handle.sync()
-  await handle.close()
-}
-
-async function writeSynced(path: string, text: string): Promise<void> {
-  const handle = await open(path, "wx", 0o600)
-  await handle.writeFile(text)
-  await handle.sync()
-  await handle.close()
+async function writePipe(fd: number, bytes: Uint8Array): Promise<void> {
+  for (let done = 0; done < bytes.length; ) {
+    done += await new Promise<number>((resolve, reject) =>
+      write(fd, bytes, done, bytes.length - done, null, (error, count) =>
+        error ? reject(error) : resolve(count),
+      ),
+    )
+  }
 }
 
 const tailBytes = 8192
@@ -476,30 +505,4 @@ async function tail(path: string): Promise<string> {
   const file = Bun.file(path)
   if (!(await file.exists())) return ""
   return await file.slice(Math.max(0, file.size - tailBytes)).text()
-}
-
-async function readConsole(machine: Machine): Promise<string> {
-  if (!isAlive(machine.process)) return ""
-  try {
-    const qmp = await Qmp.open({ socketPath: qmpSocket(machine.directory), deadlineMs: 2000 })
-    try {
-      return String(
-        await qmp.command("ringbuf-read", { device: "console", size: tailBytes }, { deadlineMs: 2000 }),
-      )
-    } finally {
-      qmp.close()
-    }
-  } catch (error) {
-    if (error instanceof AppError) return ""
-    throw error
-  }
-}
-
-function listDirectory(path: string): string[] {
-  try {
-    return readdirSync(path)
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "ENOENT") return []
-    throw error
-  }
 }

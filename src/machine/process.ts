@@ -17,18 +17,31 @@ export type ProcessIdentity = {
 export const hostBootId = readFileSync("/proc/sys/kernel/random/boot_id", "utf8").trim()
 
 export function startTicks(pid: number): number | undefined {
-  let stat: string
+  const fields = readStat(pid)
+  const state = fields?.[0]
+  if (!fields || state === "Z" || state === "X") return undefined
+  return Number(fields[19])
+}
+
+/** The fields of /proc/PID/stat from the third, the process's state, on. */
+function readStat(pid: number): string[] | undefined {
   try {
-    stat = readFileSync(`/proc/${pid}/stat`, "utf8")
+    const stat = readFileSync(`/proc/${pid}/stat`, "utf8")
+    // The command's name is in parentheses and may hold anything, so fields are counted from the last one.
+    return stat.slice(stat.lastIndexOf(")") + 2).split(" ")
   } catch (error) {
     if (isGone(error)) return undefined
     throw error
   }
-  // The command's name is in parentheses and may hold anything, so fields are counted from the last one.
-  const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ")
-  const [state] = fields
-  if (state === "Z" || state === "X") return undefined
-  return Number(fields[19])
+}
+
+/** Linux counts processor time in hundredths of a second. */
+const tickMs = 10
+
+/** Processor time of the process and all its threads, in milliseconds; 0 when it is gone. */
+export function processCpuMs(identity: ProcessIdentity): number {
+  const fields = isAlive(identity) ? readStat(identity.pid) : undefined
+  return fields ? (Number(fields[11]) + Number(fields[12])) * tickMs : 0
 }
 
 export function isAlive(identity: ProcessIdentity): boolean {
@@ -69,8 +82,6 @@ export type DescriptorFiles = Partial<Record<keyof typeof descriptors, number>>
 /** Who a QEMU process runs as. Without it (the daemon is not root) it runs as the daemon's own user. */
 export type Confinement = { uid: number; groups: number[] }
 
-export type SpawnedProcess = { identity: ProcessIdentity; exited: Promise<number> }
-
 /** Starts QEMU in a session of its own. The caller keeps its descriptors and may close them when this returns. */
 export function spawnQemu(options: {
   binary: string
@@ -78,7 +89,7 @@ export function spawnQemu(options: {
   files: DescriptorFiles
   confinement: Confinement | undefined
   logPath: string
-}): SpawnedProcess {
+}): ProcessIdentity {
   const unused = openSync("/dev/null", "r+")
   const log = openSync(options.logPath, "a", 0o600)
   try {
@@ -100,10 +111,7 @@ export function spawnQemu(options: {
         hint: `see ${options.logPath}`,
       })
     }
-    return {
-      identity: { pid: child.pid, startTicks: ticks, bootId: hostBootId },
-      exited: child.exited,
-    }
+    return { pid: child.pid, startTicks: ticks, bootId: hostBootId }
   } finally {
     closeSync(unused)
     closeSync(log)

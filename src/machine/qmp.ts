@@ -1,6 +1,5 @@
 /**
- * QEMU's monitor: commands in JSON over a unix socket. A monitor serves one client at a time, so a connection is opened
- * for a piece of work and closed after it. QEMU is not trusted to answer: lines are bounded and every command has a deadline.
+ * QEMU's monitor: commands in JSON over a unix socket. A monitor serves one client at a time. QEMU is not trusted to answer: lines are bounded and every command has a deadline.
  */
 
 import type { Socket } from "bun"
@@ -69,6 +68,10 @@ export class Qmp {
     // Commands are short and answered one after another, so the kernel's socket buffer holds them.
     this.#socket?.write(`${JSON.stringify({ execute: name, arguments: args, id })}\n`)
     return promise
+  }
+
+  get isClosed(): boolean {
+    return this.#isClosed
   }
 
   close(): void {

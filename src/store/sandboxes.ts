@@ -2,9 +2,12 @@
  * Sandboxes as they are remembered. The state is a tagged union, parsed on the way out; a row that exists in any
  * state holds its name, its slot and its place in the owner's limit.
  *
- *   creating ──► hot ──► destroying ──► (row gone)
- *      │          │           ▲
- *      └──► broken ◄┘─────────┘
+ *   creating ──► hot ◄──────► warm          hot: running; warm: paused in memory
+ *                 │  ▲         │
+ *                 ▼  └─waking ─┼──◄─┐       a waking one is found again by its name
+ *              stopping ◄──────┘    │
+ *                 └───────► cold ───┘       cold: on disk only, with or without its memory
+ *   any ──► destroying ──► (row gone)
  */
 
 import { type Kysely, sql } from "kysely"
@@ -15,13 +18,19 @@ import type { NewSandboxRow, SandboxRow, Schema } from "./schema.ts"
 import { isUniqueViolation } from "./sqlite.ts"
 import type { Account } from "./users.ts"
 
-const ProcessIdentity = z.strictObject({ pid: z.int(), startTicks: z.int(), bootId: z.string() })
+const Machine = z.strictObject({
+  process: z.strictObject({ pid: z.int(), startTicks: z.int(), bootId: z.string() }),
+  memoryBase: z.enum(["template", "empty"]),
+})
 
 export const SandboxState = z.discriminatedUnion("kind", [
   z.strictObject({ kind: z.literal("creating") }),
-  z.strictObject({ kind: z.literal("hot"), process: ProcessIdentity }),
+  z.strictObject({ kind: z.literal("hot"), machine: Machine }),
+  z.strictObject({ kind: z.literal("warm"), machine: Machine }),
+  z.strictObject({ kind: z.literal("stopping"), machine: Machine }),
+  z.strictObject({ kind: z.literal("cold"), hasSnapshot: z.boolean(), reason: z.string().nullable() }),
+  z.strictObject({ kind: z.literal("waking"), fromSnapshot: z.boolean() }),
   z.strictObject({ kind: z.literal("destroying") }),
-  z.strictObject({ kind: z.literal("broken"), reason: z.string() }),
 ])
 export type SandboxState = z.infer<typeof SandboxState>
 
@@ -33,6 +42,8 @@ export type SandboxRecord = {
   name: string
   state: SandboxState
   slot: number
+  /** The template its disk lies on; null until there is a disk. */
+  templateId: string | null
   imageName: string
   imageHash: string
   cpus: number
@@ -44,7 +55,7 @@ export type SandboxRecord = {
   createdAt: string
 }
 
-export type NewSandbox = Omit<SandboxRecord, "id" | "userId" | "slot" | "state" | "createdAt">
+export type NewSandbox = Omit<SandboxRecord, "id" | "userId" | "slot" | "state" | "templateId" | "createdAt">
 
 export class Sandboxes {
   readonly #db: Kysely<Schema>
@@ -99,7 +110,7 @@ export class Sandboxes {
         },
       )
     }
-    return toRecord({ ...row, slot })
+    return toRecord({ ...row, template_id: null, slot })
   }
 
   async setState(id: SandboxId, state: SandboxState): Promise<void> {
@@ -109,6 +120,11 @@ export class Sandboxes {
       .where("id", "=", id)
       .executeTakeFirst()
     if (changed.numUpdatedRows === 0n) throw new Error(`sandbox ${id} has no row`)
+  }
+
+  /** Written before there is a disk on that template, so that the template is never taken for unused. */
+  async setTemplate(id: SandboxId, templateId: string): Promise<void> {
+    await this.#db.updateTable("sandboxes").set({ template_id: templateId }).where("id", "=", id).execute()
   }
 
   async remove(id: SandboxId): Promise<void> {
@@ -155,6 +171,7 @@ function toRecord(row: SandboxRow): SandboxRecord {
     name: row.name,
     state: SandboxState.parse(JSON.parse(row.state)),
     slot: row.slot,
+    templateId: row.template_id,
     imageName: row.image_name,
     imageHash: row.image_hash,
     cpus: row.cpus,

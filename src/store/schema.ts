@@ -26,8 +26,9 @@ export type SandboxesTable = {
   name: string
   /** JSON of `SandboxState`. */
   state: string
-  /** Number among all sandboxes of the host, used again after it is free: user id of its QEMU, name of its TAP device. */
+  /** Number among all sandboxes of the host, used again after it is free: user id of its QEMU. */
   slot: number
+  template_id: string | null
   image_name: string
   image_hash: string
   cpus: number

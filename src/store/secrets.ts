@@ -51,6 +51,15 @@ export class Secrets {
     if (removed.numDeletedRows === 0n) throw noSecret(name)
   }
 
+  /** As `reveal`, without those that were deleted. */
+  async revealExisting(userId: UserId, names: string[]): Promise<Record<string, string>> {
+    const existing = new Set((await this.list(userId)).map(({ name }) => name))
+    return this.reveal(
+      userId,
+      names.filter((name) => existing.has(name)),
+    )
+  }
+
   /** The values of these secrets; one that does not exist is an error. */
   async reveal(userId: UserId, names: string[]): Promise<Record<string, string>> {
     if (names.length === 0) return {}

@@ -267,18 +267,25 @@ describe("sandboxes", () => {
     await own.bhatti(["destroy", "big"])
   }, 120_000)
 
-  test("a machine that is killed is reported within seconds, and can be destroyed", async () => {
-    await own.bhatti(["create", "--name", "victim"])
+  test("a machine that is killed is reported within seconds, and boots from its disk at the next request", async () => {
+    await own.bhatti(["create", "--name", "victim", "--env", "KEPT=yes"])
+    await own.bhatti(["exec", "victim", "--", "sh", "-c", "echo on-disk > /workspace/file; sync"])
     const { id } = JSON.parse((await own.bhatti(["inspect", "victim", "--json"])).stdout) as { id: string }
     const pid = own.machines().find((one) => readFileSync(`/proc/${one}/cmdline`, "utf8").includes(id))
     if (pid === undefined) throw new Error("no machine of that name")
     process.kill(pid, "SIGKILL")
-    await until("the list says so", async () => (await own.bhatti(["list"])).stdout.includes("unknown"))
-    const refused = await own.bhatti(["exec", "victim", "--", "true"])
-    expect(refused.exitCode).not.toBe(0)
-    expect(refused.stderr).toContain("victim")
+    await until("the list says so", async () => (await own.bhatti(["list"])).stdout.includes("stopped"))
+    const { stdout } = await own.bhatti([
+      "exec",
+      "victim",
+      "--",
+      "sh",
+      "-c",
+      "cat /workspace/file; echo $KEPT",
+    ])
+    expect(stdout).toBe("on-disk\nyes\n")
     expect((await own.bhatti(["destroy", "victim"])).exitCode).toBe(0)
-  })
+  }, 120_000)
 
   test("machines run without rights: own user, no capabilities, no new privileges, seccomp", async () => {
     await own.bhatti(["create", "--name", "other"])

@@ -196,6 +196,8 @@ const samples: Record<keyof Api, { query?: string; body?: unknown }> = {
   createSandbox: { body: {} },
   getSandbox: {},
   destroySandbox: {},
+  stopSandbox: {},
+  startSandbox: {},
   exec: { body: { cmd: ["true"] } },
   execSocket: {},
   shellSocket: {},
@@ -599,5 +601,75 @@ describe("create", () => {
     ])
     expect((await call("POST", "/sandboxes/dev/sessions/s1/kill", { body: {} })).status).toBe(200)
     expect((await call("GET", "/sandboxes/dev/sessions")).body).toMatchObject([{ running: false }])
+  })
+})
+
+describe("power", () => {
+  const ids = () => core.store.sandboxes.listAll()
+
+  beforeEach(async () => {
+    await call("POST", "/sandboxes", { body: { name: "dev" } })
+  })
+
+  test("stop frees the machine, and any request starts it again", async () => {
+    expect((await call("POST", "/sandboxes/dev/stop")).body).toMatchObject({
+      status: "stopped",
+      thermal: "cold",
+    })
+    expect(host.running.size).toBe(0)
+    expect((await call("POST", "/sandboxes/dev/stop")).status).toBe(200)
+    expect((await call("POST", "/sandboxes/dev/exec", { body: { cmd: ["true"] } })).status).toBe(200)
+    expect((await call("GET", "/sandboxes/dev")).body).toMatchObject({ status: "running", thermal: "hot" })
+    expect(host.running.size).toBe(1)
+    expect(host.snapshots.size).toBe(0)
+  })
+
+  test("twelve callers of a stopped sandbox wake it once", async () => {
+    await call("POST", "/sandboxes/dev/stop")
+    const answers = await Promise.all(
+      Array.from({ length: 12 }, (_, index) =>
+        index % 3 === 0
+          ? call("POST", "/sandboxes/dev/start")
+          : call("POST", "/sandboxes/dev/exec", { body: { cmd: ["true"] } }),
+      ),
+    )
+    expect(answers.map(({ status }) => status)).toEqual(Array.from({ length: 12 }, () => 200))
+    expect(host.running.size).toBe(1)
+  })
+
+  test("a stop that cannot save leaves the sandbox running and says so", async () => {
+    host.failAt = "save"
+    const refused = await call("POST", "/sandboxes/dev/stop")
+    expect(refused.status).toBe(503)
+    host.failAt = undefined
+    expect((await call("GET", "/sandboxes/dev")).body).toMatchObject({ status: "running" })
+    expect((await call("POST", "/sandboxes/dev/exec", { body: { cmd: ["true"] } })).status).toBe(200)
+    expect(host.running.size).toBe(1)
+  })
+
+  test("without a usable snapshot it boots from its disk", async () => {
+    await call("POST", "/sandboxes/dev/stop")
+    host.snapshots.clear()
+    expect((await call("POST", "/sandboxes/dev/start")).status).toBe(200)
+    expect(host.running.size).toBe(1)
+  })
+
+  test("a start that fails leaves it stopped, and it can be tried again", async () => {
+    await call("POST", "/sandboxes/dev/stop")
+    host.failAt = "restore"
+    host.snapshots.clear()
+    host.failAt = "boot"
+    expect((await call("POST", "/sandboxes/dev/start")).status).toBeGreaterThanOrEqual(500)
+    expect((await call("GET", "/sandboxes/dev")).body).toMatchObject({ status: "stopped" })
+    expect(host.running.size).toBe(0)
+    host.failAt = undefined
+    expect((await call("POST", "/sandboxes/dev/start")).status).toBe(200)
+  })
+
+  test("a stopped one can be destroyed", async () => {
+    await call("POST", "/sandboxes/dev/stop")
+    expect((await call("DELETE", "/sandboxes/dev")).status).toBe(200)
+    expect(await ids()).toEqual([])
+    expect(host.directories.size).toBe(0)
   })
 })

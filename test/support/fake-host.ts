@@ -15,16 +15,22 @@ import type {
   GuestSession,
   GuestTransfer,
   Host,
+  Machine,
   OutputChunk,
   SessionEnd,
   SessionRecord,
   SessionStart,
+  Template,
 } from "../../src/core/host.ts"
 
 export type FakeHost = Host & {
   running: Map<number, { directory: string }>
   directories: Set<string>
   identities: GuestIdentity[]
+  /** Directories that hold a memory snapshot. */
+  snapshots: Set<string>
+  /** Processor time that every machine says it has used. */
+  cpuMsNow: number
   /** What goes wrong next: the named step throws. */
   failAt: string | undefined
   freeMibNow: number
@@ -35,7 +41,18 @@ export type FakeHost = Host & {
 
 export function fakeHost(): FakeHost {
   let nextPid = 1000
-  const templates = new Map<string, { fingerprint: string; blankOverlayPath: string }>()
+  const template: Template = { id: "template-1", diskMib: 8192, blankOverlayPath: "/template/blank" }
+  const templates = new Map<string, Template>()
+  let booting = ""
+  const newMachine = (directory: string): Machine => ({
+    process: { pid: nextPid++, startTicks: 1, bootId: "fake" },
+    directory,
+    memoryBase: "template",
+  })
+  const run = (machine: Machine): Machine => {
+    host.running.set(machine.process.pid, { directory: machine.directory })
+    return machine
+  }
   const guestsByDirectory = new Map<string, FakeGuest>()
   const fail = (step: string) => {
     if (host.failAt === step) throw new AppError("unavailable", `injected at ${step}`)
@@ -44,6 +61,8 @@ export function fakeHost(): FakeHost {
     running: new Map(),
     directories: new Set(),
     identities: [],
+    snapshots: new Set(),
+    cpuMsNow: 0,
     failAt: undefined,
     freeMibNow: 100_000,
     imagesMissing: false,
@@ -55,33 +74,55 @@ export function fakeHost(): FakeHost {
       async findTemplate(spec) {
         return templates.get(JSON.stringify(spec))
       },
-      async beginTemplate(spec) {
+      getTemplate: async () => template,
+      async loadTemplate() {},
+      async beginTemplate() {
         fail("template")
-        return {
-          directory: "/template",
-          diskPath: "/template/disk",
-          blankOverlayPath: "/template/blank",
-          boot: () => ({
-            process: { pid: nextPid++, startTicks: 1, bootId: "fake" },
-            directory: "/template",
-          }),
-          async save() {
-            const template = { fingerprint: JSON.stringify(spec), blankOverlayPath: "/template/blank" }
-            templates.set(JSON.stringify(spec), template)
-            return template
-          },
-          async abandon() {},
-        }
+        return { directory: "/template", diskPath: "/template/disk", blankOverlayPath: "/template/blank" }
       },
+      bootTemplate: async (_draft, spec) => {
+        booting = JSON.stringify(spec)
+        return newMachine("/template")
+      },
+      async publishTemplate() {
+        templates.set(booting, template)
+        return template
+      },
+      async abandonTemplate() {},
+      listTemplates: () => [...templates.values()].map(({ id }) => id),
+      async removeTemplate() {},
       removeLeftovers() {},
-      prepareSockets: () => ({ agent: 0, qmp: 0 }),
-      clone({ directory }) {
+      prepareSockets: async () => ({ agent: 0, qmp: 0 }),
+      async clone({ directory }) {
         fail("clone")
-        const pid = nextPid++
-        host.running.set(pid, { directory })
-        return { process: { pid, startTicks: 1, bootId: "fake" }, directory }
+        return run(newMachine(directory))
+      },
+      async restore({ directory }) {
+        fail("restore")
+        return run(newMachine(directory))
+      },
+      async boot({ directory }) {
+        fail("boot")
+        return run(newMachine(directory))
+      },
+      checkSnapshot: async (directory) =>
+        host.snapshots.has(directory)
+          ? { fits: true }
+          : { fits: false, reason: "there is no memory snapshot" },
+      async pause() {
+        fail("pause")
+      },
+      async resume() {},
+      async saveSnapshot({ directory }) {
+        fail("save")
+        host.snapshots.add(directory)
+      },
+      async removeSnapshot(directory) {
+        host.snapshots.delete(directory)
       },
       isRunning: ({ process }) => host.running.has(process.pid),
+      findNamed: () => undefined,
+      cpuMs: () => host.cpuMsNow,
       async kill({ process, directory }) {
         host.running.delete(process.pid)
         guestsByDirectory.get(directory)?.close()
@@ -101,6 +142,7 @@ export function fakeHost(): FakeHost {
         return { directory: `/fake/${id}`, overlayPath: `/fake/${id}/disk` }
       },
       directoryOf: (id) => `/fake/${id}`,
+      overlayOf: (id) => `/fake/${id}/disk`,
       async removeSandbox(id) {
         host.directories.delete(id)
       },
@@ -156,6 +198,12 @@ class FakeGuest implements Guest {
     if (this.#host.failAt === "personalise") throw new AppError("unavailable", "injected at personalise")
     this.#env = identity.env
     this.#host.identities.push(identity)
+    return {}
+  }
+
+  readonly activity = { openStreams: 0, lastAtMs: 0 }
+
+  async refresh(): Promise<unknown> {
     return {}
   }
 

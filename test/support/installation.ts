@@ -37,7 +37,8 @@ export type CommandOptions = {
 
 const commandDeadlineMs = 120_000
 
-export async function install(options: { config?: string } = {}): Promise<Installation> {
+export async function install(options: { config?: string; binary?: string } = {}): Promise<Installation> {
+  const program = options.binary ?? binary
   // Short, since unix sockets of machines live below it.
   const home = mkdtempSync("/tmp/bhatti-test-")
   const dataDir = join(home, "data")
@@ -72,7 +73,7 @@ export async function install(options: { config?: string } = {}): Promise<Instal
     daemonPid: () => daemon?.pid ?? 0,
     bhatti: run,
     start: (args, command = {}) =>
-      Bun.spawn([binary, ...args], {
+      Bun.spawn([program, ...args], {
         env: { ...environment, BHATTI_URL: url, BHATTI_TOKEN: command.key ?? key, ...command.env },
         cwd: home,
         stdin: "pipe",
@@ -84,7 +85,7 @@ export async function install(options: { config?: string } = {}): Promise<Instal
       await daemon?.exited
     },
     async startDaemon() {
-      daemon = Bun.spawn([binary, "serve", "--data-dir", dataDir, "--listen", `127.0.0.1:${port}`], {
+      daemon = Bun.spawn([program, "serve", "--data-dir", dataDir, "--listen", `127.0.0.1:${port}`], {
         env: environment,
         stdin: "ignore",
         stdout: Bun.file(logPath),
@@ -127,9 +128,11 @@ export async function install(options: { config?: string } = {}): Promise<Instal
   }
 
   try {
-    if (options.config !== undefined) {
-      await Bun.write(join(dataDir, "config.yaml"), options.config, { createPath: true })
-    }
+    // Machines of two installations must not share user ids.
+    const uidBase = 1_000_000 + Math.floor(Math.random() * 10_000) * 1000
+    await Bun.write(join(dataDir, "config.yaml"), `uid_base: ${uidBase}\n${options.config ?? ""}`, {
+      createPath: true,
+    })
     const made = await run(["init", "--data-dir", dataDir, "--cache-dir", cacheDir], { deadlineMs: 600_000 })
     if (made.exitCode !== 0) throw new Error(`init failed: ${made.stdout}${made.stderr}`)
     await installation.startDaemon()

@@ -2,10 +2,18 @@
 
 import { limits } from "../../contract/limits.ts"
 import { command } from "../command.ts"
+import type { Output } from "../output.ts"
 import { cpusText, secondsText } from "../words.ts"
 
 export const create = command({
-  description: "The sandbox is running when the command returns. Without --name it gets a name of its own.",
+  description: `The sandbox is running when the command returns. Without --name it gets a name of its own.
+
+--env and --label take one KEY=VALUE or several with commas between them, and may be repeated; a later one wins. The text is split at
+its commas only if every part has the form KEY=..., so \`--env LIST=a,b\` is one variable and \`--env A=1,B=2\` is two.
+
+--init runs as the session init, which \`bhatti shell NAME init\` attaches to; --init @FILE reads the script from a file.
+
+--file sends small files along, all together up to about 700 KB; for more, bhatti cp.`,
   options: {
     name: {
       type: "text",
@@ -44,29 +52,76 @@ export const create = command({
       value: "K=V,...",
       summary: "Environment of every command in it; may be repeated",
     },
+    init: { type: "text", value: "SCRIPT", summary: "Shell script to run in it, or @FILE" },
+    secret: {
+      type: "list",
+      value: "NAME",
+      summary: "Secret it gets as an environment variable; may be repeated",
+    },
+    file: { type: "list", value: "LOCAL:GUEST", summary: "File it starts with; may be repeated" },
+    label: { type: "pairs", value: "K=V,...", summary: "Label for bhatti list --label; may be repeated" },
+    ifNotExists: { type: "flag", summary: "A sandbox of that name is no error; it stays as it is" },
   },
+  refuse: ({ options }) =>
+    options.ifNotExists && options.name === undefined ? "--if-not-exists needs --name" : undefined,
   examples: [
     "bhatti create --name dev --cpus 2 --memory 1024",
     "bhatti create --name worker --env API_KEY=sk-abc,NODE_ENV=prod",
+    'bhatti create --name builder --init "npm install && npm run build"',
+    "bhatti create --name api --secret API_KEY --file ./app.env:/workspace/.env --label team=web",
     "bhatti create --disk 20G --json",
   ],
   async run({ client, options, isJson, out }) {
     const startMs = performance.now()
-    const sandbox = await client.createSandbox({
-      body: {
-        name: options.name,
-        image: options.image,
-        cpus: options.cpus,
-        memory_mb: options.memory,
-        disk_size_mb: options.disk,
-        env: options.env,
-      },
-    })
+    const body = {
+      name: options.name,
+      image: options.image,
+      cpus: options.cpus,
+      memory_mb: options.memory,
+      disk_size_mb: options.disk,
+      env: options.env,
+      init: options.init === undefined ? undefined : await initScript(options.init),
+      secrets: options.secret.length === 0 ? undefined : options.secret,
+      labels: options.label,
+      files: options.file.length === 0 ? undefined : await filesToSend(options.file, options.name),
+      if_not_exists: options.ifNotExists || undefined,
+    }
+    let isExisting = false
+    const onHeaders = (headers: Headers) => {
+      isExisting = headers.get("x-bhatti-existing") === "true"
+    }
+    const cpus = options.cpus ?? limits.cpusDefault
+    const memory = options.memory ?? limits.memoryMibDefault
+    const size = `${cpusText(cpus)}, ${memory} MB`
+    using _patience = askForPatience(size, out)
+    const sandbox = await client.createSandbox({ body, onHeaders })
     if (isJson) return await out.json(sandbox)
-    const size = `${cpusText(sandbox.cpus)}, ${sandbox.memory_mb} MB`
+    if (isExisting) return await out.result(`sandbox/${sandbox.name} unchanged (already exists)`)
     await out.result(
-      `sandbox/${sandbox.name} created (${size}) in ${secondsText(performance.now() - startMs)}`,
+      `sandbox/${sandbox.name} created (${cpusText(sandbox.cpus)}, ${sandbox.memory_mb} MB) in ${secondsText(performance.now() - startMs)}`,
     )
     await out.hint(`  try: bhatti exec ${sandbox.name} -- uname -a`)
   },
 })
+
+const patienceMs = 1000
+
+/** A create takes a tenth of a second, unless it is the first of its size. */
+function askForPatience(size: string, out: Output): Disposable {
+  const timer = setTimeout(
+    () => void out.talk(`preparing a template for ${size}, once per size; the next create of it is fast`),
+    patienceMs,
+  )
+  return { [Symbol.dispose]: () => clearTimeout(timer) }
+}
+
+async function initScript(given: string): Promise<string> {
+  if (!given.startsWith("@")) return given
+  const { readInitScript } = await import("../files-to-send.ts")
+  return await readInitScript(given.slice(1))
+}
+
+async function filesToSend(given: readonly string[], name: string | undefined) {
+  const { readFilesToSend } = await import("../files-to-send.ts")
+  return await readFilesToSend(given, { sandbox: name ?? "NAME" })
+}

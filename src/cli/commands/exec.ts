@@ -4,12 +4,8 @@ import type { Client } from "../../client/client.ts"
 import { AppError } from "../../contract/errors.ts"
 import { limits } from "../../contract/limits.ts"
 import { command } from "../command.ts"
+import { exitNotExecutable, exitNotFound, exitSandboxSide } from "../exit-codes.ts"
 import { streamExec } from "../streaming.ts"
-
-/** The same meanings as in shells and container tools. */
-const exitSandboxSide = 125
-const exitNotExecutable = 126
-const exitNotFound = 127
 
 export const exec = command({
   args: ["sandbox"],
@@ -68,7 +64,7 @@ Exit code: the command's own, or 128 + the signal that ended it; 125 when bhatti
         const tty = { ...terminal.size, term: terminal.name }
         const run = client.execStream(args.sandbox, { ...shared, stdin: isInputForwarded, tty })
         terminal.onResize((size) => run.resize(size))
-        return await streamExec(run, { out, isInputForwarded })
+        return await streamExec(run, { out, isInputForwarded, onOutput: terminal.watch })
       }
       const run = client.execStream(args.sandbox, { ...shared, stdin: options.stdin })
       return await streamExec(run, { out, isInputForwarded: options.stdin })

@@ -2,7 +2,7 @@
 
 import { command } from "../command.ts"
 import { alignColumns } from "../output.ts"
-import { ageText, cpusText, sizeText } from "../words.ts"
+import { ageText, cpusText, labelsText, sizeText } from "../words.ts"
 
 export const inspect = command({
   args: ["sandbox"],
@@ -22,6 +22,8 @@ export const inspect = command({
         `${cpusText(sandbox.cpus)}, ${sizeText(sandbox.memory_mb)} memory, ${sizeText(sandbox.disk_size_mb)} disk`,
       ],
       ["ip", sandbox.ip ?? "-"],
+      ["labels", labelsText(sandbox.labels)],
+      ["urls", sandbox.urls.join(" ") || "-"],
       ["created", `${sandbox.created_at} (${ageText(sandbox.created_at, Date.now())})`],
     ])
     await out.result(lines.join("\n"))

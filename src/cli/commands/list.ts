@@ -1,25 +1,46 @@
 /** `bhatti list`. */
 
 import { command } from "../command.ts"
-import { ageText, sizeText } from "../words.ts"
+import { ageText, labelsText, sizeText } from "../words.ts"
 
 export const list = command({
   description: "Shows only the sandboxes of your API key, oldest first.",
   options: {
-    wide: { type: "flag", short: "w", summary: "Show size, image and id too" },
+    wide: { type: "flag", short: "w", summary: "Show size, image, labels and id too" },
+    label: {
+      type: "pairs",
+      short: "l",
+      value: "K=V,...",
+      summary: "Only those with all of these labels; may be repeated",
+    },
   },
-  examples: ["bhatti list", "bhatti ls --wide", "bhatti list --json | jq -r '.[].name'"],
+  examples: [
+    "bhatti list",
+    "bhatti ls --wide",
+    "bhatti list --label team=web",
+    "bhatti list --json | jq -r '.[].name'",
+  ],
   async run({ client, options, isJson, out }) {
-    const sandboxes = await client.listSandboxes()
+    const wanted = Object.entries(options.label ?? {})
+    const sandboxes = (await client.listSandboxes()).filter(({ labels }) =>
+      wanted.every(([key, value]) => labels[key] === value),
+    )
     if (isJson) return await out.json(sandboxes)
-    if (sandboxes.length === 0) return await out.talk("no sandboxes; make one with: bhatti create --name dev")
+    if (sandboxes.length === 0)
+      return await out.talk(
+        wanted.length === 0
+          ? "no sandboxes; make one with: bhatti create --name dev"
+          : "no sandbox has these labels",
+      )
     const nowMs = Date.now()
-    const header = ["NAME", "STATUS", "THERMAL", "IP"]
-    const wideHeader = ["CPUS", "MEMORY", "DISK", "IMAGE", "CREATED", "ID"]
+    const hasUrls = sandboxes.some(({ urls }) => urls.length > 0)
+    const header = ["NAME", "STATUS", "THERMAL", "IP", ...(hasUrls ? ["URL"] : [])]
+    const wideHeader = ["CPUS", "MEMORY", "DISK", "IMAGE", "LABELS", "CREATED", "ID"]
     await out.table(
       options.wide ? [...header, ...wideHeader] : header,
       sandboxes.map((sandbox) => {
         const cells = [sandbox.name, sandbox.status, sandbox.thermal ?? "-", sandbox.ip ?? "-"]
+        if (hasUrls) cells.push(sandbox.urls.join(" ") || "-")
         if (!options.wide) return cells
         return [
           ...cells,
@@ -27,6 +48,7 @@ export const list = command({
           sizeText(sandbox.memory_mb),
           sizeText(sandbox.disk_size_mb),
           sandbox.image,
+          labelsText(sandbox.labels),
           ageText(sandbox.created_at, nowMs),
           sandbox.id,
         ]

@@ -1,10 +1,7 @@
 /** `bhatti serve`. */
 
-import { AppError } from "../../contract/errors.ts"
 import { defaultDataDir, defaultListen } from "../../contract/limits.ts"
 import { hostCommand } from "../command.ts"
-
-const accelerators = ["auto", "kvm", "tcg"] as const
 
 export const serve = hostCommand({
   description: `Runs until it is told to stop (SIGTERM, Ctrl-C). Running sandboxes go on without it and are found again at the next start.
@@ -19,22 +16,20 @@ Its configuration is DATA_DIR/config.yaml; an option given here wins over it.`,
     },
     listen: { type: "text", value: "HOST:PORT", summary: "Address to answer on", fallback: defaultListen },
     accel: {
-      type: "text",
+      type: "choice",
       value: "auto|kvm|tcg",
+      choices: ["auto", "kvm", "tcg"],
       summary: "How machines run: hardware (kvm), software emulation (tcg), or what works",
       fallback: "auto",
     },
   },
   examples: ["sudo bhatti serve", "sudo bhatti serve --listen 127.0.0.1:9090 --data-dir /srv/bhatti"],
   async run({ options, operator }) {
-    const accel = accelerators.find((one) => one === options.accel)
-    if (options.accel !== undefined && accel === undefined)
-      throw new AppError("invalid", `--accel is one of ${accelerators.join(", ")}, not "${options.accel}"`)
     await operator.serve({
       ...(options.config === undefined ? {} : { configPath: options.config }),
       ...(options.dataDir === undefined ? {} : { dataDir: options.dataDir }),
       ...(options.listen === undefined ? {} : { listen: options.listen }),
-      ...(accel === undefined ? {} : { accel }),
+      ...(options.accel === undefined ? {} : { accel: options.accel }),
     })
   },
 })

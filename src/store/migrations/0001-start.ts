@@ -21,6 +21,7 @@ export async function up(db: Kysely<unknown>): Promise<void> {
     .addColumn("name", "text", (column) => column.notNull())
     .addColumn("state", "text", (column) => column.notNull())
     .addColumn("slot", "integer", (column) => column.notNull().unique())
+    .addColumn("template_id", "text")
     .addColumn("image_name", "text", (column) => column.notNull())
     .addColumn("image_hash", "text", (column) => column.notNull())
     .addColumn("cpus", "integer", (column) => column.notNull())

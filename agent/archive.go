@@ -1,0 +1,616 @@
+// Directories as tar streams, in either direction.
+//
+// What is unpacked stays below its directory: every parent is opened by the kernel's own confined walk, names are
+// never followed if they are links, and what stands in a file's way is removed rather than written through. So
+// neither an archive nor a program that moves links about meanwhile leads outside. Memory does not grow with the
+// archive.
+
+package main
+
+import (
+	"archive/tar"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"bhatti/agent/wire"
+)
+
+// hardLinksMax bounds the names that are remembered for later links to the same file. Beyond it contents are repeated.
+const hardLinksMax = 65536
+
+func (a *agent) archiveRead(s *stream, payload []byte) {
+	fileOperation(s, payload, func(request wire.FileNamed) (any, error) {
+		path, err := absolutePath(request.Path)
+		if err != nil {
+			return nil, err
+		}
+		path = filepath.Clean(path)
+		parent, err := syscall.Open(filepath.Dir(path), flagPath|syscall.O_DIRECTORY|syscall.O_CLOEXEC, 0)
+		if err != nil {
+			return nil, fileError(request.Path, err)
+		}
+		defer syscall.Close(parent)
+		name := filepath.Base(path)
+		if name == "/" {
+			name = "."
+		}
+		var about syscall.Stat_t
+		if err := statAt(parent, name, &about); err != nil {
+			return nil, fileError(request.Path, err)
+		}
+		output := &streamWriter{stream: s}
+		defer output.drop()
+		p := packer{
+			stream: s, output: tar.NewWriter(output), names: readAccountNames(),
+			packed: map[fileID]string{}, buffer: make([]byte, copyBytes),
+		}
+		if err := p.add(parent, name, name); err != nil {
+			return nil, fileError(request.Path, err)
+		}
+		err = p.output.Close()
+		if err == nil {
+			err = output.flush()
+		}
+		if err != nil {
+			return nil, fileError(request.Path, err)
+		}
+		return p.result, nil
+	})
+}
+
+// copyBytes is what a copy of a file's content moves at once.
+const copyBytes = 131072
+
+type fileID struct{ device, inode uint64 }
+
+type packer struct {
+	stream *stream
+	output *tar.Writer
+	names  accountNames
+	packed map[fileID]string // the first name of each file that has several
+	buffer []byte
+	result wire.Archived
+}
+
+// add packs one name of a directory, and what is below it. Files that vanish meanwhile are left out.
+func (p *packer) add(folder int, name, packedName string) error {
+	var about syscall.Stat_t
+	if err := statAt(folder, name, &about); err != nil {
+		return ignoreMissing(err)
+	}
+	header := &tar.Header{
+		Name: packedName, Mode: int64(about.Mode & 0o7777), ModTime: time.Unix(about.Mtim.Sec, 0),
+		Uid: int(about.Uid), Gid: int(about.Gid),
+		Uname: nameOf(p.names.users, about.Uid), Gname: nameOf(p.names.groups, about.Gid),
+	}
+	switch about.Mode & syscall.S_IFMT {
+	case syscall.S_IFREG:
+		return p.addFile(folder, name, header)
+	case syscall.S_IFDIR:
+		return p.addDirectory(folder, name, header)
+	case syscall.S_IFLNK:
+		target, err := readLinkAt(folder, name)
+		if err != nil {
+			return ignoreMissing(err)
+		}
+		header.Typeflag, header.Linkname = tar.TypeSymlink, target
+		return p.write(header)
+	}
+	return nil // Sockets, pipes and devices mean nothing elsewhere.
+}
+
+func ignoreMissing(err error) error {
+	if err == syscall.ENOENT {
+		return nil
+	}
+	return err
+}
+
+func (p *packer) write(header *tar.Header) error {
+	if p.stream.isCancelled() {
+		return errGivenUp
+	}
+	p.result.Entries++
+	return p.output.WriteHeader(header)
+}
+
+func (p *packer) addFile(folder int, name string, header *tar.Header) error {
+	fd, err := openAt(folder, name, syscall.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOCTTY, 0)
+	if err != nil {
+		return ignoreMissing(err)
+	}
+	defer syscall.Close(fd)
+	var about syscall.Stat_t
+	if err := syscall.Fstat(fd, &about); err != nil {
+		return err
+	}
+	if about.Mode&syscall.S_IFMT != syscall.S_IFREG {
+		return nil
+	}
+	if about.Nlink > 1 {
+		id := fileID{about.Dev, about.Ino}
+		if first, isPacked := p.packed[id]; isPacked {
+			header.Typeflag, header.Linkname = tar.TypeLink, first
+			return p.write(header)
+		}
+		if len(p.packed) < hardLinksMax {
+			p.packed[id] = header.Name
+		}
+	}
+	header.Typeflag, header.Size = tar.TypeReg, about.Size
+	if err := p.write(header); err != nil {
+		return err
+	}
+	p.result.Bytes += about.Size
+	return p.copy(fd, about.Size)
+}
+
+// copy packs exactly the size that the header told: a file that shrinks is filled up with zeros, one that grows is cut.
+func (p *packer) copy(fd int, size int64) error {
+	isShort := false
+	for left := size; left > 0; {
+		chunk := p.buffer
+		if int64(len(chunk)) > left {
+			chunk = chunk[:left]
+		}
+		n := len(chunk)
+		if !isShort {
+			var err error
+			n, err = syscall.Read(fd, chunk)
+			if err == syscall.EINTR {
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			if n == 0 {
+				isShort = true
+				for i := range p.buffer {
+					p.buffer[i] = 0
+				}
+				continue
+			}
+		}
+		if _, err := p.output.Write(chunk[:n]); err != nil {
+			return err
+		}
+		left -= int64(n)
+	}
+	return nil
+}
+
+func (p *packer) addDirectory(folder int, name string, header *tar.Header) error {
+	fd, err := openAt(folder, name, syscall.O_RDONLY|syscall.O_DIRECTORY, 0)
+	if err != nil {
+		return ignoreMissing(err)
+	}
+	directory := os.NewFile(uintptr(fd), name)
+	defer directory.Close()
+	prefix := header.Name + "/"
+	header.Typeflag, header.Name = tar.TypeDir, prefix
+	if err := p.write(header); err != nil {
+		return err
+	}
+	if isKernelFilesystem(fd) {
+		return nil
+	}
+	for {
+		names, err := directory.Readdirnames(256)
+		for _, child := range names {
+			if err := p.add(fd, child, prefix+child); err != nil {
+				return err
+			}
+		}
+		if err != nil {
+			if errors.Is(err, io.EOF) || errors.Is(err, syscall.ENOENT) {
+				return nil
+			}
+			return err
+		}
+	}
+}
+
+// isKernelFilesystem tells what holds no files of anybody's: the content of such a mount is left out.
+func isKernelFilesystem(fd int) bool {
+	var about syscall.Statfs_t
+	if syscall.Fstatfs(fd, &about) != nil {
+		return false
+	}
+	switch about.Type {
+	case 0x9fa0, 0x62656572, 0x1cd1, 0x63677270, 0x64626720, 0x74726163: // proc, sys, devpts, cgroup2, debug, trace
+		return true
+	}
+	return false
+}
+
+// streamWriter collects what is written into whole data frames.
+type streamWriter struct {
+	stream *stream
+	buffer *[dataRoom + chunkBytes]byte
+	filled int
+}
+
+func (w *streamWriter) Write(bytes []byte) (int, error) {
+	written := len(bytes)
+	for len(bytes) > 0 {
+		if w.buffer == nil {
+			w.buffer = chunks.Get().(*[dataRoom + chunkBytes]byte)
+		}
+		n := copy(w.buffer[dataRoom+w.filled:], bytes)
+		w.filled += n
+		bytes = bytes[n:]
+		if w.filled == chunkBytes {
+			if err := w.flush(); err != nil {
+				return 0, err
+			}
+		}
+	}
+	return written, nil
+}
+
+func (w *streamWriter) flush() error {
+	for sent := 0; sent < w.filled; {
+		credit := w.stream.reserve(w.filled - sent)
+		if credit == 0 {
+			if !w.stream.awaitCredit() {
+				return errGivenUp
+			}
+			continue
+		}
+		// The header of a later piece takes the place of bytes that are sent already.
+		if w.stream.sendData(wire.Stdout, w.buffer[sent:dataRoom+sent+credit]) != nil {
+			return errGivenUp
+		}
+		sent += credit
+	}
+	w.filled = 0
+	return nil
+}
+
+func (w *streamWriter) drop() {
+	if w.buffer != nil {
+		chunks.Put(w.buffer)
+		w.buffer = nil
+	}
+}
+
+func (a *agent) archiveWrite(s *stream, payload []byte) {
+	fileOperation(s, payload, func(request wire.FileNamed) (any, error) {
+		path, err := absolutePath(request.Path)
+		if err != nil {
+			return nil, err
+		}
+		u := unpacker{stream: s, owner: fileOwner(), parent: -1}
+		if err := makeParents(filepath.Join(path, "x"), u.owner); err != nil {
+			return nil, fileError(request.Path, err)
+		}
+		u.root, err = syscall.Open(path, flagPath|syscall.O_DIRECTORY|syscall.O_CLOEXEC, 0)
+		if err != nil {
+			return nil, fileError(request.Path, err)
+		}
+		defer syscall.Close(u.root)
+		defer u.leaveParent()
+		if err := u.unpack(&streamReader{stream: s}); err != nil {
+			return nil, err
+		}
+		return u.result, nil
+	})
+}
+
+// streamReader reads the host's data. Its end is an error unless the host has said it.
+type streamReader struct {
+	stream *stream
+	rest   []byte
+	taken  int
+}
+
+func (r *streamReader) Read(buffer []byte) (int, error) {
+	if len(r.rest) == 0 {
+		r.stream.giveBack(r.taken)
+		r.rest = r.stream.takeInput()
+		r.taken = len(r.rest)
+		if r.rest == nil {
+			if r.stream.hasWholeInput() {
+				return 0, io.EOF
+			}
+			return 0, errGivenUp
+		}
+	}
+	n := copy(buffer, r.rest)
+	r.rest = r.rest[n:]
+	return n, nil
+}
+
+type unpacker struct {
+	stream *stream
+	owner  account
+	root   int
+	buffer []byte
+	result wire.Archived
+
+	// The directory of the last entry: the next one is mostly in the same.
+	parent     int // -1: none
+	parentPath string
+}
+
+func (u *unpacker) unpack(input io.Reader) error {
+	u.buffer = make([]byte, copyBytes)
+	archive := tar.NewReader(input)
+	for {
+		header, err := archive.Next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return archiveError(err)
+		}
+		if err := u.add(header, archive); err != nil {
+			return fileError(header.Name, err)
+		}
+	}
+	// What follows the archive's end is filling.
+	for {
+		if _, err := input.Read(u.buffer); err == io.EOF {
+			return nil
+		} else if err != nil {
+			return archiveError(err)
+		}
+	}
+}
+
+func archiveError(err error) error {
+	var coded *wire.Error
+	if errors.As(err, &coded) {
+		return coded
+	}
+	return wire.Errorf(wire.Invalid, "the archive cannot be read: %v", err)
+}
+
+// cleanName returns a name without empty and "." parts; "" is the directory itself.
+func cleanName(name string) (string, error) {
+	if strings.HasPrefix(name, "/") {
+		return "", wire.Errorf(wire.Invalid, "the archive holds the absolute name %q", name)
+	}
+	parts := strings.Split(name, "/")
+	kept := parts[:0]
+	for _, part := range parts {
+		switch part {
+		case "", ".":
+		case "..":
+			return "", wire.Errorf(wire.Invalid, "the archive holds the name %q, which leads outside", name)
+		default:
+			kept = append(kept, part)
+		}
+	}
+	return strings.Join(kept, "/"), nil
+}
+
+func splitName(name string) (folder, base string) {
+	if i := strings.LastIndexByte(name, '/'); i >= 0 {
+		return name[:i], name[i+1:]
+	}
+	return "", name
+}
+
+func (u *unpacker) add(header *tar.Header, content io.Reader) error {
+	name, err := cleanName(header.Name)
+	if err != nil {
+		return err
+	}
+	if name == "" {
+		return nil
+	}
+	folderPath, base := splitName(name)
+	switch header.Typeflag {
+	case tar.TypeReg, tar.TypeRegA, tar.TypeGNUSparse, tar.TypeDir, tar.TypeSymlink, tar.TypeLink:
+	default:
+		return nil // Devices, pipes and records about the archive.
+	}
+	folder, err := u.enter(folderPath)
+	if err != nil {
+		return err
+	}
+	u.result.Entries++
+	switch header.Typeflag {
+	case tar.TypeDir:
+		return u.addDirectory(folder, base, header)
+	case tar.TypeSymlink:
+		return u.addSymlink(folder, base, header)
+	case tar.TypeLink:
+		return u.addLink(folder, base, header)
+	}
+	return u.addFile(folder, base, header, content)
+}
+
+// enter opens a directory below the root and makes what is missing of it. The descriptor is valid until the next call.
+func (u *unpacker) enter(path string) (int, error) {
+	if path == "" {
+		return u.root, nil
+	}
+	if u.parent >= 0 && u.parentPath == path {
+		return u.parent, nil
+	}
+	fd, err := openBeneath(u.root, path, flagPath|syscall.O_DIRECTORY)
+	if err == syscall.ENOENT {
+		fd, err = u.makePath(path)
+	}
+	if err == syscall.EXDEV {
+		return -1, wire.Errorf(wire.Invalid, "%q leads outside through a link", path)
+	}
+	if err != nil {
+		return -1, err
+	}
+	u.leaveParent()
+	u.parent, u.parentPath = fd, path
+	return fd, nil
+}
+
+func (u *unpacker) leaveParent() {
+	if u.parent >= 0 {
+		syscall.Close(u.parent)
+		u.parent = -1
+	}
+}
+
+// makePath makes the missing directories of a path. It goes down in steps: a path is as deep as its archive wants.
+func (u *unpacker) makePath(path string) (int, error) {
+	folder, err := openBeneath(u.root, ".", flagPath|syscall.O_DIRECTORY)
+	if err != nil {
+		return -1, err
+	}
+	done := ""
+	for _, part := range strings.Split(path, "/") {
+		done = strings.TrimPrefix(done+"/"+part, "/")
+		next, err := openBeneath(u.root, done, flagPath|syscall.O_DIRECTORY)
+		if err == syscall.ENOENT {
+			if err = mkdirAt(folder, part, 0o755); err == nil {
+				err = u.owner.keep(ownAt(folder, part, u.owner))
+			}
+			if err == nil || err == syscall.EEXIST {
+				next, err = openBeneath(u.root, done, flagPath|syscall.O_DIRECTORY)
+			}
+		}
+		syscall.Close(folder)
+		if err != nil {
+			return -1, err
+		}
+		folder = next
+	}
+	return folder, nil
+}
+
+func (u *unpacker) addDirectory(folder int, name string, header *tar.Header) error {
+	mode := uint32(header.Mode) & 0o7777
+	err := mkdirAt(folder, name, 0o700)
+	isNew := err == nil
+	if err == syscall.EEXIST {
+		var about syscall.Stat_t
+		if err = statAt(folder, name, &about); err == nil && about.Mode&syscall.S_IFMT != syscall.S_IFDIR {
+			if err = removeAt(folder, name, 0); err == nil {
+				err = mkdirAt(folder, name, 0o700)
+				isNew = true
+			}
+		}
+	}
+	if err != nil {
+		return err
+	}
+	fd, err := openAt(folder, name, syscall.O_RDONLY|syscall.O_DIRECTORY, 0)
+	if err != nil {
+		return err
+	}
+	defer syscall.Close(fd)
+	if isNew {
+		if err := u.owner.keep(syscall.Fchown(fd, int(u.owner.uid), int(u.owner.gid))); err != nil {
+			return err
+		}
+	}
+	return syscall.Fchmod(fd, mode)
+}
+
+// clear removes what stands in the way of a name. A directory is not replaced.
+func clear(folder int, name string) error {
+	err := removeAt(folder, name, 0)
+	if err == syscall.EISDIR {
+		return wire.Errorf(wire.Conflict, "%q is a directory here and none in the archive", name)
+	}
+	return ignoreMissing(err)
+}
+
+func (u *unpacker) addSymlink(folder int, name string, header *tar.Header) error {
+	if err := clear(folder, name); err != nil {
+		return err
+	}
+	if err := symlinkAt(header.Linkname, folder, name); err != nil {
+		return err
+	}
+	return u.owner.keep(ownAt(folder, name, u.owner))
+}
+
+// addLink gives a file of the same archive another name.
+func (u *unpacker) addLink(folder int, name string, header *tar.Header) error {
+	target, err := cleanName(header.Linkname)
+	if err != nil {
+		return err
+	}
+	if target == "" {
+		return wire.Errorf(wire.Invalid, "the archive links %q to nothing", header.Name)
+	}
+	targetFolder, targetName := splitName(target)
+	if targetFolder == "" {
+		targetFolder = "."
+	}
+	from, err := openBeneath(u.root, targetFolder, flagPath|syscall.O_DIRECTORY)
+	if err == syscall.EXDEV {
+		return wire.Errorf(wire.Invalid, "%q leads outside through a link", header.Linkname)
+	}
+	if err != nil {
+		return err
+	}
+	defer syscall.Close(from)
+	var about, existing syscall.Stat_t
+	if err := statAt(from, targetName, &about); err != nil {
+		return err
+	}
+	if statAt(folder, name, &existing) == nil && existing.Dev == about.Dev && existing.Ino == about.Ino {
+		return nil
+	}
+	if err := clear(folder, name); err != nil {
+		return err
+	}
+	return linkAt(from, targetName, folder, name, 0)
+}
+
+func (u *unpacker) addFile(folder int, name string, header *tar.Header, content io.Reader) error {
+	if err := clear(folder, name); err != nil {
+		return err
+	}
+	fd, err := openAt(folder, name, syscall.O_WRONLY|syscall.O_CREAT|syscall.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	defer syscall.Close(fd)
+	err = u.fill(fd, content)
+	if err == nil {
+		err = u.owner.keep(syscall.Fchown(fd, int(u.owner.uid), int(u.owner.gid)))
+	}
+	if err == nil {
+		err = syscall.Fchmod(fd, uint32(header.Mode)&0o7777)
+	}
+	if err == nil {
+		modified := syscall.NsecToTimeval(header.ModTime.UnixNano())
+		_ = syscall.Futimes(fd, []syscall.Timeval{modified, modified})
+	}
+	if err != nil {
+		// Half a file is worse than none.
+		_ = removeAt(folder, name, 0)
+	}
+	return err
+}
+
+func (u *unpacker) fill(fd int, content io.Reader) error {
+	for {
+		// A hole in a sparse file comes without the stream being asked.
+		if u.stream.isCancelled() {
+			return errGivenUp
+		}
+		n, err := content.Read(u.buffer)
+		if n > 0 {
+			u.result.Bytes += int64(n)
+			if err := writeAll(fd, u.buffer[:n]); err != nil {
+				return err
+			}
+		}
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return archiveError(err)
+		}
+	}
+}

@@ -1,0 +1,151 @@
+// An attachment: one stream that sees a session and types into it. Ending it never ends the session.
+
+package main
+
+import (
+	"time"
+
+	"bhatti/agent/wire"
+)
+
+type attachment struct {
+	session *session
+	stream  *stream
+	changed chan struct{} // holds one: there is something to look at
+
+	// Under session.mu.
+	position    int64 // of the next byte to be sent
+	isTakenOver bool
+}
+
+// attach makes the stream the session's only client.
+func (s *session) attach(to *stream, size *wire.Size) {
+	a := &attachment{session: s, stream: to, changed: make(chan struct{}, 1)}
+	to.watch(a.wake)
+	to.listen(a.receive)
+	to.message(wire.SessionMessage{Session: s.called()})
+	s.mu.Lock()
+	if s.client != nil {
+		s.client.isTakenOver = true
+		s.client.wake()
+	}
+	s.client = a
+	a.position = s.shown.start()
+	s.taken.Broadcast()
+	s.mu.Unlock()
+	if size != nil {
+		s.terminal.show(*size)
+	}
+	go a.run()
+}
+
+func (a *attachment) wake() {
+	select {
+	case a.changed <- struct{}{}:
+	default:
+	}
+}
+
+func (a *attachment) run() {
+	s := a.session
+	s.typing.Lock()
+	fed := make(chan struct{})
+	go func() {
+		a.feed()
+		close(fed)
+	}()
+	result := a.follow()
+	a.stream.stopInput()
+	// What the command has not read by now is not typed any more.
+	_ = s.terminal.master.SetWriteDeadline(time.Now())
+	<-fed
+	_ = s.terminal.master.SetWriteDeadline(time.Time{})
+	s.typing.Unlock()
+	s.leave(a)
+	a.stream.succeed(result)
+}
+
+func (s *session) leave(a *attachment) {
+	s.mu.Lock()
+	if s.client == a {
+		s.client = nil
+	}
+	s.taken.Broadcast()
+	s.mu.Unlock()
+}
+
+// follow sends what the terminal shows until there is a reason to stop.
+func (a *attachment) follow() any {
+	buffer := chunks.Get().(*[dataRoom + chunkBytes]byte)
+	defer chunks.Put(buffer)
+	for {
+		count, result := a.take(buffer[dataRoom:])
+		switch {
+		case result != nil:
+			return result
+		case count == 0:
+			<-a.changed
+		case a.stream.sendData(wire.Stdout, buffer[:dataRoom+count]) != nil:
+			return wire.SessionLeft{State: wire.StateDetached}
+		}
+	}
+}
+
+// take copies the next bytes for which there is credit. A result means that nothing more is to be sent.
+func (a *attachment) take(buffer []byte) (count int, result any) {
+	s := a.session
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	pending := s.shown.total - a.position
+	switch {
+	case a.stream.isCancelled():
+		return 0, wire.SessionLeft{State: wire.StateDetached}
+	case a.isTakenOver:
+		return 0, wire.SessionLeft{State: wire.StateTakenOver}
+	case pending == 0 && s.ended != nil:
+		return 0, wire.SessionEnded{State: wire.StateEnded, Exited: *s.ended}
+	case pending == 0:
+		return 0, nil
+	}
+	if pending > int64(len(buffer)) {
+		pending = int64(len(buffer))
+	}
+	count = a.stream.reserve(int(pending))
+	s.shown.copyFrom(a.position, buffer[:count])
+	a.position += int64(count)
+	s.taken.Broadcast()
+	return count, nil
+}
+
+// feed types what the host sends.
+func (a *attachment) feed() {
+	wants := true
+	for bytes := a.stream.takeInput(); bytes != nil; bytes = a.stream.takeInput() {
+		if wants {
+			_, err := a.session.terminal.master.Write(bytes)
+			// The command may have ended; what is left to be read goes on.
+			wants = err == nil
+		}
+		a.stream.giveBack(len(bytes))
+	}
+}
+
+// receive is the consumer of the host's messages.
+func (a *attachment) receive(payload []byte) {
+	var message wire.ToProcess
+	if err := wire.Decode(payload, &message); err != nil {
+		return
+	}
+	a.session.mu.Lock()
+	isClient := a.session.client == a
+	a.session.mu.Unlock()
+	if !isClient {
+		return
+	}
+	if number, isKnown := signalNumbers[message.Signal]; isKnown {
+		a.session.terminal.signal(number, a.session.child)
+	}
+	if message.Resize != nil {
+		a.session.terminal.resize(*message.Resize)
+	}
+}

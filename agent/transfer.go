@@ -1,0 +1,250 @@
+// Contents of files, in either direction.
+//
+// A written file is a nameless one until all of it is there and on the disk; then it takes its name in one step.
+// Whatever goes wrong before leaves nothing, not even if the machine dies.
+
+package main
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"bhatti/agent/wire"
+)
+
+func (a *agent) fileRead(s *stream, payload []byte) {
+	fileOperation(s, payload, func(request wire.FileRead) (any, error) {
+		path, err := absolutePath(request.Path)
+		if err != nil {
+			return nil, err
+		}
+		if request.Offset < 0 || request.Limit != nil && *request.Limit < 0 {
+			return nil, wire.Errorf(wire.Invalid, "offset and limit are not below zero")
+		}
+		// Without O_NONBLOCK a pipe would be waited for.
+		file, err := syscall.Open(path, syscall.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOCTTY|syscall.O_CLOEXEC, 0)
+		if err != nil {
+			return nil, fileError(request.Path, err)
+		}
+		defer syscall.Close(file)
+		var about syscall.Stat_t
+		if err := syscall.Fstat(file, &about); err != nil {
+			return nil, fileError(request.Path, err)
+		}
+		if about.Mode&syscall.S_IFMT != syscall.S_IFREG {
+			return nil, wire.Errorf(wire.Invalid, "%q is no regular file", request.Path)
+		}
+		s.message(wire.File{File: readAccountNames().describe(filepath.Base(path), &about, "")})
+		count, err := sendFile(s, file, request)
+		if err != nil {
+			return nil, fileError(request.Path, err)
+		}
+		return wire.FileBytes{Bytes: count}, nil
+	})
+}
+
+func sendFile(s *stream, file int, request wire.FileRead) (int64, error) {
+	buffer := chunks.Get().(*[dataRoom + chunkBytes]byte)
+	defer chunks.Put(buffer)
+	sent := int64(0)
+	for {
+		wanted := int64(chunkBytes)
+		if request.Limit != nil && *request.Limit-sent < wanted {
+			wanted = *request.Limit - sent
+		}
+		if wanted == 0 {
+			return sent, nil
+		}
+		credit := s.reserve(int(wanted))
+		if credit == 0 {
+			if !s.awaitCredit() {
+				return sent, errGivenUp
+			}
+			continue
+		}
+		n, err := syscall.Pread(file, buffer[dataRoom:dataRoom+credit], request.Offset+sent)
+		if n < 0 {
+			n = 0
+		}
+		s.release(credit - n)
+		switch {
+		case err == syscall.EINTR:
+			continue
+		case err != nil:
+			return sent, err
+		case n == 0:
+			return sent, nil
+		}
+		if s.sendData(wire.Stdout, buffer[:dataRoom+n]) != nil {
+			return sent, errGivenUp
+		}
+		sent += int64(n)
+	}
+}
+
+func (a *agent) fileWrite(s *stream, payload []byte) {
+	fileOperation(s, payload, func(request wire.FileWrite) (any, error) {
+		target, err := findTarget(request)
+		if err != nil {
+			return nil, fileError(request.Path, err)
+		}
+		count, err := target.receive(s, request)
+		if err != nil {
+			return nil, fileError(request.Path, err)
+		}
+		return wire.FileBytes{Bytes: count}, nil
+	})
+}
+
+// target is the place of a file that is being written.
+type target struct {
+	path  string // no link
+	mode  uint32
+	owner account
+}
+
+// linksMax is how many links the kernel follows.
+const linksMax = 40
+
+// findTarget checks what can be known before the first byte comes.
+func findTarget(request wire.FileWrite) (target, error) {
+	t := target{mode: 0o644, owner: fileOwner()}
+	if request.Size != nil && *request.Size > wire.FileBytesMax {
+		return t, errFileTooLarge
+	}
+	path, err := absolutePath(request.Path)
+	if err != nil {
+		return t, err
+	}
+	if path[len(path)-1] == '/' {
+		return t, wire.Errorf(wire.Invalid, "%q is the name of a directory", request.Path)
+	}
+	if request.Parents {
+		if err := makeParents(path, t.owner); err != nil {
+			return t, err
+		}
+	}
+	var about syscall.Stat_t
+	for links := 0; ; links++ {
+		err = syscall.Lstat(path, &about)
+		if err != nil || about.Mode&syscall.S_IFMT != syscall.S_IFLNK {
+			break
+		}
+		if links == linksMax {
+			return t, syscall.ELOOP
+		}
+		next, err := os.Readlink(path)
+		if err != nil {
+			return t, err
+		}
+		if !filepath.IsAbs(next) {
+			next = filepath.Dir(path) + "/" + next
+		}
+		path = next
+	}
+	t.path = path
+	switch {
+	case err == nil && about.Mode&syscall.S_IFMT != syscall.S_IFREG:
+		return t, wire.Errorf(wire.Invalid, "%q is no regular file", request.Path)
+	case err == nil:
+		t.mode = about.Mode & 0o7777
+		t.owner = account{uid: about.Uid, gid: about.Gid}
+	case err != syscall.ENOENT:
+		return t, err
+	}
+	if request.Mode != nil {
+		t.mode, err = parseMode(*request.Mode)
+		return t, err
+	}
+	return t, nil
+}
+
+var errFileTooLarge = wire.Errorf(wire.TooLarge, "a file has at most %d bytes", wire.FileBytesMax)
+
+// receive writes what the host sends and gives it its name.
+func (t target) receive(s *stream, request wire.FileWrite) (int64, error) {
+	folder := filepath.Dir(t.path)
+	name := filepath.Join(folder, temporaryName())
+	isNamed := false
+	// A filesystem without nameless files gets one with a name that nobody looks at.
+	file, err := syscall.Open(folder, flagTemporary|syscall.O_WRONLY|syscall.O_CLOEXEC, 0o600)
+	if err == syscall.EOPNOTSUPP || err == syscall.EISDIR || err == syscall.EINVAL {
+		file, err = syscall.Open(name, syscall.O_WRONLY|syscall.O_CREAT|syscall.O_EXCL|syscall.O_CLOEXEC, 0o600)
+		isNamed = err == nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	defer syscall.Close(file)
+	count, err := receiveFile(s, file, request.Size)
+	if err == nil {
+		err = t.owner.keep(syscall.Fchown(file, int(t.owner.uid), int(t.owner.gid)))
+	}
+	if err == nil {
+		err = syscall.Fchmod(file, t.mode)
+	}
+	if err == nil {
+		err = syscall.Fsync(file)
+	}
+	if err == nil && !isNamed {
+		err = linkAt(atWorkingFolder, fmt.Sprintf("/proc/self/fd/%d", file), atWorkingFolder, name, atFollow)
+		isNamed = err == nil
+	}
+	if err == nil {
+		err = syscall.Rename(name, t.path)
+		isNamed = err != nil
+	}
+	if isNamed {
+		_ = syscall.Unlink(name)
+	}
+	return count, err
+}
+
+func temporaryName() string {
+	var random [8]byte
+	_, _ = rand.Read(random[:])
+	return ".lohar-" + hex.EncodeToString(random[:])
+}
+
+// receiveFile writes the stream's input until its end.
+func receiveFile(s *stream, file int, size *int64) (int64, error) {
+	count := int64(0)
+	for bytes := s.takeInput(); bytes != nil; bytes = s.takeInput() {
+		count += int64(len(bytes))
+		switch {
+		case count > wire.FileBytesMax:
+			return count, errFileTooLarge
+		case size != nil && count > *size:
+			return count, wire.Errorf(wire.Invalid, "more came than the %d bytes that were announced", *size)
+		}
+		if err := writeAll(file, bytes); err != nil {
+			return count, err
+		}
+		s.giveBack(len(bytes))
+	}
+	switch {
+	case !s.hasWholeInput():
+		return count, errGivenUp
+	case size != nil && count < *size:
+		return count, wire.Errorf(wire.Invalid, "%d bytes came, %d were announced", count, *size)
+	}
+	return count, nil
+}
+
+func writeAll(file int, bytes []byte) error {
+	for len(bytes) > 0 {
+		n, err := syscall.Write(file, bytes)
+		if err == syscall.EINTR {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		bytes = bytes[n:]
+	}
+	return nil
+}

@@ -1,0 +1,100 @@
+// The JSON messages of files, connections and ports; the twin of src/guest/files.ts and src/guest/dial.ts.
+
+package wire
+
+// FileBytesMax bounds one written file, EntriesMax one listing, PortsMax the list of ports.
+const (
+	FileBytesMax = 104857600
+	EntriesMax   = 100000
+	PortsMax     = 2048
+)
+
+// FileRead reads a file, from Offset and at most Limit bytes.
+type FileRead struct {
+	Path   string `json:"path"`
+	Offset int64  `json:"offset"`
+	Limit  *int64 `json:"limit"`
+}
+
+// FileWrite replaces a file.
+type FileWrite struct {
+	Path    string  `json:"path"`
+	Mode    *string `json:"mode"`
+	Size    *int64  `json:"size"`
+	Parents bool    `json:"parents"`
+}
+
+// FileNamed is the request of an operation that takes a path, and of file_remove.
+type FileNamed struct {
+	Path      string `json:"path"`
+	Recursive bool   `json:"recursive"`
+}
+
+// FileMkdir makes a directory.
+type FileMkdir struct {
+	Path    string  `json:"path"`
+	Parents bool    `json:"parents"`
+	Mode    *string `json:"mode"`
+}
+
+// FileMove renames.
+type FileMove struct {
+	From string `json:"from"`
+	To   string `json:"to"`
+}
+
+// FileInfo tells what a file is.
+type FileInfo struct {
+	Name           string `json:"name"`
+	NameIsLossy    bool   `json:"name_is_lossy,omitempty"`
+	Size           int64  `json:"size"`
+	Mode           string `json:"mode"`
+	Type           string `json:"type"`
+	Owner          string `json:"owner"`
+	Group          string `json:"group"`
+	ModifiedUnixMs int64  `json:"modified_unix_ms"`
+	Target         string `json:"target,omitempty"`
+}
+
+// File is the first message of file_read and the answer of file_stat.
+type File struct {
+	File FileInfo `json:"file"`
+}
+
+// FileBytes answers file_read and file_write.
+type FileBytes struct {
+	Bytes int64 `json:"bytes"`
+}
+
+// Listed answers file_list.
+type Listed struct {
+	Entries   int  `json:"entries"`
+	Truncated bool `json:"truncated"`
+}
+
+// Archived answers archive_read and archive_write. Bytes are those of the files' contents.
+type Archived struct {
+	Entries int64 `json:"entries"`
+	Bytes   int64 `json:"bytes"`
+}
+
+// Dial connects to a port of the guest.
+type Dial struct {
+	Port int `json:"port"`
+}
+
+// Connected is sent when the connection stands.
+type Connected struct {
+	Connected Empty `json:"connected"`
+}
+
+// Port is something that listens.
+type Port struct {
+	Port    int    `json:"port"`
+	Address string `json:"address"`
+}
+
+// Ports answers ports.
+type Ports struct {
+	Ports []Port `json:"ports"`
+}

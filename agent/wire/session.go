@@ -1,0 +1,74 @@
+// The JSON messages of sessions; the twin of src/guest/session.ts.
+
+package wire
+
+// SessionOpen starts a session. Without Argv it is the user's login shell.
+type SessionOpen struct {
+	Exec
+	Name   *string `json:"name"`
+	Attach *bool   `json:"attach"`
+}
+
+// SessionAttach shows a session; without Session the newest running one that nobody is attached to.
+type SessionAttach struct {
+	Session string `json:"session"`
+	Size    *Size  `json:"tty"`
+}
+
+// SessionKill sends a signal to every process of a session.
+type SessionKill struct {
+	Session string `json:"session"`
+	Signal  string `json:"signal"`
+}
+
+// SessionMessage is the first message to who attaches.
+type SessionMessage struct {
+	Session SessionName `json:"session"`
+}
+
+// SessionName is what a session is called by.
+type SessionName struct {
+	ID   string   `json:"id"`
+	Name *string  `json:"name"`
+	Argv []string `json:"argv"`
+}
+
+// SessionOpened answers session_open without attach.
+type SessionOpened struct {
+	Session string `json:"session"`
+}
+
+// SessionLeft answers who was attached and is not any more, while the session goes on.
+type SessionLeft struct {
+	State string `json:"state"`
+}
+
+// SessionEnded answers who was attached at the end.
+type SessionEnded struct {
+	State string `json:"state"`
+	Exited
+}
+
+// Session is one line of the list.
+type Session struct {
+	SessionName
+	Pid           int     `json:"pid"`
+	State         string  `json:"state"`
+	ExitCode      *int    `json:"exit_code"`
+	Signal        *string `json:"signal"`
+	Attached      bool    `json:"attached"`
+	CreatedUnixMs int64   `json:"created_unix_ms"`
+}
+
+// Sessions answers sessions.
+type Sessions struct {
+	Sessions []Session `json:"sessions"`
+}
+
+// The states of a session, as a list and an end tell them.
+const (
+	StateRunning   = "running"
+	StateEnded     = "ended"
+	StateDetached  = "detached"
+	StateTakenOver = "taken_over"
+)

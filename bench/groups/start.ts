@@ -1,0 +1,23 @@
+/** What every command costs before it does anything: the command line's own start, beside the smallest program there is. */
+
+import { timeCommand } from "../command.ts"
+import type { Group } from "../group.ts"
+import { measureInTurns } from "../rounds.ts"
+
+export const start: Group = {
+  name: "start",
+  summary: "start of the command line",
+  async measure({ bhatti, rounds }) {
+    const samples = await measureInTurns(
+      [
+        async () => ({ version: (await bhatti.cli("version")).ms }),
+        async () => ({ empty: (await timeCommand(["/bin/true"], { env: {}, cwd: "/" })).ms }),
+      ],
+      rounds,
+    )
+    return [
+      { what: "bhatti version", unit: "ms", samples: samples["version"] ?? [], promise: { p50Max: 25 } },
+      { what: "/bin/true on the host (floor of every command)", unit: "ms", samples: samples["empty"] ?? [] },
+    ]
+  },
+}

@@ -1,0 +1,122 @@
+/**
+ * `bun run bench`: what bhatti costs in time, memory and disk, next to podman with the same files, on this host. It
+ * uses an installation of its own and leaves nothing behind but podman's imported image in the cache.
+ */
+
+import { resolve } from "node:path"
+import { readImage } from "../src/image/artifacts.ts"
+import { Bhatti } from "./bhatti.ts"
+import type { Bench } from "./group.ts"
+import { groups } from "./groups/list.ts"
+import { hostFacts } from "./host.ts"
+import { type BenchOptions, parseOptions, usage } from "./options.ts"
+import { isHybridControlGroups, Podman, rerunWithoutUnifiedControlGroups } from "./podman.ts"
+import { markdownTable, number, toJson } from "./report.ts"
+import { type Row, verdicts } from "./row.ts"
+
+const insideMarker = "BHATTI_BENCH_INSIDE"
+const cacheDir = process.env["BHATTI_TEST_CACHE"] ?? "/var/cache/bhatti"
+
+/** Shown when a measurement fails. */
+const daemonLogLines = 20
+
+async function main(): Promise<number> {
+  let options: BenchOptions | "help"
+  try {
+    options = parseOptions(
+      process.argv.slice(2),
+      groups.map(({ name }) => name),
+    )
+  } catch (error) {
+    console.error(`error: ${error instanceof Error ? error.message : String(error)}\n\n${usage}`)
+    return 2
+  }
+  if (options === "help") {
+    console.log(usage)
+    return 0
+  }
+  const isInside = process.env[insideMarker] !== undefined
+  const needsNamespace =
+    options.withPodman &&
+    !isInside &&
+    process.getuid?.() === 0 &&
+    Bun.which("podman") !== null &&
+    (await isHybridControlGroups())
+  if (needsNamespace) return rerunWithoutUnifiedControlGroups(insideMarker)
+  return await measure(options)
+}
+
+async function measure(options: BenchOptions): Promise<number> {
+  const host = hostFacts()
+  progress("preparing an installation")
+  await using bhatti = await Bhatti.start({
+    binary: options.binary === undefined ? undefined : resolve(options.binary),
+  })
+  const image = await readImage(bhatti.installation.dataDir, "minimal")
+  await using peer = options.withPodman
+    ? await preparePodman(image)
+    : { podman: undefined, note: "left out", async [Symbol.asyncDispose]() {} }
+  const { reply: daemon } = await bhatti.api("GET", "/version")
+  const { version, accelerator, accelerator_reason } = daemon as Record<string, string>
+  const { rounds, warmUps, budgetMs } = options
+  const header = {
+    bhatti: `${version}, ${accelerator} (${accelerator_reason})`,
+    cpu: host.cpu,
+    memory: host.memory,
+    system: host.system,
+    qemu: host.qemu,
+    podman: peer.note,
+    "load before": number(host.load),
+    method: `${rounds} rounds after ${warmUps} to warm up, in turns, at most ${budgetMs / 1000} s per group; page cache warm`,
+  }
+  for (const [name, value] of Object.entries(header)) console.log(`${name}: ${value}`)
+
+  const bench: Bench = { bhatti, podman: peer.podman, rounds: { rounds, warmUps, budgetMs } }
+  const results: { group: string; rows: Row[] }[] = []
+  for (const group of groups) {
+    if (options.only.length > 0 && !options.only.includes(group.name)) continue
+    progress(`measuring ${group.name}: ${group.summary}`)
+    try {
+      results.push({ group: group.name, rows: await group.measure(bench) })
+    } catch (error) {
+      console.error(bhatti.installation.daemonLog().split("\n").slice(-daemonLogLines).join("\n"))
+      throw error
+    }
+  }
+
+  const rows = results.flatMap((result) => result.rows)
+  console.log(`\n${markdownTable(rows)}`)
+  const leftovers = [...(await bhatti.leftovers()), ...((await peer.podman?.leftovers()) ?? [])]
+  if (leftovers.length > 0) console.log(`\nleft behind: ${leftovers.join(", ")}`)
+  if (options.jsonPath !== undefined) {
+    const tables = results.map((result) => ({ group: result.group, rows: result.rows.map(toJson) }))
+    await Bun.write(options.jsonPath, `${JSON.stringify({ header, results: tables, leftovers }, null, 2)}\n`)
+  }
+  const missed = rows.filter((row) => verdicts(row).ratio === "missed")
+  return leftovers.length > 0 || (options.check && missed.length > 0) ? 1 : 0
+}
+
+async function preparePodman(image: {
+  name: string
+  hash: string
+  file: string
+}): Promise<AsyncDisposable & { podman: Podman | undefined; note: string }> {
+  const prepared = await Podman.prepare({ cacheDir, image, report: progress })
+  if (prepared instanceof Podman) {
+    const isInside = process.env[insideMarker] !== undefined
+    const note = `${prepared.description}${isInside ? ", in a mount namespace without the unified control groups" : ""}`
+    return { podman: prepared, note, [Symbol.asyncDispose]: () => prepared[Symbol.asyncDispose]() }
+  }
+  return {
+    podman: undefined,
+    note: `no comparison: ${prepared.unusable}`,
+    async [Symbol.asyncDispose]() {},
+  }
+}
+
+/** Results go to standard output, this does not. */
+function progress(line: string): void {
+  console.error(`${line} ...`)
+}
+
+process.exitCode = await main()

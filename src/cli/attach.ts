@@ -1,0 +1,118 @@
+/**
+ * Our terminal on a session in a sandbox. However this ends, the terminal is ours again when it returns, and only the
+ * shell's own exit ends the session.
+ *
+ *   Ctrl+\                            ──► detached
+ *   SIGTERM, SIGHUP, SIGINT, SIGQUIT  ──► detached, with an exit code
+ *   another client attaches           ──► taken over
+ *   no daemon, no connection          ──► lost
+ */
+
+import type { ShellEnd, ShellSession, ShellStream } from "../client/shell-stream.ts"
+import { AppError } from "../contract/errors.ts"
+import type { Output } from "./output.ts"
+import { copyOutput } from "./streaming.ts"
+import type { Terminal } from "./terminal.ts"
+
+export type Left =
+  | ShellEnd
+  | { kind: "detached"; exitCode: number }
+  /** Also: it could not be had at all, and then there is no session. */
+  | { kind: "lost"; error: AppError }
+
+export type Attached = { left: Left; session: ShellSession | undefined }
+
+export type Attachment = {
+  terminal: Terminal
+  open: (size: { rows: number; cols: number; term: string }) => ShellStream
+  out: Output
+}
+
+/** How long what was typed last has to leave. */
+const closeMs = 500
+
+const signals: Record<string, number> = { SIGHUP: 129, SIGINT: 130, SIGQUIT: 131, SIGTERM: 143 }
+
+export async function attach({ terminal, open, out }: Attachment): Promise<Attached> {
+  const size = terminal.size
+  const stream = open({ ...size, term: terminal.name })
+  let session: ShellSession | undefined
+  stream.session.then(
+    (found) => {
+      session = found
+      // Until there was a session nobody could be told.
+      const { rows, cols } = terminal.size
+      if (rows !== size.rows || cols !== size.cols) stream.resize({ rows, cols })
+    },
+    () => undefined,
+  )
+  terminal.onResize((changed) => stream.resize(changed))
+  using leaving = new Leaving()
+  const left = await Promise.race([
+    showUntilEnd(stream, { out, onOutput: terminal.watch }),
+    typeUntilDetach(stream),
+    leaving.signalled,
+  ])
+  stream.close()
+  await stream.closed({ timeoutMs: closeMs })
+  return { left, session }
+}
+
+async function showUntilEnd(
+  stream: ShellStream,
+  options: { out: Output; onOutput: (bytes: Uint8Array) => void },
+): Promise<Left> {
+  try {
+    await copyOutput(stream, options)
+    return await stream.end
+  } catch (error) {
+    if (error instanceof AppError) return { kind: "lost", error }
+    throw error
+  }
+}
+
+async function typeUntilDetach(stream: ShellStream): Promise<Left> {
+  try {
+    for await (const bytes of Bun.stdin.stream()) {
+      const end = detachAt(bytes)
+      if (end === undefined) {
+        stream.type(bytes)
+        continue
+      }
+      if (end > 0) stream.type(bytes.subarray(0, end))
+      return { kind: "detached", exitCode: 0 }
+    }
+  } catch (cause) {
+    return { kind: "lost", error: new AppError("invalid", "cannot read the terminal", { cause }) }
+  }
+  return { kind: "detached", exitCode: signals.SIGHUP ?? 1 }
+}
+
+/** Ctrl+\ as terminals send it: plain, and in the two protocols that programs may have switched on. */
+const detachKeys = ["\x1c", "\x1b[92;5u", "\x1b[27;5;92~"].map((keys) => Buffer.from(keys))
+
+function detachAt(bytes: Uint8Array<ArrayBuffer>): number | undefined {
+  const typed = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length)
+  const found = detachKeys.map((keys) => typed.indexOf(keys)).filter((at) => at >= 0)
+  return found.length === 0 ? undefined : Math.min(...found)
+}
+
+/** Signals that end this process in good order instead of at once. */
+class Leaving {
+  readonly signalled: Promise<Left>
+  readonly #listeners: [signal: string, listener: () => void][] = []
+
+  constructor() {
+    const { promise, resolve } = Promise.withResolvers<Left>()
+    this.signalled = promise
+    for (const [signal, exitCode] of Object.entries(signals)) {
+      const listener = () => resolve({ kind: "detached", exitCode })
+      this.#listeners.push([signal, listener])
+      process.on(signal, listener)
+    }
+  }
+
+  [Symbol.dispose](): void {
+    for (const [signal, listener] of this.#listeners) process.off(signal, listener)
+  }
+}

@@ -1,0 +1,53 @@
+/** `bhatti publish`. */
+
+import { command } from "../command.ts"
+import { ageText } from "../words.ts"
+
+export const publish = command({
+  args: ["sandbox"],
+  description: `The URL is printed; whoever knows it can use the port, without a key. Without --alias the URL has random characters, so that it
+cannot be guessed. Requests wake the sandbox.`,
+  options: {
+    port: { type: "integer", short: "p", value: "PORT", min: 1, max: 65_535, summary: "Port to publish" },
+    alias: {
+      type: "text",
+      short: "a",
+      value: "ALIAS",
+      summary: "First part of the URL's host name: lower-case letters, digits, inner hyphens",
+      fallback: "generated",
+    },
+    list: { type: "flag", short: "l", summary: "List what is published instead" },
+  },
+  refuse: ({ options }) => {
+    if (options.list)
+      return options.port === undefined && options.alias === undefined
+        ? undefined
+        : "--list takes no --port or --alias"
+    return options.port === undefined ? "--port is missing" : undefined
+  },
+  examples: [
+    "bhatti publish dev -p 3000",
+    "bhatti publish dev -p 3000 -a my-app",
+    "bhatti publish dev --list",
+  ],
+  async run({ client, args, options, isJson, out }) {
+    const params = { id: args.sandbox }
+    if (options.port === undefined) {
+      const published = await client.listPublished({ params })
+      if (isJson) return await out.json(published)
+      if (published.length === 0) return await out.talk(`no port of ${args.sandbox} is published`)
+      const nowMs = Date.now()
+      return await out.table(
+        ["PORT", "URL", "SINCE"],
+        published.map(({ port, url, created_at }) => [String(port), url, ageText(created_at, nowMs)]),
+      )
+    }
+    const { port, alias } = options
+    const published = await client.publishPort({
+      params,
+      body: { port, ...(alias === undefined ? {} : { alias }) },
+    })
+    if (isJson) return await out.json(published)
+    await out.result(published.url)
+  },
+})

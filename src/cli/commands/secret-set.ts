@@ -1,0 +1,40 @@
+/** `bhatti secret set`. */
+
+import { AppError } from "../../contract/errors.ts"
+import { command } from "../command.ts"
+import { isTerminal } from "../output.ts"
+
+export const secretSet = command({
+  args: ["name"],
+  optionalArgs: ["value"],
+  description: `Without VALUE it is read from standard input, of which one final line break is dropped, or asked for at a terminal without
+showing it. A VALUE in the command line ends up in the shell's history. Sandboxes that have the old value keep it.`,
+  examples: [
+    "bhatti secret set API_KEY",
+    "bhatti secret set API_KEY < key.txt",
+    "bhatti secret set API_KEY sk-abc123def",
+  ],
+  async run({ client, args, isJson, out }) {
+    const value = args.value ?? ((await isTerminal(0)) ? await ask(args.name) : await readInput())
+    const secret = await client.setSecret({ body: { name: args.name, value } })
+    if (isJson) return await out.json(secret)
+    await out.result(`secret/${secret.name} set`)
+  },
+})
+
+async function readInput(): Promise<string> {
+  try {
+    const text = new TextDecoder("utf-8", { fatal: true }).decode(await Bun.stdin.bytes())
+    return text.replace(/\r?\n$/, "")
+  } catch (cause) {
+    throw new AppError("invalid", "standard input is not UTF-8 text", { cause })
+  }
+}
+
+async function ask(name: string): Promise<string> {
+  const { askHidden } = await import("../questions.ts")
+  const value = await askHidden(`Value of ${name}`)
+  if (value !== (await askHidden("The same again")))
+    throw new AppError("invalid", "the two are not the same; nothing was set")
+  return value
+}

@@ -1,0 +1,100 @@
+/** `bhatti shell`: an interactive terminal in a session that outlives it. */
+
+import type { Client } from "../../client/client.ts"
+import { AppError } from "../../contract/errors.ts"
+import type { Attached } from "../attach.ts"
+import { command, type DaemonContext } from "../command.ts"
+import { exitSandboxSide } from "../exit-codes.ts"
+import { isTerminal, type Output } from "../output.ts"
+
+export const shell = command({
+  optionalArgs: ["sandbox", "session"],
+  description: `Attaches to SESSION, an id or name that bhatti ps shows; without it to the newest session that nobody is attached to, else to a
+new one. Without SANDBOX to the only one there is. The session of the init script is called init.
+
+Ctrl+\\ detaches: the shell keeps running, and what it shows is kept; attaching again goes on with both. A lost connection
+detaches too. One client sees a session at a time; attaching takes it over.
+
+Exit code: the shell's own; 0 after Ctrl+\\; 125 when bhatti failed, the connection was lost or the session was taken over.`,
+  options: {
+    new: { type: "flag", summary: "Start another session even if one is detached" },
+  },
+  refuse: ({ args, options }) =>
+    options.new && args.session !== undefined ? "--new starts another session; leave SESSION out" : undefined,
+  examples: ["bhatti shell dev", "bhatti sh dev init", "bhatti shell dev --new"],
+  async run({ client, args, options, out, report }) {
+    try {
+      if (!((await isTerminal(0)) && (await isTerminal(1)))) throw notAtTerminal(args.sandbox)
+      const sandbox = args.sandbox ?? (await onlySandbox(client))
+      const attached = await attachTo(client, { sandbox, session: args.session, isNew: options.new }, out)
+      return await tellHowItEnded(attached, { sandbox, out, report })
+    } catch (error) {
+      if (!(error instanceof AppError)) throw error
+      await report(error)
+      return exitSandboxSide
+    }
+  },
+})
+
+async function attachTo(
+  client: Client,
+  wanted: { sandbox: string; session: string | undefined; isNew: boolean },
+  out: Output,
+): Promise<Attached> {
+  const [{ attach }, { Terminal }] = await Promise.all([import("../attach.ts"), import("../terminal.ts")])
+  using terminal = await Terminal.open()
+  return await attach({
+    terminal,
+    out,
+    open: (size) =>
+      client.shellStream(wanted.sandbox, {
+        ...size,
+        ...(wanted.session === undefined ? {} : { session: wanted.session }),
+        ...(wanted.isNew ? { new: "true" } : {}),
+      }),
+  })
+}
+
+async function tellHowItEnded(
+  { left, session }: Attached,
+  context: { sandbox: string; out: Output; report: DaemonContext["report"] },
+): Promise<number> {
+  const { sandbox, out, report } = context
+  const again = session && `bhatti shell ${sandbox} ${session.name ?? session.session_id}`
+  switch (left.kind) {
+    case "exited":
+      return left.exitCode
+    case "detached":
+      await out.talk(again === undefined ? "\ndetached" : `\ndetached; it keeps running. Come back: ${again}`)
+      return left.exitCode
+    case "taken_over":
+      await out.talk(`\nanother client has taken this session over. Take it back: ${again}`)
+      return exitSandboxSide
+    case "lost":
+      if (again === undefined) await report(left.error)
+      else {
+        await out.talk("")
+        await report(
+          new AppError(left.error.code, `${left.error.message}; the session keeps running`, { hint: again }),
+        )
+      }
+      return exitSandboxSide
+  }
+}
+
+async function onlySandbox(client: Client): Promise<string> {
+  const sandboxes = await client.listSandboxes()
+  const [only] = sandboxes
+  if (only === undefined)
+    throw new AppError("not_found", "there is no sandbox", { hint: "bhatti create --name dev" })
+  if (sandboxes.length === 1) return only.name
+  throw new AppError("invalid", `there are ${sandboxes.length} sandboxes; say which one`, {
+    hint: `bhatti shell ${only.name}`,
+  })
+}
+
+function notAtTerminal(sandbox = "SANDBOX"): AppError {
+  return new AppError("invalid", "shell needs a terminal for input and output", {
+    hint: `bhatti exec ${sandbox} -- COMMAND`,
+  })
+}

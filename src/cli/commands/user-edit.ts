@@ -1,0 +1,26 @@
+/** `bhatti user edit`. */
+
+import { hostCommand } from "../command.ts"
+import { givenLimits, userLimitOptions } from "../user-limits.ts"
+import { dataDirOption, withUserStore } from "../user-store.ts"
+import { sizeText } from "../words.ts"
+
+export const userEdit = hostCommand({
+  args: ["name"],
+  description: "Changes only the limits that are given. Sandboxes that exist stay as they are.",
+  options: { ...userLimitOptions, ...dataDirOption },
+  refuse: ({ options }) =>
+    Object.keys(givenLimits(options)).length === 0
+      ? "nothing to change: give --max-sandboxes, --max-cpus or --max-memory"
+      : undefined,
+  examples: ["sudo bhatti user edit alice --max-sandboxes 10", "sudo bhatti user edit alice --max-memory 8G"],
+  async run({ args, options, operator, isJson, out }) {
+    const user = await withUserStore(operator, options, (users) =>
+      users.edit(args.name, givenLimits(options)),
+    )
+    if (isJson) return await out.json(user)
+    await out.result(
+      `user/${user.name} may have ${user.max_sandboxes} sandboxes, each with up to ${user.max_cpus} cpus and ${sizeText(user.max_memory_mb)}`,
+    )
+  },
+})

@@ -1,0 +1,112 @@
+/**
+ * Local files read as streams, and written so that nobody meets half a file: beside their place first, then renamed.
+ */
+
+import { randomBytes } from "node:crypto"
+import { constants } from "node:fs"
+import { type FileHandle, open, rename, stat, unlink } from "node:fs/promises"
+import { basename, dirname, join } from "node:path"
+import { AppError } from "../../contract/errors.ts"
+import { errorCodeOf } from "../../lib/error-code.ts"
+
+const pieceBytes = 128 * 1024
+
+export type LocalFile = { handle: FileHandle; bytesCount: number; mode: string }
+
+/** Permissions as the daemon takes them, without set-user-id and the like. */
+export function modeText(mode: number): string {
+  return `0${(mode & 0o777).toString(8).padStart(3, "0")}`
+}
+
+export async function openLocal(path: string, options: { isLinkFollowed: boolean }): Promise<LocalFile> {
+  const flags =
+    constants.O_RDONLY | constants.O_NONBLOCK | (options.isLinkFollowed ? 0 : constants.O_NOFOLLOW)
+  const handle = await localStep(path, () => open(path, flags))
+  const found = await handle.stat()
+  if (found.isFile()) return { handle, bytesCount: found.size, mode: modeText(found.mode) }
+  await handle.close()
+  throw new AppError("invalid", `${path} is not a file`)
+}
+
+/** Exactly the bytes that were counted: a file that grows is cut, one that shrinks is an error. */
+export async function* piecesOf(
+  { handle, bytesCount }: LocalFile,
+  path: string,
+): AsyncGenerator<Uint8Array<ArrayBuffer>> {
+  for (let left = bytesCount; left > 0; ) {
+    const piece = new Uint8Array(Math.min(pieceBytes, left))
+    const { bytesRead } = await localStep(path, () => handle.read(piece, 0, piece.length))
+    if (bytesRead === 0) throw new AppError("conflict", `${path} has become shorter while it was copied`)
+    left -= bytesRead
+    yield piece.subarray(0, bytesRead)
+  }
+}
+
+/** Writes a file as a whole; when it cannot be finished the old one, or none, is what remains. */
+export async function placeFile(
+  path: string,
+  content: AsyncIterable<Uint8Array>,
+  options: { mode: number },
+): Promise<void> {
+  const beside = besideName(path)
+  await using undo = new AsyncDisposableStack()
+  const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW
+  const handle = await localStep(path, () => open(beside, flags, options.mode & 0o777))
+  undo.defer(() => unlink(beside))
+  let isClosed = false
+  undo.defer(async () => {
+    if (!isClosed) await handle.close()
+  })
+
+  for await (const piece of content) await writeAll(handle, piece, path)
+  isClosed = true
+  await localStep(path, () => handle.close())
+  await localStep(path, () => rename(beside, path))
+  undo.move()
+}
+
+/** A name in the same directory that nobody else has. */
+export function besideName(path: string): string {
+  return join(dirname(path), `.${basename(path).slice(0, 100)}.${randomBytes(8).toString("hex")}.part`)
+}
+
+async function writeAll(handle: FileHandle, piece: Uint8Array, path: string): Promise<void> {
+  for (let start = 0; start < piece.length; ) {
+    const { bytesWritten } = await localStep(path, () => handle.write(piece, start))
+    start += bytesWritten
+  }
+}
+
+export async function statIfAny(path: string) {
+  try {
+    return await stat(path)
+  } catch (error) {
+    if (errorCodeOf(error) === "ENOENT") return undefined
+    throw localFailure(path, error)
+  }
+}
+
+/** One step on the local file system, its failure in words. */
+export async function localStep<Result>(path: string, step: () => Promise<Result>): Promise<Result> {
+  try {
+    return await step()
+  } catch (error) {
+    throw localFailure(path, error)
+  }
+}
+
+const failures: Record<string, string> = {
+  ENOENT: "there is no such file or directory",
+  EACCES: "permission denied",
+  EPERM: "permission denied",
+  ENOSPC: "the disk is full",
+  EISDIR: "a directory of that name is there",
+  ENOTDIR: "a part of the path is no directory",
+  ELOOP: "it is a link",
+  EROFS: "the file system is read-only",
+}
+
+function localFailure(path: string, cause: unknown): AppError {
+  const code = errorCodeOf(cause)
+  return new AppError("invalid", `${path}: ${failures[code ?? ""] ?? code ?? "it cannot be used"}`, { cause })
+}

@@ -1,0 +1,80 @@
+/** A local directory or file as a tar stream. Links are packed as links; sockets, pipes and devices are left out. */
+
+import { lstat, readdir, readlink } from "node:fs/promises"
+import { join } from "node:path"
+import { type Header, pack as newPack, type Pack } from "tar-stream"
+import { localStep, openLocal, piecesOf } from "./local-file.ts"
+
+export type Packed = {
+  stream: AsyncIterable<Uint8Array>
+  /** Names that were left out, so far. */
+  skipped: string[]
+}
+
+/** Packs `path` under `name`; under no name, what is in the directory. */
+export function packTree(path: string, name: string): Packed {
+  const pack = newPack()
+  const skipped: string[] = []
+  addTree(pack, { path, name, skipped }).then(
+    () => pack.finalize(),
+    (error: unknown) => pack.destroy(error instanceof Error ? error : new Error(String(error))),
+  )
+  return { stream: pack as AsyncIterable<Uint8Array>, skipped }
+}
+
+type Node = { path: string; name: string; skipped: string[] }
+
+async function addTree(pack: Pack, node: Node): Promise<void> {
+  const { path, name, skipped } = node
+  const found = await localStep(path, () => lstat(path))
+  const common = { name, mode: found.mode & 0o777, mtime: found.mtime }
+  if (found.isDirectory()) {
+    if (name !== "") await addEntry(pack, { ...common, type: "directory" })
+    const children = await localStep(path, () => readdir(path))
+    for (const child of children.sort())
+      await addTree(pack, {
+        path: join(path, child),
+        name: name === "" ? child : `${name}/${child}`,
+        skipped,
+      })
+  } else if (found.isSymbolicLink()) {
+    const linkname = await localStep(path, () => readlink(path))
+    await addEntry(pack, { ...common, type: "symlink", linkname })
+  } else if (found.isFile()) await addFile(pack, common, path)
+  else skipped.push(path)
+}
+
+async function addFile(
+  pack: Pack,
+  header: Pick<Header, "name" | "mode" | "mtime">,
+  path: string,
+): Promise<void> {
+  const file = await openLocal(path, { isLinkFollowed: false })
+  try {
+    const done = Promise.withResolvers<void>()
+    const entry = pack.entry({ ...header, type: "file", size: file.bytesCount }, (error) =>
+      error ? done.reject(error) : done.resolve(),
+    )
+    // The archive may be given up while a piece is read.
+    done.promise.catch(() => undefined)
+    for await (const piece of piecesOf(file, path)) {
+      if (entry.write(piece)) continue
+      const drained = Promise.withResolvers<void>()
+      entry.once("drain", drained.resolve)
+      await Promise.race([drained.promise, done.promise])
+    }
+    entry.end()
+    await done.promise
+  } finally {
+    await file.handle.close()
+  }
+}
+
+function addEntry(
+  pack: Pack,
+  header: Pick<Header, "name" | "mode" | "mtime" | "type"> & { linkname?: string },
+): Promise<void> {
+  const { promise, resolve, reject } = Promise.withResolvers<void>()
+  pack.entry(header, (error) => (error ? reject(error) : resolve()))
+  return promise
+}

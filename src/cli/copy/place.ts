@@ -1,0 +1,83 @@
+/** Where `bhatti cp` copies from and to: `SANDBOX:PATH`, a local path, or `-` for a standard stream. */
+
+import { posix } from "node:path"
+import type { Client } from "../../client/client.ts"
+import { AppError } from "../../contract/errors.ts"
+import type { FileEntry } from "../../contract/file.ts"
+
+export type GuestPlace = { kind: "guest"; sandbox: string; path: string }
+export type LocalPlace = { kind: "local"; path: string }
+export type Place = GuestPlace | LocalPlace | { kind: "standard" }
+
+/** Relative paths of a sandbox begin here. */
+const guestHome = "/workspace"
+
+/** A local name with a colon in it is written `./a:b`. */
+export function placeOf(text: string): Place {
+  if (text === "-") return { kind: "standard" }
+  const guest = /^([a-zA-Z0-9][a-zA-Z0-9._-]{0,62}):(.*)$/s.exec(text)
+  if (guest === null) return { kind: "local", path: text }
+  const [, sandbox = "", path = ""] = guest
+  return { kind: "guest", sandbox, path: path === "" ? "." : path }
+}
+
+export type Copy =
+  | { kind: "upload"; sources: (LocalPlace | { kind: "standard" })[]; target: GuestPlace }
+  | { kind: "download"; sources: GuestPlace[]; target: LocalPlace | { kind: "standard" } }
+
+export function copyOf(words: readonly string[]): Copy | { refusal: string } {
+  const places = words.map(placeOf)
+  const target = places.pop()
+  if (target === undefined || places.length === 0) return { refusal: "TARGET is missing" }
+  if (target.kind === "guest") {
+    const sources = places.filter((place) => place.kind !== "guest")
+    if (sources.length < places.length)
+      return { refusal: "one side is here: copying from sandbox to sandbox takes two steps" }
+    return { kind: "upload", sources, target }
+  }
+  const sources = places.filter((place) => place.kind === "guest")
+  if (sources.length < places.length)
+    return { refusal: "one side is in a sandbox, written SANDBOX:PATH; the other is here" }
+  return { kind: "download", sources, target }
+}
+
+/** `dir/.` and the like mean what is in the directory, not the directory. */
+export function meansContents(path: string): boolean {
+  return /(^|\/)\.\.?\/*$/.test(path)
+}
+
+export function guestPath(path: string): string {
+  return posix.resolve(guestHome, path)
+}
+
+export function placeText(place: GuestPlace): string {
+  return `${place.sandbox}:${place.path}`
+}
+
+const linksMax = 16
+
+/** The file a path of the sandbox leads to, links followed; nothing if there is none. */
+export async function findInGuest(
+  client: Client,
+  place: GuestPlace,
+): Promise<{ path: string; entry: FileEntry } | undefined> {
+  let path = guestPath(place.path)
+  for (let links = 0; links < linksMax; links++) {
+    const entry = await statIfAny(client, place.sandbox, path)
+    if (entry === undefined) return undefined
+    if (entry.type !== "symlink" || entry.target === null) return { path, entry }
+    path = posix.resolve(posix.dirname(path), entry.target)
+  }
+  throw new AppError("invalid", `${placeText(place)} leads through too many links`)
+}
+
+async function statIfAny(client: Client, sandbox: string, path: string): Promise<FileEntry | undefined> {
+  try {
+    return await client.statFile(sandbox, path)
+  } catch (error) {
+    if (!(error instanceof AppError) || error.code !== "not_found") throw error
+    // The sandbox itself may be what is missing.
+    await client.getSandbox({ params: { id: sandbox } })
+    return undefined
+  }
+}

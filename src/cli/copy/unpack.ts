@@ -1,0 +1,179 @@
+/**
+ * Unpacks a tar stream that a sandbox made, which is to say one that nobody vouches for. Nothing is written outside the
+ * root: names may not climb, every parent must be a real directory, a link is made only if it leads to a place inside.
+ * Devices, pipes, owners and set-user-id bits are left behind.
+ */
+
+import { link, lstat, mkdir, rename, symlink, unlink } from "node:fs/promises"
+import { dirname, join, posix } from "node:path"
+import { type Header, extract as newExtract } from "tar-stream"
+import { AppError } from "../../contract/errors.ts"
+import { errorCodeOf } from "../../lib/error-code.ts"
+import { printable } from "../words.ts"
+import { besideName, localStep, placeFile } from "./local-file.ts"
+
+export type Unpacked = {
+  entries: number
+  bytes: number
+  /** Names that were left out, each with why. */
+  skipped: string[]
+}
+
+/** The first part of every name, the directory that was asked for, becomes `root`. */
+export async function unpackTree(archive: AsyncIterable<Uint8Array>, root: string): Promise<Unpacked> {
+  const extract = newExtract()
+  const fed = feed(archive, extract)
+  // It is awaited below, unless an entry fails first.
+  fed.catch(() => undefined)
+  const tree = new Tree(root)
+  for await (const entry of extract) {
+    const { header } = entry
+    const path = tree.insidePath(header.name)
+    switch (header.type) {
+      case "directory":
+        await tree.makeDirectory(path, header.mode)
+        break
+      case "file":
+      case "contiguous-file":
+        await tree.writeFile(path, header, entry as AsyncIterable<Uint8Array>)
+        break
+      case "symlink":
+        await tree.makeLink(path, header.linkname)
+        break
+      case "link":
+        await tree.makeHardLink(path, tree.insidePath(header.linkname))
+        break
+      default:
+        tree.skip(path, "it is no file, directory or link")
+    }
+    entry.resume()
+  }
+  await fed
+  return tree.result
+}
+
+type Extract = ReturnType<typeof newExtract>
+
+async function feed(archive: AsyncIterable<Uint8Array>, extract: Extract): Promise<void> {
+  try {
+    for await (const chunk of archive) {
+      if (extract.destroyed) return
+      if (extract.write(chunk)) continue
+      const { promise, resolve } = Promise.withResolvers<void>()
+      extract.once("drain", resolve)
+      extract.once("close", resolve)
+      await promise
+    }
+    extract.end()
+  } catch (error) {
+    extract.destroy(error instanceof Error ? error : new Error(String(error)))
+    throw error
+  }
+}
+
+class Tree {
+  readonly result: Unpacked = { entries: 0, bytes: 0, skipped: [] }
+  readonly #root: string
+  /** The directory whose real being was seen last; entries of one directory come together. */
+  #knownDirectory: string | undefined
+
+  constructor(root: string) {
+    this.#root = root
+  }
+
+  /** Where an entry goes below the root, `""` for the root itself. */
+  insidePath(name: string): string {
+    const [, ...parts] = name.replace(/^\.\//, "").replace(/\/+$/, "").split("/")
+    if (name.startsWith("/") || parts.some((part) => part === "" || part === "." || part === ".."))
+      throw new AppError(
+        "invalid",
+        `the sandbox sent a name that is not below its directory: ${printable(name)}`,
+      )
+    return parts.join("/")
+  }
+
+  async makeDirectory(path: string, mode: number): Promise<void> {
+    await this.#checkParent(path)
+    const place = join(this.#root, path)
+    this.result.entries++
+    try {
+      await mkdir(place, (mode & 0o777) | 0o700)
+    } catch (error) {
+      if (errorCodeOf(error) !== "EEXIST") throw await localStep(place, () => Promise.reject(error))
+      // The root is the caller's to choose, and may be a link.
+      if (path !== "" && !(await lstat(place)).isDirectory())
+        throw new AppError("conflict", `${place} is there already and is no directory`)
+    }
+  }
+
+  async writeFile(path: string, header: Header, content: AsyncIterable<Uint8Array>): Promise<void> {
+    await this.#checkParent(path)
+    await placeFile(join(this.#root, path), content, { mode: header.mode })
+    this.result.entries++
+    this.result.bytes += header.size
+  }
+
+  async makeLink(path: string, target: string): Promise<void> {
+    if (!leadsInside(path, target))
+      return this.skip(path, `its target ${printable(target)} is not surely inside`)
+    await this.#checkParent(path)
+    await this.#replace(path, (beside) => symlink(target, beside))
+  }
+
+  async makeHardLink(path: string, first: string): Promise<void> {
+    await this.#checkParent(first)
+    await this.#checkParent(path)
+    const existing = join(this.#root, first)
+    const found = await localStep(existing, () => lstat(existing))
+    if (!found.isFile()) return this.skip(path, "it is another name of something that is no file")
+    await this.#replace(path, (beside) => link(existing, beside))
+  }
+
+  skip(path: string, why: string): void {
+    this.result.skipped.push(`${printable(path)}: ${why}`)
+  }
+
+  async #replace(path: string, make: (beside: string) => Promise<void>): Promise<void> {
+    const place = join(this.#root, path)
+    const beside = besideName(place)
+    await localStep(place, () => make(beside))
+    try {
+      await localStep(place, () => rename(beside, place))
+    } catch (error) {
+      await unlink(beside)
+      throw error
+    }
+    this.result.entries++
+  }
+
+  /** No directory on the way may be a link: it could lead anywhere, and an earlier entry may have made it. */
+  async #checkParent(path: string): Promise<void> {
+    const parent = dirname(path)
+    if (parent === this.#knownDirectory || path === "" || parent === ".") return
+    let way = this.#root
+    for (const part of parent.split("/")) {
+      way = join(way, part)
+      const place = way
+      const found = await localStep(place, () => lstat(place))
+      if (!found.isDirectory())
+        throw new AppError("conflict", `${way} is there already and is no directory`, {
+          hint: "nothing is written through links; copy to an empty place",
+        })
+    }
+    this.#knownDirectory = parent
+  }
+}
+
+/**
+ * Climbing is allowed at the start only, where it can be counted: after a name, `..` would leave the directory that a
+ * link of that name leads to, wherever that is.
+ */
+function leadsInside(path: string, target: string): boolean {
+  if (target === "" || target.startsWith("/")) return false
+  const parts = target.split("/").filter((part) => part !== "" && part !== ".")
+  const climbs = parts.findIndex((part) => part !== "..")
+  const names = climbs < 0 ? [] : parts.slice(climbs)
+  if (names.includes("..")) return false
+  const reached = posix.normalize(posix.join(posix.dirname(path), target))
+  return reached !== ".." && !reached.startsWith("../")
+}

@@ -1,0 +1,89 @@
+/**
+ * The client's end of the shell socket (`contract/session.ts`): a terminal in the sandbox. Closing it, or losing it,
+ * leaves the session running.
+ */
+
+import type { z } from "zod"
+import type { Api } from "../contract/api.ts"
+import { AppError } from "../contract/errors.ts"
+import type { SignalName } from "../contract/exec.ts"
+import { limits } from "../contract/limits.ts"
+import type { ShellClientMessage, ShellServerMessage } from "../contract/session.ts"
+import { type Connection, type StreamOutput, StreamSocket } from "./stream-socket.ts"
+
+export type ShellStreamStart = z.input<Api["shellSocket"]["query"]>
+export type ShellSession = Omit<Extract<ShellServerMessage, { type: "session" }>, "type">
+export type ShellEnd =
+  | { kind: "exited"; exitCode: number; signal: string | null }
+  /** Another client has attached to the session. */
+  | { kind: "taken_over" }
+
+export const shellWindowBytes = limits.execStreamWindowBytes
+
+export class ShellStream {
+  /** The session, as soon as the daemon has found or started it. */
+  readonly session: Promise<ShellSession>
+  /** Rejects when the session could not be had or the connection was lost. */
+  readonly end: Promise<ShellEnd>
+  readonly #socket: StreamSocket<ShellClientMessage, ShellServerMessage, ShellEnd>
+
+  constructor(connection: Connection) {
+    const { promise, resolve, reject } = Promise.withResolvers<ShellSession>()
+    this.session = promise
+    promise.catch(() => undefined)
+    this.#socket = new StreamSocket({
+      ...connection,
+      window: shellWindowBytes,
+      readFrame: (bytes) => ({ channel: "stdout", bytes }),
+      onMessage: (message) => {
+        if (message.type === "session") resolve(message)
+        else this.#end(message)
+      },
+      lostMessage: "the connection to the daemon was lost",
+    })
+    this.end = this.#socket.end
+    this.end.then(
+      () => reject(new AppError("internal", "the session ended before it began")),
+      (error: unknown) => reject(error),
+    )
+  }
+
+  /** What the terminal shows, first what it has shown before. Ends when nothing more comes; `end` then says why. */
+  get output(): AsyncIterableIterator<StreamOutput> {
+    return this.#socket.output
+  }
+
+  type(keys: Uint8Array<ArrayBuffer>): void {
+    this.#socket.send(keys)
+  }
+
+  resize(size: { rows: number; cols: number }): void {
+    this.#socket.tell({ type: "resize", rows: size.rows, cols: size.cols })
+  }
+
+  signal(signal: SignalName): void {
+    this.#socket.tell({ type: "signal", signal })
+  }
+
+  /** Detaches. */
+  close(): void {
+    this.#socket.close()
+  }
+
+  /** After `close`: what was typed before has left, or the time is over. */
+  async closed({ timeoutMs }: { timeoutMs: number }): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>()
+    const timer = setTimeout(resolve, timeoutMs)
+    await Promise.race([this.#socket.closed, promise])
+    clearTimeout(timer)
+  }
+
+  #end(message: Exclude<ShellServerMessage, { type: "session" | "error" }>): void {
+    switch (message.type) {
+      case "exit":
+        return this.#socket.finish({ kind: "exited", exitCode: message.exit_code, signal: message.signal })
+      case "taken_over":
+        return this.#socket.finish({ kind: "taken_over" })
+    }
+  }
+}

@@ -1,0 +1,182 @@
+/**
+ * What the exec and the shell socket have in common: messages as JSON text, output as binary frames, one end. Output is
+ * acknowledged when the reader asks for more, so that at most `window` bytes of it are in memory.
+ */
+
+import { AppError, isErrorCode } from "../contract/errors.ts"
+
+export type StreamOutput = { channel: "stdout" | "stderr"; bytes: Uint8Array<ArrayBuffer> }
+
+/** Both sockets' server messages have this one; it is dealt with here. */
+type Failure = { type: "error"; code: string; message: string; hint: string | null }
+
+export type Connection = {
+  url: string
+  headers: Record<string, string>
+  /** A refused WebSocket does not show the daemon's answer. */
+  whyRefused: () => Promise<AppError>
+}
+
+type Plan<ServerMessage> = Connection & {
+  window: number
+  firstMessage?: unknown
+  /** What stands in a binary frame; nothing if it is to be ignored. */
+  readFrame: (frame: Uint8Array<ArrayBuffer>) => StreamOutput | undefined
+  onMessage: (message: Exclude<ServerMessage, Failure>) => void
+  /** Open, or ended: whoever waits to send looks again. */
+  onChange?: () => void
+  /** Of the error when the connection breaks off. */
+  lostMessage: string
+}
+
+export class StreamSocket<ClientMessage, ServerMessage extends { type: string }, End> {
+  /** Rejects when what the socket is for failed, or the connection was lost. */
+  readonly end: Promise<End>
+  /** Nothing is on its way any more. */
+  readonly closed: Promise<void>
+  isOpen = false
+  isEnded = false
+
+  readonly #plan: Plan<ServerMessage>
+  readonly #socket: WebSocket
+  readonly #resolveEnd: (end: End) => void
+  readonly #rejectEnd: (error: unknown) => void
+  /** From before the socket was open. */
+  #unsent: (string | Uint8Array<ArrayBuffer>)[] = []
+  #queue: StreamOutput[] = []
+  #queuedBytes = 0
+  /** Bytes handed to the reader and not yet acknowledged. */
+  #unacknowledged = 0
+  #wakeReader: () => void = () => {}
+
+  constructor(plan: Plan<ServerMessage>) {
+    const { promise, resolve, reject } = Promise.withResolvers<End>()
+    this.end = promise
+    this.#resolveEnd = resolve
+    this.#rejectEnd = reject
+    // A reader still inside its loop awaits `end` only afterwards; until then a rejection is not an unhandled one.
+    promise.catch(() => undefined)
+    this.#plan = plan
+    this.#socket = new WebSocket(plan.url, { headers: plan.headers, perMessageDeflate: false })
+    this.#socket.binaryType = "arraybuffer"
+    this.#socket.onopen = () => this.#opened()
+    this.#socket.onmessage = (event: MessageEvent<string | ArrayBuffer>) => this.#receive(event.data)
+    const closing = Promise.withResolvers<void>()
+    this.closed = closing.promise
+    this.#socket.onclose = () => {
+      closing.resolve()
+      void this.#lost()
+    }
+  }
+
+  /** Output in the order it came. Ends with the socket; `end` then says how. */
+  get output(): AsyncIterableIterator<StreamOutput> {
+    return this.#read()
+  }
+
+  tell(message: ClientMessage): void {
+    this.send(JSON.stringify(message))
+  }
+
+  /** What is sent before the socket is open goes out when it is. */
+  send(content: string | Uint8Array<ArrayBuffer>): void {
+    if (this.isEnded) return
+    if (this.isOpen) this.#socket.send(content)
+    else this.#unsent.push(content)
+  }
+
+  finish(end: End): void {
+    this.#resolveEnd(end)
+    this.#stop()
+  }
+
+  fail(error: AppError): void {
+    this.#rejectEnd(error)
+    this.#stop()
+  }
+
+  close(): void {
+    this.fail(new AppError("unavailable", "the stream was closed", { retryable: false }))
+    this.#socket.close()
+  }
+
+  async *#read(): AsyncGenerator<StreamOutput, void, undefined> {
+    for (;;) {
+      const next = this.#queue.shift()
+      if (next !== undefined) {
+        this.#queuedBytes -= next.bytes.length
+        yield next
+        this.#unacknowledged += next.bytes.length
+        if (this.#unacknowledged >= this.#plan.window / 4) this.#acknowledge()
+        continue
+      }
+      if (this.isEnded) return
+      this.#acknowledge()
+      const { promise, resolve } = Promise.withResolvers<void>()
+      this.#wakeReader = resolve
+      await promise
+    }
+  }
+
+  #acknowledge(): void {
+    if (this.#unacknowledged === 0) return
+    this.send(JSON.stringify({ type: "ack", bytes: this.#unacknowledged }))
+    this.#unacknowledged = 0
+  }
+
+  #opened(): void {
+    this.isOpen = true
+    if (this.#plan.firstMessage !== undefined) this.#socket.send(JSON.stringify(this.#plan.firstMessage))
+    for (const content of this.#unsent) this.#socket.send(content)
+    this.#unsent = []
+    this.#plan.onChange?.()
+  }
+
+  #receive(content: string | ArrayBuffer): void {
+    if (this.isEnded) return
+    if (typeof content === "string") return this.#receiveMessage(content)
+    const output = this.#plan.readFrame(new Uint8Array(content))
+    if (output === undefined) return
+    this.#queue.push(output)
+    this.#queuedBytes += output.bytes.length
+    if (this.#queuedBytes > 2 * this.#plan.window) this.#giveUp("the daemon sent more output than it may")
+    this.#wakeReader()
+  }
+
+  #receiveMessage(text: string): void {
+    let message: ServerMessage | Failure
+    try {
+      message = JSON.parse(text)
+    } catch (error) {
+      if (!(error instanceof SyntaxError)) throw error
+      return this.#giveUp("the daemon sent something that is no message", error)
+    }
+    if (!isFailure(message)) return this.#plan.onMessage(message as Exclude<ServerMessage, Failure>)
+    this.fail(
+      new AppError(isErrorCode(message.code) ? message.code : "internal", message.message, {
+        ...(message.hint === null ? {} : { hint: message.hint }),
+      }),
+    )
+  }
+
+  #giveUp(message: string, cause?: unknown): void {
+    this.fail(new AppError("internal", message, { cause, hint: "is it a bhatti daemon of this version?" }))
+    this.#socket.close()
+  }
+
+  async #lost(): Promise<void> {
+    if (this.isEnded) return
+    if (!this.isOpen) return this.fail(await this.#plan.whyRefused())
+    this.fail(new AppError("unavailable", this.#plan.lostMessage, { retryable: false }))
+  }
+
+  #stop(): void {
+    this.isEnded = true
+    this.#wakeReader()
+    this.#plan.onChange?.()
+  }
+}
+
+function isFailure(message: { type: string }): message is Failure {
+  return message.type === "error"
+}

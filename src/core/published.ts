@@ -1,0 +1,43 @@
+/**
+ * From an alias to a connection to the port behind it. No account is involved: whoever knows the alias may connect, and it
+ * leads to nothing but that port of that sandbox.
+ */
+
+import { AppError } from "../contract/errors.ts"
+import { awake } from "./awake.ts"
+import type { Core } from "./core.ts"
+import type { GuestConnection } from "./host.ts"
+
+export type Dialled =
+  | { kind: "connected"; connection: GuestConnection }
+  | { kind: "unknown" }
+  /** The sandbox is awake, but nothing answers at the port. */
+  | { kind: "refused" }
+
+const dialDeadlineMs = 10_000
+
+/** Throws when the sandbox cannot be woken, or is too busy for one more connection. */
+export async function dialPublished(core: Core, alias: string): Promise<Dialled> {
+  const published = await core.store.publishedPorts.findByAlias(alias)
+  const record = published && (await core.store.sandboxes.get(published.sandboxId))
+  if (!record || record.state.kind === "destroying") return { kind: "unknown" }
+  const guest = await awake(core, record)
+  const connection = guest.dial(published.port)
+  // Told by `connected`, too.
+  connection.result.catch(() => undefined)
+  const timer = setTimeout(() => connection.close(), dialDeadlineMs)
+  try {
+    await connection.connected
+    return { kind: "connected", connection }
+  } catch (error) {
+    connection.close()
+    if (error instanceof AppError && error.code === "unavailable") return { kind: "refused" }
+    throw error
+  } finally {
+    clearTimeout(timer)
+  }
+}
+
+export async function isPublished(core: Core, alias: string): Promise<boolean> {
+  return (await core.store.publishedPorts.findByAlias(alias)) !== undefined
+}

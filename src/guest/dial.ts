@@ -1,0 +1,47 @@
+/** TCP in the guest: a connection to one of its ports, and the ports that something listens on. */
+
+import { type Channel, Exchange } from "./exchange.ts"
+import { WireError } from "./frame.ts"
+import { isObject, parseObject } from "./message.ts"
+
+export type ListeningPort = { port: number; address: string }
+
+const connectDeadlineMs = 20_000
+/** The bound that the protocol sets on the list. */
+const portsMax = 2048
+
+export const dialRequests = {
+  dial: (port: number) => ({ op: "dial", port }),
+  ports: () => ({ op: "ports" }),
+} as const
+
+/** A connection to a port of the guest. To end its input half-closes it, to close it resets it. */
+export class Connection extends Exchange<true, void> {
+  constructor(id: number, channel: Channel) {
+    super(id, channel, {
+      parseFirst: (payload) => (isObject(parseObject(payload).connected) ? true : undefined),
+      parseAnswer: () => undefined,
+      toChunk: (_, bytes) => bytes,
+      outputFails: true,
+      firstDeadlineMs: connectDeadlineMs,
+    })
+  }
+
+  get connected(): Promise<void> {
+    return this.first.then(() => undefined)
+  }
+}
+
+export function parsePorts(value: unknown): ListeningPort[] {
+  if (!isObject(value) || !Array.isArray(value.ports) || value.ports.length > portsMax) {
+    throw new WireError("the guest's list of ports cannot be read")
+  }
+  return value.ports.map((entry: unknown) => {
+    if (isObject(entry)) {
+      const { port, address } = entry
+      const isPort = typeof port === "number" && Number.isInteger(port) && port >= 1 && port <= 65535
+      if (isPort && typeof address === "string") return { port, address }
+    }
+    throw new WireError("the guest's list of ports cannot be read")
+  })
+}

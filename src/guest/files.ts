@@ -1,0 +1,149 @@
+/** Files of the guest: what is asked, what is answered, and how a file or an archive on its way looks from here. */
+
+import { type Channel, Exchange } from "./exchange.ts"
+import { WireError } from "./frame.ts"
+import { isObject, parseObject } from "./message.ts"
+
+export type GuestFile = {
+  name: string
+  size: number
+  mode: string
+  type: "file" | "directory" | "symlink" | "other"
+  owner: string
+  group: string
+  modifiedUnixMs: number
+  target: string | null
+}
+
+/** Waiting for the guest's disk is part of an answer: an emulated one may take long to write 100 MB out. */
+const stallDeadlineMs = 120_000
+const firstDeadlineMs = 30_000
+/** The bound that the protocol sets on a listing. */
+const entriesMax = 100_000
+
+export const fileRequests = {
+  read: ({ path }: { path: string }) => ({ op: "file_read", path }),
+  write: (options: { path: string; mode?: string; size?: number; parents?: boolean }) => ({
+    op: "file_write",
+    path: options.path,
+    mode: options.mode ?? null,
+    size: options.size ?? null,
+    parents: options.parents ?? false,
+  }),
+  list: (path: string) => ({ op: "file_list", path }),
+  stat: (path: string) => ({ op: "file_stat", path }),
+  remove: ({ path, recursive }: { path: string; recursive: boolean }) => ({
+    op: "file_remove",
+    path,
+    recursive,
+  }),
+  makeDirectory: ({ path, parents, mode }: { path: string; parents: boolean; mode: string }) => ({
+    op: "file_mkdir",
+    path,
+    parents,
+    mode,
+  }),
+  move: ({ from, to }: { from: string; to: string }) => ({ op: "file_move", from, to }),
+  readArchive: ({ path }: { path: string }) => ({ op: "archive_read", path }),
+  writeArchive: ({ path }: { path: string }) => ({ op: "archive_write", path }),
+} as const
+
+/** A file on its way here. To close it gives it up. */
+export class Download extends Exchange<GuestFile, { bytes: number }> {
+  constructor(id: number, channel: Channel) {
+    super(id, channel, {
+      parseFirst: (payload) => {
+        const { file } = parseObject(payload)
+        return file === undefined ? undefined : parseFile(file)
+      },
+      parseAnswer: (value) => ({ bytes: parseCount(value, "bytes") }),
+      toChunk: (_, bytes) => bytes,
+      outputFails: true,
+      firstDeadlineMs,
+      stallDeadlineMs,
+    })
+  }
+
+  get file(): Promise<GuestFile> {
+    return this.first
+  }
+}
+
+/** A file on its way to the guest, or an archive in either direction. To close it gives it up. */
+export class Transfer extends Exchange<never, { bytes: number; entries: number }> {
+  constructor(id: number, channel: Channel, options: { of: "file" | "archive" }) {
+    super(id, channel, {
+      parseFirst: () => undefined,
+      parseAnswer: (value) => ({
+        bytes: parseCount(value, "bytes"),
+        entries: options.of === "file" ? 1 : parseCount(value, "entries"),
+      }),
+      toChunk: (_, bytes) => bytes,
+      outputFails: true,
+      stallDeadlineMs,
+    })
+  }
+}
+
+/** Collects the messages of a listing. */
+export class Listing {
+  readonly files: GuestFile[] = []
+
+  /** False: the message was of no use. */
+  take(payload: Uint8Array): boolean {
+    const { entries } = parseObject(payload)
+    if (!Array.isArray(entries) || entries.length === 0) return false
+    if (this.files.length + entries.length > entriesMax)
+      throw new WireError("a listing is longer than agreed")
+    for (const entry of entries) this.files.push(parseFile(entry))
+    return true
+  }
+}
+
+export function parseStat(value: unknown): GuestFile {
+  if (!isObject(value)) throw new WireError("the guest's answer to file_stat cannot be read")
+  return parseFile(value.file)
+}
+
+const types: Record<string, GuestFile["type"]> = {
+  file: "file",
+  directory: "directory",
+  symlink: "symlink",
+  other: "other",
+}
+
+function parseFile(value: unknown): GuestFile {
+  if (isObject(value)) {
+    const { name, size, mode, owner, group, target = null, modified_unix_ms: modifiedUnixMs } = value
+    const type = typeof value.type === "string" ? types[value.type] : undefined
+    if (
+      typeof name === "string" &&
+      isWhole(size) &&
+      size >= 0 &&
+      typeof mode === "string" &&
+      /^[0-7]{4}$/.test(mode) &&
+      type !== undefined &&
+      typeof owner === "string" &&
+      typeof group === "string" &&
+      isWhole(modifiedUnixMs) &&
+      Math.abs(modifiedUnixMs) <= unixMsMax &&
+      (target === null || typeof target === "string")
+    ) {
+      return { name, size, mode, type, owner, group, modifiedUnixMs, target }
+    }
+  }
+  throw new WireError("what the guest says about a file cannot be read")
+}
+
+/** The last moment that a `Date` can be. */
+const unixMsMax = 8.64e15
+
+function parseCount(value: unknown, field: "bytes" | "entries"): number {
+  const count = isObject(value) ? value[field] : undefined
+  if (!isWhole(count) || count < 0) throw new WireError("the result of a transfer cannot be read")
+  return count
+}
+
+function isWhole(value: unknown): value is number {
+  return typeof value === "number" && Number.isSafeInteger(value)
+}

@@ -1,0 +1,137 @@
+/**
+ * Sessions: commands with a terminal that live in the guest on their own. What is asked, what is answered, and how an
+ * attached one looks from here.
+ */
+
+import { type Channel, Exchange } from "./exchange.ts"
+import { WireError } from "./frame.ts"
+import { type Command, isObject, parseObject, requests, type TerminalSize } from "./message.ts"
+
+type SessionTerminal = TerminalSize & { term?: string }
+
+export type SessionStart = Omit<Command, "argv" | "stdin" | "tty"> & {
+  /** Without it the user's login shell. */
+  argv?: string[]
+  name?: string
+  tty: SessionTerminal
+}
+
+export type SessionRecord = {
+  id: string
+  name: string | null
+  argv: string[]
+  pid: number
+  state: "running" | "ended"
+  exitCode: number | null
+  signal: string | null
+  attached: boolean
+  createdUnixMs: number
+}
+
+export type SessionEnd =
+  | { state: "ended"; exitCode: number; signal: string | null }
+  | { state: "detached" }
+  | { state: "taken_over" }
+
+/** Starting a program on a guest that has just woken up takes seconds at worst. */
+const openDeadlineMs = 30_000
+/** A list longer than this comes from a guest that breaks the rules. */
+const sessionsMax = 1024
+
+export const sessionRequests = {
+  open: (start: SessionStart, options: { attach: boolean }) => ({
+    ...start,
+    ...options,
+    op: "session_open",
+  }),
+  attach: ({ session, tty }: { session?: string; tty: TerminalSize }) => ({
+    op: "session_attach",
+    ...(session !== undefined && { session }),
+    tty: { rows: tty.rows, cols: tty.cols },
+  }),
+  list: () => ({ op: "sessions" }),
+  kill: (session: string, signal: string) => ({ op: "session_kill", session, signal }),
+} as const
+
+/** A session that this host is attached to. To close it detaches. */
+export class Session extends Exchange<{ id: string; name: string | null }, SessionEnd> {
+  constructor(id: number, channel: Channel) {
+    super(id, channel, {
+      parseFirst: parseOpened,
+      parseAnswer: parseSessionEnd,
+      toChunk: (_, bytes) => bytes,
+      firstDeadlineMs: openDeadlineMs,
+    })
+  }
+
+  get opened(): Promise<{ id: string; name: string | null }> {
+    return this.first
+  }
+
+  signal(name: string): void {
+    this.message(requests.signal(name))
+  }
+
+  resize(size: TerminalSize): void {
+    this.message(requests.resize(size))
+  }
+}
+
+export function parseStartedSession(value: unknown): { session: string } {
+  if (!isObject(value) || typeof value.session !== "string") {
+    throw new WireError("the guest's answer to session_open cannot be read")
+  }
+  return { session: value.session }
+}
+
+export function parseSessions(value: unknown): SessionRecord[] {
+  if (!isObject(value) || !Array.isArray(value.sessions) || value.sessions.length > sessionsMax) {
+    throw new WireError("the guest's list of sessions cannot be read")
+  }
+  return value.sessions.map(parseRecord)
+}
+
+function parseOpened(payload: Uint8Array): { id: string; name: string | null } | undefined {
+  const { session } = parseObject(payload)
+  if (!isObject(session) || typeof session.id !== "string" || !isTextOrNull(session.name)) return undefined
+  return { id: session.id, name: session.name }
+}
+
+function parseRecord(value: unknown): SessionRecord {
+  if (isObject(value)) {
+    const { id, name, argv, pid, state, exit_code: exitCode, signal, attached } = value
+    const createdUnixMs = value.created_unix_ms
+    if (
+      typeof id === "string" &&
+      isTextOrNull(name) &&
+      Array.isArray(argv) &&
+      argv.every((argument): argument is string => typeof argument === "string") &&
+      isCount(pid) &&
+      (state === "running" || state === "ended") &&
+      (exitCode === null || isCount(exitCode)) &&
+      isTextOrNull(signal) &&
+      typeof attached === "boolean" &&
+      isCount(createdUnixMs)
+    ) {
+      return { id, name, argv, pid, state, exitCode, signal, attached, createdUnixMs }
+    }
+  }
+  throw new WireError("the guest's list of sessions cannot be read")
+}
+
+function parseSessionEnd(value: unknown): SessionEnd {
+  if (isObject(value)) {
+    const { state, exit_code: exitCode, signal } = value
+    if (state === "detached" || state === "taken_over") return { state }
+    if (state === "ended" && isCount(exitCode) && isTextOrNull(signal)) return { state, exitCode, signal }
+  }
+  throw new WireError("the end of a session cannot be read")
+}
+
+function isTextOrNull(value: unknown): value is string | null {
+  return value === null || typeof value === "string"
+}
+
+function isCount(value: unknown): value is number {
+  return typeof value === "number" && Number.isSafeInteger(value) && value >= 0
+}

@@ -1,0 +1,7 @@
+/** The code of an error of the system or the runtime, such as `ENOENT`. */
+
+export function errorCodeOf(error: unknown): string | undefined {
+  if (!(error instanceof Error)) return undefined
+  const code: unknown = Reflect.get(error, "code")
+  return typeof code === "string" ? code : undefined
+}

@@ -1,0 +1,31 @@
+/** Files that must be whole after a crash: written, synced, and published by renaming their directory. */
+
+import { open, rename, rm } from "node:fs/promises"
+import { dirname } from "node:path"
+
+export async function syncPath(path: string): Promise<void> {
+  const handle = await open(path, "r")
+  try {
+    await handle.sync()
+  } finally {
+    await handle.close()
+  }
+}
+
+export async function writeSynced(path: string, text: string): Promise<void> {
+  const handle = await open(path, "wx", 0o600)
+  try {
+    await handle.writeFile(text)
+    await handle.sync()
+  } finally {
+    await handle.close()
+  }
+}
+
+/** Puts a finished directory in its final place; what was there before is gone. */
+export async function publishDirectory(beside: string, final: string): Promise<void> {
+  await syncPath(beside)
+  await rm(final, { recursive: true, force: true })
+  await rename(beside, final)
+  await syncPath(dirname(final))
+}

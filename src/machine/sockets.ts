@@ -1,0 +1,34 @@
+/** A machine's two sockets. We listen on its behalf before it starts, so a connection is never too early. */
+
+import { closeSync } from "node:fs"
+import { rm } from "node:fs/promises"
+import { join } from "node:path"
+import { listenUnix } from "../lib/posix.ts"
+
+/** Listening descriptors, to be handed to QEMU. */
+export type Sockets = { agent: number; qmp: number }
+
+export function agentSocket(directory: string): string {
+  return join(directory, "agent.sock")
+}
+
+export function qmpSocket(directory: string): string {
+  return join(directory, "qmp.sock")
+}
+
+/** Those of an earlier process in the same directory are removed first. */
+export async function listenSockets(directory: string): Promise<Sockets> {
+  await Promise.all([rm(agentSocket(directory), { force: true }), rm(qmpSocket(directory), { force: true })])
+  const agent = listenUnix(agentSocket(directory))
+  try {
+    return { agent, qmp: listenUnix(qmpSocket(directory)) }
+  } catch (error) {
+    closeSync(agent)
+    throw error
+  }
+}
+
+export function closeSockets(sockets: Sockets): void {
+  closeSync(sockets.agent)
+  closeSync(sockets.qmp)
+}

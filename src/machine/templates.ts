@@ -1,0 +1,248 @@
+/**
+ * Templates on disk and in memory. A directory under `templates` holds one: sealed memory, device state, frozen disk. Its
+ * disk is part of every sandbox that was made from it, so a template is never changed, and removed only by who knows
+ * that no sandbox needs it.
+ */
+
+import { closeSync, readdirSync, rmSync, statSync } from "node:fs"
+import { mkdir, readFile, rm } from "node:fs/promises"
+import { isAbsolute, join, relative } from "node:path"
+import { AppError } from "../contract/errors.ts"
+import { createMemoryFile, sealMemoryFile } from "../lib/posix.ts"
+import { type MachineShape, savedStateFile } from "./command-line.ts"
+import { publishDirectory, syncPath, writeSynced } from "./durable.ts"
+import { readMemory, writeMemory } from "./memory.ts"
+import { killProcess, type ProcessIdentity } from "./process.ts"
+import { Qmp } from "./qmp.ts"
+import { agentSocket, qmpSocket } from "./sockets.ts"
+
+const qmpDeadlineMs = 10_000
+const killDeadlineMs = 10_000
+const mebibyte = 1024 * 1024
+
+export type MachineImage = { name: string; hash: string; file: string; diskMib: number }
+export type MachineKernel = { hash: string; vmlinux: string; initramfs: string }
+export type TemplateSpec = { image: MachineImage; kernel: MachineKernel; cpus: number; memoryMib: number }
+
+export type Template = {
+  /** Name of its directory; what a sandbox remembers. */
+  id: string
+  /** What its saved state fits. */
+  fingerprint: string
+  shape: MachineShape
+  /** The image's raw disk, on which `diskPath` lies. */
+  baseDiskPath: string
+  diskMib: number
+  statePath: string
+  memoryPath: string
+  diskPath: string
+  /** An empty overlay on the template's disk, to be copied for every sandbox. */
+  blankOverlayPath: string
+}
+
+type Manifest = {
+  fingerprint: string
+  shape: MachineShape
+  image: { name: string; hash: string; file: string; diskMib: number }
+  files: { memory: { bytes: number }; state: { bytes: number; sha256: string } }
+}
+
+const unfinished = "tmp-"
+
+export class Templates {
+  readonly #dataDir: string
+  readonly #directory: string
+  readonly #known = new Map<string, Template>()
+  readonly #memories = new Map<string, Promise<number>>()
+
+  constructor(dataDir: string) {
+    this.#dataDir = dataDir
+    this.#directory = join(dataDir, "templates")
+  }
+
+  async get(id: string): Promise<Template> {
+    const known = this.#known.get(id)
+    if (known) return known
+    const template = await this.#read(id)
+    if (!template) {
+      throw new AppError("unavailable", `the template ${id} is missing or damaged`, {
+        hint: "restore the data directory's templates from a backup",
+        retryable: false,
+      })
+    }
+    this.#known.set(id, template)
+    return template
+  }
+
+  /** The template of that fingerprint, if there is a whole one. */
+  async find(fingerprint: string): Promise<Template | undefined> {
+    for (const id of this.list()) {
+      if (!id.startsWith(fingerprint)) continue
+      const template = this.#known.get(id) ?? (await this.#read(id))
+      if (template?.fingerprint !== fingerprint) continue
+      this.#known.set(id, template)
+      return template
+    }
+    return undefined
+  }
+
+  /** Its sealed memory, loaded once and kept. The descriptor stays this object's. */
+  memory(template: Template): Promise<number> {
+    const loaded = this.#memories.get(template.id)
+    if (loaded) return loaded
+    const loading = readMemory({ path: template.memoryPath, bytes: template.shape.memoryMib * mebibyte })
+    this.#memories.set(template.id, loading)
+    loading.catch(() => this.#memories.delete(template.id))
+    return loading
+  }
+
+  /** Memory without content, for a machine that boots from its disk. */
+  emptyMemory(memoryMib: number): Promise<number> {
+    const key = `empty-${memoryMib}`
+    const made = this.#memories.get(key)
+    if (made) return made
+    const fd = createMemoryFile({ name: "bhatti-template", bytes: memoryMib * mebibyte })
+    sealMemoryFile(fd)
+    const making = Promise.resolve(fd)
+    this.#memories.set(key, making)
+    return making
+  }
+
+  /** Ids of the finished ones. */
+  list(): string[] {
+    return this.#entries().filter((name) => !name.startsWith(unfinished))
+  }
+
+  async remove(id: string): Promise<void> {
+    const memory = this.#memories.get(id)
+    this.#memories.delete(id)
+    this.#known.delete(id)
+    if (memory) closeSync(await memory)
+    await rm(join(this.#directory, id), { recursive: true, force: true })
+  }
+
+  removeUnfinished(): void {
+    for (const name of this.#entries()) {
+      if (name.startsWith(unfinished)) rmSync(join(this.#directory, name), { recursive: true, force: true })
+    }
+  }
+
+  async begin(options: {
+    fingerprint: string
+    shape: MachineShape
+    spec: TemplateSpec
+  }): Promise<TemplateDraft> {
+    const id = `${options.fingerprint}-${crypto.randomUUID().slice(0, 8)}`
+    const directory = join(this.#directory, `${unfinished}${id.slice(-8)}`)
+    await mkdir(directory, { recursive: true, mode: 0o700 })
+    const { file, ...image } = options.spec.image
+    return {
+      directory,
+      diskPath: join(directory, "disk.qcow2"),
+      blankOverlayPath: join(directory, "blank.qcow2"),
+      statePath: join(directory, "state"),
+      memoryFd: createMemoryFile({ name: "bhatti-boot", bytes: options.shape.memoryMib * mebibyte }),
+      finalDirectory: join(this.#directory, id),
+      manifest: {
+        fingerprint: options.fingerprint,
+        shape: options.shape,
+        image: { ...image, file: this.#inside(file) },
+      },
+    }
+  }
+
+  /** Freezes the draft's machine, ends it and makes the template visible. */
+  async publish(draft: TemplateDraft, machine: ProcessIdentity): Promise<Template> {
+    await saveState({ directory: draft.directory })
+    await killProcess(machine, { deadlineMs: killDeadlineMs })
+
+    const bytes = draft.manifest.shape.memoryMib * mebibyte
+    await writeMemory({ fd: draft.memoryFd, bytes, path: join(draft.directory, "memory") })
+    const state = await readFile(draft.statePath)
+    const manifest: Manifest = {
+      ...draft.manifest,
+      files: { memory: { bytes }, state: { bytes: state.length, sha256: sha256(state) } },
+    }
+    for (const path of [
+      agentSocket(draft.directory),
+      qmpSocket(draft.directory),
+      join(draft.directory, "qemu.log"),
+    ]) {
+      await rm(path, { force: true })
+    }
+    for (const path of [draft.statePath, draft.diskPath, draft.blankOverlayPath]) await syncPath(path)
+    await writeSynced(join(draft.directory, "manifest.json"), JSON.stringify(manifest, null, 2))
+    await publishDirectory(draft.directory, draft.finalDirectory)
+    return this.get(draft.finalDirectory.slice(this.#directory.length + 1))
+  }
+
+  async #read(id: string): Promise<Template | undefined> {
+    const directory = join(this.#directory, id)
+    const file = Bun.file(join(directory, "manifest.json"))
+    if (!(await file.exists())) return undefined
+    const manifest = (await file.json()) as Manifest
+    const template: Template = {
+      id,
+      fingerprint: manifest.fingerprint,
+      shape: manifest.shape,
+      baseDiskPath: isAbsolute(manifest.image.file)
+        ? manifest.image.file
+        : join(this.#dataDir, manifest.image.file),
+      diskMib: manifest.image.diskMib,
+      statePath: join(directory, "state"),
+      memoryPath: join(directory, "memory"),
+      diskPath: join(directory, "disk.qcow2"),
+      blankOverlayPath: join(directory, "blank.qcow2"),
+    }
+    const state = await readFile(template.statePath)
+    const isWhole =
+      statSync(template.memoryPath).size === manifest.files.memory.bytes &&
+      state.length === manifest.files.state.bytes &&
+      sha256(state) === manifest.files.state.sha256
+    return isWhole ? template : undefined
+  }
+
+  /** A path below the data directory is kept relative to it, so that the directory can be moved. */
+  #inside(path: string): string {
+    const below = relative(this.#dataDir, path)
+    return below.startsWith("..") ? path : below
+  }
+
+  #entries(): string[] {
+    try {
+      return readdirSync(this.#directory)
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === "ENOENT") return []
+      throw error
+    }
+  }
+}
+
+/** A template in the making; nobody else sees its directory. */
+export type TemplateDraft = {
+  directory: string
+  diskPath: string
+  blankOverlayPath: string
+  statePath: string
+  memoryFd: number
+  finalDirectory: string
+  manifest: Omit<Manifest, "files">
+}
+
+async function saveState({ directory }: { directory: string }): Promise<void> {
+  const qmp = await Qmp.open({ socketPath: qmpSocket(directory), deadlineMs: qmpDeadlineMs })
+  try {
+    await qmp.command("stop", {}, { deadlineMs: qmpDeadlineMs })
+    await qmp.command(
+      "xen-save-devices-state",
+      { filename: savedStateFile, live: false },
+      { deadlineMs: qmpDeadlineMs },
+    )
+  } finally {
+    qmp.close()
+  }
+}
+
+export function sha256(bytes: Uint8Array): string {
+  return new Bun.CryptoHasher("sha256").update(bytes).digest("hex")
+}

@@ -1,0 +1,298 @@
+/**
+ * One request and its answer between a client and what answers it.
+ *
+ *   request head ──► upstream          both directions run at once from here on
+ *   request body ──► upstream   │   client ◄── interim answers ◄── upstream
+ *                               │   client ◄── head, body      ◄── upstream
+ *                               │   101: bytes both ways until both have ended
+ *
+ * Owns what is forwarded and when it is given up. Does not choose the upstream, nor keeps connections for a next request.
+ */
+
+import { encodeChunk, lastChunk } from "./chunked.ts"
+import {
+  type ClientFacts,
+  isBodyless,
+  requestBytes,
+  responseBytes,
+  upgradeOf,
+  wantsToStay,
+} from "./forwarded.ts"
+import {
+  type Framing,
+  HeadError,
+  listOf,
+  parseResponseHead,
+  type RequestHead,
+  type ResponseHead,
+} from "./head.ts"
+import { Lost, type Peer, type SocketPeer } from "./peer.ts"
+import { readBody, readHead } from "./reading.ts"
+import { type Refusal, refusalBytes } from "./refusal.ts"
+
+/** How long an upstream and its client may take; infinite where the upstream sees to it itself. */
+export type Pace = {
+  /** Without a byte of the request's body. */
+  bodyMs: number
+  /** From the request's end to the answer's head. */
+  answerMs: number
+  /** Without a byte of the answer. */
+  idleMs: number
+  /** Without a byte either way after a change of protocol. */
+  tunnelIdleMs: number
+  /**
+   * A client that has ended its side may still be waiting for the answer, or be gone: that looks the same. After so
+   * long without anything to tell it, it counts as gone.
+   */
+  lingerMs: number
+}
+
+export type Ending =
+  | { kind: "done"; client: "keep" | "close" | "drop"; isUpstreamReusable: boolean }
+  /** A kept connection had been closed by the upstream; nothing was done yet, and it can be asked again on another one. */
+  | { kind: "stale" }
+
+/** A tunnel with one side ended gets this long for the other one. */
+const halfOpenTunnelIdleMs = 60_000
+const interimAnswersMax = 16
+/** Safe to send twice, as the standard says. */
+const repeatable = new Set(["GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"])
+
+export class Exchange {
+  readonly #client: SocketPeer
+  readonly #upstream: Peer
+  readonly #request: RequestHead
+  readonly #facts: ClientFacts
+  readonly #pace: Pace
+  readonly #isUpstreamReused: boolean
+  #phase: "asking" | "answering" | "tunnel" = "asking"
+  #isSent = false
+  /** Something of the upstream has come. */
+  #isHeard = false
+  /** The client has been sent a final head, so there is nothing left to refuse. */
+  #isAnswered = false
+  #stopped: { refusal: Refusal | undefined } | undefined
+  #movedAtMs = performance.now()
+
+  constructor(options: {
+    client: SocketPeer
+    upstream: Peer
+    request: RequestHead
+    facts: ClientFacts
+    pace: Pace
+    isUpstreamReused: boolean
+  }) {
+    this.#client = options.client
+    this.#upstream = options.upstream
+    this.#request = options.request
+    this.#facts = options.facts
+    this.#pace = options.pace
+    this.#isUpstreamReused = options.isUpstreamReused
+  }
+
+  async run(): Promise<Ending> {
+    let isReusable = false
+    try {
+      const ending = await this.#forward()
+      isReusable = ending.kind === "done" && ending.isUpstreamReusable
+      return ending
+    } finally {
+      if (!isReusable) this.#upstream.close()
+    }
+  }
+
+  /** To be called several times a second: gives up what takes too long. */
+  check(nowMs: number): void {
+    const stillMs = nowMs - this.#movedAtMs
+    if (this.#phase === "tunnel") {
+      const isHalfOpen = this.#client.hasEnded || this.#upstream.hasEnded
+      if (stillMs > (isHalfOpen ? halfOpenTunnelIdleMs : this.#pace.tunnelIdleMs)) this.stop()
+      return
+    }
+    const { endedAtMs, wroteAtMs, isWriting } = this.#client
+    if (endedAtMs !== undefined && this.#isSent && !isWriting) {
+      if (nowMs - Math.max(endedAtMs, wroteAtMs) >= this.#pace.lingerMs) return this.stop()
+    }
+    if (this.#phase === "answering") {
+      if (stillMs > this.#pace.idleMs) this.stop()
+    } else if (this.#isSent) {
+      if (stillMs > this.#pace.answerMs)
+        this.#stopWith({ status: 504, message: "the application does not answer" })
+    } else if (stillMs > this.#pace.bodyMs) {
+      this.#stopWith({ status: 408, message: "the request's body does not come" })
+    }
+  }
+
+  /** Breaks both sides off. */
+  stop(): void {
+    this.#stopWith(undefined)
+    this.#client.close()
+  }
+
+  #stopWith(refusal: Refusal | undefined): void {
+    if (this.#stopped) return
+    this.#stopped = { refusal }
+    this.#upstream.close()
+  }
+
+  async #forward(): Promise<Ending> {
+    // Never rejects. What becomes of it shows in the answer, or in there being none.
+    const sending = this.#send()
+    try {
+      const response = await this.#readFinalHead()
+      if (response.status === 101) return await this.#tunnel(response)
+      return await this.#answer(response)
+    } catch (error) {
+      if (!(error instanceof Lost || error instanceof HeadError)) throw error
+      return this.#fail(error)
+    } finally {
+      if (this.#isSent) await sending
+    }
+  }
+
+  async #send(): Promise<void> {
+    const { framing } = this.#request
+    try {
+      await this.#upstream.write(requestBytes(this.#request, this.#facts))
+      for await (const bytes of readBody(this.#client, framing)) {
+        this.#moved()
+        await this.#upstream.write(framing.kind === "chunked" ? encodeChunk(bytes) : bytes)
+      }
+      if (framing.kind === "chunked") await this.#upstream.write(lastChunk)
+      this.#isSent = true
+      this.#moved()
+    } catch (error) {
+      // An upstream may answer and close without having read everything.
+      if (this.#upstream.isLost) return
+      if (error instanceof HeadError) this.#stopWith({ status: error.status, message: error.message })
+      else this.stop()
+    }
+  }
+
+  async #readFinalHead(): Promise<ResponseHead> {
+    for (let interim = 0; interim <= interimAnswersMax; interim++) {
+      const bytes = await readHead(this.#upstream, () => {
+        this.#isHeard = true
+      })
+      if (!bytes) throw new Lost("it ended without an answer")
+      this.#moved()
+      const response = parseResponseHead(bytes, this.#request.method)
+      if (response.status >= 200 || response.status === 101) return response
+      if (this.#request.version === "1.0") continue
+      await this.#client.write(responseBytes(response, { framing: { kind: "none" }, connection: undefined }))
+    }
+    throw new HeadError("too many interim answers")
+  }
+
+  async #answer(response: ResponseHead): Promise<Ending> {
+    this.#phase = "answering"
+    const framing = clientFraming(response.framing, this.#request.version)
+    // A client that waits to be told to send its body will not send it now.
+    const staysOpen =
+      wantsToStay(this.#request) &&
+      framing.kind !== "until_close" &&
+      (this.#isSent || !this.#expectsToContinue())
+    const saysKeepAlive = this.#request.version === "1.0" ? "keep-alive" : undefined
+    const head = responseBytes(response, { framing, connection: staysOpen ? saysKeepAlive : "close" })
+
+    this.#isAnswered = true
+    await this.#writeWithHead(head, response.framing, framing)
+    const isUpstreamReusable =
+      this.#isSent &&
+      response.framing.kind !== "until_close" &&
+      wantsToStay(response) &&
+      !this.#upstream.hasEnded &&
+      !this.#upstream.hasArrived
+    // A body that nobody has read to its end cannot be told from a next request.
+    return { kind: "done", client: staysOpen && this.#isSent ? "keep" : "close", isUpstreamReusable }
+  }
+
+  /** A small answer that is there already goes out in one piece with its head. */
+  async #writeWithHead(head: Buffer, from: Framing, to: Framing): Promise<void> {
+    let before: Uint8Array | undefined = head
+    if (isBodyless(from) || !this.#upstream.hasArrived) {
+      await this.#client.write(head)
+      before = undefined
+    }
+    for await (const bytes of readBody(this.#upstream, from)) {
+      this.#moved()
+      const piece = to.kind === "chunked" ? encodeChunk(bytes) : bytes
+      await this.#client.write(before ? Buffer.concat([before, piece]) : piece)
+      this.#moved()
+      before = undefined
+    }
+    if (before) await this.#client.write(before)
+    if (to.kind === "chunked") await this.#client.write(lastChunk)
+  }
+
+  async #tunnel(response: ResponseHead): Promise<Ending> {
+    const wanted = upgradeOf(this.#request)
+    if (wanted === undefined || listOf(response.headers, "upgrade").join() !== wanted)
+      throw new HeadError("the application changes to a protocol that nobody asked for")
+    this.#phase = "tunnel"
+    this.#isAnswered = true
+    await this.#client.write(responseBytes(response, { framing: { kind: "none" }, connection: "upgrade" }))
+    try {
+      await Promise.all([this.#pump(this.#client, this.#upstream), this.#pump(this.#upstream, this.#client)])
+    } catch (error) {
+      this.stop()
+      throw error
+    }
+    return { kind: "done", client: "close", isUpstreamReusable: false }
+  }
+
+  async #pump(from: Peer, to: Peer): Promise<void> {
+    for (let bytes = await from.read(); bytes; bytes = await from.read()) {
+      this.#moved()
+      await to.write(bytes)
+    }
+    this.#moved()
+    to.end()
+  }
+
+  async #fail(error: Lost | HeadError): Promise<Ending> {
+    const drop: Ending = { kind: "done", client: "drop", isUpstreamReusable: false }
+    if (this.#client.isLost || this.#isAnswered) return drop
+    if (this.#stopped) return this.#stopped.refusal ? this.#refuse(this.#stopped.refusal) : drop
+    const isStale =
+      this.#isUpstreamReused && !this.#isHeard && error instanceof Lost && this.#isSafeToRepeat()
+    if (isStale) return { kind: "stale" }
+    return this.#refuse({
+      status: 502,
+      message:
+        error instanceof HeadError
+          ? `the application's answer is not valid HTTP: ${error.message}`
+          : "the application closed the connection without an answer",
+    })
+  }
+
+  async #refuse(refusal: Refusal): Promise<Ending> {
+    const keepAlive = this.#isSent && wantsToStay(this.#request)
+    try {
+      await this.#client.write(
+        refusalBytes(refusal, { keepAlive, withBody: this.#request.method !== "HEAD" }),
+      )
+    } catch (error) {
+      if (!(error instanceof Lost)) throw error
+    }
+    return { kind: "done", client: keepAlive ? "keep" : "close", isUpstreamReusable: false }
+  }
+
+  #isSafeToRepeat(): boolean {
+    return isBodyless(this.#request.framing) && repeatable.has(this.#request.method)
+  }
+
+  #expectsToContinue(): boolean {
+    return listOf(this.#request.headers, "expect").length > 0
+  }
+
+  #moved(): void {
+    this.#movedAtMs = performance.now()
+  }
+}
+
+/** How a body of unknown length is ended depends on what the client understands. */
+function clientFraming(framing: Framing, version: RequestHead["version"]): Framing {
+  if (framing.kind === "none" || framing.kind === "length") return framing
+  return { kind: version === "1.1" ? "chunked" : "until_close" }
+}

@@ -1,0 +1,123 @@
+/**
+ * What a request and a response carry across the proxy: everything but what belongs to one connection only, and but what
+ * says who the client is, which is said by us. An application can therefore trust what it is told about its client.
+ */
+
+import type { Framing, Header, RequestHead, ResponseHead } from "./head.ts"
+import { listOf, valuesOf } from "./head.ts"
+
+/** Headers of one connection. Framing is written anew for each side. */
+const hopByHop = new Set([
+  "connection",
+  "content-length",
+  "http2-settings",
+  "keep-alive",
+  "proxy-authenticate",
+  "proxy-authorization",
+  "proxy-connection",
+  "te",
+  "trailer",
+  "transfer-encoding",
+  "upgrade",
+])
+
+export type ClientFacts = {
+  /** The address at the other end of the connection. */
+  peer: string
+  /** The peer is a proxy whose word about its client is taken. */
+  isTrusted: boolean
+  scheme: "http" | "https"
+}
+
+export function requestBytes(request: RequestHead, client: ClientFacts): Buffer {
+  const dropped = droppedNames(request.headers)
+  // A connection cannot be talked out of the name of what it asks for.
+  dropped.delete("host")
+  const isUpgrade = upgradeOf(request) !== undefined
+  const lines = [`${request.method} ${request.target} HTTP/1.1`]
+  for (const [name, value] of request.headers) {
+    const lower = name.toLowerCase()
+    if (dropped.has(lower) || saysWhoTheClientIs(lower)) continue
+    if (lower === "expect" && request.version === "1.0") continue
+    lines.push(`${name}: ${value}`)
+  }
+  const given = (name: string) => (client.isTrusted ? valuesOf(request.headers, name) : [])
+  lines.push(
+    `X-Forwarded-For: ${[...given("x-forwarded-for"), client.peer].join(", ")}`,
+    `X-Forwarded-Proto: ${given("x-forwarded-proto")[0] ?? client.scheme}`,
+    `X-Forwarded-Host: ${given("x-forwarded-host")[0] ?? request.host}`,
+  )
+  if (isUpgrade) lines.push("Connection: Upgrade", `Upgrade: ${valuesOf(request.headers, "upgrade")[0]}`)
+  return endHead(lines, request.framing)
+}
+
+/**
+ * `framing` is how the body goes to this client, `keepAlive` what happens to the connection after it. A response without
+ * a body may still say how long its body would be.
+ */
+export function responseBytes(
+  response: ResponseHead,
+  options: { framing: Framing; connection: "keep-alive" | "close" | "upgrade" | undefined },
+): Buffer {
+  const dropped = droppedNames(response.headers)
+  const lines = [`HTTP/1.1 ${response.status} ${response.reason}`]
+  for (const [name, value] of response.headers) {
+    if (!dropped.has(name.toLowerCase())) lines.push(`${name}: ${value}`)
+  }
+  switch (options.connection) {
+    case "upgrade":
+      lines.push("Connection: Upgrade", `Upgrade: ${valuesOf(response.headers, "upgrade")[0]}`)
+      break
+    case "keep-alive":
+    case "close":
+      lines.push(`Connection: ${options.connection}`)
+      break
+    case undefined:
+      break
+  }
+  if (options.framing.kind === "none" && response.status >= 200 && response.status !== 204) {
+    const [length] = valuesOf(response.headers, "content-length")
+    if (length !== undefined) lines.push(`Content-Length: ${length}`)
+  }
+  return endHead(lines, options.framing)
+}
+
+/**
+ * The one protocol that a client wants to change to. Not HTTP/2 without encryption: behind the change a client could say
+ * what it likes about itself. With a body the wish is ignored, as the standard allows.
+ */
+export function upgradeOf(request: RequestHead): string | undefined {
+  if (request.version === "1.0" || !isBodyless(request.framing)) return undefined
+  if (!listOf(request.headers, "connection").includes("upgrade")) return undefined
+  const wanted = listOf(request.headers, "upgrade")
+  const [protocol] = wanted
+  return wanted.length !== 1 || protocol?.startsWith("h2") ? undefined : protocol
+}
+
+export function isBodyless(framing: Framing): boolean {
+  return framing.kind === "none" || (framing.kind === "length" && framing.bytes === 0)
+}
+
+/** Whether the sender of this head means to go on with the connection. */
+export function wantsToStay(head: { version: "1.0" | "1.1"; headers: readonly Header[] }): boolean {
+  const options = listOf(head.headers, "connection")
+  return head.version === "1.1" ? !options.includes("close") : options.includes("keep-alive")
+}
+
+function droppedNames(headers: readonly Header[]): Set<string> {
+  const named = listOf(headers, "connection")
+  return named.length === 0 ? new Set(hopByHop) : new Set([...hopByHop, ...named])
+}
+
+/** Underscores count as hyphens: to a CGI or WSGI application both are one name. */
+function saysWhoTheClientIs(lowerName: string): boolean {
+  const name = lowerName.replaceAll("_", "-")
+  return name.startsWith("x-forwarded-") || name === "forwarded" || name === "x-real-ip"
+}
+
+function endHead(lines: string[], framing: Framing): Buffer {
+  if (framing.kind === "length") lines.push(`Content-Length: ${framing.bytes}`)
+  if (framing.kind === "chunked") lines.push("Transfer-Encoding: chunked")
+  lines.push("", "")
+  return Buffer.from(lines.join("\r\n"), "latin1")
+}

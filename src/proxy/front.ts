@@ -1,0 +1,172 @@
+/**
+ * The daemon's one address: API and published ports, with or without TLS. Every request's head is read here by our own
+ * strict parser, then it goes to a sandbox or to the API's server behind its unix socket.
+ *
+ * Raw sockets, since Bun's HTTP server and client hide what a proxy needs: upgrades, back-pressure, half-closed connections.
+ */
+
+import { readFileSync, statSync } from "node:fs"
+import type { RateLimits } from "../contract/config.ts"
+import { AppError } from "../contract/errors.ts"
+import type { Core } from "../core/core.ts"
+import { Admission } from "./admission.ts"
+import { limitKey, plainAddress, TrustedProxies } from "./client-address.ts"
+import { ClientConnection, type Surroundings } from "./client-connection.ts"
+import { SocketPeer } from "./peer.ts"
+import type { Zone } from "./zone.ts"
+
+export type FrontOptions = {
+  /** HOST:PORT */
+  address: string
+  zone: Zone
+  apiSocketPath: string
+  trustedProxies: readonly string[]
+  rateLimits: RateLimits
+  tls?: { certPath: string; keyPath: string } | undefined
+}
+
+const checkEveryMs = 200
+const certificateCheckEveryMs = 10_000
+
+export class Front {
+  readonly #core: Core
+  readonly #options: FrontOptions
+  readonly #around: Surroundings
+  readonly #connections = new Set<ClientConnection>()
+  readonly #timers: Timer[] = []
+  #listener: Bun.TCPSocketListener<SocketPeer | undefined>
+  #certificateStamp = ""
+
+  constructor(core: Core, options: FrontOptions) {
+    this.#core = core
+    this.#options = options
+    const admission = new Admission(options.rateLimits)
+    this.#around = {
+      core,
+      zone: options.zone,
+      admission,
+      trustedProxies: new TrustedProxies(options.trustedProxies),
+      apiSocketPath: options.apiSocketPath,
+    }
+    core.onUnpublished = (alias) => admission.cutOff(alias)
+    this.#certificateStamp = this.#stampOfCertificate()
+    this.#listener = this.#listen(portOf(options.address))
+    this.#timers.push(setInterval(() => this.#check(), checkEveryMs))
+    if (options.tls) this.#timers.push(setInterval(() => this.#watchCertificate(), certificateCheckEveryMs))
+  }
+
+  get port(): number {
+    return this.#listener.port
+  }
+
+  get connectionCount(): number {
+    return this.#connections.size
+  }
+
+  /** Open connections keep the certificate that they began with. A bad one is logged, and the old one stays. */
+  reloadCertificate(): void {
+    if (!this.#options.tls) return
+    try {
+      this.#tls()
+      const before = this.#listener
+      // Two sockets cannot listen on one port; what knocks in between is told to try again by its own system.
+      before.stop(false)
+      this.#listener = this.#listen(before.port)
+      this.#certificateStamp = this.#stampOfCertificate()
+      this.#core.log.info({}, "the certificate was read again")
+    } catch (error) {
+      this.#core.log.error({ error }, "the certificate could not be read again")
+    }
+  }
+
+  stop(): void {
+    for (const timer of this.#timers) clearInterval(timer)
+    this.#core.onUnpublished = () => undefined
+    this.#listener.stop(false)
+    for (const connection of this.#connections) connection.cutOff()
+  }
+
+  #listen(port: number): Bun.TCPSocketListener<SocketPeer | undefined> {
+    const { address } = this.#options
+    const tls = this.#tls()
+    try {
+      return Bun.listen<SocketPeer | undefined>({
+        hostname: hostOf(address),
+        port,
+        allowHalfOpen: true,
+        data: undefined,
+        socket: SocketPeer.listeners((peer, socket) => this.#open(peer, socket.remoteAddress)),
+        ...(tls && { tls }),
+      })
+    } catch (cause) {
+      throw new AppError("unavailable", `cannot listen on ${address}`, {
+        cause,
+        hint: "is another daemon running? choose another address with --listen HOST:PORT",
+        retryable: false,
+      })
+    }
+  }
+
+  #open(peer: SocketPeer, remoteAddress: string): void {
+    const { admission, trustedProxies } = this.#around
+    const address = plainAddress(remoteAddress)
+    const isTrusted = trustedProxies.has(address)
+    const scheme = this.#options.tls ? "https" : "http"
+    const connection = new ClientConnection(peer, { peer: address, isTrusted, scheme }, this.#around)
+    this.#connections.add(connection)
+    const countedAs = isTrusted ? undefined : limitKey(address)
+    const isAdmitted = admission.openConnection(countedAs)
+    peer.onClosed = () => {
+      this.#connections.delete(connection)
+      if (isAdmitted) admission.closeConnection(countedAs)
+    }
+    const served = isAdmitted
+      ? connection.serve()
+      : connection.turnAway({ status: 503, message: "too many connections", retryAfterSec: 1 })
+    served.catch((error: unknown) => this.#core.log.error({ error }, "internal error in the proxy"))
+  }
+
+  #check(): void {
+    const nowMs = performance.now()
+    for (const connection of this.#connections) connection.check(nowMs)
+  }
+
+  #watchCertificate(): void {
+    if (this.#stampOfCertificate() !== this.#certificateStamp) this.reloadCertificate()
+  }
+
+  #stampOfCertificate(): string {
+    const { tls } = this.#options
+    if (!tls) return ""
+    try {
+      return [tls.certPath, tls.keyPath].map((path) => statSync(path).mtimeMs).join()
+    } catch {
+      // Being replaced; the next look finds it.
+      return this.#certificateStamp
+    }
+  }
+
+  #tls(): (Bun.TLSOptions & { ALPNProtocols: string }) | undefined {
+    const { tls } = this.#options
+    if (!tls) return undefined
+    try {
+      return {
+        cert: readFileSync(tls.certPath),
+        key: readFileSync(tls.keyPath),
+        ALPNProtocols: "http/1.1",
+      }
+    } catch (cause) {
+      throw new AppError("invalid", `cannot read the certificate ${tls.certPath} or its key ${tls.keyPath}`, {
+        cause,
+      })
+    }
+  }
+}
+
+function hostOf(address: string): string {
+  return address.slice(0, address.lastIndexOf(":")).replace(/^\[|\]$/g, "")
+}
+
+function portOf(address: string): number {
+  return Number(address.slice(address.lastIndexOf(":") + 1))
+}

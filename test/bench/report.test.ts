@@ -1,0 +1,63 @@
+/** The benchmark's verdicts, table and options. */
+
+import { describe, expect, test } from "bun:test"
+import { parseOptions } from "../../bench/options.ts"
+import { markdownTable, number, toJson } from "../../bench/report.ts"
+import { type Row, verdicts } from "../../bench/row.ts"
+
+const row: Row = {
+  what: "exec",
+  unit: "ms",
+  samples: [10, 20, 30],
+  peer: { what: "podman exec", samples: [100, 100, 100] },
+  promise: { p50Max: 15, ratioMax: 0.5 },
+}
+
+describe("a promise", () => {
+  test("is judged on its own for time and ratio", () => {
+    expect(verdicts(row)).toEqual({ p50: "missed", ratio: "holds" })
+  })
+
+  test("about a ratio is not judged without a counterpart", () => {
+    const alone = { ...row, peer: { what: "podman exec", samples: [] } }
+    expect(verdicts(alone)).toEqual({ p50: "missed" })
+    expect(toJson(alone)).not.toHaveProperty("ratio")
+  })
+})
+
+test("the table is Markdown whose columns line up", () => {
+  const table = markdownTable([row, { what: "disk", unit: "MiB", samples: [0.25] }]).split("\n")
+  expect(table).toHaveLength(4)
+  expect(new Set(table.map((line) => line.length)).size).toBe(1)
+  expect(table[2]).toContain("| podman exec |")
+  expect(table[2]).toContain("p50 ≤ 15 missed, ratio ≤ 0.5 holds")
+  expect(table[3]).toMatch(/^\| disk \(MiB\) +\| +1 \| 0\.25 \|/)
+})
+
+test("numbers have three digits", () => {
+  expect([1234.5, 12.34, 1.234].map(number)).toEqual(["1235", "12.3", "1.23"])
+})
+
+describe("options", () => {
+  const groups = ["create", "exec"]
+
+  test("have defaults that give a result", () => {
+    expect(parseOptions([], groups)).toMatchObject({ rounds: 100, only: [], withPodman: true, check: false })
+  })
+
+  test("name groups, rounds and files", () => {
+    expect(
+      parseOptions(["--quick", "-n", "7", "--only", "exec", "--json", "out.json"], groups),
+    ).toMatchObject({
+      rounds: 7,
+      only: ["exec"],
+      jsonPath: "out.json",
+    })
+  })
+
+  test("that mean nothing are refused", () => {
+    expect(() => parseOptions(["--only", "wake"], groups)).toThrow('no group "wake"')
+    expect(() => parseOptions(["-n", "0"], groups)).toThrow("from 1 to")
+    expect(() => parseOptions(["--fast"], groups)).toThrow()
+  })
+})
