@@ -1,23 +1,26 @@
 /** The daemon: opens what it works with, wires it together, repairs what a crash left, serves until it is told to stop. */
 
+import { join } from "node:path"
 import { pino, stdSerializers } from "pino"
 import { type ConfigFlags, loadConfig } from "./config.ts"
 import type { Config } from "./contract/config.ts"
 import { limits } from "./contract/limits.ts"
-import { type Core, type Log, newCore } from "./core/core.ts"
+import { awake } from "./core/awake.ts"
+import { type Core, type CoreSettings, type Log, newCore } from "./core/core.ts"
 import type { Host } from "./core/host.ts"
 import { reconcile } from "./core/reconcile.ts"
 import { ensureTemplate } from "./core/template.ts"
 import { Disks } from "./disk/disks.ts"
 import { openGuest } from "./guest/connection.ts"
 import { createApp } from "./http/app.ts"
-import { listen } from "./http/server.ts"
+import { listenPrivately } from "./http/server.ts"
 import { readImage, readKernel } from "./image/artifacts.ts"
 import { version } from "./lib/version.ts"
 import { lockDataDir } from "./lock.ts"
 import { type AcceleratorReport, chooseAccelerator } from "./machine/accelerator.ts"
 import { findQemu } from "./machine/fingerprint.ts"
 import { Machines } from "./machine/machines.ts"
+import { Front } from "./proxy/front.ts"
 import { openStore } from "./store/store.ts"
 
 /** Runs until SIGTERM or SIGINT. Sandboxes keep running; the next daemon finds them again. */
@@ -36,19 +39,52 @@ export async function serve(flags: ConfigFlags): Promise<void> {
   process.on("unhandledRejection", (error) => log.error({ error }, "unhandled rejection"))
 
   await reconcile(core)
-  const app = createApp(core, {
-    version,
-    accelerator: accelerator.accelerator,
-    acceleratorReason: accelerator.reason,
-    warnings: accelerator.accelerator === "tcg" ? [emulationWarning] : [],
+  const app = createApp(
+    core,
+    {
+      version,
+      accelerator: accelerator.accelerator,
+      acceleratorReason: accelerator.reason,
+      warnings: accelerator.accelerator === "tcg" ? [emulationWarning] : [],
+    },
+    { apiHosts: [config.domain, ...config.api_hosts], rateLimits: config.rate_limits },
+  )
+  const apiSocketPath = join(config.data_dir, "api.sock")
+  const server = listenPrivately(app, apiSocketPath)
+  const front = new Front(core, {
+    address: config.listen,
+    zone: { domain: config.domain, apiHosts: config.api_hosts },
+    apiSocketPath,
+    trustedProxies: config.trusted_proxies,
+    rateLimits: config.rate_limits,
+    tls: tlsOf(config),
   })
-  const server = listen(app, config.listen)
+  process.on("SIGHUP", () => front.reloadCertificate())
   log.info({ listen: config.listen }, "ready")
   void warmDefaultTemplate(core)
+  void wakeKeptHot(core)
+  const stopping = new AbortController()
+  const thermal = core.thermal.run(stopping.signal)
 
   const signal = await stopSignal()
   log.info({ signal }, "stopping; running sandboxes stay")
+  stopping.abort()
+  await Promise.all([thermal, core.pool.empty()])
+  front.stop()
   await server.stop(true)
+}
+
+function tlsOf(config: Config): { certPath: string; keyPath: string } | undefined {
+  const { tls_cert: certPath, tls_key: keyPath } = config
+  return certPath !== undefined && keyPath !== undefined ? { certPath, keyPath } : undefined
+}
+
+function publicAddressOf(config: Config): CoreSettings["publicAddress"] {
+  const listenPort = Number(config.listen.slice(config.listen.lastIndexOf(":") + 1))
+  const scheme = config.public_scheme ?? (config.tls_cert === undefined ? "http" : "https")
+  const schemePort = scheme === "https" ? 443 : 80
+  const port = config.public_port ?? (config.public_scheme === undefined ? listenPort : schemePort)
+  return { scheme, domain: config.domain, port }
 }
 
 const emulationWarning = "software emulation: slow, and no security boundary against hostile code"
@@ -96,12 +132,10 @@ export async function openCore(config: Config, log: Log): Promise<OpenedCore> {
     host,
     log,
     settings: {
+      thermal: { warmAfterMs: config.warm_after * 1000, coldAfterMs: config.cold_after * 1000 },
       diskReserveMib: config.disk_reserve_mb,
-      publicAddress: {
-        scheme: "http",
-        domain: config.domain,
-        port: Number(config.listen.slice(config.listen.lastIndexOf(":") + 1)),
-      },
+      poolSize: config.pool,
+      publicAddress: publicAddressOf(config),
     },
   })
   undo.defer(() => {
@@ -119,14 +153,20 @@ export async function warmDefaultTemplate(core: Core): Promise<void> {
       core.host.images.readImage(limits.imageDefault),
       core.host.images.readKernel(),
     ])
-    await ensureTemplate(core, {
-      image,
-      kernel,
-      cpus: limits.cpusDefault,
-      memoryMib: limits.memoryMibDefault,
-    })
+    const spec = { image, kernel, cpus: limits.cpusDefault, memoryMib: limits.memoryMibDefault }
+    core.pool.wants(spec, await ensureTemplate(core, spec))
   } catch (error) {
     core.log.warn({ error }, "could not prepare the default template")
+  }
+}
+
+/** What must never be paused runs again after a restart of the host. */
+async function wakeKeptHot(core: Core): Promise<void> {
+  for (const record of await core.store.sandboxes.listAll()) {
+    if (!record.keepHot || record.state.kind === "hot") continue
+    await awake(core, record).catch((error: unknown) =>
+      core.log.warn({ sandbox: record.id, error }, "could not wake a sandbox that is kept hot"),
+    )
   }
 }
 

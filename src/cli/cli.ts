@@ -59,7 +59,8 @@ async function run(
   const { args, rest, options, common } = parsed
   const settings = (): Promise<Settings> => loadSettings(common, process.env, clientFile)
   const context = { args, rest, options: options as never, isJson: common.json, out }
-  if (command.kind === "host") return (await command.run({ ...context, operator, settings })) ?? 0
+  if (command.kind === "host")
+    return (await command.run({ ...context, operator, settings, given: common })) ?? 0
   const found = await settings()
   const client = connect({ url: found.url, token: found.token })
   const reportKnown = (error: AppError) => report(out, withKeyHint(error, found))

@@ -50,16 +50,23 @@ type ScalarValue<O extends Option> = O["type"] extends "pairs"
 export type OptionValues<O extends Options> = { [Name in keyof O]: OptionValue<O[Name]> }
 
 /** The last argument: one or more names, or a program with its own arguments, which are not ours to read. */
-export type Rest = { name: string; kind: "names" | "command" }
+export type Rest = {
+  name: string
+  kind: "names" | "command"
+  /** How many there must be, if not one. */
+  least?: number
+  /** For the usage line, where `NAME...` says too little. */
+  usage?: string
+}
 
-type Given<Name extends string, Extra extends string, O extends Options> = {
+type Words<Name extends string, Extra extends string, O extends Options> = {
   args: Record<Name, string> & Record<Extra, string | undefined>
   rest: string[]
   options: OptionValues<O>
 }
 
 type Run<Name extends string, Extra extends string, O extends Options, Context> = (
-  context: Given<Name, Extra, O> & { isJson: boolean; out: Output } & Context,
+  context: Words<Name, Extra, O> & { isJson: boolean; out: Output } & Context,
   // biome-ignore lint/suspicious/noConfusingVoidType: most commands have no exit code of their own.
 ) => Promise<number | void>
 
@@ -70,7 +77,7 @@ type Shape<Name extends string, Extra extends string, O extends Options> = {
   rest?: Rest
   options?: O
   /** What is wrong with a combination that is well formed piece by piece. */
-  refuse?: (given: Given<Name, Extra, O>) => string | undefined
+  refuse?: (given: Words<Name, Extra, O>) => string | undefined
   /** Paragraphs below the summary. */
   description?: string
   examples: readonly string[]
@@ -82,11 +89,16 @@ export type DaemonContext = {
   /** Prints an error as every command does, for one that goes on or has an exit code of its own. */
   report: (error: AppError) => Promise<void>
 }
-export type HostContext = { operator: Operator; settings: () => Promise<Settings> }
+export type HostContext = {
+  operator: Operator
+  settings: () => Promise<Settings>
+  /** `--url` and `--token` as they were given. */
+  given: { url: string | undefined; token: string | undefined }
+}
 
 /** Without the precise names, as the parser and the help see it. */
 type AnyShape = Omit<Shape<string, string, Options>, "refuse"> & {
-  refuse?: (given: Given<never, string, Options>) => string | undefined
+  refuse?: (given: Words<never, string, Options>) => string | undefined
 }
 export type DaemonCommand = AnyShape & { kind: "daemon"; run: Run<never, string, Options, DaemonContext> }
 export type HostCommand = AnyShape & { kind: "host"; run: Run<never, string, Options, HostContext> }

@@ -1,7 +1,7 @@
 /** Which command the words of a command line name. Options before its name are kept as options of the command. */
 
 import { AppError } from "../contract/errors.ts"
-import { type CommandEntry, commands } from "./commands/index.ts"
+import { type CommandEntry, commands, hiddenCommands } from "./commands/index.ts"
 import { suggest } from "./suggest.ts"
 
 export type Found =
@@ -39,7 +39,9 @@ export function findCommand(argv: readonly string[]): Found {
 }
 
 export function entryOf(name: string): CommandEntry | undefined {
-  return commands.find((entry) => entry.name === name || entry.aliases?.includes(name))
+  return [...commands, ...hiddenCommands].find(
+    (entry) => entry.name === name || entry.aliases?.includes(name),
+  )
 }
 
 export function isGroup(name: string): boolean {

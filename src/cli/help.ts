@@ -44,7 +44,8 @@ export function commandHelp(entry: CommandEntry, command: Command): string {
 export function usageLine(entry: CommandEntry, command: Command): string {
   const words = ["bhatti", entry.name, "[options]", ...(command.args ?? []).map((name) => name.toUpperCase())]
   words.push(...(command.optionalArgs ?? []).map((name) => `[${name.toUpperCase()}]`))
-  if (command.rest?.kind === "names") words.push(`${command.rest.name.toUpperCase()}...`)
+  if (command.rest?.kind === "names")
+    words.push(command.rest.usage ?? `${command.rest.name.toUpperCase()}...`)
   if (command.rest?.kind === "command") words.push(`[--] ${command.rest.name.toUpperCase()} [ARG...]`)
   return words.join(" ")
 }

@@ -22,6 +22,9 @@ class RecordingOperator implements Operator {
   async openStore(): Promise<never> {
     throw new Error("these commands do not open the store")
   }
+  async loadConfig(): Promise<never> {
+    throw new Error("these commands do not read the configuration")
+  }
 }
 
 async function run(command: HostCommand, argv: readonly string[]): Promise<RecordingOperator> {
@@ -36,6 +39,7 @@ async function run(command: HostCommand, argv: readonly string[]): Promise<Recor
     out: new Output(),
     operator,
     settings,
+    given: { url: undefined, token: undefined },
   })
   return operator
 }

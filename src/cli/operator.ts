@@ -3,6 +3,7 @@
  * ordinary commands load none of it and this folder depends on none of it.
  */
 
+import type { Config } from "../contract/config.ts"
 import type { User, UserLimits } from "../contract/user.ts"
 
 export type ServeOptions = {
@@ -36,4 +37,6 @@ export interface Operator {
   serve(options: ServeOptions): Promise<void>
   init(options: InitOptions): Promise<void>
   openStore(options: { dataDir: string }): Promise<UserStore>
+  /** The daemon's configuration as `serve` would read it. */
+  loadConfig(options: { dataDir: string }): Promise<Config>
 }

@@ -3,7 +3,7 @@
  * their output. A program that ends puts things back itself; one that goes on while we leave cannot.
  */
 
-const escape = 0x1b
+const escapeByte = 0x1b
 /** Longer ones than this are not about modes. */
 const sequenceLengthMax = 64
 
@@ -30,7 +30,7 @@ export class ScreenModes {
   readonly #decoder = new TextDecoder("latin1")
 
   watch(bytes: Uint8Array): void {
-    if (this.#begun === "" && !bytes.includes(escape)) return
+    if (this.#begun === "" && !bytes.includes(escapeByte)) return
     const text = this.#begun + this.#decoder.decode(bytes)
     this.#begun = ""
     for (let at = text.indexOf("\x1b"); at >= 0; at = text.indexOf("\x1b", at + 1)) {

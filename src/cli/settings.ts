@@ -24,9 +24,8 @@ export type ClientFile = {
 }
 
 export async function readClientFile(env: Environment): Promise<ClientFile> {
-  const named = env.BHATTI_CONFIG
-  const path = named || `${await homeDir(env)}/.bhatti/config.yaml`
-  return { path, isNamedByUser: Boolean(named), content: await readIfAny(path) }
+  const path = env.BHATTI_CONFIG || `${await homeDir(env)}/.bhatti/config.yaml`
+  return { path, isNamedByUser: Boolean(env.BHATTI_CONFIG), content: await readIfAny(path) }
 }
 
 export async function loadSettings(
@@ -51,6 +50,11 @@ export async function loadSettings(
     token: token && checkedToken(token.value, token.source),
     tokenSource: token?.source,
   }
+}
+
+/** Both as they would be used, or an error that says what is wrong with one. */
+export function checkedSettings(given: { url: string; token: string }): { url: string; token: string } {
+  return { url: normalUrl(given.url, "setup"), token: checkedToken(given.token, "setup") }
 }
 
 function firstSet(

@@ -12,6 +12,8 @@ export const routes: { readonly [Name in keyof Api]: `${Api[Name]["method"]} ${A
   createSandbox: "POST /sandboxes",
   getSandbox: "GET /sandboxes/:id",
   destroySandbox: "DELETE /sandboxes/:id",
+  updateSandbox: "PATCH /sandboxes/:id",
+  whySandbox: "GET /sandboxes/:id/why",
   stopSandbox: "POST /sandboxes/:id/stop",
   startSandbox: "POST /sandboxes/:id/start",
   exec: "POST /sandboxes/:id/exec",

@@ -20,7 +20,7 @@ import {
   WriteFileQuery,
 } from "./file.ts"
 import { ListeningPort, Publish, PublishedPort } from "./publish.ts"
-import { CreateSandbox, DestroyedSandbox, Sandbox } from "./sandbox.ts"
+import { CreateSandbox, DestroyedSandbox, Sandbox, UpdateSandbox, Why } from "./sandbox.ts"
 import { DeletedSecret, Secret, SetSecret } from "./secret.ts"
 import {
   KilledSession,
@@ -75,6 +75,21 @@ export const api = {
     path: "/sandboxes/:id",
     summary: "Destroy a sandbox and its disk",
     reply: DestroyedSandbox,
+    status: 200,
+  }),
+  updateSandbox: endpoint({
+    method: "PATCH",
+    path: "/sandboxes/:id",
+    summary: "Rename a sandbox, change its labels, or whether it is paused when idle",
+    body: UpdateSandbox,
+    reply: Sandbox,
+    status: 200,
+  }),
+  whySandbox: endpoint({
+    method: "GET",
+    path: "/sandboxes/:id/why",
+    summary: "Why a sandbox is in its state, and when that changes by itself",
+    reply: Why,
     status: 200,
   }),
   stopSandbox: endpoint({

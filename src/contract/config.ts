@@ -81,6 +81,22 @@ export const Config = z.strictObject({
     .max(2_000_000_000)
     .default(700_000)
     .describe("First of 65 536 user ids that machines run as; nothing else on the host may use them"),
+  pool: z
+    .int()
+    .min(0)
+    .max(100)
+    .default(2)
+    .describe("Sandboxes kept ready per size in use, each about 60 MB of memory; 0: none"),
+  warm_after: z
+    .number()
+    .min(0)
+    .default(30)
+    .describe("Seconds of idleness after which a sandbox is paused; 0: never"),
+  cold_after: z
+    .number()
+    .min(0)
+    .default(1800)
+    .describe("Seconds after which a paused sandbox is written to disk; 0: never"),
   disk_reserve_mb: z
     .int()
     .min(0)

@@ -87,6 +87,8 @@ export const Sandbox = z
     cpus: z.int(),
     memory_mb: z.int().describe("Memory in MiB"),
     disk_size_mb: z.int().describe("Size of the root disk in MiB"),
+    keep_hot: z.boolean().describe("It is never paused"),
+    allow_cold: z.boolean().describe("It may be written to disk when it was paused for long"),
     labels: z.record(z.string(), z.string()),
     urls: z.array(z.string()).describe("Where its published ports answer"),
     ip: z.string().nullable().describe("Address inside its owner's network, if it has one"),
@@ -123,6 +125,7 @@ export const CreateSandbox = z
       .default([])
       .describe("Names of your secrets that it gets as environment"),
     labels: Labels.default({}),
+    keep_hot: z.boolean().default(false).describe("Never pause it when it is idle"),
     init: z
       .string()
       .min(1)
@@ -149,3 +152,28 @@ export const CreateSandbox = z
 export type CreateSandbox = z.infer<typeof CreateSandbox>
 
 export const DestroyedSandbox = z.object({ status: z.literal("destroyed") }).meta({ id: "DestroyedSandbox" })
+
+export const UpdateSandbox = z
+  .strictObject({
+    name: SandboxName.optional().describe("Its new name; its host name inside stays until it boots again"),
+    keep_hot: z.boolean().optional(),
+    allow_cold: z.boolean().optional(),
+    labels_add: Labels.default({}),
+    labels_remove: z.array(z.string().max(128)).max(limits.labelsMax).default([]),
+  })
+  .meta({ id: "UpdateSandbox" })
+export type UpdateSandbox = z.infer<typeof UpdateSandbox>
+
+export const Why = z
+  .object({
+    thermal: Thermal.nullable(),
+    reason: z.string().describe("Why it is so"),
+    open_streams: z
+      .int()
+      .describe("Commands, attached sessions, transfers and connections that keep it awake"),
+    idle_seconds: z.int(),
+    changes_in_seconds: z.int().nullable().describe("When that changes if nothing happens"),
+    changes_to: Thermal.nullable(),
+  })
+  .meta({ id: "Why" })
+export type Why = z.infer<typeof Why>

@@ -1,8 +1,11 @@
 /** What every capability works with: the store, the host, the connections to running guests, the turns. */
 
+import type { ThermalSettings } from "../rules/thermal.ts"
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Store } from "../store/store.ts"
 import type { Guest, Host } from "./host.ts"
+import { Pool } from "./pool.ts"
+import { Thermal } from "./thermal.ts"
 import { Turns } from "./turns.ts"
 
 export interface Log {
@@ -12,7 +15,10 @@ export interface Log {
 }
 
 export type CoreSettings = {
+  thermal: ThermalSettings
   diskReserveMib: number
+  /** Sandboxes kept ready per size in use; 0: none. */
+  poolSize: number
   /** Where published ports answer: `scheme://ALIAS.domain:port/`. */
   publicAddress: { scheme: "http" | "https"; domain: string; port: number }
 }
@@ -28,12 +34,14 @@ export type Core = {
   /** Templates being made now, by fingerprint-relevant key, so that many creates wait for one. */
   templatesInMaking: Map<string, Promise<unknown>>
   startedAt: number
+  thermal: Thermal
+  pool: Pool
   /** Set by the proxy: an alias leads nowhere any more, open connections end. */
   onUnpublished: (alias: string) => void
 }
 
 export function newCore(options: { store: Store; host: Host; log: Log; settings: CoreSettings }): Core {
-  return {
+  const parts: Omit<Core, "thermal" | "pool"> = {
     ...options,
     turns: new Turns(),
     guests: new Map(),
@@ -41,4 +49,8 @@ export function newCore(options: { store: Store; host: Host; log: Log; settings:
     startedAt: performance.now(),
     onUnpublished: () => undefined,
   }
+  const core = parts as Core
+  core.thermal = new Thermal(core)
+  core.pool = new Pool(core, { size: options.settings.poolSize })
+  return core
 }

@@ -7,10 +7,12 @@ import type { Account } from "../store/users.ts"
 import { keepGuest } from "./attach.ts"
 import { answerDeadlineMs } from "./awake.ts"
 import type { Core } from "./core.ts"
-import type { Guest, Template, TemplateSpec } from "./host.ts"
+import { removeEverything } from "./destroy.ts"
+import type { Guest, Machine, Template, TemplateSpec } from "./host.ts"
 import { newIdentity } from "./identity.ts"
 import { placeOf, rememberMachine } from "./machine-of.ts"
 import { friendlyName } from "./names.ts"
+import type { PooledSandbox } from "./pool.ts"
 import { viewSandbox, viewSandboxes } from "./sandbox-view.ts"
 import { ensureTemplate } from "./template.ts"
 
@@ -43,22 +45,26 @@ export async function createSandbox(
     )
   }
   await checkSpace(core)
+  using _going = core.pool.beginCreate()
 
-  const record = await addRecord(core, account, input, spec)
+  // One from the pool is the owner's as soon as the store says so; without one the intent to make it is written.
+  const pooled = await takePooled(core, spec)
+  const record = await addRecord(core, account, input, spec, pooled)
   return core.turns.take(record.id, async () => {
     await using undo = new AsyncDisposableStack()
-    undo.defer(() => core.store.sandboxes.remove(record.id))
+    undo.defer(() => removeEverything(core, record))
     // The template comes after the record, so that names and limits are refused before a wait of seconds.
-    const template = await ensureTemplate(core, spec)
-    const { state, guest } = await startMachine(
-      core,
-      record,
-      template,
-      spec,
-      { ...record.env, ...secrets },
-      undo,
-    )
+    const { machine, guest } = pooled ?? (await startMachine(core, record, await ensureTemplate(core, spec)))
+    undo.defer(() => guest.close())
+    if (!pooled) undo.defer(() => core.host.machines.kill(machine))
+    try {
+      if (pooled) await core.host.machines.resume(machine)
+      await introduce(core, record, spec, { machine, guest, env: { ...record.env, ...secrets } })
+    } catch (cause) {
+      throw await startFailure(core, record, machine, cause)
+    }
     await furnish(guest, input)
+    const state: SandboxRecord["state"] = { kind: "hot", machine: rememberMachine(machine) }
     await core.store.sandboxes.setState(record.id, state)
     keepGuest(core, record, guest)
     undo.move()
@@ -66,52 +72,67 @@ export async function createSandbox(
   })
 }
 
+async function takePooled(core: Core, spec: TemplateSpec): Promise<PooledSandbox | undefined> {
+  const template = await core.host.machines.findTemplate(spec)
+  if (!template) return undefined
+  core.pool.wants(spec, template)
+  return core.pool.take(template)
+}
+
 async function startMachine(
   core: Core,
   record: SandboxRecord,
   template: Template,
-  spec: TemplateSpec,
-  env: Record<string, string>,
-  undo: AsyncDisposableStack,
-): Promise<{ state: SandboxRecord["state"]; guest: Guest }> {
+): Promise<{ machine: Machine; guest: Guest }> {
   const { disks, machines, guests } = core.host
-
   await core.store.sandboxes.setTemplate(record.id, template.id)
-  const files = await disks.createSandbox({ id: record.id, blankOverlayPath: template.blankOverlayPath })
-  undo.defer(() => disks.removeSandbox(record.id))
-
-  const sockets = await machines.prepareSockets(files.directory)
-  const guest = await guests.open({ socketPath: machines.agentSocket(files.directory) })
-  undo.defer(() => guest.close())
-
-  const machine = await machines.clone(placeOf(core, record, template, sockets))
-  undo.defer(() => machines.kill(machine))
-
-  const growDisk = record.diskMib > spec.image.diskMib
+  const { directory } = await disks.createSandbox({
+    id: record.id,
+    blankOverlayPath: template.blankOverlayPath,
+  })
+  const sockets = await machines.prepareSockets(directory)
+  const guest = await guests.open({ socketPath: machines.agentSocket(directory) })
   try {
-    if (growDisk) {
-      // Before the state is loaded QEMU's disks are inactive, and resizing one ends it.
-      await guest.waitReady({ deadlineMs: readyDeadlineMs })
-      await machines.growDisk(machine, record.diskMib)
-    }
-    await Promise.race([
-      guest.personalise(newIdentity(record, { env, growDisk }), { deadlineMs: readyDeadlineMs }),
-      guest.closed.then(({ reason }) => {
-        throw new AppError("unavailable", `the machine ended while it started: ${reason}`)
-      }),
-    ])
-  } catch (cause) {
-    core.log.error(
-      { sandbox: record.id, cause, ...(await machines.diagnose(machine)) },
-      "a sandbox did not start",
-    )
-    throw new AppError("unavailable", `sandbox "${record.name}" did not start`, {
-      cause,
-      hint: "try again; the daemon's log has the machine's last words",
-    })
+    return { machine: await machines.clone(placeOf(core, record, template, sockets)), guest }
+  } catch (error) {
+    guest.close()
+    throw error
   }
+}
 
-  return { state: { kind: "hot", machine: rememberMachine(machine) }, guest }
+/** Gives the guest its identity, and its disk the size that was asked for. Until then nobody may use it. */
+async function introduce(
+  core: Core,
+  record: SandboxRecord,
+  spec: TemplateSpec,
+  { machine, guest, env }: { machine: Machine; guest: Guest; env: Record<string, string> },
+): Promise<void> {
+  const growDisk = record.diskMib > spec.image.diskMib
+  if (growDisk) {
+    // Before the state is loaded QEMU's disks are inactive, and resizing one ends it.
+    await guest.waitReady({ deadlineMs: readyDeadlineMs })
+    await core.host.machines.growDisk(machine, record.diskMib)
+  }
+  await Promise.race([
+    guest.personalise(newIdentity(record, { env, growDisk }), { deadlineMs: readyDeadlineMs }),
+    guest.closed.then(({ reason }) => {
+      throw new AppError("unavailable", `the machine ended while it started: ${reason}`)
+    }),
+  ])
+}
+
+async function startFailure(
+  core: Core,
+  record: SandboxRecord,
+  machine: Machine,
+  cause: unknown,
+): Promise<AppError> {
+  const words = await core.host.machines.diagnose(machine)
+  core.log.error({ sandbox: record.id, cause, ...words }, "a sandbox did not start")
+  return new AppError("unavailable", `sandbox "${record.name}" did not start`, {
+    cause,
+    hint: "try again; the daemon's log has the machine's last words",
+  })
 }
 
 /** The files and the init script that were asked for. A file that cannot be written fails the create. */
@@ -172,9 +193,10 @@ async function addRecord(
   account: Account,
   input: CreateSandbox,
   spec: TemplateSpec,
+  pooled: PooledSandbox | undefined,
 ): Promise<SandboxRecord> {
-  const add = (name: string) =>
-    core.store.sandboxes.add(account, {
+  const add = (name: string) => {
+    const wanted = {
       name,
       imageName: spec.image.name,
       imageHash: spec.image.hash,
@@ -184,8 +206,22 @@ async function addRecord(
       env: input.env,
       secretNames: input.secrets,
       labels: input.labels,
-    })
-  if (input.name !== undefined) return add(input.name)
+      keepHot: input.keep_hot,
+      allowCold: true,
+    }
+    return pooled
+      ? core.store.sandboxes.claim(pooled.id, account, wanted)
+      : core.store.sandboxes.add(account, wanted)
+  }
+  try {
+    return input.name === undefined ? await addFriendly(add) : await add(input.name)
+  } catch (error) {
+    if (pooled) core.pool.giveBack(pooled)
+    throw error
+  }
+}
+
+async function addFriendly(add: (name: string) => Promise<SandboxRecord>): Promise<SandboxRecord> {
   for (let attempt = 0; ; attempt++) {
     try {
       return await add(friendlyName(Math.random, attempt))

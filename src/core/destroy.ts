@@ -16,6 +16,13 @@ export async function destroySandbox(core: Core, account: Account, nameOrId: str
   })
 }
 
+/** What is left of a sandbox that is nobody's: one of the pool. */
+export async function removeById(core: Core, id: SandboxRecord["id"]): Promise<void> {
+  await core.host.machines.killNamed(id)
+  await core.host.disks.removeSandbox(id)
+  await core.store.sandboxes.remove(id)
+}
+
 /** Needs the sandbox's turn. */
 export async function removeEverything(core: Core, record: SandboxRecord): Promise<void> {
   const { machines, disks } = core.host

@@ -15,7 +15,12 @@ export function rememberMachine({ process, memoryBase }: Machine): Pick<Machine,
   return { process, memoryBase }
 }
 
-export function placeOf(core: Core, record: SandboxRecord, template: Template, sockets: Sockets): Place {
+export function placeOf(
+  core: Core,
+  record: Pick<SandboxRecord, "id" | "slot">,
+  template: Template,
+  sockets: Sockets,
+): Place {
   return {
     template,
     name: record.id,

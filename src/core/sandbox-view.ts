@@ -26,6 +26,8 @@ export function viewSandbox(record: SandboxRecord, urls: string[] = []): Sandbox
     cpus: record.cpus,
     memory_mb: record.memoryMib,
     disk_size_mb: record.diskMib,
+    keep_hot: record.keepHot,
+    allow_cold: record.allowCold,
     labels: record.labels,
     urls,
     ip: null,

@@ -2,15 +2,18 @@
 
 import { Hono } from "hono"
 import { api } from "../contract/api.ts"
+import { RateLimits } from "../contract/config.ts"
 import type { Endpoint } from "../contract/endpoint.ts"
 import { AppError } from "../contract/errors.ts"
 import { limits } from "../contract/limits.ts"
 import { openApi } from "../contract/openapi.ts"
 import type { Core } from "../core/core.ts"
 import type { Account } from "../store/users.ts"
+import { checkBrowserSafety } from "./browser-safety.ts"
 import type { RequestContext } from "./context.ts"
 import { errorResponse } from "./errors.ts"
 import { parseInput, readBody } from "./input.ts"
+import { RequestRates } from "./request-rates.ts"
 import { type About, handlers } from "./routes.ts"
 
 type Variables = { requestId: string; account: Account | undefined }
@@ -20,8 +23,19 @@ type Environment = { Bindings: Bindings; Variables: Variables }
 /** All handlers look alike here; `Handlers` has checked each against its endpoint. */
 type AnyHandler = (context: RequestContext, input: { body: unknown; query: unknown }) => Promise<unknown>
 
-export function createApp(core: Core, about: About): Hono<Environment> {
+export type AppSettings = {
+  /** Names of the API besides addresses and localhost. */
+  apiHosts: readonly string[]
+  rateLimits: RateLimits
+}
+
+export function createApp(
+  core: Core,
+  about: About,
+  settings: AppSettings = { apiHosts: [], rateLimits: RateLimits.parse({}) },
+): Hono<Environment> {
   const app = new Hono<Environment>()
+  const rates = new RequestRates(settings.rateLimits)
 
   app.use(async (c, next) => {
     const startedAt = performance.now()
@@ -31,6 +45,7 @@ export function createApp(core: Core, about: About): Hono<Environment> {
         ? given
         : `req_${crypto.randomUUID().replaceAll("-", "").slice(0, 16)}`
     c.set("requestId", requestId)
+    checkBrowserSafety(c.req.raw, settings.apiHosts)
     await next()
     c.header("x-request-id", requestId)
     c.header("x-bhatti-version", about.version)
@@ -70,6 +85,7 @@ export function createApp(core: Core, about: About): Hono<Environment> {
         ? undefined
         : await authenticate(core, c.req.header("authorization"))
       c.set("account", account)
+      if (account) rates.count(name, account)
       const body =
         definition.body &&
         (await readBody(c.req.raw, definition.body, { bytesMax: limits.requestBodyBytesMax }))

@@ -8,6 +8,7 @@ import { limits } from "../contract/limits.ts"
 import { Port } from "../contract/publish.ts"
 import { createSandbox } from "../core/create.ts"
 import { destroySandbox } from "../core/destroy.ts"
+import { editSandbox } from "../core/edit.ts"
 import { execInSandbox } from "../core/exec.ts"
 import {
   listFiles,
@@ -26,6 +27,7 @@ import { listPublished, publishPort, unpublishPort } from "../core/publish.ts"
 import { viewSandboxes } from "../core/sandbox-view.ts"
 import { killSession, listSessions } from "../core/sessions.ts"
 import { startByName, stopByName } from "../core/stop-start.ts"
+import { whySandbox } from "../core/why.ts"
 import { bodyChunks, bytesReply, declaredLength } from "./bytes.ts"
 import type { RequestContext } from "./context.ts"
 import { bufferedReply, streamedReply } from "./exec-reply.ts"
@@ -84,6 +86,15 @@ export function handlers(about: About): Handlers {
       server.timeout(request, 0)
       await destroySandbox(core, account, idOf(params))
       return { status: "destroyed" }
+    },
+
+    async updateSandbox({ core, account, params, request, server }, { body }) {
+      server.timeout(request, 0)
+      return editSandbox(core, account, idOf(params), body)
+    },
+
+    async whySandbox({ core, account, params }) {
+      return whySandbox(core, account, idOf(params))
     },
 
     async stopSandbox({ core, account, params, request, server }) {

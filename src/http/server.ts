@@ -1,5 +1,6 @@
-/** The listening socket of the HTTP interface. */
+/** The listening sockets of the HTTP interface. */
 
+import { rmSync } from "node:fs"
 import type { Server } from "bun"
 import { AppError } from "../contract/errors.ts"
 import { limits } from "../contract/limits.ts"
@@ -9,19 +10,19 @@ import type { SocketState } from "./context.ts"
 const idleTimeoutSec = 60
 /** A message is at most a window of input and its byte of channel. */
 const socketMessageBytesMax = limits.execStreamWindowBytes + 1024
+/** What fits into `sun_path`. */
+const socketPathBytesMax = 107
 
 export function listen(
   app: { fetch: (request: Request, env: { server: Server<SocketState> }) => Response | Promise<Response> },
-  address: string,
+  at: { hostname: string; port: number } | { unix: string },
 ): Server<SocketState> {
-  const at = address.lastIndexOf(":")
-  const hostname = address.slice(0, at).replace(/^\[|\]$/g, "")
-  const port = Number(address.slice(at + 1))
   try {
     return Bun.serve<SocketState>({
-      hostname,
-      port,
-      idleTimeout: idleTimeoutSec,
+      // The types allow no idle timeout for unix sockets, where the default of ten seconds holds all the same.
+      ...(at as { hostname: string; port: number }),
+      // Behind a unix socket a handler cannot lift it for its request, and the front sees to idle clients.
+      idleTimeout: "unix" in at ? 0 : idleTimeoutSec,
       // Every handler bounds its own body as it reads it; an archive has no bound of its own.
       maxRequestBodySize: Number.MAX_SAFE_INTEGER,
       fetch: (request, server) => app.fetch(request, { server }),
@@ -36,10 +37,23 @@ export function listen(
       },
     })
   } catch (cause) {
-    throw new AppError("unavailable", `cannot listen on ${address}`, {
-      cause,
-      hint: "is another daemon running? choose another address with --listen HOST:PORT",
-      retryable: false,
+    const where = "unix" in at ? at.unix : `${at.hostname}:${at.port}`
+    throw new AppError("unavailable", `cannot listen on ${where}`, { cause, retryable: false })
+  }
+}
+
+/** For the front alone: only this user's processes may connect. A socket that a killed daemon left is replaced. */
+export function listenPrivately(app: Parameters<typeof listen>[0], path: string): Server<SocketState> {
+  if (Buffer.byteLength(path) > socketPathBytesMax) {
+    throw new AppError("invalid", `${path} is too long a name for a socket`, {
+      hint: "choose a data directory with a shorter path",
     })
+  }
+  rmSync(path, { force: true })
+  const maskBefore = process.umask(0o177)
+  try {
+    return listen(app, { unix: path })
+  } finally {
+    process.umask(maskBefore)
   }
 }

@@ -5,6 +5,7 @@
 
 import type { Core } from "../core/core.ts"
 import { isPublished } from "../core/published.ts"
+import { hostName } from "../lib/host-name.ts"
 import type { Admission, Visitor } from "./admission.ts"
 import { isLoopback, limitKey, type TrustedProxies } from "./client-address.ts"
 import { Exchange } from "./exchange.ts"
@@ -14,7 +15,7 @@ import { Lost, type Peer, type SocketPeer } from "./peer.ts"
 import { readHead } from "./reading.ts"
 import { type Refusal, refusalBytes } from "./refusal.ts"
 import { aliasPace, apiPace, type Connected, connectAlias, connectApi } from "./upstream.ts"
-import { destinationOf, hostName, type Zone } from "./zone.ts"
+import { destinationOf, type Zone } from "./zone.ts"
 
 /** What all connections share. */
 export type Surroundings = {

@@ -9,9 +9,9 @@ import type { Refusal } from "./refusal.ts"
 
 export type Connected = { kind: "connected"; peer: Peer } | { kind: "refused"; refusal: Refusal }
 
-/** The API's own server and its handlers see to slow and idle requests. */
+/** A command may say nothing for days, and its client may wait. */
 export const apiPace: Pace = {
-  bodyMs: Number.POSITIVE_INFINITY,
+  bodyMs: 600_000,
   answerMs: Number.POSITIVE_INFINITY,
   idleMs: Number.POSITIVE_INFINITY,
   tunnelIdleMs: Number.POSITIVE_INFINITY,

@@ -1,5 +1,7 @@
 /** From a Host header to what answers there: an alias of a published port, the API, or nothing. */
 
+import { hostName } from "../lib/host-name.ts"
+
 export type Zone = {
   /** Aliases are the names one label below it. */
   domain: string
@@ -15,9 +17,4 @@ export function destinationOf(host: string, zone: Zone): Destination {
   if (zone.apiHosts.includes(name) || !name.endsWith(`.${zone.domain}`)) return { kind: "api" }
   const alias = name.slice(0, -zone.domain.length - 1)
   return alias.includes(".") || alias === "" ? { kind: "nowhere" } : { kind: "alias", alias }
-}
-
-/** Without port and the root's dot, in lower case. */
-export function hostName(host: string): string {
-  return host.replace(/:\d+$/, "").replace(/\.$/, "").toLowerCase()
 }

@@ -8,6 +8,8 @@
  *              stopping ◄──────┘    │
  *                 └───────► cold ───┘       cold: on disk only, with or without its memory
  *   any ──► destroying ──► (row gone)
+ *
+ * A row without an owner is a pooled one: made ahead, nobody's yet, invisible to users. It is `creating` until it is claimed.
  */
 
 import { type Kysely, sql } from "kysely"
@@ -52,6 +54,8 @@ export type SandboxRecord = {
   env: Record<string, string>
   secretNames: string[]
   labels: Record<string, string>
+  keepHot: boolean
+  allowCold: boolean
   createdAt: string
 }
 
@@ -67,7 +71,7 @@ export class Sandboxes {
   /** Writes the intent to create a sandbox: from here on it has its name, its slot and its place in the limit. */
   async add(account: Account, input: NewSandbox): Promise<SandboxRecord> {
     const row: NewSandboxRow = {
-      id: `sb_${Buffer.from(crypto.getRandomValues(new Uint8Array(8))).toString("hex")}`,
+      id: newId(),
       user_id: account.id,
       name: input.name,
       state: JSON.stringify({ kind: "creating" } satisfies SandboxState),
@@ -79,38 +83,80 @@ export class Sandboxes {
       env: JSON.stringify(input.env),
       secret_names: JSON.stringify(input.secretNames),
       labels: JSON.stringify(input.labels),
+      keep_hot: Number(input.keepHot),
+      allow_cold: Number(input.allowCold),
       created_at: new Date().toISOString(),
     }
     const columns = Object.keys(row) as (keyof NewSandboxRow)[]
     // One statement, so that two creates at once get neither one slot nor one place in the limit.
     const statement = sql<{ slot: number }>`
       insert into sandboxes (${sql.join(columns.map((column) => sql.ref(column)))}, slot)
-      select ${sql.join(columns.map((column) => sql.val(row[column])))}, (
-        select min(used.slot) + 1 from (select 0 as slot union all select slot from sandboxes) as used
-        where used.slot + 1 not in (select slot from sandboxes)
-      )
-      where (select count(*) from sandboxes where user_id = ${account.id})
-          < (select max_sandboxes from users where id = ${account.id})
+      select ${sql.join(columns.map((column) => sql.val(row[column])))}, (${freeSlot})
+      where ${hasRoom(account)}
       returning slot`
     let slot: number | undefined
     try {
       slot = (await statement.execute(this.#db)).rows[0]?.slot
     } catch (error) {
-      if (!isUniqueViolation(error, "sandboxes.name")) throw error
-      throw new AppError("conflict", `a sandbox named "${input.name}" exists already`, {
-        hint: `choose another name, or: bhatti destroy ${input.name}`,
-      })
+      throw isUniqueViolation(error, "sandboxes.name") ? nameTaken(input.name) : error
     }
-    if (slot === undefined) {
-      throw new AppError(
-        "limit_exceeded",
-        `you have ${account.maxSandboxes} sandboxes already, which is your limit`,
-        {
-          hint: "bhatti destroy one of them, or ask the operator for a higher limit",
-        },
-      )
+    if (slot === undefined) throw limitReached(account)
+    return toRecord({ ...row, user_id: account.id, template_id: null, slot })
+  }
+
+  /** The intent to make one for the pool. */
+  async addPooled(
+    input: Omit<NewSandbox, "name" | "env" | "secretNames" | "labels" | "keepHot" | "allowCold">,
+  ): Promise<{
+    id: SandboxId
+    slot: number
+  }> {
+    const id = newId()
+    const { rows } = await sql<{ slot: number }>`
+      insert into sandboxes (id, user_id, name, state, image_name, image_hash, cpus, memory_mib, disk_mib,
+                             env, secret_names, labels, keep_hot, allow_cold, created_at, slot)
+      select ${id}, null, ${id}, ${JSON.stringify({ kind: "creating" } satisfies SandboxState)}, ${input.imageName},
+             ${input.imageHash}, ${input.cpus}, ${input.memoryMib}, ${input.diskMib}, '{}', '[]', '{}', 0, 1,
+             ${new Date().toISOString()}, (${freeSlot})
+      returning slot`.execute(this.#db)
+    const [row] = rows
+    if (!row) throw new Error("a pooled sandbox got no slot")
+    return { id, slot: row.slot }
+  }
+
+  /** Gives a pooled one to an account, under the same rules as `add`. */
+  async claim(id: SandboxId, account: Account, input: NewSandbox): Promise<SandboxRecord> {
+    try {
+      const changed = await this.#db
+        .updateTable("sandboxes")
+        .set({
+          user_id: account.id,
+          name: input.name,
+          disk_mib: input.diskMib,
+          env: JSON.stringify(input.env),
+          secret_names: JSON.stringify(input.secretNames),
+          labels: JSON.stringify(input.labels),
+          keep_hot: Number(input.keepHot),
+          allow_cold: Number(input.allowCold),
+          created_at: new Date().toISOString(),
+        })
+        .where("id", "=", id)
+        .where("user_id", "is", null)
+        .where(hasRoom(account))
+        .executeTakeFirst()
+      if (changed.numUpdatedRows === 0n) throw limitReached(account)
+    } catch (error) {
+      throw isUniqueViolation(error, "sandboxes.name") ? nameTaken(input.name) : error
     }
-    return toRecord({ ...row, template_id: null, slot })
+    const record = await this.get(id)
+    if (!record) throw new Error(`sandbox ${id} has no row`)
+    return record
+  }
+
+  /** Pooled ones that nobody has claimed. */
+  async listPooled(): Promise<SandboxId[]> {
+    const rows = await this.#db.selectFrom("sandboxes").select("id").where("user_id", "is", null).execute()
+    return rows.map(({ id }) => SandboxId.parse(id))
   }
 
   async setState(id: SandboxId, state: SandboxState): Promise<void> {
@@ -120,6 +166,29 @@ export class Sandboxes {
       .where("id", "=", id)
       .executeTakeFirst()
     if (changed.numUpdatedRows === 0n) throw new Error(`sandbox ${id} has no row`)
+  }
+
+  async edit(
+    id: SandboxId,
+    changes: Pick<SandboxRecord, "name" | "labels" | "keepHot" | "allowCold">,
+  ): Promise<void> {
+    try {
+      await this.#db
+        .updateTable("sandboxes")
+        .set({
+          name: changes.name,
+          labels: JSON.stringify(changes.labels),
+          keep_hot: Number(changes.keepHot),
+          allow_cold: Number(changes.allowCold),
+        })
+        .where("id", "=", id)
+        .execute()
+    } catch (error) {
+      if (!isUniqueViolation(error, "sandboxes.name")) throw error
+      throw new AppError("conflict", `a sandbox named "${changes.name}" exists already`, {
+        hint: "choose another name",
+      })
+    }
   }
 
   /** Written before there is a disk on that template, so that the template is never taken for unused. */
@@ -144,7 +213,12 @@ export class Sandboxes {
   }
 
   async get(id: SandboxId): Promise<SandboxRecord | undefined> {
-    const row = await this.#db.selectFrom("sandboxes").selectAll().where("id", "=", id).executeTakeFirst()
+    const row = await this.#db
+      .selectFrom("sandboxes")
+      .selectAll()
+      .where("id", "=", id)
+      .where("user_id", "is not", null)
+      .executeTakeFirst()
     return row && toRecord(row)
   }
 
@@ -160,8 +234,44 @@ export class Sandboxes {
   }
 
   async listAll(): Promise<SandboxRecord[]> {
-    return (await this.#db.selectFrom("sandboxes").selectAll().orderBy("slot").execute()).map(toRecord)
+    return (
+      await this.#db
+        .selectFrom("sandboxes")
+        .selectAll()
+        .where("user_id", "is not", null)
+        .orderBy("slot")
+        .execute()
+    ).map(toRecord)
   }
+}
+
+function newId(): SandboxId {
+  return SandboxId.parse(`sb_${Buffer.from(crypto.getRandomValues(new Uint8Array(8))).toString("hex")}`)
+}
+
+const freeSlot = sql`
+  select min(used.slot) + 1 from (select 0 as slot union all select slot from sandboxes) as used
+  where used.slot + 1 not in (select slot from sandboxes)`
+
+function hasRoom(account: Account) {
+  return sql<boolean>`(select count(*) from sandboxes where user_id = ${account.id})
+    < (select max_sandboxes from users where id = ${account.id})`
+}
+
+function nameTaken(name: string): AppError {
+  return new AppError("conflict", `a sandbox named "${name}" exists already`, {
+    hint: `choose another name, or: bhatti destroy ${name}`,
+  })
+}
+
+function limitReached(account: Account): AppError {
+  return new AppError(
+    "limit_exceeded",
+    `you have ${account.maxSandboxes} sandboxes already, which is your limit`,
+    {
+      hint: "bhatti destroy one of them, or ask the operator for a higher limit",
+    },
+  )
 }
 
 function toRecord(row: SandboxRow): SandboxRecord {
@@ -180,6 +290,8 @@ function toRecord(row: SandboxRow): SandboxRecord {
     env: StringRecord.parse(JSON.parse(row.env)),
     secretNames: z.array(z.string()).parse(JSON.parse(row.secret_names)),
     labels: StringRecord.parse(JSON.parse(row.labels)),
+    keepHot: row.keep_hot === 1,
+    allowCold: row.allow_cold === 1,
     createdAt: row.created_at,
   }
 }

@@ -22,7 +22,8 @@ export type UsersTable = {
 
 export type SandboxesTable = {
   id: string
-  user_id: string
+  /** Null: it waits in the pool for whoever creates one next. */
+  user_id: string | null
   name: string
   /** JSON of `SandboxState`. */
   state: string
@@ -40,6 +41,10 @@ export type SandboxesTable = {
   secret_names: string
   /** JSON object. */
   labels: string
+  /** 0 or 1. */
+  keep_hot: number
+  /** 0 or 1. */
+  allow_cold: number
   created_at: string
 }
 

@@ -27,7 +27,12 @@ beforeEach(async () => {
     store,
     host,
     log: silent,
-    settings: { diskReserveMib: 1024, publicAddress: { scheme: "http", domain: "localhost", port: 8080 } },
+    settings: {
+      thermal: { warmAfterMs: 30_000, coldAfterMs: 1_800_000 },
+      diskReserveMib: 1024,
+      poolSize: 0,
+      publicAddress: { scheme: "http", domain: "localhost", port: 8080 },
+    },
   })
   const app = createApp(core, {
     version: "0.0.0",
@@ -35,7 +40,7 @@ beforeEach(async () => {
     acceleratorReason: "test",
     warnings: [],
   })
-  server = listen(app, "127.0.0.1:0")
+  server = listen(app, { hostname: "127.0.0.1", port: 0 })
   alice = (await store.users.create({ name: "alice", max_sandboxes: 3, max_cpus: 2, max_memory_mb: 1024 }))
     .key
   bob = (await store.users.create({ name: "bob" })).key
@@ -196,6 +201,8 @@ const samples: Record<keyof Api, { query?: string; body?: unknown }> = {
   createSandbox: { body: {} },
   getSandbox: {},
   destroySandbox: {},
+  updateSandbox: { body: {} },
+  whySandbox: {},
   stopSandbox: {},
   startSandbox: {},
   exec: { body: { cmd: ["true"] } },

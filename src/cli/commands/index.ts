@@ -11,7 +11,13 @@ export type CommandEntry = {
   name: string
   aliases?: readonly string[]
   summary: string
-  section: "Sandboxes" | "This program" | "Operator (on the host itself)"
+  section:
+    | "Sandboxes"
+    | "Files"
+    | "Published ports"
+    | "Secrets"
+    | "This program"
+    | "Operator (on the host itself)"
   load: () => Promise<Command>
 }
 
@@ -43,11 +49,132 @@ export const commands: readonly CommandEntry[] = [
     load: async () => (await import("./exec.ts")).exec,
   },
   {
+    name: "shell",
+    aliases: ["sh"],
+    summary: "Open a terminal in a sandbox, or go back to one",
+    section: "Sandboxes",
+    load: async () => (await import("./shell.ts")).shell,
+  },
+  {
+    name: "ps",
+    summary: "List the sessions of a sandbox",
+    section: "Sandboxes",
+    load: async () => (await import("./ps.ts")).ps,
+  },
+  {
+    name: "kill",
+    summary: "Send a signal to a session",
+    section: "Sandboxes",
+    load: async () => (await import("./kill.ts")).kill,
+  },
+  {
     name: "destroy",
     aliases: ["rm"],
     summary: "Destroy sandboxes and their disks",
     section: "Sandboxes",
     load: async () => (await import("./destroy.ts")).destroy,
+  },
+  {
+    name: "cp",
+    summary: "Copy files and directories from and to a sandbox",
+    section: "Files",
+    load: async () => (await import("./cp.ts")).cp,
+  },
+  {
+    name: "file read",
+    summary: "Print a file of a sandbox",
+    section: "Files",
+    load: async () => (await import("./file-read.ts")).fileRead,
+  },
+  {
+    name: "file write",
+    summary: "Write a file of a sandbox from standard input or a local file",
+    section: "Files",
+    load: async () => (await import("./file-write.ts")).fileWrite,
+  },
+  {
+    name: "file ls",
+    summary: "List a directory of a sandbox",
+    section: "Files",
+    load: async () => (await import("./file-ls.ts")).fileLs,
+  },
+  {
+    name: "file stat",
+    summary: "Show what a file of a sandbox is",
+    section: "Files",
+    load: async () => (await import("./file-stat.ts")).fileStat,
+  },
+  {
+    name: "file mkdir",
+    summary: "Make directories in a sandbox",
+    section: "Files",
+    load: async () => (await import("./file-mkdir.ts")).fileMkdir,
+  },
+  {
+    name: "file mv",
+    summary: "Move or rename a file of a sandbox",
+    section: "Files",
+    load: async () => (await import("./file-mv.ts")).fileMv,
+  },
+  {
+    name: "file rm",
+    summary: "Remove files of a sandbox",
+    section: "Files",
+    load: async () => (await import("./file-rm.ts")).fileRm,
+  },
+  {
+    name: "publish",
+    summary: "Give a port of a sandbox a public URL",
+    section: "Published ports",
+    load: async () => (await import("./publish.ts")).publish,
+  },
+  {
+    name: "unpublish",
+    summary: "Take a port's public URL away",
+    section: "Published ports",
+    load: async () => (await import("./unpublish.ts")).unpublish,
+  },
+  {
+    name: "ports",
+    summary: "List the ports that something in a sandbox listens on",
+    section: "Published ports",
+    load: async () => (await import("./ports.ts")).ports,
+  },
+  {
+    name: "secret set",
+    summary: "Set a secret",
+    section: "Secrets",
+    load: async () => (await import("./secret-set.ts")).secretSet,
+  },
+  {
+    name: "secret list",
+    summary: "List the names of your secrets",
+    section: "Secrets",
+    load: async () => (await import("./secret-list.ts")).secretList,
+  },
+  {
+    name: "secret delete",
+    summary: "Delete a secret",
+    section: "Secrets",
+    load: async () => (await import("./secret-delete.ts")).secretDelete,
+  },
+  {
+    name: "setup",
+    summary: "Save the daemon's address and your API key",
+    section: "This program",
+    load: async () => (await import("./setup.ts")).setup,
+  },
+  {
+    name: "doctor",
+    summary: "Check this host and the connection, and say how to fix what is wrong",
+    section: "This program",
+    load: async () => (await import("./doctor.ts")).doctor,
+  },
+  {
+    name: "completion",
+    summary: "Print completion for bash, zsh or fish",
+    section: "This program",
+    load: async () => (await import("./completion.ts")).completion,
   },
   {
     name: "version",
@@ -86,6 +213,12 @@ export const commands: readonly CommandEntry[] = [
     load: async () => (await import("./user-list.ts")).userList,
   },
   {
+    name: "user edit",
+    summary: "Change what a user may have",
+    section: "Operator (on the host itself)",
+    load: async () => (await import("./user-edit.ts")).userEdit,
+  },
+  {
     name: "user rotate-key",
     summary: "Give a user another API key; the old one stops working",
     section: "Operator (on the host itself)",
@@ -96,5 +229,15 @@ export const commands: readonly CommandEntry[] = [
     summary: "Delete a user that has no sandboxes",
     section: "Operator (on the host itself)",
     load: async () => (await import("./user-delete.ts")).userDelete,
+  },
+]
+
+/** For programs, not people: in no help and no completion. */
+export const hiddenCommands: readonly CommandEntry[] = [
+  {
+    name: "__complete",
+    summary: "Candidates for the word being typed",
+    section: "This program",
+    load: async () => (await import("./complete.ts")).complete,
   },
 ]

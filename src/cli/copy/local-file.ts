@@ -106,7 +106,7 @@ const failures: Record<string, string> = {
   EROFS: "the file system is read-only",
 }
 
-function localFailure(path: string, cause: unknown): AppError {
+export function localFailure(path: string, cause: unknown): AppError {
   const code = errorCodeOf(cause)
   return new AppError("invalid", `${path}: ${failures[code ?? ""] ?? code ?? "it cannot be used"}`, { cause })
 }

@@ -63,7 +63,7 @@ async function addFile(
       entry.once("drain", drained.resolve)
       await Promise.race([drained.promise, done.promise])
     }
-    entry.end()
+    entry.end(null)
     await done.promise
   } finally {
     await file.handle.close()

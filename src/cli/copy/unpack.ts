@@ -10,7 +10,7 @@ import { type Header, extract as newExtract } from "tar-stream"
 import { AppError } from "../../contract/errors.ts"
 import { errorCodeOf } from "../../lib/error-code.ts"
 import { printable } from "../words.ts"
-import { besideName, localStep, placeFile } from "./local-file.ts"
+import { besideName, localFailure, localStep, placeFile } from "./local-file.ts"
 
 export type Unpacked = {
   entries: number
@@ -64,7 +64,7 @@ async function feed(archive: AsyncIterable<Uint8Array>, extract: Extract): Promi
       extract.once("close", resolve)
       await promise
     }
-    extract.end()
+    extract.end(null)
   } catch (error) {
     extract.destroy(error instanceof Error ? error : new Error(String(error)))
     throw error
@@ -83,7 +83,7 @@ class Tree {
 
   /** Where an entry goes below the root, `""` for the root itself. */
   insidePath(name: string): string {
-    const [, ...parts] = name.replace(/^\.\//, "").replace(/\/+$/, "").split("/")
+    const [, ...parts] = name.replace(/\/+$/, "").split("/")
     if (name.startsWith("/") || parts.some((part) => part === "" || part === "." || part === ".."))
       throw new AppError(
         "invalid",
@@ -99,7 +99,7 @@ class Tree {
     try {
       await mkdir(place, (mode & 0o777) | 0o700)
     } catch (error) {
-      if (errorCodeOf(error) !== "EEXIST") throw await localStep(place, () => Promise.reject(error))
+      if (errorCodeOf(error) !== "EEXIST") throw localFailure(place, error)
       // The root is the caller's to choose, and may be a link.
       if (path !== "" && !(await lstat(place)).isDirectory())
         throw new AppError("conflict", `${place} is there already and is no directory`)
@@ -114,7 +114,7 @@ class Tree {
   }
 
   async makeLink(path: string, target: string): Promise<void> {
-    if (!leadsInside(path, target))
+    if (path === "" || !leadsInside(path, target))
       return this.skip(path, `its target ${printable(target)} is not surely inside`)
     await this.#checkParent(path)
     await this.#replace(path, (beside) => symlink(target, beside))

@@ -17,7 +17,7 @@ export async function up(db: Kysely<unknown>): Promise<void> {
   await db.schema
     .createTable("sandboxes")
     .addColumn("id", "text", (column) => column.primaryKey())
-    .addColumn("user_id", "text", (column) => column.notNull().references("users.id"))
+    .addColumn("user_id", "text", (column) => column.references("users.id"))
     .addColumn("name", "text", (column) => column.notNull())
     .addColumn("state", "text", (column) => column.notNull())
     .addColumn("slot", "integer", (column) => column.notNull().unique())
@@ -30,6 +30,8 @@ export async function up(db: Kysely<unknown>): Promise<void> {
     .addColumn("env", "text", (column) => column.notNull())
     .addColumn("secret_names", "text", (column) => column.notNull())
     .addColumn("labels", "text", (column) => column.notNull())
+    .addColumn("keep_hot", "integer", (column) => column.notNull())
+    .addColumn("allow_cold", "integer", (column) => column.notNull())
     .addColumn("created_at", "text", (column) => column.notNull())
     .addUniqueConstraint("sandboxes_user_name", ["user_id", "name"])
     .execute()

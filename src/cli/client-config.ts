@@ -1,0 +1,78 @@
+/**
+ * Writes address and key into the configuration file: whole or not at all, readable by its owner only, everything else in it
+ * kept. Loaded by `setup` alone; `settings.ts` reads the file.
+ */
+
+import { randomBytes } from "node:crypto"
+import { chmod, chown, mkdir, open, realpath, rename, unlink } from "node:fs/promises"
+import { dirname } from "node:path"
+import { isMap, parseDocument } from "yaml"
+import { AppError } from "../contract/errors.ts"
+import { findCaller } from "../lib/caller.ts"
+import { errorCodeOf } from "../lib/error-code.ts"
+import type { ClientFile, Environment } from "./settings.ts"
+
+export type SavedSettings = { url: string; token: string }
+
+export async function writeClientConfig(
+  file: ClientFile,
+  settings: SavedSettings,
+  env: Environment,
+): Promise<void> {
+  const text = editedText(file, settings)
+  const owner = file.isNamedByUser ? undefined : findCaller(env).owner
+  try {
+    await writePrivately(file.path, text, owner)
+  } catch (cause) {
+    if (cause instanceof AppError) throw cause
+    throw new AppError("invalid", `cannot write ${file.path} (${errorCodeOf(cause) ?? "unknown reason"})`, {
+      cause,
+    })
+  }
+}
+
+function editedText({ path, content }: ClientFile, settings: SavedSettings): string {
+  const document = parseDocument("cause" in content ? "" : (content.text ?? ""))
+  if (document.errors.length > 0 || !(document.contents === null || isMap(document.contents)))
+    throw new AppError("invalid", `the configuration file ${path} is not lines of \`key: value\``, {
+      hint: "correct it or move it away, then again: bhatti setup",
+    })
+  document.set("api_url", settings.url)
+  document.set("auth_token", settings.token)
+  return String(document)
+}
+
+async function writePrivately(
+  path: string,
+  text: string,
+  owner: { uid: number; gid: number } | undefined,
+): Promise<void> {
+  const directory = dirname(path)
+  const made = await mkdir(directory, { recursive: true, mode: 0o700 })
+  if (made !== undefined && owner) await chown(directory, owner.uid, owner.gid)
+  // Whoever keeps the file elsewhere and links to it keeps the link.
+  const place = await realPath(path)
+  const beside = `${place}.${randomBytes(8).toString("hex")}`
+  const handle = await open(beside, "wx", 0o600)
+  try {
+    if (owner) await chown(beside, owner.uid, owner.gid)
+    await chmod(beside, 0o600)
+    await handle.writeFile(text)
+    await handle.sync()
+    await rename(beside, place)
+  } catch (error) {
+    await unlink(beside)
+    throw error
+  } finally {
+    await handle.close()
+  }
+}
+
+async function realPath(path: string): Promise<string> {
+  try {
+    return await realpath(path)
+  } catch (error) {
+    if (errorCodeOf(error) === "ENOENT") return path
+    throw error
+  }
+}

@@ -1,0 +1,148 @@
+/**
+ * `bhatti __complete`: what may stand where the cursor is, one candidate a line. Asked at every press of Tab, so it waits for the
+ * daemon only a moment, and says nothing when something is wrong.
+ */
+
+import { type Client, connect } from "../../client/client.ts"
+import { commonOptions, optionFlag } from "../arguments.ts"
+import { type Command, hostCommand, type Options } from "../command.ts"
+import { entryOf, isGroup } from "../find-command.ts"
+import { commands } from "./index.ts"
+
+const answerMs = 700
+
+export const complete = hostCommand({
+  rest: { name: "word", kind: "command" },
+  examples: ["bhatti __complete -- exec d"],
+  async run({ rest, settings, out }) {
+    const before = rest.slice(0, -1)
+    const typed = rest.at(-1) ?? ""
+    const names = new Names(async () => connect(await settings()))
+    const found = await candidates(before, typed, names)
+    const fitting = [...new Set(found)].filter((one) => one.startsWith(typed))
+    if (fitting.length > 0) await out.result(fitting.join("\n"))
+  },
+})
+
+async function candidates(before: readonly string[], typed: string, names: Names): Promise<string[]> {
+  const { name, rest } = splitCommand(before)
+  const entry = name === undefined ? undefined : entryOf(name)
+  if (entry === undefined) {
+    if (name !== undefined && !isGroup(name)) return []
+    if (name !== undefined) return secondWords(name)
+    return typed.startsWith("-") ? flagsOf(commonOptions) : firstWords()
+  }
+  const command = await entry.load()
+  const known = { ...command.options, ...commonOptions }
+  const { words, awaited } = readWords(rest, known)
+  if (awaited !== undefined) return await valuesOf(awaited, known, names)
+  const place = words.length
+  const isGuests = command.rest?.kind === "command" && place > (command.args?.length ?? 0)
+  if (isGuests || rest.includes("--")) return await argumentsAt(command, words, { name: entry.name, names })
+  if (typed.startsWith("-")) return flagsOf(known)
+  return await argumentsAt(command, words, { name: entry.name, names })
+}
+
+function splitCommand(before: readonly string[]): { name: string | undefined; rest: readonly string[] } {
+  let at = 0
+  while (before[at]?.startsWith("-")) at += ["--url", "--token"].includes(before[at] ?? "") ? 2 : 1
+  const [first, second] = [before[at], before[at + 1]]
+  if (first !== undefined && isGroup(first) && second !== undefined)
+    return { name: `${first} ${second}`, rest: before.slice(at + 2) }
+  return { name: first, rest: before.slice(at + 1) }
+}
+
+/** The arguments so far, and the option whose value is to come. */
+function readWords(
+  rest: readonly string[],
+  known: Options,
+): { words: string[]; awaited: string | undefined } {
+  const words: string[] = []
+  let awaited: string | undefined
+  for (const word of rest) {
+    if (awaited !== undefined) awaited = undefined
+    else if (!word.startsWith("-")) words.push(word)
+    else {
+      const option = Object.entries(known).find(
+        ([name, { short }]) => optionFlag(name) === word || `-${short}` === word,
+      )
+      if (option !== undefined && option[1].type !== "flag") awaited = option[0]
+    }
+  }
+  return { words, awaited }
+}
+
+async function valuesOf(name: string, known: Options, names: Names): Promise<string[]> {
+  const option = known[name]
+  if (option?.type === "choice") return [...option.choices]
+  return name === "secret" ? await names.secrets() : []
+}
+
+async function argumentsAt(
+  command: Command,
+  words: readonly string[],
+  context: { name: string; names: Names },
+): Promise<string[]> {
+  const { name, names } = context
+  const kinds = [...(command.args ?? []), ...(command.optionalArgs ?? [])]
+  const kind = kinds[words.length] ?? command.rest?.name
+  switch (kind) {
+    case "sandbox":
+      return await names.sandboxes()
+    case "session":
+      return await names.sessions(words[0] ?? "")
+    case "shell":
+      return ["bash", "zsh", "fish"]
+    case "name":
+      return name.startsWith("secret ") ? await names.secrets() : []
+    case "path":
+      return name === "cp" ? (await names.sandboxes()).map((one) => `${one}:`) : []
+    case "command":
+      return name === "help" ? firstWords() : []
+    default:
+      return []
+  }
+}
+
+function firstWords(): string[] {
+  return commands.map(({ name }) => name.split(" ")[0] ?? name)
+}
+
+function secondWords(group: string): string[] {
+  return commands.flatMap(({ name }) => (name.startsWith(`${group} `) ? [name.slice(group.length + 1)] : []))
+}
+
+function flagsOf(options: Options): string[] {
+  return Object.keys(options).map(optionFlag)
+}
+
+/** Names that only the daemon knows. No answer in time, or any trouble, is none. */
+class Names {
+  readonly #connect: () => Promise<Client>
+
+  constructor(connectLater: () => Promise<Client>) {
+    this.#connect = connectLater
+  }
+
+  sandboxes(): Promise<string[]> {
+    return this.#ask(async (client, signal) =>
+      (await client.listSandboxes({ signal })).map(({ name }) => name),
+    )
+  }
+
+  sessions(sandbox: string): Promise<string[]> {
+    return this.#ask(async (client, signal) => {
+      const sessions = await client.listSessions({ params: { id: sandbox }, signal })
+      return sessions.flatMap(({ session_id, name }) => (name === null ? [session_id] : [name]))
+    })
+  }
+
+  secrets(): Promise<string[]> {
+    return this.#ask(async (client, signal) => (await client.listSecrets({ signal })).map(({ name }) => name))
+  }
+
+  async #ask(question: (client: Client, signal: AbortSignal) => Promise<string[]>): Promise<string[]> {
+    const asked = this.#connect().then((client) => question(client, AbortSignal.timeout(answerMs)))
+    return await asked.catch(() => [])
+  }
+}

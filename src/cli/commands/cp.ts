@@ -1,0 +1,41 @@
+/** `bhatti cp`. */
+
+import { AppError } from "../../contract/errors.ts"
+import { command } from "../command.ts"
+import { copyOf } from "../copy/place.ts"
+import { bytesText, countText } from "../words.ts"
+
+export const cp = command({
+  rest: { name: "path", kind: "names", least: 2, usage: "SOURCE... TARGET" },
+  description: `Files and directories, in either direction; the side in the sandbox is written SANDBOX:PATH, where a relative PATH begins at
+/workspace. A local name with a colon is written ./a:b. - is standard input or output; a directory comes as a tar stream then.
+
+As with cp -r: into TARGET if that is a directory or ends in /, else under TARGET's name. DIR/. takes what is in DIR. Permissions come
+along, owners and set-user-id bits do not. A file appears only when it is whole. From a sandbox nothing is written outside of the
+target, and links that lead out of the copied directory are left behind.`,
+  refuse: ({ rest }) => {
+    const copy = copyOf(rest)
+    return "refusal" in copy ? copy.refusal : undefined
+  },
+  examples: [
+    "bhatti cp ./site dev:/workspace/",
+    "bhatti cp dev:/workspace/build ./out",
+    "bhatti cp dev:app.log - | tail",
+    "tar c . | bhatti cp - dev:/tmp/all.tar",
+  ],
+  async run({ client, rest, isJson, out }) {
+    const copy = copyOf(rest)
+    if ("refusal" in copy) throw new AppError("invalid", copy.refusal)
+    const { Interruption } = await import("../copy/interruption.ts")
+    return await Interruption.guard(async (signal) => {
+      const context = { client, out, signal }
+      const copied =
+        copy.kind === "upload"
+          ? await (await import("../copy/upload.ts")).upload(copy.sources, copy.target, context)
+          : await (await import("../copy/download.ts")).download(copy.sources, copy.target, context)
+      if (copy.target.kind === "standard") return
+      if (isJson) return await out.json({ status: "ok", ...copied })
+      await out.result(`${countText(copied.entries, "file")} copied, ${bytesText(copied.bytes)}`)
+    })
+  },
+})

@@ -1,0 +1,22 @@
+/** `bhatti file rm`. */
+
+import { command } from "../command.ts"
+import { forEachName } from "../each-name.ts"
+import { printable } from "../words.ts"
+
+export const fileRm = command({
+  args: ["sandbox"],
+  rest: { name: "path", kind: "names" },
+  options: { recursive: { type: "flag", short: "r", summary: "Directories too, with all that is in them" } },
+  examples: ["bhatti file rm dev old.log", "bhatti file rm -r dev /workspace/node_modules"],
+  async run({ client, args, rest, options, isJson, out, report }) {
+    return await forEachName(rest, { report }, async (path) => {
+      const reply = await client.removeFile({
+        params: { id: args.sandbox },
+        query: { path, ...(options.recursive ? { recursive: "true" } : {}) },
+      })
+      if (isJson) await out.json(reply)
+      else await out.result(`${args.sandbox}:${printable(path)} removed`)
+    })
+  },
+})

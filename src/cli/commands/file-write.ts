@@ -1,0 +1,43 @@
+/** `bhatti file write`. */
+
+import { limits } from "../../contract/limits.ts"
+import { command } from "../command.ts"
+import { isFileMode, modeRule } from "../file-mode.ts"
+import { bytesText } from "../words.ts"
+
+export const fileWrite = command({
+  args: ["sandbox", "path"],
+  optionalArgs: ["file"],
+  description: `Writes standard input, or the local FILE, to PATH as a whole: readers see the old file or the new one, and an interrupted
+write leaves the old one. Missing directories are made. At most ${limits.fileBytesMax / 1024 / 1024} MB; bhatti cp copies more.`,
+  options: {
+    mode: {
+      type: "text",
+      short: "m",
+      value: "MODE",
+      summary: "Permissions, in octal",
+      fallback: "the replaced file's, FILE's, or 0644",
+    },
+  },
+  refuse: ({ options }) => (isFileMode(options.mode) ? undefined : modeRule),
+  examples: [
+    "echo 'console.log(\"hello\")' | bhatti file write dev /workspace/app.js",
+    "bhatti file write dev /usr/local/bin/run ./run.sh --mode 0755",
+  ],
+  async run({ client, args, options, isJson, out }) {
+    const [{ Interruption }, { uploadFile, uploadInput }] = await Promise.all([
+      import("../copy/interruption.ts"),
+      import("../copy/upload.ts"),
+    ])
+    return await Interruption.guard(async (signal) => {
+      const place = { sandbox: args.sandbox, path: args.path }
+      const context = { client, out, signal }
+      const { bytes } =
+        args.file === undefined || args.file === "-"
+          ? await uploadInput(place, { isInto: false, mode: options.mode }, context)
+          : await uploadFile(args.file, place, { mode: options.mode }, context)
+      if (isJson) return await out.json({ status: "ok" })
+      await out.result(`${args.sandbox}:${args.path} written, ${bytesText(bytes)}`)
+    })
+  },
+})

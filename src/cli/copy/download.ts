@@ -1,0 +1,135 @@
+/** From a sandbox to here: files beside their place first, then renamed; directories unpacked without trusting them. */
+
+import { join, posix } from "node:path"
+import { AppError } from "../../contract/errors.ts"
+import { errorCodeOf } from "../../lib/error-code.ts"
+import type { Output } from "../output.ts"
+import { printable } from "../words.ts"
+import { type Copied, tellSkipped } from "./copied.ts"
+import { placeFile, statIfAny } from "./local-file.ts"
+import { findInGuest, type GuestPlace, type LocalPlace, meansContents, placeText } from "./place.ts"
+import { Progress } from "./progress.ts"
+import type { CopyContext } from "./upload.ts"
+
+export async function download(
+  sources: readonly GuestPlace[],
+  target: LocalPlace | { kind: "standard" },
+  context: CopyContext,
+): Promise<Copied> {
+  const copied: Copied = { entries: 0, bytes: 0 }
+  const here = target.kind === "standard" ? undefined : await localTarget(target.path, sources.length)
+  for (const source of sources) {
+    const one = await downloadOne(source, here, context)
+    copied.entries += one.entries
+    copied.bytes += one.bytes
+  }
+  return copied
+}
+
+type LocalTarget = { path: string; isInto: boolean; isThere: boolean }
+
+async function localTarget(path: string, sourcesCount: number): Promise<LocalTarget> {
+  const found = await statIfAny(path)
+  const isDirectory = found?.isDirectory() ?? false
+  if (!isDirectory && (sourcesCount > 1 || path.endsWith("/")))
+    throw new AppError("not_found", `${printable(path)} is not a directory`)
+  return { path, isInto: isDirectory, isThere: found !== undefined }
+}
+
+async function downloadOne(
+  source: GuestPlace,
+  target: LocalTarget | undefined,
+  context: CopyContext,
+): Promise<Copied> {
+  const found = await findInGuest(context.client, source)
+  if (found === undefined) throw new AppError("not_found", `there is no ${printable(placeText(source))}`)
+  const { path, entry } = found
+  const from = { sandbox: source.sandbox, path, label: printable(placeText(source)) }
+  // The name as it was asked for, which may be that of a link.
+  const name = posix.basename(posix.resolve("/", source.path))
+  if (target === undefined) return await toOutput(from, { isDirectory: entry.is_dir }, context)
+  const place = target.isInto ? join(target.path, name) : target.path
+  if (!entry.is_dir) return await toFile(from, place, context)
+  if (target.isThere && !target.isInto)
+    throw new AppError("conflict", `${printable(target.path)} is there already and is no directory`)
+  return await toDirectory(from, meansContents(source.path) ? target.path : place, context)
+}
+
+type From = { sandbox: string; path: string; label: string }
+
+async function toOutput(
+  from: From,
+  options: { isDirectory: boolean },
+  { client, out, signal }: CopyContext,
+): Promise<Copied> {
+  const input = { params: { id: from.sandbox }, query: { path: from.path }, signal }
+  const response = options.isDirectory ? await client.readArchive(input) : await client.readFile(input)
+  return { entries: 1, bytes: await copyToOutput(response, out) }
+}
+
+/** Waits for standard output to take each piece, so that nothing piles up here. */
+export async function copyToOutput(response: Response, out: Output): Promise<number> {
+  let bytes = 0
+  out.stdout.prepare()
+  for await (const piece of received(response)) {
+    bytes += piece.length
+    await out.stdout.write(piece)
+  }
+  return bytes
+}
+
+async function toFile(from: From, place: string, { client, out, signal }: CopyContext): Promise<Copied> {
+  await using progress = new Progress(out, { label: from.label })
+  const response = await client.readFile({
+    params: { id: from.sandbox },
+    query: { path: from.path },
+    signal,
+  })
+  progress.totalBytes = Number(response.headers.get("x-file-size") ?? 0)
+  const mode = Number.parseInt(response.headers.get("x-file-mode") ?? "0644", 8)
+  let bytes = 0
+  await placeFile(
+    place,
+    received(response, (count) => {
+      bytes += count
+      progress.count(count)
+    }),
+    { mode },
+  )
+  return { entries: 1, bytes }
+}
+
+async function toDirectory(from: From, root: string, { client, out, signal }: CopyContext): Promise<Copied> {
+  await using progress = new Progress(out, { label: from.label })
+  const response = await client.readArchive({
+    params: { id: from.sandbox },
+    query: { path: from.path },
+    signal,
+  })
+  const { unpackTree } = await import("./unpack.ts")
+  const { skipped, ...copied } = await unpackTree(received(response, progress.count), root)
+  await tellSkipped(out, skipped)
+  return copied
+}
+
+/** The body; one that breaks off is an error, so that a part is never taken for the whole. */
+async function* received(
+  response: Response,
+  onBytes: (bytes: number) => void = () => {},
+): AsyncGenerator<Uint8Array<ArrayBuffer>> {
+  try {
+    for await (const piece of response.body ?? []) {
+      onBytes(piece.length)
+      yield piece
+    }
+  } catch (cause) {
+    if (cause instanceof AppError) throw cause
+    throw new AppError(
+      "unavailable",
+      `the daemon broke the transfer off (${errorCodeOf(cause) ?? "no reason"})`,
+      {
+        cause,
+      },
+    )
+  }
+}

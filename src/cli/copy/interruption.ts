@@ -1,0 +1,36 @@
+/** Signals during a transfer: it is given up in good order, which leaves nothing half done, and the exit code says why. */
+
+const exitCodes = { SIGHUP: 129, SIGINT: 130, SIGTERM: 143 } as const
+
+export class Interruption implements Disposable {
+  exitCode: number | undefined
+  readonly #abort = new AbortController()
+  readonly #listeners = Object.entries(exitCodes).map(([signal, exitCode]) => {
+    const listener = () => {
+      this.exitCode ??= exitCode
+      this.#abort.abort()
+    }
+    process.on(signal, listener)
+    return { signal, listener }
+  })
+
+  get signal(): AbortSignal {
+    return this.#abort.signal
+  }
+
+  /** Runs a transfer; one that was interrupted has an exit code instead of a result. */
+  static async guard(transfer: (signal: AbortSignal) => Promise<void>): Promise<number> {
+    using interruption = new Interruption()
+    try {
+      await transfer(interruption.signal)
+      return 0
+    } catch (error) {
+      if (interruption.exitCode === undefined) throw error
+      return interruption.exitCode
+    }
+  }
+
+  [Symbol.dispose](): void {
+    for (const { signal, listener } of this.#listeners) process.off(signal, listener)
+  }
+}

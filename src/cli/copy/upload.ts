@@ -1,0 +1,143 @@
+/** From here into a sandbox: files one by one, written as a whole; directories and larger files as a tar stream. */
+
+import { basename, posix, resolve } from "node:path"
+import type { Client } from "../../client/client.ts"
+import { AppError } from "../../contract/errors.ts"
+import { limits } from "../../contract/limits.ts"
+import type { Output } from "../output.ts"
+import { printable } from "../words.ts"
+import { byteStream } from "./byte-stream.ts"
+import { type Copied, tellSkipped } from "./copied.ts"
+import { openLocal, piecesOf, statIfAny } from "./local-file.ts"
+import { packTree } from "./pack.ts"
+import {
+  findInGuest,
+  type GuestPlace,
+  guestPath,
+  type LocalPlace,
+  meansContents,
+  placeText,
+} from "./place.ts"
+import { Progress } from "./progress.ts"
+
+export type CopyContext = { client: Client; out: Output; signal: AbortSignal }
+
+export async function upload(
+  sources: readonly (LocalPlace | { kind: "standard" })[],
+  target: GuestPlace,
+  context: CopyContext,
+): Promise<Copied> {
+  const found = await findInGuest(context.client, target)
+  const isDirectory = found?.entry.is_dir ?? false
+  if (found !== undefined && !isDirectory && (sources.length > 1 || target.path.endsWith("/")))
+    throw notADirectory(target)
+  const isInto = isDirectory || target.path.endsWith("/") || sources.length > 1
+  const place = { sandbox: target.sandbox, path: found?.path ?? guestPath(target.path) }
+  const copied: Copied = { entries: 0, bytes: 0 }
+  for (const source of sources) {
+    const one =
+      source.kind === "standard"
+        ? await uploadInput(place, { isInto }, context)
+        : await uploadPath(source.path, place, { isInto, isThere: found !== undefined, isDirectory }, context)
+    copied.entries += one.entries
+    copied.bytes += one.bytes
+  }
+  return copied
+}
+
+type Into = { sandbox: string; path: string }
+
+async function uploadPath(
+  source: string,
+  place: Into,
+  target: { isInto: boolean; isThere: boolean; isDirectory: boolean },
+  context: CopyContext,
+): Promise<Copied> {
+  const found = await statIfAny(source)
+  if (found === undefined) throw new AppError("not_found", `there is no ${printable(source)} here`)
+  const name = basename(resolve(source))
+  const path = target.isInto ? posix.join(place.path, name) : place.path
+  if (!found.isDirectory()) {
+    return found.size <= limits.fileBytesMax
+      ? await uploadFile(source, { ...place, path }, {}, context)
+      : await uploadTree(source, { ...place, path }, context)
+  }
+  if (target.isThere && !target.isDirectory) throw notADirectory({ kind: "guest", ...place })
+  if (meansContents(source)) return await uploadTree(source, { ...place, path: `${place.path}/.` }, context)
+  return await uploadTree(source, { ...place, path }, context)
+}
+
+/** One file; more than the daemon takes at once is refused before anything is sent. */
+export async function uploadFile(
+  source: string,
+  place: Into,
+  options: { mode?: string | undefined },
+  { client, out, signal }: CopyContext,
+): Promise<Copied> {
+  const file = await openLocal(source, { isLinkFollowed: true })
+  await using closing = new AsyncDisposableStack()
+  closing.defer(() => file.handle.close())
+  const { bytesCount } = file
+  if (bytesCount > limits.fileBytesMax) throw tooLarge(source, place)
+  await using progress = new Progress(out, { label: printable(basename(source)), totalBytes: bytesCount })
+  await client.writeFile({
+    params: { id: place.sandbox },
+    query: { path: place.path, mode: options.mode ?? file.mode },
+    bytes: byteStream(piecesOf(file, source), progress.count),
+    bytesCount,
+    signal,
+  })
+  return { entries: 1, bytes: bytesCount }
+}
+
+/** Standard input, of which nobody knows the length; the daemon refuses what is too much and writes nothing. */
+export async function uploadInput(
+  place: Into,
+  options: { isInto: boolean; mode?: string | undefined },
+  { client, out, signal }: CopyContext,
+): Promise<Copied> {
+  if (options.isInto)
+    throw new AppError("invalid", `${place.sandbox}:${place.path} is a directory; standard input has no name`)
+  let bytes = 0
+  await using progress = new Progress(out, { label: "standard input" })
+  await client.writeFile({
+    params: { id: place.sandbox },
+    query: { path: place.path, ...(options.mode === undefined ? {} : { mode: options.mode }) },
+    bytes: byteStream(Bun.stdin.stream(), (count) => {
+      bytes += count
+      progress.count(count)
+    }),
+    signal,
+  })
+  return { entries: 1, bytes }
+}
+
+/** A path that ends in `/.` takes what is in the directory. */
+async function uploadTree(source: string, place: Into, context: CopyContext): Promise<Copied> {
+  const { client, out, signal } = context
+  const isContents = place.path.endsWith("/.")
+  const path = isContents ? place.path.slice(0, -1) : posix.dirname(place.path)
+  const packed = packTree(source, isContents ? "" : posix.basename(place.path))
+  await using progress = new Progress(out, { label: printable(basename(resolve(source))) })
+  const { entries, bytes } = await client.writeArchive({
+    params: { id: place.sandbox },
+    query: { path },
+    bytes: byteStream(packed.stream, progress.count),
+    signal,
+  })
+  await tellSkipped(
+    out,
+    packed.skipped.map((one) => `${printable(one)}: it is no file, directory or link`),
+  )
+  return { entries, bytes }
+}
+
+function notADirectory(place: GuestPlace): AppError {
+  return new AppError("conflict", `${printable(placeText(place))} is not a directory`)
+}
+
+function tooLarge(source: string, place: Into): AppError {
+  return new AppError("too_large", `a file has at most ${limits.fileBytesMax / 1024 / 1024} MB here`, {
+    hint: `bhatti cp ${source} ${place.sandbox}:${place.path}`,
+  })
+}

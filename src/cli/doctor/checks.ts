@@ -1,0 +1,336 @@
+/** The doctor's judgement: facts in, one line each out. No clock, no system, so that every case can be tested. */
+
+import { sizeText } from "../words.ts"
+import type { ConnectionFacts, HostFacts } from "./facts.ts"
+
+export type Check = {
+  area: string
+  status: "ok" | "warn" | "fail"
+  text: string
+  /** What to do about it, best a command. */
+  fix?: string
+}
+
+const oldestQemu = [7, 2] as const
+const memoryWarnMib = 1024
+const clockSkewWarnMs = 5000
+/** No version of this program is older. */
+const yearOldest = 2025
+
+export function hostChecks(facts: HostFacts): Check[] {
+  return [
+    checkSystem(facts),
+    checkKvm(facts),
+    checkQemu(facts),
+    checkProgram(facts, "qemu-img", "qemu-utils"),
+    ...checkKernel(facts),
+    ...checkNetwork(facts),
+    ...checkDataDir(facts),
+    checkMemory(facts),
+    checkConfig(facts),
+    checkListener(facts),
+    checkYear(facts),
+  ]
+}
+
+export function connectionChecks(facts: ConnectionFacts): Check[] {
+  const { daemon, url, token, ownVersion } = facts
+  const keyText = token === undefined ? "no API key is set" : `the key from ${token.source} is refused`
+  if (daemon.kind === "fails") {
+    const { error } = daemon
+    if (error.code !== "unauthenticated")
+      return [{ area: "daemon", status: "fail", text: error.message, ...fixOf(error.hint) }]
+    return [
+      { area: "daemon", status: "ok", text: `answers at ${url}` },
+      { area: "key", status: "fail", text: keyText, fix: "bhatti setup" },
+    ]
+  }
+  const isSame = daemon.version === ownVersion
+  return [
+    { area: "daemon", status: "ok", text: `answers at ${url}` },
+    { area: "key", status: "ok", text: `the key from ${token?.source ?? "nowhere"} is valid` },
+    {
+      area: "version",
+      status: isSame ? "ok" : "warn",
+      text: isSame ? `${ownVersion} here and there` : `${ownVersion} here, ${daemon.version} at the daemon`,
+      ...(isSame ? {} : { fix: "install the same version on both sides, then restart the daemon" }),
+    },
+    ...daemon.warnings.map((text): Check => ({ area: "daemon", status: "warn", text })),
+    ...checkSkew(daemon.clockSkewMs),
+  ]
+}
+
+function fixOf(hint: string | undefined): { fix?: string } {
+  return hint === undefined ? {} : { fix: hint }
+}
+
+function checkSystem({ system }: HostFacts): Check {
+  return system === "linux x64"
+    ? { area: "system", status: "ok", text: "Linux on x86-64" }
+    : {
+        area: "system",
+        status: "fail",
+        text: `${system}: sandboxes run on Linux on x86-64 only`,
+        fix: "use this program as a client of a daemon elsewhere: bhatti setup",
+      }
+}
+
+function checkKvm({ kvm, dataDir, config, isRoot }: HostFacts): Check {
+  const area = "kvm"
+  const status = "accel" in config && config.accel === "kvm" ? "fail" : "warn"
+  const slow = "machines run in software emulation: slow, and no security boundary"
+  if ("accel" in config && config.accel === "tcg")
+    return {
+      area,
+      status: "warn",
+      text: `config.yaml says accel: tcg; ${slow}`,
+      fix: "accel: auto in config.yaml",
+    }
+  if (kvm === "missing")
+    return {
+      area,
+      status,
+      text: `/dev/kvm is missing; ${slow}`,
+      fix: "switch virtualisation on in the firmware, or use a host with nested virtualisation; then: sudo modprobe kvm_intel (or kvm_amd)",
+    }
+  if (kvm === "closed")
+    return isRoot
+      ? {
+          area,
+          status,
+          text: `/dev/kvm cannot be opened; ${slow}`,
+          fix: "sudo modprobe kvm_intel (or kvm_amd)",
+        }
+      : {
+          area,
+          status: "warn",
+          text: "/dev/kvm is not open to you; the daemon may open it",
+          fix: "sudo bhatti doctor",
+        }
+  const probe = dataDir.kind === "open" ? dataDir.probe : undefined
+  if (probe === undefined || !probe.isOfThisBoot)
+    return { area, status: "ok", text: "/dev/kvm opens; the daemon tries it when it starts" }
+  return probe.problem === null
+    ? { area, status: "ok", text: "a guest boots under KVM" }
+    : {
+        area,
+        status,
+        text: `no guest boots under KVM: ${probe.problem}; ${slow}`,
+        fix: "nested virtualisation may be broken on this host; another host, or bare metal, helps",
+      }
+}
+
+function checkQemu(facts: HostFacts): Check {
+  const found = checkProgram(facts, "qemu-system-x86_64", "qemu-system-x86")
+  const version = facts.programs["qemu-system-x86_64"]?.version
+  if (found.status !== "ok" || version === undefined) return found
+  const [major = 0, minor = 0] = version.split(".").map(Number)
+  const isOld = major < oldestQemu[0] || (major === oldestQemu[0] && minor < oldestQemu[1])
+  if (!isOld) return found
+  return {
+    ...found,
+    status: "fail",
+    text: `QEMU ${version} is too old`,
+    fix: `install ${oldestQemu.join(".")} or later`,
+  }
+}
+
+function checkProgram({ programs }: HostFacts, name: keyof HostFacts["programs"], debian: string): Check {
+  const program = programs[name]
+  return program === undefined
+    ? { area: name, status: "fail", text: "is not installed", fix: `sudo apt-get install ${debian}` }
+    : { area: name, status: "ok", text: `${program.version ?? "some version"} at ${program.path}` }
+}
+
+const neededControllers = ["cpu", "memory", "pids"]
+
+function checkKernel({ kernel }: HostFacts): Check[] {
+  const missing = neededControllers.filter((one) => !(kernel.controllers ?? []).includes(one))
+  return [
+    kernel.memfd
+      ? { area: "kernel", status: "ok", text: `${kernel.release}, with memfd` }
+      : {
+          area: "kernel",
+          status: "fail",
+          text: `${kernel.release} has no memfd`,
+          fix: "use Linux 5.10 or later",
+        },
+    missing.length === 0
+      ? { area: "cgroups", status: "ok", text: `version 2 with ${neededControllers.join(", ")}` }
+      : {
+          area: "cgroups",
+          status: "warn",
+          text:
+            kernel.controllers === undefined
+              ? "cgroup v2 is not mounted; machines are not held to their size"
+              : `cgroup v2 lacks ${missing.join(", ")}; machines are not held to their size`,
+          fix: "boot with systemd.unified_cgroup_hierarchy=1, or give this container the controllers",
+        },
+  ]
+}
+
+/** Only the daemon of root uses these; another one gives sandboxes QEMU's user network. */
+function checkNetwork(facts: HostFacts): Check[] {
+  const { kernel, config } = facts
+  if ("network" in config && config.network === "user") return []
+  const area = "network"
+  const tun: Check =
+    kernel.tun === "opens"
+      ? { area, status: "ok", text: "/dev/net/tun opens" }
+      : facts.isRoot || kernel.tun === "missing"
+        ? {
+            area,
+            status: "fail",
+            text: `/dev/net/tun ${kernel.tun === "missing" ? "is missing" : "cannot be opened"}`,
+            fix: "sudo modprobe tun",
+          }
+        : {
+            area,
+            status: "warn",
+            text: "/dev/net/tun is not open to you; the daemon may open it",
+            fix: "sudo bhatti doctor",
+          }
+  const bridge: Check = kernel.bridge
+    ? { area, status: "ok", text: "bridges can be made" }
+    : {
+        area,
+        status: "warn",
+        text: "the kernel's bridge module is not to be found",
+        fix: "sudo modprobe bridge",
+      }
+  const nftables: Check[] =
+    kernel.nftables === false
+      ? [{ area, status: "fail", text: "nft cannot list its tables", fix: "sudo modprobe nf_tables" }]
+      : []
+  return [
+    tun,
+    bridge,
+    checkProgram(facts, "ip", "iproute2"),
+    checkProgram(facts, "nft", "nftables"),
+    ...nftables,
+  ]
+}
+
+function checkDataDir({ dataDir, config, isRoot }: HostFacts): Check[] {
+  const area = "data"
+  const { path } = dataDir
+  if (dataDir.kind === "absent")
+    return [{ area, status: "fail", text: `${path} is missing`, fix: `sudo bhatti init --data-dir ${path}` }]
+  if (dataDir.kind === "closed")
+    return [
+      { area, status: "warn", text: `${path} is the operator's; you see less`, fix: "sudo bhatti doctor" },
+    ]
+  const open = dataDir.files.filter(({ mode }) => (mode & 0o077) !== 0)
+  const reserveMib = "reserveMib" in config ? config.reserveMib : 0
+  return [
+    (dataDir.mode & 0o077) === 0 && !(isRoot && dataDir.uid !== 0)
+      ? { area, status: "ok", text: `${path} is closed to others` }
+      : {
+          area,
+          status: "fail",
+          text: `${path} is open to others`,
+          fix: isRoot ? `sudo chown root ${path} && sudo chmod 700 ${path}` : `chmod 700 ${path}`,
+        },
+    ...open.map(
+      ({ name, mode }): Check => ({
+        area,
+        status: "fail",
+        text: `${path}/${name} is open to others (${mode.toString(8)})`,
+        fix: `sudo chmod 600 ${path}/${name}`,
+      }),
+    ),
+    dataDir.kernelAndImage
+      ? { area, status: "ok", text: "kernel and image are there" }
+      : {
+          area,
+          status: "fail",
+          text: "kernel or image is missing",
+          fix: `sudo bhatti init --data-dir ${path}`,
+        },
+    checkSpace(dataDir.freeMib, reserveMib, path),
+  ]
+}
+
+function checkSpace(freeMib: number, reserveMib: number, path: string): Check {
+  const area = "space"
+  const text = `${sizeInWords(freeMib)} free at ${path}`
+  const fix = "make room there, or move the data directory"
+  if (freeMib <= reserveMib)
+    return {
+      area,
+      status: "fail",
+      text: `${text}; ${sizeInWords(reserveMib)} stay reserved, so no sandbox can be created`,
+      fix,
+    }
+  return freeMib < 4 * reserveMib ? { area, status: "warn", text, fix } : { area, status: "ok", text }
+}
+
+function checkMemory({ memoryAvailableMib }: HostFacts): Check {
+  const text = `${sizeInWords(memoryAvailableMib)} available`
+  return memoryAvailableMib < memoryWarnMib
+    ? {
+        area: "memory",
+        status: "warn",
+        text,
+        fix: "stop something; a sandbox needs what it uses of its memory",
+      }
+    : { area: "memory", status: "ok", text }
+}
+
+function checkConfig({ config }: HostFacts): Check {
+  if ("problem" in config)
+    return {
+      area: "config",
+      status: "fail",
+      text: config.problem,
+      ...fixOf(config.hint ?? "correct that line"),
+    }
+  return { area: "config", status: "ok", text: `listens at ${config.listen}, network ${config.network}` }
+}
+
+function checkListener({ listener, config }: HostFacts): Check {
+  const area = "port"
+  const address = "listen" in config ? config.listen : "its address"
+  switch (listener) {
+    case "bhatti":
+      return { area, status: "ok", text: `a bhatti daemon answers at ${address}` }
+    case "nobody":
+      return {
+        area,
+        status: "warn",
+        text: `${address} is free; the daemon does not run`,
+        fix: "sudo systemctl start bhatti",
+      }
+    case "other":
+      return {
+        area,
+        status: "fail",
+        text: `something else than bhatti has ${address}`,
+        fix: `sudo ss -ltnp shows what; or another listen: in config.yaml`,
+      }
+    case "unknown":
+      return { area, status: "warn", text: "the daemon's address is not known" }
+  }
+}
+
+function checkYear({ yearUtc }: HostFacts): Check {
+  return yearUtc >= yearOldest
+    ? { area: "clock", status: "ok", text: `the year is ${yearUtc}` }
+    : {
+        area: "clock",
+        status: "fail",
+        text: `the year is ${yearUtc}; guests get this clock, and certificates fail in them`,
+        fix: "sudo timedatectl set-ntp true",
+      }
+}
+
+function checkSkew(clockSkewMs: number | undefined): Check[] {
+  if (clockSkewMs === undefined || Math.abs(clockSkewMs) < clockSkewWarnMs) return []
+  const seconds = Math.round(Math.abs(clockSkewMs) / 1000)
+  const text = `the daemon's clock is ${seconds} s ${clockSkewMs > 0 ? "ahead of" : "behind"} this one`
+  return [{ area: "clock", status: "warn", text, fix: "sudo timedatectl set-ntp true, on both" }]
+}
+
+function sizeInWords(mib: number): string {
+  return mib >= 10 * 1024 ? `${Math.floor(mib / 1024)} GB` : sizeText(mib)
+}

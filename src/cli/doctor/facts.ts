@@ -1,0 +1,280 @@
+/** What the doctor finds, gathered without judging it; `checks.ts` judges. Nothing here needs a daemon or changes anything. */
+
+import { constants, existsSync } from "node:fs"
+import { open, readFile, stat, statfs } from "node:fs/promises"
+import { arch, platform, release } from "node:os"
+import { join } from "node:path"
+import { connect } from "../../client/client.ts"
+import { AppError } from "../../contract/errors.ts"
+import { errorCodeOf } from "../../lib/error-code.ts"
+import { version } from "../../lib/version.ts"
+import type { Operator } from "../operator.ts"
+import type { Settings } from "../settings.ts"
+
+export type Program = { path: string; version: string | undefined }
+
+/** Files of the data directory that hold keys. */
+export const privateFiles = ["age.key", "bhatti.db", "config.yaml"] as const
+
+export type DataDirFacts =
+  | { kind: "absent" }
+  /** Only the operator may look into it. */
+  | { kind: "closed" }
+  | {
+      kind: "open"
+      mode: number
+      uid: number
+      freeMib: number
+      files: { name: string; mode: number }[]
+      kernelAndImage: boolean
+      probe: { problem: string | null; isOfThisBoot: boolean } | undefined
+    }
+
+export type HostFacts = {
+  system: string
+  isRoot: boolean
+  kvm: "missing" | "closed" | "opens"
+  programs: Record<"qemu-system-x86_64" | "qemu-img" | "ip" | "nft", Program | undefined>
+  kernel: {
+    release: string
+    memfd: boolean
+    tun: "missing" | "closed" | "opens"
+    bridge: boolean
+    nftables: boolean | undefined
+    /** Controllers of cgroup v2; nothing where that is not mounted. */
+    controllers: string[] | undefined
+  }
+  dataDir: DataDirFacts & { path: string }
+  config:
+    | { accel: string; listen: string; network: string; reserveMib: number }
+    | { problem: string; hint: string | undefined }
+  memoryAvailableMib: number
+  listener: "bhatti" | "other" | "nobody" | "unknown"
+  yearUtc: number
+}
+
+export type ConnectionFacts = {
+  url: string
+  token: { source: string } | undefined
+  ownVersion: string
+  daemon:
+    | { kind: "answers"; version: string; warnings: string[]; clockSkewMs: number | undefined }
+    | { kind: "fails"; error: AppError }
+}
+
+const answerMs = 5000
+
+export async function gatherHost(operator: Operator, dataDir: string): Promise<HostFacts> {
+  const config = await readConfig(operator, dataDir)
+  const [kvm, tun, memfd, controllers, files, listener] = await Promise.all([
+    tryDevice("/dev/kvm"),
+    tryDevice("/dev/net/tun"),
+    tryMemoryFile(),
+    readControllers(),
+    readDataDir(dataDir),
+    "listen" in config ? findListener(config.listen) : ("unknown" as const),
+  ])
+  const nft = findProgram("nft", ["--version"])
+  const isRoot = process.getuid?.() === 0
+  return {
+    system: `${platform()} ${arch()}`,
+    isRoot,
+    kvm,
+    programs: {
+      "qemu-system-x86_64": findProgram("qemu-system-x86_64", ["--version"]),
+      "qemu-img": findProgram("qemu-img", ["--version"]),
+      ip: findProgram("ip", ["-V"]),
+      nft,
+    },
+    kernel: {
+      release: release(),
+      memfd,
+      tun,
+      bridge: hasModule("bridge"),
+      nftables: nft !== undefined && isRoot ? runs([nft.path, "list", "tables"]) : undefined,
+      controllers,
+    },
+    dataDir: { path: dataDir, ...files },
+    config,
+    memoryAvailableMib: await readAvailableMemory(),
+    listener,
+    yearUtc: new Date().getUTCFullYear(),
+  }
+}
+
+export async function gatherConnection(settings: Settings): Promise<ConnectionFacts> {
+  const { url, token, tokenSource } = settings
+  return {
+    url,
+    token: tokenSource === undefined ? undefined : { source: tokenSource },
+    ownVersion: version,
+    daemon: await askDaemon({ url, token }),
+  }
+}
+
+async function askDaemon(address: {
+  url: string
+  token: string | undefined
+}): Promise<ConnectionFacts["daemon"]> {
+  const sentMs = Date.now()
+  let clockSkewMs: number | undefined
+  const onHeaders = (headers: Headers) => {
+    const theirsMs = Date.parse(headers.get("date") ?? "")
+    // Their clock shows whole seconds and was read between our two looks.
+    if (!Number.isNaN(theirsMs)) clockSkewMs = theirsMs + 500 - (sentMs + Date.now()) / 2
+  }
+  try {
+    const signal = AbortSignal.timeout(answerMs)
+    const about = await connect(address).version({ signal, onHeaders })
+    return { kind: "answers", version: about.version, warnings: about.warnings, clockSkewMs }
+  } catch (cause) {
+    if (cause instanceof AppError) return { kind: "fails", error: cause }
+    const error = new AppError("unavailable", `${address.url} does not answer within ${answerMs / 1000} s`, {
+      cause,
+    })
+    return { kind: "fails", error }
+  }
+}
+
+async function readConfig(operator: Operator, dataDir: string): Promise<HostFacts["config"]> {
+  try {
+    const { accel, listen, network, disk_reserve_mb } = await operator.loadConfig({ dataDir })
+    return { accel, listen, network, reserveMib: disk_reserve_mb }
+  } catch (error) {
+    if (error instanceof AppError) return { problem: error.message, hint: error.hint }
+    throw error
+  }
+}
+
+async function tryDevice(path: string): Promise<"missing" | "closed" | "opens"> {
+  if (!existsSync(path)) return "missing"
+  try {
+    const handle = await open(path, constants.O_RDWR)
+    await handle.close()
+    return "opens"
+  } catch (error) {
+    if (errorCodeOf(error) === undefined) throw error
+    return "closed"
+  }
+}
+
+async function tryMemoryFile(): Promise<boolean> {
+  try {
+    const { createMemoryFile } = await import("../../lib/posix.ts")
+    const { closeSync } = await import("node:fs")
+    closeSync(createMemoryFile({ name: "bhatti-doctor", bytes: 4096 }))
+    return true
+  } catch (error) {
+    if (error instanceof Error) return false
+    throw error
+  }
+}
+
+async function readControllers(): Promise<string[] | undefined> {
+  const text = await readIfAny("/sys/fs/cgroup/cgroup.controllers")
+  return text?.trim().split(/\s+/)
+}
+
+async function readAvailableMemory(): Promise<number> {
+  const line = /^MemAvailable:\s+(\d+) kB$/m.exec((await readIfAny("/proc/meminfo")) ?? "")
+  return Math.floor(Number(line?.[1] ?? 0) / 1024)
+}
+
+async function readIfAny(path: string): Promise<string | undefined> {
+  try {
+    return await readFile(path, "utf8")
+  } catch (error) {
+    if (errorCodeOf(error) === undefined) throw error
+    return undefined
+  }
+}
+
+/** Loaded, built in, or there to be loaded. */
+function hasModule(name: string): boolean {
+  return existsSync(`/sys/module/${name}`) || runs(["modprobe", "--dry-run", "--quiet", name])
+}
+
+const searchPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+function findProgram(name: string, versionArguments: string[]): Program | undefined {
+  const path = Bun.which(name, { PATH: searchPath })
+  if (path === null) return undefined
+  const { stdout, stderr } = Bun.spawnSync([path, ...versionArguments], { timeout: answerMs })
+  const text = `${stdout}${stderr}`
+  return { path, version: /(\d+\.\d+(\.\d+)?)/.exec(text)?.[1] ?? /-(\d{6})$/m.exec(text)?.[1] }
+}
+
+function runs(command: string[]): boolean {
+  const [name = "", ...rest] = command
+  const path = Bun.which(name, { PATH: searchPath })
+  if (path === null) return false
+  const { exitCode } = Bun.spawnSync([path, ...rest], {
+    timeout: answerMs,
+    stdout: "ignore",
+    stderr: "ignore",
+  })
+  return exitCode === 0
+}
+
+async function readDataDir(path: string): Promise<DataDirFacts> {
+  try {
+    const { mode, uid } = await stat(path)
+    const { bavail, bsize } = await statfs(path)
+    const files: { name: string; mode: number }[] = []
+    for (const name of privateFiles) {
+      const found = await statIfAny(join(path, name))
+      if (found !== undefined) files.push({ name, mode: found.mode & 0o777 })
+    }
+    const parts = ["kernels/current.json", "images/minimal/current.json"]
+    const found = await Promise.all(parts.map((part) => statIfAny(join(path, part))))
+    return {
+      kind: "open",
+      mode: mode & 0o777,
+      uid,
+      freeMib: Math.floor((bavail * bsize) / 1024 / 1024),
+      files,
+      kernelAndImage: found.every((one) => one !== undefined),
+      probe: await readProbe(join(path, "kvm-probe.json")),
+    }
+  } catch (error) {
+    const code = errorCodeOf(error)
+    if (code === "ENOENT") return { kind: "absent" }
+    if (code === "EACCES") return { kind: "closed" }
+    throw error
+  }
+}
+
+async function statIfAny(path: string) {
+  try {
+    return await stat(path)
+  } catch (error) {
+    if (errorCodeOf(error) === "ENOENT") return undefined
+    throw error
+  }
+}
+
+/** What the daemon's test of KVM found, which booted a guest under it. */
+async function readProbe(
+  path: string,
+): Promise<{ problem: string | null; isOfThisBoot: boolean } | undefined> {
+  const text = await readIfAny(path)
+  if (text === undefined) return undefined
+  const { bootId, problem } = JSON.parse(text) as { bootId: string; problem: string | null }
+  const current = (await readIfAny("/proc/sys/kernel/random/boot_id"))?.trim()
+  return { problem, isOfThisBoot: bootId === current }
+}
+
+/** Who answers at the daemon's own address. */
+async function findListener(listen: string): Promise<HostFacts["listener"]> {
+  const at = listen.lastIndexOf(":")
+  const host = ["0.0.0.0", "[::]"].includes(listen.slice(0, at)) ? "127.0.0.1" : listen.slice(0, at)
+  try {
+    const signal = AbortSignal.timeout(answerMs)
+    const health = await connect({ url: `http://${host}${listen.slice(at)}` }).health({ signal })
+    return health.status === "ok" ? "bhatti" : "other"
+  } catch (error) {
+    if (!(error instanceof AppError)) return "other"
+    const code = errorCodeOf(error.cause)
+    return code === "ConnectionRefused" || code === "ECONNREFUSED" ? "nobody" : "other"
+  }
+}

@@ -1,0 +1,22 @@
+/** Commands that take several names try them all, one after the other, and fail if one failed. */
+
+import { AppError } from "../contract/errors.ts"
+import { exitFailed } from "./exit-codes.ts"
+
+export async function forEachName(
+  names: readonly string[],
+  { report }: { report: (error: AppError) => Promise<void> },
+  act: (name: string) => Promise<void>,
+): Promise<number> {
+  let exitCode = 0
+  for (const name of names) {
+    try {
+      await act(name)
+    } catch (error) {
+      if (!(error instanceof AppError)) throw error
+      await report(error)
+      exitCode = exitFailed
+    }
+  }
+  return exitCode
+}

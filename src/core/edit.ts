@@ -1,0 +1,40 @@
+/** Changing what can be changed of a sandbox while it exists. */
+
+import { AppError } from "../contract/errors.ts"
+import { limits } from "../contract/limits.ts"
+import type { Sandbox, UpdateSandbox } from "../contract/sandbox.ts"
+import type { Account } from "../store/users.ts"
+import { awake } from "./awake.ts"
+import type { Core } from "./core.ts"
+import { findSandbox, noSandbox } from "./find.ts"
+import { viewSandboxes } from "./sandbox-view.ts"
+
+export async function editSandbox(
+  core: Core,
+  account: Account,
+  nameOrId: string,
+  input: UpdateSandbox,
+): Promise<Sandbox> {
+  const { id } = await findSandbox(core, account, nameOrId)
+  await core.turns.take(id, async () => {
+    const record = await core.store.sandboxes.get(id)
+    if (!record) throw noSandbox(nameOrId)
+    const labels = { ...record.labels, ...input.labels_add }
+    for (const key of input.labels_remove) delete labels[key]
+    if (Object.keys(labels).length > limits.labelsMax) {
+      throw new AppError("invalid", `a sandbox has at most ${limits.labelsMax} labels`)
+    }
+    await core.store.sandboxes.edit(id, {
+      name: input.name ?? record.name,
+      keepHot: input.keep_hot ?? record.keepHot,
+      allowCold: input.allow_cold ?? record.allowCold,
+      labels,
+    })
+  })
+  const edited = await core.store.sandboxes.get(id)
+  if (!edited) throw noSandbox(nameOrId)
+  if (input.keep_hot === true) await awake(core, edited)
+  const [sandbox] = await viewSandboxes(core, [(await core.store.sandboxes.get(id)) ?? edited])
+  if (!sandbox) throw noSandbox(nameOrId)
+  return sandbox
+}

@@ -1,0 +1,153 @@
+/**
+ * The pool: sandboxes made ahead of their owner, restored, exercised and paused, so that a create only gives one an
+ * identity. Nothing of anybody's was ever in them. They are filled in the background when no create is going on, never
+ * block one, and are thrown away when the daemon starts: what a crash left of them is worth nothing.
+ */
+
+import type { SandboxRecord } from "../store/sandboxes.ts"
+import type { Core } from "./core.ts"
+import { removeById } from "./destroy.ts"
+import type { Guest, Machine, Template, TemplateSpec } from "./host.ts"
+import { placeOf } from "./machine-of.ts"
+
+const readyDeadlineMs = 30_000
+/** Creates come in bursts; filling waits until one is over. */
+const quietMs = 300
+const retryMs = 10_000
+
+export type PooledSandbox = { id: SandboxRecord["id"]; template: Template; machine: Machine; guest: Guest }
+
+type Shelf = { spec: TemplateSpec; template: Template; ready: PooledSandbox[] }
+
+/** A first personalisation, so that its code has run once too; the owner's replaces all of it. */
+const nobody = { hostname: "sandbox", machineId: "0".repeat(32), env: {}, network: null, growDisk: false }
+/** What a first command of most users needs. */
+const exercises = [["true"], ["sh", "-c", ":"]]
+
+export class Pool {
+  readonly #core: Core
+  readonly #size: number
+  readonly #shelves = new Map<string, Shelf>()
+  #creating = 0
+  #isFilling = false
+  #isStopped = false
+  #timer: Timer | undefined
+
+  constructor(core: Core, options: { size: number }) {
+    this.#core = core
+    this.#size = options.size
+  }
+
+  /** One of that template, if there is one. It is the caller's now. */
+  take(template: Template): PooledSandbox | undefined {
+    for (;;) {
+      const pooled = this.#shelves.get(template.id)?.ready.shift()
+      if (!pooled || this.#core.host.machines.isRunning(pooled.machine)) return pooled
+      void this.#discard(pooled.id, pooled.guest)
+    }
+  }
+
+  giveBack(pooled: PooledSandbox): void {
+    this.#shelves.get(pooled.template.id)?.ready.unshift(pooled)
+  }
+
+  /** A create is going on until what this returns is disposed. */
+  beginCreate(): Disposable {
+    this.#creating++
+    return {
+      [Symbol.dispose]: () => {
+        this.#creating--
+        this.#fillSoon(quietMs)
+      },
+    }
+  }
+
+  /** That template is in demand. */
+  wants(spec: TemplateSpec, template: Template): void {
+    if (this.#size === 0 || this.#isStopped) return
+    if (!this.#shelves.has(template.id)) this.#shelves.set(template.id, { spec, template, ready: [] })
+    this.#fillSoon(quietMs)
+  }
+
+  /** Ends all that wait, before the daemon stops. */
+  async empty(): Promise<void> {
+    this.#isStopped = true
+    clearTimeout(this.#timer)
+    const all = [...this.#shelves.values()].flatMap(({ ready }) => ready)
+    this.#shelves.clear()
+    await Promise.all(all.map(({ id, guest }) => this.#discard(id, guest)))
+  }
+
+  #fillSoon(ms: number): void {
+    if (this.#isStopped || this.#isFilling || this.#timer) return
+    this.#timer = setTimeout(() => {
+      this.#timer = undefined
+      if (this.#creating > 0) return
+      const shelf = [...this.#shelves.values()].find(({ ready }) => ready.length < this.#size)
+      if (shelf) void this.#fill(shelf)
+    }, ms)
+    this.#timer.unref()
+  }
+
+  async #fill(shelf: Shelf): Promise<void> {
+    this.#isFilling = true
+    let nextMs = 0
+    try {
+      const pooled = await this.#make(shelf)
+      if (this.#isStopped) await this.#discard(pooled.id, pooled.guest)
+      else shelf.ready.push(pooled)
+    } catch (error) {
+      this.#core.log.warn({ error }, "could not fill the pool")
+      nextMs = retryMs
+    } finally {
+      this.#isFilling = false
+    }
+    this.#fillSoon(nextMs)
+  }
+
+  async #make({ spec, template }: Shelf): Promise<PooledSandbox> {
+    const core = this.#core
+    const { disks, machines, guests } = core.host
+    await using undo = new AsyncDisposableStack()
+
+    const { id, slot } = await core.store.sandboxes.addPooled({
+      imageName: spec.image.name,
+      imageHash: spec.image.hash,
+      cpus: spec.cpus,
+      memoryMib: spec.memoryMib,
+      diskMib: spec.image.diskMib,
+    })
+    undo.defer(() => core.store.sandboxes.remove(id))
+    await core.store.sandboxes.setTemplate(id, template.id)
+
+    const { directory } = await disks.createSandbox({ id, blankOverlayPath: template.blankOverlayPath })
+    undo.defer(() => disks.removeSandbox(id))
+
+    const sockets = await machines.prepareSockets(directory)
+    const guest = await guests.open({ socketPath: machines.agentSocket(directory) })
+    undo.defer(() => guest.close())
+
+    const machine = await machines.clone(placeOf(core, { id, slot }, template, sockets))
+    undo.defer(() => machines.kill(machine))
+
+    await guest.waitReady({ deadlineMs: readyDeadlineMs })
+    await guest.personalise(nobody, { deadlineMs: readyDeadlineMs })
+    for (const argv of exercises) {
+      const process = guest.exec({ argv })
+      for await (const _ of process.output);
+      await process.result
+    }
+    await machines.pause(machine)
+    undo.move()
+    return { id, template, machine, guest }
+  }
+
+  async #discard(id: SandboxRecord["id"], guest: Guest): Promise<void> {
+    guest.close()
+    try {
+      await removeById(this.#core, id)
+    } catch (error) {
+      this.#core.log.warn({ sandbox: id, error }, "could not remove a pooled sandbox")
+    }
+  }
+}

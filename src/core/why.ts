@@ -1,0 +1,32 @@
+/** Why a sandbox is in the state it is in, for a person who wonders. */
+
+import type { Why } from "../contract/sandbox.ts"
+import type { Account } from "../store/users.ts"
+import type { Core } from "./core.ts"
+import { findSandbox } from "./find.ts"
+
+export async function whySandbox(core: Core, account: Account, nameOrId: string): Promise<Why> {
+  const record = await findSandbox(core, account, nameOrId)
+  const nowMs = performance.now()
+  const { state } = record
+  const decision = core.thermal.explain(record, nowMs)
+  if (decision) {
+    const facts = core.thermal.facts(record, nowMs)
+    return {
+      thermal: state.kind === "warm" ? "warm" : "hot",
+      reason: decision.reason,
+      open_streams: facts?.openStreams ?? 0,
+      idle_seconds: Math.round(Math.min(facts?.unaskedForMs ?? 0, facts?.guestIdleForMs ?? 0) / 1000),
+      changes_in_seconds: decision.changesInMs === null ? null : Math.ceil(decision.changesInMs / 1000),
+      changes_to: decision.changesInMs === null ? null : state.kind === "warm" ? "cold" : "warm",
+    }
+  }
+  const quiet = { open_streams: 0, idle_seconds: 0, changes_in_seconds: null, changes_to: null }
+  if (state.kind === "cold") {
+    const reason = state.hasSnapshot
+      ? "it was stopped; its memory is on disk and the next request restores it"
+      : `${state.reason ?? "it has no saved memory"}; the next request boots it from its disk`
+    return { thermal: "cold", reason, ...quiet }
+  }
+  return { thermal: null, reason: `it is ${state.kind}`, ...quiet }
+}

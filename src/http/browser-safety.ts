@@ -1,0 +1,37 @@
+/**
+ * What keeps a web page from using the API through its visitor's browser: a page that has pointed its own name at this
+ * address (DNS rebinding) is told by its Host header, one that sends requests or opens sockets across sites by its Origin.
+ */
+
+import { AppError } from "../contract/errors.ts"
+import { hostName, isAddress } from "../lib/host-name.ts"
+
+const readingMethods = new Set(["GET", "HEAD", "OPTIONS"])
+
+/** `apiHosts` are the names of the API besides addresses and localhost. */
+export function checkBrowserSafety(request: Request, apiHosts: readonly string[]): void {
+  const host = request.headers.get("host") ?? ""
+  const name = hostName(host)
+  if (!isAddress(name) && name !== "localhost" && !apiHosts.includes(name)) {
+    throw new AppError("forbidden", `the API does not answer as "${name}"`, {
+      hint: "add the name to api_hosts in the daemon's config.yaml",
+    })
+  }
+  const origin = request.headers.get("origin")
+  const changes = !readingMethods.has(request.method) || request.headers.has("upgrade")
+  if (origin !== null && changes && !isSameOrigin(origin, host)) {
+    throw new AppError("forbidden", "requests from other sites are refused")
+  }
+}
+
+/** The scheme may differ: TLS can end at a proxy in front. */
+function isSameOrigin(origin: string, host: string): boolean {
+  if (!URL.canParse(origin)) return false
+  const { protocol, host: originHost } = new URL(origin)
+  // Parsed alike, so that a default port that one of them names makes no difference.
+  return (
+    URL.canParse(`${protocol}//${host}`) &&
+    originHost !== "" &&
+    new URL(`${protocol}//${host}`).host === originHost
+  )
+}

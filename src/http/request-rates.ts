@@ -1,0 +1,45 @@
+/** How often a user may call: sandboxes created, commands run, and everything else are counted apart. */
+
+import type { api } from "../contract/api.ts"
+import type { RateLimits } from "../contract/config.ts"
+import { AppError } from "../contract/errors.ts"
+import { limits } from "../contract/limits.ts"
+import { RateLimiter } from "../rules/rate-limit.ts"
+import type { Account } from "../store/users.ts"
+
+type Kind = "create" | "exec" | "other"
+
+/** What is not here is "other". */
+const kinds: Partial<Record<keyof typeof api, Kind>> = {
+  createSandbox: "create",
+  exec: "exec",
+  execSocket: "exec",
+  shellSocket: "exec",
+  writeFile: "exec",
+  writeArchive: "exec",
+}
+
+export class RequestRates {
+  readonly #limiters: Record<Kind, RateLimiter>
+
+  constructor(rates: RateLimits) {
+    const limiter = ({ burst, per_minute }: RateLimits[Kind]) =>
+      new RateLimiter({ burst, perMinute: per_minute }, { bucketsMax: limits.rateLimitBucketsMax })
+    this.#limiters = {
+      create: limiter(rates.create),
+      exec: limiter(rates.exec),
+      other: limiter(rates.other),
+    }
+  }
+
+  count(endpoint: keyof typeof api, account: Account): void {
+    const kind = kinds[endpoint] ?? "other"
+    const decision = this.#limiters[kind].take(account.id, performance.now())
+    if (decision.kind === "allowed") return
+    throw new AppError("limit_exceeded", "too many requests", {
+      hint: "wait as long as Retry-After says; the operator sets rate_limits in config.yaml",
+      retryable: true,
+      retryAfterSec: Math.ceil(decision.retryAfterMs / 1000),
+    })
+  }
+}

@@ -1,0 +1,80 @@
+/** The thermal rule for all facts, and by example. */
+
+import { expect, test } from "bun:test"
+import fc from "fast-check"
+import { decideThermal, type ThermalFacts } from "./thermal.ts"
+
+const settings = { warmAfterMs: 30_000, coldAfterMs: 1_800_000 }
+const idle: ThermalFacts = {
+  state: "hot",
+  keepHot: false,
+  allowCold: true,
+  openStreams: 0,
+  unaskedForMs: 60_000,
+  guestIdleForMs: 60_000,
+  warmForMs: 0,
+}
+const anyFacts = fc.record<ThermalFacts>({
+  state: fc.constantFrom("hot", "warm"),
+  keepHot: fc.boolean(),
+  allowCold: fc.boolean(),
+  openStreams: fc.nat(3),
+  unaskedForMs: fc.nat(4_000_000),
+  guestIdleForMs: fc.nat(4_000_000),
+  warmForMs: fc.nat(4_000_000),
+})
+
+test("an idle sandbox is paused, one that was paused for long is saved", () => {
+  expect(decideThermal(idle, settings).action).toBe("pause")
+  expect(decideThermal({ ...idle, state: "warm", warmForMs: 1_800_000 }, settings).action).toBe("save")
+})
+
+test("a connected client, recent requests and work inside each keep it hot", () => {
+  expect(decideThermal({ ...idle, openStreams: 1 }, settings).action).toBe("stay")
+  expect(decideThermal({ ...idle, unaskedForMs: 1000 }, settings)).toMatchObject({
+    action: "stay",
+    changesInMs: 29_000,
+  })
+  expect(decideThermal({ ...idle, guestIdleForMs: 1000 }, settings)).toMatchObject({
+    action: "stay",
+    changesInMs: 29_000,
+  })
+})
+
+test("only a hot one is paused, only a warm one is saved", () => {
+  fc.assert(
+    fc.property(anyFacts, (facts) => {
+      const { action } = decideThermal(facts, settings)
+      if (action === "pause") expect(facts.state).toBe("hot")
+      if (action === "save") expect(facts.state).toBe("warm")
+    }),
+  )
+})
+
+test("what must stay hot or must not go cold never does", () => {
+  fc.assert(
+    fc.property(anyFacts, (facts) => {
+      const { action } = decideThermal(facts, settings)
+      if (facts.keepHot) expect(action).not.toBe("pause")
+      if (!facts.allowCold) expect(action).not.toBe("save")
+      expect(decideThermal(facts, { warmAfterMs: 0, coldAfterMs: 0 }).action).toBe("stay")
+    }),
+  )
+})
+
+test("when nothing happens, the change comes exactly when it was announced", () => {
+  fc.assert(
+    fc.property(anyFacts, (facts) => {
+      const { changesInMs } = decideThermal(facts, settings)
+      if (changesInMs === null) return
+      const later = (ms: number): ThermalFacts => ({
+        ...facts,
+        unaskedForMs: facts.unaskedForMs + ms,
+        guestIdleForMs: facts.guestIdleForMs + ms,
+        warmForMs: facts.warmForMs + ms,
+      })
+      expect(decideThermal(later(changesInMs), settings).action).not.toBe("stay")
+      expect(decideThermal(later(changesInMs - 1), settings).action).toBe("stay")
+    }),
+  )
+})
