@@ -37,12 +37,13 @@ func TestASignalIsReported(t *testing.T) {
 
 func TestASignalReachesTheWholeGroup(t *testing.T) {
 	h := personalised(t)
-	stream := h.sh(`trap 'echo leader; exit 3' INT; sh -c 'trap "echo member; exit" INT; echo up; while :; do sleep 0.01; done' & wait; wait`)
+	// TERM, since a shell starts its background commands with INT ignored.
+	stream := h.sh(`trap 'wait; echo leader; exit 3' TERM; sh -c 'trap "echo member; exit" TERM; echo up; while :; do sleep 0.01; done' & wait`)
 	h.frame(stream)
 	h.frame(stream)
-	h.send(wire.Message, stream, []byte(`{"signal":"INT"}`))
+	h.send(wire.Message, stream, []byte(`{"signal":"TERM"}`))
 	e := h.finish(stream)
-	if e.OK == nil || e.OK.ExitCode != 3 || !bytes.Contains(e.stdout, []byte("leader")) {
+	if e.OK == nil || e.OK.ExitCode != 3 || !bytes.Contains(e.stdout, []byte("member\nleader\n")) {
 		t.Errorf("%+v %q", e.OK, e.stdout)
 	}
 }

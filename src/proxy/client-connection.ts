@@ -14,7 +14,7 @@ import { HeadError, parseRequestHead, type RequestHead, valuesOf } from "./head.
 import { Lost, type Peer, type SocketPeer } from "./peer.ts"
 import { readHead } from "./reading.ts"
 import { type Refusal, refusalBytes } from "./refusal.ts"
-import { aliasPace, apiPace, type Connected, connectAlias, connectApi } from "./upstream.ts"
+import { aliasPace, apiPace, type Connected, type Upstreams } from "./upstreams.ts"
 import { destinationOf, type Zone } from "./zone.ts"
 
 /** What all connections share. */
@@ -23,7 +23,7 @@ export type Surroundings = {
   zone: Zone
   admission: Admission
   trustedProxies: TrustedProxies
-  apiSocketPath: string
+  upstreams: Upstreams
 }
 
 const headDeadlineMs = 10_000
@@ -138,7 +138,7 @@ export class ClientConnection implements Visitor {
   async #nextHead(): Promise<Buffer | undefined> {
     this.#waiting = { sinceMs: performance.now(), forMs: keepAliveMs }
     try {
-      return await readHead(this.#peer, () => {
+      return await readHead(this.#peer, "request", () => {
         this.#waiting = { sinceMs: performance.now(), forMs: headDeadlineMs }
       })
     } finally {
@@ -202,14 +202,14 @@ export class ClientConnection implements Visitor {
 
   async #connect(target: Target): Promise<Connected> {
     this.#dropUpstream()
-    const { core, admission, apiSocketPath } = this.#around
-    if (target.kind === "api") return connectApi(apiSocketPath)
+    const { admission, upstreams } = this.#around
+    if (target.kind === "api") return upstreams.connectApi()
     if (!admission.enter(target.alias, this)) {
       const refusal = { status: 503, message: "too many connections to this address", retryAfterSec: 1 }
       return { kind: "refused", refusal }
     }
     this.#enteredAlias = target.alias
-    const connected = await connectAlias(core, target.alias)
+    const connected = await upstreams.connectAlias(target.alias)
     if (connected.kind === "refused") this.#dropUpstream()
     return connected
   }

@@ -171,7 +171,7 @@ export class Exchange {
 
   async #readFinalHead(): Promise<ResponseHead> {
     for (let interim = 0; interim <= interimAnswersMax; interim++) {
-      const bytes = await readHead(this.#upstream, () => {
+      const bytes = await readHead(this.#upstream, "response", () => {
         this.#isHeard = true
       })
       if (!bytes) throw new Lost("it ended without an answer")

@@ -13,6 +13,7 @@ import { Admission } from "./admission.ts"
 import { limitKey, plainAddress, TrustedProxies } from "./client-address.ts"
 import { ClientConnection, type Surroundings } from "./client-connection.ts"
 import { SocketPeer } from "./peer.ts"
+import { Upstreams } from "./upstreams.ts"
 import type { Zone } from "./zone.ts"
 
 export type FrontOptions = {
@@ -46,7 +47,7 @@ export class Front {
       zone: options.zone,
       admission,
       trustedProxies: new TrustedProxies(options.trustedProxies),
-      apiSocketPath: options.apiSocketPath,
+      upstreams: new Upstreams(core, { apiSocketPath: options.apiSocketPath }),
     }
     core.onUnpublished = (alias) => admission.cutOff(alias)
     this.#certificateStamp = this.#stampOfCertificate()

@@ -62,11 +62,13 @@ const fieldValue = /^[\t\x20-\x7e\x80-\xff]*$/
 const targetText = /^[\x21\x22\x24-\x7e]+$/
 const hostText = /^(?:\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z](?:[0-9A-Za-z._-]*))(?::\d{1,5})?$/
 const absoluteForm = /^https?:\/\/([^/?]*)(.*)$/i
+const responseBegin = "HTTP/1."
 const lengthText = /^\d{1,15}$/
 
-/** Whether a message can begin with this byte; anything else is another protocol, TLS for one. */
-export function canBeginHead(byte: number): boolean {
-  return token.test(String.fromCharCode(byte))
+/** Whether a message can begin with these bytes. */
+export function canBegin(kind: "request" | "response", bytes: Buffer): boolean {
+  if (kind === "request") return token.test(String.fromCharCode(bytes[0] ?? 0))
+  return responseBegin.startsWith(bytes.toString("latin1", 0, responseBegin.length))
 }
 
 /**

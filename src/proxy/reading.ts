@@ -1,11 +1,18 @@
 /** Heads and bodies as they come out of a peer. */
 
 import { ChunkDecoder } from "./chunked.ts"
-import { canBeginHead, type Framing, findHeadEnd, HeadError } from "./head.ts"
+import { canBegin, type Framing, findHeadEnd, HeadError } from "./head.ts"
 import { Lost, type Peer } from "./peer.ts"
 
-/** The bytes of the next head, or nothing when the other side has ended before it. */
-export async function readHead(peer: Peer, onBegun?: () => void): Promise<Buffer | undefined> {
+/**
+ * The bytes of the next head, or nothing when the other side has ended before it. What does not begin like a message of
+ * its kind is refused at once: it may be another protocol, whose speaker would wait for us.
+ */
+export async function readHead(
+  peer: Peer,
+  kind: "request" | "response",
+  onBegun: () => void,
+): Promise<Buffer | undefined> {
   let bytes: Buffer = Buffer.alloc(0)
   for (;;) {
     const chunk = await peer.read()
@@ -13,12 +20,10 @@ export async function readHead(peer: Peer, onBegun?: () => void): Promise<Buffer
       if (bytes.length === 0) return undefined
       throw new Lost("it ended within a head")
     }
-    if (bytes.length === 0) {
-      onBegun?.()
-      if (!canBeginHead(chunk[0] ?? 0)) throw new HeadError("this is not HTTP")
-    }
     const lookedAt = bytes.length
+    if (lookedAt === 0) onBegun()
     bytes = lookedAt === 0 ? bufferOf(chunk) : Buffer.concat([bytes, chunk])
+    if (!canBegin(kind, bytes)) throw new HeadError("this is not HTTP")
     const end = findHeadEnd(bytes, lookedAt)
     if (end !== -1) {
       peer.unread(bytes.subarray(end))

@@ -35,7 +35,7 @@ target, and links that lead out of the copied directory are left behind.`,
           : await (await import("../copy/download.ts")).download(copy.sources, copy.target, context)
       if (copy.target.kind === "standard") return
       if (isJson) return await out.json({ status: "ok", ...copied })
-      await out.result(`${countText(copied.entries, "file")} copied, ${bytesText(copied.bytes)}`)
+      await out.result(`${countText(copied.entries, "item")} copied, ${bytesText(copied.bytes)}`)
     })
   },
 })

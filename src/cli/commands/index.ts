@@ -68,6 +68,30 @@ export const commands: readonly CommandEntry[] = [
     load: async () => (await import("./kill.ts")).kill,
   },
   {
+    name: "stop",
+    summary: "Write a sandbox to disk and free the host's memory",
+    section: "Sandboxes",
+    load: async () => (await import("./stop.ts")).stop,
+  },
+  {
+    name: "start",
+    summary: "Start a stopped sandbox",
+    section: "Sandboxes",
+    load: async () => (await import("./start.ts")).start,
+  },
+  {
+    name: "edit",
+    summary: "Rename a sandbox, change its labels or when it is paused",
+    section: "Sandboxes",
+    load: async () => (await import("./edit.ts")).edit,
+  },
+  {
+    name: "why",
+    summary: "Why a sandbox is hot, warm or cold, and when that changes",
+    section: "Sandboxes",
+    load: async () => (await import("./why.ts")).why,
+  },
+  {
     name: "destroy",
     aliases: ["rm"],
     summary: "Destroy sandboxes and their disks",

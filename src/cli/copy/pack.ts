@@ -57,11 +57,12 @@ async function addFile(
     )
     // The archive may be given up while a piece is read.
     done.promise.catch(() => undefined)
+    let wake = () => {}
+    entry.on("drain", () => wake())
     for await (const piece of piecesOf(file, path)) {
-      if (entry.write(piece)) continue
-      const drained = Promise.withResolvers<void>()
-      entry.once("drain", drained.resolve)
-      await Promise.race([drained.promise, done.promise])
+      const { promise, resolve } = Promise.withResolvers<void>()
+      wake = resolve
+      if (!entry.write(piece)) await Promise.race([promise, done.promise])
     }
     entry.end(null)
     await done.promise

@@ -55,14 +55,14 @@ export async function unpackTree(archive: AsyncIterable<Uint8Array>, root: strin
 type Extract = ReturnType<typeof newExtract>
 
 async function feed(archive: AsyncIterable<Uint8Array>, extract: Extract): Promise<void> {
+  let wake = () => {}
+  for (const event of ["drain", "close"] as const) extract.on(event, () => wake())
   try {
     for await (const chunk of archive) {
       if (extract.destroyed) return
-      if (extract.write(chunk)) continue
       const { promise, resolve } = Promise.withResolvers<void>()
-      extract.once("drain", resolve)
-      extract.once("close", resolve)
-      await promise
+      wake = resolve
+      if (!extract.write(chunk)) await promise
     }
     extract.end(null)
   } catch (error) {

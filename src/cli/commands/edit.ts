@@ -1,0 +1,58 @@
+/** `bhatti edit`. */
+
+import { command } from "../command.ts"
+import { labelsText } from "../words.ts"
+
+const onOff = { on: true, off: false } as const
+
+export const edit = command({
+  args: ["sandbox"],
+  description:
+    "Changes only what is given. The host name inside follows a new name when the sandbox boots again.",
+  options: {
+    name: { type: "text", value: "NAME", summary: "Its new name" },
+    keepHot: { type: "text", value: "on|off", summary: "Never pause it, however idle" },
+    allowCold: {
+      type: "text",
+      value: "on|off",
+      summary: "Whether it may be written to disk when paused for long",
+    },
+    label: { type: "pairs", value: "K=V,...", summary: "Label to set; may be repeated" },
+    labelDelete: { type: "list", value: "KEY", summary: "Label to remove; may be repeated" },
+  },
+  refuse: ({ options }) => {
+    for (const [flag, value] of [
+      ["--keep-hot", options.keepHot],
+      ["--allow-cold", options.allowCold],
+    ] as const) {
+      if (value !== undefined && !(value in onOff)) return `${flag} is on or off, not "${value}"`
+    }
+    const given = [options.name, options.keepHot, options.allowCold, options.label, options.labelDelete]
+    return given.every((one) => one === undefined || Object.keys(one).length === 0)
+      ? "nothing to change: give --name, --keep-hot, --allow-cold, --label or --label-delete"
+      : undefined
+  },
+  examples: [
+    "bhatti edit dev --keep-hot on",
+    "bhatti edit dev --name web --label team=web --label-delete tmp",
+  ],
+  async run({ client, args, options, isJson, out }) {
+    const sandbox = await client.updateSandbox({
+      params: { id: args.sandbox },
+      body: {
+        ...(options.name !== undefined && { name: options.name }),
+        ...(options.keepHot !== undefined && { keep_hot: options.keepHot === "on" }),
+        ...(options.allowCold !== undefined && { allow_cold: options.allowCold === "on" }),
+        ...(options.label && { labels_add: options.label }),
+        ...(options.labelDelete && { labels_remove: options.labelDelete }),
+      },
+    })
+    if (isJson) return await out.json(sandbox)
+    const state = [
+      `keep-hot ${sandbox.keep_hot ? "on" : "off"}`,
+      `allow-cold ${sandbox.allow_cold ? "on" : "off"}`,
+      `labels ${labelsText(sandbox.labels)}`,
+    ]
+    await out.result(`sandbox/${sandbox.name}: ${state.join(", ")}`)
+  },
+})

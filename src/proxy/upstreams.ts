@@ -1,0 +1,92 @@
+/** Where requests go: a port in a guest, or the API's own server. */
+
+import { AppError } from "../contract/errors.ts"
+import type { Core } from "../core/core.ts"
+import { dialPublished } from "../core/published.ts"
+import type { Pace } from "./exchange.ts"
+import { GuestPeer, type Peer, SocketPeer } from "./peer.ts"
+import type { Refusal } from "./refusal.ts"
+
+export type Connected = { kind: "connected"; peer: Peer } | { kind: "refused"; refusal: Refusal }
+
+/** A command may say nothing for days, and its client may wait. */
+export const apiPace: Pace = {
+  bodyMs: 600_000,
+  answerMs: Number.POSITIVE_INFINITY,
+  idleMs: Number.POSITIVE_INFINITY,
+  tunnelIdleMs: Number.POSITIVE_INFINITY,
+  lingerMs: 0,
+}
+
+export const aliasPace: Pace = {
+  bodyMs: 60_000,
+  answerMs: 300_000,
+  idleMs: 600_000,
+  tunnelIdleMs: 3_600_000,
+  lingerMs: 500,
+}
+
+/** A sandbox that could not be woken is not tried again by every request that comes meanwhile. */
+const restMs = 2000
+
+export class Upstreams {
+  readonly #core: Core
+  readonly #apiSocketPath: string
+  readonly #restingUntilMs = new Map<string, number>()
+
+  constructor(core: Core, options: { apiSocketPath: string }) {
+    this.#core = core
+    this.#apiSocketPath = options.apiSocketPath
+  }
+
+  async connectApi(): Promise<Connected> {
+    return { kind: "connected", peer: await SocketPeer.connectUnix(this.#apiSocketPath) }
+  }
+
+  async connectAlias(alias: string): Promise<Connected> {
+    if (this.#isResting(alias)) return unreachable
+    try {
+      const dialled = await dialPublished(this.#core, alias)
+      switch (dialled.kind) {
+        case "connected":
+          return { kind: "connected", peer: new GuestPeer(dialled.connection) }
+        case "unknown":
+          return { kind: "refused", refusal: { status: 404, message: `nothing is published as "${alias}"` } }
+        case "refused":
+          return nobodyListens
+      }
+    } catch (error) {
+      this.#rest(alias, performance.now())
+      // Its owner sees why in the sandbox's state; whoever knows the alias need not.
+      if (error instanceof AppError && error.code !== "internal")
+        this.#core.log.warn({ alias, error }, "a published port cannot be reached")
+      else this.#core.log.error({ alias, error }, "internal error in the proxy")
+      return unreachable
+    }
+  }
+
+  #rest(alias: string, nowMs: number): void {
+    for (const [one, untilMs] of this.#restingUntilMs) {
+      if (untilMs <= nowMs) this.#restingUntilMs.delete(one)
+    }
+    this.#restingUntilMs.set(alias, nowMs + restMs)
+  }
+
+  #isResting(alias: string): boolean {
+    return performance.now() < (this.#restingUntilMs.get(alias) ?? 0)
+  }
+}
+
+const unreachable: Connected = {
+  kind: "refused",
+  refusal: { status: 503, message: "the sandbox cannot be reached now", retryAfterSec: restMs / 1000 },
+}
+
+const nobodyListens: Connected = {
+  kind: "refused",
+  refusal: {
+    status: 502,
+    message: "the sandbox is awake, but nothing listens on the published port",
+    hint: "start the application in the sandbox, then load this again",
+  },
+}
