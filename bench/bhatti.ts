@@ -2,13 +2,28 @@
 
 import { readdirSync, readFileSync } from "node:fs"
 import { join } from "node:path"
-import { binary as builtBinary, type Installation, install } from "../test/support/installation.ts"
+import { binary as builtBinary, type Installation, install, until } from "../test/support/installation.ts"
 import { type TimedCommand, timeCommand } from "./command.ts"
+
+/** What the daemon is told for a group of measurements. */
+export type Settings = {
+  /** Sandboxes kept ready. */
+  pool: number
+}
+
+const settingsAtStart: Settings = { pool: 0 }
+/** Long enough for a running machine to use some processor time. */
+const restMs = 200
+
+function configText(settings: Settings): string {
+  return `pool: ${settings.pool}\n`
+}
 
 export class Bhatti implements AsyncDisposable {
   readonly binary: string
   readonly installation: Installation
   readonly #interfacesBefore = new Set(interfaces())
+  #settings = settingsAtStart
 
   private constructor(binary: string, installation: Installation) {
     this.binary = binary
@@ -17,7 +32,35 @@ export class Bhatti implements AsyncDisposable {
 
   static async start(options: { binary: string | undefined }): Promise<Bhatti> {
     const binary = options.binary ?? builtBinary
-    return new Bhatti(binary, await install({ binary }))
+    return new Bhatti(binary, await install({ binary, config: configText(settingsAtStart) }))
+  }
+
+  /** Gives the daemon other settings, and with them a fresh start. */
+  async configure(settings: Settings): Promise<void> {
+    if (configText(settings) === configText(this.#settings)) return
+    await this.installation.stopDaemon("SIGTERM")
+    await Bun.write(join(this.installation.dataDir, "config.yaml"), configText(settings))
+    await this.installation.startDaemon()
+    this.#settings = settings
+  }
+
+  /** Waits until the pool is full again and at rest, so that filling it slows nothing that is measured. */
+  async poolIsReady(): Promise<void> {
+    await until("the pool is full and at rest", async () => {
+      const before = this.#machineTicks()
+      if (before.length < this.#settings.pool) return false
+      await Bun.sleep(restMs)
+      return Bun.deepEquals(this.#machineTicks(), before)
+    })
+  }
+
+  /** Processor time of every machine so far. A paused one uses none. */
+  #machineTicks(): string[] {
+    return this.installation.machines().map((pid) => {
+      const stat = readFileSync(`/proc/${pid}/stat`, "utf8")
+      const [, , , , , , , , , , , user, system] = stat.slice(stat.lastIndexOf(")") + 2).split(" ")
+      return `${pid} ${user} ${system}`
+    })
   }
 
   cli(...args: string[]): Promise<TimedCommand> {
@@ -52,10 +95,11 @@ export class Bhatti implements AsyncDisposable {
     return join(this.installation.dataDir, "sandboxes", id)
   }
 
-  /** What should be gone when every sandbox was destroyed, in words; empty if nothing is left. */
+  /** Stops the daemon. What should be gone when every sandbox was destroyed, in words; empty if nothing is left. */
   async leftovers(): Promise<string[]> {
     const { installation } = this
     const listed = JSON.parse((await this.cli("list", "--json")).stdout) as { name: string }[]
+    await installation.stopDaemon("SIGTERM")
     const held = heldInterfaces()
     return [
       ...listed.map(({ name }) => `sandbox ${name}`),

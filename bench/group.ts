@@ -1,6 +1,6 @@
 /** A group of measurements that share their preparation. Adding one: a file in `groups/`, a line in `groups/list.ts`. */
 
-import type { Bhatti } from "./bhatti.ts"
+import type { Bhatti, Settings } from "./bhatti.ts"
 import type { Podman } from "./podman.ts"
 import type { RoundOptions } from "./rounds.ts"
 import type { Row } from "./row.ts"
@@ -14,6 +14,7 @@ export type Bench = {
 export type Group = {
   name: string
   summary: string
+  settings: Settings
   /** Leaves no sandbox and no container behind. */
   measure(bench: Bench): Promise<Row[]>
 }

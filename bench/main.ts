@@ -3,8 +3,10 @@
  * uses an installation of its own and leaves nothing behind but podman's imported image in the cache.
  */
 
-import { resolve } from "node:path"
+import { closeSync, mkdirSync, openSync } from "node:fs"
+import { join, resolve } from "node:path"
 import { readImage } from "../src/image/artifacts.ts"
+import { tryLock } from "../src/lib/posix.ts"
 import { Bhatti } from "./bhatti.ts"
 import type { Bench } from "./group.ts"
 import { groups } from "./groups/list.ts"
@@ -21,18 +23,16 @@ const cacheDir = process.env["BHATTI_TEST_CACHE"] ?? "/var/cache/bhatti"
 const daemonLogLines = 20
 
 async function main(): Promise<number> {
+  const names = groups.map(({ name }) => name)
   let options: BenchOptions | "help"
   try {
-    options = parseOptions(
-      process.argv.slice(2),
-      groups.map(({ name }) => name),
-    )
+    options = parseOptions(process.argv.slice(2), names)
   } catch (error) {
-    console.error(`error: ${error instanceof Error ? error.message : String(error)}\n\n${usage}`)
+    console.error(`error: ${error instanceof Error ? error.message : String(error)}\n\n${usage(names)}`)
     return 2
   }
   if (options === "help") {
-    console.log(usage)
+    console.log(usage(names))
     return 0
   }
   const isInside = process.env[insideMarker] !== undefined
@@ -43,7 +43,22 @@ async function main(): Promise<number> {
     Bun.which("podman") !== null &&
     (await isHybridControlGroups())
   if (needsNamespace) return rerunWithoutUnifiedControlGroups(insideMarker)
+  using lock = lockHost()
+  if (!lock) {
+    console.error("error: another benchmark is running, and two at once measure each other")
+    return 1
+  }
   return await measure(options)
+}
+
+/** The kernel gives it up when the process ends, however it ends. */
+function lockHost(): Disposable | undefined {
+  const directory = join(cacheDir, "bench")
+  mkdirSync(directory, { recursive: true })
+  const fd = openSync(join(directory, "lock"), "a")
+  if (tryLock(fd)) return { [Symbol.dispose]: () => closeSync(fd) }
+  closeSync(fd)
+  return undefined
 }
 
 async function measure(options: BenchOptions): Promise<number> {
@@ -77,6 +92,7 @@ async function measure(options: BenchOptions): Promise<number> {
     if (options.only.length > 0 && !options.only.includes(group.name)) continue
     progress(`measuring ${group.name}: ${group.summary}`)
     try {
+      await bhatti.configure(group.settings)
       results.push({ group: group.name, rows: await group.measure(bench) })
     } catch (error) {
       console.error(bhatti.installation.daemonLog().split("\n").slice(-daemonLogLines).join("\n"))

@@ -15,11 +15,12 @@ export type BenchOptions = {
   check: boolean
 }
 
-export const usage = `usage: bun run bench [options]
+/** `groups` are all there are. */
+export const usage = (groups: readonly string[]) => `usage: bun run bench [options]
 
   --quick         few rounds: a look, not a result
   -n ROUNDS       rounds per measurement (default 100, with --quick 10)
-  --only GROUPS   create, exec, footprint, start; several with commas
+  --only GROUPS   ${groups.join(", ")}; several with commas
   --binary FILE   the bhatti to measure (default dist/bhatti)
   --json FILE     write everything that was measured
   --check         exit code 1 when a promised ratio is missed; times are never checked

@@ -145,7 +145,7 @@ async function removeOthers(directory: string): Promise<void> {
   if (!(await exists(parent))) return
   for (const name of await readdir(parent)) {
     const path = join(parent, name)
-    if (path !== directory) await rm(path, { recursive: true, force: true })
+    if (name.startsWith("podman-") && path !== directory) await rm(path, { recursive: true, force: true })
   }
 }
 

@@ -1,77 +1,94 @@
 /**
- * The life of a sandbox from a ready template, through the command line: create, first command, destroy. A container
- * does the same in two ways: `podman run --rm` with the command, and `podman run --detach` then `podman rm --force`.
+ * The life of a sandbox through the command line: create, first command, destroy. Once from a ready template and once from
+ * the pool. A container does the same in two ways: `podman run --rm` with the command, and `podman run --detach` then
+ * `podman rm --force`.
  */
 
-import type { Group } from "../group.ts"
+import type { Bench, Group } from "../group.ts"
 import { measureInTurns } from "../rounds.ts"
+import type { Row, RowPromise } from "../row.ts"
 
 const name = "bench"
 const greeting = "hello"
 
 export const create: Group = {
   name: "create",
-  summary: "create, first command, destroy",
-  async measure({ bhatti, podman, rounds }) {
-    const samples = await measureInTurns(
-      [
-        async () => {
-          const created = await bhatti.cli("create", "--name", name)
-          const first = await bhatti.cli("exec", name, "--", "echo", greeting)
-          expectGreeting(first.stdout)
-          const destroyed = await bhatti.cli("destroy", name, "--yes")
-          return {
-            create: created.ms,
-            firstOutput: created.ms + first.firstOutputMs,
-            destroy: destroyed.ms,
-            life: created.ms + first.ms + destroyed.ms,
-          }
-        },
-        async () => {
-          if (!podman) return {}
-          const run = await podman.run(["--rm"], ["echo", greeting])
-          expectGreeting(run.stdout)
-          return { podmanFirstOutput: run.firstOutputMs, podmanLife: run.ms }
-        },
-        async () => {
-          if (!podman) return {}
-          const run = await podman.run(["--detach", `--name=${name}`], ["sleep", "infinity"])
-          const removed = await podman.remove(name)
-          return { podmanCreate: run.ms, podmanRemove: removed.ms }
-        },
-      ],
-      rounds,
-    )
-    const of = (key: string) => samples[key] ?? []
-    return [
-      {
-        what: "create",
-        unit: "ms",
-        samples: of("create"),
-        peer: { what: "podman run --detach", samples: of("podmanCreate") },
-        promise: { p50Max: 250, ratioMax: 0.5 },
+  summary: "create from a template, first command, destroy",
+  settings: { pool: 0 },
+  measure: (bench) =>
+    measureLife(bench, "template", {
+      create: { p50Max: 250, ratioMax: 0.5 },
+      firstOutput: { ratioMax: 0.5 },
+    }),
+}
+
+export const pool: Group = {
+  name: "pool",
+  summary: "create from the pool, first command, destroy",
+  settings: { pool: 2 },
+  measure: (bench) => measureLife(bench, "pool", {}),
+}
+
+async function measureLife(
+  { bhatti, podman, rounds }: Bench,
+  from: "template" | "pool",
+  promises: { create?: RowPromise; firstOutput?: RowPromise },
+): Promise<Row[]> {
+  const samples = await measureInTurns(
+    [
+      async () => {
+        await bhatti.poolIsReady()
+        const created = await bhatti.cli("create", "--name", name)
+        const first = await bhatti.cli("exec", name, "--", "echo", greeting)
+        expectGreeting(first.stdout)
+        const destroyed = await bhatti.cli("destroy", name, "--yes")
+        return {
+          create: created.ms,
+          firstOutput: created.ms + first.firstOutputMs,
+          destroy: destroyed.ms,
+          life: created.ms + first.ms + destroyed.ms,
+        }
       },
-      {
-        what: "create → first command's output",
-        unit: "ms",
-        samples: of("firstOutput"),
-        peer: { what: "podman run", samples: of("podmanFirstOutput") },
-        promise: { ratioMax: 0.5 },
+      async () => {
+        if (!podman) return {}
+        await bhatti.poolIsReady()
+        const run = await podman.run(["--rm"], ["echo", greeting])
+        expectGreeting(run.stdout)
+        return { podmanFirstOutput: run.firstOutputMs, podmanLife: run.ms }
       },
-      {
-        what: "destroy",
-        unit: "ms",
-        samples: of("destroy"),
-        peer: { what: "podman rm --force", samples: of("podmanRemove") },
+      async () => {
+        if (!podman) return {}
+        await bhatti.poolIsReady()
+        const run = await podman.run(["--detach", `--name=${name}`], ["sleep", "infinity"])
+        const removed = await podman.remove(name)
+        return { podmanCreate: run.ms, podmanRemove: removed.ms }
       },
-      {
-        what: "create, one command, destroy",
-        unit: "ms",
-        samples: of("life"),
-        peer: { what: "podman run --rm", samples: of("podmanLife") },
-      },
-    ]
-  },
+    ],
+    rounds,
+  )
+  const row = (
+    what: string,
+    ours: string,
+    peer: { what: string; theirs: string },
+    promise?: RowPromise,
+  ): Row => ({
+    what: `${what}, from the ${from}`,
+    unit: "ms",
+    samples: samples[ours] ?? [],
+    peer: { what: peer.what, samples: samples[peer.theirs] ?? [] },
+    ...(promise && { promise }),
+  })
+  return [
+    row("create", "create", { what: "podman run --detach", theirs: "podmanCreate" }, promises.create),
+    row(
+      "create → first command's output",
+      "firstOutput",
+      { what: "podman run", theirs: "podmanFirstOutput" },
+      promises.firstOutput,
+    ),
+    row("destroy", "destroy", { what: "podman rm --force", theirs: "podmanRemove" }),
+    row("create, one command, destroy", "life", { what: "podman run --rm", theirs: "podmanLife" }),
+  ]
 }
 
 function expectGreeting(stdout: string): void {

@@ -8,6 +8,7 @@ const name = "bench"
 export const exec: Group = {
   name: "exec",
   summary: "a command in a sandbox that is in use",
+  settings: { pool: 0 },
   async measure({ bhatti, podman, rounds }) {
     await using undo = new AsyncDisposableStack()
     await bhatti.cli("create", "--name", name)

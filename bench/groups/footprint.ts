@@ -13,6 +13,7 @@ const mebibyte = 1024 * 1024
 export const footprint: Group = {
   name: "footprint",
   summary: "memory and disk of an idle sandbox",
+  settings: { pool: 0 },
   async measure({ bhatti, rounds }) {
     await using undo = new AsyncDisposableStack()
     const ids: string[] = []

@@ -1,9 +1,9 @@
 /** Every group, in the order in which they are measured. */
 
 import type { Group } from "../group.ts"
-import { create } from "./create.ts"
+import { create, pool } from "./create.ts"
 import { exec } from "./exec.ts"
 import { footprint } from "./footprint.ts"
 import { start } from "./start.ts"
 
-export const groups: readonly Group[] = [start, create, exec, footprint]
+export const groups: readonly Group[] = [start, create, pool, exec, footprint]

@@ -7,6 +7,7 @@ import { measureInTurns } from "../rounds.ts"
 export const start: Group = {
   name: "start",
   summary: "start of the command line",
+  settings: { pool: 0 },
   async measure({ bhatti, rounds }) {
     const samples = await measureInTurns(
       [

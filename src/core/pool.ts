@@ -29,7 +29,7 @@ export class Pool {
   readonly #size: number
   readonly #shelves = new Map<string, Shelf>()
   #creating = 0
-  #isFilling = false
+  #filling: Promise<void> | undefined
   #isStopped = false
   #timer: Timer | undefined
 
@@ -73,36 +73,38 @@ export class Pool {
   async empty(): Promise<void> {
     this.#isStopped = true
     clearTimeout(this.#timer)
+    await this.#filling
     const all = [...this.#shelves.values()].flatMap(({ ready }) => ready)
     this.#shelves.clear()
     await Promise.all(all.map(({ id, guest }) => this.#discard(id, guest)))
   }
 
   #fillSoon(ms: number): void {
-    if (this.#isStopped || this.#isFilling || this.#timer) return
+    if (this.#isStopped || this.#filling || this.#timer) return
     this.#timer = setTimeout(() => {
       this.#timer = undefined
       if (this.#creating > 0) return
       const shelf = [...this.#shelves.values()].find(({ ready }) => ready.length < this.#size)
-      if (shelf) void this.#fill(shelf)
+      if (!shelf) return
+      this.#filling = this.#fill(shelf).then((nextMs) => {
+        this.#filling = undefined
+        this.#fillSoon(nextMs)
+      })
     }, ms)
     this.#timer.unref()
   }
 
-  async #fill(shelf: Shelf): Promise<void> {
-    this.#isFilling = true
-    let nextMs = 0
+  /** How long to wait before the next one. */
+  async #fill(shelf: Shelf): Promise<number> {
     try {
       const pooled = await this.#make(shelf)
       if (this.#isStopped) await this.#discard(pooled.id, pooled.guest)
       else shelf.ready.push(pooled)
+      return 0
     } catch (error) {
       this.#core.log.warn({ error }, "could not fill the pool")
-      nextMs = retryMs
-    } finally {
-      this.#isFilling = false
+      return retryMs
     }
-    this.#fillSoon(nextMs)
   }
 
   async #make({ spec, template }: Shelf): Promise<PooledSandbox> {

@@ -5,11 +5,11 @@
  * Raw sockets, since Bun's HTTP server and client hide what a proxy needs: upgrades, back-pressure, half-closed connections.
  */
 
-import { readFileSync, statSync } from "node:fs"
 import type { RateLimits } from "../contract/config.ts"
 import { AppError } from "../contract/errors.ts"
 import type { Core } from "../core/core.ts"
 import { Admission } from "./admission.ts"
+import { type Certificate, type CertificatePaths, readCertificate, stampOf } from "./certificate.ts"
 import { limitKey, plainAddress, TrustedProxies } from "./client-address.ts"
 import { ClientConnection, type Surroundings } from "./client-connection.ts"
 import { SocketPeer } from "./peer.ts"
@@ -23,7 +23,7 @@ export type FrontOptions = {
   apiSocketPath: string
   trustedProxies: readonly string[]
   rateLimits: RateLimits
-  tls?: { certPath: string; keyPath: string } | undefined
+  tls?: CertificatePaths | undefined
 }
 
 const checkEveryMs = 200
@@ -36,7 +36,7 @@ export class Front {
   readonly #connections = new Set<ClientConnection>()
   readonly #timers: Timer[] = []
   #listener: Bun.TCPSocketListener<SocketPeer | undefined>
-  #certificateStamp = ""
+  #certificateStamp: string | undefined
 
   constructor(core: Core, options: FrontOptions) {
     this.#core = core
@@ -50,8 +50,8 @@ export class Front {
       upstreams: new Upstreams(core, { apiSocketPath: options.apiSocketPath }),
     }
     core.onUnpublished = (alias) => admission.cutOff(alias)
-    this.#certificateStamp = this.#stampOfCertificate()
-    this.#listener = this.#listen(portOf(options.address))
+    this.#certificateStamp = options.tls && stampOf(options.tls)
+    this.#listener = this.#listen(portOf(options.address), options.tls && readCertificate(options.tls))
     this.#timers.push(setInterval(() => this.#check(), checkEveryMs))
     if (options.tls) this.#timers.push(setInterval(() => this.#watchCertificate(), certificateCheckEveryMs))
   }
@@ -64,16 +64,17 @@ export class Front {
     return this.#connections.size
   }
 
-  /** Open connections keep the certificate that they began with. A bad one is logged, and the old one stays. */
+  /** Open connections keep the certificate that they began with. A bad one is logged, and the one in use stays. */
   reloadCertificate(): void {
-    if (!this.#options.tls) return
+    const { tls } = this.#options
+    if (!tls) return
     try {
-      this.#tls()
-      const before = this.#listener
-      // Two sockets cannot listen on one port; what knocks in between is told to try again by its own system.
-      before.stop(false)
-      this.#listener = this.#listen(before.port)
-      this.#certificateStamp = this.#stampOfCertificate()
+      this.#certificateStamp = stampOf(tls)
+      const certificate = readCertificate(tls)
+      // One port has one listener: between the two, for less than a millisecond, nobody is let in.
+      const { port } = this.#listener
+      this.#listener.stop(false)
+      this.#listener = this.#listen(port, certificate)
       this.#core.log.info({}, "the certificate was read again")
     } catch (error) {
       this.#core.log.error({ error }, "the certificate could not be read again")
@@ -87,9 +88,8 @@ export class Front {
     for (const connection of this.#connections) connection.cutOff()
   }
 
-  #listen(port: number): Bun.TCPSocketListener<SocketPeer | undefined> {
+  #listen(port: number, certificate: Certificate | undefined): Bun.TCPSocketListener<SocketPeer | undefined> {
     const { address } = this.#options
-    const tls = this.#tls()
     try {
       return Bun.listen<SocketPeer | undefined>({
         hostname: hostOf(address),
@@ -97,7 +97,7 @@ export class Front {
         allowHalfOpen: true,
         data: undefined,
         socket: SocketPeer.listeners((peer, socket) => this.#open(peer, socket.remoteAddress)),
-        ...(tls && { tls }),
+        ...(certificate && { tls: certificate }),
       })
     } catch (cause) {
       throw new AppError("unavailable", `cannot listen on ${address}`, {
@@ -133,34 +133,9 @@ export class Front {
   }
 
   #watchCertificate(): void {
-    if (this.#stampOfCertificate() !== this.#certificateStamp) this.reloadCertificate()
-  }
-
-  #stampOfCertificate(): string {
     const { tls } = this.#options
-    if (!tls) return ""
-    try {
-      return [tls.certPath, tls.keyPath].map((path) => statSync(path).mtimeMs).join()
-    } catch {
-      // Being replaced; the next look finds it.
-      return this.#certificateStamp
-    }
-  }
-
-  #tls(): (Bun.TLSOptions & { ALPNProtocols: string }) | undefined {
-    const { tls } = this.#options
-    if (!tls) return undefined
-    try {
-      return {
-        cert: readFileSync(tls.certPath),
-        key: readFileSync(tls.keyPath),
-        ALPNProtocols: "http/1.1",
-      }
-    } catch (cause) {
-      throw new AppError("invalid", `cannot read the certificate ${tls.certPath} or its key ${tls.keyPath}`, {
-        cause,
-      })
-    }
+    const stamp = tls && stampOf(tls)
+    if (stamp !== undefined && stamp !== this.#certificateStamp) this.reloadCertificate()
   }
 }
 

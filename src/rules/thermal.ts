@@ -34,6 +34,8 @@ export type ThermalDecision = {
 /** An idle guest under software emulation uses about one hundredth of a core. */
 export const busyCpuShare = 0.05
 
+const aftermathMs = 2000
+
 export function decideThermal(facts: ThermalFacts, settings: ThermalSettings): ThermalDecision {
   const stay = (reason: string, changesInMs: number | null = null): ThermalDecision => ({
     action: "stay",
@@ -58,7 +60,8 @@ export function decideThermal(facts: ThermalFacts, settings: ThermalSettings): T
         : `${facts.openStreams} clients are connected to it`,
     )
   }
-  const isGuestLast = facts.guestIdleForMs < facts.unaskedForMs
+  // What was asked makes work too, for a moment.
+  const isGuestLast = facts.guestIdleForMs + aftermathMs < facts.unaskedForMs
   const left = settings.warmAfterMs - Math.min(facts.guestIdleForMs, facts.unaskedForMs)
   if (left <= 0) return { action: "pause", reason: "it is idle", changesInMs: null }
   return stay(isGuestLast ? "something works inside it" : "it was asked something lately", left)

@@ -130,9 +130,13 @@ export async function install(options: { config?: string; binary?: string } = {}
   try {
     // Machines of two installations must not share user ids.
     const uidBase = 1_000_000 + Math.floor(Math.random() * 10_000) * 1000
-    await Bun.write(join(dataDir, "config.yaml"), `uid_base: ${uidBase}\n${options.config ?? ""}`, {
-      createPath: true,
-    })
+    await Bun.write(
+      join(dataDir, "config.yaml"),
+      `uid_base: ${uidBase}\npool: ${options.pool ?? 0}\n${options.config ?? ""}`,
+      {
+        createPath: true,
+      },
+    )
     const made = await run(["init", "--data-dir", dataDir, "--cache-dir", cacheDir], { deadlineMs: 600_000 })
     if (made.exitCode !== 0) throw new Error(`init failed: ${made.stdout}${made.stderr}`)
     await installation.startDaemon()
