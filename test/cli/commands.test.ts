@@ -95,7 +95,7 @@ test("list --json and inspect --json print the contract's reply", async () => {
 test("inspect takes a name or an id", async () => {
   const sandbox = daemon.addSandbox("dev", { status: "stopped", status_reason: "its disk is gone" })
   const { stdout } = await bhatti(["info", sandbox.id], { daemon })
-  expect(stdout).toContain("status   unknown (its disk is gone)")
+  expect(stdout).toContain("status   stopped (its disk is gone)")
 })
 
 test("destroy takes several names, tries them all, and fails if one failed", async () => {

@@ -59,6 +59,8 @@ export class FakeDaemon implements Disposable {
       memory_mb: 512,
       disk_size_mb: 8192,
       ip: null,
+      keep_hot: false,
+      allow_cold: true,
       labels: {},
       urls: [],
       created_by: "usr_00000001",

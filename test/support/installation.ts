@@ -37,7 +37,9 @@ export type CommandOptions = {
 
 const commandDeadlineMs = 120_000
 
-export async function install(options: { config?: string; pool?: number; binary?: string } = {}): Promise<Installation> {
+export async function install(
+  options: { config?: string; pool?: number; binary?: string } = {},
+): Promise<Installation> {
   const program = options.binary ?? binary
   // Short, since unix sockets of machines live below it.
   const home = mkdtempSync("/tmp/bhatti-test-")
