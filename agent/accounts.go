@@ -1,4 +1,5 @@
-// Who a command runs as, read from /etc/passwd and /etc/group each time: packages add users.
+// Who a command runs as, from /etc/passwd and /etc/group. They are looked at each time, since packages add users, and
+// read again when they have changed.
 
 package main
 
@@ -7,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 
 	"bhatti/agent/wire"
@@ -21,8 +23,50 @@ type account struct {
 	shell  string
 }
 
+// fileStamp changes with a file's content.
+type fileStamp struct {
+	device, inode    uint64
+	size             int64
+	modified, change syscall.Timespec
+}
+
+func stampOf(path string) fileStamp {
+	var about syscall.Stat_t
+	if syscall.Stat(path, &about) != nil {
+		return fileStamp{}
+	}
+	return fileStamp{about.Dev, about.Ino, about.Size, about.Mtim, about.Ctim}
+}
+
+// accountsKept bounds what is remembered of one state of the files.
+const accountsKept = 64
+
+var knownAccounts struct {
+	mu            sync.Mutex
+	passwd, group fileStamp
+	found         map[[2]string]account
+}
+
 // findAccount looks a name or a number up in the passwd and group files of a directory.
 func findAccount(directory, wanted string) (account, error) {
+	known, key := &knownAccounts, [2]string{directory, wanted}
+	passwd, group := stampOf(directory+"/passwd"), stampOf(directory+"/group")
+	known.mu.Lock()
+	defer known.mu.Unlock()
+	if known.passwd != passwd || known.group != group || len(known.found) >= accountsKept {
+		known.passwd, known.group, known.found = passwd, group, map[[2]string]account{}
+	}
+	if who, isKnown := known.found[key]; isKnown {
+		return who, nil
+	}
+	who, err := readAccount(directory, wanted)
+	if err == nil {
+		known.found[key] = who
+	}
+	return who, err
+}
+
+func readAccount(directory, wanted string) (account, error) {
 	passwd, err := os.ReadFile(filepath.Join(directory, "passwd"))
 	if err != nil {
 		return account{}, wire.Errorf(wire.Internal, "read the users: %v", err)

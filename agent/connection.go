@@ -5,8 +5,9 @@
 //	   └──── streams closed, their processes killed ◄────┘
 //
 // The reading goroutine never waits for an operation, nor for a stream that is not read: a stream's input is
-// bounded by its window. Operations start one after the other on a goroutine of their own. Writers take turns
-// frame by frame. Nothing of a connection is written once it has ended.
+// bounded by its window. Operations start one after the other on a goroutine of their own, which is one for all
+// connections: the first command of a clone does not wait for a fresh stack to grow. Writers take turns frame by
+// frame. Nothing of a connection is written once it has ended.
 
 package main
 
@@ -36,19 +37,21 @@ var errOver = errors.New("the connection is over")
 // serve speaks to one host after the other until the port fails.
 func (a *agent) serve(p port) error {
 	reader := wire.NewReader(p)
+	tasks := make(chan task, tasksMax)
+	defer close(tasks)
+	go a.perform(tasks)
 	for {
-		err := a.serveOne(p, reader)
-		switch {
-		case errors.Is(err, errPeerGone):
+		switch err := a.serveOne(p, reader, tasks); err {
+		case errPeerGone:
 			reader.Reset()
-		case errors.Is(err, errOver), errors.Is(err, wire.ErrBroken):
+		case errOver, wire.ErrBroken:
 		default:
 			return err
 		}
 	}
 }
 
-func (a *agent) serveOne(p port, reader *wire.Reader) error {
+func (a *agent) serveOne(p port, reader *wire.Reader, tasks chan<- task) error {
 	preamble, err := reader.Preamble()
 	if err != nil {
 		return err
@@ -59,13 +62,12 @@ func (a *agent) serveOne(p port, reader *wire.Reader) error {
 	c := &connection{
 		agent: a, port: p,
 		streams: map[uint32]*stream{},
-		tasks:   make(chan task, tasksMax),
+		tasks:   tasks,
 	}
 	defer c.end()
 	if err := c.write(nil, wire.AppendGuestPreamble(nil, preamble)); err != nil {
 		return errOver
 	}
-	go c.perform()
 	for {
 		frame, err := reader.Frame()
 		if err != nil {
@@ -90,7 +92,7 @@ type task struct {
 type connection struct {
 	agent *agent
 	port  port
-	tasks chan task
+	tasks chan<- task
 
 	writing sync.Mutex // held for one frame; guards isOver and the streams' isClosed
 	isOver  bool
@@ -152,10 +154,10 @@ func (c *connection) open(frame wire.Frame) error {
 }
 
 // perform starts operations in the order of their arrival.
-func (c *connection) perform() {
-	for t := range c.tasks {
+func (a *agent) perform(tasks <-chan task) {
+	for t := range tasks {
 		if t.isOpen {
-			c.agent.start(t.stream, t.payload)
+			a.start(t.stream, t.payload)
 		} else {
 			t.stream.deliver(t.payload)
 		}
@@ -181,13 +183,17 @@ func (c *connection) write(s *stream, frame []byte) error {
 
 // end makes sure that nothing more is written, then cancels every stream.
 func (c *connection) end() {
-	close(c.tasks)
-	// A write that waits for a host which does not read is given up here.
-	c.port.SetWriteDeadline(time.Now())
-	c.writing.Lock()
-	c.isOver = true
-	c.writing.Unlock()
-	c.port.SetWriteDeadline(time.Time{})
+	if c.writing.TryLock() {
+		c.isOver = true
+		c.writing.Unlock()
+	} else {
+		// A write that waits for a host which does not read is given up here.
+		_ = c.port.SetWriteDeadline(time.Now())
+		c.writing.Lock()
+		c.isOver = true
+		c.writing.Unlock()
+		_ = c.port.SetWriteDeadline(time.Time{})
+	}
 
 	c.mu.Lock()
 	streams := make([]*stream, 0, len(c.streams))

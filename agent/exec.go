@@ -79,8 +79,10 @@ func startCommand(r *reaper, s *stream, request wire.Exec, launch launch) (*comm
 	}
 	c.child, err = r.start(launch.path, request.Argv, attributes)
 	if c.terminal == nil {
-		for _, fd := range theirs {
-			syscall.Close(fd)
+		for i, fd := range theirs {
+			if i > 0 || request.Stdin {
+				syscall.Close(fd)
+			}
 		}
 	}
 	if err != nil {
@@ -122,10 +124,9 @@ func (c *command) openPipes(hasInput bool, owner account) (theirs [3]int, err er
 			return theirs, err
 		}
 	} else {
-		if theirs[0], err = syscall.Open("/dev/null", syscall.O_RDONLY|syscall.O_CLOEXEC, 0); err != nil {
+		if theirs[0], err = nullFile(); err != nil {
 			return theirs, wire.Errorf(wire.Internal, "open /dev/null: %v", err)
 		}
-		opened = append(opened, theirs[0])
 	}
 	for _, channel := range []int{1, 2} {
 		if ours[channel], theirs[channel], err = pipe(); err != nil {
@@ -137,6 +138,18 @@ func (c *command) openPipes(hasInput bool, owner account) (theirs [3]int, err er
 	}
 	c.outputs = []output{{wire.Stdout, pollable(ours[1], "stdout")}, {wire.Stderr, pollable(ours[2], "stderr")}}
 	return theirs, nil
+}
+
+var null struct {
+	once sync.Once
+	fd   int
+	err  error
+}
+
+// nullFile is opened once, for every command that reads nothing.
+func nullFile() (int, error) {
+	null.once.Do(func() { null.fd, null.err = syscall.Open("/dev/null", syscall.O_RDONLY|syscall.O_CLOEXEC, 0) })
+	return null.fd, null.err
 }
 
 func (c *command) openTerminal(wanted wire.Terminal, owner account) (theirs [3]int, err error) {
@@ -182,12 +195,8 @@ func (c *command) supervise() {
 			c.pump(o)
 		}(c.outputs[i])
 	}
-	select {
-	case <-c.child.exited:
-	case <-c.stream.cancelled:
-		c.child.killSession()
-		<-c.child.exited
-	}
+	c.stream.whenCancelled(c.child.killSession)
+	<-c.child.exited
 	c.stream.stopInput()
 	if c.terminal != nil {
 		c.terminal.closeSlave()

@@ -36,6 +36,7 @@ func testAgent() *agent {
 				return wire.Personalised{BootID: "test"}, checkPersonalise(request)
 			},
 			refresh:  func(wire.Refresh) error { return nil },
+			store:    func() error { return nil },
 			powerOff: func() {},
 		},
 	}

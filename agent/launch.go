@@ -5,7 +5,6 @@ package main
 import (
 	"os"
 	"path/filepath"
-	"sort"
 	"strings"
 	"syscall"
 
@@ -25,7 +24,7 @@ const (
 type launch struct {
 	account   account
 	directory string
-	env       []string
+	env       environment
 	program   string // as the caller named it
 	path      string // the file
 }
@@ -50,11 +49,11 @@ func prepareLaunch(request wire.Exec, sandboxEnv map[string]string) (launch, err
 		return launch{}, err
 	}
 	env := mergeEnv(who, request, sandboxEnv)
-	path, err := findProgram(request.Argv[0], directory, env["PATH"])
+	path, err := findProgram(request.Argv[0], directory, env.get("PATH"))
 	if err != nil {
 		return launch{}, err
 	}
-	return launch{account: who, directory: directory, env: envList(env), program: request.Argv[0], path: path}, nil
+	return launch{account: who, directory: directory, env: env, program: request.Argv[0], path: path}, nil
 }
 
 // checkText refuses what the kernel's calls cannot carry.
@@ -84,6 +83,9 @@ func findDirectory(wanted string, who account) (string, error) {
 	if !filepath.IsAbs(wanted) {
 		wanted = filepath.Join(who.home, wanted)
 	}
+	if isDirectory(wanted) {
+		return wanted, nil
+	}
 	about, err := os.Stat(wanted)
 	switch {
 	case os.IsNotExist(err):
@@ -97,38 +99,58 @@ func findDirectory(wanted string, who account) (string, error) {
 }
 
 func isDirectory(path string) bool {
-	about, err := os.Stat(path)
-	return err == nil && about.IsDir()
+	var about syscall.Stat_t
+	return syscall.Stat(path, &about) == nil && about.Mode&syscall.S_IFMT == syscall.S_IFDIR
+}
+
+// environment is a list of NAME=value in which every name is once. It is short: looking through it is quick enough.
+type environment []string
+
+func (e environment) find(name string) int {
+	for i, variable := range e {
+		if len(variable) > len(name) && variable[len(name)] == '=' && variable[:len(name)] == name {
+			return i
+		}
+	}
+	return -1
+}
+
+func (e environment) get(name string) string {
+	if i := e.find(name); i >= 0 {
+		return e[i][len(name)+1:]
+	}
+	return ""
+}
+
+func (e *environment) set(name, value string) {
+	variable := name + "=" + value
+	if i := e.find(name); i >= 0 {
+		(*e)[i] = variable
+		return
+	}
+	*e = append(*e, variable)
 }
 
 // mergeEnv lays the sandbox's environment over the login's, and the request's over both.
-func mergeEnv(who account, request wire.Exec, sandboxEnv map[string]string) map[string]string {
-	env := map[string]string{
-		"HOME": who.home, "USER": who.name, "LOGNAME": who.name, "SHELL": who.shell,
-		"PATH": searchPath, "LANG": languageDefault,
+func mergeEnv(who account, request wire.Exec, sandboxEnv map[string]string) environment {
+	env := environment{
+		"HOME=" + who.home, "USER=" + who.name, "LOGNAME=" + who.name, "SHELL=" + who.shell,
+		"PATH=" + searchPath, "LANG=" + languageDefault,
 	}
 	if request.Terminal != nil {
-		env["TERM"] = request.Terminal.Term
-		if request.Terminal.Term == "" {
-			env["TERM"] = terminalDefault
+		term := request.Terminal.Term
+		if term == "" {
+			term = terminalDefault
 		}
+		env.set("TERM", term)
 	}
 	for name, value := range sandboxEnv {
-		env[name] = value
+		env.set(name, value)
 	}
 	for name, value := range request.Env {
-		env[name] = value
+		env.set(name, value)
 	}
 	return env
-}
-
-func envList(env map[string]string) []string {
-	list := make([]string, 0, len(env))
-	for name, value := range env {
-		list = append(list, name+"="+value)
-	}
-	sort.Strings(list)
-	return list
 }
 
 // findProgram resolves a name as a shell would, with the PATH that the command will have.
@@ -141,11 +163,16 @@ func findProgram(name, directory, searchPath string) (string, error) {
 		return path, checkProgram(name, path)
 	}
 	var refusal error
-	for _, folder := range filepath.SplitList(searchPath) {
+	for isMore := searchPath != ""; isMore; {
+		var folder string
+		folder, searchPath, isMore = strings.Cut(searchPath, ":")
 		if !filepath.IsAbs(folder) {
-			folder = filepath.Join(directory, folder)
+			folder = directory + "/" + folder
 		}
-		path := filepath.Join(folder, name)
+		path := folder + "/" + name
+		if syscall.Access(path, 0) == syscall.ENOENT {
+			continue
+		}
 		err := checkProgram(name, path)
 		if err == nil {
 			return path, nil
@@ -161,6 +188,10 @@ func findProgram(name, directory, searchPath string) (string, error) {
 }
 
 func checkProgram(name, path string) error {
+	var found syscall.Stat_t
+	if syscall.Stat(path, &found) == nil && found.Mode&syscall.S_IFMT == syscall.S_IFREG && found.Mode&0o111 != 0 {
+		return nil
+	}
 	about, err := os.Stat(path)
 	switch {
 	case os.IsNotExist(err), err == nil && about.IsDir() && !strings.Contains(name, "/"):

@@ -9,8 +9,7 @@ import (
 	"os/signal"
 	"runtime/debug"
 	"syscall"
-
-	"bhatti/agent/wire"
+	"unsafe"
 )
 
 // version is set by the build.
@@ -40,6 +39,7 @@ func main() {
 func live() error {
 	occupyStandardFiles()
 	outliveSignals()
+	dropChildSignals()
 	debug.SetMemoryLimit(heapBytesGoal)
 	failures, err := boot(bootSteps)
 	if err != nil {
@@ -49,20 +49,40 @@ func live() error {
 	if err != nil {
 		return err
 	}
-	a := newAgent(failures)
+	p, unprepared := prepare("/")
+	for _, err := range unprepared {
+		failures = append(failures, fmt.Sprintf("prepare: %v", err))
+		report("prepare: %v", err)
+	}
+	a := newAgent(failures, p)
 	go a.reaper.run()
 	report("%s is up", version)
 	return a.serve(port)
 }
 
-func newAgent(bootFailures []string) *agent {
+// dropChildSignals gives SIGCHLD back to the kernel, whose default is to send none: the reaper waits in the kernel, and
+// the runtime's handler would only run for nothing at the end of every process. Ignoring it in the usual way would
+// make the kernel reap the children itself.
+func dropChildSignals() {
+	byDefault := [4]uint64{}
+	_, _, _ = syscall.RawSyscall6(syscall.SYS_RT_SIGACTION, uintptr(syscall.SIGCHLD),
+		uintptr(unsafe.Pointer(&byDefault)), 0, 8, 0, 0)
+}
+
+func newAgent(bootFailures []string, p *prepared) *agent {
 	r := newReaper()
 	return &agent{
 		version: version, bootFailures: bootFailures, reaper: r,
 		machine: machine{
-			personalise: func(request wire.Personalise) (wire.Personalised, error) { return personaliseMachine(request) },
-			refresh:     refreshMachine,
-			powerOff:    func() { powerOff(r) },
+			personalise: p.personalise,
+			refresh:     p.refresh,
+			store:       p.store,
+			powerOff: func() {
+				if err := p.store(); err != nil {
+					report("%v", err)
+				}
+				powerOff(r)
+			},
 		},
 	}
 }

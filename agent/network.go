@@ -8,7 +8,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"unsafe"
 
@@ -51,33 +50,41 @@ const (
 // cardName is kept once it was found: a clone has its template's card, and looking through sysfs takes a while there.
 var cardName string
 
-// setNetwork gives the card its identity, or keeps it down when there is none.
-func setNetwork(network *wire.Network) error {
-	if cardName == "" {
-		found, err := networkCard("/sys/class/net")
-		if err != nil {
-			return err
-		}
-		cardName = found
+// openCard finds the card and keeps what is to be set once: a clone has the same card.
+func openCard() (card, error) {
+	none := card{socket: -1}
+	name, err := networkCard("/sys/class/net")
+	if err != nil || name == "" {
+		return none, err
 	}
-	name := cardName
+	socket, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_DGRAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return none, err
+	}
+	setKernel("net/ipv6/conf/"+name+"/disable_ipv6", "1")
+	setKernel("net/ipv4/conf/"+name+"/arp_notify", "1")
+	return card{name, socket}, nil
+}
+
+// setNetwork gives the card its identity, or keeps it down when there is none.
+func (p *prepared) setNetwork(network *wire.Network) error {
 	if network == nil {
-		if name == "" {
+		if p.card.name == "" {
 			return nil
 		}
-		return withCard(name, func(c card) error { return c.down() })
+		return p.card.down()
 	}
-	if name == "" {
+	if p.card.name == "" {
 		return wire.Errorf(wire.NotFound, "the machine has no virtio network card")
 	}
 	identity, err := parseNetwork(*network)
 	if err != nil {
 		return err
 	}
-	if err := withCard(name, func(c card) error { return c.become(identity) }); err != nil {
+	if err := p.card.become(identity); err != nil {
 		return err
 	}
-	return keepFile("/etc/resolv.conf", []byte(resolvConf(network.DNS)))
+	return p.files[resolverFile].write([]byte(resolvConf(network.DNS)))
 }
 
 // networkCard names the first virtio card; "" if there is none.
@@ -144,11 +151,11 @@ func parseAddress(text string, address *[4]byte) bool {
 }
 
 func resolvConf(servers []string) string {
-	var text strings.Builder
+	text := ""
 	for _, server := range servers {
-		fmt.Fprintf(&text, "nameserver %s\n", server)
+		text += "nameserver " + server + "\n"
 	}
-	return text.String()
+	return text
 }
 
 // card is a network card and the socket through which it is set.
@@ -172,8 +179,6 @@ func (c card) become(i identity) error {
 	if err := c.down(); err != nil {
 		return err
 	}
-	setKernel("net/ipv6/conf/"+c.name+"/disable_ipv6", "1")
-	setKernel("net/ipv4/conf/"+c.name+"/arp_notify", "1")
 
 	var hardware interfaceRequest
 	binary.LittleEndian.PutUint16(hardware.value[:], syscall.ARPHRD_ETHER)

@@ -28,6 +28,7 @@ type agent struct {
 // machine is what changes the whole machine. The tests, which run on a developer's, have another one.
 type machine struct {
 	personalise func(wire.Personalise) (wire.Personalised, error)
+	store       func() error
 	refresh     func(wire.Refresh) error
 	powerOff    func()
 }
@@ -139,6 +140,9 @@ func (a *agent) quiesce(s *stream, _ []byte) {
 	if !s.connection.quiesce(s.id) {
 		s.fail(wire.Errorf(wire.Conflict, "other streams are open"))
 		return
+	}
+	if err := a.machine.store(); err != nil {
+		report("%v", err)
 	}
 	syscall.Sync()
 	a.mu.Lock()

@@ -1,14 +1,11 @@
 // personalise: what makes a clone itself, before anything of the user's runs.
 //
-// Every step is a system call or a small file: a restored guest answers within milliseconds of this, and starting
-// programs would cost more than all of it.
+// Every step is a system call or a small file in memory: a restored guest answers within milliseconds of this, and
+// starting programs would cost more than all of it.
 
 package main
 
 import (
-	"encoding/hex"
-	"fmt"
-	"os"
 	"strings"
 	"syscall"
 	"unsafe"
@@ -28,7 +25,7 @@ const (
 	clockRealtime   = 0
 )
 
-func personaliseMachine(request wire.Personalise) (wire.Personalised, error) {
+func (p *prepared) personalise(request wire.Personalise) (wire.Personalised, error) {
 	if err := checkPersonalise(request); err != nil {
 		return wire.Personalised{}, err
 	}
@@ -36,11 +33,11 @@ func personaliseMachine(request wire.Personalise) (wire.Personalised, error) {
 		name string
 		run  func() error
 	}{
-		{"feed the random number generator", func() error { return feedRandom(request.Entropy) }},
+		{"feed the random number generator", func() error { return feedRandom(p.random, request.Entropy) }},
 		{"set the clock", func() error { return setClock(request.UnixNs) }},
-		{"set the host name", func() error { return setHostname(request.Hostname) }},
-		{"set the machine id", func() error { return keepFile("/etc/machine-id", []byte(request.MachineID+"\n")) }},
-		{"set up the network", func() error { return setNetwork(request.Network) }},
+		{"set the host name", func() error { return p.setHostname(request.Hostname) }},
+		{"set the machine id", func() error { return p.files[machineIDFile].write([]byte(request.MachineID + "\n")) }},
+		{"set up the network", func() error { return p.setNetwork(request.Network) }},
 		{"grow the disk", func() error { return growDisk(request.GrowDisk) }},
 	}
 	for _, step := range steps {
@@ -48,18 +45,14 @@ func personaliseMachine(request wire.Personalise) (wire.Personalised, error) {
 			return wire.Personalised{}, wire.Errorf(wire.Internal, "%s: %v", step.name, err)
 		}
 	}
-	bootID, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	if err != nil {
-		return wire.Personalised{}, wire.Errorf(wire.Internal, "read the boot id: %v", err)
-	}
-	return wire.Personalised{BootID: strings.TrimSpace(string(bootID))}, nil
+	return wire.Personalised{BootID: p.bootID}, nil
 }
 
-func refreshMachine(request wire.Refresh) error {
+func (p *prepared) refresh(request wire.Refresh) error {
 	if err := checkMoment(request.Entropy, request.UnixNs); err != nil {
 		return err
 	}
-	if err := feedRandom(request.Entropy); err != nil {
+	if err := feedRandom(p.random, request.Entropy); err != nil {
 		return wire.Errorf(wire.Internal, "feed the random number generator: %v", err)
 	}
 	if err := setClock(request.UnixNs); err != nil {
@@ -85,10 +78,20 @@ func checkPersonalise(request wire.Personalise) error {
 	if !isHostname(request.Hostname) {
 		return wire.Errorf(wire.Invalid, "%q is no host name", request.Hostname)
 	}
-	if _, err := hex.DecodeString(request.MachineID); err != nil || len(request.MachineID) != 32 {
+	if !isHex(request.MachineID) || len(request.MachineID) != 32 {
 		return wire.Errorf(wire.Invalid, "%q is no machine id", request.MachineID)
 	}
 	return checkText(wire.Exec{Env: request.Env})
+}
+
+func isHex(text string) bool {
+	for i := 0; i < len(text); i++ {
+		c := text[i]
+		if (c < '0' || c > '9') && (c < 'a' || c > 'f') && (c < 'A' || c > 'F') {
+			return false
+		}
+	}
+	return true
 }
 
 func isHostname(name string) bool {
@@ -107,12 +110,7 @@ func isHostname(name string) bool {
 
 // feedRandom credits the bytes and makes the kernel use them for the next read, so that no two clones of a snapshot
 // hand out the same numbers.
-func feedRandom(entropy []byte) error {
-	device, err := syscall.Open("/dev/urandom", syscall.O_WRONLY|syscall.O_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	defer syscall.Close(device)
+func feedRandom(device int, entropy []byte) error {
 	var pool struct {
 		bits  int32
 		count int32
@@ -135,18 +133,18 @@ func setClock(unixNs int64) error {
 	return nil
 }
 
-func setHostname(name string) error {
+func (p *prepared) setHostname(name string) error {
 	if err := syscall.Sethostname([]byte(name)); err != nil {
 		return err
 	}
-	if err := keepFile("/etc/hostname", []byte(name+"\n")); err != nil {
+	if err := p.files[hostnameFile].write([]byte(name + "\n")); err != nil {
 		return err
 	}
-	hosts, err := os.ReadFile("/etc/hosts")
-	if err != nil && !os.IsNotExist(err) {
+	hosts, err := p.files[hostsFile].read()
+	if err != nil {
 		return err
 	}
-	return keepFile("/etc/hosts", []byte(hostsNaming(string(hosts), name)))
+	return p.files[hostsFile].write([]byte(hostsNaming(string(hosts), name)))
 }
 
 // The address that Debian gives a machine's own name, so that sudo and others can resolve it without a network.
@@ -156,22 +154,33 @@ const hostsDefault = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loo
 
 // hostsNaming changes only the line of the machine's own name; the others are the user's.
 func hostsNaming(hosts, name string) string {
-	if strings.TrimSpace(hosts) == "" {
-		hosts = hostsDefault
+	rest := strings.TrimRight(hosts, "\n")
+	if strings.TrimSpace(rest) == "" {
+		rest = strings.TrimRight(hostsDefault, "\n")
 	}
-	own := fmt.Sprintf("%s\t%s", ownAddress, name)
-	lines := strings.Split(strings.TrimRight(hosts, "\n"), "\n")
-	kept, isNamed := lines[:0], false
-	for _, line := range lines {
-		fields := strings.Fields(line)
-		if len(fields) == 0 || fields[0] != ownAddress {
-			kept = append(kept, line)
-		} else if !isNamed {
-			kept, isNamed = append(kept, own), true
+	own := ownAddress + "\t" + name + "\n"
+	naming, isNamed, isMore := "", false, true
+	for isMore {
+		var line string
+		line, rest, isMore = strings.Cut(rest, "\n")
+		switch {
+		case !isOwnLine(line):
+			naming += line + "\n"
+		case !isNamed:
+			naming += own
+			isNamed = true
 		}
 	}
 	if !isNamed {
-		kept = append(kept, own)
+		naming += own
 	}
-	return strings.Join(kept, "\n") + "\n"
+	return naming
+}
+
+func isOwnLine(line string) bool {
+	line = strings.TrimLeft(line, " \t")
+	if !strings.HasPrefix(line, ownAddress) {
+		return false
+	}
+	return len(line) == len(ownAddress) || line[len(ownAddress)] == ' ' || line[len(ownAddress)] == '\t'
 }

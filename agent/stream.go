@@ -36,6 +36,7 @@ type stream struct {
 	inputEnded bool
 	onMessage  func(payload []byte)
 	onChange   func()
+	onCancel   func()
 }
 
 func newStream(c *connection, id uint32) *stream {
@@ -183,6 +184,9 @@ func (s *stream) cancel() {
 	defer s.mu.Unlock()
 	if !s.isCancelled() {
 		close(s.cancelled)
+		if s.onCancel != nil {
+			go s.onCancel()
+		}
 	}
 	s.isStopped = true
 	s.tellChanged()
@@ -193,6 +197,16 @@ func (s *stream) watch(onChange func()) {
 	s.mu.Lock()
 	s.onChange = onChange
 	s.mu.Unlock()
+}
+
+// whenCancelled names what to run when the stream is cancelled, on a goroutine of its own.
+func (s *stream) whenCancelled(do func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.onCancel = do
+	if s.isCancelled() {
+		go do()
+	}
 }
 
 func (s *stream) tellChanged() {

@@ -4,7 +4,9 @@ package wire
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
+	"reflect"
 	"testing"
 )
 
@@ -69,6 +71,31 @@ func FuzzDecodeMessage(f *testing.F) {
 			var coded *Error
 			if err != nil && (!errors.As(err, &coded) || coded.Code != Invalid) {
 				t.Fatalf("%v", err)
+			}
+		}
+	})
+}
+
+// FuzzPlainRequests holds the readers without reflection to encoding/json.
+func FuzzPlainRequests(f *testing.F) {
+	for _, vector := range readVectors(f).Requests {
+		f.Add([]byte(vector.JSON))
+		var compact bytes.Buffer
+		if err := json.Compact(&compact, vector.JSON); err != nil {
+			f.Fatal(err)
+		}
+		f.Add(compact.Bytes())
+	}
+	f.Fuzz(func(t *testing.T, payload []byte) {
+		for _, pair := range [][2]any{{&Personalise{}, &Personalise{}}, {&Exec{}, &Exec{}}} {
+			if !readPlain(payload, pair[0]) {
+				continue
+			}
+			if err := json.Unmarshal(payload, pair[1]); err != nil {
+				t.Fatalf("%s was read, but is not right: %v", payload, err)
+			}
+			if !reflect.DeepEqual(pair[0], pair[1]) {
+				t.Fatalf("%s was read as %+v, not %+v", payload, pair[0], pair[1])
 			}
 		}
 	})

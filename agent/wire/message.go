@@ -139,6 +139,9 @@ type Exited struct {
 
 // Operation returns the name of the operation that an open frame asks for.
 func Operation(payload []byte) (string, error) {
+	if name := readPlainOperation(payload); name != "" {
+		return name, nil
+	}
 	var request struct {
 		Op string `json:"op"`
 	}
@@ -153,6 +156,9 @@ func Operation(payload []byte) (string, error) {
 
 // Decode reads JSON. Its error is an *Error with the code invalid.
 func Decode(payload []byte, target any) error {
+	if readPlain(payload, target) {
+		return nil
+	}
 	if !bytes.HasPrefix(bytes.TrimLeft(payload, " \t\r\n"), []byte("{")) {
 		return Errorf(Invalid, "the message is no JSON object")
 	}
@@ -164,6 +170,9 @@ func Decode(payload []byte, target any) error {
 
 // Encode writes JSON. Only types of this file are given to it, and they always encode.
 func Encode(value any) []byte {
+	if encoded := encodePlain(value); encoded != nil {
+		return encoded
+	}
 	encoded, err := json.Marshal(value)
 	if err != nil {
 		panic(err)

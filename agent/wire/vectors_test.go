@@ -275,6 +275,31 @@ func TestResultsAreEncoded(t *testing.T) {
 	}
 }
 
+// What the host writes must take the short way: it is the one that a clone's first moment can afford.
+func TestTheHostsRequestsAreReadWithoutReflection(t *testing.T) {
+	targets := map[string]any{
+		"personalise with a network": &Personalise{}, "personalise alone": &Personalise{},
+		"exec with what is required": &Exec{},
+	}
+	for _, vector := range readVectors(t).Requests {
+		target, isPlain := targets[vector.Name]
+		if !isPlain {
+			continue
+		}
+		delete(targets, vector.Name)
+		var compact bytes.Buffer
+		if err := json.Compact(&compact, vector.JSON); err != nil {
+			t.Fatal(err)
+		}
+		if !readPlain(compact.Bytes(), target) || readPlainOperation(compact.Bytes()) == "" {
+			t.Errorf("%s: %s", vector.Name, compact.String())
+		}
+	}
+	if len(targets) > 0 {
+		t.Errorf("no vectors for %v", targets)
+	}
+}
+
 func TestALongErrorFitsAFrame(t *testing.T) {
 	err := Errorf(Invalid, "no program %q", bytes.Repeat([]byte{0xe2, 0x82, 0xac, 1}, 200000))
 	if length := len(Encode(Result{Error: err})); length > JSONBytesMax {

@@ -17,6 +17,8 @@ const sample = command({
     maxCpus: { type: "integer", short: "c", value: "N", min: 1, max: 64, summary: "" },
     memory: { type: "size", value: "MB", min: 128, max: 1_048_576, summary: "" },
     cwd: { type: "text", short: "w", value: "DIR", summary: "" },
+    file: { type: "list", short: "f", value: "FILE", summary: "" },
+    signal: { type: "choice", value: "SIGNAL", choices: ["TERM", "INT"], summary: "" },
     timeout: { type: "seconds", value: "S", max: 100, summary: "" },
   },
   examples: [],
@@ -50,8 +52,41 @@ test("sizes are MB or have a unit", () => {
     expect(() => optionsOf(`--memory=${text}`)).toThrow(AppError)
 })
 
-test("pairs may hold commas and equals signs in their values, and later ones win", () => {
-  expect(optionsOf("-e", "A=1,2,B=x=y", "--env", "C=,A=3").env).toEqual({ A: "3", B: "x=y", C: "" })
+test("pairs are split at commas only if every part is one, and later ones win", () => {
+  const cases: [string[], Record<string, string>][] = [
+    [["-e", "A=1,B=x=y", "--env", "C=,A=3"], { A: "3", B: "x=y", C: "" }],
+    [["-e", "LIST=a,b,c"], { LIST: "a,b,c" }],
+    [["-e", "A=1,2,B=3"], { A: "1,2,B=3" }],
+    [["-e", "A=,"], { A: "," }],
+    [["-e", "team/name=x,b.c=y"], { "team/name": "x", "b.c": "y" }],
+  ]
+  for (const [argv, env] of cases) expect(optionsOf(...argv).env).toEqual(env)
+})
+
+test("lists keep every value as it is, choices only what they offer", () => {
+  expect(optionsOf().file).toEqual([])
+  expect(optionsOf("-f", "a,b", "--file=c").file).toEqual(["a,b", "c"])
+  expect(optionsOf("--signal", "TERM")).toMatchObject({ signal: "TERM" })
+  expect(() => optionsOf("--signal", "NOPE")).toThrow("--signal is one of TERM, INT")
+})
+
+test("arguments that may be left out, and combinations that may not stand together", () => {
+  const optional = command({
+    args: ["sandbox"],
+    optionalArgs: ["session"],
+    options: {
+      new: { type: "flag", summary: "" },
+      port: { type: "integer", value: "N", min: 1, max: 9, summary: "" },
+    },
+    refuse: ({ args, options }) => (options.new && args.session !== undefined ? "not both" : undefined),
+    examples: [],
+    async run() {},
+  })
+  expect(parseArguments(optional, ["dev"]).args).toEqual({ sandbox: "dev", session: undefined })
+  expect(parseArguments(optional, ["dev", "s1"]).args).toEqual({ sandbox: "dev", session: "s1" })
+  expect(() => parseArguments(optional, ["dev", "s1", "x"])).toThrow('unexpected argument "x"')
+  expect(() => parseArguments(optional, ["dev", "s1", "--new"])).toThrow("not both")
+  expect(parseArguments(optional, ["--help"]).common.help).toBe(true)
 })
 
 test("the guest's command is never read", () => {

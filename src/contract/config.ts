@@ -34,12 +34,17 @@ const Network = z.union([z.ipv4(), z.ipv6(), z.cidrv4(), z.cidrv6()], {
   error: "use an address or a network in CIDR form",
 })
 
-export const Config = z.strictObject({
-  data_dir: z.string().startsWith("/").default(defaultDataDir),
+const Settings = z.strictObject({
+  data_dir: z
+    .string()
+    .startsWith("/")
+    .default(defaultDataDir)
+    .describe("Where everything lives: state, images, sandboxes"),
   listen: z
     .string()
     .regex(/^(\[[0-9a-fA-F:]+\]|[^:\s]+):\d{1,5}$/, "use HOST:PORT")
-    .default(defaultListen),
+    .default(defaultListen)
+    .describe("Address of the API and of published ports; anything but loopback lets others connect"),
   domain: HostName.default("localhost").describe(
     "Published ports answer at ALIAS.domain, and the API at the domain itself",
   ),
@@ -69,12 +74,17 @@ export const Config = z.strictObject({
     .array(Network)
     .default([])
     .describe("Addresses of proxies in front whose X-Forwarded headers are believed"),
-  rate_limits: RateLimits.prefault({}),
+  rate_limits: RateLimits.prefault({}).describe(
+    "`burst` requests at once and `per_minute` over time; more get 429 with Retry-After",
+  ),
   accel: z
     .enum(["auto", "kvm", "tcg"])
     .default("auto")
     .describe("auto proves KVM by booting a guest under it, else uses software emulation"),
-  network: z.enum(["auto", "tap", "user"]).default("auto"),
+  network: z
+    .enum(["auto", "tap", "user"])
+    .default("auto")
+    .describe("tap needs root; user works without and gives up what docs/SECURITY-MODEL.md says"),
   uid_base: z
     .int()
     .min(1000)
@@ -102,9 +112,17 @@ export const Config = z.strictObject({
     .min(0)
     .default(1024)
     .describe("Free space in MiB that creating a sandbox must leave on the data directory's file system"),
-  log_level: z.enum(["trace", "debug", "info", "warn", "error"]).default("info"),
+  log_level: z
+    .enum(["trace", "debug", "info", "warn", "error"])
+    .default("info")
+    .describe("Of the log on standard output, a line of JSON each"),
   // Keys of the command line's settings may stand in the same file, since BHATTI_CONFIG can name one file for both.
-  api_url: z.string().optional(),
-  auth_token: z.string().optional(),
+  api_url: z.string().optional().describe("Of the command line: where the API is"),
+  auth_token: z.string().optional().describe("Of the command line: its API key"),
 })
+
+export const Config = Settings.refine(
+  ({ tls_cert, tls_key }) => (tls_cert === undefined) === (tls_key === undefined),
+  { path: ["tls_key"], error: "tls_cert and tls_key belong together" },
+)
 export type Config = z.infer<typeof Config>

@@ -101,6 +101,14 @@ export type Sandbox = z.infer<typeof Sandbox>
 export const CreateSandbox = z
   .strictObject({
     name: SandboxName.optional(),
+    from: z
+      .string()
+      .min(1)
+      .max(128)
+      .optional()
+      .describe(
+        "Copy this sandbox as it runs now; image, size, init and files are then its, not yours to choose",
+      ),
     image: ImageName.default(limits.imageDefault),
     cpus: z.int().min(1).max(limits.cpusMax).default(limits.cpusDefault).describe("Number of vCPUs"),
     memory_mb: z

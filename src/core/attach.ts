@@ -59,8 +59,9 @@ export async function repair(core: Core, record: SandboxRecord, reason: string):
   const { machines } = core.host
   if (machines.isRunning(machine)) {
     try {
-      // A paused guest cannot answer.
+      // A paused guest cannot answer, and what an interrupted copy has left is not this sandbox's.
       await machines.resume(machine)
+      await machines.removeSnapshot(machine.directory)
       await adoptGuest(core, record)
       if (record.state.kind === "warm")
         await core.store.sandboxes.setState(record.id, { ...record.state, kind: "hot" })

@@ -8,6 +8,7 @@ import { keepGuest } from "./attach.ts"
 import { answerDeadlineMs } from "./awake.ts"
 import type { Core } from "./core.ts"
 import { removeEverything } from "./destroy.ts"
+import { forkSandbox } from "./fork.ts"
 import type { Guest, Machine, Template, TemplateSpec } from "./host.ts"
 import { newIdentity } from "./identity.ts"
 import { placeOf, rememberMachine } from "./machine-of.ts"
@@ -31,6 +32,9 @@ export async function createSandbox(
       const [sandbox] = await viewSandboxes(core, [existing])
       if (sandbox) return { sandbox, isNew: false }
     }
+  }
+  if (input.from !== undefined) {
+    return { sandbox: await forkSandbox(core, account, input.from, input), isNew: true }
   }
   checkLimits(account, input)
   const secrets = await core.store.secrets.reveal(account.id, input.secrets)
@@ -214,14 +218,19 @@ async function addRecord(
       : core.store.sandboxes.add(account, wanted)
   }
   try {
-    return input.name === undefined ? await addFriendly(add) : await add(input.name)
+    return await addNamed(input.name, add)
   } catch (error) {
     if (pooled) core.pool.giveBack(pooled)
     throw error
   }
 }
 
-async function addFriendly(add: (name: string) => Promise<SandboxRecord>): Promise<SandboxRecord> {
+/** With the name that was asked for, or a friendly one that is not taken. */
+export async function addNamed(
+  name: string | undefined,
+  add: (name: string) => Promise<SandboxRecord>,
+): Promise<SandboxRecord> {
+  if (name !== undefined) return add(name)
   for (let attempt = 0; ; attempt++) {
     try {
       return await add(friendlyName(Math.random, attempt))

@@ -65,6 +65,7 @@ export interface Disks {
   }): Promise<{ directory: string; overlayPath: string }>
   directoryOf(id: string): string
   overlayOf(id: string): string
+  copySandbox(options: { from: string; to: string }): Promise<void>
   removeSandbox(id: string): Promise<void>
   listSandboxes(): Promise<string[]>
   freeMib(): Promise<number>

@@ -4,7 +4,7 @@
  */
 
 import { constants } from "node:fs"
-import { copyFile, mkdir, readdir, rm, statfs } from "node:fs/promises"
+import { copyFile, mkdir, readdir, rename, rm, statfs } from "node:fs/promises"
 import { join } from "node:path"
 import { AppError } from "../contract/errors.ts"
 
@@ -68,6 +68,21 @@ export class Disks {
       throw cause
     }
     return { directory, overlayPath }
+  }
+
+  /** Gives a sandbox the disk and the memory snapshot of another, whose machine must be paused. The snapshot is moved. */
+  async copySandbox(options: { from: string; to: string }): Promise<void> {
+    const from = this.directoryOf(options.from)
+    const to = this.directoryOf(options.to)
+    try {
+      await mkdir(to, { recursive: true, mode: 0o700 })
+      await copyFile(this.overlayOf(options.from), this.overlayOf(options.to), constants.COPYFILE_FICLONE)
+      await rename(join(from, "snapshot"), join(to, "snapshot"))
+    } catch (cause) {
+      await rm(to, { recursive: true, force: true })
+      if ((cause as NodeJS.ErrnoException).code === "ENOSPC") throw diskFull(cause)
+      throw cause
+    }
   }
 
   async removeSandbox(id: string): Promise<void> {

@@ -65,7 +65,8 @@ export const requests = {
     network: identity.network,
     grow_disk: identity.growDisk,
   }),
-  exec: (command: Command) => ({ ...command, op: "exec" }),
+  /** The operation comes first: the guest reads it without parsing the rest. */
+  exec: (command: Command) => ({ op: "exec", ...command }),
   signal: (name: string) => ({ signal: name }),
   resize: ({ rows, cols }: TerminalSize) => ({ resize: { rows, cols } }),
 } as const

@@ -43,7 +43,7 @@ export const descriptors = {
   saved: 13,
 } as const
 
-/** Where QEMU writes its device state to; the descriptor appends, so whoever saves empties the file first. */
+/** Where QEMU writes its device state to, each behind the one before: the descriptor keeps its offset. */
 export const savedStateFile = "/dev/fdset/4"
 
 /** The translation cache is QEMU's own memory, per sandbox, under software emulation. */

@@ -12,10 +12,10 @@ export async function syncPath(path: string): Promise<void> {
   }
 }
 
-export async function writeSynced(path: string, text: string): Promise<void> {
+export async function writeSynced(path: string, content: string | Uint8Array): Promise<void> {
   const handle = await open(path, "wx", 0o600)
   try {
-    await handle.writeFile(text)
+    await handle.writeFile(content)
     await handle.sync()
   } finally {
     await handle.close()

@@ -7,7 +7,7 @@
  */
 
 import { closeSync, constants, openSync, statSync, write } from "node:fs"
-import { copyFile, mkdir, open, readFile, rm, truncate } from "node:fs/promises"
+import { mkdir, open, readFile, rm, truncate } from "node:fs/promises"
 import { join } from "node:path"
 import { AppError } from "../contract/errors.ts"
 import { createPipe, openTap } from "../lib/posix.ts"
@@ -252,12 +252,8 @@ export class Machines {
     await mkdir(beside, { mode: 0o700 })
     undo.defer(() => rm(beside, { recursive: true, force: true }))
 
-    const saved = savedStatePath(machine.directory)
-    await truncate(saved, 0)
-    const monitor = await this.#monitor(machine)
-    const deadline = { deadlineMs: saveDeadlineMs }
-    await monitor.command("xen-save-devices-state", { filename: savedStateFile, live: false }, deadline)
-    await copyFile(saved, join(beside, "state"), constants.COPYFILE_EXCL)
+    const state = await this.#saveState(machine)
+    await writeSynced(join(beside, "state"), state)
 
     const file = await open(join(beside, "memory"), "wx", 0o600)
     let memory: { bytes: number; checksum: string }
@@ -267,18 +263,33 @@ export class Machines {
     } finally {
       await file.close()
     }
-    const state = await readFile(join(beside, "state"))
-    if (state.length === 0) throw new AppError("unavailable", "QEMU saved no device state")
     const manifest: SnapshotManifest = {
       stateFingerprint: this.#stateFingerprint(template),
       memoryBase: machine.memoryBase,
       state: { bytes: state.length, sha256: sha256(state) },
       memory,
     }
-    await Promise.all([syncPath(join(beside, "state")), syncPath(join(machine.directory, "disk.qcow2"))])
+    await syncPath(join(machine.directory, "disk.qcow2"))
     await writeSynced(join(beside, "manifest.json"), JSON.stringify(manifest))
     await publishDirectory(beside, final)
     undo.move()
+  }
+
+  /** The device state. QEMU writes on from where its last one ended, so what is before that is emptied, not cut off. */
+  async #saveState(machine: Machine): Promise<Uint8Array> {
+    const path = savedStatePath(machine.directory)
+    const before = statSync(path).size
+    const monitor = await this.#monitor(machine)
+    const deadline = { deadlineMs: saveDeadlineMs }
+    await monitor.command("xen-save-devices-state", { filename: savedStateFile, live: false }, deadline)
+    const after = statSync(path).size
+    const written = await Bun.file(path).slice(before, after).bytes()
+    await truncate(path, 0)
+    await truncate(path, after)
+    // A crash between the two leaves zeros in front of the next state.
+    const start = Buffer.from(written).indexOf(stateMagic)
+    if (start < 0) throw new AppError("unavailable", "QEMU saved no device state")
+    return written.subarray(start)
   }
 
   async removeSnapshot(directory: string): Promise<void> {
@@ -454,7 +465,10 @@ export class Machines {
 
 type OpenFile = (path: string, flags: number) => number
 
-const savedFlags = constants.O_WRONLY | constants.O_APPEND | constants.O_CREAT
+/** How QEMU begins every state. */
+const stateMagic = "QEVM"
+
+const savedFlags = constants.O_WRONLY | constants.O_CREAT | constants.O_TRUNC
 
 function openKernel(kernel: { vmlinux: string; initramfs: string }, open: OpenFile): Files {
   return {

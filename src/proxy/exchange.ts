@@ -52,8 +52,8 @@ export type Ending =
   /** A kept connection had been closed by the upstream; nothing was done yet, and it can be asked again on another one. */
   | { kind: "stale" }
 
-/** A tunnel with one side ended gets this long for the other one. */
-const halfOpenTunnelIdleMs = 60_000
+/** For a tunnel with one side ended, or that takes nothing from its client, whose leaving would then not be seen. */
+const stuckTunnelIdleMs = 60_000
 const interimAnswersMax = 16
 /** Safe to send twice, as the standard says. */
 const repeatable = new Set(["GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"])
@@ -105,8 +105,8 @@ export class Exchange {
   check(nowMs: number): void {
     const stillMs = nowMs - this.#movedAtMs
     if (this.#phase === "tunnel") {
-      const isHalfOpen = this.#client.hasEnded || this.#upstream.hasEnded
-      if (stillMs > (isHalfOpen ? halfOpenTunnelIdleMs : this.#pace.tunnelIdleMs)) this.stop()
+      const isStuck = this.#client.hasEnded || this.#upstream.hasEnded || this.#client.isPaused
+      if (stillMs > (isStuck ? stuckTunnelIdleMs : this.#pace.tunnelIdleMs)) this.stop()
       return
     }
     const { endedAtMs, wroteAtMs, isWriting } = this.#client

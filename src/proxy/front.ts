@@ -52,7 +52,7 @@ export class Front {
     core.onUnpublished = (alias) => admission.cutOff(alias)
     this.#certificateStamp = options.tls && stampOf(options.tls)
     this.#listener = this.#listen(portOf(options.address), options.tls && readCertificate(options.tls))
-    this.#timers.push(setInterval(() => this.#check(), checkEveryMs))
+    this.#timers.push(setInterval(() => this.check(performance.now()), checkEveryMs))
     if (options.tls) this.#timers.push(setInterval(() => this.#watchCertificate(), certificateCheckEveryMs))
   }
 
@@ -79,6 +79,11 @@ export class Front {
     } catch (error) {
       this.#core.log.error({ error }, "the certificate could not be read again")
     }
+  }
+
+  /** Ends what has waited too long. Its own timer calls it; a test may bring another clock. */
+  check(nowMs: number): void {
+    for (const connection of this.#connections) connection.check(nowMs)
   }
 
   stop(): void {
@@ -125,11 +130,6 @@ export class Front {
       ? connection.serve()
       : connection.turnAway({ status: 503, message: "too many connections", retryAfterSec: 1 })
     served.catch((error: unknown) => this.#core.log.error({ error }, "internal error in the proxy"))
-  }
-
-  #check(): void {
-    const nowMs = performance.now()
-    for (const connection of this.#connections) connection.check(nowMs)
   }
 
   #watchCertificate(): void {

@@ -105,6 +105,11 @@ export class SocketPeer implements Peer {
     return this.#lost !== undefined
   }
 
+  /** So much has arrived unread that the socket was told to stop. Its end is not seen before it is read on. */
+  get isPaused(): boolean {
+    return this.#isPaused
+  }
+
   /** Bytes wait for the other side to take them. */
   get isWriting(): boolean {
     return this.#unwritten !== undefined

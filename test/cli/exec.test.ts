@@ -28,7 +28,9 @@ test("prints what the command prints, with or without --", async () => {
 test("everything from the command's first word on belongs to it", async () => {
   await bhatti(["exec", "--cwd", "/tmp", "dev", "echo", "--json", "-t", "--", "--help"], { daemon })
   expect(daemon.lastRun.start).toMatchObject({ cmd: ["echo", "--json", "-t", "--", "--help"], cwd: "/tmp" })
-  await bhatti(["exec", "dev", "-e", "A=1,2,B=3", "-u", "root", "--timeout", "2.5", "--", "echo"], { daemon })
+  await bhatti(["exec", "dev", "-e", "A=1,2", "-e", "B=3", "-u", "root", "--timeout", "2.5", "--", "echo"], {
+    daemon,
+  })
   expect(daemon.lastRun.start).toMatchObject({
     cmd: ["echo"],
     env: { A: "1,2", B: "3" },

@@ -9,32 +9,48 @@ import { ExecClientMessage, type ExecServerMessage, ExecStart } from "../../src/
 import { limits } from "../../src/contract/limits.ts"
 import { CreateSandbox, Sandbox } from "../../src/contract/sandbox.ts"
 import type { ErrorBody } from "../../src/contract/system.ts"
+import { FakeShell } from "./fake-shell.ts"
 
 export const testKey = `bht_${"5".repeat(64)}`
 
 const encoder = new TextEncoder()
 
+/** What a socket talks to. */
+export interface SocketPlay {
+  opened(socket: ServerWebSocket<unknown>): void
+  receive(socket: ServerWebSocket<unknown>, message: string | Buffer): void
+  closed(): void
+}
+
+export type Answer = (request: Request) => Response | Promise<Response>
+
 export class FakeDaemon implements Disposable {
   readonly url: string
   readonly sandboxes = new Map<string, Sandbox>()
   readonly runs: FakeRun[] = []
+  readonly shells: FakeShell[] = []
+  /** The last body of `POST /sandboxes`. */
+  created: CreateSandbox | undefined
+  /** Answers of a test's own, by method and decoded path. */
+  readonly answers = new Map<string, Answer>()
   /** Method and path of every request, in order. */
   readonly requests: string[] = []
   /** Answers `POST /sandboxes` with this error. */
   createError: { code: ErrorCode; message: string; hint: string | null } | undefined
   /** Answers everything with this. */
   rawAnswer: (() => Response) | undefined
-  readonly #server: Server<{ run: FakeRun }>
+  readonly #server: Server<{ play: SocketPlay }>
 
   constructor(options: { port?: number } = {}) {
-    this.#server = Bun.serve<{ run: FakeRun }>({
+    this.#server = Bun.serve<{ play: SocketPlay }>({
       hostname: "127.0.0.1",
       port: options.port ?? 0,
       fetch: (request, server) => this.#answer(request, server),
       websocket: {
         perMessageDeflate: false,
-        message: (socket, message) => socket.data.run.receive(socket, message),
-        close: (socket) => socket.data.run.closed(),
+        open: (socket) => socket.data.play.opened(socket),
+        message: (socket, message) => socket.data.play.receive(socket, message),
+        close: (socket) => socket.data.play.closed(),
       },
     })
     this.url = `http://127.0.0.1:${this.#server.port}`
@@ -44,6 +60,12 @@ export class FakeDaemon implements Disposable {
     const run = this.runs.at(-1)
     if (run === undefined) throw new Error("no command was run")
     return run
+  }
+
+  get lastShell(): FakeShell {
+    const shell = this.shells.at(-1)
+    if (shell === undefined) throw new Error("no shell was opened")
+    return shell
   }
 
   addSandbox(name: string, fields: Partial<Sandbox> = {}): Sandbox {
@@ -75,12 +97,14 @@ export class FakeDaemon implements Disposable {
     void this.#server.stop(true)
   }
 
-  async #answer(request: Request, server: Server<{ run: FakeRun }>): Promise<Response | undefined> {
+  async #answer(request: Request, server: Server<{ play: SocketPlay }>): Promise<Response | undefined> {
     const url = new URL(request.url)
     this.requests.push(`${request.method} ${url.pathname}`)
     if (this.rawAnswer !== undefined) return this.rawAnswer()
     if (request.headers.get("authorization") !== `Bearer ${testKey}`)
       return failure("unauthenticated", "the API key is not valid")
+    const answer = this.answers.get(`${request.method} ${decodeURIComponent(url.pathname)}`)
+    if (answer !== undefined) return await answer(request)
     const [, collection, nameOrId, ...action] = url.pathname.split("/").map(decodeURIComponent)
     if (collection === "version") return Response.json(fakeVersion)
     if (collection !== "sandboxes") return failure("not_found", `nothing is at ${url.pathname}`)
@@ -91,11 +115,16 @@ export class FakeDaemon implements Disposable {
     if (action.join("/") === "exec/ws") {
       const run = new FakeRun({ isSandboxThere: this.sandboxes.has(nameOrId), sandbox: nameOrId })
       this.runs.push(run)
-      return server.upgrade(request, { data: { run } }) ? undefined : failure("invalid", "not a WebSocket")
+      return upgraded(server.upgrade(request, { data: { play: run } }))
     }
     const sandbox =
       this.sandboxes.get(nameOrId) ?? [...this.sandboxes.values()].find((one) => one.id === nameOrId)
     if (sandbox === undefined) return noSandbox(nameOrId)
+    if (action.join("/") === "ws") {
+      const shell = new FakeShell(url.searchParams)
+      this.shells.push(shell)
+      return upgraded(server.upgrade(request, { data: { play: shell } }))
+    }
     if (action.join("/") === "exec") return Response.json(await bufferedExec(request))
     if (request.method === "DELETE") {
       this.sandboxes.delete(sandbox.name)
@@ -107,14 +136,14 @@ export class FakeDaemon implements Disposable {
   async #create(request: Request): Promise<Response> {
     if (this.createError)
       return failure(this.createError.code, this.createError.message, this.createError.hint)
-    const {
-      name = "generated",
-      image,
-      cpus,
-      memory_mb,
-      disk_size_mb,
-    } = CreateSandbox.parse(await request.json())
-    const sandbox = this.addSandbox(name, { image, cpus, memory_mb, disk_size_mb })
+    this.created = CreateSandbox.parse(await request.json())
+    const { name = "generated", image, cpus, memory_mb, disk_size_mb, labels } = this.created
+    const existing = this.sandboxes.get(name)
+    if (existing !== undefined)
+      return this.created.if_not_exists
+        ? Response.json(existing, { headers: { "x-bhatti-existing": "true" } })
+        : failure("conflict", `a sandbox named "${name}" exists already`)
+    const sandbox = this.addSandbox(name, { image, cpus, memory_mb, disk_size_mb, labels })
     return Response.json(sandbox, { status: 201 })
   }
 }
@@ -126,7 +155,11 @@ export const fakeVersion = {
   warnings: ["software emulation is no security boundary"],
 }
 
-function failure(code: ErrorCode, message: string, hint: string | null = null): Response {
+function upgraded(isDone: boolean): Response | undefined {
+  return isDone ? undefined : failure("invalid", "not a WebSocket")
+}
+
+export function failure(code: ErrorCode, message: string, hint: string | null = null): Response {
   const body: ErrorBody = {
     error: message,
     code,
@@ -150,7 +183,7 @@ async function bufferedExec(request: Request): Promise<unknown> {
 }
 
 /** One command of the exec socket. */
-export class FakeRun {
+export class FakeRun implements SocketPlay {
   start: ExecStart | undefined
   readonly signals: string[] = []
   readonly sizes: { rows: number; cols: number }[] = []
@@ -174,6 +207,8 @@ export class FakeRun {
   get inputBytes(): number {
     return this.#inputBytes
   }
+
+  opened(): void {}
 
   closed(): void {
     this.isClosed = true
@@ -278,8 +313,14 @@ export class FakeRun {
         return this.#exit(socket, 7)
       case "terminal":
         return await this.#terminal(socket)
+      case "alternate":
+        await say(1, "\x1b[?1049h\x1b[?25l")
+        return socket.close()
       case "drop":
         return socket.terminate()
+      case "babble":
+        socket.sendText("no JSON at all")
+        return
       case "late":
         return this.#end(socket, { type: "exit", exit_code: 137, signal: "KILL", timed_out: true })
       case "refuse":

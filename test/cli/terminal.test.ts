@@ -3,63 +3,17 @@
 import { afterAll, expect, test } from "bun:test"
 import { FakeDaemon } from "./fake-daemon.ts"
 import { environment, program, until } from "./program.ts"
+import { Screen } from "./screen.ts"
 
 const daemon = new FakeDaemon()
 daemon.addSandbox("dev")
 afterAll(() => daemon[Symbol.dispose]())
 
-/** A shell at a terminal, so that the terminal and its modes outlive the program. */
-class Screen {
-  text = ""
-  readonly shell: Bun.Subprocess
-  readonly #decoder = new TextDecoder()
-
-  constructor() {
-    this.shell = Bun.spawn(["sh"], {
-      env: environment(daemon, { PS1: "ready> " }),
-      terminal: {
-        cols: 100,
-        rows: 30,
-        data: (_, bytes) => {
-          this.text += this.#decoder.decode(bytes)
-        },
-      },
-    })
-  }
-
-  type(text: string): void {
-    this.shell.terminal?.write(text)
-  }
-
-  async shows(text: string): Promise<void> {
-    await until(`${JSON.stringify(text)} on the screen, which shows ${JSON.stringify(this.text)}`, () =>
-      this.text.includes(text),
-    )
-  }
-
-  async exec(args: string): Promise<void> {
-    await this.shows("ready> ")
-    // The quotes keep the typed line itself from looking like the answer.
-    this.type(`${program.join(" ")} exec ${args}; echo "code"=$?; stty -a; echo "do""ne"\n`)
-  }
-
-  async restored(): Promise<void> {
-    await this.shows("done\r\n")
-    const modes = this.text.slice(this.text.lastIndexOf("code=")).split(/[\s;]+/)
-    for (const mode of ["icanon", "isig", "echo", "opost", "icrnl"]) expect(modes).toContain(mode)
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    this.shell.kill("SIGKILL")
-    await this.shell.exited
-  }
-}
-
 test("-t gives the command a terminal of our size, every key, and ours back afterwards", async () => {
-  await using screen = new Screen()
-  await screen.exec("-t dev terminal")
+  await using screen = new Screen(daemon)
+  await screen.bhatti("exec -t dev terminal")
   await screen.shows("size 30x100 xterm\r\n")
-  screen.shell.terminal?.resize(120, 40)
+  screen.resize({ cols: 120, rows: 40 })
   await screen.shows("resized 40x120\r\n")
   screen.type("\x03")
   await screen.shows("key 3\r\n")
@@ -72,26 +26,33 @@ test("-t gives the command a terminal of our size, every key, and ours back afte
 
 for (const signal of ["SIGTERM", "SIGHUP"] as const)
   test(`the terminal is given back after ${signal}`, async () => {
-    await using screen = new Screen()
+    await using screen = new Screen(daemon)
     daemon.runs.length = 0
-    await screen.exec("-t dev sleep")
+    await screen.bhatti("exec -t dev sleep")
     await until("the command to run", () => daemon.runs.at(-1)?.start?.cmd[0] === "sleep")
-    const children = await Bun.file(`/proc/${screen.shell.pid}/task/${screen.shell.pid}/children`).text()
-    process.kill(Number(children.trim()), signal)
+    process.kill(await screen.programPid(), signal)
     await screen.shows(signal === "SIGTERM" ? "code=143" : "code=129")
     await screen.restored()
   })
 
 test("the terminal is given back when the daemon goes away", async () => {
-  await using screen = new Screen()
-  await screen.exec("-t dev drop")
+  await using screen = new Screen(daemon)
+  await screen.bhatti("exec -t dev drop")
   await screen.shows("code=125")
   await screen.restored()
 })
 
+test("what a lost program has switched on the screen is switched back", async () => {
+  await using screen = new Screen(daemon)
+  await screen.bhatti("exec -t dev alternate")
+  await screen.shows("code=125")
+  expect(screen.text).toContain("\x1b[?25h\x1b[?1049l")
+  await screen.restored()
+})
+
 test("Ctrl-C without -t interrupts the command in the sandbox", async () => {
-  await using screen = new Screen()
-  await screen.exec("dev polite")
+  await using screen = new Screen(daemon)
+  await screen.bhatti("exec dev polite")
   await screen.shows("ready\r\n")
   screen.type("\x03")
   await screen.shows("cleaning up")

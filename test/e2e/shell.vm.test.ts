@@ -166,9 +166,13 @@ describe.if(tmuxIsThere)("shell", () => {
     const pid = await terminal.childPid()
     process.kill(pid, "SIGSTOP")
     await terminal.shows(prompt.trim())
+    // The stopped program could not give the terminal back, in which Enter is no end of a line now.
+    await terminal.type("fg")
     await terminal.press("C-j")
-    await terminal.run("fg")
-    await terminal.press("C-l")
+    await until("the program to go on", async () => {
+      const status = await Bun.file(`/proc/${pid}/status`).text()
+      return !status.includes("State:\tT")
+    })
     await terminal.run("echo st-$((1+1))ll")
     await terminal.shows("st-2ll")
     await terminal.run("exit")
@@ -196,7 +200,7 @@ describe.if(tmuxIsThere)("shell", () => {
   test("a flood of output neither breaks nor holds the terminal", async () => {
     await using terminal = await openTerminal()
     await newSession(terminal)
-    await terminal.run("head -c 20000000 /dev/zero | tr '\\0' x; echo; echo flood-$((5+5))")
+    await terminal.run("head -c 4000000 /dev/zero | tr '\\0' x; echo; echo flood-$((5+5))")
     await terminal.shows("flood-10")
     await terminal.run("yes")
     await terminal.shows("y\ny\ny")

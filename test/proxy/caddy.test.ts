@@ -1,14 +1,14 @@
 /** Debian's Caddy in front, with certificates on demand from its own authority, as docs/OPERATING.md describes it. */
 
 import { afterAll, beforeAll, expect, test } from "bun:test"
-import { existsSync, mkdtempSync, rmSync } from "node:fs"
+import { mkdtempSync, rmSync } from "node:fs"
 import { join } from "node:path"
 import type { Server } from "bun"
 import { until } from "../support/installation.ts"
 import { openStage, type Stage } from "./stage.ts"
 
-const caddyPath = "/usr/bin/caddy"
-const hasCaddy = existsSync(caddyPath)
+const caddyPath = Bun.which("caddy")
+const hasCaddy = caddyPath !== null
 if (!hasCaddy) console.warn("skipped: Debian's package caddy is not installed")
 
 let directory: string
@@ -18,7 +18,7 @@ let caddy: Bun.Subprocess | undefined
 let httpsPort: number
 
 beforeAll(async () => {
-  if (!hasCaddy) return
+  if (caddyPath === null) return
   directory = mkdtempSync("/tmp/bhatti-caddy-")
   stage = await openStage({ domain: "sandboxes.test", trustedProxies: ["127.0.0.1"] })
   app = Bun.serve({

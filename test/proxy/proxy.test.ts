@@ -1,6 +1,7 @@
 /** Published ports through the real front, on a fake host: what is forwarded, what is refused, and when it ends. */
 
 import { afterEach, beforeEach, describe, expect, test } from "bun:test"
+import { statSync } from "node:fs"
 import type { Server } from "bun"
 import { AppError } from "../../src/contract/errors.ts"
 import { destroySandbox } from "../../src/core/destroy.ts"
@@ -41,6 +42,10 @@ describe("requests", () => {
   test("one comes through and back, and the API answers on the same address", async () => {
     expect(await (await fetch(url("/x"), { headers: host })).text()).toBe("GET /x")
     expect(await (await fetch(url("/health"))).json()).toMatchObject({ status: "ok" })
+  })
+
+  test("behind it the API's own socket is for this user alone", () => {
+    expect(statSync(stage.apiSocketPath).mode & 0o777).toBe(0o600)
   })
 
   test.each(["app.localhost", "app.localhost:8080", "APP.LocalHost", "app.localhost.", "app.localhost.:80"])(

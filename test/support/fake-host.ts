@@ -143,6 +143,10 @@ export function fakeHost(): FakeHost {
       },
       directoryOf: (id) => `/fake/${id}`,
       overlayOf: (id) => `/fake/${id}/disk`,
+      async copySandbox({ to }) {
+        host.directories.add(to)
+        host.snapshots.add(`/fake/${to}`)
+      },
       async removeSandbox(id) {
         host.directories.delete(id)
       },

@@ -31,11 +31,11 @@ export class Tmux implements AsyncDisposable {
       PATH: process.env["PATH"] ?? "/usr/bin:/bin",
       HOME: "/nonexistent",
       LC_ALL: "C.UTF-8",
-      PS1: prompt,
       ...options.env,
     }
     const terminal = new Tmux(env)
-    await terminal.#tmux(["-f", "/dev/null", "new-session", "-d", "-x", `${cols}`, "-y", `${rows}`, "sh"])
+    const size = ["-x", `${cols}`, "-y", `${rows}`]
+    await terminal.#tmux(["-f", "/dev/null", "new-session", "-d", ...size, "env", `PS1=${prompt}`, "sh"])
     await terminal.shows(prompt.trim())
     return terminal
   }
@@ -52,7 +52,7 @@ export class Tmux implements AsyncDisposable {
       return seen.includes(text)
     }
     try {
-      await until(`"${text}" on the screen`, isShown, { deadlineMs: 60_000 })
+      await until(`"${text}" on the screen`, isShown, { deadlineMs: 20_000 })
     } catch (error) {
       throw new Error(`"${text}" is not on the screen, which shows:\n${seen.trimEnd()}`, { cause: error })
     }

@@ -21,6 +21,11 @@ its commas only if every part has the form KEY=..., so \`--env LIST=a,b\` is one
       summary: `Its name: ${limits.sandboxNameRule}`,
       fallback: "generated",
     },
+    from: {
+      type: "text",
+      value: "SANDBOX",
+      summary: "Copy this one as it runs now, memory and all; its size and image are taken over",
+    },
     cpus: {
       type: "integer",
       value: "N",
@@ -69,12 +74,14 @@ its commas only if every part has the form KEY=..., so \`--env LIST=a,b\` is one
     "bhatti create --name worker --env API_KEY=sk-abc,NODE_ENV=prod",
     'bhatti create --name builder --init "npm install && npm run build"',
     "bhatti create --name api --secret API_KEY --file ./app.env:/workspace/.env --label team=web",
+    "bhatti create --from dev --name experiment",
     "bhatti create --disk 20G --json",
   ],
   async run({ client, options, isJson, out }) {
     const startMs = performance.now()
     const body = {
       name: options.name,
+      from: options.from,
       image: options.image,
       cpus: options.cpus,
       memory_mb: options.memory,
@@ -93,7 +100,11 @@ its commas only if every part has the form KEY=..., so \`--env LIST=a,b\` is one
     const cpus = options.cpus ?? limits.cpusDefault
     const memory = options.memory ?? limits.memoryMibDefault
     const size = `${cpusText(cpus)}, ${memory} MB`
-    using _patience = askForPatience(size, out)
+    const work =
+      options.from === undefined
+        ? `preparing a template for ${size}, once per size; the next create of it is fast`
+        : `copying ${options.from}`
+    using _patience = askForPatience(work, out)
     const sandbox = await client.createSandbox({ body, onHeaders })
     if (isJson) return await out.json(sandbox)
     if (isExisting) return await out.result(`sandbox/${sandbox.name} unchanged (already exists)`)
@@ -107,11 +118,8 @@ its commas only if every part has the form KEY=..., so \`--env LIST=a,b\` is one
 const patienceMs = 1000
 
 /** A create takes a tenth of a second, unless it is the first of its size. */
-function askForPatience(size: string, out: Output): Disposable {
-  const timer = setTimeout(
-    () => void out.talk(`preparing a template for ${size}, once per size; the next create of it is fast`),
-    patienceMs,
-  )
+function askForPatience(work: string, out: Output): Disposable {
+  const timer = setTimeout(() => void out.talk(work), patienceMs)
   return { [Symbol.dispose]: () => clearTimeout(timer) }
 }
 

@@ -22,34 +22,53 @@ export type Unpacked = {
 /** The first part of every name, the directory that was asked for, becomes `root`. */
 export async function unpackTree(archive: AsyncIterable<Uint8Array>, root: string): Promise<Unpacked> {
   const extract = newExtract()
+  let broken: Error | undefined
+  extract.on("error", (error) => {
+    broken = error
+  })
   const fed = feed(archive, extract)
   // It is awaited below, unless an entry fails first.
   fed.catch(() => undefined)
   const tree = new Tree(root)
-  for await (const entry of extract) {
-    const { header } = entry
-    const path = tree.insidePath(header.name)
-    switch (header.type) {
-      case "directory":
-        await tree.makeDirectory(path, header.mode)
-        break
-      case "file":
-      case "contiguous-file":
-        await tree.writeFile(path, header, entry as AsyncIterable<Uint8Array>)
-        break
-      case "symlink":
-        await tree.makeLink(path, header.linkname)
-        break
-      case "link":
-        await tree.makeHardLink(path, tree.insidePath(header.linkname))
-        break
-      default:
-        tree.skip(path, "it is no file, directory or link")
+  try {
+    for await (const entry of extract) {
+      await place(tree, entry.header, entry as AsyncIterable<Uint8Array>)
+      entry.resume()
     }
-    entry.resume()
+    await fed
+  } catch (error) {
+    if (error !== broken || error instanceof AppError) throw error
+    throw brokenArchive(error)
   }
-  await fed
+  if (!tree.hasBegun) throw brokenArchive()
   return tree.result
+}
+
+function brokenArchive(cause?: unknown): AppError {
+  return new AppError("unavailable", "the sandbox sent a broken archive", { cause, retryable: false })
+}
+
+async function place(tree: Tree, header: Header, content: AsyncIterable<Uint8Array>): Promise<void> {
+  const path = tree.insidePath(header.name)
+  switch (header.type) {
+    case "directory":
+      return await tree.makeDirectory(path, header.mode)
+    case "file":
+    case "contiguous-file":
+      return await tree.writeFile(path, header, content)
+    case "symlink":
+      return await tree.makeLink(path, linkOf(header))
+    case "link":
+      return await tree.makeHardLink(path, tree.insidePath(linkOf(header)))
+    default:
+      return tree.skip(path, "it is no file, directory or link")
+  }
+}
+
+/** An empty one is told as none. */
+function linkOf(header: Header): string {
+  const target: string | null = header.linkname
+  return target ?? ""
 }
 
 type Extract = ReturnType<typeof newExtract>
@@ -74,6 +93,7 @@ async function feed(archive: AsyncIterable<Uint8Array>, extract: Extract): Promi
 class Tree {
   readonly result: Unpacked = { entries: 0, bytes: 0, skipped: [] }
   readonly #root: string
+  hasBegun = false
   /** The directory whose real being was seen last; entries of one directory come together. */
   #knownDirectory: string | undefined
 
@@ -83,8 +103,9 @@ class Tree {
 
   /** Where an entry goes below the root, `""` for the root itself. */
   insidePath(name: string): string {
-    const [, ...parts] = name.replace(/\/+$/, "").split("/")
-    if (name.startsWith("/") || parts.some((part) => part === "" || part === "." || part === ".."))
+    this.hasBegun = true
+    const [top, ...parts] = name.replace(/\/+$/, "").split("/")
+    if (top === "" || top === ".." || parts.some((part) => part === "" || part === "." || part === ".."))
       throw new AppError(
         "invalid",
         `the sandbox sent a name that is not below its directory: ${printable(name)}`,

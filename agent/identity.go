@@ -1,0 +1,179 @@
+// What a clone is told to become, kept ready: everything that personalise changes is opened before a snapshot can be
+// taken. A clone pays for each first use of code and for every write to its disk, so opening is done while the
+// template boots.
+//
+// The small files of /etc that carry an identity are files in memory, mounted over those of the disk. To write them
+// costs no journal. What that means: they cannot be renamed over or removed (as in a container), and what a user
+// writes to them lives in memory, which a snapshot keeps; it reaches the disk at quiesce and at shutdown.
+
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+)
+
+const (
+	hostnameFile  = "hostname"
+	hostsFile     = "hosts"
+	machineIDFile = "machine-id"
+	resolverFile  = "resolv.conf"
+)
+
+var identityFiles = []string{hostnameFile, hostsFile, machineIDFile, resolverFile}
+
+// memoryFolder holds the files that are mounted over those of /etc.
+const memoryFolder = "run/bhatti"
+
+// keptBytesMax bounds what is carried between memory and disk.
+const keptBytesMax = 1 << 20
+
+// keptFile is one of them. Without a mount it is only a path.
+type keptFile struct {
+	path   string
+	memory int // -1: not mounted
+	disk   int // the file below the mount, by O_PATH: an open writer would keep the disk from being unmounted
+}
+
+// prepared is what personalise works with.
+type prepared struct {
+	files  map[string]*keptFile
+	random int
+	card   card
+	bootID string
+}
+
+// prepare opens all of it. Whatever cannot be opened is reported and done without.
+func prepare(root string) (*prepared, []error) {
+	p := &prepared{files: map[string]*keptFile{}, random: -1, card: card{socket: -1}}
+	var failures []error
+	note := func(what string, err error) {
+		if err != nil {
+			failures = append(failures, fmt.Errorf("%s: %w", what, err))
+		}
+	}
+	for _, name := range identityFiles {
+		file := &keptFile{path: filepath.Join(root, "etc", name), memory: -1, disk: -1}
+		p.files[name] = file
+		note(file.path, file.mount(filepath.Join(root, memoryFolder)))
+	}
+	var err error
+	p.random, err = syscall.Open("/dev/urandom", syscall.O_WRONLY|syscall.O_CLOEXEC, 0)
+	note("random numbers", err)
+	bootID, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	note("boot id", err)
+	p.bootID = strings.TrimSpace(string(bootID))
+	p.card, err = openCard()
+	note("network card", err)
+	return p, failures
+}
+
+// mount puts a file in memory over the one of the disk.
+func (f *keptFile) mount(folder string) error {
+	if err := os.MkdirAll(folder, 0o755); err != nil {
+		return err
+	}
+	content, err := readKept(f.path)
+	if err != nil {
+		return err
+	}
+	// The mount needs a regular file to cover: not a link into a service that does not run here, nor nothing.
+	if err := keepFile(f.path, content); err != nil {
+		return err
+	}
+	memory := filepath.Join(folder, filepath.Base(f.path))
+	if err := makeFile(memory, content, 0o644); err != nil {
+		return err
+	}
+	disk, err := syscall.Open(f.path, flagPath|syscall.O_NOFOLLOW|syscall.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	if err := syscall.Mount(memory, f.path, "", syscall.MS_BIND, ""); err != nil {
+		syscall.Close(disk)
+		return err
+	}
+	opened, err := syscall.Open(memory, syscall.O_RDWR|syscall.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	f.memory, f.disk = opened, disk
+	return nil
+}
+
+// readKept reads a small file; what is not there is empty.
+func readKept(path string) ([]byte, error) {
+	file, err := os.Open(path)
+	if os.IsNotExist(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	return io.ReadAll(io.LimitReader(file, keptBytesMax))
+}
+
+func (f *keptFile) read() ([]byte, error) {
+	if f.memory < 0 {
+		return readKept(f.path)
+	}
+	content := make([]byte, 4096)
+	for {
+		n, err := syscall.Pread(f.memory, content, 0)
+		if err != nil {
+			return nil, err
+		}
+		if n < len(content) || n >= keptBytesMax {
+			return content[:n], nil
+		}
+		content = make([]byte, 2*len(content))
+	}
+}
+
+func (f *keptFile) write(content []byte) error {
+	if f.memory < 0 {
+		return keepFile(f.path, content)
+	}
+	if _, err := syscall.Pwrite(f.memory, content, 0); err != nil {
+		return err
+	}
+	return syscall.Ftruncate(f.memory, int64(len(content)))
+}
+
+// store brings what is in memory to the disk, for a boot from it.
+func (p *prepared) store() error {
+	for _, file := range p.files {
+		if file.memory < 0 {
+			continue
+		}
+		content, err := file.read()
+		if err == nil {
+			err = file.writeDisk(content)
+		}
+		if err != nil {
+			return fmt.Errorf("store %s: %w", file.path, err)
+		}
+	}
+	return nil
+}
+
+func (f *keptFile) writeDisk(content []byte) error {
+	disk, err := os.OpenFile(fmt.Sprintf("/proc/self/fd/%d", f.disk), os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer disk.Close()
+	current, err := io.ReadAll(io.LimitReader(disk, keptBytesMax+1))
+	if err != nil || string(current) == string(content) {
+		return err
+	}
+	if _, err := disk.WriteAt(content, 0); err != nil {
+		return err
+	}
+	return disk.Truncate(int64(len(content)))
+}

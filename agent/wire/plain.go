@@ -1,0 +1,264 @@
+// The two requests of a sandbox's first moment, and their answers, without reflection.
+//
+// A clone under software emulation pays for every piece of code that runs for the first time, and encoding/json is
+// many. What is read here is JSON as the host writes it: no spaces, no escapes, ASCII, known fields. Whatever else a
+// request holds, encoding/json reads it from its beginning; so both agree on all that is accepted here.
+
+package wire
+
+import (
+	"encoding/base64"
+	"strconv"
+)
+
+// readPlain fills target if it has a reader here and the payload is plain.
+func readPlain(payload []byte, target any) bool {
+	p := plain{text: payload}
+	switch target := target.(type) {
+	case *Personalise:
+		read := Personalise{}
+		if p.fields(func(name string) bool { return p.personalise(name, &read) }) && p.isAtEnd() {
+			*target = read
+			return true
+		}
+	case *Exec:
+		read := Exec{}
+		if p.fields(func(name string) bool { return p.exec(name, &read) }) && p.isAtEnd() {
+			*target = read
+			return true
+		}
+	}
+	return false
+}
+
+// readPlainOperation returns the name in a request that begins with it, as the host's do.
+func readPlainOperation(payload []byte) string {
+	p := plain{text: payload}
+	const begin = `{"op":`
+	if len(payload) < len(begin) || string(payload[:len(begin)]) != begin {
+		return ""
+	}
+	p.at = len(begin)
+	name, isText := p.string()
+	// Only of these is the rest read with the same care, and so only these are believed here.
+	if !isText || !p.take(',') || name != "personalise" && name != "exec" {
+		return ""
+	}
+	return name
+}
+
+// encodePlain returns nil for what has no writer here.
+func encodePlain(value any) []byte {
+	switch value := value.(type) {
+	case Started:
+		return append(strconv.AppendInt([]byte(`{"started":{"pid":`), int64(value.Started.Pid), 10), "}}"...)
+	case Result:
+		switch ok := value.OK.(type) {
+		case Exited:
+			if ok.Signal == nil {
+				text := strconv.AppendInt([]byte(`{"ok":{"exit_code":`), int64(ok.ExitCode), 10)
+				return append(text, `,"signal":null}}`...)
+			}
+		case Personalised:
+			for _, c := range []byte(ok.BootID) {
+				if !isPlain(c) || c == '<' || c == '>' || c == '&' {
+					return nil
+				}
+			}
+			return append(append([]byte(`{"ok":{"boot_id":"`), ok.BootID...), `"}}`...)
+		}
+	}
+	return nil
+}
+
+func (p *plain) personalise(name string, read *Personalise) (ok bool) {
+	switch name {
+	case "op":
+		_, ok = p.string()
+	case "entropy":
+		var text string
+		if text, ok = p.string(); ok {
+			var err error
+			read.Entropy, err = base64.StdEncoding.DecodeString(text)
+			ok = err == nil
+		}
+	case "unix_ns":
+		var text string
+		if text, ok = p.string(); ok {
+			digits := plain{text: []byte(text)}
+			read.UnixNs, ok = digits.integer()
+			ok = ok && digits.isAtEnd()
+		}
+	case "hostname":
+		read.Hostname, ok = p.string()
+	case "machine_id":
+		read.MachineID, ok = p.string()
+	case "env":
+		read.Env, ok = p.texts(read.Env)
+	case "network":
+		if p.word("null") {
+			return read.Network == nil
+		}
+		if read.Network != nil {
+			return false
+		}
+		read.Network = &Network{}
+		ok = p.fields(func(name string) bool { return p.network(name, read.Network) })
+	case "grow_disk":
+		read.GrowDisk, ok = p.bool()
+	}
+	return ok
+}
+
+func (p *plain) network(name string, read *Network) (ok bool) {
+	var number int64
+	switch name {
+	case "mac":
+		read.MAC, ok = p.string()
+	case "address":
+		read.Address, ok = p.string()
+	case "prefix":
+		number, ok = p.integer()
+		read.Prefix = int(number)
+	case "gateway":
+		read.Gateway, ok = p.string()
+	case "dns":
+		read.DNS, ok = p.list(read.DNS)
+	case "mtu":
+		number, ok = p.integer()
+		read.MTU = int(number)
+	}
+	return ok
+}
+
+func (p *plain) exec(name string, read *Exec) (ok bool) {
+	switch name {
+	case "op":
+		_, ok = p.string()
+	case "argv":
+		read.Argv, ok = p.list(read.Argv)
+	case "env":
+		read.Env, ok = p.texts(read.Env)
+	case "cwd":
+		read.Cwd, ok = p.string()
+	case "user":
+		read.User, ok = p.string()
+	case "stdin":
+		read.Stdin, ok = p.bool()
+	}
+	return ok // A terminal is no matter of the first moment.
+}
+
+// plain reads values one after the other. A false result means that the text is not plain.
+type plain struct {
+	text []byte
+	at   int
+}
+
+func isPlain(c byte) bool { return c >= ' ' && c < 0x7f && c != '"' && c != '\\' }
+
+func (p *plain) isAtEnd() bool { return p.at == len(p.text) }
+
+func (p *plain) take(wanted byte) bool {
+	if p.at < len(p.text) && p.text[p.at] == wanted {
+		p.at++
+		return true
+	}
+	return false
+}
+
+func (p *plain) word(wanted string) bool {
+	if len(p.text)-p.at < len(wanted) || string(p.text[p.at:p.at+len(wanted)]) != wanted {
+		return false
+	}
+	p.at += len(wanted)
+	return true
+}
+
+func (p *plain) bool() (value, ok bool) {
+	if p.word("true") {
+		return true, true
+	}
+	return false, p.word("false")
+}
+
+func (p *plain) string() (string, bool) {
+	if !p.take('"') {
+		return "", false
+	}
+	begin := p.at
+	for p.at < len(p.text) && isPlain(p.text[p.at]) {
+		p.at++
+	}
+	return string(p.text[begin:p.at]), p.take('"')
+}
+
+// integer reads digits that fit 63 bits.
+func (p *plain) integer() (int64, bool) {
+	const digitsMax = 19
+	begin, value := p.at, int64(0)
+	for p.at < len(p.text) && p.text[p.at] >= '0' && p.text[p.at] <= '9' && p.at-begin < digitsMax {
+		value = value*10 + int64(p.text[p.at]-'0')
+		p.at++
+	}
+	digits := p.at - begin
+	return value, digits > 0 && value >= 0 && (digits == 1 || p.text[begin] != '0')
+}
+
+// list reads texts. One that was there before would be overwritten in place: that is encoding/json's affair.
+func (p *plain) list(before []string) ([]string, bool) {
+	if before != nil || !p.take('[') {
+		return nil, false
+	}
+	list := []string{}
+	if p.take(']') {
+		return list, true
+	}
+	for {
+		text, ok := p.string()
+		if !ok {
+			return nil, false
+		}
+		list = append(list, text)
+		if p.take(']') {
+			return list, true
+		}
+		if !p.take(',') {
+			return nil, false
+		}
+	}
+}
+
+func (p *plain) texts(before map[string]string) (map[string]string, bool) {
+	if before != nil {
+		return nil, false
+	}
+	texts := map[string]string{}
+	return texts, p.fields(func(name string) bool {
+		text, ok := p.string()
+		texts[name] = text
+		return ok
+	})
+}
+
+// fields reads an object; read takes the value of each name.
+func (p *plain) fields(read func(name string) bool) bool {
+	if !p.take('{') {
+		return false
+	}
+	if p.take('}') {
+		return true
+	}
+	for {
+		name, ok := p.string()
+		if !ok || !p.take(':') || !read(name) {
+			return false
+		}
+		if p.take('}') {
+			return true
+		}
+		if !p.take(',') {
+			return false
+		}
+	}
+}

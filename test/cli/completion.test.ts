@@ -1,0 +1,115 @@
+/** Completion: the candidates, and the scripts in the shells that are at hand. */
+
+import { afterAll, beforeAll, expect, test } from "bun:test"
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { FakeDaemon } from "./fake-daemon.ts"
+import { bhatti, environment, program } from "./program.ts"
+
+const daemon = new FakeDaemon()
+let directory = ""
+beforeAll(() => {
+  daemon.addSandbox("dev")
+  daemon.addSandbox("demo")
+  daemon.answers.set("GET /secrets", () =>
+    Response.json([{ name: "API_KEY", created_at: "", updated_at: "" }]),
+  )
+  daemon.answers.set("GET /sandboxes/dev/sessions", () =>
+    Response.json([
+      { session_id: "s1", name: "init" },
+      { session_id: "s2", name: null },
+    ]),
+  )
+  directory = mkdtempSync(join(tmpdir(), "bhatti-completion-"))
+  const quoted = program.map((word) => `'${word}'`).join(" ")
+  writeFileSync(join(directory, "bhatti"), `#!/bin/sh\nexec ${quoted} "$@"\n`, { mode: 0o755 })
+})
+afterAll(() => {
+  daemon[Symbol.dispose]()
+  rmSync(directory, { recursive: true })
+})
+
+async function candidates(...words: string[]): Promise<string[]> {
+  const { stdout, stderr, exitCode } = await bhatti(["__complete", "--", ...words], { daemon })
+  expect({ stderr, exitCode }).toEqual({ stderr: "", exitCode: 0 })
+  return stdout.split("\n").filter((line) => line !== "")
+}
+
+test("commands, their second words, options, and what only the daemon knows", async () => {
+  expect(await candidates("ex")).toEqual(["exec"])
+  expect(await candidates("se")).toEqual(["secret", "setup", "serve"])
+  expect(await candidates("secret", "")).toEqual(["set", "list", "delete"])
+  expect(await candidates("exec", "d")).toEqual(["dev", "demo"])
+  expect(await candidates("exec", "--ti")).toEqual(["--timeout"])
+  expect(await candidates("destroy", "dev", "de")).toEqual(["dev", "demo"])
+  expect(await candidates("--url", daemon.url, "inspect", "de")).toEqual(["dev", "demo"])
+  expect(await candidates("shell", "dev", "")).toEqual(["init", "s2"])
+  expect(await candidates("kill", "dev", "s2", "--signal", "T")).toEqual(["TERM"])
+  expect(await candidates("secret", "delete", "A")).toEqual(["API_KEY"])
+  expect(await candidates("create", "--secret", "")).toEqual(["API_KEY"])
+  expect(await candidates("cp", "de")).toEqual(["dev:", "demo:"])
+  expect(await candidates("completion", "z")).toEqual(["zsh"])
+})
+
+test("nothing where nothing fits, and nothing of the guest's own command", async () => {
+  for (const words of [["frobnicate", ""], ["exec", "dev", "-"], ["exec", "dev", "--", "l"], ["create", "--name", ""]])
+    expect(await candidates(...words)).toEqual([])
+})
+
+test("no daemon, a wrong key, a daemon that does not answer: silence, soon", async () => {
+  for (const env of [{ BHATTI_URL: "http://127.0.0.1:9" }, { BHATTI_URL: daemon.url, BHATTI_TOKEN: "wrong" }])
+    expect(await bhatti(["__complete", "--", "exec", ""], { env })).toEqual({ stdout: "", stderr: "", exitCode: 0 })
+  daemon.answers.set("GET /sandboxes", () => new Promise(() => {}))
+  const startMs = performance.now()
+  expect(await candidates("exec", "d")).toEqual([])
+  expect(performance.now() - startMs).toBeLessThan(2000)
+  daemon.answers.delete("GET /sandboxes")
+})
+
+test("an unknown shell is wrong usage", async () => {
+  expect(await bhatti(["completion", "tcsh"])).toMatchObject({ stdout: "", exitCode: 2 })
+})
+
+function shellEnvironment(): Record<string, string> {
+  return { ...environment(daemon), PATH: `${directory}:${process.env["PATH"]}` }
+}
+
+async function inBash(line: string): Promise<string[]> {
+  const script = `
+    source <(bhatti completion bash)
+    COMP_LINE=$1 COMP_POINT=\${#1}
+    read -ra COMP_WORDS <<<"\${1//:/ : }"
+    [[ $1 = *[[:space:]:] ]] && COMP_WORDS+=("")
+    COMP_CWORD=$((\${#COMP_WORDS[@]} - 1))
+    compopt() { :; }
+    _bhatti
+    printf '%s\\n' "\${COMPREPLY[@]}"`
+  const child = Bun.spawn(["bash", "-c", script, "bash", line], {
+    env: shellEnvironment(),
+    cwd: directory,
+    stdout: "pipe",
+    stderr: "pipe",
+  })
+  expect(await child.stderr.text()).toBe("")
+  return (await child.stdout.text()).split("\n").filter((one) => one !== "")
+}
+
+test.if(Bun.which("bash") !== null)("bash", async () => {
+  expect(await inBash("bhatti exec d")).toEqual(["dev", "demo"])
+  expect(await inBash("bhatti secret ")).toEqual(["set", "list", "delete"])
+  expect(await inBash("bhatti cp de")).toEqual(["dev:", "demo:"])
+  expect(await inBash("bhatti cp bha")).toEqual(["bhatti"])
+})
+
+for (const [shell, check] of [
+  ["zsh", ["zsh", "-n"]],
+  ["fish", ["fish", "--no-execute"]],
+] as const)
+  test.if(Bun.which(shell) !== null)(`${shell} reads its script`, async () => {
+    const path = join(directory, `completion.${shell}`)
+    await Bun.write(path, (await bhatti(["completion", shell])).stdout)
+    const child = Bun.spawn([...check, path], { stdout: "pipe", stderr: "pipe" })
+    expect(await child.stderr.text()).toBe("")
+    expect(await child.exited).toBe(0)
+  })

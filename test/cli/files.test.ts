@@ -1,0 +1,477 @@
+/** The file commands and `cp` as processes: what they ask for, and what they make of what they get, hostile archives included. */
+
+import { afterAll, afterEach, beforeEach, expect, test } from "bun:test"
+import {
+  chmodSync,
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { extract, type Header, pack } from "tar-stream"
+import type { FileEntry } from "../../src/contract/file.ts"
+import { type Answer, FakeDaemon, failure } from "./fake-daemon.ts"
+import { bhatti, environment, program, until } from "./program.ts"
+
+const daemon = new FakeDaemon()
+afterAll(() => daemon[Symbol.dispose]())
+
+/** Files of the sandbox, by path; a directory has no bytes. */
+const guest = new Map<string, Partial<FileEntry> & { bytes?: string }>()
+let archive: Answer = () => failure("not_found", "no archive")
+let written: { path: string; mode: string | null; text: string; length: string | null }[] = []
+let unpacked: { path: string; headers: Header[] } | undefined
+let here = ""
+
+beforeEach(() => {
+  here = mkdtempSync(join(tmpdir(), "bhatti-cp-"))
+  daemon.sandboxes.clear()
+  daemon.answers.clear()
+  daemon.requests.length = 0
+  daemon.addSandbox("dev")
+  guest.clear()
+  guest.set("/workspace", { type: "directory" })
+  written = []
+  unpacked = undefined
+  daemon.answers.set("GET /sandboxes/dev/files", getFile)
+  daemon.answers.set("PUT /sandboxes/dev/files", putFile)
+  daemon.answers.set("GET /sandboxes/dev/archive", (request) => archive(request))
+  daemon.answers.set("PUT /sandboxes/dev/archive", putArchive)
+})
+afterEach(() => rmSync(here, { recursive: true }))
+
+function entryOf(path: string): FileEntry | undefined {
+  const found = guest.get(path)
+  if (found === undefined) return undefined
+  const { bytes = "", type = "file", ...fields } = found
+  return {
+    name: path.split("/").at(-1) ?? "",
+    size: bytes.length,
+    mode: "0644",
+    is_dir: type === "directory",
+    type,
+    owner: "lohar",
+    group: "lohar",
+    mtime: "2026-01-02T03:04:05.000Z",
+    target: null,
+    ...fields,
+  }
+}
+
+function getFile(request: Request): Response {
+  const query = new URL(request.url).searchParams
+  const path = query.get("path") ?? ""
+  if (query.get("ls") === "true")
+    return Response.json([...guest.keys()].filter((one) => one.startsWith(`${path}/`)).map(entryOf))
+  const entry = entryOf(path)
+  if (entry === undefined) return failure("not_found", `no file "${path}"`)
+  if (query.get("stat") === "true") return Response.json(entry)
+  return new Response(guest.get(path)?.bytes ?? "", {
+    headers: { "x-file-size": String(entry.size), "x-file-mode": entry.mode },
+  })
+}
+
+async function putFile(request: Request): Promise<Response> {
+  const query = new URL(request.url).searchParams
+  const text = await request.text()
+  const length = request.headers.get("content-length")
+  written.push({ path: query.get("path") ?? "", mode: query.get("mode"), text, length })
+  return Response.json({ status: "ok" })
+}
+
+async function putArchive(request: Request): Promise<Response> {
+  const headers: Header[] = []
+  const reading = extract()
+  void (async () => {
+    for await (const chunk of request.body ?? []) reading.write(chunk)
+    reading.end(null)
+  })()
+  for await (const entry of reading) {
+    headers.push(entry.header)
+    entry.resume()
+  }
+  unpacked = { path: new URL(request.url).searchParams.get("path") ?? "", headers }
+  return Response.json({ status: "ok", entries: headers.length, bytes: 3 })
+}
+
+/** A tar stream as a sandbox could make it; nothing checks it. */
+function archiveOf(...entries: [Partial<Header> & { name: string }, content?: string][]): Answer {
+  return () => {
+    const packing = pack()
+    for (const [header, content] of entries) packing.entry(header, content ?? "")
+    packing.finalize()
+    return new Response(packing as unknown as AsyncIterable<Uint8Array> as never)
+  }
+}
+
+function local(path: string): string {
+  return join(here, path)
+}
+
+function cp(...args: string[]) {
+  return bhatti(["cp", ...args], { daemon })
+}
+
+test("file read writes the bytes to standard output", async () => {
+  guest.set("a.txt", { bytes: "hello\0world" })
+  expect(await bhatti(["file", "read", "dev", "a.txt"], { daemon })).toEqual({
+    stdout: "hello\0world",
+    stderr: "",
+    exitCode: 0,
+  })
+  const missing = await bhatti(["file", "read", "dev", "nope"], { daemon })
+  expect(missing).toMatchObject({ stdout: "", stderr: 'bhatti: no file "nope"\n', exitCode: 1 })
+})
+
+test("file write takes standard input or a local file, with its length and mode", async () => {
+  await bhatti(["file", "write", "dev", "in.txt"], { daemon, stdin: "typed" })
+  writeFileSync(local("run.sh"), "#!/bin/sh", { mode: 0o755 })
+  await bhatti(["file", "write", "dev", "/bin/run", local("run.sh")], { daemon })
+  await bhatti(["file", "write", "dev", "p", local("run.sh"), "--mode", "0600", "--json"], { daemon })
+  expect(written).toMatchObject([
+    { path: "in.txt", mode: null, length: null, text: "typed" },
+    { path: "/bin/run", mode: "0755", length: "9", text: "#!/bin/sh" },
+    { path: "p", mode: "0600", length: "9" },
+  ])
+})
+
+test("more than a file may have is refused before it is sent, and cp is named", async () => {
+  const path = local("large")
+  writeFileSync(path, "")
+  Bun.spawnSync(["truncate", "-s", "105M", path])
+  const ran = await bhatti(["file", "write", "dev", "x", path], { daemon })
+  expect(ran.exitCode).toBe(1)
+  expect(ran.stderr).toBe(`bhatti: a file has at most 100 MB here\n  try: bhatti cp ${path} dev:x\n`)
+  expect(daemon.requests.filter((one) => one.startsWith("PUT"))).toEqual([])
+})
+
+test("file ls shows names on one line each, whatever they hold; --json has them raw", async () => {
+  const names = ["a\nb", "ü", "-x", "tab\t\u001b[2J", "back\\slash", "\u202etxt"]
+  for (const name of names) guest.set(`./${name}`, { bytes: "" })
+  guest.set("./dir", { type: "directory" })
+  guest.set("./link", { type: "symlink", target: "to\nwhere" })
+  const { stdout } = await bhatti(["file", "ls", "dev"], { daemon })
+  const shown = [
+    "a\\nb",
+    "ü",
+    "-x",
+    "tab\\t\\x1b[2J",
+    "back\\\\slash",
+    "\\u{202e}txt",
+    "dir/",
+    "link -> to\\nwhere",
+  ]
+  expect(
+    stdout
+      .trimEnd()
+      .split("\n")
+      .slice(1)
+      .map((line) => line.split("03:04:05Z  ")[1]),
+  ).toEqual(shown)
+  guest.clear()
+  for (const name of names) guest.set(`/d/${name}`, { name, bytes: "" })
+  const json = await bhatti(["file", "ls", "dev", "/d", "--json"], { daemon })
+  expect(JSON.parse(json.stdout).map(({ name }: FileEntry) => name)).toEqual(names)
+})
+
+test("file rm, mkdir and mv ask for what was said, also for names with dashes", async () => {
+  const asked: unknown[] = []
+  const record: Answer = async (request) => {
+    const body =
+      request.method === "DELETE"
+        ? Object.fromEntries(new URL(request.url).searchParams)
+        : await request.json()
+    asked.push(body)
+    return Response.json({ status: "ok" })
+  }
+  for (const route of [
+    "DELETE /sandboxes/dev/files",
+    "POST /sandboxes/dev/files/mkdir",
+    "POST /sandboxes/dev/files/mv",
+  ])
+    daemon.answers.set(route, record)
+  await bhatti(["file", "rm", "-r", "dev", "a", "--", "-b"], { daemon })
+  await bhatti(["file", "mkdir", "dev", "x/y", "--mode", "0700"], { daemon })
+  await bhatti(["file", "mv", "dev", "--", "-b", "c d"], { daemon })
+  expect(asked).toEqual([
+    { path: "a", recursive: "true" },
+    { path: "-b", recursive: "true" },
+    { path: "x/y", mode: "0700" },
+    { from: "-b", to: "c d" },
+  ])
+})
+
+test("wrong usage of cp and the file commands", async () => {
+  for (const [args, told] of [
+    [["cp", "a"], "TARGET is missing"],
+    [["cp", "a", "b"], "one side is in a sandbox, written SANDBOX:PATH"],
+    [["cp", "dev:a", "dev:b"], "copying from sandbox to sandbox takes two steps"],
+    [["cp", "dev:a", "b", "c"], "one side is in a sandbox"],
+    [["file", "write", "dev", "x", "--mode", "9"], "--mode takes three or four octal digits"],
+  ] as const) {
+    const ran = await bhatti(args, { daemon })
+    expect(ran.stderr).toContain(told)
+    expect(ran.exitCode).toBe(2)
+  }
+})
+
+test("cp up: into a directory or under the target's name, as cp does", async () => {
+  writeFileSync(local("a.txt"), "a")
+  writeFileSync(local("b.txt"), "b", { mode: 0o600 })
+  expect((await cp(local("a.txt"), "dev:")).stdout).toBe("1 item copied, 1 B\n")
+  await cp(local("a.txt"), "dev:/workspace/other.txt")
+  await cp(local("a.txt"), "dev:/new/")
+  await cp(local("a.txt"), local("b.txt"), "dev:sub")
+  expect(written.map(({ path, mode }) => `${path} ${mode}`)).toEqual([
+    "/workspace/a.txt 0644",
+    "/workspace/other.txt 0644",
+    "/new/a.txt 0644",
+    "/workspace/sub/a.txt 0644",
+    "/workspace/sub/b.txt 0600",
+  ])
+  guest.set("/workspace/file", { bytes: "" })
+  const onFile = await cp(local("a.txt"), local("b.txt"), "dev:file")
+  expect(onFile.stderr).toBe("bhatti: dev:file is not a directory\n")
+})
+
+test("cp up: a directory with links, modes and strange names; pipes stay behind", async () => {
+  mkdirSync(local("src/sub"), { recursive: true })
+  writeFileSync(local("src/x\ny"), "1", { mode: 0o755 })
+  writeFileSync(local(`src/sub/${"long".repeat(50)}ü`), "22")
+  symlinkSync("../x", local("src/sub/link"))
+  chmodSync(local("src/sub"), 0o2750)
+  Bun.spawnSync(["mkfifo", local("src/pipe")])
+  const ran = await cp(local("src"), "dev:/workspace")
+  expect(ran.stderr).toBe(`not copied: ${local("src/pipe")}: it is no file, directory or link\n`)
+  const listed = unpacked?.headers.map(({ name, type, mode, linkname }) => [name, type, mode, linkname])
+  expect(unpacked?.path).toBe("/workspace")
+  expect(listed).toEqual([
+    ["src", "directory", 0o755, null],
+    ["src/sub", "directory", 0o750, null],
+    ["src/sub/link", "symlink", 0o777, "../x"],
+    [`src/sub/${"long".repeat(50)}ü`, "file", 0o644, null],
+    ["src/x\ny", "file", 0o755, null],
+  ] as never)
+  await cp(local("src"), "dev:/workspace/renamed")
+  expect(unpacked?.headers[0]?.name).toBe("renamed")
+  await cp(`${local("src")}/.`, "dev:/workspace/into")
+  expect([unpacked?.path, unpacked?.headers[0]?.name]).toEqual(["/workspace/into/", "sub"])
+})
+
+test("cp up: standard input needs a name, and a file that is gone is told", async () => {
+  await bhatti(["cp", "-", "dev:x"], { daemon, stdin: "in" })
+  expect(written).toMatchObject([{ path: "/workspace/x", text: "in" }])
+  const noName = await bhatti(["cp", "-", "dev:"], { daemon, stdin: "in" })
+  expect(noName.stderr).toContain("standard input has no name")
+  expect((await cp(local("nope"), "dev:")).stderr).toBe(`bhatti: there is no ${local("nope")} here\n`)
+})
+
+test("cp down: a file, with its permissions but not set-user-id", async () => {
+  guest.set("/workspace/a.sh", { bytes: "#!", mode: "4755" })
+  await cp("dev:a.sh", here)
+  expect(statSync(local("a.sh")).mode & 0o7777).toBe(0o755)
+  await cp("dev:a.sh", local("b"))
+  expect(readFileSync(local("b"), "utf8")).toBe("#!")
+  expect((await cp("dev:a.sh", "-")).stdout).toBe("#!")
+  expect((await cp("dev:nope", here)).stderr).toBe("bhatti: there is no dev:nope\n")
+  expect((await cp("dev:a.sh", local("no/dir"))).stderr).toContain("there is no such file or directory")
+  expect(readdirSync(here).sort()).toEqual(["a.sh", "b"])
+})
+
+test("cp down: a link is followed where it was named", async () => {
+  guest.set("/workspace/link", { type: "symlink", target: "../data/real" })
+  guest.set("/data/real", { bytes: "real" })
+  await cp("dev:link", here)
+  expect(readFileSync(local("link"), "utf8")).toBe("real")
+  guest.set("/workspace/loop", { type: "symlink", target: "loop" })
+  expect((await cp("dev:loop", here)).stderr).toContain("leads through too many links")
+})
+
+const directory = { name: "src/", type: "directory", mode: 0o755 } as const
+
+test("cp down: a directory, its links inside and its hard links", async () => {
+  guest.set("/workspace/src", { type: "directory" })
+  archive = archiveOf(
+    [directory],
+    [{ name: "src/a", mode: 0o644 }, "aaa"],
+    [{ name: "src/sub/", type: "directory", mode: 0o555 }],
+    [{ name: "src/sub/x\ny", mode: 0o4755 }, "b"],
+    [{ name: "src/sub/up", type: "symlink", linkname: "../a" }],
+    [{ name: "src/twin", type: "link", linkname: "src/a" }],
+  )
+  const ran = await cp("dev:src", local("out"))
+  expect(ran).toMatchObject({ stderr: "", exitCode: 0, stdout: "6 items copied, 4 B\n" })
+  expect(readFileSync(local("out/sub/up"), "utf8")).toBe("aaa")
+  expect(readFileSync(local("out/twin"), "utf8")).toBe("aaa")
+  expect(statSync(local("out/sub/x\ny")).mode & 0o7777).toBe(0o755)
+  await cp("dev:src", here)
+  expect(readFileSync(local("src/a"), "utf8")).toBe("aaa")
+  mkdirSync(local("flat"))
+  await cp("dev:src/.", local("flat"))
+  expect(readFileSync(local("flat/a"), "utf8")).toBe("aaa")
+})
+
+test("cp down: nothing is written outside, whatever the archive says", async () => {
+  guest.set("/workspace/src", { type: "directory" })
+  for (const name of ["src/../../escape", "../escape", "/escape", "src//escape", "src/./escape"]) {
+    archive = archiveOf([directory], [{ name: "src/first" }, "1"], [{ name }, "evil"])
+    const ran = await cp("dev:src", local("out/"))
+    expect(ran.exitCode).toBe(1)
+    mkdirSync(local("out"), { recursive: true })
+    const into = await cp("dev:src", local("out"))
+    expect(into.stderr).toContain("a name that is not below its directory")
+    expect(existsSync(local("escape")) || existsSync("/escape")).toBe(false)
+  }
+})
+
+test("cp down: links that lead out, or may, are left behind, and nothing is written through one", async () => {
+  guest.set("/workspace/src", { type: "directory" })
+  const targets = ["/etc", "../..", "../../x", "sub/../../..", "up/../..", ""]
+  archive = archiveOf(
+    [directory],
+    [{ name: "src/sub/", type: "directory", mode: 0o755 }],
+    [{ name: "src/sub/up", type: "symlink", linkname: ".." }],
+    ...targets.map((linkname, index): [Partial<Header> & { name: string }] => [
+      { name: `src/sub/l${index}`, type: "symlink", linkname },
+    ]),
+    [{ name: "src/sub/up/through" }, "evil"],
+  )
+  const ran = await cp("dev:src", local("out"))
+  expect(ran.exitCode).toBe(1)
+  expect(ran.stderr).toContain("is there already and is no directory")
+  expect(readdirSync(local("out/sub"))).toEqual(["up"])
+  expect(readdirSync(local("out"))).toEqual(["sub"])
+})
+
+test("cp down: a link that was here before is not written through either", async () => {
+  guest.set("/workspace/src", { type: "directory" })
+  mkdirSync(local("elsewhere"))
+  mkdirSync(local("out/src"), { recursive: true })
+  symlinkSync(local("elsewhere"), local("out/src/d"))
+  archive = archiveOf([directory], [{ name: "src/d/", type: "directory" }], [{ name: "src/d/f" }, "x"])
+  expect((await cp("dev:src", local("out"))).stderr).toContain("is there already and is no directory")
+  symlinkSync(local("elsewhere/target"), local("out/src/f"))
+  archive = archiveOf([directory], [{ name: "src/f" }, "mine"])
+  expect((await cp("dev:src", local("out"))).exitCode).toBe(0)
+  expect(lstatSync(local("out/src/f")).isFile()).toBe(true)
+  expect(readdirSync(local("elsewhere"))).toEqual([])
+})
+
+test("cp down: devices and pipes are left behind, hard links to outside are refused", async () => {
+  guest.set("/workspace/src", { type: "directory" })
+  archive = archiveOf(
+    [directory],
+    [{ name: "src/dev", type: "character-device", devmajor: 1, devminor: 3 }],
+    [{ name: "src/pipe", type: "fifo" }],
+    [{ name: "src/ok" }, "1"],
+  )
+  const ran = await cp("dev:src", local("out"))
+  expect(ran.stderr).toBe(
+    "not copied: dev: it is no file, directory or link\nnot copied: pipe: it is no file, directory or link\n",
+  )
+  expect(readdirSync(local("out"))).toEqual(["ok"])
+  for (const linkname of ["/etc/passwd", "src/../../../etc/passwd"]) {
+    archive = archiveOf([directory], [{ name: "src/p", type: "link", linkname }])
+    expect((await cp("dev:src", local("out"))).exitCode).toBe(1)
+    expect(existsSync(local("out/p"))).toBe(false)
+  }
+})
+
+test("cp down: what breaks off leaves no half file, and the old one", async () => {
+  writeFileSync(local("a"), "old")
+  guest.set("/workspace/a", { bytes: "" })
+  const broken = () =>
+    new Response(
+      new ReadableStream({
+        async pull(controller) {
+          controller.enqueue(new Uint8Array(100_000))
+          if (isBroken) controller.error(new Error("gone"))
+          isBroken = true
+        },
+      }),
+      { headers: { "x-file-size": "1000000" } },
+    )
+  let isBroken = false
+  daemon.answers.set("GET /sandboxes/dev/files", (request) =>
+    request.url.includes("stat=true") ? getFile(request) : broken(),
+  )
+  const ran = await cp("dev:a", local("a"))
+  expect(ran.exitCode).toBe(1)
+  expect(ran.stderr).toContain("bhatti: the daemon broke the transfer off")
+  expect(readdirSync(here)).toEqual(["a"])
+  expect(readFileSync(local("a"), "utf8")).toBe("old")
+
+  guest.set("/workspace/src", { type: "directory" })
+  const answer = await archiveOf(
+    [directory],
+    [{ name: "src/f" }, "x".repeat(100_000)],
+  )(new Request(daemon.url))
+  const whole = await answer.bytes()
+  expect(whole.length).toBeGreaterThan(100_000)
+  for (const length of [0, 50_000]) {
+    archive = () => new Response(whole.slice(0, length))
+    const cut = await cp("dev:src", local("out"))
+    expect(cut.stderr).toStartWith("bhatti: the sandbox sent a broken archive\n")
+    expect(cut.exitCode).toBe(1)
+  }
+  expect(readdirSync(local("out"))).toEqual([])
+})
+
+test("an interrupted transfer ends with the signal's code and leaves nothing half done", async () => {
+  guest.set("/workspace/a", { bytes: "" })
+  let isAsked = false
+  daemon.answers.set("GET /sandboxes/dev/files", (request) => {
+    if (request.url.includes("stat=true")) return getFile(request)
+    isAsked = true
+    return new Response(
+      new ReadableStream({
+        start: (controller) => controller.enqueue(new Uint8Array(10_000)),
+      }),
+    )
+  })
+  for (const [signal, code] of [
+    ["SIGINT", 130],
+    ["SIGTERM", 143],
+    ["SIGHUP", 129],
+  ] as const) {
+    isAsked = false
+    const child = Bun.spawn([...program, "cp", "dev:a", local("a")], {
+      env: environment(daemon),
+      stdout: "ignore",
+      stderr: "pipe",
+    })
+    await until("the first bytes", () => isAsked && readdirSync(here).length === 1)
+    child.kill(signal)
+    expect(await child.exited).toBe(code)
+    expect(readdirSync(here)).toEqual([])
+  }
+})
+
+test("an interrupted upload is broken off, so that the daemon drops it", async () => {
+  let outcome = ""
+  daemon.answers.set("PUT /sandboxes/dev/files", async (request) => {
+    outcome = "began"
+    await request.bytes().catch(() => undefined)
+    outcome = request.signal.aborted ? "broken off" : "whole"
+    return Response.json({ status: "ok" })
+  })
+  const child = Bun.spawn([...program, "file", "write", "dev", "x"], {
+    env: environment(daemon),
+    stdin: "pipe",
+    stdout: "ignore",
+  })
+  child.stdin.write(new Uint8Array(200_000))
+  await child.stdin.flush()
+  await until("the upload to begin", () => outcome === "began")
+  child.kill("SIGINT")
+  expect(await child.exited).toBe(130)
+  await until("the daemon to see it", () => outcome === "broken off")
+})

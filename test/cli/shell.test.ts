@@ -1,0 +1,152 @@
+/** `bhatti shell` at a real terminal, against a session that does as it is told. */
+
+import { afterAll, beforeEach, expect, test } from "bun:test"
+import { limits } from "../../src/contract/limits.ts"
+import { FakeDaemon } from "./fake-daemon.ts"
+import { floodBytes } from "./fake-shell.ts"
+import { bhatti, until } from "./program.ts"
+import { Screen } from "./screen.ts"
+
+const daemon = new FakeDaemon()
+afterAll(() => daemon[Symbol.dispose]())
+beforeEach(() => {
+  daemon.shells.length = 0
+  daemon.sandboxes.clear()
+  daemon.addSandbox("dev")
+})
+
+async function open(args = "dev"): Promise<Screen> {
+  const screen = new Screen(daemon)
+  await screen.bhatti(`shell ${args}`)
+  await screen.shows("size 30x100 xterm\r\n")
+  return screen
+}
+
+test("the session gets our size, every key, and its exit code is ours", async () => {
+  await using screen = await open()
+  expect(daemon.lastShell.query).toMatchObject({ new: "false", window: limits.execStreamWindowBytes })
+  expect(daemon.lastShell.query.session).toBeUndefined()
+  screen.resize({ cols: 120, rows: 40 })
+  await screen.shows("resized 40x120\r\n")
+  screen.type("\x03\x1a\x04")
+  await screen.shows("key 3\r\nkey 1a\r\nkey 4\r\n")
+  screen.type("q")
+  await screen.shows("code=5")
+  await screen.restored()
+})
+
+for (const [name, keys] of [
+  ["Ctrl+\\", "\x1c"],
+  ["Ctrl+\\ of the kitty protocol", "\x1b[92;5u"],
+  ["Ctrl+\\ of modifyOtherKeys", "\x1b[27;5;92~"],
+] as const)
+  test(`${name} detaches after what was typed before it`, async () => {
+    await using screen = await open()
+    screen.type(`xy${keys}z`)
+    await screen.shows("detached; it keeps running. Come back: bhatti shell dev s7")
+    await screen.shows("code=0")
+    await screen.restored()
+    await until("the session to be let go", () => daemon.lastShell.isClosed)
+    expect(screen.text).not.toContain("key 7a")
+  })
+
+test("sessions are chosen by id or name, and a new one is asked for", async () => {
+  for (const [args, query, again] of [
+    ["dev init", { session: "init", new: "false" }, "bhatti shell dev init"],
+    ["dev s3", { session: "s3", new: "false" }, "bhatti shell dev s3"],
+    ["dev --new", { new: "true" }, "bhatti shell dev s7"],
+  ] as const) {
+    await using screen = await open(args)
+    expect(daemon.lastShell.query).toMatchObject(query)
+    screen.type("\x1c")
+    await screen.shows(again)
+  }
+})
+
+test("without SANDBOX it is the only one there is", async () => {
+  await using screen = await open("")
+  screen.type("q")
+  await screen.shows("code=5")
+  daemon.addSandbox("two")
+  await using second = new Screen(daemon)
+  await second.bhatti("shell")
+  await second.shows("there are 2 sandboxes; say which one")
+  await second.shows("code=125")
+})
+
+test("taken over, lost, failed or babbled at: told, and the terminal is given back", async () => {
+  for (const [key, ...told] of [
+    ["t", "another client has taken this session over. Take it back: bhatti shell dev s7"],
+    [
+      "d",
+      "bhatti: the connection to the daemon was lost; the session keeps running",
+      "try: bhatti shell dev s7",
+    ],
+    ["e", "bhatti: too much is typed; the session keeps running"],
+    ["b", "bhatti: the daemon sent something that is no message"],
+  ] as const) {
+    await using screen = await open()
+    screen.type(key)
+    for (const text of told) await screen.shows(text)
+    await screen.shows("code=125")
+    await screen.restored()
+  }
+})
+
+test("what the session has switched on the screen is switched back when we leave", async () => {
+  await using screen = await open()
+  screen.type("a")
+  await screen.shows("full screen")
+  screen.type("\x1c")
+  await screen.shows("detached")
+  const after = screen.text.slice(screen.text.indexOf("full screen"))
+  for (const undo of ["\x1b[?25h", "\x1b[?2004l", "\x1b[?1049l"]) expect(after).toContain(undo)
+  await screen.restored()
+})
+
+for (const [signal, code] of [
+  ["SIGTERM", 143],
+  ["SIGHUP", 129],
+  ["SIGINT", 130],
+  ["SIGQUIT", 131],
+] as const)
+  test(`${signal} detaches`, async () => {
+    await using screen = await open()
+    process.kill(await screen.programPid(), signal)
+    await screen.shows("Come back")
+    await screen.shows(`code=${code}`)
+    await screen.restored()
+  })
+
+test("output is acknowledged as it is shown, and no more than the window is on its way", async () => {
+  await using screen = await open()
+  screen.type("f")
+  await until("the flood", () => screen.text.includes("flooded"), 30_000)
+  expect(screen.text.length).toBeGreaterThan(floodBytes)
+  // The fake's own words around the flood do not wait.
+  expect(daemon.lastShell.unacknowledgedMax).toBeLessThan(limits.execStreamWindowBytes + 100)
+  screen.type("q")
+  await screen.shows("code=5")
+})
+
+test("without a terminal it names exec", async () => {
+  const ran = await bhatti(["shell", "dev"], { daemon })
+  expect(ran).toEqual({
+    stdout: "",
+    stderr: "bhatti: shell needs a terminal for input and output\n  try: bhatti exec dev -- COMMAND\n",
+    exitCode: 125,
+  })
+  expect(daemon.shells).toEqual([])
+})
+
+test("no sandbox, no daemon", async () => {
+  await using screen = new Screen(daemon)
+  await screen.bhatti("shell nosuch")
+  await screen.shows('no sandbox named "nosuch"')
+  await screen.shows("code=125")
+  await screen.restored()
+  await using lonely = new Screen(daemon, { BHATTI_URL: "http://127.0.0.1:9" })
+  await lonely.bhatti("shell dev")
+  await lonely.shows("no bhatti daemon answers")
+  await lonely.restored()
+})
