@@ -1,6 +1,9 @@
 /** Every command against a daemon without machines: what it asks for, what it prints, how it exits. */
 
 import { afterAll, beforeEach, expect, test } from "bun:test"
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
 import { version } from "../../src/lib/version.ts"
 import { FakeDaemon, fakeVersion, testKey } from "./fake-daemon.ts"
 import { bhatti, environment, program, until } from "./program.ts"
@@ -11,6 +14,7 @@ beforeEach(() => {
   daemon.sandboxes.clear()
   daemon.createError = undefined
   daemon.rawAnswer = undefined
+  daemon.answers.clear()
   daemon.requests.length = 0
 })
 
@@ -60,6 +64,217 @@ test("create passes on the daemon's refusal", async () => {
     stderr: "bhatti: you have 5 of 5 sandboxes\n  try: bhatti destroy NAME\n",
     exitCode: 1,
   })
+})
+
+test("create sends script, secrets, labels and files", async () => {
+  const directory = mkdtempSync(join(tmpdir(), "bhatti-create-"))
+  try {
+    const script = join(directory, "a:init.sh")
+    writeFileSync(script, "#!/bin/sh\necho hi\n", { mode: 0o750 })
+    const args = ["create", "--env", "A=1,B=2", "--env", "LIST=a,b", "--secret", "ONE", "--secret", "TWO"]
+    const more = ["--label", "team=web,tier=1", "--init", `@${script}`, "--file", `${script}:/opt/init.sh`]
+    expect((await bhatti([...args, ...more], { daemon })).exitCode).toBe(0)
+    expect(daemon.created).toMatchObject({
+      env: { A: "1", B: "2", LIST: "a,b" },
+      secrets: ["ONE", "TWO"],
+      labels: { team: "web", tier: "1" },
+      init: "#!/bin/sh\necho hi\n",
+      files: [{ guest_path: "/opt/init.sh", content: btoa("#!/bin/sh\necho hi\n"), mode: "0750" }],
+    })
+
+    const large = join(directory, "large")
+    writeFileSync(large, new Uint8Array(900_000))
+    for (const [given, told] of [
+      [["--name", "x", "--file", `${large}:/l`], `  create the sandbox, then: bhatti cp ${large} x:/l`],
+      [["--file", `${directory}:/d`], "is not a file\n  directories are copied afterwards, with bhatti cp"],
+      [["--file", "/no/such:/d"], "cannot read /no/such (ENOENT)"],
+      [["--file", "nocolon"], "--file takes LOCAL:GUEST"],
+      [["--init", "@/no/such"], "cannot read /no/such (ENOENT)"],
+    ] as const) {
+      const refused = await bhatti(["create", ...given], { daemon })
+      expect(refused.stderr).toContain(told)
+      expect(refused.exitCode).toBe(1)
+    }
+  } finally {
+    rmSync(directory, { recursive: true })
+  }
+})
+
+test("create of a name that exists is an error, unless it may exist", async () => {
+  daemon.addSandbox("dev")
+  const again = await bhatti(["create", "--name", "dev"], { daemon })
+  expect(again).toMatchObject({ exitCode: 1, stdout: "" })
+  expect(again.stderr).toContain('a sandbox named "dev" exists already')
+  const tolerant = await bhatti(["create", "--name", "dev", "--if-not-exists"], { daemon })
+  expect(tolerant).toEqual({ stdout: "sandbox/dev unchanged (already exists)\n", stderr: "", exitCode: 0 })
+  expect((await bhatti(["create", "--if-not-exists"], { daemon })).exitCode).toBe(2)
+})
+
+test("a create that takes its time says why", async () => {
+  const { promise, resolve } = Promise.withResolvers<void>()
+  daemon.answers.set("POST /sandboxes", async () => {
+    await promise
+    return Response.json(daemon.addSandbox("slow"), { status: 201 })
+  })
+  const child = Bun.spawn([...program, "create", "--cpus", "2", "--memory", "1G"], {
+    env: environment(daemon),
+    stdout: "pipe",
+    stderr: "pipe",
+  })
+  const talk = child.stderr.getReader()
+  const words = new TextDecoder().decode((await talk.read()).value)
+  expect(words).toBe(
+    "preparing a template for 2 cpus, 1024 MB, once per size; the next create of it is fast\n",
+  )
+  resolve()
+  expect(await child.stdout.text()).toStartWith("sandbox/slow created")
+})
+
+test("list shows URLs where there are any, and only what has the labels", async () => {
+  daemon.addSandbox("web", { urls: ["http://web-x.localhost:8080/"], labels: { team: "web", tier: "1" } })
+  daemon.addSandbox("job", { labels: { team: "web" } })
+  const { stdout } = await bhatti(["list"], { daemon })
+  expect(stdout).toBe(
+    [
+      "NAME  STATUS   THERMAL  IP  URL",
+      "web   running  hot      -   http://web-x.localhost:8080/",
+      "job   running  hot      -   -",
+      "",
+    ].join("\n"),
+  )
+  const names = async (...args: string[]) =>
+    JSON.parse((await bhatti(["list", "--json", ...args], { daemon })).stdout).map(
+      ({ name }: { name: string }) => name,
+    )
+  expect(await names("--label", "team=web")).toEqual(["web", "job"])
+  expect(await names("--label", "team=web,tier=1")).toEqual(["web"])
+  expect(await names("--label", "team=web", "--label", "tier=2")).toEqual([])
+  expect((await bhatti(["ls", "-w"], { daemon })).stdout).toContain("team=web,tier=1")
+})
+
+test("ps and kill", async () => {
+  daemon.addSandbox("dev")
+  const session = { tty: true, pid: 1, created_at: new Date().toISOString(), exit_code: null, signal: null }
+  const sessions = [
+    {
+      ...session,
+      session_id: "s1",
+      name: "init",
+      argv: ["sh", "-c", "a\nb"],
+      running: false,
+      exit_code: 3,
+      attached: false,
+    },
+    { ...session, session_id: "s2", name: null, argv: ["bash", "-l"], running: true, attached: true },
+    {
+      ...session,
+      session_id: "s3",
+      name: null,
+      argv: ["x"],
+      running: false,
+      signal: "KILL",
+      attached: false,
+    },
+  ]
+  daemon.answers.set("GET /sandboxes/dev/sessions", () => Response.json(sessions))
+  const { stdout } = await bhatti(["ps", "dev"], { daemon })
+  expect(stdout.split("\n").map((line) => line.replace(/\d+ s ago$/, "now"))).toEqual([
+    "ID  NAME  COMMAND     STATE           ATTACHED  STARTED",
+    "s1  init  sh -c a\\nb  exited 3        no        now",
+    "s2  -     bash -l     running         yes       now",
+    "s3  -     x           killed by KILL  no        now",
+    "",
+  ])
+  expect(JSON.parse((await bhatti(["ps", "dev", "--json"], { daemon })).stdout)).toEqual(sessions)
+
+  const bodies: unknown[] = []
+  daemon.answers.set("POST /sandboxes/dev/sessions/s2/kill", async (request) => {
+    bodies.push(await request.json())
+    return Response.json({ status: "killed" })
+  })
+  expect((await bhatti(["kill", "dev", "s2"], { daemon })).stdout).toBe("session/s2 of dev got KILL\n")
+  await bhatti(["kill", "dev", "s2", "-s", "TERM"], { daemon })
+  expect(bodies).toEqual([{}, { signal: "TERM" }])
+})
+
+test("publish prints the URL alone; --list, unpublish and ports", async () => {
+  daemon.addSandbox("dev")
+  const published = {
+    id: "pub_1",
+    sandbox_id: "sb_0000000000000001",
+    port: 3000,
+    alias: "dev-abc",
+    url: "http://dev-abc.localhost:8080/",
+    created_at: new Date().toISOString(),
+  }
+  const bodies: unknown[] = []
+  daemon.answers.set("POST /sandboxes/dev/publish", async (request) => {
+    bodies.push(await request.json())
+    return Response.json(published, { status: 201 })
+  })
+  daemon.answers.set("GET /sandboxes/dev/publish", () => Response.json([published]))
+  daemon.answers.set("DELETE /sandboxes/dev/publish/3000", () => new Response(null, { status: 204 }))
+  daemon.answers.set("GET /sandboxes/dev/ports", () => Response.json([{ port: 3000, address: "127.0.0.1" }]))
+  expect(await bhatti(["publish", "dev", "-p", "3000"], { daemon })).toEqual({
+    stdout: `${published.url}\n`,
+    stderr: "",
+    exitCode: 0,
+  })
+  await bhatti(["publish", "dev", "--port", "3000", "-a", "my-app"], { daemon })
+  expect(bodies).toEqual([{ port: 3000 }, { port: 3000, alias: "my-app" }])
+  expect((await bhatti(["publish", "dev", "--list"], { daemon })).stdout).toMatch(
+    /^PORT {2}URL +SINCE\n3000 {2}http:\/\/dev-abc\.localhost:8080\/ {2}\d+ s ago\n$/,
+  )
+  expect((await bhatti(["unpublish", "dev", "-p", "3000"], { daemon })).stdout).toBe(
+    "port 3000 of dev is no longer published\n",
+  )
+  expect((await bhatti(["unpublish", "dev", "-p", "3000", "--json"], { daemon })).stdout).toBe("null\n")
+  expect((await bhatti(["ports", "dev"], { daemon })).stdout).toBe("PORT  ADDRESS\n3000  127.0.0.1\n")
+})
+
+test("secret set takes an argument, standard input, or what is typed twice without being shown", async () => {
+  const bodies: unknown[] = []
+  daemon.answers.set("POST /secrets", async (request) => {
+    const body = (await request.json()) as { name: string }
+    bodies.push(body)
+    return Response.json({ name: body.name, created_at: "x", updated_at: "x" }, { status: 201 })
+  })
+  expect((await bhatti(["secret", "set", "KEY", "sk-1"], { daemon })).stdout).toBe("secret/KEY set\n")
+  for (const stdin of ["sk-2\n", "two\nlines\n\n", "crlf\r\n", "bare"])
+    await bhatti(["secret", "set", "KEY"], { daemon, stdin })
+  expect(bodies).toEqual(
+    ["sk-1", "sk-2", "two\nlines\n", "crlf", "bare"].map((value) => ({ name: "KEY", value })),
+  )
+  for (const [second, exitCode] of [
+    ["typed-secret", 0],
+    ["another", 1],
+  ] as const) {
+    let screen = ""
+    const child = Bun.spawn([...program, "secret", "set", "KEY"], {
+      env: environment(daemon),
+      terminal: {
+        data: (_, bytes) => {
+          screen += new TextDecoder().decode(bytes)
+        },
+      },
+    })
+    await until("the question", () => screen.includes("Value of KEY"))
+    child.terminal?.write("typed-secret\r")
+    await until("the second question", () => screen.includes("The same again"))
+    child.terminal?.write(`${second}\r`)
+    expect(await child.exited).toBe(exitCode)
+    expect(screen).not.toContain("typed-secret")
+  }
+  expect(bodies.length).toBe(6)
+  expect(bodies[5]).toEqual({ name: "KEY", value: "typed-secret" })
+})
+
+test("secret list shows names, secret delete says so", async () => {
+  const now = new Date().toISOString()
+  daemon.answers.set("GET /secrets", () => Response.json([{ name: "KEY", created_at: now, updated_at: now }]))
+  daemon.answers.set("DELETE /secrets/KEY", () => Response.json({ status: "deleted" }))
+  expect((await bhatti(["secret", "list"], { daemon })).stdout).toMatch(/^NAME {2}SET\nKEY {3}\d+ s ago\n$/)
+  expect((await bhatti(["secret", "delete", "KEY"], { daemon })).stdout).toBe("secret/KEY deleted\n")
 })
 
 test("list aligns its columns", async () => {
@@ -198,6 +413,17 @@ test("wrong usage exits 2 and reaches no daemon", async () => {
     [["exec", "dev", "--"], "COMMAND is missing"],
     [["exec", "--timeout", "0", "dev", "x"], "--timeout takes a number of seconds above 0"],
     [["user", "create"], "--name is missing"],
+    [["publish", "dev"], "--port is missing"],
+    [["publish", "dev", "--list", "-p", "1"], "--list takes no --port or --alias"],
+    [["publish", "dev", "-p", "70000"], "-p must be between 1 and 65535"],
+    [["unpublish", "dev"], "--port is missing"],
+    [["kill", "dev"], "SESSION is missing"],
+    [["kill", "dev", "s1", "--signal", "WINCH"], "--signal is one of KILL, TERM"],
+    [["shell", "dev", "s1", "--new"], "--new starts another session"],
+    [["secret", "set"], "NAME is missing"],
+    [["file", "read", "dev"], "PATH is missing"],
+    [["file"], "Usage: bhatti file COMMAND"],
+    [["serve", "--accel", "xen"], "--accel is one of auto, kvm, tcg"],
   ]
   const ran = await Promise.all(cases.map(([args]) => bhatti(args, { daemon })))
   for (const [index, [args, expected]] of cases.entries()) {

@@ -53,13 +53,22 @@ test("commands, their second words, options, and what only the daemon knows", as
 })
 
 test("nothing where nothing fits, and nothing of the guest's own command", async () => {
-  for (const words of [["frobnicate", ""], ["exec", "dev", "-"], ["exec", "dev", "--", "l"], ["create", "--name", ""]])
+  for (const words of [
+    ["frobnicate", ""],
+    ["exec", "dev", "ls", "-"],
+    ["exec", "dev", "--", "l"],
+    ["create", "--name", ""],
+  ])
     expect(await candidates(...words)).toEqual([])
 })
 
 test("no daemon, a wrong key, a daemon that does not answer: silence, soon", async () => {
   for (const env of [{ BHATTI_URL: "http://127.0.0.1:9" }, { BHATTI_URL: daemon.url, BHATTI_TOKEN: "wrong" }])
-    expect(await bhatti(["__complete", "--", "exec", ""], { env })).toEqual({ stdout: "", stderr: "", exitCode: 0 })
+    expect(await bhatti(["__complete", "--", "exec", ""], { env })).toEqual({
+      stdout: "",
+      stderr: "",
+      exitCode: 0,
+    })
   daemon.answers.set("GET /sandboxes", () => new Promise(() => {}))
   const startMs = performance.now()
   expect(await candidates("exec", "d")).toEqual([])

@@ -64,3 +64,13 @@ test("close ends the reading and kills the command", async () => {
   await until("the daemon to see it", () => daemon.lastRun.isClosed)
   expect(await run.exit.catch((error: unknown) => error)).toMatchObject({ code: "unavailable" })
 })
+
+test("a message that is no JSON is an error of ours", async () => {
+  const run = client.execStream("dev", { cmd: ["babble"] })
+  for await (const _ of run.output) throw new Error("there was output")
+  expect(await run.exit.catch((error: unknown) => error)).toMatchObject({
+    name: "AppError",
+    code: "internal",
+    message: "the daemon sent something that is no message",
+  })
+})

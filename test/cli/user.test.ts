@@ -47,6 +47,15 @@ test("a user's life: created, listed, key rotated, deleted", async () => {
     { name: "alice", max_sandboxes: 3, max_cpus: 2, max_memory_mb: 2048, sandboxes: 0 },
   ])
 
+  const edited = await user("edit", "alice", "--max-sandboxes", "7", "--max-memory", "3G")
+  expect(edited.stdout).toBe("user/alice may have 7 sandboxes, each with up to 2 cpus and 3 GB\n")
+  const unchanged = await user("edit", "alice")
+  expect(unchanged).toMatchObject({ exitCode: 2, stdout: "" })
+  expect(unchanged.stderr).toContain("nothing to change")
+  expect((await user("edit", "nobody", "--max-cpus", "1")).stderr).toStartWith(
+    'bhatti: no user named "nobody"',
+  )
+
   const rotated = await user("rotate-key", "alice")
   expect(keyIn(rotated.stdout)).toMatch(apiKeyPattern)
   expect(keyIn(rotated.stdout)).not.toBe(keyIn(created.stdout))

@@ -55,11 +55,31 @@ test("every trouble has a status and a way to fix it", () => {
     [{ system: "darwin arm64" }, "system", "fail", "Linux on x86-64 only"],
     [{ kvm: "missing" }, "kvm", "warn", "/dev/kvm is missing"],
     [{ kvm: "closed" }, "kvm", "warn", "cannot be opened"],
-    [{ kvm: "missing", config: { ...config, accel: "kvm" } as HostFacts["config"] }, "kvm", "fail", "is missing"],
+    [
+      { kvm: "missing", config: { ...config, accel: "kvm" } as HostFacts["config"] },
+      "kvm",
+      "fail",
+      "is missing",
+    ],
     [{ config: { ...config, accel: "tcg" } as HostFacts["config"] }, "kvm", "warn", "accel: tcg"],
-    [{ dataDir: { ...dataDir, probe: { problem: "it hung", isOfThisBoot: true } } }, "kvm", "warn", "it hung"],
-    [{ programs: { ...programs, "qemu-system-x86_64": undefined } }, "qemu-system-x86_64", "fail", "not installed"],
-    [{ programs: { ...programs, "qemu-system-x86_64": { path: "/q", version: "6.9" } } }, "qemu-system-x86_64", "fail", "too old"],
+    [
+      { dataDir: { ...dataDir, probe: { problem: "it hung", isOfThisBoot: true } } },
+      "kvm",
+      "warn",
+      "it hung",
+    ],
+    [
+      { programs: { ...programs, "qemu-system-x86_64": undefined } },
+      "qemu-system-x86_64",
+      "fail",
+      "not installed",
+    ],
+    [
+      { programs: { ...programs, "qemu-system-x86_64": { path: "/q", version: "6.9" } } },
+      "qemu-system-x86_64",
+      "fail",
+      "too old",
+    ],
     [{ programs: { ...programs, "qemu-img": undefined } }, "qemu-img", "fail", "not installed"],
     [{ programs: { ...programs, nft: undefined } }, "nft", "fail", "not installed"],
     [{ kernel: { ...kernel, memfd: false } }, "kernel", "fail", "no memfd"],
@@ -71,13 +91,23 @@ test("every trouble has a status and a way to fix it", () => {
     [{ dataDir: { path: "/x", kind: "absent" } }, "data", "fail", "/x is missing"],
     [{ dataDir: { ...dataDir, mode: 0o755 } }, "data", "fail", "is open to others"],
     [{ dataDir: { ...dataDir, uid: 1000 } }, "data", "fail", "is open to others"],
-    [{ dataDir: { ...dataDir, files: [{ name: "age.key", mode: 0o644 }] } }, "data", "fail", "age.key is open to others (644)"],
+    [
+      { dataDir: { ...dataDir, files: [{ name: "age.key", mode: 0o644 }] } },
+      "data",
+      "fail",
+      "age.key is open to others (644)",
+    ],
     [{ dataDir: { ...dataDir, kernelAndImage: false } }, "data", "fail", "kernel or image is missing"],
     [{ dataDir: { ...dataDir, freeMib: 900 } }, "space", "fail", "no sandbox can be created"],
     [{ dataDir: { ...dataDir, freeMib: 3000 } }, "space", "warn", "3000 MB free"],
     [{ dataDir: closed }, "data", "warn", "is the operator's"],
     [{ memoryAvailableMib: 300 }, "memory", "warn", "300 MB available"],
-    [{ config: { problem: "config.yaml: listen: use HOST:PORT", hint: undefined } }, "config", "fail", "use HOST:PORT"],
+    [
+      { config: { problem: "config.yaml: listen: use HOST:PORT", hint: undefined } },
+      "config",
+      "fail",
+      "use HOST:PORT",
+    ],
     [{ listener: "nobody" }, "port", "warn", "the daemon does not run"],
     [{ listener: "other" }, "port", "fail", "something else than bhatti"],
     [{ yearUtc: 1970 }, "clock", "fail", "1970"],
@@ -92,7 +122,9 @@ test("every trouble has a status and a way to fix it", () => {
 })
 
 test("a probe of an earlier boot of the host says nothing", () => {
-  expect(troubles({ dataDir: { ...dataDir, probe: { problem: "it hung", isOfThisBoot: false } } })).toEqual([])
+  expect(troubles({ dataDir: { ...dataDir, probe: { problem: "it hung", isOfThisBoot: false } } })).toEqual(
+    [],
+  )
 })
 
 test("somebody without rights is told to use sudo, not that things are broken", () => {
@@ -102,7 +134,9 @@ test("somebody without rights is told to use sudo, not that things are broken", 
     kernel: { ...healthy.kernel, tun: "closed", nftables: undefined },
     dataDir: { path: dataDir.path, kind: "closed" },
   })
-  expect(checks.map(({ status, fix }) => [status, fix])).toEqual(Array(3).fill(["warn", "sudo bhatti doctor"]))
+  expect(checks.map(({ status, fix }) => [status, fix])).toEqual(
+    Array(3).fill(["warn", "sudo bhatti doctor"]),
+  )
 })
 
 test("a daemon with the user network needs no tools for another", () => {
