@@ -7,6 +7,10 @@ log="$root/dist/test.log"
 # shellcheck source=scripts/setup.sh
 source "$root/scripts/setup.sh"
 
+# What only the tests run: real terminals, shells, certificates and clients.
+test_programs=(tmux:tmux zsh:zsh fish:fish openssl:openssl curl:curl)
+caddy_dir=/var/cache/bhatti/caddy
+
 passed=0
 failed=0
 
@@ -20,7 +24,9 @@ main() {
   open_log
   reports=$(mktemp -d)
   trap 'report_failure; rm -rf "$reports"' EXIT
+  host_programs+=("${test_programs[@]}")
   step "Debian packages" install_packages
+  step "Caddy" unpack_caddy
   step "npm packages" install_npm_packages
   step "build" build
   give_back
@@ -33,6 +39,25 @@ main() {
   [[ $with_machines = no ]] || bun_tests "end-to-end tests" test:e2e
   printf '%d passed, %d failed\n' "$passed" "$failed" >&3
   [[ $failed -eq 0 ]]
+}
+
+# Its package would start a web server on this host, so it is only unpacked.
+unpack_caddy() {
+  if command -v caddy >/dev/null; then
+    say "all there"
+    return
+  fi
+  if [[ ! -x $caddy_dir/usr/bin/caddy ]]; then
+    advice="see that apt works (apt-get update)"
+    local download
+    download=$(mktemp -d)
+    chmod 755 "$download"
+    (cd "$download" && { apt-get download caddy || { apt-get update && apt-get download caddy; }; })
+    mkdir -p "$caddy_dir"
+    dpkg-deb -x "$download"/caddy_*.deb "$caddy_dir"
+    rm -rf "$download"
+  fi
+  export PATH="$PATH:$caddy_dir/usr/bin"
 }
 
 # check NAME COMMAND...: one pass or one failure.

@@ -15,10 +15,6 @@ const settingsAtStart: Settings = { pool: 0 }
 /** Long enough for a running machine to use some processor time. */
 const restMs = 200
 
-function configText(settings: Settings): string {
-  return `pool: ${settings.pool}\n`
-}
-
 export class Bhatti implements AsyncDisposable {
   readonly binary: string
   readonly installation: Installation
@@ -32,14 +28,15 @@ export class Bhatti implements AsyncDisposable {
 
   static async start(options: { binary: string | undefined }): Promise<Bhatti> {
     const binary = options.binary ?? builtBinary
-    return new Bhatti(binary, await install({ binary, config: configText(settingsAtStart) }))
+    return new Bhatti(binary, await install({ binary, ...settingsAtStart }))
   }
 
   /** Gives the daemon other settings, and with them a fresh start. */
   async configure(settings: Settings): Promise<void> {
-    if (configText(settings) === configText(this.#settings)) return
+    if (Bun.deepEquals(settings, this.#settings)) return
     await this.installation.stopDaemon("SIGTERM")
-    await Bun.write(join(this.installation.dataDir, "config.yaml"), configText(settings))
+    const config = Bun.file(join(this.installation.dataDir, "config.yaml"))
+    await config.write((await config.text()).replace(/^pool: .*$/m, `pool: ${settings.pool}`))
     await this.installation.startDaemon()
     this.#settings = settings
   }

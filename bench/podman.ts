@@ -75,6 +75,14 @@ export class Podman implements AsyncDisposable {
     return this.#podman("exec", container, ...command)
   }
 
+  start(container: string): Promise<TimedCommand> {
+    return this.#podman("start", container)
+  }
+
+  stop(container: string): Promise<TimedCommand> {
+    return this.#podman("stop", "--time=0", container)
+  }
+
   /** At once, as a sandbox is destroyed: without the ten seconds that the container's program has to end by itself. */
   remove(container: string): Promise<TimedCommand> {
     return this.#podman("rm", "--force", "--time=0", container)

@@ -4,6 +4,7 @@ import type { Group } from "../group.ts"
 import { create, pool } from "./create.ts"
 import { exec } from "./exec.ts"
 import { footprint } from "./footprint.ts"
+import { power } from "./power.ts"
 import { start } from "./start.ts"
 
-export const groups: readonly Group[] = [start, create, pool, exec, footprint]
+export const groups: readonly Group[] = [start, create, pool, exec, power, footprint]

@@ -13,7 +13,8 @@ export const program: string[] = process.env.BHATTI_BINARY
 export function environment(daemon?: FakeDaemon, extra: Record<string, string> = {}): Record<string, string> {
   return {
     PATH: process.env.PATH ?? "",
-    HOME: "/nonexistent",
+    // No home at all: the runtime would make a directory that is missing.
+    HOME: "/dev/null",
     TERM: "xterm",
     ...(daemon === undefined ? {} : { BHATTI_URL: daemon.url, BHATTI_TOKEN: testKey }),
     ...extra,

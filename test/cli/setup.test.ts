@@ -146,23 +146,28 @@ test("Ctrl-C at a question saves nothing", async () => {
   expect(existsSync(config())).toBe(false)
 })
 
-test("under sudo the file is the caller's, in the caller's home", async () => {
-  if (process.getuid?.() !== 0) return
-  const line = readFileSync("/etc/passwd", "utf8")
-    .split("\n")
-    .find((one) => one.startsWith("nobody:"))
-  const [, , uid, , , nobodyHome = ""] = line?.split(":") ?? []
-  // Only a home that is not there can be made and removed again.
-  if (nobodyHome === "" || existsSync(nobodyHome)) return
+const nobodyHome = readFileSync("/etc/passwd", "utf8")
+  .split("\n")
+  .find((one) => one.startsWith("nobody:"))
+  ?.split(":")[5]
+// Only a home that is not there can be made and removed again.
+const canBeNobody = process.getuid?.() === 0 && nobodyHome !== undefined && !existsSync(nobodyHome)
+
+test.if(canBeNobody)("under sudo the file is the caller's, in the caller's home", async () => {
+  const path = join(nobodyHome ?? "", ".bhatti/config.yaml")
   try {
     const ran = await setup(["--url", daemon.url, "--token", testKey], { SUDO_USER: "nobody" })
-    expect(ran.exitCode).toBe(0)
-    const path = join(nobodyHome, ".bhatti/config.yaml")
-    expect(statSync(path)).toMatchObject({ uid: Number(uid) })
-    expect(statSync(path).mode & 0o777).toBe(0o600)
-    expect(statSync(join(nobodyHome, ".bhatti"))).toMatchObject({ uid: Number(uid) })
+    expect(ran).toMatchObject({ stderr: "", exitCode: 0 })
+    const uid = Number(Bun.spawnSync(["id", "-u", "nobody"]).stdout.toString())
+    for (const [made, mode] of [
+      [path, 0o600],
+      [join(path, ".."), 0o700],
+    ] as const) {
+      expect(statSync(made).uid).toBe(uid)
+      expect(statSync(made).mode & 0o777).toBe(mode)
+    }
   } finally {
-    rmSync(nobodyHome, { recursive: true, force: true })
+    rmSync(nobodyHome ?? "", { recursive: true, force: true })
   }
   expect(existsSync(config())).toBe(false)
 })

@@ -29,7 +29,7 @@ export class Tmux implements AsyncDisposable {
     const { cols = 100, rows = 30 } = options
     const env = {
       PATH: process.env["PATH"] ?? "/usr/bin:/bin",
-      HOME: "/nonexistent",
+      HOME: "/dev/null",
       LC_ALL: "C.UTF-8",
       ...options.env,
     }

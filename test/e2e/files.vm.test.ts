@@ -1,0 +1,255 @@
+/** Files of a sandbox on real machines: whole, exact, streamed, and safe on this side. */
+
+import { afterAll, beforeAll, expect, test } from "bun:test"
+import { createHash } from "node:crypto"
+import {
+  chmodSync,
+  createReadStream,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { type CommandResult, type Installation, install, until } from "../support/installation.ts"
+
+const megabyte = 1024 * 1024
+let own: Installation
+let here = ""
+beforeAll(async () => {
+  here = mkdtempSync(join(tmpdir(), "bhatti-files-"))
+  own = await install()
+  expect((await own.bhatti(["create", "--name", "dev"])).exitCode).toBe(0)
+}, 600_000)
+afterAll(async () => {
+  await own[Symbol.asyncDispose]()
+  rmSync(here, { recursive: true })
+}, 60_000)
+
+const local = (path: string) => join(here, path)
+const exec = (...command: string[]) => own.bhatti(["exec", "dev", "--", ...command])
+const sh = async (script: string) => (await exec("sh", "-c", script)).stdout
+
+async function done(running: Promise<CommandResult>): Promise<CommandResult> {
+  const result = await running
+  expect(result.stderr).toBe("")
+  expect(result.exitCode).toBe(0)
+  return result
+}
+
+async function sha256(path: string): Promise<string> {
+  const hash = createHash("sha256")
+  for await (const piece of createReadStream(path)) hash.update(piece)
+  return hash.digest("hex")
+}
+
+/** Random, since zeros are too easy for a disk. */
+async function writeRandom(path: string, megabytes: number): Promise<void> {
+  const block = crypto.getRandomValues(new Uint8Array(65_536))
+  const file = Bun.file(path).writer()
+  for (let count = 0; count < megabytes * 16; count++) {
+    block[0] = count
+    block[1] = count >> 8
+    file.write(block)
+    await file.flush()
+  }
+  await file.end()
+}
+
+function residentMib(pid: number, field: "VmRSS" | "VmHWM"): number {
+  const line = readFileSync(`/proc/${pid}/status`, "utf8")
+    .split("\n")
+    .find((one) => one.startsWith(`${field}:`))
+  return Number(line?.replaceAll(/\D/g, "")) / 1024
+}
+
+test("the reference: write from a pipe, read, list", async () => {
+  const text = 'console.log("hello")\n'
+  await done(own.bhatti(["file", "write", "dev", "/workspace/app.js"], { stdin: text }))
+  expect((await done(own.bhatti(["file", "read", "dev", "/workspace/app.js"]))).stdout).toBe(text)
+  expect((await own.bhatti(["file", "ls", "dev", "/workspace/"])).stdout).toMatch(
+    /0644 +lohar +21 .* app\.js\n/,
+  )
+  expect(await sh("stat -c '%U:%G %a' /workspace/app.js")).toBe("lohar:lohar 644\n")
+})
+
+test("modes are kept by a rewrite, and set when asked", async () => {
+  await done(own.bhatti(["file", "write", "dev", "run.sh", "--mode", "0750"], { stdin: "1" }))
+  await done(own.bhatti(["file", "write", "dev", "run.sh"], { stdin: "2" }))
+  expect(await sh("stat -c %a run.sh; cat run.sh")).toBe("750\n2")
+})
+
+test("strange names go there and back", async () => {
+  const names = ["sp ace", "ünïcødé-日本", "new\nline", "-dash", "quote'\"$(x)", "a".repeat(200)]
+  for (const name of names) {
+    await done(own.bhatti(["file", "write", "dev", "--", `odd/${name}`], { stdin: name }))
+    expect((await done(own.bhatti(["file", "read", "dev", "--", `odd/${name}`]))).stdout).toBe(name)
+  }
+  const listed = JSON.parse((await own.bhatti(["file", "ls", "dev", "odd", "--json"])).stdout)
+  expect(listed.map((one: { name: string }) => one.name).sort()).toEqual([...names].sort())
+  expect((await own.bhatti(["file", "ls", "dev", "odd"])).stdout).toContain("new\\nline\n")
+  await done(own.bhatti(["cp", "dev:odd", local("odd")]))
+  expect(readdirSync(local("odd")).sort()).toEqual([...names].sort())
+  await done(own.bhatti(["cp", local("odd"), "dev:odd-again"]))
+  expect(await sh("diff -r odd odd-again && echo same")).toBe("same\n")
+})
+
+test("mkdir, mv, stat, rm", async () => {
+  await done(own.bhatti(["file", "mkdir", "dev", "deep/er/est", "--mode", "0700"]))
+  await done(own.bhatti(["file", "write", "dev", "deep/er/est/f"], { stdin: "x" }))
+  await done(own.bhatti(["file", "mv", "dev", "deep/er/est/f", "moved"]))
+  const stat = JSON.parse((await own.bhatti(["file", "stat", "dev", "moved", "--json"])).stdout)
+  expect(stat).toMatchObject({
+    name: "moved",
+    size: 1,
+    mode: "0644",
+    type: "file",
+    owner: "lohar",
+    is_dir: false,
+  })
+  expect((await own.bhatti(["file", "rm", "dev", "deep"])).exitCode).toBe(1)
+  await done(own.bhatti(["file", "rm", "-r", "dev", "deep", "moved"]))
+  expect((await own.bhatti(["file", "stat", "dev", "moved"])).stderr).toContain("moved")
+})
+
+test("a reader never sees half a file", async () => {
+  const reader = own.start([
+    ...["exec", "dev", "--", "sh", "-c"],
+    "echo ready; while [ ! -e stop ]; do [ -e whole ] && stat -c %s whole; done | sort -u",
+  ])
+  reader.stdin.end()
+  const output = new Response(reader.stdout).text()
+  for (const megabytes of [4, 2, 6]) {
+    await writeRandom(local("whole"), megabytes)
+    await done(own.bhatti(["file", "write", "dev", "whole", local("whole")]))
+  }
+  await done(own.bhatti(["file", "write", "dev", "stop"], { stdin: "" }))
+  const sizes = [4, 2, 6].map((megabytes) => String(megabytes * megabyte))
+  for (const size of (await output).split("\n").slice(1, -1)) expect(sizes).toContain(size)
+}, 120_000)
+
+test("an upload whose client dies leaves the old file, and nothing else", async () => {
+  await done(own.bhatti(["file", "write", "dev", "kept/file"], { stdin: "old" }))
+  const upload = own.start(["file", "write", "dev", "kept/file"])
+  upload.stdin.write(new Uint8Array(2 * megabyte))
+  await upload.stdin.flush()
+  await until("the upload to have begun", async () => (await sh("ls -A kept | wc -l")) === "2\n")
+  upload.kill("SIGKILL")
+  await upload.exited
+  await until("the rest to be gone", async () => (await sh("ls -A kept")) === "file\n")
+  expect(await sh("cat kept/file")).toBe("old")
+})
+
+test("100 MB go up and down unchanged, with little memory, while another command stays quick", async () => {
+  await writeRandom(local("big"), 100)
+  const idle: number[] = []
+  for (let count = 0; count < 10; count++) idle.push((await exec("true")).ms)
+  const daemonBefore = residentMib(own.daemonPid(), "VmRSS")
+  const busy: number[] = []
+  for (const [from, to] of [
+    [local("big"), "dev:/tmp/big"],
+    ["dev:/tmp/big", local("back")],
+  ] as const) {
+    const copy = own.start(["cp", from, to])
+    copy.stdin.end()
+    let peak = 0
+    while (copy.exitCode === null) {
+      busy.push((await exec("true")).ms)
+      if (copy.exitCode === null) peak = Math.max(peak, residentMib(copy.pid, "VmHWM"))
+    }
+    expect(await copy.exited).toBe(0)
+    expect(peak).toBeLessThan(120)
+  }
+  expect(await sha256(local("back"))).toBe(await sha256(local("big")))
+  expect(residentMib(own.daemonPid(), "VmRSS") - daemonBefore).toBeLessThan(64)
+  const median = (times: number[]) =>
+    times.sort((one, other) => one - other)[Math.floor(times.length / 2)] ?? 0
+  console.log(`exec true: idle ${median(idle).toFixed(0)} ms, during copies ${median(busy).toFixed(0)} ms`)
+  expect(median(busy)).toBeLessThan(median(idle) * 20)
+}, 300_000)
+
+test("more than 100 MB: file write refuses and leaves nothing, cp copies", async () => {
+  await writeRandom(local("larger"), 101)
+  const refused = await own.bhatti(["file", "write", "dev", "larger", local("larger")])
+  expect(refused.exitCode).toBe(1)
+  expect(refused.stderr).toContain("100 MB")
+  const child = own.start(["file", "write", "dev", "larger"])
+  for await (const piece of createReadStream(local("larger"))) {
+    if (child.exitCode !== null) break
+    child.stdin.write(piece)
+    await child.stdin.flush()
+  }
+  child.stdin.end()
+  expect(await child.exited).toBe(1)
+  expect(await new Response(child.stderr).text()).toContain("100 MB")
+  expect(await sh("ls -A | grep -c larger")).toBe("0\n")
+  await done(own.bhatti(["cp", local("larger"), "dev:larger"]))
+  expect((await sh("sha256sum larger")).split(" ")[0]).toBe(await sha256(local("larger")))
+}, 300_000)
+
+test("directories keep links, modes and empty directories; what is special stays behind", async () => {
+  mkdirSync(local("tree/empty"), { recursive: true })
+  mkdirSync(local("tree/closed"), { mode: 0o700 })
+  writeFileSync(local("tree/run"), "#!/bin/sh", { mode: 0o755 })
+  symlinkSync("run", local("tree/link"))
+  symlinkSync("/etc/hostname", local("tree/absolute"))
+  Bun.spawnSync(["mkfifo", local("tree/pipe")])
+  const up = await own.bhatti(["cp", local("tree"), "dev:"])
+  expect(up.exitCode).toBe(0)
+  expect(up.stderr).toContain("tree/pipe: it is no file, directory or link")
+  expect(await sh("cd tree && find . -printf '%P %y %m %l %u\\n' | sort | tail -n +2")).toBe(
+    [
+      "absolute l 777 /etc/hostname lohar",
+      "closed d 700  lohar",
+      "empty d 755  lohar",
+      "link l 777 run lohar",
+      "run f 755  lohar",
+      "",
+    ].join("\n"),
+  )
+  await sh("chmod 4755 tree/run; mkfifo tree/pipe; ln tree/run tree/hard; ln -s ../../x tree/out")
+  const down = await own.bhatti(["cp", "dev:tree", local("got")])
+  expect(down.exitCode).toBe(0)
+  expect(down.stderr.trim().split("\n").sort()).toEqual([
+    "not copied: absolute: its target /etc/hostname is not surely inside",
+    "not copied: out: its target ../../x is not surely inside",
+  ])
+  expect(readdirSync(local("got")).sort()).toEqual(["closed", "empty", "hard", "link", "run"])
+  expect(readlinkSync(local("got/link"))).toBe("run")
+  expect(statSync(local("got/run")).mode & 0o7777).toBe(0o755)
+  expect(statSync(local("got/hard")).ino).toBe(statSync(local("got/run")).ino)
+})
+
+test("cp through pipes", async () => {
+  await done(own.bhatti(["cp", "-", "dev:piped"], { stdin: "through" }))
+  expect((await done(own.bhatti(["cp", "dev:piped", "-"]))).stdout).toBe("through")
+  const tar = own.start(["cp", "dev:odd", "-"])
+  tar.stdin.end()
+  const listing = Bun.spawn(["tar", "t"], { stdin: tar.stdout, stdout: "pipe" })
+  expect(await new Response(listing.stdout).text()).toContain("odd/sp ace\n")
+})
+
+test("what cannot be done is told in one line", async () => {
+  chmodSync(here, 0o755)
+  for (const [args, told] of [
+    [["file", "read", "dev", "/nope"], "/nope"],
+    [["file", "read", "dev", "/etc"], "/etc"],
+    [["file", "ls", "dev", "/etc/passwd"], "/etc/passwd"],
+    [["file", "write", "dev", "/proc/x", local("tree/run")], "/proc/x"],
+    [["cp", "dev:/nope", local(".")], "there is no dev:/nope"],
+    [["cp", local("big"), "nosuch:/x"], 'no sandbox named "nosuch"'],
+  ] as const) {
+    const ran = await own.bhatti([...args])
+    expect(ran.exitCode).toBe(1)
+    expect(ran.stderr).toContain(told)
+    expect(ran.stderr).not.toContain("bug in bhatti")
+  }
+  expect(existsSync(local("nope"))).toBe(false)
+})

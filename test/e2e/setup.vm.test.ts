@@ -1,0 +1,85 @@
+/** From nothing to a first command with `bhatti setup`, and what the doctor says, against a real daemon. */
+
+import { afterAll, beforeAll, expect, test } from "bun:test"
+import { mkdtempSync, readFileSync, rmSync, statSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { binary, type Installation, install } from "../support/installation.ts"
+import { Tmux, tmuxIsThere } from "../support/tmux.ts"
+
+let own: Installation
+let home = ""
+beforeAll(async () => {
+  home = mkdtempSync(join(tmpdir(), "bhatti-setup-"))
+  own = await install()
+}, 600_000)
+afterAll(async () => {
+  await own[Symbol.asyncDispose]()
+  rmSync(home, { recursive: true })
+}, 60_000)
+
+/** A person's command line: no settings but those of its own home. */
+function atHome(...args: string[]) {
+  return own.bhatti(args, { env: { HOME: home, BHATTI_URL: "", BHATTI_TOKEN: "" } })
+}
+
+test("setup, then it just works; file wins over environment, option over file", async () => {
+  expect((await atHome("list")).exitCode).toBe(1)
+  const wrong = await atHome("setup", "--url", own.url, "--token", `bht_${"0".repeat(64)}`)
+  expect(wrong.exitCode).toBe(1)
+  expect(wrong.stderr).toContain("nothing was saved")
+  expect((await atHome("setup", "--url", own.url, "--token", own.key)).exitCode).toBe(0)
+  expect(statSync(join(home, ".bhatti/config.yaml")).mode & 0o777).toBe(0o600)
+  expect((await atHome("list", "--json")).stdout).toBe("[]\n")
+  const misled = { HOME: home, BHATTI_URL: "http://127.0.0.1:9", BHATTI_TOKEN: "bht_x" }
+  expect((await own.bhatti(["list", "--json"], { env: misled })).stdout).toBe("[]\n")
+  expect((await atHome("list", "--url", "http://127.0.0.1:9")).exitCode).toBe(1)
+  expect((await atHome("version")).stdout).toMatch(new RegExp(`^bhatti v\\S+\\napi: ${own.url}\\n$`))
+})
+
+test.if(tmuxIsThere)("at a terminal it asks, and the key never shows", async () => {
+  const own2 = mkdtempSync(join(tmpdir(), "bhatti-setup-"))
+  try {
+    await using terminal = await Tmux.open({ env: { HOME: own2 }, cols: 110 })
+    await terminal.run(`${binary} setup; echo "co""de=$?"`)
+    await terminal.shows("Address of the daemon")
+    await terminal.press("C-u")
+    await terminal.run(own.url)
+    await terminal.shows("API key")
+    await terminal.run(own.key)
+    await terminal.shows("code=0")
+    expect(await terminal.screen()).not.toContain(own.key.slice(0, 12))
+    expect(readFileSync(join(own2, ".bhatti/config.yaml"), "utf8")).toContain(own.key)
+    expect(await terminal.modes()).toContain("echo")
+  } finally {
+    rmSync(own2, { recursive: true })
+  }
+})
+
+test("a rotated key stops working at once, and setup takes the new one", async () => {
+  const rotated = await own.bhatti(["user", "rotate-key", "tester", "--json", "--data-dir", own.dataDir])
+  const { key } = JSON.parse(rotated.stdout)
+  const refused = await atHome("list")
+  expect(refused.exitCode).toBe(1)
+  expect(refused.stderr).toContain(`the key came from ${home}/.bhatti/config.yaml`)
+  expect((await atHome("setup", "--url", own.url, "--token", key)).exitCode).toBe(0)
+  expect((await atHome("list", "--json")).stdout).toBe("[]\n")
+})
+
+test("the doctor finds a running daemon, its data and the host fit", async () => {
+  const ran = await atHome("doctor", "--json", "--data-dir", own.dataDir)
+  const checks: { area: string; status: string; text: string; fix?: string }[] = JSON.parse(ran.stdout)
+  const failed = checks.filter(({ status, area }) => status === "fail" && area !== "port")
+  expect(failed).toEqual([])
+  for (const area of ["system", "kvm", "qemu-system-x86_64", "data", "space", "daemon", "key", "version"])
+    expect(checks.map((one) => one.area)).toContain(area)
+  expect(checks).toContainEqual({ area: "data", status: "ok", text: "kernel and image are there" })
+  for (const { status, fix, area } of checks)
+    if (status === "fail" || (status === "warn" && area !== "daemon")) expect(fix ?? "").not.toBe("")
+})
+
+test("completion knows the sandboxes", async () => {
+  await atHome("create", "--name", "completes")
+  expect((await atHome("__complete", "--", "exec", "comp")).stdout).toBe("completes\n")
+  await atHome("destroy", "-y", "completes")
+})
