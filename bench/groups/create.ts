@@ -40,7 +40,7 @@ async function measureLife(
         await bhatti.poolIsReady()
         const created = await bhatti.cli("create", "--name", name)
         const first = await bhatti.cli("exec", name, "--", "echo", greeting)
-        expectGreeting(first.stdout)
+        expectGreeting("bhatti", first.stdout)
         const destroyed = await bhatti.cli("destroy", name, "--yes")
         return {
           create: created.ms,
@@ -53,7 +53,7 @@ async function measureLife(
         if (!podman) return {}
         await bhatti.poolIsReady()
         const run = await podman.run(["--rm"], ["echo", greeting])
-        expectGreeting(run.stdout)
+        expectGreeting("podman", run.stdout)
         return { podmanFirstOutput: run.firstOutputMs, podmanLife: run.ms }
       },
       async () => {
@@ -91,6 +91,6 @@ async function measureLife(
   ]
 }
 
-function expectGreeting(stdout: string): void {
-  if (stdout.trim() !== greeting) throw new Error(`the command said ${JSON.stringify(stdout)}`)
+function expectGreeting(who: string, stdout: string): void {
+  if (stdout.trim() !== greeting) throw new Error(`the command in ${who} said ${JSON.stringify(stdout)}`)
 }

@@ -14,7 +14,7 @@ import type { Settings } from "../settings.ts"
 export type Program = { path: string; version: string | undefined }
 
 /** Files of the data directory that hold keys. */
-export const privateFiles = ["age.key", "bhatti.db", "config.yaml"] as const
+export const privateFiles = ["age.key", "bhatti.db"] as const
 
 export type DataDirFacts =
   | { kind: "absent" }
