@@ -12,6 +12,7 @@ type attachment struct {
 	session *session
 	stream  *stream
 	changed chan struct{} // holds one: there is something to look at
+	done    chan struct{} // closed when it types no more; the next one waits for that
 
 	// Under session.mu.
 	position    int64 // of the next byte to be sent
@@ -20,14 +21,15 @@ type attachment struct {
 
 // attach makes the stream the session's only client.
 func (s *session) attach(to *stream, size *wire.Size) {
-	a := &attachment{session: s, stream: to, changed: make(chan struct{}, 1)}
+	a := &attachment{session: s, stream: to, changed: make(chan struct{}, 1), done: make(chan struct{})}
 	to.watch(a.wake)
 	to.listen(a.receive)
 	to.message(wire.SessionMessage{Session: s.called()})
 	s.mu.Lock()
-	if s.client != nil {
-		s.client.isTakenOver = true
-		s.client.wake()
+	former := s.client
+	if former != nil {
+		former.isTakenOver = true
+		former.wake()
 	}
 	s.client = a
 	a.position = s.shown.start()
@@ -36,7 +38,7 @@ func (s *session) attach(to *stream, size *wire.Size) {
 	if size != nil {
 		s.terminal.show(*size)
 	}
-	go a.run()
+	go a.run(former)
 }
 
 func (a *attachment) wake() {
@@ -46,22 +48,23 @@ func (a *attachment) wake() {
 	}
 }
 
-func (a *attachment) run() {
-	s := a.session
-	s.typing.Lock()
+func (a *attachment) run(former *attachment) {
 	fed := make(chan struct{})
 	go func() {
+		if former != nil {
+			<-former.done
+		}
 		a.feed()
 		close(fed)
 	}()
 	result := a.follow()
 	a.stream.stopInput()
 	// What the command has not read by now is not typed any more.
-	_ = s.terminal.master.SetWriteDeadline(time.Now())
+	_ = a.session.terminal.master.SetWriteDeadline(time.Now())
 	<-fed
-	_ = s.terminal.master.SetWriteDeadline(time.Time{})
-	s.typing.Unlock()
-	s.leave(a)
+	_ = a.session.terminal.master.SetWriteDeadline(time.Time{})
+	close(a.done)
+	a.session.leave(a)
 	a.stream.succeed(result)
 }
 

@@ -266,9 +266,6 @@ type session struct {
 	child    *child
 	terminal *terminal
 
-	// typing is held by the attachment that writes to the terminal.
-	typing sync.Mutex
-
 	mu     sync.Mutex
 	taken  sync.Cond
 	shown  ring

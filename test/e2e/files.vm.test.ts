@@ -140,11 +140,12 @@ test("an upload whose client dies leaves the old file, and nothing else", async 
   const upload = own.start(["file", "write", "dev", "kept/file"])
   upload.stdin.write(new Uint8Array(2 * megabyte))
   await upload.stdin.flush()
-  await until("the upload to have begun", async () => (await sh("ls -A kept | wc -l")) === "2\n")
+  // It has no name before it is whole.
+  await until("the upload to have begun", async () => (await sh("sudo ls -l /proc/1/fd")).includes("/kept/#"))
   upload.kill("SIGKILL")
   await upload.exited
-  await until("the rest to be gone", async () => (await sh("ls -A kept")) === "file\n")
-  expect(await sh("cat kept/file")).toBe("old")
+  await until("the rest to be gone", async () => !(await sh("sudo ls -l /proc/1/fd")).includes("/kept/#"))
+  expect(await sh("ls -A kept; cat kept/file")).toBe("file\nold")
 })
 
 test("100 MB go up and down unchanged, with little memory, while another command stays quick", async () => {

@@ -36,6 +36,13 @@ async function newSession(terminal: Tmux, sandbox = "dev"): Promise<string> {
   return attached?.session_id ?? ""
 }
 
+async function pressUntil(terminal: Tmux, key: string, text: string): Promise<void> {
+  await until(`${key} to have an effect`, async () => {
+    await terminal.press(key)
+    return (await terminal.screen()).includes(text)
+  })
+}
+
 async function isBack(terminal: Tmux): Promise<void> {
   expect(await terminal.leftovers()).toEqual([])
   const modes = await terminal.modes()
@@ -61,15 +68,15 @@ describe.if(tmuxIsThere)("shell", () => {
   test("passes every key: Ctrl-C, Ctrl-D, Ctrl-Z, and returns the shell's exit code", async () => {
     await using terminal = await openTerminal()
     await newSession(terminal)
+    await terminal.run("PS1='[$?]> '")
+    await terminal.shows("[0]> ")
     await terminal.run("sleep 1000")
-    await terminal.press("C-c")
-    await terminal.run("echo inter-$?")
-    await terminal.shows("inter-130")
+    // Until the program has the terminal, the key is the shell's, which ignores it.
+    await pressUntil(terminal, "C-c", "[130]> ")
     await terminal.run("cat")
-    await terminal.press("C-z")
-    await terminal.shows("Stopped")
-    await terminal.run("kill %1; (exit 7)")
-    await terminal.press("C-d")
+    await pressUntil(terminal, "C-z", "Stopped")
+    await terminal.run("kill -9 %1; wait; (exit 7)")
+    await terminal.shows("[7]> ")
     await terminal.press("C-d")
     await terminal.shows("code=7")
     await isBack(terminal)
@@ -176,8 +183,12 @@ describe.if(tmuxIsThere)("shell", () => {
     await terminal.run("echo st-$((1+1))ll")
     await terminal.shows("st-2ll")
     await terminal.run("exit")
-    await terminal.shows("code=0")
-    expect((await sessions()).find((one) => one.session_id === id)?.running).toBe(false)
+    await until("the session's end", async () => {
+      return (await sessions()).some((one) => one.session_id === id && !one.running)
+    })
+    await terminal.run("echo ba-$((1+1))ck")
+    await terminal.shows("ba-2ck")
+    await isBack(terminal)
   })
 
   test("the daemon's death gives the terminal back, and its next life the session", async () => {
