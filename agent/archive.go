@@ -9,6 +9,7 @@ package main
 
 import (
 	"archive/tar"
+	"bytes"
 	"errors"
 	"io"
 	"os"
@@ -593,24 +594,50 @@ func (u *unpacker) addFile(folder int, name string, header *tar.Header, content 
 	return err
 }
 
+// fill writes a file's content. What is only zeros is left out, so that a sparse file stays one: its archive may be
+// tiny and the file larger than the disk.
 func (u *unpacker) fill(fd int, content io.Reader) error {
+	size := int64(0)
 	for {
-		// A hole in a sparse file comes without the stream being asked.
+		// A hole comes without the stream being asked.
 		if u.stream.isCancelled() {
 			return errGivenUp
 		}
 		n, err := content.Read(u.buffer)
 		if n > 0 {
-			u.result.Bytes += int64(n)
-			if err := writeAll(fd, u.buffer[:n]); err != nil {
+			if err := writeAt(fd, u.buffer[:n], size); err != nil {
 				return err
 			}
+			size += int64(n)
+			u.result.Bytes += int64(n)
 		}
 		if err == io.EOF {
-			return nil
+			return syscall.Ftruncate(fd, size)
 		}
 		if err != nil {
 			return archiveError(err)
 		}
 	}
+}
+
+// holeBytes is the least that is worth to be left out.
+const holeBytes = 4096
+
+var zeros [copyBytes]byte
+
+func writeAt(fd int, content []byte, offset int64) error {
+	if len(content) >= holeBytes && bytes.Equal(content, zeros[:len(content)]) {
+		return nil
+	}
+	for len(content) > 0 {
+		n, err := syscall.Pwrite(fd, content, offset)
+		if err == syscall.EINTR {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		content, offset = content[n:], offset+int64(n)
+	}
+	return nil
 }

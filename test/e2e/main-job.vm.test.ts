@@ -194,8 +194,7 @@ describe("exec", () => {
 
 describe("sandboxes", () => {
   test("ten created at once answer, differ in everything that must differ, and go without a trace", async () => {
-    const taps = () => readdirSync("/sys/class/net").filter((name) => name.startsWith("bht")).length
-    const before = { machines: own.machines().length, taps: taps() }
+    const before = own.machines().length
     const names = Array.from({ length: 10 }, (_, index) => `ten-${index}`)
     const created = await Promise.all(names.map((name) => own.bhatti(["create", "--name", name])))
     expect(created.map(({ exitCode }) => exitCode)).toEqual(names.map(() => 0))
@@ -212,10 +211,17 @@ describe("sandboxes", () => {
     const clocks = await Promise.all(names.map((name) => own.bhatti(["exec", name, "--", "date", "+%s"])))
     for (const { stdout } of clocks) expect(Math.abs(Number(stdout) - Date.now() / 1000)).toBeLessThan(20)
 
+    const ids = (JSON.parse((await own.bhatti(["list", "--json"])).stdout) as { id: string }[]).map(
+      ({ id }) => id,
+    )
+    // A TAP is named after its sandbox.
+    const tapsOf = () =>
+      readdirSync("/sys/class/net").filter((name) => ids.some((id) => name === `bht${id.slice(3, 15)}`))
+    expect(tapsOf()).toHaveLength(11)
     const removed = await own.bhatti(["destroy", ...names])
     expect(removed.exitCode).toBe(0)
-    expect(own.machines()).toHaveLength(before.machines)
-    expect(taps()).toBe(before.taps)
+    expect(own.machines()).toHaveLength(before)
+    expect(tapsOf()).toHaveLength(1)
     const left = readdirSync(join(own.dataDir, "sandboxes"))
     expect(left).toHaveLength(1)
     const listed = JSON.parse((await own.bhatti(["list", "--json"])).stdout) as { name: string }[]

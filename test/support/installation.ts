@@ -3,7 +3,15 @@
  * image come from the cache that `test.sh` names; nothing of an installed instance is read or written.
  */
 
-import { mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync } from "node:fs"
+import {
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs"
 import { join, resolve } from "node:path"
 
 const root = resolve(import.meta.dir, "../..")
@@ -132,13 +140,9 @@ export async function install(
   try {
     // Machines of two installations must not share user ids.
     const uidBase = 1_000_000 + Math.floor(Math.random() * 10_000) * 1000
-    await Bun.write(
-      join(dataDir, "config.yaml"),
-      `uid_base: ${uidBase}\npool: ${options.pool ?? 0}\n${options.config ?? ""}`,
-      {
-        createPath: true,
-      },
-    )
+    mkdirSync(dataDir, { mode: 0o700 })
+    const config = `uid_base: ${uidBase}\npool: ${options.pool ?? 0}\n${options.config ?? ""}`
+    writeFileSync(join(dataDir, "config.yaml"), config, { mode: 0o600 })
     const made = await run(["init", "--data-dir", dataDir, "--cache-dir", cacheDir], { deadlineMs: 600_000 })
     if (made.exitCode !== 0) throw new Error(`init failed: ${made.stdout}${made.stderr}`)
     await installation.startDaemon()
