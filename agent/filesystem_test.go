@@ -103,7 +103,7 @@ func TestWhatIsMadeBelongsToTheUser(t *testing.T) {
 	if err := os.Chown(path, 7, 8); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Chmod(path, 0o4711); err != nil {
+	if err := syscall.Chmod(path, 0o4711); err != nil {
 		t.Fatal(err)
 	}
 	h.put("file_write", map[string]any{"path": path}, []byte("y"))

@@ -105,17 +105,12 @@ export function parseStat(value: unknown): GuestFile {
   return parseFile(value.file)
 }
 
-const types: Record<string, GuestFile["type"]> = {
-  file: "file",
-  directory: "directory",
-  symlink: "symlink",
-  other: "other",
-}
+const types = ["file", "directory", "symlink", "other"] as const
 
 function parseFile(value: unknown): GuestFile {
   if (isObject(value)) {
     const { name, size, mode, owner, group, target = null, modified_unix_ms: modifiedUnixMs } = value
-    const type = typeof value.type === "string" ? types[value.type] : undefined
+    const type = types.find((known) => known === value.type)
     if (
       typeof name === "string" &&
       isWhole(size) &&

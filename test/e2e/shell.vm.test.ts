@@ -36,11 +36,12 @@ async function newSession(terminal: Tmux, sandbox = "dev"): Promise<string> {
   return attached?.session_id ?? ""
 }
 
-async function pressUntil(terminal: Tmux, key: string, text: string): Promise<void> {
-  await until(`${key} to have an effect`, async () => {
-    await terminal.press(key)
-    return (await terminal.screen()).includes(text)
+/** A key that makes a signal throws away what was typed before it and not yet read, so the program must run first. */
+async function pressWhileRuns(terminal: Tmux, key: string, program: string): Promise<void> {
+  await until(`${program} to run`, async () => {
+    return (await own.bhatti(["exec", "dev", "--", "pgrep", "-x", program])).exitCode === 0
   })
+  await terminal.press(key)
 }
 
 async function isBack(terminal: Tmux): Promise<void> {
@@ -71,10 +72,11 @@ describe.if(tmuxIsThere)("shell", () => {
     await terminal.run("PS1='[$?]> '")
     await terminal.shows("[0]>")
     await terminal.run("sleep 1000")
-    // Until the program has the terminal, the key is the shell's, which ignores it.
-    await pressUntil(terminal, "C-c", "[130]>")
+    await pressWhileRuns(terminal, "C-c", "sleep")
+    await terminal.shows("[130]>")
     await terminal.run("cat")
-    await pressUntil(terminal, "C-z", "Stopped")
+    await pressWhileRuns(terminal, "C-z", "cat")
+    await terminal.shows("Stopped")
     await terminal.run("kill -9 %1; wait; (exit 7)")
     await terminal.shows("[7]>")
     await terminal.press("C-d")
@@ -215,7 +217,7 @@ describe.if(tmuxIsThere)("shell", () => {
     await terminal.shows("flood-10")
     await terminal.run("yes")
     await terminal.shows("y\ny\ny")
-    await terminal.press("C-c")
+    await pressWhileRuns(terminal, "C-c", "yes")
     await terminal.run("echo calm-$((6+6))")
     await terminal.shows("calm-12")
     await terminal.run("exit")
@@ -254,14 +256,13 @@ describe.if(tmuxIsThere)("shell", () => {
   })
 
   test("a sandbox or session that is not there is told, with a working terminal after it", async () => {
-    await using terminal = await openTerminal()
-    await attach(terminal, "nosuch")
-    await terminal.shows('no sandbox named "nosuch"')
-    await terminal.shows("code=125")
-    await attach(terminal, "dev s999")
-    await terminal.shows("s999")
-    await terminal.shows("code=125")
-    await isBack(terminal)
+    for (const args of ["nosuch", "dev s999"]) {
+      await using terminal = await openTerminal()
+      await attach(terminal, args)
+      await terminal.shows("bhatti: no s")
+      await terminal.shows("code=125")
+      await isBack(terminal)
+    }
   })
 })
 
