@@ -168,4 +168,98 @@ describe.skipIf(!go)("the real agent", () => {
     expect(existsSync(`/proc/${pid}`)).toBe(false)
     expect((await guest.ping({ deadlineMs })).personalised).toBe(true)
   })
+
+  test("keeps a session over a lost connection, and replays it", async () => {
+    const tty = { rows: 30, cols: 100 }
+    const session = guest.openSession({ argv: ["cat"], user, cwd: "/", name: "kept", tty })
+    const { id } = await session.opened
+    await session.write(Buffer.from("first\r"))
+    await seen(session.output, "first\r\nfirst\r\n")
+    guest.close()
+    guest = await openGuest({ socketPath })
+    await guest.waitReady({ deadlineMs, resync: true })
+    const [record] = await guest.sessions({ deadlineMs })
+    expect(record).toMatchObject({ id, name: "kept", state: "running", attached: false, argv: ["cat"] })
+    const again = guest.attachSession({ session: "kept", tty })
+    await again.write(Buffer.from("second\r"))
+    expect(await seen(again.output, "second\r\nsecond\r\n")).toStartWith("first\r\nfirst\r\n")
+    const over = guest.attachSession({ tty, session: id })
+    expect(await again.result).toEqual({ state: "taken_over" })
+    await guest.killSession(id, "KILL", { deadlineMs })
+    expect(await over.result).toEqual({ state: "ended", exitCode: 137, signal: "KILL" })
+    await guest.killSession(id, "KILL", { deadlineMs })
+    expect(await guest.sessions({ deadlineMs })).toEqual([])
+  })
+
+  test("moves files and directories, whatever their names are", async () => {
+    const content = new Uint8Array(6 << 20)
+    for (let at = 0; at < content.length; at += 65_536)
+      crypto.getRandomValues(content.subarray(at, at + 65_536))
+    const path = join(directory, "tree/ü -x\n")
+    const upload = guest.writeFile({ path, size: content.length, mode: "0640", parents: true })
+    await upload.write(content)
+    upload.endInput()
+    expect(await upload.result).toEqual({ bytes: content.length, entries: 1 })
+    expect(await guest.statFile(path, { deadlineMs })).toMatchObject({ mode: "0640", size: content.length })
+
+    const download = guest.readFile({ path })
+    expect((await download.file).name).toBe("ü -x\n")
+    expect(sha256(await bytesOf(download.output))).toBe(sha256(content))
+
+    const packed = guest.readArchive({ path: join(directory, "tree") })
+    const archive = await bytesOf(packed.output)
+    const unpacked = guest.writeArchive({ path: join(directory, "copy") })
+    await unpacked.write(archive)
+    unpacked.endInput()
+    expect(await unpacked.result).toEqual(await packed.result)
+    expect(sha256(await Bun.file(join(directory, "copy/tree/ü -x\n")).bytes())).toBe(sha256(content))
+
+    await guest.moveFile({ from: path, to: join(directory, "moved") }, { deadlineMs })
+    await guest.makeDirectory(
+      { path: join(directory, "tree/a/b"), parents: true, mode: "0755" },
+      { deadlineMs },
+    )
+    expect((await guest.listFiles(join(directory, "tree"), { deadlineMs })).map(({ name }) => name)).toEqual([
+      "a",
+    ])
+    await guest.removeFile({ path: join(directory, "tree"), recursive: true }, { deadlineMs })
+    await expect(guest.statFile(join(directory, "tree"), { deadlineMs })).rejects.toMatchObject({
+      code: "not_found",
+    })
+  })
+
+  test("connects to what listens in the guest", async () => {
+    using listener = Bun.listen({
+      hostname: "127.0.0.1",
+      port: 0,
+      socket: { data: (socket, bytes) => void socket.write(bytes), end: (socket) => void socket.end() },
+    })
+    const connection = guest.dial(listener.port)
+    await connection.connected
+    await connection.write(Buffer.from("echo"))
+    expect(await seen(connection.output, "echo")).toBe("echo")
+    connection.endInput()
+    expect(await connection.result).toBeUndefined()
+    expect(await guest.ports({ deadlineMs })).toContainEqual({ port: listener.port, address: "127.0.0.1" })
+    await expect(guest.dial(1).connected).rejects.toMatchObject({ code: "unavailable" })
+  })
 })
+
+async function bytesOf(output: AsyncIterable<Uint8Array>): Promise<Uint8Array> {
+  return Buffer.concat(await Array.fromAsync(output))
+}
+
+/** Reads until a text has come. */
+async function seen(output: AsyncIterable<Uint8Array>, wanted: string): Promise<string> {
+  const pieces = output[Symbol.asyncIterator]()
+  for (let text = ""; ; ) {
+    const { value, done } = await pieces.next()
+    if (done) throw new Error(`it ended before ${JSON.stringify(wanted)}: ${JSON.stringify(text)}`)
+    text += Buffer.from(value).toString()
+    if (text.includes(wanted)) return text
+  }
+}
+
+function sha256(bytes: Uint8Array): string {
+  return new Bun.CryptoHasher("sha256").update(bytes).digest("hex")
+}

@@ -1,6 +1,6 @@
 /** TCP in the guest: a connection to one of its ports, and the ports that something listens on. */
 
-import { type Channel, Exchange } from "./exchange.ts"
+import { type Channel, Exchange, quiet } from "./exchange.ts"
 import { WireError } from "./frame.ts"
 import { isObject, parseObject } from "./message.ts"
 
@@ -28,7 +28,7 @@ export class Connection extends Exchange<true, void> {
   }
 
   get connected(): Promise<void> {
-    return this.first.then(() => undefined)
+    return quiet(this.first.then(() => undefined))
   }
 }
 

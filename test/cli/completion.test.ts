@@ -5,7 +5,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { FakeDaemon } from "./fake-daemon.ts"
-import { bhatti, environment, program } from "./program.ts"
+import { bhatti, environment, program, until } from "./program.ts"
 
 const daemon = new FakeDaemon()
 let directory = ""
@@ -111,14 +111,42 @@ test.if(Bun.which("bash") !== null)("bash", async () => {
   expect(await inBash("bhatti cp bha")).toEqual(["bhatti"])
 })
 
-for (const [shell, check] of [
-  ["zsh", ["zsh", "-n"]],
-  ["fish", ["fish", "--no-execute"]],
-] as const)
-  test.if(Bun.which(shell) !== null)(`${shell} reads its script`, async () => {
-    const path = join(directory, `completion.${shell}`)
-    await Bun.write(path, (await bhatti(["completion", shell])).stdout)
-    const child = Bun.spawn([...check, path], { stdout: "pipe", stderr: "pipe" })
+test.if(Bun.which("fish") !== null)("fish", async () => {
+  const ask = async (line: string) => {
+    const script = 'bhatti completion fish | source; complete -C "$argv"'
+    const child = Bun.spawn(["fish", "--no-config", "-c", script, line], {
+      env: { ...shellEnvironment(), HOME: directory },
+      cwd: directory,
+      stdout: "pipe",
+      stderr: "pipe",
+    })
     expect(await child.stderr.text()).toBe("")
-    expect(await child.exited).toBe(0)
+    return (await child.stdout.text()).split("\n").filter((one) => one !== "")
+  }
+  expect((await ask("bhatti exec d")).sort()).toEqual(["demo", "dev"])
+  expect((await ask("bhatti secret ")).sort()).toEqual(["delete", "list", "set"])
+  expect(await ask("bhatti cp bha")).toContain("bhatti")
+})
+
+test.if(Bun.which("zsh") !== null)("zsh", async () => {
+  let screen = ""
+  const child = Bun.spawn(["zsh", "-f"], {
+    env: { ...shellEnvironment(), HOME: directory, PS1: "ready> " },
+    cwd: directory,
+    terminal: {
+      data: (_, bytes) => {
+        screen += new TextDecoder().decode(bytes)
+      },
+    },
   })
+  const type = (text: string) => child.terminal?.write(text)
+  await until("the shell", () => screen.includes("ready> "))
+  type('autoload -Uz compinit; compinit -D; source <(bhatti completion zsh); echo "set""up"\n')
+  await until("the completion's set-up", () => screen.includes("setup"))
+  type("bhatti inspect dem\t")
+  await until("a sandbox's name", () => screen.includes("inspect demo "))
+  type("\x15bhatti cp dem\t")
+  await until("a place in a sandbox", () => screen.includes("cp demo:"))
+  child.kill("SIGKILL")
+  await child.exited
+})
