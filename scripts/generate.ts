@@ -27,7 +27,8 @@ ${optionTable(commonOptions)}
 Where the address and the key come from, first one wins: option, \`~/.bhatti/config.yaml\` (\`api_url\`, \`auth_token\`) or
 the file that \`BHATTI_CONFIG\` names, \`BHATTI_URL\` and \`BHATTI_TOKEN\`, \`http://localhost:8080\`.
 
-Exit codes: 0 done, 1 error, 2 wrong usage; \`exec\` passes on the command's own and adds a few, see there.`
+Exit codes: 0 done, 1 error, 2 wrong usage; \`exec\` and \`shell\` pass on the
+command's own and add a few, see there.`
 
 const docs = join(import.meta.dir, "../docs")
 

@@ -54,7 +54,8 @@ type vectors struct {
 		Name string
 		JSON json.RawMessage
 	}
-	Results []struct {
+	Messages []struct{ Name, Text string }
+	Results  []struct {
 		Name, Text string
 		OK         json.RawMessage
 		Error      *Error
@@ -241,6 +242,74 @@ func TestRequestsAreUnderstood(t *testing.T) {
 	}
 }
 
+func TestRequestsOfStreamsAreUnderstood(t *testing.T) {
+	text, size, no := func(text string) *string { return &text }, int64(5), false
+	yes, terminal := true, Size{Rows: 24, Cols: 80}
+	want := map[string]any{
+		"refresh": &Refresh{UnixNs: 1700000000000000001, Entropy: []byte{
+			0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31}},
+		"session with everything": &SessionOpen{Name: text("init"), Attach: &yes, Exec: Exec{
+			Argv: []string{"vi", "a b"}, Env: map[string]string{"A": "b"}, Cwd: "/tmp", User: "root",
+			Terminal: &Terminal{Size: terminal, Term: "xterm"},
+		}},
+		"session alone":            &SessionOpen{Attach: &no, Exec: Exec{Terminal: &Terminal{Size: terminal}}},
+		"attach":                   &SessionAttach{Session: "s1", Size: &terminal},
+		"attach to the newest":     &SessionAttach{Size: &terminal},
+		"kill a session":           &SessionKill{Session: "s1", Signal: "HUP"},
+		"read a file":              &FileRead{Path: "a\nb"},
+		"write a file":             &FileWrite{Path: "/ü", Mode: text("0644"), Size: &size, Parents: true},
+		"write a file of any size": &FileWrite{Path: "x"},
+		"list":                     &FileNamed{Path: "/x"},
+		"stat":                     &FileNamed{Path: "/x"},
+		"remove":                   &FileNamed{Path: "/x", Recursive: true},
+		"mkdir":                    &FileMkdir{Path: "/x", Parents: true, Mode: text("0755")},
+		"move":                     &FileMove{From: "/x", To: "/y"},
+		"pack":                     &FileNamed{Path: "/x"},
+		"unpack":                   &FileNamed{Path: "/x"},
+		"dial":                     &Dial{Port: 3000},
+	}
+	for _, vector := range readVectors(t).Requests {
+		wanted, isOurs := want[vector.Name]
+		if !isOurs {
+			continue
+		}
+		delete(want, vector.Name)
+		got := reflect.New(reflect.TypeOf(wanted).Elem()).Interface()
+		if err := Decode(vector.JSON, got); err != nil || !reflect.DeepEqual(got, wanted) {
+			t.Errorf("%s: %+v, %v", vector.Name, got, err)
+		}
+	}
+	if len(want) > 0 {
+		t.Errorf("no vectors for %v", want)
+	}
+}
+
+var (
+	testFile = FileInfo{
+		Name: "a", Size: 5, Mode: "0644", Type: "file", Owner: "lohar", Group: "lohar", ModifiedUnixMs: 1700000000000,
+	}
+	testLink = FileInfo{
+		Name: "l\ufffd", NameIsLossy: true, Size: 1, Mode: "0777", Type: "symlink", Owner: "1234", Group: "root",
+		ModifiedUnixMs: -1, Target: "a",
+	}
+)
+
+func TestMessagesOfStreamsAreEncoded(t *testing.T) {
+	name := "init"
+	messages := []any{
+		SessionMessage{Session: SessionName{ID: "s1", Name: &name, Argv: []string{"vi"}}}, File{File: testFile},
+		struct {
+			Entries []FileInfo `json:"entries"`
+		}{[]FileInfo{testFile, testLink}},
+		Connected{},
+	}
+	for index, vector := range readVectors(t).Messages {
+		if got := string(Encode(messages[index])); got != vector.Text {
+			t.Errorf("%s: %s", vector.Name, got)
+		}
+	}
+}
+
 func TestBadRequestsAreInvalid(t *testing.T) {
 	for _, vector := range readVectors(t).BadRequests {
 		_, err := Operation([]byte(vector.Text))
@@ -262,11 +331,21 @@ func TestMessagesToAProcessAreUnderstood(t *testing.T) {
 }
 
 func TestResultsAreEncoded(t *testing.T) {
-	kill := "KILL"
+	kill, hangUp, name, code := "KILL", "HUP", "init", 0
 	results := []Result{
 		{OK: Empty{}}, {OK: Exited{ExitCode: 7}}, {OK: Exited{ExitCode: 137, Signal: &kill}},
 		{OK: Pong{Agent: "lohar", Version: "1.0.0", Personalised: true, BootFailures: []string{}}},
 		{OK: Personalised{BootID: "b"}}, {Error: Errorf(NotFound, "no program %q", "x")},
+		{OK: SessionOpened{Session: "s1"}}, {OK: SessionLeft{State: StateDetached}}, {OK: SessionLeft{State: StateTakenOver}},
+		{OK: SessionEnded{State: StateEnded, Exited: Exited{ExitCode: 129, Signal: &hangUp}}},
+		{OK: Sessions{Sessions: []Session{
+			{SessionName: SessionName{ID: "s1", Argv: []string{"bash", "-l"}}, Pid: 7, State: StateRunning, Attached: true,
+				CreatedUnixMs: 1700000000000},
+			{SessionName: SessionName{ID: "s2", Name: &name, Argv: []string{"x"}}, Pid: 8, State: StateEnded, ExitCode: &code,
+				CreatedUnixMs: 1},
+		}}},
+		{OK: FileBytes{Bytes: 5}}, {OK: Listed{Entries: 2}}, {OK: File{File: testFile}}, {OK: Archived{Entries: 2, Bytes: 5}},
+		{OK: Ports{Ports: []Port{{Port: 3000, Address: "::1"}}}},
 	}
 	for index, vector := range readVectors(t).Results {
 		if got := string(Encode(results[index])); got != vector.Text {

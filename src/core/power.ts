@@ -138,9 +138,15 @@ async function restore(core: Core, record: SandboxRecord, template: Template): P
   let machine: Machine
   try {
     machine = await machines.restore(placeOf(core, record, template, sockets))
-  } catch (error) {
-    core.log.error({ sandbox: record.id, error }, "a memory snapshot could not be restored")
-    return undefined
+  } catch (cause) {
+    core.log.error({ sandbox: record.id, cause }, "a memory snapshot could not be restored")
+    if (cause instanceof AppError && !cause.retryable) return undefined
+    // Nothing of the sandbox has run: the snapshot is as good as before, and the host may do better next time.
+    await core.store.sandboxes.setState(record.id, { kind: "cold", hasSnapshot: true, reason: null })
+    throw new AppError("unavailable", `sandbox "${record.name}" could not be started`, {
+      cause,
+      hint: "try again; the daemon's log says why",
+    })
   }
   undo.defer(() => machines.kill(machine))
   undo.defer(() => coldWithoutMemory(core, record, "its last start from memory failed"))

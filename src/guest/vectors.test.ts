@@ -2,6 +2,8 @@
 
 import { describe, expect, test } from "bun:test"
 import vectors from "../../protocol/vectors.json"
+import { dialRequests, parsePorts } from "./dial.ts"
+import { fileRequests, Listing, parseStat } from "./files.ts"
 import {
   type Decoded,
   Decoder,
@@ -16,6 +18,7 @@ import {
   wireLimits,
 } from "./frame.ts"
 import { parseResult, parseStarted, requests } from "./message.ts"
+import { parseSessions, parseStartedSession, sessionRequests } from "./session.ts"
 
 const unhex = (text: string) => Uint8Array.from(Buffer.from(text, "hex"))
 const nonce = unhex(vectors.hostPreamble.nonce)
@@ -115,6 +118,7 @@ describe("messages", () => {
       growDisk: true,
     }
     const alone = { ...identity, env: {}, network: null, growDisk: false }
+    const size = { rows: 24, cols: 80 }
     const made: Record<string, unknown> = {
       ping: requests.ping(),
       quiesce: requests.quiesce(),
@@ -130,6 +134,35 @@ describe("messages", () => {
         tty: { rows: 24, cols: 80, term: "xterm" },
       }),
       "exec with what is required": requests.exec({ argv: ["true"] }),
+      refresh: requests.refresh(moment),
+      "session with everything": sessionRequests.open(
+        {
+          argv: ["vi", "a b"],
+          env: { A: "b" },
+          cwd: "/tmp",
+          user: "root",
+          name: "init",
+          tty: { ...size, term: "xterm" },
+        },
+        { attach: true },
+      ),
+      "session alone": sessionRequests.open({ tty: size }, { attach: false }),
+      attach: sessionRequests.attach({ session: "s1", tty: size }),
+      "attach to the newest": sessionRequests.attach({ tty: size }),
+      sessions: sessionRequests.list(),
+      "kill a session": sessionRequests.kill("s1", "HUP"),
+      "read a file": fileRequests.read({ path: "a\nb" }),
+      "write a file": fileRequests.write({ path: "/ü", mode: "0644", size: 5, parents: true }),
+      "write a file of any size": fileRequests.write({ path: "x" }),
+      list: fileRequests.list("/x"),
+      stat: fileRequests.stat("/x"),
+      remove: fileRequests.remove({ path: "/x", recursive: true }),
+      mkdir: fileRequests.makeDirectory({ path: "/x", parents: true, mode: "0755" }),
+      move: fileRequests.move({ from: "/x", to: "/y" }),
+      pack: fileRequests.readArchive({ path: "/x" }),
+      unpack: fileRequests.writeArchive({ path: "/x" }),
+      dial: dialRequests.dial(3000),
+      ports: dialRequests.ports(),
     }
     expect(Object.keys(made).sort()).toEqual([...named.keys()].sort())
     for (const [name, json] of named) expect(made[name]).toEqual(json)
@@ -142,6 +175,25 @@ describe("messages", () => {
 
   test.each(vectors.fromProcess)("$name", ({ json, pid }) => {
     expect(parseStarted(Buffer.from(JSON.stringify(json)))).toEqual({ pid })
+  })
+
+  test("answers are understood", () => {
+    const answer = (name: string) => vectors.results.find((vector) => vector.name === name)?.ok
+    const message = (name: string) =>
+      Buffer.from(vectors.messages.find((vector) => vector.name === name)?.text ?? "")
+    expect(parseStartedSession(answer("a session alone"))).toEqual({ session: "s1" })
+    expect(parseSessions(answer("list of sessions")).map(({ id, exitCode }) => [id, exitCode])).toEqual([
+      ["s1", null],
+      ["s2", 0],
+    ])
+    expect(parseStat(answer("one file"))).toMatchObject({ name: "a", target: null })
+    expect(parsePorts(answer("listening ports"))).toEqual([{ port: 3000, address: "::1" }])
+    const listing = new Listing()
+    expect(listing.take(message("entries"))).toBe(true)
+    expect(listing.files.map(({ type, target }) => [type, target])).toEqual([
+      ["file", null],
+      ["symlink", "a"],
+    ])
   })
 
   test.each(vectors.results)("result: $name", ({ text, ok, error }) => {

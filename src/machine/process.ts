@@ -19,7 +19,9 @@ export const hostBootId = readFileSync("/proc/sys/kernel/random/boot_id", "utf8"
 export function startTicks(pid: number): number | undefined {
   const fields = readStat(pid)
   const state = fields?.[0]
-  if (!fields || state === "Z" || state === "X") return undefined
+  if (!fields || state === "X") return undefined
+  // The first thread may have ended before others, which still hold the process's files and its TAP device.
+  if (state === "Z" && Number(fields[17]) <= 1) return undefined
   return Number(fields[19])
 }
 

@@ -144,9 +144,9 @@ test.if(Bun.which("zsh") !== null)("zsh", async () => {
   type('autoload -Uz compinit; compinit -D; source <(bhatti completion zsh); echo "set""up"\n')
   await until("the completion's set-up", () => screen.includes("setup"))
   type("bhatti inspect dem\t")
-  await until("a sandbox's name", () => screen.includes("inspect demo "))
+  await until("a sandbox's name", () => screen.includes("inspect demo"))
   type("\x15bhatti cp dem\t")
-  await until("a place in a sandbox", () => screen.includes("cp demo:"))
+  await until("a place in a sandbox", () => screen.replaceAll("\x07", "").includes("cp demo:"))
   child.kill("SIGKILL")
   await child.exited
 })

@@ -266,6 +266,17 @@ test("cp up: a directory with links, modes and strange names; pipes stay behind"
   expect([unpacked?.path, unpacked?.headers[0]?.name]).toEqual(["/workspace/into/", "sub"])
 })
 
+test("cp up: a link that is named is followed", async () => {
+  mkdirSync(local("real"))
+  writeFileSync(local("real/f"), "1")
+  symlinkSync("real", local("link"))
+  await cp(local("link"), "dev:")
+  expect(unpacked?.headers.map(({ name, type }) => [name, type])).toEqual([
+    ["link", "directory"],
+    ["link/f", "file"],
+  ])
+})
+
 test("cp up: standard input needs a name, and a file that is gone is told", async () => {
   await bhatti(["cp", "-", "dev:x"], { daemon, stdin: "in" })
   expect(written).toMatchObject([{ path: "/workspace/x", text: "in" }])

@@ -1,5 +1,6 @@
 /** From here into a sandbox: files one by one, written as a whole; directories and larger files as a tar stream. */
 
+import { realpath } from "node:fs/promises"
 import { basename, posix, resolve } from "node:path"
 import type { Client } from "../../client/client.ts"
 import { AppError } from "../../contract/errors.ts"
@@ -8,7 +9,7 @@ import type { Output } from "../output.ts"
 import { printable } from "../words.ts"
 import { byteStream } from "./byte-stream.ts"
 import { type Copied, tellSkipped } from "./copied.ts"
-import { openLocal, piecesOf, statIfAny } from "./local-file.ts"
+import { localStep, openLocal, piecesOf, statIfAny } from "./local-file.ts"
 import { packTree } from "./pack.ts"
 import {
   findInGuest,
@@ -117,7 +118,9 @@ async function uploadTree(source: string, place: Into, context: CopyContext): Pr
   const { client, out, signal } = context
   const isContents = place.path.endsWith("/.")
   const path = isContents ? place.path.slice(0, -1) : posix.dirname(place.path)
-  const packed = packTree(source, isContents ? "" : posix.basename(place.path))
+  // A link that was named is followed; those below are copied as links.
+  const real = await localStep(source, () => realpath(source))
+  const packed = packTree(real, isContents ? "" : posix.basename(place.path))
   await using progress = new Progress(out, { label: printable(basename(resolve(source))) })
   const { entries, bytes } = await client.writeArchive({
     params: { id: place.sandbox },

@@ -133,6 +133,8 @@ test("somebody without rights is told to use sudo, not that things are broken", 
     kvm: "closed",
     kernel: { ...healthy.kernel, tun: "closed", nftables: undefined },
     dataDir: { path: dataDir.path, kind: "closed" },
+    config: { problem: "cannot read the configuration", hint: undefined },
+    listener: "unknown",
   })
   expect(checks.map(({ status, fix }) => [status, fix])).toEqual(
     Array(3).fill(["warn", "sudo bhatti doctor"]),

@@ -27,8 +27,8 @@ export function hostChecks(facts: HostFacts): Check[] {
     ...checkNetwork(facts),
     ...checkDataDir(facts),
     checkMemory(facts),
-    checkConfig(facts),
-    checkListener(facts),
+    // Who may not look into the data directory has been told so already.
+    ...(facts.dataDir.kind === "closed" ? [] : [checkConfig(facts), checkListener(facts)]),
     checkYear(facts),
   ]
 }
