@@ -8,12 +8,6 @@
 import type { AppError } from "../contract/errors.ts"
 import { channels, encodeData, encodeEnd, WireError, wireLimits } from "./frame.ts"
 
-/**
- * Input that may be on its way. The channel is one queue for all streams, and an emulated guest empties it slowly: with a
- * whole window in it, a command would wait for an upload to go through first. More than a quarter of the window, which
- * the guest may take without saying so.
- */
-const aheadBytesMax = wireLimits.windowBytes / 2
 /** Taken output collects to this before the guest hears of it. */
 const owedBytesMin = wireLimits.windowBytes / 4
 /** Beyond this many waiting pieces, small ones are joined even if stdout and stderr change places by that. */
@@ -71,17 +65,13 @@ export class Input {
     this.#tellChanged()
   }
 
-  get #room(): number {
-    return Math.max(0, this.#credit - (wireLimits.windowBytes - aheadBytesMax))
-  }
-
   async #writeAll(bytes: Uint8Array): Promise<void> {
     for (let rest = bytes; rest.length > 0; ) {
-      while (this.#room === 0 && !this.#end) await this.#patience(this.#changed.promise)
+      while (this.#credit === 0 && !this.#end) await this.#patience(this.#changed.promise)
       await this.#patience(this.#writer.room())
       if (this.#end?.error) throw this.#end.error
       if (this.#end) return
-      const count = Math.min(rest.length, this.#room, wireLimits.dataBytesMax)
+      const count = Math.min(rest.length, this.#credit, wireLimits.dataBytesMax)
       this.#credit -= count
       this.#writer.send(encodeData(this.#id, channels.stdin, rest.subarray(0, count)))
       rest = rest.subarray(count)
