@@ -103,7 +103,10 @@ export class Bhatti implements AsyncDisposable {
       ...installation.machines().map((pid) => `QEMU process ${pid}`),
       ...readdirSync(join(installation.dataDir, "sandboxes")).map((id) => `directory sandboxes/${id}`),
       ...interfaces()
-        .filter((name) => name.startsWith("bht") && !this.#interfacesBefore.has(name) && !held.has(name))
+        .filter(
+          (name) =>
+            /^bh[0-9a-f]{13}$|^bht/.test(name) && !this.#interfacesBefore.has(name) && !held.has(name),
+        )
         .map((name) => `TAP device ${name}`),
     ]
   }

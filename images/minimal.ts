@@ -13,6 +13,7 @@ export const minimal: Recipe = {
     "curl",
     "git",
     "iproute2",
+    "iputils-ping",
     // Docker and friends load their modules with modprobe.
     "kmod",
     "less",

@@ -20,6 +20,7 @@ import { lockDataDir } from "./lock.ts"
 import { type AcceleratorReport, chooseAccelerator } from "./machine/accelerator.ts"
 import { findQemu } from "./machine/fingerprint.ts"
 import { Machines } from "./machine/machines.ts"
+import { TapNetwork } from "./network/tap-network.ts"
 import { Front } from "./proxy/front.ts"
 import { openStore } from "./store/store.ts"
 
@@ -70,6 +71,7 @@ export async function serve(flags: ConfigFlags): Promise<void> {
   log.info({ signal }, "stopping; running sandboxes stay")
   stopping.abort()
   await Promise.all([thermal, core.pool.empty()])
+  await core.host.network?.close()
   front.stop()
   await server.stop(true)
 }
@@ -125,7 +127,15 @@ export async function openCore(config: Config, log: Log): Promise<OpenedCore> {
       readKernel: () => readKernel(config.data_dir),
     },
     guests: { open: openGuest },
-    network,
+    network:
+      network === "tap"
+        ? new TapNetwork({
+            dataDir: config.data_dir,
+            subnet: config.subnet,
+            upstreams: config.dns_upstreams,
+            opened: config.allow_internal,
+          })
+        : null,
   }
   const core = newCore({
     store,

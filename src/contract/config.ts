@@ -84,7 +84,22 @@ const Settings = z.strictObject({
   network: z
     .enum(["auto", "tap", "user"])
     .default("auto")
-    .describe("tap needs root; user works without and gives up what docs/SECURITY-MODEL.md says"),
+    .describe("tap needs root; with user, sandboxes work but have no network"),
+  subnet: z
+    .cidrv4({ error: "use an IPv4 network in CIDR form" })
+    .refine((cidr) => /\/(1[2-9]|2[0-4])$/.test(cidr), "use a prefix of 12 to 24")
+    .default("10.209.0.0/16")
+    .describe(
+      "Addresses of sandboxes, a prefix of 12 to 24; must not overlap any network the host has or reaches",
+    ),
+  dns_upstreams: z
+    .array(z.union([z.ipv4(), z.ipv6()]))
+    .default([])
+    .describe("Name servers that sandboxes' questions are passed to. Default: those of /etc/resolv.conf"),
+  allow_internal: z
+    .array(z.union([z.ipv4(), z.cidrv4()], { error: "use an IPv4 address or an IPv4 network in CIDR form" }))
+    .default([])
+    .describe("Private networks that sandboxes may reach all the same; their own policies still hold"),
   uid_base: z
     .int()
     .min(1000)

@@ -42,6 +42,12 @@ export const limits = {
   directoryEntriesMax: 100_000,
   publishedPortsMax: 20,
 
+  /** Of one sandbox's network policy. */
+  allowHostsMax: 64,
+  allowCidrsMax: 64,
+  /** Connections that one sandbox may have open through the host; more are refused. */
+  connectionsPerSandboxMax: 4096,
+
   /** Connections to the daemon's address, for the API and for published ports together. */
   proxyConnectionsMax: 8192,
   proxyConnectionsPerClientMax: 2048,

@@ -3,6 +3,7 @@
 import { z } from "zod"
 import { FileMode, GuestPath } from "./file.ts"
 import { limits } from "./limits.ts"
+import { NetPolicy, NetPolicyInput } from "./network.ts"
 import { SecretName } from "./secret.ts"
 
 export const SandboxId = z
@@ -91,7 +92,8 @@ export const Sandbox = z
     allow_cold: z.boolean().describe("It may be written to disk when it was paused for long"),
     labels: z.record(z.string(), z.string()),
     urls: z.array(z.string()).describe("Where its published ports answer"),
-    ip: z.string().nullable().describe("Address inside its owner's network, if it has one"),
+    ip: z.string().nullable().describe("Its address; only its owner's other sandboxes reach it"),
+    net_policy: NetPolicy,
     created_by: UserId,
     created_at: z.iso.datetime(),
   })
@@ -134,6 +136,7 @@ export const CreateSandbox = z
       .describe("Names of your secrets that it gets as environment"),
     labels: Labels.default({}),
     keep_hot: z.boolean().default(false).describe("Never pause it when it is idle"),
+    net_policy: NetPolicyInput.optional(),
     init: z
       .string()
       .min(1)
@@ -167,6 +170,7 @@ export const UpdateSandbox = z
     keep_hot: z.boolean().optional(),
     allow_cold: z.boolean().optional(),
     labels_add: Labels.default({}),
+    net_policy: NetPolicyInput.optional().describe("Takes the place of the former policy, at once"),
     labels_remove: z.array(z.string().max(128)).max(limits.labelsMax).default([]),
   })
   .meta({ id: "UpdateSandbox" })

@@ -5,6 +5,7 @@
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Core } from "./core.ts"
 import type { Guest } from "./host.ts"
+import { refresh } from "./identity.ts"
 import { machineOf } from "./machine-of.ts"
 import { markEnded } from "./power.ts"
 
@@ -29,7 +30,7 @@ export async function adoptGuest(core: Core, record: SandboxRecord): Promise<voi
   const guest = await core.host.guests.open({ socketPath: core.host.machines.agentSocket(directory) })
   try {
     await guest.waitReady({ deadlineMs: adoptDeadlineMs, resync: true })
-    await guest.refresh({ deadlineMs: adoptDeadlineMs })
+    await refresh(core, record, guest, { deadlineMs: adoptDeadlineMs })
   } catch (error) {
     guest.close()
     throw error

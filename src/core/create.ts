@@ -1,16 +1,18 @@
 /** Creating a sandbox: the intent is written first, then each thing is made with its undo beside it. */
 
 import { AppError } from "../contract/errors.ts"
+import { policyFrom } from "../contract/network.ts"
 import type { CreateSandbox, Sandbox } from "../contract/sandbox.ts"
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Account } from "../store/users.ts"
 import { keepGuest } from "./attach.ts"
+import { beginAttach, finishAttach } from "./attachment.ts"
 import { answerDeadlineMs } from "./awake.ts"
 import type { Core } from "./core.ts"
 import { removeEverything } from "./destroy.ts"
 import { forkSandbox } from "./fork.ts"
 import type { Guest, Machine, Template, TemplateSpec } from "./host.ts"
-import { newIdentity } from "./identity.ts"
+import { personalise } from "./identity.ts"
 import { placeOf, rememberMachine } from "./machine-of.ts"
 import { friendlyName } from "./names.ts"
 import type { PooledSandbox } from "./pool.ts"
@@ -57,6 +59,7 @@ export async function createSandbox(
   return core.turns.take(record.id, async () => {
     await using undo = new AsyncDisposableStack()
     undo.defer(() => removeEverything(core, record))
+    const attaching = beginAttach(core, record)
     // The template comes after the record, so that names and limits are refused before a wait of seconds.
     const { machine, guest } = pooled ?? (await startMachine(core, record, await ensureTemplate(core, spec)))
     undo.defer(() => guest.close())
@@ -67,12 +70,13 @@ export async function createSandbox(
     } catch (cause) {
       throw await startFailure(core, record, machine, cause)
     }
+    await finishAttach(core, record, attaching)
     await furnish(guest, input)
     const state: SandboxRecord["state"] = { kind: "hot", machine: rememberMachine(machine) }
     await core.store.sandboxes.setState(record.id, state)
     keepGuest(core, record, guest)
     undo.move()
-    return { sandbox: viewSandbox({ ...record, state }), isNew: true }
+    return { sandbox: viewSandbox(core, { ...record, state }), isNew: true }
   })
 }
 
@@ -118,7 +122,7 @@ async function introduce(
     await core.host.machines.growDisk(machine, record.diskMib)
   }
   await Promise.race([
-    guest.personalise(newIdentity(record, { env, growDisk }), { deadlineMs: readyDeadlineMs }),
+    personalise(core, record, guest, { env, growDisk, deadlineMs: readyDeadlineMs }),
     guest.closed.then(({ reason }) => {
       throw new AppError("unavailable", `the machine ended while it started: ${reason}`)
     }),
@@ -212,6 +216,7 @@ async function addRecord(
       labels: input.labels,
       keepHot: input.keep_hot,
       allowCold: true,
+      netPolicy: policyFrom(input.net_policy ?? {}),
     }
     return pooled
       ? core.store.sandboxes.claim(pooled.id, account, wanted)

@@ -3,6 +3,7 @@
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Account } from "../store/users.ts"
 import { dropGuest } from "./attach.ts"
+import { detach } from "./attachment.ts"
 import type { Core } from "./core.ts"
 import { findSandbox, noSandbox } from "./find.ts"
 import { machineOf } from "./machine-of.ts"
@@ -32,6 +33,8 @@ export async function removeEverything(core: Core, record: SandboxRecord): Promi
   dropGuest(core, record.id)
   if (machine) await machines.kill(machine)
   else await machines.killNamed(record.id)
+  // Before the record goes, and with it the address: nobody may get it while these rules stand.
+  await detach(core, record.id)
   await disks.removeSandbox(record.id)
   await core.store.sandboxes.remove(record.id)
 }

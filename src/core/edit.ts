@@ -2,11 +2,14 @@
 
 import { AppError } from "../contract/errors.ts"
 import { limits } from "../contract/limits.ts"
+import { policyFrom } from "../contract/network.ts"
 import type { Sandbox, UpdateSandbox } from "../contract/sandbox.ts"
 import type { Account } from "../store/users.ts"
+import { attachmentOf } from "./attachment.ts"
 import { awake } from "./awake.ts"
 import type { Core } from "./core.ts"
 import { findSandbox, noSandbox } from "./find.ts"
+import { machineOf } from "./machine-of.ts"
 import { viewSandboxes } from "./sandbox-view.ts"
 
 export async function editSandbox(
@@ -24,12 +27,21 @@ export async function editSandbox(
     if (Object.keys(labels).length > limits.labelsMax) {
       throw new AppError("invalid", `a sandbox has at most ${limits.labelsMax} labels`)
     }
-    await core.store.sandboxes.edit(id, {
+    const changes = {
       name: input.name ?? record.name,
       keepHot: input.keep_hot ?? record.keepHot,
       allowCold: input.allow_cold ?? record.allowCold,
+      netPolicy: input.net_policy ? policyFrom(input.net_policy) : record.netPolicy,
       labels,
-    })
+    }
+    const network = machineOf(core, record) ? core.host.network : null
+    await network?.attach(attachmentOf({ ...record, ...changes }))
+    try {
+      await core.store.sandboxes.edit(id, changes)
+    } catch (error) {
+      await network?.attach(attachmentOf(record))
+      throw error
+    }
   })
   const edited = await core.store.sandboxes.get(id)
   if (!edited) throw noSandbox(nameOrId)

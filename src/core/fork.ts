@@ -4,17 +4,19 @@
  */
 
 import { AppError } from "../contract/errors.ts"
+import { policyFrom } from "../contract/network.ts"
 import type { CreateSandbox, Sandbox } from "../contract/sandbox.ts"
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Account } from "../store/users.ts"
 import { keepGuest } from "./attach.ts"
+import { beginAttach, finishAttach } from "./attachment.ts"
 import { awake } from "./awake.ts"
 import type { Core } from "./core.ts"
 import { addNamed } from "./create.ts"
 import { removeEverything } from "./destroy.ts"
 import { findSandbox, noSandbox } from "./find.ts"
 import type { Template } from "./host.ts"
-import { newIdentity } from "./identity.ts"
+import { personalise } from "./identity.ts"
 import { machineOf, placeOf, rememberMachine, templateOf } from "./machine-of.ts"
 import { viewSandbox } from "./sandbox-view.ts"
 
@@ -43,6 +45,7 @@ export async function forkSandbox(
       labels: { ...source.labels, ...input.labels },
       keepHot: input.keep_hot,
       allowCold: source.allowCold,
+      netPolicy: input.net_policy ? policyFrom(input.net_policy) : source.netPolicy,
     }),
   )
   return core.turns.take(record.id, async () => {
@@ -52,7 +55,7 @@ export async function forkSandbox(
     await copySource(core, source, record, template)
     const state = await startCopy(core, record, template, { ...record.env, ...secrets })
     undo.move()
-    return viewSandbox({ ...record, state })
+    return viewSandbox(core, { ...record, state })
   })
 }
 
@@ -90,13 +93,15 @@ async function startCopy(
 ): Promise<SandboxRecord["state"]> {
   const { machines, disks, guests } = core.host
   const directory = disks.directoryOf(record.id)
+  const attaching = beginAttach(core, record)
   const sockets = await machines.prepareSockets(directory)
   const guest = await guests.open({ socketPath: machines.agentSocket(directory) })
   try {
     const machine = await machines.restore(placeOf(core, record, template, sockets))
     // Its memory still holds the source's connection, perhaps in the middle of a frame.
     await guest.waitReady({ deadlineMs: readyDeadlineMs, resync: true })
-    await guest.personalise(newIdentity(record, { env, growDisk: false }), { deadlineMs: readyDeadlineMs })
+    await personalise(core, record, guest, { env, growDisk: false, deadlineMs: readyDeadlineMs })
+    await finishAttach(core, record, attaching)
     const state: SandboxRecord["state"] = { kind: "hot", machine: rememberMachine(machine) }
     await core.store.sandboxes.setState(record.id, state)
     keepGuest(core, record, guest)

@@ -3,6 +3,8 @@
  * Methods that take long take a deadline; a failure is an `AppError`.
  */
 
+import type { NetPolicy } from "../contract/network.ts"
+
 export type Image = { name: string; hash: string; file: string; diskMib: number }
 export type Kernel = { hash: string; vmlinux: string; initramfs: string; version: string }
 export type TemplateSpec = { image: Image; kernel: Kernel; cpus: number; memoryMib: number }
@@ -223,10 +225,30 @@ export interface Guests {
   open(options: { socketPath: string }): Promise<Guest>
 }
 
+/** A sandbox as the network knows it. `owner` are all those that may reach each other. */
+export type Attachment = { id: string; slot: number; owner: string; hostname: string; policy: NetPolicy }
+
+/**
+ * The network of sandboxes. A machine's TAP device carries nothing before `linkUp`, and nothing but what its attachment
+ * permits after it; without an attachment that is nothing.
+ */
+export interface Network {
+  tapOf(id: string): string
+  identityOf(sandbox: { id: string; slot: number }): NonNullable<GuestIdentity["network"]>
+  linkUp(sandbox: { id: string; slot: number }): Promise<void>
+  /** Again for one that is attached: changes its policy or name. */
+  attach(attachment: Attachment): Promise<void>
+  detach(id: string): Promise<void>
+  /** Exactly these are attached from now on, whatever was before. */
+  resync(attachments: Attachment[]): Promise<void>
+  close(): Promise<void>
+}
+
 export type Host = {
   machines: Machines
   disks: Disks
   images: Images
   guests: Guests
-  network: "tap" | "user"
+  /** Null: machines have QEMU's own network, which reaches nothing. */
+  network: Network | null
 }

@@ -28,16 +28,11 @@ export function placeOf(
     overlayPath: core.host.disks.overlayOf(record.id),
     sockets,
     slot: record.slot,
-    tapName: core.host.network === "tap" ? tapNameOf(record.id) : undefined,
+    tapName: core.host.network?.tapOf(record.id),
   }
 }
 
 export async function templateOf(core: Core, record: SandboxRecord): Promise<Template> {
   if (record.templateId === null) throw new Error(`sandbox ${record.id} has no disk`)
   return core.host.machines.getTemplate(record.templateId)
-}
-
-/** Fifteen characters, as many as an interface's name may have; unlike a slot the id is no other installation's. */
-function tapNameOf(id: string): string {
-  return `bht${id.slice("sb_".length, "sb_".length + 12)}`
 }

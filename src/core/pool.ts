@@ -132,6 +132,7 @@ export class Pool {
     const machine = await machines.clone(placeOf(core, { id, slot }, template, sockets))
     undo.defer(() => machines.kill(machine))
 
+    await core.host.network?.linkUp({ id, slot })
     await guest.waitReady({ deadlineMs: readyDeadlineMs })
     await guest.personalise(nobody, { deadlineMs: readyDeadlineMs })
     for (const argv of exercises) {

@@ -9,9 +9,10 @@
 import { AppError } from "../contract/errors.ts"
 import type { SandboxRecord, SandboxState } from "../store/sandboxes.ts"
 import { adoptGuest, dropGuest, keepGuest } from "./attach.ts"
+import { beginAttach, detach, finishAttach } from "./attachment.ts"
 import type { Core } from "./core.ts"
 import type { Guest, Machine, Template } from "./host.ts"
-import { newIdentity } from "./identity.ts"
+import { environmentOf, personalise, refresh } from "./identity.ts"
 import { machineOf, placeOf, rememberMachine, templateOf } from "./machine-of.ts"
 
 const readyDeadlineMs = 30_000
@@ -54,6 +55,7 @@ export async function stopSandbox(core: Core, record: SandboxRecord): Promise<Sa
     throw saveFailure(record, cause)
   }
   await machines.kill(machine)
+  await detach(core, record.id)
   const cold: SandboxState = { kind: "cold", hasSnapshot: true, reason: null }
   await core.store.sandboxes.setState(record.id, cold)
   return cold
@@ -131,6 +133,9 @@ async function restore(core: Core, record: SandboxRecord, template: Template): P
   await core.store.sandboxes.setState(record.id, { kind: "waking", fromSnapshot: true })
   await using undo = new AsyncDisposableStack()
 
+  const attaching = beginAttach(core, record)
+  undo.defer(() => detach(core, record.id))
+
   const sockets = await machines.prepareSockets(directory)
   const guest = await core.host.guests.open({ socketPath: machines.agentSocket(directory) })
   undo.defer(() => guest.close())
@@ -152,7 +157,8 @@ async function restore(core: Core, record: SandboxRecord, template: Template): P
   undo.defer(() => coldWithoutMemory(core, record, "its last start from memory failed"))
 
   await guest.waitReady({ deadlineMs: readyDeadlineMs })
-  await guest.refresh({ deadlineMs: refreshDeadlineMs })
+  await refresh(core, record, guest, { deadlineMs: refreshDeadlineMs })
+  await finishAttach(core, record, attaching)
   await finishStart(core, record, machine, guest)
   undo.move()
   return guest
@@ -164,6 +170,9 @@ async function boot(core: Core, record: SandboxRecord, template: Template): Prom
   await core.store.sandboxes.setState(record.id, { kind: "waking", fromSnapshot: false })
   await using undo = new AsyncDisposableStack()
   undo.defer(() => coldWithoutMemory(core, record, "its last boot failed"))
+
+  const attaching = beginAttach(core, record)
+  undo.defer(() => detach(core, record.id))
 
   await machines.removeSnapshot(directory)
   const sockets = await machines.prepareSockets(directory)
@@ -178,11 +187,8 @@ async function boot(core: Core, record: SandboxRecord, template: Template): Prom
 
   try {
     await guest.waitReady({ deadlineMs: bootDeadlineMs })
-    const env = {
-      ...record.env,
-      ...(await core.store.secrets.revealExisting(record.userId, record.secretNames)),
-    }
-    await guest.personalise(newIdentity(record, { env, growDisk: false }), { deadlineMs: readyDeadlineMs })
+    const env = await environmentOf(core, record)
+    await personalise(core, record, guest, { env, growDisk: false, deadlineMs: readyDeadlineMs })
   } catch (cause) {
     core.log.error(
       { sandbox: record.id, cause, ...(await machines.diagnose(machine)) },
@@ -193,6 +199,7 @@ async function boot(core: Core, record: SandboxRecord, template: Template): Prom
       hint: "the daemon's log has its last words",
     })
   }
+  await finishAttach(core, record, attaching)
   await finishStart(core, record, machine, guest)
   undo.move()
   return guest
@@ -212,6 +219,7 @@ async function coldWithoutMemory(core: Core, record: SandboxRecord, reason: stri
 /** The machine is gone: what is left is the disk. */
 export async function markEnded(core: Core, record: SandboxRecord, reason: string): Promise<void> {
   dropGuest(core, record.id)
+  await detach(core, record.id)
   await core.host.machines.removeSnapshot(core.host.disks.directoryOf(record.id))
   await coldWithoutMemory(core, record, reason)
 }

@@ -3,6 +3,7 @@
 import { unreachable } from "../contract/errors.ts"
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import { repair } from "./attach.ts"
+import { resyncNetwork } from "./attachment.ts"
 import type { Core } from "./core.ts"
 import { removeById, removeEverything } from "./destroy.ts"
 import { machineOf, rememberMachine, templateOf } from "./machine-of.ts"
@@ -11,6 +12,7 @@ import { markEnded, undoStop } from "./power.ts"
 export async function reconcile(core: Core): Promise<void> {
   core.host.machines.removeLeftovers()
   const records = await core.store.sandboxes.listAll()
+  await resyncNetwork(core, records)
   await Promise.all(records.map((record) => core.turns.take(record.id, () => reconcileOne(core, record))))
   for (const id of await core.store.sandboxes.listPooled()) await removeById(core, id)
   await removeUnknown(core)

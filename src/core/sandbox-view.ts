@@ -11,13 +11,14 @@ export async function viewSandboxes(core: Core, records: SandboxRecord[]): Promi
   return records.map((record) => {
     const own = published.filter(({ sandboxId }) => sandboxId === record.id)
     return viewSandbox(
+      core,
       record,
       own.map(({ alias }) => urlOf(core, alias)),
     )
   })
 }
 
-export function viewSandbox(record: SandboxRecord, urls: string[] = []): Sandbox {
+export function viewSandbox(core: Core, record: SandboxRecord, urls: string[] = []): Sandbox {
   return {
     id: record.id,
     name: record.name,
@@ -30,7 +31,8 @@ export function viewSandbox(record: SandboxRecord, urls: string[] = []): Sandbox
     allow_cold: record.allowCold,
     labels: record.labels,
     urls,
-    ip: null,
+    ip: core.host.network?.identityOf(record).address ?? null,
+    net_policy: record.netPolicy,
     created_by: record.userId,
     created_at: record.createdAt,
   }

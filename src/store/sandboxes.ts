@@ -15,6 +15,7 @@
 import { type Kysely, sql } from "kysely"
 import { z } from "zod"
 import { AppError } from "../contract/errors.ts"
+import { NetPolicy } from "../contract/network.ts"
 import { SandboxId, UserId } from "../contract/sandbox.ts"
 import type { NewSandboxRow, SandboxRow, Schema } from "./schema.ts"
 import { isUniqueViolation } from "./sqlite.ts"
@@ -56,10 +57,16 @@ export type SandboxRecord = {
   labels: Record<string, string>
   keepHot: boolean
   allowCold: boolean
+  netPolicy: NetPolicy
+  /** What its guest was given last, on the disk and in the memory of the sandbox; null: none. */
+  address: string | null
   createdAt: string
 }
 
-export type NewSandbox = Omit<SandboxRecord, "id" | "userId" | "slot" | "state" | "templateId" | "createdAt">
+export type NewSandbox = Omit<
+  SandboxRecord,
+  "id" | "userId" | "slot" | "state" | "templateId" | "address" | "createdAt"
+>
 
 export class Sandboxes {
   readonly #db: Kysely<Schema>
@@ -85,6 +92,7 @@ export class Sandboxes {
       labels: JSON.stringify(input.labels),
       keep_hot: Number(input.keepHot),
       allow_cold: Number(input.allowCold),
+      net_policy: JSON.stringify(input.netPolicy),
       created_at: new Date().toISOString(),
     }
     const columns = Object.keys(row) as (keyof NewSandboxRow)[]
@@ -101,12 +109,15 @@ export class Sandboxes {
       throw isUniqueViolation(error, "sandboxes.name") ? nameTaken(input.name) : error
     }
     if (slot === undefined) throw limitReached(account)
-    return toRecord({ ...row, user_id: account.id, template_id: null, slot })
+    return toRecord({ ...row, user_id: account.id, template_id: null, address: null, slot })
   }
 
   /** The intent to make one for the pool. */
   async addPooled(
-    input: Omit<NewSandbox, "name" | "env" | "secretNames" | "labels" | "keepHot" | "allowCold">,
+    input: Omit<
+      NewSandbox,
+      "name" | "env" | "secretNames" | "labels" | "keepHot" | "allowCold" | "netPolicy"
+    >,
   ): Promise<{
     id: SandboxId
     slot: number
@@ -138,6 +149,7 @@ export class Sandboxes {
           labels: JSON.stringify(input.labels),
           keep_hot: Number(input.keepHot),
           allow_cold: Number(input.allowCold),
+          net_policy: JSON.stringify(input.netPolicy),
           created_at: new Date().toISOString(),
         })
         .where("id", "=", id)
@@ -170,7 +182,7 @@ export class Sandboxes {
 
   async edit(
     id: SandboxId,
-    changes: Pick<SandboxRecord, "name" | "labels" | "keepHot" | "allowCold">,
+    changes: Pick<SandboxRecord, "name" | "labels" | "keepHot" | "allowCold" | "netPolicy">,
   ): Promise<void> {
     try {
       await this.#db
@@ -180,6 +192,7 @@ export class Sandboxes {
           labels: JSON.stringify(changes.labels),
           keep_hot: Number(changes.keepHot),
           allow_cold: Number(changes.allowCold),
+          net_policy: JSON.stringify(changes.netPolicy),
         })
         .where("id", "=", id)
         .execute()
@@ -194,6 +207,10 @@ export class Sandboxes {
   /** Written before there is a disk on that template, so that the template is never taken for unused. */
   async setTemplate(id: SandboxId, templateId: string): Promise<void> {
     await this.#db.updateTable("sandboxes").set({ template_id: templateId }).where("id", "=", id).execute()
+  }
+
+  async setAddress(id: SandboxId, address: string | null): Promise<void> {
+    await this.#db.updateTable("sandboxes").set({ address }).where("id", "=", id).execute()
   }
 
   async remove(id: SandboxId): Promise<void> {
@@ -292,6 +309,8 @@ function toRecord(row: SandboxRow): SandboxRecord {
     labels: StringRecord.parse(JSON.parse(row.labels)),
     keepHot: row.keep_hot === 1,
     allowCold: row.allow_cold === 1,
+    netPolicy: NetPolicy.parse(JSON.parse(row.net_policy)),
+    address: row.address,
     createdAt: row.created_at,
   }
 }

@@ -1,6 +1,6 @@
 /** The tables, as Kysely sees them. Times are ISO 8601 text in UTC, JSON columns are text. */
 
-import type { Insertable, Selectable } from "kysely"
+import type { Generated, Insertable, Selectable } from "kysely"
 
 export type Schema = {
   users: UsersTable
@@ -45,6 +45,9 @@ export type SandboxesTable = {
   keep_hot: number
   /** 0 or 1. */
   allow_cold: number
+  /** JSON of `NetPolicy`. */
+  net_policy: Generated<string>
+  address: string | null
   created_at: string
 }
 
@@ -68,4 +71,6 @@ export type PublishedPortsTable = {
 export type UserRow = Selectable<UsersTable>
 export type SandboxRow = Selectable<SandboxesTable>
 export type PublishedPortRow = Selectable<PublishedPortsTable>
-export type NewSandboxRow = Omit<Insertable<SandboxesTable>, "slot">
+export type NewSandboxRow = Omit<Insertable<SandboxesTable>, "slot" | "net_policy" | "address"> & {
+  net_policy: string
+}

@@ -6,6 +6,7 @@ import { generateX25519Identity } from "age-encryption"
 import { Kysely } from "kysely"
 import { type Migration, Migrator } from "kysely/migration"
 import * as start from "./migrations/0001-start.ts"
+import * as network from "./migrations/0002-network.ts"
 import { PublishedPorts } from "./published-ports.ts"
 import { Sandboxes } from "./sandboxes.ts"
 import type { Schema } from "./schema.ts"
@@ -14,7 +15,7 @@ import { sqliteDialect } from "./sqlite.ts"
 import { Users } from "./users.ts"
 import { Vault } from "./vault.ts"
 
-const migrations: Record<string, Migration> = { "0001-start": start }
+const migrations: Record<string, Migration> = { "0001-start": start, "0002-network": network }
 
 export type Store = {
   users: Users

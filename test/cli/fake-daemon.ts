@@ -81,6 +81,7 @@ export class FakeDaemon implements Disposable {
       memory_mb: 512,
       disk_size_mb: 8192,
       ip: null,
+      net_policy: { default: "public", allow_hosts: [], allow_cidrs: [] },
       keep_hot: false,
       allow_cold: true,
       labels: {},

@@ -69,7 +69,7 @@ export function fakeHost(): FakeHost {
     dial: (port) => {
       throw new AppError("unavailable", `nothing listens on port ${port}`)
     },
-    network: "user",
+    network: null,
     machines: {
       async findTemplate(spec) {
         return templates.get(JSON.stringify(spec))

@@ -141,7 +141,9 @@ export async function install(
     // Machines of two installations must not share user ids.
     const uidBase = 1_000_000 + Math.floor(Math.random() * 10_000) * 1000
     mkdirSync(dataDir, { mode: 0o700 })
-    const config = `uid_base: ${uidBase}\npool: ${options.pool ?? 0}\n${options.config ?? ""}`
+    // Nor addresses; a /24 from a part of 10.0.0.0/8 that is neither the default's nor likely to be the host's.
+    const subnet = `10.${210 + Math.floor(Math.random() * 40)}.${Math.floor(Math.random() * 256)}.0/24`
+    const config = `subnet: ${subnet}\nuid_base: ${uidBase}\npool: ${options.pool ?? 0}\n${options.config ?? ""}`
     writeFileSync(join(dataDir, "config.yaml"), config, { mode: 0o600 })
     const made = await run(["init", "--data-dir", dataDir, "--cache-dir", cacheDir], { deadlineMs: 600_000 })
     if (made.exitCode !== 0) throw new Error(`init failed: ${made.stdout}${made.stderr}`)

@@ -2,6 +2,7 @@
 
 import { limits } from "../../contract/limits.ts"
 import { command } from "../command.ts"
+import { egressOptions, netPolicyOf, refuseEgress } from "../egress.ts"
 import type { Output } from "../output.ts"
 import { cpusText, secondsText } from "../words.ts"
 
@@ -13,7 +14,11 @@ its commas only if every part has the form KEY=..., so \`--env LIST=a,b\` is one
 
 --init runs as the session init, which \`bhatti shell NAME init\` attaches to; --init @FILE reads the script from a file.
 
---file sends small files along, all together up to about 700 KB; for more, bhatti cp.`,
+--file sends small files along, all together up to about 700 KB; for more, bhatti cp.
+
+A sandbox reaches the internet and your other sandboxes, by their names. With --egress deny it reaches only what --allow-host and
+--allow-cidr name; each of them alone means deny. Private networks and the host's own addresses it never reaches. A copy
+made with --from has its source's rules unless others are given.`,
   options: {
     name: {
       type: "text",
@@ -65,16 +70,20 @@ its commas only if every part has the form KEY=..., so \`--env LIST=a,b\` is one
     },
     file: { type: "list", value: "LOCAL:GUEST", summary: "File it starts with; may be repeated" },
     label: { type: "pairs", value: "K=V,...", summary: "Label for bhatti list --label; may be repeated" },
+    ...egressOptions,
     ifNotExists: { type: "flag", summary: "A sandbox of that name is no error; it stays as it is" },
   },
   refuse: ({ options }) =>
-    options.ifNotExists && options.name === undefined ? "--if-not-exists needs --name" : undefined,
+    options.ifNotExists && options.name === undefined
+      ? "--if-not-exists needs --name"
+      : refuseEgress(options),
   examples: [
     "bhatti create --name dev --cpus 2 --memory 1024",
     "bhatti create --name worker --env API_KEY=sk-abc,NODE_ENV=prod",
     'bhatti create --name builder --init "npm install && npm run build"',
     "bhatti create --name api --secret API_KEY --file ./app.env:/workspace/.env --label team=web",
     "bhatti create --from dev --name experiment",
+    "bhatti create --name agent --allow-host '*.example.com' --allow-cidr 203.0.113.0/24",
     "bhatti create --disk 20G --json",
   ],
   async run({ client, options, isJson, out }) {
@@ -90,6 +99,7 @@ its commas only if every part has the form KEY=..., so \`--env LIST=a,b\` is one
       init: options.init === undefined ? undefined : await initScript(options.init),
       secrets: options.secret.length === 0 ? undefined : options.secret,
       labels: options.label,
+      net_policy: netPolicyOf(options),
       files: options.file.length === 0 ? undefined : await filesToSend(options.file, options.name),
       if_not_exists: options.ifNotExists || undefined,
     }

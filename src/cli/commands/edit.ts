@@ -1,14 +1,17 @@
 /** `bhatti edit`. */
 
 import { command } from "../command.ts"
+import { egressOptions, egressText, netPolicyOf, refuseEgress } from "../egress.ts"
 import { labelsText } from "../words.ts"
 
 const onOff = { on: true, off: false } as const
 
 export const edit = command({
   args: ["sandbox"],
-  description:
-    "Changes only what is given. The host name inside follows a new name when the sandbox boots again.",
+  description: `Changes only what is given. The host name inside follows a new name when the sandbox boots again.
+
+--egress, --allow-host and --allow-cidr take the place of all its former rules about what it may reach, at once: open
+connections that the new ones forbid end.`,
   options: {
     name: { type: "text", value: "NAME", summary: "Its new name" },
     keepHot: { type: "text", value: "on|off", summary: "Never pause it, however idle" },
@@ -18,6 +21,7 @@ export const edit = command({
       summary: "Whether it may be written to disk when paused for long",
     },
     label: { type: "pairs", value: "K=V,...", summary: "Label to set; may be repeated" },
+    ...egressOptions,
     labelDelete: { type: "list", value: "KEY", summary: "Label to remove; may be repeated" },
   },
   refuse: ({ options }) => {
@@ -27,22 +31,34 @@ export const edit = command({
     ] as const) {
       if (value !== undefined && !(value in onOff)) return `${flag} is on or off, not "${value}"`
     }
-    const given = [options.name, options.keepHot, options.allowCold, options.label, options.labelDelete]
+    const refused = refuseEgress(options)
+    if (refused !== undefined) return refused
+    const given = [
+      options.name,
+      options.keepHot,
+      options.allowCold,
+      options.label,
+      options.labelDelete,
+      netPolicyOf(options),
+    ]
     return given.every((one) => one === undefined || Object.keys(one).length === 0)
-      ? "nothing to change: give --name, --keep-hot, --allow-cold, --label or --label-delete"
+      ? "nothing to change: give --name, --keep-hot, --allow-cold, --egress, --allow-host, --allow-cidr, --label or --label-delete"
       : undefined
   },
   examples: [
     "bhatti edit dev --keep-hot on",
+    "bhatti edit dev --egress deny --allow-host api.example.com",
     "bhatti edit dev --name web --label team=web --label-delete tmp",
   ],
   async run({ client, args, options, isJson, out }) {
+    const netPolicy = netPolicyOf(options)
     const sandbox = await client.updateSandbox({
       params: { id: args.sandbox },
       body: {
         ...(options.name !== undefined && { name: options.name }),
         ...(options.keepHot !== undefined && { keep_hot: options.keepHot === "on" }),
         ...(options.allowCold !== undefined && { allow_cold: options.allowCold === "on" }),
+        ...(netPolicy && { net_policy: netPolicy }),
         ...(options.label && { labels_add: options.label }),
         ...(options.labelDelete && { labels_remove: options.labelDelete }),
       },
@@ -51,6 +67,7 @@ export const edit = command({
     const state = [
       `keep-hot ${sandbox.keep_hot ? "on" : "off"}`,
       `allow-cold ${sandbox.allow_cold ? "on" : "off"}`,
+      `egress ${egressText(sandbox.net_policy)}`,
       `labels ${labelsText(sandbox.labels)}`,
     ]
     await out.result(`sandbox/${sandbox.name}: ${state.join(", ")}`)

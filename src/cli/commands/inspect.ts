@@ -1,6 +1,7 @@
 /** `bhatti inspect`. */
 
 import { command } from "../command.ts"
+import { egressText } from "../egress.ts"
 import { alignColumns } from "../output.ts"
 import { ageText, cpusText, labelsText, sizeText } from "../words.ts"
 
@@ -22,6 +23,7 @@ export const inspect = command({
         `${cpusText(sandbox.cpus)}, ${sizeText(sandbox.memory_mb)} memory, ${sizeText(sandbox.disk_size_mb)} disk`,
       ],
       ["ip", sandbox.ip ?? "-"],
+      ["egress", egressText(sandbox.net_policy)],
       ["labels", labelsText(sandbox.labels)],
       ["urls", sandbox.urls.join(" ") || "-"],
       ["created", `${sandbox.created_at} (${ageText(sandbox.created_at, Date.now())})`],

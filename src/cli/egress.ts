@@ -1,0 +1,47 @@
+/** The options about what a sandbox may reach, shared by create and edit, and a policy in words. */
+
+import type { NetPolicy } from "../contract/network.ts"
+
+export const egressOptions = {
+  egress: {
+    type: "text",
+    value: "public|deny",
+    summary: "What it may reach outside: all of the internet, or only what is allowed",
+  },
+  allowHost: {
+    type: "list",
+    value: "NAME",
+    summary: "Name it may reach, *.example.com for all names below one; means --egress deny; may be repeated",
+  },
+  allowCidr: {
+    type: "list",
+    value: "CIDR",
+    summary: "IPv4 address or network it may reach; means --egress deny; may be repeated",
+  },
+} as const
+
+type Given = { egress: string | undefined; allowHost: readonly string[]; allowCidr: readonly string[] }
+
+export function refuseEgress({ egress, allowHost, allowCidr }: Given): string | undefined {
+  if (egress !== undefined && egress !== "public" && egress !== "deny")
+    return `--egress is public or deny, not "${egress}"`
+  if (egress === "public" && (allowHost.length > 0 || allowCidr.length > 0))
+    return "--allow-host and --allow-cidr go with --egress deny"
+  return undefined
+}
+
+/** Nothing when nothing was asked for. */
+export function netPolicyOf({ egress, allowHost, allowCidr }: Given) {
+  if (egress === undefined && allowHost.length === 0 && allowCidr.length === 0) return undefined
+  return {
+    ...(egress !== undefined && { default: egress as NetPolicy["default"] }),
+    allow_hosts: allowHost.flatMap((one) => one.split(",")),
+    allow_cidrs: allowCidr.flatMap((one) => one.split(",")),
+  }
+}
+
+export function egressText(policy: NetPolicy): string {
+  if (policy.default === "public") return "public"
+  const allowed = [...policy.allow_hosts, ...policy.allow_cidrs]
+  return allowed.length === 0 ? "deny" : `deny, but ${allowed.join(", ")}`
+}

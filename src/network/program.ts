@@ -1,0 +1,40 @@
+/** Runs one of the host's network programs to its end, within a deadline. */
+
+import { AppError } from "../contract/errors.ts"
+
+const searchPath = "/usr/sbin:/usr/bin:/sbin:/bin"
+const deadlineMs = 15_000
+
+/** What it printed. It failing is an error that says what was to be done, with its own words as the cause. */
+export async function runProgram(
+  purpose: string,
+  command: string[],
+  options: { input?: string } = {},
+): Promise<string> {
+  const [name = "", ...rest] = command
+  const path = Bun.which(name, { PATH: searchPath })
+  if (path === null) {
+    throw new AppError("unavailable", `cannot ${purpose}: ${name} is not installed`, {
+      hint: "sudo bhatti doctor",
+      retryable: false,
+    })
+  }
+  const child = Bun.spawn([path, ...rest], {
+    env: { PATH: searchPath, LC_ALL: "C" },
+    stdin: options.input === undefined ? "ignore" : Buffer.from(options.input),
+    stdout: "pipe",
+    stderr: "pipe",
+    timeout: deadlineMs,
+    killSignal: "SIGKILL",
+  })
+  const [stdout, stderr, exitCode] = await Promise.all([
+    new Response(child.stdout).text(),
+    new Response(child.stderr).text(),
+    child.exited,
+  ])
+  if (exitCode === 0) return stdout
+  throw new AppError("unavailable", `cannot ${purpose}`, {
+    cause: new Error(`${command.join(" ")}: ${stderr.trim() || `exit code ${exitCode}`}`),
+    hint: "the daemon's log has the cause; sudo bhatti doctor",
+  })
+}

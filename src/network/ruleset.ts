@@ -1,0 +1,268 @@
+/**
+ * The firewall as text for `nft -f -`: pure. One table of ours per installation (and its twin for ARP, which nftables
+ * keeps in a family of its own), in which everything that comes from one of our TAP devices is dropped unless something
+ * here lets it pass. A TAP that no lease is known of can say nothing to anybody.
+ *
+ *   from a TAP ─► prerouting: is it the leased card and address? ─┬─► to the host: its name server, ping of the gateway
+ *                                                                 └─► forward: from_guest ─► the sandbox's own chain
+ *   to a TAP   ─► only answers to what its sandbox has asked for, known by the sandbox's mark on the connection
+ */
+
+import { limits } from "../contract/limits.ts"
+import type { NetPolicy } from "../contract/network.ts"
+
+/** What tells one installation's devices and rules from another's on the same host. */
+export type Site = { table: string; tapPrefix: string; anchor: string }
+
+export type Ground = {
+  site: Site
+  subnet: string
+  gateway: string
+  /** Internal networks that the operator has opened. */
+  opened: string[]
+}
+
+/** What the rules know of one sandbox. */
+export type Lease = {
+  id: string
+  tap: string
+  mac: string
+  address: string
+  owner: string
+  policy: NetPolicy
+  /** Where its name server listens. */
+  resolver: string
+  /** The set that its name server fills with the addresses of permitted names. */
+  hostSet: string | null
+}
+
+/** Never reachable from a sandbox unless the operator opens a part: everything that is not the public internet. */
+export const internalNetworks = [
+  "0.0.0.0/8",
+  "10.0.0.0/8",
+  "100.64.0.0/10",
+  "127.0.0.0/8",
+  "169.254.0.0/16",
+  "172.16.0.0/12",
+  "192.0.0.0/24",
+  "192.0.2.0/24",
+  "192.168.0.0/16",
+  "198.18.0.0/15",
+  "198.51.100.0/24",
+  "203.0.113.0/24",
+  "224.0.0.0/4",
+  "240.0.0.0/4",
+]
+
+/**
+ * Everything, in place of whatever is there: one transaction, so there is no moment without rules. `learned` are the
+ * addresses that name servers have put into their sets before.
+ */
+export function wholeRuleset(
+  ground: Ground,
+  leases: Lease[],
+  learned: ReadonlyMap<string, string[]> = new Map(),
+): string {
+  const { site } = ground
+  const sets = new Set(leases.flatMap(({ hostSet }) => (hostSet === null ? [] : [hostSet])))
+  return [
+    noRuleset(site),
+    baseRules(ground),
+    ...leases.map((lease) => addLease(site, lease)),
+    ...[...learned]
+      .filter(([name, addresses]) => sets.has(name) && addresses.length > 0)
+      .map(([name, addresses]) => `add element inet ${site.table} ${name} { ${addresses.join(", ")} }`),
+    "",
+  ].join("\n")
+}
+
+/** Nothing of ours, whether there was something or not. */
+export function noRuleset({ table }: Site): string {
+  return ["inet", "arp"]
+    .map((family) => `add table ${family} ${table}\ndelete table ${family} ${table}`)
+    .join("\n")
+}
+
+function baseRules({ site, subnet, gateway, opened }: Ground): string {
+  const ours = `"${site.tapPrefix}*"`
+  const elements = (list: string[]) => (list.length === 0 ? "" : `elements = { ${list.join(", ")} }`)
+  return `table inet ${site.table} {
+  set leases { type ifname . ether_addr . ipv4_addr; }
+  set flows { type ifname . mark; }
+  set resolver_of { type ifname . ipv4_addr; }
+  map resolvers { type ifname : ipv4_addr; }
+  map sandboxes { type ifname : verdict; }
+  set connections { type ipv4_addr; size 65536; flags dynamic; }
+  set internal { type ipv4_addr; flags interval; auto-merge; ${elements(internalNetworks)}; }
+  set opened { type ipv4_addr; flags interval; auto-merge; ${elements(opened)}; }
+
+  chain prerouting {
+    type filter hook prerouting priority raw; policy accept;
+    iifname != ${ours} return
+    iifname . ether saddr . ip saddr @leases accept
+    drop
+  }
+  chain names {
+    type nat hook prerouting priority dstnat; policy accept;
+    iifname ${ours} ip daddr ${gateway} meta l4proto { tcp, udp } th dport 53 dnat ip to iifname map @resolvers
+  }
+  chain input {
+    type filter hook input priority filter; policy accept;
+    iifname ${ours} goto to_host
+  }
+  chain to_host {
+    meta nfproto != ipv4 drop
+    ct state new add @connections { ip saddr ct count over ${limits.connectionsPerSandboxMax} } drop
+    iifname . ip daddr @resolver_of meta l4proto { tcp, udp } th dport 53 accept
+    ip daddr ${gateway} icmp type echo-request accept
+    goto refuse
+  }
+  chain output {
+    type filter hook output priority filter; policy accept;
+    oifname != ${ours} return
+    ct state established,related accept
+    drop
+  }
+  chain forward {
+    type filter hook forward priority filter; policy accept;
+    iifname ${ours} goto from_guest
+    oifname != ${ours} return
+    ct state established,related oifname . ct mark @flows accept
+    drop
+  }
+  chain from_guest {
+    meta nfproto != ipv4 drop
+    ct state invalid drop
+    ct state new add @connections { ip saddr ct count over ${limits.connectionsPerSandboxMax} } drop
+    tcp flags syn tcp option maxseg size set rt mtu
+    iifname vmap @sandboxes
+    goto refuse
+  }
+  chain internal_only {
+    ip daddr ${subnet} goto refuse
+    ip daddr @opened return
+    ip daddr @internal goto refuse
+  }
+  chain refuse {
+    meta l4proto tcp reject with tcp reset
+    ip daddr != 224.0.0.0/3 reject with icmpx admin-prohibited
+    drop
+  }
+  chain postrouting {
+    type nat hook postrouting priority srcnat; policy accept;
+    iifname ${ours} oifname != ${ours} masquerade
+  }
+}
+table arp ${site.table} {
+  set leases { type ifname . ether_addr . ipv4_addr; }
+  chain input {
+    type filter hook input priority filter; policy accept;
+    iifname != ${ours} return
+    arp operation request arp daddr ip ${gateway} iifname . arp saddr ether . arp saddr ip @leases accept
+    drop
+  }
+}`
+}
+
+export function addLease({ table }: Site, lease: Lease): string {
+  const { tap, mac, address } = lease
+  const set = `add element inet ${table}`
+  return [
+    `add set inet ${table} ${membersOf(lease)} { type ipv4_addr; }`,
+    ...addHostSet(table, lease),
+    `add chain inet ${table} ${chainOf(lease)}`,
+    ...policyRules(table, lease),
+    `${set} ${membersOf(lease)} { ${address} }`,
+    `${set} flows { "${tap}" . ${markOf(lease)} }`,
+    ...addResolver(table, lease),
+    `${set} sandboxes { "${tap}" : jump ${chainOf(lease)} }`,
+    `${set} leases { "${tap}" . ${mac} . ${address} }`,
+    `add element arp ${table} leases { "${tap}" . ${mac} . ${address} }`,
+    "",
+  ].join("\n")
+}
+
+/** `others`: those that stay; what only this one needed goes with it. */
+export function removeLease({ table }: Site, lease: Lease, others: Lease[]): string {
+  const { tap, mac, address } = lease
+  const set = `delete element inet ${table}`
+  return [
+    `${set} leases { "${tap}" . ${mac} . ${address} }`,
+    `delete element arp ${table} leases { "${tap}" . ${mac} . ${address} }`,
+    `${set} sandboxes { "${tap}" : jump ${chainOf(lease)} }`,
+    ...removeResolver(table, lease),
+    `${set} flows { "${tap}" . ${markOf(lease)} }`,
+    `${set} ${membersOf(lease)} { ${address} }`,
+    `flush chain inet ${table} ${chainOf(lease)}`,
+    `delete chain inet ${table} ${chainOf(lease)}`,
+    ...removeHostSet(table, lease, others),
+    ...(others.some(({ owner }) => owner === lease.owner)
+      ? []
+      : [`delete set inet ${table} ${membersOf(lease)}`]),
+    "",
+  ].join("\n")
+}
+
+/** A running sandbox gets another policy; open connections that it forbids end at their next packet. */
+export function changePolicy({ table }: Site, before: Lease, after: Lease, others: Lease[]): string {
+  return [
+    ...addHostSet(table, after),
+    `flush chain inet ${table} ${chainOf(after)}`,
+    ...policyRules(table, after),
+    ...(before.resolver === after.resolver
+      ? []
+      : [...removeResolver(table, before), ...addResolver(table, after)]),
+    ...(before.hostSet === after.hostSet ? [] : removeHostSet(table, before, others)),
+    "",
+  ].join("\n")
+}
+
+function policyRules(table: string, lease: Lease): string[] {
+  const rule = (text: string) => `add rule inet ${table} ${chainOf(lease)} ${text}`
+  const pass = `ct mark set ${markOf(lease)} accept`
+  const { policy, hostSet } = lease
+  const between = [rule(`ip daddr @${membersOf(lease)} accept`), rule("jump internal_only")]
+  if (policy.default === "public") return [...between, rule(pass)]
+  return [
+    ...between,
+    ...(hostSet === null ? [] : [rule(`ip daddr @${hostSet} ${pass}`)]),
+    ...policy.allow_cidrs.map((cidr) => rule(`ip daddr ${cidr} ${pass}`)),
+    rule("goto refuse"),
+  ]
+}
+
+function addHostSet(table: string, { hostSet }: Lease): string[] {
+  return hostSet === null ? [] : [`add set inet ${table} ${hostSet} { type ipv4_addr; size 65536; }`]
+}
+
+function removeHostSet(table: string, { hostSet }: Lease, others: Lease[]): string[] {
+  const isOrphan = hostSet !== null && !others.some((other) => other.hostSet === hostSet)
+  return isOrphan ? [`delete set inet ${table} ${hostSet}`] : []
+}
+
+function addResolver(table: string, { tap, resolver }: Lease): string[] {
+  return [
+    `add element inet ${table} resolvers { "${tap}" : ${resolver} }`,
+    `add element inet ${table} resolver_of { "${tap}" . ${resolver} }`,
+  ]
+}
+
+function removeResolver(table: string, { tap, resolver }: Lease): string[] {
+  return [
+    `delete element inet ${table} resolvers { "${tap}" : ${resolver} }`,
+    `delete element inet ${table} resolver_of { "${tap}" . ${resolver} }`,
+  ]
+}
+
+function chainOf({ id }: Lease): string {
+  return `of_${id}`
+}
+
+function membersOf({ owner }: Lease): string {
+  return `of_${owner}`
+}
+
+/** On the connections of the sandbox, so that answers to a former holder of its address do not reach it. Never 0. */
+function markOf({ id }: Lease): string {
+  return `0x${id.slice("sb_".length, "sb_".length + 7)}1`
+}

@@ -1,0 +1,329 @@
+/**
+ * The network of sandboxes on this host: each TAP device is a wire of its own to the host, which routes. Who may say what
+ * to whom is decided by one set of rules, which stands before any sandbox runs and stays when the daemon stops.
+ *
+ * Everything here is done one after the other, so what is remembered is always what the kernel has.
+ */
+
+import { existsSync, readFileSync, writeFileSync } from "node:fs"
+import { AppError } from "../contract/errors.ts"
+import type { NetPolicy } from "../contract/network.ts"
+import { errorCodeOf } from "../lib/error-code.ts"
+import {
+  gatewayOf,
+  macOf,
+  networkText,
+  overlaps,
+  parseNetwork,
+  type Subnet,
+  sandboxAddress,
+} from "../rules/address.ts"
+import { anchorBatch, linkSettings, linkUpBatch } from "./links.ts"
+import { runProgram } from "./program.ts"
+import { profileOf, type Sibling } from "./resolver.ts"
+import { Resolvers } from "./resolvers.ts"
+import {
+  addLease,
+  changePolicy,
+  type Ground,
+  type Lease,
+  noRuleset,
+  removeLease,
+  type Site,
+  wholeRuleset,
+} from "./ruleset.ts"
+
+/** A name server that was used a moment ago may be again in the next. */
+const lingerMs = 10_000
+
+export type Attachment = { id: string; slot: number; owner: string; hostname: string; policy: NetPolicy }
+
+type Attached = { attachment: Attachment; lease: Lease }
+
+export class TapNetwork {
+  readonly #site: Site
+  readonly #subnet: Subnet
+  readonly #ground: Ground
+  readonly #resolvers: Resolvers
+  readonly #attached = new Map<string, Attached>()
+  #last: Promise<unknown> = Promise.resolve()
+  #lingering: Timer | undefined
+
+  constructor(options: { dataDir: string; subnet: string; upstreams: string[]; opened: string[] }) {
+    const subnet = parseNetwork(options.subnet)
+    if (!subnet) throw new Error(`${options.subnet} is no network`)
+    this.#site = siteOf(options.dataDir)
+    this.#subnet = subnet
+    this.#ground = {
+      site: this.#site,
+      subnet: networkText(subnet),
+      gateway: gatewayOf(subnet),
+      opened: options.opened,
+    }
+    this.#resolvers = new Resolvers({
+      directory: `/run/${this.#site.table}`,
+      table: this.#site.table,
+      anchor: this.#site.anchor,
+      subnet,
+      upstreams: options.upstreams,
+      mayBeInternal: options.opened.length > 0,
+    })
+  }
+
+  /** Fifteen characters, as many as an interface's name may have. */
+  tapOf(id: string): string {
+    return `${this.#site.tapPrefix}${id.slice("sb_".length, "sb_".length + 8)}`
+  }
+
+  /** What the guest is told. The gateway answers names too, whichever name server stands behind it. */
+  identityOf(sandbox: { id: string; slot: number }) {
+    const { gateway } = this.#ground
+    return {
+      mac: macOf(sandbox.id),
+      address: this.#addressOf(sandbox),
+      prefix: 32,
+      gateway,
+      dns: [gateway],
+      mtu: 1500,
+    }
+  }
+
+  /** Switches on the host's end of a machine's wire. Without an attachment it still carries nothing anywhere. */
+  async linkUp(...sandboxes: { id: string; slot: number }[]): Promise<void> {
+    const links = sandboxes.map((sandbox) => ({
+      tap: this.tapOf(sandbox.id),
+      mac: macOf(sandbox.id),
+      address: this.#addressOf(sandbox),
+    }))
+    for (const { tap } of links) {
+      for (const [name, value] of linkSettings(tap)) writeSetting(name, value)
+    }
+    const input = links.map((link) => linkUpBatch(link, this.#ground.gateway)).join("")
+    await runProgram("switch on a sandbox's network", ["ip", "-batch", "-"], { input })
+  }
+
+  /** The rules of a sandbox, and its place among its owner's. Again with another policy or name: changes them. */
+  attach(attachment: Attachment): Promise<void> {
+    return this.#inTurn(async () => {
+      const before = this.#attached.get(attachment.id)
+      const lease = this.#leaseOf(attachment)
+      const others = this.#leases().filter(({ id }) => id !== lease.id)
+      const text = before
+        ? changePolicy(this.#site, before.lease, lease, others)
+        : addLease(this.#site, lease)
+      const siblings = this.#siblingsOf(attachment.owner).filter(({ address }) => address !== lease.address)
+      siblings.push({ address: lease.address, hostname: attachment.hostname })
+      const profile = profileOf(attachment.owner, attachment.policy)
+      try {
+        await Promise.all([this.#apply(text), this.#resolvers.serve(profile, siblings)])
+      } catch (error) {
+        await this.#regenerate()
+        throw error
+      }
+      this.#attached.set(attachment.id, { attachment, lease })
+      this.#resolvers.announce(attachment.owner, siblings)
+      this.#pruneLater()
+    })
+  }
+
+  /** Takes back its rules. Its TAP device goes with its machine, and with that its route. */
+  detach(id: string): Promise<void> {
+    return this.#inTurn(async () => {
+      const attached = this.#attached.get(id)
+      if (!attached) return
+      this.#attached.delete(id)
+      const { lease, attachment } = attached
+      try {
+        await this.#apply(removeLease(this.#site, lease, this.#leases()))
+      } catch {
+        // Something else than we has changed our rules.
+        await this.#regenerate()
+      }
+      this.#resolvers.announce(attachment.owner, this.#siblingsOf(attachment.owner))
+      this.#pruneLater()
+    })
+  }
+
+  /** Makes all of it what it should be, whatever is there: exactly these sandboxes are attached. */
+  resync(attachments: Attachment[]): Promise<void> {
+    return this.#inTurn(async () => {
+      await this.#refuseOverlap()
+      writeSetting("ipv4/ip_forward", "1")
+      await this.#makeAnchor()
+      const profiles = attachments.map(({ owner, policy }) => profileOf(owner, policy))
+      await this.#resolvers.adopt(profiles)
+      this.#attached.clear()
+      for (const attachment of attachments) {
+        this.#attached.set(attachment.id, { attachment, lease: this.#leaseOf(attachment) })
+      }
+      await this.#regenerate()
+      for (const profile of profiles) await this.#resolvers.serve(profile, this.#siblingsOf(profile.owner))
+      // A daemon that was killed may not have come to that.
+      const running = attachments.filter(({ id }) => existsSync(`/sys/class/net/${this.tapOf(id)}`))
+      await this.linkUp(...running)
+    })
+  }
+
+  /** When the daemon stops: what running sandboxes need stays; without any, nothing does. */
+  close(): Promise<void> {
+    return this.#inTurn(async () => {
+      clearTimeout(this.#lingering)
+      await this.#prune()
+      if (this.#attached.size > 0 || !existsSync(`/sys/class/net/${this.#site.anchor}`)) return
+      await this.#apply(noRuleset(this.#site))
+      await runProgram("remove the anchor", ["ip", "link", "delete", "dev", this.#site.anchor])
+      this.#resolvers.removeDirectory()
+    })
+  }
+
+  #inTurn(work: () => Promise<void>): Promise<void> {
+    const done = this.#last.then(work)
+    this.#last = done.catch(() => undefined)
+    return done
+  }
+
+  async #apply(text: string): Promise<void> {
+    await runProgram("apply the network rules", ["nft", "-f", "-"], { input: text })
+  }
+
+  async #regenerate(): Promise<void> {
+    await this.#apply(wholeRuleset(this.#ground, this.#leases(), await this.#learned()))
+  }
+
+  /** What name servers have put into their sets. Nothing when there are no rules yet. */
+  async #learned(): Promise<Map<string, string[]>> {
+    const { table } = this.#site
+    const tables = await runProgram("list the network tables", ["nft", "-j", "list", "tables"])
+    const learned = new Map<string, string[]>()
+    if (!listed(tables).some(({ table: one }) => one?.name === table)) return learned
+    const sets = await runProgram("read the network rules", ["nft", "-j", "list", "table", "inet", table])
+    for (const { set } of listed(sets)) {
+      if (set?.name?.startsWith("names_")) learned.set(set.name, (set.elem ?? []).map(String))
+    }
+    return learned
+  }
+
+  async #makeAnchor(): Promise<void> {
+    const { anchor } = this.#site
+    const { gateway } = this.#ground
+    const { prefix } = this.#subnet
+    if (existsSync(`/sys/class/net/${anchor}`)) {
+      const shown = await runProgram("look at the anchor", [
+        "ip",
+        "-4",
+        "-j",
+        "address",
+        "show",
+        "dev",
+        anchor,
+      ])
+      const [found] = JSON.parse(shown) as { addr_info: { local: string; prefixlen: number }[] }[]
+      if (found?.addr_info.some(({ local, prefixlen }) => local === gateway && prefixlen === prefix)) return
+      await runProgram("remove the anchor", ["ip", "link", "delete", "dev", anchor])
+    }
+    const input = anchorBatch(anchor, gateway, prefix)
+    await runProgram("make the anchor", ["ip", "-batch", "-"], { input })
+    writeSetting(`ipv6/conf/${anchor}/disable_ipv6`, "1")
+  }
+
+  /** An address that the host uses or reaches must not be a sandbox's. */
+  async #refuseOverlap(): Promise<void> {
+    const shown = await runProgram("read the host's routes", [
+      "ip",
+      "-4",
+      "-j",
+      "route",
+      "show",
+      "table",
+      "all",
+    ])
+    for (const { dst, dev = "" } of JSON.parse(shown) as { dst: string; dev?: string }[]) {
+      const network = parseNetwork(dst)
+      const isOurs = dev === this.#site.anchor || dev.startsWith(this.#site.tapPrefix)
+      if (!network || isOurs || network.prefix === 0 || !overlaps(network, this.#subnet)) continue
+      throw new AppError(
+        "conflict",
+        `the subnet ${this.#ground.subnet} overlaps ${dst}, which the host reaches through ${dev || "a route"}`,
+        { hint: "choose another subnet in config.yaml, a private one that nothing here uses" },
+      )
+    }
+  }
+
+  #pruneLater(): void {
+    if (this.#lingering) return
+    this.#lingering = setTimeout(() => {
+      this.#lingering = undefined
+      void this.#inTurn(() => this.#prune())
+    }, lingerMs)
+    this.#lingering.unref()
+  }
+
+  async #prune(): Promise<void> {
+    const attachments = [...this.#attached.values()].map(({ attachment }) => attachment)
+    await this.#resolvers.keepOnly(
+      new Set(attachments.map(({ owner, policy }) => profileOf(owner, policy).key)),
+    )
+  }
+
+  #leases(): Lease[] {
+    return [...this.#attached.values()].map(({ lease }) => lease)
+  }
+
+  #siblingsOf(owner: string): Sibling[] {
+    return [...this.#attached.values()]
+      .filter(({ attachment }) => attachment.owner === owner)
+      .map(({ attachment, lease }) => ({ address: lease.address, hostname: attachment.hostname }))
+  }
+
+  #leaseOf(attachment: Attachment): Lease {
+    const { id, owner, policy } = attachment
+    const profile = profileOf(owner, policy)
+    return {
+      id,
+      tap: this.tapOf(id),
+      mac: macOf(id),
+      address: this.#addressOf(attachment),
+      owner,
+      policy,
+      resolver: this.#resolvers.addressOf(profile),
+      hostSet: profile.hostSet,
+    }
+  }
+
+  #addressOf({ slot }: { slot: number }): string {
+    const address = sandboxAddress(this.#subnet, slot)
+    if (address !== undefined) return address
+    throw new AppError("limit_exceeded", `the subnet ${this.#ground.subnet} has no address left`, {
+      hint: "destroy sandboxes, or a larger subnet in config.yaml",
+    })
+  }
+}
+
+/** Installations on one host are told apart by their data directories. */
+export function siteOf(dataDir: string): Site {
+  const digest = new Bun.CryptoHasher("sha256").update(dataDir).digest("hex").slice(0, 5)
+  return { table: `bhatti_${digest}`, tapPrefix: `bh${digest}`, anchor: `bhgw${digest}` }
+}
+
+type Listed = {
+  table?: { name: string }
+  set?: { name: string; elem?: unknown[] }
+}
+
+function listed(json: string): Listed[] {
+  return (JSON.parse(json) as { nftables: Listed[] }).nftables
+}
+
+/** Below /proc/sys/net. A kernel without IPv6 needs none of its settings. */
+function writeSetting(name: string, value: string): void {
+  const path = `/proc/sys/net/${name}`
+  try {
+    if (readFileSync(path, "utf8").trim() !== value) writeFileSync(path, value)
+  } catch (cause) {
+    if (errorCodeOf(cause) === "ENOENT" && name.startsWith("ipv6/")) return
+    throw new AppError("unavailable", `cannot set net.${name.replaceAll("/", ".")}`, {
+      cause,
+      hint: "the daemon needs the host's network settings to be writable",
+    })
+  }
+}

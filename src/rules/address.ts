@@ -1,0 +1,71 @@
+/**
+ * Addresses of sandboxes, from the subnet and their slots alone: a slot is unique among all sandboxes of the host, so an
+ * address is too.
+ *
+ *   subnet   .0 │ .1 gateway │ .2 … name servers │ from a quarter of the subnet on: slot 1, slot 2, …
+ */
+
+export type Subnet = { base: number; prefix: number }
+
+/** The smallest has room for 191 sandboxes, the largest for more slots than there are. */
+export const subnetPrefixMin = 12
+export const subnetPrefixMax = 24
+
+export function parseAddress(text: string): number | undefined {
+  const parts = text.split(".")
+  if (parts.length !== 4) return undefined
+  let value = 0
+  for (const part of parts) {
+    if (!/^(0|[1-9][0-9]{0,2})$/.test(part) || Number(part) > 255) return undefined
+    value = value * 256 + Number(part)
+  }
+  return value
+}
+
+export function addressText(value: number): string {
+  return [24, 16, 8, 0].map((shift) => Math.floor(value / 2 ** shift) % 256).join(".")
+}
+
+/** A network in CIDR form, or an address, which is a network of one. Bits behind the prefix are dropped. */
+export function parseNetwork(text: string): Subnet | undefined {
+  const [address = "", length = "32", more] = text.split("/")
+  const value = parseAddress(address)
+  if (value === undefined || more !== undefined || !/^[0-9]{1,2}$/.test(length)) return undefined
+  const prefix = Number(length)
+  return prefix > 32 ? undefined : { base: value - (value % 2 ** (32 - prefix)), prefix }
+}
+
+export function networkText({ base, prefix }: Subnet): string {
+  return `${addressText(base)}/${prefix}`
+}
+
+export function overlaps(one: Subnet, other: Subnet): boolean {
+  return one.base < other.base + sizeOf(other) && other.base < one.base + sizeOf(one)
+}
+
+export function gatewayOf(subnet: Subnet): string {
+  return addressText(subnet.base + 1)
+}
+
+/** Nothing when the subnet has no room for it. */
+export function sandboxAddress(subnet: Subnet, slot: number): string | undefined {
+  const offset = sizeOf(subnet) / 4 + slot
+  // The last address of a subnet is its broadcast address for some.
+  return offset < sizeOf(subnet) - 1 ? addressText(subnet.base + offset) : undefined
+}
+
+/** The address of the name server of that number, from 0; nothing when the subnet has no room for it. */
+export function resolverAddress(subnet: Subnet, number: number): string | undefined {
+  const offset = 2 + number
+  return offset < sizeOf(subnet) / 4 ? addressText(subnet.base + offset) : undefined
+}
+
+/** Locally administered and nobody's group address: 02, then five bytes of the sandbox's id. */
+export function macOf(sandboxId: string): string {
+  const digits = sandboxId.slice("sb_".length, "sb_".length + 10)
+  return `02:${digits.match(/../g)?.join(":")}`
+}
+
+function sizeOf({ prefix }: Subnet): number {
+  return 2 ** (32 - prefix)
+}
