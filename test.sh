@@ -32,8 +32,9 @@ main() {
   give_back
 
   check "biome and tsc" "$bun" run check
-  check "gofmt" no_output gofmt -l agent
-  check "go vet" go_in_agent vet ./...
+  check "gofmt" no_output gofmt -l agent jail
+  check "go vet of agent" go_in agent vet ./...
+  check "go vet of jail" go_in jail vet ./...
   go_tests
   bun_tests "unit tests" test
   [[ $with_machines = no ]] || bun_tests "end-to-end tests" test:e2e
@@ -82,12 +83,12 @@ no_output() {
   [[ -z $output ]]
 }
 
-# As the agent is built, and so without need of a C compiler.
-go_in_agent() { (cd agent && CGO_ENABLED=0 go "$@"); }
+# go_in FOLDER ARGUMENT...: as the folder is built, and so without need of a C compiler.
+go_in() { (cd "$1" && shift && CGO_ENABLED=0 go "$@"); }
 
 go_tests() {
   local report="$reports/go.json" status=0 started=$EPOCHREALTIME
-  go_in_agent test -json ./... >"$report" || status=$?
+  go_in agent test -json ./... >"$report" || status=$?
   cat "$report"
   # Without "Test" it is about a whole package.
   count "go tests" "$status" "$started" \

@@ -1,6 +1,6 @@
 /**
- * Builds `dist/lohar` (the guest agent) and `dist/bhatti` (everything else, the agent inside) and says what took how
- * long. Does nothing when no source has changed since the last build; `--force` builds anyway.
+ * Builds `dist/lohar` (the guest agent), `dist/jail` (the launcher of QEMU) and `dist/bhatti` (everything else, the two
+ * inside) and says what took how long. Does nothing when no source has changed since the last build; `--force` builds anyway.
  */
 import { createHash } from "node:crypto"
 import { mkdir, rename, rm } from "node:fs/promises"
@@ -9,11 +9,13 @@ import { join } from "node:path"
 const root = join(import.meta.dir, "..")
 const dist = join(root, "dist")
 const agentFile = join(dist, "lohar")
+const jailFile = join(dist, "jail")
 const binaryFile = join(dist, "bhatti")
 const stampFile = join(dist, "build.json")
 const sources = [
   "agent/**/*",
   "images/**/*",
+  "jail/**/*",
   "src/**/*",
   "scripts/build.ts",
   "package*.json",
@@ -29,18 +31,19 @@ async function main(): Promise<void> {
   }
   await rm(stampFile, { force: true })
   await mkdir(dist, { recursive: true })
-  await timed("dist/lohar", buildAgent)
+  await timed("dist/lohar", () => buildGo("agent", agentFile))
+  await timed("dist/jail", () => buildGo("jail", jailFile))
   await timed("dist/bhatti", () => buildBinary(commit))
   await Bun.write(stampFile, stamp)
 }
 
-async function buildAgent(): Promise<void> {
+async function buildGo(folder: string, file: string): Promise<void> {
   await run(
     // Without -buildvcs=false Go asks git, which refuses to answer root in a checkout that is somebody else's.
-    ["go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", `${agentFile}.part`, "."],
-    { cwd: join(root, "agent"), env: { ...process.env, CGO_ENABLED: "0" } },
+    ["go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", `${file}.part`, "."],
+    { cwd: join(root, folder), env: { ...process.env, CGO_ENABLED: "0" } },
   )
-  await rename(`${agentFile}.part`, agentFile)
+  await rename(`${file}.part`, file)
 }
 
 /**
@@ -69,7 +72,8 @@ async function buildBinary(commit: string | undefined): Promise<void> {
 }
 
 async function isBuilt(stamp: string): Promise<boolean> {
-  for (const file of [stampFile, agentFile, binaryFile]) if (!(await Bun.file(file).exists())) return false
+  for (const file of [stampFile, agentFile, jailFile, binaryFile])
+    if (!(await Bun.file(file).exists())) return false
   return (await Bun.file(stampFile).text()) === stamp
 }
 

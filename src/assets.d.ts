@@ -4,3 +4,8 @@ declare module "*/lohar" {
   const path: string
   export default path
 }
+
+declare module "*/jail" {
+  const path: string
+  export default path
+}

@@ -2,6 +2,7 @@
 
 import { join } from "node:path"
 import { pino, stdSerializers } from "pino"
+import jailFile from "../dist/jail" with { type: "file" }
 import { type ConfigFlags, loadConfig } from "./config.ts"
 import type { Config } from "./contract/config.ts"
 import { limits } from "./contract/limits.ts"
@@ -18,6 +19,7 @@ import { readImage, readKernel } from "./image/artifacts.ts"
 import { version } from "./lib/version.ts"
 import { lockDataDir } from "./lock.ts"
 import { type AcceleratorReport, chooseAccelerator } from "./machine/accelerator.ts"
+import { openJail } from "./machine/confinement.ts"
 import { findQemu } from "./machine/fingerprint.ts"
 import { Machines } from "./machine/machines.ts"
 import { TapNetwork } from "./network/tap-network.ts"
@@ -104,10 +106,18 @@ export async function openCore(config: Config, log: Log): Promise<OpenedCore> {
   const qemu = findQemu()
   const kernel = await readKernel(config.data_dir)
   const accelerator = await chooseAccelerator({
-    wanted: config.accel,
+    wanted: config.require_kvm ? "kvm" : config.accel,
     qemu,
     kernel,
     dataDir: config.data_dir,
+  })
+  const uidBase = isRoot ? config.uid_base : undefined
+  const jail = await openJail({
+    dataDir: config.data_dir,
+    qemu,
+    launcher: jailFile,
+    level: config.confinement,
+    uid: uidBase,
   })
 
   const host: Host = {
@@ -116,7 +126,9 @@ export async function openCore(config: Config, log: Log): Promise<OpenedCore> {
       qemu,
       accelerator: accelerator.accelerator,
       network,
-      uidBase: isRoot ? config.uid_base : undefined,
+      uidBase,
+      jail,
+      confinement: config.confinement,
     }),
     disks: new Disks({ dataDir: config.data_dir }),
     images: {

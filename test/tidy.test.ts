@@ -20,7 +20,7 @@ test("every source file opens with what it owns", async () => {
 })
 
 test("every Go file opens with a comment", async () => {
-  const wrong = (await sources("agent/**/*.go"))
+  const wrong = (await sources("{agent,jail}/**/*.go"))
     .filter(({ text }) => !text.startsWith("//"))
     .map(({ file }) => file)
   expect(wrong).toEqual([])

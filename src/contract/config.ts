@@ -81,6 +81,16 @@ const Settings = z.strictObject({
     .enum(["auto", "kvm", "tcg"])
     .default("auto")
     .describe("auto proves KVM by booting a guest under it, else uses software emulation"),
+  require_kvm: z
+    .boolean()
+    .default(false)
+    .describe("Serve only where KVM works, and so only where sandboxes hold hostile code"),
+  confinement: z
+    .enum(["full", "reduced"])
+    .default("full")
+    .describe(
+      "full: each QEMU in namespaces and a root directory of its own, or the daemon does not start; reduced: without them, where the host refuses them",
+    ),
   network: z
     .enum(["auto", "tap", "user"])
     .default("auto")

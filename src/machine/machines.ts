@@ -21,6 +21,7 @@ import {
 } from "./command-line.ts"
 import { publishDirectory, syncPath, writeSynced } from "./durable.ts"
 import { type QemuBuild, stateFingerprint, templateFingerprint } from "./fingerprint.ts"
+import type { Jail } from "./jail.ts"
 import { loadOwnMemory, saveOwnMemory } from "./own-memory.ts"
 import {
   type Confinement,
@@ -80,6 +81,8 @@ export class Machines {
   readonly #accelerator: Accelerator
   readonly #network: MachineShape["network"]
   readonly #uidBase: number | undefined
+  readonly #jail: Jail
+  readonly #level: Confinement["level"]
   readonly #monitors = new Map<number, Promise<Qmp>>()
 
   constructor(options: {
@@ -89,12 +92,16 @@ export class Machines {
     network: MachineShape["network"]
     /** First of the user ids that QEMU processes run as; without it they run as the daemon's own user. */
     uidBase: number | undefined
+    jail: Jail
+    confinement: Confinement["level"]
   }) {
     this.templates = new Templates(options.dataDir)
     this.#qemu = options.qemu
     this.#accelerator = options.accelerator
     this.#network = options.network
     this.#uidBase = options.uidBase
+    this.#jail = options.jail
+    this.#level = options.confinement
   }
 
   findTemplate(spec: TemplateSpec): Promise<Template | undefined> {
@@ -197,7 +204,10 @@ export class Machines {
     const pipe = createPipe()
     let machine: Machine
     try {
-      machine = this.#startAt(place, "clone", manifest.memoryBase, () => ({ memory, state: pipe.readFd }))
+      machine = await this.#startAt(place, "clone", manifest.memoryBase, () => ({
+        memory,
+        state: pipe.readFd,
+      }))
     } catch (error) {
       closeSync(pipe.writeFd)
       throw error
@@ -342,7 +352,7 @@ export class Machines {
     role: Role,
     memoryBase: Machine["memoryBase"],
     files: (open: OpenFile) => Files,
-  ): Machine {
+  ): Promise<Machine> {
     const { template, ...rest } = place
     return this.#start({
       ...rest,
@@ -359,7 +369,7 @@ export class Machines {
     })
   }
 
-  #start(options: {
+  async #start(options: {
     role: Role
     shape: MachineShape
     name: string
@@ -369,7 +379,7 @@ export class Machines {
     memoryBase: Machine["memoryBase"]
     files: (open: OpenFile) => Files
     tapName: string | undefined
-  }): Machine {
+  }): Promise<Machine> {
     const opened: number[] = []
     const open: OpenFile = (path, flags) => {
       const fd = openSync(path, flags, 0o600)
@@ -379,7 +389,7 @@ export class Machines {
     try {
       const tap = options.tapName === undefined ? undefined : openTap(options.tapName)
       if (tap !== undefined) opened.push(tap)
-      const process = spawnQemu({
+      const process = await spawnQemu({
         binary: this.#qemu.binary,
         arguments: qemuArguments(options.shape, options.role, options.name),
         files: {
@@ -454,11 +464,15 @@ export class Machines {
     return stateFingerprint(this.#qemu, this.#shape(template.shape))
   }
 
-  #confinement(slot: number): Confinement | undefined {
-    if (this.#uidBase === undefined) return undefined
+  #confinement(slot: number): Confinement {
+    const hasKvm = this.#accelerator === "kvm"
+    const isRoot = this.#uidBase !== undefined
     return {
-      uid: this.#uidBase + slot,
-      groups: this.#accelerator === "kvm" ? [statSync("/dev/kvm").gid] : [],
+      jail: this.#jail,
+      level: this.#level,
+      uid: this.#uidBase === undefined ? undefined : this.#uidBase + slot,
+      groups: isRoot && hasKvm ? [statSync("/dev/kvm").gid] : [],
+      devices: ["/dev/null", ...(hasKvm ? ["/dev/kvm"] : [])],
     }
   }
 }

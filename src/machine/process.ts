@@ -6,6 +6,7 @@
 import { closeSync, openSync, readdirSync, readFileSync } from "node:fs"
 import { AppError } from "../contract/errors.ts"
 import { descriptors } from "./command-line.ts"
+import type { Jail } from "./jail.ts"
 
 export type ProcessIdentity = {
   pid: number
@@ -81,58 +82,85 @@ function isGone(error: unknown): boolean {
 
 export type DescriptorFiles = Partial<Record<keyof typeof descriptors, number>>
 
-/** Who a QEMU process runs as. Without it (the daemon is not root) it runs as the daemon's own user. */
-export type Confinement = { uid: number; groups: number[] }
+/** What a QEMU process may do on the host, beyond the descriptors it is given. */
+export type Confinement = {
+  jail: Jail
+  /** full: namespaces of its own and the jail's root. reduced: it sees the host as its user does. */
+  level: "full" | "reduced"
+  /** Its user and group. Without it (the daemon is not root) it runs as the daemon's own. */
+  uid: number | undefined
+  groups: number[]
+  /** Device nodes it may open. */
+  devices: string[]
+}
 
-/** Starts QEMU in a session of its own. The caller keeps its descriptors and may close them when this returns. */
-export function spawnQemu(options: {
+const launchDeadlineMs = 10_000
+/** So that a sandbox that computes leaves the processor to the daemon, which serves everybody. */
+const niceness = 5
+
+type Start = {
   binary: string
   arguments: string[]
   files: DescriptorFiles
-  confinement: Confinement | undefined
+  confinement: Confinement
   logPath: string
-}): ProcessIdentity {
+}
+
+/**
+ * Starts QEMU in a session of its own, nobody's child. The caller keeps its descriptors and may close them when this has
+ * answered.
+ */
+export async function spawnQemu(start: Start): Promise<ProcessIdentity> {
+  const pid = await launch(start)
+  const ticks = startTicks(pid)
+  if (ticks === undefined) {
+    throw new AppError("unavailable", "QEMU ended as soon as it was started", {
+      hint: `see ${start.logPath}`,
+    })
+  }
+  return { pid, startTicks: ticks, bootId: hostBootId }
+}
+
+/** The process's pid; it may have ended by now. */
+export async function launch(start: Start): Promise<number> {
   const unused = openSync("/dev/null", "r+")
-  const log = openSync(options.logPath, "a", 0o600)
+  const log = openSync(start.logPath, "a", 0o600)
   try {
     const handed = Object.keys(descriptors).map(
-      (name) => options.files[name as keyof typeof descriptors] ?? unused,
+      (name) => start.files[name as keyof typeof descriptors] ?? unused,
     )
-    const command = [...confinementCommand(options.confinement), options.binary, ...options.arguments]
-    const child = Bun.spawn({
-      cmd: command,
+    const launcher = Bun.spawn({
+      cmd: [
+        start.confinement.jail.launcher,
+        ...launcherArguments(start.confinement, handed.length),
+        "--",
+        start.binary,
+        ...start.arguments,
+      ],
       cwd: "/",
       env: { PATH: "/usr/sbin:/usr/bin:/sbin:/bin", LC_ALL: "C" },
-      stdio: ["ignore", log, log, ...handed],
-      detached: true,
+      stdio: ["ignore", "pipe", log, ...handed],
+      timeout: launchDeadlineMs,
     })
-    child.unref()
-    const ticks = startTicks(child.pid)
-    if (ticks === undefined) {
-      throw new AppError("unavailable", "QEMU ended as soon as it was started", {
-        hint: `see ${options.logPath}`,
-      })
-    }
-    return { pid: child.pid, startTicks: ticks, bootId: hostBootId }
+    const [words, exitCode] = await Promise.all([new Response(launcher.stdout).text(), launcher.exited])
+    if (exitCode === 0) return Number(words)
+    throw new AppError("unavailable", `QEMU cannot be started confined: ${words.trim() || "no answer"}`, {
+      hint: "sudo bhatti doctor says what this host lacks",
+    })
   } finally {
     closeSync(unused)
     closeSync(log)
   }
 }
 
-function confinementCommand(confinement: Confinement | undefined): string[] {
-  if (!confinement) return []
-  const groups =
-    confinement.groups.length > 0 ? [`--groups=${confinement.groups.join(",")}`] : ["--clear-groups"]
+function launcherArguments(confinement: Confinement, handed: number): string[] {
+  const { jail, level, uid, groups, devices } = confinement
   return [
-    "setpriv",
-    `--reuid=${confinement.uid}`,
-    `--regid=${confinement.uid}`,
-    ...groups,
-    "--inh-caps=-all",
-    "--bounding-set=-all",
-    "--no-new-privs",
-    "--",
+    ...(level === "full" ? [`--root=${jail.root}`, ...devices.map((path) => `--device=${path}`)] : []),
+    ...(uid === undefined ? [] : [`--uid=${uid}`]),
+    ...groups.map((group) => `--group=${group}`),
+    `--handed=${handed}`,
+    `--nice=${niceness}`,
   ]
 }
 

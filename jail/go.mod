@@ -1,0 +1,3 @@
+module bhatti/jail
+
+go 1.19

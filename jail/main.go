@@ -1,0 +1,74 @@
+// jail starts one program, QEMU, cut off from the host, prints its pid as the caller counts, and ends. QEMU is then
+// nobody's child but init's, and the first process of a pid namespace. If anything fails nothing is started, and standard
+// output has the reason instead of a pid.
+//
+// steps.go says what is taken away, fork.go does it.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+)
+
+// What is to be started and how.
+type order struct {
+	// root is the directory that becomes QEMU's root; empty: no namespaces, the host's root stays.
+	root string
+	// devices are device nodes of the host that are shown in root.
+	devices []string
+	// uid is QEMU's user and group; -1 where the caller may not change it, and keeps its own.
+	uid    int
+	groups []uint32
+	// handed is how many descriptors from 3 on are QEMU's.
+	handed    int
+	cgroup    string
+	niceness  int
+	fileBytes int64
+	command   []string
+}
+
+func main() {
+	wanted, err := parse(os.Args[1:])
+	var pid int
+	if err == nil {
+		pid, err = start(wanted)
+	}
+	if err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+	fmt.Println(pid)
+}
+
+func parse(arguments []string) (order, error) {
+	var wanted order
+	flags := flag.NewFlagSet("jail", flag.ContinueOnError)
+	flags.SetOutput(io.Discard)
+	flags.StringVar(&wanted.root, "root", "", "")
+	flags.StringVar(&wanted.cgroup, "cgroup", "", "")
+	flags.IntVar(&wanted.uid, "uid", -1, "")
+	flags.IntVar(&wanted.handed, "handed", 0, "")
+	flags.IntVar(&wanted.niceness, "nice", 0, "")
+	flags.Int64Var(&wanted.fileBytes, "file-bytes", 0, "")
+	flags.Func("device", "", func(path string) error {
+		wanted.devices = append(wanted.devices, path)
+		return nil
+	})
+	flags.Func("group", "", func(text string) error {
+		id, err := strconv.ParseUint(text, 10, 32)
+		wanted.groups = append(wanted.groups, uint32(id))
+		return err
+	})
+	if err := flags.Parse(arguments); err != nil {
+		return wanted, err
+	}
+	wanted.command = flags.Args()
+	if len(wanted.command) == 0 || !strings.HasPrefix(wanted.command[0], "/") {
+		return wanted, fmt.Errorf("the program's whole path is missing")
+	}
+	return wanted, nil
+}

@@ -1,0 +1,211 @@
+// The way from this program to QEMU as a table of system calls. They run in a process that is a bare copy of this one,
+// where Go's runtime does not work, so the table is made before and needs nothing but to be read.
+
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"unsafe"
+)
+
+const (
+	// Descriptors in use are about twenty; the rest is for connections to the monitor.
+	openFilesMax = 1024
+	// vCPUs, and at most 64 threads for disk requests. Counted per user id, so only where QEMU has one of its own.
+	threadsMax = 1024
+
+	prCapbsetDrop     = 24
+	prSetNoNewPrivs   = 38
+	prCapAmbient      = 47
+	prCapAmbientClear = 4
+	rlimitNproc       = 6
+	sysCloseRange     = 436
+	closeRangeCloexec = 4
+	sigSetMask        = 2
+	signalSetBytes    = 8
+	signalLast        = 64
+	capabilityVersion = 0x20080522
+)
+
+// One system call. keep holds what the arguments point to.
+type step struct {
+	what      string
+	call      uintptr
+	arguments [6]uintptr
+	keep      []any
+}
+
+type steps []step
+
+// add appends a call whose arguments are numbers, paths (string) and pointers.
+func (all *steps) add(what string, call uintptr, arguments ...any) {
+	one := step{what: what, call: call, keep: arguments}
+	for index, argument := range arguments {
+		switch value := argument.(type) {
+		case int:
+			one.arguments[index] = uintptr(value)
+		case uintptr:
+			one.arguments[index] = value
+		case unsafe.Pointer:
+			one.arguments[index] = uintptr(value)
+		case string:
+			text, err := syscall.BytePtrFromString(value)
+			if err != nil {
+				panic(err)
+			}
+			one.keep = append(one.keep, text)
+			one.arguments[index] = uintptr(unsafe.Pointer(text))
+		default:
+			panic("no argument of a system call")
+		}
+	}
+	*all = append(*all, one)
+}
+
+// planOf lists the steps.
+func planOf(wanted order) (steps, error) {
+	var all steps
+	all.add("leave the session", syscall.SYS_SETSID)
+	if needsUserNamespace(wanted) {
+		if err := all.mapUser(); err != nil {
+			return nil, err
+		}
+	}
+	if wanted.root == "" {
+		all.add("leave the directory", syscall.SYS_CHDIR, "/")
+	} else {
+		all.enterRoot(wanted)
+	}
+	all.setLimits(wanted)
+	if err := all.dropRights(wanted); err != nil {
+		return nil, err
+	}
+	all.add("give it its output", syscall.SYS_DUP2, 2, 1)
+	all.add("close descriptors", sysCloseRange, 3+wanted.handed, ^uintptr(0)>>32, closeRangeCloexec)
+	all.resetSignals()
+	all.add("unblock signals", syscall.SYS_RT_SIGPROCMASK, sigSetMask, unsafe.Pointer(new(uint64)), 0, signalSetBytes)
+
+	arguments, err := syscall.SlicePtrFromStrings(wanted.command)
+	if err != nil {
+		return nil, err
+	}
+	environment, err := syscall.SlicePtrFromStrings(os.Environ())
+	if err != nil {
+		return nil, err
+	}
+	all.add("start "+wanted.command[0], syscall.SYS_EXECVE, wanted.command[0],
+		unsafe.Pointer(&arguments[0]), unsafe.Pointer(&environment[0]))
+	return all, nil
+}
+
+// needsUserNamespace: who is not root may make namespaces in one of those, as its root for as long as that needs.
+func needsUserNamespace(wanted order) bool {
+	return wanted.root != "" && os.Geteuid() != 0
+}
+
+// mapUser makes the caller's user the root of the user namespace.
+func (all *steps) mapUser() error {
+	// Opening a file gives the lowest number that is free, there as here.
+	next, err := syscall.Open("/dev/null", syscall.O_RDONLY|syscall.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer syscall.Close(next)
+	for _, file := range []struct{ path, text string }{
+		{"/proc/self/setgroups", "deny"},
+		{"/proc/self/uid_map", fmt.Sprintf("0 %d 1", os.Geteuid())},
+		{"/proc/self/gid_map", fmt.Sprintf("0 %d 1", os.Getegid())},
+	} {
+		what := "write " + file.path
+		all.add(what, syscall.SYS_OPEN, file.path, syscall.O_WRONLY)
+		all.add(what, syscall.SYS_WRITE, next, file.text, len(file.text))
+		all.add(what, syscall.SYS_CLOSE, next)
+	}
+	return nil
+}
+
+func (all *steps) enterRoot(wanted order) {
+	const closed = syscall.MS_NOSUID | syscall.MS_NODEV
+	inRoot := func(path string) string { return filepath.Join(wanted.root, path) }
+	mount := func(source, target, kind string, flags int, options string) {
+		all.add("mount "+target, syscall.SYS_MOUNT, source, target, kind, flags, options)
+	}
+	// Nothing that is mounted here is seen outside, nor the other way round.
+	mount("none", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, "")
+	mount(wanted.root, wanted.root, "", syscall.MS_BIND, "")
+	mount("none", wanted.root, "", syscall.MS_REMOUNT|syscall.MS_BIND|syscall.MS_RDONLY|closed, "")
+	// Of its own pid namespace, and nothing in it but processes.
+	mount("proc", inRoot("proc"), "proc", closed|syscall.MS_NOEXEC, "subset=pid")
+	for _, device := range wanted.devices {
+		mount(device, inRoot(device), "", syscall.MS_BIND, "")
+	}
+	all.add("enter "+wanted.root, syscall.SYS_CHDIR, wanted.root)
+	// The former root comes to lie upon the new one and is taken off it.
+	all.add("change the root", syscall.SYS_PIVOT_ROOT, ".", ".")
+	all.add("leave the host's root", syscall.SYS_UMOUNT2, ".", syscall.MNT_DETACH)
+	all.add("go to the root", syscall.SYS_CHDIR, "/")
+	const name = "machine"
+	all.add("name its host", syscall.SYS_SETHOSTNAME, name, len(name))
+}
+
+func (all *steps) setLimits(wanted order) {
+	limit := func(which int, max uint64) {
+		all.add("limit", syscall.SYS_SETRLIMIT, which, unsafe.Pointer(&syscall.Rlimit{Cur: max, Max: max}))
+	}
+	limit(syscall.RLIMIT_CORE, 0)
+	limit(syscall.RLIMIT_NOFILE, openFilesMax)
+	if wanted.uid >= 0 {
+		limit(rlimitNproc, threadsMax)
+	}
+	if wanted.fileBytes > 0 {
+		limit(syscall.RLIMIT_FSIZE, uint64(wanted.fileBytes))
+	}
+	all.add("set its priority", syscall.SYS_SETPRIORITY, syscall.PRIO_PROCESS, 0, wanted.niceness)
+}
+
+func (all *steps) dropRights(wanted order) error {
+	all.add("refuse new privileges", syscall.SYS_PRCTL, prSetNoNewPrivs, 1)
+	// Who is not root and not in a user namespace has none to drop, and now gets none.
+	if wanted.root != "" || os.Geteuid() == 0 {
+		last, err := capabilityLast()
+		if err != nil {
+			return err
+		}
+		for capability := 0; capability <= last; capability++ {
+			all.add("drop a capability", syscall.SYS_PRCTL, prCapbsetDrop, capability)
+		}
+	}
+	if wanted.uid >= 0 {
+		groups := append(wanted.groups, 0)
+		all.add("set its groups", syscall.SYS_SETGROUPS, len(wanted.groups), unsafe.Pointer(&groups[0]))
+		all.add("set its group", syscall.SYS_SETRESGID, wanted.uid, wanted.uid, wanted.uid)
+		all.add("set its user", syscall.SYS_SETRESUID, wanted.uid, wanted.uid, wanted.uid)
+	}
+	all.add("drop ambient capabilities", syscall.SYS_PRCTL, prCapAmbient, prCapAmbientClear)
+	header := &[2]uint32{capabilityVersion}
+	all.add("drop its capabilities", syscall.SYS_CAPSET, unsafe.Pointer(header), unsafe.Pointer(new([6]uint32)))
+	return nil
+}
+
+// resetSignals takes back the handlers that Go's runtime has set: they are code that is gone once QEMU has started.
+func (all *steps) resetSignals() {
+	byDefault := unsafe.Pointer(new([4]uint64))
+	for signal := 1; signal <= signalLast; signal++ {
+		if signal != int(syscall.SIGKILL) && signal != int(syscall.SIGSTOP) {
+			all.add("reset a signal", syscall.SYS_RT_SIGACTION, signal, byDefault, 0, signalSetBytes)
+		}
+	}
+}
+
+func capabilityLast() (int, error) {
+	text, err := os.ReadFile("/proc/sys/kernel/cap_last_cap")
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(strings.TrimSpace(string(text)))
+}
