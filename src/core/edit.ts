@@ -29,11 +29,20 @@ export async function editSandbox(
       keepHot: input.keep_hot ?? record.keepHot,
       allowCold: input.allow_cold ?? record.allowCold,
       labels,
+      warmAfterSec: input.warm_after === undefined ? record.warmAfterSec : input.warm_after,
+      coldAfterSec: input.cold_after === undefined ? record.coldAfterSec : input.cold_after,
     })
+    const { labels_add, labels_remove, ...fields } = input
+    const changed = [
+      ...Object.keys(fields),
+      ...(Object.keys(labels_add).length + labels_remove.length > 0 ? ["labels"] : []),
+    ]
+    const meta = { by: "user", changed: changed.join(",") }
+    core.events.record({ type: "sandbox.updated", userId: account.id, sandbox: record, meta })
   })
   const edited = await core.store.sandboxes.get(id)
   if (!edited) throw noSandbox(nameOrId)
-  if (input.keep_hot === true) await awake(core, edited)
+  if (input.keep_hot === true) await awake(core, edited, "edit --keep-hot")
   const [sandbox] = await viewSandboxes(core, [(await core.store.sandboxes.get(id)) ?? edited])
   if (!sandbox) throw noSandbox(nameOrId)
   return sandbox

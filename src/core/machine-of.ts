@@ -28,7 +28,7 @@ export function placeOf(
     overlayPath: core.host.disks.overlayOf(record.id),
     sockets,
     slot: record.slot,
-    tapName: core.host.network === "tap" ? tapNameOf(record.id) : undefined,
+    tapName: tapNameOf(core, record),
   }
 }
 
@@ -38,6 +38,6 @@ export async function templateOf(core: Core, record: SandboxRecord): Promise<Tem
 }
 
 /** Fifteen characters, as many as an interface's name may have; unlike a slot the id is no other installation's. */
-function tapNameOf(id: string): string {
-  return `bht${id.slice("sb_".length, "sb_".length + 12)}`
+export function tapNameOf(core: Core, { id }: Pick<SandboxRecord, "id">): string | undefined {
+  return core.host.network === "tap" ? `bht${id.slice("sb_".length, "sb_".length + 12)}` : undefined
 }

@@ -56,10 +56,18 @@ export type SandboxRecord = {
   labels: Record<string, string>
   keepHot: boolean
   allowCold: boolean
+  /** Instead of the host's times; null: the host's, 0: never. */
+  warmAfterSec: number | null
+  coldAfterSec: number | null
+  /** Why it last booted from its disk instead of going on from its memory. */
+  bootReason: string | null
   createdAt: string
 }
 
-export type NewSandbox = Omit<SandboxRecord, "id" | "userId" | "slot" | "state" | "templateId" | "createdAt">
+export type NewSandbox = Omit<
+  SandboxRecord,
+  "id" | "userId" | "slot" | "state" | "templateId" | "bootReason" | "createdAt"
+>
 
 export class Sandboxes {
   readonly #db: Kysely<Schema>
@@ -85,6 +93,9 @@ export class Sandboxes {
       labels: JSON.stringify(input.labels),
       keep_hot: Number(input.keepHot),
       allow_cold: Number(input.allowCold),
+      warm_after_sec: input.warmAfterSec,
+      cold_after_sec: input.coldAfterSec,
+      boot_reason: null,
       created_at: new Date().toISOString(),
     }
     const columns = Object.keys(row) as (keyof NewSandboxRow)[]
@@ -106,7 +117,7 @@ export class Sandboxes {
 
   /** The intent to make one for the pool. */
   async addPooled(
-    input: Omit<NewSandbox, "name" | "env" | "secretNames" | "labels" | "keepHot" | "allowCold">,
+    input: Pick<NewSandbox, "imageName" | "imageHash" | "cpus" | "memoryMib" | "diskMib">,
   ): Promise<{
     id: SandboxId
     slot: number
@@ -138,6 +149,8 @@ export class Sandboxes {
           labels: JSON.stringify(input.labels),
           keep_hot: Number(input.keepHot),
           allow_cold: Number(input.allowCold),
+          warm_after_sec: input.warmAfterSec,
+          cold_after_sec: input.coldAfterSec,
           created_at: new Date().toISOString(),
         })
         .where("id", "=", id)
@@ -170,7 +183,10 @@ export class Sandboxes {
 
   async edit(
     id: SandboxId,
-    changes: Pick<SandboxRecord, "name" | "labels" | "keepHot" | "allowCold">,
+    changes: Pick<
+      SandboxRecord,
+      "name" | "labels" | "keepHot" | "allowCold" | "warmAfterSec" | "coldAfterSec"
+    >,
   ): Promise<void> {
     try {
       await this.#db
@@ -180,6 +196,8 @@ export class Sandboxes {
           labels: JSON.stringify(changes.labels),
           keep_hot: Number(changes.keepHot),
           allow_cold: Number(changes.allowCold),
+          warm_after_sec: changes.warmAfterSec,
+          cold_after_sec: changes.coldAfterSec,
         })
         .where("id", "=", id)
         .execute()
@@ -189,6 +207,10 @@ export class Sandboxes {
         hint: "choose another name",
       })
     }
+  }
+
+  async setBootReason(id: SandboxId, bootReason: string | null): Promise<void> {
+    await this.#db.updateTable("sandboxes").set({ boot_reason: bootReason }).where("id", "=", id).execute()
   }
 
   /** Written before there is a disk on that template, so that the template is never taken for unused. */
@@ -292,6 +314,9 @@ function toRecord(row: SandboxRow): SandboxRecord {
     labels: StringRecord.parse(JSON.parse(row.labels)),
     keepHot: row.keep_hot === 1,
     allowCold: row.allow_cold === 1,
+    warmAfterSec: row.warm_after_sec,
+    coldAfterSec: row.cold_after_sec,
+    bootReason: row.boot_reason,
     createdAt: row.created_at,
   }
 }

@@ -83,6 +83,8 @@ export class FakeDaemon implements Disposable {
       ip: null,
       keep_hot: false,
       allow_cold: true,
+      warm_after: null,
+      cold_after: null,
       labels: {},
       urls: [],
       created_by: "usr_00000001",
