@@ -10,8 +10,10 @@ import { awake } from "./core/awake.ts"
 import { type Core, type CoreSettings, type Log, newCore } from "./core/core.ts"
 import type { Host } from "./core/host.ts"
 import { reconcile } from "./core/reconcile.ts"
+import { saveAll } from "./core/shutdown.ts"
 import { ensureTemplate } from "./core/template.ts"
 import { Disks } from "./disk/disks.ts"
+import { Snapshots } from "./disk/snapshots.ts"
 import { openGuest } from "./guest/connection.ts"
 import { createApp } from "./http/app.ts"
 import { listenPrivately } from "./http/server.ts"
@@ -41,6 +43,7 @@ export async function serve(flags: ConfigFlags): Promise<void> {
   // A bug in one request must not end the daemon for everybody; it is logged with its stack.
   process.on("unhandledRejection", (error) => log.error({ error }, "unhandled rejection"))
 
+  core.events.record({ type: "daemon.started", meta: { version, accelerator: accelerator.accelerator } })
   await reconcile(core)
   const app = createApp(
     core,
@@ -50,7 +53,11 @@ export async function serve(flags: ConfigFlags): Promise<void> {
       acceleratorReason: accelerator.reason,
       warnings: accelerator.accelerator === "tcg" ? [emulationWarning] : [],
     },
-    { apiHosts: [config.domain, ...config.api_hosts], rateLimits: config.rate_limits },
+    {
+      apiHosts: [config.domain, ...config.api_hosts],
+      rateLimits: config.rate_limits,
+      metricsToken: config.metrics_token,
+    },
   )
   const apiSocketPath = join(config.data_dir, "api.sock")
   const server = listenPrivately(app, apiSocketPath)
@@ -68,14 +75,27 @@ export async function serve(flags: ConfigFlags): Promise<void> {
   void wakeKeptHot(core)
   const stopping = new AbortController()
   const thermal = core.thermal.run(stopping.signal)
+  void core.events.run(stopping.signal)
 
   const signal = await stopSignal()
-  log.info({ signal }, "stopping; running sandboxes stay")
+  log.info({ signal, on_stop: config.on_stop }, "stopping")
   stopping.abort()
   await Promise.all([thermal, core.pool.empty()])
   await core.host.network?.close()
+  // From here on nobody can wake what is being saved.
   front.stop()
+  if (config.on_stop === "snapshot") await saveInTime(core, config.stop_timeout)
+  core.events.record({ type: "daemon.stopped", meta: { signal } })
+  core.events.close()
   await server.stop(true)
+}
+
+/** A second signal hastens: what is not saved by then runs on. */
+async function saveInTime(core: Core, timeoutSec: number): Promise<void> {
+  const hasten = new AbortController()
+  void stopSignal().then(() => hasten.abort())
+  const result = await saveAll(core, AbortSignal.any([hasten.signal, AbortSignal.timeout(timeoutSec * 1000)]))
+  core.log.info(result, "saved the running sandboxes")
 }
 
 function tlsOf(config: Config): { certPath: string; keyPath: string } | undefined {
@@ -120,6 +140,7 @@ export async function openCore(config: Config, log: Log): Promise<OpenedCore> {
     uid: uidBase,
   })
 
+  const disks = new Disks({ dataDir: config.data_dir })
   const host: Host = {
     machines: new Machines({
       dataDir: config.data_dir,
@@ -130,7 +151,8 @@ export async function openCore(config: Config, log: Log): Promise<OpenedCore> {
       jail,
       confinement: config.confinement,
     }),
-    disks: new Disks({ dataDir: config.data_dir }),
+    disks,
+    snapshots: new Snapshots({ dataDir: config.data_dir, disks }),
     images: {
       readImage: async (name) => {
         const image = await readImage(config.data_dir, name)
@@ -156,10 +178,12 @@ export async function openCore(config: Config, log: Log): Promise<OpenedCore> {
     settings: {
       thermal: { warmAfterMs: config.warm_after * 1000, coldAfterMs: config.cold_after * 1000 },
       diskReserveMib: config.disk_reserve_mb,
+      templateDiskMib: config.template_disk_mb,
       poolSize: config.pool,
       publicAddress: publicAddressOf(config),
     },
   })
+  undo.defer(() => core.events.flush())
   undo.defer(() => {
     for (const guest of core.guests.values()) guest.close()
     core.guests.clear()

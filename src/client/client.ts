@@ -7,6 +7,7 @@ import type { z } from "zod"
 import type { Api } from "../contract/api.ts"
 import type { Endpoint } from "../contract/endpoint.ts"
 import { AppError } from "../contract/errors.ts"
+import type { Event, EventLine } from "../contract/event.ts"
 import type { FileEntry } from "../contract/file.ts"
 import { ExecStream, type ExecStreamStart } from "./exec-stream.ts"
 import { failureOfConnection, failureOfReply, failureOfResponse } from "./failure.ts"
@@ -60,11 +61,15 @@ export type Client = { readonly [Name in Exclude<keyof Api, SocketName>]: Call<A
   execStream(id: string, start: ExecStreamStart): ExecStream
   /** Opens a terminal in a session of the sandbox. */
   shellStream(id: string, start?: ShellStreamStart): ShellStream
+  /** Stored events, then further ones until the signal aborts or the daemon ends. */
+  followEvents(query: FollowQuery, options?: CallOptions): AsyncGenerator<Event>
   /** `readFile` with `stat`: what a file is; of a link the link itself. */
   statFile(id: string, path: string): Promise<FileEntry>
   /** `readFile` with `ls`: what is in a directory. */
   listFiles(id: string, path: string): Promise<FileEntry[]>
 }
+
+export type FollowQuery = Omit<z.input<Api["listEvents"]["query"]>, "follow">
 
 /** Operations whose answer is bytes; the compiler checks the list against the contract. */
 const byteReplies: ReadonlySet<RouteName> = new Set<ByteReplyName>(["readFile", "readArchive"])
@@ -84,7 +89,7 @@ export function connect(options: ClientOptions): Client {
   const authorization: Record<string, string> =
     options.token === undefined ? {} : { authorization: `Bearer ${options.token}` }
 
-  async function call(name: RouteName, input: AnyInput = {}): Promise<unknown> {
+  async function request(name: RouteName, input: AnyInput = {}): Promise<Response> {
     const { method, path } = fillRoute(name, input.params)
     const content = input.bytes ?? (input.body === undefined ? undefined : JSON.stringify(input.body))
     const type = input.bytes === undefined ? "application/json" : "application/octet-stream"
@@ -111,6 +116,11 @@ export function connect(options: ClientOptions): Client {
     }
     if (!response.ok) throw await failureOfResponse(response, base)
     input.onHeaders?.(response.headers)
+    return response
+  }
+
+  async function call(name: RouteName, input: AnyInput = {}): Promise<unknown> {
+    const response = await request(name, input)
     if (byteReplies.has(name)) return response
     return response.status === 204 ? null : await readJson(response)
   }
@@ -120,6 +130,28 @@ export function connect(options: ClientOptions): Client {
       return await response.json()
     } catch (error) {
       throw failureOfReply(error, base)
+    }
+  }
+
+  async function* followEvents(query: FollowQuery, options: CallOptions = {}): AsyncGenerator<Event> {
+    const response = await request("listEvents", { ...options, query: { ...query, follow: "true" } })
+    const decoder = new TextDecoder()
+    let rest = ""
+    try {
+      for await (const bytes of response.body ?? []) {
+        const lines = (rest + decoder.decode(bytes, { stream: true })).split("\n")
+        rest = lines.pop() ?? ""
+        for (const line of lines) {
+          if (line === "") continue
+          const event = JSON.parse(line) as EventLine
+          if (!("code" in event)) yield event
+          else throw new AppError("unavailable", event.data, event.hint === null ? {} : { hint: event.hint })
+        }
+      }
+    } catch (error) {
+      options.signal?.throwIfAborted()
+      if (error instanceof AppError) throw error
+      throw failureOfConnection(error, base)
     }
   }
 
@@ -150,6 +182,7 @@ export function connect(options: ClientOptions): Client {
     (input?: AnyInput) => call(name as RouteName, input),
   ])
   const extras: Omit<Client, RouteName> = {
+    followEvents,
     execStream: (id, start) => new ExecStream(socket("execSocket", id), start),
     shellStream: (id, start = {}) =>
       new ShellStream(socket("shellSocket", id, { window: shellWindowBytes, ...start })),

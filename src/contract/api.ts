@@ -7,6 +7,7 @@
 
 import { z } from "zod"
 import { endpoint } from "./endpoint.ts"
+import { Event, EventLine, EventsQuery } from "./event.ts"
 import { Exec, ExecClientMessage, ExecEvent, ExecResult, ExecServerMessage, ExecStart } from "./exec.ts"
 import {
   ArchiveQuery,
@@ -20,7 +21,7 @@ import {
   WriteFileQuery,
 } from "./file.ts"
 import { ListeningPort, Publish, PublishedPort } from "./publish.ts"
-import { CreateSandbox, DestroyedSandbox, Sandbox, UpdateSandbox, Why } from "./sandbox.ts"
+import { CreateSandbox, CreateSandboxes, DestroyedSandbox, Sandbox, UpdateSandbox, Why } from "./sandbox.ts"
 import { DeletedSecret, Secret, SetSecret } from "./secret.ts"
 import {
   KilledSession,
@@ -30,6 +31,7 @@ import {
   ShellQuery,
   ShellServerMessage,
 } from "./session.ts"
+import { Checkpoint, DeletedSnapshot, ResumeSnapshot, Snapshot } from "./snapshot.ts"
 import { Health, Version } from "./system.ts"
 
 export const api = {
@@ -61,6 +63,14 @@ export const api = {
     summary: "Create a sandbox; it is running when this answers",
     body: CreateSandbox,
     reply: Sandbox,
+    status: 201,
+  }),
+  createSandboxes: endpoint({
+    method: "POST",
+    path: "/sandboxes/batch",
+    summary: "Create several sandboxes, all of them or none; copies of one sandbox are of the same instant",
+    body: CreateSandboxes,
+    reply: z.array(Sandbox),
     status: 201,
   }),
   getSandbox: endpoint({
@@ -106,6 +116,52 @@ export const api = {
     summary: "Start a sandbox that is stopped or paused",
     reply: Sandbox,
     status: 200,
+  }),
+  checkpointSandbox: endpoint({
+    method: "POST",
+    path: "/sandboxes/:id/checkpoint",
+    summary: "Keep a named snapshot of a sandbox, memory and all; it goes on",
+    body: Checkpoint,
+    reply: Snapshot,
+    status: 201,
+  }),
+  listSnapshots: endpoint({
+    method: "GET",
+    path: "/snapshots",
+    summary: "Your named snapshots, oldest first",
+    reply: z.array(Snapshot),
+    status: 200,
+  }),
+  getSnapshot: endpoint({
+    method: "GET",
+    path: "/snapshots/:name",
+    summary: "One snapshot, by name or id",
+    reply: Snapshot,
+    status: 200,
+  }),
+  deleteSnapshot: endpoint({
+    method: "DELETE",
+    path: "/snapshots/:name",
+    summary: "Delete a snapshot; sandboxes that were made from it stay",
+    reply: DeletedSnapshot,
+    status: 200,
+  }),
+  resumeSnapshot: endpoint({
+    method: "POST",
+    path: "/snapshots/:name/resume",
+    summary: "Make a new sandbox that goes on where the snapshot was taken",
+    body: ResumeSnapshot,
+    reply: Sandbox,
+    status: 201,
+  }),
+  listEvents: endpoint({
+    method: "GET",
+    path: "/events",
+    summary: "What happened to your sandboxes, oldest first; with follow=true also what happens from now on",
+    query: EventsQuery,
+    reply: z.array(Event),
+    status: 200,
+    stream: { accept: "application/x-ndjson", event: EventLine },
   }),
   exec: endpoint({
     method: "POST",

@@ -137,6 +137,29 @@ const Settings = z.strictObject({
     .min(0)
     .default(1024)
     .describe("Free space in MiB that creating a sandbox must leave on the data directory's file system"),
+  template_disk_mb: z
+    .int()
+    .min(0)
+    .default(8192)
+    .describe(
+      "Space in MiB that templates may take; beyond it those that nothing needs are removed, oldest use first",
+    ),
+  on_stop: z
+    .enum(["keep", "snapshot"])
+    .default("keep")
+    .describe("When the daemon stops: keep lets sandboxes run on, snapshot writes them to disk"),
+  stop_timeout: z
+    .number()
+    .min(1)
+    .max(300)
+    .default(60)
+    .describe("Seconds that writing sandboxes to disk may take then; what is not done runs on"),
+  metrics_token: z
+    .string()
+    .min(16)
+    .max(256)
+    .optional()
+    .describe("Opens GET /metrics to who sends it as bearer token; without it there are no metrics"),
   log_level: z
     .enum(["trace", "debug", "info", "warn", "error"])
     .default("info")

@@ -48,6 +48,22 @@ export const limits = {
   /** Connections that one sandbox may have open through the host; more are refused. */
   connectionsPerSandboxMax: 4096,
 
+  /** Named snapshots of one user. */
+  snapshotsMax: 20,
+  /** Sandboxes that one create makes. */
+  createCountMax: 32,
+  /** Longest time until an idle sandbox is paused, and a paused one written to disk: a year. */
+  thermalSecMax: 31_536_000,
+
+  /** Events of one answer, and their default. */
+  eventsPerReplyMax: 1000,
+  eventsPerReplyDefault: 100,
+  eventDaysKept: 90,
+  eventsKeptMax: 500_000,
+  /** Events that wait for one subscriber; one that reads more slowly is cut. */
+  eventBacklogMax: 1000,
+  eventSubscribersMax: 64,
+
   /** Connections to the daemon's address, for the API and for published ports together. */
   proxyConnectionsMax: 8192,
   proxyConnectionsPerClientMax: 2048,

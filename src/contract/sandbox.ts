@@ -72,6 +72,8 @@ export const Thermal = z
   .enum(["hot", "warm", "cold"])
   .describe("hot: running; warm: paused in memory; cold: on disk only")
 
+const ThermalSeconds = z.number().min(0).max(limits.thermalSecMax)
+
 export const Sandbox = z
   .object({
     id: SandboxId,
@@ -82,7 +84,9 @@ export const Sandbox = z
     status_reason: z
       .string()
       .nullable()
-      .describe("Why a stopped sandbox lost its memory and will boot from its disk"),
+      .describe(
+        "Why a stopped sandbox lost its memory and will boot from its disk, or why a running one did at its last start",
+      ),
     thermal: Thermal.nullable(),
     image: ImageName,
     cpus: z.int(),
@@ -90,6 +94,14 @@ export const Sandbox = z
     disk_size_mb: z.int().describe("Size of the root disk in MiB"),
     keep_hot: z.boolean().describe("It is never paused"),
     allow_cold: z.boolean().describe("It may be written to disk when it was paused for long"),
+    warm_after: z
+      .number()
+      .nullable()
+      .describe("Idle seconds until it is paused, 0: never, null: as the host does it"),
+    cold_after: z
+      .number()
+      .nullable()
+      .describe("Paused seconds until it is written to disk, 0: never, null: as the host does it"),
     labels: z.record(z.string(), z.string()),
     urls: z.array(z.string()).describe("Where its published ports answer"),
     ip: z.string().nullable().describe("Its address; only its owner's other sandboxes reach it"),
@@ -137,6 +149,12 @@ export const CreateSandbox = z
     labels: Labels.default({}),
     keep_hot: z.boolean().default(false).describe("Never pause it when it is idle"),
     net_policy: NetPolicyInput.optional(),
+    warm_after: ThermalSeconds.optional().describe(
+      "Idle seconds until it is paused, 0: never; default: as the host does it",
+    ),
+    cold_after: ThermalSeconds.optional().describe(
+      "Paused seconds until it is written to disk, 0: never; default: as the host does it",
+    ),
     init: z
       .string()
       .min(1)
@@ -162,6 +180,14 @@ export const CreateSandbox = z
   .meta({ id: "CreateSandbox" })
 export type CreateSandbox = z.infer<typeof CreateSandbox>
 
+export const CreateSandboxes = CreateSandbox.extend({
+  count: z
+    .int()
+    .min(1)
+    .max(limits.createCountMax)
+    .describe("How many; with a name they are called NAME-1 to NAME-N"),
+}).meta({ id: "CreateSandboxes" })
+
 export const DestroyedSandbox = z.object({ status: z.literal("destroyed") }).meta({ id: "DestroyedSandbox" })
 
 export const UpdateSandbox = z
@@ -169,6 +195,8 @@ export const UpdateSandbox = z
     name: SandboxName.optional().describe("Its new name; its host name inside stays until it boots again"),
     keep_hot: z.boolean().optional(),
     allow_cold: z.boolean().optional(),
+    warm_after: ThermalSeconds.nullable().optional().describe("As at create; null: as the host does it"),
+    cold_after: ThermalSeconds.nullable().optional().describe("As at create; null: as the host does it"),
     labels_add: Labels.default({}),
     net_policy: NetPolicyInput.optional().describe("Takes the place of the former policy, at once"),
     labels_remove: z.array(z.string().max(128)).max(limits.labelsMax).default([]),
@@ -180,6 +208,15 @@ export const Why = z
   .object({
     thermal: Thermal.nullable(),
     reason: z.string().describe("Why it is so"),
+    keeps_awake: z.array(z.string()).describe("What keeps it from being paused, if anything does"),
+    last_touch: z
+      .object({ what: z.string(), seconds_ago: z.int() })
+      .nullable()
+      .describe("What last asked something of it, since the daemon started"),
+    started_from_disk: z
+      .string()
+      .nullable()
+      .describe("Why it lost its memory at its last start; null: it did not"),
     open_streams: z
       .int()
       .describe("Commands, attached sessions, transfers and connections that keep it awake"),

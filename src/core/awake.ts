@@ -11,18 +11,24 @@ import { wakeSandbox } from "./power.ts"
 /** How long a guest may take for what it can answer at once. */
 export const answerDeadlineMs = 15_000
 
-export async function awakeGuest(core: Core, account: Account, nameOrId: string): Promise<Guest> {
-  return awake(core, await findSandbox(core, account, nameOrId))
+export async function awakeGuest(
+  core: Core,
+  account: Account,
+  nameOrId: string,
+  what?: string,
+): Promise<Guest> {
+  return awake(core, await findSandbox(core, account, nameOrId), what)
 }
 
-/** Wakes it if need be; callers that come together wait for one wake. */
-export async function awake(core: Core, record: SandboxRecord): Promise<Guest> {
+/** Wakes it if need be; callers that come together wait for one wake. `what` is who asks, for `why` and the events. */
+export async function awake(core: Core, record: SandboxRecord, what = "a request"): Promise<Guest> {
+  core.touches.set(record.id, { what, atMs: performance.now() })
   const open = core.guests.get(record.id)
   if (open && record.state.kind === "hot") return open
   return core.turns.take(record.id, async () => {
     const now = await core.store.sandboxes.get(record.id)
     if (!now) throw noSandbox(record.name)
     if (now.state.kind === "hot" && !core.guests.has(now.id)) await repair(core, now, "it has no channel")
-    return wakeSandbox(core, (await core.store.sandboxes.get(record.id)) ?? now)
+    return wakeSandbox(core, (await core.store.sandboxes.get(record.id)) ?? now, what)
   })
 }

@@ -3,7 +3,9 @@
 import type { ThermalSettings } from "../rules/thermal.ts"
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Store } from "../store/store.ts"
+import { EventLog } from "./events.ts"
 import type { Guest, Host } from "./host.ts"
+import { Metrics } from "./metrics.ts"
 import { Pool } from "./pool.ts"
 import { Thermal } from "./thermal.ts"
 import { Turns } from "./turns.ts"
@@ -17,6 +19,8 @@ export interface Log {
 export type CoreSettings = {
   thermal: ThermalSettings
   diskReserveMib: number
+  /** Space that templates may take before unused ones are removed. */
+  templateDiskMib: number
   /** Sandboxes kept ready per size in use; 0: none. */
   poolSize: number
   /** Where published ports answer: `scheme://ALIAS.domain:port/`. */
@@ -36,20 +40,31 @@ export type Core = {
   startedAt: number
   thermal: Thermal
   pool: Pool
+  events: EventLog
+  metrics: Metrics
+  /** What last asked something of a sandbox, and when on the clock of `performance.now()`. */
+  touches: Map<SandboxRecord["id"], { what: string; atMs: number }>
   /** Set by the proxy: an alias leads nowhere any more, open connections end. */
   onUnpublished: (alias: string) => void
 }
 
 export function newCore(options: { store: Store; host: Host; log: Log; settings: CoreSettings }): Core {
-  const parts: Omit<Core, "thermal" | "pool"> = {
+  const parts: Omit<Core, "thermal" | "pool" | "events" | "metrics"> = {
     ...options,
     turns: new Turns(),
     guests: new Map(),
     templatesInMaking: new Map(),
     startedAt: performance.now(),
+    touches: new Map(),
     onUnpublished: () => undefined,
   }
   const core = parts as Core
+  core.metrics = new Metrics(core)
+  core.events = new EventLog({
+    store: options.store,
+    log: options.log,
+    onRecord: (event) => core.metrics.onEvent(event),
+  })
   core.thermal = new Thermal(core)
   core.pool = new Pool(core, { size: options.settings.poolSize })
   return core

@@ -1,6 +1,7 @@
 /** Creating a sandbox: the intent is written first, then each thing is made with its undo beside it. */
 
 import { AppError } from "../contract/errors.ts"
+import { limits } from "../contract/limits.ts"
 import { policyFrom } from "../contract/network.ts"
 import type { CreateSandbox, Sandbox } from "../contract/sandbox.ts"
 import type { SandboxRecord } from "../store/sandboxes.ts"
@@ -9,10 +10,11 @@ import { keepGuest } from "./attach.ts"
 import { beginAttach, finishAttach } from "./attachment.ts"
 import { answerDeadlineMs } from "./awake.ts"
 import type { Core } from "./core.ts"
-import { removeEverything } from "./destroy.ts"
+import { destroySandbox, removeEverything } from "./destroy.ts"
 import { forkSandbox } from "./fork.ts"
 import type { Guest, Machine, Template, TemplateSpec } from "./host.ts"
 import { personalise } from "./identity.ts"
+import { inParallel } from "./in-parallel.ts"
 import { placeOf, rememberMachine } from "./machine-of.ts"
 import { friendlyName } from "./names.ts"
 import type { PooledSandbox } from "./pool.ts"
@@ -21,6 +23,39 @@ import { ensureTemplate } from "./template.ts"
 
 const readyDeadlineMs = 30_000
 const nameAttempts = 5
+/** More would only share the same processors. */
+const createsAtOnce = 4
+
+/** Several at once, from one pause of their source if they have one: all come to be, or none. */
+export async function createSandboxes(
+  core: Core,
+  account: Account,
+  input: CreateSandbox,
+  count: number,
+): Promise<Sandbox[]> {
+  if (input.if_not_exists) throw new AppError("invalid", "if_not_exists is for one sandbox")
+  const names = namesOf(input.name, count)
+  if (input.from !== undefined) return forkSandbox(core, account, input.from, input, count)
+  const made: Sandbox[] = []
+  try {
+    await inParallel(names, createsAtOnce, async (name, index) => {
+      made[index] = (await createSandbox(core, account, { ...input, name })).sandbox
+    })
+    return made
+  } catch (error) {
+    for (const { id } of made.filter(Boolean)) await destroySandbox(core, account, id)
+    throw error
+  }
+}
+
+/** `NAME-1` to `NAME-N`; without a name each gets its own. */
+export function namesOf(name: string | undefined, count: number): (string | undefined)[] {
+  if (count === 1 || name === undefined) return Array.from({ length: count }, () => name)
+  const names = Array.from({ length: count }, (_, index) => `${name}-${index + 1}`)
+  const tooLong = names.find((one) => !limits.sandboxNamePattern.test(one))
+  if (tooLong === undefined) return names
+  throw new AppError("invalid", `"${tooLong}" is too long a name`, { hint: "choose a shorter name" })
+}
 
 /** `isNew: false`: the caller asked for a sandbox of that name only if there is none, and there is one. */
 export async function createSandbox(
@@ -28,6 +63,7 @@ export async function createSandbox(
   account: Account,
   input: CreateSandbox,
 ): Promise<{ sandbox: Sandbox; isNew: boolean }> {
+  const startedAt = performance.now()
   if (input.if_not_exists && input.name !== undefined) {
     const existing = await core.store.sandboxes.find(account.id, input.name)
     if (existing?.name === input.name) {
@@ -36,9 +72,11 @@ export async function createSandbox(
     }
   }
   if (input.from !== undefined) {
-    return { sandbox: await forkSandbox(core, account, input.from, input), isNew: true }
+    const [sandbox] = await forkSandbox(core, account, input.from, input, 1)
+    if (!sandbox) throw new Error("a fork gave no sandbox")
+    return { sandbox, isNew: true }
   }
-  checkLimits(account, input)
+  checkLimits(account, { cpus: input.cpus, memoryMib: input.memory_mb })
   const secrets = await core.store.secrets.reveal(account.id, input.secrets)
   const spec = await templateSpec(core, input)
   if (input.disk_size_mb < spec.image.diskMib) {
@@ -76,6 +114,17 @@ export async function createSandbox(
     await core.store.sandboxes.setState(record.id, state)
     keepGuest(core, record, guest)
     undo.move()
+    core.events.record({
+      type: "sandbox.created",
+      userId: account.id,
+      sandbox: record,
+      meta: {
+        by: "user",
+        from: pooled ? "pool" : "template",
+        image: record.imageName,
+        ms: Math.round(performance.now() - startedAt),
+      },
+    })
     return { sandbox: viewSandbox(core, { ...record, state }), isNew: true }
   })
 }
@@ -84,7 +133,9 @@ async function takePooled(core: Core, spec: TemplateSpec): Promise<PooledSandbox
   const template = await core.host.machines.findTemplate(spec)
   if (!template) return undefined
   core.pool.wants(spec, template)
-  return core.pool.take(template)
+  const pooled = core.pool.take(template)
+  core.metrics.poolAsked(pooled !== undefined)
+  return pooled
 }
 
 async function startMachine(
@@ -137,6 +188,12 @@ async function startFailure(
 ): Promise<AppError> {
   const words = await core.host.machines.diagnose(machine)
   core.log.error({ sandbox: record.id, cause, ...words }, "a sandbox did not start")
+  core.events.record({
+    type: "sandbox.create_failed",
+    userId: record.userId,
+    sandbox: record,
+    meta: { by: "user" },
+  })
   return new AppError("unavailable", `sandbox "${record.name}" did not start`, {
     cause,
     hint: "try again; the daemon's log has the machine's last words",
@@ -163,19 +220,20 @@ async function furnish(guest: Guest, input: CreateSandbox): Promise<void> {
   }
 }
 
-function checkLimits(account: Account, input: CreateSandbox): void {
+/** What a user may have in one sandbox; also of a copy, since the limit may be younger than its source. */
+export function checkLimits(account: Account, size: { cpus: number; memoryMib: number }): void {
   const hint = "ask for less, or the operator for a higher limit"
-  if (input.cpus > account.maxCpus) {
+  if (size.cpus > account.maxCpus) {
     throw new AppError(
       "limit_exceeded",
-      `${input.cpus} cpus are above your limit of ${account.maxCpus} per sandbox`,
+      `${size.cpus} cpus are above your limit of ${account.maxCpus} per sandbox`,
       {
         hint,
       },
     )
   }
-  if (input.memory_mb > account.maxMemoryMib) {
-    const asked = `${input.memory_mb} MB of memory are above your limit of ${account.maxMemoryMib} per sandbox`
+  if (size.memoryMib > account.maxMemoryMib) {
+    const asked = `${size.memoryMib} MB of memory are above your limit of ${account.maxMemoryMib} per sandbox`
     throw new AppError("limit_exceeded", asked, { hint })
   }
 }
@@ -188,9 +246,15 @@ async function templateSpec(core: Core, input: CreateSandbox): Promise<TemplateS
   return { image, kernel, cpus: input.cpus, memoryMib: input.memory_mb }
 }
 
-async function checkSpace(core: Core): Promise<void> {
+/** Refuses what would take the host's last space; `neededMib` is what is written at once. */
+export async function checkSpace(core: Core, neededMib = 0): Promise<void> {
   const freeMib = await core.host.disks.freeMib()
-  if (freeMib >= core.settings.diskReserveMib) return
+  if (freeMib >= core.settings.diskReserveMib + neededMib) return
+  if (neededMib > 0 && freeMib >= core.settings.diskReserveMib) {
+    throw new AppError("unavailable", `${neededMib} MB may be needed and ${freeMib} MB are free`, {
+      hint: `free some space; ${core.settings.diskReserveMib} MB are kept (disk_reserve_mb in config.yaml)`,
+    })
+  }
   throw new AppError("unavailable", `the host's disk is nearly full: ${freeMib} MB are free`, {
     hint: `free some space; creating keeps ${core.settings.diskReserveMib} MB (disk_reserve_mb in config.yaml)`,
   })
@@ -217,6 +281,8 @@ async function addRecord(
       keepHot: input.keep_hot,
       allowCold: true,
       netPolicy: policyFrom(input.net_policy ?? {}),
+      warmAfterSec: input.warm_after ?? null,
+      coldAfterSec: input.cold_after ?? null,
     }
     return pooled
       ? core.store.sandboxes.claim(pooled.id, account, wanted)

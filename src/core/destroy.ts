@@ -14,6 +14,8 @@ export async function destroySandbox(core: Core, account: Account, nameOrId: str
     const record = await core.store.sandboxes.get(id)
     if (!record) throw noSandbox(nameOrId)
     await removeEverything(core, record)
+    const meta = { by: "user" }
+    core.events.record({ type: "sandbox.destroyed", userId: account.id, sandbox: record, meta })
   })
 }
 
@@ -37,4 +39,5 @@ export async function removeEverything(core: Core, record: SandboxRecord): Promi
   await detach(core, record.id)
   await disks.removeSandbox(record.id)
   await core.store.sandboxes.remove(record.id)
+  core.touches.delete(record.id)
 }

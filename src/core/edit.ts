@@ -33,6 +33,8 @@ export async function editSandbox(
       allowCold: input.allow_cold ?? record.allowCold,
       netPolicy: input.net_policy ? policyFrom(input.net_policy) : record.netPolicy,
       labels,
+      warmAfterSec: input.warm_after === undefined ? record.warmAfterSec : input.warm_after,
+      coldAfterSec: input.cold_after === undefined ? record.coldAfterSec : input.cold_after,
     }
     const network = machineOf(core, record) ? core.host.network : null
     await network?.attach(attachmentOf({ ...record, ...changes }))
@@ -42,10 +44,17 @@ export async function editSandbox(
       await network?.attach(attachmentOf(record))
       throw error
     }
+    const { labels_add, labels_remove, ...fields } = input
+    const changed = [
+      ...Object.keys(fields),
+      ...(Object.keys(labels_add).length + labels_remove.length > 0 ? ["labels"] : []),
+    ]
+    const meta = { by: "user", changed: changed.join(",") }
+    core.events.record({ type: "sandbox.updated", userId: account.id, sandbox: record, meta })
   })
   const edited = await core.store.sandboxes.get(id)
   if (!edited) throw noSandbox(nameOrId)
-  if (input.keep_hot === true) await awake(core, edited)
+  if (input.keep_hot === true) await awake(core, edited, "edit --keep-hot")
   const [sandbox] = await viewSandboxes(core, [(await core.store.sandboxes.get(id)) ?? edited])
   if (!sandbox) throw noSandbox(nameOrId)
   return sandbox

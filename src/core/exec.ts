@@ -17,7 +17,9 @@ export async function execInSandbox(
   nameOrId: string,
   options: { command: GuestCommand; timeoutSec: number | undefined; signal?: AbortSignal },
 ): Promise<RunningCommand> {
-  const guest = await awakeGuest(core, account, nameOrId)
+  const guest = await awakeGuest(core, account, nameOrId, "exec")
+  const startedAt = performance.now()
+  core.metrics.execStarted()
   const process = guest.exec(options.command)
   let timedOut = false
   const timer =
@@ -31,6 +33,7 @@ export async function execInSandbox(
   options.signal?.addEventListener("abort", kill, { once: true })
   const result = process.result.then((ended) => ({ ...ended, timedOut }))
   const stopWatching = () => {
+    core.metrics.execEnded(performance.now() - startedAt)
     clearTimeout(timer)
     options.signal?.removeEventListener("abort", kill)
   }

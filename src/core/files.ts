@@ -19,7 +19,7 @@ export async function readFile(
   nameOrId: string,
   path: string,
 ): Promise<GuestDownload> {
-  return (await awakeGuest(core, account, nameOrId)).readFile({ path })
+  return (await awakeGuest(core, account, nameOrId, "a file operation")).readFile({ path })
 }
 
 export async function listFiles(
@@ -28,7 +28,7 @@ export async function listFiles(
   nameOrId: string,
   path: string,
 ): Promise<FileEntry[]> {
-  const guest = await awakeGuest(core, account, nameOrId)
+  const guest = await awakeGuest(core, account, nameOrId, "a file operation")
   return (await guest.listFiles(path, { deadlineMs: listDeadlineMs })).map(viewFile)
 }
 
@@ -38,7 +38,9 @@ export async function statFile(
   nameOrId: string,
   path: string,
 ): Promise<FileEntry> {
-  return viewFile(await (await awakeGuest(core, account, nameOrId)).statFile(path, deadline))
+  return viewFile(
+    await (await awakeGuest(core, account, nameOrId, "a file operation")).statFile(path, deadline),
+  )
 }
 
 export async function removeFile(
@@ -47,7 +49,9 @@ export async function removeFile(
   nameOrId: string,
   options: { path: string; recursive: boolean },
 ): Promise<void> {
-  await (await awakeGuest(core, account, nameOrId)).removeFile(options, { deadlineMs: removeDeadlineMs })
+  await (await awakeGuest(core, account, nameOrId, "a file operation")).removeFile(options, {
+    deadlineMs: removeDeadlineMs,
+  })
 }
 
 export async function makeDirectory(
@@ -56,7 +60,7 @@ export async function makeDirectory(
   nameOrId: string,
   options: { path: string; parents: boolean; mode: string },
 ): Promise<void> {
-  await (await awakeGuest(core, account, nameOrId)).makeDirectory(options, deadline)
+  await (await awakeGuest(core, account, nameOrId, "a file operation")).makeDirectory(options, deadline)
 }
 
 export async function moveFile(
@@ -65,7 +69,7 @@ export async function moveFile(
   nameOrId: string,
   options: { from: string; to: string },
 ): Promise<void> {
-  await (await awakeGuest(core, account, nameOrId)).moveFile(options, deadline)
+  await (await awakeGuest(core, account, nameOrId, "a file operation")).moveFile(options, deadline)
 }
 
 export async function readArchive(
@@ -74,7 +78,7 @@ export async function readArchive(
   nameOrId: string,
   path: string,
 ): Promise<GuestTransfer> {
-  return (await awakeGuest(core, account, nameOrId)).readArchive({ path })
+  return (await awakeGuest(core, account, nameOrId, "a file operation")).readArchive({ path })
 }
 
 export type Upload = {
@@ -92,7 +96,7 @@ export async function writeFile(
   upload: Upload,
 ): Promise<void> {
   if ((upload.size ?? 0) > limits.fileBytesMax) throw fileTooLarge()
-  const guest = await awakeGuest(core, account, nameOrId)
+  const guest = await awakeGuest(core, account, nameOrId, "a file operation")
   const transfer = guest.writeFile({
     path: upload.path,
     parents: true,
@@ -108,7 +112,7 @@ export async function writeArchive(
   nameOrId: string,
   upload: { path: string; body: AsyncIterable<Uint8Array> },
 ): Promise<{ bytes: number; entries: number }> {
-  const guest = await awakeGuest(core, account, nameOrId)
+  const guest = await awakeGuest(core, account, nameOrId, "a file operation")
   return send(guest.writeArchive({ path: upload.path }), upload.body, { bytesMax: Number.POSITIVE_INFINITY })
 }
 

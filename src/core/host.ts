@@ -45,12 +45,15 @@ export interface Machines {
   ): Promise<{ fits: true } | { fits: false; reason: string }>
   pause(machine: Machine): Promise<void>
   resume(machine: Machine): Promise<void>
-  saveSnapshot(machine: Machine, template: Template): Promise<void>
+  /** Into the machine's own directory, or as a copy into another, which is not synced. */
+  saveSnapshot(machine: Machine, template: Template, options?: { directory: string }): Promise<void>
   removeSnapshot(directory: string): Promise<void>
 
   isRunning(machine: Machine): boolean
   findNamed(name: string, directory: string): Machine | undefined
   cpuMs(machine: Machine): number
+  /** Bytes that the machine has read and written so far: of its disk, and through its TAP device. */
+  trafficBytes(machine: Machine, tapName: string | undefined): { disk: number; network: number }
   kill(machine: Machine): Promise<void>
   killNamed(name: string): Promise<void>
   growDisk(machine: Machine, diskMib: number): Promise<void>
@@ -67,10 +70,33 @@ export interface Disks {
   }): Promise<{ directory: string; overlayPath: string }>
   directoryOf(id: string): string
   overlayOf(id: string): string
-  copySandbox(options: { from: string; to: string }): Promise<void>
   removeSandbox(id: string): Promise<void>
   listSandboxes(): Promise<string[]>
   freeMib(): Promise<number>
+  /** Space that a sandbox's directory takes now. */
+  usedMib(id: string): Promise<number>
+}
+
+/**
+ * Copies of sandboxes: memory, device state and disk of one instant, each in a directory of its own, laid out as a
+ * sandbox's. A draft is what this run of the daemon is making; a finished one is only what its manifest proves.
+ */
+export interface Snapshots {
+  /** The draft's directory, empty; `saveSnapshot` may write the memory into it. */
+  begin(id: string): Promise<string>
+  /** Adds a sandbox's disk, which must stand still, and the memory that a stopped one has on disk. */
+  capture(options: { id: string; sandboxId: string; storedMemory: boolean }): Promise<void>
+  /** Makes the draft a finished one. */
+  publish(id: string): Promise<{ bytes: number }>
+  abandon(id: string): Promise<void>
+  /** Gives a sandbox that has no directory yet a copy of a finished one; throws if that is not whole. */
+  place(options: { id: string; sandboxId: string }): Promise<{ hasMemory: boolean }>
+  /** The same of a draft; the last sandbox gets the draft's own files. */
+  placeDraft(options: { id: string; sandboxId: string; isLast: boolean }): Promise<{ hasMemory: boolean }>
+  remove(id: string): Promise<void>
+  /** Ids of the finished ones. */
+  list(): Promise<string[]>
+  removeUnfinished(): Promise<void>
 }
 
 export interface Images {
@@ -247,6 +273,7 @@ export interface Network {
 export type Host = {
   machines: Machines
   disks: Disks
+  snapshots: Snapshots
   images: Images
   guests: Guests
   /** Null: machines have QEMU's own network, which reaches nothing. */

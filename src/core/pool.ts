@@ -47,6 +47,11 @@ export class Pool {
     }
   }
 
+  /** How many wait. */
+  get readyCount(): number {
+    return [...this.#shelves.values()].reduce((sum, { ready }) => sum + ready.length, 0)
+  }
+
   giveBack(pooled: PooledSandbox): void {
     this.#shelves.get(pooled.template.id)?.ready.unshift(pooled)
   }

@@ -71,7 +71,7 @@ export async function undoStop(core: Core, record: SandboxRecord, machine: Machi
 }
 
 /** Whatever state it is in: running when this answers. `reason` is set when it lost its memory and was booted. */
-export async function wakeSandbox(core: Core, record: SandboxRecord): Promise<Guest> {
+export async function wakeSandbox(core: Core, record: SandboxRecord, what: string): Promise<Guest> {
   const { state } = record
   switch (state.kind) {
     case "hot": {
@@ -80,9 +80,13 @@ export async function wakeSandbox(core: Core, record: SandboxRecord): Promise<Gu
       break
     }
     case "warm":
-      return resumeWarm(core, record)
+      return recordWake(core, record, { from: "warm", what }, async () => ({
+        guest: await resumeWarm(core, record),
+        how: "resumed",
+        reason: null,
+      }))
     case "cold":
-      return startCold(core, record, state)
+      return recordWake(core, record, { from: "cold", what }, () => startCold(core, record, state))
     case "creating":
     case "stopping":
     case "waking":
@@ -92,6 +96,27 @@ export async function wakeSandbox(core: Core, record: SandboxRecord): Promise<Gu
   throw new AppError("unavailable", `sandbox "${record.name}" is ${state.kind}`, {
     hint: "try again in a moment",
   })
+}
+
+type Woken = { guest: Guest; how: "resumed" | "memory" | "disk"; reason: string | null }
+
+async function recordWake(
+  core: Core,
+  record: SandboxRecord,
+  { from, what }: { from: "warm" | "cold"; what: string },
+  wake: () => Promise<Woken>,
+): Promise<Guest> {
+  const startedAt = performance.now()
+  const about = { userId: record.userId, sandbox: record }
+  try {
+    const { guest, how, reason } = await wake()
+    const ms = Math.round(performance.now() - startedAt)
+    core.events.record({ type: "thermal.wake", ...about, meta: { by: what, from, how, reason, ms } })
+    return guest
+  } catch (error) {
+    core.events.record({ type: "sandbox.start_failed", ...about, meta: { by: what, from } })
+    throw error
+  }
 }
 
 async function resumeWarm(core: Core, record: SandboxRecord): Promise<Guest> {
@@ -112,18 +137,21 @@ async function startCold(
   core: Core,
   record: SandboxRecord,
   state: Extract<SandboxState, { kind: "cold" }>,
-): Promise<Guest> {
+): Promise<Woken> {
   const { machines, disks } = core.host
   const template = await templateOf(core, record)
   const directory = disks.directoryOf(record.id)
   const check = state.hasSnapshot ? await machines.checkSnapshot(directory, template) : undefined
+  let reason = state.reason ?? "it had no saved memory"
   if (check?.fits) {
     const guest = await restore(core, record, template)
-    if (guest) return guest
+    if (guest) return { guest, how: "memory", reason: null }
+    reason = "its memory snapshot is damaged"
   } else if (check) {
-    core.log.warn({ sandbox: record.id, reason: check.reason }, "booting from disk")
+    reason = check.reason
+    core.log.warn({ sandbox: record.id, reason }, "booting from disk")
   }
-  return boot(core, record, template)
+  return { guest: await bootFromDisk(core, record, template, reason), how: "disk", reason }
 }
 
 /** Nothing: the snapshot turned out to be unusable before anything ran, and the sandbox can still boot. */
@@ -159,12 +187,18 @@ async function restore(core: Core, record: SandboxRecord, template: Template): P
   await guest.waitReady({ deadlineMs: readyDeadlineMs })
   await refresh(core, record, guest, { deadlineMs: refreshDeadlineMs })
   await finishAttach(core, record, attaching)
-  await finishStart(core, record, machine, guest)
+  await finishStart(core, record, machine, guest, null)
   undo.move()
   return guest
 }
 
-async function boot(core: Core, record: SandboxRecord, template: Template): Promise<Guest> {
+/** `reason` is why not from its memory; its owner is told. */
+export async function bootFromDisk(
+  core: Core,
+  record: SandboxRecord,
+  template: Template,
+  reason: string,
+): Promise<Guest> {
   const { machines, disks } = core.host
   const directory = disks.directoryOf(record.id)
   await core.store.sandboxes.setState(record.id, { kind: "waking", fromSnapshot: false })
@@ -200,12 +234,19 @@ async function boot(core: Core, record: SandboxRecord, template: Template): Prom
     })
   }
   await finishAttach(core, record, attaching)
-  await finishStart(core, record, machine, guest)
+  await finishStart(core, record, machine, guest, reason)
   undo.move()
   return guest
 }
 
-async function finishStart(core: Core, record: SandboxRecord, machine: Machine, guest: Guest): Promise<void> {
+async function finishStart(
+  core: Core,
+  record: SandboxRecord,
+  machine: Machine,
+  guest: Guest,
+  bootReason: string | null,
+): Promise<void> {
+  if (bootReason !== record.bootReason) await core.store.sandboxes.setBootReason(record.id, bootReason)
   await core.store.sandboxes.setState(record.id, { kind: "hot", machine: rememberMachine(machine) })
   keepGuest(core, record, guest)
   // Its disk is changing now; together with that memory it would be a broken whole.
@@ -222,6 +263,8 @@ export async function markEnded(core: Core, record: SandboxRecord, reason: strin
   await detach(core, record.id)
   await core.host.machines.removeSnapshot(core.host.disks.directoryOf(record.id))
   await coldWithoutMemory(core, record, reason)
+  const meta = { by: "daemon", reason }
+  core.events.record({ type: "sandbox.ended", userId: record.userId, sandbox: record, meta })
 }
 
 /** Filesystems written out and nothing half said on the channel, if the guest is able to. */

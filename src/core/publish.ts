@@ -26,6 +26,8 @@ export async function publishPort(
   }
   const alias = input.alias ?? unguessableAlias(record)
   const added = await core.store.publishedPorts.add({ sandboxId: record.id, port: input.port, alias })
+  const meta = { by: "user", port: input.port, alias }
+  core.events.record({ type: "publish.created", userId: account.id, sandbox: record, meta })
   return { published: viewPublished(core, added), isNew: true }
 }
 
@@ -52,6 +54,8 @@ export async function unpublishPort(
     })
   }
   core.onUnpublished(existing.alias)
+  const meta = { by: "user", port, alias: existing.alias }
+  core.events.record({ type: "publish.deleted", userId: account.id, sandbox: record, meta })
 }
 
 export function urlOf(core: Core, alias: string): string {

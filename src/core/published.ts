@@ -20,18 +20,24 @@ const dialDeadlineMs = 10_000
 export async function dialPublished(core: Core, alias: string): Promise<Dialled> {
   const published = await core.store.publishedPorts.findByAlias(alias)
   const record = published && (await core.store.sandboxes.get(published.sandboxId))
-  if (!record || record.state.kind === "destroying") return { kind: "unknown" }
-  const guest = await awake(core, record)
+  if (!record || record.state.kind === "destroying") {
+    core.metrics.published("unknown")
+    return { kind: "unknown" }
+  }
+  const guest = await awake(core, record, `a request to published port ${published.port}`)
   const connection = guest.dial(published.port)
   // Told by `connected`, too.
   connection.result.catch(() => undefined)
   const timer = setTimeout(() => connection.close(), dialDeadlineMs)
   try {
     await connection.connected
+    core.metrics.published("connected")
     return { kind: "connected", connection }
   } catch (error) {
     connection.close()
-    if (error instanceof AppError && error.code === "unavailable") return { kind: "refused" }
+    const isRefused = error instanceof AppError && error.code === "unavailable"
+    core.metrics.published(isRefused ? "refused" : "failed")
+    if (isRefused) return { kind: "refused" }
     throw error
   } finally {
     clearTimeout(timer)

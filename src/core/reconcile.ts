@@ -8,6 +8,7 @@ import type { Core } from "./core.ts"
 import { removeById, removeEverything } from "./destroy.ts"
 import { machineOf, rememberMachine, templateOf } from "./machine-of.ts"
 import { markEnded, undoStop } from "./power.ts"
+import { reconcileSnapshots } from "./snapshots.ts"
 
 export async function reconcile(core: Core): Promise<void> {
   core.host.machines.removeLeftovers()
@@ -16,6 +17,7 @@ export async function reconcile(core: Core): Promise<void> {
   await Promise.all(records.map((record) => core.turns.take(record.id, () => reconcileOne(core, record))))
   for (const id of await core.store.sandboxes.listPooled()) await removeById(core, id)
   await removeUnknown(core)
+  await reconcileSnapshots(core)
 }
 
 async function reconcileOne(core: Core, record: SandboxRecord): Promise<void> {

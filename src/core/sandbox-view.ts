@@ -2,8 +2,9 @@
 
 import { unreachable } from "../contract/errors.ts"
 import type { Sandbox } from "../contract/sandbox.ts"
-import type { SandboxRecord, SandboxState } from "../store/sandboxes.ts"
+import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Core } from "./core.ts"
+import { noSandbox } from "./find.ts"
 import { urlOf } from "./publish.ts"
 
 export async function viewSandboxes(core: Core, records: SandboxRecord[]): Promise<Sandbox[]> {
@@ -18,17 +19,26 @@ export async function viewSandboxes(core: Core, records: SandboxRecord[]): Promi
   })
 }
 
+export async function viewById(core: Core, id: SandboxRecord["id"]): Promise<Sandbox> {
+  const record = await core.store.sandboxes.get(id)
+  const [sandbox] = record ? await viewSandboxes(core, [record]) : []
+  if (!sandbox) throw noSandbox(id)
+  return sandbox
+}
+
 export function viewSandbox(core: Core, record: SandboxRecord, urls: string[] = []): Sandbox {
   return {
     id: record.id,
     name: record.name,
-    ...viewState(record.state),
+    ...viewState(record),
     image: record.imageName,
     cpus: record.cpus,
     memory_mb: record.memoryMib,
     disk_size_mb: record.diskMib,
     keep_hot: record.keepHot,
     allow_cold: record.allowCold,
+    warm_after: record.warmAfterSec,
+    cold_after: record.coldAfterSec,
     labels: record.labels,
     urls,
     ip: core.host.network?.identityOf(record).address ?? null,
@@ -38,14 +48,17 @@ export function viewSandbox(core: Core, record: SandboxRecord, urls: string[] = 
   }
 }
 
-function viewState(state: SandboxState): Pick<Sandbox, "status" | "status_reason" | "thermal"> {
+function viewState({
+  state,
+  bootReason,
+}: SandboxRecord): Pick<Sandbox, "status" | "status_reason" | "thermal"> {
   switch (state.kind) {
     case "creating":
       return { status: "creating", status_reason: null, thermal: null }
     case "hot":
-      return { status: "running", status_reason: null, thermal: "hot" }
+      return { status: "running", status_reason: bootReason, thermal: "hot" }
     case "warm":
-      return { status: "running", status_reason: null, thermal: "warm" }
+      return { status: "running", status_reason: bootReason, thermal: "warm" }
     case "stopping":
     case "waking":
       return { status: state.kind, status_reason: null, thermal: null }

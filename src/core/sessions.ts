@@ -2,8 +2,9 @@
 
 import type { Session } from "../contract/session.ts"
 import type { Account } from "../store/users.ts"
-import { answerDeadlineMs, awakeGuest } from "./awake.ts"
+import { answerDeadlineMs, awake, awakeGuest } from "./awake.ts"
 import type { Core } from "./core.ts"
+import { findSandbox } from "./find.ts"
 import type { GuestSession, SessionRecord, Terminal } from "./host.ts"
 
 export type ShellRequest = {
@@ -19,7 +20,10 @@ export async function openShell(
   nameOrId: string,
   request: ShellRequest,
 ): Promise<{ session: GuestSession; isNew: boolean }> {
-  const guest = await awakeGuest(core, account, nameOrId)
+  const record = await findSandbox(core, account, nameOrId)
+  const guest = await awake(core, record, "shell")
+  const meta = { by: "user" }
+  core.events.record({ type: "shell.session", userId: account.id, sandbox: record, meta })
   if (request.session !== undefined) {
     return { session: guest.attachSession({ session: request.session, tty: request.tty }), isNew: false }
   }
@@ -39,7 +43,7 @@ function newestDetached(sessions: SessionRecord[]): SessionRecord | undefined {
 }
 
 export async function listSessions(core: Core, account: Account, nameOrId: string): Promise<Session[]> {
-  const guest = await awakeGuest(core, account, nameOrId)
+  const guest = await awakeGuest(core, account, nameOrId, "ps")
   const sessions = await guest.sessions({ deadlineMs: answerDeadlineMs })
   return sessions.map((session) => ({
     session_id: session.id,
@@ -61,6 +65,6 @@ export async function killSession(
   nameOrId: string,
   options: { session: string; signal: string },
 ): Promise<void> {
-  const guest = await awakeGuest(core, account, nameOrId)
+  const guest = await awakeGuest(core, account, nameOrId, "kill")
   await guest.killSession(options.session, options.signal, { deadlineMs: answerDeadlineMs })
 }

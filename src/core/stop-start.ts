@@ -2,38 +2,40 @@
 
 import { AppError } from "../contract/errors.ts"
 import type { Sandbox } from "../contract/sandbox.ts"
-import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Account } from "../store/users.ts"
 import { awake } from "./awake.ts"
 import type { Core } from "./core.ts"
 import { findSandbox, noSandbox } from "./find.ts"
 import { stopSandbox } from "./power.ts"
-import { viewSandboxes } from "./sandbox-view.ts"
+import { viewById } from "./sandbox-view.ts"
 
 /** Stopping what is stopped changes nothing. */
 export async function stopByName(core: Core, account: Account, nameOrId: string): Promise<Sandbox> {
   const { id } = await findSandbox(core, account, nameOrId)
   await core.turns.take(id, async () => {
+    const startedAt = performance.now()
     const record = await core.store.sandboxes.get(id)
     if (!record) throw noSandbox(nameOrId)
+    const wasCold = record.state.kind === "cold"
     const { kind } = await stopSandbox(core, record)
-    if (kind === "cold") return
+    if (kind === "cold") {
+      if (wasCold) return
+      const ms = Math.round(performance.now() - startedAt)
+      const meta = { by: "user", ms }
+      return core.events.record({ type: "sandbox.stopped", userId: account.id, sandbox: record, meta })
+    }
     throw new AppError("unavailable", `sandbox "${record.name}" is ${kind}`, {
       hint: "try again in a moment",
     })
   })
-  return show(core, id, nameOrId)
+  return viewById(core, id)
 }
 
 export async function startByName(core: Core, account: Account, nameOrId: string): Promise<Sandbox> {
   const record = await findSandbox(core, account, nameOrId)
-  await awake(core, record)
-  return show(core, record.id, nameOrId)
-}
-
-async function show(core: Core, id: SandboxRecord["id"], nameOrId: string): Promise<Sandbox> {
-  const record = await core.store.sandboxes.get(id)
-  const [sandbox] = record ? await viewSandboxes(core, [record]) : []
-  if (!sandbox) throw noSandbox(nameOrId)
-  return sandbox
+  await awake(core, record, "start")
+  if (record.state.kind !== "hot") {
+    core.events.record({ type: "sandbox.started", userId: account.id, sandbox: record, meta: { by: "user" } })
+  }
+  return viewById(core, record.id)
 }

@@ -80,6 +80,10 @@ async function makeTemplate(core: Core, spec: TemplateSpec): Promise<Template> {
   }
   const template = await machines.publishTemplate(draft, machine)
   await machines.loadTemplate(template)
+  core.events.record({
+    type: "template.made",
+    meta: { ...fields, ms: Math.round(performance.now() - startedAt) },
+  })
   core.log.info({ ...fields, ms: Math.round(performance.now() - startedAt) }, "template made")
   return template
 }

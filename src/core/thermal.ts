@@ -3,7 +3,8 @@
  * sandbox's turn. One that hangs holds up no other.
  */
 
-import { busyCpuShare, decideThermal, type ThermalDecision, type ThermalFacts } from "../rules/thermal.ts"
+import { AppError } from "../contract/errors.ts"
+import { decideThermal, guestWork, type ThermalDecision, type ThermalFacts } from "../rules/thermal.ts"
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Core } from "./core.ts"
 import { machineOf } from "./machine-of.ts"
@@ -14,7 +15,9 @@ const tickMs = 2000
 const savesAtOnce = 2
 
 /** What is known of a running machine between two ticks. Times are `performance.now()`. */
-type Watch = { pid: number; cpuMs: number; atMs: number; busyAtMs: number; warmSinceMs: number }
+type Watch = { pid: number; used: Used; work: string; atMs: number; busyAtMs: number; warmSinceMs: number }
+/** What a machine has used so far. */
+type Used = { cpuMs: number; diskBytes: number; networkBytes: number }
 
 export class Thermal {
   readonly #core: Core
@@ -61,17 +64,32 @@ export class Thermal {
     const machine = machineOf(this.#core, record)
     const { kind } = record.state
     if (!machine || (kind !== "hot" && kind !== "warm")) return undefined
-    const cpuMs = this.#core.host.machines.cpuMs(machine)
+    const { machines } = this.#core.host
+    const traffic = machines.trafficBytes(machine, this.#core.host.network?.tapOf(record.id))
+    const used: Used = {
+      cpuMs: machines.cpuMs(machine),
+      diskBytes: traffic.disk,
+      networkBytes: traffic.network,
+    }
     const { pid } = machine.process
     let watch = this.#watches.get(record.id)
     if (watch?.pid !== pid) {
-      watch = { pid, cpuMs, atMs: nowMs, busyAtMs: nowMs, warmSinceMs: nowMs }
+      watch = { pid, used, work: "its start", atMs: nowMs, busyAtMs: nowMs, warmSinceMs: nowMs }
       this.#watches.set(record.id, watch)
     }
-    if (cpuMs - watch.cpuMs > (nowMs - watch.atMs) * busyCpuShare) watch.busyAtMs = nowMs
     // A glance between two ticks is too short to tell work from noise.
     if (nowMs - watch.atMs >= tickMs / 2) {
-      watch.cpuMs = cpuMs
+      const work = guestWork({
+        elapsedMs: nowMs - watch.atMs,
+        cpuMs: used.cpuMs - watch.used.cpuMs,
+        diskBytes: used.diskBytes - watch.used.diskBytes,
+        networkBytes: used.networkBytes - watch.used.networkBytes,
+      })
+      if (work !== undefined) {
+        watch.work = work
+        watch.busyAtMs = nowMs
+      }
+      watch.used = used
       watch.atMs = nowMs
     }
     if (kind === "hot") watch.warmSinceMs = nowMs
@@ -80,9 +98,12 @@ export class Thermal {
       state: kind,
       keepHot: record.keepHot,
       allowCold: record.allowCold,
+      warmAfterMs: record.warmAfterSec === null ? null : record.warmAfterSec * 1000,
+      coldAfterMs: record.coldAfterSec === null ? null : record.coldAfterSec * 1000,
       openStreams: activity?.openStreams ?? 0,
       unaskedForMs: nowMs - (activity?.lastAtMs ?? nowMs),
       guestIdleForMs: nowMs - watch.busyAtMs,
+      guestWork: watch.work,
       warmForMs: nowMs - watch.warmSinceMs,
     }
   }
@@ -98,12 +119,25 @@ export class Thermal {
         if (!record || record.state.kind !== seen.state.kind) return
         const facts = this.facts(record, performance.now())
         if (!facts || decideThermal(facts, core.settings.thermal).action !== action) return
-        if (action === "pause") await pauseSandbox(core, record)
-        else await stopSandbox(core, record)
+        const startedAt = performance.now()
+        const isDone = action === "pause" ? await pauseSandbox(core, record) : await stopSandbox(core, record)
+        if (!isDone) return
+        core.events.record({
+          type: action === "pause" ? "thermal.pause" : "thermal.snapshot",
+          userId: record.userId,
+          sandbox: record,
+          meta: { by: "daemon", reason, ms: Math.round(performance.now() - startedAt) },
+        })
         core.log.info({ sandbox: record.id, action, reason }, "thermal step")
       })
     } catch (error) {
       core.log.error({ sandbox: seen.id, action, error }, "a thermal step failed")
+      core.events.record({
+        type: "thermal.snapshot_failed",
+        userId: seen.userId,
+        sandbox: seen,
+        meta: { by: "daemon", action, code: error instanceof AppError ? error.code : "internal" },
+      })
     } finally {
       this.#acting.delete(seen.id)
       if (action === "save") this.#saving--

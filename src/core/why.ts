@@ -9,19 +9,35 @@ export async function whySandbox(core: Core, account: Account, nameOrId: string)
   const record = await findSandbox(core, account, nameOrId)
   const nowMs = performance.now()
   const { state } = record
+  const touch = core.touches.get(record.id)
+  const about = {
+    last_touch: touch
+      ? { what: touch.what, seconds_ago: Math.max(0, Math.round((nowMs - touch.atMs) / 1000)) }
+      : null,
+    started_from_disk: record.bootReason,
+  }
   const decision = core.thermal.explain(record, nowMs)
   if (decision) {
     const facts = core.thermal.facts(record, nowMs)
     return {
       thermal: state.kind === "warm" ? "warm" : "hot",
       reason: decision.reason,
+      keeps_awake: decision.keepsAwake,
       open_streams: facts?.openStreams ?? 0,
       idle_seconds: Math.round(Math.min(facts?.unaskedForMs ?? 0, facts?.guestIdleForMs ?? 0) / 1000),
       changes_in_seconds: decision.changesInMs === null ? null : Math.ceil(decision.changesInMs / 1000),
       changes_to: decision.changesInMs === null ? null : state.kind === "warm" ? "cold" : "warm",
+      ...about,
     }
   }
-  const quiet = { open_streams: 0, idle_seconds: 0, changes_in_seconds: null, changes_to: null }
+  const quiet = {
+    ...about,
+    keeps_awake: [],
+    open_streams: 0,
+    idle_seconds: 0,
+    changes_in_seconds: null,
+    changes_to: null,
+  }
   if (state.kind === "cold") {
     const reason = state.hasSnapshot
       ? "it was stopped; its memory is on disk and the next request restores it"

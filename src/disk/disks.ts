@@ -4,7 +4,7 @@
  */
 
 import { constants } from "node:fs"
-import { copyFile, mkdir, readdir, rename, rm, statfs } from "node:fs/promises"
+import { copyFile, mkdir, readdir, rm, stat, statfs } from "node:fs/promises"
 import { join } from "node:path"
 import { AppError } from "../contract/errors.ts"
 
@@ -70,21 +70,6 @@ export class Disks {
     return { directory, overlayPath }
   }
 
-  /** Gives a sandbox the disk and the memory snapshot of another, whose machine must be paused. The snapshot is moved. */
-  async copySandbox(options: { from: string; to: string }): Promise<void> {
-    const from = this.directoryOf(options.from)
-    const to = this.directoryOf(options.to)
-    try {
-      await mkdir(to, { recursive: true, mode: 0o700 })
-      await copyFile(this.overlayOf(options.from), this.overlayOf(options.to), constants.COPYFILE_FICLONE)
-      await rename(join(from, "snapshot"), join(to, "snapshot"))
-    } catch (cause) {
-      await rm(to, { recursive: true, force: true })
-      if ((cause as NodeJS.ErrnoException).code === "ENOSPC") throw diskFull(cause)
-      throw cause
-    }
-  }
-
   async removeSandbox(id: string): Promise<void> {
     await rm(this.directoryOf(id), { recursive: true, force: true })
   }
@@ -99,9 +84,18 @@ export class Disks {
     const { bavail, bsize } = await statfs(this.#directory)
     return Math.floor((bavail * bsize) / (1024 * 1024))
   }
+
+  async usedMib(id: string): Promise<number> {
+    const directory = this.directoryOf(id)
+    let bytes = 0
+    for (const name of await readdir(directory, { recursive: true })) {
+      bytes += (await stat(join(directory, name))).blocks * 512
+    }
+    return Math.ceil(bytes / (1024 * 1024))
+  }
 }
 
-function diskFull(cause: unknown): AppError {
+export function diskFull(cause: unknown): AppError {
   return new AppError("unavailable", "the host's disk is full", {
     cause,
     hint: "free some space in the data directory's file system, then try again",

@@ -1,5 +1,6 @@
 /** The HTTP interface as a function from request to response: routes from the contract, who is asking, errors, the log. */
 
+import { timingSafeEqual } from "node:crypto"
 import { Hono } from "hono"
 import { api } from "../contract/api.ts"
 import { RateLimits } from "../contract/config.ts"
@@ -27,6 +28,8 @@ export type AppSettings = {
   /** Names of the API besides addresses and localhost. */
   apiHosts: readonly string[]
   rateLimits: RateLimits
+  /** Who may read the metrics; without it nobody may. */
+  metricsToken?: string | undefined
 }
 
 export function createApp(
@@ -77,6 +80,15 @@ export function createApp(
 
   app.get("/openapi.json", (c) => c.json(openApi({ version: about.version })))
 
+  if (settings.metricsToken !== undefined) {
+    const token = settings.metricsToken
+    app.get("/metrics", async (c) => {
+      checkToken(c.req.header("authorization"), token)
+      const { text, contentType } = await core.metrics.read()
+      return c.body(text, 200, { "content-type": contentType })
+    })
+  }
+
   const table = handlers(about)
   for (const [name, definition] of Object.entries(api) as [keyof typeof api, Endpoint][]) {
     const handle = table[name] as AnyHandler
@@ -112,6 +124,18 @@ async function authenticate(core: Core, header: string | undefined): Promise<Acc
   const key = /^Bearer (\S+)$/.exec(header ?? "")?.[1]
   if (key === undefined) throw new AppError("unauthenticated", "an API key is needed", { hint })
   const account = await core.store.users.findByKey(key)
-  if (!account) throw new AppError("unauthenticated", "the API key is not valid", { hint })
+  if (!account) {
+    core.events.refusedKey()
+    throw new AppError("unauthenticated", "the API key is not valid", { hint })
+  }
   return account
+}
+
+/** Their digests are compared, so that the time tells nothing about the token. */
+function checkToken(header: string | undefined, token: string): void {
+  const digest = (text: string) => new Bun.CryptoHasher("sha256").update(text).digest()
+  if (timingSafeEqual(digest(header ?? ""), digest(`Bearer ${token}`))) return
+  throw new AppError("unauthenticated", "the metrics token is not valid", {
+    hint: "send Authorization: Bearer with metrics_token of config.yaml",
+  })
 }

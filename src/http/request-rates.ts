@@ -12,6 +12,9 @@ type Kind = "create" | "exec" | "other"
 /** What is not here is "other". */
 const kinds: Partial<Record<keyof typeof api, Kind>> = {
   createSandbox: "create",
+  createSandboxes: "create",
+  checkpointSandbox: "create",
+  resumeSnapshot: "create",
   exec: "exec",
   execSocket: "exec",
   shellSocket: "exec",

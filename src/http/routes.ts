@@ -6,7 +6,7 @@ import type { Endpoint } from "../contract/endpoint.ts"
 import { AppError } from "../contract/errors.ts"
 import { limits } from "../contract/limits.ts"
 import { Port } from "../contract/publish.ts"
-import { createSandbox } from "../core/create.ts"
+import { createSandbox, createSandboxes } from "../core/create.ts"
 import { destroySandbox } from "../core/destroy.ts"
 import { editSandbox } from "../core/edit.ts"
 import { execInSandbox } from "../core/exec.ts"
@@ -26,10 +26,18 @@ import { listPorts } from "../core/ports.ts"
 import { listPublished, publishPort, unpublishPort } from "../core/publish.ts"
 import { viewSandboxes } from "../core/sandbox-view.ts"
 import { killSession, listSessions } from "../core/sessions.ts"
+import {
+  createSnapshot,
+  deleteSnapshot,
+  getSnapshot,
+  listSnapshots,
+  resumeSnapshot,
+} from "../core/snapshots.ts"
 import { startByName, stopByName } from "../core/stop-start.ts"
 import { whySandbox } from "../core/why.ts"
 import { bodyChunks, bytesReply, declaredLength } from "./bytes.ts"
 import type { RequestContext } from "./context.ts"
+import { followEvents, listEvents } from "./events-reply.ts"
 import { bufferedReply, streamedReply } from "./exec-reply.ts"
 import { ExecSocket } from "./exec-socket.ts"
 import { parseInput } from "./input.ts"
@@ -77,6 +85,12 @@ export function handlers(about: About): Handlers {
       return isNew ? sandbox : Response.json(sandbox, { headers: { "x-bhatti-existing": "true" } })
     },
 
+    async createSandboxes({ core, account, request, server }, { body }) {
+      server.timeout(request, 0)
+      const { count, ...input } = body
+      return createSandboxes(core, account, input, count)
+    },
+
     async getSandbox({ core, account, params }) {
       const [sandbox] = await viewSandboxes(core, [await findSandbox(core, account, idOf(params))])
       return sandbox ?? Promise.reject(noSandbox(idOf(params)))
@@ -105,6 +119,36 @@ export function handlers(about: About): Handlers {
     async startSandbox({ core, account, params, request, server }) {
       server.timeout(request, 0)
       return startByName(core, account, idOf(params))
+    },
+
+    async checkpointSandbox({ core, account, params, request, server }, { body }) {
+      server.timeout(request, 0)
+      return createSnapshot(core, account, idOf(params), body.name)
+    },
+
+    async listSnapshots({ core, account }) {
+      return listSnapshots(core, account)
+    },
+
+    async getSnapshot({ core, account, params }) {
+      return getSnapshot(core, account, params.name ?? "")
+    },
+
+    async deleteSnapshot({ core, account, params, request, server }) {
+      server.timeout(request, 0)
+      await deleteSnapshot(core, account, params.name ?? "")
+      return { status: "deleted" }
+    },
+
+    async resumeSnapshot({ core, account, params, request, server }, { body }) {
+      server.timeout(request, 0)
+      return resumeSnapshot(core, account, params.name ?? "", body)
+    },
+
+    async listEvents({ core, account, request, server }, { query }) {
+      if (query.follow === "false") return listEvents(core, account, query)
+      server.timeout(request, 0)
+      return followEvents(core, account, query)
     },
 
     async exec({ core, account, params, request, server }, { body }) {
@@ -207,11 +251,15 @@ export function handlers(about: About): Handlers {
     },
 
     async setSecret({ core, account }, { body }) {
-      return core.store.secrets.set(account.id, body.name, body.value)
+      const secret = await core.store.secrets.set(account.id, body.name, body.value)
+      core.events.record({ type: "secret.set", userId: account.id, meta: { by: "user", name: body.name } })
+      return secret
     },
 
     async deleteSecret({ core, account, params }) {
-      await core.store.secrets.remove(account.id, params.name ?? "")
+      const name = params.name ?? ""
+      await core.store.secrets.remove(account.id, name)
+      core.events.record({ type: "secret.deleted", userId: account.id, meta: { by: "user", name } })
       return { status: "deleted" }
     },
 

@@ -7,7 +7,7 @@
  */
 
 import { closeSync, constants, openSync, statSync, write } from "node:fs"
-import { mkdir, open, readFile, rm, truncate } from "node:fs/promises"
+import { mkdir, open, readFile, rename, rm, truncate, writeFile } from "node:fs/promises"
 import { join } from "node:path"
 import { AppError } from "../contract/errors.ts"
 import { createPipe, openTap } from "../lib/posix.ts"
@@ -26,10 +26,12 @@ import { loadOwnMemory, saveOwnMemory } from "./own-memory.ts"
 import {
   type Confinement,
   findProcesses,
+  interfaceBytes,
   isAlive,
   killProcess,
   type ProcessIdentity,
   processCpuMs,
+  processIoBytes,
   spawnQemu,
 } from "./process.ts"
 import { Qmp } from "./qmp.ts"
@@ -253,9 +255,17 @@ export class Machines {
     await (await this.#monitor(machine)).command("cont", {}, { deadlineMs: qmpDeadlineMs })
   }
 
-  /** Writes a paused machine's memory and device state beside its disk. The machine stays paused and can be resumed. */
-  async saveSnapshot(machine: Machine, template: Template): Promise<void> {
-    const final = snapshotDirectory(machine.directory)
+  /**
+   * Writes a paused machine's memory and device state beside its disk. The machine stays paused and can be resumed. With a
+   * `directory` they go there instead, where whoever makes that copy syncs them, when the machine runs again.
+   */
+  async saveSnapshot(
+    machine: Machine,
+    template: Template,
+    options: { directory?: string } = {},
+  ): Promise<void> {
+    const isCopy = options.directory !== undefined
+    const final = snapshotDirectory(options.directory ?? machine.directory)
     const beside = `${final}.part`
     await using undo = new AsyncDisposableStack()
     await rm(beside, { recursive: true, force: true })
@@ -263,13 +273,13 @@ export class Machines {
     undo.defer(() => rm(beside, { recursive: true, force: true }))
 
     const state = await this.#saveState(machine)
-    await writeSynced(join(beside, "state"), state)
+    await (isCopy ? writeFile : writeSynced)(join(beside, "state"), state)
 
     const file = await open(join(beside, "memory"), "wx", 0o600)
     let memory: { bytes: number; checksum: string }
     try {
       memory = await saveOwnMemory({ pid: machine.process.pid, fd: file.fd })
-      await file.sync()
+      if (!isCopy) await file.sync()
     } finally {
       await file.close()
     }
@@ -279,9 +289,14 @@ export class Machines {
       state: { bytes: state.length, sha256: sha256(state) },
       memory,
     }
-    await syncPath(join(machine.directory, "disk.qcow2"))
-    await writeSynced(join(beside, "manifest.json"), JSON.stringify(manifest))
-    await publishDirectory(beside, final)
+    if (isCopy) {
+      await writeFile(join(beside, "manifest.json"), JSON.stringify(manifest))
+      await rename(beside, final)
+    } else {
+      await syncPath(join(machine.directory, "disk.qcow2"))
+      await writeSynced(join(beside, "manifest.json"), JSON.stringify(manifest))
+      await publishDirectory(beside, final)
+    }
     undo.move()
   }
 
@@ -323,6 +338,13 @@ export class Machines {
   /** Processor time the machine has used so far. */
   cpuMs(machine: Machine): number {
     return processCpuMs(machine.process)
+  }
+
+  trafficBytes(machine: Machine, tapName: string | undefined): { disk: number; network: number } {
+    return {
+      disk: processIoBytes(machine.process),
+      network: tapName === undefined ? 0 : interfaceBytes(tapName),
+    }
   }
 
   async kill(machine: Machine): Promise<void> {

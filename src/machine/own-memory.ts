@@ -9,6 +9,7 @@
 
 import { closeSync, openSync, readFileSync, readSync, writeSync } from "node:fs"
 import { AppError } from "../contract/errors.ts"
+import { Checksum } from "../lib/checksum.ts"
 
 const pageBytes = 4096
 const magic = Buffer.from("BHATTIPG")
@@ -181,19 +182,6 @@ export async function loadOwnMemory(options: { pid: number; path: string; checks
 
 function damaged(): AppError {
   return new AppError("unavailable", "a memory snapshot is damaged", { retryable: false })
-}
-
-/** Tells a damaged file from a whole one; it is no defence against who can write to the data directory. */
-class Checksum {
-  #value = 0n
-
-  add(bytes: Uint8Array): void {
-    this.#value = BigInt(Bun.hash.xxHash3(bytes, this.#value))
-  }
-
-  value(): string {
-    return this.#value.toString(16)
-  }
 }
 
 function readFully(fd: number, bytes: Uint8Array, position: number): void {

@@ -47,6 +47,30 @@ export function processCpuMs(identity: ProcessIdentity): number {
   return fields ? (Number(fields[11]) + Number(fields[12])) * tickMs : 0
 }
 
+/** What the process has read from and written to files so far; 0 when it is gone or may not be looked at. */
+export function processIoBytes(identity: ProcessIdentity): number {
+  if (!isAlive(identity)) return 0
+  const text = readIfThere(`/proc/${identity.pid}/io`)
+  const field = (name: string) => Number(new RegExp(`^${name}: (\\d+)$`, "m").exec(text)?.[1] ?? 0)
+  return field("rchar") + field("wchar")
+}
+
+/** Bytes that went through a network interface in both directions; 0 when there is none. */
+export function interfaceBytes(name: string): number {
+  const directory = `/sys/class/net/${name}/statistics`
+  return Number(readIfThere(`${directory}/rx_bytes`)) + Number(readIfThere(`${directory}/tx_bytes`))
+}
+
+function readIfThere(path: string): string {
+  try {
+    return readFileSync(path, "utf8")
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException
+    if (isGone(error) || code === "EACCES" || code === "EPERM") return ""
+    throw error
+  }
+}
+
 export function isAlive(identity: ProcessIdentity): boolean {
   return identity.bootId === hostBootId && startTicks(identity.pid) === identity.startTicks
 }

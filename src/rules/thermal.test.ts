@@ -2,13 +2,16 @@
 
 import { expect, test } from "bun:test"
 import fc from "fast-check"
-import { decideThermal, type ThermalFacts } from "./thermal.ts"
+import { decideThermal, guestWork, type ThermalFacts } from "./thermal.ts"
 
 const settings = { warmAfterMs: 30_000, coldAfterMs: 1_800_000 }
 const idle: ThermalFacts = {
   state: "hot",
   keepHot: false,
   allowCold: true,
+  warmAfterMs: null,
+  coldAfterMs: null,
+  guestWork: "it computes",
   openStreams: 0,
   unaskedForMs: 60_000,
   guestIdleForMs: 60_000,
@@ -18,6 +21,9 @@ const anyFacts = fc.record<ThermalFacts>({
   state: fc.constantFrom("hot", "warm"),
   keepHot: fc.boolean(),
   allowCold: fc.boolean(),
+  warmAfterMs: fc.constantFrom(null, 1000, 100_000),
+  coldAfterMs: fc.constantFrom(null, 1000, 100_000),
+  guestWork: fc.constant("it computes"),
   openStreams: fc.nat(3),
   unaskedForMs: fc.nat(4_000_000),
   guestIdleForMs: fc.nat(4_000_000),
@@ -57,9 +63,41 @@ test("what must stay hot or must not go cold never does", () => {
       const { action } = decideThermal(facts, settings)
       if (facts.keepHot) expect(action).not.toBe("pause")
       if (!facts.allowCold) expect(action).not.toBe("save")
-      expect(decideThermal(facts, { warmAfterMs: 0, coldAfterMs: 0 }).action).toBe("stay")
+      const never = { ...facts, warmAfterMs: null, coldAfterMs: null }
+      expect(decideThermal(never, { warmAfterMs: 0, coldAfterMs: 0 }).action).toBe("stay")
+      expect(decideThermal({ ...facts, warmAfterMs: 0, coldAfterMs: 0 }, settings).action).toBe("stay")
     }),
   )
+})
+
+test("times of its own go before the host's", () => {
+  const soon = { ...idle, unaskedForMs: 5000, guestIdleForMs: 5000, warmAfterMs: 4000 }
+  expect(decideThermal(soon, settings).action).toBe("pause")
+  expect(decideThermal({ ...idle, warmAfterMs: 90_000 }, settings)).toMatchObject({
+    action: "stay",
+    changesInMs: 30_000,
+  })
+  expect(decideThermal({ ...idle, warmAfterMs: 0 }, settings).reason).toBe("it is set not to be paused")
+  const warm = { ...idle, state: "warm" as const, warmForMs: 10_000 }
+  expect(decideThermal({ ...warm, coldAfterMs: 10_000 }, settings).action).toBe("save")
+})
+
+test("everything that keeps it awake is said, not only the first", () => {
+  const facts = { ...idle, keepHot: true, openStreams: 2, guestIdleForMs: 0 }
+  expect(decideThermal(facts, settings).keepsAwake).toEqual([
+    "keep_hot is on",
+    "open commands, sessions, transfers or connections: 2",
+    "work inside it: it computes",
+  ])
+  expect(decideThermal(idle, settings).keepsAwake).toEqual([])
+})
+
+test("processor, disk and network each count as work, and an idle guest's little of each does not", () => {
+  const idleUse = { elapsedMs: 2000, cpuMs: 30, diskBytes: 8192, networkBytes: 500 }
+  expect(guestWork(idleUse)).toBeUndefined()
+  expect(guestWork({ ...idleUse, cpuMs: 200 })).toBe("it computes")
+  expect(guestWork({ ...idleUse, diskBytes: 1_000_000 })).toBe("it reads or writes its disk")
+  expect(guestWork({ ...idleUse, networkBytes: 100_000 })).toBe("it uses the network")
 })
 
 test("when nothing happens, the change comes exactly when it was announced", () => {

@@ -14,11 +14,16 @@ export type ThermalFacts = {
   state: "hot" | "warm"
   keepHot: boolean
   allowCold: boolean
+  /** Of its own, instead of the host's; null: the host's. */
+  warmAfterMs: number | null
+  coldAfterMs: number | null
   openStreams: number
   /** Since somebody last asked something of it. */
   unaskedForMs: number
-  /** Since its guest last used more processor time than an idle one does. */
+  /** Since its guest last worked: used more of processor, disk or network than an idle one does. */
   guestIdleForMs: number
+  /** Which of these it was. */
+  guestWork: string
   /** Since it was paused. */
   warmForMs: number
 }
@@ -27,32 +32,56 @@ export type ThermalDecision = {
   action: "stay" | "pause" | "save"
   /** What it comes from, as a person would say it. */
   reason: string
+  /** What keeps it from being paused now, each as a person would say it. */
+  keepsAwake: string[]
   /** When it would change if nothing happens; null: not by itself. */
   changesInMs: number | null
 }
 
 /** An idle guest under software emulation uses about one hundredth of a core. */
-export const busyCpuShare = 0.05
+const busyCpuShare = 0.05
+/** An idle guest reads and writes nothing for seconds, then a few pages of its logs. */
+const busyDiskBytesPerSec = 16 * 1024
+/** Neighbours' broadcasts reach it too. */
+const busyNetworkBytesPerSec = 1024
+
+/** What a guest was busy with, if it was, by what its machine used in that time. */
+export function guestWork(used: {
+  elapsedMs: number
+  cpuMs: number
+  diskBytes: number
+  networkBytes: number
+}): string | undefined {
+  const seconds = used.elapsedMs / 1000
+  const words: string[] = []
+  if (used.cpuMs > used.elapsedMs * busyCpuShare) words.push("it computes")
+  if (used.diskBytes > seconds * busyDiskBytesPerSec) words.push("it reads or writes its disk")
+  if (used.networkBytes > seconds * busyNetworkBytesPerSec) words.push("it uses the network")
+  return words.length > 0 ? words.join(", ") : undefined
+}
 
 const aftermathMs = 2000
 
 export function decideThermal(facts: ThermalFacts, settings: ThermalSettings): ThermalDecision {
+  const warmAfterMs = facts.warmAfterMs ?? settings.warmAfterMs
+  const coldAfterMs = facts.coldAfterMs ?? settings.coldAfterMs
+  const keepsAwake = facts.state === "hot" ? whatKeepsAwake(facts, warmAfterMs) : []
   const stay = (reason: string, changesInMs: number | null = null): ThermalDecision => ({
     action: "stay",
     reason,
+    keepsAwake,
     changesInMs,
   })
   if (facts.state === "warm") {
     if (!facts.allowCold) return stay("it is paused and must not be written to disk (allow_cold is off)")
-    if (settings.coldAfterMs === 0)
-      return stay("it is paused, and this host keeps paused sandboxes in memory")
-    const left = settings.coldAfterMs - facts.warmForMs
+    if (coldAfterMs === 0) return stay(`it is paused, and ${whose(facts.coldAfterMs)} to stay in memory`)
+    const left = coldAfterMs - facts.warmForMs
     return left > 0
       ? stay("it was idle and is paused in memory", left)
-      : { action: "save", reason: "it was paused for long", changesInMs: null }
+      : { action: "save", reason: "it was paused for long", keepsAwake, changesInMs: null }
   }
   if (facts.keepHot) return stay("it is kept hot (keep_hot is on)")
-  if (settings.warmAfterMs === 0) return stay("this host does not pause sandboxes")
+  if (warmAfterMs === 0) return stay(`${whose(facts.warmAfterMs)} not to be paused`)
   if (facts.openStreams > 0) {
     return stay(
       facts.openStreams === 1
@@ -60,9 +89,30 @@ export function decideThermal(facts: ThermalFacts, settings: ThermalSettings): T
         : `${facts.openStreams} clients are connected to it`,
     )
   }
-  // What was asked makes work too, for a moment.
-  const isGuestLast = facts.guestIdleForMs + aftermathMs < facts.unaskedForMs
-  const left = settings.warmAfterMs - Math.min(facts.guestIdleForMs, facts.unaskedForMs)
-  if (left <= 0) return { action: "pause", reason: "it is idle", changesInMs: null }
-  return stay(isGuestLast ? "something works inside it" : "it was asked something lately", left)
+  const left = warmAfterMs - Math.min(facts.guestIdleForMs, facts.unaskedForMs)
+  if (left <= 0) return { action: "pause", reason: "it is idle", keepsAwake, changesInMs: null }
+  return stay(isGuestLast(facts) ? "something works inside it" : "it was asked something lately", left)
+}
+
+/** All of it, since one who wants it paused has to end each. */
+function whatKeepsAwake(facts: ThermalFacts, warmAfterMs: number): string[] {
+  const words: string[] = []
+  if (facts.keepHot) words.push("keep_hot is on")
+  if (warmAfterMs === 0) words.push(`${whose(facts.warmAfterMs)} not to be paused`)
+  if (facts.openStreams > 0) {
+    words.push(`open commands, sessions, transfers or connections: ${facts.openStreams}`)
+  }
+  if (warmAfterMs > 0 && isGuestLast(facts) && facts.guestIdleForMs < warmAfterMs) {
+    words.push(`work inside it: ${facts.guestWork}`)
+  }
+  return words
+}
+
+/** What was asked makes work too, for a moment. */
+function isGuestLast(facts: ThermalFacts): boolean {
+  return facts.guestIdleForMs + aftermathMs < facts.unaskedForMs
+}
+
+function whose(own: number | null): string {
+  return own === null ? "this host has it" : "it is set"
 }

@@ -60,12 +60,17 @@ export type SandboxRecord = {
   netPolicy: NetPolicy
   /** What its guest was given last, on the disk and in the memory of the sandbox; null: none. */
   address: string | null
+  /** Instead of the host's times; null: the host's, 0: never. */
+  warmAfterSec: number | null
+  coldAfterSec: number | null
+  /** Why it last booted from its disk instead of going on from its memory. */
+  bootReason: string | null
   createdAt: string
 }
 
 export type NewSandbox = Omit<
   SandboxRecord,
-  "id" | "userId" | "slot" | "state" | "templateId" | "address" | "createdAt"
+  "id" | "userId" | "slot" | "state" | "templateId" | "address" | "bootReason" | "createdAt"
 >
 
 export class Sandboxes {
@@ -93,6 +98,9 @@ export class Sandboxes {
       keep_hot: Number(input.keepHot),
       allow_cold: Number(input.allowCold),
       net_policy: JSON.stringify(input.netPolicy),
+      warm_after_sec: input.warmAfterSec,
+      cold_after_sec: input.coldAfterSec,
+      boot_reason: null,
       created_at: new Date().toISOString(),
     }
     const columns = Object.keys(row) as (keyof NewSandboxRow)[]
@@ -114,10 +122,7 @@ export class Sandboxes {
 
   /** The intent to make one for the pool. */
   async addPooled(
-    input: Omit<
-      NewSandbox,
-      "name" | "env" | "secretNames" | "labels" | "keepHot" | "allowCold" | "netPolicy"
-    >,
+    input: Pick<NewSandbox, "imageName" | "imageHash" | "cpus" | "memoryMib" | "diskMib">,
   ): Promise<{
     id: SandboxId
     slot: number
@@ -150,6 +155,8 @@ export class Sandboxes {
           keep_hot: Number(input.keepHot),
           allow_cold: Number(input.allowCold),
           net_policy: JSON.stringify(input.netPolicy),
+          warm_after_sec: input.warmAfterSec,
+          cold_after_sec: input.coldAfterSec,
           created_at: new Date().toISOString(),
         })
         .where("id", "=", id)
@@ -182,7 +189,10 @@ export class Sandboxes {
 
   async edit(
     id: SandboxId,
-    changes: Pick<SandboxRecord, "name" | "labels" | "keepHot" | "allowCold" | "netPolicy">,
+    changes: Pick<
+      SandboxRecord,
+      "name" | "labels" | "keepHot" | "allowCold" | "netPolicy" | "warmAfterSec" | "coldAfterSec"
+    >,
   ): Promise<void> {
     try {
       await this.#db
@@ -193,6 +203,8 @@ export class Sandboxes {
           keep_hot: Number(changes.keepHot),
           allow_cold: Number(changes.allowCold),
           net_policy: JSON.stringify(changes.netPolicy),
+          warm_after_sec: changes.warmAfterSec,
+          cold_after_sec: changes.coldAfterSec,
         })
         .where("id", "=", id)
         .execute()
@@ -202,6 +214,10 @@ export class Sandboxes {
         hint: "choose another name",
       })
     }
+  }
+
+  async setBootReason(id: SandboxId, bootReason: string | null): Promise<void> {
+    await this.#db.updateTable("sandboxes").set({ boot_reason: bootReason }).where("id", "=", id).execute()
   }
 
   /** Written before there is a disk on that template, so that the template is never taken for unused. */
@@ -311,6 +327,9 @@ function toRecord(row: SandboxRow): SandboxRecord {
     allowCold: row.allow_cold === 1,
     netPolicy: NetPolicy.parse(JSON.parse(row.net_policy)),
     address: row.address,
+    warmAfterSec: row.warm_after_sec,
+    coldAfterSec: row.cold_after_sec,
+    bootReason: row.boot_reason,
     createdAt: row.created_at,
   }
 }

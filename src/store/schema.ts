@@ -1,12 +1,14 @@
 /** The tables, as Kysely sees them. Times are ISO 8601 text in UTC, JSON columns are text. */
 
-import type { Generated, Insertable, Selectable } from "kysely"
+import type { Selectable } from "kysely"
 
 export type Schema = {
   users: UsersTable
   sandboxes: SandboxesTable
   secrets: SecretsTable
   published_ports: PublishedPortsTable
+  snapshots: SnapshotsTable
+  events: EventsTable
 }
 
 export type UsersTable = {
@@ -46,8 +48,14 @@ export type SandboxesTable = {
   /** 0 or 1. */
   allow_cold: number
   /** JSON of `NetPolicy`. */
-  net_policy: Generated<string>
+  net_policy: string
   address: string | null
+  /** Idle seconds until it is paused, instead of the host's; null: the host's. */
+  warm_after_sec: number | null
+  /** Paused seconds until it is written to disk, instead of the host's; null: the host's. */
+  cold_after_sec: number | null
+  /** Why it last booted from its disk instead of going on from its memory; null: it did not. */
+  boot_reason: string | null
   created_at: string
 }
 
@@ -68,9 +76,44 @@ export type PublishedPortsTable = {
   created_at: string
 }
 
+export type SnapshotsTable = {
+  id: string
+  user_id: string
+  name: string
+  state: string
+  source_id: string
+  source_name: string
+  template_id: string
+  image_name: string
+  image_hash: string
+  cpus: number
+  memory_mib: number
+  disk_mib: number
+  /** JSON object: what a sandbox made from it takes over. */
+  inherited: string
+  /** 0 or 1. */
+  has_memory: number
+  bytes: number
+  created_at: string
+}
+
+export type EventsTable = {
+  /** UUID of version 7, so that the order of ids is the order of events. */
+  id: string
+  at: string
+  type: string
+  /** Whose it is; null: the host's own. */
+  user_id: string | null
+  sandbox_id: string | null
+  /** As it was called then. */
+  sandbox_name: string | null
+  /** JSON object. */
+  meta: string
+}
+
 export type UserRow = Selectable<UsersTable>
 export type SandboxRow = Selectable<SandboxesTable>
 export type PublishedPortRow = Selectable<PublishedPortsTable>
-export type NewSandboxRow = Omit<Insertable<SandboxesTable>, "slot" | "net_policy" | "address"> & {
-  net_policy: string
-}
+export type SnapshotRow = Selectable<SnapshotsTable>
+export type EventRow = Selectable<EventsTable>
+export type NewSandboxRow = Omit<Selectable<SandboxesTable>, "slot" | "template_id" | "address">

@@ -1,27 +1,36 @@
-/** What outlives the daemon: users, sandboxes, secrets, published ports. The only folder that speaks SQL. */
+/** What outlives the daemon: users, sandboxes, secrets, published ports, snapshots, events. The only folder that speaks SQL. */
 
 import { mkdirSync } from "node:fs"
 import { join } from "node:path"
 import { generateX25519Identity } from "age-encryption"
 import { Kysely } from "kysely"
 import { type Migration, Migrator } from "kysely/migration"
+import { Events } from "./events.ts"
 import * as start from "./migrations/0001-start.ts"
 import * as network from "./migrations/0002-network.ts"
+import * as snapshotsAndEvents from "./migrations/0003-snapshots-and-events.ts"
 import { PublishedPorts } from "./published-ports.ts"
 import { Sandboxes } from "./sandboxes.ts"
 import type { Schema } from "./schema.ts"
 import { Secrets } from "./secrets.ts"
+import { Snapshots } from "./snapshots.ts"
 import { sqliteDialect } from "./sqlite.ts"
 import { Users } from "./users.ts"
 import { Vault } from "./vault.ts"
 
-const migrations: Record<string, Migration> = { "0001-start": start, "0002-network": network }
+const migrations: Record<string, Migration> = {
+  "0001-start": start,
+  "0002-network": network,
+  "0003-snapshots-and-events": snapshotsAndEvents,
+}
 
 export type Store = {
   users: Users
   sandboxes: Sandboxes
   secrets: Secrets
   publishedPorts: PublishedPorts
+  snapshots: Snapshots
+  events: Events
   close(): Promise<void>
 }
 
@@ -48,6 +57,8 @@ export async function openStore(options: { dataDir: string } | { memory: true })
     sandboxes: new Sandboxes(db),
     secrets: new Secrets(db, vault),
     publishedPorts: new PublishedPorts(db),
+    snapshots: new Snapshots(db),
+    events: new Events(db),
     close: () => db.destroy(),
   }
 }

@@ -84,6 +84,8 @@ export class FakeDaemon implements Disposable {
       net_policy: { default: "public", allow_hosts: [], allow_cidrs: [] },
       keep_hot: false,
       allow_cold: true,
+      warm_after: null,
+      cold_after: null,
       labels: {},
       urls: [],
       created_by: "usr_00000001",

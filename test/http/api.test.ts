@@ -30,6 +30,7 @@ beforeEach(async () => {
     settings: {
       thermal: { warmAfterMs: 30_000, coldAfterMs: 1_800_000 },
       diskReserveMib: 1024,
+      templateDiskMib: 8192,
       poolSize: 0,
       publicAddress: { scheme: "http", domain: "localhost", port: 8080 },
     },
@@ -48,6 +49,7 @@ beforeEach(async () => {
 
 afterEach(async () => {
   await server.stop(true)
+  await core.events.flush()
   await core.store.close()
 })
 
@@ -199,12 +201,19 @@ const samples: Record<keyof Api, { query?: string; body?: unknown }> = {
   version: {},
   listSandboxes: {},
   createSandbox: { body: {} },
+  createSandboxes: { body: { count: 2 } },
   getSandbox: {},
   destroySandbox: {},
   updateSandbox: { body: {} },
   whySandbox: {},
   stopSandbox: {},
   startSandbox: {},
+  checkpointSandbox: { body: { name: "snap" } },
+  listSnapshots: {},
+  getSnapshot: {},
+  deleteSnapshot: {},
+  resumeSnapshot: { body: {} },
+  listEvents: {},
   exec: { body: { cmd: ["true"] } },
   execSocket: {},
   shellSocket: {},
@@ -628,7 +637,7 @@ describe("power", () => {
     expect((await call("POST", "/sandboxes/dev/exec", { body: { cmd: ["true"] } })).status).toBe(200)
     expect((await call("GET", "/sandboxes/dev")).body).toMatchObject({ status: "running", thermal: "hot" })
     expect(host.running.size).toBe(1)
-    expect(host.snapshots.size).toBe(0)
+    expect(host.memories.size).toBe(0)
   })
 
   test("twelve callers of a stopped sandbox wake it once", async () => {
@@ -656,7 +665,7 @@ describe("power", () => {
 
   test("without a usable snapshot it boots from its disk", async () => {
     await call("POST", "/sandboxes/dev/stop")
-    host.snapshots.clear()
+    host.memories.clear()
     expect((await call("POST", "/sandboxes/dev/start")).status).toBe(200)
     expect(host.running.size).toBe(1)
   })
@@ -664,7 +673,7 @@ describe("power", () => {
   test("a start that fails leaves it stopped, and it can be tried again", async () => {
     await call("POST", "/sandboxes/dev/stop")
     host.failAt = "restore"
-    host.snapshots.clear()
+    host.memories.clear()
     host.failAt = "boot"
     expect((await call("POST", "/sandboxes/dev/start")).status).toBeGreaterThanOrEqual(500)
     expect((await call("GET", "/sandboxes/dev")).body).toMatchObject({ status: "stopped" })

@@ -51,6 +51,7 @@ export async function openStage(options: StageOptions = {}): Promise<Stage> {
     settings: {
       thermal: { warmAfterMs: 30_000, coldAfterMs: 1_800_000 },
       diskReserveMib: 1024,
+      templateDiskMib: 8192,
       poolSize: 0,
       publicAddress: { scheme: "http", domain, port: 8080 },
     },
@@ -107,6 +108,7 @@ export async function openStage(options: StageOptions = {}): Promise<Stage> {
     async [Symbol.asyncDispose]() {
       front.stop()
       await server.stop(true)
+      await core.events.flush()
       await store.close()
       rmSync(directory, { recursive: true, force: true })
     },

@@ -28,9 +28,19 @@ export type FakeHost = Host & {
   directories: Set<string>
   identities: GuestIdentity[]
   /** Directories that hold a memory snapshot. */
-  snapshots: Set<string>
+  memories: Set<string>
+  /** Finished named snapshots, and whether they hold memory. */
+  kept: Map<string, { hasMemory: boolean }>
+  /** Snapshots in the making. */
+  drafts: Set<string>
+  /** How often a machine was paused. */
+  pauses: number
+  /** Why memory snapshots do not fit this host. */
+  misfit: string | undefined
   /** Processor time that every machine says it has used. */
   cpuMsNow: number
+  /** What every machine says it has read and written. */
+  trafficNow: { disk: number; network: number }
   /** What goes wrong next: the named step throws. */
   failAt: string | undefined
   freeMibNow: number
@@ -54,6 +64,11 @@ export function fakeHost(): FakeHost {
     return machine
   }
   const guestsByDirectory = new Map<string, FakeGuest>()
+  const placeIn = (sandboxId: string, hasMemory: boolean) => {
+    host.directories.add(sandboxId)
+    if (hasMemory) host.memories.add(`/fake/${sandboxId}`)
+    return { hasMemory }
+  }
   const fail = (step: string) => {
     if (host.failAt === step) throw new AppError("unavailable", `injected at ${step}`)
   }
@@ -61,8 +76,13 @@ export function fakeHost(): FakeHost {
     running: new Map(),
     directories: new Set(),
     identities: [],
-    snapshots: new Set(),
+    memories: new Set(),
+    kept: new Map(),
+    drafts: new Set(),
+    pauses: 0,
+    misfit: undefined,
     cpuMsNow: 0,
+    trafficNow: { disk: 0, network: 0 },
     failAt: undefined,
     freeMibNow: 100_000,
     imagesMissing: false,
@@ -105,24 +125,28 @@ export function fakeHost(): FakeHost {
         fail("boot")
         return run(newMachine(directory))
       },
-      checkSnapshot: async (directory) =>
-        host.snapshots.has(directory)
+      checkSnapshot: async (directory) => {
+        if (host.misfit !== undefined) return { fits: false, reason: host.misfit }
+        return host.memories.has(directory)
           ? { fits: true }
-          : { fits: false, reason: "there is no memory snapshot" },
+          : { fits: false, reason: "there is no memory snapshot" }
+      },
       async pause() {
         fail("pause")
+        host.pauses++
       },
       async resume() {},
-      async saveSnapshot({ directory }) {
+      async saveSnapshot(machine, _template, { directory } = { directory: machine.directory }) {
         fail("save")
-        host.snapshots.add(directory)
+        host.memories.add(directory)
       },
       async removeSnapshot(directory) {
-        host.snapshots.delete(directory)
+        host.memories.delete(directory)
       },
       isRunning: ({ process }) => host.running.has(process.pid),
       findNamed: () => undefined,
       cpuMs: () => host.cpuMsNow,
+      trafficBytes: () => host.trafficNow,
       async kill({ process, directory }) {
         host.running.delete(process.pid)
         guestsByDirectory.get(directory)?.close()
@@ -143,15 +167,51 @@ export function fakeHost(): FakeHost {
       },
       directoryOf: (id) => `/fake/${id}`,
       overlayOf: (id) => `/fake/${id}/disk`,
-      async copySandbox({ to }) {
-        host.directories.add(to)
-        host.snapshots.add(`/fake/${to}`)
-      },
       async removeSandbox(id) {
         host.directories.delete(id)
+        host.memories.delete(`/fake/${id}`)
       },
+      usedMib: async () => 1,
       listSandboxes: async () => [...host.directories],
       freeMib: async () => host.freeMibNow,
+    },
+    snapshots: {
+      async begin(id) {
+        fail("draft")
+        host.drafts.add(id)
+        return `/draft/${id}`
+      },
+      async capture({ id, storedMemory }) {
+        fail("capture")
+        if (storedMemory) host.memories.add(`/draft/${id}`)
+      },
+      async publish(id) {
+        fail("publish")
+        host.drafts.delete(id)
+        host.kept.set(id, { hasMemory: host.memories.delete(`/draft/${id}`) })
+        return { bytes: 1024 * 1024 }
+      },
+      async abandon(id) {
+        host.drafts.delete(id)
+        host.memories.delete(`/draft/${id}`)
+      },
+      async place({ id, sandboxId }) {
+        fail("place")
+        const hasMemory = host.kept.get(id)?.hasMemory ?? false
+        return placeIn(sandboxId, hasMemory)
+      },
+      async placeDraft({ id, sandboxId }) {
+        fail("place")
+        return placeIn(sandboxId, host.memories.has(`/draft/${id}`))
+      },
+      async remove(id) {
+        host.kept.delete(id)
+        await host.snapshots.abandon(id)
+      },
+      list: async () => [...host.kept.keys()],
+      async removeUnfinished() {
+        for (const id of host.drafts) await host.snapshots.abandon(id)
+      },
     },
     images: {
       async readImage(name) {

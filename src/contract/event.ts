@@ -1,0 +1,83 @@
+/** Events: what happened to your sandboxes, who caused it, why, and how long it took. */
+
+import { z } from "zod"
+import { limits } from "./limits.ts"
+
+export const eventTypes = [
+  "sandbox.created",
+  "sandbox.create_failed",
+  "sandbox.started",
+  "sandbox.start_failed",
+  "sandbox.stopped",
+  "sandbox.updated",
+  "sandbox.ended",
+  "sandbox.destroyed",
+  "thermal.pause",
+  "thermal.wake",
+  "thermal.snapshot",
+  "thermal.snapshot_failed",
+  "snapshot.created",
+  "snapshot.create_failed",
+  "snapshot.resumed",
+  "snapshot.deleted",
+  "publish.created",
+  "publish.deleted",
+  "shell.session",
+  "secret.set",
+  "secret.deleted",
+  "user.created",
+  "user.edited",
+  "user.deleted",
+  "user.key_rotated",
+  "auth.failed",
+  "template.made",
+  "template.removed",
+  "daemon.started",
+  "daemon.stopped",
+] as const
+export type EventType = (typeof eventTypes)[number]
+
+export const Event = z
+  .object({
+    id: z.string().describe("In the order of time"),
+    ts: z.iso.datetime(),
+    type: z.string(),
+    user_id: z.string().nullable(),
+    sandbox_id: z.string().nullable(),
+    sandbox_name: z.string().nullable().describe("Its name at that time"),
+    meta: z
+      .record(z.string(), z.union([z.string(), z.number(), z.boolean(), z.null()]))
+      .describe("What more is known, such as `ms`: how long it took, `by`: user or daemon, `reason`"),
+  })
+  .meta({ id: "Event" })
+export type Event = z.infer<typeof Event>
+
+/** A line of the followed stream; empty lines keep the connection alive. */
+export const EventLine = z.union([
+  Event,
+  z.object({ type: z.literal("error"), data: z.string(), code: z.string(), hint: z.string().nullable() }),
+])
+
+export type EventLine = z.infer<typeof EventLine>
+
+export const EventsQuery = z.strictObject({
+  type: z
+    .string()
+    .regex(/^[a-z_.]{1,40}$/, "a type has lower-case letters, underscores and dots")
+    .optional()
+    .describe("Only types that begin so, such as `thermal.`"),
+  sandbox: z.string().min(1).max(128).optional().describe("Only those of this sandbox, by name or id"),
+  since: z.iso.datetime({ offset: true }).optional().describe("Only those from this time on"),
+  limit: z.coerce
+    .number()
+    .int()
+    .min(0)
+    .max(limits.eventsPerReplyMax)
+    .default(limits.eventsPerReplyDefault)
+    .describe("The newest so many"),
+  follow: z
+    .enum(["true", "false"])
+    .default("false")
+    .describe("Stay, and send further ones as lines of JSON as they happen"),
+})
+export type EventsQuery = z.infer<typeof EventsQuery>

@@ -1,0 +1,154 @@
+/**
+ * From one sandbox to a copy of it: memory, devices and disk of one instant, taken while it is paused for as long as reading
+ * them takes, and a new sandbox started from such a copy. Named snapshots and forks are made of these two.
+ */
+
+import { AppError } from "../contract/errors.ts"
+import type { SandboxRecord } from "../store/sandboxes.ts"
+import { keepGuest } from "./attach.ts"
+import { beginAttach, finishAttach } from "./attachment.ts"
+import { awake } from "./awake.ts"
+import type { Core } from "./core.ts"
+import { noSandbox } from "./find.ts"
+import type { Guest, Machine, Template } from "./host.ts"
+import { personalise } from "./identity.ts"
+import { machineOf, placeOf, rememberMachine, templateOf } from "./machine-of.ts"
+import { bootFromDisk } from "./power.ts"
+
+const readyDeadlineMs = 30_000
+/** What it has not written out by then is in its memory all the same; only a copy without its memory would miss it. */
+const syncDeadlineMs = 5000
+
+export type Captured = { hasMemory: boolean; pausedMs: number }
+
+/** Fills the draft of that id, which the caller publishes or abandons. Takes the source's turn. */
+export async function captureSandbox(core: Core, source: SandboxRecord, draftId: string): Promise<Captured> {
+  if (source.state.kind === "hot") await writeOut(core, await awake(core, source))
+  return core.turns.take(source.id, async () => {
+    const now = await core.store.sandboxes.get(source.id)
+    if (!now) throw noSandbox(source.name)
+    const template = await templateOf(core, now)
+    if (now.state.kind === "cold") return captureStopped(core, now, template, draftId)
+    const machine = machineOf(core, now)
+    if ((now.state.kind === "hot" || now.state.kind === "warm") && machine) {
+      return captureRunning(core, now, template, machine, draftId)
+    }
+    throw new AppError("unavailable", `sandbox "${now.name}" is ${now.state.kind}`, {
+      hint: "try again in a moment",
+    })
+  })
+}
+
+/** It is not woken: what is on disk is a copy already, and whole. */
+async function captureStopped(
+  core: Core,
+  source: SandboxRecord,
+  template: Template,
+  draftId: string,
+): Promise<Captured> {
+  const { machines, snapshots, disks } = core.host
+  const hasMemory =
+    source.state.kind === "cold" &&
+    source.state.hasSnapshot &&
+    (await machines.checkSnapshot(disks.directoryOf(source.id), template)).fits
+  await snapshots.begin(draftId)
+  await snapshots.capture({ id: draftId, sandboxId: source.id, storedMemory: hasMemory })
+  return { hasMemory, pausedMs: 0 }
+}
+
+async function captureRunning(
+  core: Core,
+  source: SandboxRecord,
+  template: Template,
+  machine: Machine,
+  draftId: string,
+): Promise<Captured> {
+  const { machines, snapshots } = core.host
+  const wasHot = source.state.kind === "hot"
+  const directory = await snapshots.begin(draftId)
+  const pausedAt = performance.now()
+  await machines.pause(machine)
+  try {
+    await machines.saveSnapshot(machine, template, { directory })
+    await snapshots.capture({ id: draftId, sandboxId: source.id, storedMemory: false })
+  } finally {
+    if (wasHot) await machines.resume(machine)
+  }
+  const pausedMs = Math.round(performance.now() - pausedAt)
+  if (wasHot) await core.guests.get(source.id)?.refresh({ deadlineMs: readyDeadlineMs })
+  return { hasMemory: true, pausedMs }
+}
+
+/** So that the copy's disk alone is worth as much as possible, and little is left to be written during the pause. */
+async function writeOut(core: Core, guest: Guest): Promise<void> {
+  const process = guest.exec({ argv: ["sync"], user: "root" })
+  const timer = setTimeout(() => process.kill(), syncDeadlineMs)
+  try {
+    for await (const _ of process.output);
+    await process.result
+  } catch (error) {
+    core.log.warn({ error }, "copying a sandbox that could not write out its files")
+  } finally {
+    clearTimeout(timer)
+  }
+}
+
+/**
+ * Starts a sandbox that was given a copy, with the identity of its own record. From its memory if that fits, else from its
+ * disk; `bootReason` says which and why. Needs its turn.
+ */
+export async function startCopy(
+  core: Core,
+  record: SandboxRecord,
+  template: Template,
+  options: { env: Record<string, string>; hasMemory: boolean },
+): Promise<void> {
+  const { machines, disks } = core.host
+  const directory = disks.directoryOf(record.id)
+  const check = options.hasMemory
+    ? await machines.checkSnapshot(directory, template)
+    : { fits: false as const, reason: "its snapshot holds no memory" }
+  let reason = check.fits ? "" : check.reason
+  if (check.fits) {
+    try {
+      return await startFromMemory(core, record, template, options.env)
+    } catch (cause) {
+      if (!(cause instanceof AppError) || cause.retryable) {
+        throw new AppError("unavailable", `the copy "${record.name}" did not start`, {
+          cause,
+          hint: "its source is as it was; try again",
+        })
+      }
+      reason = cause.message
+    }
+  }
+  core.log.warn({ sandbox: record.id, reason }, "a copy boots from its disk")
+  await bootFromDisk(core, record, template, reason)
+}
+
+async function startFromMemory(
+  core: Core,
+  record: SandboxRecord,
+  template: Template,
+  env: Record<string, string>,
+): Promise<void> {
+  const { machines, disks, guests } = core.host
+  const directory = disks.directoryOf(record.id)
+  const attaching = beginAttach(core, record)
+  const sockets = await machines.prepareSockets(directory)
+  await using undo = new AsyncDisposableStack()
+  const guest = await guests.open({ socketPath: machines.agentSocket(directory) })
+  undo.defer(() => guest.close())
+
+  const machine = await machines.restore(placeOf(core, record, template, sockets))
+  undo.defer(() => machines.kill(machine))
+
+  // Its memory still holds the source's connection, perhaps in the middle of a frame.
+  await guest.waitReady({ deadlineMs: readyDeadlineMs, resync: true })
+  await personalise(core, record, guest, { env, growDisk: false, deadlineMs: readyDeadlineMs })
+  await finishAttach(core, record, attaching)
+  await core.store.sandboxes.setState(record.id, { kind: "hot", machine: rememberMachine(machine) })
+  keepGuest(core, record, guest)
+  undo.move()
+  await machines.removeSnapshot(directory)
+}

@@ -1,0 +1,49 @@
+/** What the daemon does with running sandboxes when it stops, if they are not to run on: all are written to disk. */
+
+import { AppError } from "../contract/errors.ts"
+import type { Core } from "./core.ts"
+import { inParallel } from "./in-parallel.ts"
+import { stopSandbox } from "./power.ts"
+
+/** Writing is bound by the disk; more at once would only take longer each. */
+const savesAtOnce = 4
+
+/** Until the signal says that it has to end: a save that is going on is then left to the next start, which resumes it. */
+export async function saveAll(core: Core, signal: AbortSignal): Promise<{ saved: number; left: number }> {
+  const running = (await core.store.sandboxes.listAll()).filter(({ state }) =>
+    ["hot", "warm"].includes(state.kind),
+  )
+  let saved = 0
+  const saveOne = (id: (typeof running)[number]["id"]) =>
+    core.turns.take(id, async () => {
+      const record = await core.store.sandboxes.get(id)
+      if (signal.aborted || !record || !["hot", "warm"].includes(record.state.kind)) return
+      const startedAt = performance.now()
+      try {
+        await stopSandbox(core, record)
+      } catch (error) {
+        core.log.error({ sandbox: id, error }, "a sandbox could not be saved and runs on")
+        const code = error instanceof AppError ? error.code : "internal"
+        const meta = { by: "daemon", action: "save", code }
+        core.events.record({
+          type: "thermal.snapshot_failed",
+          userId: record.userId,
+          sandbox: record,
+          meta,
+        })
+        return
+      }
+      saved++
+      core.events.record({
+        type: "thermal.snapshot",
+        userId: record.userId,
+        sandbox: record,
+        meta: { by: "daemon", reason: "the daemon stops", ms: Math.round(performance.now() - startedAt) },
+      })
+    })
+  const { promise: aborted, resolve } = Promise.withResolvers<void>()
+  if (signal.aborted) resolve()
+  signal.addEventListener("abort", () => resolve(), { once: true })
+  await Promise.race([inParallel(running, savesAtOnce, ({ id }) => saveOne(id)), aborted])
+  return { saved, left: running.length - saved }
+}

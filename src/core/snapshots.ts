@@ -1,0 +1,206 @@
+/**
+ * Named snapshots: made of a sandbox that goes on, listed, deleted, and started as new sandboxes as often as one likes. Those
+ * are copies of their own, so that a snapshot can be deleted while they live.
+ */
+
+import { AppError } from "../contract/errors.ts"
+import type { Sandbox } from "../contract/sandbox.ts"
+import type { ResumeSnapshot, Snapshot } from "../contract/snapshot.ts"
+import type { SnapshotRecord } from "../store/snapshots.ts"
+import type { Account } from "../store/users.ts"
+import { captureSandbox, startCopy } from "./capture.ts"
+import type { Core } from "./core.ts"
+import { addNamed, checkLimits, checkSpace } from "./create.ts"
+import { removeEverything } from "./destroy.ts"
+import { findSandbox } from "./find.ts"
+import { viewById } from "./sandbox-view.ts"
+
+export async function createSnapshot(
+  core: Core,
+  account: Account,
+  nameOrId: string,
+  name: string,
+): Promise<Snapshot> {
+  const startedAt = performance.now()
+  const source = await findSandbox(core, account, nameOrId)
+  if (source.templateId === null) {
+    throw new AppError("unavailable", `sandbox "${source.name}" is ${source.state.kind}`, {
+      hint: "try again in a moment",
+    })
+  }
+  const sizeMib = await core.host.disks.usedMib(source.id)
+  await checkSpace(core, sizeMib + (source.state.kind === "cold" ? 0 : source.memoryMib))
+  const record = await core.store.snapshots.add(account, name, source)
+  return core.turns.take(record.id, async () => {
+    const { snapshots } = core.host
+    await using undo = new AsyncDisposableStack()
+    undo.defer(() => core.store.snapshots.remove(record.id))
+    undo.defer(() => snapshots.remove(record.id))
+    try {
+      const { hasMemory, pausedMs } = await captureSandbox(core, source, record.id)
+      const { bytes } = await snapshots.publish(record.id)
+      await core.store.snapshots.setReady(record.id, { hasMemory, bytes })
+      undo.move()
+      core.events.record({
+        type: "snapshot.created",
+        userId: account.id,
+        sandbox: source,
+        meta: {
+          by: "user",
+          snapshot: name,
+          bytes,
+          has_memory: hasMemory,
+          ms: Math.round(performance.now() - startedAt),
+          source_paused_ms: pausedMs,
+        },
+      })
+      return viewSnapshot({ ...record, state: "ready", hasMemory, bytes })
+    } catch (cause) {
+      core.events.record({
+        type: "snapshot.create_failed",
+        userId: account.id,
+        sandbox: source,
+        meta: { by: "user", snapshot: name },
+      })
+      if (cause instanceof AppError) throw cause
+      throw new AppError("unavailable", `no snapshot of "${source.name}" could be made; it goes on`, {
+        cause,
+        hint: "the daemon's log says why; try again",
+      })
+    }
+  })
+}
+
+export async function listSnapshots(core: Core, account: Account): Promise<Snapshot[]> {
+  return (await core.store.snapshots.listOf(account.id)).map(viewSnapshot)
+}
+
+export async function getSnapshot(core: Core, account: Account, nameOrId: string): Promise<Snapshot> {
+  return viewSnapshot(await findSnapshot(core, account, nameOrId))
+}
+
+export async function deleteSnapshot(core: Core, account: Account, nameOrId: string): Promise<void> {
+  const { id } = await findSnapshot(core, account, nameOrId)
+  await core.turns.take(id, async () => {
+    const record = await core.store.snapshots.get(id)
+    if (!record) throw noSnapshot(nameOrId)
+    await removeSnapshotRecord(core, record)
+    core.events.record({
+      type: "snapshot.deleted",
+      userId: account.id,
+      meta: { by: "user", snapshot: record.name },
+    })
+  })
+}
+
+/** Safe to repeat: after a crash in the middle the next start goes through it again. */
+async function removeSnapshotRecord(core: Core, record: SnapshotRecord): Promise<void> {
+  await core.store.snapshots.setDeleting(record.id)
+  await core.host.snapshots.remove(record.id)
+  await core.store.snapshots.remove(record.id)
+}
+
+/** A new sandbox that goes on where the snapshot was taken, with an identity of its own. */
+export async function resumeSnapshot(
+  core: Core,
+  account: Account,
+  nameOrId: string,
+  input: ResumeSnapshot,
+): Promise<Sandbox> {
+  const startedAt = performance.now()
+  const snapshot = await findSnapshot(core, account, nameOrId)
+  if (snapshot.state !== "ready") throw notReady(snapshot)
+  const template = await core.host.machines.getTemplate(snapshot.templateId)
+  const secrets = await core.store.secrets.reveal(account.id, input.secrets)
+  checkLimits(account, snapshot)
+  await checkSpace(core, Math.ceil(snapshot.bytes / 1024 / 1024))
+  const { env, ...inherited } = snapshot.inherited
+  const record = await addNamed(input.name, (name) =>
+    core.store.sandboxes.add(account, {
+      ...inherited,
+      name,
+      imageName: snapshot.imageName,
+      imageHash: snapshot.imageHash,
+      cpus: snapshot.cpus,
+      memoryMib: snapshot.memoryMib,
+      diskMib: snapshot.diskMib,
+      env,
+      // A secret reaches a copy only when it is asked for again.
+      secretNames: input.secrets,
+    }),
+  )
+  return core.turns.take(record.id, async () => {
+    await using undo = new AsyncDisposableStack()
+    undo.defer(() => removeEverything(core, record))
+    await core.store.sandboxes.setTemplate(record.id, template.id)
+    // Within the snapshot's turn it cannot be deleted half-way through the copy.
+    const { hasMemory } = await core.turns.take(snapshot.id, async () => {
+      const now = await core.store.snapshots.get(snapshot.id)
+      if (now?.state !== "ready") throw now ? notReady(now) : noSnapshot(nameOrId)
+      return core.host.snapshots.place({ id: snapshot.id, sandboxId: record.id })
+    })
+    await startCopy(core, record, template, { env: { ...env, ...secrets }, hasMemory })
+    const sandbox = await viewById(core, record.id)
+    undo.move()
+    core.events.record({
+      type: "snapshot.resumed",
+      userId: account.id,
+      sandbox: record,
+      meta: {
+        by: "user",
+        snapshot: snapshot.name,
+        how: sandbox.status_reason === null ? "memory" : "disk",
+        reason: sandbox.status_reason,
+        ms: Math.round(performance.now() - startedAt),
+      },
+    })
+    return sandbox
+  })
+}
+
+/** Start-up: what a crash left in the middle is removed, whoever asked for it was not answered. */
+export async function reconcileSnapshots(core: Core): Promise<void> {
+  const { snapshots } = core.host
+  await snapshots.removeUnfinished()
+  const known = new Set<string>()
+  for (const record of await core.store.snapshots.listAll()) {
+    if (record.state === "ready") known.add(record.id)
+    else await removeSnapshotRecord(core, record)
+  }
+  for (const id of await snapshots.list()) if (!known.has(id)) await snapshots.remove(id)
+}
+
+async function findSnapshot(core: Core, account: Account, nameOrId: string): Promise<SnapshotRecord> {
+  const record = await core.store.snapshots.find(account.id, nameOrId)
+  if (record) return record
+  throw noSnapshot(nameOrId)
+}
+
+function noSnapshot(nameOrId: string): AppError {
+  return new AppError("not_found", `no snapshot named "${nameOrId}"`, { hint: "bhatti snapshot list" })
+}
+
+function notReady(snapshot: SnapshotRecord): AppError {
+  const doing = snapshot.state === "creating" ? "being made" : "being deleted"
+  return new AppError("unavailable", `snapshot "${snapshot.name}" is ${doing}`, {
+    hint: "try again in a moment",
+  })
+}
+
+function viewSnapshot(record: SnapshotRecord): Snapshot {
+  return {
+    id: record.id,
+    user_id: record.userId,
+    name: record.name,
+    status: record.state,
+    source_sandbox: record.sourceName,
+    source_id: record.sourceId,
+    image: record.imageName,
+    cpus: record.cpus,
+    memory_mb: record.memoryMib,
+    disk_size_mb: record.diskMib,
+    has_memory: record.hasMemory,
+    size_mb: Math.ceil(record.bytes / 1024 / 1024),
+    created_at: record.createdAt,
+  }
+}

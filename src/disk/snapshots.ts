@@ -1,0 +1,209 @@
+/**
+ * Copies of sandboxes, each in a directory of its own with the layout of a sandbox's: disk.qcow2, and in `snapshot` the memory.
+ * A finished one has a manifest of sizes and checksums, written last and published by rename, and is never changed again;
+ * so its memory can be shared by hard links, while its disk is copied for every sandbox that starts from it.
+ */
+
+import { link, mkdir, open, readdir, rename, rm, stat } from "node:fs/promises"
+import { join } from "node:path"
+import { AppError } from "../contract/errors.ts"
+import { copyFileWithChecksum, fileChecksum } from "./copy-file.ts"
+import { type Disks, diskFull } from "./disks.ts"
+
+const unfinished = "tmp-"
+const diskFile = "disk.qcow2"
+const memoryDirectory = "snapshot"
+const manifestFile = "manifest.json"
+/** The memory's own pages. Whoever loads them checks them against the manifest beside them as they go. */
+const memoryPages = join(memoryDirectory, "memory")
+
+type FileFacts = { bytes: number; checksum: string }
+type Manifest = { files: Record<string, FileFacts> }
+
+export class Snapshots {
+  readonly #directory: string
+  readonly #disks: Disks
+  /** Checksums of the disks of drafts, found while they were copied. */
+  readonly #diskChecksums = new Map<string, string>()
+
+  constructor(options: { dataDir: string; disks: Disks }) {
+    this.#directory = join(options.dataDir, "snapshots")
+    this.#disks = options.disks
+  }
+
+  async begin(id: string): Promise<string> {
+    const directory = this.#draftOf(id)
+    await rm(directory, { recursive: true, force: true })
+    await mkdir(directory, { recursive: true, mode: 0o700 })
+    return directory
+  }
+
+  async capture(options: { id: string; sandboxId: string; storedMemory: boolean }): Promise<void> {
+    const draft = this.#draftOf(options.id)
+    const from = this.#disks.directoryOf(options.sandboxId)
+    try {
+      const { checksum } = await copyFileWithChecksum(join(from, diskFile), join(draft, diskFile))
+      this.#diskChecksums.set(options.id, checksum)
+      if (options.storedMemory) await linkMemory(from, draft)
+    } catch (cause) {
+      throw asDiskFull(cause)
+    }
+  }
+
+  async publish(id: string): Promise<{ bytes: number }> {
+    const draft = this.#draftOf(id)
+    const manifest: Manifest = { files: {} }
+    let bytes = 0
+    try {
+      for (const name of await filesBelow(draft)) {
+        const path = join(draft, name)
+        await sync(path)
+        const { size, blocks } = await stat(path)
+        const known = name === diskFile ? this.#diskChecksums.get(id) : undefined
+        manifest.files[name] = { bytes: size, checksum: known ?? (await fileChecksum(path)) }
+        bytes += blocks * 512
+      }
+      const handle = await open(join(draft, manifestFile), "wx", 0o600)
+      try {
+        await handle.writeFile(JSON.stringify(manifest))
+        await handle.sync()
+      } finally {
+        await handle.close()
+      }
+      if (manifest.files[memoryPages]) await sync(join(draft, memoryDirectory))
+      await sync(draft)
+      await rename(draft, this.#finalOf(id))
+      await sync(this.#directory)
+    } catch (cause) {
+      throw asDiskFull(cause)
+    }
+    this.#diskChecksums.delete(id)
+    return { bytes }
+  }
+
+  async abandon(id: string): Promise<void> {
+    this.#diskChecksums.delete(id)
+    await rm(this.#draftOf(id), { recursive: true, force: true })
+  }
+
+  async place(options: { id: string; sandboxId: string }): Promise<{ hasMemory: boolean }> {
+    const from = this.#finalOf(options.id)
+    const manifest = await readManifest(from)
+    const disk = manifest?.files[diskFile]
+    if (!manifest || !disk) throw damaged("it has no manifest")
+    await checkFiles(from, manifest)
+    return this.#place(options.sandboxId, async (to) => {
+      const { checksum } = await copyFileWithChecksum(join(from, diskFile), join(to, diskFile))
+      if (checksum !== disk.checksum) throw damaged("its disk was changed")
+      const hasMemory = manifest.files[memoryPages] !== undefined
+      if (hasMemory) await linkMemory(from, to)
+      return { hasMemory }
+    })
+  }
+
+  /** The last one to get a draft gets its files and no copy of them. */
+  async placeDraft(options: {
+    id: string
+    sandboxId: string
+    isLast: boolean
+  }): Promise<{ hasMemory: boolean }> {
+    const from = this.#draftOf(options.id)
+    const hasMemory = (await readdir(from)).includes(memoryDirectory)
+    return this.#place(options.sandboxId, async (to) => {
+      if (options.isLast) await rename(join(from, diskFile), join(to, diskFile))
+      else await copyFileWithChecksum(join(from, diskFile), join(to, diskFile))
+      if (hasMemory) await linkMemory(from, to)
+      return { hasMemory }
+    })
+  }
+
+  async remove(id: string): Promise<void> {
+    // Without its manifest it is none any more, however far the removal gets.
+    await rm(join(this.#finalOf(id), manifestFile), { force: true })
+    await rm(this.#finalOf(id), { recursive: true, force: true })
+    await this.abandon(id)
+  }
+
+  async list(): Promise<string[]> {
+    await mkdir(this.#directory, { recursive: true, mode: 0o700 })
+    return (await readdir(this.#directory)).filter((name) => !name.startsWith(unfinished))
+  }
+
+  async removeUnfinished(): Promise<void> {
+    await mkdir(this.#directory, { recursive: true, mode: 0o700 })
+    for (const name of await readdir(this.#directory)) {
+      if (name.startsWith(unfinished)) await rm(join(this.#directory, name), { recursive: true, force: true })
+    }
+  }
+
+  async #place<T>(sandboxId: string, fill: (directory: string) => Promise<T>): Promise<T> {
+    const directory = this.#disks.directoryOf(sandboxId)
+    try {
+      await mkdir(directory, { recursive: true, mode: 0o700 })
+      return await fill(directory)
+    } catch (cause) {
+      await rm(directory, { recursive: true, force: true })
+      throw asDiskFull(cause)
+    }
+  }
+
+  #draftOf(id: string): string {
+    return join(this.#directory, `${unfinished}${id}`)
+  }
+
+  #finalOf(id: string): string {
+    return join(this.#directory, id)
+  }
+}
+
+async function readManifest(directory: string): Promise<Manifest | undefined> {
+  const file = Bun.file(join(directory, manifestFile))
+  return (await file.exists()) ? ((await file.json()) as Manifest) : undefined
+}
+
+/** All but the two large ones, which are checked by whoever reads them. */
+async function checkFiles(directory: string, manifest: Manifest): Promise<void> {
+  for (const [name, { bytes, checksum }] of Object.entries(manifest.files)) {
+    const path = join(directory, name)
+    const size = (await Bun.file(path).exists()) ? Bun.file(path).size : undefined
+    if (size !== bytes) throw damaged(size === undefined ? `${name} is missing` : `${name} was changed`)
+    if (name === diskFile || name === memoryPages) continue
+    if ((await fileChecksum(path)) !== checksum) throw damaged(`${name} was changed`)
+  }
+}
+
+function damaged(what: string): AppError {
+  return new AppError("unavailable", `the snapshot is damaged: ${what}`, {
+    hint: "delete it, or restore the data directory's snapshots from a backup",
+    retryable: false,
+  })
+}
+
+/** Memory that was published is never written again, so several directories can hold the same files. */
+async function linkMemory(from: string, to: string): Promise<void> {
+  await mkdir(join(to, memoryDirectory), { mode: 0o700 })
+  for (const name of await readdir(join(from, memoryDirectory))) {
+    await link(join(from, memoryDirectory, name), join(to, memoryDirectory, name))
+  }
+}
+
+/** Files with their paths below the directory, the manifest not among them. */
+async function filesBelow(directory: string): Promise<string[]> {
+  const entries = await readdir(directory, { recursive: true, withFileTypes: true })
+  return entries
+    .filter((entry) => entry.isFile())
+    .map((entry) => join(entry.parentPath, entry.name).slice(directory.length + 1))
+}
+
+async function sync(path: string): Promise<void> {
+  const handle = await open(path, "r")
+  try {
+    await handle.sync()
+  } finally {
+    await handle.close()
+  }
+}
+
+function asDiskFull(cause: unknown): unknown {
+  return (cause as NodeJS.ErrnoException).code === "ENOSPC" ? diskFull(cause) : cause
+}

@@ -1,0 +1,94 @@
+/** Events as a stream of lines of JSON: those that are stored, then further ones as they happen. */
+
+import { AppError } from "../contract/errors.ts"
+import type { Event, EventLine, EventsQuery } from "../contract/event.ts"
+import type { Core } from "../core/core.ts"
+import type { Subscription } from "../core/events.ts"
+import type { EventFilter, EventRecord } from "../store/events.ts"
+import type { Account } from "../store/users.ts"
+
+/** Well below the time after which the front takes a silent answer for dead. */
+const quietMs = 30_000
+
+export async function listEvents(core: Core, account: Account, query: EventsQuery): Promise<Event[]> {
+  return (await core.events.list(filterOf(account, query), query.limit)).map(viewEvent)
+}
+
+export async function followEvents(core: Core, account: Account, query: EventsQuery): Promise<Response> {
+  const filter = filterOf(account, query)
+  // Before the stored ones are read, so that nothing falls between the two.
+  const subscription = core.events.subscribe(filter)
+  if (!subscription)
+    throw new AppError("unavailable", "too many clients follow events", { retryAfterSec: 10 })
+  let stored: EventRecord[]
+  try {
+    stored = await core.events.list(filter, query.limit)
+  } catch (error) {
+    subscription.close()
+    throw error
+  }
+  const lines = linesOf(stored, subscription)
+  const encoder = new TextEncoder()
+  const body = new ReadableStream<Uint8Array>(
+    {
+      async pull(controller) {
+        const { done, value } = await lines.next()
+        if (done) controller.close()
+        else controller.enqueue(encoder.encode(`${value === undefined ? "" : JSON.stringify(value)}\n`))
+      },
+      cancel() {
+        subscription.close()
+      },
+    },
+    { highWaterMark: 1 },
+  )
+  return new Response(body, {
+    headers: { "content-type": "application/x-ndjson", "cache-control": "no-store" },
+  })
+}
+
+/** Undefined: nothing happened for a while. */
+async function* linesOf(
+  stored: EventRecord[],
+  subscription: Subscription,
+): AsyncGenerator<EventLine | undefined> {
+  yield* stored.map(viewEvent)
+  // The answer begins even if there is nothing to tell yet.
+  if (stored.length === 0) yield undefined
+  const last = stored.at(-1)?.id ?? ""
+  for (;;) {
+    const next = await subscription.next({ quietMs })
+    if (next === undefined) break
+    if (next === "quiet") yield undefined
+    else if (next.id > last) yield viewEvent(next)
+  }
+  if (subscription.isCut) {
+    yield {
+      type: "error",
+      data: "events came faster than they were read",
+      code: "unavailable",
+      hint: "follow again with the time of the last event as since",
+    }
+  }
+}
+
+function filterOf(account: Account, { type, sandbox, since }: EventsQuery): EventFilter {
+  return {
+    userId: account.id,
+    type,
+    sandbox,
+    since: since === undefined ? undefined : new Date(since).toISOString(),
+  }
+}
+
+function viewEvent(record: EventRecord): Event {
+  return {
+    id: record.id,
+    ts: record.at,
+    type: record.type,
+    user_id: record.userId,
+    sandbox_id: record.sandboxId,
+    sandbox_name: record.sandboxName,
+    meta: record.meta,
+  }
+}

@@ -1,0 +1,106 @@
+/** Events: what happened to whose sandbox, when and why. They hold no secret, key or environment. Written in batches. */
+
+import { type Kysely, sql } from "kysely"
+import { z } from "zod"
+import { limits } from "../contract/limits.ts"
+import type { EventRow, Schema } from "./schema.ts"
+
+export type EventMeta = Record<string, string | number | boolean | null>
+
+export type EventRecord = {
+  /** UUID of version 7: ids are in the order of time. */
+  id: string
+  at: string
+  type: string
+  userId: string | null
+  sandboxId: string | null
+  sandboxName: string | null
+  meta: EventMeta
+}
+
+export type EventFilter = {
+  userId: string
+  /** How the type begins. */
+  type?: string | undefined
+  /** Id of a sandbox, or its name at that time. */
+  sandbox?: string | undefined
+  /** ISO time. */
+  since?: string | undefined
+}
+
+const Meta = z.record(z.string(), z.union([z.string(), z.number(), z.boolean(), z.null()]))
+/** Removed at once; more would hold up everybody else who writes. */
+const pruneBatch = 5000
+
+export class Events {
+  readonly #db: Kysely<Schema>
+
+  constructor(db: Kysely<Schema>) {
+    this.#db = db
+  }
+
+  async add(records: readonly EventRecord[]): Promise<void> {
+    if (records.length === 0) return
+    await this.#db.insertInto("events").values(records.map(toRow)).execute()
+  }
+
+  /** The newest of the account's that fit, oldest first. */
+  async list(filter: EventFilter, limit: number): Promise<EventRecord[]> {
+    let query = this.#db.selectFrom("events").selectAll().where("user_id", "=", filter.userId)
+    const { type, sandbox, since } = filter
+    if (type !== undefined) query = query.where(sql`substr(type, 1, ${type.length})`, "=", type)
+    if (sandbox !== undefined) {
+      query = query.where((eb) => eb.or([eb("sandbox_id", "=", sandbox), eb("sandbox_name", "=", sandbox)]))
+    }
+    if (since !== undefined) query = query.where("at", ">=", since)
+    const rows = await query.orderBy("id", "desc").limit(limit).execute()
+    return rows.reverse().map(toRecord)
+  }
+
+  /** Removes those that are too old, and the oldest beyond the bound. Gives how many. */
+  async prune(nowMs: number): Promise<number> {
+    const oldest = new Date(nowMs - limits.eventDaysKept * 86_400_000).toISOString()
+    let removed = 0
+    for (;;) {
+      const result = await sql`
+        delete from events where id in (select id from events where at < ${oldest} limit ${pruneBatch})`.execute(
+        this.#db,
+      )
+      removed += Number(result.numAffectedRows ?? 0n)
+      if (Number(result.numAffectedRows ?? 0n) < pruneBatch) break
+    }
+    for (;;) {
+      const result = await sql`
+        delete from events where id in (
+          select id from events order by id desc limit ${pruneBatch} offset ${limits.eventsKeptMax})`.execute(
+        this.#db,
+      )
+      removed += Number(result.numAffectedRows ?? 0n)
+      if (Number(result.numAffectedRows ?? 0n) < pruneBatch) return removed
+    }
+  }
+}
+
+function toRow(record: EventRecord): EventRow {
+  return {
+    id: record.id,
+    at: record.at,
+    type: record.type,
+    user_id: record.userId,
+    sandbox_id: record.sandboxId,
+    sandbox_name: record.sandboxName,
+    meta: JSON.stringify(record.meta),
+  }
+}
+
+function toRecord(row: EventRow): EventRecord {
+  return {
+    id: row.id,
+    at: row.at,
+    type: row.type,
+    userId: row.user_id,
+    sandboxId: row.sandbox_id,
+    sandboxName: row.sandbox_name,
+    meta: Meta.parse(JSON.parse(row.meta)),
+  }
+}

@@ -1,0 +1,165 @@
+/**
+ * Named snapshots as they are remembered. A row holds its name and its place in the owner's limit from before there is a
+ * file until after the last one is gone; only `ready` ones can be used.
+ */
+
+import { type Kysely, sql } from "kysely"
+import { z } from "zod"
+import { AppError } from "../contract/errors.ts"
+import { limits } from "../contract/limits.ts"
+import { NetPolicy } from "../contract/network.ts"
+import { SandboxId, UserId } from "../contract/sandbox.ts"
+import { SnapshotId } from "../contract/snapshot.ts"
+import type { SandboxRecord } from "./sandboxes.ts"
+import type { Schema, SnapshotRow } from "./schema.ts"
+import { isUniqueViolation } from "./sqlite.ts"
+import type { Account } from "./users.ts"
+
+/** What a sandbox that is made from it takes over, besides its size and image. */
+const Inherited = z.strictObject({
+  env: z.record(z.string(), z.string()),
+  labels: z.record(z.string(), z.string()),
+  keepHot: z.boolean(),
+  allowCold: z.boolean(),
+  warmAfterSec: z.number().nullable(),
+  coldAfterSec: z.number().nullable(),
+  netPolicy: NetPolicy,
+})
+
+export type SnapshotRecord = {
+  id: SnapshotId
+  userId: UserId
+  name: string
+  state: "creating" | "ready" | "deleting"
+  sourceId: SandboxId
+  sourceName: string
+  /** Its disk lies on that template's. */
+  templateId: string
+  imageName: string
+  imageHash: string
+  cpus: number
+  memoryMib: number
+  diskMib: number
+  inherited: z.infer<typeof Inherited>
+  hasMemory: boolean
+  bytes: number
+  createdAt: string
+}
+
+export class Snapshots {
+  readonly #db: Kysely<Schema>
+
+  constructor(db: Kysely<Schema>) {
+    this.#db = db
+  }
+
+  /** Writes the intent to make one of that sandbox. */
+  async add(account: Account, name: string, source: SandboxRecord): Promise<SnapshotRecord> {
+    if (source.templateId === null) throw new Error(`sandbox ${source.id} has no disk`)
+    const { env, labels, keepHot, allowCold, warmAfterSec, coldAfterSec, netPolicy } = source
+    const row: SnapshotRow = {
+      id: `snap_${Buffer.from(crypto.getRandomValues(new Uint8Array(8))).toString("hex")}`,
+      user_id: account.id,
+      name,
+      state: "creating",
+      source_id: source.id,
+      source_name: source.name,
+      template_id: source.templateId,
+      image_name: source.imageName,
+      image_hash: source.imageHash,
+      cpus: source.cpus,
+      memory_mib: source.memoryMib,
+      disk_mib: source.diskMib,
+      inherited: JSON.stringify({ env, labels, keepHot, allowCold, warmAfterSec, coldAfterSec, netPolicy }),
+      has_memory: 0,
+      bytes: 0,
+      created_at: new Date().toISOString(),
+    }
+    const columns = Object.keys(row) as (keyof SnapshotRow)[]
+    try {
+      const { rows } = await sql<{ id: string }>`
+        insert into snapshots (${sql.join(columns.map((column) => sql.ref(column)))})
+        select ${sql.join(columns.map((column) => sql.val(row[column])))}
+        where (select count(*) from snapshots where user_id = ${account.id}) < ${limits.snapshotsMax}
+        returning id`.execute(this.#db)
+      if (rows.length > 0) return toRecord(row)
+    } catch (error) {
+      if (!isUniqueViolation(error, "snapshots.name")) throw error
+      throw new AppError("conflict", `a snapshot named "${name}" exists already`, {
+        hint: `choose another name, or: bhatti snapshot delete ${name}`,
+      })
+    }
+    throw new AppError("limit_exceeded", `you have ${limits.snapshotsMax} snapshots already`, {
+      hint: "bhatti snapshot delete one of them",
+    })
+  }
+
+  async setReady(id: SnapshotId, facts: { hasMemory: boolean; bytes: number }): Promise<void> {
+    await this.#db
+      .updateTable("snapshots")
+      .set({ state: "ready", has_memory: Number(facts.hasMemory), bytes: facts.bytes })
+      .where("id", "=", id)
+      .execute()
+  }
+
+  async setDeleting(id: SnapshotId): Promise<void> {
+    await this.#db.updateTable("snapshots").set({ state: "deleting" }).where("id", "=", id).execute()
+  }
+
+  async remove(id: SnapshotId): Promise<void> {
+    await this.#db.deleteFrom("snapshots").where("id", "=", id).execute()
+  }
+
+  /** By id first, then by name; only among the account's own. */
+  async find(userId: UserId, nameOrId: string): Promise<SnapshotRecord | undefined> {
+    const rows = await this.#db
+      .selectFrom("snapshots")
+      .selectAll()
+      .where("user_id", "=", userId)
+      .where((eb) => eb.or([eb("id", "=", nameOrId), eb("name", "=", nameOrId)]))
+      .execute()
+    const row = rows.find((one) => one.id === nameOrId) ?? rows[0]
+    return row && toRecord(row)
+  }
+
+  async get(id: SnapshotId): Promise<SnapshotRecord | undefined> {
+    const row = await this.#db.selectFrom("snapshots").selectAll().where("id", "=", id).executeTakeFirst()
+    return row && toRecord(row)
+  }
+
+  async listOf(userId: UserId): Promise<SnapshotRecord[]> {
+    const rows = await this.#db
+      .selectFrom("snapshots")
+      .selectAll()
+      .where("user_id", "=", userId)
+      .orderBy("created_at")
+      .orderBy("id")
+      .execute()
+    return rows.map(toRecord)
+  }
+
+  async listAll(): Promise<SnapshotRecord[]> {
+    return (await this.#db.selectFrom("snapshots").selectAll().execute()).map(toRecord)
+  }
+}
+
+function toRecord(row: SnapshotRow): SnapshotRecord {
+  return {
+    id: SnapshotId.parse(row.id),
+    userId: UserId.parse(row.user_id),
+    name: row.name,
+    state: z.enum(["creating", "ready", "deleting"]).parse(row.state),
+    sourceId: SandboxId.parse(row.source_id),
+    sourceName: row.source_name,
+    templateId: row.template_id,
+    imageName: row.image_name,
+    imageHash: row.image_hash,
+    cpus: row.cpus,
+    memoryMib: row.memory_mib,
+    diskMib: row.disk_mib,
+    inherited: Inherited.parse(JSON.parse(row.inherited)),
+    hasMemory: row.has_memory === 1,
+    bytes: row.bytes,
+    createdAt: row.created_at,
+  }
+}

@@ -1,0 +1,70 @@
+/** The HTTP interface through its real application and a real store, on a fake host, with one user who may have much. */
+
+import { RateLimits } from "../../src/contract/config.ts"
+import { type Core, newCore } from "../../src/core/core.ts"
+import { createApp } from "../../src/http/app.ts"
+import { listen } from "../../src/http/server.ts"
+import { openStore } from "../../src/store/store.ts"
+import { type FakeHost, fakeHost } from "./fake-host.ts"
+
+export type Answer = { status: number; body: unknown; text: string; headers: Headers }
+
+export type HttpApp = AsyncDisposable & {
+  core: Core
+  host: FakeHost
+  url: string
+  key: string
+  call(method: string, path: string, body?: unknown, key?: string): Promise<Answer>
+}
+
+export async function openHttpApp(options: { metricsToken?: string } = {}): Promise<HttpApp> {
+  const host = fakeHost()
+  const store = await openStore({ memory: true })
+  const core = newCore({
+    store,
+    host,
+    log: { info() {}, warn() {}, error() {} },
+    settings: {
+      thermal: { warmAfterMs: 30_000, coldAfterMs: 1_800_000 },
+      diskReserveMib: 1024,
+      templateDiskMib: 8192,
+      poolSize: 0,
+      publicAddress: { scheme: "http", domain: "localhost", port: 8080 },
+    },
+  })
+  const app = createApp(
+    core,
+    { version: "0.0.0", accelerator: "tcg", acceleratorReason: "test", warnings: [] },
+    { apiHosts: [], rateLimits: RateLimits.parse({}), metricsToken: options.metricsToken },
+  )
+  const server = listen(app, { hostname: "127.0.0.1", port: 0 })
+  const { key } = await store.users.create({ name: "alice", max_sandboxes: 50 })
+  const url = server.url.origin
+  return {
+    core,
+    host,
+    url,
+    key,
+    async call(method, path, body, as = key) {
+      const response = await fetch(`${url}${path}`, {
+        method,
+        headers: { authorization: `Bearer ${as}` },
+        ...(body !== undefined && { body: JSON.stringify(body) }),
+      })
+      const text = await response.text()
+      const isJson = response.headers.get("content-type")?.includes("json") ?? false
+      return {
+        status: response.status,
+        body: isJson ? JSON.parse(text) : undefined,
+        text,
+        headers: response.headers,
+      }
+    },
+    async [Symbol.asyncDispose]() {
+      core.events.close()
+      await server.stop(true)
+      await core.events.flush()
+      await store.close()
+    },
+  }
+}
