@@ -64,12 +64,12 @@ export async function serve(flags: ConfigFlags): Promise<void> {
   void warmDefaultTemplate(core)
   void wakeKeptHot(core)
   const stopping = new AbortController()
-  const thermal = core.thermal.run(stopping.signal)
+  const loops = [core.thermal.run(stopping.signal), core.keys.run(stopping.signal)]
 
   const signal = await stopSignal()
   log.info({ signal }, "stopping; running sandboxes stay")
   stopping.abort()
-  await Promise.all([thermal, core.pool.empty()])
+  await Promise.all([...loops, core.pool.empty()])
   front.stop()
   await server.stop(true)
 }

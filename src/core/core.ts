@@ -4,6 +4,7 @@ import type { ThermalSettings } from "../rules/thermal.ts"
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Store } from "../store/store.ts"
 import type { Guest, Host } from "./host.ts"
+import { Keys } from "./keys.ts"
 import { Pool } from "./pool.ts"
 import { Thermal } from "./thermal.ts"
 import { Turns } from "./turns.ts"
@@ -28,6 +29,7 @@ export type Core = {
   host: Host
   log: Log
   settings: CoreSettings
+  keys: Keys
   turns: Turns
   /** The open channel to each running guest, by sandbox id. */
   guests: Map<SandboxRecord["id"], Guest>
@@ -43,6 +45,7 @@ export type Core = {
 export function newCore(options: { store: Store; host: Host; log: Log; settings: CoreSettings }): Core {
   const parts: Omit<Core, "thermal" | "pool"> = {
     ...options,
+    keys: new Keys(options.store, options.log),
     turns: new Turns(),
     guests: new Map(),
     templatesInMaking: new Map(),

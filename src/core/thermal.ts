@@ -7,6 +7,7 @@ import { busyCpuShare, decideThermal, type ThermalDecision, type ThermalFacts } 
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Core } from "./core.ts"
 import { machineOf } from "./machine-of.ts"
+import { pause } from "./pause.ts"
 import { pauseSandbox, stopSandbox } from "./power.ts"
 
 const tickMs = 2000
@@ -109,18 +110,4 @@ export class Thermal {
       if (action === "save") this.#saving--
     }
   }
-}
-
-function pause(ms: number, signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    const timer = setTimeout(resolve, ms)
-    signal.addEventListener(
-      "abort",
-      () => {
-        clearTimeout(timer)
-        resolve()
-      },
-      { once: true },
-    )
-  })
 }

@@ -3,7 +3,7 @@
 import { mkdirSync } from "node:fs"
 import { join } from "node:path"
 import { generateX25519Identity } from "age-encryption"
-import { Kysely } from "kysely"
+import { Kysely, sql } from "kysely"
 import { type Migration, Migrator } from "kysely/migration"
 import * as start from "./migrations/0001-start.ts"
 import { PublishedPorts } from "./published-ports.ts"
@@ -21,6 +21,8 @@ export type Store = {
   sandboxes: Sandboxes
   secrets: Secrets
   publishedPorts: PublishedPorts
+  /** Another number than before: another process has written to the database. */
+  foreignVersion(): Promise<number>
   close(): Promise<void>
 }
 
@@ -47,6 +49,10 @@ export async function openStore(options: { dataDir: string } | { memory: true })
     sandboxes: new Sandboxes(db),
     secrets: new Secrets(db, vault),
     publishedPorts: new PublishedPorts(db),
+    async foreignVersion() {
+      const { rows } = await sql<{ data_version: number }>`pragma data_version`.execute(db)
+      return rows[0]?.data_version ?? 0
+    },
     close: () => db.destroy(),
   }
 }

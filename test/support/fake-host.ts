@@ -35,6 +35,10 @@ export type FakeHost = Host & {
   failAt: string | undefined
   freeMibNow: number
   imagesMissing: boolean
+  /** What goes on in all guests. */
+  ongoing: { commands: number; uploads: number }
+  /** In place of the bytes of every file that is read. */
+  download: (() => AsyncIterable<Uint8Array>) | undefined
   /** A connection to a port of any guest. */
   dial: (port: number) => GuestConnection
 }
@@ -66,6 +70,8 @@ export function fakeHost(): FakeHost {
     failAt: undefined,
     freeMibNow: 100_000,
     imagesMissing: false,
+    ongoing: { commands: 0, uploads: 0 },
+    download: undefined,
     dial: (port) => {
       throw new AppError("unavailable", `nothing listens on port ${port}`)
     },
@@ -216,7 +222,11 @@ class FakeGuest implements Guest {
   }
 
   exec(command: GuestCommand): GuestProcess {
-    return new FakeProcess({ ...command, env: { ...this.#env, ...command.env } })
+    const { ongoing } = this.#host
+    const process = new FakeProcess({ ...command, env: { ...this.#env, ...command.env } })
+    ongoing.commands++
+    void process.result.catch(() => undefined).finally(() => ongoing.commands--)
+    return process
   }
 
   openSession(start: SessionStart): GuestSession {
@@ -257,6 +267,7 @@ class FakeGuest implements Guest {
     }
     return {
       ...transferOf([bytes], Promise.resolve({ bytes: bytes.length, entries: 1 })),
+      ...(this.#host.download && { output: this.#host.download() }),
       file: this.statFile(path),
     }
   }
@@ -264,7 +275,11 @@ class FakeGuest implements Guest {
   writeFile(options: { path: string; size?: number }): GuestTransfer {
     const chunks: Uint8Array[] = []
     const result = Promise.withResolvers<{ bytes: number; entries: number }>()
-    quiet(result.promise)
+    const { ongoing } = this.#host
+    ongoing.uploads++
+    void quiet(result.promise)
+      .catch(() => undefined)
+      .finally(() => ongoing.uploads--)
     return {
       output: (async function* () {})(),
       result: result.promise,
