@@ -27,9 +27,10 @@ export async function listFiles(
   account: Account,
   nameOrId: string,
   path: string,
-): Promise<FileEntry[]> {
+): Promise<{ entries: FileEntry[]; isTruncated: boolean }> {
   const guest = await awakeGuest(core, account, nameOrId)
-  return (await guest.listFiles(path, { deadlineMs: listDeadlineMs })).map(viewFile)
+  const { files, isTruncated } = await guest.listFiles(path, { deadlineMs: listDeadlineMs })
+  return { entries: files.map(viewFile), isTruncated }
 }
 
 export async function statFile(

@@ -4,6 +4,7 @@
  */
 
 import { AppError } from "../contract/errors.ts"
+import { limits } from "../contract/limits.ts"
 import { awake } from "./awake.ts"
 import type { Core } from "./core.ts"
 import type { GuestConnection } from "./host.ts"
@@ -13,15 +14,18 @@ export type Dialled =
   | { kind: "unknown" }
   /** The sandbox is awake, but nothing answers at the port. */
   | { kind: "refused" }
+  /** Its guest's channel has all the streams that may be connections; the rest are kept for commands. */
+  | { kind: "busy" }
 
 const dialDeadlineMs = 10_000
 
-/** Throws when the sandbox cannot be woken, or is too busy for one more connection. */
+/** Throws when the sandbox cannot be woken. */
 export async function dialPublished(core: Core, alias: string): Promise<Dialled> {
   const published = await core.store.publishedPorts.findByAlias(alias)
   const record = published && (await core.store.sandboxes.get(published.sandboxId))
   if (!record || record.state.kind === "destroying") return { kind: "unknown" }
   const guest = await awake(core, record)
+  if (guest.activity.openStreams >= limits.publishedStreamsMax) return { kind: "busy" }
   const connection = guest.dial(published.port)
   // Told by `connected`, too.
   connection.result.catch(() => undefined)

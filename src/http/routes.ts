@@ -4,7 +4,7 @@ import { z } from "zod"
 import type { Api } from "../contract/api.ts"
 import type { Endpoint } from "../contract/endpoint.ts"
 import { AppError } from "../contract/errors.ts"
-import { limits } from "../contract/limits.ts"
+import { limits, truncatedHeader } from "../contract/limits.ts"
 import { Port } from "../contract/publish.ts"
 import { createSandbox } from "../core/create.ts"
 import { destroySandbox } from "../core/destroy.ts"
@@ -154,7 +154,10 @@ export function handlers(about: About): Handlers {
 
     async readFile({ core, account, revoked, params, request, server }, { query }) {
       if (query.stat === "true") return statFile(core, account, idOf(params), query.path)
-      if (query.ls === "true") return listFiles(core, account, idOf(params), query.path)
+      if (query.ls === "true") {
+        const { entries, isTruncated } = await listFiles(core, account, idOf(params), query.path)
+        return Response.json(entries, { headers: isTruncated ? { [truncatedHeader]: "true" } : {} })
+      }
       server.timeout(request, 0)
       const download = await readFile(core, account, idOf(params), query.path)
       const file = await download.file

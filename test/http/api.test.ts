@@ -2,7 +2,7 @@
 
 import { afterEach, beforeEach, describe, expect, test } from "bun:test"
 import type { Server } from "bun"
-import { limits } from "../../src/contract/limits.ts"
+import { limits, truncatedHeader } from "../../src/contract/limits.ts"
 import { Sandbox } from "../../src/contract/sandbox.ts"
 import { ErrorBody } from "../../src/contract/system.ts"
 import { type Core, newCore } from "../../src/core/core.ts"
@@ -11,6 +11,7 @@ import type { SocketState } from "../../src/http/context.ts"
 import { listen } from "../../src/http/server.ts"
 import { openStore } from "../../src/store/store.ts"
 import { type FakeHost, fakeHost } from "../support/fake-host.ts"
+import { until } from "../support/installation.ts"
 import { askSocket, sampleRequests } from "./samples.ts"
 
 let host: FakeHost
@@ -470,6 +471,34 @@ describe("files", () => {
     })
     expect(response.status).toBe(413)
     expect((await raw("GET", "/sandboxes/dev/files?path=/big")).status).toBe(404)
+  })
+
+  test("a listing that was cut says so", async () => {
+    for (const name of ["a", "b", "c"]) await raw("PUT", `/sandboxes/dev/files?path=/d/${name}`, name)
+    const whole = await call("GET", "/sandboxes/dev/files?path=/d&ls=true")
+    expect([whole.body, whole.headers.get(truncatedHeader)]).toMatchObject([[{}, {}, {}], null])
+    host.listedMax = 2
+    const cut = await call("GET", "/sandboxes/dev/files?path=/d&ls=true")
+    expect([cut.body, cut.headers.get(truncatedHeader)]).toMatchObject([[{}, {}], "true"])
+  })
+
+  test("an upload that breaks off is no internal error, and writes nothing", async () => {
+    const errors: string[] = []
+    core.log.error = (_fields, message) => errors.push(message)
+    const leaving = new AbortController()
+    const body = new ReadableStream({ start: (controller) => controller.enqueue(new Uint8Array(1024)) })
+    const upload = fetch(`${server.url.origin}/sandboxes/dev/files?path=/half`, {
+      method: "PUT",
+      headers: { authorization: `Bearer ${alice}` },
+      body,
+      signal: leaving.signal,
+    })
+    await until("the upload runs", () => host.ongoing.uploads === 1)
+    leaving.abort()
+    await expect(upload).rejects.toThrow()
+    await until("the upload is given up", () => host.ongoing.uploads === 0)
+    expect((await raw("GET", "/sandboxes/dev/files?path=/half")).status).toBe(404)
+    expect(errors).toEqual([])
   })
 
   test("a path is needed", async () => {

@@ -39,6 +39,10 @@ export type FakeHost = Host & {
   ongoing: { commands: number; uploads: number }
   /** In place of the bytes of every file that is read. */
   download: (() => AsyncIterable<Uint8Array>) | undefined
+  /** How many entries of a directory a guest tells. */
+  listedMax: number
+  /** Streams that are open on every guest's channel, as it says. */
+  openStreams: number
   /** A connection to a port of any guest. */
   dial: (port: number) => GuestConnection
 }
@@ -72,6 +76,8 @@ export function fakeHost(): FakeHost {
     imagesMissing: false,
     ongoing: { commands: 0, uploads: 0 },
     download: undefined,
+    listedMax: 100_000,
+    openStreams: 0,
     dial: (port) => {
       throw new AppError("unavailable", `nothing listens on port ${port}`)
     },
@@ -211,7 +217,9 @@ class FakeGuest implements Guest {
     return {}
   }
 
-  readonly activity = { openStreams: 0, lastAtMs: 0 }
+  get activity(): { openStreams: number; lastAtMs: number } {
+    return { openStreams: this.#host.openStreams, lastAtMs: 0 }
+  }
 
   async refresh(): Promise<unknown> {
     return {}
@@ -296,9 +304,10 @@ class FakeGuest implements Guest {
     }
   }
 
-  async listFiles(path: string): Promise<GuestFile[]> {
+  async listFiles(path: string): Promise<{ files: GuestFile[]; isTruncated: boolean }> {
     const names = [...this.#files.keys()].filter((name) => name.startsWith(`${path}/`))
-    return Promise.all(names.map((name) => this.statFile(name)))
+    const files = await Promise.all(names.slice(0, this.#host.listedMax).map((name) => this.statFile(name)))
+    return { files, isTruncated: names.length > files.length }
   }
 
   async statFile(path: string): Promise<GuestFile> {
