@@ -74,13 +74,13 @@ export async function serve(flags: ConfigFlags): Promise<void> {
   void warmDefaultTemplate(core)
   void wakeKeptHot(core)
   const stopping = new AbortController()
-  const thermal = core.thermal.run(stopping.signal)
   void core.events.run(stopping.signal)
+  const loops = [core.thermal.run(stopping.signal), core.keys.run(stopping.signal)]
 
   const signal = await stopSignal()
   log.info({ signal, on_stop: config.on_stop }, "stopping")
   stopping.abort()
-  await Promise.all([thermal, core.pool.empty()])
+  await Promise.all([...loops, core.pool.empty()])
   await core.host.network?.close()
   // From here on nobody can wake what is being saved.
   front.stop()

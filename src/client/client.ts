@@ -9,6 +9,7 @@ import type { Endpoint } from "../contract/endpoint.ts"
 import { AppError } from "../contract/errors.ts"
 import type { Event, EventLine } from "../contract/event.ts"
 import type { FileEntry } from "../contract/file.ts"
+import { truncatedHeader } from "../contract/limits.ts"
 import { ExecStream, type ExecStreamStart } from "./exec-stream.ts"
 import { failureOfConnection, failureOfReply, failureOfResponse } from "./failure.ts"
 import { fillRoute, type RouteName, routes } from "./routes.ts"
@@ -65,8 +66,8 @@ export type Client = { readonly [Name in Exclude<keyof Api, SocketName>]: Call<A
   followEvents(query: FollowQuery, options?: CallOptions): AsyncGenerator<Event>
   /** `readFile` with `stat`: what a file is; of a link the link itself. */
   statFile(id: string, path: string): Promise<FileEntry>
-  /** `readFile` with `ls`: what is in a directory. */
-  listFiles(id: string, path: string): Promise<FileEntry[]>
+  /** `readFile` with `ls`: what is in a directory. `isTruncated`: there is more. */
+  listFiles(id: string, path: string): Promise<{ entries: FileEntry[]; isTruncated: boolean }>
 }
 
 export type FollowQuery = Omit<z.input<Api["listEvents"]["query"]>, "follow">
@@ -155,8 +156,12 @@ export function connect(options: ClientOptions): Client {
     }
   }
 
-  async function describeFile(id: string, query: Record<string, string>): Promise<unknown> {
-    return await readJson((await call("readFile", { params: { id }, query })) as Response)
+  async function describeFile(
+    id: string,
+    query: Record<string, string>,
+  ): Promise<{ value: unknown; headers: Headers }> {
+    const response = (await call("readFile", { params: { id }, query })) as Response
+    return { value: await readJson(response), headers: response.headers }
   }
 
   /** A refused WebSocket does not show the daemon's answer, so a plain request finds out what was wrong. */
@@ -186,8 +191,11 @@ export function connect(options: ClientOptions): Client {
     execStream: (id, start) => new ExecStream(socket("execSocket", id), start),
     shellStream: (id, start = {}) =>
       new ShellStream(socket("shellSocket", id, { window: shellWindowBytes, ...start })),
-    statFile: async (id, path) => (await describeFile(id, { path, stat: "true" })) as FileEntry,
-    listFiles: async (id, path) => (await describeFile(id, { path, ls: "true" })) as FileEntry[],
+    statFile: async (id, path) => (await describeFile(id, { path, stat: "true" })).value as FileEntry,
+    async listFiles(id, path) {
+      const { value, headers } = await describeFile(id, { path, ls: "true" })
+      return { entries: value as FileEntry[], isTruncated: headers.has(truncatedHeader) }
+    },
   }
   return { ...Object.fromEntries(calls), ...extras } as Client
 }

@@ -1,6 +1,7 @@
 /** Files of a sandbox: what one looks like, and how to ask for one. Contents travel as they are, not as JSON. */
 
 import { z } from "zod"
+import { limits, truncatedHeader } from "./limits.ts"
 
 export const GuestPath = z
   .string()
@@ -33,7 +34,9 @@ export const ReadFileQuery = z.strictObject({
   ls: z
     .enum(["true", "false"])
     .default("false")
-    .describe("List the directory instead: a JSON array of FileEntry"),
+    .describe(
+      `List the directory instead: a JSON array of at most ${limits.directoryEntriesMax} FileEntry; when there are more, the answer has the header ${truncatedHeader}: true`,
+    ),
   stat: z.enum(["true", "false"]).default("false").describe("Only what the file is: one FileEntry"),
 })
 export const WriteFileQuery = z.strictObject({

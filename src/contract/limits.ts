@@ -67,8 +67,10 @@ export const limits = {
   /** Connections to the daemon's address, for the API and for published ports together. */
   proxyConnectionsMax: 8192,
   proxyConnectionsPerClientMax: 2048,
-  /** Connections into one guest; below its streams, so that commands still find room. */
-  proxyConnectionsPerAliasMax: 192,
+  /** Connections to one alias; fewer than its guest gets, since one that gives way is still closing. */
+  proxyConnectionsPerAliasMax: 160,
+  /** With as many streams open a guest gets no more connections; the other 64 that its channel has are for commands. */
+  publishedStreamsMax: 192,
   /** Keys whose rate is counted apart, per kind of limit. */
   rateLimitBucketsMax: 10_000,
 
@@ -79,4 +81,6 @@ export const limits = {
 export const defaultListen = "127.0.0.1:8080"
 export const defaultApiUrl = "http://localhost:8080"
 export const defaultDataDir = "/var/lib/bhatti"
+/** Header of an answer that holds only the first part of what there is. */
+export const truncatedHeader = "x-bhatti-truncated"
 export const apiKeyPattern = /^bht_[0-9a-f]{64}$/

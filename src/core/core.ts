@@ -5,6 +5,7 @@ import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Store } from "../store/store.ts"
 import { EventLog } from "./events.ts"
 import type { Guest, Host } from "./host.ts"
+import { Keys } from "./keys.ts"
 import { Metrics } from "./metrics.ts"
 import { Pool } from "./pool.ts"
 import { Thermal } from "./thermal.ts"
@@ -32,6 +33,7 @@ export type Core = {
   host: Host
   log: Log
   settings: CoreSettings
+  keys: Keys
   turns: Turns
   /** The open channel to each running guest, by sandbox id. */
   guests: Map<SandboxRecord["id"], Guest>
@@ -51,6 +53,7 @@ export type Core = {
 export function newCore(options: { store: Store; host: Host; log: Log; settings: CoreSettings }): Core {
   const parts: Omit<Core, "thermal" | "pool" | "events" | "metrics"> = {
     ...options,
+    keys: new Keys(options.store, options.log),
     turns: new Turns(),
     guests: new Map(),
     templatesInMaking: new Map(),

@@ -27,9 +27,10 @@ export async function listFiles(
   account: Account,
   nameOrId: string,
   path: string,
-): Promise<FileEntry[]> {
+): Promise<{ entries: FileEntry[]; isTruncated: boolean }> {
   const guest = await awakeGuest(core, account, nameOrId, "a file operation")
-  return (await guest.listFiles(path, { deadlineMs: listDeadlineMs })).map(viewFile)
+  const { files, isTruncated } = await guest.listFiles(path, { deadlineMs: listDeadlineMs })
+  return { entries: files.map(viewFile), isTruncated }
 }
 
 export async function statFile(
@@ -87,6 +88,8 @@ export type Upload = {
   /** What the client says it will send; a body of another length writes nothing. */
   size: number | undefined
   body: AsyncIterable<Uint8Array>
+  /** Gives it up. */
+  signal: AbortSignal
 }
 
 export async function writeFile(
@@ -103,23 +106,23 @@ export async function writeFile(
     ...(upload.mode !== undefined && { mode: upload.mode }),
     ...(upload.size !== undefined && { size: upload.size }),
   })
-  await send(transfer, upload.body, { bytesMax: limits.fileBytesMax })
+  await send(transfer, upload, { bytesMax: limits.fileBytesMax })
 }
 
 export async function writeArchive(
   core: Core,
   account: Account,
   nameOrId: string,
-  upload: { path: string; body: AsyncIterable<Uint8Array> },
+  upload: Pick<Upload, "path" | "body" | "signal">,
 ): Promise<{ bytes: number; entries: number }> {
   const guest = await awakeGuest(core, account, nameOrId, "a file operation")
-  return send(guest.writeArchive({ path: upload.path }), upload.body, { bytesMax: Number.POSITIVE_INFINITY })
+  return send(guest.writeArchive({ path: upload.path }), upload, { bytesMax: Number.POSITIVE_INFINITY })
 }
 
 /** Sends a body to the guest; when it ends early or is too large the guest drops what it has. */
 async function send(
   transfer: GuestTransfer,
-  body: AsyncIterable<Uint8Array>,
+  { body, signal }: Pick<Upload, "body" | "signal">,
   options: { bytesMax: number },
 ): Promise<{ bytes: number; entries: number }> {
   let bytes = 0
@@ -127,6 +130,8 @@ async function send(
   const refused = Promise.withResolvers<never>()
   refused.promise.catch(() => undefined)
   transfer.result.catch((error: unknown) => refused.reject(error))
+  const abort = () => refused.reject(signal.reason)
+  signal.addEventListener("abort", abort, { once: true })
   try {
     for await (const chunk of body) {
       bytes += chunk.length
@@ -134,11 +139,13 @@ async function send(
       await Promise.race([transfer.write(chunk), refused.promise])
     }
     transfer.endInput()
+    return await Promise.race([transfer.result, refused.promise])
   } catch (error) {
     giveUp(transfer)
     throw error
+  } finally {
+    signal.removeEventListener("abort", abort)
   }
-  return transfer.result
 }
 
 function giveUp(stream: GuestStream & { result: Promise<unknown> }): void {

@@ -227,7 +227,11 @@ export interface Guest {
 
   readFile(options: { path: string }): GuestDownload
   writeFile(options: { path: string; mode?: string; size?: number; parents?: boolean }): GuestTransfer
-  listFiles(path: string, options: { deadlineMs: number }): Promise<GuestFile[]>
+  /** `isTruncated`: the directory has more. */
+  listFiles(
+    path: string,
+    options: { deadlineMs: number },
+  ): Promise<{ files: GuestFile[]; isTruncated: boolean }>
   statFile(path: string, options: { deadlineMs: number }): Promise<GuestFile>
   removeFile(
     options: { path: string; recursive: boolean },

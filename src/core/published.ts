@@ -4,6 +4,7 @@
  */
 
 import { AppError } from "../contract/errors.ts"
+import { limits } from "../contract/limits.ts"
 import { awake } from "./awake.ts"
 import type { Core } from "./core.ts"
 import type { GuestConnection } from "./host.ts"
@@ -13,10 +14,12 @@ export type Dialled =
   | { kind: "unknown" }
   /** The sandbox is awake, but nothing answers at the port. */
   | { kind: "refused" }
+  /** Its guest's channel has all the streams that may be connections; the rest are kept for commands. */
+  | { kind: "busy" }
 
 const dialDeadlineMs = 10_000
 
-/** Throws when the sandbox cannot be woken, or is too busy for one more connection. */
+/** Throws when the sandbox cannot be woken. */
 export async function dialPublished(core: Core, alias: string): Promise<Dialled> {
   const published = await core.store.publishedPorts.findByAlias(alias)
   const record = published && (await core.store.sandboxes.get(published.sandboxId))
@@ -25,6 +28,10 @@ export async function dialPublished(core: Core, alias: string): Promise<Dialled>
     return { kind: "unknown" }
   }
   const guest = await awake(core, record, `a request to published port ${published.port}`)
+  if (guest.activity.openStreams >= limits.publishedStreamsMax) {
+    core.metrics.published("refused")
+    return { kind: "busy" }
+  }
   const connection = guest.dial(published.port)
   // Told by `connected`, too.
   connection.result.catch(() => undefined)

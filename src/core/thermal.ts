@@ -8,6 +8,7 @@ import { decideThermal, guestWork, type ThermalDecision, type ThermalFacts } fro
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Core } from "./core.ts"
 import { machineOf } from "./machine-of.ts"
+import { pause } from "./pause.ts"
 import { pauseSandbox, stopSandbox } from "./power.ts"
 
 const tickMs = 2000
@@ -143,18 +144,4 @@ export class Thermal {
       if (action === "save") this.#saving--
     }
   }
-}
-
-function pause(ms: number, signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    const timer = setTimeout(resolve, ms)
-    signal.addEventListener(
-      "abort",
-      () => {
-        clearTimeout(timer)
-        resolve()
-      },
-      { once: true },
-    )
-  })
 }

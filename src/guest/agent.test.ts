@@ -219,9 +219,8 @@ describe.skipIf(!go)("the real agent", () => {
       { path: join(directory, "tree/a/b"), parents: true, mode: "0755" },
       { deadlineMs },
     )
-    expect((await guest.listFiles(join(directory, "tree"), { deadlineMs })).map(({ name }) => name)).toEqual([
-      "a",
-    ])
+    const listed = await guest.listFiles(join(directory, "tree"), { deadlineMs })
+    expect([listed.files.map(({ name }) => name), listed.isTruncated]).toEqual([["a"], false])
     await guest.removeFile({ path: join(directory, "tree"), recursive: true }, { deadlineMs })
     await expect(guest.statFile(join(directory, "tree"), { deadlineMs })).rejects.toMatchObject({
       code: "not_found",

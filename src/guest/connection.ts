@@ -11,7 +11,16 @@
 import { AppError } from "../contract/errors.ts"
 import { Connection, dialRequests, type ListeningPort, parsePorts } from "./dial.ts"
 import { type Channel, quiet, type Stream } from "./exchange.ts"
-import { Download, fileRequests, type GuestFile, Listing, parseStat, Transfer } from "./files.ts"
+import {
+  Download,
+  type FileList,
+  fileRequests,
+  type GuestFile,
+  Listing,
+  parseListed,
+  parseStat,
+  Transfer,
+} from "./files.ts"
 import {
   Decoder,
   encodeClose,
@@ -196,13 +205,13 @@ export class Guest {
     )
   }
 
-  async listFiles(path: string, options: { deadlineMs: number }): Promise<GuestFile[]> {
+  async listFiles(path: string, options: { deadlineMs: number }): Promise<FileList> {
     const listing = new Listing()
-    await this.#ask(fileRequests.list(path), () => undefined, {
+    const { isTruncated } = await this.#ask(fileRequests.list(path), parseListed, {
       ...options,
       onMessage: (payload) => listing.take(payload),
     })
-    return listing.files
+    return { files: listing.files, isTruncated }
   }
 
   statFile(path: string, options: { deadlineMs: number }): Promise<GuestFile> {
@@ -318,7 +327,10 @@ export class Guest {
       )
     }
     if (this.#streams.size >= wireLimits.streamsMax) {
-      return new AppError("limit_exceeded", `${wireLimits.streamsMax} commands run in this sandbox already`)
+      return new AppError(
+        "limit_exceeded",
+        `${wireLimits.streamsMax} commands, transfers and connections are open in this sandbox already`,
+      )
     }
     return undefined
   }

@@ -85,6 +85,9 @@ export class Transfer extends Exchange<never, { bytes: number; entries: number }
   }
 }
 
+/** `isTruncated`: the directory has more. */
+export type FileList = { files: GuestFile[]; isTruncated: boolean }
+
 /** Collects the messages of a listing. */
 export class Listing {
   readonly files: GuestFile[] = []
@@ -98,6 +101,13 @@ export class Listing {
     for (const entry of entries) this.files.push(parseFile(entry))
     return true
   }
+}
+
+export function parseListed(value: unknown): { isTruncated: boolean } {
+  if (!isObject(value) || typeof value.truncated !== "boolean") {
+    throw new WireError("the guest's answer to file_list cannot be read")
+  }
+  return { isTruncated: value.truncated }
 }
 
 export function parseStat(value: unknown): GuestFile {

@@ -210,8 +210,9 @@ describe("files", () => {
     expect(request).toEqual({ op: "file_list", path: "/x" })
     fake.message(stream, { entries: [file, { ...file, type: "symlink", target: "t" }] })
     fake.message(stream, { entries: [{ ...file, name: "\ufffd", name_is_lossy: true }] })
-    fake.close(stream, { ok: { entries: 3, truncated: false } })
-    expect((await listed).map(({ name, type, target }) => [name, type, target])).toEqual([
+    fake.close(stream, { ok: { entries: 3, truncated: true } })
+    expect((await listed).isTruncated).toBe(true)
+    expect((await listed).files.map(({ name, type, target }) => [name, type, target])).toEqual([
       ["a b", "file", null],
       ["a b", "symlink", "t"],
       ["\ufffd", "file", null],

@@ -9,6 +9,7 @@ import { AppError } from "../contract/errors.ts"
 import { limits } from "../contract/limits.ts"
 import { openApi } from "../contract/openapi.ts"
 import type { Core } from "../core/core.ts"
+import type { KeyHolder } from "../core/keys.ts"
 import type { Account } from "../store/users.ts"
 import { checkBrowserSafety } from "./browser-safety.ts"
 import type { RequestContext } from "./context.ts"
@@ -93,9 +94,8 @@ export function createApp(
   for (const [name, definition] of Object.entries(api) as [keyof typeof api, Endpoint][]) {
     const handle = table[name] as AnyHandler
     app.on(definition.method, definition.path, async (c) => {
-      const account = definition.isPublic
-        ? undefined
-        : await authenticate(core, c.req.header("authorization"))
+      const holder = definition.isPublic ? undefined : await authenticate(core, c.req.header("authorization"))
+      const account = holder?.account
       c.set("account", account)
       if (account) rates.count(name, account)
       const body =
@@ -105,6 +105,7 @@ export function createApp(
         {
           core,
           account: account as Account,
+          revoked: holder?.revoked as AbortSignal,
           requestId: c.get("requestId"),
           request: c.req.raw,
           server: c.env.server,
@@ -119,16 +120,16 @@ export function createApp(
   return app
 }
 
-async function authenticate(core: Core, header: string | undefined): Promise<Account> {
+async function authenticate(core: Core, header: string | undefined): Promise<KeyHolder> {
   const hint = "pass --token, or run: bhatti setup"
   const key = /^Bearer (\S+)$/.exec(header ?? "")?.[1]
   if (key === undefined) throw new AppError("unauthenticated", "an API key is needed", { hint })
-  const account = await core.store.users.findByKey(key)
-  if (!account) {
+  const holder = await core.keys.find(key)
+  if (!holder) {
     core.events.refusedKey()
     throw new AppError("unauthenticated", "the API key is not valid", { hint })
   }
-  return account
+  return holder
 }
 
 /** Their digests are compared, so that the time tells nothing about the token. */

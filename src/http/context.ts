@@ -6,11 +6,18 @@ import type { Account } from "../store/users.ts"
 import type { SocketSession } from "./socket-session.ts"
 
 /** What a WebSocket carries with it. */
-export type SocketState = { session: SocketSession }
+export type SocketState = {
+  session: SocketSession
+  revoked: AbortSignal
+  /** While it is open: it ends with its key. */
+  listening?: Disposable
+}
 
 export type RequestContext = {
   core: Core
   account: Account
+  /** Aborts when the key that the request came with is taken away. */
+  revoked: AbortSignal
   requestId: string
   request: Request
   server: Server<SocketState>

@@ -6,6 +6,8 @@ import type { Core } from "../core/core.ts"
 import type { Subscription } from "../core/events.ts"
 import type { EventFilter, EventRecord } from "../store/events.ts"
 import type { Account } from "../store/users.ts"
+import { toAppError } from "./errors.ts"
+import { onRevoked } from "./revocation.ts"
 
 /** Well below the time after which the front takes a silent answer for dead. */
 const quietMs = 30_000
@@ -14,7 +16,12 @@ export async function listEvents(core: Core, account: Account, query: EventsQuer
   return (await core.events.list(filterOf(account, query), query.limit)).map(viewEvent)
 }
 
-export async function followEvents(core: Core, account: Account, query: EventsQuery): Promise<Response> {
+export async function followEvents(
+  core: Core,
+  account: Account,
+  query: EventsQuery,
+  revoked: AbortSignal,
+): Promise<Response> {
   const filter = filterOf(account, query)
   // Before the stored ones are read, so that nothing falls between the two.
   const subscription = core.events.subscribe(filter)
@@ -27,18 +34,23 @@ export async function followEvents(core: Core, account: Account, query: EventsQu
     subscription.close()
     throw error
   }
-  const lines = linesOf(stored, subscription)
+  const listening = onRevoked(revoked, () => subscription.close())
+  const over = () => {
+    listening[Symbol.dispose]()
+    subscription.close()
+  }
+  const lines = linesOf(stored, subscription, revoked)
   const encoder = new TextEncoder()
   const body = new ReadableStream<Uint8Array>(
     {
       async pull(controller) {
         const { done, value } = await lines.next()
-        if (done) controller.close()
-        else controller.enqueue(encoder.encode(`${value === undefined ? "" : JSON.stringify(value)}\n`))
+        if (done) {
+          over()
+          controller.close()
+        } else controller.enqueue(encoder.encode(`${value === undefined ? "" : JSON.stringify(value)}\n`))
       },
-      cancel() {
-        subscription.close()
-      },
+      cancel: over,
     },
     { highWaterMark: 1 },
   )
@@ -51,6 +63,7 @@ export async function followEvents(core: Core, account: Account, query: EventsQu
 async function* linesOf(
   stored: EventRecord[],
   subscription: Subscription,
+  revoked: AbortSignal,
 ): AsyncGenerator<EventLine | undefined> {
   yield* stored.map(viewEvent)
   // The answer begins even if there is nothing to tell yet.
@@ -62,7 +75,10 @@ async function* linesOf(
     if (next === "quiet") yield undefined
     else if (next.id > last) yield viewEvent(next)
   }
-  if (subscription.isCut) {
+  if (revoked.aborted) {
+    const { code, message, hint } = toAppError(revoked.reason)
+    yield { type: "error", data: message, code, hint: hint ?? null }
+  } else if (subscription.isCut) {
     yield {
       type: "error",
       data: "events came faster than they were read",

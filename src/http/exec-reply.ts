@@ -4,9 +4,14 @@ import type { ExecEvent, ExecResult } from "../contract/exec.ts"
 import { limits } from "../contract/limits.ts"
 import type { RunningCommand } from "../core/exec.ts"
 import { toAppError } from "./errors.ts"
+import { onRevoked, unlessRevoked } from "./revocation.ts"
 
 /** Waits for the end. Output beyond the bound is read and dropped, so that the command still ends. */
-export async function bufferedReply(running: RunningCommand): Promise<ExecResult> {
+export function bufferedReply(running: RunningCommand, revoked: AbortSignal): Promise<ExecResult> {
+  return unlessRevoked(revoked, collect(running), () => running.process.kill())
+}
+
+async function collect(running: RunningCommand): Promise<ExecResult> {
   const kept = { stdout: new Kept(), stderr: new Kept() }
   for await (const { channel, bytes } of running.process.output) kept[channel].add(bytes)
   const { exitCode, signal, timedOut } = await running.result
@@ -39,17 +44,35 @@ class Kept {
 }
 
 /** Events as the reader takes them. A reader who goes away kills the command. */
-export function streamedReply(running: RunningCommand): Response {
+export function streamedReply(running: RunningCommand, revoked: AbortSignal): Response {
   const encoder = new TextEncoder()
+  const encode = (event: ExecEvent) => encoder.encode(`${JSON.stringify(event)}\n`)
   const events = execEvents(running)
+  let isOver = false
+  let listening: Disposable | undefined
+  const over = () => {
+    isOver = true
+    listening?.[Symbol.dispose]()
+  }
   const body = new ReadableStream<Uint8Array>(
     {
+      start(controller) {
+        listening = onRevoked(revoked, (reason) => {
+          over()
+          running.process.kill()
+          controller.enqueue(encode(errorEvent(reason)))
+          controller.close()
+        })
+      },
       async pull(controller) {
         const { done, value } = await events.next()
-        if (done) controller.close()
-        else controller.enqueue(encoder.encode(`${JSON.stringify(value)}\n`))
+        if (isOver) return
+        if (!done) return controller.enqueue(encode(value))
+        over()
+        controller.close()
       },
       cancel() {
+        over()
         running.process.kill()
       },
     },
@@ -75,7 +98,11 @@ async function* execEvents(running: RunningCommand): AsyncGenerator<ExecEvent> {
     const { exitCode, signal, timedOut } = await running.result
     yield { type: "exit", exit_code: exitCode, signal, timed_out: timedOut }
   } catch (error) {
-    const { code, message, hint } = toAppError(error)
-    yield { type: "error", data: message, code, hint: hint ?? null }
+    yield errorEvent(error)
   }
+}
+
+function errorEvent(error: unknown): ExecEvent {
+  const { code, message, hint } = toAppError(error)
+  return { type: "error", data: message, code, hint: hint ?? null }
 }

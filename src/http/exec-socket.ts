@@ -42,7 +42,7 @@ export class ExecSocket implements SocketSession {
   }
 
   onMessage(socket: ServerWebSocket<SocketState>, message: string | Buffer): void {
-    this.#handle(socket, message).catch((error: unknown) => this.#fail(socket, error))
+    this.#handle(socket, message).catch((error: unknown) => this.fail(socket, error))
   }
 
   onDrain(): void {
@@ -141,11 +141,12 @@ export class ExecSocket implements SocketSession {
     if (!this.#isClosed) socket.sendText(JSON.stringify(message))
   }
 
-  #fail(socket: ServerWebSocket<SocketState>, thrown: unknown): void {
+  fail(socket: ServerWebSocket<SocketState>, thrown: unknown): void {
     const error = toAppError(thrown)
     if (error.code === "internal")
       this.#core.log.error({ request_id: this.#requestId, error: thrown }, "internal error")
     this.#running?.process.kill()
+    this.#gate?.close()
     this.#send(socket, { type: "error", code: error.code, message: error.message, hint: error.hint ?? null })
     if (!this.#isClosed) socket.close(error.code === "internal" ? closeError : closeNormal)
   }

@@ -2,6 +2,7 @@
 
 import type { z } from "zod"
 import { AppError } from "../contract/errors.ts"
+import { bodyChunks } from "./bytes.ts"
 
 export async function readBody<T extends z.ZodType>(
   request: Request,
@@ -33,7 +34,7 @@ async function readText(request: Request, bytesMax: number): Promise<string> {
   if (Number(request.headers.get("content-length") ?? 0) > bytesMax) throw tooLarge()
   const chunks: Uint8Array[] = []
   let bytes = 0
-  for await (const chunk of request.body ?? []) {
+  for await (const chunk of bodyChunks(request)) {
     bytes += chunk.length
     if (bytes > bytesMax) throw tooLarge()
     chunks.push(chunk)

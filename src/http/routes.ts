@@ -4,7 +4,7 @@ import { z } from "zod"
 import type { Api } from "../contract/api.ts"
 import type { Endpoint } from "../contract/endpoint.ts"
 import { AppError } from "../contract/errors.ts"
-import { limits } from "../contract/limits.ts"
+import { limits, truncatedHeader } from "../contract/limits.ts"
 import { Port } from "../contract/publish.ts"
 import { createSandbox, createSandboxes } from "../core/create.ts"
 import { destroySandbox } from "../core/destroy.ts"
@@ -47,7 +47,7 @@ type Body<E extends Endpoint> = E extends { body: infer B extends z.ZodType } ? 
 type Query<E extends Endpoint> = E extends { query: infer Q extends z.ZodType } ? z.infer<Q> : undefined
 /** A handler answers with the contract's reply, or with a whole response where it streams. */
 type Handler<E extends Endpoint> = (
-  context: E extends { isPublic: true } ? Omit<RequestContext, "account"> : RequestContext,
+  context: E extends { isPublic: true } ? Omit<RequestContext, "account" | "revoked"> : RequestContext,
   input: { body: Body<E>; query: Query<E> },
 ) => Promise<z.infer<E["reply"]> | Response>
 export type Handlers = { [K in keyof Api]: Handler<Api[K]> }
@@ -145,13 +145,13 @@ export function handlers(about: About): Handlers {
       return resumeSnapshot(core, account, params.name ?? "", body)
     },
 
-    async listEvents({ core, account, request, server }, { query }) {
+    async listEvents({ core, account, revoked, request, server }, { query }) {
       if (query.follow === "false") return listEvents(core, account, query)
       server.timeout(request, 0)
-      return followEvents(core, account, query)
+      return followEvents(core, account, query, revoked)
     },
 
-    async exec({ core, account, params, request, server }, { body }) {
+    async exec({ core, account, revoked, params, request, server }, { body }) {
       server.timeout(request, 0)
       const running = await execInSandbox(core, account, idOf(params), {
         command: {
@@ -172,18 +172,18 @@ export function handlers(about: About): Handlers {
         )
       }
       const wantsEvents = request.headers.get("accept")?.includes("application/x-ndjson") ?? false
-      return wantsEvents ? streamedReply(running) : bufferedReply(running)
+      return wantsEvents ? streamedReply(running, revoked) : bufferedReply(running, revoked)
     },
 
-    async execSocket({ core, account, params, requestId, request, server }) {
+    async execSocket({ core, account, revoked, params, requestId, request, server }) {
       const session = new ExecSocket({ core, account, nameOrId: idOf(params), requestId })
-      if (server.upgrade(request, { data: { session } })) return new Response(null)
+      if (server.upgrade(request, { data: { session, revoked } })) return new Response(null)
       throw new AppError("invalid", "this address speaks WebSocket only")
     },
 
-    async shellSocket({ core, account, params, requestId, request, server }, { query }) {
+    async shellSocket({ core, account, revoked, params, requestId, request, server }, { query }) {
       const session = new ShellSocket({ core, account, nameOrId: idOf(params), requestId, query })
-      if (server.upgrade(request, { data: { session } })) return new Response(null)
+      if (server.upgrade(request, { data: { session, revoked } })) return new Response(null)
       throw new AppError("invalid", "this address speaks WebSocket only")
     },
 
@@ -196,22 +196,27 @@ export function handlers(about: About): Handlers {
       return { status: "killed" }
     },
 
-    async readFile({ core, account, params, request, server }, { query }) {
+    async readFile({ core, account, revoked, params, request, server }, { query }) {
       if (query.stat === "true") return statFile(core, account, idOf(params), query.path)
-      if (query.ls === "true") return listFiles(core, account, idOf(params), query.path)
+      if (query.ls === "true") {
+        const { entries, isTruncated } = await listFiles(core, account, idOf(params), query.path)
+        return Response.json(entries, { headers: isTruncated ? { [truncatedHeader]: "true" } : {} })
+      }
       server.timeout(request, 0)
       const download = await readFile(core, account, idOf(params), query.path)
       const file = await download.file
-      return bytesReply(download, { "x-file-size": `${file.size}`, "x-file-mode": file.mode })
+      const headers = { "x-file-size": `${file.size}`, "x-file-mode": file.mode }
+      return bytesReply(download, { headers, revoked, log: core.log })
     },
 
-    async writeFile({ core, account, params, request, server }, { query }) {
+    async writeFile({ core, account, revoked, params, request, server }, { query }) {
       server.timeout(request, 0)
       await writeFile(core, account, idOf(params), {
         path: query.path,
         mode: query.mode,
         size: declaredLength(request),
-        body: bodyChunks(request),
+        body: bodyChunks(request, revoked),
+        signal: revoked,
       })
       return { status: "ok" }
     },
@@ -233,16 +238,19 @@ export function handlers(about: About): Handlers {
       return { status: "ok" }
     },
 
-    async readArchive({ core, account, params, request, server }, { query }) {
+    async readArchive({ core, account, revoked, params, request, server }, { query }) {
       server.timeout(request, 0)
       const archive = await readArchive(core, account, idOf(params), query.path)
-      return bytesReply(archive, { "content-type": "application/x-tar" })
+      return bytesReply(archive, { headers: { "content-type": "application/x-tar" }, revoked, log: core.log })
     },
 
-    async writeArchive({ core, account, params, request, server }, { query }) {
+    async writeArchive({ core, account, revoked, params, request, server }, { query }) {
       server.timeout(request, 0)
-      const body = bodyChunks(request)
-      const { entries, bytes } = await writeArchive(core, account, idOf(params), { path: query.path, body })
+      const { entries, bytes } = await writeArchive(core, account, idOf(params), {
+        path: query.path,
+        body: bodyChunks(request, revoked),
+        signal: revoked,
+      })
       return { status: "ok", entries, bytes }
     },
 

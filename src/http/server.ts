@@ -5,6 +5,7 @@ import type { Server } from "bun"
 import { AppError } from "../contract/errors.ts"
 import { limits } from "../contract/limits.ts"
 import type { SocketState } from "./context.ts"
+import { onRevoked } from "./revocation.ts"
 
 /** Seconds without a byte before a connection is closed; handlers that wait long lift it for their request. */
 const idleTimeoutSec = 60
@@ -25,15 +26,24 @@ export function listen(
       idleTimeout: "unix" in at ? 0 : idleTimeoutSec,
       // Every handler bounds its own body as it reads it; an archive has no bound of its own.
       maxRequestBodySize: Number.MAX_SAFE_INTEGER,
+      // Otherwise Bun prints errors of streamed bodies on standard error, stack and all.
+      development: false,
       fetch: (request, server) => app.fetch(request, { server }),
       websocket: {
         maxPayloadLength: socketMessageBytesMax,
         backpressureLimit: 4 * limits.execStreamWindowBytes,
         perMessageDeflate: false,
-        open: (socket) => socket.data.session.onOpen?.(socket),
+        open(socket) {
+          const { data } = socket
+          data.listening = onRevoked(data.revoked, (reason) => data.session.fail(socket, reason))
+          data.session.onOpen?.(socket)
+        },
         message: (socket, message) => socket.data.session.onMessage(socket, message),
         drain: (socket) => socket.data.session.onDrain(),
-        close: (socket) => socket.data.session.onClose(),
+        close({ data }) {
+          data.listening?.[Symbol.dispose]()
+          data.session.onClose()
+        },
       },
     })
   } catch (cause) {

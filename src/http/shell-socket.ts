@@ -35,13 +35,13 @@ export class ShellSocket implements SocketSession {
   }
 
   onOpen(socket: ServerWebSocket<SocketState>): void {
-    this.#run(socket).catch((error: unknown) => this.#fail(socket, error))
+    this.#run(socket).catch((error: unknown) => this.fail(socket, error))
   }
 
   onMessage(socket: ServerWebSocket<SocketState>, message: string | Buffer): void {
     const control = typeof message === "string" ? parseControl(message) : undefined
     if (control === undefined)
-      this.#type(Buffer.from(message)).catch((error: unknown) => this.#fail(socket, error))
+      this.#type(Buffer.from(message)).catch((error: unknown) => this.fail(socket, error))
     else this.#control(control)
   }
 
@@ -128,11 +128,12 @@ export class ShellSocket implements SocketSession {
     if (!this.#isClosed) socket.sendText(JSON.stringify(message))
   }
 
-  #fail(socket: ServerWebSocket<SocketState>, thrown: unknown): void {
+  fail(socket: ServerWebSocket<SocketState>, thrown: unknown): void {
     const error = toAppError(thrown)
     const { core, requestId } = this.#options
     if (error.code === "internal") core.log.error({ request_id: requestId, error: thrown }, "internal error")
     this.#session?.close()
+    this.#gate?.close()
     this.#send(socket, { type: "error", code: error.code, message: error.message, hint: error.hint ?? null })
     if (!this.#isClosed) socket.close(closeNormal)
   }

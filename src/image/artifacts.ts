@@ -9,6 +9,7 @@ import { readdir } from "node:fs/promises"
 import { dirname, join } from "node:path"
 import type { z } from "zod"
 import { AppError } from "../contract/errors.ts"
+import { defaultDataDir } from "../contract/limits.ts"
 import type { BuiltKernel } from "./kernel.ts"
 import {
   type Check,
@@ -66,7 +67,9 @@ export async function installImage(dataDir: string, built: BuiltImage): Promise<
 export async function readKernel(dataDir: string, options: ReadOptions = {}): Promise<InstalledKernel> {
   const kernels = join(dataDir, "kernels")
   const missing = () =>
-    new AppError("not_found", `no guest kernel in ${dataDir}`, { hint: "sudo bhatti init" })
+    new AppError("not_found", `no guest kernel in ${dataDir}`, {
+      hint: dataDir === defaultDataDir ? "sudo bhatti init" : `sudo bhatti init --data-dir ${dataDir}`,
+    })
   const hash = options.hash ?? (await readManifest(join(kernels, "current.json"), Current, missing)).hash
   const directory = join(kernels, hash)
   const manifest = await readManifest(join(directory, "manifest.json"), KernelManifest, missing)

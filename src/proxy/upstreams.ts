@@ -54,6 +54,8 @@ export class Upstreams {
           return { kind: "refused", refusal: { status: 404, message: `nothing is published as "${alias}"` } }
         case "refused":
           return nobodyListens
+        case "busy":
+          return busy
       }
     } catch (error) {
       this.#rest(alias, performance.now())
@@ -80,6 +82,11 @@ export class Upstreams {
 const unreachable: Connected = {
   kind: "refused",
   refusal: { status: 503, message: "the sandbox cannot be reached now", retryAfterSec: restMs / 1000 },
+}
+
+const busy: Connected = {
+  kind: "refused",
+  refusal: { status: 503, message: "too many connections to this sandbox", retryAfterSec: 1 },
 }
 
 const nobodyListens: Connected = {

@@ -3,7 +3,7 @@
 import { mkdirSync } from "node:fs"
 import { join } from "node:path"
 import { generateX25519Identity } from "age-encryption"
-import { Kysely } from "kysely"
+import { Kysely, sql } from "kysely"
 import { type Migration, Migrator } from "kysely/migration"
 import { Events } from "./events.ts"
 import * as start from "./migrations/0001-start.ts"
@@ -31,6 +31,8 @@ export type Store = {
   publishedPorts: PublishedPorts
   snapshots: Snapshots
   events: Events
+  /** Another number than before: another process has written to the database. */
+  foreignVersion(): Promise<number>
   close(): Promise<void>
 }
 
@@ -59,6 +61,10 @@ export async function openStore(options: { dataDir: string } | { memory: true })
     publishedPorts: new PublishedPorts(db),
     snapshots: new Snapshots(db),
     events: new Events(db),
+    async foreignVersion() {
+      const { rows } = await sql<{ data_version: number }>`pragma data_version`.execute(db)
+      return rows[0]?.data_version ?? 0
+    },
     close: () => db.destroy(),
   }
 }

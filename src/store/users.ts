@@ -95,7 +95,7 @@ export class Users {
     return { ...user, max_sandboxes, max_cpus, max_memory_mb }
   }
 
-  /** The old key is worthless as soon as this returns. */
+  /** The old key opens nothing as soon as this returns; `core/keys.ts` ends what was open with it. */
   async rotateKey(name: string): Promise<{ user: User; key: string }> {
     const key = newKey()
     const changed = await this.#db
@@ -143,6 +143,12 @@ export class Users {
       .where("key_hash", "=", hashKey(key))
       .executeTakeFirst()
     return row && toAccount(row)
+  }
+
+  /** Hashes of all keys that are valid now. */
+  async keyHashes(): Promise<Set<string>> {
+    const rows = await this.#db.selectFrom("users").select("key_hash").execute()
+    return new Set(rows.map(({ key_hash }) => key_hash))
   }
 }
 

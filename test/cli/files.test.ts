@@ -70,7 +70,10 @@ function getFile(request: Request): Response {
   const query = new URL(request.url).searchParams
   const path = query.get("path") ?? ""
   if (query.get("ls") === "true")
-    return Response.json([...guest.keys()].filter((one) => one.startsWith(`${path}/`)).map(entryOf))
+    return Response.json(
+      [...guest.keys()].filter((one) => one.startsWith(`${path}/`)).map(entryOf),
+      path === "/huge" ? { headers: { "x-bhatti-truncated": "true" } } : {},
+    )
   const entry = entryOf(path)
   if (entry === undefined) return failure("not_found", `no file "${path}"`)
   if (query.get("stat") === "true") return Response.json(entry)
@@ -180,6 +183,14 @@ test("file ls shows names on one line each, whatever they hold; --json has them 
   for (const name of names) guest.set(`/d/${name}`, { name, bytes: "" })
   const json = await bhatti(["file", "ls", "dev", "/d", "--json"], { daemon })
   expect(JSON.parse(json.stdout).map(({ name }: FileEntry) => name)).toEqual(names)
+})
+
+test("file ls says when there is more than it shows", async () => {
+  guest.set("/huge/a", { bytes: "" })
+  for (const flags of [[], ["--json"]]) {
+    const { stderr, exitCode } = await bhatti(["file", "ls", "dev", "/huge", ...flags], { daemon })
+    expect([stderr, exitCode]).toEqual(["only the first 1 entries are shown; there are more\n", 0])
+  }
 })
 
 test("file rm, mkdir and mv ask for what was said, also for names with dashes", async () => {

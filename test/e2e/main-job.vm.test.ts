@@ -3,7 +3,7 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test"
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs"
 import { join } from "node:path"
-import { type Installation, install, until } from "../support/installation.ts"
+import { binary, type Installation, install, until } from "../support/installation.ts"
 
 let own: Installation
 beforeAll(async () => {
@@ -329,20 +329,28 @@ describe("bad input", () => {
     ["a name that breaks the rule", ["create", "--name", "a/b"], "name"],
     ["a name that is taken", ["create", "--name", "dev"], "dev"],
     ["zero cpus", ["create", "--cpus", "0"], "cpus"],
+    ["negative cpus", ["create", "--cpus", "-1"], "cpus"],
+    ["huge cpus", ["create", "--cpus", "99999999999999999999"], "cpus"],
+    ["zero memory", ["create", "--memory", "0"], "memory"],
     ["negative memory", ["create", "--memory", "-5"], "memory"],
     ["huge memory", ["create", "--memory", "99999999"], "memory"],
     ["more cpus than allowed", ["create", "--cpus", "64"], "limit"],
     ["an image that is not there", ["create", "--image", "windows"], "windows"],
     ["a small disk", ["create", "--disk", "10"], "disk"],
   ])("%s: one line that says what to do, a code, and nothing left behind", async (_what, args, word) => {
-    const before = readdirSync(join(own.dataDir, "sandboxes")).length
+    const left = async () => [
+      (await own.bhatti(["list", "--json"])).stdout,
+      readdirSync(join(own.dataDir, "sandboxes")),
+      own.machines(),
+    ]
+    const before = await left()
     const { stdout, stderr, exitCode } = await own.bhatti(args)
     expect(exitCode).not.toBe(0)
     expect(stdout).toBe("")
     expect(stderr).toStartWith("bhatti: ")
     expect(stderr).toContain(word)
     expect(stderr.trim().split("\n").length).toBeLessThanOrEqual(2)
-    expect(readdirSync(join(own.dataDir, "sandboxes"))).toHaveLength(before)
+    expect(await left()).toEqual(before)
   })
 
   test("a wrong key", async () => {
@@ -380,12 +388,51 @@ describe("bad input", () => {
     expect(stderr).toContain("another bhatti daemon")
   })
 
+  test("a host without QEMU: the daemon does not start and says what to install, and so does the doctor", async () => {
+    // Out of sight for this one process: in a mount namespace of its own.
+    const hide = 'mount --bind /dev/null /usr/bin/qemu-system-x86_64 && exec "$@"'
+    const withoutQemu = async (...args: string[]) => {
+      const child = Bun.spawn(["unshare", "--mount", "sh", "-c", hide, "sh", binary, ...args], {
+        env: { PATH: process.env["PATH"] ?? "", HOME: "/nonexistent" },
+        stdin: "ignore",
+        stdout: "pipe",
+        stderr: "pipe",
+      })
+      const [stdout, stderr] = await Promise.all([
+        new Response(child.stdout).text(),
+        new Response(child.stderr).text(),
+      ])
+      return { stdout, stderr, exitCode: await child.exited }
+    }
+    const empty = mkdtempSync("/tmp/bhatti-test-empty-")
+    try {
+      const dataDir = join(empty, "data")
+      const served = await withoutQemu("serve", "--data-dir", dataDir, "--listen", "127.0.0.1:0")
+      expect(served).toEqual({
+        stdout: "",
+        stderr: "bhatti: QEMU is not installed\n  try: sudo apt-get install qemu-system-x86 qemu-utils\n",
+        exitCode: 1,
+      })
+      const doctor = await withoutQemu("doctor", "--json", "--data-dir", dataDir)
+      expect(doctor.exitCode).toBe(1)
+      expect(JSON.parse(doctor.stdout)).toContainEqual(
+        expect.objectContaining({
+          area: "qemu-system-x86_64",
+          status: "fail",
+          fix: expect.stringContaining("apt-get install"),
+        }),
+      )
+    } finally {
+      rmSync(empty, { recursive: true })
+    }
+  })
+
   test("a data directory without a kernel says how to prepare it", async () => {
     const empty = mkdtempSync("/tmp/bhatti-test-empty-")
     try {
       const { stderr, exitCode } = await own.bhatti(["serve", "--data-dir", join(empty, "data")])
       expect(exitCode).toBe(1)
-      expect(stderr).toContain("bhatti init")
+      expect(stderr).toContain(`sudo bhatti init --data-dir ${join(empty, "data")}\n`)
     } finally {
       rmSync(empty, { recursive: true })
     }

@@ -2,8 +2,7 @@
 
 import { afterEach, beforeEach, describe, expect, test } from "bun:test"
 import type { Server } from "bun"
-import { type Api, api } from "../../src/contract/api.ts"
-import { limits } from "../../src/contract/limits.ts"
+import { limits, truncatedHeader } from "../../src/contract/limits.ts"
 import { Sandbox } from "../../src/contract/sandbox.ts"
 import { ErrorBody } from "../../src/contract/system.ts"
 import { type Core, newCore } from "../../src/core/core.ts"
@@ -12,6 +11,8 @@ import type { SocketState } from "../../src/http/context.ts"
 import { listen } from "../../src/http/server.ts"
 import { openStore } from "../../src/store/store.ts"
 import { type FakeHost, fakeHost } from "../support/fake-host.ts"
+import { until } from "../support/installation.ts"
+import { askSocket, sampleRequests } from "./samples.ts"
 
 let host: FakeHost
 let core: Core
@@ -195,73 +196,29 @@ describe("sandboxes", () => {
   })
 })
 
-/** A good request for every endpoint; one without an entry does not compile. */
-const samples: Record<keyof Api, { query?: string; body?: unknown }> = {
-  health: {},
-  version: {},
-  listSandboxes: {},
-  createSandbox: { body: {} },
-  createSandboxes: { body: { count: 2 } },
-  getSandbox: {},
-  destroySandbox: {},
-  updateSandbox: { body: {} },
-  whySandbox: {},
-  stopSandbox: {},
-  startSandbox: {},
-  checkpointSandbox: { body: { name: "snap" } },
-  listSnapshots: {},
-  getSnapshot: {},
-  deleteSnapshot: {},
-  resumeSnapshot: { body: {} },
-  listEvents: {},
-  exec: { body: { cmd: ["true"] } },
-  execSocket: {},
-  shellSocket: {},
-  listSessions: {},
-  killSession: { body: {} },
-  readFile: { query: "?path=/x" },
-  writeFile: { query: "?path=/x", body: "text" },
-  removeFile: { query: "?path=/x" },
-  makeDirectory: { body: { path: "/x" } },
-  moveFile: { body: { from: "/x", to: "/y" } },
-  readArchive: { query: "?path=/x" },
-  writeArchive: { query: "?path=/x", body: "tar" },
-  listSecrets: {},
-  setSecret: { body: { name: "A", value: "b" } },
-  deleteSecret: {},
-  listPorts: {},
-  publishPort: { body: { port: 3000 } },
-  listPublished: {},
-  unpublishPort: {},
-}
-
-function sampleOf(name: keyof Api, sandbox: string): { path: string; body: unknown } {
-  const { query = "", body } = samples[name]
-  const path = api[name].path
-    .replace(":id", sandbox)
-    .replace(":session", "s1")
-    .replace(":port", "3000")
-    .replace(":name", "A")
-  return { path: `${path}${query}`, body }
-}
-
 describe("who may", () => {
   test("every endpoint but the public ones refuses a missing, malformed or wrong key alike", async () => {
-    for (const [name, definition] of Object.entries(api)) {
-      if ("isPublic" in definition) continue
-      const { path, body } = sampleOf(name as keyof Api, "dev")
-      const statuses = await Promise.all(
-        ["", "Bearer nonsense", `Bearer bht_${"0".repeat(64)}`].map(
-          async (authorization) =>
-            (
-              await call(definition.method, path, {
-                headers: { authorization },
-                ...(body !== undefined && { body }),
-              })
-            ).status,
-        ),
-      )
-      expect([name, statuses]).toEqual([name, [401, 401, 401]])
+    const wrong = [
+      "",
+      "Bearer nonsense",
+      `Bearer bht_${"0".repeat(64)}`,
+      `bearer ${alice}x`,
+      `Basic ${alice}`,
+    ]
+    for (const request of sampleRequests("dev")) {
+      if (request.isPublic) continue
+      const { name, method, path, body, messages } = request
+      for (const authorization of wrong) {
+        const answer = await call(method, path, {
+          headers: { authorization },
+          ...(body !== undefined && { body }),
+        })
+        expect([name, answer.status]).toEqual([name, 401])
+        if (messages)
+          expect(await askSocket(server.url.origin, request, { authorization })).toMatchObject({
+            isOpened: false,
+          })
+      }
     }
   })
 
@@ -283,15 +240,23 @@ describe("who may", () => {
   test("another user's sandbox does not exist, on every endpoint", async () => {
     const { body } = await call("POST", "/sandboxes", { body: { name: "dev" } })
     const { id } = Sandbox.parse(body)
-    for (const [operation, definition] of Object.entries(api)) {
-      if (!definition.path.includes(":id") || "socket" in definition) continue
-      for (const name of ["dev", id]) {
-        const { path, body } = sampleOf(operation as keyof Api, name)
-        const answer = await call(definition.method, path, { key: bob, ...(body !== undefined && { body }) })
-        expect([operation, answer.status]).toEqual([operation, 404])
-        expect(JSON.stringify(answer.body)).not.toContain("alice")
+    for (const request of [...sampleRequests("dev"), ...sampleRequests(id)]) {
+      if (!request.isOfSandbox) continue
+      const { name, method, path, body, messages } = request
+      if (messages) {
+        const { message } = await askSocket(server.url.origin, request, { authorization: `Bearer ${bob}` })
+        expect([name, message]).toMatchObject([name, { type: "error", code: "not_found" }])
+        expect(JSON.stringify(message)).not.toContain("alice")
+        continue
       }
+      const answer = await call(method, path, { key: bob, ...(body !== undefined && { body }) })
+      expect([name, answer.status]).toEqual([name, 404])
+      expect(JSON.stringify(answer.body)).not.toContain("alice")
     }
+    expect((await call("POST", "/sandboxes", { key: bob, body: { name: "copy", from: id } })).status).toBe(
+      404,
+    )
+    expect(await core.store.sandboxes.listAll()).toHaveLength(1)
     expect((await call("GET", "/sandboxes", { key: bob })).body).toEqual([])
     expect(await call("POST", "/sandboxes", { key: bob, body: { name: "dev" } })).toMatchObject({
       status: 201,
@@ -508,6 +473,34 @@ describe("files", () => {
     })
     expect(response.status).toBe(413)
     expect((await raw("GET", "/sandboxes/dev/files?path=/big")).status).toBe(404)
+  })
+
+  test("a listing that was cut says so", async () => {
+    for (const name of ["a", "b", "c"]) await raw("PUT", `/sandboxes/dev/files?path=/d/${name}`, name)
+    const whole = await call("GET", "/sandboxes/dev/files?path=/d&ls=true")
+    expect([whole.body, whole.headers.get(truncatedHeader)]).toMatchObject([[{}, {}, {}], null])
+    host.listedMax = 2
+    const cut = await call("GET", "/sandboxes/dev/files?path=/d&ls=true")
+    expect([cut.body, cut.headers.get(truncatedHeader)]).toMatchObject([[{}, {}], "true"])
+  })
+
+  test("an upload that breaks off is no internal error, and writes nothing", async () => {
+    const errors: string[] = []
+    core.log.error = (_fields, message) => errors.push(message)
+    const leaving = new AbortController()
+    const body = new ReadableStream({ start: (controller) => controller.enqueue(new Uint8Array(1024)) })
+    const upload = fetch(`${server.url.origin}/sandboxes/dev/files?path=/half`, {
+      method: "PUT",
+      headers: { authorization: `Bearer ${alice}` },
+      body,
+      signal: leaving.signal,
+    })
+    await until("the upload runs", () => host.ongoing.uploads === 1)
+    leaving.abort()
+    await expect(upload).rejects.toThrow()
+    await until("the upload is given up", () => host.ongoing.uploads === 0)
+    expect((await raw("GET", "/sandboxes/dev/files?path=/half")).status).toBe(404)
+    expect(errors).toEqual([])
   })
 
   test("a path is needed", async () => {

@@ -147,6 +147,27 @@ describe("connections", () => {
     expect(admission.enter("a", visitor(false))).toBe(true)
   })
 
+  test("never take the streams that a guest keeps for commands", async () => {
+    stage.host.openStreams = limits.publishedStreamsMax
+    try {
+      const client = await connect(get("/ok"))
+      await until("it is turned away", () => client.answer().startsWith("HTTP/1.1 503 "))
+      expect(client.answer()).toContain("Retry-After: 1")
+      const exec = await fetch(`http://127.0.0.1:${stage.port}/sandboxes/dev/exec`, {
+        method: "POST",
+        headers: { authorization: `Bearer ${stage.key}` },
+        body: '{"cmd":["true"]}',
+      })
+      expect(exec.status).toBe(200)
+    } finally {
+      stage.host.openStreams = 0
+    }
+    const client = await connect(get("/ok"))
+    await until("it is answered at once when there is room", () =>
+      client.answer().startsWith("HTTP/1.1 200 "),
+    )
+  })
+
   test("beyond the bound are told so", async () => {
     const open: Bun.Socket[] = []
     // A few at a time: the system drops what waits to be accepted beyond its own bound.

@@ -45,6 +45,14 @@ export type FakeHost = Host & {
   failAt: string | undefined
   freeMibNow: number
   imagesMissing: boolean
+  /** What goes on in all guests. */
+  ongoing: { commands: number; uploads: number }
+  /** In place of the bytes of every file that is read. */
+  download: (() => AsyncIterable<Uint8Array>) | undefined
+  /** How many entries of a directory a guest tells. */
+  listedMax: number
+  /** Streams that are open on every guest's channel, as it says. */
+  openStreams: number
   /** A connection to a port of any guest. */
   dial: (port: number) => GuestConnection
 }
@@ -86,6 +94,10 @@ export function fakeHost(): FakeHost {
     failAt: undefined,
     freeMibNow: 100_000,
     imagesMissing: false,
+    ongoing: { commands: 0, uploads: 0 },
+    download: undefined,
+    listedMax: 100_000,
+    openStreams: 0,
     dial: (port) => {
       throw new AppError("unavailable", `nothing listens on port ${port}`)
     },
@@ -265,7 +277,9 @@ class FakeGuest implements Guest {
     return {}
   }
 
-  readonly activity = { openStreams: 0, lastAtMs: 0 }
+  get activity(): { openStreams: number; lastAtMs: number } {
+    return { openStreams: this.#host.openStreams, lastAtMs: 0 }
+  }
 
   async refresh(): Promise<unknown> {
     return {}
@@ -276,7 +290,11 @@ class FakeGuest implements Guest {
   }
 
   exec(command: GuestCommand): GuestProcess {
-    return new FakeProcess({ ...command, env: { ...this.#env, ...command.env } })
+    const { ongoing } = this.#host
+    const process = new FakeProcess({ ...command, env: { ...this.#env, ...command.env } })
+    ongoing.commands++
+    void process.result.catch(() => undefined).finally(() => ongoing.commands--)
+    return process
   }
 
   openSession(start: SessionStart): GuestSession {
@@ -317,6 +335,7 @@ class FakeGuest implements Guest {
     }
     return {
       ...transferOf([bytes], Promise.resolve({ bytes: bytes.length, entries: 1 })),
+      ...(this.#host.download && { output: this.#host.download() }),
       file: this.statFile(path),
     }
   }
@@ -324,7 +343,11 @@ class FakeGuest implements Guest {
   writeFile(options: { path: string; size?: number }): GuestTransfer {
     const chunks: Uint8Array[] = []
     const result = Promise.withResolvers<{ bytes: number; entries: number }>()
-    quiet(result.promise)
+    const { ongoing } = this.#host
+    ongoing.uploads++
+    void quiet(result.promise)
+      .catch(() => undefined)
+      .finally(() => ongoing.uploads--)
     return {
       output: (async function* () {})(),
       result: result.promise,
@@ -341,9 +364,10 @@ class FakeGuest implements Guest {
     }
   }
 
-  async listFiles(path: string): Promise<GuestFile[]> {
+  async listFiles(path: string): Promise<{ files: GuestFile[]; isTruncated: boolean }> {
     const names = [...this.#files.keys()].filter((name) => name.startsWith(`${path}/`))
-    return Promise.all(names.map((name) => this.statFile(name)))
+    const files = await Promise.all(names.slice(0, this.#host.listedMax).map((name) => this.statFile(name)))
+    return { files, isTruncated: names.length > files.length }
   }
 
   async statFile(path: string): Promise<GuestFile> {

@@ -10,7 +10,8 @@ export const fileLs = command({
     "Without PATH it lists /workspace. Control characters in names are shown as \\n and the like; --json has them raw.",
   examples: ["bhatti file ls dev /workspace/", "bhatti file ls dev --json | jq -r '.[].name'"],
   async run({ client, args, isJson, out }) {
-    const entries = await client.listFiles(args.sandbox, args.path ?? ".")
+    const { entries, isTruncated } = await client.listFiles(args.sandbox, args.path ?? ".")
+    if (isTruncated) await out.talk(`only the first ${entries.length} entries are shown; there are more`)
     if (isJson) return await out.json(entries)
     if (entries.length === 0) return await out.talk("nothing is in it")
     await out.table(

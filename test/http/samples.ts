@@ -1,0 +1,104 @@
+/** A good request for every endpoint of the contract; one without an entry does not compile. */
+
+import { type Api, api } from "../../src/contract/api.ts"
+
+type Sample<Endpoint> = { query?: string; body?: unknown } & (Endpoint extends { socket: unknown }
+  ? {
+      /** What a client sends when the socket is open. */
+      messages: string[]
+    }
+  : unknown)
+
+const samples: { [Name in keyof Api]: Sample<Api[Name]> } = {
+  health: {},
+  version: {},
+  listSandboxes: {},
+  createSandbox: { body: {} },
+  createSandboxes: { body: { count: 2 } },
+  getSandbox: {},
+  destroySandbox: {},
+  updateSandbox: { body: {} },
+  whySandbox: {},
+  stopSandbox: {},
+  startSandbox: {},
+  checkpointSandbox: { body: { name: "snap" } },
+  listSnapshots: {},
+  getSnapshot: {},
+  deleteSnapshot: {},
+  resumeSnapshot: { body: {} },
+  listEvents: {},
+  exec: { body: { cmd: ["true"] } },
+  execSocket: { messages: ['{"cmd":["true"]}'] },
+  shellSocket: { query: "?new=true", messages: [] },
+  listSessions: {},
+  killSession: { body: {} },
+  readFile: { query: "?path=/x" },
+  writeFile: { query: "?path=/x", body: "text" },
+  removeFile: { query: "?path=/x" },
+  makeDirectory: { body: { path: "/x" } },
+  moveFile: { body: { from: "/x", to: "/y" } },
+  readArchive: { query: "?path=/x" },
+  writeArchive: { query: "?path=/x", body: "tar" },
+  listSecrets: {},
+  setSecret: { body: { name: "A", value: "b" } },
+  deleteSecret: {},
+  listPorts: {},
+  publishPort: { body: { port: 3000 } },
+  listPublished: {},
+  unpublishPort: {},
+}
+
+export type SampleRequest = {
+  name: keyof Api
+  method: string
+  path: string
+  body: string | undefined
+  isPublic: boolean
+  /** The endpoint is one sandbox's. */
+  isOfSandbox: boolean
+  /** Of a WebSocket. */
+  messages: string[] | undefined
+}
+
+/** `id` names the sandbox in every path. */
+export function sampleRequests(id: string): SampleRequest[] {
+  return (Object.keys(samples) as (keyof Api)[]).map((name) => {
+    const { query = "", body, ...rest } = samples[name]
+    const path = api[name].path
+      .replace(":id", encodeURIComponent(id))
+      .replace(":session", "s1")
+      .replace(":port", "3000")
+      .replace(":name", "A")
+    return {
+      name,
+      method: api[name].method,
+      path: `${path}${query}`,
+      body: body === undefined || typeof body === "string" ? body : JSON.stringify(body),
+      isPublic: "isPublic" in api[name],
+      isOfSandbox: api[name].path.includes(":id"),
+      messages: "messages" in rest ? rest.messages : undefined,
+    }
+  })
+}
+
+/** What a WebSocket tells: the answer's status when it is refused, else the first message of the daemon. */
+export async function askSocket(
+  url: string,
+  request: SampleRequest,
+  headers: Record<string, string>,
+): Promise<{ isOpened: boolean; message: unknown }> {
+  const socket = new WebSocket(url.replace(/^http/, "ws") + request.path, { headers } as never)
+  const told = Promise.withResolvers<{ isOpened: boolean; message: unknown }>()
+  let isOpened = false
+  socket.onopen = () => {
+    isOpened = true
+    for (const message of request.messages ?? []) socket.send(message)
+  }
+  socket.onmessage = ({ data }) => told.resolve({ isOpened, message: JSON.parse(data) })
+  socket.onclose = () => told.resolve({ isOpened, message: undefined })
+  try {
+    return await told.promise
+  } finally {
+    socket.close()
+  }
+}

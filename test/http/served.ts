@@ -1,0 +1,50 @@
+/** The real application on a fake host, listening on a port of its own. */
+
+import type { Server } from "bun"
+import { type Core, type Log, newCore } from "../../src/core/core.ts"
+import { createApp } from "../../src/http/app.ts"
+import type { SocketState } from "../../src/http/context.ts"
+import { listen } from "../../src/http/server.ts"
+import { openStore } from "../../src/store/store.ts"
+import { type FakeHost, fakeHost } from "../support/fake-host.ts"
+
+export type Served = AsyncDisposable & {
+  core: Core
+  host: FakeHost
+  url: string
+  server: Server<SocketState>
+}
+
+const silent: Log = { info() {}, warn() {}, error() {} }
+
+/** Without a data directory the database is in memory. */
+export async function serveOnFakeHost(options: { dataDir?: string; log?: Log } = {}): Promise<Served> {
+  const host = fakeHost()
+  const store = await openStore(
+    options.dataDir === undefined ? { memory: true } : { dataDir: options.dataDir },
+  )
+  const core = newCore({
+    store,
+    host,
+    log: options.log ?? silent,
+    settings: {
+      thermal: { warmAfterMs: 30_000, coldAfterMs: 1_800_000 },
+      diskReserveMib: 1024,
+      templateDiskMib: 8192,
+      poolSize: 0,
+      publicAddress: { scheme: "http", domain: "localhost", port: 8080 },
+    },
+  })
+  const about = { version: "0.0.0", accelerator: "tcg" as const, acceleratorReason: "test", warnings: [] }
+  const server = listen(createApp(core, about), { hostname: "127.0.0.1", port: 0 })
+  return {
+    core,
+    host,
+    server,
+    url: server.url.origin,
+    async [Symbol.asyncDispose]() {
+      await server.stop(true)
+      await store.close()
+    },
+  }
+}
