@@ -46,6 +46,8 @@ export class TapNetwork {
   readonly #ground: Ground
   readonly #resolvers: Resolvers
   readonly #attached = new Map<string, Attached>()
+  /** Whether the kernel's rules are what is remembered here. */
+  #isKnown = false
   #last: Promise<unknown> = Promise.resolve()
   #lingering: Timer | undefined
 
@@ -114,13 +116,15 @@ export class TapNetwork {
       const siblings = this.#siblingsOf(attachment.owner).filter(({ address }) => address !== lease.address)
       siblings.push({ address: lease.address, hostname: attachment.hostname })
       const profile = profileOf(attachment.owner, attachment.policy)
+      this.#attached.set(attachment.id, { attachment, lease })
       try {
-        await Promise.all([this.#apply(text), this.#resolvers.serve(profile, siblings)])
+        await Promise.all([this.#change(text), this.#resolvers.serve(profile, siblings)])
       } catch (error) {
-        await this.#regenerate()
+        if (before) this.#attached.set(attachment.id, before)
+        else this.#attached.delete(attachment.id)
+        this.#isKnown = false
         throw error
       }
-      this.#attached.set(attachment.id, { attachment, lease })
       this.#resolvers.announce(attachment.owner, siblings)
       this.#pruneLater()
     })
@@ -131,13 +135,13 @@ export class TapNetwork {
     return this.#inTurn(async () => {
       const attached = this.#attached.get(id)
       if (!attached) return
-      this.#attached.delete(id)
       const { lease, attachment } = attached
+      this.#attached.delete(id)
       try {
-        await this.#apply(removeLease(this.#site, lease, this.#leases()))
-      } catch {
-        // Something else than we has changed our rules.
-        await this.#regenerate()
+        await this.#change(removeLease(this.#site, lease, this.#leases()))
+      } catch (error) {
+        this.#attached.set(id, attached)
+        throw error
       }
       this.#resolvers.announce(attachment.owner, this.#siblingsOf(attachment.owner))
       this.#pruneLater()
@@ -157,6 +161,7 @@ export class TapNetwork {
         this.#attached.set(attachment.id, { attachment, lease: this.#leaseOf(attachment) })
       }
       await this.#regenerate()
+      this.#isKnown = true
       for (const profile of profiles) await this.#resolvers.serve(profile, this.#siblingsOf(profile.owner))
       // A daemon that was killed may not have come to that.
       const running = attachments.filter(({ id }) => existsSync(`/sys/class/net/${this.tapOf(id)}`))
@@ -184,6 +189,20 @@ export class TapNetwork {
 
   async #apply(text: string): Promise<void> {
     await runProgram("apply the network rules", ["nft", "-f", "-"], { input: text })
+  }
+
+  /** A step; or all rules anew, if somebody else has changed them so that the step does not fit. */
+  async #change(step: string): Promise<void> {
+    if (this.#isKnown) {
+      try {
+        return await this.#apply(step)
+      } catch (error) {
+        if (!(error instanceof AppError)) throw error
+        this.#isKnown = false
+      }
+    }
+    await this.#regenerate()
+    this.#isKnown = true
   }
 
   async #regenerate(): Promise<void> {

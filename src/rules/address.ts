@@ -7,7 +7,7 @@
 
 export type Subnet = { base: number; prefix: number }
 
-/** The smallest has room for 191 sandboxes, the largest for more slots than there are. */
+/** The smallest has room for 190 sandboxes, the largest for more slots than there are. */
 export const subnetPrefixMin = 12
 export const subnetPrefixMax = 24
 

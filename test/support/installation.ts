@@ -46,7 +46,13 @@ export type CommandOptions = {
 const commandDeadlineMs = 120_000
 
 export async function install(
-  options: { config?: string; pool?: number; binary?: string } = {},
+  options: {
+    config?: string
+    pool?: number
+    binary?: string
+    /** A program that starts the daemon by becoming it. */
+    launcher?: string[]
+  } = {},
 ): Promise<Installation> {
   const program = options.binary ?? binary
   // Short, since unix sockets of machines live below it.
@@ -95,7 +101,8 @@ export async function install(
       await daemon?.exited
     },
     async startDaemon() {
-      daemon = Bun.spawn([program, "serve", "--data-dir", dataDir, "--listen", `127.0.0.1:${port}`], {
+      const serve = [program, "serve", "--data-dir", dataDir, "--listen", `127.0.0.1:${port}`]
+      daemon = Bun.spawn([...(options.launcher ?? []), ...serve], {
         env: environment,
         stdin: "ignore",
         stdout: Bun.file(logPath),

@@ -1,0 +1,446 @@
+/**
+ * Who may reach whom, asked by real machines with real packets: two users with sandboxes of their own, and a world outside
+ * that is a network namespace of this host.
+ */
+
+import { afterAll, beforeAll, describe, expect, test } from "bun:test"
+import { join } from "node:path"
+import { type Installation, install, until } from "../support/installation.ts"
+import { type Outside, outside } from "../support/outside.ts"
+
+const gatewayMac = "02:00:00:00:00:fe"
+const probe = join(import.meta.dir, "../support/probe.py")
+
+type Sandbox = { id: string; name: string; ip: string }
+type Question = { id: string; how: string } & Record<string, string | number>
+
+let world: Outside
+let own: Installation
+let bobsKey: string
+let gateway: string
+/** Of the test process, on every address of this host. */
+let hostPort: number
+let stopHost: () => void
+const sandboxes: Record<string, Sandbox> = {}
+
+beforeAll(async () => {
+  world = await outside({
+    "good.example.com": "internet",
+    "deep.good.example.com": "internet",
+    "example.org": "elsewhere",
+    "www.example.org": "elsewhere",
+    "inside.example.com": "lan",
+    "metadata.example.com": "metadata",
+  })
+  own = await install({
+    pool: 1,
+    config: `dns_upstreams: [${world.internet}]\nallow_internal: [${world.opened}]\n`,
+    launcher: ["unshare", "--mount"],
+  })
+  bobsKey = await own.addUser("bob")
+  const server = Bun.listen({
+    hostname: "0.0.0.0",
+    port: 0,
+    socket: { open: (socket) => void socket.end("host"), data() {} },
+  })
+  hostPort = server.port
+  stopHost = () => server.stop(true)
+}, 600_000)
+
+afterAll(async () => {
+  stopHost()
+  await own[Symbol.asyncDispose]()
+  await world[Symbol.asyncDispose]()
+}, 120_000)
+
+async function create(name: string, args: string[] = [], key?: string): Promise<Sandbox> {
+  const made = await own.bhatti(
+    [
+      ...["create", "--name", name, "--json", "--file", `${probe}:/opt/probe.py`],
+      ...["--init", "exec python3 /opt/probe.py serve", ...args],
+    ],
+    key === undefined ? {} : { key },
+  )
+  expect([made.exitCode, made.exitCode === 0 ? "" : made.stderr]).toEqual([0, ""])
+  const sandbox = JSON.parse(made.stdout) as Sandbox
+  sandboxes[name] = sandbox
+  // Nothing here is to be paused while a neighbour asks for it.
+  await own.bhatti(["edit", name, "--keep-hot", "on"], key === undefined ? {} : { key })
+  await until(`${name} serves`, async () => {
+    const command = ["exec", name, "--", "sh", "-c", "ss -Hlnt sport = 7777"]
+    return (await own.bhatti(command, key === undefined ? {} : { key })).stdout.includes("7777")
+  })
+  return sandbox
+}
+
+async function ask(
+  name: string,
+  questions: Question[],
+  key?: string,
+): Promise<Record<string, string | null>> {
+  const { stdout, stderr } = await own.bhatti(
+    ["exec", "-i", name, "--", "sudo", "python3", "/opt/probe.py", "ask"],
+    { stdin: JSON.stringify(questions), ...(key !== undefined && { key }) },
+  )
+  if (stdout === "") throw new Error(stderr)
+  return JSON.parse(stdout)
+}
+
+async function exec(name: string, script: string) {
+  return own.bhatti(["exec", name, "--", "sh", "-c", script])
+}
+
+function addressOf(name: string): string {
+  return sandboxes[name]?.ip ?? ""
+}
+
+/** The whole table for one sandbox: every question with the answer it must get. */
+function table(name: string, siblings: string[], strangers: string[]): [Question, string | null][] {
+  const source = addressOf(name)
+  const all = (id: string, address: string, answers: [string | null, string | null, string | null]) =>
+    (["tcp", "udp", "icmp"] as const).map((how, index): [Question, string | null] => [
+      { id: `${how} ${id}`, how, address },
+      answers[index] ?? null,
+    ])
+  const yes: [string, string, string] = ["tcp", "udp", "icmp"]
+  const no: [null, null, null] = [null, null, null]
+  const hostService = (id: string, address: string): [Question, null] => [
+    { id: `host service at ${id}`, how: "tcp", address, port: hostPort },
+    null,
+  ]
+  return [
+    ...siblings.flatMap((one) => all(`sibling ${one}`, addressOf(one), yes)),
+    ...strangers.flatMap((one) => all(`stranger ${one}`, addressOf(one), no)),
+    ...all("internet", world.internet, yes),
+    ...all("opened private network", world.opened, yes),
+    ...all("metadata service", world.metadata, no),
+    ...all("local network", world.lan, no),
+    ...all("address that nobody has", gateway.replace(/\.1$/, ".250"), no),
+    [{ id: "icmp gateway", how: "icmp", address: gateway }, "icmp"],
+    [{ id: "icmp host", how: "icmp", address: world.host }, null],
+    hostService("gateway", gateway),
+    hostService("its uplink", world.host),
+    hostService("another of its addresses", "192.0.2.2"),
+    [
+      {
+        id: "host loopback",
+        how: "syn",
+        address: "127.0.0.1",
+        source,
+        port: hostPort,
+        gateway_mac: gatewayMac,
+      },
+      null,
+    ],
+    [{ id: "API", how: "tcp", address: gateway, port: Number(new URL(own.url).port) }, null],
+    [
+      { id: "another owner's name server", how: "tcp", address: gateway.replace(/\.1$/, ".3"), port: 53 },
+      null,
+    ],
+    [{ id: "arp gateway", how: "arp", address: gateway, source }, gatewayMac],
+    [{ id: "arp host", how: "arp", address: world.host, source }, null],
+    ...[...siblings, ...strangers].map((one): [Question, null] => [
+      { id: `arp ${one}`, how: "arp", address: addressOf(one), source },
+      null,
+    ]),
+    [{ id: "arp for another", how: "arp", address: gateway, source: addressOf(strangers[0] ?? "") }, null],
+    [{ id: "arp of another card", how: "arp", address: gateway, source, mac: "02:99:99:99:99:99" }, null],
+    [{ id: "ip6 everybody", how: "ip6", address: "ff02::1", gateway_mac: gatewayMac }, null],
+    [{ id: "ip6 all routers", how: "ip6", address: "ff02::2", gateway_mac: gatewayMac }, null],
+    [{ id: "ip6 metadata", how: "ip6", address: "fd00:ec2::254", gateway_mac: gatewayMac }, null],
+    [{ id: "dhcp", how: "dhcp" }, null],
+    ...siblings.map((one): [Question, string] => [
+      { id: `name ${one}`, how: "name", name: one },
+      addressOf(one),
+    ]),
+    ...strangers.map((one): [Question, null] => [{ id: `name ${one}`, how: "name", name: one }, null]),
+    [{ id: "name outside", how: "name", name: "good.example.com" }, world.internet],
+  ]
+}
+
+async function expectTable(name: string, siblings: string[], strangers: string[], key?: string) {
+  const cells = table(name, siblings, strangers)
+  const answers = await ask(
+    name,
+    cells.map(([question]) => question),
+    key,
+  )
+  const wanted = Object.fromEntries(cells.map(([{ id }, answer]) => [id, answer]))
+  expect(answers).toEqual(wanted)
+}
+
+test("the addresses are there, and the fake world is one that this host reaches", async () => {
+  await create("ann1")
+  await create("ann2")
+  await create("bob1", [], bobsKey)
+  await create("bob2", [], bobsKey)
+  gateway = addressOf("ann1").replace(/\.\d+$/, ".1")
+  for (const address of [world.internet, world.metadata, world.lan, world.opened]) {
+    const said = await fetch(`http://${address}:7777`).then(
+      () => "",
+      (error: unknown) => String((error as Error & { code?: string }).code),
+    )
+    // It speaks no HTTP, but it speaks.
+    expect(said).not.toMatch(/refused|timeout/i)
+  }
+}, 180_000)
+
+describe("who may reach whom", () => {
+  test("after create, also from the pool", async () => {
+    await expectTable("ann1", ["ann2"], ["bob1", "bob2"])
+    await expectTable("bob2", ["bob1"], ["ann1", "ann2"], bobsKey)
+  }, 180_000)
+
+  test("after a pause", async () => {
+    await own.bhatti(["edit", "ann1", "--keep-hot", "off"])
+    await until(
+      "ann1 is paused",
+      async () => JSON.parse((await own.bhatti(["inspect", "ann1", "--json"])).stdout).thermal === "warm",
+      { deadlineMs: 120_000 },
+    )
+    await expectTable("ann1", ["ann2"], ["bob1", "bob2"])
+    await own.bhatti(["edit", "ann1", "--keep-hot", "on"])
+  }, 240_000)
+
+  test("after a stop and a start from disk", async () => {
+    expect((await own.bhatti(["stop", "ann1"])).exitCode).toBe(0)
+    const answers = await ask("ann2", [
+      { id: "stopped", how: "tcp", address: addressOf("ann1") },
+      { id: "its name", how: "name", name: "ann1" },
+    ])
+    expect(answers).toEqual({ stopped: null, "its name": null })
+    await expectTable("ann1", ["ann2"], ["bob1", "bob2"])
+    await expectTable("ann2", ["ann1"], ["bob1", "bob2"])
+  }, 180_000)
+
+  test("of a copy, whose memory begins with its source's address", async () => {
+    const made = await own.bhatti(["create", "--from", "ann1", "--name", "ann3", "--json"])
+    expect(made.exitCode).toBe(0)
+    sandboxes["ann3"] = JSON.parse(made.stdout)
+    await own.bhatti(["edit", "ann3", "--keep-hot", "on"])
+    await expectTable("ann3", ["ann1", "ann2"], ["bob1", "bob2"])
+    await expectTable("ann1", ["ann2", "ann3"], ["bob1"])
+  }, 180_000)
+
+  test("while the daemon is dead, and after its successor has started", async () => {
+    await own.stopDaemon("SIGKILL")
+    const dead = await Promise.all([
+      world.run(["python3", "-c", connectTo(addressOf("ann1"))]),
+      run(["python3", "-c", connectTo(addressOf("ann1"))]),
+    ])
+    expect(dead.map(({ exitCode }) => exitCode)).toEqual([1, 1])
+    await own.startDaemon()
+    await expectTable("ann1", ["ann2", "ann3"], ["bob1", "bob2"])
+    await expectTable("bob1", ["bob2"], ["ann1", "ann2", "ann3"], bobsKey)
+  }, 180_000)
+
+  test("nobody outside reaches a sandbox, nor does this host", async () => {
+    for (const target of ["ann1", "bob1"]) {
+      expect((await world.run(["python3", "-c", connectTo(addressOf(target))])).exitCode).toBe(1)
+      expect((await run(["python3", "-c", connectTo(addressOf(target))])).exitCode).toBe(1)
+    }
+  }, 60_000)
+})
+
+describe("a sandbox cannot be another", () => {
+  test("with another's address", async () => {
+    for (const victim of ["ann2", "bob1"]) {
+      const text = `forged-${victim}`
+      await exec("ann1", `sudo ip address add ${addressOf(victim)}/32 dev eth0`)
+      const answers = await ask("ann1", [
+        { id: "forged", how: "udp", address: world.internet, source: addressOf(victim), text },
+        { id: "honest", how: "udp", address: world.internet, text: `honest-${victim}` },
+      ])
+      expect(answers).toEqual({ forged: null, honest: "udp" })
+      await exec("ann1", `sudo ip address del ${addressOf(victim)}/32 dev eth0`)
+      expect(world.received.filter((line) => line.includes(text))).toEqual([])
+      expect(world.received.filter((line) => line.includes(`honest-${victim}`))).not.toEqual([])
+    }
+  }, 120_000)
+
+  test("with another card", async () => {
+    const mac = (await exec("ann1", "cat /sys/class/net/eth0/address")).stdout.trim()
+    const change = (to: string) =>
+      exec(
+        "ann1",
+        `sudo sh -c 'ip link set eth0 address ${to} && ip route replace ${gateway} dev eth0 && ip route replace default via ${gateway}'`,
+      )
+    await change("02:de:ad:be:ef:01")
+    const probe: Question[] = [{ id: "it", how: "udp", address: world.internet, text: "other-card" }]
+    expect(await ask("ann1", probe)).toEqual({ it: null })
+    expect(world.received.filter((line) => line.includes("other-card"))).toEqual([])
+    await change(mac)
+    await until("its own card works", async () => (await ask("ann1", probe))["it"] === "udp")
+  }, 120_000)
+})
+
+describe("egress", () => {
+  const reach = async (name: string) => {
+    const tcp = (id: string, address: string): Question => ({ id, how: "tcp", address })
+    const answers = await ask(name, [
+      tcp("internet", world.internet),
+      tcp("elsewhere", world.elsewhere),
+      tcp("lan", world.lan),
+      tcp("opened", world.opened),
+      tcp("sibling", addressOf("ann2")),
+    ])
+    return Object.keys(answers)
+      .filter((id) => answers[id] !== null)
+      .sort()
+  }
+  const resolve = async (name: string, names: string[]) => {
+    const answers = await ask(
+      name,
+      names.map((one) => ({ id: one, how: "name", name: one })),
+    )
+    return Object.keys(answers)
+      .filter((id) => answers[id] !== null)
+      .sort()
+  }
+  const edit = async (...args: string[]) => {
+    const { exitCode, stderr } = await own.bhatti(["edit", "caged", ...args])
+    expect([exitCode, stderr]).toEqual([0, ""])
+  }
+  const names = ["ann2", "good.example.com", "deep.good.example.com", "example.org", "www.example.org"]
+
+  test("deny leaves the siblings, and the names of siblings", async () => {
+    await create("caged", ["--egress", "deny"])
+    expect(await reach("caged")).toEqual(["sibling"])
+    expect(await resolve("caged", names)).toEqual(["ann2"])
+    expect((await own.bhatti(["inspect", "caged"])).stdout).toMatch(/egress +deny\n/)
+  }, 120_000)
+
+  test("an allowed name opens its address as soon as it is resolved, and no other name is answered", async () => {
+    await edit("--allow-host", "good.example.com")
+    expect(await reach("caged")).toEqual(["sibling"])
+    expect(await resolve("caged", names)).toEqual(["ann2", "good.example.com"])
+    expect(await reach("caged")).toEqual(["internet", "sibling"])
+  }, 120_000)
+
+  test("a pattern is all names below, and not the name itself", async () => {
+    await edit("--allow-host", "*.example.org")
+    expect(await reach("caged")).toEqual(["sibling"])
+    expect(await resolve("caged", names)).toEqual(["ann2", "www.example.org"])
+    expect(await reach("caged")).toEqual(["elsewhere", "sibling"])
+  }, 120_000)
+
+  test("an allowed name or network that is internal opens nothing", async () => {
+    const inside = ["inside.example.com", "metadata.example.com"]
+    await edit(
+      ...inside.flatMap((name) => ["--allow-host", name]),
+      "--allow-cidr",
+      "192.168.0.0/16,169.254.0.0/16",
+    )
+    expect(await resolve("caged", inside)).toEqual(inside)
+    expect(await reach("caged")).toEqual(["sibling"])
+    const metadata = await ask("caged", [{ id: "it", how: "tcp", address: world.metadata }])
+    expect(metadata).toEqual({ it: null })
+  }, 120_000)
+
+  test("an allowed network is reached by its addresses; an opened one needs it too", async () => {
+    await edit("--allow-cidr", world.elsewhere)
+    expect(await reach("caged")).toEqual(["elsewhere", "sibling"])
+    await edit("--allow-cidr", `${world.elsewhere},${world.opened}/32`)
+    expect(await reach("caged")).toEqual(["elsewhere", "opened", "sibling"])
+  }, 120_000)
+
+  test("it outlives a stop and a start, and a copy has it too", async () => {
+    await own.bhatti(["stop", "caged"])
+    expect(await reach("caged")).toEqual(["elsewhere", "opened", "sibling"])
+    const made = await own.bhatti(["create", "--from", "caged", "--name", "caged2"])
+    expect(made.exitCode).toBe(0)
+    expect(await reach("caged2")).toEqual(["elsewhere", "opened", "sibling"])
+    await own.bhatti(["destroy", "caged2"])
+  }, 180_000)
+
+  test("public again is public; then deny cuts the connection that is open", async () => {
+    await edit("--egress", "public")
+    expect(await reach("caged")).toEqual(["elsewhere", "internet", "opened", "sibling"])
+    const talk = `
+import socket, sys
+s = socket.create_connection(("${world.internet}", 7777), 5)
+s.settimeout(60)
+for line in sys.stdin:
+    s.sendall(b"x")
+    print(s.recv(8).decode(), flush=True)
+`
+    const talking = own.start(["exec", "-i", "caged", "--", "python3", "-c", talk])
+    const output = new Response(talking.stdout).text()
+    const words = new Response(talking.stderr).text()
+    talking.stdin.write("one\n")
+    await talking.stdin.flush()
+    await until("the connection is open", async () =>
+      (await exec("caged", "ss -Hnt state established dport = 7777")).stdout.includes(world.internet),
+    )
+    await edit("--egress", "deny")
+    talking.stdin.write("two\nthree\nfour\n")
+    talking.stdin.end()
+    expect(await talking.exited).toBe(1)
+    expect(await words).toMatch(/ConnectionResetError|BrokenPipeError/)
+    expect((await output).startsWith("tcp")).toBe(true)
+    expect(await reach("caged")).toEqual(["sibling"])
+  }, 180_000)
+
+  test("what means nothing is refused, and nothing changes", async () => {
+    for (const args of [
+      ["--egress", "open"],
+      ["--egress", "public", "--allow-host", "example.com"],
+      ["--allow-host", "10.0.0.1"],
+      ["--allow-host", "a..b"],
+      ["--allow-host", "*"],
+      ["--allow-cidr", "fd00::/8"],
+      ["--allow-cidr", "300.0.0.0/8"],
+      ["--allow-cidr", "0.0.0.0/0"],
+    ])
+      expect((await own.bhatti(["edit", "caged", ...args])).exitCode).not.toBe(0)
+    expect(await reach("caged")).toEqual(["sibling"])
+  }, 60_000)
+})
+
+test("a sandbox whose rules cannot be applied does not start, and nothing of it stays", async () => {
+  const inDaemon = (...command: string[]) =>
+    run(["nsenter", `--target=${own.daemonPid()}`, "--mount", ...command])
+  expect((await inDaemon("mount", "--bind", "/bin/false", "/usr/sbin/nft")).exitCode).toBe(0)
+  const taps = interfaces()
+  const refused = await own.bhatti(["create", "--name", "never"])
+  expect(refused.exitCode).toBe(1)
+  expect(refused.stderr).toContain("cannot apply the network rules")
+  expect((await own.bhatti(["inspect", "never"])).exitCode).toBe(1)
+  expect((await own.bhatti(["edit", "ann2", "--egress", "deny"])).exitCode).toBe(1)
+  expect((await own.bhatti(["inspect", "ann2"])).stdout).toMatch(/egress +public\n/)
+  expect((await inDaemon("umount", "/usr/sbin/nft")).exitCode).toBe(0)
+  expect(interfaces().length).toBeLessThanOrEqual(taps.length)
+  await create("later")
+  await expectTable("later", ["ann2"], ["bob1"])
+}, 180_000)
+
+test("when the last sandbox is gone and the daemon stops, nothing of the network stays", async () => {
+  const subnet = gateway.replace(/\.1$/, "")
+  await own.bhatti(["destroy", ...Object.keys(sandboxes).filter((name) => !name.startsWith("bob"))])
+  await own.bhatti(["destroy", "bob1", "bob2"], { key: bobsKey })
+  await own.stopDaemon("SIGTERM")
+  const ruleset = (await run(["nft", "list", "ruleset"])).stdout
+  expect(ruleset).not.toContain(subnet)
+  expect((await run(["ip", "route", "show", "table", "all"])).stdout).not.toContain(subnet)
+  expect((await run(["ip", "neighbour", "show", "nud", "all"])).stdout).not.toContain(subnet)
+  const processes = (
+    await run(["sh", "-c", "grep -la conf-file=/run/bhatti_ /proc/[0-9]*/cmdline | xargs cat"])
+  ).stdout
+  expect(processes).not.toContain(subnet)
+  await own.startDaemon()
+}, 120_000)
+
+function interfaces(): string[] {
+  const { stdout } = Bun.spawnSync(["ip", "-o", "link"])
+  return stdout.toString().split("\n")
+}
+
+async function run(command: string[]): Promise<{ exitCode: number; stdout: string }> {
+  const child = Bun.spawn(command, { stdout: "pipe", stderr: "ignore" })
+  const [stdout, exitCode] = await Promise.all([new Response(child.stdout).text(), child.exited])
+  return { stdout, exitCode }
+}
+
+function connectTo(address: string): string {
+  return `import socket; socket.create_connection(("${address}", 7777), 2)`
+}

@@ -1,0 +1,26 @@
+/**
+ * Runs in a network namespace of the tests: on each address given, TCP and UDP on port 7777. TCP says hello and then echoes;
+ * UDP answers and prints what it got. When it listens it prints `ready`.
+ */
+
+const port = 7777
+for (const hostname of process.argv.slice(2)) {
+  Bun.listen({
+    hostname,
+    port,
+    socket: { open: (socket) => void socket.write("tcp"), data: (socket, bytes) => void socket.write(bytes) },
+  })
+  await Bun.udpSocket({
+    hostname,
+    port,
+    socket: {
+      data(socket, bytes, peerPort, peer) {
+        console.log(`${peer} ${bytes.toString()}`)
+        socket.send("udp", peerPort, peer)
+      },
+    },
+  })
+}
+console.log("ready")
+
+export {}
