@@ -75,16 +75,22 @@ export async function serve(flags: ConfigFlags): Promise<void> {
   void wakeKeptHot(core)
   const stopping = new AbortController()
   void core.events.run(stopping.signal)
-  const loops = [core.thermal.run(stopping.signal), core.keys.run(stopping.signal)]
+  const loops = [
+    core.thermal.run(stopping.signal),
+    core.keys.run(stopping.signal),
+    core.host.network?.guard(stopping.signal, (error) =>
+      log.error({ error }, "somebody removed the network rules of sandboxes"),
+    ),
+  ]
 
   const signal = await stopSignal()
   log.info({ signal, on_stop: config.on_stop }, "stopping")
   stopping.abort()
   await Promise.all([...loops, core.pool.empty()])
-  await core.host.network?.close()
   // From here on nobody can wake what is being saved.
   front.stop()
   if (config.on_stop === "snapshot") await saveInTime(core, config.stop_timeout)
+  await core.host.network?.close()
   core.events.record({ type: "daemon.stopped", meta: { signal } })
   core.events.close()
   await server.stop(true)

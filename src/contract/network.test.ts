@@ -41,8 +41,7 @@ test("public with a list, and what is no name or no network, is refused", () => 
     "a.b#c.d",
     `${"a".repeat(64)}.com`,
   ]
-  for (const name of names)
-    expect([name, isRefused({ allow_hosts: [name] })]).toEqual([name, true])
+  for (const name of names) expect([name, isRefused({ allow_hosts: [name] })]).toEqual([name, true])
   const networks = [
     "",
     "0.0.0.0/0",

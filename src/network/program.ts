@@ -1,4 +1,4 @@
-/** Runs one of the host's network programs to its end, within a deadline. */
+/** Runs the host's network programs: to their end within a deadline, or as long as somebody listens to them. */
 
 import { AppError } from "../contract/errors.ts"
 
@@ -37,4 +37,23 @@ export async function runProgram(
     cause: new Error(`${command.join(" ")}: ${stderr.trim() || `exit code ${exitCode}`}`),
     hint: "the daemon's log has the cause; sudo bhatti doctor",
   })
+}
+
+/** The lines of a program that goes on by itself, until the signal says stop. */
+export async function* programLines(command: string[], signal: AbortSignal): AsyncGenerator<string> {
+  const child = Bun.spawn(command, {
+    env: { PATH: searchPath, LC_ALL: "C" },
+    stdin: "ignore",
+    stdout: "pipe",
+    stderr: "ignore",
+    signal,
+    killSignal: "SIGKILL",
+  })
+  let rest = ""
+  for await (const bytes of child.stdout) {
+    const lines = (rest + Buffer.from(bytes).toString()).split("\n")
+    rest = lines.pop() ?? ""
+    yield* lines
+  }
+  await child.exited
 }

@@ -19,7 +19,7 @@ import {
   sandboxAddress,
 } from "../rules/address.ts"
 import { anchorBatch, linkSettings, linkUpBatch } from "./links.ts"
-import { runProgram } from "./program.ts"
+import { programLines, runProgram } from "./program.ts"
 import { profileOf, type Sibling } from "./resolver.ts"
 import { Resolvers } from "./resolvers.ts"
 import {
@@ -35,6 +35,7 @@ import {
 
 /** A name server that was used a moment ago may be again in the next. */
 const lingerMs = 10_000
+const applying = "apply the network rules"
 
 export type Attachment = { id: string; slot: number; owner: string; hostname: string; policy: NetPolicy }
 
@@ -169,6 +170,23 @@ export class TapNetwork {
     })
   }
 
+  /**
+   * Puts the rules back when somebody else removes them, as `nft flush ruleset` does, until the signal says stop.
+   * `onRepair` is told of it.
+   */
+  async guard(signal: AbortSignal, onRepair: (error?: unknown) => void): Promise<void> {
+    // It ends with the daemon, however that ends.
+    const command = ["setpriv", "--pdeathsig", "KILL", "nft", "monitor", "destroy", "tables"]
+    for await (const line of programLines(command, signal)) {
+      if (!line.endsWith(` ${this.#site.table}`)) continue
+      await this.#inTurn(async () => {
+        if (await this.#hasRules()) return
+        await this.#regenerate()
+        onRepair()
+      }).catch(onRepair)
+    }
+  }
+
   /** When the daemon stops: what running sandboxes need stays; without any, nothing does. */
   close(): Promise<void> {
     return this.#inTurn(async () => {
@@ -188,7 +206,7 @@ export class TapNetwork {
   }
 
   async #apply(text: string): Promise<void> {
-    await runProgram("apply the network rules", ["nft", "-f", "-"], { input: text })
+    await runProgram(applying, ["nft", "-f", "-"], { input: text })
   }
 
   /** A step; or all rules anew, if somebody else has changed them so that the step does not fit. */
@@ -212,14 +230,20 @@ export class TapNetwork {
   /** What name servers have put into their sets. Nothing when there are no rules yet. */
   async #learned(): Promise<Map<string, string[]>> {
     const { table } = this.#site
-    const tables = await runProgram("list the network tables", ["nft", "-j", "list", "tables"])
     const learned = new Map<string, string[]>()
-    if (!listed(tables).some(({ table: one }) => one?.name === table)) return learned
-    const sets = await runProgram("read the network rules", ["nft", "-j", "list", "table", "inet", table])
+    if (!(await this.#hasRules())) return learned
+    const sets = await runProgram(applying, ["nft", "-j", "list", "table", "inet", table])
     for (const { set } of listed(sets)) {
       if (set?.name?.startsWith("names_")) learned.set(set.name, (set.elem ?? []).map(String))
     }
     return learned
+  }
+
+  async #hasRules(): Promise<boolean> {
+    const tables = listed(await runProgram(applying, ["nft", "-j", "list", "tables"]))
+    return ["inet", "arp"].every((family) =>
+      tables.some(({ table }) => table?.family === family && table.name === this.#site.table),
+    )
   }
 
   async #makeAnchor(): Promise<void> {
@@ -325,7 +349,7 @@ export function siteOf(dataDir: string): Site {
 }
 
 type Listed = {
-  table?: { name: string }
+  table?: { family: string; name: string }
   set?: { name: string; elem?: unknown[] }
 }
 

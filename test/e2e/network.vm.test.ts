@@ -400,19 +400,37 @@ for line in sys.stdin:
 test("a sandbox whose rules cannot be applied does not start, and nothing of it stays", async () => {
   const inDaemon = (...command: string[]) =>
     run(["nsenter", `--target=${own.daemonPid()}`, "--mount", ...command])
-  expect((await inDaemon("mount", "--bind", "/bin/false", "/usr/sbin/nft")).exitCode).toBe(0)
   const taps = interfaces()
-  const refused = await own.bhatti(["create", "--name", "never"])
-  expect(refused.exitCode).toBe(1)
-  expect(refused.stderr).toContain("cannot apply the network rules")
-  expect((await own.bhatti(["inspect", "never"])).exitCode).toBe(1)
-  expect((await own.bhatti(["edit", "ann2", "--egress", "deny"])).exitCode).toBe(1)
-  expect((await own.bhatti(["inspect", "ann2"])).stdout).toMatch(/egress +public\n/)
-  expect((await inDaemon("umount", "/usr/sbin/nft")).exitCode).toBe(0)
+  expect((await inDaemon("mount", "--bind", "/bin/false", "/usr/sbin/nft")).exitCode).toBe(0)
+  try {
+    const refused = await own.bhatti(["create", "--name", "never"])
+    expect(refused.exitCode).toBe(1)
+    expect(refused.stderr).toContain("cannot apply the network rules")
+    expect((await own.bhatti(["inspect", "never"])).exitCode).toBe(1)
+    expect((await own.bhatti(["edit", "ann2", "--egress", "deny"])).exitCode).toBe(1)
+    expect((await own.bhatti(["inspect", "ann2"])).stdout).toMatch(/egress +public\n/)
+  } finally {
+    expect((await inDaemon("umount", "/usr/sbin/nft")).exitCode).toBe(0)
+  }
   expect(interfaces().length).toBeLessThanOrEqual(taps.length)
   await create("later")
   await expectTable("later", ["ann2"], ["bob1"])
 }, 180_000)
+
+test("rules that somebody removes are put back at once", async () => {
+  const table = /table inet (bhatti_\w+) \{(?:(?!table ).)*10\.\d+/s
+  const before = (await run(["nft", "list", "ruleset"])).stdout
+  const ours = before
+    .split(/^(?=table )/m)
+    .find((text) => text.includes(addressOf("ann1")) && table.test(text))
+  const name = /^table inet (\w+)/.exec(ours ?? "")?.[1] ?? ""
+  expect((await run(["nft", "delete", "table", "inet", name])).exitCode).toBe(0)
+  await until("the rules are back", async () =>
+    (await run(["nft", "list", "table", "inet", name])).stdout.includes(addressOf("ann1")),
+  )
+  await expectTable("ann1", ["ann2"], ["bob1", "bob2"])
+  expect(own.daemonLog()).toContain("somebody removed the network rules")
+}, 120_000)
 
 test("when the last sandbox is gone and the daemon stops, nothing of the network stays", async () => {
   const subnet = gateway.replace(/\.1$/, "")

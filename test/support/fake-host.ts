@@ -5,6 +5,7 @@
 
 import { AppError } from "../../src/contract/errors.ts"
 import type {
+  Attachment,
   Guest,
   GuestCommand,
   GuestConnection,
@@ -27,6 +28,9 @@ export type FakeHost = Host & {
   running: Map<number, { directory: string }>
   directories: Set<string>
   identities: GuestIdentity[]
+  /** What the network permits now, by sandbox; and whose links are up. */
+  attached: Map<string, Attachment>
+  linked: Set<string>
   /** Directories that hold a memory snapshot. */
   memories: Set<string>
   /** Finished named snapshots, and whether they hold memory. */
@@ -89,6 +93,8 @@ export function fakeHost(): FakeHost {
     drafts: new Set(),
     pauses: 0,
     misfit: undefined,
+    attached: new Map(),
+    linked: new Set(),
     cpuMsNow: 0,
     trafficNow: { disk: 0, network: 0 },
     failAt: undefined,
@@ -101,7 +107,34 @@ export function fakeHost(): FakeHost {
     dial: (port) => {
       throw new AppError("unavailable", `nothing listens on port ${port}`)
     },
-    network: null,
+    network: {
+      tapOf: (id) => `tap-${id}`,
+      identityOf: ({ slot }) => ({
+        mac: "02:00:00:00:00:01",
+        address: `10.0.0.${slot}`,
+        prefix: 32,
+        gateway: "10.0.0.254",
+        dns: ["10.0.0.254"],
+        mtu: 1500,
+      }),
+      async linkUp({ id }) {
+        fail("link")
+        host.linked.add(id)
+      },
+      async attach(attachment) {
+        fail("attach")
+        host.attached.set(attachment.id, attachment)
+      },
+      async detach(id) {
+        host.attached.delete(id)
+        host.linked.delete(id)
+      },
+      async resync(attachments) {
+        host.attached = new Map(attachments.map((one) => [one.id, one]))
+      },
+      async guard() {},
+      async close() {},
+    },
     machines: {
       async findTemplate(spec) {
         return templates.get(JSON.stringify(spec))

@@ -1,0 +1,162 @@
+/** The network of sandboxes as core keeps it, through the HTTP interface on a fake host: who is attached, and when. */
+
+import { afterEach, beforeEach, expect, test } from "bun:test"
+import type { Server } from "bun"
+import { Sandbox } from "../../src/contract/sandbox.ts"
+import { type Core, newCore } from "../../src/core/core.ts"
+import { reconcile } from "../../src/core/reconcile.ts"
+import { createApp } from "../../src/http/app.ts"
+import type { SocketState } from "../../src/http/context.ts"
+import { listen } from "../../src/http/server.ts"
+import { openStore } from "../../src/store/store.ts"
+import { type FakeHost, fakeHost } from "../support/fake-host.ts"
+
+let host: FakeHost
+let core: Core
+let server: Server<SocketState>
+let call: (method: string, path: string, body?: unknown) => Promise<{ status: number; body: unknown }>
+
+beforeEach(async () => {
+  host = fakeHost()
+  const store = await openStore({ memory: true })
+  core = newCore({
+    store,
+    host,
+    log: { info() {}, warn() {}, error() {} },
+    settings: {
+      thermal: { warmAfterMs: 30_000, coldAfterMs: 1_800_000 },
+      diskReserveMib: 1024,
+      poolSize: 0,
+      publicAddress: { scheme: "http", domain: "localhost", port: 8080 },
+    },
+  })
+  const about = { version: "0", accelerator: "tcg", acceleratorReason: "test", warnings: [] } as const
+  const app = createApp(core, { ...about, warnings: [] })
+  server = listen(app, { hostname: "127.0.0.1", port: 0 })
+  const { key } = await store.users.create({ name: "alice" })
+  call = async (method, path, body) => {
+    const response = await fetch(`${server.url.origin}${path}`, {
+      method,
+      headers: { authorization: `Bearer ${key}` },
+      ...(body !== undefined && { body: JSON.stringify(body) }),
+    })
+    return { status: response.status, body: await response.json() }
+  }
+})
+
+afterEach(async () => {
+  await server.stop(true)
+  await core.store.close()
+})
+
+const denied = { default: "deny", allow_hosts: [], allow_cidrs: [] }
+
+async function create(body: Record<string, unknown>): Promise<Sandbox> {
+  const made = await call("POST", "/sandboxes", body)
+  expect(made.status).toBe(201)
+  return Sandbox.parse(made.body)
+}
+
+test("a sandbox is attached while it has a machine, and not longer", async () => {
+  const { id, ip, created_by } = await create({ name: "My_Web" })
+  expect(host.attached.get(id)).toMatchObject({ owner: created_by, hostname: "my-web" })
+  expect(host.linked.has(id)).toBe(true)
+  expect(host.identities.at(-1)?.network?.address).toBe(ip ?? "")
+
+  await call("POST", `/sandboxes/${id}/stop`)
+  expect(host.attached.size).toBe(0)
+  await call("POST", `/sandboxes/${id}/start`, {})
+  expect([...host.attached.keys()]).toEqual([id])
+  await call("DELETE", `/sandboxes/${id}`)
+  expect(host.attached.size).toBe(0)
+})
+
+test.each(["attach", "link"])(
+  "a create whose network fails at %s fails, and leaves nothing",
+  async (step) => {
+    host.failAt = step
+    expect((await call("POST", "/sandboxes", { name: "dev" })).status).toBe(503)
+    expect([host.attached.size, host.running.size, host.directories.size]).toEqual([0, 0, 0])
+    host.failAt = undefined
+    await create({ name: "dev" })
+  },
+)
+
+test.each(["attach", "link"])("a stopped one whose network fails at %s stays stopped", async (step) => {
+  const { id } = await create({ name: "dev" })
+  for (const hasMemory of [true, false]) {
+    await call("POST", `/sandboxes/${id}/stop`)
+    if (!hasMemory) host.snapshots.clear()
+    host.failAt = step
+    expect((await call("POST", `/sandboxes/${id}/start`, {})).status).toBe(503)
+    expect([host.attached.size, host.running.size]).toEqual([0, 0])
+    host.failAt = undefined
+    expect((await call("POST", `/sandboxes/${id}/start`, {})).status).toBe(200)
+  }
+})
+
+test("an edit changes a running one at once, and a stopped one when it starts", async () => {
+  const { id, net_policy } = await create({ name: "dev" })
+  expect(net_policy.default).toBe("public")
+  const edited = await call("PATCH", "/sandboxes/dev", { net_policy: { default: "deny" } })
+  expect(edited.body).toMatchObject({ net_policy: denied })
+  expect(host.attached.get(id)?.policy).toEqual(denied as never)
+
+  await call("POST", "/sandboxes/dev/stop")
+  await call("PATCH", "/sandboxes/dev", { net_policy: { allow_hosts: ["example.com"] } })
+  expect(host.attached.size).toBe(0)
+  await call("POST", "/sandboxes/dev/start", {})
+  expect(host.attached.get(id)?.policy).toMatchObject({ default: "deny", allow_hosts: ["example.com"] })
+})
+
+test("an edit that cannot be applied changes nothing; one that is refused neither", async () => {
+  await create({ name: "other" })
+  const { id } = await create({ name: "dev" })
+  host.failAt = "attach"
+  expect((await call("PATCH", "/sandboxes/dev", { net_policy: { default: "deny" } })).status).toBe(503)
+  host.failAt = undefined
+  expect((await call("GET", "/sandboxes/dev")).body).toMatchObject({ net_policy: { default: "public" } })
+  const both = { name: "other", net_policy: { default: "deny" } }
+  expect((await call("PATCH", "/sandboxes/dev", both)).status).toBe(409)
+  expect(host.attached.get(id)).toMatchObject({ hostname: "dev", policy: { default: "public" } })
+})
+
+test("a new name is the neighbours' at once", async () => {
+  const { id } = await create({ name: "dev" })
+  await call("PATCH", "/sandboxes/dev", { name: "web" })
+  expect(host.attached.get(id)?.hostname).toBe("web")
+})
+
+test("a copy has its source's policy, or the one that it is given", async () => {
+  await create({ name: "dev", net_policy: { default: "deny" } })
+  expect((await create({ name: "same", from: "dev" })).net_policy).toEqual(denied as never)
+  const other = await create({ name: "else", from: "dev", net_policy: { default: "public" } })
+  expect(other.net_policy.default).toBe("public")
+})
+
+test("a daemon that starts attaches those that have a machine, and tells a guest whose address is another now", async () => {
+  const running = await create({ name: "running" })
+  const moved = await create({ name: "moved" })
+  await create({ name: "stopped" })
+  await call("POST", "/sandboxes/stopped/stop")
+  await core.store.sandboxes.setAddress(moved.id as never, "10.99.0.1")
+  core.guests.clear()
+  host.attached.clear()
+  const before = host.identities.length
+  await reconcile(core)
+  expect([...host.attached.keys()].sort()).toEqual([running.id, moved.id].sort())
+  expect(host.identities.slice(before).map(({ hostname }) => hostname)).toEqual(["moved"])
+})
+
+test("a policy that means nothing is refused", async () => {
+  for (const net_policy of [
+    { default: "open" },
+    { default: "public", allow_hosts: ["example.com"] },
+    { allow_hosts: ["10.0.0.1"] },
+    { allow_cidrs: ["::/0"] },
+    { allow_hosts: Array.from({ length: 65 }, (_, number) => `a${number}.example.com`) },
+    { ports: [80] },
+  ])
+    expect((await call("POST", "/sandboxes", { net_policy })).status).toBe(400)
+  expect(host.attached.size).toBe(0)
+})
