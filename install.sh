@@ -252,6 +252,7 @@ caller_home() {
 uninstall() {
   step "stop the daemon" stop_daemon
   step "stop all sandboxes" stop_machines
+  step "remove the network of sandboxes" remove_network
   step "remove the program" remove_program
   if [[ $1 = yes ]]; then
     step "remove sandboxes, settings and caches" remove_data
@@ -271,6 +272,20 @@ stop_machines() {
     say "stop ${BASH_REMATCH[1]}"
     kill "$(cut -d/ -f3 <<<"$file")" || true
   done
+}
+
+# All of it is named after the data directory, so another installation's stays.
+remove_network() {
+  local site config
+  site=$(printf %s "$data_dir" | sha256sum | cut -c1-5)
+  for config in "/run/bhatti_$site"/*/dnsmasq.conf; do
+    [[ -e $config ]] || continue
+    pkill --full -- "--conf-file=$config" || true
+  done
+  rm -rf "/run/bhatti_$site"
+  nft delete table inet "bhatti_$site" 2>/dev/null || true
+  nft delete table arp "bhatti_$site" 2>/dev/null || true
+  ip link delete dev "bhgw$site" 2>/dev/null || true
 }
 
 remove_program() {

@@ -26,6 +26,7 @@ beforeEach(async () => {
     settings: {
       thermal: { warmAfterMs: 30_000, coldAfterMs: 1_800_000 },
       diskReserveMib: 1024,
+      templateDiskMib: 0,
       poolSize: 0,
       publicAddress: { scheme: "http", domain: "localhost", port: 8080 },
     },
@@ -86,7 +87,7 @@ test.each(["attach", "link"])("a stopped one whose network fails at %s stays sto
   const { id } = await create({ name: "dev" })
   for (const hasMemory of [true, false]) {
     await call("POST", `/sandboxes/${id}/stop`)
-    if (!hasMemory) host.snapshots.clear()
+    if (!hasMemory) host.memories.clear()
     host.failAt = step
     expect((await call("POST", `/sandboxes/${id}/start`, {})).status).toBe(503)
     expect([host.attached.size, host.running.size]).toEqual([0, 0])

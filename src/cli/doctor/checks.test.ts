@@ -11,12 +11,19 @@ const healthy: HostFacts = {
   system: "linux x64",
   isRoot: true,
   kvm: "opens",
-  programs: { "qemu-system-x86_64": program, "qemu-img": program, ip: program, nft: program },
+  programs: {
+    "qemu-system-x86_64": program,
+    "qemu-img": program,
+    ip: program,
+    nft: program,
+    dnsmasq: program,
+  },
   kernel: {
     release: "6.1.0",
     memfd: true,
     tun: "opens",
     bridge: true,
+    forwards: true,
     nftables: true,
     controllers: ["cpuset", "cpu", "io", "memory", "pids"],
   },
@@ -141,10 +148,12 @@ test("somebody without rights is told to use sudo, not that things are broken", 
   )
 })
 
-test("a daemon with the user network needs no tools for another", () => {
+test("a daemon with the user network needs no tools for another, and gives up the network", () => {
   const config = { accel: "auto", listen: "127.0.0.1:8080", network: "user", reserveMib: 0 }
   const kernel = { ...healthy.kernel, tun: "missing" as const }
-  expect(troubles({ config, kernel, programs: { ...healthy.programs, nft: undefined } })).toEqual([])
+  expect(troubles({ config, kernel, programs: { ...healthy.programs, nft: undefined } })).toMatchObject([
+    { area: "network", status: "warn", text: expect.stringContaining("reach nothing") },
+  ])
 })
 
 const connected: ConnectionFacts = {

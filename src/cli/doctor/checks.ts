@@ -172,8 +172,16 @@ function checkKernel({ kernel }: HostFacts): Check[] {
 /** Only the daemon of root uses these; another one gives sandboxes QEMU's user network. */
 function checkNetwork(facts: HostFacts): Check[] {
   const { kernel, config } = facts
-  if ("network" in config && config.network === "user") return []
   const area = "network"
+  if ("network" in config && config.network === "user")
+    return [
+      {
+        area,
+        status: "warn",
+        text: "config.yaml says network: user; sandboxes reach nothing, not even each other",
+        fix: "network: auto in config.yaml, and the daemon as root",
+      },
+    ]
   const tun: Check =
     kernel.tun === "opens"
       ? { area, status: "ok", text: "/dev/net/tun opens" }
@@ -191,7 +199,7 @@ function checkNetwork(facts: HostFacts): Check[] {
             fix: "sudo bhatti doctor",
           }
   const bridge: Check = kernel.bridge
-    ? { area, status: "ok", text: "bridges can be made" }
+    ? { area, status: "ok", text: "an anchor for addresses can be made" }
     : {
         area,
         status: "warn",
@@ -202,11 +210,20 @@ function checkNetwork(facts: HostFacts): Check[] {
     kernel.nftables === false
       ? [{ area, status: "fail", text: "nft cannot list its tables", fix: "sudo modprobe nf_tables" }]
       : []
+  const forwarding: Check = {
+    area,
+    status: "ok",
+    text: kernel.forwards
+      ? "the host forwards packets"
+      : "the host does not forward packets; the daemon switches that on when it starts",
+  }
   return [
     tun,
     bridge,
+    forwarding,
     checkProgram(facts, "ip", "iproute2"),
     checkProgram(facts, "nft", "nftables"),
+    checkProgram(facts, "dnsmasq", "dnsmasq-base"),
     ...nftables,
   ]
 }

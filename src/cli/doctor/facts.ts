@@ -34,12 +34,14 @@ export type HostFacts = {
   system: string
   isRoot: boolean
   kvm: "missing" | "closed" | "opens"
-  programs: Record<"qemu-system-x86_64" | "qemu-img" | "ip" | "nft", Program | undefined>
+  programs: Record<"qemu-system-x86_64" | "qemu-img" | "ip" | "nft" | "dnsmasq", Program | undefined>
   kernel: {
     release: string
     memfd: boolean
     tun: "missing" | "closed" | "opens"
     bridge: boolean
+    /** Whether it passes packets from one interface to another. */
+    forwards: boolean
     nftables: boolean | undefined
     /** Controllers of cgroup v2; nothing where that is not mounted. */
     controllers: string[] | undefined
@@ -85,12 +87,14 @@ export async function gatherHost(operator: Operator, dataDir: string): Promise<H
       "qemu-img": findProgram("qemu-img", ["--version"]),
       ip: findProgram("ip", ["-V"]),
       nft,
+      dnsmasq: findProgram("dnsmasq", ["--version"]),
     },
     kernel: {
       release: release(),
       memfd,
       tun,
       bridge: hasModule("bridge"),
+      forwards: (await readIfAny("/proc/sys/net/ipv4/ip_forward"))?.trim() === "1",
       nftables: nft !== undefined && isRoot ? runs([nft.path, "list", "tables"]) : undefined,
       controllers,
     },
