@@ -58,11 +58,11 @@ export class Resolvers {
     }
   }
 
-  /** Runs when this answers, and knows the siblings. */
+  /** Runs when this answers. One that starts knows the siblings; one that runs is told by `announce`. */
   async serve(profile: Profile, siblings: Sibling[]): Promise<void> {
     const running = this.#running.get(profile.key)
+    if (running && isOurs(running.pid, this.#configPath(profile.key))) return
     this.#writeHosts(profile, siblings)
-    if (running && isOurs(running.pid, this.#configPath(profile.key))) return hangUp(running.pid)
     await this.#start(profile)
   }
 
@@ -71,7 +71,7 @@ export class Resolvers {
     for (const { profile, pid } of this.#running.values()) {
       if (profile.owner !== owner) continue
       this.#writeHosts(profile, siblings)
-      if (isOurs(pid, this.#configPath(profile.key))) hangUp(pid)
+      if (isOurs(pid, this.#configPath(profile.key))) signal(pid, "SIGHUP")
     }
   }
 
@@ -190,10 +190,6 @@ function findProcess(configPath: string): number | undefined {
 function isOurs(pid: number, configPath: string): boolean {
   const words = readIfAny(`/proc/${pid}/cmdline`)?.split("\0") ?? []
   return words.includes(`--conf-file=${configPath}`)
-}
-
-function hangUp(pid: number): void {
-  signal(pid, "SIGHUP")
 }
 
 function signal(pid: number, name: "SIGHUP" | "SIGTERM" | "SIGKILL"): void {

@@ -163,7 +163,10 @@ export class TapNetwork {
       }
       await this.#regenerate()
       this.#isKnown = true
-      for (const profile of profiles) await this.#resolvers.serve(profile, this.#siblingsOf(profile.owner))
+      for (const profile of profiles) {
+        await this.#resolvers.serve(profile, this.#siblingsOf(profile.owner))
+        this.#resolvers.announce(profile.owner, this.#siblingsOf(profile.owner))
+      }
       // A daemon that was killed may not have come to that.
       const running = attachments.filter(({ id }) => existsSync(`/sys/class/net/${this.tapOf(id)}`))
       await this.linkUp(...running)

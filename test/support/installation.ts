@@ -13,6 +13,7 @@ import {
   writeFileSync,
 } from "node:fs"
 import { join, resolve } from "node:path"
+import { siteOf } from "../../src/network/tap-network.ts"
 
 const root = resolve(import.meta.dir, "../..")
 export const binary = join(root, "dist/bhatti")
@@ -140,6 +141,7 @@ export async function install(
         await installation.stopDaemon("SIGTERM")
       }
       for (const pid of machinesOf(dataDir)) process.kill(pid, "SIGKILL")
+      removeNetwork(dataDir)
       rmSync(home, { recursive: true, force: true })
     },
   }
@@ -181,6 +183,19 @@ function machinesOf(dataDir: string): number[] {
     }
   }
   return found
+}
+
+/** What a daemon leaves that was killed. */
+function removeNetwork(dataDir: string): void {
+  const { table, anchor } = siteOf(dataDir)
+  for (const command of [
+    ["nft", "delete", "table", "inet", table],
+    ["nft", "delete", "table", "arp", table],
+    ["ip", "link", "delete", "dev", anchor],
+    ["pkill", "--full", "--", `--conf-file=/run/${table}/`],
+  ])
+    Bun.spawnSync(command, { stderr: "ignore" })
+  rmSync(`/run/${table}`, { recursive: true, force: true })
 }
 
 async function freePort(): Promise<number> {

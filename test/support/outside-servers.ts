@@ -1,6 +1,6 @@
 /**
  * Runs in a network namespace of the tests: on each address given, TCP and UDP on port 7777. TCP says hello and then echoes;
- * UDP answers and prints what it got. When it listens it prints `ready`.
+ * UDP answers and prints what it got; to `stay` it goes on answering for three minutes. When it listens it prints `ready`.
  */
 
 const port = 7777
@@ -17,6 +17,9 @@ for (const hostname of process.argv.slice(2)) {
       data(socket, bytes, peerPort, peer) {
         console.log(`${peer} ${bytes.toString()}`)
         socket.send("udp", peerPort, peer)
+        if (bytes.toString() !== "stay") return
+        const going = setInterval(() => socket.send("again", peerPort, peer), 200)
+        setTimeout(() => clearInterval(going), 180_000)
       },
     },
   })

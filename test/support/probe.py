@@ -37,10 +37,9 @@ def ask_tcp(address, port=PORT, **_):
         return connection.recv(64).decode() or None
 
 
-def ask_udp(address, port=PORT, source=None, text="hello", **_):
+def ask_udp(address, port=PORT, source="", from_port=0, text="hello", **_):
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
-        if source:
-            udp.bind((source, 0))
+        udp.bind((source, from_port))
         udp.settimeout(WAIT / 3)
         udp.connect((address, port))
         for _ in range(3):
@@ -50,6 +49,14 @@ def ask_udp(address, port=PORT, source=None, text="hello", **_):
             except (TimeoutError, ConnectionError, PermissionError, OSError):
                 time.sleep(0.1)
         return None
+
+
+def ask_hear(from_port, **_):
+    """What still comes to a port from somebody who is not asked any more."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+        udp.bind(("", from_port))
+        udp.settimeout(WAIT)
+        return udp.recv(64).decode()
 
 
 def checksum(data):
