@@ -21,6 +21,7 @@ import { readImage, readKernel } from "./image/artifacts.ts"
 import { version } from "./lib/version.ts"
 import { lockDataDir } from "./lock.ts"
 import { type AcceleratorReport, chooseAccelerator } from "./machine/accelerator.ts"
+import { Cgroups } from "./machine/cgroups.ts"
 import { openJail } from "./machine/confinement.ts"
 import { findQemu } from "./machine/fingerprint.ts"
 import { Machines } from "./machine/machines.ts"
@@ -141,6 +142,9 @@ export async function openCore(config: Config, log: Log): Promise<OpenedCore> {
   })
 
   const disks = new Disks({ dataDir: config.data_dir })
+  const cgroups = Cgroups.open({ mountPoint: "/sys/fs/cgroup", dataDir: config.data_dir })
+  undo.defer(() => cgroups.close())
+
   const host: Host = {
     machines: new Machines({
       dataDir: config.data_dir,
@@ -150,6 +154,7 @@ export async function openCore(config: Config, log: Log): Promise<OpenedCore> {
       uidBase,
       jail,
       confinement: config.confinement,
+      cgroups,
     }),
     disks,
     snapshots: new Snapshots({ dataDir: config.data_dir, disks }),
