@@ -31,6 +31,8 @@ import { openStore } from "./store/store.ts"
 
 /** Runs until SIGTERM or SIGINT. Sandboxes keep running; the next daemon finds them again. */
 export async function serve(flags: ConfigFlags): Promise<void> {
+  // Whoever starts us: what we make is for this user alone.
+  process.umask(0o077)
   const config = loadConfig(flags, process.env)
   using _lock = lockDataDir(config.data_dir)
   const log = pino({
