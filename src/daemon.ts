@@ -6,6 +6,7 @@ import jailFile from "../dist/jail" with { type: "file" }
 import { type ConfigFlags, loadConfig } from "./config.ts"
 import type { Config } from "./contract/config.ts"
 import { limits } from "./contract/limits.ts"
+import { trust } from "./contract/trust.ts"
 import { awake } from "./core/awake.ts"
 import { type Core, type CoreSettings, type Log, newCore } from "./core/core.ts"
 import type { Host } from "./core/host.ts"
@@ -54,7 +55,7 @@ export async function serve(flags: ConfigFlags): Promise<void> {
       version,
       accelerator: accelerator.accelerator,
       acceleratorReason: accelerator.reason,
-      warnings: accelerator.accelerator === "tcg" ? [emulationWarning] : [],
+      warnings: warningsOf(config, accelerator),
     },
     {
       apiHosts: [config.domain, ...config.api_hosts],
@@ -114,7 +115,14 @@ function publicAddressOf(config: Config): CoreSettings["publicAddress"] {
   return { scheme, domain: config.domain, port }
 }
 
-const emulationWarning = "software emulation: slow, and no security boundary against hostile code"
+/** What this host cannot promise. */
+function warningsOf(config: Config, accelerator: AcceleratorReport): string[] {
+  return [
+    ...(accelerator.accelerator === "tcg" ? [trust.emulation] : []),
+    ...(config.confinement === "reduced" ? [trust.reduced] : []),
+    ...(process.getuid?.() === 0 ? [] : [trust.notRoot]),
+  ]
+}
 
 export type OpenedCore = AsyncDisposable & { core: Core; accelerator: AcceleratorReport }
 
@@ -129,7 +137,8 @@ export async function openCore(config: Config, log: Log): Promise<OpenedCore> {
   const qemu = findQemu()
   const kernel = await readKernel(config.data_dir)
   const accelerator = await chooseAccelerator({
-    wanted: config.require_kvm ? "kvm" : config.accel,
+    wanted: config.accel,
+    isKvmRequired: config.require_kvm,
     qemu,
     kernel,
     dataDir: config.data_dir,
