@@ -6,6 +6,7 @@ import jailFile from "../dist/jail" with { type: "file" }
 import { type ConfigFlags, loadConfig } from "./config.ts"
 import type { Config } from "./contract/config.ts"
 import { limits } from "./contract/limits.ts"
+import { trust } from "./contract/trust.ts"
 import { awake } from "./core/awake.ts"
 import { type Core, type CoreSettings, type Log, newCore } from "./core/core.ts"
 import type { Host } from "./core/host.ts"
@@ -21,6 +22,7 @@ import { readImage, readKernel } from "./image/artifacts.ts"
 import { version } from "./lib/version.ts"
 import { lockDataDir } from "./lock.ts"
 import { type AcceleratorReport, chooseAccelerator } from "./machine/accelerator.ts"
+import { Cgroups } from "./machine/cgroups.ts"
 import { openJail } from "./machine/confinement.ts"
 import { findQemu } from "./machine/fingerprint.ts"
 import { Machines } from "./machine/machines.ts"
@@ -30,6 +32,8 @@ import { openStore } from "./store/store.ts"
 
 /** Runs until SIGTERM or SIGINT. Sandboxes keep running; the next daemon finds them again. */
 export async function serve(flags: ConfigFlags): Promise<void> {
+  // Whoever starts us: what we make is for this user alone.
+  process.umask(0o077)
   const config = loadConfig(flags, process.env)
   using _lock = lockDataDir(config.data_dir)
   const log = pino({
@@ -51,7 +55,7 @@ export async function serve(flags: ConfigFlags): Promise<void> {
       version,
       accelerator: accelerator.accelerator,
       acceleratorReason: accelerator.reason,
-      warnings: accelerator.accelerator === "tcg" ? [emulationWarning] : [],
+      warnings: warningsOf(config, accelerator),
     },
     {
       apiHosts: [config.domain, ...config.api_hosts],
@@ -117,7 +121,14 @@ function publicAddressOf(config: Config): CoreSettings["publicAddress"] {
   return { scheme, domain: config.domain, port }
 }
 
-const emulationWarning = "software emulation: slow, and no security boundary against hostile code"
+/** What this host cannot promise. */
+function warningsOf(config: Config, accelerator: AcceleratorReport): string[] {
+  return [
+    ...(accelerator.accelerator === "tcg" ? [trust.emulation] : []),
+    ...(config.confinement === "reduced" ? [trust.reduced] : []),
+    ...(process.getuid?.() === 0 ? [] : [trust.notRoot]),
+  ]
+}
 
 export type OpenedCore = AsyncDisposable & { core: Core; accelerator: AcceleratorReport }
 
@@ -132,7 +143,8 @@ export async function openCore(config: Config, log: Log): Promise<OpenedCore> {
   const qemu = findQemu()
   const kernel = await readKernel(config.data_dir)
   const accelerator = await chooseAccelerator({
-    wanted: config.require_kvm ? "kvm" : config.accel,
+    wanted: config.accel,
+    isKvmRequired: config.require_kvm,
     qemu,
     kernel,
     dataDir: config.data_dir,
@@ -147,6 +159,9 @@ export async function openCore(config: Config, log: Log): Promise<OpenedCore> {
   })
 
   const disks = new Disks({ dataDir: config.data_dir })
+  const cgroups = Cgroups.open({ mountPoint: "/sys/fs/cgroup", dataDir: config.data_dir })
+  undo.defer(() => cgroups.close())
+
   const host: Host = {
     machines: new Machines({
       dataDir: config.data_dir,
@@ -156,6 +171,7 @@ export async function openCore(config: Config, log: Log): Promise<OpenedCore> {
       uidBase,
       jail,
       confinement: config.confinement,
+      cgroups,
     }),
     disks,
     snapshots: new Snapshots({ dataDir: config.data_dir, disks }),

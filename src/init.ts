@@ -32,6 +32,8 @@ const adminName = "admin"
 const adminSandboxesMax = 1000
 
 export async function init(options: InitOptions): Promise<void> {
+  // Kernels and images hold nothing secret, and guests need the modes that their files are made with.
+  process.umask(0o022)
   const { dataDir, report } = options
   if (process.platform !== "linux" || process.arch !== "x64") {
     throw new AppError("unavailable", "bhatti runs its sandboxes on Linux on x86-64 only", {
@@ -169,6 +171,7 @@ async function prepareTemplate({ dataDir, report }: InitOptions): Promise<void> 
     return
   }
   using _lock = lock
+  process.umask(0o077)
   const quiet = { info() {}, warn() {}, error: console.error }
   await using opened = await openCore({ ...config, data_dir: dataDir }, quiet)
   const { core, accelerator } = opened

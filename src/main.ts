@@ -5,6 +5,7 @@ import { main } from "./cli/cli.ts"
 await main(process.argv.slice(2), {
   serve: async (options) => (await import("./daemon.ts")).serve(options),
   init: async (options) => (await import("./init.ts")).init(options),
+  warnings: async (options) => (await import("./host-warnings.ts")).hostWarnings(options),
   loadConfig: async (options) => (await import("./config.ts")).loadConfig(options, process.env),
   openStore: async (options) => (await import("./store/store.ts")).openStore(options),
 })

@@ -22,7 +22,14 @@ const allowed: Record<string, string[]> = {
   cli: ["client"],
 }
 /** Files at the top of src compose the folders; the command line's operator commands reach the store through them. */
-const compositionFiles = new Set(["daemon.ts", "init.ts", "main.ts", "config.ts", "lock.ts"])
+const compositionFiles = new Set([
+  "daemon.ts",
+  "init.ts",
+  "main.ts",
+  "config.ts",
+  "lock.ts",
+  "host-warnings.ts",
+])
 
 function folderOf(path: string): string {
   return relative(root, path).split("/")[0] ?? ""

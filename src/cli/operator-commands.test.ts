@@ -22,6 +22,9 @@ class RecordingOperator implements Operator {
   async openStore(): Promise<never> {
     throw new Error("these commands do not open the store")
   }
+  async warnings(): Promise<never> {
+    throw new Error("these commands do not look at the host")
+  }
   async loadConfig(): Promise<never> {
     throw new Error("these commands do not read the configuration")
   }

@@ -37,6 +37,8 @@ export interface Operator {
   serve(options: ServeOptions): Promise<void>
   init(options: InitOptions): Promise<void>
   openStore(options: { dataDir: string }): Promise<UserStore>
+  /** What this host cannot promise, as far as it is known without a daemon. */
+  warnings(options: { dataDir: string }): Promise<string[]>
   /** The daemon's configuration as `serve` would read it. */
   loadConfig(options: { dataDir: string }): Promise<Config>
 }

@@ -94,7 +94,7 @@ const Settings = z.strictObject({
   network: z
     .enum(["auto", "tap", "user"])
     .default("auto")
-    .describe("tap needs root; with user, sandboxes work but have no network"),
+    .describe("tap needs root; with user, sandboxes work but reach no network"),
   subnet: z
     .cidrv4({ error: "use an IPv4 network in CIDR form" })
     .refine((cidr) => /\/(1[2-9]|2[0-4])$/.test(cidr), "use a prefix of 12 to 24")
@@ -172,5 +172,8 @@ const Settings = z.strictObject({
 export const Config = Settings.refine(
   ({ tls_cert, tls_key }) => (tls_cert === undefined) === (tls_key === undefined),
   { path: ["tls_key"], error: "tls_cert and tls_key belong together" },
-)
+).refine(({ require_kvm, accel }) => !(require_kvm && accel === "tcg"), {
+  path: ["require_kvm"],
+  error: "accel: tcg is software emulation, which require_kvm: true refuses",
+})
 export type Config = z.infer<typeof Config>

@@ -19,6 +19,8 @@ const probeWords = "bhatti-probe-ok"
 
 type ProbeInput = {
   wanted: "auto" | "kvm" | "tcg"
+  /** By `require_kvm`: nothing is served without it. */
+  isKvmRequired: boolean
   qemu: QemuBuild
   kernel: { hash: string; vmlinux: string; initramfs: string }
   dataDir: string
@@ -28,11 +30,23 @@ export async function chooseAccelerator(input: ProbeInput): Promise<AcceleratorR
   if (input.wanted === "tcg") return { accelerator: "tcg", reason: "chosen in the configuration" }
   const problem = await kvmProblem(input)
   if (problem === undefined) return { accelerator: "kvm", reason: "a guest boots under KVM" }
-  if (input.wanted === "auto") return { accelerator: "tcg", reason: problem }
+  if (input.wanted === "auto" && !input.isKvmRequired) return { accelerator: "tcg", reason: problem }
   throw new AppError("unavailable", `KVM is not usable: ${problem}`, {
-    hint: "use a host with working KVM, or accel: tcg in config.yaml",
+    hint: input.isKvmRequired
+      ? "use a host with working KVM; config.yaml says require_kvm: true, so nothing is served without"
+      : "use a host with working KVM, or accel: tcg in config.yaml",
     retryable: false,
   })
+}
+
+/** What is known without trying: whether machines on this host run, or would run, in software emulation. */
+export async function isEmulated(options: {
+  wanted: ProbeInput["wanted"]
+  dataDir: string
+}): Promise<boolean> {
+  if (options.wanted === "tcg" || deviceProblem() !== undefined) return true
+  const memory = await readMemory(options)
+  return memory?.bootId === hostBootId && memory.problem !== null
 }
 
 async function kvmProblem(input: ProbeInput): Promise<string | undefined> {
@@ -98,16 +112,22 @@ async function bootProbe({ qemu, kernel }: ProbeInput): Promise<string | undefin
 
 type Memory = { bootId: string; qemu: string; kernel: string; problem: string | null }
 
-function memoryPath(input: ProbeInput): string {
-  return join(input.dataDir, "kvm-probe.json")
+function memoryPath({ dataDir }: { dataDir: string }): string {
+  return join(dataDir, "kvm-probe.json")
+}
+
+async function readMemory(options: { dataDir: string }): Promise<Memory | undefined> {
+  const file = Bun.file(memoryPath(options))
+  return (await file.exists()) ? ((await file.json()) as Memory) : undefined
 }
 
 async function recall(input: ProbeInput): Promise<Memory | undefined> {
-  const file = Bun.file(memoryPath(input))
-  if (!(await file.exists())) return undefined
-  const memory = (await file.json()) as Memory
+  const memory = await readMemory(input)
   const isFresh =
-    memory.bootId === hostBootId && memory.qemu === input.qemu.identity && memory.kernel === input.kernel.hash
+    memory !== undefined &&
+    memory.bootId === hostBootId &&
+    memory.qemu === input.qemu.identity &&
+    memory.kernel === input.kernel.hash
   return isFresh ? memory : undefined
 }
 

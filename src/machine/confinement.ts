@@ -24,7 +24,7 @@ export async function openJail(options: {
   const logPath = join(dataDir, "jail", "proof.log")
   rmSync(logPath, { force: true })
   try {
-    const confinement = { jail, level, uid, groups: [], devices: ["/dev/null"] }
+    const confinement = { jail, level, uid, groups: [], devices: ["/dev/null"], cgroup: undefined }
     await launch({ binary: qemu.binary, arguments: ["--version"], files: {}, confinement, logPath })
     await waitForVersion(logPath, qemu)
   } catch (cause) {

@@ -8,9 +8,10 @@
 
 import { closeSync, constants, openSync, statSync, write } from "node:fs"
 import { mkdir, open, readFile, rename, rm, truncate, writeFile } from "node:fs/promises"
-import { join } from "node:path"
+import { basename, join } from "node:path"
 import { AppError } from "../contract/errors.ts"
 import { createPipe, openTap } from "../lib/posix.ts"
+import type { Cgroups } from "./cgroups.ts"
 import {
   type Accelerator,
   type descriptors,
@@ -85,6 +86,7 @@ export class Machines {
   readonly #uidBase: number | undefined
   readonly #jail: Jail
   readonly #level: Confinement["level"]
+  readonly #cgroups: Cgroups
   readonly #monitors = new Map<number, Promise<Qmp>>()
 
   constructor(options: {
@@ -96,6 +98,7 @@ export class Machines {
     uidBase: number | undefined
     jail: Jail
     confinement: Confinement["level"]
+    cgroups: Cgroups
   }) {
     this.templates = new Templates(options.dataDir)
     this.#qemu = options.qemu
@@ -104,6 +107,7 @@ export class Machines {
     this.#uidBase = options.uidBase
     this.#jail = options.jail
     this.#level = options.confinement
+    this.#cgroups = options.cgroups
   }
 
   findTemplate(spec: TemplateSpec): Promise<Template | undefined> {
@@ -149,8 +153,10 @@ export class Machines {
     })
   }
 
-  publishTemplate(draft: TemplateDraft, machine: Machine): Promise<Template> {
-    return this.templates.publish(draft, machine.process)
+  async publishTemplate(draft: TemplateDraft, machine: Machine): Promise<Template> {
+    const template = await this.templates.publish(draft, machine.process)
+    this.#cgroups.remove(groupOf(draft.directory))
+    return template
   }
 
   async abandonTemplate(draft: TemplateDraft): Promise<void> {
@@ -350,12 +356,14 @@ export class Machines {
   async kill(machine: Machine): Promise<void> {
     this.#forgetMonitor(machine)
     await killProcess(machine.process, { deadlineMs: killDeadlineMs })
+    this.#cgroups.remove(groupOf(machine.directory))
   }
 
   /** Ends every machine of that name, for when a crash left no other trace of it. */
   async killNamed(name: string): Promise<void> {
     for (const identity of findProcesses({ name }))
       await killProcess(identity, { deadlineMs: killDeadlineMs })
+    this.#cgroups.remove(name)
   }
 
   /** Makes a running machine's disk larger; its guest hears of it. */
@@ -420,7 +428,10 @@ export class Machines {
           ...options.files(open),
           ...(tap !== undefined && { tap }),
         },
-        confinement: this.#confinement(options.slot),
+        confinement: {
+          ...this.#confinement(options.slot),
+          cgroup: this.#cgroups.make(groupOf(options.directory), options.shape),
+        },
         logPath: logPath(options.directory),
       })
       return { process, directory: options.directory, memoryBase: options.memoryBase }
@@ -486,7 +497,7 @@ export class Machines {
     return stateFingerprint(this.#qemu, this.#shape(template.shape))
   }
 
-  #confinement(slot: number): Confinement {
+  #confinement(slot: number): Omit<Confinement, "cgroup"> {
     const hasKvm = this.#accelerator === "kvm"
     const isRoot = this.#uidBase !== undefined
     return {
@@ -511,6 +522,11 @@ function openKernel(kernel: { vmlinux: string; initramfs: string }, open: OpenFi
     kernel: open(kernel.vmlinux, constants.O_RDONLY),
     initramfs: open(kernel.initramfs, constants.O_RDONLY),
   }
+}
+
+/** The name of a machine's control group: the sandbox's id. */
+function groupOf(directory: string): string {
+  return basename(directory)
 }
 
 function logPath(directory: string): string {

@@ -116,6 +116,8 @@ export type Confinement = {
   groups: number[]
   /** Device nodes it may open. */
   devices: string[]
+  /** The control group it is held by, where the host has them. */
+  cgroup: string | undefined
 }
 
 const launchDeadlineMs = 10_000
@@ -178,10 +180,11 @@ export async function launch(start: Start): Promise<number> {
 }
 
 function launcherArguments(confinement: Confinement, handed: number): string[] {
-  const { jail, level, uid, groups, devices } = confinement
+  const { jail, level, uid, groups, devices, cgroup } = confinement
   return [
     ...(level === "full" ? [`--root=${jail.root}`, ...devices.map((path) => `--device=${path}`)] : []),
     ...(uid === undefined ? [] : [`--uid=${uid}`]),
+    ...(cgroup === undefined ? [] : [`--cgroup=${cgroup}`]),
     ...groups.map((group) => `--group=${group}`),
     `--handed=${handed}`,
     `--nice=${niceness}`,

@@ -3,7 +3,16 @@
  * user. They outlive the daemon; the next one finds them by their directory below /run and keeps those that still fit.
  */
 
-import { chownSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs"
+import {
+  chmodSync,
+  chownSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs"
 import { join } from "node:path"
 import { AppError } from "../contract/errors.ts"
 import { errorCodeOf } from "../lib/error-code.ts"
@@ -85,7 +94,7 @@ export class Resolvers {
   /** Finds what an earlier daemon has left: kept if its configuration is what it would be today, else ended. */
   async adopt(profiles: Profile[]): Promise<void> {
     const { directory } = this.#options
-    mkdirSync(directory, { recursive: true, mode: 0o711 })
+    makePassable(directory)
     const wanted = new Map(profiles.map((profile) => [profile.key, profile]))
     for (const key of readdirSync(directory)) {
       const config = readIfAny(this.#configPath(key))
@@ -160,12 +169,18 @@ export class Resolvers {
   /** Only the name server's own user reads the names of somebody's sandboxes. */
   #writeHosts(profile: Profile, siblings: Sibling[]): void {
     const directory = join(this.#options.directory, profile.key)
-    mkdirSync(directory, { recursive: true, mode: 0o711 })
+    makePassable(directory)
     const path = join(directory, "hosts")
     writeFileSync(`${path}.part`, hostsText(siblings), { mode: 0o400 })
     chownSync(`${path}.part`, this.#user.uid, 0)
     renameSync(`${path}.part`, path)
   }
+}
+
+/** The name server's user goes through it, to its own file only. Whatever the umask is. */
+function makePassable(directory: string): void {
+  mkdirSync(directory, { recursive: true })
+  chmodSync(directory, 0o711)
 }
 
 function unprivilegedUser(): { name: string; uid: number } {

@@ -1,6 +1,6 @@
 /** `bhatti user create`. */
 
-import { limits } from "../../contract/limits.ts"
+import { defaultDataDir, limits } from "../../contract/limits.ts"
 import { hostCommand } from "../command.ts"
 import { givenLimits, userLimitOptions } from "../user-limits.ts"
 import { dataDirOption, withUserStore } from "../user-store.ts"
@@ -17,11 +17,13 @@ export const userCreate = hostCommand({
   },
   examples: ["sudo bhatti user create --name alice --max-sandboxes 5 --max-cpus 4 --max-memory 4096"],
   async run({ options, operator, isJson, out }) {
+    const warnings = await operator.warnings({ dataDir: options.dataDir ?? defaultDataDir })
     const created = await withUserStore(operator, options, (users) =>
       users.create({ name: options.name, ...givenLimits(options) }),
     )
     if (isJson) return await out.json(created)
     await out.result(`user/${created.user.name} created\nAPI key: ${created.key}`)
     await out.talk("the key is shown only now; its owner gives it to: bhatti setup")
+    for (const warning of warnings) await out.talk(`warning: ${warning}`)
   },
 })

@@ -25,6 +25,7 @@ const healthy: HostFacts = {
     bridge: true,
     forwards: true,
     nftables: true,
+    namespaces: true,
     controllers: ["cpuset", "cpu", "io", "memory", "pids"],
   },
   dataDir: {
@@ -37,7 +38,14 @@ const healthy: HostFacts = {
     kernelAndImage: true,
     probe: { problem: null, isOfThisBoot: true },
   },
-  config: { accel: "auto", listen: "127.0.0.1:8080", network: "auto", reserveMib: 1024 },
+  config: {
+    accel: "auto",
+    isKvmRequired: false,
+    confinement: "full",
+    listen: "127.0.0.1:8080",
+    network: "auto",
+    reserveMib: 1024,
+  },
   memoryAvailableMib: 8000,
   listener: "bhatti",
   yearUtc: 2030,
@@ -67,6 +75,19 @@ test("every trouble has a status and a way to fix it", () => {
       "kvm",
       "fail",
       "is missing",
+    ],
+    [
+      { kvm: "missing", config: { ...config, isKvmRequired: true } as HostFacts["config"] },
+      "kvm",
+      "fail",
+      "does not serve",
+    ],
+    [{ kernel: { ...kernel, namespaces: false } }, "confinement", "fail", "refuses namespaces"],
+    [
+      { config: { ...config, confinement: "reduced" } as HostFacts["config"] },
+      "confinement",
+      "warn",
+      "reduced",
     ],
     [{ config: { ...config, accel: "tcg" } as HostFacts["config"] }, "kvm", "warn", "accel: tcg"],
     [
@@ -148,12 +169,18 @@ test("somebody without rights is told to use sudo, not that things are broken", 
   )
 })
 
-test("a daemon with the user network needs no tools for another, and gives up the network", () => {
-  const config = { accel: "auto", listen: "127.0.0.1:8080", network: "user", reserveMib: 0 }
+test("a daemon with the user network needs no tools for another, and says what it gives up", () => {
+  const config = { ...healthy.config, network: "user" } as HostFacts["config"]
   const kernel = { ...healthy.kernel, tun: "missing" as const }
-  expect(troubles({ config, kernel, programs: { ...healthy.programs, nft: undefined } })).toMatchObject([
-    { area: "network", status: "warn", text: expect.stringContaining("reach nothing") },
-  ])
+  const checks = troubles({ config, kernel, programs: { ...healthy.programs, nft: undefined } })
+  expect(checks.map(({ area, status }) => `${area} ${status}`)).toEqual(["network warn"])
+  expect(checks[0]?.text).toContain("reach nothing")
+})
+
+test("a daemon that is not root says what that gives up", () => {
+  const checks = troubles({ isRoot: false, dataDir: { ...dataDir, uid: 1000 } })
+  expect(checks.map(({ area, status }) => `${area} ${status}`)).toEqual(["confinement warn", "network warn"])
+  expect(checks[0]?.text).toContain("not root")
 })
 
 const connected: ConnectionFacts = {

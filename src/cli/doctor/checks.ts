@@ -1,5 +1,6 @@
 /** The doctor's judgement: facts in, one line each out. No clock, no system, so that every case can be tested. */
 
+import { trust } from "../../contract/trust.ts"
 import { sizeText } from "../words.ts"
 import type { ConnectionFacts, HostFacts } from "./facts.ts"
 
@@ -24,6 +25,7 @@ export function hostChecks(facts: HostFacts): Check[] {
     checkQemu(facts),
     checkProgram(facts, "qemu-img", "qemu-utils"),
     ...checkKernel(facts),
+    ...checkConfinement(facts),
     ...checkNetwork(facts),
     ...checkDataDir(facts),
     checkMemory(facts),
@@ -77,8 +79,9 @@ function checkSystem({ system }: HostFacts): Check {
 
 function checkKvm({ kvm, dataDir, config, isRoot }: HostFacts): Check {
   const area = "kvm"
-  const status = "accel" in config && config.accel === "kvm" ? "fail" : "warn"
-  const slow = "machines run in software emulation: slow, and no security boundary"
+  const isNeeded = "accel" in config && (config.accel === "kvm" || config.isKvmRequired)
+  const status = isNeeded ? "fail" : "warn"
+  const slow = isNeeded ? "the daemon does not serve" : trust.emulation
   if ("accel" in config && config.accel === "tcg")
     return {
       area,
@@ -169,19 +172,48 @@ function checkKernel({ kernel }: HostFacts): Check[] {
   ]
 }
 
+/** What keeps a QEMU that a guest has taken over from the host. */
+function checkConfinement({ kernel, config, dataDir, isRoot }: HostFacts): Check[] {
+  const area = "confinement"
+  const isReduced = "confinement" in config && config.confinement === "reduced"
+  const namespaces: Check = isReduced
+    ? {
+        area,
+        status: "warn",
+        text: trust.reduced,
+        fix: kernel.namespaces ? "confinement: full in config.yaml" : "a host that allows namespaces",
+      }
+    : kernel.namespaces
+      ? { area, status: "ok", text: "each QEMU gets namespaces and a root directory of its own" }
+      : {
+          area,
+          status: "fail",
+          text: `this host refuses ${isRoot ? "namespaces" : "user namespaces"}; the daemon does not serve`,
+          fix: `${isRoot ? "run outside of a container" : "let users make user namespaces (sysctl)"}, or accept less: confinement: reduced in config.yaml`,
+        }
+  return [
+    namespaces,
+    ...(isOfRoot({ dataDir, isRoot })
+      ? []
+      : [{ area, status: "warn", text: trust.notRoot, fix: "run the daemon as root" } as const]),
+  ]
+}
+
+/** Whether the daemon of this data directory is root's. Somebody who cannot look into it is told of the usual case. */
+function isOfRoot({ dataDir, isRoot }: Pick<HostFacts, "dataDir" | "isRoot">): boolean {
+  return isRoot || dataDir.kind !== "open" || dataDir.uid === 0
+}
+
 /** Only the daemon of root uses these; another one gives sandboxes QEMU's user network. */
 function checkNetwork(facts: HostFacts): Check[] {
   const { kernel, config } = facts
   const area = "network"
-  if ("network" in config && config.network === "user")
-    return [
-      {
-        area,
-        status: "warn",
-        text: "config.yaml says network: user; sandboxes reach nothing, not even each other",
-        fix: "network: auto in config.yaml, and the daemon as root",
-      },
-    ]
+  const isUser =
+    "network" in config && (config.network === "user" || (config.network === "auto" && !isOfRoot(facts)))
+  if (isUser) {
+    const text = "network: user: sandboxes reach nothing, not even each other; published ports work"
+    return [{ area, status: "warn", text, fix: "network: tap in config.yaml, with a daemon of root" }]
+  }
   const tun: Check =
     kernel.tun === "opens"
       ? { area, status: "ok", text: "/dev/net/tun opens" }

@@ -43,12 +43,21 @@ export type HostFacts = {
     /** Whether it passes packets from one interface to another. */
     forwards: boolean
     nftables: boolean | undefined
+    /** Whether this user may make all that QEMU is confined in. */
+    namespaces: boolean
     /** Controllers of cgroup v2; nothing where that is not mounted. */
     controllers: string[] | undefined
   }
   dataDir: DataDirFacts & { path: string }
   config:
-    | { accel: string; listen: string; network: string; reserveMib: number }
+    | {
+        accel: string
+        isKvmRequired: boolean
+        confinement: "full" | "reduced"
+        listen: string
+        network: string
+        reserveMib: number
+      }
     | { problem: string; hint: string | undefined }
   memoryAvailableMib: number
   listener: "bhatti" | "other" | "nobody" | "unknown"
@@ -96,6 +105,7 @@ export async function gatherHost(operator: Operator, dataDir: string): Promise<H
       bridge: hasModule("bridge"),
       forwards: (await readIfAny("/proc/sys/net/ipv4/ip_forward"))?.trim() === "1",
       nftables: nft !== undefined && isRoot ? runs([nft.path, "list", "tables"]) : undefined,
+      namespaces: makesNamespaces(isRoot),
       controllers,
     },
     dataDir: { path: dataDir, ...files },
@@ -142,8 +152,16 @@ async function askDaemon(address: {
 
 async function readConfig(operator: Operator, dataDir: string): Promise<HostFacts["config"]> {
   try {
-    const { accel, listen, network, disk_reserve_mb } = await operator.loadConfig({ dataDir })
-    return { accel, listen, network, reserveMib: disk_reserve_mb }
+    const config = await operator.loadConfig({ dataDir })
+    const { accel, require_kvm, confinement, listen, network, disk_reserve_mb } = config
+    return {
+      accel,
+      isKvmRequired: require_kvm,
+      confinement,
+      listen,
+      network,
+      reserveMib: disk_reserve_mb,
+    }
   } catch (error) {
     if (error instanceof AppError) return { problem: error.message, hint: error.hint }
     throw error
@@ -196,6 +214,11 @@ async function readIfAny(path: string): Promise<string | undefined> {
 /** Loaded, built in, or there to be loaded. */
 function hasModule(name: string): boolean {
   return existsSync(`/sys/module/${name}`) || runs(["modprobe", "--dry-run", "--quiet", name])
+}
+
+function makesNamespaces(isRoot: boolean): boolean {
+  const kinds = ["--mount", "--pid", "--fork", "--ipc", "--uts", "--net"]
+  return runs(["unshare", ...(isRoot ? [] : ["--user", "--map-root-user"]), ...kinds, "true"])
 }
 
 const searchPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"

@@ -1,0 +1,13 @@
+/** What the operator is told of this host where no daemon is asked. */
+
+import { loadConfig } from "./config.ts"
+import { trust } from "./contract/trust.ts"
+import { isEmulated } from "./machine/accelerator.ts"
+
+export async function hostWarnings({ dataDir }: { dataDir: string }): Promise<string[]> {
+  const config = loadConfig({ dataDir }, process.env)
+  return [
+    ...((await isEmulated({ wanted: config.accel, dataDir })) ? [trust.emulation] : []),
+    ...(config.confinement === "reduced" ? [trust.reduced] : []),
+  ]
+}

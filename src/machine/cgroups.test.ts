@@ -1,0 +1,54 @@
+/** Which groups are made and with which limits, in a directory that looks like the kernel's file system. */
+
+import { afterEach, beforeEach, expect, test } from "bun:test"
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { join } from "node:path"
+import { Cgroups } from "./cgroups.ts"
+
+let mountPoint: string
+beforeEach(() => {
+  mountPoint = mkdtempSync("/tmp/bhatti-cgroups-")
+})
+afterEach(() => rmSync(mountPoint, { recursive: true, force: true }))
+
+const shape = { cpus: 2, memoryMib: 512, accelerator: "tcg", network: "tap" } as const
+
+/** The kernel fills a new group with files; here those that are read must be there before. */
+function offer(controllers: string): string {
+  writeFileSync(join(mountPoint, "cgroup.controllers"), `${controllers}\n`)
+  const name = `bhatti-${new Bun.CryptoHasher("sha256").update("/data").digest("hex").slice(0, 8)}`
+  const directory = join(mountPoint, name)
+  mkdirSync(directory)
+  writeFileSync(join(directory, "cgroup.controllers"), `${controllers}\n`)
+  return directory
+}
+
+test("a machine's group holds it to its memory, its processors and a number of threads", () => {
+  const directory = offer("cpuset cpu io memory pids")
+  const path = Cgroups.open({ mountPoint, dataDir: "/data" }).make("sb_1", shape)
+  expect(path).toBe(join(directory, "sb_1"))
+  const read = (name: string) => readFileSync(join(directory, "sb_1", name), "utf8")
+  expect(read("memory.max")).toBe(`${(512 + 256) * 1024 * 1024}`)
+  expect(read("memory.oom.group")).toBe("1")
+  expect(read("cpu.max")).toBe("225000 100000")
+  expect(read("pids.max")).toBe("98")
+  for (const delegated of [mountPoint, directory])
+    expect(readFileSync(join(delegated, "cgroup.subtree_control"), "utf8")).toBe("+cpu +memory +pids")
+})
+
+test("groups that no machine is in are removed when the next daemon starts", () => {
+  const directory = offer("cpu memory pids")
+  mkdirSync(join(directory, "sb_gone"))
+  Cgroups.open({ mountPoint, dataDir: "/data" })
+  expect(readdirSync(directory)).not.toContain("sb_gone")
+})
+
+test("without the controllers, or without the file system, there are no groups", () => {
+  const directory = offer("hugetlb")
+  expect(Cgroups.open({ mountPoint, dataDir: "/data" }).make("sb_1", shape)).toBeUndefined()
+  expect(readdirSync(directory)).not.toContain("sb_1")
+  const missing = Cgroups.open({ mountPoint: join(mountPoint, "missing"), dataDir: "/data" })
+  expect(missing.make("sb_1", shape)).toBeUndefined()
+  missing.remove("sb_1")
+  missing.close()
+})

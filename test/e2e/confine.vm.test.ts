@@ -1,0 +1,187 @@
+/** What a real machine's QEMU may do on the host, read from the host's own books, and who can read its files. */
+
+import { afterAll, beforeAll, describe, expect, test } from "bun:test"
+import { lstatSync, readdirSync, readFileSync, readlinkSync, statSync } from "node:fs"
+import { join } from "node:path"
+import { type Installation, install, until } from "../support/installation.ts"
+
+let own: Installation
+let machines: number[]
+beforeAll(async () => {
+  own = await install()
+  for (const name of ["one", "two"]) expect((await own.bhatti(["create", "--name", name])).exitCode).toBe(0)
+  machines = own.machines()
+  expect(machines.length).toBe(2)
+}, 600_000)
+afterAll(async () => {
+  await own[Symbol.asyncDispose]()
+}, 60_000)
+
+const status = (pid: number) => readFileSync(`/proc/${pid}/status`, "utf8")
+const field = (pid: number, name: string) => new RegExp(`^${name}:[ \\t]+(.*)$`, "m").exec(status(pid))?.[1]
+const namespace = (pid: number, kind: string) => statSync(`/proc/${pid}/ns/${kind}`).ino
+
+describe("a machine's QEMU", () => {
+  test("has a user of its own, no capabilities, no way to new ones, and a system call filter", () => {
+    const users = machines.map((pid) => field(pid, "Uid"))
+    expect(new Set(users).size).toBe(2)
+    for (const pid of machines) {
+      const [real, effective, saved, files] = (field(pid, "Uid") ?? "").split("\t").map(Number)
+      expect(real).toBeGreaterThan(999_999)
+      expect(new Set([real, effective, saved, files]).size).toBe(1)
+      expect(field(pid, "Gid")).toBe(field(pid, "Uid") ?? "")
+      expect(field(pid, "Groups")?.trim() ?? "").toBe("")
+      for (const set of ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"])
+        expect(field(pid, set), set).toBe("0000000000000000")
+      expect(field(pid, "NoNewPrivs")).toBe("1")
+      expect(field(pid, "Seccomp")).toBe("2")
+    }
+  })
+
+  test("is alone in its namespaces", () => {
+    for (const kind of ["mnt", "pid", "ipc", "uts", "net"]) {
+      const seen = [...machines, own.daemonPid(), process.pid].map((pid) => namespace(pid, kind))
+      expect(new Set(seen).size, kind).toBe(3)
+    }
+    for (const pid of machines) expect(field(pid, "NSpid")).toBe(`${pid}\t1`)
+  })
+
+  test("has a root directory without anything of the data directory or of the host", () => {
+    for (const pid of machines) {
+      const root = `/proc/${pid}/root`
+      expect(readdirSync(root).sort()).toEqual(["dev", "etc", "lib", "lib64", "proc", "usr"])
+      expect(readdirSync(`${root}/etc`)).toEqual(["ld.so.cache"])
+      expect(readdirSync(`${root}/usr/bin`)).toEqual(["qemu-system-x86_64"])
+      const mounts = readFileSync(`/proc/${pid}/mountinfo`, "utf8")
+        .trim()
+        .split("\n")
+        .map((line) => line.split(" ").slice(4, 6).join(" "))
+      expect(mounts.map((line) => line.split(" ")[0]).sort()).toEqual(
+        [
+          "/",
+          "/dev/null",
+          "/proc",
+          ...(mounts.some((line) => line.startsWith("/dev/kvm ")) ? ["/dev/kvm"] : []),
+        ].sort(),
+      )
+      expect(mounts[0]).toMatch(/^\/ ro,nosuid,nodev/)
+    }
+  })
+
+  test("holds its own files and nothing of another sandbox or of the daemon", () => {
+    const ids = machines.map(
+      (pid) => /-name\0(sb_[a-z0-9]+)\0/.exec(readFileSync(`/proc/${pid}/cmdline`, "utf8"))?.[1],
+    )
+    expect(new Set(ids).size).toBe(2)
+    for (const [index, pid] of machines.entries()) {
+      const targets = readdirSync(`/proc/${pid}/fd`).map((fd) => readlinkSync(`/proc/${pid}/fd/${fd}`))
+      const foreign = targets.filter(
+        (target) =>
+          !/^(\/dev\/(null|net\/tun|kvm)|socket:.*|pipe:.*|anon_inode:\[?(eventfd|signalfd|eventpoll|kvm.*)\]?|\/memfd:bhatti-template \(deleted\))$/.test(
+            target,
+          ) &&
+          !target.startsWith(join(own.dataDir, "sandboxes", String(ids[index]))) &&
+          !target.startsWith(join(own.dataDir, "templates")) &&
+          !target.startsWith(join(own.dataDir, "images")),
+      )
+      expect(foreign).toEqual([])
+    }
+  })
+
+  test("can write to its own disk, its log and its device state only", () => {
+    for (const pid of machines) {
+      const writable = readdirSync(`/proc/${pid}/fd`).filter((fd) => {
+        const flags = /^flags:\s+(\d+)$/m.exec(readFileSync(`/proc/${pid}/fdinfo/${fd}`, "utf8"))?.[1]
+        return (Number.parseInt(flags ?? "0", 8) & 3) !== 0
+      })
+      const names = writable
+        .map((fd) => readlinkSync(`/proc/${pid}/fd/${fd}`))
+        .filter((target) => target.startsWith(own.dataDir))
+        .map((target) => target.slice(target.lastIndexOf("/") + 1))
+      expect([...new Set(names)].sort()).toEqual(["device-state", "disk.qcow2", "qemu.log"])
+    }
+  })
+
+  test("dumps no core and has limits of its own", () => {
+    for (const pid of machines) {
+      const limits = readFileSync(`/proc/${pid}/limits`, "utf8")
+      expect(limits).toMatch(/^Max core file size\s+0\s+0\s/m)
+      expect(limits).toMatch(/^Max open files\s+1024\s+1024\s/m)
+      expect(limits).toMatch(/^Max processes\s+1024\s+1024\s/m)
+      expect(readFileSync(`/proc/${pid}/oom_score_adj`, "utf8")).toBe("500\n")
+    }
+  })
+
+  test("is nobody's child, without a terminal, and outlives a daemon that is killed", async () => {
+    for (const pid of machines) {
+      expect(Number(field(pid, "PPid"))).not.toBe(own.daemonPid())
+      const stat = readFileSync(`/proc/${pid}/stat`, "utf8")
+      const [, , , session, terminal] = stat.slice(stat.lastIndexOf(")") + 2).split(" ")
+      expect([Number(session), Number(terminal)]).toEqual([pid, 0])
+    }
+    await own.stopDaemon("SIGKILL")
+    expect(own.machines()).toEqual(machines)
+    await own.startDaemon()
+    expect((await own.bhatti(["exec", "one", "--", "echo", "still here"])).stdout).toBe("still here\n")
+    expect(own.machines()).toEqual(machines)
+  })
+
+  test("is confined the same way when it wakes from disk, and when it boots", async () => {
+    const check = (pid: number | undefined) => {
+      expect(pid).toBeDefined()
+      if (pid === undefined) return
+      expect(field(pid, "CapEff")).toBe("0000000000000000")
+      expect(field(pid, "Seccomp")).toBe("2")
+      expect(readdirSync(`/proc/${pid}/root`).sort()).toEqual(["dev", "etc", "lib", "lib64", "proc", "usr"])
+    }
+    const machineOfTwo = () => own.machines().find((pid) => !machines.slice(0, 2).includes(pid))
+    const before = own.machines()
+    expect((await own.bhatti(["stop", "two"])).exitCode).toBe(0)
+    const [gone] = before.filter((pid) => !own.machines().includes(pid))
+    expect(gone).toBeDefined()
+    expect((await own.bhatti(["exec", "two", "--", "true"])).exitCode).toBe(0)
+    check(machineOfTwo())
+    // A machine that is killed on the host starts again from its disk.
+    const woken = machineOfTwo()
+    if (woken !== undefined) process.kill(woken, "SIGKILL")
+    await until("the machine is gone", () => !own.machines().includes(woken ?? 0))
+    expect((await own.bhatti(["exec", "two", "--", "true"])).exitCode).toBe(0)
+    check(machineOfTwo())
+  })
+})
+
+test("sockets and files are their owner's alone, whatever the umask of the daemon is", async () => {
+  const modes: string[][] = []
+  for (const umask of [0o000, 0o077]) {
+    const before = process.umask(umask)
+    let other: Installation | undefined
+    try {
+      other = await install({ pool: 0 })
+      expect((await other.bhatti(["create", "--name", "x"])).exitCode).toBe(0)
+      expect((await other.bhatti(["secret", "set", "KEY", "value"])).exitCode).toBe(0)
+      expect((await other.bhatti(["create", "--name", "y"])).exitCode).toBe(0)
+      expect((await other.bhatti(["stop", "y"])).exitCode).toBe(0)
+      modes.push(modesIn(other.dataDir))
+    } finally {
+      process.umask(before)
+      await other?.[Symbol.asyncDispose]()
+    }
+  }
+  const [open, closed] = modes
+  expect(open).toEqual(closed ?? [])
+  // Kernels, images and the jail's root hold nothing of anybody.
+  const own = open?.filter((line) => !/ \/(jail\/HASH\/root|kernels|images)/.test(line))
+  expect(own?.filter((line) => !/^[67]00 /.test(line))).toEqual([])
+  expect(open?.filter((line) => line.includes(".sock")).every((line) => line.startsWith("600 "))).toBe(true)
+}, 600_000)
+
+/** Every path with its mode; names that are made up anew each time are replaced. */
+function modesIn(dataDir: string): string[] {
+  const names = readdirSync(dataDir, { recursive: true, encoding: "utf8" })
+  return ["", ...names]
+    .map((name) => {
+      const mode = (lstatSync(join(dataDir, name)).mode & 0o777).toString(8)
+      return `${mode} /${name.replace(/sb_[a-z0-9]+/, "SANDBOX").replace(/[0-9a-f]{16}(-[0-9a-f]{8})?/g, "HASH")}`
+    })
+    .sort()
+}
