@@ -1,6 +1,7 @@
 /** `bhatti edit`. */
 
 import { command } from "../command.ts"
+import { coldAfterText, readThermalTime, thermalTimeText, warmAfterText } from "../duration.ts"
 import { labelsText } from "../words.ts"
 
 const onOff = { on: true, off: false } as const
@@ -17,6 +18,8 @@ export const edit = command({
       value: "on|off",
       summary: "Whether it may be written to disk when paused for long",
     },
+    warmAfter: { type: "text", value: "TIME", ...warmAfterText },
+    coldAfter: { type: "text", value: "TIME", ...coldAfterText },
     label: { type: "pairs", value: "K=V,...", summary: "Label to set; may be repeated" },
     labelDelete: { type: "list", value: "KEY", summary: "Label to remove; may be repeated" },
   },
@@ -27,13 +30,15 @@ export const edit = command({
     ] as const) {
       if (value !== undefined && !(value in onOff)) return `${flag} is on or off, not "${value}"`
     }
-    const given = [options.name, options.keepHot, options.allowCold, options.label, options.labelDelete]
+    const { warmAfter, coldAfter, label, labelDelete } = options
+    const given = [options.name, options.keepHot, options.allowCold, warmAfter, coldAfter, label, labelDelete]
     return given.every((one) => one === undefined || Object.keys(one).length === 0)
-      ? "nothing to change: give --name, --keep-hot, --allow-cold, --label or --label-delete"
+      ? "nothing to change: give --name, --keep-hot, --allow-cold, --warm-after, --cold-after, --label or --label-delete"
       : undefined
   },
   examples: [
     "bhatti edit dev --keep-hot on",
+    "bhatti edit dev --warm-after 10m --cold-after never",
     "bhatti edit dev --name web --label team=web --label-delete tmp",
   ],
   async run({ client, args, options, isJson, out }) {
@@ -43,6 +48,12 @@ export const edit = command({
         ...(options.name !== undefined && { name: options.name }),
         ...(options.keepHot !== undefined && { keep_hot: options.keepHot === "on" }),
         ...(options.allowCold !== undefined && { allow_cold: options.allowCold === "on" }),
+        ...(options.warmAfter !== undefined && {
+          warm_after: readThermalTime("--warm-after", options.warmAfter),
+        }),
+        ...(options.coldAfter !== undefined && {
+          cold_after: readThermalTime("--cold-after", options.coldAfter),
+        }),
         ...(options.label && { labels_add: options.label }),
         ...(options.labelDelete && { labels_remove: options.labelDelete }),
       },
@@ -51,6 +62,8 @@ export const edit = command({
     const state = [
       `keep-hot ${sandbox.keep_hot ? "on" : "off"}`,
       `allow-cold ${sandbox.allow_cold ? "on" : "off"}`,
+      `warm-after ${thermalTimeText(sandbox.warm_after)}`,
+      `cold-after ${thermalTimeText(sandbox.cold_after)}`,
       `labels ${labelsText(sandbox.labels)}`,
     ]
     await out.result(`sandbox/${sandbox.name}: ${state.join(", ")}`)
