@@ -21,6 +21,16 @@ export type InitOptions = {
   report: (line: string) => void
 }
 
+export type StoredEvent = {
+  id: string
+  at: string
+  type: string
+  userId: string | null
+  sandboxId: string | null
+  sandboxName: string | null
+  meta: Record<string, string | number | boolean | null>
+}
+
 export interface UserStore {
   users: {
     create(input: { name: string } & Partial<UserLimits>): Promise<{ user: User; key: string }>
@@ -28,6 +38,12 @@ export interface UserStore {
     edit(name: string, limits: Partial<UserLimits>): Promise<User>
     rotateKey(name: string): Promise<{ user: User; key: string }>
     remove(name: string): Promise<void>
+  }
+  events: {
+    list(
+      filter: { type?: string | undefined; sandbox?: string | undefined; since?: string | undefined },
+      limit: number,
+    ): Promise<StoredEvent[]>
   }
   close(): Promise<void>
 }

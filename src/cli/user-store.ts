@@ -15,10 +15,18 @@ export async function withUserStore<Result>(
   options: { dataDir: string | undefined },
   use: (users: UserStore["users"]) => Promise<Result>,
 ): Promise<Result> {
+  return await withStore(operator, options, (store) => use(store.users))
+}
+
+export async function withStore<Result>(
+  operator: Operator,
+  options: { dataDir: string | undefined },
+  use: (store: UserStore) => Promise<Result>,
+): Promise<Result> {
   const store = await openStore(operator, options.dataDir ?? defaultDataDir)
   await using closing = new AsyncDisposableStack()
   closing.defer(() => store.close())
-  return await use(store.users)
+  return await use(store)
 }
 
 async function openStore(operator: Operator, dataDir: string): Promise<UserStore> {

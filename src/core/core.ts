@@ -39,6 +39,8 @@ export type Core = {
   guests: Map<SandboxRecord["id"], Guest>
   /** Templates being made now, by fingerprint-relevant key, so that many creates wait for one. */
   templatesInMaking: Map<string, Promise<unknown>>
+  /** What a sandbox that is being created waits for, if for anything. */
+  waits: Map<SandboxRecord["id"], string>
   startedAt: number
   thermal: Thermal
   pool: Pool
@@ -59,6 +61,7 @@ export function newCore(options: { store: Store; host: Host; log: Log; settings:
     templatesInMaking: new Map(),
     startedAt: performance.now(),
     touches: new Map(),
+    waits: new Map(),
     onUnpublished: () => undefined,
   }
   const core = parts as Core

@@ -99,7 +99,8 @@ export async function createSandbox(
     undo.defer(() => removeEverything(core, record))
     const attaching = beginAttach(core, record)
     // The template comes after the record, so that names and limits are refused before a wait of seconds.
-    const { machine, guest } = pooled ?? (await startMachine(core, record, await ensureTemplate(core, spec)))
+    const { machine, guest } =
+      pooled ?? (await startMachine(core, record, await waitForTemplate(core, record, spec)))
     undo.defer(() => guest.close())
     if (!pooled) undo.defer(() => core.host.machines.kill(machine))
     try {
@@ -136,6 +137,17 @@ async function takePooled(core: Core, spec: TemplateSpec): Promise<PooledSandbox
   const pooled = core.pool.take(template)
   core.metrics.poolAsked(pooled !== undefined)
   return pooled
+}
+
+/** Its owner may ask what takes so long. */
+async function waitForTemplate(core: Core, record: SandboxRecord, spec: TemplateSpec): Promise<Template> {
+  const size = `${record.cpus === 1 ? "1 cpu" : `${record.cpus} cpus`}, ${record.memoryMib} MB`
+  core.waits.set(record.id, `preparing a template for ${size}, once per size; the next create of it is fast`)
+  try {
+    return await ensureTemplate(core, spec)
+  } finally {
+    core.waits.delete(record.id)
+  }
 }
 
 async function startMachine(

@@ -171,7 +171,7 @@ export class Subscription {
 
 function fits(record: EventRecord, filter: EventFilter): boolean {
   return (
-    record.userId === filter.userId &&
+    (filter.userId === undefined || record.userId === filter.userId) &&
     (filter.type === undefined || record.type.startsWith(filter.type)) &&
     (filter.sandbox === undefined ||
       record.sandboxId === filter.sandbox ||

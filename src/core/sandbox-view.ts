@@ -11,11 +11,13 @@ export async function viewSandboxes(core: Core, records: SandboxRecord[]): Promi
   const published = await core.store.publishedPorts.listOf(records.map(({ id }) => id))
   return records.map((record) => {
     const own = published.filter(({ sandboxId }) => sandboxId === record.id)
-    return viewSandbox(
+    const sandbox = viewSandbox(
       core,
       record,
       own.map(({ alias }) => urlOf(core, alias)),
     )
+    const wait = core.waits.get(record.id)
+    return wait === undefined ? sandbox : { ...sandbox, status_reason: wait }
   })
 }
 

@@ -19,7 +19,8 @@ export type EventRecord = {
 }
 
 export type EventFilter = {
-  userId: string
+  /** Whose; undefined: everybody's and the host's own. */
+  userId?: string | undefined
   /** How the type begins. */
   type?: string | undefined
   /** Id of a sandbox, or its name at that time. */
@@ -31,6 +32,8 @@ export type EventFilter = {
 const Meta = z.record(z.string(), z.union([z.string(), z.number(), z.boolean(), z.null()]))
 /** Removed at once; more would hold up everybody else who writes. */
 const pruneBatch = 5000
+/** SQLite takes a bounded number of values in one statement. */
+const insertBatch = 500
 
 export class Events {
   readonly #db: Kysely<Schema>
@@ -40,14 +43,17 @@ export class Events {
   }
 
   async add(records: readonly EventRecord[]): Promise<void> {
-    if (records.length === 0) return
-    await this.#db.insertInto("events").values(records.map(toRow)).execute()
+    for (let at = 0; at < records.length; at += insertBatch) {
+      const rows = records.slice(at, at + insertBatch).map(toRow)
+      await this.#db.insertInto("events").values(rows).execute()
+    }
   }
 
-  /** The newest of the account's that fit, oldest first. */
+  /** The newest that fit, oldest first. */
   async list(filter: EventFilter, limit: number): Promise<EventRecord[]> {
-    let query = this.#db.selectFrom("events").selectAll().where("user_id", "=", filter.userId)
-    const { type, sandbox, since } = filter
+    let query = this.#db.selectFrom("events").selectAll()
+    const { userId, type, sandbox, since } = filter
+    if (userId !== undefined) query = query.where("user_id", "=", userId)
     if (type !== undefined) query = query.where(sql`substr(type, 1, ${type.length})`, "=", type)
     if (sandbox !== undefined) {
       query = query.where((eb) => eb.or([eb("sandbox_id", "=", sandbox), eb("sandbox_name", "=", sandbox)]))

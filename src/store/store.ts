@@ -54,13 +54,14 @@ export async function openStore(options: { dataDir: string } | { memory: true })
     await db.destroy()
     throw error
   }
+  const events = new Events(db)
   return {
-    users: new Users(db),
+    users: new Users(db, events),
     sandboxes: new Sandboxes(db),
     secrets: new Secrets(db, vault),
     publishedPorts: new PublishedPorts(db),
     snapshots: new Snapshots(db),
-    events: new Events(db),
+    events,
     async foreignVersion() {
       const { rows } = await sql<{ data_version: number }>`pragma data_version`.execute(db)
       return rows[0]?.data_version ?? 0

@@ -2,9 +2,11 @@
 
 import { type Kysely, sql } from "kysely"
 import { AppError } from "../contract/errors.ts"
+import type { EventType } from "../contract/event.ts"
 import { apiKeyPattern } from "../contract/limits.ts"
 import { UserId } from "../contract/sandbox.ts"
 import { User, UserLimits, UserName } from "../contract/user.ts"
+import type { Events } from "./events.ts"
 import type { Schema, UserRow } from "./schema.ts"
 import { isUniqueViolation } from "./sqlite.ts"
 
@@ -31,9 +33,11 @@ function randomHex(bytes: number): string {
 
 export class Users {
   readonly #db: Kysely<Schema>
+  readonly #events: Events
 
-  constructor(db: Kysely<Schema>) {
+  constructor(db: Kysely<Schema>, events: Events) {
     this.#db = db
+    this.#events = events
   }
 
   async create(input: { name: string } & Partial<UserLimits>): Promise<{ user: User; key: string }> {
@@ -58,6 +62,7 @@ export class Users {
         hint: `bhatti user rotate-key ${name}`,
       })
     }
+    await this.#record("user.created", row)
     return { user: toUser(row, 0), key }
   }
 
@@ -92,6 +97,7 @@ export class Users {
       .set({ max_sandboxes, max_cpus, max_memory_mib: max_memory_mb })
       .where("name", "=", name)
       .execute()
+    await this.#record("user.edited", user)
     return { ...user, max_sandboxes, max_cpus, max_memory_mb }
   }
 
@@ -106,18 +112,20 @@ export class Users {
     if (changed.numUpdatedRows === 0n) throw noUser(name)
     const user = (await this.list()).find((one) => one.name === name)
     if (!user) throw noUser(name)
+    await this.#record("user.key_rotated", user)
     return { user, key }
   }
 
   /** Refused while the user has sandboxes or snapshots. */
   async remove(name: string): Promise<void> {
+    const before = (await this.list()).find((one) => one.name === name)
     const removed = await this.#db
       .deleteFrom("users")
       .where("name", "=", name)
       .where(sql<boolean>`not exists (select 1 from sandboxes where sandboxes.user_id = users.id)`)
       .where(sql<boolean>`not exists (select 1 from snapshots where snapshots.user_id = users.id)`)
       .executeTakeFirst()
-    if (removed.numDeletedRows > 0n) return
+    if (removed.numDeletedRows > 0n) return this.#record("user.deleted", before)
     const user = (await this.list()).find((one) => one.name === name)
     if (!user) throw noUser(name)
     if (user.sandboxes === 0) {
@@ -132,6 +140,20 @@ export class Users {
         hint: "destroy them first, with that user's key",
       },
     )
+  }
+
+  /** Operators' commands come without a daemon, so what they do is recorded here; what cannot be recorded is done all the same. */
+  async #record(type: EventType, user: { id: string; name: string } | undefined): Promise<void> {
+    const record = {
+      id: Bun.randomUUIDv7(),
+      at: new Date().toISOString(),
+      type,
+      userId: user?.id ?? null,
+      sandboxId: null,
+      sandboxName: null,
+      meta: { by: "operator", user: user?.name ?? null },
+    }
+    await this.#events.add([record]).catch(() => undefined)
   }
 
   /** Who owns this key. The database finds it by its hash, so the time tells nothing about the key. */

@@ -112,7 +112,9 @@ test("create of a name that exists is an error, unless it may exist", async () =
 
 test("a create that takes its time says why", async () => {
   const { promise, resolve } = Promise.withResolvers<void>()
+  const wait = "preparing a template for 2 cpus, 1024 MB, once per size; the next create of it is fast"
   daemon.answers.set("POST /sandboxes", async () => {
+    daemon.addSandbox("slow", { status: "creating", status_reason: wait, thermal: null })
     await promise
     return Response.json(daemon.addSandbox("slow"), { status: 201 })
   })
@@ -123,9 +125,7 @@ test("a create that takes its time says why", async () => {
   })
   const talk = child.stderr.getReader()
   const words = new TextDecoder().decode((await talk.read()).value)
-  expect(words).toBe(
-    "preparing a template for 2 cpus, 1024 MB, once per size; the next create of it is fast\n",
-  )
+  expect(words).toBe(`${wait}\n`)
   resolve()
   expect(await child.stdout.text()).toStartWith("sandbox/slow created")
 })
@@ -310,7 +310,7 @@ test("list --json and inspect --json print the contract's reply", async () => {
 test("inspect takes a name or an id", async () => {
   const sandbox = daemon.addSandbox("dev", { status: "stopped", status_reason: "its disk is gone" })
   const { stdout } = await bhatti(["info", sandbox.id], { daemon })
-  expect(stdout).toContain("status   stopped (its disk is gone)")
+  expect(stdout).toContain("status      stopped (its disk is gone)")
 })
 
 test("destroy takes several names, tries them all, and fails if one failed", async () => {

@@ -75,6 +75,7 @@ function readWords(
 async function valuesOf(name: string, known: Options, names: Names): Promise<string[]> {
   const option = known[name]
   if (option?.type === "choice") return [...option.choices]
+  if (name === "from" || name === "sandbox") return await names.sandboxes()
   return name === "secret" ? await names.secrets() : []
 }
 
@@ -89,6 +90,8 @@ async function argumentsAt(
   switch (kind) {
     case "sandbox":
       return await names.sandboxes()
+    case "snapshot":
+      return await names.snapshots()
     case "session":
       return await names.sessions(words[0] ?? "")
     case "shell":
@@ -135,6 +138,12 @@ class Names {
       const sessions = await client.listSessions({ params: { id: sandbox }, signal })
       return sessions.flatMap(({ session_id, name }) => (name === null ? [session_id] : [name]))
     })
+  }
+
+  snapshots(): Promise<string[]> {
+    return this.#ask(async (client, signal) =>
+      (await client.listSnapshots({ signal })).map(({ name }) => name),
+    )
   }
 
   secrets(): Promise<string[]> {

@@ -1,9 +1,12 @@
 /** `bhatti create`. */
 
+import type { Client } from "../../client/client.ts"
+import { AppError } from "../../contract/errors.ts"
 import { limits } from "../../contract/limits.ts"
 import { command } from "../command.ts"
+import { coldAfterText, readThermalTime, warmAfterText } from "../duration.ts"
 import { egressOptions, netPolicyOf, refuseEgress } from "../egress.ts"
-import type { Output } from "../output.ts"
+import { askForPatience } from "../patience.ts"
 import { cpusText, secondsText } from "../words.ts"
 
 export const create = command({
@@ -30,6 +33,14 @@ made with --from has its source's rules unless others are given.`,
       type: "text",
       value: "SANDBOX",
       summary: "Copy this one as it runs now, memory and all; its size and image are taken over",
+    },
+    count: {
+      type: "integer",
+      value: "N",
+      min: 1,
+      max: limits.createCountMax,
+      summary: "So many, all or none, called NAME-1 to NAME-N; with --from all are of one instant",
+      fallback: 1,
     },
     cpus: {
       type: "integer",
@@ -71,12 +82,16 @@ made with --from has its source's rules unless others are given.`,
     file: { type: "list", value: "LOCAL:GUEST", summary: "File it starts with; may be repeated" },
     label: { type: "pairs", value: "K=V,...", summary: "Label for bhatti list --label; may be repeated" },
     ...egressOptions,
+    keepHot: { type: "flag", summary: "Never pause it, however idle" },
+    warmAfter: { type: "text", value: "TIME", ...warmAfterText, fallback: "the host's" },
+    coldAfter: { type: "text", value: "TIME", ...coldAfterText, fallback: "the host's" },
     ifNotExists: { type: "flag", summary: "A sandbox of that name is no error; it stays as it is" },
   },
-  refuse: ({ options }) =>
-    options.ifNotExists && options.name === undefined
-      ? "--if-not-exists needs --name"
-      : refuseEgress(options),
+  refuse: ({ options }) => {
+    if (options.ifNotExists && options.name === undefined) return "--if-not-exists needs --name"
+    if (options.ifNotExists && options.count !== undefined) return "--if-not-exists is for one sandbox"
+    return refuseEgress(options)
+  },
   examples: [
     "bhatti create --name dev --cpus 2 --memory 1024",
     "bhatti create --name worker --env API_KEY=sk-abc,NODE_ENV=prod",
@@ -84,6 +99,7 @@ made with --from has its source's rules unless others are given.`,
     "bhatti create --name api --secret API_KEY --file ./app.env:/workspace/.env --label team=web",
     "bhatti create --from dev --name experiment",
     "bhatti create --name agent --allow-host '*.example.com' --allow-cidr 203.0.113.0/24",
+    "bhatti create --from dev --name worker --count 5",
     "bhatti create --disk 20G --json",
   ],
   async run({ client, options, isJson, out }) {
@@ -101,20 +117,26 @@ made with --from has its source's rules unless others are given.`,
       labels: options.label,
       net_policy: netPolicyOf(options),
       files: options.file.length === 0 ? undefined : await filesToSend(options.file, options.name),
+      keep_hot: options.keepHot || undefined,
+      warm_after: ownTime("--warm-after", options.warmAfter),
+      cold_after: ownTime("--cold-after", options.coldAfter),
       if_not_exists: options.ifNotExists || undefined,
+    }
+    const { from, name } = options
+    using _patience = askForPatience(out, () =>
+      from === undefined ? whatItWaitsFor(client, name) : `copying ${from}`,
+    )
+    if (options.count !== undefined) {
+      const sandboxes = await client.createSandboxes({ body: { ...body, count: options.count } })
+      if (isJson) return await out.json(sandboxes)
+      for (const { name, cpus, memory_mb } of sandboxes)
+        await out.result(`sandbox/${name} created (${cpusText(cpus)}, ${memory_mb} MB)`)
+      return await out.talk(`all in ${secondsText(performance.now() - startMs)}`)
     }
     let isExisting = false
     const onHeaders = (headers: Headers) => {
       isExisting = headers.get("x-bhatti-existing") === "true"
     }
-    const cpus = options.cpus ?? limits.cpusDefault
-    const memory = options.memory ?? limits.memoryMibDefault
-    const size = `${cpusText(cpus)}, ${memory} MB`
-    const work =
-      options.from === undefined
-        ? `preparing a template for ${size}, once per size; the next create of it is fast`
-        : `copying ${options.from}`
-    using _patience = askForPatience(work, out)
     const sandbox = await client.createSandbox({ body, onHeaders })
     if (isJson) return await out.json(sandbox)
     if (isExisting) return await out.result(`sandbox/${sandbox.name} unchanged (already exists)`)
@@ -125,12 +147,20 @@ made with --from has its source's rules unless others are given.`,
   },
 })
 
-const patienceMs = 1000
+/** A create takes a tenth of a second, unless it is the first of its size or the host is busy. The daemon knows which. */
+async function whatItWaitsFor(client: Client, name: string | undefined): Promise<string | undefined> {
+  try {
+    const creating = (await client.listSandboxes()).filter(({ status }) => status === "creating")
+    const own = creating.find((one) => one.name === name) ?? creating.at(-1)
+    return own?.status_reason ?? "it takes longer than usual; the host is busy"
+  } catch (error) {
+    if (error instanceof AppError) return undefined
+    throw error
+  }
+}
 
-/** A create takes a tenth of a second, unless it is the first of its size. */
-function askForPatience(work: string, out: Output): Disposable {
-  const timer = setTimeout(() => void out.talk(work), patienceMs)
-  return { [Symbol.dispose]: () => clearTimeout(timer) }
+function ownTime(flag: string, text: string | undefined): number | undefined {
+  return text === undefined ? undefined : (readThermalTime(flag, text) ?? undefined)
 }
 
 async function initScript(given: string): Promise<string> {

@@ -1,6 +1,7 @@
 /** `bhatti edit`. */
 
 import { command } from "../command.ts"
+import { coldAfterText, readThermalTime, thermalTimeText, warmAfterText } from "../duration.ts"
 import { egressOptions, egressText, netPolicyOf, refuseEgress } from "../egress.ts"
 import { labelsText } from "../words.ts"
 
@@ -20,6 +21,8 @@ connections that the new ones forbid end.`,
       value: "on|off",
       summary: "Whether it may be written to disk when paused for long",
     },
+    warmAfter: { type: "text", value: "TIME", ...warmAfterText },
+    coldAfter: { type: "text", value: "TIME", ...coldAfterText },
     label: { type: "pairs", value: "K=V,...", summary: "Label to set; may be repeated" },
     ...egressOptions,
     labelDelete: { type: "list", value: "KEY", summary: "Label to remove; may be repeated" },
@@ -33,21 +36,19 @@ connections that the new ones forbid end.`,
     }
     const refused = refuseEgress(options)
     if (refused !== undefined) return refused
+    const { warmAfter, coldAfter, label, labelDelete } = options
     const given = [
-      options.name,
-      options.keepHot,
-      options.allowCold,
-      options.label,
-      options.labelDelete,
+      ...[options.name, options.keepHot, options.allowCold, warmAfter, coldAfter, label, labelDelete],
       netPolicyOf(options),
     ]
     return given.every((one) => one === undefined || Object.keys(one).length === 0)
-      ? "nothing to change: give --name, --keep-hot, --allow-cold, --egress, --allow-host, --allow-cidr, --label or --label-delete"
+      ? "nothing to change: give --name, --keep-hot, --allow-cold, --warm-after, --cold-after, --egress, --allow-host, --allow-cidr, --label or --label-delete"
       : undefined
   },
   examples: [
     "bhatti edit dev --keep-hot on",
     "bhatti edit dev --egress deny --allow-host api.example.com",
+    "bhatti edit dev --warm-after 10m --cold-after never",
     "bhatti edit dev --name web --label team=web --label-delete tmp",
   ],
   async run({ client, args, options, isJson, out }) {
@@ -59,6 +60,12 @@ connections that the new ones forbid end.`,
         ...(options.keepHot !== undefined && { keep_hot: options.keepHot === "on" }),
         ...(options.allowCold !== undefined && { allow_cold: options.allowCold === "on" }),
         ...(netPolicy && { net_policy: netPolicy }),
+        ...(options.warmAfter !== undefined && {
+          warm_after: readThermalTime("--warm-after", options.warmAfter),
+        }),
+        ...(options.coldAfter !== undefined && {
+          cold_after: readThermalTime("--cold-after", options.coldAfter),
+        }),
         ...(options.label && { labels_add: options.label }),
         ...(options.labelDelete && { labels_remove: options.labelDelete }),
       },
@@ -68,6 +75,8 @@ connections that the new ones forbid end.`,
       `keep-hot ${sandbox.keep_hot ? "on" : "off"}`,
       `allow-cold ${sandbox.allow_cold ? "on" : "off"}`,
       `egress ${egressText(sandbox.net_policy)}`,
+      `warm-after ${thermalTimeText(sandbox.warm_after)}`,
+      `cold-after ${thermalTimeText(sandbox.cold_after)}`,
       `labels ${labelsText(sandbox.labels)}`,
     ]
     await out.result(`sandbox/${sandbox.name}: ${state.join(", ")}`)

@@ -15,6 +15,7 @@ export type CommandEntry = {
     | "Sandboxes"
     | "Files"
     | "Published ports"
+    | "Snapshots"
     | "Secrets"
     | "This program"
     | "Operator (on the host itself)"
@@ -92,6 +93,12 @@ export const commands: readonly CommandEntry[] = [
     load: async () => (await import("./why.ts")).why,
   },
   {
+    name: "events",
+    summary: "What happened to your sandboxes, when and why",
+    section: "Sandboxes",
+    load: async () => (await import("./events.ts")).events,
+  },
+  {
     name: "destroy",
     aliases: ["rm"],
     summary: "Destroy sandboxes and their disks",
@@ -165,6 +172,30 @@ export const commands: readonly CommandEntry[] = [
     load: async () => (await import("./ports.ts")).ports,
   },
   {
+    name: "snapshot create",
+    summary: "Keep memory and disk of a sandbox as they are now",
+    section: "Snapshots",
+    load: async () => (await import("./snapshot-create.ts")).snapshotCreate,
+  },
+  {
+    name: "snapshot list",
+    summary: "List your snapshots",
+    section: "Snapshots",
+    load: async () => (await import("./snapshot-list.ts")).snapshotList,
+  },
+  {
+    name: "snapshot resume",
+    summary: "Make a sandbox that goes on where a snapshot was taken",
+    section: "Snapshots",
+    load: async () => (await import("./snapshot-resume.ts")).snapshotResume,
+  },
+  {
+    name: "snapshot delete",
+    summary: "Delete snapshots",
+    section: "Snapshots",
+    load: async () => (await import("./snapshot-delete.ts")).snapshotDelete,
+  },
+  {
     name: "secret set",
     summary: "Set a secret",
     section: "Secrets",
@@ -223,6 +254,12 @@ export const commands: readonly CommandEntry[] = [
     summary: "Prepare this host: data directory, keys, the admin user",
     section: "Operator (on the host itself)",
     load: async () => (await import("./init.ts")).init,
+  },
+  {
+    name: "admin events",
+    summary: "What happened to all users' sandboxes and to the host",
+    section: "Operator (on the host itself)",
+    load: async () => (await import("./admin-events.ts")).adminEvents,
   },
   {
     name: "user create",

@@ -1,6 +1,7 @@
 /** `bhatti inspect`. */
 
 import { command } from "../command.ts"
+import { thermalTimeText } from "../duration.ts"
 import { egressText } from "../egress.ts"
 import { alignColumns } from "../output.ts"
 import { ageText, cpusText, labelsText, sizeText } from "../words.ts"
@@ -17,6 +18,10 @@ export const inspect = command({
       ["id", sandbox.id],
       ["status", `${sandbox.status}${reason}`],
       ["thermal", sandbox.thermal ?? "-"],
+      ["keep hot", sandbox.keep_hot ? "on" : "off"],
+      ["allow cold", sandbox.allow_cold ? "on" : "off"],
+      ["warm after", thermalTimeText(sandbox.warm_after)],
+      ["cold after", thermalTimeText(sandbox.cold_after)],
       ["image", sandbox.image],
       [
         "size",

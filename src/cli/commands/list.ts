@@ -6,7 +6,14 @@ import { ageText, labelsText, sizeText } from "../words.ts"
 export const list = command({
   description: "Shows only the sandboxes of your API key, oldest first.",
   options: {
-    wide: { type: "flag", short: "w", summary: "Show size, image, labels and id too" },
+    output: {
+      type: "choice",
+      short: "o",
+      value: "wide",
+      choices: ["wide"],
+      summary: "Show size, image, labels, age and id too",
+    },
+    wide: { type: "flag", short: "w", summary: "The same as -o wide" },
     label: {
       type: "pairs",
       short: "l",
@@ -16,7 +23,7 @@ export const list = command({
   },
   examples: [
     "bhatti list",
-    "bhatti ls --wide",
+    "bhatti ls -o wide",
     "bhatti list --label team=web",
     "bhatti list --json | jq -r '.[].name'",
   ],
@@ -33,15 +40,16 @@ export const list = command({
           : "no sandbox has these labels",
       )
     const nowMs = Date.now()
+    const isWide = options.wide || options.output === "wide"
     const hasUrls = sandboxes.some(({ urls }) => urls.length > 0)
     const header = ["NAME", "STATUS", "THERMAL", "IP", ...(hasUrls ? ["URL"] : [])]
-    const wideHeader = ["CPUS", "MEMORY", "DISK", "IMAGE", "LABELS", "CREATED", "ID"]
+    const wideHeader = ["CPUS", "MEMORY", "DISK", "IMAGE", "LABELS", "AGE", "ID"]
     await out.table(
-      options.wide ? [...header, ...wideHeader] : header,
+      isWide ? [...header, ...wideHeader] : header,
       sandboxes.map((sandbox) => {
         const cells = [sandbox.name, sandbox.status, sandbox.thermal ?? "-", sandbox.ip ?? "-"]
         if (hasUrls) cells.push(sandbox.urls.join(" ") || "-")
-        if (!options.wide) return cells
+        if (!isWide) return cells
         return [
           ...cells,
           String(sandbox.cpus),

@@ -14,6 +14,14 @@ export const why = command({
       reply.changes_in_seconds === null
         ? ""
         : `; ${reply.changes_to} in ${reply.changes_in_seconds} s if nothing happens`
-    await out.result(`sandbox/${args.sandbox} is ${reply.thermal ?? "changing"}: ${reply.reason}${change}`)
+    const lines = [
+      `sandbox/${args.sandbox} is ${reply.thermal ?? "changing"}: ${reply.reason}${change}`,
+      ...reply.keeps_awake.map((what) => `  kept awake by: ${what}`),
+    ]
+    if (reply.last_touch !== null)
+      lines.push(`  last asked: ${reply.last_touch.what}, ${reply.last_touch.seconds_ago} s ago`)
+    if (reply.started_from_disk !== null)
+      lines.push(`  its last start was a boot from its disk: ${reply.started_from_disk}`)
+    await out.result(lines.join("\n"))
   },
 })

@@ -1,0 +1,54 @@
+/** `bhatti admin events`. */
+
+import { limits } from "../../contract/limits.ts"
+import { hostCommand } from "../command.ts"
+import { eventLine, startOfEvents } from "../event-words.ts"
+import { dataDirOption, withStore } from "../user-store.ts"
+
+export const adminEvents = hostCommand({
+  description: `Reads the database in the data directory. Besides what \`bhatti events\` shows to each user these are: keys that were refused,
+users made and changed, templates, starts and stops of the daemon.`,
+  options: {
+    sandbox: {
+      type: "text",
+      short: "s",
+      value: "SANDBOX",
+      summary: "Only of this one, also when it is gone",
+    },
+    type: { type: "text", short: "t", value: "TYPE", summary: "Only types that begin so" },
+    since: { type: "text", value: "TIME", summary: "Only of the last 30m, 1h, 7d, or from a time on" },
+    limit: {
+      type: "integer",
+      value: "N",
+      min: 0,
+      max: limits.eventsKeptMax,
+      summary: "The newest so many",
+      fallback: limits.eventsPerReplyDefault,
+    },
+    ...dataDirOption,
+  },
+  examples: ["sudo bhatti admin events --type auth. --since 1d"],
+  async run({ options, operator, isJson, out }) {
+    const filter = {
+      sandbox: options.sandbox,
+      type: options.type,
+      since: options.since === undefined ? undefined : startOfEvents(options.since),
+    }
+    const limit = options.limit ?? limits.eventsPerReplyDefault
+    const stored = await withStore(operator, options, ({ events }) => events.list(filter, limit))
+    const found = stored.map(({ id, at, type, userId, sandboxId, sandboxName, meta }) => ({
+      id,
+      ts: at,
+      type,
+      user_id: userId,
+      sandbox_id: sandboxId,
+      sandbox_name: sandboxName,
+      meta,
+    }))
+    if (isJson) return await out.json(found)
+    for (const event of found)
+      await out.result(
+        event.user_id === null ? eventLine(event) : `${eventLine(event)}  user=${event.user_id}`,
+      )
+  },
+})

@@ -1,0 +1,33 @@
+/** `bhatti snapshot create`. */
+
+import { limits } from "../../contract/limits.ts"
+import { command } from "../command.ts"
+import { askForPatience } from "../patience.ts"
+import { bytesText, secondsText } from "../words.ts"
+
+export const snapshotCreate = command({
+  args: ["sandbox"],
+  description: `Memory, running programs and disk of one instant. The sandbox goes on; it stands still while its memory and disk are
+read. A stopped one is not woken for it. You may have ${limits.snapshotsMax} snapshots.
+
+What its programs hold in memory is in the snapshot too, secrets among it.`,
+  options: {
+    name: { type: "text", short: "n", value: "NAME", summary: "Name of the snapshot", isRequired: true },
+  },
+  examples: ["bhatti snapshot create dev --name before-upgrade"],
+  async run({ client, args, options, isJson, out }) {
+    const startMs = performance.now()
+    using _patience = askForPatience(out, () => `copying memory and disk of ${args.sandbox}`)
+    const snapshot = await client.checkpointSandbox({
+      params: { id: args.sandbox },
+      body: { name: options.name },
+    })
+    if (isJson) return await out.json(snapshot)
+    const size = bytesText(snapshot.size_mb * 1024 * 1024)
+    const what = snapshot.has_memory ? size : `${size}, without memory`
+    await out.result(
+      `snapshot/${snapshot.name} created (${what}) in ${secondsText(performance.now() - startMs)}`,
+    )
+    await out.hint(`  try: bhatti snapshot resume ${snapshot.name}`)
+  },
+})

@@ -1,0 +1,28 @@
+/** `bhatti snapshot delete`. */
+
+import { command } from "../command.ts"
+import { forEachName } from "../each-name.ts"
+import { exitFailed } from "../exit-codes.ts"
+import { isTerminal } from "../output.ts"
+
+export const snapshotDelete = command({
+  rest: { name: "snapshot", kind: "names" },
+  description:
+    "Asks first when a person is at the terminal; in a script it acts. Sandboxes that were made from it stay.",
+  options: {
+    yes: { type: "flag", short: "y", summary: "Do not ask" },
+  },
+  examples: ["bhatti snapshot delete before-upgrade", "bhatti snapshot delete -y one two"],
+  async run({ client, rest, options, isJson, out, report }) {
+    const names = [...new Set(rest)]
+    const isPersonThere = (await isTerminal(0)) && (await isTerminal(1))
+    if (!options.yes && !isJson && isPersonThere && !confirm(`Delete ${names.join(", ")}?`)) {
+      await out.talk("nothing was deleted")
+      return exitFailed
+    }
+    return await forEachName(names, { report }, async (name) => {
+      const reply = await client.deleteSnapshot({ params: { name } })
+      await (isJson ? out.json(reply) : out.result(`snapshot/${name} deleted`))
+    })
+  },
+})

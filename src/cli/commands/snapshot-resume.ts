@@ -1,0 +1,47 @@
+/** `bhatti snapshot resume`. */
+
+import { limits } from "../../contract/limits.ts"
+import { command } from "../command.ts"
+import { askForPatience } from "../patience.ts"
+import { cpusText, secondsText } from "../words.ts"
+
+export const snapshotResume = command({
+  args: ["snapshot"],
+  description: `Makes a new sandbox, as often as you like: memory and programs go on where the snapshot was taken, with a host name,
+machine id and random numbers of their own. Size, image, environment and labels are the source's; secrets only those of --secret.
+
+If this host cannot load the memory any more, for example after an update of QEMU, it boots from the snapshot's disk and says so.`,
+  options: {
+    name: {
+      type: "text",
+      short: "n",
+      value: "NAME",
+      summary: `Name of the sandbox: ${limits.sandboxNameRule}`,
+      fallback: "generated",
+    },
+    secret: {
+      type: "list",
+      value: "NAME",
+      summary: "Secret it gets as an environment variable; may be repeated",
+    },
+  },
+  examples: [
+    "bhatti snapshot resume before-upgrade",
+    "bhatti snapshot resume before-upgrade --name second-try",
+  ],
+  async run({ client, args, options, isJson, out }) {
+    const startMs = performance.now()
+    using _patience = askForPatience(out, () => `copying the disk of ${args.snapshot}`)
+    const sandbox = await client.resumeSnapshot({
+      params: { name: args.snapshot },
+      body: { name: options.name, ...(options.secret.length > 0 && { secrets: options.secret }) },
+    })
+    if (isJson) return await out.json(sandbox)
+    if (sandbox.status_reason !== null)
+      await out.talk(`its memory is lost, it booted from its disk: ${sandbox.status_reason}`)
+    const size = `${cpusText(sandbox.cpus)}, ${sandbox.memory_mb} MB`
+    await out.result(
+      `sandbox/${sandbox.name} resumed (${size}) in ${secondsText(performance.now() - startMs)}`,
+    )
+  },
+})

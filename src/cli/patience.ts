@@ -1,0 +1,19 @@
+/** What a command says when it takes longer than one expects: after a second, on standard error. */
+
+import type { Output } from "./output.ts"
+
+const patienceMs = 1000
+
+export function askForPatience(out: Output, work: () => string | Promise<string | undefined>): Disposable {
+  let isOver = false
+  const timer = setTimeout(async () => {
+    const words = await work()
+    if (words !== undefined && !isOver) await out.talk(words)
+  }, patienceMs)
+  return {
+    [Symbol.dispose]() {
+      isOver = true
+      clearTimeout(timer)
+    },
+  }
+}
