@@ -3,6 +3,7 @@
 import type { ThermalSettings } from "../rules/thermal.ts"
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Store } from "../store/store.ts"
+import { type Clock, systemClock } from "./clock.ts"
 import type { Guest, Host } from "./host.ts"
 import { Pool } from "./pool.ts"
 import { Thermal } from "./thermal.ts"
@@ -28,6 +29,7 @@ export type Core = {
   host: Host
   log: Log
   settings: CoreSettings
+  clock: Clock
   turns: Turns
   /** The open channel to each running guest, by sandbox id. */
   guests: Map<SandboxRecord["id"], Guest>
@@ -40,13 +42,21 @@ export type Core = {
   onUnpublished: (alias: string) => void
 }
 
-export function newCore(options: { store: Store; host: Host; log: Log; settings: CoreSettings }): Core {
+export function newCore(options: {
+  store: Store
+  host: Host
+  log: Log
+  settings: CoreSettings
+  clock?: Clock
+}): Core {
+  const { clock = systemClock } = options
   const parts: Omit<Core, "thermal" | "pool"> = {
     ...options,
+    clock,
     turns: new Turns(),
     guests: new Map(),
     templatesInMaking: new Map(),
-    startedAt: performance.now(),
+    startedAt: clock.nowMs(),
     onUnpublished: () => undefined,
   }
   const core = parts as Core

@@ -7,16 +7,17 @@ import { AppError } from "../contract/errors.ts"
 import type { CreateSandbox, Sandbox } from "../contract/sandbox.ts"
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Account } from "../store/users.ts"
-import { keepGuest } from "./attach.ts"
-import { awake } from "./awake.ts"
+import { dropGuest, keepGuest } from "./attach.ts"
 import type { Core } from "./core.ts"
-import { addNamed } from "./create.ts"
+import { addNamed, checkStillWanted } from "./create.ts"
 import { removeEverything } from "./destroy.ts"
 import { findSandbox, noSandbox } from "./find.ts"
-import type { Template } from "./host.ts"
+import type { Machine, Template } from "./host.ts"
 import { newIdentity } from "./identity.ts"
 import { machineOf, placeOf, rememberMachine, templateOf } from "./machine-of.ts"
+import { wakeSandbox } from "./power.ts"
 import { viewSandbox } from "./sandbox-view.ts"
+import { settle } from "./settle.ts"
 
 const readyDeadlineMs = 30_000
 
@@ -46,6 +47,7 @@ export async function forkSandbox(
     }),
   )
   return core.turns.take(record.id, async () => {
+    await checkStillWanted(core, record)
     await using undo = new AsyncDisposableStack()
     undo.defer(() => removeEverything(core, record))
     await core.store.sandboxes.setTemplate(record.id, template.id)
@@ -64,22 +66,34 @@ async function copySource(
   template: Template,
 ): Promise<void> {
   const { machines, disks } = core.host
-  // A stopped source is started: its snapshot is its own and must stay in one piece with its disk.
-  await awake(core, source)
   await core.turns.take(source.id, async () => {
+    const found = await settle(core, source.id)
+    if (!found) throw noSandbox(source.name)
+    // A stopped source is started: its snapshot is its own and must stay in one piece with its disk.
+    await wakeSandbox(core, found)
     const now = await core.store.sandboxes.get(source.id)
     const machine = now && machineOf(core, now)
-    if (!now || !machine) throw noSandbox(source.name)
-    await machines.pause(machine)
+    if (!machine) throw noSandbox(source.name)
     try {
+      await machines.pause(machine)
       await machines.saveSnapshot(machine, template)
       await disks.copySandbox({ from: source.id, to: copy.id })
     } finally {
-      await machines.removeSnapshot(machine.directory)
-      await machines.resume(machine)
+      await goOn(core, now, machine)
     }
     await core.guests.get(source.id)?.refresh({ deadlineMs: readyDeadlineMs })
   })
+}
+
+/** The source runs again; if that fails it has no channel, and whoever wants it next repairs it. */
+async function goOn(core: Core, source: SandboxRecord, machine: Machine): Promise<void> {
+  try {
+    await core.host.machines.resume(machine)
+    await core.host.machines.removeSnapshot(machine.directory)
+  } catch (error) {
+    dropGuest(core, source.id)
+    throw error
+  }
 }
 
 async function startCopy(

@@ -31,7 +31,7 @@ export interface Machines {
   abandonTemplate(draft: TemplateDraft): Promise<void>
   listTemplates(): string[]
   removeTemplate(id: string): Promise<void>
-  removeLeftovers(): void
+  removeLeftovers(): Promise<void>
 
   prepareSockets(directory: string): Promise<Sockets>
   clone(place: Place): Promise<Machine>
@@ -67,6 +67,8 @@ export interface Disks {
   overlayOf(id: string): string
   copySandbox(options: { from: string; to: string }): Promise<void>
   removeSandbox(id: string): Promise<void>
+  /** Differs after anything was written to the disk. */
+  stampOf(id: string): Promise<string>
   listSandboxes(): Promise<string[]>
   freeMib(): Promise<number>
 }

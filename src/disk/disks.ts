@@ -4,7 +4,7 @@
  */
 
 import { constants } from "node:fs"
-import { copyFile, mkdir, readdir, rename, rm, statfs } from "node:fs/promises"
+import { copyFile, mkdir, readdir, rename, rm, stat, statfs } from "node:fs/promises"
 import { join } from "node:path"
 import { AppError } from "../contract/errors.ts"
 
@@ -87,6 +87,12 @@ export class Disks {
 
   async removeSandbox(id: string): Promise<void> {
     await rm(this.directoryOf(id), { recursive: true, force: true })
+  }
+
+  /** Differs after anything was written to the disk. */
+  async stampOf(id: string): Promise<string> {
+    const { size, mtimeNs } = await stat(this.overlayOf(id), { bigint: true })
+    return `${size} ${mtimeNs}`
   }
 
   /** Names of the directories that exist, sandboxes' ids. */

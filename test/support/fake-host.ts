@@ -91,7 +91,7 @@ export function fakeHost(): FakeHost {
       async abandonTemplate() {},
       listTemplates: () => [...templates.values()].map(({ id }) => id),
       async removeTemplate() {},
-      removeLeftovers() {},
+      async removeLeftovers() {},
       prepareSockets: async () => ({ agent: 0, qmp: 0 }),
       async clone({ directory }) {
         fail("clone")
@@ -150,6 +150,7 @@ export function fakeHost(): FakeHost {
       async removeSandbox(id) {
         host.directories.delete(id)
       },
+      stampOf: async () => "",
       listSandboxes: async () => [...host.directories],
       freeMib: async () => host.freeMibNow,
     },
