@@ -33,6 +33,8 @@ export type Core = {
   turns: Turns
   /** The open channel to each running guest, by sandbox id. */
   guests: Map<SandboxRecord["id"], Guest>
+  /** Being destroyed now: whoever gets their turn before that does nothing. */
+  doomed: Set<SandboxRecord["id"]>
   /** Templates being made now, by fingerprint-relevant key, so that many creates wait for one. */
   templatesInMaking: Map<string, Promise<unknown>>
   startedAt: number
@@ -55,6 +57,7 @@ export function newCore(options: {
     clock,
     turns: new Turns(),
     guests: new Map(),
+    doomed: new Set(),
     templatesInMaking: new Map(),
     startedAt: clock.nowMs(),
     onUnpublished: () => undefined,

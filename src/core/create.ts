@@ -90,6 +90,7 @@ async function startMachine(
   template: Template,
 ): Promise<{ machine: Machine; guest: Guest }> {
   const { disks, machines, guests } = core.host
+  await checkStillWanted(core, record)
   await core.store.sandboxes.setTemplate(record.id, template.id)
   const { directory } = await disks.createSandbox({
     id: record.id,
@@ -228,7 +229,7 @@ async function addRecord(
 
 /** Its name can be seen before its turn is taken, and so it may have been destroyed by then. */
 export async function checkStillWanted(core: Core, record: SandboxRecord): Promise<void> {
-  if (await core.store.sandboxes.get(record.id)) return
+  if (!core.doomed.has(record.id) && (await core.store.sandboxes.get(record.id))) return
   throw new AppError("conflict", `sandbox "${record.name}" was destroyed while it was being created`)
 }
 

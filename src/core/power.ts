@@ -220,6 +220,7 @@ async function endStart(
   reason: string,
 ): Promise<void> {
   if (machine) await core.host.machines.kill(machine)
+  core.log.warn({ sandbox: record.id, reason }, "a sandbox has only its disk")
   await coldWithoutMemory(core, record, reason)
 }
 

@@ -10,8 +10,9 @@ import type { Core } from "./core.ts"
 import { machineOf, rememberMachine, templateOf } from "./machine-of.ts"
 import { markEnded, undoStop } from "./power.ts"
 
-/** Needs the sandbox's turn. Gives the record as it is afterwards; nothing when there is none. */
+/** Needs the sandbox's turn. Gives the record as it is afterwards; nothing when there is none, or soon will be none. */
 export async function settle(core: Core, id: SandboxRecord["id"]): Promise<SandboxRecord | undefined> {
+  if (core.doomed.has(id)) return undefined
   const record = await core.store.sandboxes.get(id)
   if (!record || !(await settleRecord(core, record))) return record
   return core.store.sandboxes.get(id)

@@ -383,6 +383,11 @@ export class Simulation {
     // What is on its way to that name already may reach this one.
     for (const change of this.#changesNow)
       if (change.user === user && change.name === name) this.#touch(change, known)
+    for (const read of this.#readsNow) {
+      if (read.user !== user || read.name !== name) continue
+      for (const value of known.memory) read.memory.add(value)
+      for (const value of known.disk) read.disk.add(value)
+    }
     for (const copy of this.#making) {
       if (copy.from !== `${user} ${name}`) continue
       for (const value of known.memory) copy.known.memory.add(value)

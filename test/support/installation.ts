@@ -25,6 +25,8 @@ export type Installation = AsyncDisposable & {
   url: string
   key: string
   daemonPid(): number
+  /** Null while it runs. */
+  daemonExitCode(): number | null
   /** Runs the command line as a user would. */
   bhatti(args: string[], options?: CommandOptions): Promise<CommandResult>
   start(args: string[], options?: CommandOptions): Bun.Subprocess<"pipe", "pipe", "pipe">
@@ -46,9 +48,10 @@ export type CommandOptions = {
 const commandDeadlineMs = 120_000
 
 export async function install(
-  options: { config?: string; pool?: number; binary?: string } = {},
+  options: { config?: string; pool?: number; binary?: string; serve?: string[] } = {},
 ): Promise<Installation> {
   const program = options.binary ?? binary
+  const serve = options.serve ?? [program, "serve"]
   // Short, since unix sockets of machines live below it.
   const home = mkdtempSync("/tmp/bhatti-test-")
   const dataDir = join(home, "data")
@@ -81,6 +84,7 @@ export async function install(
       return key
     },
     daemonPid: () => daemon?.pid ?? 0,
+    daemonExitCode: () => (daemon?.signalCode ? -1 : (daemon?.exitCode ?? null)),
     bhatti: run,
     start: (args, command = {}) =>
       Bun.spawn([program, ...args], {
@@ -95,7 +99,7 @@ export async function install(
       await daemon?.exited
     },
     async startDaemon() {
-      daemon = Bun.spawn([program, "serve", "--data-dir", dataDir, "--listen", `127.0.0.1:${port}`], {
+      daemon = Bun.spawn([...serve, "--data-dir", dataDir, "--listen", `127.0.0.1:${port}`], {
         env: environment,
         stdin: "ignore",
         stdout: Bun.file(logPath),
