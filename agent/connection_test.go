@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/base64"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -129,6 +130,29 @@ func TestAfterQuiesceOnlyAPreambleIsHeard(t *testing.T) {
 		t.Errorf("the guest kept its identity: %+v", e)
 	}
 	h.personalise()
+	if e := h.finish(h.sh("true")); e.OK == nil {
+		t.Errorf("%+v", e)
+	}
+}
+
+func TestRefreshIsForAGuestThatHasAnIdentity(t *testing.T) {
+	refresh := func(h *host) ending {
+		entropy := base64.StdEncoding.EncodeToString(make([]byte, 32))
+		return h.finish(h.open(`{"op":"refresh","entropy":"` + entropy + `","unix_ns":"1700000000000000000"}`))
+	}
+	h := connect(t)
+	if e := refresh(h); e.Error == nil || e.Error.Code != wire.Conflict {
+		t.Errorf("%+v", e)
+	}
+	if e := h.finish(h.sh("true")); e.Error == nil || e.Error.Code != wire.Conflict {
+		t.Errorf("a command ran in a guest that is nobody: %+v", e)
+	}
+	h.personalise()
+	h.frame(h.open(`{"op":"quiesce"}`))
+	h.greet()
+	if e := refresh(h); e.OK == nil {
+		t.Errorf("%+v", e)
+	}
 	if e := h.finish(h.sh("true")); e.OK == nil {
 		t.Errorf("%+v", e)
 	}

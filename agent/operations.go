@@ -20,8 +20,10 @@ type agent struct {
 	reaper       *reaper
 	sessions     sessions
 
-	mu             sync.Mutex
+	mu sync.Mutex
+	// isPersonalised: it may be used. hasIdentity: it was personalised since its boot, and a refresh is enough.
 	isPersonalised bool
+	hasIdentity    bool
 	env            map[string]string
 }
 
@@ -108,13 +110,13 @@ func (a *agent) personalise(s *stream, payload []byte) {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.isPersonalised = false
+	a.isPersonalised, a.hasIdentity = false, false
 	personalised, err := a.machine.personalise(request)
 	if err != nil {
 		s.fail(asError(err))
 		return
 	}
-	a.isPersonalised, a.env = true, request.Env
+	a.isPersonalised, a.hasIdentity, a.env = true, true, request.Env
 	s.succeed(personalised)
 }
 
@@ -126,6 +128,10 @@ func (a *agent) refresh(s *stream, payload []byte) {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if !a.hasIdentity {
+		s.fail(wire.Errorf(wire.Conflict, "the guest has no identity yet"))
+		return
+	}
 	a.isPersonalised = false
 	if err := a.machine.refresh(request); err != nil {
 		s.fail(asError(err))

@@ -30,8 +30,11 @@ import { TapNetwork } from "./network/tap-network.ts"
 import { Front } from "./proxy/front.ts"
 import { openStore } from "./store/store.ts"
 
+/** What a test puts between the core and the host. */
+export type Seam = { wrapHost?: (host: Host) => Host }
+
 /** Runs until SIGTERM or SIGINT. Sandboxes keep running; the next daemon finds them again. */
-export async function serve(flags: ConfigFlags): Promise<void> {
+export async function serve(flags: ConfigFlags, seam: Seam = {}): Promise<void> {
   // Whoever starts us: what we make is for this user alone.
   process.umask(0o077)
   const config = loadConfig(flags, process.env)
@@ -40,7 +43,7 @@ export async function serve(flags: ConfigFlags): Promise<void> {
     level: config.log_level,
     serializers: { error: stdSerializers.err, cause: stdSerializers.err },
   })
-  await using daemon = await openCore(config, log)
+  await using daemon = await openCore(config, log, seam)
   const { core, accelerator } = daemon
   log.info({ version, ...accelerator, data_dir: config.data_dir }, "starting")
 
@@ -133,7 +136,7 @@ function warningsOf(config: Config, accelerator: AcceleratorReport): string[] {
 export type OpenedCore = AsyncDisposable & { core: Core; accelerator: AcceleratorReport }
 
 /** Everything but the listening socket; `bhatti init` uses it to make the first template. */
-export async function openCore(config: Config, log: Log): Promise<OpenedCore> {
+export async function openCore(config: Config, log: Log, { wrapHost }: Seam = {}): Promise<OpenedCore> {
   await using undo = new AsyncDisposableStack()
   const store = await openStore({ dataDir: config.data_dir })
   undo.defer(() => store.close())
@@ -195,7 +198,7 @@ export async function openCore(config: Config, log: Log): Promise<OpenedCore> {
   }
   const core = newCore({
     store,
-    host,
+    host: wrapHost ? wrapHost(host) : host,
     log,
     settings: {
       thermal: { warmAfterMs: config.warm_after * 1000, coldAfterMs: config.cold_after * 1000 },

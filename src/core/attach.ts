@@ -4,9 +4,9 @@
 
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Core } from "./core.ts"
-import type { Guest } from "./host.ts"
+import type { Guest, Machine } from "./host.ts"
 import { refresh } from "./identity.ts"
-import { machineOf } from "./machine-of.ts"
+import { machineOf, rememberMachine } from "./machine-of.ts"
 import { markEnded } from "./power.ts"
 
 const adoptDeadlineMs = 5000
@@ -30,6 +30,7 @@ export async function adoptGuest(core: Core, record: SandboxRecord): Promise<voi
   const guest = await core.host.guests.open({ socketPath: core.host.machines.agentSocket(directory) })
   try {
     await guest.waitReady({ deadlineMs: adoptDeadlineMs, resync: true })
+    // Refused by a guest that was given no identity before the daemon died.
     await refresh(core, record, guest, { deadlineMs: adoptDeadlineMs })
   } catch (error) {
     guest.close()
@@ -53,28 +54,33 @@ async function onClosed(core: Core, id: SandboxRecord["id"], guest: Guest, reaso
   }
 }
 
+/** Connects to a running machine's guest; false: it does not answer. Needs the sandbox's turn. */
+export async function adopt(core: Core, record: SandboxRecord, machine: Machine): Promise<boolean> {
+  const { machines } = core.host
+  try {
+    // A paused guest cannot answer, and what an interrupted copy has left is not this sandbox's.
+    await machines.resume(machine)
+    await adoptGuest(core, record)
+    await machines.removeSnapshot(machine.directory)
+    await core.store.sandboxes.setState(record.id, { kind: "hot", machine: rememberMachine(machine) })
+    core.log.info({ sandbox: record.id }, "adopted a running sandbox")
+    return true
+  } catch (error) {
+    dropGuest(core, record.id)
+    core.log.warn(
+      { sandbox: record.id, error, ...(await machines.diagnose(machine)) },
+      "a machine does not answer",
+    )
+    return false
+  }
+}
+
 /** A hot or warm sandbox without a channel: connected again if its machine runs, else it has only its disk. Needs its turn. */
 export async function repair(core: Core, record: SandboxRecord, reason: string): Promise<void> {
   const machine = machineOf(core, record)
   if (!machine) return
   const { machines } = core.host
-  if (machines.isRunning(machine)) {
-    try {
-      // A paused guest cannot answer, and what an interrupted copy has left is not this sandbox's.
-      await machines.resume(machine)
-      await machines.removeSnapshot(machine.directory)
-      await adoptGuest(core, record)
-      if (record.state.kind === "warm")
-        await core.store.sandboxes.setState(record.id, { ...record.state, kind: "hot" })
-      core.log.info({ sandbox: record.id }, "adopted a running sandbox")
-      return
-    } catch (error) {
-      core.log.warn(
-        { sandbox: record.id, error, ...(await machines.diagnose(machine)) },
-        "a machine does not answer",
-      )
-    }
-  }
+  if (machines.isRunning(machine) && (await adopt(core, record, machine))) return
   const wasAlive = machines.isRunning(machine)
   const words = await machines.diagnose(machine)
   await machines.kill(machine)

@@ -2,11 +2,11 @@
 
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Account } from "../store/users.ts"
-import { repair } from "./attach.ts"
 import type { Core } from "./core.ts"
 import { findSandbox, noSandbox } from "./find.ts"
 import type { Guest } from "./host.ts"
 import { wakeSandbox } from "./power.ts"
+import { settle } from "./settle.ts"
 
 /** How long a guest may take for what it can answer at once. */
 export const answerDeadlineMs = 15_000
@@ -22,13 +22,12 @@ export async function awakeGuest(
 
 /** Wakes it if need be; callers that come together wait for one wake. `what` is who asks, for `why` and the events. */
 export async function awake(core: Core, record: SandboxRecord, what = "a request"): Promise<Guest> {
-  core.touches.set(record.id, { what, atMs: performance.now() })
+  core.touches.set(record.id, { what, atMs: core.clock.nowMs() })
   const open = core.guests.get(record.id)
   if (open && record.state.kind === "hot") return open
   return core.turns.take(record.id, async () => {
-    const now = await core.store.sandboxes.get(record.id)
+    const now = await settle(core, record.id)
     if (!now) throw noSandbox(record.name)
-    if (now.state.kind === "hot" && !core.guests.has(now.id)) await repair(core, now, "it has no channel")
-    return wakeSandbox(core, (await core.store.sandboxes.get(record.id)) ?? now, what)
+    return wakeSandbox(core, now, what)
   })
 }

@@ -5,7 +5,7 @@
 
 import { AppError } from "../contract/errors.ts"
 import type { SandboxRecord } from "../store/sandboxes.ts"
-import { keepGuest } from "./attach.ts"
+import { dropGuest, keepGuest } from "./attach.ts"
 import { beginAttach, finishAttach } from "./attachment.ts"
 import { awake } from "./awake.ts"
 import type { Core } from "./core.ts"
@@ -14,6 +14,7 @@ import type { Guest, Machine, Template } from "./host.ts"
 import { personalise } from "./identity.ts"
 import { machineOf, placeOf, rememberMachine, templateOf } from "./machine-of.ts"
 import { bootFromDisk } from "./power.ts"
+import { settle } from "./settle.ts"
 
 const readyDeadlineMs = 30_000
 /** What it has not written out by then is in its memory all the same; only a copy without its memory would miss it. */
@@ -25,7 +26,7 @@ export type Captured = { hasMemory: boolean; pausedMs: number }
 export async function captureSandbox(core: Core, source: SandboxRecord, draftId: string): Promise<Captured> {
   if (source.state.kind === "hot") await writeOut(core, await awake(core, source))
   return core.turns.take(source.id, async () => {
-    const now = await core.store.sandboxes.get(source.id)
+    const now = await settle(core, source.id)
     if (!now) throw noSandbox(source.name)
     const template = await templateOf(core, now)
     if (now.state.kind === "cold") return captureStopped(core, now, template, draftId)
@@ -67,16 +68,26 @@ async function captureRunning(
   const wasHot = source.state.kind === "hot"
   const directory = await snapshots.begin(draftId)
   const pausedAt = performance.now()
-  await machines.pause(machine)
   try {
+    await machines.pause(machine)
     await machines.saveSnapshot(machine, template, { directory })
     await snapshots.capture({ id: draftId, sandboxId: source.id, storedMemory: false })
   } finally {
-    if (wasHot) await machines.resume(machine)
+    if (wasHot) await goOn(core, source, machine)
   }
   const pausedMs = Math.round(performance.now() - pausedAt)
   if (wasHot) await core.guests.get(source.id)?.refresh({ deadlineMs: readyDeadlineMs })
   return { hasMemory: true, pausedMs }
+}
+
+/** The source runs again; if that fails it has no channel, and whoever wants it next repairs it. */
+async function goOn(core: Core, source: SandboxRecord, machine: Machine): Promise<void> {
+  try {
+    await core.host.machines.resume(machine)
+  } catch (error) {
+    dropGuest(core, source.id)
+    throw error
+  }
 }
 
 /** So that the copy's disk alone is worth as much as possible, and little is left to be written during the pause. */

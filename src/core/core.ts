@@ -3,6 +3,7 @@
 import type { ThermalSettings } from "../rules/thermal.ts"
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Store } from "../store/store.ts"
+import { type Clock, systemClock } from "./clock.ts"
 import { EventLog } from "./events.ts"
 import type { Guest, Host } from "./host.ts"
 import { Keys } from "./keys.ts"
@@ -34,9 +35,12 @@ export type Core = {
   log: Log
   settings: CoreSettings
   keys: Keys
+  clock: Clock
   turns: Turns
   /** The open channel to each running guest, by sandbox id. */
   guests: Map<SandboxRecord["id"], Guest>
+  /** Being destroyed now: whoever gets their turn before that does nothing. */
+  doomed: Set<SandboxRecord["id"]>
   /** Templates being made now, by fingerprint-relevant key, so that many creates wait for one. */
   templatesInMaking: Map<string, Promise<unknown>>
   /** What a sandbox that is being created waits for, if for anything. */
@@ -46,20 +50,29 @@ export type Core = {
   pool: Pool
   events: EventLog
   metrics: Metrics
-  /** What last asked something of a sandbox, and when on the clock of `performance.now()`. */
+  /** What last asked something of a sandbox, and when on the clock. */
   touches: Map<SandboxRecord["id"], { what: string; atMs: number }>
   /** Set by the proxy: an alias leads nowhere any more, open connections end. */
   onUnpublished: (alias: string) => void
 }
 
-export function newCore(options: { store: Store; host: Host; log: Log; settings: CoreSettings }): Core {
+export function newCore(options: {
+  store: Store
+  host: Host
+  log: Log
+  settings: CoreSettings
+  clock?: Clock
+}): Core {
+  const { clock = systemClock } = options
   const parts: Omit<Core, "thermal" | "pool" | "events" | "metrics"> = {
     ...options,
+    clock,
     keys: new Keys(options.store, options.log),
     turns: new Turns(),
     guests: new Map(),
+    doomed: new Set(),
     templatesInMaking: new Map(),
-    startedAt: performance.now(),
+    startedAt: clock.nowMs(),
     touches: new Map(),
     waits: new Map(),
     onUnpublished: () => undefined,

@@ -95,6 +95,7 @@ export async function createSandbox(
   const pooled = await takePooled(core, spec)
   const record = await addRecord(core, account, input, spec, pooled)
   return core.turns.take(record.id, async () => {
+    await checkStillWanted(core, record)
     await using undo = new AsyncDisposableStack()
     undo.defer(() => removeEverything(core, record))
     const attaching = beginAttach(core, record)
@@ -156,6 +157,7 @@ async function startMachine(
   template: Template,
 ): Promise<{ machine: Machine; guest: Guest }> {
   const { disks, machines, guests } = core.host
+  await checkStillWanted(core, record)
   await core.store.sandboxes.setTemplate(record.id, template.id)
   const { directory } = await disks.createSandbox({
     id: record.id,
@@ -306,6 +308,12 @@ async function addRecord(
     if (pooled) core.pool.giveBack(pooled)
     throw error
   }
+}
+
+/** Its name can be seen before its turn is taken, and so it may have been destroyed by then. */
+export async function checkStillWanted(core: Core, record: SandboxRecord): Promise<void> {
+  if (!core.doomed.has(record.id) && (await core.store.sandboxes.get(record.id))) return
+  throw new AppError("conflict", `sandbox "${record.name}" was destroyed while it was being created`)
 }
 
 /** With the name that was asked for, or a friendly one that is not taken. */

@@ -8,15 +8,28 @@ import type { Core } from "./core.ts"
 import { findSandbox, noSandbox } from "./find.ts"
 import { machineOf } from "./machine-of.ts"
 
+/** Wins over everything: what is going on with the sandbox fails, and what waits for its turn finds it gone. */
 export async function destroySandbox(core: Core, account: Account, nameOrId: string): Promise<void> {
   const { id } = await findSandbox(core, account, nameOrId)
-  await core.turns.take(id, async () => {
-    const record = await core.store.sandboxes.get(id)
-    if (!record) throw noSandbox(nameOrId)
-    await removeEverything(core, record)
-    const meta = { by: "user" }
-    core.events.record({ type: "sandbox.destroyed", userId: account.id, sandbox: record, meta })
-  })
+  const isFirst = !core.doomed.has(id)
+  core.doomed.add(id)
+  try {
+    // Without its machine whoever has the turn fails at once, and not only at a deadline.
+    if (core.turns.isTaken(id)) await core.host.machines.killNamed(id)
+    await core.turns.take(id, async () => {
+      const record = await core.store.sandboxes.get(id)
+      if (record) {
+        await removeEverything(core, record)
+        const meta = { by: "user" }
+        core.events.record({ type: "sandbox.destroyed", userId: account.id, sandbox: record, meta })
+        return
+      }
+      // A create that was interrupted has cleaned up by itself.
+      if (!isFirst) throw noSandbox(nameOrId)
+    })
+  } finally {
+    if (isFirst) core.doomed.delete(id)
+  }
 }
 
 /** What is left of a sandbox that is nobody's: one of the pool. */

@@ -9,7 +9,7 @@ import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Account } from "../store/users.ts"
 import { captureSandbox, startCopy } from "./capture.ts"
 import type { Core } from "./core.ts"
-import { addNamed, checkLimits, checkSpace, namesOf } from "./create.ts"
+import { addNamed, checkLimits, checkSpace, checkStillWanted, namesOf } from "./create.ts"
 import { removeEverything } from "./destroy.ts"
 import { findSandbox } from "./find.ts"
 import type { Template } from "./host.ts"
@@ -90,6 +90,7 @@ async function withCopies<T>(
   if (names.length === 0) return work(copies)
   const record = await add(name)
   return core.turns.take(record.id, async () => {
+    await checkStillWanted(core, record)
     await using undo = new AsyncDisposableStack()
     undo.defer(() => removeEverything(core, record))
     await core.store.sandboxes.setTemplate(record.id, template.id)

@@ -33,7 +33,7 @@ export interface Machines {
   abandonTemplate(draft: TemplateDraft): Promise<void>
   listTemplates(): string[]
   removeTemplate(id: string): Promise<void>
-  removeLeftovers(): void
+  removeLeftovers(): Promise<void>
 
   prepareSockets(directory: string): Promise<Sockets>
   clone(place: Place): Promise<Machine>
@@ -71,6 +71,8 @@ export interface Disks {
   directoryOf(id: string): string
   overlayOf(id: string): string
   removeSandbox(id: string): Promise<void>
+  /** Differs after anything was written to the disk. */
+  stampOf(id: string): Promise<string>
   listSandboxes(): Promise<string[]>
   freeMib(): Promise<number>
   /** Space that a sandbox's directory takes now. */

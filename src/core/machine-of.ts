@@ -1,5 +1,6 @@
 /** The machine that a record speaks of, and where it is. */
 
+import { AppError } from "../contract/errors.ts"
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Core } from "./core.ts"
 import type { Machine, Place, Sockets, Template } from "./host.ts"
@@ -33,6 +34,10 @@ export function placeOf(
 }
 
 export async function templateOf(core: Core, record: SandboxRecord): Promise<Template> {
-  if (record.templateId === null) throw new Error(`sandbox ${record.id} has no disk`)
+  if (record.templateId === null) {
+    throw new AppError("unavailable", `sandbox "${record.name}" has no disk yet`, {
+      hint: "try again in a moment",
+    })
+  }
   return core.host.machines.getTemplate(record.templateId)
 }

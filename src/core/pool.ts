@@ -5,6 +5,7 @@
  */
 
 import type { SandboxRecord } from "../store/sandboxes.ts"
+import type { Alarm } from "./clock.ts"
 import type { Core } from "./core.ts"
 import { removeById } from "./destroy.ts"
 import type { Guest, Machine, Template, TemplateSpec } from "./host.ts"
@@ -31,7 +32,7 @@ export class Pool {
   #creating = 0
   #filling: Promise<void> | undefined
   #isStopped = false
-  #timer: Timer | undefined
+  #timer: Alarm | undefined
 
   constructor(core: Core, options: { size: number }) {
     this.#core = core
@@ -77,7 +78,7 @@ export class Pool {
   /** Ends all that wait, before the daemon stops. */
   async empty(): Promise<void> {
     this.#isStopped = true
-    clearTimeout(this.#timer)
+    this.#timer?.cancel()
     await this.#filling
     const all = [...this.#shelves.values()].flatMap(({ ready }) => ready)
     this.#shelves.clear()
@@ -86,7 +87,7 @@ export class Pool {
 
   #fillSoon(ms: number): void {
     if (this.#isStopped || this.#filling || this.#timer) return
-    this.#timer = setTimeout(() => {
+    this.#timer = this.#core.clock.after(ms, () => {
       this.#timer = undefined
       if (this.#creating > 0) return
       const shelf = [...this.#shelves.values()].find(({ ready }) => ready.length < this.#size)
@@ -95,8 +96,7 @@ export class Pool {
         this.#filling = undefined
         this.#fillSoon(nextMs)
       })
-    }, ms)
-    this.#timer.unref()
+    })
   }
 
   /** How long to wait before the next one. */
@@ -124,19 +124,16 @@ export class Pool {
       memoryMib: spec.memoryMib,
       diskMib: spec.image.diskMib,
     })
-    undo.defer(() => core.store.sandboxes.remove(id))
+    // In its order, and no further when a step fails: a machine that lives keeps its disk and its row.
+    undo.defer(() => removeById(core, id))
     await core.store.sandboxes.setTemplate(id, template.id)
 
     const { directory } = await disks.createSandbox({ id, blankOverlayPath: template.blankOverlayPath })
-    undo.defer(() => disks.removeSandbox(id))
-
     const sockets = await machines.prepareSockets(directory)
     const guest = await guests.open({ socketPath: machines.agentSocket(directory) })
     undo.defer(() => guest.close())
 
     const machine = await machines.clone(placeOf(core, { id, slot }, template, sockets))
-    undo.defer(() => machines.kill(machine))
-
     await core.host.network?.linkUp({ id, slot })
     await guest.waitReady({ deadlineMs: readyDeadlineMs })
     await guest.personalise(nobody, { deadlineMs: readyDeadlineMs })

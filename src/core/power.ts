@@ -51,7 +51,16 @@ export async function stopSandbox(core: Core, record: SandboxRecord): Promise<Sa
     await machines.pause(machine)
     await machines.saveSnapshot(machine, template)
   } catch (cause) {
-    await undoStop(core, record, machine)
+    try {
+      await undoStop(core, record, machine)
+    } catch (error) {
+      // It stays `stopping`, and whoever wants it next brings it back.
+      core.log.error({ sandbox: record.id, error }, "a sandbox that could not be saved does not go on")
+      throw new AppError("unavailable", `sandbox "${record.name}" could not be saved and does not answer`, {
+        cause,
+        hint: "the next request tries to bring it back; the daemon's log says why",
+      })
+    }
     throw saveFailure(record, cause)
   }
   await machines.kill(machine)
@@ -158,21 +167,23 @@ async function startCold(
 async function restore(core: Core, record: SandboxRecord, template: Template): Promise<Guest | undefined> {
   const { machines, disks } = core.host
   const directory = disks.directoryOf(record.id)
-  await core.store.sandboxes.setState(record.id, { kind: "waking", fromSnapshot: true })
+  const diskStamp = await disks.stampOf(record.id)
+  await core.store.sandboxes.setState(record.id, { kind: "waking", fromSnapshot: true, diskStamp })
   await using undo = new AsyncDisposableStack()
 
   const attaching = beginAttach(core, record)
   undo.defer(() => detach(core, record.id))
 
-  const sockets = await machines.prepareSockets(directory)
-  const guest = await core.host.guests.open({ socketPath: machines.agentSocket(directory) })
-  undo.defer(() => guest.close())
-
+  let guest: Guest
   let machine: Machine
   try {
+    const sockets = await machines.prepareSockets(directory)
+    guest = await core.host.guests.open({ socketPath: machines.agentSocket(directory) })
+    undo.defer(() => guest.close())
     machine = await machines.restore(placeOf(core, record, template, sockets))
   } catch (cause) {
     core.log.error({ sandbox: record.id, cause }, "a memory snapshot could not be restored")
+    await machines.killNamed(record.id)
     if (cause instanceof AppError && !cause.retryable) return undefined
     // Nothing of the sandbox has run: the snapshot is as good as before, and the host may do better next time.
     await core.store.sandboxes.setState(record.id, { kind: "cold", hasSnapshot: true, reason: null })
@@ -181,10 +192,10 @@ async function restore(core: Core, record: SandboxRecord, template: Template): P
       hint: "try again; the daemon's log says why",
     })
   }
-  undo.defer(() => machines.kill(machine))
-  undo.defer(() => coldWithoutMemory(core, record, "its last start from memory failed"))
+  undo.defer(() => endStart(core, record, machine, "its last start from memory failed"))
 
-  await guest.waitReady({ deadlineMs: readyDeadlineMs })
+  // A guest that could not fall silent before it was saved may be in the middle of a frame.
+  await guest.waitReady({ deadlineMs: readyDeadlineMs, resync: true })
   await refresh(core, record, guest, { deadlineMs: refreshDeadlineMs })
   await finishAttach(core, record, attaching)
   await finishStart(core, record, machine, guest, null)
@@ -203,7 +214,8 @@ export async function bootFromDisk(
   const directory = disks.directoryOf(record.id)
   await core.store.sandboxes.setState(record.id, { kind: "waking", fromSnapshot: false })
   await using undo = new AsyncDisposableStack()
-  undo.defer(() => coldWithoutMemory(core, record, "its last boot failed"))
+  let machine: Machine | undefined
+  undo.defer(() => endStart(core, record, machine, "its last boot failed"))
 
   const attaching = beginAttach(core, record)
   undo.defer(() => detach(core, record.id))
@@ -213,12 +225,7 @@ export async function bootFromDisk(
   const guest = await core.host.guests.open({ socketPath: machines.agentSocket(directory) })
   undo.defer(() => guest.close())
 
-  const machine = await machines.boot(
-    placeOf(core, record, template, sockets),
-    await core.host.images.readKernel(),
-  )
-  undo.defer(() => machines.kill(machine))
-
+  machine = await machines.boot(placeOf(core, record, template, sockets), await core.host.images.readKernel())
   try {
     await guest.waitReady({ deadlineMs: bootDeadlineMs })
     const env = await environmentOf(core, record)
@@ -251,6 +258,18 @@ async function finishStart(
   keepGuest(core, record, guest)
   // Its disk is changing now; together with that memory it would be a broken whole.
   await core.host.machines.removeSnapshot(machine.directory)
+}
+
+/** Cold only when its machine is gone: a second one on the same disk would destroy it. */
+async function endStart(
+  core: Core,
+  record: SandboxRecord,
+  machine: Machine | undefined,
+  reason: string,
+): Promise<void> {
+  if (machine) await core.host.machines.kill(machine)
+  core.log.warn({ sandbox: record.id, reason }, "a sandbox has only its disk")
+  await coldWithoutMemory(core, record, reason)
 }
 
 async function coldWithoutMemory(core: Core, record: SandboxRecord, reason: string): Promise<void> {

@@ -8,13 +8,14 @@ import type { Core } from "./core.ts"
 import { findSandbox, noSandbox } from "./find.ts"
 import { stopSandbox } from "./power.ts"
 import { viewById } from "./sandbox-view.ts"
+import { settle } from "./settle.ts"
 
 /** Stopping what is stopped changes nothing. */
 export async function stopByName(core: Core, account: Account, nameOrId: string): Promise<Sandbox> {
   const { id } = await findSandbox(core, account, nameOrId)
   await core.turns.take(id, async () => {
     const startedAt = performance.now()
-    const record = await core.store.sandboxes.get(id)
+    const record = await settle(core, id)
     if (!record) throw noSandbox(nameOrId)
     const wasCold = record.state.kind === "cold"
     const { kind } = await stopSandbox(core, record)

@@ -15,7 +15,7 @@ const tickMs = 2000
 /** Saving writes a lot; more at once would only take longer each. */
 const savesAtOnce = 2
 
-/** What is known of a running machine between two ticks. Times are `performance.now()`. */
+/** What is known of a running machine between two ticks. Times are the clock's. */
 type Watch = { pid: number; used: Used; work: string; atMs: number; busyAtMs: number; warmSinceMs: number }
 /** What a machine has used so far. */
 type Used = { cpuMs: number; diskBytes: number; networkBytes: number }
@@ -34,7 +34,7 @@ export class Thermal {
   async run(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
       try {
-        await this.tick(performance.now())
+        await this.tick(this.#core.clock.nowMs())
       } catch (error) {
         this.#core.log.error({ error }, "the thermal loop stumbled")
       }
@@ -118,7 +118,7 @@ export class Thermal {
         // Since the decision somebody else may have had the turn.
         const record = await core.store.sandboxes.get(seen.id)
         if (!record || record.state.kind !== seen.state.kind) return
-        const facts = this.facts(record, performance.now())
+        const facts = this.facts(record, core.clock.nowMs())
         if (!facts || decideThermal(facts, core.settings.thermal).action !== action) return
         const startedAt = performance.now()
         const isDone = action === "pause" ? await pauseSandbox(core, record) : await stopSandbox(core, record)

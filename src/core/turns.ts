@@ -3,6 +3,11 @@
 export class Turns {
   readonly #tails = new Map<string, Promise<void>>()
 
+  /** Somebody has the sandbox's turn now. */
+  isTaken(id: string): boolean {
+    return this.#tails.has(id)
+  }
+
   /** Runs `work` when everybody before has finished, whatever came of it. */
   async take<T>(id: string, work: () => Promise<T>): Promise<T> {
     const before = this.#tails.get(id) ?? Promise.resolve()

@@ -7,7 +7,7 @@ import { findSandbox } from "./find.ts"
 
 export async function whySandbox(core: Core, account: Account, nameOrId: string): Promise<Why> {
   const record = await findSandbox(core, account, nameOrId)
-  const nowMs = performance.now()
+  const nowMs = core.clock.nowMs()
   const { state } = record
   const touch = core.touches.get(record.id)
   const about = {

@@ -74,6 +74,12 @@ export class Disks {
     await rm(this.directoryOf(id), { recursive: true, force: true })
   }
 
+  /** Differs after anything was written to the disk. */
+  async stampOf(id: string): Promise<string> {
+    const { size, mtimeNs } = await stat(this.overlayOf(id), { bigint: true })
+    return `${size} ${mtimeNs}`
+  }
+
   /** Names of the directories that exist, sandboxes' ids. */
   async listSandboxes(): Promise<string[]> {
     await mkdir(this.#directory, { recursive: true, mode: 0o700 })

@@ -62,7 +62,7 @@ export type About = {
 export function handlers(about: About): Handlers {
   return {
     async health({ core }) {
-      return { status: "ok", uptime: Math.round((performance.now() - core.startedAt) / 1000) }
+      return { status: "ok", uptime: Math.round((core.clock.nowMs() - core.startedAt) / 1000) }
     },
 
     async version() {

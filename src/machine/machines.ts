@@ -23,7 +23,7 @@ import {
 import { publishDirectory, syncPath, writeSynced } from "./durable.ts"
 import { type QemuBuild, stateFingerprint, templateFingerprint } from "./fingerprint.ts"
 import type { Jail } from "./jail.ts"
-import { loadOwnMemory, saveOwnMemory } from "./own-memory.ts"
+import { loadOwnMemory, memoryBaseOf, saveOwnMemory } from "./own-memory.ts"
 import {
   type Confinement,
   findProcesses,
@@ -137,7 +137,7 @@ export class Machines {
     return this.#start({
       role: "template",
       shape: this.#shape(spec),
-      name: "bhatti-template",
+      name: templateMachineName(draft.directory),
       slot: templateSlot,
       directory: draft.directory,
       sockets,
@@ -172,9 +172,12 @@ export class Machines {
     return this.templates.list()
   }
 
-  /** Half-made templates of an earlier run. */
-  removeLeftovers(): void {
-    this.templates.removeUnfinished()
+  /** Half-made templates of an earlier run, and the machines they were being made from. */
+  async removeLeftovers(): Promise<void> {
+    for (const directory of this.templates.listUnfinished()) {
+      await this.killNamed(templateMachineName(directory))
+      await rm(directory, { recursive: true, force: true })
+    }
   }
 
   /** Listens on behalf of a machine that is about to start. The guest's channel must be connected before that. */
@@ -338,7 +341,7 @@ export class Machines {
   /** The machine of that name in that directory, if one runs, for when a crash kept its identity from being written. */
   findNamed(name: string, directory: string): Machine | undefined {
     const [process] = findProcesses({ name })
-    return process && { process, directory, memoryBase: "template" }
+    return process && { process, directory, memoryBase: memoryBaseOf(process.pid) }
   }
 
   /** Processor time the machine has used so far. */
@@ -527,6 +530,11 @@ function openKernel(kernel: { vmlinux: string; initramfs: string }, open: OpenFi
 /** The name of a machine's control group: the sandbox's id. */
 function groupOf(directory: string): string {
   return basename(directory)
+}
+
+/** Of a template in the making; the random part of its directory's name keeps it apart from another installation's. */
+function templateMachineName(directory: string): string {
+  return `bhatti-template-${basename(directory)}`
 }
 
 function logPath(directory: string): string {

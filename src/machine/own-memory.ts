@@ -18,6 +18,8 @@ const headerBytes = 16
 const runBytes = 8
 /** Between two of these the event loop gets its turn. */
 const sliceBytes = 4 * 1024 * 1024
+/** Of the memory file of a machine that was not made from a template; begins as a template's does. */
+export const emptyMemoryName = "bhatti-template-empty"
 const templateMapping = /^([0-9a-f]+)-([0-9a-f]+) \S+ ([0-9a-f]+) \S+ \S+ +\/memfd:bhatti-template/
 
 /** A stretch of the memory file in the process's address space. */
@@ -35,6 +37,13 @@ function mappingsOf(pid: number): Mapping[] {
   }
   if (mappings.length === 0) throw new AppError("internal", `process ${pid} has no template memory`)
   return mappings
+}
+
+/** What a running machine's memory was mapped from. */
+export function memoryBaseOf(pid: number): "template" | "empty" {
+  return readFileSync(`/proc/${pid}/maps`, "utf8").includes(`/memfd:${emptyMemoryName} `)
+    ? "empty"
+    : "template"
 }
 
 /** Present and not of the file (bit 63 set, 61 clear), or swapped out (bit 62): all in the upper half of an entry. */

@@ -4,7 +4,7 @@
  * that no sandbox needs it.
  */
 
-import { closeSync, readdirSync, rmSync, statSync } from "node:fs"
+import { closeSync, readdirSync, statSync } from "node:fs"
 import { mkdir, readFile, rm } from "node:fs/promises"
 import { isAbsolute, join, relative } from "node:path"
 import { AppError } from "../contract/errors.ts"
@@ -12,6 +12,7 @@ import { createMemoryFile, sealMemoryFile } from "../lib/posix.ts"
 import { type MachineShape, savedStateFile } from "./command-line.ts"
 import { publishDirectory, syncPath, writeSynced } from "./durable.ts"
 import { readMemory, writeMemory } from "./memory.ts"
+import { emptyMemoryName } from "./own-memory.ts"
 import { killProcess, type ProcessIdentity } from "./process.ts"
 import { Qmp } from "./qmp.ts"
 import { agentSocket, qmpSocket } from "./sockets.ts"
@@ -101,7 +102,7 @@ export class Templates {
     const key = `empty-${memoryMib}`
     const made = this.#memories.get(key)
     if (made) return made
-    const fd = createMemoryFile({ name: "bhatti-template", bytes: memoryMib * mebibyte })
+    const fd = createMemoryFile({ name: emptyMemoryName, bytes: memoryMib * mebibyte })
     sealMemoryFile(fd)
     const making = Promise.resolve(fd)
     this.#memories.set(key, making)
@@ -121,10 +122,11 @@ export class Templates {
     await rm(join(this.#directory, id), { recursive: true, force: true })
   }
 
-  removeUnfinished(): void {
-    for (const name of this.#entries()) {
-      if (name.startsWith(unfinished)) rmSync(join(this.#directory, name), { recursive: true, force: true })
-    }
+  /** Directories of those that were never finished. */
+  listUnfinished(): string[] {
+    return this.#entries()
+      .filter((name) => name.startsWith(unfinished))
+      .map((name) => join(this.#directory, name))
   }
 
   async begin(options: {

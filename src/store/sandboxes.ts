@@ -32,7 +32,12 @@ export const SandboxState = z.discriminatedUnion("kind", [
   z.strictObject({ kind: z.literal("warm"), machine: Machine }),
   z.strictObject({ kind: z.literal("stopping"), machine: Machine }),
   z.strictObject({ kind: z.literal("cold"), hasSnapshot: z.boolean(), reason: z.string().nullable() }),
-  z.strictObject({ kind: z.literal("waking"), fromSnapshot: z.boolean() }),
+  z.strictObject({
+    kind: z.literal("waking"),
+    fromSnapshot: z.boolean(),
+    /** Of the disk that belongs to the snapshot, before anything was started on it. */
+    diskStamp: z.string().optional(),
+  }),
   z.strictObject({ kind: z.literal("destroying") }),
 ])
 export type SandboxState = z.infer<typeof SandboxState>

@@ -156,7 +156,7 @@ export function fakeHost(): FakeHost {
       async abandonTemplate() {},
       listTemplates: () => [...templates.values()].map(({ id }) => id),
       async removeTemplate() {},
-      removeLeftovers() {},
+      async removeLeftovers() {},
       prepareSockets: async () => ({ agent: 0, qmp: 0 }),
       async clone({ directory }) {
         fail("clone")
@@ -217,6 +217,7 @@ export function fakeHost(): FakeHost {
         host.memories.delete(`/fake/${id}`)
       },
       usedMib: async () => 1,
+      stampOf: async () => "",
       listSandboxes: async () => [...host.directories],
       freeMib: async () => host.freeMibNow,
     },

@@ -26,6 +26,8 @@ export type Installation = AsyncDisposable & {
   url: string
   key: string
   daemonPid(): number
+  /** Null while it runs. */
+  daemonExitCode(): number | null
   /** Runs the command line as a user would. */
   bhatti(args: string[], options?: CommandOptions): Promise<CommandResult>
   start(args: string[], options?: CommandOptions): Bun.Subprocess<"pipe", "pipe", "pipe">
@@ -53,9 +55,11 @@ export async function install(
     binary?: string
     /** A program that starts the daemon by becoming it. */
     launcher?: string[]
+    serve?: string[]
   } = {},
 ): Promise<Installation> {
   const program = options.binary ?? binary
+  const serve = options.serve ?? [program, "serve"]
   // Short, since unix sockets of machines live below it.
   const home = mkdtempSync("/tmp/bhatti-test-")
   const dataDir = join(home, "data")
@@ -88,6 +92,7 @@ export async function install(
       return key
     },
     daemonPid: () => daemon?.pid ?? 0,
+    daemonExitCode: () => (daemon?.signalCode ? -1 : (daemon?.exitCode ?? null)),
     bhatti: run,
     start: (args, command = {}) =>
       Bun.spawn([program, ...args], {
@@ -102,8 +107,8 @@ export async function install(
       await daemon?.exited
     },
     async startDaemon() {
-      const serve = [program, "serve", "--data-dir", dataDir, "--listen", `127.0.0.1:${port}`]
-      daemon = Bun.spawn([...(options.launcher ?? []), ...serve], {
+      const words = [...serve, "--data-dir", dataDir, "--listen", `127.0.0.1:${port}`]
+      daemon = Bun.spawn([...(options.launcher ?? []), ...words], {
         env: environment,
         stdin: "ignore",
         stdout: Bun.file(logPath),

@@ -1,0 +1,557 @@
+/**
+ * The host as the simulation has it: processes, directories, disks and memories that outlive the daemon, and the ports
+ * through which one life of the daemon reaches them. It keeps the real host's promises, no better ones: a call takes
+ * several steps, between any two of which it may fail or the daemon die. What must never happen is told to `violation`.
+ */
+
+import { AppError } from "../../src/contract/errors.ts"
+import type {
+  Guest,
+  GuestCommand,
+  GuestIdentity,
+  GuestProcess,
+  Host,
+  Machine,
+  OutputChunk,
+  Place,
+  Template,
+} from "../../src/core/host.ts"
+import { fakeHost } from "../support/fake-host.ts"
+import type { Life, SimulatedTime } from "./life.ts"
+
+/** What a guest remembers until it is switched off. */
+export type Memory = {
+  owner: string | undefined
+  marker: string | null
+  /** Whether random numbers and clock were renewed since it was copied or loaded. */
+  isFresh: boolean
+}
+/** `version` grows while a machine runs on it; a saved memory belongs to exactly one version. */
+export type Disk = { version: number; file: string | null }
+export type Snapshot = {
+  memory: Memory
+  memoryBase: Machine["memoryBase"]
+  diskVersion: number
+  damage: "none" | "visible" | "hidden"
+}
+export type Directory = {
+  disk: Disk | undefined
+  snapshot: Snapshot | undefined
+  sockets: Sockets | undefined
+}
+/** A disk, and the memory of the same instant. */
+export type Copy = Pick<Directory, "disk" | "snapshot">
+/** The channel's end on the host; a machine serves one client at a time. */
+type Sockets = { preparedBy: Life; process: Process | undefined; clients: SimulatedGuest[] }
+
+export type Process = {
+  pid: number
+  name: string
+  directory: Directory
+  slot: number
+  /** Missing while it waits for its state. */
+  memory: Memory | undefined
+  startedBy: Life
+  memoryBase: Machine["memoryBase"]
+  isPaused: boolean
+  isHung: boolean
+}
+
+const templateName = "template"
+
+export class World {
+  readonly directories = new Map<string, Directory>()
+  readonly processes = new Map<number, Process>()
+  readonly templates = new Map<string, Template>()
+  /** By directory, and by id. */
+  readonly drafts = new Map<string, Copy>()
+  readonly kept = new Map<string, Copy>()
+  readonly time: SimulatedTime
+  readonly violation: (what: string) => void
+  bootId = 1
+  #nextPid = 1000
+
+  constructor(options: { time: SimulatedTime; violation: (what: string) => void }) {
+    this.time = options.time
+    this.violation = options.violation
+  }
+
+  /** A moment passes: whoever runs writes to its disk. */
+  run(): void {
+    for (const { directory, memory, isPaused, isHung } of this.processes.values()) {
+      if (memory && !isPaused && !isHung && directory.disk) directory.disk.version++
+    }
+  }
+
+  named(name: string): Process | undefined {
+    return [...this.processes.values()].find((process) => process.name === name)
+  }
+
+  /** However a machine ends. Its clients hear of it, each in its own time. */
+  end(process: Process): void {
+    this.processes.delete(process.pid)
+    const { sockets } = process.directory
+    if (sockets?.process !== process) return
+    for (const client of sockets.clients) client.hangUp("the machine ended")
+  }
+
+  /** The daemon dies: its connections break, and a machine that still waited for its state ends. */
+  onDaemonEnd(life: Life): void {
+    for (const process of [...this.processes.values()]) {
+      if (!process.memory && process.startedBy === life) this.end(process)
+      const { sockets } = process.directory
+      if (sockets) sockets.clients = sockets.clients.filter((client) => client.life !== life)
+    }
+  }
+
+  reboot(): void {
+    for (const process of [...this.processes.values()]) this.end(process)
+    this.bootId++
+  }
+
+  spawn(life: Life, place: Place, start: Pick<Process, "memory" | "memoryBase">): Process {
+    const directory = this.directories.get(place.name)
+    if (!directory?.disk) throw new Error(`${place.name} has no disk to start from`)
+    for (const other of this.processes.values()) {
+      if (other.directory === directory)
+        this.violation(`a second machine starts on the disk of ${place.name}`)
+      if (place.slot !== 0 && other.slot === place.slot)
+        this.violation(`two machines have the slot ${place.slot}`)
+    }
+    const process: Process = {
+      ...start,
+      pid: this.#nextPid++,
+      name: place.name,
+      directory,
+      slot: place.slot,
+      startedBy: life,
+      isPaused: false,
+      isHung: false,
+    }
+    this.processes.set(process.pid, process)
+    if (directory.sockets) directory.sockets.process = process
+    return process
+  }
+
+  find(machine: Machine): Process | undefined {
+    return machine.process.bootId === String(this.bootId)
+      ? this.processes.get(machine.process.pid)
+      : undefined
+  }
+
+  /** As QEMU's monitor: answers unless the process hangs or is gone. */
+  ask(machine: Machine): Process {
+    const process = this.find(machine)
+    if (!process) throw new AppError("unavailable", "the machine's monitor is closed")
+    if (process.isHung) throw new AppError("unavailable", "QEMU did not answer in time")
+    return process
+  }
+
+  host(life: Life): Host {
+    const fake = fakeHost()
+    const { violation } = this
+    const refused = (what: string) => () => new AppError("unavailable", `injected: ${what}`)
+    const damaged = () => new AppError("unavailable", "injected: damaged", { retryable: false })
+    const diskFull = () => Object.assign(new Error("injected: no space left"), { code: "ENOSPC" })
+    const machineOf = (process: Process): Machine => ({
+      process: { pid: process.pid, startTicks: 1, bootId: String(this.bootId) },
+      directory: `/sim/${process.name}`,
+      memoryBase: process.memoryBase,
+    })
+    const idOf = (directory: string) => directory.slice("/sim/".length)
+    const kill = async (label: string, find: () => Process | undefined) => {
+      await life.step(label, [refused("the process does not end")])
+      const process = find()
+      if (process) this.end(process)
+      await life.step(`${label}: gone`)
+    }
+
+    return {
+      ...fake,
+      machines: {
+        ...fake.machines,
+        findTemplate: async (spec) => this.templates.get(JSON.stringify([spec.cpus, spec.memoryMib])),
+        getTemplate: async (id) => {
+          const found = [...this.templates.values()].find((template) => template.id === id)
+          if (!found) throw new AppError("unavailable", `the template ${id} is missing`)
+          return found
+        },
+        beginTemplate: async () => {
+          await life.step("begin template", [diskFull])
+          return {
+            directory: "/sim/draft",
+            diskPath: "/sim/draft/disk",
+            blankOverlayPath: "/sim/draft/blank",
+          }
+        },
+        bootTemplate: async (_draft, spec) => {
+          await life.step("boot template", [refused("boot template")])
+          const directory: Directory = {
+            disk: { version: 0, file: null },
+            snapshot: undefined,
+            sockets: undefined,
+          }
+          this.directories.set(templateName, directory)
+          directory.sockets = { preparedBy: life, process: undefined, clients: [] }
+          const memory: Memory = { owner: undefined, marker: null, isFresh: true }
+          const process = this.spawn(
+            life,
+            { ...nowhere, name: templateName, slot: 0 },
+            { memory, memoryBase: "empty" },
+          )
+          this.#templateKeys.set(process.pid, JSON.stringify([spec.cpus, spec.memoryMib]))
+          await life.step("template booted")
+          return { ...machineOf(process), directory: `/sim/${templateName}` }
+        },
+        publishTemplate: async (_draft, machine) => {
+          await life.step("publish template", [diskFull])
+          const process = this.ask(machine)
+          const key = this.#templateKeys.get(process.pid) ?? ""
+          this.end(process)
+          this.directories.delete(templateName)
+          await life.step("template saved")
+          const template = { id: `template ${key}`, diskMib: 8192, blankOverlayPath: "/sim/blank" }
+          this.templates.set(key, template)
+          return template
+        },
+        abandonTemplate: async () => {
+          await life.step("abandon template")
+          this.directories.delete(templateName)
+        },
+        removeLeftovers: async () => {
+          await kill("remove leftovers", () => this.named(templateName))
+          this.directories.delete(templateName)
+        },
+        prepareSockets: async (directory) => {
+          await life.step("sockets", [refused("sockets")])
+          const found = this.directories.get(idOf(directory))
+          if (!found) throw new Error(`no directory ${directory}`)
+          found.sockets = { preparedBy: life, process: undefined, clients: [] }
+          return { agent: 0, qmp: 0 }
+        },
+        clone: async (place) => {
+          await life.step("clone", [refused("clone")])
+          const memory: Memory = { owner: undefined, marker: null, isFresh: false }
+          const process = this.spawn(life, place, { memory, memoryBase: "template" })
+          await life.step("cloned")
+          return machineOf(process)
+        },
+        boot: async (place) => {
+          await life.step("boot", [refused("boot")])
+          const memory: Memory = { owner: undefined, marker: null, isFresh: true }
+          const process = this.spawn(life, place, { memory, memoryBase: "empty" })
+          await life.step("booted")
+          return machineOf(process)
+        },
+        restore: async (place) => {
+          await life.step("restore", [refused("restore")])
+          const directory = this.directories.get(place.name)
+          const snapshot = directory?.snapshot
+          if (!directory || !snapshot) throw damaged()
+          const process = this.spawn(life, place, { memory: undefined, memoryBase: snapshot.memoryBase })
+          try {
+            await life.step("restore: load", [refused("load"), damaged])
+            if (!this.processes.has(process.pid)) throw refused("it ended")()
+            if (process.isHung) throw refused("it hangs")()
+            if (snapshot.damage !== "none") throw damaged()
+          } catch (error) {
+            await kill("restore: undo", () => this.processes.get(process.pid))
+            throw error
+          }
+          if (snapshot.diskVersion !== directory.disk?.version) {
+            violation(`${place.name} continues from a memory that its disk has outgrown`)
+          }
+          process.memory = { ...snapshot.memory, isFresh: false }
+          await life.step("restored")
+          return machineOf(process)
+        },
+        checkSnapshot: async (directory) => {
+          await life.step("check snapshot")
+          const snapshot = this.directories.get(idOf(directory))?.snapshot
+          if (!snapshot) return { fits: false, reason: "there is no memory snapshot" }
+          return snapshot.damage === "visible" ? { fits: false, reason: "it is damaged" } : { fits: true }
+        },
+        pause: async (machine) => {
+          await life.step("pause", [refused("pause")])
+          this.ask(machine).isPaused = true
+          await life.step("paused", [refused("paused, but the answer is lost")])
+        },
+        resume: async (machine) => {
+          await life.step("resume", [refused("resume")])
+          this.ask(machine).isPaused = false
+          await life.step("resumed")
+        },
+        saveSnapshot: async (machine, _template, options) => {
+          await life.step("save", [refused("save"), diskFull])
+          const process = this.ask(machine)
+          if (!process.isPaused) violation(`${process.name} is saved while it runs`)
+          if (process.memoryBase !== machine.memoryBase) {
+            violation(`the memory of ${process.name} is saved as a difference to what it was not made from`)
+          }
+          await life.step("save: memory", [diskFull])
+          const { memory, directory } = this.ask(machine)
+          if (!memory || !directory.disk) throw new Error("nothing to save")
+          const target = options === undefined ? directory : this.#draft(options.directory)
+          target.snapshot = {
+            memory: { ...memory },
+            memoryBase: process.memoryBase,
+            diskVersion: directory.disk.version,
+            damage: "none",
+          }
+          await life.step("saved", [refused("saved, but not synced")])
+        },
+        removeSnapshot: async (directory) => {
+          await life.step("remove snapshot", [refused("remove snapshot")])
+          const found = this.directories.get(idOf(directory))
+          if (found) found.snapshot = undefined
+          await life.step("snapshot removed")
+        },
+        isRunning: (machine) => this.find(machine) !== undefined,
+        findNamed: (name) => {
+          const process = this.named(name)
+          return process && machineOf(process)
+        },
+        cpuMs: () => 0,
+        kill: (machine) => kill("kill", () => this.find(machine)),
+        killNamed: (name) => kill("kill by name", () => this.named(name)),
+        growDisk: async (machine) => {
+          await life.step("grow disk", [refused("grow disk")])
+          this.ask(machine)
+        },
+        diagnose: async () => ({ qemu: "", console: "" }),
+        agentSocket: (directory) => directory,
+      },
+      snapshots: {
+        begin: async (id) => {
+          await life.step("draft", [diskFull])
+          this.drafts.set(draftDirectory(id), { disk: undefined, snapshot: undefined })
+          return draftDirectory(id)
+        },
+        capture: async ({ id, sandboxId, storedMemory }) => {
+          await life.step("capture", [diskFull])
+          const draft = this.#draft(draftDirectory(id))
+          const source = this.directories.get(sandboxId)
+          if (!source?.disk) throw new Error(`no disk of ${sandboxId}`)
+          const running = this.named(sandboxId)
+          if (running && !running.isPaused) violation(`the disk of ${sandboxId} is copied while it runs`)
+          draft.disk = { ...source.disk }
+          if (storedMemory) draft.snapshot = source.snapshot
+          await life.step("captured")
+        },
+        publish: async (id) => {
+          await life.step("publish", [diskFull])
+          this.kept.set(id, this.#draft(draftDirectory(id)))
+          this.drafts.delete(draftDirectory(id))
+          await life.step("published")
+          return { bytes: 1024 }
+        },
+        abandon: async (id) => void this.drafts.delete(draftDirectory(id)),
+        place: async ({ id, sandboxId }) => this.#place(life, this.kept.get(id), sandboxId),
+        placeDraft: async ({ id, sandboxId }) =>
+          this.#place(life, this.drafts.get(draftDirectory(id)), sandboxId),
+        remove: async (id) => {
+          await life.step("remove copy")
+          this.kept.delete(id)
+        },
+        list: async () => [...this.kept.keys()],
+        removeUnfinished: async () => this.drafts.clear(),
+      },
+      disks: {
+        ...fake.disks,
+        createBase: () => life.step("create base", [diskFull]),
+        createSandbox: async ({ id }) => {
+          await life.step("create directory", [diskFull])
+          const directory: Directory = { disk: undefined, snapshot: undefined, sockets: undefined }
+          this.directories.set(id, directory)
+          try {
+            await life.step("create disk", [diskFull])
+          } catch (error) {
+            this.directories.delete(id)
+            throw error
+          }
+          directory.disk = { version: 0, file: null }
+          await life.step("disk created")
+          return { directory: `/sim/${id}`, overlayPath: `/sim/${id}/disk` }
+        },
+        directoryOf: (id) => `/sim/${id}`,
+        overlayOf: (id) => `/sim/${id}/disk`,
+        removeSandbox: async (id) => {
+          await life.step("remove directory", [refused("remove directory")])
+          const directory = this.directories.get(id)
+          if (directory) directory.snapshot = undefined
+          await life.step("directory half removed", [refused("remove the rest")])
+          if (this.named(id)) violation(`the disk of ${id} is removed under its machine`)
+          this.directories.delete(id)
+          await life.step("directory removed")
+        },
+        stampOf: async (id) => `${this.directories.get(id)?.disk?.version}`,
+        listSandboxes: async () => [...this.directories.keys()].filter((id) => id !== templateName),
+        freeMib: async () => 100_000,
+      },
+      guests: {
+        open: async ({ socketPath }) => {
+          await life.step("connect", [refused("connect")])
+          const sockets = this.directories.get(idOf(socketPath))?.sockets
+          const isListening =
+            sockets &&
+            (sockets.process ? this.processes.has(sockets.process.pid) : sockets.preparedBy === life)
+          if (!isListening) throw new AppError("unavailable", "nobody listens at the machine's socket")
+          const guest = new SimulatedGuest(this, life, sockets)
+          sockets.clients.push(guest)
+          return guest as unknown as Guest
+        },
+      },
+    }
+  }
+
+  readonly #templateKeys = new Map<number, string>()
+
+  #draft(directory: string): Copy {
+    const draft = this.drafts.get(directory)
+    if (!draft) throw new Error(`no draft ${directory}`)
+    return draft
+  }
+
+  /** A copy of the copy becomes a sandbox's directory. */
+  async #place(life: Life, copy: Copy | undefined, id: string): Promise<{ hasMemory: boolean }> {
+    await life.step("place")
+    if (!copy?.disk) throw new AppError("unavailable", "the copy is not whole")
+    this.directories.set(id, { disk: { ...copy.disk }, snapshot: copy.snapshot, sockets: undefined })
+    await life.step("placed")
+    return { hasMemory: copy.snapshot !== undefined }
+  }
+}
+
+function draftDirectory(id: string): string {
+  return `/sim/draft of ${id}`
+}
+
+const nowhere = {
+  template: { id: "", diskMib: 0, blankOverlayPath: "" },
+  directory: "",
+  overlayPath: "",
+  sockets: { agent: 0, qmp: 0 },
+  tapName: undefined,
+}
+
+/** What the simulated users need of a guest; asking for more fails loudly. */
+class SimulatedGuest
+  implements
+    Pick<
+      Guest,
+      "closed" | "activity" | "waitReady" | "ping" | "personalise" | "refresh" | "quiesce" | "exec" | "close"
+    >
+{
+  readonly life: Life
+  readonly #world: World
+  readonly #sockets: Sockets
+  readonly #closed = Promise.withResolvers<{ reason: string }>()
+  readonly closed = this.#closed.promise
+  readonly activity = { openStreams: 0, lastAtMs: 0 }
+  #isClosed = false
+
+  constructor(world: World, life: Life, sockets: Sockets) {
+    this.#world = world
+    this.life = life
+    this.#sockets = sockets
+    this.activity.lastAtMs = world.time.nowMs
+  }
+
+  hangUp(reason: string): void {
+    void this.life.step("the channel closes").then(() => {
+      this.#isClosed = true
+      this.#closed.resolve({ reason })
+    })
+  }
+
+  close(): void {
+    this.#isClosed = true
+    this.#sockets.clients = this.#sockets.clients.filter((client) => client !== this)
+    this.#closed.resolve({ reason: "closed" })
+  }
+
+  #answering(): Memory {
+    if (this.#isClosed) throw new AppError("unavailable", "the guest's channel is closed")
+    const { process, clients } = this.#sockets
+    const memory = process?.memory
+    const isHeard =
+      process &&
+      this.#world.processes.has(process.pid) &&
+      !process.isPaused &&
+      !process.isHung &&
+      clients[0] === this
+    if (!isHeard || !memory) throw new AppError("unavailable", "the guest did not answer in time")
+    return memory
+  }
+
+  async #talk<T>(label: string, act: (memory: Memory) => T): Promise<T> {
+    await this.life.step(`guest: ${label}`, [() => new AppError("unavailable", `injected: ${label}`)])
+    const result = act(this.#answering())
+    await this.life.step(`guest: ${label} done`)
+    return result
+  }
+
+  waitReady(): Promise<unknown> {
+    return this.#talk("hello", () => ({}))
+  }
+
+  ping(): Promise<{ personalised: boolean }> {
+    return this.#talk("ping", (memory) => ({ personalised: memory.owner !== undefined }))
+  }
+
+  personalise(identity: GuestIdentity): Promise<unknown> {
+    return this.#talk("personalise", (memory) => {
+      memory.owner = identity.machineId
+      memory.isFresh = true
+    })
+  }
+
+  refresh(): Promise<unknown> {
+    return this.#talk("refresh", (memory) => {
+      if (memory.owner === undefined) throw new AppError("conflict", "the guest has no identity yet")
+      memory.isFresh = true
+    })
+  }
+
+  quiesce(): Promise<unknown> {
+    return this.#talk("quiesce", () => ({}))
+  }
+
+  /** `mark VALUE` sets what is in memory, `write VALUE` what is on disk; the output tells what it found afterwards. */
+  exec({ argv: [program, value = ""] }: GuestCommand): GuestProcess {
+    const { openStreams } = this.activity
+    this.activity.openStreams = openStreams + 1
+    this.activity.lastAtMs = this.#world.time.nowMs
+    const answer = this.#talk(`exec ${program}`, (memory) => {
+      const disk = this.#sockets.process?.directory.disk
+      if (!disk) throw new AppError("unavailable", "the disk is gone")
+      if (!memory.isFresh) this.#world.violation("a command runs before the guest has new random numbers")
+      if (memory.owner === undefined) this.#world.violation("a command runs in a guest that is nobody yet")
+      if (program === "mark") memory.marker = value
+      if (program === "write") {
+        disk.file = value
+        disk.version++
+      }
+      return JSON.stringify({ owner: memory.owner, marker: memory.marker, file: disk.file })
+    }).finally(() => {
+      this.activity.openStreams--
+      this.activity.lastAtMs = this.#world.time.nowMs
+    })
+    const result = answer.then(() => ({ exitCode: 0, signal: null }))
+    // What nobody listens to is no unhandled rejection in the real one either.
+    answer.catch(() => undefined)
+    result.catch(() => undefined)
+    return {
+      started: Promise.resolve({ pid: 1 }),
+      output: (async function* (): AsyncGenerator<OutputChunk> {
+        yield { channel: "stdout", bytes: Buffer.from(await answer) }
+      })(),
+      result,
+      write: async () => undefined,
+      endInput() {},
+      signal() {},
+      resize() {},
+      kill() {},
+    }
+  }
+}

@@ -1,0 +1,101 @@
+/**
+ * A daemon that fails where a test wants it to: the real one, from its source, with something between its core and the host
+ * that counts the calls that pass. The file `fail-point.json` in the data directory says at which call what happens.
+ */
+
+import { appendFileSync, existsSync, readFileSync } from "node:fs"
+import { join } from "node:path"
+import { parseArgs } from "node:util"
+import type { Guest, Host, Network } from "../../src/core/host.ts"
+import { serve } from "../../src/daemon.ts"
+
+export type FailPoint = {
+  /** Counts from 0, from when the file was written. Missing: none, the calls are only written down. */
+  call?: number
+  how: "kill before" | "kill after" | "ENOSPC" | "EIO"
+}
+
+export const failPointFile = "fail-point.json"
+export const callsFile = "calls.log"
+
+/** Those that change something or can fail; what only looks is left alone. */
+const counted = {
+  machines: [
+    "loadTemplate",
+    "prepareSockets",
+    "clone",
+    "restore",
+    "boot",
+    "checkSnapshot",
+    "pause",
+    "resume",
+    "saveSnapshot",
+    "removeSnapshot",
+    "kill",
+    "killNamed",
+  ],
+  disks: ["createSandbox", "removeSandbox", "stampOf"],
+  snapshots: ["begin", "capture", "publish", "abandon", "place", "placeDraft", "remove"],
+  guests: ["open"],
+} satisfies { [Part in "machines" | "disks" | "snapshots" | "guests"]: (keyof Host[Part])[] }
+const countedOfNetwork: (keyof Network)[] = ["attach", "linkUp", "detach"]
+const countedOfGuest: (keyof Guest)[] = ["waitReady", "personalise", "refresh", "quiesce"]
+
+function failing(dataDir: string): (host: Host) => Host {
+  let calls = 0
+  let armed = ""
+
+  const point = (): FailPoint | undefined => {
+    const path = join(dataDir, failPointFile)
+    if (!existsSync(path)) return undefined
+    const text = readFileSync(path, "utf8")
+    if (text !== armed) {
+      armed = text
+      calls = 0
+    }
+    return JSON.parse(text) as FailPoint
+  }
+  const die = () => process.kill(process.pid, "SIGKILL")
+
+  const wrap = <T extends object>(
+    part: T,
+    names: readonly PropertyKey[],
+    after?: (result: unknown) => unknown,
+  ): T =>
+    new Proxy(part, {
+      get: (target, name) => {
+        const method: unknown = Reflect.get(target, name, target)
+        if (typeof method !== "function") return method
+        if (!names.includes(name)) return method.bind(target)
+        return async (...parameters: unknown[]) => {
+          const fail = point()
+          const isNow = fail !== undefined && calls++ === fail.call
+          if (fail) appendFileSync(join(dataDir, callsFile), `${String(name)}\n`)
+          if (isNow && fail.how === "kill before") die()
+          if (isNow && !fail.how.startsWith("kill")) {
+            throw Object.assign(new Error(`${fail.how}: made to fail`), { code: fail.how })
+          }
+          const result: unknown = await method.apply(target, parameters)
+          if (isNow) die()
+          return after ? after(result) : result
+        }
+      },
+    })
+  return (host) => ({
+    ...host,
+    machines: wrap(host.machines, counted.machines),
+    disks: wrap(host.disks, counted.disks),
+    snapshots: wrap(host.snapshots, counted.snapshots),
+    network: host.network && wrap(host.network, countedOfNetwork),
+    guests: wrap(host.guests, counted.guests, (guest) => wrap(guest as Guest, countedOfGuest)),
+  })
+}
+
+if (import.meta.main) {
+  const { values } = parseArgs({
+    args: process.argv.slice(2),
+    options: { "data-dir": { type: "string" }, listen: { type: "string" } },
+  })
+  const { "data-dir": dataDir = "", listen = "" } = values
+  await serve({ dataDir, listen }, { wrapHost: failing(dataDir) })
+}
