@@ -100,8 +100,8 @@ async function resumeWarm(core: Core, record: SandboxRecord): Promise<Guest> {
       hint: "try again in a moment",
     })
   }
-  await core.host.machines.resume(machine)
-  await guest.refresh({ deadlineMs: refreshDeadlineMs })
+  // What is sent to a paused guest is the first that it reads.
+  await Promise.all([core.host.machines.resume(machine), guest.refresh({ deadlineMs: refreshDeadlineMs })])
   await core.store.sandboxes.setState(record.id, { ...record.state, kind: "hot" })
   return guest
 }
@@ -151,8 +151,7 @@ async function restore(core: Core, record: SandboxRecord, template: Template): P
   undo.defer(() => machines.kill(machine))
   undo.defer(() => coldWithoutMemory(core, record, "its last start from memory failed"))
 
-  await guest.waitReady({ deadlineMs: readyDeadlineMs })
-  await guest.refresh({ deadlineMs: refreshDeadlineMs })
+  await guest.refresh({ deadlineMs: readyDeadlineMs })
   await finishStart(core, record, machine, guest)
   undo.move()
   return guest
