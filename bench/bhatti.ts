@@ -9,9 +9,23 @@ import { type TimedCommand, timeCommand } from "./command.ts"
 export type Settings = {
   /** Sandboxes kept ready. */
   pool: number
+  /** Seconds until an idle one is paused; without it they never are. */
+  warmAfterSec?: number
 }
 
 const settingsAtStart: Settings = { pool: 0 }
+/** No measurement is to be slowed down by a limit that is there against abuse. */
+const unlimited = "{ burst: 1000000, per_minute: 60000000 }"
+const rateLimits = ["create", "exec", "other", "proxy_client", "proxy_alias", "proxy_total"]
+
+const configOf = ({ pool, warmAfterSec }: Settings) =>
+  [
+    `pool: ${pool}`,
+    `warm_after: ${warmAfterSec ?? 0}`,
+    "rate_limits:",
+    ...rateLimits.map((name) => `  ${name}: ${unlimited}`),
+    "",
+  ].join("\n")
 /** Long enough for a running machine to use some processor time. */
 const restMs = 200
 
@@ -28,15 +42,21 @@ export class Bhatti implements AsyncDisposable {
 
   static async start(options: { binary: string | undefined }): Promise<Bhatti> {
     const binary = options.binary ?? builtBinary
-    return new Bhatti(binary, await install({ binary, ...settingsAtStart }))
+    const bhatti = new Bhatti(binary, await install({ binary }))
+    await bhatti.#restartWith(settingsAtStart)
+    return bhatti
   }
 
   /** Gives the daemon other settings, and with them a fresh start. */
   async configure(settings: Settings): Promise<void> {
-    if (Bun.deepEquals(settings, this.#settings)) return
+    if (!Bun.deepEquals(settings, this.#settings)) await this.#restartWith(settings)
+  }
+
+  async #restartWith(settings: Settings): Promise<void> {
     await this.installation.stopDaemon("SIGTERM")
     const config = Bun.file(join(this.installation.dataDir, "config.yaml"))
-    await config.write((await config.text()).replace(/^pool: .*$/m, `pool: ${settings.pool}`))
+    const ownIds = /^uid_base: .*$/m.exec(await config.text())?.[0] ?? ""
+    await config.write(`${ownIds}\n${configOf(settings)}`)
     await this.installation.startDaemon()
     this.#settings = settings
   }

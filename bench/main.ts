@@ -9,7 +9,7 @@ import { readImage } from "../src/image/artifacts.ts"
 import { tryLock } from "../src/lib/posix.ts"
 import { Bhatti } from "./bhatti.ts"
 import type { Bench } from "./group.ts"
-import { groups } from "./groups/list.ts"
+import { checkedGroups, groups } from "./groups/list.ts"
 import { hostFacts } from "./host.ts"
 import { type BenchOptions, parseOptions, usage } from "./options.ts"
 import { isHybridControlGroups, Podman, rerunWithoutUnifiedControlGroups } from "./podman.ts"
@@ -26,7 +26,7 @@ async function main(): Promise<number> {
   const names = groups.map(({ name }) => name)
   let options: BenchOptions | "help"
   try {
-    options = parseOptions(process.argv.slice(2), names)
+    options = parseOptions(process.argv.slice(2), names, checkedGroups)
   } catch (error) {
     console.error(`error: ${error instanceof Error ? error.message : String(error)}\n\n${usage(names)}`)
     return 2

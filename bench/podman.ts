@@ -75,6 +75,10 @@ export class Podman implements AsyncDisposable {
     return this.#podman("exec", container, ...command)
   }
 
+  copy(from: string, to: string): Promise<TimedCommand> {
+    return this.#podman("cp", from, to)
+  }
+
   start(container: string): Promise<TimedCommand> {
     return this.#podman("start", container)
   }

@@ -49,7 +49,7 @@ export const footprint: Group = {
   },
 }
 
-function memoryOf(pid: number): { privateMib: number; proportionalMib: number } {
+export function memoryOf(pid: number): { privateMib: number; proportionalMib: number } {
   const text = readFileSync(`/proc/${pid}/smaps_rollup`, "utf8")
   const mib = (field: string) => {
     const kib = new RegExp(`^${field}:\\s+(\\d+) kB$`, "m").exec(text)?.[1]

@@ -105,8 +105,11 @@ export async function createSandbox(
     undo.defer(() => guest.close())
     if (!pooled) undo.defer(() => core.host.machines.kill(machine))
     try {
-      if (pooled) await core.host.machines.resume(machine)
-      await introduce(core, record, spec, { machine, guest, env: { ...record.env, ...secrets } })
+      // What is sent to a paused guest is the first that it reads.
+      await Promise.all([
+        pooled ? core.host.machines.resume(machine) : undefined,
+        introduce(core, record, spec, { machine, guest, env: { ...record.env, ...secrets } }),
+      ])
     } catch (cause) {
       throw await startFailure(core, record, machine, cause)
     }

@@ -136,8 +136,8 @@ async function resumeWarm(core: Core, record: SandboxRecord): Promise<Guest> {
       hint: "try again in a moment",
     })
   }
-  await core.host.machines.resume(machine)
-  await guest.refresh({ deadlineMs: refreshDeadlineMs })
+  // What is sent to a paused guest is the first that it reads.
+  await Promise.all([core.host.machines.resume(machine), guest.refresh({ deadlineMs: refreshDeadlineMs })])
   await core.store.sandboxes.setState(record.id, { ...record.state, kind: "hot" })
   return guest
 }

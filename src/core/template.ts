@@ -19,13 +19,33 @@ const templateIdentity: GuestIdentity = {
   growDisk: false,
 }
 
-/** Run once in the template, so that every clone finds their pages in memory and their paths looked up. */
+/**
+ * Run once in the template, so that every clone finds their pages in memory and their paths looked up. All clones share
+ * what this costs.
+ */
 const warmUp: string[][] = [
   ["true"],
-  ["sh", "-c", "echo warm >/dev/null; id; uname -a; ls / /workspace"],
+  ["echo"],
+  [
+    "sh",
+    "-c",
+    "id; uname -a; date; env; ls / /workspace; cat /dev/null; head /dev/null; tail /dev/null; wc /dev/null",
+  ],
+  [
+    "sh",
+    "-c",
+    "mkdir /tmp/w; touch /tmp/w/w; cp /tmp/w/w /tmp/w/v; mv /tmp/w/v /tmp/w/u; rm -r /tmp/w; sleep 0",
+  ],
+  [
+    "sh",
+    "-c",
+    "grep x /dev/null; sed p /dev/null; sort /dev/null; find /workspace; tar --version; ps; which sh",
+  ],
   ["bash", "-lc", "true"],
   ["sudo", "-n", "true"],
-  ["python3", "-c", "import os, sys, json"],
+  ["git", "--version"],
+  ["curl", "--version"],
+  ["python3", "-c", "import os, sys, json, subprocess"],
 ]
 
 /** The template, made now if it does not exist; at the same time only once. */

@@ -17,6 +17,8 @@ const libc = dlopen("libc.so.6", {
   flock: { args: [FFIType.i32, FFIType.i32], returns: FFIType.i32 },
   ioctl: { args: [FFIType.i32, FFIType.u64, FFIType.ptr], returns: FFIType.i32 },
   pipe2: { args: [FFIType.ptr, FFIType.i32], returns: FFIType.i32 },
+  posix_fadvise: { args: [FFIType.i32, FFIType.i64, FFIType.i64, FFIType.i32], returns: FFIType.i32 },
+  sync_file_range: { args: [FFIType.i32, FFIType.i64, FFIType.i64, FFIType.u32], returns: FFIType.i32 },
   umask: { args: [FFIType.u32], returns: FFIType.u32 },
 })
 
@@ -98,6 +100,24 @@ const LOCK_NB = 4
 /** Takes the file's exclusive lock without waiting; false: another process has it. It is held until the descriptor is closed. */
 export function tryLock(fd: number): boolean {
   return libc.symbols.flock(fd, LOCK_EX | LOCK_NB) === 0
+}
+
+const POSIX_FADV_WILLNEED = 3
+const SYNC_FILE_RANGE_WRITE = 2
+
+/** Has the kernel begin to read a file that will be needed soon. Only advice. */
+export function readAhead(path: string): void {
+  const fd = openSync(path, "r")
+  try {
+    libc.symbols.posix_fadvise(fd, 0, 0, POSIX_FADV_WILLNEED)
+  } finally {
+    closeSync(fd)
+  }
+}
+
+/** Has the kernel begin to write out what was written, so that a later sync waits less. Only advice. */
+export function startWriteback(fd: number, offset: number, bytes: number): void {
+  libc.symbols.sync_file_range(fd, offset, bytes, SYNC_FILE_RANGE_WRITE)
 }
 
 const TUNSETIFF = 0x4004_54ca

@@ -10,7 +10,7 @@ import { closeSync, constants, openSync, statSync, write } from "node:fs"
 import { mkdir, open, readFile, rename, rm, truncate, writeFile } from "node:fs/promises"
 import { basename, join } from "node:path"
 import { AppError } from "../contract/errors.ts"
-import { createPipe, openTap } from "../lib/posix.ts"
+import { createPipe, openTap, readAhead } from "../lib/posix.ts"
 import type { Cgroups } from "./cgroups.ts"
 import {
   type Accelerator,
@@ -20,7 +20,7 @@ import {
   type Role,
   savedStateFile,
 } from "./command-line.ts"
-import { publishDirectory, syncPath, writeSynced } from "./durable.ts"
+import { publishDirectory, syncPath } from "./durable.ts"
 import { type QemuBuild, stateFingerprint, templateFingerprint } from "./fingerprint.ts"
 import type { Jail } from "./jail.ts"
 import { loadOwnMemory, memoryBaseOf, saveOwnMemory } from "./own-memory.ts"
@@ -205,6 +205,7 @@ export class Machines {
     const directory = snapshotDirectory(place.directory)
     const manifest = await readSnapshot(directory)
     if (!manifest) throw new AppError("unavailable", "the memory snapshot is missing", { retryable: false })
+    readAhead(join(directory, "memory"))
     const state = await readFile(join(directory, "state"))
     const memory =
       manifest.memoryBase === "template"
@@ -282,13 +283,12 @@ export class Machines {
     undo.defer(() => rm(beside, { recursive: true, force: true }))
 
     const state = await this.#saveState(machine)
-    await (isCopy ? writeFile : writeSynced)(join(beside, "state"), state)
+    await writeFile(join(beside, "state"), state, { flag: "wx", mode: 0o600 })
 
     const file = await open(join(beside, "memory"), "wx", 0o600)
     let memory: { bytes: number; checksum: string }
     try {
       memory = await saveOwnMemory({ pid: machine.process.pid, fd: file.fd })
-      if (!isCopy) await file.sync()
     } finally {
       await file.close()
     }
@@ -298,12 +298,13 @@ export class Machines {
       state: { bytes: state.length, sha256: sha256(state) },
       memory,
     }
+    await writeFile(join(beside, "manifest.json"), JSON.stringify(manifest), { flag: "wx", mode: 0o600 })
     if (isCopy) {
-      await writeFile(join(beside, "manifest.json"), JSON.stringify(manifest))
       await rename(beside, final)
     } else {
-      await syncPath(join(machine.directory, "disk.qcow2"))
-      await writeSynced(join(beside, "manifest.json"), JSON.stringify(manifest))
+      // Together they wait for one commit of the file system's journal instead of one each.
+      const parts = ["state", "memory", "manifest.json"].map((name) => join(beside, name))
+      await Promise.all([...parts, join(machine.directory, "disk.qcow2")].map(syncPath))
       await publishDirectory(beside, final)
     }
     undo.move()

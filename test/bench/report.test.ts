@@ -42,12 +42,17 @@ describe("options", () => {
   const groups = ["create", "exec"]
 
   test("have defaults that give a result", () => {
-    expect(parseOptions([], groups)).toMatchObject({ rounds: 100, only: [], withPodman: true, check: false })
+    expect(parseOptions([], groups, ["exec"])).toMatchObject({
+      rounds: 100,
+      only: [],
+      withPodman: true,
+      check: false,
+    })
   })
 
   test("name groups, rounds and files", () => {
     expect(
-      parseOptions(["--quick", "-n", "7", "--only", "exec", "--json", "out.json"], groups),
+      parseOptions(["--quick", "-n", "7", "--only", "exec", "--json", "out.json"], groups, []),
     ).toMatchObject({
       rounds: 7,
       only: ["exec"],
@@ -55,9 +60,17 @@ describe("options", () => {
     })
   })
 
+  test("to check measure little, and only what is promised as a ratio", () => {
+    const checking = parseOptions(["--check"], groups, ["exec"])
+    expect(checking).toMatchObject({ check: true, rounds: 10, only: ["exec"] })
+    expect(parseOptions(["--check", "--only", "create"], groups, ["exec"])).toMatchObject({
+      only: ["create"],
+    })
+  })
+
   test("that mean nothing are refused", () => {
-    expect(() => parseOptions(["--only", "wake"], groups)).toThrow('no group "wake"')
-    expect(() => parseOptions(["-n", "0"], groups)).toThrow("from 1 to")
-    expect(() => parseOptions(["--fast"], groups)).toThrow()
+    expect(() => parseOptions(["--only", "wake"], groups, [])).toThrow('no group "wake"')
+    expect(() => parseOptions(["-n", "0"], groups, [])).toThrow("from 1 to")
+    expect(() => parseOptions(["--fast"], groups, [])).toThrow()
   })
 })

@@ -1,0 +1,97 @@
+/**
+ * A clone of the template without bhatti around it: QEMU is started, the guest gets an identity and runs one command. What a
+ * create costs above this is ours.
+ */
+
+import { constants, cpSync, mkdtempSync, rmSync } from "node:fs"
+import { join } from "node:path"
+import launcher from "../dist/jail" with { type: "file" }
+import { limits } from "../src/contract/limits.ts"
+import { openGuest } from "../src/guest/connection.ts"
+import { readImage, readKernel } from "../src/image/artifacts.ts"
+import { Cgroups } from "../src/machine/cgroups.ts"
+import { openJail } from "../src/machine/confinement.ts"
+import { findQemu } from "../src/machine/fingerprint.ts"
+import { Machines } from "../src/machine/machines.ts"
+import type { Template } from "../src/machine/templates.ts"
+import type { Bhatti } from "./bhatti.ts"
+
+const deadlineMs = 30_000
+/** No sandbox of the installation has it. */
+const slot = 65_000
+const identity = { hostname: "raw", machineId: "0".repeat(32), env: {}, network: null, growDisk: false }
+
+export class RawClones {
+  readonly #machines: Machines
+  readonly #template: Template
+  readonly #dataDir: string
+
+  private constructor(machines: Machines, template: Template, dataDir: string) {
+    this.#machines = machines
+    this.#template = template
+    this.#dataDir = dataDir
+  }
+
+  /** The template of the default size, which the installation's daemon has made by now. */
+  static async open(bhatti: Bhatti): Promise<RawClones> {
+    const { dataDir } = bhatti.installation
+    const { reply } = await bhatti.api("GET", "/version")
+    const { accelerator } = reply as { accelerator: "kvm" | "tcg" }
+    const isRoot = process.getuid?.() === 0
+    const uidBase = Number(
+      /^uid_base: (\d+)$/m.exec(await Bun.file(join(dataDir, "config.yaml")).text())?.[1],
+    )
+    const qemu = findQemu()
+    const uid = isRoot ? uidBase : undefined
+    const confinement = isRoot ? "full" : "reduced"
+    const machines = new Machines({
+      dataDir,
+      qemu,
+      accelerator,
+      network: isRoot ? "tap" : "user",
+      uidBase: uid,
+      jail: await openJail({ dataDir, qemu, launcher, level: confinement, uid }),
+      confinement,
+      cgroups: Cgroups.open({ mountPoint: "/sys/fs/cgroup", dataDir }),
+    })
+    const [image, kernel] = await Promise.all([readImage(dataDir, limits.imageDefault), readKernel(dataDir)])
+    const template = await machines.findTemplate({
+      image: { ...image, diskMib: image.sizeMib },
+      kernel,
+      cpus: limits.cpusDefault,
+      memoryMib: limits.memoryMibDefault,
+    })
+    if (!template) throw new Error("there is no template of the default size")
+    await machines.loadTemplate(template)
+    return new RawClones(machines, template, dataDir)
+  }
+
+  /** Milliseconds until the command's output was there. */
+  async firstOutput(argv: string[]): Promise<number> {
+    const directory = mkdtempSync(join(this.#dataDir, "raw-"))
+    const startedAt = performance.now()
+    await using undo = new AsyncDisposableStack()
+    undo.defer(() => rmSync(directory, { recursive: true, force: true }))
+    const overlayPath = join(directory, "disk.qcow2")
+    cpSync(this.#template.blankOverlayPath, overlayPath, { mode: constants.COPYFILE_EXCL })
+    const sockets = await this.#machines.prepareSockets(directory)
+    const guest = await openGuest({ socketPath: this.#machines.agentSocket(directory) })
+    undo.defer(() => guest.close())
+    const machine = await this.#machines.clone({
+      template: this.#template,
+      name: "bhatti-bench-raw",
+      directory,
+      overlayPath,
+      sockets,
+      slot,
+      tapName: process.getuid?.() === 0 ? `bht${crypto.randomUUID().slice(0, 8)}` : undefined,
+    })
+    undo.defer(() => this.#machines.kill(machine))
+    await guest.personalise(identity, { deadlineMs })
+    const command = guest.exec({ argv })
+    let ms: number | undefined
+    for await (const _ of command.output) ms ??= performance.now() - startedAt
+    if (ms === undefined) throw new Error(`${argv.join(" ")} said nothing`)
+    return ms
+  }
+}
