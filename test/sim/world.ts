@@ -434,6 +434,8 @@ const nowhere = {
   tapName: undefined,
 }
 
+const pausedStepsMax = 20
+
 /** What the simulated users need of a guest; asking for more fails loudly. */
 class SimulatedGuest
   implements
@@ -486,6 +488,10 @@ class SimulatedGuest
 
   async #talk<T>(label: string, act: (memory: Memory) => T): Promise<T> {
     await this.life.step(`guest: ${label}`, [() => new AppError("unavailable", `injected: ${label}`)])
+    // What is sent to a paused guest waits for it, up to the deadline of whoever asks.
+    for (let waits = 0; this.#sockets.process?.isPaused && waits < pausedStepsMax; waits++) {
+      await this.life.step(`guest: ${label} waits`)
+    }
     const result = act(this.#answering())
     await this.life.step(`guest: ${label} done`)
     return result
