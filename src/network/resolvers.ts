@@ -84,6 +84,15 @@ export class Resolvers {
     }
   }
 
+  /** Starts those again that have ended by themselves. How many. */
+  async revive(): Promise<number> {
+    const ended = [...this.#running.values()].filter(
+      ({ profile, pid }) => !isOurs(pid, this.#configPath(profile.key)),
+    )
+    for (const { profile } of ended) await this.#start(profile)
+    return ended.length
+  }
+
   /** Ends those that nobody needs. */
   async keepOnly(keys: ReadonlySet<string>): Promise<void> {
     for (const key of [...this.#addresses.keys()]) {

@@ -35,6 +35,7 @@ import {
 
 /** A name server that was used a moment ago may be again in the next. */
 const lingerMs = 10_000
+const lookMs = 5000
 const applying = "apply the network rules"
 
 export type Attachment = { id: string; slot: number; owner: string; hostname: string; policy: NetPolicy }
@@ -174,10 +175,16 @@ export class TapNetwork {
   }
 
   /**
-   * Puts the rules back when somebody else removes them, as `nft flush ruleset` does, until the signal says stop.
-   * `onRepair` is told of it.
+   * Puts the rules back when somebody else removes them, as `nft flush ruleset` does, and starts name servers again that
+   * have ended, until the signal says stop. `onRepair` is told of it.
    */
-  async guard(signal: AbortSignal, onRepair: (error?: unknown) => void): Promise<void> {
+  async guard(signal: AbortSignal, onRepair: (what: string, error?: unknown) => void): Promise<void> {
+    const looking = setInterval(() => {
+      this.#inTurn(async () => {
+        if ((await this.#resolvers.revive()) > 0) onRepair("a name server of sandboxes had ended")
+      }).catch((error: unknown) => onRepair("a name server of sandboxes cannot be started", error))
+    }, lookMs)
+    signal.addEventListener("abort", () => clearInterval(looking))
     // It ends with the daemon, however that ends.
     const command = ["setpriv", "--pdeathsig", "KILL", "nft", "monitor", "destroy", "tables"]
     for await (const line of programLines(command, signal)) {
@@ -185,8 +192,8 @@ export class TapNetwork {
       await this.#inTurn(async () => {
         if (await this.#hasRules()) return
         await this.#regenerate()
-        onRepair()
-      }).catch(onRepair)
+        onRepair("somebody had removed the network rules of sandboxes")
+      }).catch((error: unknown) => onRepair("the network rules of sandboxes are gone", error))
     }
   }
 
