@@ -101,10 +101,9 @@ export class Resolvers {
   }
 
   /** Finds what an earlier daemon has left: kept if its configuration is what it would be today, else ended. */
-  async adopt(profiles: Profile[]): Promise<void> {
+  async adopt(wanted: ReadonlyMap<string, Profile>): Promise<void> {
     const { directory } = this.#options
     makePassable(directory)
-    const wanted = new Map(profiles.map((profile) => [profile.key, profile]))
     for (const key of readdirSync(directory)) {
       const config = readIfAny(this.#configPath(key))
       const address = /^listen-address=(.+)$/m.exec(config ?? "")?.[1]

@@ -115,10 +115,9 @@ export class TapNetwork {
       const text = before
         ? changePolicy(this.#site, before.lease, lease, others)
         : addLease(this.#site, lease)
-      const siblings = this.#siblingsOf(attachment.owner).filter(({ address }) => address !== lease.address)
-      siblings.push({ address: lease.address, hostname: attachment.hostname })
       const profile = profileOf(attachment.owner, attachment.policy)
       this.#attached.set(attachment.id, { attachment, lease })
+      const siblings = this.#siblingsOf(attachment.owner)
       try {
         await Promise.all([this.#change(text), this.#resolvers.serve(profile, siblings)])
       } catch (error) {
@@ -156,7 +155,11 @@ export class TapNetwork {
       await this.#refuseOverlap()
       writeSetting("ipv4/ip_forward", "1")
       await this.#makeAnchor()
-      const profiles = attachments.map(({ owner, policy }) => profileOf(owner, policy))
+      const profiles = new Map(
+        attachments
+          .map(({ owner, policy }) => profileOf(owner, policy))
+          .map((profile) => [profile.key, profile]),
+      )
       await this.#resolvers.adopt(profiles)
       this.#attached.clear()
       for (const attachment of attachments) {
@@ -164,7 +167,7 @@ export class TapNetwork {
       }
       await this.#regenerate()
       this.#isKnown = true
-      for (const profile of profiles) {
+      for (const profile of profiles.values()) {
         await this.#resolvers.serve(profile, this.#siblingsOf(profile.owner))
         this.#resolvers.announce(profile.owner, this.#siblingsOf(profile.owner))
       }
