@@ -113,7 +113,9 @@ def ask_arp(address, source, mac=None, **_):
     frame += sender + socket.inet_aton(source) + bytes(6) + socket.inet_aton(address)
 
     def is_answer(data):
-        if data[20:22] == b"\0\2" and data[28:32] == socket.inet_aton(address):
+        # Answers to other questions of this card come by here too.
+        is_ours = data[32:38] == sender and data[38:42] == socket.inet_aton(source)
+        if data[20:22] == b"\0\2" and data[28:32] == socket.inet_aton(address) and is_ours:
             return data[22:28].hex(":")
         return None
 
