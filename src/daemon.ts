@@ -85,9 +85,7 @@ export async function serve(flags: ConfigFlags, seam: Seam = {}): Promise<void> 
   const loops = [
     core.thermal.run(stopping.signal),
     core.keys.run(stopping.signal),
-    core.host.network?.guard(stopping.signal, (error) =>
-      log.error({ error }, "somebody removed the network rules of sandboxes"),
-    ),
+    core.host.network?.guard(stopping.signal, (what, error) => log.error({ error }, what)),
   ]
 
   const signal = await stopSignal()

@@ -273,8 +273,8 @@ export interface Network {
   detach(id: string): Promise<void>
   /** Exactly these are attached from now on, whatever was before. */
   resync(attachments: Attachment[]): Promise<void>
-  /** Puts the rules back when somebody else removes them, until the signal says stop. */
-  guard(signal: AbortSignal, onRepair: (error?: unknown) => void): Promise<void>
+  /** Repairs what others break, until the signal says stop. */
+  guard(signal: AbortSignal, onRepair: (what: string, error?: unknown) => void): Promise<void>
   close(): Promise<void>
 }
 

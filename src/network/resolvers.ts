@@ -84,6 +84,15 @@ export class Resolvers {
     }
   }
 
+  /** Starts those again that have ended by themselves. How many. */
+  async revive(): Promise<number> {
+    const ended = [...this.#running.values()].filter(
+      ({ profile, pid }) => !isOurs(pid, this.#configPath(profile.key)),
+    )
+    for (const { profile } of ended) await this.#start(profile)
+    return ended.length
+  }
+
   /** Ends those that nobody needs. */
   async keepOnly(keys: ReadonlySet<string>): Promise<void> {
     for (const key of [...this.#addresses.keys()]) {
@@ -92,10 +101,9 @@ export class Resolvers {
   }
 
   /** Finds what an earlier daemon has left: kept if its configuration is what it would be today, else ended. */
-  async adopt(profiles: Profile[]): Promise<void> {
+  async adopt(wanted: ReadonlyMap<string, Profile>): Promise<void> {
     const { directory } = this.#options
     makePassable(directory)
-    const wanted = new Map(profiles.map((profile) => [profile.key, profile]))
     for (const key of readdirSync(directory)) {
       const config = readIfAny(this.#configPath(key))
       const address = /^listen-address=(.+)$/m.exec(config ?? "")?.[1]

@@ -35,6 +35,7 @@ import {
 
 /** A name server that was used a moment ago may be again in the next. */
 const lingerMs = 10_000
+const lookMs = 5000
 const applying = "apply the network rules"
 
 export type Attachment = { id: string; slot: number; owner: string; hostname: string; policy: NetPolicy }
@@ -114,10 +115,9 @@ export class TapNetwork {
       const text = before
         ? changePolicy(this.#site, before.lease, lease, others)
         : addLease(this.#site, lease)
-      const siblings = this.#siblingsOf(attachment.owner).filter(({ address }) => address !== lease.address)
-      siblings.push({ address: lease.address, hostname: attachment.hostname })
       const profile = profileOf(attachment.owner, attachment.policy)
       this.#attached.set(attachment.id, { attachment, lease })
+      const siblings = this.#siblingsOf(attachment.owner)
       try {
         await Promise.all([this.#change(text), this.#resolvers.serve(profile, siblings)])
       } catch (error) {
@@ -155,7 +155,11 @@ export class TapNetwork {
       await this.#refuseOverlap()
       writeSetting("ipv4/ip_forward", "1")
       await this.#makeAnchor()
-      const profiles = attachments.map(({ owner, policy }) => profileOf(owner, policy))
+      const profiles = new Map(
+        attachments
+          .map(({ owner, policy }) => profileOf(owner, policy))
+          .map((profile) => [profile.key, profile]),
+      )
       await this.#resolvers.adopt(profiles)
       this.#attached.clear()
       for (const attachment of attachments) {
@@ -163,7 +167,7 @@ export class TapNetwork {
       }
       await this.#regenerate()
       this.#isKnown = true
-      for (const profile of profiles) {
+      for (const profile of profiles.values()) {
         await this.#resolvers.serve(profile, this.#siblingsOf(profile.owner))
         this.#resolvers.announce(profile.owner, this.#siblingsOf(profile.owner))
       }
@@ -174,10 +178,16 @@ export class TapNetwork {
   }
 
   /**
-   * Puts the rules back when somebody else removes them, as `nft flush ruleset` does, until the signal says stop.
-   * `onRepair` is told of it.
+   * Puts the rules back when somebody else removes them, as `nft flush ruleset` does, and starts name servers again that
+   * have ended, until the signal says stop. `onRepair` is told of it.
    */
-  async guard(signal: AbortSignal, onRepair: (error?: unknown) => void): Promise<void> {
+  async guard(signal: AbortSignal, onRepair: (what: string, error?: unknown) => void): Promise<void> {
+    const looking = setInterval(() => {
+      this.#inTurn(async () => {
+        if ((await this.#resolvers.revive()) > 0) onRepair("a name server of sandboxes had ended")
+      }).catch((error: unknown) => onRepair("a name server of sandboxes cannot be started", error))
+    }, lookMs)
+    signal.addEventListener("abort", () => clearInterval(looking))
     // It ends with the daemon, however that ends.
     const command = ["setpriv", "--pdeathsig", "KILL", "nft", "monitor", "destroy", "tables"]
     for await (const line of programLines(command, signal)) {
@@ -185,8 +195,8 @@ export class TapNetwork {
       await this.#inTurn(async () => {
         if (await this.#hasRules()) return
         await this.#regenerate()
-        onRepair()
-      }).catch(onRepair)
+        onRepair("somebody had removed the network rules of sandboxes")
+      }).catch((error: unknown) => onRepair("the network rules of sandboxes are gone", error))
     }
   }
 

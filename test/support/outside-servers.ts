@@ -14,6 +14,8 @@ for (const hostname of process.argv.slice(2)) {
     hostname,
     port,
     socket: {
+      // Whoever is answered may be gone.
+      error() {},
       data(socket, bytes, peerPort, peer) {
         console.log(`${peer} ${bytes.toString()}`)
         socket.send("udp", peerPort, peer)
