@@ -86,7 +86,10 @@ async function unpackedPackage(options: {
     await Bun.write(join(beside, "vmlinux"), await extractVmlinux(Buffer.from(image)))
     await pruneModules({ unpacked, version, target: join(beside, "modules") })
   })
-  await publishText(options.last, `${JSON.stringify(id)}\n`)
+  // A cache that is somebody else's may be all there and closed to us.
+  const remembered = await readLast(options.last)
+  if (JSON.stringify(remembered) !== JSON.stringify(id))
+    await publishText(options.last, `${JSON.stringify(id)}\n`)
   return {
     version,
     name: id.name,

@@ -1,9 +1,20 @@
 /** What a real machine's QEMU may do on the host, read from the host's own books, and who can read its files. */
 
 import { afterAll, beforeAll, describe, expect, test } from "bun:test"
-import { lstatSync, readdirSync, readFileSync, readlinkSync, statSync } from "node:fs"
+import {
+  cpSync,
+  lstatSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs"
 import { join } from "node:path"
-import { type Installation, install, until } from "../support/installation.ts"
+import { trust } from "../../src/contract/trust.ts"
+import { binary, type Installation, install, until } from "../support/installation.ts"
 
 let own: Installation
 let machines: number[]
@@ -149,6 +160,77 @@ describe("a machine's QEMU", () => {
     check(machineOfTwo())
   })
 })
+
+describe("what the host cannot promise", () => {
+  const isEmulated = async () => {
+    const version = JSON.parse((await own.bhatti(["version", "--daemon", "--json"])).stdout)
+    return (version as { accelerator: string }).accelerator === "tcg"
+  }
+
+  test("software emulation is named in the version, by the doctor, when a user is made, and in the API", async () => {
+    const version = await own.bhatti(["version", "--daemon"])
+    const made = await own.bhatti(["user", "create", "--name", "warned", "--data-dir", own.dataDir])
+    const doctor = await own.bhatti(["doctor", "--data-dir", own.dataDir])
+    const answer = await fetch(`${own.url}/version`, { headers: { authorization: `Bearer ${own.key}` } })
+    const texts = [version.stdout, made.stderr, doctor.stdout, await answer.text()]
+    expect(texts.map((text) => text.includes(trust.emulation))).toEqual(Array(4).fill(await isEmulated()))
+  })
+
+  test("require_kvm serves nothing on a host without KVM", async () => {
+    if (!(await isEmulated())) return
+    const directory = mkdtempSync("/tmp/bhatti-test-")
+    try {
+      // The kernel is found through links, the daemon never gets as far as using it.
+      cpSync(join(own.dataDir, "kernels"), join(directory, "kernels"), { recursive: true })
+      writeFileSync(join(directory, "config.yaml"), "require_kvm: true\nlisten: 127.0.0.1:1\n")
+      const refused = await own.bhatti(["serve", "--data-dir", directory])
+      expect(refused.exitCode).toBe(1)
+      expect(refused.stderr).toContain("KVM is not usable")
+      expect(refused.stderr).toContain("require_kvm: true")
+      const doctor = await own.bhatti(["doctor", "--data-dir", directory])
+      expect(doctor.exitCode).toBe(1)
+      expect(doctor.stdout).toContain("the daemon does not serve")
+      writeFileSync(join(directory, "config.yaml"), "require_kvm: true\naccel: tcg\n")
+      expect((await own.bhatti(["serve", "--data-dir", directory])).stderr).toContain("require_kvm")
+    } finally {
+      rmSync(directory, { recursive: true, force: true })
+    }
+  })
+
+  test("a host that refuses namespaces is not served unless the operator accepts less", async () => {
+    const directory = mkdtempSync("/tmp/bhatti-test-")
+    try {
+      cpSync(join(own.dataDir, "kernels"), join(directory, "kernels"), { recursive: true })
+      writeFileSync(join(directory, "config.yaml"), "listen: 127.0.0.1:1\n")
+      // A user who may make no namespaces: without capabilities, and without a mapping for user namespaces.
+      const without = ["setpriv", "--bounding-set=-sys_admin", "--inh-caps=-all", "--"]
+      const run = () =>
+        Bun.spawnSync([...without, binary, "serve", "--data-dir", directory], {
+          env: { PATH: process.env["PATH"] ?? "", HOME: directory },
+          timeout: 30_000,
+        })
+      const refused = run()
+      expect(refused.exitCode).toBe(1)
+      expect(refused.stderr.toString()).toContain("QEMU cannot be started confined")
+      expect(refused.stderr.toString()).toContain("confinement: reduced")
+    } finally {
+      rmSync(directory, { recursive: true, force: true })
+    }
+  })
+})
+
+test("reduced confinement is named, and still leaves QEMU no right", async () => {
+  await using other = await install({ config: "confinement: reduced\n" })
+  expect((await other.bhatti(["create", "--name", "x"])).exitCode).toBe(0)
+  const [pid = 0] = other.machines()
+  expect(namespace(pid, "pid")).toBe(namespace(process.pid, "pid"))
+  expect(field(pid, "CapEff")).toBe("0000000000000000")
+  expect(field(pid, "CapBnd")).toBe("0000000000000000")
+  expect(field(pid, "NoNewPrivs")).toBe("1")
+  expect(field(pid, "Seccomp")).toBe("2")
+  expect((await other.bhatti(["version", "--daemon"])).stdout).toContain(trust.reduced)
+  expect((await other.bhatti(["doctor", "--data-dir", other.dataDir])).stdout).toContain(trust.reduced)
+}, 300_000)
 
 test("sockets and files are their owner's alone, whatever the umask of the daemon is", async () => {
   const modes: string[][] = []

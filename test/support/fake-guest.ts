@@ -68,6 +68,14 @@ export class FakeGuest {
     this.#flush()
   }
 
+  /** Sends unless the host holds us back, as a program does that floods its channel. */
+  tryToSend(bytes: Uint8Array): boolean {
+    this.#flush()
+    if (this.#unsent.length > 0) return false
+    this.send(bytes)
+    return true
+  }
+
   async take(count: number): Promise<Buffer> {
     await this.until(() => this.#bytes.length >= count)
     const taken = this.#bytes.subarray(0, count)

@@ -4,6 +4,7 @@
  */
 
 import {
+  chownSync,
   mkdirSync,
   mkdtempSync,
   readdirSync,
@@ -56,10 +57,16 @@ export async function install(
     /** A program that starts the daemon by becoming it. */
     launcher?: string[]
     serve?: string[]
+    /** Of an ordinary user to run everything as. */
+    uid?: number
   } = {},
 ): Promise<Installation> {
-  const program = options.binary ?? binary
-  const serve = options.serve ?? [program, "serve"]
+  const asUser =
+    options.uid === undefined
+      ? []
+      : ["setpriv", `--reuid=${options.uid}`, `--regid=${options.uid}`, "--clear-groups", "--"]
+  const program = [...asUser, options.binary ?? binary]
+  const serve = options.serve ?? [...program, "serve"]
   // Short, since unix sockets of machines live below it.
   const home = mkdtempSync("/tmp/bhatti-test-")
   const dataDir = join(home, "data")
@@ -95,7 +102,7 @@ export async function install(
     daemonExitCode: () => (daemon?.signalCode ? -1 : (daemon?.exitCode ?? null)),
     bhatti: run,
     start: (args, command = {}) =>
-      Bun.spawn([program, ...args], {
+      Bun.spawn([...program, ...args], {
         env: { ...environment, BHATTI_URL: url, BHATTI_TOKEN: command.key ?? key, ...command.env },
         cwd: home,
         stdin: "pipe",
@@ -155,10 +162,13 @@ export async function install(
     // Machines of two installations must not share user ids.
     const uidBase = 1_000_000 + Math.floor(Math.random() * 10_000) * 1000
     mkdirSync(dataDir, { mode: 0o700 })
+    if (options.uid !== undefined)
+      for (const path of [home, dataDir]) chownSync(path, options.uid, options.uid)
     // Nor addresses; a /24 from a part of 10.0.0.0/8 that is neither the default's nor likely to be the host's.
     const subnet = `10.${210 + Math.floor(Math.random() * 40)}.${Math.floor(Math.random() * 256)}.0/24`
     const config = `subnet: ${subnet}\nuid_base: ${uidBase}\npool: ${options.pool ?? 0}\n${options.config ?? ""}`
     writeFileSync(join(dataDir, "config.yaml"), config, { mode: 0o600 })
+    if (options.uid !== undefined) chownSync(join(dataDir, "config.yaml"), options.uid, options.uid)
     const made = await run(["init", "--data-dir", dataDir, "--cache-dir", cacheDir], { deadlineMs: 600_000 })
     if (made.exitCode !== 0) throw new Error(`init failed: ${made.stdout}${made.stderr}`)
     await installation.startDaemon()

@@ -1,0 +1,154 @@
+/**
+ * Sandboxes that use up whatever they can get, or lie to the daemon, beside one that goes on working. Nothing here asks
+ * how fast: that the neighbour and the daemon answer, that destroying works, and that nothing is left.
+ */
+
+import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "bun:test"
+import { readFileSync } from "node:fs"
+import { connect, type Socket } from "node:net"
+import { type Installation, install, until } from "../support/installation.ts"
+
+let own: Installation
+beforeAll(async () => {
+  own = await install()
+  expect((await own.bhatti(["create", "--name", "good"])).exitCode).toBe(0)
+}, 600_000)
+afterAll(async () => {
+  await own[Symbol.asyncDispose]()
+}, 60_000)
+
+let daemonPid: number
+beforeEach(async () => {
+  daemonPid = own.daemonPid()
+  expect((await own.bhatti(["create", "--name", "bad"])).exitCode).toBe(0)
+})
+afterEach(async () => {
+  expect((await own.bhatti(["destroy", "bad", "--yes"])).exitCode).toBe(0)
+  await neighbourAnswers()
+  await until("its machine is gone", () => own.machines().length === 1)
+  // The same daemon all along, and not a large one.
+  expect(own.daemonPid()).toBe(daemonPid)
+  expect(statusOf(daemonPid, "VmRSS")).toBeLessThan(400 * 1024)
+})
+
+function statusOf(pid: number, field: string): number {
+  return Number(
+    new RegExp(`^${field}:\\s+(\\d+)`, "m").exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1],
+  )
+}
+
+const bad = (...command: string[]) => own.bhatti(["exec", "bad", "--", ...command])
+
+/** Leaves a program behind that no connection holds. */
+async function leave(script: string): Promise<void> {
+  const detached = "cat >/tmp/script; setsid sudo python3 /tmp/script </dev/null >/tmp/log 2>&1 &"
+  const left = await own.bhatti(["exec", "-i", "bad", "--", "sh", "-c", detached], { stdin: script })
+  expect(left.exitCode).toBe(0)
+}
+
+async function neighbourAnswers(): Promise<void> {
+  for (let count = 0; count < 5; count++) {
+    const answer = await own.bhatti(["exec", "good", "--", "echo", "fine"])
+    expect(answer).toMatchObject({ stdout: "fine\n", exitCode: 0 })
+  }
+}
+
+test("a fork bomb stays in its sandbox: its QEMU gets no thread more, and destroying it works", async () => {
+  await leave(`
+import os
+while True:
+    try: os.fork()
+    except OSError: pass
+`)
+  await neighbourAnswers()
+  for (const pid of own.machines()) expect(statusOf(pid, "Threads")).toBeLessThan(100)
+})
+
+test("a program that takes all memory is ended by its own kernel, and the agent lives", async () => {
+  expect((await bad("sudo", "cat", "/proc/1/oom_score_adj")).stdout).toBe("-1000\n")
+  const hog = await bad("python3", "-c", "x = []\nwhile True: x.append(bytearray(1 << 20))")
+  // Killed, or told so by Python.
+  expect(hog.exitCode).not.toBe(0)
+  expect((await bad("echo", "alive")).stdout).toBe("alive\n")
+  await neighbourAnswers()
+})
+
+test("a full disk is told to who writes, and room made helps", async () => {
+  await bad(
+    "sh",
+    "-c",
+    "fallocate -l 64G /workspace/full || fallocate -l $(df --output=avail -B1 /workspace | tail -1) /workspace/full",
+  )
+  const written = await own.bhatti(["file", "write", "bad", "/workspace/more"], {
+    stdin: Buffer.alloc(8 << 20),
+  })
+  expect(written.exitCode).toBe(1)
+  expect(written.stderr).toContain("space")
+  expect((await bad("rm", "/workspace/full")).exitCode).toBe(0)
+  const again = await own.bhatti(["file", "write", "bad", "/workspace/more"], {
+    stdin: Buffer.alloc(8 << 20),
+  })
+  expect(again.exitCode).toBe(0)
+})
+
+test("twenty thousand files are listed, and a sandbox with them is stopped and woken", async () => {
+  const made = await bad(
+    "python3",
+    "-c",
+    "import os; os.mkdir('/workspace/d'); [open(f'/workspace/d/{n}', 'w').close() for n in range(20000)]",
+  )
+  expect(made.exitCode).toBe(0)
+  const listed = await own.bhatti(["file", "ls", "bad", "/workspace/d", "--json"])
+  expect((JSON.parse(listed.stdout) as unknown[]).length).toBe(20_000)
+  expect((await own.bhatti(["stop", "bad"])).exitCode).toBe(0)
+  expect((await bad("sh", "-c", "ls /workspace/d | wc -l")).stdout.trim()).toBe("20000")
+})
+
+test("guest root that writes garbage to the agent's channel loses its own sandbox and no other", async () => {
+  // The agent's own descriptor of the channel, taken from it as root may.
+  await leave(`
+import ctypes, os, time
+libc = ctypes.CDLL(None, use_errno=True)
+agent = libc.syscall(434, 1, 0)
+names = [n for n in os.listdir("/proc/1/fd") if os.readlink("/proc/1/fd/" + n).startswith("/dev/vport")]
+channel = libc.syscall(438, agent, int(names[0]), 0)
+os.set_blocking(channel, True)
+frame = bytes.fromhex("0200000000000001000080000000") + b"x" * 32768
+while True:
+    for noise in (os.urandom(65536), bytes(65536), b"\\xff" * 65536, frame * 2, b"\\xb4LOHAR\\r\\n" * 4096):
+        os.write(channel, noise)
+`)
+  for (let round = 0; round < 3; round++) {
+    const answer = await bad("echo", "hello")
+    // It may still get through between two floods; what it does not do is hang, or say something else.
+    if (answer.exitCode === 0) expect(answer.stdout).toBe("hello\n")
+    else expect(answer.stderr).toStartWith("bhatti: ")
+    await neighbourAnswers()
+  }
+  const health = await fetch(`${own.url}/health`)
+  expect(health.status).toBe(200)
+})
+
+test("two thousand idle connections and a hundred slow ones leave room for others, and the slow ones are cut", async () => {
+  const { hostname, port } = new URL(own.url)
+  const sockets: Socket[] = []
+  const open = async (first: string): Promise<Socket> => {
+    const socket = connect({ host: hostname, port: Number(port) })
+    sockets.push(socket)
+    socket.on("error", () => undefined)
+    await new Promise<void>((ready) => socket.once("connect", () => ready()).once("close", () => ready()))
+    if (first !== "") socket.write(first)
+    return socket
+  }
+  try {
+    for (let batch = 0; batch < 19; batch++) await Promise.all(Array.from({ length: 100 }, () => open("")))
+    const slow = await Promise.all(
+      Array.from({ length: 100 }, () => open("GET /health HTTP/1.1\r\nHost: local")),
+    )
+    await neighbourAnswers()
+    for (const socket of slow) socket.resume()
+    await until("the slow ones are cut", () => slow.every((socket) => socket.closed), { deadlineMs: 60_000 })
+  } finally {
+    for (const socket of sockets) socket.destroy()
+  }
+})
