@@ -122,6 +122,8 @@ Restart=on-failure
 KillMode=process
 Delegate=yes
 OOMPolicy=continue
+# More than stop_timeout can be.
+TimeoutStopSec=150
 LimitNOFILE=1048576
 TasksMax=infinity
 

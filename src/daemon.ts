@@ -5,14 +5,14 @@ import { pino, stdSerializers } from "pino"
 import jailFile from "../dist/jail" with { type: "file" }
 import { type ConfigFlags, loadConfig } from "./config.ts"
 import type { Config } from "./contract/config.ts"
-import { limits } from "./contract/limits.ts"
 import { trust } from "./contract/trust.ts"
 import { awake } from "./core/awake.ts"
 import { type Core, type CoreSettings, type Log, newCore } from "./core/core.ts"
 import type { Host } from "./core/host.ts"
 import { reconcile } from "./core/reconcile.ts"
 import { saveAll } from "./core/shutdown.ts"
-import { ensureTemplate } from "./core/template.ts"
+import { defaultTemplateSpec, ensureTemplate } from "./core/template.ts"
+import { cleanUpTemplates } from "./core/template-clean-up.ts"
 import { Disks } from "./disk/disks.ts"
 import { Snapshots } from "./disk/snapshots.ts"
 import { openGuest } from "./guest/connection.ts"
@@ -86,6 +86,7 @@ export async function serve(flags: ConfigFlags, seam: Seam = {}): Promise<void> 
     core.thermal.run(stopping.signal),
     core.keys.run(stopping.signal),
     core.host.network?.guard(stopping.signal, (what, error) => log.error({ error }, what)),
+    cleanUpTemplates(core, stopping.signal),
   ]
 
   const signal = await stopSignal()
@@ -218,11 +219,7 @@ export async function openCore(config: Config, log: Log, { wrapHost }: Seam = {}
 /** So that the first create after a start does not wait for it. */
 export async function warmDefaultTemplate(core: Core): Promise<void> {
   try {
-    const [image, kernel] = await Promise.all([
-      core.host.images.readImage(limits.imageDefault),
-      core.host.images.readKernel(),
-    ])
-    const spec = { image, kernel, cpus: limits.cpusDefault, memoryMib: limits.memoryMibDefault }
+    const spec = await defaultTemplateSpec(core)
     core.pool.wants(spec, await ensureTemplate(core, spec))
   } catch (error) {
     core.log.warn({ error }, "could not prepare the default template")

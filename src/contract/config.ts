@@ -151,7 +151,7 @@ const Settings = z.strictObject({
   stop_timeout: z
     .number()
     .min(1)
-    .max(300)
+    .max(120)
     .default(60)
     .describe("Seconds that writing sandboxes to disk may take then; what is not done runs on"),
   metrics_token: z

@@ -31,8 +31,10 @@ export interface Machines {
   bootTemplate(draft: TemplateDraft, spec: TemplateSpec): Promise<Machine>
   publishTemplate(draft: TemplateDraft, machine: Machine): Promise<Template>
   abandonTemplate(draft: TemplateDraft): Promise<void>
-  listTemplates(): string[]
-  removeTemplate(id: string): Promise<void>
+  /** The finished ones: space they take, and when each was last asked for, on the clock of `Date.now()`. */
+  measureTemplates(): Promise<{ id: string; mib: number; lastUsedMs: number }[]>
+  /** False: it was asked for within that time, and stays. */
+  removeTemplate(id: string, options: { unusedForMs: number }): Promise<boolean>
   removeLeftovers(): Promise<void>
 
   prepareSockets(directory: string): Promise<Sockets>

@@ -52,6 +52,11 @@ export class Pool {
     }
   }
 
+  /** Templates that the next ones are made from. */
+  get templateIds(): string[] {
+    return [...this.#shelves.keys()]
+  }
+
   /** How many wait. */
   get readyCount(): number {
     return [...this.#shelves.values()].reduce((sum, { ready }) => sum + ready.length, 0)

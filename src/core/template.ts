@@ -4,6 +4,7 @@
  */
 
 import { AppError } from "../contract/errors.ts"
+import { limits } from "../contract/limits.ts"
 import type { Core } from "./core.ts"
 import type { Guest, GuestIdentity, Template, TemplateSpec } from "./host.ts"
 
@@ -47,6 +48,15 @@ const warmUp: string[][] = [
   ["curl", "--version"],
   ["python3", "-c", "import os, sys, json, subprocess"],
 ]
+
+/** What a create asks for that asks for nothing in particular. */
+export async function defaultTemplateSpec(core: Core): Promise<TemplateSpec> {
+  const [image, kernel] = await Promise.all([
+    core.host.images.readImage(limits.imageDefault),
+    core.host.images.readKernel(),
+  ])
+  return { image, kernel, cpus: limits.cpusDefault, memoryMib: limits.memoryMibDefault }
+}
 
 /** The template, made now if it does not exist; at the same time only once. */
 export async function ensureTemplate(core: Core, spec: TemplateSpec): Promise<Template> {

@@ -134,6 +134,8 @@ export function qemuArguments(shape: MachineShape, role: Role, name: string): st
     ["-add-fd", `fd=${descriptors.templateDisk},set=2`],
     ["-add-fd", `fd=${descriptors.baseDisk},set=3`],
     ["-add-fd", `fd=${descriptors.saved},set=4`],
+    // QEMU closes descriptors that nothing uses when its monitor's client leaves, as a daemon does that is restarted.
+    ["-chardev", `file,id=saved,path=${savedStateFile}`],
     ["-blockdev", drive("base", 3, true)],
     ["-blockdev", "driver=raw,node-name=base,file=base-file,read-only=on"],
     ...(isTemplate

@@ -164,12 +164,12 @@ export class Machines {
     await rm(draft.directory, { recursive: true, force: true })
   }
 
-  removeTemplate(id: string): Promise<void> {
-    return this.templates.remove(id)
+  removeTemplate(id: string, options: { unusedForMs: number }): Promise<boolean> {
+    return this.templates.remove(id, options)
   }
 
-  listTemplates(): string[] {
-    return this.templates.list()
+  measureTemplates(): Promise<{ id: string; mib: number; lastUsedMs: number }[]> {
+    return this.templates.measure()
   }
 
   /** Half-made templates of an earlier run, and the machines they were being made from. */

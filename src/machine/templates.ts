@@ -4,8 +4,8 @@
  * that no sandbox needs it.
  */
 
-import { closeSync, readdirSync, statSync } from "node:fs"
-import { mkdir, readFile, rm } from "node:fs/promises"
+import { closeSync, existsSync, readdirSync, renameSync, statSync, utimesSync } from "node:fs"
+import { mkdir, readdir, readFile, rm, stat } from "node:fs/promises"
 import { isAbsolute, join, relative } from "node:path"
 import { AppError } from "../contract/errors.ts"
 import { createMemoryFile, sealMemoryFile } from "../lib/posix.ts"
@@ -49,11 +49,13 @@ type Manifest = {
 }
 
 const unfinished = "tmp-"
+const touchEveryMs = 60_000
 
 export class Templates {
   readonly #dataDir: string
   readonly #directory: string
   readonly #known = new Map<string, Template>()
+  readonly #used = new Map<string, { atMs: number; writtenMs: number }>()
   readonly #memories = new Map<string, Promise<number>>()
 
   constructor(dataDir: string) {
@@ -62,6 +64,7 @@ export class Templates {
   }
 
   async get(id: string): Promise<Template> {
+    this.#touch(id)
     const known = this.#known.get(id)
     if (known) return known
     const template = await this.#read(id)
@@ -81,6 +84,9 @@ export class Templates {
       if (!id.startsWith(fingerprint)) continue
       const template = this.#known.get(id) ?? (await this.#read(id))
       if (template?.fingerprint !== fingerprint) continue
+      // Removal looks at this and hides the directory in one go, so what is given out here is not on its way out.
+      if (!existsSync(join(this.#directory, id))) continue
+      this.#touch(id)
       this.#known.set(id, template)
       return template
     }
@@ -114,12 +120,46 @@ export class Templates {
     return this.#entries().filter((name) => !name.startsWith(unfinished))
   }
 
-  async remove(id: string): Promise<void> {
+  /** False: it was asked for within that time, and stays. A crash in the middle leaves something unfinished. */
+  async remove(id: string, options: { unusedForMs: number }): Promise<boolean> {
+    if (Date.now() - this.#lastUsedMs(id) < options.unusedForMs) return false
+    const hidden = join(this.#directory, `${unfinished}${id}`)
+    renameSync(join(this.#directory, id), hidden)
     const memory = this.#memories.get(id)
     this.#memories.delete(id)
     this.#known.delete(id)
     if (memory) closeSync(await memory)
-    await rm(join(this.#directory, id), { recursive: true, force: true })
+    await rm(hidden, { recursive: true, force: true })
+    return true
+  }
+
+  /** The space each takes, and when it was last asked for. */
+  async measure(): Promise<{ id: string; mib: number; lastUsedMs: number }[]> {
+    return Promise.all(
+      this.list().map(async (id) => {
+        let blocks = 0
+        for (const name of await readdir(join(this.#directory, id))) {
+          blocks += (await stat(join(this.#directory, id, name))).blocks
+        }
+        return { id, mib: Math.ceil((blocks * 512) / mebibyte), lastUsedMs: this.#lastUsedMs(id) }
+      }),
+    )
+  }
+
+  /** Kept as the manifest's time of change, for the next daemon, but not written for every one of many creates. */
+  #touch(id: string): void {
+    const nowMs = Date.now()
+    const before = this.#used.get(id)
+    this.#used.set(id, { atMs: nowMs, writtenMs: before?.writtenMs ?? 0 })
+    if (before && nowMs - before.writtenMs < touchEveryMs) return
+    this.#used.set(id, { atMs: nowMs, writtenMs: nowMs })
+    const path = join(this.#directory, id, "manifest.json")
+    if (existsSync(path)) utimesSync(path, nowMs / 1000, nowMs / 1000)
+  }
+
+  #lastUsedMs(id: string): number {
+    const atMs = this.#used.get(id)?.atMs
+    return atMs ?? statSync(join(this.#directory, id, "manifest.json")).mtimeMs
   }
 
   /** Directories of those that were never finished. */

@@ -183,6 +183,12 @@ export class Sandboxes {
     return rows.map(({ id }) => SandboxId.parse(id))
   }
 
+  /** Templates that some sandbox lies on, those in the pool too. */
+  async listTemplateIds(): Promise<string[]> {
+    const rows = await this.#db.selectFrom("sandboxes").select("template_id").distinct().execute()
+    return rows.flatMap(({ template_id }) => (template_id === null ? [] : [template_id]))
+  }
+
   async setState(id: SandboxId, state: SandboxState): Promise<void> {
     const changed = await this.#db
       .updateTable("sandboxes")

@@ -102,6 +102,18 @@ test("a stopped sandbox outlives the daemon, killed or not", async () => {
   expect(await exec("cat", "/dev/shm/still")).toBe("still\n")
 }, 120_000)
 
+test.each(["SIGKILL", "SIGTERM"] as const)(
+  "a running sandbox can be stopped and woken by the daemon after one that got %s",
+  async (signal) => {
+    await exec("sh", "-c", `echo ${signal} > /dev/shm/across`)
+    await own.stopDaemon(signal)
+    await own.startDaemon()
+    await stop()
+    expect(await exec("cat", "/dev/shm/across")).toBe(`${signal}\n`)
+  },
+  120_000,
+)
+
 test("a damaged snapshot is not used: the sandbox boots from its disk", async () => {
   await exec("sh", "-c", "echo disk > /workspace/damaged; sync")
   await stop()

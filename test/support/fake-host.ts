@@ -33,6 +33,8 @@ export type FakeHost = Host & {
   linked: Set<string>
   /** Directories that hold a memory snapshot. */
   memories: Set<string>
+  /** When every template was last asked for. */
+  templatesUsedMs: number
   /** Finished named snapshots, and whether they hold memory. */
   kept: Map<string, { hasMemory: boolean }>
   /** Snapshots in the making. */
@@ -66,6 +68,7 @@ export function fakeHost(): FakeHost {
   const template: Template = { id: "template-1", diskMib: 8192, blankOverlayPath: "/template/blank" }
   const templates = new Map<string, Template>()
   let booting = ""
+  let nextTemplate = 1
   const newMachine = (directory: string): Machine => ({
     process: { pid: nextPid++, startTicks: 1, bootId: "fake" },
     directory,
@@ -89,6 +92,7 @@ export function fakeHost(): FakeHost {
     directories: new Set(),
     identities: [],
     memories: new Set(),
+    templatesUsedMs: 0,
     kept: new Map(),
     drafts: new Set(),
     pauses: 0,
@@ -139,7 +143,11 @@ export function fakeHost(): FakeHost {
       async findTemplate(spec) {
         return templates.get(JSON.stringify(spec))
       },
-      getTemplate: async () => template,
+      async getTemplate(id) {
+        const found = [...templates.values()].find((one) => one.id === id)
+        if (!found) throw new AppError("unavailable", `the template ${id} is missing`, { retryable: false })
+        return found
+      },
       async loadTemplate() {},
       async beginTemplate() {
         fail("template")
@@ -150,12 +158,17 @@ export function fakeHost(): FakeHost {
         return newMachine("/template")
       },
       async publishTemplate() {
-        templates.set(booting, template)
-        return template
+        const made = { ...template, id: `template-${nextTemplate++}` }
+        templates.set(booting, made)
+        return made
       },
       async abandonTemplate() {},
-      listTemplates: () => [...templates.values()].map(({ id }) => id),
-      async removeTemplate() {},
+      measureTemplates: async () =>
+        [...templates.values()].map(({ id }) => ({ id, mib: 100, lastUsedMs: host.templatesUsedMs })),
+      async removeTemplate(id) {
+        for (const [spec, one] of templates) if (one.id === id) templates.delete(spec)
+        return true
+      },
       async removeLeftovers() {},
       prepareSockets: async () => ({ agent: 0, qmp: 0 }),
       async clone({ directory }) {

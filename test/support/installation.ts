@@ -33,7 +33,8 @@ export type Installation = AsyncDisposable & {
   bhatti(args: string[], options?: CommandOptions): Promise<CommandResult>
   start(args: string[], options?: CommandOptions): Bun.Subprocess<"pipe", "pipe", "pipe">
   stopDaemon(signal: "SIGTERM" | "SIGKILL"): Promise<void>
-  startDaemon(): Promise<void>
+  /** `binary`: another build than the one under test. */
+  startDaemon(options?: { binary?: string }): Promise<void>
   daemonLog(): string
   addUser(name: string, args?: string[]): Promise<string>
   /** Pids of this installation's machines. */
@@ -113,8 +114,9 @@ export async function install(
       daemon?.kill(signal)
       await daemon?.exited
     },
-    async startDaemon() {
-      const words = [...serve, "--data-dir", dataDir, "--listen", `127.0.0.1:${port}`]
+    async startDaemon(start = {}) {
+      const chosen = start.binary === undefined ? serve : [start.binary, "serve"]
+      const words = [...chosen, "--data-dir", dataDir, "--listen", `127.0.0.1:${port}`]
       daemon = Bun.spawn([...(options.launcher ?? []), ...words], {
         env: environment,
         stdin: "ignore",

@@ -1,0 +1,41 @@
+/** Gives up templates that nothing needs when they take too much space: now and then, and after one was made. */
+
+import { templateGraceMs, templatesToRemove } from "../rules/template-clean-up.ts"
+import type { Core } from "./core.ts"
+import { pause } from "./pause.ts"
+import { defaultTemplateSpec } from "./template.ts"
+
+const everyMs = 600_000
+
+/** Runs until the signal says stop. */
+export async function cleanUpTemplates(core: Core, signal: AbortSignal): Promise<void> {
+  while (!signal.aborted) {
+    try {
+      await removeUnusedTemplates(core, Date.now())
+    } catch (error) {
+      core.log.error({ error }, "unused templates could not be removed")
+    }
+    await pause(everyMs, signal)
+  }
+}
+
+export async function removeUnusedTemplates(core: Core, nowMs: number): Promise<void> {
+  const { machines } = core.host
+  const measured = await machines.measureTemplates()
+  // Measured first: what came to be needed meanwhile is seen as needed.
+  const needed = new Set([
+    ...(await core.store.sandboxes.listTemplateIds()),
+    ...(await core.store.snapshots.listAll()).map(({ templateId }) => templateId),
+    ...core.pool.templateIds,
+  ])
+  const nextDefault = await machines.findTemplate(await defaultTemplateSpec(core))
+  if (nextDefault) needed.add(nextDefault.id)
+  const templates = measured.map((one) => ({ ...one, isNeeded: needed.has(one.id) }))
+  const budgetMib = core.settings.templateDiskMib
+  for (const id of templatesToRemove(templates, { budgetMib, nowMs })) {
+    // Somebody may have been given it since it was measured.
+    if (!(await machines.removeTemplate(id, { unusedForMs: templateGraceMs }))) continue
+    core.events.record({ type: "template.removed", meta: { by: "daemon", template: id } })
+    core.log.info({ template: id }, "removed an unused template")
+  }
+}

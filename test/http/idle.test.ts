@@ -1,0 +1,46 @@
+/** What counts as work inside a sandbox, from what its machine uses on the host, on a fake host with times of the test's own. */
+
+import { afterEach, beforeEach, expect, test } from "bun:test"
+import type { SandboxRecord } from "../../src/store/sandboxes.ts"
+import { type HttpApp, openHttpApp } from "../support/http-app.ts"
+
+let own: HttpApp
+let record: SandboxRecord
+const startMs = 1_000_000
+beforeEach(async () => {
+  own = await openHttpApp()
+  await own.call("POST", "/sandboxes", { name: "dev" })
+  const [only] = await own.core.store.sandboxes.listAll()
+  if (!only) throw new Error("no sandbox")
+  record = only
+  own.core.thermal.facts(record, startMs)
+})
+afterEach(() => own[Symbol.asyncDispose]())
+
+const decide = (afterMs: number) => own.core.thermal.explain(record, startMs + afterMs)
+
+test("one that uses next to nothing is paused", () => {
+  own.host.cpuMsNow += 20
+  own.host.trafficNow = { disk: 4096, network: 200 }
+  decide(2000)
+  expect(decide(31_000)).toMatchObject({ action: "pause", keepsAwake: [] })
+})
+
+test.each([
+  ["it computes", { cpuMs: 1000, disk: 0, network: 0 }],
+  ["it reads or writes its disk", { cpuMs: 0, disk: 10_000_000, network: 0 }],
+  ["it uses the network", { cpuMs: 0, disk: 0, network: 1_000_000 }],
+])("%s: it stays hot, and why says so", (what, perTick) => {
+  for (let afterMs = 2000; afterMs <= 60_000; afterMs += 2000) {
+    const { disk, network } = own.host.trafficNow
+    own.host.cpuMsNow += perTick.cpuMs
+    own.host.trafficNow = { disk: disk + perTick.disk, network: network + perTick.network }
+    decide(afterMs)
+  }
+  expect(decide(60_500)).toMatchObject({
+    action: "stay",
+    reason: "something works inside it",
+    keepsAwake: [`work inside it: ${what}`],
+  })
+  expect(decide(90_500)).toMatchObject({ action: "pause" })
+})

@@ -1,0 +1,55 @@
+/** Templates that nothing needs are given up when space runs out, and none that anything lies on, on a fake host. */
+
+import { afterEach, beforeEach, expect, test } from "bun:test"
+import { removeUnusedTemplates } from "../../src/core/template-clean-up.ts"
+import { type HttpApp, openHttpApp } from "../support/http-app.ts"
+
+let own: HttpApp
+beforeEach(async () => {
+  own = await openHttpApp()
+  own.core.settings.templateDiskMib = 150
+})
+afterEach(() => own[Symbol.asyncDispose]())
+
+const left = async () => (await own.host.machines.measureTemplates()).map(({ id }) => id).sort()
+const create = async (name: string, memory_mb: number) =>
+  expect((await own.call("POST", "/sandboxes", { name, memory_mb })).status).toBe(201)
+
+test("what sandboxes, snapshots and the default size lie on stays; the rest goes, and a create makes it again", async () => {
+  await create("default", 512)
+  await create("lived-in", 256)
+  await create("kept", 384)
+  await create("gone", 640)
+  await own.call("POST", "/sandboxes/kept/checkpoint", { name: "snap" })
+  for (const name of ["default", "kept", "gone"]) await own.call("DELETE", `/sandboxes/${name}`)
+  expect(await left()).toHaveLength(4)
+  await removeUnusedTemplates(own.core, Date.now())
+  expect(await left()).toEqual(["template-1", "template-2", "template-3"])
+
+  expect((await own.call("POST", "/snapshots/snap/resume", { name: "back" })).status).toBe(201)
+  await own.call("DELETE", "/snapshots/snap")
+  await removeUnusedTemplates(own.core, Date.now())
+  expect(await left()).toHaveLength(3)
+  await own.call("DELETE", "/sandboxes/back")
+  await removeUnusedTemplates(own.core, Date.now())
+  expect(await left()).toEqual(["template-1", "template-2"])
+  await create("gone", 640)
+  expect((await own.call("POST", "/sandboxes/lived-in/exec", { cmd: ["true"] })).status).toBe(200)
+})
+
+test("within the budget nothing is removed", async () => {
+  own.core.settings.templateDiskMib = 10_000
+  await create("one", 256)
+  await own.call("DELETE", "/sandboxes/one")
+  await removeUnusedTemplates(own.core, Date.now())
+  expect(await left()).toHaveLength(1)
+})
+
+test("one that was just asked for stays, though nothing says yet that it is needed", async () => {
+  await create("one", 256)
+  await own.call("DELETE", "/sandboxes/one")
+  own.core.settings.templateDiskMib = 0
+  own.host.templatesUsedMs = Date.now()
+  await removeUnusedTemplates(own.core, Date.now())
+  expect(await left()).toHaveLength(1)
+})
