@@ -3,10 +3,12 @@
  * is done already, so it is safe to repeat and a run after a failure goes on where the last one stopped.
  */
 
-import { chmodSync, chownSync, existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs"
+import { chmodSync, existsSync, mkdirSync, renameSync, writeFileSync } from "node:fs"
 import { cpus, totalmem } from "node:os"
-import { dirname, join } from "node:path"
+import { join } from "node:path"
 import agentFile from "../dist/lohar" with { type: "file" }
+import { writeClientConfig } from "./cli/client-config.ts"
+import { readClientFile, readSaved } from "./cli/settings.ts"
 import { loadConfig } from "./config.ts"
 import { AppError } from "./contract/errors.ts"
 import { defaultListen, limits } from "./contract/limits.ts"
@@ -15,7 +17,6 @@ import { openCore } from "./daemon.ts"
 import { installImage, installKernel } from "./image/artifacts.ts"
 import { buildKernel } from "./image/kernel.ts"
 import { buildImage } from "./image/rootfs.ts"
-import { findCaller } from "./lib/caller.ts"
 import { lockDataDir } from "./lock.ts"
 import { openStore, type Store } from "./store/store.ts"
 
@@ -95,14 +96,14 @@ async function prepareAdmin(store: Store, options: InitOptions): Promise<void> {
   const hasAdmin = users.some(({ name }) => name === adminName)
   if (hasAdmin && !options.writeClientConfig) return
 
-  const caller = findCaller(process.env)
-  const path = join(caller.home, ".bhatti", "config.yaml")
-  const settings = options.writeClientConfig ? readSettings(path) : undefined
+  const file = options.writeClientConfig ? await readClientFile(process.env) : undefined
+  const settings = file && readSaved(file)
   const url = localUrl(options)
-  if (settings?.api_url !== undefined && settings.api_url !== url) {
-    options.report(`  ${path} speaks to ${settings.api_url}, it stays as it is`)
+  const speaksElsewhere = settings?.url !== undefined && settings.url !== url
+  if (speaksElsewhere) {
+    options.report(`  ${file?.path} speaks to ${settings.url}, it stays as it is`)
     if (hasAdmin) return
-  } else if (settings?.auth_token !== undefined && (await store.users.findByKey(settings.auth_token))) {
+  } else if (settings?.token !== undefined && (await store.users.findByKey(settings.token))) {
     return
   }
 
@@ -115,9 +116,9 @@ async function prepareAdmin(store: Store, options: InitOptions): Promise<void> {
         max_memory_mb: Math.floor(totalmem() / 1024 / 1024),
       })
   if (hasAdmin) options.report(`  user ${adminName} has a new key; copies of the old one no longer work`)
-  if (options.writeClientConfig && (settings?.api_url === undefined || settings.api_url === url)) {
-    writeSettings({ path, owner: caller.owner, url, key })
-    options.report(`  ${path} has the key of user ${adminName}`)
+  if (file && !speaksElsewhere) {
+    await writeClientConfig(file, { url, token: key }, process.env)
+    options.report(`  ${file.path} has the key of user ${adminName}`)
   } else {
     options.report(`  key of user ${adminName}, shown once: ${key}`)
   }
@@ -129,27 +130,6 @@ function localUrl(options: InitOptions): string {
   const host = listen.slice(0, at)
   const isEverywhere = ["0.0.0.0", "[::]", "127.0.0.1"].includes(host)
   return `http://${isEverywhere ? "localhost" : host}:${listen.slice(at + 1)}`
-}
-
-type Settings = { api_url?: string; auth_token?: string }
-
-function readSettings(path: string): Settings | undefined {
-  if (!existsSync(path)) return undefined
-  const value: unknown = Bun.YAML.parse(readFileSync(path, "utf8"))
-  return typeof value === "object" && value !== null ? (value as Settings) : undefined
-}
-
-function writeSettings(options: {
-  path: string
-  owner: { uid: number; gid: number } | undefined
-  url: string
-  key: string
-}): void {
-  const directory = dirname(options.path)
-  mkdirSync(directory, { recursive: true, mode: 0o700 })
-  writePrivately(options.path, `api_url: ${options.url}\nauth_token: ${options.key}\n`)
-  if (!options.owner) return
-  for (const path of [directory, options.path]) chownSync(path, options.owner.uid, options.owner.gid)
 }
 
 /** Never readable by others, not even for a moment; never half written. */

@@ -1,9 +1,13 @@
 /** The program's start. Everything but the command line is imported only by the command that needs it, to start fast. */
 
 import { main } from "./cli/cli.ts"
+import { keepHeapSmall } from "./lib/small-heap.ts"
 
 await main(process.argv.slice(2), {
-  serve: async (options) => (await import("./daemon.ts")).serve(options),
+  async serve(options) {
+    keepHeapSmall()
+    await (await import("./daemon.ts")).serve(options)
+  },
   init: async (options) => (await import("./init.ts")).init(options),
   warnings: async (options) => (await import("./host-warnings.ts")).hostWarnings(options),
   loadConfig: async (options) => (await import("./config.ts")).loadConfig(options, process.env),

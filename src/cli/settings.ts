@@ -52,6 +52,16 @@ export async function loadSettings(
   }
 }
 
+/** What the file itself says; a file that is missing says nothing. */
+export function readSaved(file: ClientFile): { url: string | undefined; token: string | undefined } {
+  const isMissing = "text" in file.content && file.content.text === undefined
+  const fields = isMissing ? {} : fieldsOf(file)
+  return {
+    url: textField(fields, "api_url", file.path),
+    token: textField(fields, "auth_token", file.path),
+  }
+}
+
 /** Both as they would be used, or an error that says what is wrong with one. */
 export function checkedSettings(given: { url: string; token: string }): { url: string; token: string } {
   return { url: normalUrl(given.url, "setup"), token: checkedToken(given.token, "setup") }

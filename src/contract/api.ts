@@ -64,6 +64,7 @@ export const api = {
     body: CreateSandbox,
     reply: Sandbox,
     status: 201,
+    existingStatus: 200,
   }),
   createSandboxes: endpoint({
     method: "POST",
@@ -300,6 +301,7 @@ export const api = {
     body: Publish,
     reply: PublishedPort,
     status: 201,
+    existingStatus: 200,
   }),
   listPublished: endpoint({
     method: "GET",

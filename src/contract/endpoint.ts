@@ -18,6 +18,8 @@ export type Endpoint = {
   replyBytes?: true
   /** Status of the good answer. */
   status: 200 | 201 | 204 | 101
+  /** Status of the good answer, with the same reply, when what was asked for was there already. */
+  existingStatus?: 200
   /** Content type of a streamed alternative to the JSON answer, and the shape of one event in it. */
   stream?: { accept: string; event: z.ZodType }
   /** A WebSocket: the first message, further ones, and the server's. */

@@ -58,6 +58,12 @@ function operation(options: { name: string; endpoint: Endpoint; components: Comp
       ? {}
       : { description: socketText, ...socketSchemas(endpoint, components) }),
     responses: {
+      ...(endpoint.existingStatus && {
+        [endpoint.existingStatus]: {
+          ...goodResponse(endpoint, components),
+          description: "It was there already",
+        },
+      }),
       [endpoint.status]: goodResponse(endpoint, components),
       default: { $ref: "#/components/responses/Error" },
     },

@@ -101,7 +101,7 @@ describe("exec", () => {
     }
     expect(await child.exited).toBe(0)
     expect(bytes).toBe(104_857_600)
-    expect(residentMib(own.daemonPid()) - before).toBeLessThan(64)
+    expect(residentMib(own.daemonPid()) - before).toBeLessThan(32)
     expect(clientPeak).toBeLessThan(160)
   }, 180_000)
 

@@ -1,6 +1,7 @@
 /** The real application on a fake host, listening on a port of its own. */
 
 import type { Server } from "bun"
+import { RateLimits } from "../../src/contract/config.ts"
 import { type Core, type Log, newCore } from "../../src/core/core.ts"
 import { createApp } from "../../src/http/app.ts"
 import type { SocketState } from "../../src/http/context.ts"
@@ -18,7 +19,9 @@ export type Served = AsyncDisposable & {
 const silent: Log = { info() {}, warn() {}, error() {} }
 
 /** Without a data directory the database is in memory. */
-export async function serveOnFakeHost(options: { dataDir?: string; log?: Log } = {}): Promise<Served> {
+export async function serveOnFakeHost(
+  options: { dataDir?: string; log?: Log; isRateLimited?: boolean } = {},
+): Promise<Served> {
   const host = fakeHost()
   const store = await openStore(
     options.dataDir === undefined ? { memory: true } : { dataDir: options.dataDir },
@@ -36,7 +39,12 @@ export async function serveOnFakeHost(options: { dataDir?: string; log?: Log } =
     },
   })
   const about = { version: "0.0.0", accelerator: "tcg" as const, acceleratorReason: "test", warnings: [] }
-  const server = listen(createApp(core, about), { hostname: "127.0.0.1", port: 0 })
+  const rate = { burst: 1_000_000, per_minute: 60_000_000 }
+  const rateLimits = RateLimits.parse(
+    options.isRateLimited === false ? { create: rate, exec: rate, other: rate } : {},
+  )
+  const app = createApp(core, about, { apiHosts: [], rateLimits })
+  const server = listen(app, { hostname: "127.0.0.1", port: 0 })
   return {
     core,
     host,

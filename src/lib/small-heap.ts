@@ -1,0 +1,17 @@
+/**
+ * A daemon that stays small: the engine lets garbage pile up in proportion to the host's memory, which a transfer of
+ * gigabytes, garbage at every hop, turns into many times what is in use. Told that it has little, it collects in time. It
+ * reads that when a process starts, so this one starts again in its own place, with the same pid.
+ */
+
+const option = "BUN_JSC_forceRAMSize"
+/** With 64 MiB 100 MB up and down take 22 MB more at their peak instead of 70, and no more processor time. */
+const pretendedBytes = 64 * 1024 * 1024
+
+/** Returns only when nothing was to be done: in the process that was started so, or run from sources. */
+export function keepHeapSmall(): void {
+  const isCompiled = Bun.main.startsWith("/$bunfs/")
+  if (!isCompiled || process.env[option] !== undefined) return
+  const environment = { ...process.env, [option]: String(pretendedBytes) }
+  process.execve?.(process.execPath, [process.argv0, ...process.argv.slice(2)], environment)
+}
