@@ -7,7 +7,7 @@ import { type TimedCommand, timeCommand } from "./command.ts"
 
 /** What the daemon is told for a group of measurements. */
 export type Settings = {
-  /** Sandboxes kept ready. */
+  /** Most sandboxes kept ready: two, and as many as the last burst of creates had. */
   pool: number
   /** Seconds until an idle one is paused; without it they never are. */
   warmAfterSec?: number
@@ -21,11 +21,15 @@ const rateLimits = ["create", "exec", "other", "proxy_client", "proxy_alias", "p
 const configOf = ({ pool, warmAfterSec }: Settings) =>
   [
     `pool: ${pool}`,
+    "pool_memory_mb: 4096",
     `warm_after: ${warmAfterSec ?? 0}`,
     "rate_limits:",
     ...rateLimits.map((name) => `  ${name}: ${unlimited}`),
     "",
   ].join("\n")
+/** Kept ready of a size that is in use. */
+const poolMin = 2
+const fillDeadlineMs = 300_000
 /** Long enough for a running machine to use some processor time. */
 const restMs = 200
 
@@ -34,6 +38,7 @@ export class Bhatti implements AsyncDisposable {
   readonly installation: Installation
   readonly #interfacesBefore = new Set(interfaces())
   #settings = settingsAtStart
+  #ownConfig: string | undefined
 
   private constructor(binary: string, installation: Installation) {
     this.binary = binary
@@ -54,21 +59,26 @@ export class Bhatti implements AsyncDisposable {
 
   async #restartWith(settings: Settings): Promise<void> {
     await this.installation.stopDaemon("SIGTERM")
-    const config = Bun.file(join(this.installation.dataDir, "config.yaml"))
-    const ownIds = /^uid_base: .*$/m.exec(await config.text())?.[0] ?? ""
-    await config.write(`${ownIds}\n${configOf(settings)}`)
+    const path = join(this.installation.dataDir, "config.yaml")
+    // What keeps it apart from other installations stays.
+    this.#ownConfig ??= (await Bun.file(path).text()).replace(/^pool: .*$/m, "")
+    await Bun.write(path, `${this.#ownConfig}\n${configOf(settings)}`)
     await this.installation.startDaemon()
     this.#settings = settings
   }
 
-  /** Waits until the pool is full again and at rest, so that filling it slows nothing that is measured. */
+  /** Waits until the pool is as full as lately needed and at rest, so that filling it slows nothing that is measured. */
   async poolIsReady(): Promise<void> {
-    await until("the pool is full and at rest", async () => {
-      const before = this.#machineTicks()
-      if (before.length < this.#settings.pool) return false
-      await Bun.sleep(restMs)
-      return Bun.deepEquals(this.#machineTicks(), before)
-    })
+    await until(
+      "the pool is full and at rest",
+      async () => {
+        const before = this.#machineTicks()
+        if (before.length < Math.min(this.#settings.pool, poolMin)) return false
+        await Bun.sleep(restMs)
+        return Bun.deepEquals(this.#machineTicks(), before)
+      },
+      { deadlineMs: fillDeadlineMs },
+    )
   }
 
   /** Processor time of every machine so far. A paused one uses none. */

@@ -42,7 +42,8 @@ export class Podman implements AsyncDisposable {
   }): Promise<Podman | { unusable: string }> {
     if (Bun.which("podman") === null) return { unusable: "podman is not installed" }
     if (process.getuid?.() !== 0) return { unusable: "the image's files can be unpacked by root only" }
-    const directory = join(options.cacheDir, "bench", `podman-${options.image.hash}`)
+    // podman takes no directory whose name has more than 50 characters.
+    const directory = join(options.cacheDir, "bench", `podman-${options.image.hash.slice(0, 8)}`)
     await removeOthers(directory)
     await importImage(directory, options)
 

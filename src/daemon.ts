@@ -203,7 +203,7 @@ export async function openCore(config: Config, log: Log, { wrapHost }: Seam = {}
       thermal: { warmAfterMs: config.warm_after * 1000, coldAfterMs: config.cold_after * 1000 },
       diskReserveMib: config.disk_reserve_mb,
       templateDiskMib: config.template_disk_mb,
-      poolSize: config.pool,
+      pool: { sizeMax: config.pool, memoryMibMax: config.pool_memory_mb },
       publicAddress: publicAddressOf(config),
     },
   })

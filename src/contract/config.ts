@@ -120,8 +120,16 @@ const Settings = z.strictObject({
     .int()
     .min(0)
     .max(100)
-    .default(2)
-    .describe("Sandboxes kept ready per size in use, each about 60 MB of memory; 0: none"),
+    .default(20)
+    .describe(
+      "Most sandboxes kept ready of one size: two of a size in use, more after creates that came at once; 0: none",
+    ),
+  pool_memory_mb: z
+    .int()
+    .min(0)
+    .max(1_000_000)
+    .default(512)
+    .describe("Memory in MiB that all of them may use together, each about 36"),
   warm_after: z
     .number()
     .min(0)

@@ -1,5 +1,6 @@
 /** What every capability works with: the store, the host, the connections to running guests, the turns. */
 
+import type { PoolSettings } from "../rules/pool.ts"
 import type { ThermalSettings } from "../rules/thermal.ts"
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Store } from "../store/store.ts"
@@ -23,8 +24,7 @@ export type CoreSettings = {
   diskReserveMib: number
   /** Space that templates may take before unused ones are removed. */
   templateDiskMib: number
-  /** Sandboxes kept ready per size in use; 0: none. */
-  poolSize: number
+  pool: PoolSettings
   /** Where published ports answer: `scheme://ALIAS.domain:port/`. */
   publicAddress: { scheme: "http" | "https"; domain: string; port: number }
 }
@@ -85,6 +85,6 @@ export function newCore(options: {
     onRecord: (event) => core.metrics.onEvent(event),
   })
   core.thermal = new Thermal(core)
-  core.pool = new Pool(core, { size: options.settings.poolSize })
+  core.pool = new Pool(core, options.settings.pool)
   return core
 }

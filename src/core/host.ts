@@ -56,6 +56,8 @@ export interface Machines {
   cpuMs(machine: Machine): number
   /** Bytes that the machine has read and written so far: of its disk, and through its TAP device. */
   trafficBytes(machine: Machine, tapName: string | undefined): { disk: number; network: number }
+  /** Whether it gives way to all others on the host. */
+  setUrgency(machine: Machine, urgency: "normal" | "background"): void
   kill(machine: Machine): Promise<void>
   killNamed(name: string): Promise<void>
   growDisk(machine: Machine, diskMib: number): Promise<void>

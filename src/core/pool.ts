@@ -1,9 +1,11 @@
 /**
  * The pool: sandboxes made ahead of their owner, restored, exercised and paused, so that a create only gives one an
  * identity. Nothing of anybody's was ever in them. They are filled in the background when no create is going on, never
- * block one, and are thrown away when the daemon starts: what a crash left of them is worth nothing.
+ * block one, and are thrown away when the daemon starts: what a crash left of them is worth nothing. How many there are
+ * of each size is decided in `rules/pool.ts`.
  */
 
+import { type Demand, type PoolSettings, poolTargets, wantedOnceMore } from "../rules/pool.ts"
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Alarm } from "./clock.ts"
 import type { Core } from "./core.ts"
@@ -15,10 +17,12 @@ const readyDeadlineMs = 30_000
 /** Creates come in bursts; filling waits until one is over. */
 const quietMs = 300
 const retryMs = 10_000
+/** Without any create the demand is forgotten little by little. */
+const lookAgainMs = 60_000
 
 export type PooledSandbox = { id: SandboxRecord["id"]; template: Template; machine: Machine; guest: Guest }
 
-type Shelf = { spec: TemplateSpec; template: Template; ready: PooledSandbox[] }
+type Shelf = { spec: TemplateSpec; template: Template; ready: PooledSandbox[]; demand: Demand }
 
 /** A first personalisation, so that its code has run once too; the owner's replaces all of it. */
 const nobody = { hostname: "sandbox", machineId: "0".repeat(32), env: {}, network: null, growDisk: false }
@@ -31,16 +35,17 @@ const exercises = [["true"], ["echo"], ["sh", "-c", ":"], ["true"], ["echo", "ag
 
 export class Pool {
   readonly #core: Core
-  readonly #size: number
+  readonly #settings: PoolSettings
   readonly #shelves = new Map<string, Shelf>()
   #creating = 0
   #filling: Promise<void> | undefined
   #isStopped = false
   #timer: Alarm | undefined
+  #timerEndsAtMs = 0
 
-  constructor(core: Core, options: { size: number }) {
+  constructor(core: Core, settings: PoolSettings) {
     this.#core = core
-    this.#size = options.size
+    this.#settings = settings
   }
 
   /** One of that template, if there is one. It is the caller's now. */
@@ -72,16 +77,19 @@ export class Pool {
     return {
       [Symbol.dispose]: () => {
         this.#creating--
-        this.#fillSoon(quietMs)
+        this.#tendSoon(quietMs)
       },
     }
   }
 
   /** That template is in demand. */
   wants(spec: TemplateSpec, template: Template): void {
-    if (this.#size === 0 || this.#isStopped) return
-    if (!this.#shelves.has(template.id)) this.#shelves.set(template.id, { spec, template, ready: [] })
-    this.#fillSoon(quietMs)
+    if (this.#settings.sizeMax === 0 || this.#isStopped) return
+    const shelf = this.#shelves.get(template.id)
+    const demand = wantedOnceMore(shelf?.demand, this.#core.clock.nowMs())
+    if (shelf) shelf.demand = demand
+    else this.#shelves.set(template.id, { spec, template, ready: [], demand })
+    this.#tendSoon(quietMs)
   }
 
   /** Ends all that wait, before the daemon stops. */
@@ -94,17 +102,35 @@ export class Pool {
     await Promise.all(all.map(({ id, guest }) => this.#discard(id, guest)))
   }
 
-  #fillSoon(ms: number): void {
-    if (this.#isStopped || this.#filling || this.#timer) return
+  #tendSoon(ms: number): void {
+    if (this.#isStopped || this.#filling) return
+    const endsAtMs = this.#core.clock.nowMs() + ms
+    if (this.#timer && this.#timerEndsAtMs <= endsAtMs) return
+    this.#timer?.cancel()
+    this.#timerEndsAtMs = endsAtMs
     this.#timer = this.#core.clock.after(ms, () => {
       this.#timer = undefined
-      if (this.#creating > 0) return
-      const shelf = [...this.#shelves.values()].find(({ ready }) => ready.length < this.#size)
-      if (!shelf) return
-      this.#filling = this.#fill(shelf).then((nextMs) => {
-        this.#filling = undefined
-        this.#fillSoon(nextMs)
-      })
+      this.#tend()
+    })
+  }
+
+  /** Throws away what is too much, and makes one of what is missing. The end of a create calls it again. */
+  #tend(): void {
+    if (this.#creating > 0) return
+    const shelves = [...this.#shelves.values()]
+    const targets = poolTargets(
+      shelves.map(({ demand }) => demand),
+      this.#settings,
+      this.#core.clock.nowMs(),
+    )
+    for (const [index, { ready }] of shelves.entries()) {
+      for (const { id, guest } of ready.splice(targets[index] ?? 0)) void this.#discard(id, guest)
+    }
+    const short = shelves.find(({ ready }, index) => ready.length < (targets[index] ?? 0))
+    if (!short) return this.#tendSoon(lookAgainMs)
+    this.#filling = this.#fill(short).then((nextMs) => {
+      this.#filling = undefined
+      this.#tendSoon(nextMs)
     })
   }
 
@@ -143,6 +169,7 @@ export class Pool {
     undo.defer(() => guest.close())
 
     const machine = await machines.clone(placeOf(core, { id, slot }, template, sockets))
+    machines.setUrgency(machine, "background")
     await core.host.network?.linkUp({ id, slot })
     await guest.waitReady({ deadlineMs: readyDeadlineMs })
     await guest.personalise(nobody, { deadlineMs: readyDeadlineMs })
@@ -152,6 +179,7 @@ export class Pool {
       await process.result
     }
     await machines.pause(machine)
+    machines.setUrgency(machine, "normal")
     undo.move()
     return { id, template, machine, guest }
   }

@@ -33,6 +33,7 @@ import {
   type ProcessIdentity,
   processCpuMs,
   processIoBytes,
+  setNiceness,
   spawnQemu,
 } from "./process.ts"
 import { Qmp } from "./qmp.ts"
@@ -43,6 +44,8 @@ const qmpDeadlineMs = 10_000
 /** QEMU answers nothing while it writes its state. */
 const saveDeadlineMs = 60_000
 const killDeadlineMs = 10_000
+/** The lowest there is. */
+const backgroundNiceness = 19
 const mebibyte = 1024 * 1024
 /** The slot of machines that belong to no sandbox. */
 const templateSlot = 0
@@ -355,6 +358,11 @@ export class Machines {
       disk: processIoBytes(machine.process),
       network: tapName === undefined ? 0 : interfaceBytes(tapName),
     }
+  }
+
+  /** Only where it can be taken back. */
+  setUrgency(machine: Machine, urgency: "normal" | "background"): void {
+    if (process.getuid?.() === 0) setNiceness(machine.process, urgency === "normal" ? 0 : backgroundNiceness)
   }
 
   async kill(machine: Machine): Promise<void> {

@@ -4,6 +4,7 @@
  */
 
 import { closeSync, openSync, readdirSync, readFileSync } from "node:fs"
+import { setPriority } from "node:os"
 import { AppError } from "../contract/errors.ts"
 import { descriptors } from "./command-line.ts"
 import type { Jail } from "./jail.ts"
@@ -68,6 +69,16 @@ function readIfThere(path: string): string {
     const { code } = error as NodeJS.ErrnoException
     if (isGone(error) || code === "EACCES" || code === "EPERM") return ""
     throw error
+  }
+}
+
+/** Of all threads the process has by now; later ones inherit it. */
+export function setNiceness(identity: ProcessIdentity, niceness: number): void {
+  try {
+    for (const thread of readdirSync(`/proc/${identity.pid}/task`)) setPriority(Number(thread), niceness)
+  } catch (error) {
+    const { info } = error as { info?: { code?: string } }
+    if (info?.code !== "ESRCH" && !isGone(error)) throw error
   }
 }
 

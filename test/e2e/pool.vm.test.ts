@@ -1,7 +1,7 @@
 /** The pool on real machines: quick, invisible, and nothing of one owner in what the next one gets. */
 
 import { afterAll, beforeAll, expect, test } from "bun:test"
-import { readdirSync } from "node:fs"
+import { readdirSync, readFileSync } from "node:fs"
 import { join } from "node:path"
 import { type Installation, install, until } from "../support/installation.ts"
 
@@ -71,3 +71,21 @@ test("a daemon that stops takes its pool with it", async () => {
   expect(readdirSync(join(own.dataDir, "sandboxes"))).toEqual([])
   await own.startDaemon()
 }, 120_000)
+
+test("creates that come at once make the pool larger, up to its bound", async () => {
+  await using larger = await install({ pool: 3 })
+  const ready = (count: number, sandboxes: number) =>
+    until(`${count} wait`, () => larger.machines().length === count + sandboxes, { deadlineMs: 120_000 })
+  await ready(2, 0)
+  const names = ["a", "b", "c", "d"]
+  const created = await Promise.all(names.map((name) => larger.bhatti(["create", "--name", name])))
+  expect(created.map(({ exitCode }) => exitCode)).toEqual([0, 0, 0, 0])
+  await ready(3, names.length)
+  for (const name of names) {
+    expect((await larger.bhatti(["exec", name, "--", "hostname"])).stdout).toBe(`${name}\n`)
+  }
+  for (const pid of larger.machines()) {
+    const stat = readFileSync(`/proc/${pid}/stat`, "utf8")
+    expect(stat.slice(stat.lastIndexOf(")") + 2).split(" ")[16]).toBe("0")
+  }
+}, 300_000)

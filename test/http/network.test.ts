@@ -27,7 +27,7 @@ beforeEach(async () => {
       thermal: { warmAfterMs: 30_000, coldAfterMs: 1_800_000 },
       diskReserveMib: 1024,
       templateDiskMib: 0,
-      poolSize: 0,
+      pool: { sizeMax: 0, memoryMibMax: 0 },
       publicAddress: { scheme: "http", domain: "localhost", port: 8080 },
     },
   })

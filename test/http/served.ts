@@ -34,7 +34,7 @@ export async function serveOnFakeHost(
       thermal: { warmAfterMs: 30_000, coldAfterMs: 1_800_000 },
       diskReserveMib: 1024,
       templateDiskMib: 8192,
-      poolSize: 0,
+      pool: { sizeMax: 0, memoryMibMax: 0 },
       publicAddress: { scheme: "http", domain: "localhost", port: 8080 },
     },
   })

@@ -52,7 +52,7 @@ export async function openStage(options: StageOptions = {}): Promise<Stage> {
       thermal: { warmAfterMs: 30_000, coldAfterMs: 1_800_000 },
       diskReserveMib: 1024,
       templateDiskMib: 8192,
-      poolSize: 0,
+      pool: { sizeMax: 0, memoryMibMax: 0 },
       publicAddress: { scheme: "http", domain, port: 8080 },
     },
   } as Parameters<typeof newCore>[0])

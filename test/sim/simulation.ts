@@ -147,7 +147,7 @@ export class Simulation {
         thermal: { warmAfterMs: 30_000, coldAfterMs: 60_000 },
         diskReserveMib: 1024,
         templateDiskMib: 8192,
-        poolSize: this.#weather.poolSize,
+        pool: { sizeMax: this.#weather.poolSize, memoryMibMax: 1024 },
         publicAddress: { scheme: "http", domain: "localhost", port: 8080 },
       },
     })

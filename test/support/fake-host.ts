@@ -205,6 +205,7 @@ export function fakeHost(): FakeHost {
       findNamed: () => undefined,
       cpuMs: () => host.cpuMsNow,
       trafficBytes: () => host.trafficNow,
+      setUrgency() {},
       async kill({ process, directory }) {
         host.running.delete(process.pid)
         guestsByDirectory.get(directory)?.close()
