@@ -24,11 +24,10 @@ type order struct {
 	uid    int
 	groups []uint32
 	// handed is how many descriptors from 3 on are QEMU's.
-	handed    int
-	cgroup    string
-	niceness  int
-	fileBytes int64
-	command   []string
+	handed   int
+	cgroup   string
+	niceness int
+	command  []string
 }
 
 func main() {
@@ -53,7 +52,6 @@ func parse(arguments []string) (order, error) {
 	flags.IntVar(&wanted.uid, "uid", -1, "")
 	flags.IntVar(&wanted.handed, "handed", 0, "")
 	flags.IntVar(&wanted.niceness, "nice", 0, "")
-	flags.Int64Var(&wanted.fileBytes, "file-bytes", 0, "")
 	flags.Func("device", "", func(path string) error {
 		wanted.devices = append(wanted.devices, path)
 		return nil

@@ -162,9 +162,6 @@ func (all *steps) setLimits(wanted order) {
 	if wanted.uid >= 0 {
 		limit(rlimitNproc, threadsMax)
 	}
-	if wanted.fileBytes > 0 {
-		limit(syscall.RLIMIT_FSIZE, uint64(wanted.fileBytes))
-	}
 	all.add("set its priority", syscall.SYS_SETPRIORITY, syscall.PRIO_PROCESS, 0, wanted.niceness)
 }
 

@@ -5,6 +5,7 @@ import { burst, parallel, poolBurst } from "./burst.ts"
 import { create, pool } from "./create.ts"
 import { exec } from "./exec.ts"
 import { footprint } from "./footprint.ts"
+import { neighbours } from "./neighbours.ts"
 import { power } from "./power.ts"
 import { published } from "./published.ts"
 import { ratios } from "./ratios.ts"
@@ -24,6 +25,7 @@ export const groups: readonly Group[] = [
   transfer,
   published,
   footprint,
+  neighbours,
   scale,
   ratios,
 ]

@@ -11,6 +11,7 @@ import {
   mkdtempSync,
   openSync,
   readFileSync,
+  rmdirSync,
   rmSync,
   statSync,
   writeFileSync,
@@ -26,6 +27,12 @@ const isRoot = process.getuid?.() === 0
 const ownUid = process.getuid?.() ?? 0
 /** Of no other test, and of no installation: their user ids begin elsewhere. */
 const uid = isRoot ? 690_000 + (process.pid % 5000) : undefined
+
+/** Where root can make groups of version 2. */
+const cgroupRoot = isRoot
+  ? /^\S+ (\S+) cgroup2 rw/m.exec(readFileSync("/proc/mounts", "utf8"))?.[1]
+  : undefined
+if (cgroupRoot === undefined) console.log("skipped: no control groups of version 2 that this user can make")
 
 let home: string
 let jail: Jail
@@ -193,6 +200,29 @@ describe("a program in QEMU's place", () => {
       print "made itself first\\n" if getpriority(0, 0) < 5;
     `)
     expect(lines).toEqual(["core file size 0 0", "open files 1024 1024", "500", "nice 5"])
+  })
+
+  test.skipIf(cgroupRoot === undefined)("is in its control group from its first instruction", async () => {
+    const group = join(cgroupRoot ?? "", `bhatti-test-${process.pid}`)
+    mkdirSync(group)
+    try {
+      const logPath = join(home, "grouped.log")
+      const pid = await launch({
+        binary: "/usr/bin/perl",
+        arguments: ["-e", 'open F, "<", "/proc/self/cgroup"; print <F>; sleep 60'],
+        files: {},
+        confinement: { jail, level: "full", uid, groups: [], devices: ["/dev/null"], cgroup: group },
+        logPath,
+      })
+      expect(readFileSync(join(group, "cgroup.procs"), "utf8")).toBe(`${pid}\n`)
+      process.kill(pid, "SIGKILL")
+      for (const end = Date.now() + 10_000; readFileSync(join(group, "cgroup.procs"), "utf8") !== ""; ) {
+        if (Date.now() > end) throw new Error("the group is never empty")
+        await Bun.sleep(10)
+      }
+    } finally {
+      rmdirSync(group)
+    }
   })
 
   test("holds the descriptors it was given and no other of the daemon's", async () => {

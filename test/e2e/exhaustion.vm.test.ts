@@ -65,7 +65,7 @@ while True:
 })
 
 test("a program that takes all memory is ended by its own kernel, and the agent lives", async () => {
-  expect((await bad("sudo", "cat", "/proc/1/oom_score_adj")).stdout).toBe("-1000\n")
+  // The agent is the guest's first process, which its kernel never chooses.
   const hog = await bad("python3", "-c", "x = []\nwhile True: x.append(bytearray(1 << 20))")
   // Killed, or told so by Python.
   expect(hog.exitCode).not.toBe(0)
@@ -118,13 +118,18 @@ while True:
     for noise in (os.urandom(65536), bytes(65536), b"\\xff" * 65536, frame * 2, b"\\xb4LOHAR\\r\\n" * 4096):
         os.write(channel, noise)
 `)
-  for (let round = 0; round < 3; round++) {
+  let lost = 0
+  for (let round = 0; round < 20 && lost < 3; round++) {
     const answer = await bad("echo", "hello")
-    // It may still get through between two floods; what it does not do is hang, or say something else.
+    // It may get through between two floods; what it does not do is hang, or say something else.
     if (answer.exitCode === 0) expect(answer.stdout).toBe("hello\n")
-    else expect(answer.stderr).toStartWith("bhatti: ")
+    else {
+      lost++
+      expect(answer.stderr).toStartWith("bhatti: ")
+    }
     await neighbourAnswers()
   }
+  expect(lost).toBe(3)
   const health = await fetch(`${own.url}/health`)
   expect(health.status).toBe(200)
 })
