@@ -22,9 +22,17 @@ const syncDeadlineMs = 5000
 
 export type Captured = { hasMemory: boolean; pausedMs: number }
 
+/** Refuses a source that has no disk yet. */
+export function checkCopyable(source: SandboxRecord): void {
+  if (source.templateId !== null) return
+  throw new AppError("unavailable", `sandbox "${source.name}" is ${source.state.kind}`, {
+    hint: "try again in a moment",
+  })
+}
+
 /** Fills the draft of that id, which the caller publishes or abandons. Takes the source's turn. */
 export async function captureSandbox(core: Core, source: SandboxRecord, draftId: string): Promise<Captured> {
-  if (source.state.kind === "hot") await writeOut(core, await awake(core, source))
+  if (source.state.kind === "hot") await writeOut(core, await awake(core, source, "a copy of it"))
   return core.turns.take(source.id, async () => {
     const now = await settle(core, source.id)
     if (!now) throw noSandbox(source.name)

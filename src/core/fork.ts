@@ -7,7 +7,7 @@ import { policyFrom } from "../contract/network.ts"
 import type { CreateSandbox, Sandbox } from "../contract/sandbox.ts"
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Account } from "../store/users.ts"
-import { captureSandbox, startCopy } from "./capture.ts"
+import { captureSandbox, checkCopyable, startCopy } from "./capture.ts"
 import type { Core } from "./core.ts"
 import { addNamed, checkLimits, checkSpace, checkStillWanted, namesOf } from "./create.ts"
 import { removeEverything } from "./destroy.ts"
@@ -29,6 +29,7 @@ export async function forkSandbox(
 ): Promise<Sandbox[]> {
   const startedAt = performance.now()
   const source = await findSandbox(core, account, from)
+  checkCopyable(source)
   const template = await templateOf(core, source)
   const secrets = await core.store.secrets.reveal(account.id, input.secrets)
   checkLimits(account, source)

@@ -8,7 +8,7 @@ import type { Sandbox } from "../contract/sandbox.ts"
 import type { ResumeSnapshot, Snapshot } from "../contract/snapshot.ts"
 import type { SnapshotRecord } from "../store/snapshots.ts"
 import type { Account } from "../store/users.ts"
-import { captureSandbox, startCopy } from "./capture.ts"
+import { captureSandbox, checkCopyable, startCopy } from "./capture.ts"
 import type { Core } from "./core.ts"
 import { addNamed, checkLimits, checkSpace } from "./create.ts"
 import { removeEverything } from "./destroy.ts"
@@ -23,11 +23,7 @@ export async function createSnapshot(
 ): Promise<Snapshot> {
   const startedAt = performance.now()
   const source = await findSandbox(core, account, nameOrId)
-  if (source.templateId === null) {
-    throw new AppError("unavailable", `sandbox "${source.name}" is ${source.state.kind}`, {
-      hint: "try again in a moment",
-    })
-  }
+  checkCopyable(source)
   const sizeMib = await core.host.disks.usedMib(source.id)
   await checkSpace(core, sizeMib + (source.state.kind === "cold" ? 0 : source.memoryMib))
   const record = await core.store.snapshots.add(account, name, source)

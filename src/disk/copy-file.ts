@@ -1,7 +1,7 @@
 /** Copying a large file as fast as the filesystem allows: shared blocks where it can, else only what holds data. */
 
 import { constants } from "node:fs"
-import { copyFile, type FileHandle, open } from "node:fs/promises"
+import { copyFile, type FileHandle, open, rm } from "node:fs/promises"
 import { Checksum } from "../lib/checksum.ts"
 import { nextExtent } from "../lib/posix.ts"
 
@@ -37,8 +37,14 @@ async function tryShare(from: string, to: string): Promise<boolean> {
     return true
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException
-    if (code !== undefined && ["ENOTSUP", "EOPNOTSUPP", "ENOSYS", "EXDEV", "EINVAL", "ENOTTY"].includes(code))
+    if (
+      code !== undefined &&
+      ["ENOTSUP", "EOPNOTSUPP", "ENOSYS", "EXDEV", "EINVAL", "ENOTTY"].includes(code)
+    ) {
+      // It may have been made before that was found out; one that was there already is EEXIST.
+      await rm(to, { force: true })
       return false
+    }
     throw error
   }
 }

@@ -93,11 +93,19 @@ export class Disks {
 
   async usedMib(id: string): Promise<number> {
     const directory = this.directoryOf(id)
-    let bytes = 0
-    for (const name of await readdir(directory, { recursive: true })) {
-      bytes += (await stat(join(directory, name))).blocks * 512
+    let blocks = 0
+    for (const name of await readdir(directory, { recursive: true }).catch(whenGone([]))) {
+      blocks += (await stat(join(directory, name)).catch(whenGone({ blocks: 0 }))).blocks
     }
-    return Math.ceil(bytes / (1024 * 1024))
+    return Math.ceil((blocks * 512) / (1024 * 1024))
+  }
+}
+
+/** Who looks without the sandbox's turn may find that it is being started, stopped or removed. */
+function whenGone<T>(instead: T): (error: unknown) => T {
+  return (error) => {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return instead
+    throw error
   }
 }
 

@@ -40,7 +40,7 @@ export type ThermalDecision = {
 
 /** An idle guest under software emulation uses about one hundredth of a core. */
 const busyCpuShare = 0.05
-/** An idle guest reads and writes nothing for seconds, then a few pages of its logs. */
+/** QEMU of an idle guest reads and writes 200 bytes a second, and now and then a few pages of the guest's journal. */
 const busyDiskBytesPerSec = 16 * 1024
 /** Neighbours' broadcasts reach it too. */
 const busyNetworkBytesPerSec = 1024

@@ -26,7 +26,7 @@ const exec = (name: string, command: string) => ok("exec", name, "--", "sh", "-c
 /** The same sources under another version number. */
 async function buildOther(version: string): Promise<{ binary: string; remove(): void }> {
   const directory = mkdtempSync("/tmp/bhatti-other-")
-  for (const name of ["src", "images", "dist/lohar"]) {
+  for (const name of ["src", "images", "dist/lohar", "dist/jail"]) {
     cpSync(join(root, name), join(directory, name), { recursive: true })
   }
   symlinkSync(join(root, "node_modules"), join(directory, "node_modules"))

@@ -177,7 +177,7 @@ test("sandboxes of a deleted snapshot live on, and a user with snapshots is not 
   await own.call("POST", "/snapshots/parent/resume", { name: "child" })
   await own.call("DELETE", "/sandboxes/dev")
   await own.call("DELETE", "/sandboxes/child")
-  expect(own.core.store.users.remove("alice")).rejects.toMatchObject({ code: "conflict" })
+  await expect(own.core.store.users.remove("alice")).rejects.toMatchObject({ code: "conflict" })
   await own.call("POST", "/snapshots/parent/resume", { name: "child" })
   await own.call("DELETE", "/snapshots/parent")
   const { body } = await own.call("POST", "/sandboxes/child/exec", { cmd: ["echo", "alive"] })
