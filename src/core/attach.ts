@@ -10,6 +10,8 @@ import { machineOf, rememberMachine } from "./machine-of.ts"
 import { markEnded } from "./power.ts"
 
 const adoptDeadlineMs = 5000
+/** A machine whose channel has closed may be about to end; then it was not its guest that failed. */
+const endDeadlineMs = 1000
 
 /** Keeps the guest's channel for everybody and watches over it. */
 export function keepGuest(core: Core, record: SandboxRecord, guest: Guest): void {
@@ -81,7 +83,7 @@ export async function repair(core: Core, record: SandboxRecord, reason: string):
   if (!machine) return
   const { machines } = core.host
   if (machines.isRunning(machine) && (await adopt(core, record, machine))) return
-  const wasAlive = machines.isRunning(machine)
+  const wasAlive = !(await machines.endsWithin(machine, { deadlineMs: endDeadlineMs }))
   const words = await machines.diagnose(machine)
   await machines.kill(machine)
   const ended = wasAlive ? "its guest did not answer" : "its machine ended: switched off inside, or killed"

@@ -52,6 +52,8 @@ export interface Machines {
   removeSnapshot(directory: string): Promise<void>
 
   isRunning(machine: Machine): boolean
+  /** Whether it ends by itself that soon. */
+  endsWithin(machine: Machine, options: { deadlineMs: number }): Promise<boolean>
   findNamed(name: string, directory: string): Machine | undefined
   cpuMs(machine: Machine): number
   /** Bytes that the machine has read and written so far: of its disk, and through its TAP device. */

@@ -9,7 +9,9 @@
 import { closeSync, constants, openSync, statSync, write } from "node:fs"
 import { mkdir, open, readFile, rename, rm, truncate, writeFile } from "node:fs/promises"
 import { basename, join } from "node:path"
+import { z } from "zod"
 import { AppError } from "../contract/errors.ts"
+import { errorCodeOf } from "../lib/error-code.ts"
 import { createPipe, openTap, readAhead } from "../lib/posix.ts"
 import type { Cgroups } from "./cgroups.ts"
 import {
@@ -29,6 +31,7 @@ import {
   findProcesses,
   interfaceBytes,
   isAlive,
+  isGoneWithin,
   killProcess,
   type ProcessIdentity,
   processCpuMs,
@@ -72,12 +75,13 @@ export type Place = {
   tapName: string | undefined
 }
 
-type SnapshotManifest = {
-  stateFingerprint: string
-  memoryBase: Machine["memoryBase"]
-  state: { bytes: number; sha256: string }
-  memory: { bytes: number; checksum: string }
-}
+const SnapshotManifest = z.object({
+  stateFingerprint: z.string(),
+  memoryBase: z.enum(["template", "empty"]),
+  state: z.object({ bytes: z.int(), sha256: z.string() }),
+  memory: z.object({ bytes: z.int(), checksum: z.string() }),
+})
+type SnapshotManifest = z.infer<typeof SnapshotManifest>
 
 type Files = Partial<Record<keyof typeof descriptors, number>>
 
@@ -342,6 +346,11 @@ export class Machines {
     return isAlive(machine.process)
   }
 
+  /** Whether it ends by itself that soon. A machine closes its sockets a moment before it is gone. */
+  async endsWithin(machine: Machine, options: { deadlineMs: number }): Promise<boolean> {
+    return isGoneWithin(machine.process, options)
+  }
+
   /** The machine of that name in that directory, if one runs, for when a crash kept its identity from being written. */
   findNamed(name: string, directory: string): Machine | undefined {
     const [process] = findProcesses({ name })
@@ -559,17 +568,36 @@ function snapshotDirectory(directory: string): string {
   return join(directory, "snapshot")
 }
 
-/** The manifest of a whole snapshot. */
+/** The manifest of a whole snapshot. What is missing, short or unreadable is no snapshot. */
 async function readSnapshot(directory: string): Promise<SnapshotManifest | undefined> {
-  const file = Bun.file(join(directory, "manifest.json"))
-  if (!(await file.exists())) return undefined
-  const manifest = (await file.json()) as SnapshotManifest
-  const state = await readFile(join(directory, "state"))
+  const memory = Bun.file(join(directory, "memory"))
+  const state = await readIfThere(join(directory, "state"))
+  const parsed = SnapshotManifest.safeParse(parseJson(await readIfThere(join(directory, "manifest.json"))))
+  if (!parsed.success || !state || !(await memory.exists())) return undefined
+  const manifest = parsed.data
   const isWhole =
-    statSync(join(directory, "memory")).size === manifest.memory.bytes &&
+    memory.size === manifest.memory.bytes &&
     state.length === manifest.state.bytes &&
     sha256(state) === manifest.state.sha256
   return isWhole ? manifest : undefined
+}
+
+async function readIfThere(path: string): Promise<Buffer | undefined> {
+  try {
+    return await readFile(path)
+  } catch (error) {
+    if (errorCodeOf(error) === "ENOENT") return undefined
+    throw error
+  }
+}
+
+function parseJson(bytes: Buffer | undefined): unknown {
+  try {
+    return bytes && JSON.parse(bytes.toString())
+  } catch (error) {
+    if (error instanceof SyntaxError) return undefined
+    throw error
+  }
 }
 
 async function writePipe(fd: number, bytes: Uint8Array): Promise<void> {

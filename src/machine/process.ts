@@ -212,17 +212,24 @@ const quickRounds = 50
 
 /** Ends the process and waits until it is gone. A process that is not ours any more is left alone. */
 export async function killProcess(identity: ProcessIdentity, options: { deadlineMs: number }): Promise<void> {
-  const deadline = Date.now() + options.deadlineMs
   if (!isAlive(identity)) return
   signalProcess(identity.pid)
+  if (await isGoneWithin(identity, options)) return
+  throw new AppError("unavailable", `QEMU process ${identity.pid} does not end`, {
+    hint: "it is stuck in the kernel; look at the host's disks and its kernel log",
+  })
+}
+
+export async function isGoneWithin(
+  identity: ProcessIdentity,
+  options: { deadlineMs: number },
+): Promise<boolean> {
+  const deadline = Date.now() + options.deadlineMs
   for (let rounds = 0; isAlive(identity); rounds++) {
-    if (Date.now() > deadline) {
-      throw new AppError("unavailable", `QEMU process ${identity.pid} does not end`, {
-        hint: "it is stuck in the kernel; look at the host's disks and its kernel log",
-      })
-    }
+    if (Date.now() > deadline) return false
     await Bun.sleep(rounds < quickRounds ? 1 : 20)
   }
+  return true
 }
 
 function signalProcess(pid: number): void {

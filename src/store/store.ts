@@ -5,6 +5,7 @@ import { join } from "node:path"
 import { generateX25519Identity } from "age-encryption"
 import { Kysely, sql } from "kysely"
 import { type Migration, Migrator } from "kysely/migration"
+import { AppError } from "../contract/errors.ts"
 import { Events } from "./events.ts"
 import * as start from "./migrations/0001-start.ts"
 import * as network from "./migrations/0002-network.ts"
@@ -52,7 +53,11 @@ export async function openStore(options: { dataDir: string } | { memory: true })
   const { error } = await migrator.migrateToLatest()
   if (error) {
     await db.destroy()
-    throw error
+    throw new AppError("unavailable", `cannot bring the database ${path} up to date`, {
+      cause: error,
+      hint: "it may be locked, damaged, or made by a later bhatti; sandboxes were not touched",
+      retryable: false,
+    })
   }
   const events = new Events(db)
   return {

@@ -307,6 +307,10 @@ export class World {
           await life.step("snapshot removed")
         },
         isRunning: (machine) => this.find(machine) !== undefined,
+        endsWithin: async (machine) => {
+          await life.step("does it end")
+          return this.find(machine) === undefined
+        },
         findNamed: (name) => {
           const process = this.named(name)
           return process && machineOf(process)

@@ -202,6 +202,7 @@ export function fakeHost(): FakeHost {
         host.memories.delete(directory)
       },
       isRunning: ({ process }) => host.running.has(process.pid),
+      endsWithin: async ({ process }) => !host.running.has(process.pid),
       findNamed: () => undefined,
       cpuMs: () => host.cpuMsNow,
       trafficBytes: () => host.trafficNow,

@@ -1,0 +1,272 @@
+/**
+ * Chaos on real machines: sandboxes are created, used, stopped, woken, copied and destroyed while their machines and the daemon
+ * are killed and the disk fills up. A seed decides what happens; a model knows what each sandbox must have on disk and in
+ * memory. At the end nothing is lost, nothing is left, and no template has changed.
+ */
+
+import { existsSync, mkdirSync, readdirSync, rmSync } from "node:fs"
+import { join } from "node:path"
+import { Random } from "../sim/random.ts"
+import { type Installation, install } from "../support/installation.ts"
+import { nameOfMachine, type Reply, Requests } from "../support/requests.ts"
+
+const sandboxesMax = 5
+const diskMib = 3000
+
+type Known = {
+  /** Every value that may be the true one; null: nothing was written. */
+  memory: Set<string | null>
+  disk: Set<string | null>
+  /** How often something had gone wrong when its memory was last seen. */
+  troubleWhenSeen: number
+}
+
+export type ChaosResult = { rounds: number; counts: Record<string, number> }
+
+export async function chaos(options: {
+  seed: number
+  isOver: (rounds: number) => boolean
+  report: (line: string) => void
+}): Promise<ChaosResult> {
+  await using own = await install({ config: "warm_after: 2\ncold_after: 4\ndisk_reserve_mb: 0\n" })
+  const directory = join(own.dataDir, "sandboxes")
+  mkdirSync(directory, { recursive: true })
+  run(["mount", "-t", "tmpfs", "-o", `size=${diskMib}m`, "bhatti-chaos", directory])
+  try {
+    const before = templateHashes(own)
+    const driver = new Chaos(own, options)
+    let rounds = 0
+    for (; !options.isOver(rounds); rounds++) await driver.round()
+    await driver.finish()
+    const after = templateHashes(own)
+    for (const [path, hash] of Object.entries(before)) {
+      if (after[path] !== hash) throw new Error(`${path} has changed`)
+    }
+    return { rounds, counts: driver.counts }
+  } finally {
+    await own.stopDaemon("SIGTERM")
+    for (const pid of own.machines()) process.kill(pid, "SIGKILL")
+    run(["umount", "--lazy", directory])
+  }
+}
+
+class Chaos {
+  readonly counts: Record<string, number> = {}
+  readonly #own: Installation
+  readonly #requests: Requests
+  readonly #random: Random
+  readonly #report: (line: string) => void
+  readonly #known = new Map<string, Known>()
+  #values = 0
+  #trouble = 0
+
+  constructor(own: Installation, options: { seed: number; report: (line: string) => void }) {
+    this.#own = own
+    this.#requests = new Requests(own)
+    this.#random = new Random(options.seed)
+    this.#report = options.report
+  }
+
+  async round(): Promise<void> {
+    const random = this.#random
+    const what = random.weighted({
+      create: 4,
+      mark: 6,
+      write: 4,
+      stop: 4,
+      wake: 4,
+      read: 6,
+      fork: 2,
+      destroy: 2,
+    })
+    const trouble = random.weighted({ nothing: 12, machine: 3, daemon: 2, disk: 1 })
+    this.#count(what)
+    const going = this.#act(what)
+    if (trouble !== "nothing") {
+      this.#count(`trouble: ${trouble}`)
+      this.#report(`${what}, and trouble with the ${trouble}`)
+      // Anywhere in what is going on.
+      await Bun.sleep(random.integer(400))
+      this.#trouble++
+      if (trouble === "machine") this.#killMachine()
+      if (trouble === "daemon") await this.#own.stopDaemon("SIGKILL")
+      if (trouble === "disk") await this.#fillDisk()
+    }
+    await going
+    if (this.#own.daemonExitCode() !== null) await this.#own.startDaemon()
+    await this.#compare()
+  }
+
+  /** Everything is still there and can be used; then everything goes. */
+  async finish(): Promise<void> {
+    for (const name of this.#known.keys()) await this.#read(name)
+    for (const name of [...this.#known.keys()]) await this.#destroy(name)
+    const left = [
+      ...(await this.#requests.list()).map(({ name }) => name),
+      ...(await this.#requests.leftovers()),
+    ]
+    if (left.length > 0) throw new Error(`left over: ${left.join(", ")}`)
+  }
+
+  async #act(what: string): Promise<void> {
+    const names = [...this.#known.keys()]
+    if (what === "create" || names.length === 0) return this.#create(undefined)
+    const name = this.#random.pick(names)
+    switch (what) {
+      case "fork":
+        return this.#create(name)
+      case "mark":
+        return this.#change(name, "memory")
+      case "write":
+        return this.#change(name, "disk")
+      case "read":
+        return this.#read(name)
+      case "stop":
+        return this.#expect(`stop ${name}`, await this.#requests.stop(name))
+      case "wake": {
+        const starts = Array.from({ length: 4 }, () => this.#requests.start(name))
+        for (const reply of await Promise.all(starts)) this.#expect(`start ${name}`, reply)
+        return
+      }
+      default:
+        return this.#destroy(name)
+    }
+  }
+
+  async #create(from: string | undefined): Promise<void> {
+    if (this.#known.size >= sandboxesMax) return
+    const name = `s${++this.#values}`
+    const source = from === undefined ? undefined : this.#known.get(from)
+    const troubleBefore = this.#trouble
+    const reply = await this.#requests.create(name, from === undefined ? {} : { from })
+    this.#expect(`create ${name}`, reply)
+    // Without an answer it may be there all the same, and is looked for.
+    const isThere = reply.status === 201 || (reply.status === 0 && (await this.#isThere(name)))
+    if (!isThere) return
+    this.#known.set(name, {
+      memory: new Set([null, ...(source?.memory ?? [])]),
+      disk: new Set([null, ...(source?.disk ?? [])]),
+      troubleWhenSeen: Math.min(troubleBefore, source?.troubleWhenSeen ?? troubleBefore),
+    })
+  }
+
+  async #isThere(name: string): Promise<boolean> {
+    if (this.#own.daemonExitCode() !== null) await this.#own.startDaemon()
+    return (await this.#requests.show(name)) !== undefined
+  }
+
+  async #change(name: string, part: "memory" | "disk"): Promise<void> {
+    const known = this.#known.get(name)
+    if (!known) return
+    const value = `v${++this.#values}`
+    known[part].add(value)
+    const troubleBefore = this.#trouble
+    const path = part === "memory" ? "/dev/shm/marker" : "/workspace/marker"
+    const reply = await this.#requests.exec(
+      name,
+      `echo ${value} > ${path}.new && mv ${path}.new ${path} && sync`,
+    )
+    this.#expect(`${part} of ${name}`, reply)
+    if (reply.status !== 200 || (reply.body as { exit_code: number }).exit_code !== 0) return
+    known[part] = new Set([value])
+    if (part === "memory") known.troubleWhenSeen = troubleBefore
+  }
+
+  async #read(name: string): Promise<void> {
+    const known = this.#known.get(name)
+    if (!known) return
+    const troubleBefore = this.#trouble
+    const script = "for f in /dev/shm/marker /workspace/marker; do cat $f 2>/dev/null || echo -; done"
+    const reply = await this.#requests.exec(name, script)
+    this.#expect(`read ${name}`, reply)
+    if (reply.status !== 200) return
+    const found = (reply.body as { stdout: string }).stdout.trim().split("\n")
+    if (found.length !== 2) return
+    const [memory = null, disk = null] = found.map((value) => (value === "-" ? null : value))
+    if (!known.disk.has(disk)) throw new Error(`${name} has ${disk} on disk instead of ${[...known.disk]}`)
+    if (!known.memory.has(memory)) await this.#checkLoss(name, known, memory)
+    known.memory = new Set([memory])
+    known.disk = new Set([disk])
+    known.troubleWhenSeen = troubleBefore
+  }
+
+  async #checkLoss(name: string, known: Known, memory: string | null): Promise<void> {
+    const was = [...known.memory].join(" or ")
+    if (memory !== null) throw new Error(`${name} has ${memory} in memory instead of ${was}`)
+    if (known.troubleWhenSeen === this.#trouble)
+      throw new Error(`${name} lost ${was} though nothing went wrong`)
+    this.#count("memory lost")
+    const { status, body } = await this.#requests.send("GET", `/sandboxes/${name}`)
+    const reason = status === 200 && (body as { status_reason: string | null }).status_reason
+    if (status === 200 && !reason) throw new Error(`${name} lost ${was} and does not say why`)
+  }
+
+  async #destroy(name: string): Promise<void> {
+    const reply = await this.#requests.destroy(name)
+    this.#expect(`destroy ${name}`, reply)
+    if (reply.status === 0 || reply.status >= 500) {
+      // It wins in the end: a start goes on with what was begun, and else it is asked again.
+      if (await this.#isThere(name)) this.#expect(`destroy ${name} again`, await this.#requests.destroy(name))
+    }
+    this.#known.delete(name)
+  }
+
+  #killMachine(): void {
+    const machines = this.#own.machines()
+    if (machines.length > 0) process.kill(this.#random.pick(machines), "SIGKILL")
+  }
+
+  /** While it is full nothing is written by guests: what they lose then is for them to see, and no fault of ours. */
+  async #fillDisk(): Promise<void> {
+    const filler = join(this.#own.dataDir, "sandboxes", "filler")
+    Bun.spawnSync(["dd", "if=/dev/zero", `of=${filler}`, "bs=1M", "status=none"])
+    try {
+      const [name] = this.#known.keys()
+      if (name !== undefined) this.#expect("stop on a full disk", await this.#requests.stop(name))
+      this.#expect("create on a full disk", await this.#requests.create(`full${this.#values}`))
+      await this.#requests.destroy(`full${this.#values}`)
+    } finally {
+      rmSync(filler, { force: true })
+    }
+  }
+
+  /** The store, the host and the model agree. */
+  async #compare(): Promise<void> {
+    const listed = new Set((await this.#requests.list()).map(({ name }) => name))
+    for (const name of this.#known.keys()) if (!listed.has(name)) throw new Error(`${name} is lost`)
+    for (const name of listed)
+      if (!this.#known.has(name)) throw new Error(`${name} is there and should not be`)
+    const machines = this.#own.machines().map(nameOfMachine)
+    if (new Set(machines).size !== machines.length)
+      throw new Error(`two machines of one sandbox: ${machines}`)
+  }
+
+  /** A refusal is one that a caller can act on; without trouble there is none. */
+  #expect(what: string, { status, body }: Reply): void {
+    if (status === 0 || status < 400) return
+    this.#count("refused")
+    this.#report(`${what}: ${status} ${JSON.stringify(body)}`)
+    if (status === 500) throw new Error(`${what}: a bug came out: ${JSON.stringify(body)}`)
+  }
+
+  #count(what: string): void {
+    this.counts[what] = (this.counts[what] ?? 0) + 1
+  }
+}
+
+function templateHashes(own: Installation): Record<string, string> {
+  const hashes: Record<string, string> = {}
+  const directory = join(own.dataDir, "templates")
+  for (const path of readdirSync(directory, { recursive: true, encoding: "utf8" })) {
+    if (!existsSync(join(directory, path)) || !/\/(memory|state|disk\.qcow2|blank\.qcow2)$/.test(path))
+      continue
+    hashes[path] = run(["sha256sum", join(directory, path)]).slice(0, 64)
+  }
+  return hashes
+}
+
+function run(cmd: string[]): string {
+  const { exitCode, stdout, stderr } = Bun.spawnSync(cmd)
+  if (exitCode !== 0) throw new Error(`${cmd.join(" ")}: ${stderr}`)
+  return stdout.toString()
+}
