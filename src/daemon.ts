@@ -19,6 +19,7 @@ import { openGuest } from "./guest/connection.ts"
 import { createApp } from "./http/app.ts"
 import { listenPrivately } from "./http/server.ts"
 import { readImage, readKernel } from "./image/artifacts.ts"
+import { forbidCoreFiles } from "./lib/posix.ts"
 import { version } from "./lib/version.ts"
 import { lockDataDir } from "./lock.ts"
 import { type AcceleratorReport, chooseAccelerator } from "./machine/accelerator.ts"
@@ -37,6 +38,8 @@ export type Seam = { wrapHost?: (host: Host) => Host }
 export async function serve(flags: ConfigFlags, seam: Seam = {}): Promise<void> {
   // Whoever starts us: what we make is for this user alone.
   process.umask(0o077)
+  // Its memory holds users' secrets.
+  forbidCoreFiles()
   const config = loadConfig(flags, process.env)
   using _lock = lockDataDir(config.data_dir)
   const log = pino({

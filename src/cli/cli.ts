@@ -33,14 +33,17 @@ async function runGuarded(argv: readonly string[], surroundings: Surroundings): 
 async function runCommandLine(argv: readonly string[], surroundings: Surroundings): Promise<number> {
   const { out } = surroundings
   let read: { entry: CommandEntry; command: Command; parsed: Parsed }
+  let help = "bhatti --help"
   try {
     const found = findCommand(argv)
     if (found.kind !== "command") return await showOverview(found, out)
+    help = `bhatti ${found.entry.name} --help`
     const command = await found.entry.load()
     read = { entry: found.entry, command, parsed: parseArguments(command, found.argv) }
   } catch (error) {
     if (!(error instanceof AppError)) throw error
-    await report(out, error)
+    const { code, message, hint = help } = error
+    await report(out, new AppError(code, message, { hint }))
     return exitUsage
   }
   if (read.parsed.common.help) {

@@ -12,6 +12,7 @@ export type Found =
   | { kind: "group"; name: string; isAskedFor: boolean }
 
 const optionsWithValue = ["--url", "--token", "--data-dir"]
+const optionsWithoutValue = ["--json"]
 
 export function findCommand(argv: readonly string[]): Found {
   let start = 0
@@ -19,6 +20,12 @@ export function findCommand(argv: readonly string[]): Found {
     const word = argv[start] ?? ""
     if (word === "-h" || word === "--help") return { kind: "overview" }
     if (word === "-v" || word === "--version") return named("version", [])
+    const [name = word] = word.split("=")
+    if (![...optionsWithValue, ...optionsWithoutValue].includes(name)) {
+      const similar = suggest(name, [...optionsWithValue, ...optionsWithoutValue, "--help", "--version"])
+      const hint = similar === undefined ? "bhatti --help" : `did you mean ${similar}?`
+      throw new AppError("invalid", `unknown option ${name} before the command`, { hint })
+    }
     start += optionsWithValue.includes(word) ? 2 : 1
   }
   const before = argv.slice(0, start)

@@ -19,6 +19,7 @@ const libc = dlopen("libc.so.6", {
   pipe2: { args: [FFIType.ptr, FFIType.i32], returns: FFIType.i32 },
   posix_fadvise: { args: [FFIType.i32, FFIType.i64, FFIType.i64, FFIType.i32], returns: FFIType.i32 },
   sync_file_range: { args: [FFIType.i32, FFIType.i64, FFIType.i64, FFIType.u32], returns: FFIType.i32 },
+  setrlimit: { args: [FFIType.i32, FFIType.ptr], returns: FFIType.i32 },
   umask: { args: [FFIType.u32], returns: FFIType.u32 },
 })
 
@@ -92,6 +93,18 @@ export function listenUnix(path: string): number {
   }
   check(libc.symbols.listen(fd, 8), "listen")
   return fd
+}
+
+const RLIMIT_CORE = 4
+/** With 0 a kernel that pipes core files to a program would still do so; 1 is its word for none at all. */
+const coreBytesMax = 1n
+
+/** This process, and what it starts, leaves no image of its memory behind when it crashes. */
+export function forbidCoreFiles(): void {
+  check(
+    libc.symbols.setrlimit(RLIMIT_CORE, ptr(new BigUint64Array([coreBytesMax, coreBytesMax]))),
+    "setrlimit",
+  )
 }
 
 const LOCK_EX = 2

@@ -1,14 +1,15 @@
 /** Secrets on real machines: where they arrive, and everywhere they must not. */
 
 import { afterAll, beforeAll, expect, test } from "bun:test"
-import { readdirSync, readFileSync, statSync } from "node:fs"
+import { closeSync, openSync, readdirSync, readFileSync, readSync, statSync } from "node:fs"
 import { join } from "node:path"
+import { nextExtent } from "../../src/lib/posix.ts"
 import { type Installation, install } from "../support/installation.ts"
 
 const value = `sk-${crypto.randomUUID()}`
 let own: Installation
 beforeAll(async () => {
-  own = await install()
+  own = await install({ config: "log_level: trace\n" })
 }, 600_000)
 afterAll(async () => {
   await own[Symbol.asyncDispose]()
@@ -41,20 +42,114 @@ test("a sandbox gets what it was created with, and no other", async () => {
   expect(missing.stderr).toContain("NOPE")
 })
 
-test("it is nowhere on the host in the clear: not in the database, logs, process arguments or other files", async () => {
-  const files = readdirSync(own.dataDir, { recursive: true, withFileTypes: true })
+/** What must be nowhere: the secret, the API key, and what is given in requests that fail. */
+const canaries = () => [value, own.key, wrongKey, typed]
+const wrongKey = `bht_${"c0ffee00".repeat(8)}`
+const typed = `typed-${crypto.randomUUID()}`
+
+function processesOf(parent: number): number[] {
+  const pids = readdirSync("/proc").filter((name) => /^\d+$/.test(name))
+  const children = pids.filter((pid) => statOf(pid)?.[1] === String(parent)).map(Number)
+  return [parent, ...children.flatMap(processesOf)]
+}
+
+/** State, parent and so on; nothing of a process that has ended. */
+function statOf(pid: string): string[] | undefined {
+  try {
+    return readFileSync(`/proc/${pid}/stat`, "utf8").split(") ").at(-1)?.split(" ")
+  } catch {
+    return undefined
+  }
+}
+
+/** Disks and memories are large and mostly holes, which are not read. */
+function holdsCanary(path: string): boolean {
+  const words = canaries().map((canary) => Buffer.from(canary))
+  const overlapBytes = Math.max(...words.map(({ length }) => length))
+  const buffer = Buffer.alloc(4 * 1024 * 1024)
+  const fd = openSync(path, "r")
+  try {
+    let offset = 0
+    for (let extent = nextExtent({ fd, offset }); extent; extent = nextExtent({ fd, offset })) {
+      for (let at = extent.start; at < extent.end; at += buffer.length - overlapBytes) {
+        const bytes = buffer.subarray(0, readSync(fd, buffer, { position: at }))
+        if (words.some((word) => bytes.includes(word))) return true
+      }
+      offset = extent.end
+    }
+    return false
+  } finally {
+    closeSync(fd)
+  }
+}
+
+function holders(texts: Record<string, string>): string[] {
+  return Object.entries(texts).flatMap(([where, text]) =>
+    canaries().some((canary) => text.includes(canary)) ? [where] : [],
+  )
+}
+
+test("secrets and keys are in no answer to a request that fails", async () => {
+  const bodies: Record<string, string> = {}
+  const ask = async (method: string, path: string, body?: string, key = own.key) => {
+    const headers = { authorization: `Bearer ${key}` }
+    const answer = await fetch(own.url + path, { method, headers, ...(body !== undefined && { body }) })
+    bodies[`${method} ${path} ${answer.status}`] = (await answer.text()) + JSON.stringify([...answer.headers])
+    return answer.status
+  }
+  expect(await ask("GET", "/sandboxes", undefined, wrongKey)).toBe(401)
+  expect(await ask("POST", "/secrets", JSON.stringify({ name: "not a name", value: typed }))).toBe(400)
+  expect(await ask("POST", "/secrets", `{"name":"A","value":"${typed}"`)).toBe(400)
+  expect(await ask("POST", "/secrets", JSON.stringify({ name: "A", value: `${typed}\0` }))).toBe(400)
+  expect(await ask("POST", "/secrets", JSON.stringify({ name: "A", value: typed.repeat(2000) }))).toBe(400)
+  expect(await ask("POST", "/sandboxes", JSON.stringify({ env: { "not a name": typed } }))).toBe(400)
+  expect(await ask("POST", "/sandboxes", JSON.stringify({ env: { A: typed.repeat(2000) } }))).toBe(400)
+  const exec = { cmd: ["no-such-program"], env: { A: typed }, stdin: typed }
+  expect(await ask("POST", "/sandboxes/with/exec", JSON.stringify(exec))).toBe(404)
+  expect(await ask("POST", "/sandboxes/with/exec", JSON.stringify({ ...exec, cwd: "/nowhere" }))).toBe(404)
+  const inQuery = await fetch(`${own.url}/sandboxes?token=${own.key}&key=${own.key}`)
+  expect(inQuery.status).toBe(401)
+  bodies["key in the query"] = await inQuery.text()
+  expect(holders(bodies)).toEqual([])
+})
+
+test("they are nowhere on the host in the clear: not in the database, the log at its most talkative, or a process", async () => {
+  // A sandbox on disk, whose memory holds its own secret, and one that never had it.
+  expect((await own.bhatti(["stop", "with"])).exitCode).toBe(0)
+  const { id } = JSON.parse((await own.bhatti(["inspect", "with", "--json"])).stdout)
+  const found = readdirSync(own.dataDir, { recursive: true, withFileTypes: true })
     .filter((one) => one.isFile())
     .map((one) => join(one.parentPath, one.name))
-    // A machine's disk and memory are the sandbox's own, which has the secret.
-    .filter((path) => !path.includes("/sandboxes/") && statSync(path).size < 64 * 1024 * 1024)
-  expect(files.some((path) => path.endsWith("bhatti.db"))).toBe(true)
-  const holding = files.filter((path) => readFileSync(path).includes(value))
-  expect(holding).toEqual([])
-  expect(own.daemonLog()).not.toContain(value)
-  for (const pid of own.machines()) expect(readFileSync(`/proc/${pid}/cmdline`, "utf8")).not.toContain(value)
+    .filter(holdsCanary)
+  const isItsOwn = (path: string) => path.startsWith(`${own.dataDir}/sandboxes/${id}/`)
+  expect(found.filter((path) => !isItsOwn(path))).toEqual([])
+  // What is searched for would be found.
+  expect(found).toContain(`${own.dataDir}/sandboxes/${id}/snapshot/memory`)
+  for (const path of found) expect(path).toMatch(/\/(memory|disk\.qcow2)$/)
+
+  expect((await own.bhatti(["exec", "with", "--", "true"])).exitCode).toBe(0)
+  expect(own.daemonLog()).toContain('"path":"/secrets"')
+  const texts: Record<string, string> = { log: own.daemonLog() }
+  for (const pid of [...processesOf(own.daemonPid()), ...own.machines()])
+    for (const file of ["cmdline", "environ"])
+      texts[`${pid} ${file}`] = readFileSync(`/proc/${pid}/${file}`, "utf8")
+  texts["kernel command line"] = await exec("with", "cat /proc/cmdline")
+  texts["kernel log"] = await exec("with", "sudo dmesg")
+  expect(texts["kernel log"]).not.toBe("")
+  for (const args of [["list"], ["inspect", "with"], ["secret", "list"], ["ps", "with"], ["why", "with"]])
+    texts[args.join(" ")] = (await own.bhatti([...args, "--json"])).stdout
+  expect(holders(texts)).toEqual([])
+
   expect(readFileSync(join(own.dataDir, "age.key"), "utf8")).toStartWith("AGE-SECRET-KEY-")
   expect(statSync(join(own.dataDir, "age.key")).mode & 0o777).toBe(0o600)
-  expect(await exec("with", "cat /proc/cmdline")).not.toContain(value)
+})
+
+test("no process that holds them leaves an image of its memory when it crashes", () => {
+  for (const pid of [...processesOf(own.daemonPid()), ...own.machines()]) {
+    const [, soft, hard] =
+      /Max core file size +(\d+) +(\d+)/.exec(readFileSync(`/proc/${pid}/limits`, "utf8")) ?? []
+    expect([Number(soft) <= 1, Number(hard) <= 1]).toEqual([true, true])
+  }
 })
 
 test("another user has another, and sees neither name nor value", async () => {

@@ -2,7 +2,8 @@
 
 import { afterAll, beforeAll, describe, expect, test } from "bun:test"
 import { ErrorBody } from "../../src/contract/system.ts"
-import { openStage, type Stage } from "../proxy/stage.ts"
+import { get, openStage, type Stage, sendRaw } from "../proxy/stage.ts"
+import { sampleRequests } from "./samples.ts"
 
 let stage: Stage
 
@@ -79,6 +80,84 @@ describe("the Origin header", () => {
   ])("on %s %s is the API's own", async (own, origin) => {
     expect((await call("DELETE", "/sandboxes/nothing", { host: own, origin })).status).toBe(404)
   })
+})
+
+describe("every WebSocket of the contract", () => {
+  const upgrade = [
+    "Connection: upgrade",
+    "Upgrade: websocket",
+    "Sec-WebSocket-Version: 13",
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+  ]
+  const status = async (path: string, host: string, headers: string[]) => {
+    const answer = await sendRaw(stage.port, get(path, { host, headers: [...upgrade, ...headers] }), {
+      until: /^HTTP\/1\.1 \d{3} /,
+    })
+    return Number(answer.split(" ")[1])
+  }
+
+  test.each(sampleRequests("dev").flatMap(({ name, path, messages }) => (messages ? [[name, path]] : [])))(
+    "%s opens for its own page or no page, with the key in its header, at the API's own name",
+    async (name, path) => {
+      // Of its own, since the stage's user may open few.
+      const { key: word } = await stage.core.store.users.create({ name })
+      const key = `Authorization: Bearer ${word}`
+      const query = `${path.includes("?") ? "&" : "?"}token=${word}&access_token=${word}`
+      expect(await status(path, "localhost:8080", [key])).toBe(101)
+      expect(await status(path, "localhost:8080", [key, "Origin: http://localhost:8080"])).toBe(101)
+      expect(await status(path, "localhost:8080", [key, "Origin: http://evil.test"])).toBe(403)
+      expect(await status(path, "localhost:8080", [key, "Origin: null"])).toBe(403)
+      expect(await status(path, "evil.test", [key])).not.toBe(101)
+      expect(await status(path, "localhost:8080", [])).toBe(401)
+      expect(await status(path + query, "localhost:8080", [])).toBe(401)
+      expect(await status(path, "localhost:8080", [`Cookie: token=${word}`])).toBe(401)
+      expect(await status(path, "localhost:8080", [`Sec-WebSocket-Protocol: bearer, ${word}`])).toBe(401)
+    },
+  )
+})
+
+test("no spelling of a path leads around the key", async () => {
+  const spellings = [
+    ...[
+      "//sandboxes",
+      "/./sandboxes",
+      "/health/../sandboxes",
+      "/health/..%2fsandboxes",
+      "/health%2f..%2fsandboxes",
+    ],
+    ...[
+      "/%2e%2e/sandboxes",
+      "/SANDBOXES",
+      "/Sandboxes",
+      "/sandboxes/",
+      "/sandboxes.",
+      "/sandboxes%00",
+      "/sandboxes;x",
+    ],
+    ...[
+      "/%73andboxes",
+      "/sandboxes%20",
+      "/sandboxes/dev/",
+      "/sandboxes/dev%2fexec",
+      "/health/",
+      "/health%2f",
+      "/HEALTH",
+    ],
+    ...[
+      "/health?/sandboxes",
+      "/openapi.json/../sandboxes",
+      "/openapi.json%2f..%2fsandboxes",
+      "/sandboxes#/health",
+    ],
+    ...["\\sandboxes", "/\\sandboxes", "http://localhost/sandboxes", "http://localhost//sandboxes", "*"],
+  ]
+  for (const path of spellings) {
+    const headers = ["Connection: close"]
+    const answer = await sendRaw(stage.port, get(path, { host: "localhost", headers }))
+    const isHealth = answer.includes('{"status":"ok"')
+    expect([path, isHealth || /^HTTP\/1\.1 (400|401|404) /.test(answer)]).toEqual([path, true])
+    expect([path, answer.includes("created_at")]).toEqual([path, false])
+  }
 })
 
 test("creating and running are limited per user and apart, and the refusal says when to come back", async () => {
