@@ -113,7 +113,8 @@ export async function createSandbox(
     } catch (cause) {
       throw await startFailure(core, record, machine, cause)
     }
-    await finishAttach(core, record, attaching)
+    // The pool has switched on the link of the same machine with the same address.
+    await (pooled ? attaching : finishAttach(core, record, attaching))
     await furnish(guest, input)
     const state: SandboxRecord["state"] = { kind: "hot", machine: rememberMachine(machine) }
     await core.store.sandboxes.setState(record.id, state)

@@ -33,6 +33,7 @@ import {
   isAlive,
   isGoneWithin,
   killProcess,
+  machineNiceness,
   type ProcessIdentity,
   processCpuMs,
   processIoBytes,
@@ -371,7 +372,8 @@ export class Machines {
 
   /** Only where it can be taken back. */
   setUrgency(machine: Machine, urgency: "normal" | "background"): void {
-    if (process.getuid?.() === 0) setNiceness(machine.process, urgency === "normal" ? 0 : backgroundNiceness)
+    if (process.getuid?.() === 0)
+      setNiceness(machine.process, urgency === "normal" ? machineNiceness : backgroundNiceness)
   }
 
   async kill(machine: Machine): Promise<void> {

@@ -133,7 +133,7 @@ export type Confinement = {
 
 const launchDeadlineMs = 10_000
 /** So that a sandbox that computes leaves the processor to the daemon, which serves everybody. */
-const niceness = 5
+export const machineNiceness = 5
 
 type Start = {
   binary: string
@@ -203,7 +203,7 @@ function launcherArguments(confinement: Confinement, handed: number): string[] {
     ...(cgroup === undefined ? [] : [`--cgroup=${cgroup}`]),
     ...groups.map((group) => `--group=${group}`),
     `--handed=${handed}`,
-    `--nice=${niceness}`,
+    `--nice=${machineNiceness}`,
   ]
 }
 
