@@ -88,7 +88,6 @@ export async function serve(flags: ConfigFlags, seam: Seam = {}): Promise<void> 
   const loops = [
     core.thermal.run(stopping.signal),
     core.keys.run(stopping.signal),
-    cleanUpTemplates(core, stopping.signal),
     core.host.network?.guard(stopping.signal, (what, error) => log.error({ error }, what)),
     cleanUpTemplates(core, stopping.signal),
   ]
