@@ -136,8 +136,14 @@ async function resumeWarm(core: Core, record: SandboxRecord): Promise<Guest> {
       hint: "try again in a moment",
     })
   }
-  // What is sent to a paused guest is the first that it reads.
-  await Promise.all([core.host.machines.resume(machine), guest.refresh({ deadlineMs: refreshDeadlineMs })])
+  try {
+    // What is sent to a paused guest is the first that it reads.
+    await Promise.all([core.host.machines.resume(machine), guest.refresh({ deadlineMs: refreshDeadlineMs })])
+  } catch (error) {
+    // Paused or not, nobody knows: without its channel whoever wants it next repairs it.
+    dropGuest(core, record.id)
+    throw error
+  }
   await core.store.sandboxes.setState(record.id, { ...record.state, kind: "hot" })
   return guest
 }

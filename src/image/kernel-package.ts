@@ -17,7 +17,8 @@ import { exists, publishDirectory, publishText } from "./publish.ts"
 import type { Report } from "./report.ts"
 
 const metaPackage = "linux-image-cloud-amd64"
-const queryDeadlineMs = 30_000
+/** `apt-cache` reads all package lists, which takes half a minute on a busy host. */
+const queryDeadlineMs = 120_000
 const updateDeadlineMs = 180_000
 const downloadDeadlineMs = 300_000
 const unpackDeadlineMs = 120_000
