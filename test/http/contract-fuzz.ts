@@ -143,6 +143,41 @@ function headersOf({ stream }: Endpoint): Arbitrary<Record<string, string>> {
   })
 }
 
+export type Answer = { status: number; headers: Headers; text: string }
+
+/** How long a stream is listened to that may never end. */
+const streamPatienceMs = 300
+
+/** Nothing: a stream has been silent so far. */
+export async function answerTo(
+  daemon: { url: string; key: string },
+  { name, method, path, body, headers }: FuzzRequest,
+): Promise<Answer | undefined> {
+  const endpoint: Endpoint | undefined = Object.entries(api).find(([known]) => known === name)?.[1]
+  const leaving = new AbortController()
+  const isStream = endpoint?.stream !== undefined && endpoint.method === "GET"
+  const timer = isStream ? setTimeout(() => leaving.abort(), streamPatienceMs) : undefined
+  let response: Response | undefined
+  let text = ""
+  try {
+    response = await fetch(daemon.url + path, {
+      method,
+      headers: { ...headers, authorization: `Bearer ${daemon.key}` },
+      signal: leaving.signal,
+      ...(body !== undefined && { body }),
+    })
+    const decoder = new TextDecoder()
+    for await (const chunk of response.body ?? []) text += decoder.decode(chunk, { stream: true })
+  } catch (error) {
+    if (!leaving.signal.aborted) throw error
+    // A line that was on its way.
+    text = text.slice(0, text.lastIndexOf("\n") + 1)
+  } finally {
+    clearTimeout(timer)
+  }
+  return response && { status: response.status, headers: response.headers, text }
+}
+
 type Response200 = { content?: Record<string, { schema: { $ref?: string } }> }
 type OpenApi = {
   paths: Record<string, Record<string, { operationId: string; responses: Record<string, Response200> }>>
@@ -161,25 +196,26 @@ export class AnswerCheck {
   }
 
   /** What is wrong with the answer; nothing if it is as described. */
-  async wrong(request: FuzzRequest, response: Response): Promise<string | undefined> {
+  wrong(request: FuzzRequest, answer: Answer | undefined): string | undefined {
+    if (answer === undefined) return undefined
     const { operation, path } = this.#operation(request)
-    const text = await response.text()
-    const declared = operation.responses[String(response.status)]
+    const { status, headers, text } = answer
+    const declared = operation.responses[String(status)]
     const pointer = declared
-      ? `/paths/${pointerPart(path)}/${request.method.toLowerCase()}/responses/${response.status}`
+      ? `/paths/${pointerPart(path)}/${request.method.toLowerCase()}/responses/${status}`
       : "/components/responses/Error"
     const content = declared?.content ?? (declared ? {} : this.#document.components.responses.Error.content)
-    const type = response.headers.get("content-type")?.split(";")[0] ?? ""
+    const type = headers.get("content-type")?.split(";")[0] ?? ""
     if (Object.keys(content).length === 0)
       return text === "" ? undefined : `a body where none is described: ${text}`
     if (declared && content["application/octet-stream"] && type !== "application/json") return undefined
     if (content[type] === undefined) return `the content type "${type}" is not described`
     const validate = this.#validator(`${pointer}/content/${pointerPart(type)}/schema`)
-    const lines = type === "application/x-ndjson" ? text.trimEnd().split("\n") : [text]
+    const lines = type === "application/x-ndjson" ? text.split("\n").filter((line) => line !== "") : [text]
     for (const line of lines) {
       const value: unknown = JSON.parse(line)
       if (!validate(value)) return `${this.#ajv.errorsText(validate.errors)}: ${line.slice(0, 500)}`
-      const wrongStatus = declared ? undefined : wrongError(response.status, value as { code: string })
+      const wrongStatus = declared ? undefined : wrongError(status, value as { code: string })
       if (wrongStatus) return `${wrongStatus}: ${line.slice(0, 500)}`
     }
     return undefined

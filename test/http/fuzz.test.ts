@@ -8,7 +8,7 @@ import { api } from "../../src/contract/api.ts"
 import type { Endpoint } from "../../src/contract/endpoint.ts"
 import { Sandbox } from "../../src/contract/sandbox.ts"
 import { almostFitting, fitting, type JsonSchema } from "../support/schema-arbitrary.ts"
-import { AnswerCheck, anyRequest, type FuzzRequest } from "./contract-fuzz.ts"
+import { type Answer, AnswerCheck, answerTo, anyRequest, type FuzzRequest } from "./contract-fuzz.ts"
 import { type Served, serveOnFakeHost } from "./served.ts"
 
 const sandboxesMax = 5
@@ -29,12 +29,8 @@ beforeAll(async () => {
 })
 afterAll(() => served[Symbol.asyncDispose]())
 
-async function send({ method, path, body, headers }: FuzzRequest): Promise<Response> {
-  return fetch(served.url + path, {
-    method,
-    headers: { ...headers, authorization: `Bearer ${key}` },
-    ...(body !== undefined && { body }),
-  })
+function send(request: FuzzRequest): Promise<Answer | undefined> {
+  return answerTo({ url: served.url, key }, request)
 }
 
 /** A sandbox that has one of everything the samples ask for. */
@@ -43,13 +39,13 @@ async function prepareDev(): Promise<void> {
   const isFull = sandboxes.length >= sandboxesMax
   for (const { id, name } of sandboxes) if (name !== "dev" && isFull) await ask("DELETE", `/sandboxes/${id}`)
   const made = await ask("POST", "/sandboxes", '{"name":"dev","init":"sleep"}')
-  if (made.status === 409) return
-  expect(made.status).toBe(201)
+  if (made?.status === 409) return
+  expect(made?.status).toBe(201)
   await ask("PUT", "/sandboxes/dev/files?path=/x", "text")
   await ask("POST", "/sandboxes/dev/publish", '{"port":3000}')
 }
 
-function ask(method: string, path: string, body?: string): Promise<Response> {
+function ask(method: string, path: string, body?: string): Promise<Answer | undefined> {
   return send({ name: "", method, path, body, headers: {} })
 }
 
@@ -72,7 +68,7 @@ test("every endpoint gives described answers to any input", async () => {
   await fc.assert(
     fc.asyncProperty(anyRequest({ sandboxes: ["dev"] }), async (request) => {
       await prepareDev()
-      expect(await check.wrong(request, await send(request))).toBeUndefined()
+      expect(check.wrong(request, await send(request))).toBeUndefined()
       expect(bugs).toEqual([])
     }),
     { numRuns: 1200, interruptAfterTimeLimit: patienceMs },
@@ -91,7 +87,7 @@ test("sequences of requests keep limits and names, and leave nothing behind", as
         const pair = requests.slice(at, at + 2)
         const answers = await Promise.all(pair.map(send))
         for (const [index, request] of pair.entries())
-          expect(await check.wrong(request, answers[index] as Response)).toBeUndefined()
+          expect(check.wrong(request, answers[index])).toBeUndefined()
       }
       const sandboxes = await list()
       expect(sandboxes.length).toBeLessThanOrEqual(sandboxesMax)
