@@ -61,7 +61,7 @@ export class RawClones {
       cpus: limits.cpusDefault,
       memoryMib: limits.memoryMibDefault,
     })
-    if (!template) throw new Error("there is no template of the default size")
+    if (!template) throw new Error("no template fits: was the binary built from these very sources?")
     await machines.loadTemplate(template)
     return new RawClones(machines, template, dataDir)
   }
