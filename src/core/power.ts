@@ -61,7 +61,7 @@ export async function stopSandbox(core: Core, record: SandboxRecord): Promise<Sa
         hint: "the next request tries to bring it back; the daemon's log says why",
       })
     }
-    throw saveFailure(record, cause)
+    throw await saveFailure(core, record, cause)
   }
   await machines.kill(machine)
   await detach(core, record.id)
@@ -304,8 +304,9 @@ async function silence(core: Core, record: SandboxRecord, machine: Machine): Pro
   dropGuest(core, record.id)
 }
 
-function saveFailure(record: SandboxRecord, cause: unknown): AppError {
-  const isFull = (cause as NodeJS.ErrnoException).code === "ENOSPC"
+async function saveFailure(core: Core, record: SandboxRecord, cause: unknown): Promise<AppError> {
+  // QEMU, which writes a part of it, has no code for that.
+  const isFull = (cause as NodeJS.ErrnoException).code === "ENOSPC" || (await core.host.disks.freeMib()) < 1
   return new AppError("unavailable", `sandbox "${record.name}" could not be saved and goes on running`, {
     cause,
     hint: isFull

@@ -57,6 +57,8 @@ class Chaos {
   readonly #random: Random
   readonly #report: (line: string) => void
   readonly #known = new Map<string, Known>()
+  /** What can be told only when the daemon runs again. */
+  readonly #afterwards: (() => Promise<void>)[] = []
   #values = 0
   #trouble = 0
 
@@ -94,6 +96,7 @@ class Chaos {
     }
     await going
     if (this.#own.daemonExitCode() !== null) await this.#own.startDaemon()
+    for (const look of this.#afterwards.splice(0)) await look()
     await this.#compare()
   }
 
@@ -140,19 +143,19 @@ class Chaos {
     const troubleBefore = this.#trouble
     const reply = await this.#requests.create(name, from === undefined ? {} : { from })
     this.#expect(`create ${name}`, reply)
-    // Without an answer it may be there all the same, and is looked for.
-    const isThere = reply.status === 201 || (reply.status === 0 && (await this.#isThere(name)))
-    if (!isThere) return
-    this.#known.set(name, {
-      memory: new Set([null, ...(source?.memory ?? [])]),
-      disk: new Set([null, ...(source?.disk ?? [])]),
-      troubleWhenSeen: Math.min(troubleBefore, source?.troubleWhenSeen ?? troubleBefore),
-    })
-  }
-
-  async #isThere(name: string): Promise<boolean> {
-    if (this.#own.daemonExitCode() !== null) await this.#own.startDaemon()
-    return (await this.#requests.show(name)) !== undefined
+    const keep = () =>
+      this.#known.set(name, {
+        memory: new Set([null, ...(source?.memory ?? [])]),
+        disk: new Set([null, ...(source?.disk ?? [])]),
+        troubleWhenSeen: Math.min(troubleBefore, source?.troubleWhenSeen ?? troubleBefore),
+      })
+    if (reply.status === 201) keep()
+    // Without an answer it may be there all the same.
+    if (reply.status === 0) {
+      this.#afterwards.push(async () => {
+        if (await this.#requests.show(name)) keep()
+      })
+    }
   }
 
   async #change(name: string, part: "memory" | "disk"): Promise<void> {
@@ -204,11 +207,15 @@ class Chaos {
   async #destroy(name: string): Promise<void> {
     const reply = await this.#requests.destroy(name)
     this.#expect(`destroy ${name}`, reply)
-    if (reply.status === 0 || reply.status >= 500) {
-      // It wins in the end: a start goes on with what was begun, and else it is asked again.
-      if (await this.#isThere(name)) this.#expect(`destroy ${name} again`, await this.#requests.destroy(name))
-    }
     this.#known.delete(name)
+    if (reply.status > 0 && reply.status < 500) return
+    // It wins in the end: a start goes on with what was begun, and else it is asked again.
+    this.#afterwards.push(async () => {
+      if (await this.#requests.show(name)) {
+        const again = await this.#requests.destroy(name)
+        if (again.status >= 300) throw new Error(`${name} cannot be destroyed: ${JSON.stringify(again)}`)
+      }
+    })
   }
 
   #killMachine(): void {
