@@ -9,7 +9,6 @@ import {
   mkdirSync,
   mkdtempSync,
   readdirSync,
-  readFileSync,
   readlinkSync,
   rmSync,
   statSync,
@@ -19,6 +18,7 @@ import {
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { type CommandResult, type Installation, install, until } from "../support/installation.ts"
+import { residentMib } from "../support/resident.ts"
 
 const megabyte = 1024 * 1024
 let own: Installation
@@ -61,14 +61,6 @@ async function writeRandom(path: string, megabytes: number): Promise<void> {
     await file.flush()
   }
   await file.end()
-}
-
-function residentMib(pid: number, field: "VmRSS" | "VmHWM"): number {
-  const line = readFileSync(`/proc/${pid}/status`, "utf8")
-    .split("\n")
-    .find((one) => one.startsWith(`${field}:`))
-  // A process that has just ended has no memory.
-  return Number(line?.replaceAll(/\D/g, "") ?? 0) / 1024
 }
 
 test("the reference: write from a pipe, read, list", async () => {

@@ -4,6 +4,7 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test"
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs"
 import { join } from "node:path"
 import { binary, type Installation, install, until } from "../support/installation.ts"
+import { residentMib } from "../support/resident.ts"
 
 let own: Installation
 beforeAll(async () => {
@@ -15,13 +16,6 @@ afterAll(async () => {
 }, 60_000)
 
 const exec = (args: string[], options = {}) => own.bhatti(["exec", "dev", "--", ...args], options)
-
-function residentMib(pid: number, field = "VmRSS"): number {
-  const line = readFileSync(`/proc/${pid}/status`, "utf8")
-    .split("\n")
-    .find((one) => one.startsWith(`${field}:`))
-  return Number(line?.replaceAll(/\D/g, "")) / 1024
-}
 
 describe("exec", () => {
   test("runs in the guest's own kernel", async () => {
