@@ -64,9 +64,6 @@ export async function adopt(core: Core, record: SandboxRecord, machine: Machine)
     await machines.resume(machine)
     await adoptGuest(core, record)
     await machines.removeSnapshot(machine.directory)
-    await core.store.sandboxes.setState(record.id, { kind: "hot", machine: rememberMachine(machine) })
-    core.log.info({ sandbox: record.id }, "adopted a running sandbox")
-    return true
   } catch (error) {
     dropGuest(core, record.id)
     core.log.warn(
@@ -75,6 +72,15 @@ export async function adopt(core: Core, record: SandboxRecord, machine: Machine)
     )
     return false
   }
+  try {
+    await core.store.sandboxes.setState(record.id, { kind: "hot", machine: rememberMachine(machine) })
+  } catch (error) {
+    // It answers, and is not given up because the database cannot be written now; the next one tries again.
+    dropGuest(core, record.id)
+    throw error
+  }
+  core.log.info({ sandbox: record.id }, "adopted a running sandbox")
+  return true
 }
 
 /** A hot or warm sandbox without a channel: connected again if its machine runs, else it has only its disk. Needs its turn. */

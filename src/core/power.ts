@@ -45,9 +45,9 @@ export async function stopSandbox(core: Core, record: SandboxRecord): Promise<Sa
   const template = await templateOf(core, record)
   const { machines } = core.host
 
-  await silence(core, record, machine)
   await core.store.sandboxes.setState(record.id, { kind: "stopping", machine: state.machine })
   try {
+    await silence(core, record, machine)
     await machines.pause(machine)
     await machines.saveSnapshot(machine, template)
   } catch (cause) {

@@ -9,7 +9,7 @@ import { adopt, repair } from "./attach.ts"
 import { beginAttach, finishAttach } from "./attachment.ts"
 import type { Core } from "./core.ts"
 import { machineOf, rememberMachine, templateOf } from "./machine-of.ts"
-import { markEnded, undoStop } from "./power.ts"
+import { markEnded } from "./power.ts"
 
 /** Needs the sandbox's turn. Gives the record as it is afterwards; nothing when there is none, or soon will be none. */
 export async function settle(core: Core, id: SandboxRecord["id"]): Promise<SandboxRecord | undefined> {
@@ -48,13 +48,11 @@ async function finishStopping(core: Core, record: SandboxRecord): Promise<void> 
   const { machines, disks } = core.host
   const machine = machineOf(core, record)
   if (machine && machines.isRunning(machine)) {
-    try {
-      return await undoStop(core, record, machine)
-    } catch (error) {
-      core.log.warn({ sandbox: record.id, error }, "a machine that was being saved does not go on")
-      await machines.kill(machine)
-      return markEnded(core, record, "its machine did not go on after a stop that failed")
-    }
+    // Before the machine runs: a snapshot that is older than its disk must not be found here another time.
+    await machines.removeSnapshot(machine.directory)
+    if (await adopt(core, record, machine)) return
+    await machines.kill(machine)
+    return markEnded(core, record, "its machine did not go on after a stop that failed")
   }
   const check = await machines.checkSnapshot(disks.directoryOf(record.id), await templateOf(core, record))
   if (!check.fits) return markEnded(core, record, "its machine ended while it was being saved")

@@ -3,6 +3,7 @@
 import { AppError, errorStatus } from "../contract/errors.ts"
 import type { ErrorBody } from "../contract/system.ts"
 import type { Log } from "../core/core.ts"
+import { errorCodeOf } from "../lib/error-code.ts"
 
 export function errorResponse(error: unknown, options: { requestId: string; log: Log }): Response {
   const { requestId, log } = options
@@ -30,5 +31,17 @@ export function errorResponse(error: unknown, options: { requestId: string; log:
 const quotaRetryAfterSec = 60
 
 export function toAppError(error: unknown): AppError {
-  return error instanceof AppError ? error : new AppError("internal", "internal error", { cause: error })
+  if (error instanceof AppError) return error
+  // A clean-up failed as well: the caller is told what it was about, the log has both.
+  if (error instanceof SuppressedError) {
+    const { code, message, hint, retryable } = toAppError(error.suppressed)
+    return new AppError(code, message, { ...(hint !== undefined && { hint }), retryable, cause: error })
+  }
+  if (errorCodeOf(error) === "ENOSPC") {
+    return new AppError("unavailable", "the host's disk is full", {
+      cause: error,
+      hint: "free some space in the data directory's file system, then try again",
+    })
+  }
+  return new AppError("internal", "internal error", { cause: error })
 }

@@ -4,6 +4,7 @@ import { Database } from "bun:sqlite"
 import { chmodSync } from "node:fs"
 import { type SqliteDatabase, SqliteDialect } from "kysely"
 import { AppError } from "../contract/errors.ts"
+import { errorCodeOf } from "../lib/error-code.ts"
 
 const busyTimeoutMs = 5000
 
@@ -34,11 +35,33 @@ function adapt(database: Database): SqliteDatabase {
       const statement = database.query<unknown, never[]>(sql)
       return {
         reader: statement.columnNames.length > 0,
-        all: (parameters) => statement.all(...(parameters as never[])),
-        run: (parameters) => statement.run(...(parameters as never[])),
+        all: (parameters) => usable(() => statement.all(...(parameters as never[]))),
+        run: (parameters) => usable(() => statement.run(...(parameters as never[]))),
         iterate: (parameters) => statement.iterate(...(parameters as never[])) as IterableIterator<unknown>,
       }
     },
+  }
+}
+
+/** What the host's disk, and not the statement, is to blame for is said so. */
+function usable<T>(work: () => T): T {
+  try {
+    return work()
+  } catch (cause) {
+    const code = errorCodeOf(cause)
+    if (code === "SQLITE_FULL") {
+      throw new AppError("unavailable", "the host's disk is full: bhatti's database cannot be written", {
+        cause,
+        hint: "free some space in the data directory's file system, then try again",
+      })
+    }
+    if (code === "SQLITE_BUSY" || code?.startsWith("SQLITE_IOERR")) {
+      throw new AppError("unavailable", "bhatti's database cannot be used now", {
+        cause,
+        hint: "try again; the daemon's log says why",
+      })
+    }
+    throw cause
   }
 }
 

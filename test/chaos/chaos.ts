@@ -4,14 +4,14 @@
  * memory. At the end nothing is lost, nothing is left, and no template has changed.
  */
 
-import { existsSync, mkdirSync, readdirSync, rmSync } from "node:fs"
+import { existsSync, readdirSync, rmSync } from "node:fs"
 import { join } from "node:path"
 import { Random } from "../sim/random.ts"
 import { type Installation, install } from "../support/installation.ts"
 import { nameOfMachine, type Reply, Requests } from "../support/requests.ts"
 
 const sandboxesMax = 5
-const diskMib = 3000
+const diskMib = 4000
 
 type Known = {
   /** Every value that may be the true one; null: nothing was written. */
@@ -28,10 +28,8 @@ export async function chaos(options: {
   isOver: (rounds: number) => boolean
   report: (line: string) => void
 }): Promise<ChaosResult> {
-  await using own = await install({ config: "warm_after: 2\ncold_after: 4\ndisk_reserve_mb: 0\n" })
-  const directory = join(own.dataDir, "sandboxes")
-  mkdirSync(directory, { recursive: true })
-  run(["mount", "-t", "tmpfs", "-o", `size=${diskMib}m`, "bhatti-chaos", directory])
+  const config = "warm_after: 2\ncold_after: 4\ndisk_reserve_mb: 0\n"
+  await using own = await install({ config, diskMib })
   try {
     const before = templateHashes(own)
     const driver = new Chaos(own, options)
@@ -43,10 +41,10 @@ export async function chaos(options: {
       if (after[path] !== hash) throw new Error(`${path} has changed`)
     }
     return { rounds, counts: driver.counts }
-  } finally {
-    await own.stopDaemon("SIGTERM")
-    for (const pid of own.machines()) process.kill(pid, "SIGKILL")
-    run(["umount", "--lazy", directory])
+  } catch (error) {
+    const isError = (line: string) => line.includes('"level":50')
+    options.report(own.daemonLog().split("\n").filter(isError).slice(-5).join("\n"))
+    throw error
   }
 }
 
@@ -225,7 +223,7 @@ class Chaos {
 
   /** While it is full nothing is written by guests: what they lose then is for them to see, and no fault of ours. */
   async #fillDisk(): Promise<void> {
-    const filler = join(this.#own.dataDir, "sandboxes", "filler")
+    const filler = join(this.#own.dataDir, "filler")
     Bun.spawnSync(["dd", "if=/dev/zero", `of=${filler}`, "bs=1M", "status=none"])
     try {
       const [name] = this.#known.keys()

@@ -58,6 +58,8 @@ export async function install(
     /** A program that starts the daemon by becoming it. */
     launcher?: string[]
     serve?: string[]
+    /** Puts the data directory on a file system of its own. */
+    diskMib?: number
     /** Of an ordinary user to run everything as. */
     uid?: number
   } = {},
@@ -156,6 +158,7 @@ export async function install(
       }
       for (const pid of machinesOf(dataDir)) process.kill(pid, "SIGKILL")
       removeNetwork(dataDir)
+      if (options.diskMib !== undefined) Bun.spawnSync(["umount", "--lazy", dataDir])
       rmSync(home, { recursive: true, force: true })
     },
   }
@@ -164,6 +167,7 @@ export async function install(
     // Machines of two installations must not share user ids.
     const uidBase = 1_000_000 + Math.floor(Math.random() * 10_000) * 1000
     mkdirSync(dataDir, { mode: 0o700 })
+    if (options.diskMib !== undefined) mount(dataDir, options.diskMib)
     if (options.uid !== undefined)
       for (const path of [home, dataDir]) chownSync(path, options.uid, options.uid)
     // Nor addresses; a /24 from a part of 10.0.0.0/8 that is neither the default's nor likely to be the host's.
@@ -180,6 +184,20 @@ export async function install(
     await installation[Symbol.asyncDispose]()
     throw error
   }
+}
+
+/** In memory, so that a test can fill it. */
+function mount(directory: string, mib: number): void {
+  const { exitCode, stderr } = Bun.spawnSync([
+    "mount",
+    "-t",
+    "tmpfs",
+    "-o",
+    `size=${mib}m,mode=0700`,
+    "bhatti-test",
+    directory,
+  ])
+  if (exitCode !== 0) throw new Error(`mount: ${stderr}`)
 }
 
 /** Machines hold their disk open, and the disk's path names the data directory. */
