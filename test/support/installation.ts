@@ -50,6 +50,16 @@ export type CommandOptions = {
 
 const commandDeadlineMs = 120_000
 
+/** A command that ends before it has read everything is no error of the test. */
+async function feed(sink: Bun.FileSink, bytes: string | Uint8Array = ""): Promise<void> {
+  try {
+    await sink.write(bytes)
+    await sink.end()
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "EPIPE") throw error
+  }
+}
+
 export async function install(
   options: {
     config?: string
@@ -83,8 +93,7 @@ export async function install(
   const run = async (args: string[], command: CommandOptions = {}): Promise<CommandResult> => {
     const startedAt = performance.now()
     const child = installation.start(args, command)
-    if (command.stdin !== undefined) child.stdin.write(command.stdin)
-    child.stdin.end()
+    void feed(child.stdin, command.stdin)
     const timer = setTimeout(() => child.kill("SIGKILL"), command.deadlineMs ?? commandDeadlineMs)
     const [stdout, stderr, exitCode] = await Promise.all([
       new Response(child.stdout).text(),
