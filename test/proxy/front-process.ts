@@ -5,3 +5,7 @@ import { openStage } from "./stage.ts"
 const stage = await openStage()
 await stage.publish(Number(process.argv[2]))
 console.log(stage.port)
+process.once("SIGTERM", async () => {
+  await stage[Symbol.asyncDispose]()
+  process.exit()
+})
