@@ -105,7 +105,7 @@ test("create of a name that exists is an error, unless it may exist", async () =
   const again = await bhatti(["create", "--name", "dev"], { daemon })
   expect(again).toMatchObject({ exitCode: 1, stdout: "" })
   expect(again.stderr).toContain('a sandbox named "dev" exists already')
-  const tolerant = await bhatti(["create", "--name", "dev", "--if-not-exists"], { daemon })
+  const tolerant = await bhatti(["create", "dev", "--if-not-exists"], { daemon })
   expect(tolerant).toEqual({ stdout: "sandbox/dev unchanged (already exists)\n", stderr: "", exitCode: 0 })
   expect((await bhatti(["create", "--if-not-exists"], { daemon })).exitCode).toBe(2)
 })
@@ -407,7 +407,8 @@ test("wrong usage exits 2 and reaches no daemon", async () => {
     [["create", "--disk", "1G"], "--disk must be between 8192"],
     [["create", "--env", "NOPE"], "--env takes KEY=VALUE pairs"],
     [["create", "--json=1"], "--json takes no value"],
-    [["create", "dev"], 'unexpected argument "dev"'],
+    [["create", "dev", "x"], 'unexpected argument "x"'],
+    [["create", "dev", "--name", "x"], "the name is given twice"],
     [["inspect"], "SANDBOX is missing"],
     [["destroy"], "SANDBOX is missing"],
     [["exec"], "SANDBOX is missing"],

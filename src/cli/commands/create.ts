@@ -22,6 +22,7 @@ its commas only if every part has the form KEY=..., so \`--env LIST=a,b\` is one
 A sandbox reaches the internet and your other sandboxes, by their names. With --egress deny it reaches only what --allow-host and
 --allow-cidr name; each of them alone means deny. Private networks and the host's own addresses it never reaches. A copy
 made with --from has its source's rules unless others are given.`,
+  optionalArgs: ["name"],
   options: {
     name: {
       type: "text",
@@ -87,8 +88,10 @@ made with --from has its source's rules unless others are given.`,
     coldAfter: { type: "text", value: "TIME", ...coldAfterText, fallback: "the host's" },
     ifNotExists: { type: "flag", summary: "A sandbox of that name is no error; it stays as it is" },
   },
-  refuse: ({ options }) => {
-    if (options.ifNotExists && options.name === undefined) return "--if-not-exists needs --name"
+  refuse: ({ args, options }) => {
+    if (args.name !== undefined && options.name !== undefined) return "the name is given twice"
+    if (options.ifNotExists && (args.name ?? options.name) === undefined)
+      return "--if-not-exists needs --name"
     if (options.ifNotExists && options.count !== undefined) return "--if-not-exists is for one sandbox"
     return refuseEgress(options)
   },
@@ -102,10 +105,11 @@ made with --from has its source's rules unless others are given.`,
     "bhatti create --from dev --name worker --count 5",
     "bhatti create --disk 20G --json",
   ],
-  async run({ client, options, isJson, out }) {
+  async run({ client, args, options, isJson, out }) {
     const startMs = performance.now()
+    const name = args.name ?? options.name
     const body = {
-      name: options.name,
+      name,
       from: options.from,
       image: options.image,
       cpus: options.cpus,
@@ -116,13 +120,13 @@ made with --from has its source's rules unless others are given.`,
       secrets: options.secret.length === 0 ? undefined : options.secret,
       labels: options.label,
       net_policy: netPolicyOf(options),
-      files: options.file.length === 0 ? undefined : await filesToSend(options.file, options.name),
+      files: options.file.length === 0 ? undefined : await filesToSend(options.file, name),
       keep_hot: options.keepHot || undefined,
       warm_after: ownTime("--warm-after", options.warmAfter),
       cold_after: ownTime("--cold-after", options.coldAfter),
       if_not_exists: options.ifNotExists || undefined,
     }
-    const { from, name } = options
+    const { from } = options
     using _patience = askForPatience(out, () =>
       from === undefined ? whatItWaitsFor(client, name) : `copying ${from}`,
     )
