@@ -46,10 +46,11 @@ export async function removeEverything(core: Core, record: SandboxRecord): Promi
   await core.store.sandboxes.setState(record.id, { kind: "destroying" })
   for (const { alias } of await core.store.publishedPorts.listOf([record.id])) core.onUnpublished(alias)
   dropGuest(core, record.id)
-  if (machine) await machines.kill(machine)
-  else await machines.killNamed(record.id)
-  // Before the record goes, and with it the address: nobody may get it while these rules stand.
-  await detach(core, record.id)
+  await Promise.all([
+    machine ? machines.kill(machine) : machines.killNamed(record.id),
+    // Before the record goes, and with it the address: nobody may get it while these rules stand.
+    detach(core, record.id),
+  ])
   await disks.removeSandbox(record.id)
   await core.store.sandboxes.remove(record.id)
   core.touches.delete(record.id)
