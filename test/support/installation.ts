@@ -187,7 +187,7 @@ export async function install(
     const made = await run(["init", "--data-dir", dataDir, "--cache-dir", cacheDir], { deadlineMs: 600_000 })
     if (made.exitCode !== 0) throw new Error(`init failed: ${made.stdout}${made.stderr}`)
     await installation.startDaemon()
-    key = await installation.addUser("tester", ["--max-sandboxes", "100"])
+    key = await installation.addUser("tester", ["--max-sandboxes", "200"])
     return installation
   } catch (error) {
     await installation[Symbol.asyncDispose]()
