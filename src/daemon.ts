@@ -54,7 +54,8 @@ export async function serve(flags: ConfigFlags, seam: Seam = {}): Promise<void> 
   process.on("unhandledRejection", (error) => log.error({ error }, "unhandled rejection"))
 
   core.events.record({ type: "daemon.started", meta: { version, accelerator: accelerator.accelerator } })
-  await reconcile(core)
+  const { settled } = await reconcile(core)
+  void settled.then(() => log.info("every running sandbox was looked for"))
   const app = createApp(
     core,
     {

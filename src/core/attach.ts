@@ -2,6 +2,7 @@
  * The channel to a running guest: opened once, kept, opened again when it breaks, given up when its machine is gone.
  */
 
+import { AppError } from "../contract/errors.ts"
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Core } from "./core.ts"
 import type { Guest, Machine } from "./host.ts"
@@ -9,7 +10,8 @@ import { refresh } from "./identity.ts"
 import { machineOf, rememberMachine } from "./machine-of.ts"
 import { markEnded } from "./power.ts"
 
-const adoptDeadlineMs = 5000
+/** Its memory is lost when it has not answered by then, so even a host that swaps must be fast enough. */
+const adoptDeadlineMs = 30_000
 /** A machine whose channel has closed may be about to end; then it was not its guest that failed. */
 const endDeadlineMs = 1000
 
@@ -28,8 +30,15 @@ export function dropGuest(core: Core, id: SandboxRecord["id"]): void {
 
 /** Connects to the guest of a machine that is running already, whatever its last connection was in the middle of. */
 export async function adoptGuest(core: Core, record: SandboxRecord): Promise<void> {
+  await meet(core, record, await connect(core, record))
+}
+
+function connect(core: Core, record: SandboxRecord): Promise<Guest> {
   const directory = core.host.disks.directoryOf(record.id)
-  const guest = await core.host.guests.open({ socketPath: core.host.machines.agentSocket(directory) })
+  return core.host.guests.open({ socketPath: core.host.machines.agentSocket(directory) })
+}
+
+async function meet(core: Core, record: SandboxRecord, guest: Guest): Promise<void> {
   try {
     await guest.waitReady({ deadlineMs: adoptDeadlineMs, resync: true })
     // Refused by a guest that was given no identity before the daemon died.
@@ -56,26 +65,45 @@ async function onClosed(core: Core, id: SandboxRecord["id"], guest: Guest, reaso
   }
 }
 
-/** Connects to a running machine's guest; false: it does not answer. Needs the sandbox's turn. */
+/**
+ * Connects to a running machine's guest; false: the guest does not answer, or the machine has ended. Throws when QEMU itself does
+ * not answer, as when it was stopped by a signal: the machine is kept, and whoever wants it next tries again. Needs the sandbox's
+ * turn.
+ */
 export async function adopt(core: Core, record: SandboxRecord, machine: Machine): Promise<boolean> {
   const { machines } = core.host
-  try {
-    // A paused guest cannot answer, and what an interrupted copy has left is not this sandbox's.
-    await machines.resume(machine)
-    await adoptGuest(core, record)
-    await machines.removeSnapshot(machine.directory)
-  } catch (error) {
-    dropGuest(core, record.id)
+  const giveUp = async (error: unknown) => {
     core.log.warn(
       { sandbox: record.id, error, ...(await machines.diagnose(machine)) },
       "a machine does not answer",
     )
     return false
   }
+
+  let guest: Guest
   try {
+    // A paused guest cannot answer.
+    await machines.resume(machine)
+    guest = await connect(core, record)
+  } catch (error) {
+    const isRefused = error instanceof AppError && !error.retryable
+    if (isRefused || (await machines.endsWithin(machine, { deadlineMs: endDeadlineMs }))) return giveUp(error)
+    throw new AppError("unavailable", `the machine of sandbox "${record.name}" does not answer`, {
+      cause: error,
+      hint: "try again in a moment; the daemon's log says why",
+    })
+  }
+  try {
+    await meet(core, record, guest)
+  } catch (error) {
+    return giveUp(error)
+  }
+  try {
+    // What an interrupted copy has left is not this sandbox's.
+    await machines.removeSnapshot(machine.directory)
     await core.store.sandboxes.setState(record.id, { kind: "hot", machine: rememberMachine(machine) })
   } catch (error) {
-    // It answers, and is not given up because the database cannot be written now; the next one tries again.
+    // It answers, and is not given up because the host's disk fails now; the next one tries again.
     dropGuest(core, record.id)
     throw error
   }

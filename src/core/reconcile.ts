@@ -5,17 +5,39 @@ import type { SandboxRecord } from "../store/sandboxes.ts"
 import { resyncNetwork } from "./attachment.ts"
 import type { Core } from "./core.ts"
 import { removeById, removeEverything } from "./destroy.ts"
+import { machineOf } from "./machine-of.ts"
 import { settle } from "./settle.ts"
 import { reconcileSnapshots } from "./snapshots.ts"
 
-export async function reconcile(core: Core): Promise<void> {
+/**
+ * When it answers the daemon may serve. Sandboxes with a running machine have their turn taken by then, so that a request waits for the
+ * one it is about and for no other; `settled` when all of them have been found again or given up.
+ */
+export async function reconcile(core: Core): Promise<{ settled: Promise<void> }> {
   await core.host.machines.removeLeftovers()
   const records = await core.store.sandboxes.listAll()
   await resyncNetwork(core, records)
-  await Promise.all(records.map((record) => core.turns.take(record.id, () => reconcileOne(core, record))))
+  const reconcileAll = async (some: SandboxRecord[]) => {
+    await Promise.all(some.map((record) => core.turns.take(record.id, () => reconcileOne(core, record))))
+  }
+  const { running = [], ended = [] } = Object.groupBy(records, (record) =>
+    hasMachine(core, record) ? "running" : "ended",
+  )
+  const settled = reconcileAll(running)
+  await reconcileAll(ended)
   for (const id of await core.store.sandboxes.listPooled()) await removeById(core, id)
   await removeUnknown(core)
   await reconcileSnapshots(core)
+  return { settled }
+}
+
+/** What has none is known to be stopped before anybody can ask. */
+function hasMachine(core: Core, record: SandboxRecord): boolean {
+  const { machines, disks } = core.host
+  if (record.state.kind === "waking")
+    return machines.findNamed(record.id, disks.directoryOf(record.id)) !== undefined
+  const machine = machineOf(core, record)
+  return machine !== undefined && machines.isRunning(machine)
 }
 
 async function reconcileOne(core: Core, record: SandboxRecord): Promise<void> {

@@ -48,6 +48,7 @@ const qmpDeadlineMs = 10_000
 /** QEMU answers nothing while it writes its state. */
 const saveDeadlineMs = 60_000
 const killDeadlineMs = 10_000
+const refusedPauseMs = 20
 /** The lowest there is. */
 const backgroundNiceness = 19
 const mebibyte = 1024 * 1024
@@ -469,7 +470,7 @@ export class Machines {
     const { pid } = machine.process
     const known = await this.#monitors.get(pid)?.catch(() => undefined)
     if (known && !known.isClosed) return known
-    const opening = Qmp.open({ socketPath: qmpSocket(machine.directory), deadlineMs: qmpDeadlineMs })
+    const opening = openMonitor(machine)
     this.#monitors.set(pid, opening)
     opening.catch(() => this.#monitors.delete(pid))
     return opening
@@ -529,6 +530,20 @@ export class Machines {
       uid: this.#uidBase === undefined ? undefined : this.#uidBase + slot,
       groups: isRoot && hasKvm ? [statSync("/dev/kvm").gid] : [],
       devices: ["/dev/null", ...(hasKvm ? ["/dev/kvm"] : [])],
+    }
+  }
+}
+
+/** Tried again while the queue of its socket is full of connections that were given up and that it has not seen yet. */
+async function openMonitor(machine: Machine): Promise<Qmp> {
+  const endMs = performance.now() + qmpDeadlineMs
+  for (;;) {
+    try {
+      return await Qmp.open({ socketPath: qmpSocket(machine.directory), deadlineMs: qmpDeadlineMs })
+    } catch (error) {
+      const isRefused = error instanceof AppError && errorCodeOf(error.cause) === "ECONNREFUSED"
+      if (!isRefused || !isAlive(machine.process) || performance.now() > endMs) throw error
+      await Bun.sleep(refusedPauseMs)
     }
   }
 }

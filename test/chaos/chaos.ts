@@ -1,11 +1,12 @@
 /**
  * Chaos on real machines: sandboxes are created, used, stopped, woken, copied and destroyed while their machines and the daemon
- * are killed and the disk fills up. A seed decides what happens; a model knows what each sandbox must have on disk and in
- * memory. At the end nothing is lost, nothing is left, and no template has changed.
+ * are killed or frozen and the disk fills up. A seed decides what happens; a model knows what each sandbox must have on disk and
+ * in memory, which only the end of its own machine takes from it. At the end nothing is lost, nothing is left, and no template has changed.
  */
 
 import { existsSync, readdirSync, rmSync } from "node:fs"
 import { join } from "node:path"
+import type { Event } from "../../src/contract/event.ts"
 import { Random } from "../sim/random.ts"
 import { type Installation, install } from "../support/installation.ts"
 import { nameOfMachine, type Reply, Requests } from "../support/requests.ts"
@@ -17,8 +18,9 @@ type Known = {
   /** Every value that may be the true one; null: nothing was written. */
   memory: Set<string | null>
   disk: Set<string | null>
-  /** How often something had gone wrong when its memory was last seen. */
-  troubleWhenSeen: number
+  id: string
+  /** Its machine, or that of the sandbox it is a copy of, was killed since its memory was last seen. */
+  mayHaveLost: boolean
   /** A copy that was not looked into yet: what its source had lost by then it never had. */
   isUnseenCopy: boolean
 }
@@ -59,8 +61,9 @@ class Chaos {
   readonly #known = new Map<string, Known>()
   /** What can be told only when the daemon runs again. */
   readonly #afterwards: (() => Promise<void>)[] = []
+  /** Ids of the sandboxes whose machine was killed. */
+  readonly #killed = new Set<string>()
   #values = 0
-  #trouble = 0
 
   constructor(own: Installation, options: { seed: number; report: (line: string) => void }) {
     this.#own = own
@@ -81,7 +84,7 @@ class Chaos {
       fork: 2,
       destroy: 2,
     })
-    const trouble = random.weighted({ nothing: 12, machine: 3, daemon: 2, disk: 1 })
+    const trouble = random.weighted({ nothing: 12, machine: 3, freeze: 2, daemon: 2, disk: 1 })
     this.#count(what)
     const going = this.#act(what)
     if (trouble !== "nothing") {
@@ -89,8 +92,8 @@ class Chaos {
       this.#report(`${what}, and trouble with the ${trouble}`)
       // Anywhere in what is going on.
       await Bun.sleep(random.integer(400))
-      this.#trouble++
       if (trouble === "machine") this.#killMachine()
+      if (trouble === "freeze") await this.#freezeMachine(going)
       if (trouble === "daemon") await this.#own.stopDaemon("SIGKILL")
       if (trouble === "disk") await this.#fillDisk()
     }
@@ -140,23 +143,21 @@ class Chaos {
     if (this.#known.size >= sandboxesMax) return
     const name = `s${++this.#values}`
     const source = from === undefined ? undefined : this.#known.get(from)
-    const troubleBefore = this.#trouble
     const reply = await this.#requests.create(name, from === undefined ? {} : { from })
     this.#expect(`create ${name}`, reply)
-    const keep = () =>
+    if (reply.status !== 201 && reply.status !== 0) return
+    // Without an answer it may be there all the same.
+    this.#afterwards.push(async () => {
+      const made = await this.#requests.show(name)
+      if (!made) return
       this.#known.set(name, {
-        memory: new Set([null, ...(source?.memory ?? [])]),
-        disk: new Set([null, ...(source?.disk ?? [])]),
-        troubleWhenSeen: Math.min(troubleBefore, source?.troubleWhenSeen ?? troubleBefore),
+        id: made.id,
+        memory: new Set(source?.memory ?? [null]),
+        disk: new Set(source?.disk ?? [null]),
+        mayHaveLost: source !== undefined && this.#mayHaveLost(source),
         isUnseenCopy: source !== undefined,
       })
-    if (reply.status === 201) keep()
-    // Without an answer it may be there all the same.
-    if (reply.status === 0) {
-      this.#afterwards.push(async () => {
-        if (await this.#requests.show(name)) keep()
-      })
-    }
+    })
   }
 
   async #change(name: string, part: "memory" | "disk"): Promise<void> {
@@ -164,24 +165,25 @@ class Chaos {
     if (!known) return
     const value = `v${++this.#values}`
     known[part].add(value)
-    const troubleBefore = this.#trouble
+    const killedBefore = this.#killed.delete(known.id)
     const path = part === "memory" ? "/dev/shm/marker" : "/workspace/marker"
     const reply = await this.#requests.exec(
       name,
       `echo ${value} > ${path}.new && mv ${path}.new ${path} && sync`,
     )
     this.#expect(`${part} of ${name}`, reply)
+    if (killedBefore) known.mayHaveLost = true
     if (reply.status !== 200 || (reply.body as { exit_code: number }).exit_code !== 0) return
     known[part] = new Set([value])
     if (part === "disk") return
-    known.troubleWhenSeen = troubleBefore
+    known.mayHaveLost = false
     known.isUnseenCopy = false
   }
 
   async #read(name: string): Promise<void> {
     const known = this.#known.get(name)
     if (!known) return
-    const troubleBefore = this.#trouble
+    if (this.#killed.delete(known.id)) known.mayHaveLost = true
     const script = "for f in /dev/shm/marker /workspace/marker; do cat $f 2>/dev/null || echo -; done"
     const reply = await this.#requests.exec(name, script)
     this.#expect(`read ${name}`, reply)
@@ -193,20 +195,28 @@ class Chaos {
     if (!known.memory.has(memory)) await this.#checkLoss(name, known, memory)
     known.memory = new Set([memory])
     known.disk = new Set([disk])
-    known.troubleWhenSeen = troubleBefore
+    known.mayHaveLost = false
     known.isUnseenCopy = false
+  }
+
+  #mayHaveLost(known: Known): boolean {
+    return known.mayHaveLost || this.#killed.has(known.id)
   }
 
   async #checkLoss(name: string, known: Known, memory: string | null): Promise<void> {
     const was = [...known.memory].join(" or ")
     if (memory !== null) throw new Error(`${name} has ${memory} in memory instead of ${was}`)
-    if (known.troubleWhenSeen === this.#trouble)
-      throw new Error(`${name} lost ${was} though nothing went wrong`)
+    if (!this.#mayHaveLost(known)) throw new Error(`${name} lost ${was} though its machine never ended`)
     this.#count("memory lost")
     if (known.isUnseenCopy) return
-    const { status, body } = await this.#requests.send("GET", `/sandboxes/${name}`)
-    const reason = status === 200 && (body as { status_reason: string | null }).status_reason
-    if (status === 200 && !reason) throw new Error(`${name} lost ${was} and does not say why`)
+    if (!(await this.#isSaid(name))) throw new Error(`${name} lost ${was} and nothing says so`)
+  }
+
+  /** Its state tells why it was booted, or its events do when it has been written to disk and woken since. */
+  async #isSaid(name: string): Promise<boolean> {
+    if ((await this.#requests.show(name))?.status_reason) return true
+    const { body } = await this.#requests.send("GET", `/events?sandbox=${name}&limit=1000`)
+    return (body as Event[]).some(({ type, meta }) => type === "thermal.wake" && meta["how"] === "disk")
   }
 
   async #destroy(name: string): Promise<void> {
@@ -225,7 +235,24 @@ class Chaos {
 
   #killMachine(): void {
     const machines = this.#own.machines()
-    if (machines.length > 0) process.kill(this.#random.pick(machines), "SIGKILL")
+    if (machines.length === 0) return
+    const pid = this.#random.pick(machines)
+    this.#killed.add(nameOfMachine(pid))
+    process.kill(pid, "SIGKILL")
+  }
+
+  /** Now and then for longer than any deadline. */
+  async #freezeMachine(going: Promise<void>): Promise<void> {
+    const machines = this.#own.machines()
+    if (machines.length === 0) return
+    const pid = this.#random.pick(machines)
+    process.kill(pid, "SIGSTOP")
+    try {
+      if (this.#random.chance(0.1)) await going
+      else await Bun.sleep(this.#random.integer(4000))
+    } finally {
+      if (this.#own.machines().includes(pid)) process.kill(pid, "SIGCONT")
+    }
   }
 
   /** While it is full nothing is written by guests: what they lose then is for them to see, and no fault of ours. */

@@ -248,12 +248,28 @@ describe("QEMU", () => {
     const pid = await machine("dev")
     process.kill(pid, "SIGSTOP")
     expect((await requests.stop("dev")).status).toBe(503)
+    // Nor do those cost it anything that find it so.
+    for (let round = 0; round < 2; round++) expect((await requests.exec("dev", "true")).status).toBe(503)
     process.kill(pid, "SIGCONT")
     expect(await requests.output("dev", "cat /dev/shm/nonce /workspace/file")).toBe("dev\ndev\n")
     const again = await requests.stop("dev")
     expect([again.status, JSON.stringify(again.body)]).toEqual([200, expect.any(String)])
     expect(await requests.output("dev", "cat /dev/shm/nonce")).toBe("dev\n")
   }, 180_000)
+
+  test("stopped by a signal while the daemon starts: the others answer at once, and it does when it goes on", async () => {
+    await mark("stuck")
+    await mark("free")
+    const pid = await machine("stuck")
+    await own.stopDaemon("SIGKILL")
+    process.kill(pid, "SIGSTOP")
+    await own.startDaemon()
+    expect(await requests.output("free", "cat /dev/shm/nonce")).toBe("free\n")
+    // Its adoption still waits for QEMU, which otherwise would have been the first to answer.
+    const asked = requests.output("stuck", "cat /dev/shm/nonce")
+    process.kill(pid, "SIGCONT")
+    expect(await asked).toBe("stuck\n")
+  }, 120_000)
 
   test("killed while it is saved, woken and used: the sandbox boots from its disk, and says why", async () => {
     await mark("dev")

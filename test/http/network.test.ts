@@ -144,7 +144,7 @@ test("a daemon that starts attaches those that have a machine, and tells a guest
   core.guests.clear()
   host.attached.clear()
   const before = host.identities.length
-  await reconcile(core)
+  await (await reconcile(core)).settled
   expect([...host.attached.keys()].sort()).toEqual([running.id, moved.id].sort())
   expect(host.identities.slice(before).map(({ hostname }) => hostname)).toEqual(["moved"])
 })

@@ -156,7 +156,14 @@ export class Simulation {
       "reconcile",
       () => reconcile(this.#core),
       (outcome) => {
-        if (outcome.kind === "done") this.#isServing = true
+        if (outcome.kind === "done") {
+          this.#isServing = true
+          this.#begin(
+            "settle",
+            () => outcome.value.settled,
+            () => undefined,
+          )
+        }
         // It ends with an error, and its supervisor starts it again.
         if (outcome.kind !== "failed") return
         if (this.#trouble === troubleBefore)
