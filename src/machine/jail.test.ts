@@ -110,7 +110,9 @@ describe("a program in QEMU's place", () => {
       "/etc/passwd",
       "/etc/shadow",
       "/root",
-      "/sys",
+      "/sys/class",
+      "/sys/devices",
+      "/sys/fs",
     ]
     const quoted = paths.map((path) => `"${path}"`).join(",")
     // Through the root, through what lies above it, and through every descriptor that it holds.
@@ -127,10 +129,16 @@ describe("a program in QEMU's place", () => {
       opendir D, "/"; print join(" ", sort grep { !/^\\./ } readdir D), "\\n";
       opendir D, "/dev"; print join(" ", sort grep { !/^\\./ } readdir D), "\\n";
       opendir D, "/etc"; print join(" ", sort grep { !/^\\./ } readdir D), "\\n";
-      for $d ("/", "/dev", "/usr/bin", "/proc", "/tmp") { print "wrote to $d\\n" if open(F, ">", "$d/x") }
+      opendir D, "/sys/kernel/mm/transparent_hugepage"; print join(" ", sort grep { !/^\\./ } readdir D), "\\n";
+      for $d ("/", "/dev", "/usr/bin", "/proc", "/tmp", "/sys") { print "wrote to $d\\n" if open(F, ">", "$d/x") }
       print "changed its program\\n" if chmod(0777, "/usr/bin/perl") || unlink("/usr/bin/perl");
     `)
-    expect(lines).toEqual(["dev etc lib lib64 proc usr", "kvm null", "ld.so.cache"])
+    expect(lines).toEqual([
+      "dev etc lib lib64 proc sys usr",
+      "kvm null",
+      "ld.so.cache",
+      "enabled hpage_pmd_size",
+    ])
   })
 
   test("sees no process but itself", async () => {

@@ -19,6 +19,7 @@ import {
   sandboxAddress,
 } from "../rules/address.ts"
 import { anchorBatch, linkSettings, linkUpBatch } from "./links.ts"
+import { Nftables } from "./nftables.ts"
 import { programLines, runProgram } from "./program.ts"
 import { profileOf, type Sibling } from "./resolver.ts"
 import { Resolvers } from "./resolvers.ts"
@@ -37,6 +38,7 @@ import {
 const lingerMs = 10_000
 const lookMs = 5000
 const applying = "apply the network rules"
+const reading = "read the network rules"
 
 export type Attachment = { id: string; slot: number; owner: string; hostname: string; policy: NetPolicy }
 
@@ -47,6 +49,7 @@ export class TapNetwork {
   readonly #subnet: Subnet
   readonly #ground: Ground
   readonly #resolvers: Resolvers
+  readonly #nftables = new Nftables()
   readonly #attached = new Map<string, Attached>()
   /** Whether the kernel's rules are what is remembered here. */
   #isKnown = false
@@ -119,7 +122,8 @@ export class TapNetwork {
       this.#attached.set(attachment.id, { attachment, lease })
       const siblings = this.#siblingsOf(attachment.owner)
       try {
-        await Promise.all([this.#change(text), this.#resolvers.serve(profile, siblings)])
+        this.#change(text)
+        await this.#resolvers.serve(profile, siblings)
       } catch (error) {
         if (before) this.#attached.set(attachment.id, before)
         else this.#attached.delete(attachment.id)
@@ -139,7 +143,7 @@ export class TapNetwork {
       const { lease, attachment } = attached
       this.#attached.delete(id)
       try {
-        await this.#change(removeLease(this.#site, lease, this.#leases()))
+        this.#change(removeLease(this.#site, lease, this.#leases()))
       } catch (error) {
         this.#attached.set(id, attached)
         throw error
@@ -165,7 +169,7 @@ export class TapNetwork {
       for (const attachment of attachments) {
         this.#attached.set(attachment.id, { attachment, lease: this.#leaseOf(attachment) })
       }
-      await this.#regenerate()
+      this.#regenerate()
       this.#isKnown = true
       for (const profile of profiles.values()) {
         await this.#resolvers.serve(profile, this.#siblingsOf(profile.owner))
@@ -193,8 +197,8 @@ export class TapNetwork {
     for await (const line of programLines(command, signal)) {
       if (!line.endsWith(` ${this.#site.table}`)) continue
       await this.#inTurn(async () => {
-        if (await this.#hasRules()) return
-        await this.#regenerate()
+        if (this.#hasRules()) return
+        this.#regenerate()
         onRepair("somebody had removed the network rules of sandboxes")
       }).catch((error: unknown) => onRepair("the network rules of sandboxes are gone", error))
     }
@@ -206,7 +210,7 @@ export class TapNetwork {
       clearTimeout(this.#lingering)
       await this.#prune()
       if (this.#attached.size > 0 || !existsSync(`/sys/class/net/${this.#site.anchor}`)) return
-      await this.#apply(noRuleset(this.#site))
+      this.#nftables.run("remove the network rules", noRuleset(this.#site))
       await runProgram("remove the anchor", ["ip", "link", "delete", "dev", this.#site.anchor])
       this.#resolvers.removeDirectory()
     })
@@ -218,42 +222,39 @@ export class TapNetwork {
     return done
   }
 
-  async #apply(text: string): Promise<void> {
-    await runProgram(applying, ["nft", "-f", "-"], { input: text })
-  }
-
   /** A step; or all rules anew, if somebody else has changed them so that the step does not fit. */
-  async #change(step: string): Promise<void> {
+  #change(step: string): void {
     if (this.#isKnown) {
       try {
-        return await this.#apply(step)
+        this.#nftables.run(applying, step)
+        return
       } catch (error) {
         if (!(error instanceof AppError)) throw error
         this.#isKnown = false
       }
     }
-    await this.#regenerate()
+    this.#regenerate()
     this.#isKnown = true
   }
 
-  async #regenerate(): Promise<void> {
-    await this.#apply(wholeRuleset(this.#ground, this.#leases(), await this.#learned()))
+  #regenerate(): void {
+    this.#nftables.run(applying, wholeRuleset(this.#ground, this.#leases(), this.#learned()))
   }
 
   /** What name servers have put into their sets. Nothing when there are no rules yet. */
-  async #learned(): Promise<Map<string, string[]>> {
+  #learned(): Map<string, string[]> {
     const { table } = this.#site
     const learned = new Map<string, string[]>()
-    if (!(await this.#hasRules())) return learned
-    const sets = await runProgram(applying, ["nft", "-j", "list", "table", "inet", table])
+    if (!this.#hasRules()) return learned
+    const sets = this.#nftables.run(reading, `list table inet ${table}`)
     for (const { set } of listed(sets)) {
       if (set?.name?.startsWith("names_")) learned.set(set.name, (set.elem ?? []).map(String))
     }
     return learned
   }
 
-  async #hasRules(): Promise<boolean> {
-    const tables = listed(await runProgram(applying, ["nft", "-j", "list", "tables"]))
+  #hasRules(): boolean {
+    const tables = listed(this.#nftables.run(reading, "list tables"))
     return ["inet", "arp"].every((family) =>
       tables.some(({ table }) => table?.family === family && table.name === this.#site.table),
     )
