@@ -158,7 +158,15 @@ describe("a machine's QEMU", () => {
       if (pid === undefined) return
       expect(field(pid, "CapEff")).toBe("0000000000000000")
       expect(field(pid, "Seccomp")).toBe("2")
-      expect(readdirSync(`/proc/${pid}/root`).sort()).toEqual(["dev", "etc", "lib", "lib64", "proc", "usr"])
+      expect(readdirSync(`/proc/${pid}/root`).sort()).toEqual([
+        "dev",
+        "etc",
+        "lib",
+        "lib64",
+        "proc",
+        "sys",
+        "usr",
+      ])
     }
     const machineOfTwo = () => own.machines().find((pid) => !machines.slice(0, 2).includes(pid))
     const before = own.machines()
