@@ -75,6 +75,19 @@ async function call(
 }
 
 describe("sandboxes", () => {
+  test("a misspelt name is answered with the one that was meant, but not with another user's", async () => {
+    await call("POST", "/sandboxes", { body: { name: "worker" } })
+    const misspelt = { message: 'no sandbox named "wroker"' }
+    expect((await call("GET", "/sandboxes/wroker")).body).toMatchObject({
+      ...misspelt,
+      hint: "did you mean worker?",
+    })
+    expect((await call("GET", "/sandboxes/wroker", { key: bob })).body).toMatchObject({
+      ...misspelt,
+      hint: "bhatti list",
+    })
+  })
+
   test("one is created, shown by name and by id, listed and destroyed", async () => {
     const created = await call("POST", "/sandboxes", { body: { name: "dev" } })
     expect(created.status).toBe(201)
@@ -301,6 +314,33 @@ describe("exec", () => {
     const result = body as { stdout: string; truncated: boolean }
     expect(result.truncated).toBe(true)
     expect(result.stdout.length).toBe(limits.execBufferedBytesMax)
+  })
+
+  test("as events: the answer begins when the command runs, before it prints anything", async () => {
+    const response = await fetch(new URL("/sandboxes/dev/exec", server.url), {
+      method: "POST",
+      headers: { authorization: `Bearer ${alice}`, accept: "application/x-ndjson" },
+      body: JSON.stringify({ cmd: ["sleep"], timeout_sec: 60 }),
+      signal: AbortSignal.timeout(5000),
+    })
+    expect(response.status).toBe(200)
+    expect(host.ongoing.commands).toBe(1)
+    await response.body?.cancel()
+    await until("the command is killed", () => host.ongoing.commands === 0)
+  })
+
+  test("as events: what is wrong before the command runs has its status, a command that cannot run is an event", async () => {
+    const ask = (sandbox: string, cmd: string[]) =>
+      fetch(new URL(`/sandboxes/${sandbox}/exec`, server.url), {
+        method: "POST",
+        headers: { authorization: `Bearer ${alice}`, accept: "application/x-ndjson" },
+        body: JSON.stringify({ cmd }),
+      })
+    expect((await ask("nosuch", ["true"])).status).toBe(404)
+    expect((await ask("dev", [])).status).toBe(400)
+    const missing = await ask("dev", ["nonsense"])
+    expect(missing.status).toBe(200)
+    expect(JSON.parse(await missing.text())).toMatchObject({ type: "error", code: "not_found" })
   })
 
   test("as events: every line is JSON, the last one is the exit", async () => {
@@ -609,6 +649,8 @@ describe("create", () => {
       { name: "init", running: true, attached: false },
     ])
     expect((await call("POST", "/sandboxes/dev/sessions/s1/kill", { body: {} })).status).toBe(200)
+    const missing = await call("POST", "/sandboxes/dev/sessions/s7/kill", { body: {} })
+    expect(missing.body).toMatchObject({ code: "not_found", hint: "bhatti ps dev" })
     expect((await call("GET", "/sandboxes/dev/sessions")).body).toMatchObject([{ running: false }])
   })
 })
