@@ -262,9 +262,12 @@ describe("who may", () => {
         expect(JSON.stringify(message)).not.toContain("alice")
         continue
       }
-      const answer = await call(method, path, { key: bob, ...(body !== undefined && { body }) })
-      expect([name, answer.status]).toEqual([name, 404])
-      expect(JSON.stringify(answer.body)).not.toContain("alice")
+      for (const accept of ["*/*", ...(request.streamType ? [request.streamType] : [])]) {
+        const headers = { accept }
+        const answer = await call(method, path, { key: bob, headers, ...(body !== undefined && { body }) })
+        expect([name, answer.status]).toEqual([name, 404])
+        expect(JSON.stringify(answer.body)).not.toContain("alice")
+      }
     }
     expect((await call("POST", "/sandboxes", { key: bob, body: { name: "copy", from: id } })).status).toBe(
       404,
@@ -274,6 +277,31 @@ describe("who may", () => {
     expect(await call("POST", "/sandboxes", { key: bob, body: { name: "dev" } })).toMatchObject({
       status: 201,
     })
+  })
+
+  test("nothing of another user is in any answer, nor changed by any request", async () => {
+    const made = await call("POST", "/sandboxes", { body: { name: "alices-box" } })
+    const { id } = Sandbox.parse(made.body)
+    await call("POST", "/sandboxes/alices-box/publish", { body: { port: 3000, alias: "alices-port" } })
+    await call("POST", "/secrets", { body: { name: "A", value: "alices-value" } })
+    expect((await call("POST", `/sandboxes/${id}/checkpoint`, { body: { name: "A" } })).status).toBe(201)
+    const mine = async () =>
+      Promise.all(
+        ["/sandboxes", "/snapshots", "/secrets", `/sandboxes/${id}/publish`].map(
+          async (path) => (await call("GET", path)).body,
+        ),
+      )
+    const before = await mine()
+    const [snapshot] = before[1] as { id: string }[]
+
+    for (const { name, method, path, body, isPublic, isOfSandbox } of sampleRequests("x")) {
+      if (isPublic || isOfSandbox) continue
+      const answer = await call(method, path, { key: bob, ...(body !== undefined && { body }) })
+      expect([name, answer.status < 500]).toEqual([name, true])
+      for (const mark of ["alice", id, `${snapshot?.id}`])
+        expect([name, JSON.stringify(answer.body)]).not.toEqual([name, expect.stringContaining(mark)])
+    }
+    expect(await mine()).toEqual(before)
   })
 
   test("a rotated key is worthless at once", async () => {
