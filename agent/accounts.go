@@ -73,7 +73,7 @@ func readAccount(directory, wanted string) (account, error) {
 	}
 	found, isFound := parseAccount(string(passwd), wanted)
 	if !isFound {
-		return account{}, wire.Errorf(wire.NotFound, "no user %q", wanted)
+		return account{}, wire.Errorf(wire.Invalid, "no user %q", wanted)
 	}
 	// A guest without groups is odd, but no reason to refuse.
 	groups, _ := os.ReadFile(filepath.Join(directory, "group"))

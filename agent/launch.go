@@ -89,7 +89,7 @@ func findDirectory(wanted string, who account) (string, error) {
 	about, err := os.Stat(wanted)
 	switch {
 	case os.IsNotExist(err):
-		return "", wire.Errorf(wire.NotFound, "no directory %q", wanted)
+		return "", wire.Errorf(wire.Invalid, "no directory %q", wanted)
 	case err != nil:
 		return "", wire.Errorf(wire.Invalid, "directory %q: %v", wanted, err)
 	case !about.IsDir():

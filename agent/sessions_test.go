@@ -334,7 +334,7 @@ func TestWhatCannotBeASessionIsRefused(t *testing.T) {
 		{map[string]any{"name": "a b"}, wire.Invalid},
 		{map[string]any{"name": strings.Repeat("a", 64)}, wire.Invalid},
 		{map[string]any{"argv": []string{"no-such-program"}}, wire.NotFound},
-		{map[string]any{"user": "no-such-user"}, wire.NotFound},
+		{map[string]any{"user": "no-such-user"}, wire.Invalid},
 		{map[string]any{"tty": 7}, wire.Invalid},
 	} {
 		if o := h.end(h.session("true", c.more)); o.Error == nil || o.Error.Code != c.code {

@@ -5,7 +5,6 @@ import fc from "fast-check"
 import { AppError } from "../contract/errors.ts"
 import { optionFlag, parseArguments } from "./arguments.ts"
 import { command } from "./command.ts"
-import { suggest } from "./suggest.ts"
 
 const sample = command({
   args: ["sandbox"],
@@ -115,13 +114,4 @@ test("whatever is typed, the answer is arguments or an AppError", () => {
 
 test("an option's flag is its name in kebab case", () => {
   expect(optionFlag("maxSandboxes")).toBe("--max-sandboxes")
-})
-
-test("suggestions are near misses only", () => {
-  const names = ["create", "destroy", "list", "exec", "version"]
-  expect(suggest("craete", names)).toBe("create")
-  expect(suggest("lst", names)).toBe("list")
-  expect(suggest("dest", names)).toBe("destroy")
-  expect(suggest("frobnicate", names)).toBeUndefined()
-  expect(suggest("x", names)).toBeUndefined()
 })

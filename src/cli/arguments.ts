@@ -1,11 +1,11 @@
 /**
- * Reads a command's arguments by its definition. Every refusal is an AppError "invalid"; `cli.ts` exits 2 for those.
+ * Reads a command's arguments by its definition. Every refusal is a `WrongUsage`.
  * An option may stand anywhere before the guest's own command, which begins at its first word or after `--`.
  */
 
-import { AppError } from "../contract/errors.ts"
+import { suggest } from "../lib/suggest.ts"
 import type { Command, Option, Options } from "./command.ts"
-import { suggest } from "./suggest.ts"
+import { WrongUsage } from "./wrong-usage.ts"
 
 /** Accepted by every command. */
 export const commonOptions = {
@@ -186,17 +186,16 @@ function checkComplete(
   if (refusal !== undefined) throw usage(refusal)
 }
 
-function unknownOption(flag: string, known: Options): AppError {
+function unknownOption(flag: string, known: Options): WrongUsage {
   const similar = suggest(flag, Object.keys(known).map(optionFlag))
-  return new AppError(
-    "invalid",
+  return new WrongUsage(
     `unknown option ${flag}`,
     similar === undefined ? {} : { hint: `did you mean ${similar}?` },
   )
 }
 
-function usage(message: string): AppError {
-  return new AppError("invalid", message)
+function usage(message: string): WrongUsage {
+  return new WrongUsage(message)
 }
 
 function textOf(value: Value): string | undefined {

@@ -7,12 +7,12 @@ import { connect } from "../client/client.ts"
 import { AppError } from "../contract/errors.ts"
 import { type Parsed, parseArguments } from "./arguments.ts"
 import type { Command } from "./command.ts"
-import type { CommandEntry } from "./commands/index.ts"
 import { exitBrokenPipe, exitFailed, exitUsage } from "./exit-codes.ts"
 import { type Found, findCommand } from "./find-command.ts"
 import type { Operator } from "./operator.ts"
 import { isBrokenPipe, Output } from "./output.ts"
 import { type ClientFile, loadSettings, readClientFile, type Settings } from "./settings.ts"
+import { WrongUsage } from "./wrong-usage.ts"
 
 export async function main(argv: readonly string[], operator: Operator): Promise<never> {
   const surroundings = { operator, out: new Output(), clientFile: readClientFile(process.env) }
@@ -32,26 +32,22 @@ async function runGuarded(argv: readonly string[], surroundings: Surroundings): 
 
 async function runCommandLine(argv: readonly string[], surroundings: Surroundings): Promise<number> {
   const { out } = surroundings
-  let read: { entry: CommandEntry; command: Command; parsed: Parsed }
   let help = "bhatti --help"
   try {
     const found = findCommand(argv)
     if (found.kind !== "command") return await showOverview(found, out)
     help = `bhatti ${found.entry.name} --help`
     const command = await found.entry.load()
-    read = { entry: found.entry, command, parsed: parseArguments(command, found.argv) }
+    const parsed = parseArguments(command, found.argv)
+    if (!parsed.common.help) return await run(command, parsed, surroundings)
+    const { commandHelp } = await import("./help.ts")
+    await out.result(commandHelp(found.entry, command))
+    return 0
   } catch (error) {
-    if (!(error instanceof AppError)) throw error
-    const { code, message, hint = help } = error
-    await report(out, new AppError(code, message, { hint }))
+    if (!(error instanceof WrongUsage)) throw error
+    await report(out, new WrongUsage(error.message, { hint: error.hint ?? help }))
     return exitUsage
   }
-  if (read.parsed.common.help) {
-    const { commandHelp } = await import("./help.ts")
-    await out.result(commandHelp(read.entry, read.command))
-    return 0
-  }
-  return await run(read.command, read.parsed, surroundings)
 }
 
 async function run(
@@ -70,7 +66,7 @@ async function run(
   try {
     return (await command.run({ ...context, client, settings: found, report: reportKnown })) ?? 0
   } catch (error) {
-    if (!(error instanceof AppError)) throw error
+    if (!(error instanceof AppError) || error instanceof WrongUsage) throw error
     await reportKnown(error)
     return exitFailed
   }

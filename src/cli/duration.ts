@@ -1,6 +1,6 @@
 /** Lengths of time as people write them: `90`, `90s`, `5m`, `2h`, `1d`. */
 
-import { AppError } from "../contract/errors.ts"
+import { WrongUsage } from "./wrong-usage.ts"
 
 const secondsPer: Record<string, number> = { "": 1, s: 1, m: 60, h: 3600, d: 86_400 }
 
@@ -8,7 +8,7 @@ const secondsPer: Record<string, number> = { "": 1, s: 1, m: 60, h: 3600, d: 86_
 export function readDuration(flag: string, text: string): number {
   const [, number, unit = ""] = /^(\d+(?:\.\d+)?)([smhd]?)$/.exec(text) ?? []
   if (number === undefined) {
-    throw new AppError("invalid", `${flag} takes a time such as 90, 5m, 2h or 1d, not "${text}"`)
+    throw new WrongUsage(`${flag} takes a time such as 90, 5m, 2h or 1d, not "${text}"`)
   }
   return Number(number) * (secondsPer[unit] ?? 1)
 }

@@ -5,6 +5,7 @@ import { AppError } from "../contract/errors.ts"
 import { limits } from "../contract/limits.ts"
 import { errorCodeOf } from "../lib/error-code.ts"
 import { bytesText } from "./words.ts"
+import { WrongUsage } from "./wrong-usage.ts"
 
 export type FileToSend = { guest_path: string; content: string; mode: string }
 
@@ -42,7 +43,7 @@ function splitPair(text: string): { local: string; guest: string } {
   const colon = text.lastIndexOf(":")
   const [local, guest] = [text.slice(0, colon), text.slice(colon + 1)]
   if (colon > 0 && guest !== "") return { local, guest }
-  throw new AppError("invalid", `--file takes LOCAL:GUEST, not "${text}"`)
+  throw new WrongUsage(`--file takes LOCAL:GUEST, not "${text}"`)
 }
 
 async function localStat(path: string): Promise<{ size: number; mode: number }> {

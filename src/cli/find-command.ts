@@ -1,8 +1,8 @@
 /** Which command the words of a command line name. Options before its name are kept as options of the command. */
 
-import { AppError } from "../contract/errors.ts"
+import { suggest } from "../lib/suggest.ts"
 import { type CommandEntry, commands, hiddenCommands } from "./commands/index.ts"
-import { suggest } from "./suggest.ts"
+import { WrongUsage } from "./wrong-usage.ts"
 
 export type Found =
   | { kind: "command"; entry: CommandEntry; argv: string[] }
@@ -24,7 +24,7 @@ export function findCommand(argv: readonly string[]): Found {
     if (![...optionsWithValue, ...optionsWithoutValue].includes(name)) {
       const similar = suggest(name, [...optionsWithValue, ...optionsWithoutValue, "--help", "--version"])
       const hint = similar === undefined ? "bhatti --help" : `did you mean ${similar}?`
-      throw new AppError("invalid", `unknown option ${name} before the command`, { hint })
+      throw new WrongUsage(`unknown option ${name} before the command`, { hint })
     }
     start += optionsWithValue.includes(word) ? 2 : 1
   }
@@ -32,7 +32,7 @@ export function findCommand(argv: readonly string[]): Found {
   const [first, second, ...others] = argv.slice(start)
   if (first === undefined) {
     if (before.length === 0) return { kind: "overview" }
-    throw new AppError("invalid", "a command is missing", { hint: "bhatti --help" })
+    throw new WrongUsage("a command is missing", { hint: "bhatti --help" })
   }
   const rest = second === undefined ? [] : [second, ...others]
   const entry = entryOf(first)
@@ -55,7 +55,7 @@ export function isGroup(name: string): boolean {
   return commands.some((entry) => entry.name.startsWith(`${name} `))
 }
 
-export function unknownCommand(name: string): AppError {
+export function unknownCommand(name: string): WrongUsage {
   const [first = ""] = name.split(" ")
   const names = commands.flatMap((entry) => [entry.name, ...(entry.aliases ?? [])])
   const words = name.includes(" ")
@@ -63,7 +63,7 @@ export function unknownCommand(name: string): AppError {
     : [...new Set(names.flatMap((one) => [one, one.split(" ")[0] ?? one]))]
   const similar = suggest(name, words)
   const help = isGroup(first) ? `bhatti ${first} --help` : "bhatti --help"
-  return new AppError("invalid", `unknown command "${name}"`, {
+  return new WrongUsage(`unknown command "${name}"`, {
     hint: similar === undefined ? help : `did you mean bhatti ${similar}?`,
   })
 }

@@ -60,7 +60,7 @@ export const api = {
   createSandbox: endpoint({
     method: "POST",
     path: "/sandboxes",
-    summary: "Create a sandbox; it is running when this answers",
+    summary: "Create a sandbox; it is running when this answers, and is undone if the client leaves before",
     body: CreateSandbox,
     reply: Sandbox,
     status: 201,

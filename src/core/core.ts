@@ -43,8 +43,8 @@ export type Core = {
   doomed: Set<SandboxRecord["id"]>
   /** Templates being made now, by fingerprint-relevant key, so that many creates wait for one. */
   templatesInMaking: Map<string, Promise<unknown>>
-  /** What a sandbox that is being created waits for, if for anything. */
-  waits: Map<SandboxRecord["id"], string>
+  /** What a sandbox that is being created waits for, if for anything, and how to end that. */
+  waits: Map<SandboxRecord["id"], { reason: string; giveUp: () => void }>
   startedAt: number
   thermal: Thermal
   pool: Pool

@@ -31,15 +31,16 @@ export async function createSandboxes(
   core: Core,
   account: Account,
   input: CreateSandbox,
-  count: number,
+  options: { count: number; signal?: AbortSignal },
 ): Promise<Sandbox[]> {
+  const { count, signal } = options
   if (input.if_not_exists) throw new AppError("invalid", "if_not_exists is for one sandbox")
   const names = namesOf(input.name, count)
-  if (input.from !== undefined) return forkSandbox(core, account, input.from, input, count)
+  if (input.from !== undefined) return forkSandbox(core, account, input.from, input, { count, signal })
   const made: Sandbox[] = []
   try {
     await inParallel(names, createsAtOnce, async (name, index) => {
-      made[index] = (await createSandbox(core, account, { ...input, name })).sandbox
+      made[index] = (await createSandbox(core, account, { ...input, name }, { signal })).sandbox
     })
     return made
   } catch (error) {
@@ -57,11 +58,15 @@ export function namesOf(name: string | undefined, count: number): (string | unde
   throw new AppError("invalid", `"${tooLong}" is too long a name`, { hint: "choose a shorter name" })
 }
 
-/** `isNew: false`: the caller asked for a sandbox of that name only if there is none, and there is one. */
+/**
+ * `isNew: false`: the caller asked for a sandbox of that name only if there is none, and there is one.
+ * `signal`: the caller has left; what would be made then is nobody's, and is not made.
+ */
 export async function createSandbox(
   core: Core,
   account: Account,
   input: CreateSandbox,
+  { signal }: { signal?: AbortSignal | undefined } = {},
 ): Promise<{ sandbox: Sandbox; isNew: boolean }> {
   const startedAt = performance.now()
   if (input.if_not_exists && input.name !== undefined) {
@@ -72,7 +77,7 @@ export async function createSandbox(
     }
   }
   if (input.from !== undefined) {
-    const [sandbox] = await forkSandbox(core, account, input.from, input, 1)
+    const [sandbox] = await forkSandbox(core, account, input.from, input, { count: 1, signal })
     if (!sandbox) throw new Error("a fork gave no sandbox")
     return { sandbox, isNew: true }
   }
@@ -101,7 +106,7 @@ export async function createSandbox(
     const attaching = beginAttach(core, record)
     // The template comes after the record, so that names and limits are refused before a wait of seconds.
     const { machine, guest } =
-      pooled ?? (await startMachine(core, record, await waitForTemplate(core, record, spec)))
+      pooled ?? (await startMachine(core, record, await waitForTemplate(core, record, spec, signal)))
     undo.defer(() => guest.close())
     if (!pooled) undo.defer(() => core.host.machines.kill(machine))
     try {
@@ -116,6 +121,7 @@ export async function createSandbox(
     // The pool has switched on the link of the same machine with the same address.
     await (pooled ? attaching : finishAttach(core, record, attaching))
     await furnish(guest, input)
+    checkStillAwaited(record, signal)
     const state: SandboxRecord["state"] = { kind: "hot", machine: rememberMachine(machine) }
     await core.store.sandboxes.setState(record.id, state)
     keepGuest(core, record, guest)
@@ -144,12 +150,23 @@ async function takePooled(core: Core, spec: TemplateSpec): Promise<PooledSandbox
   return pooled
 }
 
-/** Its owner may ask what takes so long. */
-async function waitForTemplate(core: Core, record: SandboxRecord, spec: TemplateSpec): Promise<Template> {
+/** Its owner may ask what takes so long, destroy it, or leave; the template is made all the same. */
+async function waitForTemplate(
+  core: Core,
+  record: SandboxRecord,
+  spec: TemplateSpec,
+  signal: AbortSignal | undefined,
+): Promise<Template> {
   const size = `${record.cpus === 1 ? "1 cpu" : `${record.cpus} cpus`}, ${record.memoryMib} MB`
-  core.waits.set(record.id, `preparing a template for ${size}, once per size; the next create of it is fast`)
+  const reason = `preparing a template for ${size}, once per size; the next create of it is fast`
+  const { promise: givenUp, resolve: giveUp } = Promise.withResolvers<void>()
+  core.waits.set(record.id, { reason, giveUp })
+  signal?.addEventListener("abort", () => giveUp(), { once: true })
   try {
-    return await ensureTemplate(core, spec)
+    const template = await Promise.race([ensureTemplate(core, spec), givenUp])
+    checkStillAwaited(record, signal)
+    if (!template) throw destroyedMeanwhile(record)
+    return template
   } finally {
     core.waits.delete(record.id)
   }
@@ -317,7 +334,17 @@ async function addRecord(
 /** Its name can be seen before its turn is taken, and so it may have been destroyed by then. */
 export async function checkStillWanted(core: Core, record: SandboxRecord): Promise<void> {
   if (!core.doomed.has(record.id) && (await core.store.sandboxes.get(record.id))) return
-  throw new AppError("conflict", `sandbox "${record.name}" was destroyed while it was being created`)
+  throw destroyedMeanwhile(record)
+}
+
+function destroyedMeanwhile({ name }: SandboxRecord): AppError {
+  return new AppError("conflict", `sandbox "${name}" was destroyed while it was being created`)
+}
+
+/** The last moment to notice that nobody waits for the answer, and so nobody would know of the sandbox. */
+export function checkStillAwaited({ name }: SandboxRecord, signal: AbortSignal | undefined): void {
+  if (signal?.aborted)
+    throw new AppError("conflict", `the create of "${name}" was cancelled: its client has left`)
 }
 
 /** With the name that was asked for, or a friendly one that is not taken. */

@@ -15,6 +15,7 @@ export async function destroySandbox(core: Core, account: Account, nameOrId: str
   core.doomed.add(id)
   try {
     // Without its machine whoever has the turn fails at once, and not only at a deadline.
+    core.waits.get(id)?.giveUp()
     if (core.turns.isTaken(id)) await core.host.machines.killNamed(id)
     await core.turns.take(id, async () => {
       const record = await core.store.sandboxes.get(id)

@@ -1,6 +1,7 @@
 /** From what a user typed to a sandbox of theirs. Another user's sandbox does not exist for them. */
 
 import { AppError } from "../contract/errors.ts"
+import { suggest } from "../lib/suggest.ts"
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Account } from "../store/users.ts"
 import type { Core } from "./core.ts"
@@ -8,9 +9,11 @@ import type { Core } from "./core.ts"
 export async function findSandbox(core: Core, account: Account, nameOrId: string): Promise<SandboxRecord> {
   const record = await core.store.sandboxes.find(account.id, nameOrId)
   if (record) return record
-  throw noSandbox(nameOrId)
+  const names = (await core.store.sandboxes.listOf(account.id)).map(({ name }) => name)
+  const similar = suggest(nameOrId, names)
+  throw noSandbox(nameOrId, similar === undefined ? undefined : `did you mean ${similar}?`)
 }
 
-export function noSandbox(nameOrId: string): AppError {
-  return new AppError("not_found", `no sandbox named "${nameOrId}"`, { hint: "bhatti list" })
+export function noSandbox(nameOrId: string, hint = "bhatti list"): AppError {
+  return new AppError("not_found", `no sandbox named "${nameOrId}"`, { hint })
 }

@@ -9,7 +9,7 @@ import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Account } from "../store/users.ts"
 import { captureSandbox, checkCopyable, startCopy } from "./capture.ts"
 import type { Core } from "./core.ts"
-import { addNamed, checkLimits, checkSpace, checkStillWanted, namesOf } from "./create.ts"
+import { addNamed, checkLimits, checkSpace, checkStillAwaited, checkStillWanted, namesOf } from "./create.ts"
 import { removeEverything } from "./destroy.ts"
 import { findSandbox } from "./find.ts"
 import type { Template } from "./host.ts"
@@ -25,7 +25,7 @@ export async function forkSandbox(
   account: Account,
   from: string,
   input: CreateSandbox,
-  count: number,
+  { count, signal }: { count: number; signal?: AbortSignal | undefined },
 ): Promise<Sandbox[]> {
   const startedAt = performance.now()
   const source = await findSandbox(core, account, from)
@@ -68,6 +68,7 @@ export async function forkSandbox(
       const { hasMemory } = await core.host.snapshots.placeDraft({ id: draftId, sandboxId: copy.id, isLast })
       await startCopy(core, copy, template, { env: { ...copy.env, ...secrets }, hasMemory })
       started[index] = await viewById(core, copy.id)
+      checkStillAwaited(copy, signal)
     })
     const ms = Math.round(performance.now() - startedAt)
     for (const copy of copies) {

@@ -50,7 +50,7 @@ export async function unpublishPort(
   const existing = await core.store.publishedPorts.find(record.id, port)
   if (!existing || !(await core.store.publishedPorts.remove(record.id, port))) {
     throw new AppError("not_found", `port ${port} of "${record.name}" is not published`, {
-      hint: `bhatti publish ${record.name} --list shows what is`,
+      hint: `bhatti publish ${record.name} --list`,
     })
   }
   core.onUnpublished(existing.alias)

@@ -1,5 +1,6 @@
 /** Sessions in a sandbox: find or start the one a client means, list them, signal them. */
 
+import { AppError } from "../contract/errors.ts"
 import type { Session } from "../contract/session.ts"
 import type { Account } from "../store/users.ts"
 import { answerDeadlineMs, awake, awakeGuest } from "./awake.ts"
@@ -66,5 +67,10 @@ export async function killSession(
   options: { session: string; signal: string },
 ): Promise<void> {
   const guest = await awakeGuest(core, account, nameOrId, "kill")
-  await guest.killSession(options.session, options.signal, { deadlineMs: answerDeadlineMs })
+  try {
+    await guest.killSession(options.session, options.signal, { deadlineMs: answerDeadlineMs })
+  } catch (error) {
+    if (!(error instanceof AppError && error.code === "not_found")) throw error
+    throw new AppError(error.code, error.message, { cause: error, hint: `bhatti ps ${nameOrId}` })
+  }
 }

@@ -10,7 +10,7 @@ import type { SnapshotRecord } from "../store/snapshots.ts"
 import type { Account } from "../store/users.ts"
 import { captureSandbox, checkCopyable, startCopy } from "./capture.ts"
 import type { Core } from "./core.ts"
-import { addNamed, checkLimits, checkSpace } from "./create.ts"
+import { addNamed, checkLimits, checkSpace, checkStillAwaited } from "./create.ts"
 import { removeEverything } from "./destroy.ts"
 import { findSandbox } from "./find.ts"
 import { viewById } from "./sandbox-view.ts"
@@ -102,6 +102,7 @@ export async function resumeSnapshot(
   account: Account,
   nameOrId: string,
   input: ResumeSnapshot,
+  { signal }: { signal?: AbortSignal | undefined } = {},
 ): Promise<Sandbox> {
   const startedAt = performance.now()
   const snapshot = await findSnapshot(core, account, nameOrId)
@@ -137,6 +138,7 @@ export async function resumeSnapshot(
     })
     await startCopy(core, record, template, { env: { ...env, ...secrets }, hasMemory })
     const sandbox = await viewById(core, record.id)
+    checkStillAwaited(record, signal)
     undo.move()
     core.events.record({
       type: "snapshot.resumed",

@@ -43,8 +43,12 @@ class Kept {
   }
 }
 
-/** Events as the reader takes them. A reader who goes away kills the command. */
-export function streamedReply(running: RunningCommand, revoked: AbortSignal): Response {
+/**
+ * Events as the reader takes them; the answer begins when the command runs. A reader who goes away kills the command.
+ */
+export async function streamedReply(running: RunningCommand, revoked: AbortSignal): Promise<Response> {
+  // A command that cannot run, or ends at once, has its event.
+  await Promise.allSettled([Promise.race([running.process.started, running.result])])
   const encoder = new TextEncoder()
   const encode = (event: ExecEvent) => encoder.encode(`${JSON.stringify(event)}\n`)
   const events = execEvents(running)
@@ -57,6 +61,8 @@ export function streamedReply(running: RunningCommand, revoked: AbortSignal): Re
   const body = new ReadableStream<Uint8Array>(
     {
       start(controller) {
+        // The server sends no headers before the first byte. A blank before a line of JSON means nothing to its readers.
+        controller.enqueue(encoder.encode(" "))
         listening = onRevoked(revoked, (reason) => {
           over()
           running.process.kill()

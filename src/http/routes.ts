@@ -81,14 +81,14 @@ export function handlers(about: About): Handlers {
     async createSandbox({ core, account, request, server }, { body }) {
       // The first sandbox of a new size waits for its template.
       server.timeout(request, 0)
-      const { sandbox, isNew } = await createSandbox(core, account, body)
+      const { sandbox, isNew } = await createSandbox(core, account, body, { signal: request.signal })
       return isNew ? sandbox : Response.json(sandbox, { headers: { "x-bhatti-existing": "true" } })
     },
 
     async createSandboxes({ core, account, request, server }, { body }) {
       server.timeout(request, 0)
       const { count, ...input } = body
-      return createSandboxes(core, account, input, count)
+      return createSandboxes(core, account, input, { count, signal: request.signal })
     },
 
     async getSandbox({ core, account, params }) {
@@ -142,7 +142,7 @@ export function handlers(about: About): Handlers {
 
     async resumeSnapshot({ core, account, params, request, server }, { body }) {
       server.timeout(request, 0)
-      return resumeSnapshot(core, account, params.name ?? "", body)
+      return resumeSnapshot(core, account, params.name ?? "", body, { signal: request.signal })
     },
 
     async listEvents({ core, account, revoked, request, server }, { query }) {

@@ -52,6 +52,48 @@ test("a name twice is refused; --if-not-exists answers with what is there", asyn
   expect(await exec("once", "echo $A")).toBe("1\n")
 })
 
+/** One whose template takes a while, seen in the listing. */
+async function startSlowCreate(
+  name: string,
+  memoryMb: number,
+): Promise<Bun.Subprocess<"pipe", "pipe", "pipe">> {
+  const child = own.start(["create", "--name", name, "--memory", `${memoryMb}`])
+  await until("it is being made", async () => (await listed(name))?.status === "creating")
+  return child
+}
+
+async function listed(name: string): Promise<{ name: string; status: string } | undefined> {
+  const { stdout } = await own.bhatti(["list", "--json"])
+  return (JSON.parse(stdout) as { name: string; status: string }[]).find((one) => one.name === name)
+}
+
+test("Ctrl-C during a create: the sandbox is destroyed, and the command says so", async () => {
+  const before = own.machines().length
+  const child = await startSlowCreate("cancelled", 320)
+  child.kill("SIGINT")
+  const stderr = await new Response(child.stderr).text()
+  expect(stderr).toContain("cancelling; Ctrl-C again leaves that to the daemon\n")
+  expect(stderr).toContain("sandbox/cancelled destroyed: its create was cancelled\n")
+  expect(await new Response(child.stdout).text()).toBe("")
+  expect(await child.exited).toBe(130)
+  expect(await listed("cancelled")).toBeUndefined()
+  expect(own.machines().length).toBe(before)
+}, 180_000)
+
+test("a create whose client is killed is undone, and its name is free", async () => {
+  const before = own.machines().length
+  const child = await startSlowCreate("abandoned", 352)
+  child.kill("SIGKILL")
+  const goneAfterMs = performance.now()
+  await until("it is gone", async () => (await listed("abandoned")) === undefined)
+  // It does not wait for the template, which takes seconds.
+  expect(performance.now() - goneAfterMs).toBeLessThan(2000)
+  const again = await own.bhatti(["create", "--name", "abandoned", "--memory", "352"])
+  expect(again.exitCode).toBe(0)
+  expect(await exec("abandoned", "echo here")).toBe("here\n")
+  expect(own.machines().length).toBe(before + 1)
+}, 180_000)
+
 test("caps of the user hold", async () => {
   const key = await own.addUser("small", ["--max-sandboxes", "1", "--max-cpus", "1", "--max-memory", "512"])
   for (const args of [

@@ -75,6 +75,19 @@ async function call(
 }
 
 describe("sandboxes", () => {
+  test("a misspelt name is answered with the one that was meant, but not with another user's", async () => {
+    await call("POST", "/sandboxes", { body: { name: "worker" } })
+    const misspelt = { message: 'no sandbox named "wroker"' }
+    expect((await call("GET", "/sandboxes/wroker")).body).toMatchObject({
+      ...misspelt,
+      hint: "did you mean worker?",
+    })
+    expect((await call("GET", "/sandboxes/wroker", { key: bob })).body).toMatchObject({
+      ...misspelt,
+      hint: "bhatti list",
+    })
+  })
+
   test("one is created, shown by name and by id, listed and destroyed", async () => {
     const created = await call("POST", "/sandboxes", { body: { name: "dev" } })
     expect(created.status).toBe(201)
@@ -249,9 +262,12 @@ describe("who may", () => {
         expect(JSON.stringify(message)).not.toContain("alice")
         continue
       }
-      const answer = await call(method, path, { key: bob, ...(body !== undefined && { body }) })
-      expect([name, answer.status]).toEqual([name, 404])
-      expect(JSON.stringify(answer.body)).not.toContain("alice")
+      for (const accept of ["*/*", ...(request.streamType ? [request.streamType] : [])]) {
+        const headers = { accept }
+        const answer = await call(method, path, { key: bob, headers, ...(body !== undefined && { body }) })
+        expect([name, answer.status]).toEqual([name, 404])
+        expect(JSON.stringify(answer.body)).not.toContain("alice")
+      }
     }
     expect((await call("POST", "/sandboxes", { key: bob, body: { name: "copy", from: id } })).status).toBe(
       404,
@@ -261,6 +277,31 @@ describe("who may", () => {
     expect(await call("POST", "/sandboxes", { key: bob, body: { name: "dev" } })).toMatchObject({
       status: 201,
     })
+  })
+
+  test("nothing of another user is in any answer, nor changed by any request", async () => {
+    const made = await call("POST", "/sandboxes", { body: { name: "alices-box" } })
+    const { id } = Sandbox.parse(made.body)
+    await call("POST", "/sandboxes/alices-box/publish", { body: { port: 3000, alias: "alices-port" } })
+    await call("POST", "/secrets", { body: { name: "A", value: "alices-value" } })
+    expect((await call("POST", `/sandboxes/${id}/checkpoint`, { body: { name: "A" } })).status).toBe(201)
+    const mine = async () =>
+      Promise.all(
+        ["/sandboxes", "/snapshots", "/secrets", `/sandboxes/${id}/publish`].map(
+          async (path) => (await call("GET", path)).body,
+        ),
+      )
+    const before = await mine()
+    const [snapshot] = before[1] as { id: string }[]
+
+    for (const { name, method, path, body, isPublic, isOfSandbox } of sampleRequests("x")) {
+      if (isPublic || isOfSandbox) continue
+      const answer = await call(method, path, { key: bob, ...(body !== undefined && { body }) })
+      expect([name, answer.status < 500]).toEqual([name, true])
+      for (const mark of ["alice", id, `${snapshot?.id}`])
+        expect([name, JSON.stringify(answer.body)]).not.toEqual([name, expect.stringContaining(mark)])
+    }
+    expect(await mine()).toEqual(before)
   })
 
   test("a rotated key is worthless at once", async () => {
@@ -301,6 +342,33 @@ describe("exec", () => {
     const result = body as { stdout: string; truncated: boolean }
     expect(result.truncated).toBe(true)
     expect(result.stdout.length).toBe(limits.execBufferedBytesMax)
+  })
+
+  test("as events: the answer begins when the command runs, before it prints anything", async () => {
+    const response = await fetch(new URL("/sandboxes/dev/exec", server.url), {
+      method: "POST",
+      headers: { authorization: `Bearer ${alice}`, accept: "application/x-ndjson" },
+      body: JSON.stringify({ cmd: ["sleep"], timeout_sec: 60 }),
+      signal: AbortSignal.timeout(5000),
+    })
+    expect(response.status).toBe(200)
+    expect(host.ongoing.commands).toBe(1)
+    await response.body?.cancel()
+    await until("the command is killed", () => host.ongoing.commands === 0)
+  })
+
+  test("as events: what is wrong before the command runs has its status, a command that cannot run is an event", async () => {
+    const ask = (sandbox: string, cmd: string[]) =>
+      fetch(new URL(`/sandboxes/${sandbox}/exec`, server.url), {
+        method: "POST",
+        headers: { authorization: `Bearer ${alice}`, accept: "application/x-ndjson" },
+        body: JSON.stringify({ cmd }),
+      })
+    expect((await ask("nosuch", ["true"])).status).toBe(404)
+    expect((await ask("dev", [])).status).toBe(400)
+    const missing = await ask("dev", ["nonsense"])
+    expect(missing.status).toBe(200)
+    expect(JSON.parse(await missing.text())).toMatchObject({ type: "error", code: "not_found" })
   })
 
   test("as events: every line is JSON, the last one is the exit", async () => {
@@ -609,6 +677,8 @@ describe("create", () => {
       { name: "init", running: true, attached: false },
     ])
     expect((await call("POST", "/sandboxes/dev/sessions/s1/kill", { body: {} })).status).toBe(200)
+    const missing = await call("POST", "/sandboxes/dev/sessions/s7/kill", { body: {} })
+    expect(missing.body).toMatchObject({ code: "not_found", hint: "bhatti ps dev" })
     expect((await call("GET", "/sandboxes/dev/sessions")).body).toMatchObject([{ running: false }])
   })
 })

@@ -115,6 +115,30 @@ test("followed: the stored ones, then further ones as they happen, nothing twice
   expect(seen).toEqual(["sandbox.created", "sandbox.stopped", "sandbox.destroyed"])
 })
 
+test("nothing of another user, stored or followed", async () => {
+  const { key: bob } = await own.core.store.users.create({ name: "bob" })
+  const { id } = (await own.call("POST", "/sandboxes", { name: "mine" })).body as { id: string }
+  for (const query of ["?sandbox=mine", `?sandbox=${id}`, "?type=sandbox."])
+    expect([query, (await own.call("GET", `/events${query}`, undefined, bob)).body]).toEqual([query, []])
+
+  const abort = new AbortController()
+  const response = await fetch(`${own.url}/events?follow=true&type=sandbox.`, {
+    headers: { authorization: `Bearer ${bob}` },
+    signal: abort.signal,
+  })
+  await own.call("POST", "/sandboxes/mine/stop")
+  await own.call("DELETE", "/sandboxes/mine")
+  const bobs = (await own.call("POST", "/sandboxes", { name: "mine" }, bob)).body as { id: string }
+  const decoder = new TextDecoder()
+  let text = ""
+  for await (const bytes of response.body ?? []) {
+    text += decoder.decode(bytes)
+    if (text.includes("\n{") || text.startsWith("{")) break
+  }
+  expect(JSON.parse(text)).toMatchObject({ type: "sandbox.created", sandbox_id: bobs.id })
+  abort.abort()
+})
+
 test("a follower that does not read is cut, and the others hear everything", async () => {
   const account = await own.core.store.users.findByKey(own.key)
   if (!account) throw new Error("no account")

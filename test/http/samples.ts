@@ -1,8 +1,9 @@
 /** A good request for every endpoint of the contract; one without an entry does not compile. */
 
 import { type Api, api } from "../../src/contract/api.ts"
+import type { Endpoint } from "../../src/contract/endpoint.ts"
 
-type Sample<Endpoint> = { query?: string; body?: unknown } & (Endpoint extends { socket: unknown }
+type Sample<E> = { query?: string; body?: unknown } & (E extends { socket: unknown }
   ? {
       /** What a client sends when the socket is open. */
       messages: string[]
@@ -58,12 +59,15 @@ export type SampleRequest = {
   isOfSandbox: boolean
   /** Of a WebSocket. */
   messages: string[] | undefined
+  /** What to accept for the answer as a stream, if it has one. */
+  streamType: string | undefined
 }
 
 /** `id` names the sandbox in every path. */
 export function sampleRequests(id: string): SampleRequest[] {
   return (Object.keys(samples) as (keyof Api)[]).map((name) => {
     const { query = "", body, ...rest } = samples[name]
+    const endpoint: Endpoint = api[name]
     const path = api[name].path
       .replace(":id", encodeURIComponent(id))
       .replace(":session", "s1")
@@ -77,6 +81,7 @@ export function sampleRequests(id: string): SampleRequest[] {
       isPublic: "isPublic" in api[name],
       isOfSandbox: api[name].path.includes(":id"),
       messages: "messages" in rest ? rest.messages : undefined,
+      streamType: endpoint.stream?.accept,
     }
   })
 }

@@ -14,6 +14,8 @@ export type HttpApp = AsyncDisposable & {
   host: FakeHost
   url: string
   key: string
+  /** Requests whose client still waits. */
+  pending(): number
   call(method: string, path: string, body?: unknown, key?: string): Promise<Answer>
 }
 
@@ -45,6 +47,7 @@ export async function openHttpApp(options: { metricsToken?: string } = {}): Prom
     host,
     url,
     key,
+    pending: () => server.pendingRequests,
     async call(method, path, body, as = key) {
       const response = await fetch(`${url}${path}`, {
         method,

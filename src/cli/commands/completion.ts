@@ -1,7 +1,7 @@
 /** `bhatti completion`. */
 
-import { AppError } from "../../contract/errors.ts"
 import { hostCommand } from "../command.ts"
+import { WrongUsage } from "../wrong-usage.ts"
 
 /** Each asks `bhatti __complete` with the words up to the cursor. What ends in a colon goes on, so it gets no space. */
 const scripts: Record<string, string> = {
@@ -51,7 +51,7 @@ fish: bhatti completion fish > ~/.config/fish/completions/bhatti.fish`,
   examples: ["bhatti completion bash"],
   async run({ args, out }) {
     const script = scripts[args.shell]
-    if (script === undefined) throw new AppError("invalid", `no completion for ${args.shell}`)
+    if (script === undefined) throw new WrongUsage(`no completion for ${args.shell}`)
     await out.result(script)
   },
 })

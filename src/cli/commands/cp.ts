@@ -1,9 +1,9 @@
 /** `bhatti cp`. */
 
-import { AppError } from "../../contract/errors.ts"
 import { command } from "../command.ts"
 import { copyOf } from "../copy/place.ts"
 import { bytesText, countText } from "../words.ts"
+import { WrongUsage } from "../wrong-usage.ts"
 
 export const cp = command({
   rest: { name: "path", kind: "names", least: 2, usage: "SOURCE... TARGET" },
@@ -25,7 +25,7 @@ target, and links that lead out of the copied directory are left behind.`,
   ],
   async run({ client, rest, isJson, out }) {
     const copy = copyOf(rest)
-    if ("refusal" in copy) throw new AppError("invalid", copy.refusal)
+    if ("refusal" in copy) throw new WrongUsage(copy.refusal)
     const { Interruption } = await import("../copy/interruption.ts")
     return await Interruption.guard(async (signal) => {
       const context = { client, out, signal }

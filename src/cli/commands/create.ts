@@ -6,11 +6,12 @@ import { limits } from "../../contract/limits.ts"
 import { command } from "../command.ts"
 import { coldAfterText, readThermalTime, warmAfterText } from "../duration.ts"
 import { egressOptions, netPolicyOf, refuseEgress } from "../egress.ts"
+import { makeOrTakeBack } from "../making.ts"
 import { askForPatience } from "../patience.ts"
 import { cpusText, secondsText } from "../words.ts"
 
 export const create = command({
-  description: `The sandbox is running when the command returns. Without --name it gets a name of its own.
+  description: `The sandbox is running when the command returns. Without --name it gets a name of its own. Ctrl-C takes a create back.
 
 --env and --label take one KEY=VALUE or several with commas between them, and may be repeated; a later one wins. The text is split at
 its commas only if every part has the form KEY=..., so \`--env LIST=a,b\` is one variable and \`--env A=1,B=2\` is two.
@@ -130,24 +131,26 @@ made with --from has its source's rules unless others are given.`,
     using _patience = askForPatience(out, () =>
       from === undefined ? whatItWaitsFor(client, name) : `copying ${from}`,
     )
-    if (options.count !== undefined) {
-      const sandboxes = await client.createSandboxes({ body: { ...body, count: options.count } })
-      if (isJson) return await out.json(sandboxes)
-      for (const { name, cpus, memory_mb } of sandboxes)
-        await out.result(`sandbox/${name} created (${cpusText(cpus)}, ${memory_mb} MB)`)
-      return await out.talk(`all in ${secondsText(performance.now() - startMs)}`)
+    const { count } = options
+    const made = await makeOrTakeBack({ client, out }, async () => {
+      if (count !== undefined)
+        return { sandboxes: await client.createSandboxes({ body: { ...body, count } }), isNew: true }
+      let isNew = true
+      const onHeaders = (headers: Headers) => {
+        isNew = headers.get("x-bhatti-existing") !== "true"
+      }
+      return { sandboxes: [await client.createSandbox({ body, onHeaders })], isNew }
+    })
+    if ("exitCode" in made) return made.exitCode
+    const time = secondsText(performance.now() - startMs)
+    if (isJson) return await out.json(count === undefined ? made.sandboxes[0] : made.sandboxes)
+    for (const { name, cpus, memory_mb } of made.sandboxes) {
+      if (!made.isNew) return await out.result(`sandbox/${name} unchanged (already exists)`)
+      const size = `${cpusText(cpus)}, ${memory_mb} MB`
+      await out.result(`sandbox/${name} created (${size})${count === undefined ? ` in ${time}` : ""}`)
+      if (count === undefined) await out.hint(`  try: bhatti exec ${name} -- uname -a`)
     }
-    let isExisting = false
-    const onHeaders = (headers: Headers) => {
-      isExisting = headers.get("x-bhatti-existing") === "true"
-    }
-    const sandbox = await client.createSandbox({ body, onHeaders })
-    if (isJson) return await out.json(sandbox)
-    if (isExisting) return await out.result(`sandbox/${sandbox.name} unchanged (already exists)`)
-    await out.result(
-      `sandbox/${sandbox.name} created (${cpusText(sandbox.cpus)}, ${sandbox.memory_mb} MB) in ${secondsText(performance.now() - startMs)}`,
-    )
-    await out.hint(`  try: bhatti exec ${sandbox.name} -- uname -a`)
+    if (count !== undefined) await out.talk(`all in ${time}`)
   },
 })
 

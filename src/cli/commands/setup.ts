@@ -6,6 +6,7 @@ import { defaultApiUrl } from "../../contract/limits.ts"
 import { type HostContext, hostCommand } from "../command.ts"
 import { isTerminal } from "../output.ts"
 import { checkedSettings, readClientFile } from "../settings.ts"
+import { WrongUsage } from "../wrong-usage.ts"
 
 export const setup = hostCommand({
   description: `Asks for both, tries them, and saves them to ~/.bhatti/config.yaml, or to the file that BHATTI_CONFIG names; what else stands in the
@@ -42,13 +43,9 @@ async function ask(
   const { url, token } = given
   if (url !== undefined && token !== undefined) return { url, token }
   if (!(await isTerminal(0)))
-    throw new AppError(
-      "invalid",
-      `${url === undefined ? "--url" : "--token"} is missing, and nobody can be asked`,
-      {
-        hint: "bhatti setup --url URL --token KEY",
-      },
-    )
+    throw new WrongUsage(`${url === undefined ? "--url" : "--token"} is missing, and nobody can be asked`, {
+      hint: "bhatti setup --url URL --token KEY",
+    })
   const { askHidden, askText } = await import("../questions.ts")
   return {
     url: url ?? (await askText("Address of the daemon", { initialValue: await currentUrl(settings) })),

@@ -2,6 +2,7 @@
 
 import { limits } from "../../contract/limits.ts"
 import { command } from "../command.ts"
+import { makeOrTakeBack } from "../making.ts"
 import { askForPatience } from "../patience.ts"
 import { cpusText, secondsText } from "../words.ts"
 
@@ -32,10 +33,18 @@ If this host cannot load the memory any more, for example after an update of QEM
   async run({ client, args, options, isJson, out }) {
     const startMs = performance.now()
     using _patience = askForPatience(out, () => `copying the disk of ${args.snapshot}`)
-    const sandbox = await client.resumeSnapshot({
-      params: { name: args.snapshot },
-      body: { name: options.name, ...(options.secret.length > 0 && { secrets: options.secret }) },
-    })
+    const made = await makeOrTakeBack({ client, out }, async () => ({
+      sandboxes: [
+        await client.resumeSnapshot({
+          params: { name: args.snapshot },
+          body: { name: options.name, ...(options.secret.length > 0 && { secrets: options.secret }) },
+        }),
+      ],
+      isNew: true,
+    }))
+    if ("exitCode" in made) return made.exitCode
+    const [sandbox] = made.sandboxes
+    if (sandbox === undefined) return
     if (isJson) return await out.json(sandbox)
     if (sandbox.status_reason !== null)
       await out.talk(`its memory is lost, it booted from its disk: ${sandbox.status_reason}`)

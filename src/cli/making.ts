@@ -1,0 +1,62 @@
+/**
+ * Ctrl-C and SIGTERM while sandboxes are being made: what was asked for is taken back.
+ *
+ *   1st signal ──► the daemon's answer is waited for, and what was made is destroyed ──► we exit 130 or 143
+ *   2nd signal ──► we leave at once; the daemon undoes a create that nobody waits for
+ */
+
+import type { Client } from "../client/client.ts"
+import type { Sandbox } from "../contract/sandbox.ts"
+import type { Output } from "./output.ts"
+
+export type Made = { sandboxes: readonly Sandbox[]; isNew: boolean }
+
+const exitCodes = { SIGINT: 130, SIGTERM: 143 } as const
+
+/** What was made, or the exit code of the signal that came in between. */
+export async function makeOrTakeBack(
+  { client, out }: { client: Client; out: Output },
+  make: () => Promise<Made>,
+): Promise<Made | { exitCode: number }> {
+  using signals = new Signals(() => out.talk("cancelling; Ctrl-C again leaves that to the daemon"))
+  const made = await signals.unlessTwice(make())
+  if (signals.exitCode === undefined && made) return made
+  const exitCode = signals.exitCode ?? 0
+  if (made?.isNew === false) await out.talk("cancelled; the sandbox was there before, and stays")
+  for (const { id, name } of made?.isNew ? made.sandboxes : []) {
+    if (await signals.unlessTwice(client.destroySandbox({ params: { id } })))
+      await out.talk(`sandbox/${name} destroyed: its create was cancelled`)
+  }
+  if (signals.isTwice) await out.talk("the daemon removes what was made")
+  return { exitCode }
+}
+
+class Signals implements Disposable {
+  exitCode: number | undefined
+  isTwice = false
+  readonly #twice = Promise.withResolvers<undefined>()
+  readonly #listeners: [string, () => void][]
+
+  constructor(onFirst: () => Promise<void>) {
+    this.#listeners = Object.entries(exitCodes).map(([signal, exitCode]) => [
+      signal,
+      () => {
+        if (this.exitCode !== undefined) {
+          this.isTwice = true
+          return this.#twice.resolve(undefined)
+        }
+        this.exitCode = exitCode
+        void onFirst()
+      },
+    ])
+    for (const [signal, listener] of this.#listeners) process.on(signal, listener)
+  }
+
+  unlessTwice<T>(promise: Promise<T>): Promise<T | undefined> {
+    return Promise.race([promise, this.#twice.promise])
+  }
+
+  [Symbol.dispose](): void {
+    for (const [signal, listener] of this.#listeners) process.off(signal, listener)
+  }
+}

@@ -1,0 +1,9 @@
+/** The words of a command line are wrong. `cli.ts` exits 2 for it, wherever it is noticed, and points to the command's help. */
+
+import { AppError } from "../contract/errors.ts"
+
+export class WrongUsage extends AppError {
+  constructor(message: string, options: { hint?: string } = {}) {
+    super("invalid", message, options)
+  }
+}
