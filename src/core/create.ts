@@ -149,7 +149,7 @@ async function waitForTemplate(core: Core, record: SandboxRecord, spec: Template
   const size = `${record.cpus === 1 ? "1 cpu" : `${record.cpus} cpus`}, ${record.memoryMib} MB`
   core.waits.set(record.id, `preparing a template for ${size}, once per size; the next create of it is fast`)
   try {
-    return await ensureTemplate(core, spec)
+    return await core.doomed.orGiveUp(record, ensureTemplate(core, spec))
   } finally {
     core.waits.delete(record.id)
   }
@@ -170,7 +170,9 @@ async function startMachine(
   const sockets = await machines.prepareSockets(directory)
   const guest = await guests.open({ socketPath: machines.agentSocket(directory) })
   try {
-    return { machine: await machines.clone(placeOf(core, record, template, sockets)), guest }
+    const machine = await machines.clone(placeOf(core, record, template, sockets))
+    core.doomed.check(record)
+    return { machine, guest }
   } catch (error) {
     guest.close()
     throw error

@@ -211,7 +211,13 @@ export function fakeHost(): FakeHost {
         host.running.delete(process.pid)
         guestsByDirectory.get(directory)?.close()
       },
-      async killNamed() {},
+      async killNamed(name) {
+        for (const [pid, { directory }] of host.running) {
+          if (directory !== `/fake/${name}`) continue
+          host.running.delete(pid)
+          guestsByDirectory.get(directory)?.close()
+        }
+      },
       async growDisk() {
         fail("grow")
       },
