@@ -161,6 +161,7 @@ async function startFromMemory(
 
   const machine = await machines.restore(placeOf(core, record, template, sockets))
   undo.defer(() => machines.kill(machine))
+  core.doomed.check(record)
 
   // Its memory still holds the source's connection, perhaps in the middle of a frame.
   await guest.waitReady({ deadlineMs: readyDeadlineMs, resync: true })

@@ -5,6 +5,7 @@ import type { ThermalSettings } from "../rules/thermal.ts"
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Store } from "../store/store.ts"
 import { type Clock, systemClock } from "./clock.ts"
+import { Doomed } from "./doomed.ts"
 import { EventLog } from "./events.ts"
 import type { Guest, Host } from "./host.ts"
 import { Keys } from "./keys.ts"
@@ -40,11 +41,11 @@ export type Core = {
   /** The open channel to each running guest, by sandbox id. */
   guests: Map<SandboxRecord["id"], Guest>
   /** Being destroyed now: whoever gets their turn before that does nothing. */
-  doomed: Set<SandboxRecord["id"]>
+  doomed: Doomed
   /** Templates being made now, by fingerprint-relevant key, so that many creates wait for one. */
   templatesInMaking: Map<string, Promise<unknown>>
-  /** What a sandbox that is being created waits for, if for anything, and how to end that. */
-  waits: Map<SandboxRecord["id"], { reason: string; giveUp: () => void }>
+  /** What a sandbox that is being created waits for, if for anything. */
+  waits: Map<SandboxRecord["id"], string>
   startedAt: number
   thermal: Thermal
   pool: Pool
@@ -70,7 +71,7 @@ export function newCore(options: {
     keys: new Keys(options.store, options.log),
     turns: new Turns(),
     guests: new Map(),
-    doomed: new Set(),
+    doomed: new Doomed(),
     templatesInMaking: new Map(),
     startedAt: clock.nowMs(),
     touches: new Map(),

@@ -157,17 +157,16 @@ async function waitForTemplate(
   spec: TemplateSpec,
   signal: AbortSignal | undefined,
 ): Promise<Template> {
+  checkStillAwaited(record, signal)
   const size = `${record.cpus === 1 ? "1 cpu" : `${record.cpus} cpus`}, ${record.memoryMib} MB`
-  const reason = `preparing a template for ${size}, once per size; the next create of it is fast`
-  const { promise: givenUp, resolve: giveUp } = Promise.withResolvers<void>()
-  core.waits.set(record.id, { reason, giveUp })
-  signal?.addEventListener("abort", () => giveUp(), { once: true })
+  core.waits.set(record.id, `preparing a template for ${size}, once per size; the next create of it is fast`)
+  const left = Promise.withResolvers<never>()
+  const leave = () => left.reject(abandoned(record))
+  signal?.addEventListener("abort", leave, { once: true })
   try {
-    const template = await Promise.race([ensureTemplate(core, spec), givenUp])
-    checkStillAwaited(record, signal)
-    if (!template) throw destroyedMeanwhile(record)
-    return template
+    return await core.doomed.orGiveUp(record, Promise.race([ensureTemplate(core, spec), left.promise]))
   } finally {
+    signal?.removeEventListener("abort", leave)
     core.waits.delete(record.id)
   }
 }
@@ -187,7 +186,9 @@ async function startMachine(
   const sockets = await machines.prepareSockets(directory)
   const guest = await guests.open({ socketPath: machines.agentSocket(directory) })
   try {
-    return { machine: await machines.clone(placeOf(core, record, template, sockets)), guest }
+    const machine = await machines.clone(placeOf(core, record, template, sockets))
+    core.doomed.check(record)
+    return { machine, guest }
   } catch (error) {
     guest.close()
     throw error
@@ -334,17 +335,16 @@ async function addRecord(
 /** Its name can be seen before its turn is taken, and so it may have been destroyed by then. */
 export async function checkStillWanted(core: Core, record: SandboxRecord): Promise<void> {
   if (!core.doomed.has(record.id) && (await core.store.sandboxes.get(record.id))) return
-  throw destroyedMeanwhile(record)
-}
-
-function destroyedMeanwhile({ name }: SandboxRecord): AppError {
-  return new AppError("conflict", `sandbox "${name}" was destroyed while it was being created`)
+  throw new AppError("conflict", `sandbox "${record.name}" was destroyed while it was being created`)
 }
 
 /** The last moment to notice that nobody waits for the answer, and so nobody would know of the sandbox. */
-export function checkStillAwaited({ name }: SandboxRecord, signal: AbortSignal | undefined): void {
-  if (signal?.aborted)
-    throw new AppError("conflict", `the create of "${name}" was cancelled: its client has left`)
+export function checkStillAwaited(record: SandboxRecord, signal: AbortSignal | undefined): void {
+  if (signal?.aborted) throw abandoned(record)
+}
+
+function abandoned({ name }: SandboxRecord): AppError {
+  return new AppError("conflict", `the create of "${name}" was cancelled: its client has left`)
 }
 
 /** With the name that was asked for, or a friendly one that is not taken. */

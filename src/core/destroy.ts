@@ -11,11 +11,9 @@ import { machineOf } from "./machine-of.ts"
 /** Wins over everything: what is going on with the sandbox fails, and what waits for its turn finds it gone. */
 export async function destroySandbox(core: Core, account: Account, nameOrId: string): Promise<void> {
   const { id } = await findSandbox(core, account, nameOrId)
-  const isFirst = !core.doomed.has(id)
-  core.doomed.add(id)
+  const isFirst = core.doomed.add(id)
   try {
     // Without its machine whoever has the turn fails at once, and not only at a deadline.
-    core.waits.get(id)?.giveUp()
     if (core.turns.isTaken(id)) await core.host.machines.killNamed(id)
     await core.turns.take(id, async () => {
       const record = await core.store.sandboxes.get(id)

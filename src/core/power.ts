@@ -199,6 +199,7 @@ async function restore(core: Core, record: SandboxRecord, template: Template): P
     })
   }
   undo.defer(() => endStart(core, record, machine, "its last start from memory failed"))
+  core.doomed.check(record)
 
   // A guest that could not fall silent before it was saved may be in the middle of a frame.
   await guest.waitReady({ deadlineMs: readyDeadlineMs, resync: true })
@@ -216,6 +217,7 @@ export async function bootFromDisk(
   template: Template,
   reason: string,
 ): Promise<Guest> {
+  core.doomed.check(record)
   const { machines, disks } = core.host
   const directory = disks.directoryOf(record.id)
   await core.store.sandboxes.setState(record.id, { kind: "waking", fromSnapshot: false })
@@ -232,6 +234,7 @@ export async function bootFromDisk(
   undo.defer(() => guest.close())
 
   machine = await machines.boot(placeOf(core, record, template, sockets), await core.host.images.readKernel())
+  core.doomed.check(record)
   try {
     await guest.waitReady({ deadlineMs: bootDeadlineMs })
     const env = await environmentOf(core, record)

@@ -17,7 +17,7 @@ export async function viewSandboxes(core: Core, records: SandboxRecord[]): Promi
       own.map(({ alias }) => urlOf(core, alias)),
     )
     const wait = core.waits.get(record.id)
-    return wait === undefined ? sandbox : { ...sandbox, status_reason: wait.reason }
+    return wait === undefined ? sandbox : { ...sandbox, status_reason: wait }
   })
 }
 

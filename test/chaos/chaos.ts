@@ -9,6 +9,7 @@ import { join } from "node:path"
 import type { Event } from "../../src/contract/event.ts"
 import { Random } from "../sim/random.ts"
 import { type Installation, install } from "../support/installation.ts"
+import { markScript, readMarkers, readMarkersScript } from "../support/markers.ts"
 import { nameOfMachine, type Reply, Requests } from "../support/requests.ts"
 
 const sandboxesMax = 5
@@ -166,11 +167,7 @@ class Chaos {
     const value = `v${++this.#values}`
     known[part].add(value)
     const killedBefore = this.#killed.delete(known.id)
-    const path = part === "memory" ? "/dev/shm/marker" : "/workspace/marker"
-    const reply = await this.#requests.exec(
-      name,
-      `echo ${value} > ${path}.new && mv ${path}.new ${path} && sync`,
-    )
+    const reply = await this.#requests.exec(name, markScript(part, value))
     this.#expect(`${part} of ${name}`, reply)
     if (killedBefore) known.mayHaveLost = true
     if (reply.status !== 200 || (reply.body as { exit_code: number }).exit_code !== 0) return
@@ -184,13 +181,11 @@ class Chaos {
     const known = this.#known.get(name)
     if (!known) return
     if (this.#killed.delete(known.id)) known.mayHaveLost = true
-    const script = "for f in /dev/shm/marker /workspace/marker; do cat $f 2>/dev/null || echo -; done"
-    const reply = await this.#requests.exec(name, script)
+    const reply = await this.#requests.exec(name, readMarkersScript)
     this.#expect(`read ${name}`, reply)
-    if (reply.status !== 200) return
-    const found = (reply.body as { stdout: string }).stdout.trim().split("\n")
-    if (found.length !== 2) return
-    const [memory = null, disk = null] = found.map((value) => (value === "-" ? null : value))
+    const found = readMarkers(reply)
+    if (!found) return
+    const { memory, disk } = found
     if (!known.disk.has(disk)) throw new Error(`${name} has ${disk} on disk instead of ${[...known.disk]}`)
     if (!known.memory.has(memory)) await this.#checkLoss(name, known, memory)
     known.memory = new Set([memory])

@@ -58,17 +58,6 @@ test("a large working set comes back unchanged", async () => {
   await exec("rm", "/dev/shm/big")
 }, 120_000)
 
-test("twelve callers wake a stopped sandbox once, and all are served", async () => {
-  await stop()
-  const answers = await Promise.all(
-    Array.from({ length: 12 }, (_, index) =>
-      index % 2 === 0 ? own.bhatti(["exec", "dev", "--", "true"]) : post("/sandboxes/dev/start"),
-    ),
-  )
-  for (const answer of answers) expect("exitCode" in answer ? answer.exitCode : answer.status - 200).toBe(0)
-  expect(own.machines()).toHaveLength(1)
-}, 120_000)
-
 test("twenty times stopped and woken leave no descriptor, directory or machine behind", async () => {
   const descriptors = () => readdirSync(`/proc/${own.daemonPid()}/fd`).length
   await stop()

@@ -209,6 +209,87 @@ describe("sandboxes", () => {
   })
 })
 
+describe("a destroy wins over", () => {
+  /** Holds a call to the host up; from then on no guest answers before its channel closes. */
+  function hold(step: "clone" | "restore" | "boot" | "bootTemplate"): { reached: Promise<void>; go(): void } {
+    const reached = Promise.withResolvers<void>()
+    const gate = Promise.withResolvers<void>()
+    const { machines, guests } = host
+    const real = machines[step] as (...parameters: unknown[]) => Promise<never>
+    const open = guests.open
+    host.guests.open = async (options) => {
+      const guest = await open(options)
+      const never = () => guest.closed.then(() => Promise.reject(new Error("the channel was closed")))
+      return Object.assign(guest, { waitReady: never, personalise: never, refresh: never })
+    }
+    machines[step] = async (...parameters: unknown[]) => {
+      reached.resolve()
+      await gate.promise
+      return real.apply(machines, parameters)
+    }
+    return { reached: reached.promise, go: gate.resolve }
+  }
+
+  const stopped = async () => {
+    await call("POST", "/sandboxes", { body: { name: "dev" } })
+    await call("POST", "/sandboxes/dev/stop")
+  }
+  const starts: Record<
+    string,
+    { step: "clone" | "restore" | "boot"; prepare(): Promise<unknown>; path: string }
+  > = {
+    "a create": {
+      step: "clone",
+      prepare: async () => {
+        await call("POST", "/sandboxes", { body: { name: "dev" } })
+        await call("DELETE", "/sandboxes/dev")
+      },
+      path: "/sandboxes",
+    },
+    "a wake from memory": { step: "restore", prepare: stopped, path: "/sandboxes/dev/start" },
+    "a wake from disk": {
+      step: "boot",
+      prepare: async () => {
+        await stopped()
+        host.memories.clear()
+      },
+      path: "/sandboxes/dev/start",
+    },
+  }
+  test.each(Object.entries(starts))(
+    "%s whose machine is not there yet",
+    async (_what, { step, prepare, path }) => {
+      await prepare()
+      const { reached, go } = hold(step)
+      const starting = call("POST", path, { body: { name: "dev" } })
+      await reached
+      const destroying = call("DELETE", "/sandboxes/dev")
+      await until("it is to be destroyed", async () => {
+        const record = (await core.store.sandboxes.listAll())[0]
+        return record !== undefined && core.doomed.has(record.id)
+      })
+      go()
+      expect((await destroying).status).toBe(200)
+      expect(await starting).toMatchObject({ status: 409, body: { code: "conflict" } })
+      expect([host.running.size, host.directories.size, await core.store.sandboxes.listAll()]).toEqual([
+        0,
+        0,
+        [],
+      ])
+    },
+  )
+
+  test("a create that waits for a template", async () => {
+    const { reached, go } = hold("bootTemplate")
+    const creating = call("POST", "/sandboxes", { body: { name: "dev" } })
+    await reached
+    expect((await call("DELETE", "/sandboxes/dev")).status).toBe(200)
+    expect(await creating).toMatchObject({ status: 409, body: { code: "conflict" } })
+    expect(await core.store.sandboxes.listAll()).toEqual([])
+    go()
+  })
+})
+
 describe("who may", () => {
   test("every endpoint but the public ones refuses a missing, malformed or wrong key alike", async () => {
     const wrong = [

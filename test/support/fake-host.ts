@@ -211,9 +211,9 @@ export function fakeHost(): FakeHost {
         host.running.delete(process.pid)
         guestsByDirectory.get(directory)?.close()
       },
-      async killNamed(id) {
+      async killNamed(name) {
         for (const [pid, { directory }] of host.running) {
-          if (directory !== `/fake/${id}`) continue
+          if (directory !== `/fake/${name}`) continue
           host.running.delete(pid)
           guestsByDirectory.get(directory)?.close()
         }

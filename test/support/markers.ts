@@ -1,0 +1,24 @@
+/** What tests leave in a sandbox's memory and on its disk, to see later whether it is still there. */
+
+import type { Reply } from "./requests.ts"
+
+const paths = { memory: "/dev/shm/marker", disk: "/workspace/marker" }
+
+/** The value is there whole or not at all, and on the disk when the script has ended. */
+export function markScript(part: keyof typeof paths, value: string): string {
+  const path = paths[part]
+  return `echo ${value} > ${path}.new && mv ${path}.new ${path} && sync`
+}
+
+export const readMarkersScript = `for f in ${paths.memory} ${paths.disk}; do cat $f 2>/dev/null || echo -; done`
+
+/** Null: nothing was written. Nothing at all when the script was cut off; `more` is what it printed after the markers. */
+export function readMarkers(
+  reply: Reply,
+): { memory: string | null; disk: string | null; more: string[] } | undefined {
+  if (reply.status !== 200) return undefined
+  const [memory, disk, ...more] = (reply.body as { stdout: string }).stdout.trim().split("\n")
+  if (memory === undefined || disk === undefined) return undefined
+  const value = (line: string) => (line === "-" ? null : line)
+  return { memory: value(memory), disk: value(disk), more }
+}
