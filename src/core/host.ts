@@ -272,6 +272,8 @@ export type Attachment = { id: string; slot: number; owner: string; hostname: st
  */
 export interface Network {
   tapOf(id: string): string
+  /** Those of these networks in which a policy can open nothing, because all of it is internal. */
+  closedAmong(cidrs: string[]): string[]
   identityOf(sandbox: { id: string; slot: number }): NonNullable<GuestIdentity["network"]>
   linkUp(sandbox: { id: string; slot: number }): Promise<void>
   /** Again for one that is attached: changes its policy or name. */

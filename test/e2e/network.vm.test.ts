@@ -360,13 +360,11 @@ describe("egress", () => {
     expect(await reach("caged")).toEqual(["elsewhere", "sibling"])
   }, 600_000)
 
-  test("an allowed name or network that is internal opens nothing", async () => {
+  test("an allowed name that is internal, or a network with internal ones in it, opens nothing of them", async () => {
     const inside = ["inside.example.com", "metadata.example.com"]
-    await edit(
-      ...inside.flatMap((name) => ["--allow-host", name]),
-      "--allow-cidr",
-      "192.168.0.0/16,169.254.0.0/16",
-    )
+    // Without 192.88.99.0/24, where the internet of this test is.
+    const wide = "168.0.0.0/7,192.160.0.0/11"
+    await edit(...inside.flatMap((name) => ["--allow-host", name]), "--allow-cidr", wide)
     expect(await resolve("caged", inside)).toEqual(inside)
     expect(await reach("caged")).toEqual(["sibling"])
     const metadata = await ask("caged", [{ id: "it", how: "tcp", address: world.metadata }])
@@ -417,6 +415,24 @@ for line in sys.stdin:
     expect(await reach("caged")).toEqual(["sibling"])
   }, 600_000)
 
+  test("deny cuts a conversation too in which only the other side still speaks", async () => {
+    await edit("--egress", "public")
+    const hear = async () =>
+      (await ask("caged", [{ id: "heard", how: "hear", from_port: 5556, wait: noWaitSec }]))["heard"]
+    const stay: Question = { id: "asked", how: "udp", address: world.internet, from_port: 5556, text: "stay" }
+    expect(await ask("caged", [stay])).toEqual({ asked: "udp" })
+    expect(await hear()).toBe("again")
+    // An edit that still allows it does not disturb it.
+    await edit("--allow-cidr", world.internet)
+    expect(await hear()).toBe("again")
+    await edit("--allow-cidr", world.elsewhere)
+    expect(await hear()).toBeNull()
+    await edit("--egress", "public")
+    expect(await hear()).toBe("again")
+    await edit("--egress", "deny")
+    expect(await hear()).toBeNull()
+  }, 600_000)
+
   test("what means nothing is refused, and nothing changes", async () => {
     for (const args of [
       ["--egress", "open"],
@@ -429,6 +445,14 @@ for line in sys.stdin:
       ["--allow-cidr", "0.0.0.0/0"],
     ])
       expect((await own.bhatti(["edit", "caged", ...args])).exitCode).not.toBe(0)
+    for (const internal of ["192.168.0.0/16", world.metadata, gateway]) {
+      const refused = await own.bhatti(["edit", "caged", "--allow-cidr", internal])
+      expect([refused.exitCode, refused.stderr]).toEqual([
+        1,
+        expect.stringContaining("internal, and not open"),
+      ])
+      expect(refused.stderr).toContain("allow_internal")
+    }
     expect(await reach("caged")).toEqual(["sibling"])
   }, 600_000)
 })

@@ -23,6 +23,7 @@ import type {
   SessionStart,
   Template,
 } from "../../src/core/host.ts"
+import { closedAmong } from "../../src/network/internal.ts"
 
 export type FakeHost = Host & {
   running: Map<number, { directory: string }>
@@ -113,6 +114,7 @@ export function fakeHost(): FakeHost {
     },
     network: {
       tapOf: (id) => `tap-${id}`,
+      closedAmong: (cidrs) => closedAmong(cidrs, { subnet: "10.209.0.0/16", opened: ["172.31.0.0/24"] }),
       identityOf: ({ slot }) => ({
         mac: "02:00:00:00:00:01",
         address: `10.0.0.${slot}`,
