@@ -48,6 +48,8 @@ export type FakeHost = Host & {
   cpuMsNow: number
   /** What every machine says it has read and written. */
   trafficNow: { disk: number; network: number }
+  /** Why machines end that nobody has killed. */
+  isOutOfMemory: boolean
   /** What goes wrong next: the named step throws. */
   failAt: string | undefined
   freeMibNow: number
@@ -102,6 +104,7 @@ export function fakeHost(): FakeHost {
     linked: new Set(),
     cpuMsNow: 0,
     trafficNow: { disk: 0, network: 0 },
+    isOutOfMemory: false,
     failAt: undefined,
     freeMibNow: 100_000,
     imagesMissing: false,
@@ -205,6 +208,7 @@ export function fakeHost(): FakeHost {
       },
       isRunning: ({ process }) => host.running.has(process.pid),
       endsWithin: async ({ process }) => !host.running.has(process.pid),
+      ranOutOfMemory: async () => host.isOutOfMemory,
       findNamed: () => undefined,
       cpuMs: () => host.cpuMsNow,
       trafficBytes: () => host.trafficNow,
