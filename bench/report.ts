@@ -1,6 +1,6 @@
 /** Results as text: a Markdown table that can be pasted as it is, and the same as JSON. Pure. */
 
-import { type Row, ratioOf, verdicts } from "./row.ts"
+import { p95RatioOf, type Row, ratioOf, verdicts } from "./row.ts"
 import { summarise } from "./statistics.ts"
 
 const titles = ["what", "n", "min", "p50", "p95", "p99", "max", "against", "its p50", "ratio", "promise"]
@@ -34,10 +34,13 @@ function cells(row: Row): string[] {
 }
 
 function promiseText(row: Row): string {
-  const { p50Max, ratioMax } = row.promise ?? {}
+  const { p50Max, p95Max, ratioMax, p95RatioMax } = row.promise ?? {}
   const judged = verdicts(row)
   return [
     judged.p50 && `p50 ≤ ${p50Max} ${judged.p50}`,
+    judged.p95 && `p95 ≤ ${p95Max} ${judged.p95}`,
+    judged.p95Ratio &&
+      `p95 ≤ ${p95RatioMax} × its p95 ${judged.p95Ratio} (${(p95RatioOf(row) ?? 0).toFixed(2)})`,
     judged.ratio && `ratio ≤ ${ratioMax} ${judged.ratio}`,
   ]
     .filter((part) => part !== undefined)

@@ -23,13 +23,15 @@ import { forbidCoreFiles } from "./lib/posix.ts"
 import { version } from "./lib/version.ts"
 import { lockDataDir } from "./lock.ts"
 import { type AcceleratorReport, chooseAccelerator } from "./machine/accelerator.ts"
-import { Cgroups } from "./machine/cgroups.ts"
+import { Cgroups, diskOf } from "./machine/cgroups.ts"
 import { openJail } from "./machine/confinement.ts"
 import { findQemu } from "./machine/fingerprint.ts"
 import { Machines } from "./machine/machines.ts"
 import { TapNetwork } from "./network/tap-network.ts"
 import { Front } from "./proxy/front.ts"
 import { openStore } from "./store/store.ts"
+
+const mebibyte = 1024 * 1024
 
 /** What a test puts between the core and the host. */
 export type Seam = { wrapHost?: (host: Host) => Host }
@@ -165,7 +167,12 @@ export async function openCore(config: Config, log: Log, { wrapHost }: Seam = {}
   })
 
   const disks = new Disks({ dataDir: config.data_dir })
-  const cgroups = Cgroups.open({ mountPoint: "/sys/fs/cgroup", dataDir: config.data_dir })
+  const device = config.disk_mb_per_second > 0 ? diskOf(config.data_dir) : undefined
+  const cgroups = Cgroups.open({
+    mountPoint: "/sys/fs/cgroup",
+    dataDir: config.data_dir,
+    disk: device === undefined ? undefined : { device, bytesPerSec: config.disk_mb_per_second * mebibyte },
+  })
   undo.defer(() => cgroups.close())
 
   const host: Host = {

@@ -1,21 +1,51 @@
 /**
- * What a sandbox and the API notice of a neighbour that uses up its own: the same requests beside one that rests and
- * beside one that computes, forks without end, or floods a reader. The claim is about the 95th percentiles.
+ * What a sandbox and the API notice of a neighbour that uses up whatever it can get: the same requests beside one that
+ * rests and beside one that makes trouble, a new one every time. The claim is about the 95th percentiles.
  */
 
+import { connect, type Socket } from "node:net"
 import type { Bench, Group } from "../group.ts"
 import { measureInTurns } from "../rounds.ts"
 import type { Row } from "../row.ts"
 
 const name = "bench"
 const neighbour = "bench-neighbour"
+const kinds = ["exec", "list"] as const
 /** Requests in each round, of each kind. */
 const requests = 5
+/** What a neighbour gets to be in full swing. */
+const leadMs = 700
+/** Fewer than one client may have. */
+const idleConnections = 1900
+const execRatioMax = 3
+const listMsMax = 50
 
-const troubles = {
-  computes: "while :; do :; done",
-  forks: "while :; do /bin/true & done",
-  floods: "yes",
+type Trouble = (bench: Bench) => Promise<AsyncDisposable>
+
+const troubles: Record<string, Trouble> = {
+  computes: inGuest("while :; do :; done"),
+  "is a fork bomb": inGuest(`exec python3 -c '
+import os
+while True:
+    try: os.fork()
+    except OSError: pass
+'`),
+  "takes all memory": inGuest(`while :; do python3 -c '
+x = []
+while True: x.append(bytearray(1 << 20))
+'; done`),
+  "fills its disk": inGuest(
+    "while :; do dd if=/dev/zero of=/workspace/full bs=1M count=64 conv=fsync oflag=append 2>/dev/null || rm /workspace/full; done",
+  ),
+  "makes files without end": inGuest(`exec python3 -c '
+import itertools, os
+for n in itertools.count():
+    os.makedirs(f"/workspace/{n}")
+    for i in range(1000): open(f"/workspace/{n}/{i}", "w").close()
+'`),
+  "floods who reads it": inGuest("exec yes", { isRead: true }),
+  "floods who reads nothing": inGuest("exec yes"),
+  "holds idle connections": holdConnections,
 }
 
 export const neighbours: Group = {
@@ -25,60 +55,82 @@ export const neighbours: Group = {
   async measure(bench) {
     const { bhatti, rounds } = bench
     await using undo = new AsyncDisposableStack()
-    for (const one of [name, neighbour]) {
-      await bhatti.cli("create", "--name", one)
-      undo.defer(async () => void (await bhatti.cli("destroy", one, "--yes")))
+    await bhatti.cli("create", "--name", name)
+    undo.defer(async () => void (await bhatti.cli("destroy", name, "--yes")))
+    const visit = (what: string, trouble: Trouble) => async () => {
+      await using undo = new AsyncDisposableStack()
+      await bhatti.cli("create", "--name", neighbour)
+      undo.defer(async () => void (await bhatti.cli("destroy", neighbour, "--yes")))
+      undo.use(await trouble(bench))
+      await Bun.sleep(leadMs)
+      const values: Record<string, number> = {}
+      for (let count = 0; count < requests; count++) {
+        const answers = {
+          exec: await bhatti.api("POST", `/sandboxes/${name}/exec`, { cmd: ["true"] }),
+          list: await bhatti.api("GET", "/sandboxes"),
+        }
+        for (const kind of kinds) values[`${kind} ${what} ${count}`] = answers[kind].ms
+      }
+      return values
     }
-    const kinds = Object.entries(troubles)
-    const samples = await measureInTurns(
-      [
-        () => measureRequests(bench, "rests"),
-        ...kinds.map(
-          ([what, script]) =>
-            () =>
-              beside(bench, script, () => measureRequests(bench, what)),
-        ),
-      ],
-      rounds,
-    )
-    return kinds.flatMap(([what]): Row[] => [
+    const subjects = [
+      visit("rests", async () => new AsyncDisposableStack()),
+      ...Object.entries(troubles).map(([what, trouble]) => visit(what, trouble)),
+    ]
+    const measured = await measureInTurns(subjects, rounds)
+    const samplesOf = (kind: (typeof kinds)[number], what: string) =>
+      Array.from({ length: requests }, (_, count) => measured[`${kind} ${what} ${count}`] ?? []).flat()
+    return Object.keys(troubles).flatMap((what): Row[] => [
       {
         what: `exec true, the neighbour ${what}`,
         unit: "ms",
-        samples: samples[`${what} exec`] ?? [],
-        peer: { what: "it rests", samples: samples["rests exec"] ?? [] },
+        samples: samplesOf("exec", what),
+        peer: { what: "it rests", samples: samplesOf("exec", "rests") },
+        promise: { p95RatioMax: execRatioMax },
       },
       {
         what: `list sandboxes, the neighbour ${what}`,
         unit: "ms",
-        samples: samples[`${what} list`] ?? [],
-        peer: { what: "it rests", samples: samples["rests list"] ?? [] },
+        samples: samplesOf("list", what),
+        peer: { what: "it rests", samples: samplesOf("list", "rests") },
+        promise: { p95Max: listMsMax },
       },
     ])
   },
 }
 
-/** The slowest of a few, since it is the tail that a neighbour makes. */
-async function measureRequests({ bhatti }: Bench, what: string): Promise<Record<string, number>> {
-  const exec: number[] = []
-  const list: number[] = []
-  for (let count = 0; count < requests; count++) {
-    exec.push((await bhatti.api("POST", `/sandboxes/${name}/exec`, { cmd: ["true"] })).ms)
-    list.push((await bhatti.api("GET", "/sandboxes")).ms)
-  }
-  return { [`${what} exec`]: Math.max(...exec), [`${what} list`]: Math.max(...list) }
-}
-
-/** The script runs in the neighbour meanwhile, and is gone when this answers. */
-async function beside<Value>({ bhatti }: Bench, script: string, work: () => Promise<Value>): Promise<Value> {
-  const command = bhatti.installation.start(["exec", neighbour, "--", "sh", "-c", `echo begun; ${script}`])
-  command.stdin.end()
-  try {
+/** The script runs in the neighbour until it is disposed of. */
+function inGuest(script: string, options: { isRead?: boolean } = {}): Trouble {
+  return async ({ bhatti }) => {
+    const words = ["exec", neighbour, "--", "sh", "-c", `echo begun; ${script}`]
+    const command = bhatti.installation.start(words)
+    command.stdin.end()
     const reader = command.stdout.getReader()
     await reader.read()
-    return await work()
-  } finally {
-    command.kill("SIGKILL")
-    await command.exited
+    const readAll = async () => {
+      while (!(await reader.read()).done);
+    }
+    const reading = options.isRead ? readAll() : Promise.resolve()
+    return {
+      async [Symbol.asyncDispose]() {
+        command.kill("SIGKILL")
+        await Promise.all([command.exited, reading])
+      },
+    }
+  }
+}
+
+async function holdConnections({ bhatti }: Bench): Promise<AsyncDisposable> {
+  const { hostname, port } = new URL(bhatti.installation.url)
+  const sockets: Socket[] = []
+  for (let count = 0; count < idleConnections; count++) {
+    const socket = connect({ host: hostname, port: Number(port) })
+    sockets.push(socket)
+    await new Promise<void>((ready, fail) => socket.once("connect", () => ready()).once("error", fail))
+  }
+  return {
+    async [Symbol.asyncDispose]() {
+      for (const socket of sockets) socket.destroy()
+    },
   }
 }

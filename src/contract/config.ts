@@ -145,6 +145,14 @@ const Settings = z.strictObject({
     .min(0)
     .default(1024)
     .describe("Free space in MiB that creating a sandbox must leave on the data directory's file system"),
+  disk_mb_per_second: z
+    .int()
+    .min(0)
+    .max(1_000_000)
+    .default(500)
+    .describe(
+      "MiB that one sandbox may read, and write, per second on the data directory's disk, where the host can limit that; 0: as much as it gets",
+    ),
   template_disk_mb: z
     .int()
     .min(0)

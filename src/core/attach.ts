@@ -119,8 +119,13 @@ export async function repair(core: Core, record: SandboxRecord, reason: string):
   if (machines.isRunning(machine) && (await adopt(core, record, machine))) return
   const wasAlive = !(await machines.endsWithin(machine, { deadlineMs: endDeadlineMs }))
   const words = await machines.diagnose(machine)
+  const ranOutOfMemory = !wasAlive && (await machines.ranOutOfMemory(machine))
   await machines.kill(machine)
-  const ended = wasAlive ? "its guest did not answer" : "its machine ended: switched off inside, or killed"
+  const ended = wasAlive
+    ? "its guest did not answer"
+    : ranOutOfMemory
+      ? "the host ran out of memory and ended its machine"
+      : "its machine ended: switched off inside, or killed"
   await markEnded(core, record, ended)
   core.log.warn({ sandbox: record.id, reason, ...words }, ended)
 }

@@ -2,7 +2,6 @@
 
 import { AppError } from "../contract/errors.ts"
 import { limits } from "../contract/limits.ts"
-import { policyFrom } from "../contract/network.ts"
 import type { CreateSandbox, Sandbox } from "../contract/sandbox.ts"
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Account } from "../store/users.ts"
@@ -17,6 +16,7 @@ import { personalise } from "./identity.ts"
 import { inParallel } from "./in-parallel.ts"
 import { placeOf, rememberMachine } from "./machine-of.ts"
 import { friendlyName } from "./names.ts"
+import { policyAskedFor } from "./policy.ts"
 import type { PooledSandbox } from "./pool.ts"
 import { viewSandbox, viewSandboxes } from "./sandbox-view.ts"
 import { ensureTemplate } from "./template.ts"
@@ -316,7 +316,7 @@ async function addRecord(
       labels: input.labels,
       keepHot: input.keep_hot,
       allowCold: true,
-      netPolicy: policyFrom(input.net_policy ?? {}),
+      netPolicy: policyAskedFor(core, input.net_policy),
       warmAfterSec: input.warm_after ?? null,
       coldAfterSec: input.cold_after ?? null,
     }

@@ -2,7 +2,6 @@
 
 import { AppError } from "../contract/errors.ts"
 import { limits } from "../contract/limits.ts"
-import { policyFrom } from "../contract/network.ts"
 import type { Sandbox, UpdateSandbox } from "../contract/sandbox.ts"
 import type { Account } from "../store/users.ts"
 import { attachmentOf } from "./attachment.ts"
@@ -10,6 +9,7 @@ import { awake } from "./awake.ts"
 import type { Core } from "./core.ts"
 import { findSandbox, noSandbox } from "./find.ts"
 import { machineOf } from "./machine-of.ts"
+import { policyAskedFor } from "./policy.ts"
 import { viewSandboxes } from "./sandbox-view.ts"
 
 export async function editSandbox(
@@ -31,7 +31,7 @@ export async function editSandbox(
       name: input.name ?? record.name,
       keepHot: input.keep_hot ?? record.keepHot,
       allowCold: input.allow_cold ?? record.allowCold,
-      netPolicy: input.net_policy ? policyFrom(input.net_policy) : record.netPolicy,
+      netPolicy: input.net_policy ? policyAskedFor(core, input.net_policy) : record.netPolicy,
       labels,
       warmAfterSec: input.warm_after === undefined ? record.warmAfterSec : input.warm_after,
       coldAfterSec: input.cold_after === undefined ? record.coldAfterSec : input.cold_after,

@@ -3,7 +3,6 @@
  * its own. All are made from one pause of the source, and either all come to be or none.
  */
 
-import { policyFrom } from "../contract/network.ts"
 import type { CreateSandbox, Sandbox } from "../contract/sandbox.ts"
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Account } from "../store/users.ts"
@@ -15,6 +14,7 @@ import { findSandbox } from "./find.ts"
 import type { Template } from "./host.ts"
 import { inParallel } from "./in-parallel.ts"
 import { templateOf } from "./machine-of.ts"
+import { policyAskedFor } from "./policy.ts"
 import { viewById } from "./sandbox-view.ts"
 
 /** More would only share the same processors. */
@@ -57,7 +57,7 @@ export async function forkSandbox(
         allowCold: source.allowCold,
         warmAfterSec: source.warmAfterSec,
         coldAfterSec: source.coldAfterSec,
-        netPolicy: input.net_policy ? policyFrom(input.net_policy) : source.netPolicy,
+        netPolicy: input.net_policy ? policyAskedFor(core, input.net_policy) : source.netPolicy,
       }),
     )
   return await withCopies(core, template, add, namesOf(input.name, count), async (copies) => {

@@ -54,6 +54,8 @@ export interface Machines {
   isRunning(machine: Machine): boolean
   /** Whether it ends by itself that soon. */
   endsWithin(machine: Machine, options: { deadlineMs: number }): Promise<boolean>
+  /** Of one that has ended and was not killed here: whether the host had no memory for it. */
+  ranOutOfMemory(machine: Machine): Promise<boolean>
   findNamed(name: string, directory: string): Machine | undefined
   cpuMs(machine: Machine): number
   /** Bytes that the machine has read and written so far: of its disk, and through its TAP device. */
@@ -272,6 +274,8 @@ export type Attachment = { id: string; slot: number; owner: string; hostname: st
  */
 export interface Network {
   tapOf(id: string): string
+  /** Those of these networks in which a policy can open nothing, because all of it is internal. */
+  closedAmong(cidrs: string[]): string[]
   identityOf(sandbox: { id: string; slot: number }): NonNullable<GuestIdentity["network"]>
   linkUp(sandbox: { id: string; slot: number }): Promise<void>
   /** Again for one that is attached: changes its policy or name. */

@@ -1,9 +1,9 @@
 /** Which groups are made and with which limits, in a directory that looks like the kernel's file system. */
 
 import { afterEach, beforeEach, expect, test } from "bun:test"
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
-import { Cgroups } from "./cgroups.ts"
+import { Cgroups, diskOf } from "./cgroups.ts"
 
 let mountPoint: string
 beforeEach(() => {
@@ -33,7 +33,50 @@ test("a machine's group holds it to its memory, its processors and a number of t
   expect(read("cpu.max")).toBe("225000 100000")
   expect(read("pids.max")).toBe("98")
   for (const delegated of [mountPoint, directory])
-    expect(readFileSync(join(delegated, "cgroup.subtree_control"), "utf8")).toBe("+cpu +memory +pids")
+    expect(readFileSync(join(delegated, "cgroup.subtree_control"), "utf8")).toBe("+cpu +memory +pids +io")
+})
+
+test("where the host offers io, a machine's bandwidth of the disk is limited too, and elsewhere only that is not", () => {
+  const disk = { device: "254:0", bytesPerSec: 1000 }
+  const directory = offer("cpu io memory pids")
+  Cgroups.open({ mountPoint, dataDir: "/data", disk }).make("sb_1", shape)
+  expect(readFileSync(join(directory, "sb_1", "io.max"), "utf8")).toBe("254:0 rbps=1000 wbps=1000")
+
+  Cgroups.open({ mountPoint, dataDir: "/data" }).make("sb_2", shape)
+  expect(readdirSync(join(directory, "sb_2"))).not.toContain("io.max")
+
+  rmSync(directory, { recursive: true })
+  offer("cpu memory pids")
+  Cgroups.open({ mountPoint, dataDir: "/data", disk }).make("sb_3", shape)
+  expect(readdirSync(join(directory, "sb_3")).sort()).toEqual([
+    "cpu.max",
+    "memory.max",
+    "memory.oom.group",
+    "pids.max",
+  ])
+})
+
+test("a machine that the kernel killed for memory is told from one that ended otherwise", () => {
+  const directory = offer("cpu io memory pids")
+  const cgroups = Cgroups.open({ mountPoint, dataDir: "/data" })
+  cgroups.make("sb_1", shape)
+  const tell = (text: string) => writeFileSync(join(directory, "sb_1", "memory.events"), text)
+  expect(cgroups.ranOutOfMemory("sb_1")).toBe(false)
+  tell("low 0\nhigh 0\nmax 12\noom 0\noom_kill 0\noom_group_kill 0\n")
+  expect(cgroups.ranOutOfMemory("sb_1")).toBe(false)
+  tell("low 0\nhigh 0\nmax 12\noom 1\noom_kill 2\noom_group_kill 1\n")
+  expect(cgroups.ranOutOfMemory("sb_1")).toBe(true)
+  expect(cgroups.ranOutOfMemory("sb_unknown")).toBe(false)
+})
+
+test("the disk of a directory is a whole one, and memory has none", () => {
+  const mounts = readFileSync("/proc/mounts", "utf8")
+  const device = diskOf("/var")
+  if (/^\/dev\/\S+ \/ /m.test(mounts)) {
+    expect(device).toMatch(/^\d+:\d+$/)
+    expect(existsSync(`/sys/dev/block/${device}/queue`)).toBe(true)
+  }
+  expect(diskOf("/proc")).toBeUndefined()
 })
 
 test("groups that no machine is in are removed when the next daemon starts", () => {

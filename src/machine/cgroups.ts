@@ -1,6 +1,7 @@
 /**
- * A control group (version 2) per machine, which holds it to its size: memory, processor time, number of threads. Where
- * the host offers no controllers there are none, and `bhatti doctor` says so.
+ * A control group (version 2) per machine, which holds it to its size: memory, processor time, number of threads, and the
+ * disk's bandwidth where the host offers `io` too. Where the host offers no controllers there are none, and
+ * `bhatti doctor` says so.
  *
  *   /sys/fs/cgroup/bhatti-INSTALLATION/MACHINE
  *
@@ -8,12 +9,13 @@
  * controllers, so that a daemon could not be started again beside its running machines.
  */
 
-import { mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from "node:fs"
+import { mkdirSync, readdirSync, readFileSync, rmdirSync, statSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { errorCodeOf } from "../lib/error-code.ts"
 import type { MachineShape } from "./command-line.ts"
 
-const controllers = ["cpu", "memory", "pids"]
+const neededControllers = ["cpu", "memory", "pids"]
+const ioController = "io"
 const mebibyte = 1024 * 1024
 const cpuPeriodUs = 100_000
 /** For QEMU's own threads, beside those that are the guest's processors. */
@@ -25,25 +27,34 @@ const threadsOfQemu = 96
 
 export class Cgroups {
   readonly #directory: string | undefined
+  readonly #ioMax: string | undefined
 
-  private constructor(directory: string | undefined) {
+  private constructor(directory: string | undefined, ioMax?: string) {
     this.#directory = directory
+    this.#ioMax = ioMax
   }
 
-  /** Without root, or on a host without controllers, it makes no groups. */
-  static open(options: { mountPoint: string; dataDir: string }): Cgroups {
+  /** Without root, or on a host without controllers, it makes no groups. `disk`: what a machine may read, and write, of which. */
+  static open(options: {
+    mountPoint: string
+    dataDir: string
+    disk?: { device: string; bytesPerSec: number } | undefined
+  }): Cgroups {
     const id = new Bun.CryptoHasher("sha256").update(options.dataDir).digest("hex").slice(0, 8)
     const directory = join(options.mountPoint, `bhatti-${id}`)
+    let ioMax: string | undefined
     try {
       if (!delegate(options.mountPoint)) return new Cgroups(undefined)
       mkdirSync(directory, { recursive: true })
-      if (!delegate(directory)) return new Cgroups(undefined)
+      const delegated = delegate(directory)
+      if (!delegated) return new Cgroups(undefined)
+      if (delegated.includes(ioController)) ioMax = ioLimit(directory, options.disk)
     } catch (error) {
       if (errorCodeOf(error) === undefined) throw error
       return new Cgroups(undefined)
     }
     for (const name of namesIn(directory)) removeIfEmpty(join(directory, name))
-    return new Cgroups(directory)
+    return new Cgroups(directory, ioMax)
   }
 
   /** The machine's group, for the launcher to join; undefined where there are none. */
@@ -51,8 +62,21 @@ export class Cgroups {
     if (this.#directory === undefined) return undefined
     const path = join(this.#directory, name)
     mkdirSync(path, { recursive: true })
-    for (const [file, value] of Object.entries(limitsOf(shape))) writeFileSync(join(path, file), value)
+    const limits = { ...limitsOf(shape), ...(this.#ioMax !== undefined && { "io.max": this.#ioMax }) }
+    for (const [file, value] of Object.entries(limits)) writeFileSync(join(path, file), value)
     return path
+  }
+
+  /** Whether the kernel has killed it for want of memory, the group's own or the host's. Before it is removed. */
+  ranOutOfMemory(name: string): boolean {
+    if (this.#directory === undefined) return false
+    try {
+      const events = readFileSync(join(this.#directory, name, "memory.events"), "utf8")
+      return /^oom_kill [1-9]/m.test(events)
+    } catch (error) {
+      if (errorCodeOf(error) === undefined) throw error
+      return false
+    }
   }
 
   /** After its machine has ended; one whose last process is still ending stays for the next daemon to remove. */
@@ -66,6 +90,59 @@ export class Cgroups {
   }
 }
 
+/** The whole disk that a directory is on, as MAJOR:MINOR; nothing where there is none that limits could be set for. */
+export function diskOf(directory: string): string | undefined {
+  const device = deviceText(statSync(directory).dev)
+  const [, source] =
+    readFileSync("/proc/self/mountinfo", "utf8")
+      .split("\n")
+      .map((line) => new RegExp(`^\\S+ \\S+ ${device} .* - \\S+ (/dev/\\S+) `).exec(line))
+      .find((match) => match !== null) ?? []
+  // Some file systems have a device number of their own, which is no disk's.
+  for (const candidate of [device, ...(source === undefined ? [] : [rawDeviceOf(source)])]) {
+    const path = `/sys/dev/block/${candidate}`
+    if (readIfThere(`${path}/dev`) === undefined) continue
+    const isPart = readIfThere(`${path}/partition`) !== undefined
+    return isPart ? readIfThere(`${path}/../dev`)?.trim() : candidate
+  }
+  return undefined
+}
+
+function rawDeviceOf(path: string): string {
+  return deviceText(statSync(path, { throwIfNoEntry: false })?.rdev ?? 0)
+}
+
+function deviceText(number: number): string {
+  const [low, high] = [number % 2 ** 32, Math.floor(number / 2 ** 32)]
+  const major = ((low >>> 8) & 0xfff) + (high - (high % 0x1000))
+  const minor = (low & 0xff) + ((low >>> 12) & 0xfff00)
+  return `${major}:${minor}`
+}
+
+function readIfThere(path: string): string | undefined {
+  try {
+    return readFileSync(path, "utf8")
+  } catch (error) {
+    if (errorCodeOf(error) === undefined) throw error
+    return undefined
+  }
+}
+
+/** Nothing where the kernel refuses limits for that disk. */
+function ioLimit(
+  directory: string,
+  disk: { device: string; bytesPerSec: number } | undefined,
+): string | undefined {
+  if (disk === undefined) return undefined
+  try {
+    writeFileSync(join(directory, "io.max"), `${disk.device} rbps=max wbps=max`)
+  } catch (error) {
+    if (errorCodeOf(error) === undefined) throw error
+    return undefined
+  }
+  return `${disk.device} rbps=${disk.bytesPerSec} wbps=${disk.bytesPerSec}`
+}
+
 function limitsOf({ cpus, memoryMib, accelerator }: MachineShape): Record<string, string> {
   return {
     "memory.max": `${(memoryMib + memoryOfQemuMib[accelerator]) * mebibyte}`,
@@ -75,12 +152,13 @@ function limitsOf({ cpus, memoryMib, accelerator }: MachineShape): Record<string
   }
 }
 
-/** Lets the groups below use the controllers, if all of them are there. */
-function delegate(directory: string): boolean {
+/** Lets the groups below use the controllers, if all that are needed are there. Which ones they can use. */
+function delegate(directory: string): string[] | undefined {
   const offered = readFileSync(join(directory, "cgroup.controllers"), "utf8").trim().split(/\s+/)
-  if (!controllers.every((name) => offered.includes(name))) return false
-  writeFileSync(join(directory, "cgroup.subtree_control"), controllers.map((name) => `+${name}`).join(" "))
-  return true
+  if (!neededControllers.every((name) => offered.includes(name))) return undefined
+  const wanted = [...neededControllers, ioController].filter((name) => offered.includes(name))
+  writeFileSync(join(directory, "cgroup.subtree_control"), wanted.map((name) => `+${name}`).join(" "))
+  return wanted
 }
 
 function namesIn(directory: string): string[] {

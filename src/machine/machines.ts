@@ -25,6 +25,7 @@ import {
 import { publishDirectory, syncPath } from "./durable.ts"
 import { type QemuBuild, stateFingerprint, templateFingerprint } from "./fingerprint.ts"
 import type { Jail } from "./jail.ts"
+import { readKernelLog, wasKilledForMemory } from "./out-of-memory.ts"
 import { loadOwnMemory, memoryBaseOf, saveOwnMemory } from "./own-memory.ts"
 import {
   type Confinement,
@@ -375,6 +376,14 @@ export class Machines {
   setUrgency(machine: Machine, urgency: "normal" | "background"): void {
     if (process.getuid?.() === 0)
       setNiceness(machine.process, urgency === "normal" ? machineNiceness : backgroundNiceness)
+  }
+
+  /** Of one that has ended, before `kill` tidies up after it: the host's kernel had no memory for it. */
+  async ranOutOfMemory(machine: Machine): Promise<boolean> {
+    return (
+      this.#cgroups.ranOutOfMemory(groupOf(machine.directory)) ||
+      wasKilledForMemory(await readKernelLog(), machine.process)
+    )
   }
 
   async kill(machine: Machine): Promise<void> {

@@ -1,19 +1,29 @@
 /**
- * QEMU's monitor: commands in JSON over a unix socket. A monitor serves one client at a time. QEMU is not trusted to answer: lines are bounded and every command has a deadline.
+ * QEMU's monitor: commands in JSON over a unix socket. A monitor serves one client at a time. QEMU is not trusted: every
+ * command has a deadline, and one whose lines are too long, mean nothing, or go on and on is closed.
  */
 
 import type { Socket } from "bun"
+import { z } from "zod"
 import { AppError } from "../contract/errors.ts"
 
 const lineBytesMax = 1024 * 1024
 
-type Reply = {
-  id?: unknown
-  return?: unknown
-  error?: { class?: string; desc?: string }
-  event?: string
-  QMP?: unknown
-}
+/** What QEMU may tell between two answers: many hours of events. The next command connects again. */
+const unaskedBytesMax = 8 * 1024 * 1024
+/** Of QEMU's own words in an error. */
+const wordsMax = 300
+
+const Reply = z.looseObject({
+  id: z.unknown().optional(),
+  return: z.unknown().optional(),
+  error: z.unknown().optional(),
+  event: z.unknown().optional(),
+  QMP: z.unknown().optional(),
+})
+
+const Refusal = z.object({ desc: z.string() }).catch({ desc: "no reason given" })
+
 type Waiting = {
   resolve: (value: unknown) => void
   reject: (error: unknown) => void
@@ -26,6 +36,7 @@ export class Qmp {
   readonly #greeted = Promise.withResolvers<void>()
   #socket: Socket | undefined
   #text = ""
+  #unaskedBytes = 0
   #nextId = 1
   #isClosed = false
 
@@ -79,6 +90,9 @@ export class Qmp {
   }
 
   #receive(text: string): void {
+    if (this.#isClosed) return
+    this.#unaskedBytes += text.length
+    if (this.#unaskedBytes > unaskedBytesMax) return this.#fail("the monitor says too much")
     this.#text += text
     if (this.#text.length > lineBytesMax) return this.#fail("the monitor's line is too long")
     const lines = this.#text.split("\n")
@@ -87,25 +101,18 @@ export class Qmp {
   }
 
   #handle(line: string): void {
-    if (line.trim() === "") return
-    let reply: Reply
-    try {
-      reply = JSON.parse(line) as Reply
-    } catch (error) {
-      return this.#fail(`the monitor sent no JSON: ${String(error)}`)
-    }
+    if (line.trim() === "" || this.#isClosed) return
+    const reply = parseReply(line)
+    if (!reply) return this.#fail("the monitor says what is no message")
     if (reply.QMP !== undefined) return this.#greeted.resolve()
     const waiting = typeof reply.id === "string" ? this.#waiting.get(reply.id) : undefined
     if (!waiting) return
+    this.#unaskedBytes = 0
     this.#waiting.delete(String(reply.id))
     clearTimeout(waiting.timer)
-    if (reply.error) {
-      waiting.reject(
-        new AppError(
-          "internal",
-          `QEMU refused "${waiting.command}": ${reply.error.desc ?? "no reason given"}`,
-        ),
-      )
+    if (reply.error !== undefined) {
+      const words = Refusal.parse(reply.error).desc.slice(0, wordsMax)
+      waiting.reject(new AppError("internal", `QEMU refused "${waiting.command}": ${words}`))
     } else {
       waiting.resolve(reply.return)
     }
@@ -121,6 +128,15 @@ export class Qmp {
       waiting.reject(error)
     }
     this.#waiting.clear()
-    this.#socket?.end()
+    this.#socket?.terminate()
+  }
+}
+
+function parseReply(line: string): z.infer<typeof Reply> | undefined {
+  try {
+    return Reply.safeParse(JSON.parse(line)).data
+  } catch (error) {
+    if (error instanceof SyntaxError) return undefined
+    throw error
   }
 }

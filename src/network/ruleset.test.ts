@@ -40,9 +40,9 @@ const one = lease(1, "usr_0000000a")
 const two = lease(2, "usr_0000000a", { default: "deny", allow_cidrs: ["203.0.113.0/24"] })
 const three = lease(3, "usr_0000000b", { default: "deny", allow_hosts: ["example.com"] }, "names_x")
 
-/** The rules of one sandbox's own chain. */
-function chainOf(text: string, { id }: Lease): string[] {
-  const start = `add rule inet bhatti_abcde of_${id} `
+/** The rules of one sandbox's own chain: of what it sends, or of the answers `to` it. */
+function chainOf(text: string, { id }: Lease, direction: "of" | "to" = "of"): string[] {
+  const start = `add rule inet bhatti_abcde ${direction}_${id} `
   return text
     .split("\n")
     .filter((line) => line.startsWith(start))
@@ -70,6 +70,26 @@ describe("a sandbox's chain", () => {
       "jump internal_only",
       "ip daddr @names_x ct mark set 0x00000001 accept",
       "goto refuse",
+    ])
+  })
+})
+
+describe("answers to a sandbox", () => {
+  test("public: all share one chain", () => {
+    expect(addLease(site, one)).toContain('flows { "bhabcde00000001" . 0x00000001 : goto answers_public }')
+    expect(chainOf(addLease(site, one), one, "to")).toEqual([])
+  })
+
+  test("deny: come in from where it may ask now, and from nowhere internal", () => {
+    expect(chainOf(addLease(site, two), two, "to")).toEqual([
+      "jump answers_internal",
+      "ct reply ip saddr 203.0.113.0/24 accept",
+      "drop",
+    ])
+    expect(chainOf(changePolicy(site, one, { ...three, id: one.id }, [two]), one, "to")).toEqual([
+      "jump answers_internal",
+      "ct reply ip saddr @names_x accept",
+      "drop",
     ])
   })
 })

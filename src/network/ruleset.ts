@@ -5,11 +5,13 @@
  *
  *   from a TAP ─► prerouting: is it the leased card and address? ─┬─► to the host: its name server, ping of the gateway
  *                                                                 └─► forward: from_guest ─► the sandbox's own chain
- *   to a TAP   ─► only answers to what its sandbox has asked for, known by the sandbox's mark on the connection
+ *   to a TAP   ─► only answers to what its sandbox has asked for, known by the sandbox's mark on the connection, and
+ *                 only from where it may still ask
  */
 
 import { limits } from "../contract/limits.ts"
 import type { NetPolicy } from "../contract/network.ts"
+import { internalNetworks } from "./internal.ts"
 
 /** What tells one installation's devices and rules from another's on the same host. */
 export type Site = { table: string; tapPrefix: string; anchor: string }
@@ -35,24 +37,6 @@ export type Lease = {
   /** The set that its name server fills with the addresses of permitted names. */
   hostSet: string | null
 }
-
-/** Never reachable from a sandbox unless the operator opens a part: everything that is not the public internet. */
-export const internalNetworks = [
-  "0.0.0.0/8",
-  "10.0.0.0/8",
-  "100.64.0.0/10",
-  "127.0.0.0/8",
-  "169.254.0.0/16",
-  "172.16.0.0/12",
-  "192.0.0.0/24",
-  "192.0.2.0/24",
-  "192.168.0.0/16",
-  "198.18.0.0/15",
-  "198.51.100.0/24",
-  "203.0.113.0/24",
-  "224.0.0.0/4",
-  "240.0.0.0/4",
-]
 
 /**
  * Everything, in place of whatever is there: one transaction, so there is no moment without rules. `learned` are the
@@ -88,7 +72,7 @@ function baseRules({ site, subnet, gateway, opened }: Ground): string {
   const elements = (list: string[]) => (list.length === 0 ? "" : `elements = { ${list.join(", ")} }`)
   return `table inet ${site.table} {
   set leases { type ifname . ether_addr . ipv4_addr; }
-  set flows { type ifname . mark; }
+  map flows { type ifname . mark : verdict; }
   set resolver_of { type ifname . ipv4_addr; }
   map resolvers { type ifname : ipv4_addr; }
   map sandboxes { type ifname : verdict; }
@@ -127,8 +111,17 @@ function baseRules({ site, subnet, gateway, opened }: Ground): string {
     type filter hook forward priority filter; policy accept;
     iifname ${ours} goto from_guest
     oifname != ${ours} return
-    ct state established,related oifname . ct mark @flows accept
+    ct state established,related oifname . ct mark vmap @flows
     drop
+  }
+  chain answers_public {
+    jump answers_internal
+    accept
+  }
+  chain answers_internal {
+    ct reply ip saddr ${subnet} drop
+    ct reply ip saddr @opened return
+    ct reply ip saddr @internal drop
   }
   chain from_guest {
     meta nfproto != ipv4 drop
@@ -172,8 +165,8 @@ export function addLease({ table }: Site, lease: Lease): string {
     ...addHostSet(table, lease),
     `add chain inet ${table} ${chainOf(lease)}`,
     ...policyRules(table, lease),
+    ...addAnswers(table, lease),
     `${set} ${membersOf(lease)} { ${address} }`,
-    `${set} flows { "${tap}" . ${markOf(lease)} }`,
     ...addResolver(table, lease),
     `${set} sandboxes { "${tap}" : jump ${chainOf(lease)} }`,
     `${set} leases { "${tap}" . ${mac} . ${address} }`,
@@ -191,7 +184,7 @@ export function removeLease({ table }: Site, lease: Lease, others: Lease[]): str
     `delete element arp ${table} leases { "${tap}" . ${mac} . ${address} }`,
     `${set} sandboxes { "${tap}" : jump ${chainOf(lease)} }`,
     ...removeResolver(table, lease),
-    `${set} flows { "${tap}" . ${markOf(lease)} }`,
+    ...removeAnswers(table, lease),
     `${set} ${membersOf(lease)} { ${address} }`,
     `flush chain inet ${table} ${chainOf(lease)}`,
     `delete chain inet ${table} ${chainOf(lease)}`,
@@ -203,12 +196,14 @@ export function removeLease({ table }: Site, lease: Lease, others: Lease[]): str
   ].join("\n")
 }
 
-/** A running sandbox gets another policy; open connections that it forbids end at their next packet. */
+/** A running sandbox gets another policy; open connections that it forbids end at their next packet, from either side. */
 export function changePolicy({ table }: Site, before: Lease, after: Lease, others: Lease[]): string {
   return [
     ...addHostSet(table, after),
     `flush chain inet ${table} ${chainOf(after)}`,
     ...policyRules(table, after),
+    ...removeAnswers(table, before),
+    ...addAnswers(table, after),
     ...(before.resolver === after.resolver
       ? []
       : [...removeResolver(table, before), ...addResolver(table, after)]),
@@ -229,6 +224,33 @@ function policyRules(table: string, lease: Lease): string[] {
     ...policy.allow_cidrs.map((cidr) => rule(`ip daddr ${cidr} ${pass}`)),
     rule("goto refuse"),
   ]
+}
+
+/**
+ * What comes in is judged by the address that the sandbox has asked, not by where the packet is from: an error on the way
+ * is another's, and belongs to the question.
+ */
+function addAnswers(table: string, lease: Lease): string[] {
+  const { tap, policy, hostSet } = lease
+  const element = `add element inet ${table} flows { "${tap}" . ${markOf(lease)} : goto ${answersOf(lease)} }`
+  if (policy.default === "public") return [element]
+  const rule = (text: string) => `add rule inet ${table} ${answersOf(lease)} ${text}`
+  return [
+    `add chain inet ${table} ${answersOf(lease)}`,
+    rule("jump answers_internal"),
+    ...[...(hostSet === null ? [] : [`@${hostSet}`]), ...policy.allow_cidrs].map((asked) =>
+      rule(`ct reply ip saddr ${asked} accept`),
+    ),
+    rule("drop"),
+    element,
+  ]
+}
+
+function removeAnswers(table: string, lease: Lease): string[] {
+  const chain = answersOf(lease)
+  const element = `delete element inet ${table} flows { "${lease.tap}" . ${markOf(lease)} : goto ${chain} }`
+  if (lease.policy.default === "public") return [element]
+  return [element, `flush chain inet ${table} ${chain}`, `delete chain inet ${table} ${chain}`]
 }
 
 function addHostSet(table: string, { hostSet }: Lease): string[] {
@@ -256,6 +278,11 @@ function removeResolver(table: string, { tap, resolver }: Lease): string[] {
 
 function chainOf({ id }: Lease): string {
   return `of_${id}`
+}
+
+/** Those that may reach everything outside share one. */
+function answersOf({ id, policy }: Lease): string {
+  return policy.default === "public" ? "answers_public" : `to_${id}`
 }
 
 function membersOf({ owner }: Lease): string {

@@ -18,6 +18,7 @@ import {
   type Subnet,
   sandboxAddress,
 } from "../rules/address.ts"
+import { closedAmong } from "./internal.ts"
 import { anchorBatch, linkSettings, linkUpBatch } from "./links.ts"
 import { Nftables } from "./nftables.ts"
 import { programLines, runProgram } from "./program.ts"
@@ -80,6 +81,10 @@ export class TapNetwork {
   /** Fifteen characters, as many as an interface's name may have. */
   tapOf(id: string): string {
     return `${this.#site.tapPrefix}${id.slice("sb_".length, "sb_".length + 8)}`
+  }
+
+  closedAmong(cidrs: string[]): string[] {
+    return closedAmong(cidrs, this.#ground)
   }
 
   /** What the guest is told. The gateway answers names too, whichever name server stands behind it. */

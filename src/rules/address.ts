@@ -43,6 +43,11 @@ export function overlaps(one: Subnet, other: Subnet): boolean {
   return one.base < other.base + sizeOf(other) && other.base < one.base + sizeOf(one)
 }
 
+/** Whether all of the other lies in it. */
+export function covers(outer: Subnet, inner: Subnet): boolean {
+  return outer.prefix <= inner.prefix && overlaps(outer, inner)
+}
+
 export function gatewayOf(subnet: Subnet): string {
   return addressText(subnet.base + 1)
 }

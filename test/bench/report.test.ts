@@ -18,6 +18,12 @@ describe("a promise", () => {
     expect(verdicts(row)).toEqual({ p50: "missed", ratio: "holds" })
   })
 
+  test("about slow ends is judged by them", () => {
+    const slow: Row = { ...row, promise: { p95Max: 30, p95RatioMax: 0.29 } }
+    expect(verdicts(slow)).toEqual({ p95: "holds", p95Ratio: "missed" })
+    expect(markdownTable([slow])).toContain("p95 ≤ 30 holds, p95 ≤ 0.29 × its p95 missed (0.30)")
+  })
+
   test("about a ratio is not judged without a counterpart", () => {
     const alone = { ...row, peer: { what: "podman exec", samples: [] } }
     expect(verdicts(alone)).toEqual({ p50: "missed" })

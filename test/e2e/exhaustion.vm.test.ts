@@ -7,6 +7,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "bun:te
 import { readFileSync } from "node:fs"
 import { connect, type Socket } from "node:net"
 import { type Installation, install, until } from "../support/installation.ts"
+import { residentMib } from "../support/resident.ts"
 
 let own: Installation
 beforeAll(async () => {
@@ -102,6 +103,56 @@ test("twenty thousand files are listed, and a sandbox with them is stopped and w
   expect((JSON.parse(listed.stdout) as unknown[]).length).toBe(20_000)
   expect((await own.bhatti(["stop", "bad"])).exitCode).toBe(0)
   expect((await bad("sh", "-c", "ls /workspace/d | wc -l")).stdout.trim()).toBe("20000")
+})
+
+/** Clients whose flood runs: each has got some of it, and where `isRead` goes on reading. */
+async function startFloods(count: number, options: { isRead: boolean }) {
+  return await Promise.all(
+    Array.from({ length: count }, async () => {
+      const client = own.start(["exec", "bad", "--", "yes", "a flood"])
+      client.stdin.end()
+      const reader = client.stdout.getReader()
+      for (let bytes = 0; bytes < floodBytes; ) bytes += (await reader.read()).value?.length ?? floodBytes
+      const readAll = async () => {
+        while (!(await reader.read()).done);
+      }
+      const reading = options.isRead ? readAll() : undefined
+      return { client, ended: async () => void (await Promise.all([client.exited, reading ?? readAll()])) }
+    }),
+  )
+}
+
+const floodsInGuest = async () => Number((await bad("sh", "-c", "pgrep -cx yes || true")).stdout)
+const floodBytes = 8 * 1024 * 1024
+
+test.each([
+  [true, "reads as fast as it can"],
+  [false, "has stopped reading"],
+])("floods end with their clients, read: %p, and the daemon keeps nothing of them", async (isRead) => {
+  const before = residentMib(daemonPid)
+  const floods = await startFloods(4, { isRead })
+  expect(await floodsInGuest()).toBe(4)
+  await neighbourAnswers()
+  for (const { client } of floods) client.kill("SIGKILL")
+  await Promise.all(floods.map(({ ended }) => ended()))
+  await until("no flood is left in the guest", async () => (await floodsInGuest()) === 0)
+  // Four windows, and what the sockets hold; a second's flood would be more.
+  await until("the daemon is small again", () => residentMib(daemonPid) < before + 64)
+  await neighbourAnswers()
+})
+
+test("a command that floods is ended by a signal and by its time limit, whoever reads", async () => {
+  const [slow] = await startFloods(1, { isRead: false })
+  slow?.client.kill("SIGTERM")
+  await until("it is gone from the guest", async () => (await floodsInGuest()) === 0)
+  await slow?.ended()
+  expect(slow?.client.exitCode).not.toBe(0)
+  const late = own.start(["exec", "--timeout", "2", "bad", "--", "yes"])
+  late.stdin.end()
+  await until("its time is over", async () => (await floodsInGuest()) === 1)
+  await until("it is gone too", async () => (await floodsInGuest()) === 0)
+  await new Response(late.stdout).bytes()
+  expect(await late.exited).not.toBe(0)
 })
 
 test("guest root that writes garbage to the agent's channel loses its own sandbox and no other", async () => {

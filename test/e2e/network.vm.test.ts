@@ -162,6 +162,9 @@ function table(name: string, siblings: string[], strangers: string[]): [Question
     [{ id: "ip6 all routers", how: "ip6", address: "ff02::2", gateway_mac: gatewayMac }, null],
     [{ id: "ip6 metadata", how: "ip6", address: "fd00:ec2::254", gateway_mac: gatewayMac }, null],
     [{ id: "dhcp", how: "dhcp" }, null],
+    ...["224.0.0.1", "224.0.0.251", "255.255.255.255", gateway.replace(/\.1$/, ".255")].map(
+      (address): [Question, null] => [{ id: `shout to ${address}`, how: "shout", address }, null],
+    ),
     ...siblings.map((one): [Question, string] => [
       { id: `name ${one}`, how: "name", name: one },
       addressOf(one),
@@ -360,13 +363,11 @@ describe("egress", () => {
     expect(await reach("caged")).toEqual(["elsewhere", "sibling"])
   }, 600_000)
 
-  test("an allowed name or network that is internal opens nothing", async () => {
+  test("an allowed name that is internal, or a network with internal ones in it, opens nothing of them", async () => {
     const inside = ["inside.example.com", "metadata.example.com"]
-    await edit(
-      ...inside.flatMap((name) => ["--allow-host", name]),
-      "--allow-cidr",
-      "192.168.0.0/16,169.254.0.0/16",
-    )
+    // Without 192.88.99.0/24, where the internet of this test is.
+    const wide = "168.0.0.0/7,192.160.0.0/11"
+    await edit(...inside.flatMap((name) => ["--allow-host", name]), "--allow-cidr", wide)
     expect(await resolve("caged", inside)).toEqual(inside)
     expect(await reach("caged")).toEqual(["sibling"])
     const metadata = await ask("caged", [{ id: "it", how: "tcp", address: world.metadata }])
@@ -417,6 +418,24 @@ for line in sys.stdin:
     expect(await reach("caged")).toEqual(["sibling"])
   }, 600_000)
 
+  test("deny cuts a conversation too in which only the other side still speaks", async () => {
+    await edit("--egress", "public")
+    const hear = async () =>
+      (await ask("caged", [{ id: "heard", how: "hear", from_port: 5556, wait: noWaitSec }]))["heard"]
+    const stay: Question = { id: "asked", how: "udp", address: world.internet, from_port: 5556, text: "stay" }
+    expect(await ask("caged", [stay])).toEqual({ asked: "udp" })
+    expect(await hear()).toBe("again")
+    // An edit that still allows it does not disturb it.
+    await edit("--allow-cidr", world.internet)
+    expect(await hear()).toBe("again")
+    await edit("--allow-cidr", world.elsewhere)
+    expect(await hear()).toBeNull()
+    await edit("--egress", "public")
+    expect(await hear()).toBe("again")
+    await edit("--egress", "deny")
+    expect(await hear()).toBeNull()
+  }, 600_000)
+
   test("what means nothing is refused, and nothing changes", async () => {
     for (const args of [
       ["--egress", "open"],
@@ -429,9 +448,60 @@ for line in sys.stdin:
       ["--allow-cidr", "0.0.0.0/0"],
     ])
       expect((await own.bhatti(["edit", "caged", ...args])).exitCode).not.toBe(0)
+    for (const internal of ["192.168.0.0/16", world.metadata, gateway]) {
+      const refused = await own.bhatti(["edit", "caged", "--allow-cidr", internal])
+      expect([refused.exitCode, refused.stderr]).toEqual([
+        1,
+        expect.stringContaining("internal, and not open"),
+      ])
+      expect(refused.stderr).toContain("allow_internal")
+    }
     expect(await reach("caged")).toEqual(["sibling"])
   }, 600_000)
 })
+
+test("from a sandbox that never stops sending no packet gets out, through a stop, a wake, a copy and the daemon's death", async () => {
+  await create("leaky")
+  const send = `
+import socket, time
+udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+for number in range(1 << 30):
+    try: udp.sendto(b"leak", ("${world.internet}", 7777))
+    except OSError: pass
+    open("/dev/shm/sent", "w").write(str(number))
+    time.sleep(0.01)
+`
+  const start = "cat >/tmp/send.py; setsid python3 /tmp/send.py </dev/null >/dev/null 2>&1 &"
+  const begun = await own.bhatti(["exec", "-i", "leaky", "--", "sh", "-c", start], { stdin: send })
+  expect(begun.exitCode).toBe(0)
+  const leaks = (lines: string[]) => lines.filter((line) => line.endsWith(" leak")).length
+  await until("it gets through while it may", () => leaks(world.received) > 0)
+
+  expect((await own.bhatti(["edit", "leaky", "--egress", "deny"])).exitCode).toBe(0)
+  await ask("ann2", [{ id: "it", how: "udp", address: world.internet, text: "from here on" }])
+  await until("that is heard", () => world.received.some((line) => line.endsWith("from here on")))
+  const since = world.received.findIndex((line) => line.endsWith("from here on"))
+
+  const goesOnSending = async (name: string) => {
+    const sent = async () => Number((await exec(name, "cat /dev/shm/sent")).stdout)
+    const before = await sent()
+    await until(`${name} sends`, async () => (await sent()) > before + 20, { deadlineMs: 120_000 })
+  }
+  await goesOnSending("leaky")
+  expect((await own.bhatti(["stop", "leaky"])).exitCode).toBe(0)
+  await goesOnSending("leaky")
+  const made = await own.bhatti(["create", "--from", "leaky", "--name", "leaky2", "--json"])
+  expect(made.exitCode).toBe(0)
+  sandboxes["leaky2"] = JSON.parse(made.stdout)
+  await goesOnSending("leaky2")
+  await own.stopDaemon("SIGKILL")
+  await own.startDaemon()
+  for (const name of ["leaky", "leaky2"]) await goesOnSending(name)
+  expect(leaks(world.received.slice(since))).toBe(0)
+
+  expect((await own.bhatti(["edit", "leaky2", "--egress", "public"])).exitCode).toBe(0)
+  await until("the copy gets through when it may", () => leaks(world.received.slice(since)) > 0)
+}, 600_000)
 
 test("a sandbox whose rules cannot be applied does not start, and nothing of it stays", async () => {
   const { table } = siteOf(own.dataDir)

@@ -5,6 +5,7 @@ import { Event } from "../../src/contract/event.ts"
 import { limits } from "../../src/contract/limits.ts"
 import type { Sandbox } from "../../src/contract/sandbox.ts"
 import { type HttpApp, openHttpApp } from "../support/http-app.ts"
+import { until } from "../support/installation.ts"
 
 const metricsToken = "a-token-for-the-metrics"
 let own: HttpApp
@@ -234,6 +235,27 @@ test("why knows what was asked last", async () => {
     started_from_disk: null,
   })
 })
+
+test.each([
+  [true, "the host ran out of memory and ended its machine"],
+  [false, "its machine ended: switched off inside, or killed"],
+])(
+  "why tells a machine that the host had no memory for from one that ended otherwise: %s",
+  async (isOutOfMemory, reason) => {
+    await own.call("POST", "/sandboxes", { name: "dev" })
+    const { id } = (await own.call("GET", "/sandboxes/dev")).body as Sandbox
+    own.host.running.clear()
+    own.host.isOutOfMemory = isOutOfMemory
+    own.core.guests.get(id)?.close()
+    await until("it is cold", async () => {
+      const { body } = await own.call("GET", "/sandboxes/dev/why")
+      return (body as { thermal: string }).thermal === "cold"
+    })
+    expect((await own.call("GET", "/sandboxes/dev/why")).body).toMatchObject({
+      reason: `${reason}; the next request boots it from its disk`,
+    })
+  },
+)
 
 test("a sandbox's own times go before the host's, can be changed and taken back", async () => {
   await own.call("POST", "/sandboxes", { name: "dev", warm_after: 3600, cold_after: 0 })

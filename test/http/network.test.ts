@@ -161,3 +161,25 @@ test("a policy that means nothing is refused", async () => {
     expect((await call("POST", "/sandboxes", { net_policy })).status).toBe(400)
   expect(host.attached.size).toBe(0)
 })
+
+test("a network that is internal and not opened is refused by name, at create, edit and copy; an opened one is not", async () => {
+  await create({ name: "dev" })
+  const refused = { allow_cidrs: ["192.168.0.0/16", "93.184.216.0/24", "169.254.169.254"] }
+  for (const [method, path, body] of [
+    ["POST", "/sandboxes", { name: "other" }],
+    ["POST", "/sandboxes", { name: "other", from: "dev" }],
+    ["PATCH", "/sandboxes/dev", {}],
+  ] as const) {
+    const { status, body: answer } = await call(method, path, { ...body, net_policy: refused })
+    expect([status, answer]).toEqual([
+      400,
+      expect.objectContaining({
+        error: expect.stringContaining("169.254.169.254/32, 192.168.0.0/16: internal"),
+      }),
+    ])
+  }
+  expect((await call("GET", "/sandboxes")).body).toHaveLength(1)
+  expect((await call("GET", "/sandboxes/dev")).body).toMatchObject({ net_policy: { default: "public" } })
+  const { status } = await call("PATCH", "/sandboxes/dev", { net_policy: { allow_cidrs: ["172.31.0.5"] } })
+  expect(status).toBe(200)
+})

@@ -311,6 +311,7 @@ export class World {
           await life.step("does it end")
           return this.find(machine) === undefined
         },
+        ranOutOfMemory: async () => false,
         findNamed: (name) => {
           const process = this.named(name)
           return process && machineOf(process)

@@ -23,6 +23,7 @@ import type {
   SessionStart,
   Template,
 } from "../../src/core/host.ts"
+import { closedAmong } from "../../src/network/internal.ts"
 
 export type FakeHost = Host & {
   running: Map<number, { directory: string }>
@@ -47,6 +48,8 @@ export type FakeHost = Host & {
   cpuMsNow: number
   /** What every machine says it has read and written. */
   trafficNow: { disk: number; network: number }
+  /** Why machines end that nobody has killed. */
+  isOutOfMemory: boolean
   /** What goes wrong next: the named step throws. */
   failAt: string | undefined
   freeMibNow: number
@@ -101,6 +104,7 @@ export function fakeHost(): FakeHost {
     linked: new Set(),
     cpuMsNow: 0,
     trafficNow: { disk: 0, network: 0 },
+    isOutOfMemory: false,
     failAt: undefined,
     freeMibNow: 100_000,
     imagesMissing: false,
@@ -113,6 +117,7 @@ export function fakeHost(): FakeHost {
     },
     network: {
       tapOf: (id) => `tap-${id}`,
+      closedAmong: (cidrs) => closedAmong(cidrs, { subnet: "10.209.0.0/16", opened: ["172.31.0.0/24"] }),
       identityOf: ({ slot }) => ({
         mac: "02:00:00:00:00:01",
         address: `10.0.0.${slot}`,
@@ -203,6 +208,7 @@ export function fakeHost(): FakeHost {
       },
       isRunning: ({ process }) => host.running.has(process.pid),
       endsWithin: async ({ process }) => !host.running.has(process.pid),
+      ranOutOfMemory: async () => host.isOutOfMemory,
       findNamed: () => undefined,
       cpuMs: () => host.cpuMsNow,
       trafficBytes: () => host.trafficNow,

@@ -60,6 +60,29 @@ def ask_hear(wait, from_port, **_):
         return udp.recv(64).decode()
 
 
+def ask_shout(address, wait, port=PORT, **_):
+    """To everybody at once; whoever else answers is heard."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+        udp.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+        udp.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, CARD.encode())
+        udp.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_LOOP, 0)
+        udp.sendto(b"shout", (address, port))
+        end = time.monotonic() + wait
+        while (left := end - time.monotonic()) > 0:
+            udp.settimeout(left)
+            _, (peer, _) = udp.recvfrom(64)
+            # A broadcast comes back to who has sent it.
+            if peer != own_address():
+                return peer
+        return None
+
+
+def own_address():
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+        udp.connect(("192.88.99.1", 9))
+        return udp.getsockname()[0]
+
+
 def checksum(data):
     total = sum(struct.unpack(f"!{len(data) // 2}H", data))
     while total > 0xFFFF:

@@ -148,7 +148,6 @@ function checkProgram({ programs }: HostFacts, name: keyof HostFacts["programs"]
 const neededControllers = ["cpu", "memory", "pids"]
 
 function checkKernel({ kernel }: HostFacts): Check[] {
-  const missing = neededControllers.filter((one) => !(kernel.controllers ?? []).includes(one))
   return [
     kernel.memfd
       ? { area: "kernel", status: "ok", text: `${kernel.release}, with memfd` }
@@ -158,18 +157,31 @@ function checkKernel({ kernel }: HostFacts): Check[] {
           text: `${kernel.release} has no memfd`,
           fix: "use Linux 5.10 or later",
         },
-    missing.length === 0
-      ? { area: "cgroups", status: "ok", text: `version 2 with ${neededControllers.join(", ")}` }
-      : {
-          area: "cgroups",
-          status: "warn",
-          text:
-            kernel.controllers === undefined
-              ? "cgroup v2 is not mounted; machines are not held to their size"
-              : `cgroup v2 lacks ${missing.join(", ")}; machines are not held to their size`,
-          fix: "boot with systemd.unified_cgroup_hierarchy=1, or give this container the controllers",
-        },
+    checkControllers(kernel.controllers),
   ]
+}
+
+/** What holds a machine to its share of the host, beside its size as QEMU gives it to the guest. */
+function checkControllers(offered: string[] | undefined): Check {
+  const area = "cgroups"
+  const fix = "boot with systemd.unified_cgroup_hierarchy=1, or give this container the controllers"
+  const missing = [...neededControllers, "io"].filter((one) => !offered?.includes(one))
+  if (missing.length === 0)
+    return {
+      area,
+      status: "ok",
+      text: "machines are held to processor time, memory, threads and disk bandwidth",
+    }
+  if (missing.join() === "io")
+    return {
+      area,
+      status: "warn",
+      text: "cgroup v2 lacks io; nothing limits a machine's disk bandwidth, only its processor time, memory and threads",
+      fix,
+    }
+  const why = offered === undefined ? "cgroup v2 is not mounted" : `cgroup v2 lacks ${missing.join(", ")}`
+  const unlimited = "QEMU's own memory, a machine's processor time, threads and disk bandwidth"
+  return { area, status: "warn", text: `${why}; nothing limits ${unlimited}`, fix }
 }
 
 /** What keeps a QEMU that a guest has taken over from the host. */

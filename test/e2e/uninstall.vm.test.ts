@@ -1,0 +1,89 @@
+/**
+ * `install.sh --uninstall` while sandboxes run: nothing of them and of their network stays. In namespaces of its own, with
+ * directories of the test where an installation would be, so an installed instance and the host's network are not touched.
+ */
+
+import { expect, test } from "bun:test"
+import { mkdirSync, mkdtempSync, rmSync } from "node:fs"
+import { join, resolve } from "node:path"
+import { binary } from "../support/installation.ts"
+
+const root = resolve(import.meta.dir, "../..")
+const cacheDir = process.env["BHATTI_TEST_CACHE"] ?? "/var/cache/bhatti"
+
+/** What an installation writes to, as this test's own. */
+const places = ["/var/lib", "/var/log", "/run", "/usr/local/bin", "/etc/systemd/system"]
+
+const script = `
+for place in ${places.join(" ")}; do mount --bind "$HOME$place" "$place"; done
+# What it shows of the network is that of who mounts it.
+mount -t sysfs sysfs /sys
+ip link set lo up
+cp ${binary} /usr/local/bin/bhatti
+bhatti=/usr/local/bin/bhatti
+{
+  $bhatti init --cache-dir ${cacheDir} --write-client-config
+  echo "uid_base: $UID_BASE" >>/var/lib/bhatti/config.yaml
+  setsid $bhatti serve </dev/null >$HOME/daemon.log 2>&1 &
+  echo $! >/run/bhatti.pid
+  for try in $(seq 600); do $bhatti list >/dev/null 2>&1 && break; sleep 0.1; done
+  $bhatti create --name one
+  $bhatti create --name two --egress deny --allow-host example.com
+  $bhatti exec two -- true
+} >&2
+show() {
+  echo "== $1 tables"; nft list tables
+  echo "== $1 links"; ip -o link show | sed 's/^[0-9]*: \\([^:@]*\\).*/\\1/'
+  echo "== $1 routes"; ip -4 route show table main
+  echo "== $1 files"; find /run /usr/local/bin -mindepth 1 ! -name mount -printf '%P\\n'
+  echo "== $1 processes"; cat /proc/[0-9]*/comm 2>/dev/null | grep -E '^(qemu|dnsmasq|bhatti)' | sort | uniq -c | sed "s/^ *//"
+}
+show before
+${root}/install.sh --uninstall >&2
+show after
+echo "== after sandboxes"; ls /var/lib/bhatti/sandboxes | wc -l
+`
+
+test("an uninstall while sandboxes run leaves nothing of them and of their network, and keeps their disks", async () => {
+  const home = mkdtempSync("/tmp/bhatti-test-")
+  try {
+    for (const place of places) mkdirSync(join(home, place), { recursive: true })
+    const kinds = ["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    const child = Bun.spawn(["unshare", ...kinds, "bash", "-ec", script], {
+      env: { PATH: "/usr/sbin:/usr/bin:/sbin:/bin", HOME: home, UID_BASE: `${1_000_000 + process.pid}` },
+      stdout: "pipe",
+      stderr: "pipe",
+    })
+    const [stdout, stderr, exitCode] = await Promise.all([
+      new Response(child.stdout).text(),
+      new Response(child.stderr).text(),
+      child.exited,
+    ])
+    expect([exitCode, exitCode === 0 ? "" : stderr]).toEqual([0, ""])
+    const shown: Record<string, string[]> = Object.fromEntries(
+      stdout
+        .split(/^== /m)
+        .slice(1)
+        .map((part) => [part.split("\n")[0] ?? "", part.split("\n").slice(1, -1)]),
+    )
+    const before = (what: string) => shown[`before ${what}`]?.join("\n") ?? ""
+    expect(shown["before tables"]).toHaveLength(2)
+    // The anchor, two sandboxes, and what the pool has by then.
+    expect(shown["before links"]?.filter((name) => name.startsWith("bh")).length).toBeGreaterThan(2)
+    expect(before("routes")).toContain("10.209.")
+    expect(before("files")).toContain("dnsmasq.conf")
+    expect(before("processes")).toMatch(/[2-9] qemu-system/)
+    expect(before("processes")).toContain("dnsmasq")
+
+    expect(shown).toMatchObject({
+      "after tables": [],
+      "after links": ["lo"],
+      "after routes": [],
+      "after files": [],
+      "after processes": [],
+      "after sandboxes": ["2"],
+    })
+  } finally {
+    rmSync(home, { recursive: true, force: true })
+  }
+}, 600_000)
