@@ -116,7 +116,7 @@ test("times of a sandbox's own are seconds, never or the host's", async () => {
   expect(ran.stdout).toContain("warm-after 90 s, cold-after default")
   const wrong = await bhatti(["edit", "dev", "--warm-after", "soon"], { daemon })
   expect(wrong.stderr).toContain("--warm-after takes a time such as 90, 5m, 2h or 1d")
-  expect(wrong.exitCode).toBe(1)
+  expect(wrong.exitCode).toBe(2)
 })
 
 test("list -o wide and --wide show the same", async () => {
