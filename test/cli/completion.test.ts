@@ -109,6 +109,7 @@ test.if(Bun.which("bash") !== null)("bash", async () => {
   expect(await inBash("bhatti secret ")).toEqual(["set", "list", "delete"])
   expect(await inBash("bhatti cp de")).toEqual(["dev:", "demo:"])
   expect(await inBash("bhatti cp bha")).toEqual(["bhatti"])
+  expect(await inBash("bhatti inspect bha")).toEqual([])
 })
 
 test.if(Bun.which("fish") !== null)("fish", async () => {
@@ -126,27 +127,36 @@ test.if(Bun.which("fish") !== null)("fish", async () => {
   expect((await ask("bhatti exec d")).sort()).toEqual(["demo", "dev"])
   expect((await ask("bhatti secret ")).sort()).toEqual(["delete", "list", "set"])
   expect(await ask("bhatti cp bha")).toContain("bhatti")
+  expect(await ask("bhatti inspect bha")).toEqual([])
 })
 
-test.if(Bun.which("zsh") !== null)("zsh", async () => {
-  let screen = ""
-  const child = Bun.spawn(["zsh", "-f"], {
-    env: { ...shellEnvironment(), HOME: directory, PS1: "ready> " },
-    cwd: directory,
-    terminal: {
-      data: (_, bytes) => {
-        screen += new TextDecoder().decode(bytes)
+test.if(Bun.which("zsh") !== null)(
+  "zsh",
+  async () => {
+    let screen = ""
+    const child = Bun.spawn(["zsh", "-f"], {
+      env: { ...shellEnvironment(), HOME: directory, PS1: "ready> " },
+      cwd: directory,
+      terminal: {
+        data: (_, bytes) => {
+          screen += new TextDecoder().decode(bytes)
+        },
       },
-    },
-  })
-  const type = (text: string) => child.terminal?.write(text)
-  await until("the shell", () => screen.includes("ready> "))
-  type('autoload -Uz compinit; compinit -D; source <(bhatti completion zsh); echo "set""up"\n')
-  await until("the completion's set-up", () => screen.includes("setup"))
-  type("bhatti inspect dem\t")
-  await until("a sandbox's name", () => screen.includes("inspect demo"))
-  type("\x15bhatti cp dem\t")
-  await until("a place in a sandbox", () => screen.replaceAll("\x07", "").includes("cp demo:"))
-  child.kill("SIGKILL")
-  await child.exited
-})
+    })
+    const type = (text: string) => child.terminal?.write(text)
+    await until("the shell", () => screen.includes("ready> "))
+    type('autoload -Uz compinit; compinit -D; source <(bhatti completion zsh); echo "set""up"\n')
+    await until("the completion's set-up", () => screen.includes("setup"))
+    type("bhatti inspect dem\t")
+    await until("a sandbox's name", () => screen.includes("inspect demo"))
+    type("\x15bhatti cp dem\t")
+    await until("a place in a sandbox", () => screen.replaceAll("\x07", "").includes("cp demo:"))
+    type("\x15bhatti inspect bha\t!")
+    await until("no file where none belongs", () => screen.replaceAll("\x07", "").includes("inspect bha!"))
+    type("\x15bhatti file write dev x bha\t!")
+    await until("a file where one may stand", () => screen.replaceAll("\x07", "").includes("x bhatti"))
+    child.kill("SIGKILL")
+    await child.exited
+  },
+  30_000,
+)

@@ -1,10 +1,20 @@
 /** From nothing to a first command with `bhatti setup`, and what the doctor says, against a real daemon. */
 
-import { afterAll, beforeAll, expect, test } from "bun:test"
-import { mkdtempSync, readFileSync, rmSync, statSync } from "node:fs"
+import { afterAll, beforeAll, describe, expect, test } from "bun:test"
+import {
+  chmodSync,
+  chownSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { binary, type Installation, install } from "../support/installation.ts"
+import { binary, type Installation, install, until } from "../support/installation.ts"
 import { Tmux, tmuxIsThere } from "../support/tmux.ts"
 
 let own: Installation
@@ -35,6 +45,39 @@ test("setup, then it just works; file wins over environment, option over file", 
   expect((await own.bhatti(["list", "--json"], { env: misled })).stdout).toBe("[]\n")
   expect((await atHome("list", "--url", "http://127.0.0.1:9")).exitCode).toBe(1)
   expect((await atHome("version")).stdout).toMatch(new RegExp(`^bhatti v\\S+\\napi: ${own.url}\\n$`))
+})
+
+test("under sudo it is for the person who called it", async () => {
+  const person = { name: "bhatti-person", uid: 64_321, home: join(home, "person") }
+  mkdirSync(person.home)
+  chownSync(person.home, person.uid, person.uid)
+  // The directory is to be passed through by somebody else than its owner.
+  chmodSync(home, 0o755)
+  const passwd = join(home, "passwd")
+  const line = `${person.name}:x:${person.uid}:${person.uid}::${person.home}:/bin/sh\n`
+  writeFileSync(passwd, readFileSync("/etc/passwd", "utf8") + line)
+  const asSudoDoes = {
+    ...{ HOME: "/root", SUDO_USER: person.name, SUDO_UID: `${person.uid}`, SUDO_GID: `${person.uid}` },
+    ...{ PATH: process.env["PATH"] ?? "", BHATTI: binary, URL: own.url, KEY: own.key, PASSWD: passwd },
+  }
+  const script = 'mount --bind "$PASSWD" /etc/passwd && exec "$BHATTI" setup --url "$URL" --token "$KEY"'
+  const setup = Bun.spawnSync(["unshare", "--mount", "sh", "-c", script], { env: asSudoDoes })
+  expect([setup.exitCode, setup.stderr.toString()]).toEqual([0, ""])
+  const file = join(person.home, ".bhatti/config.yaml")
+  expect(setup.stdout.toString()).toBe(`saved to ${file}\n`)
+  for (const [path, mode] of [
+    [file, 0o600],
+    [join(person.home, ".bhatti"), 0o700],
+  ] as const) {
+    const { uid, gid, mode: found } = statSync(path)
+    expect([path, uid, gid, found & 0o777]).toEqual([path, person.uid, person.uid, mode])
+  }
+  const without = ["setpriv", `--reuid=${person.uid}`, `--regid=${person.uid}`, "--clear-groups", "--"]
+  const list = Bun.spawnSync([...without, binary, "list", "--json"], {
+    env: { HOME: person.home, PATH: process.env["PATH"] ?? "" },
+    cwd: "/",
+  })
+  expect([list.stdout.toString(), list.stderr.toString(), list.exitCode]).toEqual(["[]\n", "", 0])
 })
 
 test.if(tmuxIsThere)("at a terminal it asks, and the key never shows", async () => {
@@ -78,8 +121,48 @@ test("the doctor finds a running daemon, its data and the host fit", async () =>
     if (status === "fail" || (status === "warn" && area !== "daemon")) expect(fix ?? "").not.toBe("")
 })
 
-test("completion knows the sandboxes", async () => {
-  await atHome("create", "--name", "completes")
-  expect((await atHome("__complete", "--", "exec", "comp")).stdout).toBe("completes\n")
-  await atHome("destroy", "-y", "completes")
+describe("completion", () => {
+  const programs = () => join(home, "programs")
+  beforeAll(async () => {
+    expect((await atHome("create", "--name", "completes")).exitCode).toBe(0)
+    mkdirSync(programs())
+    symlinkSync(binary, join(programs(), "bhatti"))
+  }, 120_000)
+
+  test("knows the sandboxes", async () => {
+    expect((await atHome("__complete", "--", "exec", "comp")).stdout).toBe("completes\n")
+  })
+
+  for (const [shell, start] of [
+    ["bash", "bash --norc -i"],
+    ["zsh", "zsh -f -i"],
+    ["fish", "fish --no-config -i"],
+  ] as const) {
+    const setUp = {
+      bash: "source <(bhatti completion bash)",
+      zsh: "autoload -Uz compinit; compinit -D; source <(bhatti completion zsh)",
+      fish: "bhatti completion fish | source",
+    }[shell]
+    test.if(tmuxIsThere && Bun.which(shell) !== null)(
+      `finds one at the press of Tab in ${shell}`,
+      async () => {
+        const env = {
+          ...{ HOME: home, BHATTI_URL: own.url, BHATTI_TOKEN: own.key, TERM: "xterm" },
+          PATH: `${programs()}:${process.env["PATH"]}`,
+        }
+        await using terminal = await Tmux.open({ env, cols: 110 })
+        await terminal.run(start)
+        await terminal.run(`${setUp}; echo set-''up`)
+        await terminal.shows("set-up")
+        await terminal.type("bhatti inspect comp")
+        await until("its name is completed", async () => {
+          // A busy host may answer too late for one press.
+          await terminal.press("Tab")
+          return /bhatti inspect completes\s/.test(await terminal.screen())
+        })
+        await terminal.press("Enter")
+        await terminal.shows("1 cpu, 512 MB memory")
+      },
+    )
+  }
 })

@@ -3,7 +3,10 @@
 import { hostCommand } from "../command.ts"
 import { WrongUsage } from "../wrong-usage.ts"
 
-/** Each asks `bhatti __complete` with the words up to the cursor. What ends in a colon goes on, so it gets no space. */
+/**
+ * Each asks `bhatti __complete` with the words up to the cursor. What ends in a colon goes on, so it gets no space. Files of this
+ * host are offered only to the commands that take some.
+ */
 const scripts: Record<string, string> = {
   bash: `_bhatti() {
   local current=\${COMP_WORDS[COMP_CWORD]} line=\${COMP_LINE:0:COMP_POINT} words candidate
@@ -17,18 +20,20 @@ const scripts: Record<string, string> = {
     [[ $candidate = *: ]] && compopt -o nospace
     COMPREPLY+=("\${candidate#"$before"}")
   done < <(bhatti __complete -- "\${words[@]:1}" 2>/dev/null)
+  # With nothing to offer, readline completes file names.
+  [[ \${words[1]} = @(cp|file|create) ]] && compopt -o default
   if [[ \${words[1]} = cp && $typed != *:* ]]; then
     while IFS= read -r candidate; do COMPREPLY+=("$candidate"); done < <(compgen -f -- "$current")
   fi
 }
-complete -o default -F _bhatti bhatti`,
+complete -F _bhatti bhatti`,
   zsh: `#compdef bhatti
 _bhatti() {
   local -a candidates
   candidates=(\${(f)"$(bhatti __complete -- "\${(@)words[2,CURRENT]}" 2>/dev/null)"})
   (( $#candidates )) && compadd -S '' -- \${(M)candidates:#*:}
   (( $#candidates )) && compadd -- \${candidates:#*:}
-  (( $#candidates )) && [[ $words[2] != cp ]] || _files
+  if [[ $words[2] = cp || ( $words[2] = (file|create) && $#candidates -eq 0 ) ]]; then _files; fi
 }
 if [[ $funcstack[1] = _bhatti ]]; then _bhatti "$@"; else compdef _bhatti bhatti; fi`,
   fish: `function __bhatti_complete
