@@ -32,7 +32,11 @@ type PathParameter<Path extends string> = Path extends `${string}:${infer Name}/
 type ParamsOf<E extends Endpoint> = [PathParameter<E["path"]>] extends [never]
   ? unknown
   : { params: Record<PathParameter<E["path"]>, string> }
-type QueryOf<E> = E extends { query: infer Query extends z.ZodType } ? { query: z.input<Query> } : unknown
+type QueryOf<E> = E extends { query: infer Query extends z.ZodType }
+  ? Record<never, never> extends z.input<Query>
+    ? { query?: z.input<Query> }
+    : { query: z.input<Query> }
+  : unknown
 type BodyOf<E> = E extends { body: infer Body extends z.ZodType } ? { body: z.input<Body> } : unknown
 /** `bytesCount` tells the daemon how many bytes a stream will have; one of another length writes nothing. */
 type BytesOf<E> = E extends { bodyBytes: true } ? { bytes: Bytes; bytesCount?: number | undefined } : unknown

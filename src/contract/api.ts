@@ -21,7 +21,15 @@ import {
   WriteFileQuery,
 } from "./file.ts"
 import { ListeningPort, Publish, PublishedPort } from "./publish.ts"
-import { CreateSandbox, CreateSandboxes, DestroyedSandbox, Sandbox, UpdateSandbox, Why } from "./sandbox.ts"
+import {
+  CreateSandbox,
+  CreateSandboxes,
+  DestroyedSandbox,
+  ListSandboxes,
+  Sandbox,
+  UpdateSandbox,
+  Why,
+} from "./sandbox.ts"
 import { DeletedSecret, Secret, SetSecret } from "./secret.ts"
 import {
   KilledSession,
@@ -54,6 +62,7 @@ export const api = {
     method: "GET",
     path: "/sandboxes",
     summary: "Your sandboxes, oldest first",
+    query: ListSandboxes,
     reply: z.array(Sandbox),
     status: 200,
   }),

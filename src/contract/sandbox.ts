@@ -68,6 +68,17 @@ export const Labels = z
   )
   .refine((labels) => Object.keys(labels).length <= limits.labelsMax, `at most ${limits.labelsMax} labels`)
 
+const LabelPair = z
+  .string()
+  .max(512)
+  .regex(/^[^=]+=/, "a label is asked for as key=value")
+export const ListSandboxes = z.strictObject({
+  label: z
+    .union([LabelPair, z.array(LabelPair).max(limits.labelsMax)])
+    .optional()
+    .describe("Only those with this label, as key=value; given several times, only those with all of them"),
+})
+
 export const Thermal = z
   .enum(["hot", "warm", "cold"])
   .describe("hot: running; warm: paused in memory; cold: on disk only")

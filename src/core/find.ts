@@ -14,6 +14,19 @@ export async function findSandbox(core: Core, account: Account, nameOrId: string
   throw noSandbox(nameOrId, similar === undefined ? undefined : `did you mean ${similar}?`)
 }
 
+/** Those that have all the labels, written `key=value`. */
+export async function listSandboxes(
+  core: Core,
+  account: Account,
+  labels: readonly string[],
+): Promise<SandboxRecord[]> {
+  const all = await core.store.sandboxes.listOf(account.id)
+  return all.filter((record) => {
+    const own = Object.entries(record.labels).map(([key, value]) => `${key}=${value}`)
+    return labels.every((label) => own.includes(label))
+  })
+}
+
 export function noSandbox(nameOrId: string, hint = "bhatti list"): AppError {
   return new AppError("not_found", `no sandbox named "${nameOrId}"`, { hint })
 }

@@ -111,13 +111,21 @@ export function createApp(
           server: c.env.server,
           params: c.req.param(),
         },
-        { body, query: definition.query && parseInput(definition.query, c.req.query()) },
+        { body, query: definition.query && parseInput(definition.query, queryOf(c.req.queries())) },
       )
       if (reply instanceof Response) return reply
       return Response.json(reply, { status: definition.status })
     })
   }
   return app
+}
+
+/** A name that is given several times has all its values, which most shapes refuse. */
+function queryOf(queries: Record<string, string[]>): Record<string, string | string[]> {
+  const entries = Object.entries(queries)
+  return Object.fromEntries(
+    entries.map(([name, values]) => [name, values.length > 1 ? values : (values[0] ?? "")]),
+  )
 }
 
 async function authenticate(core: Core, header: string | undefined): Promise<KeyHolder> {

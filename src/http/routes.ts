@@ -21,7 +21,7 @@ import {
   writeArchive,
   writeFile,
 } from "../core/files.ts"
-import { findSandbox, noSandbox } from "../core/find.ts"
+import { findSandbox, listSandboxes, noSandbox } from "../core/find.ts"
 import { listPorts } from "../core/ports.ts"
 import { listPublished, publishPort, unpublishPort } from "../core/publish.ts"
 import { viewSandboxes } from "../core/sandbox-view.ts"
@@ -74,8 +74,8 @@ export function handlers(about: About): Handlers {
       }
     },
 
-    async listSandboxes({ core, account }) {
-      return viewSandboxes(core, await core.store.sandboxes.listOf(account.id))
+    async listSandboxes({ core, account }, { query }) {
+      return viewSandboxes(core, await listSandboxes(core, account, [query.label ?? []].flat()))
     },
 
     async createSandbox({ core, account, request, server }, { body }) {

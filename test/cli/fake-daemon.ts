@@ -100,6 +100,12 @@ export class FakeDaemon implements Disposable {
     void this.#server.stop(true)
   }
 
+  #list(wanted: string[]): Sandbox[] {
+    return [...this.sandboxes.values()].filter(({ labels }) =>
+      wanted.every((label) => Object.entries(labels).some(([key, value]) => label === `${key}=${value}`)),
+    )
+  }
+
   async #answer(request: Request, server: Server<{ play: SocketPlay }>): Promise<Response | undefined> {
     const url = new URL(request.url)
     this.requests.push(`${request.method} ${url.pathname}`)
@@ -113,7 +119,7 @@ export class FakeDaemon implements Disposable {
     if (collection !== "sandboxes") return failure("not_found", `nothing is at ${url.pathname}`)
     if (nameOrId === undefined)
       return request.method === "GET"
-        ? Response.json([...this.sandboxes.values()])
+        ? Response.json(this.#list(url.searchParams.getAll("label")))
         : await this.#create(request)
     if (action.join("/") === "exec/ws") {
       const run = new FakeRun({ isSandboxThere: this.sandboxes.has(nameOrId), sandbox: nameOrId })

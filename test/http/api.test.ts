@@ -146,6 +146,12 @@ describe("sandboxes", () => {
   test.each([
     ["a name with a slash", { name: "a/b" }],
     ["a name of dots", { name: ".." }],
+    ["a name of one dot", { name: "." }],
+    ["a name that leads elsewhere", { name: "../x" }],
+    ["a name that is encoded", { name: "%2e%2e" }],
+    ["a name beyond ASCII", { name: "dév" }],
+    ["a name with a line break", { name: "a\nb" }],
+    ["a name with an option's comma", { name: "a,b=c" }],
     ["a name that starts with a hyphen", { name: "-rf" }],
     ["a name of 64 letters", { name: "a".repeat(64) }],
     ["an empty name", { name: "" }],
@@ -562,6 +568,72 @@ describe("requests", () => {
     for (const { body } of [notJson, large, nowhere]) ErrorBody.parse(body)
   })
 
+  test("a body without end is refused at its bound", async () => {
+    let sent = 0
+    const piece = new TextEncoder().encode(" ".repeat(65_536))
+    const body = new ReadableStream({
+      pull(controller) {
+        sent += piece.length
+        controller.enqueue(piece)
+      },
+    })
+    const answer = await fetch(`${server.url.origin}/sandboxes`, {
+      method: "POST",
+      headers: { authorization: `Bearer ${alice}` },
+      body,
+    })
+    expect(answer.status).toBe(413)
+    // And what was on the way.
+    expect(sent).toBeLessThan(32 * limits.requestBodyBytesMax)
+    expect(await core.store.sandboxes.listAll()).toEqual([])
+  })
+
+  test("labels select, all of them; what cannot be a filter is refused, not ignored", async () => {
+    await call("POST", "/sandboxes", { body: { name: "one", labels: { team: "web", tier: "1" } } })
+    await call("POST", "/sandboxes", { body: { name: "two", labels: { team: "web" } } })
+    const list = async (query: string) =>
+      ((await call("GET", `/sandboxes${query}`)).body as { name: string }[]).map(({ name }) => name)
+    expect(await list("?label=team=web")).toEqual(["one", "two"])
+    expect(await list("?label=team=web&label=tier=1")).toEqual(["one"])
+    expect(await list("?label=team=web&label=tier=2")).toEqual([])
+    expect(await list("?label=team=")).toEqual([])
+    for (const query of ["?label=team", "?label=", "?label==web", "?labels=team=web", "?name=one"])
+      expect([query, (await call("GET", `/sandboxes${query}`)).status]).toEqual([query, 400])
+    expect((await call("GET", "/events?limit=1&limit=2")).status).toBe(400)
+  })
+
+  test("what looks like SQL is a name that nothing has", async () => {
+    await call("POST", "/sandboxes", { body: { name: "dev", labels: { team: "web" } } })
+    await call("POST", "/secrets", { body: { name: "A", value: "b" } })
+    const before = (await call("GET", "/sandboxes")).body
+    for (const odd of [
+      "' OR '1'='1",
+      "dev' --",
+      "dev'; DROP TABLE sandboxes; --",
+      "%",
+      "d_v",
+      "de*",
+      "\\",
+      '"',
+    ]) {
+      const name = encodeURIComponent(odd)
+      for (const path of [`/sandboxes/${name}`, `/snapshots/${name}`])
+        expect([path, (await call("GET", path)).status]).toEqual([path, 404])
+      for (const path of [`/sandboxes/${name}`, `/snapshots/${name}`, `/secrets/${name}`])
+        expect([path, (await call("DELETE", path)).status]).toEqual([path, 404])
+      for (const path of [`/sandboxes?label=team=${name}`, `/events?sandbox=${name}`])
+        expect([path, (await call("GET", path)).body]).toEqual([path, []])
+      for (const path of [`/sandboxes?label=${name}`, `/events?type=${name}`]) {
+        const { status, body } = await call("GET", path)
+        expect([path, status === 400 || Bun.deepEquals(body, [])]).toEqual([path, true])
+      }
+      const wrongKey = await call("GET", "/sandboxes", { key: `bht_${name}` })
+      expect([odd, wrongKey.status]).toEqual([odd, 401])
+    }
+    expect((await call("GET", "/sandboxes")).body).toEqual(before)
+    expect((await call("GET", "/secrets")).body).toMatchObject([{ name: "A" }])
+  })
+
   test("a good request id is kept, a bad one replaced", async () => {
     const kept = await call("GET", "/health", { headers: { "x-request-id": "abc-1" } })
     expect(kept.headers.get("x-request-id")).toBe("abc-1")
@@ -622,7 +694,8 @@ describe("files", () => {
     })
     expect(response.status).toBe(413)
     expect((await raw("GET", "/sandboxes/dev/files?path=/big")).status).toBe(404)
-  })
+    // A hundred megabytes take a busy host its time.
+  }, 30_000)
 
   test("a listing that was cut says so", async () => {
     for (const name of ["a", "b", "c"]) await raw("PUT", `/sandboxes/dev/files?path=/d/${name}`, name)

@@ -100,6 +100,37 @@ describe("requests", () => {
     ])
   })
 
+  test("a connection to one application is never another's, nor another client's", async () => {
+    const answer = (socket: Bun.Socket<{ received: string }>) =>
+      void socket.write("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+    using one = rawServer(answer)
+    using other = rawServer(answer)
+    await stage.publish(one.port, "one")
+    await stage.publish(other.port, "other-one")
+    const client = (name: string) =>
+      sendRaw(
+        stage.port,
+        [1, 2, 3, 4, 5, 6]
+          .map((number) =>
+            get(`/${name}-${number}`, {
+              host: `${number % 2 === 1 ? "one" : "other-one"}.localhost`,
+              headers: number === 6 ? ["Connection: close"] : [],
+            }),
+          )
+          .join(""),
+      )
+    const answers = await Promise.all([client("a"), client("b")])
+    for (const text of answers) expect([...text.matchAll(/HTTP\/1\.1 200 /g)]).toHaveLength(6)
+    const paths = (server: typeof one) =>
+      [...server.received.join("").matchAll(/GET (\S+)/g)].map(([, path]) => path).sort()
+    expect(paths(one)).toEqual(["/a-1", "/a-3", "/a-5", "/b-1", "/b-3", "/b-5"])
+    expect(paths(other)).toEqual(["/a-2", "/a-4", "/a-6", "/b-2", "/b-4", "/b-6"])
+    // What one client sends never shares a connection with what another does.
+    for (const server of [one, other])
+      for (const piece of server.received)
+        expect(/GET \/a-/.test(piece) && /GET \/b-/.test(piece)).toBe(false)
+  })
+
   test("HTTP/1.0 is answered and closed, or kept when that is asked for", async () => {
     const closed = await sendRaw(stage.port, get("/x", { version: "1.0" }))
     expect(closed).toContain("Connection: close")
@@ -638,7 +669,7 @@ describe("streams", () => {
     }
     const isOpen = () => stage.dialled.size > 0 || stage.front.connectionCount > 0 || flood.open() > 0
     await until("nothing is open", () => !isOpen(), { deadlineMs: 2000 })
-  }, 30_000)
+  }, 120_000)
 })
 
 describe("what ends with its alias", () => {

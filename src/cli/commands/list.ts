@@ -28,10 +28,8 @@ export const list = command({
     "bhatti list --json | jq -r '.[].name'",
   ],
   async run({ client, options, isJson, out }) {
-    const wanted = Object.entries(options.label ?? {})
-    const sandboxes = (await client.listSandboxes()).filter(({ labels }) =>
-      wanted.every(([key, value]) => labels[key] === value),
-    )
+    const wanted = Object.entries(options.label ?? {}).map(([key, value]) => `${key}=${value}`)
+    const sandboxes = await client.listSandboxes({ query: { label: wanted } })
     if (isJson) return await out.json(sandboxes)
     if (sandboxes.length === 0)
       return await out.talk(
