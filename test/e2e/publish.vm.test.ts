@@ -243,6 +243,24 @@ describe("a published port", () => {
     expect(await answer.json()).toMatchObject({ hint: expect.stringContaining("start the application") })
   })
 
+  test("is the guest's, never the host's: a port where only the host listens is nobody's", async () => {
+    // The daemon itself listens there.
+    await publish(daemonPort, "hosts")
+    expect((await fetch(`${own.url}/health`)).status).toBe(200)
+    expect((await ask("hosts", "/health")).status).toBe(502)
+  })
+
+  test("in use keeps its sandbox awake", async () => {
+    const socket = await Bun.connect({ hostname: "127.0.0.1", port: daemonPort, socket: { data() {} } })
+    const { count: before } = await openStreams()
+    socket.write(get("/slow", { host: "any.localhost" }))
+    await until("the stream is open", async () => (await openStreams()).count === before + 1)
+    const why = JSON.parse((await own.bhatti(["why", "dev", "--json"])).stdout)
+    expect(why.open_streams).toBeGreaterThan(0)
+    expect(why.keeps_awake.join()).toContain("open")
+    socket.end()
+  })
+
   test("wakes its sandbox", async () => {
     expect((await own.bhatti(["stop", "dev"])).exitCode).toBe(0)
     expect((await ask("loopback", "/")).status).toBe(200)
