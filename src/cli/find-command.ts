@@ -4,6 +4,32 @@ import { suggest } from "../lib/suggest.ts"
 import { type CommandEntry, commands, hiddenCommands } from "./commands/index.ts"
 import { WrongUsage } from "./wrong-usage.ts"
 
+/** What the same thing is called in other tools. */
+const otherNames = new Map([
+  ["delete", "destroy"],
+  ["remove", "destroy"],
+  ["new", "create"],
+  ["run", "exec"],
+  ["ssh", "shell"],
+  ["attach", "shell"],
+  ["console", "shell"],
+  ["enter", "shell"],
+  ["show", "inspect"],
+  ["status", "inspect"],
+  ["describe", "inspect"],
+  ["pause", "stop"],
+  ["resume", "start"],
+  ["rename", "edit"],
+  ["update", "edit"],
+  ["copy", "cp"],
+  ["login", "setup"],
+  ["config", "setup"],
+  ["expose", "publish"],
+  ["logs", "events"],
+  ["fork", "create --from"],
+  ["clone", "create --from"],
+])
+
 export type Found =
   | { kind: "command"; entry: CommandEntry; argv: string[] }
   /** `bhatti`, `bhatti --help`. */
@@ -61,7 +87,7 @@ export function unknownCommand(name: string): WrongUsage {
   const words = name.includes(" ")
     ? names
     : [...new Set(names.flatMap((one) => [one, one.split(" ")[0] ?? one]))]
-  const similar = suggest(name, words)
+  const similar = otherNames.get(name) ?? suggest(name, words)
   const help = isGroup(first) ? `bhatti ${first} --help` : "bhatti --help"
   return new WrongUsage(`unknown command "${name}"`, {
     hint: similar === undefined ? help : `did you mean bhatti ${similar}?`,

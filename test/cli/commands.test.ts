@@ -274,6 +274,7 @@ test("secret list shows names, secret delete says so", async () => {
   daemon.answers.set("DELETE /secrets/KEY", () => Response.json({ status: "deleted" }))
   expect((await bhatti(["secret", "list"], { daemon })).stdout).toMatch(/^NAME {2}SET\nKEY {3}\d+ s ago\n$/)
   expect((await bhatti(["secret", "delete", "KEY"], { daemon })).stdout).toBe("secret/KEY deleted\n")
+  expect((await bhatti(["secret", "rm", "KEY"], { daemon })).stdout).toBe("secret/KEY deleted\n")
 })
 
 test("list aligns its columns", async () => {
@@ -390,6 +391,8 @@ test("text from the daemon cannot move the cursor or fake a line", async () => {
 test("wrong usage exits 2 and reaches no daemon", async () => {
   const cases: [string[], string][] = [
     [["lst"], 'unknown command "lst"\n  did you mean bhatti list?'],
+    [["delete", "dev"], 'unknown command "delete"\n  did you mean bhatti destroy?'],
+    [["ssh", "dev"], "did you mean bhatti shell?"],
     [["usr", "list"], "did you mean bhatti user?"],
     [["user", "creat"], "did you mean bhatti user create?"],
     [["create", "--memroy", "1"], "unknown option --memroy\n  did you mean --memory?"],

@@ -179,6 +179,7 @@ export const commands: readonly CommandEntry[] = [
   },
   {
     name: "snapshot list",
+    aliases: ["snapshot ls"],
     summary: "List your snapshots",
     section: "Snapshots",
     load: async () => (await import("./snapshot-list.ts")).snapshotList,
@@ -191,6 +192,7 @@ export const commands: readonly CommandEntry[] = [
   },
   {
     name: "snapshot delete",
+    aliases: ["snapshot rm"],
     summary: "Delete snapshots",
     section: "Snapshots",
     load: async () => (await import("./snapshot-delete.ts")).snapshotDelete,
@@ -203,12 +205,14 @@ export const commands: readonly CommandEntry[] = [
   },
   {
     name: "secret list",
+    aliases: ["secret ls"],
     summary: "List the names of your secrets",
     section: "Secrets",
     load: async () => (await import("./secret-list.ts")).secretList,
   },
   {
     name: "secret delete",
+    aliases: ["secret rm"],
     summary: "Delete a secret",
     section: "Secrets",
     load: async () => (await import("./secret-delete.ts")).secretDelete,
@@ -269,6 +273,7 @@ export const commands: readonly CommandEntry[] = [
   },
   {
     name: "user list",
+    aliases: ["user ls"],
     summary: "List the users and their limits",
     section: "Operator (on the host itself)",
     load: async () => (await import("./user-list.ts")).userList,
@@ -287,6 +292,7 @@ export const commands: readonly CommandEntry[] = [
   },
   {
     name: "user delete",
+    aliases: ["user rm"],
     summary: "Delete a user that has no sandboxes",
     section: "Operator (on the host itself)",
     load: async () => (await import("./user-delete.ts")).userDelete,
