@@ -6,8 +6,7 @@ import { AppError } from "./contract/errors.ts"
 import { tryLock } from "./lib/posix.ts"
 
 export function lockDataDir(dataDir: string): Disposable {
-  mkdirSync(dataDir, { recursive: true, mode: 0o700 })
-  const fd = openSync(join(dataDir, "lock"), "a", 0o600)
+  const fd = openLock(dataDir)
   if (!tryLock(fd)) {
     closeSync(fd)
     throw new AppError("conflict", `another bhatti daemon uses ${dataDir}`, {
@@ -15,4 +14,17 @@ export function lockDataDir(dataDir: string): Disposable {
     })
   }
   return { [Symbol.dispose]: () => closeSync(fd) }
+}
+
+function openLock(dataDir: string): number {
+  try {
+    mkdirSync(dataDir, { recursive: true, mode: 0o700 })
+    return openSync(join(dataDir, "lock"), "a", 0o600)
+  } catch (cause) {
+    throw new AppError("unavailable", `the data directory ${dataDir} cannot be written`, {
+      cause,
+      hint: "check that it is yours and that its file system is not mounted read-only",
+      retryable: false,
+    })
+  }
 }

@@ -9,7 +9,7 @@ import { keepGuest } from "./attach.ts"
 import { beginAttach, finishAttach } from "./attachment.ts"
 import { answerDeadlineMs } from "./awake.ts"
 import type { Core } from "./core.ts"
-import { destroySandbox, removeEverything } from "./destroy.ts"
+import { destroySandbox, removeFailed } from "./destroy.ts"
 import { forkSandbox } from "./fork.ts"
 import type { Guest, Machine, Template, TemplateSpec } from "./host.ts"
 import { personalise } from "./identity.ts"
@@ -102,7 +102,7 @@ export async function createSandbox(
   return core.turns.take(record.id, async () => {
     await checkStillWanted(core, record)
     await using undo = new AsyncDisposableStack()
-    undo.defer(() => removeEverything(core, record))
+    undo.defer(() => removeFailed(core, record))
     const attaching = beginAttach(core, record)
     // The template comes after the record, so that names and limits are refused before a wait of seconds.
     const { machine, guest } =

@@ -8,6 +8,9 @@ import type { Core } from "./core.ts"
 import { findSandbox, noSandbox } from "./find.ts"
 import { machineOf } from "./machine-of.ts"
 
+/** When a full or failing disk is asked once more. */
+const removeAgainMs = 5000
+
 /** Wins over everything: what is going on with the sandbox fails, and what waits for its turn finds it gone. */
 export async function destroySandbox(core: Core, account: Account, nameOrId: string): Promise<void> {
   const { id } = await findSandbox(core, account, nameOrId)
@@ -18,7 +21,10 @@ export async function destroySandbox(core: Core, account: Account, nameOrId: str
     await core.turns.take(id, async () => {
       const record = await core.store.sandboxes.get(id)
       if (record) {
-        await removeEverything(core, record)
+        await removeEverything(core, record).catch((error: unknown) => {
+          removeLater(core, record, error)
+          throw error
+        })
         const meta = { by: "user" }
         core.events.record({ type: "sandbox.destroyed", userId: account.id, sandbox: record, meta })
         return
@@ -36,6 +42,32 @@ export async function removeById(core: Core, id: SandboxRecord["id"]): Promise<v
   await core.host.machines.killNamed(id)
   await core.host.disks.removeSandbox(id)
   await core.store.sandboxes.remove(id)
+}
+
+/** What came to nothing goes; if the host refuses that too, later. Needs the sandbox's turn. */
+export async function removeFailed(core: Core, record: SandboxRecord): Promise<void> {
+  try {
+    await removeEverything(core, record)
+  } catch (error) {
+    removeLater(core, record, error)
+  }
+}
+
+/** Again and again until it works or the daemon ends, whose successor begins with it. Nobody can use it, so nobody else would. */
+function removeLater(core: Core, record: SandboxRecord, error: unknown): void {
+  core.log.error({ sandbox: record.id, error }, "could not remove what is left of a sandbox; trying again")
+  core.clock.after(removeAgainMs, () => {
+    void core.turns.take(record.id, async () => {
+      try {
+        const left = await core.store.sandboxes.get(record.id)
+        if (left?.state.kind === "creating" || left?.state.kind === "destroying") {
+          await removeEverything(core, left)
+        }
+      } catch (again) {
+        removeLater(core, record, again)
+      }
+    })
+  })
 }
 
 /** Needs the sandbox's turn. */

@@ -9,7 +9,7 @@ import type { Account } from "../store/users.ts"
 import { captureSandbox, checkCopyable, startCopy } from "./capture.ts"
 import type { Core } from "./core.ts"
 import { addNamed, checkLimits, checkSpace, checkStillAwaited, checkStillWanted, namesOf } from "./create.ts"
-import { removeEverything } from "./destroy.ts"
+import { removeFailed } from "./destroy.ts"
 import { findSandbox } from "./find.ts"
 import type { Template } from "./host.ts"
 import { inParallel } from "./in-parallel.ts"
@@ -94,7 +94,7 @@ async function withCopies<T>(
   return core.turns.take(record.id, async () => {
     await checkStillWanted(core, record)
     await using undo = new AsyncDisposableStack()
-    undo.defer(() => removeEverything(core, record))
+    undo.defer(() => removeFailed(core, record))
     await core.store.sandboxes.setTemplate(record.id, template.id)
     const result = await withCopies(core, template, add, rest, work, [...copies, record])
     undo.move()

@@ -308,12 +308,17 @@ async function silence(core: Core, record: SandboxRecord, machine: Machine): Pro
 }
 
 async function saveFailure(core: Core, record: SandboxRecord, cause: unknown): Promise<AppError> {
-  // QEMU, which writes a part of it, has no code for that.
-  const isFull = (cause as NodeJS.ErrnoException).code === "ENOSPC" || (await core.host.disks.freeMib()) < 1
   return new AppError("unavailable", `sandbox "${record.name}" could not be saved and goes on running`, {
     cause,
-    hint: isFull
-      ? "the host's disk is full; free some space and try again"
-      : "the daemon's log says why; try again",
+    hint: await saveHint(core, (cause as NodeJS.ErrnoException).code),
   })
+}
+
+async function saveHint(core: Core, code: string | undefined): Promise<string> {
+  if (code === "EROFS") return "the host's file system is read-only; its kernel log says why"
+  // QEMU, which writes a part of it, has no code for that.
+  const isFull = code === "ENOSPC" || (await core.host.disks.freeMib()) < 1
+  return isFull
+    ? "the host's disk is full; free some space and try again"
+    : "the daemon's log says why; try again"
 }

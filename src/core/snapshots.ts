@@ -11,7 +11,7 @@ import type { Account } from "../store/users.ts"
 import { captureSandbox, checkCopyable, startCopy } from "./capture.ts"
 import type { Core } from "./core.ts"
 import { addNamed, checkLimits, checkSpace, checkStillAwaited } from "./create.ts"
-import { removeEverything } from "./destroy.ts"
+import { removeFailed } from "./destroy.ts"
 import { findSandbox } from "./find.ts"
 import { viewById } from "./sandbox-view.ts"
 
@@ -128,7 +128,7 @@ export async function resumeSnapshot(
   )
   return core.turns.take(record.id, async () => {
     await using undo = new AsyncDisposableStack()
-    undo.defer(() => removeEverything(core, record))
+    undo.defer(() => removeFailed(core, record))
     await core.store.sandboxes.setTemplate(record.id, template.id)
     // Within the snapshot's turn it cannot be deleted half-way through the copy.
     const { hasMemory } = await core.turns.take(snapshot.id, async () => {

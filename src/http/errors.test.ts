@@ -13,6 +13,14 @@ test("a full disk is said, wherever it was met", () => {
   expect(toAppError(full)).toMatchObject({ code: "unavailable", message: "the host's disk is full" })
 })
 
+test("a file system that may not be written is said, wherever it was met", () => {
+  const readOnly = Object.assign(new Error("EROFS: read-only file system"), { code: "EROFS" })
+  expect(toAppError(readOnly)).toMatchObject({
+    code: "unavailable",
+    message: "the host's file system is read-only",
+  })
+})
+
 test("when a clean-up fails too the caller is told what it was about", () => {
   const first = new AppError("conflict", "it is there already", { hint: "choose another" })
   const both = new SuppressedError(new Error("could not undo"), first)

@@ -37,7 +37,14 @@ export function toAppError(error: unknown): AppError {
     const { code, message, hint, retryable } = toAppError(error.suppressed)
     return new AppError(code, message, { ...(hint !== undefined && { hint }), retryable, cause: error })
   }
-  if (errorCodeOf(error) === "ENOSPC") {
+  const systemCode = errorCodeOf(error)
+  if (systemCode === "EROFS") {
+    return new AppError("unavailable", "the host's file system is read-only", {
+      cause: error,
+      hint: "the host's kernel log says why; make the data directory writable again",
+    })
+  }
+  if (systemCode === "ENOSPC") {
     return new AppError("unavailable", "the host's disk is full", {
       cause: error,
       hint: "free some space in the data directory's file system, then try again",

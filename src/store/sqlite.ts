@@ -55,6 +55,12 @@ function usable<T>(work: () => T): T {
         hint: "free some space in the data directory's file system, then try again",
       })
     }
+    if (code?.startsWith("SQLITE_READONLY")) {
+      throw new AppError("unavailable", "bhatti's database cannot be written", {
+        cause,
+        hint: "the file or its file system is read-only; the host's kernel log may say why",
+      })
+    }
     if (code === "SQLITE_BUSY" || code?.startsWith("SQLITE_IOERR")) {
       throw new AppError("unavailable", "bhatti's database cannot be used now", {
         cause,

@@ -4,13 +4,14 @@
  * in memory, which only the end of its own machine takes from it. At the end nothing is lost, nothing is left, and no template has changed.
  */
 
-import { existsSync, readdirSync, rmSync } from "node:fs"
+import { rmSync } from "node:fs"
 import { join } from "node:path"
 import type { Event } from "../../src/contract/event.ts"
 import { Random } from "../sim/random.ts"
 import { type Installation, install } from "../support/installation.ts"
 import { markScript, readMarkers, readMarkersScript } from "../support/markers.ts"
 import { nameOfMachine, type Reply, Requests } from "../support/requests.ts"
+import { templateHashes } from "../support/templates.ts"
 
 const sandboxesMax = 5
 const diskMib = 4000
@@ -288,21 +289,4 @@ class Chaos {
   #count(what: string): void {
     this.counts[what] = (this.counts[what] ?? 0) + 1
   }
-}
-
-function templateHashes(own: Installation): Record<string, string> {
-  const hashes: Record<string, string> = {}
-  const directory = join(own.dataDir, "templates")
-  for (const path of readdirSync(directory, { recursive: true, encoding: "utf8" })) {
-    if (!existsSync(join(directory, path)) || !/\/(memory|state|disk\.qcow2|blank\.qcow2)$/.test(path))
-      continue
-    hashes[path] = run(["sha256sum", join(directory, path)]).slice(0, 64)
-  }
-  return hashes
-}
-
-function run(cmd: string[]): string {
-  const { exitCode, stdout, stderr } = Bun.spawnSync(cmd)
-  if (exitCode !== 0) throw new Error(`${cmd.join(" ")}: ${stderr}`)
-  return stdout.toString()
 }

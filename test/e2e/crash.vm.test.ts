@@ -148,6 +148,33 @@ describe("the daemon", () => {
     expect(await requests.output("dev", "cat /dev/shm/nonce")).toBe("dev\n")
   }, 120_000)
 
+  test.each([
+    ["data directory", () => own.dataDir],
+    ["database", () => join(own.dataDir, "bhatti.db")],
+  ])(
+    "a %s that may not be written: the start is refused with its cause, and no machine is touched",
+    async (what, pathOf) => {
+      await mark("dev")
+      const pid = await machine("dev")
+      await own.stopDaemon("SIGTERM")
+      const readable = readOnly(pathOf())
+      try {
+        const refused = await own.bhatti(["serve", "--data-dir", own.dataDir, "--listen", "127.0.0.1:0"], {
+          deadlineMs: 60_000,
+        })
+        expect([refused.exitCode, refused.stderr]).toEqual([1, expect.stringContaining(what)])
+        expect(refused.stderr).not.toContain("$bunfs")
+        expect(existsSync(`/proc/${pid}`)).toBe(true)
+      } finally {
+        readable[Symbol.dispose]()
+      }
+      await own.startDaemon()
+      expect(await machine("dev")).toBe(pid)
+      expect(await requests.output("dev", "cat /dev/shm/nonce")).toBe("dev\n")
+    },
+    120_000,
+  )
+
   test("machines and directories of ours that nobody knows go at the next start, those of another installation stay", async () => {
     await using other = await install({ config: "warm_after: 0\n" })
     const theirs = new Requests(other)
@@ -345,7 +372,35 @@ function flip(path: string): void {
   writeFileSync(path, bytes)
 }
 
+/** Nobody can write there, root neither, until this is disposed of. */
+function readOnly(path: string): Disposable {
+  for (const options of [
+    ["--bind", path],
+    ["-o", "remount,bind,ro"],
+  ])
+    expect(Bun.spawnSync(["mount", ...options, path]).exitCode).toBe(0)
+  return { [Symbol.dispose]: () => void Bun.spawnSync(["umount", "--lazy", path]) }
+}
+
 describe("the host's disk", () => {
+  test("read-only: a create says so and leaves nothing, a stop leaves the sandbox running, and later both work", async () => {
+    await mark("dev")
+    const pid = await machine("dev")
+    {
+      using _readable = readOnly(join(own.dataDir, "sandboxes"))
+      const refused = [await requests.create("late"), await requests.stop("dev")]
+      for (const { status, body } of refused)
+        expect([status, JSON.stringify(body)]).toEqual([503, expect.stringContaining("read-only")])
+      expect(await requests.output("dev", "cat /dev/shm/nonce")).toBe("dev\n")
+      expect((await requests.list()).map(({ name }) => name)).toEqual(["dev"])
+    }
+    expect(await machine("dev")).toBe(pid)
+    expect(await requests.leftovers()).toEqual([])
+    expect((await requests.create("late")).status).toBe(201)
+    expect((await requests.stop("dev")).status).toBe(200)
+    expect(await requests.output("dev", "cat /dev/shm/nonce")).toBe("dev\n")
+  }, 120_000)
+
   /** The sandboxes' directory on a file system of its own, that a test can fill. */
   async function onSmallDisk(
     mib: number,

@@ -198,6 +198,7 @@ describe.if(tmuxIsThere)("shell", () => {
     const id = await newSession(terminal)
     await terminal.run("echo still-$((20+3))")
     await terminal.shows("still-23")
+    await terminal.run("kept=$((30+4)); cd /var")
     await own.stopDaemon("SIGKILL")
     await terminal.shows("the connection to the daemon was lost; the session keeps running")
     await terminal.shows(`bhatti shell dev ${id}`)
@@ -206,6 +207,9 @@ describe.if(tmuxIsThere)("shell", () => {
     await own.startDaemon()
     await attach(terminal, `dev ${id}`)
     await terminal.shows("still-23")
+    // The same shell, which goes on where it was.
+    await terminal.run("echo in-$PWD-$kept")
+    await terminal.shows("in-/var-34")
     await terminal.run("exit")
     await terminal.shows("code=0")
   })

@@ -215,6 +215,64 @@ describe("sandboxes", () => {
   })
 })
 
+describe("when the host refuses the clean-up too", () => {
+  let later: (() => void)[]
+  beforeEach(() => {
+    later = []
+    core.clock = {
+      ...core.clock,
+      after: (_ms, work) => {
+        later.push(work)
+        return { cancel: () => undefined }
+      },
+    }
+  })
+  const records = () => core.store.sandboxes.listAll()
+  const refuseTo = (remove: () => Promise<void>) => {
+    const real = host.disks.removeSandbox
+    host.disks.removeSandbox = async (id) => {
+      await remove()
+      host.disks.removeSandbox = real
+      await real(id)
+    }
+  }
+  const tryAgain = () => {
+    for (const work of later.splice(0)) work()
+  }
+
+  test("what is left of a create goes later, again and again until that works, and its name is free", async () => {
+    let refusals = 2
+    refuseTo(async () => {
+      if (refusals-- > 0) throw Object.assign(new Error("EIO"), { code: "EIO" })
+    })
+    host.failAt = "clone"
+    expect((await call("POST", "/sandboxes", { body: { name: "dev" } })).status).toBe(503)
+    host.failAt = undefined
+    expect((await records()).map(({ name }) => name)).toEqual(["dev"])
+    await until("it is gone", async () => {
+      tryAgain()
+      return (await records()).length === 0
+    })
+    expect(refusals).toBeLessThan(0)
+    expect(host.directories.size).toBe(0)
+    expect((await call("POST", "/sandboxes", { body: { name: "dev" } })).status).toBe(201)
+  })
+
+  test("a destroy says so and is finished later", async () => {
+    await call("POST", "/sandboxes", { body: { name: "dev" } })
+    let isRefused = true
+    refuseTo(async () => {
+      if (isRefused) throw Object.assign(new Error("EROFS"), { code: "EROFS" })
+    })
+    expect(await call("DELETE", "/sandboxes/dev")).toMatchObject({ status: 503 })
+    expect((await call("GET", "/sandboxes/dev")).body).toMatchObject({ status: "destroying" })
+    isRefused = false
+    tryAgain()
+    await until("it is gone", async () => (await records()).length === 0)
+    expect((await call("GET", "/sandboxes/dev")).status).toBe(404)
+  })
+})
+
 describe("a destroy wins over", () => {
   /** Holds a call to the host up; from then on no guest answers before its channel closes. */
   function hold(step: "clone" | "restore" | "boot" | "bootTemplate"): { reached: Promise<void>; go(): void } {
