@@ -374,8 +374,10 @@ export class Machines {
 
   /** Only where it can be taken back. */
   setUrgency(machine: Machine, urgency: "normal" | "background"): void {
-    if (process.getuid?.() === 0)
-      setNiceness(machine.process, urgency === "normal" ? machineNiceness : backgroundNiceness)
+    if (process.getuid?.() !== 0) return
+    const niceness = urgency === "normal" ? machineNiceness : backgroundNiceness
+    setNiceness(machine.process, niceness)
+    this.#cgroups.setNiceness(groupOf(machine.directory), niceness)
   }
 
   /** Of one that has ended, before `kill` tidies up after it: the host's kernel had no memory for it. */
