@@ -41,10 +41,10 @@ test("the rest of the host goes before machines, and one can be made to give way
   const cgroups = Cgroups.open({ mountPoint, dataDir: "/data" })
   expect(readFileSync(join(directory, "cpu.weight.nice"), "utf8")).toBe("5")
   cgroups.make("sb_1", shape)
-  writeFileSync(join(directory, "sb_1", "cpu.weight.nice"), "00")
-  cgroups.setNiceness("sb_1", 19)
-  expect(readFileSync(join(directory, "sb_1", "cpu.weight.nice"), "utf8")).toBe("19")
-  cgroups.setNiceness("sb_of_an_earlier_daemon", 19)
+  expect(readFileSync(join(directory, "sb_1", "cpu.weight.nice"), "utf8")).toBe("5")
+  cgroups.setNiceness("sb_1", 9)
+  expect(readFileSync(join(directory, "sb_1", "cpu.weight.nice"), "utf8")).toBe("9")
+  cgroups.setNiceness("sb_of_an_earlier_daemon", 9)
 })
 
 test("where the host offers io, a machine's bandwidth of the disk is limited too, and elsewhere only that is not", () => {
@@ -61,6 +61,7 @@ test("where the host offers io, a machine's bandwidth of the disk is limited too
   Cgroups.open({ mountPoint, dataDir: "/data", disk }).make("sb_3", shape)
   expect(readdirSync(join(directory, "sb_3")).sort()).toEqual([
     "cpu.max",
+    "cpu.weight.nice",
     "memory.max",
     "memory.oom.group",
     "pids.max",

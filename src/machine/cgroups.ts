@@ -50,7 +50,7 @@ export class Cgroups {
       mkdirSync(directory, { recursive: true })
       const delegated = delegate(directory)
       if (!delegated) return new Cgroups(undefined)
-      // Among themselves machines are equal; the rest of the host goes before them, and with it the daemon.
+      // The rest of the host goes before all machines together, and with it the daemon.
       writeFileSync(join(directory, nicenessFile), `${machineNiceness}`)
       if (delegated.includes(ioController)) ioMax = ioLimit(directory, options.disk)
     } catch (error) {
@@ -164,6 +164,7 @@ function limitsOf({ cpus, memoryMib, accelerator }: MachineShape): Record<string
     "memory.oom.group": "1",
     "cpu.max": `${cpus * cpuPeriodUs + cpuOfQemuUs} ${cpuPeriodUs}`,
     "pids.max": `${cpus + threadsOfQemu}`,
+    [nicenessFile]: `${machineNiceness}`,
   }
 }
 

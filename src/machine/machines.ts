@@ -50,8 +50,8 @@ const qmpDeadlineMs = 10_000
 const saveDeadlineMs = 60_000
 const killDeadlineMs = 10_000
 const refusedPauseMs = 20
-/** The lowest there is. */
-const backgroundNiceness = 19
+/** Low, but not so low that a host whose sandboxes all compute never comes to it. */
+const backgroundNiceness = 10
 const mebibyte = 1024 * 1024
 /** The slot of machines that belong to no sandbox. */
 const templateSlot = 0
