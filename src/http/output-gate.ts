@@ -6,9 +6,13 @@
 import type { ServerWebSocket } from "bun"
 import type { SocketState } from "./context.ts"
 
+/** Sent in one go before everybody else gets a turn: the daemon serves all from one thread, and a flood never pauses by itself. */
+const turnBytesMax = 64 * 1024
+
 export class OutputGate {
   readonly #socket: ServerWebSocket<SocketState>
   #credit: number
+  #sentInTurn = 0
   #isClosed = false
   #wake: (() => void) | undefined
 
@@ -25,6 +29,11 @@ export class OutputGate {
     // -1: it is queued behind a full socket, and `drained` will tell when that has emptied.
     if (this.#socket.sendBinary(channel === undefined ? bytes : prefixed(channel, bytes)) === -1)
       await this.#woken()
+    this.#sentInTurn += bytes.length
+    if (this.#sentInTurn >= turnBytesMax) {
+      this.#sentInTurn = 0
+      await new Promise((resolve) => setImmediate(resolve))
+    }
     return !this.#isClosed
   }
 

@@ -36,6 +36,17 @@ test("a machine's group holds it to its memory, its processors and a number of t
     expect(readFileSync(join(delegated, "cgroup.subtree_control"), "utf8")).toBe("+cpu +memory +pids +io")
 })
 
+test("the rest of the host goes before machines, and one can be made to give way to the others", () => {
+  const directory = offer("cpu memory pids")
+  const cgroups = Cgroups.open({ mountPoint, dataDir: "/data" })
+  expect(readFileSync(join(directory, "cpu.weight.nice"), "utf8")).toBe("5")
+  cgroups.make("sb_1", shape)
+  expect(readFileSync(join(directory, "sb_1", "cpu.weight.nice"), "utf8")).toBe("5")
+  cgroups.setNiceness("sb_1", 9)
+  expect(readFileSync(join(directory, "sb_1", "cpu.weight.nice"), "utf8")).toBe("9")
+  cgroups.setNiceness("sb_of_an_earlier_daemon", 9)
+})
+
 test("where the host offers io, a machine's bandwidth of the disk is limited too, and elsewhere only that is not", () => {
   const disk = { device: "254:0", bytesPerSec: 1000 }
   const directory = offer("cpu io memory pids")
@@ -50,6 +61,7 @@ test("where the host offers io, a machine's bandwidth of the disk is limited too
   Cgroups.open({ mountPoint, dataDir: "/data", disk }).make("sb_3", shape)
   expect(readdirSync(join(directory, "sb_3")).sort()).toEqual([
     "cpu.max",
+    "cpu.weight.nice",
     "memory.max",
     "memory.oom.group",
     "pids.max",

@@ -13,9 +13,11 @@ import { mkdirSync, readdirSync, readFileSync, rmdirSync, statSync, writeFileSyn
 import { join } from "node:path"
 import { errorCodeOf } from "../lib/error-code.ts"
 import type { MachineShape } from "./command-line.ts"
+import { machineNiceness } from "./process.ts"
 
 const neededControllers = ["cpu", "memory", "pids"]
 const ioController = "io"
+const nicenessFile = "cpu.weight.nice"
 const mebibyte = 1024 * 1024
 const cpuPeriodUs = 100_000
 /** For QEMU's own threads, beside those that are the guest's processors. */
@@ -48,6 +50,8 @@ export class Cgroups {
       mkdirSync(directory, { recursive: true })
       const delegated = delegate(directory)
       if (!delegated) return new Cgroups(undefined)
+      // The rest of the host goes before all machines together, and with it the daemon.
+      writeFileSync(join(directory, nicenessFile), `${machineNiceness}`)
       if (delegated.includes(ioController)) ioMax = ioLimit(directory, options.disk)
     } catch (error) {
       if (errorCodeOf(error) === undefined) throw error
@@ -65,6 +69,17 @@ export class Cgroups {
     const limits = { ...limitsOf(shape), ...(this.#ioMax !== undefined && { "io.max": this.#ioMax }) }
     for (const [file, value] of Object.entries(limits)) writeFileSync(join(path, file), value)
     return path
+  }
+
+  /** In a group of its own a process's priority counts for nothing beside other groups. */
+  setNiceness(name: string, niceness: number): void {
+    if (this.#directory === undefined) return
+    try {
+      writeFileSync(join(this.#directory, name, nicenessFile), `${niceness}`, { flag: "r+" })
+    } catch (error) {
+      // A machine that was started without a group has none, and one that has ended neither.
+      if (errorCodeOf(error) !== "ENOENT" && errorCodeOf(error) !== "ENODEV") throw error
+    }
   }
 
   /** Whether the kernel has killed it for want of memory, the group's own or the host's. Before it is removed. */
@@ -149,6 +164,7 @@ function limitsOf({ cpus, memoryMib, accelerator }: MachineShape): Record<string
     "memory.oom.group": "1",
     "cpu.max": `${cpus * cpuPeriodUs + cpuOfQemuUs} ${cpuPeriodUs}`,
     "pids.max": `${cpus + threadsOfQemu}`,
+    [nicenessFile]: `${machineNiceness}`,
   }
 }
 

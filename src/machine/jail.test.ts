@@ -7,6 +7,7 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test"
 import {
   chmodSync,
   closeSync,
+  existsSync,
   mkdirSync,
   mkdtempSync,
   openSync,
@@ -17,6 +18,7 @@ import {
   writeFileSync,
 } from "node:fs"
 import { createServer, type Server } from "node:net"
+import { getPriority } from "node:os"
 import { join, resolve } from "node:path"
 import launcher from "../../dist/jail" with { type: "file" }
 import { listenUnix } from "../lib/posix.ts"
@@ -172,6 +174,19 @@ describe("a program in QEMU's place", () => {
       "found a process",
     ])
   })
+
+  test.skipIf(!existsSync("/proc/self/autogroup"))(
+    "gives way to the host's own, also where the kernel shares processors among sessions first",
+    async () => {
+      const { pid } = await inJail(`print "end\\n"; sleep 15`)
+      try {
+        expect(readFileSync(`/proc/${pid}/autogroup`, "utf8")).toMatch(/nice 5\n$/)
+        expect(getPriority(pid)).toBe(5)
+      } finally {
+        process.kill(pid, "SIGKILL")
+      }
+    },
+  )
 
   test("has no rights and gains none", async () => {
     const { lines } = await inJail(`

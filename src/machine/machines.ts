@@ -50,8 +50,8 @@ const qmpDeadlineMs = 10_000
 const saveDeadlineMs = 60_000
 const killDeadlineMs = 10_000
 const refusedPauseMs = 20
-/** The lowest there is. */
-const backgroundNiceness = 19
+/** Low, but not so low that a host whose sandboxes all compute never comes to it. */
+const backgroundNiceness = 10
 const mebibyte = 1024 * 1024
 /** The slot of machines that belong to no sandbox. */
 const templateSlot = 0
@@ -374,8 +374,10 @@ export class Machines {
 
   /** Only where it can be taken back. */
   setUrgency(machine: Machine, urgency: "normal" | "background"): void {
-    if (process.getuid?.() === 0)
-      setNiceness(machine.process, urgency === "normal" ? machineNiceness : backgroundNiceness)
+    if (process.getuid?.() !== 0) return
+    const niceness = urgency === "normal" ? machineNiceness : backgroundNiceness
+    setNiceness(machine.process, niceness)
+    this.#cgroups.setNiceness(groupOf(machine.directory), niceness)
   }
 
   /** Of one that has ended, before `kill` tidies up after it: the host's kernel had no memory for it. */

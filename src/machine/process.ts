@@ -3,7 +3,7 @@
  * and killed. A pid alone proves nothing, it is used again; pid, start time and the host's boot together do.
  */
 
-import { closeSync, openSync, readdirSync, readFileSync } from "node:fs"
+import { closeSync, openSync, readdirSync, readFileSync, writeFileSync } from "node:fs"
 import { setPriority } from "node:os"
 import { AppError } from "../contract/errors.ts"
 import { descriptors } from "./command-line.ts"
@@ -74,11 +74,26 @@ function readIfThere(path: string): string {
 
 /** Of all threads the process has by now; later ones inherit it. */
 export function setNiceness(identity: ProcessIdentity, niceness: number): void {
+  setSessionNiceness(identity.pid, niceness)
   try {
     for (const thread of readdirSync(`/proc/${identity.pid}/task`)) setPriority(Number(thread), niceness)
   } catch (error) {
     const { info } = error as { info?: { code?: string } }
     if (info?.code !== "ESRCH" && !isGone(error)) throw error
+  }
+}
+
+/**
+ * Where the kernel shares processors out among sessions first (autogroup), a process's own priority counts only within
+ * its session, and every machine is a session of its own.
+ */
+function setSessionNiceness(pid: number, niceness: number): void {
+  try {
+    writeFileSync(`/proc/${pid}/autogroup`, `${niceness}`)
+  } catch (error) {
+    // Kernels without it, and who is not root and asks too often.
+    const { code } = error as NodeJS.ErrnoException
+    if (!isGone(error) && !["EACCES", "EPERM", "EAGAIN", "EINVAL"].includes(code ?? "")) throw error
   }
 }
 
@@ -193,7 +208,10 @@ export async function launch(start: Start): Promise<number> {
       timeout: launchDeadlineMs,
     })
     const [words, exitCode] = await Promise.all([new Response(launcher.stdout).text(), launcher.exited])
-    if (exitCode === 0) return Number(words)
+    if (exitCode === 0) {
+      setSessionNiceness(Number(words), machineNiceness)
+      return Number(words)
+    }
     throw new AppError("unavailable", `QEMU cannot be started confined: ${words.trim() || "no answer"}`, {
       hint: "sudo bhatti doctor says what this host lacks",
     })

@@ -34,6 +34,7 @@ test("a greedy machine gets its memory, threads, processor time and disk bandwid
   expect([stderr, JSON.parse(stdout || "{}")]).toEqual([
     "",
     {
+      lowerPriorityGetsLess: true,
       memory: {
         itWasKilledForMemory: true,
         theKernelsLogSaysSo: true,

@@ -116,7 +116,23 @@ async function hostMemory() {
   }
 }
 
+/** Two that compute, one of which gives way: it gets less. */
+async function giving() {
+  const program = ["/bin/sh", "-c", "for i in 1 2; do while :; do :; done & done; wait"]
+  const [normal, lower] = [await start("normal", program), await start("lower", program)]
+  cgroups.setNiceness("lower", 19)
+  const usage = (one: typeof normal) => one.number("cpu.stat", /^usage_usec (\d+)/m)
+  const before = [usage(normal), usage(lower)]
+  await until("they have computed", () => usage(normal) - (before[0] ?? 0) > 2_000_000)
+  const lowersPart = (usage(lower) - (before[1] ?? 0)) / (usage(normal) - (before[0] ?? 0))
+  await normal.end()
+  await lower.end()
+  // The other may use one and a quarter of the two processors, and with equal rights both would get one.
+  return lowersPart < 0.8
+}
+
 const found = {
+  lowerPriorityGetsLess: await giving(),
   memory: await memory(),
   threads: await threads(),
   processor: await processor(),
