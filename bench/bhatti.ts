@@ -47,7 +47,7 @@ export class Bhatti implements AsyncDisposable {
 
   static async start(options: { binary: string | undefined }): Promise<Bhatti> {
     const binary = options.binary ?? builtBinary
-    const bhatti = new Bhatti(binary, await install({ binary }))
+    const bhatti = new Bhatti(binary, await install({ binary, launcher: ["setsid"] }))
     await bhatti.#restartWith(settingsAtStart)
     return bhatti
   }

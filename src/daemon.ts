@@ -27,6 +27,7 @@ import { Cgroups, diskOf } from "./machine/cgroups.ts"
 import { openJail } from "./machine/confinement.ts"
 import { findQemu } from "./machine/fingerprint.ts"
 import { Machines } from "./machine/machines.ts"
+import { raiseOwnSession } from "./machine/process.ts"
 import { TapNetwork } from "./network/tap-network.ts"
 import { Front } from "./proxy/front.ts"
 import { openStore } from "./store/store.ts"
@@ -42,6 +43,7 @@ export async function serve(flags: ConfigFlags, seam: Seam = {}): Promise<void> 
   process.umask(0o077)
   // Its memory holds users' secrets.
   forbidCoreFiles()
+  if (process.getuid?.() === 0) raiseOwnSession()
   const config = loadConfig(flags, process.env)
   using _lock = lockDataDir(config.data_dir)
   const log = pino({

@@ -36,10 +36,9 @@ test("a machine's group holds it to its memory, its processors and a number of t
     expect(readFileSync(join(delegated, "cgroup.subtree_control"), "utf8")).toBe("+cpu +memory +pids +io")
 })
 
-test("the rest of the host goes before machines, and one can be made to give way to the others", () => {
+test("a machine can be made to give way to the others", () => {
   const directory = offer("cpu memory pids")
   const cgroups = Cgroups.open({ mountPoint, dataDir: "/data" })
-  expect(readFileSync(join(directory, "cpu.weight.nice"), "utf8")).toBe("5")
   cgroups.make("sb_1", shape)
   expect(readFileSync(join(directory, "sb_1", "cpu.weight.nice"), "utf8")).toBe("5")
   cgroups.setNiceness("sb_1", 9)

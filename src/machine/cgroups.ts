@@ -50,8 +50,6 @@ export class Cgroups {
       mkdirSync(directory, { recursive: true })
       const delegated = delegate(directory)
       if (!delegated) return new Cgroups(undefined)
-      // The rest of the host goes before all machines together, and with it the daemon.
-      writeFileSync(join(directory, nicenessFile), `${machineNiceness}`)
       if (delegated.includes(ioController)) ioMax = ioLimit(directory, options.disk)
     } catch (error) {
       if (errorCodeOf(error) === undefined) throw error

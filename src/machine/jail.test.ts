@@ -23,7 +23,7 @@ import { join, resolve } from "node:path"
 import launcher from "../../dist/jail" with { type: "file" }
 import { listenUnix } from "../lib/posix.ts"
 import { type Jail, prepareJail } from "./jail.ts"
-import { type Confinement, launch } from "./process.ts"
+import { type Confinement, hostBootId, launch, setNiceness, startTicks } from "./process.ts"
 
 const isRoot = process.getuid?.() === 0
 const ownUid = process.getuid?.() ?? 0
@@ -175,13 +175,18 @@ describe("a program in QEMU's place", () => {
     ])
   })
 
-  test.skipIf(!existsSync("/proc/self/autogroup"))(
-    "gives way to the host's own, also where the kernel shares processors among sessions first",
+  test.skipIf(!existsSync("/proc/self/autogroup") || !isRoot)(
+    "can be made to give way, also where the kernel shares processors among sessions first",
     async () => {
       const { pid } = await inJail(`print "end\\n"; sleep 15`)
       try {
-        expect(readFileSync(`/proc/${pid}/autogroup`, "utf8")).toMatch(/nice 5\n$/)
-        expect(getPriority(pid)).toBe(5)
+        const identity = { pid, startTicks: startTicks(pid) ?? 0, bootId: hostBootId }
+        const session = () => /nice (-?\d+)$/m.exec(readFileSync(`/proc/${pid}/autogroup`, "utf8"))?.[1]
+        expect([session(), getPriority(pid)]).toEqual(["0", 5])
+        setNiceness(identity, 10)
+        expect([session(), getPriority(pid)]).toEqual(["5", 10])
+        setNiceness(identity, 5)
+        expect([session(), getPriority(pid)]).toEqual(["0", 5])
       } finally {
         process.kill(pid, "SIGKILL")
       }

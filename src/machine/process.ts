@@ -74,7 +74,7 @@ function readIfThere(path: string): string {
 
 /** Of all threads the process has by now; later ones inherit it. */
 export function setNiceness(identity: ProcessIdentity, niceness: number): void {
-  setSessionNiceness(identity.pid, niceness)
+  setSessionNiceness(identity.pid, niceness - machineNiceness)
   try {
     for (const thread of readdirSync(`/proc/${identity.pid}/task`)) setPriority(Number(thread), niceness)
   } catch (error) {
@@ -85,9 +85,9 @@ export function setNiceness(identity: ProcessIdentity, niceness: number): void {
 
 /**
  * Where the kernel shares processors out among sessions first (autogroup), a process's own priority counts only within
- * its session, and every machine is a session of its own.
+ * its session, and every machine is a session of its own, which weighs as much as any other.
  */
-function setSessionNiceness(pid: number, niceness: number): void {
+export function setSessionNiceness(pid: number, niceness: number): void {
   try {
     writeFileSync(`/proc/${pid}/autogroup`, `${niceness}`)
   } catch (error) {
@@ -95,6 +95,15 @@ function setSessionNiceness(pid: number, niceness: number): void {
     const { code } = error as NodeJS.ErrnoException
     if (!isGone(error) && !["EACCES", "EPERM", "EAGAIN", "EINVAL"].includes(code ?? "")) throw error
   }
+}
+
+/**
+ * Gives the session that this process leads, if it does, more of the processor than others: the daemon serves everybody, and
+ * one flood that it passes on must not keep it from the rest. As a service it leads one; run by hand it does not.
+ */
+export function raiseOwnSession(): void {
+  const [, , , session] = readStat(process.pid) ?? []
+  if (Number(session) === process.pid) setSessionNiceness(process.pid, daemonNiceness)
 }
 
 export function isAlive(identity: ProcessIdentity): boolean {
@@ -158,6 +167,7 @@ const heapSettings = [
 const launchDeadlineMs = 10_000
 /** So that a sandbox that computes leaves the processor to the daemon, which serves everybody. */
 export const machineNiceness = 5
+const daemonNiceness = -5
 
 type Start = {
   binary: string
@@ -208,10 +218,7 @@ export async function launch(start: Start): Promise<number> {
       timeout: launchDeadlineMs,
     })
     const [words, exitCode] = await Promise.all([new Response(launcher.stdout).text(), launcher.exited])
-    if (exitCode === 0) {
-      setSessionNiceness(Number(words), machineNiceness)
-      return Number(words)
-    }
+    if (exitCode === 0) return Number(words)
     throw new AppError("unavailable", `QEMU cannot be started confined: ${words.trim() || "no answer"}`, {
       hint: "sudo bhatti doctor says what this host lacks",
     })

@@ -3,6 +3,7 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test"
 import {
   cpSync,
+  existsSync,
   lstatSync,
   mkdtempSync,
   readdirSync,
@@ -19,7 +20,8 @@ import { binary, type Installation, install, until } from "../support/installati
 let own: Installation
 let machines: number[]
 beforeAll(async () => {
-  own = await install()
+  // As a service it leads a session of its own.
+  own = await install({ launcher: ["setsid"] })
   for (const name of ["one", "two"]) expect((await own.bhatti(["create", "--name", name])).exitCode).toBe(0)
   machines = own.machines()
   expect(machines.length).toBe(2)
@@ -48,6 +50,16 @@ describe("a machine's QEMU", () => {
       expect(field(pid, "Seccomp")).toBe("2")
     }
   })
+
+  test.skipIf(!existsSync("/proc/self/autogroup"))(
+    "the daemon goes before machines, also where the kernel shares processors among sessions first",
+    () => {
+      const niceness = (pid: number) =>
+        /nice (-?\d+)$/m.exec(readFileSync(`/proc/${pid}/autogroup`, "utf8"))?.[1]
+      expect(niceness(own.daemonPid())).toBe("-5")
+      expect(machines.map(niceness)).toEqual(["0", "0"])
+    },
+  )
 
   test("is alone in its namespaces", () => {
     for (const kind of ["mnt", "pid", "ipc", "uts", "net"]) {
