@@ -115,10 +115,12 @@ test("a damaged manifest is refused", async () => {
   await expectNotFound(readKernel(dataDir))
 })
 
-test("every name is listed once, with its current image", async () => {
+test("every name is listed once, with its current image, also for who asks for one that is not there", async () => {
   const dataDir = await emptyDirectory()
   await installImage(dataDir, await fakeImage("minimal", "one"))
   const minimal = await installImage(dataDir, await fakeImage("minimal", "two"))
   const docker = await installImage(dataDir, await fakeImage("docker", "three"))
   expect(await listImages(dataDir)).toEqual([docker, minimal])
+  const misspelt = readImage(dataDir, "minmal").catch((error: AppError) => error.hint)
+  expect(await misspelt).toBe("there is docker, minimal")
 })

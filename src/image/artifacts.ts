@@ -88,9 +88,13 @@ export async function readImage(
   options: ReadOptions = {},
 ): Promise<InstalledImage> {
   const images = join(dataDir, "images", name)
-  const missing = () => new AppError("not_found", `no image named "${name}"`, { hint: "sudo bhatti init" })
+  const missing = async () => {
+    const others = (await imageNames(dataDir)).filter((one) => one !== name)
+    const hint = others.length === 0 ? "sudo bhatti init" : `there is ${others.join(", ")}`
+    return new AppError("not_found", `no image named "${name}"`, { hint })
+  }
   // Names come from outside and become paths here.
-  if (name.includes("/") || name.startsWith(".")) throw missing()
+  if (name.includes("/") || name.startsWith(".")) throw await missing()
   const hash = options.hash ?? (await readManifest(join(images, "current.json"), Current, missing)).hash
   const manifest = await readManifest(join(images, `${hash}.json`), ImageManifest, missing)
   const file = join(images, `${hash}.raw`)
@@ -100,6 +104,10 @@ export async function readImage(
 
 /** The current image of every name, in the order of names. */
 export async function listImages(dataDir: string): Promise<InstalledImage[]> {
+  return await Promise.all((await imageNames(dataDir)).map((name) => readImage(dataDir, name)))
+}
+
+async function imageNames(dataDir: string): Promise<string[]> {
   const images = join(dataDir, "images")
   if (!(await exists(images))) return []
   const names: string[] = []
@@ -107,15 +115,19 @@ export async function listImages(dataDir: string): Promise<InstalledImage[]> {
     if (entry.isDirectory() && (await exists(join(images, entry.name, "current.json"))))
       names.push(entry.name)
   }
-  return await Promise.all(names.sort().map((name) => readImage(dataDir, name)))
+  return names.sort()
 }
 
 async function setCurrent(directory: string, hash: string): Promise<void> {
   await publishText(join(directory, "current.json"), `${JSON.stringify({ hash } satisfies Current)}\n`)
 }
 
-async function readManifest<T>(path: string, schema: z.ZodType<T>, missing: () => AppError): Promise<T> {
-  if (!(await exists(path))) throw missing()
+async function readManifest<T>(
+  path: string,
+  schema: z.ZodType<T>,
+  missing: () => AppError | Promise<AppError>,
+): Promise<T> {
+  if (!(await exists(path))) throw await missing()
   const text = await Bun.file(path).text()
   try {
     return schema.parse(JSON.parse(text))

@@ -101,7 +101,9 @@ function queryOf({ query }: Endpoint): Arbitrary<string> {
       typeof value === "object" && value !== null ? value : {},
     )
     const search = new URLSearchParams(
-      entries.map(([name, one]): [string, string] => [name, String(one).slice(0, 5000)]),
+      entries.flatMap(([name, given]) =>
+        [given].flat().map((one): [string, string] => [name, String(one).slice(0, 5000)]),
+      ),
     )
     return search.size === 0 ? "" : `?${search}`
   })
