@@ -6,7 +6,7 @@
  *                          └──(QEMU ends)──► disk only ──boot──► running
  */
 
-import { closeSync, constants, openSync, statSync, write } from "node:fs"
+import { closeSync, constants, existsSync, openSync, statSync, write } from "node:fs"
 import { mkdir, open, readFile, rename, rm, truncate, writeFile } from "node:fs/promises"
 import { basename, join } from "node:path"
 import { z } from "zod"
@@ -338,7 +338,9 @@ export class Machines {
   }
 
   async removeSnapshot(directory: string): Promise<void> {
-    await rm(snapshotDirectory(directory), { recursive: true, force: true })
+    const path = snapshotDirectory(directory)
+    // On a read-only file system even removing nothing fails, and a machine that has nothing to fear goes on.
+    if (existsSync(path)) await rm(path, { recursive: true, force: true })
   }
 
   agentSocket(directory: string): string {
