@@ -6,13 +6,14 @@
  *                          └──(QEMU ends)──► disk only ──boot──► running
  */
 
-import { closeSync, constants, existsSync, openSync, statSync, write } from "node:fs"
+import { closeSync, constants, openSync, statSync, write } from "node:fs"
 import { mkdir, open, readFile, rename, rm, truncate, writeFile } from "node:fs/promises"
 import { basename, join } from "node:path"
 import { z } from "zod"
 import { AppError } from "../contract/errors.ts"
 import { errorCodeOf } from "../lib/error-code.ts"
 import { createPipe, openTap, readAhead } from "../lib/posix.ts"
+import { removeTree } from "../lib/remove-tree.ts"
 import type { Cgroups } from "./cgroups.ts"
 import {
   type Accelerator,
@@ -338,9 +339,7 @@ export class Machines {
   }
 
   async removeSnapshot(directory: string): Promise<void> {
-    const path = snapshotDirectory(directory)
-    // On a read-only file system even removing nothing fails, and a machine that has nothing to fear goes on.
-    if (existsSync(path)) await rm(path, { recursive: true, force: true })
+    await removeTree(snapshotDirectory(directory))
   }
 
   agentSocket(directory: string): string {
