@@ -4,9 +4,10 @@
  */
 
 import { constants } from "node:fs"
-import { copyFile, mkdir, readdir, rm, stat, statfs } from "node:fs/promises"
+import { copyFile, mkdir, readdir, stat, statfs } from "node:fs/promises"
 import { join } from "node:path"
 import { AppError } from "../contract/errors.ts"
+import { removeTree } from "../lib/remove-tree.ts"
 
 const qemuImgDeadlineMs = 30_000
 
@@ -63,7 +64,7 @@ export class Disks {
       await mkdir(directory, { recursive: true, mode: 0o700 })
       await copyFile(options.blankOverlayPath, overlayPath, constants.COPYFILE_EXCL)
     } catch (cause) {
-      await rm(directory, { recursive: true, force: true })
+      await removeTree(directory)
       if ((cause as NodeJS.ErrnoException).code === "ENOSPC") throw diskFull(cause)
       throw cause
     }
@@ -71,7 +72,7 @@ export class Disks {
   }
 
   async removeSandbox(id: string): Promise<void> {
-    await rm(this.directoryOf(id), { recursive: true, force: true })
+    await removeTree(this.directoryOf(id))
   }
 
   /** Differs after anything was written to the disk. */

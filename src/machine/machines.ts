@@ -13,6 +13,7 @@ import { z } from "zod"
 import { AppError } from "../contract/errors.ts"
 import { errorCodeOf } from "../lib/error-code.ts"
 import { createPipe, openTap, readAhead } from "../lib/posix.ts"
+import { removeTree } from "../lib/remove-tree.ts"
 import type { Cgroups } from "./cgroups.ts"
 import {
   type Accelerator,
@@ -338,7 +339,7 @@ export class Machines {
   }
 
   async removeSnapshot(directory: string): Promise<void> {
-    await rm(snapshotDirectory(directory), { recursive: true, force: true })
+    await removeTree(snapshotDirectory(directory))
   }
 
   agentSocket(directory: string): string {

@@ -199,6 +199,7 @@ describe.if(tmuxIsThere)("shell", () => {
     await terminal.run("echo still-$((20+3))")
     await terminal.shows("still-23")
     await terminal.run("kept=$((30+4)); cd /var")
+    await terminal.shows("lohar@dev:/var$")
     await own.stopDaemon("SIGKILL")
     await terminal.shows("the connection to the daemon was lost; the session keeps running")
     await terminal.shows(`bhatti shell dev ${id}`)
