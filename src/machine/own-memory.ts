@@ -36,7 +36,7 @@ function mappingsOf(pid: number): Mapping[] {
     const address = Number.parseInt(start, 16)
     mappings.push({ address, bytes: Number.parseInt(end, 16) - address, offset: Number.parseInt(offset, 16) })
   }
-  if (mappings.length === 0) throw new AppError("internal", `process ${pid} has no template memory`)
+  if (mappings.length === 0) throw ended()
   return mappings
 }
 
@@ -57,7 +57,7 @@ function ownRuns(pid: number, mapping: Mapping): Run[] {
   const entries = new Uint32Array(pages * 2)
   const fd = openSync(`/proc/${pid}/pagemap`, "r")
   try {
-    readFully(fd, new Uint8Array(entries.buffer), (mapping.address / pageBytes) * 8)
+    readFully(fd, new Uint8Array(entries.buffer), (mapping.address / pageBytes) * 8, ended)
   } finally {
     closeSync(fd)
   }
@@ -120,7 +120,7 @@ export async function saveOwnMemory(options: {
         const address = mapping.address + (run.page * pageBytes - mapping.offset)
         for (let done = 0; done < run.pages * pageBytes; ) {
           const take = Math.min(run.pages * pageBytes - done, sliceBytes - filled)
-          readFully(memory, buffer.subarray(filled, filled + take), address + done)
+          readFully(memory, buffer.subarray(filled, filled + take), address + done, ended)
           filled += take
           done += take
           if (filled === sliceBytes) await flush()
@@ -140,11 +140,11 @@ export async function loadOwnMemory(options: { pid: number; path: string; checks
   const file = openSync(options.path, "r")
   try {
     const start = Buffer.alloc(headerBytes)
-    readFully(file, start, 0)
+    readFully(file, start, 0, damaged)
     const runCount = start.readUInt32LE(12)
     if (!start.subarray(0, magic.length).equals(magic) || start.readUInt32LE(8) !== version) throw damaged()
     const table = Buffer.alloc(runCount * runBytes)
-    readFully(file, table, headerBytes)
+    readFully(file, table, headerBytes, damaged)
     const sum = new Checksum()
     sum.add(Buffer.concat([start, table]))
 
@@ -162,7 +162,7 @@ export async function loadOwnMemory(options: { pid: number; path: string; checks
     let taken = 0
     const refill = async () => {
       filled = Math.min(sliceBytes, endOfPages - position)
-      readFully(file, buffer.subarray(0, filled), position)
+      readFully(file, buffer.subarray(0, filled), position, damaged)
       sum.add(buffer.subarray(0, filled))
       position += filled
       taken = 0
@@ -191,21 +191,28 @@ export async function loadOwnMemory(options: { pid: number; path: string; checks
   }
 }
 
+/** Its memory is gone, and what is read from or written to it is nothing. */
+function ended(): AppError {
+  return new AppError("unavailable", "the machine ended while its memory was copied")
+}
+
 function damaged(): AppError {
   return new AppError("unavailable", "a memory snapshot is damaged", { retryable: false })
 }
 
-function readFully(fd: number, bytes: Uint8Array, position: number): void {
+function readFully(fd: number, bytes: Uint8Array, position: number, atEnd: () => AppError): void {
   for (let done = 0; done < bytes.length; ) {
     const count = readSync(fd, bytes, done, bytes.length - done, position + done)
-    if (count === 0) throw damaged()
+    if (count === 0) throw atEnd()
     done += count
   }
 }
 
 function writeFully(fd: number, bytes: Uint8Array, position: number): void {
   for (let done = 0; done < bytes.length; ) {
-    done += writeSync(fd, bytes, done, bytes.length - done, position + done)
+    const count = writeSync(fd, bytes, done, bytes.length - done, position + done)
+    if (count === 0) throw ended()
+    done += count
   }
 }
 

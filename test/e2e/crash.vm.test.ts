@@ -298,7 +298,27 @@ describe("QEMU", () => {
     expect(await asked).toBe("stuck\n")
   }, 120_000)
 
-  test("killed while it is saved, woken and used: the sandbox boots from its disk, and says why", async () => {
+  test("killed at any moment of a wake: the daemon goes on, and the sandbox does from its memory or says why not", async () => {
+    await mark("dev")
+    for (let delayMs = 0; delayMs < 200; delayMs += 20) {
+      expect((await requests.stop("dev")).status).toBe(200)
+      const waking = requests.start("dev")
+      await until("it starts", () => own.machines().length > 0)
+      await Bun.sleep(delayMs)
+      for (const pid of own.machines()) process.kill(pid, "SIGKILL")
+      expect([200, 503]).toContain((await waking).status)
+      const memory = await requests.output(
+        "dev",
+        "cat /workspace/file; cat /dev/shm/nonce 2>/dev/null || true",
+      )
+      if (memory === "dev\ndev\n") continue
+      expect(memory).toBe("dev\n")
+      expect((await requests.show("dev"))?.status_reason).toBeTruthy()
+      await requests.output("dev", "echo dev > /dev/shm/nonce")
+    }
+  }, 180_000)
+
+  test("killed while it is saved and used: the sandbox boots from its disk, and says why", async () => {
     await mark("dev")
     for (const during of ["stop", "use"] as const) {
       const pid = await machine("dev")
