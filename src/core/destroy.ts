@@ -9,7 +9,7 @@ import { findSandbox, noSandbox } from "./find.ts"
 import { machineOf } from "./machine-of.ts"
 
 /** When a full or failing disk is asked once more. */
-const removeAgainMs = 5000
+export const removeAgainMs = 5000
 
 /** Wins over everything: what is going on with the sandbox fails, and what waits for its turn finds it gone. */
 export async function destroySandbox(core: Core, account: Account, nameOrId: string): Promise<void> {

@@ -9,7 +9,7 @@ import type { Account } from "../store/users.ts"
 import { captureSandbox, checkCopyable, startCopy } from "./capture.ts"
 import type { Core } from "./core.ts"
 import { addNamed, checkLimits, checkSpace, checkStillAwaited, checkStillWanted, namesOf } from "./create.ts"
-import { removeFailed } from "./destroy.ts"
+import { removeAgainMs, removeFailed } from "./destroy.ts"
 import { findSandbox } from "./find.ts"
 import type { Template } from "./host.ts"
 import { inParallel } from "./in-parallel.ts"
@@ -38,7 +38,7 @@ export async function forkSandbox(
 
   const draftId = `fork-${crypto.randomUUID()}`
   await using draft = new AsyncDisposableStack()
-  draft.defer(() => core.host.snapshots.abandon(draftId))
+  draft.defer(() => abandonDraft(core, draftId))
 
   const add = (name: string | undefined) =>
     addNamed(name, (given) =>
@@ -77,6 +77,16 @@ export async function forkSandbox(
     }
     return started
   })
+}
+
+/** The copies do not need it, so a host that cannot remove it now does not make them fail; it is asked again until it can. */
+async function abandonDraft(core: Core, id: string): Promise<void> {
+  try {
+    await core.host.snapshots.abandon(id)
+  } catch (error) {
+    core.log.error({ draft: id, error }, "could not remove the draft of a copy; trying again")
+    core.clock.after(removeAgainMs, () => void abandonDraft(core, id))
+  }
 }
 
 /** Writes down the intent to make each of them and holds all their turns; if `work` fails, none is left. */

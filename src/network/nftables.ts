@@ -7,12 +7,13 @@
 import { CString, dlopen, FFIType, type Pointer } from "bun:ffi"
 import { AppError } from "../contract/errors.ts"
 
-const NFT_CTX_OUTPUT_JSON = 1 << 4
-
 export class Nftables {
   #opened: { library: Library; context: Pointer } | undefined
 
-  /** A batch is one transaction: all of it or, with the error that is thrown, nothing. Gives what the commands list, as JSON. */
+  /**
+   * A batch is one transaction: all of it or, with the error that is thrown, nothing. Gives what the commands list, as text:
+   * as JSON nftables 1.0.6 misprints tables that have a flag, as those of other firewalls do, or prints nothing at all.
+   */
   run(purpose: string, commands: string): string {
     this.#opened ??= open()
     const { library, context } = this.#opened
@@ -34,7 +35,6 @@ function load() {
     nft_ctx_new: { args: [u32], returns: ptr },
     nft_ctx_buffer_output: { args: [ptr], returns: i32 },
     nft_ctx_buffer_error: { args: [ptr], returns: i32 },
-    nft_ctx_output_set_flags: { args: [ptr, u32], returns: FFIType.void },
     nft_run_cmd_from_buffer: { args: [ptr, cstring], returns: i32 },
     nft_ctx_get_output_buffer: { args: [ptr], returns: ptr },
     nft_ctx_get_error_buffer: { args: [ptr], returns: ptr },
@@ -57,7 +57,6 @@ function open(): { library: Library; context: Pointer } {
   // Else both are printed.
   if (library.nft_ctx_buffer_output(context) !== 0 || library.nft_ctx_buffer_error(context) !== 0)
     throw new AppError("unavailable", "nftables cannot be used")
-  library.nft_ctx_output_set_flags(context, NFT_CTX_OUTPUT_JSON)
   return { library, context }
 }
 

@@ -40,6 +40,8 @@ const lingerMs = 10_000
 const lookMs = 5000
 const applying = "apply the network rules"
 const reading = "read the network rules"
+/** A set of addresses that a name server has filled, as it is listed: its name and its elements. */
+const learnedSet = /set (names_\S+) \{[^{}]*elements = \{([^}]*)\}/g
 
 export type Attachment = { id: string; slot: number; owner: string; hostname: string; policy: NetPolicy }
 
@@ -251,18 +253,20 @@ export class TapNetwork {
     const { table } = this.#site
     const learned = new Map<string, string[]>()
     if (!this.#hasRules()) return learned
-    const sets = this.#nftables.run(reading, `list table inet ${table}`)
-    for (const { set } of listed(sets)) {
-      if (set?.name?.startsWith("names_")) learned.set(set.name, (set.elem ?? []).map(String))
+    const rules = this.#nftables.run(reading, `list table inet ${table}`)
+    for (const [, name = "", elements = ""] of rules.matchAll(learnedSet)) {
+      learned.set(
+        name,
+        elements.split(",").map((element) => element.trim()),
+      )
     }
     return learned
   }
 
   #hasRules(): boolean {
-    const tables = listed(this.#nftables.run(reading, "list tables"))
-    return ["inet", "arp"].every((family) =>
-      tables.some(({ table }) => table?.family === family && table.name === this.#site.table),
-    )
+    const { table } = this.#site
+    const tables = this.#nftables.run(reading, "list tables")
+    return ["inet", "arp"].every((family) => new RegExp(`^table ${family} ${table}\\b`, "m").test(tables))
   }
 
   async #makeAnchor(): Promise<void> {
@@ -365,15 +369,6 @@ export class TapNetwork {
 export function siteOf(dataDir: string): Site {
   const digest = new Bun.CryptoHasher("sha256").update(dataDir).digest("hex").slice(0, 5)
   return { table: `bhatti_${digest}`, tapPrefix: `bh${digest}`, anchor: `bhgw${digest}` }
-}
-
-type Listed = {
-  table?: { family: string; name: string }
-  set?: { name: string; elem?: unknown[] }
-}
-
-function listed(json: string): Listed[] {
-  return (JSON.parse(json) as { nftables: Listed[] }).nftables
 }
 
 /** Below /proc/sys/net. A kernel without IPv6 needs none of its settings. */
