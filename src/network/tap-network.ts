@@ -193,21 +193,24 @@ export class TapNetwork {
    * have ended, until the signal says stop. `onRepair` is told of it.
    */
   async guard(signal: AbortSignal, onRepair: (what: string, error?: unknown) => void): Promise<void> {
+    const putBack = () => {
+      if (this.#hasRules()) return
+      this.#regenerate()
+      onRepair("somebody had removed the network rules of sandboxes")
+    }
+    const rulesLost = (error: unknown) => onRepair("the network rules of sandboxes are gone", error)
     const looking = setInterval(() => {
       this.#inTurn(async () => {
         if ((await this.#resolvers.revive()) > 0) onRepair("a name server of sandboxes had ended")
       }).catch((error: unknown) => onRepair("a name server of sandboxes cannot be started", error))
+      // The kernel does not tell of a table that goes with the process that owned it, nor twice of one that could not be put back.
+      this.#inTurn(async () => putBack()).catch(rulesLost)
     }, lookMs)
     signal.addEventListener("abort", () => clearInterval(looking))
     // It ends with the daemon, however that ends.
     const command = ["setpriv", "--pdeathsig", "KILL", "nft", "monitor", "destroy", "tables"]
     for await (const line of programLines(command, signal)) {
-      if (!line.endsWith(` ${this.#site.table}`)) continue
-      await this.#inTurn(async () => {
-        if (this.#hasRules()) return
-        this.#regenerate()
-        onRepair("somebody had removed the network rules of sandboxes")
-      }).catch((error: unknown) => onRepair("the network rules of sandboxes are gone", error))
+      if (line.endsWith(` ${this.#site.table}`)) await this.#inTurn(async () => putBack()).catch(rulesLost)
     }
   }
 
