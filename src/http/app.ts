@@ -2,6 +2,7 @@
 
 import { timingSafeEqual } from "node:crypto"
 import { Hono } from "hono"
+import { z } from "zod"
 import { api } from "../contract/api.ts"
 import { RateLimits } from "../contract/config.ts"
 import type { Endpoint } from "../contract/endpoint.ts"
@@ -111,7 +112,7 @@ export function createApp(
           server: c.env.server,
           params: c.req.param(),
         },
-        { body, query: definition.query && parseInput(definition.query, queryOf(c.req.queries())) },
+        { body, query: parseInput(definition.query ?? NoQuery, queryOf(c.req.queries())) },
       )
       if (reply instanceof Response) return reply
       return Response.json(reply, { status: definition.status })
@@ -119,6 +120,9 @@ export function createApp(
   }
   return app
 }
+
+/** Of an endpoint that takes no parameters: one that is given is a mistake, and is said. */
+const NoQuery = z.strictObject({})
 
 /** A name that is given several times has all its values, which most shapes refuse. */
 function queryOf(queries: Record<string, string[]>): Record<string, string | string[]> {

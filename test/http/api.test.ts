@@ -660,6 +660,21 @@ describe("requests", () => {
     expect((await call("GET", "/events?limit=1&limit=2")).status).toBe(400)
   })
 
+  test("a parameter that an endpoint does not know is refused by each of them, and nothing happens", async () => {
+    const made = Sandbox.parse((await call("POST", "/sandboxes", { body: { name: "dev" } })).body)
+    for (const { method, path, body } of sampleRequests(made.id)) {
+      const asked = `${path}${path.includes("?") ? "&" : "?"}foroce=true`
+      const response = await fetch(server.url.origin + asked, {
+        method,
+        headers: { authorization: `Bearer ${alice}` },
+        ...(body !== undefined && { body }),
+      })
+      expect([asked, response.status]).toEqual([asked, 400])
+      expect(await response.text()).toContain("foroce")
+    }
+    expect((await call("GET", "/sandboxes")).body).toMatchObject([{ id: made.id, status: "running" }])
+  })
+
   test("what looks like SQL is a name that nothing has", async () => {
     await call("POST", "/sandboxes", { body: { name: "dev", labels: { team: "web" } } })
     await call("POST", "/secrets", { body: { name: "A", value: "b" } })
