@@ -61,7 +61,7 @@ export async function stopSandbox(core: Core, record: SandboxRecord): Promise<Sa
         hint: "the next request tries to bring it back; the daemon's log says why",
       })
     }
-    throw await saveFailure(core, record, cause)
+    throw saveFailure(record, cause)
   }
   await machines.kill(machine)
   await detach(core, record.id)
@@ -307,18 +307,15 @@ async function silence(core: Core, record: SandboxRecord, machine: Machine): Pro
   dropGuest(core, record.id)
 }
 
-async function saveFailure(core: Core, record: SandboxRecord, cause: unknown): Promise<AppError> {
+function saveFailure(record: SandboxRecord, cause: unknown): AppError {
   return new AppError("unavailable", `sandbox "${record.name}" could not be saved and goes on running`, {
     cause,
-    hint: await saveHint(core, (cause as NodeJS.ErrnoException).code),
+    hint: saveHint((cause as NodeJS.ErrnoException).code),
   })
 }
 
-async function saveHint(core: Core, code: string | undefined): Promise<string> {
+function saveHint(code: string | undefined): string {
   if (code === "EROFS") return "the host's file system is read-only; its kernel log says why"
-  // QEMU, which writes a part of it, has no code for that.
-  const isFull = code === "ENOSPC" || (await core.host.disks.freeMib()) < 1
-  return isFull
-    ? "the host's disk is full; free some space and try again"
-    : "the daemon's log says why; try again"
+  if (code === "ENOSPC") return "the host's disk is full; free some space and try again"
+  return "the daemon's log says why; try again"
 }

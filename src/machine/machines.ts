@@ -7,7 +7,7 @@
  */
 
 import { closeSync, constants, openSync, statSync, write } from "node:fs"
-import { mkdir, open, readFile, rename, rm, truncate, writeFile } from "node:fs/promises"
+import { mkdir, open, readFile, rename, rm, statfs, truncate, writeFile } from "node:fs/promises"
 import { basename, join } from "node:path"
 import { z } from "zod"
 import { AppError } from "../contract/errors.ts"
@@ -327,7 +327,13 @@ export class Machines {
     const before = statSync(path).size
     const monitor = await this.#monitor(machine)
     const deadline = { deadlineMs: saveDeadlineMs }
-    await monitor.command("xen-save-devices-state", { filename: savedStateFile, live: false }, deadline)
+    try {
+      await monitor.command("xen-save-devices-state", { filename: savedStateFile, live: false }, deadline)
+    } catch (cause) {
+      if (await isFull(machine.directory)) throw diskFull(cause)
+      const hint = "try again; the daemon's log says why"
+      throw new AppError("unavailable", "QEMU could not write its device state", { cause, hint })
+    }
     const after = statSync(path).size
     const written = await Bun.file(path).slice(before, after).bytes()
     await truncate(path, 0)
@@ -558,6 +564,16 @@ async function openMonitor(machine: Machine): Promise<Qmp> {
       await Bun.sleep(refusedPauseMs)
     }
   }
+}
+
+/** QEMU does not say why it could not write. */
+async function isFull(directory: string): Promise<boolean> {
+  const { bavail, bsize } = await statfs(directory)
+  return bavail * bsize < mebibyte
+}
+
+function diskFull(cause: unknown): Error {
+  return Object.assign(new Error("the disk is full", { cause }), { code: "ENOSPC" })
 }
 
 type OpenFile = (path: string, flags: number) => number
