@@ -174,8 +174,7 @@ export class Pool {
     await guest.waitReady({ deadlineMs: readyDeadlineMs })
     // With its address, since half of what a personalisation runs is the network's; a second time as in `exercises`.
     const identity = { ...nobody, network: core.host.network?.identityOf({ id, slot }) ?? null }
-    for (let times = 0; times < 2; times++)
-      await guest.personalise(identity, { deadlineMs: readyDeadlineMs })
+    for (let times = 0; times < 2; times++) await guest.personalise(identity, { deadlineMs: readyDeadlineMs })
     for (const argv of exercises) {
       const process = guest.exec({ argv })
       for await (const _ of process.output);
