@@ -43,6 +43,7 @@ export const SandboxState = z.discriminatedUnion("kind", [
 export type SandboxState = z.infer<typeof SandboxState>
 
 const StringRecord = z.record(z.string(), z.string())
+const StringList = z.array(z.string())
 
 export type SandboxRecord = {
   id: SandboxId
@@ -332,7 +333,7 @@ function toRecord(row: SandboxRow): SandboxRecord {
     memoryMib: row.memory_mib,
     diskMib: row.disk_mib,
     env: StringRecord.parse(JSON.parse(row.env)),
-    secretNames: z.array(z.string()).parse(JSON.parse(row.secret_names)),
+    secretNames: StringList.parse(JSON.parse(row.secret_names)),
     labels: StringRecord.parse(JSON.parse(row.labels)),
     keepHot: row.keep_hot === 1,
     allowCold: row.allow_cold === 1,
