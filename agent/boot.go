@@ -35,7 +35,7 @@ var bootSteps = []bootStep{
 	{"limits", false, setLimits},
 	{"kernel settings", false, setKernelDefaults},
 	{"runtime", false, calmRuntime},
-	{"loopback", false, func() error { return withCard("lo", card.up) }},
+	{"loopback", false, func() error { return withLink("lo", link.up) }},
 	{"user", true, func() error { return makeUser("/") }},
 	{"folders", false, func() error { return makeFolders("/") }},
 }

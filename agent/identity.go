@@ -43,13 +43,13 @@ type keptFile struct {
 type prepared struct {
 	files  map[string]*keptFile
 	random int
-	card   card
+	card   *card // nil: the machine has none
 	bootID string
 }
 
 // prepare opens all of it. Whatever cannot be opened is reported and done without.
 func prepare(root string) (*prepared, []error) {
-	p := &prepared{files: map[string]*keptFile{}, random: -1, card: card{socket: -1}}
+	p := &prepared{files: map[string]*keptFile{}, random: -1}
 	var failures []error
 	note := func(what string, err error) {
 		if err != nil {
@@ -139,8 +139,15 @@ func (f *keptFile) write(content []byte) error {
 	if f.memory < 0 {
 		return keepFile(f.path, content)
 	}
+	before, err := f.read()
+	if err != nil {
+		return err
+	}
 	if _, err := syscall.Pwrite(f.memory, content, 0); err != nil {
 		return err
+	}
+	if len(content) >= len(before) {
+		return nil
 	}
 	return syscall.Ftruncate(f.memory, int64(len(content)))
 }

@@ -1,4 +1,4 @@
-// The guest's network: the first virtio card, set by ioctl.
+// The guest's network: the first virtio card.
 
 package main
 
@@ -20,68 +20,45 @@ type interfaceRequest struct {
 	value [24]byte
 }
 
-// routeEntry is the kernel's struct rtentry on a 64-bit machine.
-type routeEntry struct {
-	_                             uint64
-	destination, gateway, netmask socketAddress
-	flags                         uint16
-	_                             [2]uint16
-	_                             [2]uint64
-	metric                        int16
-	_                             [3]uint16
-	device                        *byte
-	_                             [3]uint64
-}
-
-// socketAddress is struct sockaddr_in.
-type socketAddress struct {
-	family  uint16
-	port    uint16
-	address [4]byte
-	_       [8]byte
-}
-
-const (
-	routeUp      = 1
-	routeGateway = 2
-	routeHost    = 4
-)
-
-// cardName is kept once it was found: a clone has its template's card, and looking through sysfs takes a while there.
-var cardName string
-
-// openCard finds the card and keeps what is to be set once: a clone has the same card.
-func openCard() (card, error) {
-	none := card{socket: -1}
+// openCard finds the card, keeps what is to be set once, and switches it on: a clone has the same card, and to fill its
+// ring of buffers is most of what switching on takes. Without an address it says nothing.
+func openCard() (*card, error) {
 	name, err := networkCard("/sys/class/net")
 	if err != nil || name == "" {
-		return none, err
+		return nil, err
 	}
-	socket, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_DGRAM|syscall.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return none, err
+	c := &card{link: link{name: name}}
+	if c.socket, err = syscall.Socket(syscall.AF_INET, syscall.SOCK_DGRAM|syscall.SOCK_CLOEXEC, 0); err != nil {
+		return nil, err
 	}
+	if c.routes, err = syscall.Socket(syscall.AF_NETLINK, syscall.SOCK_RAW|syscall.SOCK_CLOEXEC, syscall.NETLINK_ROUTE); err != nil {
+		return nil, err
+	}
+	var request interfaceRequest
+	if err := c.request("index", syscall.SIOCGIFINDEX, &request); err != nil {
+		return nil, err
+	}
+	c.index = binary.LittleEndian.Uint32(request.value[:])
 	setKernel("net/ipv6/conf/"+name+"/disable_ipv6", "1")
-	setKernel("net/ipv4/conf/"+name+"/arp_notify", "1")
-	return card{name, socket}, nil
+	return c, c.up()
 }
 
-// setNetwork gives the card its identity, or keeps it down when there is none.
+// setNetwork gives the card its identity, or leaves it without an address when there is none.
 func (p *prepared) setNetwork(network *wire.Network) error {
 	if network == nil {
-		if p.card.name == "" {
+		if p.card == nil {
 			return nil
 		}
-		return p.card.down()
+		return p.card.become(nil)
 	}
-	if p.card.name == "" {
+	if p.card == nil {
 		return wire.Errorf(wire.NotFound, "the machine has no virtio network card")
 	}
 	identity, err := parseNetwork(*network)
 	if err != nil {
 		return err
 	}
-	if err := p.card.become(identity); err != nil {
+	if err := p.card.become(&identity); err != nil {
 		return err
 	}
 	return p.files[resolverFile].write([]byte(resolvConf(network.DNS)))
@@ -105,7 +82,8 @@ func networkCard(class string) (string, error) {
 // identity is a network in the kernel's terms.
 type identity struct {
 	mac                      [6]byte
-	address, netmask         [4]byte
+	address                  [4]byte
+	prefix                   int
 	gateway                  [4]byte
 	hasGateway, isGatewayFar bool
 	mtu                      int
@@ -124,8 +102,8 @@ func parseNetwork(network wire.Network) (identity, error) {
 	if network.Prefix < 1 || network.Prefix > 32 {
 		return i, wire.Errorf(wire.Invalid, "%d is no length of a network prefix", network.Prefix)
 	}
+	i.prefix = network.Prefix
 	mask := ^uint32(0) << (32 - network.Prefix)
-	binary.BigEndian.PutUint32(i.netmask[:], mask)
 	if network.Gateway != "" {
 		if !parseAddress(network.Gateway, &i.gateway) {
 			return i, wire.Errorf(wire.Invalid, "%q is no IPv4 address", network.Gateway)
@@ -158,107 +136,78 @@ func resolvConf(servers []string) string {
 	return text
 }
 
-// card is a network card and the socket through which it is set.
-type card struct {
+// link is a network interface and a socket to ask for changes of it.
+type link struct {
 	name   string
 	socket int
 }
 
-func withCard(name string, do func(card) error) error {
+// card is the link that leads out of the machine.
+type card struct {
+	link
+	index  uint32
+	routes int // a socket of rtnetlink
+	// identity is what it was given last.
+	identity *identity
+}
+
+func withLink(name string, do func(link) error) error {
 	socket, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_DGRAM|syscall.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
 	defer syscall.Close(socket)
-	return do(card{name, socket})
+	return do(link{name, socket})
 }
 
-// become takes the card down first, which also drops the routes of a former identity. The kernel announces the new
-// address to the neighbours when the card comes up: the address may have been another machine's a moment ago.
-func (c card) become(i identity) error {
-	if err := c.down(); err != nil {
-		return err
+// become gives the card an identity, or none, in place of a former one, whose routes go with its address. Nobody needs to
+// be told whose the address is now: the host knows by itself.
+func (c *card) become(next *identity) error {
+	var requests []kernelRequest
+	if c.identity != nil {
+		requests = append(requests, removeAddress(c.index, *c.identity))
 	}
-
-	var hardware interfaceRequest
-	binary.LittleEndian.PutUint16(hardware.value[:], syscall.ARPHRD_ETHER)
-	copy(hardware.value[2:], i.mac[:])
-	if err := c.set("address of the card", syscall.SIOCSIFHWADDR, hardware); err != nil {
-		return err
-	}
-	var mtu interfaceRequest
-	binary.LittleEndian.PutUint32(mtu.value[:], uint32(i.mtu))
-	if err := c.set("MTU", syscall.SIOCSIFMTU, mtu); err != nil {
-		return err
-	}
-	if err := c.set("address", syscall.SIOCSIFADDR, addressRequest(i.address)); err != nil {
-		return err
-	}
-	if err := c.set("netmask", syscall.SIOCSIFNETMASK, addressRequest(i.netmask)); err != nil {
-		return err
-	}
-	if err := c.up(); err != nil {
-		return err
-	}
-	if !i.hasGateway {
-		return nil
-	}
-	if i.isGatewayFar {
-		if err := c.route(i.gateway, [4]byte{255, 255, 255, 255}, [4]byte{}, routeUp|routeHost); err != nil {
+	c.identity = next
+	if next != nil {
+		if err := c.setHardware(*next); err != nil {
 			return err
 		}
+		requests = append(requests, addAddress(c.index, *next))
+		if next.hasGateway {
+			requests = append(requests, addDefaultRoute(c.index, *next))
+		}
 	}
-	return c.route([4]byte{}, [4]byte{}, i.gateway, routeUp|routeGateway)
-}
-
-func addressRequest(address [4]byte) interfaceRequest {
-	var request interfaceRequest
-	binary.LittleEndian.PutUint16(request.value[:], syscall.AF_INET)
-	copy(request.value[4:], address[:])
-	return request
-}
-
-func (c card) set(what string, command uintptr, request interfaceRequest) error {
-	copy(request.name[:len(request.name)-1], c.name)
-	if err := ioctl(c.socket, command, unsafe.Pointer(&request)); err != nil {
-		return fmt.Errorf("%s of %s: %w", what, c.name, err)
-	}
-	return nil
-}
-
-func (c card) up() error {
-	return c.switchFlag(func(flags uint16) uint16 { return flags | syscall.IFF_UP })
-}
-func (c card) down() error {
-	return c.switchFlag(func(flags uint16) uint16 { return flags &^ syscall.IFF_UP })
-}
-
-func (c card) switchFlag(change func(uint16) uint16) error {
-	var request interfaceRequest
-	copy(request.name[:len(request.name)-1], c.name)
-	if err := ioctl(c.socket, syscall.SIOCGIFFLAGS, unsafe.Pointer(&request)); err != nil {
-		return fmt.Errorf("state of %s: %w", c.name, err)
-	}
-	before := binary.LittleEndian.Uint16(request.value[:])
-	after := change(before)
-	if after == before {
+	if len(requests) == 0 {
 		return nil
 	}
-	binary.LittleEndian.PutUint16(request.value[:], after)
-	return c.set("state", syscall.SIOCSIFFLAGS, request)
+	return ask(c.routes, requests)
 }
 
-func (c card) route(destination, netmask, gateway [4]byte, flags uint16) error {
-	address := func(address [4]byte) socketAddress {
-		return socketAddress{family: syscall.AF_INET, address: address}
+func (c *card) setHardware(i identity) error {
+	var mtu, hardware interfaceRequest
+	binary.LittleEndian.PutUint32(mtu.value[:], uint32(i.mtu))
+	if err := c.request("MTU", syscall.SIOCSIFMTU, &mtu); err != nil {
+		return err
 	}
-	device := append([]byte(c.name), 0)
-	entry := routeEntry{
-		destination: address(destination), netmask: address(netmask), gateway: address(gateway),
-		flags: flags, device: &device[0],
+	binary.LittleEndian.PutUint16(hardware.value[:], syscall.ARPHRD_ETHER)
+	copy(hardware.value[2:], i.mac[:])
+	return c.request("address of the card", syscall.SIOCSIFHWADDR, &hardware)
+}
+
+func (l link) up() error {
+	var request interfaceRequest
+	if err := l.request("state", syscall.SIOCGIFFLAGS, &request); err != nil {
+		return err
 	}
-	if err := ioctl(c.socket, syscall.SIOCADDRT, unsafe.Pointer(&entry)); err != nil && err != syscall.EEXIST {
-		return fmt.Errorf("route through %s: %w", c.name, err)
+	flags := binary.LittleEndian.Uint16(request.value[:])
+	binary.LittleEndian.PutUint16(request.value[:], flags|syscall.IFF_UP)
+	return l.request("state", syscall.SIOCSIFFLAGS, &request)
+}
+
+func (l link) request(what string, command uintptr, request *interfaceRequest) error {
+	copy(request.name[:len(request.name)-1], l.name)
+	if err := ioctl(l.socket, command, unsafe.Pointer(request)); err != nil {
+		return fmt.Errorf("%s of %s: %w", what, l.name, err)
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"unsafe"
 
@@ -17,28 +18,15 @@ var testNetwork = wire.Network{
 }
 
 func TestTheKernelsLayoutsAreRight(t *testing.T) {
-	var route routeEntry
-	for name, got := range map[string][2]uintptr{
-		"ifreq":      {unsafe.Sizeof(interfaceRequest{}), 40},
-		"sockaddr":   {unsafe.Sizeof(socketAddress{}), 16},
-		"rtentry":    {unsafe.Sizeof(route), 120},
-		"rt_dst":     {unsafe.Offsetof(route.destination), 8},
-		"rt_gateway": {unsafe.Offsetof(route.gateway), 24},
-		"rt_genmask": {unsafe.Offsetof(route.netmask), 40},
-		"rt_flags":   {unsafe.Offsetof(route.flags), 56},
-		"rt_metric":  {unsafe.Offsetof(route.metric), 80},
-		"rt_dev":     {unsafe.Offsetof(route.device), 88},
-	} {
-		if got[0] != got[1] {
-			t.Errorf("%s: %d, not %d", name, got[0], got[1])
-		}
+	if size := unsafe.Sizeof(interfaceRequest{}); size != 40 {
+		t.Errorf("ifreq has %d bytes, not 40", size)
 	}
 }
 
 func TestANetworkIsUnderstood(t *testing.T) {
 	got, err := parseNetwork(testNetwork)
 	want := identity{
-		mac: [6]byte{2, 0x11, 0x22, 0x33, 0x44, 0x55}, address: [4]byte{10, 1, 2, 3}, netmask: [4]byte{255, 255, 240, 0},
+		mac: [6]byte{2, 0x11, 0x22, 0x33, 0x44, 0x55}, address: [4]byte{10, 1, 2, 3}, prefix: 20,
 		gateway: [4]byte{10, 1, 15, 254}, hasGateway: true, mtu: 1500,
 	}
 	if err != nil || got != want {
@@ -46,7 +34,7 @@ func TestANetworkIsUnderstood(t *testing.T) {
 	}
 	alone := testNetwork
 	alone.Prefix = 32
-	if got, err := parseNetwork(alone); err != nil || !got.isGatewayFar || got.netmask != [4]byte{255, 255, 255, 255} {
+	if got, err := parseNetwork(alone); err != nil || !got.isGatewayFar || got.prefix != 32 {
 		t.Errorf("%+v %v", got, err)
 	}
 }
@@ -90,5 +78,51 @@ func TestTheFirstVirtioCardIsTaken(t *testing.T) {
 	}
 	if name, err := networkCard(t.TempDir()); name != "" || err != nil {
 		t.Errorf("%q %v", name, err)
+	}
+}
+
+func TestTheKernelIsAskedInItsOwnTerms(t *testing.T) {
+	i, err := parseNetwork(testNetwork)
+	if err != nil {
+		t.Fatal(err)
+	}
+	i.isGatewayFar = true
+	got := encodeRequests([]kernelRequest{removeAddress(3, i), addAddress(3, i), addDefaultRoute(3, i)})
+	want := []byte{
+		32, 0, 0, 0, 21, 0, 1, 0, 1, 0, 0, 0, 0, 0, 0, 0, // RTM_DELADDR, REQUEST
+		2, 20, 0, 0, 3, 0, 0, 0, 8, 0, 2, 0, 10, 1, 2, 3,
+		32, 0, 0, 0, 20, 0, 1, 5, 2, 0, 0, 0, 0, 0, 0, 0, // RTM_NEWADDR, REQUEST CREATE REPLACE
+		2, 20, 0, 0, 3, 0, 0, 0, 8, 0, 2, 0, 10, 1, 2, 3,
+		44, 0, 0, 0, 24, 0, 5, 5, 3, 0, 0, 0, 0, 0, 0, 0, // RTM_NEWROUTE, REQUEST ACK CREATE REPLACE
+		2, 0, 0, 0, 254, 3, 0, 1, 4, 0, 0, 0, 8, 0, 5, 0, 10, 1, 15, 254, 8, 0, 4, 0, 3, 0, 0, 0,
+	}
+	if string(got) != string(want) {
+		t.Errorf("got\n%v\nwant\n%v", got, want)
+	}
+}
+
+func TestTheKernelsAnswersAreRead(t *testing.T) {
+	refused := append([]byte{36, 0, 0, 0, 2, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 0xef, 0xff, 0xff, 0xff}, make([]byte, 16)...)
+	if number, errno, isAnswer := parseAnswer(refused); number != 7 || errno != syscall.EEXIST || !isAnswer {
+		t.Errorf("%d %v %v", number, errno, isAnswer)
+	}
+	for name, bytes := range map[string][]byte{"short": refused[:19], "news": append([]byte{36, 0, 0, 0, 20}, refused[5:]...)} {
+		if _, _, isAnswer := parseAnswer(bytes); isAnswer {
+			t.Errorf("%s is no answer", name)
+		}
+	}
+}
+
+// Without the right to change anything: each refusal has its reason and the number of what was refused.
+func TestWhatTheKernelRefusesIsSaid(t *testing.T) {
+	socket, err := syscall.Socket(syscall.AF_NETLINK, syscall.SOCK_RAW|syscall.SOCK_CLOEXEC, syscall.NETLINK_ROUTE)
+	if err != nil {
+		t.Skip("no netlink here:", err)
+	}
+	defer syscall.Close(socket)
+	i, _ := parseNetwork(testNetwork)
+	noCard := uint32(1 << 30)
+	if err := ask(socket, []kernelRequest{removeAddress(noCard, i), addAddress(noCard, i)}); err == nil {
+		t.Error("a card that is not there got an address")
 	}
 }
