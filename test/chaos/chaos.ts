@@ -48,8 +48,9 @@ export async function chaos(options: {
     }
     return { rounds, counts: driver.counts }
   } catch (error) {
-    const isError = (line: string) => line.includes('"level":50')
-    options.report(own.daemonLog().split("\n").filter(isError).slice(-5).join("\n"))
+    const lines = own.daemonLog().split("\n")
+    const errors = lines.filter((line) => line.includes('"level":50'))
+    options.report([...errors.slice(-5), "the daemon's last words:", ...lines.slice(-20)].join("\n"))
     throw error
   }
 }
