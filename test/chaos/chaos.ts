@@ -148,7 +148,10 @@ class Chaos {
     const source = from === undefined ? undefined : this.#known.get(from)
     const reply = await this.#requests.create(name, from === undefined ? {} : { from })
     this.#expect(`create ${name}`, reply)
-    if (reply.status !== 201 && reply.status !== 0) return
+    if (reply.status !== 201 && reply.status !== 0) {
+      this.#afterwards.push(() => this.#removeRefused(name))
+      return
+    }
     // Without an answer it may be there all the same.
     this.#afterwards.push(async () => {
       const made = await this.#requests.show(name)
@@ -264,8 +267,14 @@ class Chaos {
     } finally {
       rmSync(filler, { force: true })
     }
-    // A database that could not be written may still have it, half made.
-    await this.#requests.destroy(extra)
+    await this.#removeRefused(extra)
+  }
+
+  /** A database that could not be written may still have it, half made; the daemon removes it when it next tries. */
+  async #removeRefused(name: string): Promise<void> {
+    const left = await this.#requests.show(name)
+    if (left?.status === "running") throw new Error(`${name} was refused and runs`)
+    if (left) await this.#requests.destroy(name)
   }
 
   /** The store, the host and the model agree. */
