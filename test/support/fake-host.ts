@@ -254,6 +254,9 @@ export function fakeHost(): FakeHost {
         host.drafts.add(id)
         return `/draft/${id}`
       },
+      async copyAhead() {
+        fail("copy ahead")
+      },
       async capture({ id, storedMemory }) {
         fail("capture")
         if (storedMemory) host.memories.add(`/draft/${id}`)
