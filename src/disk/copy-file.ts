@@ -5,7 +5,7 @@ import { copyFile, type FileHandle, open, rm } from "node:fs/promises"
 import { Checksum } from "../lib/checksum.ts"
 import { nextExtent } from "../lib/posix.ts"
 
-const chunkBytes = 4 * 1024 * 1024
+export const chunkBytes = 4 * 1024 * 1024
 
 /** Copies to a new file and gives a checksum over what was copied. The source must not change meanwhile. */
 export async function copyFileWithChecksum(
@@ -68,8 +68,11 @@ export async function fileChecksum(path: string): Promise<string> {
   }
 }
 
-/** Holes are as good as zeros: the checksum does not tell them apart, since a copy may have others than its source. */
-async function readExtents(
+/**
+ * Calls `take` with every chunk that is not all zeros, the last one cut to the file's size. Holes are as good as zeros: the checksum
+ * does not tell them apart, since a copy may have others than its source.
+ */
+export async function readExtents(
   source: FileHandle,
   size: number,
   take: (bytes: Uint8Array, offset: number) => Promise<void>,

@@ -5,6 +5,7 @@ import { closeSync, mkdtempSync, openSync, rmSync, statSync, truncateSync, write
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import fc from "fast-check"
+import { fileChecksum } from "./copy-file.ts"
 import { LiveCopy } from "./live-copy.ts"
 
 const mebibyte = 1024 * 1024
@@ -67,7 +68,7 @@ test("after whatever writes, holes and lengths, with and without catching up in 
         else if (one.what === "catch up") await copy.catchUp({ signal })
         else Bun.spawnSync(["fallocate", "-p", "-o", `${one.offset}`, "-l", `${one.length}`, from])
       }
-      await copy.finish({ signal })
+      expect(await copy.finish({ signal })).toBe(await fileChecksum(from))
       expect(isSame()).toBe(true)
       rmSync(from)
       rmSync(to)

@@ -6,13 +6,10 @@
  */
 
 import { constants } from "node:fs"
-import { type FileHandle, open, rm } from "node:fs/promises"
-import { nextExtent } from "../lib/posix.ts"
-import { isZero, tryShare, writeAll } from "./copy-file.ts"
+import { type FileHandle, open, rm, stat } from "node:fs/promises"
+import { chunkBytes, isZero, readExtents, tryShare, writeAll } from "./copy-file.ts"
 
 const blockBytes = 256 * 1024
-/** Read at once. */
-const chunkBytes = 16 * blockBytes
 
 /** In place of a block's checksum, which is always odd. */
 const zeros = 0n
@@ -24,6 +21,8 @@ export class LiveCopy {
   /** Of the copy's blocks, and its size. */
   #sums = new BigUint64Array(0)
   #size = 0
+  /** When the source was last written to before it was last read. */
+  #mtimeNs = 0n
   #canShare: boolean | undefined
 
   constructor(options: { from: string; to: string }) {
@@ -37,31 +36,38 @@ export class LiveCopy {
       this.#canShare = await tryShare(this.#from, this.#to)
       if (this.#canShare) await rm(this.#to)
     }
-    if (!this.#canShare) await this.#update(signal)
-  }
-
-  /** While nobody writes. */
-  async finish({ signal }: { signal: AbortSignal }): Promise<void> {
-    if (this.#canShare !== false && (await tryShare(this.#from, this.#to))) return
+    if (this.#canShare) return
+    // A write that is going on may have changed the time already, so that only says whether it is worth while.
+    const { mtimeNs } = await stat(this.#from, { bigint: true })
+    if (mtimeNs === this.#mtimeNs) return
+    this.#mtimeNs = mtimeNs
     await this.#update(signal)
   }
 
-  async #update(signal: AbortSignal): Promise<void> {
+  /** While nobody writes. Gives the checksum that `fileChecksum` does, if it was found by the way. */
+  async finish({ signal }: { signal: AbortSignal }): Promise<string | undefined> {
+    if (this.#canShare !== false && (await tryShare(this.#from, this.#to))) return undefined
+    return this.#update(signal)
+  }
+
+  async #update(signal: AbortSignal): Promise<string> {
     const source = await open(this.#from, "r")
     try {
       const target = await open(this.#to, constants.O_RDWR | constants.O_CREAT, 0o600)
       try {
         await this.#resize(target, (await source.stat()).size)
-        const buffer = Buffer.allocUnsafe(chunkBytes)
-        for (let block = 0; block < this.#sums.length; ) {
+        let next = 0
+        const checksum = await readExtents(source, this.#size, async (bytes, offset) => {
           signal.throwIfAborted()
-          const extent = nextExtent({ fd: source.fd, offset: block * blockBytes })
-          const start = extent ? Math.floor(extent.start / blockBytes) : this.#sums.length
-          // Holes of the source, where the copy may still have what was there before.
-          await this.#write(target, block, new BigUint64Array(start - block), undefined)
-          block = start
-          if (extent) block += await this.#copyChunk(source, target, start, buffer)
-        }
+          if (bytes.length < Math.min(chunkBytes, this.#size - offset)) {
+            throw new Error(`${this.#from} became shorter while it was copied`)
+          }
+          const block = offset / blockBytes
+          await this.#clear(target, next, block)
+          next = await this.#write(target, block, bytes)
+        })
+        await this.#clear(target, next, this.#sums.length)
+        return checksum
       } finally {
         await target.close()
       }
@@ -78,46 +84,33 @@ export class LiveCopy {
     this.#size = size
   }
 
-  /** Gives how many blocks that were. */
-  async #copyChunk(source: FileHandle, target: FileHandle, first: number, buffer: Buffer): Promise<number> {
-    const offset = first * blockBytes
-    const bytes = buffer.subarray(0, Math.min(chunkBytes, this.#size - offset))
-    for (let done = 0; done < bytes.length; ) {
-      const { bytesRead } = await source.read(bytes, done, bytes.length - done, offset + done)
-      if (bytesRead === 0) throw new Error(`${this.#from} became shorter while it was copied`)
-      done += bytesRead
+  /** What the source has no data in from one block up to another, and the copy may. */
+  async #clear(target: FileHandle, from: number, to: number): Promise<void> {
+    for (let block = from; block < to; block++) {
+      if (this.#sums[block] === zeros) continue
+      const offset = block * blockBytes
+      await writeAll(target, Buffer.alloc(Math.min(blockBytes, this.#size - offset)), offset)
+      this.#sums[block] = zeros
     }
+  }
+
+  /** Those blocks of the bytes that differ, neighbours together. Gives the block behind them. */
+  async #write(target: FileHandle, first: number, bytes: Uint8Array): Promise<number> {
     const sums = new BigUint64Array(Math.ceil(bytes.length / blockBytes))
     for (const index of sums.keys()) {
-      sums[index] = this.#sumOf(bytes.subarray(index * blockBytes, (index + 1) * blockBytes))
+      const block = bytes.subarray(index * blockBytes, (index + 1) * blockBytes)
+      sums[index] = isZero(block) ? zeros : Bun.hash.xxHash3(block, this.#seed) | 1n
     }
-    await this.#write(target, first, sums, bytes)
-    return sums.length
-  }
-
-  #sumOf(block: Uint8Array): bigint {
-    return isZero(block) ? zeros : Bun.hash.xxHash3(block, this.#seed) | 1n
-  }
-
-  /** Those of the blocks that the copy has not yet; without bytes they are zeros. Neighbours are written together. */
-  async #write(
-    target: FileHandle,
-    first: number,
-    sums: BigUint64Array,
-    bytes: Uint8Array | undefined,
-  ): Promise<void> {
     for (let from = 0; from < sums.length; ) {
       let to = from
-      const end = Math.min(sums.length, from + chunkBytes / blockBytes)
-      while (to < end && sums[to] !== this.#sums[first + to]) to++
+      while (to < sums.length && sums[to] !== this.#sums[first + to]) to++
       if (to > from) {
-        const offset = (first + from) * blockBytes
-        const length = Math.min(to * blockBytes, this.#size - first * blockBytes) - from * blockBytes
-        const content = bytes?.subarray(from * blockBytes, from * blockBytes + length) ?? Buffer.alloc(length)
-        await writeAll(target, content, offset)
+        const differing = bytes.subarray(from * blockBytes, to * blockBytes)
+        await writeAll(target, differing, (first + from) * blockBytes)
         this.#sums.set(sums.subarray(from, to), first + from)
       }
-      from = Math.max(to, from + 1)
+      from = to + 1
     }
+    return first + sums.length
   }
 }

@@ -24,8 +24,9 @@ type Manifest = { files: Record<string, FileFacts> }
 export class Snapshots {
   readonly #directory: string
   readonly #disks: Disks
-  /** Disks of drafts that are being copied. */
+  /** Disks of drafts that are being copied, and their checksums that were found by the way. */
   readonly #copies = new Map<string, LiveCopy>()
+  readonly #diskChecksums = new Map<string, string>()
 
   constructor(options: { dataDir: string; disks: Disks }) {
     this.#directory = join(options.dataDir, "snapshots")
@@ -57,7 +58,8 @@ export class Snapshots {
   }): Promise<void> {
     const from = this.#disks.directoryOf(options.sandboxId)
     try {
-      await this.#copyOf(options).finish(options)
+      const checksum = await this.#copyOf(options).finish(options)
+      if (checksum !== undefined) this.#diskChecksums.set(options.id, checksum)
       if (options.storedMemory) await linkMemory(from, this.#draftOf(options.id))
     } catch (cause) {
       throw asDiskFull(cause)
@@ -73,7 +75,8 @@ export class Snapshots {
         const path = join(draft, name)
         await sync(path)
         const { size, blocks } = await stat(path)
-        manifest.files[name] = { bytes: size, checksum: await fileChecksum(path) }
+        const known = name === diskFile ? this.#diskChecksums.get(id) : undefined
+        manifest.files[name] = { bytes: size, checksum: known ?? (await fileChecksum(path)) }
         bytes += blocks * 512
       }
       const handle = await open(join(draft, manifestFile), "wx", 0o600)
@@ -90,12 +93,12 @@ export class Snapshots {
     } catch (cause) {
       throw asDiskFull(cause)
     }
-    this.#copies.delete(id)
+    this.#forget(id)
     return { bytes }
   }
 
   async abandon(id: string): Promise<void> {
-    this.#copies.delete(id)
+    this.#forget(id)
     await rm(this.#draftOf(id), { recursive: true, force: true })
   }
 
@@ -172,6 +175,11 @@ export class Snapshots {
       this.#copies.set(id, copy)
     }
     return copy
+  }
+
+  #forget(id: string): void {
+    this.#copies.delete(id)
+    this.#diskChecksums.delete(id)
   }
 
   #draftOf(id: string): string {
