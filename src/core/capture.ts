@@ -100,7 +100,7 @@ async function captureRunning(
   const pausedAt = performance.now()
   try {
     await machines.pause(machine)
-    await machines.saveSnapshot(machine, template, { directory })
+    await machines.saveSnapshot(machine, template, { directory, signal })
     await snapshots.capture({ id, sandboxId: source.id, storedMemory: false, signal })
   } finally {
     if (wasHot) await goOn(core, source, machine)

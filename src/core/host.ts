@@ -47,8 +47,12 @@ export interface Machines {
   ): Promise<{ fits: true } | { fits: false; reason: string }>
   pause(machine: Machine): Promise<void>
   resume(machine: Machine): Promise<void>
-  /** Into the machine's own directory, or as a copy into another, which is not synced. */
-  saveSnapshot(machine: Machine, template: Template, options?: { directory: string }): Promise<void>
+  /** Into the machine's own directory, or as a copy into another, which is not synced and can be given up. */
+  saveSnapshot(
+    machine: Machine,
+    template: Template,
+    options?: { directory: string; signal: AbortSignal },
+  ): Promise<void>
   removeSnapshot(directory: string): Promise<void>
 
   isRunning(machine: Machine): boolean

@@ -24,6 +24,18 @@ function hang(step: "copyAhead" | "capture" | "place" | "placeDraft"): () => boo
   return () => isGoing
 }
 
+/** The same of the memory's copy. */
+function hangSaving(): () => boolean {
+  let isGoing = false
+  own.host.machines.saveSnapshot = async (_machine, _template, options) => {
+    isGoing = true
+    const { promise, reject } = Promise.withResolvers<never>()
+    options?.signal.addEventListener("abort", () => reject(options.signal.reason))
+    return promise
+  }
+  return () => isGoing
+}
+
 const fork = (name: string) => own.call("POST", "/sandboxes", { from: "dev", name })
 const snapshot = (name: string) => own.call("POST", "/sandboxes/dev/checkpoint", { name })
 const resume = (name: string) => own.call("POST", "/snapshots/kept/resume", { name })
@@ -65,6 +77,15 @@ test.each(["copyAhead", "capture", "placeDraft"] as const)(
     expect((await own.call("POST", "/sandboxes/dev/exec", { cmd: ["true"] })).status).toBe(200)
   },
 )
+
+test("over a copy, while its source's memory is copied", async () => {
+  const isGoing = hangSaving()
+  const making = fork("copy")
+  await until("it is copied", isGoing)
+  await destroy("copy")
+  expect((await making).status).toBe(409)
+  await nothingElse(["dev", "source"])
+})
 
 test("over one of several copies: none is left, and who waits for the source's turn need not get it", async () => {
   const isGoing = hang("capture")
