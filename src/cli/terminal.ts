@@ -27,6 +27,14 @@ const TIOCGWINSZ = 0x5413
 
 const sizeWithoutTerminal: TerminalSize = { rows: 24, cols: 80 }
 
+/** Of the terminal at a descriptor; nothing where there is none or it does not know. */
+export function terminalSize(fd: number): TerminalSize | undefined {
+  const winsize = new Uint16Array(4)
+  if (libc.symbols.ioctl(fd, TIOCGWINSZ, ptr(winsize)) !== 0) return undefined
+  const [rows = 0, cols = 0] = winsize
+  return rows > 0 && cols > 0 ? { rows, cols } : undefined
+}
+
 export class Terminal {
   /** Whether keys are typed at a terminal, not read from a pipe. */
   readonly isInput: boolean
@@ -65,10 +73,7 @@ export class Terminal {
   readonly watch = (bytes: Uint8Array): void => this.#screen.watch(bytes)
 
   get size(): TerminalSize {
-    const winsize = new Uint16Array(4)
-    if (!this.#isOutput || libc.symbols.ioctl(1, TIOCGWINSZ, ptr(winsize)) !== 0) return sizeWithoutTerminal
-    const [rows = 0, cols = 0] = winsize
-    return rows > 0 && cols > 0 ? { rows, cols } : sizeWithoutTerminal
+    return (this.#isOutput ? terminalSize(1) : undefined) ?? sizeWithoutTerminal
   }
 
   /** What programs in the sandbox may draw with. */
