@@ -1,7 +1,7 @@
 /** The operator's user commands, on a real database. */
 
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test"
-import { mkdtempSync, rmSync } from "node:fs"
+import { existsSync, mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { apiKeyPattern } from "../../src/contract/limits.ts"
@@ -72,6 +72,19 @@ test("a name twice, a bad name and an unknown user are one-line errors", async (
   expect((await user("create", "--name", "no spaces")).exitCode).toBe(1)
   expect((await user("rotate-key", "nobody")).stderr).toStartWith('bhatti: no user named "nobody"\n')
   expect((await user("delete", "nobody")).exitCode).toBe(1)
+})
+
+test("a data directory that is not there is an error, and is not made", async () => {
+  const missing = join(dataDir, "mistyped")
+  for (const args of [["list"], ["create", "--name", "x"], ["delete", "x"]]) {
+    const ran = await bhatti(["user", ...args, "--data-dir", missing])
+    expect(ran).toEqual({
+      stdout: "",
+      stderr: `bhatti: there is no data directory ${missing}\n  try: sudo bhatti init --data-dir ${missing}\n`,
+      exitCode: 1,
+    })
+  }
+  expect(existsSync(missing)).toBe(false)
 })
 
 test("--json shows user and key", async () => {
