@@ -32,7 +32,7 @@ const otherNames = new Map([
 
 export type Found =
   | { kind: "command"; entry: CommandEntry; argv: string[] }
-  /** `bhatti`, `bhatti --help`. */
+  /** `bhatti`, `bhatti help`, `bhatti --help`. */
   | { kind: "overview" }
   /** `bhatti user`, `bhatti user --help`. */
   | { kind: "group"; name: string; isAskedFor: boolean }
@@ -60,6 +60,7 @@ export function findCommand(argv: readonly string[]): Found {
     if (before.length === 0) return { kind: "overview" }
     throw new WrongUsage("a command is missing", { hint: "bhatti --help" })
   }
+  if (first === "help" && second === undefined) return { kind: "overview" }
   const rest = second === undefined ? [] : [second, ...others]
   const entry = entryOf(first)
   if (entry !== undefined) return { kind: "command", entry, argv: [...before, ...rest] }

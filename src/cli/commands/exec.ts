@@ -29,9 +29,9 @@ Exit code: the command's own, or 128 + the signal that ended it; 125 when bhatti
     },
     timeout: {
       type: "seconds",
-      value: "SECONDS",
+      value: "TIME",
       max: limits.execTimeoutSecMax,
-      summary: "Kill it after this time",
+      summary: "Kill it after this time: 90, 5m or 2h",
       fallback: `none; ${limits.execTimeoutSecDefault} with --json`,
     },
   },
