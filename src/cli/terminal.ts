@@ -25,6 +25,15 @@ const termiosBytes = 256
 const TCSADRAIN = 1
 const TIOCGWINSZ = 0x5413
 
+/**
+ * Of Debian's ncurses-base, which is all that is in a small image. Without a description no full-screen program starts,
+ * and what has another name (xterm-kitty, alacritty, foot) understands what xterm does.
+ */
+const namesKnownInside: ReadonlySet<string> = new Set([
+  ...["ansi", "dumb", "linux", "rxvt", "rxvt-unicode", "rxvt-unicode-256color", "screen", "screen-256color"],
+  ...["tmux", "tmux-256color", "vt100", "vt220", "xterm", "xterm-256color", "xterm-color"],
+])
+
 const sizeWithoutTerminal: TerminalSize = { rows: 24, cols: 80 }
 
 /** Of the terminal at a descriptor; nothing where there is none or it does not know. */
@@ -78,7 +87,8 @@ export class Terminal {
 
   /** What programs in the sandbox may draw with. */
   get name(): string {
-    return process.env.TERM || "xterm-256color"
+    const own = process.env.TERM ?? ""
+    return namesKnownInside.has(own) ? own : "xterm-256color"
   }
 
   onResize(tell: (size: TerminalSize) => void): void {

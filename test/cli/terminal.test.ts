@@ -24,6 +24,23 @@ test("-t gives the command a terminal of our size, every key, and ours back afte
   await screen.restored()
 })
 
+test("a type of terminal that sandboxes do not know goes by the name of one they do", async () => {
+  for (const [own, told] of [
+    ["xterm-kitty", "xterm-256color"],
+    ["xterm-ghostty", "xterm-256color"],
+    ["alacritty", "xterm-256color"],
+    ["", "xterm-256color"],
+    ["tmux-256color", "tmux-256color"],
+    ["dumb", "dumb"],
+  ] as const) {
+    await using screen = new Screen(daemon, { TERM: own })
+    await screen.bhatti("exec -t dev terminal")
+    await screen.shows(`size 30x100 ${told}\r\n`)
+    screen.type("q")
+    await screen.restored()
+  }
+})
+
 for (const signal of ["SIGTERM", "SIGHUP"] as const)
   test(`the terminal is given back after ${signal}`, async () => {
     await using screen = new Screen(daemon)

@@ -13,6 +13,8 @@ export const exec = command({
   description: `Everything after the sandbox's name is the command; write -- before it if it could be taken for an option. No shell is involved:
 use sh -c '...' for one. It runs as user lohar; sudo inside gives root. Output streams as it comes.
 
+With -t the command's TERM is yours if small images know it, else xterm-256color; -e TERM=... gives it another.
+
 Exit code: the command's own, or 128 + the signal that ended it; 125 when bhatti failed, 126 when the command cannot be run,
 127 when there is no such command; 130 after Ctrl-C.`,
   options: {
