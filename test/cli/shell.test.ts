@@ -93,6 +93,14 @@ test("taken over, lost, failed or babbled at: told, and the terminal is given ba
   }
 })
 
+test("a session that is not there: where to look for those that are", async () => {
+  await using screen = new Screen(daemon)
+  await screen.bhatti("shell dev missing")
+  await screen.shows('bhatti: no session "missing"\r\n  try: bhatti ps dev\r\n')
+  await screen.shows("code=125")
+  await screen.restored()
+})
+
 test("what the session has switched on the screen is switched back when we leave", async () => {
   await using screen = await open()
   screen.type("a")

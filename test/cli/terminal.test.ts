@@ -76,6 +76,17 @@ test("Ctrl-C without -t interrupts the command in the sandbox", async () => {
   await until("the interrupt", () => daemon.lastRun.signals.includes("INT"))
 })
 
+test("create says what to type next; with a script, how to see it run", async () => {
+  await using screen = new Screen(daemon)
+  await screen.bhatti("create --name one")
+  await screen.shows("try: bhatti exec one -- uname -a")
+  await screen.restored()
+  await using other = new Screen(daemon)
+  await other.bhatti("create --name two --init 'npm install'")
+  await other.shows("try: bhatti shell two init")
+  await other.restored()
+})
+
 test("-t without a terminal still gives the command one", async () => {
   const child = Bun.spawn([...program, "exec", "-t", "-i", "dev", "terminal"], {
     env: environment(daemon),

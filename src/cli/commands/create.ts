@@ -152,7 +152,8 @@ made with --from has its source's rules unless others are given.`,
       if (!made.isNew) return await out.result(`sandbox/${name} unchanged (already exists)`)
       const size = `${cpusText(cpus)}, ${sizeText(memory_mb)}`
       await out.result(`sandbox/${name} created (${size})${count === undefined ? ` in ${time}` : ""}`)
-      if (count === undefined) await out.hint(`  try: bhatti exec ${name} -- uname -a`)
+      const next = options.init === undefined ? `exec ${name} -- uname -a` : `shell ${name} init`
+      if (count === undefined) await out.hint(`  try: bhatti ${next}`)
     }
     if (count !== undefined) await out.talk(`all in ${time}`)
   },

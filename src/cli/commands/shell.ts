@@ -27,7 +27,7 @@ Exit code: the shell's own; 0 after Ctrl+\\; 125 when bhatti failed, the connect
       if (!((await isTerminal(0)) && (await isTerminal(1)))) throw notAtTerminal(args.sandbox)
       const sandbox = args.sandbox ?? (await onlySandbox(client))
       const attached = await attachTo(client, { sandbox, session: args.session, isNew: options.new }, out)
-      return await tellHowItEnded(attached, { sandbox, out, report })
+      return await tellHowItEnded(attached, { sandbox, wanted: args.session, out, report })
     } catch (error) {
       if (!(error instanceof AppError)) throw error
       await report(error)
@@ -57,9 +57,14 @@ async function attachTo(
 
 async function tellHowItEnded(
   { left, session }: Attached,
-  context: { sandbox: string; out: Output; report: DaemonContext["report"] },
+  context: {
+    sandbox: string
+    wanted: string | undefined
+    out: Output
+    report: DaemonContext["report"]
+  },
 ): Promise<number> {
-  const { sandbox, out, report } = context
+  const { sandbox, wanted, out, report } = context
   const again = session && `bhatti shell ${sandbox} ${session.name ?? session.session_id}`
   switch (left.kind) {
     case "exited":
@@ -71,7 +76,8 @@ async function tellHowItEnded(
       await out.talk(`\nanother client has taken this session over. Take it back: ${again}`)
       return exitSandboxSide
     case "lost":
-      if (again === undefined) await report(left.error)
+      if (again === undefined)
+        await report(wanted === undefined ? left.error : notAttached(left.error, sandbox))
       else {
         await out.talk("")
         await report(
@@ -80,6 +86,12 @@ async function tellHowItEnded(
       }
       return exitSandboxSide
   }
+}
+
+/** The sandbox is there, the session that was named is not. */
+function notAttached(error: AppError, sandbox: string): AppError {
+  if (error.code !== "not_found" || error.hint !== undefined) return error
+  return new AppError(error.code, error.message, { cause: error, hint: `bhatti ps ${sandbox}` })
 }
 
 async function onlySandbox(client: Client): Promise<string> {
