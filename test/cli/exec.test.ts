@@ -274,3 +274,12 @@ test("a command that does not react to an interrupt is killed", async () => {
   expect(await child.exited).toBe(130)
   expect(daemon.lastRun.signals).toEqual(["INT", "KILL"])
 })
+
+test("a whole line as one word: the hint is a shell", async () => {
+  const ran = await bhatti(["exec", "dev", "ls -la /"], { daemon })
+  expect(ran.stderr).toBe(
+    'bhatti: no program named "ls -la /" in the sandbox\n  it is taken as one word; write its words one by one, or: sh -c "..."\n',
+  )
+  expect(ran.exitCode).toBe(127)
+  expect((await bhatti(["exec", "dev", "nonsense"], { daemon })).stderr).not.toContain("one word")
+})

@@ -72,11 +72,19 @@ Exit code: the command's own, or 128 + the signal that ended it; 125 when bhatti
       return await streamExec(run, { out, isInputForwarded: options.stdin })
     } catch (error) {
       if (!(error instanceof AppError)) throw error
-      await report(error)
+      await report(withShellHint(error, rest))
       return await exitCodeOf(error, client, args.sandbox)
     }
   },
 })
+
+/** A command line in quotes is one word, of which no program has the name. */
+function withShellHint(error: AppError, [program = "", ...more]: readonly string[]): AppError {
+  const isLine = error.code === "not_found" && error.hint === undefined && more.length === 0
+  if (!isLine || !/\s/.test(program)) return error
+  const hint = 'it is taken as one word; write its words one by one, or: sh -c "..."'
+  return new AppError(error.code, error.message, { cause: error, hint })
+}
 
 /** A sandbox that answers and a command that could not start: the fault is in the command, not on bhatti's side. */
 async function exitCodeOf(error: AppError, client: Client, sandbox: string): Promise<number> {
