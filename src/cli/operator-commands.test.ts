@@ -30,8 +30,11 @@ class RecordingOperator implements Operator {
   }
 }
 
-async function run(command: HostCommand, argv: readonly string[]): Promise<RecordingOperator> {
-  const operator = new RecordingOperator()
+async function run(
+  command: HostCommand,
+  argv: readonly string[],
+  operator = new RecordingOperator(),
+): Promise<RecordingOperator> {
   const { args, rest, options } = parseArguments(command, argv)
   const settings = () => Promise.reject(new Error("these commands need no settings"))
   await command.run({
@@ -67,4 +70,17 @@ test("init has defaults for directories", async () => {
   expect((await run(init, argv)).initialised).toEqual([
     { dataDir: "/d", cacheDir: "/c", writeClientConfig: true, listen: "127.0.0.1:1" },
   ])
+})
+
+test("init that this user may not do names sudo and the way without", async () => {
+  class Refusing extends RecordingOperator {
+    override init(): Promise<void> {
+      return Promise.reject(Object.assign(new Error("operation not permitted"), { code: "EPERM" }))
+    }
+  }
+  expect(run(init, ["--data-dir", "/d"], new Refusing())).rejects.toMatchObject({
+    code: "forbidden",
+    message: "cannot prepare /d (EPERM)",
+    hint: "sudo bhatti init   (or give it a --data-dir and a --cache-dir of your own)",
+  })
 })

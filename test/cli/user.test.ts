@@ -87,6 +87,11 @@ test("a data directory that is not there is an error, and is not made", async ()
   expect(existsSync(missing)).toBe(false)
 })
 
+test("init where nothing can be made is an error of one line", async () => {
+  const ran = await bhatti(["init", "--data-dir", "/dev/null/x"])
+  expect(ran).toEqual({ stdout: "", stderr: "bhatti: cannot prepare /dev/null/x (ENOTDIR)\n", exitCode: 1 })
+})
+
 test("--json shows user and key", async () => {
   const { stdout } = await user("create", "--name", "carol", "--json")
   const { user: created, key } = JSON.parse(stdout)
