@@ -60,6 +60,9 @@ test("a user's life: created, listed, key rotated, deleted", async () => {
   expect(keyIn(rotated.stdout)).toMatch(apiKeyPattern)
   expect(keyIn(rotated.stdout)).not.toBe(keyIn(created.stdout))
 
+  const events = await bhatti(["admin", "events", "--type", "user.created", "--data-dir", dataDir])
+  expect(events.stdout).toMatch(/ user\.created {2}by=operator {2}user=alice {2}user_id=usr_\w+\n$/)
+
   expect(await user("delete", "alice")).toEqual({ stdout: "user/alice deleted\n", stderr: "", exitCode: 0 })
   expect((await user("list")).stdout).toBe("")
 })

@@ -36,13 +36,14 @@ export const init = hostCommand({
     },
   },
   examples: ["sudo bhatti init --write-client-config", "sudo bhatti init --data-dir /srv/bhatti"],
-  async run({ options, operator, out }) {
+  async run({ options, operator, isJson, out }) {
     let talked: Promise<void> = Promise.resolve()
     const dataDir = options.dataDir ?? defaultDataDir
+    const cacheDir = options.cacheDir ?? defaultCacheDir
     try {
       await operator.init({
         dataDir,
-        cacheDir: options.cacheDir ?? defaultCacheDir,
+        cacheDir,
         writeClientConfig: options.writeClientConfig,
         ...(options.listen === undefined ? {} : { listen: options.listen }),
         report: (line) => {
@@ -54,6 +55,7 @@ export const init = hostCommand({
     } finally {
       await talked
     }
+    if (isJson) await out.json({ data_dir: dataDir, cache_dir: cacheDir })
   },
 })
 
