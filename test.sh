@@ -37,7 +37,10 @@ main() {
   check "go vet of jail" go_in jail vet ./...
   go_tests
   bun_tests "unit tests" test
-  [[ $with_machines = no ]] || bun_tests "end-to-end tests" test:e2e
+  if [[ $with_machines = yes ]]; then
+    bun_tests "end-to-end tests" test:e2e
+    check "ratios of the benchmark" "$bun" run bench --check
+  fi
   printf '%d passed, %d failed\n' "$passed" "$failed" >&3
   [[ $failed -eq 0 ]]
 }

@@ -18,6 +18,13 @@ export function markdownTable(rows: readonly Row[]): string {
   return [draw(titles), rule, ...lines.slice(1).map(draw)].join("\n")
 }
 
+/** One row while the run goes on. */
+export function rowLine(row: Row): string {
+  const ratio = ratioOf(row)
+  const compared = ratio === undefined ? "" : `, ${ratio.toFixed(2)} × ${row.peer?.what}`
+  return `${row.what}: ${number(summarise(row.samples).p50)} ${row.unit}${compared}`
+}
+
 function cells(row: Row): string[] {
   const { n, min, p50, p95, p99, max } = summarise(row.samples)
   const ratio = ratioOf(row)

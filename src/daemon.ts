@@ -6,9 +6,9 @@ import jailFile from "../dist/jail" with { type: "file" }
 import { type ConfigFlags, loadConfig } from "./config.ts"
 import type { Config } from "./contract/config.ts"
 import { trust } from "./contract/trust.ts"
-import { awake } from "./core/awake.ts"
 import { type Core, type CoreSettings, type Log, newCore } from "./core/core.ts"
 import type { Host } from "./core/host.ts"
+import { wakeKeptHot } from "./core/kept-hot.ts"
 import { reconcile } from "./core/reconcile.ts"
 import { saveAll } from "./core/shutdown.ts"
 import { defaultTemplateSpec, ensureTemplate } from "./core/template.ts"
@@ -236,16 +236,6 @@ export async function warmDefaultTemplate(core: Core): Promise<void> {
     core.pool.wants(spec, await ensureTemplate(core, spec))
   } catch (error) {
     core.log.warn({ error }, "could not prepare the default template")
-  }
-}
-
-/** What must never be paused runs again after a restart of the host. */
-async function wakeKeptHot(core: Core): Promise<void> {
-  for (const record of await core.store.sandboxes.listAll()) {
-    if (!record.keepHot || record.state.kind === "hot") continue
-    await awake(core, record).catch((error: unknown) =>
-      core.log.warn({ sandbox: record.id, error }, "could not wake a sandbox that is kept hot"),
-    )
   }
 }
 

@@ -21,7 +21,7 @@ export const create: Group = {
   measure: (bench) =>
     measureLife(bench, "template", {
       create: { p50Max: 250, ratioMax: 0.5 },
-      firstOutput: { ratioMax: 0.5 },
+      firstOutput: { p50Max: 200, ratioMax: 0.5 },
     }),
 }
 
@@ -29,7 +29,8 @@ export const pool: Group = {
   name: "pool",
   summary: "create from the pool, first command, destroy",
   settings: { pool: 2 },
-  measure: (bench) => measureLife(bench, "pool", {}),
+  measure: (bench) =>
+    measureLife(bench, "pool", { create: { ratioMax: 0.5 }, firstOutput: { p50Max: 60, ratioMax: 0.15 } }),
 }
 
 async function measureLife(
@@ -88,7 +89,12 @@ async function measureLife(
       { what: "podman run", theirs: "podmanFirstOutput" },
       promises.firstOutput,
     ),
-    row("destroy", "destroy", { what: "podman rm --force", theirs: "podmanRemove" }),
+    row(
+      "destroy",
+      "destroy",
+      { what: "podman rm --force", theirs: "podmanRemove" },
+      { p50Max: 50, ratioMax: 0.3 },
+    ),
     row("create, one command, destroy", "life", { what: "podman run --rm", theirs: "podmanLife" }),
   ]
 }

@@ -39,9 +39,15 @@ export const exec: Group = {
         unit: "ms",
         samples: samples["cli"] ?? [],
         peer,
-        promise: { p50Max: 40, ratioMax: 0.5 },
+        promise: { p50Max: 20, ratioMax: 0.15 },
       },
-      { what: "exec true, HTTP", unit: "ms", samples: samples["api"] ?? [], peer },
+      {
+        what: "exec true, HTTP",
+        unit: "ms",
+        samples: samples["api"] ?? [],
+        peer,
+        promise: { p50Max: 12, ratioMax: 0.15 },
+      },
     ]
   },
 }

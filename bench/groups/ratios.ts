@@ -1,6 +1,7 @@
 /**
  * What `--check` looks at: only how measurements of one run compare, so that it means the same on every host. A create
- * beside a bare clone of the same template, and everything with one sandbox beside the same with many.
+ * beside a bare clone of the same template, everything with one sandbox beside the same with many, and where podman is
+ * installed a command beside one of its.
  */
 
 import { limits } from "../../src/contract/limits.ts"
@@ -11,24 +12,36 @@ import { measureInTurns, type Subject } from "../rounds.ts"
 import type { Row } from "../row.ts"
 
 const greeting = ["echo", "hello"]
-const many = 20
-const rawRatioMax = 1.5
+const container = "bench"
+const many = 50
+const rawRatioMax = 1.75
+const podmanRatioMax = 0.5
 /** Twice, since a host of two processors has other things to do as well. */
 const manyRatioMax = 2
 
 export const ratios: Group = {
   name: "ratios",
-  summary: "create beside a bare clone, one sandbox beside many",
+  summary: "create beside a bare clone, one sandbox beside many, a command beside podman's",
   settings: { pool: 0, warmAfterSec: 1 },
-  async measure({ bhatti, rounds }) {
+  async measure({ bhatti, podman, rounds }) {
     await using undo = new AsyncDisposableStack()
     const beside: string[] = ["one"]
     undo.defer(async () => void (await bhatti.cli("destroy", ...beside, "--yes")))
     await bhatti.api("POST", "/sandboxes", { name: "one", image: limits.imageDefault })
     const raw = await RawClones.open(bhatti)
 
+    if (podman) {
+      await podman.run(["--detach", `--name=${container}`], ["sleep", "infinity"])
+      undo.defer(async () => void (await podman.remove(container)))
+    }
+
     const few = await measureInTurns(
-      [useOf(bhatti), async () => ({ raw: await raw.firstOutput(greeting) })],
+      [
+        useOf(bhatti),
+        async () => ({ raw: await raw.firstOutput(greeting) }),
+        async () => ({ command: (await bhatti.cli("exec", "one", "--", "true")).ms }),
+        async () => (podman ? { podman: (await podman.exec(container, ["true"])).ms } : {}),
+      ],
       rounds,
     )
     while (beside.length < many) {
@@ -52,6 +65,13 @@ export const ratios: Group = {
         samples: few["create"] ?? [],
         peer: { what: "a bare clone", samples: few["raw"] ?? [] },
         promise: { ratioMax: rawRatioMax },
+      },
+      {
+        what: "exec true, command line",
+        unit: "ms",
+        samples: few["command"] ?? [],
+        peer: { what: "podman exec", samples: few["podman"] ?? [] },
+        promise: { ratioMax: podmanRatioMax },
       },
       row("create → first command's output, HTTP", "create"),
       row("exec true, HTTP", "exec"),

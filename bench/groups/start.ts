@@ -17,7 +17,7 @@ export const start: Group = {
       rounds,
     )
     return [
-      { what: "bhatti version", unit: "ms", samples: samples["version"] ?? [], promise: { p50Max: 25 } },
+      { what: "bhatti version", unit: "ms", samples: samples["version"] ?? [], promise: { p50Max: 12 } },
       { what: "/bin/true on the host (floor of every command)", unit: "ms", samples: samples["empty"] ?? [] },
     ]
   },

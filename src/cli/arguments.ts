@@ -5,11 +5,12 @@
 
 import { suggest } from "../lib/suggest.ts"
 import type { Command, Option, Options } from "./command.ts"
+import { durationExamples, durationSeconds } from "./duration.ts"
 import { WrongUsage } from "./wrong-usage.ts"
 
 /** Accepted by every command. */
 export const commonOptions = {
-  json: { type: "flag", summary: "Print the daemon's reply as JSON" },
+  json: { type: "flag", summary: "Print the daemon's reply as JSON, errors too" },
   url: { type: "text", value: "URL", summary: "Address of the daemon" },
   token: { type: "text", value: "KEY", summary: "API key" },
   help: { type: "flag", short: "h", summary: "Show this help" },
@@ -126,9 +127,11 @@ function readValue(
       if (!/^[+-]?\d+$/.test(text)) throw usage(`${flag} takes a whole number, not "${text}"`)
       return inRange(Number(text), option, { flag, text, unit: "" })
     case "seconds":
-      if (!/^\d*\.?\d+$/.test(text) || Number(text) === 0)
-        throw usage(`${flag} takes a number of seconds above 0, not "${text}"`)
-      return inRange(Number(text), { min: 0, max: option.max }, { flag, text, unit: " seconds" })
+      return inRange(
+        readTimeAboveZero(flag, text),
+        { min: 0, max: option.max },
+        { flag, text, unit: " seconds" },
+      )
     case "size":
       return inRange(readMib(flag, text), option, { flag, text, unit: " MB" })
     case "pairs":
@@ -143,6 +146,12 @@ function inRange(
 ): number {
   if (value >= range.min && value <= range.max) return value
   throw usage(`${given.flag} must be between ${range.min} and ${range.max}${given.unit}, not ${given.text}`)
+}
+
+function readTimeAboveZero(flag: string, text: string): number {
+  const seconds = durationSeconds(text)
+  if (seconds !== undefined && seconds > 0) return seconds
+  throw usage(`${flag} takes a time above 0 such as ${durationExamples}, not "${text}"`)
 }
 
 const mibPerUnit: Record<string, number> = { "": 1, m: 1, g: 1024, t: 1024 * 1024 }

@@ -7,31 +7,48 @@ import { connect } from "../client/client.ts"
 import { AppError } from "../contract/errors.ts"
 import { type Parsed, parseArguments } from "./arguments.ts"
 import type { Command } from "./command.ts"
-import { exitBrokenPipe, exitFailed, exitUsage } from "./exit-codes.ts"
+import { exitBrokenPipe, exitFailed, exitInterrupted, exitUsage } from "./exit-codes.ts"
 import { type Found, findCommand } from "./find-command.ts"
 import type { Operator } from "./operator.ts"
 import { isBrokenPipe, Output } from "./output.ts"
 import { type ClientFile, loadSettings, readClientFile, type Settings } from "./settings.ts"
+import { Stopped } from "./stopped.ts"
 import { WrongUsage } from "./wrong-usage.ts"
 
 export async function main(argv: readonly string[], operator: Operator): Promise<never> {
-  const surroundings = { operator, out: new Output(), clientFile: readClientFile(process.env) }
+  const surroundings = {
+    operator,
+    out: new Output(),
+    isJson: asksForJson(argv),
+    clientFile: readClientFile(process.env),
+  }
   process.exit(await runGuarded(argv, surroundings))
 }
 
-type Surroundings = { operator: Operator; out: Output; clientFile: Promise<ClientFile> }
+type Surroundings = {
+  operator: Operator
+  out: Output
+  /** What the words of the command line say before anybody has read them as a command's. */
+  isJson: boolean
+  clientFile: Promise<ClientFile>
+}
+
+function asksForJson(argv: readonly string[]): boolean {
+  const end = argv.indexOf("--")
+  return argv.slice(0, end < 0 ? argv.length : end).includes("--json")
+}
 
 async function runGuarded(argv: readonly string[], surroundings: Surroundings): Promise<number> {
   try {
     return await runCommandLine(argv, surroundings)
   } catch (error) {
     if (isBrokenPipe(error)) return exitBrokenPipe
-    return reportLast(surroundings.out, error)
+    return reportLast(surroundings, error)
   }
 }
 
 async function runCommandLine(argv: readonly string[], surroundings: Surroundings): Promise<number> {
-  const { out } = surroundings
+  const { out, isJson } = surroundings
   let help = "bhatti --help"
   try {
     const found = findCommand(argv)
@@ -45,7 +62,7 @@ async function runCommandLine(argv: readonly string[], surroundings: Surrounding
     return 0
   } catch (error) {
     if (!(error instanceof WrongUsage)) throw error
-    await report(out, new WrongUsage(error.message, { hint: error.hint ?? help }))
+    await report({ out, isJson }, new WrongUsage(error.message, { hint: error.hint ?? help }))
     return exitUsage
   }
 }
@@ -62,13 +79,13 @@ async function run(
     return (await command.run({ ...context, operator, settings, given: common })) ?? 0
   const found = await settings()
   const client = connect({ url: found.url, token: found.token })
-  const reportKnown = (error: AppError) => report(out, withKeyHint(error, found))
+  const reportKnown = (error: AppError) => report({ out, isJson: common.json }, withKeyHint(error, found))
   try {
     return (await command.run({ ...context, client, settings: found, report: reportKnown })) ?? 0
   } catch (error) {
     if (!(error instanceof AppError) || error instanceof WrongUsage) throw error
     await reportKnown(error)
-    return exitFailed
+    return exitCodeOf(error)
   }
 }
 
@@ -96,7 +113,16 @@ function withKeyHint(error: AppError, settings: Settings): AppError {
   return new AppError(error.code, error.message, { cause: error, hint })
 }
 
-async function report(out: Output, error: AppError): Promise<void> {
+function exitCodeOf(error: AppError): number {
+  return error instanceof Stopped ? exitInterrupted : exitFailed
+}
+
+/** As words, or with --json in the form of the API's errors: one line for each. */
+async function report({ out, isJson }: { out: Output; isJson: boolean }, error: AppError): Promise<void> {
+  if (isJson) {
+    const { code, message, hint = null, retryable } = error
+    return await out.talk(JSON.stringify({ error: message, code, message, hint, retryable }))
+  }
   await out.talk(`bhatti: ${oneLine(error.message)}`)
   if (error.hint === undefined) return
   const isCommand = /^(sudo|bhatti) /.test(error.hint)
@@ -104,13 +130,15 @@ async function report(out: Output, error: AppError): Promise<void> {
 }
 
 /** For what no command has dealt with. When standard error is gone too, nobody is left to tell. */
-async function reportLast(out: Output, error: unknown): Promise<number> {
+async function reportLast({ out, isJson }: Surroundings, error: unknown): Promise<number> {
   try {
-    if (error instanceof AppError) await report(out, error)
-    else
-      await out.talk(
-        `bhatti: this is a bug in bhatti: ${error instanceof Error ? error.stack : String(error)}`,
-      )
+    if (error instanceof AppError) {
+      await report({ out, isJson }, error)
+      return exitCodeOf(error)
+    }
+    const words = `this is a bug in bhatti: ${error instanceof Error ? error.stack : String(error)}`
+    if (isJson) await report({ out, isJson }, new AppError("internal", words))
+    else await out.talk(`bhatti: ${words}`)
   } catch (lost) {
     if (!isBrokenPipe(lost) && !(lost instanceof AppError)) throw lost
   }

@@ -25,6 +25,7 @@ export type Option =
   | (OptionText & { type: "list"; value: string })
   | (OptionText & { type: "choice"; value: string; choices: readonly string[] })
   | (OptionText & { type: "integer"; value: string; min: number; max: number; isRequired?: true })
+  /** Seconds, written as a plain number or with a unit: `90s`, `5m`. */
   | (OptionText & { type: "seconds"; value: string; max: number })
   /** MiB, written as a plain number of MB or with a unit: `512M`, `2G`. */
   | (OptionText & { type: "size"; value: string; min: number; max: number })

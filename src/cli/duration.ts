@@ -4,19 +4,25 @@ import { WrongUsage } from "./wrong-usage.ts"
 
 const secondsPer: Record<string, number> = { "": 1, s: 1, m: 60, h: 3600, d: 86_400 }
 
-/** In seconds. */
-export function readDuration(flag: string, text: string): number {
-  const [, number, unit = ""] = /^(\d+(?:\.\d+)?)([smhd]?)$/.exec(text) ?? []
-  if (number === undefined) {
-    throw new WrongUsage(`${flag} takes a time such as 90, 5m, 2h or 1d, not "${text}"`)
-  }
-  return Number(number) * (secondsPer[unit] ?? 1)
+export const durationExamples = "90, 5m, 2h or 1d"
+
+/** Nothing if it is no length of time. */
+export function durationSeconds(text: string): number | undefined {
+  const [, number, unit = ""] = /^(\d*\.?\d+)([smhd]?)$/.exec(text) ?? []
+  return number === undefined ? undefined : Number(number) * (secondsPer[unit] ?? 1)
+}
+
+/** In seconds. `words` are taken too, by whoever calls. */
+export function readDuration(flag: string, text: string, words = ""): number {
+  const seconds = durationSeconds(text)
+  if (seconds !== undefined) return seconds
+  throw new WrongUsage(`${flag} takes a time such as ${durationExamples}${words}, not "${text}"`)
 }
 
 /** A sandbox's own time until it is paused or written to disk; null: the host's. */
 export function readThermalTime(flag: string, text: string): number | null {
   if (text === "default") return null
-  return text === "never" ? 0 : readDuration(flag, text)
+  return text === "never" ? 0 : readDuration(flag, text, ", never or default")
 }
 
 export const warmAfterText = { summary: "Idle time until it is paused: 90, 5m, never or default" }
@@ -26,5 +32,7 @@ export const coldAfterText = {
 
 export function thermalTimeText(seconds: number | null): string {
   if (seconds === null) return "default"
-  return seconds === 0 ? "never" : `${seconds} s`
+  if (seconds === 0) return "never"
+  if (seconds % 3600 === 0) return `${seconds / 3600} h`
+  return seconds % 60 === 0 ? `${seconds / 60} min` : `${seconds} s`
 }

@@ -6,5 +6,7 @@ export const exitUsage = 2
 export const exitSandboxSide = 125
 export const exitNotExecutable = 126
 export const exitNotFound = 127
+/** What a shell reports for a program that Ctrl-C ended. */
+export const exitInterrupted = 130
 /** What a shell reports for a program that SIGPIPE ended. */
 export const exitBrokenPipe = 141

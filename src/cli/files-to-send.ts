@@ -3,7 +3,7 @@
 import { stat } from "node:fs/promises"
 import { AppError } from "../contract/errors.ts"
 import { limits } from "../contract/limits.ts"
-import { errorCodeOf } from "../lib/error-code.ts"
+import { localStep } from "./copy/local-file.ts"
 import { bytesText } from "./words.ts"
 import { WrongUsage } from "./wrong-usage.ts"
 
@@ -47,25 +47,13 @@ function splitPair(text: string): { local: string; guest: string } {
 }
 
 async function localStat(path: string): Promise<{ size: number; mode: number }> {
-  try {
-    const found = await stat(path)
-    if (found.isFile()) return found
-  } catch (cause) {
-    throw unreadable(path, cause)
-  }
+  const found = await localStep(path, () => stat(path))
+  if (found.isFile()) return found
   throw new AppError("invalid", `${path} is not a file`, {
     hint: "directories are copied afterwards, with bhatti cp",
   })
 }
 
 async function readLocal(path: string): Promise<Uint8Array> {
-  try {
-    return await Bun.file(path).bytes()
-  } catch (cause) {
-    throw unreadable(path, cause)
-  }
-}
-
-function unreadable(path: string, cause: unknown): AppError {
-  return new AppError("invalid", `cannot read ${path} (${errorCodeOf(cause) ?? "unknown reason"})`, { cause })
+  return await localStep(path, () => Bun.file(path).bytes())
 }

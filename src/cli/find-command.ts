@@ -22,17 +22,30 @@ const otherNames = new Map([
   ["rename", "edit"],
   ["update", "edit"],
   ["copy", "cp"],
+  ["upload", "cp"],
+  ["download", "cp"],
+  ["push", "cp"],
+  ["pull", "cp"],
+  ["sandbox", "list"],
+  ["sandboxes", "list"],
   ["login", "setup"],
   ["config", "setup"],
   ["expose", "publish"],
   ["logs", "events"],
   ["fork", "create --from"],
   ["clone", "create --from"],
+  ["file cat", "file read"],
+  ["file put", "file write"],
+  ["secret add", "secret set"],
+  ["secret create", "secret set"],
+  ["snapshot restore", "snapshot resume"],
+  ["snapshot save", "snapshot create"],
+  ["user add", "user create"],
 ])
 
 export type Found =
   | { kind: "command"; entry: CommandEntry; argv: string[] }
-  /** `bhatti`, `bhatti --help`. */
+  /** `bhatti`, `bhatti help`, `bhatti --help`. */
   | { kind: "overview" }
   /** `bhatti user`, `bhatti user --help`. */
   | { kind: "group"; name: string; isAskedFor: boolean }
@@ -60,6 +73,7 @@ export function findCommand(argv: readonly string[]): Found {
     if (before.length === 0) return { kind: "overview" }
     throw new WrongUsage("a command is missing", { hint: "bhatti --help" })
   }
+  if (first === "help" && second === undefined) return { kind: "overview" }
   const rest = second === undefined ? [] : [second, ...others]
   const entry = entryOf(first)
   if (entry !== undefined) return { kind: "command", entry, argv: [...before, ...rest] }

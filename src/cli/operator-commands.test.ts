@@ -30,16 +30,20 @@ class RecordingOperator implements Operator {
   }
 }
 
-async function run(command: HostCommand, argv: readonly string[]): Promise<RecordingOperator> {
-  const operator = new RecordingOperator()
-  const { args, rest, options } = parseArguments(command, argv)
+async function run(
+  command: HostCommand,
+  argv: readonly string[],
+  operator = new RecordingOperator(),
+  out = new Output(),
+): Promise<RecordingOperator> {
+  const { args, rest, options, common } = parseArguments(command, argv)
   const settings = () => Promise.reject(new Error("these commands need no settings"))
   await command.run({
     args,
     rest,
     options: options as never,
-    isJson: false,
-    out: new Output(),
+    isJson: common.json,
+    out,
     operator,
     settings,
     given: { url: undefined, token: undefined },
@@ -67,4 +71,29 @@ test("init has defaults for directories", async () => {
   expect((await run(init, argv)).initialised).toEqual([
     { dataDir: "/d", cacheDir: "/c", writeClientConfig: true, listen: "127.0.0.1:1" },
   ])
+})
+
+test("init that this user may not do names sudo and the way without", async () => {
+  class Refusing extends RecordingOperator {
+    override init(): Promise<void> {
+      return Promise.reject(Object.assign(new Error("operation not permitted"), { code: "EPERM" }))
+    }
+  }
+  expect(run(init, ["--data-dir", "/d"], new Refusing())).rejects.toMatchObject({
+    code: "forbidden",
+    message: "cannot prepare /d (EPERM)",
+    hint: "sudo bhatti init   (or give it a --data-dir and a --cache-dir of your own)",
+  })
+})
+
+test("init --json prints where everything is", async () => {
+  class Heard extends Output {
+    lines: string[] = []
+    override async result(line: string): Promise<void> {
+      this.lines.push(line)
+    }
+  }
+  const out = new Heard()
+  await run(init, ["--data-dir", "/d", "--cache-dir", "/c", "--json"], new RecordingOperator(), out)
+  expect(out.lines.map((line) => JSON.parse(line))).toEqual([{ data_dir: "/d", cache_dir: "/c" }])
 })

@@ -1,7 +1,7 @@
 /** Questions to the person at the terminal, on standard error. Loaded only when there is one to ask. */
 
 import { password, text } from "@clack/prompts"
-import { AppError } from "../contract/errors.ts"
+import { Stopped } from "./stopped.ts"
 
 export async function askHidden(message: string): Promise<string> {
   return answered(await password({ message, output: process.stderr, validate: needed }))
@@ -17,5 +17,5 @@ function needed(value: string | undefined): string | undefined {
 
 function answered(answer: string | symbol): string {
   if (typeof answer === "string") return answer
-  throw new AppError("invalid", "stopped; nothing was changed")
+  throw new Stopped()
 }

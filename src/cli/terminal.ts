@@ -25,7 +25,24 @@ const termiosBytes = 256
 const TCSADRAIN = 1
 const TIOCGWINSZ = 0x5413
 
+/**
+ * Of Debian's ncurses-base, which is all that is in a small image. Without a description no full-screen program starts,
+ * and what has another name (xterm-kitty, alacritty, foot) understands what xterm does.
+ */
+const namesKnownInside: ReadonlySet<string> = new Set([
+  ...["ansi", "dumb", "linux", "rxvt", "rxvt-unicode", "rxvt-unicode-256color", "screen", "screen-256color"],
+  ...["tmux", "tmux-256color", "vt100", "vt220", "xterm", "xterm-256color", "xterm-color"],
+])
+
 const sizeWithoutTerminal: TerminalSize = { rows: 24, cols: 80 }
+
+/** Of the terminal at a descriptor; nothing where there is none or it does not know. */
+export function terminalSize(fd: number): TerminalSize | undefined {
+  const winsize = new Uint16Array(4)
+  if (libc.symbols.ioctl(fd, TIOCGWINSZ, ptr(winsize)) !== 0) return undefined
+  const [rows = 0, cols = 0] = winsize
+  return rows > 0 && cols > 0 ? { rows, cols } : undefined
+}
 
 export class Terminal {
   /** Whether keys are typed at a terminal, not read from a pipe. */
@@ -65,15 +82,13 @@ export class Terminal {
   readonly watch = (bytes: Uint8Array): void => this.#screen.watch(bytes)
 
   get size(): TerminalSize {
-    const winsize = new Uint16Array(4)
-    if (!this.#isOutput || libc.symbols.ioctl(1, TIOCGWINSZ, ptr(winsize)) !== 0) return sizeWithoutTerminal
-    const [rows = 0, cols = 0] = winsize
-    return rows > 0 && cols > 0 ? { rows, cols } : sizeWithoutTerminal
+    return (this.#isOutput ? terminalSize(1) : undefined) ?? sizeWithoutTerminal
   }
 
   /** What programs in the sandbox may draw with. */
   get name(): string {
-    return process.env.TERM || "xterm-256color"
+    const own = process.env.TERM ?? ""
+    return namesKnownInside.has(own) ? own : "xterm-256color"
   }
 
   onResize(tell: (size: TerminalSize) => void): void {

@@ -1,5 +1,6 @@
 /** The user commands' way to the local database. */
 
+import { stat } from "node:fs/promises"
 import { AppError } from "../contract/errors.ts"
 import { defaultDataDir } from "../contract/limits.ts"
 import { errorCodeOf } from "../lib/error-code.ts"
@@ -31,12 +32,20 @@ export async function withStore<Result>(
 
 async function openStore(operator: Operator, dataDir: string): Promise<UserStore> {
   try {
+    // Opening makes what is missing, and a mistyped directory would get a database of its own.
+    await stat(dataDir)
     return await operator.openStore({ dataDir })
   } catch (cause) {
     if (cause instanceof AppError) throw cause
+    const code = errorCodeOf(cause)
+    if (code === "ENOENT" || code === "ENOTDIR")
+      throw new AppError("not_found", `there is no data directory ${dataDir}`, {
+        cause,
+        hint: `sudo bhatti init --data-dir ${dataDir}`,
+      })
     throw new AppError(
       "unavailable",
-      `cannot open the database in ${dataDir} (${errorCodeOf(cause) ?? "unknown reason"})`,
+      `cannot open the database in ${dataDir} (${code ?? "unknown reason"})`,
       {
         cause,
         hint: "users are managed by the operator, on the daemon's host, with sudo",

@@ -13,13 +13,16 @@ export function sizeText(mib: number): string {
 }
 
 export function ageText(since: string, nowMs: number): string {
-  const seconds = Math.max(0, Math.floor((nowMs - Date.parse(since)) / 1000))
-  if (seconds < 60) return `${seconds} s ago`
+  return `${spanText(Math.max(0, Math.floor((nowMs - Date.parse(since)) / 1000)))} ago`
+}
+
+/** A length of time in its largest unit, rounded down. */
+export function spanText(seconds: number): string {
+  if (seconds < 60) return `${seconds} s`
   const minutes = Math.floor(seconds / 60)
-  if (minutes < 60) return `${minutes} min ago`
+  if (minutes < 60) return `${minutes} min`
   const hours = Math.floor(minutes / 60)
-  if (hours < 48) return `${hours} h ago`
-  return `${Math.floor(hours / 24)} days ago`
+  return hours < 48 ? `${hours} h` : `${Math.floor(hours / 24)} days`
 }
 
 /** A name somebody else chose, on one line and without power over the terminal: control characters and the like escaped. */

@@ -23,6 +23,7 @@ export class ExecStream {
   readonly #socket: StreamSocket<ExecClientMessage, ExecServerMessage, ExecExit>
   readonly #window: number
   #unacknowledgedInput = 0
+  #hasStarted = false
   #wakeWriter: () => void = () => {}
 
   constructor(connection: Connection, start: ExecStreamStart) {
@@ -45,6 +46,11 @@ export class ExecStream {
   /** Output in the order it came. Ends when the command has ended or failed; `exit` then says how. */
   get output(): AsyncIterableIterator<StreamOutput> {
     return this.#socket.output
+  }
+
+  /** Whether the command has begun to run. */
+  get hasStarted(): boolean {
+    return this.#hasStarted
   }
 
   /** Resolves when more input may be written; await it before the next. Input to a command that has ended is dropped. */
@@ -86,6 +92,7 @@ export class ExecStream {
   #receive(message: Exclude<ExecServerMessage, { type: "error" }>): void {
     switch (message.type) {
       case "started":
+        this.#hasStarted = true
         break
       case "ack":
         this.#unacknowledgedInput -= message.bytes

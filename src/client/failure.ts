@@ -26,6 +26,7 @@ export function failureOfConnection(cause: unknown, url: string): AppError {
   const { hostname } = new URL(url)
   const isLocal = hostname === "localhost" || hostname === "[::1]" || hostname.startsWith("127.")
   const isRefused = code === "ConnectionRefused" || code === "ECONNREFUSED"
+  const isDown = isRefused || code === undefined || code === "ECONNRESET"
   return new AppError(
     "unavailable",
     isRefused || code === undefined
@@ -33,9 +34,10 @@ export function failureOfConnection(cause: unknown, url: string): AppError {
       : `cannot reach the bhatti daemon at ${url} (${code})`,
     {
       cause,
-      hint: isLocal
-        ? "sudo systemctl start bhatti   (or: sudo bhatti serve; for another address: bhatti setup)"
-        : "check the address and the network; bhatti setup changes the address",
+      hint:
+        isLocal && isDown
+          ? "sudo systemctl start bhatti   (or: sudo bhatti serve; for another address: bhatti setup)"
+          : "check the address and the network; bhatti setup changes the address",
     },
   )
 }

@@ -103,7 +103,9 @@ export const Sandbox = z
     cpus: z.int(),
     memory_mb: z.int().describe("Memory in MiB"),
     disk_size_mb: z.int().describe("Size of the root disk in MiB"),
-    keep_hot: z.boolean().describe("It is never paused"),
+    keep_hot: z
+      .boolean()
+      .describe("It is never paused, and runs again when the daemon starts unless its owner has stopped it"),
     allow_cold: z.boolean().describe("It may be written to disk when it was paused for long"),
     warm_after: z
       .number()
@@ -158,7 +160,12 @@ export const CreateSandbox = z
       .default([])
       .describe("Names of your secrets that it gets as environment"),
     labels: Labels.default({}),
-    keep_hot: z.boolean().default(false).describe("Never pause it when it is idle"),
+    keep_hot: z
+      .boolean()
+      .default(false)
+      .describe(
+        "Never pause it when it is idle; with the daemon it starts again, unless you have stopped it",
+      ),
     net_policy: NetPolicyInput.optional(),
     warm_after: ThermalSeconds.optional().describe(
       "Idle seconds until it is paused, 0: never; default: as the host does it",

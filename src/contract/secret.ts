@@ -15,13 +15,15 @@ export const Secret = z
   .meta({ id: "Secret" })
 export type Secret = z.infer<typeof Secret>
 
+const valueRule = `a secret's value has 1 to ${limits.secretBytesMax} characters`
+
 export const SetSecret = z
   .strictObject({
     name: SecretName,
     value: z
       .string()
-      .min(1, "a secret has a value")
-      .max(limits.secretBytesMax)
+      .min(1, valueRule)
+      .max(limits.secretBytesMax, valueRule)
       .refine((value) => !value.includes("\0"), "a secret cannot hold a NUL"),
   })
   .meta({ id: "SetSecret" })

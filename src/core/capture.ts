@@ -30,22 +30,46 @@ export function checkCopyable(source: SandboxRecord): void {
   })
 }
 
-/** Fills the draft of that id, which the caller publishes or abandons. Takes the source's turn. */
-export async function captureSandbox(core: Core, source: SandboxRecord, draftId: string): Promise<Captured> {
-  if (source.state.kind === "hot") await writeOut(core, await awake(core, source, "a copy of it"))
-  return core.turns.take(source.id, async () => {
+type Draft = { id: string; directory: string; signal: AbortSignal }
+
+/** Fills the draft of that id, which the caller publishes or abandons. Takes the source's turn; the signal gives it up. */
+export async function captureSandbox(
+  core: Core,
+  source: SandboxRecord,
+  draftId: string,
+  { signal }: { signal: AbortSignal },
+): Promise<Captured> {
+  const draft: Draft = { id: draftId, directory: await core.host.snapshots.begin(draftId), signal }
+  await copyAhead(core, source, draft)
+  const capture = async () => {
     const now = await settle(core, source.id)
     if (!now) throw noSandbox(source.name)
     const template = await templateOf(core, now)
-    if (now.state.kind === "cold") return captureStopped(core, now, template, draftId)
+    if (now.state.kind === "cold") return captureStopped(core, now, template, draft)
     const machine = machineOf(core, now)
     if ((now.state.kind === "hot" || now.state.kind === "warm") && machine) {
-      return captureRunning(core, now, template, machine, draftId)
+      return captureRunning(core, now, template, machine, draft)
     }
     throw new AppError("unavailable", `sandbox "${now.name}" is ${now.state.kind}`, {
       hint: "try again in a moment",
     })
-  })
+  }
+  return core.turns.take(source.id, capture, { signal })
+}
+
+/**
+ * The disk of a source that has a machine, while it does what it likes, without its turn: what it writes meanwhile is found when
+ * it stands still. Again after the guest has written out its files, so that what is left for then is little.
+ */
+async function copyAhead(core: Core, source: SandboxRecord, { id, signal }: Draft): Promise<void> {
+  const copy = () => core.host.snapshots.copyAhead({ id, sandboxId: source.id, signal })
+  const now = await core.store.sandboxes.get(source.id)
+  if (now?.state.kind !== "hot" && now?.state.kind !== "warm") return
+  await copy()
+  const then = await core.store.sandboxes.get(source.id)
+  if (then?.state.kind !== "hot") return
+  await writeOut(core, await awake(core, then, "a copy of it"), signal)
+  await copy()
 }
 
 /** It is not woken: what is on disk is a copy already, and whole. */
@@ -53,15 +77,14 @@ async function captureStopped(
   core: Core,
   source: SandboxRecord,
   template: Template,
-  draftId: string,
+  { id, signal }: Draft,
 ): Promise<Captured> {
   const { machines, snapshots, disks } = core.host
   const hasMemory =
     source.state.kind === "cold" &&
     source.state.hasSnapshot &&
     (await machines.checkSnapshot(disks.directoryOf(source.id), template)).fits
-  await snapshots.begin(draftId)
-  await snapshots.capture({ id: draftId, sandboxId: source.id, storedMemory: hasMemory })
+  await snapshots.capture({ id, sandboxId: source.id, storedMemory: hasMemory, signal })
   return { hasMemory, pausedMs: 0 }
 }
 
@@ -70,16 +93,15 @@ async function captureRunning(
   source: SandboxRecord,
   template: Template,
   machine: Machine,
-  draftId: string,
+  { id, directory, signal }: Draft,
 ): Promise<Captured> {
   const { machines, snapshots } = core.host
   const wasHot = source.state.kind === "hot"
-  const directory = await snapshots.begin(draftId)
   const pausedAt = performance.now()
   try {
     await machines.pause(machine)
-    await machines.saveSnapshot(machine, template, { directory })
-    await snapshots.capture({ id: draftId, sandboxId: source.id, storedMemory: false })
+    await machines.saveSnapshot(machine, template, { directory, signal })
+    await snapshots.capture({ id, sandboxId: source.id, storedMemory: false, signal })
   } finally {
     if (wasHot) await goOn(core, source, machine)
   }
@@ -99,9 +121,12 @@ async function goOn(core: Core, source: SandboxRecord, machine: Machine): Promis
 }
 
 /** So that the copy's disk alone is worth as much as possible, and little is left to be written during the pause. */
-async function writeOut(core: Core, guest: Guest): Promise<void> {
+async function writeOut(core: Core, guest: Guest, signal: AbortSignal): Promise<void> {
+  signal.throwIfAborted()
   const process = guest.exec({ argv: ["sync"], user: "root" })
-  const timer = setTimeout(() => process.kill(), syncDeadlineMs)
+  const kill = () => process.kill()
+  signal.addEventListener("abort", kill, { once: true })
+  const timer = setTimeout(kill, syncDeadlineMs)
   try {
     for await (const _ of process.output);
     await process.result
@@ -109,6 +134,7 @@ async function writeOut(core: Core, guest: Guest): Promise<void> {
     core.log.warn({ error }, "copying a sandbox that could not write out its files")
   } finally {
     clearTimeout(timer)
+    signal.removeEventListener("abort", kill)
   }
 }
 

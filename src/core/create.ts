@@ -20,6 +20,7 @@ import { policyAskedFor } from "./policy.ts"
 import type { PooledSandbox } from "./pool.ts"
 import { viewSandbox, viewSandboxes } from "./sandbox-view.ts"
 import { ensureTemplate } from "./template.ts"
+import { unlessAborted } from "./unless-aborted.ts"
 
 const readyDeadlineMs = 30_000
 const nameAttempts = 5
@@ -164,7 +165,9 @@ async function waitForTemplate(
   const leave = () => left.reject(abandoned(record))
   signal?.addEventListener("abort", leave, { once: true })
   try {
-    return await core.doomed.orGiveUp(record, Promise.race([ensureTemplate(core, spec), left.promise]))
+    return await core.doomed.watch([record], (doomed) =>
+      unlessAborted(Promise.race([ensureTemplate(core, spec), left.promise]), doomed),
+    )
   } finally {
     signal?.removeEventListener("abort", leave)
     core.waits.delete(record.id)

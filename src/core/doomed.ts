@@ -10,7 +10,7 @@ type Named = Pick<SandboxRecord, "id" | "name">
 
 export class Doomed {
   readonly #ids = new Set<SandboxRecord["id"]>()
-  readonly #waiting = new Map<SandboxRecord["id"], () => void>()
+  readonly #watches = new Set<{ records: readonly Named[]; controller: AbortController }>()
 
   has(id: SandboxRecord["id"]): boolean {
     return this.#ids.has(id)
@@ -20,7 +20,10 @@ export class Doomed {
   add(id: SandboxRecord["id"]): boolean {
     if (this.#ids.has(id)) return false
     this.#ids.add(id)
-    this.#waiting.get(id)?.()
+    for (const { records, controller } of this.#watches) {
+      const record = records.find((one) => one.id === id)
+      if (record) controller.abort(destroyed(record))
+    }
     return true
   }
 
@@ -33,19 +36,19 @@ export class Doomed {
     if (this.#ids.has(record.id)) throw destroyed(record)
   }
 
-  /** What `work` gives, or no longer waiting for it. Needs the sandbox's turn. */
-  async orGiveUp<T>(record: Named, work: Promise<T>): Promise<T> {
-    this.check(record)
-    const { promise, reject } = Promise.withResolvers<never>()
-    this.#waiting.set(record.id, () => reject(destroyed(record)))
+  /** Work that takes long and ends soon once its signal is aborted, as it is when one of them is destroyed. */
+  async watch<T>(records: readonly Named[], work: (signal: AbortSignal) => Promise<T>): Promise<T> {
+    for (const record of records) this.check(record)
+    const watch = { records, controller: new AbortController() }
+    this.#watches.add(watch)
     try {
-      return await Promise.race([work, promise])
+      return await work(watch.controller.signal)
     } finally {
-      this.#waiting.delete(record.id)
+      this.#watches.delete(watch)
     }
   }
 }
 
 function destroyed(record: Named): AppError {
-  return new AppError("conflict", `sandbox "${record.name}" was destroyed while it was being started`)
+  return new AppError("conflict", `sandbox "${record.name}" was destroyed meanwhile`)
 }

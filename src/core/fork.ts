@@ -61,15 +61,20 @@ export async function forkSandbox(
       }),
     )
   return await withCopies(core, template, add, namesOf(input.name, count), async (copies) => {
-    const { pausedMs } = await captureSandbox(core, source, draftId)
+    const { pausedMs } = await core.doomed.watch([source, ...copies], (doomed) =>
+      captureSandbox(core, source, draftId, { signal: doomed }),
+    )
     const started: Sandbox[] = []
-    await inParallel(copies, startsAtOnce, async (copy, index) => {
-      const isLast = copies.length === 1
-      const { hasMemory } = await core.host.snapshots.placeDraft({ id: draftId, sandboxId: copy.id, isLast })
-      await startCopy(core, copy, template, { env: { ...copy.env, ...secrets }, hasMemory })
-      started[index] = await viewById(core, copy.id)
-      checkStillAwaited(copy, signal)
-    })
+    const isLast = copies.length === 1
+    await core.doomed.watch(copies, (doomed) =>
+      inParallel(copies, startsAtOnce, async (copy, index) => {
+        const from = { id: draftId, sandboxId: copy.id, isLast, signal: doomed }
+        const { hasMemory } = await core.host.snapshots.placeDraft(from)
+        await startCopy(core, copy, template, { env: { ...copy.env, ...secrets }, hasMemory })
+        started[index] = await viewById(core, copy.id)
+        checkStillAwaited(copy, signal)
+      }),
+    )
     const ms = Math.round(performance.now() - startedAt)
     for (const copy of copies) {
       const meta = { by: "user", from: "sandbox", source: source.name, ms, source_paused_ms: pausedMs }

@@ -47,8 +47,12 @@ export interface Machines {
   ): Promise<{ fits: true } | { fits: false; reason: string }>
   pause(machine: Machine): Promise<void>
   resume(machine: Machine): Promise<void>
-  /** Into the machine's own directory, or as a copy into another, which is not synced. */
-  saveSnapshot(machine: Machine, template: Template, options?: { directory: string }): Promise<void>
+  /** Into the machine's own directory, or as a copy into another, which is not synced and can be given up. */
+  saveSnapshot(
+    machine: Machine,
+    template: Template,
+    options?: { directory: string; signal: AbortSignal },
+  ): Promise<void>
   removeSnapshot(directory: string): Promise<void>
 
   isRunning(machine: Machine): boolean
@@ -94,15 +98,27 @@ export interface Disks {
 export interface Snapshots {
   /** The draft's directory, empty; `saveSnapshot` may write the memory into it. */
   begin(id: string): Promise<string>
+  /** Copies of a sandbox's disk what there is now, while it goes on, so that `capture` has less to do. */
+  copyAhead(options: { id: string; sandboxId: string; signal: AbortSignal }): Promise<void>
   /** Adds a sandbox's disk, which must stand still, and the memory that a stopped one has on disk. */
-  capture(options: { id: string; sandboxId: string; storedMemory: boolean }): Promise<void>
+  capture(options: {
+    id: string
+    sandboxId: string
+    storedMemory: boolean
+    signal: AbortSignal
+  }): Promise<void>
   /** Makes the draft a finished one. */
   publish(id: string): Promise<{ bytes: number }>
   abandon(id: string): Promise<void>
   /** Gives a sandbox that has no directory yet a copy of a finished one; throws if that is not whole. */
-  place(options: { id: string; sandboxId: string }): Promise<{ hasMemory: boolean }>
+  place(options: { id: string; sandboxId: string; signal: AbortSignal }): Promise<{ hasMemory: boolean }>
   /** The same of a draft; the last sandbox gets the draft's own files. */
-  placeDraft(options: { id: string; sandboxId: string; isLast: boolean }): Promise<{ hasMemory: boolean }>
+  placeDraft(options: {
+    id: string
+    sandboxId: string
+    isLast: boolean
+    signal: AbortSignal
+  }): Promise<{ hasMemory: boolean }>
   remove(id: string): Promise<void>
   /** Ids of the finished ones. */
   list(): Promise<string[]>

@@ -37,15 +37,22 @@ export async function pauseSandbox(core: Core, record: SandboxRecord): Promise<b
   return false
 }
 
-/** hot or warm → cold. When it cannot be saved it goes on as it was, and the error says why. */
-export async function stopSandbox(core: Core, record: SandboxRecord): Promise<SandboxState> {
+/**
+ * hot or warm → cold. When it cannot be saved it goes on as it was, and the error says why. `isWanted`: its owner says so, and
+ * it is not started again before somebody uses it.
+ */
+export async function stopSandbox(
+  core: Core,
+  record: SandboxRecord,
+  { isWanted = false }: { isWanted?: boolean } = {},
+): Promise<SandboxState> {
   const { state } = record
   const machine = machineOf(core, record)
   if ((state.kind !== "hot" && state.kind !== "warm") || !machine) return state
   const template = await templateOf(core, record)
   const { machines } = core.host
 
-  await core.store.sandboxes.setState(record.id, { kind: "stopping", machine: state.machine })
+  await core.store.sandboxes.setState(record.id, { kind: "stopping", machine: state.machine, isWanted })
   try {
     await silence(core, record, machine)
     await machines.pause(machine)
@@ -65,7 +72,7 @@ export async function stopSandbox(core: Core, record: SandboxRecord): Promise<Sa
   }
   await machines.kill(machine)
   await detach(core, record.id)
-  const cold: SandboxState = { kind: "cold", hasSnapshot: true, reason: null }
+  const cold: SandboxState = { kind: "cold", hasSnapshot: true, reason: null, isWanted }
   await core.store.sandboxes.setState(record.id, cold)
   return cold
 }

@@ -29,7 +29,7 @@ async function settleRecord(core: Core, record: SandboxRecord): Promise<boolean>
       await repair(core, record, "it has no channel")
       return true
     case "stopping":
-      await finishStopping(core, record)
+      await finishStopping(core, record, state)
       return true
     case "waking":
       await finishWaking(core, record, state)
@@ -44,7 +44,11 @@ async function settleRecord(core: Core, record: SandboxRecord): Promise<boolean>
 }
 
 /** The machine was paused and being saved: it goes on if it lives; else its snapshot counts, if it is whole. */
-async function finishStopping(core: Core, record: SandboxRecord): Promise<void> {
+async function finishStopping(
+  core: Core,
+  record: SandboxRecord,
+  { isWanted }: Extract<SandboxRecord["state"], { kind: "stopping" }>,
+): Promise<void> {
   const { machines, disks } = core.host
   const machine = machineOf(core, record)
   if (machine && machines.isRunning(machine)) {
@@ -56,7 +60,7 @@ async function finishStopping(core: Core, record: SandboxRecord): Promise<void> 
   }
   const check = await machines.checkSnapshot(disks.directoryOf(record.id), await templateOf(core, record))
   if (!check.fits) return markEnded(core, record, "its machine ended while it was being saved")
-  await core.store.sandboxes.setState(record.id, { kind: "cold", hasSnapshot: true, reason: null })
+  await core.store.sandboxes.setState(record.id, { kind: "cold", hasSnapshot: true, reason: null, isWanted })
 }
 
 /** The machine was being started: kept if it lives and answers. What it was to continue from counts while its disk is unchanged. */

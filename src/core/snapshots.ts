@@ -33,7 +33,9 @@ export async function createSnapshot(
     undo.defer(() => core.store.snapshots.remove(record.id))
     undo.defer(() => snapshots.remove(record.id))
     try {
-      const { hasMemory, pausedMs } = await captureSandbox(core, source, record.id)
+      const { hasMemory, pausedMs } = await core.doomed.watch([source], (signal) =>
+        captureSandbox(core, source, record.id, { signal }),
+      )
       const { bytes } = await snapshots.publish(record.id)
       await core.store.snapshots.setReady(record.id, { hasMemory, bytes })
       undo.move()
@@ -131,11 +133,14 @@ export async function resumeSnapshot(
     undo.defer(() => removeFailed(core, record))
     await core.store.sandboxes.setTemplate(record.id, template.id)
     // Within the snapshot's turn it cannot be deleted half-way through the copy.
-    const { hasMemory } = await core.turns.take(snapshot.id, async () => {
+    const place = async (doomed: AbortSignal) => {
       const now = await core.store.snapshots.get(snapshot.id)
       if (now?.state !== "ready") throw now ? notReady(now) : noSnapshot(nameOrId)
-      return core.host.snapshots.place({ id: snapshot.id, sandboxId: record.id })
-    })
+      return core.host.snapshots.place({ id: snapshot.id, sandboxId: record.id, signal: doomed })
+    }
+    const { hasMemory } = await core.doomed.watch([record], (doomed) =>
+      core.turns.take(snapshot.id, () => place(doomed), { signal: doomed }),
+    )
     await startCopy(core, record, template, { env: { ...env, ...secrets }, hasMemory })
     const sandbox = await viewById(core, record.id)
     checkStillAwaited(record, signal)

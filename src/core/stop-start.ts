@@ -10,17 +10,18 @@ import { stopSandbox } from "./power.ts"
 import { viewById } from "./sandbox-view.ts"
 import { settle } from "./settle.ts"
 
-/** Stopping what is stopped changes nothing. */
+/** What is stopped already stays so: it is remembered that its owner wants it. */
 export async function stopByName(core: Core, account: Account, nameOrId: string): Promise<Sandbox> {
   const { id } = await findSandbox(core, account, nameOrId)
   await core.turns.take(id, async () => {
     const startedAt = performance.now()
     const record = await settle(core, id)
     if (!record) throw noSandbox(nameOrId)
-    const wasCold = record.state.kind === "cold"
-    const { kind } = await stopSandbox(core, record)
+    if (record.state.kind === "cold") {
+      return core.store.sandboxes.setState(id, { ...record.state, isWanted: true })
+    }
+    const { kind } = await stopSandbox(core, record, { isWanted: true })
     if (kind === "cold") {
-      if (wasCold) return
       const ms = Math.round(performance.now() - startedAt)
       const meta = { by: "user", ms }
       return core.events.record({ type: "sandbox.stopped", userId: account.id, sandbox: record, meta })

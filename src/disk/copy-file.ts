@@ -5,10 +5,14 @@ import { copyFile, type FileHandle, open, rm } from "node:fs/promises"
 import { Checksum } from "../lib/checksum.ts"
 import { nextExtent } from "../lib/posix.ts"
 
-const chunkBytes = 4 * 1024 * 1024
+export const chunkBytes = 4 * 1024 * 1024
 
 /** Copies to a new file and gives a checksum over what was copied. The source must not change meanwhile. */
-export async function copyFileWithChecksum(from: string, to: string): Promise<{ checksum: string }> {
+export async function copyFileWithChecksum(
+  from: string,
+  to: string,
+  { signal }: { signal?: AbortSignal } = {},
+): Promise<{ checksum: string }> {
   if (await tryShare(from, to)) return { checksum: await fileChecksum(from) }
   const source = await open(from, "r")
   try {
@@ -17,9 +21,8 @@ export async function copyFileWithChecksum(from: string, to: string): Promise<{ 
       const { size } = await source.stat()
       await target.truncate(size)
       const checksum = await readExtents(source, size, async (bytes, offset) => {
-        for (let done = 0; done < bytes.length; ) {
-          done += (await target.write(bytes, done, bytes.length - done, offset + done)).bytesWritten
-        }
+        signal?.throwIfAborted()
+        await writeAll(target, bytes, offset)
       })
       return { checksum }
     } finally {
@@ -30,8 +33,14 @@ export async function copyFileWithChecksum(from: string, to: string): Promise<{ 
   }
 }
 
+export async function writeAll(target: FileHandle, bytes: Uint8Array, offset: number): Promise<void> {
+  for (let done = 0; done < bytes.length; ) {
+    done += (await target.write(bytes, done, bytes.length - done, offset + done)).bytesWritten
+  }
+}
+
 /** Both files have the same blocks until one is written to: no matter how large, it takes no time and no space. */
-async function tryShare(from: string, to: string): Promise<boolean> {
+export async function tryShare(from: string, to: string): Promise<boolean> {
   try {
     await copyFile(from, to, constants.COPYFILE_EXCL | constants.COPYFILE_FICLONE_FORCE)
     return true
@@ -59,8 +68,11 @@ export async function fileChecksum(path: string): Promise<string> {
   }
 }
 
-/** Holes are as good as zeros: the checksum does not tell them apart, since a copy may have others than its source. */
-async function readExtents(
+/**
+ * Calls `take` with every chunk that is not all zeros, the last one cut to the file's size. Holes are as good as zeros: the checksum
+ * does not tell them apart, since a copy may have others than its source.
+ */
+export async function readExtents(
   source: FileHandle,
   size: number,
   take: (bytes: Uint8Array, offset: number) => Promise<void>,
@@ -92,6 +104,7 @@ async function readExtents(
 
 const zeros = Buffer.alloc(chunkBytes)
 
-function isZero(bytes: Uint8Array): boolean {
+/** Of at most a chunk. */
+export function isZero(bytes: Uint8Array): boolean {
   return Buffer.compare(bytes, zeros.subarray(0, bytes.length)) === 0
 }

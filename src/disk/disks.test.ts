@@ -9,6 +9,8 @@ import { copyFileWithChecksum, fileChecksum } from "./copy-file.ts"
 import { Disks } from "./disks.ts"
 import { Snapshots } from "./snapshots.ts"
 
+const { signal } = new AbortController()
+
 let directory = ""
 beforeEach(() => {
   directory = mkdtempSync(join(tmpdir(), "bhatti-disk-"))
@@ -86,7 +88,7 @@ async function publishedSnapshot(): Promise<{ snapshots: Snapshots; disks: Disks
   const snapshots = new Snapshots({ dataDir: directory, disks })
   stoppedSandbox(disks, "source")
   await snapshots.begin("snap")
-  await snapshots.capture({ id: "snap", sandboxId: "source", storedMemory: true })
+  await snapshots.capture({ id: "snap", sandboxId: "source", storedMemory: true, signal })
   expect(await snapshots.list()).toEqual([])
   await snapshots.publish("snap")
   expect(await snapshots.list()).toEqual(["snap"])
@@ -95,7 +97,7 @@ async function publishedSnapshot(): Promise<{ snapshots: Snapshots; disks: Disks
 
 test("what is given to a sandbox is whole, and stays when the snapshot and the source are gone", async () => {
   const { snapshots, disks } = await publishedSnapshot()
-  expect(await snapshots.place({ id: "snap", sandboxId: "copy" })).toEqual({ hasMemory: true })
+  expect(await snapshots.place({ id: "snap", sandboxId: "copy", signal })).toEqual({ hasMemory: true })
   await snapshots.remove("snap")
   await disks.removeSandbox("source")
   expect(readFileSync(disks.overlayOf("copy"), "utf8")).toBe("disk ".repeat(10_000))
@@ -119,7 +121,7 @@ test.each([
       content.length > 1 ? Buffer.from(content) : Buffer.concat([Buffer.from(content), before.subarray(1)]),
     )
   }
-  await expect(snapshots.place({ id: "snap", sandboxId: "copy" })).rejects.toMatchObject({
+  await expect(snapshots.place({ id: "snap", sandboxId: "copy", signal })).rejects.toMatchObject({
     code: "unavailable",
     retryable: false,
   })
@@ -130,9 +132,9 @@ test.each([
 test("unfinished ones are none, and are removed at the next start", async () => {
   const { snapshots } = await publishedSnapshot()
   await snapshots.begin("half")
-  await snapshots.capture({ id: "half", sandboxId: "source", storedMemory: true })
+  await snapshots.capture({ id: "half", sandboxId: "source", storedMemory: true, signal })
   expect(await snapshots.list()).toEqual(["snap"])
-  await expect(snapshots.place({ id: "half", sandboxId: "copy" })).rejects.toMatchObject({
+  await expect(snapshots.place({ id: "half", sandboxId: "copy", signal })).rejects.toMatchObject({
     code: "unavailable",
   })
   await snapshots.removeUnfinished()

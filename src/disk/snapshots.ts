@@ -9,6 +9,7 @@ import { join } from "node:path"
 import { AppError } from "../contract/errors.ts"
 import { copyFileWithChecksum, fileChecksum } from "./copy-file.ts"
 import { type Disks, diskFull } from "./disks.ts"
+import { LiveCopy } from "./live-copy.ts"
 
 const unfinished = "tmp-"
 const diskFile = "disk.qcow2"
@@ -23,7 +24,8 @@ type Manifest = { files: Record<string, FileFacts> }
 export class Snapshots {
   readonly #directory: string
   readonly #disks: Disks
-  /** Checksums of the disks of drafts, found while they were copied. */
+  /** Disks of drafts that are being copied, and their checksums that were found by the way. */
+  readonly #copies = new Map<string, LiveCopy>()
   readonly #diskChecksums = new Map<string, string>()
 
   constructor(options: { dataDir: string; disks: Disks }) {
@@ -33,18 +35,32 @@ export class Snapshots {
 
   async begin(id: string): Promise<string> {
     const directory = this.#draftOf(id)
-    await rm(directory, { recursive: true, force: true })
+    await this.abandon(id)
     await mkdir(directory, { recursive: true, mode: 0o700 })
     return directory
   }
 
-  async capture(options: { id: string; sandboxId: string; storedMemory: boolean }): Promise<void> {
-    const draft = this.#draftOf(options.id)
+  async copyAhead(options: { id: string; sandboxId: string; signal: AbortSignal }): Promise<void> {
+    try {
+      await this.#copyOf(options).catchUp(options)
+    } catch (cause) {
+      // The disk of one that is destroyed meanwhile may be gone.
+      options.signal.throwIfAborted()
+      throw asDiskFull(cause)
+    }
+  }
+
+  async capture(options: {
+    id: string
+    sandboxId: string
+    storedMemory: boolean
+    signal: AbortSignal
+  }): Promise<void> {
     const from = this.#disks.directoryOf(options.sandboxId)
     try {
-      const { checksum } = await copyFileWithChecksum(join(from, diskFile), join(draft, diskFile))
-      this.#diskChecksums.set(options.id, checksum)
-      if (options.storedMemory) await linkMemory(from, draft)
+      const checksum = await this.#copyOf(options).finish(options)
+      if (checksum !== undefined) this.#diskChecksums.set(options.id, checksum)
+      if (options.storedMemory) await linkMemory(from, this.#draftOf(options.id))
     } catch (cause) {
       throw asDiskFull(cause)
     }
@@ -77,23 +93,27 @@ export class Snapshots {
     } catch (cause) {
       throw asDiskFull(cause)
     }
-    this.#diskChecksums.delete(id)
+    this.#forget(id)
     return { bytes }
   }
 
   async abandon(id: string): Promise<void> {
-    this.#diskChecksums.delete(id)
+    this.#forget(id)
     await rm(this.#draftOf(id), { recursive: true, force: true })
   }
 
-  async place(options: { id: string; sandboxId: string }): Promise<{ hasMemory: boolean }> {
+  async place(options: {
+    id: string
+    sandboxId: string
+    signal: AbortSignal
+  }): Promise<{ hasMemory: boolean }> {
     const from = this.#finalOf(options.id)
     const manifest = await readManifest(from)
     const disk = manifest?.files[diskFile]
     if (!manifest || !disk) throw damaged("it has no manifest")
     await checkFiles(from, manifest)
     return this.#place(options.sandboxId, async (to) => {
-      const { checksum } = await copyFileWithChecksum(join(from, diskFile), join(to, diskFile))
+      const { checksum } = await copyFileWithChecksum(join(from, diskFile), join(to, diskFile), options)
       if (checksum !== disk.checksum) throw damaged("its disk was changed")
       const hasMemory = manifest.files[memoryPages] !== undefined
       if (hasMemory) await linkMemory(from, to)
@@ -106,12 +126,13 @@ export class Snapshots {
     id: string
     sandboxId: string
     isLast: boolean
+    signal: AbortSignal
   }): Promise<{ hasMemory: boolean }> {
     const from = this.#draftOf(options.id)
     const hasMemory = (await readdir(from)).includes(memoryDirectory)
     return this.#place(options.sandboxId, async (to) => {
       if (options.isLast) await rename(join(from, diskFile), join(to, diskFile))
-      else await copyFileWithChecksum(join(from, diskFile), join(to, diskFile))
+      else await copyFileWithChecksum(join(from, diskFile), join(to, diskFile), options)
       if (hasMemory) await linkMemory(from, to)
       return { hasMemory }
     })
@@ -145,6 +166,20 @@ export class Snapshots {
       await rm(directory, { recursive: true, force: true })
       throw asDiskFull(cause)
     }
+  }
+
+  #copyOf({ id, sandboxId }: { id: string; sandboxId: string }): LiveCopy {
+    let copy = this.#copies.get(id)
+    if (!copy) {
+      copy = new LiveCopy({ from: this.#disks.overlayOf(sandboxId), to: join(this.#draftOf(id), diskFile) })
+      this.#copies.set(id, copy)
+    }
+    return copy
+  }
+
+  #forget(id: string): void {
+    this.#copies.delete(id)
+    this.#diskChecksums.delete(id)
   }
 
   #draftOf(id: string): string {

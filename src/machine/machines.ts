@@ -278,12 +278,12 @@ export class Machines {
 
   /**
    * Writes a paused machine's memory and device state beside its disk. The machine stays paused and can be resumed. With a
-   * `directory` they go there instead, where whoever makes that copy syncs them, when the machine runs again.
+   * `directory` they go there instead, where whoever makes that copy syncs them, when the machine runs again. The signal gives it up.
    */
   async saveSnapshot(
     machine: Machine,
     template: Template,
-    options: { directory?: string } = {},
+    options: { directory?: string; signal?: AbortSignal } = {},
   ): Promise<void> {
     const isCopy = options.directory !== undefined
     const final = snapshotDirectory(options.directory ?? machine.directory)
@@ -299,7 +299,7 @@ export class Machines {
     const file = await open(join(beside, "memory"), "wx", 0o600)
     let memory: { bytes: number; checksum: string }
     try {
-      memory = await saveOwnMemory({ pid: machine.process.pid, fd: file.fd })
+      memory = await saveOwnMemory({ pid: machine.process.pid, fd: file.fd, signal: options.signal })
     } finally {
       await file.close()
     }

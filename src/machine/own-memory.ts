@@ -83,6 +83,7 @@ function ownRuns(pid: number, mapping: Mapping): Run[] {
 export async function saveOwnMemory(options: {
   pid: number
   fd: number
+  signal?: AbortSignal | undefined
 }): Promise<{ bytes: number; checksum: string }> {
   const mappings = mappingsOf(options.pid)
   const found = mappings.map((mapping) => ({ mapping, runs: ownRuns(options.pid, mapping) }))
@@ -113,6 +114,7 @@ export async function saveOwnMemory(options: {
     written += filled
     filled = 0
     await yieldTurn()
+    options.signal?.throwIfAborted()
   }
   try {
     for (const { mapping, runs: own } of found) {

@@ -21,6 +21,9 @@ import type { NewSandboxRow, SandboxRow, Schema } from "./schema.ts"
 import { isUniqueViolation } from "./sqlite.ts"
 import type { Account } from "./users.ts"
 
+/** Its owner has asked for it to be stopped, and nobody has used it since. */
+const isWanted = z.boolean().optional()
+
 const Machine = z.strictObject({
   process: z.strictObject({ pid: z.int(), startTicks: z.int(), bootId: z.string() }),
   memoryBase: z.enum(["template", "empty"]),
@@ -30,8 +33,13 @@ export const SandboxState = z.discriminatedUnion("kind", [
   z.strictObject({ kind: z.literal("creating") }),
   z.strictObject({ kind: z.literal("hot"), machine: Machine }),
   z.strictObject({ kind: z.literal("warm"), machine: Machine }),
-  z.strictObject({ kind: z.literal("stopping"), machine: Machine }),
-  z.strictObject({ kind: z.literal("cold"), hasSnapshot: z.boolean(), reason: z.string().nullable() }),
+  z.strictObject({ kind: z.literal("stopping"), machine: Machine, isWanted }),
+  z.strictObject({
+    kind: z.literal("cold"),
+    hasSnapshot: z.boolean(),
+    reason: z.string().nullable(),
+    isWanted,
+  }),
   z.strictObject({
     kind: z.literal("waking"),
     fromSnapshot: z.boolean(),

@@ -2,7 +2,7 @@
 
 import { describe, expect, test } from "bun:test"
 import { parseOptions } from "../../bench/options.ts"
-import { markdownTable, number, toJson } from "../../bench/report.ts"
+import { markdownTable, number, rowLine, toJson } from "../../bench/report.ts"
 import { type Row, verdicts } from "../../bench/row.ts"
 
 const row: Row = {
@@ -38,6 +38,11 @@ test("the table is Markdown whose columns line up", () => {
   expect(table[2]).toContain("| podman exec |")
   expect(table[2]).toContain("p50 ≤ 15 missed, ratio ≤ 0.5 holds")
   expect(table[3]).toMatch(/^\| disk \(MiB\) +\| +1 \| 0\.25 \|/)
+})
+
+test("a row is one line while the run goes on", () => {
+  expect(rowLine(row)).toBe("exec: 20.0 ms, 0.20 × podman exec")
+  expect(rowLine({ what: "disk", unit: "MiB", samples: [0.25] })).toBe("disk: 0.25 MiB")
 })
 
 test("numbers have three digits", () => {

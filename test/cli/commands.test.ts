@@ -25,6 +25,13 @@ test("version says the version and the address, without asking the daemon", asyn
   expect((await bhatti(["--version"], { daemon })).stdout).toBe(ran.stdout)
 })
 
+test("version says the version even when the settings cannot be read", async () => {
+  const ran = await bhatti(["version"], { env: { BHATTI_CONFIG: "/dev/null/x" } })
+  expect(ran.stdout).toBe(`bhatti v${version}\n`)
+  expect(ran.stderr).toContain("no configuration file at /dev/null/x")
+  expect(ran.exitCode).toBe(1)
+})
+
 test("version --daemon shows what the host can promise", async () => {
   const { stdout } = await bhatti(["version", "--daemon"], { daemon })
   expect(stdout).toContain("daemon: v9.9.9, software emulation (no /dev/kvm)")
@@ -87,8 +94,8 @@ test("create sends script, secrets, labels and files", async () => {
     for (const [given, told] of [
       [["--name", "x", "--file", `${large}:/l`], `  create the sandbox, then: bhatti cp ${large} x:/l`],
       [["--file", `${directory}:/d`], "is not a file\n  directories are copied afterwards, with bhatti cp"],
-      [["--file", "/no/such:/d"], "cannot read /no/such (ENOENT)"],
-      [["--init", "@/no/such"], "cannot read /no/such (ENOENT)"],
+      [["--file", "/no/such:/d"], "/no/such: there is no such file or directory"],
+      [["--init", "@/no/such"], "/no/such: there is no such file or directory"],
     ] as const) {
       const refused = await bhatti(["create", ...given], { daemon })
       expect(refused.stderr).toContain(told)
@@ -127,6 +134,23 @@ test("a create that takes its time says why", async () => {
   expect(words).toBe(`${wait}\n`)
   resolve()
   expect(await child.stdout.text()).toStartWith("sandbox/slow created")
+})
+
+test("-q prints names and nothing else", async () => {
+  expect(await bhatti(["create", "-q", "--name", "one"], { daemon })).toEqual({
+    stdout: "one\n",
+    stderr: "",
+    exitCode: 0,
+  })
+  daemon.addSandbox("two", { urls: ["http://x.localhost/"] })
+  expect((await bhatti(["list", "--quiet"], { daemon })).stdout).toBe("one\ntwo\n")
+  daemon.sandboxes.clear()
+  expect(await bhatti(["list", "-q"], { daemon })).toEqual({ stdout: "", stderr: "", exitCode: 0 })
+})
+
+test("sizes are in GB where they are whole ones", async () => {
+  const { stdout } = await bhatti(["create", "--name", "big", "--memory", "2048"], { daemon })
+  expect(stdout).toStartWith("sandbox/big created (1 cpu, 2 GB) in")
 })
 
 test("list shows URLs where there are any, and only what has the labels", async () => {
@@ -365,6 +389,13 @@ test("no daemon: one line, what to do, exit 1", async () => {
   expect(ran.exitCode).toBe(1)
 })
 
+test("https to a daemon that speaks http: the hint is not to start it", async () => {
+  const ran = await bhatti(["list", "--url", daemon.url.replace("http:", "https:")])
+  expect(ran.stderr).toContain("cannot reach the bhatti daemon at https://")
+  expect(ran.stderr).toContain("check the address")
+  expect(ran.exitCode).toBe(1)
+})
+
 test("a wrong key: says where it came from", async () => {
   const wrong = await bhatti(["list", "--token", "bht_wrong"], { daemon })
   expect(wrong.stderr).toContain("bhatti: the API key is not valid\n")
@@ -373,6 +404,47 @@ test("a wrong key: says where it came from", async () => {
   expect(wrong.exitCode).toBe(1)
   const none = await bhatti(["list"], { env: { BHATTI_URL: daemon.url } })
   expect(none.stderr).toContain("no API key is set")
+})
+
+test("with --json an error is a line of JSON on standard error, wherever it comes from", async () => {
+  daemon.addSandbox("dev")
+  const cases: [string[], Record<string, unknown>, number][] = [
+    [
+      ["inspect", "no", "--json"],
+      { code: "not_found", message: 'no sandbox named "no"', hint: "bhatti list" },
+      1,
+    ],
+    [["--json", "inspect", "no"], { code: "not_found" }, 1],
+    [["list", "--json", "--token", "bht_wrong"], { code: "unauthenticated" }, 1],
+    [["exec", "--json", "no", "--", "x"], { code: "not_found" }, 125],
+    [["list", "--json", "--url", "http://127.0.0.1:9"], { code: "unavailable", retryable: true }, 1],
+    [["list", "--json", "--url", "ftp://x"], { code: "invalid" }, 1],
+    [["user", "list", "--json", "--data-dir", "/dev/null/x"], { code: "not_found" }, 1],
+    [["creat", "--json"], { code: "invalid", hint: "did you mean bhatti create?" }, 2],
+    [["create", "--json", "--cpus", "0"], { code: "invalid", hint: "bhatti create --help" }, 2],
+  ]
+  for (const [args, expected, exitCode] of cases) {
+    const ran = await bhatti(args, { daemon })
+    expect({ args, exitCode: ran.exitCode }).toEqual({ args, exitCode })
+    expect(ran.stdout).toBe("")
+    expect(ran.stderr).toMatch(/^\{.*\}\n$/)
+    const error = JSON.parse(ran.stderr)
+    expect(error).toMatchObject(expected)
+    expect(error.error).toBe(error.message)
+  }
+  // The guest command's own --json is not ours.
+  const guests = await bhatti(["exec", "no", "--", "ls", "--json"], { daemon })
+  expect(guests.stderr).toStartWith("bhatti: no sandbox")
+})
+
+test("with --json every name that fails has a line of its own", async () => {
+  const ran = await bhatti(["destroy", "--json", "one", "two"], { daemon })
+  const errors = ran.stderr.trimEnd().split("\n")
+  expect(errors.map((line) => JSON.parse(line).message)).toEqual([
+    'no sandbox named "one"',
+    'no sandbox named "two"',
+  ])
+  expect(ran.exitCode).toBe(1)
 })
 
 test("an answer that is not bhatti's is told as such", async () => {
@@ -393,6 +465,11 @@ test("wrong usage exits 2 and reaches no daemon", async () => {
     [["lst"], 'unknown command "lst"\n  did you mean bhatti list?'],
     [["delete", "dev"], 'unknown command "delete"\n  did you mean bhatti destroy?'],
     [["ssh", "dev"], "did you mean bhatti shell?"],
+    [["push", "x", "dev:/"], "did you mean bhatti cp?"],
+    [["sandboxes"], "did you mean bhatti list?"],
+    [["file", "cat", "dev", "x"], "did you mean bhatti file read?"],
+    [["snapshot", "restore", "x"], "did you mean bhatti snapshot resume?"],
+    [["user", "add", "x"], "did you mean bhatti user create?"],
     [["usr", "list"], "did you mean bhatti user?"],
     [["user", "creat"], "did you mean bhatti user create?"],
     [["create", "--memroy", "1"], "unknown option --memroy\n  did you mean --memory?"],
@@ -416,7 +493,7 @@ test("wrong usage exits 2 and reaches no daemon", async () => {
     [["exec"], "SANDBOX is missing"],
     [["exec", "dev"], "COMMAND is missing\n  try: bhatti exec --help"],
     [["exec", "dev", "--"], "COMMAND is missing"],
-    [["exec", "--timeout", "0", "dev", "x"], "--timeout takes a number of seconds above 0"],
+    [["exec", "--timeout", "0", "dev", "x"], "--timeout takes a time above 0 such as 90, 5m, 2h or 1d"],
     [["user", "create"], "--name is missing"],
     [["publish", "dev"], "--port is missing"],
     [["publish", "dev", "--list", "-p", "1"], "--list takes no --port or --alias"],
@@ -432,7 +509,10 @@ test("wrong usage exits 2 and reaches no daemon", async () => {
     [["help", "nope"], 'unknown command "nope"\n  try: bhatti --help'],
     [["help", "user", "creat"], "did you mean bhatti user create?"],
     [["events", "--since", "soon"], "--since takes a time such as 90, 5m, 2h or 1d"],
-    [["create", "--warm-after", "soon"], "--warm-after takes a time"],
+    [
+      ["create", "--warm-after", "soon"],
+      "--warm-after takes a time such as 90, 5m, 2h or 1d, never or default",
+    ],
     [["create", "--file", "nocolon"], "--file takes LOCAL:GUEST"],
   ]
   const ran = await Promise.all(cases.map(([args]) => bhatti(args, { daemon })))

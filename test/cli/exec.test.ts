@@ -2,7 +2,7 @@
 
 import { afterAll, expect, test } from "bun:test"
 import { readFileSync } from "node:fs"
-import { FakeDaemon, windowBytes } from "./fake-daemon.ts"
+import { FakeDaemon, failure, windowBytes } from "./fake-daemon.ts"
 import { bhatti, environment, program, until } from "./program.ts"
 
 const daemon = new FakeDaemon()
@@ -273,4 +273,31 @@ test("a command that does not react to an interrupt is killed", async () => {
   child.kill("SIGINT")
   expect(await child.exited).toBe(130)
   expect(daemon.lastRun.signals).toEqual(["INT", "KILL"])
+})
+
+test("a whole line as one word: the hint is a shell", async () => {
+  const ran = await bhatti(["exec", "dev", "ls -la /"], { daemon })
+  expect(ran.stderr).toBe(
+    'bhatti: no program named "ls -la /" in the sandbox\n  it is taken as one word; write its words one by one, or: sh -c "..."\n',
+  )
+  expect(ran.exitCode).toBe(127)
+  expect((await bhatti(["exec", "dev", "nonsense"], { daemon })).stderr).not.toContain("one word")
+})
+
+test("a sandbox that is stopped or destroyed while its command runs: that is what is said", async () => {
+  const dev = daemon.sandboxes.get("dev")
+  const being = (status: string) => () => Response.json({ ...dev, status, thermal: null })
+  for (const [answer, told] of [
+    [being("stopped"), 'bhatti: the sandbox "dev" was stopped while the command ran\n'],
+    [being("stopping"), 'bhatti: the sandbox "dev" was stopped while the command ran\n'],
+    [being("destroying"), 'bhatti: the sandbox "dev" was destroyed while the command ran\n'],
+    [() => failure("not_found", "gone"), 'bhatti: the sandbox "dev" was destroyed while the command ran\n'],
+    [() => Response.json(dev), "bhatti: cannot run x\n"],
+    [() => failure("unavailable", "the daemon ends"), "bhatti: cannot run x\n"],
+  ] as const) {
+    daemon.answers.set("GET /sandboxes/dev", answer)
+    const ran = await bhatti(["exec", "dev", "refuse", "unavailable", "x"], { daemon })
+    expect(ran).toEqual({ stdout: "", stderr: told, exitCode: 125 })
+  }
+  daemon.answers.clear()
 })

@@ -23,6 +23,10 @@ export class FakeShell {
 
   opened(socket: ServerWebSocket<unknown>): void {
     const { session, rows, cols, term } = this.query
+    if (session === "missing") {
+      this.#tell(socket, { type: "error", code: "not_found", message: 'no session "missing"', hint: null })
+      return socket.close()
+    }
     this.#tell(socket, {
       type: "session",
       session_id: session === "init" ? "s1" : (session ?? "s7"),

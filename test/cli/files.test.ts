@@ -20,6 +20,7 @@ import { extract, type Header, pack } from "tar-stream"
 import type { FileEntry } from "../../src/contract/file.ts"
 import { type Answer, FakeDaemon, failure } from "./fake-daemon.ts"
 import { bhatti, environment, program, until } from "./program.ts"
+import { Screen } from "./screen.ts"
 
 const daemon = new FakeDaemon()
 afterAll(() => daemon[Symbol.dispose]())
@@ -191,6 +192,15 @@ test("file ls says when there is more than it shows", async () => {
     const { stderr, exitCode } = await bhatti(["file", "ls", "dev", "/huge", ...flags], { daemon })
     expect([stderr, exitCode]).toEqual(["only the first 1 entries are shown; there are more\n", 0])
   }
+})
+
+test("file rm of a directory that is not empty names the option", async () => {
+  daemon.answers.set("DELETE /sandboxes/dev/files", () => failure("conflict", '"a b": directory not empty'))
+  const ran = await bhatti(["file", "rm", "dev", "a b"], { daemon })
+  expect(ran.stderr).toBe('bhatti: "a b": directory not empty\n  with all that is in it: bhatti file rm -r\n')
+  expect(ran.exitCode).toBe(1)
+  const recursive = await bhatti(["file", "rm", "-r", "dev", "a b"], { daemon })
+  expect(recursive.stderr).toBe('bhatti: "a b": directory not empty\n')
 })
 
 test("file rm, mkdir and mv ask for what was said, also for names with dashes", async () => {
@@ -473,8 +483,31 @@ test("an interrupted transfer ends with the signal's code and leaves nothing hal
     await until("the first bytes", () => isAsked && readdirSync(here).length === 1)
     child.kill(signal)
     expect(await child.exited).toBe(code)
+    expect(await child.stderr.text()).toBe("interrupted; files that were not whole by then are not there\n")
     expect(readdirSync(here)).toEqual([])
   }
+})
+
+test("progress stays on one line of the terminal, however narrow", async () => {
+  const name = "a-name-that-is-longer-than-the-terminal-is-wide"
+  guest.set(`/workspace/${name}`, { bytes: "" })
+  const started = Promise.withResolvers<void>()
+  daemon.answers.set("GET /sandboxes/dev/files", (request) => {
+    if (request.url.includes("stat=true")) return getFile(request)
+    started.resolve()
+    const body = new ReadableStream({ start: (controller) => controller.enqueue(new Uint8Array(10_000)) })
+    return new Response(body, { headers: { "x-file-size": "20000", "x-file-mode": "0644" } })
+  })
+  await using screen = new Screen(daemon)
+  screen.resize({ cols: 30, rows: 10 })
+  await screen.bhatti(`cp dev:${name} ${local("a")}`)
+  await started.promise
+  await screen.shows("50 %")
+  const drawn = screen.text.split(/[\r\n]/).filter((line) => line.includes("50 %"))
+  screen.type("\x03")
+  await screen.shows("code=130")
+  expect(drawn.length).toBeGreaterThan(0)
+  for (const line of drawn) expect(Bun.stringWidth(line)).toBeLessThan(30)
 })
 
 test("an interrupted upload is broken off, so that the daemon drops it", async () => {
@@ -489,11 +522,13 @@ test("an interrupted upload is broken off, so that the daemon drops it", async (
     env: environment(daemon),
     stdin: "pipe",
     stdout: "ignore",
+    stderr: "pipe",
   })
   child.stdin.write(new Uint8Array(200_000))
   await child.stdin.flush()
   await until("the upload to begin", () => outcome === "began")
   child.kill("SIGINT")
   expect(await child.exited).toBe(130)
+  expect(await child.stderr.text()).toBe("interrupted; dev:x is as it was\n")
   await until("the daemon to see it", () => outcome === "broken off")
 })

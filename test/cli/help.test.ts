@@ -40,9 +40,10 @@ test("help is the same however it is asked for, and goes to standard output", as
   expect(long).toMatchObject({ stderr: "", exitCode: 0 })
 })
 
-test("bhatti alone and bhatti --help list every command", async () => {
-  const [alone, asked] = await Promise.all([bhatti([]), bhatti(["--help"])])
+test("bhatti alone, bhatti --help and bhatti help list every command", async () => {
+  const [alone, asked, verb] = await Promise.all([bhatti([]), bhatti(["--help"]), bhatti(["help"])])
   expect(alone).toEqual(asked)
+  expect(verb).toEqual(asked)
   for (const { name, summary } of commands)
     expect(asked.stdout).toMatch(new RegExp(`  ${name}.*  ${summary}`))
 })

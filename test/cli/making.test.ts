@@ -13,20 +13,22 @@ afterEach(() => daemon[Symbol.dispose]())
 /** Runs it; sends the signals one by one, each when the line before was shown; then lets the daemon answer. */
 async function interrupted(
   args: string[],
-  options: { path: string; reply: () => Response; signals: NodeJS.Signals[] },
+  options: { method?: string; path: string; reply: () => Response; signals: NodeJS.Signals[] },
 ): Promise<Ran> {
+  const asked = `${options.method ?? "POST"} ${options.path}`
   const { promise, resolve } = Promise.withResolvers<void>()
-  daemon.answers.set(`POST ${options.path}`, async () => {
+  daemon.answers.set(asked, async () => {
     await promise
     return options.reply()
   })
+  daemon.requests.length = 0
   const child = Bun.spawn([...program, ...args], {
     env: environment(daemon),
     stdin: "ignore",
     stdout: "pipe",
     stderr: "pipe",
   })
-  await until("it is being made", () => daemon.requests.includes(`POST ${options.path}`))
+  await until("it is being made", () => daemon.requests.includes(asked))
   let stderr = ""
   const reading = (async () => {
     for await (const bytes of child.stderr) stderr += new TextDecoder().decode(bytes)
@@ -115,4 +117,46 @@ test("a second Ctrl-C leaves at once", async () => {
     exitCode: 130,
   })
   expect(daemon.requests).toEqual(["POST /sandboxes"])
+})
+
+test("what the daemon finishes in any case is said to go on, and the signal ends us", async () => {
+  const dev = daemon.addSandbox("dev")
+  for (const [args, path, words] of [
+    [
+      ["stop", "dev"],
+      "/sandboxes/dev/stop",
+      "not waited for: dev is still being stopped; see: bhatti list\n",
+    ],
+    [
+      ["start", "dev"],
+      "/sandboxes/dev/start",
+      "not waited for: dev is still being started; see: bhatti list\n",
+    ],
+    [
+      ["snapshot", "create", "dev", "-n", "kept"],
+      "/sandboxes/dev/checkpoint",
+      "not waited for: the snapshot is still being made; see: bhatti snapshot list\n",
+    ],
+  ] as const) {
+    for (const [signal, exitCode] of [
+      ["SIGINT", 130],
+      ["SIGTERM", 143],
+    ] as const) {
+      const reply = () => Response.json(dev)
+      const ran = await interrupted([...args], { path, reply, signals: [signal] })
+      expect(ran).toEqual({ stdout: "", stderr: words, exitCode })
+    }
+  }
+})
+
+test("a destroy that is not waited for goes on too", async () => {
+  daemon.addSandbox("dev")
+  const ran = await interrupted(["destroy", "-y", "dev", "other"], {
+    method: "DELETE",
+    path: "/sandboxes/dev",
+    reply: () => Response.json({ status: "destroyed" }),
+    signals: ["SIGINT"],
+  })
+  expect(ran).toMatchObject({ stdout: "", exitCode: 130 })
+  expect(ran.stderr).toEndWith("not waited for: dev, other are still being destroyed; see: bhatti list\n")
 })

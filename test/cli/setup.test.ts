@@ -138,7 +138,7 @@ test("Ctrl-C at a question saves nothing", async () => {
   })
   await until("the question", () => screen.includes("Address of the daemon"))
   child.terminal?.write("\x03")
-  expect(await child.exited).toBe(1)
+  expect(await child.exited).toBe(130)
   expect(screen).toContain("stopped; nothing was changed")
   expect(existsSync(config())).toBe(false)
 })
@@ -186,4 +186,15 @@ test("the doctor works without a daemon", async () => {
   const ran = await bhatti(["doctor"], { env: { HOME: home, BHATTI_URL: "http://127.0.0.1:9" } })
   expect(ran.exitCode).toBe(1)
   expect(ran.stdout).toMatch(/^fail +daemon +no bhatti daemon answers at http:\/\/127\.0\.0\.1:9$/m)
+})
+
+test("the doctor tells of settings that cannot be read, and still looks at the host", async () => {
+  const path = join(home, "broken.yaml")
+  writeFileSync(path, "api_url: [\n")
+  const ran = await bhatti(["doctor", "--data-dir", home], { env: { HOME: home, BHATTI_CONFIG: path } })
+  expect(ran.exitCode).toBe(1)
+  expect(ran.stdout).toMatch(/^ok +system /m)
+  expect(ran.stdout).toMatch(
+    /^fail +settings +the configuration file .*broken\.yaml is not valid YAML\n +fix: correct it/m,
+  )
 })

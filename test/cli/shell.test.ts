@@ -2,7 +2,7 @@
 
 import { afterAll, beforeEach, expect, test } from "bun:test"
 import { limits } from "../../src/contract/limits.ts"
-import { FakeDaemon } from "./fake-daemon.ts"
+import { FakeDaemon, failure } from "./fake-daemon.ts"
 import { floodBytes } from "./fake-shell.ts"
 import { bhatti, until } from "./program.ts"
 import { Screen } from "./screen.ts"
@@ -91,6 +91,35 @@ test("taken over, lost, failed or babbled at: told, and the terminal is given ba
     await screen.shows("code=125")
     await screen.restored()
   }
+})
+
+test("lost with its sandbox: what happened to both", async () => {
+  const dev = daemon.sandboxes.get("dev")
+  for (const [answer, ...told] of [
+    [
+      () => Response.json({ ...dev, status: "stopped", thermal: "cold" }),
+      'bhatti: the sandbox "dev" was stopped; the session is kept',
+      "try: bhatti shell dev s7",
+    ],
+    [() => failure("not_found", "gone"), 'bhatti: the sandbox "dev" was destroyed, and the session with it'],
+  ] as const) {
+    await using screen = await open()
+    daemon.answers.set("GET /sandboxes/dev", answer)
+    screen.type("d")
+    for (const text of told) await screen.shows(text)
+    await screen.shows("code=125")
+    await screen.restored()
+    expect(screen.text).not.toContain("keeps running")
+    daemon.answers.clear()
+  }
+})
+
+test("a session that is not there: where to look for those that are", async () => {
+  await using screen = new Screen(daemon)
+  await screen.bhatti("shell dev missing")
+  await screen.shows('bhatti: no session "missing"\r\n  try: bhatti ps dev\r\n')
+  await screen.shows("code=125")
+  await screen.restored()
 })
 
 test("what the session has switched on the screen is switched back when we leave", async () => {

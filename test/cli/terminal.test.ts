@@ -24,6 +24,23 @@ test("-t gives the command a terminal of our size, every key, and ours back afte
   await screen.restored()
 })
 
+test("a type of terminal that sandboxes do not know goes by the name of one they do", async () => {
+  for (const [own, told] of [
+    ["xterm-kitty", "xterm-256color"],
+    ["xterm-ghostty", "xterm-256color"],
+    ["alacritty", "xterm-256color"],
+    ["", "xterm-256color"],
+    ["tmux-256color", "tmux-256color"],
+    ["dumb", "dumb"],
+  ] as const) {
+    await using screen = new Screen(daemon, { TERM: own })
+    await screen.bhatti("exec -t dev terminal")
+    await screen.shows(`size 30x100 ${told}\r\n`)
+    screen.type("q")
+    await screen.restored()
+  }
+})
+
 for (const signal of ["SIGTERM", "SIGHUP"] as const)
   test(`the terminal is given back after ${signal}`, async () => {
     await using screen = new Screen(daemon)
@@ -57,6 +74,17 @@ test("Ctrl-C without -t interrupts the command in the sandbox", async () => {
   screen.type("\x03")
   await screen.shows("cleaning up")
   await until("the interrupt", () => daemon.lastRun.signals.includes("INT"))
+})
+
+test("create says what to type next; with a script, how to see it run", async () => {
+  await using screen = new Screen(daemon)
+  await screen.bhatti("create --name one")
+  await screen.shows("try: bhatti exec one -- uname -a")
+  await screen.restored()
+  await using other = new Screen(daemon)
+  await other.bhatti("create --name two --init 'npm install'")
+  await other.shows("try: bhatti shell two init")
+  await other.restored()
 })
 
 test("-t without a terminal still gives the command one", async () => {

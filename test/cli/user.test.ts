@@ -1,7 +1,7 @@
 /** The operator's user commands, on a real database. */
 
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test"
-import { mkdtempSync, rmSync } from "node:fs"
+import { existsSync, mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { apiKeyPattern } from "../../src/contract/limits.ts"
@@ -60,6 +60,9 @@ test("a user's life: created, listed, key rotated, deleted", async () => {
   expect(keyIn(rotated.stdout)).toMatch(apiKeyPattern)
   expect(keyIn(rotated.stdout)).not.toBe(keyIn(created.stdout))
 
+  const events = await bhatti(["admin", "events", "--type", "user.created", "--data-dir", dataDir])
+  expect(events.stdout).toMatch(/ user\.created {2}by=operator {2}user=alice {2}user_id=usr_\w+\n$/)
+
   expect(await user("delete", "alice")).toEqual({ stdout: "user/alice deleted\n", stderr: "", exitCode: 0 })
   expect((await user("list")).stdout).toBe("")
 })
@@ -72,6 +75,24 @@ test("a name twice, a bad name and an unknown user are one-line errors", async (
   expect((await user("create", "--name", "no spaces")).exitCode).toBe(1)
   expect((await user("rotate-key", "nobody")).stderr).toStartWith('bhatti: no user named "nobody"\n')
   expect((await user("delete", "nobody")).exitCode).toBe(1)
+})
+
+test("a data directory that is not there is an error, and is not made", async () => {
+  const missing = join(dataDir, "mistyped")
+  for (const args of [["list"], ["create", "--name", "x"], ["delete", "x"]]) {
+    const ran = await bhatti(["user", ...args, "--data-dir", missing])
+    expect(ran).toEqual({
+      stdout: "",
+      stderr: `bhatti: there is no data directory ${missing}\n  try: sudo bhatti init --data-dir ${missing}\n`,
+      exitCode: 1,
+    })
+  }
+  expect(existsSync(missing)).toBe(false)
+})
+
+test("init where nothing can be made is an error of one line", async () => {
+  const ran = await bhatti(["init", "--data-dir", "/dev/null/x"])
+  expect(ran).toEqual({ stdout: "", stderr: "bhatti: cannot prepare /dev/null/x (ENOTDIR)\n", exitCode: 1 })
 })
 
 test("--json shows user and key", async () => {

@@ -148,7 +148,7 @@ test("labels select", async () => {
 
 test("a larger size takes effect, and waiting for its template is explained", async () => {
   const made = await own.bhatti(["create", "--name", "large", "--cpus", "2", "--memory", "1024"])
-  expect(made.stdout).toContain("sandbox/large created (2 cpus, 1024 MB)")
+  expect(made.stdout).toContain("sandbox/large created (2 cpus, 1 GB)")
   expect(made.stderr).toContain("preparing a template for 2 cpus, 1024 MB, once per size")
   expect(await exec("large", "nproc")).toBe("2\n")
   expect(Number(await exec("large", "free -m | awk '/Mem:/{print $2}'"))).toBeGreaterThan(900)

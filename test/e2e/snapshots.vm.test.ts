@@ -1,11 +1,12 @@
 /** Named snapshots on real machines: what is kept is whole, whatever the sandbox was doing, and nothing is left behind. */
 
 import { afterAll, beforeAll, expect, test } from "bun:test"
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs"
+import { readdirSync, readFileSync } from "node:fs"
 import { join } from "node:path"
 import type { Event } from "../../src/contract/event.ts"
 import type { Snapshot } from "../../src/contract/snapshot.ts"
 import { fileChecksum } from "../../src/disk/copy-file.ts"
+import { checkFilesystem } from "../support/filesystem.ts"
 import { type Installation, install, until } from "../support/installation.ts"
 
 let own: Installation
@@ -145,7 +146,10 @@ test("of a sandbox that writes all the time each snapshot is whole: its files, a
   })
   for (const name of ["busy-1", "busy-2", "busy-3"]) {
     await ok("snapshot", "create", "dev", "--name", name)
-    expect(await checkFilesystem(onDisk()[0] ?? "")).toEqual({ exitCode: 0, words: "" })
+    expect(checkFilesystem(own, join(own.dataDir, "snapshots", onDisk()[0] ?? "", "disk.qcow2"))).toEqual({
+      exitCode: 0,
+      words: "",
+    })
     await ok("snapshot", "resume", name, "--name", "copy")
     await exec("copy", "kill $(cat /workspace/writer.pid)")
     const whole = await exec(
@@ -159,36 +163,6 @@ test("of a sandbox that writes all the time each snapshot is whole: its files, a
   }
   await exec("dev", "kill $(cat /workspace/writer.pid)")
 }, 400_000)
-
-/** The disk without its memory, as a host that lost power would leave it: the journal is replayed, then nothing may be wrong. */
-async function checkFilesystem(id: string): Promise<{ exitCode: number | null; words: string }> {
-  const directory = mkdtempSync(join(own.dataDir, "fsck-"))
-  try {
-    const template = join(own.dataDir, "templates", readdirSync(join(own.dataDir, "templates"))[0] ?? "")
-    const manifest = JSON.parse(readFileSync(join(template, "manifest.json"), "utf8"))
-    const image = join(own.dataDir, manifest.image.file)
-    const raw = join(directory, "disk.raw")
-    const source = [
-      "driver=qcow2",
-      `file.filename=${join(own.dataDir, "snapshots", id, "disk.qcow2")}`,
-      "backing.driver=qcow2",
-      `backing.file.filename=${join(template, "disk.qcow2")}`,
-      "backing.backing.driver=raw",
-      `backing.backing.file.filename=${image}`,
-    ].join(",")
-    for (const command of [
-      ["qemu-img", "convert", "--image-opts", source, "-O", "raw", raw],
-      ["e2fsck", "-y", "-E", "journal_only", raw],
-    ]) {
-      const { exitCode, stderr } = Bun.spawnSync(command)
-      if (exitCode !== 0) return { exitCode, words: `${command[0]}: ${stderr}` }
-    }
-    const { exitCode, stdout } = Bun.spawnSync(["e2fsck", "-fn", raw])
-    return { exitCode, words: exitCode === 0 ? "" : stdout.toString() }
-  } finally {
-    rmSync(directory, { recursive: true })
-  }
-}
 
 test("a daemon killed in the middle of a snapshot leaves the sandbox as it was and no half snapshot", async () => {
   await exec("dev", "head -c 100000000 /dev/urandom > /dev/shm/big; echo alive > /dev/shm/nonce")

@@ -332,6 +332,13 @@ export class World {
           this.drafts.set(draftDirectory(id), { disk: undefined, snapshot: undefined })
           return draftDirectory(id)
         },
+        copyAhead: async ({ id, sandboxId }) => {
+          await life.step("copy ahead", [diskFull])
+          const source = this.directories.get(sandboxId)
+          if (!source?.disk) throw new Error(`no disk of ${sandboxId}`)
+          this.#draft(draftDirectory(id)).disk = { ...source.disk }
+          await life.step("copied ahead")
+        },
         capture: async ({ id, sandboxId, storedMemory }) => {
           await life.step("capture", [diskFull])
           const draft = this.#draft(draftDirectory(id))

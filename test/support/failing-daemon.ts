@@ -35,7 +35,7 @@ const counted = {
     "killNamed",
   ],
   disks: ["createSandbox", "removeSandbox", "stampOf"],
-  snapshots: ["begin", "capture", "publish", "abandon", "place", "placeDraft", "remove"],
+  snapshots: ["begin", "copyAhead", "capture", "publish", "abandon", "place", "placeDraft", "remove"],
   guests: ["open"],
 } satisfies { [Part in "machines" | "disks" | "snapshots" | "guests"]: (keyof Host[Part])[] }
 const countedOfNetwork: (keyof Network)[] = ["attach", "linkUp", "detach"]

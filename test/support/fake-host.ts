@@ -199,9 +199,9 @@ export function fakeHost(): FakeHost {
         host.pauses++
       },
       async resume() {},
-      async saveSnapshot(machine, _template, { directory } = { directory: machine.directory }) {
+      async saveSnapshot(machine, _template, options) {
         fail("save")
-        host.memories.add(directory)
+        host.memories.add(options?.directory ?? machine.directory)
       },
       async removeSnapshot(directory) {
         host.memories.delete(directory)
@@ -253,6 +253,9 @@ export function fakeHost(): FakeHost {
         fail("draft")
         host.drafts.add(id)
         return `/draft/${id}`
+      },
+      async copyAhead() {
+        fail("copy ahead")
       },
       async capture({ id, storedMemory }) {
         fail("capture")

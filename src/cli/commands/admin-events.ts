@@ -48,7 +48,7 @@ users made and changed, templates, starts and stops of the daemon.`,
     if (isJson) return await out.json(found)
     for (const event of found)
       await out.result(
-        event.user_id === null ? eventLine(event) : `${eventLine(event)}  user=${event.user_id}`,
+        event.user_id === null ? eventLine(event) : `${eventLine(event)}  user_id=${event.user_id}`,
       )
   },
 })

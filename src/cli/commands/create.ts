@@ -8,7 +8,8 @@ import { coldAfterText, readThermalTime, warmAfterText } from "../duration.ts"
 import { egressOptions, netPolicyOf, refuseEgress } from "../egress.ts"
 import { makeOrTakeBack } from "../making.ts"
 import { askForPatience } from "../patience.ts"
-import { cpusText, secondsText } from "../words.ts"
+import { printNames, quietOption } from "../quiet.ts"
+import { cpusText, secondsText, sizeText } from "../words.ts"
 
 export const create = command({
   description: `The sandbox is running when the command returns. Without --name it gets a name of its own. Ctrl-C takes a create back.
@@ -87,6 +88,7 @@ made with --from has its source's rules unless others are given.`,
     keepHot: { type: "flag", summary: "Never pause it, however idle" },
     warmAfter: { type: "text", value: "TIME", ...warmAfterText, fallback: "the host's" },
     coldAfter: { type: "text", value: "TIME", ...coldAfterText, fallback: "the host's" },
+    quiet: quietOption,
     ifNotExists: { type: "flag", summary: "A sandbox of that name is no error; it stays as it is" },
   },
   refuse: ({ args, options }) => {
@@ -105,6 +107,7 @@ made with --from has its source's rules unless others are given.`,
     "bhatti create --name agent --allow-host '*.example.com' --allow-cidr 203.0.113.0/24",
     "bhatti create --from dev --name worker --count 5",
     "bhatti create --disk 20G --json",
+    'name=$(bhatti create -q) && bhatti exec "$name" -- uname -a',
   ],
   async run({ client, args, options, isJson, out }) {
     const startMs = performance.now()
@@ -144,11 +147,13 @@ made with --from has its source's rules unless others are given.`,
     if ("exitCode" in made) return made.exitCode
     const time = secondsText(performance.now() - startMs)
     if (isJson) return await out.json(count === undefined ? made.sandboxes[0] : made.sandboxes)
+    if (options.quiet) return await printNames(out, made.sandboxes)
     for (const { name, cpus, memory_mb } of made.sandboxes) {
       if (!made.isNew) return await out.result(`sandbox/${name} unchanged (already exists)`)
-      const size = `${cpusText(cpus)}, ${memory_mb} MB`
+      const size = `${cpusText(cpus)}, ${sizeText(memory_mb)}`
       await out.result(`sandbox/${name} created (${size})${count === undefined ? ` in ${time}` : ""}`)
-      if (count === undefined) await out.hint(`  try: bhatti exec ${name} -- uname -a`)
+      const next = options.init === undefined ? `exec ${name} -- uname -a` : `shell ${name} init`
+      if (count === undefined) await out.hint(`  try: bhatti ${next}`)
     }
     if (count !== undefined) await out.talk(`all in ${time}`)
   },

@@ -2,6 +2,7 @@
 
 import { AppError } from "../../contract/errors.ts"
 import { command } from "../command.ts"
+import { sayWhenLeft } from "../leaving.ts"
 import { isTerminal } from "../output.ts"
 
 export const destroy = command({
@@ -25,6 +26,8 @@ export const destroy = command({
         return 1
       }
     }
+    const verb = names.length === 1 ? "is" : "are"
+    using _leaving = sayWhenLeft(out, `${names.join(", ")} ${verb} still being destroyed; see: bhatti list`)
     const attempts = names.map((name) => ({ name, reply: client.destroySandbox({ params: { id: name } }) }))
     const outcomes = await Promise.allSettled(attempts.map((attempt) => attempt.reply))
     let exitCode = 0

@@ -1,11 +1,13 @@
 /** `bhatti doctor`. */
 
+import { AppError } from "../../contract/errors.ts"
 import { defaultDataDir } from "../../contract/limits.ts"
-import { hostCommand } from "../command.ts"
-import { type Check, connectionChecks, hostChecks } from "../doctor/checks.ts"
+import { type HostContext, hostCommand } from "../command.ts"
+import { type Check, connectionChecks, hostChecks, settingsCheck } from "../doctor/checks.ts"
 import { gatherConnection, gatherHost } from "../doctor/facts.ts"
 import { exitFailed } from "../exit-codes.ts"
 import { alignColumns } from "../output.ts"
+import type { Settings } from "../settings.ts"
 import { dataDirOption } from "../user-store.ts"
 
 export const doctor = hostCommand({
@@ -14,15 +16,29 @@ and at the connection to the daemon. With sudo it sees more. Exit code 1 if some
   options: dataDirOption,
   examples: ["sudo bhatti doctor", "bhatti doctor --json | jq '.[] | select(.status != \"ok\")'"],
   async run({ options, operator, settings, isJson, out }) {
-    const found = await settings()
+    const found = await settingsOrCheck(settings)
     const host = await gatherHost(operator, options.dataDir ?? defaultDataDir)
-    const isHost = host.dataDir.kind !== "absent" || options.dataDir !== undefined || isLocal(found.url)
-    const checks = [...(isHost ? hostChecks(host) : []), ...connectionChecks(await gatherConnection(found))]
+    const isHost =
+      host.dataDir.kind !== "absent" ||
+      options.dataDir !== undefined ||
+      !("url" in found) ||
+      isLocal(found.url)
+    const connection = "url" in found ? connectionChecks(await gatherConnection(found)) : [found]
+    const checks = [...(isHost ? hostChecks(host) : []), ...connection]
     if (isJson) await out.json(checks)
     else await out.result(linesOf(checks).join("\n"))
     return checks.some(({ status }) => status === "fail") ? exitFailed : 0
   },
 })
+
+async function settingsOrCheck(settings: HostContext["settings"]): Promise<Settings | Check> {
+  try {
+    return await settings()
+  } catch (error) {
+    if (error instanceof AppError) return settingsCheck(error)
+    throw error
+  }
+}
 
 function isLocal(url: string): boolean {
   const { hostname } = new URL(url)

@@ -1,10 +1,12 @@
 /** `bhatti exec`: the hot path of the whole program, one WebSocket and nothing else. */
 
 import type { Client } from "../../client/client.ts"
+import type { ExecStream } from "../../client/exec-stream.ts"
 import { AppError } from "../../contract/errors.ts"
 import { limits } from "../../contract/limits.ts"
 import { command } from "../command.ts"
 import { exitNotExecutable, exitNotFound, exitSandboxSide } from "../exit-codes.ts"
+import { fateOf } from "../lost-sandbox.ts"
 import { streamExec } from "../streaming.ts"
 
 export const exec = command({
@@ -12,6 +14,8 @@ export const exec = command({
   rest: { name: "command", kind: "command" },
   description: `Everything after the sandbox's name is the command; write -- before it if it could be taken for an option. No shell is involved:
 use sh -c '...' for one. It runs as user lohar; sudo inside gives root. Output streams as it comes.
+
+With -t the command's TERM is yours if small images know it, else xterm-256color; -e TERM=... gives it another.
 
 Exit code: the command's own, or 128 + the signal that ended it; 125 when bhatti failed, 126 when the command cannot be run,
 127 when there is no such command; 130 after Ctrl-C.`,
@@ -29,9 +33,9 @@ Exit code: the command's own, or 128 + the signal that ended it; 125 when bhatti
     },
     timeout: {
       type: "seconds",
-      value: "SECONDS",
+      value: "TIME",
       max: limits.execTimeoutSecMax,
-      summary: "Kill it after this time",
+      summary: "Kill it after this time: 90, 5m or 2h",
       fallback: `none; ${limits.execTimeoutSecDefault} with --json`,
     },
   },
@@ -50,6 +54,7 @@ Exit code: the command's own, or 128 + the signal that ended it; 125 when bhatti
       user: options.user,
       timeout_sec: options.timeout,
     }
+    let run: ExecStream | undefined
     try {
       if (isJson) {
         const stdin = options.stdin ? { stdin: await Bun.stdin.text() } : {}
@@ -62,19 +67,36 @@ Exit code: the command's own, or 128 + the signal that ended it; 125 when bhatti
         using terminal = await Terminal.open()
         const isInputForwarded = options.stdin || terminal.isInput
         const tty = { ...terminal.size, term: terminal.name }
-        const run = client.execStream(args.sandbox, { ...shared, stdin: isInputForwarded, tty })
-        terminal.onResize((size) => run.resize(size))
+        const started = client.execStream(args.sandbox, { ...shared, stdin: isInputForwarded, tty })
+        run = started
+        terminal.onResize((size) => started.resize(size))
         return await streamExec(run, { out, isInputForwarded, onOutput: terminal.watch })
       }
-      const run = client.execStream(args.sandbox, { ...shared, stdin: options.stdin })
+      run = client.execStream(args.sandbox, { ...shared, stdin: options.stdin })
       return await streamExec(run, { out, isInputForwarded: options.stdin })
     } catch (error) {
       if (!(error instanceof AppError)) throw error
-      await report(error)
+      const isLost = error.code === "unavailable" && run?.hasStarted
+      await report(isLost ? await whyLost(error, client, args.sandbox) : withShellHint(error, rest))
       return await exitCodeOf(error, client, args.sandbox)
     }
   },
 })
+
+/** A command line in quotes is one word, of which no program has the name. */
+function withShellHint(error: AppError, [program = "", ...more]: readonly string[]): AppError {
+  const isLine = error.code === "not_found" && error.hint === undefined && more.length === 0
+  if (!isLine || !/\s/.test(program)) return error
+  const hint = 'it is taken as one word; write its words one by one, or: sh -c "..."'
+  return new AppError(error.code, error.message, { cause: error, hint })
+}
+
+async function whyLost(error: AppError, client: Client, sandbox: string): Promise<AppError> {
+  const fate = await fateOf(sandbox, client)
+  if (fate === undefined) return error
+  const message = `the sandbox "${sandbox}" was ${fate} while the command ran`
+  return new AppError(error.code, message, { cause: error })
+}
 
 /** A sandbox that answers and a command that could not start: the fault is in the command, not on bhatti's side. */
 async function exitCodeOf(error: AppError, client: Client, sandbox: string): Promise<number> {

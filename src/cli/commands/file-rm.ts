@@ -1,5 +1,6 @@
 /** `bhatti file rm`. */
 
+import { AppError } from "../../contract/errors.ts"
 import { command } from "../command.ts"
 import { forEachName } from "../each-name.ts"
 import { printable } from "../words.ts"
@@ -11,12 +12,28 @@ export const fileRm = command({
   examples: ["bhatti file rm dev old.log", "bhatti file rm -r dev /workspace/node_modules"],
   async run({ client, args, rest, options, isJson, out, report }) {
     return await forEachName(rest, { report }, async (path) => {
-      const reply = await client.removeFile({
-        params: { id: args.sandbox },
-        query: { path, ...(options.recursive ? { recursive: "true" } : {}) },
-      })
+      const reply = await removed(
+        client.removeFile({
+          params: { id: args.sandbox },
+          query: { path, ...(options.recursive ? { recursive: "true" } : {}) },
+        }),
+        options,
+      )
       if (isJson) await out.json(reply)
       else await out.result(`${args.sandbox}:${printable(path)} removed`)
     })
   },
 })
+
+/** Without --recursive only a directory that is not empty is in conflict. */
+async function removed<Reply>(reply: Promise<Reply>, options: { recursive: boolean }): Promise<Reply> {
+  try {
+    return await reply
+  } catch (error) {
+    if (!(error instanceof AppError) || error.code !== "conflict" || options.recursive) throw error
+    throw new AppError(error.code, error.message, {
+      cause: error,
+      hint: "with all that is in it: bhatti file rm -r",
+    })
+  }
+}

@@ -3,7 +3,7 @@
 import { limits } from "../../contract/limits.ts"
 import { command } from "../command.ts"
 import { isFileMode, modeRule } from "../file-mode.ts"
-import { bytesText } from "../words.ts"
+import { bytesText, printable } from "../words.ts"
 
 export const fileWrite = command({
   args: ["sandbox", "path"],
@@ -29,7 +29,8 @@ write leaves the old one. Missing directories are made. At most ${limits.fileByt
       import("../copy/interruption.ts"),
       import("../copy/upload.ts"),
     ])
-    return await Interruption.guard(async (signal) => {
+    const words = `${args.sandbox}:${printable(args.path)} is as it was`
+    return await Interruption.guard({ out, words }, async (signal) => {
       const place = { sandbox: args.sandbox, path: args.path }
       const context = { client, out, signal }
       const { bytes } =

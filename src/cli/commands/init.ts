@@ -1,6 +1,8 @@
 /** `bhatti init`. */
 
+import { AppError } from "../../contract/errors.ts"
 import { defaultDataDir, defaultListen } from "../../contract/limits.ts"
+import { errorCodeOf } from "../../lib/error-code.ts"
 import { hostCommand } from "../command.ts"
 
 /** Kernels and images are kept here by their content, outside every data directory, so that they are fetched and built once. */
@@ -34,17 +36,38 @@ export const init = hostCommand({
     },
   },
   examples: ["sudo bhatti init --write-client-config", "sudo bhatti init --data-dir /srv/bhatti"],
-  async run({ options, operator, out }) {
+  async run({ options, operator, isJson, out }) {
     let talked: Promise<void> = Promise.resolve()
-    await operator.init({
-      dataDir: options.dataDir ?? defaultDataDir,
-      cacheDir: options.cacheDir ?? defaultCacheDir,
-      writeClientConfig: options.writeClientConfig,
-      ...(options.listen === undefined ? {} : { listen: options.listen }),
-      report: (line) => {
-        talked = talked.then(() => out.talk(line))
-      },
-    })
-    await talked
+    const dataDir = options.dataDir ?? defaultDataDir
+    const cacheDir = options.cacheDir ?? defaultCacheDir
+    try {
+      await operator.init({
+        dataDir,
+        cacheDir,
+        writeClientConfig: options.writeClientConfig,
+        ...(options.listen === undefined ? {} : { listen: options.listen }),
+        report: (line) => {
+          talked = talked.then(() => out.talk(line))
+        },
+      })
+    } catch (error) {
+      throw inWords(error, dataDir)
+    } finally {
+      await talked
+    }
+    if (isJson) await out.json({ data_dir: dataDir, cache_dir: cacheDir })
   },
 })
+
+/** What the host refuses while its directories are made is no bug of ours. */
+function inWords(error: unknown, dataDir: string): unknown {
+  const code = errorCodeOf(error)
+  if (error instanceof AppError || code === undefined) return error
+  const isForbidden = code === "EACCES" || code === "EPERM"
+  const hint = "sudo bhatti init   (or give it a --data-dir and a --cache-dir of your own)"
+  return new AppError(isForbidden ? "forbidden" : "unavailable", `cannot prepare ${dataDir} (${code})`, {
+    cause: error,
+    retryable: false,
+    ...(isForbidden ? { hint } : {}),
+  })
+}

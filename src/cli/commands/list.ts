@@ -1,6 +1,7 @@
 /** `bhatti list`. */
 
 import { command } from "../command.ts"
+import { printNames, quietOption } from "../quiet.ts"
 import { ageText, labelsText, sizeText } from "../words.ts"
 
 export const list = command({
@@ -14,6 +15,7 @@ export const list = command({
       summary: "Show size, image, labels, age and id too",
     },
     wide: { type: "flag", short: "w", summary: "The same as -o wide" },
+    quiet: quietOption,
     label: {
       type: "pairs",
       short: "l",
@@ -25,12 +27,14 @@ export const list = command({
     "bhatti list",
     "bhatti ls -o wide",
     "bhatti list --label team=web",
+    "bhatti destroy -y $(bhatti list -q --label team=web)",
     "bhatti list --json | jq -r '.[].name'",
   ],
   async run({ client, options, isJson, out }) {
     const wanted = Object.entries(options.label ?? {}).map(([key, value]) => `${key}=${value}`)
     const sandboxes = await client.listSandboxes({ query: { label: wanted } })
     if (isJson) return await out.json(sandboxes)
+    if (options.quiet) return await printNames(out, sandboxes)
     if (sandboxes.length === 0)
       return await out.talk(
         wanted.length === 0

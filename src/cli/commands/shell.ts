@@ -5,6 +5,7 @@ import { AppError } from "../../contract/errors.ts"
 import type { Attached } from "../attach.ts"
 import { command, type DaemonContext } from "../command.ts"
 import { exitSandboxSide } from "../exit-codes.ts"
+import { fateOf } from "../lost-sandbox.ts"
 import { isTerminal, type Output } from "../output.ts"
 
 export const shell = command({
@@ -27,7 +28,7 @@ Exit code: the shell's own; 0 after Ctrl+\\; 125 when bhatti failed, the connect
       if (!((await isTerminal(0)) && (await isTerminal(1)))) throw notAtTerminal(args.sandbox)
       const sandbox = args.sandbox ?? (await onlySandbox(client))
       const attached = await attachTo(client, { sandbox, session: args.session, isNew: options.new }, out)
-      return await tellHowItEnded(attached, { sandbox, out, report })
+      return await tellHowItEnded(attached, { client, sandbox, wanted: args.session, out, report })
     } catch (error) {
       if (!(error instanceof AppError)) throw error
       await report(error)
@@ -57,9 +58,15 @@ async function attachTo(
 
 async function tellHowItEnded(
   { left, session }: Attached,
-  context: { sandbox: string; out: Output; report: DaemonContext["report"] },
+  context: {
+    client: Client
+    sandbox: string
+    wanted: string | undefined
+    out: Output
+    report: DaemonContext["report"]
+  },
 ): Promise<number> {
-  const { sandbox, out, report } = context
+  const { client, sandbox, wanted, out, report } = context
   const again = session && `bhatti shell ${sandbox} ${session.name ?? session.session_id}`
   switch (left.kind) {
     case "exited":
@@ -71,15 +78,40 @@ async function tellHowItEnded(
       await out.talk(`\nanother client has taken this session over. Take it back: ${again}`)
       return exitSandboxSide
     case "lost":
-      if (again === undefined) await report(left.error)
+      if (again === undefined)
+        await report(wanted === undefined ? left.error : notAttached(left.error, sandbox))
       else {
         await out.talk("")
-        await report(
-          new AppError(left.error.code, `${left.error.message}; the session keeps running`, { hint: again }),
-        )
+        await report(await whyLost(left.error, { client, sandbox, again }))
       }
       return exitSandboxSide
   }
+}
+
+async function whyLost(
+  error: AppError,
+  { client, sandbox, again }: { client: Client; sandbox: string; again: string },
+): Promise<AppError> {
+  const { code, message } = error
+  switch (code === "unavailable" ? await fateOf(sandbox, client) : undefined) {
+    case "destroyed":
+      return new AppError(code, `the sandbox "${sandbox}" was destroyed, and the session with it`, {
+        cause: error,
+      })
+    case "stopped":
+      return new AppError(code, `the sandbox "${sandbox}" was stopped; the session is kept`, {
+        cause: error,
+        hint: again,
+      })
+    case undefined:
+      return new AppError(code, `${message}; the session keeps running`, { cause: error, hint: again })
+  }
+}
+
+/** The sandbox is there, the session that was named is not. */
+function notAttached(error: AppError, sandbox: string): AppError {
+  if (error.code !== "not_found" || error.hint !== undefined) return error
+  return new AppError(error.code, error.message, { cause: error, hint: `bhatti ps ${sandbox}` })
 }
 
 async function onlySandbox(client: Client): Promise<string> {

@@ -2,8 +2,9 @@
 
 import { limits } from "../../contract/limits.ts"
 import { command } from "../command.ts"
+import { sayWhenLeft } from "../leaving.ts"
 import { askForPatience } from "../patience.ts"
-import { bytesText, secondsText } from "../words.ts"
+import { secondsText, sizeText } from "../words.ts"
 
 export const snapshotCreate = command({
   args: ["sandbox"],
@@ -18,12 +19,13 @@ What its programs hold in memory is in the snapshot too, secrets among it.`,
   async run({ client, args, options, isJson, out }) {
     const startMs = performance.now()
     using _patience = askForPatience(out, () => `copying memory and disk of ${args.sandbox}`)
+    using _leaving = sayWhenLeft(out, "the snapshot is still being made; see: bhatti snapshot list")
     const snapshot = await client.checkpointSandbox({
       params: { id: args.sandbox },
       body: { name: options.name },
     })
     if (isJson) return await out.json(snapshot)
-    const size = bytesText(snapshot.size_mb * 1024 * 1024)
+    const size = sizeText(snapshot.size_mb)
     const what = snapshot.has_memory ? size : `${size}, without memory`
     await out.result(
       `snapshot/${snapshot.name} created (${what}) in ${secondsText(performance.now() - startMs)}`,

@@ -4,7 +4,8 @@ import { limits } from "../../contract/limits.ts"
 import { command } from "../command.ts"
 import { makeOrTakeBack } from "../making.ts"
 import { askForPatience } from "../patience.ts"
-import { cpusText, secondsText } from "../words.ts"
+import { printNames, quietOption } from "../quiet.ts"
+import { cpusText, secondsText, sizeText } from "../words.ts"
 
 export const snapshotResume = command({
   args: ["snapshot"],
@@ -20,6 +21,7 @@ If this host cannot load the memory any more, for example after an update of QEM
       summary: `Name of the sandbox: ${limits.sandboxNameRule}`,
       fallback: "generated",
     },
+    quiet: quietOption,
     secret: {
       type: "list",
       value: "NAME",
@@ -48,7 +50,8 @@ If this host cannot load the memory any more, for example after an update of QEM
     if (isJson) return await out.json(sandbox)
     if (sandbox.status_reason !== null)
       await out.talk(`its memory is lost, it booted from its disk: ${sandbox.status_reason}`)
-    const size = `${cpusText(sandbox.cpus)}, ${sandbox.memory_mb} MB`
+    if (options.quiet) return await printNames(out, made.sandboxes)
+    const size = `${cpusText(sandbox.cpus)}, ${sizeText(sandbox.memory_mb)}`
     await out.result(
       `sandbox/${sandbox.name} resumed (${size}) in ${secondsText(performance.now() - startMs)}`,
     )

@@ -1,6 +1,7 @@
 /** `bhatti start`. */
 
 import { command } from "../command.ts"
+import { sayWhenLeft } from "../leaving.ts"
 import { secondsText } from "../words.ts"
 
 export const start = command({
@@ -9,6 +10,7 @@ export const start = command({
   examples: ["bhatti start dev"],
   async run({ client, args, isJson, out }) {
     const startMs = performance.now()
+    using _leaving = sayWhenLeft(out, `${args.sandbox} is still being started; see: bhatti list`)
     const sandbox = await client.startSandbox({ params: { id: args.sandbox } })
     if (isJson) return await out.json(sandbox)
     await out.result(`sandbox/${sandbox.name} started in ${secondsText(performance.now() - startMs)}`)

@@ -10,17 +10,18 @@ export const version = hostCommand({
   },
   examples: ["bhatti version", "bhatti version --daemon"],
   async run({ options, settings, isJson, out }) {
+    // Settings that cannot be read must not hide which version says so.
+    if (!isJson) await out.result(`bhatti v${programVersion}`)
     const { url, token } = await settings()
     if (!options.daemon) {
       if (isJson) return await out.json({ version: programVersion, api_url: url })
-      return await out.result(`bhatti v${programVersion}\napi: ${url}`)
+      return await out.result(`api: ${url}`)
     }
     const daemon = await connect({ url, token }).version()
     if (isJson) return await out.json(daemon)
     const accelerator = daemon.accelerator === "kvm" ? "KVM" : "software emulation"
     await out.result(
       [
-        `bhatti v${programVersion}`,
         `api: ${url}`,
         `daemon: v${daemon.version}, ${accelerator} (${daemon.accelerator_reason})`,
         ...daemon.warnings.map((warning) => `warning: ${warning}`),

@@ -1,6 +1,7 @@
 /** `bhatti why`. */
 
 import { command } from "../command.ts"
+import { spanText } from "../words.ts"
 
 export const why = command({
   args: ["sandbox"],
@@ -13,13 +14,13 @@ export const why = command({
     const change =
       reply.changes_in_seconds === null
         ? ""
-        : `; ${reply.changes_to} in ${reply.changes_in_seconds} s if nothing happens`
+        : `; ${reply.changes_to} in ${spanText(reply.changes_in_seconds)} if nothing happens`
     const lines = [
       `sandbox/${args.sandbox} is ${reply.thermal ?? "changing"}: ${reply.reason}${change}`,
       ...reply.keeps_awake.map((what) => `  kept awake by: ${what}`),
     ]
     if (reply.last_touch !== null)
-      lines.push(`  last asked: ${reply.last_touch.what}, ${reply.last_touch.seconds_ago} s ago`)
+      lines.push(`  last asked: ${reply.last_touch.what}, ${spanText(reply.last_touch.seconds_ago)} ago`)
     if (reply.started_from_disk !== null)
       lines.push(`  its last start was a boot from its disk: ${reply.started_from_disk}`)
     await out.result(lines.join("\n"))

@@ -1,5 +1,7 @@
 /** Signals during a transfer: it is given up in good order, which leaves nothing half done, and the exit code says why. */
 
+import type { Output } from "../output.ts"
+
 const exitCodes = { SIGHUP: 129, SIGINT: 130, SIGTERM: 143 } as const
 
 export class Interruption implements Disposable {
@@ -18,14 +20,18 @@ export class Interruption implements Disposable {
     return this.#abort.signal
   }
 
-  /** Runs a transfer; one that was interrupted has an exit code instead of a result. */
-  static async guard(transfer: (signal: AbortSignal) => Promise<void>): Promise<number> {
+  /** Runs a transfer; one that was interrupted has an exit code instead of a result, and `words` say what became of it. */
+  static async guard(
+    { out, words }: { out: Output; words: string },
+    transfer: (signal: AbortSignal) => Promise<void>,
+  ): Promise<number> {
     using interruption = new Interruption()
     try {
       await transfer(interruption.signal)
       return 0
     } catch (error) {
       if (interruption.exitCode === undefined) throw error
+      await out.talk(`interrupted; ${words}`)
       return interruption.exitCode
     }
   }

@@ -43,24 +43,36 @@ export class Progress implements AsyncDisposable {
     // Where the result goes to the same screen, both would be unreadable.
     if (!(await isTerminal(2)) || this.#timer === undefined) return
     this.#isShown = true
+    const { terminalSize } = await import("../terminal.ts")
     const draw = () => {
-      this.#drawing = this.#drawing.then(() => this.#put(`\r${this.#line()}\x1b[K`))
+      const columns = terminalSize(2)?.cols ?? 80
+      this.#drawing = this.#drawing.then(() => this.#put(`\r${this.#line(columns)}\x1b[K`))
     }
     this.#timer = setInterval(draw, redrawMs)
     draw()
   }
 
-  #line(): string {
+  /** The fullest line that fits; one that wraps could not be drawn over. */
+  #line(columns: number): string {
+    const lines = this.#lines()
+    return lines.find((line) => Bun.stringWidth(line) < columns) ?? (lines.at(-1) ?? "").slice(0, columns - 1)
+  }
+
+  #lines(): string[] {
     const bytesPerSecond = (this.#bytes / (performance.now() - this.#startMs)) * 1000
     const rate = `${bytesText(Math.round(bytesPerSecond))}/s`
     const total = this.#totalBytes
-    if (total === undefined || total === 0) return `${this.#label}  ${bytesText(this.#bytes)}  ${rate}`
+    if (total === undefined || total === 0) {
+      const amount = `${bytesText(this.#bytes)}  ${rate}`
+      return [`${this.#label}  ${amount}`, amount]
+    }
     const part = Math.min(1, this.#bytes / total)
     const filled = Math.round(part * barWidth)
     const bar = "=".repeat(filled).padEnd(barWidth)
     const secondsLeft = bytesPerSecond > 0 ? Math.ceil((total - this.#bytes) / bytesPerSecond) : undefined
     const left = secondsLeft === undefined ? "" : `  ${Math.max(0, secondsLeft)} s left`
-    return `${this.#label}  [${bar}] ${Math.floor(part * 100)} % of ${bytesText(total)}  ${rate}${left}`
+    const amount = `${Math.floor(part * 100)} % of ${bytesText(total)}  ${rate}${left}`
+    return [`${this.#label}  [${bar}] ${amount}`, `${this.#label}  ${amount}`, amount]
   }
 
   async #put(text: string): Promise<void> {

@@ -61,7 +61,7 @@ async function uploadPath(
   if (!found.isDirectory()) {
     return found.size <= limits.fileBytesMax
       ? await uploadFile(source, { ...place, path }, {}, context)
-      : await uploadTree(source, { ...place, path }, context)
+      : await uploadTree(source, { ...place, path, totalBytes: found.size }, context)
   }
   if (target.isThere && !target.isDirectory) throw notADirectory({ kind: "guest", ...place })
   if (meansContents(source)) return await uploadTree(source, { ...place, path: `${place.path}/.` }, context)
@@ -114,14 +114,19 @@ export async function uploadInput(
 }
 
 /** A path that ends in `/.` takes what is in the directory. */
-async function uploadTree(source: string, place: Into, context: CopyContext): Promise<Copied> {
+async function uploadTree(
+  source: string,
+  place: Into & { totalBytes?: number },
+  context: CopyContext,
+): Promise<Copied> {
   const { client, out, signal } = context
   const isContents = place.path.endsWith("/.")
   const path = isContents ? place.path.slice(0, -1) : posix.dirname(place.path)
   // A link that was named is followed; those below are copied as links.
   const real = await localStep(source, () => realpath(source))
   const packed = packTree(real, isContents ? "" : posix.basename(place.path))
-  await using progress = new Progress(out, { label: printable(basename(resolve(source))) })
+  const label = printable(basename(resolve(source)))
+  await using progress = new Progress(out, { label, totalBytes: place.totalBytes })
   const { entries, bytes } = await client.writeArchive({
     params: { id: place.sandbox },
     query: { path },

@@ -1,5 +1,6 @@
 /** The doctor's judgement: facts in, one line each out. No clock, no system, so that every case can be tested. */
 
+import type { AppError } from "../../contract/errors.ts"
 import { trust } from "../../contract/trust.ts"
 import { sizeText } from "../words.ts"
 import type { ConnectionFacts, HostFacts } from "./facts.ts"
@@ -60,6 +61,11 @@ export function connectionChecks(facts: ConnectionFacts): Check[] {
     ...daemon.warnings.map((text): Check => ({ area: "daemon", status: "warn", text })),
     ...checkSkew(daemon.clockSkewMs),
   ]
+}
+
+/** Settings of this program that cannot be used, so that there is no connection to look at. */
+export function settingsCheck({ message, hint }: AppError): Check {
+  return { area: "settings", status: "fail", text: message, ...fixOf(hint) }
 }
 
 function fixOf(hint: string | undefined): { fix?: string } {

@@ -1,0 +1,9 @@
+/** `-q`: names and nothing else, one a line, for `$(...)` and xargs. */
+
+import type { Output } from "./output.ts"
+
+export const quietOption = { type: "flag", short: "q", summary: "Print only names" } as const
+
+export async function printNames(out: Output, named: readonly { name: string }[]): Promise<void> {
+  for (const { name } of named) await out.result(name)
+}

@@ -1,0 +1,14 @@
+/** Not waiting any longer once a signal says so. */
+
+/** What `work` gives, or the signal's reason, whichever comes first; `work` itself goes on. */
+export async function unlessAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
+  signal.throwIfAborted()
+  const { promise, reject } = Promise.withResolvers<never>()
+  const abort = () => reject(signal.reason)
+  signal.addEventListener("abort", abort, { once: true })
+  try {
+    return await Promise.race([work, promise])
+  } finally {
+    signal.removeEventListener("abort", abort)
+  }
+}

@@ -1,0 +1,116 @@
+/**
+ * A copy of a file that others write to meanwhile: brought up to date as often as one likes, each time by reading all of the
+ * source and writing what differs, and the same as its source once that was done while nobody wrote. What the copy holds is
+ * known by a checksum of each block, so that it is never read. Every copy has a seed of its own for them, since what a disk
+ * holds is a guest's choice.
+ */
+
+import { constants } from "node:fs"
+import { type FileHandle, open, rm, stat } from "node:fs/promises"
+import { chunkBytes, isZero, readExtents, tryShare, writeAll } from "./copy-file.ts"
+
+const blockBytes = 256 * 1024
+
+/** In place of a block's checksum, which is always odd. */
+const zeros = 0n
+
+export class LiveCopy {
+  readonly #from: string
+  readonly #to: string
+  readonly #seed = crypto.getRandomValues(Buffer.alloc(8)).readBigUInt64LE()
+  /** Of the copy's blocks, and its size. */
+  #sums = new BigUint64Array(0)
+  #size = 0
+  /** When the source was last written to before it was last read. */
+  #mtimeNs = 0n
+  #canShare: boolean | undefined
+
+  constructor(options: { from: string; to: string }) {
+    this.#from = options.from
+    this.#to = options.to
+  }
+
+  /** While others write. Where blocks can be shared nothing is gained by that. */
+  async catchUp({ signal }: { signal: AbortSignal }): Promise<void> {
+    if (this.#canShare === undefined) {
+      this.#canShare = await tryShare(this.#from, this.#to)
+      if (this.#canShare) await rm(this.#to)
+    }
+    if (this.#canShare) return
+    // A write that is going on may have changed the time already, so that only says whether it is worth while.
+    const { mtimeNs } = await stat(this.#from, { bigint: true })
+    if (mtimeNs === this.#mtimeNs) return
+    this.#mtimeNs = mtimeNs
+    await this.#update(signal)
+  }
+
+  /** While nobody writes. Gives the checksum that `fileChecksum` does, if it was found by the way. */
+  async finish({ signal }: { signal: AbortSignal }): Promise<string | undefined> {
+    if (this.#canShare !== false && (await tryShare(this.#from, this.#to))) return undefined
+    return this.#update(signal)
+  }
+
+  async #update(signal: AbortSignal): Promise<string> {
+    const source = await open(this.#from, "r")
+    try {
+      const target = await open(this.#to, constants.O_RDWR | constants.O_CREAT, 0o600)
+      try {
+        await this.#resize(target, (await source.stat()).size)
+        let next = 0
+        const checksum = await readExtents(source, this.#size, async (bytes, offset) => {
+          signal.throwIfAborted()
+          if (bytes.length < Math.min(chunkBytes, this.#size - offset)) {
+            throw new Error(`${this.#from} became shorter while it was copied`)
+          }
+          const block = offset / blockBytes
+          await this.#clear(target, next, block)
+          next = await this.#write(target, block, bytes)
+        })
+        await this.#clear(target, next, this.#sums.length)
+        return checksum
+      } finally {
+        await target.close()
+      }
+    } finally {
+      await source.close()
+    }
+  }
+
+  async #resize(target: FileHandle, size: number): Promise<void> {
+    const sums = new BigUint64Array(Math.ceil(size / blockBytes))
+    sums.set(this.#sums.subarray(0, sums.length))
+    await target.truncate(size)
+    this.#sums = sums
+    this.#size = size
+  }
+
+  /** What the source has no data in from one block up to another, and the copy may. */
+  async #clear(target: FileHandle, from: number, to: number): Promise<void> {
+    for (let block = from; block < to; block++) {
+      if (this.#sums[block] === zeros) continue
+      const offset = block * blockBytes
+      await writeAll(target, Buffer.alloc(Math.min(blockBytes, this.#size - offset)), offset)
+      this.#sums[block] = zeros
+    }
+  }
+
+  /** Those blocks of the bytes that differ, neighbours together. Gives the block behind them. */
+  async #write(target: FileHandle, first: number, bytes: Uint8Array): Promise<number> {
+    const sums = new BigUint64Array(Math.ceil(bytes.length / blockBytes))
+    for (const index of sums.keys()) {
+      const block = bytes.subarray(index * blockBytes, (index + 1) * blockBytes)
+      sums[index] = isZero(block) ? zeros : Bun.hash.xxHash3(block, this.#seed) | 1n
+    }
+    for (let from = 0; from < sums.length; ) {
+      let to = from
+      while (to < sums.length && sums[to] !== this.#sums[first + to]) to++
+      if (to > from) {
+        const differing = bytes.subarray(from * blockBytes, to * blockBytes)
+        await writeAll(target, differing, (first + from) * blockBytes)
+        this.#sums.set(sums.subarray(from, to), first + from)
+      }
+      from = to + 1
+    }
+    return first + sums.length
+  }
+}
