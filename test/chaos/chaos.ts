@@ -267,7 +267,8 @@ class Chaos {
     } finally {
       rmSync(filler, { force: true })
     }
-    await this.#removeRefused(extra)
+    // It may have found room, or be half made.
+    await this.#requests.destroy(extra)
   }
 
   /** A database that could not be written may still have it, half made; the daemon removes it when it next tries. */
