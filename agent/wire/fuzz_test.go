@@ -87,7 +87,9 @@ func FuzzPlainRequests(f *testing.F) {
 		f.Add(compact.Bytes())
 	}
 	f.Fuzz(func(t *testing.T, payload []byte) {
-		for _, pair := range [][2]any{{&Personalise{}, &Personalise{}}, {&Exec{}, &Exec{}}} {
+		for _, pair := range [][2]any{
+			{&Personalise{}, &Personalise{}}, {&Refresh{}, &Refresh{}}, {&Exec{}, &Exec{}},
+		} {
 			if !readPlain(payload, pair[0]) {
 				continue
 			}

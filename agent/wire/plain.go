@@ -1,6 +1,6 @@
-// The two requests of a sandbox's first moment, and their answers, without reflection.
+// The requests of a sandbox's first moment and of a stop, and their answers, without reflection.
 //
-// A clone under software emulation pays for every piece of code that runs for the first time, and encoding/json is
+// A machine under software emulation that was just started pays for every piece of code that runs for the first time, and encoding/json is
 // many. What is read here is JSON as the host writes it: no spaces, no escapes, ASCII, known fields. Whatever else a
 // request holds, encoding/json reads it from its beginning; so both agree on all that is accepted here.
 
@@ -18,6 +18,12 @@ func readPlain(payload []byte, target any) bool {
 	case *Personalise:
 		read := Personalise{}
 		if p.fields(func(name string) bool { return p.personalise(name, &read) }) && p.isAtEnd() {
+			*target = read
+			return true
+		}
+	case *Refresh:
+		read := Refresh{}
+		if p.fields(func(name string) bool { return p.refresh(name, &read) }) && p.isAtEnd() {
 			*target = read
 			return true
 		}
@@ -40,11 +46,21 @@ func readPlainOperation(payload []byte) string {
 	}
 	p.at = len(begin)
 	name, isText := p.string()
-	// Only of these is the rest read with the same care, and so only these are believed here.
-	if !isText || !p.take(',') || name != "personalise" && name != "exec" {
+	if !isText {
 		return ""
 	}
-	return name
+	// Only of these is the rest read with the same care, or there is none, and so only these are believed here.
+	switch name {
+	case "personalise", "refresh", "exec":
+		if p.take(',') {
+			return name
+		}
+	case "quiesce":
+		if p.take('}') && p.isAtEnd() {
+			return name
+		}
+	}
+	return ""
 }
 
 // encodePlain returns nil for what has no writer here.
@@ -54,6 +70,8 @@ func encodePlain(value any) []byte {
 		return append(strconv.AppendInt([]byte(`{"started":{"pid":`), int64(value.Started.Pid), 10), "}}"...)
 	case Result:
 		switch ok := value.OK.(type) {
+		case Empty:
+			return []byte(`{"ok":{}}`)
 		case Exited:
 			if ok.Signal == nil {
 				text := strconv.AppendInt([]byte(`{"ok":{"exit_code":`), int64(ok.ExitCode), 10)
@@ -76,19 +94,9 @@ func (p *plain) personalise(name string, read *Personalise) (ok bool) {
 	case "op":
 		_, ok = p.string()
 	case "entropy":
-		var text string
-		if text, ok = p.string(); ok {
-			var err error
-			read.Entropy, err = base64.StdEncoding.DecodeString(text)
-			ok = err == nil
-		}
+		read.Entropy, ok = p.base64()
 	case "unix_ns":
-		var text string
-		if text, ok = p.string(); ok {
-			digits := plain{text: []byte(text)}
-			read.UnixNs, ok = digits.integer()
-			ok = ok && digits.isAtEnd()
-		}
+		read.UnixNs, ok = p.integerText()
 	case "hostname":
 		read.Hostname, ok = p.string()
 	case "machine_id":
@@ -106,6 +114,18 @@ func (p *plain) personalise(name string, read *Personalise) (ok bool) {
 		ok = p.fields(func(name string) bool { return p.network(name, read.Network) })
 	case "grow_disk":
 		read.GrowDisk, ok = p.bool()
+	}
+	return ok
+}
+
+func (p *plain) refresh(name string, read *Refresh) (ok bool) {
+	switch name {
+	case "op":
+		_, ok = p.string()
+	case "entropy":
+		read.Entropy, ok = p.base64()
+	case "unix_ns":
+		read.UnixNs, ok = p.integerText()
 	}
 	return ok
 }
@@ -203,6 +223,22 @@ func (p *plain) integer() (int64, bool) {
 	}
 	digits := p.at - begin
 	return value, digits > 0 && value >= 0 && (digits == 1 || p.text[begin] != '0')
+}
+
+func (p *plain) integerText() (int64, bool) {
+	text, ok := p.string()
+	digits := plain{text: []byte(text)}
+	value, isInteger := digits.integer()
+	return value, ok && isInteger && digits.isAtEnd()
+}
+
+func (p *plain) base64() ([]byte, bool) {
+	text, ok := p.string()
+	if !ok {
+		return nil, false
+	}
+	bytes, err := base64.StdEncoding.DecodeString(text)
+	return bytes, err == nil
 }
 
 // list reads texts. One that was there before would be overwritten in place: that is encoding/json's affair.
