@@ -7,6 +7,7 @@ import type { Store } from "../store/store.ts"
 import { type Clock, systemClock } from "./clock.ts"
 import { Doomed } from "./doomed.ts"
 import { EventLog } from "./events.ts"
+import { FailedStarts } from "./failed-starts.ts"
 import type { Guest, Host } from "./host.ts"
 import { Keys } from "./keys.ts"
 import { Metrics } from "./metrics.ts"
@@ -42,6 +43,8 @@ export type Core = {
   guests: Map<SandboxRecord["id"], Guest>
   /** Being destroyed now: whoever gets their turn before that does nothing. */
   doomed: Doomed
+  /** Those that do not start, and rest between tries. */
+  failedStarts: FailedStarts
   /** Templates being made now, by fingerprint-relevant key, so that many creates wait for one. */
   templatesInMaking: Map<string, Promise<unknown>>
   /** What a sandbox that is being created waits for, if for anything. */
@@ -72,6 +75,7 @@ export function newCore(options: {
     turns: new Turns(),
     guests: new Map(),
     doomed: new Doomed(),
+    failedStarts: new FailedStarts(clock),
     templatesInMaking: new Map(),
     startedAt: clock.nowMs(),
     touches: new Map(),

@@ -121,9 +121,16 @@ async function recordWake(
     const { guest, how, reason } = await wake()
     const ms = Math.round(performance.now() - startedAt)
     core.events.record({ type: "thermal.wake", ...about, meta: { by: what, from, how, reason, ms } })
+    core.failedStarts.forget(record.id)
     return guest
   } catch (error) {
-    core.events.record({ type: "sandbox.start_failed", ...about, meta: { by: what, from } })
+    const failed = from === "cold" ? core.failedStarts.add(record.id, error) : undefined
+    const meta = {
+      by: what,
+      from,
+      ...(failed && { reason: failed.reason, failures: failed.inARow, rest_seconds: failed.restSec }),
+    }
+    core.events.record({ type: "sandbox.start_failed", ...about, meta })
     throw error
   }
 }

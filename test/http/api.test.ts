@@ -325,7 +325,7 @@ describe("a destroy wins over", () => {
     async (_what, { step, prepare, path }) => {
       await prepare()
       const { reached, go } = hold(step)
-      const starting = call("POST", path, { body: { name: "dev" } })
+      const starting = call("POST", path, { body: path === "/sandboxes" ? { name: "dev" } : {} })
       await reached
       const destroying = call("DELETE", "/sandboxes/dev")
       await until("it is to be destroyed", async () => {

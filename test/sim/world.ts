@@ -68,10 +68,18 @@ export class World {
   readonly kept = new Map<string, Copy>()
   readonly time: SimulatedTime
   readonly violation: (what: string) => void
+  readonly #onSpawn: (name: string) => void
+  /** Sandboxes for whose machines the host has nothing now. */
+  readonly unstartable = new Set<string>()
   bootId = 1
   #nextPid = 1000
 
-  constructor(options: { time: SimulatedTime; violation: (what: string) => void }) {
+  constructor(options: {
+    time: SimulatedTime
+    violation: (what: string) => void
+    onSpawn: (name: string) => void
+  }) {
+    this.#onSpawn = options.onSpawn
     this.time = options.time
     this.violation = options.violation
   }
@@ -110,6 +118,8 @@ export class World {
   }
 
   spawn(life: Life, place: Place, start: Pick<Process, "memory" | "memoryBase">): Process {
+    this.#onSpawn(place.name)
+    if (this.unstartable.has(place.name)) throw new AppError("unavailable", "injected: it does not start")
     const directory = this.directories.get(place.name)
     if (!directory?.disk) throw new Error(`${place.name} has no disk to start from`)
     for (const other of this.processes.values()) {

@@ -1,6 +1,7 @@
 /** The HTTP interface through its real application and a real store, on a fake host, with one user who may have much. */
 
 import { RateLimits } from "../../src/contract/config.ts"
+import type { Clock } from "../../src/core/clock.ts"
 import { type Core, newCore } from "../../src/core/core.ts"
 import { createApp } from "../../src/http/app.ts"
 import { listen } from "../../src/http/server.ts"
@@ -19,13 +20,14 @@ export type HttpApp = AsyncDisposable & {
   call(method: string, path: string, body?: unknown, key?: string): Promise<Answer>
 }
 
-export async function openHttpApp(options: { metricsToken?: string } = {}): Promise<HttpApp> {
+export async function openHttpApp(options: { metricsToken?: string; clock?: Clock } = {}): Promise<HttpApp> {
   const host = fakeHost()
   const store = await openStore({ memory: true })
   const core = newCore({
     store,
     host,
     log: { info() {}, warn() {}, error() {} },
+    ...(options.clock && { clock: options.clock }),
     settings: {
       thermal: { warmAfterMs: 30_000, coldAfterMs: 1_800_000 },
       diskReserveMib: 1024,

@@ -22,6 +22,10 @@ export const why = command({
       lines.push(`  last asked: ${reply.last_touch.what}, ${reply.last_touch.seconds_ago} s ago`)
     if (reply.started_from_disk !== null)
       lines.push(`  its last start was a boot from its disk: ${reply.started_from_disk}`)
+    if (reply.failed_starts !== null) {
+      const { in_a_row: count, reason } = reply.failed_starts
+      lines.push(`  starts that failed since it last ran: ${count}, the last one: ${reason}`)
+    }
     await out.result(lines.join("\n"))
   },
 })
