@@ -9,6 +9,7 @@ import { Doomed } from "./doomed.ts"
 import { EventLog } from "./events.ts"
 import { FailedStarts } from "./failed-starts.ts"
 import type { Guest, Host } from "./host.ts"
+import { HostMemory } from "./host-memory.ts"
 import { Keys } from "./keys.ts"
 import { Metrics } from "./metrics.ts"
 import { Pool } from "./pool.ts"
@@ -24,6 +25,7 @@ export interface Log {
 export type CoreSettings = {
   thermal: ThermalSettings
   diskReserveMib: number
+  memoryReserveMib: number
   /** Space that templates may take before unused ones are removed. */
   templateDiskMib: number
   pool: PoolSettings
@@ -45,6 +47,7 @@ export type Core = {
   doomed: Doomed
   /** Those that do not start, and rest between tries. */
   failedStarts: FailedStarts
+  memory: HostMemory
   /** Templates being made now, by fingerprint-relevant key, so that many creates wait for one. */
   templatesInMaking: Map<string, Promise<unknown>>
   /** What a sandbox that is being created waits for, if for anything. */
@@ -76,6 +79,7 @@ export function newCore(options: {
     guests: new Map(),
     doomed: new Doomed(),
     failedStarts: new FailedStarts(clock),
+    memory: new HostMemory(options.host.machines, { reserveMib: options.settings.memoryReserveMib }),
     templatesInMaking: new Map(),
     startedAt: clock.nowMs(),
     touches: new Map(),

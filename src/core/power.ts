@@ -7,6 +7,7 @@
  */
 
 import { AppError } from "../contract/errors.ts"
+import { bootedMib, restoredMib } from "../rules/host-memory.ts"
 import type { SandboxRecord, SandboxState } from "../store/sandboxes.ts"
 import { adoptGuest, dropGuest, keepGuest } from "./attach.ts"
 import { beginAttach, detach, finishAttach } from "./attachment.ts"
@@ -166,6 +167,7 @@ async function startCold(
   const check = state.hasSnapshot ? await machines.checkSnapshot(directory, template) : undefined
   let reason = state.reason ?? "it had no saved memory"
   if (check?.fits) {
+    using _memory = core.memory.promise(restoredMib(check.memoryMib))
     const guest = await restore(core, record, template)
     if (guest) return { guest, how: "memory", reason: null }
     reason = "its memory snapshot is damaged"
@@ -225,6 +227,7 @@ export async function bootFromDisk(
   reason: string,
 ): Promise<Guest> {
   core.doomed.check(record)
+  using _memory = core.memory.promise(bootedMib(record.memoryMib))
   const { machines, disks } = core.host
   const directory = disks.directoryOf(record.id)
   await core.store.sandboxes.setState(record.id, { kind: "waking", fromSnapshot: false })

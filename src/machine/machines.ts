@@ -11,6 +11,7 @@ import { mkdir, open, readFile, rename, rm, truncate, writeFile } from "node:fs/
 import { basename, join } from "node:path"
 import { z } from "zod"
 import { AppError } from "../contract/errors.ts"
+import { availableMemoryMib } from "../lib/available-memory.ts"
 import { errorCodeOf } from "../lib/error-code.ts"
 import { createPipe, openTap, readAhead } from "../lib/posix.ts"
 import { removeTree } from "../lib/remove-tree.ts"
@@ -258,13 +259,13 @@ export class Machines {
   async checkSnapshot(
     directory: string,
     template: Template,
-  ): Promise<{ fits: true } | { fits: false; reason: string }> {
+  ): Promise<{ fits: true; memoryMib: number } | { fits: false; reason: string }> {
     const manifest = await readSnapshot(snapshotDirectory(directory))
     if (!manifest) return { fits: false, reason: "there is no memory snapshot" }
     if (manifest.stateFingerprint !== this.#stateFingerprint(template)) {
       return { fits: false, reason: "its memory snapshot was made by another QEMU or on another CPU" }
     }
-    return { fits: true }
+    return { fits: true, memoryMib: Math.ceil(manifest.memory.bytes / 1024 / 1024) }
   }
 
   /** Stops the vCPUs; memory stays. */
@@ -371,6 +372,10 @@ export class Machines {
       disk: processIoBytes(machine.process),
       network: tapName === undefined ? 0 : interfaceBytes(tapName),
     }
+  }
+
+  availableMemoryMib(): number {
+    return availableMemoryMib({ groups: this.#cgroups.areUsed ? "outermost" : "own" })
   }
 
   /** Only where it can be taken back. */

@@ -19,7 +19,7 @@ import { openStore, type Store } from "../../src/store/store.ts"
 import type { Account } from "../../src/store/users.ts"
 import { Life, SimulatedTime, settle } from "./life.ts"
 import { Random } from "./random.ts"
-import { World } from "./world.ts"
+import { plentyMib, World } from "./world.ts"
 
 /** How rough a run is; each seed has its own. Shares of steps. */
 type Weather = { fault: number; crash: number; machineEvent: number; poolSize: number }
@@ -151,6 +151,7 @@ export class Simulation {
       settings: {
         thermal: { warmAfterMs: 30_000, coldAfterMs: 60_000 },
         diskReserveMib: 1024,
+        memoryReserveMib: 512,
         templateDiskMib: 8192,
         pool: { sizeMax: this.#weather.poolSize, memoryMibMax: 1024 },
         publicAddress: { scheme: "http", domain: "localhost", port: 8080 },
@@ -303,6 +304,7 @@ export class Simulation {
     if (processes.length === 0) return
     const process = this.#random.pick(processes)
     if (this.#random.chance(0.35)) return this.#cannotStart(process.name)
+    if (this.#random.chance(0.1)) return this.#runShortOfMemory()
     const { snapshot } = process.directory
     const what = this.#random.weighted({ dies: 3, hangs: 2, "goes on": 3, "loses its snapshot": 1 })
     this.#trouble++
@@ -325,6 +327,14 @@ export class Simulation {
     if (process) this.#world.end(process)
     for (let count = 0; count < 6; count++) this.#read(known.user, known.name)
     for (let count = 0; count < 2; count++) this.#start(known.user, known.name, { force: true })
+  }
+
+  /** Until everybody has come to rest. Some of what is to start has no room, or nothing has. */
+  #runShortOfMemory(): void {
+    this.#trouble++
+    this.#count("short of memory")
+    this.#world.availableMemoryMib = this.#random.pick([700, 540, 100])
+    this.#note(`the host has ${this.#world.availableMemoryMib} MiB of memory`)
   }
 
   // What users do.
@@ -620,7 +630,7 @@ export class Simulation {
   readonly #expected = (outcome: Outcome<unknown>): void => {
     if (outcome.kind === "done") this.#count("done")
     if (outcome.kind === "failed" && outcome.error instanceof AppError && outcome.error.retryAfterSec)
-      this.#count("refused at rest")
+      this.#count("refused for now")
     if (outcome.kind === "failed" && !isExpected(outcome.error)) {
       this.#fail(`a bug came out: ${Bun.inspect(outcome.error)}`)
     }
@@ -651,6 +661,7 @@ export class Simulation {
     this.#note("rest")
     await this.#drain()
     this.#world.unstartable.clear()
+    this.#world.availableMemoryMib = plentyMib
     await this.#checkFit({ isStrict: false })
     if (this.#random.chance(0.5)) await this.#restartAndCheck()
     if (this.#random.chance(0.3)) await this.#useAll()

@@ -58,6 +58,7 @@ export type Process = {
 }
 
 const templateName = "template"
+export const plentyMib = 100_000
 
 export class World {
   readonly directories = new Map<string, Directory>()
@@ -71,6 +72,7 @@ export class World {
   readonly #onSpawn: (name: string) => void
   /** Sandboxes for whose machines the host has nothing now. */
   readonly unstartable = new Set<string>()
+  availableMemoryMib = plentyMib
   bootId = 1
   #nextPid = 1000
 
@@ -279,7 +281,9 @@ export class World {
           await life.step("check snapshot")
           const snapshot = this.directories.get(idOf(directory))?.snapshot
           if (!snapshot) return { fits: false, reason: "there is no memory snapshot" }
-          return snapshot.damage === "visible" ? { fits: false, reason: "it is damaged" } : { fits: true }
+          return snapshot.damage === "visible"
+            ? { fits: false, reason: "it is damaged" }
+            : { fits: true, memoryMib: 20 }
         },
         pause: async (machine) => {
           await life.step("pause", [refused("pause")])
@@ -327,6 +331,7 @@ export class World {
           return process && machineOf(process)
         },
         cpuMs: () => 0,
+        availableMemoryMib: () => this.availableMemoryMib,
         kill: (machine) => kill("kill", () => this.find(machine)),
         killNamed: (name) => kill("kill by name", () => this.named(name)),
         growDisk: async (machine) => {

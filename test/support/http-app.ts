@@ -5,6 +5,7 @@ import type { Clock } from "../../src/core/clock.ts"
 import { type Core, newCore } from "../../src/core/core.ts"
 import { createApp } from "../../src/http/app.ts"
 import { listen } from "../../src/http/server.ts"
+import type { PoolSettings } from "../../src/rules/pool.ts"
 import { openStore } from "../../src/store/store.ts"
 import { type FakeHost, fakeHost } from "./fake-host.ts"
 
@@ -20,7 +21,9 @@ export type HttpApp = AsyncDisposable & {
   call(method: string, path: string, body?: unknown, key?: string): Promise<Answer>
 }
 
-export async function openHttpApp(options: { metricsToken?: string; clock?: Clock } = {}): Promise<HttpApp> {
+export async function openHttpApp(
+  options: { metricsToken?: string; clock?: Clock; pool?: PoolSettings } = {},
+): Promise<HttpApp> {
   const host = fakeHost()
   const store = await openStore({ memory: true })
   const core = newCore({
@@ -31,8 +34,9 @@ export async function openHttpApp(options: { metricsToken?: string; clock?: Cloc
     settings: {
       thermal: { warmAfterMs: 30_000, coldAfterMs: 1_800_000 },
       diskReserveMib: 1024,
+      memoryReserveMib: 512,
       templateDiskMib: 8192,
-      pool: { sizeMax: 0, memoryMibMax: 0 },
+      pool: options.pool ?? { sizeMax: 0, memoryMibMax: 0 },
       publicAddress: { scheme: "http", domain: "localhost", port: 8080 },
     },
   })

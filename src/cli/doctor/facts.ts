@@ -6,6 +6,7 @@ import { arch, platform, release } from "node:os"
 import { join } from "node:path"
 import { connect } from "../../client/client.ts"
 import { AppError } from "../../contract/errors.ts"
+import { availableMemoryMib } from "../../lib/available-memory.ts"
 import { errorCodeOf } from "../../lib/error-code.ts"
 import { version } from "../../lib/version.ts"
 import type { Operator } from "../operator.ts"
@@ -57,6 +58,7 @@ export type HostFacts = {
         listen: string
         network: string
         reserveMib: number
+        memoryReserveMib: number
       }
     | { problem: string; hint: string | undefined }
   memoryAvailableMib: number
@@ -110,7 +112,7 @@ export async function gatherHost(operator: Operator, dataDir: string): Promise<H
     },
     dataDir: { path: dataDir, ...files },
     config,
-    memoryAvailableMib: await readAvailableMemory(),
+    memoryAvailableMib: availableMemoryMib({ groups: "outermost" }),
     listener,
     yearUtc: new Date().getUTCFullYear(),
   }
@@ -153,7 +155,7 @@ async function askDaemon(address: {
 async function readConfig(operator: Operator, dataDir: string): Promise<HostFacts["config"]> {
   try {
     const config = await operator.loadConfig({ dataDir })
-    const { accel, require_kvm, confinement, listen, network, disk_reserve_mb } = config
+    const { accel, require_kvm, confinement, listen, network, disk_reserve_mb, memory_reserve_mb } = config
     return {
       accel,
       isKvmRequired: require_kvm,
@@ -161,6 +163,7 @@ async function readConfig(operator: Operator, dataDir: string): Promise<HostFact
       listen,
       network,
       reserveMib: disk_reserve_mb,
+      memoryReserveMib: memory_reserve_mb,
     }
   } catch (error) {
     if (error instanceof AppError) return { problem: error.message, hint: error.hint }
@@ -195,11 +198,6 @@ async function tryMemoryFile(): Promise<boolean> {
 async function readControllers(): Promise<string[] | undefined> {
   const text = await readIfAny("/sys/fs/cgroup/cgroup.controllers")
   return text?.trim().split(/\s+/)
-}
-
-async function readAvailableMemory(): Promise<number> {
-  const line = /^MemAvailable:\s+(\d+) kB$/m.exec((await readIfAny("/proc/meminfo")) ?? "")
-  return Math.floor(Number(line?.[1] ?? 0) / 1024)
 }
 
 async function readIfAny(path: string): Promise<string | undefined> {
