@@ -13,6 +13,7 @@ import { z } from "zod"
 import { AppError } from "../contract/errors.ts"
 import { availableMemoryMib } from "../lib/available-memory.ts"
 import { errorCodeOf } from "../lib/error-code.ts"
+import { parseJson } from "../lib/parse-json.ts"
 import { createPipe, openTap, readAhead } from "../lib/posix.ts"
 import { removeTree } from "../lib/remove-tree.ts"
 import type { Cgroups } from "./cgroups.ts"
@@ -606,7 +607,8 @@ function snapshotDirectory(directory: string): string {
 async function readSnapshot(directory: string): Promise<SnapshotManifest | undefined> {
   const memory = Bun.file(join(directory, "memory"))
   const state = await readIfThere(join(directory, "state"))
-  const parsed = SnapshotManifest.safeParse(parseJson(await readIfThere(join(directory, "manifest.json"))))
+  const text = await readIfThere(join(directory, "manifest.json"))
+  const parsed = SnapshotManifest.safeParse(parseJson(`${text ?? ""}`))
   if (!parsed.success || !state || !(await memory.exists())) return undefined
   const manifest = parsed.data
   const isWhole =
@@ -621,15 +623,6 @@ async function readIfThere(path: string): Promise<Buffer | undefined> {
     return await readFile(path)
   } catch (error) {
     if (errorCodeOf(error) === "ENOENT") return undefined
-    throw error
-  }
-}
-
-function parseJson(bytes: Buffer | undefined): unknown {
-  try {
-    return bytes && JSON.parse(bytes.toString())
-  } catch (error) {
-    if (error instanceof SyntaxError) return undefined
     throw error
   }
 }

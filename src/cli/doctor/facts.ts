@@ -8,6 +8,7 @@ import { connect } from "../../client/client.ts"
 import { AppError } from "../../contract/errors.ts"
 import { availableMemoryMib } from "../../lib/available-memory.ts"
 import { errorCodeOf } from "../../lib/error-code.ts"
+import { parseJson } from "../../lib/parse-json.ts"
 import { version } from "../../lib/version.ts"
 import type { Operator } from "../operator.ts"
 import type { Settings } from "../settings.ts"
@@ -284,9 +285,11 @@ async function readProbe(
 ): Promise<{ problem: string | null; isOfThisBoot: boolean } | undefined> {
   const text = await readIfAny(path)
   if (text === undefined) return undefined
-  const { bootId, problem } = JSON.parse(text) as { bootId: string; problem: string | null }
+  // A crash of the host may have left something else; the daemon then finds it out anew.
+  const found = parseJson(text) as { bootId: string; problem: string | null } | null | undefined
+  if (!found) return undefined
   const current = (await readIfAny("/proc/sys/kernel/random/boot_id"))?.trim()
-  return { problem, isOfThisBoot: bootId === current }
+  return { problem: found.problem, isOfThisBoot: found.bootId === current }
 }
 
 /** Who answers at the daemon's own address. */
