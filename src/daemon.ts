@@ -215,6 +215,7 @@ export async function openCore(config: Config, log: Log, { wrapHost }: Seam = {}
     settings: {
       thermal: { warmAfterMs: config.warm_after * 1000, coldAfterMs: config.cold_after * 1000 },
       diskReserveMib: config.disk_reserve_mb,
+      memoryReserveMib: config.memory_reserve_mb,
       templateDiskMib: config.template_disk_mb,
       pool: { sizeMax: config.pool, memoryMibMax: config.pool_memory_mb },
       publicAddress: publicAddressOf(config),

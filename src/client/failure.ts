@@ -3,6 +3,7 @@
 import { AppError, type ErrorCode, errorStatus, isErrorCode } from "../contract/errors.ts"
 import type { ErrorBody } from "../contract/system.ts"
 import { errorCodeOf } from "../lib/error-code.ts"
+import { parseJson } from "../lib/parse-json.ts"
 
 /** The error a non-2xx answer carries, or the best guess from its status when something else than bhatti answered. */
 export async function failureOfResponse(response: Response, url: string): Promise<AppError> {
@@ -81,14 +82,5 @@ function parseErrorBody(text: string): Partial<ErrorBody> | undefined {
     ...(typeof hint === "string" ? { hint } : {}),
     ...(typeof retryable === "boolean" ? { retryable } : {}),
     ...(typeof requestId === "string" ? { request_id: requestId } : {}),
-  }
-}
-
-function parseJson(text: string): unknown {
-  try {
-    return JSON.parse(text)
-  } catch (error) {
-    if (error instanceof SyntaxError) return undefined
-    throw error
   }
 }

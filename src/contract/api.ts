@@ -27,6 +27,7 @@ import {
   DestroyedSandbox,
   ListSandboxes,
   Sandbox,
+  StartSandbox,
   UpdateSandbox,
   Why,
 } from "./sandbox.ts"
@@ -124,6 +125,7 @@ export const api = {
     method: "POST",
     path: "/sandboxes/:id/start",
     summary: "Start a sandbox that is stopped or paused",
+    body: StartSandbox,
     reply: Sandbox,
     status: 200,
   }),

@@ -145,6 +145,14 @@ const Settings = z.strictObject({
     .min(0)
     .default(1024)
     .describe("Free space in MiB that creating a sandbox must leave on the data directory's file system"),
+  memory_reserve_mb: z
+    .int()
+    .min(0)
+    .max(10_000_000)
+    .default(512)
+    .describe(
+      "Available memory in MiB that starting a sandbox must leave on the host; below twice that idle sandboxes are written to disk early; 0: nothing is kept",
+    ),
   disk_mb_per_second: z
     .int()
     .min(0)

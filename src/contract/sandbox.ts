@@ -222,6 +222,16 @@ export const UpdateSandbox = z
   .meta({ id: "UpdateSandbox" })
 export type UpdateSandbox = z.infer<typeof UpdateSandbox>
 
+export const StartSandbox = z
+  .strictObject({
+    force: z
+      .boolean()
+      .default(false)
+      .describe("Try at once, also when it has failed to start several times and rests"),
+  })
+  .meta({ id: "StartSandbox" })
+export type StartSandbox = z.infer<typeof StartSandbox>
+
 export const Why = z
   .object({
     thermal: Thermal.nullable(),
@@ -235,6 +245,12 @@ export const Why = z
       .string()
       .nullable()
       .describe("Why it lost its memory at its last start; null: it did not"),
+    failed_starts: z
+      .object({ in_a_row: z.int(), reason: z.string(), rest_seconds: z.int() })
+      .nullable()
+      .describe(
+        "Starts that failed since it last ran, the last reason, and how long requests do not start it",
+      ),
     open_streams: z
       .int()
       .describe("Commands, attached sessions, transfers and connections that keep it awake"),

@@ -20,14 +20,23 @@ export async function awakeGuest(
   return awake(core, await findSandbox(core, account, nameOrId), what)
 }
 
-/** Wakes it if need be; callers that come together wait for one wake. `what` is who asks, for `why` and the events. */
-export async function awake(core: Core, record: SandboxRecord, what = "a request"): Promise<Guest> {
+/**
+ * Wakes it if need be; callers that come together wait for one wake. `what` is who asks, for `why` and the events. One that fails
+ * to start again and again rests in between, unless its owner insists.
+ */
+export async function awake(
+  core: Core,
+  record: SandboxRecord,
+  what = "a request",
+  { force = false }: { force?: boolean } = {},
+): Promise<Guest> {
   core.touches.set(record.id, { what, atMs: core.clock.nowMs() })
   const open = core.guests.get(record.id)
   if (open && record.state.kind === "hot") return open
   return core.turns.take(record.id, async () => {
     const now = await settle(core, record.id)
     if (!now) throw noSandbox(record.name)
+    if (now.state.kind === "cold" && !force) core.failedStarts.checkRested(now)
     return wakeSandbox(core, now, what)
   })
 }

@@ -4,6 +4,7 @@
  */
 
 import { AppError } from "../contract/errors.ts"
+import { restoredMib } from "../rules/host-memory.ts"
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import { dropGuest, keepGuest } from "./attach.ts"
 import { beginAttach, finishAttach } from "./attachment.ts"
@@ -155,6 +156,7 @@ export async function startCopy(
     : { fits: false as const, reason: "its snapshot holds no memory" }
   let reason = check.fits ? "" : check.reason
   if (check.fits) {
+    using _memory = core.memory.promise(restoredMib(check.memoryMib))
     try {
       return await startFromMemory(core, record, template, options.env)
     } catch (cause) {

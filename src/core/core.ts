@@ -7,7 +7,9 @@ import type { Store } from "../store/store.ts"
 import { type Clock, systemClock } from "./clock.ts"
 import { Doomed } from "./doomed.ts"
 import { EventLog } from "./events.ts"
+import { FailedStarts } from "./failed-starts.ts"
 import type { Guest, Host } from "./host.ts"
+import { HostMemory } from "./host-memory.ts"
 import { Keys } from "./keys.ts"
 import { Metrics } from "./metrics.ts"
 import { Pool } from "./pool.ts"
@@ -23,6 +25,7 @@ export interface Log {
 export type CoreSettings = {
   thermal: ThermalSettings
   diskReserveMib: number
+  memoryReserveMib: number
   /** Space that templates may take before unused ones are removed. */
   templateDiskMib: number
   pool: PoolSettings
@@ -42,6 +45,9 @@ export type Core = {
   guests: Map<SandboxRecord["id"], Guest>
   /** Being destroyed now: whoever gets their turn before that does nothing. */
   doomed: Doomed
+  /** Those that do not start, and rest between tries. */
+  failedStarts: FailedStarts
+  memory: HostMemory
   /** Templates being made now, by fingerprint-relevant key, so that many creates wait for one. */
   templatesInMaking: Map<string, Promise<unknown>>
   /** What a sandbox that is being created waits for, if for anything. */
@@ -72,6 +78,8 @@ export function newCore(options: {
     turns: new Turns(),
     guests: new Map(),
     doomed: new Doomed(),
+    failedStarts: new FailedStarts(clock),
+    memory: new HostMemory(options.host.machines, { reserveMib: options.settings.memoryReserveMib }),
     templatesInMaking: new Map(),
     startedAt: clock.nowMs(),
     touches: new Map(),

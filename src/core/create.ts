@@ -3,6 +3,7 @@
 import { AppError } from "../contract/errors.ts"
 import { limits } from "../contract/limits.ts"
 import type { CreateSandbox, Sandbox } from "../contract/sandbox.ts"
+import { clonedMib } from "../rules/host-memory.ts"
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Account } from "../store/users.ts"
 import { keepGuest } from "./attach.ts"
@@ -95,12 +96,15 @@ export async function createSandbox(
     )
   }
   await checkSpace(core)
+  // Of one from the pool too: its owner makes use of it, and the pool makes another.
+  using _memory = core.memory.promise(clonedMib)
   using _going = core.pool.beginCreate()
 
   // One from the pool is the owner's as soon as the store says so; without one the intent to make it is written.
   const pooled = await takePooled(core, spec)
   const record = await addRecord(core, account, input, spec, pooled)
-  return core.turns.take(record.id, async () => {
+  // Awaited here, since until then its memory is promised and the pool keeps quiet.
+  return await core.turns.take(record.id, async () => {
     await checkStillWanted(core, record)
     await using undo = new AsyncDisposableStack()
     undo.defer(() => removeFailed(core, record))

@@ -85,4 +85,5 @@ export async function removeEverything(core: Core, record: SandboxRecord): Promi
   await disks.removeSandbox(record.id)
   await core.store.sandboxes.remove(record.id)
   core.touches.delete(record.id)
+  core.failedStarts.forget(record.id)
 }

@@ -44,7 +44,7 @@ export interface Machines {
   checkSnapshot(
     directory: string,
     template: Template,
-  ): Promise<{ fits: true } | { fits: false; reason: string }>
+  ): Promise<{ fits: true; memoryMib: number } | { fits: false; reason: string }>
   pause(machine: Machine): Promise<void>
   resume(machine: Machine): Promise<void>
   /** Into the machine's own directory, or as a copy into another, which is not synced and can be given up. */
@@ -64,6 +64,8 @@ export interface Machines {
   cpuMs(machine: Machine): number
   /** Bytes that the machine has read and written so far: of its disk, and through its TAP device. */
   trafficBytes(machine: Machine, tapName: string | undefined): { disk: number; network: number }
+  /** What machines may still take before the host's kernel has to end something. */
+  availableMemoryMib(): number
   /** Whether it gives way to all others on the host. */
   setUrgency(machine: Machine, urgency: "normal" | "background"): void
   kill(machine: Machine): Promise<void>

@@ -44,6 +44,14 @@ export class Metrics {
     this.#gauge("bhatti_disk_free_bytes", "Free space where the data directory is", [], async (gauge) => {
       gauge.set((await core.host.disks.freeMib()) * 1024 * 1024)
     })
+    this.#gauge(
+      "bhatti_memory_available_bytes",
+      "Memory that sandboxes may still take",
+      [],
+      async (gauge) => {
+        gauge.set(core.host.machines.availableMemoryMib() * 1024 * 1024)
+      },
+    )
     this.#gauge("bhatti_daemon_memory_bytes", "Resident memory of the daemon", [], async (gauge) => {
       gauge.set(process.memoryUsage.rss())
     })

@@ -5,7 +5,7 @@
  * of each size is decided in `rules/pool.ts`.
  */
 
-import { type Demand, type PoolSettings, poolTargets, wantedOnceMore } from "../rules/pool.ts"
+import { type Demand, type PoolSettings, pooledMib, poolTargets, wantedOnceMore } from "../rules/pool.ts"
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Alarm } from "./clock.ts"
 import type { Core } from "./core.ts"
@@ -92,6 +92,13 @@ export class Pool {
     this.#tendSoon(quietMs)
   }
 
+  /** Gives back the memory of all that wait; more are made when there is enough of it. */
+  shed(): void {
+    for (const { ready } of this.#shelves.values())
+      for (const { id, guest } of ready.splice(0)) void this.#discard(id, guest)
+    this.#tendSoon(retryMs)
+  }
+
   /** Ends all that wait, before the daemon stops. */
   async empty(): Promise<void> {
     this.#isStopped = true
@@ -149,6 +156,7 @@ export class Pool {
 
   async #make({ spec, template }: Shelf): Promise<PooledSandbox> {
     const core = this.#core
+    using _memory = core.memory.promiseSpare(pooledMib)
     const { disks, machines, guests } = core.host
     await using undo = new AsyncDisposableStack()
 

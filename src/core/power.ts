@@ -7,6 +7,7 @@
  */
 
 import { AppError } from "../contract/errors.ts"
+import { bootedMib, restoredMib } from "../rules/host-memory.ts"
 import type { SandboxRecord, SandboxState } from "../store/sandboxes.ts"
 import { adoptGuest, dropGuest, keepGuest } from "./attach.ts"
 import { beginAttach, detach, finishAttach } from "./attachment.ts"
@@ -128,9 +129,16 @@ async function recordWake(
     const { guest, how, reason } = await wake()
     const ms = Math.round(performance.now() - startedAt)
     core.events.record({ type: "thermal.wake", ...about, meta: { by: what, from, how, reason, ms } })
+    core.failedStarts.forget(record.id)
     return guest
   } catch (error) {
-    core.events.record({ type: "sandbox.start_failed", ...about, meta: { by: what, from } })
+    const failed = from === "cold" ? core.failedStarts.add(record.id, error) : undefined
+    const meta = {
+      by: what,
+      from,
+      ...(failed && { reason: failed.reason, failures: failed.inARow, rest_seconds: failed.restSec }),
+    }
+    core.events.record({ type: "sandbox.start_failed", ...about, meta })
     throw error
   }
 }
@@ -166,6 +174,7 @@ async function startCold(
   const check = state.hasSnapshot ? await machines.checkSnapshot(directory, template) : undefined
   let reason = state.reason ?? "it had no saved memory"
   if (check?.fits) {
+    using _memory = core.memory.promise(restoredMib(check.memoryMib))
     const guest = await restore(core, record, template)
     if (guest) return { guest, how: "memory", reason: null }
     reason = "its memory snapshot is damaged"
@@ -225,6 +234,7 @@ export async function bootFromDisk(
   reason: string,
 ): Promise<Guest> {
   core.doomed.check(record)
+  using _memory = core.memory.promise(bootedMib(record.memoryMib))
   const { machines, disks } = core.host
   const directory = disks.directoryOf(record.id)
   await core.store.sandboxes.setState(record.id, { kind: "waking", fromSnapshot: false })

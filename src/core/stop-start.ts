@@ -1,7 +1,7 @@
 /** Stopping and starting a sandbox because its owner says so. */
 
 import { AppError } from "../contract/errors.ts"
-import type { Sandbox } from "../contract/sandbox.ts"
+import type { Sandbox, StartSandbox } from "../contract/sandbox.ts"
 import type { Account } from "../store/users.ts"
 import { awake } from "./awake.ts"
 import type { Core } from "./core.ts"
@@ -33,9 +33,14 @@ export async function stopByName(core: Core, account: Account, nameOrId: string)
   return viewById(core, id)
 }
 
-export async function startByName(core: Core, account: Account, nameOrId: string): Promise<Sandbox> {
+export async function startByName(
+  core: Core,
+  account: Account,
+  nameOrId: string,
+  options: StartSandbox,
+): Promise<Sandbox> {
   const record = await findSandbox(core, account, nameOrId)
-  await awake(core, record, "start")
+  await awake(core, record, "start", options)
   if (record.state.kind !== "hot") {
     core.events.record({ type: "sandbox.started", userId: account.id, sandbox: record, meta: { by: "user" } })
   }

@@ -46,11 +46,15 @@ export class Thermal {
     const records = await this.#core.store.sandboxes.listAll()
     const known = new Set(records.map(({ id }) => id))
     for (const id of this.#watches.keys()) if (!known.has(id)) this.#watches.delete(id)
-    for (const record of records) {
+    if (this.#core.memory.isShort) this.#core.pool.shed()
+    const due = records.flatMap((record) => {
       const facts = this.facts(record, nowMs)
-      if (!facts || this.#acting.has(record.id)) continue
+      if (!facts || this.#acting.has(record.id)) return []
       const { action, reason } = decideThermal(facts, this.#core.settings.thermal)
-      if (action === "stay" || (action === "save" && this.#saving >= savesAtOnce)) continue
+      return action === "stay" ? [] : [{ record, action, reason, warmForMs: facts.warmForMs }]
+    })
+    for (const { record, action, reason } of due.sort((one, other) => other.warmForMs - one.warmForMs)) {
+      if (action === "save" && this.#saving >= savesAtOnce) continue
       void this.#act(record, action, reason)
     }
   }
@@ -106,6 +110,7 @@ export class Thermal {
       guestIdleForMs: nowMs - watch.busyAtMs,
       guestWork: watch.work,
       warmForMs: nowMs - watch.warmSinceMs,
+      isMemoryShort: kind === "warm" && this.#core.memory.isShort,
     }
   }
 

@@ -3,6 +3,7 @@
 import type { Why } from "../contract/sandbox.ts"
 import type { Account } from "../store/users.ts"
 import type { Core } from "./core.ts"
+import { restHint, restText } from "./failed-starts.ts"
 import { findSandbox } from "./find.ts"
 
 export async function whySandbox(core: Core, account: Account, nameOrId: string): Promise<Why> {
@@ -10,11 +11,15 @@ export async function whySandbox(core: Core, account: Account, nameOrId: string)
   const nowMs = core.clock.nowMs()
   const { state } = record
   const touch = core.touches.get(record.id)
+  const failed = core.failedStarts.find(record.id)
   const about = {
     last_touch: touch
       ? { what: touch.what, seconds_ago: Math.max(0, Math.round((nowMs - touch.atMs) / 1000)) }
       : null,
     started_from_disk: record.bootReason,
+    failed_starts: failed
+      ? { in_a_row: failed.inARow, reason: failed.reason, rest_seconds: failed.restSec }
+      : null,
   }
   const decision = core.thermal.explain(record, nowMs)
   if (decision) {
@@ -37,6 +42,10 @@ export async function whySandbox(core: Core, account: Account, nameOrId: string)
     idle_seconds: 0,
     changes_in_seconds: null,
     changes_to: null,
+  }
+  if (state.kind === "cold" && failed && failed.restSec > 0) {
+    const reason = `${restText(record.name, failed)}; ${restHint(record.name, failed)}`
+    return { thermal: "cold", reason, ...quiet }
   }
   if (state.kind === "cold") {
     const reason = state.hasSnapshot

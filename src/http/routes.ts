@@ -116,9 +116,9 @@ export function handlers(about: About): Handlers {
       return stopByName(core, account, idOf(params))
     },
 
-    async startSandbox({ core, account, params, request, server }) {
+    async startSandbox({ core, account, params, request, server }, { body }) {
       server.timeout(request, 0)
-      return startByName(core, account, idOf(params))
+      return startByName(core, account, idOf(params), body)
     },
 
     async checkpointSandbox({ core, account, params, request, server }, { body }) {

@@ -6,7 +6,9 @@
 import { accessSync, closeSync, constants, openSync, statSync } from "node:fs"
 import { rename } from "node:fs/promises"
 import { join } from "node:path"
+import { z } from "zod"
 import { AppError } from "../contract/errors.ts"
+import { parseJson } from "../lib/parse-json.ts"
 import type { Accelerator } from "./command-line.ts"
 import type { QemuBuild } from "./fingerprint.ts"
 import { hostBootId } from "./process.ts"
@@ -24,6 +26,7 @@ type ProbeInput = {
   qemu: QemuBuild
   kernel: { hash: string; vmlinux: string; initramfs: string }
   dataDir: string
+  device?: string
 }
 
 export async function chooseAccelerator(input: ProbeInput): Promise<AcceleratorReport> {
@@ -50,7 +53,7 @@ export async function isEmulated(options: {
 }
 
 async function kvmProblem(input: ProbeInput): Promise<string | undefined> {
-  const device = deviceProblem()
+  const device = deviceProblem(input.device)
   if (device !== undefined) return device
   const remembered = await recall(input)
   if (remembered) return remembered.problem ?? undefined
@@ -59,15 +62,15 @@ async function kvmProblem(input: ProbeInput): Promise<string | undefined> {
   return problem
 }
 
-function deviceProblem(): string | undefined {
+function deviceProblem(path = "/dev/kvm"): string | undefined {
   try {
-    statSync("/dev/kvm")
+    statSync(path)
   } catch {
     return "/dev/kvm is missing"
   }
   try {
-    accessSync("/dev/kvm", constants.R_OK | constants.W_OK)
-    closeSync(openSync("/dev/kvm", "r+"))
+    accessSync(path, constants.R_OK | constants.W_OK)
+    closeSync(openSync(path, "r+"))
     return undefined
   } catch {
     return "/dev/kvm cannot be opened"
@@ -110,7 +113,13 @@ async function bootProbe({ qemu, kernel }: ProbeInput): Promise<string | undefin
   }
 }
 
-type Memory = { bootId: string; qemu: string; kernel: string; problem: string | null }
+const Memory = z.object({
+  bootId: z.string(),
+  qemu: z.string(),
+  kernel: z.string(),
+  problem: z.string().nullable(),
+})
+type Memory = z.infer<typeof Memory>
 
 function memoryPath({ dataDir }: { dataDir: string }): string {
   return join(dataDir, "kvm-probe.json")
@@ -118,7 +127,10 @@ function memoryPath({ dataDir }: { dataDir: string }): string {
 
 async function readMemory(options: { dataDir: string }): Promise<Memory | undefined> {
   const file = Bun.file(memoryPath(options))
-  return (await file.exists()) ? ((await file.json()) as Memory) : undefined
+  if (!(await file.exists())) return undefined
+  // It was not synced, so a crash of the host may have left it empty.
+  const parsed = Memory.safeParse(parseJson(await file.text()))
+  return parsed.success ? parsed.data : undefined
 }
 
 async function recall(input: ProbeInput): Promise<Memory | undefined> {

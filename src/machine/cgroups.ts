@@ -59,6 +59,11 @@ export class Cgroups {
     return new Cgroups(directory, ioMax)
   }
 
+  /** Whether machines are in groups of their own, and not in the daemon's. */
+  get areUsed(): boolean {
+    return this.#directory !== undefined
+  }
+
   /** The machine's group, for the launcher to join; undefined where there are none. */
   make(name: string, shape: MachineShape): string | undefined {
     if (this.#directory === undefined) return undefined

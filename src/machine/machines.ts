@@ -11,7 +11,9 @@ import { mkdir, open, readFile, rename, rm, statfs, truncate, writeFile } from "
 import { basename, join } from "node:path"
 import { z } from "zod"
 import { AppError } from "../contract/errors.ts"
+import { availableMemoryMib } from "../lib/available-memory.ts"
 import { errorCodeOf } from "../lib/error-code.ts"
+import { parseJson } from "../lib/parse-json.ts"
 import { createPipe, openTap, readAhead } from "../lib/posix.ts"
 import { removeTree } from "../lib/remove-tree.ts"
 import type { Cgroups } from "./cgroups.ts"
@@ -258,13 +260,13 @@ export class Machines {
   async checkSnapshot(
     directory: string,
     template: Template,
-  ): Promise<{ fits: true } | { fits: false; reason: string }> {
+  ): Promise<{ fits: true; memoryMib: number } | { fits: false; reason: string }> {
     const manifest = await readSnapshot(snapshotDirectory(directory))
     if (!manifest) return { fits: false, reason: "there is no memory snapshot" }
     if (manifest.stateFingerprint !== this.#stateFingerprint(template)) {
       return { fits: false, reason: "its memory snapshot was made by another QEMU or on another CPU" }
     }
-    return { fits: true }
+    return { fits: true, memoryMib: Math.ceil(manifest.memory.bytes / 1024 / 1024) }
   }
 
   /** Stops the vCPUs; memory stays. */
@@ -377,6 +379,10 @@ export class Machines {
       disk: processIoBytes(machine.process),
       network: tapName === undefined ? 0 : interfaceBytes(tapName),
     }
+  }
+
+  availableMemoryMib(): number {
+    return availableMemoryMib({ groups: this.#cgroups.areUsed ? "outermost" : "own" })
   }
 
   /** Only where it can be taken back. */
@@ -617,7 +623,8 @@ function snapshotDirectory(directory: string): string {
 async function readSnapshot(directory: string): Promise<SnapshotManifest | undefined> {
   const memory = Bun.file(join(directory, "memory"))
   const state = await readIfThere(join(directory, "state"))
-  const parsed = SnapshotManifest.safeParse(parseJson(await readIfThere(join(directory, "manifest.json"))))
+  const text = await readIfThere(join(directory, "manifest.json"))
+  const parsed = SnapshotManifest.safeParse(parseJson(`${text ?? ""}`))
   if (!parsed.success || !state || !(await memory.exists())) return undefined
   const manifest = parsed.data
   const isWhole =
@@ -632,15 +639,6 @@ async function readIfThere(path: string): Promise<Buffer | undefined> {
     return await readFile(path)
   } catch (error) {
     if (errorCodeOf(error) === "ENOENT") return undefined
-    throw error
-  }
-}
-
-function parseJson(bytes: Buffer | undefined): unknown {
-  try {
-    return bytes && JSON.parse(bytes.toString())
-  } catch (error) {
-    if (error instanceof SyntaxError) return undefined
     throw error
   }
 }

@@ -44,7 +44,7 @@ export class Upstreams {
   }
 
   async connectAlias(alias: string): Promise<Connected> {
-    if (this.#isResting(alias)) return unreachable
+    if (this.#isResting(alias)) return unreachable()
     try {
       const dialled = await dialPublished(this.#core, alias)
       switch (dialled.kind) {
@@ -58,12 +58,15 @@ export class Upstreams {
           return busy
       }
     } catch (error) {
+      // It rests already, for which nothing was done.
+      if (error instanceof AppError && error.retryAfterSec !== undefined)
+        return unreachable(error.retryAfterSec)
       this.#rest(alias, performance.now())
       // Its owner sees why in the sandbox's state; whoever knows the alias need not.
       if (error instanceof AppError && error.code !== "internal")
         this.#core.log.warn({ alias, error }, "a published port cannot be reached")
       else this.#core.log.error({ alias, error }, "internal error in the proxy")
-      return unreachable
+      return unreachable()
     }
   }
 
@@ -79,9 +82,9 @@ export class Upstreams {
   }
 }
 
-const unreachable: Connected = {
-  kind: "refused",
-  refusal: { status: 503, message: "the sandbox cannot be reached now", retryAfterSec: restMs / 1000 },
+function unreachable(retryAfterSec = restMs / 1000): Connected {
+  const refusal = { status: 503, message: "the sandbox cannot be reached now", retryAfterSec }
+  return { kind: "refused", refusal }
 }
 
 const busy: Connected = {

@@ -16,6 +16,7 @@ const idle: ThermalFacts = {
   unaskedForMs: 60_000,
   guestIdleForMs: 60_000,
   warmForMs: 0,
+  isMemoryShort: false,
 }
 const anyFacts = fc.record<ThermalFacts>({
   state: fc.constantFrom("hot", "warm"),
@@ -28,6 +29,7 @@ const anyFacts = fc.record<ThermalFacts>({
   unaskedForMs: fc.nat(4_000_000),
   guestIdleForMs: fc.nat(4_000_000),
   warmForMs: fc.nat(4_000_000),
+  isMemoryShort: fc.boolean(),
 })
 
 test("an idle sandbox is paused, one that was paused for long is saved", () => {
@@ -80,6 +82,22 @@ test("times of its own go before the host's", () => {
   expect(decideThermal({ ...idle, warmAfterMs: 0 }, settings).reason).toBe("it is set not to be paused")
   const warm = { ...idle, state: "warm" as const, warmForMs: 10_000 }
   expect(decideThermal({ ...warm, coldAfterMs: 10_000 }, settings).action).toBe("save")
+})
+
+test("on a host that is short of memory whatever may go cold goes at once, and nothing else changes", () => {
+  const short = { ...idle, state: "warm" as const, isMemoryShort: true }
+  expect(decideThermal(short, settings)).toMatchObject({
+    action: "save",
+    reason: "the host is short of memory",
+  })
+  fc.assert(
+    fc.property(anyFacts, (facts) => {
+      const plenty = decideThermal({ ...facts, isMemoryShort: false }, settings)
+      const { action } = decideThermal({ ...facts, isMemoryShort: true }, settings)
+      const goesCold = facts.state === "warm" && plenty.changesInMs !== null
+      expect(action).toBe(goesCold ? "save" : plenty.action)
+    }),
+  )
 })
 
 test("everything that keeps it awake is said, not only the first", () => {

@@ -26,6 +26,8 @@ export type ThermalFacts = {
   guestWork: string
   /** Since it was paused. */
   warmForMs: number
+  /** The host has little memory left. */
+  isMemoryShort: boolean
 }
 
 export type ThermalDecision = {
@@ -75,6 +77,8 @@ export function decideThermal(facts: ThermalFacts, settings: ThermalSettings): T
   if (facts.state === "warm") {
     if (!facts.allowCold) return stay("it is paused and must not be written to disk (allow_cold is off)")
     if (coldAfterMs === 0) return stay(`it is paused, and ${whose(facts.coldAfterMs)} to stay in memory`)
+    if (facts.isMemoryShort)
+      return { action: "save", reason: "the host is short of memory", keepsAwake, changesInMs: null }
     const left = coldAfterMs - facts.warmForMs
     return left > 0
       ? stay("it was idle and is paused in memory", left)

@@ -554,3 +554,17 @@ test("a reader that goes away ends a command quietly", async () => {
   expect(await child.stdout.text()).toMatch(/^NAME .*\n$/)
   expect(await child.stderr.text()).toBe("code 141\n")
 })
+
+test("start insists only when it is told to", async () => {
+  const sandbox = daemon.addSandbox("dev")
+  const bodies: unknown[] = []
+  daemon.answers.set("POST /sandboxes/dev/start", async (request) => {
+    bodies.push(await request.json())
+    return Response.json(sandbox)
+  })
+  for (const flags of [[], ["--force"]]) {
+    const { stdout } = await bhatti(["start", "dev", ...flags], { daemon })
+    expect(stdout).toStartWith("sandbox/dev started in ")
+  }
+  expect(bodies).toEqual([{ force: false }, { force: true }])
+})

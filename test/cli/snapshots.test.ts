@@ -137,6 +137,7 @@ test("why says what keeps it awake, what it was asked last, and a boot from the 
     keeps_awake: ["keep_hot is on", "work inside it: it computes"],
     last_touch: { what: "exec", seconds_ago: 200 },
     started_from_disk: "another QEMU",
+    failed_starts: { in_a_row: 2, reason: "no memory", rest_seconds: 0 },
     open_streams: 0,
     idle_seconds: 0,
     changes_in_seconds: 1750,
@@ -150,6 +151,7 @@ test("why says what keeps it awake, what it was asked last, and a boot from the 
       "  kept awake by: work inside it: it computes",
       "  last asked: exec, 3 min ago",
       "  its last start was a boot from its disk: another QEMU",
+      "  starts that failed since it last ran: 2, the last one: no memory",
       "",
     ].join("\n"),
   )

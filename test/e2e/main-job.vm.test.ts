@@ -4,6 +4,7 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test"
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs"
 import { join } from "node:path"
 import { binary, type Installation, install, until } from "../support/installation.ts"
+import { Requests } from "../support/requests.ts"
 import { residentMib } from "../support/resident.ts"
 
 let own: Installation
@@ -156,15 +157,24 @@ describe("exec", () => {
     expect(ms).toBeLessThan(10_000)
   })
 
-  test("200 commands leave no zombie and no open descriptor in the agent", async () => {
+  test("a thousand commands, a hundred at a time, leave no zombie and no open descriptor, in the guest or the daemon", async () => {
     const descriptors = async () => Number((await exec(["sudo", "sh", "-c", "ls /proc/1/fd | wc -l"])).stdout)
-    const before = await descriptors()
-    for (let round = 0; round < 20; round++) {
-      const codes = await Promise.all(Array.from({ length: 10 }, () => exec(["true"])))
-      expect(codes.every(({ exitCode }) => exitCode === 0)).toBe(true)
+    const ofDaemon = () => readdirSync(`/proc/${own.daemonPid()}/fd`).length
+    const [before, beforeOfDaemon] = [await descriptors(), ofDaemon()]
+    const requests = new Requests(own)
+    for (let round = 0; round < 10; round++) {
+      const replies = await Promise.all(
+        Array.from({ length: 100 }, (_, number) =>
+          requests.send("POST", "/sandboxes/dev/exec", { cmd: ["echo", `${number}`] }),
+        ),
+      )
+      expect(replies).toMatchObject(
+        replies.map((_, number) => ({ status: 200, body: { exit_code: 0, stdout: `${number}\n` } })),
+      )
     }
     expect((await exec(["sh", "-c", "ps -eo stat= | grep -c Z"])).stdout.trim()).toBe("0")
     expect(await descriptors()).toBeLessThanOrEqual(before + 2)
+    await until("the daemon has closed what it opened", () => ofDaemon() <= beforeOfDaemon + 2)
   }, 300_000)
 
   test("--json gives the contract's reply", async () => {

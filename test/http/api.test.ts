@@ -31,6 +31,7 @@ beforeEach(async () => {
     settings: {
       thermal: { warmAfterMs: 30_000, coldAfterMs: 1_800_000 },
       diskReserveMib: 1024,
+      memoryReserveMib: 512,
       templateDiskMib: 8192,
       pool: { sizeMax: 0, memoryMibMax: 0 },
       publicAddress: { scheme: "http", domain: "localhost", port: 8080 },
@@ -325,7 +326,7 @@ describe("a destroy wins over", () => {
     async (_what, { step, prepare, path }) => {
       await prepare()
       const { reached, go } = hold(step)
-      const starting = call("POST", path, { body: { name: "dev" } })
+      const starting = call("POST", path, { body: path === "/sandboxes" ? { name: "dev" } : {} })
       await reached
       const destroying = call("DELETE", "/sandboxes/dev")
       await until("it is to be destroyed", async () => {

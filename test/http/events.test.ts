@@ -216,6 +216,7 @@ test("metrics are for who has the token, and count what happens", async () => {
     'bhatti_save_seconds_count{by="user"} 1',
     "bhatti_snapshot_bytes 1048576",
     "bhatti_disk_free_bytes 104857600000",
+    "bhatti_memory_available_bytes 104857600000",
   ])
     expect(text).toContain(`${line}\n`)
   expect(text).toMatch(/bhatti_daemon_memory_bytes \d{7,}/)

@@ -6,6 +6,7 @@ import type { Server } from "bun"
 import { AppError } from "../../src/contract/errors.ts"
 import { destroySandbox } from "../../src/core/destroy.ts"
 import { unpublishPort } from "../../src/core/publish.ts"
+import { startByName, stopByName } from "../../src/core/stop-start.ts"
 import { until } from "../support/installation.ts"
 import { get, openStage, rawServer, type Stage, sendRaw } from "./stage.ts"
 
@@ -470,6 +471,27 @@ describe("answers of a bad application", () => {
     const wakesBefore = wakes
     expect((await fetch(url("/"), { headers: host })).status).toBe(503)
     expect(wakes).toBe(wakesBefore)
+  })
+
+  test("a crowd at the port of a sandbox that does not start has it tried three times, and its owner once more", async () => {
+    const aliases = ["one", "two", "three", "four", "five", "six"]
+    for (const alias of aliases) await stage.publish(app.port ?? 0, alias)
+    await stopByName(stage.core, stage.account, "dev")
+    let starts = 0
+    const restore = stage.host.machines.restore
+    stage.host.machines.restore = async () => {
+      starts++
+      throw new AppError("unavailable", "no")
+    }
+    const ask = (alias: string) => fetch(url("/"), { headers: { host: `${alias}.localhost` } })
+    const crowd = await Promise.all([...aliases, ...aliases, ...aliases].map(ask))
+    expect(new Set(crowd.map(({ status }) => status))).toEqual(new Set([503]))
+    expect(crowd.map(({ headers }) => headers.get("retry-after"))).toContain("5")
+    expect(starts).toBe(3)
+
+    stage.host.machines.restore = restore
+    await startByName(stage.core, stage.account, "dev", { force: true })
+    expect(await (await ask("app")).text()).toBe("GET /")
   })
 })
 

@@ -51,6 +51,7 @@ export async function openStage(options: StageOptions = {}): Promise<Stage> {
     settings: {
       thermal: { warmAfterMs: 30_000, coldAfterMs: 1_800_000 },
       diskReserveMib: 1024,
+      memoryReserveMib: 512,
       templateDiskMib: 8192,
       pool: { sizeMax: 0, memoryMibMax: 0 },
       publicAddress: { scheme: "http", domain, port: 8080 },

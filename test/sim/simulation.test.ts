@@ -31,6 +31,8 @@ test("whatever fails and wherever the daemon dies, no sandbox is lost, doubled, 
     "machine dies",
     "machine hangs",
     "memory lost",
+    "refused for now",
+    "forced",
     "fork",
     "storm",
   ]) {

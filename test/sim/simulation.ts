@@ -13,12 +13,13 @@ import { editSandbox } from "../../src/core/edit.ts"
 import { execInSandbox } from "../../src/core/exec.ts"
 import { reconcile } from "../../src/core/reconcile.ts"
 import { startByName, stopByName } from "../../src/core/stop-start.ts"
+import { restMsMax } from "../../src/rules/rest.ts"
 import type { SandboxRecord } from "../../src/store/sandboxes.ts"
 import { openStore, type Store } from "../../src/store/store.ts"
 import type { Account } from "../../src/store/users.ts"
 import { Life, SimulatedTime, settle } from "./life.ts"
 import { Random } from "./random.ts"
-import { World } from "./world.ts"
+import { plentyMib, World } from "./world.ts"
 
 /** How rough a run is; each seed has its own. Shares of steps. */
 type Weather = { fault: number; crash: number; machineEvent: number; poolSize: number }
@@ -97,7 +98,11 @@ export class Simulation {
       machineEvent: this.#random.pick([0, 0.005, 0.02]),
       poolSize: this.#random.pick([0, 2]),
     }
-    this.#world = new World({ time: this.#time, violation: (what) => this.#violations.push(what) })
+    this.#world = new World({
+      time: this.#time,
+      violation: (what) => this.#violations.push(what),
+      onSpawn: (id) => this.#checkStart(id),
+    })
   }
 
   /** Throws a `Violation` with the last events when something is not as it must be. */
@@ -146,6 +151,7 @@ export class Simulation {
       settings: {
         thermal: { warmAfterMs: 30_000, coldAfterMs: 60_000 },
         diskReserveMib: 1024,
+        memoryReserveMib: 512,
         templateDiskMib: 8192,
         pool: { sizeMax: this.#weather.poolSize, memoryMibMax: 1024 },
         publicAddress: { scheme: "http", domain: "localhost", port: 8080 },
@@ -297,6 +303,8 @@ export class Simulation {
     const processes = [...this.#world.processes.values()]
     if (processes.length === 0) return
     const process = this.#random.pick(processes)
+    if (this.#random.chance(0.35)) return this.#cannotStart(process.name)
+    if (this.#random.chance(0.1)) return this.#runShortOfMemory()
     const { snapshot } = process.directory
     const what = this.#random.weighted({ dies: 3, hangs: 2, "goes on": 3, "loses its snapshot": 1 })
     this.#trouble++
@@ -306,6 +314,27 @@ export class Simulation {
     if (what === "hangs") process.isHung = true
     if (what === "goes on") process.isHung = false
     if (what === "loses its snapshot" && snapshot) snapshot.damage = this.#random.pick(["visible", "hidden"])
+  }
+
+  /** From its end on, until everybody has come to rest; whoever asks for it asks more than once. */
+  #cannotStart(id: string): void {
+    const known = this.#known.get(id)
+    if (!known) return
+    this.#trouble++
+    this.#note(`${known.name} cannot be started`)
+    this.#world.unstartable.add(id)
+    const process = this.#world.named(id)
+    if (process) this.#world.end(process)
+    for (let count = 0; count < 6; count++) this.#read(known.user, known.name)
+    for (let count = 0; count < 2; count++) this.#start(known.user, known.name, { force: true })
+  }
+
+  /** Until everybody has come to rest. Some of what is to start has no room, or nothing has. */
+  #runShortOfMemory(): void {
+    this.#trouble++
+    this.#count("short of memory")
+    this.#world.availableMemoryMib = this.#random.pick([700, 540, 100])
+    this.#note(`the host has ${this.#world.availableMemoryMib} MiB of memory`)
   }
 
   // What users do.
@@ -320,6 +349,7 @@ export class Simulation {
       read: 8,
       stop: 5,
       start: 4,
+      force: 1,
       storm: 2,
       fork: 4,
       edit: 2,
@@ -344,20 +374,13 @@ export class Simulation {
           this.#expected,
         )
       case "start":
-        return this.#begin(
-          `start ${name}`,
-          () => startByName(this.#core, this.#account(user), name),
-          this.#expected,
-        )
+        return this.#start(user, name, { force: false })
+      case "force":
+        return this.#start(user, name, { force: true })
       case "storm":
         for (let caller = 0; caller < 12; caller++) {
           if (caller % 2 === 0) this.#read(user, name)
-          else
-            this.#begin(
-              `start ${name}`,
-              () => startByName(this.#core, this.#account(user), name),
-              this.#expected,
-            )
+          else this.#start(user, name, { force: false })
         }
         return
       case "edit": {
@@ -373,6 +396,14 @@ export class Simulation {
       case "meddle":
         return this.#meddle(user)
     }
+  }
+
+  #start(user: string, name: string, { force }: { force: boolean }): void {
+    this.#begin(
+      `${force ? "force" : "start"} ${name}`,
+      () => startByName(this.#core, this.#account(user), name, { force }),
+      this.#expected,
+    )
   }
 
   #create(user: string, name: string, from: string | undefined): void {
@@ -598,6 +629,8 @@ export class Simulation {
   /** A failure must be one that a caller can act on; anything else is a bug. */
   readonly #expected = (outcome: Outcome<unknown>): void => {
     if (outcome.kind === "done") this.#count("done")
+    if (outcome.kind === "failed" && outcome.error instanceof AppError && outcome.error.retryAfterSec)
+      this.#count("refused for now")
     if (outcome.kind === "failed" && !isExpected(outcome.error)) {
       this.#fail(`a bug came out: ${Bun.inspect(outcome.error)}`)
     }
@@ -627,6 +660,8 @@ export class Simulation {
   async #rest(): Promise<void> {
     this.#note("rest")
     await this.#drain()
+    this.#world.unstartable.clear()
+    this.#world.availableMemoryMib = plentyMib
     await this.#checkFit({ isStrict: false })
     if (this.#random.chance(0.5)) await this.#restartAndCheck()
     if (this.#random.chance(0.3)) await this.#useAll()
@@ -749,8 +784,19 @@ export class Simulation {
     }
   }
 
+  /** One that failed again and again is not started for everybody who asks. */
+  #checkStart(id: string): void {
+    const name = this.#known.get(id)?.name
+    const failed = this.#core.failedStarts.find(id as SandboxRecord["id"])
+    if (name === undefined || !failed || failed.restSec === 0) return
+    if (![...this.#ongoing].some(({ label }) => label === `force ${name}`))
+      this.#violations.push(`${name} is started while it rests for ${failed.restSec} s more`)
+    this.#count("forced")
+  }
+
   /** Every sandbox can be used now, by a plain command, whatever happened to it before. */
   async #useAll(): Promise<void> {
+    this.#passTime(restMsMax)
     for (const process of [...this.#world.processes.values()]) if (process.isHung) this.#world.end(process)
     await this.#drain()
     for (const [id, { user, name }] of [...this.#known]) {

@@ -58,6 +58,7 @@ export type Process = {
 }
 
 const templateName = "template"
+export const plentyMib = 100_000
 
 export class World {
   readonly directories = new Map<string, Directory>()
@@ -68,10 +69,19 @@ export class World {
   readonly kept = new Map<string, Copy>()
   readonly time: SimulatedTime
   readonly violation: (what: string) => void
+  readonly #onSpawn: (name: string) => void
+  /** Sandboxes for whose machines the host has nothing now. */
+  readonly unstartable = new Set<string>()
+  availableMemoryMib = plentyMib
   bootId = 1
   #nextPid = 1000
 
-  constructor(options: { time: SimulatedTime; violation: (what: string) => void }) {
+  constructor(options: {
+    time: SimulatedTime
+    violation: (what: string) => void
+    onSpawn: (name: string) => void
+  }) {
+    this.#onSpawn = options.onSpawn
     this.time = options.time
     this.violation = options.violation
   }
@@ -110,6 +120,8 @@ export class World {
   }
 
   spawn(life: Life, place: Place, start: Pick<Process, "memory" | "memoryBase">): Process {
+    this.#onSpawn(place.name)
+    if (this.unstartable.has(place.name)) throw new AppError("unavailable", "injected: it does not start")
     const directory = this.directories.get(place.name)
     if (!directory?.disk) throw new Error(`${place.name} has no disk to start from`)
     for (const other of this.processes.values()) {
@@ -269,7 +281,9 @@ export class World {
           await life.step("check snapshot")
           const snapshot = this.directories.get(idOf(directory))?.snapshot
           if (!snapshot) return { fits: false, reason: "there is no memory snapshot" }
-          return snapshot.damage === "visible" ? { fits: false, reason: "it is damaged" } : { fits: true }
+          return snapshot.damage === "visible"
+            ? { fits: false, reason: "it is damaged" }
+            : { fits: true, memoryMib: 20 }
         },
         pause: async (machine) => {
           await life.step("pause", [refused("pause")])
@@ -317,6 +331,7 @@ export class World {
           return process && machineOf(process)
         },
         cpuMs: () => 0,
+        availableMemoryMib: () => this.availableMemoryMib,
         kill: (machine) => kill("kill", () => this.find(machine)),
         killNamed: (name) => kill("kill by name", () => this.named(name)),
         growDisk: async (machine) => {

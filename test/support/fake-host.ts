@@ -53,6 +53,7 @@ export type FakeHost = Host & {
   /** What goes wrong next: the named step throws. */
   failAt: string | undefined
   freeMibNow: number
+  availableMemoryMibNow: number
   imagesMissing: boolean
   /** What goes on in all guests. */
   ongoing: { commands: number; uploads: number }
@@ -107,6 +108,7 @@ export function fakeHost(): FakeHost {
     isOutOfMemory: false,
     failAt: undefined,
     freeMibNow: 100_000,
+    availableMemoryMibNow: 100_000,
     imagesMissing: false,
     ongoing: { commands: 0, uploads: 0 },
     download: undefined,
@@ -191,7 +193,7 @@ export function fakeHost(): FakeHost {
       checkSnapshot: async (directory) => {
         if (host.misfit !== undefined) return { fits: false, reason: host.misfit }
         return host.memories.has(directory)
-          ? { fits: true }
+          ? { fits: true, memoryMib: 20 }
           : { fits: false, reason: "there is no memory snapshot" }
       },
       async pause() {
@@ -212,6 +214,7 @@ export function fakeHost(): FakeHost {
       findNamed: () => undefined,
       cpuMs: () => host.cpuMsNow,
       trafficBytes: () => host.trafficNow,
+      availableMemoryMib: () => host.availableMemoryMibNow,
       setUrgency() {},
       async kill({ process, directory }) {
         host.running.delete(process.pid)
@@ -597,7 +600,7 @@ class FakeSession implements GuestSession {
   }
 }
 
-/** Programs: `echo`, `cat`, `env`, `exit N`, `flood BYTES`, `sleep` (until killed), `warn` (stderr). */
+/** Programs: `echo`, `cat`, `env`, `exit N`, `flood BYTES`, `sleep` (until killed), `warn` (stderr), `sh` and `true` (nothing). */
 class FakeProcess implements GuestProcess {
   readonly started = Promise.resolve({ pid: 42 })
   readonly result: Promise<{ exitCode: number; signal: string | null }>
@@ -645,6 +648,7 @@ class FakeProcess implements GuestProcess {
       }
       case "exit":
         return this.#result.resolve({ exitCode: Number(args[0]), signal: null })
+      case "sh":
       case "true":
         break
       default:

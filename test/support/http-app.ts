@@ -1,9 +1,11 @@
 /** The HTTP interface through its real application and a real store, on a fake host, with one user who may have much. */
 
 import { RateLimits } from "../../src/contract/config.ts"
+import type { Clock } from "../../src/core/clock.ts"
 import { type Core, newCore } from "../../src/core/core.ts"
 import { createApp } from "../../src/http/app.ts"
 import { listen } from "../../src/http/server.ts"
+import type { PoolSettings } from "../../src/rules/pool.ts"
 import { openStore } from "../../src/store/store.ts"
 import { type FakeHost, fakeHost } from "./fake-host.ts"
 
@@ -19,18 +21,22 @@ export type HttpApp = AsyncDisposable & {
   call(method: string, path: string, body?: unknown, key?: string): Promise<Answer>
 }
 
-export async function openHttpApp(options: { metricsToken?: string } = {}): Promise<HttpApp> {
+export async function openHttpApp(
+  options: { metricsToken?: string; clock?: Clock; pool?: PoolSettings } = {},
+): Promise<HttpApp> {
   const host = fakeHost()
   const store = await openStore({ memory: true })
   const core = newCore({
     store,
     host,
     log: { info() {}, warn() {}, error() {} },
+    ...(options.clock && { clock: options.clock }),
     settings: {
       thermal: { warmAfterMs: 30_000, coldAfterMs: 1_800_000 },
       diskReserveMib: 1024,
+      memoryReserveMib: 512,
       templateDiskMib: 8192,
-      pool: { sizeMax: 0, memoryMibMax: 0 },
+      pool: options.pool ?? { sizeMax: 0, memoryMibMax: 0 },
       publicAddress: { scheme: "http", domain: "localhost", port: 8080 },
     },
   })

@@ -23,6 +23,11 @@ export const why = command({
       lines.push(`  last asked: ${reply.last_touch.what}, ${spanText(reply.last_touch.seconds_ago)} ago`)
     if (reply.started_from_disk !== null)
       lines.push(`  its last start was a boot from its disk: ${reply.started_from_disk}`)
+    // A daemon that is older than this program does not say it.
+    if (reply.failed_starts) {
+      const { in_a_row: count, reason } = reply.failed_starts
+      lines.push(`  starts that failed since it last ran: ${count}, the last one: ${reason}`)
+    }
     await out.result(lines.join("\n"))
   },
 })

@@ -45,6 +45,7 @@ const healthy: HostFacts = {
     listen: "127.0.0.1:8080",
     network: "auto",
     reserveMib: 1024,
+    memoryReserveMib: 512,
   },
   memoryAvailableMib: 8000,
   listener: "bhatti",
@@ -135,7 +136,8 @@ test("every trouble has a status and a way to fix it", () => {
     [{ dataDir: { ...dataDir, freeMib: 900 } }, "space", "fail", "no sandbox can be created"],
     [{ dataDir: { ...dataDir, freeMib: 3000 } }, "space", "warn", "3000 MB free"],
     [{ dataDir: closed }, "data", "warn", "is the operator's"],
-    [{ memoryAvailableMib: 300 }, "memory", "warn", "300 MB available"],
+    [{ memoryAvailableMib: 900 }, "memory", "warn", "900 MB available"],
+    [{ memoryAvailableMib: 300 }, "memory", "fail", "300 MB available; 512 MB stay reserved"],
     [
       { config: { problem: "config.yaml: listen: use HOST:PORT", hint: undefined } },
       "config",

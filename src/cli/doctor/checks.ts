@@ -332,16 +332,21 @@ function checkSpace(freeMib: number, reserveMib: number, path: string): Check {
   return freeMib < 4 * reserveMib ? { area, status: "warn", text, fix } : { area, status: "ok", text }
 }
 
-function checkMemory({ memoryAvailableMib }: HostFacts): Check {
+function checkMemory({ memoryAvailableMib, config }: HostFacts): Check {
+  const area = "memory"
+  const reserveMib = "memoryReserveMib" in config ? config.memoryReserveMib : 0
   const text = `${sizeInWords(memoryAvailableMib)} available`
-  return memoryAvailableMib < memoryWarnMib
-    ? {
-        area: "memory",
-        status: "warn",
-        text,
-        fix: "stop something; a sandbox needs what it uses of its memory",
-      }
-    : { area: "memory", status: "ok", text }
+  const fix = "stop something; a sandbox needs what it uses of its memory"
+  if (memoryAvailableMib <= reserveMib)
+    return {
+      area,
+      status: "fail",
+      text: `${text}; ${sizeInWords(reserveMib)} stay reserved, so no sandbox can be started`,
+      fix,
+    }
+  return memoryAvailableMib < Math.max(memoryWarnMib, 2 * reserveMib)
+    ? { area, status: "warn", text, fix }
+    : { area, status: "ok", text }
 }
 
 function checkConfig({ config }: HostFacts): Check {

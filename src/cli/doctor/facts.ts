@@ -6,7 +6,9 @@ import { arch, platform, release } from "node:os"
 import { join } from "node:path"
 import { connect } from "../../client/client.ts"
 import { AppError } from "../../contract/errors.ts"
+import { availableMemoryMib } from "../../lib/available-memory.ts"
 import { errorCodeOf } from "../../lib/error-code.ts"
+import { parseJson } from "../../lib/parse-json.ts"
 import { version } from "../../lib/version.ts"
 import type { Operator } from "../operator.ts"
 import type { Settings } from "../settings.ts"
@@ -57,6 +59,7 @@ export type HostFacts = {
         listen: string
         network: string
         reserveMib: number
+        memoryReserveMib: number
       }
     | { problem: string; hint: string | undefined }
   memoryAvailableMib: number
@@ -110,7 +113,7 @@ export async function gatherHost(operator: Operator, dataDir: string): Promise<H
     },
     dataDir: { path: dataDir, ...files },
     config,
-    memoryAvailableMib: await readAvailableMemory(),
+    memoryAvailableMib: availableMemoryMib({ groups: "outermost" }),
     listener,
     yearUtc: new Date().getUTCFullYear(),
   }
@@ -153,7 +156,7 @@ async function askDaemon(address: {
 async function readConfig(operator: Operator, dataDir: string): Promise<HostFacts["config"]> {
   try {
     const config = await operator.loadConfig({ dataDir })
-    const { accel, require_kvm, confinement, listen, network, disk_reserve_mb } = config
+    const { accel, require_kvm, confinement, listen, network, disk_reserve_mb, memory_reserve_mb } = config
     return {
       accel,
       isKvmRequired: require_kvm,
@@ -161,6 +164,7 @@ async function readConfig(operator: Operator, dataDir: string): Promise<HostFact
       listen,
       network,
       reserveMib: disk_reserve_mb,
+      memoryReserveMib: memory_reserve_mb,
     }
   } catch (error) {
     if (error instanceof AppError) return { problem: error.message, hint: error.hint }
@@ -195,11 +199,6 @@ async function tryMemoryFile(): Promise<boolean> {
 async function readControllers(): Promise<string[] | undefined> {
   const text = await readIfAny("/sys/fs/cgroup/cgroup.controllers")
   return text?.trim().split(/\s+/)
-}
-
-async function readAvailableMemory(): Promise<number> {
-  const line = /^MemAvailable:\s+(\d+) kB$/m.exec((await readIfAny("/proc/meminfo")) ?? "")
-  return Math.floor(Number(line?.[1] ?? 0) / 1024)
 }
 
 async function readIfAny(path: string): Promise<string | undefined> {
@@ -286,9 +285,11 @@ async function readProbe(
 ): Promise<{ problem: string | null; isOfThisBoot: boolean } | undefined> {
   const text = await readIfAny(path)
   if (text === undefined) return undefined
-  const { bootId, problem } = JSON.parse(text) as { bootId: string; problem: string | null }
+  // A crash of the host may have left something else; the daemon then finds it out anew.
+  const found = parseJson(text) as { bootId: string; problem: string | null } | null | undefined
+  if (!found) return undefined
   const current = (await readIfAny("/proc/sys/kernel/random/boot_id"))?.trim()
-  return { problem, isOfThisBoot: bootId === current }
+  return { problem: found.problem, isOfThisBoot: found.bootId === current }
 }
 
 /** Who answers at the daemon's own address. */

@@ -1,0 +1,45 @@
+/**
+ * Whether the host has memory for one machine more. Machines may be promised more memory together than the host has, since most of
+ * them use little of theirs, so what counts for a start is what it takes at once:
+ *
+ *   a clone    its own pages and QEMU's heap, 28 MB measured; all else is its template's
+ *   a restore  the pages that were saved, and QEMU
+ *   a boot     172 MB of a 512 MB machine, 181 of 1 GB, 311 of 4 GB: the guest's kernel keeps a part of each megabyte
+ *
+ * Counting each at its full size would refuse most of the sandboxes that a host carries well. They grow into what is kept
+ * free; that is no promise that all of them can have all of theirs at once.
+ */
+
+import { pooledMib } from "./pool.ts"
+
+export type MemoryFacts = {
+  availableMib: number
+  /** What starts that are going on may still take. */
+  promisedMib: number
+  /** Kept free; 0: nothing is, and nothing refused. */
+  reserveMib: number
+}
+
+export const clonedMib = pooledMib
+
+export function restoredMib(savedMib: number): number {
+  return savedMib + pooledMib
+}
+
+export function bootedMib(memoryMib: number): number {
+  return Math.ceil(160 + memoryMib / 24)
+}
+
+/** `keptMib`: what must be left beside it. */
+export function hasRoom(
+  { availableMib, promisedMib, reserveMib }: MemoryFacts,
+  neededMib: number,
+  keptMib = reserveMib,
+): boolean {
+  return reserveMib === 0 || availableMib - promisedMib - neededMib >= keptMib
+}
+
+/** From here on room is made, so that nothing has to be refused yet. */
+export function shortMib(reserveMib: number): number {
+  return reserveMib * 2
+}

@@ -1,0 +1,69 @@
+/** When the pool is filled and emptied, on a fake host, with alarms that ring when a test says so. */
+
+import { afterEach, beforeEach, expect, test } from "bun:test"
+import { type Clock, systemClock } from "../../src/core/clock.ts"
+import { type HttpApp, openHttpApp } from "../support/http-app.ts"
+import { until } from "../support/installation.ts"
+
+let own: HttpApp
+let alarms = new Set<() => void>()
+const clock: Clock = {
+  ...systemClock,
+  after(_ms, work) {
+    alarms.add(work)
+    return { cancel: () => alarms.delete(work) }
+  },
+}
+beforeEach(async () => {
+  alarms = new Set()
+  own = await openHttpApp({ clock, pool: { sizeMax: 2, memoryMibMax: 1000 } })
+  await create("first")
+})
+afterEach(() => own[Symbol.asyncDispose]())
+
+const create = async (name: string) => (await own.call("POST", "/sandboxes", { name })).status
+const ring = () => {
+  const due = alarms
+  alarms = new Set()
+  for (const work of due) work()
+}
+const fill = () =>
+  until("the pool is full", () => {
+    ring()
+    return own.core.pool.readyCount === 2
+  })
+
+test("it is not filled while a create is going on", async () => {
+  const gate = Promise.withResolvers<void>()
+  const { clone } = own.host.machines
+  let clones = 0
+  own.host.machines.clone = async (place) => {
+    clones++
+    await gate.promise
+    return clone(place)
+  }
+  const creating = create("second")
+  await until("it is being made", () => clones === 1)
+  ring()
+  await until("nothing else was begun", async () => (await own.call("GET", "/health")).status === 200)
+  expect(clones).toBe(1)
+  gate.resolve()
+  expect(await creating).toBe(201)
+  await fill()
+})
+
+test("on a host that is short of memory it gives its own back, and fills again when there is enough", async () => {
+  await create("second")
+  await fill()
+  expect(own.host.running.size).toBe(4)
+  own.host.availableMemoryMibNow = 2 * 512 - 1
+  await own.core.thermal.tick(clock.nowMs())
+  await until("its machines are gone", () => own.host.running.size === 2)
+  own.host.availableMemoryMibNow = 2 * 512 + 35
+  ring()
+  // A create has memory, from an empty pool.
+  expect(await create("third")).toBe(201)
+  expect([own.core.pool.readyCount, own.host.running.size]).toEqual([0, 3])
+  own.host.availableMemoryMibNow = 100_000
+  await fill()
+})
