@@ -7,7 +7,7 @@ import { until } from "../support/installation.ts"
 import { get } from "./stage.ts"
 
 const gibibyte = 1024 ** 3
-const growthMibMax = 48
+const growthMibMax = 64
 const chunk = new Uint8Array(1024 * 1024).fill(97)
 
 let front: Bun.Subprocess<"ignore", "pipe", "inherit">
