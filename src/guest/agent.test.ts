@@ -1,7 +1,7 @@
 /** Both ends of the wire together: this host against the real agent's connection loop, as a program of its own. */
 
 import { afterAll, beforeAll, describe, expect, test } from "bun:test"
-import { mkdtempSync, rmSync } from "node:fs"
+import { existsSync, mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join, resolve } from "node:path"
 import { type Guest, openGuest } from "./connection.ts"
