@@ -483,7 +483,7 @@ test("an interrupted transfer ends with the signal's code and leaves nothing hal
     await until("the first bytes", () => isAsked && readdirSync(here).length === 1)
     child.kill(signal)
     expect(await child.exited).toBe(code)
-    expect(await child.stderr.text()).toBe("interrupted; files that were not whole by then are not there\n")
+    expect(await child.stderr.text()).toBe("interrupted; what was not whole by then has replaced nothing\n")
     expect(readdirSync(here)).toEqual([])
   }
 })
