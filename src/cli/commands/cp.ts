@@ -11,9 +11,9 @@ export const cp = command({
 /workspace. A local name with a colon is written ./a:b. - is standard input or output; a directory comes as a tar stream then.
 
 As with cp -r: into TARGET if that is a directory or ends in /, else under TARGET's name. DIR/. takes what is in DIR. Permissions come
-along, owners and set-user-id bits do not. A file takes its place only when it is whole; until then, and when the
-copy is interrupted, what was there stays. From a sandbox nothing is written outside of the target, and links that lead out of the
-copied directory are left behind.`,
+along, owners and set-user-id bits do not. A file takes its place only when it is whole; until then, and when the copy is interrupted,
+what was there stays. From a sandbox nothing is written outside of the target, and links that lead out of the copied directory are
+left behind.`,
   refuse: ({ rest }) => {
     const copy = copyOf(rest)
     return "refusal" in copy ? copy.refusal : undefined
