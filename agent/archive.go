@@ -1,9 +1,9 @@
 // Directories as tar streams, in either direction.
 //
 // What is unpacked stays below its directory: every parent is opened by the kernel's own confined walk, names are
-// never followed if they are links, and what stands in a file's way is removed rather than written through. So
-// neither an archive nor a program that moves links about meanwhile leads outside. Memory does not grow with the
-// archive.
+// never followed if they are links, and what has a file's name already is replaced rather than written through. So
+// neither an archive nor a program that moves links about meanwhile leads outside. An archive that breaks off leaves
+// what it did not replace. Memory does not grow with the archive.
 
 package main
 
@@ -350,7 +350,9 @@ func (u *unpacker) unpack(input io.Reader) error {
 		if err != nil {
 			return archiveError(err)
 		}
-		if err := u.add(header, archive); err != nil {
+		if err := u.add(header, archive); err == syscall.EISDIR {
+			return wire.Errorf(wire.Conflict, "%q is a directory here and none in the archive", header.Name)
+		} else if err != nil {
 			return fileError(header.Name, err)
 		}
 	}
@@ -514,23 +516,14 @@ func (u *unpacker) addDirectory(folder int, name string, header *tar.Header) err
 	return syscall.Fchmod(fd, mode)
 }
 
-// clear removes what stands in the way of a name. A directory is not replaced.
-func clear(folder int, name string) error {
-	err := removeAt(folder, name, 0)
-	if err == syscall.EISDIR {
-		return wire.Errorf(wire.Conflict, "%q is a directory here and none in the archive", name)
-	}
-	return ignoreMissing(err)
-}
-
 func (u *unpacker) addSymlink(folder int, name string, header *tar.Header) error {
-	if err := clear(folder, name); err != nil {
+	return putAt(folder, name, func(name string) error {
+		err := symlinkAt(header.Linkname, folder, name)
+		if err == nil {
+			err = u.owner.keep(ownAt(folder, name, u.owner))
+		}
 		return err
-	}
-	if err := symlinkAt(header.Linkname, folder, name); err != nil {
-		return err
-	}
-	return u.owner.keep(ownAt(folder, name, u.owner))
+	})
 }
 
 // addLink gives a file of the same archive another name.
@@ -554,44 +547,31 @@ func (u *unpacker) addLink(folder int, name string, header *tar.Header) error {
 		return err
 	}
 	defer syscall.Close(from)
-	var about, existing syscall.Stat_t
-	if err := statAt(from, targetName, &about); err != nil {
-		return err
-	}
-	if statAt(folder, name, &existing) == nil && existing.Dev == about.Dev && existing.Ino == about.Ino {
-		return nil
-	}
-	if err := clear(folder, name); err != nil {
-		return err
-	}
-	return linkAt(from, targetName, folder, name, 0)
+	return putAt(folder, name, func(name string) error { return linkAt(from, targetName, folder, name, 0) })
 }
 
 func (u *unpacker) addFile(folder int, name string, header *tar.Header, content io.Reader) error {
-	if err := clear(folder, name); err != nil {
-		return err
+	var about syscall.Stat_t
+	if statAt(folder, name, &about) == nil && about.Mode&syscall.S_IFMT == syscall.S_IFDIR {
+		return syscall.EISDIR // Before all of its content has come.
 	}
-	fd, err := openAt(folder, name, syscall.O_WRONLY|syscall.O_CREAT|syscall.O_EXCL, 0o600)
+	file, err := makeNameless(folder)
 	if err != nil {
 		return err
 	}
-	defer syscall.Close(fd)
-	err = u.fill(fd, content)
-	if err == nil {
-		err = u.owner.keep(syscall.Fchown(fd, int(u.owner.uid), int(u.owner.gid)))
+	defer file.drop()
+	if err := u.fill(file.fd, content); err != nil {
+		return err
 	}
-	if err == nil {
-		err = syscall.Fchmod(fd, uint32(header.Mode)&0o7777)
+	if err := u.owner.keep(syscall.Fchown(file.fd, int(u.owner.uid), int(u.owner.gid))); err != nil {
+		return err
 	}
-	if err == nil {
-		modified := syscall.NsecToTimeval(header.ModTime.UnixNano())
-		_ = syscall.Futimes(fd, []syscall.Timeval{modified, modified})
+	if err := syscall.Fchmod(file.fd, uint32(header.Mode)&0o7777); err != nil {
+		return err
 	}
-	if err != nil {
-		// Half a file is worse than none.
-		_ = removeAt(folder, name, 0)
-	}
-	return err
+	modified := syscall.NsecToTimeval(header.ModTime.UnixNano())
+	_ = syscall.Futimes(file.fd, []syscall.Timeval{modified, modified})
+	return file.give(name)
 }
 
 // fill writes a file's content. What is only zeros is left out, so that a sparse file stays one: its archive may be

@@ -302,6 +302,93 @@ func TestABrokenArchiveLeavesNoHalfFile(t *testing.T) {
 	}
 }
 
+// What an archive replaces stays under its name, whole, until the other is whole too.
+func TestAnArchiveThatBreaksOffLeavesWhatWasThere(t *testing.T) {
+	h := personalised(t)
+	folder := t.TempDir()
+	if err := os.WriteFile(folder+"/file", []byte("before"), 0o444); err != nil {
+		t.Fatal(err)
+	}
+	packed := func(name string) []byte {
+		return archiveOf(t, entry{name: name, kind: tar.TypeReg, mode: 0o600, content: strings.Repeat("x", 300000)})
+	}
+	before := describeTree(t, folder)
+	half := func(content []byte) uint32 {
+		stream := h.start("archive_write", map[string]any{"path": folder})
+		for i := 0; i < 6; i++ {
+			h.data(stream, content[i*wire.DataBytesMax:(i+1)*wire.DataBytesMax])
+		}
+		// Room comes back for what is written.
+		for h.frame(stream).Type != wire.Window {
+		}
+		return stream
+	}
+	stream := half(packed("file"))
+	if now := describeTree(t, folder); now != before {
+		t.Errorf("in between:\n%s", now)
+	}
+	h.send(wire.Close, stream, nil)
+	if o := h.end(stream); o.Error == nil || o.Error.Code != wire.Unavailable {
+		t.Errorf("%+v", o)
+	}
+	if now := describeTree(t, folder); now != before {
+		t.Errorf("given up:\n%s", now)
+	}
+	half(packed("young"))
+	h = h.again()
+	await(t, "the lost one to be cleaned up", func() bool { return describeTree(t, folder) == before })
+	h.put("archive_write", map[string]any{"path": folder}, archiveOf(t, entry{name: "file", link: "missing", kind: tar.TypeLink}))
+	if now := describeTree(t, folder); now != before {
+		t.Errorf("a link to nothing:\n%s", now)
+	}
+	h.put("archive_write", map[string]any{"path": folder}, packed("file"))
+	if now := describeTree(t, folder); !strings.HasPrefix(now, "file -rw------- 1 links") {
+		t.Errorf("in the end:\n%s", now)
+	}
+}
+
+// A name may come twice, as a link to a file that has it already, or in place of another kind.
+func TestLinksReplaceWhatIsThere(t *testing.T) {
+	h := personalised(t)
+	folder := t.TempDir()
+	for _, name := range []string{"one", "two", "soft"} {
+		if err := os.WriteFile(folder+"/"+name, []byte("before"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	packed := archiveOf(t,
+		entry{name: "one", kind: tar.TypeReg, mode: 0o644, content: "first"},
+		entry{name: "one", kind: tar.TypeReg, mode: 0o644, content: "again"},
+		entry{name: "two", link: "one", kind: tar.TypeLink},
+		entry{name: "two", link: "two", kind: tar.TypeLink},
+		entry{name: "soft", link: "one", kind: tar.TypeSymlink})
+	want := `one -rw-r--r-- 2 links "again" 1000000000` + "\nsoft Lrwxrwxrwx -> one\n" + `two -rw-r--r-- 2 links "again" 1000000000`
+	for i := 0; i < 2; i++ {
+		if o := h.put("archive_write", map[string]any{"path": folder}, packed); o.OK["entries"] != 5.0 {
+			t.Errorf("%+v", o)
+		}
+		if now := describeTree(t, folder); now != want {
+			t.Errorf("%s", now)
+		}
+	}
+	if err := os.Mkdir(folder+"/folder", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range []entry{
+		{name: "folder", link: "one", kind: tar.TypeLink},
+		{name: "folder", link: "one", kind: tar.TypeSymlink},
+		{name: "folder", kind: tar.TypeReg, content: "x"},
+	} {
+		o := h.put("archive_write", map[string]any{"path": folder}, archiveOf(t, e))
+		if o.Error == nil || o.Error.Code != wire.Conflict {
+			t.Errorf("%+v", o)
+		}
+	}
+	if names := strings.Join(namesIn(t, folder), " "); names != "folder one soft two" {
+		t.Errorf("%q", names)
+	}
+}
+
 // A program in the guest may move links about while an archive is unpacked.
 func TestLinksThatMoveMeanwhileLeadNowhere(t *testing.T) {
 	h := personalised(t)

@@ -286,14 +286,18 @@ func (a *agent) fileMkdir(s *stream, payload []byte) {
 			if isDirectory(path) {
 				return wire.Empty{}, nil
 			}
-			if err := makeParents(path, owner); err != nil {
-				return nil, fileError(request.Path, err)
-			}
+			err = makeParents(path, owner)
 		}
-		if err := makeDirectory(path, mode, owner); err != nil {
-			return nil, fileError(request.Path, err)
+		if err == nil {
+			err = makeDirectory(path, mode, owner)
 		}
-		return wire.Empty{}, nil
+		switch {
+		case err == nil:
+			return wire.Empty{}, nil
+		case err == syscall.ENOENT && request.Parents: // From filesystems such as /proc, whatever is there.
+			return nil, wire.Errorf(wire.Forbidden, "nothing can be made at %q", request.Path)
+		}
+		return nil, fileError(request.Path, err)
 	})
 }
 

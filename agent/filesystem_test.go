@@ -336,6 +336,16 @@ func TestNamesAreChanged(t *testing.T) {
 	}
 }
 
+func TestWhereNothingCanBeMadeThatIsSaid(t *testing.T) {
+	h := personalised(t)
+	for _, path := range []string{"/proc/x", "/proc/x/y"} {
+		o := h.ask("file_mkdir", map[string]any{"path": path, "parents": true})
+		if o.Error == nil || o.Error.Code != wire.Forbidden || o.Error.Message != fmt.Sprintf("nothing can be made at %q", path) {
+			t.Errorf("%+v", o.Error)
+		}
+	}
+}
+
 func TestAPipeIsNotWaitedFor(t *testing.T) {
 	h := personalised(t)
 	path := filepath.Join(t.TempDir(), "pipe")

@@ -1,16 +1,13 @@
 // Contents of files, in either direction.
 //
-// A written file is a nameless one until all of it is there and on the disk; then it takes its name in one step.
-// Whatever goes wrong before leaves nothing, not even if the machine dies.
+// A written file is a nameless one until all of it is there and on the disk; then it takes its name.
 
 package main
 
 import (
-	"crypto/rand"
-	"encoding/hex"
-	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 
 	"bhatti/agent/wire"
@@ -167,47 +164,32 @@ var errFileTooLarge = wire.Errorf(wire.TooLarge, "a file has at most %d bytes", 
 
 // receive writes what the host sends and gives it its name.
 func (t target) receive(s *stream, request wire.FileWrite) (int64, error) {
-	folder := filepath.Dir(t.path)
-	name := filepath.Join(folder, temporaryName())
-	isNamed := false
-	// A filesystem without nameless files gets one with a name that nobody looks at.
-	file, err := syscall.Open(folder, flagTemporary|syscall.O_WRONLY|syscall.O_CLOEXEC, 0o600)
-	if err == syscall.EOPNOTSUPP || err == syscall.EISDIR || err == syscall.EINVAL {
-		file, err = syscall.Open(name, syscall.O_WRONLY|syscall.O_CREAT|syscall.O_EXCL|syscall.O_CLOEXEC, 0o600)
-		isNamed = err == nil
-	}
+	// The kernel walks the path: what ".." means depends on links.
+	base := strings.LastIndexByte(t.path, '/') + 1
+	folder, err := syscall.Open(t.path[:base], flagPath|syscall.O_DIRECTORY|syscall.O_CLOEXEC, 0)
 	if err != nil {
 		return 0, err
 	}
-	defer syscall.Close(file)
-	count, err := receiveFile(s, file, request.Size)
-	if err == nil {
-		err = t.owner.keep(syscall.Fchown(file, int(t.owner.uid), int(t.owner.gid)))
+	defer syscall.Close(folder)
+	file, err := makeNameless(folder)
+	if err != nil {
+		return 0, err
 	}
+	defer file.drop()
+	count, err := receiveFile(s, file.fd, request.Size)
 	if err == nil {
-		err = syscall.Fchmod(file, t.mode)
-	}
-	if err == nil {
-		err = syscall.Fsync(file)
-	}
-	if err == nil && !isNamed {
-		err = linkAt(atWorkingFolder, fmt.Sprintf("/proc/self/fd/%d", file), atWorkingFolder, name, atFollow)
-		isNamed = err == nil
+		err = t.owner.keep(syscall.Fchown(file.fd, int(t.owner.uid), int(t.owner.gid)))
 	}
 	if err == nil {
-		err = syscall.Rename(name, t.path)
-		isNamed = err != nil
+		err = syscall.Fchmod(file.fd, t.mode)
 	}
-	if isNamed {
-		_ = syscall.Unlink(name)
+	if err == nil {
+		err = syscall.Fsync(file.fd)
+	}
+	if err == nil {
+		err = file.give(t.path[base:])
 	}
 	return count, err
-}
-
-func temporaryName() string {
-	var random [8]byte
-	_, _ = rand.Read(random[:])
-	return ".lohar-" + hex.EncodeToString(random[:])
 }
 
 // receiveFile writes the stream's input until its end.

@@ -15,7 +15,7 @@ export type ConfigFlags = {
 
 /** A file that was named must exist; the default one, `config.yaml` in the data directory, may be missing. */
 export function loadConfig(flags: ConfigFlags, environment: Record<string, string | undefined>): Config {
-  const named = flags.configPath ?? environment["BHATTI_CONFIG"]
+  const named = flags.configPath ?? (environment["BHATTI_CONFIG"] || undefined)
   const path = named ?? join(flags.dataDir ?? defaultDataDir, "config.yaml")
   const file = readFile(path, { isNeeded: named !== undefined })
   const overrides = {

@@ -1,8 +1,9 @@
 /** One daemon per data directory: a lock that the kernel gives up when the process ends, however it ends. */
 
-import { closeSync, mkdirSync, openSync } from "node:fs"
+import { closeSync, openSync } from "node:fs"
 import { join } from "node:path"
 import { AppError } from "./contract/errors.ts"
+import { errorCodeOf } from "./lib/error-code.ts"
 import { tryLock } from "./lib/posix.ts"
 
 export function lockDataDir(dataDir: string): Disposable {
@@ -18,9 +19,16 @@ export function lockDataDir(dataDir: string): Disposable {
 
 function openLock(dataDir: string): number {
   try {
-    mkdirSync(dataDir, { recursive: true, mode: 0o700 })
     return openSync(join(dataDir, "lock"), "a", 0o600)
   } catch (cause) {
+    const code = errorCodeOf(cause)
+    // It is not made here: a mistyped one would be.
+    if (code === "ENOENT" || code === "ENOTDIR") {
+      throw new AppError("not_found", `there is no data directory ${dataDir}`, {
+        cause,
+        hint: `sudo bhatti init --data-dir ${dataDir}`,
+      })
+    }
     throw new AppError("unavailable", `the data directory ${dataDir} cannot be written`, {
       cause,
       hint: "check that it is yours and that its file system is not mounted read-only",

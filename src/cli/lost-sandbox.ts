@@ -14,3 +14,27 @@ export async function fateOf(sandbox: string, client: Client): Promise<"stopped"
     return error.code === "not_found" ? "destroyed" : undefined
   }
 }
+
+/** Work in a sandbox that runs; when it fails because the sandbox was stopped or destroyed, that is what the error says. */
+export async function tellingFate<Result>(
+  sandbox: string,
+  options: { client: Client; during: string },
+  work: () => Promise<Result>,
+): Promise<Result> {
+  try {
+    return await work()
+  } catch (error) {
+    if (!(error instanceof AppError) || error.code !== "unavailable") throw error
+    throw await whyLost(error, sandbox, options)
+  }
+}
+
+export async function whyLost(
+  error: AppError,
+  sandbox: string,
+  { client, during }: { client: Client; during: string },
+): Promise<AppError> {
+  const fate = await fateOf(sandbox, client)
+  if (fate === undefined) return error
+  return new AppError(error.code, `the sandbox "${sandbox}" was ${fate} ${during}`, { cause: error })
+}

@@ -21,8 +21,12 @@ export async function publishPort(
 ): Promise<{ published: PublishedPort; isNew: boolean }> {
   const record = await findSandbox(core, account, nameOrId)
   const existing = await core.store.publishedPorts.find(record.id, input.port)
-  if (existing && (input.alias === undefined || input.alias === existing.alias)) {
-    return { published: viewPublished(core, existing), isNew: false }
+  if (existing) {
+    const published = viewPublished(core, existing)
+    if (input.alias === undefined || input.alias === existing.alias) return { published, isNew: false }
+    throw new AppError("conflict", `port ${input.port} is published already, as ${published.url}`, {
+      hint: `bhatti unpublish ${record.name} -p ${input.port}`,
+    })
   }
   const alias = input.alias ?? unguessableAlias(record)
   const added = await core.store.publishedPorts.add({ sandboxId: record.id, port: input.port, alias })

@@ -457,6 +457,38 @@ test("cp down: what breaks off leaves no half file, and the old one", async () =
   expect(readdirSync(local("out"))).toEqual([])
 })
 
+test("a sandbox that is stopped or destroyed during a copy: that is what is said", async () => {
+  const dev = daemon.sandboxes.get("dev")
+  let fate: Answer = () => Response.json(dev)
+  const lost = () => {
+    daemon.answers.set("GET /sandboxes/dev", fate)
+    return failure("unavailable", "the channel to the guest is lost: this host closed it")
+  }
+  writeFileSync(local("up"), "x")
+  guest.set("/workspace/a", { bytes: "" })
+  daemon.answers.set("PUT /sandboxes/dev/files", lost)
+  daemon.answers.set("GET /sandboxes/dev/files", (request) =>
+    request.url.includes("stat=true") ? getFile(request) : lost(),
+  )
+  for (const [answer, told] of [
+    [() => Response.json({ ...dev, status: "stopped" }), 'the sandbox "dev" was stopped during the copy'],
+    [() => failure("not_found", "gone"), 'the sandbox "dev" was destroyed during the copy'],
+    [() => Response.json(dev), "the channel to the guest is lost: this host closed it"],
+  ] as const) {
+    fate = answer
+    for (const paths of [
+      [local("up"), "dev:up"],
+      ["dev:a", local("a")],
+    ] as const) {
+      daemon.answers.delete("GET /sandboxes/dev")
+      const ran = await cp(...paths)
+      expect(ran.stderr).toBe(`bhatti: ${told}\n`)
+      expect(ran.exitCode).toBe(1)
+    }
+  }
+  expect(readdirSync(here)).toEqual(["up"])
+})
+
 test("an interrupted transfer ends with the signal's code and leaves nothing half done", async () => {
   guest.set("/workspace/a", { bytes: "" })
   let isAsked = false
@@ -483,7 +515,7 @@ test("an interrupted transfer ends with the signal's code and leaves nothing hal
     await until("the first bytes", () => isAsked && readdirSync(here).length === 1)
     child.kill(signal)
     expect(await child.exited).toBe(code)
-    expect(await child.stderr.text()).toBe("interrupted; files that were not whole by then are not there\n")
+    expect(await child.stderr.text()).toBe("interrupted; what was not whole by then has replaced nothing\n")
     expect(readdirSync(here)).toEqual([])
   }
 })

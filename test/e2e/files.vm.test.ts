@@ -13,6 +13,7 @@ import {
   rmSync,
   statSync,
   symlinkSync,
+  truncateSync,
   writeFileSync,
 } from "node:fs"
 import { tmpdir } from "node:os"
@@ -189,6 +190,28 @@ test("more than 100 MB: file write refuses and leaves nothing, cp copies", async
   expect(await sh("ls -A | grep -c larger")).toBe("0\n")
   await done(own.bhatti(["cp", local("larger"), "dev:larger"]))
   expect((await sh("sha256sum larger")).split(" ")[0]).toBe(await sha256(local("larger")))
+}, 300_000)
+
+test("a cp of more than 100 MB, or of a directory, that breaks off leaves the old file, and nothing else", async () => {
+  mkdirSync(local("broken"))
+  writeFileSync(local("broken/larger"), "")
+  truncateSync(local("broken/larger"), 4096 * megabyte)
+  await sh("mkdir broken && printf old > broken/larger")
+  for (const [source, target] of [
+    [local("broken/larger"), "dev:broken/larger"],
+    [local("broken"), "dev:"],
+  ] as const) {
+    const copy = own.start(["cp", source, target])
+    copy.stdin.end()
+    await until("the copy to have begun", async () =>
+      (await sh("sudo ls -l /proc/1/fd")).includes("/broken/#"),
+    )
+    expect(await sh("ls -A broken; cat broken/larger")).toBe("larger\nold")
+    copy.kill("SIGINT")
+    expect(await copy.exited).toBe(130)
+    await until("the rest to be gone", async () => !(await sh("sudo ls -l /proc/1/fd")).includes("/broken/#"))
+    expect(await sh("ls -A broken; cat broken/larger")).toBe("larger\nold")
+  }
 }, 300_000)
 
 test("directories keep links, modes and empty directories; what is special stays behind", async () => {

@@ -869,6 +869,19 @@ describe("published ports", () => {
     },
   )
 
+  test("another alias for a port that is published is refused, with its URL and the next command", async () => {
+    await call("POST", "/sandboxes/dev/publish", { body: { port: 3000, alias: "mine" } })
+    expect(
+      await call("POST", "/sandboxes/dev/publish", { body: { port: 3000, alias: "other" } }),
+    ).toMatchObject({
+      status: 409,
+      body: {
+        message: "port 3000 is published already, as http://mine.localhost:8080/",
+        hint: "bhatti unpublish dev -p 3000",
+      },
+    })
+  })
+
   test("an alias that is taken is a conflict, whoever has it", async () => {
     await call("POST", "/sandboxes/dev/publish", { body: { port: 3000, alias: "mine" } })
     await call("POST", "/sandboxes", { key: bob, body: { name: "dev" } })

@@ -11,9 +11,9 @@ export const cp = command({
 /workspace. A local name with a colon is written ./a:b. - is standard input or output; a directory comes as a tar stream then.
 
 As with cp -r: into TARGET if that is a directory or ends in /, else under TARGET's name. DIR/. takes what is in DIR. Permissions come
-along, owners and set-user-id bits do not. A file appears only when it is whole; but one of a directory, or of more than 100 MB, takes
-its place in the sandbox at once, and is gone when the copy is interrupted. From a sandbox nothing is written outside of the target, and
-links that lead out of the copied directory are left behind.`,
+along, owners and set-user-id bits do not. A file takes its place only when it is whole; until then, and when the copy is interrupted,
+what was there stays. From a sandbox nothing is written outside of the target, and links that lead out of the copied directory are
+left behind.`,
   refuse: ({ rest }) => {
     const copy = copyOf(rest)
     return "refusal" in copy ? copy.refusal : undefined
@@ -28,7 +28,7 @@ links that lead out of the copied directory are left behind.`,
     const copy = copyOf(rest)
     if ("refusal" in copy) throw new WrongUsage(copy.refusal)
     const { Interruption } = await import("../copy/interruption.ts")
-    const words = "files that were not whole by then are not there"
+    const words = "what was not whole by then has replaced nothing"
     return await Interruption.guard({ out, words }, async (signal) => {
       const context = { client, out, signal }
       const copied =

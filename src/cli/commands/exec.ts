@@ -6,7 +6,7 @@ import { AppError } from "../../contract/errors.ts"
 import { limits } from "../../contract/limits.ts"
 import { command } from "../command.ts"
 import { exitNotExecutable, exitNotFound, exitSandboxSide } from "../exit-codes.ts"
-import { fateOf } from "../lost-sandbox.ts"
+import { whyLost } from "../lost-sandbox.ts"
 import { streamExec } from "../streaming.ts"
 
 export const exec = command({
@@ -77,7 +77,10 @@ Exit code: the command's own, or 128 + the signal that ended it; 125 when bhatti
     } catch (error) {
       if (!(error instanceof AppError)) throw error
       const isLost = error.code === "unavailable" && run?.hasStarted
-      await report(isLost ? await whyLost(error, client, args.sandbox) : withShellHint(error, rest))
+      const during = "while the command ran"
+      await report(
+        isLost ? await whyLost(error, args.sandbox, { client, during }) : withShellHint(error, rest),
+      )
       return await exitCodeOf(error, client, args.sandbox)
     }
   },
@@ -89,13 +92,6 @@ function withShellHint(error: AppError, [program = "", ...more]: readonly string
   if (!isLine || !/\s/.test(program)) return error
   const hint = 'it is taken as one word; write its words one by one, or: sh -c "..."'
   return new AppError(error.code, error.message, { cause: error, hint })
-}
-
-async function whyLost(error: AppError, client: Client, sandbox: string): Promise<AppError> {
-  const fate = await fateOf(sandbox, client)
-  if (fate === undefined) return error
-  const message = `the sandbox "${sandbox}" was ${fate} while the command ran`
-  return new AppError(error.code, message, { cause: error })
 }
 
 /** A sandbox that answers and a command that could not start: the fault is in the command, not on bhatti's side. */

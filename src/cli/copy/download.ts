@@ -3,13 +3,14 @@
 import { join, posix } from "node:path"
 import { AppError } from "../../contract/errors.ts"
 import { errorCodeOf } from "../../lib/error-code.ts"
+import { tellingFate } from "../lost-sandbox.ts"
 import type { Output } from "../output.ts"
 import { printable } from "../words.ts"
 import { type Copied, tellSkipped } from "./copied.ts"
 import { placeFile, statIfAny } from "./local-file.ts"
 import { findInGuest, type GuestPlace, type LocalPlace, meansContents, placeText } from "./place.ts"
 import { Progress } from "./progress.ts"
-import type { CopyContext } from "./upload.ts"
+import { type CopyContext, duringCopy } from "./upload.ts"
 
 export async function download(
   sources: readonly GuestPlace[],
@@ -47,12 +48,14 @@ async function downloadOne(
   const from = { sandbox: source.sandbox, path, label: printable(placeText(source)) }
   // The name as it was asked for, which may be that of a link.
   const name = posix.basename(posix.resolve("/", source.path))
-  if (target === undefined) return await toOutput(from, { isDirectory: entry.is_dir }, context)
-  const place = target.isInto ? join(target.path, name) : target.path
-  if (!entry.is_dir) return await toFile(from, place, context)
-  if (target.isThere && !target.isInto)
-    throw new AppError("conflict", `${printable(target.path)} is there already and is no directory`)
-  return await toDirectory(from, meansContents(source.path) ? target.path : place, context)
+  return await tellingFate(source.sandbox, { client: context.client, during: duringCopy }, async () => {
+    if (target === undefined) return await toOutput(from, { isDirectory: entry.is_dir }, context)
+    const place = target.isInto ? join(target.path, name) : target.path
+    if (!entry.is_dir) return await toFile(from, place, context)
+    if (target.isThere && !target.isInto)
+      throw new AppError("conflict", `${printable(target.path)} is there already and is no directory`)
+    return await toDirectory(from, meansContents(source.path) ? target.path : place, context)
+  })
 }
 
 type From = { sandbox: string; path: string; label: string }

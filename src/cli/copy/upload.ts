@@ -5,6 +5,7 @@ import { basename, posix, resolve } from "node:path"
 import type { Client } from "../../client/client.ts"
 import { AppError } from "../../contract/errors.ts"
 import { limits } from "../../contract/limits.ts"
+import { tellingFate } from "../lost-sandbox.ts"
 import type { Output } from "../output.ts"
 import { printable } from "../words.ts"
 import { byteStream } from "./byte-stream.ts"
@@ -21,6 +22,8 @@ import {
 } from "./place.ts"
 import { Progress } from "./progress.ts"
 
+export const duringCopy = "during the copy"
+
 export type CopyContext = { client: Client; out: Output; signal: AbortSignal }
 
 export async function upload(
@@ -36,10 +39,11 @@ export async function upload(
   const place = { sandbox: target.sandbox, path: found?.path ?? guestPath(target.path) }
   const copied: Copied = { entries: 0, bytes: 0 }
   for (const source of sources) {
-    const one =
+    const one = await tellingFate(target.sandbox, { client: context.client, during: duringCopy }, () =>
       source.kind === "standard"
-        ? await uploadInput(place, { isInto }, context)
-        : await uploadPath(source.path, place, { isInto, isThere: found !== undefined, isDirectory }, context)
+        ? uploadInput(place, { isInto }, context)
+        : uploadPath(source.path, place, { isInto, isThere: found !== undefined, isDirectory }, context),
+    )
     copied.entries += one.entries
     copied.bytes += one.bytes
   }

@@ -1,0 +1,74 @@
+// Files that have no name before they are whole, and names that change hands in one step. Whoever looks sees what was
+// there before or all of what replaces it, and whatever goes wrong before leaves nothing, not even if the machine dies.
+
+package main
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"syscall"
+)
+
+// namelessFile is a file in the making, in the directory where it is to have its name.
+type namelessFile struct {
+	fd     int
+	folder int
+	// Of a file on a filesystem without nameless ones: a name that nobody looks at.
+	temporary string
+}
+
+func makeNameless(folder int) (namelessFile, error) {
+	f := namelessFile{folder: folder}
+	var err error
+	f.fd, err = openAt(folder, ".", flagTemporary|syscall.O_WRONLY, 0o600)
+	if err == syscall.EOPNOTSUPP || err == syscall.EISDIR || err == syscall.EINVAL {
+		f.temporary = temporaryName()
+		f.fd, err = openAt(folder, f.temporary, syscall.O_WRONLY|syscall.O_CREAT|syscall.O_EXCL, 0o600)
+	}
+	return f, err
+}
+
+// give names the file; what had the name before loses it. Owner and mode are set before that.
+func (f *namelessFile) give(name string) error {
+	if f.temporary == "" {
+		content := fmt.Sprintf("/proc/self/fd/%d", f.fd)
+		return putAt(f.folder, name, func(name string) error {
+			return linkAt(atWorkingFolder, content, f.folder, name, atFollow)
+		})
+	}
+	err := syscall.Renameat(f.folder, f.temporary, f.folder, name)
+	if err == nil {
+		f.temporary = ""
+	}
+	return err
+}
+
+// drop closes the file. One that was not named is gone.
+func (f *namelessFile) drop() {
+	if f.temporary != "" {
+		_ = removeAt(f.folder, f.temporary, 0)
+	}
+	syscall.Close(f.fd)
+}
+
+// putAt makes a name in a directory. What has the name already is replaced in one step; a directory is not.
+func putAt(folder int, name string, make func(name string) error) error {
+	err := make(name)
+	if err != syscall.EEXIST {
+		return err
+	}
+	temporary := temporaryName()
+	if err = make(temporary); err == nil {
+		err = syscall.Renameat(folder, temporary, folder, name)
+	}
+	// It is there still after a failure, and where both are names of one file.
+	_ = removeAt(folder, temporary, 0)
+	return err
+}
+
+func temporaryName() string {
+	var random [8]byte
+	_, _ = rand.Read(random[:])
+	return ".lohar-" + hex.EncodeToString(random[:])
+}
