@@ -54,7 +54,8 @@ export class FailedStarts {
   }
 
   #tell(failed: Failures & { reason: string }): FailedStart {
-    const restSec = Math.ceil(restLeftMs(failed, this.#clock.nowMs()) / 1000)
+    // Whole milliseconds first: the clock has fractions, which do not add up exactly.
+    const restSec = Math.ceil(Math.round(restLeftMs(failed, this.#clock.nowMs())) / 1000)
     return { inARow: failed.inARow, reason: failed.reason, restSec }
   }
 }
