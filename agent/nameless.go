@@ -12,10 +12,9 @@ import (
 
 // namelessFile is a file in the making, in the directory where it is to have its name.
 type namelessFile struct {
-	fd     int
-	folder int
-	// Of a file on a filesystem without nameless ones: a name that nobody looks at.
-	temporary string
+	fd        int
+	folder    int
+	temporary string // of a file that has a name after all
 }
 
 func makeNameless(folder int) (namelessFile, error) {
@@ -23,9 +22,17 @@ func makeNameless(folder int) (namelessFile, error) {
 	var err error
 	f.fd, err = openAt(folder, ".", flagTemporary|syscall.O_WRONLY, 0o600)
 	if err == syscall.EOPNOTSUPP || err == syscall.EISDIR || err == syscall.EINVAL {
-		f.temporary = temporaryName()
-		f.fd, err = openAt(folder, f.temporary, syscall.O_WRONLY|syscall.O_CREAT|syscall.O_EXCL, 0o600)
+		return makeTemporary(folder)
 	}
+	return f, err
+}
+
+// makeTemporary makes a file with a name that nobody looks at. It costs less than a nameless one, but stays if the
+// machine dies.
+func makeTemporary(folder int) (namelessFile, error) {
+	f := namelessFile{folder: folder, temporary: temporaryName()}
+	var err error
+	f.fd, err = openAt(folder, f.temporary, syscall.O_WRONLY|syscall.O_CREAT|syscall.O_EXCL, 0o600)
 	return f, err
 }
 
