@@ -1,5 +1,6 @@
 // Files that have no name before they are whole, and names that change hands in one step. Whoever looks sees what was
-// there before or all of what replaces it, and whatever goes wrong before leaves nothing, not even if the machine dies.
+// there before or all of what replaces it, and whatever goes wrong before leaves nothing. A nameless file leaves nothing
+// even if the machine dies.
 
 package main
 
