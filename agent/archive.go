@@ -550,12 +550,19 @@ func (u *unpacker) addLink(folder int, name string, header *tar.Header) error {
 	return putAt(folder, name, func(name string) error { return linkAt(from, targetName, folder, name, 0) })
 }
 
+// smallFileBytes is up to where the cost of making a file is what counts: archives have thousands of them.
+const smallFileBytes = copyBytes
+
 func (u *unpacker) addFile(folder int, name string, header *tar.Header, content io.Reader) error {
 	var about syscall.Stat_t
 	if statAt(folder, name, &about) == nil && about.Mode&syscall.S_IFMT == syscall.S_IFDIR {
 		return syscall.EISDIR // Before all of its content has come.
 	}
-	file, err := makeNameless(folder)
+	begin := makeNameless
+	if header.Size <= smallFileBytes {
+		begin = makeTemporary
+	}
+	file, err := begin(folder)
 	if err != nil {
 		return err
 	}

@@ -1,5 +1,6 @@
 // Files that have no name before they are whole, and names that change hands in one step. Whoever looks sees what was
-// there before or all of what replaces it, and whatever goes wrong before leaves nothing, not even if the machine dies.
+// there before or all of what replaces it, and whatever goes wrong before leaves nothing. A nameless file leaves nothing
+// even if the machine dies.
 
 package main
 
@@ -12,10 +13,9 @@ import (
 
 // namelessFile is a file in the making, in the directory where it is to have its name.
 type namelessFile struct {
-	fd     int
-	folder int
-	// Of a file on a filesystem without nameless ones: a name that nobody looks at.
-	temporary string
+	fd        int
+	folder    int
+	temporary string // of a file that has a name after all
 }
 
 func makeNameless(folder int) (namelessFile, error) {
@@ -23,9 +23,17 @@ func makeNameless(folder int) (namelessFile, error) {
 	var err error
 	f.fd, err = openAt(folder, ".", flagTemporary|syscall.O_WRONLY, 0o600)
 	if err == syscall.EOPNOTSUPP || err == syscall.EISDIR || err == syscall.EINVAL {
-		f.temporary = temporaryName()
-		f.fd, err = openAt(folder, f.temporary, syscall.O_WRONLY|syscall.O_CREAT|syscall.O_EXCL, 0o600)
+		return makeTemporary(folder)
 	}
+	return f, err
+}
+
+// makeTemporary makes a file with a name that nobody looks at. It costs less than a nameless one, but stays if the
+// machine dies.
+func makeTemporary(folder int) (namelessFile, error) {
+	f := namelessFile{folder: folder, temporary: temporaryName()}
+	var err error
+	f.fd, err = openAt(folder, f.temporary, syscall.O_WRONLY|syscall.O_CREAT|syscall.O_EXCL, 0o600)
 	return f, err
 }
 
