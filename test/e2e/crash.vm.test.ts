@@ -15,6 +15,7 @@ import {
 } from "node:fs"
 import { join } from "node:path"
 import { type Installation, install, until } from "../support/installation.ts"
+import { readCountScript, startCountingScript } from "../support/markers.ts"
 import { machineOf, Requests, tapsOf } from "../support/requests.ts"
 
 let own: Installation
@@ -55,15 +56,13 @@ const database = <T>(work: (db: Database) => T): T => {
 describe("the daemon", () => {
   test("kill -9 with five running sandboxes: all are adopted, counters count on, a shell session is still there", async () => {
     const names = ["one", "two", "three", "four", "five"]
-    const count = "i=0; while :; do i=$((i+1)); echo $i > /dev/shm/count; sleep 0.1; done"
     for (const name of names) {
       await mark(name)
-      await requests.output(name, `(${count}) >/dev/null 2>&1 & echo started`)
+      await requests.output(name, startCountingScript)
     }
     const init = await requests.create("six", { init: "echo from-the-session; exec sleep 1000" })
     expect(init.status).toBe(201)
-    const counted = async (name: string) => Number(await requests.output(name, "cat /dev/shm/count"))
-    for (const name of names) await until(`${name} counts`, async () => (await counted(name)) > 0)
+    const counted = async (name: string) => Number(await requests.output(name, readCountScript))
     const before = await Promise.all(names.map(counted))
     const machines = own.machines().sort()
 

@@ -4,6 +4,7 @@ import { afterAll, beforeAll, expect, test } from "bun:test"
 import { appendFileSync, cpSync, mkdtempSync, rmSync, symlinkSync } from "node:fs"
 import { join, resolve } from "node:path"
 import { type Installation, install, until } from "../support/installation.ts"
+import { readCountScript, startCountingScript } from "../support/markers.ts"
 
 const root = resolve(import.meta.dir, "../..")
 const names = ["one", "two", "three"]
@@ -43,19 +44,16 @@ async function buildOther(version: string): Promise<{ binary: string; remove(): 
 test("another version of the program takes over what runs: memory, processes, sessions; and can stop and wake it", async () => {
   const other = await buildOther("9.9.9-other")
   try {
-    await exec(
-      "one",
-      "echo across > /dev/shm/nonce; (i=0; while :; do i=$((i+1)); echo $i > /dev/shm/count; sleep 0.05; done) >/dev/null 2>&1 & echo started",
-    )
+    await exec("one", `echo across > /dev/shm/nonce; ${startCountingScript}`)
     const before = own.machines().toSorted()
-    const count = Number(await exec("one", "cat /dev/shm/count"))
+    const count = Number(await exec("one", readCountScript))
     await own.stopDaemon("SIGTERM")
     expect(own.machines().toSorted()).toEqual(before)
     await own.startDaemon({ binary: other.binary })
     expect(JSON.parse(await ok("version", "--daemon", "--json"))).toMatchObject({ version: "9.9.9-other" })
     expect(own.machines().toSorted()).toEqual(before)
     expect(await exec("one", "cat /dev/shm/nonce")).toBe("across\n")
-    expect(Number(await exec("one", "cat /dev/shm/count"))).toBeGreaterThan(count)
+    expect(Number(await exec("one", readCountScript))).toBeGreaterThan(count)
     await ok("stop", "one")
     expect(await exec("one", "cat /dev/shm/nonce")).toBe("across\n")
     await ok("snapshot", "create", "one", "--name", "of-other")

@@ -12,6 +12,14 @@ export function markScript(part: keyof typeof paths, value: string): string {
 
 export const readMarkersScript = `for f in ${paths.memory} ${paths.disk}; do cat $f 2>/dev/null || echo -; done`
 
+const countPath = "/dev/shm/count"
+
+/** Leaves a process behind that counts in memory. */
+export const startCountingScript = `(i=0; while :; do i=$((i+1)); echo $i > ${countPath}; sleep 0.1; done) >/dev/null 2>&1 & echo started`
+
+/** The file is empty for a moment each time that it is written. */
+export const readCountScript = `count=; while [ -z "$count" ]; do count=$(cat ${countPath} 2>/dev/null); done; echo $count`
+
 /** Null: nothing was written. Nothing at all when the script was cut off; `more` is what it printed after the markers. */
 export function readMarkers(
   reply: Reply,
