@@ -78,8 +78,10 @@ async function cycle(name: string): Promise<void> {
 
 /** With no sandbox: nothing but the pool is there, and it rests. */
 async function isQuiet(pool: number): Promise<boolean> {
-  const { machines, taps, directories, nameServers, nameServerFiles, zombies } = holdings()
-  const ofMachines = [machines, taps, directories].every((count) => count === pool)
+  const { machines, processesOfMachines, taps, directories, nameServers, nameServerFiles, zombies } =
+    holdings()
+  // One that has ended is a process until the host's first one has heard of it.
+  const ofMachines = [machines, processesOfMachines, taps, directories].every((count) => count === pool)
   return ofMachines && nameServers + nameServerFiles + zombies === 0
 }
 
