@@ -172,6 +172,10 @@ func (c *card) become(next *identity) error {
 		if err := c.setHardware(*next); err != nil {
 			return err
 		}
+		// Its user may have switched it off.
+		if err := c.up(); err != nil {
+			return err
+		}
 		requests = append(requests, addAddress(c.index, *next))
 		if next.hasGateway {
 			requests = append(requests, addDefaultRoute(c.index, *next))
@@ -200,6 +204,9 @@ func (l link) up() error {
 		return err
 	}
 	flags := binary.LittleEndian.Uint16(request.value[:])
+	if flags&syscall.IFF_UP != 0 {
+		return nil
+	}
 	binary.LittleEndian.PutUint16(request.value[:], flags|syscall.IFF_UP)
 	return l.request("state", syscall.SIOCSIFFLAGS, &request)
 }

@@ -75,6 +75,20 @@ test("a copy gets a secret only when it is asked for again", async () => {
   await own.bhatti(["destroy", "source", "without", "with"])
 }, 120_000)
 
+test("a copy of one whose network was taken apart has its own, whole", async () => {
+  await own.bhatti(["create", "--name", "source"])
+  const apart = "ip address add 10.9.9.9/24 dev eth0; ip route flush dev eth0; ip link set eth0 down"
+  expect(await exec("source", `sudo sh -c '${apart}'; cat /sys/class/net/eth0/operstate`)).toBe("down\n")
+  const made = await own.bhatti(["create", "--from", "source", "--name", "copy", "--json"])
+  expect([made.exitCode, made.stderr]).toEqual([0, ""])
+  const { ip } = JSON.parse(made.stdout)
+  expect(await exec("copy", "cat /sys/class/net/eth0/operstate; ip -4 -o address show eth0")).toContain(
+    ` ${ip}/32 `,
+  )
+  expect(await exec("copy", "ip route")).toMatch(/^default via \S+ dev eth0/m)
+  await own.bhatti(["destroy", "source", "copy"])
+}, 120_000)
+
 test("a source that does not exist is said so, and nothing is made", async () => {
   const { stderr, exitCode } = await own.bhatti(["create", "--from", "nowhere"])
   expect(exitCode).toBe(1)
