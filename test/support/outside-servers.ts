@@ -14,13 +14,20 @@ for (const hostname of process.argv.slice(2)) {
     hostname,
     port,
     socket: {
-      // Whoever is answered may be gone.
       error() {},
       data(socket, bytes, peerPort, peer) {
         console.log(`${peer} ${bytes.toString()}`)
-        socket.send("udp", peerPort, peer)
+        const answer = (text: string) => {
+          try {
+            socket.send(text, peerPort, peer)
+          } catch (error) {
+            // Whoever was answered last may be gone, which the kernel tells at the next answer.
+            if ((error as NodeJS.ErrnoException).code !== "ECONNREFUSED") throw error
+          }
+        }
+        answer("udp")
         if (bytes.toString() !== "stay") return
-        const going = setInterval(() => socket.send("again", peerPort, peer), 200)
+        const going = setInterval(() => answer("again"), 200)
         setTimeout(() => clearInterval(going), 180_000)
       },
     },
