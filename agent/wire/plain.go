@@ -91,12 +91,6 @@ func encodePlain(value any) []byte {
 
 func (p *plain) personalise(name string, read *Personalise) (ok bool) {
 	switch name {
-	case "op":
-		_, ok = p.string()
-	case "entropy":
-		read.Entropy, ok = p.base64()
-	case "unix_ns":
-		read.UnixNs, ok = p.integerText()
 	case "hostname":
 		read.Hostname, ok = p.string()
 	case "machine_id":
@@ -114,6 +108,10 @@ func (p *plain) personalise(name string, read *Personalise) (ok bool) {
 		ok = p.fields(func(name string) bool { return p.network(name, read.Network) })
 	case "grow_disk":
 		read.GrowDisk, ok = p.bool()
+	default:
+		moment := Refresh{Entropy: read.Entropy, UnixNs: read.UnixNs}
+		ok = p.refresh(name, &moment)
+		read.Entropy, read.UnixNs = moment.Entropy, moment.UnixNs
 	}
 	return ok
 }

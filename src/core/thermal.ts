@@ -46,9 +46,10 @@ export class Thermal {
     const records = await this.#core.store.sandboxes.listAll()
     const known = new Set(records.map(({ id }) => id))
     for (const id of this.#watches.keys()) if (!known.has(id)) this.#watches.delete(id)
-    if (this.#core.memory.isShort) this.#core.pool.shed()
+    const isMemoryShort = this.#core.memory.isShort
+    if (isMemoryShort) this.#core.pool.shed()
     const due = records.flatMap((record) => {
-      const facts = this.facts(record, nowMs)
+      const facts = this.facts(record, nowMs, isMemoryShort)
       if (!facts || this.#acting.has(record.id)) return []
       const { action, reason } = decideThermal(facts, this.#core.settings.thermal)
       return action === "stay" ? [] : [{ record, action, reason, warmForMs: facts.warmForMs }]
@@ -65,7 +66,11 @@ export class Thermal {
     return facts && decideThermal(facts, this.#core.settings.thermal)
   }
 
-  facts(record: SandboxRecord, nowMs: number): ThermalFacts | undefined {
+  facts(
+    record: SandboxRecord,
+    nowMs: number,
+    isMemoryShort = this.#core.memory.isShort,
+  ): ThermalFacts | undefined {
     const machine = machineOf(this.#core, record)
     const { kind } = record.state
     if (!machine || (kind !== "hot" && kind !== "warm")) return undefined
@@ -110,7 +115,7 @@ export class Thermal {
       guestIdleForMs: nowMs - watch.busyAtMs,
       guestWork: watch.work,
       warmForMs: nowMs - watch.warmSinceMs,
-      isMemoryShort: kind === "warm" && this.#core.memory.isShort,
+      isMemoryShort,
     }
   }
 
