@@ -59,13 +59,12 @@ export async function captureSandbox(
 }
 
 /**
- * The disk of a source that has a machine, while it does what it likes, without its turn: what it writes meanwhile is found when
- * it stands still. Again after the guest has written out its files, so that what is left for then is little.
+ * The source's disk, while it does what it likes, without its turn: what it writes meanwhile is found when it stands still. Again after the guest has written out its files, so that what is left for then is little.
  */
 async function copyAhead(core: Core, source: SandboxRecord, { id, signal }: Draft): Promise<void> {
   const copy = () => core.host.snapshots.copyAhead({ id, sandboxId: source.id, signal })
   const now = await core.store.sandboxes.get(source.id)
-  if (now?.state.kind !== "hot" && now?.state.kind !== "warm") return
+  if (!now || !["hot", "warm", "cold"].includes(now.state.kind)) return
   await copy()
   const then = await core.store.sandboxes.get(source.id)
   if (then?.state.kind !== "hot") return

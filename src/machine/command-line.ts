@@ -89,9 +89,12 @@ export function bootKernelArguments(accelerator: Accelerator): string {
   return [...commonKernelArguments, ...(accelerator === "tcg" ? emulatedKernelArguments : [])].join(" ")
 }
 
-/** Without ERMS and FSRM neither kernel nor C library copies byte by byte with "rep movsb", which QEMU does one by one. */
+/**
+ * Without ERMS and FSRM neither kernel nor C library copies byte by byte with "rep movsb", which QEMU does one by one. The others are
+ * features of the kernel's alone that it pays for: a fifth level of page tables, and guards against its own mistakes.
+ */
 export function cpuModel(accelerator: Accelerator): string {
-  return accelerator === "kvm" ? "host" : "max,-erms,-fsrm"
+  return accelerator === "kvm" ? "host" : "max,-erms,-fsrm,-la57,-smap,-smep,-umip"
 }
 
 /** The arguments after the program's name. `name` is how an orphan is recognised in the list of processes. */

@@ -24,10 +24,6 @@ const moduleName = "accel-tcg-x86_64.so"
 const firmware = ["bios-256k.bin", "kvmvapic.bin", "linuxboot_dma.bin", "pvh.bin"]
 const firmwareDirectories = ["/usr/share/qemu", "/usr/share/seabios"]
 const libraryIndex = "/etc/ld.so.cache"
-/** What QEMU's libc reads before it takes its heap in large pages (`GLIBC_TUNABLES`); copies of two words, not the kernel's files. */
-const hugePageSettings = ["enabled", "hpage_pmd_size"].map(
-  (name) => `/sys/kernel/mm/transparent_hugepage/${name}`,
-)
 
 export async function prepareJail(options: {
   dataDir: string
@@ -37,9 +33,8 @@ export async function prepareJail(options: {
 }): Promise<Jail> {
   const directory = join(options.dataDir, "jail")
   const files = await filesOf(options.program)
-  const settings = await settingsOf(hugePageSettings)
   const launcher = await Bun.file(options.launcher).bytes()
-  const id = await identityOf(files, settings, launcher)
+  const id = await identityOf(files, launcher)
   const jail = { launcher: join(directory, id, "launcher"), root: join(directory, id, "root") }
 
   await mkdir(directory, { recursive: true, mode: 0o700 })
@@ -48,7 +43,7 @@ export async function prepareJail(options: {
     const beside = join(directory, `part-${process.pid}`)
     await rm(beside, { recursive: true, force: true })
     await mkdir(beside, { mode: 0o700 })
-    await fillRoot(join(beside, "root"), files, settings)
+    await fillRoot(join(beside, "root"), files)
     await writeFile(join(beside, "launcher"), launcher)
     await chmod(join(beside, "launcher"), 0o700)
     // A crash of the host must not leave a whole name with half a library in it.
@@ -90,22 +85,8 @@ async function firstOf(directories: string[], name: string): Promise<string | un
   return undefined
 }
 
-/** Their paths with their words; a kernel without them has none. */
-async function settingsOf(paths: string[]): Promise<[path: string, text: string][]> {
-  const found: [string, string][] = []
-  for (const path of paths) {
-    const file = Bun.file(path)
-    if (await file.exists()) found.push([path, await file.text()])
-  }
-  return found
-}
-
-async function identityOf(
-  files: string[],
-  settings: [path: string, text: string][],
-  launcher: Uint8Array,
-): Promise<string> {
-  const hash = new Bun.CryptoHasher("sha256").update(launcher).update(JSON.stringify(settings))
+async function identityOf(files: string[], launcher: Uint8Array): Promise<string> {
+  const hash = new Bun.CryptoHasher("sha256").update(launcher)
   for (const path of files) {
     const { size, mtimeMs, ino } = await stat(path)
     hash.update(`${path} ${size} ${mtimeMs} ${ino}\n`)
@@ -114,11 +95,7 @@ async function identityOf(
 }
 
 /** Everything in it can be read by every user, whatever the umask: QEMU has a user id of its own. */
-async function fillRoot(
-  root: string,
-  files: string[],
-  settings: [path: string, text: string][],
-): Promise<void> {
+async function fillRoot(root: string, files: string[]): Promise<void> {
   const made = new Set<string>()
   const makeDirectory = async (path: string): Promise<void> => {
     if (made.has(path)) return
@@ -133,11 +110,6 @@ async function fillRoot(
     await makeDirectory(dirname(target))
     await copyFile(path, target, constants.COPYFILE_FICLONE)
     await chmod(target, 0o755)
-  }
-  for (const [path, text] of settings) {
-    await makeDirectory(dirname(join(root, path)))
-    await writeFile(join(root, path), text)
-    await chmod(join(root, path), 0o644)
   }
   await makeDirectory(join(root, "proc"))
   for (const path of devices) {

@@ -155,15 +155,8 @@ export type Confinement = {
   cgroup: string | undefined
 }
 
-/**
- * One heap, in large pages from its beginning: half of the 5,700 page faults of a start less. The second needs what `jail.ts`
- * puts below /sys; without the third the heap's first piece is too short to hold a whole large page.
- */
-const heapSettings = [
-  "glibc.malloc.arena_max=1",
-  "glibc.malloc.hugetlb=1",
-  `glibc.malloc.top_pad=${16 * 1024 * 1024}`,
-].join(":")
+/** One heap for all threads, in small pages: the kernel fills the gaps of one in large pages, which QEMU has given back. */
+const heapSettings = "glibc.malloc.arena_max=1"
 const launchDeadlineMs = 10_000
 /** So that a sandbox that computes leaves the processor to the daemon, which serves everybody. */
 export const machineNiceness = 5

@@ -119,17 +119,37 @@ test("each fork and each snapshot of one that writes and syncs all the time has 
   expect(await requests.output("dev", checkInside)).toBe("whole\n")
 }, 600_000)
 
-describe("a destroy wins within two seconds", () => {
-  /** When some of the disk is copied, in the draft or in a sandbox that is made of it. */
-  function isCopied(part: "snapshots" | "sandboxes", before: Set<string>): Promise<void> {
-    return until("its disk is copied", () =>
-      readdirSync(join(own.dataDir, part))
-        .filter((id) => !before.has(id))
-        .map((id) => join(own.dataDir, part, id, "disk.qcow2"))
-        .some((disk) => existsSync(disk) && statSync(disk).blocks * 512 > 20_000_000),
-    )
-  }
+/** When some of the disk is copied, in the draft or in a sandbox that is made of it. */
+function isCopied(part: "snapshots" | "sandboxes", before: Set<string>): Promise<void> {
+  return until("its disk is copied", () =>
+    readdirSync(join(own.dataDir, part))
+      .filter((id) => !before.has(id))
+      .map((id) => join(own.dataDir, part, id, "disk.qcow2"))
+      .some((disk) => existsSync(disk) && statSync(disk).blocks * 512 > 20_000_000),
+  )
+}
 
+test("a stopped source can be started while a snapshot of it is made", async () => {
+  await ok(requests.stop("dev"))
+  const before = new Set(readdirSync(join(own.dataDir, "snapshots")))
+  const answered: string[] = []
+  const kept = requests.send("POST", "/sandboxes/dev/checkpoint", { name: "kept" }).then((reply) => {
+    answered.push("snapshot")
+    return reply
+  })
+  await isCopied("snapshots", before)
+  await ok(requests.start("dev"))
+  answered.push("start")
+  await ok(kept)
+  expect(answered).toEqual(["start", "snapshot"])
+  await ok(requests.send("POST", "/snapshots/kept/resume", { name: "copy" }))
+  const sums = "cd /workspace/large && sha256sum 1 40"
+  expect(await requests.output("copy", sums)).toBe(await requests.output("dev", sums))
+  await ok(requests.destroy("copy"))
+  await ok(requests.send("DELETE", "/snapshots/kept"))
+}, 180_000)
+
+describe("a destroy wins within two seconds", () => {
   async function destroyDuring(
     name: string,
     part: "snapshots" | "sandboxes",
