@@ -96,7 +96,7 @@ export class ClientConnection implements Visitor {
   /** Refuses the connection itself. */
   async turnAway(refusal: Refusal): Promise<void> {
     try {
-      await this.#peer.write(refusalBytes(refusal, { keepAlive: false, withBody: true }))
+      await this.#peer.write(refusalBytes(refusal, { keepAlive: false }))
       this.#leave()
     } catch (error) {
       if (!(error instanceof Lost)) throw error
@@ -113,7 +113,7 @@ export class ClientConnection implements Visitor {
     } catch (error) {
       if (!(error instanceof HeadError)) throw error
       await this.#peer.write(
-        refusalBytes({ status: error.status, message: error.message }, { keepAlive: false, withBody: true }),
+        refusalBytes({ status: error.status, message: error.message }, { keepAlive: false }),
       )
       return false
     }
@@ -260,7 +260,7 @@ export class ClientConnection implements Visitor {
   /** Answers ourselves. A body that follows ends the connection, since nobody reads it. */
   async #refuse(request: RequestHead, refusal: Refusal): Promise<boolean> {
     const keepAlive = isBodyless(request.framing) && wantsToStay(request)
-    await this.#peer.write(refusalBytes(refusal, { keepAlive, withBody: request.method !== "HEAD" }))
+    await this.#peer.write(refusalBytes(refusal, { keepAlive, request }))
     return keepAlive
   }
 

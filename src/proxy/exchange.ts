@@ -269,9 +269,7 @@ export class Exchange {
   async #refuse(refusal: Refusal): Promise<Ending> {
     const keepAlive = this.#isSent && wantsToStay(this.#request)
     try {
-      await this.#client.write(
-        refusalBytes(refusal, { keepAlive, withBody: this.#request.method !== "HEAD" }),
-      )
+      await this.#client.write(refusalBytes(refusal, { keepAlive, request: this.#request }))
     } catch (error) {
       if (!(error instanceof Lost)) throw error
     }

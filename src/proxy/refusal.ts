@@ -1,6 +1,7 @@
-/** What the proxy says in its own name. The shape is that of the API's errors, as far as it goes. */
+/** What the proxy says in its own name. The shape of its JSON is that of the API's errors, as far as it goes. */
 
 import type { ErrorCode } from "../contract/errors.ts"
+import { listOf, type RequestHead } from "./head.ts"
 
 export type Refusal = {
   status: number
@@ -26,22 +27,52 @@ const words: Record<number, { reason: string; code: ErrorCode }> = {
   505: { reason: "HTTP Version Not Supported", code: "invalid" },
 }
 
-export function refusalBytes(refusal: Refusal, options: { keepAlive: boolean; withBody: boolean }): Buffer {
+/** `request` is what is refused, if it could be read: a browser gets a page, everybody else JSON. */
+export function refusalBytes(
+  refusal: Refusal,
+  { keepAlive, request }: { keepAlive: boolean; request?: RequestHead },
+): Buffer {
   const { reason, code } = words[refusal.status] ?? { reason: "Error", code: "internal" }
-  const body = `${JSON.stringify({
-    error: refusal.message,
-    code,
-    message: refusal.message,
-    hint: refusal.hint ?? null,
-    retryable: refusal.retryAfterSec !== undefined,
-  })}\n`
+  const isPage = request !== undefined && wantsPage(request)
+  const body = isPage ? page(`${refusal.status} ${reason}`, refusal) : json(code, refusal)
   const lines = [
     `HTTP/1.1 ${refusal.status} ${reason}`,
-    "Content-Type: application/json",
+    `Content-Type: ${isPage ? "text/html; charset=utf-8" : "application/json"}`,
     `Content-Length: ${Buffer.byteLength(body)}`,
     "Cache-Control: no-store",
-    `Connection: ${options.keepAlive ? "keep-alive" : "close"}`,
+    `Connection: ${keepAlive ? "keep-alive" : "close"}`,
   ]
+  if (isPage) lines.push("Content-Security-Policy: default-src 'none'")
   if (refusal.retryAfterSec !== undefined) lines.push(`Retry-After: ${refusal.retryAfterSec}`)
-  return Buffer.from(`${lines.join("\r\n")}\r\n\r\n${options.withBody ? body : ""}`)
+  return Buffer.from(`${lines.join("\r\n")}\r\n\r\n${request?.method === "HEAD" ? "" : body}`)
+}
+
+/** Browsers name HTML when a page is opened; programs and scripts take what comes. */
+function wantsPage({ headers }: RequestHead): boolean {
+  return listOf(headers, "accept").some((type) => /^text\/html\s*(;|$)/.test(type))
+}
+
+function json(code: ErrorCode, { message, hint, retryAfterSec }: Refusal): string {
+  return `${JSON.stringify({
+    error: message,
+    code,
+    message,
+    hint: hint ?? null,
+    retryable: retryAfterSec !== undefined,
+  })}\n`
+}
+
+function page(title: string, { message, hint, retryAfterSec }: Refusal): string {
+  const again = retryAfterSec === undefined ? undefined : `load this again in ${retryAfterSec} s`
+  const paragraphs = [message, hint, again].filter((text) => text !== undefined)
+  return `<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<meta name="color-scheme" content="light dark">
+<title>${title}</title>
+<h1>${title}</h1>
+${paragraphs.map((text) => `<p>${Bun.escapeHTML(text)}</p>`).join("\n")}
+</html>
+`
 }

@@ -51,7 +51,7 @@ export class Upstreams {
         case "connected":
           return { kind: "connected", peer: new GuestPeer(dialled.connection) }
         case "unknown":
-          return { kind: "refused", refusal: { status: 404, message: `nothing is published as "${alias}"` } }
+          return unknown(alias)
         case "refused":
           return nobodyListens
         case "busy":
@@ -80,6 +80,12 @@ export class Upstreams {
   #isResting(alias: string): boolean {
     return performance.now() < (this.#restingUntilMs.get(alias) ?? 0)
   }
+}
+
+function unknown(alias: string): Connected {
+  const hint =
+    "check the address; the sandbox's owner sees the valid ones with: bhatti publish SANDBOX --list"
+  return { kind: "refused", refusal: { status: 404, message: `nothing is published as "${alias}"`, hint } }
 }
 
 function unreachable(retryAfterSec = restMs / 1000): Connected {

@@ -74,6 +74,28 @@ describe("requests", () => {
     expect(answer).not.toContain("GET /x")
   })
 
+  test("a browser is refused with a page, everybody else with JSON", async () => {
+    await stage.publish(1, "silent")
+    const page = { accept: "text/html,application/xhtml+xml,*/*;q=0.8" }
+    for (const [name, status, words] of [
+      ["silent", 502, "the sandbox is awake, but nothing listens on the published port"],
+      ["other", 404, "nothing is published as &quot;other&quot;"],
+    ] as const) {
+      const ask = (headers: Record<string, string>, method = "GET") =>
+        fetch(url("/x"), { method, headers: { host: `${name}.localhost`, ...headers } })
+      const read = await ask(page)
+      expect(read.status).toBe(status)
+      expect(read.headers.get("content-type")).toBe("text/html; charset=utf-8")
+      expect(read.headers.get("content-security-policy")).toBe("default-src 'none'")
+      expect(await read.text()).toContain(`<p>${words}</p>`)
+      expect(await (await ask(page, "HEAD")).text()).toBe("")
+      for (const headers of [{}, { accept: "*/*" }, { accept: "application/json" }]) {
+        const { message } = (await (await ask(headers)).json()) as { message: string }
+        expect(Bun.escapeHTML(message)).toBe(words)
+      }
+    }
+  })
+
   test("an absolute address must name the same host", async () => {
     const absolute = (name: string) =>
       sendRaw(stage.port, get(`http://${name}/x`, { headers: ["Connection: close"] }))
