@@ -397,6 +397,48 @@ test("cp down: a link that was here before is not written through either", async
   expect(readdirSync(local("elsewhere"))).toEqual([])
 })
 
+test("a name that is no UTF-8 text is told and left behind, not copied under another", async () => {
+  const bytes = (name: string) => Buffer.from(local(name), "latin1")
+  mkdirSync(local("src"))
+  writeFileSync(local("src/ok"), "1")
+  writeFileSync(bytes("src/n\xc3("), "1")
+  writeFileSync(bytes("src/n\xc4("), "2")
+  symlinkSync(Buffer.from("n\xc3(", "latin1"), local("src/link"))
+  const up = await cp(local("src"), "dev:")
+  expect(unpacked?.headers.map(({ name }) => name)).toEqual(["src", "src/ok"])
+  expect(up.stderr.replaceAll(`${local("src")}/`, "")).toBe(
+    [
+      "not copied: link: its target is no UTF-8 text",
+      "not copied: n\uFFFD(: its name is no UTF-8 text",
+      "not copied: n\uFFFD(: its name is no UTF-8 text",
+      "",
+    ].join("\n"),
+  )
+
+  guest.set("/workspace/src", { type: "directory" })
+  const misread = "src/n\uFFFD("
+  archive = archiveOf(
+    [directory],
+    [{ name: misread }, "1"],
+    [{ name: misread }, "2"],
+    [{ name: "src/hard", type: "link", linkname: misread }],
+    [{ name: "src/link", type: "symlink", linkname: "n\uFFFD(" }],
+    [{ name: "src/ok" }, "1"],
+  )
+  const down = await cp("dev:src", local("out"))
+  expect(readdirSync(local("out"))).toEqual(["ok"])
+  expect(down.stderr).toBe(
+    [
+      "not copied: n\uFFFD(: its name is no UTF-8 text",
+      "not copied: n\uFFFD(: its name is no UTF-8 text",
+      "not copied: hard: it is another name of something that is not copied",
+      "not copied: link: its target is no UTF-8 text",
+      "",
+    ].join("\n"),
+  )
+  expect([up.exitCode, down.exitCode]).toEqual([0, 0])
+})
+
 test("cp down: devices and pipes are left behind, hard links to outside are refused", async () => {
   guest.set("/workspace/src", { type: "directory" })
   archive = archiveOf(

@@ -3,11 +3,13 @@
 import { lstat, readdir, readlink } from "node:fs/promises"
 import { join } from "node:path"
 import { type Header, pack as newPack, type Pack } from "tar-stream"
+import { printable } from "../words.ts"
+import { isText, notText } from "./copied.ts"
 import { localStep, openLocal, piecesOf } from "./local-file.ts"
 
 export type Packed = {
   stream: AsyncIterable<Uint8Array>
-  /** Names that were left out, so far. */
+  /** Names that were left out, so far, each with why. */
   skipped: string[]
 }
 
@@ -31,17 +33,18 @@ async function addTree(pack: Pack, node: Node): Promise<void> {
   if (found.isDirectory()) {
     if (name !== "") await addEntry(pack, { ...common, type: "directory" })
     const children = await localStep(path, () => readdir(path))
-    for (const child of children.sort())
-      await addTree(pack, {
-        path: join(path, child),
-        name: name === "" ? child : `${name}/${child}`,
-        skipped,
-      })
+    for (const child of children.sort()) {
+      const childPath = join(path, child)
+      if (isText(child))
+        await addTree(pack, { path: childPath, name: name === "" ? child : `${name}/${child}`, skipped })
+      else skipped.push(`${printable(childPath)}: ${notText}`)
+    }
   } else if (found.isSymbolicLink()) {
     const linkname = await localStep(path, () => readlink(path))
-    await addEntry(pack, { ...common, type: "symlink", linkname })
+    if (isText(linkname)) await addEntry(pack, { ...common, type: "symlink", linkname })
+    else skipped.push(`${printable(path)}: its target is no UTF-8 text`)
   } else if (found.isFile()) await addFile(pack, common, path)
-  else skipped.push(path)
+  else skipped.push(`${printable(path)}: it is no file, directory or link`)
 }
 
 async function addFile(

@@ -10,6 +10,7 @@ import { type Header, extract as newExtract } from "tar-stream"
 import { AppError } from "../../contract/errors.ts"
 import { errorCodeOf } from "../../lib/error-code.ts"
 import { printable } from "../words.ts"
+import { isText, notText } from "./copied.ts"
 import { besideName, localFailure, localStep, placeFile } from "./local-file.ts"
 
 export type Unpacked = {
@@ -50,6 +51,7 @@ function brokenArchive(cause?: unknown): AppError {
 
 async function place(tree: Tree, header: Header, content: AsyncIterable<Uint8Array>): Promise<void> {
   const path = tree.insidePath(header.name)
+  if (!isText(path)) return tree.skip(path, notText)
   switch (header.type) {
     case "directory":
       return await tree.makeDirectory(path, header.mode)
@@ -135,6 +137,7 @@ class Tree {
   }
 
   async makeLink(path: string, target: string): Promise<void> {
+    if (!isText(target)) return this.skip(path, "its target is no UTF-8 text")
     if (path === "" || !leadsInside(path, target))
       return this.skip(path, `its target ${printable(target)} is not surely inside`)
     await this.#checkParent(path)
@@ -142,6 +145,7 @@ class Tree {
   }
 
   async makeHardLink(path: string, first: string): Promise<void> {
+    if (!isText(first)) return this.skip(path, "it is another name of something that is not copied")
     await this.#checkParent(first)
     await this.#checkParent(path)
     const existing = join(this.#root, first)

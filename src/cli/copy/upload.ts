@@ -137,10 +137,7 @@ async function uploadTree(
     bytes: byteStream(packed.stream, progress.count),
     signal,
   })
-  await tellSkipped(
-    out,
-    packed.skipped.map((one) => `${printable(one)}: it is no file, directory or link`),
-  )
+  await tellSkipped(out, packed.skipped)
   return { entries, bytes }
 }
 
