@@ -1,6 +1,7 @@
 /** The user commands' way to the local database. */
 
 import { stat } from "node:fs/promises"
+import { join } from "node:path"
 import { AppError } from "../contract/errors.ts"
 import { defaultDataDir } from "../contract/limits.ts"
 import { errorCodeOf } from "../lib/error-code.ts"
@@ -33,13 +34,13 @@ export async function withStore<Result>(
 async function openStore(operator: Operator, dataDir: string): Promise<UserStore> {
   try {
     // Opening makes what is missing, and a mistyped directory would get a database of its own.
-    await stat(dataDir)
+    await stat(join(dataDir, "bhatti.db"))
     return await operator.openStore({ dataDir })
   } catch (cause) {
     if (cause instanceof AppError) throw cause
     const code = errorCodeOf(cause)
     if (code === "ENOENT" || code === "ENOTDIR")
-      throw new AppError("not_found", `there is no data directory ${dataDir}`, {
+      throw new AppError("not_found", `there is no daemon's database in ${dataDir}`, {
         cause,
         hint: `sudo bhatti init --data-dir ${dataDir}`,
       })

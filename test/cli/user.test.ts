@@ -1,18 +1,20 @@
 /** The operator's user commands, on a real database. */
 
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test"
-import { existsSync, mkdtempSync, rmSync } from "node:fs"
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { apiKeyPattern } from "../../src/contract/limits.ts"
+import { openStore } from "../../src/store/store.ts"
 import { bhatti } from "./program.ts"
 
 // Each step is a process that opens a database and syncs it to disk.
 setDefaultTimeout(30_000)
 
 let dataDir = ""
-beforeAll(() => {
+beforeAll(async () => {
   dataDir = mkdtempSync(join(tmpdir(), "bhatti-cli-user-"))
+  await (await openStore({ dataDir })).close()
 })
 afterAll(() => rmSync(dataDir, { recursive: true }))
 
@@ -77,17 +79,35 @@ test("a name twice, a bad name and an unknown user are one-line errors", async (
   expect((await user("delete", "nobody")).exitCode).toBe(1)
 })
 
-test("a data directory that is not there is an error, and is not made", async () => {
+test("a directory without a database is an error, and gets none", async () => {
   const missing = join(dataDir, "mistyped")
-  for (const args of [["list"], ["create", "--name", "x"], ["delete", "x"]]) {
-    const ran = await bhatti(["user", ...args, "--data-dir", missing])
-    expect(ran).toEqual({
-      stdout: "",
-      stderr: `bhatti: there is no data directory ${missing}\n  try: sudo bhatti init --data-dir ${missing}\n`,
-      exitCode: 1,
-    })
-  }
+  const other = join(dataDir, "other")
+  mkdirSync(other)
+  for (const place of [missing, other])
+    for (const args of [["list"], ["create", "--name", "x"], ["delete", "x"]]) {
+      const ran = await bhatti(["user", ...args, "--data-dir", place])
+      expect(ran).toEqual({
+        stdout: "",
+        stderr: `bhatti: there is no daemon's database in ${place}\n  try: sudo bhatti init --data-dir ${place}\n`,
+        exitCode: 1,
+      })
+    }
   expect(existsSync(missing)).toBe(false)
+  expect(readdirSync(other)).toEqual([])
+})
+
+test("an address that is none is wrong usage, before anything is made of it", async () => {
+  const place = join(dataDir, "prepared")
+  for (const command of ["init", "serve"])
+    for (const listen of ["8080", "127.0.0.1:99999", "127.0.0.1:"]) {
+      const ran = await bhatti([command, "--data-dir", place, "--listen", listen])
+      expect(ran).toEqual({
+        stdout: "",
+        stderr: `bhatti: --listen takes HOST:PORT, not "${listen}"\n  try: bhatti ${command} --help\n`,
+        exitCode: 2,
+      })
+    }
+  expect(existsSync(place)).toBe(false)
 })
 
 test("init where nothing can be made is an error of one line", async () => {
