@@ -80,11 +80,16 @@ function told(report: InitOptions["report"]) {
   return ({ message }: { message: string }) => report(`  ${message}`)
 }
 
-function prepareDirectory({ dataDir, listen }: InitOptions): void {
+function prepareDirectory({ dataDir, listen, report }: InitOptions): void {
   mkdirSync(dataDir, { recursive: true, mode: 0o700 })
   chmodSync(dataDir, 0o700)
   const path = join(dataDir, "config.yaml")
-  if (existsSync(path)) return
+  if (existsSync(path)) {
+    const { listen: kept } = loadConfig({ dataDir }, {})
+    if (listen !== undefined && listen !== kept)
+      report(`  ${path} stays as it is: the daemon answers on ${kept}, not on ${listen}`)
+    return
+  }
   writePrivately(
     path,
     `# The daemon's configuration; docs/OPERATING.md lists every key.\nlisten: ${listen ?? defaultListen}\n`,

@@ -34,17 +34,24 @@ const Network = z.union([z.ipv4(), z.ipv6(), z.cidrv4(), z.cidrv6()], {
   error: "use an address or a network in CIDR form",
 })
 
+/** `HOST:PORT`, an IPv6 address in brackets. */
+export const ListenAddress = z
+  .string()
+  .regex(/^(\[[0-9a-fA-F:]+\]|[^:\s]+):\d{1,5}$/, "use HOST:PORT")
+  .refine(
+    (address) => Number(address.slice(address.lastIndexOf(":") + 1)) <= 65_535,
+    "a port is at most 65535",
+  )
+
 const Settings = z.strictObject({
   data_dir: z
     .string()
     .startsWith("/")
     .default(defaultDataDir)
     .describe("Where everything lives: state, images, sandboxes"),
-  listen: z
-    .string()
-    .regex(/^(\[[0-9a-fA-F:]+\]|[^:\s]+):\d{1,5}$/, "use HOST:PORT")
-    .default(defaultListen)
-    .describe("Address of the API and of published ports; anything but loopback lets others connect"),
+  listen: ListenAddress.default(defaultListen).describe(
+    "Address of the API and of published ports; anything but loopback lets others connect",
+  ),
   domain: HostName.default("localhost").describe(
     "Published ports answer at ALIAS.domain, and the API at the domain itself",
   ),

@@ -14,7 +14,7 @@ import {
 } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { binary, type Installation, install, until } from "../support/installation.ts"
+import { binary, cacheDir, type Installation, install, until } from "../support/installation.ts"
 import { Tmux, tmuxIsThere } from "../support/tmux.ts"
 
 let own: Installation
@@ -45,6 +45,22 @@ test("setup, then it just works; file wins over environment, option over file", 
   expect((await own.bhatti(["list", "--json"], { env: misled })).stdout).toBe("[]\n")
   expect((await atHome("list", "--url", "http://127.0.0.1:9")).exitCode).toBe(1)
   expect((await atHome("version")).stdout).toMatch(new RegExp(`^bhatti v\\S+\\napi: ${own.url}\\n$`))
+})
+
+test("init keeps the address that is configured, and says so", async () => {
+  const ran = await own.bhatti([
+    "init",
+    "--data-dir",
+    own.dataDir,
+    "--cache-dir",
+    cacheDir,
+    "--listen",
+    "127.0.0.1:9",
+  ])
+  expect(ran.stderr).toContain(
+    "config.yaml stays as it is: the daemon answers on 127.0.0.1:8080, not on 127.0.0.1:9\n",
+  )
+  expect(ran.exitCode).toBe(0)
 })
 
 test("under sudo it is for the person who called it", async () => {

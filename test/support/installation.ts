@@ -18,7 +18,7 @@ import { siteOf } from "../../src/network/tap-network.ts"
 
 const root = resolve(import.meta.dir, "../..")
 export const binary = join(root, "dist/bhatti")
-const cacheDir = process.env["BHATTI_TEST_CACHE"] ?? "/var/cache/bhatti"
+export const cacheDir = process.env["BHATTI_TEST_CACHE"] ?? "/var/cache/bhatti"
 
 export type CommandResult = { stdout: string; stderr: string; exitCode: number; ms: number }
 

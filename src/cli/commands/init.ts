@@ -4,6 +4,7 @@ import { AppError } from "../../contract/errors.ts"
 import { defaultDataDir, defaultListen } from "../../contract/limits.ts"
 import { errorCodeOf } from "../../lib/error-code.ts"
 import { hostCommand } from "../command.ts"
+import { refuseListen } from "../listen-address.ts"
 
 /** Kernels and images are kept here by their content, outside every data directory, so that they are fetched and built once. */
 const defaultCacheDir = "/var/cache/bhatti"
@@ -31,10 +32,11 @@ export const init = hostCommand({
     listen: {
       type: "text",
       value: "HOST:PORT",
-      summary: "Address the daemon will answer on",
+      summary: "Address the daemon will answer on; for a new data directory",
       fallback: defaultListen,
     },
   },
+  refuse: refuseListen,
   examples: ["sudo bhatti init --write-client-config", "sudo bhatti init --data-dir /srv/bhatti"],
   async run({ options, operator, isJson, out }) {
     let talked: Promise<void> = Promise.resolve()

@@ -2,6 +2,7 @@
 
 import { defaultDataDir, defaultListen } from "../../contract/limits.ts"
 import { hostCommand } from "../command.ts"
+import { refuseListen } from "../listen-address.ts"
 
 export const serve = hostCommand({
   description: `Runs until it is told to stop (SIGTERM, Ctrl-C). Running sandboxes go on without it and are found again at the next start.
@@ -23,6 +24,7 @@ Its configuration is DATA_DIR/config.yaml; an option given here wins over it.`,
       fallback: "auto",
     },
   },
+  refuse: refuseListen,
   examples: ["sudo bhatti serve", "sudo bhatti serve --listen 127.0.0.1:9090 --data-dir /srv/bhatti"],
   async run({ options, operator }) {
     await operator.serve({

@@ -1,0 +1,10 @@
+/** `--listen` of the commands that set the daemon's address. */
+
+import { ListenAddress } from "../contract/config.ts"
+
+/** What is wrong with it. */
+export function refuseListen({ options }: { options: { listen: string | undefined } }): string | undefined {
+  const { listen } = options
+  if (listen === undefined || ListenAddress.safeParse(listen).success) return undefined
+  return `--listen takes HOST:PORT, not "${listen}"`
+}
