@@ -37,6 +37,13 @@ export async function createSandboxes(
 ): Promise<Sandbox[]> {
   const { count, signal } = options
   if (input.if_not_exists) throw new AppError("invalid", "if_not_exists is for one sandbox")
+  if (count > account.maxSandboxes) {
+    throw new AppError(
+      "limit_exceeded",
+      `${count} sandboxes are above your limit of ${account.maxSandboxes}`,
+      { hint: "ask for fewer, or the operator for a higher limit" },
+    )
+  }
   const names = namesOf(input.name, count)
   if (input.from !== undefined) return forkSandbox(core, account, input.from, input, { count, signal })
   const made: Sandbox[] = []

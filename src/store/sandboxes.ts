@@ -318,13 +318,9 @@ function nameTaken(name: string): AppError {
 }
 
 function limitReached(account: Account): AppError {
-  return new AppError(
-    "limit_exceeded",
-    `you have ${account.maxSandboxes} sandboxes already, which is your limit`,
-    {
-      hint: "bhatti destroy one of them, or ask the operator for a higher limit",
-    },
-  )
+  return new AppError("limit_exceeded", `your limit on sandboxes, ${account.maxSandboxes}, is reached`, {
+    hint: "bhatti destroy one of them, or ask the operator for a higher limit",
+  })
 }
 
 function toRecord(row: SandboxRow): SandboxRecord {

@@ -182,6 +182,15 @@ describe("sandboxes", () => {
     expect(host.running.size).toBe(3)
   })
 
+  test("more at once than the user may have are refused before one is made", async () => {
+    const answer = await call("POST", "/sandboxes/batch", { body: { name: "w", count: 4 } })
+    expect(answer.status).toBe(429)
+    expect(ErrorBody.parse(answer.body).message).toBe("4 sandboxes are above your limit of 3")
+    expect(await core.store.sandboxes.listAll()).toEqual([])
+    // The first would have got here.
+    expect(host.identities).toEqual([])
+  })
+
   test("an image that does not exist is not found, with the next step", async () => {
     const answer = await call("POST", "/sandboxes", { body: { image: "windows" } })
     expect(answer.status).toBe(404)

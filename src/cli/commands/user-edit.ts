@@ -3,7 +3,7 @@
 import { hostCommand } from "../command.ts"
 import { givenLimits, userLimitOptions } from "../user-limits.ts"
 import { dataDirOption, withUserStore } from "../user-store.ts"
-import { sizeText } from "../words.ts"
+import { countText, sizeText } from "../words.ts"
 
 export const userEdit = hostCommand({
   args: ["name"],
@@ -20,7 +20,7 @@ export const userEdit = hostCommand({
     )
     if (isJson) return await out.json(user)
     await out.result(
-      `user/${user.name} may have ${user.max_sandboxes} sandboxes, each with up to ${user.max_cpus} cpus and ${sizeText(user.max_memory_mb)}`,
+      `user/${user.name} may have ${user.max_sandboxes} sandboxes, each with up to ${countText(user.max_cpus, "cpu")} and ${sizeText(user.max_memory_mb)}`,
     )
   },
 })
