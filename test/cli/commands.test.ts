@@ -555,6 +555,23 @@ test("a reader that goes away ends a command quietly", async () => {
   expect(await child.stderr.text()).toBe("code 141\n")
 })
 
+test("stop and start try every name, one after the other", async () => {
+  for (const [verb, done] of [
+    ["stop", "stopped"],
+    ["start", "started"],
+  ] as const) {
+    daemon.addSandbox("a")
+    daemon.addSandbox("b")
+    daemon.requests.length = 0
+    const ran = await bhatti([verb, "a", "missing", "b", "a"], { daemon })
+    expect(ran.stdout).toMatch(new RegExp(`^sandbox/a ${done} in .*\nsandbox/b ${done} in .*\n$`))
+    expect(ran.stderr).toBe('bhatti: no sandbox named "missing"\n  try: bhatti list\n')
+    expect(ran.exitCode).toBe(1)
+    expect(daemon.requests).toEqual(["a", "missing", "b"].map((name) => `POST /sandboxes/${name}/${verb}`))
+    expect((await bhatti([verb], { daemon })).stderr).toStartWith("bhatti: SANDBOX is missing\n")
+  }
+})
+
 test("start insists only when it is told to", async () => {
   const sandbox = daemon.addSandbox("dev")
   const bodies: unknown[] = []

@@ -1,21 +1,25 @@
 /** `bhatti stop`. */
 
 import { command } from "../command.ts"
+import { forEachName } from "../each-name.ts"
 import { sayWhenLeft } from "../leaving.ts"
 import { askForPatience } from "../patience.ts"
 import { secondsText } from "../words.ts"
 
 export const stop = command({
-  args: ["sandbox"],
-  description:
-    "Its memory, its running programs and its disk are kept; the next request, or bhatti start, goes on where it was.",
-  examples: ["bhatti stop dev"],
-  async run({ client, args, isJson, out }) {
-    const startMs = performance.now()
-    using _patience = askForPatience(out, () => `writing the memory of ${args.sandbox} to disk`)
-    using _leaving = sayWhenLeft(out, `${args.sandbox} is still being stopped; see: bhatti list`)
-    const sandbox = await client.stopSandbox({ params: { id: args.sandbox } })
-    if (isJson) return await out.json(sandbox)
-    await out.result(`sandbox/${sandbox.name} stopped in ${secondsText(performance.now() - startMs)}`)
+  rest: { name: "sandbox", kind: "names" },
+  description: `Its memory, its running programs and its disk are kept; the next request, or bhatti start, goes on where it was.
+
+All named sandboxes are tried, one after the other.`,
+  examples: ["bhatti stop dev", "bhatti stop $(bhatti list -q --label team=web)"],
+  async run({ client, rest, isJson, out, report }) {
+    return await forEachName([...new Set(rest)], { report }, async (name) => {
+      const startMs = performance.now()
+      using _patience = askForPatience(out, () => `writing the memory of ${name} to disk`)
+      using _leaving = sayWhenLeft(out, `${name} is still being stopped; see: bhatti list`)
+      const sandbox = await client.stopSandbox({ params: { id: name } })
+      if (isJson) return await out.json(sandbox)
+      await out.result(`sandbox/${sandbox.name} stopped in ${secondsText(performance.now() - startMs)}`)
+    })
   },
 })
