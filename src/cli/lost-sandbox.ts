@@ -5,9 +5,13 @@ import { AppError } from "../contract/errors.ts"
 
 export async function fateOf(sandbox: string, client: Client): Promise<"stopped" | "destroyed" | undefined> {
   try {
-    const { status } = await client.getSandbox({ params: { id: sandbox } })
+    const params = { id: sandbox }
+    const { status } = await client.getSandbox({ params })
     // The connection goes first, the rest follows.
-    if (status === "stopping" || status === "stopped") return "stopped"
+    if (status === "stopping") return "stopped"
+    // One that could not be started was stopped before, and the error says why it stays so.
+    if (status === "stopped")
+      return (await client.whySandbox({ params })).failed_starts ? undefined : "stopped"
     return status === "destroying" ? "destroyed" : undefined
   } catch (error) {
     if (!(error instanceof AppError)) throw error
@@ -15,7 +19,7 @@ export async function fateOf(sandbox: string, client: Client): Promise<"stopped"
   }
 }
 
-/** Work in a sandbox that runs; when it fails because the sandbox was stopped or destroyed, that is what the error says. */
+/** Work in a sandbox; when it fails because the sandbox was stopped or destroyed, that is what the error says. */
 export async function tellingFate<Result>(
   sandbox: string,
   options: { client: Client; during: string },

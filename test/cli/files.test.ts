@@ -531,6 +531,33 @@ test("a sandbox that is stopped or destroyed during a copy: that is what is said
   expect(readdirSync(here)).toEqual(["up"])
 })
 
+test("a sandbox that is stopped or destroyed during file read or write: that is what is said", async () => {
+  const dev = daemon.sandboxes.get("dev")
+  const stopped = () => Response.json({ ...dev, status: "stopped" })
+  const failed = { in_a_row: 1, reason: "no memory", rest_seconds: 0 }
+  const lost = () => failure("unavailable", "lost")
+  daemon.answers.set("GET /sandboxes/dev/files", lost)
+  daemon.answers.set("PUT /sandboxes/dev/files", lost)
+  writeFileSync(local("up"), "x")
+  for (const [fate, failed_starts, told] of [
+    [stopped, null, (verb: string) => `the sandbox "dev" was stopped while the file was ${verb}`],
+    [
+      () => failure("not_found", "gone"),
+      null,
+      (verb: string) => `the sandbox "dev" was destroyed while the file was ${verb}`,
+    ],
+    // It was stopped before, and could not be started.
+    [stopped, failed, () => "lost"],
+  ] as const) {
+    daemon.answers.set("GET /sandboxes/dev", fate)
+    daemon.answers.set("GET /sandboxes/dev/why", () => Response.json({ failed_starts }))
+    const read = await bhatti(["file", "read", "dev", "a"], { daemon })
+    expect(read).toEqual({ stdout: "", stderr: `bhatti: ${told("read")}\n`, exitCode: 1 })
+    const write = await bhatti(["file", "write", "dev", "a", local("up")], { daemon })
+    expect(write).toEqual({ stdout: "", stderr: `bhatti: ${told("written")}\n`, exitCode: 1 })
+  }
+})
+
 test("an interrupted transfer ends with the signal's code and leaves nothing half done", async () => {
   guest.set("/workspace/a", { bytes: "" })
   let isAsked = false

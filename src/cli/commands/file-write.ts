@@ -3,6 +3,7 @@
 import { limits } from "../../contract/limits.ts"
 import { command } from "../command.ts"
 import { isFileMode, modeRule } from "../file-mode.ts"
+import { tellingFate } from "../lost-sandbox.ts"
 import { bytesText, printable } from "../words.ts"
 
 export const fileWrite = command({
@@ -33,10 +34,14 @@ write leaves the old one. Missing directories are made. At most ${limits.fileByt
     return await Interruption.guard({ out, words }, async (signal) => {
       const place = { sandbox: args.sandbox, path: args.path }
       const context = { client, out, signal }
-      const { bytes } =
-        args.file === undefined || args.file === "-"
-          ? await uploadInput(place, { isInto: false, mode: options.mode }, context)
-          : await uploadFile(args.file, place, { mode: options.mode }, context)
+      const { bytes } = await tellingFate(
+        args.sandbox,
+        { client, during: "while the file was written" },
+        async () =>
+          args.file === undefined || args.file === "-"
+            ? await uploadInput(place, { isInto: false, mode: options.mode }, context)
+            : await uploadFile(args.file, place, { mode: options.mode }, context),
+      )
       if (isJson) return await out.json({ status: "ok" })
       await out.result(`${args.sandbox}:${args.path} written, ${bytesText(bytes)}`)
     })
