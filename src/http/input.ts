@@ -26,7 +26,9 @@ export function parseInput<T extends z.ZodType>(schema: T, value: unknown): z.in
   if (result.success) return result.data
   const [issue] = result.error.issues
   const field = issue?.path.join(".") ?? ""
-  throw new AppError("invalid", field === "" ? (issue?.message ?? "invalid") : `${field}: ${issue?.message}`)
+  const [ofKey] = issue?.code === "invalid_key" ? issue.issues : []
+  const message = ofKey?.message ?? issue?.message ?? "invalid"
+  throw new AppError("invalid", field === "" ? message : `${field}: ${message}`)
 }
 
 async function readText(request: Request, bytesMax: number): Promise<string> {

@@ -182,6 +182,20 @@ describe("sandboxes", () => {
     expect(host.running.size).toBe(3)
   })
 
+  test("a key that is none is told by its own rule", async () => {
+    for (const [body, message] of [
+      [
+        { labels: { "ä ö": "1" } },
+        "labels.ä ö: a label's key has letters, digits, dots, underscores or hyphens",
+      ],
+      [{ env: { "A-B": "1" } }, "env.A-B: a variable's name has letters, digits and underscores"],
+    ] as const) {
+      const answer = await call("POST", "/sandboxes", { body })
+      expect(answer.status).toBe(400)
+      expect(ErrorBody.parse(answer.body).message).toBe(message)
+    }
+  })
+
   test("more at once than the user may have are refused before one is made", async () => {
     const answer = await call("POST", "/sandboxes/batch", { body: { name: "w", count: 4 } })
     expect(answer.status).toBe(429)
