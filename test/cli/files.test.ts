@@ -12,6 +12,7 @@ import {
   rmSync,
   statSync,
   symlinkSync,
+  truncateSync,
   writeFileSync,
 } from "node:fs"
 import { tmpdir } from "node:os"
@@ -395,6 +396,19 @@ test("cp down: a link that was here before is not written through either", async
   expect((await cp("dev:src", local("out"))).exitCode).toBe(0)
   expect(lstatSync(local("out/src/f")).isFile()).toBe(true)
   expect(readdirSync(local("elsewhere"))).toEqual([])
+})
+
+test("a file that becomes shorter while it is copied is told in one line, also in a directory", async () => {
+  mkdirSync(local("src"))
+  writeFileSync(local("src/f"), "")
+  truncateSync(local("src/f"), 50_000_000)
+  daemon.answers.set("PUT /sandboxes/dev/archive", async (request) => {
+    for await (const _ of request.body ?? []) truncateSync(local("src/f"), 0)
+    return Response.json({ status: "ok", entries: 0, bytes: 0 })
+  })
+  const ran = await cp(local("src"), "dev:")
+  expect(ran.stderr).toBe(`bhatti: ${local("src/f")} has become shorter while it was copied\n`)
+  expect(ran.exitCode).toBe(1)
 })
 
 test("a name that is no UTF-8 text is told and left behind, not copied under another", async () => {

@@ -60,6 +60,7 @@ async function addFile(
     )
     // The archive may be given up while a piece is read.
     done.promise.catch(() => undefined)
+    entry.on("error", done.reject)
     let wake = () => {}
     entry.on("drain", () => wake())
     for await (const piece of piecesOf(file, path)) {
