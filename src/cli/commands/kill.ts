@@ -4,7 +4,8 @@ import { command } from "../command.ts"
 
 export const kill = command({
   args: ["sandbox", "session"],
-  description: "SESSION is an id or a name that bhatti ps shows; the signal goes to everything in it.",
+  description:
+    "SESSION is an id or a name that bhatti ps shows; the signal goes to everything in it. One that has ended is taken off the list.",
   options: {
     signal: {
       type: "choice",
