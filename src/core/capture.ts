@@ -123,7 +123,7 @@ async function goOn(core: Core, source: SandboxRecord, machine: Machine): Promis
 /** So that the copy's disk alone is worth as much as possible, and little is left to be written during the pause. */
 async function writeOut(core: Core, guest: Guest, signal: AbortSignal): Promise<void> {
   signal.throwIfAborted()
-  const process = guest.exec({ argv: ["sync"], user: "root" })
+  const process = guest.exec({ argv: ["/bin/sync"], user: "root" })
   const kill = () => process.kill()
   signal.addEventListener("abort", kill, { once: true })
   const timer = setTimeout(kill, syncDeadlineMs)

@@ -265,7 +265,7 @@ async function furnish(guest: Guest, input: CreateSandbox): Promise<void> {
     await transfer.result
   }
   if (input.init !== undefined) {
-    const start = { argv: ["bash", "-lc", input.init], name: "init", tty: { rows: 24, cols: 80 } }
+    const start = { argv: ["/bin/bash", "-lc", input.init], name: "init", tty: { rows: 24, cols: 80 } }
     await guest.startSession(start, { deadlineMs: answerDeadlineMs })
   }
 }

@@ -27,6 +27,19 @@ const exec = (name: string, command: string) => ok("exec", name, "--", "sh", "-c
 const snapshots = async () => JSON.parse(await ok("snapshot", "list", "--json")) as Snapshot[]
 const onDisk = () => readdirSync(join(own.dataDir, "snapshots"))
 
+test("a PATH of the sandbox's own is for its commands, not for what the daemon runs there", async () => {
+  const logged = own.daemonLog().length
+  await ok("create", "--name", "bare", "--env", "PATH=/nowhere", "--init", "echo ran > out")
+  await until("the init script ran", async () => {
+    const { stdout } = await own.bhatti(["file", "read", "bare", "out"])
+    return stdout === "ran\n"
+  })
+  await ok("snapshot", "create", "bare", "--name", "bare")
+  expect(own.daemonLog().slice(logged)).not.toContain("could not write out its files")
+  await ok("snapshot", "delete", "bare")
+  await ok("destroy", "bare")
+})
+
 test("memory, a running process and files go on in each sandbox made from it, and the source does not notice", async () => {
   await exec("dev", "echo in-memory > /dev/shm/nonce; head -c 3000000 /dev/urandom > /workspace/data")
   await exec("dev", "cd /workspace && sha256sum data > sum")
