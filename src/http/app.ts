@@ -134,7 +134,7 @@ function queryOf(queries: Record<string, string[]>): Record<string, string | str
 
 async function authenticate(core: Core, header: string | undefined): Promise<KeyHolder> {
   const hint = "pass --token, or run: bhatti setup"
-  const key = /^Bearer (\S+)$/.exec(header ?? "")?.[1]
+  const key = /^Bearer (\S+)$/i.exec(header ?? "")?.[1]
   if (key === undefined) throw new AppError("unauthenticated", "an API key is needed", { hint })
   const holder = await core.keys.find(key)
   if (!holder) {

@@ -379,6 +379,13 @@ describe("a destroy wins over", () => {
 })
 
 describe("who may", () => {
+  test("the scheme's case does not matter", async () => {
+    for (const scheme of ["Bearer", "bearer", "BEARER"])
+      expect(
+        await call("GET", "/sandboxes", { headers: { authorization: `${scheme} ${alice}` } }),
+      ).toMatchObject({ status: 200 })
+  })
+
   test("every endpoint but the public ones refuses a missing, malformed or wrong key alike", async () => {
     const wrong = [
       "",
