@@ -5,9 +5,9 @@
 
 import type { ExecStream } from "../client/exec-stream.ts"
 import type { ShellStream } from "../client/shell-stream.ts"
-import { AppError } from "../contract/errors.ts"
 import { Interrupts } from "./interrupts.ts"
 import type { Output } from "./output.ts"
+import { readInput } from "./standard-input.ts"
 
 /** Returns the exit code: the command's, or that of the interrupt that ended it. */
 export async function streamExec(
@@ -48,11 +48,7 @@ const never = new Promise<never>(() => {})
 
 /** Settles only when our input cannot be read; its end is no news to anybody but the command. */
 async function copyInput(run: ExecStream): Promise<never> {
-  try {
-    for await (const bytes of Bun.stdin.stream()) await run.write(bytes)
-  } catch (error) {
-    throw new AppError("invalid", "cannot read standard input", { cause: error })
-  }
+  for await (const bytes of readInput()) await run.write(bytes)
   run.endInput()
   return await never
 }

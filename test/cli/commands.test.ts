@@ -5,7 +5,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { version } from "../../src/lib/version.ts"
-import { FakeDaemon, fakeVersion, testKey } from "./fake-daemon.ts"
+import { FakeDaemon, failure, fakeVersion, testKey } from "./fake-daemon.ts"
 import { bhatti, environment, program, until } from "./program.ts"
 
 const daemon = new FakeDaemon()
@@ -553,6 +553,27 @@ test("a reader that goes away ends a command quietly", async () => {
   )
   expect(await child.stdout.text()).toMatch(/^NAME .*\n$/)
   expect(await child.stderr.text()).toBe("code 141\n")
+})
+
+test("standard input that cannot be read is told as such, whatever it was for", async () => {
+  daemon.addSandbox("dev")
+  daemon.answers.set("GET /sandboxes/dev/files", () => failure("not_found", "no file"))
+  for (const [args, exitCode] of [
+    [["exec", "-i", "dev", "cat"], 125],
+    [["exec", "-i", "--json", "dev", "cat"], 125],
+    [["file", "write", "dev", "x"], 1],
+    [["cp", "-", "dev:x"], 1],
+    [["secret", "set", "X"], 1],
+  ] as const) {
+    const child = Bun.spawn(["sh", "-c", '"$@" < /', "sh", ...program, ...args], {
+      env: environment(daemon),
+      stdout: "pipe",
+      stderr: "pipe",
+    })
+    expect(await child.stderr.text()).toContain("cannot read standard input (")
+    expect([args, await child.exited]).toEqual([args, exitCode])
+  }
+  daemon.answers.clear()
 })
 
 test("stop and start try every name, one after the other", async () => {

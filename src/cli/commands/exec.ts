@@ -7,6 +7,7 @@ import { limits } from "../../contract/limits.ts"
 import { command } from "../command.ts"
 import { exitNotExecutable, exitNotFound, exitSandboxSide } from "../exit-codes.ts"
 import { whyLost } from "../lost-sandbox.ts"
+import { readInputText } from "../standard-input.ts"
 import { streamExec } from "../streaming.ts"
 
 export const exec = command({
@@ -57,7 +58,7 @@ Exit code: the command's own, or 128 + the signal that ended it; 125 when bhatti
     let run: ExecStream | undefined
     try {
       if (isJson) {
-        const stdin = options.stdin ? { stdin: await Bun.stdin.text() } : {}
+        const stdin = options.stdin ? { stdin: await readInputText() } : {}
         const result = await client.exec({ params: { id: args.sandbox }, body: { ...shared, ...stdin } })
         await out.json(result)
         return result.exit_code

@@ -3,6 +3,7 @@
 import { AppError } from "../../contract/errors.ts"
 import { command } from "../command.ts"
 import { isTerminal } from "../output.ts"
+import { readInputText } from "../standard-input.ts"
 
 export const secretSet = command({
   args: ["name"],
@@ -15,21 +16,14 @@ showing it. A VALUE in the command line ends up in the shell's history. Sandboxe
     "bhatti secret set API_KEY sk-abc123def",
   ],
   async run({ client, args, isJson, out }) {
-    const value = args.value ?? ((await isTerminal(0)) ? await ask(args.name) : await readInput())
+    const value =
+      args.value ??
+      ((await isTerminal(0)) ? await ask(args.name) : (await readInputText()).replace(/\r?\n$/, ""))
     const secret = await client.setSecret({ body: { name: args.name, value } })
     if (isJson) return await out.json(secret)
     await out.result(`secret/${secret.name} set`)
   },
 })
-
-async function readInput(): Promise<string> {
-  try {
-    const text = new TextDecoder("utf-8", { fatal: true }).decode(await Bun.stdin.bytes())
-    return text.replace(/\r?\n$/, "")
-  } catch (cause) {
-    throw new AppError("invalid", "standard input is not UTF-8 text", { cause })
-  }
-}
 
 async function ask(name: string): Promise<string> {
   const { askHidden } = await import("../questions.ts")

@@ -7,6 +7,7 @@ import { AppError } from "../../contract/errors.ts"
 import { limits } from "../../contract/limits.ts"
 import { tellingFate } from "../lost-sandbox.ts"
 import type { Output } from "../output.ts"
+import { readInput } from "../standard-input.ts"
 import { printable } from "../words.ts"
 import { byteStream } from "./byte-stream.ts"
 import { type Copied, tellSkipped } from "./copied.ts"
@@ -108,7 +109,7 @@ export async function uploadInput(
   await client.writeFile({
     params: { id: place.sandbox },
     query: { path: place.path, ...(options.mode === undefined ? {} : { mode: options.mode }) },
-    bytes: byteStream(Bun.stdin.stream(), (count) => {
+    bytes: byteStream(readInput(), (count) => {
       bytes += count
       progress.count(count)
     }),

@@ -1,0 +1,28 @@
+/** Standard input, as bytes or as text. What cannot be read is an error of its own, not of whom it was read for. */
+
+import { AppError } from "../contract/errors.ts"
+import { errorCodeOf } from "../lib/error-code.ts"
+
+export async function* readInput(): AsyncGenerator<Uint8Array<ArrayBuffer>, void, undefined> {
+  try {
+    for await (const bytes of Bun.stdin.stream()) yield bytes
+  } catch (cause) {
+    throw unreadable(cause)
+  }
+}
+
+export async function readInputText(): Promise<string> {
+  const bytes = await Bun.stdin.bytes().catch((cause: unknown) => {
+    throw unreadable(cause)
+  })
+  try {
+    return new TextDecoder("utf-8", { fatal: true }).decode(bytes)
+  } catch (cause) {
+    throw new AppError("invalid", "standard input is not UTF-8 text", { cause })
+  }
+}
+
+function unreadable(cause: unknown): AppError {
+  const reason = errorCodeOf(cause) ?? "unknown reason"
+  return new AppError("unavailable", `cannot read standard input (${reason})`, { cause, retryable: false })
+}
