@@ -1,6 +1,7 @@
-/** `serve` and `init` hand their options to the daemon's side as given. */
+/** `serve` and `init` hand their options to the daemon's side as given, and directories in full. */
 
 import { expect, test } from "bun:test"
+import { resolve } from "node:path"
 import { defaultDataDir } from "../contract/limits.ts"
 import { parseArguments } from "./arguments.ts"
 import type { HostCommand } from "./command.ts"
@@ -56,6 +57,13 @@ test("serve passes on only what was given", async () => {
   const argv = ["--config", "/c.yaml", "--data-dir=/d", "--listen", "127.0.0.1:1", "--accel", "tcg"]
   expect((await run(serve, argv)).served).toEqual([
     { configPath: "/c.yaml", dataDir: "/d", listen: "127.0.0.1:1", accel: "tcg" },
+  ])
+})
+
+test("a directory may be named from here", async () => {
+  expect((await run(serve, ["--data-dir", "d"])).served).toEqual([{ dataDir: resolve("d") }])
+  expect((await run(init, ["--data-dir", "d", "--cache-dir", "../c"])).initialised).toMatchObject([
+    { dataDir: resolve("d"), cacheDir: resolve("../c") },
   ])
 })
 

@@ -1,5 +1,6 @@
 /** `bhatti init`. */
 
+import { resolve } from "node:path"
 import { AppError } from "../../contract/errors.ts"
 import { defaultDataDir, defaultListen } from "../../contract/limits.ts"
 import { errorCodeOf } from "../../lib/error-code.ts"
@@ -40,8 +41,8 @@ export const init = hostCommand({
   examples: ["sudo bhatti init --write-client-config", "sudo bhatti init --data-dir /srv/bhatti"],
   async run({ options, operator, isJson, out }) {
     let talked: Promise<void> = Promise.resolve()
-    const dataDir = options.dataDir ?? defaultDataDir
-    const cacheDir = options.cacheDir ?? defaultCacheDir
+    const dataDir = resolve(options.dataDir ?? defaultDataDir)
+    const cacheDir = resolve(options.cacheDir ?? defaultCacheDir)
     try {
       await operator.init({
         dataDir,

@@ -1,5 +1,6 @@
 /** `bhatti serve`. */
 
+import { resolve } from "node:path"
 import { defaultDataDir, defaultListen } from "../../contract/limits.ts"
 import { hostCommand } from "../command.ts"
 import { refuseListen } from "../listen-address.ts"
@@ -29,7 +30,7 @@ Its configuration is DATA_DIR/config.yaml; an option given here wins over it.`,
   async run({ options, operator }) {
     await operator.serve({
       ...(options.config === undefined ? {} : { configPath: options.config }),
-      ...(options.dataDir === undefined ? {} : { dataDir: options.dataDir }),
+      ...(options.dataDir === undefined ? {} : { dataDir: resolve(options.dataDir) }),
       ...(options.listen === undefined ? {} : { listen: options.listen }),
       ...(options.accel === undefined ? {} : { accel: options.accel }),
     })
