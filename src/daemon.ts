@@ -145,13 +145,14 @@ export type OpenedCore = AsyncDisposable & { core: Core; accelerator: Accelerato
 /** Everything but the listening socket; `bhatti init` uses it to make the first template. */
 export async function openCore(config: Config, log: Log, { wrapHost }: Seam = {}): Promise<OpenedCore> {
   await using undo = new AsyncDisposableStack()
+  const qemu = findQemu()
+  // A directory that is no data directory has none, and gets no database.
+  const kernel = await readKernel(config.data_dir)
   const store = await openStore({ dataDir: config.data_dir })
   undo.defer(() => store.close())
 
   const isRoot = process.getuid?.() === 0
   const network = config.network === "auto" ? (isRoot ? "tap" : "user") : config.network
-  const qemu = findQemu()
-  const kernel = await readKernel(config.data_dir)
   const accelerator = await chooseAccelerator({
     wanted: config.accel,
     isKvmRequired: config.require_kvm,

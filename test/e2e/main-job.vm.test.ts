@@ -433,12 +433,15 @@ describe("bad input", () => {
     }
   })
 
-  test("a data directory without a kernel says how to prepare it", async () => {
+  test("a directory that is no data directory gets neither keys nor a database, and says how to prepare it", async () => {
     const empty = mkdtempSync("/tmp/bhatti-test-empty-")
     try {
-      const { stderr, exitCode } = await own.bhatti(["serve", "--data-dir", join(empty, "data")])
-      expect(exitCode).toBe(1)
-      expect(stderr).toContain(`sudo bhatti init --data-dir ${join(empty, "data")}\n`)
+      for (const directory of [join(empty, "data"), empty]) {
+        const { stderr, exitCode } = await own.bhatti(["serve", "--data-dir", directory])
+        expect(exitCode).toBe(1)
+        expect(stderr).toContain(`sudo bhatti init --data-dir ${directory}\n`)
+      }
+      expect(readdirSync(empty)).toEqual(["lock"])
     } finally {
       rmSync(empty, { recursive: true })
     }
