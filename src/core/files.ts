@@ -127,19 +127,30 @@ async function send(
 ): Promise<{ bytes: number; entries: number }> {
   let bytes = 0
   // The guest may refuse before the body has ended; then that is the answer.
-  const refused = Promise.withResolvers<never>()
-  refused.promise.catch(() => undefined)
-  transfer.result.catch((error: unknown) => refused.reject(error))
-  const abort = () => refused.reject(signal.reason)
+  let refusal: { reason: unknown } | undefined
+  /** Of what is waited for. */
+  let breakOff: ((reason: unknown) => void) | undefined
+  const refuse = (reason: unknown) => {
+    refusal ??= { reason }
+    breakOff?.(reason)
+  }
+  const orRefused = <T>(work: Promise<T>) =>
+    new Promise<T>((resolve, reject) => {
+      if (refusal) return reject(refusal.reason)
+      breakOff = reject
+      work.then(resolve, reject)
+    })
+  transfer.result.catch(refuse)
+  const abort = () => refuse(signal.reason)
   signal.addEventListener("abort", abort, { once: true })
   try {
     for await (const chunk of body) {
       bytes += chunk.length
       if (bytes > options.bytesMax) throw fileTooLarge()
-      await Promise.race([transfer.write(chunk), refused.promise])
+      await orRefused(transfer.write(chunk))
     }
     transfer.endInput()
-    return await Promise.race([transfer.result, refused.promise])
+    return await orRefused(transfer.result)
   } catch (error) {
     giveUp(transfer)
     throw error
