@@ -12,7 +12,7 @@ const pretendedBytes = 64 * 1024 * 1024
  * heap gives the young a fifth: with the engine's own third, each second collection is one of everything.
  */
 const youngOption = "BUN_JSC_minEdenToOldGenerationRatio"
-const youngMin = 0.12
+const youngMin = 0.15
 
 /** Returns only when nothing was to be done: in the process that was started so, or run from sources. */
 export function keepHeapSmall(): void {
