@@ -28,6 +28,12 @@ export function failureOfConnection(cause: unknown, url: string): AppError {
   const isLocal = hostname === "localhost" || hostname === "[::1]" || hostname.startsWith("127.")
   const isRefused = code === "ConnectionRefused" || code === "ECONNREFUSED"
   const isDown = isRefused || code === undefined || code === "ECONNRESET"
+  if (code === "EPROTO" && url.startsWith("https:")) {
+    return new AppError("unavailable", `${url} does not answer by TLS (${code})`, {
+      cause,
+      hint: `a daemon without a certificate is at ${url.replace(/^https/, "http")}; bhatti setup changes the address`,
+    })
+  }
   return new AppError(
     "unavailable",
     isRefused || code === undefined
