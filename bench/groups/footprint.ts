@@ -8,7 +8,10 @@ const sandboxesMax = 10
 /** The guest's last command is written back and its kernel's timers run out. */
 const settleMs = 3000
 
+const megabyte = 1_000_000
 const mebibyte = 1024 * 1024
+const memoryMibMax = (30 * megabyte) / mebibyte
+const diskMibMax = megabyte / mebibyte
 
 export const footprint: Group = {
   name: "footprint",
@@ -33,6 +36,7 @@ export const footprint: Group = {
         what: "memory of one more sandbox, private",
         unit: "MiB",
         samples: machines.map((one) => one.privateMib),
+        promise: { p50Max: memoryMibMax },
       },
       {
         what: "memory of one more sandbox, with its share of what is shared (Pss)",
@@ -43,6 +47,7 @@ export const footprint: Group = {
         what: "disk of one more sandbox",
         unit: "MiB",
         samples: ids.map((id) => diskMib(bhatti.sandboxDirectory(id))),
+        promise: { p50Max: diskMibMax },
       },
       { what: `memory of the daemon with ${ids.length}, private`, unit: "MiB", samples: [daemon.privateMib] },
     ]
