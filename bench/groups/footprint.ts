@@ -8,10 +8,10 @@ const sandboxesMax = 10
 /** The guest's last command is written back and its kernel's timers run out. */
 const settleMs = 3000
 
-const megabyte = 1_000_000
 const mebibyte = 1024 * 1024
-const memoryMibMax = (30 * megabyte) / mebibyte
-const diskMibMax = megabyte / mebibyte
+/** 30 MB and 1 MB. */
+const memoryMibMax = 28.6
+const diskMibMax = 0.95
 
 export const footprint: Group = {
   name: "footprint",
