@@ -167,7 +167,7 @@ describe("a machine's QEMU", () => {
     // A machine that is killed on the host starts again from its disk.
     const woken = machineOfTwo()
     if (woken !== undefined) process.kill(woken, "SIGKILL")
-    await until("the machine is gone", () => !own.machines().includes(woken ?? 0))
+    await until("the daemon knows", async () => (await own.bhatti(["list"])).stdout.includes("stopped"))
     expect((await own.bhatti(["exec", "two", "--", "true"])).exitCode).toBe(0)
     check(machineOfTwo())
   })
