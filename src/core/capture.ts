@@ -45,11 +45,10 @@ export async function captureSandbox(
   const capture = async () => {
     const now = await settle(core, source.id)
     if (!now) throw noSandbox(source.name)
-    const template = await templateOf(core, now)
-    if (now.state.kind === "cold") return captureStopped(core, now, template, draft)
+    if (now.state.kind === "cold") return captureStopped(core, now, draft)
     const machine = machineOf(core, now)
     if ((now.state.kind === "hot" || now.state.kind === "warm") && machine) {
-      return captureRunning(core, now, template, machine, draft)
+      return captureRunning(core, now, machine, draft)
     }
     throw new AppError("unavailable", `sandbox "${now.name}" is ${now.state.kind}`, {
       hint: "try again in a moment",
@@ -73,13 +72,9 @@ async function copyAhead(core: Core, source: SandboxRecord, { id, signal }: Draf
 }
 
 /** It is not woken: what is on disk is a copy already, and whole. */
-async function captureStopped(
-  core: Core,
-  source: SandboxRecord,
-  template: Template,
-  { id, signal }: Draft,
-): Promise<Captured> {
+async function captureStopped(core: Core, source: SandboxRecord, { id, signal }: Draft): Promise<Captured> {
   const { machines, snapshots, disks } = core.host
+  const template = await templateOf(core, source)
   const hasMemory =
     source.state.kind === "cold" &&
     source.state.hasSnapshot &&
@@ -91,7 +86,6 @@ async function captureStopped(
 async function captureRunning(
   core: Core,
   source: SandboxRecord,
-  template: Template,
   machine: Machine,
   { id, directory, signal }: Draft,
 ): Promise<Captured> {
@@ -100,7 +94,7 @@ async function captureRunning(
   const pausedAt = performance.now()
   try {
     await machines.pause(machine)
-    await machines.saveSnapshot(machine, template, { directory, signal })
+    await machines.saveSnapshot(machine, { directory, signal })
     await snapshots.capture({ id, sandboxId: source.id, storedMemory: false, signal })
   } finally {
     if (wasHot) await goOn(core, source, machine)

@@ -48,11 +48,7 @@ export interface Machines {
   pause(machine: Machine): Promise<void>
   resume(machine: Machine): Promise<void>
   /** Into the machine's own directory, or as a copy into another, which is not synced and can be given up. */
-  saveSnapshot(
-    machine: Machine,
-    template: Template,
-    options?: { directory: string; signal: AbortSignal },
-  ): Promise<void>
+  saveSnapshot(machine: Machine, options?: { directory: string; signal: AbortSignal }): Promise<void>
   removeSnapshot(directory: string): Promise<void>
 
   isRunning(machine: Machine): boolean

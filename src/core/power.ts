@@ -50,14 +50,13 @@ export async function stopSandbox(
   const { state } = record
   const machine = machineOf(core, record)
   if ((state.kind !== "hot" && state.kind !== "warm") || !machine) return state
-  const template = await templateOf(core, record)
   const { machines } = core.host
 
   await core.store.sandboxes.setState(record.id, { kind: "stopping", machine: state.machine, isWanted })
   try {
     await silence(core, record, machine)
     await machines.pause(machine)
-    await machines.saveSnapshot(machine, template)
+    await machines.saveSnapshot(machine)
   } catch (cause) {
     try {
       await undoStop(core, record, machine)

@@ -43,6 +43,7 @@ import {
   processIoBytes,
   setNiceness,
   spawnQemu,
+  stateFingerprintOf,
 } from "./process.ts"
 import { Qmp } from "./qmp.ts"
 import { agentSocket, closeSockets, listenSockets, qmpSocket, type Sockets } from "./sockets.ts"
@@ -284,7 +285,6 @@ export class Machines {
    */
   async saveSnapshot(
     machine: Machine,
-    template: Template,
     options: { directory?: string; signal?: AbortSignal } = {},
   ): Promise<void> {
     const isCopy = options.directory !== undefined
@@ -295,6 +295,8 @@ export class Machines {
     await mkdir(beside, { mode: 0o700 })
     undo.defer(() => rm(beside, { recursive: true, force: true }))
 
+    // Not what this daemon would start: another build, or another QEMU, may have started this one.
+    const startedAs = stateFingerprintOf(machine.process.pid)
     const state = await this.#saveState(machine)
     await writeFile(join(beside, "state"), state, { flag: "wx", mode: 0o600 })
 
@@ -306,7 +308,7 @@ export class Machines {
       await file.close()
     }
     const manifest: SnapshotManifest = {
-      stateFingerprint: this.#stateFingerprint(template),
+      stateFingerprint: startedAs ?? "unknown",
       memoryBase: machine.memoryBase,
       state: { bytes: state.length, sha256: sha256(state) },
       memory,
@@ -481,6 +483,7 @@ export class Machines {
           cgroup: this.#cgroups.make(groupOf(options.directory), options.shape),
         },
         logPath: logPath(options.directory),
+        stateFingerprint: stateFingerprint(this.#qemu, this.#shape(options.shape)),
       })
       return { process, directory: options.directory, memoryBase: options.memoryBase }
     } finally {

@@ -158,6 +158,8 @@ export type Confinement = {
 /** One heap for all threads, in small pages: the kernel fills the gaps of one in large pages, which QEMU has given back. */
 const heapSettings = "glibc.malloc.arena_max=1"
 const launchDeadlineMs = 10_000
+/** In a machine's environment, where no later daemon changes it. */
+const stateVariable = "BHATTI_STATE"
 /** So that a sandbox that computes leaves the processor to the daemon, which serves everybody. */
 export const machineNiceness = 5
 const daemonNiceness = -5
@@ -168,6 +170,8 @@ type Start = {
   files: DescriptorFiles
   confinement: Confinement
   logPath: string
+  /** What the state that it will save fits. */
+  stateFingerprint?: string
 }
 
 /**
@@ -206,6 +210,7 @@ export async function launch(start: Start): Promise<number> {
         PATH: "/usr/sbin:/usr/bin:/sbin:/bin",
         LC_ALL: "C",
         GLIBC_TUNABLES: heapSettings,
+        ...(start.stateFingerprint !== undefined && { [stateVariable]: start.stateFingerprint }),
       },
       stdio: ["ignore", "pipe", log, ...handed],
       timeout: launchDeadlineMs,
@@ -219,6 +224,12 @@ export async function launch(start: Start): Promise<number> {
     closeSync(unused)
     closeSync(log)
   }
+}
+
+/** As it was told to `spawnQemu`, perhaps by a daemon with another QEMU or other arguments for it; undefined if it was not. */
+export function stateFingerprintOf(pid: number): string | undefined {
+  const words = readIfThere(`/proc/${pid}/environ`).split("\0")
+  return words.find((word) => word.startsWith(`${stateVariable}=`))?.slice(stateVariable.length + 1)
 }
 
 function launcherArguments(confinement: Confinement, handed: number): string[] {

@@ -389,10 +389,10 @@ test("no daemon: one line, what to do, exit 1", async () => {
   expect(ran.exitCode).toBe(1)
 })
 
-test("https to a daemon that speaks http: the hint is not to start it", async () => {
+test("https to a daemon that speaks http: the hint is its address, not to start it", async () => {
   const ran = await bhatti(["list", "--url", daemon.url.replace("http:", "https:")])
-  expect(ran.stderr).toContain("cannot reach the bhatti daemon at https://")
-  expect(ran.stderr).toContain("check the address")
+  expect(ran.stderr).toContain("does not answer by TLS")
+  expect(ran.stderr).toContain(`is at ${daemon.url};`)
   expect(ran.exitCode).toBe(1)
 })
 

@@ -1,7 +1,7 @@
 /** Stopping, waking and losing machines, on real ones: what is in memory, on disk and running must be as it was. */
 
 import { afterAll, beforeAll, expect, test } from "bun:test"
-import { existsSync, readdirSync, readFileSync } from "node:fs"
+import { closeSync, existsSync, openSync, readdirSync, readFileSync, writeSync } from "node:fs"
 import { join } from "node:path"
 import { type Installation, install, until } from "../support/installation.ts"
 import { residentMib } from "../support/resident.ts"
@@ -118,6 +118,26 @@ test("a sandbox that switches itself off boots from its disk at the next request
   expect(await exec("cat", "/workspace/after")).toBe("kept\n")
   await stop()
   expect(await exec("cat", "/workspace/after")).toBe("kept\n")
+}, 120_000)
+
+test("a machine that another build has started, with another CPU for its guest, boots from its disk and says why", async () => {
+  await exec("sh", "-c", "echo memory > /dev/shm/other; echo disk > /workspace/other; sync")
+  const [pid = 0] = own.machines()
+  // Where the daemon that started it has written what it is.
+  const environment = readFileSync(`/proc/${pid}/environ`, "latin1")
+  const at = environment.indexOf("BHATTI_STATE=") + "BHATTI_STATE=".length
+  const stat = readFileSync(`/proc/${pid}/stat`, "utf8")
+  const start = Number(stat.slice(stat.lastIndexOf(")") + 2).split(" ")[47])
+  const memory = openSync(`/proc/${pid}/mem`, "r+")
+  writeSync(memory, "another-build---", start + at)
+  closeSync(memory)
+  await stop()
+  expect(await exec("sh", "-c", "cat /workspace/other /dev/shm/other 2>/dev/null || true")).toBe("disk\n")
+  expect((await own.bhatti(["why", "dev"])).stdout).toContain("made by another QEMU or on another CPU")
+  // From then on it is one of ours.
+  await exec("sh", "-c", "echo memory > /dev/shm/other")
+  await stop()
+  expect(await exec("cat", "/dev/shm/other")).toBe("memory\n")
 }, 120_000)
 
 test("a stopped sandbox outlives the daemon, killed or not", async () => {

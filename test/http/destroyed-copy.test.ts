@@ -27,7 +27,7 @@ function hang(step: "copyAhead" | "capture" | "place" | "placeDraft"): () => boo
 /** The same of the memory's copy. */
 function hangSaving(): () => boolean {
   let isGoing = false
-  own.host.machines.saveSnapshot = async (_machine, _template, options) => {
+  own.host.machines.saveSnapshot = async (_machine, options) => {
     isGoing = true
     const { promise, reject } = Promise.withResolvers<never>()
     options?.signal.addEventListener("abort", () => reject(options.signal.reason))

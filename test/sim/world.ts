@@ -295,7 +295,7 @@ export class World {
           this.ask(machine).isPaused = false
           await life.step("resumed")
         },
-        saveSnapshot: async (machine, _template, options) => {
+        saveSnapshot: async (machine, options) => {
           await life.step("save", [refused("save"), diskFull])
           const process = this.ask(machine)
           if (!process.isPaused) violation(`${process.name} is saved while it runs`)

@@ -201,7 +201,7 @@ export function fakeHost(): FakeHost {
         host.pauses++
       },
       async resume() {},
-      async saveSnapshot(machine, _template, options) {
+      async saveSnapshot(machine, options) {
         fail("save")
         host.memories.add(options?.directory ?? machine.directory)
       },
