@@ -13,7 +13,7 @@ const port = 8000
 const bulkMegabytes = 100
 const bulkRoundsMax = 10
 /** 60 MB/s. */
-const bulkMsMax = (bulkMegabytes / 60) * 1000
+const bulkMsMax = Math.round((bulkMegabytes / 60) * 1000)
 
 const server = `
 import os, socket
