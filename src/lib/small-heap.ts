@@ -13,6 +13,8 @@ const pretendedBytes = 64 * 1024 * 1024
  */
 const youngOption = "BUN_JSC_minEdenToOldGenerationRatio"
 const youngMin = 0.15
+/** Freed memory goes back to the host at once, not a moment later: of pieces of a megabyte many are freed in that moment. */
+const purgeOption = "MIMALLOC_PURGE_DELAY"
 
 /** Returns only when nothing was to be done: in the process that was started so, or run from sources. */
 export function keepHeapSmall(): void {
@@ -20,6 +22,7 @@ export function keepHeapSmall(): void {
   if (!isCompiled || process.env[memoryOption] !== undefined) return
   const environment = {
     [youngOption]: String(youngMin),
+    [purgeOption]: "0",
     ...process.env,
     [memoryOption]: String(pretendedBytes),
   }
