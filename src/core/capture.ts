@@ -58,7 +58,8 @@ export async function captureSandbox(
 }
 
 /**
- * The source's disk, while it does what it likes, without its turn: what it writes meanwhile is found when it stands still. Again after the guest has written out its files, so that what is left for then is little.
+ * The source's disk, while it does what it likes, without its turn: what it writes meanwhile is found when it stands still.
+ * Again after the guest has written out its files, so that what is left for then is little.
  */
 async function copyAhead(core: Core, source: SandboxRecord, { id, signal }: Draft): Promise<void> {
   const copy = () => core.host.snapshots.copyAhead({ id, sandboxId: source.id, signal })

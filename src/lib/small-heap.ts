@@ -4,7 +4,7 @@
  * reads that when a process starts, so this one starts again in its own place, with the same pid.
  */
 
-/** With 64 MiB 100 MB up and down take 22 MB more at their peak instead of 70. */
+/** With 64 MiB 100 MB up and down take about 24 MB more at their peak instead of 70. */
 const memoryOption = "BUN_JSC_forceRAMSize"
 const pretendedBytes = 64 * 1024 * 1024
 /**
