@@ -9,13 +9,11 @@ import { urlOf } from "./publish.ts"
 
 export async function viewSandboxes(core: Core, records: SandboxRecord[]): Promise<Sandbox[]> {
   const published = await core.store.publishedPorts.listOf(records.map(({ id }) => id))
+  const bySandbox = Map.groupBy(published, ({ sandboxId }) => sandboxId)
   return records.map((record) => {
-    const own = published.filter(({ sandboxId }) => sandboxId === record.id)
-    const sandbox = viewSandbox(
-      core,
-      record,
-      own.map(({ alias }) => urlOf(core, alias)),
-    )
+    const own = bySandbox.get(record.id) ?? []
+    const urls = own.map(({ alias }) => urlOf(core, alias))
+    const sandbox = viewSandbox(core, record, urls)
     const wait = core.waits.get(record.id)
     return wait === undefined ? sandbox : { ...sandbox, status_reason: wait }
   })

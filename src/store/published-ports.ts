@@ -76,7 +76,8 @@ export class PublishedPorts {
     const rows = await this.#db
       .selectFrom("published_ports")
       .selectAll()
-      .where("sandbox_id", "in", sandboxIds)
+      // One parameter: a statement of its own for every number of them would have to be prepared each time.
+      .where("sandbox_id", "in", sql<SandboxId>`(select value from json_each(${JSON.stringify(sandboxIds)}))`)
       .orderBy("created_at")
       .execute()
     return rows.map(toRecord)
