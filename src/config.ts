@@ -51,5 +51,17 @@ function readFile(path: string, { isNeeded }: { isNeeded: boolean }): Record<str
   if (typeof value !== "object" || Array.isArray(value)) {
     throw new AppError("invalid", `the configuration ${path} is not a list of keys and values`)
   }
+  const twice = keyGivenTwice(text)
+  if (twice !== undefined) {
+    throw new AppError("invalid", `the configuration ${path} has "${twice}" twice`, {
+      hint: "remove one of the two lines",
+    })
+  }
   return value as Record<string, unknown>
+}
+
+/** The parser would take the last one without a word. */
+function keyGivenTwice(text: string): string | undefined {
+  const keys = text.match(/^\w+(?=\s*:)/gm) ?? []
+  return keys.find((key, index) => keys.indexOf(key) !== index)
 }
