@@ -62,6 +62,6 @@ function readFile(path: string, { isNeeded }: { isNeeded: boolean }): Record<str
 
 /** The parser would take the last one without a word. */
 function keyGivenTwice(text: string): string | undefined {
-  const keys = text.match(/^\w+(?=\s*:)/gm) ?? []
+  const keys: string[] = text.match(/^\w+(?=\s*:)/gm) ?? []
   return keys.find((key, index) => keys.indexOf(key) !== index)
 }

@@ -6,19 +6,20 @@ import jailFile from "../dist/jail" with { type: "file" }
 import { type ConfigFlags, loadConfig } from "./config.ts"
 import type { Config } from "./contract/config.ts"
 import { trust } from "./contract/trust.ts"
+import { cleanUp } from "./core/clean-up.ts"
 import { type Core, type CoreSettings, type Log, newCore } from "./core/core.ts"
 import type { Host } from "./core/host.ts"
 import { wakeKeptHot } from "./core/kept-hot.ts"
 import { reconcile } from "./core/reconcile.ts"
 import { saveAll } from "./core/shutdown.ts"
 import { defaultTemplateSpec, ensureTemplate } from "./core/template.ts"
-import { cleanUpTemplates } from "./core/template-clean-up.ts"
 import { Disks } from "./disk/disks.ts"
 import { Snapshots } from "./disk/snapshots.ts"
 import { openGuest } from "./guest/connection.ts"
 import { createApp } from "./http/app.ts"
 import { listenPrivately } from "./http/server.ts"
-import { readImage, readKernel } from "./image/artifacts.ts"
+import { readImage, readKernel, readKernelFor } from "./image/artifacts.ts"
+import { removeUnusedArtifacts } from "./image/clean-up.ts"
 import { forbidCoreFiles } from "./lib/posix.ts"
 import { version } from "./lib/version.ts"
 import { lockDataDir } from "./lock.ts"
@@ -94,7 +95,7 @@ export async function serve(flags: ConfigFlags, seam: Seam = {}): Promise<void> 
     core.thermal.run(stopping.signal),
     core.keys.run(stopping.signal),
     core.host.network?.guard(stopping.signal, (what, error) => log.error({ error }, what)),
-    cleanUpTemplates(core, stopping.signal),
+    cleanUp(core, stopping.signal),
   ]
 
   const signal = await stopSignal()
@@ -197,6 +198,9 @@ export async function openCore(config: Config, log: Log, { wrapHost }: Seam = {}
         return { name: image.name, hash: image.hash, file: image.file, diskMib: image.sizeMib }
       },
       readKernel: () => readKernel(config.data_dir),
+      readKernelFor: (image) => readKernelFor(config.data_dir, image),
+      removeUnused: (neededImages) =>
+        removeUnusedArtifacts(config.data_dir, { neededImages, nowMs: Date.now() }),
     },
     guests: { open: openGuest },
     network:

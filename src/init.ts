@@ -15,6 +15,7 @@ import { defaultListen, limits } from "./contract/limits.ts"
 import { ensureTemplate } from "./core/template.ts"
 import { openCore } from "./daemon.ts"
 import { installImage, installKernel } from "./image/artifacts.ts"
+import { tendCache } from "./image/cache.ts"
 import { buildKernel } from "./image/kernel.ts"
 import { buildImage } from "./image/rootfs.ts"
 import { lockDataDir } from "./lock.ts"
@@ -67,11 +68,10 @@ export async function init(options: InitOptions): Promise<void> {
     return built
   })
   await step(`image ${limits.imageDefault}`, async () => {
-    const name = limits.imageDefault
-    await installImage(
-      dataDir,
-      await buildImage({ name, cacheDir: options.cacheDir, kernel, report: told(report) }),
-    )
+    const { cacheDir } = options
+    const built = await buildImage({ name: limits.imageDefault, cacheDir, kernel, report: told(report) })
+    await installImage(dataDir, built)
+    await tendCache(cacheDir, { used: [kernel.dir, kernel.modulesDir, built.file], nowMs: Date.now() })
   })
   await step("template", () => prepareTemplate(options))
 }

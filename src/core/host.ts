@@ -31,8 +31,8 @@ export interface Machines {
   bootTemplate(draft: TemplateDraft, spec: TemplateSpec): Promise<Machine>
   publishTemplate(draft: TemplateDraft, machine: Machine): Promise<Template>
   abandonTemplate(draft: TemplateDraft): Promise<void>
-  /** The finished ones: space they take, and when each was last asked for, on the clock of `Date.now()`. */
-  measureTemplates(): Promise<{ id: string; mib: number; lastUsedMs: number }[]>
+  /** The finished ones: space they take, the image they lie on, and when each was last asked for, on the clock of `Date.now()`. */
+  measureTemplates(): Promise<{ id: string; mib: number; imageHash: string; lastUsedMs: number }[]>
   /** False: it was asked for within that time, and stays. */
   removeTemplate(id: string, options: { unusedForMs: number }): Promise<boolean>
   removeLeftovers(): Promise<void>
@@ -126,6 +126,10 @@ export interface Snapshots {
 export interface Images {
   readImage(name: string): Promise<Image>
   readKernel(): Promise<Kernel>
+  /** The one whose modules an image holds. */
+  readKernelFor(image: { name: string; hash: string }): Promise<Kernel>
+  /** Images that nothing lies on and that are not used next, and their kernels; gives the paths of what went. */
+  removeUnused(neededImages: ReadonlySet<string>): Promise<string[]>
 }
 
 export type GuestIdentity = {

@@ -249,7 +249,8 @@ export async function bootFromDisk(
   const guest = await core.host.guests.open({ socketPath: machines.agentSocket(directory) })
   undo.defer(() => guest.close())
 
-  machine = await machines.boot(placeOf(core, record, template, sockets), await core.host.images.readKernel())
+  const kernel = await core.host.images.readKernelFor({ name: record.imageName, hash: record.imageHash })
+  machine = await machines.boot(placeOf(core, record, template, sockets), kernel)
   core.doomed.check(record)
   try {
     await guest.waitReady({ deadlineMs: bootDeadlineMs })

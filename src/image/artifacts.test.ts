@@ -1,11 +1,21 @@
 /** Installing, finding and refusing artifacts, with tiny ones made here. */
 import { afterAll, expect, test } from "bun:test"
 import { chmodSync, mkdtempSync, rmSync } from "node:fs"
-import { mkdir, rm, stat, truncate, writeFile } from "node:fs/promises"
+import { exists, mkdir, rm, stat, truncate, utimes, writeFile } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { AppError } from "../contract/errors.ts"
-import { installImage, installKernel, listImages, readImage, readKernel } from "./artifacts.ts"
+import {
+  installImage,
+  installKernel,
+  listAllImages,
+  listImages,
+  listKernels,
+  readImage,
+  readKernel,
+  readKernelFor,
+} from "./artifacts.ts"
+import { removeUnusedArtifacts } from "./clean-up.ts"
 import type { BuiltKernel } from "./kernel.ts"
 import { hashLength, type ImageManifest, type KernelManifest, kernelHash, proveFile } from "./manifest.ts"
 import type { BuiltImage } from "./rootfs.ts"
@@ -22,7 +32,7 @@ async function emptyDirectory(): Promise<string> {
   return path
 }
 
-async function fakeKernel(content: string): Promise<BuiltKernel> {
+async function fakeKernel(content: string, version = "6.1.0"): Promise<BuiltKernel> {
   const dir = await emptyDirectory()
   await writeFile(join(dir, "vmlinux"), content)
   await writeFile(join(dir, "initramfs"), "cpio")
@@ -30,27 +40,27 @@ async function fakeKernel(content: string): Promise<BuiltKernel> {
     vmlinux: await proveFile(join(dir, "vmlinux")),
     initramfs: await proveFile(join(dir, "initramfs")),
   }
-  const hash = kernelHash(files, "6.1.0")
+  const hash = kernelHash(files, version)
   const manifest: KernelManifest = {
     kind: "kernel",
     hash,
-    version: "6.1.0",
+    version,
     package: "linux",
     packageVersion: "1",
     files,
   }
   await writeFile(join(dir, "manifest.json"), JSON.stringify(manifest))
-  return { version: "6.1.0", hash, dir, modulesDir: "" }
+  return { version, hash, dir, modulesDir: "" }
 }
 
-async function fakeImage(name: string, content: string): Promise<BuiltImage> {
+async function fakeImage(name: string, content: string, kernelVersion = "6.1.0"): Promise<BuiltImage> {
   const dir = await emptyDirectory()
   const file = join(dir, "disk.raw")
   await writeFile(file, content)
   await truncate(file, 2 * 1024 * 1024)
   const digest = await diskDigest(file)
   const hash = digest.slice(0, hashLength)
-  const manifest: ImageManifest = { kind: "image", hash, name, sizeMib: 2, digest, kernelVersion: "6.1.0" }
+  const manifest: ImageManifest = { kind: "image", hash, name, sizeMib: 2, digest, kernelVersion }
   await writeFile(join(dir, "manifest.json"), JSON.stringify(manifest))
   return { name, hash, file, sizeMib: 2 }
 }
@@ -83,6 +93,46 @@ test("a newer kernel becomes the current one and the older stays", async () => {
   await installKernel(dataDir, two)
   expect((await readKernel(dataDir)).hash).toBe(two.hash)
   expect((await readKernel(dataDir, { hash: one.hash })).hash).toBe(one.hash)
+})
+
+test("an image gets the newest kernel whose modules it holds, and the current one when there is none", async () => {
+  const dataDir = await emptyDirectory()
+  const old = await installImage(dataDir, await fakeImage("minimal", "old", "6.1.0"))
+  const older = await installImage(dataDir, await fakeImage("minimal", "older", "6.0.0"))
+  const first = await installKernel(dataDir, await fakeKernel("first", "6.1.0"))
+  await utimes(join(dataDir, "kernels", first.hash), 1, 1)
+  const second = await installKernel(dataDir, await fakeKernel("second", "6.1.0"))
+  const current = await installKernel(dataDir, await fakeKernel("current", "6.2.0"))
+  expect((await readKernelFor(dataDir, old)).hash).toBe(second.hash)
+  expect((await readKernelFor(dataDir, older)).hash).toBe(current.hash)
+  chmodSync(second.vmlinux, 0o644)
+  await truncate(second.vmlinux, 1)
+  expect((await readKernelFor(dataDir, old)).hash).toBe(first.hash)
+})
+
+test("images that nothing lies on go, and the kernels that nothing else needs; not those used next, nor young ones", async () => {
+  const dataDir = await emptyDirectory()
+  const [lived, left, current] = [
+    await installImage(dataDir, await fakeImage("minimal", "one", "6.0.0")),
+    await installImage(dataDir, await fakeImage("minimal", "two", "6.1.0")),
+    await installImage(dataDir, await fakeImage("minimal", "three", "6.2.0")),
+  ]
+  const [zero, one, two] = [
+    await installKernel(dataDir, await fakeKernel("zero", "6.0.0")),
+    await installKernel(dataDir, await fakeKernel("one", "6.1.0")),
+    await installKernel(dataDir, await fakeKernel("two", "6.2.0")),
+  ]
+  const neededImages = new Set([lived.hash])
+  expect(await removeUnusedArtifacts(dataDir, { neededImages, nowMs: Date.now() })).toEqual([])
+  const tomorrowMs = Date.now() + 86_400_000
+  const removed = await removeUnusedArtifacts(dataDir, { neededImages, nowMs: tomorrowMs })
+  expect(removed).toEqual([left.file, join(dataDir, "kernels", one.hash)])
+  expect((await listAllImages(dataDir)).map(({ hash }) => hash).sort()).toEqual(
+    [lived.hash, current.hash].sort(),
+  )
+  expect((await listKernels(dataDir)).map(({ hash }) => hash).sort()).toEqual([zero.hash, two.hash].sort())
+  expect(await exists(left.file)).toBe(false)
+  expect(await removeUnusedArtifacts(dataDir, { neededImages, nowMs: tomorrowMs })).toEqual([])
 })
 
 test("what is missing is not found and the hint says what to do", async () => {

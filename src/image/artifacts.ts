@@ -5,7 +5,7 @@
  *     DATA/kernels/HASH/{vmlinux,initramfs,manifest.json}     DATA/kernels/current.json
  *     DATA/images/NAME/HASH.raw  HASH.json                    DATA/images/NAME/current.json
  */
-import { readdir } from "node:fs/promises"
+import { readdir, stat } from "node:fs/promises"
 import { dirname, join } from "node:path"
 import type { z } from "zod"
 import { AppError } from "../contract/errors.ts"
@@ -82,6 +82,31 @@ export async function readKernel(dataDir: string, options: ReadOptions = {}): Pr
   }
 }
 
+/**
+ * The newest build of the kernel whose modules an image holds: with another one `modprobe` finds nothing in the guest. The current
+ * kernel where there is none.
+ */
+export async function readKernelFor(
+  dataDir: string,
+  image: { name: string; hash: string },
+): Promise<InstalledKernel> {
+  const current = await readKernel(dataDir)
+  const { kernelVersion } = await readImage(dataDir, image.name, { hash: image.hash })
+  if (kernelVersion === current.version) return current
+  return (await listKernels(dataDir)).find(({ version }) => version === kernelVersion) ?? current
+}
+
+/** All that are installed and whole, the newest first. */
+export async function listKernels(dataDir: string): Promise<InstalledKernel[]> {
+  const kernels = join(dataDir, "kernels")
+  const found: { kernel: InstalledKernel; madeMs: number }[] = []
+  for (const hash of (await readdir(kernels)).filter((name) => /^[0-9a-f]+$/.test(name))) {
+    const kernel = await unlessDamaged(readKernel(dataDir, { hash }))
+    if (kernel) found.push({ kernel, madeMs: (await stat(join(kernels, hash))).mtimeMs })
+  }
+  return found.sort((one, other) => other.madeMs - one.madeMs).map(({ kernel }) => kernel)
+}
+
 export async function readImage(
   dataDir: string,
   name: string,
@@ -105,6 +130,27 @@ export async function readImage(
 /** The current image of every name, in the order of names. */
 export async function listImages(dataDir: string): Promise<InstalledImage[]> {
   return await Promise.all((await imageNames(dataDir)).map((name) => readImage(dataDir, name)))
+}
+
+/** All that are installed and whole, of every name. */
+export async function listAllImages(dataDir: string): Promise<InstalledImage[]> {
+  const found: (InstalledImage | undefined)[] = []
+  for (const name of await imageNames(dataDir)) {
+    for (const entry of await readdir(join(dataDir, "images", name))) {
+      const hash = /^([0-9a-f]+)\.json$/.exec(entry)?.[1]
+      if (hash !== undefined) found.push(await unlessDamaged(readImage(dataDir, name, { hash })))
+    }
+  }
+  return found.filter((image) => image !== undefined)
+}
+
+async function unlessDamaged<T>(reading: Promise<T>): Promise<T | undefined> {
+  try {
+    return await reading
+  } catch (error) {
+    if (error instanceof AppError && error.code === "not_found") return undefined
+    throw error
+  }
 }
 
 async function imageNames(dataDir: string): Promise<string[]> {

@@ -182,7 +182,7 @@ export class Machines {
     return this.templates.remove(id, options)
   }
 
-  measureTemplates(): Promise<{ id: string; mib: number; lastUsedMs: number }[]> {
+  measureTemplates(): Promise<{ id: string; mib: number; imageHash: string; lastUsedMs: number }[]> {
     return this.templates.measure()
   }
 

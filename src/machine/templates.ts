@@ -133,15 +133,17 @@ export class Templates {
     return true
   }
 
-  /** The space each takes, and when it was last asked for. */
-  async measure(): Promise<{ id: string; mib: number; lastUsedMs: number }[]> {
+  /** The space each takes, the image it lies on, and when it was last asked for. */
+  async measure(): Promise<{ id: string; mib: number; imageHash: string; lastUsedMs: number }[]> {
     return Promise.all(
       this.list().map(async (id) => {
         let blocks = 0
         for (const name of await readdir(join(this.#directory, id))) {
           blocks += (await stat(join(this.#directory, id, name))).blocks
         }
-        return { id, mib: Math.ceil((blocks * 512) / mebibyte), lastUsedMs: this.#lastUsedMs(id) }
+        const { image } = await this.#readManifest(id)
+        const mib = Math.ceil((blocks * 512) / mebibyte)
+        return { id, mib, imageHash: image.hash, lastUsedMs: this.#lastUsedMs(id) }
       }),
     )
   }
@@ -220,9 +222,8 @@ export class Templates {
 
   async #read(id: string): Promise<Template | undefined> {
     const directory = join(this.#directory, id)
-    const file = Bun.file(join(directory, "manifest.json"))
-    if (!(await file.exists())) return undefined
-    const manifest = (await file.json()) as Manifest
+    if (!existsSync(join(directory, "manifest.json"))) return undefined
+    const manifest = await this.#readManifest(id)
     const template: Template = {
       id,
       fingerprint: manifest.fingerprint,
@@ -242,6 +243,10 @@ export class Templates {
       state.length === manifest.files.state.bytes &&
       sha256(state) === manifest.files.state.sha256
     return isWhole ? template : undefined
+  }
+
+  #readManifest(id: string): Promise<Manifest> {
+    return Bun.file(join(this.#directory, id, "manifest.json")).json()
   }
 
   /** A path below the data directory is kept relative to it, so that the directory can be moved. */

@@ -4,9 +4,12 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test"
 import {
   chmodSync,
   chownSync,
+  cpSync,
   mkdirSync,
   mkdtempSync,
+  readdirSync,
   readFileSync,
+  readlinkSync,
   rmSync,
   statSync,
   symlinkSync,
@@ -14,6 +17,7 @@ import {
 } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
+import { KernelManifest, kernelHash } from "../../src/image/manifest.ts"
 import { binary, cacheDir, type Installation, install, until } from "../support/installation.ts"
 import { Tmux, tmuxIsThere } from "../support/tmux.ts"
 
@@ -62,6 +66,41 @@ test("init keeps the address that is configured, and says so", async () => {
   )
   expect(ran.exitCode).toBe(0)
 })
+
+test("after another kernel came, a sandbox boots with the one whose modules its disk holds", async () => {
+  expect((await own.bhatti(["create", "--name", "settled"])).exitCode).toBe(0)
+  const machineOf = (id: string) =>
+    own.machines().find((pid) => readFileSync(`/proc/${pid}/cmdline`, "utf8").includes(id))
+  const { id } = JSON.parse((await own.bhatti(["inspect", "settled", "--json"])).stdout) as { id: string }
+
+  const kernels = join(own.dataDir, "kernels")
+  const before = readFileSync(join(kernels, "current.json"), "utf8")
+  const { hash } = JSON.parse(before) as { hash: string }
+  const manifest = KernelManifest.parse(
+    JSON.parse(readFileSync(join(kernels, hash, "manifest.json"), "utf8")),
+  )
+  const other = { ...manifest, version: "6.9.9-other" }
+  other.hash = kernelHash(other.files, other.version)
+  cpSync(join(kernels, hash), join(kernels, other.hash), { recursive: true })
+  rmSync(join(kernels, other.hash, "manifest.json"))
+  writeFileSync(join(kernels, other.hash, "manifest.json"), JSON.stringify(other))
+  writeFileSync(join(kernels, "current.json"), JSON.stringify({ hash: other.hash }))
+  try {
+    const pid = machineOf(id)
+    if (pid === undefined) throw new Error("no machine of that name")
+    process.kill(pid, "SIGKILL")
+    await until("the list says so", async () => (await own.bhatti(["list"])).stdout.includes("stopped"))
+    const booted = await own.bhatti(["exec", "settled", "--", "sudo", "modprobe", "overlay"])
+    expect(booted).toMatchObject({ exitCode: 0, stderr: "" })
+    const now = machineOf(id)
+    const opened = readdirSync(`/proc/${now}/fd`).map((fd) => readlinkSync(`/proc/${now}/fd/${fd}`))
+    expect(opened).toContain(join(kernels, hash, "initramfs"))
+  } finally {
+    writeFileSync(join(kernels, "current.json"), before)
+    rmSync(join(kernels, other.hash), { recursive: true })
+  }
+  expect((await own.bhatti(["destroy", "settled"])).exitCode).toBe(0)
+}, 180_000)
 
 test("under sudo it is for the person who called it", async () => {
   const person = { name: "bhatti-person", uid: 64_321, home: join(home, "person") }

@@ -16,6 +16,7 @@ import type {
   GuestSession,
   GuestTransfer,
   Host,
+  Kernel,
   Machine,
   OutputChunk,
   SessionEnd,
@@ -36,6 +37,8 @@ export type FakeHost = Host & {
   memories: Set<string>
   /** When every template was last asked for. */
   templatesUsedMs: number
+  /** What the last clean-up kept of images. */
+  neededImages: string[]
   /** Finished named snapshots, and whether they hold memory. */
   kept: Map<string, { hasMemory: boolean }>
   /** Snapshots in the making. */
@@ -69,6 +72,7 @@ export type FakeHost = Host & {
 
 export function fakeHost(): FakeHost {
   let nextPid = 1000
+  const kernel: Kernel = { hash: "kernel", vmlinux: "/vmlinux", initramfs: "/initramfs", version: "6.1" }
   const template: Template = { id: "template-1", diskMib: 8192, blankOverlayPath: "/template/blank" }
   const templates = new Map<string, Template>()
   let booting = ""
@@ -97,6 +101,7 @@ export function fakeHost(): FakeHost {
     identities: [],
     memories: new Set(),
     templatesUsedMs: 0,
+    neededImages: [],
     kept: new Map(),
     drafts: new Set(),
     pauses: 0,
@@ -171,7 +176,12 @@ export function fakeHost(): FakeHost {
       },
       async abandonTemplate() {},
       measureTemplates: async () =>
-        [...templates.values()].map(({ id }) => ({ id, mib: 100, lastUsedMs: host.templatesUsedMs })),
+        [...templates.values()].map(({ id }) => ({
+          id,
+          mib: 100,
+          imageHash: "image",
+          lastUsedMs: host.templatesUsedMs,
+        })),
       async removeTemplate(id) {
         for (const [spec, one] of templates) if (one.id === id) templates.delete(spec)
         return true
@@ -299,12 +309,12 @@ export function fakeHost(): FakeHost {
         }
         return { name, hash: "image", file: "/image", diskMib: 8192 }
       },
-      readKernel: async () => ({
-        hash: "kernel",
-        vmlinux: "/vmlinux",
-        initramfs: "/initramfs",
-        version: "6.1",
-      }),
+      readKernel: async () => kernel,
+      readKernelFor: async () => kernel,
+      async removeUnused(neededImages) {
+        host.neededImages = [...neededImages]
+        return []
+      },
     },
     guests: {
       async open({ socketPath }) {

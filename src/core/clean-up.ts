@@ -1,4 +1,4 @@
-/** Gives up templates that nothing needs when they take too much space: now and then, and after one was made. */
+/** Now and then: gives up templates that nothing needs when they take too much space, and images and kernels that nothing lies on. */
 
 import { templateGraceMs, templatesToRemove } from "../rules/template-clean-up.ts"
 import type { Core } from "./core.ts"
@@ -8,12 +8,13 @@ import { defaultTemplateSpec } from "./template.ts"
 const everyMs = 600_000
 
 /** Runs until the signal says stop. */
-export async function cleanUpTemplates(core: Core, signal: AbortSignal): Promise<void> {
+export async function cleanUp(core: Core, signal: AbortSignal): Promise<void> {
   while (!signal.aborted) {
     try {
       await removeUnusedTemplates(core, Date.now())
+      await removeUnusedImages(core)
     } catch (error) {
-      core.log.error({ error }, "unused templates could not be removed")
+      core.log.error({ error }, "what nothing uses could not be removed")
     }
     await pause(everyMs, signal)
   }
@@ -37,5 +38,13 @@ export async function removeUnusedTemplates(core: Core, nowMs: number): Promise<
     if (!(await machines.removeTemplate(id, { unusedForMs: templateGraceMs }))) continue
     core.events.record({ type: "template.removed", meta: { by: "daemon", template: id } })
     core.log.info({ template: id }, "removed an unused template")
+  }
+}
+
+export async function removeUnusedImages(core: Core): Promise<void> {
+  const templates = await core.host.machines.measureTemplates()
+  const needed = new Set(templates.map(({ imageHash }) => imageHash))
+  for (const path of await core.host.images.removeUnused(needed)) {
+    core.log.info({ path }, "removed what no template lies on")
   }
 }

@@ -1,7 +1,7 @@
-/** Templates that nothing needs are given up when space runs out, and none that anything lies on, on a fake host. */
+/** Templates that nothing needs are given up when space runs out, images at once, and none that anything lies on, on a fake host. */
 
 import { afterEach, beforeEach, expect, test } from "bun:test"
-import { removeUnusedTemplates } from "../../src/core/template-clean-up.ts"
+import { removeUnusedImages, removeUnusedTemplates } from "../../src/core/clean-up.ts"
 import { type HttpApp, openHttpApp } from "../support/http-app.ts"
 
 let own: HttpApp
@@ -52,4 +52,12 @@ test("one that was just asked for stays, though nothing says yet that it is need
   own.host.templatesUsedMs = Date.now()
   await removeUnusedTemplates(own.core, Date.now())
   expect(await left()).toHaveLength(1)
+})
+
+test("images are kept as long as a template lies on them", async () => {
+  await removeUnusedImages(own.core)
+  expect(own.host.neededImages).toEqual([])
+  await create("one", 256)
+  await removeUnusedImages(own.core)
+  expect(own.host.neededImages).toEqual(["image"])
 })

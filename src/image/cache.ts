@@ -1,0 +1,25 @@
+/** The cache of kernels and images, which all data directories of a host share: what nobody has asked for in a month goes. */
+
+import { readdir, rm, stat, utimes } from "node:fs/promises"
+import { join } from "node:path"
+import { exists } from "./publish.ts"
+
+const keptMs = 30 * 86_400_000
+const shelves = ["kernel-packages", "kernels", "images"]
+
+/** `used` are paths in the cache that were just asked for. Everything can be made again, so nothing here has to be kept. */
+export async function tendCache(
+  cacheDir: string,
+  options: { used: readonly string[]; nowMs: number },
+): Promise<void> {
+  const { used, nowMs } = options
+  for (const shelf of shelves.map((name) => join(cacheDir, name))) {
+    if (!(await exists(shelf))) continue
+    for (const entry of await readdir(shelf, { withFileTypes: true })) {
+      const path = join(shelf, entry.name)
+      if (!entry.isDirectory()) continue
+      if (used.some((one) => `${one}/`.startsWith(`${path}/`))) await utimes(path, nowMs / 1000, nowMs / 1000)
+      else if (nowMs - (await stat(path)).mtimeMs > keptMs) await rm(path, { recursive: true })
+    }
+  }
+}

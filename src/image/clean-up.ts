@@ -1,0 +1,45 @@
+/**
+ * Gives up images and kernels of a data directory that nothing will use again. An image is part of every template that was made from
+ * it; a kernel is needed as long as an image holds its modules. What is used next stays, and for an hour what was used next before
+ * or has just come: whoever began with it may not have written that down yet.
+ */
+
+import { rm, stat } from "node:fs/promises"
+import { dirname, join } from "node:path"
+import { listAllImages, listKernels, readImage, readKernel, readKernelFor } from "./artifacts.ts"
+
+const graceMs = 3_600_000
+
+/** `neededImages` are hashes. Gives the paths of what was removed. */
+export async function removeUnusedArtifacts(
+  dataDir: string,
+  options: { neededImages: ReadonlySet<string>; nowMs: number },
+): Promise<string[]> {
+  const isOld = async (path: string) => options.nowMs - (await stat(path)).ctimeMs > graceMs
+  const removed: string[] = []
+
+  const neededKernels = new Set([(await readKernel(dataDir)).hash])
+  for (const image of await listAllImages(dataDir)) {
+    const directory = dirname(image.file)
+    const manifest = join(directory, `${image.hash}.json`)
+    const isNeeded =
+      options.neededImages.has(image.hash) || (await readImage(dataDir, image.name)).hash === image.hash
+    if (isNeeded || !(await isOld(manifest)) || !(await isOld(join(directory, "current.json")))) {
+      neededKernels.add((await readKernelFor(dataDir, image)).hash)
+      continue
+    }
+    // What has no manifest does not count as installed.
+    await rm(manifest)
+    await rm(image.file)
+    removed.push(image.file)
+  }
+
+  const mayGo = await isOld(join(dataDir, "kernels", "current.json"))
+  for (const kernel of await listKernels(dataDir)) {
+    const directory = dirname(kernel.vmlinux)
+    if (neededKernels.has(kernel.hash) || !mayGo || !(await isOld(directory))) continue
+    await rm(directory, { recursive: true })
+    removed.push(directory)
+  }
+  return removed
+}
