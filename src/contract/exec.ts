@@ -10,8 +10,8 @@ const Argument = z
   .refine((value) => !value.includes("\0"), "an argument cannot hold a NUL")
 
 export const TerminalSize = z.strictObject({
-  rows: z.int().min(1).max(1000),
-  cols: z.int().min(1).max(1000),
+  rows: z.int().min(1).max(limits.terminalSideMax),
+  cols: z.int().min(1).max(limits.terminalSideMax),
 })
 export type TerminalSize = z.infer<typeof TerminalSize>
 

@@ -29,6 +29,9 @@ export const limits = {
   /** Unacknowledged output an exec stream may have on its way to a client that acknowledges. */
   execStreamWindowBytes: 1024 * 1024,
 
+  /** Rows or columns. */
+  terminalSideMax: 10_000,
+
   envVarsMax: 256,
   envBytesMax: 64 * 1024,
   labelsMax: 16,

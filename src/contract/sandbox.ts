@@ -21,6 +21,8 @@ export type UserId = z.infer<typeof UserId>
 export const SandboxName = z
   .string()
   .regex(limits.sandboxNamePattern, `a sandbox name has ${limits.sandboxNameRule}`)
+  // Where either is accepted, one sandbox's name must not be another's id.
+  .refine((name) => !SandboxId.safeParse(name).success, "a sandbox name is not formed like an id")
   .describe("Name of the sandbox, unique among yours")
 
 export const ImageName = z
@@ -134,16 +136,21 @@ export const CreateSandbox = z
       .max(128)
       .optional()
       .describe(
-        "Copy this sandbox as it runs now; image, size, init and files are then its, not yours to choose",
+        "Copy this sandbox as it runs now; image and size are then its, and there are no init and files",
       ),
-    image: ImageName.default(limits.imageDefault),
-    cpus: z.int().min(1).max(limits.cpusMax).default(limits.cpusDefault).describe("Number of vCPUs"),
+    image: ImageName.optional().meta({ default: limits.imageDefault }),
+    cpus: z
+      .int()
+      .min(1)
+      .max(limits.cpusMax)
+      .optional()
+      .meta({ default: limits.cpusDefault, description: "Number of vCPUs" }),
     memory_mb: z
       .int()
       .min(limits.memoryMibMin)
       .max(limits.memoryMibMax)
-      .default(limits.memoryMibDefault)
-      .describe("Memory in MiB"),
+      .optional()
+      .meta({ default: limits.memoryMibDefault, description: "Memory in MiB" }),
     disk_size_mb: z
       .int()
       .min(
@@ -151,8 +158,11 @@ export const CreateSandbox = z
         `the image's root filesystem needs ${limits.diskMibDefault} MiB; only written blocks use space`,
       )
       .max(limits.diskMibMax)
-      .default(limits.diskMibDefault)
-      .describe("Size of the root disk in MiB; only written blocks use space on the host"),
+      .optional()
+      .meta({
+        default: limits.diskMibDefault,
+        description: "Size of the root disk in MiB; only written blocks use space on the host",
+      }),
     env: Env.default({}).describe("Environment of every command in the sandbox"),
     secrets: z
       .array(SecretName)

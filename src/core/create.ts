@@ -78,25 +78,29 @@ export async function createSandbox(
   { signal }: { signal?: AbortSignal | undefined } = {},
 ): Promise<{ sandbox: Sandbox; isNew: boolean }> {
   const startedAt = performance.now()
-  if (input.if_not_exists && input.name !== undefined) {
-    const existing = await core.store.sandboxes.find(account.id, input.name)
-    if (existing?.name === input.name) {
-      const [sandbox] = await viewSandboxes(core, [existing])
-      if (sandbox) return { sandbox, isNew: false }
-    }
+  if (input.if_not_exists) {
+    const existing = await findNamed(core, account, input.name)
+    const [sandbox] = existing ? await viewSandboxes(core, [existing]) : []
+    if (sandbox) return { sandbox, isNew: false }
   }
   if (input.from !== undefined) {
     const [sandbox] = await forkSandbox(core, account, input.from, input, { count: 1, signal })
     if (!sandbox) throw new Error("a fork gave no sandbox")
     return { sandbox, isNew: true }
   }
-  checkLimits(account, { cpus: input.cpus, memoryMib: input.memory_mb })
+  const asked = {
+    image: input.image ?? limits.imageDefault,
+    cpus: input.cpus ?? limits.cpusDefault,
+    memoryMib: input.memory_mb ?? limits.memoryMibDefault,
+    diskMib: input.disk_size_mb ?? limits.diskMibDefault,
+  }
+  checkLimits(account, asked)
   const secrets = await core.store.secrets.reveal(account.id, input.secrets)
-  const spec = await templateSpec(core, input)
-  if (input.disk_size_mb < spec.image.diskMib) {
+  const spec = await templateSpec(core, asked)
+  if (asked.diskMib < spec.image.diskMib) {
     throw new AppError(
       "invalid",
-      `image "${input.image}" needs a disk of at least ${spec.image.diskMib} MB`,
+      `image "${asked.image}" needs a disk of at least ${spec.image.diskMib} MB`,
       {
         hint: "only written blocks use space on the host",
       },
@@ -109,7 +113,9 @@ export async function createSandbox(
 
   // One from the pool is the owner's as soon as the store says so; without one the intent to make it is written.
   const pooled = await takePooled(core, spec)
-  const record = await addRecord(core, account, input, spec, pooled)
+  const added = await addRecord(core, account, input, { spec, diskMib: asked.diskMib, pooled })
+  if (!added.isNew) return { sandbox: viewSandbox(core, added.record), isNew: false }
+  const { record } = added
   // Awaited here, since until then its memory is promised and the pool keeps quiet.
   return await core.turns.take(record.id, async () => {
     await checkStillWanted(core, record)
@@ -151,6 +157,15 @@ export async function createSandbox(
     })
     return { sandbox: viewSandbox(core, { ...record, state }), isNew: true }
   })
+}
+
+async function findNamed(
+  core: Core,
+  account: Account,
+  name: string | undefined,
+): Promise<SandboxRecord | undefined> {
+  const found = name === undefined ? undefined : await core.store.sandboxes.find(account.id, name)
+  return found?.name === name ? found : undefined
 }
 
 async function takePooled(core: Core, spec: TemplateSpec): Promise<PooledSandbox | undefined> {
@@ -274,26 +289,24 @@ async function furnish(guest: Guest, input: CreateSandbox): Promise<void> {
 export function checkLimits(account: Account, size: { cpus: number; memoryMib: number }): void {
   const hint = "ask for less, or the operator for a higher limit"
   if (size.cpus > account.maxCpus) {
-    throw new AppError(
-      "limit_exceeded",
-      `${size.cpus} cpus are above your limit of ${account.maxCpus} per sandbox`,
-      {
-        hint,
-      },
-    )
+    const asked = `${size.cpus} cpus are above your limit of ${account.maxCpus} per sandbox`
+    throw new AppError("invalid", asked, { hint })
   }
   if (size.memoryMib > account.maxMemoryMib) {
     const asked = `${size.memoryMib} MB of memory are above your limit of ${account.maxMemoryMib} per sandbox`
-    throw new AppError("limit_exceeded", asked, { hint })
+    throw new AppError("invalid", asked, { hint })
   }
 }
 
-async function templateSpec(core: Core, input: CreateSandbox): Promise<TemplateSpec> {
+async function templateSpec(
+  core: Core,
+  asked: { image: string; cpus: number; memoryMib: number },
+): Promise<TemplateSpec> {
   const [image, kernel] = await Promise.all([
-    core.host.images.readImage(input.image),
+    core.host.images.readImage(asked.image),
     core.host.images.readKernel(),
   ])
-  return { image, kernel, cpus: input.cpus, memoryMib: input.memory_mb }
+  return { image, kernel, cpus: asked.cpus, memoryMib: asked.memoryMib }
 }
 
 /** Refuses what would take the host's last space; `neededMib` is what is written at once. */
@@ -310,21 +323,21 @@ export async function checkSpace(core: Core, neededMib = 0): Promise<void> {
   })
 }
 
+/** `isNew: false`: somebody else has made the one that was to be made only if there is none. */
 async function addRecord(
   core: Core,
   account: Account,
   input: CreateSandbox,
-  spec: TemplateSpec,
-  pooled: PooledSandbox | undefined,
-): Promise<SandboxRecord> {
+  { spec, diskMib, pooled }: { spec: TemplateSpec; diskMib: number; pooled: PooledSandbox | undefined },
+): Promise<{ record: SandboxRecord; isNew: boolean }> {
   const add = (name: string) => {
     const wanted = {
       name,
       imageName: spec.image.name,
       imageHash: spec.image.hash,
-      cpus: input.cpus,
-      memoryMib: input.memory_mb,
-      diskMib: input.disk_size_mb,
+      cpus: spec.cpus,
+      memoryMib: spec.memoryMib,
+      diskMib,
       env: input.env,
       secretNames: input.secrets,
       labels: input.labels,
@@ -339,10 +352,12 @@ async function addRecord(
       : core.store.sandboxes.add(account, wanted)
   }
   try {
-    return await addNamed(input.name, add)
+    return { record: await addNamed(input.name, add), isNew: true }
   } catch (error) {
     if (pooled) core.pool.giveBack(pooled)
-    throw error
+    const existing = input.if_not_exists ? await findNamed(core, account, input.name) : undefined
+    if (!existing) throw error
+    return { record: existing, isNew: false }
   }
 }
 

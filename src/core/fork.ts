@@ -3,6 +3,7 @@
  * its own. All are made from one pause of the source, and either all come to be or none.
  */
 
+import { AppError } from "../contract/errors.ts"
 import type { CreateSandbox, Sandbox } from "../contract/sandbox.ts"
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Account } from "../store/users.ts"
@@ -30,6 +31,7 @@ export async function forkSandbox(
   const startedAt = performance.now()
   const source = await findSandbox(core, account, from)
   checkCopyable(source)
+  checkAsked(source, input)
   const template = await templateOf(core, source)
   const secrets = await core.store.secrets.reveal(account.id, input.secrets)
   checkLimits(account, source)
@@ -55,8 +57,8 @@ export async function forkSandbox(
         labels: { ...source.labels, ...input.labels },
         keepHot: input.keep_hot,
         allowCold: source.allowCold,
-        warmAfterSec: source.warmAfterSec,
-        coldAfterSec: source.coldAfterSec,
+        warmAfterSec: input.warm_after ?? source.warmAfterSec,
+        coldAfterSec: input.cold_after ?? source.coldAfterSec,
         netPolicy: input.net_policy ? policyAskedFor(core, input.net_policy) : source.netPolicy,
       }),
     )
@@ -82,6 +84,23 @@ export async function forkSandbox(
     }
     return started
   })
+}
+
+/** What a copy cannot have is refused, not left out. */
+function checkAsked(source: SandboxRecord, input: CreateSandbox): void {
+  const refuse = (what: string) => {
+    throw new AppError("invalid", `a copy ${what}`, { hint: "leave it out, or create one without a source" })
+  }
+  const { image = source.imageName, cpus = source.cpus } = input
+  const { memory_mb = source.memoryMib, disk_size_mb = source.diskMib } = input
+  if (image !== source.imageName) refuse(`has its source's image, ${source.imageName}, not ${image}`)
+  if (cpus !== source.cpus) refuse(`has its source's number of cpus, ${source.cpus}, not ${cpus}`)
+  if (memory_mb !== source.memoryMib)
+    refuse(`has its source's memory, ${source.memoryMib} MB, not ${memory_mb}`)
+  if (disk_size_mb !== source.diskMib)
+    refuse(`has its source's size of disk, ${source.diskMib} MB, not ${disk_size_mb}`)
+  if (input.init !== undefined) refuse("goes on where its source is, so there is no init script to run")
+  if (input.files.length > 0) refuse("has its source's files, and is given none at its start")
 }
 
 /** The copies do not need it, so a host that cannot remove it now does not make them fail; it is asked again until it can. */

@@ -1,6 +1,7 @@
 /** A terminal over a WebSocket; the messages are in `contract/session.ts`. Closing it leaves the session running. */
 
 import type { ServerWebSocket } from "bun"
+import { z } from "zod"
 import { AppError, unreachable } from "../contract/errors.ts"
 import { limits } from "../contract/limits.ts"
 import { ShellClientMessage, type ShellQuery, type ShellServerMessage } from "../contract/session.ts"
@@ -39,10 +40,10 @@ export class ShellSocket implements SocketSession {
   }
 
   onMessage(socket: ServerWebSocket<SocketState>, message: string | Buffer): void {
-    const control = typeof message === "string" ? parseControl(message) : undefined
-    if (control === undefined)
+    const control = typeof message === "string" ? parseControl(message) : "typed"
+    if (control === "typed")
       this.#type(Buffer.from(message)).catch((error: unknown) => this.fail(socket, error))
-    else this.#control(control)
+    else if (control !== "meaningless") this.#control(control)
   }
 
   onDrain(): void {
@@ -139,13 +140,17 @@ export class ShellSocket implements SocketSession {
   }
 }
 
-/** Text that is no message of ours was typed. */
-function parseControl(text: string): ShellClientMessage | undefined {
-  if (!text.startsWith("{")) return undefined
+/** Text that is no message was typed. One that means nothing, as a window of no size does, must not end up at the prompt. */
+function parseControl(text: string): ShellClientMessage | "typed" | "meaningless" {
+  if (!text.startsWith("{")) return "typed"
+  let message: unknown
   try {
-    return ShellClientMessage.safeParse(JSON.parse(text)).data
-  } catch (error) {
-    if (error instanceof SyntaxError) return undefined
-    throw error
+    message = JSON.parse(text)
+  } catch {
+    return "typed"
   }
+  const isOurs = SomeMessage.safeParse(message).success
+  return isOurs ? (ShellClientMessage.safeParse(message).data ?? "meaningless") : "typed"
 }
+
+const SomeMessage = z.object({ type: z.enum(["resize", "signal", "ack"]) })

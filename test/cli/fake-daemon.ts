@@ -146,7 +146,8 @@ export class FakeDaemon implements Disposable {
     if (this.createError)
       return failure(this.createError.code, this.createError.message, this.createError.hint)
     this.created = CreateSandbox.parse(await request.json())
-    const { name = "generated", image, cpus, memory_mb, disk_size_mb, labels } = this.created
+    const { name = "generated", image = "minimal", cpus = 1, labels } = this.created
+    const { memory_mb = 512, disk_size_mb = 8192 } = this.created
     const existing = this.sandboxes.get(name)
     if (existing !== undefined)
       return this.created.if_not_exists

@@ -277,6 +277,28 @@ test("without a terminal it says to use exec", async () => {
   expect(stderr).toContain("bhatti exec dev -- COMMAND")
 })
 
+test("a message without a meaning, as of a hidden window, is not typed into the shell", async () => {
+  const socket = new WebSocket(`${own.url.replace("http", "ws")}/sandboxes/dev/ws?new=true`, {
+    headers: { authorization: `Bearer ${own.key}` },
+  })
+  socket.binaryType = "arraybuffer"
+  let shown = ""
+  socket.onmessage = ({ data }) => {
+    if (data instanceof ArrayBuffer) shown += Buffer.from(data).toString()
+  }
+  try {
+    await until("the prompt", () => shown.includes("$ "), { deadlineMs: 60_000 })
+    socket.send(JSON.stringify({ type: "resize", rows: 0, cols: 0 }))
+    socket.send(JSON.stringify({ type: "resize", rows: "40", cols: 100 }))
+    socket.send(JSON.stringify({ type: "resize", rows: 3000, cols: 5000 }))
+    socket.send(Buffer.from("echo {size:$(stty size)}\n"))
+    await until("the answer", () => shown.includes("{size:3000 5000}"), { deadlineMs: 60_000 })
+    expect(shown).not.toContain("resize")
+  } finally {
+    socket.close()
+  }
+}, 180_000)
+
 test("ps and kill", async () => {
   expect((await own.bhatti(["create", "--name", "kills", "--init", "sleep 1000"])).exitCode).toBe(0)
   const listed = await own.bhatti(["ps", "kills"])

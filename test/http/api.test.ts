@@ -166,6 +166,7 @@ describe("sandboxes", () => {
     ["a field that does not exist", { flavour: "large" }],
     ["a variable with a bad name", { env: { "A-B": "x" } }],
     ["an image that is a path", { image: "../x" }],
+    ["a name like an id", { name: "sb_0123456789abcdef" }],
   ])("%s is refused as invalid", async (_what, body) => {
     const answer = await call("POST", "/sandboxes", { body })
     expect(answer.status).toBe(400)
@@ -174,8 +175,8 @@ describe("sandboxes", () => {
   })
 
   test("limits of the user hold: cpus, memory, count", async () => {
-    expect(await call("POST", "/sandboxes", { body: { cpus: 3 } })).toMatchObject({ status: 429 })
-    expect(await call("POST", "/sandboxes", { body: { memory_mb: 2048 } })).toMatchObject({ status: 429 })
+    expect(await call("POST", "/sandboxes", { body: { cpus: 3 } })).toMatchObject({ status: 400 })
+    expect(await call("POST", "/sandboxes", { body: { memory_mb: 2048 } })).toMatchObject({ status: 400 })
     const many = await Promise.all(Array.from({ length: 8 }, () => call("POST", "/sandboxes", { body: {} })))
     expect(many.filter(({ status }) => status === 201)).toHaveLength(3)
     expect(many.filter(({ status }) => status === 429)).toHaveLength(5)
@@ -926,6 +927,33 @@ describe("published ports", () => {
 })
 
 describe("create", () => {
+  test("if_not_exists gives the one that another request has just made, also at the limit", async () => {
+    for (const name of ["one", "two"]) await call("POST", "/sandboxes", { body: { name } })
+    const body = { name: "dev", if_not_exists: true }
+    const all = await Promise.all(Array.from({ length: 6 }, () => call("POST", "/sandboxes", { body })))
+    expect(all.map(({ status }) => status).sort()).toEqual([200, 200, 200, 200, 200, 201])
+    expect(await call("POST", "/sandboxes", { body: { ...body, name: "else" } })).toMatchObject({
+      status: 429,
+    })
+  })
+
+  test.each([
+    ["another image", { image: "docker" }],
+    ["other cpus", { cpus: 2 }],
+    ["other memory", { memory_mb: 256 }],
+    ["another disk", { disk_size_mb: 16_384 }],
+    ["an init script", { init: "true" }],
+    ["files", { files: [{ guest_path: "/x", content: "" }] }],
+  ])("a copy with %s is refused, with what its source has it is made", async (_what, body) => {
+    await call("POST", "/sandboxes", { body: { name: "dev" } })
+    const refused = await call("POST", "/sandboxes", { body: { from: "dev", name: "copy", ...body } })
+    expect(refused).toMatchObject({ status: 400, body: { code: "invalid" } })
+    expect(await core.store.sandboxes.listAll()).toHaveLength(1)
+    const same = { image: "minimal", cpus: 1, memory_mb: 512, disk_size_mb: 8192, warm_after: 7 }
+    const copy = await call("POST", "/sandboxes", { body: { from: "dev", name: "copy", ...same } })
+    expect(copy).toMatchObject({ status: 201, body: { ...same } })
+  })
+
   test("if_not_exists gives the existing sandbox", async () => {
     const first = await call("POST", "/sandboxes", { body: { name: "dev", if_not_exists: true } })
     const second = await call("POST", "/sandboxes", { body: { name: "dev", if_not_exists: true } })

@@ -167,7 +167,7 @@ test("a nearly full host refuses before anything is written", async () => {
 test("limits of the user hold for what is made of a snapshot", async () => {
   await checkpoint("large")
   await own.core.store.users.edit("alice", { max_memory_mb: 256 })
-  expect((await own.call("POST", "/snapshots/large/resume", {})).status).toBe(429)
+  expect((await own.call("POST", "/snapshots/large/resume", {})).status).toBe(400)
   await own.core.store.users.edit("alice", { max_memory_mb: 4096, max_sandboxes: 1 })
   expect((await own.call("POST", "/snapshots/large/resume", {})).status).toBe(429)
 })
