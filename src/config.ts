@@ -5,6 +5,7 @@ import { join } from "node:path"
 import { Config } from "./contract/config.ts"
 import { AppError } from "./contract/errors.ts"
 import { defaultDataDir } from "./contract/limits.ts"
+import "./contract/wording.ts"
 
 export type ConfigFlags = {
   configPath?: string

@@ -2,6 +2,7 @@
 
 import type { z } from "zod"
 import { AppError } from "../contract/errors.ts"
+import "../contract/wording.ts"
 import { bodyChunks } from "./bytes.ts"
 
 export async function readBody<T extends z.ZodType>(

@@ -1,0 +1,25 @@
+/** How a value that does not fit is told to whoever sent it. */
+
+import { expect, test } from "bun:test"
+import type { z } from "zod"
+import { Exec } from "./exec.ts"
+import { CreateSandbox } from "./sandbox.ts"
+import "./wording.ts"
+
+const told = (schema: z.ZodType, value: unknown) => schema.safeParse(value).error?.issues[0]?.message
+
+test.each([
+  [CreateSandbox, { cpus: 0 }, "must be at least 1"],
+  [CreateSandbox, { cpus: "1" }, "must be a number"],
+  [CreateSandbox, { cpus: 1.5 }, "must be a whole number"],
+  [CreateSandbox, { init: "" }, "must not be empty"],
+  [CreateSandbox, { env: { A: "x".repeat(40_000) } }, "must have at most 32768 characters"],
+  [CreateSandbox, { net_policy: { default: "x" } }, "must be public or deny"],
+  [CreateSandbox, { net_policy: { allow_cidrs: ["x"] } }, "must be an IPv4 network such as 10.0.0.0/8"],
+  [CreateSandbox, { size: 1 }, 'there is no "size" here'],
+  [Exec, {}, "is missing"],
+  [Exec, { cmd: [] }, "a command is needed"],
+  [Exec, { cmd: ["true"], timeout_sec: 0 }, "must be more than 0"],
+])("%#: %j", (schema, value, message) => {
+  expect(told(schema, value)).toBe(message)
+})

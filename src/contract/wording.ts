@@ -1,0 +1,49 @@
+/** What is wrong with a value that does not fit its shape, in words for whoever sent it. Shapes with words of their own keep them. */
+
+import { z } from "zod"
+
+z.config({
+  customError: (issue) => {
+    switch (issue.code) {
+      case "invalid_type":
+        if (issue.input === undefined) return "is missing"
+        return `must be ${nouns[issue.expected] ?? `of type ${issue.expected}`}`
+      case "too_small":
+        if (issue.origin === "string" && issue.minimum === 1) return "must not be empty"
+        return `must ${measure(issue.origin, issue.inclusive === false ? "more than" : "at least", issue.minimum)}`
+      case "too_big":
+        return `must ${measure(issue.origin, issue.inclusive === false ? "less than" : "at most", issue.maximum)}`
+      case "invalid_value":
+        return `must be ${issue.values.map((value) => String(value)).join(" or ")}`
+      case "invalid_format":
+        return issue.format in formats ? `must be ${formats[issue.format]}` : undefined
+      case "unrecognized_keys":
+        return `there is no ${issue.keys.map((key) => `"${key}"`).join(", ")} here`
+      default:
+        return undefined
+    }
+  },
+})
+
+const nouns: Record<string, string> = {
+  string: "a text",
+  number: "a number",
+  int: "a whole number",
+  boolean: "true or false",
+  array: "a list",
+  object: "an object",
+  record: "an object",
+}
+
+const formats: Record<string, string> = {
+  cidrv4: "an IPv4 network such as 10.0.0.0/8",
+  base64: "in base64",
+  datetime: "a time such as 2026-01-31T12:00:00Z",
+}
+
+const units: Record<string, string> = { string: "characters", array: "items" }
+
+function measure(origin: string, bound: string, value: number | bigint): string {
+  const unit = units[origin]
+  return unit === undefined ? `be ${bound} ${value}` : `have ${bound} ${value} ${unit}`
+}
