@@ -144,7 +144,10 @@ async function send(
   const abort = () => refuse(signal.reason)
   signal.addEventListener("abort", abort, { once: true })
   try {
-    for await (const chunk of body) {
+    const chunks = body[Symbol.asyncIterator]()
+    for (;;) {
+      const { done, value: chunk } = await orRefused(chunks.next())
+      if (done) break
       bytes += chunk.length
       if (bytes > options.bytesMax) throw fileTooLarge()
       await orRefused(transfer.write(chunk))

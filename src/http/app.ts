@@ -18,9 +18,13 @@ import { errorResponse } from "./errors.ts"
 import { parseInput, readBody } from "./input.ts"
 import { RequestRates } from "./request-rates.ts"
 import { type About, handlers } from "./routes.ts"
+import { StreamedAnswer } from "./streamed-answer.ts"
 
 type Variables = { requestId: string; account: Account | undefined }
-type Bindings = { server: RequestContext["server"] }
+type Bindings = Pick<RequestContext, "body" | "upgrade"> & {
+  /** Set where the answer's body is streamed; the response has none then. */
+  streamed?: StreamedAnswer
+}
 type Environment = { Bindings: Bindings; Variables: Variables }
 
 /** All handlers look alike here; `Handlers` has checked each against its endpoint. */
@@ -34,11 +38,18 @@ export type AppSettings = {
   metricsToken?: string | undefined
 }
 
+/** The body of an answer that is streamed is in `bytes`. */
+export type App = (
+  request: Request,
+  body: RequestContext["body"],
+  upgrade?: RequestContext["upgrade"],
+) => Promise<{ response: Response; bytes: StreamedAnswer | undefined }>
+
 export function createApp(
   core: Core,
   about: About,
   settings: AppSettings = { apiHosts: [], rateLimits: RateLimits.parse({}) },
-): Hono<Environment> {
+): App {
   const app = new Hono<Environment>()
   const rates = new RequestRates(settings.rateLimits)
 
@@ -52,8 +63,8 @@ export function createApp(
     c.set("requestId", requestId)
     checkBrowserSafety(c.req.raw, settings.apiHosts)
     await next()
-    c.header("x-request-id", requestId)
-    c.header("x-bhatti-version", about.version)
+    c.res.headers.set("x-request-id", requestId)
+    c.res.headers.set("x-bhatti-version", about.version)
     core.log.info(
       {
         request_id: requestId,
@@ -99,9 +110,7 @@ export function createApp(
       const account = holder?.account
       c.set("account", account)
       if (account) rates.count(name, account)
-      const body =
-        definition.body &&
-        (await readBody(c.req.raw, definition.body, { bytesMax: limits.requestBodyBytesMax }))
+      const body = definition.body && (await readBody(c.req.raw, c.env.body, definition.body))
       const reply = await handle(
         {
           core,
@@ -109,16 +118,25 @@ export function createApp(
           revoked: holder?.revoked as AbortSignal,
           requestId: c.get("requestId"),
           request: c.req.raw,
-          server: c.env.server,
+          body: c.env.body,
+          upgrade: c.env.upgrade,
           params: c.req.param(),
         },
         { body, query: parseInput(definition.query ?? NoQuery, queryOf(c.req.queries())) },
       )
       if (reply instanceof Response) return reply
+      if (reply instanceof StreamedAnswer) {
+        c.env.streamed = reply
+        return new Response(null, { headers: reply.headers })
+      }
       return Response.json(reply, { status: definition.status })
     })
   }
-  return app
+  return async (request, body, upgrade = () => false) => {
+    const bindings: Bindings = { body, upgrade }
+    const response = await app.fetch(request, bindings)
+    return { response, bytes: bindings.streamed }
+  }
 }
 
 /** Of an endpoint that takes no parameters: one that is given is a mistake, and is said. */

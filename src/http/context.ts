@@ -1,6 +1,5 @@
 /** What every handler is given besides its parsed input. */
 
-import type { Server } from "bun"
 import type { Core } from "../core/core.ts"
 import type { Account } from "../store/users.ts"
 import type { SocketSession } from "./socket-session.ts"
@@ -20,7 +19,10 @@ export type RequestContext = {
   revoked: AbortSignal
   requestId: string
   request: Request
-  server: Server<SocketState>
+  /** The request's body as it comes; it can be read once. */
+  body: AsyncIterable<Uint8Array>
+  /** False: this is no request for a WebSocket. */
+  upgrade(state: SocketState): boolean
   /** Parameters of the path, decoded. */
   params: Record<string, string>
 }

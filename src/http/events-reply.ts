@@ -8,6 +8,7 @@ import type { EventFilter, EventRecord } from "../store/events.ts"
 import type { Account } from "../store/users.ts"
 import { toAppError } from "./errors.ts"
 import { onRevoked } from "./revocation.ts"
+import { StreamedAnswer } from "./streamed-answer.ts"
 
 /** Well below the time after which the front takes a silent answer for dead. */
 const quietMs = 30_000
@@ -21,7 +22,7 @@ export async function followEvents(
   account: Account,
   query: EventsQuery,
   revoked: AbortSignal,
-): Promise<Response> {
+): Promise<StreamedAnswer> {
   const filter = filterOf(account, query)
   // Before the stored ones are read, so that nothing falls between the two.
   const subscription = core.events.subscribe(filter)
@@ -35,27 +36,17 @@ export async function followEvents(
     throw error
   }
   const listening = onRevoked(revoked, () => subscription.close())
-  const over = () => {
-    listening[Symbol.dispose]()
-    subscription.close()
-  }
   const lines = linesOf(stored, subscription, revoked)
-  const encoder = new TextEncoder()
-  const body = new ReadableStream<Uint8Array>(
-    {
-      async pull(controller) {
-        const { done, value } = await lines.next()
-        if (done) {
-          over()
-          controller.close()
-        } else controller.enqueue(encoder.encode(`${value === undefined ? "" : JSON.stringify(value)}\n`))
-      },
-      cancel: over,
+  return new StreamedAnswer({
+    headers: { "content-type": "application/x-ndjson" },
+    async next() {
+      const { done, value } = await lines.next()
+      return done ? undefined : Buffer.from(`${value === undefined ? "" : JSON.stringify(value)}\n`)
     },
-    { highWaterMark: 1 },
-  )
-  return new Response(body, {
-    headers: { "content-type": "application/x-ndjson", "cache-control": "no-store" },
+    onClosed() {
+      listening[Symbol.dispose]()
+      subscription.close()
+    },
   })
 }
 

@@ -5,6 +5,7 @@ import { limits } from "../contract/limits.ts"
 import type { RunningCommand } from "../core/exec.ts"
 import { toAppError } from "./errors.ts"
 import { onRevoked, unlessRevoked } from "./revocation.ts"
+import { StreamedAnswer } from "./streamed-answer.ts"
 
 /** Waits for the end. Output beyond the bound is read and dropped, so that the command still ends. */
 export function bufferedReply(running: RunningCommand, revoked: AbortSignal): Promise<ExecResult> {
@@ -46,46 +47,30 @@ class Kept {
 /**
  * Events as the reader takes them; the answer begins when the command runs. A reader who goes away kills the command.
  */
-export async function streamedReply(running: RunningCommand, revoked: AbortSignal): Promise<Response> {
+export async function streamedReply(running: RunningCommand, revoked: AbortSignal): Promise<StreamedAnswer> {
   // A command that cannot run, or ends at once, has its event.
   await Promise.allSettled([Promise.race([running.process.started, running.result])])
-  const encoder = new TextEncoder()
-  const encode = (event: ExecEvent) => encoder.encode(`${JSON.stringify(event)}\n`)
+  const encode = (event: ExecEvent) => Buffer.from(`${JSON.stringify(event)}\n`)
   const events = execEvents(running)
+  const kill = () => running.process.kill()
+  const listening = onRevoked(revoked, kill)
   let isOver = false
-  let listening: Disposable | undefined
-  const over = () => {
-    isOver = true
-    listening?.[Symbol.dispose]()
-  }
-  const body = new ReadableStream<Uint8Array>(
-    {
-      start(controller) {
-        // The server sends no headers before the first byte. A blank before a line of JSON means nothing to its readers.
-        controller.enqueue(encoder.encode(" "))
-        listening = onRevoked(revoked, (reason) => {
-          over()
-          running.process.kill()
-          controller.enqueue(encode(errorEvent(reason)))
-          controller.close()
-        })
-      },
-      async pull(controller) {
-        const { done, value } = await events.next()
-        if (isOver) return
-        if (!done) return controller.enqueue(encode(value))
-        over()
-        controller.close()
-      },
-      cancel() {
-        over()
-        running.process.kill()
-      },
+  return new StreamedAnswer({
+    headers: { "content-type": "application/x-ndjson" },
+    async next() {
+      if (isOver) return undefined
+      try {
+        const { done, value } = await unlessRevoked(revoked, events.next(), kill)
+        return done ? undefined : encode(value)
+      } catch (reason) {
+        isOver = true
+        return encode(errorEvent(reason))
+      }
     },
-    { highWaterMark: 1 },
-  )
-  return new Response(body, {
-    headers: { "content-type": "application/x-ndjson", "cache-control": "no-store" },
+    onClosed() {
+      listening[Symbol.dispose]()
+      kill()
+    },
   })
 }
 

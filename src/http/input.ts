@@ -2,15 +2,23 @@
 
 import type { z } from "zod"
 import { AppError } from "../contract/errors.ts"
+import { limits } from "../contract/limits.ts"
 import "../contract/wording.ts"
-import { bodyChunks } from "./bytes.ts"
 
 export async function readBody<T extends z.ZodType>(
   request: Request,
+  body: AsyncIterable<Uint8Array>,
   schema: T,
-  options: { bytesMax: number },
 ): Promise<z.infer<T>> {
-  const text = await readText(request, options.bytesMax)
+  if ((declaredLength(request) ?? 0) > bytesMax) throw tooLarge()
+  const chunks: Uint8Array[] = []
+  let bytes = 0
+  for await (const chunk of body) {
+    bytes += chunk.length
+    if (bytes > bytesMax) throw tooLarge()
+    chunks.push(chunk)
+  }
+  const text = Buffer.concat(chunks).toString("utf8")
   return parseInput(schema, text.trim() === "" ? {} : parseJson(text))
 }
 
@@ -32,15 +40,11 @@ export function parseInput<T extends z.ZodType>(schema: T, value: unknown): z.in
   throw new AppError("invalid", field === "" ? message : `${field}: ${message}`)
 }
 
-async function readText(request: Request, bytesMax: number): Promise<string> {
-  const tooLarge = () => new AppError("too_large", `the request's body is larger than ${bytesMax} bytes`)
-  if (Number(request.headers.get("content-length") ?? 0) > bytesMax) throw tooLarge()
-  const chunks: Uint8Array[] = []
-  let bytes = 0
-  for await (const chunk of bodyChunks(request)) {
-    bytes += chunk.length
-    if (bytes > bytesMax) throw tooLarge()
-    chunks.push(chunk)
-  }
-  return Buffer.concat(chunks).toString("utf8")
+export function declaredLength(request: Request): number | undefined {
+  const header = request.headers.get("content-length")
+  return header === null ? undefined : Number(header)
+}
+
+function tooLarge(): AppError {
+  return new AppError("too_large", `the request's body is larger than ${bytesMax} bytes`)
 }

@@ -35,13 +35,14 @@ import {
 } from "../core/snapshots.ts"
 import { startByName, stopByName } from "../core/stop-start.ts"
 import { whySandbox } from "../core/why.ts"
-import { bodyChunks, bytesReply, declaredLength } from "./bytes.ts"
+import { bytesReply } from "./bytes.ts"
 import type { RequestContext } from "./context.ts"
 import { followEvents, listEvents } from "./events-reply.ts"
 import { bufferedReply, streamedReply } from "./exec-reply.ts"
 import { ExecSocket } from "./exec-socket.ts"
-import { parseInput } from "./input.ts"
+import { declaredLength, parseInput } from "./input.ts"
 import { ShellSocket } from "./shell-socket.ts"
+import type { StreamedAnswer } from "./streamed-answer.ts"
 
 type Body<E extends Endpoint> = E extends { body: infer B extends z.ZodType } ? z.infer<B> : undefined
 type Query<E extends Endpoint> = E extends { query: infer Q extends z.ZodType } ? z.infer<Q> : undefined
@@ -49,7 +50,7 @@ type Query<E extends Endpoint> = E extends { query: infer Q extends z.ZodType } 
 type Handler<E extends Endpoint> = (
   context: E extends { isPublic: true } ? Omit<RequestContext, "account" | "revoked"> : RequestContext,
   input: { body: Body<E>; query: Query<E> },
-) => Promise<z.infer<E["reply"]> | Response>
+) => Promise<z.infer<E["reply"]> | Response | StreamedAnswer>
 export type Handlers = { [K in keyof Api]: Handler<Api[K]> }
 
 export type About = {
@@ -78,15 +79,12 @@ export function handlers(about: About): Handlers {
       return viewSandboxes(core, await listSandboxes(core, account, [query.label ?? []].flat()))
     },
 
-    async createSandbox({ core, account, request, server }, { body }) {
-      // The first sandbox of a new size waits for its template.
-      server.timeout(request, 0)
+    async createSandbox({ core, account, request }, { body }) {
       const { sandbox, isNew } = await createSandbox(core, account, body, { signal: request.signal })
       return isNew ? sandbox : Response.json(sandbox, { headers: { "x-bhatti-existing": "true" } })
     },
 
-    async createSandboxes({ core, account, request, server }, { body }) {
-      server.timeout(request, 0)
+    async createSandboxes({ core, account, request }, { body }) {
       const { count, ...input } = body
       return createSandboxes(core, account, input, { count, signal: request.signal })
     },
@@ -96,14 +94,12 @@ export function handlers(about: About): Handlers {
       return sandbox ?? Promise.reject(noSandbox(idOf(params)))
     },
 
-    async destroySandbox({ core, account, params, request, server }) {
-      server.timeout(request, 0)
+    async destroySandbox({ core, account, params }) {
       await destroySandbox(core, account, idOf(params))
       return { status: "destroyed" }
     },
 
-    async updateSandbox({ core, account, params, request, server }, { body }) {
-      server.timeout(request, 0)
+    async updateSandbox({ core, account, params }, { body }) {
       return editSandbox(core, account, idOf(params), body)
     },
 
@@ -111,18 +107,15 @@ export function handlers(about: About): Handlers {
       return whySandbox(core, account, idOf(params))
     },
 
-    async stopSandbox({ core, account, params, request, server }) {
-      server.timeout(request, 0)
+    async stopSandbox({ core, account, params }) {
       return stopByName(core, account, idOf(params))
     },
 
-    async startSandbox({ core, account, params, request, server }, { body }) {
-      server.timeout(request, 0)
+    async startSandbox({ core, account, params }, { body }) {
       return startByName(core, account, idOf(params), body)
     },
 
-    async checkpointSandbox({ core, account, params, request, server }, { body }) {
-      server.timeout(request, 0)
+    async checkpointSandbox({ core, account, params }, { body }) {
       return createSnapshot(core, account, idOf(params), body.name)
     },
 
@@ -134,25 +127,21 @@ export function handlers(about: About): Handlers {
       return getSnapshot(core, account, params.name ?? "")
     },
 
-    async deleteSnapshot({ core, account, params, request, server }) {
-      server.timeout(request, 0)
+    async deleteSnapshot({ core, account, params }) {
       await deleteSnapshot(core, account, params.name ?? "")
       return { status: "deleted" }
     },
 
-    async resumeSnapshot({ core, account, params, request, server }, { body }) {
-      server.timeout(request, 0)
+    async resumeSnapshot({ core, account, params, request }, { body }) {
       return resumeSnapshot(core, account, params.name ?? "", body, { signal: request.signal })
     },
 
-    async listEvents({ core, account, revoked, request, server }, { query }) {
+    async listEvents({ core, account, revoked }, { query }) {
       if (query.follow === "false") return listEvents(core, account, query)
-      server.timeout(request, 0)
       return followEvents(core, account, query, revoked)
     },
 
-    async exec({ core, account, revoked, params, request, server }, { body }) {
-      server.timeout(request, 0)
+    async exec({ core, account, revoked, params, request }, { body }) {
       const running = await execInSandbox(core, account, idOf(params), {
         command: {
           argv: body.cmd,
@@ -175,15 +164,15 @@ export function handlers(about: About): Handlers {
       return wantsEvents ? streamedReply(running, revoked) : bufferedReply(running, revoked)
     },
 
-    async execSocket({ core, account, revoked, params, requestId, request, server }) {
+    async execSocket({ core, account, revoked, params, requestId, upgrade }) {
       const session = new ExecSocket({ core, account, nameOrId: idOf(params), requestId })
-      if (server.upgrade(request, { data: { session, revoked } })) return new Response(null)
+      if (upgrade({ session, revoked })) return new Response(null)
       throw new AppError("invalid", "this address speaks WebSocket only")
     },
 
-    async shellSocket({ core, account, revoked, params, requestId, request, server }, { query }) {
+    async shellSocket({ core, account, revoked, params, requestId, upgrade }, { query }) {
       const session = new ShellSocket({ core, account, nameOrId: idOf(params), requestId, query })
-      if (server.upgrade(request, { data: { session, revoked } })) return new Response(null)
+      if (upgrade({ session, revoked })) return new Response(null)
       throw new AppError("invalid", "this address speaks WebSocket only")
     },
 
@@ -196,33 +185,30 @@ export function handlers(about: About): Handlers {
       return { status: "killed" }
     },
 
-    async readFile({ core, account, revoked, params, request, server }, { query }) {
+    async readFile({ core, account, revoked, params }, { query }) {
       if (query.stat === "true") return statFile(core, account, idOf(params), query.path)
       if (query.ls === "true") {
         const { entries, isTruncated } = await listFiles(core, account, idOf(params), query.path)
         return Response.json(entries, { headers: isTruncated ? { [truncatedHeader]: "true" } : {} })
       }
-      server.timeout(request, 0)
       const download = await readFile(core, account, idOf(params), query.path)
       const file = await download.file
       const headers = { "x-file-size": `${file.size}`, "x-file-mode": file.mode }
       return bytesReply(download, { headers, revoked, log: core.log })
     },
 
-    async writeFile({ core, account, revoked, params, request, server }, { query }) {
-      server.timeout(request, 0)
+    async writeFile({ core, account, revoked, params, request, body }, { query }) {
       await writeFile(core, account, idOf(params), {
         path: query.path,
         mode: query.mode,
         size: declaredLength(request),
-        body: bodyChunks(request, revoked),
+        body,
         signal: revoked,
       })
       return { status: "ok" }
     },
 
-    async removeFile({ core, account, params, request, server }, { query }) {
-      server.timeout(request, 0)
+    async removeFile({ core, account, params }, { query }) {
       const recursive = query.recursive === "true"
       await removeFile(core, account, idOf(params), { path: query.path, recursive })
       return { status: "ok" }
@@ -238,17 +224,15 @@ export function handlers(about: About): Handlers {
       return { status: "ok" }
     },
 
-    async readArchive({ core, account, revoked, params, request, server }, { query }) {
-      server.timeout(request, 0)
+    async readArchive({ core, account, revoked, params }, { query }) {
       const archive = await readArchive(core, account, idOf(params), query.path)
       return bytesReply(archive, { headers: { "content-type": "application/x-tar" }, revoked, log: core.log })
     },
 
-    async writeArchive({ core, account, revoked, params, request, server }, { query }) {
-      server.timeout(request, 0)
+    async writeArchive({ core, account, revoked, params, body }, { query }) {
       const { entries, bytes } = await writeArchive(core, account, idOf(params), {
         path: query.path,
-        body: bodyChunks(request, revoked),
+        body,
         signal: revoked,
       })
       return { status: "ok", entries, bytes }

@@ -7,9 +7,10 @@ import type { Core } from "../core/core.ts"
 import { isPublished } from "../core/published.ts"
 import { hostName } from "../lib/host-name.ts"
 import type { Admission, Visitor } from "./admission.ts"
+import { type Api, ApiExchange } from "./api-exchange.ts"
 import { isLoopback, limitKey, type TrustedProxies } from "./client-address.ts"
-import { Exchange } from "./exchange.ts"
-import { type ClientFacts, isBodyless, wantsToStay } from "./forwarded.ts"
+import { type Ending, Exchange } from "./exchange.ts"
+import { type ClientFacts, isBodyless, upgradeOf, wantsToStay } from "./forwarded.ts"
 import { HeadError, parseRequestHead, type RequestHead, valuesOf } from "./head.ts"
 import { Lost, type Peer, type SocketPeer } from "./peer.ts"
 import { readHead } from "./reading.ts"
@@ -24,6 +25,7 @@ export type Surroundings = {
   admission: Admission
   trustedProxies: TrustedProxies
   upstreams: Upstreams
+  api: Api
 }
 
 const headDeadlineMs = 10_000
@@ -31,19 +33,18 @@ const keepAliveMs = 75_000
 /** For what a client sends after our last answer. */
 const goodbyeMs = 2000
 /** Shorter than what servers commonly allow, so that they rarely close just when we ask again. */
-const aliasUpstreamIdleMs = 4000
-const apiUpstreamIdleMs = 30_000
+const upstreamIdleMs = 4000
 const askPath = "/caddy/ask"
 
-type Target = { kind: "alias"; alias: string } | { kind: "api" }
-type Kept = { target: Target; peer: Peer; idleSinceMs: number }
+type Kept = { alias: string; peer: Peer; idleSinceMs: number }
+type Running<Outcome> = { run(): Promise<Outcome>; check(nowMs: number): void; stop(): void }
 
 export class ClientConnection implements Visitor {
   readonly #peer: SocketPeer
   readonly #facts: ClientFacts
   readonly #around: Surroundings
   #upstream: Kept | undefined
-  #exchange: Exchange | undefined
+  #exchange: Running<unknown> | undefined
   /** While a request is handled, or its upstream kept: who can be cut off by its alias. */
   #enteredAlias: string | undefined
   #waiting: { sinceMs: number; forMs: number } | undefined
@@ -76,8 +77,8 @@ export class ClientConnection implements Visitor {
     if (this.#leftAtMs !== undefined && nowMs - this.#leftAtMs > goodbyeMs) this.#peer.close()
     const kept = this.#upstream
     if (kept && !this.#exchange) {
-      const allowedMs = kept.target.kind === "api" ? apiUpstreamIdleMs : aliasUpstreamIdleMs
-      if (kept.peer.hasEnded || kept.peer.isLost || nowMs - kept.idleSinceMs > allowedMs) this.#dropUpstream()
+      const isOver = nowMs - kept.idleSinceMs > upstreamIdleMs
+      if (kept.peer.hasEnded || kept.peer.isLost || isOver) this.#dropUpstream()
     }
   }
 
@@ -105,18 +106,19 @@ export class ClientConnection implements Visitor {
 
   /** False: this was the last one. */
   async #serveOne(): Promise<boolean> {
-    let request: RequestHead
+    let request: RequestHead | undefined
     try {
       const head = await this.#nextHead()
       if (!head) return false
       request = parseRequestHead(head)
+      return await this.#serveRequest(request)
     } catch (error) {
       if (!(error instanceof HeadError)) throw error
-      await this.#peer.write(
-        refusalBytes({ status: error.status, message: error.message }, { keepAlive: false }),
-      )
-      return false
+      return this.#refuse(request, error)
     }
+  }
+
+  async #serveRequest(request: RequestHead): Promise<boolean> {
     const expected = valuesOf(request.headers, "expect")
     if (expected.some((value) => value.toLowerCase() !== "100-continue")) {
       return this.#refuse(request, { status: 417, message: "the only expectation is 100-continue" })
@@ -129,9 +131,9 @@ export class ClientConnection implements Visitor {
           message: `published ports are one name below ${this.#around.zone.domain}`,
         })
       case "alias":
-        return this.#serveAlias(request, destination)
+        return this.#serveAlias(request, destination.alias)
       case "api":
-        return this.#isAsk(request) ? this.#answerAsk(request) : this.#exchangeWith(request, destination)
+        return this.#isAsk(request) ? this.#answerAsk(request) : this.#serveApi(request)
     }
   }
 
@@ -146,15 +148,15 @@ export class ClientConnection implements Visitor {
     }
   }
 
-  async #serveAlias(request: RequestHead, target: Target & { kind: "alias" }): Promise<boolean> {
+  async #serveAlias(request: RequestHead, alias: string): Promise<boolean> {
     const { admission, trustedProxies } = this.#around
     const client = trustedProxies.clientBehind(this.#facts.peer, valuesOf(request.headers, "x-forwarded-for"))
     const decision = admission.request({
       client: limitKey(client),
-      alias: target.alias,
+      alias,
       nowMs: performance.now(),
     })
-    if (decision.kind === "allowed") return this.#exchangeWith(request, target)
+    if (decision.kind === "allowed") return this.#exchangeWith(request, alias)
     return this.#refuse(request, {
       status: 429,
       message: "too many requests",
@@ -162,66 +164,79 @@ export class ClientConnection implements Visitor {
     })
   }
 
-  async #exchangeWith(request: RequestHead, target: Target): Promise<boolean> {
+  async #serveApi(request: RequestHead): Promise<boolean> {
+    const { api, upstreams } = this.#around
+    this.#dropUpstream()
+    const shared = { client: this.#peer, request, facts: this.#facts }
+    if (upgradeOf(request) === undefined) return this.#run(new ApiExchange({ ...shared, api }))
+    const upstream = await upstreams.connectApi()
+    const exchange = new Exchange({ ...shared, upstream, pace: apiPace, isUpstreamReused: false })
+    try {
+      return goesOn(await this.#run(exchange))
+    } finally {
+      upstream.close()
+    }
+  }
+
+  async #exchangeWith(request: RequestHead, alias: string): Promise<boolean> {
     for (;;) {
-      const kept = this.#takeKept(target)
-      const connected: Connected = kept ? { kind: "connected", peer: kept } : await this.#connect(target)
+      const kept = this.#takeKept(alias)
+      const connected: Connected = kept ? { kind: "connected", peer: kept } : await this.#connect(alias)
       if (connected.kind === "refused") return this.#refuse(request, connected.refusal)
-      // Cut off, or left, while the sandbox was woken.
-      if (this.#peer.isLost) {
-        connected.peer.close()
-        throw new Lost("the client has left")
-      }
       const exchange = new Exchange({
         client: this.#peer,
         upstream: connected.peer,
         request,
         facts: this.#facts,
-        pace: target.kind === "api" ? apiPace : aliasPace,
+        pace: aliasPace,
         isUpstreamReused: kept !== undefined,
       })
-      this.#exchange = exchange
-      this.#peer.onGone = () => exchange.stop()
-      try {
-        const ending = await exchange.run()
-        if (ending.kind === "stale") continue
-        if (ending.isUpstreamReusable && ending.client === "keep") {
-          this.#upstream = { target, peer: connected.peer, idleSinceMs: performance.now() }
-        } else {
-          connected.peer.close()
-          this.#dropUpstream()
-        }
-        if (ending.client === "drop") throw new Lost("the exchange was broken off")
-        return ending.client === "keep"
-      } finally {
-        this.#exchange = undefined
-        this.#peer.onGone = () => undefined
+      const ending = await this.#run(exchange)
+      if (ending.kind === "stale") continue
+      if (ending.isUpstreamReusable && ending.client === "keep") {
+        this.#upstream = { alias, peer: connected.peer, idleSinceMs: performance.now() }
+      } else {
+        connected.peer.close()
+        this.#dropUpstream()
       }
+      return goesOn(ending)
     }
   }
 
-  async #connect(target: Target): Promise<Connected> {
+  async #run<Outcome>(exchange: Running<Outcome>): Promise<Outcome> {
+    // Cut off, or left, while the sandbox was woken.
+    if (this.#peer.isLost) {
+      exchange.stop()
+      throw new Lost("the client has left")
+    }
+    this.#exchange = exchange
+    this.#peer.onGone = () => exchange.stop()
+    try {
+      return await exchange.run()
+    } finally {
+      this.#exchange = undefined
+      this.#peer.onGone = () => undefined
+    }
+  }
+
+  async #connect(alias: string): Promise<Connected> {
     this.#dropUpstream()
     const { admission, upstreams } = this.#around
-    if (target.kind === "api") return upstreams.connectApi()
-    if (!admission.enter(target.alias, this)) {
+    if (!admission.enter(alias, this)) {
       const refusal = { status: 503, message: "too many connections to this address", retryAfterSec: 1 }
       return { kind: "refused", refusal }
     }
-    this.#enteredAlias = target.alias
-    const connected = await upstreams.connectAlias(target.alias)
+    this.#enteredAlias = alias
+    const connected = await upstreams.connectAlias(alias)
     if (connected.kind === "refused") this.#dropUpstream()
     return connected
   }
 
   /** The kept connection, if it leads there and still stands. */
-  #takeKept(target: Target): Peer | undefined {
+  #takeKept(alias: string): Peer | undefined {
     const kept = this.#upstream
-    if (!kept) return undefined
-    const leadsThere =
-      kept.target.kind === target.kind &&
-      (target.kind === "api" || (kept.target.kind === "alias" && kept.target.alias === target.alias))
-    if (!leadsThere || kept.peer.hasEnded || kept.peer.isLost || kept.peer.hasArrived) return undefined
+    if (kept?.alias !== alias || kept.peer.hasEnded || kept.peer.isLost || kept.peer.hasArrived)
+      return undefined
     this.#upstream = undefined
     return kept.peer
   }
@@ -258,8 +273,8 @@ export class ClientConnection implements Visitor {
   }
 
   /** Answers ourselves. A body that follows ends the connection, since nobody reads it. */
-  async #refuse(request: RequestHead, refusal: Refusal): Promise<boolean> {
-    const keepAlive = isBodyless(request.framing) && wantsToStay(request)
+  async #refuse(request: RequestHead | undefined, refusal: Refusal): Promise<boolean> {
+    const keepAlive = request !== undefined && isBodyless(request.framing) && wantsToStay(request)
     await this.#peer.write(refusalBytes(refusal, { keepAlive, request }))
     return keepAlive
   }
@@ -268,4 +283,9 @@ export class ClientConnection implements Visitor {
     this.#leftAtMs = performance.now()
     this.#peer.endAndDiscard()
   }
+}
+
+function goesOn(ending: Ending): boolean {
+  if (ending.kind === "stale" || ending.client === "drop") throw new Lost("the exchange was broken off")
+  return ending.client === "keep"
 }

@@ -29,25 +29,32 @@ export type ClientFacts = {
   scheme: "http" | "https"
 }
 
-export function requestBytes(request: RequestHead, client: ClientFacts): Buffer {
+/** A request's headers as whoever answers it gets them; framing and upgrade are of each connection. */
+export function forwardedHeaders(request: RequestHead, client: ClientFacts): Header[] {
   const dropped = droppedNames(request.headers)
   // A connection cannot be talked out of the name of what it asks for.
   dropped.delete("host")
-  const isUpgrade = upgradeOf(request) !== undefined
-  const lines = [`${request.method} ${request.target} HTTP/1.1`]
-  for (const [name, value] of request.headers) {
-    const lower = name.toLowerCase()
-    if (dropped.has(lower) || saysWhoTheClientIs(lower)) continue
-    if (lower === "expect" && request.version === "1.0") continue
-    lines.push(`${name}: ${value}`)
-  }
   const given = (name: string) => (client.isTrusted ? valuesOf(request.headers, name) : [])
-  lines.push(
-    `X-Forwarded-For: ${[...given("x-forwarded-for"), client.peer].join(", ")}`,
-    `X-Forwarded-Proto: ${given("x-forwarded-proto")[0] ?? client.scheme}`,
-    `X-Forwarded-Host: ${given("x-forwarded-host")[0] ?? request.host}`,
-  )
-  if (isUpgrade) lines.push("Connection: Upgrade", `Upgrade: ${valuesOf(request.headers, "upgrade")[0]}`)
+  return [
+    ...request.headers.filter(([name]) => {
+      const lower = name.toLowerCase()
+      return !(
+        dropped.has(lower) ||
+        saysWhoTheClientIs(lower) ||
+        (lower === "expect" && request.version === "1.0")
+      )
+    }),
+    ["X-Forwarded-For", [...given("x-forwarded-for"), client.peer].join(", ")],
+    ["X-Forwarded-Proto", given("x-forwarded-proto")[0] ?? client.scheme],
+    ["X-Forwarded-Host", given("x-forwarded-host")[0] ?? request.host],
+  ]
+}
+
+export function requestBytes(request: RequestHead, client: ClientFacts): Buffer {
+  const lines = [`${request.method} ${request.target} HTTP/1.1`]
+  for (const [name, value] of forwardedHeaders(request, client)) lines.push(`${name}: ${value}`)
+  if (upgradeOf(request) !== undefined)
+    lines.push("Connection: Upgrade", `Upgrade: ${valuesOf(request.headers, "upgrade")[0]}`)
   return endHead(lines, request.framing)
 }
 
@@ -56,7 +63,7 @@ export function requestBytes(request: RequestHead, client: ClientFacts): Buffer 
  * a body may still say how long its body would be.
  */
 export function responseBytes(
-  response: ResponseHead,
+  response: Pick<ResponseHead, "status" | "reason" | "headers">,
   options: { framing: Framing; connection: "keep-alive" | "close" | "upgrade" | undefined },
 ): Buffer {
   const dropped = droppedNames(response.headers)

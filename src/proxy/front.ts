@@ -9,6 +9,7 @@ import type { RateLimits } from "../contract/config.ts"
 import { AppError } from "../contract/errors.ts"
 import type { Core } from "../core/core.ts"
 import { Admission } from "./admission.ts"
+import type { Api } from "./api-exchange.ts"
 import { type Certificate, type CertificatePaths, readCertificate, stampOf } from "./certificate.ts"
 import { limitKey, plainAddress, TrustedProxies } from "./client-address.ts"
 import { ClientConnection, type Surroundings } from "./client-connection.ts"
@@ -20,6 +21,7 @@ export type FrontOptions = {
   /** HOST:PORT */
   address: string
   zone: Zone
+  api: Api
   apiSocketPath: string
   trustedProxies: readonly string[]
   rateLimits: RateLimits
@@ -47,6 +49,7 @@ export class Front {
       zone: options.zone,
       admission,
       trustedProxies: new TrustedProxies(options.trustedProxies),
+      api: options.api,
       upstreams: new Upstreams(core, { apiSocketPath: options.apiSocketPath }),
     }
     core.onUnpublished = (alias) => admission.cutOff(alias)

@@ -13,7 +13,7 @@ export const headLimits = {
   headersMax: 128,
 } as const
 
-export type Header = readonly [name: string, value: string]
+export type Header = [name: string, value: string]
 
 /** How the body that follows a head ends. */
 export type Framing =

@@ -21,6 +21,7 @@ const words: Record<number, { reason: string; code: ErrorCode }> = {
   429: { reason: "Too Many Requests", code: "limit_exceeded" },
   431: { reason: "Request Header Fields Too Large", code: "too_large" },
   500: { reason: "Internal Server Error", code: "internal" },
+  501: { reason: "Not Implemented", code: "invalid" },
   502: { reason: "Bad Gateway", code: "unavailable" },
   503: { reason: "Service Unavailable", code: "unavailable" },
   504: { reason: "Gateway Timeout", code: "unavailable" },
@@ -30,7 +31,7 @@ const words: Record<number, { reason: string; code: ErrorCode }> = {
 /** `request` is what is refused, if it could be read: a browser gets a page, everybody else JSON. */
 export function refusalBytes(
   refusal: Refusal,
-  { keepAlive, request }: { keepAlive: boolean; request?: RequestHead },
+  { keepAlive, request }: { keepAlive: boolean; request?: RequestHead | undefined },
 ): Buffer {
   const { reason, code } = words[refusal.status] ?? { reason: "Error", code: "internal" }
   const isPage = request !== undefined && wantsPage(request)

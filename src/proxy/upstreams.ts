@@ -1,4 +1,4 @@
-/** Where requests go: a port in a guest, or the API's own server. */
+/** Where connections go: to a port in a guest, or to the API's server of WebSockets. */
 
 import { AppError } from "../contract/errors.ts"
 import type { Core } from "../core/core.ts"
@@ -39,8 +39,9 @@ export class Upstreams {
     this.#apiSocketPath = options.apiSocketPath
   }
 
-  async connectApi(): Promise<Connected> {
-    return { kind: "connected", peer: await SocketPeer.connectUnix(this.#apiSocketPath) }
+  /** For a change of protocol, of which the API's server knows more than we do. */
+  connectApi(): Promise<Peer> {
+    return SocketPeer.connectUnix(this.#apiSocketPath)
   }
 
   async connectAlias(alias: string): Promise<Connected> {

@@ -40,9 +40,10 @@ async function askAndLeave(path: string, body: unknown): Promise<void> {
     signal: leaving.signal,
   })
   await until("the step is reached", () => isReached)
+  const connections = app.connections()
   leaving.abort()
   expect(await answer.catch(({ name }: Error) => name)).toBe("AbortError")
-  await until("the daemon has noticed", () => app.pending() === 0)
+  await until("the daemon has noticed", () => app.connections() < connections)
 }
 
 const names = async () =>

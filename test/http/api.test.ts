@@ -1,22 +1,20 @@
 /** The HTTP interface through its real application and a real store, on a fake host. */
 
 import { afterEach, beforeEach, describe, expect, test } from "bun:test"
-import type { Server } from "bun"
 import { limits, truncatedHeader } from "../../src/contract/limits.ts"
 import { Sandbox } from "../../src/contract/sandbox.ts"
 import { ErrorBody } from "../../src/contract/system.ts"
 import { type Core, newCore } from "../../src/core/core.ts"
 import { createApp } from "../../src/http/app.ts"
-import type { SocketState } from "../../src/http/context.ts"
-import { listen } from "../../src/http/server.ts"
 import { openStore } from "../../src/store/store.ts"
 import { type FakeHost, fakeHost } from "../support/fake-host.ts"
 import { until } from "../support/installation.ts"
+import { type ServedApp, serveApp } from "../support/served-app.ts"
 import { askSocket, sampleRequests } from "./samples.ts"
 
 let host: FakeHost
 let core: Core
-let server: Server<SocketState>
+let served: ServedApp
 let alice: string
 let bob: string
 
@@ -43,14 +41,14 @@ beforeEach(async () => {
     acceleratorReason: "test",
     warnings: [],
   })
-  server = listen(app, { hostname: "127.0.0.1", port: 0 })
+  served = serveApp(core, app)
   alice = (await store.users.create({ name: "alice", max_sandboxes: 3, max_cpus: 2, max_memory_mb: 1024 }))
     .key
   bob = (await store.users.create({ name: "bob" })).key
 })
 
 afterEach(async () => {
-  await server.stop(true)
+  await served[Symbol.asyncDispose]()
   await core.events.flush()
   await core.store.close()
 })
@@ -60,7 +58,7 @@ async function call(
   path: string,
   options: { key?: string; body?: unknown; headers?: Record<string, string> } = {},
 ): Promise<{ status: number; body: unknown; headers: Headers }> {
-  const response = await fetch(`${server.url.origin}${path}`, {
+  const response = await fetch(`${served.url}${path}`, {
     method,
     headers: { authorization: `Bearer ${options.key ?? alice}`, ...options.headers },
     ...(options.body !== undefined && {
@@ -405,7 +403,7 @@ describe("who may", () => {
         })
         expect([name, answer.status]).toEqual([name, 401])
         if (messages)
-          expect(await askSocket(server.url.origin, request, { authorization })).toMatchObject({
+          expect(await askSocket(served.url, request, { authorization })).toMatchObject({
             isOpened: false,
           })
       }
@@ -434,7 +432,7 @@ describe("who may", () => {
       if (!request.isOfSandbox) continue
       const { name, method, path, body, messages } = request
       if (messages) {
-        const { message } = await askSocket(server.url.origin, request, { authorization: `Bearer ${bob}` })
+        const { message } = await askSocket(served.url, request, { authorization: `Bearer ${bob}` })
         expect([name, message]).toMatchObject([name, { type: "error", code: "not_found" }])
         expect(JSON.stringify(message)).not.toContain("alice")
         continue
@@ -522,7 +520,7 @@ describe("exec", () => {
   })
 
   test("as events: the answer begins when the command runs, before it prints anything", async () => {
-    const response = await fetch(new URL("/sandboxes/dev/exec", server.url), {
+    const response = await fetch(new URL("/sandboxes/dev/exec", served.url), {
       method: "POST",
       headers: { authorization: `Bearer ${alice}`, accept: "application/x-ndjson" },
       body: JSON.stringify({ cmd: ["sleep"], timeout_sec: 60 }),
@@ -536,7 +534,7 @@ describe("exec", () => {
 
   test("as events: what is wrong before the command runs has its status, a command that cannot run is an event", async () => {
     const ask = (sandbox: string, cmd: string[]) =>
-      fetch(new URL(`/sandboxes/${sandbox}/exec`, server.url), {
+      fetch(new URL(`/sandboxes/${sandbox}/exec`, served.url), {
         method: "POST",
         headers: { authorization: `Bearer ${alice}`, accept: "application/x-ndjson" },
         body: JSON.stringify({ cmd }),
@@ -549,7 +547,7 @@ describe("exec", () => {
   })
 
   test("as events: every line is JSON, the last one is the exit", async () => {
-    const response = await fetch(new URL("/sandboxes/dev/exec", server.url), {
+    const response = await fetch(new URL("/sandboxes/dev/exec", served.url), {
       method: "POST",
       headers: { authorization: `Bearer ${alice}`, accept: "application/x-ndjson" },
       body: JSON.stringify({ cmd: ["warn"] }),
@@ -591,7 +589,7 @@ describe("exec", () => {
   })
 
   test("over a WebSocket: input, acknowledgements, output, exit", async () => {
-    const socket = new WebSocket(new URL("/sandboxes/dev/exec/ws", server.url).href.replace("http", "ws"), {
+    const socket = new WebSocket(new URL("/sandboxes/dev/exec/ws", served.url).href.replace("http", "ws"), {
       headers: { authorization: `Bearer ${alice}` },
     } as never)
     socket.binaryType = "arraybuffer"
@@ -619,7 +617,7 @@ describe("exec", () => {
   })
 
   test("over a WebSocket the server never runs ahead of the acknowledgements", async () => {
-    const socket = new WebSocket(new URL("/sandboxes/dev/exec/ws", server.url).href.replace("http", "ws"), {
+    const socket = new WebSocket(new URL("/sandboxes/dev/exec/ws", served.url).href.replace("http", "ws"), {
       headers: { authorization: `Bearer ${alice}` },
     } as never)
     socket.binaryType = "arraybuffer"
@@ -667,7 +665,7 @@ describe("requests", () => {
         controller.enqueue(piece)
       },
     })
-    const answer = await fetch(`${server.url.origin}/sandboxes`, {
+    const answer = await fetch(`${served.url}/sandboxes`, {
       method: "POST",
       headers: { authorization: `Bearer ${alice}` },
       body,
@@ -696,7 +694,7 @@ describe("requests", () => {
     const made = Sandbox.parse((await call("POST", "/sandboxes", { body: { name: "dev" } })).body)
     for (const { method, path, body } of sampleRequests(made.id)) {
       const asked = `${path}${path.includes("?") ? "&" : "?"}foroce=true`
-      const response = await fetch(server.url.origin + asked, {
+      const response = await fetch(served.url + asked, {
         method,
         headers: { authorization: `Bearer ${alice}` },
         ...(body !== undefined && { body }),
@@ -762,7 +760,7 @@ describe("files", () => {
     await call("POST", "/sandboxes", { body: { name: "dev" } })
   })
   const raw = (method: string, path: string, body?: string) =>
-    fetch(`${server.url.origin}${path}`, {
+    fetch(`${served.url}${path}`, {
       method,
       headers: { authorization: `Bearer ${alice}` },
       ...(body !== undefined && { body }),
@@ -785,6 +783,21 @@ describe("files", () => {
     expect((await raw("GET", "/sandboxes/dev/files?path=/c")).status).toBe(404)
   })
 
+  test("one that is asked for with HEAD, or whose reader leaves, is not read on in the guest", async () => {
+    await raw("PUT", "/sandboxes/dev/files?path=/x", "hello")
+    host.download = async function* () {
+      yield new Uint8Array(65_536)
+      await new Promise(() => undefined)
+    }
+    const head = await raw("HEAD", "/sandboxes/dev/files?path=/x")
+    expect([head.status, head.headers.get("x-file-size"), await head.text()]).toEqual([200, "5", ""])
+    await until("it is closed", () => host.ongoing.downloads === 0)
+    const read = await raw("GET", "/sandboxes/dev/files?path=/x")
+    expect(host.ongoing.downloads).toBe(1)
+    await read.body?.cancel()
+    await until("it is closed", () => host.ongoing.downloads === 0)
+  })
+
   test("an empty file stays empty", async () => {
     expect((await raw("PUT", "/sandboxes/dev/files?path=/empty", "")).status).toBe(200)
     const read = await raw("GET", "/sandboxes/dev/files?path=/empty")
@@ -792,7 +805,7 @@ describe("files", () => {
   })
 
   test("one above the bound is refused before it is sent", async () => {
-    const response = await fetch(`${server.url.origin}/sandboxes/dev/files?path=/big`, {
+    const response = await fetch(`${served.url}/sandboxes/dev/files?path=/big`, {
       method: "PUT",
       headers: { authorization: `Bearer ${alice}` },
       body: new Uint8Array(limits.fileBytesMax + 1),
@@ -816,7 +829,7 @@ describe("files", () => {
     core.log.error = (_fields, message) => errors.push(message)
     const leaving = new AbortController()
     const body = new ReadableStream({ start: (controller) => controller.enqueue(new Uint8Array(1024)) })
-    const upload = fetch(`${server.url.origin}/sandboxes/dev/files?path=/half`, {
+    const upload = fetch(`${served.url}/sandboxes/dev/files?path=/half`, {
       method: "PUT",
       headers: { authorization: `Bearer ${alice}` },
       body,

@@ -95,7 +95,7 @@ test("sequences of requests keep limits and names, and leave nothing behind", as
       for (const { id } of sandboxes) await ask("DELETE", `/sandboxes/${id}`)
       expect(served.host.running.size).toBe(0)
       expect(served.host.directories.size).toBe(0)
-      expect(served.host.ongoing).toEqual({ commands: 0, uploads: 0 })
+      expect(served.host.ongoing).toEqual({ commands: 0, uploads: 0, downloads: 0 })
       expect(bugs).toEqual([])
     }),
     { numRuns: 60, interruptAfterTimeLimit: patienceMs },

@@ -1,19 +1,17 @@
 /** The network of sandboxes as core keeps it, through the HTTP interface on a fake host: who is attached, and when. */
 
 import { afterEach, beforeEach, expect, test } from "bun:test"
-import type { Server } from "bun"
 import { Sandbox } from "../../src/contract/sandbox.ts"
 import { type Core, newCore } from "../../src/core/core.ts"
 import { reconcile } from "../../src/core/reconcile.ts"
 import { createApp } from "../../src/http/app.ts"
-import type { SocketState } from "../../src/http/context.ts"
-import { listen } from "../../src/http/server.ts"
 import { openStore } from "../../src/store/store.ts"
 import { type FakeHost, fakeHost } from "../support/fake-host.ts"
+import { type ServedApp, serveApp } from "../support/served-app.ts"
 
 let host: FakeHost
 let core: Core
-let server: Server<SocketState>
+let served: ServedApp
 let call: (method: string, path: string, body?: unknown) => Promise<{ status: number; body: unknown }>
 
 beforeEach(async () => {
@@ -34,10 +32,10 @@ beforeEach(async () => {
   })
   const about = { version: "0", accelerator: "tcg", acceleratorReason: "test", warnings: [] } as const
   const app = createApp(core, { ...about, warnings: [] })
-  server = listen(app, { hostname: "127.0.0.1", port: 0 })
+  served = serveApp(core, app)
   const { key } = await store.users.create({ name: "alice" })
   call = async (method, path, body) => {
-    const response = await fetch(`${server.url.origin}${path}`, {
+    const response = await fetch(`${served.url}${path}`, {
       method,
       headers: { authorization: `Bearer ${key}` },
       ...(body !== undefined && { body: JSON.stringify(body) }),
@@ -47,7 +45,7 @@ beforeEach(async () => {
 })
 
 afterEach(async () => {
-  await server.stop(true)
+  await served[Symbol.asyncDispose]()
   await core.store.close()
 })
 

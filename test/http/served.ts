@@ -1,19 +1,16 @@
 /** The real application on a fake host, listening on a port of its own. */
 
-import type { Server } from "bun"
 import { RateLimits } from "../../src/contract/config.ts"
 import { type Core, type Log, newCore } from "../../src/core/core.ts"
 import { createApp } from "../../src/http/app.ts"
-import type { SocketState } from "../../src/http/context.ts"
-import { listen } from "../../src/http/server.ts"
 import { openStore } from "../../src/store/store.ts"
 import { type FakeHost, fakeHost } from "../support/fake-host.ts"
+import { serveApp } from "../support/served-app.ts"
 
 export type Served = AsyncDisposable & {
   core: Core
   host: FakeHost
   url: string
-  server: Server<SocketState>
 }
 
 const silent: Log = { info() {}, warn() {}, error() {} }
@@ -45,14 +42,13 @@ export async function serveOnFakeHost(
     options.isRateLimited === false ? { create: rate, exec: rate, other: rate } : {},
   )
   const app = createApp(core, about, { apiHosts: [], rateLimits })
-  const server = listen(app, { hostname: "127.0.0.1", port: 0 })
+  const served = serveApp(core, app)
   return {
     core,
     host,
-    server,
-    url: server.url.origin,
+    url: served.url,
     async [Symbol.asyncDispose]() {
-      await server.stop(true)
+      await served[Symbol.asyncDispose]()
       await store.close()
     },
   }

@@ -1,7 +1,5 @@
 /** A front with a published sandbox on a fake host; the sandbox's port is a TCP server on this machine. */
 
-import { mkdtempSync, rmSync } from "node:fs"
-import { join } from "node:path"
 import { RateLimits } from "../../src/contract/config.ts"
 import { AppError } from "../../src/contract/errors.ts"
 import { CreateSandbox } from "../../src/contract/sandbox.ts"
@@ -10,12 +8,12 @@ import { createSandbox } from "../../src/core/create.ts"
 import type { GuestConnection } from "../../src/core/host.ts"
 import { publishPort } from "../../src/core/publish.ts"
 import { createApp } from "../../src/http/app.ts"
-import { listenPrivately } from "../../src/http/server.ts"
-import { Front } from "../../src/proxy/front.ts"
+import type { Front } from "../../src/proxy/front.ts"
 import { SocketPeer } from "../../src/proxy/peer.ts"
 import { openStore } from "../../src/store/store.ts"
 import type { Account } from "../../src/store/users.ts"
 import { type FakeHost, fakeHost } from "../support/fake-host.ts"
+import { serveApp } from "../support/served-app.ts"
 
 export type Stage = AsyncDisposable & {
   core: Core
@@ -40,7 +38,6 @@ export type StageOptions = {
 }
 
 export async function openStage(options: StageOptions = {}): Promise<Stage> {
-  const directory = mkdtempSync("/tmp/bhatti-proxy-")
   const domain = options.domain ?? "localhost"
   const host = fakeHost()
   const store = await openStore({ memory: true })
@@ -71,12 +68,8 @@ export async function openStage(options: StageOptions = {}): Promise<Stage> {
     { version: "0.0.0", accelerator: "tcg", acceleratorReason: "test", warnings: [] },
     { apiHosts: [domain, ...(options.apiHosts ?? [])], rateLimits },
   )
-  const apiSocketPath = join(directory, "api.sock")
-  const server = listenPrivately(app, apiSocketPath)
-  const front = new Front(core, {
-    address: "127.0.0.1:0",
+  const served = serveApp(core, app, {
     zone: { domain, apiHosts: options.apiHosts ?? [] },
-    apiSocketPath,
     trustedProxies: options.trustedProxies ?? [],
     rateLimits,
     tls: options.tls,
@@ -95,11 +88,11 @@ export async function openStage(options: StageOptions = {}): Promise<Stage> {
   return {
     core,
     host,
-    front,
+    front: served.front,
     account,
     key,
-    port: front.port,
-    apiSocketPath,
+    port: served.front.port,
+    apiSocketPath: served.apiSocketPath,
     dialled,
     async publish(localPort, alias = "app") {
       const port = nextPort++
@@ -107,11 +100,9 @@ export async function openStage(options: StageOptions = {}): Promise<Stage> {
       await publishPort(core, account, "dev", { port, alias })
     },
     async [Symbol.asyncDispose]() {
-      front.stop()
-      await server.stop(true)
+      await served[Symbol.asyncDispose]()
       await core.events.flush()
       await store.close()
-      rmSync(directory, { recursive: true, force: true })
     },
   }
 }

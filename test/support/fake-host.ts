@@ -59,7 +59,7 @@ export type FakeHost = Host & {
   availableMemoryMibNow: number
   imagesMissing: boolean
   /** What goes on in all guests. */
-  ongoing: { commands: number; uploads: number }
+  ongoing: { commands: number; uploads: number; downloads: number }
   /** In place of the bytes of every file that is read. */
   download: (() => AsyncIterable<Uint8Array>) | undefined
   /** How many entries of a directory a guest tells. */
@@ -115,7 +115,7 @@ export function fakeHost(): FakeHost {
     freeMibNow: 100_000,
     availableMemoryMibNow: 100_000,
     imagesMissing: false,
-    ongoing: { commands: 0, uploads: 0 },
+    ongoing: { commands: 0, uploads: 0, downloads: 0 },
     download: undefined,
     listedMax: 100_000,
     openStreams: 0,
@@ -410,10 +410,13 @@ class FakeGuest implements Guest {
       const error = new AppError("not_found", `no file ${path}`)
       return { ...transferOf([], Promise.reject(error)), file: quiet(Promise.reject(error)) } as GuestDownload
     }
+    const { ongoing } = this.#host
+    ongoing.downloads++
     return {
       ...transferOf([bytes], Promise.resolve({ bytes: bytes.length, entries: 1 })),
       ...(this.#host.download && { output: this.#host.download() }),
       file: this.statFile(path),
+      close: () => ongoing.downloads--,
     }
   }
 

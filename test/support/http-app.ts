@@ -4,10 +4,10 @@ import { RateLimits } from "../../src/contract/config.ts"
 import type { Clock } from "../../src/core/clock.ts"
 import { type Core, newCore } from "../../src/core/core.ts"
 import { createApp } from "../../src/http/app.ts"
-import { listen } from "../../src/http/server.ts"
 import type { PoolSettings } from "../../src/rules/pool.ts"
 import { openStore } from "../../src/store/store.ts"
 import { type FakeHost, fakeHost } from "./fake-host.ts"
+import { serveApp } from "./served-app.ts"
 
 export type Answer = { status: number; body: unknown; text: string; headers: Headers }
 
@@ -16,8 +16,8 @@ export type HttpApp = AsyncDisposable & {
   host: FakeHost
   url: string
   key: string
-  /** Requests whose client still waits. */
-  pending(): number
+  /** Clients' connections that are open now. */
+  connections(): number
   call(method: string, path: string, body?: unknown, key?: string): Promise<Answer>
 }
 
@@ -45,15 +45,15 @@ export async function openHttpApp(
     { version: "0.0.0", accelerator: "tcg", acceleratorReason: "test", warnings: [] },
     { apiHosts: [], rateLimits: RateLimits.parse({}), metricsToken: options.metricsToken },
   )
-  const server = listen(app, { hostname: "127.0.0.1", port: 0 })
+  const served = serveApp(core, app)
   const { key } = await store.users.create({ name: "alice", max_sandboxes: 50 })
-  const url = server.url.origin
+  const { url } = served
   return {
     core,
     host,
     url,
     key,
-    pending: () => server.pendingRequests,
+    connections: () => served.front.connectionCount,
     async call(method, path, body, as = key) {
       const response = await fetch(`${url}${path}`, {
         method,
@@ -71,7 +71,7 @@ export async function openHttpApp(
     },
     async [Symbol.asyncDispose]() {
       core.events.close()
-      await server.stop(true)
+      await served[Symbol.asyncDispose]()
       await core.events.flush()
       await store.close()
     },

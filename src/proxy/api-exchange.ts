@@ -1,0 +1,168 @@
+/**
+ * One request to the API and its answer. The API is a function in this process: it takes the request's body as it comes, and its
+ * answer is taken as the client takes it, without another connection in between.
+ *
+ * Owns how the answer is framed, and when either side is given up. A change of protocol is an `Exchange`.
+ */
+
+import { STATUS_CODES } from "node:http"
+import { AppError } from "../contract/errors.ts"
+import { encodeChunk, lastChunk } from "./chunked.ts"
+import { type ClientFacts, forwardedHeaders, isBodyless, responseBytes, wantsToStay } from "./forwarded.ts"
+import { type Framing, HeadError, type RequestHead, valuesOf } from "./head.ts"
+import { Lost, type SocketPeer } from "./peer.ts"
+import { readBody } from "./reading.ts"
+import { apiPace } from "./upstreams.ts"
+
+/**
+ * The body need not be read; one that breaks off throws. `bytes` is the answer's body where that is streamed, and the response
+ * has none then.
+ */
+export type Api = (request: Request, body: AsyncIterable<Uint8Array>) => Promise<Answer>
+type Answer = { response: Response; bytes: AnswerBytes | undefined }
+type AnswerBytes = {
+  /** The next ones, or nothing at the end. Rejects when what is left cannot be had. */
+  read(): Promise<Uint8Array | undefined>
+  /** Whatever waits rejects. */
+  close(): void
+}
+
+const mayContinue = Buffer.from("HTTP/1.1 100 Continue\r\n\r\n")
+
+export class ApiExchange {
+  readonly #client: SocketPeer
+  readonly #request: RequestHead
+  readonly #facts: ClientFacts
+  readonly #api: Api
+  readonly #body: AsyncGenerator<Uint8Array>
+  readonly #abort = new AbortController()
+  readonly #stopped = Promise.withResolvers<never>()
+  #bytes: AnswerBytes | undefined
+  /** The body has been read to its end. */
+  #isRead: boolean
+  /** The client keeps its body until it is told to send it. */
+  #isHeldBack: boolean
+  #readingSinceMs: number | undefined
+
+  constructor(options: { client: SocketPeer; request: RequestHead; facts: ClientFacts; api: Api }) {
+    this.#client = options.client
+    this.#request = options.request
+    this.#facts = options.facts
+    this.#api = options.api
+    this.#body = this.#readBody()
+    // It may be stopped before anybody waits.
+    this.#stopped.promise.catch(() => undefined)
+    const { framing, headers, version } = options.request
+    this.#isRead = isBodyless(framing)
+    this.#isHeldBack = !this.#isRead && version === "1.1" && valuesOf(headers, "expect").length > 0
+  }
+
+  /** Whether the connection stays open. Rejects with what the client is refused for, or `Lost` when it must be dropped. */
+  async run(): Promise<boolean> {
+    const { method, target, framing } = this.#request
+    const headers = forwardedHeaders(this.#request, this.#facts)
+    if (framing.kind === "length") headers.push(["content-length", `${framing.bytes}`])
+    const { signal } = this.#abort
+    const request = new Request(`http://api${target === "*" ? "/*" : target}`, { method, headers, signal })
+    // The engine takes a method that it does not know for another.
+    if (request.method !== method) throw new HeadError("there is no such method", 501)
+
+    // Whoever stops reading does not end the body: what is left may still be read.
+    const body = { [Symbol.asyncIterator]: () => ({ next: () => this.#body.next() }) }
+    const answering = this.#api(request, body)
+    try {
+      return await this.#answer(await Promise.race([answering, this.#stopped.promise]))
+    } finally {
+      // It may come when nobody waits for it any more.
+      answering.then(
+        ({ bytes }) => bytes?.close(),
+        () => undefined,
+      )
+    }
+  }
+
+  /** To be called several times a second: gives up what takes too long. */
+  check(nowMs: number): void {
+    const { endedAtMs, hasArrived, isWriting } = this.#client
+    // A client that has ended its side may be gone: that looks the same.
+    if (endedAtMs !== undefined && (this.#isRead || !hasArrived) && !isWriting) this.stop()
+    else if (this.#readingSinceMs !== undefined && nowMs - this.#readingSinceMs > apiPace.bodyMs)
+      this.#stopWith(new HeadError("the request's body does not come", 408))
+  }
+
+  /** Breaks both sides off. */
+  stop(): void {
+    this.#stopWith(new Lost("the client has left"))
+    this.#client.close()
+  }
+
+  #stopWith(reason: unknown): void {
+    this.#stopped.reject(reason)
+    this.#abort.abort()
+    this.#bytes?.close()
+  }
+
+  async *#readBody(): AsyncGenerator<Uint8Array, void> {
+    try {
+      if (this.#isHeldBack) await this.#client.write(mayContinue)
+      this.#isHeldBack = false
+      this.#readingSinceMs = performance.now()
+      for await (const bytes of readBody(this.#client, this.#request.framing)) {
+        this.#readingSinceMs = undefined
+        yield bytes
+        this.#readingSinceMs = performance.now()
+      }
+      this.#isRead = true
+    } catch (error) {
+      this.#stopWith(error)
+      throw new AppError("invalid", "the request's body broke off")
+    } finally {
+      this.#readingSinceMs = undefined
+    }
+  }
+
+  async #answer({ response, bytes }: Answer): Promise<boolean> {
+    this.#bytes = bytes
+    const whole = bytes ? undefined : await response.bytes()
+    await this.#skipArrived()
+    const framing = this.#framingOf(response, whole)
+    const staysOpen = this.#isRead && wantsToStay(this.#request) && framing.kind !== "until_close"
+    const saysKeepAlive = this.#request.version === "1.0" ? "keep-alive" : undefined
+    const head = responseBytes(
+      {
+        status: response.status,
+        reason: STATUS_CODES[response.status] ?? "",
+        headers: [...response.headers, ["date", new Date().toUTCString()]],
+      },
+      { framing, connection: staysOpen ? saysKeepAlive : "close" },
+    )
+    await this.#client.write(whole && framing.kind === "length" ? Buffer.concat([head, whole]) : head)
+    if (bytes && framing.kind !== "none") await this.#stream(bytes, framing)
+    return staysOpen
+  }
+
+  #framingOf({ status }: Response, whole: Uint8Array | undefined): Framing {
+    if (this.#request.method === "HEAD" || status === 204) return { kind: "none" }
+    if (whole) return { kind: "length", bytes: whole.length }
+    return { kind: this.#request.version === "1.1" ? "chunked" : "until_close" }
+  }
+
+  /** What nobody wanted of the body and is here is no reason to end the connection. */
+  async #skipArrived(): Promise<void> {
+    while (!this.#isRead && !this.#isHeldBack && this.#client.hasArrived) {
+      const { done } = await this.#body.next().catch(() => ({ done: true }))
+      if (done) break
+    }
+  }
+
+  async #stream(bytes: AnswerBytes, { kind }: Framing): Promise<void> {
+    for (;;) {
+      const piece = await bytes.read().catch(() => {
+        throw new Lost("the answer broke off")
+      })
+      if (!piece) break
+      await this.#client.write(kind === "chunked" ? encodeChunk(piece) : piece)
+    }
+    if (kind === "chunked") await this.#client.write(lastChunk)
+  }
+}
