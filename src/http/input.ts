@@ -5,6 +5,8 @@ import { AppError } from "../contract/errors.ts"
 import { limits } from "../contract/limits.ts"
 import "../contract/wording.ts"
 
+const bytesMax = limits.requestBodyBytesMax
+
 export async function readBody<T extends z.ZodType>(
   request: Request,
   body: AsyncIterable<Uint8Array>,
