@@ -43,6 +43,15 @@ import {
 import { Checkpoint, DeletedSnapshot, ResumeSnapshot, Snapshot } from "./snapshot.ts"
 import { Health, Version } from "./system.ts"
 
+const emptyOfCreate = [
+  "template_id",
+  "volumes",
+  "new_volumes",
+  "persistent_volumes",
+  "mounts",
+  "hugepages",
+] as const
+
 export const api = {
   health: endpoint({
     method: "GET",
@@ -72,6 +81,7 @@ export const api = {
     path: "/sandboxes",
     summary: "Create a sandbox; it is running when this answers, and is undone if the client leaves before",
     body: CreateSandbox,
+    emptyFields: emptyOfCreate,
     reply: Sandbox,
     status: 201,
     existingStatus: 200,
@@ -81,6 +91,7 @@ export const api = {
     path: "/sandboxes/batch",
     summary: "Create several sandboxes, all of them or none; copies of one sandbox are of the same instant",
     body: CreateSandboxes,
+    emptyFields: emptyOfCreate,
     reply: z.array(Sandbox),
     status: 201,
   }),
@@ -134,6 +145,7 @@ export const api = {
     path: "/sandboxes/:id/checkpoint",
     summary: "Keep a named snapshot of a sandbox, memory and all; it goes on",
     body: Checkpoint,
+    emptyFields: ["type"],
     reply: Snapshot,
     status: 201,
   }),
@@ -180,6 +192,7 @@ export const api = {
     path: "/sandboxes/:id/exec",
     summary: "Run a command and wait for it; with Accept: application/x-ndjson its output streams",
     body: Exec,
+    emptyFields: ["detach", "output_file"],
     reply: ExecResult,
     status: 200,
     stream: { accept: "application/x-ndjson", event: ExecEvent },
@@ -219,7 +232,8 @@ export const api = {
   readFile: endpoint({
     method: "GET",
     path: "/sandboxes/:id/files",
-    summary: "A file's bytes, a directory's entries, or what a file is",
+    summary:
+      "A file's bytes, a directory's entries, or what a file is; HEAD tells it in X-File-Size, X-File-Mode and X-File-IsDir",
     query: ReadFileQuery,
     reply: z.union([FileEntry, z.array(FileEntry)]),
     replyBytes: true,

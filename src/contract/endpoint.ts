@@ -11,6 +11,8 @@ export type Endpoint = {
   isPublic?: true
   query?: z.ZodType
   body?: z.ZodType
+  /** What other clients of the interface say in the body and this one has not: accepted while it is empty. Nulls are then left out. */
+  emptyFields?: readonly string[]
   /** The body is bytes, streamed; not JSON. */
   bodyBytes?: true
   reply: z.ZodType

@@ -29,6 +29,7 @@ export const FileEntry = z
   .meta({ id: "FileEntry" })
 export type FileEntry = z.infer<typeof FileEntry>
 
+const count = z.coerce.number().pipe(z.int().min(1)).optional()
 export const ReadFileQuery = z.strictObject({
   path: GuestPath,
   ls: z
@@ -38,6 +39,9 @@ export const ReadFileQuery = z.strictObject({
       `List the directory instead: a JSON array of at most ${limits.directoryEntriesMax} FileEntry; when there are more, the answer has the header ${truncatedHeader}: true`,
     ),
   stat: z.enum(["true", "false"]).default("false").describe("Only what the file is: one FileEntry"),
+  offset: count.describe("Of a file only the lines from this one on; the first is 1"),
+  limit: count.describe("Of a file only so many lines"),
+  max_bytes: count.describe("Of that at most so many bytes"),
 })
 export const WriteFileQuery = z.strictObject({
   path: GuestPath,

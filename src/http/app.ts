@@ -110,7 +110,8 @@ export function createApp(
       const account = holder?.account
       c.set("account", account)
       if (account) rates.count(name, account)
-      const body = definition.body && (await readBody(c.req.raw, c.env.body, definition.body))
+      const { body: shape, emptyFields } = definition
+      const body = shape && (await readBody(c.req.raw, c.env.body, { shape, emptyFields }))
       const reply = await handle(
         {
           core,

@@ -1,5 +1,6 @@
 /** The two answers to an exec over plain HTTP: everything at the end, or events as they come, as lines of JSON. */
 
+import { AppError } from "../contract/errors.ts"
 import type { ExecEvent, ExecResult } from "../contract/exec.ts"
 import { limits } from "../contract/limits.ts"
 import type { RunningCommand } from "../core/exec.ts"
@@ -9,7 +10,10 @@ import { StreamedAnswer } from "./streamed-answer.ts"
 
 /** Waits for the end. Output beyond the bound is read and dropped, so that the command still ends. */
 export function bufferedReply(running: RunningCommand, revoked: AbortSignal): Promise<ExecResult> {
-  return unlessRevoked(revoked, collect(running), () => running.process.kill())
+  const result = collect(running).catch(async (error: unknown) => {
+    throw await failureOf(running, error)
+  })
+  return unlessRevoked(revoked, result, () => running.process.kill())
 }
 
 async function collect(running: RunningCommand): Promise<ExecResult> {
@@ -24,6 +28,22 @@ async function collect(running: RunningCommand): Promise<ExecResult> {
     stderr: kept.stderr.text(),
     truncated: kept.stdout.isTruncated || kept.stderr.isTruncated,
   }
+}
+
+/** A program that is missing is no missing sandbox, and what may have run is not to be run again by whoever repeats requests. */
+async function failureOf(running: RunningCommand, cause: unknown): Promise<AppError> {
+  const error = toAppError(cause)
+  if (error.code === "not_found") return new AppError("invalid", error.message, { cause })
+  const hasStarted = await running.process.started.then(
+    () => true,
+    () => false,
+  )
+  if (error.code !== "unavailable" || !hasStarted) return error
+  return new AppError("unavailable", error.message, {
+    cause,
+    hint: "the command may have run; look at what it has done before you run it again",
+    retryable: false,
+  })
 }
 
 class Kept {
@@ -89,7 +109,7 @@ async function* execEvents(running: RunningCommand): AsyncGenerator<ExecEvent> {
     const { exitCode, signal, timedOut } = await running.result
     yield { type: "exit", exit_code: exitCode, signal, timed_out: timedOut }
   } catch (error) {
-    yield errorEvent(error)
+    yield errorEvent(await failureOf(running, error))
   }
 }
 

@@ -10,7 +10,7 @@ const bytesMax = limits.requestBodyBytesMax
 export async function readBody<T extends z.ZodType>(
   request: Request,
   body: AsyncIterable<Uint8Array>,
-  schema: T,
+  { shape, emptyFields }: { shape: T; emptyFields?: readonly string[] | undefined },
 ): Promise<z.infer<T>> {
   if ((declaredLength(request) ?? 0) > bytesMax) throw tooLarge()
   const chunks: Uint8Array[] = []
@@ -21,7 +21,18 @@ export async function readBody<T extends z.ZodType>(
     chunks.push(chunk)
   }
   const text = Buffer.concat(chunks).toString("utf8")
-  return parseInput(schema, text.trim() === "" ? {} : parseJson(text))
+  const value = text.trim() === "" ? {} : parseJson(text)
+  return parseInput(shape, emptyFields ? withoutEmpty(value, emptyFields) : value)
+}
+
+/** Without nulls, and without those fields as far as they say nothing. */
+function withoutEmpty(value: unknown, fields: readonly string[]): unknown {
+  if (typeof value !== "object" || value === null || Array.isArray(value)) return value
+  const saysNothing = (one: unknown) => !one || (typeof one === "object" && Object.keys(one).length === 0)
+  const kept = Object.entries(value).filter(
+    ([name, one]) => one !== null && !(fields.includes(name) && saysNothing(one)),
+  )
+  return Object.fromEntries(kept)
 }
 
 export function parseJson(text: string): unknown {

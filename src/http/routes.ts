@@ -41,6 +41,7 @@ import { followEvents, listEvents } from "./events-reply.ts"
 import { bufferedReply, streamedReply } from "./exec-reply.ts"
 import { ExecSocket } from "./exec-socket.ts"
 import { declaredLength, parseInput } from "./input.ts"
+import { sectionOf } from "./lines.ts"
 import { ShellSocket } from "./shell-socket.ts"
 import type { StreamedAnswer } from "./streamed-answer.ts"
 
@@ -185,7 +186,12 @@ export function handlers(about: About): Handlers {
       return { status: "killed" }
     },
 
-    async readFile({ core, account, revoked, params }, { query }) {
+    async readFile({ core, account, revoked, params, request }, { query }) {
+      if (request.method === "HEAD") {
+        const { size, mode, is_dir } = await statFile(core, account, idOf(params), query.path)
+        const headers = { "x-file-size": `${size}`, "x-file-mode": mode, "x-file-isdir": `${is_dir}` }
+        return new Response(null, { headers })
+      }
       if (query.stat === "true") return statFile(core, account, idOf(params), query.path)
       if (query.ls === "true") {
         const { entries, isTruncated } = await listFiles(core, account, idOf(params), query.path)
@@ -194,7 +200,10 @@ export function handlers(about: About): Handlers {
       const download = await readFile(core, account, idOf(params), query.path)
       const file = await download.file
       const headers = { "x-file-size": `${file.size}`, "x-file-mode": file.mode }
-      return bytesReply(download, { headers, revoked, log: core.log })
+      const { offset, limit, max_bytes: maxBytes } = query
+      const isWhole = offset === undefined && limit === undefined && maxBytes === undefined
+      const source = isWhole ? download : sectionOf(download, { offset, limit, maxBytes })
+      return bytesReply(source, { headers, revoked, log: core.log })
     },
 
     async writeFile({ core, account, revoked, params, request, body }, { query }) {

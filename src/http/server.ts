@@ -41,8 +41,7 @@ function listen(app: App, path: string): Server<SocketState> {
     development: false,
     async fetch(request, server) {
       const upgrade = (data: SocketState) => server.upgrade(request, { data })
-      // A request with a body is none for another protocol.
-      const { response, bytes } = await app(request, new Blob().stream(), upgrade)
+      const { response, bytes } = await app(request, request.body ?? new Blob().stream(), upgrade)
       return bytes ? new Response(streamOf(bytes), response) : response
     },
     websocket: {

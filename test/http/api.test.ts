@@ -172,6 +172,20 @@ describe("sandboxes", () => {
     expect(await core.store.sandboxes.listAll()).toEqual([])
   })
 
+  test("what other clients say and mean nothing by is accepted, as are nulls; what they mean is refused", async () => {
+    const nothing = { volumes: [], mounts: [], new_volumes: null, hugepages: false, template_id: "" }
+    const made = await call("POST", "/sandboxes", {
+      body: { name: "dev", ...nothing, env: null, init: null },
+    })
+    expect(made.status).toBe(201)
+    const body = { cmd: ["true"], detach: false, output_file: "", cwd: null }
+    expect((await call("POST", "/sandboxes/dev/exec", { body })).status).toBe(200)
+    for (const meant of [{ volumes: ["data"] }, { hugepages: true }, { template_id: "t" }]) {
+      const refused = await call("POST", "/sandboxes", { body: meant })
+      expect(refused).toMatchObject({ status: 400, body: { code: "invalid" } })
+    }
+  })
+
   test("limits of the user hold: cpus, memory, count", async () => {
     expect(await call("POST", "/sandboxes", { body: { cpus: 3 } })).toMatchObject({ status: 400 })
     expect(await call("POST", "/sandboxes", { body: { memory_mb: 2048 } })).toMatchObject({ status: 400 })
@@ -543,7 +557,9 @@ describe("exec", () => {
     expect((await ask("dev", [])).status).toBe(400)
     const missing = await ask("dev", ["nonsense"])
     expect(missing.status).toBe(200)
-    expect(JSON.parse(await missing.text())).toMatchObject({ type: "error", code: "not_found" })
+    expect(JSON.parse(await missing.text())).toMatchObject({ type: "error", code: "invalid" })
+    const buffered = await call("POST", "/sandboxes/dev/exec", { body: { cmd: ["nonsense"] } })
+    expect(buffered).toMatchObject({ status: 400, body: { code: "invalid" } })
   })
 
   test("as events: every line is JSON, the last one is the exit", async () => {
@@ -581,11 +597,6 @@ describe("exec", () => {
     ["a huge time limit", { cmd: ["true"], timeout_sec: 1e12 }],
   ])("%s is refused", async (_what, body) => {
     expect((await call("POST", "/sandboxes/dev/exec", { body })).status).toBe(400)
-  })
-
-  test("a program that is not there is not found", async () => {
-    const answer = await call("POST", "/sandboxes/dev/exec", { body: { cmd: ["nonsense"] } })
-    expect(answer.status).toBe(404)
   })
 
   test("over a WebSocket: input, acknowledgements, output, exit", async () => {
@@ -781,6 +792,20 @@ describe("files", () => {
     expect((await raw("GET", "/sandboxes/dev/files?path=/a%20b")).status).toBe(404)
     expect((await raw("DELETE", "/sandboxes/dev/files?path=/c")).status).toBe(200)
     expect((await raw("GET", "/sandboxes/dev/files?path=/c")).status).toBe(404)
+  })
+
+  test("some lines or the first bytes of one, and what it is as headers", async () => {
+    await raw("PUT", "/sandboxes/dev/files?path=/x", "one\ntwo\nthree\n")
+    const part = await raw("GET", "/sandboxes/dev/files?path=/x&offset=2&limit=1")
+    expect([part.status, part.headers.get("x-file-size"), await part.text()]).toEqual([200, "14", "two\n"])
+    const first = await raw("GET", "/sandboxes/dev/files?path=/x&offset=2&max_bytes=6")
+    expect(await first.text()).toBe("two\nth")
+    await until("both are closed", () => host.ongoing.downloads === 0)
+    for (const wrong of ["offset=0", "limit=-1", "max_bytes=x", "offset=1.5"])
+      expect((await raw("GET", `/sandboxes/dev/files?path=/x&${wrong}`)).status).toBe(400)
+    const head = await raw("HEAD", "/sandboxes/dev/files?path=/x")
+    expect([head.headers.get("x-file-mode"), head.headers.get("x-file-isdir")]).toEqual(["0644", "false"])
+    expect((await raw("HEAD", "/sandboxes/dev/files?path=/nothing")).status).toBe(404)
   })
 
   test("one that is asked for with HEAD, or whose reader leaves, is not read on in the guest", async () => {
