@@ -12,14 +12,14 @@ const newline = 10
 
 type Source = { readonly output: AsyncIterable<Uint8Array>; readonly result: Promise<unknown>; close(): void }
 
-/** The part instead of the whole. What is not read of it is given up. */
+/** The part instead of the whole. To close it gives up what is not read. */
 export function sectionOf(source: Source, section: Section): Source {
   source.result.catch(() => undefined)
-  async function* output() {
-    yield* cutSection(source.output, section)
-    source.close()
+  return {
+    output: cutSection(source.output, section),
+    result: Promise.resolve(),
+    close: () => source.close(),
   }
-  return { output: output(), result: Promise.resolve(), close: () => source.close() }
 }
 
 /** Stops reading when all of it is there. */
