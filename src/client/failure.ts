@@ -4,6 +4,7 @@ import { AppError, type ErrorCode, errorStatus, isErrorCode } from "../contract/
 import type { ErrorBody } from "../contract/system.ts"
 import { errorCodeOf } from "../lib/error-code.ts"
 import { parseJson } from "../lib/parse-json.ts"
+import { isLoopback } from "./proxy.ts"
 
 /** The error a non-2xx answer carries, or the best guess from its status when something else than bhatti answered. */
 export async function failureOfResponse(response: Response, url: string): Promise<AppError> {
@@ -24,8 +25,6 @@ export async function failureOfResponse(response: Response, url: string): Promis
 /** No answer at all. */
 export function failureOfConnection(cause: unknown, url: string): AppError {
   const code = errorCodeOf(cause)
-  const { hostname } = new URL(url)
-  const isLocal = hostname === "localhost" || hostname === "[::1]" || hostname.startsWith("127.")
   const isRefused = code === "ConnectionRefused" || code === "ECONNREFUSED"
   const isDown = isRefused || code === undefined || code === "ECONNRESET"
   if (code === "EPROTO" && url.startsWith("https:")) {
@@ -42,7 +41,7 @@ export function failureOfConnection(cause: unknown, url: string): AppError {
     {
       cause,
       hint:
-        isLocal && isDown
+        isLoopback(url) && isDown
           ? "sudo systemctl start bhatti   (or: sudo bhatti serve; for another address: bhatti setup)"
           : "check the address and the network; bhatti setup changes the address",
     },
