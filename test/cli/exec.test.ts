@@ -250,11 +250,27 @@ test("an interrupt is passed on, and the command's own exit code comes back", as
 })
 
 test("SIGTERM is passed on", async () => {
-  const child = start(["dev", "sleep"])
-  await until("the command to run", () => daemon.lastRun.start?.cmd[0] === "sleep")
+  const child = start(["dev", "ready"])
+  await child.stdout.getReader().read()
   child.kill("SIGTERM")
   expect(await child.exited).toBe(143)
   expect(daemon.lastRun.signals).toEqual(["TERM"])
+})
+
+test("an interrupt while the sandbox wakes ends at once, and the daemon sees us gone", async () => {
+  for (const [signal, exitCode] of [
+    ["SIGINT", 130],
+    ["SIGTERM", 143],
+  ] as const) {
+    daemon.runs.length = 0
+    const child = start(["dev", "waking"])
+    await until("the command to be asked for", () => daemon.runs.at(-1)?.start?.cmd[0] === "waking")
+    const { lastRun } = daemon
+    child.kill(signal)
+    expect(await child.exited).toBe(exitCode)
+    await until("the daemon to see us gone", () => lastRun.isClosed)
+    expect(lastRun.signals).toEqual([])
+  }
 })
 
 test("a second interrupt kills", async () => {
@@ -262,14 +278,6 @@ test("a second interrupt kills", async () => {
   await child.stdout.getReader().read()
   child.kill("SIGINT")
   await until("the first interrupt", () => daemon.lastRun.signals.length === 1)
-  child.kill("SIGINT")
-  expect(await child.exited).toBe(130)
-  expect(daemon.lastRun.signals).toEqual(["INT", "KILL"])
-})
-
-test("a command that does not react to an interrupt is killed", async () => {
-  const child = start(["dev", "stubborn"])
-  await child.stdout.getReader().read()
   child.kill("SIGINT")
   expect(await child.exited).toBe(130)
   expect(daemon.lastRun.signals).toEqual(["INT", "KILL"])

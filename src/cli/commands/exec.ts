@@ -18,6 +18,9 @@ use sh -c '...' for one. It runs as user lohar; sudo inside gives root. Output s
 
 With -t the command's TERM is yours if small images know it, else xterm-256color; -e TERM=... gives it another.
 
+Ctrl-C and SIGTERM are passed on, and the command may take its time to end; a second one kills it, and without a terminal it is
+killed 10 s after the first. A command that has not started yet, because its sandbox is still waking, is not run.
+
 Exit code: the command's own, or 128 + the signal that ended it; 125 when bhatti failed, 126 when the command cannot be run,
 127 when there is no such command; 130 after Ctrl-C.`,
   options: {
