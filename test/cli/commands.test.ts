@@ -7,6 +7,7 @@ import { join } from "node:path"
 import { version } from "../../src/lib/version.ts"
 import { FakeDaemon, failure, fakeVersion, testKey } from "./fake-daemon.ts"
 import { bhatti, environment, program, until } from "./program.ts"
+import { Screen } from "./screen.ts"
 
 const daemon = new FakeDaemon()
 afterAll(() => daemon[Symbol.dispose]())
@@ -353,26 +354,38 @@ test("destroy --json prints the contract's reply", async () => {
   expect(JSON.parse(stdout)).toEqual({ status: "destroyed" })
 })
 
-test("destroy asks a person at a terminal, and no is no", async () => {
-  daemon.addSandbox("a")
+test("destroy asks a person at a terminal; yes is y or yes, all else is no", async () => {
   for (const [answer, exitCode, left] of [
     ["n", 1, 1],
+    ["", 1, 1],
+    ["yesterday", 1, 1],
     ["y", 0, 0],
+    ["yes", 0, 0],
+    [" YES ", 0, 0],
   ] as const) {
-    let screen = ""
-    const child = Bun.spawn([...program, "destroy", "a"], {
-      env: environment(daemon),
-      terminal: {
-        data: (_, bytes) => {
-          screen += new TextDecoder().decode(bytes)
-        },
-      },
-    })
-    await until("the question", () => screen.includes("Destroy a and everything on its disk?"))
-    child.terminal?.write(`${answer}\n`)
-    expect(await child.exited).toBe(exitCode)
+    daemon.addSandbox("a")
+    await using screen = new Screen(daemon)
+    await screen.bhatti("destroy a")
+    await screen.shows("Destroy a and everything on its disk? [y/N] ")
+    screen.type(`${answer}\n`)
+    await screen.shows(`code=${exitCode}`)
     expect(daemon.sandboxes.size).toBe(left)
   }
+})
+
+test("destroy does not ask about a sandbox that is not there", async () => {
+  daemon.addSandbox("a")
+  await using screen = new Screen(daemon)
+  await screen.bhatti("destroy missing")
+  await screen.shows('bhatti: no sandbox named "missing"\r\n')
+  await screen.shows("code=1")
+  expect(screen.text).not.toContain("[y/N]")
+  await using other = new Screen(daemon)
+  await other.bhatti("destroy missing a")
+  await other.shows("Destroy a and everything on its disk? [y/N] ")
+  other.type("y\n")
+  await other.shows("code=1")
+  expect(daemon.sandboxes.size).toBe(0)
 })
 
 test("a name reaches the daemon as one path segment, whatever it holds", async () => {
