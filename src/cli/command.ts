@@ -75,6 +75,8 @@ type Shape<Name extends string, Extra extends string, O extends Options> = {
   args?: readonly Name[]
   /** Arguments that may be left out, after those that may not. */
   optionalArgs?: readonly Extra[]
+  /** The one that is read from standard input when it is left out. It is a value, and may be empty. */
+  inputArg?: Extra
   rest?: Rest
   options?: O
   /** What is wrong with a combination that is well formed piece by piece. */

@@ -486,6 +486,11 @@ test("wrong usage exits 2 and reaches no daemon", async () => {
     [["usr", "list"], "did you mean bhatti user?"],
     [["user", "creat"], "did you mean bhatti user create?"],
     [["create", "--memroy", "1"], "unknown option --memroy\n  did you mean --memory?"],
+    [["share", "dev"], 'unknown command "share"\n  try: bhatti --help'],
+    [["update"], 'unknown command "update"\n  try: bhatti --help'],
+    [["create", "--mount", "a:b"], "unknown option --mount\n  try: bhatti create --help"],
+    [["publish", "dev", "--shell"], "unknown option --shell\n  try: bhatti publish --help"],
+    [["create", "--disk-size", "9G"], "unknown option --disk-size\n  did you mean --disk?"],
     [["create", "-z"], "unknown option -z\n  try: bhatti create --help"],
     [["--jsn", "list"], "unknown option --jsn before the command\n  did you mean --json?"],
     [["--nonsense"], "unknown option --nonsense before the command\n  try: bhatti --help"],
@@ -526,6 +531,15 @@ test("wrong usage exits 2 and reaches no daemon", async () => {
       ["create", "--warm-after", "soon"],
       "--warm-after takes a time such as 90, 5m, 2h or 1d, never or default",
     ],
+    [["rm", ""], "the sandbox's name is empty"],
+    [["exec", "", "--", "x"], "the sandbox's name is empty"],
+    [["shell", ""], "the sandbox's name is empty"],
+    [["create", ""], "NAME is empty"],
+    [["file", "rm", "dev", "a", ""], "PATH is empty"],
+    [["list", "--token", ""], "--token is empty"],
+    [["--token=", "list"], "--token is empty"],
+    [["list", "--url", ""], "--url is empty"],
+    [["setup", "--url", "http://x", "--token", ""], "--token is empty"],
     [["create", "--file", "nocolon"], "--file takes LOCAL:GUEST"],
   ]
   const ran = await Promise.all(cases.map(([args]) => bhatti(args, { daemon })))
@@ -537,6 +551,30 @@ test("wrong usage exits 2 and reaches no daemon", async () => {
   expect(daemon.requests).toEqual([])
   // Some forty processes at once, which a busy host needs a while for.
 }, 30_000)
+
+test("what begins with a dash and is no option is not shown: it may be a key", async () => {
+  const hint = "write -- before a word that begins with a dash, or give it on standard input"
+  for (const [args, told] of [
+    [["secret", "set", "K", "-----BEGIN KEY-----\nQUJD"], `unknown option\n  ${hint}\n`],
+    [["secret", "set", "K", "--=QUJD"], `unknown option\n  ${hint}\n`],
+    [["secret", "set", "K", "-QUJD"], `unknown option -Q\n  ${hint}\n`],
+    [["secret", "set", "K", "--sk-live_QUJD"], `unknown option --sk-live...\n  ${hint}\n`],
+    [["secret", "set", "K", "a", "QUJD"], "more words than it takes\n  try: bhatti secret set --help\n"],
+    [["cp", "--QUJD", "dev:"], "unknown option\n  write -- before a word that begins with a dash\n"],
+    [["--QUJD", "list"], "unknown option before the command\n  try: bhatti --help\n"],
+  ] as const) {
+    const ran = await bhatti(args, { daemon })
+    expect(ran).toEqual({ stdout: "", stderr: `bhatti: ${told}`, exitCode: 2 })
+  }
+  const bodies: unknown[] = []
+  daemon.answers.set("POST /secrets", async (request) => {
+    bodies.push(await request.json())
+    return Response.json({ name: "K", created_at: "x", updated_at: "x" }, { status: 201 })
+  })
+  await bhatti(["secret", "set", "K", "--", "-----BEGIN"], { daemon })
+  await bhatti(["secret", "set", "K", ""], { daemon })
+  expect(bodies).toEqual(["-----BEGIN", ""].map((value) => ({ name: "K", value })))
+})
 
 test("options may stand before the command", async () => {
   const sandbox = daemon.addSandbox("dev")
