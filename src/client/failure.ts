@@ -6,13 +6,16 @@ import { errorCodeOf } from "../lib/error-code.ts"
 import { parseJson } from "../lib/parse-json.ts"
 import { isLoopback } from "./proxy.ts"
 
+/** What the daemon itself has answered, as told apart from what goes wrong on the way to it or on this side. */
+export class Refusal extends AppError {}
+
 /** The error a non-2xx answer carries, or the best guess from its status when something else than bhatti answered. */
 export async function failureOfResponse(response: Response, url: string): Promise<AppError> {
   const body = parseErrorBody(await response.text())
   const status = response.status
   if (body?.message !== undefined) {
     const hint = body.hint ?? hintFor(body)
-    return new AppError(body.code ?? codeOfStatus(status), body.message, {
+    return new Refusal(body.code ?? codeOfStatus(status), body.message, {
       ...(typeof hint === "string" ? { hint } : {}),
       ...(body.retryable === undefined ? {} : { retryable: body.retryable }),
     })

@@ -74,6 +74,17 @@ test("create passes on the daemon's refusal", async () => {
   })
 })
 
+test("what the daemon calls invalid are wrong words too; what this side cannot do is not", async () => {
+  daemon.createError = { code: "invalid", message: "allow_cidrs.0: no network", hint: null }
+  const ran = await bhatti(["create", "--allow-cidr", "10.0.0.0/99"], { daemon })
+  expect(ran).toEqual({ stdout: "", stderr: "bhatti: allow_cidrs.0: no network\n", exitCode: 2 })
+  daemon.answers.set("POST /sandboxes/a/stop", () => failure("invalid", "no"))
+  expect((await bhatti(["stop", "a", "missing"], { daemon })).exitCode).toBe(2)
+  expect((await bhatti(["create", "--init", "@/no/such"], { daemon })).exitCode).toBe(1)
+  daemon.rawAnswer = () => new Response("Bad request", { status: 400 })
+  expect((await bhatti(["list"], { daemon })).exitCode).toBe(1)
+})
+
 test("create sends script, secrets, labels and files", async () => {
   const directory = mkdtempSync(join(tmpdir(), "bhatti-create-"))
   try {

@@ -4,7 +4,7 @@ import type { Client } from "../../client/client.ts"
 import { AppError } from "../../contract/errors.ts"
 import { command } from "../command.ts"
 import { isConfirmed, isPersonThere } from "../confirm.ts"
-import { exitFailed } from "../exit-codes.ts"
+import { exitCodeOf, exitFailed } from "../exit-codes.ts"
 import { sayWhenLeft } from "../leaving.ts"
 
 export const destroy = command({
@@ -39,7 +39,7 @@ export const destroy = command({
       if (outcome.status === "rejected") {
         if (!(outcome.reason instanceof AppError)) throw outcome.reason
         await report(outcome.reason)
-        exitCode = exitFailed
+        exitCode = Math.max(exitCode, exitCodeOf(outcome.reason))
       } else if (isJson) await out.json(outcome.value)
       else await out.result(`sandbox/${names[index]} destroyed`)
     }
