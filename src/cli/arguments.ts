@@ -64,6 +64,11 @@ export function parseArguments(command: Command, argv: readonly string[]): Parse
         values[name] = true
         continue
       }
+      if (option.type === "switch") {
+        const isNext = inline === undefined && Object.hasOwn(switchWords, argv[at + 1] ?? "")
+        values[name] = readSwitch(flag, isNext ? argv[++at] : inline)
+        continue
+      }
       const text = inline ?? argv[++at]
       if (text === undefined || (inline === undefined && /^-[-a-zA-Z]/.test(text)))
         throw usage(`${flag} needs a value: ${flag} ${option.value}`)
@@ -114,7 +119,7 @@ function* optionsIn(
 }
 
 function readValue(
-  option: Exclude<Option, { type: "flag" }>,
+  option: Exclude<Option, { type: "flag" | "switch" }>,
   given: { flag: string; text: string; earlier: Value },
 ): Value {
   const { flag, text } = given
@@ -140,6 +145,20 @@ function readValue(
     case "pairs":
       return { ...pairsOf(given.earlier), ...readPairs(flag, text) }
   }
+}
+
+/** The next word is a switch's own only if it is one of these: `edit --keep-hot dev` names a sandbox. */
+export const switchWords: Readonly<Record<string, boolean>> = {
+  on: true,
+  off: false,
+  true: true,
+  false: false,
+}
+
+function readSwitch(flag: string, text = "on"): boolean {
+  const value = Object.hasOwn(switchWords, text) ? switchWords[text] : undefined
+  if (value === undefined) throw usage(`${flag} is on or off, not "${text}"`)
+  return value
 }
 
 function inRange(

@@ -20,6 +20,8 @@ type OptionText = {
 
 export type Option =
   | (OptionText & { type: "flag" })
+  /** `--x` and `--x on` switch it on, `--x off` switches it off; without it nothing changes. */
+  | (OptionText & { type: "switch" })
   | (OptionText & { type: "text"; value: string; isRequired?: true })
   /** May be repeated; the values are kept as they are. */
   | (OptionText & { type: "list"; value: string })
@@ -42,11 +44,13 @@ type OptionValue<O extends Option> = O["type"] extends "flag"
 
 type ScalarValue<O extends Option> = O["type"] extends "pairs"
   ? Record<string, string>
-  : O extends { type: "choice"; choices: readonly (infer Choice)[] }
-    ? Choice
-    : O["type"] extends "text"
-      ? string
-      : number
+  : O["type"] extends "switch"
+    ? boolean
+    : O extends { type: "choice"; choices: readonly (infer Choice)[] }
+      ? Choice
+      : O["type"] extends "text"
+        ? string
+        : number
 
 export type OptionValues<O extends Options> = { [Name in keyof O]: OptionValue<O[Name]> }
 
