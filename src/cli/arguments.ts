@@ -109,7 +109,9 @@ function* optionsIn(
   }
   for (let at = 1; at < word.length; at++) {
     const flag = `-${word[at]}`
-    const entry = Object.entries(known).find(([, option]) => option.short === word[at])
+    const entry = Object.entries(known).find(([, { short, otherShort }]) =>
+      [short, otherShort].includes(word[at]),
+    )
     if (entry === undefined) throw unknownOption(flag, { command, known })
     const takesValue = entry[1].type !== "flag"
     const tail = word.slice(at + 1).replace(/^=/, "")

@@ -12,6 +12,8 @@ import type { Settings } from "./settings.ts"
 type OptionText = {
   /** One letter, for `-x`. */
   short?: string
+  /** Another letter for the same, which help does not show. */
+  otherShort?: string
   /** What it does, for help; no full stop. */
   summary: string
   /** What holds without it, for help. */
