@@ -1,6 +1,7 @@
 /**
  * The command line: finds the command, reads its arguments, runs it, and turns every error into words and an exit code.
- * The only place that ends the process. Exit codes: 0 done, 1 error, 2 wrong words, also those that the daemon calls invalid, 141 the reader of our output has gone; `exec` adds its own.
+ * The only place that ends the process. Exit codes: 0 done, 1 error, 2 wrong words, also those that the daemon calls invalid,
+ * 141 the reader of our output has gone; `exec` adds its own.
  */
 
 import { connect } from "../client/client.ts"

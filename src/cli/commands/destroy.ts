@@ -50,7 +50,7 @@ export const destroy = command({
 /** Those that are not there, each with what the daemon says. */
 async function missingOf(names: readonly string[], client: Client): Promise<Map<string, AppError>> {
   const missing = new Map<string, AppError>()
-  const lookUp = async (name: string) => {
+  for (const name of names) {
     try {
       await client.getSandbox({ params: { id: name } })
     } catch (error) {
@@ -58,6 +58,5 @@ async function missingOf(names: readonly string[], client: Client): Promise<Map<
       missing.set(name, error)
     }
   }
-  await Promise.all(names.map(lookUp))
   return missing
 }
