@@ -87,7 +87,7 @@ that does not exist; 125 when bhatti failed, 126 when the command cannot be run,
       await report(
         isLost ? await whyLost(error, args.sandbox, { client, during }) : withShellHint(error, rest),
       )
-      return await exitCodeOf(error, client, { sandbox: args.sandbox, options })
+      return await execExitCode(error, client, { sandbox: args.sandbox, options })
     }
   },
 })
@@ -106,7 +106,7 @@ type Asked = {
 }
 
 /** A sandbox that answers and a command that could not start: the fault is in the command, or in our own options. */
-async function exitCodeOf(error: AppError, client: Client, asked: Asked): Promise<number> {
+async function execExitCode(error: AppError, client: Client, asked: Asked): Promise<number> {
   if (error.code !== "not_found" && error.code !== "invalid") return exitSandboxSide
   try {
     await client.getSandbox({ params: { id: asked.sandbox } })
