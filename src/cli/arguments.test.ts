@@ -112,6 +112,31 @@ test("whatever is typed, the answer is arguments or an AppError", () => {
   )
 })
 
+test("a switch is on without a value, and takes the next word only if it is one", () => {
+  const edit = command({
+    args: ["sandbox"],
+    options: { keepHot: { type: "switch", summary: "" } },
+    examples: [],
+    async run() {},
+  })
+  const cases: [string[], boolean | undefined][] = [
+    [["dev"], undefined],
+    [["--keep-hot", "dev"], true],
+    [["dev", "--keep-hot"], true],
+    [["dev", "--keep-hot", "--json"], true],
+    [["dev", "--keep-hot", "on"], true],
+    [["--keep-hot", "off", "dev"], false],
+    [["dev", "--keep-hot=false"], false],
+    [["dev", "--keep-hot=true"], true],
+  ]
+  for (const [argv, keepHot] of cases) {
+    const { args, options } = parseArguments(edit, argv)
+    expect([argv, args.sandbox, options.keepHot]).toEqual([argv, "dev", keepHot])
+  }
+  for (const word of ["maybe", "", "toString"])
+    expect(() => parseArguments(edit, ["dev", `--keep-hot=${word}`])).toThrow("--keep-hot is on or off")
+})
+
 test("an option's flag is its name in kebab case", () => {
   expect(optionFlag("maxSandboxes")).toBe("--max-sandboxes")
 })

@@ -56,12 +56,17 @@ export function parseArguments(command: Command, argv: readonly string[]): Parse
       words.push(word)
       continue
     }
-    for (const { name, flag, inline } of optionsIn(word, known)) {
+    for (const { name, flag, inline } of optionsIn(word, { command, known })) {
       const option = known[name]
       if (option === undefined) continue
       if (option.type === "flag") {
         if (inline !== undefined) throw usage(`${flag} takes no value`)
         values[name] = true
+        continue
+      }
+      if (option.type === "switch") {
+        const isNext = inline === undefined && Object.hasOwn(switchWords, argv[at + 1] ?? "")
+        values[name] = readSwitch(flag, isNext ? argv[++at] : inline)
         continue
       }
       const text = inline ?? argv[++at]
@@ -73,8 +78,8 @@ export function parseArguments(command: Command, argv: readonly string[]): Parse
 
   const common = {
     json: values.json === true,
-    url: textOf(values.url),
-    token: textOf(values.token),
+    url: nonEmpty("--url", values.url),
+    token: nonEmpty("--token", values.token),
     help: values.help === true,
   }
   for (const [name, option] of Object.entries(known)) {
@@ -91,18 +96,23 @@ export function parseArguments(command: Command, argv: readonly string[]): Parse
 type Given = { name: string; flag: string; inline: string | undefined }
 
 /** The options one word holds: `--name`, `--name=value`, `-x`, `-xvalue`, `-xyz`. */
-function* optionsIn(word: string, known: Options): Generator<Given> {
+function* optionsIn(
+  word: string,
+  { command, known }: { command: Command; known: Options },
+): Generator<Given> {
   if (word.startsWith("--")) {
     const [flag = "", ...tail] = word.split("=")
     const name = Object.keys(known).find((one) => optionFlag(one) === flag)
-    if (name === undefined) throw unknownOption(flag, known)
+    if (name === undefined) throw unknownOption(flag, { command, known })
     yield { name, flag, inline: tail.length === 0 ? undefined : tail.join("=") }
     return
   }
   for (let at = 1; at < word.length; at++) {
     const flag = `-${word[at]}`
-    const entry = Object.entries(known).find(([, option]) => option.short === word[at])
-    if (entry === undefined) throw unknownOption(flag, known)
+    const entry = Object.entries(known).find(([, { short, otherShort }]) =>
+      [short, otherShort].includes(word[at]),
+    )
+    if (entry === undefined) throw unknownOption(flag, { command, known })
     const takesValue = entry[1].type !== "flag"
     const tail = word.slice(at + 1).replace(/^=/, "")
     yield { name: entry[0], flag, inline: takesValue && tail !== "" ? tail : undefined }
@@ -111,7 +121,7 @@ function* optionsIn(word: string, known: Options): Generator<Given> {
 }
 
 function readValue(
-  option: Exclude<Option, { type: "flag" }>,
+  option: Exclude<Option, { type: "flag" | "switch" }>,
   given: { flag: string; text: string; earlier: Value },
 ): Value {
   const { flag, text } = given
@@ -137,6 +147,20 @@ function readValue(
     case "pairs":
       return { ...pairsOf(given.earlier), ...readPairs(flag, text) }
   }
+}
+
+/** The next word is a switch's own only if it is one of these: `edit --keep-hot dev` names a sandbox. */
+export const switchWords: Readonly<Record<string, boolean>> = {
+  on: true,
+  off: false,
+  true: true,
+  false: false,
+}
+
+function readSwitch(flag: string, text = "on"): boolean {
+  const value = Object.hasOwn(switchWords, text) ? switchWords[text] : undefined
+  if (value === undefined) throw usage(`${flag} is on or off, not "${text}"`)
+  return value
 }
 
 function inRange(
@@ -182,12 +206,16 @@ function checkComplete(
   command: Command,
   { parsed, words }: { parsed: Parsed; words: readonly string[] },
 ): void {
-  const { args = [], optionalArgs = [], rest, refuse } = command
+  const { args = [], optionalArgs = [], rest, refuse, inputArg } = command
   const missing = args[words.length]
   if (missing !== undefined) throw usage(`${missing.toUpperCase()} is missing`)
   if (rest !== undefined && words.length <= args.length) throw usage(`${rest.name.toUpperCase()} is missing`)
   const extra = words[args.length + optionalArgs.length]
-  if (rest === undefined && extra !== undefined) throw usage(`unexpected argument "${extra}"`)
+  if (rest === undefined && extra !== undefined)
+    throw usage(inputArg === undefined ? `unexpected argument "${extra}"` : "more words than it takes")
+  for (const [at, name] of [...args, ...optionalArgs].entries())
+    if (words[at] === "" && name !== inputArg) throw usage(emptyText(name))
+  if (rest?.kind === "names" && parsed.rest.includes("")) throw usage(emptyText(rest.name))
   for (const [name, option] of Object.entries(command.options ?? {}))
     if ("isRequired" in option && parsed.options[name] === undefined)
       throw usage(`${optionFlag(name)} is missing`)
@@ -195,18 +223,39 @@ function checkComplete(
   if (refusal !== undefined) throw usage(refusal)
 }
 
-function unknownOption(flag: string, known: Options): WrongUsage {
-  const similar = suggest(flag, Object.keys(known).map(optionFlag))
-  return new WrongUsage(
-    `unknown option ${flag}`,
-    similar === undefined ? {} : { hint: `did you mean ${similar}?` },
-  )
+function emptyText(name: string): string {
+  return name === "sandbox" ? "the sandbox's name is empty" : `${name.toUpperCase()} is empty`
+}
+
+/** What options are called in other tools. */
+const otherFlags = new Map([["--disk-size", "--disk"]])
+
+function unknownOption(flag: string, { command, known }: { command: Command; known: Options }): WrongUsage {
+  const flags = Object.keys(known).map(optionFlag)
+  const other = otherFlags.get(flag)
+  const meant = other !== undefined && flags.includes(other) ? other : suggest(flag, flags)
+  const isValue = command.inputArg !== undefined || asOption(flag) !== ` ${flag}`
+  const value = "write -- before a word that begins with a dash"
+  const hint = command.inputArg === undefined ? value : `${value}, or give it on standard input`
+  return new WrongUsage(`unknown option${asOption(flag)}`, {
+    ...(isValue && { hint }),
+    ...(meant !== undefined && { hint: `did you mean ${meant}?` }),
+  })
+}
+
+/** A word with a dash before it, as far as it looks like an option: what follows may be a key that nobody may see. */
+export function asOption(word: string): string {
+  const shown = /^(-[a-zA-Z]$|--[a-z]+(-[a-z]+)*)/.exec(word)?.[0].slice(0, 32)
+  if (shown === undefined) return ""
+  return shown === word ? ` ${shown}` : ` ${shown}...`
 }
 
 function usage(message: string): WrongUsage {
   return new WrongUsage(message)
 }
 
-function textOf(value: Value): string | undefined {
+/** An empty one, as of a variable that is not set, must not fall back to what is saved for somebody else. */
+function nonEmpty(flag: string, value: Value): string | undefined {
+  if (value === "") throw usage(`${flag} is empty`)
   return typeof value === "string" ? value : undefined
 }

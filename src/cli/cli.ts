@@ -1,18 +1,18 @@
 /**
  * The command line: finds the command, reads its arguments, runs it, and turns every error into words and an exit code.
- * The only place that ends the process. Exit codes: 0 done, 1 error, 2 wrong usage, 141 the reader of our output has gone; `exec` adds its own.
+ * The only place that ends the process. Exit codes: 0 done, 1 error, 2 wrong words, also those that the daemon calls invalid,
+ * 141 the reader of our output has gone; `exec` adds its own.
  */
 
 import { connect } from "../client/client.ts"
 import { AppError } from "../contract/errors.ts"
 import { type Parsed, parseArguments } from "./arguments.ts"
 import type { Command } from "./command.ts"
-import { exitBrokenPipe, exitFailed, exitInterrupted, exitUsage } from "./exit-codes.ts"
+import { exitBrokenPipe, exitCodeOf, exitFailed, exitUsage } from "./exit-codes.ts"
 import { type Found, findCommand } from "./find-command.ts"
 import type { Operator } from "./operator.ts"
 import { isBrokenPipe, Output } from "./output.ts"
 import { type ClientFile, loadSettings, readClientFile, type Settings } from "./settings.ts"
-import { Stopped } from "./stopped.ts"
 import { WrongUsage } from "./wrong-usage.ts"
 
 export async function main(argv: readonly string[], operator: Operator): Promise<never> {
@@ -111,10 +111,6 @@ function withKeyHint(error: AppError, settings: Settings): AppError {
       ? "no API key is set: bhatti setup   (or set BHATTI_TOKEN)"
       : `the key came from ${settings.tokenSource}; the operator makes another with: sudo bhatti user rotate-key NAME`
   return new AppError(error.code, error.message, { cause: error, hint })
-}
-
-function exitCodeOf(error: AppError): number {
-  return error instanceof Stopped ? exitInterrupted : exitFailed
 }
 
 /** As words, or with --json in the form of the API's errors: one line for each. */

@@ -12,6 +12,8 @@ import type { Settings } from "./settings.ts"
 type OptionText = {
   /** One letter, for `-x`. */
   short?: string
+  /** Another letter for the same, which help does not show. */
+  otherShort?: string
   /** What it does, for help; no full stop. */
   summary: string
   /** What holds without it, for help. */
@@ -20,6 +22,8 @@ type OptionText = {
 
 export type Option =
   | (OptionText & { type: "flag" })
+  /** `--x` and `--x on` switch it on, `--x off` switches it off; without it nothing changes. */
+  | (OptionText & { type: "switch" })
   | (OptionText & { type: "text"; value: string; isRequired?: true })
   /** May be repeated; the values are kept as they are. */
   | (OptionText & { type: "list"; value: string })
@@ -42,11 +46,13 @@ type OptionValue<O extends Option> = O["type"] extends "flag"
 
 type ScalarValue<O extends Option> = O["type"] extends "pairs"
   ? Record<string, string>
-  : O extends { type: "choice"; choices: readonly (infer Choice)[] }
-    ? Choice
-    : O["type"] extends "text"
-      ? string
-      : number
+  : O["type"] extends "switch"
+    ? boolean
+    : O extends { type: "choice"; choices: readonly (infer Choice)[] }
+      ? Choice
+      : O["type"] extends "text"
+        ? string
+        : number
 
 export type OptionValues<O extends Options> = { [Name in keyof O]: OptionValue<O[Name]> }
 
@@ -75,6 +81,8 @@ type Shape<Name extends string, Extra extends string, O extends Options> = {
   args?: readonly Name[]
   /** Arguments that may be left out, after those that may not. */
   optionalArgs?: readonly Extra[]
+  /** The one that is read from standard input when it is left out. It is a value, and may be empty. */
+  inputArg?: Extra
   rest?: Rest
   options?: O
   /** What is wrong with a combination that is well formed piece by piece. */

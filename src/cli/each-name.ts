@@ -1,7 +1,7 @@
 /** Commands that take several names try them all, one after the other, and fail if one failed. */
 
 import { AppError } from "../contract/errors.ts"
-import { exitFailed } from "./exit-codes.ts"
+import { exitCodeOf } from "./exit-codes.ts"
 
 export async function forEachName(
   names: readonly string[],
@@ -15,7 +15,7 @@ export async function forEachName(
     } catch (error) {
       if (!(error instanceof AppError)) throw error
       await report(error)
-      exitCode = exitFailed
+      exitCode = Math.max(exitCode, exitCodeOf(error))
     }
   }
   return exitCode

@@ -1,5 +1,9 @@
 /** Exit codes with a meaning, the same as in shells and container tools. */
 
+import { Refusal } from "../client/failure.ts"
+import type { AppError } from "../contract/errors.ts"
+import { Stopped } from "./stopped.ts"
+
 export const exitFailed = 1
 export const exitUsage = 2
 /** Of `exec` and `shell`, whose other codes are the command's own: bhatti failed. */
@@ -10,3 +14,9 @@ export const exitNotFound = 127
 export const exitInterrupted = 130
 /** What a shell reports for a program that SIGPIPE ended. */
 export const exitBrokenPipe = 141
+
+/** Of most commands. What the daemon calls invalid were wrong words, as are those that we refuse ourselves. */
+export function exitCodeOf(error: AppError): number {
+  if (error instanceof Stopped) return exitInterrupted
+  return error instanceof Refusal && error.code === "invalid" ? exitUsage : exitFailed
+}

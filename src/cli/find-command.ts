@@ -1,6 +1,7 @@
 /** Which command the words of a command line name. Options before its name are kept as options of the command. */
 
 import { suggest } from "../lib/suggest.ts"
+import { asOption } from "./arguments.ts"
 import { type CommandEntry, commands, hiddenCommands } from "./commands/index.ts"
 import { WrongUsage } from "./wrong-usage.ts"
 
@@ -20,7 +21,6 @@ const otherNames = new Map([
   ["pause", "stop"],
   ["resume", "start"],
   ["rename", "edit"],
-  ["update", "edit"],
   ["copy", "cp"],
   ["upload", "cp"],
   ["download", "cp"],
@@ -63,7 +63,7 @@ export function findCommand(argv: readonly string[]): Found {
     if (![...optionsWithValue, ...optionsWithoutValue].includes(name)) {
       const similar = suggest(name, [...optionsWithValue, ...optionsWithoutValue, "--help", "--version"])
       const hint = similar === undefined ? "bhatti --help" : `did you mean ${similar}?`
-      throw new WrongUsage(`unknown option ${name} before the command`, { hint })
+      throw new WrongUsage(`unknown option${asOption(name)} before the command`, { hint })
     }
     start += optionsWithValue.includes(word) ? 2 : 1
   }

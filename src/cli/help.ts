@@ -56,7 +56,7 @@ export function describeOptions(options: Options): { flags: string; summary: str
     flags: [
       ...(option.short === undefined ? [] : [`-${option.short}, `]),
       optionFlag(name),
-      ...(option.type === "flag" ? [] : [` ${option.value}`]),
+      ...(option.type === "flag" ? [] : [` ${option.type === "switch" ? "[on|off]" : option.value}`]),
     ].join(""),
     summary: option.summary + remarkOf(option),
   }))

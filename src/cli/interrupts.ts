@@ -1,16 +1,19 @@
 /**
  * Signals while a command runs in a sandbox: Ctrl-C and SIGTERM are passed on, SIGHUP and SIGQUIT end us in good order.
  *
- *   1st signal ──► sent to the command ──► it ends or prints: its own business
- *                                     └──► nothing for a while ─┐
- *   2nd signal ─────────────────────────────────────────────────┴─► KILL ──► we exit 130 or 143, with or without an answer
+ *   before it has started ──► we exit 130 or 143 at once; the daemon kills what starts without us
+ *   1st signal ──► sent to the command, which may take its time to end
+ *                    ├── somebody is at the keys: after a while they are told how to kill it
+ *                    └── nobody is: after a longer while it is killed
+ *   2nd signal ──► KILL ──► we exit 130 or 143, with or without an answer
  */
 
 import type { ExecStream } from "../client/exec-stream.ts"
 
-const reactionMs = 2000
-/** How long the killed command has to report its end. */
-const killMs = 1000
+type Times = { noticeMs: number; patienceMs: number; killMs: number }
+
+/** Until somebody is told, until nobody is waited for, and how long the killed command has to report its end. */
+const defaultTimes: Times = { noticeMs: 2000, patienceMs: 10_000, killMs: 1000 }
 
 export class Interrupts {
   /** Set as soon as the command was killed on behalf of a signal. */
@@ -18,7 +21,10 @@ export class Interrupts {
   /** Resolves when the command was killed and its end is not worth waiting for. */
   readonly gaveUp: Promise<undefined>
 
-  readonly #run: ExecStream
+  readonly #run: Pick<ExecStream, "signal" | "hasStarted">
+  readonly #isAtKeys: () => Promise<boolean>
+  readonly #tell: (words: string) => void
+  readonly #times: Times
   readonly #giveUp: () => void
   readonly #onInterrupt = () => this.#receive("INT")
   readonly #onTerminate = () => this.#receive("TERM")
@@ -26,26 +32,32 @@ export class Interrupts {
   readonly #onQuit = () => this.#leave(131)
   #timer: Timer | undefined
   #wasForwarded = false
+  #isDisposed = false
 
-  constructor(run: ExecStream) {
+  constructor(
+    run: Pick<ExecStream, "signal" | "hasStarted">,
+    options: {
+      /** Whether Ctrl-C can be pressed again. Asked at the first signal. */
+      isAtKeys: () => Promise<boolean>
+      tell: (words: string) => void
+      times?: Times
+    },
+  ) {
     const { promise, resolve } = Promise.withResolvers<undefined>()
     this.gaveUp = promise
     this.#giveUp = () => resolve(undefined)
     this.#run = run
+    this.#isAtKeys = options.isAtKeys
+    this.#tell = options.tell
+    this.#times = options.times ?? defaultTimes
     process.on("SIGINT", this.#onInterrupt)
     process.on("SIGTERM", this.#onTerminate)
     process.on("SIGHUP", this.#onHangup)
     process.on("SIGQUIT", this.#onQuit)
   }
 
-  /** The command printed something: it is alive and may handle the signal as it likes. */
-  noteReaction(): void {
-    if (this.exitCode !== undefined || this.#timer === undefined) return
-    clearTimeout(this.#timer)
-    this.#timer = undefined
-  }
-
   [Symbol.dispose](): void {
+    this.#isDisposed = true
     clearTimeout(this.#timer)
     process.off("SIGINT", this.#onInterrupt)
     process.off("SIGTERM", this.#onTerminate)
@@ -55,10 +67,23 @@ export class Interrupts {
 
   #receive(signal: "INT" | "TERM"): void {
     if (this.exitCode !== undefined) return this.#giveUp()
+    if (!this.#run.hasStarted) return this.#leave(exitCodes[signal])
     if (this.#wasForwarded) return this.#kill(signal)
     this.#wasForwarded = true
     this.#run.signal(signal)
-    this.#timer = setTimeout(() => this.#kill(signal), reactionMs)
+    void this.#waitForEnd(signal)
+  }
+
+  async #waitForEnd(signal: "INT" | "TERM"): Promise<void> {
+    const isAtKeys = await this.#isAtKeys()
+    if (this.#isDisposed || this.exitCode !== undefined) return
+    const { noticeMs, patienceMs } = this.#times
+    this.#timer = isAtKeys
+      ? setTimeout(() => this.#tell("the command is still ending; press Ctrl-C again to kill it"), noticeMs)
+      : setTimeout(() => {
+          this.#tell(`the command was killed: it had not ended ${patienceMs / 1000} s after SIG${signal}`)
+          this.#kill(signal)
+        }, patienceMs)
   }
 
   /** The daemon kills the command when our connection ends with us. */
@@ -68,9 +93,11 @@ export class Interrupts {
   }
 
   #kill(signal: "INT" | "TERM"): void {
-    this.exitCode = signal === "INT" ? 130 : 143
+    this.exitCode = exitCodes[signal]
     this.#run.signal("KILL")
     clearTimeout(this.#timer)
-    this.#timer = setTimeout(this.#giveUp, killMs)
+    this.#timer = setTimeout(this.#giveUp, this.#times.killMs)
   }
 }
+
+const exitCodes = { INT: 130, TERM: 143 } as const

@@ -6,21 +6,25 @@
 import type { ExecStream } from "../client/exec-stream.ts"
 import type { ShellStream } from "../client/shell-stream.ts"
 import { Interrupts } from "./interrupts.ts"
-import type { Output } from "./output.ts"
+import { isTerminal, type Output } from "./output.ts"
 import { readInput } from "./standard-input.ts"
 
 /** Returns the exit code: the command's, or that of the interrupt that ended it. */
 export async function streamExec(
   run: ExecStream,
-  options: { out: Output; isInputForwarded: boolean; onOutput?: (bytes: Uint8Array) => void },
+  options: {
+    out: Output
+    isInputForwarded: boolean
+    /** Of a terminal in raw mode: Ctrl-C is a key like any other there. */
+    onOutput?: (bytes: Uint8Array) => void
+  },
 ): Promise<number> {
-  const { out } = options
-  using interrupts = new Interrupts(run)
-  const onOutput = (bytes: Uint8Array) => {
-    interrupts.noteReaction()
-    options.onOutput?.(bytes)
-  }
-  const ended = copyOutput(run, { out, onOutput }).then(() => run.exit)
+  const { out, onOutput } = options
+  using interrupts = new Interrupts(run, {
+    isAtKeys: async () => onOutput === undefined && ((await isTerminal(0)) || (await isTerminal(2))),
+    tell: (words) => void out.talk(`bhatti: ${words}`),
+  })
+  const ended = copyOutput(run, { out, ...(onOutput && { onOutput }) }).then(() => run.exit)
   const inputFailed = options.isInputForwarded ? copyInput(run) : never
   const exit = await Promise.race([ended, interrupts.gaveUp, inputFailed])
   if (interrupts.exitCode !== undefined || exit === undefined) return interrupts.exitCode ?? 0
@@ -31,12 +35,12 @@ export async function streamExec(
 /** Returns when no more comes, or throws when it cannot be written. */
 export async function copyOutput(
   stream: ExecStream | ShellStream,
-  options: { out: Output; onOutput: (bytes: Uint8Array) => void },
+  options: { out: Output; onOutput?: (bytes: Uint8Array) => void },
 ): Promise<void> {
   options.out.stdout.prepare()
   try {
     for await (const { channel, bytes } of stream.output) {
-      options.onOutput(bytes)
+      options.onOutput?.(bytes)
       await options.out[channel].write(bytes)
     }
   } finally {

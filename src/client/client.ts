@@ -12,6 +12,7 @@ import type { FileEntry } from "../contract/file.ts"
 import { truncatedHeader } from "../contract/limits.ts"
 import { ExecStream, type ExecStreamStart } from "./exec-stream.ts"
 import { failureOfConnection, failureOfReply, failureOfResponse } from "./failure.ts"
+import { isLoopback, socketProxy } from "./proxy.ts"
 import { fillRoute, type RouteName, routes } from "./routes.ts"
 import { ShellStream, type ShellStreamStart, shellWindowBytes } from "./shell-stream.ts"
 
@@ -91,6 +92,8 @@ type AnyInput = {
 export function connect(options: ClientOptions): Client {
   const base = options.url.replace(/\/+$/, "")
   const send = options.fetch ?? fetch
+  const proxy = socketProxy(base, process.env)
+  const direct: { proxy?: false } = isLoopback(base) ? { proxy: false } : {}
   const authorization: Record<string, string> =
     options.token === undefined ? {} : { authorization: `Bearer ${options.token}` }
 
@@ -107,6 +110,7 @@ export function connect(options: ClientOptions): Client {
       },
       ...(content === undefined ? {} : { body: content }),
       ...(input.signal === undefined ? {} : { signal: input.signal }),
+      ...direct,
       // Bun gives up after five minutes otherwise; a buffered exec may take a day.
       timeout: false,
     }
@@ -175,13 +179,19 @@ export function connect(options: ClientOptions): Client {
     } catch (error) {
       return error instanceof AppError ? error : new AppError("internal", "ask the daemon", { cause: error })
     }
-    return new AppError("unavailable", `the daemon at ${base} refused a stream to sandbox "${id}"`)
+    const hint = "a proxy is between, which may let no streams through; NO_PROXY=HOST goes past it"
+    return new AppError(
+      "unavailable",
+      `the daemon at ${base} refused a stream to sandbox "${id}"`,
+      proxy === undefined ? {} : { hint },
+    )
   }
 
   function socket(name: SocketName, id: string, query?: Record<string, unknown>) {
     return {
       url: socketUrl(base) + fillRoute(name, { id }).path + queryString(query),
       headers: authorization,
+      proxy,
       whyRefused: () => whyRefused(id),
     }
   }

@@ -4,6 +4,10 @@ import { AppError, type ErrorCode, errorStatus, isErrorCode } from "../contract/
 import type { ErrorBody } from "../contract/system.ts"
 import { errorCodeOf } from "../lib/error-code.ts"
 import { parseJson } from "../lib/parse-json.ts"
+import { isLoopback } from "./proxy.ts"
+
+/** What the daemon itself has answered, as told apart from what goes wrong on the way to it or on this side. */
+export class Refusal extends AppError {}
 
 /** The error a non-2xx answer carries, or the best guess from its status when something else than bhatti answered. */
 export async function failureOfResponse(response: Response, url: string): Promise<AppError> {
@@ -11,7 +15,7 @@ export async function failureOfResponse(response: Response, url: string): Promis
   const status = response.status
   if (body?.message !== undefined) {
     const hint = body.hint ?? hintFor(body)
-    return new AppError(body.code ?? codeOfStatus(status), body.message, {
+    return new Refusal(body.code ?? codeOfStatus(status), body.message, {
       ...(typeof hint === "string" ? { hint } : {}),
       ...(body.retryable === undefined ? {} : { retryable: body.retryable }),
     })
@@ -24,8 +28,6 @@ export async function failureOfResponse(response: Response, url: string): Promis
 /** No answer at all. */
 export function failureOfConnection(cause: unknown, url: string): AppError {
   const code = errorCodeOf(cause)
-  const { hostname } = new URL(url)
-  const isLocal = hostname === "localhost" || hostname === "[::1]" || hostname.startsWith("127.")
   const isRefused = code === "ConnectionRefused" || code === "ECONNREFUSED"
   const isDown = isRefused || code === undefined || code === "ECONNRESET"
   if (code === "EPROTO" && url.startsWith("https:")) {
@@ -42,7 +44,7 @@ export function failureOfConnection(cause: unknown, url: string): AppError {
     {
       cause,
       hint:
-        isLocal && isDown
+        isLoopback(url) && isDown
           ? "sudo systemctl start bhatti   (or: sudo bhatti serve; for another address: bhatti setup)"
           : "check the address and the network; bhatti setup changes the address",
     },

@@ -13,6 +13,8 @@ type Failure = { type: "error"; code: string; message: string; hint: string | nu
 export type Connection = {
   url: string
   headers: Record<string, string>
+  /** Its address; nothing to connect directly. */
+  proxy: string | undefined
   /** A refused WebSocket does not show the daemon's answer. */
   whyRefused: () => Promise<AppError>
 }
@@ -57,7 +59,11 @@ export class StreamSocket<ClientMessage, ServerMessage extends { type: string },
     // A reader still inside its loop awaits `end` only afterwards; until then a rejection is not an unhandled one.
     promise.catch(() => undefined)
     this.#plan = plan
-    this.#socket = new WebSocket(plan.url, { headers: plan.headers, perMessageDeflate: false })
+    this.#socket = new WebSocket(plan.url, {
+      headers: plan.headers,
+      perMessageDeflate: false,
+      ...(plan.proxy === undefined ? {} : { proxy: plan.proxy }),
+    })
     this.#socket.binaryType = "arraybuffer"
     this.#socket.onopen = () => this.#opened()
     this.#socket.onmessage = (event: MessageEvent<string | ArrayBuffer>) => this.#receive(event.data)

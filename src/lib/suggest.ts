@@ -2,16 +2,27 @@
 
 /** Nothing when no candidate is close: a wrong guess is worse than none. */
 export function suggest(word: string, candidates: readonly string[]): string | undefined {
-  const startsAlike = candidates.filter((one) => word.length >= 2 && one.startsWith(word))
+  const startsAlike = candidates.filter((one) => bare(word).length >= 2 && one.startsWith(word))
   if (startsAlike.length === 1) return startsAlike[0]
-  const distanceMax = Math.min(2, Math.floor(word.length / 2))
+  const distanceMax = Math.min(2, Math.floor(bare(word).length / 3))
   let best: { candidate: string; distance: number } | undefined
   for (const candidate of candidates) {
+    if (!beginsAlike(bare(word), bare(candidate))) continue
     const distance = editDistance(word, candidate)
     if (distance <= distanceMax && distance < (best?.distance ?? Number.POSITIVE_INFINITY))
       best = { candidate, distance }
   }
   return best?.candidate
+}
+
+/** Without the dashes of an option, which say nothing about what is meant. */
+function bare(word: string): string {
+  return word.replace(/^-+/, "")
+}
+
+/** Few get the first letter wrong, but for its place: `mount` is not a misspelt `count`. */
+function beginsAlike(word: string, candidate: string): boolean {
+  return word[0] === candidate[0] || (word[0] === candidate[1] && word[1] === candidate[0])
 }
 
 /** Letters to add, drop, replace, or swap with their neighbour. */

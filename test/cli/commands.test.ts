@@ -7,6 +7,7 @@ import { join } from "node:path"
 import { version } from "../../src/lib/version.ts"
 import { FakeDaemon, failure, fakeVersion, testKey } from "./fake-daemon.ts"
 import { bhatti, environment, program, until } from "./program.ts"
+import { Screen } from "./screen.ts"
 
 const daemon = new FakeDaemon()
 afterAll(() => daemon[Symbol.dispose]())
@@ -71,6 +72,17 @@ test("create passes on the daemon's refusal", async () => {
     stderr: "bhatti: you have 5 of 5 sandboxes\n  try: bhatti destroy NAME\n",
     exitCode: 1,
   })
+})
+
+test("what the daemon calls invalid are wrong words too; what this side cannot do is not", async () => {
+  daemon.createError = { code: "invalid", message: "allow_cidrs.0: no network", hint: null }
+  const ran = await bhatti(["create", "--allow-cidr", "10.0.0.0/99"], { daemon })
+  expect(ran).toEqual({ stdout: "", stderr: "bhatti: allow_cidrs.0: no network\n", exitCode: 2 })
+  daemon.answers.set("POST /sandboxes/a/stop", () => failure("invalid", "no"))
+  expect((await bhatti(["stop", "a", "missing"], { daemon })).exitCode).toBe(2)
+  expect((await bhatti(["create", "--init", "@/no/such"], { daemon })).exitCode).toBe(1)
+  daemon.rawAnswer = () => new Response("Bad request", { status: 400 })
+  expect((await bhatti(["list"], { daemon })).exitCode).toBe(1)
 })
 
 test("create sends script, secrets, labels and files", async () => {
@@ -353,26 +365,38 @@ test("destroy --json prints the contract's reply", async () => {
   expect(JSON.parse(stdout)).toEqual({ status: "destroyed" })
 })
 
-test("destroy asks a person at a terminal, and no is no", async () => {
-  daemon.addSandbox("a")
+test("destroy asks a person at a terminal; yes is y or yes, all else is no", async () => {
   for (const [answer, exitCode, left] of [
     ["n", 1, 1],
+    ["", 1, 1],
+    ["yesterday", 1, 1],
     ["y", 0, 0],
+    ["yes", 0, 0],
+    [" YES ", 0, 0],
   ] as const) {
-    let screen = ""
-    const child = Bun.spawn([...program, "destroy", "a"], {
-      env: environment(daemon),
-      terminal: {
-        data: (_, bytes) => {
-          screen += new TextDecoder().decode(bytes)
-        },
-      },
-    })
-    await until("the question", () => screen.includes("Destroy a and everything on its disk?"))
-    child.terminal?.write(`${answer}\n`)
-    expect(await child.exited).toBe(exitCode)
+    daemon.addSandbox("a")
+    await using screen = new Screen(daemon)
+    await screen.bhatti("destroy a")
+    await screen.shows("Destroy a and everything on its disk? [y/N] ")
+    screen.type(`${answer}\n`)
+    await screen.shows(`code=${exitCode}`)
     expect(daemon.sandboxes.size).toBe(left)
   }
+})
+
+test("destroy does not ask about a sandbox that is not there", async () => {
+  daemon.addSandbox("a")
+  await using screen = new Screen(daemon)
+  await screen.bhatti("destroy missing")
+  await screen.shows('bhatti: no sandbox named "missing"\r\n')
+  await screen.shows("code=1")
+  expect(screen.text).not.toContain("[y/N]")
+  await using other = new Screen(daemon)
+  await other.bhatti("destroy missing a")
+  await other.shows("Destroy a and everything on its disk? [y/N] ")
+  other.type("y\n")
+  await other.shows("code=1")
+  expect(daemon.sandboxes.size).toBe(0)
 })
 
 test("a name reaches the daemon as one path segment, whatever it holds", async () => {
@@ -473,6 +497,11 @@ test("wrong usage exits 2 and reaches no daemon", async () => {
     [["usr", "list"], "did you mean bhatti user?"],
     [["user", "creat"], "did you mean bhatti user create?"],
     [["create", "--memroy", "1"], "unknown option --memroy\n  did you mean --memory?"],
+    [["share", "dev"], 'unknown command "share"\n  try: bhatti --help'],
+    [["update"], 'unknown command "update"\n  try: bhatti --help'],
+    [["create", "--mount", "a:b"], "unknown option --mount\n  try: bhatti create --help"],
+    [["publish", "dev", "--shell"], "unknown option --shell\n  try: bhatti publish --help"],
+    [["create", "--disk-size", "9G"], "unknown option --disk-size\n  did you mean --disk?"],
     [["create", "-z"], "unknown option -z\n  try: bhatti create --help"],
     [["--jsn", "list"], "unknown option --jsn before the command\n  did you mean --json?"],
     [["--nonsense"], "unknown option --nonsense before the command\n  try: bhatti --help"],
@@ -513,6 +542,15 @@ test("wrong usage exits 2 and reaches no daemon", async () => {
       ["create", "--warm-after", "soon"],
       "--warm-after takes a time such as 90, 5m, 2h or 1d, never or default",
     ],
+    [["rm", ""], "the sandbox's name is empty"],
+    [["exec", "", "--", "x"], "the sandbox's name is empty"],
+    [["shell", ""], "the sandbox's name is empty"],
+    [["create", ""], "NAME is empty"],
+    [["file", "rm", "dev", "a", ""], "PATH is empty"],
+    [["list", "--token", ""], "--token is empty"],
+    [["--token=", "list"], "--token is empty"],
+    [["list", "--url", ""], "--url is empty"],
+    [["setup", "--url", "http://x", "--token", ""], "--token is empty"],
     [["create", "--file", "nocolon"], "--file takes LOCAL:GUEST"],
   ]
   const ran = await Promise.all(cases.map(([args]) => bhatti(args, { daemon })))
@@ -524,6 +562,30 @@ test("wrong usage exits 2 and reaches no daemon", async () => {
   expect(daemon.requests).toEqual([])
   // Some forty processes at once, which a busy host needs a while for.
 }, 30_000)
+
+test("what begins with a dash and is no option is not shown: it may be a key", async () => {
+  const hint = "write -- before a word that begins with a dash, or give it on standard input"
+  for (const [args, told] of [
+    [["secret", "set", "K", "-----BEGIN KEY-----\nQUJD"], `unknown option\n  ${hint}\n`],
+    [["secret", "set", "K", "--=QUJD"], `unknown option\n  ${hint}\n`],
+    [["secret", "set", "K", "-QUJD"], `unknown option -Q\n  ${hint}\n`],
+    [["secret", "set", "K", "--sk-live_QUJD"], `unknown option --sk-live...\n  ${hint}\n`],
+    [["secret", "set", "K", "a", "QUJD"], "more words than it takes\n  try: bhatti secret set --help\n"],
+    [["cp", "--QUJD", "dev:"], "unknown option\n  write -- before a word that begins with a dash\n"],
+    [["--QUJD", "list"], "unknown option before the command\n  try: bhatti --help\n"],
+  ] as const) {
+    const ran = await bhatti(args, { daemon })
+    expect(ran).toEqual({ stdout: "", stderr: `bhatti: ${told}`, exitCode: 2 })
+  }
+  const bodies: unknown[] = []
+  daemon.answers.set("POST /secrets", async (request) => {
+    bodies.push(await request.json())
+    return Response.json({ name: "K", created_at: "x", updated_at: "x" }, { status: 201 })
+  })
+  await bhatti(["secret", "set", "K", "--", "-----BEGIN"], { daemon })
+  await bhatti(["secret", "set", "K", ""], { daemon })
+  expect(bodies).toEqual(["-----BEGIN", ""].map((value) => ({ name: "K", value })))
+})
 
 test("options may stand before the command", async () => {
   const sandbox = daemon.addSandbox("dev")

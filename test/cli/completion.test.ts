@@ -50,6 +50,8 @@ test("commands, their second words, options, and what only the daemon knows", as
   expect(await candidates("create", "--secret", "")).toEqual(["API_KEY"])
   expect(await candidates("cp", "de")).toEqual(["dev:", "demo:"])
   expect(await candidates("completion", "z")).toEqual(["zsh"])
+  expect(await candidates("edit", "--keep-hot", "de")).toEqual(["dev", "demo"])
+  expect(await candidates("edit", "--keep-hot", "off", "de")).toEqual(["dev", "demo"])
 })
 
 test("nothing where nothing fits, and nothing of the guest's own command", async () => {

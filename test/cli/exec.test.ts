@@ -82,6 +82,43 @@ test("exit codes tell whose fault a failure is", async () => {
     expect(await bhatti(["exec", ...args], { daemon })).toEqual({ stdout: "", stderr, exitCode })
 })
 
+test("what bhatti's own options are refused for is wrong usage, not a command that cannot be run", async () => {
+  daemon.answers.set("POST /sandboxes/dev/exec", async (request) => {
+    const { cwd } = (await request.json()) as { cwd?: string }
+    if (cwd === "/nowhere") return failure("invalid", 'no directory "/nowhere"')
+    return Response.json({ exit_code: 0, signal: null, timed_out: false, stdout: "", stderr: "" })
+  })
+  for (const [cwd, exitCode] of [
+    ["/nowhere", 2],
+    ["/tmp", 126],
+  ] as const) {
+    const ran = await bhatti(["exec", "-w", cwd, "dev", "--", "refuse", "invalid", "it"], { daemon })
+    expect(ran).toEqual({ stdout: "", stderr: "bhatti: cannot run it\n", exitCode })
+  }
+  daemon.answers.clear()
+})
+
+test("a command that does not fit is refused before anything is sent", async () => {
+  daemon.requests.length = 0
+  const hint = "give many words or long ones through standard input (exec -i) or a file (bhatti cp)"
+  for (const [words, told] of [
+    [Array.from({ length: 4096 }, () => "x"), `the command has 4097 words; 4096 fit\n  ${hint}`],
+    [Array.from({ length: 4095 }, () => "x".repeat(40)), `the command has 167.9 KB; 131.1 KB fit\n  ${hint}`],
+    [["\u0001".repeat(50_000)], `the command has 300.0 KB as it is sent; 261.1 KB fit\n  ${hint}`],
+  ] as const)
+    for (const flags of [[], ["--json"]]) {
+      const ran = await bhatti(["exec", ...flags, "dev", "--", "echo", ...words], { daemon })
+      expect(ran.exitCode).toBe(2)
+      if (flags.length === 0) expect(ran).toEqual({ stdout: "", stderr: `bhatti: ${told}\n`, exitCode: 2 })
+    }
+  const nameless = await bhatti(["exec", "dev", "--", ""], { daemon })
+  expect(nameless.stderr).toStartWith("bhatti: the command's name is empty\n")
+  expect(nameless.exitCode).toBe(2)
+  expect(daemon.requests).toEqual([])
+  const most = Array.from({ length: 4095 }, () => "x".repeat(30))
+  expect((await bhatti(["exec", "dev", "--", "echo", ...most], { daemon })).exitCode).toBe(0)
+})
+
 test("no daemon and a wrong key are 125", async () => {
   const noDaemon = await bhatti(["exec", "dev", "echo"], { env: { BHATTI_URL: "http://127.0.0.1:9" } })
   expect(noDaemon.exitCode).toBe(125)
@@ -250,11 +287,27 @@ test("an interrupt is passed on, and the command's own exit code comes back", as
 })
 
 test("SIGTERM is passed on", async () => {
-  const child = start(["dev", "sleep"])
-  await until("the command to run", () => daemon.lastRun.start?.cmd[0] === "sleep")
+  const child = start(["dev", "ready"])
+  await child.stdout.getReader().read()
   child.kill("SIGTERM")
   expect(await child.exited).toBe(143)
   expect(daemon.lastRun.signals).toEqual(["TERM"])
+})
+
+test("an interrupt while the sandbox wakes ends at once, and the daemon sees us gone", async () => {
+  for (const [signal, exitCode] of [
+    ["SIGINT", 130],
+    ["SIGTERM", 143],
+  ] as const) {
+    daemon.runs.length = 0
+    const child = start(["dev", "waking"])
+    await until("the command to be asked for", () => daemon.runs.at(-1)?.start?.cmd[0] === "waking")
+    const { lastRun } = daemon
+    child.kill(signal)
+    expect(await child.exited).toBe(exitCode)
+    await until("the daemon to see us gone", () => lastRun.isClosed)
+    expect(lastRun.signals).toEqual([])
+  }
 })
 
 test("a second interrupt kills", async () => {
@@ -262,14 +315,6 @@ test("a second interrupt kills", async () => {
   await child.stdout.getReader().read()
   child.kill("SIGINT")
   await until("the first interrupt", () => daemon.lastRun.signals.length === 1)
-  child.kill("SIGINT")
-  expect(await child.exited).toBe(130)
-  expect(daemon.lastRun.signals).toEqual(["INT", "KILL"])
-})
-
-test("a command that does not react to an interrupt is killed", async () => {
-  const child = start(["dev", "stubborn"])
-  await child.stdout.getReader().read()
   child.kill("SIGINT")
   expect(await child.exited).toBe(130)
   expect(daemon.lastRun.signals).toEqual(["INT", "KILL"])

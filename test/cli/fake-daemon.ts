@@ -285,8 +285,10 @@ export class FakeRun implements SocketPlay {
       const message = `no sandbox named "${this.#sandbox}"`
       return this.#end(socket, { type: "error", code: "not_found", message, hint: "bhatti list" })
     }
-    send(socket, { type: "started", pid: 42 })
     const [program = "", ...args] = start.cmd
+    // A sandbox that takes long to wake.
+    while (program === "waking" && !this.isClosed) await this.#change()
+    send(socket, { type: "started", pid: 42 })
     const say = (channel: 1 | 2, text: string) => this.#output(socket, channel, encoder.encode(text))
     switch (program) {
       case "echo":
@@ -313,6 +315,14 @@ export class FakeRun implements SocketPlay {
         return await this.#slow(socket)
       case "sleep":
         return await this.#untilSignal(socket, ["INT", "TERM", "KILL"])
+      case "ready":
+        await say(1, "ready\n")
+        return await this.#untilSignal(socket, ["INT", "TERM", "KILL"])
+      case "tidy":
+        await say(1, "ready\n")
+        while (this.signals.length === 0 && !this.isClosed) await this.#change()
+        await this.released.promise
+        return this.#exit(socket, 7)
       case "stubborn":
         await say(1, "ready\n")
         return await this.#untilSignal(socket, ["KILL"])

@@ -273,6 +273,7 @@ test("cp up: a directory with links, modes and strange names; pipes stay behind"
   Bun.spawnSync(["mkfifo", local("src/pipe")])
   const ran = await cp(local("src"), "dev:/workspace")
   expect(ran.stderr).toBe(`not copied: ${local("src/pipe")}: it is no file, directory or link\n`)
+  expect(ran).toMatchObject({ stdout: "5 items copied, 3 B; 1 left out\n", exitCode: 1 })
   const listed = unpacked?.headers.map(({ name, type, mode, linkname }) => [name, type, mode, linkname])
   expect(unpacked?.path).toBe("/workspace")
   expect(listed).toEqual([
@@ -286,6 +287,14 @@ test("cp up: a directory with links, modes and strange names; pipes stay behind"
   expect(unpacked?.headers[0]?.name).toBe("renamed")
   await cp(`${local("src")}/.`, "dev:/workspace/into")
   expect([unpacked?.path, unpacked?.headers[0]?.name]).toEqual(["/workspace/into/", "sub"])
+})
+
+test("cp -r is cp", async () => {
+  mkdirSync(local("src"))
+  for (const flag of ["-r", "-R", "--recursive"]) {
+    const ran = await cp(flag, local("src"), "dev:")
+    expect(ran).toEqual({ stdout: "1 item copied, 3 B\n", stderr: "", exitCode: 0 })
+  }
 })
 
 test("cp up: a link that is named is followed", async () => {
@@ -450,7 +459,10 @@ test("a name that is no UTF-8 text is told and left behind, not copied under ano
       "",
     ].join("\n"),
   )
-  expect([up.exitCode, down.exitCode]).toEqual([0, 0])
+  expect([up, down].map(({ stdout, exitCode }) => [stdout, exitCode])).toEqual([
+    ["2 items copied, 3 B; 3 left out\n", 1],
+    ["2 items copied, 1 B; 4 left out\n", 1],
+  ])
 })
 
 test("cp down: devices and pipes are left behind, hard links to outside are refused", async () => {
@@ -466,6 +478,12 @@ test("cp down: devices and pipes are left behind, hard links to outside are refu
     "not copied: dev: it is no file, directory or link\nnot copied: pipe: it is no file, directory or link\n",
   )
   expect(readdirSync(local("out"))).toEqual(["ok"])
+  expect(ran).toMatchObject({ stdout: "2 items copied, 1 B; 2 left out\n", exitCode: 1 })
+  const json = await cp("--json", "dev:src", local("other"))
+  expect(JSON.parse(json.stdout)).toEqual({ status: "incomplete", entries: 2, bytes: 1, skipped: 2 })
+  expect(json.exitCode).toBe(1)
+  const two = await cp("dev:src", "dev:src", local("other"))
+  expect(two).toMatchObject({ stdout: "4 items copied, 2 B; 4 left out\n", exitCode: 1 })
   for (const linkname of ["/etc/passwd", "src/../../../etc/passwd"]) {
     archive = archiveOf([directory], [{ name: "src/p", type: "link", linkname }])
     expect((await cp("dev:src", local("out"))).exitCode).toBe(1)

@@ -130,6 +130,23 @@ test("list -o wide and --wide show the same", async () => {
   expect((await bhatti(["list", "--wide"], { daemon })).stdout).toBe(stdout)
 })
 
+test("edit switches with and without a value", async () => {
+  const sandbox = daemon.addSandbox("dev")
+  const bodies: unknown[] = []
+  daemon.answers.set("PATCH /sandboxes/dev", async (request) => {
+    bodies.push(await request.json())
+    return Response.json(sandbox)
+  })
+  for (const args of [["--keep-hot"], ["--keep-hot=false", "--allow-cold"], ["--allow-cold", "off"]])
+    expect((await bhatti(["edit", ...args, "dev"], { daemon })).exitCode).toBe(0)
+  expect(bodies).toMatchObject([
+    { keep_hot: true },
+    { keep_hot: false, allow_cold: true },
+    { allow_cold: false },
+  ])
+  expect((await bhatti(["edit", "dev"], { daemon })).stderr).toContain("nothing to change")
+})
+
 test("why says what keeps it awake, what it was asked last, and a boot from the disk", async () => {
   answer("GET /sandboxes/dev/why", {
     thermal: "hot",

@@ -76,6 +76,28 @@ test("Ctrl-C without -t interrupts the command in the sandbox", async () => {
   await until("the interrupt", () => daemon.lastRun.signals.includes("INT"))
 })
 
+test("a command that is slow to end after Ctrl-C: how to kill it is said, and works", async () => {
+  await using screen = new Screen(daemon)
+  await screen.bhatti("exec dev stubborn")
+  await screen.shows("ready\r\n")
+  screen.type("\x03")
+  await screen.shows("bhatti: the command is still ending; press Ctrl-C again to kill it\r\n")
+  screen.type("\x03")
+  await screen.shows("code=130")
+  expect(daemon.lastRun.signals).toEqual(["INT", "KILL"])
+})
+
+test("a command that was told of may still end by itself, with its own exit code", async () => {
+  await using screen = new Screen(daemon)
+  await screen.bhatti("exec dev tidy")
+  await screen.shows("ready\r\n")
+  screen.type("\x03")
+  await screen.shows("press Ctrl-C again to kill it\r\n")
+  daemon.lastRun.released.resolve()
+  await screen.shows("code=7")
+  expect(daemon.lastRun.signals).toEqual(["INT"])
+})
+
 test("create says what to type next; with a script, how to see it run", async () => {
   await using screen = new Screen(daemon)
   await screen.bhatti("create --name one")

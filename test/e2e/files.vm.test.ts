@@ -222,7 +222,8 @@ test("directories keep links, modes and empty directories; what is special stays
   symlinkSync("/etc/hostname", local("tree/absolute"))
   Bun.spawnSync(["mkfifo", local("tree/pipe")])
   const up = await own.bhatti(["cp", local("tree"), "dev:"])
-  expect(up.exitCode).toBe(0)
+  expect(up.exitCode).toBe(1)
+  expect(up.stdout).toEndWith("; 1 left out\n")
   expect(up.stderr).toContain("tree/pipe: it is no file, directory or link")
   expect(await sh("cd tree && find . -printf '%P %y %m %l %u\\n' | sort | tail -n +2")).toBe(
     [
@@ -236,7 +237,8 @@ test("directories keep links, modes and empty directories; what is special stays
   )
   await sh("chmod 4755 tree/run; mkfifo tree/pipe; ln tree/run tree/hard; ln -s ../../x tree/out")
   const down = await own.bhatti(["cp", "dev:tree", local("got")])
-  expect(down.exitCode).toBe(0)
+  expect(down.exitCode).toBe(1)
+  expect(down.stdout).toEndWith("; 2 left out\n")
   expect(down.stderr.trim().split("\n").sort()).toEqual([
     "not copied: absolute: its target /etc/hostname is not surely inside",
     "not copied: out: its target ../../x is not surely inside",
@@ -258,16 +260,16 @@ test("cp through pipes", async () => {
 
 test("what cannot be done is told in one line", async () => {
   chmodSync(here, 0o755)
-  for (const [args, told] of [
-    [["file", "read", "dev", "/nope"], "/nope"],
-    [["file", "read", "dev", "/etc"], "/etc"],
-    [["file", "ls", "dev", "/etc/passwd"], "/etc/passwd"],
-    [["file", "write", "dev", "/proc/x", local("tree/run")], "/proc/x"],
-    [["cp", "dev:/nope", local(".")], "there is no dev:/nope"],
-    [["cp", local("big"), "nosuch:/x"], 'no sandbox named "nosuch"'],
+  for (const [args, exitCode, told] of [
+    [["file", "read", "dev", "/nope"], 1, "/nope"],
+    [["file", "read", "dev", "/etc"], 2, "/etc"],
+    [["file", "ls", "dev", "/etc/passwd"], 2, "/etc/passwd"],
+    [["file", "write", "dev", "/proc/x", local("tree/run")], 1, "/proc/x"],
+    [["cp", "dev:/nope", local(".")], 1, "there is no dev:/nope"],
+    [["cp", local("big"), "nosuch:/x"], 1, 'no sandbox named "nosuch"'],
   ] as const) {
     const ran = await own.bhatti([...args])
-    expect(ran.exitCode).toBe(1)
+    expect({ args, exitCode: ran.exitCode }).toEqual({ args, exitCode })
     expect(ran.stderr).toContain(told)
     expect(ran.stderr).not.toContain("bug in bhatti")
   }

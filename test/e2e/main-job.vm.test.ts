@@ -130,9 +130,12 @@ describe("exec", () => {
     expect(late.stderr).toContain("--timeout")
     expect(late.ms).toBeLessThan(10_000)
     const nowhere = await run(["--cwd", "/nowhere"], ["pwd"])
-    expect(nowhere.exitCode).not.toBe(0)
+    expect(nowhere.exitCode).toBe(2)
     expect(nowhere.stderr).toContain("/nowhere")
-    expect((await run(["--user", "nobody-such"], ["id"])).stderr).toContain("nobody-such")
+    const nobody = await run(["--user", "nobody-such"], ["id"])
+    expect(nobody.exitCode).toBe(2)
+    expect(nobody.stderr).toContain("nobody-such")
+    expect((await run(["--cwd", "/tmp", "--user", "root"], ["/etc"])).exitCode).toBe(126)
   })
 
   test("Ctrl-C ends the command in the guest", async () => {
@@ -142,6 +145,25 @@ describe("exec", () => {
     child.kill("SIGINT")
     expect(await child.exited).toBe(130)
     await until("sleep is gone", async () => (await exec(["pgrep", "-f", "sleep 987"])).exitCode === 1)
+  })
+
+  test("Ctrl-C while a stopped sandbox wakes: the command does not run", async () => {
+    expect((await own.bhatti(["stop", "dev"])).exitCode).toBe(0)
+    const child = own.start(["exec", "dev", "--", "sleep", "876"])
+    const status = async () =>
+      JSON.parse((await own.bhatti(["inspect", "dev", "--json"])).stdout).status as string
+    await until("it wakes", async () => (await status()) !== "stopped")
+    child.kill("SIGINT")
+    expect(await child.exited).toBe(130)
+    await until("sleep is gone", async () => (await exec(["pgrep", "-f", "sleep 876"])).exitCode === 1)
+  })
+
+  test("as many words as fit", async () => {
+    const words = Array.from({ length: 4094 }, () => "x".repeat(30))
+    expect((await exec(["echo", ...words])).stdout.length).toBe(4094 * 31)
+    const hard = "\u0001".repeat(43_000)
+    expect((await exec(["printf", "%s", hard])).stdout).toBe(hard)
+    expect((await exec(["printf", "%s", hard + hard])).exitCode).toBe(2)
   })
 
   test("a client that is killed takes its command with it, children and all", async () => {

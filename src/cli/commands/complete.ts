@@ -4,7 +4,7 @@
  */
 
 import { type Client, connect } from "../../client/client.ts"
-import { commonOptions, optionFlag } from "../arguments.ts"
+import { commonOptions, optionFlag, switchWords } from "../arguments.ts"
 import { type Command, hostCommand, type Options } from "../command.ts"
 import { entryOf, isGroup } from "../find-command.ts"
 import { commands } from "./index.ts"
@@ -59,14 +59,19 @@ function readWords(
 ): { words: string[]; awaited: string | undefined } {
   const words: string[] = []
   let awaited: string | undefined
+  let isAfterSwitch = false
   for (const word of rest) {
+    const isOfSwitch = isAfterSwitch && Object.hasOwn(switchWords, word)
+    isAfterSwitch = false
     if (awaited !== undefined) awaited = undefined
+    else if (isOfSwitch) continue
     else if (!word.startsWith("-")) words.push(word)
     else {
       const option = Object.entries(known).find(
         ([name, { short }]) => optionFlag(name) === word || `-${short}` === word,
       )
-      if (option !== undefined && option[1].type !== "flag") awaited = option[0]
+      isAfterSwitch = option?.[1].type === "switch"
+      if (option !== undefined && option[1].type !== "flag" && !isAfterSwitch) awaited = option[0]
     }
   }
   return { words, awaited }

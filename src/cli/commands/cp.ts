@@ -2,6 +2,7 @@
 
 import { command } from "../command.ts"
 import { copyOf } from "../copy/place.ts"
+import { exitFailed } from "../exit-codes.ts"
 import { bytesText, countText } from "../words.ts"
 import { WrongUsage } from "../wrong-usage.ts"
 
@@ -10,10 +11,19 @@ export const cp = command({
   description: `Files and directories, in either direction; the side in the sandbox is written SANDBOX:PATH, where a relative PATH begins at
 /workspace. A local name with a colon is written ./a:b. - is standard input or output; a directory comes as a tar stream then.
 
-As with cp -r: into TARGET if that is a directory or ends in /, else under TARGET's name. DIR/. takes what is in DIR. Permissions come
+Directories are copied with all that is in them. As with cp -r: into TARGET if that is a directory or ends in /, else under TARGET's name. DIR/. takes what is in DIR. Permissions come
 along, owners and set-user-id bits do not. A file takes its place only when it is whole; until then, and when the copy is interrupted,
 what was there stays. From a sandbox nothing is written outside of the target, and links that lead out of the copied directory are
-left behind.`,
+left out: whatever wrote through one here would write where the sandbox wants. Sockets, pipes and devices are left out too. What was
+left out is said, and the exit code is 1 then, with the rest copied.`,
+  options: {
+    recursive: {
+      type: "flag",
+      short: "r",
+      otherShort: "R",
+      summary: "Changes nothing, and is accepted because cp needs it: directories are always copied whole",
+    },
+  },
   refuse: ({ rest }) => {
     const copy = copyOf(rest)
     return "refusal" in copy ? copy.refusal : undefined
@@ -35,9 +45,14 @@ left behind.`,
         copy.kind === "upload"
           ? await (await import("../copy/upload.ts")).upload(copy.sources, copy.target, context)
           : await (await import("../copy/download.ts")).download(copy.sources, copy.target, context)
-      if (copy.target.kind === "standard") return
-      if (isJson) return await out.json({ status: "ok", ...copied })
-      await out.result(`${countText(copied.entries, "item")} copied, ${bytesText(copied.bytes)}`)
+      const { entries, bytes, skipped } = copied
+      if (copy.target.kind === "standard") return 0
+      if (isJson) await out.json({ status: skipped === 0 ? "ok" : "incomplete", ...copied })
+      else {
+        const left = skipped === 0 ? "" : `; ${skipped} left out`
+        await out.result(`${countText(entries, "item")} copied, ${bytesText(bytes)}${left}`)
+      }
+      return skipped === 0 ? 0 : exitFailed
     })
   },
 })

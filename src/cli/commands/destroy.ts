@@ -1,9 +1,11 @@
 /** `bhatti destroy`. */
 
+import type { Client } from "../../client/client.ts"
 import { AppError } from "../../contract/errors.ts"
 import { command } from "../command.ts"
+import { isConfirmed, isPersonThere } from "../confirm.ts"
+import { exitCodeOf, exitFailed } from "../exit-codes.ts"
 import { sayWhenLeft } from "../leaving.ts"
-import { isTerminal } from "../output.ts"
 
 export const destroy = command({
   rest: { name: "sandbox", kind: "names" },
@@ -14,28 +16,30 @@ export const destroy = command({
   },
   examples: ["bhatti destroy dev", "bhatti rm -y dev worker"],
   async run({ client, rest, options, isJson, out, report }) {
-    const names = [...new Set(rest)]
+    let exitCode = 0
+    let names = [...new Set(rest)]
     if (!options.yes && !isJson && (await isPersonThere())) {
-      // `confirm` is the runtime's own question: it reads one line and takes anything but y for no.
-      if (
-        !confirm(
-          `Destroy ${names.join(", ")} and everything on ${names.length === 1 ? "its disk" : "their disks"}?`,
-        )
-      ) {
+      // Who is asked about a misspelt name would think that there is something to lose.
+      const missing = await missingOf(names, client)
+      for (const error of missing.values()) await report(error)
+      if (missing.size > 0) exitCode = exitFailed
+      names = names.filter((name) => !missing.has(name))
+      if (names.length === 0) return exitCode
+      const disks = names.length === 1 ? "its disk" : "their disks"
+      if (!isConfirmed(`Destroy ${names.join(", ")} and everything on ${disks}?`)) {
         await out.talk("nothing was destroyed")
-        return 1
+        return exitFailed
       }
     }
     const verb = names.length === 1 ? "is" : "are"
     using _leaving = sayWhenLeft(out, `${names.join(", ")} ${verb} still being destroyed; see: bhatti list`)
     const attempts = names.map((name) => ({ name, reply: client.destroySandbox({ params: { id: name } }) }))
     const outcomes = await Promise.allSettled(attempts.map((attempt) => attempt.reply))
-    let exitCode = 0
     for (const [index, outcome] of outcomes.entries()) {
       if (outcome.status === "rejected") {
         if (!(outcome.reason instanceof AppError)) throw outcome.reason
         await report(outcome.reason)
-        exitCode = 1
+        exitCode = Math.max(exitCode, exitCodeOf(outcome.reason))
       } else if (isJson) await out.json(outcome.value)
       else await out.result(`sandbox/${names[index]} destroyed`)
     }
@@ -43,6 +47,16 @@ export const destroy = command({
   },
 })
 
-async function isPersonThere(): Promise<boolean> {
-  return (await isTerminal(0)) && (await isTerminal(1))
+/** Those that are not there, each with what the daemon says. */
+async function missingOf(names: readonly string[], client: Client): Promise<Map<string, AppError>> {
+  const missing = new Map<string, AppError>()
+  for (const name of names) {
+    try {
+      await client.getSandbox({ params: { id: name } })
+    } catch (error) {
+      if (!(error instanceof AppError) || error.code !== "not_found") throw error
+      missing.set(name, error)
+    }
+  }
+  return missing
 }

@@ -5,8 +5,6 @@ import { coldAfterText, readThermalTime, thermalTimeText, warmAfterText } from "
 import { egressOptions, egressText, netPolicyOf, refuseEgress } from "../egress.ts"
 import { labelsText } from "../words.ts"
 
-const onOff = { on: true, off: false } as const
-
 export const edit = command({
   args: ["sandbox"],
   description: `Changes only what is given. The host name inside follows a new name when the sandbox boots again.
@@ -15,12 +13,8 @@ export const edit = command({
 connections that the new ones forbid end.`,
   options: {
     name: { type: "text", value: "NAME", summary: "Its new name" },
-    keepHot: { type: "text", value: "on|off", summary: "Never pause it, however idle" },
-    allowCold: {
-      type: "text",
-      value: "on|off",
-      summary: "Whether it may be written to disk when paused for long",
-    },
+    keepHot: { type: "switch", summary: "Never pause it, however idle" },
+    allowCold: { type: "switch", summary: "Whether it may be written to disk when paused for long" },
     warmAfter: { type: "text", value: "TIME", ...warmAfterText },
     coldAfter: { type: "text", value: "TIME", ...coldAfterText },
     label: { type: "pairs", value: "K=V,...", summary: "Label to set; may be repeated" },
@@ -28,12 +22,6 @@ connections that the new ones forbid end.`,
     labelDelete: { type: "list", value: "KEY", summary: "Label to remove; may be repeated" },
   },
   refuse: ({ options }) => {
-    for (const [flag, value] of [
-      ["--keep-hot", options.keepHot],
-      ["--allow-cold", options.allowCold],
-    ] as const) {
-      if (value !== undefined && !(value in onOff)) return `${flag} is on or off, not "${value}"`
-    }
     const refused = refuseEgress(options)
     if (refused !== undefined) return refused
     const { warmAfter, coldAfter, label, labelDelete } = options
@@ -41,12 +29,15 @@ connections that the new ones forbid end.`,
       ...[options.name, options.keepHot, options.allowCold, warmAfter, coldAfter, label, labelDelete],
       netPolicyOf(options),
     ]
-    return given.every((one) => one === undefined || Object.keys(one).length === 0)
+    return given.every(
+      (one) => one === undefined || (typeof one === "object" && Object.keys(one).length === 0),
+    )
       ? "nothing to change: give --name, --keep-hot, --allow-cold, --warm-after, --cold-after, --egress, --allow-host, --allow-cidr, --label or --label-delete"
       : undefined
   },
   examples: [
-    "bhatti edit dev --keep-hot on",
+    "bhatti edit dev --keep-hot",
+    "bhatti edit dev --keep-hot off --allow-cold off",
     "bhatti edit dev --egress deny --allow-host api.example.com",
     "bhatti edit dev --warm-after 10m --cold-after never",
     "bhatti edit dev --name web --label team=web --label-delete tmp",
@@ -57,8 +48,8 @@ connections that the new ones forbid end.`,
       params: { id: args.sandbox },
       body: {
         ...(options.name !== undefined && { name: options.name }),
-        ...(options.keepHot !== undefined && { keep_hot: options.keepHot === "on" }),
-        ...(options.allowCold !== undefined && { allow_cold: options.allowCold === "on" }),
+        ...(options.keepHot !== undefined && { keep_hot: options.keepHot }),
+        ...(options.allowCold !== undefined && { allow_cold: options.allowCold }),
         ...(netPolicy && { net_policy: netPolicy }),
         ...(options.warmAfter !== undefined && {
           warm_after: readThermalTime("--warm-after", options.warmAfter),

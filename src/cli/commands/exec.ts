@@ -5,7 +5,8 @@ import type { ExecStream } from "../../client/exec-stream.ts"
 import { AppError } from "../../contract/errors.ts"
 import { limits } from "../../contract/limits.ts"
 import { command } from "../command.ts"
-import { exitNotExecutable, exitNotFound, exitSandboxSide } from "../exit-codes.ts"
+import { checkFits } from "../exec-fits.ts"
+import { exitNotExecutable, exitNotFound, exitSandboxSide, exitUsage } from "../exit-codes.ts"
 import { whyLost } from "../lost-sandbox.ts"
 import { readInputText } from "../standard-input.ts"
 import { streamExec } from "../streaming.ts"
@@ -18,8 +19,11 @@ use sh -c '...' for one. It runs as user lohar; sudo inside gives root. Output s
 
 With -t the command's TERM is yours if small images know it, else xterm-256color; -e TERM=... gives it another.
 
-Exit code: the command's own, or 128 + the signal that ended it; 125 when bhatti failed, 126 when the command cannot be run,
-127 when there is no such command; 130 after Ctrl-C.`,
+Ctrl-C and SIGTERM are passed on, and the command may take its time to end; a second one kills it, and without a terminal it is
+killed 10 s after the first. A command that has not started yet, because its sandbox is still waking, is not run.
+
+Exit code: the command's own, or 128 + the signal that ended it; 2 when the options are wrong, as a user or a directory
+that does not exist; 125 when bhatti failed, 126 when the command cannot be run, 127 when there is no such command; 130 after Ctrl-C.`,
   options: {
     stdin: { type: "flag", short: "i", summary: "Forward standard input" },
     tty: { type: "flag", short: "t", summary: "Run it in a terminal, for interactive programs" },
@@ -55,6 +59,7 @@ Exit code: the command's own, or 128 + the signal that ended it; 125 when bhatti
       user: options.user,
       timeout_sec: options.timeout,
     }
+    checkFits(shared)
     let run: ExecStream | undefined
     try {
       if (isJson) {
@@ -82,7 +87,7 @@ Exit code: the command's own, or 128 + the signal that ended it; 125 when bhatti
       await report(
         isLost ? await whyLost(error, args.sandbox, { client, during }) : withShellHint(error, rest),
       )
-      return await exitCodeOf(error, client, args.sandbox)
+      return await execExitCode(error, client, { sandbox: args.sandbox, options })
     }
   },
 })
@@ -95,14 +100,33 @@ function withShellHint(error: AppError, [program = "", ...more]: readonly string
   return new AppError(error.code, error.message, { cause: error, hint })
 }
 
-/** A sandbox that answers and a command that could not start: the fault is in the command, not on bhatti's side. */
-async function exitCodeOf(error: AppError, client: Client, sandbox: string): Promise<number> {
+type Asked = {
+  sandbox: string
+  options: { env: Record<string, string> | undefined; cwd: string | undefined; user: string | undefined }
+}
+
+/** A sandbox that answers and a command that could not start: the fault is in the command, or in our own options. */
+async function execExitCode(error: AppError, client: Client, asked: Asked): Promise<number> {
   if (error.code !== "not_found" && error.code !== "invalid") return exitSandboxSide
   try {
-    await client.getSandbox({ params: { id: sandbox } })
+    await client.getSandbox({ params: { id: asked.sandbox } })
+    if (error.code === "not_found") return exitNotFound
+    return (await areOptionsRefused(client, asked)) ? exitUsage : exitNotExecutable
   } catch (second) {
     if (second instanceof AppError) return exitSandboxSide
     throw second
   }
-  return error.code === "not_found" ? exitNotFound : exitNotExecutable
+}
+
+/** The guest says `invalid` of a directory, of a user and of a program alike; a program that runs everywhere tells them apart. */
+async function areOptionsRefused(client: Client, { sandbox, options }: Asked): Promise<boolean> {
+  const { env, cwd, user } = options
+  if (env === undefined && cwd === undefined && user === undefined) return false
+  try {
+    await client.exec({ params: { id: sandbox }, body: { cmd: ["true"], env, cwd, user, timeout_sec: 10 } })
+    return false
+  } catch (error) {
+    if (error instanceof AppError) return error.code === "invalid"
+    throw error
+  }
 }

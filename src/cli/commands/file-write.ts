@@ -42,8 +42,9 @@ write leaves the old one. Missing directories are made. At most ${limits.fileByt
             ? await uploadInput(place, { isInto: false, mode: options.mode }, context)
             : await uploadFile(args.file, place, { mode: options.mode }, context),
       )
-      if (isJson) return await out.json({ status: "ok" })
-      await out.result(`${args.sandbox}:${args.path} written, ${bytesText(bytes)}`)
+      if (isJson) await out.json({ status: "ok" })
+      else await out.result(`${args.sandbox}:${args.path} written, ${bytesText(bytes)}`)
+      return 0
     })
   },
 })

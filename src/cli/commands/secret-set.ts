@@ -8,8 +8,10 @@ import { readInputText } from "../standard-input.ts"
 export const secretSet = command({
   args: ["name"],
   optionalArgs: ["value"],
+  inputArg: "value",
   description: `Without VALUE it is read from standard input, of which one final line break is dropped, or asked for at a terminal without
-showing it. A VALUE in the command line ends up in the shell's history. Sandboxes that have the old value keep it.`,
+showing it. A VALUE in the command line ends up in the shell's history; -- stands before one that begins with a dash.
+Sandboxes that have the old value keep it.`,
   examples: [
     "bhatti secret set API_KEY",
     "bhatti secret set API_KEY < key.txt",

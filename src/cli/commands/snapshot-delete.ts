@@ -1,9 +1,9 @@
 /** `bhatti snapshot delete`. */
 
 import { command } from "../command.ts"
+import { isConfirmed, isPersonThere } from "../confirm.ts"
 import { forEachName } from "../each-name.ts"
 import { exitFailed } from "../exit-codes.ts"
-import { isTerminal } from "../output.ts"
 
 export const snapshotDelete = command({
   rest: { name: "snapshot", kind: "names" },
@@ -15,8 +15,8 @@ export const snapshotDelete = command({
   examples: ["bhatti snapshot delete before-upgrade", "bhatti snapshot delete -y one two"],
   async run({ client, rest, options, isJson, out, report }) {
     const names = [...new Set(rest)]
-    const isPersonThere = (await isTerminal(0)) && (await isTerminal(1))
-    if (!options.yes && !isJson && isPersonThere && !confirm(`Delete ${names.join(", ")}?`)) {
+    const isAsked = !options.yes && !isJson && (await isPersonThere())
+    if (isAsked && !isConfirmed(`Delete ${names.join(", ")}?`)) {
       await out.talk("nothing was deleted")
       return exitFailed
     }

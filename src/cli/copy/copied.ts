@@ -3,7 +3,22 @@
 import type { Output } from "../output.ts"
 import { countText } from "../words.ts"
 
-export type Copied = { entries: number; bytes: number }
+export type Copied = {
+  entries: number
+  bytes: number
+  /** How many were left out. */
+  skipped: number
+}
+
+export const nothingCopied: Copied = { entries: 0, bytes: 0, skipped: 0 }
+
+export function sumOf(one: Copied, other: Copied): Copied {
+  return {
+    entries: one.entries + other.entries,
+    bytes: one.bytes + other.bytes,
+    skipped: one.skipped + other.skipped,
+  }
+}
 
 const linesMax = 5
 

@@ -6,7 +6,7 @@ import { errorCodeOf } from "../../lib/error-code.ts"
 import { tellingFate } from "../lost-sandbox.ts"
 import type { Output } from "../output.ts"
 import { printable } from "../words.ts"
-import { type Copied, tellSkipped } from "./copied.ts"
+import { type Copied, nothingCopied, sumOf, tellSkipped } from "./copied.ts"
 import { placeFile, statIfAny } from "./local-file.ts"
 import { findInGuest, type GuestPlace, type LocalPlace, meansContents, placeText } from "./place.ts"
 import { Progress } from "./progress.ts"
@@ -17,12 +17,11 @@ export async function download(
   target: LocalPlace | { kind: "standard" },
   context: CopyContext,
 ): Promise<Copied> {
-  const copied: Copied = { entries: 0, bytes: 0 }
+  let copied = nothingCopied
   const here = target.kind === "standard" ? undefined : await localTarget(target.path, sources.length)
   for (const source of sources) {
     const one = await downloadOne(source, here, context)
-    copied.entries += one.entries
-    copied.bytes += one.bytes
+    copied = sumOf(copied, one)
   }
   return copied
 }
@@ -67,7 +66,7 @@ async function toOutput(
 ): Promise<Copied> {
   const input = { params: { id: from.sandbox }, query: { path: from.path }, signal }
   const response = options.isDirectory ? await client.readArchive(input) : await client.readFile(input)
-  return { entries: 1, bytes: await copyToOutput(response, out) }
+  return { entries: 1, bytes: await copyToOutput(response, out), skipped: 0 }
 }
 
 /** Waits for standard output to take each piece, so that nothing piles up here. */
@@ -99,7 +98,7 @@ async function toFile(from: From, place: string, { client, out, signal }: CopyCo
     }),
     { mode },
   )
-  return { entries: 1, bytes }
+  return { entries: 1, bytes, skipped: 0 }
 }
 
 async function toDirectory(from: From, root: string, { client, out, signal }: CopyContext): Promise<Copied> {
@@ -112,7 +111,7 @@ async function toDirectory(from: From, root: string, { client, out, signal }: Co
   const { unpackTree } = await import("./unpack.ts")
   const { skipped, ...copied } = await unpackTree(received(response, progress.count), root)
   await tellSkipped(out, skipped)
-  return copied
+  return { ...copied, skipped: skipped.length }
 }
 
 /** The body; one that breaks off is an error, so that a part is never taken for the whole. */

@@ -20,15 +20,14 @@ export class Interruption implements Disposable {
     return this.#abort.signal
   }
 
-  /** Runs a transfer; one that was interrupted has an exit code instead of a result, and `words` say what became of it. */
+  /** Runs a transfer, which returns its exit code; one that was interrupted has the signal's, and `words` say what became of it. */
   static async guard(
     { out, words }: { out: Output; words: string },
-    transfer: (signal: AbortSignal) => Promise<void>,
+    transfer: (signal: AbortSignal) => Promise<number>,
   ): Promise<number> {
     using interruption = new Interruption()
     try {
-      await transfer(interruption.signal)
-      return 0
+      return await transfer(interruption.signal)
     } catch (error) {
       if (interruption.exitCode === undefined) throw error
       await out.talk(`interrupted; ${words}`)

@@ -10,7 +10,7 @@ import type { Output } from "../output.ts"
 import { readInput } from "../standard-input.ts"
 import { printable } from "../words.ts"
 import { byteStream } from "./byte-stream.ts"
-import { type Copied, tellSkipped } from "./copied.ts"
+import { type Copied, nothingCopied, sumOf, tellSkipped } from "./copied.ts"
 import { localStep, openLocal, piecesOf, statIfAny } from "./local-file.ts"
 import { packTree } from "./pack.ts"
 import {
@@ -38,15 +38,14 @@ export async function upload(
     throw notADirectory(target)
   const isInto = isDirectory || target.path.endsWith("/") || sources.length > 1
   const place = { sandbox: target.sandbox, path: found?.path ?? guestPath(target.path) }
-  const copied: Copied = { entries: 0, bytes: 0 }
+  let copied = nothingCopied
   for (const source of sources) {
     const one = await tellingFate(target.sandbox, { client: context.client, during: duringCopy }, () =>
       source.kind === "standard"
         ? uploadInput(place, { isInto }, context)
         : uploadPath(source.path, place, { isInto, isThere: found !== undefined, isDirectory }, context),
     )
-    copied.entries += one.entries
-    copied.bytes += one.bytes
+    copied = sumOf(copied, one)
   }
   return copied
 }
@@ -93,7 +92,7 @@ export async function uploadFile(
     bytesCount,
     signal,
   })
-  return { entries: 1, bytes: bytesCount }
+  return { entries: 1, bytes: bytesCount, skipped: 0 }
 }
 
 /** Standard input, of which nobody knows the length; the daemon refuses what is too much and writes nothing. */
@@ -115,7 +114,7 @@ export async function uploadInput(
     }),
     signal,
   })
-  return { entries: 1, bytes }
+  return { entries: 1, bytes, skipped: 0 }
 }
 
 /** A path that ends in `/.` takes what is in the directory. */
@@ -139,7 +138,7 @@ async function uploadTree(
     signal,
   })
   await tellSkipped(out, packed.skipped)
-  return { entries, bytes }
+  return { entries, bytes, skipped: packed.skipped.length }
 }
 
 function notADirectory(place: GuestPlace): AppError {

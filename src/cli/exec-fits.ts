@@ -1,0 +1,30 @@
+/** What fits into the request of an exec, looked at before anything is sent: a refusal of the daemon would be about the request, not the words. */
+
+import { limits } from "../contract/limits.ts"
+import { bytesText } from "./words.ts"
+import { WrongUsage } from "./wrong-usage.ts"
+
+/** Of the daemon's request to the guest, as JSON (protocol/PROTOCOL.md), less what the daemon adds to it. */
+const requestBytesMax = 256 * 1024 - 1024
+
+const hint = "give many words or long ones through standard input (exec -i) or a file (bhatti cp)"
+
+export function checkFits(request: { cmd: readonly string[] }): void {
+  const { cmd } = request
+  if (cmd[0] === "") throw new WrongUsage("the command's name is empty")
+  if (cmd.length > limits.execArgsMax)
+    throw new WrongUsage(`the command has ${cmd.length} words; ${limits.execArgsMax} fit`, { hint })
+  const letters = cmd.reduce((sum, word) => sum + word.length + 1, 0)
+  if (letters > limits.execRequestBytesMax)
+    throw new WrongUsage(
+      `the command has ${bytesText(letters)}; ${bytesText(limits.execRequestBytesMax)} fit`,
+      { hint },
+    )
+  // Control characters and the like take up to six bytes.
+  const bytes = Buffer.byteLength(JSON.stringify(request))
+  if (bytes > requestBytesMax)
+    throw new WrongUsage(
+      `the command has ${bytesText(bytes)} as it is sent; ${bytesText(requestBytesMax)} fit`,
+      { hint },
+    )
+}
