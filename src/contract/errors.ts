@@ -7,6 +7,8 @@ export const errorStatus = {
   invalid: 400,
   unauthenticated: 401,
   forbidden: 403,
+  /** The sandbox is there, the program is not. */
+  command_not_found: 400,
   not_found: 404,
   conflict: 409,
   too_large: 413,

@@ -33,7 +33,7 @@ async function collect(running: RunningCommand): Promise<ExecResult> {
 /** A program that is missing is no missing sandbox, and what may have run is not to be run again by whoever repeats requests. */
 async function failureOf(running: RunningCommand, cause: unknown): Promise<AppError> {
   const error = toAppError(cause)
-  if (error.code === "not_found") return new AppError("invalid", error.message, { cause })
+  if (error.code === "not_found") return new AppError("command_not_found", error.message, { cause })
   const hasStarted = await running.process.started.then(
     () => true,
     () => false,

@@ -94,7 +94,8 @@ that does not exist; 125 when bhatti failed, 126 when the command cannot be run,
 
 /** A command line in quotes is one word, of which no program has the name. */
 function withShellHint(error: AppError, [program = "", ...more]: readonly string[]): AppError {
-  const isLine = error.code === "not_found" && error.hint === undefined && more.length === 0
+  const isMissing = error.code === "not_found" || error.code === "command_not_found"
+  const isLine = isMissing && error.hint === undefined && more.length === 0
   if (!isLine || !/\s/.test(program)) return error
   const hint = 'it is taken as one word; write its words one by one, or: sh -c "..."'
   return new AppError(error.code, error.message, { cause: error, hint })
@@ -107,6 +108,7 @@ type Asked = {
 
 /** A sandbox that answers and a command that could not start: the fault is in the command, or in our own options. */
 async function execExitCode(error: AppError, client: Client, asked: Asked): Promise<number> {
+  if (error.code === "command_not_found") return exitNotFound
   if (error.code !== "not_found" && error.code !== "invalid") return exitSandboxSide
   try {
     await client.getSandbox({ params: { id: asked.sandbox } })
