@@ -195,6 +195,8 @@ func (t target) receive(s *stream, request wire.FileWrite) (int64, error) {
 // receiveFile writes the stream's input until its end.
 func receiveFile(s *stream, file int, size *int64) (int64, error) {
 	count := int64(0)
+	writer := newFileWriter(file, size)
+	defer writer.drop()
 	for bytes := s.takeInput(); bytes != nil; bytes = s.takeInput() {
 		count += int64(len(bytes))
 		switch {
@@ -203,10 +205,12 @@ func receiveFile(s *stream, file int, size *int64) (int64, error) {
 		case size != nil && count > *size:
 			return count, wire.Errorf(wire.Invalid, "more came than the %d bytes that were announced", *size)
 		}
-		if err := writeAll(file, bytes); err != nil {
+		if err := writer.write(bytes, s.giveBack); err != nil {
 			return count, err
 		}
-		s.giveBack(len(bytes))
+	}
+	if err := writer.finish(); err != nil {
+		return count, err
 	}
 	switch {
 	case !s.hasWholeInput():
@@ -215,18 +219,4 @@ func receiveFile(s *stream, file int, size *int64) (int64, error) {
 		return count, wire.Errorf(wire.Invalid, "%d bytes came, %d were announced", count, *size)
 	}
 	return count, nil
-}
-
-func writeAll(file int, bytes []byte) error {
-	for len(bytes) > 0 {
-		n, err := syscall.Write(file, bytes)
-		if err == syscall.EINTR {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		bytes = bytes[n:]
-	}
-	return nil
 }
