@@ -25,7 +25,7 @@ import (
 const hardLinksMax = 65536
 
 func (a *agent) archiveRead(s *stream, payload []byte) {
-	fileOperation(s, payload, func(request wire.FileNamed) (any, error) {
+	fileOperation(s, payload, func(request wire.ArchiveRead) (any, error) {
 		path, err := absolutePath(request.Path)
 		if err != nil {
 			return nil, err
@@ -44,8 +44,9 @@ func (a *agent) archiveRead(s *stream, payload []byte) {
 		if err := statAt(parent, name, &about); err != nil {
 			return nil, fileError(request.Path, err)
 		}
-		output := &streamWriter{stream: s}
-		defer output.drop()
+		out := a.newOutgoing(s, request.Shared)
+		defer out.drop()
+		output := &streamWriter{out: out}
 		p := packer{
 			stream: s, output: tar.NewWriter(output), names: readAccountNames(),
 			packed: map[fileID]string{}, buffer: make([]byte, copyBytes),
@@ -231,21 +232,23 @@ func isKernelFilesystem(fd int) bool {
 
 // streamWriter collects what is written into whole data frames.
 type streamWriter struct {
-	stream *stream
-	buffer *[dataRoom + chunkBytes]byte
+	out    *outgoing
+	room   []byte
 	filled int
 }
 
 func (w *streamWriter) Write(bytes []byte) (int, error) {
 	written := len(bytes)
 	for len(bytes) > 0 {
-		if w.buffer == nil {
-			w.buffer = chunks.Get().(*[dataRoom + chunkBytes]byte)
+		if w.room == nil {
+			if w.room = w.out.room(wire.WindowBytes); w.room == nil {
+				return 0, errGivenUp
+			}
 		}
-		n := copy(w.buffer[dataRoom+w.filled:], bytes)
+		n := copy(w.room[w.filled:], bytes)
 		w.filled += n
 		bytes = bytes[n:]
-		if w.filled == chunkBytes {
+		if w.filled == len(w.room) {
 			if err := w.flush(); err != nil {
 				return 0, err
 			}
@@ -255,29 +258,15 @@ func (w *streamWriter) Write(bytes []byte) (int, error) {
 }
 
 func (w *streamWriter) flush() error {
-	for sent := 0; sent < w.filled; {
-		credit := w.stream.reserve(w.filled - sent)
-		if credit == 0 {
-			if !w.stream.awaitCredit() {
-				return errGivenUp
-			}
-			continue
-		}
-		// The header of a later piece takes the place of bytes that are sent already.
-		if w.stream.sendData(wire.Stdout, w.buffer[sent:dataRoom+sent+credit]) != nil {
-			return errGivenUp
-		}
-		sent += credit
+	if w.room == nil {
+		return nil
 	}
-	w.filled = 0
+	filled := w.filled
+	w.room, w.filled = nil, 0
+	if w.out.send(filled) != nil {
+		return errGivenUp
+	}
 	return nil
-}
-
-func (w *streamWriter) drop() {
-	if w.buffer != nil {
-		chunks.Put(w.buffer)
-		w.buffer = nil
-	}
 }
 
 func (a *agent) archiveWrite(s *stream, payload []byte) {
@@ -324,6 +313,9 @@ func (r *streamReader) Read(buffer []byte) (int, error) {
 	}
 	n := copy(buffer, r.rest)
 	r.rest = r.rest[n:]
+	if !r.stream.isIntact() {
+		return 0, errGivenUp
+	}
 	return n, nil
 }
 

@@ -56,11 +56,12 @@ func (a *agent) serveOne(p port, reader *wire.Reader, tasks chan<- task) error {
 	if err != nil {
 		return err
 	}
-	if preamble.Generation > wire.Generation {
-		preamble.Generation = wire.Generation
+	if spoken := a.generation(); preamble.Generation > spoken {
+		preamble.Generation = spoken
 	}
 	c := &connection{
 		agent: a, port: p,
+		nonce:   preamble.Nonce,
 		streams: map[uint32]*stream{},
 		tasks:   tasks,
 	}
@@ -93,6 +94,7 @@ type connection struct {
 	agent *agent
 	port  port
 	tasks chan<- task
+	nonce [wire.NonceBytes]byte
 
 	writing sync.Mutex // held for one frame; guards isOver and the streams' isClosed
 	isOver  bool
@@ -119,6 +121,12 @@ func (c *connection) handle(frame wire.Frame) error {
 	switch frame.Type {
 	case wire.Data:
 		return s.receive(frame.Payload[0], frame.Payload[1:])
+	case wire.DataAt:
+		place, err := wire.ParseDataAt(frame.Payload)
+		if err != nil {
+			return err
+		}
+		return s.receiveAt(place)
 	case wire.Window:
 		return s.addCredit(binary.BigEndian.Uint32(frame.Payload))
 	case wire.End:

@@ -122,6 +122,20 @@ func (h *host) awaitPreamble() {
 	}
 }
 
+// awaitPreambleOf drops what a former connection has left on the way.
+func (h *host) awaitPreambleOf(generation uint16) {
+	h.t.Helper()
+	want := wire.AppendGuestPreamble(nil, wire.Preamble{Nonce: hostNonce, Generation: generation})
+	var seen []byte
+	_ = h.conn.SetReadDeadline(time.Now().Add(deadline))
+	for one := make([]byte, 1); !bytes.HasSuffix(seen, want); seen = append(seen, one...) {
+		if _, err := io.ReadFull(h.conn, one); err != nil {
+			h.t.Fatalf("no preamble in %x: %v", seen, err)
+		}
+	}
+	h.reader.Reset()
+}
+
 func (h *host) write(bytes []byte) {
 	h.t.Helper()
 	_ = h.conn.SetWriteDeadline(time.Now().Add(deadline))

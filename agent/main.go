@@ -55,6 +55,10 @@ func live() error {
 		report("prepare: %v", err)
 	}
 	a := newAgent(failures, p)
+	if a.shared, err = openShared(pciDevices); err != nil {
+		a.bootFailures = append(a.bootFailures, fmt.Sprintf("shared memory: %v", err))
+		report("shared memory: %v", err)
+	}
 	go a.reaper.run()
 	report("%s is up", version)
 	return a.serve(port)

@@ -19,6 +19,7 @@ type agent struct {
 	machine      machine
 	reaper       *reaper
 	sessions     sessions
+	shared       *sharedMemory // nil: there is none
 
 	mu sync.Mutex
 	// isPersonalised: it may be used. hasIdentity: it was personalised since its boot, and a refresh is enough.

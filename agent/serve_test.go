@@ -16,6 +16,9 @@ import (
 // socketVariable names the unix socket on which a build of these tests serves one connection after the other.
 const socketVariable = "LOHAR_TEST_SOCKET"
 
+// sharedVariable names the file that plays the memory which is shared with the host.
+const sharedVariable = "LOHAR_TEST_SHARED"
+
 func TestServeOnSocket(t *testing.T) {
 	path := os.Getenv(socketVariable)
 	if path == "" {
@@ -25,7 +28,17 @@ func TestServeOnSocket(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for a := testAgent(); ; {
+	a := testAgent()
+	if path := os.Getenv(sharedVariable); path != "" {
+		file, err := os.OpenFile(path, os.O_RDWR, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if a.shared, err = mapFile(file); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for {
 		conn, err := listener.Accept()
 		if err != nil {
 			t.Fatal(err)

@@ -33,6 +33,8 @@ type stream struct {
 	takesInput bool
 	input      []byte
 	inputSpare []byte
+	inputAt    []extent // what came in the shared memory, all of it behind input
+	usesShared bool     // something came there
 	inputEnded bool
 	onMessage  func(payload []byte)
 	onChange   func()
@@ -61,7 +63,33 @@ func (s *stream) receive(channel byte, bytes []byte) error {
 	if channel != wire.Stdin || !s.takesInput || s.inputEnded {
 		return nil
 	}
+	if len(s.inputAt) > 0 {
+		return wire.ErrBroken
+	}
 	s.input = append(s.input, bytes...)
+	s.changed.Broadcast()
+	return nil
+}
+
+// receiveAt is receive for bytes in the shared memory. They stay there until they are given back.
+func (s *stream) receiveAt(place wire.Place) error {
+	shared := s.connection.agent.shared
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if shared == nil || place.Channel > wire.Stderr || place.Length > s.allowance ||
+		place.Offset+place.Length > len(shared.bytes) {
+		return wire.ErrBroken
+	}
+	s.allowance -= place.Length
+	s.usesShared = true
+	if place.Channel != wire.Stdin || !s.takesInput || s.inputEnded {
+		return nil
+	}
+	if last := len(s.inputAt) - 1; last >= 0 && s.inputAt[last].end == place.Offset {
+		s.inputAt[last].end += place.Length
+	} else {
+		s.inputAt = append(s.inputAt, extent{place.Offset, place.Offset + place.Length})
+	}
 	s.changed.Broadcast()
 	return nil
 }
@@ -83,31 +111,51 @@ func (s *stream) receiveEnd(channel byte) error {
 func (s *stream) refuseInput() {
 	s.mu.Lock()
 	s.takesInput = false
-	s.input, s.inputSpare = nil, nil
+	s.input, s.inputSpare, s.inputAt = nil, nil, nil
 	s.mu.Unlock()
 }
 
-// takeInput waits for input and returns all there is, valid until the next call. It returns nil at its end.
+// takeInput waits for input and returns what there is, valid until the next call and as long as it is not given back. It
+// returns nil at its end. What lies in the shared memory can become something else at any time, so whoever has used it must
+// not take it for good before asking isIntact.
 func (s *stream) takeInput() []byte {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for len(s.input) == 0 && !s.inputEnded && !s.isStopped {
+	for !s.hasInput() && !s.inputEnded && !s.isStopped {
 		s.changed.Wait()
 	}
-	if len(s.input) == 0 || s.isStopped {
+	if !s.hasInput() || s.isStopped {
 		return nil
+	}
+	if len(s.input) == 0 {
+		first := s.inputAt[0]
+		s.inputAt = s.inputAt[1:]
+		return s.connection.agent.shared.bytes[first.start:first.end]
 	}
 	taken := s.input
 	s.input, s.inputSpare = s.inputSpare[:0], taken
 	return taken
 }
 
-// hasWholeInput says whether takeInput returned nil because the host had sent everything.
+// hasWholeInput says whether takeInput returned nil because the host had sent everything, and all of that was used.
 func (s *stream) hasWholeInput() bool {
+	if !s.isIntact() {
+		return false
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.inputEnded && len(s.input) == 0 && !s.isStopped
+	return s.inputEnded && !s.hasInput() && !s.isStopped
 }
+
+// isIntact says whether all input that was used until now was what the host had sent.
+func (s *stream) isIntact() bool {
+	s.mu.Lock()
+	usesShared := s.usesShared
+	s.mu.Unlock()
+	return !usesShared || s.connection.agent.shared.isOf(s.connection)
+}
+
+func (s *stream) hasInput() bool { return len(s.input) > 0 || len(s.inputAt) > 0 }
 
 // giveBack lets the host send as many bytes again.
 func (s *stream) giveBack(count int) {

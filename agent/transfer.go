@@ -36,7 +36,12 @@ func (a *agent) fileRead(s *stream, payload []byte) {
 			return nil, wire.Errorf(wire.Invalid, "%q is no regular file", request.Path)
 		}
 		s.message(wire.File{File: readAccountNames().describe(filepath.Base(path), &about, "")})
-		count, err := sendFile(s, file, request)
+		if about.Size < sharedBytesMin {
+			request.Shared = nil
+		}
+		out := a.newOutgoing(s, request.Shared)
+		defer out.drop()
+		count, err := sendFile(out, file, request)
 		if err != nil {
 			return nil, fileError(request.Path, err)
 		}
@@ -44,30 +49,27 @@ func (a *agent) fileRead(s *stream, payload []byte) {
 	})
 }
 
-func sendFile(s *stream, file int, request wire.FileRead) (int64, error) {
-	buffer := chunks.Get().(*[dataRoom + chunkBytes]byte)
-	defer chunks.Put(buffer)
+func sendFile(out *outgoing, file int, request wire.FileRead) (int64, error) {
 	sent := int64(0)
 	for {
-		wanted := int64(chunkBytes)
+		wanted := int64(wire.WindowBytes)
 		if request.Limit != nil && *request.Limit-sent < wanted {
 			wanted = *request.Limit - sent
 		}
 		if wanted == 0 {
 			return sent, nil
 		}
-		credit := s.reserve(int(wanted))
-		if credit == 0 {
-			if !s.awaitCredit() {
-				return sent, errGivenUp
-			}
-			continue
+		room := out.room(int(wanted))
+		if room == nil {
+			return sent, errGivenUp
 		}
-		n, err := syscall.Pread(file, buffer[dataRoom:dataRoom+credit], request.Offset+sent)
+		n, err := syscall.Pread(file, room, request.Offset+sent)
 		if n < 0 {
 			n = 0
 		}
-		s.release(credit - n)
+		if out.send(n) != nil {
+			return sent, errGivenUp
+		}
 		switch {
 		case err == syscall.EINTR:
 			continue
@@ -75,9 +77,6 @@ func sendFile(s *stream, file int, request wire.FileRead) (int64, error) {
 			return sent, err
 		case n == 0:
 			return sent, nil
-		}
-		if s.sendData(wire.Stdout, buffer[:dataRoom+n]) != nil {
-			return sent, errGivenUp
 		}
 		sent += int64(n)
 	}
@@ -195,6 +194,8 @@ func (t target) receive(s *stream, request wire.FileWrite) (int64, error) {
 // receiveFile writes the stream's input until its end.
 func receiveFile(s *stream, file int, size *int64) (int64, error) {
 	count := int64(0)
+	writer := newFileWriter(file, size)
+	defer writer.drop()
 	for bytes := s.takeInput(); bytes != nil; bytes = s.takeInput() {
 		count += int64(len(bytes))
 		switch {
@@ -203,10 +204,12 @@ func receiveFile(s *stream, file int, size *int64) (int64, error) {
 		case size != nil && count > *size:
 			return count, wire.Errorf(wire.Invalid, "more came than the %d bytes that were announced", *size)
 		}
-		if err := writeAll(file, bytes); err != nil {
+		if err := writer.write(bytes, s.giveBack); err != nil {
 			return count, err
 		}
-		s.giveBack(len(bytes))
+	}
+	if err := writer.finish(); err != nil {
+		return count, err
 	}
 	switch {
 	case !s.hasWholeInput():
@@ -215,18 +218,4 @@ func receiveFile(s *stream, file int, size *int64) (int64, error) {
 		return count, wire.Errorf(wire.Invalid, "%d bytes came, %d were announced", count, *size)
 	}
 	return count, nil
-}
-
-func writeAll(file int, bytes []byte) error {
-	for len(bytes) > 0 {
-		n, err := syscall.Write(file, bytes)
-		if err == syscall.EINTR {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		bytes = bytes[n:]
-	}
-	return nil
 }

@@ -9,11 +9,12 @@ const (
 	PortsMax     = 2048
 )
 
-// FileRead reads a file, from Offset and at most Limit bytes.
+// FileRead reads a file, from Offset and at most Limit bytes. Shared is the region of the shared memory for its bytes.
 type FileRead struct {
 	Path   string `json:"path"`
 	Offset int64  `json:"offset"`
 	Limit  *int64 `json:"limit"`
+	Shared *int64 `json:"shared"`
 }
 
 // FileWrite replaces a file.
@@ -28,6 +29,12 @@ type FileWrite struct {
 type FileNamed struct {
 	Path      string `json:"path"`
 	Recursive bool   `json:"recursive"`
+}
+
+// ArchiveRead packs a file or directory. Shared is the region of the shared memory for its bytes.
+type ArchiveRead struct {
+	Path   string `json:"path"`
+	Shared *int64 `json:"shared"`
 }
 
 // FileMkdir makes a directory.

@@ -12,13 +12,16 @@ import (
 )
 
 // Generation is the highest generation of the protocol that this agent speaks.
-const Generation = 1
+const Generation = 2
 
 // Bounds of the protocol, in bytes unless the name says otherwise.
 const (
 	PreambleBytes = 28
+	NonceBytes    = 16
 	HeaderBytes   = 12
 	DataBytesMax  = 32768
+	DataAtBytes   = 9
+	SharedPiece   = 65536
 	JSONBytesMax  = 262144
 	FrameBytesMax = HeaderBytes + JSONBytesMax
 	WindowBytes   = 262144
@@ -28,7 +31,7 @@ const (
 // Type says what a frame is.
 type Type byte
 
-// The frame types of generation 1.
+// The frame types. DataAt is one of generation 2.
 const (
 	Open    Type = 1
 	Data    Type = 2
@@ -36,6 +39,7 @@ const (
 	End     Type = 4
 	Message Type = 5
 	Close   Type = 6
+	DataAt  Type = 7
 )
 
 // The channels of a stream.
@@ -55,7 +59,7 @@ var (
 
 // Preamble begins a connection.
 type Preamble struct {
-	Nonce      [16]byte
+	Nonce      [NonceBytes]byte
 	Generation uint16
 }
 
@@ -105,6 +109,8 @@ func ParseHeader(buffer []byte) (Header, error) {
 	case Open, Message, Close:
 	case Data:
 		lengthMin, lengthMax = 2, DataBytesMax+1
+	case DataAt:
+		lengthMin, lengthMax = DataAtBytes, DataAtBytes
 	case Window:
 		lengthMin, lengthMax = 4, 4
 	case End:
@@ -131,6 +137,34 @@ func AppendFrame(buffer []byte, frame Frame) []byte {
 	buffer = append(buffer, make([]byte, HeaderBytes)...)
 	PutHeader(buffer[start:], Header{Type: frame.Type, Stream: frame.Stream, Length: uint32(len(frame.Payload))})
 	return append(buffer, frame.Payload...)
+}
+
+// Place says where the bytes of a DataAt frame lie in the shared memory.
+type Place struct {
+	Channel        byte
+	Offset, Length int
+}
+
+// AppendDataAt appends a DataAt frame.
+func AppendDataAt(buffer []byte, stream uint32, place Place) []byte {
+	var payload [DataAtBytes]byte
+	payload[0] = place.Channel
+	binary.BigEndian.PutUint32(payload[1:], uint32(place.Offset))
+	binary.BigEndian.PutUint32(payload[5:], uint32(place.Length))
+	return AppendFrame(buffer, Frame{Type: DataAt, Stream: stream, Payload: payload[:]})
+}
+
+// ParseDataAt reads the payload of a DataAt frame.
+func ParseDataAt(payload []byte) (Place, error) {
+	place := Place{
+		Channel: payload[0],
+		Offset:  int(binary.BigEndian.Uint32(payload[1:])),
+		Length:  int(binary.BigEndian.Uint32(payload[5:])),
+	}
+	if place.Length == 0 || place.Length > SharedPiece {
+		return Place{}, ErrBroken
+	}
+	return place, nil
 }
 
 // Reader finds preambles and frames in the bytes from the host. It holds at most one largest frame.

@@ -40,7 +40,13 @@ type vectors struct {
 		Hex   string
 	}
 	BrokenHeaders, WholeHeaders []struct{ Name, Hex string }
-	GuestReads                  []struct {
+	Extents                     []struct {
+		Name, Payload  string
+		Channel        byte
+		Offset, Length int
+	}
+	BadExtents []struct{ Name, Payload string }
+	GuestReads []struct {
 		Name, Hex string
 		Events    []vectorEvent
 	}
@@ -64,6 +70,7 @@ type vectors struct {
 
 var typeNames = map[string]Type{
 	"open": Open, "data": Data, "window": Window, "end": End, "message": Message, "close": Close,
+	"data_at": DataAt,
 }
 
 func readVectors(t testing.TB) vectors {
@@ -98,6 +105,28 @@ func TestFramesAreEncodedAndDecoded(t *testing.T) {
 		got, err := NewReader(bytes.NewReader(want)).Frame()
 		if err != nil || got.Type != frame.Type || got.Stream != frame.Stream || !bytes.Equal(got.Payload, payload) {
 			t.Errorf("%s: decoded to %v, %v", vector.Name, got, err)
+		}
+	}
+}
+
+func at(offset int64) *int64 { return &offset }
+
+func TestPlacesInTheSharedMemory(t *testing.T) {
+	all := readVectors(t)
+	for _, vector := range all.Extents {
+		payload := unhex(t, vector.Payload)
+		want := Place{Channel: vector.Channel, Offset: vector.Offset, Length: vector.Length}
+		if got, err := ParseDataAt(payload); err != nil || got != want {
+			t.Errorf("%s: %v, %v", vector.Name, got, err)
+		}
+		whole := AppendFrame(nil, Frame{Type: DataAt, Stream: 7, Payload: payload})
+		if got := AppendDataAt(nil, 7, want); !bytes.Equal(got, whole) {
+			t.Errorf("%s: encoded to %x", vector.Name, got)
+		}
+	}
+	for _, vector := range all.BadExtents {
+		if _, err := ParseDataAt(unhex(t, vector.Payload)); !errors.Is(err, ErrBroken) {
+			t.Errorf("%s: %v", vector.Name, err)
 		}
 	}
 }
@@ -252,21 +281,23 @@ func TestRequestsOfStreamsAreUnderstood(t *testing.T) {
 			Argv: []string{"vi", "a b"}, Env: map[string]string{"A": "b"}, Cwd: "/tmp", User: "root",
 			Terminal: &Terminal{Size: terminal, Term: "xterm"},
 		}},
-		"session alone":            &SessionOpen{Attach: &no, Exec: Exec{Terminal: &Terminal{Size: terminal}}},
-		"attach":                   &SessionAttach{Session: "s1", Size: &terminal},
-		"attach to the newest":     &SessionAttach{Size: &terminal},
-		"kill a session":           &SessionKill{Session: "s1", Signal: "HUP"},
-		"read a file":              &FileRead{Path: "a\nb"},
-		"write a file":             &FileWrite{Path: "/ü", Mode: text("0644"), Size: &size, Parents: true},
-		"write a file of any size": &FileWrite{Path: "x"},
-		"list":                     &FileNamed{Path: "/x"},
-		"stat":                     &FileNamed{Path: "/x"},
-		"remove":                   &FileNamed{Path: "/x", Recursive: true},
-		"mkdir":                    &FileMkdir{Path: "/x", Parents: true, Mode: text("0755")},
-		"move":                     &FileMove{From: "/x", To: "/y"},
-		"pack":                     &FileNamed{Path: "/x"},
-		"unpack":                   &FileNamed{Path: "/x"},
-		"dial":                     &Dial{Port: 3000},
+		"session alone":                         &SessionOpen{Attach: &no, Exec: Exec{Terminal: &Terminal{Size: terminal}}},
+		"attach":                                &SessionAttach{Session: "s1", Size: &terminal},
+		"attach to the newest":                  &SessionAttach{Size: &terminal},
+		"kill a session":                        &SessionKill{Session: "s1", Signal: "HUP"},
+		"read a file":                           &FileRead{Path: "a\nb"},
+		"read a file through the shared memory": &FileRead{Path: "/x", Shared: at(1048576)},
+		"pack through the shared memory":        &ArchiveRead{Path: "/x", Shared: at(1310720)},
+		"write a file":                          &FileWrite{Path: "/ü", Mode: text("0644"), Size: &size, Parents: true},
+		"write a file of any size":              &FileWrite{Path: "x"},
+		"list":                                  &FileNamed{Path: "/x"},
+		"stat":                                  &FileNamed{Path: "/x"},
+		"remove":                                &FileNamed{Path: "/x", Recursive: true},
+		"mkdir":                                 &FileMkdir{Path: "/x", Parents: true, Mode: text("0755")},
+		"move":                                  &FileMove{From: "/x", To: "/y"},
+		"pack":                                  &ArchiveRead{Path: "/x"},
+		"unpack":                                &FileNamed{Path: "/x"},
+		"dial":                                  &Dial{Port: 3000},
 	}
 	for _, vector := range readVectors(t).Requests {
 		wanted, isOurs := want[vector.Name]

@@ -16,9 +16,20 @@ const adoptDeadlineMs = 30_000
 const endDeadlineMs = 1000
 
 /** Keeps the guest's channel for everybody and watches over it. */
-export function keepGuest(core: Core, record: SandboxRecord, guest: Guest): void {
+export function keepGuest(core: Core, record: SandboxRecord, guest: Guest, machine: Machine): void {
   core.guests.set(record.id, guest)
+  guest.share(() => openShared(core, record, machine))
   void guest.closed.then(({ reason }) => onClosed(core, record.id, guest, reason))
+}
+
+/** Without it files go the other way, slower. */
+function openShared(core: Core, record: SandboxRecord, machine: Machine): number | undefined {
+  try {
+    return core.host.machines.openSharedMemory(machine)
+  } catch (error) {
+    core.log.warn({ sandbox: record.id, error }, "a machine's shared memory cannot be opened")
+    return undefined
+  }
 }
 
 /** Forgets and closes the channel, on purpose. */
@@ -29,8 +40,8 @@ export function dropGuest(core: Core, id: SandboxRecord["id"]): void {
 }
 
 /** Connects to the guest of a machine that is running already, whatever its last connection was in the middle of. */
-export async function adoptGuest(core: Core, record: SandboxRecord): Promise<void> {
-  await meet(core, record, await connect(core, record))
+export async function adoptGuest(core: Core, record: SandboxRecord, machine: Machine): Promise<void> {
+  await meet(core, record, await connect(core, record), machine)
 }
 
 function connect(core: Core, record: SandboxRecord): Promise<Guest> {
@@ -38,7 +49,7 @@ function connect(core: Core, record: SandboxRecord): Promise<Guest> {
   return core.host.guests.open({ socketPath: core.host.machines.agentSocket(directory) })
 }
 
-async function meet(core: Core, record: SandboxRecord, guest: Guest): Promise<void> {
+async function meet(core: Core, record: SandboxRecord, guest: Guest, machine: Machine): Promise<void> {
   try {
     await guest.waitReady({ deadlineMs: adoptDeadlineMs, resync: true })
     // Refused by a guest that was given no identity before the daemon died.
@@ -47,7 +58,7 @@ async function meet(core: Core, record: SandboxRecord, guest: Guest): Promise<vo
     guest.close()
     throw error
   }
-  keepGuest(core, record, guest)
+  keepGuest(core, record, guest, machine)
 }
 
 async function onClosed(core: Core, id: SandboxRecord["id"], guest: Guest, reason: string): Promise<void> {
@@ -94,7 +105,7 @@ export async function adopt(core: Core, record: SandboxRecord, machine: Machine)
     })
   }
   try {
-    await meet(core, record, guest)
+    await meet(core, record, guest, machine)
   } catch (error) {
     return giveUp(error)
   }

@@ -190,7 +190,7 @@ async function startFromMemory(
   await personalise(core, record, guest, { env, growDisk: false, deadlineMs: readyDeadlineMs })
   await finishAttach(core, record, attaching)
   await core.store.sandboxes.setState(record.id, { kind: "hot", machine: rememberMachine(machine) })
-  keepGuest(core, record, guest)
+  keepGuest(core, record, guest, machine)
   undo.move()
   await machines.removeSnapshot(directory)
 }

@@ -142,7 +142,7 @@ export async function createSandbox(
     checkStillAwaited(record, signal)
     const state: SandboxRecord["state"] = { kind: "hot", machine: rememberMachine(machine) }
     await core.store.sandboxes.setState(record.id, state)
-    keepGuest(core, record, guest)
+    keepGuest(core, record, guest, machine)
     undo.move()
     core.events.record({
       type: "sandbox.created",

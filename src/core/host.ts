@@ -51,6 +51,8 @@ export interface Machines {
   saveSnapshot(machine: Machine, options?: { directory: string; signal: AbortSignal }): Promise<void>
   removeSnapshot(directory: string): Promise<void>
 
+  /** Memory that a running machine shares with this host, as a descriptor that the caller closes. */
+  openSharedMemory(machine: Machine): number
   isRunning(machine: Machine): boolean
   /** Whether it ends by itself that soon. */
   endsWithin(machine: Machine, options: { deadlineMs: number }): Promise<boolean>
@@ -273,6 +275,8 @@ export interface Guest {
   readArchive(options: { path: string }): GuestTransfer
   writeArchive(options: { path: string }): GuestTransfer
 
+  /** Memory that the guest's machine shares with this host, for files; opened when it is needed. */
+  share(open: () => number | undefined): void
   dial(port: number): GuestConnection
   ports(options: { deadlineMs: number }): Promise<{ port: number; address: string }[]>
 

@@ -83,7 +83,7 @@ export async function undoStop(core: Core, record: SandboxRecord, machine: Machi
   await machines.removeSnapshot(machine.directory)
   await machines.resume(machine)
   await core.store.sandboxes.setState(record.id, { kind: "hot", machine: rememberMachine(machine) })
-  await adoptGuest(core, record)
+  await adoptGuest(core, record, machine)
 }
 
 /** Whatever state it is in: running when this answers. `reason` is set when it lost its memory and was booted. */
@@ -281,7 +281,7 @@ async function finishStart(
 ): Promise<void> {
   if (bootReason !== record.bootReason) await core.store.sandboxes.setBootReason(record.id, bootReason)
   await core.store.sandboxes.setState(record.id, { kind: "hot", machine: rememberMachine(machine) })
-  keepGuest(core, record, guest)
+  keepGuest(core, record, guest, machine)
   // Its disk is changing now; together with that memory it would be a broken whole.
   await core.host.machines.removeSnapshot(machine.directory)
 }

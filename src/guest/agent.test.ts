@@ -1,7 +1,7 @@
 /** Both ends of the wire together: this host against the real agent's connection loop, as a program of its own. */
 
 import { afterAll, beforeAll, describe, expect, test } from "bun:test"
-import { existsSync, mkdtempSync, rmSync } from "node:fs"
+import { existsSync, mkdtempSync, openSync, rmSync, statSync, truncateSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join, resolve } from "node:path"
 import { type Guest, openGuest } from "./connection.ts"
@@ -12,6 +12,8 @@ if (!go) console.warn("skipped: no Go on this machine, so the agent cannot be bu
 const deadlineMs = 10_000
 const directory = mkdtempSync(join(tmpdir(), "bhatti-agent-"))
 const socketPath = join(directory, "agent.sock")
+const sharedPath = join(directory, "shared")
+let sharedOpened = 0
 const agentFolder = resolve(import.meta.dir, "../../agent")
 let agent: Bun.Subprocess | undefined
 let guest: Guest
@@ -28,23 +30,35 @@ const identity = {
 beforeAll(async () => {
   if (!go) return
   const program = join(directory, "agent.test")
+  writeFileSync(sharedPath, "")
+  truncateSync(sharedPath, 2 << 20)
   const build = Bun.spawn([go, "test", "-c", "-o", program, "."], { cwd: agentFolder, stderr: "inherit" })
   expect(await build.exited).toBe(0)
   agent = Bun.spawn([program, "-test.run=^TestServeOnSocket$", "-test.timeout=0"], {
     cwd: directory,
-    env: { ...process.env, LOHAR_TEST_SOCKET: socketPath },
+    env: { ...process.env, LOHAR_TEST_SOCKET: socketPath, LOHAR_TEST_SHARED: sharedPath },
     stdout: "ignore",
     stderr: "inherit",
   })
   guest = await openWithin(deadlineMs)
 }, 120_000)
 
+async function meet(): Promise<Guest> {
+  const opened = await openGuest({ socketPath })
+  sharedOpened = 0
+  opened.share(() => {
+    sharedOpened++
+    return openSync(sharedPath, "r+")
+  })
+  return opened
+}
+
 /** A socket has a name a moment before anybody listens at it. */
 async function openWithin(ms: number): Promise<Guest> {
   const end = performance.now() + ms
   for (;;) {
     try {
-      return await openGuest({ socketPath })
+      return await meet()
     } catch (error) {
       if (performance.now() > end) throw error
       await Bun.sleep(5)
@@ -163,7 +177,7 @@ describe.skipIf(!go)("the real agent", () => {
     await busy.result
     await guest.quiesce({ deadlineMs })
     guest.close()
-    guest = await openGuest({ socketPath })
+    guest = await meet()
     expect((await guest.ping({ deadlineMs })).personalised).toBe(false)
   })
 
@@ -172,7 +186,7 @@ describe.skipIf(!go)("the real agent", () => {
     const process = guest.exec({ argv: ["sleep", "100"], user, cwd: "/" })
     const { pid } = await process.started
     guest.close()
-    guest = await openGuest({ socketPath })
+    guest = await meet()
     await guest.waitReady({ deadlineMs, resync: true })
     const end = performance.now() + deadlineMs
     while (existsSync(`/proc/${pid}`) && performance.now() < end) await Bun.sleep(5)
@@ -187,7 +201,7 @@ describe.skipIf(!go)("the real agent", () => {
     await session.write(Buffer.from("first\r"))
     await seen(session.output, "first\r\nfirst\r\n")
     guest.close()
-    guest = await openGuest({ socketPath })
+    guest = await meet()
     await guest.waitReady({ deadlineMs, resync: true })
     const [record] = await guest.sessions({ deadlineMs })
     expect(record).toMatchObject({ id, name: "kept", state: "running", attached: false, argv: ["cat"] })
@@ -224,6 +238,8 @@ describe.skipIf(!go)("the real agent", () => {
     unpacked.endInput()
     expect(await unpacked.result).toEqual(await packed.result)
     expect(sha256(await Bun.file(join(directory, "copy/tree/ü -x\n")).bytes())).toBe(sha256(content))
+    expect(sharedOpened).toBe(1)
+    expect(statSync(sharedPath).blocks).toBe(0)
 
     await guest.moveFile({ from: path, to: join(directory, "moved") }, { deadlineMs })
     await guest.makeDirectory(
@@ -236,6 +252,23 @@ describe.skipIf(!go)("the real agent", () => {
     await expect(guest.statFile(join(directory, "tree"), { deadlineMs })).rejects.toMatchObject({
       code: "not_found",
     })
+  })
+
+  test("moves more files at once than there are regions, of sizes around every bound", async () => {
+    const sizes = [0, 1, 16_383, 16_384, 65_535, 65_537, 262_143, 262_145, 1_048_576, 1_048_583, 3_000_001]
+    await Promise.all(
+      sizes.map(async (size) => {
+        const content = new Uint8Array(size)
+        for (let at = 0; at < size; at += 65_536) crypto.getRandomValues(content.subarray(at, at + 65_536))
+        const path = join(directory, `sized-${size}`)
+        const upload = guest.writeFile({ path, size })
+        for (let at = 0; at < size; at += 100_000) await upload.write(content.subarray(at, at + 100_000))
+        upload.endInput()
+        expect(await upload.result).toEqual({ bytes: size, entries: 1 })
+        expect(sha256(await bytesOf(guest.readFile({ path }).output)), `${size} bytes`).toBe(sha256(content))
+      }),
+    )
+    expect(statSync(sharedPath).blocks).toBe(0)
   })
 
   test("connects to what listens in the guest", async () => {

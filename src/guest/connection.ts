@@ -28,6 +28,7 @@ import {
   encodeHostPreamble,
   type Frame,
   nonceBytes,
+  parseDataAt,
   WireError,
   wireLimits,
 } from "./frame.ts"
@@ -53,12 +54,15 @@ import {
   type SessionStart,
   sessionRequests,
 } from "./session.ts"
+import { type Direction, type OpenShared, type Region, SharedMemory } from "./shared-memory.ts"
 
 /** A guest that is asked again while it runs gets this long before its half frame is ended with zeros. */
 const resyncAfterMs = 1000
 /** What a guest may send that nobody asked for before it is cut off: more than a lost connection leaves in the kernel. */
 const wasteBytesMax = 64 * 1024 * 1024
 const entropyBytes = 64
+/** The first generation that knows of shared memory. A guest that has none speaks a former one. */
+const sharingGeneration = 2
 
 /** Connects to the guest's socket and sends the preamble at once. Requests may follow before the guest answers. */
 export async function openGuest(options: { socketPath: string; signal?: AbortSignal }): Promise<Guest> {
@@ -80,21 +84,23 @@ export class Guest {
   readonly #outbox: Outbox
   readonly #decoder: Decoder
   readonly #streams = new Map<number, Stream>()
+  readonly #shared = new SharedMemory(() => this.#nonce)
   #lastAtMs = performance.now()
   readonly #ready = Promise.withResolvers<{ generation: number }>()
   readonly #closed = Promise.withResolvers<{ reason: string }>()
   #socket: Bun.Socket | undefined
   #lost: AppError | undefined
   #isReady = false
+  #generation = 0
+  #nonce = newNonce()
   #nextStream = 1
   #wasteBytes = 0
 
   constructor() {
     this.#outbox = new Outbox((bytes) => this.#socket?.write(bytes) ?? 0)
     quiet(this.#ready.promise)
-    const nonce = newNonce()
-    this.#decoder = new Decoder(nonce)
-    this.#outbox.push(encodeHostPreamble(nonce))
+    this.#decoder = new Decoder(this.#nonce)
+    this.#outbox.push(encodeHostPreamble(this.#nonce))
   }
 
   /** What the socket that is to be this guest's channel has to call. */
@@ -194,14 +200,17 @@ export class Guest {
   }
 
   readFile(options: { path: string }): Download {
-    return this.#begin(fileRequests.read(options), (id, channel) => new Download(id, channel))
+    return this.#beginReading(
+      (shared) => fileRequests.read({ ...options, shared }),
+      (id, channel) => new Download(id, channel),
+    )
   }
 
   /** The file is there when `result` resolves, and otherwise as it was. */
   writeFile(options: { path: string; mode?: string; size?: number; parents?: boolean }): Transfer {
     return this.#begin(
       fileRequests.write(options),
-      (id, channel) => new Transfer(id, channel, { of: "file" }),
+      (id, channel) => new Transfer(id, this.#sharing(id, channel), { of: "file" }),
     )
   }
 
@@ -235,8 +244,8 @@ export class Guest {
 
   /** A tar stream of a file or directory. */
   readArchive(options: { path: string }): Transfer {
-    return this.#begin(
-      fileRequests.readArchive(options),
+    return this.#beginReading(
+      (shared) => fileRequests.readArchive({ ...options, shared }),
       (id, channel) => new Transfer(id, channel, { of: "archive" }),
     )
   }
@@ -245,7 +254,7 @@ export class Guest {
   writeArchive(options: { path: string }): Transfer {
     return this.#begin(
       fileRequests.writeArchive(options),
-      (id, channel) => new Transfer(id, channel, { of: "archive" }),
+      (id, channel) => new Transfer(id, this.#sharing(id, channel), { of: "archive" }),
     )
   }
 
@@ -258,19 +267,48 @@ export class Guest {
     return this.#ask(dialRequests.ports(), parsePorts, options)
   }
 
+  /** Memory that the guest's machine shares with this host: files go through it, as far as there is room. */
+  share(open: OpenShared): void {
+    this.#shared.use(open)
+  }
+
   close(): void {
     this.#end("this host closed it")
   }
 
   #begin<S extends Stream>(request: object, make: (id: number, channel: Channel) => S): S {
     const id = this.#nextStream++
-    const stream = make(id, {
+    const stream = make(id, this.#channel(id))
+    this.#open(id, stream, request)
+    return stream
+  }
+
+  /** The guest is told which region of the shared memory it may use. */
+  #beginReading<S extends Stream>(
+    request: (shared: number | undefined) => object,
+    make: (id: number, channel: Channel) => S,
+  ): S {
+    const id = this.#nextStream++
+    const region = this.#claim(id, "from guest")
+    const stream = make(id, { ...this.#channel(id), region })
+    this.#open(id, stream, request(region?.base))
+    return stream
+  }
+
+  #channel(id: number): Channel {
+    return {
       send: (bytes) => this.#send(bytes),
       room: () => this.#outbox.room(),
       leave: () => this.#streams.delete(id),
-    })
-    this.#open(id, stream, request)
-    return stream
+    }
+  }
+
+  #sharing(id: number, channel: Channel): Channel {
+    return { ...channel, claim: () => this.#claim(id, "to guest") }
+  }
+
+  #claim(id: number, direction: Direction): Region | undefined {
+    return this.#generation >= sharingGeneration ? this.#shared.claim(id, direction) : undefined
   }
 
   #ask<Answer>(
@@ -287,6 +325,7 @@ export class Guest {
       id,
       {
         onData: refuse,
+        onDataAt: refuse,
         onWindow: refuse,
         onMessage: options.onMessage ?? refuse,
         onEnd: () => undefined,
@@ -311,6 +350,8 @@ export class Guest {
     const payload = encodeJson(request)
     const refusal = this.#lost ?? this.#refusal(payload)
     if (refusal) {
+      // The guest never hears of it.
+      this.#shared.guestClosed(id)
       stream.onLost(refusal)
       return
     }
@@ -347,6 +388,7 @@ export class Guest {
       for (const decoded of this.#decoder.decode(bytes)) {
         if (decoded.kind === "preamble") {
           this.#isReady = true
+          this.#generation = decoded.generation
           this.#ready.resolve({ generation: decoded.generation })
         } else {
           this.#handle(decoded.frame)
@@ -362,6 +404,7 @@ export class Guest {
     if (frame.type === "open") throw new WireError("the guest tried to open a stream")
     const stream = this.#streams.get(frame.stream)
     if (!stream) {
+      if (frame.type === "close") this.#shared.guestClosed(frame.stream)
       this.#countWaste(wireLimits.headerBytes + frame.payload.length)
       return
     }
@@ -369,6 +412,10 @@ export class Guest {
     switch (frame.type) {
       case "data":
         return stream.onData(payload[0] ?? 0, payload.subarray(1))
+      case "data_at": {
+        const { channel, extent } = parseDataAt(payload)
+        return stream.onDataAt(channel, extent)
+      }
       case "window":
         return this.#handleWindow(stream, Buffer.from(payload).readUInt32BE())
       case "message":
@@ -378,6 +425,7 @@ export class Guest {
         // Taken off only when its answer could be read: otherwise it fails with the connection.
         stream.onClose(parseResult(payload))
         this.#streams.delete(frame.stream)
+        this.#shared.guestClosed(frame.stream)
         this.#lastAtMs = performance.now()
         return
       case "end":
@@ -400,10 +448,10 @@ export class Guest {
   #resync(): void {
     if (this.#isReady || this.#lost) return
     this.#loseStreams(new AppError("unavailable", "the connection to the guest was begun again"))
-    const nonce = newNonce()
-    this.#decoder.expect(nonce)
+    this.#nonce = newNonce()
+    this.#decoder.expect(this.#nonce)
     this.#send(new Uint8Array(wireLimits.frameBytesMax))
-    this.#send(encodeHostPreamble(nonce))
+    this.#send(encodeHostPreamble(this.#nonce))
   }
 
   #end(reason: string): void {
@@ -414,6 +462,7 @@ export class Guest {
     this.#socket?.terminate()
     this.#ready.reject(lost)
     this.#loseStreams(lost)
+    this.#shared.close()
     this.#closed.resolve({ reason })
   }
 

@@ -10,12 +10,15 @@
 
 import { AppError } from "../contract/errors.ts"
 import { Input, Output, type Patience, type StreamWriter } from "./flow.ts"
-import { channels, encodeClose, encodeFrame, encodeWindow, WireError } from "./frame.ts"
+import { channels, type Extent, encodeClose, encodeFrame, encodeWindow, WireError } from "./frame.ts"
 import { encodeJson, type Result } from "./message.ts"
+import type { Region } from "./shared-memory.ts"
 
 /** What a stream does with the frames that the guest sends on it. Throws `WireError` when they break a rule. */
 export type Stream = {
   onData(channel: number, bytes: Uint8Array): void
+  /** Data that lies in the shared memory. */
+  onDataAt(channel: number, extent: Extent): void
   onWindow(count: number): void
   /** False: the message was of no use. */
   onMessage(payload: Uint8Array): boolean
@@ -41,6 +44,10 @@ export type Meaning<First, Answer, Chunk> = {
 export type Channel = StreamWriter & {
   /** Forgets the stream: the guest's late answer will find nobody. */
   leave(): void
+  /** A region of the shared memory for what goes to the guest; nothing if there is none. */
+  claim?(): Region | undefined
+  /** The region in which the guest was told to put its output. */
+  region?: Region | undefined
 }
 
 export class Exchange<First, Answer, Chunk = Uint8Array> implements Stream {
@@ -63,11 +70,18 @@ export class Exchange<First, Answer, Chunk = Uint8Array> implements Stream {
     quiet(this.#first.promise)
     quiet(this.#result.promise)
     const patience: Patience = (promise) => this.#withinTime(promise, meaning.stallDeadlineMs)
-    this.#input = new Input(id, { send: (bytes) => this.#send(bytes), room: () => channel.room() }, patience)
+    this.#input = new Input({
+      id,
+      writer: { send: (bytes) => this.#send(bytes), room: () => channel.room() },
+      patience,
+      claim: () => channel.claim?.(),
+    })
     this.#output = new Output({
       toChunk: meaning.toChunk,
       giveBack: (count) => this.#send(encodeWindow(id, count)),
       patience,
+      region: channel.region,
+      onUnreadable: () => this.close(),
     })
     void quiet(
       this.#withinTime(
@@ -113,6 +127,7 @@ export class Exchange<First, Answer, Chunk = Uint8Array> implements Stream {
   close(): void {
     if (this.#isClosing) return
     this.#isClosing = true
+    this.#output.giveUp(new AppError("unavailable", "it was given up"))
     this.#send(encodeClose(this.#id))
   }
 
@@ -121,6 +136,10 @@ export class Exchange<First, Answer, Chunk = Uint8Array> implements Stream {
       throw new WireError(`output on channel ${channel}`)
     }
     this.#output.put(channel, bytes)
+  }
+
+  onDataAt(channel: number, extent: Extent): void {
+    this.#output.putAt(channel, extent)
   }
 
   onWindow(count: number): void {
@@ -185,9 +204,11 @@ export class Exchange<First, Answer, Chunk = Uint8Array> implements Stream {
   }
 
   #giveUp(deadlineMs: number): void {
+    const error = new AppError("unavailable", `the guest left this host waiting for ${deadlineMs} ms`)
+    this.#output.end(error)
     this.close()
     this.#channel.leave()
-    this.onLost(new AppError("unavailable", `the guest left this host waiting for ${deadlineMs} ms`))
+    this.onLost(error)
   }
 }
 

@@ -21,8 +21,11 @@ const firstDeadlineMs = 30_000
 /** The bound that the protocol sets on a listing. */
 const entriesMax = 100_000
 
+/** `shared`: where in the shared memory the guest may put the bytes. */
+type Reading = { path: string; shared?: number | undefined }
+
 export const fileRequests = {
-  read: ({ path }: { path: string }) => ({ op: "file_read", path }),
+  read: ({ path, shared }: Reading) => ({ op: "file_read", path, ...(shared !== undefined && { shared }) }),
   write: (options: { path: string; mode?: string; size?: number; parents?: boolean }) => ({
     op: "file_write",
     path: options.path,
@@ -44,7 +47,11 @@ export const fileRequests = {
     mode,
   }),
   move: ({ from, to }: { from: string; to: string }) => ({ op: "file_move", from, to }),
-  readArchive: ({ path }: { path: string }) => ({ op: "archive_read", path }),
+  readArchive: ({ path, shared }: Reading) => ({
+    op: "archive_read",
+    path,
+    ...(shared !== undefined && { shared }),
+  }),
   writeArchive: ({ path }: { path: string }) => ({ op: "archive_write", path }),
 } as const
 

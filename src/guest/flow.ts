@@ -6,12 +6,15 @@
  */
 
 import type { AppError } from "../contract/errors.ts"
-import { channels, encodeData, encodeEnd, WireError, wireLimits } from "./frame.ts"
+import { channels, type Extent, encodeData, encodeDataAt, encodeEnd, WireError, wireLimits } from "./frame.ts"
+import type { Region } from "./shared-memory.ts"
 
 /** Taken output collects to this before the guest hears of it. */
 const owedBytesMin = wireLimits.windowBytes / 4
 /** Beyond this many waiting pieces, small ones are joined even if stdout and stderr change places by that. */
 const piecesMax = 1024
+/** Smaller ones go faster as they are. */
+const sharedWriteBytesMin = 16_384
 
 /** Waits for the promise; when it takes longer than the guest may, the whole stream is given up. */
 export type Patience = (promise: Promise<void>) => Promise<void>
@@ -28,15 +31,24 @@ export class Input {
   readonly #id: number
   readonly #writer: StreamWriter
   readonly #patience: Patience
+  readonly #claim: () => Region | undefined
+  #region: Region | undefined
   #credit: number = wireLimits.windowBytes
   #changed = Promise.withResolvers<void>()
   #last: Promise<void> = Promise.resolve()
   #end: { error: AppError | undefined } | undefined
 
-  constructor(id: number, writer: StreamWriter, patience: Patience) {
-    this.#id = id
-    this.#writer = writer
-    this.#patience = patience
+  /** `claim`: asked for a region of the shared memory when much is to be sent. */
+  constructor(options: {
+    id: number
+    writer: StreamWriter
+    patience: Patience
+    claim: () => Region | undefined
+  }) {
+    this.#id = options.id
+    this.#writer = options.writer
+    this.#patience = options.patience
+    this.#claim = options.claim
   }
 
   /** Resolves when the bytes are on their way. What comes after the stream's end is dropped. */
@@ -66,16 +78,29 @@ export class Input {
   }
 
   async #writeAll(bytes: Uint8Array): Promise<void> {
+    // Once it has one, all that follows goes through it: the two ways do not keep an order among each other.
+    if (bytes.length >= sharedWriteBytesMin && !this.#end) this.#region ??= this.#claim()
     for (let rest = bytes; rest.length > 0; ) {
       while (this.#credit === 0 && !this.#end) await this.#patience(this.#changed.promise)
       await this.#patience(this.#writer.room())
       if (this.#end?.error) throw this.#end.error
       if (this.#end) return
-      const count = Math.min(rest.length, this.#credit, wireLimits.dataBytesMax)
+      const count = this.#send(rest.subarray(0, this.#credit))
       this.#credit -= count
-      this.#writer.send(encodeData(this.#id, channels.stdin, rest.subarray(0, count)))
       rest = rest.subarray(count)
     }
+  }
+
+  /** Sends the beginning of the bytes; how much that was. */
+  #send(bytes: Uint8Array): number {
+    if (this.#region) {
+      const extent = this.#region.write(bytes)
+      this.#writer.send(encodeDataAt(this.#id, channels.stdin, extent))
+      return extent.length
+    }
+    const piece = bytes.subarray(0, wireLimits.dataBytesMax)
+    this.#writer.send(encodeData(this.#id, channels.stdin, piece))
+    return piece.length
   }
 
   #tellChanged(): void {
@@ -84,44 +109,69 @@ export class Input {
   }
 }
 
-/** A piece of output; its buffer may have room for more. */
-type Piece = { channel: number; buffer: Uint8Array; length: number }
+/** A piece of output; its buffer may have room for more. One without lies in the shared memory still. */
+type Piece = { channel: number; length: number } & ({ buffer: Uint8Array } | { extent: Extent })
 
 /** At most one window of output that waits to be taken. */
 export class Output<Chunk> implements AsyncIterable<Chunk> {
   readonly #toChunk: (channel: number, bytes: Uint8Array) => Chunk
   readonly #giveBack: (count: number) => void
   readonly #patience: Patience
+  readonly #region: Region | undefined
+  readonly #onUnreadable: () => void
   #pieces: Piece[] = []
   #allowance: number = wireLimits.windowBytes
   #owed = 0
   #end: { error: AppError | undefined } | undefined
   #isDiscarding = false
+  #isGivenUp = false
   #changed = Promise.withResolvers<void>()
 
   constructor(options: {
     toChunk: (channel: number, bytes: Uint8Array) => Chunk
     giveBack: (count: number) => void
     patience: Patience
+    region: Region | undefined
+    /** The shared memory fails. */
+    onUnreadable: () => void
   }) {
     this.#toChunk = options.toChunk
     this.#giveBack = options.giveBack
     this.#patience = options.patience
+    this.#region = options.region
+    this.#onUnreadable = options.onUnreadable
   }
 
   put(channel: number, bytes: Uint8Array): void {
-    if (bytes.length > this.#allowance) throw new WireError("more output than the window allows")
-    this.#allowance -= bytes.length
-    if (this.#isDiscarding) {
-      this.#taken(bytes.length)
-      return
-    }
+    if (!this.#isWanted(bytes.length)) return
     if (!this.#join(channel, bytes)) this.#pieces.push({ channel, buffer: bytes, length: bytes.length })
     this.#tellChanged()
   }
 
+  /** Output that lies in the shared memory; it is read when somebody takes it. */
+  putAt(channel: number, extent: Extent): void {
+    if (!this.#region) throw new WireError("output in shared memory that the stream was not given")
+    if (channel !== channels.stdout) throw new WireError(`output in shared memory on channel ${channel}`)
+    this.#region.receive(extent)
+    if (!this.#isWanted(extent.length)) return
+    if (!this.#joinAt(extent)) this.#pieces.push({ channel, extent, length: extent.length })
+    this.#tellChanged()
+  }
+
   end(error?: AppError): void {
+    if (error) this.giveUp(error)
     this.#end ??= { error }
+    this.#finishReading()
+    this.#tellChanged()
+  }
+
+  /** What waits in the shared memory is of no use any more, while its place there is. Who reads on gets the error. */
+  giveUp(error: AppError): void {
+    if (!this.#region || this.#isGivenUp) return
+    this.#isGivenUp = true
+    if (this.#pieces.length > 0 || !this.#end) this.#end = { error }
+    this.#pieces = []
+    this.#region.finishReading()
     this.#tellChanged()
   }
 
@@ -132,6 +182,7 @@ export class Output<Chunk> implements AsyncIterable<Chunk> {
     const waiting = this.#pieces.reduce((sum, piece) => sum + piece.length, 0)
     this.#pieces = []
     this.#taken(waiting)
+    this.#finishReading()
     this.#tellChanged()
   }
 
@@ -140,13 +191,7 @@ export class Output<Chunk> implements AsyncIterable<Chunk> {
       next: async () => {
         for (;;) {
           const piece = this.#pieces.shift()
-          if (piece) {
-            this.#taken(piece.length)
-            return {
-              done: false,
-              value: this.#toChunk(piece.channel, piece.buffer.subarray(0, piece.length)),
-            }
-          }
+          if (piece) return { done: false, value: this.#toChunk(piece.channel, this.#take(piece)) }
           if (this.#end?.error && !this.#isDiscarding) throw this.#end.error
           if (this.#end || this.#isDiscarding) return { done: true, value: undefined }
           await this.#patience(this.#changed.promise)
@@ -159,6 +204,35 @@ export class Output<Chunk> implements AsyncIterable<Chunk> {
     }
   }
 
+  #isWanted(count: number): boolean {
+    if (count > this.#allowance) throw new WireError("more output than the window allows")
+    this.#allowance -= count
+    if (this.#isDiscarding) this.#taken(count)
+    return !this.#isDiscarding && !this.#isGivenUp
+  }
+
+  #take(piece: Piece): Uint8Array {
+    const bytes = "buffer" in piece ? piece.buffer.subarray(0, piece.length) : this.#read(piece.extent)
+    this.#taken(piece.length)
+    this.#finishReading()
+    return bytes
+  }
+
+  #read(extent: Extent): Uint8Array {
+    try {
+      if (this.#region) return this.#region.read(extent)
+      throw new Error("a piece in no region")
+    } catch (error) {
+      this.#onUnreadable()
+      throw error
+    }
+  }
+
+  /** When the stream has ended and nothing of it waits. */
+  #finishReading(): void {
+    if (this.#pieces.length === 0 && (this.#end || this.#isDiscarding)) this.#region?.finishReading()
+  }
+
   #taken(count: number): void {
     this.#owed += count
     if (this.#owed < owedBytesMin || this.#end) return
@@ -167,11 +241,25 @@ export class Output<Chunk> implements AsyncIterable<Chunk> {
     this.#owed = 0
   }
 
+  /** What lies one behind the other is read at once; so there are at most two of them, before and behind the region's end. */
+  #joinAt(extent: Extent): boolean {
+    const last = this.#pieces.at(-1)
+    if (!last || !("extent" in last) || last.extent.offset + last.length !== extent.offset) return false
+    last.length += extent.length
+    last.extent.length = last.length
+    return true
+  }
+
   /** Adds small pieces to the one before them, so that a flood of single bytes does not cost an object for each. */
   #join(channel: number, bytes: Uint8Array): boolean {
     const candidates = this.#pieces.length < piecesMax ? [this.#pieces.at(-1)] : this.#pieces.slice(-2)
     for (const piece of candidates) {
-      if (piece?.channel !== channel || piece.length + bytes.length > wireLimits.dataBytesMax) continue
+      if (
+        piece?.channel !== channel ||
+        !("buffer" in piece) ||
+        piece.length + bytes.length > wireLimits.dataBytesMax
+      )
+        continue
       if (piece.length + bytes.length > piece.buffer.length) {
         const larger = new Uint8Array(Math.min(wireLimits.dataBytesMax, 2 * (piece.length + bytes.length)))
         larger.set(piece.buffer.subarray(0, piece.length))

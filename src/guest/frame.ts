@@ -7,12 +7,13 @@
  */
 
 /** The highest generation of the protocol that this host speaks. */
-export const generation = 1
+export const generation = 2
 
 export const wireLimits = {
   preambleBytes: 28,
   headerBytes: 12,
   dataBytesMax: 32_768,
+  sharedPieceBytesMax: 65_536,
   jsonBytesMax: 262_144,
   frameBytesMax: 12 + 262_144,
   windowBytes: 262_144,
@@ -22,7 +23,7 @@ export const wireLimits = {
 
 export const channels = { stdin: 0, stdout: 1, stderr: 2 } as const
 
-const frameTypes = ["open", "data", "window", "end", "message", "close"] as const
+const frameTypes = ["open", "data", "window", "end", "message", "close", "data_at"] as const
 export type FrameType = (typeof frameTypes)[number]
 
 /** The length of each type's payload. */
@@ -33,6 +34,7 @@ const lengths: Record<FrameType, { min: number; max: number }> = {
   end: { min: 1, max: 1 },
   message: { min: 0, max: wireLimits.jsonBytesMax },
   close: { min: 0, max: wireLimits.jsonBytesMax },
+  data_at: { min: 9, max: 9 },
 }
 
 export type Frame = { type: FrameType; stream: number; payload: Uint8Array }
@@ -65,6 +67,28 @@ export function encodeData(stream: number, channel: number, data: Uint8Array): U
   bytes[wireLimits.headerBytes] = channel
   bytes.set(data, wireLimits.headerBytes + 1)
   return bytes
+}
+
+/** A piece of the shared memory. */
+export type Extent = { offset: number; length: number }
+
+export function encodeDataAt(stream: number, channel: number, { offset, length }: Extent): Uint8Array {
+  const bytes = Buffer.allocUnsafe(wireLimits.headerBytes + lengths.data_at.max)
+  putHeader(bytes, "data_at", stream, lengths.data_at.max)
+  bytes[wireLimits.headerBytes] = channel
+  bytes.writeUInt32BE(offset, wireLimits.headerBytes + 1)
+  bytes.writeUInt32BE(length, wireLimits.headerBytes + 5)
+  return bytes
+}
+
+/** Reads the payload of a `data_at` frame. Whether the extent is the stream's is not known here. */
+export function parseDataAt(payload: Uint8Array): { channel: number; extent: Extent } {
+  const bytes = Buffer.from(payload.buffer, payload.byteOffset, payload.length)
+  const extent = { offset: bytes.readUInt32BE(1), length: bytes.readUInt32BE(5) }
+  if (extent.length === 0 || extent.length > wireLimits.sharedPieceBytesMax) {
+    throw new WireError(`a data_at frame of ${extent.length} bytes`)
+  }
+  return { channel: bytes[0] ?? 0, extent }
 }
 
 export function encodeWindow(stream: number, count: number): Uint8Array {

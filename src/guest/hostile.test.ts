@@ -108,7 +108,7 @@ const json = fc
 
 const frame = fc
   .record({
-    type: fc.constantFrom<FrameType>("data", "window", "end", "message", "close", "open"),
+    type: fc.constantFrom<FrameType>("data", "window", "end", "message", "close", "open", "data_at"),
     stream,
     payload: fc.oneof(json, bytes(300), fc.constant(Buffer.alloc(0))),
   })
@@ -117,7 +117,7 @@ const frame = fc
 
 function rawFrame(type: FrameType, id: number, payload: Uint8Array): Uint8Array {
   const whole = Buffer.from(encodeFrame({ type: "message", stream: 1, payload }))
-  whole.writeUInt8(["open", "data", "window", "end", "message", "close"].indexOf(type) + 1, 0)
+  whole.writeUInt8(["open", "data", "window", "end", "message", "close", "data_at"].indexOf(type) + 1, 0)
   whole.writeUInt32BE(id, 4)
   return whole
 }

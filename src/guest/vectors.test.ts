@@ -8,12 +8,14 @@ import {
   type Decoded,
   Decoder,
   encodeData,
+  encodeDataAt,
   encodeEnd,
   encodeFrame,
   encodeHostPreamble,
   encodeWindow,
   type Frame,
   type FrameType,
+  parseDataAt,
   WireError,
   wireLimits,
 } from "./frame.ts"
@@ -66,6 +68,19 @@ describe("frames", () => {
   })
 
   const hexOf = (name: string) => vectors.frames.find((vector) => vector.name === name)?.hex ?? ""
+})
+
+describe("places in the shared memory", () => {
+  test.each(vectors.extents)("$name", ({ payload, channel, offset, length }) => {
+    const extent = { offset, length }
+    expect(parseDataAt(unhex(payload))).toEqual({ channel, extent })
+    const frame = encodeFrame({ type: "data_at", stream: 7, payload: unhex(payload) })
+    expect(encodeDataAt(7, channel, extent)).toEqual(frame)
+  })
+
+  test.each(vectors.badExtents)("$name is refused", ({ payload }) => {
+    expect(() => parseDataAt(unhex(payload))).toThrow(WireError)
+  })
 })
 
 describe("headers", () => {
@@ -152,6 +167,7 @@ describe("messages", () => {
       sessions: sessionRequests.list(),
       "kill a session": sessionRequests.kill("s1", "HUP"),
       "read a file": fileRequests.read({ path: "a\nb" }),
+      "read a file through the shared memory": fileRequests.read({ path: "/x", shared: 1_048_576 }),
       "write a file": fileRequests.write({ path: "/ü", mode: "0644", size: 5, parents: true }),
       "write a file of any size": fileRequests.write({ path: "x" }),
       list: fileRequests.list("/x"),
@@ -160,6 +176,7 @@ describe("messages", () => {
       mkdir: fileRequests.makeDirectory({ path: "/x", parents: true, mode: "0755" }),
       move: fileRequests.move({ from: "/x", to: "/y" }),
       pack: fileRequests.readArchive({ path: "/x" }),
+      "pack through the shared memory": fileRequests.readArchive({ path: "/x", shared: 1_310_720 }),
       unpack: fileRequests.writeArchive({ path: "/x" }),
       dial: dialRequests.dial(3000),
       ports: dialRequests.ports(),

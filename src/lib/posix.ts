@@ -10,6 +10,11 @@ const libc = dlopen("libc.so.6", {
   memfd_create: { args: [FFIType.cstring, FFIType.u32], returns: FFIType.i32 },
   ftruncate: { args: [FFIType.i32, FFIType.i64], returns: FFIType.i32 },
   fcntl: { args: [FFIType.i32, FFIType.i32, FFIType.i32], returns: FFIType.i32 },
+  fallocate: { args: [FFIType.i32, FFIType.i32, FFIType.i64, FFIType.i64], returns: FFIType.i32 },
+  syscall: {
+    args: [FFIType.i64, FFIType.i64, FFIType.i64, FFIType.i64],
+    returns: FFIType.i64,
+  },
   lseek: { args: [FFIType.i32, FFIType.i64, FFIType.i32], returns: FFIType.i64 },
   socket: { args: [FFIType.i32, FFIType.i32, FFIType.i32], returns: FFIType.i32 },
   bind: { args: [FFIType.i32, FFIType.ptr, FFIType.u32], returns: FFIType.i32 },
@@ -36,6 +41,7 @@ const F_SEAL_SEAL = 1
 const F_SEAL_SHRINK = 2
 const F_SEAL_GROW = 4
 const F_SEAL_WRITE = 8
+const fixedSeals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL
 
 /** An anonymous file in memory of a fixed size, all zeros, not yet sealed. */
 export function createMemoryFile(options: { name: string; bytes: number }): number {
@@ -50,6 +56,43 @@ export function createMemoryFile(options: { name: string; bytes: number }): numb
 /** Nobody can change the file's content or size any more; private mappings still can be written. Fails while a shared writable mapping exists. */
 export function sealMemoryFile(fd: number): void {
   check(libc.symbols.fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL), "seal")
+}
+
+/** What is in it may change, its size cannot, whoever holds it. */
+export function fixMemoryFile(fd: number): void {
+  check(libc.symbols.fcntl(fd, F_ADD_SEALS, fixedSeals), "seal")
+}
+
+const F_GET_SEALS = 1034
+
+/** A memory file as `fixMemoryFile` makes it, and no other kind of file. A host may seal all of them against being programs too. */
+export function isFixedMemoryFile(fd: number): boolean {
+  const seals = libc.symbols.fcntl(fd, F_GET_SEALS, 0)
+  return seals >= 0 && (seals & (fixedSeals | F_SEAL_WRITE)) === fixedSeals
+}
+
+const FALLOC_FL_KEEP_SIZE = 1
+const FALLOC_FL_PUNCH_HOLE = 2
+
+/** Gives back what a file holds there; it reads as zeros from then on. Where that cannot be done it stays. */
+export function punchHole(fd: number, { offset, bytes }: { offset: number; bytes: number }): void {
+  libc.symbols.fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, bytes)
+}
+
+const SYS_pidfd_open = 434
+const SYS_pidfd_getfd = 438
+
+/**
+ * Another process's descriptor as one of ours: the same open file, with the rights that it was opened with there. To open
+ * /proc/PID/fd/N would open whatever is there anew, with our own rights.
+ */
+export function borrowDescriptor(options: { pid: number; fd: number }): number {
+  const process = check(Number(libc.symbols.syscall(SYS_pidfd_open, options.pid, 0, 0)), "pidfd_open")
+  try {
+    return check(Number(libc.symbols.syscall(SYS_pidfd_getfd, process, options.fd, 0)), "pidfd_getfd")
+  } finally {
+    closeSync(process)
+  }
 }
 
 const SEEK_END = 2

@@ -1,7 +1,7 @@
 /** What QEMU is told, whatever it is started for: nothing that a user wrote, no device that reaches the shared memory, no way out. */
 
 import { describe, expect, test } from "bun:test"
-import { qemuArguments, type Role } from "./command-line.ts"
+import { descriptors, qemuArguments, type Role } from "./command-line.ts"
 
 const name = "sb_0123456789abcdef"
 const kinds: [Role, "tap" | "user", "kvm" | "tcg"][] = [
@@ -16,9 +16,14 @@ describe.each(kinds)("a %s with %s network under %s", (role, network, accelerato
   const text = all.join(" ")
 
   test("has no device that gives back or changes memory, which clones share", () => {
-    expect(text).not.toMatch(/balloon|virtio-mem|virtio-pmem|vhost-user|free-page|vfio|ivshmem|prealloc/)
+    expect(text).not.toMatch(
+      /balloon|virtio-mem|virtio-pmem|vhost-user|free-page|vfio|ivshmem-doorbell|prealloc/,
+    )
     expect(text).toContain("mem-merge=off")
-    expect(text).toContain(`share=${role === "template" ? "on" : "off"}`)
+    expect(text).toMatch(new RegExp(`id=ram,[^ ]*,share=${role === "template" ? "on" : "off"} `))
+    // What it shares with this host is a memory of its own.
+    expect(text.match(/share=on/g)).toHaveLength(role === "template" ? 2 : 1)
+    expect(text).toContain(`id=shared,size=2M,mem-path=/proc/self/fd/${descriptors.shared},share=on`)
   })
 
   test("opens no file by a path of the host", () => {

@@ -41,6 +41,7 @@ export const descriptors = {
   kernel: 11,
   initramfs: 12,
   saved: 13,
+  shared: 14,
 } as const
 
 /** Where QEMU writes its device state to, each behind the one before: the descriptor keeps its offset. */
@@ -48,6 +49,9 @@ export const savedStateFile = "/dev/fdset/4"
 
 /** The translation cache is QEMU's own memory, per sandbox, under software emulation. */
 const translationCacheMib = 64
+
+/** What a machine shares with this host, for bytes in bulk; each has its own (docs/decisions/0020-bulk-bytes-in-shared-memory.md). */
+export const sharedMemoryMib = 2
 
 /** Kept for diagnosis: the last bytes the guest wrote to its console. */
 export const consoleRingBytes = 65_536
@@ -125,6 +129,10 @@ export function qemuArguments(shape: MachineShape, role: Role, name: string): st
       "-object",
       `memory-backend-file,id=ram,size=${shape.memoryMib}M,mem-path=/proc/self/fd/${descriptors.memory},share=${isTemplate ? "on" : "off"}`,
     ],
+    [
+      "-object",
+      `memory-backend-file,id=shared,size=${sharedMemoryMib}M,mem-path=/proc/self/fd/${descriptors.shared},share=on`,
+    ],
     ["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"],
     ["-global", "migration.send-configuration=off"],
 
@@ -167,6 +175,9 @@ export function qemuArguments(shape: MachineShape, role: Role, name: string): st
       "-device",
       "virtio-net-pci,id=nic0,netdev=net0,mac=02:00:00:00:00:01,romfile=,guest_announce=off,mq=off",
     ],
+
+    // Without "master" QEMU refuses to load its state.
+    ["-device", "ivshmem-plain,id=shared0,memdev=shared,master=on"],
 
     ...(isClone
       ? [["-incoming", `fd:${descriptors.state}`]]

@@ -46,6 +46,7 @@ import {
   stateFingerprintOf,
 } from "./process.ts"
 import { Qmp } from "./qmp.ts"
+import { makeSharedMemory, openSharedMemory } from "./shared-memory.ts"
 import { agentSocket, closeSockets, listenSockets, qmpSocket, type Sockets } from "./sockets.ts"
 import { sha256, type Template, type TemplateDraft, type TemplateSpec, Templates } from "./templates.ts"
 
@@ -356,6 +357,10 @@ export class Machines {
     return agentSocket(directory)
   }
 
+  openSharedMemory(machine: Machine): number {
+    return openSharedMemory(machine.process)
+  }
+
   isRunning(machine: Machine): boolean {
     return isAlive(machine.process)
   }
@@ -469,6 +474,8 @@ export class Machines {
     try {
       const tap = options.tapName === undefined ? undefined : openTap(options.tapName)
       if (tap !== undefined) opened.push(tap)
+      const shared = makeSharedMemory()
+      opened.push(shared)
       const process = await spawnQemu({
         binary: this.#qemu.binary,
         arguments: qemuArguments(options.shape, options.role, options.name),
@@ -476,6 +483,7 @@ export class Machines {
           qmpSocket: options.sockets.qmp,
           agentSocket: options.sockets.agent,
           ...options.files(open),
+          shared,
           ...(tap !== undefined && { tap }),
         },
         confinement: {

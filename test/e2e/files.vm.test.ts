@@ -18,6 +18,7 @@ import {
 } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
+import { descriptors } from "../../src/machine/command-line.ts"
 import { type CommandResult, type Installation, install, until } from "../support/installation.ts"
 import { residentMib } from "../support/resident.ts"
 
@@ -171,6 +172,94 @@ test("100 MB go up and down unchanged, with little memory, while other commands 
   const median = (times: number[]) =>
     times.sort((one, other) => one - other)[Math.floor(times.length / 2)] ?? 0
   console.log(`exec true: idle ${median(idle).toFixed(0)} ms, during copies ${median(busy).toFixed(0)} ms`)
+}, 300_000)
+
+/** The memory that the machine shares with this host. */
+function sharedBlocks(): number {
+  const [pid = 0] = own.machines()
+  const path = `/proc/${pid}/fd/${descriptors.shared}`
+  expect(readlinkSync(path)).toStartWith("/memfd:bhatti-shared")
+  return statSync(path).blocks
+}
+
+test("sizes around every bound of the way, one by one and as a directory", async () => {
+  const sizes = [0, 1, 16_383, 16_385, 65_535, 65_537, 262_143, 262_145, 1_048_583, 5_000_011]
+  mkdirSync(local("sized"))
+  for (const size of sizes) {
+    const bytes = new Uint8Array(size)
+    for (let at = 0; at < size; at += 65_536) crypto.getRandomValues(bytes.subarray(at, at + 65_536))
+    writeFileSync(local(`sized/${size}`), bytes)
+    await done(own.bhatti(["cp", local(`sized/${size}`), `dev:one-by-one/${size}`]))
+    await done(own.bhatti(["cp", `dev:one-by-one/${size}`, local("again")]))
+    expect(await sha256(local("again")), `${size} bytes`).toBe(await sha256(local(`sized/${size}`)))
+  }
+  await done(own.bhatti(["cp", local("sized"), "dev:"]))
+  expect(await sh("diff -r one-by-one sized && ls sized | wc -l")).toBe(`${sizes.length}\n`)
+  await done(own.bhatti(["cp", "dev:sized", local("sized-again")]))
+  for (const size of sizes)
+    expect(await sha256(local(`sized-again/${size}`))).toBe(await sha256(local(`sized/${size}`)))
+  expect(sharedBlocks()).toBe(0)
+}, 120_000)
+
+test("six transfers at once keep apart, through shared memory as far as it reaches, and it is given back", async () => {
+  const names = ["a", "b", "c", "d", "e", "f"]
+  for (const [index, name] of names.entries()) {
+    await writeRandom(local(`six-${name}`), 20)
+    truncateSync(local(`six-${name}`), 20 * megabyte - index * 1000)
+  }
+  let isDone = false
+  const copying = Promise.all(
+    names.map((name) => done(own.bhatti(["cp", local(`six-${name}`), `dev:six-${name}`]))),
+  ).finally(() => {
+    isDone = true
+  })
+  await until("the shared memory is used", () => isDone || sharedBlocks() > 0)
+  expect(isDone).toBe(false)
+  await copying
+  expect(sharedBlocks()).toBe(0)
+  await Promise.all(names.map((name) => done(own.bhatti(["cp", `dev:six-${name}`, local(`back-${name}`)]))))
+  for (const name of names)
+    expect(await sha256(local(`back-${name}`)), name).toBe(await sha256(local(`six-${name}`)))
+  await sh("rm six-*")
+  expect(sharedBlocks()).toBe(0)
+}, 120_000)
+
+test("files are whole after the daemon died in a transfer, after a stop, and in a copy of the sandbox", async () => {
+  await writeRandom(local("whole"), 50)
+  const wanted = await sha256(local("whole"))
+  const copies = async (sandbox: string) => {
+    await done(own.bhatti(["cp", local("whole"), `${sandbox}:whole`]))
+    await done(own.bhatti(["cp", `${sandbox}:whole`, local("whole-again")]))
+    expect(await sha256(local("whole-again"))).toBe(wanted)
+  }
+  await copies("dev")
+  await writeRandom(local("other"), 50)
+  for (const args of [
+    ["cp", local("other"), "dev:whole"],
+    ["cp", "dev:whole", local("never")],
+  ]) {
+    const cut = own.bhatti(args)
+    await until("the transfer goes on", () => sharedBlocks() > 0)
+    await own.stopDaemon("SIGKILL")
+    expect((await cut).exitCode).toBe(1)
+    await own.startDaemon()
+    expect(await sh("sha256sum < whole")).toBe(`${wanted}  -\n`)
+    await copies("dev")
+    expect(sharedBlocks()).toBe(0)
+  }
+  await done(own.bhatti(["stop", "dev"]))
+  await copies("dev")
+  const uploading = own.bhatti(["cp", local("other"), "dev:whole"])
+  await until("the transfer goes on", () => sharedBlocks() > 0)
+  expect((await own.bhatti(["create", "--from", "dev", "--name", "copied"])).exitCode).toBe(0)
+  await done(uploading)
+  const written = await sha256(local("other"))
+  expect(await sh("sha256sum < whole")).toBe(`${written}  -\n`)
+  // The copy has other memory than the one in which the transfer is going on.
+  const inCopy = (await own.bhatti(["exec", "copied", "--", "sha256sum", "whole"])).stdout.slice(0, 64)
+  expect([wanted, written]).toContain(inCopy)
+  await copies("copied")
+  await done(own.bhatti(["destroy", "copied", "--yes"]))
 }, 300_000)
 
 test("more than 100 MB: file write refuses and leaves nothing, cp copies", async () => {

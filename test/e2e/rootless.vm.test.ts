@@ -4,6 +4,7 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test"
 import { readdirSync, readFileSync, statSync } from "node:fs"
 import { createServer } from "node:net"
 import { trust } from "../../src/contract/trust.ts"
+import { descriptors } from "../../src/machine/command-line.ts"
 import { type Installation, install, until } from "../support/installation.ts"
 
 const isRoot = process.getuid?.() === 0
@@ -42,6 +43,21 @@ describe.skipIf(!canRun)("a daemon that is not root", () => {
     await own.startDaemon()
     expect(own.machines()).toEqual(before)
     expect((await exec("cat", "/dev/shm/memory")).stdout).toBe("kept\n")
+  })
+
+  test("moves files through the memory that it shares with the machine", async () => {
+    const [machine = 0] = own.machines()
+    const path = `/proc/${machine}/fd/${descriptors.shared}`
+    const bytes = crypto.getRandomValues(new Uint8Array(65_536))
+    const upload = own.start(["file", "write", "dev", "/workspace/bytes"])
+    upload.stdin.write(bytes)
+    await upload.stdin.flush()
+    await until("the shared memory is used", () => statSync(path).blocks > 0)
+    await upload.stdin.end()
+    expect(await upload.exited).toBe(0)
+    const wanted = new Bun.CryptoHasher("sha256").update(bytes).digest("hex")
+    expect((await exec("sha256sum", "/workspace/bytes")).stdout).toStartWith(wanted)
+    expect(statSync(path).blocks).toBe(0)
   })
 
   test("confines its machines all the same, but with its own user id", () => {

@@ -468,7 +468,16 @@ class SimulatedGuest
   implements
     Pick<
       Guest,
-      "closed" | "activity" | "waitReady" | "ping" | "personalise" | "refresh" | "quiesce" | "exec" | "close"
+      | "closed"
+      | "activity"
+      | "waitReady"
+      | "ping"
+      | "personalise"
+      | "refresh"
+      | "quiesce"
+      | "exec"
+      | "share"
+      | "close"
     >
 {
   readonly life: Life
@@ -492,6 +501,9 @@ class SimulatedGuest
       this.#closed.resolve({ reason })
     })
   }
+
+  /** No user of the simulation has files. */
+  share(): void {}
 
   close(): void {
     this.#isClosed = true

@@ -9,7 +9,7 @@ import { AppError } from "../../src/contract/errors.ts"
 import { encodeFrame, type FrameType, wireLimits } from "../../src/guest/frame.ts"
 
 const deadlineMs = 5000
-const types: FrameType[] = ["open", "data", "window", "end", "message", "close"]
+const types: FrameType[] = ["open", "data", "window", "end", "message", "close", "data_at"]
 
 export type HostFrame = { type: FrameType; stream: number; payload: Buffer }
 
@@ -22,6 +22,8 @@ export class FakeGuest {
   #unsent: Buffer = Buffer.alloc(0)
   readonly #listener: Bun.UnixSocketListener<undefined>
   isGone = false
+  /** Of the host's preamble. */
+  nonce: Buffer = Buffer.alloc(0)
 
   constructor(directory: string) {
     this.socketPath = join(directory, "agent.sock")
@@ -97,9 +99,10 @@ export class FakeGuest {
   }
 
   /** Reads the host's preamble and answers it. */
-  async greet(): Promise<void> {
+  async greet(generation = 1): Promise<void> {
     const preamble = await this.take(wireLimits.preambleBytes)
-    this.send(Buffer.of(0xb4), Buffer.from("LOHAR\r\n"), preamble.subarray(8, 24), Buffer.of(0, 1, 0, 0))
+    this.nonce = preamble.subarray(8, 24)
+    this.send(Buffer.of(0xb4), Buffer.from("LOHAR\r\n"), this.nonce, Buffer.of(0, generation, 0, 0))
   }
 
   message(stream: number, value: unknown): void {

@@ -218,6 +218,9 @@ export function fakeHost(): FakeHost {
       async removeSnapshot(directory) {
         host.memories.delete(directory)
       },
+      openSharedMemory: () => {
+        throw new AppError("unavailable", "a machine that is played shares no memory")
+      },
       isRunning: ({ process }) => host.running.has(process.pid),
       endsWithin: async ({ process }) => !host.running.has(process.pid),
       ranOutOfMemory: async () => host.isOutOfMemory,
@@ -493,6 +496,8 @@ class FakeGuest implements Guest {
   dial(port: number): GuestConnection {
     return this.#host.dial(port)
   }
+
+  share(): void {}
 
   async ports(): Promise<{ port: number; address: string }[]> {
     return [{ port: 3000, address: "127.0.0.1" }]

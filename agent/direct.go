@@ -1,0 +1,127 @@
+// Writing a large file past the page cache: under emulation the cache's work is most of what an upload costs, and its pages
+// would stay in this machine's memory, which the host would have to keep.
+
+package main
+
+import (
+	"os"
+	"syscall"
+)
+
+const (
+	// directBytesMin keeps small files, which are read again soon, in the cache.
+	directBytesMin = 1 << 20
+	// directBufferBytes is a window: while one is written, the host sends the next.
+	directBufferBytes = 1 << 18
+	// directBlockBytes is what files on any disk can be written in; memory that was mapped begins at a multiple of it.
+	directBlockBytes = 4096
+)
+
+// fileWriter writes a new file from its beginning to its end.
+type fileWriter struct {
+	file     int
+	buffer   []byte // nil: through the cache
+	filled   int
+	isDirect bool
+}
+
+// newFileWriter writes directly if the file is to be large and its filesystem can do so.
+func newFileWriter(file int, size *int64) *fileWriter {
+	w := &fileWriter{file: file}
+	if size == nil || *size < directBytesMin || setDirect(file, true) != nil {
+		return w
+	}
+	w.isDirect = true
+	const protection, flags = syscall.PROT_READ | syscall.PROT_WRITE, syscall.MAP_PRIVATE | syscall.MAP_ANONYMOUS
+	buffer, err := syscall.Mmap(-1, 0, directBufferBytes, protection, flags)
+	if err != nil {
+		return w
+	}
+	w.buffer = buffer
+	return w
+}
+
+// write calls taken whenever it does not need some of the bytes any more.
+func (w *fileWriter) write(bytes []byte, taken func(count int)) error {
+	if w.buffer == nil {
+		if err := w.put(bytes); err != nil {
+			return err
+		}
+		taken(len(bytes))
+		return nil
+	}
+	for len(bytes) > 0 {
+		count := copy(w.buffer[w.filled:], bytes)
+		w.filled += count
+		bytes = bytes[count:]
+		taken(count)
+		if w.filled < len(w.buffer) {
+			return nil
+		}
+		if err := w.put(w.buffer); err != nil {
+			return err
+		}
+		w.filled = 0
+	}
+	return nil
+}
+
+// finish writes what is left. Only whole blocks can be written directly.
+func (w *fileWriter) finish() error {
+	whole := w.filled &^ (directBlockBytes - 1)
+	if err := w.put(w.buffer[:whole]); err != nil {
+		return err
+	}
+	if err := w.stopDirect(); err != nil {
+		return err
+	}
+	return w.put(w.buffer[whole:w.filled])
+}
+
+func (w *fileWriter) put(bytes []byte) error {
+	for len(bytes) > 0 {
+		count, err := syscall.Write(w.file, bytes)
+		switch {
+		case err == syscall.EINTR:
+		case err == syscall.EINVAL && w.isDirect:
+			// A filesystem with other blocks, or one that has written part of ours.
+			if err := w.stopDirect(); err != nil {
+				return err
+			}
+		case err != nil:
+			return err
+		default:
+			bytes = bytes[count:]
+		}
+	}
+	return nil
+}
+
+func (w *fileWriter) stopDirect() error {
+	if !w.isDirect {
+		return nil
+	}
+	w.isDirect = false
+	return setDirect(w.file, false)
+}
+
+func (w *fileWriter) drop() {
+	if w.buffer != nil {
+		_ = syscall.Munmap(w.buffer)
+	}
+}
+
+func setDirect(file int, isWanted bool) error {
+	flags, _, errno := syscall.Syscall(syscall.SYS_FCNTL, uintptr(file), syscall.F_GETFL, 0)
+	if errno != 0 {
+		return os.NewSyscallError("fcntl", errno)
+	}
+	flags &^= syscall.O_DIRECT
+	if isWanted {
+		flags |= syscall.O_DIRECT
+	}
+	if _, _, errno = syscall.Syscall(syscall.SYS_FCNTL, uintptr(file), syscall.F_SETFL, flags); errno != 0 {
+		return os.NewSyscallError("fcntl", errno)
+	}
+	return nil
+}

@@ -1,0 +1,187 @@
+/**
+ * The memory that a machine shares with this host, from the host's end: who may use which part of it.
+ *
+ *   0          to the guest           half         from the guest           end
+ *   | region | region | region | region | region | region | region | mark   |
+ *
+ * A region is as long as a stream's window and belongs to one stream, so that credit alone keeps its bytes from being
+ * overwritten before they were taken. It is free again when the guest has closed the stream, after which nothing of it is on its
+ * way, and all that came was read here. The mark is the connection's nonce, by which a guest sees that the memory is another one: in a
+ * copy of its machine, which may have been made in the middle of a transfer, or since another connection has begun.
+ *
+ * Guest and QEMU may be hostile and can change the memory at any time: a byte is read once, into a copy. It is not mapped here,
+ * since whoever maps a file can be made to fail by it.
+ */
+
+import { closeSync, fstatSync, readSync, writeSync } from "node:fs"
+import { AppError } from "../contract/errors.ts"
+import { punchHole } from "../lib/posix.ts"
+import { type Extent, WireError, wireLimits } from "./frame.ts"
+
+const regionBytes = wireLimits.windowBytes
+
+/** Opens the memory: a descriptor that is closed here, or nothing if it cannot be had. */
+export type OpenShared = () => number | undefined
+
+/** What a stream may have: a region for bytes to the guest, or from it. */
+export type Direction = "to guest" | "from guest"
+
+export class SharedMemory {
+  #open: OpenShared | undefined
+  #memory: { fd: number; bytes: number } | undefined
+  /** By the streams that have them. */
+  readonly #regions = new Map<number, Region>()
+  readonly #mark: () => Uint8Array
+
+  /** `mark`: the nonce that the guest has answered. */
+  constructor(mark: () => Uint8Array) {
+    this.#mark = mark
+  }
+
+  /** How to open it when it is needed first. */
+  use(open: OpenShared): void {
+    this.#open = open
+  }
+
+  /** A region for a stream that has none yet; nothing if none is free. */
+  claim(stream: number, direction: Direction): Region | undefined {
+    const memory = this.#opened()
+    if (!memory) return undefined
+    const half = Math.floor(memory.bytes / regionBytes / 2) * regionBytes
+    const [start, end] = direction === "to guest" ? [0, half] : [half, memory.bytes - regionBytes]
+    const used = new Set([...this.#regions.values()].map(({ base }) => base))
+    for (let base = start; base < end; base += regionBytes) {
+      if (used.has(base)) continue
+      if (used.size === 0 && !this.#isMarked(memory)) return undefined
+      const region = new Region({
+        base,
+        direction,
+        descriptor: () => this.#memory?.fd,
+        onFree: () => this.#free(stream),
+      })
+      this.#regions.set(stream, region)
+      return region
+    }
+    return undefined
+  }
+
+  /** The guest has sent the last frame of that stream, which may be one that everybody here has given up. */
+  guestClosed(stream: number): void {
+    this.#regions.get(stream)?.finishWriting()
+  }
+
+  /** The connection is over. What is still in a region cannot be read any more, since the next connection may use it. */
+  close(): void {
+    this.#open = undefined
+    this.#regions.clear()
+    if (!this.#memory) return
+    this.#giveBack()
+    closeSync(this.#memory.fd)
+    this.#memory = undefined
+  }
+
+  #opened(): { fd: number; bytes: number } | undefined {
+    if (this.#memory || !this.#open) return this.#memory
+    const fd = this.#open()
+    // Asked once: what cannot be had now is not there.
+    this.#open = undefined
+    if (fd !== undefined) this.#memory = { fd, bytes: fstatSync(fd).size }
+    return this.#memory
+  }
+
+  /** Before anything else is there; it went with what was given back last. */
+  #isMarked({ fd, bytes }: { fd: number; bytes: number }): boolean {
+    const mark = this.#mark()
+    try {
+      return writeSync(fd, mark, 0, mark.length, bytes - regionBytes) === mark.length
+    } catch {
+      return false
+    }
+  }
+
+  #free(stream: number): void {
+    this.#regions.delete(stream)
+    if (this.#regions.size === 0) this.#giveBack()
+  }
+
+  /** That of an idle machine takes no pages of the host. */
+  #giveBack(): void {
+    if (this.#memory) punchHole(this.#memory.fd, { offset: 0, bytes: this.#memory.bytes })
+  }
+}
+
+export class Region {
+  readonly base: number
+  readonly #descriptor: () => number | undefined
+  readonly #onFree: () => void
+  /** Where the next piece begins. */
+  #at = 0
+  #isWritten = false
+  #isRead: boolean
+
+  constructor(options: {
+    base: number
+    direction: Direction
+    descriptor: () => number | undefined
+    onFree: () => void
+  }) {
+    this.base = options.base
+    // What goes to the guest is read there, and it has done so when it closes the stream.
+    this.#isRead = options.direction === "to guest"
+    this.#descriptor = options.descriptor
+    this.#onFree = options.onFree
+  }
+
+  /** Puts the beginning of the bytes behind those before, never across the region's end. The caller has credit for them. */
+  write(bytes: Uint8Array): Extent {
+    const length = Math.min(bytes.length, wireLimits.sharedPieceBytesMax, regionBytes - this.#at)
+    const extent = { offset: this.base + this.#at, length }
+    this.#transfer("written", length, (fd) => writeSync(fd, bytes, 0, length, extent.offset))
+    this.#advance(length)
+    return extent
+  }
+
+  /** The guest says that it has written the next piece. */
+  receive({ offset, length }: Extent): void {
+    if (offset !== this.base + this.#at || this.#at + length > regionBytes) {
+      throw new WireError("output in a part of the shared memory where it does not belong")
+    }
+    this.#advance(length)
+  }
+
+  /** A copy of what is there now. */
+  read({ offset, length }: Extent): Uint8Array {
+    const bytes = Buffer.allocUnsafeSlow(length)
+    this.#transfer("read", length, (fd) => readSync(fd, bytes, 0, length, offset))
+    return bytes
+  }
+
+  /** The guest puts nothing there any more, or has read all that it ever will. */
+  finishWriting(): void {
+    this.#isWritten = true
+    if (this.#isRead) this.#onFree()
+  }
+
+  /** Nothing of it is read here any more. */
+  finishReading(): void {
+    if (this.#isRead) return
+    this.#isRead = true
+    if (this.#isWritten) this.#onFree()
+  }
+
+  #advance(length: number): void {
+    this.#at = (this.#at + length) % regionBytes
+  }
+
+  #transfer(done: string, length: number, call: (fd: number) => number): void {
+    const fd = this.#descriptor()
+    if (fd === undefined) throw new AppError("unavailable", "the channel to the guest is lost")
+    let cause: unknown
+    try {
+      if (call(fd) === length) return
+    } catch (error) {
+      cause = error
+    }
+    throw new AppError("unavailable", `the memory shared with the machine cannot be ${done}`, { cause })
+  }
+}

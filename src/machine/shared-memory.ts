@@ -1,0 +1,32 @@
+/**
+ * The memory that a machine shares with this host. QEMU maps it into a device; the daemon reads and writes it as a file, through
+ * QEMU's own descriptor, so that a later daemon finds it too.
+ */
+
+import { closeSync, fstatSync } from "node:fs"
+import { AppError } from "../contract/errors.ts"
+import { borrowDescriptor, createMemoryFile, fixMemoryFile, isFixedMemoryFile } from "../lib/posix.ts"
+import { descriptors, sharedMemoryMib } from "./command-line.ts"
+import { isAlive, type ProcessIdentity } from "./process.ts"
+
+const bytes = sharedMemoryMib * 1024 * 1024
+
+/** For one machine. Its size is fixed, so that no mapping of it can be cut short. */
+export function makeSharedMemory(): number {
+  const fd = createMemoryFile({ name: "bhatti-shared", bytes })
+  fixMemoryFile(fd)
+  return fd
+}
+
+/**
+ * That of a running machine. QEMU may have put anything in its place that it can open, but nothing gets more rights by that, and
+ * what is not such memory (a pipe, say, that could be waited for) is refused.
+ */
+export function openSharedMemory(process: ProcessIdentity): number {
+  if (!isAlive(process)) throw new AppError("unavailable", "the machine has ended")
+  const fd = borrowDescriptor({ pid: process.pid, fd: descriptors.shared })
+  // The process may have ended, and another have its number, since it was looked at.
+  if (isFixedMemoryFile(fd) && fstatSync(fd).size === bytes && isAlive(process)) return fd
+  closeSync(fd)
+  throw new AppError("unavailable", "the machine shares no memory with this host")
+}
