@@ -72,16 +72,8 @@ func checkText(request wire.Exec) error {
 }
 
 func findDirectory(wanted string, who account) (string, error) {
-	if wanted == "" {
-		for _, candidate := range []string{workspace, who.home} {
-			if isDirectory(candidate) {
-				return candidate, nil
-			}
-		}
-		return "/", nil
-	}
 	if !filepath.IsAbs(wanted) {
-		wanted = filepath.Join(who.home, wanted)
+		wanted = filepath.Join(usualDirectory(who), wanted)
 	}
 	if isDirectory(wanted) {
 		return wanted, nil
@@ -96,6 +88,15 @@ func findDirectory(wanted string, who account) (string, error) {
 		return "", wire.Errorf(wire.Invalid, "%q is no directory", wanted)
 	}
 	return wanted, nil
+}
+
+func usualDirectory(who account) string {
+	for _, candidate := range []string{workspace, who.home} {
+		if isDirectory(candidate) {
+			return candidate
+		}
+	}
+	return "/"
 }
 
 func isDirectory(path string) bool {

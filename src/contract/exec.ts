@@ -32,7 +32,12 @@ const command = {
     )
     .describe("Program and arguments; no shell is involved"),
   env: Env.default({}).describe("Added to the sandbox's environment for this command"),
-  cwd: z.string().min(1).max(4096).optional().describe("Working directory; default /workspace"),
+  cwd: z
+    .string()
+    .min(1)
+    .max(4096)
+    .optional()
+    .describe("Working directory, absolute or relative to /workspace; default /workspace"),
   user: z
     .string()
     .regex(/^[a-z_0-9][a-z0-9_-]{0,31}$/, "not a user name")

@@ -30,6 +30,8 @@ describe("exec", () => {
     expect((await exec(["id"])).stdout).toStartWith("uid=1000(lohar) gid=1000(lohar)")
     expect((await exec(["sudo", "id", "-u"])).stdout).toBe("0\n")
     expect((await exec(["pwd"])).stdout).toBe("/workspace\n")
+    expect((await exec(["mkdir", "sub"])).exitCode).toBe(0)
+    expect((await own.bhatti(["exec", "-w", "sub", "dev", "--", "pwd"])).stdout).toBe("/workspace/sub\n")
     expect(
       (await exec(["sh", "-c", "echo $HOME; touch /workspace/x && stat -c %U /workspace/x"])).stdout,
     ).toBe("/home/lohar\nlohar\n")
