@@ -119,7 +119,7 @@ test("a memory that this host cannot load is not loaded: it boots from the disk,
   const ran = await own.bhatti(["snapshot", "resume", "foreign", "--name", "booted"])
   expect(ran.exitCode).toBe(0)
   expect(ran.stderr).toContain(
-    "its memory is lost, it booted from its disk: its memory snapshot was made by another QEMU or on another CPU\n",
+    "its memory is lost, it booted from its disk: its memory snapshot was made by another QEMU or bhatti, or on another CPU\n",
   )
   expect(await exec("booted", "cat /workspace/kept; hostname; echo $KEPT; ls /dev/shm")).toBe(
     "on-disk\nbooted\nyes\n",

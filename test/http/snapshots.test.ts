@@ -114,7 +114,7 @@ test("a stopped sandbox is copied without being woken", async () => {
 
 test("one that does not fit any more boots from its disk, and the answer, why and the events say so", async () => {
   await checkpoint("old")
-  own.host.misfit = "its memory snapshot was made by another QEMU or on another CPU"
+  own.host.misfit = "its memory snapshot was made by another QEMU or bhatti, or on another CPU"
   const { status, body } = await own.call("POST", "/snapshots/old/resume", { name: "revived" })
   expect(status).toBe(201)
   expect(body).toMatchObject({ thermal: "hot", status_reason: own.host.misfit })
