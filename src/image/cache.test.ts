@@ -1,7 +1,16 @@
 /** What stays in the cache, and what goes. */
 
 import { expect, test } from "bun:test"
-import { mkdirSync, mkdtempSync, readdirSync, rmSync, utimesSync, writeFileSync } from "node:fs"
+import {
+  chownSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  rmSync,
+  statSync,
+  utimesSync,
+  writeFileSync,
+} from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { tendCache } from "./cache.ts"
@@ -33,6 +42,21 @@ test("what was just used or used this month stays, the rest goes", async () => {
 
     await tendCache(cacheDir, { used: [], nowMs: (nowSec + 20 * day) * 1000 })
     expect(readdirSync(join(cacheDir, "images"))).toEqual(["used"])
+  } finally {
+    rmSync(cacheDir, { recursive: true })
+  }
+})
+
+test.if(process.getuid?.() === 0)("what is another user's stays as it is", async () => {
+  const cacheDir = mkdtempSync(join(tmpdir(), "bhatti-cache-"))
+  const path = join(cacheDir, "images/old")
+  try {
+    mkdirSync(path, { recursive: true })
+    chownSync(path, 12_345, 12_345)
+    utimesSync(path, 1, 1)
+    await tendCache(cacheDir, { used: [path], nowMs: Date.now() })
+    await tendCache(cacheDir, { used: [], nowMs: Date.now() })
+    expect(statSync(path).mtimeMs).toBe(1000)
   } finally {
     rmSync(cacheDir, { recursive: true })
   }

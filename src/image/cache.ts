@@ -17,9 +17,11 @@ export async function tendCache(
     if (!(await exists(shelf))) continue
     for (const entry of await readdir(shelf, { withFileTypes: true })) {
       const path = join(shelf, entry.name)
-      if (!entry.isDirectory()) continue
+      const { uid, mtimeMs } = await stat(path)
+      // Another user's cache is that user's to tend.
+      if (!entry.isDirectory() || uid !== process.getuid?.()) continue
       if (used.some((one) => `${one}/`.startsWith(`${path}/`))) await utimes(path, nowMs / 1000, nowMs / 1000)
-      else if (nowMs - (await stat(path)).mtimeMs > keptMs) await rm(path, { recursive: true })
+      else if (nowMs - mtimeMs > keptMs) await rm(path, { recursive: true })
     }
   }
 }

@@ -266,7 +266,10 @@ export class Machines {
     const manifest = await readSnapshot(snapshotDirectory(directory))
     if (!manifest) return { fits: false, reason: "there is no memory snapshot" }
     if (manifest.stateFingerprint !== this.#stateFingerprint(template)) {
-      return { fits: false, reason: "its memory snapshot was made by another QEMU or bhatti, or on another CPU" }
+      return {
+        fits: false,
+        reason: "its memory snapshot was made by another QEMU or bhatti, or on another CPU",
+      }
     }
     return { fits: true, memoryMib: Math.ceil(manifest.memory.bytes / 1024 / 1024) }
   }

@@ -133,7 +133,8 @@ export class Snapshots {
       .selectAll()
       .where("user_id", "=", userId)
       .orderBy("created_at")
-      .orderBy("id")
+      // Of the same millisecond.
+      .orderBy(sql`rowid`)
       .execute()
     return rows.map(toRecord)
   }

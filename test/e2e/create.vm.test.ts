@@ -101,7 +101,7 @@ test("caps of the user hold", async () => {
     ["--memory", "1024"],
   ]) {
     const refused = await own.bhatti(["create", ...args], { key })
-    expect(refused.exitCode).toBe(1)
+    expect(refused.exitCode).toBe(2)
     expect(refused.stderr).toMatch(/at most|limit|may have/)
   }
   expect((await own.bhatti(["create", "--name", "only"], { key })).exitCode).toBe(0)

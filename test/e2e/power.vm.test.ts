@@ -133,7 +133,9 @@ test("a machine that another build has started, with another CPU for its guest, 
   closeSync(memory)
   await stop()
   expect(await exec("sh", "-c", "cat /workspace/other /dev/shm/other 2>/dev/null || true")).toBe("disk\n")
-  expect((await own.bhatti(["why", "dev"])).stdout).toContain("made by another QEMU or bhatti, or on another CPU")
+  expect((await own.bhatti(["why", "dev"])).stdout).toContain(
+    "made by another QEMU or bhatti, or on another CPU",
+  )
   // From then on it is one of ours.
   await exec("sh", "-c", "echo memory > /dev/shm/other")
   await stop()
