@@ -149,7 +149,7 @@ test("a damaged one is refused, and makes nothing", async () => {
 /** A directory with a file and its sum appears at once, by rename, eight in turn. */
 const writer = `cd /workspace && mkdir -p w && cd w && i=0
 while :; do i=$((i+1)); k=$((i % 8)); mkdir new && (cd new && dd if=/dev/urandom of=f bs=64k count=16 2>/dev/null && sha256sum f > sum)
-  rm -rf d.$k; mv new d.$k; done`
+  mv d.$k old 2>/dev/null; rm -rf old; mv new d.$k; done`
 
 test("of a sandbox that writes all the time each snapshot is whole: its files, and the filesystem by itself", async () => {
   await own.bhatti(["file", "write", "dev", "/workspace/writer"], { stdin: writer })
