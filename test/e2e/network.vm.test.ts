@@ -453,7 +453,7 @@ for line in sys.stdin:
     for (const internal of ["192.168.0.0/16", world.metadata, gateway]) {
       const refused = await own.bhatti(["edit", "caged", "--allow-cidr", internal])
       expect([refused.exitCode, refused.stderr]).toEqual([
-        1,
+        2,
         expect.stringContaining("internal, and not open"),
       ])
       expect(refused.stderr).toContain("allow_internal")

@@ -105,7 +105,7 @@ test("secrets and keys are in no answer to a request that fails", async () => {
   expect(await ask("POST", "/sandboxes", JSON.stringify({ env: { "not a name": typed } }))).toBe(400)
   expect(await ask("POST", "/sandboxes", JSON.stringify({ env: { A: typed.repeat(2000) } }))).toBe(400)
   const exec = { cmd: ["no-such-program"], env: { A: typed }, stdin: typed }
-  expect(await ask("POST", "/sandboxes/with/exec", JSON.stringify(exec))).toBe(404)
+  expect(await ask("POST", "/sandboxes/with/exec", JSON.stringify(exec))).toBe(400)
   expect(await ask("POST", "/sandboxes/with/exec", JSON.stringify({ ...exec, cwd: "/nowhere" }))).toBe(400)
   const inQuery = await fetch(`${own.url}/sandboxes?token=${own.key}&key=${own.key}`)
   expect(inQuery.status).toBe(401)
