@@ -1,7 +1,7 @@
 /** Real machines on a host whose memory ends, which is to say: of which the daemon is told to keep nearly all free. */
 
 import { afterAll, beforeAll, expect, test } from "bun:test"
-import { appendFileSync } from "node:fs"
+import { readFileSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { availableMemoryMib } from "../../src/lib/available-memory.ts"
 import { type Installation, install, until } from "../support/installation.ts"
@@ -20,7 +20,9 @@ const createsMax = 60
 
 async function keepFree(mib: number): Promise<void> {
   await own.stopDaemon("SIGTERM")
-  appendFileSync(join(own.dataDir, "config.yaml"), `memory_reserve_mb: ${mib}\n`)
+  const path = join(own.dataDir, "config.yaml")
+  const others = readFileSync(path, "utf8").replace(/^memory_reserve_mb: .*\n/m, "")
+  writeFileSync(path, `${others}memory_reserve_mb: ${mib}\n`)
   await own.startDaemon()
 }
 
