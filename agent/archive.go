@@ -61,6 +61,9 @@ func (a *agent) archiveRead(s *stream, payload []byte) {
 		if err != nil {
 			return nil, fileError(request.Path, err)
 		}
+		if p.shortened != "" {
+			return nil, becameShorter(p.shortened)
+		}
 		return p.result, nil
 	})
 }
@@ -77,6 +80,8 @@ type packer struct {
 	packed map[fileID]string // the first name of each file that has several
 	buffer []byte
 	result wire.Archived
+	// shortened is the last file that was not read as a whole; "" if there is none.
+	shortened string
 }
 
 // add packs one name of a directory, and what is below it. Files that vanish meanwhile are left out.
@@ -149,11 +154,12 @@ func (p *packer) addFile(folder int, name string, header *tar.Header) error {
 		return err
 	}
 	p.result.Bytes += about.Size
-	return p.copy(fd, about.Size)
+	return p.copy(fd, header.Name, about.Size)
 }
 
-// copy packs exactly the size that the header told: a file that shrinks is filled up with zeros, one that grows is cut.
-func (p *packer) copy(fd int, size int64) error {
+// copy packs exactly the size that the header told: a file that grows is cut, one that shrinks is filled up with zeros, and told
+// at the end.
+func (p *packer) copy(fd int, name string, size int64) error {
 	isShort := false
 	for left := size; left > 0; {
 		chunk := p.buffer
@@ -172,6 +178,7 @@ func (p *packer) copy(fd int, size int64) error {
 			}
 			if n == 0 {
 				isShort = true
+				p.shortened = name
 				for i := range p.buffer {
 					p.buffer[i] = 0
 				}

@@ -492,3 +492,33 @@ type discardPort struct{}
 func (discardPort) Read([]byte) (int, error)         { return 0, io.EOF }
 func (discardPort) Write(bytes []byte) (int, error)  { return len(bytes), nil }
 func (discardPort) SetWriteDeadline(time.Time) error { return nil }
+
+func TestAFileThatBecomesShorterIsTold(t *testing.T) {
+	h := personalised(t)
+	folder := t.TempDir()
+	const size = 8 << 20
+	path := filepath.Join(folder, "shrinks")
+	for _, op := range []string{"file_read", "archive_read"} {
+		if err := os.WriteFile(path, bytes.Repeat([]byte("x"), size), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(folder, "z"), []byte("behind it"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		asked := path
+		if op == "archive_read" {
+			asked = folder
+		}
+		stream := h.start(op, map[string]any{"path": asked})
+		// Its first bytes are here, and a window is far smaller than the file.
+		for first := h.frame(stream); first.Type != wire.Data; first = h.frame(stream) {
+		}
+		if err := os.Truncate(path, 1000); err != nil {
+			t.Fatal(err)
+		}
+		e := h.finish(stream)
+		if e.Error == nil || e.Error.Code != wire.Conflict {
+			t.Errorf("%s: %v", op, e.Error)
+		}
+	}
+}

@@ -45,8 +45,16 @@ func (a *agent) fileRead(s *stream, payload []byte) {
 		if err != nil {
 			return nil, fileError(request.Path, err)
 		}
+		if request.Limit == nil && request.Offset+count < about.Size {
+			return nil, becameShorter(request.Path)
+		}
 		return wire.FileBytes{Bytes: count}, nil
 	})
+}
+
+// becameShorter is about a file of which neither the former nor the new content was read as a whole.
+func becameShorter(path string) error {
+	return wire.Errorf(wire.Conflict, "%q became shorter while it was read", path)
 }
 
 func sendFile(out *outgoing, file int, request wire.FileRead) (int64, error) {

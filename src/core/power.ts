@@ -257,6 +257,7 @@ export async function bootFromDisk(
     const env = await environmentOf(core, record)
     await personalise(core, record, guest, { env, growDisk: false, deadlineMs: readyDeadlineMs })
   } catch (cause) {
+    core.doomed.check(record)
     core.log.error(
       { sandbox: record.id, cause, ...(await machines.diagnose(machine)) },
       "a sandbox did not boot",

@@ -147,7 +147,9 @@ export class ExecSocket implements SocketSession {
       this.#core.log.error({ request_id: this.#requestId, error: thrown }, "internal error")
     this.#running?.process.kill()
     this.#gate?.close()
-    this.#send(socket, { type: "error", code: error.code, message: error.message, hint: error.hint ?? null })
+    // The sandbox was found, so it is the program that was not.
+    const code = this.#running && error.code === "not_found" ? "command_not_found" : error.code
+    this.#send(socket, { type: "error", code, message: error.message, hint: error.hint ?? null })
     if (!this.#isClosed) socket.close(error.code === "internal" ? closeError : closeNormal)
   }
 }

@@ -161,7 +161,8 @@ export function handlers(about: About): Handlers {
           () => undefined,
         )
       }
-      const wantsEvents = request.headers.get("accept")?.includes("application/x-ndjson") ?? false
+      const wantsEvents =
+        request.headers.get("accept")?.toLowerCase().includes("application/x-ndjson") ?? false
       return wantsEvents ? streamedReply(running, revoked) : bufferedReply(running, revoked)
     },
 
@@ -207,6 +208,10 @@ export function handlers(about: About): Handlers {
     },
 
     async writeFile({ core, account, revoked, params, request, body }, { query }) {
+      for (const name of ["content-range", "content-encoding"]) {
+        if ((request.headers.get(name) ?? "identity") === "identity") continue
+        throw new AppError("invalid", `a file is written as a whole and as it is, without ${name}`)
+      }
       await writeFile(core, account, idOf(params), {
         path: query.path,
         mode: query.mode,

@@ -307,6 +307,8 @@ test("directories keep links, modes and empty directories; what is special stays
   mkdirSync(local("tree/empty"), { recursive: true })
   mkdirSync(local("tree/closed"), { mode: 0o700 })
   writeFileSync(local("tree/run"), "#!/bin/sh", { mode: 0o755 })
+  writeFileSync(local("tree/shut"), "secret")
+  chmodSync(local("tree/shut"), 0)
   symlinkSync("run", local("tree/link"))
   symlinkSync("/etc/hostname", local("tree/absolute"))
   Bun.spawnSync(["mkfifo", local("tree/pipe")])
@@ -321,6 +323,7 @@ test("directories keep links, modes and empty directories; what is special stays
       "empty d 755  lohar",
       "link l 777 run lohar",
       "run f 755  lohar",
+      "shut f 0  lohar",
       "",
     ].join("\n"),
   )
@@ -332,7 +335,8 @@ test("directories keep links, modes and empty directories; what is special stays
     "not copied: absolute: its target /etc/hostname is not surely inside",
     "not copied: out: its target ../../x is not surely inside",
   ])
-  expect(readdirSync(local("got")).sort()).toEqual(["closed", "empty", "hard", "link", "run"])
+  expect(readdirSync(local("got")).sort()).toEqual(["closed", "empty", "hard", "link", "run", "shut"])
+  expect(statSync(local("got/shut")).mode & 0o777).toBe(0)
   expect(readlinkSync(local("got/link"))).toBe("run")
   expect(statSync(local("got/run")).mode & 0o7777).toBe(0o755)
   expect(statSync(local("got/hard")).ino).toBe(statSync(local("got/run")).ino)

@@ -849,6 +849,21 @@ describe("files", () => {
     expect([cut.body, cut.headers.get(truncatedHeader)]).toMatchObject([[{}, {}], "true"])
   })
 
+  test("a part of a file, or one that is packed, is not taken for the file", async () => {
+    for (const [name, value] of [
+      ["content-range", "bytes 0-1/2"],
+      ["content-encoding", "gzip"],
+    ] as const) {
+      const response = await fetch(`${served.url}/sandboxes/dev/files?path=/part`, {
+        method: "PUT",
+        headers: { authorization: `Bearer ${alice}`, [name]: value },
+        body: "xx",
+      })
+      expect([response.status, ErrorBody.parse(await response.json()).code]).toEqual([400, "invalid"])
+    }
+    expect((await raw("GET", "/sandboxes/dev/files?path=/part")).status).toBe(404)
+  })
+
   test("an upload that breaks off is no internal error, and writes nothing", async () => {
     const errors: string[] = []
     core.log.error = (_fields, message) => errors.push(message)

@@ -29,7 +29,8 @@ type Node = { path: string; name: string; skipped: string[] }
 async function addTree(pack: Pack, node: Node): Promise<void> {
   const { path, name, skipped } = node
   const found = await localStep(path, () => lstat(path))
-  const common = { name, mode: found.mode & 0o777, mtime: found.mtime }
+  // With a bit that the archive has no room for: the packer takes 0 for none given.
+  const common = { name, mode: (found.mode & 0o777) | 0o100_000, mtime: found.mtime }
   if (found.isDirectory()) {
     if (name !== "") await addEntry(pack, { ...common, type: "directory" })
     const children = await localStep(path, () => readdir(path))
