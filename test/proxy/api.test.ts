@@ -6,7 +6,7 @@ import { StreamedAnswer } from "../../src/http/streamed-answer.ts"
 import type { Api } from "../../src/proxy/api-exchange.ts"
 import { until } from "../support/installation.ts"
 import { type ServedApp, serveApp } from "../support/served-app.ts"
-import { get, sendRaw } from "./stage.ts"
+import { connectRaw, get, sendRaw } from "./stage.ts"
 
 let served: ServedApp
 let api: (...given: Parameters<Api>) => Promise<Response | StreamedAnswer>
@@ -66,26 +66,6 @@ function pieces(...texts: string[]): ReturnType<typeof streamed> {
 
 const never = () => new Promise<never>(() => undefined)
 
-async function connect(bytes: string | Uint8Array) {
-  let answer = ""
-  let isClosed = false
-  const socket = await Bun.connect({
-    hostname: "127.0.0.1",
-    port: served.front.port,
-    allowHalfOpen: true,
-    socket: {
-      data(_, chunk) {
-        answer += chunk.toString()
-      },
-      close() {
-        isClosed = true
-      },
-    },
-  })
-  socket.write(bytes)
-  return { socket, answer: () => answer, isClosed: () => isClosed }
-}
-
 test.each([
   ["a length", "Content-Length: 5", "hello"],
   ["chunks", "Transfer-Encoding: chunked", "2;x=y\r\nhe\r\n3\r\nllo\r\n0\r\nTrailer: x\r\n\r\n"],
@@ -104,7 +84,10 @@ test("a client is told to send its body only when that is wanted", async () => {
   expect(refused.toLowerCase()).toContain("connection: close")
 
   api = async (_request, body) => new Response(await readAll(body))
-  const client = await connect(ask({ method: "PUT", headers: [...headers, ...closing] }))
+  const client = await connectRaw(
+    served.front.port,
+    ask({ method: "PUT", headers: [...headers, ...closing] }),
+  )
   await until("it is told", () => client.answer() === "HTTP/1.1 100 Continue\r\n\r\n")
   client.socket.write("hello")
   await until("it is answered", () => client.answer().endsWith("hello"))
@@ -215,7 +198,7 @@ test("a streamed answer's head goes out before its first byte, and every piece a
   let reads = 0
   const { answer, closed } = streamed(() => waiting[reads++]?.promise ?? never())
   api = async () => answer
-  const client = await connect(ask())
+  const client = await connectRaw(served.front.port, ask())
   await until("the head is there", () => client.answer().endsWith("\r\n\r\n"))
   expect(client.answer().toLowerCase()).toContain("transfer-encoding: chunked")
   waiting[0]?.resolve(Buffer.from("one"))
@@ -268,7 +251,8 @@ test.each(["end", "terminate"] as const)("a client that leaves is noticed (%s)",
       return answer
     }
     requests.length = 0
-    const client = await connect(
+    const client = await connectRaw(
+      served.front.port,
       phase === "body" ? `${ask({ method: "PUT", headers: ["Content-Length: 5"] })}he` : ask(),
     )
     await until("it is asked", () => requests.length === 1)
@@ -286,8 +270,8 @@ test("a body that stops coming gets 408; a handler that takes its time does not"
     return new Response(await readAll(body))
   }
   const headers = ["Content-Length: 5"]
-  const working = await connect(`${ask({ method: "POST", headers })}he`)
-  const stuck = await connect(`${ask({ method: "PUT", headers })}he`)
+  const working = await connectRaw(served.front.port, `${ask({ method: "POST", headers })}he`)
+  const stuck = await connectRaw(served.front.port, `${ask({ method: "PUT", headers })}he`)
   await until("both are asked", () => requests.length === 2)
   served.front.check(performance.now() + 590_000)
   served.front.check(performance.now() + 610_000)
@@ -308,7 +292,7 @@ test("stopping the front ends what is asked", async () => {
     request.signal.addEventListener("abort", () => aborted.resolve())
     return never()
   }
-  const client = await connect(ask())
+  const client = await connectRaw(served.front.port, ask())
   await until("it is asked", () => requests.length === 1)
   served.front.stop()
   await aborted.promise

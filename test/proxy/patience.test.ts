@@ -5,7 +5,7 @@ import { RateLimits } from "../../src/contract/config.ts"
 import { limits } from "../../src/contract/limits.ts"
 import { Admission } from "../../src/proxy/admission.ts"
 import { until } from "../support/installation.ts"
-import { get, openStage, rawServer, type Stage } from "./stage.ts"
+import { connectRaw, get, openStage, rawServer, type Stage } from "./stage.ts"
 
 let stage: Stage
 let app: ReturnType<typeof rawServer>
@@ -28,34 +28,13 @@ afterEach(async () => {
 
 const laterBy = (ms: number) => stage.front.check(performance.now() + ms)
 
-async function connect(
-  bytes: string,
-): Promise<{ answer: () => string; isClosed: () => boolean; write(text: string): void }> {
-  let answer = ""
-  let isClosed = false
-  const socket = await Bun.connect({
-    hostname: "127.0.0.1",
-    port: stage.port,
-    socket: {
-      data(_, chunk) {
-        answer += chunk.toString()
-      },
-      close() {
-        isClosed = true
-      },
-    },
-  })
-  socket.write(bytes)
-  return { answer: () => answer, isClosed: () => isClosed, write: (text) => void socket.write(text) }
-}
-
 describe("clients", () => {
   test("that trickle a head are cut, however lively", async () => {
-    const client = await connect("GET / HTTP/1.1\r\nHost: app.localhost\r\n")
+    const client = await connectRaw(stage.port, "GET / HTTP/1.1\r\nHost: app.localhost\r\n")
     // What is sent later is read later: once this is answered, the head has begun.
     expect((await fetch(`http://127.0.0.1:${stage.port}/health`)).status).toBe(200)
     laterBy(9000)
-    client.write("X: a\r\n")
+    client.socket.write("X: a\r\n")
     laterBy(9900)
     expect(client.isClosed()).toBe(false)
     laterBy(10_100)
@@ -64,7 +43,7 @@ describe("clients", () => {
   })
 
   test("that keep a connection and ask nothing are cut later", async () => {
-    const client = await connect(get("/ok"))
+    const client = await connectRaw(stage.port, get("/ok"))
     await until("it is answered", () => client.answer().endsWith("ok"))
     laterBy(60_000)
     expect(client.isClosed()).toBe(false)
@@ -73,7 +52,10 @@ describe("clients", () => {
   })
 
   test("whose body stops coming get 408", async () => {
-    const client = await connect("POST / HTTP/1.1\r\nHost: app.localhost\r\nContent-Length: 10\r\n\r\nhalf")
+    const client = await connectRaw(
+      stage.port,
+      "POST / HTTP/1.1\r\nHost: app.localhost\r\nContent-Length: 10\r\n\r\nhalf",
+    )
     await until("the application has a part", () => app.received.join("").endsWith("half"))
     laterBy(61_000)
     await until("it is refused", () => client.answer().startsWith("HTTP/1.1 408 "))
@@ -83,7 +65,7 @@ describe("clients", () => {
 
 describe("applications", () => {
   test("that do not answer get five minutes, then their client 504", async () => {
-    const client = await connect(get("/never"))
+    const client = await connectRaw(stage.port, get("/never"))
     await until("the application is asked", () => app.open() === 1)
     laterBy(290_000)
     expect(client.answer()).toBe("")
@@ -92,7 +74,7 @@ describe("applications", () => {
   })
 
   test("that stop in the middle of an answer are given up", async () => {
-    const client = await connect(get("/half"))
+    const client = await connectRaw(stage.port, get("/half"))
     await until("the answer has begun", () => client.answer().endsWith("ok"))
     laterBy(590_000)
     expect(client.isClosed()).toBe(false)
@@ -101,7 +83,7 @@ describe("applications", () => {
   })
 
   test("are not held by a connection that nobody uses", async () => {
-    const client = await connect(get("/ok"))
+    const client = await connectRaw(stage.port, get("/ok"))
     await until("it is answered", () => client.answer().endsWith("ok"))
     expect(app.open()).toBe(1)
     laterBy(5000)
@@ -110,7 +92,10 @@ describe("applications", () => {
   })
 
   test("may keep a silent tunnel for an hour", async () => {
-    const client = await connect(get("/tunnel", { headers: ["Connection: upgrade", "Upgrade: custom"] }))
+    const client = await connectRaw(
+      stage.port,
+      get("/tunnel", { headers: ["Connection: upgrade", "Upgrade: custom"] }),
+    )
     await until("the tunnel is open", () => client.answer().endsWith("ok"))
     laterBy(3_500_000)
     expect(client.isClosed()).toBe(false)
@@ -150,7 +135,7 @@ describe("connections", () => {
   test("never take the streams that a guest keeps for commands", async () => {
     stage.host.openStreams = limits.publishedStreamsMax
     try {
-      const client = await connect(get("/ok"))
+      const client = await connectRaw(stage.port, get("/ok"))
       await until("it is turned away", () => client.answer().startsWith("HTTP/1.1 503 "))
       expect(client.answer()).toContain("Retry-After: 1")
       const exec = await fetch(`http://127.0.0.1:${stage.port}/sandboxes/dev/exec`, {
@@ -162,7 +147,7 @@ describe("connections", () => {
     } finally {
       stage.host.openStreams = 0
     }
-    const client = await connect(get("/ok"))
+    const client = await connectRaw(stage.port, get("/ok"))
     await until("it is answered at once when there is room", () =>
       client.answer().startsWith("HTTP/1.1 200 "),
     )
@@ -178,7 +163,7 @@ describe("connections", () => {
       open.push(...(await Promise.all(some)))
       await until("they are in", () => stage.front.connectionCount === open.length)
     }
-    const client = await connect(get("/ok"))
+    const client = await connectRaw(stage.port, get("/ok"))
     await until("it is turned away", () => client.answer().startsWith("HTTP/1.1 503 "))
     expect(client.answer()).toContain("Retry-After: 1")
     for (const socket of open) socket.terminate()

@@ -198,6 +198,27 @@ export function rawServer(
   return { port: listener.port, received, open: () => open, [Symbol.dispose]: () => listener.stop(true) }
 }
 
+/** A connection that stays: it may end its own side and read on. */
+export async function connectRaw(port: number, bytes: string | Uint8Array) {
+  let answer = ""
+  let isClosed = false
+  const socket = await Bun.connect({
+    hostname: "127.0.0.1",
+    port,
+    allowHalfOpen: true,
+    socket: {
+      data(_, chunk) {
+        answer += chunk.toString()
+      },
+      close() {
+        isClosed = true
+      },
+    },
+  })
+  socket.write(bytes)
+  return { socket, answer: () => answer, isClosed: () => isClosed }
+}
+
 /** Sends bytes as they are and gives what comes back until the other side closes. */
 export async function sendRaw(
   port: number,
