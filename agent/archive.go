@@ -50,11 +50,18 @@ func (a *agent) archiveRead(s *stream, payload []byte) {
 		p := packer{
 			stream: s, output: tar.NewWriter(output), names: readAccountNames(),
 			packed: map[fileID]string{}, buffer: make([]byte, copyBytes),
+			takesKernelFiles: isOnKernelFilesystem(parent, name),
 		}
 		if err := p.add(parent, name, name); err != nil {
 			return nil, fileError(request.Path, err)
 		}
-		err = p.output.Close()
+		if p.top == nil && p.refusal != nil {
+			return nil, fileError(request.Path, p.refusal)
+		}
+		err = p.tellLeftOut()
+		if err == nil {
+			err = p.output.Close()
+		}
 		if err == nil {
 			err = output.flush()
 		}
@@ -82,13 +89,19 @@ type packer struct {
 	result wire.Archived
 	// shortened is the last file that was not read as a whole; "" if there is none.
 	shortened string
+	// takesKernelFiles: what was asked for lies in the kernel's own files, which are left out elsewhere.
+	takesKernelFiles bool
+	top              *tar.Header // the directory that was asked for, once it is packed
+	leftOut          wire.LeftOut
+	refusal          error // why something was left out last
 }
 
-// add packs one name of a directory, and what is below it. Files that vanish meanwhile are left out.
+// add packs one name of a directory, and what is below it. Files that vanish meanwhile were never there; whatever else
+// cannot be packed is left out, and told at the end.
 func (p *packer) add(folder int, name, packedName string) error {
 	var about syscall.Stat_t
 	if err := statAt(folder, name, &about); err != nil {
-		return ignoreMissing(err)
+		return p.leaveOut(packedName, err)
 	}
 	header := &tar.Header{
 		Name: packedName, Mode: int64(about.Mode & 0o7777), ModTime: time.Unix(about.Mtim.Sec, 0),
@@ -103,19 +116,42 @@ func (p *packer) add(folder int, name, packedName string) error {
 	case syscall.S_IFLNK:
 		target, err := readLinkAt(folder, name)
 		if err != nil {
-			return ignoreMissing(err)
+			return p.leaveOut(packedName, err)
 		}
 		header.Typeflag, header.Linkname = tar.TypeSymlink, target
 		return p.write(header)
 	}
-	return nil // Sockets, pipes and devices mean nothing elsewhere.
+	return p.leaveOut(packedName, errNoFile)
 }
 
-func ignoreMissing(err error) error {
-	if err == syscall.ENOENT {
+var (
+	errNoFile      = errors.New("it is no file, directory or link") // Means nothing elsewhere.
+	errKernelFiles = errors.New("these are the kernel's own files, which are copied only when they are asked for")
+	errEndless     = errors.New("its size is unknown and more than 4 MB")
+)
+
+// leaveOut notes what is not packed. It is no error of the whole: the rest is worth having.
+func (p *packer) leaveOut(packedName string, err error) error {
+	if err == syscall.ENOENT || err == syscall.ESRCH {
 		return nil
 	}
-	return err
+	p.refusal = err
+	p.leftOut.Count++
+	if len(p.leftOut.Names) < wire.LeftOutNamesMax {
+		p.leftOut.Names = append(p.leftOut.Names, wire.LeftOutName{Name: strings.ToValidUTF8(packedName, "\uFFFD"), Reason: err.Error()})
+	}
+	return nil
+}
+
+// tellLeftOut packs the top directory a second time, with a comment about what is missing below it: nothing but the
+// archive itself reaches who unpacks it, and programs that do not know this make a directory that is there.
+func (p *packer) tellLeftOut() error {
+	if p.leftOut.Count == 0 || p.top == nil {
+		return nil
+	}
+	again := *p.top
+	again.PAXRecords = map[string]string{"comment": string(wire.Encode(p.leftOut))}
+	return p.write(&again)
 }
 
 func (p *packer) write(header *tar.Header) error {
@@ -129,32 +165,76 @@ func (p *packer) write(header *tar.Header) error {
 func (p *packer) addFile(folder int, name string, header *tar.Header) error {
 	fd, err := openAt(folder, name, syscall.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOCTTY, 0)
 	if err != nil {
-		return ignoreMissing(err)
+		return p.leaveOut(header.Name, err)
 	}
 	defer syscall.Close(fd)
 	var about syscall.Stat_t
 	if err := syscall.Fstat(fd, &about); err != nil {
-		return err
+		return p.leaveOut(header.Name, err)
 	}
 	if about.Mode&syscall.S_IFMT != syscall.S_IFREG {
-		return nil
+		return p.leaveOut(header.Name, errNoFile)
 	}
 	if about.Nlink > 1 {
-		id := fileID{about.Dev, about.Ino}
-		if first, isPacked := p.packed[id]; isPacked {
+		if first, isPacked := p.packed[fileID{about.Dev, about.Ino}]; isPacked {
 			header.Typeflag, header.Linkname = tar.TypeLink, first
 			return p.write(header)
 		}
-		if len(p.packed) < hardLinksMax {
-			p.packed[id] = header.Name
-		}
 	}
 	header.Typeflag, header.Size = tar.TypeReg, about.Size
-	if err := p.write(header); err != nil {
+	if about.Size == 0 || p.takesKernelFiles && isKernelFilesystem(fd) {
+		content, err := p.readUnmeasured(fd)
+		if err != nil {
+			return p.leaveOut(header.Name, err)
+		}
+		header.Size = int64(len(content))
+		if err := p.writeFile(header, &about); err != nil {
+			return err
+		}
+		_, err = p.output.Write(content)
 		return err
 	}
-	p.result.Bytes += about.Size
+	// Before its header is on the way, since a file that cannot be read can still be left out.
+	var first [1]byte
+	if _, err := syscall.Pread(fd, first[:], 0); err != nil {
+		return p.leaveOut(header.Name, err)
+	}
+	if err := p.writeFile(header, &about); err != nil {
+		return err
+	}
 	return p.copy(fd, header.Name, about.Size)
+}
+
+// writeFile begins a file, whose other names can refer to it from then on.
+func (p *packer) writeFile(header *tar.Header, about *syscall.Stat_t) error {
+	if about.Nlink > 1 && len(p.packed) < hardLinksMax {
+		p.packed[fileID{about.Dev, about.Ino}] = header.Name
+	}
+	p.result.Bytes += header.Size
+	return p.write(header)
+}
+
+// unmeasuredBytesMax bounds what is read of a file before its size is known.
+const unmeasuredBytesMax = 4 << 20
+
+// readUnmeasured reads a file that may have more, or less, than the kernel says: many of its own files tell a size of 0, or
+// of a page. Most that come here are simply empty.
+func (p *packer) readUnmeasured(fd int) ([]byte, error) {
+	var content []byte
+	for {
+		n, err := syscall.Read(fd, p.buffer)
+		switch {
+		case err == syscall.EINTR:
+		case err != nil:
+			return nil, err
+		case n == 0:
+			return content, nil
+		case len(content)+n > unmeasuredBytesMax:
+			return nil, errEndless
+		default:
+			content = append(content, p.buffer[:n]...)
+		}
+	}
 }
 
 // copy packs exactly the size that the header told: a file that grows is cut, one that shrinks is filled up with zeros, and told
@@ -196,17 +276,20 @@ func (p *packer) copy(fd int, name string, size int64) error {
 func (p *packer) addDirectory(folder int, name string, header *tar.Header) error {
 	fd, err := openAt(folder, name, syscall.O_RDONLY|syscall.O_DIRECTORY, 0)
 	if err != nil {
-		return ignoreMissing(err)
+		return p.leaveOut(header.Name, err)
 	}
 	directory := os.NewFile(uintptr(fd), name)
 	defer directory.Close()
 	prefix := header.Name + "/"
 	header.Typeflag, header.Name = tar.TypeDir, prefix
+	if p.top == nil {
+		p.top = header
+	}
 	if err := p.write(header); err != nil {
 		return err
 	}
-	if isKernelFilesystem(fd) {
-		return nil
+	if !p.takesKernelFiles && isKernelFilesystem(fd) {
+		return p.leaveOut(prefix, errKernelFiles)
 	}
 	for {
 		names, err := directory.Readdirnames(256)
@@ -216,15 +299,28 @@ func (p *packer) addDirectory(folder int, name string, header *tar.Header) error
 			}
 		}
 		if err != nil {
-			if errors.Is(err, io.EOF) || errors.Is(err, syscall.ENOENT) {
+			if errors.Is(err, io.EOF) {
 				return nil
+			}
+			var errno syscall.Errno
+			if errors.As(err, &errno) {
+				return p.leaveOut(prefix, errno)
 			}
 			return err
 		}
 	}
 }
 
-// isKernelFilesystem tells what holds no files of anybody's: the content of such a mount is left out.
+func isOnKernelFilesystem(folder int, name string) bool {
+	fd, err := openAt(folder, name, flagPath, 0)
+	if err != nil {
+		return false
+	}
+	defer syscall.Close(fd)
+	return isKernelFilesystem(fd)
+}
+
+// isKernelFilesystem tells what holds no files of anybody's, and whose sizes mean nothing.
 func isKernelFilesystem(fd int) bool {
 	var about syscall.Statfs_t
 	if syscall.Fstatfs(fd, &about) != nil {

@@ -135,6 +135,73 @@ func TestADirectoryComesBackAsItWas(t *testing.T) {
 	}
 }
 
+// unpackedText reads an archive: the contents of its files, and what it says is missing.
+func unpackedText(t *testing.T, packed []byte) (files map[string]string, missing wire.LeftOut) {
+	t.Helper()
+	files = map[string]string{}
+	archive := tar.NewReader(bytes.NewReader(packed))
+	for {
+		header, err := archive.Next()
+		if err == io.EOF {
+			return files, missing
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if comment := header.PAXRecords["comment"]; comment != "" {
+			if err := wire.Decode([]byte(comment), &missing); err != nil {
+				t.Fatal(err)
+			}
+		}
+		content, err := io.ReadAll(archive)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files[header.Name] = string(content)
+	}
+}
+
+// The kernel says that its own files are empty.
+func TestFilesOfTheKernelArePackedWithTheirContentAndWhatCannotBeReadIsTold(t *testing.T) {
+	h := personalised(t)
+	packed := h.ask("archive_read", map[string]any{"path": "/proc/sys/net/ipv4/route"})
+	if packed.OK == nil {
+		t.Fatalf("%+v", packed.Error)
+	}
+	files, missing := unpackedText(t, packed.output)
+	want, err := os.ReadFile("/proc/sys/net/ipv4/route/gc_timeout")
+	if err != nil {
+		t.Skip(err)
+	}
+	if got := files["route/gc_timeout"]; got != string(want) {
+		t.Errorf("%q, not %q", got, want)
+	}
+	if missing.Count != 1 || len(missing.Names) != 1 || missing.Names[0].Name != "route/flush" || missing.Names[0].Reason == "" {
+		t.Errorf("%+v", missing)
+	}
+	if o := h.ask("archive_read", map[string]any{"path": "/proc/sys/net/ipv4/route/flush"}); o.Error == nil || o.Error.Code != wire.Forbidden {
+		t.Errorf("%+v", o)
+	}
+	if o := h.ask("file_read", map[string]any{"path": "/sys/kernel/mm/transparent_hugepage/enabled"}); o.Error != nil && o.Error.Code != wire.NotFound {
+		t.Errorf("a file shorter than the kernel says: %+v", o.Error)
+	}
+}
+
+func TestWhatMeansNothingElsewhereIsTold(t *testing.T) {
+	h := personalised(t)
+	folder := t.TempDir()
+	const pipes = wire.LeftOutNamesMax + 3
+	for i := 0; i < pipes; i++ {
+		if err := syscall.Mkfifo(fmt.Sprintf("%s/pipe%02d", folder, i), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, missing := unpackedText(t, h.ask("archive_read", map[string]any{"path": folder}).output)
+	if missing.Count != pipes || len(missing.Names) != wire.LeftOutNamesMax {
+		t.Errorf("%d, %d named", missing.Count, len(missing.Names))
+	}
+}
+
 func TestASingleFileIsAnArchive(t *testing.T) {
 	h := personalised(t)
 	path := t.TempDir() + "/file"

@@ -67,31 +67,39 @@ func absolutePath(path string) (string, error) {
 	return workspace + "/" + path, nil
 }
 
-// fileError gives an error of the kernel a code. The message is about the path as the host named it.
+// fileError gives an error of the kernel a code. The message is about the path as the host named it. It is never
+// internal: the guest's files and kernel are its owner's, and so is whatever goes wrong with them.
 func fileError(path string, err error) *wire.Error {
 	var coded *wire.Error
 	if errors.As(err, &coded) {
 		return coded
 	}
-	code := wire.Internal
 	var errno syscall.Errno
-	if errors.As(err, &errno) {
-		switch errno {
-		case syscall.ENOENT:
-			return wire.Errorf(wire.NotFound, "no file %q", path)
-		case syscall.ENOTDIR, syscall.EISDIR, syscall.EINVAL, syscall.ELOOP, syscall.ENAMETOOLONG, syscall.EXDEV,
-			syscall.ENXIO, syscall.ENODEV, syscall.EOPNOTSUPP:
-			code = wire.Invalid
-		case syscall.EEXIST, syscall.ENOTEMPTY, syscall.EBUSY, syscall.ETXTBSY:
-			code = wire.Conflict
-		case syscall.EPERM, syscall.EACCES, syscall.EROFS:
-			code = wire.Forbidden
-		case syscall.ENOSPC, syscall.EDQUOT, syscall.EMFILE, syscall.ENFILE, syscall.EFBIG, syscall.EMLINK:
-			code = wire.LimitExceeded
-		}
-		err = errno
+	if !errors.As(err, &errno) {
+		return wire.Errorf(wire.Unavailable, "%q: %v", path, err)
 	}
-	return wire.Errorf(code, "%q: %v", path, err)
+	if errno == syscall.ENOENT {
+		return wire.Errorf(wire.NotFound, "no file %q", path)
+	}
+	return wire.Errorf(errnoCode(errno), "%q: %v", path, errno)
+}
+
+// errnoCode is what the kernel's refusal means to the host. Every number has a code.
+func errnoCode(errno syscall.Errno) wire.Code {
+	switch errno {
+	case syscall.ENOENT, syscall.ESRCH:
+		return wire.NotFound
+	case syscall.ENOTDIR, syscall.EISDIR, syscall.EINVAL, syscall.ELOOP, syscall.ENAMETOOLONG, syscall.EXDEV,
+		syscall.ENXIO, syscall.ENODEV, syscall.EOPNOTSUPP, syscall.EILSEQ, syscall.ENOTTY, syscall.ESPIPE:
+		return wire.Invalid
+	case syscall.EEXIST, syscall.ENOTEMPTY, syscall.EBUSY, syscall.ETXTBSY:
+		return wire.Conflict
+	case syscall.EPERM, syscall.EACCES, syscall.EROFS:
+		return wire.Forbidden
+	case syscall.ENOSPC, syscall.EDQUOT, syscall.EMFILE, syscall.ENFILE, syscall.EFBIG, syscall.EMLINK:
+		return wire.LimitExceeded
+	}
+	return wire.Unavailable
 }
 
 func parseMode(mode string) (uint32, error) {

@@ -381,3 +381,19 @@ func TestADownloadStopsAtTheWindowAndWhenItIsClosed(t *testing.T) {
 	}
 	await(t, "the file is closed", func() bool { return openFiles(t) <= files })
 }
+
+// Whatever the guest's kernel refuses is no fault of this program.
+func TestNoErrorOfTheKernelIsInternal(t *testing.T) {
+	for number := syscall.Errno(1); number < 134; number++ {
+		plain, wrapped := error(number), error(&os.PathError{Op: "read", Path: "/x", Err: number})
+		for _, coded := range []*wire.Error{fileError("/x", plain), fileError("/x", wrapped), asError(plain), asError(wrapped)} {
+			if coded.Code == wire.Internal || !strings.Contains(coded.Message, number.Error()) && coded.Code != wire.NotFound {
+				t.Errorf("%d: %+v", number, coded)
+			}
+		}
+	}
+	h := personalised(t)
+	if o := h.ask("file_read", map[string]any{"path": "/proc/self/mem"}); o.Error == nil || o.Error.Code != wire.Unavailable {
+		t.Errorf("%+v", o)
+	}
+}

@@ -6,6 +6,7 @@
 package main
 
 import (
+	"errors"
 	"sync"
 	"syscall"
 
@@ -163,10 +164,14 @@ func (a *agent) shutdown(s *stream, _ []byte) {
 	go a.machine.powerOff()
 }
 
-// asError gives every error one of the codes.
+// asError gives every error one of the codes. What the guest's kernel refused is no fault of this program.
 func asError(err error) *wire.Error {
 	if coded, ok := err.(*wire.Error); ok {
 		return coded
+	}
+	var errno syscall.Errno
+	if errors.As(err, &errno) {
+		return wire.Errorf(errnoCode(errno), "%v", err)
 	}
 	return wire.Errorf(wire.Internal, "%v", err)
 }

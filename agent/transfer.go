@@ -45,7 +45,7 @@ func (a *agent) fileRead(s *stream, payload []byte) {
 		if err != nil {
 			return nil, fileError(request.Path, err)
 		}
-		if request.Limit == nil && request.Offset+count < about.Size {
+		if request.Limit == nil && request.Offset+count < about.Size && !isKernelFilesystem(file) {
 			return nil, becameShorter(request.Path)
 		}
 		return wire.FileBytes{Bytes: count}, nil

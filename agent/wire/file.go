@@ -85,6 +85,21 @@ type Archived struct {
 	Bytes   int64 `json:"bytes"`
 }
 
+// LeftOutNamesMax bounds the names that an archive tells of; all are counted.
+const LeftOutNamesMax = 20
+
+// LeftOut is the comment in an archive, at its second entry for its own directory, about what is missing in it.
+type LeftOut struct {
+	Count int           `json:"left_out"`
+	Names []LeftOutName `json:"names"`
+}
+
+// LeftOutName is one of them.
+type LeftOutName struct {
+	Name   string `json:"name"`
+	Reason string `json:"reason"`
+}
+
 // Dial connects to a port of the guest.
 type Dial struct {
 	Port int `json:"port"`

@@ -482,6 +482,23 @@ test("cp down: devices and pipes are left behind, hard links to outside are refu
   const json = await cp("--json", "dev:src", local("other"))
   expect(JSON.parse(json.stdout)).toEqual({ status: "incomplete", entries: 2, bytes: 1, skipped: 2 })
   expect(json.exitCode).toBe(1)
+  const names = [
+    { name: "src/a/sock\u001b", reason: "it is no file, directory or link" },
+    { name: "src/proc/", reason: "gone" },
+  ]
+  const comment = JSON.stringify({ left_out: 7, names })
+  archive = archiveOf([directory], [{ name: "src/ok" }, "1"], [{ ...directory, pax: { comment } }])
+  const told = await cp("dev:src", local("told"))
+  expect(told.stderr).toBe(
+    "not copied: a/sock\\x1b: it is no file, directory or link\nnot copied: proc: gone\nand 5 others not copied\n",
+  )
+  expect(told).toMatchObject({ stdout: "2 items copied, 1 B; 7 left out\n", exitCode: 1 })
+  archive = archiveOf(
+    [directory],
+    [{ name: "src/dev", type: "character-device", devmajor: 1, devminor: 3 }],
+    [{ name: "src/pipe", type: "fifo" }],
+    [{ name: "src/ok" }, "1"],
+  )
   const two = await cp("dev:src", "dev:src", local("other"))
   expect(two).toMatchObject({ stdout: "4 items copied, 2 B; 4 left out\n", exitCode: 1 })
   for (const linkname of ["/etc/passwd", "src/../../../etc/passwd"]) {

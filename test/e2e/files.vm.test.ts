@@ -9,6 +9,7 @@ import {
   mkdirSync,
   mkdtempSync,
   readdirSync,
+  readFileSync,
   readlinkSync,
   rmSync,
   statSync,
@@ -330,16 +331,30 @@ test("directories keep links, modes and empty directories; what is special stays
   await sh("chmod 4755 tree/run; mkfifo tree/pipe; ln tree/run tree/hard; ln -s ../../x tree/out")
   const down = await own.bhatti(["cp", "dev:tree", local("got")])
   expect(down.exitCode).toBe(1)
-  expect(down.stdout).toEndWith("; 2 left out\n")
+  expect(down.stdout).toEndWith("; 3 left out\n")
   expect(down.stderr.trim().split("\n").sort()).toEqual([
     "not copied: absolute: its target /etc/hostname is not surely inside",
     "not copied: out: its target ../../x is not surely inside",
+    "not copied: pipe: it is no file, directory or link",
   ])
   expect(readdirSync(local("got")).sort()).toEqual(["closed", "empty", "hard", "link", "run", "shut"])
   expect(statSync(local("got/shut")).mode & 0o777).toBe(0)
   expect(readlinkSync(local("got/link"))).toBe("run")
   expect(statSync(local("got/run")).mode & 0o7777).toBe(0o755)
   expect(statSync(local("got/hard")).ino).toBe(statSync(local("got/run")).ino)
+})
+
+test("errors of the guest's kernel are told by their name, and its own files are copied with what they hold", async () => {
+  const read = await own.bhatti(["file", "read", "dev", "/proc/1/mem"])
+  expect(read.exitCode).toBe(1)
+  expect(read.stderr).toContain("input/output error")
+  expect(read.stderr).not.toContain("internal")
+  const down = await own.bhatti(["cp", "dev:/proc/sys/net/ipv4/route", local("route")])
+  expect(down).toMatchObject({ exitCode: 1, stderr: "not copied: flush: permission denied\n" })
+  expect(down.stdout).toEndWith("; 1 left out\n")
+  expect(readFileSync(local("route/gc_timeout"), "utf8")).toBe(
+    await sh("cat /proc/sys/net/ipv4/route/gc_timeout"),
+  )
 })
 
 test("cp through pipes", async () => {

@@ -29,8 +29,13 @@ export function isText(name: string): boolean {
   return !name.includes("\uFFFD")
 }
 
-export async function tellSkipped(out: Output, skipped: readonly string[]): Promise<void> {
-  for (const line of skipped.slice(0, linesMax)) await out.talk(`not copied: ${line}`)
-  if (skipped.length > linesMax)
-    await out.talk(`and ${countText(skipped.length - linesMax, "other")} not copied`)
+/** `count`: how many there are in all, if more than have a line. */
+export async function tellSkipped(
+  out: Output,
+  skipped: readonly string[],
+  count = skipped.length,
+): Promise<void> {
+  const lines = skipped.slice(0, linesMax)
+  for (const line of lines) await out.talk(`not copied: ${line}`)
+  if (count > lines.length) await out.talk(`and ${countText(count - lines.length, "other")} not copied`)
 }

@@ -109,9 +109,10 @@ async function toDirectory(from: From, root: string, { client, out, signal }: Co
     signal,
   })
   const { unpackTree } = await import("./unpack.ts")
-  const { skipped, ...copied } = await unpackTree(received(response, progress.count), root)
-  await tellSkipped(out, skipped)
-  return { ...copied, skipped: skipped.length }
+  const unpacked = await unpackTree(received(response, progress.count), root)
+  const { skipped, skippedCount, ...copied } = unpacked
+  await tellSkipped(out, skipped, skippedCount)
+  return { ...copied, skipped: skippedCount }
 }
 
 /** The body; one that breaks off is an error, so that a part is never taken for the whole. */

@@ -9,6 +9,7 @@ import { dirname, join, posix } from "node:path"
 import { type Header, extract as newExtract } from "tar-stream"
 import { AppError } from "../../contract/errors.ts"
 import { errorCodeOf } from "../../lib/error-code.ts"
+import { parseJson } from "../../lib/parse-json.ts"
 import { printable } from "../words.ts"
 import { isText, notText } from "./copied.ts"
 import { besideName, localFailure, localStep, placeFile } from "./local-file.ts"
@@ -16,8 +17,9 @@ import { besideName, localFailure, localStep, placeFile } from "./local-file.ts"
 export type Unpacked = {
   entries: number
   bytes: number
-  /** Names that were left out, each with why. */
+  /** Names that were left out, each with why; not all of them when the sandbox has left out many. */
   skipped: string[]
+  skippedCount: number
 }
 
 /** The first part of every name, the directory that was asked for, becomes `root`. */
@@ -51,6 +53,8 @@ function brokenArchive(cause?: unknown): AppError {
 
 async function place(tree: Tree, header: Header, content: AsyncIterable<Uint8Array>): Promise<void> {
   const path = tree.insidePath(header.name)
+  const leftOut = path === "" ? leftOutOf(header) : undefined
+  if (leftOut) return tree.leaveOut(leftOut)
   if (!isText(path)) return tree.skip(path, notText)
   switch (header.type) {
     case "directory":
@@ -65,6 +69,22 @@ async function place(tree: Tree, header: Header, content: AsyncIterable<Uint8Arr
     default:
       return tree.skip(path, "it is no file, directory or link")
   }
+}
+
+type LeftOut = { left_out: number; names: { name: string; reason: string }[] }
+
+/** The archive names its top a second time to tell what the sandbox could not pack; see `LeftOut` in the agent's messages. */
+function leftOutOf(header: Header): LeftOut | undefined {
+  const records = header.pax as Record<string, unknown> | null | undefined
+  const comment = records?.["comment"]
+  const told = typeof comment === "string" ? parseJson(comment) : undefined
+  if (typeof told !== "object" || told === null || !("left_out" in told) || !("names" in told))
+    return undefined
+  const { left_out: count, names } = told
+  if (!Number.isSafeInteger(count) || !Array.isArray(names)) return undefined
+  const isNamed = (one: unknown): one is LeftOut["names"][number] =>
+    typeof one === "object" && one !== null && "name" in one && "reason" in one
+  return { left_out: Math.max(0, Number(count)), names: names.filter(isNamed) }
 }
 
 /** An empty one is told as none. */
@@ -93,7 +113,7 @@ async function feed(archive: AsyncIterable<Uint8Array>, extract: Extract): Promi
 }
 
 class Tree {
-  readonly result: Unpacked = { entries: 0, bytes: 0, skipped: [] }
+  readonly result: Unpacked = { entries: 0, bytes: 0, skipped: [], skippedCount: 0 }
   readonly #root: string
   hasBegun = false
   /** The directory whose real being was seen last; entries of one directory come together. */
@@ -156,6 +176,15 @@ class Tree {
 
   skip(path: string, why: string): void {
     this.result.skipped.push(`${printable(path)}: ${why}`)
+    this.result.skippedCount++
+  }
+
+  leaveOut({ left_out: count, names }: LeftOut): void {
+    for (const { name, reason } of names) {
+      const [, ...parts] = String(name).replace(/\/+$/, "").split("/")
+      this.result.skipped.push(`${printable(parts.join("/") || ".")}: ${printable(String(reason))}`)
+    }
+    this.result.skippedCount += count
   }
 
   async #replace(path: string, make: (beside: string) => Promise<void>): Promise<void> {
