@@ -12,8 +12,9 @@ const sample = command({
   options: {
     stdin: { type: "flag", short: "i", summary: "" },
     tty: { type: "flag", short: "t", summary: "" },
-    env: { type: "pairs", short: "e", value: "K=V", summary: "" },
+    env: { type: "variables", short: "e", value: "K=V", summary: "" },
     maxCpus: { type: "integer", short: "c", value: "N", min: 1, max: 64, summary: "" },
+    label: { type: "labels", value: "K=V", summary: "" },
     memory: { type: "size", value: "MB", min: 128, max: 1_048_576, summary: "" },
     cwd: { type: "text", short: "w", value: "DIR", summary: "" },
     file: { type: "list", short: "f", value: "FILE", summary: "" },
@@ -51,15 +52,13 @@ test("sizes are MB or have a unit", () => {
     expect(() => optionsOf(`--memory=${text}`)).toThrow(AppError)
 })
 
-test("pairs are split at commas only if every part is one, and later ones win", () => {
+test("labels are split at commas only if every part is one, and later ones win", () => {
   const cases: [string[], Record<string, string>][] = [
-    [["-e", "A=1,B=x=y", "--env", "C=,A=3"], { A: "3", B: "x=y", C: "" }],
-    [["-e", "LIST=a,b,c"], { LIST: "a,b,c" }],
-    [["-e", "A=1,2,B=3"], { A: "1,2,B=3" }],
-    [["-e", "A=,"], { A: "," }],
-    [["-e", "team/name=x,b.c=y"], { "team/name": "x", "b.c": "y" }],
+    [["--label", "a=1,b=x=y", "--label", "c=,a=3"], { a: "3", b: "x=y", c: "" }],
+    [["--label", "list=a,b,c"], { list: "a,b,c" }],
+    [["--label", "team/name=x,b.c=y"], { "team/name": "x", "b.c": "y" }],
   ]
-  for (const [argv, env] of cases) expect(optionsOf(...argv).env).toEqual(env)
+  for (const [argv, label] of cases) expect(optionsOf(...argv).label).toEqual(label)
 })
 
 test("lists keep every value as it is, choices only what they offer", () => {

@@ -6,6 +6,7 @@
 import { suggest } from "../lib/suggest.ts"
 import type { Command, Option, Options } from "./command.ts"
 import { durationExamples, durationSeconds } from "./duration.ts"
+import { type Pairs, readLabels, readVariables } from "./pairs.ts"
 import { WrongUsage } from "./wrong-usage.ts"
 
 /** Accepted by every command. */
@@ -22,7 +23,7 @@ export type CommonValues = {
   token: string | undefined
   help: boolean
 }
-type Value = string | number | boolean | string[] | Record<string, string> | undefined
+type Value = string | number | boolean | string[] | Pairs | undefined
 
 export type Parsed = {
   args: Record<string, string | undefined>
@@ -144,8 +145,10 @@ function readValue(
       )
     case "size":
       return inRange(readMib(flag, text), option, { flag, text, unit: " MB" })
-    case "pairs":
-      return { ...pairsOf(given.earlier), ...readPairs(flag, text) }
+    case "labels":
+      return { ...pairsOf(given.earlier), ...readLabels(flag, text) }
+    case "variables":
+      return { ...pairsOf(given.earlier), ...readVariables(flag, text) }
   }
 }
 
@@ -186,20 +189,8 @@ function readMib(flag: string, text: string): number {
   return Number(match[1]) * (mibPerUnit[(match[2] ?? "").toLowerCase()] ?? 1)
 }
 
-function pairsOf(value: Value): Record<string, string> {
+function pairsOf(value: Value): Pairs {
   return typeof value === "object" && !Array.isArray(value) ? value : {}
-}
-
-/** Commas separate pairs only when every part is one, so that a single value may hold commas. */
-function readPairs(flag: string, text: string): Record<string, string> {
-  const pairs: Record<string, string> = {}
-  const parts = text.split(",")
-  for (const pair of parts.every((part) => /^[A-Za-z0-9_./-]+=/.test(part)) ? parts : [text]) {
-    const equals = pair.indexOf("=")
-    if (equals <= 0) throw usage(`${flag} takes KEY=VALUE pairs, not "${pair}"`)
-    pairs[pair.slice(0, equals)] = pair.slice(equals + 1)
-  }
-  return pairs
 }
 
 function checkComplete(

@@ -33,8 +33,8 @@ export type Option =
   | (OptionText & { type: "seconds"; value: string; max: number })
   /** MiB, written as a plain number of MB or with a unit: `512M`, `2G`. */
   | (OptionText & { type: "size"; value: string; min: number; max: number })
-  /** `K=V,K2=V2`, may be repeated. */
-  | (OptionText & { type: "pairs"; value: string })
+  /** `K=V,K2=V2`, may be repeated; which commas separate is told in `pairs.ts`. */
+  | (OptionText & { type: "labels" | "variables"; value: string })
 
 export type Options = Readonly<Record<string, Option>>
 
@@ -44,7 +44,7 @@ type OptionValue<O extends Option> = O["type"] extends "flag"
     ? string[]
     : ScalarValue<O> | (O extends { isRequired: true } ? never : undefined)
 
-type ScalarValue<O extends Option> = O["type"] extends "pairs"
+type ScalarValue<O extends Option> = O["type"] extends "labels" | "variables"
   ? Record<string, string>
   : O["type"] extends "switch"
     ? boolean

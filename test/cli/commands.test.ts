@@ -514,6 +514,11 @@ test("wrong usage exits 2 and reaches no daemon", async () => {
     [["create", "--memory", "lots"], "--memory takes a size"],
     [["create", "--disk", "1G"], "--disk must be between 8192"],
     [["create", "--env", "NOPE"], "--env takes KEY=VALUE pairs"],
+    [
+      ["create", "--env", "a=1,b=2"],
+      "--env is unclear: b can be a variable of its own, or a part of a's value",
+    ],
+    [["exec", "-e", "A=1,b=2,C=3", "dev", "x"], "-e is unclear: C can be"],
     [["create", "--json=1"], "--json takes no value"],
     [["create", "dev", "x"], 'unexpected argument "x"'],
     [["create", "dev", "--name", "x"], "the name is given twice"],

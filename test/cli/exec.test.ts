@@ -1,7 +1,9 @@
 /** `bhatti exec` as a process: streams, order, exit codes, signals, back-pressure. */
 
 import { afterAll, expect, test } from "bun:test"
-import { readFileSync } from "node:fs"
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
 import { FakeDaemon, failure, windowBytes } from "./fake-daemon.ts"
 import { bhatti, environment, program, until } from "./program.ts"
 
@@ -40,6 +42,28 @@ test("everything from the command's first word on belongs to it", async () => {
     stdin: false,
     window: windowBytes,
   })
+})
+
+test("create and exec take variables alike: commas in values, and files, which --env overrides", async () => {
+  const directory = mkdtempSync(join(tmpdir(), "bhatti-env-"))
+  try {
+    const file = join(directory, "app.env")
+    writeFileSync(file, "# mine\nDSN=host=db,PORT=5432\nDEBUG=0\n")
+    const args = ["--env-file", file, "-e", "DEBUG=1", "--env", "OTHER=host=db,port=5432", "-e", "A=1,B=2"]
+    const env = { DSN: "host=db,PORT=5432", DEBUG: "1", OTHER: "host=db,port=5432", A: "1", B: "2" }
+    expect((await bhatti(["exec", ...args, "dev", "echo"], { daemon })).exitCode).toBe(0)
+    expect(daemon.lastRun.start?.env).toEqual(env)
+    expect((await bhatti(["create", ...args], { daemon })).exitCode).toBe(0)
+    expect(daemon.created?.env).toEqual(env)
+    const missing = await bhatti(["exec", "--env-file", `${file}.not`, "dev", "echo"], { daemon })
+    expect(missing.stderr).toContain(`${file}.not: there is no such file or directory`)
+    writeFileSync(file, "NOPE\n")
+    const wrong = await bhatti(["exec", "--env-file", file, "dev", "echo"], { daemon })
+    expect(wrong.stderr).toBe(`bhatti: ${file}, line 1 is not NAME=VALUE\n  try: bhatti exec --help\n`)
+    expect([missing.exitCode, wrong.exitCode]).toEqual([2, 2])
+  } finally {
+    rmSync(directory, { recursive: true })
+  }
 })
 
 test("standard output and standard error stay apart", async () => {

@@ -6,6 +6,7 @@ import { limits } from "../../contract/limits.ts"
 import { command } from "../command.ts"
 import { coldAfterText, readThermalTime, warmAfterText } from "../duration.ts"
 import { egressOptions, netPolicyOf, refuseEgress } from "../egress.ts"
+import { envFileOption, envOf, envText } from "../environment.ts"
 import { makeOrTakeBack } from "../making.ts"
 import { askForPatience } from "../patience.ts"
 import { printNames, quietOption } from "../quiet.ts"
@@ -14,8 +15,9 @@ import { cpusText, secondsText, sizeText } from "../words.ts"
 export const create = command({
   description: `The sandbox is running when the command returns. Without --name it gets a name of its own. Ctrl-C takes a create back.
 
---env and --label take one KEY=VALUE or several with commas between them, and may be repeated; a later one wins. The text is split at
-its commas only if every part has the form KEY=..., so \`--env LIST=a,b\` is one variable and \`--env A=1,B=2\` is two.
+${envText}
+
+--label too takes one KEY=VALUE or several with commas between them, and may be repeated.
 
 --init runs as the session init, which \`bhatti shell NAME init\` attaches to; --init @FILE reads the script from a file.
 
@@ -71,11 +73,12 @@ made with --from has its source's rules unless others are given.`,
     },
     image: { type: "text", value: "IMAGE", summary: "Image to start from", fallback: limits.imageDefault },
     env: {
-      type: "pairs",
+      type: "variables",
       short: "e",
       value: "K=V,...",
       summary: "Environment of every command in it; may be repeated",
     },
+    envFile: envFileOption,
     init: { type: "text", value: "SCRIPT", summary: "Shell script to run in it, or @FILE" },
     secret: {
       type: "list",
@@ -83,7 +86,7 @@ made with --from has its source's rules unless others are given.`,
       summary: "Secret it gets as an environment variable; may be repeated",
     },
     file: { type: "list", value: "LOCAL:GUEST", summary: "File it starts with; may be repeated" },
-    label: { type: "pairs", value: "K=V,...", summary: "Label for bhatti list --label; may be repeated" },
+    label: { type: "labels", value: "K=V,...", summary: "Label for bhatti list --label; may be repeated" },
     ...egressOptions,
     keepHot: { type: "flag", summary: "Never pause it, however idle" },
     warmAfter: { type: "text", value: "TIME", ...warmAfterText, fallback: "the host's" },
@@ -101,6 +104,7 @@ made with --from has its source's rules unless others are given.`,
   examples: [
     "bhatti create --name dev --cpus 2 --memory 1024",
     "bhatti create --name worker --env API_KEY=sk-abc,NODE_ENV=prod",
+    "bhatti create --name db -e 'DSN=host=db,port=5432' --env-file ./app.env",
     'bhatti create --name builder --init "npm install && npm run build"',
     "bhatti create --name api --secret API_KEY --file ./app.env:/workspace/.env --label team=web",
     "bhatti create --from dev --name experiment",
@@ -119,7 +123,7 @@ made with --from has its source's rules unless others are given.`,
       cpus: options.cpus,
       memory_mb: options.memory,
       disk_size_mb: options.disk,
-      env: options.env,
+      env: await envOf(options),
       init: options.init === undefined ? undefined : await initScript(options.init),
       secrets: options.secret.length === 0 ? undefined : options.secret,
       labels: options.label,

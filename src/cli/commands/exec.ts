@@ -5,6 +5,7 @@ import type { ExecStream } from "../../client/exec-stream.ts"
 import { AppError } from "../../contract/errors.ts"
 import { limits } from "../../contract/limits.ts"
 import { command } from "../command.ts"
+import { envFileOption, envOf, envText } from "../environment.ts"
 import { checkFits } from "../exec-fits.ts"
 import { exitNotExecutable, exitNotFound, exitSandboxSide, exitUsage } from "../exit-codes.ts"
 import { whyLost } from "../lost-sandbox.ts"
@@ -17,6 +18,8 @@ export const exec = command({
   description: `Everything after the sandbox's name is the command; write -- before it if it could be taken for an option. No shell is involved:
 use sh -c '...' for one. It runs as user lohar; sudo inside gives root. Output streams as it comes.
 
+${envText}
+
 With -t the command's TERM is yours if small images know it, else xterm-256color; -e TERM=... gives it another.
 
 Ctrl-C and SIGTERM are passed on, and the command may take its time to end; a second one kills it, and without a terminal it is
@@ -27,7 +30,13 @@ that does not exist; 125 when bhatti failed, 126 when the command cannot be run,
   options: {
     stdin: { type: "flag", short: "i", summary: "Forward standard input" },
     tty: { type: "flag", short: "t", summary: "Run it in a terminal, for interactive programs" },
-    env: { type: "pairs", short: "e", value: "K=V,...", summary: "Environment variables; may be repeated" },
+    env: {
+      type: "variables",
+      short: "e",
+      value: "K=V,...",
+      summary: "Environment variables; may be repeated",
+    },
+    envFile: envFileOption,
     cwd: {
       type: "text",
       short: "w",
@@ -56,11 +65,13 @@ that does not exist; 125 when bhatti failed, 126 when the command cannot be run,
     "bhatti exec dev -- cat /workspace/data.json | jq .name",
     "echo hi | bhatti exec -i dev -- cat",
     "bhatti exec -t dev -- top",
+    "bhatti exec -e 'DSN=host=db,port=5432' -e DEBUG=1 --env-file ./app.env dev -- npm test",
   ],
   async run({ client, args, rest, options, isJson, out, report }) {
+    const env = await envOf(options)
     const shared = {
       cmd: rest,
-      env: options.env,
+      env,
       cwd: options.cwd,
       user: options.user,
       timeout_sec: options.timeout,
@@ -93,7 +104,7 @@ that does not exist; 125 when bhatti failed, 126 when the command cannot be run,
       await report(
         isLost ? await whyLost(error, args.sandbox, { client, during }) : withShellHint(error, rest),
       )
-      return await execExitCode(error, client, { sandbox: args.sandbox, options })
+      return await execExitCode(error, client, { sandbox: args.sandbox, options: { ...options, env } })
     }
   },
 })

@@ -17,7 +17,7 @@ export const list = command({
     wide: { type: "flag", short: "w", summary: "The same as -o wide" },
     quiet: quietOption,
     label: {
-      type: "pairs",
+      type: "labels",
       short: "l",
       value: "K=V,...",
       summary: "Only those with all of these labels; may be repeated",
