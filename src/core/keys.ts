@@ -5,9 +5,8 @@
  * have written, which costs next to nothing to look at, so keys are looked up again only when somebody has written.
  */
 
-import { AppError } from "../contract/errors.ts"
 import type { Store } from "../store/store.ts"
-import { type Account, hashKey } from "../store/users.ts"
+import { type Account, hashKey, noLongerValid } from "../store/users.ts"
 import type { Log } from "./core.ts"
 import { pause } from "./pause.ts"
 
@@ -17,6 +16,8 @@ export type KeyHolder = {
   account: Account
   /** Aborts, with an `AppError` as its reason, when the key is no longer valid. */
   revoked: AbortSignal
+  /** Asks the database whether the key is valid now; whose it is, or an `AppError`. */
+  confirm(): Promise<Account>
 }
 
 export class Keys {
@@ -37,9 +38,16 @@ export class Keys {
     const controller = this.#inUse.get(hash) ?? new AbortController()
     this.#inUse.set(hash, controller)
     const account = await this.#store.users.findByKey(key)
-    if (account) return { account, revoked: controller.signal }
+    if (account) return { account, revoked: controller.signal, confirm: () => this.#confirm(key, hash) }
     this.#revoke(hash)
     return undefined
+  }
+
+  async #confirm(key: string, hash: string): Promise<Account> {
+    const account = await this.#store.users.findByKey(key)
+    if (account) return account
+    this.#revoke(hash)
+    throw noLongerValid()
   }
 
   /** Ends what goes on with keys that are no longer valid. */
@@ -66,10 +74,6 @@ export class Keys {
   #revoke(hash: string): void {
     const controller = this.#inUse.get(hash)
     this.#inUse.delete(hash)
-    controller?.abort(
-      new AppError("unauthenticated", "the API key is not valid any more", {
-        hint: "it was replaced; take the new one with: bhatti setup",
-      }),
-    )
+    controller?.abort(noLongerValid())
   }
 }

@@ -13,18 +13,23 @@ import type { Core } from "../core/core.ts"
 import type { KeyHolder } from "../core/keys.ts"
 import type { Account } from "../store/users.ts"
 import { checkBrowserSafety } from "./browser-safety.ts"
-import type { RequestContext } from "./context.ts"
+import type { RequestContext, SocketState } from "./context.ts"
 import { errorResponse } from "./errors.ts"
-import { parseInput, readBody } from "./input.ts"
+import { parseBody, parseInput, readBody } from "./input.ts"
 import { RequestRates } from "./request-rates.ts"
+import { withValidKey } from "./revocation.ts"
 import { type About, handlers } from "./routes.ts"
 import { StreamedAnswer } from "./streamed-answer.ts"
 
 type Variables = { requestId: string; account: Account | undefined }
-type Bindings = Pick<RequestContext, "body" | "upgrade"> & {
+type Bindings = {
+  body: AsyncIterable<Uint8Array>
+  upgrade: Upgrade
   /** Set where the answer's body is streamed; the response has none then. */
   streamed?: StreamedAnswer
 }
+/** False: the request is none for a WebSocket. */
+type Upgrade = (state: SocketState) => boolean
 type Environment = { Bindings: Bindings; Variables: Variables }
 
 /** All handlers look alike here; `Handlers` has checked each against its endpoint. */
@@ -41,8 +46,8 @@ export type AppSettings = {
 /** The body of an answer that is streamed is in `bytes`. */
 export type App = (
   request: Request,
-  body: RequestContext["body"],
-  upgrade?: RequestContext["upgrade"],
+  body: AsyncIterable<Uint8Array>,
+  upgrade?: Upgrade,
 ) => Promise<{ response: Response; bytes: StreamedAnswer | undefined }>
 
 export function createApp(
@@ -107,11 +112,12 @@ export function createApp(
     const handle = table[name] as AnyHandler
     app.on(definition.method, definition.path, async (c) => {
       const holder = definition.isPublic ? undefined : await authenticate(core, c.req.header("authorization"))
-      const account = holder?.account
-      c.set("account", account)
-      if (account) rates.count(name, account)
+      c.set("account", holder?.account)
+      if (holder) rates.count(name, holder.account)
+      const text = definition.isPublic || definition.bodyBytes ? "" : await readBody(c.req.raw, c.env.body)
+      // The body may have come minutes after its head. What is streamed is looked at piece by piece.
+      const account = definition.bodyBytes ? holder?.account : await holder?.confirm()
       const { body: shape, emptyFields } = definition
-      const body = shape && (await readBody(c.req.raw, c.env.body, { shape, emptyFields }))
       const reply = await handle(
         {
           core,
@@ -119,11 +125,14 @@ export function createApp(
           revoked: holder?.revoked as AbortSignal,
           requestId: c.get("requestId"),
           request: c.req.raw,
-          body: c.env.body,
-          upgrade: c.env.upgrade,
+          body: holder ? withValidKey(c.env.body, holder) : c.env.body,
+          upgrade: (session) => holder !== undefined && c.env.upgrade({ session, holder }),
           params: c.req.param(),
         },
-        { body, query: parseInput(definition.query ?? NoQuery, queryOf(c.req.queries())) },
+        {
+          body: shape && parseBody(text, { shape, emptyFields }),
+          query: parseInput(definition.query ?? NoQuery, queryOf(c.req.queries())),
+        },
       )
       if (reply instanceof Response) return reply
       if (reply instanceof StreamedAnswer) {

@@ -1,15 +1,19 @@
 /** What every handler is given besides its parsed input. */
 
 import type { Core } from "../core/core.ts"
+import type { KeyHolder } from "../core/keys.ts"
 import type { Account } from "../store/users.ts"
 import type { SocketSession } from "./socket-session.ts"
+import type { WaitingMessages } from "./waiting-messages.ts"
 
 /** What a WebSocket carries with it. */
 export type SocketState = {
   session: SocketSession
-  revoked: AbortSignal
+  holder: KeyHolder
   /** While it is open: it ends with its key. */
   listening?: Disposable
+  /** Messages that its session has not had yet. */
+  waiting?: WaitingMessages
 }
 
 export type RequestContext = {
@@ -19,10 +23,10 @@ export type RequestContext = {
   revoked: AbortSignal
   requestId: string
   request: Request
-  /** The request's body as it comes; it can be read once. */
+  /** The request's body as it comes; it can be read once. Reading throws when the key is taken away before its end. */
   body: AsyncIterable<Uint8Array>
   /** False: this is no request for a WebSocket. */
-  upgrade(state: SocketState): boolean
+  upgrade(session: SocketSession): boolean
   /** Parameters of the path, decoded. */
   params: Record<string, string>
 }

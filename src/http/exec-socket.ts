@@ -124,17 +124,15 @@ export class ExecSocket implements SocketSession {
         hint: `keep at most ${limits.execStreamWindowBytes} bytes unacknowledged`,
       })
     }
-    // The socket uses its buffer again.
-    const bytes = Uint8Array.from(message)
-    const written = this.#inputDone.then(() => this.#running?.process.write(bytes))
+    const written = this.#inputDone.then(() => this.#running?.process.write(message))
     // A command that has closed its input, or ended, drops the rest; its end is told by `exit`.
     this.#inputDone = written.then(
       () => undefined,
       () => undefined,
     )
     await this.#inputDone
-    this.#inputBytes -= bytes.length
-    if (!this.#isClosed) this.#send(socket, { type: "ack", bytes: bytes.length })
+    this.#inputBytes -= message.length
+    if (!this.#isClosed) this.#send(socket, { type: "ack", bytes: message.length })
   }
 
   #send(socket: ServerWebSocket<SocketState>, message: ExecServerMessage): void {

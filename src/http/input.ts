@@ -7,11 +7,8 @@ import "../contract/wording.ts"
 
 const bytesMax = limits.requestBodyBytesMax
 
-export async function readBody<T extends z.ZodType>(
-  request: Request,
-  body: AsyncIterable<Uint8Array>,
-  { shape, emptyFields }: { shape: T; emptyFields?: readonly string[] | undefined },
-): Promise<z.infer<T>> {
+/** To its end, also of an endpoint that takes none: until then a request has not been made. */
+export async function readBody(request: Request, body: AsyncIterable<Uint8Array>): Promise<string> {
   if ((declaredLength(request) ?? 0) > bytesMax) throw tooLarge()
   const chunks: Uint8Array[] = []
   let bytes = 0
@@ -20,7 +17,13 @@ export async function readBody<T extends z.ZodType>(
     if (bytes > bytesMax) throw tooLarge()
     chunks.push(chunk)
   }
-  const text = Buffer.concat(chunks).toString("utf8")
+  return Buffer.concat(chunks).toString("utf8")
+}
+
+export function parseBody<T extends z.ZodType>(
+  text: string,
+  { shape, emptyFields }: { shape: T; emptyFields?: readonly string[] | undefined },
+): z.infer<T> {
   const value = text.trim() === "" ? {} : parseJson(text)
   return parseInput(shape, emptyFields ? withoutEmpty(value, emptyFields) : value)
 }

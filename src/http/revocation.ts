@@ -1,4 +1,9 @@
-/** What is open ends when the key that it was opened with is taken away (`core/keys.ts` notices). */
+/**
+ * What a key that is taken away ends. What is open ends when `core/keys.ts` notices; what arrives is not even begun with: the
+ * database is asked again for each piece of it.
+ */
+
+import type { KeyHolder } from "../core/keys.ts"
 
 /** Calls `end` once, at once if it has happened already. To be disposed of when the request is over. */
 export function onRevoked(revoked: AbortSignal, end: (reason: unknown) => void): Disposable {
@@ -17,4 +22,20 @@ export async function unlessRevoked<T>(revoked: AbortSignal, work: Promise<T>, s
     ended.reject(reason)
   })
   return await Promise.race([work, ended.promise])
+}
+
+/** The body, of which no piece, and not its end, is given on that came when the key was not valid any more. */
+export function withValidKey(body: AsyncIterable<Uint8Array>, holder: KeyHolder): AsyncIterable<Uint8Array> {
+  return {
+    [Symbol.asyncIterator]() {
+      const pieces = body[Symbol.asyncIterator]()
+      return {
+        async next() {
+          const piece = await pieces.next()
+          await holder.confirm()
+          return piece
+        },
+      }
+    },
+  }
 }

@@ -166,15 +166,15 @@ export function handlers(about: About): Handlers {
       return wantsEvents ? streamedReply(running, revoked) : bufferedReply(running, revoked)
     },
 
-    async execSocket({ core, account, revoked, params, requestId, upgrade }) {
+    async execSocket({ core, account, params, requestId, upgrade }) {
       const session = new ExecSocket({ core, account, nameOrId: idOf(params), requestId })
-      if (upgrade({ session, revoked })) return new Response(null)
+      if (upgrade(session)) return new Response(null)
       throw new AppError("invalid", "this address speaks WebSocket only")
     },
 
-    async shellSocket({ core, account, revoked, params, requestId, upgrade }, { query }) {
+    async shellSocket({ core, account, params, requestId, upgrade }, { query }) {
       const session = new ShellSocket({ core, account, nameOrId: idOf(params), requestId, query })
-      if (upgrade({ session, revoked })) return new Response(null)
+      if (upgrade(session)) return new Response(null)
       throw new AppError("invalid", "this address speaks WebSocket only")
     },
 

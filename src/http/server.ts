@@ -8,6 +8,7 @@ import type { App } from "./app.ts"
 import type { SocketState } from "./context.ts"
 import { onRevoked } from "./revocation.ts"
 import type { StreamedAnswer } from "./streamed-answer.ts"
+import { WaitingMessages } from "./waiting-messages.ts"
 
 /** A message is at most a window of input and its byte of channel. */
 const socketMessageBytesMax = limits.execStreamWindowBytes + 1024
@@ -50,10 +51,11 @@ function listen(app: App, path: string): Server<SocketState> {
       perMessageDeflate: false,
       open(socket) {
         const { data } = socket
-        data.listening = onRevoked(data.revoked, (reason) => data.session.fail(socket, reason))
+        data.listening = onRevoked(data.holder.revoked, (reason) => data.session.fail(socket, reason))
+        data.waiting = new WaitingMessages(socket)
         data.session.onOpen?.(socket)
       },
-      message: (socket, message) => socket.data.session.onMessage(socket, message),
+      message: ({ data }, message) => data.waiting?.add(message),
       drain: (socket) => socket.data.session.onDrain(),
       close({ data }) {
         data.listening?.[Symbol.dispose]()

@@ -19,7 +19,7 @@ import { NetPolicy } from "../contract/network.ts"
 import { SandboxId, UserId } from "../contract/sandbox.ts"
 import type { NewSandboxRow, SandboxRow, Schema } from "./schema.ts"
 import { isUniqueViolation } from "./sqlite.ts"
-import type { Account } from "./users.ts"
+import { type Account, noLongerValid } from "./users.ts"
 
 /** Its owner has asked for it to be stopped, and nobody has used it since. */
 const isWanted = z.boolean().optional()
@@ -130,7 +130,7 @@ export class Sandboxes {
     } catch (error) {
       throw isUniqueViolation(error, "sandboxes.name") ? nameTaken(input.name) : error
     }
-    if (slot === undefined) throw limitReached(account)
+    if (slot === undefined) throw await this.#noRoom(account)
     return toRecord({ ...row, user_id: account.id, template_id: null, address: null, slot })
   }
 
@@ -177,13 +177,23 @@ export class Sandboxes {
         .where("user_id", "is", null)
         .where(hasRoom(account))
         .executeTakeFirst()
-      if (changed.numUpdatedRows === 0n) throw limitReached(account)
+      if (changed.numUpdatedRows === 0n) throw await this.#noRoom(account)
     } catch (error) {
       throw isUniqueViolation(error, "sandboxes.name") ? nameTaken(input.name) : error
     }
     const record = await this.get(id)
     if (!record) throw new Error(`sandbox ${id} has no row`)
     return record
+  }
+
+  /** The limit, unless the account is deleted, of which nothing fits into its limit either. */
+  async #noRoom(account: Account): Promise<AppError> {
+    const user = await this.#db
+      .selectFrom("users")
+      .select("id")
+      .where("id", "=", account.id)
+      .executeTakeFirst()
+    return user ? limitReached(account) : noLongerValid()
   }
 
   /** Pooled ones that nobody has claimed. */

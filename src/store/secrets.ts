@@ -6,6 +6,8 @@ import { limits } from "../contract/limits.ts"
 import type { UserId } from "../contract/sandbox.ts"
 import type { Secret } from "../contract/secret.ts"
 import type { Schema } from "./schema.ts"
+import { isForeignKeyViolation } from "./sqlite.ts"
+import { noLongerValid } from "./users.ts"
 import type { Vault } from "./vault.ts"
 
 export class Secrets {
@@ -20,12 +22,15 @@ export class Secrets {
   async set(userId: UserId, name: string, value: string): Promise<Secret> {
     const now = new Date().toISOString()
     const ciphertext = await this.#vault.encrypt(value)
-    const { rows } = await sql<Secret>`
+    const insert = sql<Secret>`
       insert into secrets (user_id, name, ciphertext, created_at, updated_at)
       select ${userId}, ${name}, ${ciphertext}, ${now}, ${now}
       where (select count(*) from secrets where user_id = ${userId} and name <> ${name}) < ${limits.secretsMax}
       on conflict (user_id, name) do update set ciphertext = excluded.ciphertext, updated_at = excluded.updated_at
-      returning name, created_at, updated_at`.execute(this.#db)
+      returning name, created_at, updated_at`
+    const { rows } = await insert.execute(this.#db).catch((error: unknown) => {
+      throw isForeignKeyViolation(error) ? noLongerValid() : error
+    })
     const [secret] = rows
     if (secret) return secret
     throw new AppError("limit_exceeded", `you have ${limits.secretsMax} secrets already`, {

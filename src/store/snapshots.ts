@@ -12,8 +12,8 @@ import { SandboxId, UserId } from "../contract/sandbox.ts"
 import { SnapshotId } from "../contract/snapshot.ts"
 import type { SandboxRecord } from "./sandboxes.ts"
 import type { Schema, SnapshotRow } from "./schema.ts"
-import { isUniqueViolation } from "./sqlite.ts"
-import type { Account } from "./users.ts"
+import { isForeignKeyViolation, isUniqueViolation } from "./sqlite.ts"
+import { type Account, noLongerValid } from "./users.ts"
 
 /** What a sandbox that is made from it takes over, besides its size and image. */
 const Inherited = z.strictObject({
@@ -84,6 +84,7 @@ export class Snapshots {
         returning id`.execute(this.#db)
       if (rows.length > 0) return toRecord(row)
     } catch (error) {
+      if (isForeignKeyViolation(error)) throw noLongerValid()
       if (!isUniqueViolation(error, "snapshots.name")) throw error
       throw new AppError("conflict", `a snapshot named "${name}" exists already`, {
         hint: `choose another name, or: bhatti snapshot delete ${name}`,

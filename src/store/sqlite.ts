@@ -77,3 +77,8 @@ export function isUniqueViolation(error: unknown, column: string): boolean {
   // SQLite names the columns only in its text.
   return code === "SQLITE_CONSTRAINT_UNIQUE" && String(message).includes(column)
 }
+
+/** Whether the statement refers to a row that is gone. */
+export function isForeignKeyViolation(error: unknown): boolean {
+  return (error as { code?: unknown }).code === "SQLITE_CONSTRAINT_FOREIGNKEY"
+}

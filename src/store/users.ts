@@ -24,6 +24,13 @@ export function hashKey(key: string): string {
   return new Bun.CryptoHasher("sha256").update(key).digest("hex")
 }
 
+/** Of a request, too, that goes on while its user is deleted. */
+export function noLongerValid(): AppError {
+  return new AppError("unauthenticated", "the API key is not valid any more", {
+    hint: "it was replaced; take the new one with: bhatti setup",
+  })
+}
+
 function newKey(): string {
   return `bht_${randomHex(32)}`
 }
