@@ -1,16 +1,24 @@
 #!/bin/bash
 # Sets up bhatti on a Debian host and ends with a first sandbox having said hello. Run it again to update: sandboxes
 # keep running. What it does to the host is here; what it does to the data directory is `bhatti init`.
+# It is in a checkout, which it builds, or in a release archive, beside the program that it installs.
 
+# Until here any shell must understand it, also one that reads it from standard input.
+if [ -z "${BASH_VERSION:-}" ] || [ ! -e "$(dirname "${BASH_SOURCE:-/nowhere/}")/scripts/setup.sh" ]; then
+  echo "error: install.sh needs bash and the files beside it; in a checkout or an unpacked release archive run: sudo ./install.sh" >&2
+  exit 1
+fi
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 log=/var/log/bhatti-install.log
 # shellcheck source=scripts/setup.sh
 source "$root/scripts/setup.sh"
 
-usage="usage: sudo ./install.sh [--listen HOST:PORT]
+usage="usage: sudo ./install.sh [--listen HOST:PORT] [--clients DIR | --no-clients]
        sudo ./install.sh --uninstall [--purge]
 
   --listen HOST:PORT  address of the daemon, first installation only (default 127.0.0.1:8080)
+  --clients DIR       serve the command lines in this release folder to other machines
+  --no-clients        make none; a checkout otherwise makes those of Linux and macOS
   --uninstall         stop all sandboxes and the daemon, remove the program; sandboxes and settings stay
   --purge             with --uninstall: remove sandboxes, settings and caches too"
 
@@ -21,12 +29,16 @@ unit=/etc/systemd/system/bhatti.service
 pid_file=/run/bhatti.pid
 daemon_log=/var/log/bhatti.log
 listen=""
+clients=""
+makes_clients=yes
 
 main() {
   local action=install purge=no
   while [[ $# -gt 0 ]]; do
     case $1 in
       --listen) [[ $# -ge 2 ]] || fail "--listen needs HOST:PORT"; listen=$2; shift ;;
+      --clients) [[ $# -ge 2 ]] || fail "--clients needs DIR"; clients=$2; shift ;;
+      --no-clients) makes_clients=no ;;
       --uninstall) action=uninstall ;;
       --purge) purge=yes ;;
       --help | -h) printf '%s\n' "$usage"; exit 0 ;;
@@ -35,6 +47,7 @@ main() {
     shift
   done
   [[ $purge = no || $action = uninstall ]] || fail "--purge goes with --uninstall"
+  [[ -z $clients || -e $clients/SHA256SUMS ]] || fail "$clients is no release folder: it has no SHA256SUMS"
   [[ $EUID -eq 0 ]] || fail "install.sh needs root: sudo ./install.sh"
   command -v apt-get >/dev/null || fail "install.sh works on Debian and its relatives only: there is no apt-get here"
   [[ $(uname -m) = x86_64 ]] || fail "bhatti runs on x86-64 only, this is $(uname -m)"
@@ -49,14 +62,25 @@ main() {
 
 install_bhatti() {
   local started=$EPOCHREALTIME
-  step "1/7 Debian packages" install_packages
-  step "2/7 npm packages" install_npm_packages
-  step "3/7 build" build
-  give_back
-  step "4/7 $binary" install_binary
-  step "5/7 keys, kernel, image and template in $data_dir" initialise
-  step "6/7 daemon" start_daemon
-  step "7/7 first sandbox" first_sandbox
+  if is_archive; then
+    built=$root/bhatti
+  else
+    built=$root/dist/bhatti
+    host_programs+=("${build_programs[@]}")
+  fi
+  step "1/8 Debian packages" install_packages
+  if is_archive; then
+    printf '2/8 npm packages, 3/8 build: not needed, the program is in this archive\n' >&3
+  else
+    step "2/8 npm packages" install_npm_packages
+    step "3/8 build" build
+    give_back
+  fi
+  step "4/8 $binary" install_binary
+  step "5/8 keys, kernel, image and template in $data_dir" initialise
+  step "6/8 daemon" start_daemon
+  step "7/8 first sandbox" first_sandbox
+  step "8/8 command lines for other machines" install_clients
   cat >&3 <<END
 
 bhatti is ready, after $(seconds_since "$started") s. Try:
@@ -67,13 +91,15 @@ bhatti is ready, after $(seconds_since "$started") s. Try:
 END
 }
 
+is_archive() { [[ ! -e $root/package.json ]]; }
+
 # By rename, because a file that runs cannot be written to.
 install_binary() {
-  if cmp --silent "$root/dist/bhatti" "$binary"; then
+  if cmp --silent "$built" "$binary"; then
     say "is up to date"
     return
   fi
-  install -m 0755 "$root/dist/bhatti" "$binary.part"
+  install -m 0755 "$built" "$binary.part"
   mv -f "$binary.part" "$binary"
   "$binary" version
 }
@@ -100,6 +126,36 @@ start_daemon() {
     launch_daemon
   fi
   wait_for_health
+}
+
+# What the daemon serves at /install, beside its own program. Without them all else works.
+install_clients() {
+  local served=$data_dir/clients stamp from=$clients
+  if [[ -z $from ]]; then
+    if is_archive || [[ $makes_clients = no ]]; then
+      say "left out; later: install.sh --clients DIR, with a release folder"
+      return
+    fi
+    stamp=$(sha256sum <"$root/dist/build.json")
+    if [[ $(cat "$served/made-of" 2>/dev/null) = "$stamp" ]]; then
+      say "all there"
+      return
+    fi
+    from=$(mktemp -d)/release
+    if ! (cd "$root" && "$bun" run scripts/release.ts --quick --only linux-x64,linux-arm64,darwin-x64,darwin-arm64 --out "$from"); then
+      say "left out, since they could not be made ($log says why); run install.sh again when the npm registry can be reached"
+      rm -rf "$(dirname "$from")"
+      return
+    fi
+    echo "$stamp" >"$from/made-of"
+  fi
+  (cd "$from" && grep '\.gz$' SHA256SUMS | sha256sum --check --quiet) || fail "$from is damaged: checksums differ"
+  rm -rf "$served.part"
+  cp -r "$from" "$served.part"
+  rm -rf "$served"
+  mv "$served.part" "$served"
+  [[ -n $clients ]] || rm -rf "$(dirname "$from")"
+  say "get one with: curl -fsSL http://$(listen_address)/install | sh"
 }
 
 where_the_daemon_talks() {

@@ -24,7 +24,7 @@ main() {
   open_log
   reports=$(mktemp -d)
   trap 'report_failure; rm -rf "$reports"' EXIT
-  host_programs+=("${test_programs[@]}")
+  host_programs+=("${build_programs[@]}" "${test_programs[@]}")
   step "Debian packages" install_packages
   step "Caddy" unpack_caddy
   step "npm packages" install_npm_packages

@@ -12,10 +12,8 @@ import (
 )
 
 const (
-	userDefault = "lohar"
-	workspace   = "/workspace"
-	// Below the home directory: what a user installs without root is found first, as in Debian's login shells.
-	ownPrograms      = ".local/bin"
+	userDefault      = "lohar"
+	workspace        = "/workspace"
 	searchPath       = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 	languageDefault  = "C.UTF-8"
 	terminalDefault  = "xterm-256color"
@@ -138,7 +136,7 @@ func (e *environment) set(name, value string) {
 func mergeEnv(who account, request wire.Exec, sandboxEnv map[string]string) environment {
 	env := environment{
 		"HOME=" + who.home, "USER=" + who.name, "LOGNAME=" + who.name, "SHELL=" + who.shell,
-		"PATH=" + who.home + "/" + ownPrograms + ":" + searchPath, "LANG=" + languageDefault,
+		"PATH=" + searchPath, "LANG=" + languageDefault,
 	}
 	if request.Terminal != nil {
 		term := request.Terminal.Term

@@ -5,6 +5,7 @@
 import { createHash } from "node:crypto"
 import { mkdir, rename, rm } from "node:fs/promises"
 import { join } from "node:path"
+import { compile, currentCommit } from "./compile.ts"
 
 const root = join(import.meta.dir, "..")
 const dist = join(root, "dist")
@@ -18,12 +19,14 @@ const sources = [
   "jail/**/*",
   "src/**/*",
   "scripts/build.ts",
+  "scripts/compile.ts",
+  "scripts/install-client.sh",
   "package*.json",
   "tsconfig.json",
 ]
 
 async function main(): Promise<void> {
-  const commit = currentCommit()
+  const commit = currentCommit(root)
   const stamp = JSON.stringify({ inputs: await hashOfSources(), commit, bun: Bun.version })
   if (!process.argv.includes("--force") && (await isBuilt(stamp))) {
     console.log("dist/bhatti is up to date")
@@ -33,7 +36,9 @@ async function main(): Promise<void> {
   await mkdir(dist, { recursive: true })
   await timed("dist/lohar", () => buildGo("agent", agentFile))
   await timed("dist/jail", () => buildGo("jail", jailFile))
-  await timed("dist/bhatti", () => buildBinary(commit))
+  await timed("dist/bhatti", () =>
+    compile({ entrypoint: join(root, "src/main.ts"), outfile: binaryFile, commit }),
+  )
   await Bun.write(stampFile, stamp)
 }
 
@@ -44,31 +49,6 @@ async function buildGo(folder: string, file: string): Promise<void> {
     { cwd: join(root, folder), env: { ...process.env, CGO_ENABLED: "0" } },
   )
   await rename(`${file}.part`, file)
-}
-
-/**
- * Chosen by measuring: `splitting` leaves the daemon's code unread when the CLI starts (`version` 32 -> 5 ms), `bytecode`
- * halves what is left for other commands. Source maps cost nothing until an error prints its place; names stay for it.
- */
-async function buildBinary(commit: string | undefined): Promise<void> {
-  const beside = join(dist, ".making")
-  await rm(beside, { recursive: true, force: true })
-  const result = await Bun.build({
-    entrypoints: [join(root, "src/main.ts")],
-    target: "bun",
-    format: "esm",
-    splitting: true,
-    bytecode: true,
-    minify: { whitespace: true, syntax: true, identifiers: false },
-    sourcemap: "linked",
-    define: { "process.env.BHATTI_COMMIT": JSON.stringify(commit ?? "") },
-    // A command must not change its behaviour by files that happen to lie in the directory it is started from.
-    compile: { outfile: join(beside, "bhatti"), autoloadDotenv: false, autoloadBunfig: false },
-  })
-  if (!result.success) throw new AggregateError(result.logs, "bundle")
-  // By rename: the running binary cannot be written to.
-  await rename(join(beside, "bhatti"), binaryFile)
-  await rm(beside, { recursive: true, force: true })
 }
 
 async function isBuilt(stamp: string): Promise<boolean> {
@@ -88,16 +68,6 @@ async function hashOfSources(): Promise<string> {
 
 function isTest(path: string): boolean {
   return path.endsWith(".test.ts") || path.endsWith("_test.go")
-}
-
-/** Nothing outside a git checkout, or without git. */
-function currentCommit(): string | undefined {
-  if (Bun.which("git") === null) return undefined
-  const { exitCode, stdout } = Bun.spawnSync(
-    ["git", "-c", "safe.directory=*", "rev-parse", "--short=12", "HEAD"],
-    { cwd: root, stderr: "ignore" },
-  )
-  return exitCode === 0 ? stdout.toString().trim() : undefined
 }
 
 async function run(

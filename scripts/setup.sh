@@ -13,8 +13,9 @@ host_programs=(
   qemu-system-x86_64:qemu-system-x86 qemu-img:qemu-utils
   mmdebstrap:mmdebstrap mke2fs:e2fsprogs lz4:lz4 xz:xz-utils depmod:kmod
   ip:iproute2 nft:nftables dnsmasq:dnsmasq-base
-  go:golang-go npm:npm
 )
+# What only a checkout needs, which is built.
+build_programs=(go:golang-go npm:npm)
 # A file that programs above need, and the Debian package that has it.
 host_files=(
   /etc/ssl/certs/ca-certificates.crt:ca-certificates

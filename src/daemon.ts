@@ -15,10 +15,11 @@ import { saveAll } from "./core/shutdown.ts"
 import { defaultTemplateSpec, ensureTemplate } from "./core/template.ts"
 import { Disks } from "./disk/disks.ts"
 import { Snapshots } from "./disk/snapshots.ts"
+import { HostDownloads, ownProgram } from "./downloads.ts"
 import { openGuest } from "./guest/connection.ts"
 import { createApp } from "./http/app.ts"
 import { listenPrivately } from "./http/server.ts"
-import { listImages, readImage, readKernel, readKernelFor } from "./image/artifacts.ts"
+import { readImage, readKernel, readKernelFor } from "./image/artifacts.ts"
 import { removeUnusedArtifacts } from "./image/clean-up.ts"
 import { forbidCoreFiles } from "./lib/posix.ts"
 import { version } from "./lib/version.ts"
@@ -73,6 +74,7 @@ export async function serve(flags: ConfigFlags, seam: Seam = {}): Promise<void> 
       apiHosts: [config.domain, ...config.api_hosts],
       rateLimits: config.rate_limits,
       metricsToken: config.metrics_token,
+      downloads: new HostDownloads({ directory: join(config.data_dir, "clients"), program: ownProgram() }),
     },
   )
   const apiSocketPath = join(config.data_dir, "api.sock")
@@ -194,8 +196,6 @@ export async function openCore(config: Config, log: Log, { wrapHost }: Seam = {}
     disks,
     snapshots: new Snapshots({ dataDir: config.data_dir, disks }),
     images: {
-      list: async () =>
-        (await listImages(config.data_dir)).map(({ sizeMib, ...image }) => ({ ...image, diskMib: sizeMib })),
       readImage: async (name) => {
         const image = await readImage(config.data_dir, name)
         return { name: image.name, hash: image.hash, file: image.file, diskMib: image.sizeMib }

@@ -23,7 +23,9 @@ const allowed: Record<string, string[]> = {
 }
 /** Files at the top of src compose the folders; the command line's operator commands reach the store through them. */
 const compositionFiles = new Set([
+  "client-main.ts",
   "daemon.ts",
+  "downloads.ts",
   "init.ts",
   "main.ts",
   "config.ts",

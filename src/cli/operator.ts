@@ -18,8 +18,6 @@ export type InitOptions = {
   cacheDir: string
   writeClientConfig: boolean
   listen?: string
-  /** An image to install besides the default one and those that are installed. */
-  image?: string
   report: (line: string) => void
 }
 

@@ -20,7 +20,6 @@ import {
   Unpacked,
   WriteFileQuery,
 } from "./file.ts"
-import { Image } from "./image.ts"
 import { ListeningPort, Publish, PublishedPort } from "./publish.ts"
 import {
   CreateSandbox,
@@ -289,13 +288,6 @@ export const api = {
     query: ArchiveQuery,
     bodyBytes: true,
     reply: Unpacked,
-    status: 200,
-  }),
-  listImages: endpoint({
-    method: "GET",
-    path: "/images",
-    summary: "Images of this host that sandboxes can be made from, by name",
-    reply: z.array(Image),
     status: 200,
   }),
   listSecrets: endpoint({

@@ -21,6 +21,7 @@ export const RateLimits = z.strictObject({
   proxy_client: rate({ burst: 500, per_minute: 1500 }, "Requests to published ports, per client address"),
   proxy_alias: rate({ burst: 2000, per_minute: 5000 }, "Requests to published ports, per alias"),
   proxy_total: rate({ burst: 10_000, per_minute: 10_000 }, "Requests to published ports, in all"),
+  install: rate({ burst: 60, per_minute: 60 }, "Requests below /install, per client address"),
   certificate_ask: rate({ burst: 100, per_minute: 600 }, "Questions of a proxy about certificates"),
 })
 export type RateLimits = z.infer<typeof RateLimits>

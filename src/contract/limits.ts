@@ -12,7 +12,7 @@ export const limits = {
   /** The root filesystem's size in every image; a sandbox's disk cannot be smaller. */
   diskMibDefault: 8192,
   diskMibMax: 1_048_576,
-  imageDefault: "workspace",
+  imageDefault: "minimal",
 
   /** Defaults of a new user. */
   userSandboxesDefault: 5,
@@ -74,6 +74,9 @@ export const limits = {
   proxyConnectionsPerAliasMax: 160,
   /** With as many streams open a guest gets no more connections; the other 64 that its channel has are for commands. */
   publishedStreamsMax: 192,
+  /** Downloads of the command line at once, in all and by one client. */
+  downloadsMax: 32,
+  downloadsPerClientMax: 8,
   /** Keys whose rate is counted apart, per kind of limit. */
   rateLimitBucketsMax: 10_000,
 

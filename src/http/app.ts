@@ -16,6 +16,7 @@ import { checkBrowserSafety } from "./browser-safety.ts"
 import type { RequestContext, SocketState } from "./context.ts"
 import { errorResponse } from "./errors.ts"
 import { parseBody, parseInput, readBody } from "./input.ts"
+import { type Downloads, serveDownloads } from "./install.ts"
 import { RequestRates } from "./request-rates.ts"
 import { withValidKey } from "./revocation.ts"
 import { type About, handlers } from "./routes.ts"
@@ -41,6 +42,8 @@ export type AppSettings = {
   rateLimits: RateLimits
   /** Who may read the metrics; without it nobody may. */
   metricsToken?: string | undefined
+  /** What other machines may install from here; without it nothing. */
+  downloads?: Downloads
 }
 
 /** The body of an answer that is streamed is in `bytes`. */
@@ -106,6 +109,8 @@ export function createApp(
       return c.body(text, 200, { "content-type": contentType })
     })
   }
+
+  if (settings.downloads) serveDownloads(app, settings.downloads, settings.rateLimits.install)
 
   const table = handlers(about)
   for (const [name, definition] of Object.entries(api) as [keyof typeof api, Endpoint][]) {

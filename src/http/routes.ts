@@ -6,8 +6,7 @@ import type { Endpoint } from "../contract/endpoint.ts"
 import { AppError } from "../contract/errors.ts"
 import { limits, truncatedHeader } from "../contract/limits.ts"
 import { Port } from "../contract/publish.ts"
-import { createSandbox } from "../core/create.ts"
-import { createSandboxes } from "../core/create-several.ts"
+import { createSandbox, createSandboxes } from "../core/create.ts"
 import { destroySandbox } from "../core/destroy.ts"
 import { editSandbox } from "../core/edit.ts"
 import { execInSandbox } from "../core/exec.ts"
@@ -23,7 +22,6 @@ import {
   writeFile,
 } from "../core/files.ts"
 import { findSandbox, listSandboxes, noSandbox } from "../core/find.ts"
-import { listImages } from "../core/images.ts"
 import { listPorts } from "../core/ports.ts"
 import { listPublished, publishPort, unpublishPort } from "../core/publish.ts"
 import { viewSandboxes } from "../core/sandbox-view.ts"
@@ -252,10 +250,6 @@ export function handlers(about: About): Handlers {
         signal: revoked,
       })
       return { status: "ok", entries, bytes }
-    },
-
-    async listImages({ core }) {
-      return listImages(core)
     },
 
     async listSecrets({ core, account }) {

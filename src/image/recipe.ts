@@ -1,12 +1,4 @@
-/** The shape of an image's recipe. The recipes themselves are in `images/`. */
-
-/** A package of the npm registry whose tarball is unpacked as it is, with no scripts run and no dependencies added. */
-export type NpmPackage = {
-  name: string
-  version: string
-  /** As package managers write it into lock files: `sha512-` and base64. */
-  integrity: string
-}
+/** What an image is made of. The recipes themselves are in `images/`; this is the shape they share. */
 
 export type Recipe = {
   name: string
@@ -15,7 +7,6 @@ export type Recipe = {
   /** The disk's size as the guest sees it; holes are not stored. */
   sizeMib: number
   packages: readonly string[]
-  npmPackages?: readonly NpmPackage[]
-  /** A shell script that finishes the tree in the directory $1. $BHATTI_NPM_PACKAGES holds NAME.tgz of each npm package. */
+  /** A shell script that finishes the tree in the directory $1. */
   customize: string
 }

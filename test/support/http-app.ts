@@ -4,6 +4,7 @@ import { RateLimits } from "../../src/contract/config.ts"
 import type { Clock } from "../../src/core/clock.ts"
 import { type Core, newCore } from "../../src/core/core.ts"
 import { createApp } from "../../src/http/app.ts"
+import type { Downloads } from "../../src/http/install.ts"
 import type { PoolSettings } from "../../src/rules/pool.ts"
 import { openStore } from "../../src/store/store.ts"
 import { type FakeHost, fakeHost } from "./fake-host.ts"
@@ -22,7 +23,7 @@ export type HttpApp = AsyncDisposable & {
 }
 
 export async function openHttpApp(
-  options: { metricsToken?: string; clock?: Clock; pool?: PoolSettings } = {},
+  options: { metricsToken?: string; clock?: Clock; pool?: PoolSettings; downloads?: Downloads } = {},
 ): Promise<HttpApp> {
   const host = fakeHost()
   const store = await openStore({ memory: true })
@@ -43,7 +44,12 @@ export async function openHttpApp(
   const app = createApp(
     core,
     { version: "0.0.0", accelerator: "tcg", acceleratorReason: "test", warnings: [] },
-    { apiHosts: [], rateLimits: RateLimits.parse({}), metricsToken: options.metricsToken },
+    {
+      apiHosts: [],
+      rateLimits: RateLimits.parse({}),
+      metricsToken: options.metricsToken,
+      ...(options.downloads && { downloads: options.downloads }),
+    },
   )
   const served = serveApp(core, app)
   const { key } = await store.users.create({ name: "alice", max_sandboxes: 50 })

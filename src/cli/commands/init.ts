@@ -12,7 +12,7 @@ const defaultCacheDir = "/var/cache/bhatti"
 
 export const init = hostCommand({
   description:
-    "May be repeated: what is there already is kept, and installed images are brought up to date. Ends with a host on which `bhatti serve` starts.",
+    "May be repeated: what is there already is kept. Ends with a host on which `bhatti serve` starts.",
   options: {
     dataDir: {
       type: "text",
@@ -30,11 +30,6 @@ export const init = hostCommand({
       type: "flag",
       summary: "Write the admin user's key to ~/.bhatti/config.yaml of whoever runs this, also under sudo",
     },
-    image: {
-      type: "text",
-      value: "NAME",
-      summary: "Install this image too: minimal, the small one",
-    },
     listen: {
       type: "text",
       value: "HOST:PORT",
@@ -43,11 +38,7 @@ export const init = hostCommand({
     },
   },
   refuse: refuseListen,
-  examples: [
-    "sudo bhatti init --write-client-config",
-    "sudo bhatti init --image minimal",
-    "sudo bhatti init --data-dir /srv/bhatti",
-  ],
+  examples: ["sudo bhatti init --write-client-config", "sudo bhatti init --data-dir /srv/bhatti"],
   async run({ options, operator, isJson, out }) {
     let talked: Promise<void> = Promise.resolve()
     const dataDir = resolve(options.dataDir ?? defaultDataDir)
@@ -58,7 +49,6 @@ export const init = hostCommand({
         cacheDir,
         writeClientConfig: options.writeClientConfig,
         ...(options.listen === undefined ? {} : { listen: options.listen }),
-        ...(options.image === undefined ? {} : { image: options.image }),
         report: (line) => {
           talked = talked.then(() => out.talk(line))
         },
