@@ -12,6 +12,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"syscall"
 )
 
 // What is to be started and how.
@@ -20,6 +21,9 @@ type order struct {
 	root string
 	// devices are device nodes of the host that are shown in root.
 	devices []string
+	// ownDevices are device nodes of the host of which root gets a copy that is QEMU's user's alone, where the host's
+	// node is closed to it.
+	ownDevices []ownDevice
 	// uid is QEMU's user and group; -1 where the caller may not change it, and keeps its own.
 	uid    int
 	groups []uint32
@@ -28,6 +32,11 @@ type order struct {
 	cgroup   string
 	niceness int
 	command  []string
+}
+
+type ownDevice struct {
+	path   string
+	number int
 }
 
 func main() {
@@ -54,6 +63,14 @@ func parse(arguments []string) (order, error) {
 	flags.IntVar(&wanted.niceness, "nice", 0, "")
 	flags.Func("device", "", func(path string) error {
 		wanted.devices = append(wanted.devices, path)
+		return nil
+	})
+	flags.Func("own-device", "", func(path string) error {
+		var found syscall.Stat_t
+		if err := syscall.Stat(path, &found); err != nil {
+			return err
+		}
+		wanted.ownDevices = append(wanted.ownDevices, ownDevice{path, int(found.Rdev)})
 		return nil
 	})
 	flags.Func("group", "", func(text string) error {

@@ -139,6 +139,9 @@ func (all *steps) enterRoot(wanted order) {
 	mount("none", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, "")
 	mount(wanted.root, wanted.root, "", syscall.MS_BIND, "")
 	mount("none", wanted.root, "", syscall.MS_REMOUNT|syscall.MS_BIND|syscall.MS_RDONLY|closed, "")
+	for _, device := range wanted.ownDevices {
+		all.makeDevice(device, wanted.uid, inRoot)
+	}
 	// Of its own pid namespace, and nothing in it but processes.
 	mount("proc", inRoot("proc"), "proc", closed|syscall.MS_NOEXEC, "subset=pid")
 	for _, device := range wanted.devices {
@@ -151,6 +154,19 @@ func (all *steps) enterRoot(wanted order) {
 	all.add("go to the root", syscall.SYS_CHDIR, "/")
 	const name = "machine"
 	all.add("name its host", syscall.SYS_SETHOSTNAME, name, len(name))
+}
+
+// makeDevice shows a node in root that is made on a file system in memory, where proc comes to lie later: root is on a disk
+// that nodes must not be on. The node stays for as long as it is shown.
+func (all *steps) makeDevice(device ownDevice, uid int, inRoot func(string) string) {
+	const mode = syscall.S_IFCHR | 0o600
+	directory, node := inRoot("proc"), inRoot("proc/node")
+	all.add("mount memory for "+device.path, syscall.SYS_MOUNT, "tmpfs", directory, "tmpfs",
+		syscall.MS_NOSUID|syscall.MS_NOEXEC, "mode=0700,size=4k")
+	all.add("make a node of "+device.path, syscall.SYS_MKNOD, node, mode, device.number)
+	all.add("give away the node of "+device.path, syscall.SYS_CHOWN, node, uid, uid)
+	all.add("mount "+device.path, syscall.SYS_MOUNT, node, inRoot(device.path), "", syscall.MS_BIND, "")
+	all.add("leave the memory for "+device.path, syscall.SYS_UMOUNT2, directory, syscall.MNT_DETACH)
 }
 
 func (all *steps) setLimits(wanted order) {

@@ -157,13 +157,6 @@ export async function openCore(config: Config, log: Log, { wrapHost }: Seam = {}
 
   const isRoot = process.getuid?.() === 0
   const network = config.network === "auto" ? (isRoot ? "tap" : "user") : config.network
-  const accelerator = await chooseAccelerator({
-    wanted: config.accel,
-    isKvmRequired: config.require_kvm,
-    qemu,
-    kernel,
-    dataDir: config.data_dir,
-  })
   const uidBase = isRoot ? config.uid_base : undefined
   const jail = await openJail({
     dataDir: config.data_dir,
@@ -181,6 +174,18 @@ export async function openCore(config: Config, log: Log, { wrapHost }: Seam = {}
     disk: device === undefined ? undefined : { device, bytesPerSec: config.disk_mb_per_second * mebibyte },
   })
   undo.defer(() => cgroups.close())
+  const accelerator = await chooseAccelerator({
+    wanted: config.accel,
+    isKvmRequired: config.require_kvm,
+    qemu,
+    kernel,
+    dataDir: config.data_dir,
+    jail,
+    level: config.confinement,
+    uid: uidBase,
+    cgroups,
+    patienceSec: config.kvm_probe_seconds,
+  })
 
   const host: Host = {
     machines: new Machines({

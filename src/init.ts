@@ -19,6 +19,8 @@ import { tendCache } from "./image/cache.ts"
 import { buildKernel } from "./image/kernel.ts"
 import { buildImage } from "./image/rootfs.ts"
 import { lockDataDir } from "./lock.ts"
+import { forgetProbe } from "./machine/accelerator.ts"
+import { deviceProblem } from "./machine/kvm-device.ts"
 import { openStore, type Store } from "./store/store.ts"
 
 export type InitOptions = {
@@ -26,6 +28,8 @@ export type InitOptions = {
   cacheDir: string
   /** Write the caller's `~/.bhatti/config.yaml` with a key of the user `admin`, unless it has a working one. */
   writeClientConfig: boolean
+  /** Find out anew whether KVM works. */
+  probe: boolean
   listen?: string
   report: (line: string) => void
 }
@@ -145,14 +149,16 @@ function writePrivately(path: string, text: string): void {
 }
 
 /** A running daemon makes its own templates. */
-async function prepareTemplate({ dataDir, report }: InitOptions): Promise<void> {
+async function prepareTemplate({ dataDir, report, probe }: InitOptions): Promise<void> {
   const config = loadConfig({ dataDir }, {})
+  if (probe) await forgetProbe({ dataDir })
   let lock: Disposable
   try {
     lock = lockDataDir(dataDir)
   } catch (error) {
     if (!(error instanceof AppError && error.code === "conflict")) throw error
     report("  the running daemon makes it")
+    if (probe) report("  it tries KVM again when it is restarted: sudo systemctl restart bhatti")
     return
   }
   using _lock = lock
@@ -161,6 +167,8 @@ async function prepareTemplate({ dataDir, report }: InitOptions): Promise<void> 
   await using opened = await openCore({ ...config, data_dir: dataDir }, quiet)
   const { core, accelerator } = opened
   report(`  accelerator ${accelerator.accelerator}: ${accelerator.reason}`)
+  if (accelerator.accelerator === "tcg" && config.accel === "auto" && deviceProblem() === undefined)
+    report("  if that was for a passing reason, try again before sandboxes are made: bhatti init --probe")
   const [image, kernel] = await Promise.all([
     core.host.images.readImage(limits.imageDefault),
     core.host.images.readKernel(),

@@ -73,11 +73,20 @@ test("serve refuses an accelerator that does not exist", async () => {
 
 test("init has defaults for directories", async () => {
   expect((await run(init, [])).initialised).toEqual([
-    { dataDir: defaultDataDir, cacheDir: "/var/cache/bhatti", writeClientConfig: false },
+    { dataDir: defaultDataDir, cacheDir: "/var/cache/bhatti", writeClientConfig: false, probe: false },
   ])
-  const argv = ["--data-dir", "/d", "--cache-dir", "/c", "--write-client-config", "--listen", "127.0.0.1:1"]
+  const argv = [
+    "--data-dir",
+    "/d",
+    "--cache-dir",
+    "/c",
+    "--write-client-config",
+    "--listen",
+    "127.0.0.1:1",
+    "--probe",
+  ]
   expect((await run(init, argv)).initialised).toEqual([
-    { dataDir: "/d", cacheDir: "/c", writeClientConfig: true, listen: "127.0.0.1:1" },
+    { dataDir: "/d", cacheDir: "/c", writeClientConfig: true, probe: true, listen: "127.0.0.1:1" },
   ])
 })
 

@@ -17,6 +17,7 @@ export type InitOptions = {
   dataDir: string
   cacheDir: string
   writeClientConfig: boolean
+  probe: boolean
   listen?: string
   report: (line: string) => void
 }

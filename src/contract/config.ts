@@ -93,6 +93,14 @@ const Settings = z.strictObject({
     .boolean()
     .default(false)
     .describe("Serve only where KVM works, and so only where sandboxes hold hostile code"),
+  kvm_probe_seconds: z
+    .number()
+    .min(1)
+    .max(600)
+    .default(5)
+    .describe(
+      "For how long the guest that KVM is proved with may say nothing; more for a slow host, such as one that is itself a machine",
+    ),
   confinement: z
     .enum(["full", "reduced"])
     .default("full")

@@ -3,21 +3,23 @@
  * so KVM counts as usable only after a guest has booted under it. The answer holds for one boot of the host.
  */
 
-import { accessSync, closeSync, constants, openSync, statSync } from "node:fs"
-import { rename } from "node:fs/promises"
+import { statSync } from "node:fs"
+import { rename, rm } from "node:fs/promises"
 import { join } from "node:path"
 import { z } from "zod"
 import { AppError } from "../contract/errors.ts"
 import { parseJson } from "../lib/parse-json.ts"
-import type { Accelerator } from "./command-line.ts"
+import type { Cgroups } from "./cgroups.ts"
+import { type Accelerator, probeMemoryMib } from "./command-line.ts"
 import type { QemuBuild } from "./fingerprint.ts"
-import { hostBootId } from "./process.ts"
+import type { Jail } from "./jail.ts"
+import { deviceIdentity, deviceProblem, kvmAccess, kvmDevice } from "./kvm-device.ts"
+import { probeKvm } from "./kvm-probe.ts"
+import { type Confinement, hostBootId } from "./process.ts"
 
 export type AcceleratorReport = { accelerator: Accelerator; reason: string }
 
-const probeDeadlineMs = 5000
-/** What the agent prints when it was booted with `bhatti.probe`. */
-const probeWords = "bhatti-probe-ok"
+const groupName = "kvm-probe"
 
 type ProbeInput = {
   wanted: "auto" | "kvm" | "tcg"
@@ -26,18 +28,26 @@ type ProbeInput = {
   qemu: QemuBuild
   kernel: { hash: string; vmlinux: string; initramfs: string }
   dataDir: string
+  jail: Jail
+  level: Confinement["level"]
+  /** Of machines that belong to no sandbox. */
+  uid: number | undefined
+  cgroups: Cgroups
+  /** For how long a guest may say nothing. */
+  patienceSec: number
   device?: string
 }
 
 export async function chooseAccelerator(input: ProbeInput): Promise<AcceleratorReport> {
   if (input.wanted === "tcg") return { accelerator: "tcg", reason: "chosen in the configuration" }
-  const problem = await kvmProblem(input)
-  if (problem === undefined) return { accelerator: "kvm", reason: "a guest boots under KVM" }
+  const { problem, tried } = await findProblem(input)
+  if (problem === undefined) return { accelerator: "kvm", reason: `a guest boots under KVM${tried}` }
   if (input.wanted === "auto" && !input.isKvmRequired) return { accelerator: "tcg", reason: problem }
-  throw new AppError("unavailable", `KVM is not usable: ${problem}`, {
-    hint: input.isKvmRequired
-      ? "use a host with working KVM; config.yaml says require_kvm: true, so nothing is served without"
-      : "use a host with working KVM, or accel: tcg in config.yaml",
+  const why = input.isKvmRequired
+    ? "config.yaml says require_kvm: true, so nothing is served without"
+    : "or accel: tcg in config.yaml"
+  throw new AppError("unavailable", `KVM is not usable: ${problem}${tried}`, {
+    hint: `sudo bhatti doctor says more, sudo bhatti init --probe tries again; use a host with working KVM; ${why}`,
     retryable: false,
   })
 }
@@ -52,77 +62,60 @@ export async function isEmulated(options: {
   return memory?.bootId === hostBootId && memory.problem !== null
 }
 
-async function kvmProblem(input: ProbeInput): Promise<string | undefined> {
+/** `tried`: what was done to find out, to be put behind the problem; empty where nothing had to be. */
+async function findProblem(input: ProbeInput): Promise<{ problem: string | undefined; tried: string }> {
   const device = deviceProblem(input.device)
-  if (device !== undefined) return device
+  if (device !== undefined) return { problem: device, tried: "" }
   const remembered = await recall(input)
-  if (remembered) return remembered.problem ?? undefined
-  const problem = await bootProbe(input)
-  await remember(input, { problem: problem ?? null })
-  return problem
+  if (remembered) return { problem: remembered.problem ?? undefined, tried: inWords(remembered, "earlier") }
+  const { problem, ms } = await tryKvm(input)
+  const found = { problem: problem ?? null, ms }
+  await remember(input, found)
+  return { problem, tried: inWords(found, "just now") }
 }
 
-function deviceProblem(path = "/dev/kvm"): string | undefined {
-  try {
-    statSync(path)
-  } catch {
-    return "/dev/kvm is missing"
-  }
-  try {
-    accessSync(path, constants.R_OK | constants.W_OK)
-    closeSync(openSync(path, "r+"))
-    return undefined
-  } catch {
-    return "/dev/kvm cannot be opened"
-  }
+function inWords({ ms }: { ms: number }, when: "just now" | "earlier"): string {
+  return `; tried ${when} as machines are started, ${(ms / 1000).toFixed(1)} s`
 }
 
-async function bootProbe({ qemu, kernel }: ProbeInput): Promise<string | undefined> {
-  const child = Bun.spawn({
-    cmd: [
-      qemu.binary,
-      ...["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-m", "256M"],
-      ...[
-        "-machine",
-        "q35,sata=off,smbus=off,usb=off,vmport=off,graphics=off",
-        "-accel",
-        "kvm",
-        "-cpu",
-        "host",
-      ],
-      ...["-kernel", kernel.vmlinux, "-initrd", kernel.initramfs],
-      ...["-append", "console=ttyS0 quiet panic=-1 reboot=t bhatti.probe", "-serial", "stdio"],
-    ],
-    stdio: ["ignore", "pipe", "pipe"],
-  })
-  const timer = setTimeout(() => child.kill("SIGKILL"), probeDeadlineMs)
+async function tryKvm(input: ProbeInput): Promise<{ problem: string | undefined; ms: number }> {
+  const { uid, level, jail, qemu, kernel, cgroups } = input
+  const { devices, ...access } = kvmAccess({ uid, level }, statSync(input.device ?? kvmDevice))
+  const shape = { cpus: 1, memoryMib: probeMemoryMib, accelerator: "kvm", network: "user" } as const
   try {
-    let text = ""
-    for await (const chunk of child.stdout) {
-      text += Buffer.from(chunk).toString("latin1")
-      if (text.includes(probeWords)) return undefined
-    }
-    const words = (await new Response(child.stderr).text()).trim().split("\n").at(-1) ?? ""
-    return words === ""
-      ? `a guest under it did not start within ${probeDeadlineMs / 1000} s`
-      : `QEMU says: ${words}`
+    return await probeKvm({
+      binary: qemu.binary,
+      kernel,
+      confinement: {
+        ...access,
+        devices: ["/dev/null", ...devices],
+        ...{ jail, level, uid },
+        cgroup: cgroups.make(groupName, shape),
+      },
+      directory: join(input.dataDir, "jail"),
+      patienceMs: input.patienceSec * 1000,
+    })
   } finally {
-    clearTimeout(timer)
-    child.kill("SIGKILL")
-    await child.exited
+    cgroups.remove(groupName)
   }
 }
 
 const Memory = z.object({
   bootId: z.string(),
-  qemu: z.string(),
-  kernel: z.string(),
+  /** All of the host and of the configuration that the answer depends on. */
+  circumstances: z.string(),
   problem: z.string().nullable(),
+  ms: z.number(),
 })
 type Memory = z.infer<typeof Memory>
 
 function memoryPath({ dataDir }: { dataDir: string }): string {
   return join(dataDir, "kvm-probe.json")
+}
+
+/** The next daemon tries KVM anew. */
+export async function forgetProbe(options: { dataDir: string }): Promise<void> {
+  await rm(memoryPath(options), { force: true })
 }
 
 async function readMemory(options: { dataDir: string }): Promise<Memory | undefined> {
@@ -135,16 +128,25 @@ async function readMemory(options: { dataDir: string }): Promise<Memory | undefi
 
 async function recall(input: ProbeInput): Promise<Memory | undefined> {
   const memory = await readMemory(input)
-  const isFresh =
-    memory !== undefined &&
-    memory.bootId === hostBootId &&
-    memory.qemu === input.qemu.identity &&
-    memory.kernel === input.kernel.hash
+  const isFresh = memory?.bootId === hostBootId && memory.circumstances === circumstancesOf(input)
   return isFresh ? memory : undefined
 }
 
-async function remember(input: ProbeInput, { problem }: { problem: string | null }): Promise<void> {
-  const memory: Memory = { bootId: hostBootId, qemu: input.qemu.identity, kernel: input.kernel.hash, problem }
+function circumstancesOf({ qemu, kernel, jail, level, uid, patienceSec, device }: ProbeInput): string {
+  const facts = [
+    qemu.identity,
+    kernel.hash,
+    jail.root,
+    level,
+    uid ?? "own",
+    patienceSec,
+    deviceIdentity(device),
+  ]
+  return facts.join("; ")
+}
+
+async function remember(input: ProbeInput, found: Pick<Memory, "problem" | "ms">): Promise<void> {
+  const memory: Memory = { bootId: hostBootId, circumstances: circumstancesOf(input), ...found }
   const path = memoryPath(input)
   await Bun.write(`${path}.tmp`, JSON.stringify(memory))
   await rename(`${path}.tmp`, path)

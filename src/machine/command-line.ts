@@ -53,6 +53,8 @@ const translationCacheMib = 64
 /** What a machine shares with this host, for bytes in bulk; each has its own (docs/decisions/0020-bulk-bytes-in-shared-memory.md). */
 export const sharedMemoryMib = 2
 
+export const probeMemoryMib = 256
+
 /** Kept for diagnosis: the last bytes the guest wrote to its console. */
 export const consoleRingBytes = 65_536
 
@@ -101,6 +103,28 @@ export function cpuModel(accelerator: Accelerator): string {
   return accelerator === "kvm" ? "host" : "max,-erms,-fsrm,-la57,-smap,-smep,-umip"
 }
 
+const board = "q35,sata=off,smbus=off,usb=off,vmport=off,graphics=off"
+const systemCallFilter = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
+
+/** Of a machine without disks that only says on its console, which is its output, that a guest boots under KVM. */
+export function probeArguments(): string[] {
+  return [
+    ["-nodefaults"],
+    ["-no-user-config"],
+    ["-no-reboot"],
+    ["-display", "none"],
+    ["-machine", board],
+    ["-accel", "kvm"],
+    ["-cpu", cpuModel("kvm")],
+    ["-m", `${probeMemoryMib}M`],
+    ["-sandbox", systemCallFilter],
+    ["-serial", "stdio"],
+    ["-kernel", `/proc/self/fd/${descriptors.kernel}`],
+    ["-initrd", `/proc/self/fd/${descriptors.initramfs}`],
+    ["-append", "console=ttyS0 panic=-1 reboot=t bhatti.probe"],
+  ].flat()
+}
+
 /** The arguments after the program's name. `name` is how an orphan is recognised in the list of processes. */
 export function qemuArguments(shape: MachineShape, role: Role, name: string): string[] {
   const isClone = role === "clone"
@@ -117,10 +141,7 @@ export function qemuArguments(shape: MachineShape, role: Role, name: string): st
     ["-no-reboot"],
     ["-display", "none"],
     ["-vga", "none"],
-    [
-      "-machine",
-      "q35,sata=off,smbus=off,usb=off,vmport=off,graphics=off,mem-merge=off,dump-guest-core=off,suppress-vmdesc=on,memory-backend=ram",
-    ],
+    ["-machine", `${board},mem-merge=off,dump-guest-core=off,suppress-vmdesc=on,memory-backend=ram`],
     ["-accel", accelerator],
     ["-cpu", cpuModel(shape.accelerator)],
     ["-smp", `${shape.cpus}`],
@@ -133,7 +154,7 @@ export function qemuArguments(shape: MachineShape, role: Role, name: string): st
       "-object",
       `memory-backend-file,id=shared,size=${sharedMemoryMib}M,mem-path=/proc/self/fd/${descriptors.shared},share=on`,
     ],
-    ["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"],
+    ["-sandbox", systemCallFilter],
     ["-global", "migration.send-configuration=off"],
 
     ["-chardev", `socket,id=qmp,fd=${descriptors.qmpSocket},server=on,wait=off`],

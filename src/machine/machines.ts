@@ -28,6 +28,7 @@ import {
 import { publishDirectory, syncPath } from "./durable.ts"
 import { type QemuBuild, stateFingerprint, templateFingerprint } from "./fingerprint.ts"
 import type { Jail } from "./jail.ts"
+import { kvmAccess } from "./kvm-device.ts"
 import { readKernelLog, wasKilledForMemory } from "./out-of-memory.ts"
 import { loadOwnMemory, memoryBaseOf, saveOwnMemory } from "./own-memory.ts"
 import {
@@ -560,15 +561,10 @@ export class Machines {
   }
 
   #confinement(slot: number): Omit<Confinement, "cgroup"> {
-    const hasKvm = this.#accelerator === "kvm"
-    const isRoot = this.#uidBase !== undefined
-    return {
-      jail: this.#jail,
-      level: this.#level,
-      uid: this.#uidBase === undefined ? undefined : this.#uidBase + slot,
-      groups: isRoot && hasKvm ? [statSync("/dev/kvm").gid] : [],
-      devices: ["/dev/null", ...(hasKvm ? ["/dev/kvm"] : [])],
-    }
+    const [level, uid] = [this.#level, this.#uidBase === undefined ? undefined : this.#uidBase + slot]
+    const { devices, ...access } =
+      this.#accelerator === "kvm" ? kvmAccess({ uid, level }) : { groups: [], devices: [] }
+    return { jail: this.#jail, level, uid, ...access, devices: ["/dev/null", ...devices] }
   }
 }
 

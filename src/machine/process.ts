@@ -149,8 +149,10 @@ export type Confinement = {
   /** Its user and group. Without it (the daemon is not root) it runs as the daemon's own. */
   uid: number | undefined
   groups: number[]
-  /** Device nodes it may open. */
+  /** Device nodes that it sees in the jail. */
   devices: string[]
+  /** Device nodes that it sees there as its own user's, whatever the host's are. Root's to give, and only in a jail. */
+  ownDevices?: string[]
   /** The control group it is held by, where the host has them. */
   cgroup: string | undefined
 }
@@ -233,9 +235,15 @@ export function stateFingerprintOf(pid: number): string | undefined {
 }
 
 function launcherArguments(confinement: Confinement, handed: number): string[] {
-  const { jail, level, uid, groups, devices, cgroup } = confinement
+  const { jail, level, uid, groups, devices, ownDevices = [], cgroup } = confinement
   return [
-    ...(level === "full" ? [`--root=${jail.root}`, ...devices.map((path) => `--device=${path}`)] : []),
+    ...(level === "full"
+      ? [
+          `--root=${jail.root}`,
+          ...devices.map((path) => `--device=${path}`),
+          ...ownDevices.map((path) => `--own-device=${path}`),
+        ]
+      : []),
     ...(uid === undefined ? [] : [`--uid=${uid}`]),
     ...(cgroup === undefined ? [] : [`--cgroup=${cgroup}`]),
     ...groups.map((group) => `--group=${group}`),

@@ -30,6 +30,10 @@ export const init = hostCommand({
       type: "flag",
       summary: "Write the admin user's key to ~/.bhatti/config.yaml of whoever runs this, also under sudo",
     },
+    probe: {
+      type: "flag",
+      summary: "Find out anew whether KVM works, which is else done once per boot of the host",
+    },
     listen: {
       type: "text",
       value: "HOST:PORT",
@@ -38,7 +42,11 @@ export const init = hostCommand({
     },
   },
   refuse: refuseListen,
-  examples: ["sudo bhatti init --write-client-config", "sudo bhatti init --data-dir /srv/bhatti"],
+  examples: [
+    "sudo bhatti init --write-client-config",
+    "sudo bhatti init --data-dir /srv/bhatti",
+    "sudo bhatti init --probe && sudo systemctl restart bhatti",
+  ],
   async run({ options, operator, isJson, out }) {
     let talked: Promise<void> = Promise.resolve()
     const dataDir = resolve(options.dataDir ?? defaultDataDir)
@@ -48,6 +56,7 @@ export const init = hostCommand({
         dataDir,
         cacheDir,
         writeClientConfig: options.writeClientConfig,
+        probe: options.probe,
         ...(options.listen === undefined ? {} : { listen: options.listen }),
         report: (line) => {
           talked = talked.then(() => out.talk(line))

@@ -120,12 +120,12 @@ function checkKvm({ kvm, dataDir, config, isRoot }: HostFacts): Check {
   if (probe === undefined || !probe.isOfThisBoot)
     return { area, status: "ok", text: "/dev/kvm opens; the daemon tries it when it starts" }
   return probe.problem === null
-    ? { area, status: "ok", text: "a guest boots under KVM" }
+    ? { area, status: "ok", text: "a guest boots under KVM, started as machines are" }
     : {
         area,
         status,
         text: `no guest boots under KVM: ${probe.problem}; ${slow}`,
-        fix: "nested virtualisation may be broken on this host; another host, or bare metal, helps",
+        fix: "a slow host needs more kvm_probe_seconds in config.yaml; sudo bhatti init --probe and a restart of the daemon try again; where nested virtualisation is broken, another host helps",
       }
 }
 

@@ -1,0 +1,51 @@
+/**
+ * How a machine gets at `/dev/kvm`, which QEMU opens by that path and as the machine's user. The probe of KVM asks here too, so that
+ * it starts as machines do.
+ */
+
+import { accessSync, closeSync, constants, openSync, type Stats, statSync } from "node:fs"
+import type { Confinement } from "./process.ts"
+
+export const kvmDevice = "/dev/kvm"
+
+export type DeviceAccess = Required<Pick<Confinement, "groups" | "devices" | "ownDevices">>
+
+const everybody = 0o006
+const group = 0o060
+
+/**
+ * The host's own node where its mode lets the machine's user in, by its group if need be. Elsewhere (a host without udev's
+ * rules has 0600 of root) a node of that user's own, which only a jail can have.
+ */
+export function kvmAccess(
+  { uid, level }: Pick<Confinement, "uid" | "level">,
+  node: Pick<Stats, "mode" | "gid"> = statSync(kvmDevice),
+): DeviceAccess {
+  const shown = { groups: [], devices: [kvmDevice], ownDevices: [] }
+  if (uid === undefined || includes(node.mode, everybody)) return shown
+  // No machine is given root's group, whatever else that opens.
+  if (includes(node.mode, group) && node.gid !== 0) return { ...shown, groups: [node.gid] }
+  return level === "full" ? { groups: [], devices: [], ownDevices: [kvmDevice] } : shown
+}
+
+function includes(mode: number, bits: number): boolean {
+  return (mode & bits) === bits
+}
+
+/** What is wrong with the device for the daemon itself; undefined if it opens. */
+export function deviceProblem(path = kvmDevice): string | undefined {
+  if (statSync(path, { throwIfNoEntry: false }) === undefined) return `${kvmDevice} is missing`
+  try {
+    accessSync(path, constants.R_OK | constants.W_OK)
+    closeSync(openSync(path, "r+"))
+    return undefined
+  } catch {
+    return `${kvmDevice} cannot be opened`
+  }
+}
+
+/** Changes when the device is made anew, as by loading its module again, or is given to others. */
+export function deviceIdentity(path = kvmDevice): string {
+  const { ino, rdev, mode, uid, gid } = statSync(path)
+  return [ino, rdev, mode.toString(8), uid, gid].join(" ")
+}

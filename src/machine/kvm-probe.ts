@@ -1,0 +1,136 @@
+/**
+ * Boots a guest under KVM and waits for a word of it. QEMU is started as machines are: by the launcher, in the jail, as a machine's user,
+ * with the same device node, groups, control group and system call filter. So what is found holds for machines.
+ */
+
+import { closeSync, openSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs"
+import { join } from "node:path"
+import { z } from "zod"
+import { AppError } from "../contract/errors.ts"
+import { parseJson } from "../lib/parse-json.ts"
+import { probeArguments } from "./command-line.ts"
+import {
+  type Confinement,
+  hostBootId,
+  isAlive,
+  killProcess,
+  launch,
+  type ProcessIdentity,
+  startTicks,
+} from "./process.ts"
+
+/** What the agent prints when it was booted with `bhatti.probe`; the twin of answerProbe in agent/boot.go. */
+const probeWords = "bhatti-probe-ok"
+const killDeadlineMs = 10_000
+const roundMs = 10
+/** However much a guest says, it is given up after this many times its patience. */
+const patiencesMax = 24
+/** Of what it said last, for a reason. */
+const tailLength = 160
+
+export type ProbeResult = { problem: string | undefined; ms: number }
+
+export async function probeKvm(options: {
+  binary: string
+  kernel: { vmlinux: string; initramfs: string }
+  confinement: Confinement
+  /** For the console and for what a killed daemon leaves. */
+  directory: string
+  /** For how long a guest may say nothing. */
+  patienceMs: number
+}): Promise<ProbeResult> {
+  const { directory } = options
+  const startedMs = performance.now()
+  const logPath = join(directory, "kvm-probe.log")
+  const leftPath = join(directory, "kvm-probe.pid")
+  await endLeft(leftPath)
+  rmSync(logPath, { force: true })
+  const result = (problem?: string) => ({ problem, ms: Math.round(performance.now() - startedMs) })
+  let process: ProcessIdentity | undefined
+  try {
+    process = await startProbe(options, logPath)
+    if (process !== undefined) writeFileSync(leftPath, JSON.stringify(process), { mode: 0o600 })
+    return result(await waitForWords(process, { logPath, patienceMs: options.patienceMs }))
+  } catch (error) {
+    if (!(error instanceof AppError)) throw error
+    return result(error.message)
+  } finally {
+    if (process !== undefined) await killProcess(process, { deadlineMs: killDeadlineMs })
+    for (const path of [logPath, leftPath]) rmSync(path, { force: true })
+  }
+}
+
+/** Returns undefined if it has ended already. */
+async function startProbe(
+  { binary, kernel, confinement }: Parameters<typeof probeKvm>[0],
+  logPath: string,
+): Promise<ProcessIdentity | undefined> {
+  const files = [kernel.vmlinux, kernel.initramfs].map((path) => openSync(path, "r"))
+  const [vmlinux = -1, initramfs = -1] = files
+  try {
+    const pid = await launch({
+      binary,
+      arguments: probeArguments(),
+      files: { kernel: vmlinux, initramfs },
+      confinement,
+      logPath,
+    })
+    const ticks = startTicks(pid)
+    return ticks === undefined ? undefined : { pid, startTicks: ticks, bootId: hostBootId }
+  } finally {
+    for (const fd of files) closeSync(fd)
+  }
+}
+
+/** Its patience begins anew whenever the guest says something: a slow host is not taken for a broken one. */
+async function waitForWords(
+  process: ProcessIdentity | undefined,
+  { logPath, patienceMs }: { logPath: string; patienceMs: number },
+): Promise<string | undefined> {
+  const startedMs = performance.now()
+  let heardMs = startedMs
+  let heard = 0
+  for (;;) {
+    // Before the console is read, so that its last words are not missed.
+    const lives = process !== undefined && isAlive(process)
+    const { size } = statSync(logPath)
+    if (size > heard) {
+      const text = readFileSync(logPath, "latin1")
+      if (text.includes(probeWords)) return undefined
+      heard = size
+      heardMs = performance.now()
+    }
+    const nowMs = performance.now()
+    const last = lastWords(logPath)
+    if (!lives) return `QEMU says: ${last === "" ? "nothing, and ends" : last}`
+    if (nowMs - heardMs > patienceMs || nowMs - startedMs > patienceMs * patiencesMax) {
+      const silence = `${seconds(nowMs - heardMs)} s of silence, ${seconds(nowMs - startedMs)} s in all`
+      return `a guest under it did not start: ${silence}, kvm_probe_seconds is ${patienceMs / 1000}${last === "" ? "" : `; last words: ${last}`}`
+    }
+    await Bun.sleep(roundMs)
+  }
+}
+
+function seconds(ms: number): string {
+  return (ms / 1000).toFixed(1)
+}
+
+function lastWords(logPath: string): string {
+  const line = readFileSync(logPath, "latin1").trim().split("\n").at(-1) ?? ""
+  return line.replace(/[^\x20-\x7e]/g, "").slice(0, tailLength)
+}
+
+const Left = z.object({ pid: z.int(), startTicks: z.int(), bootId: z.string() })
+
+/** A guest that hangs outlives a daemon that was killed meanwhile. */
+async function endLeft(path: string): Promise<void> {
+  let text: string
+  try {
+    text = readFileSync(path, "utf8")
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return
+    throw error
+  }
+  const left = Left.safeParse(parseJson(text))
+  if (left.success) await killProcess(left.data, { deadlineMs: killDeadlineMs })
+}
