@@ -121,7 +121,7 @@ export function probeArguments(): string[] {
     ["-serial", "stdio"],
     ["-kernel", `/proc/self/fd/${descriptors.kernel}`],
     ["-initrd", `/proc/self/fd/${descriptors.initramfs}`],
-    ["-append", "console=ttyS0 panic=-1 reboot=t bhatti.probe"],
+    ["-append", "console=ttyS0 loglevel=6 panic=-1 reboot=t bhatti.probe"],
   ].flat()
 }
 

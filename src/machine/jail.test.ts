@@ -21,6 +21,7 @@ import { createServer, type Server } from "node:net"
 import { getPriority } from "node:os"
 import { join, resolve } from "node:path"
 import launcher from "../../dist/jail" with { type: "file" }
+import { until } from "../../test/support/installation.ts"
 import { listenUnix } from "../lib/posix.ts"
 import { type Jail, prepareJail } from "./jail.ts"
 import { type Confinement, hostBootId, launch, setNiceness, startTicks } from "./process.ts"
@@ -246,6 +247,40 @@ describe("a program in QEMU's place", () => {
       rmdirSync(group)
     }
   })
+
+  test.skipIf(!isRoot)(
+    "sees a device that is closed to its user as that user's own, and makes no other",
+    async () => {
+      const logPath = join(home, "device.log")
+      const script = `
+      @s = stat("/dev/null"); printf "%o %d %d\n", $s[2], $s[4], $s[6];
+      print "opened\n" if open(F, "+<", "/dev/null");
+      $node = "/proc/node";
+      print "made a node\n" if syscall(133, $node, 0020600, 0x101) == 0;
+      opendir D, "/proc"; print join(" ", sort grep { !/^\\./ } readdir D), "\nend\n";`
+      await launch({
+        binary: "/usr/bin/perl",
+        arguments: ["-e", script],
+        files: {},
+        confinement: {
+          jail,
+          level: "full",
+          uid,
+          groups: [],
+          devices: [],
+          ownDevices: ["/dev/null"],
+          cgroup: undefined,
+        },
+        logPath,
+      })
+      await until("it has said all", () => readFileSync(logPath, "utf8").endsWith("end\n"))
+      expect(readFileSync(logPath, "utf8").split("\n").slice(0, -2)).toEqual([
+        `20600 ${uid} ${(1 << 8) + 3}`,
+        "opened",
+        "1 self thread-self",
+      ])
+    },
+  )
 
   test("holds the descriptors it was given and no other of the daemon's", async () => {
     const open = openSync(join(home, "age.key"), "r")
