@@ -96,6 +96,7 @@ export async function serve(flags: ConfigFlags, seam: Seam = {}): Promise<void> 
   void core.events.run(stopping.signal)
   const loops = [
     core.thermal.run(stopping.signal),
+    core.space.run(stopping.signal),
     core.keys.run(stopping.signal),
     core.host.network?.guard(stopping.signal, (what, error) => log.error({ error }, what)),
     cleanUp(core, stopping.signal),

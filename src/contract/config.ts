@@ -160,7 +160,9 @@ const Settings = z.strictObject({
     .int()
     .min(0)
     .default(1024)
-    .describe("Free space in MiB that creating a sandbox must leave on the data directory's file system"),
+    .describe(
+      "Free space in MiB on the data directory's file system: creating a sandbox must leave it, and running ones that write are paused when there is less",
+    ),
   memory_reserve_mb: z
     .int()
     .min(0)

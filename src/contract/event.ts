@@ -11,6 +11,8 @@ export const eventTypes = [
   "sandbox.stopped",
   "sandbox.updated",
   "sandbox.ended",
+  "sandbox.held",
+  "sandbox.released",
   "sandbox.destroyed",
   "thermal.pause",
   "thermal.wake",

@@ -85,6 +85,9 @@ export const Thermal = z
   .enum(["hot", "warm", "cold"])
   .describe("hot: running; warm: paused in memory; cold: on disk only")
 
+export const Held = z.enum(["host_disk"]).describe("host_disk: the host's disk is nearly full")
+export type Held = z.infer<typeof Held>
+
 const ThermalSeconds = z.number().min(0).max(limits.thermalSecMax)
 
 export const Sandbox = z
@@ -98,9 +101,12 @@ export const Sandbox = z
       .string()
       .nullable()
       .describe(
-        "Why a stopped sandbox lost its memory and will boot from its disk, or why a running one did at its last start",
+        "Why a stopped sandbox lost its memory and will boot from its disk, or why a running one did at its last start or is held now",
       ),
     thermal: Thermal.nullable(),
+    held: Held.nullable().describe(
+      "Why it is paused and refuses requests; it goes on by itself. null: it is not",
+    ),
     image: ImageName,
     cpus: z.int(),
     memory_mb: z.int().describe("Memory in MiB"),
@@ -246,6 +252,7 @@ export const Why = z
   .object({
     thermal: Thermal.nullable(),
     reason: z.string().describe("Why it is so"),
+    held: Held.nullable().describe("Why it is paused and refuses requests; null: it is not"),
     keeps_awake: z.array(z.string()).describe("What keeps it from being paused, if anything does"),
     last_touch: z
       .object({ what: z.string(), seconds_ago: z.int() })

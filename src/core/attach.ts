@@ -93,10 +93,12 @@ export async function adopt(core: Core, record: SandboxRecord, machine: Machine)
 
   let guest: Guest
   try {
+    await core.space.keepHalted(record, machine)
     // A paused guest cannot answer.
     await machines.resume(machine)
     guest = await connect(core, record)
   } catch (error) {
+    if (core.space.heldOf(record.id) !== undefined) throw error
     const isRefused = error instanceof AppError && !error.retryable
     if (isRefused || (await machines.endsWithin(machine, { deadlineMs: endDeadlineMs }))) return giveUp(error)
     throw new AppError("unavailable", `the machine of sandbox "${record.name}" does not answer`, {
@@ -107,6 +109,8 @@ export async function adopt(core: Core, record: SandboxRecord, machine: Machine)
   try {
     await meet(core, record, guest, machine)
   } catch (error) {
+    // Its first write may have found no space.
+    await core.space.keepHalted(record, machine)
     return giveUp(error)
   }
   try {

@@ -31,6 +31,7 @@ export async function awake(
   { force = false }: { force?: boolean } = {},
 ): Promise<Guest> {
   core.touches.set(record.id, { what, atMs: core.clock.nowMs() })
+  await core.space.check(record)
   const open = core.guests.get(record.id)
   if (open && record.state.kind === "hot") return open
   return core.turns.take(record.id, async () => {

@@ -13,6 +13,7 @@ import { HostMemory } from "./host-memory.ts"
 import { Keys } from "./keys.ts"
 import { Metrics } from "./metrics.ts"
 import { Pool } from "./pool.ts"
+import { Space } from "./space.ts"
 import { Thermal } from "./thermal.ts"
 import { Turns } from "./turns.ts"
 
@@ -54,6 +55,7 @@ export type Core = {
   waits: Map<SandboxRecord["id"], string>
   startedAt: number
   thermal: Thermal
+  space: Space
   pool: Pool
   events: EventLog
   metrics: Metrics
@@ -71,7 +73,7 @@ export function newCore(options: {
   clock?: Clock
 }): Core {
   const { clock = systemClock } = options
-  const parts: Omit<Core, "thermal" | "pool" | "events" | "metrics"> = {
+  const parts: Omit<Core, "thermal" | "space" | "pool" | "events" | "metrics"> = {
     ...options,
     clock,
     keys: new Keys(options.store, options.log),
@@ -94,6 +96,7 @@ export function newCore(options: {
     onRecord: (event) => core.metrics.onEvent(event),
   })
   core.thermal = new Thermal(core)
+  core.space = new Space(core)
   core.pool = new Pool(core, options.settings.pool)
   return core
 }

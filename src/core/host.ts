@@ -47,6 +47,8 @@ export interface Machines {
   ): Promise<{ fits: true; memoryMib: number } | { fits: false; reason: string }>
   pause(machine: Machine): Promise<void>
   resume(machine: Machine): Promise<void>
+  /** Whether its processors stand still; `disk_full`: a write of its guest waits for space on the host. */
+  haltOf(machine: Machine): Promise<"none" | "paused" | "disk_full">
   /** Into the machine's own directory, or as a copy into another, which is not synced and can be given up. */
   saveSnapshot(machine: Machine, options?: { directory: string; signal: AbortSignal }): Promise<void>
   removeSnapshot(directory: string): Promise<void>
@@ -87,6 +89,8 @@ export interface Disks {
   stampOf(id: string): Promise<string>
   listSandboxes(): Promise<string[]>
   freeMib(): Promise<number>
+  /** Space that a sandbox's disk takes now, to the byte almost; 0: there is none. */
+  overlayMib(id: string): Promise<number>
   /** Space that a sandbox's directory takes now. */
   usedMib(id: string): Promise<number>
 }

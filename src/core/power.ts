@@ -51,6 +51,8 @@ export async function stopSandbox(
   const machine = machineOf(core, record)
   if ((state.kind !== "hot" && state.kind !== "warm") || !machine) return state
   const { machines } = core.host
+  // What it has written would be lost with its machine.
+  await core.space.check(record, { hasTurn: true })
 
   await core.store.sandboxes.setState(record.id, { kind: "stopping", machine: state.machine, isWanted })
   try {

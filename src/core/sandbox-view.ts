@@ -6,6 +6,7 @@ import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Core } from "./core.ts"
 import { noSandbox } from "./find.ts"
 import { urlOf } from "./publish.ts"
+import { heldText } from "./space.ts"
 
 export async function viewSandboxes(core: Core, records: SandboxRecord[]): Promise<Sandbox[]> {
   const published = await core.store.publishedPorts.listOf(records.map(({ id }) => id))
@@ -31,6 +32,7 @@ export function viewSandbox(core: Core, record: SandboxRecord, urls: string[] = 
     id: record.id,
     name: record.name,
     ...viewState(record),
+    ...viewHeld(core, record),
     image: record.imageName,
     cpus: record.cpus,
     memory_mb: record.memoryMib,
@@ -46,6 +48,16 @@ export function viewSandbox(core: Core, record: SandboxRecord, urls: string[] = 
     created_by: record.userId,
     created_at: record.createdAt,
   }
+}
+
+/** Its machine stands still, whatever it would be without that. */
+function viewHeld(
+  core: Core,
+  { id, state }: SandboxRecord,
+): Pick<Sandbox, "held"> & Partial<Pick<Sandbox, "status_reason" | "thermal">> {
+  const held = core.space.heldOf(id)
+  if (held === undefined || state.kind !== "hot") return { held: null }
+  return { held, thermal: "warm", status_reason: `paused: ${heldText(held)}` }
 }
 
 function viewState({

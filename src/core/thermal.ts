@@ -60,6 +60,11 @@ export class Thermal {
     }
   }
 
+  /** As one that has just started. */
+  forget(id: SandboxRecord["id"]): void {
+    this.#watches.delete(id)
+  }
+
   /** Why a sandbox is in its state, and when that changes by itself. */
   explain(record: SandboxRecord, nowMs: number): ThermalDecision | undefined {
     const facts = this.facts(record, nowMs)
@@ -74,6 +79,7 @@ export class Thermal {
     const machine = machineOf(this.#core, record)
     const { kind } = record.state
     if (!machine || (kind !== "hot" && kind !== "warm")) return undefined
+    if (this.#core.space.heldOf(record.id) !== undefined) return undefined
     const { machines } = this.#core.host
     const traffic = machines.trafficBytes(machine, this.#core.host.network?.tapOf(record.id))
     const used: Used = {

@@ -5,6 +5,7 @@ import type { Account } from "../store/users.ts"
 import type { Core } from "./core.ts"
 import { restHint, restText } from "./failed-starts.ts"
 import { findSandbox } from "./find.ts"
+import { heldText } from "./space.ts"
 
 export async function whySandbox(core: Core, account: Account, nameOrId: string): Promise<Why> {
   const record = await findSandbox(core, account, nameOrId)
@@ -12,7 +13,9 @@ export async function whySandbox(core: Core, account: Account, nameOrId: string)
   const { state } = record
   const touch = core.touches.get(record.id)
   const failed = core.failedStarts.find(record.id)
+  const held = core.space.heldOf(record.id) ?? null
   const about = {
+    held,
     last_touch: touch
       ? { what: touch.what, seconds_ago: Math.max(0, Math.round((nowMs - touch.atMs) / 1000)) }
       : null,
@@ -43,6 +46,12 @@ export async function whySandbox(core: Core, account: Account, nameOrId: string)
     changes_in_seconds: null,
     changes_to: null,
   }
+  if (held !== null)
+    return {
+      thermal: "warm",
+      reason: `it is paused, and goes on when there is room: ${heldText(held)}`,
+      ...quiet,
+    }
   if (state.kind === "cold" && failed && failed.restSec > 0) {
     const reason = `${restText(record.name, failed)}; ${restHint(record.name, failed)}`
     return { thermal: "cold", reason, ...quiet }

@@ -92,6 +92,11 @@ export class Disks {
     return Math.floor((bavail * bsize) / (1024 * 1024))
   }
 
+  async overlayMib(id: string): Promise<number> {
+    const { blocks } = await stat(this.overlayOf(id)).catch(whenGone({ blocks: 0 }))
+    return (blocks * 512) / (1024 * 1024)
+  }
+
   async usedMib(id: string): Promise<number> {
     const directory = this.directoryOf(id)
     let blocks = 0

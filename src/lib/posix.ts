@@ -205,6 +205,14 @@ export function openTap(name: string): number {
 const O_CLOEXEC = 0o2000000
 
 /** A pipe. Both ends are closed when another program is started, unless handed to it. */
+const F_SETFL = 4
+const O_NONBLOCK = 0o4000
+
+/** Whoever writes there is told at once that there is no room. */
+export function neverWaitAt(fd: number): void {
+  check(libc.symbols.fcntl(fd, F_SETFL, O_NONBLOCK), "fcntl")
+}
+
 export function createPipe(): { readFd: number; writeFd: number } {
   const ends = new Int32Array(2)
   check(libc.symbols.pipe2(ptr(ends), O_CLOEXEC), "pipe")

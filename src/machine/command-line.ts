@@ -42,6 +42,7 @@ export const descriptors = {
   initramfs: 12,
   saved: 13,
   shared: 14,
+  words: 15,
 } as const
 
 /** Where QEMU writes its device state to, each behind the one before: the descriptor keeps its offset. */
@@ -181,7 +182,9 @@ export function qemuArguments(shape: MachineShape, role: Role, name: string): st
       "-blockdev",
       `driver=qcow2,node-name=root,file=overlay-file,backing=${isTemplate ? "base" : "template"},discard=unmap,detect-zeroes=unmap`,
     ],
-    ["-device", "virtio-blk-pci,id=disk0,drive=root,num-queues=1,write-cache=on,werror=report,rerror=report"],
+    // A write for which the host has no space stops the machine and is tried again when it goes on; an error would cost the
+    // guest its file system.
+    ["-device", "virtio-blk-pci,id=disk0,drive=root,num-queues=1,write-cache=on,werror=enospc,rerror=report"],
 
     // A clone's vCPUs must not run before the channel is connected: the guest would see it close and open again.
     ["-chardev", `socket,id=agent,fd=${descriptors.agentSocket},server=on,wait=${isClone ? "on" : "off"}`],

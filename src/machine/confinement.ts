@@ -3,14 +3,15 @@
  * the jail once, to say its version. Where it cannot, the daemon does not serve.
  */
 
-import { readFileSync, rmSync } from "node:fs"
-import { join } from "node:path"
+import { closeSync } from "node:fs"
 import { AppError } from "../contract/errors.ts"
 import type { QemuBuild } from "./fingerprint.ts"
 import { type Jail, prepareJail } from "./jail.ts"
 import { type Confinement, launch } from "./process.ts"
+import { makeWordsPipe, openEar, takeWords } from "./words.ts"
 
 const proofDeadlineMs = 10_000
+const wordsMax = 65_536
 
 export async function openJail(options: {
   dataDir: string
@@ -21,12 +22,13 @@ export async function openJail(options: {
 }): Promise<Jail> {
   const { dataDir, qemu, level, uid } = options
   const jail = await prepareJail({ dataDir, program: qemu.binary, launcher: options.launcher })
-  const logPath = join(dataDir, "jail", "proof.log")
-  rmSync(logPath, { force: true })
+  const pipe = makeWordsPipe()
+  const ear = openEar(pipe.readFd)
   try {
     const confinement = { jail, level, uid, groups: [], devices: ["/dev/null"], cgroup: undefined }
-    await launch({ binary: qemu.binary, arguments: ["--version"], files: {}, confinement, logPath })
-    await waitForVersion(logPath, qemu)
+    const output = pipe.writeFd
+    await launch({ binary: qemu.binary, arguments: ["--version"], files: {}, confinement, output })
+    await waitForVersion(ear, qemu)
   } catch (cause) {
     if (!(cause instanceof AppError) || level === "reduced") throw cause
     throw new AppError("unavailable", cause.message, {
@@ -35,17 +37,20 @@ export async function openJail(options: {
       retryable: false,
     })
   } finally {
-    rmSync(logPath, { force: true })
+    for (const fd of [ear, pipe.readFd, pipe.writeFd]) closeSync(fd)
   }
   return jail
 }
 
-async function waitForVersion(logPath: string, qemu: QemuBuild): Promise<void> {
+async function waitForVersion(ear: number, qemu: QemuBuild): Promise<void> {
   const deadline = Date.now() + proofDeadlineMs
-  while (!readFileSync(logPath, "utf8").includes(qemu.version)) {
-    if (Date.now() > deadline) {
-      const words = readFileSync(logPath, "utf8").trim().split("\n").at(-1) ?? ""
-      throw new AppError("unavailable", `QEMU does not run confined${words === "" ? "" : `: ${words}`}`)
+  for (let text = ""; ; ) {
+    const words = takeWords(ear)
+    text = (text + (words?.toString() ?? "")).slice(-wordsMax)
+    if (text.includes(qemu.version)) return
+    if (words === undefined || Date.now() > deadline) {
+      const last = text.trim().split("\n").at(-1) ?? ""
+      throw new AppError("unavailable", `QEMU does not run confined${last === "" ? "" : `: ${last}`}`)
     }
     await Bun.sleep(5)
   }

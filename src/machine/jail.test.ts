@@ -67,6 +67,12 @@ afterAll(() => {
   rmSync(home, { recursive: true, force: true })
 })
 
+function outputTo(path: string): number {
+  const fd = openSync(path, "a")
+  sockets.push(fd)
+  return fd
+}
+
 /** What the script says in QEMU's place. Its last line is `end`. */
 async function inJail(script: string, options: { level?: Confinement["level"]; fd?: number } = {}) {
   const logPath = join(home, `${crypto.randomUUID()}.log`)
@@ -82,7 +88,7 @@ async function inJail(script: string, options: { level?: Confinement["level"]; f
       devices: ["/dev/null"],
       cgroup: undefined,
     },
-    logPath,
+    output: outputTo(logPath),
   })
   const deadline = Date.now() + 20_000
   for (;;) {
@@ -235,7 +241,7 @@ describe("a program in QEMU's place", () => {
         arguments: ["-e", 'open F, "<", "/proc/self/cgroup"; print <F>; sleep 60'],
         files: {},
         confinement: { jail, level: "full", uid, groups: [], devices: ["/dev/null"], cgroup: group },
-        logPath,
+        output: outputTo(logPath),
       })
       expect(readFileSync(join(group, "cgroup.procs"), "utf8")).toBe(`${pid}\n`)
       process.kill(pid, "SIGKILL")
@@ -271,7 +277,7 @@ describe("a program in QEMU's place", () => {
           ownDevices: ["/dev/null"],
           cgroup: undefined,
         },
-        logPath,
+        output: outputTo(logPath),
       })
       await until("it has said all", () => readFileSync(logPath, "utf8").endsWith("end\n"))
       expect(readFileSync(logPath, "utf8").split("\n").slice(0, -2)).toEqual([
@@ -288,7 +294,7 @@ describe("a program in QEMU's place", () => {
     const { lines } = await inJail(`
       opendir D, "/proc/self/fd"; print join(" ", sort { $a <=> $b } grep { /^\\d+$/ && $_ != fileno(D) } readdir D), "\\n";
     `)
-    expect(lines).toEqual(["0 1 2 3 4 5 6 7 8 9 10 11 12 13 14"])
+    expect(lines).toEqual(["0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15"])
   })
 
   test("runs as its own user on the host, in namespaces of its own, as nobody's child", async () => {
@@ -300,7 +306,7 @@ describe("a program in QEMU's place", () => {
       arguments: ["-e", "sleep 60"],
       files: { saved: held },
       confinement: { jail, level: "full", uid, groups: [], devices: ["/dev/null"], cgroup: undefined },
-      logPath,
+      output: outputTo(logPath),
     })
     try {
       const status = readFileSync(`/proc/${sleeper}/status`, "utf8")
@@ -345,7 +351,7 @@ test("a jail that cannot be entered starts nothing and says which step failed", 
     arguments: ["-e", "1"],
     files: {},
     confinement: { jail: broken, level: "full", uid, groups: [], devices: ["/dev/null"], cgroup: undefined },
-    logPath: join(home, "broken.log"),
+    output: outputTo(join(home, "broken.log")),
   })
   expect(start).rejects.toMatchObject({ code: "unavailable", message: expect.stringContaining("missing") })
 })

@@ -109,14 +109,16 @@ describe.skipIf(problem !== undefined)(
       // A host that is itself a machine may offer registers that it then refuses; the counting guest needs none of them.
       withoutKernel[withoutKernel.indexOf("-cpu") + 1] = "host,-arch-capabilities"
       if (role === "clone") Bun.connect({ unix: agentSocket(directory), socket: { data() {} } })
+      const output = open("words", "a")
       const process = await spawnQemu({
         binary: qemu.binary,
         arguments: [...withoutKernel, "-bios", "/proc/self/fd/11"],
         files,
         confinement,
-        logPath: join(home, "qemu.log"),
+        output,
       })
       running.push(process)
+      closeSync(output)
       for (const [name, fd] of Object.entries(files))
         if (!["memory", "qmpSocket", "agentSocket"].includes(name)) closeSync(fd)
       closeSockets(sockets)

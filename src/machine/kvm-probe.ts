@@ -67,18 +67,19 @@ async function startProbe(
 ): Promise<ProcessIdentity | undefined> {
   const files = [kernel.vmlinux, kernel.initramfs].map((path) => openSync(path, "r"))
   const [vmlinux = -1, initramfs = -1] = files
+  const output = openSync(logPath, "a", 0o600)
   try {
     const pid = await launch({
       binary,
       arguments: probeArguments(),
       files: { kernel: vmlinux, initramfs },
       confinement,
-      logPath,
+      output,
     })
     const ticks = startTicks(pid)
     return ticks === undefined ? undefined : { pid, startTicks: ticks, bootId: hostBootId }
   } finally {
-    for (const fd of files) closeSync(fd)
+    for (const fd of [...files, output]) closeSync(fd)
   }
 }
 

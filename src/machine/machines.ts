@@ -27,6 +27,7 @@ import {
 } from "./command-line.ts"
 import { publishDirectory, syncPath } from "./durable.ts"
 import { type QemuBuild, stateFingerprint, templateFingerprint } from "./fingerprint.ts"
+import { type Halt, Halts } from "./halt.ts"
 import type { Jail } from "./jail.ts"
 import { kvmAccess } from "./kvm-device.ts"
 import { readKernelLog, wasKilledForMemory } from "./out-of-memory.ts"
@@ -50,8 +51,11 @@ import { Qmp } from "./qmp.ts"
 import { makeSharedMemory, openSharedMemory } from "./shared-memory.ts"
 import { agentSocket, closeSockets, listenSockets, qmpSocket, type Sockets } from "./sockets.ts"
 import { sha256, type Template, type TemplateDraft, type TemplateSpec, Templates } from "./templates.ts"
+import { makeWordsPipe, openEar, takeWords, Words } from "./words.ts"
 
 const qmpDeadlineMs = 10_000
+/** Of the guest's console, for the log. */
+const consoleBytes = 8192
 /** QEMU answers nothing while it writes its state. */
 const saveDeadlineMs = 60_000
 const killDeadlineMs = 10_000
@@ -104,6 +108,8 @@ export class Machines {
   readonly #level: Confinement["level"]
   readonly #cgroups: Cgroups
   readonly #monitors = new Map<number, Promise<Qmp>>()
+  readonly #words = new Words()
+  readonly #halts = new Halts({ deadlineMs: qmpDeadlineMs })
 
   constructor(options: {
     dataDir: string
@@ -284,6 +290,11 @@ export class Machines {
     await (await this.#monitor(machine)).command("cont", {}, { deadlineMs: qmpDeadlineMs })
   }
 
+  /** Whether its processors stand still, and whether for want of space. */
+  async haltOf(machine: Machine): Promise<Halt> {
+    return this.#halts.read(await this.#monitor(machine))
+  }
+
   /**
    * Writes a paused machine's memory and device state beside its disk. The machine stays paused and can be resumed. With a
    * `directory` they go there instead, where whoever makes that copy syncs them, when the machine runs again. The signal gives it up.
@@ -302,6 +313,8 @@ export class Machines {
 
     // Not what this daemon would start: another build, or another QEMU, may have started this one.
     const startedAs = stateFingerprintOf(machine.process.pid)
+    // What the guest has written may not be on the disk yet.
+    if ((await this.haltOf(machine)) === "disk_full") throw diskFull()
     const state = await this.#saveState(machine)
     await writeFile(join(beside, "state"), state, { flag: "wx", mode: 0o600 })
 
@@ -312,6 +325,9 @@ export class Machines {
     } finally {
       await file.close()
     }
+    // QEMU writes out its disk's tables again and does not say whether it could; it can where there is space.
+    await this.pause(machine)
+    if (await isFull(machine.directory)) throw diskFull()
     const manifest: SnapshotManifest = {
       stateFingerprint: startedAs ?? "unknown",
       memoryBase: machine.memoryBase,
@@ -415,6 +431,7 @@ export class Machines {
   async kill(machine: Machine): Promise<void> {
     this.#forgetMonitor(machine)
     await killProcess(machine.process, { deadlineMs: killDeadlineMs })
+    this.#words.forget(machine.process)
     this.#cgroups.remove(groupOf(machine.directory))
   }
 
@@ -433,7 +450,7 @@ export class Machines {
 
   /** Why a machine may have failed: the end of QEMU's own words and of the guest's console. For the log. */
   async diagnose(machine: Machine): Promise<{ qemu: string; console: string }> {
-    return { qemu: await tail(logPath(machine.directory)), console: await this.#readConsole(machine) }
+    return { qemu: this.#words.lastOf(machine.process), console: await this.#readConsole(machine) }
   }
 
   #startAt(
@@ -480,6 +497,9 @@ export class Machines {
       if (tap !== undefined) opened.push(tap)
       const shared = makeSharedMemory()
       opened.push(shared)
+      const words = makeWordsPipe()
+      const ear = openEar(words.readFd)
+      opened.push(words.readFd, words.writeFd, ear)
       const process = await spawnQemu({
         binary: this.#qemu.binary,
         arguments: qemuArguments(options.shape, options.role, options.name),
@@ -488,15 +508,18 @@ export class Machines {
           agentSocket: options.sockets.agent,
           ...options.files(open),
           shared,
+          words: words.readFd,
           ...(tap !== undefined && { tap }),
         },
         confinement: {
           ...this.#confinement(options.slot),
           cgroup: this.#cgroups.make(groupOf(options.directory), options.shape),
         },
-        logPath: logPath(options.directory),
+        output: words.writeFd,
+        lastWords: () => takeWords(ear)?.toString() ?? "",
         stateFingerprint: stateFingerprint(this.#qemu, this.#shape(options.shape)),
       })
+      this.#words.listen(process, words.readFd)
       return { process, directory: options.directory, memoryBase: options.memoryBase }
     } finally {
       for (const fd of opened) closeSync(fd)
@@ -509,6 +532,7 @@ export class Machines {
     const { pid } = machine.process
     const known = await this.#monitors.get(pid)?.catch(() => undefined)
     if (known && !known.isClosed) return known
+    this.#words.listen(machine.process)
     const opening = openMonitor(machine)
     this.#monitors.set(pid, opening)
     opening.catch(() => this.#monitors.delete(pid))
@@ -529,7 +553,11 @@ export class Machines {
     try {
       const monitor = await this.#monitor(machine)
       return String(
-        await monitor.command("ringbuf-read", { device: "console", size: tailBytes }, { deadlineMs: 2000 }),
+        await monitor.command(
+          "ringbuf-read",
+          { device: "console", size: consoleBytes },
+          { deadlineMs: 2000 },
+        ),
       )
     } catch (error) {
       if (error instanceof AppError) return ""
@@ -588,7 +616,7 @@ async function isFull(directory: string): Promise<boolean> {
   return bavail * bsize < mebibyte
 }
 
-function diskFull(cause: unknown): Error {
+function diskFull(cause?: unknown): Error {
   return Object.assign(new Error("the disk is full", { cause }), { code: "ENOSPC" })
 }
 
@@ -614,10 +642,6 @@ function groupOf(directory: string): string {
 /** Of a template in the making; the random part of its directory's name keeps it apart from another installation's. */
 function templateMachineName(directory: string): string {
   return `bhatti-template-${basename(directory)}`
-}
-
-function logPath(directory: string): string {
-  return join(directory, "qemu.log")
 }
 
 /** Where a machine's QEMU writes its device state, before it becomes part of a snapshot. */
@@ -661,12 +685,4 @@ async function writePipe(fd: number, bytes: Uint8Array): Promise<void> {
       ),
     )
   }
-}
-
-const tailBytes = 8192
-
-async function tail(path: string): Promise<string> {
-  const file = Bun.file(path)
-  if (!(await file.exists())) return ""
-  return await file.slice(Math.max(0, file.size - tailBytes)).text()
 }

@@ -171,7 +171,10 @@ type Start = {
   arguments: string[]
   files: DescriptorFiles
   confinement: Confinement
-  logPath: string
+  /** Where its words go. */
+  output: number
+  /** For the log, when it ends at once. */
+  lastWords?: () => string
   /** What the state that it will save fits. */
   stateFingerprint?: string
 }
@@ -185,7 +188,8 @@ export async function spawnQemu(start: Start): Promise<ProcessIdentity> {
   const ticks = startTicks(pid)
   if (ticks === undefined) {
     throw new AppError("unavailable", "QEMU ended as soon as it was started", {
-      hint: `see ${start.logPath}`,
+      cause: new Error(start.lastWords?.() || "it said nothing"),
+      hint: "the daemon's log has its words",
     })
   }
   return { pid, startTicks: ticks, bootId: hostBootId }
@@ -194,7 +198,6 @@ export async function spawnQemu(start: Start): Promise<ProcessIdentity> {
 /** The process's pid; it may have ended by now. */
 export async function launch(start: Start): Promise<number> {
   const unused = openSync("/dev/null", "r+")
-  const log = openSync(start.logPath, "a", 0o600)
   try {
     const handed = Object.keys(descriptors).map(
       (name) => start.files[name as keyof typeof descriptors] ?? unused,
@@ -214,7 +217,7 @@ export async function launch(start: Start): Promise<number> {
         GLIBC_TUNABLES: heapSettings,
         ...(start.stateFingerprint !== undefined && { [stateVariable]: start.stateFingerprint }),
       },
-      stdio: ["ignore", "pipe", log, ...handed],
+      stdio: ["ignore", "pipe", start.output, ...handed],
       timeout: launchDeadlineMs,
     })
     const [words, exitCode] = await Promise.all([new Response(launcher.stdout).text(), launcher.exited])
@@ -224,7 +227,6 @@ export async function launch(start: Start): Promise<number> {
     })
   } finally {
     closeSync(unused)
-    closeSync(log)
   }
 }
 

@@ -11,6 +11,9 @@ const lineBytesMax = 1024 * 1024
 
 /** What QEMU may tell between two answers: many hours of events. The next command connects again. */
 const unaskedBytesMax = 8 * 1024 * 1024
+/** Events after which a machine may run that stood still, or the other way round. */
+const haltEvents = new Set<unknown>(["STOP", "RESUME", "BLOCK_IO_ERROR"])
+
 /** Of QEMU's own words in an error. */
 const wordsMax = 300
 
@@ -38,6 +41,7 @@ export class Qmp {
   #text = ""
   #unaskedBytes = 0
   #nextId = 1
+  #haltEvents = 0
   #isClosed = false
 
   private constructor() {
@@ -81,6 +85,11 @@ export class Qmp {
     return promise
   }
 
+  /** Counts what may have stopped the machine or let it go on. */
+  get haltEvents(): number {
+    return this.#haltEvents
+  }
+
   get isClosed(): boolean {
     return this.#isClosed
   }
@@ -104,6 +113,7 @@ export class Qmp {
     if (line.trim() === "" || this.#isClosed) return
     const reply = parseReply(line)
     if (!reply) return this.#fail("the monitor says what is no message")
+    if (haltEvents.has(reply.event)) this.#haltEvents++
     if (reply.QMP !== undefined) return this.#greeted.resolve()
     const waiting = typeof reply.id === "string" ? this.#waiting.get(reply.id) : undefined
     if (!waiting) return

@@ -207,11 +207,7 @@ export class Templates {
       ...draft.manifest,
       files: { memory: { bytes }, state: { bytes: state.length, sha256: sha256(state) } },
     }
-    for (const path of [
-      agentSocket(draft.directory),
-      qmpSocket(draft.directory),
-      join(draft.directory, "qemu.log"),
-    ]) {
+    for (const path of [agentSocket(draft.directory), qmpSocket(draft.directory)]) {
       await rm(path, { force: true })
     }
     for (const path of [draft.statePath, draft.diskPath, draft.blankOverlayPath]) await syncPath(path)

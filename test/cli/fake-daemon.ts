@@ -76,6 +76,7 @@ export class FakeDaemon implements Disposable {
       status: "running",
       status_reason: null,
       thermal: "hot",
+      held: null,
       image: "minimal",
       cpus: 1,
       memory_mb: 512,

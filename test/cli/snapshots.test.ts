@@ -150,6 +150,7 @@ test("edit switches with and without a value", async () => {
 test("why says what keeps it awake, what it was asked last, and a boot from the disk", async () => {
   answer("GET /sandboxes/dev/why", {
     thermal: "hot",
+    held: null,
     reason: "it is kept hot (keep_hot is on)",
     keeps_awake: ["keep_hot is on", "work inside it: it computes"],
     last_touch: { what: "exec", seconds_ago: 200 },

@@ -295,6 +295,7 @@ export class World {
           this.ask(machine).isPaused = false
           await life.step("resumed")
         },
+        haltOf: async (machine) => (this.ask(machine).isPaused ? "paused" : "none"),
         saveSnapshot: async (machine, options) => {
           await life.step("save", [refused("save"), diskFull])
           const process = this.ask(machine)
@@ -414,6 +415,7 @@ export class World {
         stampOf: async (id) => `${this.directories.get(id)?.disk?.version}`,
         listSandboxes: async () => [...this.directories.keys()].filter((id) => id !== templateName),
         freeMib: async () => 100_000,
+        overlayMib: async () => 1,
       },
       guests: {
         open: async ({ socketPath }) => {

@@ -45,6 +45,8 @@ export type FakeHost = Host & {
   drafts: Set<string>
   /** How often a machine was paused. */
   pauses: number
+  /** Machines that stand still. */
+  halts: Map<number, "paused" | "disk_full">
   /** Why memory snapshots do not fit this host. */
   misfit: string | undefined
   /** Processor time that every machine says it has used. */
@@ -56,6 +58,8 @@ export type FakeHost = Host & {
   /** What goes wrong next: the named step throws. */
   failAt: string | undefined
   freeMibNow: number
+  /** What disks take that take more than 1 MiB. */
+  overlaysMib: Map<string, number>
   availableMemoryMibNow: number
   imagesMissing: boolean
   /** What goes on in all guests. */
@@ -105,6 +109,7 @@ export function fakeHost(): FakeHost {
     kept: new Map(),
     drafts: new Set(),
     pauses: 0,
+    halts: new Map(),
     misfit: undefined,
     attached: new Map(),
     linked: new Set(),
@@ -113,6 +118,7 @@ export function fakeHost(): FakeHost {
     isOutOfMemory: false,
     failAt: undefined,
     freeMibNow: 100_000,
+    overlaysMib: new Map(),
     availableMemoryMibNow: 100_000,
     imagesMissing: false,
     ongoing: { commands: 0, uploads: 0, downloads: 0 },
@@ -206,11 +212,15 @@ export function fakeHost(): FakeHost {
           ? { fits: true, memoryMib: 20 }
           : { fits: false, reason: "there is no memory snapshot" }
       },
-      async pause() {
+      async pause({ process }) {
         fail("pause")
         host.pauses++
+        host.halts.set(process.pid, "paused")
       },
-      async resume() {},
+      async resume({ process }) {
+        host.halts.delete(process.pid)
+      },
+      haltOf: async ({ process }) => host.halts.get(process.pid) ?? "none",
       async saveSnapshot(machine, options) {
         fail("save")
         host.memories.add(options?.directory ?? machine.directory)
@@ -259,7 +269,8 @@ export function fakeHost(): FakeHost {
         host.directories.delete(id)
         host.memories.delete(`/fake/${id}`)
       },
-      usedMib: async () => 1,
+      usedMib: async (id) => Math.ceil(host.overlaysMib.get(id) ?? 1),
+      overlayMib: async (id) => host.overlaysMib.get(id) ?? 1,
       stampOf: async () => "",
       listSandboxes: async () => [...host.directories],
       freeMib: async () => host.freeMibNow,

@@ -3,7 +3,7 @@
  * program in QEMU's place. Prints what became of it as JSON. Its argument is the launcher.
  */
 
-import { chmodSync, mkdtempSync, readdirSync, readFileSync, writeFileSync } from "node:fs"
+import { chmodSync, mkdtempSync, openSync, readdirSync, readFileSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { Cgroups, diskOf } from "../../src/machine/cgroups.ts"
 import { readKernelLog, wasKilledForMemory } from "../../src/machine/out-of-memory.ts"
@@ -34,13 +34,13 @@ async function start(name: string, program: string[], options: { isFree?: boolea
   const [binary = "", ...rest] = program
   const jail = { launcher, root: "" }
   const confinement = { jail, level: "reduced", uid, groups: [], devices: [], cgroup } as const
-  const logPath = join(place, "log")
+  const output = openSync(join(place, "log"), "a")
   const pid = await launch({
     binary,
     arguments: rest,
     files: {},
     confinement: { ...confinement, groups: [], devices: [] },
-    logPath,
+    output,
   })
   const identity: ProcessIdentity = { pid, startTicks: startTicks(pid) ?? 0, bootId: hostBootId }
   const number = (file: string, field: RegExp) =>

@@ -49,7 +49,12 @@ export const list = command({
     await out.table(
       isWide ? [...header, ...wideHeader] : header,
       sandboxes.map((sandbox) => {
-        const cells = [sandbox.name, sandbox.status, sandbox.thermal ?? "-", sandbox.ip ?? "-"]
+        const cells = [
+          sandbox.name,
+          sandbox.status,
+          sandbox.held ? "held" : (sandbox.thermal ?? "-"),
+          sandbox.ip ?? "-",
+        ]
         if (hasUrls) cells.push(sandbox.urls.join(" ") || "-")
         if (!isWide) return cells
         return [

@@ -1,0 +1,44 @@
+/**
+ * Whether a machine's processors stand still, and whether because the host had no space for what its guest writes. QEMU says so
+ * when it is asked; between two of its events the answer cannot have changed, so a look at a machine costs it nothing.
+ */
+
+import { z } from "zod"
+import { AppError } from "../contract/errors.ts"
+import type { Qmp } from "./qmp.ts"
+
+/** disk_full: a write waits for space on the host. paused: for any other reason. */
+export type Halt = "none" | "paused" | "disk_full"
+
+const Status = z.object({ running: z.boolean(), status: z.string() })
+const Blocks = z.array(z.object({ "io-status": z.string().optional() }))
+
+export class Halts {
+  readonly #known = new WeakMap<Qmp, { events: number; halt: Halt }>()
+  readonly #deadlineMs: number
+
+  constructor(options: { deadlineMs: number }) {
+    this.#deadlineMs = options.deadlineMs
+  }
+
+  async read(monitor: Qmp): Promise<Halt> {
+    const known = this.#known.get(monitor)
+    if (known?.events === monitor.haltEvents) return known.halt
+    // Counted before it is asked: what happens meanwhile makes the answer an old one.
+    const events = monitor.haltEvents
+    const halt = await this.#ask(monitor)
+    this.#known.set(monitor, { events, halt })
+    return halt
+  }
+
+  async #ask(monitor: Qmp): Promise<Halt> {
+    const deadline = { deadlineMs: this.#deadlineMs }
+    const status = Status.safeParse(await monitor.command("query-status", {}, deadline))
+    const blocks = Blocks.safeParse(await monitor.command("query-block", {}, deadline))
+    if (!status.success || !blocks.success) {
+      throw new AppError("unavailable", "QEMU does not say whether its machine runs")
+    }
+    if (status.data.running) return "none"
+    return blocks.data.some((block) => block["io-status"] === "nospace") ? "disk_full" : "paused"
+  }
+}

@@ -1,0 +1,105 @@
+/**
+ * The words of QEMU processes: what they write to standard error, of which a hostile guest can cause as much as it likes. They go
+ * into a pipe of which QEMU holds both ends, so it needs nobody to read, and the kernel drops what does not fit: 64 KiB at most
+ * are kept of each, in no file. The daemon that runs empties the pipes now and then and remembers the last words.
+ */
+
+import { closeSync, constants, fstatSync, openSync, readSync } from "node:fs"
+import { errorCodeOf } from "../lib/error-code.ts"
+import { borrowDescriptor, createPipe, neverWaitAt } from "../lib/posix.ts"
+import { descriptors } from "./command-line.ts"
+import { isAlive, type ProcessIdentity } from "./process.ts"
+
+/** As much is read at once as a pipe holds, and as much remembered as a log line should have. */
+const pipeBytes = 65_536
+const keptBytes = 8192
+const drainMs = 5000
+/** Of a machine that has ended, for whoever finds that out. */
+const roundsKept = 24
+
+/** For one machine; both ends become QEMU's, and the caller closes its own. */
+export function makeWordsPipe(): { readFd: number; writeFd: number } {
+  const pipe = createPipe()
+  neverWaitAt(pipe.writeFd)
+  return pipe
+}
+
+type Ear = { process: ProcessIdentity; fd: number; last: Buffer; roundsOver: number }
+
+export class Words {
+  readonly #ears = new Map<number, Ear>()
+  readonly #timer: Timer
+
+  constructor() {
+    this.#timer = setInterval(() => {
+      for (const ear of this.#ears.values()) {
+        ear.roundsOver = drain(ear) ? 0 : ear.roundsOver + 1
+        if (ear.roundsOver > roundsKept) this.forget(ear.process)
+      }
+    }, drainMs)
+    this.#timer.unref()
+  }
+
+  /** Of a machine that was just started, from its own pipe; of one that an earlier daemon has started, from QEMU's descriptor. */
+  listen(process: ProcessIdentity, readFd?: number): void {
+    if (this.#ears.has(process.pid) || !isAlive(process)) return
+    const borrowed = readFd ?? borrowWords(process)
+    if (borrowed === undefined) return
+    try {
+      // QEMU may have put something else there.
+      if (!fstatSync(borrowed).isFIFO()) return
+      this.#ears.set(process.pid, { process, fd: openEar(borrowed), last: Buffer.alloc(0), roundsOver: 0 })
+    } finally {
+      if (readFd === undefined) closeSync(borrowed)
+    }
+  }
+
+  /** The last words, also of one that has ended. */
+  lastOf({ pid }: ProcessIdentity): string {
+    const ear = this.#ears.get(pid)
+    if (!ear) return ""
+    drain(ear)
+    return ear.last.toString()
+  }
+
+  forget({ pid }: ProcessIdentity): void {
+    const ear = this.#ears.get(pid)
+    if (!ear) return
+    this.#ears.delete(pid)
+    closeSync(ear.fd)
+  }
+}
+
+/** Machines that an older build has started have none. */
+function borrowWords({ pid }: ProcessIdentity): number | undefined {
+  try {
+    return borrowDescriptor({ pid, fd: descriptors.words })
+  } catch {
+    return undefined
+  }
+}
+
+/** The pipe's end opened anew: QEMU could make its own wait, and the daemon with it. */
+export function openEar(readFd: number): number {
+  return openSync(`/proc/self/fd/${readFd}`, constants.O_RDONLY | constants.O_NONBLOCK)
+}
+
+/** What was written since the last time; undefined: nothing, and nobody can write any more. */
+export function takeWords(ear: number): Buffer | undefined {
+  const bytes = Buffer.alloc(pipeBytes)
+  try {
+    const count = readSync(ear, bytes, 0, bytes.length, null)
+    return count === 0 ? undefined : bytes.subarray(0, count)
+  } catch (error) {
+    if (errorCodeOf(error) === "EAGAIN") return bytes.subarray(0, 0)
+    throw error
+  }
+}
+
+/** False: the machine has ended, and has said nothing more. */
+function drain(ear: Ear): boolean {
+  const words = takeWords(ear.fd)
+  if (words === undefined) return isAlive(ear.process)
+  if (words.length > 0) ear.last = Buffer.from(Buffer.concat([ear.last, words]).subarray(-keptBytes))
+  return true
+}

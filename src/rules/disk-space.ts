@@ -1,0 +1,73 @@
+/**
+ * Which sandboxes are held when disk space runs out, and which go on. Held ones are paused where they stand. It is those that
+ * write: a disk that does not grow takes nothing from anybody, so its sandbox goes on.
+ *
+ *   free space   reserve + slack   who was held goes on, the longest held first
+ *                reserve           whoever grew since the last look, or by more than a little since space is short, is held
+ *                reserve / 2       whoever grows at all is held
+ *                0                 QEMU stops the machine at the write that finds no space
+ */
+
+export type DiskFacts = {
+  id: string
+  /** Since the last look, and since space became short. */
+  grewMib: number
+  grewSinceShortMib: number
+  /** Since when it is held; null: it is not. */
+  heldSinceMs: number | null
+}
+
+export type SpaceFacts = {
+  freeMib: number
+  /** Kept free; 0: nothing is. */
+  reserveMib: number
+  disks: DiskFacts[]
+}
+
+export type SpaceDecision = { hold: string[]; release: string[] }
+
+/** A guest's journal and logs write that much now and then. */
+const burstMib = 1
+const trickleMib = 4
+const slackMibMin = 32
+
+/** What must be free beyond the reserve for each one that goes on. */
+export function slackMib(reserveMib: number): number {
+  return Math.max(slackMibMin, reserveMib / 8)
+}
+
+export function isSpaceShort({ freeMib, reserveMib }: Pick<SpaceFacts, "freeMib" | "reserveMib">): boolean {
+  return freeMib < reserveMib
+}
+
+/** For one that was held to go on. */
+export function hasSpace({ freeMib, reserveMib }: Pick<SpaceFacts, "freeMib" | "reserveMib">): boolean {
+  return freeMib >= reserveMib + slackMib(reserveMib)
+}
+
+export function decideSpace(facts: SpaceFacts): SpaceDecision {
+  const { freeMib, reserveMib, disks } = facts
+  const held = disks.filter(({ heldSinceMs }) => heldSinceMs !== null)
+  const count = Math.floor((freeMib - reserveMib) / slackMib(reserveMib))
+  const release = held
+    .sort((one, other) => (one.heldSinceMs ?? 0) - (other.heldSinceMs ?? 0))
+    .slice(0, Math.max(0, count))
+    .map(({ id }) => id)
+  if (!isSpaceShort(facts)) return { hold: [], release }
+  const isVeryShort = freeMib < reserveMib / 2
+  const writes = ({ grewMib, grewSinceShortMib }: DiskFacts) =>
+    grewMib >= burstMib || grewSinceShortMib >= trickleMib || (isVeryShort && grewMib > 0)
+  const hold = disks.filter((disk) => disk.heldSinceMs === null && writes(disk)).map(({ id }) => id)
+  return { hold, release: [] }
+}
+
+const waitMsMin = 100
+const waitMsMax = 2000
+/** Of all machines together, as fast as a good disk. */
+const writtenMibPerMs = 1
+
+/** Until the next look: half of the time in which the space above the reserve can be used up. */
+export function spaceWaitMs({ freeMib, reserveMib }: Pick<SpaceFacts, "freeMib" | "reserveMib">): number {
+  if (freeMib < reserveMib) return waitMsMin * 2
+  return Math.min(waitMsMax, Math.max(waitMsMin, (freeMib - reserveMib) / writtenMibPerMs / 2))
+}

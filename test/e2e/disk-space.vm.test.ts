@@ -1,0 +1,120 @@
+/**
+ * The host's disk becomes full, with the default reserve: who writes is paused and goes on, nobody else notices, and nothing
+ * is lost. The data directory is a file system of its own, filled by one large file.
+ */
+
+import { afterAll, beforeAll, beforeEach, expect, test } from "bun:test"
+import { rmSync, statfsSync } from "node:fs"
+import { join } from "node:path"
+import { type Installation, install, until } from "../support/installation.ts"
+
+/** The default of disk_reserve_mb. */
+const reserveMib = 1024
+
+let own: Installation
+beforeAll(async () => {
+  own = await install({ diskMib: 2400 })
+  for (const name of ["good", "bad"]) expect((await own.bhatti(["create", "--name", name])).exitCode).toBe(0)
+}, 600_000)
+afterAll(async () => {
+  await own[Symbol.asyncDispose]()
+}, 60_000)
+
+const ballast = () => join(own.dataDir, "ballast")
+const makeRoom = () => rmSync(ballast(), { force: true })
+beforeEach(makeRoom)
+
+function freeMib(): number {
+  const { bavail, bsize } = statfsSync(own.dataDir)
+  return Math.floor((bavail * bsize) / 1024 / 1024)
+}
+
+/** Leaves that much. */
+function fill(leftMib: number): void {
+  makeRoom()
+  const { exitCode, stderr } = Bun.spawnSync(["fallocate", "-l", `${freeMib() - leftMib}M`, ballast()])
+  if (exitCode !== 0) throw new Error(`fallocate: ${stderr}`)
+}
+
+const exec = (name: string, ...command: string[]) => own.bhatti(["exec", name, "--", "sh", "-c", ...command])
+
+/** Writes in the background what a later look can check, and says when it is done. */
+async function write(name: string, mib: number, { afterSec = 0 } = {}): Promise<void> {
+  const copies = `for n in $(seq ${mib}); do cat /workspace/block; done | tee /workspace/big | md5sum | cut -c1-32 >/workspace/sum`
+  const script = `rm -f /workspace/done; head -c 1M /dev/urandom >/workspace/block; (sleep ${afterSec}; ${copies}; sync; touch /workspace/done) </dev/null >/dev/null 2>&1 &`
+  expect((await exec(name, script)).exitCode).toBe(0)
+}
+
+async function isWhole(name: string): Promise<boolean> {
+  const answer = await exec(
+    name,
+    "test -e /workspace/done && grep -q ' / ext4 rw' /proc/mounts && echo \"$(cat /workspace/sum)  /workspace/big\" | md5sum -c",
+  )
+  return answer.exitCode === 0
+}
+
+async function show(name: string): Promise<{ held: string | null; status_reason: string | null }> {
+  return JSON.parse((await own.bhatti(["inspect", name, "--json"])).stdout)
+}
+
+const isHeld = async (name: string) => (await show(name)).held !== null
+
+test("a guest that writes when the host's disk is nearly full is paused before the reserve is used up, others go on, and it goes on when there is room", async () => {
+  fill(reserveMib + 32)
+  await write("bad", 120)
+  await until("it is paused", () => isHeld("bad"))
+  expect(freeMib()).toBeGreaterThan(reserveMib / 2)
+
+  expect(await show("bad")).toMatchObject({
+    held: "host_disk",
+    status_reason: expect.stringContaining("disk"),
+  })
+  const refused = await exec("bad", "true")
+  expect(refused.exitCode).not.toBe(0)
+  expect(refused.stderr).toContain("the host's disk is nearly full")
+  expect(refused.ms).toBeLessThan(10_000)
+  expect((await own.bhatti(["why", "bad"])).stdout).toContain("the host's disk is nearly full")
+  expect((await own.bhatti(["events", "--sandbox", "bad"])).stdout).toContain("sandbox.held")
+  const stop = await own.bhatti(["stop", "bad"])
+  expect([stop.exitCode, stop.stderr]).toEqual([1, expect.stringContaining("the host's disk is nearly full")])
+
+  // Its neighbour reads, writes a little, and is asked.
+  expect((await exec("good", "echo fine > /workspace/a && cat /workspace/a")).stdout).toBe("fine\n")
+  expect((await show("good")).held).toBeNull()
+
+  makeRoom()
+  await until("it goes on", async () => !(await isHeld("bad")))
+  await until("all is written", () => isWhole("bad"), { deadlineMs: 60_000 })
+  expect((await own.bhatti(["events", "--sandbox", "bad"])).stdout).toContain("sandbox.released")
+}, 180_000)
+
+test("a disk that becomes really full, with no daemon to see it, stops who writes and costs no file system, also after the next daemon's start", async () => {
+  await write("bad", 120, { afterSec: 3 })
+  await own.stopDaemon("SIGKILL")
+  fill(40)
+  await until("it is full", () => freeMib() < 1, { deadlineMs: 60_000 })
+  await own.startDaemon()
+
+  expect(await show("bad")).toMatchObject({ held: "host_disk" })
+  const refused = await exec("bad", "true")
+  expect(refused.stderr).toContain("the host's disk is nearly full")
+  expect(refused.ms).toBeLessThan(10_000)
+  expect((await exec("good", "echo fine")).stdout).toBe("fine\n")
+  expect((await own.bhatti(["snapshot", "create", "bad", "--name", "no"])).exitCode).not.toBe(0)
+  expect((await own.bhatti(["stop", "bad"])).stderr).toContain("the host's disk is nearly full")
+
+  await own.stopDaemon("SIGTERM")
+  makeRoom()
+  await own.startDaemon()
+  await until("it goes on", async () => !(await isHeld("bad")))
+  await until("all is written", () => isWhole("bad"), { deadlineMs: 60_000 })
+}, 180_000)
+
+test("a sandbox that waits for space can be destroyed", async () => {
+  expect((await own.bhatti(["create", "--name", "doomed"])).exitCode).toBe(0)
+  fill(reserveMib + 32)
+  await write("doomed", 120)
+  await until("it is paused", () => isHeld("doomed"))
+  const destroyed = await own.bhatti(["destroy", "doomed", "--yes"])
+  expect([destroyed.exitCode, destroyed.stderr]).toEqual([0, ""])
+}, 120_000)
