@@ -4,13 +4,31 @@ import { expect, test } from "bun:test"
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { loadConfig } from "./config.ts"
+import { loadConfig, overruledFile } from "./config.ts"
 import { AppError } from "./contract/errors.ts"
 
 test("an empty BHATTI_CONFIG counts as none, one that names a missing file is an error", () => {
-  const dataDir = "/nonexistent"
-  expect(loadConfig({ dataDir }, { BHATTI_CONFIG: "" })).toEqual(loadConfig({ dataDir }, {}))
-  expect(() => loadConfig({ dataDir }, { BHATTI_CONFIG: "/nonexistent/named.yaml" })).toThrow(AppError)
+  const named = { BHATTI_CONFIG: "/nonexistent/named.yaml" }
+  expect(loadConfig({ configPath: "/dev/null" }, { BHATTI_CONFIG: "" })).toEqual(
+    loadConfig({ configPath: "/dev/null" }, {}),
+  )
+  expect(() => loadConfig({}, named)).toThrow(AppError)
+})
+
+test("a data directory that is named has its own configuration, and what is not read is told", () => {
+  const dataDir = mkdtempSync(join(tmpdir(), "bhatti-config-"))
+  const named = { BHATTI_CONFIG: join(dataDir, "other.yaml") }
+  try {
+    writeFileSync(join(dataDir, "config.yaml"), "pool: 7\n")
+    writeFileSync(named.BHATTI_CONFIG, "pool: 1\n")
+    expect(loadConfig({ dataDir }, named).pool).toBe(7)
+    expect(loadConfig({ dataDir, configPath: named.BHATTI_CONFIG }, {}).pool).toBe(1)
+    expect(loadConfig({}, named).pool).toBe(1)
+    expect(overruledFile({ dataDir }, named)).toBe(named.BHATTI_CONFIG)
+    expect(overruledFile({}, named)).toBeUndefined()
+  } finally {
+    rmSync(dataDir, { recursive: true })
+  }
 })
 
 test("a key that is given twice is an error, in a comment and in a value it is not", () => {

@@ -14,9 +14,15 @@ export type ConfigFlags = {
   accel?: Config["accel"]
 }
 
-/** A file that was named must exist; the default one, `config.yaml` in the data directory, may be missing. */
-export function loadConfig(flags: ConfigFlags, environment: Record<string, string | undefined>): Config {
-  const named = flags.configPath ?? (environment["BHATTI_CONFIG"] || undefined)
+type Environment = Record<string, string | undefined>
+
+/**
+ * A file that was named must exist; the default one, `config.yaml` in the data directory, may be missing. The environment names one
+ * only where no data directory was given: a directory that is spoken of has a configuration of its own.
+ */
+export function loadConfig(flags: ConfigFlags, environment: Environment): Config {
+  const named =
+    flags.configPath ?? (flags.dataDir === undefined ? environment["BHATTI_CONFIG"] || undefined : undefined)
   const path = named ?? join(flags.dataDir ?? defaultDataDir, "config.yaml")
   const file = readFile(path, { isNeeded: named !== undefined })
   const overrides = {
@@ -32,6 +38,12 @@ export function loadConfig(flags: ConfigFlags, environment: Record<string, strin
     "invalid",
     `configuration ${path}: ${field === "" ? "" : `${field}: `}${issue?.message ?? "invalid"}`,
   )
+}
+
+/** The file that the environment names and that is not read; undefined if there is none. */
+export function overruledFile(flags: ConfigFlags, environment: Environment): string | undefined {
+  const isOverruled = flags.configPath !== undefined || flags.dataDir !== undefined
+  return isOverruled ? environment["BHATTI_CONFIG"] || undefined : undefined
 }
 
 function readFile(path: string, { isNeeded }: { isNeeded: boolean }): Record<string, unknown> {

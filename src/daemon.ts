@@ -3,17 +3,20 @@
 import { join } from "node:path"
 import { pino, stdSerializers } from "pino"
 import jailFile from "../dist/jail" with { type: "file" }
-import { type ConfigFlags, loadConfig } from "./config.ts"
+import { type ConfigFlags, loadConfig, overruledFile } from "./config.ts"
 import type { Config } from "./contract/config.ts"
 import { trust } from "./contract/trust.ts"
 import { cleanUp } from "./core/clean-up.ts"
 import { type Core, type CoreSettings, type Log, newCore } from "./core/core.ts"
 import type { Host } from "./core/host.ts"
 import { wakeKeptHot } from "./core/kept-hot.ts"
+import { keepRows, RowKeeper } from "./core/kept-rows.ts"
 import { reconcile } from "./core/reconcile.ts"
 import { saveAll } from "./core/shutdown.ts"
 import { defaultTemplateSpec, ensureTemplate } from "./core/template.ts"
+import { makePrivate } from "./data-dir.ts"
 import { Disks } from "./disk/disks.ts"
+import { KeptRows } from "./disk/kept-rows.ts"
 import { Snapshots } from "./disk/snapshots.ts"
 import { HostDownloads, ownProgram } from "./downloads.ts"
 import { openGuest } from "./guest/connection.ts"
@@ -47,6 +50,7 @@ export async function serve(flags: ConfigFlags, seam: Seam = {}): Promise<void> 
   forbidCoreFiles()
   if (process.getuid?.() === 0) raiseOwnSession()
   const config = loadConfig(flags, process.env)
+  const notes = makePrivate(config.data_dir)
   using _lock = lockDataDir(config.data_dir)
   const log = pino({
     level: config.log_level,
@@ -55,6 +59,10 @@ export async function serve(flags: ConfigFlags, seam: Seam = {}): Promise<void> 
   await using daemon = await openCore(config, log, seam)
   const { core, accelerator } = daemon
   log.info({ version, ...accelerator, data_dir: config.data_dir }, "starting")
+  const overruled = overruledFile(flags, process.env)
+  if (overruled !== undefined)
+    notes.push(`${overruled}, which BHATTI_CONFIG names, is not read: an option says otherwise`)
+  for (const note of [...notes, ...core.store.notes]) log.warn({}, note)
 
   // A bug in one request must not end the daemon for everybody; it is logged with its stack.
   process.on("unhandledRejection", (error) => log.error({ error }, "unhandled rejection"))
@@ -100,6 +108,7 @@ export async function serve(flags: ConfigFlags, seam: Seam = {}): Promise<void> 
     core.keys.run(stopping.signal),
     core.host.network?.guard(stopping.signal, (what, error) => log.error({ error }, what)),
     cleanUp(core, stopping.signal),
+    keepRows(core, stopping.signal),
   ]
 
   const signal = await stopSignal()
@@ -110,6 +119,7 @@ export async function serve(flags: ConfigFlags, seam: Seam = {}): Promise<void> 
   front.stop()
   if (config.on_stop === "snapshot") await saveInTime(core, config.stop_timeout)
   await core.host.network?.close()
+  await new RowKeeper(core).keep()
   core.events.record({ type: "daemon.stopped", meta: { signal } })
   core.events.close()
   await server.stop(true)
@@ -201,6 +211,7 @@ export async function openCore(config: Config, log: Log, { wrapHost }: Seam = {}
     }),
     disks,
     snapshots: new Snapshots({ dataDir: config.data_dir, disks }),
+    keptRows: new KeptRows({ dataDir: config.data_dir }),
     images: {
       readImage: async (name) => {
         const image = await readImage(config.data_dir, name)

@@ -33,8 +33,8 @@ export async function withStore<Result>(
 
 async function openStore(operator: Operator, dataDir: string): Promise<UserStore> {
   try {
-    // Opening makes what is missing, and a mistyped directory would get a database of its own.
-    await stat(join(dataDir, "bhatti.db"))
+    // Opening makes what is missing, and a mistyped directory would get a database of its own. One that has lost its database is told so.
+    await stat(join(dataDir, "bhatti.db")).catch(() => stat(join(dataDir, "installation.json")))
     return await operator.openStore({ dataDir })
   } catch (cause) {
     if (cause instanceof AppError) throw cause

@@ -34,6 +34,8 @@ export const eventTypes = [
   "auth.failed",
   "template.made",
   "template.removed",
+  "unknown.set_aside",
+  "unknown.running",
   "daemon.started",
   "daemon.stopped",
 ] as const

@@ -1,4 +1,4 @@
-/** Now and then: gives up templates that nothing needs when they take too much space, and images and kernels that nothing lies on. */
+/** Now and then: copies the database, gives up templates that nothing needs when they take too much space, and images and kernels that nothing lies on. */
 
 import { templateGraceMs, templatesToRemove } from "../rules/template-clean-up.ts"
 import type { Core } from "./core.ts"
@@ -16,6 +16,11 @@ export async function cleanUp(core: Core, signal: AbortSignal): Promise<void> {
     } catch (error) {
       core.log.error({ error }, "what nothing uses could not be removed")
     }
+    await core.store
+      .copyDaily()
+      .catch((error: unknown) =>
+        core.log.error({ error }, "the day's copy of the database could not be made"),
+      )
     await pause(everyMs, signal)
   }
 }

@@ -129,6 +129,14 @@ export interface Snapshots {
   removeUnfinished(): Promise<void>
 }
 
+/** What a lost database is made again from, and what the database does not know. */
+export interface KeptRows {
+  /** Beside the disk. False: there is no such directory any more. */
+  write(kind: "sandbox" | "snapshot", id: string, text: string): Promise<boolean>
+  /** Moves a directory out of the way, with the reason; gives where it is then. */
+  setAside(kind: "sandbox" | "snapshot", id: string, reason: string): Promise<string>
+}
+
 export interface Images {
   readImage(name: string): Promise<Image>
   readKernel(): Promise<Kernel>
@@ -318,6 +326,7 @@ export type Host = {
   machines: Machines
   disks: Disks
   snapshots: Snapshots
+  keptRows: KeptRows
   images: Images
   guests: Guests
   /** Null: machines have QEMU's own network, which reaches nothing. */

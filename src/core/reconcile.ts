@@ -26,7 +26,7 @@ export async function reconcile(core: Core): Promise<{ settled: Promise<void> }>
   const settled = reconcileAll(running)
   await reconcileAll(ended)
   for (const id of await core.store.sandboxes.listPooled()) await removeById(core, id)
-  await removeUnknown(core)
+  await setUnknownAside(core)
   await reconcileSnapshots(core)
   return { settled }
 }
@@ -57,13 +57,30 @@ async function reconcileOne(core: Core, record: SandboxRecord): Promise<void> {
   }
 }
 
-/** Directories without a record, with whatever runs in them. */
-async function removeUnknown(core: Core): Promise<void> {
-  const ids = new Set<string>((await core.store.sandboxes.listAll()).map(({ id }) => id))
-  for (const id of await core.host.disks.listSandboxes()) {
-    const known = SandboxId.safeParse(id)
-    if (ids.has(id)) continue
-    if (known.success) await removeById(core, known.data)
-    else await core.host.disks.removeSandbox(id)
+/** The database can be wrong, so a directory without a row is never removed; a machine that runs in one is left alone. */
+async function setUnknownAside(core: Core): Promise<void> {
+  const { machines, disks, keptRows } = core.host
+  const known = new Set<string>((await core.store.sandboxes.listAll()).map(({ id }) => id))
+  for (const id of await disks.listSandboxes()) {
+    if (known.has(id)) continue
+    const machine = SandboxId.safeParse(id).success
+      ? machines.findNamed(id, disks.directoryOf(id))
+      : undefined
+    const meta = { by: "daemon", what: "sandbox", id }
+    if (machine) {
+      const { pid } = machine.process
+      core.log.warn(
+        { sandbox: id, pid },
+        "a machine runs that the database does not know; it is left alone, and reaches no network",
+      )
+      core.events.record({ type: "unknown.running", meta: { ...meta, pid } })
+      continue
+    }
+    const path = await keptRows.setAside("sandbox", id, "the database does not know it")
+    core.log.warn(
+      { sandbox: id, path },
+      "a sandbox's directory that the database does not know was set aside",
+    )
+    core.events.record({ type: "unknown.set_aside", meta: { ...meta, path } })
   }
 }

@@ -170,7 +170,15 @@ export async function reconcileSnapshots(core: Core): Promise<void> {
     if (record.state === "ready") known.add(record.id)
     else await removeSnapshotRecord(core, record)
   }
-  for (const id of await snapshots.list()) if (!known.has(id)) await snapshots.remove(id)
+  for (const id of await snapshots.list()) {
+    if (known.has(id)) continue
+    const path = await core.host.keptRows.setAside("snapshot", id, "the database does not know it")
+    core.log.warn(
+      { snapshot: id, path },
+      "a snapshot's directory that the database does not know was set aside",
+    )
+    core.events.record({ type: "unknown.set_aside", meta: { by: "daemon", what: "snapshot", id, path } })
+  }
 }
 
 async function findSnapshot(core: Core, account: Account, nameOrId: string): Promise<SnapshotRecord> {

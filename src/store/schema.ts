@@ -9,6 +9,16 @@ export type Schema = {
   published_ports: PublishedPortsTable
   snapshots: SnapshotsTable
   events: EventsTable
+  installation: InstallationTable
+}
+
+/** One row. */
+export type InstallationTable = {
+  id: string
+  /** Changes so far of what `changes.ts` counts. */
+  counter: number
+  /** Of the key that secrets are encrypted for; null until a key was opened. */
+  recipient: string | null
 }
 
 export type UsersTable = {

@@ -1,16 +1,22 @@
 /** What outlives the daemon: users, sandboxes, secrets, published ports, snapshots, events. The only folder that speaks SQL. */
 
-import { mkdirSync } from "node:fs"
+import { existsSync, mkdirSync } from "node:fs"
+import { open } from "node:fs/promises"
 import { join } from "node:path"
-import { generateX25519Identity } from "age-encryption"
 import { Kysely, sql } from "kysely"
 import { type Migration, Migrator } from "kysely/migration"
 import { AppError } from "../contract/errors.ts"
+import { belongingOf, databasePath, markNote, refusal } from "./belonging.ts"
+import { countChanges, readInstallation } from "./changes.ts"
+import { isCopyDue, makeCopy, writeCopy } from "./copies.ts"
 import { Events } from "./events.ts"
+import { type Mark, readMark, writeMark } from "./mark.ts"
 import * as start from "./migrations/0001-start.ts"
 import * as network from "./migrations/0002-network.ts"
 import * as snapshotsAndEvents from "./migrations/0003-snapshots-and-events.ts"
+import * as installation from "./migrations/0004-installation.ts"
 import { PublishedPorts } from "./published-ports.ts"
+import { Recovery } from "./recovery.ts"
 import { Sandboxes } from "./sandboxes.ts"
 import type { Schema } from "./schema.ts"
 import { Secrets } from "./secrets.ts"
@@ -23,6 +29,7 @@ const migrations: Record<string, Migration> = {
   "0001-start": start,
   "0002-network": network,
   "0003-snapshots-and-events": snapshotsAndEvents,
+  "0004-installation": installation,
 }
 
 export type Store = {
@@ -32,34 +39,68 @@ export type Store = {
   publishedPorts: PublishedPorts
   snapshots: Snapshots
   events: Events
+  recovery: Recovery
+  /** What an operator should know of how it was found. */
+  notes: readonly string[]
   /** Another number than before: another process has written to the database. */
   foreignVersion(): Promise<number>
+  /** The database's id, and how often what it says of sandboxes, their owners and their ways in was changed. */
+  installation(): Promise<Mark>
+  /** Brings the data directory's mark up to what the database has for good by now. */
+  writeMark(): Promise<void>
+  /** The day's copy of the database, if it is due. */
+  copyDaily(): Promise<void>
+  /** A whole database of this instant, in a new file. */
+  copyTo(path: string): Promise<void>
   close(): Promise<void>
 }
 
-/** Opens the database of a data directory, making both if they are missing. `memory: true` is for tests. */
-export async function openStore(options: { dataDir: string } | { memory: true }): Promise<Store> {
-  let path = ":memory:"
-  let vault: Vault
-  if ("dataDir" in options) {
-    mkdirSync(options.dataDir, { recursive: true, mode: 0o700 })
-    path = join(options.dataDir, "bhatti.db")
-    vault = await Vault.open(join(options.dataDir, "age.key"))
-  } else {
-    vault = new Vault(await generateX25519Identity())
+export type StoreOptions =
+  /** `isRecovery`: for who has looked at the database and has put the right one there. */
+  { dataDir: string; isRecovery?: boolean; dropSecrets?: boolean } | { memory: true }
+
+/**
+ * Opens the database of a data directory, making both if they are missing. One that is not the directory's is refused, and nothing
+ * is changed. `memory: true` is for tests.
+ */
+export async function openStore(options: StoreOptions): Promise<Store> {
+  if (!("dataDir" in options)) return fill(await openDatabase(":memory:"), undefined, await Vault.fresh(), [])
+  const { dataDir } = options
+  mkdirSync(dataDir, { recursive: true, mode: 0o700 })
+  const notes: string[] = []
+  if (!options.isRecovery) {
+    const belonging = belongingOf(dataDir)
+    if (belonging.kind === "misfit") throw refusal(dataDir, belonging.fault)
+    if (belonging.kind === "fits" && belonging.markProblem && existsSync(join(dataDir, "database-copies")))
+      notes.push(markNote(dataDir, belonging.markProblem))
   }
-  const db = new Kysely<Schema>({ dialect: sqliteDialect(path) })
-  const migrator = new Migrator({ db, provider: { getMigrations: async () => migrations } })
-  const { error } = await migrator.migrateToLatest()
-  if (error) {
-    await db.destroy()
-    throw new AppError("unavailable", `cannot bring the database ${path} up to date`, {
-      cause: error,
-      hint: "it may be locked, damaged, or made by a later bhatti; sandboxes were not touched",
-      retryable: false,
-    })
-  }
+  await using undo = new AsyncDisposableStack()
+  const db = await openDatabase(databasePath(dataDir), dataDir)
+  undo.defer(() => db.destroy())
+  if (!options.isRecovery) await refuseDamagedRows(db, dataDir)
+  const vault = await openVault(db, dataDir, options.dropSecrets ?? false)
+  const store = fill(db, dataDir, vault, notes)
+  await store.writeMark()
+  undo.move()
+  return store
+}
+
+function fill(
+  db: Kysely<Schema>,
+  dataDir: string | undefined,
+  vault: Vault,
+  notes: readonly string[],
+): Store {
   const events = new Events(db)
+  const untyped = db as unknown as Kysely<never>
+  const mark = async () => {
+    if (dataDir === undefined) return
+    const now = await readInstallation(db)
+    const known = readMark(dataDir)
+    if (typeof known === "object" && known.id === now.id && known.counter >= now.counter) return
+    await makeDurable(dataDir)
+    await writeMark(dataDir, now)
+  }
   return {
     users: new Users(db, events),
     sandboxes: new Sandboxes(db),
@@ -67,10 +108,88 @@ export async function openStore(options: { dataDir: string } | { memory: true })
     publishedPorts: new PublishedPorts(db),
     snapshots: new Snapshots(db),
     events,
+    recovery: new Recovery(db),
+    notes,
     async foreignVersion() {
       const { rows } = await sql<{ data_version: number }>`pragma data_version`.execute(db)
       return rows[0]?.data_version ?? 0
     },
-    close: () => db.destroy(),
+    installation: () => readInstallation(db),
+    writeMark: mark,
+    async copyDaily() {
+      if (dataDir !== undefined && isCopyDue(dataDir, Date.now())) await makeCopy(untyped, dataDir, "daily")
+    },
+    copyTo: (path) => writeCopy(untyped, path),
+    async close() {
+      try {
+        await mark()
+      } finally {
+        await db.destroy()
+      }
+    },
+  }
+}
+
+async function openDatabase(path: string, dataDir?: string): Promise<Kysely<Schema>> {
+  const db = new Kysely<Schema>({ dialect: sqliteDialect(path) })
+  try {
+    const migrator = new Migrator({ db, provider: { getMigrations: async () => migrations } })
+    if (dataDir !== undefined) await copyBeforeMigration(migrator, db, dataDir)
+    const { error } = await migrator.migrateToLatest()
+    if (error) throw error
+    await countChanges(db)
+    return db
+  } catch (cause) {
+    await db.destroy()
+    if (cause instanceof AppError) throw cause
+    throw new AppError("unavailable", `cannot bring the database ${path} up to date`, {
+      cause,
+      hint: "it may be locked, damaged, or made by a later bhatti; sandboxes were not touched",
+      retryable: false,
+    })
+  }
+}
+
+/** A row that cannot be read is one that a whole file can hold: a damage that SQLite does not see. */
+async function refuseDamagedRows(db: Kysely<Schema>, dataDir: string): Promise<void> {
+  const [damaged] = await new Recovery(db).damagedRows()
+  if (damaged) throw refusal(dataDir, "damaged")
+}
+
+/** Of a database that is not new. A migration without a way back is not begun. */
+async function copyBeforeMigration(migrator: Migrator, db: Kysely<Schema>, dataDir: string): Promise<void> {
+  const all = await migrator.getMigrations()
+  const next = all.find(({ executedAt }) => executedAt === undefined)
+  if (next === undefined || !all.some(({ executedAt }) => executedAt !== undefined)) return
+  try {
+    await makeCopy(db as unknown as Kysely<never>, dataDir, `before-${next.name}`)
+  } catch (cause) {
+    throw new AppError("unavailable", "the database cannot be copied, so it is not brought up to date", {
+      cause,
+      hint: `make room in ${dataDir}; the copy is the way back if the update fails`,
+      retryable: false,
+    })
+  }
+}
+
+async function openVault(db: Kysely<Schema>, dataDir: string, dropSecrets: boolean): Promise<Vault> {
+  if (dropSecrets) await db.deleteFrom("secrets").execute()
+  const { recipient } = await db.selectFrom("installation").select("recipient").executeTakeFirstOrThrow()
+  const stored = await db.selectFrom("secrets").select("name").limit(1).executeTakeFirst()
+  const vault = await Vault.open(join(dataDir, "age.key"), { recipient, isNeeded: stored !== undefined })
+  if (vault.recipient !== recipient)
+    await db.updateTable("installation").set({ recipient: vault.recipient }).execute()
+  return vault
+}
+
+/** What has been committed survives a power cut from here on, before the mark says that it is there. */
+async function makeDurable(dataDir: string): Promise<void> {
+  const log = `${databasePath(dataDir)}-wal`
+  if (!existsSync(log)) return
+  const handle = await open(log, "r")
+  try {
+    await handle.sync()
+  } finally {
+    await handle.close()
   }
 }

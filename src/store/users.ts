@@ -31,7 +31,7 @@ export function noLongerValid(): AppError {
   })
 }
 
-function newKey(): string {
+export function newKey(): string {
   return `bht_${randomHex(32)}`
 }
 

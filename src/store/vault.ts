@@ -3,28 +3,53 @@
 import { chmodSync, existsSync, readFileSync, renameSync, writeFileSync } from "node:fs"
 import { Decrypter, Encrypter, generateX25519Identity, identityToRecipient } from "age-encryption"
 import { AppError } from "../contract/errors.ts"
+import { timeName } from "./copies.ts"
 
 export class Vault {
   readonly #identity: string
+  /** The public half of its key. */
+  readonly recipient: string
 
-  constructor(identity: string) {
+  private constructor(identity: string, recipient: string) {
     this.#identity = identity
+    this.recipient = recipient
   }
 
-  /** Makes the key file if it is missing. */
-  static async open(path: string): Promise<Vault> {
-    if (!existsSync(path)) {
-      const beside = `${path}.${process.pid}`
-      writeFileSync(beside, `${await generateX25519Identity()}\n`, { mode: 0o600, flag: "wx" })
-      renameSync(beside, path)
+  static async fresh(): Promise<Vault> {
+    return Vault.#of(await generateX25519Identity())
+  }
+
+  /**
+   * The key file, made if it is missing. `recipient`: of the key that was used so far, if that is known; `isNeeded`: there are
+   * secrets that only it opens, so another one is refused, and none is made in its place.
+   */
+  static async open(path: string, used: { recipient: string | null; isNeeded: boolean }): Promise<Vault> {
+    const text = existsSync(path) ? readFileSync(path, "utf8").trim() : undefined
+    const vault = text === undefined ? undefined : await Vault.#of(text).catch(() => undefined)
+    if (used.isNeeded) {
+      if (!vault) throw keyFault(path, text === undefined ? "is missing" : "is damaged")
+      if (used.recipient !== null && vault.recipient !== used.recipient)
+        throw keyFault(path, "is not the key that the stored secrets were encrypted with")
     }
-    chmodSync(path, 0o600)
-    return new Vault(readFileSync(path, "utf8").trim())
+    if (vault) {
+      chmodSync(path, 0o600)
+      return vault
+    }
+    if (text) renameSync(path, `${path}.damaged-${timeName(new Date())}`)
+    const identity = await generateX25519Identity()
+    const beside = `${path}.${process.pid}`
+    writeFileSync(beside, `${identity}\n`, { mode: 0o600, flag: "wx" })
+    renameSync(beside, path)
+    return Vault.#of(identity)
+  }
+
+  static async #of(identity: string): Promise<Vault> {
+    return new Vault(identity, await identityToRecipient(identity))
   }
 
   async encrypt(text: string): Promise<Uint8Array> {
     const encrypter = new Encrypter()
-    encrypter.addRecipient(await identityToRecipient(this.#identity))
+    encrypter.addRecipient(this.recipient)
     return encrypter.encrypt(text)
   }
 
@@ -41,4 +66,15 @@ export class Vault {
       })
     }
   }
+}
+
+function keyFault(path: string, fault: string): AppError {
+  return new AppError(
+    "unavailable",
+    `${path} ${fault}, and secrets are stored that only the right key opens`,
+    {
+      hint: "nothing was changed. Put the key back from a backup; or give the stored secrets up: sudo bhatti admin recover --drop-secrets",
+      retryable: false,
+    },
+  )
 }

@@ -220,13 +220,10 @@ export class Simulation {
         },
       })
     return {
-      users: this.#store.users,
+      ...this.#store,
       sandboxes: gated(this.#store.sandboxes, "sandboxes"),
-      secrets: this.#store.secrets,
       publishedPorts: gated(this.#store.publishedPorts, "ports"),
       snapshots: gated(this.#store.snapshots, "snapshots"),
-      events: this.#store.events,
-      foreignVersion: () => this.#store.foreignVersion(),
       close: async () => undefined,
     }
   }

@@ -41,6 +41,9 @@ export type FakeHost = Host & {
   neededImages: string[]
   /** Finished named snapshots, and whether they hold memory. */
   kept: Map<string, { hasMemory: boolean }>
+  /** What lies beside disks of their rows, and why directories were set aside, by id. */
+  keptTexts: Map<string, string>
+  asides: Map<string, string>
   /** Snapshots in the making. */
   drafts: Set<string>
   /** How often a machine was paused. */
@@ -107,6 +110,8 @@ export function fakeHost(): FakeHost {
     templatesUsedMs: 0,
     neededImages: [],
     kept: new Map(),
+    keptTexts: new Map(),
+    asides: new Map(),
     drafts: new Set(),
     pauses: 0,
     halts: new Map(),
@@ -234,7 +239,12 @@ export function fakeHost(): FakeHost {
       isRunning: ({ process }) => host.running.has(process.pid),
       endsWithin: async ({ process }) => !host.running.has(process.pid),
       ranOutOfMemory: async () => host.isOutOfMemory,
-      findNamed: () => undefined,
+      findNamed(_, directory) {
+        const pid = [...host.running].find(([, machine]) => machine.directory === directory)?.[0]
+        return pid === undefined
+          ? undefined
+          : { process: { pid, startTicks: 1, bootId: "fake" }, directory, memoryBase: "template" }
+      },
       cpuMs: () => host.cpuMsNow,
       trafficBytes: () => host.trafficNow,
       availableMemoryMib: () => host.availableMemoryMibNow,
@@ -274,6 +284,19 @@ export function fakeHost(): FakeHost {
       stampOf: async () => "",
       listSandboxes: async () => [...host.directories],
       freeMib: async () => host.freeMibNow,
+    },
+    keptRows: {
+      async write(kind, id, text) {
+        const isThere = kind === "sandbox" ? host.directories.has(id) : host.kept.has(id)
+        if (isThere) host.keptTexts.set(id, text)
+        return isThere
+      },
+      async setAside(kind, id, reason) {
+        if (kind === "sandbox") host.directories.delete(id)
+        else host.kept.delete(id)
+        host.asides.set(id, reason)
+        return `/aside/${id}`
+      },
     },
     snapshots: {
       async begin(id) {

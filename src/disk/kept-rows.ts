@@ -1,0 +1,139 @@
+/**
+ * `record.json` beside each disk: the row of the sandbox or snapshot that it is, so that a lost database can be made again. And `set-aside`,
+ * where what the database does not know is moved to, with the reason, and stays until the operator has looked at it.
+ */
+
+import { mkdirSync, readdirSync, readFileSync } from "node:fs"
+import { mkdir, open, rename } from "node:fs/promises"
+import { join } from "node:path"
+import { z } from "zod"
+import { errorCodeOf } from "../lib/error-code.ts"
+import { parseJson } from "../lib/parse-json.ts"
+
+export type KeptKind = "sandbox" | "snapshot"
+
+const folderOf = { sandbox: "sandboxes", snapshot: "snapshots" } as const
+const recordFile = "record.json"
+const noteFile = "set-aside.json"
+
+const Note = z.object({
+  kind: z.enum(["sandbox", "snapshot", "database"]),
+  id: z.string(),
+  reason: z.string(),
+  at: z.string(),
+})
+export type SetAsideNote = z.infer<typeof Note> & { path: string }
+
+export class KeptRows {
+  readonly #dataDir: string
+
+  constructor(options: { dataDir: string }) {
+    this.#dataDir = options.dataDir
+  }
+
+  /** False: there is no such directory any more. */
+  async write(kind: KeptKind, id: string, text: string): Promise<boolean> {
+    const path = join(this.directoryOf(kind, id), recordFile)
+    const beside = `${path}.new`
+    try {
+      const handle = await open(beside, "w", 0o600)
+      try {
+        await handle.writeFile(text)
+        await handle.sync()
+      } finally {
+        await handle.close()
+      }
+      await rename(beside, path)
+      return true
+    } catch (error) {
+      if (errorCodeOf(error) === "ENOENT") return false
+      throw error
+    }
+  }
+
+  /** Ids of the directories with what is kept of their rows, as JSON; undefined where that is missing or not whole. */
+  read(kind: KeptKind): { id: string; row: unknown }[] {
+    return this.#names(folderOf[kind])
+      .filter((name) => !name.startsWith("tmp-"))
+      .map((id) => ({ id, row: parseJson(readIfAny(join(this.directoryOf(kind, id), recordFile)) ?? "") }))
+  }
+
+  /** Out of the way of everything, with the reason. Gives where it is now. */
+  async setAside(kind: KeptKind, id: string, reason: string): Promise<string> {
+    const to = await this.#placeFor(`${kind}-${id}`)
+    await rename(this.directoryOf(kind, id), join(to, id))
+    await this.#note(to, { kind, id, reason })
+    return to
+  }
+
+  /** The database's own files, those that there are. */
+  async setAsideDatabase(reason: string): Promise<string> {
+    const to = await this.#placeFor("database")
+    for (const name of ["bhatti.db", "bhatti.db-wal", "bhatti.db-shm"]) {
+      await rename(join(this.#dataDir, name), join(to, name)).catch((error: unknown) => {
+        if (errorCodeOf(error) !== "ENOENT") throw error
+      })
+    }
+    await this.#note(to, { kind: "database", id: "bhatti.db", reason })
+    return to
+  }
+
+  /** Brings one back to where it was. False: something is there already. */
+  async putBack(note: SetAsideNote): Promise<boolean> {
+    if (note.kind === "database") return false
+    const to = this.directoryOf(note.kind, note.id)
+    if (this.#names(folderOf[note.kind]).includes(note.id)) return false
+    await mkdir(join(this.#dataDir, folderOf[note.kind]), { recursive: true, mode: 0o700 })
+    await rename(join(note.path, note.id), to)
+    return true
+  }
+
+  listSetAside(): SetAsideNote[] {
+    return this.#names("set-aside").flatMap((name) => {
+      const path = join(this.#dataDir, "set-aside", name)
+      const note = Note.safeParse(parseJson(readIfAny(join(path, noteFile)) ?? ""))
+      return note.success && readdirSync(path).length > 1 ? [{ ...note.data, path }] : []
+    })
+  }
+
+  directoryOf(kind: KeptKind, id: string): string {
+    return join(this.#dataDir, folderOf[kind], id)
+  }
+
+  async #placeFor(what: string): Promise<string> {
+    mkdirSync(join(this.#dataDir, "set-aside"), { recursive: true, mode: 0o700 })
+    const time = new Date().toISOString().replaceAll(/[-:.]/g, "")
+    const path = join(this.#dataDir, "set-aside", `${time}-${what}`)
+    await mkdir(path, { mode: 0o700 })
+    return path
+  }
+
+  async #note(directory: string, note: Omit<SetAsideNote, "at" | "path">): Promise<void> {
+    const handle = await open(join(directory, noteFile), "w", 0o600)
+    try {
+      await handle.writeFile(`${JSON.stringify({ ...note, at: new Date().toISOString() })}\n`)
+      await handle.sync()
+    } finally {
+      await handle.close()
+    }
+  }
+
+  #names(folder: string): string[] {
+    try {
+      return readdirSync(join(this.#dataDir, folder)).sort()
+    } catch (error) {
+      if (errorCodeOf(error) === "ENOENT") return []
+      throw error
+    }
+  }
+}
+
+function readIfAny(path: string): string | undefined {
+  try {
+    return readFileSync(path, "utf8")
+  } catch (error) {
+    const code = errorCodeOf(error)
+    if (code === "ENOENT" || code === "ENOTDIR" || code === "EISDIR") return undefined
+    throw error
+  }
+}

@@ -1,0 +1,118 @@
+/**
+ * Whether a data directory's database is the one that belongs to it. A database that is missing, empty, damaged, older, or another
+ * installation's says nothing about the sandboxes beside it, and must not decide about them.
+ */
+
+import { Database } from "bun:sqlite"
+import { readdirSync, statSync } from "node:fs"
+import { join } from "node:path"
+import { AppError } from "../contract/errors.ts"
+import { errorCodeOf } from "../lib/error-code.ts"
+import { type Mark, markPath, readMark } from "./mark.ts"
+
+export type Fault = "missing" | "empty" | "damaged" | "older" | "foreign"
+
+export type Belonging =
+  /** There is no database, and nothing that ever had one. */
+  | { kind: "new" }
+  /** `markProblem`: the mark has to be written again. */
+  | { kind: "fits"; markProblem: "missing" | "damaged" | undefined }
+  | { kind: "misfit"; fault: Fault }
+
+/** Unreadable: not for its content; opening it to use it says why. */
+export type Inspected =
+  | { kind: "whole"; mark: Mark | undefined }
+  | { kind: "damaged" }
+  | { kind: "unreadable" }
+
+export function databasePath(dataDir: string): string {
+  return join(dataDir, "bhatti.db")
+}
+
+export function belongingOf(dataDir: string): Belonging {
+  const mark = readMark(dataDir)
+  const size = statSync(databasePath(dataDir), { throwIfNoEntry: false })?.size
+  if (!size) {
+    if (mark === "missing" && countIn(dataDir).every(({ count }) => count === 0)) return { kind: "new" }
+    return misfit(size === undefined ? "missing" : "empty")
+  }
+  const inspected = inspect(databasePath(dataDir))
+  if (inspected.kind === "damaged") return misfit("damaged")
+  if (inspected.kind === "unreadable") return { kind: "fits", markProblem: undefined }
+  if (mark === "missing" || mark === "damaged") return { kind: "fits", markProblem: mark }
+  // One without a mark was made before databases had one.
+  if (!inspected.mark) return misfit("older")
+  if (inspected.mark.id !== mark.id) return misfit("foreign")
+  return inspected.mark.counter < mark.counter ? misfit("older") : { kind: "fits", markProblem: undefined }
+}
+
+function misfit(fault: Fault): Belonging {
+  return { kind: "misfit", fault }
+}
+
+/** Changes nothing in the file. */
+export function inspect(path: string): Inspected {
+  let database: Database | undefined
+  try {
+    database = new Database(path, { readonly: true, strict: true })
+    database.run("pragma busy_timeout = 5000")
+    const words = database.query<{ quick_check: string }, []>("pragma quick_check(1)").get()
+    if (words?.quick_check !== "ok") return { kind: "damaged" }
+    const has = database
+      .query("select 1 from sqlite_schema where type = 'table' and name = 'installation'")
+      .get()
+    if (!has) return { kind: "whole", mark: undefined }
+    const mark = database.query<Mark, []>("select id, counter from installation").get()
+    return { kind: "whole", mark: mark ?? undefined }
+  } catch (error) {
+    const code = errorCodeOf(error) ?? ""
+    if (/^SQLITE_(NOTADB|CORRUPT|ERROR)/.test(code)) return { kind: "damaged" }
+    if (code.startsWith("SQLITE_")) return { kind: "unreadable" }
+    throw error
+  } finally {
+    database?.close()
+  }
+}
+
+/** What lies beside the database. */
+export function countIn(dataDir: string): { what: string; count: number }[] {
+  return ["sandbox", "snapshot"].map((what) => {
+    const directory = join(dataDir, what === "sandbox" ? "sandboxes" : "snapshots")
+    try {
+      return { what, count: readdirSync(directory).filter((name) => !name.startsWith("tmp-")).length }
+    } catch (error) {
+      const code = errorCodeOf(error)
+      if (code === "ENOENT" || code === "ENOTDIR") return { what, count: 0 }
+      throw error
+    }
+  })
+}
+
+const faultWords: Record<Fault, string> = {
+  missing: "is missing",
+  empty: "is empty",
+  damaged: "is damaged",
+  older: "is older than its data directory",
+  foreign: "is the one of another installation",
+}
+
+export function refusal(dataDir: string, fault: Fault): AppError {
+  const beside = countIn(dataDir)
+    .map(
+      ({ what, count }) => `${count} ${count === 1 ? what : what === "sandbox" ? "sandboxes" : "snapshots"}`,
+    )
+    .join(" and ")
+  return new AppError(
+    "unavailable",
+    `the database ${databasePath(dataDir)} ${faultWords[fault]}; beside it are ${beside}`,
+    {
+      hint: `nothing was changed. Put the right one back, or have it rebuilt: sudo bhatti admin recover --data-dir ${dataDir}`,
+      retryable: false,
+    },
+  )
+}
+
+/** Only for words in logs. */
+export function markNote(dataDir: string, problem: "missing" | "damaged"): string {
+  return `${markPath(dataDir)} was ${problem} and is written again; whether the database is an older one cannot be told`
+}

@@ -1,0 +1,94 @@
+/**
+ * Copies of the database in `database-copies`: one before every migration, one a day. A copy is whole or not there, private, and only so
+ * many are kept. SQLite makes them itself: opening the file beside it would give up the locks that this process holds on it.
+ */
+
+import { closeSync, mkdirSync, openSync, readdirSync } from "node:fs"
+import { open, rename, rm } from "node:fs/promises"
+import { join } from "node:path"
+import { type Kysely, sql } from "kysely"
+import { errorCodeOf } from "../lib/error-code.ts"
+import { inspect } from "./belonging.ts"
+import type { Mark } from "./mark.ts"
+
+/** A week of days, and what updates add. */
+const keptMax = 10
+const everyMs = 86_400_000
+const unfinished = "tmp-"
+
+export function copiesOf(dataDir: string): string {
+  return join(dataDir, "database-copies")
+}
+
+/** Names begin with the time, so their order is that of their age. */
+export function listCopies(dataDir: string): string[] {
+  try {
+    return readdirSync(copiesOf(dataDir))
+      .filter((name) => /^\d{8}T\d{6}Z.*\.db$/.test(name))
+      .sort()
+  } catch (error) {
+    if (errorCodeOf(error) === "ENOENT") return []
+    throw error
+  }
+}
+
+export async function makeCopy(db: Kysely<never>, dataDir: string, why: string): Promise<void> {
+  const directory = copiesOf(dataDir)
+  mkdirSync(directory, { recursive: true, mode: 0o700 })
+  const name = `${timeName(new Date())}-${why}.db`
+  const beside = join(directory, `${unfinished}${name}`)
+  await writeCopy(db, beside)
+  await rename(beside, join(directory, name))
+  const old = listCopies(dataDir).slice(0, -keptMax)
+  for (const one of old) await rm(join(directory, one), { force: true })
+}
+
+/** A whole database of this instant at another place. */
+export async function writeCopy(db: Kysely<never>, path: string): Promise<void> {
+  await rm(path, { force: true })
+  // SQLite takes a file that is there and empty, which is private from its first byte on.
+  closeSync(openSync(path, "wx", 0o600))
+  try {
+    await sql`vacuum into ${path}`.execute(db)
+    const handle = await open(path, "r")
+    try {
+      await handle.sync()
+    } finally {
+      await handle.close()
+    }
+  } catch (error) {
+    await rm(path, { force: true })
+    throw error
+  }
+}
+
+/** Whether the day's copy is still to be made. A clock that was set back makes one more. */
+export function isCopyDue(dataDir: string, nowMs: number): boolean {
+  const newest = listCopies(dataDir).at(-1)
+  return newest === undefined || Math.abs(nowMs - timeOf(newest)) >= everyMs
+}
+
+export type Candidate = { path: string; mark: Mark; isCopy: boolean }
+
+/** The database and its copies that are whole and of that installation, the one that has counted most first. */
+export function candidates(dataDir: string, databaseFile: string, id: string | undefined): Candidate[] {
+  const paths = [databaseFile, ...listCopies(dataDir).map((name) => join(copiesOf(dataDir), name))]
+  return paths
+    .flatMap((path, index) => {
+      const found = inspect(path)
+      const mark = found.kind === "whole" ? found.mark : undefined
+      return mark && (id === undefined || mark.id === id) ? [{ path, mark, isCopy: index > 0 }] : []
+    })
+    .toSorted((a, b) => b.mark.counter - a.mark.counter)
+}
+
+export function timeName(time: Date): string {
+  return `${time.toISOString().replaceAll(/[-:]/g, "").slice(0, 15)}Z`
+}
+
+function timeOf(name: string): number {
+  const [, date = "", time = ""] = /^(\d{8})T(\d{6})Z/.exec(name) ?? []
+  return Date.parse(
+    `${date.replace(/(....)(..)(..)/, "$1-$2-$3")}T${time.replace(/(..)(..)(..)/, "$1:$2:$3")}Z`,
+  )
+}

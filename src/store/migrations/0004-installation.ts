@@ -1,0 +1,15 @@
+/** The database's own id, and the count of its changes. */
+
+import { type Kysely, sql } from "kysely"
+
+export async function up(db: Kysely<unknown>): Promise<void> {
+  await db.schema
+    .createTable("installation")
+    .addColumn("id", "text", (column) => column.primaryKey())
+    .addColumn("counter", "integer", (column) => column.notNull())
+    /** Of the key that secrets are encrypted for; null until it is known. */
+    .addColumn("recipient", "text")
+    .execute()
+  const id = `inst_${Buffer.from(crypto.getRandomValues(new Uint8Array(8))).toString("hex")}`
+  await sql`insert into installation (id, counter) values (${id}, 1)`.execute(db)
+}

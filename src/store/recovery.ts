@@ -1,0 +1,229 @@
+/**
+ * Rows as they are kept beside the disks, and their way back into a database that has lost them. They are kept as the tables have them,
+ * column by column, so that what a later bhatti adds to a row is kept too.
+ */
+
+import { type Kysely, sql } from "kysely"
+import { z } from "zod"
+import { AppError } from "../contract/errors.ts"
+import { SandboxId } from "../contract/sandbox.ts"
+import { SnapshotId } from "../contract/snapshot.ts"
+import { UserLimits } from "../contract/user.ts"
+import { raiseCounter } from "./changes.ts"
+import { Sandboxes, SandboxState } from "./sandboxes.ts"
+import type { Schema } from "./schema.ts"
+import { Snapshots } from "./snapshots.ts"
+import { hashKey, newKey } from "./users.ts"
+
+const Row = z.record(z.string(), z.union([z.string(), z.number(), z.null()]))
+type Row = z.infer<typeof Row>
+
+export const KeptRow = z.strictObject({
+  kind: z.enum(["sandbox", "snapshot"]),
+  owner: z.strictObject({ id: z.string(), name: z.string() }),
+  row: Row.and(z.object({ id: z.string(), name: z.string(), user_id: z.string() })),
+  /** Its published ports. */
+  ports: z.array(Row),
+  /** Of the disk that belongs to its saved memory; null: it has none. */
+  diskStamp: z.string().nullable(),
+})
+export type KeptRow = z.infer<typeof KeptRow>
+
+const tableOf = { sandbox: "sandboxes", snapshot: "snapshots" } as const
+
+export class Recovery {
+  readonly #db: Kysely<Schema>
+
+  constructor(db: Kysely<Schema>) {
+    this.#db = db
+  }
+
+  /** What is to be kept now, without the stamps of disks: sandboxes and snapshots that are made, and will be. */
+  async rowsToKeep(): Promise<(Omit<KeptRow, "diskStamp"> & { state: string })[]> {
+    const users = await this.#db.selectFrom("users").select(["id", "name"]).execute()
+    const names = new Map(users.map(({ id, name }) => [id, name]))
+    const ports = Map.groupBy(
+      await this.#db.selectFrom("published_ports").selectAll().orderBy("id").execute(),
+      ({ sandbox_id }) => sandbox_id,
+    )
+    const sandboxes = await this.#db
+      .selectFrom("sandboxes")
+      .selectAll()
+      .where("user_id", "is not", null)
+      .where(sql<boolean>`json_extract(state, '$.kind') not in ('creating', 'destroying')`)
+      .execute()
+    const snapshots = await this.#db
+      .selectFrom("snapshots")
+      .selectAll()
+      .where("state", "=", "ready")
+      .execute()
+    return [
+      ...sandboxes.map((row) => ({
+        kind: "sandbox" as const,
+        owner: ownerOf(row.user_id ?? "", names),
+        row: { ...row, user_id: row.user_id ?? "" },
+        ports: ports.get(row.id) ?? [],
+        state: row.state,
+      })),
+      ...snapshots.map((row) => ({
+        kind: "snapshot" as const,
+        owner: ownerOf(row.user_id, names),
+        row: { ...row },
+        ports: [],
+        state: row.state,
+      })),
+    ]
+  }
+
+  /** Ids of rows that cannot be read. */
+  async damagedRows(): Promise<string[]> {
+    const damaged: string[] = []
+    const sandboxes = new Sandboxes(this.#db)
+    for (const id of await this.ids("sandbox")) {
+      if (!(await isReadable(() => sandboxes.get(SandboxId.parse(id))))) damaged.push(id)
+    }
+    const snapshots = new Snapshots(this.#db)
+    for (const id of await this.ids("snapshot")) {
+      if (!(await isReadable(() => snapshots.get(SnapshotId.parse(id))))) damaged.push(id)
+    }
+    return damaged
+  }
+
+  /** Of all rows, those of the pool left out. */
+  async ids(kind: KeptRow["kind"]): Promise<string[]> {
+    const rows = await this.#db
+      .selectFrom(tableOf[kind])
+      .select("id")
+      .where("user_id", "is not", null)
+      .execute()
+    return rows.map(({ id }) => id)
+  }
+
+  /** Makes the owner of a kept row if there is none of that id; gives the new key, and the name if that one was taken. */
+  async addOwner(owner: KeptRow["owner"]): Promise<{ name: string; key: string } | undefined> {
+    const there = await this.#db
+      .selectFrom("users")
+      .select("id")
+      .where("id", "=", owner.id)
+      .executeTakeFirst()
+    if (there) return undefined
+    const taken = await this.#db
+      .selectFrom("users")
+      .select("id")
+      .where("name", "=", owner.name)
+      .executeTakeFirst()
+    const name = taken ? `${owner.name}-recovered` : owner.name
+    const key = newKey()
+    const limits = UserLimits.parse({})
+    await this.#db
+      .insertInto("users")
+      .values({
+        id: owner.id,
+        name,
+        key_hash: hashKey(key),
+        max_sandboxes: limits.max_sandboxes,
+        max_cpus: limits.max_cpus,
+        max_memory_mib: limits.max_memory_mb,
+        created_at: new Date().toISOString(),
+      })
+      .execute()
+    return { name, key }
+  }
+
+  /**
+   * Puts a kept row back in place of the one of that id, if there is one. `state`: what is true of it now. Its name and its slot are others
+   * where somebody else has them meanwhile; aliases that somebody else has are told.
+   */
+  async put(kept: KeptRow, state: SandboxState | "ready"): Promise<{ name: string; lostAliases: string[] }> {
+    const table = tableOf[kept.kind]
+    return await this.#db.transaction().execute(async (db) => {
+      await db.deleteFrom(table).where("id", "=", kept.row.id).execute()
+      const row: Row = {
+        ...kept.row,
+        state: state === "ready" ? state : JSON.stringify(SandboxState.parse(state)),
+      }
+      row["name"] = await freeName(db, table, kept.row)
+      if (kept.kind === "sandbox") row["slot"] = await slotFor(db, kept.row["slot"])
+      await insert(db, table, row)
+      const read =
+        kept.kind === "sandbox"
+          ? new Sandboxes(db).get(SandboxId.parse(kept.row.id))
+          : new Snapshots(db).get(SnapshotId.parse(kept.row.id))
+      if (!(await read)) throw new AppError("invalid", `the record of ${kept.row.id} is not whole`)
+      const lostAliases: string[] = []
+      for (const port of kept.ports) {
+        const taken = await db
+          .selectFrom("published_ports")
+          .select("id")
+          .where("alias", "=", String(port["alias"]))
+          .executeTakeFirst()
+        if (taken) lostAliases.push(String(port["alias"]))
+        else await insert(db, "published_ports", port)
+      }
+      return { name: String(row["name"]), lostAliases }
+    })
+  }
+
+  /** Of a database that speaks of an earlier time: what has nothing on disk any more, or was only being made or removed then. */
+  async removeRow(kind: KeptRow["kind"], id: string): Promise<void> {
+    await this.#db.deleteFrom(tableOf[kind]).where("id", "=", id).execute()
+  }
+
+  /** So that no older database passes for this one. */
+  async raiseCounter(atLeast: number): Promise<void> {
+    await raiseCounter(this.#db, atLeast)
+  }
+
+  /** So that the directory's other parts still belong to it. */
+  async setId(id: string): Promise<void> {
+    await this.#db.updateTable("installation").set({ id }).execute()
+  }
+}
+
+function ownerOf(id: string, names: ReadonlyMap<string, string>): KeptRow["owner"] {
+  return { id, name: names.get(id) ?? id }
+}
+
+async function isReadable(read: () => Promise<unknown>): Promise<boolean> {
+  try {
+    return (await read()) !== undefined
+  } catch (error) {
+    if (error instanceof z.ZodError || error instanceof SyntaxError) return false
+    throw error
+  }
+}
+
+async function freeName(
+  db: Kysely<Schema>,
+  table: "sandboxes" | "snapshots",
+  row: KeptRow["row"],
+): Promise<string> {
+  const rows = await db.selectFrom(table).select("name").where("user_id", "=", row.user_id).execute()
+  const taken = new Set(rows.map(({ name }) => name))
+  let name = row.name
+  for (let next = 2; taken.has(name); next++) name = `${row.name.slice(0, 58)}-${next}`
+  return name
+}
+
+/** Its own: a machine that still runs has the user id of it. */
+async function slotFor(db: Kysely<Schema>, own: unknown): Promise<number> {
+  const rows = await db.selectFrom("sandboxes").select("slot").execute()
+  const taken = new Set(rows.map(({ slot }) => slot))
+  if (typeof own === "number" && own > 0 && !taken.has(own)) return own
+  let slot = 1
+  while (taken.has(slot)) slot++
+  return slot
+}
+
+/** Columns that this bhatti has. */
+async function insert(
+  db: Kysely<Schema>,
+  table: "sandboxes" | "snapshots" | "published_ports",
+  row: Row,
+): Promise<void> {
+  const { rows } = await sql<{ name: string }>`select name from pragma_table_info(${table})`.execute(db)
+  const columns = rows.map(({ name }) => name).filter((name) => row[name] !== undefined)
+  await sql`
+    insert into ${sql.table(table)} (${sql.join(columns.map((column) => sql.ref(column)))})
+    values (${sql.join(columns.map((column) => sql.val(row[column])))})`.execute(db)
+}
