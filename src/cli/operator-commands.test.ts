@@ -26,6 +26,12 @@ class RecordingOperator implements Operator {
   async warnings(): Promise<never> {
     throw new Error("these commands do not look at the host")
   }
+  async recover(): Promise<never> {
+    throw new Error("these commands recover nothing")
+  }
+  async examine(): Promise<never> {
+    throw new Error("these commands do not look at the data directory")
+  }
   async loadConfig(): Promise<never> {
     throw new Error("these commands do not read the configuration")
   }

@@ -32,6 +32,21 @@ export type StoredEvent = {
   meta: Record<string, string | number | boolean | null>
 }
 
+export type Recovered = {
+  /** Where the database comes from: `in place`, the path of a copy, or `new`. */
+  database: string
+  /** Put back from what lay beside their disks. */
+  sandboxes: { id: string; name: string; user: string }[]
+  snapshots: { id: string; name: string; user: string }[]
+  /** Made anew, with the keys that replace the lost ones. */
+  users: { name: string; key: string }[]
+  /** What an operator should look at. */
+  notes: string[]
+}
+
+/** What is wrong with a data directory, or worth a look, and what to do about it. */
+export type Finding = { status: "warn" | "fail"; text: string; fix: string }
+
 export interface UserStore {
   users: {
     create(input: { name: string } & Partial<UserLimits>): Promise<{ user: User; key: string }>
@@ -54,6 +69,10 @@ export interface Operator {
   serve(options: ServeOptions): Promise<void>
   init(options: InitOptions): Promise<void>
   openStore(options: { dataDir: string }): Promise<UserStore>
+  /** Makes the database fit its data directory again. */
+  recover(options: { dataDir: string; id: string | undefined; dropSecrets: boolean }): Promise<Recovered>
+  /** Looks at a data directory and changes nothing. */
+  examine(options: { dataDir: string }): Promise<Finding[]>
   /** What this host cannot promise, as far as it is known without a daemon. */
   warnings(options: { dataDir: string }): Promise<string[]>
   /** The daemon's configuration as `serve` would read it. */

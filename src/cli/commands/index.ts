@@ -266,6 +266,12 @@ export const commands: readonly CommandEntry[] = [
     load: async () => (await import("./admin-events.ts")).adminEvents,
   },
   {
+    name: "admin recover",
+    summary: "Give sandboxes back to a data directory that has lost its database",
+    section: "Operator (on the host itself)",
+    load: async () => (await import("./admin-recover.ts")).adminRecover,
+  },
+  {
     name: "user create",
     summary: "Create a user and show its API key",
     section: "Operator (on the host itself)",

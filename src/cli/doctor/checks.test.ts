@@ -36,6 +36,7 @@ const healthy: HostFacts = {
     freeMib: 50_000,
     files: [{ name: "age.key", mode: 0o600 }],
     kernelAndImage: true,
+    findings: [],
     probe: { problem: null, isOfThisBoot: true },
   },
   config: {
@@ -131,6 +132,17 @@ test("every trouble has a status and a way to fix it", () => {
       "data",
       "fail",
       "age.key is open to others (644)",
+    ],
+    [
+      {
+        dataDir: {
+          ...dataDir,
+          findings: [{ status: "fail", text: "the database is older", fix: "recover" }],
+        },
+      },
+      "data",
+      "fail",
+      "the database is older",
     ],
     [{ dataDir: { ...dataDir, kernelAndImage: false } }, "data", "fail", "kernel or image is missing"],
     [{ dataDir: { ...dataDir, freeMib: 900 } }, "space", "fail", "no sandbox can be created"],

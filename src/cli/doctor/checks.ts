@@ -306,6 +306,7 @@ function checkDataDir({ dataDir, config, isRoot }: HostFacts): Check[] {
         fix: `sudo chmod 600 ${path}/${name}`,
       }),
     ),
+    ...dataDir.findings.map((finding): Check => ({ area, ...finding })),
     dataDir.kernelAndImage
       ? { area, status: "ok", text: "kernel and image are there" }
       : {

@@ -10,7 +10,7 @@ import { availableMemoryMib } from "../../lib/available-memory.ts"
 import { errorCodeOf } from "../../lib/error-code.ts"
 import { parseJson } from "../../lib/parse-json.ts"
 import { version } from "../../lib/version.ts"
-import type { Operator } from "../operator.ts"
+import type { Finding, Operator } from "../operator.ts"
 import type { Settings } from "../settings.ts"
 
 export type Program = { path: string; version: string | undefined }
@@ -29,6 +29,8 @@ export type DataDirFacts =
       freeMib: number
       files: { name: string; mode: number }[]
       kernelAndImage: boolean
+      /** What does not belong together, or waits for the operator. */
+      findings: Finding[]
       probe: { problem: string | null; isOfThisBoot: boolean } | undefined
     }
 
@@ -85,7 +87,7 @@ export async function gatherHost(operator: Operator, dataDir: string): Promise<H
     tryDevice("/dev/net/tun"),
     tryMemoryFile(),
     readControllers(),
-    readDataDir(dataDir),
+    readDataDir(operator, dataDir),
     "listen" in config ? findListener(config.listen) : ("unknown" as const),
   ])
   const nft = findProgram("nft", ["--version"])
@@ -242,7 +244,7 @@ function runs(command: string[]): boolean {
   return exitCode === 0
 }
 
-async function readDataDir(path: string): Promise<DataDirFacts> {
+async function readDataDir(operator: Operator, path: string): Promise<DataDirFacts> {
   try {
     const { mode, uid } = await stat(path)
     const { bavail, bsize } = await statfs(path)
@@ -260,6 +262,7 @@ async function readDataDir(path: string): Promise<DataDirFacts> {
       freeMib: Math.floor((bavail * bsize) / 1024 / 1024),
       files,
       kernelAndImage: found.every((one) => one !== undefined),
+      findings: await operator.examine({ dataDir: path }),
       probe: await readProbe(join(path, "kvm-probe.json")),
     }
   } catch (error) {

@@ -1,0 +1,41 @@
+/** What the doctor asks about a data directory, besides what it sees by itself. Changes nothing. */
+
+import type { Finding } from "./cli/operator.ts"
+import { KeptRows } from "./disk/kept-rows.ts"
+import { belongingOf, refusal } from "./store/belonging.ts"
+import { copiesOf, listCopies } from "./store/copies.ts"
+
+export async function examine({ dataDir }: { dataDir: string }): Promise<Finding[]> {
+  const belonging = belongingOf(dataDir)
+  const findings: Finding[] = []
+  if (belonging.kind === "misfit") {
+    const { message, hint = "" } = refusal(dataDir, belonging.fault)
+    findings.push({ status: "fail", text: message, fix: hint })
+  }
+  if (belonging.kind === "fits" && belonging.markProblem) {
+    const text = `${dataDir}/installation.json is ${belonging.markProblem}; the daemon writes it again when it starts`
+    findings.push({
+      status: "warn",
+      text,
+      fix: `if the database was put back from elsewhere, compare it with ${copiesOf(dataDir)}`,
+    })
+  }
+  for (const { kind, id, reason, at, path } of new KeptRows({ dataDir }).listSetAside()) {
+    const back =
+      kind === "database"
+        ? ""
+        : `; bring it back, with the daemon stopped: sudo bhatti admin recover ${id} --data-dir ${dataDir}`
+    findings.push({
+      status: "warn",
+      text: `${path} was set aside ${at}: ${kind} ${id}, ${reason}`,
+      fix: `remove it when nobody misses it: sudo rm -r ${path}${back}`,
+    })
+  }
+  if (belonging.kind === "fits" && listCopies(dataDir).length === 0)
+    findings.push({
+      status: "warn",
+      text: `there is no copy of the database in ${copiesOf(dataDir)}`,
+      fix: "the daemon makes one a day; its log says why it could not",
+    })
+  return findings
+}
