@@ -28,11 +28,19 @@ export async function cleanUp(core: Core, signal: AbortSignal): Promise<void> {
 export async function removeUnusedTemplates(core: Core, nowMs: number): Promise<void> {
   const { machines } = core.host
   const measured = await machines.measureTemplates()
+  // What has no row may get it back, and would be worth nothing without what it lies on.
+  const snapshots = await core.store.snapshots.listAll()
+  const known = [...(await core.store.sandboxes.listAll()), ...snapshots].map(({ id }): string => id)
+  const lainOn = core.host.keptRows.templatesUnderUnknown(
+    new Set([...known, ...(await core.store.sandboxes.listPooled())]),
+  )
+  if (lainOn === undefined) return
   // Measured first: what came to be needed meanwhile is seen as needed.
   const needed = new Set([
     ...(await core.store.sandboxes.listTemplateIds()),
     ...(await core.store.snapshots.listAll()).map(({ templateId }) => templateId),
     ...core.pool.templateIds,
+    ...lainOn,
   ])
   const nextDefault = await machines.findTemplate(await defaultTemplateSpec(core))
   if (nextDefault) needed.add(nextDefault.id)

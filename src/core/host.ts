@@ -135,6 +135,8 @@ export interface KeptRows {
   write(kind: "sandbox" | "snapshot", id: string, text: string): Promise<boolean>
   /** Moves a directory out of the way, with the reason; gives where it is then. */
   setAside(kind: "sandbox" | "snapshot", id: string, reason: string): Promise<string>
+  /** Templates under what was set aside and under directories of other ids than these; undefined: of one of them that cannot be told. */
+  templatesUnderUnknown(known: ReadonlySet<string>): string[] | undefined
 }
 
 export interface Images {

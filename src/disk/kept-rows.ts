@@ -22,6 +22,7 @@ const Note = z.object({
   reason: z.string(),
   at: z.string(),
 })
+const LiesOn = z.object({ row: z.object({ template_id: z.string() }) })
 export type SetAsideNote = z.infer<typeof Note> & { path: string }
 
 export class KeptRows {
@@ -94,6 +95,20 @@ export class KeptRows {
       const note = Note.safeParse(parseJson(readIfAny(join(path, noteFile)) ?? ""))
       return note.success && readdirSync(path).length > 1 ? [{ ...note.data, path }] : []
     })
+  }
+
+  templatesUnderUnknown(known: ReadonlySet<string>): string[] | undefined {
+    const aside = this.listSetAside()
+      .filter(({ kind }) => kind !== "database")
+      .map(({ path, id }) => parseJson(readIfAny(join(path, id, recordFile)) ?? ""))
+    const unknown = [...this.read("sandbox"), ...this.read("snapshot")].filter(({ id }) => !known.has(id))
+    const ids: string[] = []
+    for (const row of [...aside, ...unknown.map(({ row }) => row)]) {
+      const lain = LiesOn.safeParse(row)
+      if (!lain.success) return undefined
+      ids.push(lain.data.row.template_id)
+    }
+    return ids
   }
 
   directoryOf(kind: KeptKind, id: string): string {

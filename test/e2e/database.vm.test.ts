@@ -80,7 +80,9 @@ test("without its database the daemon refuses, changes nothing, and a running ma
   key = found.users.find(({ name }) => name === "tester")?.key ?? ""
   await own.startDaemon()
   expect(own.machines()).toEqual(machines)
-  expect(await ok("exec", "running", "--", "cat", "/tmp/mark", "/dev/shm/mark")).toBe("of the disk\nof memory\n")
+  expect(await ok("exec", "running", "--", "cat", "/tmp/mark", "/dev/shm/mark")).toBe(
+    "of the disk\nof memory\n",
+  )
   expect(await ok("exec", "stopped", "--", "cat", "/dev/shm/mark")).toBe("of memory\n")
   expect(await ok("publish", "running", "--list")).toContain("site")
   await ok("snapshot", "resume", "kept", "--name", "again")

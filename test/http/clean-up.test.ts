@@ -45,6 +45,21 @@ test("within the budget nothing is removed", async () => {
   expect(await left()).toHaveLength(1)
 })
 
+test("what was set aside keeps its template, and all are kept where that cannot be told", async () => {
+  await create("one", 256)
+  await own.call("DELETE", "/sandboxes/one")
+  own.core.settings.templateDiskMib = 0
+  own.host.templatesLainOn = undefined
+  await removeUnusedTemplates(own.core, Date.now())
+  expect(await left()).toHaveLength(1)
+  own.host.templatesLainOn = await left()
+  await removeUnusedTemplates(own.core, Date.now())
+  expect(await left()).toHaveLength(1)
+  own.host.templatesLainOn = []
+  await removeUnusedTemplates(own.core, Date.now())
+  expect(await left()).toEqual([])
+})
+
 test("one that was just asked for stays, though nothing says yet that it is needed", async () => {
   await create("one", 256)
   await own.call("DELETE", "/sandboxes/one")

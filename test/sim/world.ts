@@ -390,6 +390,7 @@ export class World {
           violation(`a crash left a ${kind} that the store does not know: ${id}`)
           return ""
         },
+        templatesUnderUnknown: () => [],
       },
       disks: {
         ...fake.disks,

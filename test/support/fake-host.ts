@@ -44,6 +44,7 @@ export type FakeHost = Host & {
   /** What lies beside disks of their rows, and why directories were set aside, by id. */
   keptTexts: Map<string, string>
   asides: Map<string, string>
+  templatesLainOn: string[] | undefined
   /** Snapshots in the making. */
   drafts: Set<string>
   /** How often a machine was paused. */
@@ -112,6 +113,7 @@ export function fakeHost(): FakeHost {
     kept: new Map(),
     keptTexts: new Map(),
     asides: new Map(),
+    templatesLainOn: [],
     drafts: new Set(),
     pauses: 0,
     halts: new Map(),
@@ -297,6 +299,7 @@ export function fakeHost(): FakeHost {
         host.asides.set(id, reason)
         return `/aside/${id}`
       },
+      templatesUnderUnknown: () => host.templatesLainOn,
     },
     snapshots: {
       async begin(id) {

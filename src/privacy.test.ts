@@ -3,7 +3,7 @@
 import { afterEach, beforeEach, expect, test } from "bun:test"
 import { chmodSync, chownSync, mkdirSync, mkdtempSync, rmSync, statSync } from "node:fs"
 import { join } from "node:path"
-import { makePrivate } from "./data-dir.ts"
+import { makePrivate } from "./privacy.ts"
 
 let parent = ""
 let dataDir = ""
