@@ -15,5 +15,7 @@ await main(process.argv.slice(2), {
   init: async () => onHostOnly(),
   openStore: async () => onHostOnly(),
   loadConfig: async () => onHostOnly(),
+  recover: async () => onHostOnly(),
+  examine: async () => [],
   warnings: async () => [],
 })
