@@ -14,6 +14,7 @@ export const commonOptions = {
   json: { type: "flag", summary: "Print the daemon's reply as JSON, errors too" },
   url: { type: "text", value: "URL", summary: "Address of the daemon" },
   token: { type: "text", value: "KEY", summary: "API key" },
+  ca: { type: "text", value: "FILE", summary: "Certificates to trust in place of the machine's, for https" },
   help: { type: "flag", short: "h", summary: "Show this help" },
 } as const satisfies Options
 
@@ -21,6 +22,7 @@ export type CommonValues = {
   json: boolean
   url: string | undefined
   token: string | undefined
+  ca: string | undefined
   help: boolean
 }
 type Value = string | number | boolean | string[] | Pairs | undefined
@@ -81,6 +83,7 @@ export function parseArguments(command: Command, argv: readonly string[]): Parse
     json: values.json === true,
     url: nonEmpty("--url", values.url),
     token: nonEmpty("--token", values.token),
+    ca: nonEmpty("--ca", values.ca),
     help: values.help === true,
   }
   for (const [name, option] of Object.entries(known)) {

@@ -6,13 +6,21 @@
 
 import { connect } from "../client/client.ts"
 import { AppError } from "../contract/errors.ts"
+import { suggest } from "../lib/suggest.ts"
 import { type Parsed, parseArguments } from "./arguments.ts"
 import type { Command } from "./command.ts"
 import { exitBrokenPipe, exitCodeOf, exitFailed, exitUsage } from "./exit-codes.ts"
 import { type Found, findCommand } from "./find-command.ts"
 import type { Operator } from "./operator.ts"
 import { isBrokenPipe, Output } from "./output.ts"
-import { type ClientFile, loadSettings, readClientFile, type Settings } from "./settings.ts"
+import {
+  type ClientFile,
+  clientKeys,
+  loadSettings,
+  readClientFile,
+  type Settings,
+  unknownKeys,
+} from "./settings.ts"
 import { WrongUsage } from "./wrong-usage.ts"
 
 export async function main(argv: readonly string[], operator: Operator): Promise<never> {
@@ -73,12 +81,13 @@ async function run(
   { operator, out, clientFile }: Surroundings,
 ): Promise<number> {
   const { args, rest, options, common } = parsed
+  if (!common.json) await tellUnknownKeys(out, clientFile)
   const settings = (): Promise<Settings> => loadSettings(common, process.env, clientFile)
   const context = { args, rest, options: options as never, isJson: common.json, out }
   if (command.kind === "host")
     return (await command.run({ ...context, operator, settings, given: common })) ?? 0
   const found = await settings()
-  const client = connect({ url: found.url, token: found.token })
+  const client = connect(found)
   const reportKnown = (error: AppError) => report({ out, isJson: common.json }, withKeyHint(error, found))
   try {
     return (await command.run({ ...context, client, settings: found, report: reportKnown })) ?? 0
@@ -86,6 +95,17 @@ async function run(
     if (!(error instanceof AppError) || error instanceof WrongUsage) throw error
     await reportKnown(error)
     return exitCodeOf(error)
+  }
+}
+
+/** A key that is misspelt must not be as if it were not there. */
+async function tellUnknownKeys(out: Output, clientFile: Promise<ClientFile>): Promise<void> {
+  // What else is wrong with the file is told by who needs it.
+  const keys = await unknownKeys(clientFile).catch(() => [])
+  for (const key of keys) {
+    const meant = suggest(key, clientKeys)
+    const hint = meant === undefined ? "" : `; did you mean ${meant}?`
+    await out.talk(`bhatti: ${(await clientFile).path} has a key that nobody reads: ${oneLine(key)}${hint}`)
   }
 }
 

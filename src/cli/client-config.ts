@@ -12,7 +12,8 @@ import { findCaller } from "../lib/caller.ts"
 import { errorCodeOf } from "../lib/error-code.ts"
 import type { ClientFile, Environment } from "./settings.ts"
 
-export type SavedSettings = { url: string; token: string }
+/** Without `caFile` what the file says of it stays. */
+export type SavedSettings = { url: string; token: string; caFile?: string | undefined }
 
 export async function writeClientConfig(
   file: ClientFile,
@@ -39,6 +40,7 @@ function editedText({ path, content }: ClientFile, settings: SavedSettings): str
     })
   document.set("api_url", settings.url)
   document.set("auth_token", settings.token)
+  if (settings.caFile !== undefined) document.set("ca_file", settings.caFile)
   return String(document)
 }
 

@@ -7,7 +7,7 @@ import type { Client } from "../client/client.ts"
 import type { AppError } from "../contract/errors.ts"
 import type { Operator } from "./operator.ts"
 import type { Output } from "./output.ts"
-import type { Settings } from "./settings.ts"
+import type { GivenSettings, Settings } from "./settings.ts"
 
 type OptionText = {
   /** One letter, for `-x`. */
@@ -101,8 +101,8 @@ export type DaemonContext = {
 export type HostContext = {
   operator: Operator
   settings: () => Promise<Settings>
-  /** `--url` and `--token` as they were given. */
-  given: { url: string | undefined; token: string | undefined }
+  /** `--url`, `--token` and `--ca` as they were given. */
+  given: GivenSettings
 }
 
 /** Without the precise names, as the parser and the help see it. */

@@ -50,7 +50,7 @@ export type Found =
   /** `bhatti user`, `bhatti user --help`. */
   | { kind: "group"; name: string; isAskedFor: boolean }
 
-const optionsWithValue = ["--url", "--token", "--data-dir"]
+const optionsWithValue = ["--url", "--token", "--ca", "--data-dir"]
 const optionsWithoutValue = ["--json"]
 
 export function findCommand(argv: readonly string[]): Found {

@@ -1,21 +1,39 @@
 /** Questions to the person at the terminal, on standard error. Loaded only when there is one to ask. */
 
 import { password, text } from "@clack/prompts"
+import { Keys } from "./keys.ts"
 import { Stopped } from "./stopped.ts"
 
-export async function askHidden(message: string): Promise<string> {
-  return answered(await password({ message, output: process.stderr, validate: needed }))
+export type Questions = Disposable & {
+  /** Enter alone takes what is there; whatever is typed replaces it. */
+  text(message: string, options: { present: string }): Promise<string>
+  /** Without showing it. Returns undefined for Enter alone, where something is there to be kept. */
+  hidden(message: string, options: { isPresent: boolean }): Promise<string | undefined>
 }
 
-export async function askText(message: string, options: { initialValue: string }): Promise<string> {
-  return answered(await text({ message, ...options, output: process.stderr, validate: needed }))
+export function openQuestions(): Questions {
+  const keys = new Keys()
+  const output = process.stderr
+  return {
+    async text(message, { present }) {
+      const shown = { message, placeholder: present, defaultValue: present }
+      const given = answered(await text({ ...shown, input: keys.open(), output }))
+      return given.trim() === "" ? present : given
+    },
+    async hidden(message, { isPresent }) {
+      const validate = (value: string | undefined) => {
+        if (isPresent || (value !== undefined && value.trim() !== "")) return undefined
+        keys.goOn()
+        return "It is needed."
+      }
+      const given = answered(await password({ message, input: keys.open(), output, validate }))
+      return given.trim() === "" ? undefined : given
+    },
+    [Symbol.dispose]: () => keys[Symbol.dispose](),
+  }
 }
 
-function needed(value: string | undefined): string | undefined {
-  return value === undefined || value.trim() === "" ? "It is needed." : undefined
-}
-
-function answered(answer: string | symbol): string {
-  if (typeof answer === "string") return answer
-  throw new Stopped()
+function answered(answer: string | symbol | undefined): string {
+  if (typeof answer === "symbol") throw new Stopped()
+  return answer ?? ""
 }

@@ -1,7 +1,9 @@
 /**
- * Where the daemon is and which key to use, each with where it was found:
+ * Where the daemon is, which key to use and which certificates to trust, each with where it was found:
  * flag > configuration file > environment > default. The file is `~/.bhatti/config.yaml` or the one BHATTI_CONFIG names.
  */
+
+import { dirname, resolve } from "node:path"
 
 import { AppError } from "../contract/errors.ts"
 import { defaultApiUrl } from "../contract/limits.ts"
@@ -12,7 +14,13 @@ export type Settings = {
   token: string | undefined
   /** For people, such as `~/.bhatti/config.yaml` or `BHATTI_TOKEN`. */
   tokenSource: string | undefined
+  /** Certificates that are trusted in place of the machine's, as PEM; only read for an address with https. */
+  ca?: string | undefined
 }
+
+/** Keys of the file that this program reads. */
+export const clientKeys = ["api_url", "auth_token", "ca_file"] as const
+export type GivenSettings = { url: string | undefined; token: string | undefined; ca?: string | undefined }
 
 export type Environment = Readonly<Record<string, string | undefined>>
 
@@ -29,7 +37,7 @@ export async function readClientFile(env: Environment): Promise<ClientFile> {
 }
 
 export async function loadSettings(
-  flags: { url: string | undefined; token: string | undefined },
+  flags: GivenSettings,
   env: Environment,
   reading: Promise<ClientFile> = readClientFile(env),
 ): Promise<Settings> {
@@ -45,21 +53,66 @@ export async function loadSettings(
     [textField(fields, "auth_token", file.path), file.path],
     [env.BHATTI_TOKEN, "BHATTI_TOKEN"],
   ])
+  const ca = firstSet([
+    [flags.ca, "--ca"],
+    [caFileOf(fields, file.path), file.path],
+    [env.BHATTI_CA, "BHATTI_CA"],
+  ])
+  const address = normalUrl(url.value, url.source)
   return {
-    url: normalUrl(url.value, url.source),
+    url: address,
     token: token && checkedToken(token.value, token.source),
     tokenSource: token?.source,
+    ...(ca && address.startsWith("https:") && { ca: await readCertificates(ca.value, ca.source) }),
   }
 }
 
+/** Keys that stand in the file and that nobody reads, this program or a daemon whose file it is too. */
+export async function unknownKeys(reading: Promise<ClientFile>): Promise<string[]> {
+  const file = await reading
+  if (!("text" in file.content) || file.content.text === undefined) return []
+  const others = Object.keys(fieldsOf(file)).filter((key) => !clientKeys.some((known) => known === key))
+  if (others.length === 0) return []
+  const { configKeys } = await import("../contract/config.ts")
+  return others.filter((key) => !configKeys.includes(key))
+}
+
+export async function readCertificates(path: string, source: string): Promise<string> {
+  const hint = "it is a file with the certificate of your authority, as text (PEM)"
+  let text: string
+  try {
+    text = await Bun.file(path).text()
+  } catch (cause) {
+    const message = `the certificates at ${path}, from ${source}, cannot be read (${errorCodeOf(cause)})`
+    throw new AppError("invalid", message, { cause, hint })
+  }
+  if (text.includes("-----BEGIN CERTIFICATE-----")) return text
+  throw new AppError("invalid", `${path}, from ${source}, holds no certificate`, { hint })
+}
+
 /** What the file itself says; a file that is missing says nothing. */
-export function readSaved(file: ClientFile): { url: string | undefined; token: string | undefined } {
+export function readSaved(file: ClientFile): {
+  url: string | undefined
+  token: string | undefined
+  caFile: string | undefined
+} {
   const isMissing = "text" in file.content && file.content.text === undefined
   const fields = isMissing ? {} : fieldsOf(file)
   return {
     url: textField(fields, "api_url", file.path),
     token: textField(fields, "auth_token", file.path),
+    caFile: caFileOf(fields, file.path),
   }
+}
+
+/** A path in the file is from where the file is. */
+function caFileOf(fields: object, path: string): string | undefined {
+  const saved = textField(fields, "ca_file", path)
+  return saved && resolve(dirname(path), saved)
+}
+
+export function checkedUrl(given: string): string {
+  return normalUrl(given, "setup")
 }
 
 /** Both as they would be used, or an error that says what is wrong with one. */

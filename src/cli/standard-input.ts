@@ -3,6 +3,8 @@
 import { AppError } from "../contract/errors.ts"
 import { errorCodeOf } from "../lib/error-code.ts"
 
+const lineBytesMax = 16 * 1024
+
 export async function* readInput(): AsyncGenerator<Uint8Array<ArrayBuffer>, void, undefined> {
   try {
     for await (const bytes of Bun.stdin.stream()) yield bytes
@@ -20,6 +22,19 @@ export async function readInputText(): Promise<string> {
   } catch (cause) {
     throw new AppError("invalid", "standard input is not UTF-8 text", { cause })
   }
+}
+
+/** So many lines, or as many as there are; it does not wait for what follows them. */
+export async function readLines(count: number): Promise<string[]> {
+  const decoder = new TextDecoder()
+  let text = ""
+  for await (const bytes of readInput()) {
+    text += decoder.decode(bytes, { stream: true })
+    if (text.split("\n").length > count || text.length > lineBytesMax) break
+  }
+  const lines = text.split("\n")
+  if (lines.at(-1) === "") lines.pop()
+  return lines.slice(0, count)
 }
 
 function unreadable(cause: unknown): AppError {

@@ -21,6 +21,8 @@ export type ClientOptions = {
   url: string
   /** The API key, `bht_…`. */
   token?: string | undefined
+  /** Certificates that are trusted in place of the machine's, as PEM. */
+  ca?: string | undefined
   fetch?: (url: string, init: RequestInit) => Promise<Response>
 }
 
@@ -93,6 +95,7 @@ export function connect(options: ClientOptions): Client {
   const base = options.url.replace(/\/+$/, "")
   const send = options.fetch ?? fetch
   const proxy = socketProxy(base, process.env)
+  const tls = options.ca === undefined ? undefined : { ca: options.ca }
   const direct: { proxy?: false } = isLoopback(base) ? { proxy: false } : {}
   const authorization: Record<string, string> =
     options.token === undefined ? {} : { authorization: `Bearer ${options.token}` }
@@ -111,6 +114,7 @@ export function connect(options: ClientOptions): Client {
       ...(content === undefined ? {} : { body: content }),
       ...(input.signal === undefined ? {} : { signal: input.signal }),
       ...direct,
+      ...(tls && { tls }),
       // Bun gives up after five minutes otherwise; a buffered exec may take a day.
       timeout: false,
     }
@@ -192,6 +196,7 @@ export function connect(options: ClientOptions): Client {
       url: socketUrl(base) + fillRoute(name, { id }).path + queryString(query),
       headers: authorization,
       proxy,
+      tls,
       whyRefused: () => whyRefused(id),
     }
   }

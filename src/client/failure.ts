@@ -36,6 +36,16 @@ export function failureOfConnection(cause: unknown, url: string): AppError {
       hint: `a daemon without a certificate is at ${url.replace(/^https/, "http")}; bhatti setup changes the address`,
     })
   }
+  if (code !== undefined && /CERT|SIGNATURE|_ISSUER/.test(code)) {
+    const isOther = /ALTNAME|EXPIRED|NOT_YET/.test(code)
+    return new AppError("unavailable", `the certificate of ${url} is not trusted (${code})`, {
+      cause,
+      retryable: false,
+      hint: isOther
+        ? "its operator renews it, or makes it for this name"
+        : "with an authority of your own: bhatti setup --ca FILE   (or BHATTI_CA)",
+    })
+  }
   return new AppError(
     "unavailable",
     isRefused || code === undefined

@@ -15,6 +15,7 @@ export type Connection = {
   headers: Record<string, string>
   /** Its address; nothing to connect directly. */
   proxy: string | undefined
+  tls: { ca: string } | undefined
   /** A refused WebSocket does not show the daemon's answer. */
   whyRefused: () => Promise<AppError>
 }
@@ -62,6 +63,7 @@ export class StreamSocket<ClientMessage, ServerMessage extends { type: string },
     this.#socket = new WebSocket(plan.url, {
       headers: plan.headers,
       perMessageDeflate: false,
+      ...(plan.tls && { tls: plan.tls }),
       ...(plan.proxy === undefined ? {} : { proxy: plan.proxy }),
     })
     this.#socket.binaryType = "arraybuffer"

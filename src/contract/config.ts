@@ -209,7 +209,10 @@ const Settings = z.strictObject({
   // Keys of the command line's settings may stand in the same file, since BHATTI_CONFIG can name one file for both.
   api_url: z.string().optional().describe("Of the command line: where the API is"),
   auth_token: z.string().optional().describe("Of the command line: its API key"),
+  ca_file: z.string().optional().describe("Of the command line: certificates that it trusts for https"),
 })
+
+export const configKeys: readonly string[] = Object.keys(Settings.shape)
 
 export const Config = Settings.refine(
   ({ tls_cert, tls_key }) => (tls_cert === undefined) === (tls_key === undefined),

@@ -41,10 +41,11 @@ export class FakeDaemon implements Disposable {
   rawAnswer: (() => Response) | undefined
   readonly #server: Server<{ play: SocketPlay }>
 
-  constructor(options: { port?: number } = {}) {
+  constructor(options: { port?: number; tls?: { cert: string; key: string } } = {}) {
     this.#server = Bun.serve<{ play: SocketPlay }>({
       hostname: "127.0.0.1",
       port: options.port ?? 0,
+      ...(options.tls && { tls: options.tls }),
       fetch: (request, server) => this.#answer(request, server),
       websocket: {
         perMessageDeflate: false,
@@ -53,7 +54,7 @@ export class FakeDaemon implements Disposable {
         close: (socket) => socket.data.play.closed(),
       },
     })
-    this.url = `http://127.0.0.1:${this.#server.port}`
+    this.url = `${options.tls ? "https" : "http"}://127.0.0.1:${this.#server.port}`
   }
 
   get lastRun(): FakeRun {

@@ -105,42 +105,196 @@ test("without a terminal and without an option nobody is asked", async () => {
   )
 })
 
-test("at a terminal it asks, and the key is not shown", async () => {
+/** `bhatti setup` at a terminal of its own. */
+function atTerminal(env: Record<string, string> = {}) {
   let screen = ""
   const child = Bun.spawn([...program, "setup"], {
-    env: { PATH: process.env["PATH"] ?? "", HOME: home, TERM: "xterm" },
+    env: { PATH: process.env["PATH"] ?? "", HOME: home, TERM: "xterm", ...env },
     terminal: {
       data: (_, bytes) => {
         screen += new TextDecoder().decode(bytes)
       },
     },
   })
-  await until("the address's question", () => screen.includes("Address of the daemon"))
-  expect(screen).toContain("http://localhost:8080")
-  child.terminal?.write("\x15")
-  child.terminal?.write(`${daemon.url}\r`)
-  await until("the key's question", () => screen.includes("API key"))
-  child.terminal?.write(`${testKey}\r`)
-  expect(await child.exited).toBe(0)
-  expect(screen).not.toContain("bht_")
-  expect(readFileSync(config(), "utf8")).toBe(`api_url: ${daemon.url}\nauth_token: ${testKey}\n`)
+  return {
+    child,
+    screen: () => Bun.stripANSI(screen),
+    shows: (text: string) => until(text, () => Bun.stripANSI(screen).includes(text)),
+    type: (keys: string) => void child.terminal?.write(keys),
+  }
+}
+
+const saved = (url: string, key = testKey) => `api_url: ${url}\nauth_token: ${key}\n`
+
+test("at a terminal what is typed replaces the address that is shown, and the key is not shown", async () => {
+  for (const enter of ["\r", "\n"]) {
+    rmSync(join(home, ".bhatti"), { recursive: true, force: true })
+    const { child, screen, shows, type } = atTerminal()
+    await shows("Address of the daemon")
+    expect(screen()).toContain("http://localhost:8080")
+    type(`${daemon.url}${enter}`)
+    await shows("API key")
+    type(enter)
+    await shows("It is needed.")
+    type(`${testKey}${enter}`)
+    expect(await child.exited).toBe(0)
+    expect(screen()).not.toContain("bht_")
+    expect(readFileSync(config(), "utf8")).toBe(saved(daemon.url))
+  }
 })
 
-test("Ctrl-C at a question saves nothing", async () => {
-  let screen = ""
-  const child = Bun.spawn([...program, "setup"], {
-    env: { PATH: process.env["PATH"] ?? "", HOME: home, TERM: "xterm" },
-    terminal: {
-      data: (_, bytes) => {
-        screen += new TextDecoder().decode(bytes)
-      },
-    },
+test("again, Enter keeps the address and its key; another address needs a key of its own", async () => {
+  await setup(["--url", daemon.url, "--token", testKey])
+  const again = atTerminal()
+  await again.shows(daemon.url)
+  again.type("\r")
+  await again.shows("API key (Enter keeps the present one)")
+  again.type("\r")
+  expect(await again.child.exited).toBe(0)
+  expect(readFileSync(config(), "utf8")).toBe(saved(daemon.url))
+
+  using other = new FakeDaemon()
+  const moved = atTerminal()
+  await moved.shows("Address of the daemon")
+  moved.type(`${other.url}\r`)
+  await moved.shows("API key")
+  expect(moved.screen()).not.toContain("Enter keeps")
+  moved.type(`${testKey}\r`)
+  expect(await moved.child.exited).toBe(0)
+  expect(readFileSync(config(), "utf8")).toBe(saved(other.url))
+})
+
+test("both answers pasted at once, and typed before they are asked for, answer one question each", async () => {
+  for (const end of ["\n", "\r\n", "\r"]) {
+    const { child, screen, shows, type } = atTerminal()
+    await shows("Address of the daemon")
+    type(`${daemon.url}${end}${testKey}${end}`)
+    expect(await child.exited).toBe(0)
+    expect(screen()).not.toContain("bht_")
+    expect(readFileSync(config(), "utf8")).toBe(saved(daemon.url))
+    rmSync(join(home, ".bhatti"), { recursive: true })
+  }
+})
+
+test("Ctrl-C, Ctrl-D and Escape at a question save nothing", async () => {
+  for (const key of ["\x03", "\x04", "\x1b"]) {
+    const first = atTerminal()
+    await first.shows("Address of the daemon")
+    first.type(key)
+    expect(await first.child.exited).toBe(130)
+    expect(first.screen()).toContain("stopped; nothing was changed")
+    const second = atTerminal()
+    await second.shows("Address of the daemon")
+    second.type(`${daemon.url}\r`)
+    await second.shows("API key")
+    second.type(`abc${key}`)
+    expect(await second.child.exited).toBe(130)
+    expect(existsSync(config())).toBe(false)
+  }
+})
+
+test("without a terminal the answers are lines of standard input; an empty one keeps what is there", async () => {
+  const answered = (stdin: string, args: string[] = []) =>
+    bhatti(["setup", ...args], { env: { HOME: home }, stdin })
+  expect(await answered(`${daemon.url}\n${testKey}\n`)).toEqual({
+    stdout: `saved to ${config()}\n`,
+    stderr: "",
+    exitCode: 0,
   })
-  await until("the question", () => screen.includes("Address of the daemon"))
-  child.terminal?.write("\x03")
-  expect(await child.exited).toBe(130)
-  expect(screen).toContain("stopped; nothing was changed")
+  expect(readFileSync(config(), "utf8")).toBe(saved(daemon.url))
+  for (const [stdin, args] of [
+    ["\n\n", []],
+    [`${daemon.url}\r\n${testKey}\r\n`, []],
+    [`\n${testKey}`, []],
+    [testKey, ["--url", daemon.url]],
+    [`${daemon.url}\n`, ["--token", testKey]],
+  ] as const)
+    expect([stdin, (await answered(stdin, [...args])).exitCode]).toEqual([stdin, 0])
+  const elsewhere = await answered("http://127.0.0.1:9\n\n")
+  expect([elsewhere.exitCode, elsewhere.stderr]).toEqual([2, expect.stringContaining("--token is missing")])
+  expect((await answered("")).stderr).toContain("--url is missing, and nobody can be asked")
+  expect((await answered(`${daemon.url}\nbht_wrong\n`)).exitCode).toBe(1)
+  expect(readFileSync(config(), "utf8")).toBe(saved(daemon.url))
+})
+
+test("it does not wait for more than it needs", async () => {
+  const child = Bun.spawn([...program, "setup"], {
+    env: { PATH: process.env["PATH"] ?? "", HOME: home },
+    stdin: "pipe",
+    stdout: "pipe",
+  })
+  child.stdin.write(`${daemon.url}\n${testKey}\n`)
+  await child.stdin.flush()
+  expect(await child.exited).toBe(0)
+  child.stdin.end()
+})
+
+/** A certificate authority of one's own, and a certificate of it for this host. */
+function makeAuthority(): { caFile: string; cert: string; key: string } {
+  const script = `
+    ec="-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes"
+    openssl req -x509 $ec -days 2 -keyout ca.key -out ca.pem -subj /CN=ours -addext basicConstraints=critical,CA:TRUE
+    openssl req $ec -keyout own.key -out own.csr -subj /CN=daemon
+    echo subjectAltName=DNS:localhost,IP:127.0.0.1 >names
+    openssl x509 -req -in own.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -out own.pem -extfile names`
+  const made = Bun.spawnSync(["sh", "-ec", script], { cwd: home, stderr: "pipe" })
+  if (made.exitCode !== 0) throw new Error(made.stderr.toString())
+  const read = (name: string) => readFileSync(join(home, name), "utf8")
+  return { caFile: join(home, "ca.pem"), cert: read("own.pem"), key: read("own.key") }
+}
+
+test("an authority of one's own: --ca is saved, and holds for requests, streams and every later command", async () => {
+  const { caFile, ...tls } = makeAuthority()
+  using secure = new FakeDaemon({ tls })
+  secure.addSandbox("dev")
+  const untrusted = await setup(["--url", secure.url, "--token", testKey])
+  expect(untrusted).toEqual({
+    stdout: "",
+    stderr: expect.stringMatching(
+      /the certificate of https:\S+ is not trusted \([A-Z_]+\); nothing was saved\n {2}with an authority of your own: bhatti setup --ca FILE/,
+    ),
+    exitCode: 1,
+  })
   expect(existsSync(config())).toBe(false)
+
+  expect(await setup(["--url", secure.url, "--token", testKey, "--ca", caFile])).toMatchObject({
+    exitCode: 0,
+    stderr: "",
+  })
+  expect(readFileSync(config(), "utf8")).toBe(`${saved(secure.url)}ca_file: ${caFile}\n`)
+  const run = (args: string[], env: Record<string, string> = {}) =>
+    bhatti(args, { env: { HOME: home, ...env } })
+  expect((await run(["list", "-q"])).stdout).toBe("dev\n")
+  expect((await run(["exec", "dev", "--", "echo", "hi"])).stdout).toBe("hi\n")
+  // Again without --ca: it stays.
+  expect((await bhatti(["setup"], { env: { HOME: home }, stdin: "\n\n" })).exitCode).toBe(0)
+  expect(readFileSync(config(), "utf8")).toContain(`ca_file: ${caFile}\n`)
+
+  rmSync(join(home, ".bhatti"), { recursive: true })
+  const env = { BHATTI_URL: secure.url, BHATTI_TOKEN: testKey }
+  expect((await run(["exec", "dev", "--", "echo", "hi"], env)).stderr).toContain("is not trusted")
+  expect((await run(["exec", "dev", "--", "echo", "hi"], { ...env, BHATTI_CA: caFile })).stdout).toBe("hi\n")
+  expect((await run(["list", "-q", "--ca", caFile], env)).stdout).toBe("dev\n")
+  const missing = await run(["list", "--ca", `${caFile}.not`], env)
+  expect([missing.exitCode, missing.stderr]).toEqual([
+    1,
+    expect.stringContaining("from --ca, cannot be read (ENOENT)"),
+  ])
+  expect((await run(["list", "--ca", config()], env)).exitCode).toBe(1)
+  writeFileSync(join(home, "empty.pem"), "nothing\n")
+  expect((await run(["list", "--ca", join(home, "empty.pem")], env)).stderr).toContain("holds no certificate")
+})
+
+test("a key of the file that nobody reads is told, with what is meant; a daemon's is not", async () => {
+  mkdirSync(join(home, ".bhatti"))
+  writeFileSync(config(), `${saved(daemon.url)}listen: 127.0.0.1:1\napi_ulr: x\nnonsense: 1\n`)
+  const ran = await bhatti(["list", "-q"], { env: { HOME: home } })
+  expect(ran).toEqual({
+    stdout: "",
+    stderr: `bhatti: ${config()} has a key that nobody reads: api_ulr; did you mean api_url?\nbhatti: ${config()} has a key that nobody reads: nonsense\n`,
+    exitCode: 0,
+  })
+  expect((await bhatti(["list", "--json"], { env: { HOME: home } })).stderr).toBe("")
 })
 
 const nobodyHome = readFileSync("/etc/passwd", "utf8")

@@ -45,7 +45,7 @@ async function candidates(before: readonly string[], typed: string, names: Names
 
 function splitCommand(before: readonly string[]): { name: string | undefined; rest: readonly string[] } {
   let at = 0
-  while (before[at]?.startsWith("-")) at += ["--url", "--token"].includes(before[at] ?? "") ? 2 : 1
+  while (before[at]?.startsWith("-")) at += ["--url", "--token", "--ca"].includes(before[at] ?? "") ? 2 : 1
   const [first, second] = [before[at], before[at + 1]]
   if (first !== undefined && isGroup(first) && second !== undefined)
     return { name: `${first} ${second}`, rest: before.slice(at + 2) }

@@ -28,9 +28,10 @@ Sandboxes that have the old value keep it.`,
 })
 
 async function ask(name: string): Promise<string> {
-  const { askHidden } = await import("../questions.ts")
-  const value = await askHidden(`Value of ${name}`)
-  if (value !== (await askHidden("The same again")))
+  const { openQuestions } = await import("../questions.ts")
+  using questions = openQuestions()
+  const value = await questions.hidden(`Value of ${name}`, { isPresent: false })
+  if (value === undefined || value !== (await questions.hidden("The same again", { isPresent: false })))
     throw new AppError("invalid", "the two are not the same; nothing was set")
   return value
 }

@@ -1,21 +1,45 @@
 /** `bhatti setup`. */
 
+import { resolve } from "node:path"
 import { connect } from "../../client/client.ts"
 import { AppError } from "../../contract/errors.ts"
 import { defaultApiUrl } from "../../contract/limits.ts"
-import { type HostContext, hostCommand } from "../command.ts"
+import { hostCommand } from "../command.ts"
 import { isTerminal } from "../output.ts"
-import { checkedSettings, readClientFile } from "../settings.ts"
+import {
+  type ClientFile,
+  checkedSettings,
+  checkedUrl,
+  type GivenSettings,
+  readCertificates,
+  readClientFile,
+  readSaved,
+} from "../settings.ts"
+import { readLines } from "../standard-input.ts"
 import { WrongUsage } from "../wrong-usage.ts"
 
 export const setup = hostCommand({
   description: `Asks for both, tries them, and saves them to ~/.bhatti/config.yaml, or to the file that BHATTI_CONFIG names; what else stands in the
-file is kept. With --url and --token it asks nothing. Nothing is saved when the daemon does not answer or refuses the key.`,
-  examples: ["bhatti setup", "bhatti setup --url https://api.example.com --token bht_..."],
-  async run({ given, settings, isJson, out }) {
-    const answers = checkedSettings(await ask(given, settings))
+file is kept. Enter alone takes the address that is shown, and keeps the key that is saved for it. With --url and --token it asks nothing;
+without a terminal what is missing is read from standard input, a line each. Nothing is saved when the daemon does not answer or refuses the
+key.
+
+For a daemon whose certificate is of an authority of your own, --ca names the authority's certificate; its path is saved too.`,
+  examples: [
+    "bhatti setup",
+    "bhatti setup --url https://api.example.com --token bht_...",
+    "printf 'https://api.example.com\\nbht_...\\n' | bhatti setup",
+    "bhatti setup --url https://10.0.0.5 --ca ./our-ca.pem",
+  ],
+  async run({ given, isJson, out }) {
+    const file = await readClientFile(process.env)
+    const present = presentSettings(file)
+    const answers = checkedSettings(await ask(given, present))
+    const caFile = given.ca ?? present.caFile ?? (process.env.BHATTI_CA || undefined)
+    const isUsed = caFile !== undefined && (given.ca !== undefined || answers.url.startsWith("https:"))
+    const ca = isUsed ? await readCertificates(caFile, "setup") : undefined
     try {
-      await connect(answers).listSandboxes()
+      await connect({ ...answers, ca }).listSandboxes()
     } catch (error) {
       if (!(error instanceof AppError)) throw error
       throw new AppError(error.code, `${error.message}; nothing was saved`, {
@@ -27,38 +51,67 @@ file is kept. With --url and --token it asks nothing. Nothing is saved when the 
       })
     }
     const { writeClientConfig } = await import("../client-config.ts")
-    const file = await readClientFile(process.env)
-    await writeClientConfig(file, answers, process.env)
+    await writeClientConfig(file, { ...answers, caFile: isUsed ? resolve(caFile) : undefined }, process.env)
     if (isJson) return await out.json({ api_url: answers.url, path: file.path })
     await out.result(`saved to ${file.path}`)
     await out.hint("  try: bhatti create --name dev")
   },
 })
 
-/** What the options leave open is asked, if somebody is there to ask. */
-async function ask(
-  given: HostContext["given"],
-  settings: HostContext["settings"],
-): Promise<{ url: string; token: string }> {
+type Address = { url: string; token: string }
+type Present = { url: string; token: string | undefined; caFile: string | undefined }
+
+/** What the options leave open is asked, if somebody is there to ask, or read. */
+async function ask(given: GivenSettings, present: Present): Promise<Address> {
   const { url, token } = given
   if (url !== undefined && token !== undefined) return { url, token }
-  if (!(await isTerminal(0)))
-    throw new WrongUsage(`${url === undefined ? "--url" : "--token"} is missing, and nobody can be asked`, {
+  return (await isTerminal(0)) ? await askPerson(given, present) : await readAnswers(given, present)
+}
+
+async function askPerson(given: GivenSettings, present: Present): Promise<Address> {
+  const { openQuestions } = await import("../questions.ts")
+  using questions = openQuestions()
+  const url = checkedUrl(
+    given.url ?? (await questions.text("Address of the daemon", { present: present.url })),
+  )
+  if (given.token !== undefined) return { url, token: given.token }
+  const kept = keptToken(url, present)
+  const message = kept === undefined ? "API key" : "API key (Enter keeps the present one)"
+  const token = (await questions.hidden(message, { isPresent: kept !== undefined })) ?? kept
+  return { url, token: token ?? "" }
+}
+
+async function readAnswers(given: GivenSettings, present: Present): Promise<Address> {
+  const lines = await readLines(2)
+  const missing = (flag: string) =>
+    new WrongUsage(`${flag} is missing, and nobody can be asked`, {
       hint: "bhatti setup --url URL --token KEY",
     })
-  const { askHidden, askText } = await import("../questions.ts")
-  return {
-    url: url ?? (await askText("Address of the daemon", { initialValue: await currentUrl(settings) })),
-    token: token ?? (await askHidden("API key")),
-  }
+  const address = given.url ?? lines.shift()?.trim()
+  if (address === undefined) throw missing("--url")
+  const url = checkedUrl(address === "" ? present.url : address)
+  const token = given.token ?? (lines.shift()?.trim() || keptToken(url, present))
+  if (token === undefined) throw missing("--token")
+  return { url, token }
+}
+
+/** A key is for the daemon that gave it, and no other is shown it. */
+function keptToken(url: string, present: Present): string | undefined {
+  return url === present.url ? present.token : undefined
 }
 
 /** A file that cannot be read as it is must not keep anybody from writing a good one. */
-async function currentUrl(settings: HostContext["settings"]): Promise<string> {
+function presentSettings(file: ClientFile): Present {
+  const { BHATTI_URL, BHATTI_TOKEN } = process.env
   try {
-    return (await settings()).url
+    const { url, token, caFile } = readSaved(file)
+    return {
+      url: checkedUrl(url || BHATTI_URL || defaultApiUrl),
+      token: token || BHATTI_TOKEN || undefined,
+      caFile,
+    }
   } catch (error) {
-    if (error instanceof AppError) return defaultApiUrl
+    if (error instanceof AppError) return { url: defaultApiUrl, token: undefined, caFile: undefined }
     throw error
   }
 }

@@ -12,12 +12,13 @@ export const version = hostCommand({
   async run({ options, settings, isJson, out }) {
     // Settings that cannot be read must not hide which version says so.
     if (!isJson) await out.result(`bhatti v${programVersion}`)
-    const { url, token } = await settings()
+    const found = await settings()
+    const { url } = found
     if (!options.daemon) {
       if (isJson) return await out.json({ version: programVersion, api_url: url })
       return await out.result(`api: ${url}`)
     }
-    const daemon = await connect({ url, token }).version()
+    const daemon = await connect(found).version()
     if (isJson) return await out.json(daemon)
     const accelerator = daemon.accelerator === "kvm" ? "KVM" : "software emulation"
     await out.result(

@@ -122,19 +122,16 @@ export async function gatherHost(operator: Operator, dataDir: string): Promise<H
 }
 
 export async function gatherConnection(settings: Settings): Promise<ConnectionFacts> {
-  const { url, token, tokenSource } = settings
+  const { url, tokenSource } = settings
   return {
     url,
     token: tokenSource === undefined ? undefined : { source: tokenSource },
     ownVersion: version,
-    daemon: await askDaemon({ url, token }),
+    daemon: await askDaemon(settings),
   }
 }
 
-async function askDaemon(address: {
-  url: string
-  token: string | undefined
-}): Promise<ConnectionFacts["daemon"]> {
+async function askDaemon(address: Settings): Promise<ConnectionFacts["daemon"]> {
   const sentMs = Date.now()
   let clockSkewMs: number | undefined
   const onHeaders = (headers: Headers) => {
