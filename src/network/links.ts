@@ -1,4 +1,8 @@
-/** The host's end of a sandbox's wire, as lines for `ip -batch` and as kernel settings: pure. */
+/** The host's end of a sandbox's wire, as lines for `ip -batch` and as kernel settings, and how such a setting is made. */
+
+import { readFileSync, writeFileSync } from "node:fs"
+import { AppError } from "../contract/errors.ts"
+import { errorCodeOf } from "../lib/error-code.ts"
 
 /** Of every TAP device: what a guest knows as its gateway's card, the same on every host. */
 export const gatewayMac = "02:00:00:00:00:fe"
@@ -36,4 +40,18 @@ export function anchorBatch(anchor: string, gateway: string, prefix: number): st
     `link set dev ${anchor} up`,
     "",
   ].join("\n")
+}
+
+/** Below /proc/sys/net. A kernel without IPv6 needs none of its settings. */
+export function writeSetting(name: string, value: string): void {
+  const path = `/proc/sys/net/${name}`
+  try {
+    if (readFileSync(path, "utf8").trim() !== value) writeFileSync(path, value)
+  } catch (cause) {
+    if (errorCodeOf(cause) === "ENOENT" && name.startsWith("ipv6/")) return
+    throw new AppError("unavailable", `cannot set net.${name.replaceAll("/", ".")}`, {
+      cause,
+      hint: "the daemon needs the host's network settings to be writable",
+    })
+  }
 }

@@ -2,21 +2,20 @@
 
 import { expect, test } from "bun:test"
 import { policyFrom } from "../contract/network.ts"
-import { hostsText, type Profile, profileOf, resolverConfig } from "./resolver.ts"
+import { hostsText, type Profile, profileOf, resolverConfig, serversText } from "./resolver.ts"
 
 const publicPolicy = policyFrom({})
 const owner = "usr_0000000a"
 const denied = (...allow_hosts: string[]) =>
   profileOf(owner, { default: "deny", allow_hosts, allow_cidrs: [] })
 
-function config(profile: Profile, options: { upstreams?: string[]; mayBeInternal?: boolean } = {}): string[] {
+function config(profile: Profile, options: { mayBeInternal?: boolean } = {}): string[] {
   return resolverConfig({
     profile,
     address: "10.9.0.2",
     directory: "/run/x/key",
     table: "bhatti_abcde",
     user: "dnsmasq",
-    upstreams: options.upstreams ?? ["203.0.113.53"],
     mayBeInternal: options.mayBeInternal ?? false,
   }).split("\n")
 }
@@ -29,29 +28,49 @@ test("sandboxes share a name server exactly when they have one owner and may ask
   expect(denied().hostSet).toBeNull()
 })
 
+const publicOne = profileOf(owner, publicPolicy)
+const upstreams = ["203.0.113.53", "fe80::1%eth0"]
+const serversOf = (profile: Profile) => serversText(profile, upstreams).split("\n").slice(0, -1)
+
 test("a public one passes everything on, but no names that lead inside", () => {
-  const lines = config(profileOf(owner, publicPolicy))
-  expect(lines).toContain("server=203.0.113.53")
+  expect(serversOf(publicOne)).toEqual(["server=203.0.113.53", "server=fe80::1%eth0"])
+  const lines = config(publicOne)
   expect(lines).toContain("stop-dns-rebind")
   expect(lines.filter((line) => line.startsWith("nftset"))).toEqual([])
-  expect(config(profileOf(owner, publicPolicy), { upstreams: [] })).toContain("resolv-file=/etc/resolv.conf")
-  expect(config(profileOf(owner, publicPolicy), { mayBeInternal: true })).not.toContain("stop-dns-rebind")
+  expect(config(publicOne, { mayBeInternal: true })).not.toContain("stop-dns-rebind")
+})
+
+test("whoever may ask what, no file of the host and no server for all names is in its configuration", () => {
+  for (const profile of [publicOne, denied(), denied("a.example.com", "*.example.org")]) {
+    const lines = config(profile)
+    expect(lines).toContain("no-resolv")
+    expect(lines.filter((line) => /^(server=|resolv-file|conf-)/.test(line))).toEqual([])
+    if (profile !== publicOne) {
+      expect(lines).toContain("local=/#/")
+      expect(serversOf(profile).filter((line) => !/^server=\/[^/#]+\//.test(line))).toEqual([])
+    }
+  }
 })
 
 test("a denied one passes on only what is allowed", () => {
-  const about = (...patterns: string[]) =>
-    config(denied(...patterns)).filter((line) => /^(server|local|nftset)=\/(?!bhatti)/.test(line))
+  const about = (...patterns: string[]) => [
+    ...config(denied(...patterns)).filter((line) => /^(local|nftset)=\/(?!bhatti)/.test(line)),
+    ...serversOf(denied(...patterns)),
+  ]
   expect(about()).toEqual(["local=/#/"])
   const { hostSet } = denied("api.example.com")
   expect(about("api.example.com")).toEqual([
     "local=/#/",
-    "server=/api.example.com/203.0.113.53",
     "local=/*.api.example.com/",
     `nftset=/api.example.com/4#inet#bhatti_abcde#${hostSet}`,
+    "server=/api.example.com/203.0.113.53",
+    "server=/api.example.com/fe80::1%eth0",
   ])
-  expect(about("*.example.com").slice(1, 3)).toEqual([
+  expect(about("*.example.com").filter((line) => !line.startsWith("nftset"))).toEqual([
+    "local=/#/",
     "local=/example.com/",
     "server=/*.example.com/203.0.113.53",
+    "server=/*.example.com/fe80::1%eth0",
   ])
   // A name below a pattern, named again itself, closes nothing of what the pattern has opened.
   expect(about("*.example.com", "a.example.com").filter((line) => line.startsWith("local"))).toEqual([

@@ -33,8 +33,6 @@ export function resolverConfig(options: {
   directory: string
   table: string
   user: string
-  /** Empty: those of the host. */
-  upstreams: string[]
   /** Whether names may lead to internal addresses. The packets are judged by the firewall in any case. */
   mayBeInternal: boolean
 }): string {
@@ -47,7 +45,9 @@ export function resolverConfig(options: {
     `pid-file=${directory}/pid`,
     "no-hosts",
     `addn-hosts=${directory}/hosts`,
-    ...(options.upstreams.length > 0 ? ["no-resolv"] : ["resolv-file=/etc/resolv.conf"]),
+    // A file of the host, or any server for all names, would win over what is kept local below.
+    "no-resolv",
+    `servers-file=${directory}/servers`,
     `local=/${siblingDomain}/`,
     "domain-needed",
     "bogus-priv",
@@ -55,29 +55,47 @@ export function resolverConfig(options: {
     // Sandboxes have no IPv6.
     "filter-AAAA",
     ...(profile.allowHosts === "all"
-      ? ["cache-size=1000", ...options.upstreams.map((server) => `server=${server}`)]
-      : allowedNames(profile.allowHosts, profile.hostSet, options)),
+      ? ["cache-size=1000"]
+      : allowedNames(profile.allowHosts, profile.hostSet, options.table)),
     "",
   ].join("\n")
 }
 
 /** Everything else is not passed on: a name is a way out too. Nothing is cached, since only fresh answers fill the set. */
-function allowedNames(
-  patterns: string[],
-  hostSet: string | null,
-  { upstreams, table }: { upstreams: string[]; table: string },
-): string[] {
-  const servers = upstreams.length > 0 ? upstreams : ["#"]
-  const lines = ["cache-size=0", "local=/#/"]
-  const domains = new Set(patterns.map((pattern) => pattern.replace(/^\*\./, "")))
-  for (const domain of domains) {
-    for (const scope of [domain, `*.${domain}`]) {
-      if (!patterns.some((pattern) => covers(pattern, scope))) lines.push(`local=/${scope}/`)
-      else lines.push(...servers.map((server) => `server=/${scope}/${server}`))
-    }
-    lines.push(`nftset=/${domain}/4#inet#${table}#${hostSet}`)
-  }
-  return lines
+function allowedNames(patterns: string[], hostSet: string | null, table: string): string[] {
+  return [
+    "cache-size=0",
+    "local=/#/",
+    ...scopesOf(patterns)
+      .filter(({ isPermitted }) => !isPermitted)
+      .map(({ scope }) => `local=/${scope}/`),
+    ...domainsOf(patterns).map((domain) => `nftset=/${domain}/4#inet#${table}#${hostSet}`),
+  ]
+}
+
+/**
+ * Where permitted questions are passed to: a file of its own, which a running name server reads anew. Without a name
+ * server of the host nothing is passed on.
+ */
+export function serversText(profile: Profile, upstreams: string[]): string {
+  const scopes =
+    profile.allowHosts === "all"
+      ? [""]
+      : scopesOf(profile.allowHosts)
+          .filter(({ isPermitted }) => isPermitted)
+          .map(({ scope }) => `/${scope}/`)
+  return scopes.flatMap((scope) => upstreams.map((server) => `server=${scope}${server}\n`)).join("")
+}
+
+/** Every domain that a pattern speaks of, as the name itself and as all names below it. */
+function scopesOf(patterns: string[]): { scope: string; isPermitted: boolean }[] {
+  return domainsOf(patterns)
+    .flatMap((domain) => [domain, `*.${domain}`])
+    .map((scope) => ({ scope, isPermitted: patterns.some((pattern) => covers(pattern, scope)) }))
+}
+
+function domainsOf(patterns: string[]): string[] {
+  return [...new Set(patterns.map((pattern) => pattern.replace(/^\*\./, "")))]
 }
 
 /** Whether a pattern permits a name, or all names below one. */

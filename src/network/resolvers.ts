@@ -1,6 +1,6 @@
 /**
  * The name servers of sandboxes: a dnsmasq process per profile, at an address of its own on the anchor, as an unprivileged
- * user. They outlive the daemon; the next one finds them by their directory below /run and keeps those that still fit.
+ * user. They outlive the daemon; the next one finds them and keeps those that still fit.
  */
 
 import {
@@ -16,13 +16,15 @@ import {
 import { join } from "node:path"
 import { AppError } from "../contract/errors.ts"
 import { errorCodeOf } from "../lib/error-code.ts"
+import { isAlive, type ProcessIdentity } from "../lib/process-identity.ts"
 import { resolverAddress, type Subnet } from "../rules/address.ts"
+import { findNameServers, type NameServerProcess } from "./name-server-process.ts"
 import { runProgram } from "./program.ts"
-import { hostsText, type Profile, resolverConfig, type Sibling } from "./resolver.ts"
+import { hostsText, type Profile, resolverConfig, type Sibling, serversText } from "./resolver.ts"
 
 const endDeadlineMs = 5000
 
-type Resolver = { profile: Profile; address: string; pid: number }
+type Resolver = { profile: Profile; address: string; process: ProcessIdentity }
 
 export class Resolvers {
   readonly #options: {
@@ -30,19 +32,18 @@ export class Resolvers {
     table: string
     anchor: string
     subnet: Subnet
-    upstreams: string[]
     mayBeInternal: boolean
   }
   readonly #user: { name: string; uid: number }
   readonly #addresses = new Map<string, string>()
   readonly #running = new Map<string, Resolver>()
+  #upstreams: string[] = []
 
   constructor(options: {
     directory: string
     table: string
     anchor: string
     subnet: Subnet
-    upstreams: string[]
     mayBeInternal: boolean
   }) {
     this.#options = options
@@ -67,28 +68,33 @@ export class Resolvers {
     }
   }
 
+  /** Where all of them pass questions to from now on. */
+  useUpstreams(upstreams: string[]): void {
+    if (upstreams.join() === this.#upstreams.join()) return
+    for (const resolver of this.#running.values()) this.#tellServers(resolver, upstreams)
+    this.#upstreams = upstreams
+  }
+
   /** Runs when this answers. One that starts knows the siblings; one that runs is told by `announce`. */
   async serve(profile: Profile, siblings: Sibling[]): Promise<void> {
     const running = this.#running.get(profile.key)
-    if (running && isOurs(running.pid, this.#configPath(profile.key))) return
+    if (running && isAlive(running.process)) return
     this.#writeHosts(profile, siblings)
     await this.#start(profile)
   }
 
   /** Tells those of an owner who its sandboxes are now. */
   announce(owner: string, siblings: Sibling[]): void {
-    for (const { profile, pid } of this.#running.values()) {
+    for (const { profile, process } of this.#running.values()) {
       if (profile.owner !== owner) continue
       this.#writeHosts(profile, siblings)
-      if (isOurs(pid, this.#configPath(profile.key))) signal(pid, "SIGHUP")
+      signal(process, "SIGHUP")
     }
   }
 
   /** Starts those again that have ended by themselves. How many. */
   async revive(): Promise<number> {
-    const ended = [...this.#running.values()].filter(
-      ({ profile, pid }) => !isOurs(pid, this.#configPath(profile.key)),
-    )
+    const ended = [...this.#running.values()].filter(({ process }) => !isAlive(process))
     for (const { profile } of ended) await this.#start(profile)
     return ended.length
   }
@@ -104,16 +110,19 @@ export class Resolvers {
   async adopt(wanted: ReadonlyMap<string, Profile>): Promise<void> {
     const { directory } = this.#options
     makePassable(directory)
-    for (const key of readdirSync(directory)) {
+    const found = Map.groupBy(findNameServers(directory), ({ key }) => key)
+    for (const key of new Set([...readdirSync(directory), ...found.keys()])) {
       const config = readIfAny(this.#configPath(key))
-      const address = /^listen-address=(.+)$/m.exec(config ?? "")?.[1]
-      const profile = wanted.get(key)
-      const pid = findProcess(this.#configPath(key))
+      const address = found.get(key)?.[0]?.address ?? /^listen-address=(.+)$/m.exec(config ?? "")?.[1]
       if (address !== undefined) this.#addresses.set(key, address)
+      const profile = wanted.get(key)
+      const process = this.#mainProcess(found.get(key))
       const isFitting =
-        profile && pid !== undefined && address !== undefined && config === this.#config(profile, address)
-      if (isFitting) this.#running.set(key, { profile, address, pid })
-      else await this.#stop(key)
+        profile && process && address !== undefined && config === this.#config(profile, address)
+      if (isFitting) {
+        this.#running.set(key, { profile, address, process })
+        this.#tellServers({ profile, process }, this.#upstreams)
+      } else await this.#stop(key)
     }
   }
 
@@ -133,21 +142,29 @@ export class Resolvers {
       this.#options.anchor,
     ])
     writeFileSync(config, this.#config(profile, address), { mode: 0o600 })
+    this.#writeFor(profile, "servers", serversText(profile, this.#upstreams))
     // It goes to the background by itself as soon as it listens.
     await runProgram("start a name server", ["dnsmasq", `--conf-file=${config}`])
-    const pid = Number(readFileSync(join(this.#options.directory, profile.key, "pid"), "utf8"))
-    this.#running.set(profile.key, { profile, address, pid })
+    const process = this.#mainProcess(this.#processesOf(profile.key))
+    if (process === undefined) {
+      throw new AppError("unavailable", "a name server of sandboxes ended as soon as it was started", {
+        hint: "the host's log has its words",
+      })
+    }
+    this.#running.set(profile.key, { profile, address, process })
   }
 
   async #stop(key: string): Promise<void> {
-    const config = this.#configPath(key)
-    const pid = this.#running.get(key)?.pid ?? findProcess(config)
+    const processes = this.#processesOf(key).map(({ process }) => process)
     const address = this.#addresses.get(key)
-    if (pid !== undefined && isOurs(pid, config)) {
-      signal(pid, "SIGTERM")
-      for (const endMs = Date.now() + endDeadlineMs; isOurs(pid, config); await Bun.sleep(2)) {
-        if (Date.now() > endMs) signal(pid, "SIGKILL")
-      }
+    for (const process of processes) signal(process, "SIGTERM")
+    for (const beganMs = performance.now(); processes.some(isAlive); await Bun.sleep(2)) {
+      const takenMs = performance.now() - beganMs
+      if (takenMs > endDeadlineMs) for (const process of processes) signal(process, "SIGKILL")
+      if (takenMs <= 2 * endDeadlineMs) continue
+      throw new AppError("unavailable", `a name server of sandboxes does not end`, {
+        hint: "it is stuck in the kernel; look at the host's kernel log",
+      })
     }
     this.#running.delete(key)
     this.#addresses.delete(key)
@@ -158,6 +175,15 @@ export class Resolvers {
       // The anchor may have gone with it.
       if (!(error instanceof AppError)) throw error
     })
+  }
+
+  #processesOf(key: string): NameServerProcess[] {
+    return findNameServers(this.#options.directory).filter((found) => found.key === key)
+  }
+
+  /** The others are its copies, which end with the connection that they serve. */
+  #mainProcess(found: NameServerProcess[] = []): ProcessIdentity | undefined {
+    return found.map(({ process }) => process).toSorted((a, b) => a.startTicks - b.startTicks)[0]
   }
 
   #config(profile: Profile, address: string): string {
@@ -174,12 +200,23 @@ export class Resolvers {
     return join(this.#options.directory, key, "dnsmasq.conf")
   }
 
-  /** Only the name server's own user reads the names of somebody's sandboxes. */
+  #tellServers({ profile, process }: Pick<Resolver, "profile" | "process">, upstreams: string[]): void {
+    const text = serversText(profile, upstreams)
+    if (readIfAny(join(this.#options.directory, profile.key, "servers")) === text) return
+    this.#writeFor(profile, "servers", text)
+    signal(process, "SIGHUP")
+  }
+
   #writeHosts(profile: Profile, siblings: Sibling[]): void {
+    this.#writeFor(profile, "hosts", hostsText(siblings))
+  }
+
+  /** Only the name server's own user reads the names of somebody's sandboxes. */
+  #writeFor(profile: Profile, name: "hosts" | "servers", text: string): void {
     const directory = join(this.#options.directory, profile.key)
     makePassable(directory)
-    const path = join(directory, "hosts")
-    writeFileSync(`${path}.part`, hostsText(siblings), { mode: 0o400 })
+    const path = join(directory, name)
+    writeFileSync(`${path}.part`, text, { mode: 0o400 })
     chownSync(`${path}.part`, this.#user.uid, 0)
     renameSync(`${path}.part`, path)
   }
@@ -203,21 +240,10 @@ function unprivilegedUser(): { name: string; uid: number } {
   })
 }
 
-function findProcess(configPath: string): number | undefined {
-  return readdirSync("/proc")
-    .map(Number)
-    .find((pid) => Number.isInteger(pid) && isOurs(pid, configPath))
-}
-
-/** A pid alone proves nothing, it is used again. */
-function isOurs(pid: number, configPath: string): boolean {
-  const words = readIfAny(`/proc/${pid}/cmdline`)?.split("\0") ?? []
-  return words.includes(`--conf-file=${configPath}`)
-}
-
-function signal(pid: number, name: "SIGHUP" | "SIGTERM" | "SIGKILL"): void {
+function signal(identity: ProcessIdentity, name: "SIGHUP" | "SIGTERM" | "SIGKILL"): void {
+  if (!isAlive(identity)) return
   try {
-    process.kill(pid, name)
+    process.kill(identity.pid, name)
   } catch (error) {
     if (errorCodeOf(error) !== "ESRCH") throw error
   }

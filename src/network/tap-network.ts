@@ -5,21 +5,14 @@
  * Everything here is done one after the other, so what is remembered is always what the kernel has.
  */
 
-import { existsSync, readFileSync, writeFileSync } from "node:fs"
+import { existsSync } from "node:fs"
 import { AppError } from "../contract/errors.ts"
 import type { NetPolicy } from "../contract/network.ts"
-import { errorCodeOf } from "../lib/error-code.ts"
-import {
-  gatewayOf,
-  macOf,
-  networkText,
-  overlaps,
-  parseNetwork,
-  type Subnet,
-  sandboxAddress,
-} from "../rules/address.ts"
+import { gatewayOf, macOf, networkText, parseNetwork, type Subnet, sandboxAddress } from "../rules/address.ts"
+import { makeAnchor, refuseOverlap } from "./anchor.ts"
+import { readNameServers } from "./host-name-servers.ts"
 import { closedAmong } from "./internal.ts"
-import { anchorBatch, linkSettings, linkUpBatch } from "./links.ts"
+import { linkSettings, linkUpBatch, writeSetting } from "./links.ts"
 import { Nftables } from "./nftables.ts"
 import { programLines, runProgram } from "./program.ts"
 import { profileOf, type Sibling } from "./resolver.ts"
@@ -38,6 +31,8 @@ import {
 /** A name server that was used a moment ago may be again in the next. */
 const lingerMs = 10_000
 const lookMs = 5000
+/** How soon a name server of the host that has changed is asked. */
+const lookAtServersMs = 1000
 const applying = "apply the network rules"
 const reading = "read the network rules"
 /** A set of addresses that a name server has filled, as it is listed: its name and its elements. */
@@ -52,6 +47,8 @@ export class TapNetwork {
   readonly #subnet: Subnet
   readonly #ground: Ground
   readonly #resolvers: Resolvers
+  /** Those that the operator has chosen; empty: the host's. */
+  readonly #chosenServers: string[]
   readonly #nftables = new Nftables()
   readonly #attached = new Map<string, Attached>()
   /** Whether the kernel's rules are what is remembered here. */
@@ -70,12 +67,12 @@ export class TapNetwork {
       gateway: gatewayOf(subnet),
       opened: options.opened,
     }
+    this.#chosenServers = options.upstreams
     this.#resolvers = new Resolvers({
       directory: `/run/${this.#site.table}`,
       table: this.#site.table,
       anchor: this.#site.anchor,
       subnet,
-      upstreams: options.upstreams,
       mayBeInternal: options.opened.length > 0,
     })
   }
@@ -163,14 +160,15 @@ export class TapNetwork {
   /** Makes all of it what it should be, whatever is there: exactly these sandboxes are attached. */
   resync(attachments: Attachment[]): Promise<void> {
     return this.#inTurn(async () => {
-      await this.#refuseOverlap()
+      await refuseOverlap(this.#site, this.#subnet)
       writeSetting("ipv4/ip_forward", "1")
-      await this.#makeAnchor()
+      await makeAnchor(this.#site, this.#subnet)
       const profiles = new Map(
         attachments
           .map(({ owner, policy }) => profileOf(owner, policy))
           .map((profile) => [profile.key, profile]),
       )
+      this.#lookAtServers()
       await this.#resolvers.adopt(profiles)
       this.#attached.clear()
       for (const attachment of attachments) {
@@ -190,7 +188,7 @@ export class TapNetwork {
 
   /**
    * Puts the rules back when somebody else removes them, as `nft flush ruleset` does, and starts name servers again that
-   * have ended, until the signal says stop. `onRepair` is told of it.
+   * have ended, and follows the host's own name servers, until the signal says stop. `onRepair` is told of it.
    */
   async guard(signal: AbortSignal, onRepair: (what: string, error?: unknown) => void): Promise<void> {
     const putBack = () => {
@@ -206,7 +204,20 @@ export class TapNetwork {
       // The kernel does not tell of a table that goes with the process that owned it, nor twice of one that could not be put back.
       this.#inTurn(async () => putBack()).catch(rulesLost)
     }, lookMs)
-    signal.addEventListener("abort", () => clearInterval(looking))
+    const following = setInterval(() => void follow(), lookAtServersMs)
+    let told: string | null = null
+    const follow = () =>
+      this.#inTurn(async () => {
+        const trouble = this.#lookAtServers()
+        if (trouble !== null && trouble !== told)
+          onRepair(`sandboxes find no names of the internet: ${trouble}`)
+        told = trouble
+      }).catch((error: unknown) => onRepair("name servers of sandboxes cannot be told of the host's", error))
+    void follow()
+    signal.addEventListener("abort", () => {
+      clearInterval(looking)
+      clearInterval(following)
+    })
     // It ends with the daemon, however that ends.
     const command = ["setpriv", "--pdeathsig", "KILL", "nft", "monitor", "destroy", "tables"]
     for await (const line of programLines(command, signal)) {
@@ -224,6 +235,16 @@ export class TapNetwork {
       await runProgram("remove the anchor", ["ip", "link", "delete", "dev", this.#site.anchor])
       this.#resolvers.removeDirectory()
     })
+  }
+
+  /** Tells all name servers if the host has others now. What is wrong with the host's. */
+  #lookAtServers(): string | null {
+    const { servers, trouble } =
+      this.#chosenServers.length > 0
+        ? { servers: this.#chosenServers, trouble: null }
+        : readNameServers(this.#subnet)
+    this.#resolvers.useUpstreams(servers)
+    return trouble
   }
 
   #inTurn(work: () => Promise<void>): Promise<void> {
@@ -270,52 +291,6 @@ export class TapNetwork {
     const { table } = this.#site
     const tables = this.#nftables.run(reading, "list tables")
     return ["inet", "arp"].every((family) => new RegExp(`^table ${family} ${table}\\b`, "m").test(tables))
-  }
-
-  async #makeAnchor(): Promise<void> {
-    const { anchor } = this.#site
-    const { gateway } = this.#ground
-    const { prefix } = this.#subnet
-    if (existsSync(`/sys/class/net/${anchor}`)) {
-      const shown = await runProgram("look at the anchor", [
-        "ip",
-        "-4",
-        "-j",
-        "address",
-        "show",
-        "dev",
-        anchor,
-      ])
-      const [found] = JSON.parse(shown) as { addr_info: { local: string; prefixlen: number }[] }[]
-      if (found?.addr_info.some(({ local, prefixlen }) => local === gateway && prefixlen === prefix)) return
-      await runProgram("remove the anchor", ["ip", "link", "delete", "dev", anchor])
-    }
-    const input = anchorBatch(anchor, gateway, prefix)
-    await runProgram("make the anchor", ["ip", "-batch", "-"], { input })
-    writeSetting(`ipv6/conf/${anchor}/disable_ipv6`, "1")
-  }
-
-  /** An address that the host uses or reaches must not be a sandbox's. */
-  async #refuseOverlap(): Promise<void> {
-    const shown = await runProgram("read the host's routes", [
-      "ip",
-      "-4",
-      "-j",
-      "route",
-      "show",
-      "table",
-      "all",
-    ])
-    for (const { dst, dev = "" } of JSON.parse(shown) as { dst: string; dev?: string }[]) {
-      const network = parseNetwork(dst)
-      const isOurs = dev === this.#site.anchor || dev.startsWith(this.#site.tapPrefix)
-      if (!network || isOurs || network.prefix === 0 || !overlaps(network, this.#subnet)) continue
-      throw new AppError(
-        "conflict",
-        `the subnet ${this.#ground.subnet} overlaps ${dst}, which the host reaches through ${dev || "a route"}`,
-        { hint: "choose another subnet in config.yaml, a private one that nothing here uses" },
-      )
-    }
   }
 
   #pruneLater(): void {
@@ -372,18 +347,4 @@ export class TapNetwork {
 export function siteOf(dataDir: string): Site {
   const digest = new Bun.CryptoHasher("sha256").update(dataDir).digest("hex").slice(0, 5)
   return { table: `bhatti_${digest}`, tapPrefix: `bh${digest}`, anchor: `bhgw${digest}` }
-}
-
-/** Below /proc/sys/net. A kernel without IPv6 needs none of its settings. */
-function writeSetting(name: string, value: string): void {
-  const path = `/proc/sys/net/${name}`
-  try {
-    if (readFileSync(path, "utf8").trim() !== value) writeFileSync(path, value)
-  } catch (cause) {
-    if (errorCodeOf(cause) === "ENOENT" && name.startsWith("ipv6/")) return
-    throw new AppError("unavailable", `cannot set net.${name.replaceAll("/", ".")}`, {
-      cause,
-      hint: "the daemon needs the host's network settings to be writable",
-    })
-  }
 }

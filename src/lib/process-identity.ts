@@ -1,0 +1,91 @@
+/**
+ * Which process is meant, for as long as the host runs. A pid alone proves nothing, it is used again; pid, start time and
+ * the host's boot together do.
+ */
+
+import { readdirSync, readFileSync, readlinkSync } from "node:fs"
+import { errorCodeOf } from "./error-code.ts"
+
+export type ProcessIdentity = {
+  pid: number
+  /** Field 22 of /proc/PID/stat, clock ticks since the host's boot. */
+  startTicks: number
+  bootId: string
+}
+
+export const hostBootId = readFileSync("/proc/sys/kernel/random/boot_id", "utf8").trim()
+
+/** Returns undefined if there is no such process, or only what its parent has not heard of yet. */
+export function identityOf(pid: number): ProcessIdentity | undefined {
+  const ticks = startTicks(pid)
+  return ticks === undefined ? undefined : { pid, startTicks: ticks, bootId: hostBootId }
+}
+
+export function isAlive(identity: ProcessIdentity): boolean {
+  return identity.bootId === hostBootId && startTicks(identity.pid) === identity.startTicks
+}
+
+export function startTicks(pid: number): number | undefined {
+  const fields = readStat(pid)
+  const state = fields?.[0]
+  if (!fields || state === "X") return undefined
+  // The first thread may have ended before others, which still hold the process's files and its TAP device.
+  if (state === "Z" && Number(fields[17]) <= 1) return undefined
+  return Number(fields[19])
+}
+
+/** The fields of /proc/PID/stat from the third, the process's state, on. */
+export function readStat(pid: number): string[] | undefined {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, "utf8")
+    // The command's name is in parentheses and may hold anything, so fields are counted from the last one.
+    return stat.slice(stat.lastIndexOf(")") + 2).split(" ")
+  } catch (error) {
+    if (isGone(error)) return undefined
+    throw error
+  }
+}
+
+/** Of all processes of the host that can be seen. */
+export function listPids(): number[] {
+  return readdirSync("/proc")
+    .map(Number)
+    .filter((pid) => Number.isInteger(pid))
+}
+
+/** Whoever started it chose these, and it may have changed them: they prove nothing. */
+export function commandLineOf(pid: number): string[] {
+  return readOfProcess(pid, "cmdline").split("\0")
+}
+
+/** A file below /proc/PID; empty when the process is gone, or may not be looked at. */
+export function readOfProcess(pid: number, name: string): string {
+  return unlessOutOfReach("", () => readFileSync(`/proc/${pid}/${name}`, "utf8"))
+}
+
+/** What the kernel calls the files, sockets and so on that it holds open. */
+export function descriptorNamesOf(pid: number): string[] {
+  return unlessOutOfReach([], () => {
+    const directory = `/proc/${pid}/fd`
+    return readdirSync(directory).map((fd) => unlessOutOfReach("", () => readlinkSync(`${directory}/${fd}`)))
+  })
+}
+
+/** The process may be gone, or another user's; a descriptor may have been closed. */
+export function unlessOutOfReach<T>(otherwise: T, look: () => T): T {
+  try {
+    return look()
+  } catch (error) {
+    if (isOutOfReach(error)) return otherwise
+    throw error
+  }
+}
+
+/** Whether a process that was looked at is gone by now. */
+export function isGone(error: unknown): boolean {
+  return ["ENOENT", "ESRCH"].includes(errorCodeOf(error) ?? "")
+}
+
+function isOutOfReach(error: unknown): boolean {
+  return isGone(error) || ["EACCES", "EPERM"].includes(errorCodeOf(error) ?? "")
+}

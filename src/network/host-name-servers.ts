@@ -1,0 +1,64 @@
+/**
+ * The name servers that this host itself asks, as its resolv.conf names them. Nothing is assumed where that file is damaged:
+ * without a name server in it there is none, and the trouble is told.
+ */
+
+import { closeSync, constants, fstatSync, openSync, readSync } from "node:fs"
+import { isIP } from "node:net"
+import { errorCodeOf } from "../lib/error-code.ts"
+import { covers, parseNetwork, type Subnet } from "../rules/address.ts"
+
+export const hostFile = "/etc/resolv.conf"
+/** As many as the C library asks, see resolv.conf(5). */
+const serversMax = 3
+const bytesMax = 64 * 1024
+
+export type HostNameServers = {
+  servers: string[]
+  /** Why there are none, or fewer than the file has lines for. */
+  trouble: string | null
+}
+
+/** Other keywords (search domains, options) are the host's own business. */
+export function parseNameServers(text: string, subnet: Subnet): HostNameServers {
+  const named = text
+    .split(/\r?\n/)
+    .map((line) => /^[ \t]*nameserver[ \t]+([^\s#;]+)/.exec(line)?.[1])
+    .filter((value) => value !== undefined)
+  const servers = [...new Set(named)].filter((value) => isNameServer(value, subnet)).slice(0, serversMax)
+  if (servers.length > 0) return { servers, trouble: null }
+  const trouble = named.length === 0 ? "names no name server" : "names no name server that can be asked"
+  return { servers, trouble }
+}
+
+export function readNameServers(subnet: Subnet, path: string = hostFile): HostNameServers {
+  try {
+    const { servers, trouble } = parseNameServers(readBounded(path), subnet)
+    return { servers, trouble: trouble === null ? null : `${path} ${trouble}` }
+  } catch (error) {
+    const code = errorCodeOf(error)
+    if (code === undefined) throw error
+    return { servers: [], trouble: `${path} cannot be read (${code})` }
+  }
+}
+
+/** An address, perhaps of one link only, but none of a sandbox or of its name server: that would go round in a circle. */
+function isNameServer(value: string, subnet: Subnet): boolean {
+  const [address = "", link, ...rest] = value.split("%")
+  const family = isIP(address)
+  if (family === 6) return rest.length === 0 && (link === undefined || /^[A-Za-z0-9_.-]{1,15}$/.test(link))
+  const network = parseNetwork(address)
+  return family === 4 && link === undefined && network !== undefined && !covers(subnet, network)
+}
+
+/** What is no file, such as a pipe without a writer, must not hold up the daemon. */
+function readBounded(path: string): string {
+  const fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK)
+  try {
+    if (!fstatSync(fd).isFile()) throw Object.assign(new Error(`${path} is no file`), { code: "no file" })
+    const bytes = Buffer.alloc(bytesMax)
+    return bytes.toString("utf8", 0, readSync(fd, bytes, 0, bytesMax, 0))
+  } finally {
+    closeSync(fd)
+  }
+}

@@ -1,0 +1,63 @@
+/**
+ * Which processes are name servers of ours. Their words only say which one it would be: anybody can start a process with any
+ * words. It is one that holds the socket which root has bound to that name server's address, at port 53; so is each copy of
+ * itself that dnsmasq makes for a connection.
+ */
+
+import { readFileSync } from "node:fs"
+import { basename, dirname } from "node:path"
+import {
+  commandLineOf,
+  descriptorNamesOf,
+  identityOf,
+  listPids,
+  type ProcessIdentity,
+} from "../lib/process-identity.ts"
+
+export type NameServerProcess = {
+  process: ProcessIdentity
+  /** The directory, below that of all, which has its configuration. */
+  key: string
+  address: string
+}
+
+const port = 53
+const ofRoot = "0"
+const wordStart = "--conf-file="
+
+/** Those of an installation, whose name servers have their directories below this one. */
+export function findNameServers(directory: string): NameServerProcess[] {
+  const candidates = listPids().flatMap((pid) => {
+    const word = commandLineOf(pid).find((one) => one.startsWith(`${wordStart}${directory}/`))
+    return word === undefined ? [] : [{ pid, key: basename(dirname(word.slice(wordStart.length))) }]
+  })
+  if (candidates.length === 0) return []
+  const sockets = boundByRoot()
+  return candidates.flatMap(({ pid, key }) => {
+    const address = addressHeldBy(pid, sockets)
+    const process = identityOf(pid)
+    return address === undefined || process === undefined ? [] : [{ process, key, address }]
+  })
+}
+
+/** Addresses by the names that their sockets have among the descriptors of a process. */
+function boundByRoot(): Map<string, string> {
+  const found = new Map<string, string>()
+  for (const line of readFileSync("/proc/net/udp", "utf8").split("\n")) {
+    const [, local = "", , , , , , user, , inode] = line.trim().split(/\s+/)
+    const [address = "", number = ""] = local.split(":")
+    if (user !== ofRoot || Number.parseInt(number, 16) !== port) continue
+    // The kernel writes an address as one number of the processor's byte order.
+    const bytes = address.match(/../g)?.toReversed() ?? []
+    found.set(`socket:[${inode}]`, bytes.map((byte) => Number.parseInt(byte, 16)).join("."))
+  }
+  return found
+}
+
+function addressHeldBy(pid: number, sockets: ReadonlyMap<string, string>): string | undefined {
+  for (const name of descriptorNamesOf(pid)) {
+    const address = sockets.get(name)
+    if (address !== undefined) return address
+  }
+  return undefined
+}
