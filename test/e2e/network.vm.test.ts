@@ -10,6 +10,7 @@ import { join } from "node:path"
 import { siteOf } from "../../src/network/tap-network.ts"
 import { type Installation, install, until } from "../support/installation.ts"
 import { type Outside, outside } from "../support/outside.ts"
+import { type OwnEtc, ownEtc } from "../support/own-etc.ts"
 
 /** How long an answer is waited for that must come, that must not, and that may. A busy host takes its time. */
 const yesWaitSec = 60
@@ -23,6 +24,7 @@ type Sandbox = { id: string; name: string; ip: string }
 type Question = { id: string; how: string } & Record<string, string | number>
 
 let world: Outside
+let etc: OwnEtc
 let own: Installation
 let bobsKey: string
 let gateway: string
@@ -40,10 +42,12 @@ beforeAll(async () => {
     "inside.example.com": "lan",
     "metadata.example.com": "metadata",
   })
+  etc = ownEtc()
+  etc.write("resolv.conf", `nameserver ${world.internet}\n`)
   own = await install({
     pool: 1,
-    config: `dns_upstreams: [${world.internet}]\nallow_internal: [${world.opened}]\n`,
-    launcher: ["unshare", "--mount"],
+    config: `allow_internal: [${world.opened}]\n`,
+    launcher: etc.launcher,
   })
   bobsKey = await own.addUser("bob")
   const server = Bun.listen({
@@ -58,6 +62,7 @@ beforeAll(async () => {
 afterAll(async () => {
   stopHost()
   await own[Symbol.asyncDispose]()
+  etc[Symbol.dispose]()
   await world[Symbol.asyncDispose]()
 }, 600_000)
 
@@ -349,6 +354,43 @@ describe("egress", () => {
     expect(await reach("caged")).toEqual(["sibling"])
     expect(await resolve("caged", names)).toEqual(["ann2"])
     expect((await own.bhatti(["inspect", "caged"])).stdout).toMatch(/egress +deny\n/)
+  }, 600_000)
+
+  test("deny lets no name out, through an edit, a stop, a copy, a new daemon and another name server of the host", async () => {
+    const expectClosed = async (stage: string, name: string) => {
+      const secret = `secret-${stage}.example.org`
+      const shell = `getent hosts ${secret}; getent hosts ${secret.toUpperCase()}; true`
+      expect((await exec(name, shell)).stdout).toBe("")
+      await resolve("ann2", [`known-${stage}.example.org`])
+      expect(world.asked).toContain(`known-${stage}.example.org`)
+      expect(world.asked.filter((asked) => asked.toLowerCase().includes("secret"))).toEqual([])
+    }
+    await expectClosed("create", "caged")
+    for (const args of [
+      ["--allow-host", "good.example.com"],
+      ["--allow-cidr", world.elsewhere],
+    ]) {
+      await edit(...args)
+      await expectClosed(`edit${args[0]}`, "caged")
+    }
+    await edit("--egress", "public")
+    await edit("--egress", "deny")
+    await expectClosed("back", "caged")
+    expect((await own.bhatti(["stop", "caged"])).exitCode).toBe(0)
+    await expectClosed("wake", "caged")
+    expect((await own.bhatti(["create", "--from", "caged", "--name", "copied"])).exitCode).toBe(0)
+    await expectClosed("copy", "copied")
+    await own.stopDaemon("SIGKILL")
+    await own.startDaemon()
+    await expectClosed("restart", "caged")
+    etc.write("resolv.conf", `nameserver ${world.elsewhere}\nnameserver ${world.internet}\n`)
+    await until("a name is asked again", async () => {
+      await resolve("ann2", ["changed.example.org"])
+      return world.asked.includes("changed.example.org")
+    })
+    await expectClosed("change", "caged")
+    etc.write("resolv.conf", `nameserver ${world.internet}\n`)
+    expect((await own.bhatti(["destroy", "-y", "copied"])).exitCode).toBe(0)
   }, 600_000)
 
   test("an allowed name opens its address as soon as it is resolved, and no other name is answered", async () => {

@@ -18,6 +18,8 @@ export type Outside = AsyncDisposable & {
   host: string
   /** What the UDP servers have got, with the address it came from. */
   received: string[]
+  /** Names that the name server has been asked for, by anybody. */
+  asked: string[]
   /** Runs a program out there; its exit code and output. */
   run(command: string[]): Promise<{ exitCode: number; stdout: string }>
 }
@@ -78,25 +80,31 @@ export async function outside(
   await until("the servers outside", () => received.includes("ready"))
 
   const records = Object.entries(names).map(([name, host]) => `--host-record=${name},${addresses[host]}`)
-  const dns = Bun.spawn([
-    ...[
-      "ip",
-      "netns",
-      "exec",
-      space,
-      "dnsmasq",
-      "--keep-in-foreground",
-      "--conf-file=/dev/null",
-      "--no-hosts",
+  const dns = Bun.spawn(
+    [
+      ...[
+        "ip",
+        "netns",
+        "exec",
+        space,
+        "dnsmasq",
+        "--keep-in-foreground",
+        "--conf-file=/dev/null",
+        "--no-hosts",
+      ],
+      ...[
+        "--no-resolv",
+        "--pid-file=",
+        `--listen-address=${addresses.internet}`,
+        "--bind-interfaces",
+        ...["--log-queries", "--log-facility=-"],
+        ...records,
+      ],
     ],
-    ...[
-      "--no-resolv",
-      "--pid-file=",
-      `--listen-address=${addresses.internet}`,
-      "--bind-interfaces",
-      ...records,
-    ],
-  ])
+    { stderr: "pipe" },
+  )
+  const words: string[] = []
+  void readLines(dns.stderr, words)
   undo.defer(async () => {
     dns.kill("SIGKILL")
     await dns.exited
@@ -105,6 +113,9 @@ export async function outside(
   return {
     ...addresses,
     received,
+    get asked() {
+      return words.flatMap((line) => /query\[[A-Z]+\] (\S+) from/.exec(line)?.[1] ?? [])
+    },
     async run(command) {
       const child = Bun.spawn(["ip", "netns", "exec", space, ...command], {
         stdout: "pipe",
