@@ -20,6 +20,11 @@ func start(wanted order) (pid int, err error) {
 	if err := os.WriteFile("/proc/self/oom_score_adj", []byte(victim), 0); err != nil {
 		return 0, err
 	}
+	if wanted.alone && wanted.uid > 0 {
+		if err := refuseOthersOf(wanted.uid); err != nil {
+			return 0, err
+		}
+	}
 	if wanted.cgroup != "" {
 		if err := os.WriteFile(filepath.Join(wanted.cgroup, "cgroup.procs"), []byte("0"), 0); err != nil {
 			return 0, fmt.Errorf("join the control group: %w", err)

@@ -25,7 +25,9 @@ type order struct {
 	// node is closed to it.
 	ownDevices []ownDevice
 	// uid is QEMU's user and group; -1 where the caller may not change it, and keeps its own.
-	uid    int
+	uid int
+	// alone: nothing is started while another process has that user.
+	alone  bool
 	groups []uint32
 	// handed is how many descriptors from 3 on are QEMU's.
 	handed   int
@@ -59,6 +61,7 @@ func parse(arguments []string) (order, error) {
 	flags.StringVar(&wanted.root, "root", "", "")
 	flags.StringVar(&wanted.cgroup, "cgroup", "", "")
 	flags.IntVar(&wanted.uid, "uid", -1, "")
+	flags.BoolVar(&wanted.alone, "alone", false, "")
 	flags.IntVar(&wanted.handed, "handed", 0, "")
 	flags.IntVar(&wanted.niceness, "nice", 0, "")
 	flags.Func("device", "", func(path string) error {

@@ -349,7 +349,7 @@ async function addRecord(
     }
     return pooled
       ? core.store.sandboxes.claim(pooled.id, account, wanted)
-      : core.store.sandboxes.add(account, wanted)
+      : core.store.sandboxes.add(account, wanted, { slotsInUse: core.host.machines.slotsInUse() })
   }
   try {
     return { record: await addNamed(input.name, add), isNew: true }

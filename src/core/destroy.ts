@@ -17,7 +17,7 @@ export async function destroySandbox(core: Core, account: Account, nameOrId: str
   const isFirst = core.doomed.add(id)
   try {
     // Without its machine whoever has the turn fails at once, and not only at a deadline.
-    if (core.turns.isTaken(id)) await core.host.machines.killNamed(id)
+    if (core.turns.isTaken(id)) await core.host.machines.killIn(core.host.disks.directoryOf(id))
     await core.turns.take(id, async () => {
       const record = await core.store.sandboxes.get(id)
       if (record) {
@@ -39,7 +39,7 @@ export async function destroySandbox(core: Core, account: Account, nameOrId: str
 
 /** What is left of a sandbox that is nobody's: one of the pool. */
 export async function removeById(core: Core, id: SandboxRecord["id"]): Promise<void> {
-  await core.host.machines.killNamed(id)
+  await core.host.machines.killIn(core.host.disks.directoryOf(id))
   await core.host.disks.removeSandbox(id)
   await core.store.sandboxes.remove(id)
 }
@@ -78,7 +78,7 @@ export async function removeEverything(core: Core, record: SandboxRecord): Promi
   for (const { alias } of await core.store.publishedPorts.listOf([record.id])) core.onUnpublished(alias)
   dropGuest(core, record.id)
   await Promise.all([
-    machine ? machines.kill(machine) : machines.killNamed(record.id),
+    machine ? machines.kill(machine) : machines.killIn(disks.directoryOf(record.id)),
     // Before the record goes, and with it the address: nobody may get it while these rules stand.
     detach(core, record.id),
   ])

@@ -5,7 +5,7 @@
 
 import { AppError } from "../contract/errors.ts"
 import type { CreateSandbox, Sandbox } from "../contract/sandbox.ts"
-import type { SandboxRecord } from "../store/sandboxes.ts"
+import type { NewSandbox, SandboxRecord } from "../store/sandboxes.ts"
 import type { Account } from "../store/users.ts"
 import { captureSandbox, checkCopyable, startCopy } from "./capture.ts"
 import type { Core } from "./core.ts"
@@ -42,9 +42,11 @@ export async function forkSandbox(
   await using draft = new AsyncDisposableStack()
   draft.defer(() => abandonDraft(core, draftId))
 
+  const addCopy = (copy: NewSandbox) =>
+    core.store.sandboxes.add(account, copy, { slotsInUse: core.host.machines.slotsInUse() })
   const add = (name: string | undefined) =>
     addNamed(name, (given) =>
-      core.store.sandboxes.add(account, {
+      addCopy({
         name: given,
         imageName: source.imageName,
         imageHash: source.imageHash,

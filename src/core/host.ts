@@ -60,7 +60,7 @@ export interface Machines {
   endsWithin(machine: Machine, options: { deadlineMs: number }): Promise<boolean>
   /** Of one that has ended and was not killed here: whether the host had no memory for it. */
   ranOutOfMemory(machine: Machine): Promise<boolean>
-  findNamed(name: string, directory: string): Machine | undefined
+  findIn(directory: string): Machine | undefined
   cpuMs(machine: Machine): number
   /** Bytes that the machine has read and written so far: of its disk, and through its TAP device. */
   trafficBytes(machine: Machine, tapName: string | undefined): { disk: number; network: number }
@@ -69,7 +69,9 @@ export interface Machines {
   /** Whether it gives way to all others on the host. */
   setUrgency(machine: Machine, urgency: "normal" | "background"): void
   kill(machine: Machine): Promise<void>
-  killNamed(name: string): Promise<void>
+  killIn(directory: string): Promise<void>
+  /** Slots that no new sandbox may have: the host's processes use what belongs to them. */
+  slotsInUse(): number[]
   growDisk(machine: Machine, diskMib: number): Promise<void>
   diagnose(machine: Machine): Promise<{ qemu: string; console: string }>
   agentSocket(directory: string): string

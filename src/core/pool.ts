@@ -166,6 +166,7 @@ export class Pool {
       cpus: spec.cpus,
       memoryMib: spec.memoryMib,
       diskMib: spec.image.diskMib,
+      slotsInUse: machines.slotsInUse(),
     })
     // In its order, and no further when a step fails: a machine that lives keeps its disk and its row.
     undo.defer(() => removeById(core, id))

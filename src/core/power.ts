@@ -206,7 +206,7 @@ async function restore(core: Core, record: SandboxRecord, template: Template): P
     machine = await machines.restore(placeOf(core, record, template, sockets))
   } catch (cause) {
     core.log.error({ sandbox: record.id, cause }, "a memory snapshot could not be restored")
-    await machines.killNamed(record.id)
+    await machines.killIn(directory)
     if (cause instanceof AppError && !cause.retryable) return undefined
     // Nothing of the sandbox has run: the snapshot is as good as before, and the host may do better next time.
     await core.store.sandboxes.setState(record.id, { kind: "cold", hasSnapshot: true, reason: null })

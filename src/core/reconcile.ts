@@ -34,8 +34,7 @@ export async function reconcile(core: Core): Promise<{ settled: Promise<void> }>
 /** What has none is known to be stopped before anybody can ask. */
 function hasMachine(core: Core, record: SandboxRecord): boolean {
   const { machines, disks } = core.host
-  if (record.state.kind === "waking")
-    return machines.findNamed(record.id, disks.directoryOf(record.id)) !== undefined
+  if (record.state.kind === "waking") return machines.findIn(disks.directoryOf(record.id)) !== undefined
   const machine = machineOf(core, record)
   return machine !== undefined && machines.isRunning(machine)
 }
@@ -48,7 +47,7 @@ async function reconcileOne(core: Core, record: SandboxRecord): Promise<void> {
       await removeEverything(core, record)
     } else if (state.kind === "cold") {
       // No machine belongs to it; one that a crash left would write to its disk.
-      await core.host.machines.killNamed(record.id)
+      await core.host.machines.killIn(core.host.disks.directoryOf(record.id))
     } else {
       await settle(core, record.id)
     }
@@ -63,9 +62,7 @@ async function setUnknownAside(core: Core): Promise<void> {
   const known = new Set<string>((await core.store.sandboxes.listAll()).map(({ id }) => id))
   for (const id of await disks.listSandboxes()) {
     if (known.has(id)) continue
-    const machine = SandboxId.safeParse(id).success
-      ? machines.findNamed(id, disks.directoryOf(id))
-      : undefined
+    const machine = SandboxId.safeParse(id).success ? machines.findIn(disks.directoryOf(id)) : undefined
     const meta = { by: "daemon", what: "sandbox", id }
     if (machine) {
       const { pid } = machine.process

@@ -71,7 +71,7 @@ async function finishWaking(
 ): Promise<void> {
   const { machines, disks } = core.host
   const directory = disks.directoryOf(record.id)
-  const machine = machines.findNamed(record.id, directory)
+  const machine = machines.findIn(directory)
   if (machine) {
     const hot: SandboxRecord = { ...record, state: { kind: "hot", machine: rememberMachine(machine) } }
     await finishAttach(core, hot, beginAttach(core, hot))

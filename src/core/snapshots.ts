@@ -6,6 +6,7 @@
 import { AppError } from "../contract/errors.ts"
 import type { Sandbox } from "../contract/sandbox.ts"
 import type { ResumeSnapshot, Snapshot } from "../contract/snapshot.ts"
+import type { NewSandbox } from "../store/sandboxes.ts"
 import type { SnapshotRecord } from "../store/snapshots.ts"
 import type { Account } from "../store/users.ts"
 import { captureSandbox, checkCopyable, startCopy } from "./capture.ts"
@@ -114,8 +115,10 @@ export async function resumeSnapshot(
   checkLimits(account, snapshot)
   await checkSpace(core, Math.ceil(snapshot.bytes / 1024 / 1024))
   const { env, ...inherited } = snapshot.inherited
+  const addCopy = (copy: NewSandbox) =>
+    core.store.sandboxes.add(account, copy, { slotsInUse: core.host.machines.slotsInUse() })
   const record = await addNamed(input.name, (name) =>
-    core.store.sandboxes.add(account, {
+    addCopy({
       ...inherited,
       name,
       imageName: snapshot.imageName,

@@ -5,9 +5,9 @@ import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync
 import { join } from "node:path"
 import launcher from "../../dist/jail" with { type: "file" }
 import { AppError } from "../contract/errors.ts"
+import { startTicks } from "../lib/process-identity.ts"
 import { chooseAccelerator, forgetProbe } from "./accelerator.ts"
 import { Cgroups } from "./cgroups.ts"
-import { startTicks } from "./process.ts"
 
 let directory: string
 let started: string

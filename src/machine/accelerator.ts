@@ -9,13 +9,14 @@ import { join } from "node:path"
 import { z } from "zod"
 import { AppError } from "../contract/errors.ts"
 import { parseJson } from "../lib/parse-json.ts"
+import { hostBootId } from "../lib/process-identity.ts"
 import type { Cgroups } from "./cgroups.ts"
 import { type Accelerator, probeMemoryMib } from "./command-line.ts"
 import type { QemuBuild } from "./fingerprint.ts"
 import type { Jail } from "./jail.ts"
 import { deviceIdentity, deviceProblem, kvmAccess, kvmDevice } from "./kvm-device.ts"
 import { probeKvm } from "./kvm-probe.ts"
-import { type Confinement, hostBootId } from "./process.ts"
+import type { Confinement } from "./process.ts"
 
 export type AcceleratorReport = { accelerator: Accelerator; reason: string }
 

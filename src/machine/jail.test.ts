@@ -23,8 +23,9 @@ import { join, resolve } from "node:path"
 import launcher from "../../dist/jail" with { type: "file" }
 import { until } from "../../test/support/installation.ts"
 import { listenUnix } from "../lib/posix.ts"
+import { hostBootId, startTicks } from "../lib/process-identity.ts"
 import { type Jail, prepareJail } from "./jail.ts"
-import { type Confinement, hostBootId, launch, setNiceness, startTicks } from "./process.ts"
+import { type Confinement, launch, setNiceness } from "./process.ts"
 
 const isRoot = process.getuid?.() === 0
 const ownUid = process.getuid?.() ?? 0
@@ -329,6 +330,51 @@ describe("a program in QEMU's place", () => {
     }
   })
 })
+
+test.skipIf(!isRoot)(
+  "nothing is started as a user that another process is, and that one is named",
+  async () => {
+    const taken = (uid ?? 0) + 5000
+    const start = () =>
+      launch({
+        binary: "/usr/bin/perl",
+        arguments: ["-e", "sleep 60"],
+        files: {},
+        confinement: {
+          jail,
+          level: "full",
+          uid: taken,
+          isAlone: true,
+          groups: [],
+          devices: ["/dev/null"],
+          cgroup: undefined,
+        },
+        output: outputTo(join(home, "alone.log")),
+      })
+    const first = await start()
+    await expect(start()).rejects.toThrow(`user id ${taken} is in use by process ${first}`)
+    process.kill(first, "SIGKILL")
+    for (const end = Date.now() + 10_000; startTicks(first) !== undefined; await Bun.sleep(5))
+      if (Date.now() > end) throw new Error("it does not end")
+    // One that hides its user from a look at /proc by not being dumpable; its saved user id alone counts too.
+    const hidden = Bun.spawn(
+      [
+        "perl",
+        "-e",
+        `$| = 1; syscall(117, 0, 0, ${taken}); syscall(157, 4, 0, 0, 0, 0); print "ready\n"; sleep 60`,
+      ],
+      { stdout: "pipe" },
+    )
+    await hidden.stdout.getReader().read()
+    try {
+      await expect(start()).rejects.toThrow(`in use by process ${hidden.pid}`)
+    } finally {
+      hidden.kill("SIGKILL")
+      await hidden.exited
+    }
+    process.kill(await start(), "SIGKILL")
+  },
+)
 
 test("without namespaces it still has no rights, and only the reduced level is without", async () => {
   const { lines } = await inJail(

@@ -8,16 +8,9 @@ import { join } from "node:path"
 import { z } from "zod"
 import { AppError } from "../contract/errors.ts"
 import { parseJson } from "../lib/parse-json.ts"
+import { hostBootId, isAlive, type ProcessIdentity, startTicks } from "../lib/process-identity.ts"
 import { probeArguments } from "./command-line.ts"
-import {
-  type Confinement,
-  hostBootId,
-  isAlive,
-  killProcess,
-  launch,
-  type ProcessIdentity,
-  startTicks,
-} from "./process.ts"
+import { type Confinement, killProcess, launch } from "./process.ts"
 
 /** What the agent prints when it was booted with `bhatti.probe`; the twin of answerProbe in agent/boot.go. */
 const probeWords = "bhatti-probe-ok"

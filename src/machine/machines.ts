@@ -15,6 +15,7 @@ import { availableMemoryMib } from "../lib/available-memory.ts"
 import { errorCodeOf } from "../lib/error-code.ts"
 import { parseJson } from "../lib/parse-json.ts"
 import { createPipe, openTap, readAhead } from "../lib/posix.ts"
+import { isAlive, type ProcessIdentity } from "../lib/process-identity.ts"
 import { removeTree } from "../lib/remove-tree.ts"
 import type { Cgroups } from "./cgroups.ts"
 import {
@@ -26,6 +27,7 @@ import {
   savedStateFile,
 } from "./command-line.ts"
 import { publishDirectory, syncPath } from "./durable.ts"
+import { findAllOfMachine, findMachine, type Ground, slotsInUse } from "./find-processes.ts"
 import { type QemuBuild, stateFingerprint, templateFingerprint } from "./fingerprint.ts"
 import { type Halt, Halts } from "./halt.ts"
 import type { Jail } from "./jail.ts"
@@ -34,13 +36,10 @@ import { readKernelLog, wasKilledForMemory } from "./out-of-memory.ts"
 import { loadOwnMemory, memoryBaseOf, saveOwnMemory } from "./own-memory.ts"
 import {
   type Confinement,
-  findProcesses,
   interfaceBytes,
-  isAlive,
   isGoneWithin,
   killProcess,
   machineNiceness,
-  type ProcessIdentity,
   processCpuMs,
   processIoBytes,
   setNiceness,
@@ -78,7 +77,7 @@ export type Machine = {
 /** Where a machine runs and on what. */
 export type Place = {
   template: Template
-  /** What `killNamed` finds it by: the sandbox's id. */
+  /** For whoever looks at the host's processes: the sandbox's id. */
   name: string
   directory: string
   overlayPath: string
@@ -197,7 +196,7 @@ export class Machines {
   /** Half-made templates of an earlier run, and the machines they were being made from. */
   async removeLeftovers(): Promise<void> {
     for (const directory of this.templates.listUnfinished()) {
-      await this.killNamed(templateMachineName(directory))
+      await this.killIn(directory)
       await rm(directory, { recursive: true, force: true })
     }
   }
@@ -390,9 +389,9 @@ export class Machines {
     return isGoneWithin(machine.process, options)
   }
 
-  /** The machine of that name in that directory, if one runs, for when a crash kept its identity from being written. */
-  findNamed(name: string, directory: string): Machine | undefined {
-    const [process] = findProcesses({ name })
+  /** The machine of that directory, if one runs, for when a crash kept its identity from being written. */
+  findIn(directory: string): Machine | undefined {
+    const [process] = findMachine(directory, this.#ground)
     return process && { process, directory, memoryBase: memoryBaseOf(process.pid) }
   }
 
@@ -435,11 +434,16 @@ export class Machines {
     this.#cgroups.remove(groupOf(machine.directory))
   }
 
-  /** Ends every machine of that name, for when a crash left no other trace of it. */
-  async killNamed(name: string): Promise<void> {
-    for (const identity of findProcesses({ name }))
+  /** Ends every process of that directory's machine, for when a crash left no other trace of it. */
+  async killIn(directory: string): Promise<void> {
+    for (const identity of findAllOfMachine(directory, this.#ground))
       await killProcess(identity, { deadlineMs: killDeadlineMs })
-    this.#cgroups.remove(name)
+    this.#cgroups.remove(groupOf(directory))
+  }
+
+  /** Slots that no new sandbox may have, whatever is known of sandboxes: processes have their user ids. */
+  slotsInUse(): number[] {
+    return slotsInUse(this.#uidBase)
   }
 
   /** Makes a running machine's disk larger; its guest hears of it. */
@@ -565,6 +569,14 @@ export class Machines {
     }
   }
 
+  get #ground(): Ground {
+    return {
+      qemu: basename(this.#qemu.binary),
+      launcher: basename(this.#jail.launcher),
+      uidBase: this.#uidBase,
+    }
+  }
+
   #shape(spec: { cpus: number; memoryMib: number }): MachineShape {
     return {
       cpus: spec.cpus,
@@ -592,7 +604,8 @@ export class Machines {
     const [level, uid] = [this.#level, this.#uidBase === undefined ? undefined : this.#uidBase + slot]
     const { devices, ...access } =
       this.#accelerator === "kvm" ? kvmAccess({ uid, level }) : { groups: [], devices: [] }
-    return { jail: this.#jail, level, uid, ...access, devices: ["/dev/null", ...devices] }
+    const isAlone = slot !== templateSlot
+    return { jail: this.#jail, level, uid, isAlone, ...access, devices: ["/dev/null", ...devices] }
   }
 }
 

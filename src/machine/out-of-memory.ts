@@ -1,6 +1,6 @@
 /** Whether the host's kernel has killed a machine for want of memory, as its log tells where no control group does. */
 
-import type { ProcessIdentity } from "./process.ts"
+import type { ProcessIdentity } from "../lib/process-identity.ts"
 
 const answerMs = 2000
 const ticksPerSec = 100

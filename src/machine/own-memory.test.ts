@@ -4,8 +4,8 @@ import { expect, test } from "bun:test"
 import { closeSync, mkdtempSync, openSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join, resolve } from "node:path"
+import { startTicks } from "../lib/process-identity.ts"
 import { loadOwnMemory, saveOwnMemory } from "./own-memory.ts"
-import { startTicks } from "./process.ts"
 
 const posix = resolve(import.meta.dir, "../lib/posix.ts")
 const bytes = 8 * 1024 * 1024

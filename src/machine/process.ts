@@ -1,43 +1,19 @@
-/**
- * The QEMU process: started without rights and without a parent's fate, known again after a restart of the daemon,
- * and killed. A pid alone proves nothing, it is used again; pid, start time and the host's boot together do.
- */
+/** The QEMU process: started without rights and without a parent's fate, looked at while it runs, and killed. */
 
 import { closeSync, openSync, readdirSync, readFileSync, writeFileSync } from "node:fs"
 import { setPriority } from "node:os"
 import { AppError } from "../contract/errors.ts"
+import {
+  identityOf,
+  isAlive,
+  isGone,
+  type ProcessIdentity,
+  readOfProcess,
+  readStat,
+  unlessOutOfReach,
+} from "../lib/process-identity.ts"
 import { descriptors } from "./command-line.ts"
 import type { Jail } from "./jail.ts"
-
-export type ProcessIdentity = {
-  pid: number
-  /** Field 22 of /proc/PID/stat, clock ticks since the host's boot. */
-  startTicks: number
-  bootId: string
-}
-
-export const hostBootId = readFileSync("/proc/sys/kernel/random/boot_id", "utf8").trim()
-
-export function startTicks(pid: number): number | undefined {
-  const fields = readStat(pid)
-  const state = fields?.[0]
-  if (!fields || state === "X") return undefined
-  // The first thread may have ended before others, which still hold the process's files and its TAP device.
-  if (state === "Z" && Number(fields[17]) <= 1) return undefined
-  return Number(fields[19])
-}
-
-/** The fields of /proc/PID/stat from the third, the process's state, on. */
-function readStat(pid: number): string[] | undefined {
-  try {
-    const stat = readFileSync(`/proc/${pid}/stat`, "utf8")
-    // The command's name is in parentheses and may hold anything, so fields are counted from the last one.
-    return stat.slice(stat.lastIndexOf(")") + 2).split(" ")
-  } catch (error) {
-    if (isGone(error)) return undefined
-    throw error
-  }
-}
 
 /** Linux counts processor time in hundredths of a second. */
 const tickMs = 10
@@ -51,7 +27,7 @@ export function processCpuMs(identity: ProcessIdentity): number {
 /** What the process has read from and written to files so far; 0 when it is gone or may not be looked at. */
 export function processIoBytes(identity: ProcessIdentity): number {
   if (!isAlive(identity)) return 0
-  const text = readIfThere(`/proc/${identity.pid}/io`)
+  const text = readOfProcess(identity.pid, "io")
   const field = (name: string) => Number(new RegExp(`^${name}: (\\d+)$`, "m").exec(text)?.[1] ?? 0)
   return field("rchar") + field("wchar")
 }
@@ -59,17 +35,9 @@ export function processIoBytes(identity: ProcessIdentity): number {
 /** Bytes that went through a network interface in both directions; 0 when there is none. */
 export function interfaceBytes(name: string): number {
   const directory = `/sys/class/net/${name}/statistics`
-  return Number(readIfThere(`${directory}/rx_bytes`)) + Number(readIfThere(`${directory}/tx_bytes`))
-}
-
-function readIfThere(path: string): string {
-  try {
-    return readFileSync(path, "utf8")
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException
-    if (isGone(error) || code === "EACCES" || code === "EPERM") return ""
-    throw error
-  }
+  const count = (name: string) =>
+    Number(unlessOutOfReach("", () => readFileSync(`${directory}/${name}`, "utf8")))
+  return count("rx_bytes") + count("tx_bytes")
 }
 
 /** Of all threads the process has by now; later ones inherit it. */
@@ -106,39 +74,6 @@ export function raiseOwnSession(): void {
   if (Number(session) === process.pid) setSessionNiceness(process.pid, daemonNiceness)
 }
 
-export function isAlive(identity: ProcessIdentity): boolean {
-  return identity.bootId === hostBootId && startTicks(identity.pid) === identity.startTicks
-}
-
-/** The QEMU processes that were started with `-name NAME`. */
-export function findProcesses(options: { name: string }): ProcessIdentity[] {
-  const found: ProcessIdentity[] = []
-  for (const entry of readdirSync("/proc")) {
-    const pid = Number(entry)
-    if (!Number.isInteger(pid)) continue
-    const words = readCommandLine(pid)
-    const at = words.indexOf("-name")
-    if (at < 0 || words[at + 1] !== options.name) continue
-    const ticks = startTicks(pid)
-    if (ticks !== undefined) found.push({ pid, startTicks: ticks, bootId: hostBootId })
-  }
-  return found
-}
-
-function readCommandLine(pid: number): string[] {
-  try {
-    return readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0")
-  } catch (error) {
-    if (isGone(error)) return []
-    throw error
-  }
-}
-
-function isGone(error: unknown): boolean {
-  const { code } = error as NodeJS.ErrnoException
-  return code === "ENOENT" || code === "ESRCH"
-}
-
 export type DescriptorFiles = Partial<Record<keyof typeof descriptors, number>>
 
 /** What a QEMU process may do on the host, beyond the descriptors it is given. */
@@ -148,6 +83,8 @@ export type Confinement = {
   level: "full" | "reduced"
   /** Its user and group. Without it (the daemon is not root) it runs as the daemon's own. */
   uid: number | undefined
+  /** Nothing is started while any other process has that user id. */
+  isAlone?: boolean
   groups: number[]
   /** Device nodes that it sees in the jail. */
   devices: string[]
@@ -184,15 +121,12 @@ type Start = {
  * answered.
  */
 export async function spawnQemu(start: Start): Promise<ProcessIdentity> {
-  const pid = await launch(start)
-  const ticks = startTicks(pid)
-  if (ticks === undefined) {
-    throw new AppError("unavailable", "QEMU ended as soon as it was started", {
-      cause: new Error(start.lastWords?.() || "it said nothing"),
-      hint: "the daemon's log has its words",
-    })
-  }
-  return { pid, startTicks: ticks, bootId: hostBootId }
+  const identity = identityOf(await launch(start))
+  if (identity !== undefined) return identity
+  throw new AppError("unavailable", "QEMU ended as soon as it was started", {
+    cause: new Error(start.lastWords?.() || "it said nothing"),
+    hint: "the daemon's log has its words",
+  })
 }
 
 /** The process's pid; it may have ended by now. */
@@ -232,12 +166,12 @@ export async function launch(start: Start): Promise<number> {
 
 /** As it was told to `spawnQemu`, perhaps by a daemon with another QEMU or other arguments for it; undefined if it was not. */
 export function stateFingerprintOf(pid: number): string | undefined {
-  const words = readIfThere(`/proc/${pid}/environ`).split("\0")
+  const words = readOfProcess(pid, "environ").split("\0")
   return words.find((word) => word.startsWith(`${stateVariable}=`))?.slice(stateVariable.length + 1)
 }
 
 function launcherArguments(confinement: Confinement, handed: number): string[] {
-  const { jail, level, uid, groups, devices, ownDevices = [], cgroup } = confinement
+  const { jail, level, uid, isAlone, groups, devices, ownDevices = [], cgroup } = confinement
   return [
     ...(level === "full"
       ? [
@@ -247,6 +181,7 @@ function launcherArguments(confinement: Confinement, handed: number): string[] {
         ]
       : []),
     ...(uid === undefined ? [] : [`--uid=${uid}`]),
+    ...(isAlone ? ["--alone"] : []),
     ...(cgroup === undefined ? [] : [`--cgroup=${cgroup}`]),
     ...groups.map((group) => `--group=${group}`),
     `--handed=${handed}`,

@@ -14,8 +14,8 @@ import {
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { createMemoryFile, createPipe, fixMemoryFile, sealMemoryFile } from "../lib/posix.ts"
+import { hostBootId, type ProcessIdentity, startTicks } from "../lib/process-identity.ts"
 import { descriptors } from "./command-line.ts"
-import { hostBootId, type ProcessIdentity, startTicks } from "./process.ts"
 import { makeSharedMemory, openSharedMemory } from "./shared-memory.ts"
 
 const mebibyte = 1024 * 1024

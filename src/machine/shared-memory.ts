@@ -6,8 +6,8 @@
 import { closeSync, fstatSync } from "node:fs"
 import { AppError } from "../contract/errors.ts"
 import { borrowDescriptor, createMemoryFile, fixMemoryFile, isFixedMemoryFile } from "../lib/posix.ts"
+import { isAlive, type ProcessIdentity } from "../lib/process-identity.ts"
 import { descriptors, sharedMemoryMib } from "./command-line.ts"
-import { isAlive, type ProcessIdentity } from "./process.ts"
 
 const bytes = sharedMemoryMib * 1024 * 1024
 

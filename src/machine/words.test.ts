@@ -3,7 +3,7 @@
 import { afterAll, expect, test } from "bun:test"
 import { closeSync } from "node:fs"
 import { until } from "../../test/support/installation.ts"
-import { hostBootId, startTicks } from "./process.ts"
+import { hostBootId, startTicks } from "../lib/process-identity.ts"
 import { makeWordsPipe, openEar, takeWords, Words } from "./words.ts"
 
 const children: Bun.Subprocess[] = []

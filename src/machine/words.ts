@@ -7,8 +7,8 @@
 import { closeSync, constants, fstatSync, openSync, readSync } from "node:fs"
 import { errorCodeOf } from "../lib/error-code.ts"
 import { borrowDescriptor, createPipe, neverWaitAt } from "../lib/posix.ts"
+import { isAlive, type ProcessIdentity } from "../lib/process-identity.ts"
 import { descriptors } from "./command-line.ts"
-import { isAlive, type ProcessIdentity } from "./process.ts"
 
 /** As much is read at once as a pipe holds, and as much remembered as a log line should have. */
 const pipeBytes = 65_536

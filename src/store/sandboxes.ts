@@ -94,8 +94,15 @@ export class Sandboxes {
     this.#db = db
   }
 
-  /** Writes the intent to create a sandbox: from here on it has its name, its slot and its place in the limit. */
-  async add(account: Account, input: NewSandbox): Promise<SandboxRecord> {
+  /**
+   * Writes the intent to create a sandbox: from here on it has its name, its slot and its place in the limit. It gets no slot
+   * that the host says is in use.
+   */
+  async add(
+    account: Account,
+    input: NewSandbox,
+    { slotsInUse }: { slotsInUse: number[] },
+  ): Promise<SandboxRecord> {
     const row: NewSandboxRow = {
       id: newId(),
       user_id: account.id,
@@ -121,7 +128,7 @@ export class Sandboxes {
     // One statement, so that two creates at once get neither one slot nor one place in the limit.
     const statement = sql<{ slot: number }>`
       insert into sandboxes (${sql.join(columns.map((column) => sql.ref(column)))}, slot)
-      select ${sql.join(columns.map((column) => sql.val(row[column])))}, (${freeSlot})
+      select ${sql.join(columns.map((column) => sql.val(row[column])))}, (${freeSlot(slotsInUse)})
       where ${hasRoom(account)}
       returning slot`
     let slot: number | undefined
@@ -136,7 +143,9 @@ export class Sandboxes {
 
   /** The intent to make one for the pool. */
   async addPooled(
-    input: Pick<NewSandbox, "imageName" | "imageHash" | "cpus" | "memoryMib" | "diskMib">,
+    input: Pick<NewSandbox, "imageName" | "imageHash" | "cpus" | "memoryMib" | "diskMib"> & {
+      slotsInUse: number[]
+    },
   ): Promise<{
     id: SandboxId
     slot: number
@@ -147,7 +156,7 @@ export class Sandboxes {
                              env, secret_names, labels, keep_hot, allow_cold, created_at, slot)
       select ${id}, null, ${id}, ${JSON.stringify({ kind: "creating" } satisfies SandboxState)}, ${input.imageName},
              ${input.imageHash}, ${input.cpus}, ${input.memoryMib}, ${input.diskMib}, '{}', '[]', '{}', 0, 1,
-             ${new Date().toISOString()}, (${freeSlot})
+             ${new Date().toISOString()}, (${freeSlot(input.slotsInUse)})
       returning slot`.execute(this.#db)
     const [row] = rows
     if (!row) throw new Error("a pooled sandbox got no slot")
@@ -313,9 +322,13 @@ function newId(): SandboxId {
   return SandboxId.parse(`sb_${Buffer.from(crypto.getRandomValues(new Uint8Array(8))).toString("hex")}`)
 }
 
-const freeSlot = sql`
-  select min(used.slot) + 1 from (select 0 as slot union all select slot from sandboxes) as used
-  where used.slot + 1 not in (select slot from sandboxes)`
+function freeSlot(slotsInUse: number[]) {
+  // Slot 0 is no sandbox's.
+  const others = sql.join([0, ...slotsInUse].map((slot) => sql`(${slot})`))
+  return sql`
+    with used(slot) as (select slot from sandboxes union values ${others})
+    select min(slot) + 1 from used where slot + 1 not in (select slot from used)`
+}
 
 function hasRoom(account: Account) {
   return sql<boolean>`(select count(*) from sandboxes where user_id = ${account.id})

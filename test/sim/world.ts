@@ -327,14 +327,15 @@ export class World {
           return this.find(machine) === undefined
         },
         ranOutOfMemory: async () => false,
-        findNamed: (name) => {
-          const process = this.named(name)
+        findIn: (directory) => {
+          const process = this.named(idOf(directory))
           return process && machineOf(process)
         },
         cpuMs: () => 0,
         availableMemoryMib: () => this.availableMemoryMib,
         kill: (machine) => kill("kill", () => this.find(machine)),
-        killNamed: (name) => kill("kill by name", () => this.named(name)),
+        killIn: (directory) => kill("kill what is there", () => this.named(idOf(directory))),
+        slotsInUse: () => [],
         growDisk: async (machine) => {
           await life.step("grow disk", [refused("grow disk")])
           this.ask(machine)

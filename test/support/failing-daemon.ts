@@ -32,7 +32,7 @@ const counted = {
     "saveSnapshot",
     "removeSnapshot",
     "kill",
-    "killNamed",
+    "killIn",
   ],
   disks: ["createSandbox", "removeSandbox", "stampOf"],
   snapshots: ["begin", "copyAhead", "capture", "publish", "abandon", "place", "placeDraft", "remove"],

@@ -65,6 +65,7 @@ export type FakeHost = Host & {
   /** What disks take that take more than 1 MiB. */
   overlaysMib: Map<string, number>
   availableMemoryMibNow: number
+  slotsInUseNow: number[]
   imagesMissing: boolean
   /** What goes on in all guests. */
   ongoing: { commands: number; uploads: number; downloads: number }
@@ -127,6 +128,7 @@ export function fakeHost(): FakeHost {
     freeMibNow: 100_000,
     overlaysMib: new Map(),
     availableMemoryMibNow: 100_000,
+    slotsInUseNow: [],
     imagesMissing: false,
     ongoing: { commands: 0, uploads: 0, downloads: 0 },
     download: undefined,
@@ -241,7 +243,7 @@ export function fakeHost(): FakeHost {
       isRunning: ({ process }) => host.running.has(process.pid),
       endsWithin: async ({ process }) => !host.running.has(process.pid),
       ranOutOfMemory: async () => host.isOutOfMemory,
-      findNamed(_, directory) {
+      findIn(directory) {
         const pid = [...host.running].find(([, machine]) => machine.directory === directory)?.[0]
         return pid === undefined
           ? undefined
@@ -255,13 +257,14 @@ export function fakeHost(): FakeHost {
         host.running.delete(process.pid)
         guestsByDirectory.get(directory)?.close()
       },
-      async killNamed(name) {
-        for (const [pid, { directory }] of host.running) {
-          if (directory !== `/fake/${name}`) continue
+      async killIn(directory) {
+        for (const [pid, running] of host.running) {
+          if (running.directory !== directory) continue
           host.running.delete(pid)
           guestsByDirectory.get(directory)?.close()
         }
       },
+      slotsInUse: () => host.slotsInUseNow,
       async growDisk() {
         fail("grow")
       },

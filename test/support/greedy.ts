@@ -5,16 +5,10 @@
 
 import { chmodSync, mkdtempSync, openSync, readdirSync, readFileSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
+import { hostBootId, isAlive, type ProcessIdentity, startTicks } from "../../src/lib/process-identity.ts"
 import { Cgroups, diskOf } from "../../src/machine/cgroups.ts"
 import { readKernelLog, wasKilledForMemory } from "../../src/machine/out-of-memory.ts"
-import {
-  hostBootId,
-  isAlive,
-  isGoneWithin,
-  launch,
-  type ProcessIdentity,
-  startTicks,
-} from "../../src/machine/process.ts"
+import { isGoneWithin, launch } from "../../src/machine/process.ts"
 import { until } from "./installation.ts"
 
 const mountPoint = "/sys/fs/cgroup"

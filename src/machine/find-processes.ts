@@ -1,0 +1,95 @@
+/**
+ * Which processes are a machine's, without knowing their pids. Anybody can start a process with any words, and QEMU may change
+ * its own, so these say nothing. A machine's are those that hold files of its own directory, which nobody else can open,
+ * and run as a user id that only we give (docs/decisions/0021-whose-process.md).
+ */
+
+import { readdirSync, readlinkSync, statSync } from "node:fs"
+import { basename, join } from "node:path"
+import {
+  identityOf,
+  listPids,
+  type ProcessIdentity,
+  readOfProcess,
+  unlessOutOfReach,
+} from "../lib/process-identity.ts"
+
+/** One user id per slot, and the one of slot 0 for machines that are no sandbox's. */
+const slotsMax = 65_535
+/** A machine has all of them open, to write to. */
+const filesOfMachine = ["disk.qcow2", "device-state"]
+
+/** How machines are started here. */
+export type Ground = {
+  /** File names of their programs: where a machine's jail has been removed, nothing else of them can be told. */
+  qemu: string
+  launcher: string
+  /** First of the user ids of machines; undefined where they run as the daemon's own user. */
+  uidBase: number | undefined
+}
+
+/** The machine's QEMU, and what it may have made; the oldest first. */
+export function findMachine(directory: string, ground: Ground): ProcessIdentity[] {
+  const { qemu, uidBase } = ground
+  return holdersOf(directory, (pid) => programOf(pid) === qemu && isMachineUser(pid, uidBase))
+}
+
+/** Beside the machine's own processes those that are about to become one: a daemon that was killed may have left them. */
+export function findAllOfMachine(directory: string, ground: Ground): ProcessIdentity[] {
+  const { launcher, uidBase } = ground
+  const starting = holdersOf(
+    directory,
+    (pid) => programOf(pid) === launcher && (isMachineUser(pid, uidBase) || isMachineUser(pid, undefined)),
+  )
+  return [...findMachine(directory, ground), ...starting]
+}
+
+/** Slots whose user id some process has. One that hides its user from this look is seen by the launcher. */
+export function slotsInUse(uidBase: number | undefined): number[] {
+  if (uidBase === undefined) return []
+  const slots = new Set<number>()
+  for (const pid of listPids()) {
+    const owner = statSync(`/proc/${pid}`, { throwIfNoEntry: false })?.uid ?? 0
+    const slot = owner - uidBase
+    if (slot > 0 && slot <= slotsMax && identityOf(pid) !== undefined) slots.add(slot)
+  }
+  return [...slots]
+}
+
+function holdersOf(directory: string, isCandidate: (pid: number) => boolean): ProcessIdentity[] {
+  const files = new Set(filesOfMachine.flatMap((name) => fileIdentity(join(directory, name)) ?? []))
+  if (files.size === 0) return []
+  return listPids()
+    .filter((pid) => isCandidate(pid) && filesOf(pid).some((file) => files.has(file)))
+    .flatMap((pid) => identityOf(pid) ?? [])
+    .toSorted((one, other) => one.startTicks - other.startTicks)
+}
+
+function programOf(pid: number): string {
+  // Processes of the kernel have none.
+  const path = `/proc/${pid}/exe`
+  const target = unlessOutOfReach("", () =>
+    statSync(path, { throwIfNoEntry: false }) === undefined ? "" : readlinkSync(path),
+  )
+  return basename(target.replace(/ \(deleted\)$/, ""))
+}
+
+/** Whether all its user ids are of machines; without a base: the daemon's own. */
+function isMachineUser(pid: number, uidBase: number | undefined): boolean {
+  const [, ...ids] = /^Uid:\t(\d+)\t(\d+)\t(\d+)\t(\d+)$/m.exec(readOfProcess(pid, "status")) ?? []
+  const isOurs = (id: number) =>
+    uidBase === undefined ? id === process.getuid?.() : id >= uidBase && id - uidBase <= slotsMax
+  return ids.length > 0 && ids.every((id) => isOurs(Number(id)))
+}
+
+function filesOf(pid: number): string[] {
+  const directory = `/proc/${pid}/fd`
+  return unlessOutOfReach([], () => readdirSync(directory)).flatMap(
+    (fd) => fileIdentity(`${directory}/${fd}`) ?? [],
+  )
+}
+
+function fileIdentity(path: string): string | undefined {
+  const found = unlessOutOfReach(undefined, () => statSync(path, { throwIfNoEntry: false, bigint: true }))
+  return found === undefined ? undefined : `${found.dev}:${found.ino}`
+}
