@@ -49,6 +49,7 @@ var operations = map[string]operation{
 	"refresh":     {isAlwaysAllowed: true, start: (*agent).refresh},
 	"quiesce":     {isAlwaysAllowed: true, start: (*agent).quiesce},
 	"shutdown":    {isAlwaysAllowed: true, start: (*agent).shutdown},
+	"next_timer":  {start: (*agent).nextTimer},
 	"exec":        {start: (*agent).exec},
 
 	"session_open":   {start: (*agent).sessionOpen},

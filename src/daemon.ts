@@ -238,7 +238,11 @@ export async function openCore(config: Config, log: Log, { wrapHost }: Seam = {}
     host: wrapHost ? wrapHost(host) : host,
     log,
     settings: {
-      thermal: { warmAfterMs: config.warm_after * 1000, coldAfterMs: config.cold_after * 1000 },
+      thermal: {
+        warmAfterMs: config.warm_after * 1000,
+        coldAfterMs: config.cold_after * 1000,
+        timerWindowMs: config.timer_window * 1000,
+      },
       diskReserveMib: config.disk_reserve_mb,
       memoryReserveMib: config.memory_reserve_mb,
       templateDiskMib: config.template_disk_mb,

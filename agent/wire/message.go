@@ -78,6 +78,11 @@ type Refresh struct {
 	UnixNs  int64  `json:"unix_ns,string"`
 }
 
+// NextTimer answers next_timer. Null: no program waits for a timer.
+type NextTimer struct {
+	DueMs *int64 `json:"due_ms"`
+}
+
 // Network is the guest's place in its network.
 type Network struct {
 	MAC     string   `json:"mac"`

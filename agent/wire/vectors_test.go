@@ -377,6 +377,7 @@ func TestResultsAreEncoded(t *testing.T) {
 		}}},
 		{OK: FileBytes{Bytes: 5}}, {OK: Listed{Entries: 2}}, {OK: File{File: testFile}}, {OK: Archived{Entries: 2, Bytes: 5}},
 		{OK: Ports{Ports: []Port{{Port: 3000, Address: "::1"}}}},
+		{OK: NextTimer{DueMs: at(19500)}}, {OK: NextTimer{}},
 	}
 	for index, vector := range readVectors(t).Results {
 		if got := string(Encode(results[index])); got != vector.Text {

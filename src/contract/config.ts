@@ -151,6 +151,14 @@ const Settings = z.strictObject({
     .min(0)
     .default(30)
     .describe("Seconds of idleness after which a sandbox is paused; 0: never"),
+  timer_window: z
+    .number()
+    .min(0)
+    .max(3600)
+    .default(60)
+    .describe(
+      "A sandbox is not paused while a program in it waits for a timer that is due within so many seconds; 0: timers do not count",
+    ),
   cold_after: z
     .number()
     .min(0)

@@ -255,13 +255,18 @@ export type SessionStart = Omit<GuestCommand, "argv" | "stdin" | "tty"> & {
 
 export interface Guest {
   readonly closed: Promise<{ reason: string }>
-  /** Streams that are open now, and when the last one was opened or closed, on the clock of `performance.now()`. */
+  /**
+   * Streams that are open now, and when the last one was opened or closed, on the clock of `performance.now()`. `nextTimer` is
+   * none of them.
+   */
   readonly activity: { openStreams: number; lastAtMs: number }
   waitReady(options: { deadlineMs: number; resync?: boolean }): Promise<unknown>
   ping(options: { deadlineMs: number }): Promise<{ personalised: boolean }>
   personalise(identity: GuestIdentity, options: { deadlineMs: number }): Promise<unknown>
   refresh(options: { deadlineMs: number }): Promise<unknown>
   quiesce(options: { deadlineMs: number }): Promise<unknown>
+  /** How long until the first program inside wants to go on by itself; null: none does. An older agent refuses to say. */
+  nextTimer(options: { deadlineMs: number }): Promise<{ dueMs: number | null }>
   exec(command: GuestCommand): GuestProcess
 
   openSession(start: SessionStart): GuestSession

@@ -4,7 +4,13 @@
  */
 
 import { AppError } from "../contract/errors.ts"
-import { decideThermal, guestWork, type ThermalDecision, type ThermalFacts } from "../rules/thermal.ts"
+import {
+  decideThermal,
+  guestWork,
+  isHeldByTimer,
+  type ThermalDecision,
+  type ThermalFacts,
+} from "../rules/thermal.ts"
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Core } from "./core.ts"
 import { machineOf } from "./machine-of.ts"
@@ -12,11 +18,25 @@ import { pause } from "./pause.ts"
 import { pauseSandbox, stopSandbox } from "./power.ts"
 
 const tickMs = 2000
+const timerDeadlineMs = 2000
+/** A guest that has no timer is asked a second time after this, and within two ticks more: programs work between two timers. */
+const timerAgainMs = 1000
 /** Saving writes a lot; more at once would only take longer each. */
 const savesAtOnce = 2
 
 /** What is known of a running machine between two ticks. Times are the clock's. */
-type Watch = { pid: number; used: Used; work: string; atMs: number; busyAtMs: number; warmSinceMs: number }
+type Watch = {
+  pid: number
+  used: Used
+  work: string
+  atMs: number
+  busyAtMs: number
+  warmSinceMs: number
+  /** When the first program inside wants to go on, as its guest has said last; work when that has come. */
+  timerAtMs?: number
+  /** When its guest has said that no program waits for a timer. */
+  noTimerAtMs?: number
+}
 /** What a machine has used so far. */
 type Used = { cpuMs: number; diskBytes: number; networkBytes: number }
 
@@ -108,6 +128,11 @@ export class Thermal {
       watch.used = used
       watch.atMs = nowMs
     }
+    if (watch.timerAtMs !== undefined && watch.timerAtMs <= nowMs) {
+      watch.work = "a timer"
+      watch.busyAtMs = Math.max(watch.busyAtMs, watch.timerAtMs)
+      delete watch.timerAtMs
+    }
     if (kind === "hot") watch.warmSinceMs = nowMs
     const activity = this.#core.guests.get(record.id)?.activity
     return {
@@ -120,8 +145,33 @@ export class Thermal {
       unaskedForMs: nowMs - (activity?.lastAtMs ?? nowMs),
       guestIdleForMs: nowMs - watch.busyAtMs,
       guestWork: watch.work,
+      timerDueInMs: watch.timerAtMs === undefined ? null : watch.timerAtMs - nowMs,
       warmForMs: nowMs - watch.warmSinceMs,
       isMemoryShort,
+    }
+  }
+
+  /** Asks its guest, which is about to be paused, twice if need be. One that cannot say is paused. */
+  async #isHeldByTimer(record: SandboxRecord): Promise<boolean> {
+    const { clock, guests, log, memory, settings } = this.#core
+    if (settings.thermal.timerWindowMs === 0) return false
+    try {
+      const answer = await guests.get(record.id)?.nextTimer({ deadlineMs: timerDeadlineMs })
+      const watch = this.#watches.get(record.id)
+      if (!answer || !watch) return false
+      const facts = { timerDueInMs: answer.dueMs, isMemoryShort: memory.isShort }
+      const nowMs = clock.nowMs()
+      if (answer.dueMs !== null && isHeldByTimer(facts, settings.thermal)) {
+        watch.timerAtMs = nowMs + answer.dueMs
+        return true
+      }
+      const sinceMs = nowMs - (watch.noTimerAtMs ?? Number.NEGATIVE_INFINITY)
+      if (memory.isShort || (sinceMs >= timerAgainMs && sinceMs <= timerAgainMs + 2 * tickMs)) return false
+      watch.noTimerAtMs = nowMs
+      return true
+    } catch (error) {
+      log.info({ sandbox: record.id, error }, "a guest does not say when its next timer is due")
+      return false
     }
   }
 
@@ -136,6 +186,7 @@ export class Thermal {
         if (!record || record.state.kind !== seen.state.kind) return
         const facts = this.facts(record, core.clock.nowMs())
         if (!facts || decideThermal(facts, core.settings.thermal).action !== action) return
+        if (action === "pause" && (await this.#isHeldByTimer(record))) return
         const startedAt = performance.now()
         const isDone = action === "pause" ? await pauseSandbox(core, record) : await stopSandbox(core, record)
         if (!isDone) return

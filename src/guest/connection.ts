@@ -37,6 +37,7 @@ import {
   encodeJson,
   type Identity,
   type Pong,
+  parseNextTimer,
   parsePersonalised,
   parsePong,
   parseResult,
@@ -84,6 +85,8 @@ export class Guest {
   readonly #outbox: Outbox
   readonly #decoder: Decoder
   readonly #streams = new Map<number, Stream>()
+  /** Those that only look: nobody uses the sandbox by them. */
+  readonly #glances = new Set<number>()
   readonly #shared = new SharedMemory(() => this.#nonce)
   #lastAtMs = performance.now()
   readonly #ready = Promise.withResolvers<{ generation: number }>()
@@ -124,9 +127,9 @@ export class Guest {
     return this.#ready.promise
   }
 
-  /** What goes on here, and when the last of it began or ended, on the clock of `performance.now()`. */
+  /** What goes on here but glances, and when the last of it began or ended, on the clock of `performance.now()`. */
   get activity(): { openStreams: number; lastAtMs: number } {
-    return { openStreams: this.#streams.size, lastAtMs: this.#lastAtMs }
+    return { openStreams: this.#streams.size - this.#glances.size, lastAtMs: this.#lastAtMs }
   }
 
   /** The channel is gone, for whatever reason. Never rejects. */
@@ -161,6 +164,11 @@ export class Guest {
   /** Brings the guest to a frame boundary with its filesystems written out. Nothing may be asked after it. */
   quiesce(options: { deadlineMs: number }): Promise<void> {
     return this.#ask(requests.quiesce(), () => undefined, options)
+  }
+
+  /** When the first program inside wants to go on by itself. Nobody uses the sandbox by asking that. */
+  nextTimer(options: { deadlineMs: number }): Promise<{ dueMs: number | null }> {
+    return this.#ask(requests.nextTimer(), parseNextTimer, { ...options, isGlance: true })
   }
 
   /** Resolves when the guest has begun to switch itself off. */
@@ -314,9 +322,10 @@ export class Guest {
   #ask<Answer>(
     request: { op: string },
     parse: (value: unknown) => Answer,
-    options: { deadlineMs: number; onMessage?: (payload: Uint8Array) => boolean },
+    options: { deadlineMs: number; onMessage?: (payload: Uint8Array) => boolean; isGlance?: boolean },
   ): Promise<Answer> {
     const id = this.#nextStream++
+    if (options.isGlance) this.#glances.add(id)
     const answer = Promise.withResolvers<Answer>()
     const refuse = () => {
       throw new WireError("an operation without a stream got a frame of one")
@@ -340,6 +349,7 @@ export class Guest {
     const inTimeAnswer = inTime(answer.promise, options.deadlineMs, `the guest did not answer ${request.op}`)
     return quiet(
       inTimeAnswer.finally(() => {
+        this.#glances.delete(id)
         // Only a late one is still there; its answer would not find anybody.
         if (this.#streams.delete(id)) this.#send(encodeClose(id))
       }),
@@ -356,7 +366,7 @@ export class Guest {
       return
     }
     this.#streams.set(id, stream)
-    this.#lastAtMs = performance.now()
+    if (!this.#glances.has(id)) this.#lastAtMs = performance.now()
     this.#send(encodeFrame({ type: "open", stream: id, payload }))
   }
 
@@ -426,7 +436,7 @@ export class Guest {
         stream.onClose(parseResult(payload))
         this.#streams.delete(frame.stream)
         this.#shared.guestClosed(frame.stream)
-        this.#lastAtMs = performance.now()
+        if (!this.#glances.delete(frame.stream)) this.#lastAtMs = performance.now()
         return
       case "end":
         this.#countWaste(wireLimits.headerBytes)
@@ -469,6 +479,7 @@ export class Guest {
   #loseStreams(error: AppError): void {
     const streams = [...this.#streams.values()]
     this.#streams.clear()
+    this.#glances.clear()
     for (const stream of streams) stream.onLost(error)
   }
 }

@@ -49,6 +49,7 @@ export function encodeJson(value: unknown): Uint8Array {
 export const requests = {
   ping: () => ({ op: "ping" }),
   quiesce: () => ({ op: "quiesce" }),
+  nextTimer: () => ({ op: "next_timer" }),
   shutdown: () => ({ op: "shutdown" }),
   refresh: (moment: { entropy: Uint8Array; unixNs: bigint }) => ({
     op: "refresh",
@@ -100,6 +101,14 @@ export function parsePersonalised(value: unknown): { bootId: string } {
     throw new WireError("the guest's answer to personalise cannot be read")
   }
   return { bootId: value.boot_id }
+}
+
+/** `dueMs`: how long until the first program inside wants to go on by itself; null: none does. */
+export function parseNextTimer(value: unknown): { dueMs: number | null } {
+  const due = isObject(value) ? value.due_ms : undefined
+  if (due === null || (typeof due === "number" && Number.isSafeInteger(due) && due >= 0))
+    return { dueMs: due }
+  throw new WireError("the guest's answer to next_timer cannot be read")
 }
 
 export function parseExited(value: unknown): Exited {

@@ -19,7 +19,7 @@ import {
   WireError,
   wireLimits,
 } from "./frame.ts"
-import { parseResult, parseStarted, requests } from "./message.ts"
+import { parseNextTimer, parseResult, parseStarted, requests } from "./message.ts"
 import { parseSessions, parseStartedSession, sessionRequests } from "./session.ts"
 
 const unhex = (text: string) => Uint8Array.from(Buffer.from(text, "hex"))
@@ -137,6 +137,7 @@ describe("messages", () => {
     const made: Record<string, unknown> = {
       ping: requests.ping(),
       quiesce: requests.quiesce(),
+      "next timer": requests.nextTimer(),
       shutdown: requests.shutdown(),
       "personalise with a network": requests.personalise(identity, moment),
       "personalise alone": requests.personalise(alone, moment),
@@ -202,6 +203,10 @@ describe("messages", () => {
     expect(parseSessions(answer("list of sessions")).map(({ id, exitCode }) => [id, exitCode])).toEqual([
       ["s1", null],
       ["s2", 0],
+    ])
+    expect([parseNextTimer(answer("a timer")), parseNextTimer(answer("no timer"))]).toEqual([
+      { dueMs: 19_500 },
+      { dueMs: null },
     ])
     expect(parseStat(answer("one file"))).toMatchObject({ name: "a", target: null })
     expect(parsePorts(answer("listening ports"))).toEqual([{ port: 3000, address: "::1" }])

@@ -4,7 +4,7 @@ import { expect, test } from "bun:test"
 import fc from "fast-check"
 import { decideThermal, guestWork, type ThermalFacts } from "./thermal.ts"
 
-const settings = { warmAfterMs: 30_000, coldAfterMs: 1_800_000 }
+const settings = { warmAfterMs: 30_000, coldAfterMs: 1_800_000, timerWindowMs: 60_000 }
 const idle: ThermalFacts = {
   state: "hot",
   keepHot: false,
@@ -15,6 +15,7 @@ const idle: ThermalFacts = {
   openStreams: 0,
   unaskedForMs: 60_000,
   guestIdleForMs: 60_000,
+  timerDueInMs: null,
   warmForMs: 0,
   isMemoryShort: false,
 }
@@ -28,6 +29,7 @@ const anyFacts = fc.record<ThermalFacts>({
   openStreams: fc.nat(3),
   unaskedForMs: fc.nat(4_000_000),
   guestIdleForMs: fc.nat(4_000_000),
+  timerDueInMs: fc.constantFrom(null, 0, 60_000, 60_001),
   warmForMs: fc.nat(4_000_000),
   isMemoryShort: fc.boolean(),
 })
@@ -49,6 +51,24 @@ test("a connected client, recent requests and work inside each keep it hot", () 
   })
 })
 
+test("a timer inside that is due within the window keeps it hot, unless the host is short of memory", () => {
+  const waiting = { ...idle, timerDueInMs: 60_000 }
+  expect(decideThermal(waiting, settings)).toMatchObject({
+    action: "stay",
+    reason: "a program inside it waits for a timer that is due soon",
+    keepsAwake: ["a timer inside it: due in 60 s"],
+  })
+  expect(decideThermal({ ...waiting, timerDueInMs: 60_001 }, settings).action).toBe("pause")
+  expect(decideThermal({ ...waiting, isMemoryShort: true }, settings)).toMatchObject({
+    action: "pause",
+    keepsAwake: [],
+  })
+  expect(decideThermal(waiting, { ...settings, timerWindowMs: 0 }).action).toBe("pause")
+  expect(decideThermal({ ...waiting, timerDueInMs: 0 }, { ...settings, timerWindowMs: 0 }).action).toBe(
+    "pause",
+  )
+})
+
 test("only a hot one is paused, only a warm one is saved", () => {
   fc.assert(
     fc.property(anyFacts, (facts) => {
@@ -66,7 +86,9 @@ test("what must stay hot or must not go cold never does", () => {
       if (facts.keepHot) expect(action).not.toBe("pause")
       if (!facts.allowCold) expect(action).not.toBe("save")
       const never = { ...facts, warmAfterMs: null, coldAfterMs: null }
-      expect(decideThermal(never, { warmAfterMs: 0, coldAfterMs: 0 }).action).toBe("stay")
+      expect(decideThermal(never, { warmAfterMs: 0, coldAfterMs: 0, timerWindowMs: 60_000 }).action).toBe(
+        "stay",
+      )
       expect(decideThermal({ ...facts, warmAfterMs: 0, coldAfterMs: 0 }, settings).action).toBe("stay")
     }),
   )
@@ -92,7 +114,8 @@ test("on a host that is short of memory whatever may go cold goes at once, and n
   })
   fc.assert(
     fc.property(anyFacts, (facts) => {
-      const plenty = decideThermal({ ...facts, isMemoryShort: false }, settings)
+      // A timer does not count then.
+      const plenty = decideThermal({ ...facts, isMemoryShort: false, timerDueInMs: null }, settings)
       const { action } = decideThermal({ ...facts, isMemoryShort: true }, settings)
       const goesCold = facts.state === "warm" && plenty.changesInMs !== null
       expect(action).toBe(goesCold ? "save" : plenty.action)

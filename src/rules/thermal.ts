@@ -1,6 +1,7 @@
 /**
  * When an idle sandbox is paused, and when a paused one is written to disk. Idle means idle: no open stream (a command, an
- * attached session, a transfer, a published connection), nothing asked for lately, and no work inside the guest.
+ * attached session, a transfer, a published connection), nothing asked for lately, no work inside the guest, and no program
+ * there that a timer wakes soon: while a guest is paused its clock stands still, so every timer would be late by the pause.
  */
 
 export type ThermalSettings = {
@@ -8,6 +9,8 @@ export type ThermalSettings = {
   warmAfterMs: number
   /** Time a paused one stays in memory; 0: for ever. */
   coldAfterMs: number
+  /** A timer inside counts when it is due within this time; 0: none does. */
+  timerWindowMs: number
 }
 
 export type ThermalFacts = {
@@ -24,6 +27,8 @@ export type ThermalFacts = {
   guestIdleForMs: number
   /** Which of these it was. */
   guestWork: string
+  /** Until the first program inside wants to go on by itself, as its guest has said; null: nobody has asked, or none does. */
+  timerDueInMs: number | null
   /** Since it was paused. */
   warmForMs: number
   /** The host has little memory left. */
@@ -67,7 +72,8 @@ const aftermathMs = 2000
 export function decideThermal(facts: ThermalFacts, settings: ThermalSettings): ThermalDecision {
   const warmAfterMs = facts.warmAfterMs ?? settings.warmAfterMs
   const coldAfterMs = facts.coldAfterMs ?? settings.coldAfterMs
-  const keepsAwake = facts.state === "hot" ? whatKeepsAwake(facts, warmAfterMs) : []
+  const hasTimer = isHeldByTimer(facts, settings)
+  const keepsAwake = facts.state === "hot" ? whatKeepsAwake(facts, { warmAfterMs, hasTimer }) : []
   const stay = (reason: string, changesInMs: number | null = null): ThermalDecision => ({
     action: "stay",
     reason,
@@ -94,12 +100,25 @@ export function decideThermal(facts: ThermalFacts, settings: ThermalSettings): T
     )
   }
   const left = warmAfterMs - Math.min(facts.guestIdleForMs, facts.unaskedForMs)
+  if (left <= 0 && hasTimer) return stay("a program inside it waits for a timer that is due soon")
   if (left <= 0) return { action: "pause", reason: "it is idle", keepsAwake, changesInMs: null }
-  return stay(isGuestLast(facts) ? "something works inside it" : "it was asked something lately", left)
+  const reason = isGuestLast(facts) ? "something works inside it" : "it was asked something lately"
+  return stay(reason, hasTimer ? null : left)
+}
+
+/** Where memory is short it is needed for those that somebody uses, and a timer has to wait for the next request. */
+export function isHeldByTimer(
+  { timerDueInMs, isMemoryShort }: Pick<ThermalFacts, "timerDueInMs" | "isMemoryShort">,
+  { timerWindowMs }: Pick<ThermalSettings, "timerWindowMs">,
+): boolean {
+  return timerDueInMs !== null && timerDueInMs <= timerWindowMs && timerWindowMs > 0 && !isMemoryShort
 }
 
 /** All of it, since one who wants it paused has to end each. */
-function whatKeepsAwake(facts: ThermalFacts, warmAfterMs: number): string[] {
+function whatKeepsAwake(
+  facts: ThermalFacts,
+  { warmAfterMs, hasTimer }: { warmAfterMs: number; hasTimer: boolean },
+): string[] {
   const words: string[] = []
   if (facts.keepHot) words.push("keep_hot is on")
   if (warmAfterMs === 0) words.push(`${whose(facts.warmAfterMs)} not to be paused`)
@@ -108,6 +127,9 @@ function whatKeepsAwake(facts: ThermalFacts, warmAfterMs: number): string[] {
   }
   if (warmAfterMs > 0 && isGuestLast(facts) && facts.guestIdleForMs < warmAfterMs) {
     words.push(`work inside it: ${facts.guestWork}`)
+  }
+  if (hasTimer) {
+    words.push(`a timer inside it: due in ${Math.ceil((facts.timerDueInMs ?? 0) / 1000)} s`)
   }
   return words
 }

@@ -20,11 +20,15 @@ async function get<T>(path: string): Promise<T> {
 }
 const thermalOf = async (name: string) => (await get<{ thermal: string }>(`/sandboxes/${name}`)).thermal
 const why = (name: string) =>
-  get<{ reason: string; changes_to: string | null; open_streams: number }>(`/sandboxes/${name}/why`)
+  get<{ reason: string; changes_to: string | null; open_streams: number; keeps_awake: string[] }>(
+    `/sandboxes/${name}/why`,
+  )
 
 test("an idle sandbox is paused, then written to disk, and each time the next request finds it as it was", async () => {
   await own.bhatti(["create", "--name", "idle"])
   await exec("idle", "sh", "-c", "echo kept > /dev/shm/kept")
+  // Due so late that it does not count.
+  await exec("idle", "sh", "-c", "sleep 90000 >/dev/null 2>&1 &")
   await until("it is warm", async () => (await thermalOf("idle")) === "warm", { deadlineMs: 60_000 })
   expect((await why("idle")).changes_to).toBe("cold")
   expect(await exec("idle", "cat", "/dev/shm/kept")).toBe("kept\n")
@@ -74,3 +78,36 @@ test("what is kept hot is never paused", async () => {
   })
   await own.bhatti(["destroy", "kept"])
 }, 120_000)
+
+/** Writes the time each five seconds, by sleep and by a read that times out, as event loops do. */
+const pacers = `cd /workspace; mkfifo never
+(while sleep 5; do date +%s >> slept; done) >/dev/null 2>&1 &
+(while :; do read -t 5 x <> never; date +%s >> polled; done) >/dev/null 2>&1 &`
+
+test("programs that wait for timers keep their pace however idle the sandbox is, also when the daemon is killed", async () => {
+  await own.bhatti(["create", "--name", "pace"])
+  await exec("pace", "bash", "-c", pacers)
+  const stays = async (ms: number) => {
+    const end = Date.now() + ms
+    await until("it stays hot all the time", async () => {
+      expect(await thermalOf("pace")).toBe("hot")
+      return Date.now() > end
+    })
+  }
+  await stays(10_000)
+  await until("why says it", async () =>
+    (await why("pace")).keeps_awake.some((words) => /^a timer inside it: due in [0-5] s$/.test(words)),
+  )
+  await own.stopDaemon("SIGKILL")
+  await own.startDaemon()
+  await stays(10_000)
+  for (const file of ["slept", "polled"]) {
+    const stamps = (await exec("pace", "cat", file)).trim().split("\n").map(Number)
+    expect(stamps.length).toBeGreaterThanOrEqual(4)
+    const gaps = stamps.slice(1).map((stamp, index) => stamp - (stamps[index] ?? 0))
+    expect(Math.max(...gaps)).toBeLessThanOrEqual(7)
+  }
+  await exec("pace", "pkill", "bash")
+  await until("it is warm", async () => (await thermalOf("pace")) === "warm", { deadlineMs: 60_000 })
+  await own.bhatti(["destroy", "pace"])
+}, 180_000)

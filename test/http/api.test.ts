@@ -27,7 +27,7 @@ beforeEach(async () => {
     host,
     log: silent,
     settings: {
-      thermal: { warmAfterMs: 30_000, coldAfterMs: 1_800_000 },
+      thermal: { warmAfterMs: 30_000, coldAfterMs: 1_800_000, timerWindowMs: 60_000 },
       diskReserveMib: 1024,
       memoryReserveMib: 512,
       templateDiskMib: 8192,

@@ -44,3 +44,38 @@ test.each([
   })
   expect(decide(90_500)).toMatchObject({ action: "pause" })
 })
+
+/** A tick of the loop at that time, and what it sets off. */
+async function tickAt(nowMs: number): Promise<string | undefined> {
+  own.core.clock = { ...own.core.clock, nowMs: () => nowMs }
+  await own.core.thermal.tick(nowMs)
+  await own.core.turns.take(record.id, async () => undefined)
+  return (await own.core.store.sandboxes.get(record.id))?.state.kind
+}
+
+test("its guest is asked for its next timer before it is paused: one that is due soon keeps it hot until then", async () => {
+  own.host.nextTimerMs = 59_000
+  expect(await tickAt(startMs + 31_000)).toBe("hot")
+  expect(own.host.pauses).toBe(0)
+  expect(decide(32_000)).toMatchObject({ action: "stay", keepsAwake: ["a timer inside it: due in 58 s"] })
+
+  // When a timer has come, that was work.
+  own.host.nextTimerMs = 61_000
+  expect(await tickAt(startMs + 91_000)).toBe("hot")
+  expect(decide(91_000)).toMatchObject({ action: "stay", keepsAwake: ["work inside it: a timer"] })
+  expect(await tickAt(startMs + 119_000)).toBe("hot")
+  expect(await tickAt(startMs + 121_000)).toBe("hot")
+  expect(await tickAt(startMs + 123_000)).toBe("warm")
+})
+
+test("a guest without a timer is asked a second time: between two timers a program works, and has none", async () => {
+  expect(await tickAt(startMs + 31_000)).toBe("hot")
+  own.host.nextTimerMs = 20_000
+  expect(await tickAt(startMs + 33_000)).toBe("hot")
+  expect(decide(34_000)).toMatchObject({ action: "stay", keepsAwake: ["a timer inside it: due in 19 s"] })
+})
+
+test("a guest that cannot say when its next timer is due is paused", async () => {
+  own.host.nextTimerMs = undefined
+  expect(await tickAt(startMs + 31_000)).toBe("warm")
+})

@@ -46,7 +46,7 @@ export async function openStage(options: StageOptions = {}): Promise<Stage> {
     host,
     log: { info() {}, warn() {}, error: (fields, message) => console.error(message, fields) },
     settings: {
-      thermal: { warmAfterMs: 30_000, coldAfterMs: 1_800_000 },
+      thermal: { warmAfterMs: 30_000, coldAfterMs: 1_800_000, timerWindowMs: 60_000 },
       diskReserveMib: 1024,
       memoryReserveMib: 512,
       templateDiskMib: 8192,

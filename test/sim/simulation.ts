@@ -149,7 +149,7 @@ export class Simulation {
       log: this.#log(life),
       clock: this.#time.clockOf(life),
       settings: {
-        thermal: { warmAfterMs: 30_000, coldAfterMs: 60_000 },
+        thermal: { warmAfterMs: 30_000, coldAfterMs: 60_000, timerWindowMs: 60_000 },
         diskReserveMib: 1024,
         memoryReserveMib: 512,
         templateDiskMib: 8192,

@@ -486,6 +486,7 @@ class SimulatedGuest
       | "personalise"
       | "refresh"
       | "quiesce"
+      | "nextTimer"
       | "exec"
       | "share"
       | "close"
@@ -571,6 +572,10 @@ class SimulatedGuest
 
   quiesce(): Promise<unknown> {
     return this.#talk("quiesce", () => ({}))
+  }
+
+  nextTimer(): Promise<{ dueMs: number | null }> {
+    return this.#talk("next timer", () => ({ dueMs: null }))
   }
 
   /** `mark VALUE` sets what is in memory, `write VALUE` what is on disk; the output tells what it found afterwards. */

@@ -75,6 +75,8 @@ export type FakeHost = Host & {
   listedMax: number
   /** Streams that are open on every guest's channel, as it says. */
   openStreams: number
+  /** What every guest answers about its next timer; undefined: its agent does not know the question. */
+  nextTimerMs: number | null | undefined
   /** A connection to a port of any guest. */
   dial: (port: number) => GuestConnection
 }
@@ -134,6 +136,7 @@ export function fakeHost(): FakeHost {
     download: undefined,
     listedMax: 100_000,
     openStreams: 0,
+    nextTimerMs: null,
     dial: (port) => {
       throw new AppError("unavailable", `nothing listens on port ${port}`)
     },
@@ -407,6 +410,13 @@ class FakeGuest implements Guest {
 
   async quiesce(): Promise<unknown> {
     return {}
+  }
+
+  async nextTimer(): Promise<{ dueMs: number | null }> {
+    const { nextTimerMs } = this.#host
+    if (nextTimerMs === undefined)
+      throw new AppError("unavailable", 'this agent has no operation "next_timer"')
+    return { dueMs: nextTimerMs }
   }
 
   exec(command: GuestCommand): GuestProcess {

@@ -33,7 +33,7 @@ export async function openHttpApp(
     log: { info() {}, warn() {}, error() {} },
     ...(options.clock && { clock: options.clock }),
     settings: {
-      thermal: { warmAfterMs: 30_000, coldAfterMs: 1_800_000 },
+      thermal: { warmAfterMs: 30_000, coldAfterMs: 1_800_000, timerWindowMs: 60_000 },
       diskReserveMib: 1024,
       memoryReserveMib: 512,
       templateDiskMib: 8192,

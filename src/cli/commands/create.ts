@@ -15,6 +15,9 @@ import { cpusText, secondsText, sizeText } from "../words.ts"
 export const create = command({
   description: `The sandbox is running when the command returns. Without --name it gets a name of its own. Ctrl-C takes a create back.
 
+An idle sandbox is paused, and later written to disk, until the next request. A program inside that waits for a timer due within a minute
+(cron, a loop that sleeps, an interval) counts as activity; a timer that is further away waits, with what is left of it, while the sandbox is paused or on disk.
+
 ${envText}
 
 --label too takes one KEY=VALUE or several with commas between them, and may be repeated.
