@@ -51,6 +51,32 @@ test("setup, then it just works; file wins over environment, option over file", 
   expect((await atHome("version")).stdout).toMatch(new RegExp(`^bhatti v\\S+\\napi: ${own.url}\\n$`))
 })
 
+test("another machine's command line comes from the daemon by its /install, with address and key, and works", async () => {
+  const person = join(home, "someone")
+  mkdirSync(person)
+  chownSync(person, 65_534, 65_534)
+  chmodSync(home, 0o755)
+  const without = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"]
+  const env = { HOME: person, PATH: "/usr/bin:/bin", TMPDIR: person }
+  const run = (command: string, more: Record<string, string> = {}) => {
+    const child = Bun.spawnSync(["setsid", "-w", ...without, "sh", "-c", command], {
+      env: { ...env, ...more },
+      cwd: "/",
+    })
+    return { stdout: child.stdout.toString(), stderr: child.stderr.toString(), exitCode: child.exitCode }
+  }
+  const install = `curl -fsSL ${own.url}/install | sh`
+  const first = run(install, { BHATTI_TOKEN: own.key })
+  expect([first.stderr, first.exitCode]).toEqual(["", 0])
+  const placed = join(person, ".local/bin/bhatti")
+  expect(first.stdout).toContain(`is installed: ${placed}\n`)
+  expect(first.stdout).toContain(`saved to ${person}/.bhatti/config.yaml\n`)
+  expect(run(`${placed} list --json`)).toEqual({ stdout: "[]\n", stderr: "", exitCode: 0 })
+  const again = run(install)
+  expect(again.stdout).toContain(`${placed} is up to date\n`)
+  expect(again.stdout).toContain("your settings work and stay")
+}, 120_000)
+
 test("init keeps the address that is configured, and says so", async () => {
   const ran = await own.bhatti([
     "init",

@@ -1,12 +1,12 @@
 /**
- * `install.sh --uninstall` while sandboxes run: nothing of them and of their network stays. In namespaces of its own, with
- * directories of the test where an installation would be, so an installed instance and the host's network are not touched.
+ * The release archive's `install.sh`, where there is no network and nothing to build with; then `install.sh --uninstall` while sandboxes
+ * run: nothing of them and of their network stays. In namespaces of its own, with directories of the test where an installation would be,
+ * so an installed instance and the host's network are not touched.
  */
 
 import { expect, test } from "bun:test"
 import { mkdirSync, mkdtempSync, rmSync } from "node:fs"
 import { join, resolve } from "node:path"
-import { binary } from "../support/installation.ts"
 
 const root = resolve(import.meta.dir, "../..")
 const cacheDir = process.env["BHATTI_TEST_CACHE"] ?? "/var/cache/bhatti"
@@ -19,14 +19,22 @@ for place in ${places.join(" ")}; do mount --bind "$HOME$place" "$place"; done
 # What it shows of the network is that of who mounts it.
 mount -t sysfs sysfs /sys
 ip link set lo up
-cp ${binary} /usr/local/bin/bhatti
+for tool in go npm node cc gcc; do
+  found=$(readlink -f "$(command -v $tool)") || continue
+  mount --bind /dev/null "$found"
+done
+! command -v go && ! command -v npm && ! command -v gcc
+test ${cacheDir} = /var/cache/bhatti || mount --bind ${cacheDir} /var/cache/bhatti
+mkdir -m 700 /var/lib/bhatti
+printf 'listen: 127.0.0.1:8080\nuid_base: %s\n' $UID_BASE >/var/lib/bhatti/config.yaml
+tar -xzf $HOME/release/bhatti-server-linux-x64.tar.gz -C $HOME
+echo "== installed"
+$HOME/bhatti-server/install.sh
 bhatti=/usr/local/bin/bhatti
+$HOME/bhatti-server/install.sh >$HOME/again.log
+grep -A1 "^[46]/8" $HOME/again.log
+curl -fsSL http://127.0.0.1:8080/install | sh
 {
-  $bhatti init --cache-dir ${cacheDir} --write-client-config
-  echo "uid_base: $UID_BASE" >>/var/lib/bhatti/config.yaml
-  setsid $bhatti serve </dev/null >$HOME/daemon.log 2>&1 &
-  echo $! >/run/bhatti.pid
-  for try in $(seq 600); do $bhatti list >/dev/null 2>&1 && break; sleep 0.1; done
   $bhatti create --name one
   $bhatti create --name two --egress deny --allow-host example.com
   $bhatti exec two -- true
@@ -39,15 +47,26 @@ show() {
   echo "== $1 processes"; cat /proc/[0-9]*/comm 2>/dev/null | grep -E '^(qemu|dnsmasq|bhatti)' | sort | uniq -c | sed "s/^ *//"
 }
 show before
-${root}/install.sh --uninstall >&2
+$HOME/bhatti-server/install.sh --uninstall >&2
 show after
 echo "== after sandboxes"; ls /var/lib/bhatti/sandboxes | wc -l
 `
 
-test("an uninstall while sandboxes run leaves nothing of them and of their network, and keeps their disks", async () => {
+test("a release archive installs with neither network, npm, Go nor a compiler, again it changes nothing; an uninstall while sandboxes run leaves nothing of them and of their network, and keeps their disks", async () => {
   const home = mkdtempSync("/tmp/bhatti-test-")
   try {
     for (const place of places) mkdirSync(join(home, place), { recursive: true })
+    const release = [
+      "run",
+      "scripts/release.ts",
+      "--quick",
+      "--only",
+      "server",
+      "--out",
+      join(home, "release"),
+    ]
+    const packed = Bun.spawnSync([process.execPath, ...release], { cwd: root })
+    expect([packed.exitCode, packed.stderr.toString()]).toEqual([0, ""])
     const kinds = ["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
     const child = Bun.spawn(["unshare", ...kinds, "bash", "-ec", script], {
       env: { PATH: "/usr/sbin:/usr/bin:/sbin:/bin", HOME: home, UID_BASE: `${1_000_000 + process.pid}` },
@@ -65,6 +84,15 @@ test("an uninstall while sandboxes run leaves nothing of them and of their netwo
         .split(/^== /m)
         .slice(1)
         .map((part) => [part.split("\n")[0] ?? "", part.split("\n").slice(1, -1)]),
+    )
+    const installed = shown["installed"]?.join("\n") ?? ""
+    expect(installed).toContain("2/8 npm packages, 3/8 build: not needed, the program is in this archive\n")
+    expect(installed).toMatch(/exec -- echo hello: \d+ ms, hello\n/)
+    expect(installed).toContain("bhatti is ready, after ")
+    expect(installed).toMatch(/4\/8 \S+ \.\.\.\n {2}is up to date\n/)
+    expect(installed).toMatch(/6\/8 daemon \.\.\.\n {2}runs already/)
+    expect(installed).toContain(
+      "/usr/local/bin/bhatti is the server's, and the command line too: nothing to install",
     )
     const before = (what: string) => shown[`before ${what}`]?.join("\n") ?? ""
     expect(shown["before tables"]).toHaveLength(2)
