@@ -12,8 +12,10 @@ import (
 )
 
 const (
-	userDefault      = "lohar"
-	workspace        = "/workspace"
+	userDefault = "lohar"
+	workspace   = "/workspace"
+	// Below the home directory: what a user installs without root is found first, as in Debian's login shells.
+	ownPrograms      = ".local/bin"
 	searchPath       = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 	languageDefault  = "C.UTF-8"
 	terminalDefault  = "xterm-256color"
@@ -136,7 +138,7 @@ func (e *environment) set(name, value string) {
 func mergeEnv(who account, request wire.Exec, sandboxEnv map[string]string) environment {
 	env := environment{
 		"HOME=" + who.home, "USER=" + who.name, "LOGNAME=" + who.name, "SHELL=" + who.shell,
-		"PATH=" + searchPath, "LANG=" + languageDefault,
+		"PATH=" + who.home + "/" + ownPrograms + ":" + searchPath, "LANG=" + languageDefault,
 	}
 	if request.Terminal != nil {
 		term := request.Terminal.Term

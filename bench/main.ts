@@ -5,6 +5,7 @@
 
 import { closeSync, mkdirSync, openSync } from "node:fs"
 import { join, resolve } from "node:path"
+import { limits } from "../src/contract/limits.ts"
 import { readImage } from "../src/image/artifacts.ts"
 import { tryLock } from "../src/lib/posix.ts"
 import { Bhatti } from "./bhatti.ts"
@@ -67,7 +68,7 @@ async function measure(options: BenchOptions): Promise<number> {
   await using bhatti = await Bhatti.start({
     binary: options.binary === undefined ? undefined : resolve(options.binary),
   })
-  const image = await readImage(bhatti.installation.dataDir, "minimal")
+  const image = await readImage(bhatti.installation.dataDir, limits.imageDefault)
   await using peer = options.withPodman
     ? await preparePodman(image)
     : { podman: undefined, note: "left out", async [Symbol.asyncDispose]() {} }

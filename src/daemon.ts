@@ -21,7 +21,7 @@ import { HostDownloads, ownProgram } from "./downloads.ts"
 import { openGuest } from "./guest/connection.ts"
 import { createApp } from "./http/app.ts"
 import { listenPrivately } from "./http/server.ts"
-import { readImage, readKernel, readKernelFor } from "./image/artifacts.ts"
+import { listImages, readImage, readKernel, readKernelFor } from "./image/artifacts.ts"
 import { removeUnusedArtifacts } from "./image/clean-up.ts"
 import { forbidCoreFiles } from "./lib/posix.ts"
 import { version } from "./lib/version.ts"
@@ -213,6 +213,8 @@ export async function openCore(config: Config, log: Log, { wrapHost }: Seam = {}
     snapshots: new Snapshots({ dataDir: config.data_dir, disks }),
     keptRows: new KeptRows({ dataDir: config.data_dir }),
     images: {
+      list: async () =>
+        (await listImages(config.data_dir)).map(({ sizeMib, ...image }) => ({ ...image, diskMib: sizeMib })),
       readImage: async (name) => {
         const image = await readImage(config.data_dir, name)
         return { name: image.name, hash: image.hash, file: image.file, diskMib: image.sizeMib }

@@ -14,10 +14,10 @@ import { AppError } from "./contract/errors.ts"
 import { defaultListen, limits } from "./contract/limits.ts"
 import { ensureTemplate } from "./core/template.ts"
 import { openCore } from "./daemon.ts"
-import { installImage, installKernel } from "./image/artifacts.ts"
+import { imageNames, installImage, installKernel } from "./image/artifacts.ts"
 import { tendCache } from "./image/cache.ts"
 import { buildKernel } from "./image/kernel.ts"
-import { buildImage } from "./image/rootfs.ts"
+import { buildImage, recipeNames } from "./image/rootfs.ts"
 import { lockDataDir } from "./lock.ts"
 import { forgetProbe } from "./machine/accelerator.ts"
 import { deviceProblem } from "./machine/kvm-device.ts"
@@ -31,6 +31,8 @@ export type InitOptions = {
   /** Find out anew whether KVM works. */
   probe: boolean
   listen?: string
+  /** An image to install besides the default one and those that are installed. */
+  image?: string
   report: (line: string) => void
 }
 
@@ -71,13 +73,23 @@ export async function init(options: InitOptions): Promise<void> {
     await installKernel(dataDir, built)
     return built
   })
-  await step(`image ${limits.imageDefault}`, async () => {
-    const { cacheDir } = options
-    const built = await buildImage({ name: limits.imageDefault, cacheDir, kernel, report: told(report) })
-    await installImage(dataDir, built)
-    await tendCache(cacheDir, { used: [kernel.dir, kernel.modulesDir, built.file], nowMs: Date.now() })
-  })
+  const { cacheDir } = options
+  const used = [kernel.dir, kernel.modulesDir]
+  for (const name of await imagesToInstall(options)) {
+    await step(`image ${name}`, async () => {
+      const built = await buildImage({ name, cacheDir, kernel, report: told(report) })
+      await installImage(dataDir, built)
+      used.push(built.file)
+    })
+  }
+  await tendCache(cacheDir, { used, nowMs: Date.now() })
   await step("template", () => prepareTemplate(options))
+}
+
+/** The default first; then what is asked for, and what is installed, which gets the same updates. */
+async function imagesToInstall({ dataDir, image }: InitOptions): Promise<Set<string>> {
+  const installed = (await imageNames(dataDir)).filter((name) => recipeNames.includes(name))
+  return new Set([limits.imageDefault, ...(image === undefined ? [] : [image]), ...installed])
 }
 
 function told(report: InitOptions["report"]) {

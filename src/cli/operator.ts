@@ -19,6 +19,8 @@ export type InitOptions = {
   writeClientConfig: boolean
   probe: boolean
   listen?: string
+  /** An image to install besides the default one and those that are installed. */
+  image?: string
   report: (line: string) => void
 }
 

@@ -35,6 +35,7 @@ export const routes: { readonly [Name in keyof Api]: `${Api[Name]["method"]} ${A
   moveFile: "POST /sandboxes/:id/files/mv",
   readArchive: "GET /sandboxes/:id/archive",
   writeArchive: "PUT /sandboxes/:id/archive",
+  listImages: "GET /images",
   listSecrets: "GET /secrets",
   setSecret: "POST /secrets",
   deleteSecret: "DELETE /secrets/:name",

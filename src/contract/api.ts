@@ -20,6 +20,7 @@ import {
   Unpacked,
   WriteFileQuery,
 } from "./file.ts"
+import { Image } from "./image.ts"
 import { ListeningPort, Publish, PublishedPort } from "./publish.ts"
 import {
   CreateSandbox,
@@ -288,6 +289,13 @@ export const api = {
     query: ArchiveQuery,
     bodyBytes: true,
     reply: Unpacked,
+    status: 200,
+  }),
+  listImages: endpoint({
+    method: "GET",
+    path: "/images",
+    summary: "Images of this host that sandboxes can be made from, by name",
+    reply: z.array(Image),
     status: 200,
   }),
   listSecrets: endpoint({

@@ -12,7 +12,7 @@ export const limits = {
   /** The root filesystem's size in every image; a sandbox's disk cannot be smaller. */
   diskMibDefault: 8192,
   diskMibMax: 1_048_576,
-  imageDefault: "minimal",
+  imageDefault: "workspace",
 
   /** Defaults of a new user. */
   userSandboxesDefault: 5,

@@ -141,7 +141,19 @@ export interface KeptRows {
   templatesUnderUnknown(known: ReadonlySet<string>): string[] | undefined
 }
 
+/** `usedMib` is what it takes on the host, `installedAt` an ISO time. */
+export type InstalledImage = {
+  name: string
+  hash: string
+  diskMib: number
+  usedMib: number
+  kernelVersion: string
+  installedAt: string
+}
+
 export interface Images {
+  /** The current one of every name, by name. */
+  list(): Promise<InstalledImage[]>
   readImage(name: string): Promise<Image>
   readKernel(): Promise<Kernel>
   /** The one whose modules an image holds. */

@@ -22,6 +22,7 @@ import {
   writeFile,
 } from "../core/files.ts"
 import { findSandbox, listSandboxes, noSandbox } from "../core/find.ts"
+import { listImages } from "../core/images.ts"
 import { listPorts } from "../core/ports.ts"
 import { listPublished, publishPort, unpublishPort } from "../core/publish.ts"
 import { viewSandboxes } from "../core/sandbox-view.ts"
@@ -250,6 +251,10 @@ export function handlers(about: About): Handlers {
         signal: revoked,
       })
       return { status: "ok", entries, bytes }
+    },
+
+    async listImages({ core }) {
+      return listImages(core)
     },
 
     async listSecrets({ core, account }) {

@@ -72,7 +72,7 @@ async function expectNotFound(promise: Promise<unknown>): Promise<void> {
   )
   if (!(error instanceof AppError)) throw new Error("did not fail with an AppError")
   expect(error.code).toBe("not_found")
-  expect(error.hint).toStartWith("sudo bhatti init")
+  expect(error.hint).toContain("sudo bhatti init")
 }
 
 test("a kernel is found after it was installed, and installing again changes nothing", async () => {
@@ -170,7 +170,15 @@ test("every name is listed once, with its current image, also for who asks for o
   await installImage(dataDir, await fakeImage("minimal", "one"))
   const minimal = await installImage(dataDir, await fakeImage("minimal", "two"))
   const docker = await installImage(dataDir, await fakeImage("docker", "three"))
-  expect(await listImages(dataDir)).toEqual([docker, minimal])
-  const misspelt = readImage(dataDir, "minmal").catch((error: AppError) => error.hint)
-  expect(await misspelt).toBe("there is docker, minimal")
+  const listed = await listImages(dataDir)
+  expect(listed.map(({ name, hash }) => [name, hash])).toEqual([
+    ["docker", docker.hash],
+    ["minimal", minimal.hash],
+  ])
+  expect(listed.every(({ installedAt }) => Date.parse(installedAt) > 0)).toBe(true)
+  const hintFor = (name: string) => readImage(dataDir, name).catch((error: AppError) => error.hint)
+  expect(await hintFor("minmal")).toBe("images of this host: docker, minimal")
+  expect(await hintFor("workspace")).toBe(
+    "images of this host: docker, minimal; to install it: sudo bhatti init",
+  )
 })

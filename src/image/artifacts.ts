@@ -9,7 +9,7 @@ import { readdir, stat } from "node:fs/promises"
 import { dirname, join } from "node:path"
 import type { z } from "zod"
 import { AppError } from "../contract/errors.ts"
-import { defaultDataDir } from "../contract/limits.ts"
+import { defaultDataDir, limits } from "../contract/limits.ts"
 import type { BuiltKernel } from "./kernel.ts"
 import {
   type Check,
@@ -21,7 +21,9 @@ import {
   kernelFiles,
 } from "./manifest.ts"
 import { exists, publishDirectory, publishLink, publishText } from "./publish.ts"
-import type { BuiltImage } from "./rootfs.ts"
+import { type BuiltImage, recipeNames } from "./rootfs.ts"
+
+const mebibyte = 1024 * 1024
 
 export type InstalledKernel = {
   hash: string
@@ -39,6 +41,9 @@ export type InstalledImage = {
   sizeMib: number
   kernelVersion: string
 }
+
+/** `usedMib` is the space it takes on the host. */
+export type ListedImage = InstalledImage & { usedMib: number; installedAt: string }
 
 /** Which one (the current one, if not said) and how closely to look (sizes only, if not said). */
 export type ReadOptions = { hash?: string; check?: Check }
@@ -115,7 +120,12 @@ export async function readImage(
   const images = join(dataDir, "images", name)
   const missing = async () => {
     const others = (await imageNames(dataDir)).filter((one) => one !== name)
-    const hint = others.length === 0 ? "sudo bhatti init" : `there is ${others.join(", ")}`
+    const install = name === limits.imageDefault ? "sudo bhatti init" : `sudo bhatti init --image ${name}`
+    const hints = [
+      ...(others.length === 0 ? [] : [`images of this host: ${others.join(", ")}`]),
+      ...(recipeNames.includes(name) ? [`to install it: ${install}`] : []),
+    ]
+    const hint = hints.length === 0 ? "sudo bhatti init" : hints.join("; ")
     return new AppError("not_found", `no image named "${name}"`, { hint })
   }
   // Names come from outside and become paths here.
@@ -128,8 +138,16 @@ export async function readImage(
 }
 
 /** The current image of every name, in the order of names. */
-export async function listImages(dataDir: string): Promise<InstalledImage[]> {
-  return await Promise.all((await imageNames(dataDir)).map((name) => readImage(dataDir, name)))
+export async function listImages(dataDir: string): Promise<ListedImage[]> {
+  return await Promise.all(
+    (await imageNames(dataDir)).map(async (name) => {
+      const image = await readImage(dataDir, name)
+      const { blocks } = await stat(image.file)
+      // The disk is a link to the cache's; its place in this directory is as old as the installation.
+      const { mtime } = await stat(join(dataDir, "images", name, "current.json"))
+      return { ...image, usedMib: Math.ceil((blocks * 512) / mebibyte), installedAt: mtime.toISOString() }
+    }),
+  )
 }
 
 /** All that are installed and whole, of every name. */
@@ -153,7 +171,7 @@ async function unlessDamaged<T>(reading: Promise<T>): Promise<T | undefined> {
   }
 }
 
-async function imageNames(dataDir: string): Promise<string[]> {
+export async function imageNames(dataDir: string): Promise<string[]> {
   const images = join(dataDir, "images")
   if (!(await exists(images))) return []
   const names: string[] = []

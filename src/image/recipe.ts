@@ -1,4 +1,12 @@
-/** What an image is made of. The recipes themselves are in `images/`; this is the shape they share. */
+/** The shape of an image's recipe. The recipes themselves are in `images/`. */
+
+/** A package of the npm registry whose tarball is unpacked as it is, with no scripts run and no dependencies added. */
+export type NpmPackage = {
+  name: string
+  version: string
+  /** As package managers write it into lock files: `sha512-` and base64. */
+  integrity: string
+}
 
 export type Recipe = {
   name: string
@@ -7,6 +15,7 @@ export type Recipe = {
   /** The disk's size as the guest sees it; holes are not stored. */
   sizeMib: number
   packages: readonly string[]
-  /** A shell script that finishes the tree in the directory $1. */
+  npmPackages?: readonly NpmPackage[]
+  /** A shell script that finishes the tree in the directory $1. $BHATTI_NPM_PACKAGES holds NAME.tgz of each npm package. */
   customize: string
 }

@@ -6,16 +6,20 @@ import { createHash } from "node:crypto"
 import { chmod, mkdir, rm } from "node:fs/promises"
 import { join } from "node:path"
 import { minimal } from "../../images/minimal.ts"
+import { workspace } from "../../images/workspace.ts"
 import { AppError } from "../contract/errors.ts"
 import type { BuiltKernel } from "./kernel.ts"
 import { hashLength, ImageManifest } from "./manifest.ts"
+import { fetchNpmPackages } from "./npm-packages.ts"
 import { runProgram } from "./program.ts"
 import { publishDirectory } from "./publish.ts"
 import type { Recipe } from "./recipe.ts"
 import type { Report } from "./report.ts"
 import { diskDigest } from "./sparse.ts"
 
-const recipes: readonly Recipe[] = [minimal]
+const recipes: readonly Recipe[] = [workspace, minimal]
+/** Names of the images that can be built here. */
+export const recipeNames: readonly string[] = recipes.map(({ name }) => name)
 const buildDeadlineMs = 900_000
 
 export type BuiltImage = {
@@ -35,14 +39,17 @@ export async function buildImage(options: {
   const recipe = recipes.find(({ name }) => name === options.name)
   if (recipe === undefined) {
     throw new AppError("not_found", `no recipe for an image named "${options.name}"`, {
-      hint: `there is: ${recipes.map(({ name }) => name).join(", ")}`,
+      hint: `images that can be built: ${recipeNames.join(", ")}`,
     })
   }
   const inputs = JSON.stringify([recipe, options.kernel.modulesDir, customizeHook(recipe), diskHook(recipe)])
   const key = createHash("sha256").update(inputs).digest("hex").slice(0, hashLength)
   const directory = join(options.cacheDir, "images", `${recipe.name}-${key}`)
   await publishDirectory(directory, async (beside) => {
-    await buildDisk({ ...options, recipe, directory: beside })
+    const npmPackagesDir = join(beside, "npm-packages")
+    await fetchNpmPackages(recipe.npmPackages ?? [], npmPackagesDir, options.report)
+    await buildDisk({ ...options, recipe, directory: beside, npmPackagesDir })
+    await rm(npmPackagesDir, { recursive: true, force: true })
     const file = join(beside, "disk.raw")
     options.report({ step: "image", message: "compute its digest" })
     const digest = await diskDigest(file)
@@ -63,6 +70,7 @@ export async function buildImage(options: {
 async function buildDisk(options: {
   recipe: Recipe
   directory: string
+  npmPackagesDir: string
   kernel: BuiltKernel
   report: Report
 }): Promise<void> {
@@ -106,6 +114,7 @@ async function buildDisk(options: {
       deadlineMs: buildDeadlineMs,
       env: {
         TMPDIR: scratch,
+        BHATTI_NPM_PACKAGES: options.npmPackagesDir,
         BHATTI_MODULES: kernel.modulesDir,
         BHATTI_KERNEL_VERSION: kernel.version,
         BHATTI_TREE: tree,

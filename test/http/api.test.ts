@@ -1002,7 +1002,7 @@ describe("create", () => {
     const refused = await call("POST", "/sandboxes", { body: { from: "dev", name: "copy", ...body } })
     expect(refused).toMatchObject({ status: 400, body: { code: "invalid" } })
     expect(await core.store.sandboxes.listAll()).toHaveLength(1)
-    const same = { image: "minimal", cpus: 1, memory_mb: 512, disk_size_mb: 8192, warm_after: 7 }
+    const same = { image: "workspace", cpus: 1, memory_mb: 512, disk_size_mb: 8192, warm_after: 7 }
     const copy = await call("POST", "/sandboxes", { body: { from: "dev", name: "copy", ...same } })
     expect(copy).toMatchObject({ status: 201, body: { ...same } })
   })

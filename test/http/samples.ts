@@ -40,6 +40,7 @@ const samples: { [Name in keyof Api]: Sample<Api[Name]> } = {
   moveFile: { body: { from: "/x", to: "/y" } },
   readArchive: { query: "?path=/x" },
   writeArchive: { query: "?path=/x", body: "tar" },
+  listImages: {},
   listSecrets: {},
   setSecret: { body: { name: "A", value: "b" } },
   deleteSecret: {},

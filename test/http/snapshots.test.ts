@@ -34,7 +34,7 @@ test("one is made of a running sandbox, listed, shown by name and id, and delete
     has_memory: true,
     cpus: 1,
     memory_mb: 512,
-    image: "minimal",
+    image: "workspace",
   })
   expect((await own.call("GET", "/snapshots")).body).toEqual([snapshot])
   expect((await own.call("GET", "/snapshots/before")).body).toEqual(snapshot)

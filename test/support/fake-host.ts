@@ -4,6 +4,7 @@
  */
 
 import { AppError } from "../../src/contract/errors.ts"
+import { limits } from "../../src/contract/limits.ts"
 import type {
   Attachment,
   Guest,
@@ -349,8 +350,21 @@ export function fakeHost(): FakeHost {
       },
     },
     images: {
+      async list() {
+        if (host.imagesMissing) return []
+        return [
+          {
+            name: limits.imageDefault,
+            hash: "image",
+            diskMib: 8192,
+            usedMib: 700,
+            kernelVersion: "6.1.0",
+            installedAt: "2026-01-01T00:00:00.000Z",
+          },
+        ]
+      },
       async readImage(name) {
-        if (name !== "minimal" || host.imagesMissing) {
+        if (name !== limits.imageDefault || host.imagesMissing) {
           throw new AppError("not_found", `no image named "${name}"`, { hint: "sudo bhatti init" })
         }
         return { name, hash: "image", file: "/image", diskMib: 8192 }

@@ -16,6 +16,7 @@ export type CommandEntry = {
     | "Files"
     | "Published ports"
     | "Snapshots"
+    | "Images"
     | "Secrets"
     | "This program"
     | "Operator (on the host itself)"
@@ -196,6 +197,13 @@ export const commands: readonly CommandEntry[] = [
     summary: "Delete snapshots",
     section: "Snapshots",
     load: async () => (await import("./snapshot-delete.ts")).snapshotDelete,
+  },
+  {
+    name: "image list",
+    aliases: ["image ls"],
+    summary: "List the images that sandboxes can be made from",
+    section: "Images",
+    load: async () => (await import("./image-list.ts")).imageList,
   },
   {
     name: "secret set",

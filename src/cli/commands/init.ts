@@ -12,7 +12,7 @@ const defaultCacheDir = "/var/cache/bhatti"
 
 export const init = hostCommand({
   description:
-    "May be repeated: what is there already is kept. Ends with a host on which `bhatti serve` starts.",
+    "May be repeated: what is there already is kept, and installed images are brought up to date. Ends with a host on which `bhatti serve` starts.",
   options: {
     dataDir: {
       type: "text",
@@ -34,6 +34,11 @@ export const init = hostCommand({
       type: "flag",
       summary: "Find out anew whether KVM works, which is else done once per boot of the host",
     },
+    image: {
+      type: "text",
+      value: "NAME",
+      summary: "Install this image too: minimal, the small one",
+    },
     listen: {
       type: "text",
       value: "HOST:PORT",
@@ -46,6 +51,7 @@ export const init = hostCommand({
     "sudo bhatti init --write-client-config",
     "sudo bhatti init --data-dir /srv/bhatti",
     "sudo bhatti init --probe && sudo systemctl restart bhatti",
+    "sudo bhatti init --image minimal",
   ],
   async run({ options, operator, isJson, out }) {
     let talked: Promise<void> = Promise.resolve()
@@ -58,6 +64,7 @@ export const init = hostCommand({
         writeClientConfig: options.writeClientConfig,
         probe: options.probe,
         ...(options.listen === undefined ? {} : { listen: options.listen }),
+        ...(options.image === undefined ? {} : { image: options.image }),
         report: (line) => {
           talked = talked.then(() => out.talk(line))
         },

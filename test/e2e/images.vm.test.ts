@@ -1,0 +1,94 @@
+/** The images on real machines: what the default one promises to users, and that the small one can be had beside it. */
+
+import { afterAll, beforeAll, expect, test } from "bun:test"
+import { readFileSync } from "node:fs"
+import { join } from "node:path"
+import { cacheDir, type Installation, install } from "../support/installation.ts"
+
+let own: Installation
+beforeAll(async () => {
+  own = await install()
+  expect((await own.bhatti(["create", "--name", "dev", "--memory", "1024"])).exitCode).toBe(0)
+}, 600_000)
+afterAll(async () => {
+  await own[Symbol.asyncDispose]()
+}, 60_000)
+
+/** Runs a script as a user would; its output, or its error. */
+async function run(script: string, sandbox = "dev"): Promise<string> {
+  const words = ["exec", sandbox, "--", "bash", "-c", script]
+  const { stdout, stderr, exitCode } = await own.bhatti(words, { deadlineMs: 280_000 })
+  return exitCode === 0 ? stdout.trim() : `exit ${exitCode}: ${stderr}`
+}
+
+test("every program that docs/images.md names for the default image runs", async () => {
+  const text =
+    readFileSync(join(import.meta.dir, "../../docs/images.md"), "utf8").split("## In `workspace`")[1] ?? ""
+  const programs = [...text.matchAll(/^\| `([^|]+)` \|/gm)].flatMap(([, names = ""]) => names.split("`, `"))
+  expect(programs.length).toBeGreaterThan(25)
+  const missing = await run(
+    `for program in ${programs.join(" ")}; do command -v "$program" >/dev/null || echo $program; done`,
+  )
+  expect(missing).toBe("")
+})
+
+test("npm installs a package and runs its build, npm install --global needs no root", async () => {
+  const project = `
+    mkdir -p tool app && cd tool
+    echo '{"name":"tool","version":"1.0.0","bin":{"tool":"tool.js"}}' > package.json
+    printf '#!/usr/bin/env node\\nconsole.log("built with node", process.versions.node.split(".")[0])\\n' > tool.js
+    chmod +x tool.js
+    cd ../app
+    echo '{"name":"app","version":"1.0.0","scripts":{"build":"tool"}}' > package.json
+    npm install --silent ../tool && npm run build --silent && npm config get prefix`
+  expect(await run(project)).toBe("built with node 26\n/home/lohar/.local")
+}, 300_000)
+
+test("python makes environments, pip installs a package where the PATH finds its program", async () => {
+  const project = `
+    mkdir -p greeter && cd greeter
+    printf 'from setuptools import setup\\nsetup(name="greeter", version="1", py_modules=["greeter"], entry_points={"console_scripts":["greet=greeter:main"]})\\n' > setup.py
+    printf 'def main():\\n    print("hello from pip")\\n' > greeter.py
+    pip install --quiet --no-index --no-build-isolation . && greet
+    python -m venv --without-pip ../env && ../env/bin/python -c 'import sys; print(sys.prefix)'`
+  expect(await run(project)).toBe("hello from pip\n/workspace/env")
+}, 300_000)
+
+test("the C and C++ compilers make programs, also against Node's headers", async () => {
+  const project = `
+    printf '#include <stdio.h>\\nint main(void){puts("from C");return 0;}\\n' > c.c && gcc -o c c.c && ./c
+    printf '#include <node_version.h>\\n#include <openssl/opensslconf.h>\\nint version(){return NODE_MAJOR_VERSION;}\\n' > addon.cc
+    g++ -I/usr/local/include/node -c addon.cc && echo 'from C++'`
+  expect(await run(project)).toBe("from C\nfrom C++")
+})
+
+test("data from a sandbox goes through jq, as the reference shows", async () => {
+  await run(`echo '{"name":"bhatti"}' > /workspace/data.json`)
+  expect(await run("cat /workspace/data.json | jq .name")).toBe('"bhatti"')
+})
+
+test("image list shows the default image, and minimal once the operator has installed it", async () => {
+  const listed = async () =>
+    JSON.parse((await own.bhatti(["image", "list", "--json"])).stdout) as {
+      name: string
+      is_default: boolean
+    }[]
+  expect(await listed()).toMatchObject([{ name: "workspace", is_default: true }])
+  const tooEarly = await own.bhatti(["create", "--name", "small", "--image", "minimal"])
+  expect(tooEarly.exitCode).toBe(1)
+  expect(tooEarly.stderr).toContain("sudo bhatti init --image minimal")
+
+  const made = await own.bhatti(
+    ["init", "--data-dir", own.dataDir, "--cache-dir", cacheDir, "--image", "minimal"],
+    { deadlineMs: 600_000 },
+  )
+  expect(made.exitCode).toBe(0)
+  expect((await listed()).map(({ name }) => name)).toEqual(["minimal", "workspace"])
+  expect((await own.bhatti(["image", "list"])).stdout).toMatch(
+    /^NAME +DEFAULT +SIZE +DISK +KERNEL +INSTALLED\n/,
+  )
+  expect((await own.bhatti(["create", "--name", "small", "--image", "minimal"])).exitCode).toBe(0)
+  expect(await run("python3 -c 'print(1)'; command -v gcc || echo no compiler", "small")).toBe(
+    "1\nno compiler",
+  )
+}, 900_000)
