@@ -32,7 +32,7 @@ test("every program that docs/images.md names for the default image runs", async
   expect(missing).toBe("")
 })
 
-test("npm installs a package and runs its build, npm install --global needs no root", async () => {
+test("npm installs a package and runs its build, and its global packages belong to the user", async () => {
   const project = `
     mkdir -p tool app && cd tool
     echo '{"name":"tool","version":"1.0.0","bin":{"tool":"tool.js"}}' > package.json
