@@ -15,6 +15,8 @@ await main(process.argv.slice(2), {
   init: async () => onHostOnly(),
   openStore: async () => onHostOnly(),
   loadConfig: async () => onHostOnly(),
+  backUp: async () => onHostOnly(),
+  restore: async () => onHostOnly(),
   recover: async () => onHostOnly(),
   examine: async () => [],
   warnings: async () => [],

@@ -14,12 +14,14 @@ import { keepRows, RowKeeper } from "./core/kept-rows.ts"
 import { reconcile } from "./core/reconcile.ts"
 import { saveAll } from "./core/shutdown.ts"
 import { defaultTemplateSpec, ensureTemplate } from "./core/template.ts"
+import { Backups } from "./disk/backups.ts"
 import { Disks } from "./disk/disks.ts"
 import { KeptRows } from "./disk/kept-rows.ts"
 import { Snapshots } from "./disk/snapshots.ts"
 import { HostDownloads, ownProgram } from "./downloads.ts"
 import { openGuest } from "./guest/connection.ts"
 import { createApp } from "./http/app.ts"
+import { listenForOperator } from "./http/operator-socket.ts"
 import { listenPrivately } from "./http/server.ts"
 import { listImages, readImage, readKernel, readKernelFor } from "./image/artifacts.ts"
 import { removeUnusedArtifacts } from "./image/clean-up.ts"
@@ -87,6 +89,7 @@ export async function serve(flags: ConfigFlags, seam: Seam = {}): Promise<void> 
   )
   const apiSocketPath = join(config.data_dir, "api.sock")
   const server = listenPrivately(app, apiSocketPath)
+  const operator = listenForOperator(core, join(config.data_dir, "operator.sock"), { version })
   const front = new Front(core, {
     address: config.listen,
     zone: { domain: config.domain, apiHosts: config.api_hosts },
@@ -122,6 +125,7 @@ export async function serve(flags: ConfigFlags, seam: Seam = {}): Promise<void> 
   await new RowKeeper(core).keep()
   core.events.record({ type: "daemon.stopped", meta: { signal } })
   core.events.close()
+  await operator.stop(true)
   await server.stop(true)
 }
 
@@ -211,6 +215,7 @@ export async function openCore(config: Config, log: Log, { wrapHost }: Seam = {}
     }),
     disks,
     snapshots: new Snapshots({ dataDir: config.data_dir, disks }),
+    backups: new Backups({ dataDir: config.data_dir }),
     keptRows: new KeptRows({ dataDir: config.data_dir }),
     images: {
       list: async () =>

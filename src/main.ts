@@ -11,6 +11,8 @@ await main(process.argv.slice(2), {
   init: async (options) => (await import("./init.ts")).init(options),
   warnings: async (options) => (await import("./host-warnings.ts")).hostWarnings(options),
   loadConfig: async (options) => (await import("./config.ts")).loadConfig(options, process.env),
+  backUp: async (options) => (await import("./backup.ts")).backUp(options),
+  restore: async (options) => (await import("./backup.ts")).restore(options),
   recover: async (options) => (await import("./recover.ts")).recover(options),
   examine: async (options) => (await import("./examine.ts")).examine(options),
   openStore: async (options) => (await import("./store/store.ts")).openStore(options),

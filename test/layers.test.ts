@@ -26,6 +26,7 @@ const compositionFiles = new Set([
   "client-main.ts",
   "daemon.ts",
   "downloads.ts",
+  "backup.ts",
   "examine.ts",
   "init.ts",
   "recover.ts",

@@ -26,6 +26,12 @@ class RecordingOperator implements Operator {
   async warnings(): Promise<never> {
     throw new Error("these commands do not look at the host")
   }
+  async backUp(): Promise<never> {
+    throw new Error("these commands make no backup")
+  }
+  async restore(): Promise<never> {
+    throw new Error("these commands restore nothing")
+  }
   async recover(): Promise<never> {
     throw new Error("these commands recover nothing")
   }

@@ -46,6 +46,15 @@ export type Recovered = {
   notes: string[]
 }
 
+export type BackupResult = {
+  directory: string
+  sandboxes: number
+  snapshots: number
+  bytes: number
+  /** What could not be copied, and is not in it. */
+  failed: { what: string; reason: string }[]
+}
+
 /** What is wrong with a data directory, or worth a look, and what to do about it. */
 export type Finding = { status: "warn" | "fail"; text: string; fix: string }
 
@@ -73,6 +82,14 @@ export interface Operator {
   openStore(options: { dataDir: string }): Promise<UserStore>
   /** Makes the database fit its data directory again. */
   recover(options: { dataDir: string; id: string | undefined; dropSecrets: boolean }): Promise<Recovered>
+  /** A backup of the whole installation, while it runs or not. */
+  backUp(options: {
+    dataDir: string
+    directory: string
+    report: (line: string) => void
+  }): Promise<BackupResult>
+  /** A data directory from a backup. */
+  restore(options: { from: string; dataDir: string }): Promise<{ at: string; version: string }>
   /** Looks at a data directory and changes nothing. */
   examine(options: { dataDir: string }): Promise<Finding[]>
   /** What this host cannot promise, as far as it is known without a daemon. */

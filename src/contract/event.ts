@@ -36,6 +36,7 @@ export const eventTypes = [
   "template.removed",
   "unknown.set_aside",
   "unknown.running",
+  "daemon.backup",
   "daemon.started",
   "daemon.stopped",
 ] as const

@@ -22,6 +22,8 @@ const readyDeadlineMs = 30_000
 const syncDeadlineMs = 5000
 
 export type Captured = { hasMemory: boolean; pausedMs: number }
+/** `directory`: of the draft. */
+export type CapturedDraft = Captured & { directory: string }
 
 /** Refuses a source that has no disk yet. */
 export function checkCopyable(source: SandboxRecord): void {
@@ -39,7 +41,7 @@ export async function captureSandbox(
   source: SandboxRecord,
   draftId: string,
   { signal }: { signal: AbortSignal },
-): Promise<Captured> {
+): Promise<CapturedDraft> {
   const draft: Draft = { id: draftId, directory: await core.host.snapshots.begin(draftId), signal }
   await copyAhead(core, source, draft)
   const capture = async () => {
@@ -54,7 +56,7 @@ export async function captureSandbox(
       hint: "try again in a moment",
     })
   }
-  return core.turns.take(source.id, capture, { signal })
+  return { ...(await core.turns.take(source.id, capture, { signal })), directory: draft.directory }
 }
 
 /**

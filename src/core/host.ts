@@ -151,6 +151,26 @@ export type InstalledImage = {
   installedAt: string
 }
 
+/** A backup of the installation that is being made. */
+export interface BackupDraft {
+  /** Where its database belongs. */
+  readonly databasePath: string
+  /** The draft of a copy of that sandbox. */
+  addSandbox(id: string, draftDirectory: string): Promise<void>
+  addSnapshot(id: string): Promise<void>
+  /** All that is neither in the database nor one sandbox's. */
+  addCommon(): Promise<void>
+  remove(kind: "sandbox" | "snapshot", id: string): Promise<void>
+  /** Only now it is one. */
+  finish(about: { version: string; mark: { id: string; counter: number } }): Promise<{ bytes: number }>
+  abandon(): Promise<void>
+}
+
+export interface Backups {
+  /** Refuses a directory with something in it. */
+  begin(directory: string): Promise<BackupDraft>
+}
+
 export interface Images {
   /** The current one of every name, by name. */
   list(): Promise<InstalledImage[]>
@@ -348,6 +368,7 @@ export type Host = {
   disks: Disks
   snapshots: Snapshots
   keptRows: KeptRows
+  backups: Backups
   images: Images
   guests: Guests
   /** Null: machines have QEMU's own network, which reaches nothing. */

@@ -6,6 +6,7 @@ import { join } from "node:path"
 import { Kysely, sql } from "kysely"
 import { type Migration, Migrator } from "kysely/migration"
 import { AppError } from "../contract/errors.ts"
+import { type Copied, type Copy, fitToBackup } from "./backup.ts"
 import { belongingOf, databasePath, markNote, refusal } from "./belonging.ts"
 import { countChanges, readInstallation } from "./changes.ts"
 import { isCopyDue, makeCopy, writeCopy } from "./copies.ts"
@@ -50,8 +51,8 @@ export type Store = {
   writeMark(): Promise<void>
   /** The day's copy of the database, if it is due. */
   copyDaily(): Promise<void>
-  /** A whole database of this instant, in a new file. */
-  copyTo(path: string): Promise<void>
+  /** A database of this instant in a new file, which speaks of exactly what was copied for a backup; `gone`: what was, and is no more. */
+  backUp(path: string, copied: Copied): Promise<{ mark: Mark; gone: Copy[] }>
   close(): Promise<void>
 }
 
@@ -119,7 +120,15 @@ function fill(
     async copyDaily() {
       if (dataDir !== undefined && isCopyDue(dataDir, Date.now())) await makeCopy(untyped, dataDir, "daily")
     },
-    copyTo: (path) => writeCopy(untyped, path),
+    async backUp(path, copied) {
+      await writeCopy(untyped, path)
+      const copy = new Kysely<Schema>({ dialect: sqliteDialect(path) })
+      try {
+        return await fitToBackup(copy, copied)
+      } finally {
+        await copy.destroy()
+      }
+    },
     async close() {
       try {
         await mark()

@@ -294,6 +294,17 @@ export function fakeHost(): FakeHost {
       listSandboxes: async () => [...host.directories],
       freeMib: async () => host.freeMibNow,
     },
+    backups: {
+      begin: async () => ({
+        databasePath: ":memory:",
+        addSandbox: async () => undefined,
+        addSnapshot: async () => undefined,
+        addCommon: async () => undefined,
+        remove: async () => undefined,
+        finish: async () => ({ bytes: 0 }),
+        abandon: async () => undefined,
+      }),
+    },
     keptRows: {
       async write(kind, id, text) {
         const isThere = kind === "sandbox" ? host.directories.has(id) : host.kept.has(id)

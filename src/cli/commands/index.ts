@@ -274,6 +274,18 @@ export const commands: readonly CommandEntry[] = [
     load: async () => (await import("./admin-events.ts")).adminEvents,
   },
   {
+    name: "admin backup",
+    summary: "Copy the whole installation, while it runs",
+    section: "Operator (on the host itself)",
+    load: async () => (await import("./admin-backup.ts")).adminBackup,
+  },
+  {
+    name: "admin restore",
+    summary: "Make a data directory from a backup",
+    section: "Operator (on the host itself)",
+    load: async () => (await import("./admin-restore.ts")).adminRestore,
+  },
+  {
     name: "admin recover",
     summary: "Give sandboxes back to a data directory that has lost its database",
     section: "Operator (on the host itself)",

@@ -1,0 +1,98 @@
+/**
+ * A backup of the whole installation while everything goes on. Each sandbox is copied as for a snapshot, memory and disk of one instant;
+ * the database is copied last, and speaks of exactly what was copied.
+ */
+
+import { AppError } from "../contract/errors.ts"
+import type { SandboxRecord } from "../store/sandboxes.ts"
+import { captureSandbox } from "./capture.ts"
+import type { Core } from "./core.ts"
+import type { BackupDraft } from "./host.ts"
+
+export type BackupResult = {
+  directory: string
+  sandboxes: number
+  snapshots: number
+  bytes: number
+  /** What could not be copied, and is not in it. */
+  failed: { what: string; reason: string }[]
+}
+
+type Copied = { sandboxes: Map<string, { hasMemory: boolean }>; snapshots: Set<string> }
+
+export async function backUp(
+  core: Core,
+  options: { directory: string; version: string; signal: AbortSignal; report: (line: string) => void },
+): Promise<BackupResult> {
+  const { directory, version, signal, report } = options
+  const startedAt = performance.now()
+  const draft = await core.host.backups.begin(directory)
+  await using undo = new AsyncDisposableStack()
+  undo.defer(() => draft.abandon())
+  const failed: BackupResult["failed"] = []
+  const attempt = async (what: string, work: () => Promise<void>) => {
+    signal.throwIfAborted()
+    try {
+      await work()
+      report(what)
+    } catch (error) {
+      signal.throwIfAborted()
+      core.log.error({ what, error }, "a part of a backup failed")
+      failed.push({ what, reason: error instanceof AppError ? error.message : "the daemon's log says why" })
+    }
+  }
+  const copied: Copied = { sandboxes: new Map(), snapshots: new Set() }
+  for (const record of await core.store.sandboxes.listAll()) {
+    if (record.templateId === null || record.state.kind === "creating" || record.state.kind === "destroying")
+      continue
+    await attempt(`sandbox ${record.name} (${record.id})`, () =>
+      addSandbox(core, draft, record, copied, signal),
+    )
+  }
+  for (const { id, name, state } of await core.store.snapshots.listAll()) {
+    if (state !== "ready") continue
+    await attempt(`snapshot ${name} (${id})`, () =>
+      core.turns.take(id, async () => {
+        if ((await core.store.snapshots.get(id))?.state !== "ready") return
+        await draft.addSnapshot(id)
+        copied.snapshots.add(id)
+      }),
+    )
+  }
+  signal.throwIfAborted()
+  report("kernels, images, templates, keys and settings")
+  await draft.addCommon()
+  report("the database")
+  const { mark, gone } = await core.store.backUp(draft.databasePath, copied)
+  for (const { kind, id } of gone) await draft.remove(kind, id)
+  signal.throwIfAborted()
+  report("comparing")
+  const { bytes } = await draft.finish({ version, mark })
+  undo.move()
+  const count = (kind: "sandbox" | "snapshot") => gone.filter((one) => one.kind === kind).length
+  const sandboxes = copied.sandboxes.size - count("sandbox")
+  const snapshots = copied.snapshots.size - count("snapshot")
+  const ms = Math.round(performance.now() - startedAt)
+  core.events.record({
+    type: "daemon.backup",
+    meta: { by: "operator", directory, sandboxes, snapshots, bytes, failed: failed.length, ms },
+  })
+  return { directory, sandboxes, snapshots, bytes, failed }
+}
+
+async function addSandbox(
+  core: Core,
+  draft: BackupDraft,
+  record: SandboxRecord,
+  copied: Copied,
+  signal: AbortSignal,
+): Promise<void> {
+  const draftId = `backup-${crypto.randomUUID()}`
+  await using undo = new AsyncDisposableStack()
+  undo.defer(() => core.host.snapshots.abandon(draftId))
+  const { hasMemory, directory } = await core.doomed.watch([record], (doomed) =>
+    captureSandbox(core, record, draftId, { signal: AbortSignal.any([signal, doomed]) }),
+  )
+  await draft.addSandbox(record.id, directory)
+  copied.sandboxes.set(record.id, { hasMemory })
+}

@@ -1,0 +1,73 @@
+/**
+ * The operator's way to the running daemon: a socket in the data directory that only the daemon's own user may open, which is all the
+ * proof there is. It answers lines of JSON: progress, then a result or an error.
+ */
+
+import { rmSync } from "node:fs"
+import type { Server } from "bun"
+import { z } from "zod"
+import { AppError } from "../contract/errors.ts"
+import { backUp } from "../core/backup.ts"
+import type { Core } from "../core/core.ts"
+
+const Backup = z.strictObject({ directory: z.string().startsWith("/") })
+
+export function listenForOperator(
+  core: Core,
+  path: string,
+  { version }: { version: string },
+): Server<undefined> {
+  rmSync(path, { force: true })
+  const maskBefore = process.umask(0o177)
+  try {
+    return Bun.serve({
+      unix: path,
+      // The types allow no idle timeout for unix sockets, where the default of ten seconds holds all the same.
+      ...({ idleTimeout: 0 } as object),
+      development: false,
+      async fetch(request) {
+        if (request.method !== "POST" || new URL(request.url).pathname !== "/backup")
+          return new Response(null, { status: 404 })
+        const asked = Backup.safeParse(await request.json())
+        if (!asked.success) return new Response(null, { status: 400 })
+        return new Response(
+          linesOf((report, signal) => backUp(core, { ...asked.data, version, signal, report }), core),
+        )
+      },
+    })
+  } catch (cause) {
+    throw new AppError("unavailable", `cannot listen on ${path}`, { cause, retryable: false })
+  } finally {
+    process.umask(maskBefore)
+  }
+}
+
+/** Who leaves gives up the work. */
+function linesOf(
+  work: (report: (line: string) => void, signal: AbortSignal) => Promise<object>,
+  core: Core,
+): ReadableStream<Uint8Array> {
+  const left = new AbortController()
+  const encoder = new TextEncoder()
+  return new ReadableStream({
+    async start(controller) {
+      const send = (line: object) => {
+        if (!left.signal.aborted) controller.enqueue(encoder.encode(`${JSON.stringify(line)}\n`))
+      }
+      try {
+        send({ result: await work((progress) => send({ progress }), left.signal) })
+      } catch (error) {
+        core.log.error({ error }, "what the operator asked for failed")
+        const known = error instanceof AppError ? error : undefined
+        const {
+          code = "internal",
+          message = "an internal error; the daemon's log says why",
+          hint,
+        } = known ?? {}
+        send({ error: { code, message, hint } })
+      }
+      if (!left.signal.aborted) controller.close()
+    },
+    cancel: () => left.abort(new AppError("conflict", "whoever asked for it has left")),
+  })
+}

@@ -1,0 +1,56 @@
+/** The database of a backup: of what was copied for it, and of nothing else. Sandboxes are on disk there, whatever they do here. */
+
+import { type Kysely, sql } from "kysely"
+import { readInstallation } from "./changes.ts"
+import type { Mark } from "./mark.ts"
+import { SandboxState } from "./sandboxes.ts"
+import type { Schema } from "./schema.ts"
+
+export type Copied = {
+  sandboxes: ReadonlyMap<string, { hasMemory: boolean }>
+  snapshots: ReadonlySet<string>
+}
+export type Copy = { kind: "sandbox" | "snapshot"; id: string }
+
+export async function fitToBackup(db: Kysely<Schema>, copied: Copied): Promise<{ mark: Mark; gone: Copy[] }> {
+  const gone: Copy[] = []
+  const sandboxes = await db.selectFrom("sandboxes").select(["id", "user_id", "state"]).execute()
+  const present = new Set<string>()
+  for (const { id, user_id, state } of sandboxes) {
+    const copy = copied.sandboxes.get(id)
+    const before = SandboxState.parse(JSON.parse(state))
+    if (!copy || user_id === null || before.kind === "destroying") {
+      await db.deleteFrom("sandboxes").where("id", "=", id).execute()
+      continue
+    }
+    present.add(id)
+    const isWanted = before.kind === "cold" && before.isWanted
+    const cold: SandboxState = {
+      kind: "cold",
+      hasSnapshot: copy.hasMemory,
+      reason: copy.hasMemory
+        ? null
+        : before.kind === "cold"
+          ? before.reason
+          : "it comes from a backup of its disk",
+      ...(isWanted && { isWanted }),
+    }
+    await db
+      .updateTable("sandboxes")
+      .set({ state: JSON.stringify(cold) })
+      .where("id", "=", id)
+      .execute()
+  }
+  for (const id of copied.sandboxes.keys()) if (!present.has(id)) gone.push({ kind: "sandbox", id })
+  const snapshots = await db.selectFrom("snapshots").select(["id", "state"]).execute()
+  const kept = new Set(
+    snapshots.filter(({ id, state }) => state === "ready" && copied.snapshots.has(id)).map(({ id }) => id),
+  )
+  for (const { id } of snapshots)
+    if (!kept.has(id)) await db.deleteFrom("snapshots").where("id", "=", id).execute()
+  for (const id of copied.snapshots) if (!kept.has(id)) gone.push({ kind: "snapshot", id })
+  const mark = await readInstallation(db)
+  // One file: the log of a database is no part of a backup.
+  await sql`pragma journal_mode = delete`.execute(db)
+  return { mark, gone }
+}
