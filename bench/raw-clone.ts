@@ -53,6 +53,9 @@ export class RawClones {
       jail: await openJail({ dataDir, qemu, launcher, level: confinement, uid }),
       confinement,
       cgroups: Cgroups.open({ mountPoint: "/sys/fs/cgroup", dataDir }),
+      onDamage: (error) => {
+        throw error
+      },
     })
     const [image, kernel] = await Promise.all([readImage(dataDir, limits.imageDefault), readKernel(dataDir)])
     const template = await machines.findTemplate({

@@ -212,6 +212,7 @@ export async function openCore(config: Config, log: Log, { wrapHost }: Seam = {}
       jail,
       confinement: config.confinement,
       cgroups,
+      onDamage: (error) => log.error({ error }, "something damaged is not used any more"),
     }),
     disks,
     snapshots: new Snapshots({ dataDir: config.data_dir, disks }),

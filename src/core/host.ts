@@ -41,6 +41,9 @@ export interface Machines {
   clone(place: Place): Promise<Machine>
   restore(place: Place): Promise<Machine>
   boot(place: Place, kernel: Kernel): Promise<Machine>
+  /** Throws if a sandbox's disk is damaged, as far as that is seen. `missingMib`: a host that went down had not written them out. */
+  checkDisk(directory: string): Promise<{ missingMib: number }>
+  /** Throws if the disk that the memory belongs to is damaged. */
   checkSnapshot(
     directory: string,
     template: Template,

@@ -176,9 +176,9 @@ async function startCold(
   let reason = state.reason ?? "it had no saved memory"
   if (check?.fits) {
     using _memory = core.memory.promise(restoredMib(check.memoryMib))
-    const guest = await restore(core, record, template)
-    if (guest) return { guest, how: "memory", reason: null }
-    reason = "its memory snapshot is damaged"
+    const restored = await restore(core, record, template)
+    if ("guest" in restored) return { guest: restored.guest, how: "memory", reason: null }
+    reason = restored.reason
   } else if (check) {
     reason = check.reason
     core.log.warn({ sandbox: record.id, reason }, "booting from disk")
@@ -186,8 +186,12 @@ async function startCold(
   return { guest: await bootFromDisk(core, record, template, reason), how: "disk", reason }
 }
 
-/** Nothing: the snapshot turned out to be unusable before anything ran, and the sandbox can still boot. */
-async function restore(core: Core, record: SandboxRecord, template: Template): Promise<Guest | undefined> {
+/** A reason: the snapshot turned out to be unusable before anything ran, and the sandbox can still boot. */
+async function restore(
+  core: Core,
+  record: SandboxRecord,
+  template: Template,
+): Promise<{ guest: Guest } | { reason: string }> {
   const { machines, disks } = core.host
   const directory = disks.directoryOf(record.id)
   const diskStamp = await disks.stampOf(record.id)
@@ -207,7 +211,7 @@ async function restore(core: Core, record: SandboxRecord, template: Template): P
   } catch (cause) {
     core.log.error({ sandbox: record.id, cause }, "a memory snapshot could not be restored")
     await machines.killIn(directory)
-    if (cause instanceof AppError && !cause.retryable) return undefined
+    if (cause instanceof AppError && !cause.retryable) return { reason: cause.message }
     // Nothing of the sandbox has run: the snapshot is as good as before, and the host may do better next time.
     await core.store.sandboxes.setState(record.id, { kind: "cold", hasSnapshot: true, reason: null })
     throw new AppError("unavailable", `sandbox "${record.name}" could not be started`, {
@@ -224,7 +228,7 @@ async function restore(core: Core, record: SandboxRecord, template: Template): P
   await finishAttach(core, record, attaching)
   await finishStart(core, record, machine, guest, null)
   undo.move()
-  return guest
+  return { guest }
 }
 
 /** `reason` is why not from its memory; its owner is told. */
@@ -238,6 +242,10 @@ export async function bootFromDisk(
   using _memory = core.memory.promise(bootedMib(record.memoryMib))
   const { machines, disks } = core.host
   const directory = disks.directoryOf(record.id)
+  // Before anything is changed: with the right file put back its memory is good again.
+  const { missingMib } = await machines.checkDisk(directory)
+  const told =
+    missingMib > 0 ? `${reason}; ${missingMib} MB that its disk had are missing and read as zeros` : reason
   await core.store.sandboxes.setState(record.id, { kind: "waking", fromSnapshot: false })
   await using undo = new AsyncDisposableStack()
   let machine: Machine | undefined
@@ -270,7 +278,7 @@ export async function bootFromDisk(
     })
   }
   await finishAttach(core, record, attaching)
-  await finishStart(core, record, machine, guest, reason)
+  await finishStart(core, record, machine, guest, told)
   undo.move()
   return guest
 }

@@ -9,7 +9,7 @@ import { z } from "zod"
 import { AppError } from "../contract/errors.ts"
 import { errorCodeOf } from "../lib/error-code.ts"
 import { parseJson } from "../lib/parse-json.ts"
-import { fileChecksum } from "./copy-file.ts"
+import { fileChecksum } from "../lib/sparse-file.ts"
 import { diskFull } from "./disks.ts"
 
 const manifestFile = "backup.json"

@@ -2,10 +2,7 @@
 
 import { constants } from "node:fs"
 import { copyFile, type FileHandle, open, rm } from "node:fs/promises"
-import { Checksum } from "../lib/checksum.ts"
-import { nextExtent } from "../lib/posix.ts"
-
-export const chunkBytes = 4 * 1024 * 1024
+import { fileChecksum, readExtents } from "../lib/sparse-file.ts"
 
 /** Copies to a new file and gives a checksum over what was copied. The source must not change meanwhile. */
 export async function copyFileWithChecksum(
@@ -56,55 +53,4 @@ export async function tryShare(from: string, to: string): Promise<boolean> {
     }
     throw error
   }
-}
-
-/** Over size, places and bytes of what holds data. */
-export async function fileChecksum(path: string): Promise<string> {
-  const source = await open(path, "r")
-  try {
-    return await readExtents(source, (await source.stat()).size, async () => undefined)
-  } finally {
-    await source.close()
-  }
-}
-
-/**
- * Calls `take` with every chunk that is not all zeros, the last one cut to the file's size. Holes are as good as zeros: the checksum
- * does not tell them apart, since a copy may have others than its source.
- */
-export async function readExtents(
-  source: FileHandle,
-  size: number,
-  take: (bytes: Uint8Array, offset: number) => Promise<void>,
-): Promise<string> {
-  const checksum = new Checksum()
-  const header = Buffer.alloc(8)
-  header.writeBigUInt64LE(BigInt(size))
-  checksum.add(header)
-  const buffer = Buffer.allocUnsafe(chunkBytes)
-  const place = Buffer.alloc(8)
-  for (let offset = 0; offset < size; ) {
-    const extent = nextExtent({ fd: source.fd, offset })
-    if (!extent) break
-    // In steps of whole chunks from the file's start, so that the same content gives the same steps whatever its holes.
-    offset = extent.start - (extent.start % chunkBytes)
-    const { bytesRead } = await source.read(buffer, 0, Math.min(chunkBytes, size - offset), offset)
-    if (bytesRead === 0) break
-    const bytes = buffer.subarray(0, bytesRead)
-    if (!isZero(bytes)) {
-      place.writeBigUInt64LE(BigInt(offset))
-      checksum.add(place)
-      checksum.add(bytes)
-      await take(bytes, offset)
-    }
-    offset += bytesRead
-  }
-  return checksum.value()
-}
-
-const zeros = Buffer.alloc(chunkBytes)
-
-/** Of at most a chunk. */
-export function isZero(bytes: Uint8Array): boolean {
-  return Buffer.compare(bytes, zeros.subarray(0, bytes.length)) === 0
 }

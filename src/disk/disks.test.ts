@@ -5,7 +5,8 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, truncateSync, w
 import { open } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { copyFileWithChecksum, fileChecksum } from "./copy-file.ts"
+import { fileChecksum } from "../lib/sparse-file.ts"
+import { copyFileWithChecksum } from "./copy-file.ts"
 import { Disks } from "./disks.ts"
 import { Snapshots } from "./snapshots.ts"
 

@@ -5,7 +5,7 @@ import { closeSync, mkdtempSync, openSync, rmSync, statSync, truncateSync, write
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import fc from "fast-check"
-import { fileChecksum } from "./copy-file.ts"
+import { fileChecksum } from "../lib/sparse-file.ts"
 import { LiveCopy } from "./live-copy.ts"
 
 const mebibyte = 1024 * 1024

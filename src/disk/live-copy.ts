@@ -7,7 +7,8 @@
 
 import { constants } from "node:fs"
 import { type FileHandle, open, rm, stat } from "node:fs/promises"
-import { chunkBytes, isZero, readExtents, tryShare, writeAll } from "./copy-file.ts"
+import { chunkBytes, isZero, readExtents } from "../lib/sparse-file.ts"
+import { tryShare, writeAll } from "./copy-file.ts"
 
 const blockBytes = 256 * 1024
 

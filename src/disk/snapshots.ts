@@ -6,8 +6,11 @@
 
 import { link, mkdir, open, readdir, rename, rm, stat } from "node:fs/promises"
 import { join } from "node:path"
+import { z } from "zod"
 import { AppError } from "../contract/errors.ts"
-import { copyFileWithChecksum, fileChecksum } from "./copy-file.ts"
+import { openSealedJson, sealJson } from "../lib/sealed-json.ts"
+import { fileChecksum } from "../lib/sparse-file.ts"
+import { copyFileWithChecksum } from "./copy-file.ts"
 import { type Disks, diskFull } from "./disks.ts"
 import { LiveCopy } from "./live-copy.ts"
 
@@ -18,8 +21,10 @@ const manifestFile = "manifest.json"
 /** The memory's own pages. Whoever loads them checks them against the manifest beside them as they go. */
 const memoryPages = join(memoryDirectory, "memory")
 
-type FileFacts = { bytes: number; checksum: string }
-type Manifest = { files: Record<string, FileFacts> }
+const Manifest = z.object({
+  files: z.record(z.string(), z.object({ bytes: z.int(), checksum: z.string() })),
+})
+type Manifest = z.infer<typeof Manifest>
 
 export class Snapshots {
   readonly #directory: string
@@ -81,7 +86,7 @@ export class Snapshots {
       }
       const handle = await open(join(draft, manifestFile), "wx", 0o600)
       try {
-        await handle.writeFile(JSON.stringify(manifest))
+        await handle.writeFile(sealJson(manifest))
         await handle.sync()
       } finally {
         await handle.close()
@@ -109,8 +114,8 @@ export class Snapshots {
   }): Promise<{ hasMemory: boolean }> {
     const from = this.#finalOf(options.id)
     const manifest = await readManifest(from)
-    const disk = manifest?.files[diskFile]
-    if (!manifest || !disk) throw damaged("it has no manifest")
+    const disk = manifest.files[diskFile]
+    if (!disk) throw damaged(`${manifestFile} names no disk`)
     await checkFiles(from, manifest)
     return this.#place(options.sandboxId, async (to) => {
       const { checksum } = await copyFileWithChecksum(join(from, diskFile), join(to, diskFile), options)
@@ -191,9 +196,12 @@ export class Snapshots {
   }
 }
 
-async function readManifest(directory: string): Promise<Manifest | undefined> {
+async function readManifest(directory: string): Promise<Manifest> {
   const file = Bun.file(join(directory, manifestFile))
-  return (await file.exists()) ? ((await file.json()) as Manifest) : undefined
+  if (!(await file.exists())) throw damaged(`${manifestFile} is missing`)
+  const parsed = Manifest.safeParse(openSealedJson(await file.text()))
+  if (!parsed.success) throw damaged(`${manifestFile} was changed`)
+  return parsed.data
 }
 
 /** All but the two large ones, which are checked by whoever reads them. */

@@ -9,14 +9,13 @@
 import { closeSync, constants, openSync, statSync, write } from "node:fs"
 import { mkdir, open, readFile, rename, rm, statfs, truncate, writeFile } from "node:fs/promises"
 import { basename, join } from "node:path"
-import { z } from "zod"
 import { AppError } from "../contract/errors.ts"
 import { availableMemoryMib } from "../lib/available-memory.ts"
 import { errorCodeOf } from "../lib/error-code.ts"
-import { parseJson } from "../lib/parse-json.ts"
 import { createPipe, openTap, readAhead } from "../lib/posix.ts"
 import { isAlive, type ProcessIdentity } from "../lib/process-identity.ts"
 import { removeTree } from "../lib/remove-tree.ts"
+import { bindDisk, checkDisk, diskPathOf, isBoundDisk } from "./bound-disk.ts"
 import type { Cgroups } from "./cgroups.ts"
 import {
   type Accelerator,
@@ -48,6 +47,13 @@ import {
 } from "./process.ts"
 import { Qmp } from "./qmp.ts"
 import { makeSharedMemory, openSharedMemory } from "./shared-memory.ts"
+import {
+  manifestName,
+  manifestText,
+  readSnapshot,
+  type SnapshotManifest,
+  snapshotDirectory,
+} from "./snapshot-files.ts"
 import { agentSocket, closeSockets, listenSockets, qmpSocket, type Sockets } from "./sockets.ts"
 import { sha256, type Template, type TemplateDraft, type TemplateSpec, Templates } from "./templates.ts"
 import { makeWordsPipe, openEar, takeWords, Words } from "./words.ts"
@@ -87,14 +93,6 @@ export type Place = {
   tapName: string | undefined
 }
 
-const SnapshotManifest = z.object({
-  stateFingerprint: z.string(),
-  memoryBase: z.enum(["template", "empty"]),
-  state: z.object({ bytes: z.int(), sha256: z.string() }),
-  memory: z.object({ bytes: z.int(), checksum: z.string() }),
-})
-type SnapshotManifest = z.infer<typeof SnapshotManifest>
-
 type Files = Partial<Record<keyof typeof descriptors, number>>
 
 export class Machines {
@@ -120,8 +118,10 @@ export class Machines {
     jail: Jail
     confinement: Confinement["level"]
     cgroups: Cgroups
+    /** Is told of what is damaged and left out of use. */
+    onDamage: (error: AppError) => void
   }) {
-    this.templates = new Templates(options.dataDir)
+    this.templates = new Templates(options.dataDir, options.onDamage)
     this.#qemu = options.qemu
     this.#accelerator = options.accelerator
     this.#network = options.network
@@ -224,8 +224,9 @@ export class Machines {
   /** Starts the machine as `saveSnapshot` left it; it runs when this answers. The snapshot must be fitting. */
   async restore(place: Place): Promise<Machine> {
     const directory = snapshotDirectory(place.directory)
-    const manifest = await readSnapshot(directory)
-    if (!manifest) throw new AppError("unavailable", "the memory snapshot is missing", { retryable: false })
+    const found = await readSnapshot(directory)
+    if ("damage" in found) throw new AppError("unavailable", found.damage, { retryable: false })
+    const { manifest } = found
     readAhead(join(directory, "memory"))
     const state = await readFile(join(directory, "state"))
     const memory =
@@ -264,13 +265,25 @@ export class Machines {
     return machine
   }
 
-  /** Whether there is a snapshot that this host can restore; if not, why. */
+  /** Throws if a sandbox's disk is damaged, as far as its header and its tables tell. */
+  checkDisk(directory: string): Promise<{ missingMib: number }> {
+    return checkDisk(diskPathOf(directory))
+  }
+
+  /** Whether there is a snapshot that this host can restore; if not, why. Throws if the disk it belongs to is damaged. */
   async checkSnapshot(
     directory: string,
     template: Template,
   ): Promise<{ fits: true; memoryMib: number } | { fits: false; reason: string }> {
-    const manifest = await readSnapshot(snapshotDirectory(directory))
-    if (!manifest) return { fits: false, reason: "there is no memory snapshot" }
+    const found = await readSnapshot(snapshotDirectory(directory))
+    if ("damage" in found) return { fits: false, reason: found.damage }
+    const { manifest } = found
+    if (manifest.disk && !(await isBoundDisk(diskPathOf(directory), manifest.disk))) {
+      return {
+        fits: false,
+        reason: "its disk is not the one that its memory belongs to: disk.qcow2 is an older or another copy",
+      }
+    }
     if (manifest.stateFingerprint !== this.#stateFingerprint(template)) {
       return {
         fits: false,
@@ -332,14 +345,15 @@ export class Machines {
       memoryBase: machine.memoryBase,
       state: { bytes: state.length, sha256: sha256(state) },
       memory,
+      disk: await bindDisk(diskPathOf(machine.directory)),
     }
-    await writeFile(join(beside, "manifest.json"), JSON.stringify(manifest), { flag: "wx", mode: 0o600 })
+    await writeFile(join(beside, manifestName), manifestText(manifest), { flag: "wx", mode: 0o600 })
     if (isCopy) {
       await rename(beside, final)
     } else {
       // Together they wait for one commit of the file system's journal instead of one each.
-      const parts = ["state", "memory", "manifest.json"].map((name) => join(beside, name))
-      await Promise.all([...parts, join(machine.directory, "disk.qcow2")].map(syncPath))
+      const parts = ["state", "memory", manifestName].map((name) => join(beside, name))
+      await Promise.all([...parts, diskPathOf(machine.directory)].map(syncPath))
       await publishDirectory(beside, final)
     }
     undo.move()
@@ -660,34 +674,6 @@ function templateMachineName(directory: string): string {
 /** Where a machine's QEMU writes its device state, before it becomes part of a snapshot. */
 function savedStatePath(directory: string): string {
   return join(directory, "device-state")
-}
-
-function snapshotDirectory(directory: string): string {
-  return join(directory, "snapshot")
-}
-
-/** The manifest of a whole snapshot. What is missing, short or unreadable is no snapshot. */
-async function readSnapshot(directory: string): Promise<SnapshotManifest | undefined> {
-  const memory = Bun.file(join(directory, "memory"))
-  const state = await readIfThere(join(directory, "state"))
-  const text = await readIfThere(join(directory, "manifest.json"))
-  const parsed = SnapshotManifest.safeParse(parseJson(`${text ?? ""}`))
-  if (!parsed.success || !state || !(await memory.exists())) return undefined
-  const manifest = parsed.data
-  const isWhole =
-    memory.size === manifest.memory.bytes &&
-    state.length === manifest.state.bytes &&
-    sha256(state) === manifest.state.sha256
-  return isWhole ? manifest : undefined
-}
-
-async function readIfThere(path: string): Promise<Buffer | undefined> {
-  try {
-    return await readFile(path)
-  } catch (error) {
-    if (errorCodeOf(error) === "ENOENT") return undefined
-    throw error
-  }
 }
 
 async function writePipe(fd: number, bytes: Uint8Array): Promise<void> {

@@ -11,15 +11,19 @@ const bytes = 64 * page
 let directory: string
 let path: string
 let sealed: number
+let written: string
+let checksum: string
 beforeEach(async () => {
   directory = mkdtempSync("/tmp/bhatti-memory-")
   path = join(directory, "memory")
   const source = createMemoryFile({ name: "bhatti-test", bytes })
   writeSync(source, Buffer.alloc(2 * page, "a"), 0, 2 * page, 7 * page)
   writeSync(source, Buffer.from("the last byte"), 0, 13, bytes - 13)
-  await writeMemory({ fd: source, bytes, path })
+  written = await writeMemory({ fd: source, bytes, path })
   closeSync(source)
-  sealed = await readMemory({ path, bytes })
+  const read = await readMemory({ path, bytes })
+  sealed = read.fd
+  checksum = read.checksum
 })
 afterEach(() => {
   closeSync(sealed)
@@ -41,6 +45,18 @@ function expected(): Buffer {
 
 test("what comes back is what was written, holes and all", () => {
   expect(content().equals(expected())).toBe(true)
+  expect(checksum).toBe(written)
+})
+
+test("the checksum tells one byte of the file that was changed, and no hole that was filled", async () => {
+  const file = openSync(path, "r+")
+  writeSync(file, Buffer.alloc(page), 0, page, 20 * page)
+  const filled = await readMemory({ path, bytes })
+  writeSync(file, Buffer.from("b"), 0, 1, 8 * page + 5)
+  const changed = await readMemory({ path, bytes })
+  for (const fd of [file, filled.fd, changed.fd]) closeSync(fd)
+  expect(filled.checksum).toBe(written)
+  expect(changed.checksum).not.toBe(written)
 })
 
 test("who holds it can neither write it, cut it, make it longer nor punch holes into it", () => {

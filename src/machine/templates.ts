@@ -6,10 +6,14 @@
 
 import { closeSync, existsSync, readdirSync, renameSync, statSync, utimesSync } from "node:fs"
 import { mkdir, readdir, readFile, rm, stat } from "node:fs/promises"
-import { isAbsolute, join, relative } from "node:path"
+import { basename, isAbsolute, join, relative } from "node:path"
+import { z } from "zod"
 import { AppError } from "../contract/errors.ts"
+import { errorCodeOf } from "../lib/error-code.ts"
 import { createMemoryFile, sealMemoryFile } from "../lib/posix.ts"
 import type { ProcessIdentity } from "../lib/process-identity.ts"
+import { openSealedJson, sealJson } from "../lib/sealed-json.ts"
+import { fileChecksum } from "../lib/sparse-file.ts"
 import { type MachineShape, savedStateFile } from "./command-line.ts"
 import { publishDirectory, syncPath, writeSynced } from "./durable.ts"
 import { readMemory, writeMemory } from "./memory.ts"
@@ -42,12 +46,24 @@ export type Template = {
   blankOverlayPath: string
 }
 
-type Manifest = {
-  fingerprint: string
-  shape: MachineShape
-  image: { name: string; hash: string; file: string; diskMib: number }
-  files: { memory: { bytes: number }; state: { bytes: number; sha256: string } }
-}
+/** Templates of earlier versions lack the checksums, and are taken as they are. */
+const Manifest = z.object({
+  fingerprint: z.string(),
+  shape: z.object({
+    cpus: z.int(),
+    memoryMib: z.int(),
+    accelerator: z.enum(["kvm", "tcg"]),
+    network: z.enum(["tap", "user"]),
+  }),
+  image: z.object({ name: z.string(), hash: z.string(), file: z.string(), diskMib: z.int() }),
+  files: z.object({
+    memory: z.object({ bytes: z.int(), checksum: z.string().optional() }),
+    state: z.object({ bytes: z.int(), sha256: z.string() }),
+    disk: z.object({ checksum: z.string() }).optional(),
+    blank: z.object({ checksum: z.string() }).optional(),
+  }),
+})
+type Manifest = z.infer<typeof Manifest>
 
 const unfinished = "tmp-"
 const touchEveryMs = 60_000
@@ -55,50 +71,46 @@ const touchEveryMs = 60_000
 export class Templates {
   readonly #dataDir: string
   readonly #directory: string
-  readonly #known = new Map<string, Template>()
+  readonly #onDamage: (error: AppError) => void
+  /** Those whose disk was found whole, and what the manifest says of the rest. */
+  readonly #known = new Map<string, { template: Template; manifest: Manifest }>()
+  /** Whether it can be cloned; undefined: it was found damaged, and that is not looked at again. */
+  readonly #clonable = new Map<string, Promise<Template | undefined>>()
   readonly #used = new Map<string, { atMs: number; writtenMs: number }>()
   readonly #memories = new Map<string, Promise<number>>()
 
-  constructor(dataDir: string) {
+  /** `onDamage` is told once of each that is left out of use. */
+  constructor(dataDir: string, onDamage: (error: AppError) => void) {
     this.#dataDir = dataDir
     this.#directory = join(dataDir, "templates")
+    this.#onDamage = onDamage
   }
 
+  /** Throws unless disks can lie on it. What else is damaged of it is told by who uses that. */
   async get(id: string): Promise<Template> {
     this.#touch(id)
-    const known = this.#known.get(id)
-    if (known) return known
-    const template = await this.#read(id)
-    if (!template) {
-      throw new AppError("unavailable", `the template ${id} is missing or damaged`, {
-        hint: "restore the data directory's templates from a backup",
-        retryable: false,
-      })
-    }
-    this.#known.set(id, template)
-    return template
+    return (await this.#read(id)).template
   }
 
   /** The template of that fingerprint, if there is a whole one. */
   async find(fingerprint: string): Promise<Template | undefined> {
     for (const id of this.list()) {
       if (!id.startsWith(fingerprint)) continue
-      const template = this.#known.get(id) ?? (await this.#read(id))
+      const template = await this.#findClonable(id)
       if (template?.fingerprint !== fingerprint) continue
       // Removal looks at this and hides the directory in one go, so what is given out here is not on its way out.
       if (!existsSync(join(this.#directory, id))) continue
       this.#touch(id)
-      this.#known.set(id, template)
       return template
     }
     return undefined
   }
 
-  /** Its sealed memory, loaded once and kept. The descriptor stays this object's. */
+  /** Its sealed memory, loaded once, checked by the way, and kept. The descriptor stays this object's. */
   memory(template: Template): Promise<number> {
     const loaded = this.#memories.get(template.id)
     if (loaded) return loaded
-    const loading = readMemory({ path: template.memoryPath, bytes: template.shape.memoryMib * mebibyte })
+    const loading = this.#load(template)
     this.#memories.set(template.id, loading)
     loading.catch(() => this.#memories.delete(template.id))
     return loading
@@ -129,20 +141,25 @@ export class Templates {
     const memory = this.#memories.get(id)
     this.#memories.delete(id)
     this.#known.delete(id)
+    this.#clonable.delete(id)
     if (memory) closeSync(await memory)
     await rm(hidden, { recursive: true, force: true })
     return true
   }
 
-  /** The space each takes, the image it lies on, and when it was last asked for. */
+  /** The space each takes, the image it lies on, and when it was last asked for. Those whose manifest is damaged are nobody's to judge. */
   async measure(): Promise<{ id: string; mib: number; imageHash: string; lastUsedMs: number }[]> {
+    const manifests = new Map<string, Manifest>()
+    for (const id of this.list()) {
+      const manifest = await this.#readManifest(id)
+      if (manifest) manifests.set(id, manifest)
+    }
     return Promise.all(
-      this.list().map(async (id) => {
+      [...manifests].map(async ([id, { image }]) => {
         let blocks = 0
         for (const name of await readdir(join(this.#directory, id))) {
           blocks += (await stat(join(this.#directory, id, name))).blocks
         }
-        const { image } = await this.#readManifest(id)
         const mib = Math.ceil((blocks * 512) / mebibyte)
         return { id, mib, imageHash: image.hash, lastUsedMs: this.#lastUsedMs(id) }
       }),
@@ -202,25 +219,32 @@ export class Templates {
     await killProcess(machine, { deadlineMs: killDeadlineMs })
 
     const bytes = draft.manifest.shape.memoryMib * mebibyte
-    await writeMemory({ fd: draft.memoryFd, bytes, path: join(draft.directory, "memory") })
+    const checksum = await writeMemory({ fd: draft.memoryFd, bytes, path: join(draft.directory, "memory") })
     const state = await readFile(draft.statePath)
     const manifest: Manifest = {
       ...draft.manifest,
-      files: { memory: { bytes }, state: { bytes: state.length, sha256: sha256(state) } },
+      files: {
+        memory: { bytes, checksum },
+        state: { bytes: state.length, sha256: sha256(state) },
+        disk: { checksum: await fileChecksum(draft.diskPath) },
+        blank: { checksum: await fileChecksum(draft.blankOverlayPath) },
+      },
     }
     for (const path of [agentSocket(draft.directory), qmpSocket(draft.directory)]) {
       await rm(path, { force: true })
     }
     for (const path of [draft.statePath, draft.diskPath, draft.blankOverlayPath]) await syncPath(path)
-    await writeSynced(join(draft.directory, "manifest.json"), JSON.stringify(manifest, null, 2))
+    await writeSynced(join(draft.directory, "manifest.json"), sealJson(manifest))
     await publishDirectory(draft.directory, draft.finalDirectory)
     return this.get(draft.finalDirectory.slice(this.#directory.length + 1))
   }
 
-  async #read(id: string): Promise<Template | undefined> {
+  async #read(id: string): Promise<{ template: Template; manifest: Manifest }> {
+    const known = this.#known.get(id)
+    if (known) return known
     const directory = join(this.#directory, id)
-    if (!existsSync(join(directory, "manifest.json"))) return undefined
     const manifest = await this.#readManifest(id)
+    if (!manifest) throw damaged(id, "its manifest.json is missing or was changed")
     const template: Template = {
       id,
       fingerprint: manifest.fingerprint,
@@ -234,16 +258,55 @@ export class Templates {
       diskPath: join(directory, "disk.qcow2"),
       blankOverlayPath: join(directory, "blank.qcow2"),
     }
-    const state = await readFile(template.statePath)
-    const isWhole =
-      statSync(template.memoryPath).size === manifest.files.memory.bytes &&
-      state.length === manifest.files.state.bytes &&
-      sha256(state) === manifest.files.state.sha256
-    return isWhole ? template : undefined
+    await checkFile(id, template.diskPath, manifest.files.disk?.checksum)
+    if (!existsSync(template.baseDiskPath)) throw damaged(id, `its image ${manifest.image.file} is missing`)
+    const read = { template, manifest }
+    this.#known.set(id, read)
+    return read
   }
 
-  #readManifest(id: string): Promise<Manifest> {
-    return Bun.file(join(this.#directory, id, "manifest.json")).json()
+  #findClonable(id: string): Promise<Template | undefined> {
+    const known = this.#clonable.get(id)
+    if (known) return known
+    const checking = this.#checkClonable(id)
+    this.#clonable.set(id, checking)
+    checking.catch(() => this.#clonable.delete(id))
+    return checking
+  }
+
+  async #checkClonable(id: string): Promise<Template | undefined> {
+    try {
+      const { template, manifest } = await this.#read(id)
+      await checkFile(id, template.blankOverlayPath, manifest.files.blank?.checksum)
+      const state = await readFile(template.statePath).catch(() => Buffer.alloc(0))
+      if (sha256(state) !== manifest.files.state.sha256)
+        throw damaged(id, "its state is missing or was changed")
+      await this.memory(template)
+      return template
+    } catch (error) {
+      if (!(error instanceof AppError) || error.retryable) throw error
+      this.#onDamage(error)
+      return undefined
+    }
+  }
+
+  async #load(template: Template): Promise<number> {
+    const { id, memoryPath: path } = template
+    const { manifest } = await this.#read(id)
+    const { bytes, checksum: expected } = manifest.files.memory
+    const size = existsSync(path) ? statSync(path).size : undefined
+    if (size !== bytes) throw damaged(id, `its memory ${size === undefined ? "is missing" : "was cut"}`)
+    const { fd, checksum } = await readMemory({ path, bytes })
+    if (expected === undefined || checksum === expected) return fd
+    closeSync(fd)
+    throw damaged(id, "its memory was changed")
+  }
+
+  /** Returns undefined if it is missing or damaged. */
+  async #readManifest(id: string): Promise<Manifest | undefined> {
+    const file = Bun.file(join(this.#directory, id, "manifest.json"))
+    if (!(await file.exists())) return undefined
+    return Manifest.safeParse(openSealedJson(await file.text())).data
   }
 
   /** A path below the data directory is kept relative to it, so that the directory can be moved. */
@@ -285,6 +348,26 @@ async function saveState({ directory }: { directory: string }): Promise<void> {
   } finally {
     qmp.close()
   }
+}
+
+async function checkFile(id: string, path: string, checksum: string | undefined): Promise<void> {
+  const name = basename(path)
+  try {
+    if (checksum !== undefined && (await fileChecksum(path)) !== checksum) {
+      throw damaged(id, `its ${name} was changed`)
+    }
+    if (checksum === undefined) statSync(path)
+  } catch (error) {
+    if (errorCodeOf(error) === "ENOENT") throw damaged(id, `its ${name} is missing`)
+    throw error
+  }
+}
+
+function damaged(id: string, what: string): AppError {
+  return new AppError("unavailable", `the template ${id} is damaged: ${what}`, {
+    hint: "put the data directory's templates back from a backup",
+    retryable: false,
+  })
 }
 
 export function sha256(bytes: Uint8Array): string {

@@ -5,7 +5,8 @@ import { readdirSync, readFileSync } from "node:fs"
 import { join } from "node:path"
 import type { Event } from "../../src/contract/event.ts"
 import type { Snapshot } from "../../src/contract/snapshot.ts"
-import { fileChecksum } from "../../src/disk/copy-file.ts"
+import { sealJson } from "../../src/lib/sealed-json.ts"
+import { fileChecksum } from "../../src/lib/sparse-file.ts"
 import { checkFilesystem } from "../support/filesystem.ts"
 import { type Installation, install, until } from "../support/installation.ts"
 
@@ -107,14 +108,14 @@ test("a memory that this host cannot load is not loaded: it boots from the disk,
   const [id = ""] = onDisk()
   const directory = join(own.dataDir, "snapshots", id)
   const inner = join(directory, "snapshot/manifest.json")
-  const memory = JSON.parse(readFileSync(inner, "utf8"))
-  await Bun.write(inner, JSON.stringify({ ...memory, stateFingerprint: "0".repeat(16) }))
-  const outer = JSON.parse(readFileSync(join(directory, "manifest.json"), "utf8"))
+  const { checksum: _inner, ...memory } = JSON.parse(readFileSync(inner, "utf8"))
+  await Bun.write(inner, sealJson({ ...memory, stateFingerprint: "0".repeat(16) }))
+  const { checksum: _outer, ...outer } = JSON.parse(readFileSync(join(directory, "manifest.json"), "utf8"))
   outer.files["snapshot/manifest.json"] = {
     bytes: Bun.file(inner).size,
     checksum: await fileChecksum(inner),
   }
-  await Bun.write(join(directory, "manifest.json"), JSON.stringify(outer))
+  await Bun.write(join(directory, "manifest.json"), sealJson(outer))
 
   const ran = await own.bhatti(["snapshot", "resume", "foreign", "--name", "booted"])
   expect(ran.exitCode).toBe(0)

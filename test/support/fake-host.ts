@@ -54,6 +54,8 @@ export type FakeHost = Host & {
   halts: Map<number, "paused" | "disk_full">
   /** Why memory snapshots do not fit this host. */
   misfit: string | undefined
+  /** What is wrong with all disks. */
+  diskDamage: string | undefined
   /** Processor time that every machine says it has used. */
   cpuMsNow: number
   /** What every machine says it has read and written. */
@@ -122,6 +124,7 @@ export function fakeHost(): FakeHost {
     pauses: 0,
     halts: new Map(),
     misfit: undefined,
+    diskDamage: undefined,
     attached: new Map(),
     linked: new Set(),
     cpuMsNow: 0,
@@ -218,6 +221,11 @@ export function fakeHost(): FakeHost {
       async boot({ directory }) {
         fail("boot")
         return run(newMachine(directory))
+      },
+      async checkDisk() {
+        if (host.diskDamage !== undefined)
+          throw new AppError("unavailable", host.diskDamage, { retryable: false })
+        return { missingMib: 0 }
       },
       checkSnapshot: async (directory) => {
         if (host.misfit !== undefined) return { fits: false, reason: host.misfit }

@@ -1,0 +1,157 @@
+/**
+ * The header and the tables of a sandbox's qcow2 file, read with bounds of our own: the file is written by a QEMU that a guest may have
+ * taken over, or was damaged. Only files of the kind that are made here are understood; whatever else one says is damage.
+ *
+ *   header ─► reference counts' table ─► their blocks
+ *          └► L1 ─► L2 tables ─► the disk's contents, which are not looked at
+ */
+
+import { type FileHandle, open } from "node:fs/promises"
+import { Checksum } from "../lib/checksum.ts"
+import { errorCodeOf } from "../lib/error-code.ts"
+
+const magic = 0x514649fb
+const version = 3
+const clusterBits = 16
+const clusterBytes = 1 << clusterBits
+const headerBytes = 112
+const entryBytes = 8
+/** A disk of 1 TiB, which is the largest there can be, has half of this. */
+const tablesBytesMax = 256 * 1024 * 1024
+/** Left over from a QEMU that was killed, and no harm: "dirty". All others are of files that are made otherwise. */
+const toleratedFeatures = 1n
+const offsetMask = 0x00ff_ffff
+/** A place in the header's cluster that the format leaves free, within its first 4 KiB, which always hold data. */
+export const markPlace = { offset: 3584, bytes: 32 }
+
+/** The sentence that tells what is wrong with the file. */
+export class Damage {
+  readonly what: string
+
+  constructor(what: string) {
+    this.what = what
+  }
+}
+
+export type DiskTables = {
+  bytes: number
+  /** Over header and tables, the mark left out. */
+  checksum: string
+  mark: Buffer
+  /** Of the disk's contents, those that would lie behind the file's end. They read as zeros. */
+  missingBytes: number
+}
+
+export async function readTables(path: string): Promise<DiskTables | Damage> {
+  let file: FileHandle
+  try {
+    file = await open(path, "r")
+  } catch (error) {
+    if (errorCodeOf(error) === "ENOENT") return new Damage("it is missing")
+    throw error
+  }
+  try {
+    return await new TableReader(file, (await file.stat()).size).read()
+  } catch (error) {
+    if (error instanceof Damage) return error
+    throw error
+  } finally {
+    await file.close()
+  }
+}
+
+class TableReader {
+  readonly #file: FileHandle
+  readonly #bytes: number
+  readonly #sum = new Checksum()
+  #read = 0
+
+  constructor(file: FileHandle, bytes: number) {
+    this.#file = file
+    this.#bytes = bytes
+  }
+
+  async read(): Promise<DiskTables> {
+    if (this.#bytes === 0) throw new Damage("it is empty")
+    if (this.#bytes < clusterBytes) throw new Damage("it is cut within its header")
+    const header = await this.#take(0, clusterBytes, "header", { isSummed: false })
+    const mark = Buffer.from(header.subarray(markPlace.offset, markPlace.offset + markPlace.bytes))
+    header.fill(0, markPlace.offset, markPlace.offset + markPlace.bytes)
+    this.#sum.add(header)
+    const { l1Entries, l1Offset, countsOffset, countsClusters } = parseHeader(header)
+
+    const counts = await this.#take(countsOffset, countsClusters * clusterBytes, "table of reference counts")
+    for (const offset of offsetsIn(counts)) await this.#take(offset, clusterBytes, "reference counts")
+
+    let missing = 0
+    for (const offset of offsetsIn(await this.#take(l1Offset, l1Entries * entryBytes, "first table"))) {
+      missing += countBehind(await this.#take(offset, clusterBytes, "second table"), this.#bytes)
+    }
+    return { bytes: this.#bytes, checksum: this.#sum.value(), mark, missingBytes: missing * clusterBytes }
+  }
+
+  async #take(offset: number, bytes: number, name: string, { isSummed = true } = {}): Promise<Buffer> {
+    if (offset % clusterBytes !== 0 || (offset === 0) !== (name === "header")) {
+      throw new Damage(`its ${name} is at no place where one can be`)
+    }
+    if (offset + bytes > this.#bytes) throw new Damage(`it is cut: its ${name} lies behind its end`)
+    this.#read += bytes
+    if (this.#read > tablesBytesMax) throw new Damage("its tables are larger than those of any disk")
+    const buffer = Buffer.allocUnsafe(bytes)
+    const { bytesRead } = await this.#file.read(buffer, 0, bytes, offset)
+    if (bytesRead !== bytes) throw new Damage(`it is cut: its ${name} lies behind its end`)
+    if (isSummed) this.#sum.add(buffer)
+    return buffer
+  }
+}
+
+function parseHeader(header: Buffer): {
+  l1Entries: number
+  l1Offset: number
+  countsOffset: number
+  countsClusters: number
+} {
+  if (header.readUInt32BE(0) !== magic) throw new Damage("it does not begin as a disk does")
+  const isOurs =
+    header.readUInt32BE(4) === version &&
+    header.readUInt32BE(20) === clusterBits &&
+    header.readUInt32BE(32) === 0 &&
+    header.readUInt32BE(60) === 0 &&
+    (header.readBigUInt64BE(72) & ~toleratedFeatures) === 0n &&
+    header.readUInt32BE(96) === 4 &&
+    header.readUInt32BE(100) === headerBytes
+  if (!isOurs) throw new Damage("its header is not that of a disk made here")
+  const l1Entries = header.readUInt32BE(36)
+  const diskBytes = header.readBigUInt64BE(24)
+  const clustersPerTable = BigInt(clusterBytes / entryBytes)
+  if (BigInt(l1Entries) * clustersPerTable * BigInt(clusterBytes) < diskBytes) {
+    throw new Damage("its header contradicts itself")
+  }
+  return {
+    l1Entries,
+    l1Offset: Number(header.readBigUInt64BE(40)),
+    countsOffset: Number(header.readBigUInt64BE(48)),
+    countsClusters: header.readUInt32BE(56),
+  }
+}
+
+/** The places that a table names. */
+function* offsetsIn(table: Buffer): Generator<number> {
+  for (let at = 0; at + entryBytes <= table.length; at += entryBytes) {
+    const offset = offsetAt(table, at)
+    if (offset !== 0) yield offset
+  }
+}
+
+/** In a loop of its own: a disk has many thousand of these. */
+function countBehind(table: Buffer, bytes: number): number {
+  let count = 0
+  for (let at = 0; at < table.length; at += entryBytes) if (offsetAt(table, at) >= bytes) count++
+  return count
+}
+
+/** The upper byte of an entry holds flags, and so do the bits far below a cluster. */
+function offsetAt(table: Buffer, at: number): number {
+  const lower = table.readUInt32BE(at + 4)
+  return (table.readUInt32BE(at) & offsetMask) * 2 ** 32 + lower - (lower % 512)
+}

@@ -1,0 +1,66 @@
+/**
+ * A memory snapshot's directory: device state, own pages, and a manifest that says what belongs together. What the manifest does
+ * not prove is not used.
+ */
+
+import { readFile } from "node:fs/promises"
+import { join } from "node:path"
+import { z } from "zod"
+import { errorCodeOf } from "../lib/error-code.ts"
+import { openSealedJson, sealJson } from "../lib/sealed-json.ts"
+import { DiskBinding } from "./bound-disk.ts"
+import { sha256 } from "./templates.ts"
+
+export const SnapshotManifest = z.object({
+  stateFingerprint: z.string(),
+  memoryBase: z.enum(["template", "empty"]),
+  state: z.object({ bytes: z.int(), sha256: z.string() }),
+  memory: z.object({ bytes: z.int(), checksum: z.string() }),
+  /** The disk that the memory belongs to. Snapshots of earlier versions do not say. */
+  disk: DiskBinding.optional(),
+})
+export type SnapshotManifest = z.infer<typeof SnapshotManifest>
+
+export const manifestName = "manifest.json"
+
+export function snapshotDirectory(directory: string): string {
+  return join(directory, "snapshot")
+}
+
+export function manifestText(manifest: SnapshotManifest): string {
+  return sealJson(manifest)
+}
+
+/** Of the memory only the size is looked at: whoever loads it checks the rest. */
+export async function readSnapshot(
+  directory: string,
+): Promise<{ manifest: SnapshotManifest } | { damage: string }> {
+  const text = await readIfThere(join(directory, manifestName))
+  const state = await readIfThere(join(directory, "state"))
+  const memory = Bun.file(join(directory, "memory"))
+  const hasMemory = await memory.exists()
+  if (!text && !state && !hasMemory) return { damage: "there is no memory snapshot" }
+  if (!text) return damaged(manifestName, "is missing")
+  const parsed = SnapshotManifest.safeParse(openSealedJson(`${text}`))
+  if (!parsed.success) return damaged(manifestName, "was changed")
+  const manifest = parsed.data
+  if (!state) return damaged("state", "is missing")
+  if (state.length !== manifest.state.bytes || sha256(state) !== manifest.state.sha256)
+    return damaged("state", "was changed")
+  if (!hasMemory) return damaged("memory", "is missing")
+  if (memory.size !== manifest.memory.bytes) return damaged("memory", "was changed")
+  return { manifest }
+}
+
+function damaged(name: string, what: string): { damage: string } {
+  return { damage: `its memory snapshot is damaged: ${name} ${what}` }
+}
+
+async function readIfThere(path: string): Promise<Buffer | undefined> {
+  try {
+    return await readFile(path)
+  } catch (error) {
+    if (errorCodeOf(error) === "ENOENT") return undefined
+    throw error
+  }
+}
