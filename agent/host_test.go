@@ -37,6 +37,7 @@ func testAgent() *agent {
 			},
 			refresh:  func(wire.Refresh) error { return nil },
 			store:    func() error { return nil },
+			trim:     func(time.Duration) error { return nil },
 			powerOff: func() {},
 		},
 	}

@@ -81,6 +81,7 @@ func newAgent(bootFailures []string, p *prepared) *agent {
 			personalise: p.personalise,
 			refresh:     p.refresh,
 			store:       p.store,
+			trim:        trimRoot,
 			powerOff: func() {
 				if err := p.store(); err != nil {
 					report("%v", err)

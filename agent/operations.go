@@ -9,6 +9,7 @@ import (
 	"errors"
 	"sync"
 	"syscall"
+	"time"
 
 	"bhatti/agent/wire"
 )
@@ -33,6 +34,7 @@ type agent struct {
 type machine struct {
 	personalise func(wire.Personalise) (wire.Personalised, error)
 	store       func() error
+	trim        func(budget time.Duration) error
 	refresh     func(wire.Refresh) error
 	powerOff    func()
 }
@@ -51,6 +53,7 @@ var operations = map[string]operation{
 	"shutdown":    {isAlwaysAllowed: true, start: (*agent).shutdown},
 	"next_timer":  {start: (*agent).nextTimer},
 	"exec":        {start: (*agent).exec},
+	"trim":        {start: (*agent).trim},
 
 	"session_open":   {start: (*agent).sessionOpen},
 	"session_attach": {start: (*agent).sessionAttach},
@@ -154,6 +157,9 @@ func (a *agent) quiesce(s *stream, _ []byte) {
 		report("%v", err)
 	}
 	syscall.Sync()
+	if err := a.machine.trim(quiesceTrimBudget); err != nil {
+		report("%v", err)
+	}
 	a.mu.Lock()
 	a.isPersonalised = false
 	a.mu.Unlock()

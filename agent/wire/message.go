@@ -83,6 +83,11 @@ type NextTimer struct {
 	DueMs *int64 `json:"due_ms"`
 }
 
+// Trim gives back what was deleted, within a time.
+type Trim struct {
+	BudgetMs int `json:"budget_ms"`
+}
+
 // Network is the guest's place in its network.
 type Network struct {
 	MAC     string   `json:"mac"`

@@ -16,10 +16,13 @@ import { personalise } from "./identity.ts"
 import { machineOf, placeOf, rememberMachine, templateOf } from "./machine-of.ts"
 import { bootFromDisk } from "./power.ts"
 import { settle } from "./settle.ts"
+import { trimGuest } from "./trim.ts"
 
 const readyDeadlineMs = 30_000
 /** What it has not written out by then is in its memory all the same; only a copy without its memory would miss it. */
 const syncDeadlineMs = 5000
+/** What is deleted and not given back by then is copied. */
+const copyTrimMs = 2000
 
 export type Captured = { hasMemory: boolean; pausedMs: number }
 /** `directory`: of the draft. */
@@ -60,13 +63,17 @@ export async function captureSandbox(
 }
 
 /**
- * The source's disk, while it does what it likes, without its turn: what it writes meanwhile is found when it stands still.
- * Again after the guest has written out its files, so that what is left for then is little.
+ * The source's disk, while it does what it likes, without its turn: what it writes meanwhile is found when it stands still. Before
+ * that the guest gives back what it has deleted, which would be copied else. Again after it has written out its files, so
+ * that what is left for then is little.
  */
 async function copyAhead(core: Core, source: SandboxRecord, { id, signal }: Draft): Promise<void> {
   const copy = () => core.host.snapshots.copyAhead({ id, sandboxId: source.id, signal })
   const now = await core.store.sandboxes.get(source.id)
   if (!now || !["hot", "warm", "cold"].includes(now.state.kind)) return
+  if (now.state.kind === "hot") {
+    await trimGuest(core, now, await awake(core, now, "a copy of it"), { budgetMs: copyTrimMs })
+  }
   await copy()
   const then = await core.store.sandboxes.get(source.id)
   if (then?.state.kind !== "hot") return

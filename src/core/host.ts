@@ -302,6 +302,8 @@ export interface Guest {
   quiesce(options: { deadlineMs: number }): Promise<unknown>
   /** How long until the first program inside wants to go on by itself; null: none does. An older agent refuses to say. */
   nextTimer(options: { deadlineMs: number }): Promise<{ dueMs: number | null }>
+  /** Writes the filesystems out and gives back what was deleted, as far as that is done in `budgetMs`. `unavailable`: it cannot. */
+  trim(options: { budgetMs: number; deadlineMs: number }): Promise<unknown>
   exec(command: GuestCommand): GuestProcess
 
   openSession(start: SessionStart): GuestSession

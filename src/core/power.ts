@@ -15,12 +15,15 @@ import type { Core } from "./core.ts"
 import type { Guest, Machine, Template } from "./host.ts"
 import { environmentOf, personalise, refresh } from "./identity.ts"
 import { machineOf, placeOf, rememberMachine, templateOf } from "./machine-of.ts"
+import { trimGuest } from "./trim.ts"
 
 const readyDeadlineMs = 30_000
 /** A boot from disk takes 3 to 5 s on an idle host under software emulation. */
 const bootDeadlineMs = 120_000
 const quiesceDeadlineMs = 10_000
 const refreshDeadlineMs = 10_000
+/** Whoever wants it meanwhile waits that long. */
+const pauseTrimMs = 250
 
 /** hot → warm. False: it became busy meanwhile and stays hot. */
 export async function pauseSandbox(core: Core, record: SandboxRecord): Promise<boolean> {
@@ -29,6 +32,7 @@ export async function pauseSandbox(core: Core, record: SandboxRecord): Promise<b
   const guest = core.guests.get(record.id)
   if (state.kind !== "hot" || !machine || !guest) return false
   const before = guest.activity
+  await trimGuest(core, record, guest, { budgetMs: pauseTrimMs })
   await core.store.sandboxes.setState(record.id, { ...state, kind: "warm" })
   await core.host.machines.pause(machine)
   const after = guest.activity

@@ -2,7 +2,7 @@
 
 import { constants } from "node:fs"
 import { copyFile, type FileHandle, open, rm } from "node:fs/promises"
-import { fileChecksum, readExtents } from "../lib/sparse-file.ts"
+import { fileChecksum, nonZeroRuns, readExtents } from "../lib/sparse-file.ts"
 
 /** Copies to a new file and gives a checksum over what was copied. The source must not change meanwhile. */
 export async function copyFileWithChecksum(
@@ -19,7 +19,9 @@ export async function copyFileWithChecksum(
       await target.truncate(size)
       const checksum = await readExtents(source, size, async (bytes, offset) => {
         signal?.throwIfAborted()
-        await writeAll(target, bytes, offset)
+        for (const { start, end } of nonZeroRuns(bytes)) {
+          await writeAll(target, bytes.subarray(start, end), offset + start)
+        }
       })
       return { checksum }
     } finally {

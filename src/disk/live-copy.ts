@@ -7,6 +7,7 @@
 
 import { constants } from "node:fs"
 import { type FileHandle, open, rm, stat } from "node:fs/promises"
+import { punchHole } from "../lib/posix.ts"
 import { chunkBytes, isZero, readExtents } from "../lib/sparse-file.ts"
 import { tryShare, writeAll } from "./copy-file.ts"
 
@@ -89,8 +90,11 @@ export class LiveCopy {
   async #clear(target: FileHandle, from: number, to: number): Promise<void> {
     for (let block = from; block < to; block++) {
       if (this.#sums[block] === zeros) continue
-      const offset = block * blockBytes
-      await writeAll(target, Buffer.alloc(Math.min(blockBytes, this.#size - offset)), offset)
+      const place = {
+        offset: block * blockBytes,
+        bytes: Math.min(blockBytes, this.#size - block * blockBytes),
+      }
+      if (!punchHole(target.fd, place)) await writeAll(target, Buffer.alloc(place.bytes), place.offset)
       this.#sums[block] = zeros
     }
   }

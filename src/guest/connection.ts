@@ -171,6 +171,11 @@ export class Guest {
     return this.#ask(requests.nextTimer(), parseNextTimer, { ...options, isGlance: true })
   }
 
+  /** Has the guest write its filesystems out and give back what was deleted, as far as it comes in `budgetMs`. An older agent cannot. Nobody uses it by that. */
+  trim(options: { budgetMs: number; deadlineMs: number }): Promise<void> {
+    return this.#ask(requests.trim(options), () => undefined, { ...options, isGlance: true })
+  }
+
   /** Resolves when the guest has begun to switch itself off. */
   shutdown(options: { deadlineMs: number }): Promise<void> {
     return this.#ask(requests.shutdown(), () => undefined, options)

@@ -50,6 +50,7 @@ export const requests = {
   ping: () => ({ op: "ping" }),
   quiesce: () => ({ op: "quiesce" }),
   nextTimer: () => ({ op: "next_timer" }),
+  trim: ({ budgetMs }: { budgetMs: number }) => ({ op: "trim", budget_ms: budgetMs }),
   shutdown: () => ({ op: "shutdown" }),
   refresh: (moment: { entropy: Uint8Array; unixNs: bigint }) => ({
     op: "refresh",

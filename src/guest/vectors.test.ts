@@ -151,6 +151,7 @@ describe("messages", () => {
       }),
       "exec with what is required": requests.exec({ argv: ["true"] }),
       refresh: requests.refresh(moment),
+      trim: requests.trim({ budgetMs: 250 }),
       "session with everything": sessionRequests.open(
         {
           argv: ["vi", "a b"],

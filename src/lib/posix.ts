@@ -74,9 +74,9 @@ export function isFixedMemoryFile(fd: number): boolean {
 const FALLOC_FL_KEEP_SIZE = 1
 const FALLOC_FL_PUNCH_HOLE = 2
 
-/** Gives back what a file holds there; it reads as zeros from then on. Where that cannot be done it stays. */
-export function punchHole(fd: number, { offset, bytes }: { offset: number; bytes: number }): void {
-  libc.symbols.fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, bytes)
+/** Gives back what a file holds there; it reads as zeros from then on. False: that cannot be done, and it stays. */
+export function punchHole(fd: number, { offset, bytes }: { offset: number; bytes: number }): boolean {
+  return libc.symbols.fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, bytes) === 0
 }
 
 const SYS_pidfd_open = 434

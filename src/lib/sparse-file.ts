@@ -5,6 +5,7 @@ import { Checksum } from "./checksum.ts"
 import { nextExtent } from "./posix.ts"
 
 export const chunkBytes = 4 * 1024 * 1024
+const pageBytes = 4096
 
 /** Over size, places and bytes of what holds data. */
 export async function fileChecksum(path: string): Promise<string> {
@@ -55,4 +56,19 @@ const zeros = Buffer.alloc(chunkBytes)
 /** Of at most a chunk. */
 export function isZero(bytes: Uint8Array): boolean {
   return Buffer.compare(bytes, zeros.subarray(0, bytes.length)) === 0
+}
+
+/** The stretches of a chunk that hold something, in whole pages. */
+export function* nonZeroRuns(bytes: Uint8Array): Generator<{ start: number; end: number }> {
+  let start = -1
+  for (let page = 0; page < bytes.length; page += pageBytes) {
+    const end = Math.min(page + pageBytes, bytes.length)
+    const isEmpty = isZero(bytes.subarray(page, end))
+    if (!isEmpty && start < 0) start = page
+    if (isEmpty && start >= 0) {
+      yield { start, end: page }
+      start = -1
+    }
+  }
+  if (start >= 0) yield { start, end: bytes.length }
 }

@@ -6,10 +6,7 @@
 import { closeSync } from "node:fs"
 import { open } from "node:fs/promises"
 import { createMemoryFile, sealMemoryFile } from "../lib/posix.ts"
-import { readExtents } from "../lib/sparse-file.ts"
-
-const pageBytes = 4096
-const zeroPage = Buffer.alloc(pageBytes)
+import { nonZeroRuns, readExtents } from "../lib/sparse-file.ts"
 
 /** Writes the used pages of the memory file `fd` to a new file and syncs it. Gives the checksum that `readMemory` gives. */
 export async function writeMemory(options: { fd: number; bytes: number; path: string }): Promise<string> {
@@ -59,19 +56,4 @@ export async function readMemory(options: {
   } finally {
     await source.close()
   }
-}
-
-function* nonZeroRuns(chunk: Uint8Array): Generator<{ start: number; end: number }> {
-  const bytes = Buffer.from(chunk.buffer, chunk.byteOffset, chunk.length)
-  let start = -1
-  for (let page = 0; page < bytes.length; page += pageBytes) {
-    const end = Math.min(page + pageBytes, bytes.length)
-    const isZero = bytes.compare(zeroPage, 0, end - page, page, end) === 0
-    if (!isZero && start < 0) start = page
-    if (isZero && start >= 0) {
-      yield { start, end: page }
-      start = -1
-    }
-  }
-  if (start >= 0) yield { start, end: bytes.length }
 }

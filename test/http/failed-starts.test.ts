@@ -102,3 +102,15 @@ test("another sandbox is started meanwhile, and one of the same name later begin
   await own.call("POST", "/sandboxes/dev/stop")
   expect((await exec()).status).toBe(200)
 })
+
+test("a damaged disk is told, nothing is changed, and with the right one put back its memory is as it was", async () => {
+  own.host.failAt = undefined
+  own.host.misfit = "its memory was made by another QEMU"
+  own.host.diskDamage = "the disk sandboxes/sb_1/disk.qcow2 is damaged: it is missing"
+  expect((await exec()).body).toMatchObject({ message: own.host.diskDamage, retryable: false })
+  expect(await why()).toMatchObject({ failed_starts: { reason: own.host.diskDamage } })
+  expect([...own.host.running]).toEqual([])
+  own.host.misfit = own.host.diskDamage = undefined
+  expect((await exec()).status).toBe(200)
+  expect(await why()).toMatchObject({ started_from_disk: null })
+})

@@ -223,6 +223,14 @@ test("several copies come from one pause, each with its own identity, named afte
   expect([...own.host.drafts]).toEqual([])
 })
 
+test("what was deleted is given back before a copy, and a guest that cannot is copied all the same", async () => {
+  expect((await own.call("POST", "/sandboxes", { name: "copy", from: "dev" })).status).toBe(201)
+  expect(own.host.trims).toBe(1)
+  own.host.failAt = "trim"
+  expect((await own.call("POST", "/sandboxes", { name: "other", from: "dev" })).status).toBe(201)
+  expect((await own.call("POST", "/sandboxes/dev/checkpoint", { name: "kept" })).status).toBe(201)
+})
+
 test("several new ones are made, and without a name each gets its own", async () => {
   const { status, body } = await own.call("POST", "/sandboxes/batch", { count: 6 })
   expect(status).toBe(201)

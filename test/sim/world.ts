@@ -277,6 +277,10 @@ export class World {
           await life.step("restored")
           return machineOf(process)
         },
+        checkDisk: async () => {
+          await life.step("check disk")
+          return { missingMib: 0 }
+        },
         checkSnapshot: async (directory) => {
           await life.step("check snapshot")
           const snapshot = this.directories.get(idOf(directory))?.snapshot
@@ -487,6 +491,7 @@ class SimulatedGuest
       | "refresh"
       | "quiesce"
       | "nextTimer"
+      | "trim"
       | "exec"
       | "share"
       | "close"
@@ -576,6 +581,10 @@ class SimulatedGuest
 
   nextTimer(): Promise<{ dueMs: number | null }> {
     return this.#talk("next timer", () => ({ dueMs: null }))
+  }
+
+  trim(): Promise<unknown> {
+    return this.#talk("trim", () => ({}))
   }
 
   /** `mark VALUE` sets what is in memory, `write VALUE` what is on disk; the output tells what it found afterwards. */

@@ -48,6 +48,8 @@ export type FakeHost = Host & {
   templatesLainOn: string[] | undefined
   /** Snapshots in the making. */
   drafts: Set<string>
+  /** How often a guest gave back what it had deleted. */
+  trims: number
   /** How often a machine was paused. */
   pauses: number
   /** Machines that stand still. */
@@ -121,6 +123,7 @@ export function fakeHost(): FakeHost {
     asides: new Map(),
     templatesLainOn: [],
     drafts: new Set(),
+    trims: 0,
     pauses: 0,
     halts: new Map(),
     misfit: undefined,
@@ -450,6 +453,12 @@ class FakeGuest implements Guest {
     if (nextTimerMs === undefined)
       throw new AppError("unavailable", 'this agent has no operation "next_timer"')
     return { dueMs: nextTimerMs }
+  }
+
+  async trim(): Promise<unknown> {
+    if (this.#host.failAt === "trim") throw new AppError("unavailable", 'this agent has no operation "trim"')
+    this.#host.trims++
+    return {}
   }
 
   exec(command: GuestCommand): GuestProcess {
