@@ -4,17 +4,16 @@ import { AppError } from "../contract/errors.ts"
 import { limits } from "../contract/limits.ts"
 import type { CreateSandbox, Sandbox } from "../contract/sandbox.ts"
 import { clonedMib } from "../rules/host-memory.ts"
-import type { SandboxRecord } from "../store/sandboxes.ts"
+import type { NewSandbox, SandboxRecord } from "../store/sandboxes.ts"
 import type { Account } from "../store/users.ts"
+import { allOrNone, checkStillWanted } from "./all-or-none.ts"
 import { keepGuest } from "./attach.ts"
 import { beginAttach, finishAttach } from "./attachment.ts"
 import { answerDeadlineMs } from "./awake.ts"
 import type { Core } from "./core.ts"
-import { destroySandbox, removeFailed } from "./destroy.ts"
 import { forkSandbox } from "./fork.ts"
 import type { Guest, Machine, Template, TemplateSpec } from "./host.ts"
 import { personalise } from "./identity.ts"
-import { inParallel } from "./in-parallel.ts"
 import { placeOf, rememberMachine } from "./machine-of.ts"
 import { friendlyName } from "./names.ts"
 import { policyAskedFor } from "./policy.ts"
@@ -25,47 +24,6 @@ import { unlessAborted } from "./unless-aborted.ts"
 
 const readyDeadlineMs = 30_000
 const nameAttempts = 5
-/** More would only share the same processors. */
-const createsAtOnce = 4
-
-/** Several at once, from one pause of their source if they have one: all come to be, or none. */
-export async function createSandboxes(
-  core: Core,
-  account: Account,
-  input: CreateSandbox,
-  options: { count: number; signal?: AbortSignal },
-): Promise<Sandbox[]> {
-  const { count, signal } = options
-  if (input.if_not_exists) throw new AppError("invalid", "if_not_exists is for one sandbox")
-  if (count > account.maxSandboxes) {
-    throw new AppError(
-      "limit_exceeded",
-      `${count} sandboxes are above your limit of ${account.maxSandboxes}`,
-      { hint: "ask for fewer, or the operator for a higher limit" },
-    )
-  }
-  const names = namesOf(input.name, count)
-  if (input.from !== undefined) return forkSandbox(core, account, input.from, input, { count, signal })
-  const made: Sandbox[] = []
-  try {
-    await inParallel(names, createsAtOnce, async (name, index) => {
-      made[index] = (await createSandbox(core, account, { ...input, name }, { signal })).sandbox
-    })
-    return made
-  } catch (error) {
-    for (const { id } of made.filter(Boolean)) await destroySandbox(core, account, id)
-    throw error
-  }
-}
-
-/** `NAME-1` to `NAME-N`; without a name each gets its own. */
-export function namesOf(name: string | undefined, count: number): (string | undefined)[] {
-  if (count === 1 || name === undefined) return Array.from({ length: count }, () => name)
-  const names = Array.from({ length: count }, (_, index) => `${name}-${index + 1}`)
-  const tooLong = names.find((one) => !limits.sandboxNamePattern.test(one))
-  if (tooLong === undefined) return names
-  throw new AppError("invalid", `"${tooLong}" is too long a name`, { hint: "choose a shorter name" })
-}
 
 /**
  * `isNew: false`: the caller asked for a sandbox of that name only if there is none, and there is one.
@@ -88,6 +46,33 @@ export async function createSandbox(
     if (!sandbox) throw new Error("a fork gave no sandbox")
     return { sandbox, isNew: true }
   }
+  const plan = await planCreate(core, account, input)
+  // Of one from the pool too: its owner makes use of it, and the pool makes another.
+  using _memory = core.memory.promise(clonedMib)
+  using _going = core.pool.beginCreate()
+
+  // One from the pool is the owner's as soon as the store says so; without one the intent to make it is written.
+  const pooled = await takePooled(core, plan.spec)
+  const added = await addRecord(core, account, input, plan, pooled)
+  if (!added.isNew) return { sandbox: viewSandbox(core, added.record), isNew: false }
+  const { record } = added
+  // Awaited here, since until then its memory is promised and the pool keeps quiet.
+  return await allOrNone(core, [record], async () => {
+    const sandbox = await startNew(core, record, input, { ...plan, pooled, signal })
+    recordCreated(core, record, { isPooled: pooled !== undefined, startedAt })
+    return { sandbox, isNew: true }
+  })
+}
+
+/** Several creates have it in common: checked, and nothing of it taken yet. */
+export type CreatePlan = {
+  spec: TemplateSpec
+  wanted: Omit<NewSandbox, "name">
+  /** Values, by name. */
+  secrets: Record<string, string>
+}
+
+export async function planCreate(core: Core, account: Account, input: CreateSandbox): Promise<CreatePlan> {
   const asked = {
     image: input.image ?? limits.imageDefault,
     cpus: input.cpus ?? limits.cpusDefault,
@@ -107,55 +92,78 @@ export async function createSandbox(
     )
   }
   await checkSpace(core)
-  // Of one from the pool too: its owner makes use of it, and the pool makes another.
-  using _memory = core.memory.promise(clonedMib)
-  using _going = core.pool.beginCreate()
+  const wanted = {
+    imageName: spec.image.name,
+    imageHash: spec.image.hash,
+    cpus: spec.cpus,
+    memoryMib: spec.memoryMib,
+    diskMib: asked.diskMib,
+    env: input.env,
+    secretNames: input.secrets,
+    labels: input.labels,
+    keepHot: input.keep_hot,
+    allowCold: true,
+    netPolicy: policyAskedFor(core, input.net_policy),
+    warmAfterSec: input.warm_after ?? null,
+    coldAfterSec: input.cold_after ?? null,
+  }
+  return { spec, wanted, secrets }
+}
 
-  // One from the pool is the owner's as soon as the store says so; without one the intent to make it is written.
-  const pooled = await takePooled(core, spec)
-  const added = await addRecord(core, account, input, { spec, diskMib: asked.diskMib, pooled })
-  if (!added.isNew) return { sandbox: viewSandbox(core, added.record), isNew: false }
-  const { record } = added
-  // Awaited here, since until then its memory is promised and the pool keeps quiet.
-  return await core.turns.take(record.id, async () => {
-    await checkStillWanted(core, record)
-    await using undo = new AsyncDisposableStack()
-    undo.defer(() => removeFailed(core, record))
-    const attaching = beginAttach(core, record)
-    // The template comes after the record, so that names and limits are refused before a wait of seconds.
-    const { machine, guest } =
-      pooled ?? (await startMachine(core, record, await waitForTemplate(core, record, spec, signal)))
-    undo.defer(() => guest.close())
-    if (!pooled) undo.defer(() => core.host.machines.kill(machine))
-    try {
-      // What is sent to a paused guest is the first that it reads.
-      await Promise.all([
-        pooled ? core.host.machines.resume(machine) : undefined,
-        introduce(core, record, spec, { machine, guest, env: { ...record.env, ...secrets } }),
-      ])
-    } catch (cause) {
-      throw await startFailure(core, record, machine, cause)
-    }
-    // The pool has switched on the link of the same machine with the same address.
-    await (pooled ? attaching : finishAttach(core, record, attaching))
-    await furnish(guest, input)
-    checkStillAwaited(record, signal)
-    const state: SandboxRecord["state"] = { kind: "hot", machine: rememberMachine(machine) }
-    await core.store.sandboxes.setState(record.id, state)
-    keepGuest(core, record, guest, machine)
-    undo.move()
-    core.events.record({
-      type: "sandbox.created",
-      userId: account.id,
-      sandbox: record,
-      meta: {
-        by: "user",
-        from: pooled ? "pool" : "template",
-        image: record.imageName,
-        ms: Math.round(performance.now() - startedAt),
-      },
-    })
-    return { sandbox: viewSandbox(core, { ...record, state }), isNew: true }
+type Start = Pick<CreatePlan, "spec" | "secrets"> & {
+  pooled: PooledSandbox | undefined
+  signal: AbortSignal | undefined
+}
+
+/** From a row to a sandbox that runs, or to an error with nothing left but the row. Needs its turn. */
+export async function startNew(
+  core: Core,
+  record: SandboxRecord,
+  input: CreateSandbox,
+  { spec, secrets, pooled, signal }: Start,
+): Promise<Sandbox> {
+  await using undo = new AsyncDisposableStack()
+  const attaching = beginAttach(core, record)
+  // The template comes after the record, so that names and limits are refused before a wait of seconds.
+  const { machine, guest } =
+    pooled ?? (await startMachine(core, record, await waitForTemplate(core, record, spec, signal)))
+  undo.defer(() => guest.close())
+  if (!pooled) undo.defer(() => core.host.machines.kill(machine))
+  try {
+    // What is sent to a paused guest is the first that it reads.
+    await Promise.all([
+      pooled ? core.host.machines.resume(machine) : undefined,
+      introduce(core, record, spec, { machine, guest, env: { ...record.env, ...secrets } }),
+    ])
+  } catch (cause) {
+    throw await startFailure(core, record, machine, cause)
+  }
+  // The pool has switched on the link of the same machine with the same address.
+  await (pooled ? attaching : finishAttach(core, record, attaching))
+  await furnish(guest, input)
+  checkStillAwaited(record, signal)
+  const state: SandboxRecord["state"] = { kind: "hot", machine: rememberMachine(machine) }
+  await core.store.sandboxes.setState(record.id, state)
+  keepGuest(core, record, guest, machine)
+  undo.move()
+  return viewSandbox(core, { ...record, state })
+}
+
+export function recordCreated(
+  core: Core,
+  record: SandboxRecord,
+  { isPooled, startedAt }: { isPooled: boolean; startedAt: number },
+): void {
+  core.events.record({
+    type: "sandbox.created",
+    userId: record.userId,
+    sandbox: record,
+    meta: {
+      by: "user",
+      from: isPooled ? "pool" : "template",
+      image: record.imageName,
+      ms: Math.round(performance.now() - startedAt),
+    },
   })
 }
 
@@ -168,7 +176,7 @@ async function findNamed(
   return found?.name === name ? found : undefined
 }
 
-async function takePooled(core: Core, spec: TemplateSpec): Promise<PooledSandbox | undefined> {
+export async function takePooled(core: Core, spec: TemplateSpec): Promise<PooledSandbox | undefined> {
   const template = await core.host.machines.findTemplate(spec)
   if (!template) return undefined
   core.pool.wants(spec, template)
@@ -328,29 +336,14 @@ async function addRecord(
   core: Core,
   account: Account,
   input: CreateSandbox,
-  { spec, diskMib, pooled }: { spec: TemplateSpec; diskMib: number; pooled: PooledSandbox | undefined },
+  { wanted }: CreatePlan,
+  pooled: PooledSandbox | undefined,
 ): Promise<{ record: SandboxRecord; isNew: boolean }> {
-  const add = (name: string) => {
-    const wanted = {
-      name,
-      imageName: spec.image.name,
-      imageHash: spec.image.hash,
-      cpus: spec.cpus,
-      memoryMib: spec.memoryMib,
-      diskMib,
-      env: input.env,
-      secretNames: input.secrets,
-      labels: input.labels,
-      keepHot: input.keep_hot,
-      allowCold: true,
-      netPolicy: policyAskedFor(core, input.net_policy),
-      warmAfterSec: input.warm_after ?? null,
-      coldAfterSec: input.cold_after ?? null,
-    }
-    return pooled
-      ? core.store.sandboxes.claim(pooled.id, account, wanted)
-      : core.store.sandboxes.add(account, wanted, { slotsInUse: core.host.machines.slotsInUse() })
-  }
+  const { sandboxes } = core.store
+  const add = (name: string) =>
+    pooled
+      ? sandboxes.claim(pooled.id, account, { ...wanted, name })
+      : sandboxes.add(account, { ...wanted, name }, { slotsInUse: core.host.machines.slotsInUse() })
   try {
     return { record: await addNamed(input.name, add), isNew: true }
   } catch (error) {
@@ -359,12 +352,6 @@ async function addRecord(
     if (!existing) throw error
     return { record: existing, isNew: false }
   }
-}
-
-/** Its name can be seen before its turn is taken, and so it may have been destroyed by then. */
-export async function checkStillWanted(core: Core, record: SandboxRecord): Promise<void> {
-  if (!core.doomed.has(record.id) && (await core.store.sandboxes.get(record.id))) return
-  throw new AppError("conflict", `sandbox "${record.name}" was destroyed while it was being created`)
 }
 
 /** The last moment to notice that nobody waits for the answer, and so nobody would know of the sandbox. */
@@ -381,13 +368,23 @@ export async function addNamed(
   name: string | undefined,
   add: (name: string) => Promise<SandboxRecord>,
 ): Promise<SandboxRecord> {
-  if (name !== undefined) return add(name)
+  const [record] = await addAllNamed([name], async ([only = ""]) => [await add(only)])
+  if (!record) throw new Error("a sandbox got no row")
+  return record
+}
+
+/** Those without a name get friendly ones; where one of these is taken, all are tried again. */
+export async function addAllNamed(
+  names: readonly (string | undefined)[],
+  add: (names: string[]) => Promise<SandboxRecord[]>,
+): Promise<SandboxRecord[]> {
+  const isFriendly = names.includes(undefined)
   for (let attempt = 0; ; attempt++) {
     try {
-      return await add(friendlyName(Math.random, attempt))
+      return await add(names.map((name) => name ?? friendlyName(Math.random, attempt)))
     } catch (error) {
       const isTaken = error instanceof AppError && error.code === "conflict"
-      if (!isTaken || attempt === nameAttempts) throw error
+      if (!isFriendly || !isTaken || attempt === nameAttempts) throw error
     }
   }
 }

@@ -5,16 +5,17 @@
 
 import { AppError } from "../contract/errors.ts"
 import type { CreateSandbox, Sandbox } from "../contract/sandbox.ts"
-import type { NewSandbox, SandboxRecord } from "../store/sandboxes.ts"
+import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Account } from "../store/users.ts"
+import { allOrNone } from "./all-or-none.ts"
 import { captureSandbox, checkCopyable, startCopy } from "./capture.ts"
 import type { Core } from "./core.ts"
-import { addNamed, checkLimits, checkSpace, checkStillAwaited, checkStillWanted, namesOf } from "./create.ts"
-import { removeAgainMs, removeFailed } from "./destroy.ts"
+import { addAllNamed, checkLimits, checkSpace, checkStillAwaited } from "./create.ts"
+import { removeAgainMs } from "./destroy.ts"
 import { findSandbox } from "./find.ts"
-import type { Template } from "./host.ts"
 import { inParallel } from "./in-parallel.ts"
 import { templateOf } from "./machine-of.ts"
+import { namesOf } from "./names.ts"
 import { policyAskedFor } from "./policy.ts"
 import { viewById } from "./sandbox-view.ts"
 
@@ -42,29 +43,31 @@ export async function forkSandbox(
   await using draft = new AsyncDisposableStack()
   draft.defer(() => abandonDraft(core, draftId))
 
-  const addCopy = (copy: NewSandbox) =>
-    core.store.sandboxes.add(account, copy, { slotsInUse: core.host.machines.slotsInUse() })
-  const add = (name: string | undefined) =>
-    addNamed(name, (given) =>
-      addCopy({
-        name: given,
-        imageName: source.imageName,
-        imageHash: source.imageHash,
-        cpus: source.cpus,
-        memoryMib: source.memoryMib,
-        diskMib: source.diskMib,
-        env: { ...source.env, ...input.env },
-        // A secret reaches a copy only when it is asked for again.
-        secretNames: input.secrets,
-        labels: { ...source.labels, ...input.labels },
-        keepHot: input.keep_hot,
-        allowCold: source.allowCold,
-        warmAfterSec: input.warm_after ?? source.warmAfterSec,
-        coldAfterSec: input.cold_after ?? source.coldAfterSec,
-        netPolicy: input.net_policy ? policyAskedFor(core, input.net_policy) : source.netPolicy,
-      }),
-    )
-  return await withCopies(core, template, add, namesOf(input.name, count), async (copies) => {
+  const wanted = {
+    imageName: source.imageName,
+    imageHash: source.imageHash,
+    cpus: source.cpus,
+    memoryMib: source.memoryMib,
+    diskMib: source.diskMib,
+    env: { ...source.env, ...input.env },
+    // A secret reaches a copy only when it is asked for again.
+    secretNames: input.secrets,
+    labels: { ...source.labels, ...input.labels },
+    keepHot: input.keep_hot,
+    allowCold: source.allowCold,
+    warmAfterSec: input.warm_after ?? source.warmAfterSec,
+    coldAfterSec: input.cold_after ?? source.coldAfterSec,
+    netPolicy: input.net_policy ? policyAskedFor(core, input.net_policy) : source.netPolicy,
+  }
+  const copies = await addAllNamed(namesOf(input.name, count), (names) =>
+    core.store.sandboxes.addAll(
+      account,
+      names.map((name) => ({ input: { ...wanted, name } })),
+      { slotsInUse: core.host.machines.slotsInUse() },
+    ),
+  )
+  return await allOrNone(core, copies, async () => {
+    for (const { id } of copies) await core.store.sandboxes.setTemplate(id, template.id)
     const { pausedMs } = await core.doomed.watch([source, ...copies], (doomed) =>
       captureSandbox(core, source, draftId, { signal: doomed }),
     )
@@ -113,27 +116,4 @@ async function abandonDraft(core: Core, id: string): Promise<void> {
     core.log.error({ draft: id, error }, "could not remove the draft of a copy; trying again")
     core.clock.after(removeAgainMs, () => void abandonDraft(core, id))
   }
-}
-
-/** Writes down the intent to make each of them and holds all their turns; if `work` fails, none is left. */
-async function withCopies<T>(
-  core: Core,
-  template: Template,
-  add: (name: string | undefined) => Promise<SandboxRecord>,
-  names: readonly (string | undefined)[],
-  work: (copies: SandboxRecord[]) => Promise<T>,
-  copies: SandboxRecord[] = [],
-): Promise<T> {
-  const [name, ...rest] = names
-  if (names.length === 0) return work(copies)
-  const record = await add(name)
-  return core.turns.take(record.id, async () => {
-    await checkStillWanted(core, record)
-    await using undo = new AsyncDisposableStack()
-    undo.defer(() => removeFailed(core, record))
-    await core.store.sandboxes.setTemplate(record.id, template.id)
-    const result = await withCopies(core, template, add, rest, work, [...copies, record])
-    undo.move()
-    return result
-  })
 }

@@ -1,4 +1,7 @@
-/** Friendly names for sandboxes that were given none. */
+/** Names of new sandboxes: friendly ones for those that were given none, numbered ones for several. */
+
+import { AppError } from "../contract/errors.ts"
+import { limits } from "../contract/limits.ts"
 
 const adjectives =
   "amber bold brave bright brisk calm clever copper cosy crisp eager early fair fast fine fond gentle glad golden grand happy hardy humble jolly keen kind late light lively lucky mellow merry mild neat nimble noble plain proud quick quiet rapid ready rosy royal sharp shiny silent silver smart smooth snug solid spry steady still sunny swift tidy vivid warm wise witty young".split(
@@ -14,4 +17,13 @@ export function friendlyName(random: () => number, attempt: number): string {
   const pick = (words: string[]) => words[Math.floor(random() * words.length)] ?? "sandbox"
   const name = `${pick(adjectives)}-${pick(nouns)}`
   return attempt === 0 ? name : `${name}-${Math.floor(random() * 10_000)}`
+}
+
+/** `NAME-1` to `NAME-N`; without a name each gets its own. */
+export function namesOf(name: string | undefined, count: number): (string | undefined)[] {
+  if (count === 1 || name === undefined) return Array.from({ length: count }, () => name)
+  const names = Array.from({ length: count }, (_, index) => `${name}-${index + 1}`)
+  const tooLong = names.find((one) => !limits.sandboxNamePattern.test(one))
+  if (tooLong === undefined) return names
+  throw new AppError("invalid", `"${tooLong}" is too long a name`, { hint: "choose a shorter name" })
 }

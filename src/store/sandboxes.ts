@@ -17,9 +17,10 @@ import { z } from "zod"
 import { AppError } from "../contract/errors.ts"
 import { NetPolicy } from "../contract/network.ts"
 import { SandboxId, UserId } from "../contract/sandbox.ts"
-import type { NewSandboxRow, SandboxRow, Schema } from "./schema.ts"
+import { claimRow, insertPooledRow, insertRow, orRefusal } from "./sandbox-places.ts"
+import type { SandboxRow, Schema } from "./schema.ts"
 import { isUniqueViolation } from "./sqlite.ts"
-import { type Account, noLongerValid } from "./users.ts"
+import type { Account } from "./users.ts"
 
 /** Its owner has asked for it to be stopped, and nobody has used it since. */
 const isWanted = z.boolean().optional()
@@ -98,47 +99,32 @@ export class Sandboxes {
    * Writes the intent to create a sandbox: from here on it has its name, its slot and its place in the limit. It gets no slot
    * that the host says is in use.
    */
-  async add(
+  async add(account: Account, input: NewSandbox, host: { slotsInUse: number[] }): Promise<SandboxRecord> {
+    return toRecord(await orRefusal(this.#db, account, 1, () => insertRow(this.#db, account, input, host)))
+  }
+
+  /** Gives a pooled one to an account, under the same rules as `add`. */
+  async claim(id: SandboxId, account: Account, input: NewSandbox): Promise<SandboxRecord> {
+    return toRecord(await orRefusal(this.#db, account, 1, () => claimRow(this.#db, id, account, input)))
+  }
+
+  /** `add` or, with a `pooledId`, `claim` of each: all of them or none, and nobody ever sees a part of them. */
+  async addAll(
     account: Account,
-    input: NewSandbox,
-    { slotsInUse }: { slotsInUse: number[] },
-  ): Promise<SandboxRecord> {
-    const row: NewSandboxRow = {
-      id: newId(),
-      user_id: account.id,
-      name: input.name,
-      state: JSON.stringify({ kind: "creating" } satisfies SandboxState),
-      image_name: input.imageName,
-      image_hash: input.imageHash,
-      cpus: input.cpus,
-      memory_mib: input.memoryMib,
-      disk_mib: input.diskMib,
-      env: JSON.stringify(input.env),
-      secret_names: JSON.stringify(input.secretNames),
-      labels: JSON.stringify(input.labels),
-      keep_hot: Number(input.keepHot),
-      allow_cold: Number(input.allowCold),
-      net_policy: JSON.stringify(input.netPolicy),
-      warm_after_sec: input.warmAfterSec,
-      cold_after_sec: input.coldAfterSec,
-      boot_reason: null,
-      created_at: new Date().toISOString(),
-    }
-    const columns = Object.keys(row) as (keyof NewSandboxRow)[]
-    // One statement, so that two creates at once get neither one slot nor one place in the limit.
-    const statement = sql<{ slot: number }>`
-      insert into sandboxes (${sql.join(columns.map((column) => sql.ref(column)))}, slot)
-      select ${sql.join(columns.map((column) => sql.val(row[column])))}, (${freeSlot(slotsInUse)})
-      where ${hasRoom(account)}
-      returning slot`
-    let slot: number | undefined
-    try {
-      slot = (await statement.execute(this.#db)).rows[0]?.slot
-    } catch (error) {
-      throw isUniqueViolation(error, "sandboxes.name") ? nameTaken(input.name) : error
-    }
-    if (slot === undefined) throw await this.#noRoom(account)
-    return toRecord({ ...row, user_id: account.id, template_id: null, address: null, slot })
+    wanted: readonly { input: NewSandbox; pooledId?: SandboxId | undefined }[],
+    host: { slotsInUse: number[] },
+  ): Promise<SandboxRecord[]> {
+    const write = () =>
+      this.#db.transaction().execute(async (db) => {
+        const rows: SandboxRow[] = []
+        for (const { input, pooledId: id } of wanted) {
+          rows.push(
+            await (id === undefined ? insertRow(db, account, input, host) : claimRow(db, id, account, input)),
+          )
+        }
+        return rows
+      })
+    return (await orRefusal(this.#db, account, wanted.length, write)).map(toRecord)
   }
 
   /** The intent to make one for the pool. */
@@ -146,63 +132,9 @@ export class Sandboxes {
     input: Pick<NewSandbox, "imageName" | "imageHash" | "cpus" | "memoryMib" | "diskMib"> & {
       slotsInUse: number[]
     },
-  ): Promise<{
-    id: SandboxId
-    slot: number
-  }> {
-    const id = newId()
-    const { rows } = await sql<{ slot: number }>`
-      insert into sandboxes (id, user_id, name, state, image_name, image_hash, cpus, memory_mib, disk_mib,
-                             env, secret_names, labels, keep_hot, allow_cold, created_at, slot)
-      select ${id}, null, ${id}, ${JSON.stringify({ kind: "creating" } satisfies SandboxState)}, ${input.imageName},
-             ${input.imageHash}, ${input.cpus}, ${input.memoryMib}, ${input.diskMib}, '{}', '[]', '{}', 0, 1,
-             ${new Date().toISOString()}, (${freeSlot(input.slotsInUse)})
-      returning slot`.execute(this.#db)
-    const [row] = rows
-    if (!row) throw new Error("a pooled sandbox got no slot")
-    return { id, slot: row.slot }
-  }
-
-  /** Gives a pooled one to an account, under the same rules as `add`. */
-  async claim(id: SandboxId, account: Account, input: NewSandbox): Promise<SandboxRecord> {
-    try {
-      const changed = await this.#db
-        .updateTable("sandboxes")
-        .set({
-          user_id: account.id,
-          name: input.name,
-          disk_mib: input.diskMib,
-          env: JSON.stringify(input.env),
-          secret_names: JSON.stringify(input.secretNames),
-          labels: JSON.stringify(input.labels),
-          keep_hot: Number(input.keepHot),
-          allow_cold: Number(input.allowCold),
-          net_policy: JSON.stringify(input.netPolicy),
-          warm_after_sec: input.warmAfterSec,
-          cold_after_sec: input.coldAfterSec,
-          created_at: new Date().toISOString(),
-        })
-        .where("id", "=", id)
-        .where("user_id", "is", null)
-        .where(hasRoom(account))
-        .executeTakeFirst()
-      if (changed.numUpdatedRows === 0n) throw await this.#noRoom(account)
-    } catch (error) {
-      throw isUniqueViolation(error, "sandboxes.name") ? nameTaken(input.name) : error
-    }
-    const record = await this.get(id)
-    if (!record) throw new Error(`sandbox ${id} has no row`)
-    return record
-  }
-
-  /** The limit, unless the account is deleted, of which nothing fits into its limit either. */
-  async #noRoom(account: Account): Promise<AppError> {
-    const user = await this.#db
-      .selectFrom("users")
-      .select("id")
-      .where("id", "=", account.id)
-      .executeTakeFirst()
-    return user ? limitReached(account) : noLongerValid()
+  ): Promise<{ id: SandboxId; slot: number }> {
+    const row = await insertPooledRow(this.#db, input)
+    return { id: SandboxId.parse(row.id), slot: row.slot }
   }
 
   /** Pooled ones that nobody has claimed. */
@@ -316,35 +248,6 @@ export class Sandboxes {
         .execute()
     ).map(toRecord)
   }
-}
-
-function newId(): SandboxId {
-  return SandboxId.parse(`sb_${Buffer.from(crypto.getRandomValues(new Uint8Array(8))).toString("hex")}`)
-}
-
-function freeSlot(slotsInUse: number[]) {
-  // Slot 0 is no sandbox's.
-  const others = sql.join([0, ...slotsInUse].map((slot) => sql`(${slot})`))
-  return sql`
-    with used(slot) as (select slot from sandboxes union values ${others})
-    select min(slot) + 1 from used where slot + 1 not in (select slot from used)`
-}
-
-function hasRoom(account: Account) {
-  return sql<boolean>`(select count(*) from sandboxes where user_id = ${account.id})
-    < (select max_sandboxes from users where id = ${account.id})`
-}
-
-function nameTaken(name: string): AppError {
-  return new AppError("conflict", `a sandbox named "${name}" exists already`, {
-    hint: `choose another name, or: bhatti destroy ${name}`,
-  })
-}
-
-function limitReached(account: Account): AppError {
-  return new AppError("limit_exceeded", `your limit on sandboxes, ${account.maxSandboxes}, is reached`, {
-    hint: "bhatti destroy one of them, or ask the operator for a higher limit",
-  })
 }
 
 function toRecord(row: SandboxRow): SandboxRecord {

@@ -67,3 +67,28 @@ test("on a host that is short of memory it gives its own back, and fills again w
   own.host.availableMemoryMibNow = 100_000
   await fill()
 })
+
+test("a batch that is refused gives back what it took of the pool, and one that fits is made of it", async () => {
+  await create("second")
+  await fill()
+  await own.core.store.users.edit("alice", { max_sandboxes: 4 })
+  const batch = async (count: number) => (await own.call("POST", "/sandboxes/batch", { count })).status
+  expect(await batch(3)).toBe(429)
+  expect(own.core.pool.readyCount).toBe(2)
+  expect(await batch(2)).toBe(201)
+  const events = (await own.call("GET", "/events")).body as { type: string; meta: { from?: string } }[]
+  const created = events.filter(({ type }) => type === "sandbox.created")
+  expect(created.map(({ meta }) => meta.from)).toEqual(["template", "template", "pool", "pool"])
+})
+
+test("a batch whose last machine does not start takes its pooled ones with it", async () => {
+  await create("second")
+  await fill()
+  own.host.failAt = "clone"
+  expect((await own.call("POST", "/sandboxes/batch", { count: 3 })).status).toBe(503)
+  own.host.failAt = undefined
+  const { body } = await own.call("GET", "/sandboxes")
+  expect(body).toHaveLength(2)
+  expect(own.host.running.size).toBe(2 + own.core.pool.readyCount)
+  expect(own.host.directories.size).toBe(2 + own.core.pool.readyCount)
+})

@@ -1,0 +1,45 @@
+/** New sandboxes that come to be together: their rows are there already, and if one of them comes to nothing, none is left. */
+
+import { AppError } from "../contract/errors.ts"
+import type { SandboxRecord } from "../store/sandboxes.ts"
+import type { Core } from "./core.ts"
+import { removeFailed } from "./destroy.ts"
+
+/** Holds all their turns while `work` makes them, so that nobody uses one of them before that is over. */
+export async function allOrNone<T>(
+  core: Core,
+  records: readonly SandboxRecord[],
+  work: () => Promise<T>,
+): Promise<T> {
+  const outcome = Promise.withResolvers<T>()
+  outcome.promise.catch(() => undefined)
+  // All are asked for before anything is waited for: whoever sees one of the rows comes after.
+  const holds = records.map((record) => {
+    const taken = Promise.withResolvers<void>()
+    const over = core.turns.take(record.id, async () => {
+      taken.resolve()
+      const isMade = await outcome.promise.then(
+        () => true,
+        () => false,
+      )
+      // It may have been destroyed by somebody who was faster all the same.
+      if (!isMade && (await core.store.sandboxes.get(record.id))) await removeFailed(core, record)
+    })
+    return { taken: taken.promise, over }
+  })
+  try {
+    await Promise.all(holds.map(({ taken }) => taken))
+    for (const record of records) await checkStillWanted(core, record)
+    outcome.resolve(await work())
+  } catch (error) {
+    outcome.reject(error)
+  }
+  await Promise.all(holds.map(({ over }) => over))
+  return outcome.promise
+}
+
+/** Its name can be seen before its turn is taken, and so it may have been destroyed by then. */
+export async function checkStillWanted(core: Core, record: SandboxRecord): Promise<void> {
+  if (!core.doomed.has(record.id) && (await core.store.sandboxes.get(record.id))) return
+  throw new AppError("conflict", `sandbox "${record.name}" was destroyed while it was being created`)
+}

@@ -1,0 +1,65 @@
+/** Creating several sandboxes at once, copies of a source or not: all come to be, or none. */
+
+import { AppError } from "../contract/errors.ts"
+import type { CreateSandbox, Sandbox } from "../contract/sandbox.ts"
+import { clonedMib } from "../rules/host-memory.ts"
+import type { Account } from "../store/users.ts"
+import { allOrNone, checkStillWanted } from "./all-or-none.ts"
+import type { Core } from "./core.ts"
+import { addAllNamed, planCreate, recordCreated, startNew, takePooled } from "./create.ts"
+import { forkSandbox } from "./fork.ts"
+import { inParallel } from "./in-parallel.ts"
+import { namesOf } from "./names.ts"
+import type { PooledSandbox } from "./pool.ts"
+
+/** More would only share the same processors. */
+const createsAtOnce = 4
+
+export async function createSandboxes(
+  core: Core,
+  account: Account,
+  input: CreateSandbox,
+  { count, signal }: { count: number; signal?: AbortSignal },
+): Promise<Sandbox[]> {
+  const startedAt = performance.now()
+  if (input.if_not_exists) throw new AppError("invalid", "if_not_exists is for one sandbox")
+  if (count > account.maxSandboxes) {
+    throw new AppError(
+      "limit_exceeded",
+      `${count} sandboxes are above your limit of ${account.maxSandboxes}`,
+      { hint: "ask for fewer, or the operator for a higher limit" },
+    )
+  }
+  const names = namesOf(input.name, count)
+  if (input.from !== undefined) return forkSandbox(core, account, input.from, input, { count, signal })
+  const plan = await planCreate(core, account, input)
+  using _going = core.pool.beginCreate()
+
+  const pooled: (PooledSandbox | undefined)[] = []
+  for (const _ of names) pooled.push(await takePooled(core, plan.spec))
+  const wanted = (given: string[]) =>
+    given.map((name, index) => ({ input: { ...plan.wanted, name }, pooledId: pooled[index]?.id }))
+  const add = (given: string[]) =>
+    core.store.sandboxes.addAll(account, wanted(given), { slotsInUse: core.host.machines.slotsInUse() })
+  const records = await addAllNamed(names, add).catch((error: unknown) => {
+    for (const one of pooled) if (one) core.pool.giveBack(one)
+    throw error
+  })
+  return await allOrNone(core, records, async () => {
+    await using undo = new AsyncDisposableStack()
+    // Of those that are not even begun with; their machines go with their rows.
+    undo.defer(() => {
+      for (const one of pooled) one?.guest.close()
+    })
+    const made: Sandbox[] = []
+    await inParallel(records, createsAtOnce, async (record, index) => {
+      await checkStillWanted(core, record)
+      using _memory = core.memory.promise(clonedMib)
+      made[index] = await startNew(core, record, input, { ...plan, pooled: pooled[index], signal })
+    })
+    undo.move()
+    for (const [index, record] of records.entries())
+      recordCreated(core, record, { isPooled: pooled[index] !== undefined, startedAt })
+    return made
+  })
+}

@@ -1,0 +1,162 @@
+/**
+ * New sandboxes' rows. One statement gives a row its name, its slot and its place in its owner's limit, or refuses it, so that two
+ * at once never get the same of these.
+ */
+
+import { type Kysely, sql } from "kysely"
+import { AppError } from "../contract/errors.ts"
+import { SandboxId } from "../contract/sandbox.ts"
+import type { NewSandbox, SandboxState } from "./sandboxes.ts"
+import type { NewSandboxRow, SandboxRow, Schema } from "./schema.ts"
+import { isUniqueViolation } from "./sqlite.ts"
+import { type Account, noLongerValid } from "./users.ts"
+
+type Database = Kysely<Schema>
+
+/** What a write ends with when the owner's limit has no place for it; `orRefusal` says so to the owner. */
+const noRoom = new Error("there is no room")
+
+const creating = JSON.stringify({ kind: "creating" } satisfies SandboxState)
+
+function freeSlot(slotsInUse: number[]) {
+  // Slot 0 is no sandbox's.
+  const others = sql.join([0, ...slotsInUse].map((slot) => sql`(${slot})`))
+  return sql`
+    with used(slot) as (select slot from sandboxes union values ${others})
+    select min(slot) + 1 from used where slot + 1 not in (select slot from used)`
+}
+
+function hasRoom(account: Account) {
+  return sql<boolean>`(select count(*) from sandboxes where user_id = ${account.id})
+    < (select max_sandboxes from users where id = ${account.id})`
+}
+
+export async function insertRow(
+  db: Database,
+  account: Account,
+  input: NewSandbox,
+  { slotsInUse }: { slotsInUse: number[] },
+): Promise<SandboxRow> {
+  const row: NewSandboxRow = {
+    id: newId(),
+    user_id: account.id,
+    state: creating,
+    image_name: input.imageName,
+    image_hash: input.imageHash,
+    cpus: input.cpus,
+    memory_mib: input.memoryMib,
+    boot_reason: null,
+    ...ownersColumns(input),
+  }
+  const columns = Object.keys(row) as (keyof NewSandboxRow)[]
+  const statement = sql<{ slot: number }>`
+    insert into sandboxes (${sql.join(columns.map((column) => sql.ref(column)))}, slot)
+    select ${sql.join(columns.map((column) => sql.val(row[column])))}, (${freeSlot(slotsInUse)})
+    where ${hasRoom(account)}
+    returning slot`
+  const { rows } = await orNameTaken(input.name, statement.execute(db))
+  const [placed] = rows
+  if (!placed) throw noRoom
+  return { ...row, template_id: null, address: null, slot: placed.slot }
+}
+
+/** Of one of the pool, which nobody else has claimed. */
+export async function claimRow(
+  db: Database,
+  id: SandboxId,
+  account: Account,
+  input: NewSandbox,
+): Promise<SandboxRow> {
+  const claim = db
+    .updateTable("sandboxes")
+    .set({ user_id: account.id, ...ownersColumns(input) })
+    .where("id", "=", id)
+    .where("user_id", "is", null)
+    .where(hasRoom(account))
+    .returningAll()
+  const row = await orNameTaken(input.name, claim.executeTakeFirst())
+  if (!row) throw noRoom
+  return row
+}
+
+export async function insertPooledRow(
+  db: Database,
+  input: Pick<NewSandbox, "imageName" | "imageHash" | "cpus" | "memoryMib" | "diskMib"> & {
+    slotsInUse: number[]
+  },
+): Promise<{ id: string; slot: number }> {
+  const id = newId()
+  const { rows } = await sql<{ slot: number }>`
+    insert into sandboxes (id, user_id, name, state, image_name, image_hash, cpus, memory_mib, disk_mib,
+                           env, secret_names, labels, keep_hot, allow_cold, created_at, slot)
+    select ${id}, null, ${id}, ${creating}, ${input.imageName},
+           ${input.imageHash}, ${input.cpus}, ${input.memoryMib}, ${input.diskMib}, '{}', '[]', '{}', 0, 1,
+           ${new Date().toISOString()}, (${freeSlot(input.slotsInUse)})
+    returning slot`.execute(db)
+  const [row] = rows
+  if (!row) throw new Error("a pooled sandbox got no slot")
+  return { id, slot: row.slot }
+}
+
+/** `write` makes `count` rows; where the limit has no place for them, its owner is told so. */
+export async function orRefusal<T>(
+  db: Database,
+  account: Account,
+  count: number,
+  write: () => Promise<T>,
+): Promise<T> {
+  try {
+    return await write()
+  } catch (error) {
+    if (error !== noRoom) throw error
+    const user = await db
+      .selectFrom("users")
+      .select("max_sandboxes")
+      .where("id", "=", account.id)
+      .executeTakeFirst()
+    // A deleted user has no limit, into which nothing fits either.
+    throw user ? limitReached(user.max_sandboxes, count) : noLongerValid()
+  }
+}
+
+/** What an owner decides. */
+function ownersColumns(input: NewSandbox) {
+  return {
+    name: input.name,
+    disk_mib: input.diskMib,
+    env: JSON.stringify(input.env),
+    secret_names: JSON.stringify(input.secretNames),
+    labels: JSON.stringify(input.labels),
+    keep_hot: Number(input.keepHot),
+    allow_cold: Number(input.allowCold),
+    net_policy: JSON.stringify(input.netPolicy),
+    warm_after_sec: input.warmAfterSec,
+    cold_after_sec: input.coldAfterSec,
+    created_at: new Date().toISOString(),
+  }
+}
+
+async function orNameTaken<T>(name: string, statement: Promise<T>): Promise<T> {
+  try {
+    return await statement
+  } catch (error) {
+    if (!isUniqueViolation(error, "sandboxes.name")) throw error
+    throw new AppError("conflict", `a sandbox named "${name}" exists already`, {
+      hint: `choose another name, or: bhatti destroy ${name}`,
+    })
+  }
+}
+
+function newId(): SandboxId {
+  return SandboxId.parse(`sb_${Buffer.from(crypto.getRandomValues(new Uint8Array(8))).toString("hex")}`)
+}
+
+function limitReached(max: number, count: number): AppError {
+  const message =
+    count === 1
+      ? `your limit on sandboxes, ${max}, is reached`
+      : `${count} more sandboxes are above your limit of ${max}`
+  return new AppError("limit_exceeded", message, {
+    hint: "bhatti destroy one of them, or ask the operator for a higher limit",
+  })
+}
