@@ -21,7 +21,7 @@ import {
   WriteFileQuery,
 } from "./file.ts"
 import { Image } from "./image.ts"
-import { ListeningPort, Publish, PublishedPort } from "./publish.ts"
+import { ListeningPort, Publish, PublishedPort, UnpublishQuery } from "./publish.ts"
 import {
   CreateSandbox,
   CreateSandboxes,
@@ -330,7 +330,7 @@ export const api = {
   publishPort: endpoint({
     method: "POST",
     path: "/sandboxes/:id/publish",
-    summary: "Give a port of the sandbox a public URL",
+    summary: "Give a port of the sandbox a public URL; another alias is a further URL of it",
     body: Publish,
     reply: PublishedPort,
     status: 201,
@@ -339,14 +339,15 @@ export const api = {
   listPublished: endpoint({
     method: "GET",
     path: "/sandboxes/:id/publish",
-    summary: "Published ports of the sandbox",
+    summary: "Published ports of the sandbox, an entry for each alias, oldest first",
     reply: z.array(PublishedPort),
     status: 200,
   }),
   unpublishPort: endpoint({
     method: "DELETE",
     path: "/sandboxes/:id/publish/:port",
-    summary: "Take a port's public URL away, for open connections too",
+    summary: "Take a port's public URLs away, or one of them, for open connections too",
+    query: UnpublishQuery,
     reply: z.null(),
     status: 204,
   }),

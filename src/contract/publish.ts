@@ -1,4 +1,4 @@
-/** Published ports: a port of a sandbox under a public name. */
+/** Published ports: a port of a sandbox under a public name, or several. */
 
 import { z } from "zod"
 import { SandboxId } from "./sandbox.ts"
@@ -30,9 +30,15 @@ export const Alias = z
 export const Publish = z
   .strictObject({
     port: Port,
-    alias: Alias.optional().describe("Default: made from the sandbox's name and random characters"),
+    alias: Alias.optional().describe(
+      "Default: the oldest that the port has, or one made from the sandbox's name and random characters",
+    ),
   })
   .meta({ id: "Publish" })
+
+export const UnpublishQuery = z.strictObject({
+  alias: z.string().optional().describe("Only this alias of the port. Default: all that it has"),
+})
 
 export const PublishedPort = z
   .object({

@@ -13,6 +13,7 @@ const suffixLetters = "abcdefghijkmnpqrstuvwxyz23456789"
 const suffixLength = 10
 const aliasLengthMax = 63
 
+/** Without an alias it gets one that nobody guesses, unless it is published already. */
 export async function publishPort(
   core: Core,
   account: Account,
@@ -20,19 +21,20 @@ export async function publishPort(
   input: { port: number; alias?: string | undefined },
 ): Promise<{ published: PublishedPort; isNew: boolean }> {
   const record = await findSandbox(core, account, nameOrId)
-  const existing = await core.store.publishedPorts.find(record.id, input.port)
-  if (existing) {
-    const published = viewPublished(core, existing)
-    if (input.alias === undefined || input.alias === existing.alias) return { published, isNew: false }
-    throw new AppError("conflict", `port ${input.port} is published already, as ${published.url}`, {
-      hint: `bhatti unpublish ${record.name} -p ${input.port}`,
-    })
+  const { publishedPorts } = core.store
+  const { record: added, isNew } =
+    input.alias === undefined
+      ? await publishedPorts.addFirst({
+          sandboxId: record.id,
+          port: input.port,
+          alias: unguessableAlias(record),
+        })
+      : await publishedPorts.add({ sandboxId: record.id, port: input.port, alias: input.alias })
+  if (isNew) {
+    const meta = { by: "user", port: added.port, alias: added.alias }
+    core.events.record({ type: "publish.created", userId: account.id, sandbox: record, meta })
   }
-  const alias = input.alias ?? unguessableAlias(record)
-  const added = await core.store.publishedPorts.add({ sandboxId: record.id, port: input.port, alias })
-  const meta = { by: "user", port: input.port, alias }
-  core.events.record({ type: "publish.created", userId: account.id, sandbox: record, meta })
-  return { published: viewPublished(core, added), isNew: true }
+  return { published: viewPublished(core, added), isNew }
 }
 
 export async function listPublished(
@@ -44,22 +46,26 @@ export async function listPublished(
   return (await core.store.publishedPorts.listOf([record.id])).map((one) => viewPublished(core, one))
 }
 
+/** That alias of the port, or without one all that it has. */
 export async function unpublishPort(
   core: Core,
   account: Account,
   nameOrId: string,
-  port: number,
+  { port, alias }: { port: number; alias?: string | undefined },
 ): Promise<void> {
   const record = await findSandbox(core, account, nameOrId)
-  const existing = await core.store.publishedPorts.find(record.id, port)
-  if (!existing || !(await core.store.publishedPorts.remove(record.id, port))) {
-    throw new AppError("not_found", `port ${port} of "${record.name}" is not published`, {
+  const removed = await core.store.publishedPorts.remove(record.id, port, alias)
+  if (removed.length === 0) {
+    const what = alias === undefined ? "" : ` as "${alias}"`
+    throw new AppError("not_found", `port ${port} of "${record.name}" is not published${what}`, {
       hint: `bhatti publish ${record.name} --list`,
     })
   }
-  core.onUnpublished(existing.alias)
-  const meta = { by: "user", port, alias: existing.alias }
-  core.events.record({ type: "publish.deleted", userId: account.id, sandbox: record, meta })
+  for (const one of removed) {
+    core.onUnpublished(one.alias)
+    const meta = { by: "user", port, alias: one.alias }
+    core.events.record({ type: "publish.deleted", userId: account.id, sandbox: record, meta })
+  }
 }
 
 export function urlOf(core: Core, alias: string): string {

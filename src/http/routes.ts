@@ -288,8 +288,9 @@ export function handlers(about: About): Handlers {
       return listPublished(core, account, idOf(params))
     },
 
-    async unpublishPort({ core, account, params }) {
-      await unpublishPort(core, account, idOf(params), parseInput(PortParameter, params.port))
+    async unpublishPort({ core, account, params }, { query }) {
+      const port = parseInput(PortParameter, params.port)
+      await unpublishPort(core, account, idOf(params), { port, alias: query.alias })
       return new Response(null, { status: 204 })
     },
   }

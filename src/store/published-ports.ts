@@ -1,11 +1,11 @@
-/** Published ports: which alias leads to which port of which sandbox. An alias belongs to one sandbox on the whole host. */
+/** Published ports: which alias leads to which port of which sandbox. On the whole host an alias leads to one port; a port may have several. */
 
-import { type Kysely, sql } from "kysely"
+import { type Kysely, type RawBuilder, sql } from "kysely"
 import { AppError } from "../contract/errors.ts"
 import { limits } from "../contract/limits.ts"
 import { SandboxId } from "../contract/sandbox.ts"
 import type { PublishedPortRow, Schema } from "./schema.ts"
-import { isUniqueViolation } from "./sqlite.ts"
+import { isForeignKeyViolation, isUniqueViolation } from "./sqlite.ts"
 
 export type PublishedPortRecord = {
   id: string
@@ -15,6 +15,8 @@ export type PublishedPortRecord = {
   createdAt: string
 }
 
+type NewPublishedPort = { sandboxId: SandboxId; port: number; alias: string }
+
 export class PublishedPorts {
   readonly #db: Kysely<Schema>
 
@@ -22,8 +24,45 @@ export class PublishedPorts {
     this.#db = db
   }
 
-  /** Publishing again what is published already gives what there is. */
-  async add(input: { sandboxId: SandboxId; port: number; alias: string }): Promise<PublishedPortRecord> {
+  /** Under that alias; `isNew: false` when it leads to that port already. */
+  async add(input: NewPublishedPort): Promise<{ record: PublishedPortRecord; isNew: boolean }> {
+    let isTaken = false
+    try {
+      const record = await this.#insert(input, sql`true`)
+      if (record) return { record, isNew: true }
+    } catch (error) {
+      if (!isUniqueViolation(error, "published_ports.alias")) throw error
+      isTaken = true
+    }
+    // At the limit nothing was inserted either, but it may be there.
+    const existing = await this.findByAlias(input.alias)
+    if (existing?.sandboxId !== input.sandboxId) throw isTaken ? aliasTaken(input.alias) : tooMany()
+    if (existing.port === input.port) return { record: existing, isNew: false }
+    throw new AppError(
+      "conflict",
+      `the alias "${input.alias}" leads to port ${existing.port} of this sandbox`,
+      {
+        hint: `choose another one, or unpublish port ${existing.port} with --alias ${input.alias} first`,
+      },
+    )
+  }
+
+  /** Under that alias, if the port has none; else it is published already, and `isNew: false`. */
+  async addFirst(input: NewPublishedPort): Promise<{ record: PublishedPortRecord; isNew: boolean }> {
+    const isFirst = sql<boolean>`not exists
+      (select 1 from published_ports where sandbox_id = ${input.sandboxId} and port = ${input.port})`
+    const record = await this.#insert(input, isFirst)
+    if (record) return { record, isNew: true }
+    const [oldest] = await this.#aliasesOf(input.sandboxId, input.port)
+    if (oldest) return { record: oldest, isNew: false }
+    throw tooMany()
+  }
+
+  /** Undefined when the condition does not hold, or the sandbox has all the aliases that it may have. */
+  async #insert(
+    input: NewPublishedPort,
+    condition: RawBuilder<boolean>,
+  ): Promise<PublishedPortRecord | undefined> {
     const row: PublishedPortRow = {
       id: `pub_${Buffer.from(crypto.getRandomValues(new Uint8Array(8))).toString("hex")}`,
       sandbox_id: input.sandboxId,
@@ -31,35 +70,24 @@ export class PublishedPorts {
       alias: input.alias,
       created_at: new Date().toISOString(),
     }
+    const insert = sql<{ id: string }>`
+      insert into published_ports (id, sandbox_id, port, alias, created_at)
+      select ${row.id}, ${row.sandbox_id}, ${row.port}, ${row.alias}, ${row.created_at}
+      where ${condition}
+        and (select count(*) from published_ports where sandbox_id = ${row.sandbox_id}) < ${limits.publishedPortsMax}
+      returning id`
     try {
-      const { rows } = await sql<{ id: string }>`
-        insert into published_ports (id, sandbox_id, port, alias, created_at)
-        select ${row.id}, ${row.sandbox_id}, ${row.port}, ${row.alias}, ${row.created_at}
-        where (select count(*) from published_ports where sandbox_id = ${row.sandbox_id}) < ${limits.publishedPortsMax}
-        returning id`.execute(this.#db)
-      if (rows.length > 0) return toRecord(row)
+      const { rows } = await insert.execute(this.#db)
+      return rows.length > 0 ? toRecord(row) : undefined
     } catch (error) {
-      if (isUniqueViolation(error, "published_ports.alias")) {
-        throw new AppError("conflict", `the alias "${input.alias}" is taken`, {
-          hint: "choose another one with --alias",
-        })
-      }
-      if (!isUniqueViolation(error, "published_ports.sandbox_id")) throw error
-      throw new AppError("conflict", `port ${input.port} is published already`, {
-        hint: "unpublish it first to change its alias",
-      })
+      if (!isForeignKeyViolation(error)) throw error
+      throw new AppError("not_found", "the sandbox was destroyed meanwhile", { hint: "bhatti list" })
     }
-    throw new AppError("limit_exceeded", `a sandbox publishes at most ${limits.publishedPortsMax} ports`)
   }
 
-  async find(sandboxId: SandboxId, port: number): Promise<PublishedPortRecord | undefined> {
-    const row = await this.#db
-      .selectFrom("published_ports")
-      .selectAll()
-      .where("sandbox_id", "=", sandboxId)
-      .where("port", "=", port)
-      .executeTakeFirst()
-    return row && toRecord(row)
+  /** Oldest first. */
+  async #aliasesOf(sandboxId: SandboxId, port: number): Promise<PublishedPortRecord[]> {
+    return (await this.listOf([sandboxId])).filter((one) => one.port === port)
   }
 
   async findByAlias(alias: string): Promise<PublishedPortRecord | undefined> {
@@ -79,19 +107,41 @@ export class PublishedPorts {
       // One parameter: a statement of its own for every number of them would have to be prepared each time.
       .where("sandbox_id", "in", sql<SandboxId>`(select value from json_each(${JSON.stringify(sandboxIds)}))`)
       .orderBy("created_at")
+      // Of the same millisecond.
+      .orderBy(sql`rowid`)
       .execute()
     return rows.map(toRecord)
   }
 
-  /** False: it was not published. */
-  async remove(sandboxId: SandboxId, port: number): Promise<boolean> {
-    const removed = await this.#db
+  /** Takes that alias away from the port, or all that it has. What was taken away, nothing if it had none. */
+  async remove(
+    sandboxId: SandboxId,
+    port: number,
+    alias: string | undefined,
+  ): Promise<PublishedPortRecord[]> {
+    const removal = this.#db
       .deleteFrom("published_ports")
       .where("sandbox_id", "=", sandboxId)
       .where("port", "=", port)
-      .executeTakeFirst()
-    return removed.numDeletedRows > 0n
+      .returningAll()
+    return (await (alias === undefined ? removal : removal.where("alias", "=", alias)).execute()).map(
+      toRecord,
+    )
   }
+}
+
+function aliasTaken(alias: string): AppError {
+  return new AppError("conflict", `the alias "${alias}" is taken`, {
+    hint: "choose another one with --alias",
+  })
+}
+
+function tooMany(): AppError {
+  return new AppError(
+    "limit_exceeded",
+    `the published ports of a sandbox have at most ${limits.publishedPortsMax} aliases`,
+    { hint: "bhatti unpublish one of them" },
+  )
 }
 
 function toRecord(row: PublishedPortRow): PublishedPortRecord {

@@ -16,6 +16,7 @@ import * as start from "./migrations/0001-start.ts"
 import * as network from "./migrations/0002-network.ts"
 import * as snapshotsAndEvents from "./migrations/0003-snapshots-and-events.ts"
 import * as installation from "./migrations/0004-installation.ts"
+import * as severalAliases from "./migrations/0005-several-aliases.ts"
 import { PublishedPorts } from "./published-ports.ts"
 import { Recovery } from "./recovery.ts"
 import { Sandboxes } from "./sandboxes.ts"
@@ -31,6 +32,7 @@ const migrations: Record<string, Migration> = {
   "0002-network": network,
   "0003-snapshots-and-events": snapshotsAndEvents,
   "0004-installation": installation,
+  "0005-several-aliases": severalAliases,
 }
 
 export type Store = {

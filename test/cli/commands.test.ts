@@ -248,8 +248,13 @@ test("publish prints the URL alone; --list, unpublish and ports", async () => {
     return Response.json(published, { status: 201 })
   })
   daemon.answers.set("GET /sandboxes/dev/publish", () => Response.json([published]))
-  daemon.answers.set("DELETE /sandboxes/dev/publish/3000", () => new Response(null, { status: 204 }))
-  daemon.answers.set("GET /sandboxes/dev/ports", () => Response.json([{ port: 3000, address: "127.0.0.1" }]))
+  const removed: string[] = []
+  daemon.answers.set("DELETE /sandboxes/dev/publish/3000", (request) => {
+    removed.push(new URL(request.url).search)
+    return new Response(null, { status: 204 })
+  })
+  const listening = [3000, 22].map((port) => ({ port, address: "127.0.0.1" }))
+  daemon.answers.set("GET /sandboxes/dev/ports", () => Response.json(listening))
   expect(await bhatti(["publish", "dev", "-p", "3000"], { daemon })).toEqual({
     stdout: `${published.url}\n`,
     stderr: "",
@@ -264,7 +269,17 @@ test("publish prints the URL alone; --list, unpublish and ports", async () => {
     "port 3000 of dev is no longer published\n",
   )
   expect((await bhatti(["unpublish", "dev", "-p", "3000", "--json"], { daemon })).stdout).toBe("null\n")
-  expect((await bhatti(["ports", "dev"], { daemon })).stdout).toBe("PORT  ADDRESS\n3000  127.0.0.1\n")
+  expect((await bhatti(["unpublish", "dev", "-p", "3000", "-a", "my-app"], { daemon })).stdout).toBe(
+    "port 3000 of dev is no longer published as my-app\n",
+  )
+  expect(removed).toEqual(["", "", "?alias=my-app"])
+  expect((await bhatti(["ports", "dev"], { daemon })).stdout).toBe(
+    "PORT  ADDRESS    URL\n3000  127.0.0.1  http://dev-abc.localhost:8080/\n22    127.0.0.1  -\n",
+  )
+  daemon.answers.set("GET /sandboxes/dev/publish", () => Response.json([]))
+  expect((await bhatti(["ports", "dev"], { daemon })).stdout).toBe(
+    "PORT  ADDRESS\n3000  127.0.0.1\n22    127.0.0.1\n",
+  )
 })
 
 test("secret set takes an argument, standard input, or what is typed twice without being shown", async () => {

@@ -266,6 +266,27 @@ describe("a published port", () => {
     expect((await ask("loopback", "/")).status).toBe(200)
   })
 
+  test("has a second alias after a second publish, as in the reference, and loses one or all", async () => {
+    const run = async (...args: string[]) => (await own.bhatti(args)).stdout.trim()
+    const generated = await run("publish", "dev", "-p", "3000")
+    expect(generated).toMatch(/^http:\/\/dev-[a-z0-9]{10}\.localhost/)
+    const mine = await run("publish", "dev", "-p", "3000", "-a", "my-app")
+    expect(mine).toBe(`http://my-app.localhost:${daemonPort}/`)
+    expect(await run("publish", "dev", "-p", "3000")).toBe(generated)
+    expect(await run("publish", "dev", "-p", "3000", "-a", "my-app")).toBe(mine)
+    for (const shown of [await run("list", "-o", "wide"), await run("inspect", "dev")])
+      expect(shown).toContain(`${generated} ${mine}`)
+    // Nothing listens there; an alias that leads nowhere is another matter.
+    const alias = new URL(generated).hostname.split(".")[0] ?? ""
+    const statuses = async () => [(await ask(alias, "/")).status, (await ask("my-app", "/")).status]
+    expect(await statuses()).toEqual([502, 502])
+    await run("unpublish", "dev", "-p", "3000", "-a", "my-app")
+    expect(await statuses()).toEqual([502, 404])
+    await run("publish", "dev", "-p", "3000", "-a", "my-app")
+    await run("unpublish", "dev", "-p", "3000")
+    expect(await statuses()).toEqual([404, 404])
+  })
+
   test("that is unpublished in the middle of a stream ends it at once", async () => {
     const closed = Promise.withResolvers<number>()
     const begun = Promise.withResolvers<void>()

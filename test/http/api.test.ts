@@ -953,17 +953,64 @@ describe("published ports", () => {
     },
   )
 
-  test("another alias for a port that is published is refused, with its URL and the next command", async () => {
-    await call("POST", "/sandboxes/dev/publish", { body: { port: 3000, alias: "mine" } })
-    expect(
-      await call("POST", "/sandboxes/dev/publish", { body: { port: 3000, alias: "other" } }),
-    ).toMatchObject({
+  const publish = (body: { port: number; alias?: string }, sandbox = "dev") =>
+    call("POST", `/sandboxes/${sandbox}/publish`, { body })
+  const urls = async () => ((await call("GET", "/sandboxes/dev")).body as { urls: string[] }).urls
+  const urlOf = (alias: string) => `http://${alias}.localhost:8080/`
+
+  test("a port may have several aliases, and publishing again what is published gives what there is", async () => {
+    const generated = (await publish({ port: 3000 })).body as { url: string }
+    const mine = await publish({ port: 3000, alias: "my-app" })
+    expect(mine).toMatchObject({ status: 201, body: { port: 3000, url: urlOf("my-app") } })
+    expect(await publish({ port: 3000, alias: "my-app" })).toMatchObject({ status: 200, body: mine.body })
+    expect(await publish({ port: 3000 })).toMatchObject({ status: 200, body: generated })
+    expect(await urls()).toEqual([generated.url, urlOf("my-app")])
+    expect((await call("GET", "/sandboxes/dev/publish")).body).toMatchObject([generated, mine.body as object])
+    const events = (await call("GET", "/events?type=publish")).body as { type: string }[]
+    expect(events.map(({ type }) => type)).toEqual(["publish.created", "publish.created"])
+  })
+
+  test("one alias of a port is taken away, or all of them", async () => {
+    for (const alias of ["one", "two", "three"]) await publish({ port: 3000, alias })
+    await publish({ port: 3001, alias: "other" })
+    expect((await call("DELETE", "/sandboxes/dev/publish/3000?alias=two")).status).toBe(204)
+    expect(await urls()).toEqual(["one", "three", "other"].map(urlOf))
+    expect(await call("DELETE", "/sandboxes/dev/publish/3000?alias=other")).toMatchObject({
+      status: 404,
+      body: { message: 'port 3000 of "dev" is not published as "other"' },
+    })
+    expect((await call("DELETE", "/sandboxes/dev/publish/3000")).status).toBe(204)
+    expect(await urls()).toEqual([urlOf("other")])
+    const events = (await call("GET", "/events?type=publish.deleted")).body as { meta: { alias: string } }[]
+    expect(events.map(({ meta }) => meta.alias)).toEqual(["two", "one", "three"])
+  })
+
+  test("an alias that leads to another port stays there, and the next command is said", async () => {
+    await publish({ port: 3000, alias: "mine" })
+    expect(await publish({ port: 3001, alias: "mine" })).toMatchObject({
       status: 409,
       body: {
-        message: "port 3000 is published already, as http://mine.localhost:8080/",
-        hint: "bhatti unpublish dev -p 3000",
+        message: 'the alias "mine" leads to port 3000 of this sandbox',
+        hint: "choose another one, or unpublish port 3000 with --alias mine first",
       },
     })
+  })
+
+  test("many who publish one port at once without an alias get one URL", async () => {
+    const all = await Promise.all(Array.from({ length: 8 }, () => publish({ port: 3000 })))
+    expect(all.map(({ status }) => status).sort()).toEqual([...Array(7).fill(200), 201])
+    expect(new Set(all.map(({ body }) => (body as { url: string }).url)).size).toBe(1)
+  })
+
+  test("a sandbox has a limited number of aliases, on one port or on many", async () => {
+    const max = limits.publishedPortsMax
+    for (let index = 0; index < max - 1; index++) await publish({ port: 3000, alias: `a${index}` })
+    expect((await publish({ port: 3001 })).status).toBe(201)
+    const full = { status: 429, body: { code: "limit_exceeded" } }
+    expect(await publish({ port: 3000, alias: "more" })).toMatchObject(full)
+    expect(await publish({ port: 3002 })).toMatchObject(full)
+    expect((await publish({ port: 3000, alias: "a0" })).status).toBe(200)
+    expect((await publish({ port: 3001 })).status).toBe(200)
   })
 
   test("an alias that is taken is a conflict, whoever has it", async () => {

@@ -5,7 +5,7 @@ import { statSync } from "node:fs"
 import type { Server } from "bun"
 import { AppError } from "../../src/contract/errors.ts"
 import { destroySandbox } from "../../src/core/destroy.ts"
-import { unpublishPort } from "../../src/core/publish.ts"
+import { publishPort, unpublishPort } from "../../src/core/publish.ts"
 import { startByName, stopByName } from "../../src/core/stop-start.ts"
 import { until } from "../support/installation.ts"
 import { get, openStage, rawServer, type Stage, sendRaw } from "./stage.ts"
@@ -736,11 +736,40 @@ describe("what ends with its alias", () => {
 
   test("unpublishing closes what is open, and answers 404 at once", async () => {
     const { closed, upstream } = await openStream()
-    await unpublishPort(stage.core, stage.account, "dev", 3001)
+    await unpublishPort(stage.core, stage.account, "dev", { port: 3001 })
     await closed
     await until("the application's connection is closed", () => upstream.open() === 0, { deadlineMs: 1000 })
     expect((await fetch(url("/"), { headers: { host: "raw.localhost" } })).status).toBe(404)
     expect((await fetch(url("/x"), { headers: host })).status).toBe(200)
+    upstream[Symbol.dispose]()
+  })
+
+  test("one of a port's aliases ends with what is open under it; the other's connections stay", async () => {
+    const { closed, upstream } = await openStream()
+    await publishPort(stage.core, stage.account, "dev", { port: 3001, alias: "second" })
+    let got = ""
+    let isClosed = false
+    const socket = await Bun.connect({
+      hostname: "127.0.0.1",
+      port: stage.port,
+      socket: {
+        data(_, bytes) {
+          got += bytes
+        },
+        close() {
+          isClosed = true
+        },
+      },
+    })
+    socket.write(get("/", { host: "second.localhost" }))
+    await until("its stream has begun", () => got.endsWith("some"))
+    await unpublishPort(stage.core, stage.account, "dev", { port: 3001, alias: "raw" })
+    await closed
+    await until("only one connection is left", () => upstream.open() === 1, { deadlineMs: 1000 })
+    expect((await fetch(url("/"), { headers: { host: "raw.localhost" } })).status).toBe(404)
+    expect(isClosed).toBe(false)
+    await unpublishPort(stage.core, stage.account, "dev", { port: 3001 })
+    await until("that ends, too", () => isClosed && upstream.open() === 0, { deadlineMs: 1000 })
     upstream[Symbol.dispose]()
   })
 

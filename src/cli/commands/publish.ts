@@ -6,7 +6,7 @@ import { ageText } from "../words.ts"
 export const publish = command({
   args: ["sandbox"],
   description: `The URL is printed; whoever knows it can use the port, without a key. Without --alias the URL has random characters, so that it
-cannot be guessed. Requests wake the sandbox.`,
+cannot be guessed. Requests wake the sandbox. A port may have several aliases; publishing what is published already prints its URL.`,
   options: {
     port: { type: "integer", short: "p", value: "PORT", min: 1, max: 65_535, summary: "Port to publish" },
     alias: {
@@ -14,7 +14,7 @@ cannot be guessed. Requests wake the sandbox.`,
       short: "a",
       value: "ALIAS",
       summary: "First part of the URL's host name: lower-case letters, digits, inner hyphens",
-      fallback: "generated",
+      fallback: "the one the port has already, or a generated one",
     },
     list: { type: "flag", short: "l", summary: "List what is published instead" },
   },

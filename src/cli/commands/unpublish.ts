@@ -4,7 +4,7 @@ import { command } from "../command.ts"
 
 export const unpublish = command({
   args: ["sandbox"],
-  description: "The URL stops working at once, for open connections too.",
+  description: "Its URLs stop working at once, for open connections too. With --alias only that one does.",
   options: {
     port: {
       type: "integer",
@@ -15,11 +15,23 @@ export const unpublish = command({
       summary: "Port to unpublish",
       isRequired: true,
     },
+    alias: {
+      type: "text",
+      short: "a",
+      value: "ALIAS",
+      summary: "Only this alias of the port",
+      fallback: "all that it has",
+    },
   },
-  examples: ["bhatti unpublish dev -p 3000"],
+  examples: ["bhatti unpublish dev -p 3000", "bhatti unpublish dev -p 3000 -a my-app"],
   async run({ client, args, options, isJson, out }) {
-    const reply = await client.unpublishPort({ params: { id: args.sandbox, port: String(options.port) } })
+    const { port, alias } = options
+    const reply = await client.unpublishPort({
+      params: { id: args.sandbox, port: String(port) },
+      query: { alias },
+    })
     if (isJson) return await out.json(reply)
-    await out.result(`port ${options.port} of ${args.sandbox} is no longer published`)
+    const what = alias === undefined ? "" : ` as ${alias}`
+    await out.result(`port ${port} of ${args.sandbox} is no longer published${what}`)
   },
 })
