@@ -69,8 +69,8 @@ export class Exchange {
   #isSent = false
   /** Something of the upstream has come. */
   #isHeard = false
-  /** The client has been sent a final head, so there is nothing left to refuse. */
-  #isAnswered = false
+  /** How the answer ends whose head the client has been sent; from then on there is nothing left to refuse. */
+  #answered: Framing | undefined
   #stopped: { refusal: Refusal | undefined } | undefined
   #movedAtMs = performance.now()
 
@@ -195,7 +195,6 @@ export class Exchange {
     const saysKeepAlive = this.#request.version === "1.0" ? "keep-alive" : undefined
     const head = responseBytes(response, { framing, connection: staysOpen ? saysKeepAlive : "close" })
 
-    this.#isAnswered = true
     await this.#writeWithHead(head, response.framing, framing)
     const isUpstreamReusable =
       this.#isSent &&
@@ -211,16 +210,19 @@ export class Exchange {
   async #writeWithHead(head: Buffer, from: Framing, to: Framing): Promise<void> {
     let before: Uint8Array | undefined = head
     if (isBodyless(from) || !this.#upstream.hasArrived) {
+      this.#answered = to
       await this.#client.write(head)
       before = undefined
     }
     for await (const bytes of readBody(this.#upstream, from)) {
       this.#moved()
       const piece = to.kind === "chunked" ? encodeChunk(bytes) : bytes
+      this.#answered = to
       await this.#client.write(before ? Buffer.concat([before, piece]) : piece)
       this.#moved()
       before = undefined
     }
+    this.#answered = to
     if (before) await this.#client.write(before)
     if (to.kind === "chunked") await this.#client.write(lastChunk)
   }
@@ -230,7 +232,7 @@ export class Exchange {
     if (wanted === undefined || listOf(response.headers, "upgrade").join() !== wanted)
       throw new HeadError("the application changes to a protocol that nobody asked for")
     this.#phase = "tunnel"
-    this.#isAnswered = true
+    this.#answered = { kind: "until_close" }
     await this.#client.write(responseBytes(response, { framing: { kind: "none" }, connection: "upgrade" }))
     try {
       await Promise.all([this.#pump(this.#client, this.#upstream), this.#pump(this.#upstream, this.#client)])
@@ -252,7 +254,10 @@ export class Exchange {
 
   async #fail(error: Lost | HeadError): Promise<Ending> {
     const drop: Ending = { kind: "done", client: "drop", isUpstreamReusable: false }
-    if (this.#client.isLost || this.#isAnswered) return drop
+    if (this.#client.isLost) return drop
+    // What has come is delivered. That it is not all shows in the last chunk or the bytes that are missing, else in a reset.
+    const showsItsEnd = this.#answered?.kind === "chunked" || this.#answered?.kind === "length"
+    if (this.#answered) return showsItsEnd && !this.#stopped ? { ...drop, client: "close" } : drop
     if (this.#stopped) return this.#stopped.refusal ? this.#refuse(this.#stopped.refusal) : drop
     const isStale =
       this.#isUpstreamReused && !this.#isHeard && error instanceof Lost && this.#isSafeToRepeat()

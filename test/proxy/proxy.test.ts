@@ -2,13 +2,15 @@
 
 import { afterEach, beforeEach, describe, expect, test } from "bun:test"
 import { statSync } from "node:fs"
+import { createConnection } from "node:net"
 import type { Server } from "bun"
 import { AppError } from "../../src/contract/errors.ts"
 import { destroySandbox } from "../../src/core/destroy.ts"
 import { publishPort, unpublishPort } from "../../src/core/publish.ts"
 import { startByName, stopByName } from "../../src/core/stop-start.ts"
+import { errorCodeOf } from "../../src/lib/error-code.ts"
 import { until } from "../support/installation.ts"
-import { get, openStage, rawServer, type Stage, sendRaw } from "./stage.ts"
+import { connectRaw, get, openStage, rawServer, type Stage, sendRaw } from "./stage.ts"
 
 let stage: Stage
 let app: Server<undefined>
@@ -382,6 +384,21 @@ describe("what the application is told", () => {
 })
 
 describe("answers of a bad application", () => {
+  const chunkedHead = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+  const badChunks = [
+    "-1\r\n",
+    "-5\r\nhello\r\n0\r\n\r\n",
+    "+5\r\nhello\r\n0\r\n\r\n",
+    "0x5\r\nhello\r\n0\r\n\r\n",
+    "fffffffffffffffff\r\nhello",
+    "99999999999999999999\r\nhello",
+    "5\nhello\n0\n\n",
+    "zz\r\n",
+    "\r\n",
+    "5\r\nhello-1\r\n",
+    "5\r\nhello\r\n-1\r\n",
+  ]
+
   test.each([
     ["garbage", "garbage\r\n\r\n"],
     ["another protocol", "SSH-2.0-x\r\n"],
@@ -395,6 +412,7 @@ describe("answers of a bad application", () => {
     ["endless interim answers", "HTTP/1.1 102 Processing\r\n\r\n".repeat(100)],
     ["endless headers", `HTTP/1.1 200 OK\r\n${"X: a\r\n".repeat(10_000)}`],
     ["nothing", ""],
+    ...badChunks.map((rest) => [`a chunk of ${JSON.stringify(rest)}`, `${chunkedHead}${rest}`]),
   ])("%s becomes 502", async (_what, bytes) => {
     using upstream = rawServer((socket) => {
       socket.write(bytes)
@@ -427,6 +445,46 @@ describe("answers of a bad application", () => {
     )
     expect(answer).not.toContain("evil")
     expect([...answer.matchAll(/ok/g)]).toHaveLength(2)
+  })
+
+  test.each(badChunks)("a chunk of %j after the head was passed on breaks the answer off", async (rest) => {
+    using upstream = rawServer((socket, received) => {
+      if (!received.endsWith("go on")) socket.write(`${chunkedHead}6\r\nbefore\r\n`)
+      else socket.write(rest)
+    })
+    await stage.publish(upstream.port, "raw")
+    const request = get("/", { host: "raw.localhost", headers: ["Content-Length: 5"] })
+    const connection = await connectRaw(stage.port, request)
+    await until("its head has come", () => connection.answer().includes("before\r\n"))
+    connection.socket.write("go on")
+    await until("it is closed", () => connection.isClosed())
+    // What had come arrives, and the end does not.
+    expect(connection.answer()).toMatch(
+      /^HTTP\/1.1 200 OK\r\n[\s\S]*\r\n\r\n6\r\nbefore\r\n(5\r\nhello\r\n)?$/,
+    )
+    await until("the application's connection is closed", () => upstream.open() === 0)
+  })
+
+  test("one whose client cannot tell a part from the whole is reset", async () => {
+    using upstream = rawServer((socket, received) => {
+      if (!received.endsWith("go on")) socket.write(`${chunkedHead}6\r\nbefore\r\n`)
+      else socket.write("-1\r\n")
+    })
+    await stage.publish(upstream.port, "raw")
+    const request = get("/", { host: "raw.localhost", headers: ["Content-Length: 5"], version: "1.0" })
+    const socket = createConnection(stage.port, "127.0.0.1")
+    let got = ""
+    const failed = new Promise<string>((resolve) => {
+      socket.on("error", (error) => resolve(errorCodeOf(error) ?? ""))
+      socket.on("end", () => resolve("end"))
+    })
+    socket.on("data", (bytes) => {
+      got += bytes
+    })
+    socket.write(request)
+    await until("its head has come", () => got.includes("before"))
+    socket.write("go on")
+    expect(await failed).toBe("ECONNRESET")
   })
 
   test.each([
