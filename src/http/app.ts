@@ -135,7 +135,7 @@ export function createApp(
           params: c.req.param(),
         },
         {
-          body: shape && parseBody(text, { shape, emptyFields }),
+          body: shape && parseBody(c.req.raw, text, { shape, emptyFields }),
           query: parseInput(definition.query ?? NoQuery, queryOf(c.req.queries())),
         },
       )

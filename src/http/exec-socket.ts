@@ -9,10 +9,11 @@ import { ExecClientMessage, type ExecServerMessage, ExecStart } from "../contrac
 import { limits } from "../contract/limits.ts"
 import type { Core } from "../core/core.ts"
 import { execInSandbox, type RunningCommand } from "../core/exec.ts"
+import { parseStrictJson } from "../lib/strict-json.ts"
 import type { Account } from "../store/users.ts"
 import type { SocketState } from "./context.ts"
 import { toAppError } from "./errors.ts"
-import { parseInput, parseJson } from "./input.ts"
+import { parseInput } from "./input.ts"
 import { OutputGate } from "./output-gate.ts"
 import type { SocketSession } from "./socket-session.ts"
 
@@ -60,10 +61,10 @@ export class ExecSocket implements SocketSession {
       if (typeof message !== "string")
         throw new AppError("invalid", "the first message must be text: what to run")
       this.#isStarted = true
-      return this.#start(socket, parseInput(ExecStart, parseJson(message)))
+      return this.#start(socket, parseInput(ExecStart, parseStrictJson(message)))
     }
     if (typeof message !== "string") return this.#input(socket, message)
-    const control = parseInput(ExecClientMessage, parseJson(message))
+    const control = parseInput(ExecClientMessage, parseStrictJson(message))
     switch (control.type) {
       case "ack":
         return this.#gate?.acknowledge(control.bytes)

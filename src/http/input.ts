@@ -4,6 +4,7 @@ import type { z } from "zod"
 import { AppError } from "../contract/errors.ts"
 import { limits } from "../contract/limits.ts"
 import "../contract/wording.ts"
+import { parseStrictJson } from "../lib/strict-json.ts"
 
 const bytesMax = limits.requestBodyBytesMax
 
@@ -17,16 +18,33 @@ export async function readBody(request: Request, body: AsyncIterable<Uint8Array>
     if (bytes > bytesMax) throw tooLarge()
     chunks.push(chunk)
   }
-  return Buffer.concat(chunks).toString("utf8")
+  try {
+    return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(Buffer.concat(chunks))
+  } catch (cause) {
+    throw new AppError("invalid", "the request's body is not UTF-8", { cause })
+  }
 }
 
 export function parseBody<T extends z.ZodType>(
+  request: Request,
   text: string,
   { shape, emptyFields }: { shape: T; emptyFields?: readonly string[] | undefined },
 ): z.infer<T> {
-  const value = text.trim() === "" ? {} : parseJson(text)
+  const isEmpty = text.trim() === ""
+  if (!isEmpty) checkJson(request.headers.get("content-type"))
+  const value = isEmpty ? {} : parseStrictJson(text)
   return parseInput(shape, emptyFields ? withoutEmpty(value, emptyFields) : value)
 }
+
+/** A client that names no type says nothing wrong, and the body is read as strictly as any other. */
+function checkJson(contentType: string | null): void {
+  if (contentType === null || jsonType.test(contentType)) return
+  throw new AppError("invalid", `the content type is "${contentType}", and must be application/json`, {
+    hint: "send the header content-type: application/json (curl: -H 'content-type: application/json')",
+  })
+}
+
+const jsonType = /^application\/json[\t ]*(;[\t ]*charset="?utf-8"?[\t ]*)?$/i
 
 /** Without nulls, and without those fields as far as they say nothing. */
 function withoutEmpty(value: unknown, fields: readonly string[]): unknown {
@@ -36,14 +54,6 @@ function withoutEmpty(value: unknown, fields: readonly string[]): unknown {
     ([name, one]) => one !== null && !(fields.includes(name) && saysNothing(one)),
   )
   return Object.fromEntries(kept)
-}
-
-export function parseJson(text: string): unknown {
-  try {
-    return JSON.parse(text)
-  } catch (cause) {
-    throw new AppError("invalid", "that is not JSON", { cause })
-  }
 }
 
 export function parseInput<T extends z.ZodType>(schema: T, value: unknown): z.infer<T> {

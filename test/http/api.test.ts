@@ -60,7 +60,11 @@ async function call(
 ): Promise<{ status: number; body: unknown; headers: Headers }> {
   const response = await fetch(`${served.url}${path}`, {
     method,
-    headers: { authorization: `Bearer ${options.key ?? alice}`, ...options.headers },
+    headers: {
+      authorization: `Bearer ${options.key ?? alice}`,
+      "content-type": "application/json",
+      ...options.headers,
+    },
     ...(options.body !== undefined && {
       body: typeof options.body === "string" ? options.body : JSON.stringify(options.body),
     }),
@@ -536,7 +540,11 @@ describe("exec", () => {
   test("as events: the answer begins when the command runs, before it prints anything", async () => {
     const response = await fetch(new URL("/sandboxes/dev/exec", served.url), {
       method: "POST",
-      headers: { authorization: `Bearer ${alice}`, accept: "application/x-ndjson" },
+      headers: {
+        authorization: `Bearer ${alice}`,
+        "content-type": "application/json",
+        accept: "application/x-ndjson",
+      },
       body: JSON.stringify({ cmd: ["sleep"], timeout_sec: 60 }),
       signal: AbortSignal.timeout(5000),
     })
@@ -550,7 +558,11 @@ describe("exec", () => {
     const ask = (sandbox: string, cmd: string[]) =>
       fetch(new URL(`/sandboxes/${sandbox}/exec`, served.url), {
         method: "POST",
-        headers: { authorization: `Bearer ${alice}`, accept: "application/x-ndjson" },
+        headers: {
+          authorization: `Bearer ${alice}`,
+          "content-type": "application/json",
+          accept: "application/x-ndjson",
+        },
         body: JSON.stringify({ cmd }),
       })
     expect((await ask("nosuch", ["true"])).status).toBe(404)
@@ -565,7 +577,11 @@ describe("exec", () => {
   test("as events: every line is JSON, the last one is the exit", async () => {
     const response = await fetch(new URL("/sandboxes/dev/exec", served.url), {
       method: "POST",
-      headers: { authorization: `Bearer ${alice}`, accept: "application/x-ndjson" },
+      headers: {
+        authorization: `Bearer ${alice}`,
+        "content-type": "application/json",
+        accept: "application/x-ndjson",
+      },
       body: JSON.stringify({ cmd: ["warn"] }),
     })
     expect(response.headers.get("content-type")).toBe("application/x-ndjson")
@@ -1149,5 +1165,73 @@ describe("power", () => {
     expect((await call("DELETE", "/sandboxes/dev")).status).toBe(200)
     expect(await ids()).toEqual([])
     expect(host.directories.size).toBe(0)
+  })
+})
+
+describe("what a body may be", () => {
+  const post = async (body: string | Uint8Array, type?: string) => {
+    const response = await fetch(`${served.url}/secrets`, {
+      method: "POST",
+      headers: { authorization: `Bearer ${alice}`, ...(type !== undefined && { "content-type": type }) },
+      body,
+    })
+    return { status: response.status, body: (await response.json()) as { message: string } }
+  }
+  const good = '{"name":"A","value":"b"}'
+
+  test.each([
+    "application/json",
+    "application/json; charset=utf-8",
+    "Application/JSON;charset=UTF-8",
+    'application/json;charset="utf-8"',
+    undefined,
+  ])("JSON of type %p is taken", async (type) => {
+    expect((await post(good, type)).status).toBe(201)
+  })
+
+  test.each([
+    "text/plain",
+    "text/plain;charset=UTF-8",
+    "application/x-www-form-urlencoded",
+    "multipart/form-data; boundary=x",
+    "application/jsonp",
+    "application/json; charset=latin1",
+    "application/json, text/plain",
+  ])("JSON that says that it is %s is refused", async (type) => {
+    expect(await post(good, type)).toMatchObject({
+      status: 400,
+      body: { code: "invalid", message: `the content type is "${type}", and must be application/json` },
+    })
+  })
+
+  test.each([
+    ["a name twice", '{"name":"A","value":"b","name":"B"}', '"name" is there twice in one object'],
+    [
+      "half of a character",
+      '{"name":"A","value":"\\ud83d"}',
+      "value: half of a character, an unpaired surrogate, is not valid",
+    ],
+    [
+      "bytes that are no text",
+      Buffer.from('{"name":"A","value":"\xff"}', "latin1"),
+      "the request's body is not UTF-8",
+    ],
+    ["something else", "name=A", "that is not JSON"],
+  ])("%s is refused, says which, and changes nothing", async (_what, body, message) => {
+    expect(await post(body)).toMatchObject({ status: 400, body: { code: "invalid", message } })
+    expect((await call("GET", "/secrets")).body).toEqual([])
+  })
+
+  test("over a WebSocket, too", async () => {
+    await call("POST", "/sandboxes", { body: { name: "dev" } })
+    const [exec] = sampleRequests("dev").filter(({ name }) => name === "execSocket")
+    if (!exec) throw new Error("there is no such request")
+    const request = { ...exec, messages: ['{"cmd":["true"],"cmd":["false"]}'] }
+    const { message } = await askSocket(served.url, request, { authorization: `Bearer ${alice}` })
+    expect(message).toMatchObject({
+      type: "error",
+      code: "invalid",
+      message: '"cmd" is there twice in one object',
+    })
   })
 })
