@@ -1,3 +1,5 @@
+/** What the strict reading of JSON refuses, and that it lets everything else pass. */
+
 import { expect, test } from "bun:test"
 import fc from "fast-check"
 import { AppError } from "../contract/errors.ts"
