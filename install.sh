@@ -17,8 +17,8 @@ usage="usage: sudo ./install.sh [--listen HOST:PORT] [--clients DIR | --no-clien
        sudo ./install.sh --uninstall [--purge]
 
   --listen HOST:PORT  address of the daemon, first installation only (default 127.0.0.1:8080)
-  --clients DIR       serve the command lines in this release folder to other machines
-  --no-clients        make none; a checkout otherwise makes those of Linux and macOS
+  --clients DIR       what other machines may install from this daemon: the files of this release folder
+  --no-clients        leave that as it is; a checkout otherwise makes the command line for Linux and macOS
   --uninstall         stop all sandboxes and the daemon, remove the program; sandboxes and settings stay
   --purge             with --uninstall: remove sandboxes, settings and caches too"
 
@@ -80,7 +80,7 @@ install_bhatti() {
   step "5/8 keys, kernel, image and template in $data_dir" initialise
   step "6/8 daemon" start_daemon
   step "7/8 first sandbox" first_sandbox
-  step "8/8 command lines for other machines" install_clients
+  step "8/8 what other machines install from here" install_clients
   cat >&3 <<END
 
 bhatti is ready, after $(seconds_since "$started") s. Try:
@@ -128,33 +128,53 @@ start_daemon() {
   wait_for_health
 }
 
-# What the daemon serves at /install, beside its own program. Without them all else works.
+# What the daemon serves at /install, beside its own program. Without it all else works.
 install_clients() {
-  local served=$data_dir/clients stamp from=$clients
-  if [[ -z $from ]]; then
-    if is_archive || [[ $makes_clients = no ]]; then
-      say "left out; later: install.sh --clients DIR, with a release folder"
-      return
-    fi
-    stamp=$(sha256sum <"$root/dist/build.json")
-    if [[ $(cat "$served/made-of" 2>/dev/null) = "$stamp" ]]; then
-      say "all there"
-      return
-    fi
-    from=$(mktemp -d)/release
-    if ! (cd "$root" && "$bun" run scripts/release.ts --quick --only linux-x64,linux-arm64,darwin-x64,darwin-arm64 --out "$from"); then
-      say "left out, since they could not be made ($log says why); run install.sh again when the npm registry can be reached"
-      rm -rf "$(dirname "$from")"
-      return
-    fi
-    echo "$stamp" >"$from/made-of"
+  local served=$data_dir/clients stamp made
+  if [[ -n $clients ]]; then
+    serve_folder "$clients"
+    return
   fi
-  (cd "$from" && grep '\.gz$' SHA256SUMS | sha256sum --check --quiet) || fail "$from is damaged: checksums differ"
-  rm -rf "$served.part"
-  cp -r "$from" "$served.part"
-  rm -rf "$served"
-  mv "$served.part" "$served"
-  [[ -n $clients ]] || rm -rf "$(dirname "$from")"
+  stamp=$(sha256sum <"$built")
+  if [[ $makes_clients = no ]]; then
+    say "left out; later: install.sh --clients DIR, with a release folder"
+    return
+  elif [[ $(cat "$served/made-for" 2>/dev/null) = "$stamp" ]]; then
+    say "all there"
+    return
+  elif is_archive && [[ -e $served/SHA256SUMS && ! -e $served/made-for ]]; then
+    say "stay as they are; newer ones with: install.sh --clients DIR"
+    return
+  fi
+  made=$(mktemp -d)
+  if is_archive; then
+    pack_archive "$made/release"
+  elif ! (cd "$root" && "$bun" run scripts/release.ts --quick --out "$made/release"); then
+    rm -rf "$made"
+    say "left out, since they could not be made ($log says why); run install.sh again when the npm registry can be reached"
+    return
+  fi
+  echo "$stamp" >"$made/release/made-for"
+  serve_folder "$made/release"
+  rm -rf "$made"
+}
+
+# pack_archive DIR: this archive as it came; for the command line of this platform the daemon has its own program.
+pack_archive() {
+  local name=bhatti-server-linux-x64.tar.gz
+  mkdir -p "$1"
+  tar -c --transform 's,^\.,bhatti-server,' -C "$root" ./bhatti ./install.sh ./scripts/setup.sh ./LICENSE | gzip -1 >"$1/$name"
+  (cd "$1" && sha256sum "$name" >SHA256SUMS)
+  say "this platform's only; others with: install.sh --clients DIR, with a release folder"
+}
+
+# serve_folder DIR: whole or not at all.
+serve_folder() {
+  (cd "$1" && grep '\.gz$' SHA256SUMS | sha256sum --check --quiet) || fail "$1 is damaged: checksums differ"
+  rm -rf "$data_dir/clients.part"
+  cp -r "$1" "$data_dir/clients.part"
+  rm -rf "$data_dir/clients"
+  mv "$data_dir/clients.part" "$data_dir/clients"
   say "get one with: curl -fsSL http://$(listen_address)/install | sh"
 }
 

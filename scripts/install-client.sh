@@ -155,7 +155,7 @@ install_server() {
   if [ "$(id -u)" = 0 ]; then
     bash "$work/bhatti-server/install.sh" </dev/null
   elif has sudo; then
-    sudo bash "$work/bhatti-server/install.sh"
+    sudo bash "$work/bhatti-server/install.sh" </dev/null
   else
     fail "the server's installation needs root, and there is no sudo here"
   fi

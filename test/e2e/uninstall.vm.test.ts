@@ -32,7 +32,8 @@ echo "== installed"
 $HOME/bhatti-server/install.sh
 bhatti=/usr/local/bin/bhatti
 $HOME/bhatti-server/install.sh >$HOME/again.log
-grep -A1 "^[46]/8" $HOME/again.log
+grep -A1 "^[468]/8" $HOME/again.log
+curl -fsSL http://127.0.0.1:8080/install/SHA256SUMS | sed 's/^[0-9a-f]*  /served: /'
 curl -fsSL http://127.0.0.1:8080/install | sh
 {
   $bhatti create --name one
@@ -94,6 +95,8 @@ test("a release archive installs with neither network, npm, Go nor a compiler, a
     expect(installed).toContain(
       "/usr/local/bin/bhatti is the server's, and the command line too: nothing to install",
     )
+    expect(installed).toMatch(/8\/8 [^\n]+\n {2}all there\n/)
+    expect(installed).toContain("served: bhatti-server-linux-x64.tar.gz\nserved: bhatti-linux-x64\n")
     const before = (what: string) => shown[`before ${what}`]?.join("\n") ?? ""
     expect(shown["before tables"]).toHaveLength(2)
     // The anchor, two sandboxes, and what the pool has by then.
