@@ -88,7 +88,7 @@ describe.if(isLong)("a whole release", () => {
     )
     if (made.exitCode !== 0) throw new Error(made.stderr.toString())
   }, 600_000)
-  afterAll(() => rmSync(home, { recursive: true }))
+  afterAll(() => rmSync(home, { recursive: true }), 120_000)
 
   const path = (name: string) => join(home, "release", name)
   const unpacked = (name: string) => Buffer.from(Bun.gunzipSync(readFileSync(path(`${name}.gz`))))
@@ -183,13 +183,16 @@ describe.if(isLong)("a whole release", () => {
     if (made.exitCode !== 0) throw new Error(made.stderr.toString())
     const script = await (await fetch(`${own.url}/install`)).text()
     writeFileSync(join(tree, "install"), script)
-    const run = (command: string) => {
+    // Not synchronously: the daemon is in this process.
+    const run = async (command: string) => {
       const env = { PATH: "/usr/local/bin:/usr/bin:/bin", HOME: "/root" }
-      const child = Bun.spawnSync(["setsid", "-w", "chroot", tree, "sh", "-c", command], { env })
-      return { stdout: child.stdout.toString(), stderr: child.stderr.toString(), exitCode: child.exitCode }
+      const shell = ["setsid", "-w", "/usr/sbin/chroot", tree, "sh", "-c", command]
+      const child = Bun.spawn(shell, { env, stdout: "pipe", stderr: "pipe" })
+      const [stdout, stderr] = await Promise.all([child.stdout.text(), child.stderr.text()])
+      return { stdout, stderr, exitCode: await child.exited }
     }
-    expect(run("command -v curl wget")).toMatchObject({ stdout: "" })
-    expect(run("sh </install")).toMatchObject({
+    expect(await run("command -v curl wget")).toMatchObject({ stdout: "" })
+    expect(await run("sh </install")).toMatchObject({
       stdout: "",
       stderr: "bhatti: this needs curl or wget, and neither is here\n",
       exitCode: 1,
@@ -198,10 +201,12 @@ describe.if(isLong)("a whole release", () => {
     if (busybox === null) throw new Error("busybox is not installed")
     await Bun.write(join(tree, "bin/busybox"), Bun.file(busybox), { mode: 0o755 })
     writeFileSync(join(tree, "bin/wget"), '#!/bin/sh\nexec busybox wget "$@"\n', { mode: 0o755 })
-    const installed = run(`wget -qO- ${own.url}/install | sh`)
+    const installed = await run(`wget -qO- ${own.url}/install | sh`)
     expect([installed.stderr, installed.exitCode]).toEqual(["", 0])
     expect(installed.stdout).toContain("is installed: /usr/local/bin/bhatti\n")
-    expect(run("bhatti version").stdout).toMatch(/^bhatti v/)
-    expect(run(`wget -qO- ${own.url}/install | sh`).stdout).toContain("/usr/local/bin/bhatti is up to date\n")
+    expect((await run("bhatti version")).stdout).toMatch(/^bhatti v/)
+    expect((await run(`wget -qO- ${own.url}/install | sh`)).stdout).toContain(
+      "/usr/local/bin/bhatti is up to date\n",
+    )
   }, 300_000)
 })
