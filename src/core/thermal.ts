@@ -19,7 +19,7 @@ import { pauseSandbox, stopSandbox } from "./power.ts"
 
 const tickMs = 2000
 const timerDeadlineMs = 2000
-/** A guest that has no timer is asked a second time after this, and within two ticks more: programs work between two timers. */
+/** A guest that has no timer is asked a second time after this: programs work between two timers. */
 const timerAgainMs = 1000
 /** Saving writes a lot; more at once would only take longer each. */
 const savesAtOnce = 2
@@ -165,9 +165,11 @@ export class Thermal {
         watch.timerAtMs = nowMs + answer.dueMs
         return true
       }
-      const sinceMs = nowMs - (watch.noTimerAtMs ?? Number.NEGATIVE_INFINITY)
-      if (memory.isShort || (sinceMs >= timerAgainMs && sinceMs <= timerAgainMs + 2 * tickMs)) return false
-      watch.noTimerAtMs = nowMs
+      if (memory.isShort) return false
+      // The first answer is of use until something works inside again.
+      const firstAtMs = watch.noTimerAtMs ?? Number.NEGATIVE_INFINITY
+      if (firstAtMs < watch.busyAtMs) watch.noTimerAtMs = nowMs
+      else if (nowMs - firstAtMs >= timerAgainMs) return false
       return true
     } catch (error) {
       log.info({ sandbox: record.id, error }, "a guest does not say when its next timer is due")
