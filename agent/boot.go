@@ -38,6 +38,7 @@ var bootSteps = []bootStep{
 	{"loopback", false, func() error { return withLink("lo", link.up) }},
 	{"user", true, func() error { return makeUser("/") }},
 	{"folders", false, func() error { return makeFolders("/") }},
+	{"power commands", false, func() error { return linkPowerCommands("/") }},
 }
 
 // boot runs the steps. It returns the failures of those that were not necessary.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"runtime/debug"
 	"syscall"
 	"unsafe"
@@ -19,6 +20,9 @@ var version = "dev"
 const heapBytesGoal = 128 << 20
 
 func main() {
+	if name := filepath.Base(os.Args[0]); os.Getpid() != 1 && powerCommands[name] != 0 {
+		os.Exit(runPowerCommand(name, os.Args[1:]))
+	}
 	if os.Getpid() != 1 {
 		fmt.Fprintf(os.Stderr, "lohar %s is the first process of a sandbox and does nothing elsewhere\n", version)
 		os.Exit(2)
@@ -60,6 +64,7 @@ func live() error {
 		report("shared memory: %v", err)
 	}
 	go a.reaper.run()
+	go servePowerCommands(a.reaper, p.store)
 	report("%s is up", version)
 	return a.serve(port)
 }
@@ -86,7 +91,7 @@ func newAgent(bootFailures []string, p *prepared) *agent {
 				if err := p.store(); err != nil {
 					report("%v", err)
 				}
-				powerOff(r)
+				endMachine(r, syscall.LINUX_REBOOT_CMD_POWER_OFF)
 			},
 		},
 	}

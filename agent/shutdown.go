@@ -14,21 +14,23 @@ const (
 	killDeadline      = 2 * time.Second
 )
 
-// powerOff ends every process, writes everything out and switches the machine off.
-func powerOff(r *reaper) {
+// endMachine ends every process, writes everything out and switches the machine off, or restarts it.
+func endMachine(r *reaper, command int) {
 	_ = syscall.Kill(-1, syscall.SIGTERM)
 	_ = syscall.Kill(-1, syscall.SIGCONT)
 	r.awaitIdle(terminateDeadline)
 	_ = syscall.Kill(-1, syscall.SIGKILL)
 	r.awaitIdle(killDeadline)
-	switchOff()
+	leaveKernel(command)
 }
 
-func switchOff() {
+func switchOff() { leaveKernel(syscall.LINUX_REBOOT_CMD_POWER_OFF) }
+
+func leaveKernel(command int) {
 	syscall.Sync()
 	unmountAll()
 	syscall.Sync()
-	_ = syscall.Reboot(syscall.LINUX_REBOOT_CMD_POWER_OFF)
+	_ = syscall.Reboot(command)
 	select {}
 }
 

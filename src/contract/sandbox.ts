@@ -262,6 +262,10 @@ export const Why = z
       .string()
       .nullable()
       .describe("Why it lost its memory at its last start; null: it did not"),
+    panic_console: z
+      .string()
+      .nullable()
+      .describe("The end of its console, when its last machine ended by a panic of its kernel"),
     failed_starts: z
       .object({ in_a_row: z.int(), reason: z.string(), rest_seconds: z.int() })
       .nullable()

@@ -5,6 +5,7 @@
 import { AppError } from "../contract/errors.ts"
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Core } from "./core.ts"
+import { endText, startAgain } from "./ends.ts"
 import type { Guest, Machine } from "./host.ts"
 import { refresh } from "./identity.ts"
 import { machineOf, rememberMachine } from "./machine-of.ts"
@@ -134,13 +135,11 @@ export async function repair(core: Core, record: SandboxRecord, reason: string):
   if (machines.isRunning(machine) && (await adopt(core, record, machine))) return
   const wasAlive = !(await machines.endsWithin(machine, { deadlineMs: endDeadlineMs }))
   const words = await machines.diagnose(machine)
-  const ranOutOfMemory = !wasAlive && (await machines.ranOutOfMemory(machine))
+  const end = wasAlive ? undefined : await machines.endOf(machine)
+  const ranOutOfMemory = !wasAlive && !end && (await machines.ranOutOfMemory(machine))
   await machines.kill(machine)
-  const ended = wasAlive
-    ? "its guest did not answer"
-    : ranOutOfMemory
-      ? "the host ran out of memory and ended its machine"
-      : "its machine ended: switched off inside, or killed"
-  await markEnded(core, record, ended)
-  core.log.warn({ sandbox: record.id, reason, ...words }, ended)
+  const ended = wasAlive ? "its guest did not answer" : endText(end, { ranOutOfMemory })
+  await markEnded(core, record, ended, end)
+  core.log.warn({ sandbox: record.id, reason, ...words, ...end }, ended)
+  if (end?.how === "reboot") await startAgain(core, record)
 }

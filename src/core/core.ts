@@ -6,6 +6,7 @@ import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Store } from "../store/store.ts"
 import { type Clock, systemClock } from "./clock.ts"
 import { Doomed } from "./doomed.ts"
+import { Reboots } from "./ends.ts"
 import { EventLog } from "./events.ts"
 import { FailedStarts } from "./failed-starts.ts"
 import type { Guest, Host } from "./host.ts"
@@ -48,6 +49,7 @@ export type Core = {
   doomed: Doomed
   /** Those that do not start, and rest between tries. */
   failedStarts: FailedStarts
+  reboots: Reboots
   memory: HostMemory
   /** Templates being made now, by fingerprint-relevant key, so that many creates wait for one. */
   templatesInMaking: Map<string, Promise<unknown>>
@@ -81,6 +83,7 @@ export function newCore(options: {
     guests: new Map(),
     doomed: new Doomed(),
     failedStarts: new FailedStarts(clock),
+    reboots: new Reboots(clock),
     memory: new HostMemory(options.host.machines, { reserveMib: options.settings.memoryReserveMib }),
     templatesInMaking: new Map(),
     startedAt: clock.nowMs(),

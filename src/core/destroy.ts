@@ -86,4 +86,5 @@ export async function removeEverything(core: Core, record: SandboxRecord): Promi
   await core.store.sandboxes.remove(record.id)
   core.touches.delete(record.id)
   core.failedStarts.forget(record.id)
+  core.reboots.forget(record.id)
 }

@@ -23,6 +23,12 @@ export type Place = {
   tapName: string | undefined
 }
 
+/**
+ * How a guest ended its machine. agent: the guest's first process failed. `console`: the last that its console showed; whatever the
+ * guest wrote there.
+ */
+export type MachineEnd = { how: "poweroff" | "reboot" | "panic" | "agent"; console: string }
+
 export interface Machines {
   findTemplate(spec: TemplateSpec): Promise<Template | undefined>
   getTemplate(id: string): Promise<Template>
@@ -61,6 +67,10 @@ export interface Machines {
   isRunning(machine: Machine): boolean
   /** Whether it ends by itself that soon. */
   endsWithin(machine: Machine, options: { deadlineMs: number }): Promise<boolean>
+  /** How its guest has ended it; undefined if it did not, or nobody heard. */
+  endOf(machine: Machine): Promise<MachineEnd | undefined>
+  /** The end of the machine that a sandbox had last, if its guest ended it. */
+  lastEndIn(directory: string): Promise<MachineEnd | undefined>
   /** Of one that has ended and was not killed here: whether the host had no memory for it. */
   ranOutOfMemory(machine: Machine): Promise<boolean>
   findIn(directory: string): Machine | undefined

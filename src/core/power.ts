@@ -12,7 +12,7 @@ import type { SandboxRecord, SandboxState } from "../store/sandboxes.ts"
 import { adoptGuest, dropGuest, keepGuest } from "./attach.ts"
 import { beginAttach, detach, finishAttach } from "./attachment.ts"
 import type { Core } from "./core.ts"
-import type { Guest, Machine, Template } from "./host.ts"
+import type { Guest, Machine, MachineEnd, Template } from "./host.ts"
 import { environmentOf, personalise, refresh } from "./identity.ts"
 import { machineOf, placeOf, rememberMachine, templateOf } from "./machine-of.ts"
 import { trimGuest } from "./trim.ts"
@@ -318,13 +318,26 @@ async function coldWithoutMemory(core: Core, record: SandboxRecord, reason: stri
 }
 
 /** The machine is gone: what is left is the disk. */
-export async function markEnded(core: Core, record: SandboxRecord, reason: string): Promise<void> {
+export async function markEnded(
+  core: Core,
+  record: SandboxRecord,
+  reason: string,
+  end?: MachineEnd,
+): Promise<void> {
   dropGuest(core, record.id)
   await detach(core, record.id)
   await core.host.machines.removeSnapshot(core.host.disks.directoryOf(record.id))
   await coldWithoutMemory(core, record, reason)
-  const meta = { by: "daemon", reason }
+  const byGuest = end && { how: end.how, ...(end.how === "panic" && { console: lastOf(end.console) }) }
+  const meta = { by: end ? "guest" : "daemon", reason, ...byGuest }
   core.events.record({ type: "sandbox.ended", userId: record.userId, sandbox: record, meta })
+}
+
+/** Of a console, for an event. */
+const consoleCharacters = 2000
+
+function lastOf(console: string): string {
+  return console.trim().slice(-consoleCharacters)
 }
 
 /** Filesystems written out and nothing half said on the channel, if the guest is able to. */

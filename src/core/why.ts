@@ -7,6 +7,9 @@ import { restHint, restText } from "./failed-starts.ts"
 import { findSandbox } from "./find.ts"
 import { heldText } from "./space.ts"
 
+/** Of the console of a kernel that panicked. */
+const panicCharacters = 8192
+
 export async function whySandbox(core: Core, account: Account, nameOrId: string): Promise<Why> {
   const record = await findSandbox(core, account, nameOrId)
   const nowMs = core.clock.nowMs()
@@ -14,7 +17,9 @@ export async function whySandbox(core: Core, account: Account, nameOrId: string)
   const touch = core.touches.get(record.id)
   const failed = core.failedStarts.find(record.id)
   const held = core.space.heldOf(record.id) ?? null
+  const end = await core.host.machines.lastEndIn(core.host.disks.directoryOf(record.id))
   const about = {
+    panic_console: end?.how === "panic" ? end.console.trim().slice(-panicCharacters) : null,
     held,
     last_touch: touch
       ? { what: touch.what, seconds_ago: Math.max(0, Math.round((nowMs - touch.atMs) / 1000)) }

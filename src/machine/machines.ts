@@ -26,6 +26,7 @@ import {
   savedStateFile,
 } from "./command-line.ts"
 import { publishDirectory, syncPath } from "./durable.ts"
+import { awaitEnd, type End, keepEnd, readEnd } from "./ends.ts"
 import { findAllOfMachine, findMachine, type Ground, slotsInUse } from "./find-processes.ts"
 import { type QemuBuild, stateFingerprint, templateFingerprint } from "./fingerprint.ts"
 import { type Halt, Halts } from "./halt.ts"
@@ -433,6 +434,20 @@ export class Machines {
     this.#cgroups.setNiceness(groupOf(machine.directory), niceness)
   }
 
+  /** How it ended, when its guest has ended it; the last of its console with it. */
+  async endOf(machine: Machine): Promise<{ how: End["how"]; console: string } | undefined> {
+    const end = await readEnd(machine.directory)
+    const { pid, startTicks, bootId } = machine.process
+    const isIts =
+      end?.process.pid === pid && end.process.startTicks === startTicks && end.process.bootId === bootId
+    return end && isIts ? { how: end.how, console: end.console } : undefined
+  }
+
+  /** The end of whatever machine a sandbox had last, while it is known. */
+  async lastEndIn(directory: string): Promise<{ how: End["how"]; console: string } | undefined> {
+    return readEnd(directory)
+  }
+
   /** Of one that has ended, before `kill` tidies up after it: the host's kernel had no memory for it. */
   async ranOutOfMemory(machine: Machine): Promise<boolean> {
     return (
@@ -471,14 +486,14 @@ export class Machines {
     return { qemu: this.#words.lastOf(machine.process), console: await this.#readConsole(machine) }
   }
 
-  #startAt(
+  async #startAt(
     place: Place,
     role: Role,
     memoryBase: Machine["memoryBase"],
     files: (open: OpenFile) => Files,
   ): Promise<Machine> {
     const { template, ...rest } = place
-    return this.#start({
+    const machine = await this.#start({
       ...rest,
       role,
       shape: template.shape,
@@ -491,6 +506,9 @@ export class Machines {
         ...files(open),
       }),
     })
+    // So that its end is heard; nobody waits for that, and whoever needs the monitor next opens it if this fails.
+    this.#monitor(machine).catch(() => undefined)
+    return machine
   }
 
   async #start(options: {
@@ -550,11 +568,29 @@ export class Machines {
     const { pid } = machine.process
     const known = await this.#monitors.get(pid)?.catch(() => undefined)
     if (known && !known.isClosed) return known
-    this.#words.listen(machine.process)
-    const opening = openMonitor(machine)
+    const opening = this.#openMonitor(machine)
     this.#monitors.set(pid, opening)
     opening.catch(() => this.#monitors.delete(pid))
     return opening
+  }
+
+  async #openMonitor(machine: Machine): Promise<Qmp> {
+    const monitor = await openMonitor(machine)
+    monitor.onShutdown = (reason) => void this.#endMachine(machine, monitor, reason)
+    if (!(await awaitEnd(monitor))) return monitor
+    await this.#endMachine(machine, monitor, undefined)
+    throw new AppError("unavailable", "the machine was ended by its guest")
+  }
+
+  /** Its guest has ended it. The process's end is what everybody else hears of it. */
+  async #endMachine(machine: Machine, monitor: Qmp, reason: string | undefined): Promise<void> {
+    try {
+      await keepEnd(machine, monitor, reason)
+    } catch {
+      // Not known is better than a machine that stands still for ever.
+    }
+    this.#forgetMonitor(machine)
+    await killProcess(machine.process, { deadlineMs: killDeadlineMs }).catch(() => undefined)
   }
 
   #forgetMonitor(machine: Machine): void {

@@ -22,8 +22,11 @@ const Reply = z.looseObject({
   return: z.unknown().optional(),
   error: z.unknown().optional(),
   event: z.unknown().optional(),
+  data: z.unknown().optional(),
   QMP: z.unknown().optional(),
 })
+
+const Shutdown = z.object({ reason: z.string().max(64) }).catch({ reason: "unknown" })
 
 const Refusal = z.object({ desc: z.string() }).catch({ desc: "no reason given" })
 
@@ -43,6 +46,8 @@ export class Qmp {
   #nextId = 1
   #haltEvents = 0
   #isClosed = false
+  /** Called when the guest has ended its machine, with QEMU's word for how. */
+  onShutdown: (reason: string) => void = () => undefined
 
   private constructor() {
     this.#greeted.promise.catch(() => undefined)
@@ -114,6 +119,7 @@ export class Qmp {
     const reply = parseReply(line)
     if (!reply) return this.#fail("the monitor says what is no message")
     if (haltEvents.has(reply.event)) this.#haltEvents++
+    if (reply.event === "SHUTDOWN") this.onShutdown(Shutdown.parse(reply.data).reason)
     if (reply.QMP !== undefined) return this.#greeted.resolve()
     const waiting = typeof reply.id === "string" ? this.#waiting.get(reply.id) : undefined
     if (!waiting) return

@@ -237,16 +237,21 @@ test("why knows what was asked last", async () => {
   })
 })
 
+const panic = "[    1.0] Kernel panic - not syncing: sysrq triggered crash\r\n[    1.1] CPU: 0\r\n"
 test.each([
-  [true, "the host ran out of memory and ended its machine"],
-  [false, "its machine ended: switched off inside, or killed"],
-])(
-  "why tells a machine that the host had no memory for from one that ended otherwise: %s",
-  async (isOutOfMemory, reason) => {
+  [true, undefined, "the host ran out of memory and ended its machine"],
+  [false, undefined, "its machine was killed"],
+  [false, { how: "poweroff", console: "" }, "it was powered off inside"],
+  [false, { how: "agent", console: "" }, "its agent failed and switched it off"],
+  [false, { how: "panic", console: panic }, "its kernel panicked: sysrq triggered crash"],
+] as const)(
+  "why tells the ends of machines apart, whether the host had no memory or the guest ended it: %s %o",
+  async (isOutOfMemory, end, reason) => {
     await own.call("POST", "/sandboxes", { name: "dev" })
     const { id } = (await own.call("GET", "/sandboxes/dev")).body as Sandbox
     own.host.running.clear()
     own.host.isOutOfMemory = isOutOfMemory
+    own.host.end = end
     own.core.guests.get(id)?.close()
     await until("it is cold", async () => {
       const { body } = await own.call("GET", "/sandboxes/dev/why")
@@ -254,9 +259,34 @@ test.each([
     })
     expect((await own.call("GET", "/sandboxes/dev/why")).body).toMatchObject({
       reason: `${reason}; the next request boots it from its disk`,
+      panic_console: end?.how === "panic" ? panic.trim() : null,
     })
   },
 )
+
+test("one that is rebooted inside starts again by itself, but not when it does nothing else", async () => {
+  await own.call("POST", "/sandboxes", { name: "dev" })
+  const { id } = (await own.call("GET", "/sandboxes/dev")).body as Sandbox
+  own.host.end = { how: "reboot", console: "" }
+  const wakes = async () =>
+    (await own.core.events.list({ type: "thermal.wake" }, 100)).filter(
+      ({ meta }) => meta["by"] === "its reboot",
+    ).length
+  const reboot = () => {
+    own.host.running.clear()
+    own.core.guests.get(id)?.close()
+  }
+  for (const times of [1, 2, 3]) {
+    reboot()
+    await until("it was started again", async () => (await wakes()) === times && own.core.guests.has(id))
+  }
+  reboot()
+  await until("it is left alone", async () => {
+    const { body } = await own.call("GET", "/sandboxes/dev")
+    return (body as Sandbox).status_reason === "it was rebooted inside more than 3 times within a minute"
+  })
+  expect(await wakes()).toBe(3)
+})
 
 test("a sandbox's own times go before the host's, can be changed and taken back", async () => {
   await own.call("POST", "/sandboxes", { name: "dev", warm_after: 3600, cold_after: 0 })

@@ -330,6 +330,8 @@ export class World {
           await life.step("does it end")
           return this.find(machine) === undefined
         },
+        endOf: async () => undefined,
+        lastEndIn: async () => undefined,
         ranOutOfMemory: async () => false,
         findIn: (directory) => {
           const process = this.named(idOf(directory))

@@ -19,6 +19,7 @@ import type {
   Host,
   Kernel,
   Machine,
+  MachineEnd,
   OutputChunk,
   SessionEnd,
   SessionRecord,
@@ -64,6 +65,8 @@ export type FakeHost = Host & {
   trafficNow: { disk: number; network: number }
   /** Why machines end that nobody has killed. */
   isOutOfMemory: boolean
+  /** How guests have ended them. */
+  end: MachineEnd | undefined
   /** What goes wrong next: the named step throws. */
   failAt: string | undefined
   freeMibNow: number
@@ -133,6 +136,7 @@ export function fakeHost(): FakeHost {
     cpuMsNow: 0,
     trafficNow: { disk: 0, network: 0 },
     isOutOfMemory: false,
+    end: undefined,
     failAt: undefined,
     freeMibNow: 100_000,
     overlaysMib: new Map(),
@@ -257,6 +261,8 @@ export function fakeHost(): FakeHost {
       },
       isRunning: ({ process }) => host.running.has(process.pid),
       endsWithin: async ({ process }) => !host.running.has(process.pid),
+      endOf: async () => host.end,
+      lastEndIn: async () => host.end,
       ranOutOfMemory: async () => host.isOutOfMemory,
       findIn(directory) {
         const pid = [...host.running].find(([, machine]) => machine.directory === directory)?.[0]

@@ -1,7 +1,9 @@
 /** `bhatti why`. */
 
 import { command } from "../command.ts"
-import { spanText } from "../words.ts"
+import { printable, spanText } from "../words.ts"
+
+const linesMax = 30
 
 export const why = command({
   args: ["sandbox"],
@@ -27,6 +29,15 @@ export const why = command({
     if (reply.failed_starts) {
       const { in_a_row: count, reason } = reply.failed_starts
       lines.push(`  starts that failed since it last ran: ${count}, the last one: ${reason}`)
+    }
+    if (reply.panic_console) {
+      lines.push("  its kernel panicked last; the end of its console:")
+      lines.push(
+        ...reply.panic_console
+          .split(/\r?\n/)
+          .slice(-linesMax)
+          .map((line) => `    ${printable(line)}`),
+      )
     }
     await out.result(lines.join("\n"))
   },

@@ -1,0 +1,100 @@
+// poweroff, reboot, halt and shutdown inside the guest: names for this program, which as such tells the first process.
+//
+// They are links to the first process's own file, so that they fit it whatever image it runs on. Only root can follow them.
+
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// The signals by which an init is asked for it, as systemd's is.
+const (
+	signalHalt     = syscall.Signal(37)
+	signalPowerOff = syscall.Signal(38)
+	signalReboot   = syscall.Signal(39)
+)
+
+// powerCommands are the signals that each of the names sends when nothing else is said.
+var powerCommands = map[string]syscall.Signal{
+	"poweroff": signalPowerOff, "halt": signalPowerOff, "shutdown": signalPowerOff, "reboot": signalReboot,
+}
+
+const powerFolder = "usr/local/sbin"
+
+// linkPowerCommands makes the names. What an image or a user has put there stays.
+func linkPowerCommands(root string) error {
+	folder := filepath.Join(root, powerFolder)
+	if err := os.MkdirAll(folder, 0o755); err != nil {
+		return err
+	}
+	for name := range powerCommands {
+		if err := os.Symlink("/proc/1/exe", filepath.Join(folder, name)); err != nil && !os.IsExist(err) {
+			return err
+		}
+	}
+	return nil
+}
+
+// servePowerCommands does what is asked for by a signal, which only root can send.
+func servePowerCommands(r *reaper, store func() error) {
+	asked := make(chan os.Signal, 1)
+	signal.Notify(asked, signalHalt, signalPowerOff, signalReboot)
+	command := syscall.LINUX_REBOOT_CMD_POWER_OFF
+	if <-asked == signalReboot {
+		command = syscall.LINUX_REBOOT_CMD_RESTART
+	}
+	if err := store(); err != nil {
+		report("%v", err)
+	}
+	endMachine(r, command)
+}
+
+// powerDeadline is longer than the first process takes to end all others.
+const powerDeadline = 20 * time.Second
+
+// runPowerCommand is what one of the names does. It returns the exit code.
+func runPowerCommand(name string, args []string) int {
+	asked, err := parsePowerCommand(name, args)
+	switch {
+	case err != nil:
+		fmt.Fprintf(os.Stderr, "%s: %v\n", name, err)
+		return 2
+	case os.Geteuid() != 0:
+		fmt.Fprintf(os.Stderr, "%s: only root may do that; try: sudo %s\n", name, name)
+		return 1
+	}
+	if err := syscall.Kill(1, asked); err != nil {
+		fmt.Fprintf(os.Stderr, "%s: %v\n", name, err)
+		return 1
+	}
+	time.Sleep(powerDeadline)
+	fmt.Fprintf(os.Stderr, "%s: the machine still runs\n", name)
+	return 1
+}
+
+// parsePowerCommand understands the usual flags, and as a time only now. A message to users is taken and not sent.
+func parsePowerCommand(name string, args []string) (syscall.Signal, error) {
+	asked := powerCommands[name]
+	for i, arg := range args {
+		switch arg {
+		case "-r", "--reboot":
+			asked = signalReboot
+		case "-h", "-P", "-p", "-H", "--poweroff", "--halt":
+			asked = signalPowerOff
+		case "-f", "-ff", "--force", "-n", "-w", "-q", "--no-wall", "--no-sync", "now", "+0":
+		default:
+			if i > 0 && !strings.HasPrefix(arg, "-") && name == "shutdown" {
+				return asked, nil
+			}
+			return 0, fmt.Errorf("%q is not understood; it happens at once: %s [-r | -h] [now]", arg, name)
+		}
+	}
+	return asked, nil
+}

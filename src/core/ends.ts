@@ -1,0 +1,76 @@
+/** What a machine's end means: why it ended, in words, and that one whose guest reboots starts again. */
+
+import { AppError } from "../contract/errors.ts"
+import type { SandboxRecord } from "../store/sandboxes.ts"
+import type { Clock } from "./clock.ts"
+import type { Core } from "./core.ts"
+import type { MachineEnd } from "./host.ts"
+import { wakeSandbox } from "./power.ts"
+
+/** A guest that reboots more often than this in such a time is not started again by itself. */
+const rebootsMax = 3
+const rebootsWithinMs = 60_000
+/** Of a kernel's own words. */
+const panicCharacters = 200
+
+export function endText(
+  end: MachineEnd | undefined,
+  { ranOutOfMemory }: { ranOutOfMemory: boolean },
+): string {
+  if (ranOutOfMemory) return "the host ran out of memory and ended its machine"
+  switch (end?.how) {
+    case "poweroff":
+      return "it was powered off inside"
+    case "reboot":
+      return "it was rebooted inside"
+    case "agent":
+      return "its agent failed and switched it off"
+    case "panic":
+      return `its kernel panicked: ${panicLine(end.console)}`
+    default:
+      return "its machine was killed"
+  }
+}
+
+function panicLine(console: string): string {
+  const said = /Kernel panic - not syncing: *([^\r\n]*)/.exec(console)?.[1] ?? "no reason given"
+  return said.replaceAll(/[^\x20-\x7e]/g, "?").slice(0, panicCharacters)
+}
+
+/** How often guests have rebooted lately, so that one that does nothing else is left alone. */
+export class Reboots {
+  readonly #clock: Clock
+  readonly #times = new Map<SandboxRecord["id"], number[]>()
+
+  constructor(clock: Clock) {
+    this.#clock = clock
+  }
+
+  /** False: too many by now. */
+  add(id: SandboxRecord["id"]): boolean {
+    const nowMs = this.#clock.nowMs()
+    const times = (this.#times.get(id) ?? []).filter((ms) => nowMs - ms < rebootsWithinMs)
+    this.#times.set(id, [...times, nowMs].slice(-rebootsMax - 1))
+    return times.length < rebootsMax
+  }
+
+  forget(id: SandboxRecord["id"]): void {
+    this.#times.delete(id)
+  }
+}
+
+/** Needs its turn. A failure is in the events and no error of who found it so. */
+export async function startAgain(core: Core, { id }: SandboxRecord): Promise<void> {
+  const record = await core.store.sandboxes.get(id)
+  if (record?.state.kind !== "cold" || core.doomed.has(id)) return
+  if (!core.reboots.add(id)) {
+    const reason = `it was rebooted inside more than ${rebootsMax} times within a minute`
+    return core.store.sandboxes.setState(id, { ...record.state, reason })
+  }
+  try {
+    await wakeSandbox(core, record, "its reboot")
+  } catch (error) {
+    if (!(error instanceof AppError)) throw error
+    core.log.warn({ sandbox: id, error }, "a sandbox that was rebooted inside does not start")
+  }
+}

@@ -1,0 +1,79 @@
+/**
+ * How a machine ended, when its guest ended it: its QEMU then stands still instead of ending by itself, so that it can be asked, and
+ * the last words of the guest's console be kept. They are written beside the disk before QEMU is ended, one small file per
+ * sandbox, which the next end replaces.
+ */
+
+import { readFile, rename, writeFile } from "node:fs/promises"
+import { join } from "node:path"
+import { z } from "zod"
+import { AppError } from "../contract/errors.ts"
+import { errorCodeOf } from "../lib/error-code.ts"
+import { parseJson } from "../lib/parse-json.ts"
+import type { ProcessIdentity } from "../lib/process-identity.ts"
+import { consoleRingBytes } from "./command-line.ts"
+import type { Qmp } from "./qmp.ts"
+
+const deadline = { deadlineMs: 5000 }
+/** Of the console: a panic's report with its call trace is about 4 KB. */
+const keptCharacters = 16_384
+
+const End = z.object({
+  process: z.object({ pid: z.int(), startTicks: z.int(), bootId: z.string() }),
+  how: z.enum(["poweroff", "reboot", "panic", "agent"]),
+  console: z.string(),
+})
+export type End = z.infer<typeof End>
+
+const Status = z.object({ status: z.string() })
+
+/** From now on QEMU stands still at its guest's end. True: it does already. One that refuses ends by itself, as it would have. */
+export async function awaitEnd(monitor: Qmp): Promise<boolean> {
+  try {
+    await monitor.command("set-action", { shutdown: "pause" }, deadline)
+    const status = Status.safeParse(await monitor.command("query-status", {}, deadline))
+    return status.success && status.data.status === "shutdown"
+  } catch (error) {
+    if (error instanceof AppError) return false
+    throw error
+  }
+}
+
+/** Keeps how the machine ended. `reason` is QEMU's word for it, if it was heard. */
+export async function keepEnd(
+  machine: { process: ProcessIdentity; directory: string },
+  monitor: Qmp,
+  reason: string | undefined,
+): Promise<void> {
+  const size = consoleRingBytes
+  const words = String(await monitor.command("ringbuf-read", { device: "console", size }, deadline))
+  const end: End = {
+    process: machine.process,
+    how: howOf(words, reason),
+    console: words.slice(-keptCharacters),
+  }
+  const path = endPath(machine.directory)
+  await writeFile(`${path}.part`, JSON.stringify(end), { mode: 0o600 })
+  await rename(`${path}.part`, path)
+}
+
+/** How the sandbox's last machine ended; undefined if its guest did not end it. */
+export async function readEnd(directory: string): Promise<End | undefined> {
+  try {
+    return End.safeParse(parseJson(await readFile(endPath(directory), "utf8"))).data
+  } catch (error) {
+    if (errorCodeOf(error) === "ENOENT") return undefined
+    throw error
+  }
+}
+
+/** A kernel that panics resets the machine, as one does that reboots. */
+function howOf(words: string, reason: string | undefined): End["how"] {
+  if (/Kernel panic - not syncing/.test(words)) return "panic"
+  if (/^lohar: (crashed|cannot go on)/m.test(words)) return "agent"
+  return reason === "guest-reset" ? "reboot" : "poweroff"
+}
+
+function endPath(directory: string): string {
+  return join(directory, "last-end.json")
+}
