@@ -224,7 +224,8 @@ launch_daemon() {
   echo $! >"$pid_file"
 }
 
-# Prints nothing when it does not run. A pid file alone proves nothing: the number may be another process by now.
+# Prints nothing when it does not run. A pid file alone proves nothing: the number may be another process by now, also one of
+# the same program that somebody else has started.
 daemon_pid() {
   local pid=""
   if has_systemd; then
@@ -232,7 +233,14 @@ daemon_pid() {
   elif [[ -e $pid_file ]]; then
     pid=$(<"$pid_file")
   fi
-  if [[ ${pid:-0} -ne 0 && $(readlink "/proc/$pid/exe") = "$binary"* ]]; then echo "$pid"; fi
+  if [[ ${pid:-0} -ne 0 ]] && is_daemon "$pid"; then echo "$pid"; fi
+}
+
+is_daemon() {
+  local words
+  [[ $(readlink "/proc/$1/exe") = "$binary"* && $(awk '/^Uid:/ { print $2 }' "/proc/$1/status") = "$EUID" ]] || return 1
+  mapfile -d '' -t words <"/proc/$1/cmdline"
+  [[ ${words[1]:-} = serve ]]
 }
 
 stop_daemon() {
@@ -340,30 +348,59 @@ uninstall() {
   printf 'Debian packages stay, and so does this checkout.\n' >&3
 }
 
-# Every machine is a QEMU whose -name is the sandbox's id.
+# Words prove nothing, since anybody chooses those of their own processes. A machine is a QEMU that holds a file of its directory.
 stop_machines() {
-  local file words
-  for file in /proc/[0-9]*/cmdline; do
-    mapfile -d '' -t words 2>/dev/null <"$file" || continue
-    [[ ${words[0]:-} = *qemu-system-x86_64 && " ${words[*]} " =~ \ -name\ (sb_[a-z0-9]+)\  ]] || continue
-    [[ -e $data_dir/sandboxes/${BASH_REMATCH[1]} ]] || continue
-    say "stop ${BASH_REMATCH[1]}"
-    kill "$(cut -d/ -f3 <<<"$file")" || true
+  local link pid held
+  for link in /proc/[0-9]*/exe; do
+    [[ $(readlink "$link") = */qemu-system-x86_64* ]] || continue
+    pid=$(cut -d/ -f3 <<<"$link")
+    held=$(held_machine "$pid")
+    [[ -n $held ]] || continue
+    say "stop $held"
+    kill "$pid" || true
   done
+}
+
+held_machine() {
+  local fd file
+  for fd in "/proc/$1/fd"/*; do
+    file=$(readlink "$fd") || continue
+    # Another process's idea of paths may differ from ours, the file itself does not.
+    if [[ $file = */disk.qcow2 || $file = */device-state ]] && is_machine_file "$fd" "$file"; then
+      basename "$(dirname "$file")"
+      return
+    fi
+  done
+}
+
+is_machine_file() {
+  local directory name=${2##*/}
+  directory=$(basename "$(dirname "$2")")
+  [[ $1 -ef $data_dir/sandboxes/$directory/$name || $1 -ef $data_dir/templates/$directory/$name ]]
 }
 
 # All of it is named after the data directory, so another installation's stays.
 remove_network() {
-  local site config
+  local site
   site=$(printf %s "$data_dir" | sha256sum | cut -c1-5)
-  for config in "/run/bhatti_$site"/*/dnsmasq.conf; do
-    [[ -e $config ]] || continue
-    pkill --full -- "--conf-file=$config" || true
-  done
+  stop_name_servers "/run/bhatti_$site"
   rm -rf "/run/bhatti_$site"
   nft delete table inet "bhatti_$site" 2>/dev/null || true
   nft delete table arp "bhatti_$site" 2>/dev/null || true
   ip link delete dev "bhgw$site" 2>/dev/null || true
+}
+
+# A name server is a process with our file in its words that holds a socket of port 53 which root has bound.
+stop_name_servers() {
+  local line pid
+  while read -r line; do
+    [[ $line != *" uid:"* ]] || continue
+    for pid in $(grep --only-matching 'pid=[0-9]*' <<<"$line" | cut -d= -f2); do
+      if tr '\0' '\n' <"/proc/$pid/cmdline" | grep --quiet --line-regexp -- "--conf-file=$1/[^/]*/dnsmasq.conf"; then
+        kill "$pid" || true
+      fi
+    done
+  done < <(ss -Hlunpe 'sport = :53')
 }
 
 remove_program() {

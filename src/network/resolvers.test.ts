@@ -8,6 +8,7 @@ import { mkdtempSync, rmSync } from "node:fs"
 import { join, resolve } from "node:path"
 import type { Closed, Order } from "../../test/support/name-servers-alone.ts"
 import type { NetPolicy } from "../contract/network.ts"
+import { profileOf } from "./resolver.ts"
 
 const trial = resolve(import.meta.dir, "../../test/support/name-servers-alone.ts")
 const isRoot = process.getuid?.() === 0
@@ -242,6 +243,46 @@ describe.skipIf(!canRun)("a name server", () => {
     await alone.start("deny")
     await alone.ask("deny", names)
     expect(await alone.passedOn()).toEqual([])
+  })
+
+  test("is known among other users' processes with its words, and is the only one that is ended", async () => {
+    alone = await Alone.open(`nameserver ${first}\n`)
+    const decoy = resolve(import.meta.dir, "../../test/support/decoy.py")
+    const asNobody = "setpriv --reuid=65534 --regid=65534 --clear-groups --"
+    // Before the name server, so that it comes first among all processes.
+    const config = `$(echo /run/bhatti_*)/${profileOf(owner, policies.deny.policy).key}/dnsmasq.conf`
+    await alone.start("public")
+    await alone.run(`
+      ${asNobody} /usr/bin/python3 ${decoy} /usr/sbin/dnsmasq "--conf-file=${config}" >/run/said 2>&1 &
+      echo $! >/run/decoy
+      until grep -q ready /run/said; do sleep 0.05; done`)
+    const decoyWords = () => alone?.run('tr "\\\\0" " " <"/proc/$(cat /run/decoy)/cmdline"')
+    expect(await decoyWords()).toMatch(/^\/usr\/sbin\/dnsmasq --conf-file=\/run\/bhatti_/)
+    await alone.do({ do: "attach", ...policies.deny, slot: 2 })
+    const pidOf = () => alone?.run(`cat /run/bhatti_*/${profileOf(owner, policies.deny.policy).key}/pid`)
+    const pid = await pidOf()
+    await alone.do({ do: "end" })
+    await alone.start("public", "deny")
+    expect(await pidOf()).toBe(pid)
+    await alone.ask("deny", names)
+    expect(await alone.passedOn()).toEqual([])
+    await alone.do({ do: "end" })
+    await alone.start("public")
+    await alone.run(`! grep -q . /proc/${pid?.trim()}/cmdline`)
+    expect(await decoyWords()).toContain("--conf-file=")
+  })
+
+  test("is replaced when its files have been removed", async () => {
+    alone = await Alone.open(`nameserver ${first}\n`)
+    await alone.start("allow-host", "public")
+    await alone.do({ do: "end" })
+    await alone.run("rm -rf /run/bhatti_*")
+    await alone.start("public", "allow-host")
+    for (const kind of ["allow-host", "public"] as const) {
+      await alone.ask(kind, names)
+      expect([kind, await alone.passedOn()]).toEqual([kind, permitted[kind].toSorted()])
+    }
+    expect((await alone.run("pgrep -c dnsmasq -r S")).trim()).toBe("2")
   })
 
   test("follows what a sandbox may reach when that is edited", async () => {

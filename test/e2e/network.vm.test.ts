@@ -359,8 +359,21 @@ describe("egress", () => {
   test("deny lets no name out, through an edit, a stop, a copy, a new daemon and another name server of the host", async () => {
     const expectClosed = async (stage: string, name: string) => {
       const secret = `secret-${stage}.example.org`
-      const shell = `getent hosts ${secret}; getent hosts ${secret.toUpperCase()}; true`
+      const shell = `getent hosts ${secret}; RES_OPTIONS=use-vc getent hosts ${secret.toUpperCase()}; true`
       expect((await exec(name, shell)).stdout).toBe("")
+      // Its own is the only name server that it can speak to, at one address of these.
+      const servers = [2, 3, 4, 5, 6].map((number) => gateway.replace(/\.1$/, `.${number}`))
+      const questions = [world.internet, ...servers].map((address) => ({
+        id: address,
+        how: "tcp",
+        address,
+        port: 53,
+      }))
+      const answers = await ask(name, questions)
+      expect([answers[world.internet], servers.filter((one) => answers[one] !== null).length]).toEqual([
+        null,
+        1,
+      ])
       await resolve("ann2", [`known-${stage}.example.org`])
       expect(world.asked).toContain(`known-${stage}.example.org`)
       expect(world.asked.filter((asked) => asked.toLowerCase().includes("secret"))).toEqual([])

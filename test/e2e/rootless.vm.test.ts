@@ -5,6 +5,7 @@ import { readdirSync, readFileSync, statSync } from "node:fs"
 import { createServer } from "node:net"
 import { trust } from "../../src/contract/trust.ts"
 import { descriptors } from "../../src/machine/command-line.ts"
+import { setState, startDecoys, wordsOf } from "../support/decoys.ts"
 import { type Installation, install, until } from "../support/installation.ts"
 
 const isRoot = process.getuid?.() === 0
@@ -43,6 +44,18 @@ describe.skipIf(!canRun)("a daemon that is not root", () => {
     await own.startDaemon()
     expect(own.machines()).toEqual(before)
     expect((await exec("cat", "/dev/shm/memory")).stdout).toBe("kept\n")
+  })
+
+  test("finds its machine again among another user's processes with the same words", async () => {
+    await exec("sh", "-c", "echo kept > /dev/shm/memory")
+    const [before = 0] = own.machines()
+    await using decoys = await startDecoys(wordsOf(before))
+    await own.stopDaemon("SIGKILL")
+    setState(own, "dev", { kind: "waking", fromSnapshot: false })
+    await own.startDaemon()
+    expect((await exec("cat", "/dev/shm/memory")).stdout).toBe("kept\n")
+    expect(own.machines()).toEqual([before])
+    expect(decoys.living()).toEqual(decoys.all)
   })
 
   test("moves files through the memory that it shares with the machine", async () => {

@@ -47,13 +47,26 @@ show() {
   echo "== $1 files"; find /run /usr/local/bin -mindepth 1 ! -name mount -printf '%P\\n'
   echo "== $1 processes"; cat /proc/[0-9]*/comm 2>/dev/null | grep -E '^(qemu|dnsmasq|bhatti)' | sort | uniq -c | sed "s/^ *//"
 }
+decoys=()
+decoy() { setpriv --reuid=65534 --regid=65534 --clear-groups -- "$@" >&2 & decoys+=($!); }
+for id in $(ls /var/lib/bhatti/sandboxes); do
+  decoy /usr/bin/python3 ${root}/test/support/decoy.py /usr/bin/qemu-system-x86_64 -name $id -nodefaults
+  decoy /usr/bin/qemu-system-x86_64 -name $id -machine none -nodefaults -display none
+done
+for config in /run/bhatti_*/*/dnsmasq.conf; do
+  decoy /usr/bin/python3 ${root}/test/support/decoy.py /usr/sbin/dnsmasq --conf-file=$config
+done
+echo "== before decoys"; printf '%s\\n' "\${decoys[@]}"
 show before
 $HOME/bhatti-server/install.sh --uninstall >&2
+echo "== after decoys"
+for pid in "\${decoys[@]}"; do kill $pid && echo lives; done
+wait
 show after
 echo "== after sandboxes"; ls /var/lib/bhatti/sandboxes | wc -l
 `
 
-test("a release archive installs with neither network, npm, Go nor a compiler, again it changes nothing; an uninstall while sandboxes run leaves nothing of them and of their network, and keeps their disks", async () => {
+test("a release archive installs with neither network, npm, Go nor a compiler, again it changes nothing; an uninstall while sandboxes run leaves nothing of them and of their network, keeps their disks, and ends no other user's process", async () => {
   const home = mkdtempSync("/tmp/bhatti-test-")
   try {
     for (const place of places) mkdirSync(join(home, place), { recursive: true })
@@ -105,8 +118,11 @@ test("a release archive installs with neither network, npm, Go nor a compiler, a
     expect(before("files")).toContain("dnsmasq.conf")
     expect(before("processes")).toMatch(/[2-9] qemu-system/)
     expect(before("processes")).toContain("dnsmasq")
+    // Two for each sandbox, of which the pool has some too, and one for each name server.
+    expect(shown["before decoys"]?.length).toBeGreaterThanOrEqual(6)
 
     expect(shown).toMatchObject({
+      "after decoys": Array.from({ length: shown["before decoys"]?.length ?? 0 }, () => "lives"),
       "after tables": [],
       "after links": ["lo"],
       "after routes": [],

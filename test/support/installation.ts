@@ -14,6 +14,7 @@ import {
   writeFileSync,
 } from "node:fs"
 import { join, resolve } from "node:path"
+import { findNameServers } from "../../src/network/name-server-process.ts"
 import { siteOf } from "../../src/network/tap-network.ts"
 
 const root = resolve(import.meta.dir, "../..")
@@ -216,7 +217,7 @@ function machinesOf(dataDir: string): number[] {
     const pid = Number(entry)
     if (!Number.isInteger(pid)) continue
     try {
-      if (!readFileSync(`/proc/${pid}/cmdline`, "utf8").startsWith("/usr/bin/qemu-system")) continue
+      if (!readlinkSync(`/proc/${pid}/exe`).startsWith("/usr/bin/qemu-system")) continue
       const holds = readdirSync(`/proc/${pid}/fd`).some((fd) =>
         readlinkSync(`/proc/${pid}/fd/${fd}`).startsWith(dataDir),
       )
@@ -236,9 +237,9 @@ function removeNetwork(dataDir: string): void {
     ["nft", "delete", "table", "inet", table],
     ["nft", "delete", "table", "arp", table],
     ["ip", "link", "delete", "dev", anchor],
-    ["pkill", "--full", "--", `--conf-file=/run/${table}/`],
   ])
     Bun.spawnSync(command, { stderr: "ignore" })
+  for (const server of findNameServers(`/run/${table}`)) process.kill(server.process.pid, "SIGTERM")
   rmSync(`/run/${table}`, { recursive: true, force: true })
 }
 
