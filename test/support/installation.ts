@@ -3,17 +3,9 @@
  * image come from the cache that `test.sh` names; nothing of an installed instance is read or written.
  */
 
-import {
-  chownSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  readlinkSync,
-  rmSync,
-  writeFileSync,
-} from "node:fs"
+import { chownSync, mkdirSync, mkdtempSync, readFileSync, readlinkSync, rmSync, writeFileSync } from "node:fs"
 import { join, resolve } from "node:path"
+import { descriptorNamesOf, listPids, unlessOutOfReach } from "../../src/lib/process-identity.ts"
 import { findNameServers } from "../../src/network/name-server-process.ts"
 import { siteOf } from "../../src/network/tap-network.ts"
 
@@ -212,22 +204,12 @@ function mount(directory: string, mib: number): void {
 
 /** Machines hold their disk open, and the disk's path names the data directory. */
 function machinesOf(dataDir: string): number[] {
-  const found: number[] = []
-  for (const entry of readdirSync("/proc")) {
-    const pid = Number(entry)
-    if (!Number.isInteger(pid)) continue
-    try {
-      if (!readlinkSync(`/proc/${pid}/exe`).startsWith("/usr/bin/qemu-system")) continue
-      const holds = readdirSync(`/proc/${pid}/fd`).some((fd) =>
-        readlinkSync(`/proc/${pid}/fd/${fd}`).startsWith(dataDir),
-      )
-      if (holds) found.push(pid)
-    } catch (error) {
-      // It may end while it is looked at.
-      if (!["ENOENT", "ESRCH"].includes((error as NodeJS.ErrnoException).code ?? "")) throw error
-    }
-  }
-  return found
+  const programOf = (pid: number) => unlessOutOfReach("", () => readlinkSync(`/proc/${pid}/exe`))
+  return listPids().filter(
+    (pid) =>
+      programOf(pid).startsWith("/usr/bin/qemu-system") &&
+      descriptorNamesOf(pid).some((name) => name.startsWith(dataDir)),
+  )
 }
 
 /** What a daemon leaves that was killed. */
