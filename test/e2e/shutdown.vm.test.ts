@@ -1,12 +1,12 @@
 /** Stopping and updating the daemon with real machines running: they run on, or are all written to disk if it is set so. */
 
 import { afterAll, beforeAll, expect, test } from "bun:test"
-import { appendFileSync, cpSync, mkdtempSync, rmSync, symlinkSync } from "node:fs"
-import { join, resolve } from "node:path"
+import { appendFileSync } from "node:fs"
+import { join } from "node:path"
 import { type Installation, install, until } from "../support/installation.ts"
 import { readCountScript, startCountingScript } from "../support/markers.ts"
+import { buildOtherVersion } from "../support/other-version.ts"
 
-const root = resolve(import.meta.dir, "../..")
 const names = ["one", "two", "three"]
 let own: Installation
 beforeAll(async () => {
@@ -24,25 +24,8 @@ async function ok(...args: string[]): Promise<string> {
 }
 const exec = (name: string, command: string) => ok("exec", name, "--", "sh", "-c", command)
 
-/** The same sources under another version number. */
-async function buildOther(version: string): Promise<{ binary: string; remove(): void }> {
-  const directory = mkdtempSync("/tmp/bhatti-other-")
-  for (const name of ["src", "images", "dist/lohar", "dist/jail"]) {
-    cpSync(join(root, name), join(directory, name), { recursive: true })
-  }
-  symlinkSync(join(root, "node_modules"), join(directory, "node_modules"))
-  const about = await Bun.file(join(root, "package.json")).json()
-  await Bun.write(join(directory, "package.json"), JSON.stringify({ ...about, version }))
-  const binary = join(directory, "bhatti")
-  const built = Bun.spawnSync([process.execPath, "build", "--compile", "src/main.ts", "--outfile", binary], {
-    cwd: directory,
-  })
-  if (built.exitCode !== 0) throw new Error(built.stderr.toString())
-  return { binary, remove: () => rmSync(directory, { recursive: true }) }
-}
-
 test("another version of the program takes over what runs: memory, processes, sessions; and can stop and wake it", async () => {
-  const other = await buildOther("9.9.9-other")
+  const other = await buildOtherVersion("9.9.9-other")
   try {
     await exec("one", `echo across > /dev/shm/nonce; ${startCountingScript}`)
     const before = own.machines().toSorted()

@@ -8,9 +8,14 @@ import { join, resolve } from "node:path"
 import { descriptorNamesOf, listPids, unlessOutOfReach } from "../../src/lib/process-identity.ts"
 import { findNameServers } from "../../src/network/name-server-process.ts"
 import { siteOf } from "../../src/network/tap-network.ts"
+import { KeptTemplates } from "./kept-templates.ts"
 
 const root = resolve(import.meta.dir, "../..")
 export const binary = join(root, "dist/bhatti")
+/** How much longer than usual everything may take, on a host that is slow throughout. */
+const patience = Number(process.env["BHATTI_TEST_PATIENCE"] ?? "1")
+/** Settings that this host needs, unless a test has them. */
+const everywhere = process.env["BHATTI_TEST_CONFIG"] ?? ""
 export const cacheDir = process.env["BHATTI_TEST_CACHE"] ?? "/var/cache/bhatti"
 
 export type CommandResult = { stdout: string; stderr: string; exitCode: number; ms: number }
@@ -87,7 +92,10 @@ export async function install(
     const startedAt = performance.now()
     const child = installation.start(args, command)
     void feed(child.stdin, command.stdin)
-    const timer = setTimeout(() => child.kill("SIGKILL"), command.deadlineMs ?? commandDeadlineMs)
+    const timer = setTimeout(
+      () => child.kill("SIGKILL"),
+      (command.deadlineMs ?? commandDeadlineMs) * patience,
+    )
     const [stdout, stderr, exitCode] = await Promise.all([
       new Response(child.stdout).text(),
       new Response(child.stderr).text(),
@@ -174,11 +182,20 @@ export async function install(
       for (const path of [home, dataDir]) chownSync(path, options.uid, options.uid)
     // Nor addresses; a /24 from a part of 10.0.0.0/8 that is neither the default's nor likely to be the host's.
     const subnet = `10.${210 + Math.floor(Math.random() * 40)}.${Math.floor(Math.random() * 256)}.0/24`
-    const config = `subnet: ${subnet}\nuid_base: ${uidBase}\npool: ${options.pool ?? 0}\n${options.config ?? ""}`
+    const config = `subnet: ${subnet}\nuid_base: ${uidBase}\npool: ${options.pool ?? 0}\n${everywhere}\n${options.config ?? ""}`
     writeFileSync(join(dataDir, "config.yaml"), config, { mode: 0o600 })
     if (options.uid !== undefined) chownSync(join(dataDir, "config.yaml"), options.uid, options.uid)
+    const templates = new KeptTemplates({
+      cacheDir,
+      build: join(root, "dist/build.json"),
+      kind: config.match(/^(accel|network):.*$/gm)?.join() ?? "",
+    })
+    // Another user could not read them, and another build has its own.
+    const isShared = options.uid === undefined && options.binary === undefined
+    if (isShared) templates.give(dataDir)
     const made = await run(["init", "--data-dir", dataDir, "--cache-dir", cacheDir], { deadlineMs: 600_000 })
     if (made.exitCode !== 0) throw new Error(`init failed: ${made.stdout}${made.stderr}`)
+    if (isShared) templates.keep(dataDir)
     await installation.startDaemon()
     key = await installation.addUser("tester", ["--max-sandboxes", "200"])
     return installation
@@ -238,7 +255,7 @@ export async function until(
   condition: () => boolean | Promise<boolean>,
   options: { deadlineMs?: number } = {},
 ): Promise<void> {
-  const deadline = Date.now() + (options.deadlineMs ?? 30_000)
+  const deadline = Date.now() + (options.deadlineMs ?? 30_000) * patience
   while (!(await condition())) {
     if (Date.now() > deadline) throw new Error(`waited in vain: ${what}`)
     await Bun.sleep(20)

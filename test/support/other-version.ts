@@ -1,0 +1,22 @@
+/** The same sources under another version number, for tests of updates. */
+
+import { cpSync, mkdtempSync, rmSync, symlinkSync } from "node:fs"
+import { join, resolve } from "node:path"
+
+const root = resolve(import.meta.dir, "../..")
+
+export async function buildOtherVersion(version: string): Promise<{ binary: string; remove(): void }> {
+  const directory = mkdtempSync("/tmp/bhatti-other-")
+  for (const name of ["src", "images", "scripts", "dist/lohar", "dist/jail"]) {
+    cpSync(join(root, name), join(directory, name), { recursive: true })
+  }
+  symlinkSync(join(root, "node_modules"), join(directory, "node_modules"))
+  const about = await Bun.file(join(root, "package.json")).json()
+  await Bun.write(join(directory, "package.json"), JSON.stringify({ ...about, version }))
+  const binary = join(directory, "bhatti")
+  const built = Bun.spawnSync([process.execPath, "build", "--compile", "src/main.ts", "--outfile", binary], {
+    cwd: directory,
+  })
+  if (built.exitCode !== 0) throw new Error(built.stderr.toString())
+  return { binary, remove: () => rmSync(directory, { recursive: true }) }
+}
