@@ -8,8 +8,17 @@ import { makeWordsPipe, openEar, takeWords, Words } from "./words.ts"
 
 const children: Bun.Subprocess[] = []
 afterAll(() => {
-  for (const child of children) child.kill("SIGKILL")
+  for (const { pid } of children) endSession(pid)
 })
+
+/** With what it has left in the background; it may have ended. */
+function endSession(pid: number): void {
+  try {
+    process.kill(-pid, "SIGKILL")
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "ESRCH") throw error
+  }
+}
 
 /** Holds both ends of its pipe, at the numbers that QEMU has them at. */
 function start(script: string) {
@@ -17,6 +26,7 @@ function start(script: string) {
   const unused = Array.from({ length: 12 }, () => "ignore" as const)
   const child = Bun.spawn(["bash", "-c", script], {
     stdio: ["ignore", "ignore", pipe.writeFd, ...unused, pipe.readFd],
+    detached: true,
   })
   children.push(child)
   closeSync(pipe.writeFd)
