@@ -1,6 +1,7 @@
 #!/bin/bash
 # Runs every test and ends with the line "N passed, N failed". Installs what the tests need, but no daemon and nothing
-# on the PATH; an installed bhatti is not touched. `--unit` leaves out the tests on real machines.
+# on the PATH; an installed bhatti is not touched. `--unit` leaves out the tests on real machines, `--long` adds those that take
+# hours: many seeds, many kills, and the product under a real KVM in a machine that has one.
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 log="$root/dist/test.log"
@@ -10,15 +11,16 @@ source "$root/scripts/setup.sh"
 # What only the tests run: real terminals, shells, certificates and clients.
 test_programs=(tmux:tmux zsh:zsh fish:fish openssl:openssl curl:curl)
 caddy_dir=/var/cache/bhatti/caddy
+# How long each end-to-end file took, so that the longest begin first.
+timings="$root/dist/test-timings.json"
 
 passed=0
 failed=0
 
 main() {
   case ${1:-} in
-    "") local with_machines=yes ;;
-    --unit) local with_machines=no ;;
-    *) fail "usage: ./test.sh [--unit]" ;;
+    "" | --unit | --long) local extent=${1:-} ;;
+    *) fail "usage: ./test.sh [--unit | --long]" ;;
   esac
   cd "$root"
   open_log
@@ -36,13 +38,30 @@ main() {
   check "go vet of agent" go_in agent vet ./...
   check "go vet of jail" go_in jail vet ./...
   go_tests
-  bun_tests "unit tests" test
-  if [[ $with_machines = yes ]]; then
-    bun_tests "end-to-end tests" test:e2e
+  # Tests that have a short and a long form look at it.
+  [[ $extent != --long ]] || export BHATTI_TEST_LONG=1
+  bun_tests "unit tests" run test
+  if [[ $extent != --unit ]]; then
+    # Each file has an installation of its own, and much of it is waiting.
+    bun_tests "end-to-end tests" run test:e2e --parallel=2 --timings="$timings" --update-timings
     check "ratios of the benchmark" "$bun" run bench --check
   fi
+  [[ $extent != --long ]] || long_tests
   printf '%d passed, %d failed\n' "$passed" "$failed" >&3
   [[ $failed -eq 0 ]]
+}
+
+# What docs/TESTING.md lists as the long form, each a command that can be run by hand.
+long_tests() {
+  SIM_SEEDS=1000 bun_tests "simulation, 1000 seeds" test test/sim --timeout 7200000
+  FAIL_POINTS=all bun_tests "every point of failure" test test/e2e/fail-points.vm.test.ts --timeout 7200000
+  MODEL_RUNS=40 bun_tests "model, 40 runs" test test/e2e/model.vm.test.ts --timeout 7200000
+  POWER_CYCLES=50 bun_tests "power, 50 cycles" test test/e2e/power.vm.test.ts --timeout 3600000
+  STRESS_CLONES=50 bun_tests "memory, 50 clones" test test/e2e/memory.vm.test.ts --timeout 3600000
+  KILLS=55 SEED=$RANDOM bun_tests "55 kills at random moments" test test/e2e/chaos.vm.test.ts --timeout 7200000
+  ROUNDS=100 SEED=$RANDOM bun_tests "requests at 200 pauses and stops" test test/e2e/transitions.vm.test.ts --timeout 7200000
+  check "chaos, 20 minutes" "$bun" run chaos --minutes 20 --seed "$RANDOM"
+  bun_tests "under KVM in emulation" run test:long
 }
 
 # Its package would start a web server on this host, so it is only unpacked.
@@ -100,19 +119,26 @@ go_tests() {
   [[ $status -eq 0 ]] || printf '%b' "$(sed -n 's/.*"Output":"\(.*\)"}$/\1/p' "$report" | tail -n 100)" >&3
 }
 
-# bun_tests NAME SCRIPT: a script of package.json that runs `bun test`.
+# bun_tests NAME ARGUMENT...: `bun test` with arguments, or `bun run` with a script of package.json that is one.
 bun_tests() {
-  local report="$reports/$2.xml" output="$reports/$2.txt" status=0 started=$EPOCHREALTIME head total bad skipped
+  local report="$reports/$1.xml" output="$reports/$1.txt" status=0 started=$EPOCHREALTIME head total bad skipped
   printf '%s ...\n' "$1" >&3
-  "$bun" run "$2" --reporter=junit --reporter-outfile="$report" >"$output" 2>&1 || status=$?
+  "$bun" "${@:2}" --reporter=junit --reporter-outfile="$report" >"$output" 2>&1 || status=$?
   cat "$output"
   head=$(grep -m 1 '<testsuites' "$report" || true)
   total=$(attribute tests "$head")
   bad=$(attribute failures "$head")
   skipped=$(attribute skipped "$head")
   count "$1" "$status" "$started" $((total - bad - skipped)) "$bad"
+  slowest "$report"
   [[ $skipped -eq 0 ]] || grep -F '(skip)' "$output" | sort -u | sed 's/^/  /' >&3 || true
   [[ $status -eq 0 ]] || grep -v '^(pass)' "$output" >&3
+}
+
+# The files that took longest, for whoever wants to make it shorter.
+slowest() {
+  sed -n 's/^ *<testsuite .*file="\([^"]*\)".* time="\([0-9.]*\)".*/\2 s \1/p' "$1" | sort -u -k3 | sort -rn | head -n 8 |
+    sed 's/^/== slow: /'
 }
 
 attribute() {

@@ -31,7 +31,8 @@ export type ChaosResult = { rounds: number; counts: Record<string, number> }
 
 export async function chaos(options: {
   seed: number
-  isOver: (rounds: number) => boolean
+  /** `kills`: of machines and of the daemon. */
+  isOver: (rounds: number, kills: number) => boolean
   report: (line: string) => void
 }): Promise<ChaosResult> {
   const config = "warm_after: 2\ncold_after: 4\ndisk_reserve_mb: 0\n"
@@ -40,7 +41,7 @@ export async function chaos(options: {
     const before = templateHashes(own)
     const driver = new Chaos(own, options)
     let rounds = 0
-    for (; !options.isOver(rounds); rounds++) await driver.round()
+    for (; !options.isOver(rounds, driver.kills); rounds++) await driver.round()
     await driver.finish()
     const after = templateHashes(own)
     for (const [path, hash] of Object.entries(before)) {
@@ -73,6 +74,10 @@ class Chaos {
     this.#requests = new Requests(own)
     this.#random = new Random(options.seed)
     this.#report = options.report
+  }
+
+  get kills(): number {
+    return (this.counts["trouble: machine"] ?? 0) + (this.counts["trouble: daemon"] ?? 0)
   }
 
   async round(): Promise<void> {
