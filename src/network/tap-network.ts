@@ -8,9 +8,17 @@
 import { existsSync } from "node:fs"
 import { AppError } from "../contract/errors.ts"
 import type { NetPolicy } from "../contract/network.ts"
-import { gatewayOf, macOf, networkText, parseNetwork, type Subnet, sandboxAddress } from "../rules/address.ts"
+import { readNameServers } from "../lib/host-name-servers.ts"
+import {
+  covers,
+  gatewayOf,
+  macOf,
+  networkText,
+  parseNetwork,
+  type Subnet,
+  sandboxAddress,
+} from "../rules/address.ts"
 import { makeAnchor, refuseOverlap } from "./anchor.ts"
-import { readNameServers } from "./host-name-servers.ts"
 import { closedAmong } from "./internal.ts"
 import { linkSettings, linkUpBatch, writeSetting } from "./links.ts"
 import { Nftables } from "./nftables.ts"
@@ -242,9 +250,15 @@ export class TapNetwork {
     const { servers, trouble } =
       this.#chosenServers.length > 0
         ? { servers: this.#chosenServers, trouble: null }
-        : readNameServers(this.#subnet)
+        : readNameServers({ accepts: (address) => !this.#isOfSandboxes(address) })
     this.#resolvers.useUpstreams(servers)
     return trouble
+  }
+
+  /** Of one, or of a name server of theirs: asking that would go round in a circle. */
+  #isOfSandboxes(address: string): boolean {
+    const network = parseNetwork(address)
+    return network !== undefined && covers(this.#subnet, network)
   }
 
   #inTurn(work: () => Promise<void>): Promise<void> {

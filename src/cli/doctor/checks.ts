@@ -4,6 +4,7 @@ import type { AppError } from "../../contract/errors.ts"
 import { trust } from "../../contract/trust.ts"
 import { sizeText } from "../words.ts"
 import type { ConnectionFacts, HostFacts } from "./facts.ts"
+import { checkShares } from "./host-shares.ts"
 
 export type Check = {
   area: string
@@ -275,6 +276,7 @@ function checkNetwork(facts: HostFacts): Check[] {
     checkProgram(facts, "nft", "nftables"),
     checkProgram(facts, "dnsmasq", "dnsmasq-base"),
     ...nftables,
+    ...(facts.shares === undefined ? [] : checkShares(facts.shares)),
   ]
 }
 

@@ -12,6 +12,7 @@ import { parseJson } from "../../lib/parse-json.ts"
 import { version } from "../../lib/version.ts"
 import type { Finding, Operator } from "../operator.ts"
 import type { Settings } from "../settings.ts"
+import { gatherShares, type HostShares } from "./host-shares.ts"
 
 export type Program = { path: string; version: string | undefined }
 
@@ -62,8 +63,12 @@ export type HostFacts = {
         network: string
         reserveMib: number
         memoryReserveMib: number
+        uidBase: number
+        hasNameServers: boolean
       }
     | { problem: string; hint: string | undefined }
+  /** Undefined if the settings cannot be read. */
+  shares: HostShares | undefined
   memoryAvailableMib: number
   listener: "bhatti" | "other" | "nobody" | "unknown"
   yearUtc: number
@@ -115,6 +120,7 @@ export async function gatherHost(operator: Operator, dataDir: string): Promise<H
     },
     dataDir: { path: dataDir, ...files },
     config,
+    shares: "problem" in config ? undefined : await gatherShares(config),
     memoryAvailableMib: availableMemoryMib({ groups: "outermost" }),
     listener,
     yearUtc: new Date().getUTCFullYear(),
@@ -164,6 +170,8 @@ async function readConfig(operator: Operator, dataDir: string): Promise<HostFact
       network,
       reserveMib: disk_reserve_mb,
       memoryReserveMib: memory_reserve_mb,
+      uidBase: config.uid_base,
+      hasNameServers: config.dns_upstreams.length > 0,
     }
   } catch (error) {
     if (error instanceof AppError) return { problem: error.message, hint: error.hint }

@@ -5,10 +5,9 @@
 
 import { closeSync, constants, fstatSync, openSync, readSync } from "node:fs"
 import { isIP } from "node:net"
-import { errorCodeOf } from "../lib/error-code.ts"
-import { covers, parseNetwork, type Subnet } from "../rules/address.ts"
+import { errorCodeOf } from "./error-code.ts"
 
-export const hostFile = "/etc/resolv.conf"
+const hostFile = "/etc/resolv.conf"
 /** As many as the C library asks, see resolv.conf(5). */
 const serversMax = 3
 const bytesMax = 64 * 1024
@@ -19,21 +18,32 @@ export type HostNameServers = {
   trouble: string | null
 }
 
+/** Which addresses may be asked. */
+type Accepts = (address: string) => boolean
+
 /** Other keywords (search domains, options) are the host's own business. */
-export function parseNameServers(text: string, subnet: Subnet): HostNameServers {
+export function parseNameServers(text: string, accepts: Accepts = () => true): HostNameServers {
   const named = text
     .split(/\r?\n/)
     .map((line) => /^[ \t]*nameserver[ \t]+([^\s#;]+)/.exec(line)?.[1])
     .filter((value) => value !== undefined)
-  const servers = [...new Set(named)].filter((value) => isNameServer(value, subnet)).slice(0, serversMax)
+  const servers = [...new Set(named)]
+    .filter((value) => isNameServer(value) && accepts(value))
+    .slice(0, serversMax)
   if (servers.length > 0) return { servers, trouble: null }
   const trouble = named.length === 0 ? "names no name server" : "names no name server that can be asked"
   return { servers, trouble }
 }
 
-export function readNameServers(subnet: Subnet, path: string = hostFile): HostNameServers {
+export function readNameServers({
+  path = hostFile,
+  accepts,
+}: {
+  path?: string
+  accepts?: Accepts
+} = {}): HostNameServers {
   try {
-    const { servers, trouble } = parseNameServers(readBounded(path), subnet)
+    const { servers, trouble } = parseNameServers(readBounded(path), accepts)
     return { servers, trouble: trouble === null ? null : `${path} ${trouble}` }
   } catch (error) {
     const code = errorCodeOf(error)
@@ -42,13 +52,12 @@ export function readNameServers(subnet: Subnet, path: string = hostFile): HostNa
   }
 }
 
-/** An address, perhaps of one link only, but none of a sandbox or of its name server: that would go round in a circle. */
-function isNameServer(value: string, subnet: Subnet): boolean {
+/** An address, perhaps of one link only. */
+function isNameServer(value: string): boolean {
   const [address = "", link, ...rest] = value.split("%")
   const family = isIP(address)
   if (family === 6) return rest.length === 0 && (link === undefined || /^[A-Za-z0-9_.-]{1,15}$/.test(link))
-  const network = parseNetwork(address)
-  return family === 4 && link === undefined && network !== undefined && !covers(subnet, network)
+  return family === 4 && link === undefined
 }
 
 /** What is no file, such as a pipe without a writer, must not hold up the daemon. */
