@@ -47,3 +47,33 @@ test("the process is ended in one place", async () => {
     .filter((file) => file !== "src/cli/cli.ts")
   expect(wrong).toEqual([])
 })
+
+test("no deadline depends on the time of day, which somebody may set", async () => {
+  /** They compare with what is kept longer than the process: times of files, of events and of people. */
+  const ofTheCalendar = [
+    "src/cli/commands/",
+    "src/cli/doctor/facts.ts",
+    "src/cli/event-words.ts",
+    "src/core/clean-up.ts",
+    "src/core/events.ts",
+    "src/core/host.ts",
+    "src/daemon.ts",
+    "src/guest/connection.ts",
+    "src/image/publish.ts",
+    "src/init.ts",
+    "src/machine/templates.ts",
+    "src/store/store.ts",
+  ]
+  const timeOfDay = /\bDate\.now\(\)|\bnew Date\(\)\.(getTime|valueOf)\(\)|\+new Date\(\)/
+  const deadline = /deadline|timeout|patience|until(Ms)?\b|(end|give\w*|stop)(At)?Ms/i
+  const wrong = (await sources("src/**/*.ts"))
+    .filter(({ file }) => !file.endsWith(".test.ts"))
+    .flatMap(({ file, text }) =>
+      text
+        .split("\n")
+        .filter((line) => timeOfDay.test(line))
+        .filter((line) => deadline.test(line) || !ofTheCalendar.some((path) => file.startsWith(path)))
+        .map((line) => `${file}: ${line.trim()}`),
+    )
+  expect(wrong).toEqual([])
+})

@@ -43,12 +43,12 @@ export async function openJail(options: {
 }
 
 async function waitForVersion(ear: number, qemu: QemuBuild): Promise<void> {
-  const deadline = Date.now() + proofDeadlineMs
+  const deadline = performance.now() + proofDeadlineMs
   for (let text = ""; ; ) {
     const words = takeWords(ear)
     text = (text + (words?.toString() ?? "")).slice(-wordsMax)
     if (text.includes(qemu.version)) return
-    if (words === undefined || Date.now() > deadline) {
+    if (words === undefined || performance.now() > deadline) {
       const last = text.trim().split("\n").at(-1) ?? ""
       throw new AppError("unavailable", `QEMU does not run confined${last === "" ? "" : `: ${last}`}`)
     }

@@ -206,9 +206,9 @@ export async function isGoneWithin(
   identity: ProcessIdentity,
   options: { deadlineMs: number },
 ): Promise<boolean> {
-  const deadline = Date.now() + options.deadlineMs
+  const deadline = performance.now() + options.deadlineMs
   for (let rounds = 0; isAlive(identity); rounds++) {
-    if (Date.now() > deadline) return false
+    if (performance.now() > deadline) return false
     await Bun.sleep(rounds < quickRounds ? 1 : 20)
   }
   return true
