@@ -11,13 +11,17 @@ import { settle } from "./settle.ts"
 /** How long a guest may take for what it can answer at once. */
 export const answerDeadlineMs = 15_000
 
+/** For a request, whose key is still valid when this resolves. */
 export async function awakeGuest(
   core: Core,
   account: Account,
   nameOrId: string,
   what?: string,
 ): Promise<Guest> {
-  return awake(core, await findSandbox(core, account, nameOrId), what)
+  const guest = await awake(core, await findSandbox(core, account, nameOrId), what)
+  // A wake takes seconds.
+  await account.confirm?.()
+  return guest
 }
 
 /**

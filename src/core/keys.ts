@@ -37,15 +37,16 @@ export class Keys {
     // Noted before it is looked up, so that a change between the two is not missed.
     const controller = this.#inUse.get(hash) ?? new AbortController()
     this.#inUse.set(hash, controller)
+    const confirm = () => this.#confirm(key, hash)
     const account = await this.#store.users.findByKey(key)
-    if (account) return { account, revoked: controller.signal, confirm: () => this.#confirm(key, hash) }
+    if (account) return { account: { ...account, confirm }, revoked: controller.signal, confirm }
     this.#revoke(hash)
     return undefined
   }
 
   async #confirm(key: string, hash: string): Promise<Account> {
     const account = await this.#store.users.findByKey(key)
-    if (account) return account
+    if (account) return { ...account, confirm: () => this.#confirm(key, hash) }
     this.#revoke(hash)
     throw noLongerValid()
   }

@@ -23,6 +23,7 @@ export async function openShell(
 ): Promise<{ session: GuestSession; isNew: boolean }> {
   const record = await findSandbox(core, account, nameOrId)
   const guest = await awake(core, record, "shell")
+  await account.confirm?.()
   const meta = { by: "user" }
   core.events.record({ type: "shell.session", userId: account.id, sandbox: record, meta })
   if (request.session !== undefined) {

@@ -18,6 +18,8 @@ export type Account = {
   maxSandboxes: number
   maxCpus: number
   maxMemoryMib: number
+  /** Throws when the key that a request came with is not valid any more. To be asked after a wait, before something is done. */
+  confirm?: () => Promise<unknown>
 }
 
 export function hashKey(key: string): string {

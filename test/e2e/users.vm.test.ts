@@ -2,6 +2,7 @@
 
 import { afterAll, beforeAll, describe, expect, test } from "bun:test"
 import { askSocket, sampleRequests } from "../http/samples.ts"
+import { connectRaw } from "../proxy/stage.ts"
 import { binary, type Installation, install, until } from "../support/installation.ts"
 import { Tmux, tmuxIsThere } from "../support/tmux.ts"
 
@@ -146,6 +147,38 @@ describe("a key that is rotated while it is in use", () => {
     expect(await new Response(download.stderr).text()).toStartWith("bhatti: ")
     await until("the rest to be gone", async () => !(await list()).includes("/workspace/#"))
     expect((await own.bhatti(["file", "stat", "dev", "half"], { key: carol })).exitCode).toBe(1)
+  })
+
+  test("does nothing with a request that was begun with it and comes whole later", async () => {
+    const port = Number(new URL(own.url).port)
+    const begun = [
+      ["POST", "/sandboxes", '{"name":"late"}'],
+      ["POST", "/sandboxes/dev/exec", '{"cmd":["touch","/workspace/late-exec"]}'],
+      ["PUT", "/sandboxes/dev/files?path=/workspace/late-file", "text"],
+      ["POST", "/sandboxes/dev/files/mkdir", '{"path":"/workspace/late-directory"}'],
+      ["POST", "/secrets", '{"name":"LATE","value":"x"}'],
+    ] as const
+    const open = await Promise.all(
+      begun.map(async ([method, path, body]) => {
+        const head = [`${method} ${path} HTTP/1.1`, "Host: localhost", `Authorization: Bearer ${carol}`]
+        const rest = [`Content-Length: ${body.length}`, "Expect: 100-continue", "Connection: close", "", ""]
+        const connection = await connectRaw(port, [...head, ...rest].join("\r\n"))
+        await until("its body is wanted", () => connection.answer().includes("100 Continue"))
+        connection.socket.write(body.slice(0, 2))
+        return { connection, rest: body.slice(2) }
+      }),
+    )
+    await rotate()
+    for (const { connection, rest } of open) connection.socket.write(rest)
+    for (const { connection } of open) {
+      await until("it is answered", () => connection.isClosed())
+      expect(connection.answer()).toContain("HTTP/1.1 401 ")
+    }
+    expect((await own.bhatti(["list", "-q"], { key: carol })).stdout).toBe("dev\n")
+    expect((await own.bhatti(["file", "ls", "dev", "/workspace"], { key: carol })).stdout).not.toContain(
+      "late",
+    )
+    expect((await own.bhatti(["secret", "list"], { key: carol })).stdout).not.toContain("LATE")
   })
 
   test.if(tmuxIsThere)("ends a terminal, says why, and keeps its session for the new key", async () => {

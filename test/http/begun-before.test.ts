@@ -159,6 +159,51 @@ describe("a message that comes over a WebSocket when its key is rotated is told 
   })
 })
 
+describe("what waits for its sandbox to wake when its key is rotated does nothing then", () => {
+  const ofGuest = new Set([
+    "exec",
+    "makeDirectory",
+    "moveFile",
+    "removeFile",
+    "readFile",
+    "listPorts",
+    "killSession",
+  ])
+  const waiting = plain.filter(({ name }) => ofGuest.has(name))
+  test.each(waiting.map((request) => [request.name, request] as const))("%s", async (_name, request) => {
+    const { machines } = served.host
+    const ask = (method: string, path: string, body?: string) =>
+      fetch(served.url + path, {
+        method,
+        headers: { authorization: `Bearer ${key}` },
+        ...(body !== undefined && { body }),
+      })
+    expect((await ask("POST", "/sandboxes/dev/stop")).status).toBe(200)
+    asked.length = 0
+    const begun = Promise.withResolvers<void>()
+    const goOn = Promise.withResolvers<void>()
+    const restore = machines.restore.bind(machines)
+    machines.restore = async (...given) => {
+      begun.resolve()
+      await goOn.promise
+      return restore(...given)
+    }
+    try {
+      const answer = ask(request.method, request.path, request.body)
+      await begun.promise
+      key = (await operator.users.rotateKey("alice")).key
+      goOn.resolve()
+      expect((await answer).status).toBe(401)
+    } finally {
+      machines.restore = restore
+    }
+    expect(asked.filter((call) => !ofWake.has(call))).toEqual([])
+  })
+})
+
+/** Calls that make a guest ready for anybody. */
+const ofWake = new Set(["waitReady", "personalise", "share", "refresh", "ping"])
+
 test("what a user who is deleted in the middle of a request would have gets no row and no wrong reason", async () => {
   const { key: carols } = await operator.users.create({ name: "carol" })
   const { store } = served.core
