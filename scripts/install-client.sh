@@ -90,7 +90,10 @@ find_platform() {
 # fetch URL FILE
 fetch() {
   if has curl; then
-    set -- -fsSL --connect-timeout 20 -o "$2" "$1"
+    quiet=-sS
+    # Who waits for a large file at a terminal sees how far it is.
+    case $1 in *.gz | */bhatti-*) if [ -t 2 ]; then quiet=-#; fi ;; esac
+    set -- -fL "$quiet" --connect-timeout 20 -o "$2" "$1"
     [ -z "$ca" ] || set -- --cacert "$ca" "$@"
     curl "$@"
   else

@@ -55,9 +55,9 @@ export class HostDownloads implements Downloads {
   async open(name: string): Promise<Download | undefined> {
     const { directory, program } = this.#options
     const lines = await this.#listed()
-    if (!lines.has(name)) return name === program?.name ? reading(await open(program.path)) : undefined
+    if (!lines.has(name)) return name === program?.name ? await reading(await open(program.path)) : undefined
     const file = await openIfAny(join(directory, name))
-    if (file !== undefined) return reading(file)
+    if (file !== undefined) return await reading(file)
     const packed = await openIfAny(join(directory, `${name}.gz`))
     return packed && unpacking(packed)
   }
@@ -81,7 +81,7 @@ export class HostDownloads implements Downloads {
   /** Of a file that does not change while this process runs. */
   #sumOf(path: string): Promise<string> {
     this.#programSum ??= (async () => {
-      const file = reading(await open(path))
+      const file = await reading(await open(path))
       const hash = new Bun.CryptoHasher("sha256")
       try {
         for (let piece = await file.next(); piece; piece = await file.next()) hash.update(piece)
@@ -106,9 +106,11 @@ async function openIfAny(path: string): Promise<FileHandle | undefined> {
   }
 }
 
-function reading(file: FileHandle): Download {
+async function reading(file: FileHandle): Promise<Download> {
+  const { size } = await file.stat()
   let at = 0
   return {
+    bytesCount: size,
     async next() {
       const { bytesRead, buffer } = await file.read(new Uint8Array(pieceBytes), 0, pieceBytes, at)
       at += bytesRead
@@ -125,6 +127,7 @@ function unpacking(file: FileHandle): Download {
   source.on("error", (error) => unpacked.destroy(error))
   const pieces = source.pipe(unpacked)[Symbol.asyncIterator]()
   return {
+    bytesCount: undefined,
     async next() {
       const { done, value } = await pieces.next()
       return done ? undefined : value

@@ -21,6 +21,8 @@ export interface Downloads {
 }
 
 export type Download = {
+  /** Undefined where it is not known before the end. */
+  bytesCount: number | undefined
   /** The next bytes, or nothing at the end. */
   next(): Promise<Uint8Array | undefined>
   close(): void
@@ -71,8 +73,9 @@ export function serveDownloads<E extends Environment>(
         throw new AppError("not_found", "there is no such file to install", {
           hint: "GET /install/SHA256SUMS lists what is",
         })
+      const length = file.bytesCount === undefined ? {} : { "content-length": `${file.bytesCount}` }
       c.env.streamed = new StreamedAnswer({
-        headers: { "content-type": "application/octet-stream" },
+        headers: { "content-type": "application/octet-stream", ...length },
         next: () => file.next(),
         onClosed() {
           leave()

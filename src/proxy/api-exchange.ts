@@ -141,9 +141,11 @@ export class ApiExchange {
     return staysOpen
   }
 
-  #framingOf({ status }: Response, whole: Uint8Array | undefined): Framing {
+  #framingOf({ status, headers }: Response, whole: Uint8Array | undefined): Framing {
     if (this.#request.method === "HEAD" || status === 204) return { kind: "none" }
     if (whole) return { kind: "length", bytes: whole.length }
+    const length = headers.get("content-length")
+    if (length !== null) return { kind: "length", bytes: Number(length) }
     return { kind: this.#request.version === "1.1" ? "chunked" : "until_close" }
   }
 
@@ -155,14 +157,20 @@ export class ApiExchange {
     }
   }
 
-  async #stream(bytes: AnswerBytes, { kind }: Framing): Promise<void> {
+  /** One that is not as long as was said is dropped, so that the client sees it. */
+  async #stream(bytes: AnswerBytes, framing: Framing): Promise<void> {
+    const { kind } = framing
+    let left = framing.kind === "length" ? framing.bytes : Number.POSITIVE_INFINITY
     for (;;) {
       const piece = await bytes.read().catch(() => {
         throw new Lost("the answer broke off")
       })
       if (!piece) break
+      left -= piece.length
+      if (left < 0) break
       await this.#client.write(kind === "chunked" ? encodeChunk(piece) : piece)
     }
+    if (kind === "length" && left !== 0) throw new Lost("the answer has another length")
     if (kind === "chunked") await this.#client.write(lastChunk)
   }
 }

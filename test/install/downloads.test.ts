@@ -1,7 +1,15 @@
 /** What the daemon serves below /install: the script, checksums and files, to whom, how much at once, and never from memory. */
 
 import { afterEach, beforeEach, expect, test } from "bun:test"
-import { mkdirSync, mkdtempSync, readdirSync, readlinkSync, rmSync, writeFileSync } from "node:fs"
+import {
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readlinkSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs"
 import { connect } from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
@@ -73,6 +81,19 @@ test("what was put there is served, packed as it lies there and unpacked on the 
   expect(sums).toContain(`${sha256(packed)}  bhatti-darwin-arm64.gz\n`)
   expect(sha256(await (await get("/install/bhatti-darwin-arm64")).bytes())).toBe(sha256(program))
   expect(await (await get("/install/bhatti-linux-x64")).text()).toBe("the client")
+})
+
+test("how long a file is is said before, and one that became shorter is not taken for whole", async () => {
+  const size = 8 * 1024 * 1024
+  writeFileSync(join(home, "program"), new Uint8Array(size))
+  const path = "/install/bhatti-linux-x64"
+  const answer = await get(path)
+  expect(answer.headers.get("content-length")).toBe(`${size}`)
+  expect((await answer.bytes()).length).toBe(size)
+  const slow = slowReader(path)
+  await until("it is under way", () => slow.head().includes("200 OK"))
+  truncateSync(join(home, "program"), 1000)
+  expect(await slow.rest()).toBeLessThan(size)
 })
 
 test("only what is listed can be fetched", async () => {
@@ -147,13 +168,24 @@ function raw(request: string): Promise<string> {
 /** Takes the first bytes of an answer and no more. */
 function slowReader(path: string) {
   let text = ""
+  let received = 0
   const socket = connect({ host: "127.0.0.1", port: Number(new URL(own.url).port) }, () =>
     socket.write(`GET ${path} HTTP/1.1\r\nHost: localhost\r\n\r\n`),
   )
   socket.on("error", () => undefined)
   socket.once("data", (bytes) => {
     socket.pause()
+    received = bytes.length
     text = bytes.toString("latin1", 0, 20)
   })
-  return { socket, head: () => text }
+  /** Bytes that come until the connection ends. */
+  const rest = () =>
+    new Promise<number>((resolve) => {
+      socket.on("data", (bytes) => {
+        received += bytes.length
+      })
+      socket.on("close", () => resolve(received))
+      socket.resume()
+    })
+  return { socket, head: () => text, rest }
 }

@@ -18,11 +18,13 @@ and at the connection to the daemon. With sudo it sees more. Exit code 1 if some
   async run({ options, operator, settings, isJson, out }) {
     const found = await settingsOrCheck(settings)
     const host = await gatherHost(operator, options.dataDir ?? defaultDataDir)
+    // Elsewhere a local address is a tunnel to the daemon's host.
     const isHost =
-      host.dataDir.kind !== "absent" ||
-      options.dataDir !== undefined ||
-      !("url" in found) ||
-      isLocal(found.url)
+      process.platform === "linux" &&
+      (host.dataDir.kind !== "absent" ||
+        options.dataDir !== undefined ||
+        !("url" in found) ||
+        isLocal(found.url))
     const connection = "url" in found ? connectionChecks(await gatherConnection(found)) : [found]
     const checks = [...(isHost ? hostChecks(host) : []), ...connection]
     if (isJson) await out.json(checks)
