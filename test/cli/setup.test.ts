@@ -15,6 +15,7 @@ import {
 } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
+import { makeAuthority } from "../support/authority.ts"
 import { FakeDaemon, testKey } from "./fake-daemon.ts"
 import { bhatti, program, until } from "./program.ts"
 
@@ -229,22 +230,8 @@ test("it does not wait for more than it needs", async () => {
   child.stdin.end()
 })
 
-/** A certificate authority of one's own, and a certificate of it for this host. */
-function makeAuthority(): { caFile: string; cert: string; key: string } {
-  const script = `
-    ec="-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes"
-    openssl req -x509 $ec -days 2 -keyout ca.key -out ca.pem -subj /CN=ours -addext basicConstraints=critical,CA:TRUE
-    openssl req $ec -keyout own.key -out own.csr -subj /CN=daemon
-    echo subjectAltName=DNS:localhost,IP:127.0.0.1 >names
-    openssl x509 -req -in own.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -out own.pem -extfile names`
-  const made = Bun.spawnSync(["sh", "-ec", script], { cwd: home, stderr: "pipe" })
-  if (made.exitCode !== 0) throw new Error(made.stderr.toString())
-  const read = (name: string) => readFileSync(join(home, name), "utf8")
-  return { caFile: join(home, "ca.pem"), cert: read("own.pem"), key: read("own.key") }
-}
-
 test("an authority of one's own: --ca is saved, and holds for requests, streams and every later command", async () => {
-  const { caFile, ...tls } = makeAuthority()
+  const { caFile, ...tls } = makeAuthority(home)
   using secure = new FakeDaemon({ tls })
   secure.addSandbox("dev")
   const untrusted = await setup(["--url", secure.url, "--token", testKey])

@@ -20,6 +20,7 @@ import {
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { HostDownloads } from "../../src/downloads.ts"
+import { makeAuthority } from "../support/authority.ts"
 import { type HttpApp, openHttpApp } from "../support/http-app.ts"
 import { until } from "../support/installation.ts"
 
@@ -91,11 +92,12 @@ type Options = {
   bin?: string
   isAlone?: boolean
   fetch?: string
+  url?: string
 }
 
 /** As somebody without rights, without a terminal: `curl -fsSL URL/install | sh -s -- ARGS`. */
 async function install(options: Options = {}) {
-  const { shell = ["dash"], args = [], env = {}, bin, isAlone, fetch = "curl -fsSL" } = options
+  const { shell = ["dash"], args = [], env = {}, bin, isAlone, fetch = "curl -fsSL", url = own.url } = options
   const run = `${fetch} "$URL/install" | ${shell.join(" ")} -s -- "$@"`
   const person = isRoot ? ["setpriv", `--reuid=${nobody}`, `--regid=${nobody}`, "--clear-groups", "--"] : []
   const path = [...(bin === undefined ? [] : [bin]), ...(isAlone ? [] : [process.env["PATH"] ?? ""])].join(
@@ -107,7 +109,7 @@ async function install(options: Options = {}) {
     ["setsid", "-w", ...person, outer, "-o", "pipefail", "-c", command, "bash", ...args],
     {
       env: {
-        ...{ PATH: process.env["PATH"] ?? "", TEST_PATH: path, URL: own.url, HOME: join(home, "person") },
+        ...{ PATH: process.env["PATH"] ?? "", TEST_PATH: path, URL: url, HOME: join(home, "person") },
         ...{ TMPDIR: join(home, "person"), ...env },
       },
       cwd: "/",
@@ -187,6 +189,26 @@ test("address and key of the environment are saved without a question, and the k
   const elsewhere = await install({ env: { BHATTI_TOKEN: "bht_secret", BHATTI_URL: "http://other:1" } })
   expect(elsewhere.exitCode).toBe(0)
   expect(readFileSync(join(home, "person/was-set-up"), "utf8")).toContain("\nhttp://other:1\nbht_secret\n")
+})
+
+test("over TLS with an authority of one's own, BHATTI_CA is trusted by the script and by what it sets up", async () => {
+  const { caFile } = makeAuthority(home)
+  await using secure = await openHttpApp({
+    downloads: new HostDownloads({ directory: join(home, "clients"), program: undefined }),
+    tls: { certPath: join(home, "own.pem"), keyPath: join(home, "own.key") },
+  })
+  const fetch = `curl -fsSL --cacert ${caFile}`
+  const untrusted = await install({ url: secure.url, fetch, env: { BHATTI_TOKEN: "bht_secret" } })
+  expect([untrusted.exitCode, untrusted.stderr]).toEqual([
+    1,
+    expect.stringContaining("cannot fetch https://127"),
+  ])
+  const env = { BHATTI_TOKEN: "bht_secret", BHATTI_CA: caFile }
+  const ran = await install({ url: secure.url, fetch, env })
+  expect([ran.stderr, ran.exitCode]).toEqual(["", 0])
+  expect(ran.stdout).toContain("the file is whole; TLS says whom it came from\n")
+  const saved = readFileSync(join(home, "person/was-set-up"), "utf8")
+  expect(saved).toBe(`setup --ca ${caFile} url=\n${secure.url}\nbht_secret\n`)
 })
 
 test("at a terminal it asks, though standard input is the script", async () => {

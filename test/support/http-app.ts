@@ -5,6 +5,7 @@ import type { Clock } from "../../src/core/clock.ts"
 import { type Core, newCore } from "../../src/core/core.ts"
 import { createApp } from "../../src/http/app.ts"
 import type { Downloads } from "../../src/http/install.ts"
+import type { CertificatePaths } from "../../src/proxy/certificate.ts"
 import type { PoolSettings } from "../../src/rules/pool.ts"
 import { openStore } from "../../src/store/store.ts"
 import { type FakeHost, fakeHost } from "./fake-host.ts"
@@ -23,7 +24,13 @@ export type HttpApp = AsyncDisposable & {
 }
 
 export async function openHttpApp(
-  options: { metricsToken?: string; clock?: Clock; pool?: PoolSettings; downloads?: Downloads } = {},
+  options: {
+    metricsToken?: string
+    clock?: Clock
+    pool?: PoolSettings
+    downloads?: Downloads
+    tls?: CertificatePaths
+  } = {},
 ): Promise<HttpApp> {
   const host = fakeHost()
   const store = await openStore({ memory: true })
@@ -51,7 +58,7 @@ export async function openHttpApp(
       ...(options.downloads && { downloads: options.downloads }),
     },
   )
-  const served = serveApp(core, app)
+  const served = serveApp(core, app, { tls: options.tls })
   const { key } = await store.users.create({ name: "alice", max_sandboxes: 50 })
   const { url } = served
   return {

@@ -25,7 +25,7 @@ export function serveApp(core: Core, app: App, options: Partial<FrontOptions> = 
   })
   return {
     front,
-    url: `http://127.0.0.1:${front.port}`,
+    url: `${options.tls ? "https" : "http"}://127.0.0.1:${front.port}`,
     apiSocketPath,
     async [Symbol.asyncDispose]() {
       front.stop()
