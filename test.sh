@@ -9,7 +9,7 @@ log="$root/dist/test.log"
 source "$root/scripts/setup.sh"
 
 # What only the tests run: real terminals, shells, certificates and clients.
-test_programs=(tmux:tmux zsh:zsh fish:fish openssl:openssl curl:curl)
+test_programs=(tmux:tmux zsh:zsh fish:fish busybox:busybox openssl:openssl curl:curl wget:wget)
 caddy_dir=/var/cache/bhatti/caddy
 # How long each end-to-end file took, so that the longest begin first.
 timings="$root/dist/test-timings.json"

@@ -25,8 +25,8 @@ Options of every command:
 
 ${optionTable(commonOptions)}
 
-Where the address and the key come from, first one wins: option, \`~/.bhatti/config.yaml\` (\`api_url\`, \`auth_token\`) or
-the file that \`BHATTI_CONFIG\` names, \`BHATTI_URL\` and \`BHATTI_TOKEN\`, \`http://localhost:8080\`.
+Where address, key and certificates come from, first one wins: option, \`~/.bhatti/config.yaml\` (\`api_url\`, \`auth_token\`,
+\`ca_file\`) or the file that \`BHATTI_CONFIG\` names, \`BHATTI_URL\`, \`BHATTI_TOKEN\` and \`BHATTI_CA\`, \`http://localhost:8080\`.
 
 Exit codes: 0 done, 1 error, 2 wrong usage; \`exec\` and \`shell\` pass on the
 command's own and add a few, see there.`
