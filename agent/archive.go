@@ -373,12 +373,12 @@ func (w *streamWriter) flush() error {
 }
 
 func (a *agent) archiveWrite(s *stream, payload []byte) {
-	fileOperation(s, payload, func(request wire.FileNamed) (any, error) {
+	fileOperation(s, payload, func(request wire.ArchiveWrite) (any, error) {
 		path, err := absolutePath(request.Path)
 		if err != nil {
 			return nil, err
 		}
-		u := unpacker{stream: s, owner: fileOwner(), parent: -1}
+		u := unpacker{stream: s, owner: ownerOr(request.Owner), parent: -1}
 		if err := makeParents(filepath.Join(path, "x"), u.owner); err != nil {
 			return nil, fileError(request.Path, err)
 		}

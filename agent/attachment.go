@@ -15,9 +15,14 @@ type attachment struct {
 	done    chan struct{} // closed when it types no more; the next one waits for that
 
 	// Under session.mu.
-	position    int64 // of the next byte to be sent
+	position    int64  // of the next byte to be sent
+	replayEnd   int64  // where what was shown before it came ends
+	reset       string // goes behind the replay
 	isTakenOver bool
 }
+
+// wholeScreenScrolls takes back a scroll region, which was of the rows of another window, and leaves the cursor where it is.
+const wholeScreenScrolls = "\x1b7\x1b[r\x1b8"
 
 // attach makes the stream the session's only client.
 func (s *session) attach(to *stream, size *wire.Size) {
@@ -32,7 +37,10 @@ func (s *session) attach(to *stream, size *wire.Size) {
 		former.wake()
 	}
 	s.client = a
-	a.position = s.shown.start()
+	a.position, a.replayEnd = s.shown.start(), s.shown.total
+	if size != nil && *size != s.terminal.size() {
+		a.reset = wholeScreenScrolls
+	}
 	s.taken.Broadcast()
 	s.mu.Unlock()
 	if size != nil {
@@ -100,11 +108,18 @@ func (a *attachment) take(buffer []byte) (count int, result any) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	pending := s.shown.total - a.position
+	if a.reset != "" {
+		pending = a.replayEnd - a.position
+	}
 	switch {
 	case a.stream.isCancelled():
 		return 0, wire.SessionLeft{State: wire.StateDetached}
 	case a.isTakenOver:
 		return 0, wire.SessionLeft{State: wire.StateTakenOver}
+	case pending <= 0 && a.reset != "":
+		count = copy(buffer[:a.stream.reserve(len(a.reset))], a.reset)
+		a.reset = a.reset[count:]
+		return count, nil
 	case pending == 0 && s.ended != nil:
 		return 0, wire.SessionEnded{State: wire.StateEnded, Exited: *s.ended}
 	case pending == 0:

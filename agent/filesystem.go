@@ -110,7 +110,7 @@ func parseMode(mode string) (uint32, error) {
 	return uint32(value), nil
 }
 
-// fileOwner is who gets what is made.
+// fileOwner is who gets what is made, unless the host names somebody.
 func fileOwner() account {
 	who, err := findAccount("/etc", userDefault)
 	if err != nil {
@@ -289,7 +289,7 @@ func (a *agent) fileMkdir(s *stream, payload []byte) {
 				return nil, err
 			}
 		}
-		owner := fileOwner()
+		owner := ownerOr(request.Owner)
 		if request.Parents {
 			if isDirectory(path) {
 				return wire.Empty{}, nil
@@ -364,7 +364,7 @@ func (a *agent) fileMove(s *stream, payload []byte) {
 		case syscall.ENOENT:
 			var about syscall.Stat_t
 			if syscall.Lstat(from, &about) == nil {
-				return nil, fileError(request.To, err)
+				return nil, wire.Errorf(wire.NotFound, "no directory %q", filepath.Dir(request.To))
 			}
 		case syscall.EXDEV:
 			return nil, wire.Errorf(wire.Invalid, "%q and %q are on different filesystems", request.From, request.To)

@@ -66,6 +66,7 @@ var operations = map[string]operation{
 	"file_stat":     {start: (*agent).fileStat},
 	"file_remove":   {start: (*agent).fileRemove},
 	"file_mkdir":    {start: (*agent).fileMkdir},
+	"file_owner":    {start: (*agent).fileFindOwner},
 	"file_move":     {start: (*agent).fileMove},
 	"archive_read":  {start: (*agent).archiveRead},
 	"archive_write": {start: (*agent).archiveWrite},

@@ -211,6 +211,30 @@ func TestTheNewestDetachedSessionIsMeant(t *testing.T) {
 	}
 }
 
+func TestAReplayInAnotherWindowLeavesNoScrollRegion(t *testing.T) {
+	h := personalised(t)
+	stream := h.session(`printf '\033[1;19rready'; read line; printf '\033[1;29rdrawn'`, nil)
+	id := h.opened(stream)
+	h.see(stream, "ready")
+	attach := func(rows int) (uint32, string) {
+		tty := map[string]int{"rows": rows, "cols": 70}
+		stream := h.start("session_attach", map[string]any{"session": id, "tty": tty})
+		h.opened(stream)
+		return stream, h.see(stream, "ready")
+	}
+	if _, seen := attach(20); seen != "\x1b[1;19rready" {
+		t.Errorf("in a window of the same size came %q", seen)
+	}
+	stream, _ = attach(30)
+	if seen := h.see(stream, "\x1b8"); seen != "\x1b7\x1b[r\x1b8" {
+		t.Errorf("behind the replay came %q", seen)
+	}
+	h.data(stream, []byte("\r"))
+	if ended := string(h.end(stream).output); !strings.HasSuffix(ended, "\x1b[1;29rdrawn") {
+		t.Errorf("then came %q", ended)
+	}
+}
+
 func TestAttachingTakesOver(t *testing.T) {
 	h := personalised(t)
 	defer h.endSessions()

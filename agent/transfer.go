@@ -33,7 +33,7 @@ func (a *agent) fileRead(s *stream, payload []byte) {
 			return nil, fileError(request.Path, err)
 		}
 		if about.Mode&syscall.S_IFMT != syscall.S_IFREG {
-			return nil, wire.Errorf(wire.Invalid, "%q is no regular file", request.Path)
+			return nil, notRegular(request.Path, &about)
 		}
 		s.message(wire.File{File: readAccountNames().describe(filepath.Base(path), &about, "")})
 		if about.Size < sharedBytesMin {
@@ -50,6 +50,14 @@ func (a *agent) fileRead(s *stream, payload []byte) {
 		}
 		return wire.FileBytes{Bytes: count}, nil
 	})
+}
+
+// notRegular names what stands in the place of a file.
+func notRegular(path string, about *syscall.Stat_t) *wire.Error {
+	if about.Mode&syscall.S_IFMT == syscall.S_IFDIR {
+		return wire.Errorf(wire.Invalid, "%q is a directory", path)
+	}
+	return wire.Errorf(wire.Invalid, "%q is no regular file", path)
 }
 
 // becameShorter is about a file of which neither the former nor the new content was read as a whole.
@@ -116,7 +124,7 @@ const linksMax = 40
 
 // findTarget checks what can be known before the first byte comes.
 func findTarget(request wire.FileWrite) (target, error) {
-	t := target{mode: 0o644, owner: fileOwner()}
+	t := target{mode: 0o644, owner: ownerOr(request.Owner)}
 	if request.Size != nil && *request.Size > wire.FileBytesMax {
 		return t, errFileTooLarge
 	}
@@ -153,10 +161,12 @@ func findTarget(request wire.FileWrite) (target, error) {
 	t.path = path
 	switch {
 	case err == nil && about.Mode&syscall.S_IFMT != syscall.S_IFREG:
-		return t, wire.Errorf(wire.Invalid, "%q is no regular file", request.Path)
+		return t, notRegular(request.Path, &about)
 	case err == nil:
 		t.mode = about.Mode & 0o7777
-		t.owner = account{uid: about.Uid, gid: about.Gid}
+		if request.Owner == nil {
+			t.owner = account{uid: about.Uid, gid: about.Gid}
+		}
 	case err != syscall.ENOENT:
 		return t, err
 	}

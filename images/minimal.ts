@@ -31,7 +31,12 @@ export const minimal: Recipe = {
 # The user that commands run as.
 chroot "$1" useradd --create-home --uid 1000 --user-group --shell /bin/bash lohar
 install -d -o 1000 -g 1000 -m 0755 "$1/workspace"
-printf 'lohar ALL=(ALL:ALL) NOPASSWD: ALL\\n' > "$1/etc/sudoers.d/lohar"
+{
+  printf 'lohar ALL=(ALL:ALL) NOPASSWD: ALL\\n'
+  # What the operator offers to every sandbox also holds for root.
+  printf 'Defaults env_keep += "http_proxy https_proxy no_proxy HTTP_PROXY HTTPS_PROXY NO_PROXY"\\n'
+  printf 'Defaults env_keep += "NODE_EXTRA_CA_CERTS REQUESTS_CA_BUNDLE"\\n'
+} > "$1/etc/sudoers.d/lohar"
 chmod 0440 "$1/etc/sudoers.d/lohar"
 
 # Names and identity are given to each sandbox at its start.

@@ -35,6 +35,7 @@ import { findQemu } from "./machine/fingerprint.ts"
 import { Machines } from "./machine/machines.ts"
 import { raiseOwnSession } from "./machine/process.ts"
 import { TapNetwork } from "./network/tap-network.ts"
+import { readOffer } from "./offer.ts"
 import { makePrivate } from "./privacy.ts"
 import { Front } from "./proxy/front.ts"
 import { openStore } from "./store/store.ts"
@@ -256,6 +257,7 @@ export async function openCore(config: Config, log: Log, { wrapHost }: Seam = {}
       templateDiskMib: config.template_disk_mb,
       pool: { sizeMax: config.pool, memoryMibMax: config.pool_memory_mb },
       publicAddress: publicAddressOf(config),
+      offer: readOffer(config),
     },
   })
   undo.defer(() => core.events.flush())

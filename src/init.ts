@@ -12,7 +12,7 @@ import { readClientFile, readSaved } from "./cli/settings.ts"
 import { loadConfig } from "./config.ts"
 import { AppError } from "./contract/errors.ts"
 import { defaultListen, limits } from "./contract/limits.ts"
-import { ensureTemplate } from "./core/template.ts"
+import { defaultTemplateSpec, ensureTemplate } from "./core/template.ts"
 import { openCore } from "./daemon.ts"
 import { imageNames, installImage, installKernel } from "./image/artifacts.ts"
 import { tendCache } from "./image/cache.ts"
@@ -181,9 +181,5 @@ async function prepareTemplate({ dataDir, report, probe }: InitOptions): Promise
   report(`  accelerator ${accelerator.accelerator}: ${accelerator.reason}`)
   if (accelerator.accelerator === "tcg" && config.accel === "auto" && deviceProblem() === undefined)
     report("  if that was for a passing reason, try again before sandboxes are made: bhatti init --probe")
-  const [image, kernel] = await Promise.all([
-    core.host.images.readImage(limits.imageDefault),
-    core.host.images.readKernel(),
-  ])
-  await ensureTemplate(core, { image, kernel, cpus: limits.cpusDefault, memoryMib: limits.memoryMibDefault })
+  await ensureTemplate(core, await defaultTemplateSpec(core))
 }

@@ -23,12 +23,31 @@ type FileWrite struct {
 	Mode    *string `json:"mode"`
 	Size    *int64  `json:"size"`
 	Parents bool    `json:"parents"`
+	// Owner of the file and of directories that are made for it; the usual one if it is not named.
+	Owner *FileOwner `json:"owner"`
+}
+
+// FileFindOwner asks whom a name means in the guest.
+type FileFindOwner struct {
+	Owner string `json:"owner"`
+}
+
+// FileOwner are the numbers of a user and a group.
+type FileOwner struct {
+	UID uint32 `json:"uid"`
+	GID uint32 `json:"gid"`
 }
 
 // FileNamed is the request of an operation that takes a path, and of file_remove.
 type FileNamed struct {
 	Path      string `json:"path"`
 	Recursive bool   `json:"recursive"`
+}
+
+// ArchiveWrite unpacks below a directory.
+type ArchiveWrite struct {
+	Path  string     `json:"path"`
+	Owner *FileOwner `json:"owner"`
 }
 
 // ArchiveRead packs a file or directory. Shared is the region of the shared memory for its bytes.
@@ -42,6 +61,8 @@ type FileMkdir struct {
 	Path    string  `json:"path"`
 	Parents bool    `json:"parents"`
 	Mode    *string `json:"mode"`
+	// Owner of what is made; the usual one if it is not named.
+	Owner *FileOwner `json:"owner"`
 }
 
 // FileMove renames.

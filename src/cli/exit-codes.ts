@@ -6,6 +6,8 @@ import { Stopped } from "./stopped.ts"
 
 export const exitFailed = 1
 export const exitUsage = 2
+/** As timeout(1) reports a command that it had to end. */
+export const exitTimedOut = 124
 /** Of `exec` and `shell`, whose other codes are the command's own: bhatti failed. */
 export const exitSandboxSide = 125
 export const exitNotExecutable = 126

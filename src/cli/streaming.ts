@@ -5,6 +5,7 @@
 
 import type { ExecStream } from "../client/exec-stream.ts"
 import type { ShellStream } from "../client/shell-stream.ts"
+import { exitTimedOut } from "./exit-codes.ts"
 import { Interrupts } from "./interrupts.ts"
 import { isTerminal, type Output } from "./output.ts"
 import { readInput } from "./standard-input.ts"
@@ -28,8 +29,9 @@ export async function streamExec(
   const inputFailed = options.isInputForwarded ? copyInput(run) : never
   const exit = await Promise.race([ended, interrupts.gaveUp, inputFailed])
   if (interrupts.exitCode !== undefined || exit === undefined) return interrupts.exitCode ?? 0
-  if (exit.timed_out) await out.talk("bhatti: the command was killed: its --timeout is over")
-  return exit.exit_code
+  if (!exit.timed_out) return exit.exit_code
+  await out.talk("bhatti: the command was killed: its --timeout is over")
+  return exitTimedOut
 }
 
 /** Returns when no more comes, or throws when it cannot be written. */

@@ -18,6 +18,7 @@ import {
   ReadFileQuery,
   RemoveFileQuery,
   Unpacked,
+  WriteArchiveQuery,
   WriteFileQuery,
 } from "./file.ts"
 import { Image } from "./image.ts"
@@ -286,7 +287,7 @@ export const api = {
     method: "PUT",
     path: "/sandboxes/:id/archive",
     summary: "Unpack a tar stream below a directory",
-    query: ArchiveQuery,
+    query: WriteArchiveQuery,
     bodyBytes: true,
     reply: Unpacked,
     status: 200,

@@ -194,6 +194,32 @@ const Settings = z.strictObject({
     .describe(
       "Space in MiB that templates may take; beyond it those that nothing needs are removed, oldest use first",
     ),
+  guest_ca: z
+    .string()
+    .startsWith("/")
+    .optional()
+    .describe(
+      "File with certificates in PEM form that new sandboxes trust, such as those of a proxy that reads TLS",
+    ),
+  guest_proxy: z
+    .url({ protocol: /^https?$/, error: "use http://HOST:PORT" })
+    .optional()
+    .describe(
+      "Proxy that sandboxes are told to use, by http_proxy and https_proxy; allow_internal must open its address if that is internal",
+    ),
+  guest_no_proxy: z
+    .array(
+      z
+        .string()
+        .min(1)
+        .max(253)
+        .regex(/^[^,\s]+$/, "one name or address each"),
+    )
+    .max(100)
+    .default([])
+    .describe(
+      "Names and addresses that sandboxes reach without guest_proxy, beside their own and their siblings'",
+    ),
   on_stop: z
     .enum(["keep", "snapshot"])
     .default("keep")

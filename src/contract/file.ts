@@ -14,6 +14,11 @@ export const FileMode = z
   .string()
   .regex(/^0?[0-7]{3,4}$/, "a mode has three or four octal digits, such as 0644")
 
+export const FileOwner = z
+  .string()
+  .regex(/^[^:\s]{1,64}(:[^:\s]{1,64})?$/, "an owner is USER or USER:GROUP")
+  .describe("USER or USER:GROUP of the sandbox, by name or number; default: lohar, or the replaced file's")
+
 export const FileEntry = z
   .object({
     name: z.string(),
@@ -46,16 +51,23 @@ export const ReadFileQuery = z.strictObject({
 export const WriteFileQuery = z.strictObject({
   path: GuestPath,
   mode: FileMode.optional().describe("Default: the replaced file's mode, or 0644"),
+  owner: FileOwner.optional(),
 })
 export const RemoveFileQuery = z.strictObject({
   path: GuestPath,
   recursive: z.enum(["true", "false"]).default("false"),
 })
 export const MakeDirectory = z
-  .strictObject({ path: GuestPath, parents: z.boolean().default(true), mode: FileMode.default("0755") })
+  .strictObject({
+    path: GuestPath,
+    parents: z.boolean().default(true),
+    mode: FileMode.default("0755"),
+    owner: FileOwner.optional(),
+  })
   .meta({ id: "MakeDirectory" })
 export const MoveFile = z.strictObject({ from: GuestPath, to: GuestPath }).meta({ id: "MoveFile" })
 export const ArchiveQuery = z.strictObject({ path: GuestPath })
+export const WriteArchiveQuery = z.strictObject({ path: GuestPath, owner: FileOwner.optional() })
 
 export const Done = z.object({ status: z.literal("ok") }).meta({ id: "Done" })
 export const Unpacked = z

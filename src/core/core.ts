@@ -13,6 +13,7 @@ import type { Guest, Host } from "./host.ts"
 import { HostMemory } from "./host-memory.ts"
 import { Keys } from "./keys.ts"
 import { Metrics } from "./metrics.ts"
+import type { Offer } from "./offer.ts"
 import { Pool } from "./pool.ts"
 import { Space } from "./space.ts"
 import { Thermal } from "./thermal.ts"
@@ -33,6 +34,7 @@ export type CoreSettings = {
   pool: PoolSettings
   /** Where published ports answer: `scheme://ALIAS.domain:port/`. */
   publicAddress: { scheme: "http" | "https"; domain: string; port: number }
+  offer: Offer
 }
 
 export type Core = {

@@ -19,7 +19,7 @@ import { friendlyName } from "./names.ts"
 import { policyAskedFor } from "./policy.ts"
 import type { PooledSandbox } from "./pool.ts"
 import { viewSandbox, viewSandboxes } from "./sandbox-view.ts"
-import { ensureTemplate } from "./template.ts"
+import { ensureTemplate, ofAuthority } from "./template.ts"
 import { unlessAborted } from "./unless-aborted.ts"
 
 const readyDeadlineMs = 30_000
@@ -314,7 +314,7 @@ async function templateSpec(
     core.host.images.readImage(asked.image),
     core.host.images.readKernel(),
   ])
-  return { image, kernel, cpus: asked.cpus, memoryMib: asked.memoryMib }
+  return { image, kernel, ...ofAuthority(core), cpus: asked.cpus, memoryMib: asked.memoryMib }
 }
 
 /** Refuses what would take the host's last space; `neededMib` is what is written at once. */

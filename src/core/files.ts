@@ -6,7 +6,7 @@ import { limits } from "../contract/limits.ts"
 import type { Account } from "../store/users.ts"
 import { answerDeadlineMs, awakeGuest } from "./awake.ts"
 import type { Core } from "./core.ts"
-import type { GuestDownload, GuestFile, GuestStream, GuestTransfer } from "./host.ts"
+import type { Guest, GuestDownload, GuestFile, GuestOwner, GuestStream, GuestTransfer } from "./host.ts"
 
 const deadline = { deadlineMs: answerDeadlineMs }
 /** A directory of a hundred thousand entries takes an emulated guest a while. */
@@ -59,9 +59,16 @@ export async function makeDirectory(
   core: Core,
   account: Account,
   nameOrId: string,
-  options: { path: string; parents: boolean; mode: string },
+  options: { path: string; parents: boolean; mode: string; owner?: string | undefined },
 ): Promise<void> {
-  await (await awakeGuest(core, account, nameOrId, "a file operation")).makeDirectory(options, deadline)
+  const guest = await awakeGuest(core, account, nameOrId, "a file operation")
+  const { owner, ...directory } = options
+  await guest.makeDirectory({ ...directory, ...(await ownerIn(guest, owner)) }, deadline)
+}
+
+/** An agent that was started before there were owners says here that it knows none, before anything is written. */
+async function ownerIn(guest: Guest, owner: string | undefined): Promise<{ owner?: GuestOwner }> {
+  return owner === undefined ? {} : { owner: await guest.findOwner(owner, deadline) }
 }
 
 export async function moveFile(
@@ -85,6 +92,8 @@ export async function readArchive(
 export type Upload = {
   path: string
   mode: string | undefined
+  /** A user of the guest, or a user and a group as in chown. */
+  owner: string | undefined
   /** What the client says it will send; a body of another length writes nothing. */
   size: number | undefined
   body: AsyncIterable<Uint8Array>
@@ -105,6 +114,7 @@ export async function writeFile(
     parents: true,
     ...(upload.mode !== undefined && { mode: upload.mode }),
     ...(upload.size !== undefined && { size: upload.size }),
+    ...(await ownerIn(guest, upload.owner)),
   })
   await send(transfer, upload, { bytesMax: limits.fileBytesMax })
 }
@@ -113,10 +123,13 @@ export async function writeArchive(
   core: Core,
   account: Account,
   nameOrId: string,
-  upload: Pick<Upload, "path" | "body" | "signal">,
+  upload: Pick<Upload, "path" | "owner" | "body" | "signal">,
 ): Promise<{ bytes: number; entries: number }> {
   const guest = await awakeGuest(core, account, nameOrId, "a file operation")
-  return send(guest.writeArchive({ path: upload.path }), upload, { bytesMax: Number.POSITIVE_INFINITY })
+  const owner = await ownerIn(guest, upload.owner)
+  return send(guest.writeArchive({ path: upload.path, ...owner }), upload, {
+    bytesMax: Number.POSITIVE_INFINITY,
+  })
 }
 
 /** Sends a body to the guest; when it ends early or is too large the guest drops what it has. */

@@ -7,7 +7,14 @@ import type { NetPolicy } from "../contract/network.ts"
 
 export type Image = { name: string; hash: string; file: string; diskMib: number }
 export type Kernel = { hash: string; vmlinux: string; initramfs: string; version: string }
-export type TemplateSpec = { image: Image; kernel: Kernel; cpus: number; memoryMib: number }
+/** `authority` is the digest of certificates that the guest is made to trust. */
+export type TemplateSpec = {
+  image: Image
+  kernel: Kernel
+  cpus: number
+  memoryMib: number
+  authority?: string
+}
 export type Template = { id: string; diskMib: number; blankOverlayPath: string }
 export type TemplateDraft = { directory: string; diskPath: string; blankOverlayPath: string }
 export type ProcessIdentity = { pid: number; startTicks: number; bootId: string }
@@ -298,6 +305,9 @@ export type SessionStart = Omit<GuestCommand, "argv" | "stdin" | "tty"> & {
   tty: Terminal
 }
 
+/** Numbers of a user and a group of the guest. */
+export type GuestOwner = { uid: number; gid: number }
+
 export interface Guest {
   readonly closed: Promise<{ reason: string }>
   /**
@@ -324,7 +334,15 @@ export interface Guest {
   killSession(session: string, signal: string, options: { deadlineMs: number }): Promise<unknown>
 
   readFile(options: { path: string }): GuestDownload
-  writeFile(options: { path: string; mode?: string; size?: number; parents?: boolean }): GuestTransfer
+  writeFile(options: {
+    path: string
+    mode?: string
+    size?: number
+    parents?: boolean
+    owner?: GuestOwner
+  }): GuestTransfer
+  /** Whom "user" or "user:group" means in the guest. */
+  findOwner(owner: string, deadline: { deadlineMs: number }): Promise<GuestOwner>
   /** `isTruncated`: the directory has more. */
   listFiles(
     path: string,
@@ -336,12 +354,12 @@ export interface Guest {
     deadline: { deadlineMs: number },
   ): Promise<unknown>
   makeDirectory(
-    options: { path: string; parents: boolean; mode: string },
+    options: { path: string; parents: boolean; mode: string; owner?: GuestOwner },
     deadline: { deadlineMs: number },
   ): Promise<unknown>
   moveFile(options: { from: string; to: string }, deadline: { deadlineMs: number }): Promise<unknown>
   readArchive(options: { path: string }): GuestTransfer
-  writeArchive(options: { path: string }): GuestTransfer
+  writeArchive(options: { path: string; owner?: GuestOwner }): GuestTransfer
 
   /** Memory that the guest's machine shares with this host, for files; opened when it is needed. */
   share(open: () => number | undefined): void

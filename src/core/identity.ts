@@ -3,6 +3,7 @@
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Core } from "./core.ts"
 import type { Guest } from "./host.ts"
+import { offeredEnvironment } from "./offer.ts"
 
 /** Gives the guest all of it. Before that, nobody may use it. */
 export async function personalise(
@@ -15,7 +16,7 @@ export async function personalise(
   const identity = {
     hostname: hostnameOf(record.name),
     machineId: machineIdOf(record.id),
-    env: options.env,
+    env: { ...offeredEnvironment(core.settings.offer), ...options.env },
     network,
     growDisk: options.growDisk,
   }

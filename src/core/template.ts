@@ -8,6 +8,7 @@ import { limits } from "../contract/limits.ts"
 import { bootedMib } from "../rules/host-memory.ts"
 import type { Core } from "./core.ts"
 import type { Guest, GuestIdentity, Template, TemplateSpec } from "./host.ts"
+import { installAuthority } from "./offer.ts"
 
 /** Boot takes 2 to 4 s on an idle host under software emulation; the rest is for busy ones. */
 const bootDeadlineMs = 120_000
@@ -56,7 +57,13 @@ export async function defaultTemplateSpec(core: Core): Promise<TemplateSpec> {
     core.host.images.readImage(limits.imageDefault),
     core.host.images.readKernel(),
   ])
-  return { image, kernel, cpus: limits.cpusDefault, memoryMib: limits.memoryMibDefault }
+  return { image, kernel, ...ofAuthority(core), cpus: limits.cpusDefault, memoryMib: limits.memoryMibDefault }
+}
+
+/** The part of a specification that the operator's offer decides. */
+export function ofAuthority({ settings }: Pick<Core, "settings">): { authority?: string } {
+  const { authority } = settings.offer
+  return authority ? { authority: authority.digest } : {}
 }
 
 /** The template, made now if it does not exist; at the same time only once. */
@@ -66,7 +73,7 @@ export async function ensureTemplate(core: Core, spec: TemplateSpec): Promise<Te
     await core.host.machines.loadTemplate(found)
     return found
   }
-  const key = JSON.stringify([spec.image.hash, spec.kernel.hash, spec.cpus, spec.memoryMib])
+  const key = JSON.stringify([spec.image.hash, spec.kernel.hash, spec.cpus, spec.memoryMib, spec.authority])
   const making = core.templatesInMaking.get(key) as Promise<Template> | undefined
   if (making) return making
   const started = makeTemplate(core, spec).finally(() => core.templatesInMaking.delete(key))
@@ -97,6 +104,7 @@ async function makeTemplate(core: Core, spec: TemplateSpec): Promise<Template> {
   try {
     await guest.waitReady({ deadlineMs: bootDeadlineMs })
     await guest.personalise(templateIdentity, { deadlineMs: stepDeadlineMs })
+    await installAuthority(guest, core.settings.offer)
     for (const argv of warmUp) await runQuietly(guest, argv)
     await guest.quiesce({ deadlineMs: stepDeadlineMs })
   } catch (cause) {

@@ -14,10 +14,12 @@ import { type Channel, quiet, type Stream } from "./exchange.ts"
 import {
   Download,
   type FileList,
+  type FileOwner,
   fileRequests,
   type GuestFile,
   Listing,
   parseListed,
+  parseOwner,
   parseStat,
   Transfer,
 } from "./files.ts"
@@ -220,11 +222,22 @@ export class Guest {
   }
 
   /** The file is there when `result` resolves, and otherwise as it was. */
-  writeFile(options: { path: string; mode?: string; size?: number; parents?: boolean }): Transfer {
+  writeFile(options: {
+    path: string
+    mode?: string
+    size?: number
+    parents?: boolean
+    owner?: FileOwner
+  }): Transfer {
     return this.#begin(
       fileRequests.write(options),
       (id, channel) => new Transfer(id, this.#sharing(id, channel), { of: "file" }),
     )
+  }
+
+  /** Whom "user" or "user:group" means in the guest. */
+  findOwner(owner: string, options: { deadlineMs: number }): Promise<FileOwner> {
+    return this.#ask(fileRequests.findOwner(owner), parseOwner, options)
   }
 
   async listFiles(path: string, options: { deadlineMs: number }): Promise<FileList> {
@@ -245,7 +258,7 @@ export class Guest {
   }
 
   makeDirectory(
-    directory: { path: string; parents: boolean; mode: string },
+    directory: { path: string; parents: boolean; mode: string; owner?: FileOwner },
     options: { deadlineMs: number },
   ): Promise<void> {
     return this.#ask(fileRequests.makeDirectory(directory), () => undefined, options)
@@ -264,7 +277,7 @@ export class Guest {
   }
 
   /** Unpacks the tar stream that is written to it below a directory. */
-  writeArchive(options: { path: string }): Transfer {
+  writeArchive(options: { path: string; owner?: FileOwner }): Transfer {
     return this.#begin(
       fileRequests.writeArchive(options),
       (id, channel) => new Transfer(id, this.#sharing(id, channel), { of: "archive" }),

@@ -24,15 +24,21 @@ const entriesMax = 100_000
 /** `shared`: where in the shared memory the guest may put the bytes. */
 type Reading = { path: string; shared?: number | undefined }
 
+/** Numbers of a user and a group of the guest. */
+export type FileOwner = { uid: number; gid: number }
+type Owned = { owner?: FileOwner | undefined }
+
 export const fileRequests = {
   read: ({ path, shared }: Reading) => ({ op: "file_read", path, ...(shared !== undefined && { shared }) }),
-  write: (options: { path: string; mode?: string; size?: number; parents?: boolean }) => ({
+  write: (options: { path: string; mode?: string; size?: number; parents?: boolean } & Owned) => ({
     op: "file_write",
     path: options.path,
     mode: options.mode ?? null,
     size: options.size ?? null,
     parents: options.parents ?? false,
+    ...(options.owner && { owner: options.owner }),
   }),
+  findOwner: (owner: string) => ({ op: "file_owner", owner }),
   list: (path: string) => ({ op: "file_list", path }),
   stat: (path: string) => ({ op: "file_stat", path }),
   remove: ({ path, recursive }: { path: string; recursive: boolean }) => ({
@@ -40,11 +46,17 @@ export const fileRequests = {
     path,
     recursive,
   }),
-  makeDirectory: ({ path, parents, mode }: { path: string; parents: boolean; mode: string }) => ({
+  makeDirectory: ({
+    path,
+    parents,
+    mode,
+    owner,
+  }: { path: string; parents: boolean; mode: string } & Owned) => ({
     op: "file_mkdir",
     path,
     parents,
     mode,
+    ...(owner && { owner }),
   }),
   move: ({ from, to }: { from: string; to: string }) => ({ op: "file_move", from, to }),
   readArchive: ({ path, shared }: Reading) => ({
@@ -52,7 +64,11 @@ export const fileRequests = {
     path,
     ...(shared !== undefined && { shared }),
   }),
-  writeArchive: ({ path }: { path: string }) => ({ op: "archive_write", path }),
+  writeArchive: ({ path, owner }: { path: string } & Owned) => ({
+    op: "archive_write",
+    path,
+    ...(owner && { owner }),
+  }),
 } as const
 
 /** A file on its way here. To close it gives it up. */
@@ -115,6 +131,14 @@ export function parseListed(value: unknown): { isTruncated: boolean } {
     throw new WireError("the guest's answer to file_list cannot be read")
   }
   return { isTruncated: value.truncated }
+}
+
+export function parseOwner(value: unknown): FileOwner {
+  if (isObject(value)) {
+    const { uid, gid } = value
+    if (isWhole(uid) && isWhole(gid) && uid >= 0 && gid >= 0) return { uid, gid }
+  }
+  throw new WireError("the guest's answer to file_owner cannot be read")
 }
 
 export function parseStat(value: unknown): GuestFile {

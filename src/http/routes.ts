@@ -217,6 +217,7 @@ export function handlers(about: About): Handlers {
       await writeFile(core, account, idOf(params), {
         path: query.path,
         mode: query.mode,
+        owner: query.owner,
         size: declaredLength(request),
         body,
         signal: revoked,
@@ -248,6 +249,7 @@ export function handlers(about: About): Handlers {
     async writeArchive({ core, account, revoked, params, body }, { query }) {
       const { entries, bytes } = await writeArchive(core, account, idOf(params), {
         path: query.path,
+        owner: query.owner,
         body,
         signal: revoked,
       })

@@ -202,6 +202,15 @@ export function openTap(name: string): number {
   return fd
 }
 
+const FIONREAD = 0x541b
+
+/** Bytes that can be read from a pipe or a socket now. */
+export function waitingBytes(fd: number): number {
+  const count = new Int32Array(1)
+  check(libc.symbols.ioctl(fd, FIONREAD, ptr(count)), "ioctl FIONREAD")
+  return count[0] ?? 0
+}
+
 const O_CLOEXEC = 0o2000000
 
 /** A pipe. Both ends are closed when another program is started, unless handed to it. */

@@ -35,6 +35,7 @@ test("a template is another for another kernel or image, and for whatever its st
     options,
     { ...options, kernelHash: "another" },
     { ...options, imageHash: "another" },
+    { ...options, authority: "another" },
     ...otherShapes.map((other) => ({ ...options, shape: other })),
     ...otherQemus.map((other) => ({ ...options, qemu: other })),
   ].map(templateFingerprint)

@@ -48,12 +48,15 @@ export function templateFingerprint(options: {
   shape: MachineShape
   kernelHash: string
   imageHash: string
+  /** Left out of the digest where there is none, so that templates of a host without one stay. */
+  authority?: string | undefined
 }): string {
-  const { qemu, shape, kernelHash, imageHash } = options
+  const { qemu, shape, kernelHash, imageHash, authority } = options
   return digest({
     state: stateFingerprint(qemu, shape),
     kernelHash,
     imageHash,
+    authority,
     kernelArguments: bootKernelArguments(shape.accelerator),
   })
 }

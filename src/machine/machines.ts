@@ -642,6 +642,7 @@ export class Machines {
       shape: this.#shape(spec),
       kernelHash: spec.kernel.hash,
       imageHash: spec.image.hash,
+      authority: spec.authority,
     })
   }
 

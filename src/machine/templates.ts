@@ -28,7 +28,14 @@ const mebibyte = 1024 * 1024
 
 export type MachineImage = { name: string; hash: string; file: string; diskMib: number }
 export type MachineKernel = { hash: string; vmlinux: string; initramfs: string }
-export type TemplateSpec = { image: MachineImage; kernel: MachineKernel; cpus: number; memoryMib: number }
+export type TemplateSpec = {
+  image: MachineImage
+  kernel: MachineKernel
+  cpus: number
+  memoryMib: number
+  /** Of certificates that its guest is made to trust. */
+  authority?: string
+}
 
 export type Template = {
   /** Name of its directory; what a sandbox remembers. */

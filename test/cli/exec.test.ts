@@ -100,10 +100,19 @@ test("exit codes tell whose fault a failure is", async () => {
     [["dev", "--", "refuse", "invalid", "it"], 126, "bhatti: cannot run it\n"],
     [["dev", "--", "refuse", "internal", "it"], 125, "bhatti: cannot run it\n"],
     [["dev", "--", "drop"], 125, "bhatti: the connection to the daemon was lost while the command ran\n"],
-    [["dev", "--", "late"], 137, "bhatti: the command was killed: its --timeout is over\n"],
+    [["dev", "--", "late"], 124, "bhatti: the command was killed: its --timeout is over\n"],
   ]
   for (const [args, exitCode, stderr] of cases)
     expect(await bhatti(["exec", ...args], { daemon })).toEqual({ stdout: "", stderr, exitCode })
+})
+
+test("input that does not go to the command is told, and only that", async () => {
+  const told = "of standard input did not go to the command"
+  expect((await bhatti(["exec", "dev", "--", "echo"], { daemon, stdin: "hello" })).stderr).toContain(
+    `5 bytes ${told}`,
+  )
+  expect((await bhatti(["exec", "-i", "dev", "--", "cat"], { daemon, stdin: "hello" })).stderr).toBe("")
+  expect((await bhatti(["exec", "dev", "--", "echo"], { daemon })).stderr).toBe("")
 })
 
 test("what bhatti's own options are refused for is wrong usage, not a command that cannot be run", async () => {

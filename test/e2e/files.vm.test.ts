@@ -115,6 +115,44 @@ test("mkdir, mv, stat, rm", async () => {
   expect((await own.bhatti(["file", "stat", "dev", "moved"])).stderr).toContain("moved")
 })
 
+test("a directory that is read and a directory that is missing are named, with the next step", async () => {
+  const directory = await own.bhatti(["file", "read", "dev", "/workspace"])
+  expect(directory.stderr).toBe('bhatti: "/workspace" is a directory\n  try: bhatti file ls dev /workspace\n')
+  await done(own.bhatti(["file", "write", "dev", "a"], { stdin: "x" }))
+  const nowhere = await own.bhatti(["file", "mv", "dev", "a", "/workspace/no/such/b"])
+  expect(nowhere.stderr).toBe(
+    'bhatti: no directory "/workspace/no/such"\n  try: bhatti file mkdir dev /workspace/no/such\n',
+  )
+  expect(nowhere.exitCode).toBe(1)
+})
+
+test("--owner of file write, file mkdir and cp decides whom all that is made belongs to", async () => {
+  await done(own.bhatti(["file", "write", "dev", "/srv/site/index.html", "--owner", "root"], { stdin: "1" }))
+  await done(own.bhatti(["file", "mkdir", "dev", "/srv/data/in", "--owner", "www-data:lohar"]))
+  mkdirSync(local("tree/sub"), { recursive: true })
+  writeFileSync(local("tree/sub/file"), "1")
+  await done(own.bhatti(["cp", local("tree"), "dev:/srv/tree", "--owner", "33"]))
+  await done(own.bhatti(["cp", local("tree/sub/file"), "dev:/srv/site/index.html", "--owner", "lohar:root"]))
+  expect(await sh("cd /srv; stat -c '%n %U:%G' site site/index.html data data/in tree tree/sub/file")).toBe(
+    [
+      "site root:root",
+      "site/index.html lohar:root",
+      "data www-data:lohar",
+      "data/in www-data:lohar",
+      "tree www-data:www-data",
+      "tree/sub/file www-data:www-data\n",
+    ].join("\n"),
+  )
+  const unknown = await own.bhatti(["file", "write", "dev", "/srv/x", "--owner", "nobody-here"], {
+    stdin: "1",
+  })
+  expect(unknown.stderr).toContain('no user "nobody-here"')
+  expect(unknown.exitCode).toBe(2)
+  expect(await sh("test -e /srv/x || echo nothing")).toBe("nothing\n")
+  const wrongWay = await own.bhatti(["cp", "dev:/srv/tree", local("out"), "--owner", "root"])
+  expect(wrongWay.stderr).toContain("--owner is for copies into a sandbox")
+})
+
 test("a reader never sees half a file", async () => {
   const reader = own.start([
     ...["exec", "dev", "--", "sh", "-c"],

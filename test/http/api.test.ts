@@ -33,6 +33,7 @@ beforeEach(async () => {
       templateDiskMib: 8192,
       pool: { sizeMax: 0, memoryMibMax: 0 },
       publicAddress: { scheme: "http", domain: "localhost", port: 8080 },
+      offer: {},
     },
   })
   const app = createApp(core, {

@@ -421,6 +421,7 @@ class FakeGuest implements Guest {
   readonly closed = this.#closed.promise
   readonly #sessions: FakeSession[] = []
   readonly #files = new Map<string, Uint8Array>()
+  readonly #owners = new Map<string, number>()
   #env: Record<string, string> = {}
 
   constructor(host: FakeHost) {
@@ -521,7 +522,8 @@ class FakeGuest implements Guest {
     }
   }
 
-  writeFile(options: { path: string; size?: number }): GuestTransfer {
+  writeFile(options: { path: string; size?: number; owner?: { uid: number } }): GuestTransfer {
+    if (options.owner) this.#owners.set(options.path, options.owner.uid)
     const chunks: Uint8Array[] = []
     const result = Promise.withResolvers<{ bytes: number; entries: number }>()
     const { ongoing } = this.#host
@@ -545,6 +547,11 @@ class FakeGuest implements Guest {
     }
   }
 
+  async findOwner(owner: string): Promise<{ uid: number; gid: number }> {
+    if (owner !== "root") throw new AppError("invalid", `no user "${owner}"`)
+    return { uid: 0, gid: 0 }
+  }
+
   async listFiles(path: string): Promise<{ files: GuestFile[]; isTruncated: boolean }> {
     const names = [...this.#files.keys()].filter((name) => name.startsWith(`${path}/`))
     const files = await Promise.all(names.slice(0, this.#host.listedMax).map((name) => this.statFile(name)))
@@ -559,7 +566,7 @@ class FakeGuest implements Guest {
       size: bytes.length,
       mode: "0644",
       type: "file",
-      owner: "lohar",
+      owner: this.#owners.get(path) === 0 ? "root" : "lohar",
       group: "lohar",
       modifiedUnixMs: 0,
       target: null,
@@ -571,7 +578,8 @@ class FakeGuest implements Guest {
     return {}
   }
 
-  async makeDirectory(): Promise<unknown> {
+  async makeDirectory({ path, owner }: { path: string; owner?: { uid: number } }): Promise<unknown> {
+    if (owner) this.#owners.set(path, owner.uid)
     return {}
   }
 

@@ -46,6 +46,7 @@ export async function openHttpApp(
       templateDiskMib: 8192,
       pool: options.pool ?? { sizeMax: 0, memoryMibMax: 0 },
       publicAddress: { scheme: "http", domain: "localhost", port: 8080 },
+      offer: {},
     },
   })
   const app = createApp(

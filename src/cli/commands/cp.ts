@@ -3,6 +3,7 @@
 import { command } from "../command.ts"
 import { copyOf } from "../copy/place.ts"
 import { exitFailed } from "../exit-codes.ts"
+import { ownerOption } from "../file-owner.ts"
 import { bytesText, countText } from "../words.ts"
 import { WrongUsage } from "../wrong-usage.ts"
 
@@ -23,24 +24,28 @@ left out is said, and the exit code is 1 then, with the rest copied.`,
       otherShort: "R",
       summary: "Changes nothing, and is accepted because cp needs it: directories are always copied whole",
     },
+    ...ownerOption,
   },
-  refuse: ({ rest }) => {
+  refuse: ({ rest, options }) => {
     const copy = copyOf(rest)
-    return "refusal" in copy ? copy.refusal : undefined
+    if ("refusal" in copy) return copy.refusal
+    const isOwnerMeaningless = options.owner !== undefined && copy.kind === "download"
+    return isOwnerMeaningless ? "--owner is for copies into a sandbox" : undefined
   },
   examples: [
     "bhatti cp ./site dev:/workspace/",
+    "bhatti cp ./nginx.conf dev:/etc/nginx/ --owner root",
     "bhatti cp dev:/workspace/build ./out",
     "bhatti cp dev:app.log - | tail",
     "tar c . | bhatti cp - dev:/tmp/all.tar",
   ],
-  async run({ client, rest, isJson, out }) {
+  async run({ client, rest, options, isJson, out }) {
     const copy = copyOf(rest)
     if ("refusal" in copy) throw new WrongUsage(copy.refusal)
     const { Interruption } = await import("../copy/interruption.ts")
     const words = "what was not whole by then has replaced nothing"
     return await Interruption.guard({ out, words }, async (signal) => {
-      const context = { client, out, signal }
+      const context = { client, out, signal, owner: options.owner }
       const copied =
         copy.kind === "upload"
           ? await (await import("../copy/upload.ts")).upload(copy.sources, copy.target, context)

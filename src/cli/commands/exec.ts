@@ -7,10 +7,11 @@ import { limits } from "../../contract/limits.ts"
 import { command } from "../command.ts"
 import { envFileOption, envOf, envText } from "../environment.ts"
 import { checkFits } from "../exec-fits.ts"
-import { exitNotExecutable, exitNotFound, exitSandboxSide, exitUsage } from "../exit-codes.ts"
+import { exitNotExecutable, exitNotFound, exitSandboxSide, exitTimedOut, exitUsage } from "../exit-codes.ts"
 import { whyLost } from "../lost-sandbox.ts"
 import { readInputText } from "../standard-input.ts"
 import { streamExec } from "../streaming.ts"
+import { tellUnreadInput } from "../unread-input.ts"
 
 export const exec = command({
   args: ["sandbox"],
@@ -26,7 +27,7 @@ Ctrl-C and SIGTERM are passed on, and the command may take its time to end; a se
 killed 10 s after the first. A command that has not started yet, because its sandbox is still waking, is not run.
 
 Exit code: the command's own, or 128 + the signal that ended it; 2 when the options are wrong, as a user or a directory
-that does not exist; 125 when bhatti failed, 126 when the command cannot be run, 127 when there is no such command; 130 after Ctrl-C.`,
+that does not exist; 124 when --timeout ended it; 125 when bhatti failed, 126 when the command cannot be run, 127 when there is no such command; 130 after Ctrl-C.`,
   options: {
     stdin: { type: "flag", short: "i", summary: "Forward standard input" },
     tty: { type: "flag", short: "t", summary: "Run it in a terminal, for interactive programs" },
@@ -83,7 +84,7 @@ that does not exist; 125 when bhatti failed, 126 when the command cannot be run,
         const stdin = options.stdin ? { stdin: await readInputText() } : {}
         const result = await client.exec({ params: { id: args.sandbox }, body: { ...shared, ...stdin } })
         await out.json(result)
-        return result.exit_code
+        return result.timed_out ? exitTimedOut : result.exit_code
       }
       if (options.tty) {
         const { Terminal } = await import("../terminal.ts")
@@ -96,7 +97,9 @@ that does not exist; 125 when bhatti failed, 126 when the command cannot be run,
         return await streamExec(run, { out, isInputForwarded, onOutput: terminal.watch })
       }
       run = client.execStream(args.sandbox, { ...shared, stdin: options.stdin })
-      return await streamExec(run, { out, isInputForwarded: options.stdin })
+      const exitCode = await streamExec(run, { out, isInputForwarded: options.stdin })
+      if (!options.stdin) await tellUnreadInput(out)
+      return exitCode
     } catch (error) {
       if (!(error instanceof AppError)) throw error
       const isLost = error.code === "unavailable" && run?.hasStarted

@@ -1,5 +1,7 @@
 /** `bhatti file read`. */
 
+import type { Client } from "../../client/client.ts"
+import { Refusal } from "../../client/failure.ts"
 import { command } from "../command.ts"
 import { tellingFate } from "../lost-sandbox.ts"
 
@@ -11,8 +13,22 @@ export const fileRead = command({
   async run({ client, args, out }) {
     const { copyToOutput } = await import("../copy/download.ts")
     await tellingFate(args.sandbox, { client, during: "while the file was read" }, async () => {
-      const response = await client.readFile({ params: { id: args.sandbox }, query: { path: args.path } })
+      const place = { params: { id: args.sandbox }, query: { path: args.path } }
+      const response = await client.readFile(place).catch(async (error: unknown) => {
+        throw await withListHint(error, client, args)
+      })
       await copyToOutput(response, out)
     })
   },
 })
+
+async function withListHint(
+  error: unknown,
+  client: Client,
+  { sandbox, path }: { sandbox: string; path: string },
+): Promise<unknown> {
+  if (!(error instanceof Refusal) || error.code !== "invalid") return error
+  const entry = await client.statFile(sandbox, path).catch(() => undefined)
+  if (!entry?.is_dir) return error
+  return new Refusal("invalid", error.message, { cause: error, hint: `bhatti file ls ${sandbox} ${path}` })
+}

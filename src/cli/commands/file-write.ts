@@ -3,6 +3,7 @@
 import { limits } from "../../contract/limits.ts"
 import { command } from "../command.ts"
 import { isFileMode, modeRule } from "../file-mode.ts"
+import { ownerOption } from "../file-owner.ts"
 import { tellingFate } from "../lost-sandbox.ts"
 import { bytesText, printable } from "../words.ts"
 
@@ -19,11 +20,12 @@ write leaves the old one. Missing directories are made. At most ${limits.fileByt
       summary: "Permissions, in octal",
       fallback: "the replaced file's, FILE's, or 0644",
     },
+    ...ownerOption,
   },
   refuse: ({ options }) => (isFileMode(options.mode) ? undefined : modeRule),
   examples: [
     "echo 'console.log(\"hello\")' | bhatti file write dev /workspace/app.js",
-    "bhatti file write dev /usr/local/bin/run ./run.sh --mode 0755",
+    "bhatti file write dev /usr/local/bin/run ./run.sh --mode 0755 --owner root",
   ],
   async run({ client, args, options, isJson, out }) {
     const [{ Interruption }, { uploadFile, uploadInput }] = await Promise.all([
@@ -33,7 +35,7 @@ write leaves the old one. Missing directories are made. At most ${limits.fileByt
     const words = `${args.sandbox}:${printable(args.path)} is as it was`
     return await Interruption.guard({ out, words }, async (signal) => {
       const place = { sandbox: args.sandbox, path: args.path }
-      const context = { client, out, signal }
+      const context = { client, out, signal, owner: options.owner }
       const { bytes } = await tellingFate(
         args.sandbox,
         { client, during: "while the file was written" },

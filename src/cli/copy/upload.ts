@@ -25,7 +25,8 @@ import { Progress } from "./progress.ts"
 
 export const duringCopy = "during the copy"
 
-export type CopyContext = { client: Client; out: Output; signal: AbortSignal }
+/** `owner`: whom the copies belong to in the sandbox, if not to the usual user. */
+export type CopyContext = { client: Client; out: Output; signal: AbortSignal; owner?: string | undefined }
 
 export async function upload(
   sources: readonly (LocalPlace | { kind: "standard" })[],
@@ -77,7 +78,7 @@ export async function uploadFile(
   source: string,
   place: Into,
   options: { mode?: string | undefined },
-  { client, out, signal }: CopyContext,
+  { client, out, signal, owner }: CopyContext,
 ): Promise<Copied> {
   const file = await openLocal(source, { isLinkFollowed: true })
   await using closing = new AsyncDisposableStack()
@@ -87,7 +88,7 @@ export async function uploadFile(
   await using progress = new Progress(out, { label: printable(basename(source)), totalBytes: bytesCount })
   await client.writeFile({
     params: { id: place.sandbox },
-    query: { path: place.path, mode: options.mode ?? file.mode },
+    query: { path: place.path, mode: options.mode ?? file.mode, ...ownedBy(owner) },
     bytes: byteStream(piecesOf(file, source), progress.count),
     bytesCount,
     signal,
@@ -99,7 +100,7 @@ export async function uploadFile(
 export async function uploadInput(
   place: Into,
   options: { isInto: boolean; mode?: string | undefined },
-  { client, out, signal }: CopyContext,
+  { client, out, signal, owner }: CopyContext,
 ): Promise<Copied> {
   if (options.isInto)
     throw new AppError("invalid", `${place.sandbox}:${place.path} is a directory; standard input has no name`)
@@ -107,7 +108,11 @@ export async function uploadInput(
   await using progress = new Progress(out, { label: "standard input" })
   await client.writeFile({
     params: { id: place.sandbox },
-    query: { path: place.path, ...(options.mode === undefined ? {} : { mode: options.mode }) },
+    query: {
+      path: place.path,
+      ...(options.mode === undefined ? {} : { mode: options.mode }),
+      ...ownedBy(owner),
+    },
     bytes: byteStream(readInput(), (count) => {
       bytes += count
       progress.count(count)
@@ -133,12 +138,16 @@ async function uploadTree(
   await using progress = new Progress(out, { label, totalBytes: place.totalBytes })
   const { entries, bytes } = await client.writeArchive({
     params: { id: place.sandbox },
-    query: { path },
+    query: { path, ...ownedBy(context.owner) },
     bytes: byteStream(packed.stream, progress.count),
     signal,
   })
   await tellSkipped(out, packed.skipped)
   return { entries, bytes, skipped: packed.skipped.length }
+}
+
+function ownedBy(owner: string | undefined): { owner?: string } {
+  return owner === undefined ? {} : { owner }
 }
 
 function notADirectory(place: GuestPlace): AppError {

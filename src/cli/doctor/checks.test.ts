@@ -43,6 +43,7 @@ const healthy: HostFacts = {
     accel: "auto",
     isKvmRequired: false,
     confinement: "full",
+    isTls: false,
     listen: "127.0.0.1:8080",
     network: "auto",
     reserveMib: 1024,

@@ -6,6 +6,8 @@ import { arch, platform, release } from "node:os"
 import { join } from "node:path"
 import { connect } from "../../client/client.ts"
 import { AppError } from "../../contract/errors.ts"
+import { limits } from "../../contract/limits.ts"
+import { Health } from "../../contract/system.ts"
 import { availableMemoryMib } from "../../lib/available-memory.ts"
 import { errorCodeOf } from "../../lib/error-code.ts"
 import { parseJson } from "../../lib/parse-json.ts"
@@ -60,6 +62,7 @@ export type HostFacts = {
         isKvmRequired: boolean
         confinement: "full" | "reduced"
         listen: string
+        isTls: boolean
         network: string
         reserveMib: number
         memoryReserveMib: number
@@ -93,7 +96,7 @@ export async function gatherHost(operator: Operator, dataDir: string): Promise<H
     tryMemoryFile(),
     readControllers(),
     readDataDir(operator, dataDir),
-    "listen" in config ? findListener(config.listen) : ("unknown" as const),
+    "listen" in config ? findListener(config) : ("unknown" as const),
   ])
   const nft = findProgram("nft", ["--version"])
   const isRoot = process.getuid?.() === 0
@@ -161,12 +164,14 @@ async function askDaemon(address: Settings): Promise<ConnectionFacts["daemon"]> 
 async function readConfig(operator: Operator, dataDir: string): Promise<HostFacts["config"]> {
   try {
     const config = await operator.loadConfig({ dataDir })
-    const { accel, require_kvm, confinement, listen, network, disk_reserve_mb, memory_reserve_mb } = config
+    const { accel, require_kvm, confinement, listen, tls_cert, network, disk_reserve_mb, memory_reserve_mb } =
+      config
     return {
       accel,
       isKvmRequired: require_kvm,
       confinement,
       listen,
+      isTls: tls_cert !== undefined,
       network,
       reserveMib: disk_reserve_mb,
       memoryReserveMib: memory_reserve_mb,
@@ -258,7 +263,7 @@ async function readDataDir(operator: Operator, path: string): Promise<DataDirFac
       const found = await statIfAny(join(path, name))
       if (found !== undefined) files.push({ name, mode: found.mode & 0o777 })
     }
-    const parts = ["kernels/current.json", "images/minimal/current.json"]
+    const parts = ["kernels/current.json", `images/${limits.imageDefault}/current.json`]
     const found = await Promise.all(parts.map((part) => statIfAny(join(path, part))))
     return {
       kind: "open",
@@ -300,17 +305,25 @@ async function readProbe(
   return { problem: found.problem, isOfThisBoot: found.bootId === current }
 }
 
-/** Who answers at the daemon's own address. */
-async function findListener(listen: string): Promise<HostFacts["listener"]> {
+/** Who answers at the daemon's own address. Its certificate is for another name, and this is about the port alone. */
+async function findListener({
+  listen,
+  isTls,
+}: {
+  listen: string
+  isTls: boolean
+}): Promise<HostFacts["listener"]> {
   const at = listen.lastIndexOf(":")
   const host = ["0.0.0.0", "[::]"].includes(listen.slice(0, at)) ? "127.0.0.1" : listen.slice(0, at)
+  const url = `${isTls ? "https" : "http"}://${host}${listen.slice(at)}/health`
   try {
     const signal = AbortSignal.timeout(answerMs)
-    const health = await connect({ url: `http://${host}${listen.slice(at)}` }).health({ signal })
-    return health.status === "ok" ? "bhatti" : "other"
+    const init = { signal, proxy: false, tls: { rejectUnauthorized: false } }
+    const response = await fetch(url, init as BunFetchRequestInit)
+    const health = parseJson(await response.text())
+    return Health.safeParse(health).success ? "bhatti" : "other"
   } catch (error) {
-    if (!(error instanceof AppError)) return "other"
-    const code = errorCodeOf(error.cause)
+    const code = errorCodeOf(error)
     return code === "ConnectionRefused" || code === "ECONNREFUSED" ? "nobody" : "other"
   }
 }

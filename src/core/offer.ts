@@ -1,0 +1,57 @@
+/**
+ * What the operator offers to every sandbox of this host: the way out through a proxy, and trust in the host's own
+ * certificate authority. The authority is part of templates, so that no create pays for it; a sandbox's own variables win.
+ */
+
+import { AppError } from "../contract/errors.ts"
+import type { Guest } from "./host.ts"
+
+export type Offer = {
+  /** Certificates in PEM form, and their digest. */
+  authority?: { pem: string; digest: string }
+  proxy?: { url: string; exceptions: readonly string[] }
+}
+
+const authorityPath = "/usr/local/share/ca-certificates/bhatti-host.crt"
+const bundlePath = "/etc/ssl/certs/ca-certificates.crt"
+/** Hashing all certificates takes an emulated guest some seconds. */
+const installDeadlineSec = 60
+
+/** A sandbox and its siblings are reached directly. */
+const neverProxied = ["localhost", "127.0.0.1", "::1", ".bhatti"]
+
+export function offeredEnvironment({ authority, proxy }: Offer): Record<string, string> {
+  // Node.js and Python's requests bring their own lists of authorities.
+  const trust = authority ? { NODE_EXTRA_CA_CERTS: bundlePath, REQUESTS_CA_BUNDLE: bundlePath } : {}
+  if (!proxy) return trust
+  const exceptions = [...neverProxied, ...proxy.exceptions].join(",")
+  const way = { http_proxy: proxy.url, https_proxy: proxy.url, no_proxy: exceptions }
+  const upper = Object.fromEntries(Object.entries(way).map(([name, value]) => [name.toUpperCase(), value]))
+  return { ...trust, ...way, ...upper }
+}
+
+/** Has the guest of a template in the making trust the host's authority. An image without the program for it is left as it is. */
+export async function installAuthority(guest: Guest, { authority }: Offer): Promise<void> {
+  if (!authority) return
+  const transfer = guest.writeFile({
+    path: authorityPath,
+    mode: "0644",
+    parents: true,
+    owner: { uid: 0, gid: 0 },
+  })
+  await transfer.write(Buffer.from(authority.pem))
+  transfer.endInput()
+  await transfer.result
+  const process = guest.exec({ argv: ["update-ca-certificates"], user: "root" })
+  const timer = setTimeout(() => process.signal("KILL"), installDeadlineSec * 1000)
+  try {
+    for await (const _ of process.output);
+    const { exitCode } = await process.result
+    if (exitCode !== 0)
+      throw new AppError("unavailable", `update-ca-certificates failed with exit code ${exitCode}`)
+  } catch (error) {
+    if (!(error instanceof AppError && error.code === "not_found")) throw error
+  } finally {
+    clearTimeout(timer)
+  }
+}
