@@ -59,6 +59,7 @@ long_tests() {
   POWER_CYCLES=50 bun_tests "power, 50 cycles" test test/e2e/power.vm.test.ts --timeout 3600000
   STRESS_CLONES=50 bun_tests "memory, 50 clones" test test/e2e/memory.vm.test.ts --timeout 3600000
   KILLS=55 SEED=$RANDOM bun_tests "55 kills at random moments" test test/e2e/chaos.vm.test.ts --timeout 7200000
+  ROUNDS=100 SEED=$RANDOM bun_tests "requests at the moment of a pause" test test/e2e/transitions.vm.test.ts --timeout 7200000
   check "chaos, 20 minutes" "$bun" run chaos --minutes 20 --seed "$RANDOM"
   bun_tests "under KVM in emulation" run test:long
 }

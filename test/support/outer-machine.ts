@@ -195,7 +195,7 @@ async function makeCheckoutDisk(home: string, extra: Record<string, string>): Pr
   const image = await buildImage({ name: limits.imageDefault, cacheDir, kernel, report: () => {} })
   const needed = [
     kernel.dir,
-    kernel.modulesDir,
+    dirname(kernel.modulesDir),
     dirname(image.file),
     join(cacheDir, "kernel-packages/last.json"),
   ]
