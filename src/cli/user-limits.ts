@@ -20,13 +20,22 @@ export const userLimitOptions = {
     max: limits.memoryMibMax,
     summary: "Maximum memory per sandbox, in MB or as 4G",
   },
+  maxDisk: {
+    type: "size",
+    value: "MB",
+    min: 0,
+    max: limits.userDiskMibMax,
+    summary:
+      "Disk quota: space on the host of all sandboxes and snapshots together, in MB or as 20G; 0: none",
+  },
 } as const satisfies Options
 
 export function givenLimits(options: OptionValues<typeof userLimitOptions>): Partial<UserLimits> {
-  const { maxSandboxes, maxCpus, maxMemory } = options
+  const { maxSandboxes, maxCpus, maxMemory, maxDisk } = options
   return {
     ...(maxSandboxes === undefined ? {} : { max_sandboxes: maxSandboxes }),
     ...(maxCpus === undefined ? {} : { max_cpus: maxCpus }),
     ...(maxMemory === undefined ? {} : { max_memory_mb: maxMemory }),
+    ...(maxDisk === undefined ? {} : { max_disk_mb: maxDisk }),
   }
 }

@@ -18,6 +18,9 @@ export const limits = {
   userSandboxesDefault: 5,
   userCpusDefault: 4,
   userMemoryMibDefault: 4096,
+  /** No quota: `disk_reserve_mb` keeps the host's last space, whoever takes the rest. */
+  userDiskMibDefault: 0,
+  userDiskMibMax: 1_073_741_824,
   userSandboxesMax: 10_000,
 
   execTimeoutSecDefault: 300,

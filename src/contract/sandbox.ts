@@ -85,7 +85,9 @@ export const Thermal = z
   .enum(["hot", "warm", "cold"])
   .describe("hot: running; warm: paused in memory; cold: on disk only")
 
-export const Held = z.enum(["host_disk"]).describe("host_disk: the host's disk is nearly full")
+export const Held = z
+  .enum(["host_disk", "disk_quota"])
+  .describe("host_disk: the host's disk is nearly full; disk_quota: its owner's disk quota is used up")
 export type Held = z.infer<typeof Held>
 
 const ThermalSeconds = z.number().min(0).max(limits.thermalSecMax)

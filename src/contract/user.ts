@@ -20,6 +20,12 @@ export const UserLimits = z.strictObject({
     .max(limits.memoryMibMax)
     .default(limits.userMemoryMibDefault)
     .describe("Memory per sandbox in MiB"),
+  max_disk_mb: z
+    .int()
+    .min(0)
+    .max(limits.userDiskMibMax)
+    .default(limits.userDiskMibDefault)
+    .describe("Space on the host's disk of all sandboxes and named snapshots together in MiB; 0: no quota"),
 })
 export type UserLimits = z.infer<typeof UserLimits>
 
@@ -28,6 +34,7 @@ export const User = UserLimits.extend({
   name: UserName,
   created_at: z.iso.datetime(),
   sandboxes: z.int(),
+  disk_used_mb: z.int().describe("As the daemon measured it last"),
 }).meta({
   id: "User",
 })

@@ -24,6 +24,8 @@ import { unlessAborted } from "./unless-aborted.ts"
 
 const readyDeadlineMs = 30_000
 const nameAttempts = 5
+/** Of an empty disk, and what a guest writes at once. */
+const clonedDiskMib = 1
 
 /**
  * `isNew: false`: the caller asked for a sandbox of that name only if there is none, and there is one.
@@ -98,6 +100,7 @@ export async function planCreate(core: Core, account: Account, input: CreateSand
     cpus: spec.cpus,
     memoryMib: spec.memoryMib,
     diskMib: asked.diskMib,
+    usedMib: clonedDiskMib,
     env: input.env,
     secretNames: input.secrets,
     labels: input.labels,

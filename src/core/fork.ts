@@ -49,6 +49,7 @@ export async function forkSandbox(
     cpus: source.cpus,
     memoryMib: source.memoryMib,
     diskMib: source.diskMib,
+    usedMib: sizeMib,
     env: { ...source.env, ...input.env },
     // A secret reaches a copy only when it is asked for again.
     secretNames: input.secrets,

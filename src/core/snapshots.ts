@@ -27,7 +27,7 @@ export async function createSnapshot(
   checkCopyable(source)
   const sizeMib = await core.host.disks.usedMib(source.id)
   await checkSpace(core, sizeMib + (source.state.kind === "cold" ? 0 : source.memoryMib))
-  const record = await core.store.snapshots.add(account, name, source)
+  const record = await core.store.snapshots.add(account, name, source, { neededMib: sizeMib })
   return core.turns.take(record.id, async () => {
     const { snapshots } = core.host
     await using undo = new AsyncDisposableStack()
@@ -126,6 +126,7 @@ export async function resumeSnapshot(
       cpus: snapshot.cpus,
       memoryMib: snapshot.memoryMib,
       diskMib: snapshot.diskMib,
+      usedMib: Math.ceil(snapshot.bytes / 1024 / 1024),
       env,
       // A secret reaches a copy only when it is asked for again.
       secretNames: input.secrets,

@@ -40,6 +40,7 @@ export async function startByName(
   options: StartSandbox,
 ): Promise<Sandbox> {
   const record = await findSandbox(core, account, nameOrId)
+  await core.space.insist(record)
   await awake(core, record, "start", options)
   if (record.state.kind !== "hot") {
     core.events.record({ type: "sandbox.started", userId: account.id, sandbox: record, meta: { by: "user" } })

@@ -21,6 +21,8 @@ export type SpaceFacts = {
   freeMib: number
   /** Kept free; 0: nothing is. */
   reserveMib: number
+  /** Below it whoever grows at all is held; half of the reserve if it is not said. */
+  scarceMib?: number
   disks: DiskFacts[]
 }
 
@@ -54,11 +56,24 @@ export function decideSpace(facts: SpaceFacts): SpaceDecision {
     .slice(0, Math.max(0, count))
     .map(({ id }) => id)
   if (!isSpaceShort(facts)) return { hold: [], release }
-  const isVeryShort = freeMib < reserveMib / 2
+  const isVeryShort = freeMib < (facts.scarceMib ?? reserveMib / 2)
   const writes = ({ grewMib, grewSinceShortMib }: DiskFacts) =>
     grewMib >= burstMib || grewSinceShortMib >= trickleMib || (isVeryShort && grewMib > 0)
   const hold = disks.filter((disk) => disk.heldSinceMs === null && writes(disk)).map(({ id }) => id)
   return { hold, release: [] }
+}
+
+/** Beyond a quota, so that its owner can still remove something inside. */
+const graceMib = 64
+
+/** A quota as space: what is left of it. One that is used up leaves who does not write alone. */
+export function quotaSpace(leftMib: number): Pick<SpaceFacts, "freeMib" | "reserveMib" | "scarceMib"> {
+  return { freeMib: leftMib, reserveMib: 1, scarceMib: -graceMib }
+}
+
+/** Whether its owner may let one go on all the same. */
+export function hasGrace(leftMib: number): boolean {
+  return leftMib > -graceMib
 }
 
 const waitMsMin = 100

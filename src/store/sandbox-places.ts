@@ -6,6 +6,7 @@
 import { type Kysely, sql } from "kysely"
 import { AppError } from "../contract/errors.ts"
 import { SandboxId } from "../contract/sandbox.ts"
+import { hasDiskRoom, quotaError } from "./disk-use.ts"
 import type { NewSandbox, SandboxState } from "./sandboxes.ts"
 import type { NewSandboxRow, SandboxRow, Schema } from "./schema.ts"
 import { isUniqueViolation } from "./sqlite.ts"
@@ -52,7 +53,7 @@ export async function insertRow(
   const statement = sql<{ slot: number }>`
     insert into sandboxes (${sql.join(columns.map((column) => sql.ref(column)))}, slot)
     select ${sql.join(columns.map((column) => sql.val(row[column])))}, (${freeSlot(slotsInUse)})
-    where ${hasRoom(account)}
+    where ${hasRoom(account)} and ${hasDiskRoom(account.id, input.usedMib)}
     returning slot`
   const { rows } = await orNameTaken(input.name, statement.execute(db))
   const [placed] = rows
@@ -73,6 +74,7 @@ export async function claimRow(
     .where("id", "=", id)
     .where("user_id", "is", null)
     .where(hasRoom(account))
+    .where(hasDiskRoom(account.id, input.usedMib))
     .returningAll()
   const row = await orNameTaken(input.name, claim.executeTakeFirst())
   if (!row) throw noRoom
@@ -98,11 +100,11 @@ export async function insertPooledRow(
   return { id, slot: row.slot }
 }
 
-/** `write` makes `count` rows; where the limit has no place for them, its owner is told so. */
+/** `write` makes the rows that are wanted; where a limit has no place for them, their owner is told so. */
 export async function orRefusal<T>(
   db: Database,
   account: Account,
-  count: number,
+  wanted: readonly NewSandbox[],
   write: () => Promise<T>,
 ): Promise<T> {
   try {
@@ -115,7 +117,9 @@ export async function orRefusal<T>(
       .where("id", "=", account.id)
       .executeTakeFirst()
     // A deleted user has no limit, into which nothing fits either.
-    throw user ? limitReached(user.max_sandboxes, count) : noLongerValid()
+    if (!user) throw noLongerValid()
+    const neededMib = wanted.reduce((sum, { usedMib }) => sum + usedMib, 0)
+    throw (await quotaError(db, account.id, neededMib)) ?? limitReached(user.max_sandboxes, wanted.length)
   }
 }
 
@@ -124,6 +128,7 @@ function ownersColumns(input: NewSandbox) {
   return {
     name: input.name,
     disk_mib: input.diskMib,
+    used_mib: input.usedMib,
     env: JSON.stringify(input.env),
     secret_names: JSON.stringify(input.secretNames),
     labels: JSON.stringify(input.labels),

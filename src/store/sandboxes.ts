@@ -67,6 +67,8 @@ export type SandboxRecord = {
   cpus: number
   memoryMib: number
   diskMib: number
+  /** Of the host's disk, as measured last, or as it is expected to be at least. */
+  usedMib: number
   env: Record<string, string>
   secretNames: string[]
   labels: Record<string, string>
@@ -100,12 +102,14 @@ export class Sandboxes {
    * that the host says is in use.
    */
   async add(account: Account, input: NewSandbox, host: { slotsInUse: number[] }): Promise<SandboxRecord> {
-    return toRecord(await orRefusal(this.#db, account, 1, () => insertRow(this.#db, account, input, host)))
+    return toRecord(
+      await orRefusal(this.#db, account, [input], () => insertRow(this.#db, account, input, host)),
+    )
   }
 
   /** Gives a pooled one to an account, under the same rules as `add`. */
   async claim(id: SandboxId, account: Account, input: NewSandbox): Promise<SandboxRecord> {
-    return toRecord(await orRefusal(this.#db, account, 1, () => claimRow(this.#db, id, account, input)))
+    return toRecord(await orRefusal(this.#db, account, [input], () => claimRow(this.#db, id, account, input)))
   }
 
   /** `add` or, with a `pooledId`, `claim` of each: all of them or none, and nobody ever sees a part of them. */
@@ -124,7 +128,14 @@ export class Sandboxes {
         }
         return rows
       })
-    return (await orRefusal(this.#db, account, wanted.length, write)).map(toRecord)
+    return (
+      await orRefusal(
+        this.#db,
+        account,
+        wanted.map(({ input }) => input),
+        write,
+      )
+    ).map(toRecord)
   }
 
   /** The intent to make one for the pool. */
@@ -263,6 +274,7 @@ function toRecord(row: SandboxRow): SandboxRecord {
     cpus: row.cpus,
     memoryMib: row.memory_mib,
     diskMib: row.disk_mib,
+    usedMib: row.used_mib,
     env: StringRecord.parse(JSON.parse(row.env)),
     secretNames: StringList.parse(JSON.parse(row.secret_names)),
     labels: StringRecord.parse(JSON.parse(row.labels)),

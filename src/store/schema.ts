@@ -29,6 +29,8 @@ export type UsersTable = {
   max_sandboxes: number
   max_cpus: number
   max_memory_mib: number
+  /** Of all sandboxes and snapshots together; 0: no quota. */
+  max_disk_mib: number
   created_at: string
 }
 
@@ -47,6 +49,8 @@ export type SandboxesTable = {
   cpus: number
   memory_mib: number
   disk_mib: number
+  /** Blocks of the host's disk, as measured last. */
+  used_mib: number
   /** JSON object. */
   env: string
   /** JSON array: the secrets it was created with. Their values are only in `secrets`. */

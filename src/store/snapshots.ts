@@ -10,6 +10,7 @@ import { limits } from "../contract/limits.ts"
 import { NetPolicy } from "../contract/network.ts"
 import { SandboxId, UserId } from "../contract/sandbox.ts"
 import { SnapshotId } from "../contract/snapshot.ts"
+import { hasDiskRoom, quotaError } from "./disk-use.ts"
 import type { SandboxRecord } from "./sandboxes.ts"
 import type { Schema, SnapshotRow } from "./schema.ts"
 import { isForeignKeyViolation, isUniqueViolation } from "./sqlite.ts"
@@ -53,8 +54,13 @@ export class Snapshots {
     this.#db = db
   }
 
-  /** Writes the intent to make one of that sandbox. */
-  async add(account: Account, name: string, source: SandboxRecord): Promise<SnapshotRecord> {
+  /** Writes the intent to make one of that sandbox, which takes that much at least. */
+  async add(
+    account: Account,
+    name: string,
+    source: SandboxRecord,
+    { neededMib }: { neededMib: number },
+  ): Promise<SnapshotRecord> {
     if (source.templateId === null) throw new Error(`sandbox ${source.id} has no disk`)
     const { env, labels, keepHot, allowCold, warmAfterSec, coldAfterSec, netPolicy } = source
     const row: SnapshotRow = {
@@ -72,7 +78,7 @@ export class Snapshots {
       disk_mib: source.diskMib,
       inherited: JSON.stringify({ env, labels, keepHot, allowCold, warmAfterSec, coldAfterSec, netPolicy }),
       has_memory: 0,
-      bytes: 0,
+      bytes: neededMib * 1024 * 1024,
       created_at: new Date().toISOString(),
     }
     const columns = Object.keys(row) as (keyof SnapshotRow)[]
@@ -81,6 +87,7 @@ export class Snapshots {
         insert into snapshots (${sql.join(columns.map((column) => sql.ref(column)))})
         select ${sql.join(columns.map((column) => sql.val(row[column])))}
         where (select count(*) from snapshots where user_id = ${account.id}) < ${limits.snapshotsMax}
+          and ${hasDiskRoom(account.id, neededMib)}
         returning id`.execute(this.#db)
       if (rows.length > 0) return toRecord(row)
     } catch (error) {
@@ -90,6 +97,8 @@ export class Snapshots {
         hint: `choose another name, or: bhatti snapshot delete ${name}`,
       })
     }
+    const overQuota = await quotaError(this.#db, account.id, neededMib)
+    if (overQuota) throw overQuota
     throw new AppError("limit_exceeded", `you have ${limits.snapshotsMax} snapshots already`, {
       hint: "bhatti snapshot delete one of them",
     })

@@ -10,6 +10,7 @@ import { type Copied, type Copy, fitToBackup } from "./backup.ts"
 import { belongingOf, databasePath, markNote, refusal } from "./belonging.ts"
 import { countChanges, readInstallation } from "./changes.ts"
 import { isCopyDue, makeCopy, writeCopy } from "./copies.ts"
+import { DiskUse } from "./disk-use.ts"
 import { Events } from "./events.ts"
 import { type Mark, readMark, writeMark } from "./mark.ts"
 import * as start from "./migrations/0001-start.ts"
@@ -17,6 +18,7 @@ import * as network from "./migrations/0002-network.ts"
 import * as snapshotsAndEvents from "./migrations/0003-snapshots-and-events.ts"
 import * as installation from "./migrations/0004-installation.ts"
 import * as severalAliases from "./migrations/0005-several-aliases.ts"
+import * as diskQuotas from "./migrations/0006-disk-quotas.ts"
 import { PublishedPorts } from "./published-ports.ts"
 import { Recovery } from "./recovery.ts"
 import { Sandboxes } from "./sandboxes.ts"
@@ -33,6 +35,7 @@ const migrations: Record<string, Migration> = {
   "0003-snapshots-and-events": snapshotsAndEvents,
   "0004-installation": installation,
   "0005-several-aliases": severalAliases,
+  "0006-disk-quotas": diskQuotas,
 }
 
 export type Store = {
@@ -41,6 +44,7 @@ export type Store = {
   secrets: Secrets
   publishedPorts: PublishedPorts
   snapshots: Snapshots
+  diskUse: DiskUse
   events: Events
   recovery: Recovery
   /** What an operator should know of how it was found. */
@@ -110,6 +114,7 @@ function fill(
     secrets: new Secrets(db, vault),
     publishedPorts: new PublishedPorts(db),
     snapshots: new Snapshots(db),
+    diskUse: new DiskUse(db),
     events,
     recovery: new Recovery(db),
     notes,

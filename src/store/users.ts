@@ -7,6 +7,7 @@ import { apiKeyPattern } from "../contract/limits.ts"
 import { UserId } from "../contract/sandbox.ts"
 import { User, UserLimits, UserName } from "../contract/user.ts"
 import "../contract/wording.ts"
+import { diskUsedMib } from "./disk-use.ts"
 import type { Events } from "./events.ts"
 import type { Schema, UserRow } from "./schema.ts"
 import { isUniqueViolation } from "./sqlite.ts"
@@ -18,6 +19,8 @@ export type Account = {
   maxSandboxes: number
   maxCpus: number
   maxMemoryMib: number
+  /** Of all together; 0: no quota. */
+  maxDiskMib: number
   /** Throws when the key that a request came with is not valid any more. To be asked after a wait, before something is done. */
   confirm?: () => Promise<unknown>
 }
@@ -62,6 +65,7 @@ export class Users {
       max_sandboxes: limits.max_sandboxes,
       max_cpus: limits.max_cpus,
       max_memory_mib: limits.max_memory_mb,
+      max_disk_mib: limits.max_disk_mb,
       created_at: new Date().toISOString(),
     }
     try {
@@ -73,7 +77,7 @@ export class Users {
       })
     }
     await this.#record("user.created", row)
-    return { user: toUser(row, 0), key }
+    return { user: toUser(row, { sandboxes: 0, diskUsedMib: 0 }), key }
   }
 
   async list(): Promise<User[]> {
@@ -87,28 +91,32 @@ export class Users {
           .select(eb.fn.countAll<number>().as("count"))
           .as("sandboxes"),
       )
+      .select(diskUsedMib(sql.ref("users.id")).as("disk_used_mib"))
       .orderBy("created_at")
       .execute()
-    return rows.map((row) => toUser(row, Number(row.sandboxes ?? 0)))
+    return rows.map((row) =>
+      toUser(row, { sandboxes: Number(row.sandboxes ?? 0), diskUsedMib: Number(row.disk_used_mib) }),
+    )
   }
 
   /** Changes limits; what is not given stays. Sandboxes that exist stay too, even above a lower limit. */
   async edit(name: string, changes: Partial<UserLimits>): Promise<User> {
     const user = (await this.list()).find((one) => one.name === name)
     if (!user) throw noUser(name)
-    const { max_sandboxes, max_cpus, max_memory_mb } = parse(UserLimits, {
+    const { max_sandboxes, max_cpus, max_memory_mb, max_disk_mb } = parse(UserLimits, {
       max_sandboxes: user.max_sandboxes,
       max_cpus: user.max_cpus,
       max_memory_mb: user.max_memory_mb,
+      max_disk_mb: user.max_disk_mb,
       ...changes,
     })
     await this.#db
       .updateTable("users")
-      .set({ max_sandboxes, max_cpus, max_memory_mib: max_memory_mb })
+      .set({ max_sandboxes, max_cpus, max_memory_mib: max_memory_mb, max_disk_mib: max_disk_mb })
       .where("name", "=", name)
       .execute()
     await this.#record("user.edited", user)
-    return { ...user, max_sandboxes, max_cpus, max_memory_mb }
+    return { ...user, max_sandboxes, max_cpus, max_memory_mb, max_disk_mb }
   }
 
   /** The old key opens nothing as soon as this returns; `core/keys.ts` ends what was open with it. */
@@ -195,18 +203,21 @@ function toAccount(row: UserRow): Account {
     maxSandboxes: row.max_sandboxes,
     maxCpus: row.max_cpus,
     maxMemoryMib: row.max_memory_mib,
+    maxDiskMib: row.max_disk_mib,
   }
 }
 
-function toUser(row: UserRow, sandboxes: number): User {
+function toUser(row: UserRow, counted: { sandboxes: number; diskUsedMib: number }): User {
   return User.parse({
     id: row.id,
     name: row.name,
     max_sandboxes: row.max_sandboxes,
     max_cpus: row.max_cpus,
     max_memory_mb: row.max_memory_mib,
+    max_disk_mb: row.max_disk_mib,
     created_at: row.created_at,
-    sandboxes,
+    sandboxes: counted.sandboxes,
+    disk_used_mb: counted.diskUsedMib,
   })
 }
 

@@ -49,6 +49,11 @@ test("a user's life: created, listed, key rotated, deleted", async () => {
     { name: "alice", max_sandboxes: 3, max_cpus: 2, max_memory_mb: 2048, sandboxes: 0 },
   ])
 
+  const quota = await user("edit", "alice", "--max-disk", "20G")
+  expect(quota.stdout).toEndWith("each with up to 2 cpus and 2 GB, on 20 GB of disk together\n")
+  expect((await user("list")).stdout).toMatch(/^NAME .* DISK .*\nalice .* 0 MB of 20 GB /)
+  expect((await user("edit", "alice", "--max-disk", "0")).stdout).not.toContain("disk")
+
   const edited = await user("edit", "alice", "--max-sandboxes", "7", "--max-memory", "3G")
   expect(edited.stdout).toBe("user/alice may have 7 sandboxes, each with up to 2 cpus and 3 GB\n")
   const unchanged = await user("edit", "alice")

@@ -118,3 +118,26 @@ test("a sandbox that waits for space can be destroyed", async () => {
   const destroyed = await own.bhatti(["destroy", "doomed", "--yes"])
   expect([destroyed.exitCode, destroyed.stderr]).toEqual([0, ""])
 }, 120_000)
+
+test("a guest that writes beyond its owner's quota is paused, and goes on when the quota is raised", async () => {
+  const edit = (quota: string) =>
+    own.bhatti(["user", "edit", "tester", "--max-disk", quota, "--data-dir", own.dataDir])
+  const { stdout } = await own.bhatti(["user", "list", "--json", "--data-dir", own.dataDir])
+  expect(JSON.parse(stdout)).toMatchObject([{ name: "tester", max_disk_mb: 0 }])
+  const usedMib = async () =>
+    (
+      JSON.parse((await own.bhatti(["user", "list", "--json", "--data-dir", own.dataDir])).stdout)[0] as {
+        disk_used_mb: number
+      }
+    ).disk_used_mb
+  expect((await edit("1G")).exitCode).toBe(0)
+  await until("it is measured", async () => (await usedMib()) > 0)
+  expect((await edit(String((await usedMib()) + 20))).exitCode).toBe(0)
+  await write("good", 120)
+  await until("it is paused", () => isHeld("good"))
+  const refused = await exec("good", "true")
+  expect(refused.stderr).toContain("its owner's disk quota is used up")
+  expect((await own.bhatti(["create", "--name", "more"])).stderr).toContain("disk quota")
+  expect((await edit("0")).exitCode).toBe(0)
+  await until("all is written", () => isWhole("good"), { deadlineMs: 60_000 })
+}, 120_000)

@@ -19,6 +19,11 @@ afterEach(() => own[Symbol.asyncDispose]())
 
 const show = async () => (await own.call("GET", "/sandboxes/dev")).body
 const exec = () => own.call("POST", "/sandboxes/dev/exec", { cmd: ["true"] })
+const limit = (mib: number) => own.core.store.users.edit("alice", { max_disk_mb: mib })
+const uses = async (mib: number) => {
+  own.host.overlaysMib.set(id, mib)
+  await own.core.space.tick()
+}
 const machine = () => [...own.host.running.keys()][0] ?? 0
 const refusal = {
   code: "unavailable",
@@ -101,4 +106,83 @@ test("one that does not write goes on, and so does one that is paused because it
   await own.core.space.tick()
   expect((await exec()).status).toBe(200)
   expect(await show()).toMatchObject({ held: null })
+})
+
+const quotaRefusal = (text: string) => [
+  429,
+  { code: "limit_exceeded", message: expect.stringContaining(text) },
+]
+
+test("what creates, copies and snapshots would take beyond the quota is refused, and the rest is made", async () => {
+  await limit(100)
+  await uses(60)
+  const fork = (name: string) => own.call("POST", "/sandboxes", { name, from: "dev" })
+  const refused = [await fork("copy"), await own.call("POST", "/sandboxes/dev/checkpoint", { name: "kept" })]
+  for (const { status, body } of refused)
+    expect([status, body]).toMatchObject(
+      quotaRefusal("your disk quota is 100 MB, of which 60 MB are used, and 60 MB more are needed"),
+    )
+  expect((await own.call("POST", "/sandboxes", { name: "new" })).status).toBe(201)
+  expect((await own.core.store.users.list())[0]).toMatchObject({ max_disk_mb: 100, disk_used_mb: 61 })
+
+  await limit(0)
+  expect((await fork("copy")).status).toBe(201)
+})
+
+test("copies at the same time do not all get the last of the quota", async () => {
+  await limit(100)
+  await uses(30)
+  const answers = await Promise.all(
+    ["one", "two", "three", "four"].map((name) => own.call("POST", "/sandboxes", { name, from: "dev" })),
+  )
+  expect(answers.map(({ status }) => status).sort()).toEqual([201, 201, 429, 429])
+})
+
+test("who grows beyond the quota is held, its owner's others go on, and so does another user's", async () => {
+  await own.call("POST", "/sandboxes", { name: "calm" })
+  await limit(100)
+  await uses(60)
+  await uses(120)
+  await until("it is held", () => own.core.space.heldOf(id as never) === "disk_quota")
+  expect(await show()).toMatchObject({
+    held: "disk_quota",
+    status_reason: "paused: its owner's disk quota is used up",
+  })
+  const { status, body } = await exec()
+  expect([status, body]).toMatchObject(quotaRefusal('"dev" is paused: its owner\'s disk quota is used up'))
+  expect(body).toMatchObject({ hint: expect.stringContaining("bhatti start dev") })
+  expect((await own.call("POST", "/sandboxes/calm/exec", { cmd: ["true"] })).status).toBe(200)
+  expect((await own.call("POST", "/sandboxes", { name: "more" })).status).toBe(429)
+
+  await limit(200)
+  await own.core.space.tick()
+  await until("it goes on", () => own.core.space.heldOf(id as never) === undefined)
+  expect((await exec()).status).toBe(200)
+})
+
+test("its owner may start it to remove something inside, until it has grown a little more", async () => {
+  await limit(100)
+  await uses(60)
+  await uses(120)
+  await until("it is held", () => own.core.space.heldOf(id as never) !== undefined)
+  expect((await own.call("POST", "/sandboxes/dev/start")).status).toBe(200)
+  await uses(120.5)
+  expect((await exec()).status).toBe(200)
+  await uses(122)
+  await until("it is held again", () => own.core.space.heldOf(id as never) !== undefined)
+  expect((await own.call("POST", "/sandboxes/dev/start")).status).toBe(200)
+  await uses(90)
+  await uses(200)
+  await until("it is held for good", () => own.core.space.heldOf(id as never) !== undefined)
+  expect((await own.call("POST", "/sandboxes/dev/start")).status).toBe(429)
+})
+
+test("with the quota taken away, who was held for it goes on", async () => {
+  await limit(100)
+  await uses(60)
+  await uses(120)
+  await until("it is held", () => own.core.space.heldOf(id as never) !== undefined)
+  await limit(0)
+  await own.core.space.tick()
+  await until("it goes on", () => own.core.space.heldOf(id as never) === undefined)
 })

@@ -13,9 +13,13 @@ export const userCreate = hostCommand({
     maxSandboxes: { ...userLimitOptions.maxSandboxes, fallback: limits.userSandboxesDefault },
     maxCpus: { ...userLimitOptions.maxCpus, fallback: limits.userCpusDefault },
     maxMemory: { ...userLimitOptions.maxMemory, fallback: limits.userMemoryMibDefault },
+    maxDisk: { ...userLimitOptions.maxDisk, fallback: limits.userDiskMibDefault },
     ...dataDirOption,
   },
-  examples: ["sudo bhatti user create --name alice --max-sandboxes 5 --max-cpus 4 --max-memory 4096"],
+  examples: [
+    "sudo bhatti user create --name alice --max-sandboxes 5 --max-cpus 4 --max-memory 4096",
+    "sudo bhatti user create --name bob --max-disk 20G",
+  ],
   async run({ options, operator, isJson, out }) {
     const warnings = await operator.warnings({ dataDir: options.dataDir ?? defaultDataDir })
     const created = await withUserStore(operator, options, (users) =>

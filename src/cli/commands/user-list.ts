@@ -14,12 +14,13 @@ export const userList = hostCommand({
       return await out.talk("no users; make one with: sudo bhatti user create --name NAME")
     const nowMs = Date.now()
     await out.table(
-      ["NAME", "SANDBOXES", "MAX CPUS", "MAX MEMORY", "CREATED", "ID"],
+      ["NAME", "SANDBOXES", "MAX CPUS", "MAX MEMORY", "DISK", "CREATED", "ID"],
       users.map((user) => [
         user.name,
         `${user.sandboxes}/${user.max_sandboxes}`,
         String(user.max_cpus),
         sizeText(user.max_memory_mb),
+        `${sizeText(user.disk_used_mb)}${user.max_disk_mb === 0 ? "" : ` of ${sizeText(user.max_disk_mb)}`}`,
         ageText(user.created_at, nowMs),
         user.id,
       ]),

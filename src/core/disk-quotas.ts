@@ -1,0 +1,53 @@
+/** Users' disk quotas against what their sandboxes take: measured here, remembered in the store, where creates are counted too. */
+
+import type { SandboxRecord } from "../store/sandboxes.ts"
+import type { Core } from "./core.ts"
+
+/** One without a machine changes only when somebody starts it or writes it to disk. */
+const restingLooks = 15
+
+type Id = SandboxRecord["id"]
+type Measured = { kind: SandboxRecord["state"]["kind"]; mib: number; looks: number }
+
+export class DiskQuotas {
+  readonly #core: Core
+  readonly #measured = new Map<Id, Measured>()
+  #leftMib = new Map<SandboxRecord["userId"], number>()
+
+  constructor(core: Core) {
+    this.#core = core
+  }
+
+  /** What a user may still take, negative if it is exceeded; undefined: there is no quota. */
+  leftMib(userId: SandboxRecord["userId"]): number | undefined {
+    return this.#leftMib.get(userId)
+  }
+
+  /** Looks at all sandboxes whose owners have a quota. */
+  async measure(records: SandboxRecord[]): Promise<void> {
+    const quotas = await this.#core.store.diskUse.quotas()
+    const left = new Map(quotas.map(({ userId, maxMib, snapshotsMib }) => [userId, maxMib - snapshotsMib]))
+    const counted = records.filter(({ userId }) => left.has(userId))
+    const known = new Set(counted.map(({ id }) => id))
+    for (const id of this.#measured.keys()) if (!known.has(id)) this.#measured.delete(id)
+    await Promise.all(
+      counted.map(async (record) => {
+        const mib = await this.#measureOne(record)
+        left.set(record.userId, (left.get(record.userId) ?? 0) - mib)
+      }),
+    )
+    this.#leftMib = left
+  }
+
+  async #measureOne(record: SandboxRecord): Promise<number> {
+    const { kind } = record.state
+    // What it is expected to take counts until it is there.
+    if (kind === "creating") return record.usedMib
+    const before = this.#measured.get(record.id)
+    const isResting = kind === "cold" && before?.kind === kind && before.looks < restingLooks
+    const mib = isResting ? before.mib : await this.#core.host.disks.usedMib(record.id)
+    this.#measured.set(record.id, { kind, mib, looks: isResting ? before.looks + 1 : 0 })
+    if (mib !== record.usedMib) await this.#core.store.diskUse.setUsed(record.id, mib)
+    return mib
+  }
+}

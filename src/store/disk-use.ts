@@ -1,0 +1,73 @@
+/**
+ * What users take of the host's disk: the blocks of their sandboxes' directories, as the daemon measured them last, and of their
+ * named snapshots. What is being made counts from the statement on that writes its row.
+ */
+
+import { type Kysely, sql } from "kysely"
+import { AppError } from "../contract/errors.ts"
+import { type SandboxId, UserId } from "../contract/sandbox.ts"
+import type { Schema } from "./schema.ts"
+
+const mebibyte = 1024 * 1024
+
+/** Of a user with a quota. */
+export type DiskQuota = { userId: UserId; maxMib: number; snapshotsMib: number }
+
+export class DiskUse {
+  readonly #db: Kysely<Schema>
+
+  constructor(db: Kysely<Schema>) {
+    this.#db = db
+  }
+
+  /** Of all users that have one. */
+  async quotas(): Promise<DiskQuota[]> {
+    const { rows } = await sql<{ id: string; max: number; snapshots: number }>`
+      select id, max_disk_mib as max, ${snapshotsMib(sql.ref("users.id"))} as snapshots
+      from users where max_disk_mib > 0`.execute(this.#db)
+    return rows.map(({ id, max, snapshots }) => ({
+      userId: UserId.parse(id),
+      maxMib: max,
+      snapshotsMib: Number(snapshots),
+    }))
+  }
+
+  async setUsed(id: SandboxId, usedMib: number): Promise<void> {
+    await this.#db.updateTable("sandboxes").set({ used_mib: usedMib }).where("id", "=", id).execute()
+  }
+}
+
+/** Whether the user may take that much more. */
+export function hasDiskRoom(userId: string, neededMib: number) {
+  return sql<boolean>`exists (select 1 from users where id = ${userId} and (
+    max_disk_mib = 0 or ${diskUsedMib(sql.val(userId))} + ${neededMib} <= max_disk_mib))`
+}
+
+type Expression = ReturnType<typeof sql.ref> | ReturnType<typeof sql.val>
+
+export function diskUsedMib(userId: Expression) {
+  return sql<number>`(coalesce((select sum(used_mib) from sandboxes where user_id = ${userId}), 0)
+    + ${snapshotsMib(userId)})`
+}
+
+function snapshotsMib(userId: Expression) {
+  return sql<number>`(coalesce((select sum(bytes) from snapshots where user_id = ${userId}), 0) + ${mebibyte - 1}) / ${mebibyte}`
+}
+
+/** The reason, if it was the quota that a statement with `hasDiskRoom` failed at. */
+export async function quotaError(
+  db: Kysely<Schema>,
+  userId: string,
+  neededMib: number,
+): Promise<AppError | undefined> {
+  const { rows } = await sql<{ max: number; used: number }>`
+    select max_disk_mib as max, ${diskUsedMib(sql.val(userId))} as used
+    from users where id = ${userId}`.execute(db)
+  const [row] = rows
+  if (!row || row.max === 0 || Number(row.used) + neededMib <= row.max) return undefined
+  return new AppError(
+    "limit_exceeded",
+    `your disk quota is ${row.max} MB, of which ${row.used} MB are used, and ${neededMib} MB more are needed`,
+    { hint: "destroy a sandbox or delete a snapshot, or ask the operator for a higher quota" },
+  )
+}

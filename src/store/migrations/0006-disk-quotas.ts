@@ -1,0 +1,15 @@
+/** What a user's sandboxes and snapshots may take of the host's disk, and what each sandbox takes. */
+
+import type { Kysely } from "kysely"
+
+export async function up(db: Kysely<unknown>): Promise<void> {
+  for (const [table, column] of [
+    ["users", "max_disk_mib"],
+    ["sandboxes", "used_mib"],
+  ] as const) {
+    await db.schema
+      .alterTable(table)
+      .addColumn(column, "integer", (definition) => definition.notNull().defaultTo(0))
+      .execute()
+  }
+}
