@@ -29,6 +29,7 @@ var bootSteps = []bootStep{
 	{"kernel modules", true, func() error { return loadModules("/modules") }},
 	{"probe", false, answerProbe},
 	{"root disk", true, func() error { return awaitPath(rootDevice, deviceDeadline) }},
+	{"repair", false, repairRoot},
 	{"switch root", true, switchRoot},
 	{"mounts", false, func() error { return mountAll(lateMounts) }},
 	{"device links", false, func() error { return linkDevices("/dev") }},
@@ -94,13 +95,11 @@ func answerProbe() error {
 	if err != nil {
 		return err
 	}
-	for _, argument := range strings.Fields(string(arguments)) {
-		if argument == "bhatti.probe" {
-			fmt.Fprintln(os.Stderr, "bhatti-probe-ok")
-			return syscall.Reboot(syscall.LINUX_REBOOT_CMD_POWER_OFF)
-		}
+	if !hasArgument(string(arguments), "bhatti.probe") {
+		return nil
 	}
-	return nil
+	fmt.Fprintln(os.Stderr, "bhatti-probe-ok")
+	return syscall.Reboot(syscall.LINUX_REBOOT_CMD_POWER_OFF)
 }
 
 // loadModules inserts the modules that the file `order` in the folder lists, dependencies first.

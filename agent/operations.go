@@ -106,7 +106,10 @@ func (a *agent) ping(s *stream, _ []byte) {
 	if failures == nil {
 		failures = []string{}
 	}
-	s.succeed(wire.Pong{Agent: "lohar", Version: a.version, Personalised: a.personalised(), BootFailures: failures})
+	s.succeed(wire.Pong{
+		Agent: "lohar", Version: a.version, Personalised: a.personalised(), BootFailures: failures,
+		RootReadOnly: isReadOnly("/"), Repair: lastRepair,
+	})
 }
 
 func (a *agent) personalise(s *stream, payload []byte) {

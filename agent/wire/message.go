@@ -59,6 +59,14 @@ type Pong struct {
 	Version      string   `json:"version"`
 	Personalised bool     `json:"personalised"`
 	BootFailures []string `json:"boot_failures"`
+	RootReadOnly bool     `json:"root_read_only,omitempty"`
+	Repair       *Repair  `json:"repair,omitempty"`
+}
+
+// Repair tells what was done to the root filesystem at a boot that was for that.
+type Repair struct {
+	ExitCode int    `json:"exit_code"`
+	Output   string `json:"output"`
 }
 
 // Personalise makes a fresh clone itself.

@@ -366,6 +366,8 @@ func TestResultsAreEncoded(t *testing.T) {
 	results := []Result{
 		{OK: Empty{}}, {OK: Exited{ExitCode: 7}}, {OK: Exited{ExitCode: 137, Signal: &kill}},
 		{OK: Pong{Agent: "lohar", Version: "1.0.0", Personalised: true, BootFailures: []string{}}},
+		{OK: Pong{Agent: "lohar", Version: "1.0.0", Personalised: true, BootFailures: []string{}, RootReadOnly: true,
+			Repair: &Repair{ExitCode: 1, Output: "FILE SYSTEM WAS MODIFIED"}}},
 		{OK: Personalised{BootID: "b"}}, {Error: Errorf(NotFound, "no program %q", "x")},
 		{OK: SessionOpened{Session: "s1"}}, {OK: SessionLeft{State: StateDetached}}, {OK: SessionLeft{State: StateTakenOver}},
 		{OK: SessionEnded{State: StateEnded, Exited: Exited{ExitCode: 129, Signal: &hangUp}}},

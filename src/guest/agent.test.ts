@@ -101,6 +101,8 @@ describe.skipIf(!go)("the real agent", () => {
       version: "test",
       personalised: false,
       bootFailures: [],
+      rootReadOnly: false,
+      repair: undefined,
     })
     await expect(run(["true"])).rejects.toMatchObject({ code: "conflict" })
     expect(await guest.personalise(identity, { deadlineMs })).toEqual({ bootId: "test" })

@@ -57,7 +57,13 @@ test("ready and ping tell what the guest says", async () => {
   const pong = guest.ping({ deadlineMs })
   const { stream } = await fake.opened()
   fake.close(stream, { ok: { agent: "lohar", version: "1", personalised: false, boot_failures: ["x"] } })
-  expect(await pong).toEqual({ version: "1", personalised: false, bootFailures: ["x"] })
+  expect(await pong).toEqual({
+    version: "1",
+    personalised: false,
+    bootFailures: ["x"],
+    rootReadOnly: false,
+    repair: undefined,
+  })
 })
 
 test("personalise sends fresh randomness and the time", async () => {

@@ -36,8 +36,19 @@ export type Command = {
   tty?: TerminalSize & { term?: string }
 }
 
-export type Pong = { version: string; personalised: boolean; bootFailures: string[] }
+export type Pong = {
+  version: string
+  personalised: boolean
+  bootFailures: string[]
+  /** Its kernel takes no more writes to the root filesystem. An older agent does not say it. */
+  rootReadOnly: boolean
+  /** e2fsck's exit code and last words, if it was booted for that. */
+  repair: { exitCode: number; output: string } | undefined
+}
 export type Exited = { exitCode: number; signal: string | null }
+
+/** Of what a guest tells of a repair. */
+const repairWordsMax = 8192
 
 const encoder = new TextEncoder()
 const decoder = new TextDecoder()
@@ -94,7 +105,17 @@ export function parsePong(value: unknown): Pong {
   if (typeof version !== "string" || typeof personalised !== "boolean" || !isList) {
     throw new WireError("the guest's answer to ping cannot be read")
   }
-  return { version, personalised, bootFailures }
+  const rootReadOnly = value["root_read_only"] === true
+  return { version, personalised, bootFailures, rootReadOnly, repair: parseRepair(value["repair"]) }
+}
+
+function parseRepair(value: unknown): Pong["repair"] {
+  if (value === undefined) return undefined
+  const { exit_code: exitCode, output } = isObject(value) ? value : {}
+  if (typeof exitCode !== "number" || typeof output !== "string") {
+    throw new WireError("the guest's answer to ping cannot be read")
+  }
+  return { exitCode, output: output.slice(0, repairWordsMax) }
 }
 
 export function parsePersonalised(value: unknown): { bootId: string } {

@@ -61,7 +61,8 @@ export class Recovery {
       ...sandboxes.map((row) => ({
         kind: "sandbox" as const,
         owner: ownerOf(row.user_id ?? "", names),
-        row: { ...row, user_id: row.user_id ?? "" },
+        // What it takes of the disk is measured anew.
+        row: { ...row, user_id: row.user_id ?? "", used_mib: 0 },
         ports: ports.get(row.id) ?? [],
         state: row.state,
       })),
@@ -124,6 +125,7 @@ export class Recovery {
         max_sandboxes: limits.max_sandboxes,
         max_cpus: limits.max_cpus,
         max_memory_mib: limits.max_memory_mb,
+        max_disk_mib: limits.max_disk_mb,
         created_at: new Date().toISOString(),
       })
       .execute()

@@ -1,0 +1,63 @@
+// Repairing the root filesystem before it is mounted, when the host has booted this guest for that. The program that
+// does it comes with the initramfs of such a boot and runs here, in the guest, whose own filesystem it is.
+
+package main
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+
+	"bhatti/agent/wire"
+)
+
+const (
+	repairFolder = "/repair"
+	// What of the program's words is told to the host.
+	repairWordsMax = 4096
+)
+
+// lastRepair is what was done at this boot; nil: nothing was asked for.
+var lastRepair *wire.Repair
+
+// repairRoot does nothing unless the host has asked for it.
+func repairRoot() error {
+	arguments, err := os.ReadFile("/proc/cmdline")
+	if err != nil || !hasArgument(string(arguments), "bhatti.repair") {
+		return err
+	}
+	// Everything is answered with yes, also where the filesystem says that it is clean.
+	checker := exec.Command(repairFolder+"/ld.so", "--library-path", repairFolder, repairFolder+"/e2fsck", "-f", "-y", rootDevice)
+	words, err := checker.CombinedOutput()
+	var ended *exec.ExitError
+	if err != nil && !errors.As(err, &ended) {
+		return err
+	}
+	lastRepair = &wire.Repair{ExitCode: checker.ProcessState.ExitCode(), Output: lastWords(words)}
+	return os.RemoveAll(repairFolder)
+}
+
+func hasArgument(line, wanted string) bool {
+	for _, argument := range strings.Fields(line) {
+		if argument == wanted {
+			return true
+		}
+	}
+	return false
+}
+
+func lastWords(words []byte) string {
+	if len(words) > repairWordsMax {
+		words = words[len(words)-repairWordsMax:]
+	}
+	return strings.ToValidUTF8(strings.TrimSpace(string(words)), "?")
+}
+
+// isReadOnly tells whether the kernel takes no writes to a filesystem any more, as ext4 does after an error.
+func isReadOnly(path string) bool {
+	const readOnly = 1
+	var about syscall.Statfs_t
+	return syscall.Statfs(path, &about) == nil && about.Flags&readOnly != 0
+}
