@@ -255,6 +255,7 @@ export class Machines {
         pid: machine.process.pid,
         path: join(directory, "memory"),
         checksum: manifest.memory.checksum,
+        base: memory,
       })
       await writePipe(pipe.writeFd, state)
     } catch (error) {

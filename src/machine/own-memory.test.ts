@@ -1,18 +1,32 @@
 /** Copying the pages of another process's memory, out of it and into it, also when it dies meanwhile. */
 
 import { expect, test } from "bun:test"
-import { closeSync, mkdtempSync, openSync, rmSync } from "node:fs"
+import {
+  closeSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+  writeSync,
+} from "node:fs"
 import { tmpdir } from "node:os"
 import { join, resolve } from "node:path"
+import { Checksum } from "../lib/checksum.ts"
 import { startTicks } from "../lib/process-identity.ts"
 import { loadOwnMemory, saveOwnMemory } from "./own-memory.ts"
 
 const posix = resolve(import.meta.dir, "../lib/posix.ts")
 const bytes = 8 * 1024 * 1024
 
-/** Maps memory as a clone does, writes what it is told to its first half, and says its digest whenever it is asked. */
+/**
+ * Maps memory as a clone does, of a template that has something in its first half. Writes what it is told to the first three quarters,
+ * zeros over some of that, and says its digest whenever it is asked.
+ */
 const clone = `
   import { dlopen, FFIType, toArrayBuffer } from "bun:ffi"
+  import { writeSync } from "node:fs"
   import { createMemoryFile } from ${JSON.stringify(posix)}
   const { mmap } = dlopen("libc.so.6", {
     mmap: {
@@ -21,9 +35,15 @@ const clone = `
     },
   }).symbols
   const fd = createMemoryFile({ name: "bhatti-template", bytes: ${bytes} })
+  writeSync(fd, Buffer.alloc(${bytes / 2}, 5), 0, ${bytes / 2}, 0)
   const memory = new Uint8Array(toArrayBuffer(mmap(null, ${bytes}, 3, 2, fd, 0), 0, ${bytes}))
-  memory.fill(Number(process.argv.at(-1)), 0, ${bytes / 2})
-  console.log("ready")
+  const fill = Number(process.argv.at(-1))
+  if (fill > 0) {
+    memory.fill(fill, 0, ${(bytes * 3) / 4})
+    for (const start of [4096 * 3, ${bytes / 4}, ${bytes / 2 - 8192}, ${(bytes * 5) / 8}]) memory.fill(0, start, start + 4096 * 37)
+    memory.fill(0, ${bytes - 4096 * 5})
+  }
+  console.log(fd)
   for await (const _ of console) console.log(Bun.hash(memory))
 `
 
@@ -34,9 +54,10 @@ async function startClone(fill: number) {
     stderr: "inherit",
   })
   const lines = child.stdout.pipeThrough(new TextDecoderStream()).getReader()
-  expect((await lines.read()).value).toBe("ready\n")
+  const fd = Number((await lines.read()).value)
   return {
     pid: child.pid,
+    base: openSync(`/proc/${child.pid}/fd/${fd}`, "r"),
     async digest() {
       child.stdin.write("\n")
       await child.stdin.flush()
@@ -59,6 +80,39 @@ async function save(pid: number, path: string): Promise<string> {
   }
 }
 
+/** Of the memory that is a template's. */
+function ownPages(pid: number): number {
+  const maps = readFileSync(`/proc/${pid}/smaps`, "utf8")
+  const anonymous = /memfd:bhatti-template[\s\S]*?Anonymous: +(\d+) kB/.exec(maps)?.[1]
+  return Number(anonymous) / 4
+}
+
+test("pages that an earlier version has saved are read too", async () => {
+  const directory = mkdtempSync(join(tmpdir(), "bhatti-memory-"))
+  const path = join(directory, "memory")
+  try {
+    await using target = await startClone(0)
+    await using wanted = await startClone(0)
+    const header = Buffer.alloc(16 + 8)
+    header.write("BHATTIPG")
+    for (const [index, value] of [1, 1, 3, 2].entries()) header.writeUInt32LE(value, 8 + index * 4)
+    const pages = Buffer.alloc(2 * 4096, 9)
+    writeFileSync(path, Buffer.concat([header, pages]))
+    const sum = new Checksum()
+    sum.add(header)
+    sum.add(pages)
+    await loadOwnMemory({ pid: target.pid, base: target.base, path, checksum: sum.value() })
+    const memory = openSync(`/proc/${wanted.pid}/mem`, "r+")
+    const [start] =
+      /^[0-9a-f]+(?=-.*memfd:bhatti-template)/m.exec(readFileSync(`/proc/${wanted.pid}/maps`, "utf8")) ?? []
+    writeSync(memory, pages, 0, pages.length, Number.parseInt(start ?? "", 16) + 3 * 4096)
+    closeSync(memory)
+    expect(await target.digest()).toBe(await wanted.digest())
+  } finally {
+    rmSync(directory, { recursive: true })
+  }
+}, 30_000)
+
 test("what one has written the other has, and an end of either is an error that may be tried again", async () => {
   const directory = mkdtempSync(join(tmpdir(), "bhatti-memory-"))
   const path = join(directory, "memory")
@@ -67,11 +121,19 @@ test("what one has written the other has, and an end of either is an error that 
     await using target = await startClone(0)
     expect(await target.digest()).not.toBe(await source.digest())
     const checksum = await save(source.pid, path)
-    await loadOwnMemory({ pid: target.pid, path, checksum })
+    await loadOwnMemory({ pid: target.pid, base: target.base, path, checksum })
     expect(await target.digest()).toBe(await source.digest())
+    // Of the pages of zeros it holds the places alone.
+    const zeroPages = 4 * 37 + 5
+    expect(statSync(path).size).toBeLessThan((bytes * 3) / 4 - (zeroPages - 5) * 4096 + 1000)
+    // And those that are zeros in the template too are nobody's own.
+    expect(ownPages(target.pid)).toBe(ownPages(source.pid) - 35 - 37 - 5)
 
     // Both copies have begun, and go on when nothing is left of the processes.
-    const copies = [loadOwnMemory({ pid: target.pid, path, checksum }), save(source.pid, `${path}.2`)]
+    const copies = [
+      loadOwnMemory({ pid: target.pid, base: target.base, path, checksum }),
+      save(source.pid, `${path}.2`),
+    ]
     const ended = Promise.allSettled(copies)
     source.kill()
     target.kill()

@@ -2,20 +2,25 @@
  * The pages of a clone's memory that are its own: those it has written since it was started from its template. They
  * are found in /proc/PID/pagemap, read from and written to /proc/PID/mem, and kept in a file as
  *
- *   "BHATTIPG" | version u32 | runs u32 | runs × (first page u32, pages u32) | the pages' bytes, in that order
+ *   "BHATTIPG" | version u32 | runs u32 | zero runs u32 | 0 u32 | the pages' bytes | runs, then zero runs: × (first page u32, pages u32)
+ *
+ * Of pages that hold only zeros, as those do that a guest has freed, just the places are kept; where the template has zeros too they
+ * take no memory afterwards either. Version 1 had no zero runs, and its runs before the bytes.
  *
  * Offsets are offsets into the memory file, as the host maps it, never guest-physical addresses: those differ above 3 GiB.
  */
 
-import { closeSync, openSync, readFileSync, readSync, writeSync } from "node:fs"
+import { closeSync, fstatSync, openSync, readFileSync, readSync, writeSync } from "node:fs"
 import { AppError } from "../contract/errors.ts"
 import { Checksum } from "../lib/checksum.ts"
-import { startWriteback } from "../lib/posix.ts"
+import { nextExtent, startWriteback } from "../lib/posix.ts"
+import { nonZeroRuns } from "../lib/sparse-file.ts"
 
 const pageBytes = 4096
 const magic = Buffer.from("BHATTIPG")
-const version = 1
-const headerBytes = 16
+const version = 2
+const headerBytes = 24
+const headerBytesOfVersion1 = 16
 const runBytes = 8
 /** Between two of these the event loop gets its turn: 1 MiB is copied in 1 to 2 ms. */
 const sliceBytes = 1024 * 1024
@@ -85,27 +90,18 @@ export async function saveOwnMemory(options: {
   fd: number
   signal?: AbortSignal | undefined
 }): Promise<{ bytes: number; checksum: string }> {
-  const mappings = mappingsOf(options.pid)
-  const found = mappings.map((mapping) => ({ mapping, runs: ownRuns(options.pid, mapping) }))
-  const runs = found.flatMap((one) => one.runs)
-
-  const header = Buffer.alloc(headerBytes + runs.length * runBytes)
-  magic.copy(header)
-  header.writeUInt32LE(version, 8)
-  header.writeUInt32LE(runs.length, 12)
-  for (const [index, run] of runs.entries()) {
-    header.writeUInt32LE(run.page, headerBytes + index * runBytes)
-    header.writeUInt32LE(run.pages, headerBytes + index * runBytes + 4)
-  }
+  const found = mappingsOf(options.pid).map((mapping) => ({ mapping, runs: ownRuns(options.pid, mapping) }))
+  const runs: Run[][] = [[]]
+  const zeroRuns: Run[][] = [[]]
   const sum = new Checksum()
-  sum.add(header)
-  writeFully(options.fd, header, 0)
-  let written = header.length
+  let written = headerBytes
 
   const memory = openSync(`/proc/${options.pid}/mem`, "r")
   const buffer = Buffer.allocUnsafe(sliceBytes)
   let filled = 0
-  const flush = async () => {
+  let looked = 0
+  /** In slices as `loadOwnMemory` reads them, since the checksum depends on where they end. */
+  const flush = () => {
     if (filled === 0) return
     const slice = buffer.subarray(0, filled)
     sum.add(slice)
@@ -113,53 +109,148 @@ export async function saveOwnMemory(options: {
     startWriteback(options.fd, written, filled)
     written += filled
     filled = 0
-    await yieldTurn()
-    options.signal?.throwIfAborted()
+  }
+  /** Of the bytes behind what is filled, which are those of that page and the next ones: what is not zeros stays. */
+  const keep = (page: number, bytes: number) => {
+    const read = buffer.subarray(filled, filled + bytes)
+    let zerosFrom = 0
+    for (const { start, end } of nonZeroRuns(read)) {
+      addRun(zeroRuns, page, zerosFrom, start)
+      addRun(runs, page, start, end)
+      // Only ever towards the front, where there were zeros.
+      buffer.copyWithin(
+        filled,
+        read.byteOffset - buffer.byteOffset + start,
+        read.byteOffset - buffer.byteOffset + end,
+      )
+      filled += end - start
+      zerosFrom = end
+    }
+    addRun(zeroRuns, page, zerosFrom, bytes)
   }
   try {
     for (const { mapping, runs: own } of found) {
+      // No run reaches from one mapping into the next.
+      runs.push([])
+      zeroRuns.push([])
       for (const run of own) {
         const address = mapping.address + (run.page * pageBytes - mapping.offset)
         for (let done = 0; done < run.pages * pageBytes; ) {
           const take = Math.min(run.pages * pageBytes - done, sliceBytes - filled)
           readFully(memory, buffer.subarray(filled, filled + take), address + done, ended)
-          filled += take
+          keep(run.page + done / pageBytes, take)
           done += take
-          if (filled === sliceBytes) await flush()
+          looked += take
+          if (filled === sliceBytes) flush()
+          if (looked < sliceBytes) continue
+          looked = 0
+          await yieldTurn()
+          options.signal?.throwIfAborted()
         }
       }
     }
-    await flush()
+    flush()
   } finally {
     closeSync(memory)
   }
-  return { bytes: written, checksum: sum.value() }
+
+  const counts = [runs.flat().length, zeroRuns.flat().length]
+  const table = tableOf([...runs.flat(), ...zeroRuns.flat()])
+  const header = Buffer.alloc(headerBytes)
+  magic.copy(header)
+  for (const [index, value] of [version, ...counts].entries()) header.writeUInt32LE(value, 8 + index * 4)
+  for (const [bytes, at] of [
+    [table, written],
+    [header, 0],
+  ] as const) {
+    sum.add(bytes)
+    writeFully(options.fd, bytes, at)
+  }
+  return { bytes: written + table.length, checksum: sum.value() }
 }
 
-/** Puts saved pages into a process that has mapped the template but not run yet. */
-export async function loadOwnMemory(options: { pid: number; path: string; checksum: string }): Promise<void> {
-  const mappings = mappingsOf(options.pid)
-  const file = openSync(options.path, "r")
-  try {
-    const start = Buffer.alloc(headerBytes)
-    readFully(file, start, 0, damaged)
-    const runCount = start.readUInt32LE(12)
-    if (!start.subarray(0, magic.length).equals(magic) || start.readUInt32LE(8) !== version) throw damaged()
-    const table = Buffer.alloc(runCount * runBytes)
-    readFully(file, table, headerBytes, damaged)
-    const sum = new Checksum()
-    sum.add(Buffer.concat([start, table]))
+/** The pages from one offset up to another, behind the first of those that are looked at; next to the last run they belong to it. */
+function addRun(all: Run[][], first: number, start: number, end: number): void {
+  const runs = all.at(-1)
+  if (!runs || start === end) return
+  const page = first + start / pageBytes
+  const pages = (end - start) / pageBytes
+  const last = runs.at(-1)
+  if (last && last.page + last.pages === page) last.pages += pages
+  else runs.push({ page, pages })
+}
 
-    const runs: Run[] = Array.from({ length: runCount }, (_, index) => ({
+function tableOf(runs: Run[]): Buffer {
+  const table = Buffer.alloc(runs.length * runBytes)
+  for (const [index, run] of runs.entries()) {
+    table.writeUInt32LE(run.page, index * runBytes)
+    table.writeUInt32LE(run.pages, index * runBytes + 4)
+  }
+  return table
+}
+
+/** What a file of saved pages says of itself. */
+type Saved = { runs: Run[]; zeroRuns: Run[]; pagesAt: number; sumBefore: Buffer[]; sumBehind: Buffer[] }
+
+function readSaved(file: number): Saved {
+  const start = Buffer.alloc(headerBytesOfVersion1)
+  readFully(file, start, 0, damaged)
+  const runCount = start.readUInt32LE(12)
+  const size = fstatSync(file).size
+  if (!start.subarray(0, magic.length).equals(magic) || runCount * runBytes > size) throw damaged()
+  const readTable = (position: number, count: number) => {
+    const table = Buffer.alloc(count * runBytes)
+    readFully(file, table, position, damaged)
+    const runs = Array.from({ length: count }, (_, index) => ({
       page: table.readUInt32LE(index * runBytes),
       pages: table.readUInt32LE(index * runBytes + 4),
     }))
-    const endOfPages =
-      headerBytes + table.length + pageBytes * runs.reduce((sum, { pages }) => sum + pages, 0)
+    return { table, runs }
+  }
+  switch (start.readUInt32LE(8)) {
+    case 1: {
+      const { table, runs } = readTable(headerBytesOfVersion1, runCount)
+      const pagesAt = headerBytesOfVersion1 + table.length
+      return { runs, zeroRuns: [], pagesAt, sumBefore: [Buffer.concat([start, table])], sumBehind: [] }
+    }
+    case version: {
+      const header = Buffer.alloc(headerBytes)
+      readFully(file, header, 0, damaged)
+      const count = runCount + header.readUInt32LE(16)
+      if (count * runBytes > size - headerBytes) throw damaged()
+      const { table, runs } = readTable(size - count * runBytes, count)
+      const zeroRuns = runs.splice(runCount)
+      return { runs, zeroRuns, pagesAt: headerBytes, sumBefore: [], sumBehind: [table, header] }
+    }
+    default:
+      throw damaged()
+  }
+}
+
+/** Puts saved pages into a process that has mapped the memory file `base` but not run yet. */
+export async function loadOwnMemory(options: {
+  pid: number
+  path: string
+  checksum: string
+  base: number
+}): Promise<void> {
+  const mappings = mappingsOf(options.pid)
+  const addressOf = ({ page, pages }: Run) => {
+    const offset = page * pageBytes
+    const mapping = mappings.find((one) => offset >= one.offset && offset < one.offset + one.bytes)
+    if (!mapping || offset + pages * pageBytes > mapping.offset + mapping.bytes) throw damaged()
+    return mapping.address + (offset - mapping.offset)
+  }
+  const file = openSync(options.path, "r")
+  try {
+    const saved = readSaved(file)
+    const sum = new Checksum()
+    for (const bytes of saved.sumBefore) sum.add(bytes)
+    const endOfPages = saved.pagesAt + pageBytes * saved.runs.reduce((sum, { pages }) => sum + pages, 0)
 
     const memory = openSync(`/proc/${options.pid}/mem`, "r+")
     const buffer = Buffer.allocUnsafe(sliceBytes)
-    let position = headerBytes + table.length
+    let position = saved.pagesAt
     let filled = 0
     let taken = 0
     const refill = async () => {
@@ -171,11 +262,8 @@ export async function loadOwnMemory(options: { pid: number; path: string; checks
       await yieldTurn()
     }
     try {
-      for (const run of runs) {
-        const offset = run.page * pageBytes
-        const mapping = mappings.find((one) => offset >= one.offset && offset < one.offset + one.bytes)
-        if (!mapping || offset + run.pages * pageBytes > mapping.offset + mapping.bytes) throw damaged()
-        const address = mapping.address + (offset - mapping.offset)
+      for (const run of saved.runs) {
+        const address = addressOf(run)
         for (let done = 0; done < run.pages * pageBytes; ) {
           if (taken === filled) await refill()
           const take = Math.min(run.pages * pageBytes - done, filled - taken)
@@ -184,12 +272,35 @@ export async function loadOwnMemory(options: { pid: number; path: string; checks
           done += take
         }
       }
+      for (const run of saved.zeroRuns) await clear(memory, addressOf(run), options.base, run)
     } finally {
       closeSync(memory)
     }
+    for (const bytes of saved.sumBehind) sum.add(bytes)
     if (sum.value() !== options.checksum) throw damaged()
   } finally {
     closeSync(file)
+  }
+}
+
+const zeros = Buffer.alloc(sliceBytes)
+
+/** Writes zeros over those pages of a process in which its memory file has something else. */
+async function clear(memory: number, address: number, base: number, { page, pages }: Run): Promise<void> {
+  const from = page * pageBytes
+  const to = from + pages * pageBytes
+  const buffer = Buffer.allocUnsafe(sliceBytes)
+  for (let offset = from; offset < to; ) {
+    const extent = nextExtent({ fd: base, offset })
+    if (!extent || extent.start >= to) return
+    offset = Math.max(offset, extent.start)
+    const read = buffer.subarray(0, Math.min(sliceBytes, extent.end - offset, to - offset))
+    readFully(base, read, offset, damaged)
+    for (const { start, end } of nonZeroRuns(read)) {
+      writeFully(memory, zeros.subarray(0, end - start), address + (offset - from) + start)
+    }
+    offset += read.length
+    await yieldTurn()
   }
 }
 
