@@ -93,3 +93,21 @@ test("and after a boot from its disk, when the kernel knows nothing of what was 
   expect(mibOf(diskOf(dev))).toBeLessThan(20)
   expect(await requests.output("dev", "cat /workspace/kept")).toBe("kept\n")
 }, 120_000)
+
+test("memory that was freed is neither in a snapshot nor in what a stop keeps, files on the disk included", async () => {
+  await ok(requests.create("freeing"))
+  const { id } = (await requests.show("freeing")) as Sandbox
+  const allocate = `python3 -c 'x = b"${canary}" * 2000000'`
+  await requests.output(
+    "freeing",
+    `yes '${canary}' | head -c 60000000 > /dev/shm/freed; rm /dev/shm/freed; ${allocate}`,
+  )
+  await requests.output("freeing", writeAndDelete)
+  await ok(requests.stop("freeing"))
+  const memory = join(own.dataDir, "sandboxes", id, "snapshot", "memory")
+  expect(mibOf(memory)).toBeLessThan(40)
+  // Ends of pages, and what the agent's own channel has carried.
+  expect(canariesIn(memory)).toBeLessThan(endsBytes)
+  expect(await requests.output("freeing", "cat /workspace/kept")).toBe("kept\n")
+  await ok(requests.destroy("freeing"))
+}, 120_000)
