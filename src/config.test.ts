@@ -31,6 +31,19 @@ test("a data directory that is named has its own configuration, and what is not 
   }
 })
 
+test("a configuration that is there and empty is an error, one that is not there is the defaults", () => {
+  const dataDir = mkdtempSync(join(tmpdir(), "bhatti-config-"))
+  try {
+    expect(loadConfig({ dataDir }, {}).data_dir).toBe(dataDir)
+    writeFileSync(join(dataDir, "config.yaml"), "")
+    expect(() => loadConfig({ dataDir }, {})).toThrow("is empty")
+    writeFileSync(join(dataDir, "config.yaml"), "# all as it comes\n")
+    expect(loadConfig({ dataDir }, {}).data_dir).toBe(dataDir)
+  } finally {
+    rmSync(dataDir, { recursive: true })
+  }
+})
+
 test("a key that is given twice is an error, in a comment and in a value it is not", () => {
   const dataDir = mkdtempSync(join(tmpdir(), "bhatti-config-"))
   const load = (text: string) => {

@@ -54,6 +54,15 @@ function readFile(path: string, { isNeeded }: { isNeeded: boolean }): Record<str
     if ((cause as NodeJS.ErrnoException).code === "ENOENT" && !isNeeded) return {}
     throw new AppError("invalid", `cannot read the configuration ${path}`, { cause })
   }
+  if (!isNeeded && text.trim() === "") {
+    throw new AppError(
+      "invalid",
+      `the configuration ${path} is empty, as a crash of the host leaves a file`,
+      {
+        hint: "put it back; or remove it if the defaults are meant",
+      },
+    )
+  }
   let value: unknown
   try {
     value = Bun.YAML.parse(text)

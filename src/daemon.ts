@@ -1,5 +1,6 @@
 /** The daemon: opens what it works with, wires it together, repairs what a crash left, serves until it is told to stop. */
 
+import { existsSync } from "node:fs"
 import { join } from "node:path"
 import { pino, stdSerializers } from "pino"
 import jailFile from "../dist/jail" with { type: "file" }
@@ -62,6 +63,8 @@ export async function serve(flags: ConfigFlags, seam: Seam = {}): Promise<void> 
   await using daemon = await openCore(config, log, seam)
   const { core, accelerator } = daemon
   log.info({ version, ...accelerator, data_dir: config.data_dir }, "starting")
+  if (flags.configPath === undefined && !existsSync(join(config.data_dir, "config.yaml")))
+    notes.push(`there is no ${join(config.data_dir, "config.yaml")}, so the defaults hold`)
   const overruled = overruledFile(flags, process.env)
   if (overruled !== undefined)
     notes.push(`${overruled}, which BHATTI_CONFIG names, is not read: an option says otherwise`)

@@ -182,7 +182,7 @@ export interface BackupDraft {
   addCommon(): Promise<void>
   remove(kind: "sandbox" | "snapshot", id: string): Promise<void>
   /** Only now it is one. */
-  finish(about: { version: string; mark: { id: string; counter: number } }): Promise<{ bytes: number }>
+  finish(about: { version: string; mark: string }): Promise<{ bytes: number }>
   abandon(): Promise<void>
 }
 

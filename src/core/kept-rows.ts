@@ -7,7 +7,7 @@ import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Core } from "./core.ts"
 import { pause } from "./pause.ts"
 
-const everyMs = 2000
+const everyMs = 1000
 
 /** Runs until the signal says stop, and once more then. */
 export async function keepRows(core: Core, signal: AbortSignal): Promise<void> {
@@ -44,6 +44,8 @@ export class RowKeeper {
     const { store, turns } = this.#core
     const { counter } = await store.installation()
     if (counter === this.#seenCounter) return
+    // First, since it is quickly done, and tells an older database.
+    await store.writeMark()
     let isComplete = true
     const rows = await store.recovery.rowsToKeep()
     for (const row of rows) {
@@ -56,7 +58,6 @@ export class RowKeeper {
     }
     const ids = new Set<string>(rows.map(({ row }) => row.id))
     for (const id of this.#written.keys()) if (!ids.has(id)) this.#written.delete(id)
-    await store.writeMark()
     if (isComplete) this.#seenCounter = counter
   }
 

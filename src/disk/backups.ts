@@ -83,12 +83,9 @@ export class BackupDraft {
     await rm(join(this.#directory, folder, id), { recursive: true, force: true })
   }
 
-  async finish(about: {
-    version: string
-    mark: { id: string; counter: number }
-  }): Promise<{ bytes: number }> {
+  async finish(about: { version: string; mark: string }): Promise<{ bytes: number }> {
     const markPath = join(this.#directory, "installation.json")
-    await writeSynced(markPath, `${JSON.stringify(about.mark)}\n`)
+    await writeSynced(markPath, about.mark)
     await run(["sync", "--file-system", this.#directory])
     const manifest: Manifest = { at: new Date().toISOString(), version: about.version, files: {} }
     let bytes = 0

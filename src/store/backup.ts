@@ -2,7 +2,7 @@
 
 import { type Kysely, sql } from "kysely"
 import { readInstallation } from "./changes.ts"
-import type { Mark } from "./mark.ts"
+import { markText } from "./mark.ts"
 import { SandboxState } from "./sandboxes.ts"
 import type { Schema } from "./schema.ts"
 
@@ -12,7 +12,10 @@ export type Copied = {
 }
 export type Copy = { kind: "sandbox" | "snapshot"; id: string }
 
-export async function fitToBackup(db: Kysely<Schema>, copied: Copied): Promise<{ mark: Mark; gone: Copy[] }> {
+export async function fitToBackup(
+  db: Kysely<Schema>,
+  copied: Copied,
+): Promise<{ mark: string; gone: Copy[] }> {
   const gone: Copy[] = []
   const sandboxes = await db.selectFrom("sandboxes").select(["id", "user_id", "state"]).execute()
   const present = new Set<string>()
@@ -49,7 +52,7 @@ export async function fitToBackup(db: Kysely<Schema>, copied: Copied): Promise<{
   for (const { id } of snapshots)
     if (!kept.has(id)) await db.deleteFrom("snapshots").where("id", "=", id).execute()
   for (const id of copied.snapshots) if (!kept.has(id)) gone.push({ kind: "snapshot", id })
-  const mark = await readInstallation(db)
+  const mark = markText(await readInstallation(db))
   // One file: the log of a database is no part of a backup.
   await sql`pragma journal_mode = delete`.execute(db)
   return { mark, gone }

@@ -10,8 +10,16 @@ import { z } from "zod"
 import { errorCodeOf } from "../lib/error-code.ts"
 import { parseJson } from "../lib/parse-json.ts"
 
-export const Mark = z.strictObject({ id: z.string().min(1), counter: z.int().nonnegative() })
-export type Mark = z.infer<typeof Mark>
+export type Mark = { id: string; counter: number }
+
+/** With a checksum: a mark that is damaged must not make a good database look like a wrong one. */
+const MarkFile = z
+  .strictObject({ id: z.string().min(1), counter: z.int().nonnegative(), checksum: z.string() })
+  .refine((file) => file.checksum === checksumOf(file))
+
+function checksumOf({ id, counter }: Mark): string {
+  return new Bun.CryptoHasher("sha256").update(`${id} ${counter}`).digest("hex").slice(0, 16)
+}
 
 export function markPath(dataDir: string): string {
   return join(dataDir, "installation.json")
@@ -26,8 +34,13 @@ export function readMark(dataDir: string): Mark | "missing" | "damaged" {
     if (code === "ENOENT" || code === "ENOTDIR") return "missing"
     throw error
   }
-  const mark = Mark.safeParse(parseJson(text))
-  return mark.success ? mark.data : "damaged"
+  const file = MarkFile.safeParse(parseJson(text))
+  return file.success ? { id: file.data.id, counter: file.data.counter } : "damaged"
+}
+
+/** As it stands in the file. */
+export function markText({ id, counter }: Mark): string {
+  return `${JSON.stringify({ id, counter, checksum: checksumOf({ id, counter }) })}\n`
 }
 
 /** Whole or not at all, also after a power cut. */
@@ -36,7 +49,7 @@ export async function writeMark(dataDir: string, mark: Mark): Promise<void> {
   const beside = `${path}.${process.pid}`
   const handle = await open(beside, "w", 0o600)
   try {
-    await handle.writeFile(`${JSON.stringify(mark)}\n`)
+    await handle.writeFile(markText(mark))
     await handle.sync()
   } finally {
     await handle.close()

@@ -57,8 +57,11 @@ export type Store = {
   writeMark(): Promise<void>
   /** The day's copy of the database, if it is due. */
   copyDaily(): Promise<void>
-  /** A database of this instant in a new file, which speaks of exactly what was copied for a backup; `gone`: what was, and is no more. */
-  backUp(path: string, copied: Copied): Promise<{ mark: Mark; gone: Copy[] }>
+  /**
+   * A database of this instant in a new file, which speaks of exactly what was copied for a backup. `mark`: the content of the directory's
+   * mark; `gone`: what was copied, and is no more.
+   */
+  backUp(path: string, copied: Copied): Promise<{ mark: string; gone: Copy[] }>
   close(): Promise<void>
 }
 

@@ -1,6 +1,7 @@
 /** Encryption at rest with age: the key file lies beside the database, readable by the daemon's user only. */
 
 import { chmodSync, existsSync, readFileSync, renameSync, writeFileSync } from "node:fs"
+import { dirname } from "node:path"
 import { Decrypter, Encrypter, generateX25519Identity, identityToRecipient } from "age-encryption"
 import { AppError } from "../contract/errors.ts"
 import { timeName } from "./copies.ts"
@@ -73,7 +74,7 @@ function keyFault(path: string, fault: string): AppError {
     "unavailable",
     `${path} ${fault}, and secrets are stored that only the right key opens`,
     {
-      hint: "nothing was changed. Put the key back from a backup; or give the stored secrets up: sudo bhatti admin recover --drop-secrets",
+      hint: `nothing was changed. Put the key back from a backup; or give the stored secrets up: sudo bhatti admin recover --drop-secrets --data-dir ${dirname(path)}`,
       retryable: false,
     },
   )

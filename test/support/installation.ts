@@ -129,6 +129,8 @@ export async function install(
     async startDaemon(start = {}) {
       const chosen = start.binary === undefined ? serve : [start.binary, "serve"]
       const words = [...chosen, "--data-dir", dataDir, "--listen", `127.0.0.1:${port}`]
+      // Otherwise what a former one said last would still stand behind what this one says.
+      rmSync(`${logPath}.stderr`, { force: true })
       daemon = Bun.spawn([...(options.launcher ?? []), ...words], {
         env: environment,
         stdin: "ignore",
