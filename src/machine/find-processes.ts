@@ -30,18 +30,16 @@ export type Ground = {
 
 /** The machine's QEMU, and what it may have made; the oldest first. */
 export function findMachine(directory: string, ground: Ground): ProcessIdentity[] {
-  const { qemu, uidBase } = ground
-  return holdersOf(directory, (pid) => programOf(pid) === qemu && isMachineUser(pid, uidBase))
+  return holdersOf(directory, (pid) => programOf(pid) === ground.qemu && isMachineUser(pid, ground.uidBase))
 }
 
 /** Beside the machine's own processes those that are about to become one: a daemon that was killed may have left them. */
-export function findAllOfMachine(directory: string, ground: Ground): ProcessIdentity[] {
-  const { launcher, uidBase } = ground
-  const starting = holdersOf(
-    directory,
-    (pid) => programOf(pid) === launcher && (isMachineUser(pid, uidBase) || isMachineUser(pid, undefined)),
-  )
-  return [...findMachine(directory, ground), ...starting]
+export function findAllOfMachine(directory: string, { qemu, launcher, uidBase }: Ground): ProcessIdentity[] {
+  return holdersOf(directory, (pid) => {
+    const program = programOf(pid)
+    if (program !== qemu && program !== launcher) return false
+    return isMachineUser(pid, uidBase) || (program === launcher && isMachineUser(pid, undefined))
+  })
 }
 
 /** Slots whose user id some process has. One that hides its user from this look is seen by the launcher. */
