@@ -366,10 +366,7 @@ describe("egress", () => {
       const speak = `for server in ${[world.internet, ...servers].join(" ")}; do
         timeout 10 bash -c "</dev/tcp/$server/53" 2>/dev/null && echo $server; done; true`
       const reached = (await exec(name, speak)).stdout.trim().split("\n")
-      expect([stage, reached]).toEqual([
-        stage,
-        [expect.stringMatching(`^${gateway.replace(/1$/, "[2-6]$")}`)],
-      ])
+      expect([stage, reached.length, servers]).toEqual([stage, 1, expect.arrayContaining(reached)])
       await resolve("ann2", [`known-${stage}.example.org`])
       expect(world.asked).toContain(`known-${stage}.example.org`)
       expect(world.asked.filter((asked) => asked.toLowerCase().includes("secret"))).toEqual([])
