@@ -169,7 +169,7 @@ install_client() {
   if [ -z "$(listed "$name")" ]; then
     fail "$files has no command line for $os-$cpu; it has:$(all_listed)" "whoever runs it adds others with: sudo ./install.sh (in a checkout), or install.sh --clients DIR"
   fi
-  if [ "$os" = linux ]; then check_libc; fi
+  if [ "$os" = linux ]; then check_linux; fi
   choose_directory
   program=$directory/bhatti
   if is_server "$program"; then
@@ -186,12 +186,14 @@ install_client() {
   set_up
 }
 
-check_libc() {
+# Without either the program would not start, and could not say why.
+check_linux() {
+  [ -e /proc/self/exe ] || fail "/proc is needed, and is not mounted here" "mount -t proc proc /proc"
   case $cpu in
     x64) loader=/lib64/ld-linux-x86-64.so.2 ;;
     arm64) loader=/lib/ld-linux-aarch64.so.1 ;;
   esac
-  [ -e "$loader" ] || fail "bhatti needs the GNU C library, and $loader is not here" "on Alpine and the like run it in a container of Debian"
+  [ -e "$loader" ] || fail "the GNU C library is needed, and $loader is not here" "on Alpine and the like run it in a container of Debian"
 }
 
 choose_directory() {

@@ -184,9 +184,11 @@ describe.if(isLong)("a whole release", () => {
     const script = await (await fetch(`${own.url}/install`)).text()
     writeFileSync(join(tree, "install"), script)
     // Not synchronously: the daemon is in this process.
-    const run = async (command: string) => {
+    const run = async (command: string, options: { hasProc: boolean } = { hasProc: true }) => {
       const env = { PATH: "/usr/local/bin:/usr/bin:/bin", HOME: "/root" }
-      const shell = ["setsid", "-w", "/usr/sbin/chroot", tree, "sh", "-c", command]
+      const mount = options.hasProc ? 'mount -t proc proc "$1/proc" && ' : ""
+      const inside = `${mount}exec /usr/sbin/chroot "$1" sh -c "$2"`
+      const shell = ["setsid", "-w", "unshare", "--mount", "sh", "-c", inside, "sh", tree, command]
       const child = Bun.spawn(shell, { env, stdout: "pipe", stderr: "pipe" })
       const [stdout, stderr] = await Promise.all([child.stdout.text(), child.stderr.text()])
       return { stdout, stderr, exitCode: await child.exited }
@@ -201,6 +203,11 @@ describe.if(isLong)("a whole release", () => {
     if (busybox === null) throw new Error("busybox is not installed")
     await Bun.write(join(tree, "bin/busybox"), Bun.file(busybox), { mode: 0o755 })
     writeFileSync(join(tree, "bin/wget"), '#!/bin/sh\nexec busybox wget "$@"\n', { mode: 0o755 })
+    expect(await run(`wget -qO- ${own.url}/install | sh`, { hasProc: false })).toEqual({
+      stdout: "",
+      stderr: "bhatti: /proc is needed, and is not mounted here\n  mount -t proc proc /proc\n",
+      exitCode: 1,
+    })
     const installed = await run(`wget -qO- ${own.url}/install | sh`)
     expect([installed.stderr, installed.exitCode]).toEqual(["", 0])
     expect(installed.stdout).toContain("is installed: /usr/local/bin/bhatti\n")
