@@ -12,6 +12,8 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 log=/var/log/bhatti-install.log
 # shellcheck source=scripts/setup.sh
 source "$root/scripts/setup.sh"
+# shellcheck source=scripts/clients.sh
+source "$root/scripts/clients.sh"
 
 usage="usage: sudo ./install.sh [--listen HOST:PORT] [--clients DIR | --no-clients]
        sudo ./install.sh --uninstall [--purge]
@@ -28,6 +30,7 @@ cache_dir=/var/cache/bhatti
 unit=/etc/systemd/system/bhatti.service
 pid_file=/run/bhatti.pid
 daemon_log=/var/log/bhatti.log
+clients_log=/var/log/bhatti-clients.log
 listen=""
 clients=""
 makes_clients=yes
@@ -126,56 +129,6 @@ start_daemon() {
     launch_daemon
   fi
   wait_for_health
-}
-
-# What the daemon serves at /install, beside its own program. Without it all else works.
-install_clients() {
-  local served=$data_dir/clients stamp made
-  if [[ -n $clients ]]; then
-    serve_folder "$clients"
-    return
-  fi
-  stamp=$(sha256sum <"$built")
-  if [[ $makes_clients = no ]]; then
-    say "left out; later: install.sh --clients DIR, with a release folder"
-    return
-  elif [[ $(cat "$served/made-for" 2>/dev/null) = "$stamp" ]]; then
-    say "all there"
-    return
-  elif is_archive && [[ -e $served/SHA256SUMS && ! -e $served/made-for ]]; then
-    say "stay as they are; newer ones with: install.sh --clients DIR"
-    return
-  fi
-  made=$(mktemp -d)
-  if is_archive; then
-    pack_archive "$made/release"
-  elif ! (cd "$root" && "$bun" run scripts/release.ts --quick --out "$made/release"); then
-    rm -rf "$made"
-    say "left out, since they could not be made ($log says why); run install.sh again when the npm registry can be reached"
-    return
-  fi
-  echo "$stamp" >"$made/release/made-for"
-  serve_folder "$made/release"
-  rm -rf "$made"
-}
-
-# pack_archive DIR: this archive as it came; for the command line of this platform the daemon has its own program.
-pack_archive() {
-  local name=bhatti-server-linux-x64.tar.gz
-  mkdir -p "$1"
-  tar -c --transform 's,^\.,bhatti-server,' -C "$root" ./bhatti ./install.sh ./scripts/setup.sh ./LICENSE | gzip -1 >"$1/$name"
-  (cd "$1" && sha256sum "$name" >SHA256SUMS)
-  say "this platform's only; others with: install.sh --clients DIR, with a release folder"
-}
-
-# serve_folder DIR: whole or not at all.
-serve_folder() {
-  (cd "$1" && grep '\.gz$' SHA256SUMS | sha256sum --check --quiet) || fail "$1 is damaged: checksums differ"
-  rm -rf "$data_dir/clients.part"
-  cp -r "$1" "$data_dir/clients.part"
-  rm -rf "$data_dir/clients"
-  mv "$data_dir/clients.part" "$data_dir/clients"
-  say "get one with: curl -fsSL http://$(listen_address)/install | sh"
 }
 
 where_the_daemon_talks() {
@@ -419,7 +372,7 @@ remove_data() {
     rm "$settings/config.yaml"
     rmdir "$settings" || true
   fi
-  rm -rf "$data_dir" "$cache_dir" "$daemon_log"
+  rm -rf "$data_dir" "$cache_dir" "$daemon_log" "$clients_log"
 }
 
 main "$@"

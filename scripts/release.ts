@@ -130,6 +130,7 @@ async function makeServer(directory: string): Promise<string[]> {
     ["dist/bhatti", "bhatti"],
     ["install.sh", "install.sh"],
     ["scripts/setup.sh", "scripts/setup.sh"],
+    ["scripts/clients.sh", "scripts/clients.sh"],
     ["LICENSE", "LICENSE"],
   ] as const)
     await copyFile(join(root, from), join(top, to))
