@@ -21,6 +21,7 @@ type agent struct {
 	machine      machine
 	reaper       *reaper
 	sessions     sessions
+	notices      notices
 	shared       *sharedMemory // nil: there is none
 
 	mu sync.Mutex
@@ -55,6 +56,8 @@ var operations = map[string]operation{
 	"exec":        {start: (*agent).exec},
 	"trim":        {start: (*agent).trim},
 
+	"watch":          {start: (*agent).watch},
+	"session_read":   {start: (*agent).sessionRead},
 	"session_open":   {start: (*agent).sessionOpen},
 	"session_attach": {start: (*agent).sessionAttach},
 	"sessions":       {start: (*agent).sessionList},
@@ -153,6 +156,7 @@ func (a *agent) refresh(s *stream, payload []byte) {
 
 // quiesce leaves both sides at a frame boundary, so that the machine can be frozen.
 func (a *agent) quiesce(s *stream, _ []byte) {
+	a.notices.leave()
 	if !s.connection.quiesce(s.id) {
 		s.fail(wire.Errorf(wire.Conflict, "other streams are open"))
 		return

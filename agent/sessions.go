@@ -176,6 +176,9 @@ func (a *agent) openSession(request wire.SessionOpen) (*session, error) {
 		if err == nil {
 			go func() {
 				s.show()
+				if notice, isNamed := noticeOf(s); isNamed {
+					a.notices.tell(notice)
+				}
 				a.sessions.prune()
 			}()
 		}

@@ -49,6 +49,18 @@ type SessionEnded struct {
 	Exited
 }
 
+// SessionNotice tells who watches that a named session has ended.
+type SessionNotice struct {
+	Ended SessionExit `json:"ended"`
+}
+
+// SessionExit is a named session's end.
+type SessionExit struct {
+	Session string `json:"session"`
+	Name    string `json:"name"`
+	Exited
+}
+
 // Session is one line of the list.
 type Session struct {
 	SessionName

@@ -285,6 +285,7 @@ func TestRequestsOfStreamsAreUnderstood(t *testing.T) {
 		"attach":                                &SessionAttach{Session: "s1", Size: &terminal},
 		"attach to the newest":                  &SessionAttach{Size: &terminal},
 		"kill a session":                        &SessionKill{Session: "s1", Signal: "HUP"},
+		"read a session":                        &SessionKill{Session: "init"},
 		"read a file":                           &FileRead{Path: "a\nb"},
 		"read a file through the shared memory": &FileRead{Path: "/x", Shared: at(1048576)},
 		"pack through the shared memory":        &ArchiveRead{Path: "/x", Shared: at(1310720)},
@@ -333,6 +334,7 @@ func TestMessagesOfStreamsAreEncoded(t *testing.T) {
 			Entries []FileInfo `json:"entries"`
 		}{[]FileInfo{testFile, testLink}},
 		Connected{},
+		SessionNotice{Ended: SessionExit{Session: "s1", Name: "init", Exited: Exited{ExitCode: 3}}},
 	}
 	for index, vector := range readVectors(t).Messages {
 		if got := string(Encode(messages[index])); got != vector.Text {

@@ -80,7 +80,7 @@ export type Client = { readonly [Name in Exclude<keyof Api, SocketName>]: Call<A
 export type FollowQuery = Omit<z.input<Api["listEvents"]["query"]>, "follow">
 
 /** Operations whose answer is bytes; the compiler checks the list against the contract. */
-const byteReplies: ReadonlySet<RouteName> = new Set<ByteReplyName>(["readFile", "readArchive"])
+const byteReplies: ReadonlySet<RouteName> = new Set<ByteReplyName>(["readSession", "readFile", "readArchive"])
 type ByteReplyName = { [Name in keyof Api]: Api[Name] extends { replyBytes: true } ? Name : never }[keyof Api]
 
 type AnyInput = {

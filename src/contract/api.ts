@@ -142,6 +142,14 @@ export const api = {
     reply: Sandbox,
     status: 200,
   }),
+  restartSandbox: endpoint({
+    method: "POST",
+    path: "/sandboxes/:id/restart",
+    summary:
+      "End all that runs in a sandbox in good order and boot it from its disk, as a computer is restarted",
+    reply: Sandbox,
+    status: 200,
+  }),
   checkpointSandbox: endpoint({
     method: "POST",
     path: "/sandboxes/:id/checkpoint",
@@ -229,6 +237,14 @@ export const api = {
     summary: "Send a signal to a session, KILL if none is named",
     body: KillSession,
     reply: KilledSession,
+    status: 200,
+  }),
+  readSession: endpoint({
+    method: "GET",
+    path: "/sandboxes/:id/sessions/:session/output",
+    summary: "What a session's terminal has shown, the last 256 KiB of it, by the session's id or name",
+    reply: z.never(),
+    replyBytes: true,
     status: 200,
   }),
   readFile: endpoint({

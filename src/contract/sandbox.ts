@@ -125,6 +125,7 @@ export const Sandbox = z
       .number()
       .nullable()
       .describe("Paused seconds until it is written to disk, 0: never, null: as the host does it"),
+    on_boot: z.boolean().describe("Its init script runs again at each boot of its machine"),
     labels: z.record(z.string(), z.string()),
     urls: z.array(z.string()).describe("Where its published ports answer"),
     ip: z.string().nullable().describe("Its address; only its owner's other sandboxes reach it"),
@@ -197,6 +198,12 @@ export const CreateSandbox = z
       .max(limits.initScriptBytesMax)
       .optional()
       .describe("Shell script, run as the session `init` when the sandbox is up"),
+    on_boot: z
+      .boolean()
+      .default(true)
+      .describe(
+        "Run the init script again at each boot of its machine: after a restart, a crash or an update of the host, not after a stop",
+      ),
     files: z
       .array(
         z.strictObject({

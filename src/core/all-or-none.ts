@@ -4,6 +4,7 @@ import { AppError } from "../contract/errors.ts"
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Core } from "./core.ts"
 import { removeFailed } from "./destroy.ts"
+import { recordFailure } from "./failures.ts"
 
 /** Holds all their turns while `work` makes them, so that nobody uses one of them before that is over. */
 export async function allOrNone<T>(
@@ -32,6 +33,8 @@ export async function allOrNone<T>(
     for (const record of records) await checkStillWanted(core, record)
     outcome.resolve(await work())
   } catch (error) {
+    for (const record of records)
+      recordFailure(core, { type: "sandbox.create_failed", sandbox: record }, error)
     outcome.reject(error)
   }
   await Promise.all(holds.map(({ over }) => over))

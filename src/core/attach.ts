@@ -4,6 +4,7 @@
 
 import { AppError } from "../contract/errors.ts"
 import type { SandboxRecord } from "../store/sandboxes.ts"
+import { onSessionEnded } from "./boot-script.ts"
 import type { Core } from "./core.ts"
 import { endText, startAgain } from "./ends.ts"
 import type { Guest, Machine } from "./host.ts"
@@ -20,6 +21,7 @@ const endDeadlineMs = 1000
 export function keepGuest(core: Core, record: SandboxRecord, guest: Guest, machine: Machine): void {
   core.guests.set(record.id, guest)
   guest.share(() => openShared(core, record, machine))
+  guest.watch((ended) => onSessionEnded(core, record, ended))
   void guest.closed.then(({ reason }) => onClosed(core, record.id, guest, reason))
 }
 

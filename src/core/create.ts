@@ -10,6 +10,7 @@ import { allOrNone, checkStillWanted } from "./all-or-none.ts"
 import { keepGuest } from "./attach.ts"
 import { beginAttach, finishAttach } from "./attachment.ts"
 import { answerDeadlineMs } from "./awake.ts"
+import { initStart } from "./boot-script.ts"
 import type { Core } from "./core.ts"
 import { forkSandbox } from "./fork.ts"
 import type { Guest, Machine, Template, TemplateSpec } from "./host.ts"
@@ -109,6 +110,7 @@ export async function planCreate(core: Core, account: Account, input: CreateSand
     netPolicy: policyAskedFor(core, input.net_policy),
     warmAfterSec: input.warm_after ?? null,
     coldAfterSec: input.cold_after ?? null,
+    bootScript: input.on_boot ? (input.init ?? null) : null,
   }
   return { spec, wanted, secrets }
 }
@@ -264,12 +266,6 @@ async function startFailure(
 ): Promise<AppError> {
   const words = await core.host.machines.diagnose(machine)
   core.log.error({ sandbox: record.id, cause, ...words }, "a sandbox did not start")
-  core.events.record({
-    type: "sandbox.create_failed",
-    userId: record.userId,
-    sandbox: record,
-    meta: { by: "user" },
-  })
   return new AppError("unavailable", `sandbox "${record.name}" did not start`, {
     cause,
     hint: "try again; the daemon's log has the machine's last words",
@@ -291,8 +287,7 @@ async function furnish(guest: Guest, input: CreateSandbox): Promise<void> {
     await transfer.result
   }
   if (input.init !== undefined) {
-    const start = { argv: ["/bin/bash", "-lc", input.init], name: "init", tty: { rows: 24, cols: 80 } }
-    await guest.startSession(start, { deadlineMs: answerDeadlineMs })
+    await guest.startSession(initStart(input.init), { deadlineMs: answerDeadlineMs })
   }
 }
 

@@ -5,6 +5,7 @@ import type { Account } from "../store/users.ts"
 import { dropGuest } from "./attach.ts"
 import { detach } from "./attachment.ts"
 import type { Core } from "./core.ts"
+import { withFailure } from "./failures.ts"
 import { findSandbox, noSandbox } from "./find.ts"
 import { machineOf } from "./machine-of.ts"
 
@@ -13,7 +14,13 @@ export const removeAgainMs = 5000
 
 /** Wins over everything: what is going on with the sandbox fails, and what waits for its turn finds it gone. */
 export async function destroySandbox(core: Core, account: Account, nameOrId: string): Promise<void> {
-  const { id } = await findSandbox(core, account, nameOrId)
+  const found = await findSandbox(core, account, nameOrId)
+  await withFailure(core, { type: "sandbox.destroy_failed", sandbox: found }, () =>
+    destroyFound(core, account, found),
+  )
+}
+
+async function destroyFound(core: Core, account: Account, { id, name }: SandboxRecord): Promise<void> {
   const isFirst = core.doomed.add(id)
   try {
     // Without its machine whoever has the turn fails at once, and not only at a deadline.
@@ -30,7 +37,7 @@ export async function destroySandbox(core: Core, account: Account, nameOrId: str
         return
       }
       // A create that was interrupted has cleaned up by itself.
-      if (!isFirst) throw noSandbox(nameOrId)
+      if (!isFirst) throw noSandbox(name)
     })
   } finally {
     if (isFirst) core.doomed.delete(id)

@@ -7,6 +7,7 @@ import type { Account } from "../store/users.ts"
 import { attachmentOf } from "./attachment.ts"
 import { awake } from "./awake.ts"
 import type { Core } from "./core.ts"
+import { withFailure } from "./failures.ts"
 import { findSandbox, noSandbox } from "./find.ts"
 import { machineOf } from "./machine-of.ts"
 import { policyAskedFor } from "./policy.ts"
@@ -18,8 +19,9 @@ export async function editSandbox(
   nameOrId: string,
   input: UpdateSandbox,
 ): Promise<Sandbox> {
-  const { id } = await findSandbox(core, account, nameOrId)
-  await core.turns.take(id, async () => {
+  const found = await findSandbox(core, account, nameOrId)
+  const { id } = found
+  const edit = async () => {
     const record = await core.store.sandboxes.get(id)
     if (!record) throw noSandbox(nameOrId)
     const labels = { ...record.labels, ...input.labels_add }
@@ -51,7 +53,9 @@ export async function editSandbox(
     ]
     const meta = { by: "user", changed: changed.join(",") }
     core.events.record({ type: "sandbox.updated", userId: account.id, sandbox: record, meta })
-  })
+  }
+  const failure = { type: "sandbox.update_failed", sandbox: found } as const
+  await withFailure(core, failure, () => core.turns.take(id, edit))
   const edited = await core.store.sandboxes.get(id)
   if (!edited) throw noSandbox(nameOrId)
   if (input.keep_hot === true) await awake(core, edited, "edit --keep-hot")

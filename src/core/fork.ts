@@ -58,6 +58,7 @@ export async function forkSandbox(
     allowCold: source.allowCold,
     warmAfterSec: input.warm_after ?? source.warmAfterSec,
     coldAfterSec: input.cold_after ?? source.coldAfterSec,
+    bootScript: source.bootScript,
     netPolicy: input.net_policy ? policyAskedFor(core, input.net_policy) : source.netPolicy,
   }
   const copies = await addAllNamed(namesOf(input.name, count), (names) =>

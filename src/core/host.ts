@@ -267,6 +267,9 @@ export type SessionEnd =
   | { state: "detached" }
   | { state: "taken_over" }
 
+/** A named session that has ended. */
+export type SessionNotice = { session: string; name: string; exitCode: number; signal: string | null }
+
 export interface GuestSession extends GuestStream {
   readonly opened: Promise<{ id: string; name: string | null }>
   readonly result: Promise<SessionEnd>
@@ -332,6 +335,12 @@ export interface Guest {
   attachSession(options: { session?: string; tty: Terminal }): GuestSession
   sessions(options: { deadlineMs: number }): Promise<SessionRecord[]>
   killSession(session: string, signal: string, options: { deadlineMs: number }): Promise<unknown>
+  /** What a session has shown, as far as it is kept. An older agent refuses. */
+  readSession(session: string): GuestStream & { readonly result: Promise<unknown> }
+  /** Tells of named sessions that end, each once. */
+  watch(onEnded: (ended: SessionNotice) => void): void
+  /** Ends everything inside in good order, and then the machine. */
+  shutdown(options: { deadlineMs: number }): Promise<unknown>
 
   readFile(options: { path: string }): GuestDownload
   writeFile(options: {

@@ -11,6 +11,7 @@ import { bootedMib, restoredMib } from "../rules/host-memory.ts"
 import type { SandboxRecord, SandboxState } from "../store/sandboxes.ts"
 import { adoptGuest, dropGuest, keepGuest } from "./attach.ts"
 import { beginAttach, detach, finishAttach } from "./attachment.ts"
+import { runBootScript } from "./boot-script.ts"
 import type { Core } from "./core.ts"
 import type { Guest, Machine, MachineEnd, Template } from "./host.ts"
 import { environmentOf, personalise, refresh } from "./identity.ts"
@@ -284,6 +285,7 @@ export async function bootFromDisk(
   await finishAttach(core, record, attaching)
   await finishStart(core, record, machine, guest, told)
   undo.move()
+  await runBootScript(core, record, guest)
   return guest
 }
 

@@ -41,6 +41,7 @@ export function viewSandbox(core: Core, record: SandboxRecord, urls: string[] = 
     allow_cold: record.allowCold,
     warm_after: record.warmAfterSec,
     cold_after: record.coldAfterSec,
+    on_boot: record.bootScript !== null,
     labels: record.labels,
     urls,
     ip: core.host.network?.identityOf(record).address ?? null,

@@ -6,7 +6,7 @@ import type { Account } from "../store/users.ts"
 import { answerDeadlineMs, awake, awakeGuest } from "./awake.ts"
 import type { Core } from "./core.ts"
 import { findSandbox } from "./find.ts"
-import type { GuestSession, SessionRecord, Terminal } from "./host.ts"
+import type { GuestSession, GuestStream, SessionRecord, Terminal } from "./host.ts"
 
 export type ShellRequest = {
   /** Id or name of a session; without it the newest detached one, else a new one. */
@@ -74,4 +74,20 @@ export async function killSession(
     if (!(error instanceof AppError && error.code === "not_found")) throw error
     throw new AppError(error.code, error.message, { cause: error, hint: `bhatti ps ${nameOrId}` })
   }
+}
+
+/** What a session has shown, as far as it is kept, also when it has ended. Nobody who is attached notices. */
+export async function readSessionOutput(
+  core: Core,
+  account: Account,
+  nameOrId: string,
+  session: string,
+): Promise<GuestStream & { result: Promise<unknown> }> {
+  const guest = await awakeGuest(core, account, nameOrId, "logs")
+  const known = await guest.sessions({ deadlineMs: answerDeadlineMs })
+  if (!known.some(({ id, name }) => id === session || name === session)) {
+    const hint = known.length > 0 ? `bhatti ps ${nameOrId}` : `no session was started since it booted`
+    throw new AppError("not_found", `sandbox "${nameOrId}" has no session "${session}"`, { hint })
+  }
+  return guest.readSession(session)
 }

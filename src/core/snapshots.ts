@@ -13,6 +13,7 @@ import { captureSandbox, checkCopyable, startCopy } from "./capture.ts"
 import type { Core } from "./core.ts"
 import { addNamed, checkLimits, checkSpace, checkStillAwaited } from "./create.ts"
 import { removeFailed } from "./destroy.ts"
+import { recordFailure, withFailure } from "./failures.ts"
 import { findSandbox } from "./find.ts"
 import { viewById } from "./sandbox-view.ts"
 
@@ -55,12 +56,11 @@ export async function createSnapshot(
       })
       return viewSnapshot({ ...record, state: "ready", hasMemory, bytes })
     } catch (cause) {
-      core.events.record({
-        type: "snapshot.create_failed",
-        userId: account.id,
-        sandbox: source,
-        meta: { by: "user", snapshot: name },
-      })
+      recordFailure(
+        core,
+        { type: "snapshot.create_failed", sandbox: source, meta: { snapshot: name } },
+        cause,
+      )
       if (cause instanceof AppError) throw cause
       throw new AppError("unavailable", `no snapshot of "${source.name}" could be made; it goes on`, {
         cause,
@@ -132,7 +132,12 @@ export async function resumeSnapshot(
       secretNames: input.secrets,
     }),
   )
-  return core.turns.take(record.id, async () => {
+  const failure = {
+    type: "snapshot.resume_failed",
+    sandbox: record,
+    meta: { snapshot: snapshot.name },
+  } as const
+  const resume = async () => {
     await using undo = new AsyncDisposableStack()
     undo.defer(() => removeFailed(core, record))
     await core.store.sandboxes.setTemplate(record.id, template.id)
@@ -162,7 +167,8 @@ export async function resumeSnapshot(
       },
     })
     return sandbox
-  })
+  }
+  return withFailure(core, failure, () => core.turns.take(record.id, resume))
 }
 
 /** Start-up: what a crash left in the middle is removed, whoever asked for it was not answered. */

@@ -5,6 +5,7 @@ import type { Sandbox, StartSandbox } from "../contract/sandbox.ts"
 import type { Account } from "../store/users.ts"
 import { awake } from "./awake.ts"
 import type { Core } from "./core.ts"
+import { withFailure } from "./failures.ts"
 import { findSandbox, noSandbox } from "./find.ts"
 import { stopSandbox } from "./power.ts"
 import { viewById } from "./sandbox-view.ts"
@@ -12,8 +13,9 @@ import { settle } from "./settle.ts"
 
 /** What is stopped already stays so: it is remembered that its owner wants it. */
 export async function stopByName(core: Core, account: Account, nameOrId: string): Promise<Sandbox> {
-  const { id } = await findSandbox(core, account, nameOrId)
-  await core.turns.take(id, async () => {
+  const found = await findSandbox(core, account, nameOrId)
+  const { id } = found
+  const stop = async () => {
     const startedAt = performance.now()
     const record = await settle(core, id)
     if (!record) throw noSandbox(nameOrId)
@@ -29,7 +31,9 @@ export async function stopByName(core: Core, account: Account, nameOrId: string)
     throw new AppError("unavailable", `sandbox "${record.name}" is ${kind}`, {
       hint: "try again in a moment",
     })
-  })
+  }
+  const failure = { type: "sandbox.stop_failed", sandbox: found } as const
+  await withFailure(core, failure, () => core.turns.take(id, stop))
   return viewById(core, id)
 }
 

@@ -206,7 +206,11 @@ export class Thermal {
         type: "thermal.snapshot_failed",
         userId: seen.userId,
         sandbox: seen,
-        meta: { by: "daemon", action, code: error instanceof AppError ? error.code : "internal" },
+        meta: {
+          by: "daemon",
+          action,
+          ...(error instanceof AppError ? { code: error.code, reason: error.message } : { code: "internal" }),
+        },
       })
     } finally {
       this.#acting.delete(seen.id)

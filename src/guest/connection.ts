@@ -50,9 +50,12 @@ import {
 import { Outbox } from "./outbox.ts"
 import { type GuestProcess, Process } from "./process.ts"
 import {
+  parseNotice,
   parseSessions,
   parseStartedSession,
   Session,
+  type SessionNotice,
+  SessionOutput,
   type SessionRecord,
   type SessionStart,
   sessionRequests,
@@ -64,6 +67,8 @@ const resyncAfterMs = 1000
 /** What a guest may send that nobody asked for before it is cut off: more than a lost connection leaves in the kernel. */
 const wasteBytesMax = 64 * 1024 * 1024
 const entropyBytes = 64
+/** Ends of sessions that one connection may tell of; more are of no use. */
+const noticesMax = 1000
 /** The first generation that knows of shared memory. A guest that has none speaks a former one. */
 const sharingGeneration = 2
 
@@ -207,6 +212,41 @@ export class Guest {
 
   sessions(options: { deadlineMs: number }): Promise<SessionRecord[]> {
     return this.#ask(sessionRequests.list(), parseSessions, options)
+  }
+
+  /** What a session has shown, as far as it is kept; who is attached stays so. */
+  readSession(session: string): SessionOutput {
+    return this.#begin(sessionRequests.read(session), (id, channel) => new SessionOutput(id, channel))
+  }
+
+  /**
+   * Tells of named sessions that end from now on, and of those that nobody was told of. An older agent refuses, and nothing is
+   * told. It is no use of the sandbox.
+   */
+  watch(onEnded: (end: SessionNotice) => void): void {
+    const id = this.#nextStream++
+    const refuse = () => {
+      throw new WireError("a watch got a frame of a stream")
+    }
+    let told = 0
+    const onMessage = (payload: Uint8Array) => {
+      const notice = parseNotice(payload)
+      if (!notice || ++told > noticesMax) return false
+      onEnded(notice)
+      return true
+    }
+    const ignore = () => undefined
+    const stream: Stream = {
+      onData: refuse,
+      onDataAt: refuse,
+      onWindow: refuse,
+      onMessage,
+      onEnd: ignore,
+      onClose: ignore,
+      onLost: ignore,
+    }
+    this.#glances.add(id)
+    this.#open(id, stream, sessionRequests.watch())
   }
 
   /** Sends a signal to every process of a session; one that has ended is forgotten. */

@@ -51,6 +51,8 @@ export const sessionRequests = {
   }),
   list: () => ({ op: "sessions" }),
   kill: (session: string, signal: string) => ({ op: "session_kill", session, signal }),
+  read: (session: string) => ({ op: "session_read", session }),
+  watch: () => ({ op: "watch" }),
 } as const
 
 /** A session that this host is attached to. To close it detaches. */
@@ -75,6 +77,32 @@ export class Session extends Exchange<{ id: string; name: string | null }, Sessi
   resize(size: TerminalSize): void {
     this.message(requests.resize(size))
   }
+}
+
+/** What a session has shown, on its way here. */
+export class SessionOutput extends Exchange<never, { bytes: number }> {
+  constructor(id: number, channel: Channel) {
+    super(id, channel, {
+      parseFirst: () => undefined,
+      parseAnswer: (value) => ({ bytes: isObject(value) && isCount(value.bytes) ? value.bytes : 0 }),
+      toChunk: (_, bytes) => bytes,
+      outputFails: true,
+      stallDeadlineMs: openDeadlineMs,
+    })
+  }
+}
+
+/** A named session that has ended. */
+export type SessionNotice = { session: string; name: string; exitCode: number; signal: string | null }
+
+/** Nothing if it is a message of another kind. */
+export function parseNotice(payload: Uint8Array): SessionNotice | undefined {
+  const { ended } = parseObject(payload)
+  if (!isObject(ended)) return undefined
+  const { session, name, exit_code: exitCode, signal } = ended
+  if (typeof session !== "string" || typeof name !== "string" || !isCount(exitCode) || !isTextOrNull(signal))
+    return undefined
+  return { session, name, exitCode, signal }
 }
 
 export function parseStartedSession(value: unknown): { session: string } {

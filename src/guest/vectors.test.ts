@@ -20,7 +20,7 @@ import {
   wireLimits,
 } from "./frame.ts"
 import { parseNextTimer, parseResult, parseStarted, requests } from "./message.ts"
-import { parseSessions, parseStartedSession, sessionRequests } from "./session.ts"
+import { parseNotice, parseSessions, parseStartedSession, sessionRequests } from "./session.ts"
 
 const unhex = (text: string) => Uint8Array.from(Buffer.from(text, "hex"))
 const nonce = unhex(vectors.hostPreamble.nonce)
@@ -168,6 +168,8 @@ describe("messages", () => {
       "attach to the newest": sessionRequests.attach({ tty: size }),
       sessions: sessionRequests.list(),
       "kill a session": sessionRequests.kill("s1", "HUP"),
+      "read a session": sessionRequests.read("init"),
+      watch: sessionRequests.watch(),
       "read a file": fileRequests.read({ path: "a\nb" }),
       "read a file through the shared memory": fileRequests.read({ path: "/x", shared: 1_048_576 }),
       "write a file": fileRequests.write({ path: "/ü", mode: "0644", size: 5, parents: true }),
@@ -205,6 +207,12 @@ describe("messages", () => {
       ["s1", null],
       ["s2", 0],
     ])
+    expect(parseNotice(message("a session's end is told"))).toEqual({
+      session: "s1",
+      name: "init",
+      exitCode: 3,
+      signal: null,
+    })
     expect([parseNextTimer(answer("a timer")), parseNextTimer(answer("no timer"))]).toEqual([
       { dueMs: 19_500 },
       { dueMs: null },

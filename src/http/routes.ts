@@ -26,8 +26,9 @@ import { findSandbox, listSandboxes, noSandbox } from "../core/find.ts"
 import { listImages } from "../core/images.ts"
 import { listPorts } from "../core/ports.ts"
 import { listPublished, publishPort, unpublishPort } from "../core/publish.ts"
+import { restartByName } from "../core/restart.ts"
 import { viewSandboxes } from "../core/sandbox-view.ts"
-import { killSession, listSessions } from "../core/sessions.ts"
+import { killSession, listSessions, readSessionOutput } from "../core/sessions.ts"
 import {
   createSnapshot,
   deleteSnapshot,
@@ -118,6 +119,10 @@ export function handlers(about: About): Handlers {
       return startByName(core, account, idOf(params), body)
     },
 
+    async restartSandbox({ core, account, params }) {
+      return restartByName(core, account, idOf(params))
+    },
+
     async checkpointSandbox({ core, account, params }, { body }) {
       return createSnapshot(core, account, idOf(params), body.name)
     },
@@ -187,6 +192,11 @@ export function handlers(about: About): Handlers {
     async killSession({ core, account, params }, { body }) {
       await killSession(core, account, idOf(params), { session: params.session ?? "", signal: body.signal })
       return { status: "killed" }
+    },
+
+    async readSession({ core, account, revoked, params }) {
+      const output = await readSessionOutput(core, account, idOf(params), params.session ?? "")
+      return bytesReply(output, { headers: {}, revoked, log: core.log })
     },
 
     async readFile({ core, account, revoked, params, request }, { query }) {

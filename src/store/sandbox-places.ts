@@ -137,6 +137,7 @@ function ownersColumns(input: NewSandbox) {
     net_policy: JSON.stringify(input.netPolicy),
     warm_after_sec: input.warmAfterSec,
     cold_after_sec: input.coldAfterSec,
+    boot_script: input.bootScript,
     created_at: new Date().toISOString(),
   }
 }

@@ -80,6 +80,8 @@ export type SandboxRecord = {
   /** Instead of the host's times; null: the host's, 0: never. */
   warmAfterSec: number | null
   coldAfterSec: number | null
+  /** Runs at each boot of its machine; null: nothing does. */
+  bootScript: string | null
   /** Why it last booted from its disk instead of going on from its memory. */
   bootReason: string | null
   createdAt: string
@@ -284,6 +286,7 @@ function toRecord(row: SandboxRow): SandboxRecord {
     address: row.address,
     warmAfterSec: row.warm_after_sec,
     coldAfterSec: row.cold_after_sec,
+    bootScript: row.boot_script,
     bootReason: row.boot_reason,
     createdAt: row.created_at,
   }

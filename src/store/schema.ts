@@ -68,6 +68,8 @@ export type SandboxesTable = {
   warm_after_sec: number | null
   /** Paused seconds until it is written to disk, instead of the host's; null: the host's. */
   cold_after_sec: number | null
+  /** Runs at each boot of its machine; null: nothing does. */
+  boot_script: string | null
   /** Why it last booted from its disk instead of going on from its memory; null: it did not. */
   boot_reason: string | null
   created_at: string

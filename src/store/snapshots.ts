@@ -25,6 +25,8 @@ const Inherited = z.strictObject({
   warmAfterSec: z.number().nullable(),
   coldAfterSec: z.number().nullable(),
   netPolicy: NetPolicy,
+  /** Those that were made before there was one have none. */
+  bootScript: z.string().nullable().default(null),
 })
 
 export type SnapshotRecord = {
@@ -62,7 +64,8 @@ export class Snapshots {
     { neededMib }: { neededMib: number },
   ): Promise<SnapshotRecord> {
     if (source.templateId === null) throw new Error(`sandbox ${source.id} has no disk`)
-    const { env, labels, keepHot, allowCold, warmAfterSec, coldAfterSec, netPolicy } = source
+    const { env, labels, keepHot, allowCold, warmAfterSec, coldAfterSec, netPolicy, bootScript } = source
+    const inherited = { env, labels, keepHot, allowCold, warmAfterSec, coldAfterSec, netPolicy, bootScript }
     const row: SnapshotRow = {
       id: `snap_${Buffer.from(crypto.getRandomValues(new Uint8Array(8))).toString("hex")}`,
       user_id: account.id,
@@ -76,7 +79,7 @@ export class Snapshots {
       cpus: source.cpus,
       memory_mib: source.memoryMib,
       disk_mib: source.diskMib,
-      inherited: JSON.stringify({ env, labels, keepHot, allowCold, warmAfterSec, coldAfterSec, netPolicy }),
+      inherited: JSON.stringify(inherited),
       has_memory: 0,
       bytes: neededMib * 1024 * 1024,
       created_at: new Date().toISOString(),

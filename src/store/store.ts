@@ -19,6 +19,7 @@ import * as snapshotsAndEvents from "./migrations/0003-snapshots-and-events.ts"
 import * as installation from "./migrations/0004-installation.ts"
 import * as severalAliases from "./migrations/0005-several-aliases.ts"
 import * as diskQuotas from "./migrations/0006-disk-quotas.ts"
+import * as bootScript from "./migrations/0007-boot-script.ts"
 import { PublishedPorts } from "./published-ports.ts"
 import { Recovery } from "./recovery.ts"
 import { Sandboxes } from "./sandboxes.ts"
@@ -36,6 +37,7 @@ const migrations: Record<string, Migration> = {
   "0004-installation": installation,
   "0005-several-aliases": severalAliases,
   "0006-disk-quotas": diskQuotas,
+  "0007-boot-script": bootScript,
 }
 
 export type Store = {

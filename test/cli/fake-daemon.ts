@@ -85,6 +85,7 @@ export class FakeDaemon implements Disposable {
       ip: null,
       net_policy: { default: "public", allow_hosts: [], allow_cidrs: [] },
       keep_hot: false,
+      on_boot: false,
       allow_cold: true,
       warm_after: null,
       cold_after: null,

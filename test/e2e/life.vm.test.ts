@@ -81,3 +81,36 @@ test("a machine that is killed from outside is told from one that its guest has 
   expect(await stateOf("killed")).toMatchObject({ status_reason: "its machine was killed" })
   await own.bhatti(["destroy", "killed"])
 }, 120_000)
+
+test("restart ends programs in good order and boots, and the init script runs again, by default", async () => {
+  const init =
+    "echo $(hostname) boots; echo $((1 + $(cat /workspace/boots 2>/dev/null || echo 0))) > /workspace/boots; sync; exit 5"
+  await own.bhatti(["create", "--name", "boots", "--init", init])
+  await until(
+    "its failure is an event",
+    async () => (await eventsOf("boots", "sandbox.init_failed")).length === 1,
+  )
+  const ending = "trap 'echo ended > /workspace/ended; exit' TERM; while :; do sleep 0.1; done"
+  await exec("boots", "bash", "-c", `(${ending}) >/dev/null 2>&1 &`)
+  const first = await bootOf("boots")
+
+  const restarted = await own.bhatti(["restart", "boots"])
+  expect(restarted.stdout).toMatch(/^sandbox\/boots restarted in /)
+  expect(await bootOf("boots")).not.toBe(first)
+  expect(await sh("boots", "cat /workspace/ended")).toBe("ended")
+  await until("it ran again", async () => (await sh("boots", "cat /workspace/boots")) === "2")
+  expect((await own.bhatti(["logs", "boots"])).stdout).toBe("boots boots\r\n")
+  await until(
+    "its second failure is an event",
+    async () => (await eventsOf("boots", "sandbox.init_failed")).length === 2,
+  )
+  expect((await eventsOf("boots", "sandbox.init_failed"))[1]?.meta).toMatchObject({ exit_code: 5 })
+
+  // The host's power is lost.
+  for (const pid of own.machines()) process.kill(pid, "SIGKILL")
+  await until("it is stopped", async () => (await stateOf("boots")).status === "stopped")
+  await until("it ran again", async () => (await sh("boots", "cat /workspace/boots")) === "3")
+  await own.bhatti(["stop", "boots"])
+  expect(await sh("boots", "cat /workspace/boots")).toBe("3")
+  await own.bhatti(["destroy", "boots"])
+}, 180_000)

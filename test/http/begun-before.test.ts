@@ -202,7 +202,7 @@ describe("what waits for its sandbox to wake when its key is rotated does nothin
 })
 
 /** Calls that make a guest ready for anybody. */
-const ofWake = new Set(["waitReady", "personalise", "share", "refresh", "ping"])
+const ofWake = new Set(["watch", "waitReady", "personalise", "share", "refresh", "ping"])
 
 test("what a user who is deleted in the middle of a request would have gets no row and no wrong reason", async () => {
   const { key: carols } = await operator.users.create({ name: "carol" })

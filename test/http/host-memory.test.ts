@@ -120,4 +120,4 @@ test("before anything is refused idle sandboxes are written to disk, those that 
   expect((await own.call("GET", "/events?type=thermal.snapshot")).body).toMatchObject([
     { sandbox_name: "dev", meta: { by: "daemon", reason: "the host is short of memory" } },
   ])
-}, 20_000)
+})

@@ -493,6 +493,8 @@ class SimulatedGuest
       | "refresh"
       | "quiesce"
       | "nextTimer"
+      | "watch"
+      | "shutdown"
       | "trim"
       | "exec"
       | "share"
@@ -579,6 +581,12 @@ class SimulatedGuest
 
   quiesce(): Promise<unknown> {
     return this.#talk("quiesce", () => ({}))
+  }
+
+  watch(): void {}
+
+  shutdown(): Promise<unknown> {
+    return this.#talk("shutdown", () => ({}))
   }
 
   nextTimer(): Promise<{ dueMs: number | null }> {

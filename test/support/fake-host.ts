@@ -15,6 +15,7 @@ import type {
   GuestIdentity,
   GuestProcess,
   GuestSession,
+  GuestStream,
   GuestTransfer,
   Host,
   Kernel,
@@ -22,6 +23,7 @@ import type {
   MachineEnd,
   OutputChunk,
   SessionEnd,
+  SessionNotice,
   SessionRecord,
   SessionStart,
   Template,
@@ -85,6 +87,8 @@ export type FakeHost = Host & {
   openStreams: number
   /** What every guest answers about its next timer; undefined: its agent does not know the question. */
   nextTimerMs: number | null | undefined
+  /** The session `init` of the guest that was met last ends. */
+  endInit: (exitCode: number) => void
   /** A connection to a port of any guest. */
   dial: (port: number) => GuestConnection
 }
@@ -148,6 +152,7 @@ export function fakeHost(): FakeHost {
     listedMax: 100_000,
     openStreams: 0,
     nextTimerMs: null,
+    endInit: () => undefined,
     dial: (port) => {
       throw new AppError("unavailable", `nothing listens on port ${port}`)
     },
@@ -406,8 +411,9 @@ export function fakeHost(): FakeHost {
     },
     guests: {
       async open({ socketPath }) {
-        const guest = new FakeGuest(host)
-        guestsByDirectory.set(socketPath.replace(/\/agent\.sock$/, ""), guest)
+        const directory = socketPath.replace(/\/agent\.sock$/, "")
+        const guest = new FakeGuest(host, directory)
+        guestsByDirectory.set(directory, guest)
         return guest
       },
     },
@@ -424,8 +430,13 @@ class FakeGuest implements Guest {
   readonly #owners = new Map<string, number>()
   #env: Record<string, string> = {}
 
-  constructor(host: FakeHost) {
+  readonly #directory: string
+  #onEnded: (ended: SessionNotice) => void = () => undefined
+
+  constructor(host: FakeHost, directory: string) {
     this.#host = host
+    this.#directory = directory
+    host.endInit = (exitCode) => this.#onEnded({ session: "s1", name: "init", exitCode, signal: null })
   }
 
   async waitReady(): Promise<unknown> {
@@ -453,6 +464,21 @@ class FakeGuest implements Guest {
 
   async quiesce(): Promise<unknown> {
     return {}
+  }
+
+  async shutdown(): Promise<unknown> {
+    if (this.#host.failAt === "shutdown") throw new AppError("unavailable", "injected at shutdown")
+    for (const [pid, { directory }] of this.#host.running)
+      if (directory === this.#directory) this.#host.running.delete(pid)
+    return {}
+  }
+
+  watch(onEnded: (ended: SessionNotice) => void): void {
+    this.#onEnded = onEnded
+  }
+
+  readSession(): GuestStream & { result: Promise<unknown> } {
+    return transferOf([Buffer.from("what it showed\n")], Promise.resolve({ bytes: 15, entries: 1 }))
   }
 
   async nextTimer(): Promise<{ dueMs: number | null }> {

@@ -22,7 +22,9 @@ ${envText}
 
 --label too takes one KEY=VALUE or several with commas between them, and may be repeated.
 
---init runs as the session init, which \`bhatti shell NAME init\` attaches to; --init @FILE reads the script from a file.
+--init runs as the session init, which \`bhatti shell NAME init\` attaches to and \`bhatti logs NAME\` prints; --init @FILE reads the script from a file.
+It runs again whenever the sandbox's machine boots (after bhatti restart, reboot inside, a crash or a restart of the host, not after bhatti stop),
+unless --on-boot off is given. When it fails, that is an event (sandbox.init_failed).
 
 --file sends small files along, all together up to about 700 KB; for more, bhatti cp.
 
@@ -83,6 +85,11 @@ made with --from has its source's rules unless others are given.`,
     },
     envFile: envFileOption,
     init: { type: "text", value: "SCRIPT", summary: "Shell script to run in it, or @FILE" },
+    onBoot: {
+      type: "switch",
+      summary: "Run the init script again whenever its machine boots; --on-boot off runs it only now",
+      fallback: "on",
+    },
     secret: {
       type: "list",
       value: "NAME",
@@ -102,6 +109,7 @@ made with --from has its source's rules unless others are given.`,
     if (options.ifNotExists && (args.name ?? options.name) === undefined)
       return "--if-not-exists needs --name"
     if (options.ifNotExists && options.count !== undefined) return "--if-not-exists is for one sandbox"
+    if (options.onBoot !== undefined && options.init === undefined) return "--on-boot needs --init"
     return refuseEgress(options)
   },
   examples: [
@@ -127,6 +135,7 @@ made with --from has its source's rules unless others are given.`,
       memory_mb: options.memory,
       disk_size_mb: options.disk,
       env: await envOf(options),
+      on_boot: options.onBoot,
       init: options.init === undefined ? undefined : await initScript(options.init),
       secrets: options.secret.length === 0 ? undefined : options.secret,
       labels: options.label,

@@ -64,6 +64,12 @@ export const commands: readonly CommandEntry[] = [
     load: async () => (await import("./ps.ts")).ps,
   },
   {
+    name: "logs",
+    summary: "Print what the init script or another session has shown",
+    section: "Sandboxes",
+    load: async () => (await import("./logs.ts")).logs,
+  },
+  {
     name: "kill",
     summary: "Send a signal to a session",
     section: "Sandboxes",
@@ -80,6 +86,12 @@ export const commands: readonly CommandEntry[] = [
     summary: "Start a stopped sandbox",
     section: "Sandboxes",
     load: async () => (await import("./start.ts")).start,
+  },
+  {
+    name: "restart",
+    summary: "End all that runs in a sandbox and boot it from its disk",
+    section: "Sandboxes",
+    load: async () => (await import("./restart.ts")).restart,
   },
   {
     name: "edit",

@@ -1,0 +1,127 @@
+// What the host is told without asking: named sessions that have ended. One stream carries it, the last one that asked;
+// what happens while there is none waits, each told once.
+
+package main
+
+import (
+	"sync"
+
+	"bhatti/agent/wire"
+)
+
+// noticesWaitingMax bounds what waits for a host; older ones are dropped.
+const noticesWaitingMax = 16
+
+type notices struct {
+	mu      sync.Mutex
+	stream  *stream // nil: nobody listens
+	waiting []wire.SessionNotice
+}
+
+func (a *agent) watch(s *stream, _ []byte) {
+	n := &a.notices
+	n.leave()
+	n.mu.Lock()
+	n.stream = s
+	for _, notice := range n.waiting {
+		s.message(notice)
+	}
+	n.waiting = nil
+	n.mu.Unlock()
+	s.refuseInput()
+	s.whenCancelled(func() { n.leaveOf(s) })
+}
+
+func (n *notices) tell(notice wire.SessionNotice) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.stream != nil {
+		n.stream.message(notice)
+		return
+	}
+	n.waiting = append(n.waiting, notice)
+	if len(n.waiting) > noticesWaitingMax {
+		n.waiting = n.waiting[1:]
+	}
+}
+
+// leave ends the stream, so that the connection has none but those of work.
+func (n *notices) leave() {
+	n.mu.Lock()
+	left := n.stream
+	n.stream = nil
+	n.mu.Unlock()
+	if left != nil {
+		left.succeed(wire.Empty{})
+	}
+}
+
+func (n *notices) leaveOf(s *stream) {
+	n.mu.Lock()
+	isOurs := n.stream == s
+	n.mu.Unlock()
+	if isOurs {
+		n.leave()
+	}
+}
+
+// noticeOf is what is told of a session that has ended; nothing of one without a name.
+func noticeOf(s *session) (wire.SessionNotice, bool) {
+	described := s.describe()
+	if described.Name == nil || described.ExitCode == nil {
+		return wire.SessionNotice{}, false
+	}
+	return wire.SessionNotice{Ended: wire.SessionExit{
+		Session: described.ID, Name: *described.Name,
+		Exited: wire.Exited{ExitCode: *described.ExitCode, Signal: described.Signal},
+	}}, true
+}
+
+// sessionRead sends what a session's terminal has shown, as far as it is kept, and takes it from nobody.
+func (a *agent) sessionRead(s *stream, payload []byte) {
+	var request wire.SessionKill
+	if err := wire.Decode(payload, &request); err != nil {
+		s.fail(asError(err))
+		return
+	}
+	found, err := a.sessions.find(request.Session)
+	if err != nil {
+		s.fail(asError(err))
+		return
+	}
+	shown := found.replay()
+	go func() {
+		total := int64(len(shown))
+		buffer := chunks.Get().(*[dataRoom + chunkBytes]byte)
+		defer chunks.Put(buffer)
+		for len(shown) > 0 {
+			count := s.reserve(minimum(len(shown), chunkBytes))
+			if count == 0 {
+				if !s.awaitCredit() {
+					s.fail(errGivenUp)
+					return
+				}
+				continue
+			}
+			copy(buffer[dataRoom:], shown[:count])
+			shown = shown[count:]
+			if s.sendData(wire.Stdout, buffer[:dataRoom+count]) != nil {
+				s.fail(errGivenUp)
+				return
+			}
+		}
+		s.succeed(wire.FileBytes{Bytes: total})
+	}()
+}
+
+// replay copies what is kept of the terminal's output.
+func (s *session) replay() []byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	from := s.shown.start()
+	shown := make([]byte, s.shown.total-from)
+	if len(shown) > 0 {
+		s.shown.copyFrom(from, shown)
+	}
+	return shown
+}

@@ -1,0 +1,27 @@
+/** `bhatti restart`. */
+
+import { command } from "../command.ts"
+import { forEachName } from "../each-name.ts"
+import { sayWhenLeft } from "../leaving.ts"
+import { askForPatience } from "../patience.ts"
+import { secondsText } from "../words.ts"
+
+export const restart = command({
+  rest: { name: "sandbox", kind: "names" },
+  description: `As a computer is restarted: programs are asked to end and have five seconds for it, files are written out, and the sandbox boots from its disk.
+What was in its memory is gone. Its init script runs again, unless it was created with --on-boot off. The same happens when reboot is run inside;
+poweroff inside leaves it stopped until the next request.
+
+All named sandboxes are tried, one after the other.`,
+  examples: ["bhatti restart dev"],
+  async run({ client, rest, isJson, out, report }) {
+    return await forEachName([...new Set(rest)], { report }, async (name) => {
+      const startMs = performance.now()
+      using _patience = askForPatience(out, () => `ending what runs in ${name} and booting it`)
+      using _leaving = sayWhenLeft(out, `${name} is still being restarted; see: bhatti list`)
+      const sandbox = await client.restartSandbox({ params: { id: name } })
+      if (isJson) return await out.json(sandbox)
+      await out.result(`sandbox/${sandbox.name} restarted in ${secondsText(performance.now() - startMs)}`)
+    })
+  },
+})

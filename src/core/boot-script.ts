@@ -1,0 +1,45 @@
+/** The init script of a sandbox: its session, that it runs again at each boot, and what comes of it. */
+
+import type { SandboxRecord } from "../store/sandboxes.ts"
+import type { Core } from "./core.ts"
+import type { Guest, SessionNotice, SessionStart } from "./host.ts"
+
+const deadlineMs = 15_000
+export const initSession = "init"
+
+export function initStart(script: string): SessionStart {
+  return { argv: ["/bin/bash", "-lc", script], name: initSession, tty: { rows: 24, cols: 80 } }
+}
+
+/** After a boot from disk. One that cannot be started is an event, and the sandbox runs all the same. */
+export async function runBootScript(core: Core, record: SandboxRecord, guest: Guest): Promise<void> {
+  if (record.bootScript === null) return
+  try {
+    await guest.startSession(initStart(record.bootScript), { deadlineMs })
+  } catch (error) {
+    core.log.warn({ sandbox: record.id, error }, "an init script could not be started")
+    const reason = error instanceof Error ? error.message : String(error)
+    recordFailure(core, record, { reason })
+  }
+}
+
+/** Its guest has told that a named session has ended. */
+export function onSessionEnded(core: Core, record: SandboxRecord, ended: SessionNotice): void {
+  if (ended.name !== initSession || (ended.exitCode === 0 && ended.signal === null)) return
+  const reason =
+    ended.signal === null ? `it exited with ${ended.exitCode}` : `it was ended by SIG${ended.signal}`
+  recordFailure(core, record, { reason, exit_code: ended.exitCode })
+}
+
+function recordFailure(
+  core: Core,
+  record: SandboxRecord,
+  meta: { reason: string; exit_code?: number },
+): void {
+  core.events.record({
+    type: "sandbox.init_failed",
+    userId: record.userId,
+    sandbox: record,
+    meta: { by: "guest", ...meta },
+  })
+}

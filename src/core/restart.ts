@@ -1,0 +1,61 @@
+/** Restarting a sandbox: its guest ends in good order, and its machine boots from its disk. */
+
+import { AppError } from "../contract/errors.ts"
+import type { Sandbox } from "../contract/sandbox.ts"
+import type { Account } from "../store/users.ts"
+import { dropGuest } from "./attach.ts"
+import { detach } from "./attachment.ts"
+import type { Core } from "./core.ts"
+import { withFailure } from "./failures.ts"
+import { findSandbox, noSandbox } from "./find.ts"
+import type { Machine } from "./host.ts"
+import { machineOf, templateOf } from "./machine-of.ts"
+import { bootFromDisk } from "./power.ts"
+import { viewById } from "./sandbox-view.ts"
+import { settle } from "./settle.ts"
+
+const answerDeadlineMs = 5000
+/** The guest gives its programs 5 s to end, and then writes out what they wrote. */
+const endDeadlineMs = 30_000
+
+export async function restartByName(core: Core, account: Account, nameOrId: string): Promise<Sandbox> {
+  const found = await findSandbox(core, account, nameOrId)
+  core.touches.set(found.id, { what: "restart", atMs: core.clock.nowMs() })
+  await withFailure(core, { type: "sandbox.restart_failed", sandbox: found }, () =>
+    core.turns.take(found.id, async () => {
+      const startedAt = performance.now()
+      const record = await settle(core, found.id)
+      if (!record) throw noSandbox(nameOrId)
+      const { kind } = record.state
+      if (kind !== "hot" && kind !== "warm" && kind !== "cold") {
+        throw new AppError("unavailable", `sandbox "${record.name}" is ${kind}`, {
+          hint: "try again in a moment",
+        })
+      }
+      const template = await templateOf(core, record)
+      const machine = machineOf(core, record)
+      if (machine) await end(core, record.id, machine)
+      await bootFromDisk(core, record, template, "it was restarted")
+      core.failedStarts.forget(record.id)
+      const meta = { by: "user", ms: Math.round(performance.now() - startedAt) }
+      core.events.record({ type: "sandbox.restarted", userId: account.id, sandbox: record, meta })
+    }),
+  )
+  return viewById(core, found.id)
+}
+
+/** A guest that does not end in time is ended as it is: its disk is what a loss of power leaves. */
+async function end(core: Core, id: Sandbox["id"], machine: Machine): Promise<void> {
+  const { machines } = core.host
+  await machines.resume(machine)
+  try {
+    await core.guests.get(id)?.shutdown({ deadlineMs: answerDeadlineMs })
+    await machines.endsWithin(machine, { deadlineMs: endDeadlineMs })
+  } catch (error) {
+    if (!(error instanceof AppError)) throw error
+    core.log.warn({ sandbox: id, error }, "restarting a sandbox whose guest does not end")
+  }
+  dropGuest(core, id)
+  await machines.kill(machine)
+  await detach(core, id)
+}
