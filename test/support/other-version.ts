@@ -17,6 +17,10 @@ export async function buildOtherVersion(version: string): Promise<{ binary: stri
   const built = Bun.spawnSync([process.execPath, "build", "--compile", "src/main.ts", "--outfile", binary], {
     cwd: directory,
   })
-  if (built.exitCode !== 0) throw new Error(built.stderr.toString())
-  return { binary, remove: () => rmSync(directory, { recursive: true }) }
+  const remove = () => rmSync(directory, { recursive: true })
+  if (built.exitCode !== 0) {
+    remove()
+    throw new Error(built.stderr.toString())
+  }
+  return { binary, remove }
 }
