@@ -26,6 +26,7 @@ import { listenForOperator } from "./http/operator-socket.ts"
 import { listenPrivately } from "./http/server.ts"
 import { listImages, readImage, readKernel, readKernelFor } from "./image/artifacts.ts"
 import { removeUnusedArtifacts } from "./image/clean-up.ts"
+import { repairKernel } from "./image/repair.ts"
 import { forbidCoreFiles } from "./lib/posix.ts"
 import { version } from "./lib/version.ts"
 import { lockDataDir } from "./lock.ts"
@@ -231,6 +232,7 @@ export async function openCore(config: Config, log: Log, { wrapHost }: Seam = {}
       },
       readKernel: () => readKernel(config.data_dir),
       readKernelFor: (image) => readKernelFor(config.data_dir, image),
+      repairKernel,
       removeUnused: (neededImages) =>
         removeUnusedArtifacts(config.data_dir, { neededImages, nowMs: Date.now() }),
     },

@@ -17,6 +17,7 @@ export const routes: { readonly [Name in keyof Api]: `${Api[Name]["method"]} ${A
   whySandbox: "GET /sandboxes/:id/why",
   stopSandbox: "POST /sandboxes/:id/stop",
   startSandbox: "POST /sandboxes/:id/start",
+  repairSandbox: "POST /sandboxes/:id/repair",
   restartSandbox: "POST /sandboxes/:id/restart",
   checkpointSandbox: "POST /sandboxes/:id/checkpoint",
   listSnapshots: "GET /snapshots",

@@ -28,6 +28,7 @@ import {
   CreateSandboxes,
   DestroyedSandbox,
   ListSandboxes,
+  Repaired,
   Sandbox,
   StartSandbox,
   UpdateSandbox,
@@ -140,6 +141,13 @@ export const api = {
     summary: "Start a sandbox that is stopped or paused",
     body: StartSandbox,
     reply: Sandbox,
+    status: 200,
+  }),
+  repairSandbox: endpoint({
+    method: "POST",
+    path: "/sandboxes/:id/repair",
+    summary: "Repair a sandbox's file system: it boots anew, and what ran in it has ended",
+    reply: Repaired,
     status: 200,
   }),
   restartSandbox: endpoint({

@@ -17,6 +17,7 @@ export const eventTypes = [
   "sandbox.update_failed",
   "sandbox.ended",
   "sandbox.held",
+  "sandbox.repaired",
   "sandbox.released",
   "sandbox.destroyed",
   "sandbox.destroy_failed",

@@ -257,6 +257,17 @@ export const StartSandbox = z
   .meta({ id: "StartSandbox" })
 export type StartSandbox = z.infer<typeof StartSandbox>
 
+export const Repaired = z
+  .object({
+    result: z
+      .enum(["clean", "repaired", "damaged"])
+      .describe("clean: nothing was wrong; repaired: all errors were put right; damaged: some could not be"),
+    output: z.string().describe("The last words of e2fsck"),
+    sandbox: Sandbox,
+  })
+  .meta({ id: "Repaired" })
+export type Repaired = z.infer<typeof Repaired>
+
 export const Why = z
   .object({
     thermal: Thermal.nullable(),
@@ -275,6 +286,12 @@ export const Why = z
       .string()
       .nullable()
       .describe("The end of its console, when its last machine ended by a panic of its kernel"),
+    root_read_only: z
+      .boolean()
+      .nullable()
+      .describe(
+        "Its kernel takes no more writes to its file system, which a repair may put right; null: it was not asked",
+      ),
     failed_starts: z
       .object({ in_a_row: z.int(), reason: z.string(), rest_seconds: z.int() })
       .nullable()

@@ -53,7 +53,7 @@ export interface Machines {
   prepareSockets(directory: string): Promise<Sockets>
   clone(place: Place): Promise<Machine>
   restore(place: Place): Promise<Machine>
-  boot(place: Place, kernel: Kernel): Promise<Machine>
+  boot(place: Place, kernel: Kernel & { arguments?: string[] }): Promise<Machine>
   /** Throws if a sandbox's disk is damaged, as far as that is seen. `missingMib`: a host that went down had not written them out. */
   checkDisk(directory: string): Promise<{ missingMib: number }>
   /** Throws if the disk that the memory belongs to is damaged. */
@@ -198,6 +198,8 @@ export interface Images {
   readKernel(): Promise<Kernel>
   /** The one whose modules an image holds. */
   readKernelFor(image: { name: string; hash: string }): Promise<Kernel>
+  /** Of a boot that repairs the root filesystem. */
+  repairKernel(kernel: Kernel): Promise<Kernel & { arguments: string[] } & Disposable>
   /** Images that nothing lies on and that are not used next, and their kernels; gives the paths of what went. */
   removeUnused(neededImages: ReadonlySet<string>): Promise<string[]>
 }
@@ -319,7 +321,13 @@ export interface Guest {
    */
   readonly activity: { openStreams: number; lastAtMs: number }
   waitReady(options: { deadlineMs: number; resync?: boolean }): Promise<unknown>
-  ping(options: { deadlineMs: number }): Promise<{ personalised: boolean }>
+  ping(options: { deadlineMs: number }): Promise<{
+    personalised: boolean
+    /** Its kernel takes no more writes to its root. */
+    rootReadOnly: boolean
+    /** If it was booted for that. */
+    repair: { exitCode: number; output: string } | undefined
+  }>
   personalise(identity: GuestIdentity, options: { deadlineMs: number }): Promise<unknown>
   refresh(options: { deadlineMs: number }): Promise<unknown>
   quiesce(options: { deadlineMs: number }): Promise<unknown>

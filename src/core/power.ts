@@ -13,7 +13,7 @@ import { adoptGuest, dropGuest, keepGuest } from "./attach.ts"
 import { beginAttach, detach, finishAttach } from "./attachment.ts"
 import { runBootScript } from "./boot-script.ts"
 import type { Core } from "./core.ts"
-import type { Guest, Machine, MachineEnd, Template } from "./host.ts"
+import type { Guest, Kernel, Machine, MachineEnd, Template } from "./host.ts"
 import { environmentOf, personalise, refresh } from "./identity.ts"
 import { machineOf, placeOf, rememberMachine, templateOf } from "./machine-of.ts"
 import { trimGuest } from "./trim.ts"
@@ -242,6 +242,7 @@ export async function bootFromDisk(
   record: SandboxRecord,
   template: Template,
   reason: string,
+  repair?: Kernel & { arguments: string[] },
 ): Promise<Guest> {
   core.doomed.check(record)
   using _memory = core.memory.promise(bootedMib(record.memoryMib))
@@ -264,7 +265,8 @@ export async function bootFromDisk(
   const guest = await core.host.guests.open({ socketPath: machines.agentSocket(directory) })
   undo.defer(() => guest.close())
 
-  const kernel = await core.host.images.readKernelFor({ name: record.imageName, hash: record.imageHash })
+  const kernel =
+    repair ?? (await core.host.images.readKernelFor({ name: record.imageName, hash: record.imageHash }))
   machine = await machines.boot(placeOf(core, record, template, sockets), kernel)
   core.doomed.check(record)
   try {
@@ -343,7 +345,7 @@ function lastOf(console: string): string {
 }
 
 /** Filesystems written out and nothing half said on the channel, if the guest is able to. */
-async function silence(core: Core, record: SandboxRecord, machine: Machine): Promise<void> {
+export async function silence(core: Core, record: SandboxRecord, machine: Machine): Promise<void> {
   const guest = core.guests.get(record.id)
   if (record.state.kind === "warm") await core.host.machines.resume(machine)
   try {

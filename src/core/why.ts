@@ -10,17 +10,24 @@ import { heldText } from "./space.ts"
 /** Of the console of a kernel that panicked. */
 const panicCharacters = 8192
 
+/** A guest that is busy is not waited for. */
+const pingDeadlineMs = 2000
+
 export async function whySandbox(core: Core, account: Account, nameOrId: string): Promise<Why> {
   const record = await findSandbox(core, account, nameOrId)
   const nowMs = core.clock.nowMs()
   const { state } = record
   const touch = core.touches.get(record.id)
   const failed = core.failedStarts.find(record.id)
+  const isAsked = state.kind === "hot" && core.space.heldOf(record.id) === undefined
+  const guest = isAsked ? core.guests.get(record.id) : undefined
+  const pong = await guest?.ping({ deadlineMs: pingDeadlineMs }).catch(() => undefined)
   const held = core.space.heldOf(record.id) ?? null
   const end = await core.host.machines.lastEndIn(core.host.disks.directoryOf(record.id))
   const about = {
     panic_console: end?.how === "panic" ? end.console.trim().slice(-panicCharacters) : null,
     held,
+    root_read_only: pong?.rootReadOnly ?? null,
     last_touch: touch
       ? { what: touch.what, seconds_ago: Math.max(0, Math.round((nowMs - touch.atMs) / 1000)) }
       : null,

@@ -26,6 +26,7 @@ import { findSandbox, listSandboxes, noSandbox } from "../core/find.ts"
 import { listImages } from "../core/images.ts"
 import { listPorts } from "../core/ports.ts"
 import { listPublished, publishPort, unpublishPort } from "../core/publish.ts"
+import { repairByName } from "../core/repair-sandbox.ts"
 import { restartByName } from "../core/restart.ts"
 import { viewSandboxes } from "../core/sandbox-view.ts"
 import { killSession, listSessions, readSessionOutput } from "../core/sessions.ts"
@@ -117,6 +118,10 @@ export function handlers(about: About): Handlers {
 
     async startSandbox({ core, account, params }, { body }) {
       return startByName(core, account, idOf(params), body)
+    },
+
+    async repairSandbox({ core, account, params }) {
+      return repairByName(core, account, idOf(params))
     },
 
     async restartSandbox({ core, account, params }) {

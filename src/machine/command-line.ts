@@ -129,7 +129,12 @@ export function probeArguments(): string[] {
 }
 
 /** The arguments after the program's name. `name` is how an orphan is recognised in the list of processes. */
-export function qemuArguments(shape: MachineShape, role: Role, name: string): string[] {
+export function qemuArguments(
+  shape: MachineShape,
+  role: Role,
+  name: string,
+  kernelArguments: string[] = [],
+): string[] {
   const isClone = role === "clone"
   const isTemplate = role === "template"
   const accelerator = shape.accelerator === "kvm" ? "kvm" : `tcg,thread=multi,tb-size=${translationCacheMib}`
@@ -210,7 +215,7 @@ export function qemuArguments(shape: MachineShape, role: Role, name: string): st
       : [
           ["-kernel", `/proc/self/fd/${descriptors.kernel}`],
           ["-initrd", `/proc/self/fd/${descriptors.initramfs}`],
-          ["-append", bootKernelArguments(shape.accelerator)],
+          ["-append", [bootKernelArguments(shape.accelerator), ...kernelArguments].join(" ")],
         ]),
   ].flat()
 }

@@ -217,9 +217,16 @@ export class Machines {
   }
 
   /** Boots the sandbox from its own disk. */
-  async boot(place: Place, kernel: { vmlinux: string; initramfs: string }): Promise<Machine> {
+  async boot(
+    place: Place,
+    kernel: { vmlinux: string; initramfs: string; arguments?: string[] },
+  ): Promise<Machine> {
     const memory = await this.templates.emptyMemory(place.template.shape.memoryMib)
-    return this.#startAt(place, "boot", "empty", (open) => ({ memory, ...openKernel(kernel, open) }))
+    const kernelArguments = kernel.arguments ?? []
+    return this.#startAt({ ...place, kernelArguments }, "boot", "empty", (open) => ({
+      memory,
+      ...openKernel(kernel, open),
+    }))
   }
 
   /** Starts the machine as `saveSnapshot` left it; it runs when this answers. The snapshot must be fitting. */
@@ -488,7 +495,7 @@ export class Machines {
   }
 
   async #startAt(
-    place: Place,
+    place: Place & { kernelArguments?: string[] },
     role: Role,
     memoryBase: Machine["memoryBase"],
     files: (open: OpenFile) => Files,
@@ -520,6 +527,8 @@ export class Machines {
     directory: string
     sockets: Sockets
     memoryBase: Machine["memoryBase"]
+    /** Beside those of every boot. */
+    kernelArguments?: string[]
     files: (open: OpenFile) => Files
     tapName: string | undefined
   }): Promise<Machine> {
@@ -539,7 +548,7 @@ export class Machines {
       opened.push(words.readFd, words.writeFd, ear)
       const process = await spawnQemu({
         binary: this.#qemu.binary,
-        arguments: qemuArguments(options.shape, options.role, options.name),
+        arguments: qemuArguments(options.shape, options.role, options.name, options.kernelArguments),
         files: {
           qmpSocket: options.sockets.qmp,
           agentSocket: options.sockets.agent,

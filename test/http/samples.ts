@@ -22,6 +22,7 @@ const samples: { [Name in keyof Api]: Sample<Api[Name]> } = {
   whySandbox: {},
   stopSandbox: {},
   startSandbox: {},
+  repairSandbox: {},
   restartSandbox: {},
   checkpointSandbox: { body: { name: "snap" } },
   listSnapshots: {},

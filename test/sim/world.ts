@@ -561,8 +561,12 @@ class SimulatedGuest
     return this.#talk("hello", () => ({}))
   }
 
-  ping(): Promise<{ personalised: boolean }> {
-    return this.#talk("ping", (memory) => ({ personalised: memory.owner !== undefined }))
+  ping(): ReturnType<Guest["ping"]> {
+    return this.#talk("ping", (memory) => ({
+      personalised: memory.owner !== undefined,
+      rootReadOnly: false,
+      repair: undefined,
+    }))
   }
 
   personalise(identity: GuestIdentity): Promise<unknown> {

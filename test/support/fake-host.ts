@@ -72,6 +72,9 @@ export type FakeHost = Host & {
   /** What goes wrong next: the named step throws. */
   failAt: string | undefined
   freeMibNow: number
+  /** What guests say of their root, and of a boot that was to repair it. */
+  isRootReadOnly: boolean
+  repair: { exitCode: number; output: string } | undefined
   /** What disks take that take more than 1 MiB. */
   overlaysMib: Map<string, number>
   availableMemoryMibNow: number
@@ -143,6 +146,8 @@ export function fakeHost(): FakeHost {
     end: undefined,
     failAt: undefined,
     freeMibNow: 100_000,
+    isRootReadOnly: false,
+    repair: undefined,
     overlaysMib: new Map(),
     availableMemoryMibNow: 100_000,
     slotsInUseNow: [],
@@ -404,6 +409,11 @@ export function fakeHost(): FakeHost {
       },
       readKernel: async () => kernel,
       readKernelFor: async () => kernel,
+      repairKernel: async (given) => ({
+        ...given,
+        arguments: ["bhatti.repair"],
+        [Symbol.dispose]: () => undefined,
+      }),
       async removeUnused(neededImages) {
         host.neededImages = [...neededImages]
         return []
@@ -443,8 +453,8 @@ class FakeGuest implements Guest {
     return { generation: 1 }
   }
 
-  async ping(): Promise<{ personalised: boolean }> {
-    return { personalised: true }
+  async ping() {
+    return { personalised: true, rootReadOnly: this.#host.isRootReadOnly, repair: this.#host.repair }
   }
 
   async personalise(identity: GuestIdentity): Promise<unknown> {

@@ -82,6 +82,12 @@ export const commands: readonly CommandEntry[] = [
     load: async () => (await import("./stop.ts")).stop,
   },
   {
+    name: "repair",
+    summary: "Repair a sandbox's file system",
+    section: "Sandboxes",
+    load: async () => (await import("./repair.ts")).repair,
+  },
+  {
     name: "start",
     summary: "Start a stopped sandbox",
     section: "Sandboxes",

@@ -25,6 +25,10 @@ export const why = command({
       lines.push(`  last asked: ${reply.last_touch.what}, ${spanText(reply.last_touch.seconds_ago)} ago`)
     if (reply.started_from_disk !== null)
       lines.push(`  its last start was a boot from its disk: ${reply.started_from_disk}`)
+    if (reply.root_read_only)
+      lines.push(
+        `  its file system takes no more writes; this may put it right: bhatti repair ${args.sandbox}`,
+      )
     // A daemon that is older than this program does not say it.
     if (reply.failed_starts) {
       const { in_a_row: count, reason } = reply.failed_starts

@@ -1,0 +1,55 @@
+/** Repairing a sandbox's file system: its machine is ended and boots anew, and e2fsck runs in it before its root is mounted. */
+
+import { AppError } from "../contract/errors.ts"
+import type { Repaired } from "../contract/sandbox.ts"
+import type { Account } from "../store/users.ts"
+import { detach } from "./attachment.ts"
+import { answerDeadlineMs } from "./awake.ts"
+import type { Core } from "./core.ts"
+import { findSandbox, noSandbox } from "./find.ts"
+import { machineOf, templateOf } from "./machine-of.ts"
+import { bootFromDisk, silence } from "./power.ts"
+import { viewById } from "./sandbox-view.ts"
+import { settle } from "./settle.ts"
+
+/** Bits of e2fsck's exit code: errors that were put right, and that the system should boot again for. */
+const fixedBits = 1 | 2
+
+export async function repairByName(core: Core, account: Account, nameOrId: string): Promise<Repaired> {
+  const { id } = await findSandbox(core, account, nameOrId)
+  const repair = await core.turns.take(id, async () => {
+    const startedAt = performance.now()
+    const record = await settle(core, id)
+    if (!record) throw noSandbox(nameOrId)
+    // What it has not written yet would be lost with its machine.
+    await core.space.check(record, { hasTurn: true })
+    const { machines, images } = core.host
+    const template = await templateOf(core, record)
+    const ordinary = await images.readKernelFor({ name: record.imageName, hash: record.imageHash })
+    using kernel = await images.repairKernel(ordinary)
+    const machine = machineOf(core, record)
+    if (machine) {
+      await silence(core, record, machine)
+      await machines.kill(machine)
+      await detach(core, id)
+    }
+    const guest = await bootFromDisk(core, record, template, "its file system was repaired", kernel)
+    const { repair } = await guest.ping({ deadlineMs: answerDeadlineMs })
+    const code = repair?.exitCode ?? null
+    const ms = Math.round(performance.now() - startedAt)
+    const meta = { by: "user", exit_code: code, ms }
+    core.events.record({ type: "sandbox.repaired", userId: account.id, sandbox: record, meta })
+    if (repair) return repair
+    throw new AppError(
+      "unavailable",
+      `sandbox "${record.name}" was booted, but its kernel is too old to repair`,
+      {
+        hint: "sudo bhatti init installs a newer one, then try again",
+        retryable: false,
+      },
+    )
+  })
+  const result =
+    repair.exitCode === 0 ? "clean" : (repair.exitCode & ~fixedBits) === 0 ? "repaired" : "damaged"
+  return { result, output: repair.output, sandbox: await viewById(core, id) }
+}
