@@ -67,11 +67,12 @@ export async function readEnd(directory: string): Promise<End | undefined> {
   }
 }
 
-/** A kernel that panics resets the machine, as one does that reboots. */
+/** A kernel that panics resets the machine, as one does that reboots. Where nobody heard QEMU's word there is only the kernel's. */
 function howOf(words: string, reason: string | undefined): End["how"] {
   if (/Kernel panic - not syncing/.test(words)) return "panic"
   if (/^lohar: (crashed|cannot go on)/m.test(words)) return "agent"
-  return reason === "guest-reset" ? "reboot" : "poweroff"
+  const isReset = reason === undefined ? /reboot: Restarting system/.test(words) : reason === "guest-reset"
+  return isReset ? "reboot" : "poweroff"
 }
 
 function endPath(directory: string): string {
