@@ -1,7 +1,7 @@
 /**
  * Which processes are a machine's, without knowing their pids. Anybody can start a process with any words, and QEMU may change
  * its own, so these say nothing. A machine's are those that hold files of its own directory, which nobody else can open,
- * and run as a user id that only we give (docs/decisions/0021-whose-process.md).
+ * and run as a user id that only we give (docs/decisions/0022-whose-process.md).
  */
 
 import { readdirSync, readlinkSync, statSync } from "node:fs"
