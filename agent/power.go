@@ -82,15 +82,18 @@ func runPowerCommand(name string, args []string) int {
 // parsePowerCommand understands the usual flags, and as a time only now. A message to users is taken and not sent.
 func parsePowerCommand(name string, args []string) (syscall.Signal, error) {
 	asked := powerCommands[name]
-	for i, arg := range args {
+	isNow := false
+	for _, arg := range args {
 		switch arg {
 		case "-r", "--reboot":
 			asked = signalReboot
 		case "-h", "-P", "-p", "-H", "--poweroff", "--halt":
 			asked = signalPowerOff
-		case "-f", "-ff", "--force", "-n", "-w", "-q", "--no-wall", "--no-sync", "now", "+0":
+		case "-f", "-ff", "--force", "-n", "-w", "-q", "--no-wall", "--no-sync":
+		case "now", "+0":
+			isNow = true
 		default:
-			if i > 0 && !strings.HasPrefix(arg, "-") && name == "shutdown" {
+			if isNow && !strings.HasPrefix(arg, "-") && name == "shutdown" {
 				return asked, nil
 			}
 			return 0, fmt.Errorf("%q is not understood; it happens at once: %s [-r | -h] [now]", arg, name)

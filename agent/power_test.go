@@ -15,7 +15,7 @@ func TestPowerCommandsAreUnderstood(t *testing.T) {
 		"poweroff": signalPowerOff, "halt": signalPowerOff, "reboot": signalReboot, "shutdown": signalPowerOff,
 		"shutdown -h now": signalPowerOff, "shutdown -r now": signalReboot, "shutdown -r +0 going down": signalReboot,
 		"reboot -f": signalReboot, "poweroff -f": signalPowerOff, "reboot -p": signalPowerOff, "halt --reboot": signalReboot,
-		"shutdown +5": 0, "shutdown -c": 0, "reboot tomorrow": 0, "poweroff --help": 0,
+		"shutdown +5": 0, "shutdown -h +10": 0, "shutdown -r 23:00": 0, "shutdown -c": 0, "reboot tomorrow": 0, "poweroff --help": 0,
 	} {
 		words := strings.Fields(line)
 		got, err := parsePowerCommand(words[0], words[1:])

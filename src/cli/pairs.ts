@@ -37,7 +37,8 @@ export function readVariables(flag: string, text: string): Pairs {
 
 function oneVariable(flag: string, text: string): Pairs {
   const equals = text.indexOf("=")
-  if (equals <= 0) throw new WrongUsage(`${flag} takes KEY=VALUE pairs, not "${text}"`)
+  if (equals <= 0)
+    throw new WrongUsage(`${flag} takes KEY=VALUE pairs; the value that was given names no variable`)
   const name = text.slice(0, equals)
   if (variableName.test(name)) return { [name]: text.slice(equals + 1) }
   throw new WrongUsage(`${flag}: "${name}" cannot be a variable's name`, { hint: variableNameRule })

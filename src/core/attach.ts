@@ -119,7 +119,9 @@ export async function adopt(core: Core, record: SandboxRecord, machine: Machine)
   try {
     // What an interrupted copy has left is not this sandbox's.
     await machines.removeSnapshot(machine.directory)
-    await core.store.sandboxes.setState(record.id, { kind: "hot", machine: rememberMachine(machine) })
+    const state = { kind: "hot", machine: rememberMachine(machine) } as const
+    // A full disk takes no write, and this one is most often of what stands there already.
+    if (!Bun.deepEquals(record.state, state)) await core.store.sandboxes.setState(record.id, state)
   } catch (error) {
     // It answers, and is not given up because the host's disk fails now; the next one tries again.
     dropGuest(core, record.id)
@@ -140,7 +142,8 @@ export async function repair(core: Core, record: SandboxRecord, reason: string):
   const end = wasAlive ? undefined : await machines.endOf(machine)
   const ranOutOfMemory = !wasAlive && !end && (await machines.ranOutOfMemory(machine))
   await machines.kill(machine)
-  const ended = wasAlive ? "its guest did not answer" : endText(end, { ranOutOfMemory })
+  const isOfThisBoot = machine.process.bootId === machines.bootId
+  const ended = wasAlive ? "its guest did not answer" : endText(end, { ranOutOfMemory, isOfThisBoot })
   await markEnded(core, record, ended, end)
   core.log.warn({ sandbox: record.id, reason, ...words, ...end }, ended)
   if (end?.how === "reboot") await startAgain(core, record)

@@ -15,7 +15,7 @@ const panicCharacters = 200
 
 export function endText(
   end: MachineEnd | undefined,
-  { ranOutOfMemory }: { ranOutOfMemory: boolean },
+  { ranOutOfMemory, isOfThisBoot }: { ranOutOfMemory: boolean; isOfThisBoot: boolean },
 ): string {
   if (ranOutOfMemory) return "the host ran out of memory and ended its machine"
   switch (end?.how) {
@@ -28,7 +28,9 @@ export function endText(
     case "panic":
       return `its kernel panicked: ${panicLine(end.console)}`
     default:
-      return "its machine was killed"
+      return isOfThisBoot
+        ? "its machine was killed"
+        : "its machine ended with the host, which was started again"
   }
 }
 

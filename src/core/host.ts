@@ -37,6 +37,8 @@ export type Place = {
 export type MachineEnd = { how: "poweroff" | "reboot" | "panic" | "agent"; console: string }
 
 export interface Machines {
+  /** Of the host's present boot. */
+  readonly bootId: string
   findTemplate(spec: TemplateSpec): Promise<Template | undefined>
   getTemplate(id: string): Promise<Template>
   loadTemplate(template: Template): Promise<void>

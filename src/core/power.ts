@@ -65,6 +65,16 @@ export async function stopSandbox(
     await machines.pause(machine)
     await machines.saveSnapshot(machine)
   } catch (cause) {
+    const halted = await core.space.haltedFor(record, machine)
+    if (halted) {
+      core.log.warn(
+        { sandbox: record.id, error: cause },
+        "a sandbox that was to be saved waits for disk space",
+      )
+      await machines.removeSnapshot(machine.directory)
+      await core.store.sandboxes.setState(record.id, { kind: "hot", machine: state.machine })
+      throw halted
+    }
     try {
       await undoStop(core, record, machine)
     } catch (error) {

@@ -135,6 +135,13 @@ export class Space {
     throw heldError(record, held)
   }
 
+  /** The error for one whose machine QEMU has stopped for want of space; it is held from now on. Undefined: it has not. */
+  async haltedFor(record: SandboxRecord, machine: Machine): Promise<AppError | undefined> {
+    if ((await this.#haltOf(record, machine)) !== "disk_full") return undefined
+    this.#note(record, "host_disk")
+    return heldError(record, "host_disk")
+  }
+
   async #amount(): Promise<{ freeMib: number; reserveMib: number }> {
     return {
       freeMib: await this.#core.host.disks.freeMib(),
@@ -249,6 +256,8 @@ export class Space {
     } else {
       await repair(core, record, "it was held for want of disk space")
     }
+    // Looked at while it runs, what QEMU remembers of the lack of space is known to be of the past.
+    await core.host.machines.haltOf(machine)
     this.#holds.delete(record.id)
     // While it stood still it was not idle.
     core.thermal.forget(record.id)

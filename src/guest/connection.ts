@@ -154,8 +154,9 @@ export class Guest {
     return quiet(ready.finally(() => clearTimeout(timer)))
   }
 
+  /** Only looks: nobody uses the sandbox by it. */
   ping(options: { deadlineMs: number }): Promise<Pong> {
-    return this.#ask(requests.ping(), parsePong, options)
+    return this.#ask(requests.ping(), parsePong, { ...options, isGlance: true })
   }
 
   /** Gives the guest its identity, fresh randomness and the time. Without success the guest must not be used. */

@@ -15,6 +15,8 @@ const Blocks = z.array(z.object({ "io-status": z.string().optional() }))
 
 export class Halts {
   readonly #known = new WeakMap<Qmp, { events: number; halt: Halt }>()
+  /** QEMU may keep the mark of a lack of space on a machine that runs again: then it says nothing when that is paused. */
+  readonly #past = new WeakSet<Qmp>()
   readonly #deadlineMs: number
 
   constructor(options: { deadlineMs: number }) {
@@ -38,7 +40,16 @@ export class Halts {
     if (!status.success || !blocks.success) {
       throw new AppError("unavailable", "QEMU does not say whether its machine runs")
     }
-    if (status.data.running) return "none"
-    return blocks.data.some((block) => block["io-status"] === "nospace") ? "disk_full" : "paused"
+    const isMarked = blocks.data.some((block) => block["io-status"] === "nospace")
+    if (status.data.running) {
+      if (isMarked) this.#past.add(monitor)
+      else this.#past.delete(monitor)
+      return "none"
+    }
+    if (status.data.status === "io-error") {
+      this.#past.delete(monitor)
+      return "disk_full"
+    }
+    return isMarked && !this.#past.has(monitor) ? "disk_full" : "paused"
   }
 }

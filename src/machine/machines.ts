@@ -13,7 +13,7 @@ import { AppError } from "../contract/errors.ts"
 import { availableMemoryMib } from "../lib/available-memory.ts"
 import { errorCodeOf } from "../lib/error-code.ts"
 import { createPipe, openTap, readAhead } from "../lib/posix.ts"
-import { isAlive, type ProcessIdentity } from "../lib/process-identity.ts"
+import { hostBootId, isAlive, type ProcessIdentity } from "../lib/process-identity.ts"
 import { removeTree } from "../lib/remove-tree.ts"
 import { bindDisk, checkDisk, diskPathOf, isBoundDisk } from "./bound-disk.ts"
 import type { Cgroups } from "./cgroups.ts"
@@ -97,6 +97,7 @@ export type Place = {
 type Files = Partial<Record<keyof typeof descriptors, number>>
 
 export class Machines {
+  readonly bootId = hostBootId
   readonly templates: Templates
   readonly #qemu: QemuBuild
   readonly #accelerator: Accelerator

@@ -4,7 +4,7 @@
  */
 
 import { readFileSync } from "node:fs"
-import { open, rename } from "node:fs/promises"
+import { open, rename, rm } from "node:fs/promises"
 import { join } from "node:path"
 import { z } from "zod"
 import { errorCodeOf } from "../lib/error-code.ts"
@@ -47,12 +47,16 @@ export function markText({ id, counter }: Mark): string {
 export async function writeMark(dataDir: string, mark: Mark): Promise<void> {
   const path = markPath(dataDir)
   const beside = `${path}.${process.pid}`
-  const handle = await open(beside, "w", 0o600)
   try {
-    await handle.writeFile(markText(mark))
-    await handle.sync()
+    const handle = await open(beside, "w", 0o600)
+    try {
+      await handle.writeFile(markText(mark))
+      await handle.sync()
+    } finally {
+      await handle.close()
+    }
+    await rename(beside, path)
   } finally {
-    await handle.close()
+    await rm(beside, { force: true })
   }
-  await rename(beside, path)
 }

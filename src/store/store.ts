@@ -6,6 +6,7 @@ import { join } from "node:path"
 import { Kysely, sql } from "kysely"
 import { type Migration, Migrator } from "kysely/migration"
 import { AppError } from "../contract/errors.ts"
+import { errorCodeOf } from "../lib/error-code.ts"
 import { type Copied, type Copy, fitToBackup } from "./backup.ts"
 import { belongingOf, databasePath, markNote, refusal } from "./belonging.ts"
 import { countChanges, readInstallation } from "./changes.ts"
@@ -92,7 +93,12 @@ export async function openStore(options: StoreOptions): Promise<Store> {
   if (!options.isRecovery) await refuseDamagedRows(db, dataDir)
   const vault = await openVault(db, dataDir, options.dropSecrets ?? false)
   const store = fill(db, dataDir, vault, notes)
-  await store.writeMark()
+  try {
+    await store.writeMark()
+  } catch (error) {
+    // A mark that lags behind the database is no fault, and the next change writes it again.
+    if (errorCodeOf(error) !== "ENOSPC") throw error
+  }
   undo.move()
   return store
 }

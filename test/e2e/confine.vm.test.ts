@@ -280,7 +280,10 @@ function modesIn(dataDir: string): string[] {
   return ["", ...names]
     .map((name) => {
       const mode = (lstatSync(join(dataDir, name)).mode & 0o777).toString(8)
-      return `${mode} /${name.replace(/sb_[a-z0-9]+/, "SANDBOX").replace(/[0-9a-f]{16}(-[0-9a-f]{8})?/g, "HASH")}`
+      return `${mode} /${name
+        .replace(/sb_[a-z0-9]+/, "SANDBOX")
+        .replace(/\d{8}T\d{6}Z/, "TIME")
+        .replace(/[0-9a-f]{16}(-[0-9a-f]{8})?/g, "HASH")}`
     })
     .sort()
 }

@@ -174,7 +174,7 @@ describe("the daemon", () => {
     120_000,
   )
 
-  test("machines and directories of ours that nobody knows go at the next start, those of another installation stay", async () => {
+  test("a machine that nobody knows runs on, its directory is set aside when it has ended, and another installation's stay", async () => {
     await using other = await install({ config: "warm_after: 0\n" })
     const theirs = new Requests(other)
     expect((await theirs.create("theirs")).status).toBe(201)
@@ -186,8 +186,19 @@ describe("the daemon", () => {
     await own.stopDaemon("SIGKILL")
     database((db) => db.run("delete from sandboxes where id = ?", [id]))
     await own.startDaemon()
-    expect(own.machines()).not.toContain(orphan)
+    expect(own.machines()).toContain(orphan)
     expect((await requests.list()).map(({ name }) => name)).toEqual(["kept"])
+    expect((await requests.send("GET", "/events?type=unknown.running")).status).toBe(200)
+    expect(own.daemonLog()).toContain("a machine runs that the database does not know")
+
+    await own.stopDaemon("SIGTERM")
+    process.kill(orphan, "SIGKILL")
+    await until("the machine is gone", () => !existsSync(`/proc/${orphan}/fd`))
+    await own.startDaemon()
+    const aside = readdirSync(join(own.dataDir, "set-aside"))
+    expect(aside).toHaveLength(1)
+    expect(aside[0]).toContain(id)
+    rmSync(join(own.dataDir, "set-aside"), { recursive: true })
     expect(await requests.leftovers()).toEqual([])
     expect(other.machines()).toEqual(foreign)
     expect(await theirs.output("theirs", "echo there")).toBe("there\n")
@@ -340,17 +351,16 @@ describe("QEMU", () => {
 
 describe("the guest", () => {
   test.each([
-    ["panics", "echo c > /proc/sysrq-trigger"],
-    ["reboots", "echo b > /proc/sysrq-trigger"],
-    ["switches itself off", "sync; echo o > /proc/sysrq-trigger"],
+    ["panics", "echo c > /proc/sysrq-trigger", "its kernel panicked"],
+    ["switches itself off", "sync; echo o > /proc/sysrq-trigger", "it was powered off inside"],
   ])(
     "%s: it is reported, QEMU is gone, and the next request boots it",
-    async (_what, trigger) => {
+    async (_what, trigger, reason) => {
       await mark("dev")
       const pid = await machine("dev")
       void requests.exec("dev", `sudo sh -c '${trigger}'`)
       await until("it is reported", async () => (await requests.show("dev"))?.status === "stopped")
-      expect((await requests.show("dev"))?.status_reason).toContain("ended")
+      expect((await requests.show("dev"))?.status_reason).toContain(reason)
       expect(own.machines()).not.toContain(pid)
       expect(await requests.output("dev", "cat /workspace/file; ls /dev/shm")).toBe("dev\n")
     },
@@ -454,13 +464,11 @@ describe("the host's disk", () => {
       const pid = await machine("dev")
       fill()
       const refused = await requests.stop("dev")
+      // The guest cannot write out what it has, so it waits for space; or only its memory did not fit, and it goes on.
       expect([refused.status, JSON.stringify(refused.body)]).toEqual([
         503,
-        expect.stringContaining("disk is full"),
+        expect.stringMatching(/the host's disk is (nearly )?full/),
       ])
-      expect(await requests.output("dev", "cat /dev/shm/nonce; sha256sum -c /dev/shm/sum")).toBe(
-        "dev\n/dev/shm/big: OK\n",
-      )
       expect(await machine("dev")).toBe(pid)
       expect(
         readdirSync(join(own.dataDir, "sandboxes", await idOf("dev"))).filter((name) =>
@@ -468,7 +476,11 @@ describe("the host's disk", () => {
         ),
       ).toEqual([])
       free()
-      expect((await requests.stop("dev")).status).toBe(200)
+      expect(await requests.output("dev", "cat /dev/shm/nonce; sha256sum -c /dev/shm/sum")).toBe(
+        "dev\n/dev/shm/big: OK\n",
+      )
+      expect(await machine("dev")).toBe(pid)
+      expect(await requests.stop("dev")).toMatchObject({ status: 200 })
       expect(await requests.output("dev", "cat /dev/shm/nonce; sha256sum -c /dev/shm/sum")).toBe(
         "dev\n/dev/shm/big: OK\n",
       )

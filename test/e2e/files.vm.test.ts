@@ -129,10 +129,10 @@ test("a directory that is read and a directory that is missing are named, with t
 test("--owner of file write, file mkdir and cp decides whom all that is made belongs to", async () => {
   await done(own.bhatti(["file", "write", "dev", "/srv/site/index.html", "--owner", "root"], { stdin: "1" }))
   await done(own.bhatti(["file", "mkdir", "dev", "/srv/data/in", "--owner", "www-data:lohar"]))
-  mkdirSync(local("tree/sub"), { recursive: true })
-  writeFileSync(local("tree/sub/file"), "1")
-  await done(own.bhatti(["cp", local("tree"), "dev:/srv/tree", "--owner", "33"]))
-  await done(own.bhatti(["cp", local("tree/sub/file"), "dev:/srv/site/index.html", "--owner", "lohar:root"]))
+  mkdirSync(local("owned/sub"), { recursive: true })
+  writeFileSync(local("owned/sub/file"), "1")
+  await done(own.bhatti(["cp", local("owned"), "dev:/srv/tree", "--owner", "33"]))
+  await done(own.bhatti(["cp", local("owned/sub/file"), "dev:/srv/site/index.html", "--owner", "lohar:root"]))
   expect(await sh("cd /srv; stat -c '%n %U:%G' site site/index.html data data/in tree tree/sub/file")).toBe(
     [
       "site root:root",

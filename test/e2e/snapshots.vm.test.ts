@@ -154,7 +154,10 @@ while :; do i=$((i+1)); k=$((i % 8)); mkdir new && (cd new && dd if=/dev/urandom
 
 test("of a sandbox that writes all the time each snapshot is whole: its files, and the filesystem by itself", async () => {
   await own.bhatti(["file", "write", "dev", "/workspace/writer"], { stdin: writer })
-  await exec("dev", "sh /workspace/writer >/dev/null 2>&1 & echo $! > /workspace/writer.pid")
+  await exec("dev", "setsid sh /workspace/writer >/dev/null 2>&1 & echo $! > /workspace/writer.pid")
+  // With the programs that it has started, which would go on for a moment.
+  const stopWriter =
+    "pid=$(cat /workspace/writer.pid); kill -- -$pid; while pgrep -g $pid >/dev/null; do :; done"
   await until("it writes", async () => (await exec("dev", "ls /workspace/w 2>&1 | grep -c d; true")) >= "8", {
     deadlineMs: 60_000,
   })
@@ -165,7 +168,7 @@ test("of a sandbox that writes all the time each snapshot is whole: its files, a
       words: "",
     })
     await ok("snapshot", "resume", name, "--name", "copy")
-    await exec("copy", "kill $(cat /workspace/writer.pid)")
+    await exec("copy", stopWriter)
     const whole = await exec(
       "copy",
       "cd /workspace/w; for d in d.*; do (cd $d && sha256sum --quiet -c sum && echo whole); done 2>&1 | sort | uniq -c",
@@ -175,7 +178,7 @@ test("of a sandbox that writes all the time each snapshot is whole: its files, a
     await ok("destroy", "-y", "copy")
     await ok("snapshot", "delete", name)
   }
-  await exec("dev", "kill $(cat /workspace/writer.pid)")
+  await exec("dev", stopWriter)
 }, 400_000)
 
 test("a daemon killed in the middle of a snapshot leaves the sandbox as it was and no half snapshot", async () => {

@@ -191,6 +191,7 @@ export function fakeHost(): FakeHost {
       async close() {},
     },
     machines: {
+      bootId: "fake",
       async findTemplate(spec) {
         return templates.get(JSON.stringify(spec))
       },
