@@ -121,7 +121,8 @@ export async function adopt(core: Core, record: SandboxRecord, machine: Machine)
     await machines.removeSnapshot(machine.directory)
     const state = { kind: "hot", machine: rememberMachine(machine) } as const
     // A full disk takes no write, and this one is most often of what stands there already.
-    if (!Bun.deepEquals(record.state, state)) await core.store.sandboxes.setState(record.id, state)
+    const stored = await core.store.sandboxes.get(record.id)
+    if (!Bun.deepEquals(stored?.state, state)) await core.store.sandboxes.setState(record.id, state)
   } catch (error) {
     // It answers, and is not given up because the host's disk fails now; the next one tries again.
     dropGuest(core, record.id)
