@@ -21,6 +21,8 @@ import { trimGuest } from "./trim.ts"
 const readyDeadlineMs = 30_000
 /** A boot from disk takes 3 to 5 s on an idle host under software emulation. */
 const bootDeadlineMs = 120_000
+/** To end e2fsck while it writes would leave a disk worse than it was; a large one takes it long. */
+const repairDeadlineMs = 3_600_000
 const quiesceDeadlineMs = 10_000
 const refreshDeadlineMs = 10_000
 /** Whoever wants it meanwhile waits that long. */
@@ -280,7 +282,7 @@ export async function bootFromDisk(
   machine = await machines.boot(placeOf(core, record, template, sockets), kernel)
   core.doomed.check(record)
   try {
-    await guest.waitReady({ deadlineMs: bootDeadlineMs })
+    await guest.waitReady({ deadlineMs: repair ? repairDeadlineMs : bootDeadlineMs })
     const env = await environmentOf(core, record)
     await personalise(core, record, guest, { env, growDisk: false, deadlineMs: readyDeadlineMs })
   } catch (cause) {

@@ -26,6 +26,8 @@ export async function restartByName(core: Core, account: Account, nameOrId: stri
       const startedAt = performance.now()
       const record = await settle(core, found.id)
       if (!record) throw noSandbox(nameOrId)
+      // What it has not written yet would be lost with its machine.
+      await core.space.check(record, { hasTurn: true })
       const { kind } = record.state
       if (kind !== "hot" && kind !== "warm" && kind !== "cold") {
         throw new AppError("unavailable", `sandbox "${record.name}" is ${kind}`, {

@@ -58,6 +58,7 @@ test("who writes while space is short is held: it stands still, is shown so, and
     await exec(),
     await own.call("POST", "/sandboxes/dev/stop"),
     await own.call("POST", "/sandboxes/dev/start", { force: true }),
+    await own.call("POST", "/sandboxes/dev/restart"),
     await own.call("GET", "/sandboxes/dev/files?path=/a"),
     await own.call("GET", "/sandboxes/dev/sessions"),
   ]
