@@ -51,7 +51,7 @@ main() {
   [[ $failed -eq 0 ]]
 }
 
-# What docs/TESTING.md lists as the long form, each a command that can be run by hand.
+# Runs the long form in docs/TESTING.md, each part a command that can be run by hand.
 long_tests() {
   SIM_SEEDS=1000 bun_tests "simulation, 1000 seeds" test test/sim --timeout 7200000
   FAIL_POINTS=all bun_tests "every point of failure" test test/e2e/fail-points.vm.test.ts --timeout 7200000

@@ -1,4 +1,4 @@
-// What the host is told without asking: named sessions that have ended. One stream carries it, the last one that asked;
+// Notices that the agent sends without being asked: named sessions that have ended. One stream carries it, the last one that asked;
 // what happens while there is none waits, each told once.
 
 package main

@@ -1,4 +1,4 @@
-// What the host is told without asking, and what it reads of sessions without attaching.
+// Tests of notices that the agent sends unasked, and of reading a session without attaching.
 
 package main
 

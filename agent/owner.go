@@ -1,4 +1,4 @@
-// Whom a file that the host writes belongs to: found by name before the first byte comes, then named by numbers.
+// Owners of files that the host writes: looked up by name before the first byte comes, then named by numbers.
 
 package main
 

@@ -1,4 +1,4 @@
-// What a repair is asked for by, and what is told of it.
+// Tests of how a repair is requested, and of its report.
 
 package main
 

@@ -51,7 +51,7 @@ func (a *agent) nextTimer(s *stream, _ []byte) {
 //	 #0: <0000000040ab3397>, hrtimer_wakeup, S:01
 //	 # expires at 65584507667-65584557667 nsecs [in 58933242373 to 58933292373 nsecs]
 //
-// What is in brackets is told as if every clock were the monotonic one.
+// The kernel prints the value in brackets as if every clock were the monotonic one.
 func nextUserTimer(list string) (due time.Duration, isAny bool) {
 	offset, next, isWaiting := int64(0), int64(math.MaxInt64), false
 	for list != "" {

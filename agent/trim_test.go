@@ -1,4 +1,4 @@
-// What a trim tells the host of: the groups of a filesystem that were used, as ext4's own tables say it.
+// Tests of the groups that a trim reports: those that were used, by ext4's own tables.
 
 package main
 

@@ -33,7 +33,7 @@ chroot "$1" useradd --create-home --uid 1000 --user-group --shell /bin/bash loha
 install -d -o 1000 -g 1000 -m 0755 "$1/workspace"
 {
   printf 'lohar ALL=(ALL:ALL) NOPASSWD: ALL\\n'
-  # What the operator offers to every sandbox also holds for root.
+  # Proxy and certificates that the operator offers hold for root too.
   printf 'Defaults env_keep += "http_proxy https_proxy no_proxy HTTP_PROXY HTTPS_PROXY NO_PROXY"\\n'
   printf 'Defaults env_keep += "NODE_EXTRA_CA_CERTS REQUESTS_CA_BUNDLE"\\n'
 } > "$1/etc/sudoers.d/lohar"

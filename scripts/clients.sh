@@ -2,7 +2,7 @@
 # install.sh's last step: what other machines install from this host's daemon, in DATA_DIR/clients. Sourced by install.sh, whose
 # variables it uses; a checkout makes all of it, a release archive only itself.
 
-# What the daemon serves at /install, beside its own program. Without it all else works.
+# Makes the files that the daemon serves at /install, beside its own program. Everything else works without them.
 install_clients() {
   local served=$data_dir/clients stamp made
   if [[ -n $clients ]]; then

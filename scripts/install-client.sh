@@ -83,7 +83,7 @@ find_platform() {
     aarch64 | arm64) cpu=arm64 ;;
     *) fail "there is no bhatti for $(uname -m)" "it runs on x86-64 and arm64" ;;
   esac
-  # What runs under Rosetta is told that the processor is an Intel.
+  # Rosetta tells its programs that the processor is an Intel.
   if [ "$os-$cpu" = darwin-x64 ] && [ "$(sysctl -n sysctl.proc_translated 2>/dev/null || true)" = 1 ]; then cpu=arm64; fi
 }
 
@@ -91,7 +91,7 @@ find_platform() {
 fetch() {
   if has curl; then
     quiet=-sS
-    # Who waits for a large file at a terminal sees how far it is.
+    # At a terminal the download shows its progress.
     case $1 in *.gz | */bhatti-*) if [ -t 2 ]; then quiet=-#; fi ;; esac
     set -- -fL "$quiet" --connect-timeout 20 -o "$2" "$1"
     [ -z "$ca" ] || set -- --cacert "$ca" "$@"
@@ -242,7 +242,7 @@ put_in_place() {
 *} is ${before:-installed}: $program"
 }
 
-# What the checksum is good for: it comes from where the file comes from.
+# Says how far the checksum can be trusted: it comes from where the file comes from.
 tell_trust() {
   case $files in
     https://*) say "checksum is right: the file is whole; TLS says whom it came from" ;;

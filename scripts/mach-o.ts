@@ -36,7 +36,7 @@ export function readMachO(file: Buffer): Program {
   return { cpu: cpus[file.readUInt32LE(4)] ?? "unknown", signature, segments }
 }
 
-/** What is wrong with the signature; nothing if all of it fits the file. */
+/** Names the fault of the signature; returns undefined if all of it fits the file. */
 export function checkSignature(file: Buffer): string | undefined {
   const { signature } = readMachO(file)
   if (file.readUInt32BE(signature.offset) !== magic.signature) return "no signature where one should be"
@@ -68,7 +68,7 @@ export function signAdHoc(file: Buffer, identifier: string): Buffer {
   const headBytes = 88
   const directoryBytes = headBytes + name.length + 32 * pages
   const blobBytes = 20 + directoryBytes
-  // What is signed includes where and how long the signature is.
+  // The signed bytes include the signature's place and length.
   const signatureBytes = Math.ceil(blobBytes / 16) * 16
   const code = Buffer.from(file.subarray(0, limit))
   code.writeUInt32LE(signatureBytes, signature.at + 12)

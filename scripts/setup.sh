@@ -14,7 +14,7 @@ host_programs=(
   mmdebstrap:mmdebstrap mke2fs:e2fsprogs lz4:lz4 xz:xz-utils depmod:kmod
   ip:iproute2 nft:nftables dnsmasq:dnsmasq-base
 )
-# What only a checkout needs, which is built.
+# Programs that only a checkout needs, since it is built.
 build_programs=(go:golang-go npm:npm)
 # A file that programs above need, and the Debian package that has it.
 host_files=(

@@ -78,7 +78,7 @@ export class HostDownloads implements Downloads {
     return new Map(lines)
   }
 
-  /** Of a file that does not change while this process runs. */
+  /** For a file that does not change while this process runs. */
   #sumOf(path: string): Promise<string> {
     this.#programSum ??= (async () => {
       const file = await reading(await open(path))

@@ -1,4 +1,4 @@
-/** What the doctor asks about a data directory, besides what it sees by itself. Changes nothing. */
+/** Examines a data directory for the doctor, beyond what it sees by itself. Changes nothing. */
 
 import type { Finding } from "./cli/operator.ts"
 import { KeptRows } from "./disk/kept-rows.ts"

@@ -7,7 +7,7 @@ import { AppError } from "./contract/errors.ts"
 
 const certificates = /-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g
 
-/** What `core` takes as its offer. */
+/** Returns the offer in the shape that `core` takes. */
 export function readOffer(config: Config) {
   const { guest_ca: path, guest_proxy: url, guest_no_proxy: exceptions } = config
   return {

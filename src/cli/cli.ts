@@ -100,7 +100,7 @@ async function run(
 
 /** A key that is misspelt must not be as if it were not there. */
 async function tellUnknownKeys(out: Output, clientFile: Promise<ClientFile>): Promise<void> {
-  // What else is wrong with the file is told by who needs it.
+  // Every other fault of the file is reported by the code that needs it.
   const keys = await unknownKeys(clientFile).catch(() => [])
   for (const key of keys) {
     const meant = suggest(key, clientKeys)

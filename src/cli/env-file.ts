@@ -9,7 +9,7 @@ import { WrongUsage } from "./wrong-usage.ts"
 /** Comments take room that variables do not. */
 const fileBytesMax = 4 * limits.envBytesMax
 
-/** Of the files in turn, then of `--env`: a later one wins. What is wrong with a file is wrong with the command's words. */
+/** Reads the files in turn, then `--env`: a later variable wins. A fault in a file counts as wrong usage of the command. */
 export async function readEnv(files: readonly string[], given: Pairs | undefined): Promise<Pairs> {
   const read: Pairs[] = []
   for (const path of files) read.push(parseEnvFile(await readText(path), path))

@@ -1,4 +1,4 @@
-/** What `create` and `exec` say about variables alike, and how they take them. */
+/** The options for variables that `create` and `exec` share, and their help text. */
 
 import type { Pairs } from "./pairs.ts"
 
@@ -10,7 +10,7 @@ export const envFileOption = {
 
 export const envText: string = `--env takes NAME=VALUE and may be repeated; a later one wins. It takes several at once where a NAME in capitals follows each comma:
 \`--env A=1,B=2\`. Every other comma belongs to the value: \`--env LIST=a,b\` and \`--env 'DSN=host=db,port=5432'\` are one variable
-each. What can be read either way, as \`--env a=1,b=2\`, is refused. --env-file takes any value as it is: all that follows NAME= on its line,
+each. bhatti refuses a text that can be read either way, such as \`--env a=1,b=2\`. --env-file takes any value as it is: all that follows NAME= on its line,
 without the quotes around it.`
 
 export async function envOf(options: {

@@ -1,5 +1,5 @@
 /**
- * What is typed at a terminal, for questions: a line feed is Enter too, Ctrl-D stops as Ctrl-C does, and lines that were pasted together
+ * Reads keys at a terminal, for questions: a line feed is Enter too, Ctrl-D stops as Ctrl-C does, and lines that were pasted together
  * answer one question each.
  */
 

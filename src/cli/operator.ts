@@ -42,7 +42,7 @@ export type Recovered = {
   snapshots: { id: string; name: string; user: string }[]
   /** Made anew, with the keys that replace the lost ones. */
   users: { name: string; key: string }[]
-  /** What an operator should look at. */
+  /** Findings that an operator should look at. */
   notes: string[]
 }
 
@@ -51,11 +51,11 @@ export type BackupResult = {
   sandboxes: number
   snapshots: number
   bytes: number
-  /** What could not be copied, and is not in it. */
+  /** Names of everything that could not be copied. */
   failed: { what: string; reason: string }[]
 }
 
-/** What is wrong with a data directory, or worth a look, and what to do about it. */
+/** Faults of a data directory, or findings worth a look, each with the next step. */
 export type Finding = { status: "warn" | "fail"; text: string; fix: string }
 
 export interface UserStore {

@@ -14,7 +14,7 @@ export type BackupResult = {
   sandboxes: number
   snapshots: number
   bytes: number
-  /** What could not be copied, and is not in it. */
+  /** Names of everything that could not be copied. */
   failed: { what: string; reason: string }[]
 }
 

@@ -21,7 +21,7 @@ import { trimGuest } from "./trim.ts"
 const readyDeadlineMs = 30_000
 /** What it has not written out by then is in its memory all the same; only a copy without its memory would miss it. */
 const syncDeadlineMs = 5000
-/** What is deleted and not given back by then is copied. */
+/** Deleted data that the guest has not given back by then is copied. */
 const copyTrimMs = 2000
 
 export type Captured = { hasMemory: boolean; pausedMs: number }

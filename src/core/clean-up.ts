@@ -28,7 +28,7 @@ export async function cleanUp(core: Core, signal: AbortSignal): Promise<void> {
 export async function removeUnusedTemplates(core: Core, nowMs: number): Promise<void> {
   const { machines } = core.host
   const measured = await machines.measureTemplates()
-  // What has no row may get it back, and would be worth nothing without what it lies on.
+  // A directory without a row may get it back, and is worthless without the template below it.
   const snapshots = await core.store.snapshots.listAll()
   const known = [...(await core.store.sandboxes.listAll()), ...snapshots].map(({ id }): string => id)
   const lainOn = core.host.keptRows.templatesUnderUnknown(

@@ -47,7 +47,7 @@ export async function createSandboxes(
   })
   return await allOrNone(core, records, async () => {
     await using undo = new AsyncDisposableStack()
-    // Of those that are not even begun with; their machines go with their rows.
+    // Closes the channels of those that have not begun; their machines go with their rows.
     undo.defer(() => {
       for (const one of pooled) one?.guest.close()
     })

@@ -25,7 +25,7 @@ import { unlessAborted } from "./unless-aborted.ts"
 
 const readyDeadlineMs = 30_000
 const nameAttempts = 5
-/** Of an empty disk, and what a guest writes at once. */
+/** Size of an empty disk, and of the first writes of a guest. */
 const clonedDiskMib = 1
 
 /**
@@ -50,11 +50,11 @@ export async function createSandbox(
     return { sandbox, isNew: true }
   }
   const plan = await planCreate(core, account, input)
-  // Of one from the pool too: its owner makes use of it, and the pool makes another.
+  // A sandbox from the pool counts too: its owner uses it, and the pool makes another.
   using _memory = core.memory.promise(clonedMib)
   using _going = core.pool.beginCreate()
 
-  // One from the pool is the owner's as soon as the store says so; without one the intent to make it is written.
+  // A pooled sandbox is the owner's as soon as the store says so; without one the intent to create is written.
   const pooled = await takePooled(core, plan.spec)
   const added = await addRecord(core, account, input, plan, pooled)
   if (!added.isNew) return { sandbox: viewSandbox(core, added.record), isNew: false }
@@ -135,7 +135,7 @@ export async function startNew(
   undo.defer(() => guest.close())
   if (!pooled) undo.defer(() => core.host.machines.kill(machine))
   try {
-    // What is sent to a paused guest is the first that it reads.
+    // A paused guest reads this first when it goes on.
     await Promise.all([
       pooled ? core.host.machines.resume(machine) : undefined,
       introduce(core, record, spec, { machine, guest, env: { ...record.env, ...secrets } }),
@@ -371,7 +371,7 @@ export async function addNamed(
   return record
 }
 
-/** Those without a name get friendly ones; where one of these is taken, all are tried again. */
+/** Gives friendly names to sandboxes without one; if one of these is taken, all are tried again. */
 export async function addAllNamed(
   names: readonly (string | undefined)[],
   add: (names: string[]) => Promise<SandboxRecord[]>,

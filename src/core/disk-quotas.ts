@@ -3,7 +3,7 @@
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Core } from "./core.ts"
 
-/** One without a machine changes only when somebody starts it or writes it to disk. */
+/** A disk without a machine changes only when somebody starts the sandbox or writes it to disk. */
 const restingLooks = 15
 
 type Id = SandboxRecord["id"]
@@ -18,7 +18,7 @@ export class DiskQuotas {
     this.#core = core
   }
 
-  /** What a user may still take, negative if it is exceeded; undefined: there is no quota. */
+  /** Space that a user may still take, negative if the quota is exceeded. Returns undefined without a quota. */
   leftMib(userId: SandboxRecord["userId"]): number | undefined {
     return this.#leftMib.get(userId)
   }
@@ -41,7 +41,7 @@ export class DiskQuotas {
 
   async #measureOne(record: SandboxRecord): Promise<number> {
     const { kind } = record.state
-    // What it is expected to take counts until it is there.
+    // The expected size counts until the real one is there.
     if (kind === "creating") return record.usedMib
     const before = this.#measured.get(record.id)
     const isResting = kind === "cold" && before?.kind === kind && before.looks < restingLooks

@@ -1,4 +1,4 @@
-/** What a machine's end means: why it ended, in words, and that one whose guest reboots starts again. */
+/** Says in words why a machine ended, and starts it again if its guest rebooted. */
 
 import { AppError } from "../contract/errors.ts"
 import type { SandboxRecord } from "../store/sandboxes.ts"
@@ -10,7 +10,7 @@ import { wakeSandbox } from "./power.ts"
 /** A guest that reboots more often than this in such a time is not started again by itself. */
 const rebootsMax = 3
 const rebootsWithinMs = 60_000
-/** Of a kernel's own words. */
+/** Bound on the kernel's own words. */
 const panicCharacters = 200
 
 export function endText(

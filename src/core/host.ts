@@ -37,7 +37,7 @@ export type Place = {
 export type MachineEnd = { how: "poweroff" | "reboot" | "panic" | "agent"; console: string }
 
 export interface Machines {
-  /** Of the host's present boot. */
+  /** Identifies the host's present boot. */
   readonly bootId: string
   findTemplate(spec: TemplateSpec): Promise<Template | undefined>
   getTemplate(id: string): Promise<Template>
@@ -65,7 +65,7 @@ export interface Machines {
   ): Promise<{ fits: true; memoryMib: number } | { fits: false; reason: string }>
   pause(machine: Machine): Promise<void>
   resume(machine: Machine): Promise<void>
-  /** Whether its processors stand still; `disk_full`: a write of its guest waits for space on the host. */
+  /** Returns whether its processors stand still; `disk_full`: a write of its guest waits for space on the host. */
   haltOf(machine: Machine): Promise<"none" | "paused" | "disk_full">
   /** Into the machine's own directory, or as a copy into another, which is not synced and can be given up. */
   saveSnapshot(machine: Machine, options?: { directory: string; signal: AbortSignal }): Promise<void>
@@ -153,7 +153,7 @@ export interface Snapshots {
   removeUnfinished(): Promise<void>
 }
 
-/** What a lost database is made again from, and what the database does not know. */
+/** Records beside the disks, from which a lost database is made again, and directories that the database does not know. */
 export interface KeptRows {
   /** Beside the disk. False: there is no such directory any more. */
   write(kind: "sandbox" | "snapshot", id: string, text: string): Promise<boolean>
@@ -200,7 +200,7 @@ export interface Images {
   readKernel(): Promise<Kernel>
   /** The one whose modules an image holds. */
   readKernelFor(image: { name: string; hash: string }): Promise<Kernel>
-  /** Of a boot that repairs the root filesystem. */
+  /** Kernel for a boot that repairs the root filesystem. */
   repairKernel(kernel: Kernel): Promise<Kernel & { arguments: string[] } & Disposable>
   /** Images that nothing lies on and that are not used next, and their kernels; gives the paths of what went. */
   removeUnused(neededImages: ReadonlySet<string>): Promise<string[]>
@@ -345,7 +345,7 @@ export interface Guest {
   attachSession(options: { session?: string; tty: Terminal }): GuestSession
   sessions(options: { deadlineMs: number }): Promise<SessionRecord[]>
   killSession(session: string, signal: string, options: { deadlineMs: number }): Promise<unknown>
-  /** What a session has shown, as far as it is kept. An older agent refuses. */
+  /** Reads the kept output of a session. An older agent refuses. */
   readSession(session: string): GuestStream & { readonly result: Promise<unknown> }
   /** Tells of named sessions that end, each once. */
   watch(onEnded: (ended: SessionNotice) => void): void
@@ -360,7 +360,7 @@ export interface Guest {
     parents?: boolean
     owner?: GuestOwner
   }): GuestTransfer
-  /** Whom "user" or "user:group" means in the guest. */
+  /** Looks up "user" or "user:group" in the guest. */
   findOwner(owner: string, deadline: { deadlineMs: number }): Promise<GuestOwner>
   /** `isTruncated`: the directory has more. */
   listFiles(

@@ -20,7 +20,7 @@ export async function keepRows(core: Core, signal: AbortSignal): Promise<void> {
 
 export class RowKeeper {
   readonly #core: Core
-  /** What was written last, by id. */
+  /** The last written text, by id. */
   readonly #written = new Map<string, string>()
   #seenCounter = -1
 

@@ -25,7 +25,7 @@ const bootDeadlineMs = 120_000
 const repairDeadlineMs = 3_600_000
 const quiesceDeadlineMs = 10_000
 const refreshDeadlineMs = 10_000
-/** Whoever wants it meanwhile waits that long. */
+/** Requests wait that long meanwhile. */
 const pauseTrimMs = 250
 
 /** hot → warm. False: it became busy meanwhile and stays hot. */
@@ -58,7 +58,7 @@ export async function stopSandbox(
   const machine = machineOf(core, record)
   if ((state.kind !== "hot" && state.kind !== "warm") || !machine) return state
   const { machines } = core.host
-  // What it has written would be lost with its machine.
+  // Its pending writes would be lost with its machine.
   await core.space.check(record, { hasTurn: true })
 
   await core.store.sandboxes.setState(record.id, { kind: "stopping", machine: state.machine, isWanted })
@@ -349,7 +349,7 @@ export async function markEnded(
   core.events.record({ type: "sandbox.ended", userId: record.userId, sandbox: record, meta })
 }
 
-/** Of a console, for an event. */
+/** Bound on console text in an event. */
 const consoleCharacters = 2000
 
 function lastOf(console: string): string {

@@ -21,7 +21,7 @@ export async function repairByName(core: Core, account: Account, nameOrId: strin
     const startedAt = performance.now()
     const record = await settle(core, id)
     if (!record) throw noSandbox(nameOrId)
-    // What it has not written yet would be lost with its machine.
+    // Its pending writes would be lost with its machine.
     await core.space.check(record, { hasTurn: true })
     const { machines, images } = core.host
     const template = await templateOf(core, record)

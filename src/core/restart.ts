@@ -26,7 +26,7 @@ export async function restartByName(core: Core, account: Account, nameOrId: stri
       const startedAt = performance.now()
       const record = await settle(core, found.id)
       if (!record) throw noSandbox(nameOrId)
-      // What it has not written yet would be lost with its machine.
+      // Its pending writes would be lost with its machine.
       await core.space.check(record, { hasTurn: true })
       const { kind } = record.state
       if (kind !== "hot" && kind !== "warm" && kind !== "cold") {

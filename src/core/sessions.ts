@@ -76,7 +76,7 @@ export async function killSession(
   }
 }
 
-/** What a session has shown, as far as it is kept, also when it has ended. Nobody who is attached notices. */
+/** Reads the kept output of a session, also after its end. An attached client does not notice. */
 export async function readSessionOutput(
   core: Core,
   account: Account,

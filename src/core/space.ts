@@ -31,7 +31,7 @@ const retryAfterSec = 10
 
 type Id = SandboxRecord["id"]
 type Hold = { held: Held; sinceMs: number }
-/** What a disk took at the last look, and before space became short. */
+/** Size of a disk at the last look, and before space became short. */
 type Look = { pid: number; mib: number; calmMib: number }
 type Looked = DiskFacts & { record: SandboxRecord; held: Held | undefined }
 
@@ -120,7 +120,7 @@ export class Space {
     return leftMib !== undefined && isSpaceShort(quotaSpace(leftMib))
   }
 
-  /** Whether there is room on the host for one that was held to go on. */
+  /** Returns whether the host has room for a held sandbox to go on. */
   async hasRoom(): Promise<boolean> {
     return hasSpace(await this.#amount())
   }

@@ -7,7 +7,7 @@ import { restHint, restText } from "./failed-starts.ts"
 import { findSandbox } from "./find.ts"
 import { heldText } from "./space.ts"
 
-/** Of the console of a kernel that panicked. */
+/** Bound on the console of a kernel that panicked. */
 const panicCharacters = 8192
 
 /** A guest that is busy is not waited for. */

@@ -20,7 +20,7 @@ const Manifest = z.object({
 })
 type Manifest = z.infer<typeof Manifest>
 
-/** What every sandbox lies on, and what is not in the database. */
+/** Directories that all sandboxes lie on, and files outside the database. */
 const commonParts = ["config.yaml", "age.key", "kernels", "images", "templates"]
 
 export class Backups {
@@ -73,7 +73,7 @@ export class BackupDraft {
       commonParts.filter((name) => there.has(name)).map((name) => join(this.#dataDir, name)),
       this.#directory,
     )
-    // What was being made has no place in it.
+    // Unfinished files do not belong in it.
     for (const name of await readdir(join(this.#directory, "templates")).catch(() => []))
       if (name.startsWith("tmp-")) await rm(join(this.#directory, "templates", name), { recursive: true })
   }

@@ -92,7 +92,7 @@ export class Guest {
   readonly #outbox: Outbox
   readonly #decoder: Decoder
   readonly #streams = new Map<number, Stream>()
-  /** Those that only look: nobody uses the sandbox by them. */
+  /** Streams that only look: they do not count as use of the sandbox. */
   readonly #glances = new Set<number>()
   readonly #shared = new SharedMemory(() => this.#nonce)
   #lastAtMs = performance.now()
@@ -134,7 +134,7 @@ export class Guest {
     return this.#ready.promise
   }
 
-  /** What goes on here but glances, and when the last of it began or ended, on the clock of `performance.now()`. */
+  /** Open streams without glances, and when the last one began or ended, on the clock of `performance.now()`. */
   get activity(): { openStreams: number; lastAtMs: number } {
     return { openStreams: this.#streams.size - this.#glances.size, lastAtMs: this.#lastAtMs }
   }
@@ -215,7 +215,7 @@ export class Guest {
     return this.#ask(sessionRequests.list(), parseSessions, options)
   }
 
-  /** What a session has shown, as far as it is kept; who is attached stays so. */
+  /** Reads the kept output of a session; an attached client stays attached. */
   readSession(session: string): SessionOutput {
     return this.#begin(sessionRequests.read(session), (id, channel) => new SessionOutput(id, channel))
   }
@@ -276,7 +276,7 @@ export class Guest {
     )
   }
 
-  /** Whom "user" or "user:group" means in the guest. */
+  /** Looks up "user" or "user:group" in the guest. */
   findOwner(owner: string, options: { deadlineMs: number }): Promise<FileOwner> {
     return this.#ask(fileRequests.findOwner(owner), parseOwner, options)
   }

@@ -47,7 +47,7 @@ export type Pong = {
 }
 export type Exited = { exitCode: number; signal: string | null }
 
-/** Of what a guest tells of a repair. */
+/** Bound on a guest's report of a repair. */
 const repairWordsMax = 8192
 
 const encoder = new TextEncoder()

@@ -79,7 +79,7 @@ export class Session extends Exchange<{ id: string; name: string | null }, Sessi
   }
 }
 
-/** What a session has shown, on its way here. */
+/** The kept output of a session, on its way here. */
 export class SessionOutput extends Exchange<never, { bytes: number }> {
   constructor(id: number, channel: Channel) {
     super(id, channel, {
@@ -95,7 +95,7 @@ export class SessionOutput extends Exchange<never, { bytes: number }> {
 /** A named session that has ended. */
 export type SessionNotice = { session: string; name: string; exitCode: number; signal: string | null }
 
-/** Nothing if it is a message of another kind. */
+/** Returns undefined for a message of another kind. */
 export function parseNotice(payload: Uint8Array): SessionNotice | undefined {
   const { ended } = parseObject(payload)
   if (!isObject(ended)) return undefined

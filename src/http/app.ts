@@ -42,7 +42,7 @@ export type AppSettings = {
   rateLimits: RateLimits
   /** Who may read the metrics; without it nobody may. */
   metricsToken?: string | undefined
-  /** What other machines may install from here; without it nothing. */
+  /** Files that other machines may install from here; without it there are none. */
   downloads?: Downloads
 }
 

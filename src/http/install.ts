@@ -10,7 +10,7 @@ import { limits } from "../contract/limits.ts"
 import { RateLimiter } from "../rules/rate-limit.ts"
 import { StreamedAnswer } from "./streamed-answer.ts"
 
-/** What there is to fetch, for which the files of this daemon's host stand. */
+/** The files that can be fetched, all from this daemon's host. */
 export interface Downloads {
   /** The installing script, for who fetches all else from `address`, where the daemon is too. */
   script(address: string): string

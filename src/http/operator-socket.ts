@@ -42,7 +42,7 @@ export function listenForOperator(
   }
 }
 
-/** Who leaves gives up the work. */
+/** A client that disconnects aborts the work. */
 function linesOf(
   work: (report: (line: string) => void, signal: AbortSignal) => Promise<object>,
   core: Core,

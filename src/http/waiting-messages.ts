@@ -10,7 +10,7 @@ import type { SocketState } from "./context.ts"
 
 /** The database answers faster than messages come, so that hardly anything ever waits. */
 const waitingBytesMax = 4 * limits.execStreamWindowBytes
-/** Of an empty message. */
+/** Counted for an empty message. */
 const messageBytes = 64
 
 export class WaitingMessages {

@@ -60,7 +60,7 @@ function isNameServer(value: string): boolean {
   return family === 4 && link === undefined
 }
 
-/** What is no file, such as a pipe without a writer, must not hold up the daemon. */
+/** A path that is no file, such as a pipe without a writer, must not hold up the daemon. */
 function readBounded(path: string): string {
   const fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK)
   try {

@@ -217,7 +217,7 @@ const O_CLOEXEC = 0o2000000
 const F_SETFL = 4
 const O_NONBLOCK = 0o4000
 
-/** Whoever writes there is told at once that there is no room. */
+/** A writer gets an error at once when there is no room. */
 export function neverWaitAt(fd: number): void {
   check(libc.symbols.fcntl(fd, F_SETFL, O_NONBLOCK), "fcntl")
 }

@@ -46,14 +46,14 @@ export function readStat(pid: number): string[] | undefined {
   }
 }
 
-/** Of all processes of the host that can be seen. */
+/** Pids of all processes of the host that can be seen. */
 export function listPids(): number[] {
   return readdirSync("/proc")
     .map(Number)
     .filter((pid) => Number.isInteger(pid))
 }
 
-/** Whoever started it chose these, and it may have changed them: they prove nothing. */
+/** Anybody chooses the words of a process, so they prove nothing. */
 export function commandLineOf(pid: number): string[] {
   return readOfProcess(pid, "cmdline").split("\0")
 }
@@ -63,7 +63,7 @@ export function readOfProcess(pid: number, name: string): string {
   return unlessOutOfReach("", () => readFileSync(`/proc/${pid}/${name}`, "utf8"))
 }
 
-/** What the kernel calls the files, sockets and so on that it holds open. */
+/** The kernel's names of the files and sockets that it holds open. */
 export function descriptorNamesOf(pid: number): string[] {
   return unlessOutOfReach([], () => {
     const directory = `/proc/${pid}/fd`
@@ -81,7 +81,7 @@ export function unlessOutOfReach<T>(otherwise: T, look: () => T): T {
   }
 }
 
-/** Whether a process that was looked at is gone by now. */
+/** Returns whether the error says that the process is gone by now. */
 export function isGone(error: unknown): boolean {
   return ["ENOENT", "ESRCH"].includes(errorCodeOf(error) ?? "")
 }

@@ -53,7 +53,7 @@ export async function readExtents(
 
 const zeros = Buffer.alloc(chunkBytes)
 
-/** Of at most a chunk. */
+/** Takes at most a chunk. */
 export function isZero(bytes: Uint8Array): boolean {
   return Buffer.compare(bytes, zeros.subarray(0, bytes.length)) === 0
 }

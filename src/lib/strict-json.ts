@@ -8,7 +8,7 @@
 
 import { AppError } from "../contract/errors.ts"
 
-/** Nothing that we are sent is half as deep. */
+/** Twice as deep as anything that clients send. */
 const depthMax = 64
 
 const quote = 0x22
@@ -74,7 +74,7 @@ function endOfString(text: string, at: number): number {
   }
 }
 
-/** Whether a string that ends there names a member. */
+/** Returns whether a string that ends there names a member. */
 function isName(text: string, end: number): boolean {
   let at = end
   while (text.charCodeAt(at) <= 0x20) at++

@@ -31,7 +31,7 @@ type ProbeInput = {
   dataDir: string
   jail: Jail
   level: Confinement["level"]
-  /** Of machines that belong to no sandbox. */
+  /** User id of machines that belong to no sandbox. */
   uid: number | undefined
   cgroups: Cgroups
   /** For how long a guest may say nothing. */

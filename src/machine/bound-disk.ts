@@ -18,7 +18,7 @@ export function diskPathOf(directory: string): string {
   return join(directory, "disk.qcow2")
 }
 
-/** Of a machine that is paused: QEMU has written its tables out, and writes nothing. Whoever calls this syncs the file. */
+/** Marks the disk of a paused machine: QEMU has written its tables out, and writes nothing more. The caller syncs the file. */
 export async function bindDisk(path: string): Promise<DiskBinding> {
   const mark = crypto.getRandomValues(Buffer.alloc(markPlace.bytes))
   const file = await open(path, "r+")

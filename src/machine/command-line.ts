@@ -70,7 +70,7 @@ const commonKernelArguments = [
   "net.ifnames=0",
   "random.trust_cpu=on",
   "audit=0",
-  // What is free holds only zeros, so that a snapshot has neither its bytes nor what somebody has deleted in them.
+  // Free memory holds only zeros, so that a snapshot contains neither its bytes nor deleted data.
   "init_on_free=1",
 ]
 
@@ -109,7 +109,7 @@ export function cpuModel(accelerator: Accelerator): string {
 const board = "q35,sata=off,smbus=off,usb=off,vmport=off,graphics=off"
 const systemCallFilter = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 
-/** Of a machine without disks that only says on its console, which is its output, that a guest boots under KVM. */
+/** Arguments of a machine without disks, which only prints on its console that a guest boots under KVM. */
 export function probeArguments(): string[] {
   return [
     ["-nodefaults"],

@@ -15,7 +15,7 @@ import { consoleRingBytes } from "./command-line.ts"
 import type { Qmp } from "./qmp.ts"
 
 const deadline = { deadlineMs: 5000 }
-/** Of the console: a panic's report with its call trace is about 4 KB. */
+/** Bound on kept console text; a panic's report with its call trace is about 4 KB. */
 const keptCharacters = 16_384
 
 const End = z.object({

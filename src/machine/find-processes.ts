@@ -14,7 +14,7 @@ import {
   unlessOutOfReach,
 } from "../lib/process-identity.ts"
 
-/** One user id per slot, and the one of slot 0 for machines that are no sandbox's. */
+/** Each slot has a user id; slot 0's is for machines of no sandbox. */
 const slotsMax = 65_535
 /** A machine has all of them open, to write to. */
 const filesOfMachine = ["disk.qcow2", "device-state"]
@@ -72,7 +72,7 @@ function programOf(pid: number): string {
   return basename(target.replace(/ \(deleted\)$/, ""))
 }
 
-/** Whether all its user ids are of machines; without a base: the daemon's own. */
+/** Returns whether all its user ids are ids of machines; without a base: the daemon's own. */
 function isMachineUser(pid: number, uidBase: number | undefined): boolean {
   const [, ...ids] = /^Uid:\t(\d+)\t(\d+)\t(\d+)\t(\d+)$/m.exec(readOfProcess(pid, "status")) ?? []
   const isOurs = (id: number) =>

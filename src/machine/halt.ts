@@ -1,5 +1,5 @@
 /**
- * Whether a machine's processors stand still, and whether because the host had no space for what its guest writes. QEMU says so
+ * Tells whether a machine's processors stand still, and whether for want of space on the host. QEMU says so
  * when it is asked; between two of its events the answer cannot have changed, so a look at a machine costs it nothing.
  */
 

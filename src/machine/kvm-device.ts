@@ -32,7 +32,7 @@ function includes(mode: number, bits: number): boolean {
   return (mode & bits) === bits
 }
 
-/** What is wrong with the device for the daemon itself; undefined if it opens. */
+/** The device's fault for the daemon itself. Returns undefined if it opens. */
 export function deviceProblem(path = kvmDevice): string | undefined {
   if (statSync(path, { throwIfNoEntry: false }) === undefined) return `${kvmDevice} is missing`
   try {

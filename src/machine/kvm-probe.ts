@@ -12,13 +12,13 @@ import { hostBootId, isAlive, type ProcessIdentity, startTicks } from "../lib/pr
 import { probeArguments } from "./command-line.ts"
 import { type Confinement, killProcess, launch } from "./process.ts"
 
-/** What the agent prints when it was booted with `bhatti.probe`; the twin of answerProbe in agent/boot.go. */
+/** The agent prints this when it was booted with `bhatti.probe`; the twin of answerProbe in agent/boot.go. */
 const probeWords = "bhatti-probe-ok"
 const killDeadlineMs = 10_000
 const roundMs = 10
 /** However much a guest says, it is given up after this many times its patience. */
 const patiencesMax = 24
-/** Of what it said last, for a reason. */
+/** Bound on its last words in a reason. */
 const tailLength = 160
 
 export type ProbeResult = { problem: string | undefined; ms: number }

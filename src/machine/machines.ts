@@ -60,7 +60,7 @@ import { sha256, type Template, type TemplateDraft, type TemplateSpec, Templates
 import { makeWordsPipe, openEar, takeWords, Words } from "./words.ts"
 
 const qmpDeadlineMs = 10_000
-/** Of the guest's console, for the log. */
+/** Bound on the guest's console in the log. */
 const consoleBytes = 8192
 /** QEMU answers nothing while it writes its state. */
 const saveDeadlineMs = 60_000
@@ -280,7 +280,7 @@ export class Machines {
     return checkDisk(diskPathOf(directory))
   }
 
-  /** Whether there is a snapshot that this host can restore; if not, why. Throws if the disk it belongs to is damaged. */
+  /** Returns whether there is a snapshot that this host can restore; if not, why. Throws if its disk is damaged. */
   async checkSnapshot(
     directory: string,
     template: Template,
@@ -312,7 +312,7 @@ export class Machines {
     await (await this.#monitor(machine)).command("cont", {}, { deadlineMs: qmpDeadlineMs })
   }
 
-  /** Whether its processors stand still, and whether for want of space. */
+  /** Returns whether its processors stand still, and whether for want of space. */
   async haltOf(machine: Machine): Promise<Halt> {
     return this.#halts.read(await this.#monitor(machine))
   }
@@ -335,7 +335,7 @@ export class Machines {
 
     // Not what this daemon would start: another build, or another QEMU, may have started this one.
     const startedAs = stateFingerprintOf(machine.process.pid)
-    // What the guest has written may not be on the disk yet.
+    // Writes of the guest may not be on the disk yet.
     if ((await this.haltOf(machine)) === "disk_full") throw diskFull()
     const state = await this.#saveState(machine)
     await writeFile(join(beside, "state"), state, { flag: "wx", mode: 0o600 })

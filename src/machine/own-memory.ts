@@ -189,7 +189,7 @@ function tableOf(runs: Run[]): Buffer {
   return table
 }
 
-/** What a file of saved pages says of itself. */
+/** Header of a file of saved pages. */
 type Saved = { runs: Run[]; zeroRuns: Run[]; pagesAt: number; sumBefore: Buffer[]; sumBehind: Buffer[] }
 
 function readSaved(file: number): Saved {

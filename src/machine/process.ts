@@ -83,7 +83,7 @@ export type Confinement = {
   level: "full" | "reduced"
   /** Its user and group. Without it (the daemon is not root) it runs as the daemon's own. */
   uid: number | undefined
-  /** Nothing is started while any other process has that user id. */
+  /** The start is refused while any other process has that user id. */
   isAlone?: boolean
   groups: number[]
   /** Device nodes that it sees in the jail. */

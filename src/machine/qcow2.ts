@@ -38,7 +38,7 @@ export type DiskTables = {
   /** Over header and tables, the mark left out. */
   checksum: string
   mark: Buffer
-  /** Of the disk's contents, those that would lie behind the file's end. They read as zeros. */
+  /** Contents that would lie behind the file's end. They read as zeros. */
   missingBytes: number
 }
 

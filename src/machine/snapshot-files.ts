@@ -31,7 +31,7 @@ export function manifestText(manifest: SnapshotManifest): string {
   return sealJson(manifest)
 }
 
-/** Of the memory only the size is looked at: whoever loads it checks the rest. */
+/** Checks only the size of the memory: its loader checks the rest. */
 export async function readSnapshot(
   directory: string,
 ): Promise<{ manifest: SnapshotManifest } | { damage: string }> {

@@ -33,7 +33,7 @@ export type TemplateSpec = {
   kernel: MachineKernel
   cpus: number
   memoryMib: number
-  /** Of certificates that its guest is made to trust. */
+  /** Digest of certificates that its guest is made to trust. */
   authority?: string
 }
 
@@ -79,9 +79,9 @@ export class Templates {
   readonly #dataDir: string
   readonly #directory: string
   readonly #onDamage: (error: AppError) => void
-  /** Those whose disk was found whole, and what the manifest says of the rest. */
+  /** Templates whose disk was found whole, and the manifest's proof of the other files. */
   readonly #known = new Map<string, { template: Template; manifest: Manifest }>()
-  /** Whether it can be cloned; undefined: it was found damaged, and that is not looked at again. */
+  /** Returns whether it can be cloned; undefined once it was found damaged, which is not checked again. */
   readonly #clonable = new Map<string, Promise<Template | undefined>>()
   readonly #used = new Map<string, { atMs: number; writtenMs: number }>()
   readonly #memories = new Map<string, Promise<number>>()

@@ -14,7 +14,7 @@ import { descriptors } from "./command-line.ts"
 const pipeBytes = 65_536
 const keptBytes = 8192
 const drainMs = 5000
-/** Of a machine that has ended, for whoever finds that out. */
+/** Rounds for which an ended machine's last words are kept, so that whoever notices the end finds them. */
 const roundsKept = 24
 
 /** For one machine; both ends become QEMU's, and the caller closes its own. */
@@ -40,7 +40,7 @@ export class Words {
     this.#timer.unref()
   }
 
-  /** Of a machine that was just started, from its own pipe; of one that an earlier daemon has started, from QEMU's descriptor. */
+  /** Opens a new machine's own pipe, or QEMU's descriptor for a machine that an earlier daemon has started. */
   listen(process: ProcessIdentity, readFd?: number): void {
     if (this.#ears.has(process.pid) || !isAlive(process)) return
     const borrowed = readFd ?? borrowWords(process)
@@ -84,7 +84,7 @@ export function openEar(readFd: number): number {
   return openSync(`/proc/self/fd/${readFd}`, constants.O_RDONLY | constants.O_NONBLOCK)
 }
 
-/** What was written since the last time; undefined: nothing, and nobody can write any more. */
+/** Returns text written since the last time; undefined if there is none and the writer is gone. */
 export function takeWords(ear: number): Buffer | undefined {
   const bytes = Buffer.alloc(pipeBytes)
   try {

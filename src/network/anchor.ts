@@ -7,7 +7,7 @@ import { anchorBatch, writeSetting } from "./links.ts"
 import { runProgram } from "./program.ts"
 import type { Site } from "./ruleset.ts"
 
-/** One of an earlier daemon stays, unless the subnet was another then. */
+/** An earlier daemon's anchor stays, unless the subnet has changed. */
 export async function makeAnchor({ anchor }: Site, subnet: Subnet): Promise<void> {
   const gateway = gatewayOf(subnet)
   const { prefix } = subnet

@@ -25,7 +25,7 @@ const port = 53
 const ofRoot = "0"
 const wordStart = "--conf-file="
 
-/** Those of an installation, whose name servers have their directories below this one. */
+/** Finds the name servers of an installation, whose directories lie below this one. */
 export function findNameServers(directory: string): NameServerProcess[] {
   const candidates = listPids().flatMap((pid) => {
     const word = commandLineOf(pid).find((one) => one.startsWith(`${wordStart}${directory}/`))

@@ -55,7 +55,7 @@ export class TapNetwork {
   readonly #subnet: Subnet
   readonly #ground: Ground
   readonly #resolvers: Resolvers
-  /** Those that the operator has chosen; empty: the host's. */
+  /** Upstream servers that the operator has chosen; empty: the host's. */
   readonly #chosenServers: string[]
   readonly #nftables = new Nftables()
   readonly #attached = new Map<string, Attached>()

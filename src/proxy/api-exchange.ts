@@ -157,7 +157,7 @@ export class ApiExchange {
     }
   }
 
-  /** One that is not as long as was said is dropped, so that the client sees it. */
+  /** Drops the connection if the answer is not as long as announced, so that the client sees it. */
   async #stream(bytes: AnswerBytes, framing: Framing): Promise<void> {
     const { kind } = framing
     let left = framing.kind === "length" ? framing.bytes : Number.POSITIVE_INFINITY

@@ -255,7 +255,7 @@ export class Exchange {
   async #fail(error: Lost | HeadError): Promise<Ending> {
     const drop: Ending = { kind: "done", client: "drop", isUpstreamReusable: false }
     if (this.#client.isLost) return drop
-    // What has come is delivered. That it is not all shows in the last chunk or the bytes that are missing, else in a reset.
+    // Received bytes are delivered. That they are not all shows in the last chunk or the bytes that are missing, else in a reset.
     const showsItsEnd = this.#answered?.kind === "chunked" || this.#answered?.kind === "length"
     if (this.#answered) return showsItsEnd && !this.#stopped ? { ...drop, client: "close" } : drop
     if (this.#stopped) return this.#stopped.refusal ? this.#refuse(this.#stopped.refusal) : drop

@@ -33,7 +33,7 @@ const burstMib = 1
 const trickleMib = 4
 const slackMibMin = 32
 
-/** What must be free beyond the reserve for each one that goes on. */
+/** Free space beyond the reserve that each released sandbox needs. */
 export function slackMib(reserveMib: number): number {
   return Math.max(slackMibMin, reserveMib / 8)
 }
@@ -71,14 +71,14 @@ export function quotaSpace(leftMib: number): Pick<SpaceFacts, "freeMib" | "reser
   return { freeMib: leftMib, reserveMib: 1, scarceMib: -graceMib }
 }
 
-/** Whether its owner may let one go on all the same. */
+/** Returns whether an owner may let a held sandbox go on all the same. */
 export function hasGrace(leftMib: number): boolean {
   return leftMib > -graceMib
 }
 
 const waitMsMin = 100
 const waitMsMax = 2000
-/** Of all machines together, as fast as a good disk. */
+/** Growth of all machines together, as fast as a good disk. */
 const writtenMibPerMs = 1
 
 /** Until the next look: half of the time in which the space above the reserve can be used up. */

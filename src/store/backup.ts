@@ -53,7 +53,7 @@ export async function fitToBackup(
     if (!kept.has(id)) await db.deleteFrom("snapshots").where("id", "=", id).execute()
   for (const id of copied.snapshots) if (!kept.has(id)) gone.push({ kind: "snapshot", id })
   const mark = markText(await readInstallation(db))
-  // One file: the log of a database is no part of a backup.
+  // A backup has the database as a single file, without its log.
   await sql`pragma journal_mode = delete`.execute(db)
   return { mark, gone }
 }

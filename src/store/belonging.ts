@@ -40,7 +40,7 @@ export function belongingOf(dataDir: string): Belonging {
   if (inspected.kind === "damaged") return misfit("damaged")
   if (inspected.kind === "unreadable") return { kind: "fits", markProblem: undefined }
   if (mark === "missing" || mark === "damaged") return { kind: "fits", markProblem: mark }
-  // One without a mark was made before databases had one.
+  // A database without a mark was made before databases had marks.
   if (!inspected.mark) return misfit("older")
   if (inspected.mark.id !== mark.id) return misfit("foreign")
   return inspected.mark.counter < mark.counter ? misfit("older") : { kind: "fits", markProblem: undefined }
@@ -74,7 +74,7 @@ export function inspect(path: string): Inspected {
   }
 }
 
-/** What lies beside the database. */
+/** Counts the sandboxes and snapshots beside the database. */
 export function countIn(dataDir: string): { what: string; count: number }[] {
   return ["sandbox", "snapshot"].map((what) => {
     const directory = join(dataDir, what === "sandbox" ? "sandboxes" : "snapshots")

@@ -7,7 +7,7 @@ import { type Kysely, sql } from "kysely"
 import type { Mark } from "./mark.ts"
 import type { Schema } from "./schema.ts"
 
-/** What sandboxes, their owners and their ways in are made of. Events are not: they tell, and decide nothing. */
+/** Tables that define sandboxes, their owners and their ways in. Events do not: they tell, and decide nothing. */
 const countedTables = ["users", "sandboxes", "secrets", "published_ports", "snapshots"] as const
 
 /** After each migration anew: a table that one has made again has lost its triggers. */

@@ -62,7 +62,7 @@ export async function writeCopy(db: Kysely<never>, path: string): Promise<void> 
   }
 }
 
-/** Whether the day's copy is still to be made. A clock that was set back makes one more. */
+/** Returns whether the day's copy is due. A clock that was set back makes one more. */
 export function isCopyDue(dataDir: string, nowMs: number): boolean {
   const newest = listCopies(dataDir).at(-1)
   return newest === undefined || Math.abs(nowMs - timeOf(newest)) >= everyMs

@@ -1,5 +1,5 @@
 /**
- * What users take of the host's disk: the blocks of their sandboxes' directories, as the daemon measured them last, and of their
+ * Disk use per user: the blocks of their sandboxes' directories, as the daemon measured them last, and of their
  * named snapshots. What is being made counts from the statement on that writes its row.
  */
 
@@ -10,7 +10,7 @@ import type { Schema } from "./schema.ts"
 
 const mebibyte = 1024 * 1024
 
-/** Of a user with a quota. */
+/** A user's quota, and the disk use of their named snapshots. */
 export type DiskQuota = { userId: UserId; maxMib: number; snapshotsMib: number }
 
 export class DiskUse {
@@ -20,7 +20,7 @@ export class DiskUse {
     this.#db = db
   }
 
-  /** Of all users that have one. */
+  /** The quotas of all users that have one. */
   async quotas(): Promise<DiskQuota[]> {
     const { rows } = await sql<{ id: string; max: number; snapshots: number }>`
       select id, max_disk_mib as max, ${snapshotsMib(sql.ref("users.id"))} as snapshots
@@ -37,7 +37,7 @@ export class DiskUse {
   }
 }
 
-/** Whether the user may take that much more. */
+/** Returns whether the user may take that much more. */
 export function hasDiskRoom(userId: string, neededMib: number) {
   return sql<boolean>`exists (select 1 from users where id = ${userId} and (
     max_disk_mib = 0 or ${diskUsedMib(sql.val(userId))} + ${neededMib} <= max_disk_mib))`

@@ -107,7 +107,7 @@ export class PublishedPorts {
       // One parameter: a statement of its own for every number of them would have to be prepared each time.
       .where("sandbox_id", "in", sql<SandboxId>`(select value from json_each(${JSON.stringify(sandboxIds)}))`)
       .orderBy("created_at")
-      // Of the same millisecond.
+      // Decides between rows of the same millisecond.
       .orderBy(sql`rowid`)
       .execute()
     return rows.map(toRecord)

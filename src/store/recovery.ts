@@ -24,7 +24,7 @@ export const KeptRow = z.strictObject({
   row: Row.and(z.object({ id: z.string(), name: z.string(), user_id: z.string() })),
   /** Its published ports. */
   ports: z.array(Row),
-  /** Of the disk that belongs to its saved memory; null: it has none. */
+  /** Stamp of the disk that belongs to its saved memory; null without saved memory. */
   diskStamp: z.string().nullable(),
 })
 export type KeptRow = z.infer<typeof KeptRow>
@@ -38,7 +38,7 @@ export class Recovery {
     this.#db = db
   }
 
-  /** What is to be kept now, without the stamps of disks: sandboxes and snapshots that are made, and will be. */
+  /** Rows to keep beside the disks now, without the disks' stamps: all sandboxes and snapshots, unfinished ones too. */
   async rowsToKeep(): Promise<(Omit<KeptRow, "diskStamp"> & { state: string })[]> {
     const users = await this.#db.selectFrom("users").select(["id", "name"]).execute()
     const names = new Map(users.map(({ id, name }) => [id, name]))
@@ -61,7 +61,7 @@ export class Recovery {
       ...sandboxes.map((row) => ({
         kind: "sandbox" as const,
         owner: ownerOf(row.user_id ?? "", names),
-        // What it takes of the disk is measured anew.
+        // Its disk use is measured anew.
         row: { ...row, user_id: row.user_id ?? "", used_mib: 0 },
         ports: ports.get(row.id) ?? [],
         state: row.state,
@@ -90,7 +90,7 @@ export class Recovery {
     return damaged
   }
 
-  /** Of all rows, those of the pool left out. */
+  /** Ids of all rows but those of the pool. */
   async ids(kind: KeptRow["kind"]): Promise<string[]> {
     const rows = await this.#db
       .selectFrom(tableOf[kind])

@@ -14,7 +14,7 @@ import { type Account, noLongerValid } from "./users.ts"
 
 type Database = Kysely<Schema>
 
-/** What a write ends with when the owner's limit has no place for it; `orRefusal` says so to the owner. */
+/** Thrown by a write for which the owner's limit has no place; `orRefusal` turns it into the owner's error. */
 const noRoom = new Error("there is no room")
 
 const creating = JSON.stringify({ kind: "creating" } satisfies SandboxState)
@@ -61,7 +61,7 @@ export async function insertRow(
   return { ...row, template_id: null, address: null, slot: placed.slot }
 }
 
-/** Of one of the pool, which nobody else has claimed. */
+/** Claims a row of the pool that nobody else has claimed. */
 export async function claimRow(
   db: Database,
   id: SandboxId,
@@ -123,7 +123,7 @@ export async function orRefusal<T>(
   }
 }
 
-/** What an owner decides. */
+/** Columns that the owner decides. */
 function ownersColumns(input: NewSandbox) {
   return {
     name: input.name,

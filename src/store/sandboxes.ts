@@ -67,7 +67,7 @@ export type SandboxRecord = {
   cpus: number
   memoryMib: number
   diskMib: number
-  /** Of the host's disk, as measured last, or as it is expected to be at least. */
+  /** Use of the host's disk, as measured last, or the least that is expected. */
   usedMib: number
   env: Record<string, string>
   secretNames: string[]

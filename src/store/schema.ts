@@ -12,12 +12,12 @@ export type Schema = {
   installation: InstallationTable
 }
 
-/** One row. */
+/** A table with a single row. */
 export type InstallationTable = {
   id: string
   /** Changes so far of what `changes.ts` counts. */
   counter: number
-  /** Of the key that secrets are encrypted for; null until a key was opened. */
+  /** Recipient that secrets are encrypted for; null until a key was opened. */
   recipient: string | null
 }
 
@@ -29,7 +29,7 @@ export type UsersTable = {
   max_sandboxes: number
   max_cpus: number
   max_memory_mib: number
-  /** Of all sandboxes and snapshots together; 0: no quota. */
+  /** Quota for all sandboxes and snapshots together; 0: none. */
   max_disk_mib: number
   created_at: string
 }

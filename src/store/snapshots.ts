@@ -25,7 +25,7 @@ const Inherited = z.strictObject({
   warmAfterSec: z.number().nullable(),
   coldAfterSec: z.number().nullable(),
   netPolicy: NetPolicy,
-  /** Those that were made before there was one have none. */
+  /** Absent in snapshots of earlier versions. */
   bootScript: z.string().nullable().default(null),
 })
 

@@ -78,7 +78,7 @@ export function isUniqueViolation(error: unknown, column: string): boolean {
   return code === "SQLITE_CONSTRAINT_UNIQUE" && String(message).includes(column)
 }
 
-/** Whether the statement refers to a row that is gone. */
+/** Returns whether the statement refers to a row that is gone. */
 export function isForeignKeyViolation(error: unknown): boolean {
   return (error as { code?: unknown }).code === "SQLITE_CONSTRAINT_FOREIGNKEY"
 }

@@ -50,7 +50,7 @@ export type Store = {
   diskUse: DiskUse
   events: Events
   recovery: Recovery
-  /** What an operator should know of how it was found. */
+  /** Notes for the operator about the state in which it was found. */
   notes: readonly string[]
   /** Another number than before: another process has written to the database. */
   foreignVersion(): Promise<number>
@@ -183,7 +183,7 @@ async function refuseDamagedRows(db: Kysely<Schema>, dataDir: string): Promise<v
   if (damaged) throw refusal(dataDir, "damaged")
 }
 
-/** Of a database that is not new. A migration without a way back is not begun. */
+/** Copies a database that is not new. Without that copy no migration begins. */
 async function copyBeforeMigration(migrator: Migrator, db: Kysely<Schema>, dataDir: string): Promise<void> {
   const all = await migrator.getMigrations()
   const next = all.find(({ executedAt }) => executedAt === undefined)
@@ -209,7 +209,7 @@ async function openVault(db: Kysely<Schema>, dataDir: string, dropSecrets: boole
   return vault
 }
 
-/** What has been committed survives a power cut from here on, before the mark says that it is there. */
+/** Makes committed changes survive a power cut before the mark counts them. */
 async function makeDurable(dataDir: string): Promise<void> {
   const log = `${databasePath(dataDir)}-wal`
   if (!existsSync(log)) return

@@ -19,7 +19,7 @@ export type Account = {
   maxSandboxes: number
   maxCpus: number
   maxMemoryMib: number
-  /** Of all together; 0: no quota. */
+  /** Quota for all together; 0: none. */
   maxDiskMib: number
   /** Throws when the key that a request came with is not valid any more. To be asked after a wait, before something is done. */
   confirm?: () => Promise<unknown>
@@ -29,7 +29,7 @@ export function hashKey(key: string): string {
   return new Bun.CryptoHasher("sha256").update(key).digest("hex")
 }
 
-/** Of a request, too, that goes on while its user is deleted. */
+/** Also the error of a request that goes on while its user is deleted. */
 export function noLongerValid(): AppError {
   return new AppError("unauthenticated", "the API key is not valid any more", {
     hint: "it was replaced; take the new one with: bhatti setup",

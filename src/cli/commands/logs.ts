@@ -6,7 +6,7 @@ import { tellingFate } from "../lost-sandbox.ts"
 export const logs = command({
   args: ["sandbox"],
   optionalArgs: ["session"],
-  description: `What the session's terminal has shown, the last 256 KiB of it, as it was written; without SESSION that of the init script. It needs no terminal, disturbs
+  description: `Prints the last 256 KiB that the session's terminal has shown, as they were written; without SESSION those of the init script. It needs no terminal, disturbs
 nobody who is attached, and works when the session has ended, until the sandbox boots again. bhatti ps lists the sessions.`,
   examples: ["bhatti logs dev", "bhatti logs dev init | tail", "bhatti logs dev s1"],
   async run({ client, args, out }) {

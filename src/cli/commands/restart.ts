@@ -8,8 +8,8 @@ import { secondsText } from "../words.ts"
 
 export const restart = command({
   rest: { name: "sandbox", kind: "names" },
-  description: `As a computer is restarted: programs are asked to end and have five seconds for it, files are written out, and the sandbox boots from its disk.
-What was in its memory is gone. Its init script runs again, unless it was created with --on-boot off. The same happens when reboot is run inside;
+  description: `Asks programs to end, gives them five seconds, writes files out and boots the sandbox from its disk.
+Its memory is lost. Its init script runs again, unless it was created with --on-boot off. The same happens when reboot is run inside;
 poweroff inside leaves it stopped until the next request.
 
 All named sandboxes are tried, one after the other.`,

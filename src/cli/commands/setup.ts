@@ -61,7 +61,7 @@ For a daemon whose certificate is of an authority of your own, --ca names the au
 type Address = { url: string; token: string }
 type Present = { url: string; token: string | undefined; caFile: string | undefined }
 
-/** What the options leave open is asked, if somebody is there to ask, or read. */
+/** Asks for everything that the options leave open, or reads it from standard input. */
 async function ask(given: GivenSettings, present: Present): Promise<Address> {
   const { url, token } = given
   if (url !== undefined && token !== undefined) return { url, token }

@@ -32,7 +32,7 @@ export type DataDirFacts =
       freeMib: number
       files: { name: string; mode: number }[]
       kernelAndImage: boolean
-      /** What does not belong together, or waits for the operator. */
+      /** Findings that wait for the operator, such as files that do not belong together. */
       findings: Finding[]
       probe: { problem: string | null; isOfThisBoot: boolean } | undefined
     }
@@ -305,7 +305,7 @@ async function readProbe(
   return { problem: found.problem, isOfThisBoot: found.bootId === current }
 }
 
-/** Who answers at the daemon's own address. Its certificate is for another name, and this is about the port alone. */
+/** Finds out which program answers at the daemon's own address. The certificate is not checked, since it is for another name. */
 async function findListener({
   listen,
   isTls,

@@ -1,4 +1,4 @@
-/** What sandboxes have of the host that others have too: user ids, and name servers. Gathered for the doctor here, and judged. */
+/** Checks of host resources that sandboxes share with others: user ids and name servers. */
 
 import { readFile } from "node:fs/promises"
 import { errorCodeOf } from "../../lib/error-code.ts"

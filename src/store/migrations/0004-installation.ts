@@ -7,7 +7,7 @@ export async function up(db: Kysely<unknown>): Promise<void> {
     .createTable("installation")
     .addColumn("id", "text", (column) => column.primaryKey())
     .addColumn("counter", "integer", (column) => column.notNull())
-    /** Of the key that secrets are encrypted for; null until it is known. */
+    /** Recipient that secrets are encrypted for; null until it is known. */
     .addColumn("recipient", "text")
     .execute()
   const id = `inst_${Buffer.from(crypto.getRandomValues(new Uint8Array(8))).toString("hex")}`

@@ -1,4 +1,4 @@
-/** What a user's sandboxes and snapshots may take of the host's disk, and what each sandbox takes. */
+/** Disk quotas of users, and the measured disk use of each sandbox. */
 
 import type { Kysely } from "kysely"
 
