@@ -158,9 +158,13 @@ test("of a sandbox that writes all the time each snapshot is whole: its files, a
   // With the programs that it has started, which would go on for a moment.
   const stopWriter =
     "pid=$(cat /workspace/writer.pid); kill -- -$pid; while pgrep -g $pid >/dev/null; do :; done"
-  await until("it writes", async () => (await exec("dev", "ls /workspace/w 2>&1 | grep -c d; true")) >= "8", {
-    deadlineMs: 60_000,
-  })
+  await until(
+    "it writes",
+    async () => Number(await exec("dev", "ls /workspace/w 2>&1 | grep -c d; true")) >= 8,
+    {
+      deadlineMs: 60_000,
+    },
+  )
   for (const name of ["busy-1", "busy-2", "busy-3"]) {
     await ok("snapshot", "create", "dev", "--name", name)
     expect(checkFilesystem(own, join(own.dataDir, "snapshots", onDisk()[0] ?? "", "disk.qcow2"))).toEqual({
