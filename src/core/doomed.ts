@@ -43,6 +43,9 @@ export class Doomed {
     this.#watches.add(watch)
     try {
       return await work(watch.controller.signal)
+    } catch (error) {
+      // A file that a destroy took away fails the work before it looks at the signal: the destroy is the reason.
+      throw watch.controller.signal.aborted ? watch.controller.signal.reason : error
     } finally {
       this.#watches.delete(watch)
     }

@@ -49,8 +49,6 @@ export class Snapshots {
     try {
       await this.#copyOf(options).catchUp(options)
     } catch (cause) {
-      // The disk of one that is destroyed meanwhile may be gone.
-      options.signal.throwIfAborted()
       throw asDiskFull(cause)
     }
   }

@@ -65,6 +65,25 @@ test.each(["copyAhead", "capture"] as const)(
   },
 )
 
+test("over the source of a fork and of a snapshot whose disk is gone before it is copied", async () => {
+  for (const make of [fork, snapshot]) {
+    const { promise: destroyed, resolve } = Promise.withResolvers<void>()
+    let isGoing = false
+    own.host.snapshots.copyAhead = async () => {
+      isGoing = true
+      await destroyed
+      throw Object.assign(new Error("no such file"), { code: "ENOENT" })
+    }
+    const making = make("made")
+    await until("it is copied", () => isGoing)
+    await destroy("dev")
+    resolve()
+    expect((await making).status).toBe(409)
+    await nothingElse(["source"])
+    await own.call("POST", "/sandboxes", { name: "dev" })
+  }
+})
+
 test.each(["copyAhead", "capture", "placeDraft"] as const)(
   "over a copy, in %s, and the source goes on",
   async (step) => {
