@@ -87,6 +87,7 @@ export class RawClones {
       overlayPath,
       sockets,
       slot,
+      diskMib: this.#template.diskMib,
       tapName: process.getuid?.() === 0 ? `bht${crypto.randomUUID().slice(0, 8)}` : undefined,
     })
     undo.defer(() => this.#machines.kill(machine))

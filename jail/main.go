@@ -30,10 +30,12 @@ type order struct {
 	alone  bool
 	groups []uint32
 	// handed is how many descriptors from 3 on are QEMU's.
-	handed   int
-	cgroup   string
-	niceness int
-	command  []string
+	handed int
+	// fileBytes is how long any file may become that QEMU writes to.
+	fileBytes uint64
+	cgroup    string
+	niceness  int
+	command   []string
 }
 
 type ownDevice struct {
@@ -63,6 +65,7 @@ func parse(arguments []string) (order, error) {
 	flags.IntVar(&wanted.uid, "uid", -1, "")
 	flags.BoolVar(&wanted.alone, "alone", false, "")
 	flags.IntVar(&wanted.handed, "handed", 0, "")
+	flags.Uint64Var(&wanted.fileBytes, "file-bytes", 0, "")
 	flags.IntVar(&wanted.niceness, "nice", 0, "")
 	flags.Func("device", "", func(path string) error {
 		wanted.devices = append(wanted.devices, path)

@@ -24,6 +24,7 @@ const (
 	prCapAmbient      = 47
 	prCapAmbientClear = 4
 	rlimitNproc       = 6
+	sigIgnore         = 1
 	sysCloseRange     = 436
 	closeRangeCloexec = 4
 	sigSetMask        = 2
@@ -81,7 +82,9 @@ func planOf(wanted order) (steps, error) {
 	} else {
 		all.enterRoot(wanted)
 	}
-	all.setLimits(wanted)
+	if err := all.setLimits(wanted); err != nil {
+		return nil, err
+	}
 	if err := all.dropRights(wanted); err != nil {
 		return nil, err
 	}
@@ -169,7 +172,7 @@ func (all *steps) makeDevice(device ownDevice, uid int, inRoot func(string) stri
 	all.add("leave the memory for "+device.path, syscall.SYS_UMOUNT2, directory, syscall.MNT_DETACH)
 }
 
-func (all *steps) setLimits(wanted order) {
+func (all *steps) setLimits(wanted order) error {
 	limit := func(which int, max uint64) {
 		all.add("limit", syscall.SYS_SETRLIMIT, which, unsafe.Pointer(&syscall.Rlimit{Cur: max, Max: max}))
 	}
@@ -178,7 +181,18 @@ func (all *steps) setLimits(wanted order) {
 	if wanted.uid >= 0 {
 		limit(rlimitNproc, threadsMax)
 	}
+	// Nobody may raise what the caller was limited to.
+	var own syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_FSIZE, &own); err != nil {
+		return err
+	}
+	fileBytes := wanted.fileBytes
+	if fileBytes > own.Max {
+		fileBytes = own.Max
+	}
+	limit(syscall.RLIMIT_FSIZE, fileBytes)
 	all.add("set its priority", syscall.SYS_SETPRIORITY, syscall.PRIO_PROCESS, 0, wanted.niceness)
+	return nil
 }
 
 func (all *steps) dropRights(wanted order) error {
@@ -200,17 +214,25 @@ func (all *steps) dropRights(wanted order) error {
 		all.add("set its user", syscall.SYS_SETRESUID, wanted.uid, wanted.uid, wanted.uid)
 	}
 	all.add("drop ambient capabilities", syscall.SYS_PRCTL, prCapAmbient, prCapAmbientClear)
+	filter := spaceFilter()
+	all.add("filter its system calls", syscall.SYS_PRCTL, prSetSeccomp, seccompModeFilter,
+		unsafe.Pointer(&syscall.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}))
 	header := &[2]uint32{capabilityVersion}
 	all.add("drop its capabilities", syscall.SYS_CAPSET, unsafe.Pointer(header), unsafe.Pointer(new([6]uint32)))
 	return nil
 }
 
-// resetSignals takes back the handlers that Go's runtime has set: they are code that is gone once QEMU has started.
+// resetSignals takes back the handlers that Go's runtime has set: they are code that is gone once QEMU has started. A write
+// beyond the limit of a file's size is an error to QEMU, not its end.
 func (all *steps) resetSignals() {
-	byDefault := unsafe.Pointer(new([4]uint64))
+	byDefault, ignored := unsafe.Pointer(new([4]uint64)), unsafe.Pointer(&[4]uint64{sigIgnore})
 	for signal := 1; signal <= signalLast; signal++ {
+		action := byDefault
+		if signal == int(syscall.SIGXFSZ) {
+			action = ignored
+		}
 		if signal != int(syscall.SIGKILL) && signal != int(syscall.SIGSTOP) {
-			all.add("reset a signal", syscall.SYS_RT_SIGACTION, signal, byDefault, 0, signalSetBytes)
+			all.add("reset a signal", syscall.SYS_RT_SIGACTION, signal, action, 0, signalSetBytes)
 		}
 	}
 }

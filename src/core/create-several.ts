@@ -36,7 +36,7 @@ export async function createSandboxes(
   using _going = core.pool.beginCreate()
 
   const pooled: (PooledSandbox | undefined)[] = []
-  for (const _ of names) pooled.push(await takePooled(core, plan.spec))
+  for (const _ of names) pooled.push(await takePooled(core, plan))
   const wanted = (given: string[]) =>
     given.map((name, index) => ({ input: { ...plan.wanted, name }, pooledId: pooled[index]?.id }))
   const add = (given: string[]) =>

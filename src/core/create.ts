@@ -55,7 +55,7 @@ export async function createSandbox(
   using _going = core.pool.beginCreate()
 
   // A pooled sandbox is the owner's as soon as the store says so; without one the intent to create is written.
-  const pooled = await takePooled(core, plan.spec)
+  const pooled = await takePooled(core, plan)
   const added = await addRecord(core, account, input, plan, pooled)
   if (!added.isNew) return { sandbox: viewSandbox(core, added.record), isNew: false }
   const { record } = added
@@ -181,7 +181,12 @@ async function findNamed(
   return found?.name === name ? found : undefined
 }
 
-export async function takePooled(core: Core, spec: TemplateSpec): Promise<PooledSandbox | undefined> {
+/** A machine in the pool was started for a disk of the image's size, and what its QEMU may write is bounded by that. */
+export async function takePooled(
+  core: Core,
+  { spec, wanted }: Pick<CreatePlan, "spec" | "wanted">,
+): Promise<PooledSandbox | undefined> {
+  if (wanted.diskMib > spec.image.diskMib) return undefined
   const template = await core.host.machines.findTemplate(spec)
   if (!template) return undefined
   core.pool.wants(spec, template)

@@ -28,6 +28,7 @@ export type Place = {
   sockets: Sockets
   slot: number
   tapName: string | undefined
+  diskMib: number
 }
 
 /**

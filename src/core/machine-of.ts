@@ -18,7 +18,7 @@ export function rememberMachine({ process, memoryBase }: Machine): Pick<Machine,
 
 export function placeOf(
   core: Core,
-  record: Pick<SandboxRecord, "id" | "slot">,
+  record: Pick<SandboxRecord, "id" | "slot" | "diskMib">,
   template: Template,
   sockets: Sockets,
 ): Place {
@@ -30,6 +30,7 @@ export function placeOf(
     sockets,
     slot: record.slot,
     tapName: core.host.network?.tapOf(record.id),
+    diskMib: record.diskMib,
   }
 }
 

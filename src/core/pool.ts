@@ -160,12 +160,13 @@ export class Pool {
     const { disks, machines, guests } = core.host
     await using undo = new AsyncDisposableStack()
 
+    const { diskMib } = spec.image
     const { id, slot } = await core.store.sandboxes.addPooled({
       imageName: spec.image.name,
       imageHash: spec.image.hash,
       cpus: spec.cpus,
       memoryMib: spec.memoryMib,
-      diskMib: spec.image.diskMib,
+      diskMib,
       slotsInUse: machines.slotsInUse(),
     })
     // In its order, and no further when a step fails: a machine that lives keeps its disk and its row.
@@ -177,7 +178,7 @@ export class Pool {
     const guest = await guests.open({ socketPath: machines.agentSocket(directory) })
     undo.defer(() => guest.close())
 
-    const machine = await machines.clone(placeOf(core, { id, slot }, template, sockets))
+    const machine = await machines.clone(placeOf(core, { id, slot, diskMib }, template, sockets))
     machines.setUrgency(machine, "background")
     await core.host.network?.linkUp({ id, slot })
     await guest.waitReady({ deadlineMs: readyDeadlineMs })

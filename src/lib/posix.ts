@@ -95,6 +95,13 @@ export function borrowDescriptor(options: { pid: number; fd: number }): number {
   }
 }
 
+const SEEK_SET = 0
+
+/** Whoever has the same open file reads or writes from its start next. Returns whether that could be done. */
+export function rewind(fd: number): boolean {
+  return Number(libc.symbols.lseek(fd, 0, SEEK_SET)) === 0
+}
+
 const SEEK_END = 2
 const SEEK_DATA = 3
 const SEEK_HOLE = 4

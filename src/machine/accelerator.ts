@@ -12,6 +12,7 @@ import { parseJson } from "../lib/parse-json.ts"
 import { hostBootId } from "../lib/process-identity.ts"
 import type { Cgroups } from "./cgroups.ts"
 import { type Accelerator, probeMemoryMib } from "./command-line.ts"
+import { probeBytesMax } from "./file-bounds.ts"
 import type { QemuBuild } from "./fingerprint.ts"
 import type { Jail } from "./jail.ts"
 import { deviceIdentity, deviceProblem, kvmAccess, kvmDevice } from "./kvm-device.ts"
@@ -92,6 +93,7 @@ async function tryKvm(input: ProbeInput): Promise<{ problem: string | undefined;
         devices: ["/dev/null", ...devices],
         ...{ jail, level, uid },
         cgroup: cgroups.make(groupName, shape),
+        fileBytesMax: probeBytesMax,
       },
       directory: join(input.dataDir, "jail"),
       patienceMs: input.patienceSec * 1000,

@@ -25,7 +25,8 @@ export async function openJail(options: {
   const pipe = makeWordsPipe()
   const ear = openEar(pipe.readFd)
   try {
-    const confinement = { jail, level, uid, groups: [], devices: ["/dev/null"], cgroup: undefined }
+    const access = { groups: [], devices: ["/dev/null"], cgroup: undefined, fileBytesMax: 0 }
+    const confinement = { jail, level, uid, ...access }
     const output = pipe.writeFd
     await launch({ binary: qemu.binary, arguments: ["--version"], files: {}, confinement, output })
     await waitForVersion(ear, qemu)

@@ -45,6 +45,8 @@ let hostPort: number
 const abstractName = `bhatti-jail-${process.pid}`
 let abstract: { stop(force?: boolean): void }
 const sockets: number[] = []
+/** Of each file that the program writes to; its words go to one. */
+const fileBytesMax = 100_000
 
 beforeAll(async () => {
   home = mkdtempSync("/tmp/bhatti-jail-")
@@ -88,6 +90,7 @@ async function inJail(script: string, options: { level?: Confinement["level"]; f
       groups: [],
       devices: ["/dev/null"],
       cgroup: undefined,
+      fileBytesMax,
     },
     output: outputTo(logPath),
   })
@@ -241,7 +244,15 @@ describe("a program in QEMU's place", () => {
         binary: "/usr/bin/perl",
         arguments: ["-e", 'open F, "<", "/proc/self/cgroup"; print <F>; sleep 60'],
         files: {},
-        confinement: { jail, level: "full", uid, groups: [], devices: ["/dev/null"], cgroup: group },
+        confinement: {
+          jail,
+          level: "full",
+          uid,
+          groups: [],
+          devices: ["/dev/null"],
+          cgroup: group,
+          fileBytesMax,
+        },
         output: outputTo(logPath),
       })
       expect(readFileSync(join(group, "cgroup.procs"), "utf8")).toBe(`${pid}\n`)
@@ -277,6 +288,7 @@ describe("a program in QEMU's place", () => {
           devices: [],
           ownDevices: ["/dev/null"],
           cgroup: undefined,
+          fileBytesMax,
         },
         output: outputTo(logPath),
       })
@@ -298,6 +310,42 @@ describe("a program in QEMU's place", () => {
     expect(lines).toEqual(["0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15"])
   })
 
+  test("no file that it holds becomes longer than its bound, whichever way it tries, and that is an error to it, not its end", async () => {
+    const path = join(home, "held-for-writing")
+    const held = openSync(path, "w+")
+    sockets.push(held)
+    const { lines } = await inJail(
+      `
+      $bytes = "x" x 60000;
+      # write, pwrite64, ftruncate, fallocate
+      print "wrote ", syscall(1, 13, $bytes, 60000), " ", syscall(1, 13, $bytes, 60000), "\\n";
+      $! = 0; print "wrote ", syscall(1, 13, $bytes, 60000), " $!\\n";
+      print "wrote far behind\\n" if syscall(18, 13, $bytes, 60000, 1 << 40) > 0;
+      print "made it longer\\n" if syscall(77, 13, ${fileBytesMax + 1}) == 0;
+      # fallocate: as itself, zeros, keeping the size, both, and moving what is behind
+      for $mode (0, 0x10, 1, 0x11, 0x20) {
+        print "took space in mode $mode\\n" if syscall(285, 13, $mode, 0, ${4 * fileBytesMax}) == 0;
+      }
+      $range = pack("ssx4qqlLl4", 0, 0, 0, ${4 * fileBytesMax}, 0, 0, 0, 0, 0, 0);
+      for $kind (0x40305828, 0x4030582a, 0x40305839) {
+        print "took space by $kind\\n" if syscall(16, 13, $kind, $range) == 0;
+      }
+      # io_uring_setup: a ring is asked for all of these, and no filter sees it.
+      $ring = "\\0" x 120; print "has a ring\\n" if syscall(425, 4, $ring) >= 0;
+      # setrlimit, and prlimit64 of itself
+      $unlimited = pack("QQ", -1, -1); $twice = pack("QQ", ${2 * fileBytesMax}, ${2 * fileBytesMax});
+      print "raised its limit\\n" if syscall(160, 1, $unlimited) == 0 || syscall(302, 0, 1, $twice, 0) == 0;
+      print "wrote more\\n" if syscall(1, 13, $bytes, 60000) > 0;
+      # What QEMU gives back space with.
+      print "cannot punch\\n" if syscall(285, 13, 3, 0, 4096) != 0;
+      `,
+      { fd: held },
+    )
+    expect(lines).toEqual([`wrote 60000 ${fileBytesMax - 60_000}`, "wrote -1 File too large"])
+    expect(statSync(path).size).toBe(fileBytesMax)
+    expect(statSync(path).blocks * 512).toBeLessThan(2 * fileBytesMax)
+  })
+
   test("runs as its own user on the host, in namespaces of its own, as nobody's child", async () => {
     const held = openSync(join(home, "held"), "w+")
     sockets.push(held)
@@ -306,7 +354,15 @@ describe("a program in QEMU's place", () => {
       binary: "/usr/bin/perl",
       arguments: ["-e", "sleep 60"],
       files: { saved: held },
-      confinement: { jail, level: "full", uid, groups: [], devices: ["/dev/null"], cgroup: undefined },
+      confinement: {
+        jail,
+        level: "full",
+        uid,
+        groups: [],
+        devices: ["/dev/null"],
+        cgroup: undefined,
+        fileBytesMax,
+      },
       output: outputTo(logPath),
     })
     try {
@@ -348,6 +404,7 @@ test.skipIf(!isRoot)(
           groups: [],
           devices: ["/dev/null"],
           cgroup: undefined,
+          fileBytesMax,
         },
         output: outputTo(join(home, "alone.log")),
       })
@@ -396,7 +453,15 @@ test("a jail that cannot be entered starts nothing and says which step failed", 
     binary: "/usr/bin/perl",
     arguments: ["-e", "1"],
     files: {},
-    confinement: { jail: broken, level: "full", uid, groups: [], devices: ["/dev/null"], cgroup: undefined },
+    confinement: {
+      jail: broken,
+      level: "full",
+      uid,
+      groups: [],
+      devices: ["/dev/null"],
+      cgroup: undefined,
+      fileBytesMax,
+    },
     output: outputTo(join(home, "broken.log")),
   })
   expect(start).rejects.toMatchObject({ code: "unavailable", message: expect.stringContaining("missing") })

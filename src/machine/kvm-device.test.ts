@@ -75,7 +75,7 @@ describe.skipIf(problem !== undefined)(
       const jail = await prepareJail({ dataDir: home, program: qemu.binary, launcher })
       const { devices, ...access } = kvmAccess({ uid, level: "full" })
       confinement = {
-        ...{ jail, level: "full", uid, cgroup: undefined },
+        ...{ jail, level: "full", uid, cgroup: undefined, fileBytesMax: 2 ** 24 },
         ...access,
         devices: ["/dev/null", ...devices],
       }

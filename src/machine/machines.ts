@@ -6,8 +6,8 @@
  *                          └──(QEMU ends)──► disk only ──boot──► running
  */
 
-import { closeSync, constants, openSync, statSync, write } from "node:fs"
-import { mkdir, open, readFile, rename, rm, statfs, truncate, writeFile } from "node:fs/promises"
+import { closeSync, constants, openSync, write } from "node:fs"
+import { mkdir, open, readFile, rename, rm, writeFile } from "node:fs/promises"
 import { basename, join } from "node:path"
 import { AppError } from "../contract/errors.ts"
 import { availableMemoryMib } from "../lib/available-memory.ts"
@@ -23,12 +23,14 @@ import {
   type MachineShape,
   qemuArguments,
   type Role,
-  savedStateFile,
 } from "./command-line.ts"
+import { saveDeviceState, savedFlags, savedStatePath } from "./device-state.ts"
 import { publishDirectory, syncPath } from "./durable.ts"
 import { awaitEnd, type End, keepEnd, readEnd } from "./ends.ts"
+import { fileBytesMax } from "./file-bounds.ts"
 import { findAllOfMachine, findMachine, type Ground, slotsInUse } from "./find-processes.ts"
 import { type QemuBuild, stateFingerprint, templateFingerprint } from "./fingerprint.ts"
+import { diskFull, isFull } from "./full-disk.ts"
 import { type Halt, Halts } from "./halt.ts"
 import type { Jail } from "./jail.ts"
 import { kvmAccess } from "./kvm-device.ts"
@@ -62,8 +64,6 @@ import { makeWordsPipe, openEar, takeWords, Words } from "./words.ts"
 const qmpDeadlineMs = 10_000
 /** Bound on the guest's console in the log. */
 const consoleBytes = 8192
-/** QEMU answers nothing while it writes its state. */
-const saveDeadlineMs = 60_000
 const killDeadlineMs = 10_000
 const refusedPauseMs = 20
 /** Low, but not so low that a host whose sandboxes all compute never comes to it. */
@@ -92,6 +92,8 @@ export type Place = {
   /** Which of the reserved user ids this machine has. */
   slot: number
   tapName: string | undefined
+  /** Size of its disk; no file that QEMU writes to becomes much larger. */
+  diskMib: number
 }
 
 type Files = Partial<Record<keyof typeof descriptors, number>>
@@ -159,6 +161,7 @@ export class Machines {
     const sockets = await listenSockets(draft.directory)
     return this.#start({
       role: "template",
+      diskMib: spec.image.diskMib,
       shape: this.#shape(spec),
       name: templateMachineName(draft.directory),
       slot: templateSlot,
@@ -337,7 +340,7 @@ export class Machines {
     const startedAs = stateFingerprintOf(machine.process.pid)
     // Writes of the guest may not be on the disk yet.
     if ((await this.haltOf(machine)) === "disk_full") throw diskFull()
-    const state = await this.#saveState(machine)
+    const state = await saveDeviceState(machine, await this.#monitor(machine))
     await writeFile(join(beside, "state"), state, { flag: "wx", mode: 0o600 })
 
     const file = await open(join(beside, "memory"), "wx", 0o600)
@@ -367,29 +370,6 @@ export class Machines {
       await publishDirectory(beside, final)
     }
     undo.move()
-  }
-
-  /** The device state. QEMU writes on from where its last one ended, so what is before that is emptied, not cut off. */
-  async #saveState(machine: Machine): Promise<Uint8Array> {
-    const path = savedStatePath(machine.directory)
-    const before = statSync(path).size
-    const monitor = await this.#monitor(machine)
-    const deadline = { deadlineMs: saveDeadlineMs }
-    try {
-      await monitor.command("xen-save-devices-state", { filename: savedStateFile, live: false }, deadline)
-    } catch (cause) {
-      if (await isFull(machine.directory)) throw diskFull(cause)
-      const hint = "try again; the daemon's log says why"
-      throw new AppError("unavailable", "QEMU could not write its device state", { cause, hint })
-    }
-    const after = statSync(path).size
-    const written = await Bun.file(path).slice(before, after).bytes()
-    await truncate(path, 0)
-    await truncate(path, after)
-    // A crash between the two leaves zeros in front of the next state.
-    const start = Buffer.from(written).indexOf(stateMagic)
-    if (start < 0) throw new AppError("unavailable", "QEMU saved no device state")
-    return written.subarray(start)
   }
 
   async removeSnapshot(directory: string): Promise<void> {
@@ -484,7 +464,7 @@ export class Machines {
     return slotsInUse(this.#uidBase)
   }
 
-  /** Makes a running machine's disk larger; its guest hears of it. */
+  /** Makes a running machine's disk as large as it was started for; its guest hears of it. */
   async growDisk(machine: Machine, diskMib: number): Promise<void> {
     const resize = { "node-name": "root", size: diskMib * mebibyte }
     await (await this.#monitor(machine)).command("block_resize", resize, { deadlineMs: qmpDeadlineMs })
@@ -532,6 +512,7 @@ export class Machines {
     kernelArguments?: string[]
     files: (open: OpenFile) => Files
     tapName: string | undefined
+    diskMib: number
   }): Promise<Machine> {
     const opened: number[] = []
     const open: OpenFile = (path, flags) => {
@@ -561,6 +542,7 @@ export class Machines {
         confinement: {
           ...this.#confinement(options.slot),
           cgroup: this.#cgroups.make(groupOf(options.directory), options.shape),
+          fileBytesMax: fileBytesMax(options.diskMib),
         },
         output: words.writeFd,
         lastWords: () => takeWords(ear)?.toString() ?? "",
@@ -662,7 +644,7 @@ export class Machines {
     return stateFingerprint(this.#qemu, this.#shape(template.shape))
   }
 
-  #confinement(slot: number): Omit<Confinement, "cgroup"> {
+  #confinement(slot: number): Omit<Confinement, "cgroup" | "fileBytesMax"> {
     const [level, uid] = [this.#level, this.#uidBase === undefined ? undefined : this.#uidBase + slot]
     const { devices, ...access } =
       this.#accelerator === "kvm" ? kvmAccess({ uid, level }) : { groups: [], devices: [] }
@@ -685,22 +667,7 @@ async function openMonitor(machine: Machine): Promise<Qmp> {
   }
 }
 
-/** QEMU does not say why it could not write. */
-async function isFull(directory: string): Promise<boolean> {
-  const { bavail, bsize } = await statfs(directory)
-  return bavail * bsize < mebibyte
-}
-
-function diskFull(cause?: unknown): Error {
-  return Object.assign(new Error("the disk is full", { cause }), { code: "ENOSPC" })
-}
-
 type OpenFile = (path: string, flags: number) => number
-
-/** How QEMU begins every state. */
-const stateMagic = "QEVM"
-
-const savedFlags = constants.O_WRONLY | constants.O_CREAT | constants.O_TRUNC
 
 function openKernel(kernel: { vmlinux: string; initramfs: string }, open: OpenFile): Files {
   return {
@@ -717,11 +684,6 @@ function groupOf(directory: string): string {
 /** Of a template in the making; the random part of its directory's name keeps it apart from another installation's. */
 function templateMachineName(directory: string): string {
   return `bhatti-template-${basename(directory)}`
-}
-
-/** Where a machine's QEMU writes its device state, before it becomes part of a snapshot. */
-function savedStatePath(directory: string): string {
-  return join(directory, "device-state")
 }
 
 async function writePipe(fd: number, bytes: Uint8Array): Promise<void> {

@@ -92,6 +92,8 @@ export type Confinement = {
   ownDevices?: string[]
   /** The control group it is held by, where the host has them. */
   cgroup: string | undefined
+  /** No file that it writes to becomes longer than this. */
+  fileBytesMax: number
 }
 
 /** One heap for all threads, in small pages: the kernel fills the gaps of one in large pages, which QEMU has given back. */
@@ -171,7 +173,7 @@ export function stateFingerprintOf(pid: number): string | undefined {
 }
 
 function launcherArguments(confinement: Confinement, handed: number): string[] {
-  const { jail, level, uid, isAlone, groups, devices, ownDevices = [], cgroup } = confinement
+  const { jail, level, uid, isAlone, groups, devices, ownDevices = [], cgroup, fileBytesMax } = confinement
   return [
     ...(level === "full"
       ? [
@@ -185,6 +187,7 @@ function launcherArguments(confinement: Confinement, handed: number): string[] {
     ...(cgroup === undefined ? [] : [`--cgroup=${cgroup}`]),
     ...groups.map((group) => `--group=${group}`),
     `--handed=${handed}`,
+    `--file-bytes=${fileBytesMax}`,
     `--nice=${machineNiceness}`,
   ]
 }

@@ -15,6 +15,7 @@ import {
 } from "node:fs"
 import { join } from "node:path"
 import { trust } from "../../src/contract/trust.ts"
+import { fileBytesMax } from "../../src/machine/file-bounds.ts"
 import { binary, type Installation, install, until } from "../support/installation.ts"
 
 let own: Installation
@@ -33,6 +34,13 @@ afterAll(async () => {
 const status = (pid: number) => readFileSync(`/proc/${pid}/status`, "utf8")
 const field = (pid: number, name: string) => new RegExp(`^${name}:[ \\t]+(.*)$`, "m").exec(status(pid))?.[1]
 const namespace = (pid: number, kind: string) => statSync(`/proc/${pid}/ns/${kind}`).ino
+
+const nameOf = (pid: number) =>
+  /-name\0(sb_[a-z0-9]+)\0/.exec(readFileSync(`/proc/${pid}/cmdline`, "utf8"))?.[1] ?? ""
+
+/** No file that it writes to becomes longer. */
+const longestFileOf = (pid: number) =>
+  Number(/^Max file size +(\d+) +\1 /m.exec(readFileSync(`/proc/${pid}/limits`, "utf8"))?.[1])
 
 const usesKvm = (pid: number) => readFileSync(`/proc/${pid}/cmdline`, "utf8").includes("\0kvm\0")
 
@@ -97,9 +105,7 @@ describe("a machine's QEMU", () => {
   })
 
   test("holds its own files and nothing of another sandbox or of the daemon", () => {
-    const ids = machines.map(
-      (pid) => /-name\0(sb_[a-z0-9]+)\0/.exec(readFileSync(`/proc/${pid}/cmdline`, "utf8"))?.[1],
-    )
+    const ids = machines.map(nameOf)
     expect(new Set(ids).size).toBe(2)
     for (const [index, pid] of machines.entries()) {
       const targets = readdirSync(`/proc/${pid}/fd`).map((fd) => readlinkSync(`/proc/${pid}/fd/${fd}`))
@@ -136,8 +142,34 @@ describe("a machine's QEMU", () => {
       expect(limits).toMatch(/^Max core file size\s+0\s+0\s/m)
       expect(limits).toMatch(/^Max open files\s+1024\s+1024\s/m)
       expect(limits).toMatch(/^Max processes\s+1024\s+1024\s/m)
+      expect(longestFileOf(pid)).toBe(fileBytesMax(8192))
       expect(readFileSync(`/proc/${pid}/oom_score_adj`, "utf8")).toBe("500\n")
     }
+  })
+
+  test("may make no file longer than its own disk needs, also one with a larger disk and its copies, which have all of it", async () => {
+    const create = await own.bhatti(["create", "--name", "large", "--disk", "12G"])
+    expect(create.exitCode).toBe(0)
+    expect((await own.bhatti(["create", "--from", "large", "--name", "copy"])).exitCode).toBe(0)
+    const added = own.machines().filter((pid) => !machines.includes(pid))
+    expect(added.map(longestFileOf)).toEqual([fileBytesMax(12_288), fileBytesMax(12_288)])
+    const size = ["sudo", "sh", "-c", "blockdev --getsize64 /dev/vda; df --output=size -BG / | tail -1"]
+    expect((await own.bhatti(["exec", "copy", "--", ...size])).stdout).toMatch(/^12884901888\n +12G\n$/)
+    for (const name of ["large", "copy"])
+      expect((await own.bhatti(["destroy", name, "--yes"])).exitCode).toBe(0)
+  })
+
+  test("has a device state that is no longer after several copies than after the first", async () => {
+    const path = join(own.dataDir, "sandboxes", nameOf(machines[0] ?? 0), "device-state")
+    const sizes: number[] = []
+    for (const copy of ["first", "second", "third"]) {
+      const source = nameOf(machines[0] ?? 0)
+      expect((await own.bhatti(["create", "--from", source, "--name", copy])).exitCode).toBe(0)
+      sizes.push(statSync(path).size)
+      expect((await own.bhatti(["destroy", copy, "--yes"])).exitCode).toBe(0)
+    }
+    expect(sizes[0]).toBeGreaterThan(0)
+    expect(Math.max(...sizes)).toBeLessThan(2 * (sizes[0] ?? 0))
   })
 
   test("is nobody's child, without a terminal, and outlives a daemon that is killed", async () => {
@@ -160,6 +192,7 @@ describe("a machine's QEMU", () => {
       if (pid === undefined) return
       expect(field(pid, "CapEff")).toBe("0000000000000000")
       expect(field(pid, "Seccomp")).toBe("2")
+      expect(longestFileOf(pid)).toBe(fileBytesMax(8192))
       expect(readdirSync(`/proc/${pid}/root`).sort()).toEqual(["dev", "etc", "lib", "lib64", "proc", "usr"])
     }
     const machineOfTwo = () => own.machines().find((pid) => !machines.slice(0, 2).includes(pid))

@@ -4,9 +4,10 @@
  */
 
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "bun:test"
-import { readFileSync } from "node:fs"
+import { readdirSync, readFileSync, statSync } from "node:fs"
 import { connect, type Socket } from "node:net"
 import { constants } from "node:os"
+import { join } from "node:path"
 import { type Installation, install, until } from "../support/installation.ts"
 import { residentMib } from "../support/resident.ts"
 
@@ -37,6 +38,10 @@ function statusOf(pid: number, field: string): number {
   return Number(
     new RegExp(`^${field}:\\s+(\\d+)`, "m").exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1],
   )
+}
+
+function nameOfMachine(pid: number): string {
+  return /-name\0(sb_[a-z0-9]+)\0/.exec(readFileSync(`/proc/${pid}/cmdline`, "utf8"))?.[1] ?? ""
 }
 
 const bad = (...command: string[]) => own.bhatti(["exec", "bad", "--", ...command])
@@ -92,6 +97,49 @@ test("a full disk is told to who writes, and room made helps", async () => {
   })
   expect(again.exitCode).toBe(0)
 })
+
+/** Sets up the network card's queue in the BIOS' memory, whose bytes are no queue, again and again. */
+const complaining = `
+import glob, os, struct
+nic = next(d for d in glob.glob("/sys/bus/pci/devices/*") if open(d + "/class").read().startswith("0x0200"))
+open(nic + "/driver/unbind", "w").write(os.path.basename(nic))
+with open(nic + "/config", "r+b", 0) as config:
+    config.seek(4)
+    config.write(struct.pack("<H", 7))
+memory = os.open("/dev/mem", os.O_RDONLY)
+index = lambda page: struct.unpack("<H", os.pread(memory, 2, (page + 1) * 4096 + 2))[0]
+page = next(page for page in range(0xe0, 0xff) if 256 < index(page))
+ports = os.open(nic + "/resource0", os.O_RDWR)
+while True:
+    # Reset it, say that its driver is ready, choose a queue, say where it is, and that it has something.
+    for port, value in ((18, 0), (18, 7), (14, 1), (8, page), (16, 1)):
+        os.pwrite(ports, bytes([value]), port)
+`
+
+test("guest root that makes a device complain without end fills no file, nobody waits for it, and its machine's last words are in the log", async () => {
+  const pid = own.machines().at(-1) ?? 0
+  const directory = join(own.dataDir, "sandboxes", nameOfMachine(pid))
+  const writes = () => Number(/^syscw: (\d+)$/m.exec(readFileSync(`/proc/${pid}/io`, "utf8"))?.[1])
+  const sizes = () =>
+    readdirSync(directory)
+      .filter((name) => !name.endsWith(".sock") && name !== "disk.qcow2")
+      .map((name) => statSync(join(directory, name)).size)
+      .reduce((sum, size) => sum + size, own.daemonLog().length)
+  await leave(complaining)
+  const before = { writes: writes(), bytes: sizes() }
+  await until("it has complained often", () => writes() > before.writes + 100_000, {
+    deadlineMs: 60_000,
+  })
+  await neighbourAnswers()
+  expect((await bad("echo", "still here")).stdout).toBe("still here\n")
+  expect(sizes() - before.bytes).toBeLessThan(65_536)
+
+  await bad("sudo", "poweroff", "-f")
+  await until("its end is known", () => own.daemonLog().includes("powered off inside"))
+  const words = own.daemonLog().slice(before.bytes)
+  expect(words).toMatch(/Guest (moved used index|says index)/)
+  expect(sizes() - before.bytes).toBeLessThan(2 * 65_536)
+}, 180_000)
 
 /** Of a disk of the default size: a million would need one twice as large. */
 test("half a million files, all that its disk has inodes for, are listed, kept by a stop, and one more is refused until one goes", async () => {

@@ -42,16 +42,24 @@ test("a create that is refused costs the pool nothing", async () => {
   expect(own.machines()).toHaveLength(size)
 }, 120_000)
 
-test("one from the pool can have a larger disk, files and an init script", async () => {
+test("one from the pool can have an init script; one with a larger disk is made from the template", async () => {
+  const from = async (name: string) => {
+    const { stdout } = await own.bhatti(["events", "--sandbox", name, "--type", "sandbox.created", "--json"])
+    return (JSON.parse(stdout) as { meta: { from: string } }[]).map(({ meta }) => meta.from)
+  }
   await full(0)
-  const args = ["create", "--name", "large", "--disk", "16G", "--init", "echo ready > /workspace/ready"]
-  expect((await own.bhatti(args)).exitCode).toBe(0)
+  const args = ["--init", "echo ready > /workspace/ready"]
+  expect((await own.bhatti(["create", "--name", "pooled", ...args])).exitCode).toBe(0)
+  expect((await own.bhatti(["create", "--name", "large", "--disk", "16G", ...args])).exitCode).toBe(0)
+  expect([await from("pooled"), await from("large")]).toEqual([["pool"], ["template"]])
   const disk = await own.bhatti(["exec", "large", "--", "sh", "-c", "df -BG --output=size / | tail -1"])
   expect(Number.parseInt(disk.stdout, 10)).toBeGreaterThan(14)
-  await until("the init script has run", async () => {
-    return (await own.bhatti(["exec", "large", "--", "cat", "/workspace/ready"])).stdout === "ready\n"
-  })
-  await own.bhatti(["destroy", "large"])
+  for (const name of ["pooled", "large"]) {
+    await until("the init script has run", async () => {
+      return (await own.bhatti(["exec", name, "--", "cat", "/workspace/ready"])).stdout === "ready\n"
+    })
+    await own.bhatti(["destroy", name, "--yes"])
+  }
 }, 120_000)
 
 test("a daemon that is killed leaves no pooled machine behind, and fills its pool again", async () => {

@@ -476,6 +476,7 @@ const nowhere = {
   overlayPath: "",
   sockets: { agent: 0, qmp: 0 },
   tapName: undefined,
+  diskMib: 8192,
 }
 
 const pausedStepsMax = 20

@@ -27,7 +27,15 @@ async function start(name: string, program: string[], options: { isFree?: boolea
   const cgroup = options.isFree ? undefined : cgroups.make(name, shape)
   const [binary = "", ...rest] = program
   const jail = { launcher, root: "" }
-  const confinement = { jail, level: "reduced", uid, groups: [], devices: [], cgroup } as const
+  const confinement = {
+    jail,
+    level: "reduced",
+    uid,
+    groups: [],
+    devices: [],
+    cgroup,
+    fileBytesMax: 2 ** 30,
+  } as const
   const output = openSync(join(place, "log"), "a")
   const pid = await launch({
     binary,

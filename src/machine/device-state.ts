@@ -1,0 +1,85 @@
+/**
+ * The device state of a machine that stands still. QEMU writes it to a file of the machine's directory through a descriptor
+ * that it was given, and it is read from there into a snapshot. It may be anything that a QEMU writes which a guest has taken over.
+ */
+
+import { closeSync, constants, fstatSync, readdirSync, type Stats, statSync } from "node:fs"
+import { truncate } from "node:fs/promises"
+import { join } from "node:path"
+import { AppError } from "../contract/errors.ts"
+import { borrowDescriptor, rewind } from "../lib/posix.ts"
+import { type ProcessIdentity, unlessOutOfReach } from "../lib/process-identity.ts"
+import { savedStateFile } from "./command-line.ts"
+import { stateBytesMax } from "./file-bounds.ts"
+import { diskFull, isFull } from "./full-disk.ts"
+import type { Qmp } from "./qmp.ts"
+
+/** QEMU answers nothing while it writes its state. */
+const deadline = { deadlineMs: 60_000 }
+/** How QEMU begins every state. */
+const stateMagic = "QEVM"
+
+export const savedFlags = constants.O_WRONLY | constants.O_CREAT | constants.O_TRUNC
+
+/** Where QEMU writes it, before it becomes part of a snapshot. */
+export function savedStatePath(directory: string): string {
+  return join(directory, "device-state")
+}
+
+export async function saveDeviceState(
+  machine: { process: ProcessIdentity; directory: string },
+  monitor: Pick<Qmp, "command">,
+): Promise<Uint8Array> {
+  const path = savedStatePath(machine.directory)
+  // QEMU writes on from where its last state ended: without this the file would be longer with each.
+  if (rewindAt(machine.process, path)) await truncate(path, 0)
+  const before = statSync(path).size
+  try {
+    await monitor.command("xen-save-devices-state", { filename: savedStateFile, live: false }, deadline)
+  } catch (cause) {
+    if (await isFull(machine.directory)) throw diskFull(cause)
+    const hint = "try again; the daemon's log says why"
+    throw new AppError("unavailable", "QEMU could not write its device state", { cause, hint })
+  }
+  const written = await takeWritten(path, before)
+  // A crash while it was emptied leaves zeros in front of the next state.
+  const start = Buffer.from(written).indexOf(stateMagic)
+  if (start < 0) throw new AppError("unavailable", "QEMU saved no device state")
+  return written.subarray(start)
+}
+
+/** Empties the file behind what is read; it stays as long as it is, since QEMU may write on from there. */
+async function takeWritten(path: string, before: number): Promise<Uint8Array> {
+  const after = statSync(path).size
+  try {
+    if (after - before > stateBytesMax) {
+      throw new AppError("unavailable", "QEMU wrote more than a device state", { retryable: false })
+    }
+    return await Bun.file(path).slice(before, after).bytes()
+  } finally {
+    await truncate(path, 0)
+    await truncate(path, after)
+  }
+}
+
+/** QEMU keeps copies of the descriptor that it was given, all of one open file. False: it has none, or they are out of reach. */
+function rewindAt({ pid }: ProcessIdentity, path: string): boolean {
+  const ours = statSync(path)
+  const isOurs = (its: Stats | undefined) => its?.dev === ours.dev && its.ino === ours.ino
+  const directory = `/proc/${pid}/fd`
+  const number = unlessOutOfReach([], () => readdirSync(directory)).find((name) =>
+    isOurs(unlessOutOfReach(undefined, () => statSync(`${directory}/${name}`, { throwIfNoEntry: false }))),
+  )
+  if (number === undefined) return false
+  let fd: number
+  try {
+    fd = borrowDescriptor({ pid, fd: Number(number) })
+  } catch {
+    return false
+  }
+  try {
+    return isOurs(fstatSync(fd)) && rewind(fd)
+  } finally {
+    closeSync(fd)
+  }
+}

@@ -1,0 +1,14 @@
+/** Tells a full disk from other failures of QEMU's writes, since QEMU does not say why it could not write. */
+
+import { statfs } from "node:fs/promises"
+
+const mebibyte = 1024 * 1024
+
+export async function isFull(directory: string): Promise<boolean> {
+  const { bavail, bsize } = await statfs(directory)
+  return bavail * bsize < mebibyte
+}
+
+export function diskFull(cause?: unknown): Error {
+  return Object.assign(new Error("the disk is full", { cause }), { code: "ENOSPC" })
+}
