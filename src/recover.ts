@@ -1,7 +1,7 @@
 /**
  * `bhatti admin recover`: makes the database fit its data directory again. The best database that is left, the one in place or a copy,
- * is taken as it is, and rows that lie beside the disks are put over it. No directory of a sandbox or snapshot is changed, and a
- * database that is replaced is set aside. Safe to repeat.
+ * is taken as it is, and rows that lie beside the disks are put over it, in one transaction. No directory of a sandbox or snapshot is
+ * changed, and a database that is replaced is set aside. One that fails leaves the daemon's refusal in force. Safe to repeat.
  */
 
 import { chmodSync, copyFileSync } from "node:fs"
@@ -13,16 +13,19 @@ import { errorCodeOf } from "./lib/error-code.ts"
 import { lockDataDir } from "./lock.ts"
 import { type Belonging, belongingOf, databasePath } from "./store/belonging.ts"
 import { candidates } from "./store/copies.ts"
-import { readMark } from "./store/mark.ts"
-import { KeptRow } from "./store/recovery.ts"
+import { beginRecovery, endRecovery, readMark } from "./store/mark.ts"
+import { KeptRow, type PutBack, type Recovery } from "./store/recovery.ts"
 import type { SandboxState } from "./store/sandboxes.ts"
-import { openStore, type Store } from "./store/store.ts"
+import { openStore } from "./store/store.ts"
 
 export type RecoverOptions = { dataDir: string; id?: string | undefined; dropSecrets: boolean }
 
+type Kind = KeptRow["kind"]
+/** `row`: undefined where none lies beside the disk, or none that can be read. */
+type Directory = { kind: Kind; id: string; row: KeptRow | undefined }
 type Work = {
-  store: Store
-  kept: KeptRows
+  rows: Recovery
+  directories: Directory[]
   disks: Disks
   /** The database speaks of an earlier time, or of none. */
   isStale: boolean
@@ -42,18 +45,33 @@ export async function recover({ dataDir, id, dropSecrets }: RecoverOptions): Pro
   const result: Recovered = { database: "in place", sandboxes: [], snapshots: [], users: [], notes: [] }
   if (id !== undefined) await putBack(kept, id)
   const isStale = belonging.kind === "misfit"
-  if (isStale) await replaceDatabase(dataDir, kept, belonging, result)
+  if (isStale) {
+    await beginRecovery(dataDir)
+    await replaceDatabase(dataDir, kept, belonging, result)
+  }
   const store = await openStore({ dataDir, isRecovery: true, dropSecrets })
   try {
-    const work: Work = { store, kept, disks: new Disks({ dataDir }), isStale, result }
-    if (result.database === "new" && typeof mark === "object") await store.recovery.setId(mark.id)
-    await putRows(work, "sandbox")
-    await putRows(work, "snapshot")
-    await store.recovery.raiseCounter(typeof mark === "object" ? mark.counter : 0)
+    const directories = [...directoriesOf(kept, "sandbox"), ...directoriesOf(kept, "snapshot")]
+    const disks = new Disks({ dataDir })
+    await store.recovery.inOneChange(async (rows) => {
+      if (result.database === "new" && typeof mark === "object") await rows.setId(mark.id)
+      await putRows({ rows, directories, disks, isStale, result })
+      await rows.raiseCounter(typeof mark === "object" ? mark.counter : 0)
+    })
+    await store.writeMark()
+    await endRecovery(dataDir)
     return result
   } finally {
     await store.close()
   }
+}
+
+function directoriesOf(kept: KeptRows, kind: Kind): Directory[] {
+  return kept.read(kind).map(({ id, row }) => {
+    const parsed = KeptRow.safeParse(row)
+    const isIts = parsed.success && parsed.data.kind === kind && parsed.data.row.id === id
+    return { kind, id, row: isIts ? parsed.data : undefined }
+  })
 }
 
 /** From `set-aside`. */
@@ -84,46 +102,59 @@ async function replaceDatabase(
   chmodSync(databasePath(dataDir), 0o600)
 }
 
-async function putRows(work: Work, kind: KeptRow["kind"]): Promise<void> {
-  const { store, kept, isStale, result } = work
-  const damaged = new Set(await store.recovery.damagedRows())
-  const rows = new Set(await store.recovery.ids(kind))
-  const directories = kept.read(kind)
-  for (const { id, row } of directories) {
-    if (rows.has(id) && !isStale && !damaged.has(id)) continue
-    const parsed = KeptRow.safeParse(row)
-    if (parsed.success && parsed.data.kind === kind && parsed.data.row.id === id) {
-      await putRow(work, parsed.data)
-      continue
-    }
-    if (!rows.has(id)) {
-      result.notes.push(
-        `${kind} ${id} has no record beside its disk, and gets no row; the daemon will set it aside`,
-      )
-    } else {
+/** First what is not true any more goes, so that its names, slots and aliases are free for the rows that have them now. */
+async function putRows(work: Work): Promise<void> {
+  const { rows, isStale } = work
+  const damaged = new Set(await rows.damagedRows())
+  const wanted: KeptRow[] = []
+  if (isStale) await rows.removePool()
+  const pool = new Set(await rows.poolIds())
+  for (const kind of ["sandbox", "snapshot"] as const) {
+    const known = new Set(await rows.ids(kind))
+    const directories = work.directories.filter((one) => one.kind === kind)
+    for (const { id, row } of directories) {
+      const isKnown = known.delete(id)
+      if (pool.has(id) || (isKnown && !isStale && !damaged.has(id))) continue
+      if (row) wanted.push(row)
+      else tellWithoutRecord(work, kind, id, isKnown)
       // Of a time when it was being made, or that cannot be read: nothing is to be removed for what such a row says.
-      await store.recovery.removeRow(kind, id)
-      result.notes.push(
-        `the row of ${kind} ${id} is not to be trusted and it has no record; the daemon will set it aside`,
-      )
+      await rows.removeRow(kind, id)
+    }
+    if (!isStale && damaged.size === 0) continue
+    for (const id of known) {
+      await rows.removeRow(kind, id)
+      work.result.notes.push(`${kind} ${id} has no directory any more, and its row is removed`)
     }
   }
-  if (!isStale && damaged.size === 0) return
-  const present = new Set(directories.map(({ id }) => id))
-  for (const id of rows) {
-    if (present.has(id)) continue
-    await store.recovery.removeRow(kind, id)
-    result.notes.push(`${kind} ${id} has no directory any more, and its row is removed`)
-  }
+  for (const row of wanted) await putRow(work, row)
 }
 
-async function putRow({ store, disks, result }: Work, kept: KeptRow): Promise<void> {
+function tellWithoutRecord({ result }: Work, kind: Kind, id: string, isKnown: boolean): void {
+  result.notes.push(
+    isKnown
+      ? `the row of ${kind} ${id} is not to be trusted and it has no record; the daemon will set it aside`
+      : `${kind} ${id} has no record beside its disk, and gets no row; the daemon will set it aside`,
+  )
+}
+
+async function putRow(work: Work, kept: KeptRow): Promise<void> {
+  const { rows, disks, result } = work
   const { id } = kept.row
-  const owner = await store.recovery.addOwner(kept.owner)
-  if (owner) result.users.push(owner)
-  const user = owner?.name ?? kept.owner.name
-  const state = kept.kind === "snapshot" ? "ready" : await stateOf(kept, disks)
-  const { name, lostAliases } = await store.recovery.put(kept, state)
+  let put: PutBack
+  try {
+    put = await rows.put(kept, kept.kind === "snapshot" ? "ready" : await stateOf(kept, disks))
+  } catch (error) {
+    // The database cannot be written, which is true of every row.
+    if (error instanceof AppError && error.code === "unavailable") throw error
+    const reason = error instanceof Error ? error.message : String(error)
+    result.notes.push(
+      `the row of ${kept.kind} ${id} could not be put back: ${reason}; the daemon will set it aside`,
+    )
+    return
+  }
+  const { name, lostAliases, newOwner } = put
+  if (newOwner) result.users.push(newOwner)
+  const user = newOwner?.name ?? kept.owner.name
   result[kept.kind === "sandbox" ? "sandboxes" : "snapshots"].push({ id, name, user })
   if (name !== kept.row.name)
     result.notes.push(`${kept.kind} "${kept.row.name}" of ${user} is "${name}" now: the name was taken`)

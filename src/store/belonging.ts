@@ -8,9 +8,9 @@ import { readdirSync, statSync } from "node:fs"
 import { join } from "node:path"
 import { AppError } from "../contract/errors.ts"
 import { errorCodeOf } from "../lib/error-code.ts"
-import { type Mark, markPath, readMark } from "./mark.ts"
+import { isRecovering, type Mark, markPath, readMark } from "./mark.ts"
 
-export type Fault = "missing" | "empty" | "damaged" | "older" | "foreign"
+export type Fault = "missing" | "empty" | "damaged" | "older" | "foreign" | "unfinished"
 
 export type Belonging =
   /** There is no database, and nothing that ever had one. */
@@ -38,6 +38,7 @@ export function belongingOf(dataDir: string): Belonging {
   }
   const inspected = inspect(databasePath(dataDir))
   if (inspected.kind === "damaged") return misfit("damaged")
+  if (isRecovering(dataDir)) return misfit("unfinished")
   if (inspected.kind === "unreadable") return { kind: "fits", markProblem: undefined }
   if (mark === "missing" || mark === "damaged") return { kind: "fits", markProblem: mark }
   // A database without a mark was made before databases had marks.
@@ -94,6 +95,7 @@ const faultWords: Record<Fault, string> = {
   damaged: "is damaged",
   older: "is older than its data directory",
   foreign: "is the one of another installation",
+  unfinished: "is half made: its recovery did not end",
 }
 
 export function refusal(dataDir: string, fault: Fault): AppError {

@@ -1,9 +1,10 @@
 /**
  * The mark of an installation, `installation.json` in the data directory: the id that its database has too, and the count of changes that
- * the database had when the mark was written last. A database that has counted less is an older one.
+ * the database had when the mark was written last. A database that has counted less is an older one. And `recovering`, which stands
+ * beside it while a database is made again.
  */
 
-import { readFileSync } from "node:fs"
+import { existsSync, readFileSync } from "node:fs"
 import { open, rename, rm } from "node:fs/promises"
 import { join } from "node:path"
 import { z } from "zod"
@@ -48,15 +49,49 @@ export async function writeMark(dataDir: string, mark: Mark): Promise<void> {
   const path = markPath(dataDir)
   const beside = `${path}.${process.pid}`
   try {
-    const handle = await open(beside, "w", 0o600)
-    try {
-      await handle.writeFile(markText(mark))
-      await handle.sync()
-    } finally {
-      await handle.close()
-    }
+    await writeSynced(beside, markText(mark))
     await rename(beside, path)
   } finally {
     await rm(beside, { force: true })
+  }
+}
+
+/** From before the first change to the database until it is whole: one that is half made counts changes too, and must not pass. */
+export async function beginRecovery(dataDir: string): Promise<void> {
+  await writeSynced(recoveringPath(dataDir), "")
+  await syncDirectory(dataDir)
+}
+
+export async function endRecovery(dataDir: string): Promise<void> {
+  // The mark is there for good before the refusal goes.
+  await syncDirectory(dataDir)
+  await rm(recoveringPath(dataDir), { force: true })
+}
+
+/** Returns whether a recovery began and has not ended. */
+export function isRecovering(dataDir: string): boolean {
+  return existsSync(recoveringPath(dataDir))
+}
+
+function recoveringPath(dataDir: string): string {
+  return join(dataDir, "recovering")
+}
+
+async function writeSynced(path: string, text: string): Promise<void> {
+  const handle = await open(path, "w", 0o600)
+  try {
+    await handle.writeFile(text)
+    await handle.sync()
+  } finally {
+    await handle.close()
+  }
+}
+
+async function syncDirectory(path: string): Promise<void> {
+  const handle = await open(path, "r")
+  try {
+    await handle.sync()
+  } finally {
+    await handle.close()
   }
 }

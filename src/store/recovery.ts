@@ -29,6 +29,13 @@ export const KeptRow = z.strictObject({
 })
 export type KeptRow = z.infer<typeof KeptRow>
 
+/** `newOwner`: an owner who had to be made too, with the key that replaces the lost one. */
+export type PutBack = {
+  name: string
+  lostAliases: string[]
+  newOwner: { name: string; key: string } | undefined
+}
+
 const tableOf = { sandbox: "sandboxes", snapshot: "snapshots" } as const
 
 export class Recovery {
@@ -76,6 +83,27 @@ export class Recovery {
     ]
   }
 
+  /** Makes all changes of `work`, or none. */
+  async inOneChange<Result>(work: (recovery: Recovery) => Promise<Result>): Promise<Result> {
+    return await this.#db.transaction().execute((db) => work(new Recovery(db)))
+  }
+
+  /** Within one change: takes back what `work` has changed if it fails, and only that. */
+  async #orNothing<Result>(work: () => Promise<Result>): Promise<Result> {
+    await sql`savepoint one_row`.execute(this.#db)
+    try {
+      const result = await work()
+      await sql`release one_row`.execute(this.#db)
+      return result
+    } catch (error) {
+      // Without a usable database the whole change is lost anyway.
+      if (error instanceof AppError && error.code === "unavailable") throw error
+      await sql`rollback to one_row`.execute(this.#db)
+      await sql`release one_row`.execute(this.#db)
+      throw error
+    }
+  }
+
   /** Ids of rows that cannot be read. */
   async damagedRows(): Promise<string[]> {
     const damaged: string[] = []
@@ -101,7 +129,7 @@ export class Recovery {
   }
 
   /** Makes the owner of a kept row if there is none of that id; gives the new key, and the name if that one was taken. */
-  async addOwner(owner: KeptRow["owner"]): Promise<{ name: string; key: string } | undefined> {
+  async #addOwner(owner: KeptRow["owner"]): Promise<{ name: string; key: string } | undefined> {
     const there = await this.#db
       .selectFrom("users")
       .select("id")
@@ -133,13 +161,14 @@ export class Recovery {
   }
 
   /**
-   * Puts a kept row back in place of the one of that id, if there is one. `state`: what is true of it now. Its name and its slot are others
-   * where somebody else has them meanwhile; aliases that somebody else has are told.
+   * Puts a kept row back, and its owner if there is none. `state`: what is true of it now. Its name and its slot are others where somebody
+   * else has them meanwhile; aliases that somebody else has are told. Only within one change; one that fails leaves nothing.
    */
-  async put(kept: KeptRow, state: SandboxState | "ready"): Promise<{ name: string; lostAliases: string[] }> {
+  async put(kept: KeptRow, state: SandboxState | "ready"): Promise<PutBack> {
     const table = tableOf[kept.kind]
-    return await this.#db.transaction().execute(async (db) => {
-      await db.deleteFrom(table).where("id", "=", kept.row.id).execute()
+    const db = this.#db
+    return await this.#orNothing(async () => {
+      const newOwner = await this.#addOwner(kept.owner)
       const row: Row = {
         ...kept.row,
         state: state === "ready" ? state : JSON.stringify(SandboxState.parse(state)),
@@ -162,11 +191,21 @@ export class Recovery {
         if (taken) lostAliases.push(String(port["alias"]))
         else await insert(db, "published_ports", port)
       }
-      return { name: String(row["name"]), lostAliases }
+      return { name: String(row["name"]), lostAliases, newOwner }
     })
   }
 
-  /** Of a database that speaks of an earlier time: what has nothing on disk any more, or was only being made or removed then. */
+  async poolIds(): Promise<string[]> {
+    const rows = await this.#db.selectFrom("sandboxes").select("id").where("user_id", "is", null).execute()
+    return rows.map(({ id }) => id)
+  }
+
+  /** Of the pool, as a database of an earlier time knows it: any of them may be somebody's sandbox by now. */
+  async removePool(): Promise<void> {
+    await this.#db.deleteFrom("sandboxes").where("user_id", "is", null).execute()
+  }
+
+  /** Removes a row that is not true any more, with its published ports. */
   async removeRow(kind: KeptRow["kind"], id: string): Promise<void> {
     await this.#db.deleteFrom(tableOf[kind]).where("id", "=", id).execute()
   }

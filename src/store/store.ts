@@ -69,7 +69,7 @@ export type Store = {
 }
 
 export type StoreOptions =
-  /** `isRecovery`: for who has looked at the database and has put the right one there. */
+  /** `isRecovery`: for the recovery, which has looked at the database, and writes the mark itself when all is done. */
   { dataDir: string; isRecovery?: boolean; dropSecrets?: boolean } | { memory: true }
 
 /**
@@ -93,6 +93,10 @@ export async function openStore(options: StoreOptions): Promise<Store> {
   if (!options.isRecovery) await refuseDamagedRows(db, dataDir)
   const vault = await openVault(db, dataDir, options.dropSecrets ?? false)
   const store = fill(db, dataDir, vault, notes)
+  if (options.isRecovery) {
+    undo.move()
+    return { ...store, close: () => db.destroy() }
+  }
   try {
     await store.writeMark()
   } catch (error) {

@@ -1,0 +1,150 @@
+/** A database is made to fit its data directory: each disk gets its own row again, and a recovery that fails leaves the refusal in force. */
+
+import { Database } from "bun:sqlite"
+import { afterEach, beforeEach, expect, test } from "bun:test"
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { join } from "node:path"
+import { recover } from "./recover.ts"
+import { writeMark } from "./store/mark.ts"
+import { openStore } from "./store/store.ts"
+
+let dataDir = ""
+let userId = ""
+let slot = 0
+const path = (name: string) => join(dataDir, name)
+const run = () => recover({ dataDir, dropSecrets: false })
+const idOf = (letter: string) => `sb_${letter.repeat(16)}`
+
+/** With `pooled` it is nobody's yet. */
+function addRow(letter: string, name: string, owner: "ann" | "pooled" = "ann"): void {
+  using database = new Database(path("bhatti.db"))
+  const state = owner === "ann" ? '{"kind":"cold","hasSnapshot":false,"reason":null}' : '{"kind":"creating"}'
+  slot++
+  database.run(
+    `insert into sandboxes (id, user_id, name, state, slot, image_name, image_hash, cpus, memory_mib, disk_mib, env,
+      secret_names, labels, keep_hot, allow_cold, created_at, template_id)
+     values (?, ?, ?, ?, ?, 'minimal', 'h', 1, 512, 8192, '{}', '[]', '{}', 0, 1, '2026-01-01T00:00:00.000Z', 't')`,
+    [idOf(letter), owner === "ann" ? userId : null, name, state, slot],
+  )
+}
+
+/** Writes the directory's records as the database has the rows now. */
+async function keepRows(change: (row: Record<string, unknown>) => void = () => {}): Promise<void> {
+  const store = await openStore({ dataDir })
+  try {
+    for (const { state: _, ...kept } of await store.recovery.rowsToKeep()) {
+      change(kept.row)
+      const directory = path(`sandboxes/${kept.row.id}`)
+      mkdirSync(directory, { recursive: true })
+      writeFileSync(join(directory, "record.json"), JSON.stringify({ ...kept, diskStamp: null }))
+    }
+  } finally {
+    await store.close()
+  }
+}
+
+/** The database is of an earlier time than its directory. */
+async function makeOlder(changes = 4): Promise<void> {
+  const { id, counter } = JSON.parse(readFileSync(path("installation.json"), "utf8"))
+  await writeMark(dataDir, { id, counter: counter + changes })
+}
+
+function rows(): { id: string; name: string; slot: number }[] {
+  using database = new Database(path("bhatti.db"), { readonly: true })
+  return database
+    .query<{ id: string; name: string; slot: number }, []>("select id, name, slot from sandboxes order by id")
+    .all()
+}
+
+beforeEach(async () => {
+  dataDir = mkdtempSync("/tmp/bhatti-recover-")
+  slot = 0
+  const store = await openStore({ dataDir })
+  userId = (await store.users.create({ name: "ann" })).user.id
+  await store.close()
+})
+
+afterEach(() => rmSync(dataDir, { recursive: true, force: true }))
+
+test("names and slots of rows that are stale are free for the sandboxes that have them now", async () => {
+  addRow("a", "dev")
+  addRow("b", "work")
+  addRow("c", "one")
+  addRow("d", "two")
+  await keepRows((row) => {
+    if (row["name"] === "one") row["name"] = "two"
+    else if (row["name"] === "two") row["name"] = "one"
+  })
+  const now = [
+    { id: idOf("a"), name: "dev", slot: 1 },
+    { id: idOf("b"), name: "work", slot: 2 },
+    { id: idOf("c"), name: "two", slot: 3 },
+    { id: idOf("d"), name: "one", slot: 4 },
+  ]
+  {
+    using database = new Database(path("bhatti.db"))
+    database.run("delete from sandboxes where id in (?, ?)", [idOf("a"), idOf("b")])
+  }
+  slot = 0
+  addRow("e", "dev")
+  addRow("f", "pooled", "pooled")
+  await makeOlder(100)
+  const { notes, sandboxes } = await run()
+  expect(rows()).toEqual(now)
+  expect(sandboxes).toHaveLength(4)
+  expect(notes).toEqual([`sandbox ${idOf("e")} has no directory any more, and its row is removed`])
+  await (await openStore({ dataDir })).close()
+})
+
+test("a record that cannot be put back is told, and the others are put back", async () => {
+  for (const [letter, name] of [["a", "first"] as const, ["b", "broken"] as const, ["c", "last"] as const])
+    addRow(letter, name)
+  await keepRows((row) => {
+    if (row["name"] === "broken") row["cpus"] = null
+  })
+  for (const name of ["bhatti.db", "bhatti.db-wal", "bhatti.db-shm"]) rmSync(path(name), { force: true })
+  const { notes, sandboxes, users } = await run()
+  expect(sandboxes.map(({ name }) => name)).toEqual(["first", "last"])
+  expect(users.map(({ name }) => name)).toEqual(["ann"])
+  expect(notes).toEqual([expect.stringContaining(`the row of sandbox ${idOf("b")} could not be put back: `)])
+})
+
+test.each([
+  ["is older", async () => makeOlder()],
+  ["is lost", async () => rmSync(path("bhatti.db"))],
+  [
+    "is lost with its mark",
+    async () => {
+      rmSync(path("bhatti.db"))
+      rmSync(path("installation.json"))
+    },
+  ],
+])(
+  "a recovery of a database that %s and fails leaves the refusal in force, and can be repeated",
+  async (_, lose) => {
+    addRow("a", "dev")
+    addRow("b", "work")
+    await keepRows()
+    await lose()
+    const mark = () => {
+      try {
+        return readFileSync(path("installation.json"), "utf8")
+      } catch {
+        return undefined
+      }
+    }
+    const before = mark()
+    // Where a directory belongs, so that a later step fails.
+    writeFileSync(path("snapshots"), "")
+    await expect(run()).rejects.toThrow()
+    expect(mark()).toBe(before)
+    await expect(openStore({ dataDir })).rejects.toMatchObject({
+      hint: expect.stringContaining("admin recover"),
+    })
+    rmSync(path("snapshots"))
+    expect((await run()).sandboxes.map(({ name }) => name)).toEqual(["dev", "work"])
+    const store = await openStore({ dataDir })
+    expect((await store.sandboxes.listAll()).map(({ name }) => name)).toEqual(["dev", "work"])
+    await store.close()
+  },
+)
