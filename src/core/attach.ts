@@ -9,7 +9,7 @@ import type { Core } from "./core.ts"
 import { endText, startAgain } from "./ends.ts"
 import type { Guest, Machine } from "./host.ts"
 import { refresh } from "./identity.ts"
-import { machineOf, rememberMachine } from "./machine-of.ts"
+import { machineOf, storeHot } from "./machine-of.ts"
 import { markEnded } from "./power.ts"
 
 /** Its memory is lost when it has not answered by then, so even a host that swaps must be fast enough. */
@@ -101,7 +101,7 @@ export async function adopt(core: Core, record: SandboxRecord, machine: Machine)
     await machines.resume(machine)
     guest = await connect(core, record)
   } catch (error) {
-    if (core.space.heldOf(record.id) !== undefined) throw error
+    if (core.space.heldOf(record) !== undefined) throw error
     const isRefused = error instanceof AppError && !error.retryable
     if (isRefused || (await machines.endsWithin(machine, { deadlineMs: endDeadlineMs }))) return giveUp(error)
     throw new AppError("unavailable", `the machine of sandbox "${record.name}" does not answer`, {
@@ -119,10 +119,7 @@ export async function adopt(core: Core, record: SandboxRecord, machine: Machine)
   try {
     // What an interrupted copy has left is not this sandbox's.
     await machines.removeSnapshot(machine.directory)
-    const state = { kind: "hot", machine: rememberMachine(machine) } as const
-    // A full disk takes no write, and this one is most often of what stands there already.
-    const stored = await core.store.sandboxes.get(record.id)
-    if (!Bun.deepEquals(stored?.state, state)) await core.store.sandboxes.setState(record.id, state)
+    await storeHot(core, record.id, machine)
   } catch (error) {
     // It answers, and is not given up because the host's disk fails now; the next one tries again.
     dropGuest(core, record.id)

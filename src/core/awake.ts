@@ -39,8 +39,9 @@ export async function awake(
   const open = core.guests.get(record.id)
   if (open && record.state.kind === "hot") return open
   return core.turns.take(record.id, async () => {
-    const now = await settle(core, record.id)
-    if (!now) throw noSandbox(record.name)
+    const settled = await settle(core, record.id)
+    if (!settled) throw noSandbox(record.name)
+    const now = await core.space.checkInTurn(settled)
     if (now.state.kind === "cold" && !force) core.failedStarts.checkRested(now)
     return wakeSandbox(core, now, what)
   })

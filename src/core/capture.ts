@@ -4,6 +4,7 @@
  */
 
 import { AppError } from "../contract/errors.ts"
+import { errorCodeOf } from "../lib/error-code.ts"
 import { restoredMib } from "../rules/host-memory.ts"
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import { dropGuest, keepGuest } from "./attach.ts"
@@ -48,8 +49,10 @@ export async function captureSandbox(
   const draft: Draft = { id: draftId, directory: await core.host.snapshots.begin(draftId), signal }
   await copyAhead(core, source, draft)
   const capture = async () => {
-    const now = await settle(core, source.id)
-    if (!now) throw noSandbox(source.name)
+    const settled = await settle(core, source.id)
+    if (!settled) throw noSandbox(source.name)
+    // One that is held stands still already, and would go on after the copy.
+    const now = await core.space.checkInTurn(settled)
     if (now.state.kind === "cold") return captureStopped(core, now, draft)
     const machine = machineOf(core, now)
     if ((now.state.kind === "hot" || now.state.kind === "warm") && machine) {
@@ -106,9 +109,13 @@ async function captureRunning(
     await machines.pause(machine)
     await machines.saveSnapshot(machine, { directory, signal })
     await snapshots.capture({ id, sandboxId: source.id, storedMemory: false, signal })
-  } finally {
+  } catch (cause) {
+    const halted = errorCodeOf(cause) === "ENOSPC" && (await core.space.haltedFor(source, machine))
+    if (halted) throw halted
     if (wasHot) await goOn(core, source, machine)
+    throw cause
   }
+  if (wasHot) await goOn(core, source, machine)
   const pausedMs = Math.round(performance.now() - pausedAt)
   if (wasHot) await core.guests.get(source.id)?.refresh({ deadlineMs: readyDeadlineMs })
   return { hasMemory: true, pausedMs }

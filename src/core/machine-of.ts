@@ -16,6 +16,13 @@ export function rememberMachine({ process, memoryBase }: Machine): Pick<Machine,
   return { process, memoryBase }
 }
 
+/** Its machine runs, or is held. A full disk takes no write, and this one is most often of what stands there already. */
+export async function storeHot(core: Core, id: SandboxRecord["id"], machine: Machine): Promise<void> {
+  const state = { kind: "hot", machine: rememberMachine(machine) } as const
+  const stored = await core.store.sandboxes.get(id)
+  if (!Bun.deepEquals(stored?.state, state)) await core.store.sandboxes.setState(id, state)
+}
+
 export function placeOf(
   core: Core,
   record: Pick<SandboxRecord, "id" | "slot" | "diskMib">,

@@ -51,16 +51,15 @@ export async function pauseSandbox(core: Core, record: SandboxRecord): Promise<b
  */
 export async function stopSandbox(
   core: Core,
-  record: SandboxRecord,
+  seen: SandboxRecord,
   { isWanted = false }: { isWanted?: boolean } = {},
 ): Promise<SandboxState> {
+  // Its pending writes would be lost with its machine.
+  const record = await core.space.checkInTurn(seen)
   const { state } = record
   const machine = machineOf(core, record)
   if ((state.kind !== "hot" && state.kind !== "warm") || !machine) return state
   const { machines } = core.host
-  // Its pending writes would be lost with its machine.
-  await core.space.check(record, { hasTurn: true })
-
   await core.store.sandboxes.setState(record.id, { kind: "stopping", machine: state.machine, isWanted })
   try {
     await silence(core, record, machine)
@@ -73,8 +72,6 @@ export async function stopSandbox(
         { sandbox: record.id, error: cause },
         "a sandbox that was to be saved waits for disk space",
       )
-      await machines.removeSnapshot(machine.directory)
-      await core.store.sandboxes.setState(record.id, { kind: "hot", machine: state.machine })
       throw halted
     }
     try {
@@ -356,16 +353,20 @@ function lastOf(console: string): string {
   return console.trim().slice(-consoleCharacters)
 }
 
-/** Filesystems written out and nothing half said on the channel, if the guest is able to. */
+/** Filesystems written out and nothing half said on the channel, if the guest is able to. Throws if it waits for disk space. */
 export async function silence(core: Core, record: SandboxRecord, machine: Machine): Promise<void> {
   const guest = core.guests.get(record.id)
   if (record.state.kind === "warm") await core.host.machines.resume(machine)
   try {
-    await guest?.quiesce({ deadlineMs: quiesceDeadlineMs })
+    if (guest) {
+      await core.space.unlessHalted(record, machine, guest.quiesce({ deadlineMs: quiesceDeadlineMs }))
+    }
   } catch (error) {
+    if (core.space.heldOf(record) !== undefined) throw error
     core.log.warn({ sandbox: record.id, error }, "saving a sandbox that could not fall silent")
+  } finally {
+    dropGuest(core, record.id)
   }
-  dropGuest(core, record.id)
 }
 
 function saveFailure(record: SandboxRecord, cause: unknown): AppError {

@@ -19,10 +19,10 @@ export async function repairByName(core: Core, account: Account, nameOrId: strin
   const { id } = await findSandbox(core, account, nameOrId)
   const repair = await core.turns.take(id, async () => {
     const startedAt = performance.now()
-    const record = await settle(core, id)
-    if (!record) throw noSandbox(nameOrId)
+    const settled = await settle(core, id)
+    if (!settled) throw noSandbox(nameOrId)
     // Its pending writes would be lost with its machine.
-    await core.space.check(record, { hasTurn: true })
+    const record = await core.space.checkInTurn(settled)
     const { machines, images } = core.host
     const template = await templateOf(core, record)
     const ordinary = await images.readKernelFor({ name: record.imageName, hash: record.imageHash })

@@ -24,10 +24,10 @@ export async function restartByName(core: Core, account: Account, nameOrId: stri
   await withFailure(core, { type: "sandbox.restart_failed", sandbox: found }, () =>
     core.turns.take(found.id, async () => {
       const startedAt = performance.now()
-      const record = await settle(core, found.id)
-      if (!record) throw noSandbox(nameOrId)
+      const settled = await settle(core, found.id)
+      if (!settled) throw noSandbox(nameOrId)
       // Its pending writes would be lost with its machine.
-      await core.space.check(record, { hasTurn: true })
+      const record = await core.space.checkInTurn(settled)
       const { kind } = record.state
       if (kind !== "hot" && kind !== "warm" && kind !== "cold") {
         throw new AppError("unavailable", `sandbox "${record.name}" is ${kind}`, {

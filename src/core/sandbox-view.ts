@@ -54,11 +54,11 @@ export function viewSandbox(core: Core, record: SandboxRecord, urls: string[] = 
 /** Its machine stands still, whatever it would be without that. */
 function viewHeld(
   core: Core,
-  { id, state }: SandboxRecord,
-): Pick<Sandbox, "held"> & Partial<Pick<Sandbox, "status_reason" | "thermal">> {
-  const held = core.space.heldOf(id)
-  if (held === undefined || state.kind !== "hot") return { held: null }
-  return { held, thermal: "warm", status_reason: `paused: ${heldText(held)}` }
+  record: SandboxRecord,
+): Pick<Sandbox, "held"> & Partial<Pick<Sandbox, "status" | "status_reason" | "thermal">> {
+  const held = core.space.heldOf(record)
+  if (held === undefined) return { held: null }
+  return { held, status: "running", thermal: "warm", status_reason: `paused: ${heldText(held)}` }
 }
 
 function viewState({

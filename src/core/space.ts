@@ -19,18 +19,25 @@ import {
   spaceWaitMs,
 } from "../rules/disk-space.ts"
 import type { SandboxRecord } from "../store/sandboxes.ts"
-import { dropGuest, repair } from "./attach.ts"
+import { dropGuest } from "./attach.ts"
 import type { Core } from "./core.ts"
 import { DiskQuotas } from "./disk-quotas.ts"
-import type { Machine, Machines } from "./host.ts"
-import { machineOf } from "./machine-of.ts"
+import { noSandbox } from "./find.ts"
+import type { Machine, Machines, ProcessIdentity } from "./host.ts"
+import { machineOf, storeHot } from "./machine-of.ts"
 import { pause } from "./pause.ts"
+import { settle } from "./settle.ts"
 
 const refreshDeadlineMs = 10_000
 const retryAfterSec = 10
+/** QEMU answers in milliseconds; one that does not holds up no look at the others. */
+const answersWaitMs = 200
+/** How soon it is noticed that a guest that is waited for cannot answer. */
+const haltedAgainMs = 100
 
 type Id = SandboxRecord["id"]
-type Hold = { held: Held; sinceMs: number }
+/** Of that machine: another one of the same sandbox is not held. */
+type Hold = { held: Held; sinceMs: number; process: ProcessIdentity }
 /** Size of a disk at the last look, and before space became short. */
 type Look = { pid: number; mib: number; calmMib: number }
 type Looked = DiskFacts & { record: SandboxRecord; held: Held | undefined }
@@ -40,6 +47,8 @@ export class Space {
   readonly #holds = new Map<Id, Hold>()
   readonly #looks = new Map<Id, Look>()
   readonly #acting = new Set<Id>()
+  /** Whose machines are being asked whether they stand still. */
+  readonly #asking = new Set<Id>()
   readonly #quotas: DiskQuotas
 
   constructor(core: Core) {
@@ -48,8 +57,13 @@ export class Space {
   }
 
   /** Why it is held; undefined: it is not. */
-  heldOf(id: Id): Held | undefined {
-    return this.#holds.get(id)?.held
+  heldOf(record: SandboxRecord): Held | undefined {
+    return this.#holdOf(record)?.held
+  }
+
+  #holdOf(record: SandboxRecord): Hold | undefined {
+    const hold = this.#holds.get(record.id)
+    return hold && Bun.deepEquals(hold.process, machineOf(this.#core, record)?.process) ? hold : undefined
   }
 
   /** Runs until the signal says stop. */
@@ -72,8 +86,10 @@ export class Space {
     const isShort = isSpaceShort(amount)
     const all = await core.store.sandboxes.listAll()
     await this.#quotas.measure(all)
-    const hot = all.filter(({ state }) => state.kind === "hot")
+    // A full disk may not have taken the state of a held one.
+    const hot = all.filter((record) => record.state.kind === "hot" || this.heldOf(record) !== undefined)
     this.#forgetOthers(hot)
+    await this.#askWhetherHalted(hot, isShort)
     const looks = await Promise.all(hot.map((record) => this.#look(record, isShort)))
     const concerned = (some: Looked[], held: Held) =>
       some.filter((one) => one.held === undefined || one.held === held)
@@ -93,24 +109,30 @@ export class Space {
     }
   }
 
-  /**
-   * Before a held one is asked for something: it goes on if there is room, else this throws the reason. The caller holds the
-   * sandbox's turn if `hasTurn`.
-   */
-  async check(record: SandboxRecord, { hasTurn = false }: { hasTurn?: boolean } = {}): Promise<void> {
-    const hold = this.#holds.get(record.id)
-    if (!hold) return
-    if (hold.held === "host_disk" && (await this.hasRoom())) {
-      if (hasTurn) await this.#release(record)
-      else await this.#inTurn(record, (now) => this.#release(now))
-    }
-    if (this.#holds.has(record.id)) throw heldError(record, hold.held)
+  /** Before a held one is asked for something: it goes on if there is room, else this throws the reason. */
+  async check(record: SandboxRecord): Promise<void> {
+    if (!this.#holdOf(record)) return
+    await this.#core.turns.take(record.id, async () => {
+      const now = await this.#core.store.sandboxes.get(record.id)
+      if (now) await this.checkInTurn(now)
+    })
+  }
+
+  /** The same for who has its turn. Gives the record as it is then: its machine may have ended when it was to go on. */
+  async checkInTurn(seen: SandboxRecord): Promise<SandboxRecord> {
+    const hold = this.#holdOf(seen)
+    if (!hold) return seen
+    if (hold.held === "host_disk" && (await this.hasRoom())) await this.#release(seen)
+    const record = await this.#core.store.sandboxes.get(seen.id)
+    if (!record) throw noSandbox(seen.name)
+    if (this.#holdOf(record)) throw heldError(record, hold.held)
+    return record
   }
 
   /** Its owner wants it to go on though the quota is used up, to remove something inside: it may, until it has grown a little more. */
   async insist(record: SandboxRecord): Promise<void> {
     const leftMib = this.#quotas.leftMib(record.userId) ?? 0
-    if (this.heldOf(record.id) !== "disk_quota" || !hasGrace(leftMib)) return
+    if (this.heldOf(record) !== "disk_quota" || !hasGrace(leftMib)) return
     await this.#inTurn(record, (now) => this.#release(now))
     this.#looks.delete(record.id)
   }
@@ -129,17 +151,55 @@ export class Space {
   async keepHalted(record: SandboxRecord, machine: Machine): Promise<void> {
     const hasRoom = await this.hasRoom()
     if (hasRoom && !this.#isOverQuota(record)) return
-    if ((await this.#haltOf(record, machine)) === "none") return
+    const halt = await this.#haltOf(record, machine)
+    if (halt === "none") return
+    const stored = await this.#core.store.sandboxes.get(record.id)
+    // It may still wait for its memory, which is good as long as nothing has run.
+    if (halt === "paused" && stored?.state.kind === "waking") return
     const held = hasRoom ? "disk_quota" : "host_disk"
-    this.#note(record, held)
+    await this.#keep(record, machine, held)
     throw heldError(record, held)
   }
 
   /** The error for one whose machine QEMU has stopped for want of space; it is held from now on. Undefined: it has not. */
   async haltedFor(record: SandboxRecord, machine: Machine): Promise<AppError | undefined> {
     if ((await this.#haltOf(record, machine)) !== "disk_full") return undefined
-    this.#note(record, "host_disk")
+    await this.#keep(record, machine, "host_disk")
     return heldError(record, "host_disk")
+  }
+
+  /** Gives what a guest gives that is waited for; throws the reason as soon as it cannot answer for want of space. Needs its turn. */
+  async unlessHalted<T>(record: SandboxRecord, machine: Machine, answer: Promise<T>): Promise<T> {
+    const { clock } = this.#core
+    const halted = Promise.withResolvers<undefined>()
+    let isOver = false
+    const look = async () => {
+      if ((await this.#haltOf(record, machine)) === "disk_full") halted.resolve(undefined)
+      else if (!isOver) alarm = clock.after(haltedAgainMs, () => void look())
+    }
+    let alarm = clock.after(haltedAgainMs, () => void look())
+    try {
+      const given = await Promise.race([answer.then((value) => ({ value })), halted.promise])
+      if (given) return given.value
+    } finally {
+      isOver = true
+      alarm.cancel()
+    }
+    await this.#keep(record, machine, "host_disk")
+    throw heldError(record, "host_disk")
+  }
+
+  /** Whatever it was in the middle of, it is one that runs, and that the next look finds. */
+  async #keep(record: SandboxRecord, machine: Machine, held: Held): Promise<void> {
+    const core = this.#core
+    this.#note(record, machine, held)
+    try {
+      // Its disk changes when it goes on; an older memory must not be found then.
+      await core.host.machines.removeSnapshot(machine.directory)
+      await storeHot(core, record.id, machine)
+    } catch (error) {
+      core.log.warn({ sandbox: record.id, error }, "the state of a held sandbox could not be written")
+    }
   }
 
   async #amount(): Promise<{ freeMib: number; reserveMib: number }> {
@@ -150,9 +210,32 @@ export class Space {
   }
 
   #forgetOthers(hot: SandboxRecord[]): void {
-    const known = new Set(hot.map(({ id }) => id))
-    for (const id of this.#holds.keys()) if (!known.has(id)) this.#holds.delete(id)
+    const known = new Map(hot.map((record) => [record.id, record]))
+    for (const id of this.#holds.keys()) {
+      const record = known.get(id)
+      if (!record || !this.#holdOf(record)) this.#holds.delete(id)
+    }
     for (const id of this.#looks.keys()) if (!known.has(id)) this.#looks.delete(id)
+  }
+
+  /** All at once, and each by one question at a time. One that does not answer in time is heard of at a later look. */
+  async #askWhetherHalted(hot: SandboxRecord[], isShort: boolean): Promise<void> {
+    const { clock, log } = this.#core
+    const ask = async (record: SandboxRecord) => {
+      if (this.#asking.has(record.id) || this.heldOf(record) !== undefined) return
+      this.#asking.add(record.id)
+      try {
+        await this.#findHalted(record, isShort)
+      } catch (error) {
+        log.error({ sandbox: record.id, error }, "a sandbox could not be asked whether it stands still")
+      } finally {
+        this.#asking.delete(record.id)
+      }
+    }
+    const late = Promise.withResolvers<void>()
+    const alarm = clock.after(answersWaitMs, () => late.resolve())
+    await Promise.race([Promise.all(hot.map(ask)), late.promise])
+    alarm.cancel()
   }
 
   async #look(record: SandboxRecord, isHostShort: boolean): Promise<Looked> {
@@ -163,8 +246,7 @@ export class Space {
     const before = this.#looks.get(record.id)
     const last = before?.pid === pid ? before : { pid, mib, calmMib: mib }
     this.#looks.set(record.id, { pid, mib, calmMib: isShort ? last.calmMib : mib })
-    if (machine && !this.#holds.has(record.id)) await this.#findHalted(record, machine, isShort)
-    const hold = this.#holds.get(record.id)
+    const hold = this.#holdOf(record)
     return {
       record,
       held: hold?.held,
@@ -175,13 +257,21 @@ export class Space {
     }
   }
 
-  /** QEMU has stopped it, or a daemon that is gone; whoever has its turn may have paused it for a moment. */
-  async #findHalted(record: SandboxRecord, machine: Machine, isShort: boolean): Promise<void> {
+  /** QEMU has stopped it, or a daemon that is gone. */
+  async #findHalted(seen: SandboxRecord, isShort: boolean): Promise<void> {
     const { turns, guests } = this.#core
-    const halt = await this.#haltOf(record, machine)
-    const isLeft = halt === "paused" && !turns.isTaken(record.id) && (isShort || !guests.has(record.id))
-    if (halt !== "disk_full" && !isLeft) return
-    this.#note(record, halt === "paused" && this.#isOverQuota(record) ? "disk_quota" : "host_disk")
+    const before = machineOf(this.#core, seen)
+    const first = before ? await this.#haltOf(seen, before) : "none"
+    // Whoever has its turn may have paused it for a moment.
+    if (first === "none" || (first === "paused" && turns.isTaken(seen.id))) return
+    await this.#inTurn(seen, async (record) => {
+      const machine = machineOf(this.#core, record)
+      if (!machine || this.heldOf(record) !== undefined) return
+      const halt = await this.#haltOf(record, machine)
+      const isLeft = halt === "paused" && (isShort || !guests.has(record.id))
+      if (halt !== "disk_full" && !isLeft) return
+      this.#note(record, machine, halt === "paused" && this.#isOverQuota(record) ? "disk_quota" : "host_disk")
+    })
   }
 
   /** A machine that does not answer, or has ended, is others' business. */
@@ -195,9 +285,9 @@ export class Space {
     }
   }
 
-  #note(record: SandboxRecord, held: Held): void {
-    if (this.#holds.has(record.id)) return
-    this.#holds.set(record.id, { held, sinceMs: this.#core.clock.nowMs() })
+  #note(record: SandboxRecord, { process }: Machine, held: Held): void {
+    if (Bun.deepEquals(this.#holds.get(record.id)?.process, process)) return
+    this.#holds.set(record.id, { held, sinceMs: this.#core.clock.nowMs(), process })
     this.#record(record, "sandbox.held", heldText(held))
   }
 
@@ -224,23 +314,23 @@ export class Space {
   async #inTurn(seen: SandboxRecord, work: (now: SandboxRecord) => Promise<void>): Promise<void> {
     await this.#core.turns.take(seen.id, async () => {
       const now = await this.#core.store.sandboxes.get(seen.id)
-      if (now?.state.kind === "hot") await work(now)
+      if (now && (now.state.kind === "hot" || this.heldOf(now) !== undefined)) await work(now)
     })
   }
 
   async #hold(record: SandboxRecord, held: Held): Promise<void> {
     const machine = machineOf(this.#core, record)
-    if (!machine || this.#holds.has(record.id)) return
+    if (!machine || this.heldOf(record) !== undefined) return
     await this.#core.host.machines.pause(machine)
-    this.#note(record, held)
+    this.#note(record, machine, held)
   }
 
   /** It runs when this answers, unless its next write finds no space again. */
   async #release(record: SandboxRecord): Promise<void> {
     const core = this.#core
     const machine = machineOf(core, record)
-    if (!machine || !this.#holds.has(record.id)) return
-    const guest = core.guests.get(record.id)
+    if (!machine || this.heldOf(record) === undefined) return
+    const guest = record.state.kind === "hot" ? core.guests.get(record.id) : undefined
     if (guest) {
       try {
         await Promise.all([
@@ -249,15 +339,13 @@ export class Space {
         ])
       } catch (error) {
         // It has no space again, and stays held.
-        if ((await core.host.machines.haltOf(machine)) === "disk_full") return
+        if ((await this.#haltOf(record, machine)) === "disk_full") return
         dropGuest(core, record.id)
         throw error
       }
-    } else {
-      await repair(core, record, "it was held for want of disk space")
-    }
+    } else if (!(await settle(core, record.id))) return
     // Looked at while it runs, what QEMU remembers of the lack of space is known to be of the past.
-    await core.host.machines.haltOf(machine)
+    await this.#haltOf(record, machine)
     this.#holds.delete(record.id)
     // While it stood still it was not idle.
     core.thermal.forget(record.id)

@@ -17,8 +17,9 @@ export async function stopByName(core: Core, account: Account, nameOrId: string)
   const { id } = found
   const stop = async () => {
     const startedAt = performance.now()
-    const record = await settle(core, id)
-    if (!record) throw noSandbox(nameOrId)
+    const settled = await settle(core, id)
+    if (!settled) throw noSandbox(nameOrId)
+    const record = await core.space.checkInTurn(settled)
     if (record.state.kind === "cold") {
       return core.store.sandboxes.setState(id, { ...record.state, isWanted: true })
     }

@@ -99,7 +99,7 @@ export class Thermal {
     const machine = machineOf(this.#core, record)
     const { kind } = record.state
     if (!machine || (kind !== "hot" && kind !== "warm")) return undefined
-    if (this.#core.space.heldOf(record.id) !== undefined) return undefined
+    if (this.#core.space.heldOf(record) !== undefined) return undefined
     const { machines } = this.#core.host
     const traffic = machines.trafficBytes(machine, this.#core.host.network?.tapOf(record.id))
     const used: Used = {

@@ -19,10 +19,10 @@ export async function whySandbox(core: Core, account: Account, nameOrId: string)
   const { state } = record
   const touch = core.touches.get(record.id)
   const failed = core.failedStarts.find(record.id)
-  const isAsked = state.kind === "hot" && core.space.heldOf(record.id) === undefined
+  const isAsked = state.kind === "hot" && core.space.heldOf(record) === undefined
   const guest = isAsked ? core.guests.get(record.id) : undefined
   const pong = await guest?.ping({ deadlineMs: pingDeadlineMs }).catch(() => undefined)
-  const held = core.space.heldOf(record.id) ?? null
+  const held = core.space.heldOf(record) ?? null
   const end = await core.host.machines.lastEndIn(core.host.disks.directoryOf(record.id))
   const about = {
     panic_console: end?.how === "panic" ? end.console.trim().slice(-panicCharacters) : null,

@@ -27,8 +27,35 @@ export type End = z.infer<typeof End>
 
 const Status = z.object({ status: z.string() })
 
-/** From now on QEMU stands still at its guest's end. True: it does already. One that refuses ends by itself, as it would have. */
-export async function awaitEnd(monitor: Qmp): Promise<boolean> {
+/**
+ * From now on QEMU stands still at its guest's end. That is kept, and `onEnd` is called, once: QEMU tells of an end, and may say when it
+ * is asked that it has been. True: it has ended already.
+ */
+export async function watchEnd(
+  machine: { process: ProcessIdentity; directory: string },
+  monitor: Qmp,
+  onEnd: () => Promise<void>,
+): Promise<boolean> {
+  let ending: Promise<void> | undefined
+  const end = async (reason: string | undefined) => {
+    try {
+      await keepEnd(machine, monitor, reason)
+    } catch {
+      // Not known is better than a machine that stands still for ever.
+    }
+    await onEnd()
+  }
+  monitor.onShutdown = (reason) => {
+    ending ??= end(reason)
+  }
+  if (!(await awaitEnd(monitor))) return false
+  ending ??= end(undefined)
+  await ending
+  return true
+}
+
+/** True: it stands still already. A QEMU that refuses ends by itself, as it would have. */
+async function awaitEnd(monitor: Qmp): Promise<boolean> {
   try {
     await monitor.command("set-action", { shutdown: "pause" }, deadline)
     const status = Status.safeParse(await monitor.command("query-status", {}, deadline))
@@ -40,7 +67,7 @@ export async function awaitEnd(monitor: Qmp): Promise<boolean> {
 }
 
 /** Keeps how the machine ended. `reason` is QEMU's word for it, if it was heard. */
-export async function keepEnd(
+async function keepEnd(
   machine: { process: ProcessIdentity; directory: string },
   monitor: Qmp,
   reason: string | undefined,

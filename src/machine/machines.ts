@@ -14,7 +14,6 @@ import { availableMemoryMib } from "../lib/available-memory.ts"
 import { errorCodeOf } from "../lib/error-code.ts"
 import { createPipe, openTap, readAhead } from "../lib/posix.ts"
 import { hostBootId, isAlive, type ProcessIdentity } from "../lib/process-identity.ts"
-import { removeTree } from "../lib/remove-tree.ts"
 import { bindDisk, checkDisk, diskPathOf, isBoundDisk } from "./bound-disk.ts"
 import type { Cgroups } from "./cgroups.ts"
 import {
@@ -26,7 +25,7 @@ import {
 } from "./command-line.ts"
 import { saveDeviceState, savedFlags, savedStatePath } from "./device-state.ts"
 import { publishDirectory, syncPath } from "./durable.ts"
-import { awaitEnd, type End, keepEnd, readEnd } from "./ends.ts"
+import { type End, readEnd, watchEnd } from "./ends.ts"
 import { fileBytesMax } from "./file-bounds.ts"
 import { findAllOfMachine, findMachine, type Ground, slotsInUse } from "./find-processes.ts"
 import { type QemuBuild, stateFingerprint, templateFingerprint } from "./fingerprint.ts"
@@ -54,8 +53,10 @@ import {
   manifestName,
   manifestText,
   readSnapshot,
+  removeSnapshot,
   type SnapshotManifest,
   snapshotDirectory,
+  unfinished,
 } from "./snapshot-files.ts"
 import { agentSocket, closeSockets, listenSockets, qmpSocket, type Sockets } from "./sockets.ts"
 import { sha256, type Template, type TemplateDraft, type TemplateSpec, Templates } from "./templates.ts"
@@ -330,7 +331,7 @@ export class Machines {
   ): Promise<void> {
     const isCopy = options.directory !== undefined
     const final = snapshotDirectory(options.directory ?? machine.directory)
-    const beside = `${final}.part`
+    const beside = unfinished(final)
     await using undo = new AsyncDisposableStack()
     await rm(beside, { recursive: true, force: true })
     await mkdir(beside, { mode: 0o700 })
@@ -372,8 +373,8 @@ export class Machines {
     undo.move()
   }
 
-  async removeSnapshot(directory: string): Promise<void> {
-    await removeTree(snapshotDirectory(directory))
+  removeSnapshot(directory: string): Promise<void> {
+    return removeSnapshot(directory)
   }
 
   agentSocket(directory: string): string {
@@ -569,19 +570,12 @@ export class Machines {
 
   async #openMonitor(machine: Machine): Promise<Qmp> {
     const monitor = await openMonitor(machine)
-    monitor.onShutdown = (reason) => void this.#endMachine(machine, monitor, reason)
-    if (!(await awaitEnd(monitor))) return monitor
-    await this.#endMachine(machine, monitor, undefined)
+    if (!(await watchEnd(machine, monitor, () => this.#endMachine(machine)))) return monitor
     throw new AppError("unavailable", "the machine was ended by its guest")
   }
 
   /** Its guest has ended it. The process's end is what everybody else hears of it. */
-  async #endMachine(machine: Machine, monitor: Qmp, reason: string | undefined): Promise<void> {
-    try {
-      await keepEnd(machine, monitor, reason)
-    } catch {
-      // Not known is better than a machine that stands still for ever.
-    }
+  async #endMachine(machine: Machine): Promise<void> {
     this.#forgetMonitor(machine)
     await killProcess(machine.process, { deadlineMs: killDeadlineMs }).catch(() => undefined)
   }

@@ -7,6 +7,7 @@ import { readFile } from "node:fs/promises"
 import { join } from "node:path"
 import { z } from "zod"
 import { errorCodeOf } from "../lib/error-code.ts"
+import { removeTree } from "../lib/remove-tree.ts"
 import { openSealedJson, sealJson } from "../lib/sealed-json.ts"
 import { DiskBinding } from "./bound-disk.ts"
 import { sha256 } from "./templates.ts"
@@ -25,6 +26,18 @@ export const manifestName = "manifest.json"
 
 export function snapshotDirectory(directory: string): string {
   return join(directory, "snapshot")
+}
+
+/** Where a snapshot is written before it is whole. */
+export function unfinished(directory: string): string {
+  return `${directory}.part`
+}
+
+/** One that a crash has left half written, too. */
+export async function removeSnapshot(directory: string): Promise<void> {
+  const final = snapshotDirectory(directory)
+  await removeTree(final)
+  await removeTree(unfinished(final))
 }
 
 export function manifestText(manifest: SnapshotManifest): string {

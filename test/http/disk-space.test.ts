@@ -24,6 +24,8 @@ const uses = async (mib: number) => {
   own.host.overlaysMib.set(id, mib)
   await own.core.space.tick()
 }
+const heldNow = async () => ((await show()) as { held: string | null }).held
+const isHeld = async () => (await heldNow()) !== null
 const machine = () => [...own.host.running.keys()][0] ?? 0
 const refusal = {
   code: "unavailable",
@@ -37,7 +39,7 @@ async function becomesHeld(): Promise<void> {
   own.host.freeMibNow = 1000
   own.host.overlaysMib.set(id, 50)
   await own.core.space.tick()
-  await until("it is held", async () => (await own.core.space.heldOf(id as never)) !== undefined)
+  await until("it is held", isHeld)
 }
 
 test("who writes while space is short is held: it stands still, is shown so, and whatever is asked of it has the reason at once", async () => {
@@ -77,7 +79,7 @@ test("it is not idle while it is held: it becomes neither warm nor cold, and sta
   expect(await show()).toMatchObject({ status: "running", held: "host_disk" })
   own.host.freeMibNow = 5000
   await own.core.space.tick()
-  await until("it goes on", () => own.core.space.heldOf(id as never) === undefined)
+  await until("it goes on", async () => !(await isHeld()))
   await own.core.thermal.tick(nowMs)
   expect(await show()).toMatchObject({ thermal: "hot", held: null })
 })
@@ -144,7 +146,7 @@ test("who grows beyond the quota is held, its owner's others go on, and so does 
   await limit(100)
   await uses(60)
   await uses(120)
-  await until("it is held", () => own.core.space.heldOf(id as never) === "disk_quota")
+  await until("it is held", async () => (await heldNow()) === "disk_quota")
   expect(await show()).toMatchObject({
     held: "disk_quota",
     status_reason: "paused: its owner's disk quota is used up",
@@ -157,7 +159,7 @@ test("who grows beyond the quota is held, its owner's others go on, and so does 
 
   await limit(200)
   await own.core.space.tick()
-  await until("it goes on", () => own.core.space.heldOf(id as never) === undefined)
+  await until("it goes on", async () => !(await isHeld()))
   expect((await exec()).status).toBe(200)
 })
 
@@ -165,16 +167,16 @@ test("its owner may start it to remove something inside, until it has grown a li
   await limit(100)
   await uses(60)
   await uses(120)
-  await until("it is held", () => own.core.space.heldOf(id as never) !== undefined)
+  await until("it is held", isHeld)
   expect((await own.call("POST", "/sandboxes/dev/start")).status).toBe(200)
   await uses(120.5)
   expect((await exec()).status).toBe(200)
   await uses(122)
-  await until("it is held again", () => own.core.space.heldOf(id as never) !== undefined)
+  await until("it is held again", isHeld)
   expect((await own.call("POST", "/sandboxes/dev/start")).status).toBe(200)
   await uses(90)
   await uses(200)
-  await until("it is held for good", () => own.core.space.heldOf(id as never) !== undefined)
+  await until("it is held for good", isHeld)
   expect((await own.call("POST", "/sandboxes/dev/start")).status).toBe(429)
 })
 
@@ -182,8 +184,8 @@ test("with the quota taken away, who was held for it goes on", async () => {
   await limit(100)
   await uses(60)
   await uses(120)
-  await until("it is held", () => own.core.space.heldOf(id as never) !== undefined)
+  await until("it is held", isHeld)
   await limit(0)
   await own.core.space.tick()
-  await until("it goes on", () => own.core.space.heldOf(id as never) === undefined)
+  await until("it goes on", async () => !(await isHeld()))
 })

@@ -1,0 +1,62 @@
+/** How a guest has ended its machine, as a QEMU that is played tells it. */
+
+import { afterEach, beforeEach, expect, test } from "bun:test"
+import { mkdtempSync, rmSync } from "node:fs"
+import { join } from "node:path"
+import type { Socket } from "bun"
+import { readEnd, watchEnd } from "./ends.ts"
+import { Qmp } from "./qmp.ts"
+
+const process = { pid: 1, startTicks: 1, bootId: "boot" }
+
+let directory: string
+let stop: () => void
+beforeEach(() => {
+  directory = mkdtempSync("/tmp/bhatti-ends-")
+})
+afterEach(() => {
+  stop()
+  rmSync(directory, { recursive: true, force: true })
+})
+
+/** Tells of the guest's end before it answers that command. */
+async function openMonitor(endsBefore: string, reason: string): Promise<Qmp> {
+  const socketPath = join(directory, "qmp.sock")
+  let status = "running"
+  const answer = (socket: Socket, execute: string, id: string) => {
+    const say = (message: object) => socket.write(`${JSON.stringify(message)}\n`)
+    if (execute === endsBefore) {
+      status = "shutdown"
+      say({ event: "SHUTDOWN", data: { guest: true, reason } })
+    }
+    const given = { "query-status": { status, running: false }, "ringbuf-read": "the console" }[execute] ?? {}
+    say({ return: given, id })
+  }
+  const listener = Bun.listen({
+    unix: socketPath,
+    socket: {
+      open: (socket) => void socket.write('{"QMP": {"version": {}, "capabilities": []}}\n'),
+      data(socket, bytes) {
+        for (const line of bytes.toString().trim().split("\n")) {
+          const { execute, id } = JSON.parse(line) as { execute: string; id: string }
+          answer(socket, execute, id)
+        }
+      },
+    },
+  })
+  stop = () => listener.stop(true)
+  return Qmp.open({ socketPath, deadlineMs: 5000 })
+}
+
+test.each(["set-action", "query-status"])(
+  "a reboot inside while its monitor is opened, before %s is answered, is a reboot and ends the machine once",
+  async (endsBefore) => {
+    const monitor = await openMonitor(endsBefore, "guest-reset")
+    let ends = 0
+    const hasEnded = await watchEnd({ process, directory }, monitor, async () => {
+      ends++
+    })
+    expect([hasEnded, ends]).toEqual([true, 1])
+    expect(await readEnd(directory)).toMatchObject({ how: "reboot", console: "the console" })
+  },
+)
