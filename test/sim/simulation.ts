@@ -428,11 +428,8 @@ export class Simulation {
       for (const value of known.memory) read.memory.add(value)
       for (const value of known.disk) read.disk.add(value)
     }
-    for (const copy of this.#making) {
-      if (copy.from !== `${user} ${name}`) continue
-      for (const value of known.memory) copy.known.memory.add(value)
-      for (const value of known.disk) copy.known.disk.add(value)
-    }
+    for (const value of known.memory) this.#mayReachCopies(known, "memory", value)
+    for (const value of known.disk) this.#mayReachCopies(known, "disk", value)
     const input = CreateSandbox.parse({ name, ...(from !== undefined && { from }) })
     this.#begin(
       `create ${name}${from === undefined ? "" : ` from ${from}`}`,
@@ -463,14 +460,24 @@ export class Simulation {
     known[change.part].add(change.value)
   }
 
+  /** A copy that is being made may have the value or not, and so may a copy of that copy. */
+  #mayReachCopies(source: Pick<Known, "user" | "name">, part: Change["part"], value: string | null): void {
+    for (const { known, from } of this.#making) {
+      if (from !== `${source.user} ${source.name}` || known[part].has(value)) continue
+      known[part].add(value)
+      for (const read of this.#readsNow)
+        if (read.user === known.user && read.name === known.name) read[part].add(value)
+      this.#mayReachCopies(known, part, value)
+    }
+  }
+
   #change(user: string, name: string, what: "mark" | "write"): void {
     const part = what === "mark" ? "memory" : "disk"
     const change: Change = { user, name, part, value: `${what}-${++this.#values}`, touched: new Map() }
     const trouble = this.#trouble
     this.#changesNow.add(change)
     for (const known of this.#ofName(user, name)) this.#touch(change, known)
-    // A copy that is being made may have it or not.
-    for (const { known, from } of this.#making) if (from === `${user} ${name}`) known[part].add(change.value)
+    this.#mayReachCopies({ user, name }, part, change.value)
     this.#begin(
       `${what} ${name} ${change.value}`,
       () => this.#exec(user, name, [what, change.value]),
