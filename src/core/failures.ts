@@ -14,8 +14,9 @@ export async function withFailure<T>(
   core: Core,
   about: {
     type: FailedType
-    sandbox: Pick<SandboxRecord, "id" | "name" | "userId">
-    meta?: { snapshot: string }
+    /** None: it was about something else of that user. */
+    sandbox: Pick<SandboxRecord, "id" | "name" | "userId"> | { userId: SandboxRecord["userId"] }
+    meta?: { snapshot: string } | { port: number }
   },
   work: () => Promise<T>,
 ): Promise<T> {
@@ -37,7 +38,7 @@ export function recordFailure(
   core.events.record({
     type,
     userId: sandbox.userId,
-    sandbox,
+    sandbox: "id" in sandbox ? sandbox : undefined,
     meta: {
       by: "user",
       ...meta,

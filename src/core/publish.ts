@@ -6,6 +6,7 @@ import type { PublishedPortRecord } from "../store/published-ports.ts"
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Account } from "../store/users.ts"
 import type { Core } from "./core.ts"
+import { withFailure } from "./failures.ts"
 import { findSandbox } from "./find.ts"
 
 const suffixLetters = "abcdefghijkmnpqrstuvwxyz23456789"
@@ -22,14 +23,13 @@ export async function publishPort(
 ): Promise<{ published: PublishedPort; isNew: boolean }> {
   const record = await findSandbox(core, account, nameOrId)
   const { publishedPorts } = core.store
-  const { record: added, isNew } =
-    input.alias === undefined
-      ? await publishedPorts.addFirst({
-          sandboxId: record.id,
-          port: input.port,
-          alias: unguessableAlias(record),
-        })
-      : await publishedPorts.add({ sandboxId: record.id, port: input.port, alias: input.alias })
+  const { port, alias } = input
+  const failure = { type: "publish.create_failed", sandbox: record, meta: { port } } as const
+  const { record: added, isNew } = await withFailure(core, failure, () =>
+    alias === undefined
+      ? publishedPorts.addFirst({ sandboxId: record.id, port, alias: unguessableAlias(record) })
+      : publishedPorts.add({ sandboxId: record.id, port, alias }),
+  )
   if (isNew) {
     const meta = { by: "user", port: added.port, alias: added.alias }
     core.events.record({ type: "publish.created", userId: account.id, sandbox: record, meta })
@@ -54,7 +54,10 @@ export async function unpublishPort(
   { port, alias }: { port: number; alias?: string | undefined },
 ): Promise<void> {
   const record = await findSandbox(core, account, nameOrId)
-  const removed = await core.store.publishedPorts.remove(record.id, port, alias)
+  const failure = { type: "publish.delete_failed", sandbox: record, meta: { port } } as const
+  const removed = await withFailure(core, failure, () =>
+    core.store.publishedPorts.remove(record.id, port, alias),
+  )
   if (removed.length === 0) {
     const what = alias === undefined ? "" : ` as "${alias}"`
     throw new AppError("not_found", `port ${port} of "${record.name}" is not published${what}`, {

@@ -6,6 +6,7 @@ import type { Account } from "../store/users.ts"
 import { detach } from "./attachment.ts"
 import { answerDeadlineMs } from "./awake.ts"
 import type { Core } from "./core.ts"
+import { withFailure } from "./failures.ts"
 import { findSandbox, noSandbox } from "./find.ts"
 import { machineOf, templateOf } from "./machine-of.ts"
 import { bootFromDisk, silence } from "./power.ts"
@@ -16,8 +17,9 @@ import { settle } from "./settle.ts"
 const fixedBits = 1 | 2
 
 export async function repairByName(core: Core, account: Account, nameOrId: string): Promise<Repaired> {
-  const { id } = await findSandbox(core, account, nameOrId)
-  const repair = await core.turns.take(id, async () => {
+  const found = await findSandbox(core, account, nameOrId)
+  const { id } = found
+  const inTurn = async () => {
     const startedAt = performance.now()
     const settled = await settle(core, id)
     if (!settled) throw noSandbox(nameOrId)
@@ -48,7 +50,9 @@ export async function repairByName(core: Core, account: Account, nameOrId: strin
         retryable: false,
       },
     )
-  })
+  }
+  const failure = { type: "sandbox.repair_failed", sandbox: found } as const
+  const repair = await withFailure(core, failure, () => core.turns.take(id, inTurn))
   const result =
     repair.exitCode === 0 ? "clean" : (repair.exitCode & ~fixedBits) === 0 ? "repaired" : "damaged"
   return { result, output: repair.output, sandbox: await viewById(core, id) }

@@ -79,11 +79,16 @@ export async function getSnapshot(core: Core, account: Account, nameOrId: string
 }
 
 export async function deleteSnapshot(core: Core, account: Account, nameOrId: string): Promise<void> {
-  const { id } = await findSnapshot(core, account, nameOrId)
+  const { id, name } = await findSnapshot(core, account, nameOrId)
   await core.turns.take(id, async () => {
     const record = await core.store.snapshots.get(id)
     if (!record) throw noSnapshot(nameOrId)
-    await removeSnapshotRecord(core, record)
+    const failure = {
+      type: "snapshot.delete_failed",
+      sandbox: { userId: account.id },
+      meta: { snapshot: name },
+    } as const
+    await withFailure(core, failure, () => removeSnapshotRecord(core, record))
     core.events.record({
       type: "snapshot.deleted",
       userId: account.id,

@@ -1,6 +1,7 @@
 /** Restarts, init scripts that run again at each boot, and events of what fails, on a fake host. */
 
 import { afterEach, beforeEach, expect, test } from "bun:test"
+import { AppError } from "../../src/contract/errors.ts"
 import type { Sandbox } from "../../src/contract/sandbox.ts"
 import type { Session } from "../../src/contract/session.ts"
 import { type HttpApp, openHttpApp } from "../support/http-app.ts"
@@ -92,6 +93,7 @@ const asked = [
   { type: "sandbox.stop_failed", step: "save", call: ["POST", "/sandboxes/dev/stop"] },
   { type: "sandbox.restart_failed", step: "boot", call: ["POST", "/sandboxes/dev/restart"] },
   { type: "sandbox.update_failed", step: "attach", call: ["PATCH", "/sandboxes/dev", { name: "other" }] },
+  { type: "sandbox.repair_failed", step: "boot", call: ["POST", "/sandboxes/dev/repair"] },
   {
     type: "snapshot.create_failed",
     step: "capture",
@@ -112,6 +114,29 @@ test.each(asked)("$type with its reason, when the host fails at $step", async ({
   own.host.failAt = undefined
   await until("it is recorded", async () => (await eventsOf(type)).length > 0)
   expect(await eventsOf(type)).toMatchObject([{ code: "unavailable", reason: expect.stringMatching(/./) }])
+})
+
+test("a port that cannot be published or taken back, and a snapshot that cannot be deleted, leave an event with the reason", async () => {
+  await own.call("POST", "/sandboxes", { name: "dev" })
+  await own.call("POST", "/sandboxes/dev/checkpoint", { name: "kept" })
+  const fail = () => Promise.reject(new AppError("unavailable", "the disk is full"))
+  Object.assign(own.core.store.publishedPorts, { add: fail, addFirst: fail, remove: fail })
+  own.host.snapshots.remove = fail
+  const refused = [
+    await own.call("POST", "/sandboxes/dev/publish", { port: 80 }),
+    await own.call("POST", "/sandboxes/dev/publish", { port: 81, alias: "mine" }),
+    await own.call("DELETE", "/sandboxes/dev/publish/80"),
+    await own.call("DELETE", "/snapshots/kept"),
+  ]
+  expect(refused.map(({ status }) => status)).toEqual([503, 503, 503, 503])
+  const reason = "the disk is full"
+  await until("all are recorded", async () => (await eventsOf("snapshot.delete_failed")).length === 1)
+  expect(await eventsOf("publish.create_failed")).toMatchObject([
+    { sandboxName: "dev", port: 80, reason },
+    { sandboxName: "dev", port: 81, reason },
+  ])
+  expect(await eventsOf("publish.delete_failed")).toMatchObject([{ sandboxName: "dev", port: 80, reason }])
+  expect(await eventsOf("snapshot.delete_failed")).toMatchObject([{ snapshot: "kept", reason }])
 })
 
 test("what its asker did wrong leaves no event of a failure", async () => {
