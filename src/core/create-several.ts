@@ -57,6 +57,7 @@ export async function createSandboxes(
       using _memory = core.memory.promise(clonedMib)
       made[index] = await startNew(core, record, input, { ...plan, pooled: pooled[index], signal })
     })
+    await core.store.sandboxes.setBatchDone(records)
     undo.move()
     for (const [index, record] of records.entries())
       recordCreated(core, record, { isPooled: pooled[index] !== undefined, startedAt })

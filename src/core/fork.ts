@@ -84,6 +84,7 @@ export async function forkSandbox(
         checkStillAwaited(copy, signal)
       }),
     )
+    await core.store.sandboxes.setBatchDone(copies)
     const ms = Math.round(performance.now() - startedAt)
     for (const copy of copies) {
       const meta = { by: "user", from: "sandbox", source: source.name, ms, source_paused_ms: pausedMs }

@@ -17,8 +17,13 @@ export async function reconcile(core: Core): Promise<{ settled: Promise<void> }>
   await core.host.machines.removeLeftovers()
   const records = await core.store.sandboxes.listAll()
   await resyncNetwork(core, records)
+  const inBatch = new Set(await core.store.sandboxes.listInBatch())
   const reconcileAll = async (some: SandboxRecord[]) => {
-    await Promise.all(some.map((record) => core.turns.take(record.id, () => reconcileOne(core, record))))
+    await Promise.all(
+      some.map((record) =>
+        core.turns.take(record.id, () => reconcileOne(core, record, { isPart: inBatch.has(record.id) })),
+      ),
+    )
   }
   const { running = [], ended = [] } = Object.groupBy(records, (record) =>
     hasMachine(core, record) ? "running" : "ended",
@@ -39,10 +44,15 @@ function hasMachine(core: Core, record: SandboxRecord): boolean {
   return machine !== undefined && machines.isRunning(machine)
 }
 
-async function reconcileOne(core: Core, record: SandboxRecord): Promise<void> {
+/** `isPart`: others of its batch are not there. */
+async function reconcileOne(
+  core: Core,
+  record: SandboxRecord,
+  { isPart }: { isPart: boolean },
+): Promise<void> {
   const { state } = record
   try {
-    if (state.kind === "creating" || state.kind === "destroying") {
+    if (isPart || state.kind === "creating" || state.kind === "destroying") {
       core.log.info({ sandbox: record.id, state: state.kind }, "removing what a crash left of a sandbox")
       await removeEverything(core, record)
     } else if (state.kind === "cold") {

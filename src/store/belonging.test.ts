@@ -196,6 +196,7 @@ test("a copy is made before the database is brought up to date", async () => {
   database.run("alter table users drop column max_disk_mib")
   database.run("alter table sandboxes drop column used_mib")
   database.run("alter table sandboxes drop column boot_script")
+  database.run("alter table sandboxes drop column in_batch")
   database.run("delete from kysely_migration where name >= '0004'")
   database.close()
   rmSync(path("installation.json"))

@@ -47,6 +47,7 @@ export async function insertRow(
     cpus: input.cpus,
     memory_mib: input.memoryMib,
     boot_reason: null,
+    in_batch: 0,
     ...ownersColumns(input),
   }
   const columns = Object.keys(row) as (keyof NewSandboxRow)[]

@@ -114,7 +114,10 @@ export class Sandboxes {
     return toRecord(await orRefusal(this.#db, account, [input], () => claimRow(this.#db, id, account, input)))
   }
 
-  /** `add` or, with a `pooledId`, `claim` of each: all of them or none, and nobody ever sees a part of them. */
+  /**
+   * `add` or, with a `pooledId`, `claim` of each: all of them or none, and nobody ever sees a part of them. Several are a batch until
+   * `setBatchDone`.
+   */
   async addAll(
     account: Account,
     wanted: readonly { input: NewSandbox; pooledId?: SandboxId | undefined }[],
@@ -128,6 +131,7 @@ export class Sandboxes {
             await (id === undefined ? insertRow(db, account, input, host) : claimRow(db, id, account, input)),
           )
         }
+        if (rows.length > 1) await setInBatch(db, rows, 1)
         return rows
       })
     return (
@@ -138,6 +142,17 @@ export class Sandboxes {
         write,
       )
     ).map(toRecord)
+  }
+
+  /** All of them are there: from now on each is a sandbox of its own. */
+  async setBatchDone(records: readonly Pick<SandboxRecord, "id">[]): Promise<void> {
+    await setInBatch(this.#db, records, 0)
+  }
+
+  /** Those whose batch is not done. */
+  async listInBatch(): Promise<SandboxId[]> {
+    const rows = await this.#db.selectFrom("sandboxes").select("id").where("in_batch", "=", 1).execute()
+    return rows.map(({ id }) => SandboxId.parse(id))
   }
 
   /** The intent to make one for the pool. */
@@ -261,6 +276,15 @@ export class Sandboxes {
         .execute()
     ).map(toRecord)
   }
+}
+
+async function setInBatch(
+  db: Kysely<Schema>,
+  rows: readonly { id: string }[],
+  inBatch: 0 | 1,
+): Promise<void> {
+  const ids = rows.map(({ id }) => id)
+  await db.updateTable("sandboxes").set({ in_batch: inBatch }).where("id", "in", ids).execute()
 }
 
 function toRecord(row: SandboxRow): SandboxRecord {

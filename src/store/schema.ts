@@ -70,6 +70,8 @@ export type SandboxesTable = {
   cold_after_sec: number | null
   /** Runs at each boot of its machine; null: nothing does. */
   boot_script: string | null
+  /** 1: others are being made together with it, and it goes with them if one of them comes to nothing. */
+  in_batch: number
   /** Why it last booted from its disk instead of going on from its memory; null: it did not. */
   boot_reason: string | null
   created_at: string

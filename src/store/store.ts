@@ -21,6 +21,7 @@ import * as installation from "./migrations/0004-installation.ts"
 import * as severalAliases from "./migrations/0005-several-aliases.ts"
 import * as diskQuotas from "./migrations/0006-disk-quotas.ts"
 import * as bootScript from "./migrations/0007-boot-script.ts"
+import * as batches from "./migrations/0008-batches.ts"
 import { PublishedPorts } from "./published-ports.ts"
 import { Recovery } from "./recovery.ts"
 import { Sandboxes } from "./sandboxes.ts"
@@ -39,6 +40,7 @@ const migrations: Record<string, Migration> = {
   "0005-several-aliases": severalAliases,
   "0006-disk-quotas": diskQuotas,
   "0007-boot-script": bootScript,
+  "0008-batches": batches,
 }
 
 export type Store = {
