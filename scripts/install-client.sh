@@ -9,17 +9,18 @@ set -eu
 files=
 daemon=
 
-usage='usage: curl -fsSL ADDRESS/install | sh -s -- [--client | --server] [--dir DIR] [--from URL] [--no-setup]
+usage='usage: curl -fsSL ADDRESS/install | sh -s -- [--client | --server] [--dir DIR] [--url URL] [--from URL] [--no-setup]
 
   --client     the command line only; what happens without a terminal to ask at
   --server     the daemon on this machine, with the command line: Debian or a relative, x86-64, root
   --dir DIR    where the command line goes: /usr/local/bin if you may write there, else ~/.local/bin
+  --url URL    address of the daemon, if another than where this script is from, such as https of a proxy in front
   --from URL   the folder with SHA256SUMS and the files
   --no-setup   do not ask for address and key
 
 Environment: BHATTI_URL and BHATTI_TOKEN are saved without a question, BHATTI_CA is a file with the certificates to trust.'
 
-kind= directory= asks=yes work= part=
+kind= directory= from= asks=yes work= part=
 ca=${BHATTI_CA:-}
 
 main() {
@@ -35,18 +36,21 @@ main() {
 }
 
 read_arguments() {
+  served_at=$daemon
   while [ $# -gt 0 ]; do
     case $1 in
       --client) kind=client ;;
       --server) kind=server ;;
       --dir) [ $# -ge 2 ] || fail "--dir needs DIR"; directory=$2; shift ;;
-      --from) [ $# -ge 2 ] || fail "--from needs URL"; files=${2%/}; shift ;;
+      --url) [ $# -ge 2 ] || fail "--url needs URL"; daemon=${2%/}; shift ;;
+      --from) [ $# -ge 2 ] || fail "--from needs URL"; from=${2%/}; shift ;;
       --no-setup) asks=no ;;
       -h | --help) printf '%s\n' "$usage"; exit 0 ;;
       *) fail "unknown option $1" "see --help" ;;
     esac
     shift
   done
+  if [ -n "$from" ]; then files=$from; elif [ "$daemon" != "$served_at" ]; then files=$daemon/install; fi
   [ -n "$files" ] || fail "--from URL is needed: this copy of the script does not know where the files are"
 }
 
@@ -95,14 +99,20 @@ fetch() {
     case $1 in *.gz | */bhatti-*) if [ -t 2 ]; then quiet=-#; fi ;; esac
     set -- -fL "$quiet" --connect-timeout 20 -o "$2" "$1"
     [ -z "$ca" ] || set -- --cacert "$ca" "$@"
+    # A redirect must not take away what TLS shows.
+    case $files in https://*) set -- --proto '=https' --proto-redir '=https' "$@" ;; esac
     curl "$@"
   else
     # No -T: BusyBox 1.35 crashes with it.
     set -- -q -O "$2" "$1"
     [ -z "$ca" ] || set -- "--ca-certificate=$ca" "$@"
+    # It cannot be told to follow redirects to https only. BusyBox's follows all, and tell_trust says so.
+    case $files in https://*) if is_gnu_wget; then set -- --max-redirect=0 "$@"; fi ;; esac
     wget "$@"
   fi
 }
+
+is_gnu_wget() { case $(wget --version 2>/dev/null || true) in *GNU*) return 0 ;; *) return 1 ;; esac; }
 
 sum_of() {
   if has sha256sum; then set -- "$(sha256sum <"$1")"; else set -- "$(shasum -a 256 <"$1")"; fi
@@ -197,7 +207,14 @@ check_linux() {
 }
 
 choose_directory() {
-  if [ -n "$directory" ]; then return 0; fi
+  if [ -n "$directory" ]; then
+    while [ "$directory" != / ] && [ "$directory" != "${directory%/}" ]; do directory=${directory%/}; done
+    case $directory in
+      /*) ;;
+      *) directory=$(pwd)/${directory#./} ;;
+    esac
+    return 0
+  fi
   if [ "$(id -u)" = 0 ] || [ -w /usr/local/bin ]; then
     directory=/usr/local/bin
   else
@@ -209,8 +226,9 @@ choose_directory() {
 # is_server FILE: a daemon runs from it, or will.
 is_server() {
   [ -e "$1" ] || return 1
-  if [ "$1" = /usr/local/bin/bhatti ] && [ -e /var/lib/bhatti ]; then return 0; fi
-  if grep -qs "^ExecStart=$1 " /etc/systemd/system/bhatti.service; then return 0; fi
+  if [ "$1" -ef /usr/local/bin/bhatti ] && [ -e /var/lib/bhatti ]; then return 0; fi
+  started=$(sed -n 's/^ExecStart=\([^ ]*\) .*/\1/p' /etc/systemd/system/bhatti.service 2>/dev/null || true)
+  if [ -n "$started" ] && [ "$1" -ef "$started" ]; then return 0; fi
   for process in /proc/[0-9]*; do
     [ "$process/exe" -ef "$1" ] || continue
     case $(tr '\0' ' ' <"$process/cmdline" 2>/dev/null) in *" serve "*) return 0 ;; esac
@@ -245,7 +263,13 @@ put_in_place() {
 # Says how far the checksum can be trusted: it comes from where the file comes from.
 tell_trust() {
   case $files in
-    https://*) say "checksum is right: the file is whole; TLS says whom it came from" ;;
+    https://*)
+      if has curl || is_gnu_wget; then
+        say "checksum is right: the file is whole; TLS says whom it came from"
+      else
+        say "checksum is right: the file is whole; this wget need not check certificates, so it does not show who sent it"
+      fi
+      ;;
     http://127.* | http://localhost* | 'http://[::1]'*) say "checksum is right: the file is whole" ;;
     *) say "checksum is right: the file is whole; over plain HTTP that does not show who sent it" ;;
   esac

@@ -88,12 +88,13 @@ export async function serve(flags: ConfigFlags, seam: Seam = {}): Promise<void> 
     {
       apiHosts: [config.domain, ...config.api_hosts],
       rateLimits: config.rate_limits,
+      trustedProxies: config.trusted_proxies,
       metricsToken: config.metrics_token,
       downloads: new HostDownloads({ directory: join(config.data_dir, "clients"), program: ownProgram() }),
     },
   )
   const apiSocketPath = join(config.data_dir, "api.sock")
-  const server = listenPrivately(app, apiSocketPath)
+  const server = listenPrivately(app, apiSocketPath, core.log)
   const operator = listenForOperator(core, join(config.data_dir, "operator.sock"), { version })
   const front = new Front(core, {
     address: config.listen,

@@ -125,6 +125,8 @@ function unpacking(file: FileHandle): Download {
   const source = file.createReadStream({ highWaterMark: pieceBytes })
   const unpacked: Gunzip = createGunzip({ chunkSize: pieceBytes })
   source.on("error", (error) => unpacked.destroy(error))
+  // The next read rejects with it; between two reads nobody else listens, and the process would end.
+  unpacked.on("error", () => undefined)
   const pieces = source.pipe(unpacked)[Symbol.asyncIterator]()
   return {
     bytesCount: undefined,

@@ -40,6 +40,8 @@ export type AppSettings = {
   /** Names of the API besides addresses and localhost. */
   apiHosts: readonly string[]
   rateLimits: RateLimits
+  /** Whose word about a client is taken, as the front has them. */
+  trustedProxies?: readonly string[]
   /** Who may read the metrics; without it nobody may. */
   metricsToken?: string | undefined
   /** Files that other machines may install from here; without it there are none. */
@@ -110,7 +112,11 @@ export function createApp(
     })
   }
 
-  if (settings.downloads) serveDownloads(app, settings.downloads, settings.rateLimits.install)
+  if (settings.downloads) {
+    const { apiHosts, trustedProxies = [], rateLimits, downloads } = settings
+    const { publicAddress } = core.settings
+    serveDownloads(app, downloads, { rate: rateLimits.install, trustedProxies, apiHosts, publicAddress })
+  }
 
   const table = handlers(about)
   for (const [name, definition] of Object.entries(api) as [keyof typeof api, Endpoint][]) {

@@ -7,7 +7,10 @@ import type { Hono } from "hono"
 import type { RateLimits } from "../contract/config.ts"
 import { AppError } from "../contract/errors.ts"
 import { limits } from "../contract/limits.ts"
+import { limitKey, TrustedProxies } from "../lib/client-address.ts"
+import { hostName } from "../lib/host-name.ts"
 import { RateLimiter } from "../rules/rate-limit.ts"
+import { downloadPace } from "../rules/taking.ts"
 import { StreamedAnswer } from "./streamed-answer.ts"
 
 /** The files that can be fetched, all from this daemon's host. */
@@ -28,13 +31,26 @@ export type Download = {
   close(): void
 }
 
+export type InstallSettings = Reached & { rate: RateLimits["install"]; trustedProxies: readonly string[] }
+
+/** How clients reach this daemon, through whatever stands before it. */
+type Reached = {
+  publicAddress: { scheme: "http" | "https"; port: number }
+  /** Names of the API besides addresses and localhost. */
+  apiHosts: readonly string[]
+}
+
+const defaultPorts = { http: 80, https: 443 }
+
 type Environment = { Bindings: { streamed?: StreamedAnswer }; Variables: Record<string, unknown> }
 
 export function serveDownloads<E extends Environment>(
   app: Hono<E>,
   downloads: Downloads,
-  rate: RateLimits["install"],
+  { rate, trustedProxies, ...reached }: InstallSettings,
 ): void {
+  const trusted = new TrustedProxies(trustedProxies)
+  const clientOf = (request: Request) => clientBehind(request, trusted)
   const limiter = new RateLimiter(
     { burst: rate.burst, perMinute: rate.per_minute },
     { bucketsMax: limits.rateLimitBucketsMax },
@@ -51,7 +67,7 @@ export function serveDownloads<E extends Environment>(
 
   app.get("/install", (c) => {
     count(c.req.raw)
-    return c.body(downloads.script(addressOf(c.req.raw)), 200, {
+    return c.body(downloads.script(addressOf(c.req.raw, reached)), 200, {
       "content-type": "text/x-shellscript; charset=utf-8",
       // It holds the address that it was fetched from.
       "cache-control": "no-store",
@@ -76,6 +92,7 @@ export function serveDownloads<E extends Environment>(
       const length = file.bytesCount === undefined ? {} : { "content-length": `${file.bytesCount}` }
       c.env.streamed = new StreamedAnswer({
         headers: { "content-type": "application/octet-stream", ...length },
+        pace: downloadPace,
         next: () => file.next(),
         onClosed() {
           leave()
@@ -114,17 +131,22 @@ class Places {
   }
 }
 
-/** The front says the address that the connection came from last; before it stands what a trusted proxy has seen. */
-function clientOf(request: Request): string {
+/** As other limits count it. The front says last the address that the connection came from, before it what a proxy has said. */
+function clientBehind(request: Request, trusted: TrustedProxies): string {
   const addresses = (request.headers.get("x-forwarded-for") ?? "").split(",").map((one) => one.trim())
-  return addresses.at(-2) ?? addresses.at(-1) ?? ""
+  const peer = addresses.pop() ?? ""
+  return limitKey(trusted.clientBehind(peer, addresses))
 }
 
 /** As the client has written it. It becomes a word of a shell script, so nothing but a host and a port passes. */
-function addressOf(request: Request): string {
+function addressOf(request: Request, { publicAddress, apiHosts }: Reached): string {
   const host = request.headers.get("host") ?? ""
-  if (!/^([A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(:\d{1,5})?$/.test(host))
-    throw new AppError("invalid", "the Host header is no host and port")
-  const scheme = request.headers.get("x-forwarded-proto") === "https" ? "https" : "http"
-  return `${scheme}://${host}`
+  const parts = /^(?:[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::(\d{1,5}))?$/.exec(host)
+  if (!parts) throw new AppError("invalid", "the Host header is no host and port")
+  const { scheme, port: publicPort } = publicAddress
+  // A proxy whose word is not taken ends TLS there, as the configuration says.
+  const isPublic =
+    apiHosts.includes(hostName(host)) && Number(parts[1] ?? defaultPorts[scheme]) === publicPort
+  const isHttps = request.headers.get("x-forwarded-proto") === "https" || (isPublic && scheme === "https")
+  return `${isHttps ? "https" : "http"}://${host}`
 }

@@ -4,10 +4,11 @@ import { rmSync } from "node:fs"
 import type { Server } from "bun"
 import { AppError } from "../contract/errors.ts"
 import { limits } from "../contract/limits.ts"
+import type { Log } from "../core/core.ts"
 import type { App } from "./app.ts"
 import type { SocketState } from "./context.ts"
+import { errorResponse } from "./errors.ts"
 import { onRevoked } from "./revocation.ts"
-import type { StreamedAnswer } from "./streamed-answer.ts"
 import { WaitingMessages } from "./waiting-messages.ts"
 
 /** A message is at most a window of input and its byte of channel. */
@@ -16,7 +17,7 @@ const socketMessageBytesMax = limits.execStreamWindowBytes + 1024
 const socketPathBytesMax = 107
 
 /** For the front alone: only this user's processes may connect. A socket that a killed daemon left is replaced. */
-export function listenPrivately(app: App, path: string): Server<SocketState> {
+export function listenPrivately(app: App, path: string, log: Log): Server<SocketState> {
   if (Buffer.byteLength(path) > socketPathBytesMax) {
     throw new AppError("invalid", `${path} is too long a name for a socket`, {
       hint: "choose a data directory with a shorter path",
@@ -25,7 +26,7 @@ export function listenPrivately(app: App, path: string): Server<SocketState> {
   rmSync(path, { force: true })
   const maskBefore = process.umask(0o177)
   try {
-    return listen(app, path)
+    return listen(app, path, log)
   } catch (cause) {
     throw new AppError("unavailable", `cannot listen on ${path}`, { cause, retryable: false })
   } finally {
@@ -33,7 +34,7 @@ export function listenPrivately(app: App, path: string): Server<SocketState> {
   }
 }
 
-function listen(app: App, path: string): Server<SocketState> {
+function listen(app: App, path: string, log: Log): Server<SocketState> {
   return Bun.serve<SocketState>({
     unix: path,
     // The types allow no idle timeout for unix sockets, where the default of ten seconds holds all the same.
@@ -43,7 +44,12 @@ function listen(app: App, path: string): Server<SocketState> {
     async fetch(request, server) {
       const upgrade = (data: SocketState) => server.upgrade(request, { data })
       const { response, bytes } = await app(request, request.body ?? new Blob().stream(), upgrade)
-      return bytes ? new Response(streamOf(bytes), response) : response
+      if (!bytes) return response
+      bytes.close()
+      return errorResponse(
+        new AppError("invalid", "this endpoint is no WebSocket", { hint: "ask again without Upgrade" }),
+        { requestId: response.headers.get("x-request-id") ?? "", log },
+      )
     },
     websocket: {
       maxPayloadLength: socketMessageBytesMax,
@@ -62,17 +68,5 @@ function listen(app: App, path: string): Server<SocketState> {
         data.session.onClose()
       },
     },
-  })
-}
-
-/** An endpoint need not speak the protocol that was asked for. */
-function streamOf(bytes: StreamedAnswer): ReadableStream<Uint8Array> {
-  return new ReadableStream({
-    async pull(controller) {
-      const piece = await bytes.read()
-      if (piece) controller.enqueue(piece)
-      else controller.close()
-    },
-    cancel: () => bytes.close(),
   })
 }

@@ -1,7 +1,11 @@
 /** An answer whose body is not one value: bytes that its reader takes piece by piece, and that end with their reader. */
 
+import type { TakingPace } from "../rules/taking.ts"
+
 export class StreamedAnswer {
   readonly headers: Record<string, string>
+  /** How fast its reader has to take it; without it, it may take its time. */
+  readonly pace: TakingPace | undefined
   readonly #next: () => Promise<Uint8Array | undefined>
   readonly #onClosed: () => void
   #closed: { reason: unknown } | undefined
@@ -11,10 +15,12 @@ export class StreamedAnswer {
   /** `onClosed` is called once, when nothing more is read: after the last piece, an error, or when the reader has left. */
   constructor(options: {
     headers: Record<string, string>
+    pace?: TakingPace
     next: () => Promise<Uint8Array | undefined>
     onClosed: () => void
   }) {
     this.headers = { "cache-control": "no-store", ...options.headers }
+    this.pace = options.pace
     this.#next = options.next
     this.#onClosed = options.onClosed
   }

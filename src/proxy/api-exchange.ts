@@ -7,6 +7,7 @@
 
 import { STATUS_CODES } from "node:http"
 import { AppError } from "../contract/errors.ts"
+import { Taking, type TakingPace, wholeAnswerPace } from "../rules/taking.ts"
 import { encodeChunk, lastChunk } from "./chunked.ts"
 import { type ClientFacts, forwardedHeaders, isBodyless, responseBytes, wantsToStay } from "./forwarded.ts"
 import { type Framing, HeadError, type RequestHead, valuesOf } from "./head.ts"
@@ -21,6 +22,8 @@ import { apiPace } from "./upstreams.ts"
 export type Api = (request: Request, body: AsyncIterable<Uint8Array>) => Promise<Answer>
 type Answer = { response: Response; bytes: AnswerBytes | undefined }
 type AnswerBytes = {
+  /** How fast the client has to take them; without it, it may take its time. */
+  readonly pace: TakingPace | undefined
   /** The next ones, or nothing at the end. Rejects when what is left cannot be had. */
   read(): Promise<Uint8Array | undefined>
   /** Whatever waits rejects. */
@@ -43,6 +46,7 @@ export class ApiExchange {
   /** The client keeps its body until it is told to send it. */
   #isHeldBack: boolean
   #readingSinceMs: number | undefined
+  #taking: Taking | undefined
 
   constructor(options: { client: SocketPeer; request: RequestHead; facts: ClientFacts; api: Api }) {
     this.#client = options.client
@@ -83,7 +87,8 @@ export class ApiExchange {
 
   /** To be called several times a second: gives up what takes too long. */
   check(nowMs: number): void {
-    const { endedAtMs, hasArrived, isWriting } = this.#client
+    const { endedAtMs, hasArrived, isWriting, wroteBytes } = this.#client
+    if (this.#taking?.isTooSlow({ ms: nowMs, bytes: wroteBytes, isWaitedFor: isWriting })) return this.stop()
     // A client that has ended its side may be gone: that looks the same.
     if (endedAtMs !== undefined && (this.#isRead || !hasArrived) && !isWriting) this.stop()
     else if (this.#readingSinceMs !== undefined && nowMs - this.#readingSinceMs > apiPace.bodyMs)
@@ -136,6 +141,8 @@ export class ApiExchange {
       },
       { framing, connection: staysOpen ? saysKeepAlive : "close" },
     )
+    const pace = bytes ? bytes.pace : wholeAnswerPace
+    this.#taking = pace && new Taking(pace, { ms: performance.now(), bytes: this.#client.wroteBytes })
     await this.#client.write(whole && framing.kind === "length" ? Buffer.concat([head, whole]) : head)
     if (bytes && framing.kind !== "none") await this.#stream(bytes, framing)
     return staysOpen

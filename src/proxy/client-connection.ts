@@ -5,10 +5,10 @@
 
 import type { Core } from "../core/core.ts"
 import { isPublished } from "../core/published.ts"
+import { isLoopback, limitKey, type TrustedProxies } from "../lib/client-address.ts"
 import { hostName } from "../lib/host-name.ts"
 import type { Admission, Visitor } from "./admission.ts"
 import { type Api, ApiExchange } from "./api-exchange.ts"
-import { isLoopback, limitKey, type TrustedProxies } from "./client-address.ts"
 import { type Ending, Exchange } from "./exchange.ts"
 import { type ClientFacts, isBodyless, upgradeOf, wantsToStay } from "./forwarded.ts"
 import { HeadError, parseRequestHead, type RequestHead, valuesOf } from "./head.ts"
@@ -30,6 +30,8 @@ export type Surroundings = {
 
 const headDeadlineMs = 10_000
 const keepAliveMs = 75_000
+/** For a client that takes none of our refusal. */
+const refusalMs = 60_000
 /** For what a client sends after our last answer. */
 const goodbyeMs = 2000
 /** Shorter than what servers commonly allow, so that they rarely close just when we ask again. */
@@ -97,7 +99,7 @@ export class ClientConnection implements Visitor {
   /** Refuses the connection itself. */
   async turnAway(refusal: Refusal): Promise<void> {
     try {
-      await this.#peer.write(refusalBytes(refusal, { keepAlive: false }))
+      await this.#say(refusalBytes(refusal, { keepAlive: false }))
       this.#leave()
     } catch (error) {
       if (!(error instanceof Lost)) throw error
@@ -168,7 +170,8 @@ export class ClientConnection implements Visitor {
     const { api, upstreams } = this.#around
     this.#dropUpstream()
     const shared = { client: this.#peer, request, facts: this.#facts }
-    if (upgradeOf(request) === undefined) return this.#run(new ApiExchange({ ...shared, api }))
+    // Who asks for another protocol is answered in this one, as the standard allows.
+    if (upgradeOf(request) !== "websocket") return this.#run(new ApiExchange({ ...shared, api }))
     const upstream = await upstreams.connectApi()
     const exchange = new Exchange({ ...shared, upstream, pace: apiPace, isUpstreamReused: false })
     try {
@@ -275,8 +278,17 @@ export class ClientConnection implements Visitor {
   /** Answers ourselves. A body that follows ends the connection, since nobody reads it. */
   async #refuse(request: RequestHead | undefined, refusal: Refusal): Promise<boolean> {
     const keepAlive = request !== undefined && isBodyless(request.framing) && wantsToStay(request)
-    await this.#peer.write(refusalBytes(refusal, { keepAlive, request }))
+    await this.#say(refusalBytes(refusal, { keepAlive, request }))
     return keepAlive
+  }
+
+  async #say(bytes: Buffer): Promise<void> {
+    this.#waiting = { sinceMs: performance.now(), forMs: refusalMs }
+    try {
+      await this.#peer.write(bytes)
+    } finally {
+      this.#waiting = undefined
+    }
   }
 
   #leave(): void {

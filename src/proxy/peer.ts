@@ -47,8 +47,9 @@ export class SocketPeer implements Peer {
   #isDiscarding = false
   /** When the other side ended, on the clock of `performance.now()`. */
   endedAtMs: number | undefined
-  /** When the last byte could be handed to the socket. */
+  /** When the last byte could be handed to the socket, and how many there were. */
   wroteAtMs = 0
+  wroteBytes = 0
   /** Called once when the connection is lost, for whoever uses it at that time. */
   onGone: () => void = () => undefined
   /** Called once when the socket is closed, for whoever counts them. */
@@ -206,6 +207,7 @@ export class SocketPeer implements Peer {
     // Negative: the socket is closed. Its `close` may come later, or has come already.
     if (taken < 0) return this.#lose("the other side closed it")
     if (taken > 0) this.wroteAtMs = performance.now()
+    this.wroteBytes += taken
     if (taken < this.#unwritten.length) {
       this.#unwritten = this.#unwritten.subarray(taken)
       return

@@ -3,17 +3,18 @@
 import { AppError } from "../contract/errors.ts"
 import type { Core } from "../core/core.ts"
 import { dialPublished } from "../core/published.ts"
+import { wholeAnswerPace } from "../rules/taking.ts"
 import type { Pace } from "./exchange.ts"
 import { GuestPeer, type Peer, SocketPeer } from "./peer.ts"
 import type { Refusal } from "./refusal.ts"
 
 export type Connected = { kind: "connected"; peer: Peer } | { kind: "refused"; refusal: Refusal }
 
-/** A command may say nothing for days, and its client may wait. */
+/** A command may say nothing for days, and its client may wait. An answer that is no WebSocket comes whole. */
 export const apiPace: Pace = {
   bodyMs: 600_000,
   answerMs: Number.POSITIVE_INFINITY,
-  idleMs: Number.POSITIVE_INFINITY,
+  idleMs: wholeAnswerPace.windowMs,
   tunnelIdleMs: Number.POSITIVE_INFINITY,
   lingerMs: 0,
 }

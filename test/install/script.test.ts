@@ -93,11 +93,21 @@ type Options = {
   isAlone?: boolean
   fetch?: string
   url?: string
+  cwd?: string
 }
 
 /** As somebody without rights, without a terminal: `curl -fsSL URL/install | sh -s -- ARGS`. */
 async function install(options: Options = {}) {
-  const { shell = ["dash"], args = [], env = {}, bin, isAlone, fetch = "curl -fsSL", url = own.url } = options
+  const {
+    shell = ["dash"],
+    args = [],
+    env = {},
+    bin,
+    isAlone,
+    fetch = "curl -fsSL",
+    url = own.url,
+    cwd = "/",
+  } = options
   const run = `${fetch} "$URL/install" | ${shell.join(" ")} -s -- "$@"`
   const person = isRoot ? ["setpriv", `--reuid=${nobody}`, `--regid=${nobody}`, "--clear-groups", "--"] : []
   const path = [...(bin === undefined ? [] : [bin]), ...(isAlone ? [] : [process.env["PATH"] ?? ""])].join(
@@ -112,7 +122,7 @@ async function install(options: Options = {}) {
         ...{ PATH: process.env["PATH"] ?? "", TEST_PATH: path, URL: url, HOME: join(home, "person") },
         ...{ TMPDIR: join(home, "person"), ...env },
       },
-      cwd: "/",
+      cwd,
       stdin: "ignore",
       stdout: "pipe",
       stderr: "pipe",
@@ -209,6 +219,43 @@ test("over TLS with an authority of one's own, BHATTI_CA is trusted by the scrip
   expect(ran.stdout).toContain("the file is whole; TLS says whom it came from\n")
   const saved = readFileSync(join(home, "person/was-set-up"), "utf8")
   expect(saved).toBe(`setup --ca ${caFile} url=\n${secure.url}\nbht_secret\n`)
+})
+
+test("https never leads to plain HTTP: a redirect there is not followed, with curl or with GNU wget", async () => {
+  const { caFile, cert, key } = makeAuthority(home)
+  using redirecting = Bun.serve({
+    port: 0,
+    hostname: "127.0.0.1",
+    tls: { cert, key },
+    fetch: (request) => Response.redirect(`${own.url}/install${new URL(request.url).pathname}`),
+  })
+  const args = ["--from", `https://127.0.0.1:${redirecting.port}`, "--no-setup"]
+  const bins = [undefined, ...(Bun.which("wget") ? [makeBin({}, [...tools, "wget"])] : [])]
+  for (const bin of bins) {
+    const alone = bin === undefined ? {} : { bin, isAlone: true, shell: ["sh"], fetch: "wget -qO-" }
+    const ran = await install({ ...alone, args, env: { BHATTI_CA: caFile } })
+    expect([ran.exitCode, ran.stderr]).toEqual([1, expect.stringContaining("cannot fetch https://127")])
+    expect(existsSync(placed())).toBe(false)
+  }
+})
+
+test("--dir may end with slashes or be relative, and --url is the address of files and setup", async () => {
+  const bin = makeBin({})
+  const person = join(home, "person")
+  for (const directory of [`${person}/a//`, "person/b/", "./person/c"]) {
+    const ran = await install({ args: ["--dir", directory], cwd: home })
+    expect([ran.stderr, ran.exitCode]).toEqual(["", 0])
+    const clean = join(home, directory.replace(home, "")).replace(/\/+$/, "")
+    expect(ran.stdout).toContain(`is installed: ${clean}/bhatti\n`)
+    expect(ran.stdout).toContain(`export PATH="${clean}:$PATH"`)
+  }
+  const ran = await install({ args: ["--url", `${own.url}/`], bin })
+  expect(ran.stdout).toContain(`setup --url ${own.url} --token KEY`)
+  const wrong = await install({ args: ["--url", "http://127.0.0.1:1"], bin })
+  expect([wrong.exitCode, wrong.stderr]).toEqual([
+    1,
+    expect.stringContaining("cannot fetch http://127.0.0.1:1/install/SHA256SUMS"),
+  ])
 })
 
 test("at a terminal it asks, though standard input is the script", async () => {
@@ -334,6 +381,10 @@ test("a server's program is never overwritten by the client", async () => {
       `${directory}/bhatti is the server's, and the command line too: nothing to install (the server's install.sh updates it)\n`,
     )
     expect(statSync(join(directory, "bhatti")).size).toBe(size)
+    mkdirSync(join(home, "person/linked"))
+    symlinkSync(join(directory, "bhatti"), join(home, "person/linked/bhatti"))
+    const linked = await install({ args: ["--dir", `${home}/person/linked/`, "--no-setup"] })
+    expect(linked.stdout).toContain("is the server's, and the command line too")
   } finally {
     server.stdin.end()
     await server.exited

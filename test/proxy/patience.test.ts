@@ -1,6 +1,7 @@
 /** How long the front waits for whom. The clock is brought along, so nobody waits. */
 
 import { afterEach, beforeEach, describe, expect, test } from "bun:test"
+import { connect } from "node:net"
 import { RateLimits } from "../../src/contract/config.ts"
 import { limits } from "../../src/contract/limits.ts"
 import { Admission } from "../../src/proxy/admission.ts"
@@ -49,6 +50,33 @@ describe("clients", () => {
     expect(client.isClosed()).toBe(false)
     laterBy(76_000)
     await until("it is cut", () => client.isClosed(), { deadlineMs: 2000 })
+  })
+
+  // It comes back in the answer.
+  const long = "a".repeat(6000)
+  test.each([
+    ["answers", `GET /${long} HTTP/1.1\r\nHost: localhost\r\n\r\n`, 1500],
+    [
+      "answers, and ask for a WebSocket",
+      `GET /${long} HTTP/1.1\r\nHost: localhost\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n`,
+      1500,
+    ],
+    ["refusals", "GET / HTTP/1.1\r\nHost: a.b.localhost\r\n\r\n", 80_000],
+  ])("that take none of their %s are cut, whatever they ask", async (_, request, count) => {
+    const socket = connect({ host: "127.0.0.1", port: stage.port }, () => socket.write(request.repeat(count)))
+    socket.on("error", () => undefined)
+    socket.pause()
+    try {
+      await until("it is connected", () => stage.front.connectionCount === 1)
+      let rounds = 0
+      // Bytes that the kernel keeps for it count as taken, until its buffers are full.
+      await until("it is cut", () => {
+        laterBy(++rounds * 61_000)
+        return stage.front.connectionCount === 0
+      })
+    } finally {
+      socket.destroy()
+    }
   })
 
   test("whose body stops coming get 408", async () => {

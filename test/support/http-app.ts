@@ -2,7 +2,7 @@
 
 import { RateLimits } from "../../src/contract/config.ts"
 import type { Clock } from "../../src/core/clock.ts"
-import { type Core, newCore } from "../../src/core/core.ts"
+import { type Core, type CoreSettings, newCore } from "../../src/core/core.ts"
 import { createApp } from "../../src/http/app.ts"
 import type { Downloads } from "../../src/http/install.ts"
 import type { CertificatePaths } from "../../src/proxy/certificate.ts"
@@ -20,6 +20,8 @@ export type HttpApp = AsyncDisposable & {
   key: string
   /** Clients' connections that are open now. */
   connections(): number
+  /** Has the front end what has waited too long, as if so much time had passed. */
+  laterBy(ms: number): void
   call(method: string, path: string, body?: unknown, key?: string): Promise<Answer>
 }
 
@@ -30,8 +32,11 @@ export async function openHttpApp(
     pool?: PoolSettings
     downloads?: Downloads
     tls?: CertificatePaths
+    trustedProxies?: string[]
+    publicAddress?: CoreSettings["publicAddress"]
   } = {},
 ): Promise<HttpApp> {
+  const { trustedProxies = [], publicAddress = { scheme: "http", domain: "localhost", port: 8080 } } = options
   const host = fakeHost()
   const store = await openStore({ memory: true })
   const core = newCore({
@@ -45,7 +50,7 @@ export async function openHttpApp(
       memoryReserveMib: 512,
       templateDiskMib: 8192,
       pool: options.pool ?? { sizeMax: 0, memoryMibMax: 0 },
-      publicAddress: { scheme: "http", domain: "localhost", port: 8080 },
+      publicAddress,
       offer: {},
     },
   })
@@ -53,13 +58,14 @@ export async function openHttpApp(
     core,
     { version: "0.0.0", accelerator: "tcg", acceleratorReason: "test", warnings: [] },
     {
-      apiHosts: [],
+      apiHosts: [publicAddress.domain],
       rateLimits: RateLimits.parse({}),
       metricsToken: options.metricsToken,
+      trustedProxies,
       ...(options.downloads && { downloads: options.downloads }),
     },
   )
-  const served = serveApp(core, app, { tls: options.tls })
+  const served = serveApp(core, app, { tls: options.tls, trustedProxies })
   const { key } = await store.users.create({ name: "alice", max_sandboxes: 50 })
   const { url } = served
   return {
@@ -68,6 +74,7 @@ export async function openHttpApp(
     url,
     key,
     connections: () => served.front.connectionCount,
+    laterBy: (ms) => served.front.check(performance.now() + ms),
     async call(method, path, body, as = key) {
       const response = await fetch(`${url}${path}`, {
         method,

@@ -13,7 +13,7 @@ export type ServedApp = AsyncDisposable & { front: Front; url: string; apiSocket
 export function serveApp(core: Core, app: App, options: Partial<FrontOptions> = {}): ServedApp {
   const directory = mkdtempSync("/tmp/bhatti-app-")
   const apiSocketPath = join(directory, "api.sock")
-  const sockets = listenPrivately(app, apiSocketPath)
+  const sockets = listenPrivately(app, apiSocketPath, core.log)
   const front = new Front(core, {
     address: "127.0.0.1:0",
     zone: { domain: "localhost", apiHosts: [] },
