@@ -1,3 +1,5 @@
+/** When a client is too slow for an answer. */
+
 import { expect, test } from "bun:test"
 import { Taking } from "./taking.ts"
 
