@@ -7,6 +7,7 @@ import { AppError } from "../contract/errors.ts"
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import { captureSandbox } from "./capture.ts"
 import type { Core } from "./core.ts"
+import { checkSpace } from "./create.ts"
 import type { BackupDraft } from "./host.ts"
 
 export type BackupResult = {
@@ -17,6 +18,8 @@ export type BackupResult = {
   /** Names of everything that could not be copied. */
   failed: { what: string; reason: string }[]
 }
+
+const mebibyte = 1024 * 1024
 
 type Copied = { sandboxes: Map<string, { hasMemory: boolean }>; snapshots: Set<string> }
 
@@ -37,6 +40,7 @@ export async function backUp(
       report(what)
     } catch (error) {
       signal.throwIfAborted()
+      if (draft.isFull) throw error
       core.log.error({ what, error }, "a part of a backup failed")
       failed.push({ what, reason: error instanceof AppError ? error.message : "the daemon's log says why" })
     }
@@ -49,11 +53,12 @@ export async function backUp(
       addSandbox(core, draft, record, copied, signal),
     )
   }
-  for (const { id, name, state } of await core.store.snapshots.listAll()) {
+  for (const { id, name, state, bytes } of await core.store.snapshots.listAll()) {
     if (state !== "ready") continue
     await attempt(`snapshot ${name} (${id})`, () =>
       core.turns.take(id, async () => {
         if ((await core.store.snapshots.get(id))?.state !== "ready") return
+        if (draft.isBeside) await checkSpace(core, Math.ceil(bytes / mebibyte))
         await draft.addSnapshot(id)
         copied.snapshots.add(id)
       }),
@@ -61,9 +66,10 @@ export async function backUp(
   }
   signal.throwIfAborted()
   report("kernels, images, templates, keys and settings")
+  if (draft.isBeside) await checkSpace(core, await draft.commonMib())
   await draft.addCommon()
   report("the database")
-  const { mark, gone } = await core.store.backUp(draft.databasePath, copied)
+  const { mark, gone } = await draft.writing(() => core.store.backUp(draft.databasePath, copied))
   for (const { kind, id } of gone) await draft.remove(kind, id)
   signal.throwIfAborted()
   report("comparing")
@@ -87,6 +93,10 @@ async function addSandbox(
   copied: Copied,
   signal: AbortSignal,
 ): Promise<void> {
+  const memoryMib = record.state.kind === "cold" ? 0 : record.memoryMib
+  const sizeMib = (await core.host.disks.usedMib(record.id)) + memoryMib
+  // What goes on beside it takes space too, so it is asked before each.
+  await checkSpace(core, draft.isBeside ? 2 * sizeMib : sizeMib)
   const draftId = `backup-${crypto.randomUUID()}`
   await using undo = new AsyncDisposableStack()
   undo.defer(() => core.host.snapshots.abandon(draftId))

@@ -178,9 +178,16 @@ export type InstalledImage = {
 export interface BackupDraft {
   /** Where its database belongs. */
   readonly databasePath: string
+  /** It takes the space of the data directory's file system. */
+  readonly isBeside: boolean
+  /** Something found no space there. */
+  readonly isFull: boolean
   /** The draft of a copy of that sandbox. */
   addSandbox(id: string, draftDirectory: string): Promise<void>
   addSnapshot(id: string): Promise<void>
+  commonMib(): Promise<number>
+  /** For work that writes there: where it finds no space, its error names the backup's disk. */
+  writing<Result>(work: () => Promise<Result>): Promise<Result>
   /** All that is neither in the database nor one sandbox's. */
   addCommon(): Promise<void>
   remove(kind: "sandbox" | "snapshot", id: string): Promise<void>

@@ -3,14 +3,15 @@
  * and checksum and is written last. Without it there is no backup. It holds all that a data directory holds, keys included.
  */
 
-import { chmod, mkdir, open, readdir, rename, rm, stat } from "node:fs/promises"
-import { dirname, join, resolve } from "node:path"
+import { lstat, mkdir, open, readdir, rename, rm, stat } from "node:fs/promises"
+import { join, resolve } from "node:path"
 import { z } from "zod"
 import { AppError } from "../contract/errors.ts"
 import { errorCodeOf } from "../lib/error-code.ts"
 import { parseJson } from "../lib/parse-json.ts"
 import { fileChecksum } from "../lib/sparse-file.ts"
 import { diskFull } from "./disks.ts"
+import { contentOf, giveBack, takeEmpty } from "./empty-directory.ts"
 
 const manifestFile = "backup.json"
 const Manifest = z.object({
@@ -20,8 +21,12 @@ const Manifest = z.object({
 })
 type Manifest = z.infer<typeof Manifest>
 
-/** Directories that all sandboxes lie on, and files outside the database. */
-const commonParts = ["config.yaml", "age.key", "kernels", "images", "templates"]
+/** Files outside the database, and directories that all sandboxes lie on, with the depth at which their parts appear whole and go. */
+const commonFiles = ["config.yaml", "age.key"]
+const commonDirectories = { kernels: 1, images: 2, templates: 1 }
+/** Names of parts that somebody makes at this moment, or has left unfinished. */
+const inTheMaking = /^(tmp-|\.making-)/
+const mebibyte = 1024 * 1024
 
 export class Backups {
   readonly #dataDir: string
@@ -37,18 +42,30 @@ export class Backups {
         hint: "name a directory elsewhere, best on another disk",
       })
     }
-    await makeEmpty(directory)
-    return new BackupDraft(this.#dataDir, resolve(directory))
+    const target = await takeEmpty(directory)
+    const [here, there] = await Promise.all([stat(this.#dataDir), stat(target.path)])
+    return new BackupDraft(this.#dataDir, { ...target, isBeside: here.dev === there.dev })
   }
 }
 
 export class BackupDraft {
   readonly #dataDir: string
+  readonly #target: { path: string; isNew: boolean }
   readonly #directory: string
+  /** It takes the space of the data directory's file system. */
+  readonly isBeside: boolean
+  #isFull = false
 
-  constructor(dataDir: string, directory: string) {
+  constructor(dataDir: string, target: { path: string; isNew: boolean; isBeside: boolean }) {
     this.#dataDir = dataDir
-    this.#directory = directory
+    this.#target = target
+    this.#directory = target.path
+    this.isBeside = target.isBeside
+  }
+
+  /** Something found no space there. Nothing more is to be tried then. */
+  get isFull(): boolean {
+    return this.#isFull
   }
 
   get databasePath(): string {
@@ -57,25 +74,35 @@ export class BackupDraft {
 
   /** The copy of a sandbox that was made for it. */
   async addSandbox(id: string, draftDirectory: string): Promise<void> {
-    await mkdir(join(this.#directory, "sandboxes"), { recursive: true, mode: 0o700 })
-    await copy([`${draftDirectory}/.`], join(this.#directory, "sandboxes", id))
+    await this.#add("sandboxes", id, `${draftDirectory}/.`)
   }
 
   async addSnapshot(id: string): Promise<void> {
-    await mkdir(join(this.#directory, "snapshots"), { recursive: true, mode: 0o700 })
-    await copy([join(this.#dataDir, "snapshots", id)], join(this.#directory, "snapshots"))
+    await this.#add("snapshots", id, join(this.#dataDir, "snapshots", id, "."))
+  }
+
+  async commonMib(): Promise<number> {
+    let blocks = 0
+    for (const part of await this.#commonParts()) {
+      const path = join(this.#dataDir, part)
+      const below = await readdir(path, { recursive: true }).catch(() => [])
+      for (const name of ["", ...below])
+        blocks += (await stat(join(path, name)).catch(() => ({ blocks: 0 }))).blocks
+    }
+    return Math.ceil((blocks * 512) / mebibyte)
   }
 
   /** Keys, settings, kernels, images and templates. */
   async addCommon(): Promise<void> {
-    const there = new Set(await readdir(this.#dataDir))
-    await copy(
-      commonParts.filter((name) => there.has(name)).map((name) => join(this.#dataDir, name)),
-      this.#directory,
-    )
-    // Unfinished files do not belong in it.
-    for (const name of await readdir(join(this.#directory, "templates")).catch(() => []))
-      if (name.startsWith("tmp-")) await rm(join(this.#directory, "templates", name), { recursive: true })
+    for (const part of await this.#commonParts()) {
+      try {
+        await this.writing(() => copy(["--parents", part], this.#directory, this.#dataDir))
+      } catch (error) {
+        // No sandbox lies on a part that was removed meanwhile.
+        if (await isThere(join(this.#dataDir, part))) throw error
+        await rm(join(this.#directory, part), { recursive: true, force: true })
+      }
+    }
   }
 
   async remove(kind: "sandbox" | "snapshot", id: string): Promise<void> {
@@ -84,54 +111,143 @@ export class BackupDraft {
   }
 
   async finish(about: { version: string; mark: string }): Promise<{ bytes: number }> {
-    const markPath = join(this.#directory, "installation.json")
-    await writeSynced(markPath, about.mark)
-    await run(["sync", "--file-system", this.#directory])
-    const manifest: Manifest = { at: new Date().toISOString(), version: about.version, files: {} }
-    let bytes = 0
-    for (const name of await filesBelow(this.#directory)) {
-      const path = join(this.#directory, name)
-      const { size, blocks } = await stat(path)
-      manifest.files[name] = { bytes: size, checksum: await fileChecksum(path) }
-      bytes += blocks * 512
-    }
-    await writeSynced(join(this.#directory, manifestFile), JSON.stringify(manifest))
-    return { bytes }
+    return await this.writing(async () => {
+      const markPath = join(this.#directory, "installation.json")
+      await writeSynced(markPath, about.mark)
+      await run(["sync", "--file-system", this.#directory])
+      const manifest: Manifest = { at: new Date().toISOString(), version: about.version, files: {} }
+      let bytes = 0
+      for (const name of await filesBelow(this.#directory)) {
+        const path = join(this.#directory, name)
+        const { size, blocks } = await stat(path)
+        manifest.files[name] = { bytes: size, checksum: await fileChecksum(path) }
+        bytes += blocks * 512
+      }
+      await writeSynced(join(this.#directory, manifestFile), JSON.stringify(manifest))
+      return { bytes }
+    })
   }
 
   async abandon(): Promise<void> {
-    await rm(this.#directory, { recursive: true, force: true })
+    await giveBack(this.#target)
+  }
+
+  /** For work that writes there: where it finds no space, its error names the backup's disk. */
+  async writing<Result>(work: () => Promise<Result>): Promise<Result> {
+    try {
+      return await work()
+    } catch (cause) {
+      if (!isNoSpace(cause)) throw cause
+      this.#isFull = true
+      throw new AppError("unavailable", `the backup does not fit: the disk of ${this.#directory} is full`, {
+        cause,
+        hint: "nothing was left there; free some space, or name a directory on another disk",
+        retryable: false,
+      })
+    }
+  }
+
+  /** All of it or nothing. */
+  async #add(folder: string, id: string, from: string): Promise<void> {
+    const to = join(this.#directory, folder, id)
+    try {
+      await this.writing(async () => {
+        await mkdir(join(this.#directory, folder), { recursive: true, mode: 0o700 })
+        await copy([from], to)
+      })
+    } catch (error) {
+      await rm(to, { recursive: true, force: true })
+      throw error
+    }
+  }
+
+  /** Relative to the data directory; only parts that are whole. */
+  async #commonParts(): Promise<string[]> {
+    const parts: string[] = []
+    for (const name of commonFiles) if (await isThere(join(this.#dataDir, name))) parts.push(name)
+    for (const [name, depth] of Object.entries(commonDirectories))
+      parts.push(...(await partsBelow(this.#dataDir, name, depth)))
+    return parts
   }
 }
 
-/** A data directory from a backup, whole or not at all. Each file is compared with what was written down of it. */
+async function partsBelow(root: string, path: string, depth: number): Promise<string[]> {
+  const entries = await readdir(join(root, path), { withFileTypes: true }).catch((error: unknown) => {
+    if (errorCodeOf(error) === "ENOENT") return []
+    throw error
+  })
+  const parts: string[] = []
+  for (const entry of entries) {
+    if (inTheMaking.test(entry.name)) continue
+    const part = join(path, entry.name)
+    if (depth > 1 && entry.isDirectory()) parts.push(...(await partsBelow(root, part, depth - 1)))
+    else parts.push(part)
+  }
+  return parts
+}
+
+/** Also of SQLite, and of what another error was made of. */
+function isNoSpace(error: unknown): boolean {
+  if (/^(ENOSPC|EDQUOT|SQLITE_FULL)$/.test(errorCodeOf(error) ?? "")) return true
+  return error instanceof Error && error.cause !== undefined && isNoSpace(error.cause)
+}
+
+async function isThere(path: string): Promise<boolean> {
+  return await stat(path).then(
+    () => true,
+    (error: unknown) => {
+      if (errorCodeOf(error) === "ENOENT") return false
+      throw error
+    },
+  )
+}
+
+/**
+ * A data directory from a backup, whole or not at all. Each file is compared with what was written down of it. All happens within the
+ * directory, which may be a mount point.
+ */
 export async function restoreBackup(options: {
   from: string
   dataDir: string
 }): Promise<{ at: string; version: string }> {
-  const { from, dataDir } = options
+  const { from } = options
   const manifest = await readManifest(from)
-  await makeEmpty(dataDir)
-  const beside = join(dirname(resolve(dataDir)), `.restoring-${process.pid}`)
+  const target = await takeEmpty(options.dataDir)
   await using undo = new AsyncDisposableStack()
-  undo.defer(() => rm(beside, { recursive: true, force: true }))
-  await copy([`${from}/.`], beside)
-  await rm(join(beside, manifestFile))
-  const names = new Set(await filesBelow(beside))
+  undo.defer(() => giveBack(target))
+  const inside = join(target.path, ".restoring")
+  await mkdir(inside, { mode: 0o700 })
+  await copy(
+    (await contentOf(from)).map((name) => join(from, name)),
+    inside,
+  )
+  await rm(join(inside, manifestFile))
+  await compare(inside, manifest)
+  await run(["sync", "--file-system", inside])
+  for (const name of inSafeOrder(await readdir(inside)))
+    await rename(join(inside, name), join(target.path, name))
+  await rm(inside, { recursive: true })
+  await run(["sync", "--file-system", target.path])
+  undo.move()
+  return { at: manifest.at, version: manifest.version }
+}
+
+/** If this process is killed, a mark without a database is refused by the daemon. */
+function inSafeOrder(names: string[]): string[] {
+  const place = (name: string) => (name === "installation.json" ? 0 : name === "bhatti.db" ? 2 : 1)
+  return names.toSorted((a, b) => place(a) - place(b))
+}
+
+async function compare(directory: string, manifest: Manifest): Promise<void> {
+  const names = new Set(await filesBelow(directory))
   for (const [name, { bytes, checksum }] of Object.entries(manifest.files)) {
-    const path = join(beside, name)
+    const path = join(directory, name)
     if (!names.delete(name)) throw damaged(`${name} is missing`)
     if ((await stat(path)).size !== bytes || (await fileChecksum(path)) !== checksum)
       throw damaged(`${name} was changed`)
   }
   const [extra] = names
   if (extra !== undefined) throw damaged(`${extra} does not belong to it`)
-  await chmod(beside, 0o700)
-  await run(["sync", "--file-system", beside])
-  await rm(dataDir, { recursive: true, force: true })
-  await rename(beside, dataDir)
-  undo.move()
-  return { at: manifest.at, version: manifest.version }
 }
 
 async function readManifest(directory: string): Promise<Manifest> {
@@ -158,41 +274,39 @@ function damaged(what: string): AppError {
   })
 }
 
-/** Also where there is an empty one. */
-async function makeEmpty(directory: string): Promise<void> {
-  await mkdir(directory, { recursive: true, mode: 0o700 })
-  if ((await readdir(directory)).length > 0) {
-    throw new AppError("conflict", `${directory} is not empty`, {
-      hint: "name another directory, or move that one away first",
-    })
-  }
-  await chmod(directory, 0o700)
-}
-
 /** Holes stay holes, times stay, and blocks are shared where the file system can. */
-async function copy(from: readonly string[], to: string): Promise<void> {
-  await run(["cp", "--archive", "--sparse=always", "--reflink=auto", "--", ...from, to])
+async function copy(from: readonly string[], to: string, cwd = "/"): Promise<void> {
+  await run(["cp", "--archive", "--sparse=always", "--reflink=auto", ...from, to], cwd)
 }
 
-async function run(command: readonly [string, ...string[]]): Promise<void> {
+async function run(command: readonly [string, ...string[]], cwd = "/"): Promise<void> {
   const child = Bun.spawn([...command], {
+    cwd,
     stdio: ["ignore", "ignore", "pipe"],
     env: { PATH: "/usr/sbin:/usr/bin:/sbin:/bin", LC_ALL: "C" },
   })
   const words = await new Response(child.stderr).text()
   if ((await child.exited) === 0) return
-  if (words.includes("No space left on device")) throw diskFull(new Error(words))
+  // The only way in which cp tells its errors apart.
+  if (/No space left on device|Disk quota exceeded/.test(words))
+    throw diskFull(Object.assign(new Error(words), { code: "ENOSPC" }))
   throw new AppError("unavailable", `copying failed: ${words.trim().split("\n").at(-1) ?? command[0]}`, {
     hint: "look at the disk that it names, then try again",
   })
 }
 
 async function filesBelow(directory: string): Promise<string[]> {
-  const entries = await readdir(directory, { recursive: true, withFileTypes: true })
-  return entries
-    .filter((entry) => entry.isFile())
-    .map((entry) => join(entry.parentPath, entry.name).slice(resolve(directory).length + 1))
-    .sort()
+  const names: string[] = []
+  for (const top of await contentOf(directory)) {
+    const path = join(directory, top)
+    const found = await lstat(path)
+    if (found.isFile()) names.push(top)
+    else if (found.isDirectory())
+      for (const entry of await readdir(path, { recursive: true, withFileTypes: true }))
+        if (entry.isFile())
+          names.push(join(entry.parentPath, entry.name).slice(resolve(directory).length + 1))
+  }
+  return names.sort()
 }
 
 async function writeSynced(path: string, text: string): Promise<void> {

@@ -1,6 +1,8 @@
 /** A host that runs short of disk space, through the HTTP interface on a fake host that has as much as a test says. */
 
 import { afterEach, beforeEach, expect, test } from "bun:test"
+import { mkdtempSync, rmSync } from "node:fs"
+import { backUp } from "../../src/core/backup.ts"
 import { systemClock } from "../../src/core/clock.ts"
 import { type HttpApp, openHttpApp } from "../support/http-app.ts"
 import { until } from "../support/installation.ts"
@@ -188,4 +190,29 @@ test("with the quota taken away, who was held for it goes on", async () => {
   await limit(0)
   await own.core.space.tick()
   await until("it goes on", async () => !(await isHeld()))
+})
+
+test("a backup keeps the reserve while it goes on: what does not fit any more is told and left out", async () => {
+  for (const name of ["second", "third"])
+    expect((await own.call("POST", "/sandboxes", { name })).status).toBe(201)
+  const { memory_mb } = (await show()) as { memory_mb: number }
+  const partMib = memory_mb + 1
+  const reserveMib = own.core.settings.diskReserveMib
+  own.host.backupPartMib = partMib
+  // Each takes its copy and the copy of that.
+  own.host.freeMibNow = reserveMib + 3 * partMib
+  const directory = mkdtempSync("/tmp/bhatti-backup-")
+  await using undo = new AsyncDisposableStack()
+  undo.defer(() => rmSync(directory, { recursive: true }))
+  const { sandboxes, failed } = await backUp(own.core, {
+    directory,
+    version: "1",
+    signal: new AbortController().signal,
+    report() {},
+  })
+  expect(sandboxes).toBe(2)
+  expect(failed).toEqual([
+    { what: expect.stringContaining("sandbox third"), reason: expect.stringContaining("are free") },
+  ])
+  expect(own.host.freeMibNow).toBeGreaterThanOrEqual(reserveMib)
 })

@@ -72,6 +72,8 @@ export type FakeHost = Host & {
   /** What goes wrong next: the named step throws. */
   failAt: string | undefined
   freeMibNow: number
+  /** Space that each part of a backup takes. */
+  backupPartMib: number
   /** What guests say of their root, and of a boot that was to repair it. */
   isRootReadOnly: boolean
   repair: { exitCode: number; output: string } | undefined
@@ -146,6 +148,7 @@ export function fakeHost(): FakeHost {
     end: undefined,
     failAt: undefined,
     freeMibNow: 100_000,
+    backupPartMib: 0,
     isRootReadOnly: false,
     repair: undefined,
     overlaysMib: new Map(),
@@ -323,10 +326,18 @@ export function fakeHost(): FakeHost {
       freeMib: async () => host.freeMibNow,
     },
     backups: {
-      begin: async () => ({
-        databasePath: ":memory:",
-        addSandbox: async () => undefined,
-        addSnapshot: async () => undefined,
+      begin: async (directory) => ({
+        databasePath: `${directory}/bhatti.db`,
+        isBeside: true,
+        isFull: false,
+        async addSandbox() {
+          host.freeMibNow -= host.backupPartMib
+        },
+        async addSnapshot() {
+          host.freeMibNow -= host.backupPartMib
+        },
+        commonMib: async () => 1,
+        writing: (work) => work(),
         addCommon: async () => undefined,
         remove: async () => undefined,
         finish: async () => ({ bytes: 0 }),
