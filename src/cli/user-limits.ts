@@ -26,7 +26,7 @@ export const userLimitOptions = {
     min: 0,
     max: limits.userDiskMibMax,
     summary:
-      "Disk quota: space on the host of all sandboxes and snapshots together, in MB or as 20G; 0: none",
+      "Disk quota: space on the host of all sandboxes' disks and all named snapshots together, in MB or as 20G; memory of stopped sandboxes does not count; 0: none",
   },
 } as const satisfies Options
 

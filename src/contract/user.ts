@@ -25,7 +25,9 @@ export const UserLimits = z.strictObject({
     .min(0)
     .max(limits.userDiskMibMax)
     .default(limits.userDiskMibDefault)
-    .describe("Space on the host's disk of all sandboxes and named snapshots together in MiB; 0: no quota"),
+    .describe(
+      "Space on the host of all sandboxes' disks and all named snapshots together in MiB, without the saved memory of stopped sandboxes; 0: no quota",
+    ),
 })
 export type UserLimits = z.infer<typeof UserLimits>
 

@@ -1,4 +1,8 @@
-/** Users' disk quotas against what their sandboxes take: measured here, remembered in the store, where creates are counted too. */
+/**
+ * Users' disk quotas against what their sandboxes take: measured here, remembered in the store, where creates are counted too. The memory
+ * that the daemon saves of a stopped sandbox does not count: going to sleep is not its owner's act, and a wake, which removes it, must
+ * not be what a quota prevents. The limits of sandboxes and their memory bound it.
+ */
 
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Core } from "./core.ts"
@@ -45,7 +49,7 @@ export class DiskQuotas {
     if (kind === "creating") return record.usedMib
     const before = this.#measured.get(record.id)
     const isResting = kind === "cold" && before?.kind === kind && before.looks < restingLooks
-    const mib = isResting ? before.mib : await this.#core.host.disks.usedMib(record.id)
+    const mib = isResting ? before.mib : await this.#core.host.disks.countedMib(record.id)
     this.#measured.set(record.id, { kind, mib, looks: isResting ? before.looks + 1 : 0 })
     if (mib !== record.usedMib) await this.#core.store.diskUse.setUsed(record.id, mib)
     return mib

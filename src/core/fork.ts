@@ -37,6 +37,7 @@ export async function forkSandbox(
   const secrets = await core.store.secrets.reveal(account.id, input.secrets)
   checkLimits(account, source)
   const sizeMib = await core.host.disks.usedMib(source.id)
+  const countedMib = await core.host.disks.countedMib(source.id)
   await checkSpace(core, sizeMib * count + (source.state.kind === "cold" ? 0 : source.memoryMib))
 
   const draftId = `fork-${crypto.randomUUID()}`
@@ -49,7 +50,7 @@ export async function forkSandbox(
     cpus: source.cpus,
     memoryMib: source.memoryMib,
     diskMib: source.diskMib,
-    usedMib: sizeMib,
+    usedMib: countedMib,
     env: { ...source.env, ...input.env },
     // A secret reaches a copy only when it is asked for again.
     secretNames: input.secrets,

@@ -118,6 +118,8 @@ export interface Disks {
   overlayMib(id: string): Promise<number>
   /** Space that a sandbox's directory takes now. */
   usedMib(id: string): Promise<number>
+  /** The same without the memory that is saved while it is stopped. */
+  countedMib(id: string): Promise<number>
 }
 
 /**

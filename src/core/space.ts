@@ -46,6 +46,8 @@ export class Space {
   readonly #core: Core
   readonly #holds = new Map<Id, Hold>()
   readonly #looks = new Map<Id, Look>()
+  /** Sizes of disks when their owner's quota held them first, as long as that is used up; `isUsed`: their owner has let them go on. */
+  readonly #graces = new Map<Id, { fromMib: number; isUsed: boolean }>()
   readonly #acting = new Set<Id>()
   /** Whose machines are being asked whether they stand still. */
   readonly #asking = new Set<Id>()
@@ -86,6 +88,7 @@ export class Space {
     const isShort = isSpaceShort(amount)
     const all = await core.store.sandboxes.listAll()
     await this.#quotas.measure(all)
+    this.#endGraces(all)
     // A full disk may not have taken the state of a held one.
     const hot = all.filter((record) => record.state.kind === "hot" || this.heldOf(record) !== undefined)
     this.#forgetOthers(hot)
@@ -131,10 +134,20 @@ export class Space {
 
   /** Its owner wants it to go on though the quota is used up, to remove something inside: it may, until it has grown a little more. */
   async insist(record: SandboxRecord): Promise<void> {
-    const leftMib = this.#quotas.leftMib(record.userId) ?? 0
-    if (this.heldOf(record) !== "disk_quota" || !hasGrace(leftMib)) return
+    if (this.heldOf(record) !== "disk_quota") return
+    const mib = await this.#core.host.disks.overlayMib(record.id)
+    const { fromMib } = this.#graces.get(record.id) ?? { fromMib: mib }
+    if (!hasGrace(mib - fromMib)) return
+    this.#graces.set(record.id, { fromMib, isUsed: true })
+    const pid = machineOf(this.#core, record)?.process.pid ?? 0
+    this.#looks.set(record.id, { pid, mib, calmMib: mib })
     await this.#inTurn(record, (now) => this.#release(now))
-    this.#looks.delete(record.id)
+  }
+
+  /** A stop does not begin another one. */
+  #endGraces(all: SandboxRecord[]): void {
+    const over = new Set(all.filter((record) => this.#isOverQuota(record)).map(({ id }) => id))
+    for (const id of this.#graces.keys()) if (!over.has(id)) this.#graces.delete(id)
   }
 
   #isOverQuota({ userId }: SandboxRecord): boolean {
@@ -254,6 +267,7 @@ export class Space {
       grewMib: mib - last.mib,
       grewSinceShortMib: mib - last.calmMib,
       heldSinceMs: hold?.sinceMs ?? null,
+      isLetGoOn: !isHostShort && (this.#graces.get(record.id)?.isUsed ?? false),
     }
   }
 
@@ -288,6 +302,9 @@ export class Space {
   #note(record: SandboxRecord, { process }: Machine, held: Held): void {
     if (Bun.deepEquals(this.#holds.get(record.id)?.process, process)) return
     this.#holds.set(record.id, { held, sinceMs: this.#core.clock.nowMs(), process })
+    const look = this.#looks.get(record.id)
+    if (held === "disk_quota" && look && !this.#graces.has(record.id))
+      this.#graces.set(record.id, { fromMib: look.mib, isUsed: false })
     this.#record(record, "sandbox.held", heldText(held))
   }
 

@@ -75,6 +75,18 @@ test("the space of a sandbox counts what is written, and one that is not there t
   expect(await disks.usedMib("sb_2")).toBe(0)
 })
 
+test("the memory that is saved of a stopped sandbox does not count in its owner's quota", async () => {
+  const disks = new Disks({ dataDir: directory })
+  mkdirSync(disks.directoryOf("sb_1"), { recursive: true })
+  writeFileSync(disks.overlayOf("sb_1"), Buffer.alloc(3 * 1024 * 1024, "x"))
+  for (const name of ["snapshot", "snapshot.part"]) {
+    mkdirSync(join(disks.directoryOf("sb_1"), name))
+    writeFileSync(join(disks.directoryOf("sb_1"), name, "memory"), Buffer.alloc(8 * 1024 * 1024, "x"))
+  }
+  expect(await disks.countedMib("sb_1")).toBeWithin(3, 5)
+  expect(await disks.usedMib("sb_1")).toBeGreaterThanOrEqual(19)
+})
+
 /** A stopped sandbox, as its machine and its disk leave it. */
 function stoppedSandbox(disks: Disks, id: string): void {
   mkdirSync(join(disks.directoryOf(id), "snapshot"), { recursive: true })

@@ -10,6 +10,8 @@ import { AppError } from "../contract/errors.ts"
 import { removeTree } from "../lib/remove-tree.ts"
 
 const qemuImgDeadlineMs = 30_000
+/** Below a sandbox's directory: its memory, and one that is being written. */
+const savedMemory = /^snapshot(\.part)?(\/|$)/
 
 export class Disks {
   readonly #directory: string
@@ -98,9 +100,18 @@ export class Disks {
   }
 
   async usedMib(id: string): Promise<number> {
+    return await this.#blocksMib(id, () => true)
+  }
+
+  async countedMib(id: string): Promise<number> {
+    return await this.#blocksMib(id, (name) => !savedMemory.test(name))
+  }
+
+  async #blocksMib(id: string, isCounted: (name: string) => boolean): Promise<number> {
     const directory = this.directoryOf(id)
     let blocks = 0
     for (const name of await readdir(directory, { recursive: true }).catch(whenGone([]))) {
+      if (!isCounted(name)) continue
       blocks += (await stat(join(directory, name)).catch(whenGone({ blocks: 0 }))).blocks
     }
     return Math.ceil((blocks * 512) / (1024 * 1024))

@@ -15,6 +15,8 @@ export type DiskFacts = {
   grewSinceShortMib: number
   /** Since when it is held; null: it is not. */
   heldSinceMs: number | null
+  /** Its owner lets it go on: it may write a little, however short space is. */
+  isLetGoOn?: boolean
 }
 
 export type SpaceFacts = {
@@ -57,8 +59,8 @@ export function decideSpace(facts: SpaceFacts): SpaceDecision {
     .map(({ id }) => id)
   if (!isSpaceShort(facts)) return { hold: [], release }
   const isVeryShort = freeMib < (facts.scarceMib ?? reserveMib / 2)
-  const writes = ({ grewMib, grewSinceShortMib }: DiskFacts) =>
-    grewMib >= burstMib || grewSinceShortMib >= trickleMib || (isVeryShort && grewMib > 0)
+  const writes = ({ grewMib, grewSinceShortMib, isLetGoOn = false }: DiskFacts) =>
+    grewMib >= burstMib || grewSinceShortMib >= trickleMib || (isVeryShort && !isLetGoOn && grewMib > 0)
   const hold = disks.filter((disk) => disk.heldSinceMs === null && writes(disk)).map(({ id }) => id)
   return { hold, release: [] }
 }
@@ -71,9 +73,9 @@ export function quotaSpace(leftMib: number): Pick<SpaceFacts, "freeMib" | "reser
   return { freeMib: leftMib, reserveMib: 1, scarceMib: -graceMib }
 }
 
-/** Returns whether an owner may let a held sandbox go on all the same. */
-export function hasGrace(leftMib: number): boolean {
-  return leftMib > -graceMib
+/** Returns whether an owner may let a held sandbox go on all the same. `grewMib`: its disk, since it was held first. */
+export function hasGrace(grewMib: number): boolean {
+  return grewMib < graceMib
 }
 
 const waitMsMin = 100

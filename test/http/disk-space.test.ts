@@ -176,9 +176,36 @@ test("its owner may start it to remove something inside, until it has grown a li
   await uses(122)
   await until("it is held again", isHeld)
   expect((await own.call("POST", "/sandboxes/dev/start")).status).toBe(200)
-  await uses(90)
-  await uses(200)
+  await uses(186)
   await until("it is held for good", isHeld)
+  expect((await own.call("POST", "/sandboxes/dev/start")).status).toBe(429)
+})
+
+test("its owner may start it however far it was beyond the quota when it was held", async () => {
+  await limit(100)
+  await uses(60)
+  await uses(400)
+  await until("it is held", isHeld)
+  expect((await own.call("POST", "/sandboxes/dev/start")).status).toBe(200)
+  // Its journal, while it removes something.
+  await uses(400.5)
+  expect((await exec()).status).toBe(200)
+  await uses(90)
+  expect(await show()).toMatchObject({ held: null })
+})
+
+test("a stop and a start give no further grace", async () => {
+  await limit(100)
+  await uses(60)
+  await uses(120)
+  await until("it is held", isHeld)
+  expect((await own.call("POST", "/sandboxes/dev/start")).status).toBe(200)
+  expect((await own.call("POST", "/sandboxes/dev/stop")).status).toBe(200)
+  await uses(160)
+  expect((await own.call("POST", "/sandboxes/dev/start")).status).toBe(200)
+  await uses(160)
+  await uses(190)
+  await until("it is held again", isHeld)
   expect((await own.call("POST", "/sandboxes/dev/start")).status).toBe(429)
 })
 

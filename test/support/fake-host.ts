@@ -320,6 +320,7 @@ export function fakeHost(): FakeHost {
         host.memories.delete(`/fake/${id}`)
       },
       usedMib: async (id) => Math.ceil(host.overlaysMib.get(id) ?? 1),
+      countedMib: async (id) => Math.ceil(host.overlaysMib.get(id) ?? 1),
       overlayMib: async (id) => host.overlaysMib.get(id) ?? 1,
       stampOf: async () => "",
       listSandboxes: async () => [...host.directories],
