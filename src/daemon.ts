@@ -7,8 +7,9 @@ import jailFile from "../dist/jail" with { type: "file" }
 import { type ConfigFlags, loadConfig, overruledFile } from "./config.ts"
 import type { Config } from "./contract/config.ts"
 import { trust } from "./contract/trust.ts"
+import { type Log, withShortTexts } from "./core/bounded-log.ts"
 import { cleanUp } from "./core/clean-up.ts"
-import { type Core, type CoreSettings, type Log, newCore } from "./core/core.ts"
+import { type Core, type CoreSettings, newCore } from "./core/core.ts"
 import type { Host } from "./core/host.ts"
 import { wakeKeptHot } from "./core/kept-hot.ts"
 import { keepRows, RowKeeper } from "./core/kept-rows.ts"
@@ -47,6 +48,8 @@ const mebibyte = 1024 * 1024
 /** What a test puts between the core and the host. */
 export type Seam = { wrapHost?: (host: Host) => Host }
 
+const errorText = (error: unknown) => withShortTexts(stdSerializers.err(error as Error))
+
 /** Runs until SIGTERM or SIGINT. Sandboxes keep running; the next daemon finds them again. */
 export async function serve(flags: ConfigFlags, seam: Seam = {}): Promise<void> {
   // Whoever starts us: what we make is for this user alone.
@@ -59,7 +62,7 @@ export async function serve(flags: ConfigFlags, seam: Seam = {}): Promise<void> 
   using _lock = lockDataDir(config.data_dir)
   const log = pino({
     level: config.log_level,
-    serializers: { error: stdSerializers.err, cause: stdSerializers.err },
+    serializers: { error: errorText, cause: errorText },
   })
   await using daemon = await openCore(config, log, seam)
   const { core, accelerator } = daemon
@@ -72,7 +75,7 @@ export async function serve(flags: ConfigFlags, seam: Seam = {}): Promise<void> 
   for (const note of [...notes, ...core.store.notes]) log.warn({}, note)
 
   // A bug in one request must not end the daemon for everybody; it is logged with its stack.
-  process.on("unhandledRejection", (error) => log.error({ error }, "unhandled rejection"))
+  process.on("unhandledRejection", (error) => core.log.error({ error }, "unhandled rejection"))
 
   core.events.record({ type: "daemon.started", meta: { version, accelerator: accelerator.accelerator } })
   const { settled } = await reconcile(core)
@@ -115,7 +118,7 @@ export async function serve(flags: ConfigFlags, seam: Seam = {}): Promise<void> 
     core.thermal.run(stopping.signal),
     core.space.run(stopping.signal),
     core.keys.run(stopping.signal),
-    core.host.network?.guard(stopping.signal, (what, error) => log.error({ error }, what)),
+    core.host.network?.guard(stopping.signal, (what, error) => core.log.error({ error }, what)),
     cleanUp(core, stopping.signal),
     keepRows(core, stopping.signal),
   ]

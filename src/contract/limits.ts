@@ -66,6 +66,8 @@ export const limits = {
   eventsPerReplyDefault: 100,
   eventDaysKept: 90,
   eventsKeptMax: 500_000,
+  /** Of one user, so that nobody's events push out another's. */
+  eventsPerUserMax: 100_000,
   /** Events that wait for one subscriber; one that reads more slowly is cut. */
   eventBacklogMax: 1000,
   eventSubscribersMax: 64,

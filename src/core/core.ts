@@ -4,6 +4,7 @@ import type { PoolSettings } from "../rules/pool.ts"
 import type { ThermalSettings } from "../rules/thermal.ts"
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Store } from "../store/store.ts"
+import { BoundedLog, type Log } from "./bounded-log.ts"
 import { type Clock, systemClock } from "./clock.ts"
 import { Doomed } from "./doomed.ts"
 import { Reboots } from "./ends.ts"
@@ -18,12 +19,6 @@ import { Pool } from "./pool.ts"
 import { Space } from "./space.ts"
 import { Thermal } from "./thermal.ts"
 import { Turns } from "./turns.ts"
-
-export interface Log {
-  info(fields: Record<string, unknown>, message: string): void
-  warn(fields: Record<string, unknown>, message: string): void
-  error(fields: Record<string, unknown>, message: string): void
-}
 
 export type CoreSettings = {
   thermal: ThermalSettings
@@ -40,7 +35,7 @@ export type CoreSettings = {
 export type Core = {
   store: Store
   host: Host
-  log: Log
+  log: BoundedLog
   settings: CoreSettings
   keys: Keys
   clock: Clock
@@ -77,10 +72,12 @@ export function newCore(options: {
   clock?: Clock
 }): Core {
   const { clock = systemClock } = options
+  const log = new BoundedLog(options.log, clock)
   const parts: Omit<Core, "thermal" | "space" | "pool" | "events" | "metrics"> = {
     ...options,
+    log,
     clock,
-    keys: new Keys(options.store, options.log),
+    keys: new Keys(options.store, log),
     turns: new Turns(),
     guests: new Map(),
     doomed: new Doomed(),
@@ -97,7 +94,8 @@ export function newCore(options: {
   core.metrics = new Metrics(core)
   core.events = new EventLog({
     store: options.store,
-    log: options.log,
+    log,
+    clock,
     onRecord: (event) => core.metrics.onEvent(event),
   })
   core.thermal = new Thermal(core)

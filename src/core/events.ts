@@ -5,9 +5,11 @@
 
 import type { EventType } from "../contract/event.ts"
 import { limits } from "../contract/limits.ts"
+import { RateLimiter } from "../rules/rate-limit.ts"
 import type { EventFilter, EventMeta, EventRecord } from "../store/events.ts"
 import type { Store } from "../store/store.ts"
-import type { Log } from "./core.ts"
+import type { Log } from "./bounded-log.ts"
+import type { Clock } from "./clock.ts"
 
 const writeDelayMs = 50
 const pruneEveryMs = 3_600_000
@@ -15,6 +17,13 @@ const pruneEveryMs = 3_600_000
 const unwrittenMax = 10_000
 /** Somebody may try keys in a loop: one event tells of all within this time. */
 const refusedKeysMs = 60_000
+/** Of one sandbox, of what its guest or strangers cause and no request of its owner's; more is counted. */
+const uncalledRate = { burst: 200, perMinute: 60 }
+const sandboxesMax = 10_000
+/** So that many events in a short time do not wait for the hour. */
+const pruneEveryEvents = 10_000
+/** Of one text in an event; a guest may have chosen it. */
+const textCharactersMax = 2000
 
 export type NewEvent = {
   type: EventType
@@ -26,7 +35,11 @@ export type NewEvent = {
 export class EventLog {
   readonly #store: Store
   readonly #log: Log
+  readonly #clock: Clock
   readonly #onRecord: (event: EventRecord) => void
+  readonly #uncalled = new RateLimiter(uncalledRate, { bucketsMax: sandboxesMax })
+  readonly #dropped = new Map<string, number>()
+  #sincePruned = 0
   readonly #subscriptions = new Set<Subscription>()
   #unwritten: EventRecord[] = []
   #timer: Timer | undefined
@@ -34,13 +47,16 @@ export class EventLog {
   #refusedKeys = 0
   #refusedKeysTimer: Timer | undefined
 
-  constructor(options: { store: Store; log: Log; onRecord: (event: EventRecord) => void }) {
+  constructor(options: { store: Store; log: Log; clock: Clock; onRecord: (event: EventRecord) => void }) {
     this.#store = options.store
     this.#log = options.log
+    this.#clock = options.clock
     this.#onRecord = options.onRecord
   }
 
   record(event: NewEvent): void {
+    const dropped = this.#takeDropped(event)
+    if (dropped === "this too") return
     const record: EventRecord = {
       id: Bun.randomUUIDv7(),
       at: new Date().toISOString(),
@@ -48,13 +64,26 @@ export class EventLog {
       userId: event.userId ?? null,
       sandboxId: event.sandbox?.id ?? null,
       sandboxName: event.sandbox?.name ?? null,
-      meta: event.meta ?? {},
+      meta: { ...withShortTexts(event.meta ?? {}), ...(dropped !== undefined && { dropped }) },
     }
     this.#onRecord(record)
     for (const subscription of this.#subscriptions) subscription.offer(record)
     if (this.#unwritten.length >= unwrittenMax) this.#unwritten.shift()
     this.#unwritten.push(record)
     this.#timer ??= setTimeout(() => void this.flush(), writeDelayMs)
+  }
+
+  /** How many of the sandbox were dropped since its last one; "this too": there are too many, and it is counted with them. */
+  #takeDropped({ sandbox, meta }: NewEvent): number | "this too" | undefined {
+    if (sandbox === undefined || (meta?.["by"] !== "guest" && meta?.["by"] !== "daemon")) return undefined
+    const before = this.#dropped.get(sandbox.id)
+    if (this.#uncalled.take(sandbox.id, this.#clock.nowMs()).kind === "allowed") {
+      this.#dropped.delete(sandbox.id)
+      return before
+    }
+    if (before !== undefined || this.#dropped.size < sandboxesMax)
+      this.#dropped.set(sandbox.id, (before ?? 0) + 1)
+    return "this too"
   }
 
   /** A key that is nobody's. Tells of the first at once, and of the rest together. */
@@ -82,6 +111,8 @@ export class EventLog {
       this.#unwritten = []
       try {
         await this.#store.events.add(records)
+        this.#sincePruned += records.length
+        if (this.#sincePruned >= pruneEveryEvents) await this.#prune()
       } catch (error) {
         this.#log.error({ error, events: records.length }, "events could not be written")
       }
@@ -104,18 +135,20 @@ export class EventLog {
 
   /** Removes what is too old, now and then, until the signal says stop. */
   async run(signal: AbortSignal): Promise<void> {
-    const prune = async () => {
-      try {
-        const removed = await this.#store.events.prune(Date.now())
-        if (removed > 0) this.#log.info({ removed }, "removed old events")
-      } catch (error) {
-        this.#log.error({ error }, "old events could not be removed")
-      }
-    }
-    const timer = setInterval(() => void prune(), pruneEveryMs)
+    const timer = setInterval(() => void this.#prune(), pruneEveryMs)
     timer.unref()
     signal.addEventListener("abort", () => clearInterval(timer), { once: true })
-    await prune()
+    await this.#prune()
+  }
+
+  async #prune(): Promise<void> {
+    this.#sincePruned = 0
+    try {
+      const removed = await this.#store.events.prune(Date.now())
+      if (removed > 0) this.#log.info({ removed }, "removed old events")
+    } catch (error) {
+      this.#log.error({ error }, "old events could not be removed")
+    }
   }
 
   /** Ends every follower's stream. */
@@ -167,6 +200,14 @@ export class Subscription {
     this.#onClose()
     this.#wake()
   }
+}
+
+function withShortTexts(meta: EventMeta): EventMeta {
+  const shortened = Object.entries(meta).map(([name, value]) => [
+    name,
+    typeof value === "string" ? value.slice(0, textCharactersMax) : value,
+  ])
+  return Object.fromEntries(shortened)
 }
 
 function fits(record: EventRecord, filter: EventFilter): boolean {

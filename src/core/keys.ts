@@ -7,7 +7,7 @@
 
 import type { Store } from "../store/store.ts"
 import { type Account, hashKey, noLongerValid } from "../store/users.ts"
-import type { Log } from "./core.ts"
+import type { Log } from "./bounded-log.ts"
 import { pause } from "./pause.ts"
 
 const lookEveryMs = 250

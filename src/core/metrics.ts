@@ -55,6 +55,9 @@ export class Metrics {
     this.#gauge("bhatti_daemon_memory_bytes", "Resident memory of the daemon", [], async (gauge) => {
       gauge.set(process.memoryUsage.rss())
     })
+    this.#gauge("bhatti_log_lines_dropped", "Log lines beyond their subject's rate", [], async (gauge) => {
+      gauge.set(core.log.droppedCount)
+    })
     this.#gauge("bhatti_daemon_uptime_seconds", "Since the daemon started", [], async (gauge) => {
       gauge.set((performance.now() - core.startedAt) / 1000)
     })

@@ -88,7 +88,9 @@ export function createApp(
     )
   })
 
-  app.onError((error, c) => errorResponse(error, { requestId: c.get("requestId"), log: core.log }))
+  app.onError((error, c) =>
+    errorResponse(error, { requestId: c.get("requestId"), user: c.get("account")?.name, log: core.log }),
+  )
   app.notFound((c) =>
     errorResponse(
       new AppError("not_found", `nothing is at ${c.req.method} ${c.req.path}`, {

@@ -1,7 +1,7 @@
 /** Bodies that are bytes: streamed from the guest as the client takes them. */
 
 import { AppError } from "../contract/errors.ts"
-import type { Log } from "../core/core.ts"
+import type { Log } from "../core/bounded-log.ts"
 import { onRevoked, unlessRevoked } from "./revocation.ts"
 import { StreamedAnswer } from "./streamed-answer.ts"
 

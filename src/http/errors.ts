@@ -2,15 +2,18 @@
 
 import { AppError, errorStatus } from "../contract/errors.ts"
 import type { ErrorBody } from "../contract/system.ts"
-import type { Log } from "../core/core.ts"
+import type { Log } from "../core/bounded-log.ts"
 import { errorCodeOf } from "../lib/error-code.ts"
 
-export function errorResponse(error: unknown, options: { requestId: string; log: Log }): Response {
-  const { requestId, log } = options
+export function errorResponse(
+  error: unknown,
+  options: { requestId: string; user?: string | undefined; log: Log },
+): Response {
+  const { requestId, user, log } = options
   const known = toAppError(error)
-  if (known.code === "internal") log.error({ request_id: requestId, error }, "internal error")
+  if (known.code === "internal") log.error({ request_id: requestId, user, error }, "internal error")
   else if (known.cause !== undefined)
-    log.warn({ request_id: requestId, error: known, cause: known.cause }, known.message)
+    log.warn({ request_id: requestId, user, error: known, cause: known.cause }, known.message)
   // What went wrong inside is for the log; the caller gets the id to ask about.
   const message = known.code === "internal" ? "internal error" : known.message
   const body: ErrorBody = {

@@ -1,6 +1,6 @@
 /** Events: what happened to whose sandbox, when and why. They hold no secret, key or environment. Written in batches. */
 
-import { type Kysely, sql } from "kysely"
+import { type Kysely, type RawBuilder, sql } from "kysely"
 import { z } from "zod"
 import { limits } from "../contract/limits.ts"
 import type { EventRow, Schema } from "./schema.ts"
@@ -63,26 +63,43 @@ export class Events {
     return rows.reverse().map(toRecord)
   }
 
-  /** Removes those that are too old, and the oldest beyond the bound. Gives how many. */
-  async prune(nowMs: number): Promise<number> {
+  /** Removes those that are too old, and the oldest beyond a user's bound and beyond that of all. Gives how many. */
+  async prune(
+    nowMs: number,
+    { keptMax, perUserMax }: { keptMax: number; perUserMax: number } = {
+      keptMax: limits.eventsKeptMax,
+      perUserMax: limits.eventsPerUserMax,
+    },
+  ): Promise<number> {
     const oldest = new Date(nowMs - limits.eventDaysKept * 86_400_000).toISOString()
-    let removed = 0
-    for (;;) {
-      const result = await sql`
-        delete from events where id in (select id from events where at < ${oldest} limit ${pruneBatch})`.execute(
-        this.#db,
+    let removed = await this.#removeAll(sql`select id from events where at < ${oldest} limit ${pruneBatch}`)
+    const crowded = await this.#db
+      .selectFrom("events")
+      .select("user_id")
+      .where("user_id", "is not", null)
+      .groupBy("user_id")
+      .having((eb) => eb.fn.countAll(), ">", perUserMax)
+      .execute()
+    for (const { user_id } of crowded) {
+      removed += await this.#removeAll(
+        sql`select id from events where user_id = ${user_id} order by id desc limit ${pruneBatch} offset ${perUserMax}`,
       )
-      removed += Number(result.numAffectedRows ?? 0n)
-      if (Number(result.numAffectedRows ?? 0n) < pruneBatch) break
     }
-    for (;;) {
-      const result = await sql`
-        delete from events where id in (
-          select id from events order by id desc limit ${pruneBatch} offset ${limits.eventsKeptMax})`.execute(
-        this.#db,
-      )
-      removed += Number(result.numAffectedRows ?? 0n)
-      if (Number(result.numAffectedRows ?? 0n) < pruneBatch) return removed
+    return (
+      removed +
+      (await this.#removeAll(
+        sql`select id from events order by id desc limit ${pruneBatch} offset ${keptMax}`,
+      ))
+    )
+  }
+
+  /** In batches, until the selection is empty. */
+  async #removeAll(batch: RawBuilder<unknown>): Promise<number> {
+    for (let removed = 0; ; ) {
+      const result = await sql`delete from events where id in (${batch})`.execute(this.#db)
+      const count = Number(result.numAffectedRows ?? 0n)
+      removed += count
+      if (count < pruneBatch) return removed
     }
   }
 }

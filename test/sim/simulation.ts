@@ -6,7 +6,8 @@
 
 import { AppError } from "../../src/contract/errors.ts"
 import { CreateSandbox, UpdateSandbox } from "../../src/contract/sandbox.ts"
-import { type Core, type Log, newCore } from "../../src/core/core.ts"
+import type { Log } from "../../src/core/bounded-log.ts"
+import { type Core, newCore } from "../../src/core/core.ts"
 import { createSandbox } from "../../src/core/create.ts"
 import { destroySandbox } from "../../src/core/destroy.ts"
 import { editSandbox } from "../../src/core/edit.ts"

@@ -93,7 +93,7 @@ export type FakeHost = Host & {
   /** What every guest answers about its next timer; undefined: its agent does not know the question. */
   nextTimerMs: number | null | undefined
   /** The session `init` of the guest that was met last ends. */
-  endInit: (exitCode: number) => void
+  endInit: (exitCode: number, signal?: string | null) => void
   /** A connection to a port of any guest. */
   dial: (port: number) => GuestConnection
 }
@@ -459,7 +459,8 @@ class FakeGuest implements Guest {
   constructor(host: FakeHost, directory: string) {
     this.#host = host
     this.#directory = directory
-    host.endInit = (exitCode) => this.#onEnded({ session: "s1", name: "init", exitCode, signal: null })
+    host.endInit = (exitCode, signal = null) =>
+      this.#onEnded({ session: "s1", name: "init", exitCode, signal })
   }
 
   async waitReady(): Promise<unknown> {

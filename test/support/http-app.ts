@@ -1,6 +1,7 @@
 /** The HTTP interface through its real application and a real store, on a fake host, with one user who may have much. */
 
 import { RateLimits } from "../../src/contract/config.ts"
+import type { Log } from "../../src/core/bounded-log.ts"
 import type { Clock } from "../../src/core/clock.ts"
 import { type Core, type CoreSettings, newCore } from "../../src/core/core.ts"
 import { createApp } from "../../src/http/app.ts"
@@ -31,6 +32,7 @@ export async function openHttpApp(
     clock?: Clock
     pool?: PoolSettings
     downloads?: Downloads
+    log?: Log
     tls?: CertificatePaths
     trustedProxies?: string[]
     publicAddress?: CoreSettings["publicAddress"]
@@ -42,7 +44,7 @@ export async function openHttpApp(
   const core = newCore({
     store,
     host,
-    log: { info() {}, warn() {}, error() {} },
+    log: options.log ?? { info() {}, warn() {}, error() {} },
     ...(options.clock && { clock: options.clock }),
     settings: {
       thermal: { warmAfterMs: 30_000, coldAfterMs: 1_800_000, timerWindowMs: 60_000 },
