@@ -1,7 +1,7 @@
 /** How a guest has ended its machine, as a QEMU that is played tells it. */
 
 import { afterEach, beforeEach, expect, test } from "bun:test"
-import { mkdtempSync, rmSync } from "node:fs"
+import { mkdtempSync, readdirSync, rmSync, statSync } from "node:fs"
 import { join } from "node:path"
 import type { Socket } from "bun"
 import { readEnd, watchEnd } from "./ends.ts"
@@ -20,7 +20,7 @@ afterEach(() => {
 })
 
 /** Tells of the guest's end before it answers that command. */
-async function openMonitor(endsBefore: string, reason: string): Promise<Qmp> {
+async function openMonitor(endsBefore: string, reason: string, words = "the console"): Promise<Qmp> {
   const socketPath = join(directory, "qmp.sock")
   let status = "running"
   const answer = (socket: Socket, execute: string, id: string) => {
@@ -29,7 +29,7 @@ async function openMonitor(endsBefore: string, reason: string): Promise<Qmp> {
       status = "shutdown"
       say({ event: "SHUTDOWN", data: { guest: true, reason } })
     }
-    const given = { "query-status": { status, running: false }, "ringbuf-read": "the console" }[execute] ?? {}
+    const given = { "query-status": { status, running: false }, "ringbuf-read": words }[execute] ?? {}
     say({ return: given, id })
   }
   const listener = Bun.listen({
@@ -60,3 +60,19 @@ test.each(["set-action", "query-status"])(
     expect(await readEnd(directory)).toMatchObject({ how: "reboot", console: "the console" })
   },
 )
+
+test("of a console of any length the last 16,384 characters are kept, and only of the last end", async () => {
+  for (const word of ["first", "last"]) {
+    const monitor = await openMonitor("query-status", "guest-reset", "x".repeat(65_000) + word)
+    await watchEnd({ process, directory }, monitor, async () => undefined)
+    monitor.close()
+    stop()
+    rmSync(join(directory, "qmp.sock"), { force: true })
+  }
+  const end = await readEnd(directory)
+  expect(end?.console).toMatch(/^x+last$/)
+  expect(end?.console).toHaveLength(16_384)
+  const [file, ...others] = readdirSync(directory)
+  expect(others).toEqual([])
+  expect(statSync(join(directory, file ?? "")).size).toBeLessThan(17_000)
+})
