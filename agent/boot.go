@@ -200,8 +200,8 @@ func setKernelDefaults() error {
 }
 
 // monitorSlackNs is how late the runtime's own monitor may be; a goroutine that waits for another's system call may
-// be held up as long. It is an odd number, since the monitor's own timers are known by it in the kernel's list.
-const monitorSlackNs = 4000037
+// be held up as long.
+const monitorSlackNs = "4000000"
 
 // calmRuntime makes the monitor thread of Go's runtime wake together with other timers. While a command runs it would
 // sleep for 20 µs at a time, which is a sixth of what an emulated processor does for a short command. It is the first
@@ -220,5 +220,5 @@ func calmRuntime() error {
 	if monitor == 0 {
 		return nil
 	}
-	return os.WriteFile(fmt.Sprintf("/proc/%d/timerslack_ns", monitor), []byte(strconv.Itoa(monitorSlackNs)), 0)
+	return os.WriteFile(fmt.Sprintf("/proc/%d/timerslack_ns", monitor), []byte(monitorSlackNs), 0)
 }

@@ -29,6 +29,10 @@ type agent struct {
 	isPersonalised bool
 	hasIdentity    bool
 	env            map[string]string
+
+	lookingForTimers sync.Mutex
+	// wakeUps is what the last look for timers has counted.
+	wakeUps map[int]wakeUps
 }
 
 // machine is what changes the whole machine. The tests, which run on a developer's, have another one.

@@ -1,8 +1,10 @@
-// When the next program of the guest's wants to go on by itself, from the kernel's own list of timers.
+// When the next program of the guest's wants to go on by itself.
 //
-// The list has no owners. Programs wait by few functions of the kernel: sleep, poll, select, epoll, futex and the like by one,
-// timerfd, timer_create and setitimer by one each. The kernel's own work uses others, and what this program sets is known
-// by its slack.
+// The rule: a wait counts when it lasts a second or more and its program is no server. A server, and a child of one, goes on
+// when somebody connects, and that wakes the guest. A wait of less than a second is a look whether there is something to do.
+//
+// The kernel's list of timers says when each is due and has no owners; what a thread waits by, and how long at most, its
+// system call says (waits.go). The two are brought together by length.
 
 package main
 
@@ -10,6 +12,7 @@ import (
 	"io"
 	"math"
 	"os"
+	"sort"
 	"strconv"
 	"strings"
 	"time"
@@ -17,43 +20,95 @@ import (
 	"bhatti/agent/wire"
 )
 
-// timerListBytesMax bounds what is read of the list: about ten thousand timers.
-const timerListBytesMax = 2 << 20
+const (
+	// timerListBytesMax bounds what is read of the list: about ten thousand timers.
+	timerListBytesMax = 2 << 20
+	// pollMax: whatever waits for less than this only looks whether there is something to do.
+	pollMax = time.Second
+	// scanBudget is half of the time after which the host takes no answer.
+	scanBudget = time.Second
+	// timerTolerance is how long a look at all programs may take between a wait and the list.
+	timerTolerance = 100 * time.Millisecond
+)
 
-var waitingFunctions = map[string]bool{
-	"hrtimer_wakeup": true, "timerfd_tmrproc": true, "posix_timer_fn": true, "it_real_fn": true,
+// timers are those of programs, by the way in which they are set: how long each still has.
+type timers struct {
+	// waits end the system calls of threads: sleep, poll, select, epoll, futex.
+	waits []time.Duration
+	// signals are sent to a process: alarm, setitimer, timer_create.
+	signals []time.Duration
+	// hasTimerfd: a file descriptor is one, which says itself when it is due.
+	hasTimerfd bool
 }
 
 func (a *agent) nextTimer(s *stream, _ []byte) {
+	go func() {
+		a.lookingForTimers.Lock()
+		defer a.lookingForTimers.Unlock()
+		programs := newPrograms("/proc", os.Getpid(), a.wakeUps)
+		waits := programs.waits(time.Now().Add(scanBudget))
+		a.wakeUps = programs.now
+		list, err := readTimerList()
+		if err != nil {
+			s.fail(asError(err))
+			return
+		}
+		dues := append(dueWaits(waits, list.waits), list.signals...)
+		if list.hasTimerfd {
+			dues = append(dues, programs.timerfds()...)
+		}
+		answer := wire.NextTimer{}
+		if len(dues) > 0 {
+			sort.Slice(dues, func(i, j int) bool { return dues[i] < dues[j] })
+			ms := dues[0].Milliseconds()
+			answer.DueMs = &ms
+		}
+		s.succeed(answer)
+	}()
+}
+
+// dueWaits are the timers of the waits that count. Each wait takes the longest timer that it can have set: none has more left
+// than its wait lasts, and a longer timer that is left over belongs to a thread that was not seen.
+func dueWaits(waits []wait, left []time.Duration) []time.Duration {
+	sort.Slice(waits, func(i, j int) bool { return waits[i].atMost > waits[j].atMost })
+	sort.Slice(left, func(i, j int) bool { return left[i] > left[j] })
+	var due []time.Duration
+	for _, wait := range waits {
+		for len(left) > 0 && left[0]-timerTolerance > wait.atMost {
+			left = left[1:]
+		}
+		if len(left) == 0 {
+			break
+		}
+		if wait.counts {
+			due = append(due, left[0])
+		}
+		left = left[1:]
+	}
+	return due
+}
+
+func readTimerList() (timers, error) {
 	list, err := os.Open("/proc/timer_list")
 	if err != nil {
-		s.fail(asError(err))
-		return
+		return timers{}, err
 	}
 	defer list.Close()
 	text, err := io.ReadAll(io.LimitReader(list, timerListBytesMax))
-	if err != nil {
-		s.fail(asError(err))
-		return
-	}
-	answer := wire.NextTimer{}
-	if due, isAny := nextUserTimer(string(text)); isAny {
-		ms := due.Milliseconds()
-		answer.DueMs = &ms
-	}
-	s.succeed(answer)
+	return parseTimerList(string(text)), err
 }
 
-// nextUserTimer is how long the first timer of a program still has; one that is due already has 0. In the list stand, for each of the
-// kernel's clocks, how far it is from the monotonic one, and its timers in two lines each:
+// parseTimerList reads for each timer of a program how long it still has; one that is due already has 0. In the list stand, for
+// each of the kernel's clocks, how far it is from the monotonic one, and its timers in two lines each:
 //
 //	.offset:     1700000000 nsecs
 //	 #0: <0000000040ab3397>, hrtimer_wakeup, S:01
 //	 # expires at 65584507667-65584557667 nsecs [in 58933242373 to 58933292373 nsecs]
 //
 // The kernel prints the value in brackets as if every clock were the monotonic one.
-func nextUserTimer(list string) (due time.Duration, isAny bool) {
-	offset, next, isWaiting := int64(0), int64(math.MaxInt64), false
+func parseTimerList(list string) timers {
+	offset, function := int64(0), ""
+	var found timers
 	for list != "" {
 		var line string
 		line, list, _ = strings.Cut(list, "\n")
@@ -62,31 +117,34 @@ func nextUserTimer(list string) (due time.Duration, isAny bool) {
 		case len(fields) >= 2 && fields[0] == ".offset:":
 			offset, _ = strconv.ParseInt(fields[1], 10, 64)
 		case len(fields) >= 4 && strings.HasPrefix(fields[1], "<"):
-			isWaiting = waitingFunctions[strings.TrimSuffix(fields[2], ",")]
-		case isWaiting && len(fields) >= 7 && fields[1] == "expires":
-			isWaiting = false
-			if isOwnTimer(fields[3]) {
-				continue
+			function = strings.TrimSuffix(fields[2], ",")
+		case len(fields) >= 7 && fields[1] == "expires":
+			left, isTimer := parseLeft(fields, offset)
+			switch {
+			case !isTimer:
+			case function == "hrtimer_wakeup":
+				found.waits = append(found.waits, left)
+			case function == "posix_timer_fn" || function == "it_real_fn":
+				found.signals = append(found.signals, left)
+			case function == "timerfd_tmrproc":
+				found.hasTimerfd = true
 			}
-			in, err := strconv.ParseInt(strings.TrimPrefix(fields[5], "[in"), 10, 64)
-			if err != nil {
-				in, err = strconv.ParseInt(fields[6], 10, 64)
-			}
-			if err == nil && in-offset < next {
-				next = in - offset
-			}
+			function = ""
 		}
 	}
-	if next < 0 {
-		next = 0
-	}
-	return time.Duration(next), next != math.MaxInt64
+	return found
 }
 
-// isOwnTimer: the range of the timer's expiry is the slack of this program's monitor, which no other has.
-func isOwnTimer(expiry string) bool {
-	soft, hard, isRange := strings.Cut(expiry, "-")
-	from, err := strconv.ParseUint(soft, 10, 64)
-	to, otherErr := strconv.ParseUint(hard, 10, 64)
-	return isRange && err == nil && otherErr == nil && to-from == monitorSlackNs
+func parseLeft(fields []string, offset int64) (time.Duration, bool) {
+	left, err := strconv.ParseInt(strings.TrimPrefix(fields[5], "[in"), 10, 64)
+	if err != nil {
+		left, err = strconv.ParseInt(fields[6], 10, 64)
+	}
+	if err != nil || left == math.MaxInt64 {
+		return 0, false
+	}
+	if left -= offset; left < 0 {
+		left = 0
+	}
+	return time.Duration(left), true
 }

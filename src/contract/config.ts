@@ -157,7 +157,7 @@ const Settings = z.strictObject({
     .max(3600)
     .default(60)
     .describe(
-      "A sandbox is not paused while a program in it waits for a timer that is due within so many seconds; 0: timers do not count",
+      "A sandbox is not paused while a program in it that is no server waits for a timer that is due within so many seconds; 0: timers do not count",
     ),
   cold_after: z
     .number()

@@ -13,6 +13,7 @@ import {
 } from "../rules/thermal.ts"
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Core } from "./core.ts"
+import type { Machine } from "./host.ts"
 import { machineOf } from "./machine-of.ts"
 import { pause } from "./pause.ts"
 import { pauseSandbox, stopSandbox } from "./power.ts"
@@ -100,13 +101,7 @@ export class Thermal {
     const { kind } = record.state
     if (!machine || (kind !== "hot" && kind !== "warm")) return undefined
     if (this.#core.space.heldOf(record) !== undefined) return undefined
-    const { machines } = this.#core.host
-    const traffic = machines.trafficBytes(machine, this.#core.host.network?.tapOf(record.id))
-    const used: Used = {
-      cpuMs: machines.cpuMs(machine),
-      diskBytes: traffic.disk,
-      networkBytes: traffic.network,
-    }
+    const used = this.#usedBy(record, machine)
     const { pid } = machine.process
     let watch = this.#watches.get(record.id)
     if (watch?.pid !== pid) {
@@ -151,6 +146,12 @@ export class Thermal {
     }
   }
 
+  #usedBy(record: SandboxRecord, machine: Machine): Used {
+    const { machines, network } = this.#core.host
+    const traffic = machines.trafficBytes(machine, network?.tapOf(record.id))
+    return { cpuMs: machines.cpuMs(machine), diskBytes: traffic.disk, networkBytes: traffic.network }
+  }
+
   /** Asks its guest, which is about to be paused, twice if need be. One that cannot say is paused. */
   async #isHeldByTimer(record: SandboxRecord): Promise<boolean> {
     const { clock, guests, log, memory, settings } = this.#core
@@ -161,6 +162,9 @@ export class Thermal {
       if (!answer || !watch) return false
       const facts = { timerDueInMs: answer.dueMs, isMemoryShort: memory.isShort }
       const nowMs = clock.nowMs()
+      // A guest with many threads computes for its answer, which is no work of a program.
+      const machine = machineOf(this.#core, record)
+      if (machine) Object.assign(watch, { used: this.#usedBy(record, machine), atMs: nowMs })
       if (answer.dueMs !== null && isHeldByTimer(facts, settings.thermal)) {
         watch.timerAtMs = nowMs + answer.dueMs
         return true

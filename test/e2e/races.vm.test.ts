@@ -10,7 +10,7 @@ import { nameOfMachine, type Reply, Requests, tapsOf } from "../support/requests
 let own: Installation
 let requests: Requests
 beforeAll(async () => {
-  own = await install({ config: "warm_after: 0\ntimer_window: 0\n" })
+  own = await install({ config: "warm_after: 0\n" })
   requests = new Requests(own)
 }, 600_000)
 afterAll(async () => {

@@ -75,6 +75,12 @@ test("a guest without a timer is asked a second time: between two timers a progr
   expect(decide(34_000)).toMatchObject({ action: "stay", keepsAwake: ["a timer inside it: due in 19 s"] })
 })
 
+test("a guest with many threads computes for its answer: that is no work of a program", async () => {
+  own.host.nextTimerCpuMs = 500
+  expect(await tickAt(startMs + 31_000)).toBe("hot")
+  expect(await tickAt(startMs + 33_000)).toBe("warm")
+})
+
 test("a guest that cannot say when its next timer is due is paused", async () => {
   own.host.nextTimerMs = undefined
   expect(await tickAt(startMs + 31_000)).toBe("warm")

@@ -92,6 +92,8 @@ export type FakeHost = Host & {
   openStreams: number
   /** What every guest answers about its next timer; undefined: its agent does not know the question. */
   nextTimerMs: number | null | undefined
+  /** Of processor time, for that answer. */
+  nextTimerCpuMs: number
   /** The session `init` of the guest that was met last ends. */
   endInit: (exitCode: number, signal?: string | null) => void
   /** A connection to a port of any guest. */
@@ -160,6 +162,7 @@ export function fakeHost(): FakeHost {
     listedMax: 100_000,
     openStreams: 0,
     nextTimerMs: null,
+    nextTimerCpuMs: 0,
     endInit: () => undefined,
     dial: (port) => {
       throw new AppError("unavailable", `nothing listens on port ${port}`)
@@ -507,6 +510,7 @@ class FakeGuest implements Guest {
 
   async nextTimer(): Promise<{ dueMs: number | null }> {
     const { nextTimerMs } = this.#host
+    this.#host.cpuMsNow += this.#host.nextTimerCpuMs
     if (nextTimerMs === undefined)
       throw new AppError("unavailable", 'this agent has no operation "next_timer"')
     return { dueMs: nextTimerMs }

@@ -16,7 +16,8 @@ export const create = command({
   description: `The sandbox is running when the command returns. Without --name it gets a name of its own. Ctrl-C takes a create back.
 
 An idle sandbox is paused, and later written to disk, until the next request. A program inside that waits for a timer due within a minute
-(cron, a loop that sleeps, an interval) counts as activity; a timer that is further away waits, with what is left of it, while the sandbox is paused or on disk.
+(cron, a loop that sleeps, an interval) counts as activity, unless it is a server (it listens for connections) or wakes more than once a second: servers are
+paused and wake at the next connection, --keep-hot is for one with a schedule of its own. A timer that is further away waits, with what is left of it, while the sandbox is paused or on disk.
 
 ${envText}
 
