@@ -60,6 +60,7 @@ import {
 } from "./snapshot-files.ts"
 import { agentSocket, closeSockets, listenSockets, qmpSocket, type Sockets } from "./sockets.ts"
 import { sha256, type Template, type TemplateDraft, type TemplateSpec, Templates } from "./templates.ts"
+import { emptyWordFiles } from "./word-files.ts"
 import { makeWordsPipe, openEar, takeWords, Words } from "./words.ts"
 
 const qmpDeadlineMs = 10_000
@@ -102,6 +103,7 @@ type Files = Partial<Record<keyof typeof descriptors, number>>
 export class Machines {
   readonly bootId = hostBootId
   readonly templates: Templates
+  readonly #dataDir: string
   readonly #qemu: QemuBuild
   readonly #accelerator: Accelerator
   readonly #network: MachineShape["network"]
@@ -127,6 +129,7 @@ export class Machines {
     onDamage: (error: AppError) => void
   }) {
     this.templates = new Templates(options.dataDir, options.onDamage)
+    this.#dataDir = options.dataDir
     this.#qemu = options.qemu
     this.#accelerator = options.accelerator
     this.#network = options.network
@@ -199,8 +202,9 @@ export class Machines {
     return this.templates.measure()
   }
 
-  /** Half-made templates of an earlier run, and the machines they were being made from. */
+  /** Half-made templates of an earlier run, and the machines they were being made from; what earlier versions kept of QEMU's words. */
   async removeLeftovers(): Promise<void> {
+    await emptyWordFiles(join(this.#dataDir, "sandboxes"))
     for (const directory of this.templates.listUnfinished()) {
       await this.killIn(directory)
       await rm(directory, { recursive: true, force: true })

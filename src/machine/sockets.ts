@@ -4,6 +4,7 @@ import { closeSync } from "node:fs"
 import { rm } from "node:fs/promises"
 import { join } from "node:path"
 import { listenUnix } from "../lib/posix.ts"
+import { removeWordFile } from "./word-files.ts"
 
 /** Listening descriptors, to be handed to QEMU. */
 export type Sockets = { agent: number; qmp: number }
@@ -16,9 +17,13 @@ export function qmpSocket(directory: string): string {
   return join(directory, "qmp.sock")
 }
 
-/** Those of an earlier process in the same directory are removed first. */
+/** What an earlier process has left in the same directory is removed first. */
 export async function listenSockets(directory: string): Promise<Sockets> {
-  await Promise.all([rm(agentSocket(directory), { force: true }), rm(qmpSocket(directory), { force: true })])
+  await Promise.all([
+    rm(agentSocket(directory), { force: true }),
+    rm(qmpSocket(directory), { force: true }),
+    removeWordFile(directory),
+  ])
   const agent = listenUnix(agentSocket(directory))
   try {
     return { agent, qmp: listenUnix(qmpSocket(directory)) }
