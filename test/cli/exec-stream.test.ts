@@ -1,14 +1,20 @@
 /** The client's exec stream as a library, against a daemon that counts what is unacknowledged. */
 
-import { afterAll, expect, test } from "bun:test"
-import { connect } from "../../src/client/client.ts"
-import { FakeDaemon, testKey, windowBytes } from "./fake-daemon.ts"
+import { afterAll, beforeAll, expect, test } from "bun:test"
+import { type Client, connect } from "../../src/client/client.ts"
+import { limits } from "../../src/contract/limits.ts"
+import { Daemon } from "./daemon.ts"
 import { until } from "./program.ts"
 
-const daemon = new FakeDaemon()
-daemon.addSandbox("dev")
-const client = connect({ url: daemon.url, token: testKey })
-afterAll(() => daemon[Symbol.dispose]())
+const windowBytes = limits.execStreamWindowBytes
+let daemon: Daemon
+let client: Client
+beforeAll(async () => {
+  daemon = await Daemon.start()
+  await daemon.sandbox("dev")
+  client = connect({ url: daemon.url, token: daemon.key })
+})
+afterAll(() => daemon[Symbol.asyncDispose]())
 
 test("output, then how it ended", async () => {
   const run = client.execStream("dev", { cmd: ["both"] })
@@ -23,10 +29,10 @@ test("nothing is acknowledged before the reader has taken it", async () => {
   const run = client.execStream("dev", { cmd: ["flood", "50000000"], window: 65_536 })
   const reader = run.output
   await reader.next()
-  await until("the daemon to have used its window", () => daemon.lastRun.sentBytes === 65_536)
-  expect(daemon.lastRun.unacknowledgedMax).toBe(65_536)
+  await until("the daemon to have used its window", () => daemon.lastExec.sentBytes === 65_536)
+  expect(daemon.lastExec.unacknowledgedMax).toBe(65_536)
   for (let taken = 0; taken < 100; taken++) await reader.next()
-  expect(daemon.lastRun.unacknowledgedMax).toBe(65_536)
+  expect(daemon.lastExec.unacknowledgedMax).toBe(65_536)
   run.close()
 })
 
@@ -57,16 +63,19 @@ test("a refused connection says what the daemon would have said", async () => {
 
 test("close ends the reading and kills the command", async () => {
   const run = client.execStream("dev", { cmd: ["sleep"] })
-  await until("the command to run", () => daemon.lastRun.start?.cmd[0] === "sleep")
+  await until("the command to run", () => daemon.lastExec.start?.cmd[0] === "sleep")
   const reading = run.output.next()
   run.close()
   expect(await reading).toEqual({ done: true, value: undefined })
-  await until("the daemon to see it", () => daemon.lastRun.isClosed)
+  await until("the daemon to see it", () => daemon.lastExec.isClosed)
   expect(await run.exit.catch((error: unknown) => error)).toMatchObject({ code: "unavailable" })
 })
 
 test("a message that is no JSON is an error of ours", async () => {
-  const run = client.execStream("dev", { cmd: ["babble"] })
+  daemon.execs.length = 0
+  const run = client.execStream("dev", { cmd: ["sleep"] })
+  await until("the command to run", () => daemon.execs.at(-1)?.start !== undefined)
+  daemon.lastExec.babble("no JSON at all")
   for await (const _ of run.output) throw new Error("there was output")
   expect(await run.exit.catch((error: unknown) => error)).toMatchObject({
     name: "AppError",

@@ -1,15 +1,20 @@
 /** `bhatti exec` as a process: streams, order, exit codes, signals, back-pressure. */
 
-import { afterAll, expect, test } from "bun:test"
+import { afterAll, beforeAll, expect, test } from "bun:test"
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { FakeDaemon, failure, windowBytes } from "./fake-daemon.ts"
+import { limits } from "../../src/contract/limits.ts"
+import { Daemon } from "./daemon.ts"
 import { bhatti, environment, program, until } from "./program.ts"
 
-const daemon = new FakeDaemon()
-daemon.addSandbox("dev")
-afterAll(() => daemon[Symbol.dispose]())
+const windowBytes = limits.execStreamWindowBytes
+let daemon: Daemon
+beforeAll(async () => {
+  daemon = await Daemon.start()
+  await daemon.sandbox("dev")
+})
+afterAll(() => daemon[Symbol.asyncDispose]())
 
 function start(args: readonly string[]) {
   return Bun.spawn([...program, "exec", ...args], {
@@ -30,11 +35,11 @@ test("prints what the command prints, with or without --", async () => {
 
 test("everything from the command's first word on belongs to it", async () => {
   await bhatti(["exec", "--cwd", "/tmp", "dev", "echo", "--json", "-t", "--", "--help"], { daemon })
-  expect(daemon.lastRun.start).toMatchObject({ cmd: ["echo", "--json", "-t", "--", "--help"], cwd: "/tmp" })
+  expect(daemon.lastExec.start).toMatchObject({ cmd: ["echo", "--json", "-t", "--", "--help"], cwd: "/tmp" })
   await bhatti(["exec", "dev", "-e", "A=1,2", "-e", "B=3", "-u", "root", "--timeout", "2.5", "--", "echo"], {
     daemon,
   })
-  expect(daemon.lastRun.start).toMatchObject({
+  expect(daemon.lastExec.start).toMatchObject({
     cmd: ["echo"],
     env: { A: "1,2", B: "3" },
     user: "root",
@@ -52,9 +57,9 @@ test("create and exec take variables alike: commas in values, and files, which -
     const args = ["--env-file", file, "-e", "DEBUG=1", "--env", "OTHER=host=db,port=5432", "-e", "A=1,B=2"]
     const env = { DSN: "host=db,PORT=5432", DEBUG: "1", OTHER: "host=db,port=5432", A: "1", B: "2" }
     expect((await bhatti(["exec", ...args, "dev", "echo"], { daemon })).exitCode).toBe(0)
-    expect(daemon.lastRun.start?.env).toEqual(env)
+    expect(daemon.lastExec.start?.env).toEqual(env)
     expect((await bhatti(["create", ...args], { daemon })).exitCode).toBe(0)
-    expect(daemon.created?.env).toEqual(env)
+    expect(daemon.bodies("POST /sandboxes")).toMatchObject([{ env }])
     const missing = await bhatti(["exec", "--env-file", `${file}.not`, "dev", "echo"], { daemon })
     expect(missing.stderr).toContain(`${file}.not: there is no such file or directory`)
     writeFileSync(file, "NOPE\n")
@@ -83,7 +88,7 @@ test("output comes while the command still runs", async () => {
   const child = start(["dev", "slow"])
   const reader = child.stdout.getReader()
   expect(new TextDecoder().decode((await reader.read()).value)).toBe("first\n")
-  daemon.lastRun.released.resolve()
+  daemon.lastProcess.released.resolve()
   expect(new TextDecoder().decode((await reader.read()).value)).toBe("second\n")
   expect(await child.exited).toBe(0)
 })
@@ -99,11 +104,21 @@ test("exit codes tell whose fault a failure is", async () => {
     [["dev", "--", "nosuch"], 127, 'bhatti: no program named "nosuch" in the sandbox\n'],
     [["dev", "--", "refuse", "invalid", "it"], 126, "bhatti: cannot run it\n"],
     [["dev", "--", "refuse", "internal", "it"], 125, "bhatti: cannot run it\n"],
-    [["dev", "--", "drop"], 125, "bhatti: the connection to the daemon was lost while the command ran\n"],
-    [["dev", "--", "late"], 124, "bhatti: the command was killed: its --timeout is over\n"],
+    [
+      ["--timeout", "0.05", "dev", "--", "sleep"],
+      124,
+      "bhatti: the command was killed: its --timeout is over\n",
+    ],
   ]
   for (const [args, exitCode, stderr] of cases)
     expect(await bhatti(["exec", ...args], { daemon })).toEqual({ stdout: "", stderr, exitCode })
+  const child = start(["dev", "ready"])
+  await child.stdout.getReader().read()
+  daemon.lastExec.cut()
+  expect(await child.stderr.text()).toBe(
+    "bhatti: the connection to the daemon was lost while the command ran\n",
+  )
+  expect(await child.exited).toBe(125)
 })
 
 test("input that does not go to the command is told, and only that", async () => {
@@ -116,23 +131,18 @@ test("input that does not go to the command is told, and only that", async () =>
 })
 
 test("what bhatti's own options are refused for is wrong usage, not a command that cannot be run", async () => {
-  daemon.answers.set("POST /sandboxes/dev/exec", async (request) => {
-    const { cwd } = (await request.json()) as { cwd?: string }
-    if (cwd === "/nowhere") return failure("invalid", 'no directory "/nowhere"')
-    return Response.json({ exit_code: 0, signal: null, timed_out: false, stdout: "", stderr: "" })
-  })
   for (const [cwd, exitCode] of [
     ["/nowhere", 2],
     ["/tmp", 126],
   ] as const) {
     const ran = await bhatti(["exec", "-w", cwd, "dev", "--", "refuse", "invalid", "it"], { daemon })
-    expect(ran).toEqual({ stdout: "", stderr: "bhatti: cannot run it\n", exitCode })
+    expect(ran).toMatchObject({ stdout: "", exitCode })
+    expect(ran.stderr).toBe(cwd === "/tmp" ? "bhatti: cannot run it\n" : 'bhatti: no directory "/nowhere"\n')
   }
-  daemon.answers.clear()
 })
 
 test("a command that does not fit is refused before anything is sent", async () => {
-  daemon.requests.length = 0
+  daemon.sent.length = 0
   const hint = "give many words or long ones through standard input (exec -i) or a file (bhatti cp)"
   for (const [words, told] of [
     [Array.from({ length: 4096 }, () => "x"), `the command has 4097 words; 4096 fit\n  ${hint}`],
@@ -202,7 +212,7 @@ test("100 MB arrive whole, with little memory and within the window", async () =
   expect(await child.exited).toBe(0)
   expect(received).toBe(bytes)
   expect(hash.digest("hex")).toBe(await floodHash(bytes))
-  expect(daemon.lastRun.unacknowledgedMax).toBeLessThanOrEqual(windowBytes)
+  expect(daemon.lastExec.unacknowledgedMax).toBeLessThanOrEqual(windowBytes)
   expect(peakMib).toBeGreaterThan(0)
   expect(peakMib).toBeLessThan(250)
 })
@@ -233,7 +243,7 @@ test("a reader that stops reading stops the daemon, not our memory", async () =>
   let last = -1
   let still = 0
   await until("the flow to stand still", () => {
-    const now = daemon.lastRun.sentBytes
+    const now = daemon.lastExec.sentBytes
     still = now === last ? still + 1 : 0
     last = now
     return still > 50
@@ -242,7 +252,7 @@ test("a reader that stops reading stops the daemon, not our memory", async () =>
   const status = await Bun.file(`/proc/${child.pid}/status`).text()
   expect(Number(/VmRSS:\s+(\d+) kB/.exec(status)?.[1]) / 1000).toBeLessThan(250)
   child.kill("SIGKILL")
-  await until("the daemon to see us gone", () => daemon.lastRun.isClosed)
+  await until("the daemon to see us gone", () => daemon.lastExec.isClosed)
 })
 
 test("a reader that goes away ends the command quietly", async () => {
@@ -262,7 +272,7 @@ test("a reader that goes away ends the command quietly", async () => {
   )
   expect(await child.stdout.text()).toBe("abcde")
   expect(await child.stderr.text()).toBe("code 141\n")
-  await until("the daemon to see us gone", () => daemon.lastRun.isClosed)
+  await until("the daemon to see us gone", () => daemon.lastExec.isClosed)
 })
 
 test("appending to a file leaves no holes", async () => {
@@ -300,7 +310,7 @@ test("--json gives the buffered reply and still forwards the exit code", async (
     exit_code: 3,
     signal: null,
     timed_out: false,
-    stdout: "3\n",
+    stdout: "",
     stderr: "",
     truncated: false,
   })
@@ -316,7 +326,7 @@ test("an interrupt is passed on, and the command's own exit code comes back", as
   child.kill("SIGINT")
   expect(new TextDecoder().decode((await reader.read()).value)).toBe("cleaning up\n")
   expect(await child.exited).toBe(7)
-  expect(daemon.lastRun.signals).toEqual(["INT"])
+  expect(daemon.lastExec.signals).toEqual(["INT"])
 })
 
 test("SIGTERM is passed on", async () => {
@@ -324,7 +334,7 @@ test("SIGTERM is passed on", async () => {
   await child.stdout.getReader().read()
   child.kill("SIGTERM")
   expect(await child.exited).toBe(143)
-  expect(daemon.lastRun.signals).toEqual(["TERM"])
+  expect(daemon.lastExec.signals).toEqual(["TERM"])
 })
 
 test("an interrupt while the sandbox wakes ends at once, and the daemon sees us gone", async () => {
@@ -332,14 +342,17 @@ test("an interrupt while the sandbox wakes ends at once, and the daemon sees us 
     ["SIGINT", 130],
     ["SIGTERM", 143],
   ] as const) {
-    daemon.runs.length = 0
-    const child = start(["dev", "waking"])
-    await until("the command to be asked for", () => daemon.runs.at(-1)?.start?.cmd[0] === "waking")
-    const { lastRun } = daemon
+    await daemon.call("POST", "/sandboxes/dev/stop")
+    const waking = daemon.host.hold("restore")
+    const child = start(["dev", "sleep"])
+    await waking.reached
+    const { lastExec } = daemon
     child.kill(signal)
     expect(await child.exited).toBe(exitCode)
-    await until("the daemon to see us gone", () => lastRun.isClosed)
-    expect(lastRun.signals).toEqual([])
+    await until("the daemon to see us gone", () => lastExec.isClosed)
+    expect(lastExec.signals).toEqual([])
+    waking.release()
+    await daemon.call("POST", "/sandboxes/dev/start")
   }
 })
 
@@ -347,10 +360,10 @@ test("a second interrupt kills", async () => {
   const child = start(["dev", "stubborn"])
   await child.stdout.getReader().read()
   child.kill("SIGINT")
-  await until("the first interrupt", () => daemon.lastRun.signals.length === 1)
+  await until("the first interrupt", () => daemon.lastExec.signals.length === 1)
   child.kill("SIGINT")
   expect(await child.exited).toBe(130)
-  expect(daemon.lastRun.signals).toEqual(["INT", "KILL"])
+  expect(daemon.lastExec.signals).toEqual(["INT", "KILL"])
 })
 
 test("a whole line as one word: the hint is a shell", async () => {
@@ -363,19 +376,25 @@ test("a whole line as one word: the hint is a shell", async () => {
 })
 
 test("a sandbox that is stopped or destroyed while its command runs: that is what is said", async () => {
-  const dev = daemon.sandboxes.get("dev")
-  const being = (status: string) => () => Response.json({ ...dev, status, thermal: null })
-  for (const [answer, told] of [
-    [being("stopped"), 'bhatti: the sandbox "dev" was stopped while the command ran\n'],
-    [being("stopping"), 'bhatti: the sandbox "dev" was stopped while the command ran\n'],
-    [being("destroying"), 'bhatti: the sandbox "dev" was destroyed while the command ran\n'],
-    [() => failure("not_found", "gone"), 'bhatti: the sandbox "dev" was destroyed while the command ran\n'],
-    [() => Response.json(dev), "bhatti: cannot run x\n"],
-    [() => failure("unavailable", "the daemon ends"), "bhatti: cannot run x\n"],
+  const said = (fate: string) => `bhatti: the sandbox "one" was ${fate} while the command ran\n`
+  await daemon.sandbox("one")
+  // The command's end is told before the state in which the sandbox is afterwards is there.
+  for (const [step, method, path, told] of [
+    [undefined, "POST", "/sandboxes/one/stop", said("stopped")],
+    ["save", "POST", "/sandboxes/one/stop", said("stopped")],
+    ["kill", "DELETE", "/sandboxes/one", said("destroyed")],
+    [undefined, "DELETE", "/sandboxes/one", said("destroyed")],
   ] as const) {
-    daemon.answers.set("GET /sandboxes/dev", answer)
-    const ran = await bhatti(["exec", "dev", "refuse", "unavailable", "x"], { daemon })
-    expect(ran).toEqual({ stdout: "", stderr: told, exitCode: 125 })
+    if (!(await daemon.names()).includes("one")) await daemon.sandbox("one")
+    const child = start(["one", "ready"])
+    await child.stdout.getReader().read()
+    const held = step && daemon.host.hold(step)
+    const done = daemon.call(method, path)
+    expect(await child.stderr.text()).toBe(told)
+    expect(await child.exited).toBe(125)
+    held?.release()
+    await done
   }
-  daemon.answers.clear()
+  const lost = await bhatti(["exec", "dev", "refuse", "unavailable", "x"], { daemon })
+  expect(lost).toEqual({ stdout: "", stderr: "bhatti: cannot run x\n", exitCode: 125 })
 })

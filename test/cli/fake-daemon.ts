@@ -26,6 +26,7 @@ export type Answer = (request: Request) => Response | Promise<Response>
 
 export class FakeDaemon implements Disposable {
   readonly url: string
+  readonly key = testKey
   readonly sandboxes = new Map<string, Sandbox>()
   readonly runs: FakeRun[] = []
   readonly shells: FakeShell[] = []

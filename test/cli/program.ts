@@ -1,7 +1,8 @@
 /** Runs the command line as a process, from the sources or, with BHATTI_BINARY, the compiled program. */
 
 import { join } from "node:path"
-import { type FakeDaemon, testKey } from "./fake-daemon.ts"
+/** A daemon and a key of it. */
+export type Reachable = { url: string; key: string }
 
 const root = join(import.meta.dir, "../..")
 
@@ -10,13 +11,13 @@ export const program: string[] = process.env.BHATTI_BINARY
   : [process.execPath, join(root, "src/main.ts")]
 
 /** No settings of whoever runs the tests reach the program. */
-export function environment(daemon?: FakeDaemon, extra: Record<string, string> = {}): Record<string, string> {
+export function environment(daemon?: Reachable, extra: Record<string, string> = {}): Record<string, string> {
   return {
     PATH: process.env.PATH ?? "",
     // No home at all: the runtime would make a directory that is missing.
     HOME: "/dev/null",
     TERM: "xterm",
-    ...(daemon === undefined ? {} : { BHATTI_URL: daemon.url, BHATTI_TOKEN: testKey }),
+    ...(daemon === undefined ? {} : { BHATTI_URL: daemon.url, BHATTI_TOKEN: daemon.key }),
     ...extra,
   }
 }
@@ -25,7 +26,7 @@ export type Ran = { stdout: string; stderr: string; exitCode: number }
 
 export async function bhatti(
   args: readonly string[],
-  options: { daemon?: FakeDaemon; env?: Record<string, string>; stdin?: string } = {},
+  options: { daemon?: Reachable; env?: Record<string, string>; stdin?: string } = {},
 ): Promise<Ran> {
   const child = Bun.spawn([...program, ...args], {
     env: environment(options.daemon, options.env),

@@ -1,15 +1,14 @@
 /** A shell at a terminal, so that the terminal and its modes outlive the program. Its screen is the bytes that were shown. */
 
 import { expect } from "bun:test"
-import type { FakeDaemon } from "./fake-daemon.ts"
-import { environment, program, until } from "./program.ts"
+import { environment, program, type Reachable, until } from "./program.ts"
 
 export class Screen implements AsyncDisposable {
   text = ""
   readonly shell: Bun.Subprocess
   readonly #decoder = new TextDecoder()
 
-  constructor(daemon: FakeDaemon, env: Record<string, string> = {}) {
+  constructor(daemon: Reachable, env: Record<string, string> = {}) {
     this.shell = Bun.spawn(["sh"], {
       env: environment(daemon, { PS1: "ready> ", ...env }),
       terminal: {

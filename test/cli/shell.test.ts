@@ -1,19 +1,20 @@
 /** `bhatti shell` at a real terminal, against a session that does as it is told. */
 
-import { afterAll, beforeEach, expect, test } from "bun:test"
+import { afterEach, beforeEach, expect, test } from "bun:test"
+import { connect } from "../../src/client/client.ts"
 import { limits } from "../../src/contract/limits.ts"
-import { FakeDaemon, failure } from "./fake-daemon.ts"
-import { floodBytes } from "./fake-shell.ts"
+import { floodBytes } from "../support/fake-session.ts"
+import { Daemon } from "./daemon.ts"
 import { bhatti, until } from "./program.ts"
 import { Screen } from "./screen.ts"
 
-const daemon = new FakeDaemon()
-afterAll(() => daemon[Symbol.dispose]())
-beforeEach(() => {
-  daemon.shells.length = 0
-  daemon.sandboxes.clear()
-  daemon.addSandbox("dev")
+let daemon: Daemon
+beforeEach(async () => {
+  daemon = await Daemon.start()
+  daemon.host.sessionProgram = "keys"
+  await daemon.sandbox("dev", { init: "serve" })
 })
+afterEach(() => daemon[Symbol.asyncDispose]())
 
 async function open(args = "dev"): Promise<Screen> {
   const screen = new Screen(daemon)
@@ -43,7 +44,7 @@ for (const [name, keys] of [
   test(`${name} detaches after what was typed before it`, async () => {
     await using screen = await open()
     screen.type(`xy${keys}z`)
-    await screen.shows("detached; it keeps running. Come back: bhatti shell dev s7")
+    await screen.shows("detached; it keeps running. Come back: bhatti shell dev s2")
     await screen.shows("code=0")
     await screen.restored()
     await until("the session to be let go", () => daemon.lastShell.isClosed)
@@ -53,8 +54,9 @@ for (const [name, keys] of [
 test("sessions are chosen by id or name, and a new one is asked for", async () => {
   for (const [args, query, again] of [
     ["dev init", { session: "init", new: "false" }, "bhatti shell dev init"],
-    ["dev s3", { session: "s3", new: "false" }, "bhatti shell dev s3"],
-    ["dev --new", { new: "true" }, "bhatti shell dev s7"],
+    ["dev --new", { new: "true" }, "bhatti shell dev s2"],
+    ["dev s2", { session: "s2", new: "false" }, "bhatti shell dev s2"],
+    ["dev --new", { new: "true" }, "bhatti shell dev s3"],
   ] as const) {
     await using screen = await open(args)
     expect(daemon.lastShell.query).toMatchObject(query)
@@ -67,7 +69,7 @@ test("without SANDBOX it is the only one there is", async () => {
   await using screen = await open("")
   screen.type("q")
   await screen.shows("code=5")
-  daemon.addSandbox("two")
+  await daemon.sandbox("two")
   await using second = new Screen(daemon)
   await second.bhatti("shell")
   await second.shows("there are 2 sandboxes; say which one")
@@ -75,42 +77,54 @@ test("without SANDBOX it is the only one there is", async () => {
 })
 
 test("taken over, lost, failed or babbled at: told, and the terminal is given back", async () => {
-  for (const [key, ...told] of [
-    ["t", "another client has taken this session over. Take it back: bhatti shell dev s7"],
+  for (const [what, ...told] of [
+    ["t", "another client has taken this session over. Take it back: bhatti shell dev s2"],
     [
       "d",
       "bhatti: the connection to the daemon was lost; the session keeps running",
-      "try: bhatti shell dev s7",
+      "try: bhatti shell dev s2",
     ],
-    ["e", "bhatti: too much is typed; the session keeps running"],
     ["b", "bhatti: the daemon sent something that is no message"],
+    ["e", "bhatti: too much is typed; the session keeps running"],
   ] as const) {
-    await using screen = await open()
-    screen.type(key)
+    await using screen = await open("dev")
+    if (what === "d") daemon.lastShell.cut()
+    else if (what === "b") daemon.lastShell.babble("no JSON at all")
+    else if (what === "e") screen.type("e")
+    else await takeOver("s2")
     for (const text of told) await screen.shows(text)
     await screen.shows("code=125")
     await screen.restored()
   }
 })
 
+/** Comes to a session as another client, and leaves it again. */
+async function takeOver(session: string): Promise<void> {
+  const other = connect({ url: daemon.url, token: daemon.key }).shellStream("dev", {
+    session,
+    rows: 24,
+    cols: 80,
+  })
+  await other.output.next()
+  other.close()
+}
+
 test("lost with its sandbox: what happened to both", async () => {
-  const dev = daemon.sandboxes.get("dev")
-  for (const [answer, ...told] of [
+  for (const [method, path, ...told] of [
     [
-      () => Response.json({ ...dev, status: "stopped", thermal: "cold" }),
+      "POST",
+      "/sandboxes/dev/stop",
       'bhatti: the sandbox "dev" was stopped; the session is kept',
-      "try: bhatti shell dev s7",
+      "try: bhatti shell dev s2",
     ],
-    [() => failure("not_found", "gone"), 'bhatti: the sandbox "dev" was destroyed, and the session with it'],
+    ["DELETE", "/sandboxes/dev", 'bhatti: the sandbox "dev" was destroyed, and the session with it'],
   ] as const) {
-    await using screen = await open()
-    daemon.answers.set("GET /sandboxes/dev", answer)
-    screen.type("d")
+    await using screen = await open(`dev ${method === "POST" ? "" : "--new"}`)
+    await daemon.call(method, path)
     for (const text of told) await screen.shows(text)
     await screen.shows("code=125")
     await screen.restored()
     expect(screen.text).not.toContain("keeps running")
-    daemon.answers.clear()
   }
 })
 

@@ -1,13 +1,16 @@
 /** `bhatti exec` at a real terminal: raw mode and its end, sizes, Ctrl-C. */
 
-import { afterAll, expect, test } from "bun:test"
-import { FakeDaemon } from "./fake-daemon.ts"
+import { afterAll, beforeAll, expect, test } from "bun:test"
+import { Daemon } from "./daemon.ts"
 import { environment, program, until } from "./program.ts"
 import { Screen } from "./screen.ts"
 
-const daemon = new FakeDaemon()
-daemon.addSandbox("dev")
-afterAll(() => daemon[Symbol.dispose]())
+let daemon: Daemon
+beforeAll(async () => {
+  daemon = await Daemon.start()
+  await daemon.sandbox("dev")
+})
+afterAll(() => daemon[Symbol.asyncDispose]())
 
 test("-t gives the command a terminal of our size, every key, and ours back afterwards", async () => {
   await using screen = new Screen(daemon)
@@ -44,9 +47,9 @@ test("a type of terminal that sandboxes do not know goes by the name of one they
 for (const signal of ["SIGTERM", "SIGHUP"] as const)
   test(`the terminal is given back after ${signal}`, async () => {
     await using screen = new Screen(daemon)
-    daemon.runs.length = 0
+    daemon.execs.length = 0
     await screen.bhatti("exec -t dev sleep")
-    await until("the command to run", () => daemon.runs.at(-1)?.start?.cmd[0] === "sleep")
+    await until("the command to run", () => daemon.execs.at(-1)?.start?.cmd[0] === "sleep")
     process.kill(await screen.programPid(), signal)
     await screen.shows(signal === "SIGTERM" ? "code=143" : "code=129")
     await screen.restored()
@@ -54,7 +57,9 @@ for (const signal of ["SIGTERM", "SIGHUP"] as const)
 
 test("the terminal is given back when the daemon goes away", async () => {
   await using screen = new Screen(daemon)
-  await screen.bhatti("exec -t dev drop")
+  await screen.bhatti("exec -t dev ready")
+  await screen.shows("ready\n")
+  daemon.lastExec.cut()
   await screen.shows("code=125")
   await screen.restored()
 })
@@ -62,6 +67,8 @@ test("the terminal is given back when the daemon goes away", async () => {
 test("what a lost program has switched on the screen is switched back", async () => {
   await using screen = new Screen(daemon)
   await screen.bhatti("exec -t dev alternate")
+  await screen.shows("\x1b[?1049h\x1b[?25l")
+  daemon.lastExec.cut()
   await screen.shows("code=125")
   expect(screen.text).toContain("\x1b[?25h\x1b[?1049l")
   await screen.restored()
@@ -73,7 +80,7 @@ test("Ctrl-C without -t interrupts the command in the sandbox", async () => {
   await screen.shows("ready\r\n")
   screen.type("\x03")
   await screen.shows("cleaning up")
-  await until("the interrupt", () => daemon.lastRun.signals.includes("INT"))
+  await until("the interrupt", () => daemon.lastExec.signals.includes("INT"))
 })
 
 test("a command that is slow to end after Ctrl-C: how to kill it is said, and works", async () => {
@@ -84,7 +91,7 @@ test("a command that is slow to end after Ctrl-C: how to kill it is said, and wo
   await screen.shows("bhatti: the command is still ending; press Ctrl-C again to kill it\r\n")
   screen.type("\x03")
   await screen.shows("code=130")
-  expect(daemon.lastRun.signals).toEqual(["INT", "KILL"])
+  expect(daemon.lastExec.signals).toEqual(["INT", "KILL"])
 })
 
 test("a command that was told of may still end by itself, with its own exit code", async () => {
@@ -93,9 +100,9 @@ test("a command that was told of may still end by itself, with its own exit code
   await screen.shows("ready\r\n")
   screen.type("\x03")
   await screen.shows("press Ctrl-C again to kill it\r\n")
-  daemon.lastRun.released.resolve()
+  daemon.lastProcess.released.resolve()
   await screen.shows("code=7")
-  expect(daemon.lastRun.signals).toEqual(["INT"])
+  expect(daemon.lastExec.signals).toEqual(["INT"])
 })
 
 test("create says what to type next; with a script, how to see it run", async () => {

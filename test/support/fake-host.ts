@@ -1,8 +1,9 @@
 /**
- * A host without machines, for tests of everything above it: it keeps the ports' promises in memory. A guest here runs
- * the few programs in `programs`.
+ * A host without machines, for tests of everything above it: it keeps the ports' promises in memory. A guest here runs the few
+ * programs of `fake-process.ts`, and has the files of `fake-files.ts`.
  */
 
+import type { Header } from "tar-stream"
 import { AppError } from "../../src/contract/errors.ts"
 import { limits } from "../../src/contract/limits.ts"
 import type {
@@ -21,14 +22,16 @@ import type {
   Kernel,
   Machine,
   MachineEnd,
-  OutputChunk,
-  SessionEnd,
   SessionNotice,
   SessionRecord,
   SessionStart,
   Template,
+  Terminal,
 } from "../../src/core/host.ts"
 import { closedAmong } from "../../src/network/internal.ts"
+import { FakeFiles, FakeUnpacking, type NewFile } from "./fake-files.ts"
+import { FakeProcess } from "./fake-process.ts"
+import { FakeSession, type SessionProgram } from "./fake-session.ts"
 
 export type FakeHost = Host & {
   running: Map<number, { directory: string }>
@@ -69,8 +72,26 @@ export type FakeHost = Host & {
   isOutOfMemory: boolean
   /** How guests have ended them. */
   end: MachineEnd | undefined
-  /** What goes wrong next: the named step throws. */
+  /** What goes wrong next: the named step throws, in these words if there are any. */
   failAt: string | undefined
+  failure: AppError | undefined
+  /** Lets the named step wait, once. */
+  hold: (step: string) => Held
+  /** Commands that were run in any guest, in order. */
+  processes: FakeProcess[]
+  /** Signals that were sent to sessions of any guest. */
+  killed: { session: string; signal: string }[]
+  sessionProgram: SessionProgram
+  /** Directories that every guest was asked to make, in order. */
+  directoriesMade: { path: string; mode: string }[]
+  /** What every guest has from the start, by path. */
+  files: Map<string, NewFile>
+  /** In place of every archive that is read. */
+  archive: (() => AsyncIterable<Uint8Array>) | undefined
+  /** The archive that was written last. */
+  unpacked: { path: string; headers: Header[] } | undefined
+  /** Names of images besides the default one. */
+  moreImages: string[]
   freeMibNow: number
   /** Space that each part of a backup takes. */
   backupPartMib: number
@@ -100,8 +121,12 @@ export type FakeHost = Host & {
   dial: (port: number) => GuestConnection
 }
 
+/** A step that waits. */
+export type Held = { reached: Promise<void>; release: () => void }
+
 export function fakeHost(): FakeHost {
   let nextPid = 1000
+  const holds = new Map<string, { reach: () => void; released: Promise<void> }>()
   const kernel: Kernel = { hash: "kernel", vmlinux: "/vmlinux", initramfs: "/initramfs", version: "6.1" }
   const template: Template = { id: "template-1", diskMib: 8192, blankOverlayPath: "/template/blank" }
   const templates = new Map<string, Template>()
@@ -123,7 +148,14 @@ export function fakeHost(): FakeHost {
     return { hasMemory }
   }
   const fail = (step: string) => {
-    if (host.failAt === step) throw new AppError("unavailable", `injected at ${step}`)
+    if (host.failAt === step) throw host.failure ?? new AppError("unavailable", `injected at ${step}`)
+  }
+  const reach = async (step: string) => {
+    const hold = holds.get(step)
+    holds.delete(step)
+    hold?.reach()
+    await hold?.released
+    fail(step)
   }
   const host: FakeHost = {
     running: new Map(),
@@ -149,6 +181,21 @@ export function fakeHost(): FakeHost {
     isOutOfMemory: false,
     end: undefined,
     failAt: undefined,
+    failure: undefined,
+    hold(step) {
+      const reached = Promise.withResolvers<void>()
+      const released = Promise.withResolvers<void>()
+      holds.set(step, { reach: reached.resolve, released: released.promise })
+      return { reached: reached.promise, release: released.resolve }
+    },
+    processes: [],
+    killed: [],
+    sessionProgram: "echo",
+    directoriesMade: [],
+    files: new Map(),
+    archive: undefined,
+    unpacked: undefined,
+    moreImages: [],
     freeMibNow: 100_000,
     backupPartMib: 0,
     isRootReadOnly: false,
@@ -208,7 +255,7 @@ export function fakeHost(): FakeHost {
       },
       async loadTemplate() {},
       async beginTemplate() {
-        fail("template")
+        await reach("template")
         return { directory: "/template", diskPath: "/template/disk", blankOverlayPath: "/template/blank" }
       },
       bootTemplate: async (_draft, spec) => {
@@ -235,15 +282,15 @@ export function fakeHost(): FakeHost {
       async removeLeftovers() {},
       prepareSockets: async () => ({ agent: 0, qmp: 0 }),
       async clone({ directory }) {
-        fail("clone")
+        await reach("clone")
         return run(newMachine(directory))
       },
       async restore({ directory }) {
-        fail("restore")
+        await reach("restore")
         return run(newMachine(directory))
       },
       async boot({ directory }) {
-        fail("boot")
+        await reach("boot")
         return run(newMachine(directory))
       },
       async checkDisk() {
@@ -267,7 +314,7 @@ export function fakeHost(): FakeHost {
       },
       haltOf: async ({ process }) => host.halts.get(process.pid) ?? "none",
       async saveSnapshot(machine, options) {
-        fail("save")
+        await reach("save")
         host.memories.add(options?.directory ?? machine.directory)
       },
       async removeSnapshot(directory) {
@@ -292,6 +339,7 @@ export function fakeHost(): FakeHost {
       availableMemoryMib: () => host.availableMemoryMibNow,
       setUrgency() {},
       async kill({ process, directory }) {
+        await reach("kill")
         host.running.delete(process.pid)
         guestsByDirectory.get(directory)?.close()
       },
@@ -364,7 +412,7 @@ export function fakeHost(): FakeHost {
     },
     snapshots: {
       async begin(id) {
-        fail("draft")
+        await reach("draft")
         host.drafts.add(id)
         return `/draft/${id}`
       },
@@ -372,7 +420,7 @@ export function fakeHost(): FakeHost {
         fail("copy ahead")
       },
       async capture({ id, storedMemory }) {
-        fail("capture")
+        await reach("capture")
         if (storedMemory) host.memories.add(`/draft/${id}`)
       },
       async publish(id) {
@@ -386,12 +434,12 @@ export function fakeHost(): FakeHost {
         host.memories.delete(`/draft/${id}`)
       },
       async place({ id, sandboxId }) {
-        fail("place")
+        await reach("place")
         const hasMemory = host.kept.get(id)?.hasMemory ?? false
         return placeIn(sandboxId, hasMemory)
       },
       async placeDraft({ id, sandboxId }) {
-        fail("place")
+        await reach("place")
         return placeIn(sandboxId, host.memories.has(`/draft/${id}`))
       },
       async remove(id) {
@@ -418,7 +466,8 @@ export function fakeHost(): FakeHost {
         ]
       },
       async readImage(name) {
-        if (name !== limits.imageDefault || host.imagesMissing) {
+        const isThere = name === limits.imageDefault || host.moreImages.includes(name)
+        if (!isThere || host.imagesMissing) {
           throw new AppError("not_found", `no image named "${name}"`, { hint: "sudo bhatti init" })
         }
         return { name, hash: "image", file: "/image", diskMib: 8192 }
@@ -452,8 +501,9 @@ class FakeGuest implements Guest {
   readonly #closed = Promise.withResolvers<{ reason: string }>()
   readonly closed = this.#closed.promise
   readonly #sessions: FakeSession[] = []
-  readonly #files = new Map<string, Uint8Array>()
-  readonly #owners = new Map<string, number>()
+  readonly #files = new FakeFiles()
+  /** What the loss of the channel breaks. */
+  readonly #open = new Set<(lost: AppError) => void>()
   #env: Record<string, string> = {}
 
   readonly #directory: string
@@ -462,8 +512,11 @@ class FakeGuest implements Guest {
   constructor(host: FakeHost, directory: string) {
     this.#host = host
     this.#directory = directory
-    host.endInit = (exitCode, signal = null) =>
+    for (const [path, file] of host.files) this.#files.add(path, file)
+    host.endInit = (exitCode, signal = null) => {
+      this.#sessions.find(({ name }) => name === "init")?.end({ exitCode, signal })
       this.#onEnded({ session: "s1", name: "init", exitCode, signal })
+    }
   }
 
   async waitReady(): Promise<unknown> {
@@ -523,80 +576,127 @@ class FakeGuest implements Guest {
   }
 
   exec(command: GuestCommand): GuestProcess {
-    const { ongoing } = this.#host
-    const process = new FakeProcess({ ...command, env: { ...this.#env, ...command.env } })
-    ongoing.commands++
-    void process.result.catch(() => undefined).finally(() => ongoing.commands--)
+    const { cwd = "/workspace" } = command
+    const refused = this.#files.isDirectory(cwd)
+      ? undefined
+      : new AppError("invalid", `no directory "${cwd}"`)
+    const process = new FakeProcess({ ...command, env: { ...this.#env, ...command.env } }, refused)
+    this.#host.processes.push(process)
+    this.#goesOn("commands", process.result, (lost) => process.lose(lost))
     return process
   }
 
   openSession(start: SessionStart): GuestSession {
-    const session = new FakeSession(`s${this.#sessions.length + 1}`, start)
-    this.#sessions.push(session)
-    return session
+    return this.#newSession(start).attach(start.tty)
   }
 
   async startSession(start: SessionStart): Promise<{ session: string }> {
-    const session = this.openSession(start) as FakeSession
-    session.close()
-    return { session: session.id }
+    return { session: this.#newSession(start).id }
   }
 
-  attachSession(options: { session?: string }): GuestSession {
+  #newSession(start: SessionStart): FakeSession {
+    const session = new FakeSession(`s${this.#sessions.length + 1}`, start, this.#host.sessionProgram)
+    this.#sessions.push(session)
+    this.#open.add((lost) => session.lose(lost))
+    return session
+  }
+
+  attachSession(options: { session?: string; tty: Terminal }): GuestSession {
     const found = this.#sessions.find(({ id, name }) => id === options.session || name === options.session)
     if (!found) throw new AppError("not_found", `no session "${options.session}"`)
-    found.attach()
-    return found
+    return found.attach(options.tty)
   }
 
   async sessions(): Promise<SessionRecord[]> {
     return this.#sessions.map((session) => session.record())
   }
 
-  async killSession(id: string): Promise<unknown> {
+  async killSession(id: string, signal: string): Promise<unknown> {
     const found = this.#sessions.find((session) => session.id === id)
     if (!found) throw new AppError("not_found", `no session "${id}"`)
-    found.end(137)
+    this.#host.killed.push({ session: id, signal })
+    found.end({ exitCode: 137, signal })
     return {}
   }
 
-  readFile({ path }: { path: string }): GuestDownload {
-    const bytes = this.#files.get(path)
-    if (!bytes) {
-      const error = new AppError("not_found", `no file ${path}`)
-      return { ...transferOf([], Promise.reject(error)), file: quiet(Promise.reject(error)) } as GuestDownload
-    }
+  /** Counts what goes on, and breaks it when the channel is lost. */
+  #goesOn(
+    what: "commands" | "uploads" | "downloads",
+    result: Promise<unknown>,
+    breakOff: (lost: AppError) => void,
+  ): void {
     const { ongoing } = this.#host
-    ongoing.downloads++
-    return {
-      ...transferOf([bytes], Promise.resolve({ bytes: bytes.length, entries: 1 })),
-      ...(this.#host.download && { output: this.#host.download() }),
-      file: this.statFile(path),
-      close: () => ongoing.downloads--,
+    ongoing[what]++
+    this.#open.add(breakOff)
+    void result
+      .catch(() => undefined)
+      .finally(() => {
+        ongoing[what]--
+        this.#open.delete(breakOff)
+      })
+  }
+
+  readFile({ path }: { path: string }): GuestDownload {
+    try {
+      const { file, bytes } = this.#files.read(path)
+      const transfer = this.#sending(this.#host.download?.() ?? [bytes], { bytes: bytes.length, entries: 1 })
+      return { ...transfer, file: Promise.resolve(file) }
+    } catch (error) {
+      const refused = quiet(Promise.reject(error))
+      return { ...transferOf([], refused as never), file: refused as never }
     }
   }
 
-  writeFile(options: { path: string; size?: number; owner?: { uid: number } }): GuestTransfer {
-    if (options.owner) this.#owners.set(options.path, options.owner.uid)
-    const chunks: Uint8Array[] = []
+  /** A stream to the host, which the loss of the channel breaks. */
+  #sending(
+    chunks: AsyncIterable<Uint8Array> | Iterable<Uint8Array>,
+    sum: { bytes: number; entries: number },
+  ): GuestTransfer {
     const result = Promise.withResolvers<{ bytes: number; entries: number }>()
-    const { ongoing } = this.#host
-    ongoing.uploads++
-    void quiet(result.promise)
-      .catch(() => undefined)
-      .finally(() => ongoing.uploads--)
+    this.#goesOn("downloads", quiet(result.promise), result.reject)
+    const lost = result.promise.then(() => new Promise<never>(() => undefined))
+    const parts = Symbol.asyncIterator in chunks ? chunks[Symbol.asyncIterator]() : chunks[Symbol.iterator]()
+    return {
+      ...transferOf([], result.promise),
+      output: (async function* () {
+        for (;;) {
+          const step = await Promise.race([parts.next(), lost])
+          if (step.done) return result.resolve(sum)
+          yield step.value
+        }
+      })(),
+      close: () => result.resolve(sum),
+    }
+  }
+
+  writeFile(options: { path: string; mode?: string; size?: number; owner?: { uid: number } }): GuestTransfer {
+    const { path, mode = "0644", size } = options
+    const content = new Bun.ArrayBufferSink()
+    content.start({ asUint8Array: true })
+    return this.#receiving({
+      write: (piece) => void content.write(piece as Uint8Array<ArrayBuffer>),
+      finish: async () => {
+        const bytes = content.end() as Uint8Array
+        if (size !== undefined && size !== bytes.length)
+          throw new AppError("invalid", "another size than was said")
+        this.#files.add(path, { bytes, mode, ...ownedBy(options.owner) })
+        return { bytes: bytes.length, entries: 1 }
+      },
+    })
+  }
+
+  /** A stream from the host, which the loss of the channel breaks. */
+  #receiving(options: {
+    write: (bytes: Uint8Array) => void
+    finish: () => Promise<{ bytes: number; entries: number }>
+  }): GuestTransfer {
+    const result = Promise.withResolvers<{ bytes: number; entries: number }>()
+    this.#goesOn("uploads", quiet(result.promise), result.reject)
     return {
       output: (async function* () {})(),
       result: result.promise,
-      write: async (bytes) => void chunks.push(bytes.slice()),
-      endInput: () => {
-        const bytes = Buffer.concat(chunks)
-        if (options.size !== undefined && options.size !== bytes.length) {
-          return result.reject(new AppError("invalid", "another size than was said"))
-        }
-        this.#files.set(options.path, bytes)
-        result.resolve({ bytes: bytes.length, entries: 1 })
-      },
+      write: async (bytes) => options.write(bytes),
+      endInput: () => void options.finish().then(result.resolve, result.reject),
       close: () => result.reject(new AppError("unavailable", "the upload was given up")),
     }
   }
@@ -607,50 +707,46 @@ class FakeGuest implements Guest {
   }
 
   async listFiles(path: string): Promise<{ files: GuestFile[]; isTruncated: boolean }> {
-    const names = [...this.#files.keys()].filter((name) => name.startsWith(`${path}/`))
-    const files = await Promise.all(names.slice(0, this.#host.listedMax).map((name) => this.statFile(name)))
-    return { files, isTruncated: names.length > files.length }
+    const all = this.#files.list(path)
+    const files = all.slice(0, this.#host.listedMax)
+    return { files, isTruncated: all.length > files.length }
   }
 
   async statFile(path: string): Promise<GuestFile> {
-    const bytes = this.#files.get(path)
-    if (!bytes) throw new AppError("not_found", `no file ${path}`)
-    return {
-      name: path.split("/").at(-1) ?? path,
-      size: bytes.length,
-      mode: "0644",
-      type: "file",
-      owner: this.#owners.get(path) === 0 ? "root" : "lohar",
-      group: "lohar",
-      modifiedUnixMs: 0,
-      target: null,
-    }
+    return this.#files.stat(path)
   }
 
-  async removeFile({ path }: { path: string }): Promise<unknown> {
-    if (!this.#files.delete(path)) throw new AppError("not_found", `no file ${path}`)
+  async removeFile({ path, recursive }: { path: string; recursive: boolean }): Promise<unknown> {
+    this.#files.remove(path, { recursive })
     return {}
   }
 
-  async makeDirectory({ path, owner }: { path: string; owner?: { uid: number } }): Promise<unknown> {
-    if (owner) this.#owners.set(path, owner.uid)
+  async makeDirectory(options: { path: string; mode: string; owner?: { uid: number } }): Promise<unknown> {
+    const { path, mode } = options
+    this.#host.directoriesMade.push({ path, mode })
+    this.#files.add(path, { type: "directory", mode, ...ownedBy(options.owner) })
     return {}
   }
 
   async moveFile({ from, to }: { from: string; to: string }): Promise<unknown> {
-    const bytes = this.#files.get(from)
-    if (!bytes) throw new AppError("not_found", `no file ${from}`)
-    this.#files.delete(from)
-    this.#files.set(to, bytes)
+    this.#files.move(from, to)
     return {}
   }
 
-  readArchive(): GuestTransfer {
-    return transferOf([Buffer.from("tar")], Promise.resolve({ bytes: 3, entries: 1 }))
+  readArchive({ path }: { path: string }): GuestTransfer {
+    return this.#sending(this.#host.archive?.() ?? this.#files.pack(path), { bytes: 0, entries: 0 })
   }
 
-  writeArchive(): GuestTransfer {
-    return transferOf([], Promise.resolve({ bytes: 0, entries: 0 }))
+  writeArchive({ path }: { path: string }): GuestTransfer {
+    const unpacking = new FakeUnpacking(this.#files, path)
+    this.#host.unpacked = { path, headers: unpacking.headers }
+    return this.#receiving({
+      write: (bytes) => unpacking.write(bytes),
+      finish: async () => {
+        unpacking.end()
+        return unpacking.done
+      },
+    })
   }
 
   dial(port: number): GuestConnection {
@@ -664,8 +760,16 @@ class FakeGuest implements Guest {
   }
 
   close(): void {
-    this.#closed.resolve({ reason: "closed" })
+    const reason = "this host closed it"
+    const lost = new AppError("unavailable", `the channel to the guest is lost: ${reason}`)
+    for (const breakOff of this.#open) breakOff(lost)
+    this.#open.clear()
+    this.#closed.resolve({ reason })
   }
+}
+
+function ownedBy(owner: { uid: number } | undefined): NewFile {
+  return owner?.uid === 0 ? { owner: "root" } : {}
 }
 
 function quiet<T>(promise: Promise<T>): Promise<T> {
@@ -685,171 +789,5 @@ function transferOf(
     write: async () => undefined,
     endInput: () => undefined,
     close: () => undefined,
-  }
-}
-
-/** A session that echoes what is typed into it, and ends when `exit` is. */
-class FakeSession implements GuestSession {
-  readonly id: string
-  readonly name: string | null
-  readonly #argv: string[]
-  #attached = true
-  #exitCode: number | null = null
-  #shown = ""
-  #end = Promise.withResolvers<SessionEnd>()
-  #wake: () => void = () => undefined
-  #pending: Uint8Array[] = []
-
-  constructor(id: string, start: SessionStart) {
-    this.id = id
-    this.name = start.name ?? null
-    this.#argv = start.argv ?? ["bash", "-l"]
-  }
-
-  get opened(): Promise<{ id: string; name: string | null }> {
-    return Promise.resolve({ id: this.id, name: this.name })
-  }
-
-  get result(): Promise<SessionEnd> {
-    return this.#end.promise
-  }
-
-  get output(): AsyncIterable<Uint8Array> {
-    return this.#show()
-  }
-
-  async *#show(): AsyncGenerator<Uint8Array> {
-    const end = this.#end.promise
-    let isOver = false
-    void end.then(() => {
-      isOver = true
-      this.#wake()
-    })
-    for (;;) {
-      for (const bytes of this.#pending.splice(0)) yield bytes
-      if (isOver) return
-      await new Promise<void>((resolve) => {
-        this.#wake = resolve
-      })
-    }
-  }
-
-  attach(): void {
-    if (this.#attached) this.#end.resolve({ state: "taken_over" })
-    this.#end = Promise.withResolvers<SessionEnd>()
-    this.#attached = true
-    this.#pending = [Buffer.from(this.#shown)]
-    if (this.#exitCode !== null) this.#end.resolve({ state: "ended", exitCode: this.#exitCode, signal: null })
-  }
-
-  async write(bytes: Uint8Array): Promise<void> {
-    this.#shown += Buffer.from(bytes).toString()
-    this.#pending.push(bytes.slice())
-    this.#wake()
-    if (this.#shown.endsWith("exit\n")) this.end(0)
-  }
-
-  end(exitCode: number): void {
-    this.#exitCode = exitCode
-    this.#end.resolve({ state: "ended", exitCode, signal: null })
-  }
-
-  endInput(): void {}
-  resize(): void {}
-  signal(): void {}
-
-  close(): void {
-    this.#attached = false
-    this.#end.resolve({ state: "detached" })
-  }
-
-  record(): SessionRecord {
-    return {
-      id: this.id,
-      name: this.name,
-      argv: this.#argv,
-      pid: 1,
-      state: this.#exitCode === null ? "running" : "ended",
-      exitCode: this.#exitCode,
-      signal: null,
-      attached: this.#attached,
-      createdUnixMs: 0,
-    }
-  }
-}
-
-/** Programs: `echo`, `cat`, `env`, `exit N`, `flood BYTES`, `sleep` (until killed), `warn` (stderr), `sh` and `true` (nothing). */
-class FakeProcess implements GuestProcess {
-  readonly started = Promise.resolve({ pid: 42 })
-  readonly result: Promise<{ exitCode: number; signal: string | null }>
-  readonly output: AsyncIterable<OutputChunk>
-  readonly #result = Promise.withResolvers<{ exitCode: number; signal: string | null }>()
-  readonly #input: Uint8Array[] = []
-  readonly #inputEnded = Promise.withResolvers<void>()
-
-  constructor(command: GuestCommand) {
-    this.result = this.#result.promise
-    this.result.catch(() => undefined)
-    this.output = this.#run(command)
-  }
-
-  async *#run(command: GuestCommand): AsyncGenerator<OutputChunk> {
-    const [program, ...args] = command.argv
-    const text = (words: string, channel: "stdout" | "stderr" = "stdout") => ({
-      channel,
-      bytes: Buffer.from(words),
-    })
-    switch (program) {
-      case "echo":
-        yield text(`${args.join(" ")}\n`)
-        break
-      case "warn":
-        yield text("out\n")
-        yield text("err\n", "stderr")
-        break
-      case "env":
-        for (const [key, value] of Object.entries(command.env ?? {})) yield text(`${key}=${value}\n`)
-        break
-      case "cat":
-        if (command.stdin) await this.#inputEnded.promise
-        for (const bytes of this.#input) yield { channel: "stdout", bytes }
-        break
-      case "flood":
-        for (let left = Number(args[0]); left > 0; left -= 32_768) {
-          yield { channel: "stdout", bytes: new Uint8Array(Math.min(left, 32_768)).fill(97) }
-        }
-        break
-      case "sleep": {
-        const ended = await this.#result.promise
-        if (ended) return
-        break
-      }
-      case "exit":
-        return this.#result.resolve({ exitCode: Number(args[0]), signal: null })
-      case "sh":
-      case "true":
-        break
-      default:
-        return this.#result.reject(new AppError("not_found", `no program named "${program}" in the sandbox`))
-    }
-    this.#result.resolve({ exitCode: 0, signal: null })
-  }
-
-  async write(bytes: Uint8Array): Promise<void> {
-    this.#input.push(bytes.slice())
-  }
-
-  endInput(): void {
-    this.#inputEnded.resolve()
-  }
-
-  signal(name: string): void {
-    this.#result.resolve({ exitCode: name === "INT" ? 130 : 143, signal: name })
-  }
-
-  resize(): void {}
-
-  kill(): void {
-    this.#result.resolve({ exitCode: 137, signal: "KILL" })
   }
 }

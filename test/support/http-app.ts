@@ -4,8 +4,9 @@ import { RateLimits } from "../../src/contract/config.ts"
 import type { Log } from "../../src/core/bounded-log.ts"
 import type { Clock } from "../../src/core/clock.ts"
 import { type Core, type CoreSettings, newCore } from "../../src/core/core.ts"
-import { createApp } from "../../src/http/app.ts"
+import { type App, createApp } from "../../src/http/app.ts"
 import type { Downloads } from "../../src/http/install.ts"
+import type { About } from "../../src/http/routes.ts"
 import type { CertificatePaths } from "../../src/proxy/certificate.ts"
 import type { PoolSettings } from "../../src/rules/pool.ts"
 import { openStore } from "../../src/store/store.ts"
@@ -23,21 +24,32 @@ export type HttpApp = AsyncDisposable & {
   connections(): number
   /** Has the front end what has waited too long, as if so much time had passed. */
   laterBy(ms: number): void
-  call(method: string, path: string, body?: unknown, key?: string): Promise<Answer>
+  call(
+    method: string,
+    path: string,
+    body?: unknown,
+    as?: string | { key?: string; requestId?: string },
+  ): Promise<Answer>
 }
 
-export async function openHttpApp(
-  options: {
-    metricsToken?: string
-    clock?: Clock
-    pool?: PoolSettings
-    downloads?: Downloads
-    log?: Log
-    tls?: CertificatePaths
-    trustedProxies?: string[]
-    publicAddress?: CoreSettings["publicAddress"]
-  } = {},
-): Promise<HttpApp> {
+export type HttpAppOptions = {
+  metricsToken?: string
+  clock?: Clock
+  pool?: PoolSettings
+  downloads?: Downloads
+  log?: Log
+  tls?: CertificatePaths
+  trustedProxies?: string[]
+  publicAddress?: CoreSettings["publicAddress"]
+  about?: Partial<About>
+  apiHosts?: string[]
+  rateLimits?: RateLimits
+  maxSandboxes?: number
+  /** Puts something between the front and the application. */
+  wrapApp?: (app: App) => App
+}
+
+export async function openHttpApp(options: HttpAppOptions = {}): Promise<HttpApp> {
   const { trustedProxies = [], publicAddress = { scheme: "http", domain: "localhost", port: 8080 } } = options
   const host = fakeHost()
   const store = await openStore({ memory: true })
@@ -58,17 +70,21 @@ export async function openHttpApp(
   })
   const app = createApp(
     core,
-    { version: "0.0.0", accelerator: "tcg", acceleratorReason: "test", warnings: [] },
+    { version: "0.0.0", accelerator: "tcg", acceleratorReason: "test", warnings: [], ...options.about },
     {
-      apiHosts: [publicAddress.domain],
-      rateLimits: RateLimits.parse({}),
+      apiHosts: [publicAddress.domain, ...(options.apiHosts ?? [])],
+      rateLimits: options.rateLimits ?? RateLimits.parse({}),
       metricsToken: options.metricsToken,
       trustedProxies,
       ...(options.downloads && { downloads: options.downloads }),
     },
   )
-  const served = serveApp(core, app, { tls: options.tls, trustedProxies })
-  const { key } = await store.users.create({ name: "alice", max_sandboxes: 50 })
+  const served = serveApp(core, options.wrapApp?.(app) ?? app, {
+    tls: options.tls,
+    trustedProxies,
+    zone: { domain: "localhost", apiHosts: options.apiHosts ?? [] },
+  })
+  const { key } = await store.users.create({ name: "alice", max_sandboxes: options.maxSandboxes ?? 50 })
   const { url } = served
   return {
     core,
@@ -77,10 +93,11 @@ export async function openHttpApp(
     key,
     connections: () => served.front.connectionCount,
     laterBy: (ms) => served.front.check(performance.now() + ms),
-    async call(method, path, body, as = key) {
+    async call(method, path, body, as = {}) {
+      const { key: own = key, requestId } = typeof as === "string" ? { key: as } : as
       const response = await fetch(`${url}${path}`, {
         method,
-        headers: { authorization: `Bearer ${as}` },
+        headers: { authorization: `Bearer ${own}`, ...(requestId && { "x-request-id": requestId }) },
         ...(body !== undefined && { body: JSON.stringify(body) }),
       })
       const text = await response.text()
