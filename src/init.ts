@@ -138,7 +138,7 @@ async function prepareAdmin(store: Store, options: InitOptions): Promise<void> {
       })
   if (hasAdmin) options.report(`  user ${adminName} has a new key; copies of the old one no longer work`)
   if (file && !speaksElsewhere) {
-    await writeClientConfig(file, { url, token: key }, process.env)
+    await writeClientConfig(file, { url, token: key, caFile: "keep" }, process.env)
     options.report(`  ${file.path} has the key of user ${adminName}`)
   } else {
     options.report(`  key of user ${adminName}, shown once: ${key}`)

@@ -12,8 +12,8 @@ import { findCaller } from "../lib/caller.ts"
 import { errorCodeOf } from "../lib/error-code.ts"
 import type { ClientFile, Environment } from "./settings.ts"
 
-/** Without `caFile` what the file says of it stays. */
-export type SavedSettings = { url: string; token: string; caFile?: string | undefined }
+/** A path of `caFile` is absolute, so no word is one. */
+export type SavedSettings = { url: string; token: string; caFile: string | "keep" | "remove" }
 
 export async function writeClientConfig(
   file: ClientFile,
@@ -40,7 +40,8 @@ function editedText({ path, content }: ClientFile, settings: SavedSettings): str
     })
   document.set("api_url", settings.url)
   document.set("auth_token", settings.token)
-  if (settings.caFile !== undefined) document.set("ca_file", settings.caFile)
+  if (settings.caFile === "remove") document.delete("ca_file")
+  else if (settings.caFile !== "keep") document.set("ca_file", settings.caFile)
   return String(document)
 }
 

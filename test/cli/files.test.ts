@@ -465,6 +465,23 @@ test("a name that is no UTF-8 text is told and left behind, not copied under ano
   ])
 })
 
+test("cp down: a directory as a tar stream is the sandbox's own, and what it could not pack is said", async () => {
+  guest.set("/workspace/src", { type: "directory" })
+  const names = [{ name: "src/a/sock\u001b", reason: "it is no file, directory or link" }]
+  const content = "x".repeat(300_000)
+  const comment = JSON.stringify({ left_out: 2, names })
+  archive = archiveOf([directory], [{ name: "src/ok" }, content], [{ ...directory, pax: { comment } }])
+  const ran = await cp("dev:src", "-")
+  const sent = await archive(new Request("http://daemon/"))
+  expect(ran.stdout === (await sent.text())).toBe(true)
+  expect(ran.stderr).toBe(
+    "not copied: a/sock\\x1b: it is no file, directory or link\nand 1 other not copied\n",
+  )
+  expect(ran.exitCode).toBe(1)
+  archive = archiveOf([directory], [{ name: "src/ok" }, content])
+  expect(await cp("dev:src", "-")).toMatchObject({ stderr: "", exitCode: 0 })
+})
+
 test("cp down: devices and pipes are left behind, hard links to outside are refused", async () => {
   guest.set("/workspace/src", { type: "directory" })
   archive = archiveOf(

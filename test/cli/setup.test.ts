@@ -257,6 +257,15 @@ test("an authority of one's own: --ca is saved, and holds for requests, streams 
   expect((await bhatti(["setup"], { env: { HOME: home }, stdin: "\n\n" })).exitCode).toBe(0)
   expect(readFileSync(config(), "utf8")).toContain(`ca_file: ${caFile}\n`)
 
+  // It was for that host: another's certificate is not trusted for it, and the saved path goes.
+  const other = secure.url.replace("127.0.0.1", "localhost")
+  const elsewhere = await setup(["--url", other, "--token", testKey])
+  expect([elsewhere.exitCode, elsewhere.stderr]).toEqual([1, expect.stringContaining("is not trusted")])
+  expect(readFileSync(config(), "utf8")).toContain(`ca_file: ${caFile}\n`)
+  const plain = daemon.url.replace("127.0.0.1", "localhost")
+  expect((await setup(["--url", plain, "--token", testKey])).exitCode).toBe(0)
+  expect(readFileSync(config(), "utf8")).toBe(saved(plain))
+
   rmSync(join(home, ".bhatti"), { recursive: true })
   const env = { BHATTI_URL: secure.url, BHATTI_TOKEN: testKey }
   expect((await run(["exec", "dev", "--", "echo", "hi"], env)).stderr).toContain("is not trusted")

@@ -51,7 +51,7 @@ left out is said, and the exit code is 1 then, with the rest copied.`,
           ? await (await import("../copy/upload.ts")).upload(copy.sources, copy.target, context)
           : await (await import("../copy/download.ts")).download(copy.sources, copy.target, context)
       const { entries, bytes, skipped } = copied
-      if (copy.target.kind === "standard") return 0
+      if (copy.target.kind === "standard") return skipped === 0 ? 0 : exitFailed
       if (isJson) await out.json({ status: skipped === 0 ? "ok" : "incomplete", ...copied })
       else {
         const left = skipped === 0 ? "" : `; ${skipped} left out`

@@ -17,10 +17,11 @@ and at the connection to the daemon. With sudo it sees more. Exit code 1 if some
   examples: ["sudo bhatti doctor", "bhatti doctor --json | jq '.[] | select(.status != \"ok\")'"],
   async run({ options, operator, settings, isJson, out }) {
     const found = await settingsOrCheck(settings)
-    const host = await gatherHost(operator, options.dataDir ?? defaultDataDir)
-    // Elsewhere a local address is a tunnel to the daemon's host.
+    // Elsewhere a local address is a tunnel to the daemon's host, and nothing that is looked at is there.
+    const host =
+      process.platform === "linux" ? await gatherHost(operator, options.dataDir ?? defaultDataDir) : undefined
     const isHost =
-      process.platform === "linux" &&
+      host !== undefined &&
       (host.dataDir.kind !== "absent" ||
         options.dataDir !== undefined ||
         !("url" in found) ||

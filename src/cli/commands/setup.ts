@@ -24,7 +24,8 @@ file is kept. Enter alone takes the address that is shown, and keeps the key tha
 without a terminal what is missing is read from standard input, a line each. Nothing is saved when the daemon does not answer or refuses the
 key.
 
-For a daemon whose certificate is of an authority of your own, --ca names the authority's certificate; its path is saved too.`,
+For a daemon whose certificate is of an authority of your own, --ca names the authority's certificate; its path is saved too, and
+is taken out again when the address is changed to another host.`,
   examples: [
     "bhatti setup",
     "bhatti setup --url https://api.example.com --token bht_...",
@@ -35,7 +36,9 @@ For a daemon whose certificate is of an authority of your own, --ca names the au
     const file = await readClientFile(process.env)
     const present = presentSettings(file)
     const answers = checkedSettings(await ask(given, present))
-    const caFile = given.ca ?? present.caFile ?? (process.env.BHATTI_CA || undefined)
+    const isSameHost = new URL(answers.url).hostname === new URL(present.url).hostname
+    const kept = isSameHost ? present.caFile : undefined
+    const caFile = given.ca ?? kept ?? (process.env.BHATTI_CA || undefined)
     const isUsed = caFile !== undefined && (given.ca !== undefined || answers.url.startsWith("https:"))
     const ca = isUsed ? await readCertificates(caFile, "setup") : undefined
     try {
@@ -51,7 +54,8 @@ For a daemon whose certificate is of an authority of your own, --ca names the au
       })
     }
     const { writeClientConfig } = await import("../client-config.ts")
-    await writeClientConfig(file, { ...answers, caFile: isUsed ? resolve(caFile) : undefined }, process.env)
+    const unused = isSameHost ? "keep" : "remove"
+    await writeClientConfig(file, { ...answers, caFile: isUsed ? resolve(caFile) : unused }, process.env)
     if (isJson) return await out.json({ api_url: answers.url, path: file.path })
     await out.result(`saved to ${file.path}`)
     await out.hint("  try: bhatti create --name dev")

@@ -65,15 +65,31 @@ async function toOutput(
   { client, out, signal }: CopyContext,
 ): Promise<Copied> {
   const input = { params: { id: from.sandbox }, query: { path: from.path }, signal }
-  const response = options.isDirectory ? await client.readArchive(input) : await client.readFile(input)
-  return { entries: 1, bytes: await copyToOutput(response, out), skipped: 0 }
+  if (!options.isDirectory)
+    return { entries: 1, bytes: await copyToOutput(await client.readFile(input), out), skipped: 0 }
+  const { watchLeftOut } = await import("./left-out.ts")
+  const told = { lines: [] as string[], count: 0 }
+  const archive = watchLeftOut(received(await client.readArchive(input)), ({ lines, count }) => {
+    told.lines.push(...lines)
+    told.count += count
+  })
+  const bytes = await toStandardOutput(archive, out)
+  await tellSkipped(out, told.lines, told.count)
+  return { entries: 1, bytes, skipped: told.count }
+}
+
+export async function copyToOutput(response: Response, out: Output): Promise<number> {
+  return await toStandardOutput(received(response), out)
 }
 
 /** Waits for standard output to take each piece, so that nothing piles up here. */
-export async function copyToOutput(response: Response, out: Output): Promise<number> {
+async function toStandardOutput(
+  pieces: AsyncIterable<Uint8Array<ArrayBuffer>>,
+  out: Output,
+): Promise<number> {
   let bytes = 0
   out.stdout.prepare()
-  for await (const piece of received(response)) {
+  for await (const piece of pieces) {
     bytes += piece.length
     await out.stdout.write(piece)
   }

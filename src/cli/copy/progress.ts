@@ -43,7 +43,7 @@ export class Progress implements AsyncDisposable {
     // Where the result goes to the same screen, both would be unreadable.
     if (!(await isTerminal(2)) || this.#timer === undefined) return
     this.#isShown = true
-    const { terminalSize } = await import("../terminal.ts")
+    const { terminalSize } = await import("../terminal-size.ts")
     const draw = () => {
       const columns = terminalSize(2)?.cols ?? 80
       this.#drawing = this.#drawing.then(() => this.#put(`\r${this.#line(columns)}\x1b[K`))

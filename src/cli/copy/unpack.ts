@@ -9,9 +9,9 @@ import { dirname, join, posix } from "node:path"
 import { type Header, extract as newExtract } from "tar-stream"
 import { AppError } from "../../contract/errors.ts"
 import { errorCodeOf } from "../../lib/error-code.ts"
-import { parseJson } from "../../lib/parse-json.ts"
 import { printable } from "../words.ts"
 import { isText, notText } from "./copied.ts"
+import { type LeftOut, leftOutOf } from "./left-out.ts"
 import { besideName, localFailure, localStep, placeFile } from "./local-file.ts"
 
 export type Unpacked = {
@@ -69,22 +69,6 @@ async function place(tree: Tree, header: Header, content: AsyncIterable<Uint8Arr
     default:
       return tree.skip(path, "it is no file, directory or link")
   }
-}
-
-type LeftOut = { left_out: number; names: { name: string; reason: string }[] }
-
-/** The archive names its top a second time to tell what the sandbox could not pack; see `LeftOut` in the agent's messages. */
-function leftOutOf(header: Header): LeftOut | undefined {
-  const records = header.pax as Record<string, unknown> | null | undefined
-  const comment = records?.["comment"]
-  const told = typeof comment === "string" ? parseJson(comment) : undefined
-  if (typeof told !== "object" || told === null || !("left_out" in told) || !("names" in told))
-    return undefined
-  const { left_out: count, names } = told
-  if (!Number.isSafeInteger(count) || !Array.isArray(names)) return undefined
-  const isNamed = (one: unknown): one is LeftOut["names"][number] =>
-    typeof one === "object" && one !== null && "name" in one && "reason" in one
-  return { left_out: Math.max(0, Number(count)), names: names.filter(isNamed) }
 }
 
 /** An empty one is told as none. */
@@ -179,11 +163,8 @@ class Tree {
     this.result.skippedCount++
   }
 
-  leaveOut({ left_out: count, names }: LeftOut): void {
-    for (const { name, reason } of names) {
-      const [, ...parts] = String(name).replace(/\/+$/, "").split("/")
-      this.result.skipped.push(`${printable(parts.join("/") || ".")}: ${printable(String(reason))}`)
-    }
+  leaveOut({ count, lines }: LeftOut): void {
+    this.result.skipped.push(...lines)
     this.result.skippedCount += count
   }
 

@@ -1,0 +1,6 @@
+/** Where the system's C library is, for what the runtime does not offer. */
+
+/** On macOS it is part of the system library, which is in no file, but opens under this path on every version. */
+export function cLibraryOf(platform: NodeJS.Platform): string {
+  return platform === "darwin" ? "/usr/lib/libSystem.B.dylib" : "libc.so.6"
+}
