@@ -114,7 +114,7 @@ export interface Disks {
   stampOf(id: string): Promise<string>
   listSandboxes(): Promise<string[]>
   freeMib(): Promise<number>
-  /** Space that a sandbox's disk takes now, to the byte almost; 0: there is none. */
+  /** Space that a sandbox's disk, and what else its QEMU writes by itself, takes now, to the byte almost; 0: there is none. */
   overlayMib(id: string): Promise<number>
   /** Space that a sandbox's directory takes now. */
   usedMib(id: string): Promise<number>

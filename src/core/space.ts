@@ -21,6 +21,7 @@ import {
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import { dropGuest } from "./attach.ts"
 import type { Core } from "./core.ts"
+import { Defiance } from "./defiance.ts"
 import { DiskQuotas } from "./disk-quotas.ts"
 import { noSandbox } from "./find.ts"
 import type { Machine, Machines, ProcessIdentity } from "./host.ts"
@@ -52,10 +53,12 @@ export class Space {
   /** Whose machines are being asked whether they stand still. */
   readonly #asking = new Set<Id>()
   readonly #quotas: DiskQuotas
+  readonly #defiance: Defiance
 
   constructor(core: Core) {
     this.#core = core
     this.#quotas = new DiskQuotas(core)
+    this.#defiance = new Defiance(core)
   }
 
   /** Why it is held; undefined: it is not. */
@@ -260,6 +263,7 @@ export class Space {
     const last = before?.pid === pid ? before : { pid, mib, calmMib: mib }
     this.#looks.set(record.id, { pid, mib, calmMib: isShort ? last.calmMib : mib })
     const hold = this.#holdOf(record)
+    if (hold && this.#defiance.hasGrown(hold, mib)) this.#act(record, (now) => this.#enforce(now, hold))
     return {
       record,
       held: hold?.held,
@@ -338,15 +342,21 @@ export class Space {
   async #hold(record: SandboxRecord, held: Held): Promise<void> {
     const machine = machineOf(this.#core, record)
     if (!machine || this.heldOf(record) !== undefined) return
-    await this.#core.host.machines.pause(machine)
+    await this.#defiance.pause(record, machine)
     this.#note(record, machine, held)
+  }
+
+  async #enforce(record: SandboxRecord, hold: Hold): Promise<void> {
+    if (this.#holdOf(record) === hold) await this.#defiance.enforce(record, hold)
   }
 
   /** It runs when this answers, unless its next write finds no space again. */
   async #release(record: SandboxRecord): Promise<void> {
     const core = this.#core
     const machine = machineOf(core, record)
-    if (!machine || this.heldOf(record) === undefined) return
+    const hold = this.#holdOf(record)
+    if (!machine || !hold) return
+    this.#defiance.forget(hold)
     const guest = record.state.kind === "hot" ? core.guests.get(record.id) : undefined
     if (guest) {
       try {

@@ -94,9 +94,11 @@ export class Disks {
     return Math.floor((bavail * bsize) / (1024 * 1024))
   }
 
+  /** All that a machine's QEMU writes by itself. */
   async overlayMib(id: string): Promise<number> {
-    const { blocks } = await stat(this.overlayOf(id)).catch(whenGone({ blocks: 0 }))
-    return (blocks * 512) / (1024 * 1024)
+    const files = [this.overlayOf(id), join(this.directoryOf(id), "device-state")]
+    const found = await Promise.all(files.map((path) => stat(path).catch(whenGone({ blocks: 0 }))))
+    return (found.reduce((sum, { blocks }) => sum + blocks, 0) * 512) / (1024 * 1024)
   }
 
   async usedMib(id: string): Promise<number> {

@@ -2,6 +2,7 @@
 
 import { afterEach, beforeEach, expect, test } from "bun:test"
 import { mkdtempSync, rmSync } from "node:fs"
+import { AppError } from "../../src/contract/errors.ts"
 import { backUp } from "../../src/core/backup.ts"
 import { systemClock } from "../../src/core/clock.ts"
 import { type HttpApp, openHttpApp } from "../support/http-app.ts"
@@ -242,4 +243,50 @@ test("a backup keeps the reserve while it goes on: what does not fit any more is
     { what: expect.stringContaining("sandbox third"), reason: expect.stringContaining("are free") },
   ])
   expect(own.host.freeMibNow).toBeGreaterThanOrEqual(reserveMib)
+})
+
+test("a machine that goes on writing while it is held is stopped anew, then ended, and its owner is told why", async () => {
+  await becomesHeld()
+  await uses(50)
+  const pid = machine()
+  own.host.halts.delete(pid)
+  await uses(70)
+  await until("it is stopped anew", () => own.host.halts.get(pid) === "paused")
+  await uses(75)
+  expect(own.host.running.has(pid)).toBe(true)
+  await uses(95)
+  await until("it is ended", () => !own.host.running.has(pid))
+  const ends = async () =>
+    (await own.call("GET", "/events?type=sandbox.ended")).body as { meta: { reason: string } }[]
+  await until("that is told", async () => (await ends()).length === 1)
+  const reason = "it was paused for want of disk space and went on writing"
+  expect((await ends())[0]?.meta).toMatchObject({ by: "daemon", reason })
+  expect(await show()).toMatchObject({ status: "stopped", held: null })
+})
+
+test("so is one that does not answer when it is told to stand still, once its disk shows that it does not", async () => {
+  own.host.machines.pause = async () => {
+    throw new AppError("unavailable", "machine monitor: no answer")
+  }
+  await becomesHeld()
+  const pid = machine()
+  for (const mib of [50, 60, 80]) await uses(mib)
+  await until("its turn is over", () => own.core.turns.take(id as never, async () => true))
+  expect(own.host.running.has(pid)).toBe(true)
+  await uses(100)
+  await until("it is ended", () => !own.host.running.has(pid))
+})
+
+test("one that writes only while it is let go on is never ended", async () => {
+  const pid = machine()
+  for (const mib of [50, 150, 250, 350]) {
+    own.host.freeMibNow = 1000
+    await uses(mib)
+    await until("it is held", isHeld)
+    await uses(mib)
+    own.host.freeMibNow = 5000
+    await own.core.space.tick()
+    await until("it goes on", async () => !(await isHeld()))
+  }
+  expect(own.host.running.has(pid)).toBe(true)
 })
