@@ -43,13 +43,13 @@ test("logs of a session or a sandbox that is not there, and of none, say so", as
 })
 
 test("logs that break off are an error", async () => {
-  const pieces = [new TextEncoder().encode("first\n")]
   daemon.answers.set(output, () => {
+    let pieces = 0
     const body = new ReadableStream<Uint8Array>({
       pull(controller) {
-        const piece = pieces.shift()
-        if (piece) controller.enqueue(piece)
-        else controller.error(new Error("gone"))
+        // The first is on its way before the second is asked for.
+        controller.enqueue(new Uint8Array(100_000))
+        if (pieces++ > 0) controller.error(new Error("gone"))
       },
     })
     return new Response(body)
