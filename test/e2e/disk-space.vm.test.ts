@@ -153,8 +153,14 @@ test("a guest that writes beyond its owner's quota is paused, and goes on when t
     return Number.parseInt(du.stdout.toString(), 10)
   }
   // Its saved memory, 20 MB and more, does not count.
-  expect((await own.bhatti(["stop", "bad"])).exitCode).toBe(0)
+  for (const command of [
+    ["create", "--name", "asleep"],
+    ["stop", "asleep"],
+  ])
+    expect((await own.bhatti(command)).exitCode).toBe(0)
   await until("it is measured", async () => Math.abs((await usedMib()) - takenMib()) <= 4)
+  expect((await own.bhatti(["destroy", "asleep", "--yes"])).exitCode).toBe(0)
+  await until("it is measured again", async () => Math.abs((await usedMib()) - takenMib()) <= 4)
   expect((await edit(String((await usedMib()) + 20))).exitCode).toBe(0)
   await write("good", 120)
   await until("it is paused", () => isHeld("good"))
