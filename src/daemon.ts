@@ -6,6 +6,7 @@ import { pino, stdSerializers } from "pino"
 import jailFile from "../dist/jail" with { type: "file" }
 import { type ConfigFlags, loadConfig, overruledFile } from "./config.ts"
 import type { Config } from "./contract/config.ts"
+import type { AppError } from "./contract/errors.ts"
 import { trust } from "./contract/trust.ts"
 import { type Log, withShortTexts } from "./core/bounded-log.ts"
 import { cleanUp } from "./core/clean-up.ts"
@@ -26,6 +27,7 @@ import { createApp } from "./http/app.ts"
 import { listenForOperator } from "./http/operator-socket.ts"
 import { listenPrivately } from "./http/server.ts"
 import { listImages, readImage, readKernel, readKernelFor } from "./image/artifacts.ts"
+import { ArtifactChecks } from "./image/checks.ts"
 import { removeUnusedArtifacts } from "./image/clean-up.ts"
 import { repairKernel } from "./image/repair.ts"
 import { forbidCoreFiles } from "./lib/posix.ts"
@@ -176,6 +178,8 @@ export async function openCore(config: Config, log: Log, { wrapHost }: Seam = {}
   const qemu = findQemu()
   // A directory that is no data directory has none, and gets no database.
   const kernel = await readKernel(config.data_dir)
+  const onDamage = (error: AppError) => log.error({ error }, "something damaged is not used any more")
+  const checks = new ArtifactChecks(config.data_dir, onDamage)
   const store = await openStore({ dataDir: config.data_dir })
   undo.defer(() => store.close())
 
@@ -203,6 +207,7 @@ export async function openCore(config: Config, log: Log, { wrapHost }: Seam = {}
     isKvmRequired: config.require_kvm,
     qemu,
     kernel,
+    checkKernel: () => checks.kernel(kernel),
     dataDir: config.data_dir,
     jail,
     level: config.confinement,
@@ -221,7 +226,7 @@ export async function openCore(config: Config, log: Log, { wrapHost }: Seam = {}
       jail,
       confinement: config.confinement,
       cgroups,
-      onDamage: (error) => log.error({ error }, "something damaged is not used any more"),
+      onDamage,
     }),
     disks,
     snapshots: new Snapshots({ dataDir: config.data_dir, disks }),
@@ -231,11 +236,12 @@ export async function openCore(config: Config, log: Log, { wrapHost }: Seam = {}
       list: async () =>
         (await listImages(config.data_dir)).map(({ sizeMib, ...image }) => ({ ...image, diskMib: sizeMib })),
       readImage: async (name) => {
-        const image = await readImage(config.data_dir, name)
+        const image = await checks.image(await readImage(config.data_dir, name))
         return { name: image.name, hash: image.hash, file: image.file, diskMib: image.sizeMib }
       },
-      readKernel: () => readKernel(config.data_dir),
-      readKernelFor: (image) => readKernelFor(config.data_dir, image),
+      readKernel: async () => checks.kernel(await readKernel(config.data_dir)),
+      readKernelFor: async (image) => checks.kernel(await readKernelFor(config.data_dir, image)),
+      checkImage: (image, options) => checks.imageOf(image, options),
       repairKernel,
       removeUnused: (neededImages) =>
         removeUnusedArtifacts(config.data_dir, { neededImages, nowMs: Date.now() }),

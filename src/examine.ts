@@ -2,6 +2,7 @@
 
 import type { Finding } from "./cli/operator.ts"
 import { KeptRows } from "./disk/kept-rows.ts"
+import { listDamage } from "./image/survey.ts"
 import { belongingOf, refusal } from "./store/belonging.ts"
 import { copiesOf, listCopies } from "./store/copies.ts"
 
@@ -20,6 +21,8 @@ export async function examine({ dataDir }: { dataDir: string }): Promise<Finding
       fix: `if the database was put back from elsewhere, compare it with ${copiesOf(dataDir)}`,
     })
   }
+  for (const { message, hint = "" } of await listDamage(dataDir))
+    findings.push({ status: "fail", text: message, fix: hint })
   for (const { kind, id, reason, at, path } of new KeptRows({ dataDir }).listSetAside()) {
     const back =
       kind === "database"

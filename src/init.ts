@@ -14,8 +14,9 @@ import { AppError } from "./contract/errors.ts"
 import { defaultListen, limits } from "./contract/limits.ts"
 import { defaultTemplateSpec, ensureTemplate } from "./core/template.ts"
 import { openCore } from "./daemon.ts"
-import { imageNames, installImage, installKernel } from "./image/artifacts.ts"
+import { imageNames } from "./image/artifacts.ts"
 import { tendCache } from "./image/cache.ts"
+import { healInstalled, installImage, installKernel } from "./image/install.ts"
 import { buildKernel } from "./image/kernel.ts"
 import { buildImage, recipeNames } from "./image/rootfs.ts"
 import { lockDataDir } from "./lock.ts"
@@ -82,6 +83,8 @@ export async function init(options: InitOptions): Promise<void> {
       used.push(built.file)
     })
   }
+  for (const { message } of await healInstalled(dataDir, cacheDir))
+    report(`  ${message}, and the cache has no other: put it back from a backup`)
   await tendCache(cacheDir, { used, nowMs: Date.now() })
   await step("template", () => prepareTemplate(options))
 }

@@ -14,7 +14,7 @@ import { addAllNamed, checkLimits, checkSpace, checkStillAwaited } from "./creat
 import { removeAgainMs } from "./destroy.ts"
 import { findSandbox } from "./find.ts"
 import { inParallel } from "./in-parallel.ts"
-import { templateOf } from "./machine-of.ts"
+import { templateToStart } from "./machine-of.ts"
 import { namesOf } from "./names.ts"
 import { policyAskedFor } from "./policy.ts"
 import { viewById } from "./sandbox-view.ts"
@@ -33,7 +33,7 @@ export async function forkSandbox(
   const source = await findSandbox(core, account, from)
   checkCopyable(source)
   checkAsked(source, input)
-  const template = await templateOf(core, source)
+  const template = await templateToStart(core, source)
   const secrets = await core.store.secrets.reveal(account.id, input.secrets)
   checkLimits(account, source)
   const sizeMib = await core.host.disks.usedMib(source.id)

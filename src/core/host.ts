@@ -208,6 +208,8 @@ export interface Images {
   list(): Promise<InstalledImage[]>
   readImage(name: string): Promise<Image>
   readKernel(): Promise<Kernel>
+  /** Throws if an image is missing or known to be damaged. `isReadThrough`: waits until it is known to be whole. */
+  checkImage(image: { name: string; hash: string }, options?: { isReadThrough: boolean }): Promise<void>
   /** The one whose modules an image holds. */
   readKernelFor(image: { name: string; hash: string }): Promise<Kernel>
   /** Kernel for a boot that repairs the root filesystem. */

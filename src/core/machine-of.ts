@@ -49,3 +49,10 @@ export async function templateOf(core: Core, record: SandboxRecord): Promise<Tem
   }
   return core.host.machines.getTemplate(record.templateId)
 }
+
+/** For a start: throws, before anything is changed, if the image below its disk is damaged. */
+export async function templateToStart(core: Core, record: SandboxRecord): Promise<Template> {
+  const template = await templateOf(core, record)
+  await core.host.images.checkImage({ name: record.imageName, hash: record.imageHash })
+  return template
+}

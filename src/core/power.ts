@@ -15,7 +15,7 @@ import { runBootScript } from "./boot-script.ts"
 import type { Core } from "./core.ts"
 import type { Guest, Kernel, Machine, MachineEnd, Template } from "./host.ts"
 import { environmentOf, personalise, refresh } from "./identity.ts"
-import { machineOf, placeOf, rememberMachine, templateOf } from "./machine-of.ts"
+import { machineOf, placeOf, rememberMachine, templateToStart } from "./machine-of.ts"
 import { trimGuest } from "./trim.ts"
 
 const readyDeadlineMs = 30_000
@@ -184,7 +184,7 @@ async function startCold(
   state: Extract<SandboxState, { kind: "cold" }>,
 ): Promise<Woken> {
   const { machines, disks } = core.host
-  const template = await templateOf(core, record)
+  const template = await templateToStart(core, record)
   const directory = disks.directoryOf(record.id)
   const check = state.hasSnapshot ? await machines.checkSnapshot(directory, template) : undefined
   let reason = state.reason ?? "it had no saved memory"

@@ -8,7 +8,7 @@ import { answerDeadlineMs } from "./awake.ts"
 import type { Core } from "./core.ts"
 import { withFailure } from "./failures.ts"
 import { findSandbox, noSandbox } from "./find.ts"
-import { machineOf, templateOf } from "./machine-of.ts"
+import { machineOf, templateToStart } from "./machine-of.ts"
 import { bootFromDisk, silence } from "./power.ts"
 import { viewById } from "./sandbox-view.ts"
 import { settle } from "./settle.ts"
@@ -26,7 +26,7 @@ export async function repairByName(core: Core, account: Account, nameOrId: strin
     // Its pending writes would be lost with its machine.
     const record = await core.space.checkInTurn(settled)
     const { machines, images } = core.host
-    const template = await templateOf(core, record)
+    const template = await templateToStart(core, record)
     const ordinary = await images.readKernelFor({ name: record.imageName, hash: record.imageHash })
     using kernel = await images.repairKernel(ordinary)
     const machine = machineOf(core, record)

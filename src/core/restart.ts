@@ -9,7 +9,7 @@ import type { Core } from "./core.ts"
 import { withFailure } from "./failures.ts"
 import { findSandbox, noSandbox } from "./find.ts"
 import type { Machine } from "./host.ts"
-import { machineOf, templateOf } from "./machine-of.ts"
+import { machineOf, templateToStart } from "./machine-of.ts"
 import { bootFromDisk } from "./power.ts"
 import { viewById } from "./sandbox-view.ts"
 import { settle } from "./settle.ts"
@@ -34,7 +34,7 @@ export async function restartByName(core: Core, account: Account, nameOrId: stri
           hint: "try again in a moment",
         })
       }
-      const template = await templateOf(core, record)
+      const template = await templateToStart(core, record)
       const machine = machineOf(core, record)
       if (machine) await end(core, record.id, machine)
       await bootFromDisk(core, record, template, "it was restarted")

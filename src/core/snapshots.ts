@@ -116,6 +116,7 @@ export async function resumeSnapshot(
   const snapshot = await findSnapshot(core, account, nameOrId)
   if (snapshot.state !== "ready") throw notReady(snapshot)
   const template = await core.host.machines.getTemplate(snapshot.templateId)
+  await core.host.images.checkImage({ name: snapshot.imageName, hash: snapshot.imageHash })
   const secrets = await core.store.secrets.reveal(account.id, input.secrets)
   checkLimits(account, snapshot)
   await checkSpace(core, Math.ceil(snapshot.bytes / 1024 / 1024))

@@ -118,6 +118,8 @@ async function makeTemplate(core: Core, spec: TemplateSpec): Promise<Template> {
       retryable: false,
     })
   }
+  // It has been read beside the boot, and what a template has of a damaged one would outlive the damage.
+  await core.host.images.checkImage(spec.image, { isReadThrough: true })
   const template = await machines.publishTemplate(draft, machine)
   await machines.loadTemplate(template)
   core.events.record({

@@ -5,17 +5,9 @@ import { exists, mkdir, rm, stat, truncate, utimes, writeFile } from "node:fs/pr
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { AppError } from "../contract/errors.ts"
-import {
-  installImage,
-  installKernel,
-  listAllImages,
-  listImages,
-  listKernels,
-  readImage,
-  readKernel,
-  readKernelFor,
-} from "./artifacts.ts"
+import { listAllImages, listImages, listKernels, readImage, readKernel, readKernelFor } from "./artifacts.ts"
 import { removeUnusedArtifacts } from "./clean-up.ts"
+import { installImage, installKernel } from "./install.ts"
 import type { BuiltKernel } from "./kernel.ts"
 import { hashLength, type ImageManifest, type KernelManifest, kernelHash, proveFile } from "./manifest.ts"
 import type { BuiltImage } from "./rootfs.ts"
@@ -179,6 +171,6 @@ test("every name is listed once, with its current image, also for who asks for o
   const hintFor = (name: string) => readImage(dataDir, name).catch((error: AppError) => error.hint)
   expect(await hintFor("minmal")).toBe("images of this host: docker, minimal")
   expect(await hintFor("workspace")).toBe(
-    "images of this host: docker, minimal; to install it: sudo bhatti init",
+    `images of this host: docker, minimal; to install it: sudo bhatti init --data-dir ${dataDir}`,
   )
 })

@@ -1,27 +1,27 @@
 /**
- * The kernels and images of one data directory: installed by linking from the cache, found by name or hash, accepted
- * only when their manifest proves them. Nothing installed is ever changed; `current.json` says which one is used next.
+ * The kernels and images of one data directory: found by name or hash, accepted only when their manifest proves them. Nothing
+ * installed is ever changed; `current.json` says which one is used next.
  *
  *     DATA/kernels/HASH/{vmlinux,initramfs,manifest.json}     DATA/kernels/current.json
  *     DATA/images/NAME/HASH.raw  HASH.json                    DATA/images/NAME/current.json
  */
 import { readdir, stat } from "node:fs/promises"
-import { dirname, join } from "node:path"
+import { join } from "node:path"
 import type { z } from "zod"
 import { AppError } from "../contract/errors.ts"
-import { defaultDataDir, limits } from "../contract/limits.ts"
-import type { BuiltKernel } from "./kernel.ts"
+import { limits } from "../contract/limits.ts"
 import {
   type Check,
   Current,
   checkImage,
   checkKernel,
+  damaged,
   ImageManifest,
+  initHint,
   KernelManifest,
-  kernelFiles,
 } from "./manifest.ts"
-import { exists, publishDirectory, publishLink, publishText } from "./publish.ts"
-import { type BuiltImage, recipeNames } from "./rootfs.ts"
+import { exists } from "./publish.ts"
+import { recipeNames } from "./rootfs.ts"
 
 const mebibyte = 1024 * 1024
 
@@ -38,6 +38,8 @@ export type InstalledImage = {
   hash: string
   /** The raw disk; read-only for everybody. */
   file: string
+  /** As `diskDigest` computes it of the whole file. */
+  digest: string
   sizeMib: number
   kernelVersion: string
 }
@@ -48,37 +50,18 @@ export type ListedImage = InstalledImage & { usedMib: number; installedAt: strin
 /** Which one (the current one, if not said) and how closely to look (sizes only, if not said). */
 export type ReadOptions = { hash?: string; check?: Check }
 
-export async function installKernel(dataDir: string, built: BuiltKernel): Promise<InstalledKernel> {
-  const directory = join(dataDir, "kernels", built.hash)
-  await publishDirectory(directory, async (beside) => {
-    for (const name of [...kernelFiles, "manifest.json"])
-      await publishLink(join(built.dir, name), join(beside, name))
-  })
-  const installed = await readKernel(dataDir, { hash: built.hash })
-  await setCurrent(join(dataDir, "kernels"), built.hash)
-  return installed
-}
-
-export async function installImage(dataDir: string, built: BuiltImage): Promise<InstalledImage> {
-  const directory = join(dataDir, "images", built.name)
-  await publishLink(built.file, join(directory, `${built.hash}.raw`))
-  // The manifest last: what has none does not count as installed.
-  await publishLink(join(dirname(built.file), "manifest.json"), join(directory, `${built.hash}.json`))
-  const installed = await readImage(dataDir, built.name, { hash: built.hash })
-  await setCurrent(directory, built.hash)
-  return installed
-}
-
 export async function readKernel(dataDir: string, options: ReadOptions = {}): Promise<InstalledKernel> {
   const kernels = join(dataDir, "kernels")
   const missing = () =>
-    new AppError("not_found", `no guest kernel in ${dataDir}`, {
-      hint: dataDir === defaultDataDir ? "sudo bhatti init" : `sudo bhatti init --data-dir ${dataDir}`,
-    })
-  const hash = options.hash ?? (await readManifest(join(kernels, "current.json"), Current, missing)).hash
+    new AppError("not_found", `no guest kernel in ${dataDir}`, { hint: initHint(dataDir) })
+  const current = join(kernels, "current.json")
+  const hash = options.hash ?? (await readManifest(dataDir, current, Current, missing)).hash
   const directory = join(kernels, hash)
-  const manifest = await readManifest(join(directory, "manifest.json"), KernelManifest, missing)
-  await checkKernel(directory, manifest, options.check ?? "sizes")
+  const manifestPath = join(directory, "manifest.json")
+  const lost = () => damaged(dataDir, manifestPath)
+  const manifest = await readManifest(dataDir, manifestPath, KernelManifest, lost)
+  if (manifest.hash !== hash) throw lost()
+  await checkKernel(dataDir, manifest, options.check ?? "sizes")
   return {
     hash: manifest.hash,
     version: manifest.version,
@@ -120,21 +103,26 @@ export async function readImage(
   const images = join(dataDir, "images", name)
   const missing = async () => {
     const others = (await imageNames(dataDir)).filter((one) => one !== name)
-    const install = name === limits.imageDefault ? "sudo bhatti init" : `sudo bhatti init --image ${name}`
+    const install = initHint(dataDir, name === limits.imageDefault ? undefined : name)
     const hints = [
       ...(others.length === 0 ? [] : [`images of this host: ${others.join(", ")}`]),
       ...(recipeNames.includes(name) ? [`to install it: ${install}`] : []),
     ]
-    const hint = hints.length === 0 ? "sudo bhatti init" : hints.join("; ")
+    const hint = hints.length === 0 ? initHint(dataDir) : hints.join("; ")
     return new AppError("not_found", `no image named "${name}"`, { hint })
   }
   // Names come from outside and become paths here.
   if (name.includes("/") || name.startsWith(".")) throw await missing()
-  const hash = options.hash ?? (await readManifest(join(images, "current.json"), Current, missing)).hash
-  const manifest = await readManifest(join(images, `${hash}.json`), ImageManifest, missing)
+  const current = join(images, "current.json")
+  const hash = options.hash ?? (await readManifest(dataDir, current, Current, missing)).hash
+  const manifestPath = join(images, `${hash}.json`)
+  const lost = () => damaged(dataDir, manifestPath)
+  const manifest = await readManifest(dataDir, manifestPath, ImageManifest, lost)
+  if (manifest.hash !== hash || manifest.name !== name) throw lost()
   const file = join(images, `${hash}.raw`)
-  await checkImage(file, manifest, options.check ?? "sizes")
-  return { name: manifest.name, hash, file, sizeMib: manifest.sizeMib, kernelVersion: manifest.kernelVersion }
+  await checkImage(dataDir, file, manifest, options.check ?? "sizes")
+  const { digest, sizeMib, kernelVersion } = manifest
+  return { name, hash, file, digest, sizeMib, kernelVersion }
 }
 
 /** The current image of every name, in the order of names. */
@@ -182,11 +170,8 @@ export async function imageNames(dataDir: string): Promise<string[]> {
   return names.sort()
 }
 
-async function setCurrent(directory: string, hash: string): Promise<void> {
-  await publishText(join(directory, "current.json"), `${JSON.stringify({ hash } satisfies Current)}\n`)
-}
-
 async function readManifest<T>(
+  dataDir: string,
   path: string,
   schema: z.ZodType<T>,
   missing: () => AppError | Promise<AppError>,
@@ -196,6 +181,6 @@ async function readManifest<T>(
   try {
     return schema.parse(JSON.parse(text))
   } catch (cause) {
-    throw new AppError("not_found", `the file ${path} is damaged`, { hint: "sudo bhatti init", cause })
+    throw damaged(dataDir, path, cause)
   }
 }

@@ -7,6 +7,7 @@
 import { rm, stat } from "node:fs/promises"
 import { dirname, join } from "node:path"
 import { listAllImages, listKernels, readImage, readKernel, readKernelFor } from "./artifacts.ts"
+import { markOf } from "./proven-disk.ts"
 
 const graceMs = 3_600_000
 
@@ -31,6 +32,7 @@ export async function removeUnusedArtifacts(
     // What has no manifest does not count as installed.
     await rm(manifest)
     await rm(image.file)
+    await rm(markOf(image.file), { force: true })
     removed.push(image.file)
   }
 

@@ -13,7 +13,8 @@ import { AppError } from "../contract/errors.ts"
 import { extractVmlinux } from "./bzimage.ts"
 import { loadOrder, parseModulesDep } from "./modules.ts"
 import { runProgram } from "./program.ts"
-import { exists, publishDirectory, publishText } from "./publish.ts"
+import { isWholeTree, proveTree } from "./proven-tree.ts"
+import { discard, exists, publishDirectory, publishText } from "./publish.ts"
 import type { Report } from "./report.ts"
 
 const metaPackage = "linux-image-cloud-amd64"
@@ -73,20 +74,13 @@ async function unpackedPackage(options: {
     "kernel-packages",
     `${id.name}_${id.packageVersion}_${wishes.slice(0, 8)}`,
   )
-  await publishDirectory(directory, async (beside) => {
-    await using undo = new AsyncDisposableStack()
-    const scratch = await aptDirectory()
-    undo.defer(() => rm(scratch, { recursive: true, force: true }))
-
-    options.report({ step: "kernel", message: `download ${id.name} ${id.packageVersion}` })
-    const deb = await download(id, scratch)
-    options.report({ step: "kernel", message: "unpack the kernel and its modules" })
-    const unpacked = join(scratch, "unpacked")
-    await runProgram(["dpkg-deb", "--extract", deb, unpacked], { deadlineMs: unpackDeadlineMs })
-    const image = await Bun.file(join(unpacked, "boot", `vmlinuz-${version}`)).arrayBuffer()
-    await Bun.write(join(beside, "vmlinux"), await extractVmlinux(Buffer.from(image)))
-    await pruneModules({ unpacked, version, target: join(beside, "modules") })
-  })
+  const publish = () => publishDirectory(directory, (beside) => unpackInto(beside, { ...options, version }))
+  await publish()
+  if (!(await isWholeTree(directory))) {
+    options.report({ step: "kernel", message: `${directory} is damaged: fetch it again` })
+    await discard(directory)
+    await publish()
+  }
   // A cache that is somebody else's may be all there and closed to us.
   const remembered = await readLast(options.last)
   if (JSON.stringify(remembered) !== JSON.stringify(id))
@@ -98,6 +92,25 @@ async function unpackedPackage(options: {
     vmlinux: join(directory, "vmlinux"),
     modulesDir: join(directory, "modules"),
   }
+}
+
+async function unpackInto(
+  beside: string,
+  { id, version, report }: { id: PackageId; version: string; report: Report },
+): Promise<void> {
+  await using undo = new AsyncDisposableStack()
+  const scratch = await aptDirectory()
+  undo.defer(() => rm(scratch, { recursive: true, force: true }))
+
+  report({ step: "kernel", message: `download ${id.name} ${id.packageVersion}` })
+  const deb = await download(id, scratch)
+  report({ step: "kernel", message: "unpack the kernel and its modules" })
+  const unpacked = join(scratch, "unpacked")
+  await runProgram(["dpkg-deb", "--extract", deb, unpacked], { deadlineMs: unpackDeadlineMs })
+  const image = await Bun.file(join(unpacked, "boot", `vmlinuz-${version}`)).arrayBuffer()
+  await Bun.write(join(beside, "vmlinux"), await extractVmlinux(Buffer.from(image)))
+  await pruneModules({ unpacked, version, target: join(beside, "modules") })
+  await proveTree(beside)
 }
 
 /** The package that the meta package points to, for example `Depends: linux-image-6.1.0-9-cloud-amd64 (= 6.1.27-1)`. */

@@ -7,9 +7,9 @@ import { initramfsModules } from "../../images/modules.ts"
 import { compressionOf, decompress } from "./compression.ts"
 import { type CpioEntry, packCpio } from "./cpio.ts"
 import { fetchKernelPackage } from "./kernel-package.ts"
-import { type KernelManifest, kernelHash } from "./manifest.ts"
+import { isWhole, type KernelManifest, kernelFiles, kernelHash } from "./manifest.ts"
 import { loadOrder, moduleName, parseModulesDep } from "./modules.ts"
-import { publishDirectory, publishLink } from "./publish.ts"
+import { discard, publishCopy, publishDirectory } from "./publish.ts"
 import type { Report } from "./report.ts"
 
 export type BuiltKernel = {
@@ -36,20 +36,40 @@ export async function buildKernel(options: {
   const files = { vmlinux: proveBytes(vmlinux), initramfs: proveBytes(initramfs) }
   const hash = kernelHash(files, unpacked.version)
   const dir = join(options.cacheDir, "kernels", hash)
-  await publishDirectory(dir, async (beside) => {
-    await publishLink(unpacked.vmlinux, join(beside, "vmlinux"))
-    await Bun.write(join(beside, "initramfs"), initramfs)
-    const manifest: KernelManifest = {
-      kind: "kernel",
-      hash,
-      version: unpacked.version,
-      package: unpacked.name,
-      packageVersion: unpacked.packageVersion,
-      files,
-    }
-    await Bun.write(join(beside, "manifest.json"), `${JSON.stringify(manifest, null, 2)}\n`)
-  })
+  const manifest: KernelManifest = {
+    kind: "kernel",
+    hash,
+    version: unpacked.version,
+    package: unpacked.name,
+    packageVersion: unpacked.packageVersion,
+    files,
+  }
+  const publish = () =>
+    publishDirectory(dir, async (beside) => {
+      // No link: damage to one must not be damage to the package that a new one is made of.
+      await publishCopy(unpacked.vmlinux, join(beside, "vmlinux"))
+      await Bun.write(join(beside, "initramfs"), initramfs)
+      await Bun.write(join(beside, "manifest.json"), textOf(manifest))
+    })
+  await publish()
+  if (!(await isWholeKernel(dir, manifest))) {
+    options.report({ step: "kernel", message: `${dir} is damaged: make it again` })
+    await discard(dir)
+    await publish()
+  }
   return { version: unpacked.version, hash, dir, modulesDir: unpacked.modulesDir }
+}
+
+function textOf(manifest: KernelManifest): string {
+  return `${JSON.stringify(manifest, null, 2)}\n`
+}
+
+async function isWholeKernel(dir: string, manifest: KernelManifest): Promise<boolean> {
+  const manifestFile = Bun.file(join(dir, "manifest.json"))
+  if (!(await manifestFile.exists()) || (await manifestFile.text()) !== textOf(manifest)) return false
+  for (const name of kernelFiles)
+    if (!(await isWhole(join(dir, name), manifest.files[name], "digests"))) return false
+  return true
 }
 
 function proveBytes(bytes: Uint8Array): { size: number; sha256: string } {

@@ -7,7 +7,8 @@ import { stat } from "node:fs/promises"
 import { join } from "node:path"
 import { z } from "zod"
 import { AppError } from "../contract/errors.ts"
-import { diskDigest } from "./sparse.ts"
+import { defaultDataDir } from "../contract/limits.ts"
+import { isReadable, proveDisk } from "./proven-disk.ts"
 
 /** Ids are the first 16 hex digits of a digest over the content. */
 export const hashLength = 16
@@ -58,25 +59,59 @@ export function kernelHash(files: KernelManifest["files"], version: string): str
   return createHash("sha256").update(text).digest("hex").slice(0, hashLength)
 }
 
-export async function checkKernel(directory: string, manifest: KernelManifest, check: Check): Promise<void> {
+export async function checkKernel(dataDir: string, manifest: KernelManifest, check: Check): Promise<void> {
+  const directory = join(dataDir, "kernels", manifest.hash)
   for (const name of kernelFiles) {
     const path = join(directory, name)
-    const proof = manifest.files[name]
-    await checkSize(path, proof.size)
-    if (check === "digests" && (await proveFile(path)).sha256 !== proof.sha256) throw damaged(path)
+    if (!(await isWhole(path, manifest.files[name], check))) throw damaged(dataDir, path)
   }
 }
 
-export async function checkImage(file: string, manifest: ImageManifest, check: Check): Promise<void> {
-  await checkSize(file, manifest.sizeMib * 1024 * 1024)
-  if (check === "digests" && (await diskDigest(file)) !== manifest.digest) throw damaged(file)
+export async function checkImage(
+  dataDir: string,
+  file: string,
+  manifest: ImageManifest,
+  check: Check,
+): Promise<void> {
+  if ((await sizeOf(file)) !== manifest.sizeMib * 1024 * 1024) throw damaged(dataDir, file)
+  if (check === "digests" && !(await proveDisk(file, manifest.digest))) throw damaged(dataDir, file)
 }
 
-async function checkSize(path: string, size: number): Promise<void> {
+export async function isWhole(path: string, proof: FileProof, check: Check): Promise<boolean> {
+  if ((await sizeOf(path)) !== proof.size) return false
+  if (check === "sizes") return true
+  return isReadable(proveFile(path).then(({ sha256 }) => sha256 === proof.sha256))
+}
+
+/** Returns undefined if it is missing. */
+async function sizeOf(path: string): Promise<number | undefined> {
   const file = Bun.file(path)
-  if (!(await file.exists()) || file.size !== size) throw damaged(path)
+  return (await file.exists()) ? file.size : undefined
 }
 
-function damaged(path: string): AppError {
-  return new AppError("not_found", `the file ${path} is missing or damaged`, { hint: "sudo bhatti init" })
+export function damaged(dataDir: string, path: string, cause?: unknown): AppError {
+  return new AppError("not_found", `the file ${path} is missing or damaged`, {
+    hint: initHint(dataDir),
+    cause,
+  })
+}
+
+/** Returns the error if what is read is missing or damaged. */
+export async function damageOf(reading: Promise<unknown>): Promise<AppError | undefined> {
+  try {
+    await reading
+    return undefined
+  } catch (error) {
+    if (error instanceof AppError && error.code === "not_found") return error
+    throw error
+  }
+}
+
+/** The command that puts right what is missing or damaged, here the one for this data directory. */
+export function initHint(dataDir: string, image?: string): string {
+  const options = [
+    ...(image === undefined ? [] : [`--image ${image}`]),
+    ...(dataDir === defaultDataDir ? [] : [`--data-dir ${dataDir}`]),
+  ]
+  return ["sudo bhatti init", ...options].join(" ")
 }

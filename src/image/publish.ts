@@ -57,6 +57,24 @@ export async function publishLink(source: string, target: string): Promise<void>
   await syncPath(dirname(target))
 }
 
+/** Puts `source`, or a copy of it, in the place of what is at `target`. A machine that has that open keeps it. */
+export async function replaceByLink(source: string, target: string): Promise<void> {
+  await using undo = new AsyncDisposableStack()
+  const beside = await mkdtemp(besidePath(target))
+  undo.defer(() => rm(beside, { recursive: true, force: true }))
+
+  await publishLink(source, join(beside, "link"))
+  await rename(join(beside, "link"), target)
+  await syncPath(dirname(target))
+}
+
+/** Takes a directory away in one step, since others may be looking. */
+export async function discard(target: string): Promise<void> {
+  const beside = await mkdtemp(besidePath(target))
+  await rename(target, join(beside, basename(target)))
+  await rm(beside, { recursive: true, force: true })
+}
+
 /** Replaces a small file as a whole. */
 export async function publishText(target: string, text: string): Promise<void> {
   await makeParent(target)
@@ -72,7 +90,8 @@ export async function publishText(target: string, text: string): Promise<void> {
   await syncPath(dirname(target))
 }
 
-async function publishCopy(source: string, target: string): Promise<void> {
+/** A file of its own with the same content: damage to either leaves the other whole. */
+export async function publishCopy(source: string, target: string): Promise<void> {
   await using undo = new AsyncDisposableStack()
   const beside = await mkdtemp(besidePath(target))
   undo.defer(() => rm(beside, { recursive: true, force: true }))

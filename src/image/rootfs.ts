@@ -8,11 +8,13 @@ import { join } from "node:path"
 import { minimal } from "../../images/minimal.ts"
 import { workspace } from "../../images/workspace.ts"
 import { AppError } from "../contract/errors.ts"
+import { parseJson } from "../lib/parse-json.ts"
 import type { BuiltKernel } from "./kernel.ts"
 import { hashLength, ImageManifest } from "./manifest.ts"
 import { fetchNpmPackages } from "./npm-packages.ts"
 import { runProgram } from "./program.ts"
-import { publishDirectory } from "./publish.ts"
+import { proveDisk } from "./proven-disk.ts"
+import { discard, publishDirectory } from "./publish.ts"
 import type { Recipe } from "./recipe.ts"
 import type { Report } from "./report.ts"
 import { diskDigest } from "./sparse.ts"
@@ -45,26 +47,53 @@ export async function buildImage(options: {
   const inputs = JSON.stringify([recipe, options.kernel.modulesDir, customizeHook(recipe), diskHook(recipe)])
   const key = createHash("sha256").update(inputs).digest("hex").slice(0, hashLength)
   const directory = join(options.cacheDir, "images", `${recipe.name}-${key}`)
-  await publishDirectory(directory, async (beside) => {
-    const npmPackagesDir = join(beside, "npm-packages")
-    await fetchNpmPackages(recipe.npmPackages ?? [], npmPackagesDir, options.report)
-    await buildDisk({ ...options, recipe, directory: beside, npmPackagesDir })
-    await rm(npmPackagesDir, { recursive: true, force: true })
-    const file = join(beside, "disk.raw")
-    options.report({ step: "image", message: "compute its digest" })
-    const digest = await diskDigest(file)
-    const manifest: ImageManifest = {
-      kind: "image",
-      hash: digest.slice(0, hashLength),
-      name: recipe.name,
-      sizeMib: recipe.sizeMib,
-      digest,
-      kernelVersion: options.kernel.version,
-    }
-    await Bun.write(join(beside, "manifest.json"), `${JSON.stringify(manifest, null, 2)}\n`)
-  })
-  const { hash, name, sizeMib } = ImageManifest.parse(await Bun.file(join(directory, "manifest.json")).json())
+  const publish = () => publishDirectory(directory, (beside) => buildInto(beside, { ...options, recipe }))
+  await publish()
+  let manifest = await wholeManifest(directory)
+  if (manifest === undefined) {
+    options.report({ step: "image", message: `${directory} is damaged: build it again` })
+    await discard(directory)
+    await publish()
+    manifest = await wholeManifest(directory)
+  }
+  if (manifest === undefined)
+    throw new AppError("unavailable", `${directory} is not what was written there`, {
+      hint: "the host's disk is failing; its kernel log says more",
+    })
+  const { hash, name, sizeMib } = manifest
   return { name, hash, sizeMib, file: join(directory, "disk.raw") }
+}
+
+/** Returns undefined unless the disk beside it is what it says. */
+async function wholeManifest(directory: string): Promise<ImageManifest | undefined> {
+  const file = Bun.file(join(directory, "manifest.json"))
+  const text = (await file.exists()) ? await file.text() : ""
+  const manifest = ImageManifest.safeParse(parseJson(text)).data
+  const isWhole = manifest && (await proveDisk(join(directory, "disk.raw"), manifest.digest))
+  return isWhole ? manifest : undefined
+}
+
+async function buildInto(
+  beside: string,
+  options: { recipe: Recipe; kernel: BuiltKernel; report: Report },
+): Promise<void> {
+  const { recipe } = options
+  const npmPackagesDir = join(beside, "npm-packages")
+  await fetchNpmPackages(recipe.npmPackages ?? [], npmPackagesDir, options.report)
+  await buildDisk({ ...options, directory: beside, npmPackagesDir })
+  await rm(npmPackagesDir, { recursive: true, force: true })
+  const file = join(beside, "disk.raw")
+  options.report({ step: "image", message: "compute its digest" })
+  const digest = await diskDigest(file)
+  const manifest: ImageManifest = {
+    kind: "image",
+    hash: digest.slice(0, hashLength),
+    name: recipe.name,
+    sizeMib: recipe.sizeMib,
+    digest,
+    kernelVersion: options.kernel.version,
+  }
+  await Bun.write(join(beside, "manifest.json"), `${JSON.stringify(manifest, null, 2)}\n`)
 }
 
 async function buildDisk(options: {

@@ -7,11 +7,14 @@ import { nextExtent } from "./posix.ts"
 export const chunkBytes = 4 * 1024 * 1024
 const pageBytes = 4096
 
-/** Over size, places and bytes of what holds data. */
-export async function fileChecksum(path: string): Promise<string> {
+/** Over size, places and bytes of what holds data. `pause` is awaited after every part. */
+export async function fileChecksum(
+  path: string,
+  { pause }: { pause?: () => Promise<void> } = {},
+): Promise<string> {
   const source = await open(path, "r")
   try {
-    return await readExtents(source, (await source.stat()).size, async () => undefined)
+    return await readExtents(source, (await source.stat()).size, async () => pause?.())
   } finally {
     await source.close()
   }

@@ -46,6 +46,9 @@ function choose(script: string, options: Choice = {}) {
       vmlinux: join(directory, "vmlinux"),
       initramfs: join(directory, "initramfs"),
     },
+    checkKernel: async () => {
+      if (options.kernel === "damaged") throw new AppError("not_found", "the file vmlinux is damaged")
+    },
     dataDir: directory,
     // The programs are the host's, so there is no root directory that they could be started in.
     jail: { launcher: started, root: "/" },
@@ -99,6 +102,13 @@ test.each([
   },
   20_000,
 )
+
+test("a damaged kernel is told as that, and is no answer about KVM", async () => {
+  const refused = await choose("exit 1", { kernel: "damaged" }).catch((error: unknown) => error)
+  expect((refused as AppError).message).toBe("the file vmlinux is damaged")
+  expect(runs()).toBe(0)
+  expect((await choose(good)).accelerator).toBe("kvm")
+})
 
 test("a guest that takes long but says something goes on being waited for", async () => {
   const slow = "for i in 1 2 3 4 5 6; do echo $i; sleep 0.3; done; echo bhatti-probe-ok; exec sleep 1000"

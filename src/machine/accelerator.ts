@@ -29,6 +29,8 @@ type ProbeInput = {
   isKvmRequired: boolean
   qemu: QemuBuild
   kernel: { hash: string; vmlinux: string; initramfs: string }
+  /** Throws unless the kernel is whole: the fault of a damaged one must not be taken for KVM's. */
+  checkKernel: () => Promise<unknown>
   dataDir: string
   jail: Jail
   level: Confinement["level"]
@@ -70,6 +72,7 @@ async function findProblem(input: ProbeInput): Promise<{ problem: string | undef
   if (device !== undefined) return { problem: device, tried: "" }
   const remembered = await recall(input)
   if (remembered) return { problem: remembered.problem ?? undefined, tried: inWords(remembered, "earlier") }
+  await input.checkKernel()
   const { problem, ms } = await tryKvm(input)
   const found = { problem: problem ?? null, ms }
   await remember(input, found)

@@ -8,6 +8,7 @@ import { afterAll, beforeAll, expect, test } from "bun:test"
 import {
   closeSync,
   existsSync,
+  linkSync,
   mkdirSync,
   mkdtempSync,
   openSync,
@@ -22,7 +23,11 @@ import {
   writeSync,
 } from "node:fs"
 import { dirname, join } from "node:path"
-import { type Installation, install, until } from "../support/installation.ts"
+import { installKernel } from "../../src/image/install.ts"
+import { buildKernel } from "../../src/image/kernel.ts"
+import { cacheDir, type Installation, install, until } from "../support/installation.ts"
+
+const agent = join(import.meta.dir, "../../dist/lohar")
 
 const damages = ["missing", "empty", "cut", "flipped", "older"] as const
 type Damage = (typeof damages)[number]
@@ -46,6 +51,7 @@ const files = [
   "images/*/current.json",
   "images/*/*.raw",
   "images/*/*.json",
+  "images/*/*.checked",
   "templates/*/memory",
   "templates/*/state",
   "templates/*/disk.qcow2",
@@ -73,7 +79,10 @@ const usual = new Set([
   "age.key flipped",
   "installation.json empty",
   "kernels/current.json empty",
+  "kernels/*/vmlinux flipped",
+  "kernels/*/initramfs flipped",
   "images/*/current.json missing",
+  "images/*/*.raw flipped",
   "templates/*/memory flipped",
   "templates/*/manifest.json cut",
   "sandboxes/ONE/disk.qcow2 missing",
@@ -85,14 +94,13 @@ const usual = new Set([
 ])
 
 /**
- * What cannot be seen, and why: settings that are still well formed and without a checksum, which the operator may write as they like; and
- * the bytes of a disk or of an image, of which there would be gigabytes to compare before every start.
+ * Damage that nobody can see: settings that are still well formed and without a checksum, which the operator may write as they like; and
+ * the contents of sandboxes' disks, whose guests write them all the time.
  */
 const unseen = new Set([
   "config.yaml missing",
   "config.yaml cut",
   "config.yaml flipped",
-  "images/*/*.raw flipped",
   "templates/*/disk.qcow2 flipped",
   "sandboxes/ONE/disk.qcow2 flipped",
 ])
@@ -235,6 +243,27 @@ const directories = () =>
 /** An internal error tells nobody what is damaged. */
 const isTelling = (text: string) => text.length > 20 && !text.includes("internal error")
 
+/** Kernels and images, which an operator gets anew. */
+const isArtifact = (file: string) => /^(kernels|images)\//.test(file) && !file.endsWith(".checked")
+
+/** A create is refused, the doctor names the file, both name the command that heals it, and it does. */
+async function expectHealed(file: string, refusal?: string): Promise<void> {
+  const command = `sudo bhatti init --data-dir ${own.dataDir}`
+  const told = refusal ?? (await own.bhatti(["create", "--name", "new"])).stderr
+  expect(told).toContain(command)
+  const isListed = !file.endsWith("current.json")
+  if (isListed) expect(told).toContain(file)
+  const examined = await own.bhatti(["doctor", "--data-dir", own.dataDir])
+  expect(examined.stdout).toContain(command)
+  if (isListed) expect(examined.stdout).toContain(file)
+  const healed = await own.bhatti(["init", "--data-dir", own.dataDir, "--cache-dir", cacheDir])
+  expect([healed.exitCode, healed.stdout]).toEqual([0, ""])
+  expect((await own.bhatti(["doctor", "--data-dir", own.dataDir])).stdout).not.toContain(command)
+  if (refusal !== undefined) await own.startDaemon()
+  await ok("create", "--name", "new")
+  await ok("destroy", "new", "--yes")
+}
+
 type Outcome = { what: string; text: string; isTold: boolean }
 
 /** What its user gets: right bytes, or others and the reason with them, or an error with the reason. */
@@ -266,11 +295,16 @@ async function start(): Promise<string | undefined> {
   }
 }
 
-test.each(tried)("%s %s is told, and nothing else is lost", async (pattern, damage) => {
+/** The data directory is as it was, and nothing runs. */
+async function renew(): Promise<void> {
   await own.stopDaemon("SIGKILL")
   for (const pid of own.machines()) process.kill(pid, "SIGKILL")
   await until("its machines are gone", () => own.machines().length === 0)
   copyDataDir(now(), own.dataDir)
+}
+
+test.each(tried)("%s %s is told, and nothing else is lost", async (pattern, damage) => {
+  await renew()
   const file = fileOf(pattern)
   const there = directories()
   // Some files are the same before and after, so there is no older copy.
@@ -285,6 +319,7 @@ test.each(tried)("%s %s is told, and nothing else is lost", async (pattern, dama
   if (refusal !== undefined) {
     if (asked !== undefined) console.log(file, damage, refusal)
     expect(refusal).toMatch(/bhatti (admin recover|init)|put it back|Put the right one back|remove/)
+    if (isArtifact(file)) await expectHealed(file, refusal)
     return
   }
   const outcomes = [await use("one"), await use("other")]
@@ -299,5 +334,40 @@ test.each(tried)("%s %s is told, and nothing else is lost", async (pattern, dama
   expect(untold).toEqual([])
   // Only what lies in its own directory, or under it, can hurt the other one.
   if (/^(sandboxes|snapshots)\//.test(file)) expect(outcomes[1]?.what).toBe("right")
+  if (isArtifact(file)) await expectHealed(file)
   expect(own.daemonExitCode()).toBeNull()
+})
+
+test("a kernel whose damage the cache shares is made again from the package", async () => {
+  await renew()
+  // Beside the cache, for links into it.
+  const cache = mkdtempSync(`${cacheDir}-damaged-`)
+  try {
+    for (const shelf of ["kernels", "kernel-packages"]) {
+      // Without what another build is making.
+      const names = readdirSync(join(cacheDir, shelf)).filter((name) => !name.startsWith("."))
+      const sources = names.map((name) => join(cacheDir, shelf, name))
+      mkdirSync(join(cache, shelf))
+      expect(runs("cp", "--archive", "--link", ...sources, join(cache, shelf))).toBe(true)
+    }
+    const installed = join(own.dataDir, fileOf("kernels/*/vmlinux"))
+    const cached = join(cache, fileOf("kernels/*/vmlinux"))
+    for (const path of [installed, cached]) rmSync(path)
+    expect(
+      runs("cp", "--archive", join(now(), dirname(fileOf("kernels/*/manifest.json")), "vmlinux"), cached),
+    ).toBe(true)
+    linkSync(cached, installed)
+    flip(cached)
+    await own.startDaemon()
+    expect((await own.bhatti(["create", "--name", "new"])).stderr).toContain(installed)
+    const told: string[] = []
+    const report = ({ message }: { message: string }) => told.push(message)
+    await installKernel(own.dataDir, await buildKernel({ cacheDir: cache, agentPath: agent, report }))
+    expect(told).toContain(`${dirname(cached)} is damaged: make it again`)
+    await ok("create", "--name", "new")
+    await ok("destroy", "new", "--yes")
+    expect(runs("cmp", "--silent", cached, installed)).toBe(true)
+  } finally {
+    rmSync(cache, { recursive: true })
+  }
 })

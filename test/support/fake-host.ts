@@ -474,6 +474,7 @@ export function fakeHost(): FakeHost {
       },
       readKernel: async () => kernel,
       readKernelFor: async () => kernel,
+      checkImage: async () => undefined,
       repairKernel: async (given) => ({
         ...given,
         arguments: ["bhatti.repair"],

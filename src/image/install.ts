@@ -1,0 +1,114 @@
+/**
+ * Installs kernels and images in a data directory by linking them from the cache, and puts whole files in the place of damaged ones.
+ *
+ *     DATA/kernels/HASH/{vmlinux,initramfs,manifest.json}     DATA/kernels/current.json
+ *     DATA/images/NAME/HASH.raw  HASH.json                    DATA/images/NAME/current.json
+ */
+import { stat } from "node:fs/promises"
+import { dirname, join } from "node:path"
+import type { AppError } from "../contract/errors.ts"
+import { parseJson } from "../lib/parse-json.ts"
+import { type InstalledImage, type InstalledKernel, readImage, readKernel } from "./artifacts.ts"
+import type { BuiltKernel } from "./kernel.ts"
+import { type Current, damageOf, ImageManifest, kernelFiles, proveFile } from "./manifest.ts"
+import { proveDisk } from "./proven-disk.ts"
+import { exists, publishDirectory, publishLink, publishText, replaceByLink } from "./publish.ts"
+import type { BuiltImage } from "./rootfs.ts"
+import { entriesOf, imageHashes, kernelHashes } from "./survey.ts"
+
+const kernelNames = [...kernelFiles, "manifest.json"] as const
+
+/** The built one must be whole. */
+export async function installKernel(
+  dataDir: string,
+  built: Pick<BuiltKernel, "hash" | "dir">,
+): Promise<InstalledKernel> {
+  const directory = join(dataDir, "kernels", built.hash)
+  await publishDirectory(directory, async (beside) => {
+    for (const name of kernelNames) await publishLink(join(built.dir, name), join(beside, name))
+  })
+  for (const name of kernelNames) await heal(join(built.dir, name), join(directory, name), hasSameBytes)
+  const installed = await readKernel(dataDir, { hash: built.hash })
+  await setCurrent(join(dataDir, "kernels"), built.hash)
+  return installed
+}
+
+/** The built one must be whole. */
+export async function installImage(dataDir: string, built: BuiltImage): Promise<InstalledImage> {
+  const directory = join(dataDir, "images", built.name)
+  await linkImage(directory, built)
+  const installed = await readImage(dataDir, built.name, { hash: built.hash })
+  await setCurrent(directory, built.hash)
+  return installed
+}
+
+async function linkImage(directory: string, { hash, file }: { hash: string; file: string }): Promise<void> {
+  const manifest = join(dirname(file), "manifest.json")
+  const { digest } = ImageManifest.parse(await Bun.file(manifest).json())
+  const target = join(directory, `${hash}.raw`)
+  await publishLink(file, target)
+  await heal(file, target, () => proveDisk(target, digest))
+  // The manifest last: what has none does not count as installed.
+  await publishLink(manifest, join(directory, `${hash}.json`))
+  await heal(manifest, join(directory, `${hash}.json`), hasSameBytes)
+}
+
+/**
+ * Heals what is installed besides, for sandboxes that were made of it, from the cache where that still has it. Returns the errors of
+ * what stays damaged.
+ */
+export async function healInstalled(dataDir: string, cacheDir: string): Promise<AppError[]> {
+  const left: (AppError | undefined)[] = []
+  for (const hash of await kernelHashes(dataDir)) {
+    const look = () => damageOf(readKernel(dataDir, { hash, check: "digests" }))
+    if ((await look()) === undefined) continue
+    const source = join(cacheDir, "kernels", hash)
+    const directory = join(dataDir, "kernels", hash)
+    if (await exists(source))
+      for (const name of kernelNames) await replaceByLink(join(source, name), join(directory, name))
+    left.push(await look())
+  }
+  for (const { name, hash } of await imageHashes(dataDir)) {
+    const look = () => damageOf(readImage(dataDir, name, { hash, check: "digests" }))
+    if ((await look()) === undefined) continue
+    const file = await findCachedImage(cacheDir, hash)
+    if (file !== undefined) await linkImage(join(dataDir, "images", name), { hash, file })
+    left.push(await look())
+  }
+  return left.filter((error) => error !== undefined)
+}
+
+/** The whole one with that hash; undefined if there is none. */
+async function findCachedImage(cacheDir: string, hash: string): Promise<string | undefined> {
+  for (const entry of await entriesOf(join(cacheDir, "images"), /^([^.].*)$/)) {
+    const directory = join(cacheDir, "images", entry)
+    const manifestFile = Bun.file(join(directory, "manifest.json"))
+    const text = (await manifestFile.exists()) ? await manifestFile.text() : ""
+    const manifest = ImageManifest.safeParse(parseJson(text)).data
+    const file = join(directory, "disk.raw")
+    if (manifest?.hash === hash && (await proveDisk(file, manifest.digest))) return file
+  }
+  return undefined
+}
+
+async function heal(source: string, target: string, isWhole: typeof hasSameBytes): Promise<void> {
+  // The very file of the cache is as whole as that.
+  if (!(await isSameFile(source, target)) && !(await isWhole(source, target)))
+    await replaceByLink(source, target)
+}
+
+async function isSameFile(one: string, other: string): Promise<boolean> {
+  if (!(await exists(other))) return false
+  const [a, b] = [await stat(one), await stat(other)]
+  return a.ino === b.ino && a.dev === b.dev
+}
+
+async function hasSameBytes(one: string, other: string): Promise<boolean> {
+  if (!(await exists(other))) return false
+  const [a, b] = [await proveFile(one), await proveFile(other)]
+  return a.size === b.size && a.sha256 === b.sha256
+}
+
+async function setCurrent(directory: string, hash: string): Promise<void> {
+  await publishText(join(directory, "current.json"), `${JSON.stringify({ hash } satisfies Current)}\n`)
+}

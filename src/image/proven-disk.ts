@@ -1,0 +1,82 @@
+/**
+ * Whether an image's disk is what its manifest says, by its digest. Beside a disk that was found whole lies a mark: a faster checksum of
+ * the same bytes, and which file that was. With it the next look takes a sixth of the time, and a start need not wait for it.
+ */
+import { readFileSync, statSync } from "node:fs"
+import { z } from "zod"
+import { errorCodeOf } from "../lib/error-code.ts"
+import { openSealedJson, sealJson } from "../lib/sealed-json.ts"
+import { fileChecksum } from "../lib/sparse-file.ts"
+import { publishText } from "./publish.ts"
+import { diskDigest } from "./sparse.ts"
+
+/** `disk` is the faster checksum. */
+const Mark = z.object({ digest: z.string(), disk: z.string(), identity: z.string() })
+type Mark = z.infer<typeof Mark>
+
+export function markOf(file: string): string {
+  return `${file}.checked`
+}
+
+/** Changes with every write to the file and with every file in its place, but not with the number of its links. Undefined: missing. */
+export function identityOf(file: string): string | undefined {
+  const stat = statSync(file, { throwIfNoEntry: false, bigint: true })
+  return stat && `${stat.dev} ${stat.ino} ${stat.size} ${stat.mtimeNs}`
+}
+
+/** Returns whether this very file was found whole before, and nobody has written to it since by ordinary means. */
+export function isAsProven(file: string, digest: string): boolean {
+  const mark = readMark(file)
+  return mark?.digest === digest && mark.identity === identityOf(file)
+}
+
+type ProveOptions = { pause?: () => Promise<void>; isKept?: boolean }
+
+/** Reads all of it. `pause` is awaited after every part, for who has time. `isKept: false` writes nothing. */
+export function proveDisk(file: string, digest: string, options: ProveOptions = {}): Promise<boolean> {
+  return isReadable(readThrough(file, digest, options))
+}
+
+async function readThrough(file: string, digest: string, options: ProveOptions): Promise<boolean> {
+  const identity = identityOf(file)
+  if (identity === undefined) return false
+  const mark = readMark(file)
+  const isKnown = mark?.digest === digest
+  if (!isKnown && (await diskDigest(file)) !== digest) return false
+  const isKept = options.isKept ?? true
+  if (!isKnown && !isKept) return true
+  const checksum = await fileChecksum(file, options)
+  if (isKnown && checksum !== mark.disk) return false
+  if (isKept && !(isKnown && mark.identity === identity))
+    await writeMark(file, { digest, disk: checksum, identity })
+  return true
+}
+
+/** Bytes that the host's disk does not give back are damage too. */
+export async function isReadable(reading: Promise<boolean>): Promise<boolean> {
+  try {
+    return await reading
+  } catch (error) {
+    if (errorCodeOf(error) === "EIO") return false
+    throw error
+  }
+}
+
+/** Returns undefined if there is none, or a damaged one. */
+function readMark(file: string): Mark | undefined {
+  try {
+    return Mark.safeParse(openSealedJson(readFileSync(markOf(file), "utf8"))).data
+  } catch (error) {
+    if (errorCodeOf(error) === "ENOENT") return undefined
+    throw error
+  }
+}
+
+/** Without the mark the next look takes longer, which is all. */
+async function writeMark(file: string, mark: Mark): Promise<void> {
+  try {
+    await publishText(markOf(file), sealJson(mark))
+  } catch (error) {
+    if (!["EACCES", "EROFS", "ENOSPC", "EDQUOT", "EPERM"].includes(errorCodeOf(error) ?? "")) throw error
+  }
+}

@@ -1,0 +1,42 @@
+/** Whether an unpacked package in the cache is as it was unpacked: one checksum over the names and bytes of all of its files. */
+
+import { readdir, readFile } from "node:fs/promises"
+import { join, relative } from "node:path"
+import { Checksum } from "../lib/checksum.ts"
+import { errorCodeOf } from "../lib/error-code.ts"
+import { publishText } from "./publish.ts"
+
+const proofName = "checksum"
+
+/** Takes the tree as it is now for whole. */
+export async function proveTree(directory: string): Promise<void> {
+  await Bun.write(join(directory, proofName), await checksumOf(directory))
+}
+
+/** A tree of earlier versions has no checksum yet, and gets one. */
+export async function isWholeTree(directory: string): Promise<boolean> {
+  const found = await checksumOf(directory)
+  const proof = Bun.file(join(directory, proofName))
+  if (await proof.exists()) return (await proof.text()) === found
+  try {
+    await publishText(join(directory, proofName), found)
+  } catch (error) {
+    // Somebody else's cache.
+    if (!["EACCES", "EROFS", "EPERM"].includes(errorCodeOf(error) ?? "")) throw error
+  }
+  return true
+}
+
+async function checksumOf(directory: string): Promise<string> {
+  const entries = await readdir(directory, { recursive: true, withFileTypes: true })
+  const paths = entries
+    .filter((entry) => entry.isFile())
+    .map((entry) => relative(directory, join(entry.parentPath, entry.name)))
+    .filter((path) => path !== proofName && !path.startsWith("."))
+  const checksum = new Checksum()
+  for (const path of paths.sort()) {
+    checksum.add(Buffer.from(`${path}\n`))
+    checksum.add(await readFile(join(directory, path)))
+  }
+  return checksum.value()
+}

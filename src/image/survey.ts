@@ -1,0 +1,48 @@
+/** All that is damaged of the kernels and images of a data directory, for the doctor. Changes nothing. */
+import { readdir } from "node:fs/promises"
+import { join } from "node:path"
+import type { AppError } from "../contract/errors.ts"
+import { type InstalledImage, readImage, readKernel } from "./artifacts.ts"
+import { damaged, damageOf } from "./manifest.ts"
+import { proveDisk } from "./proven-disk.ts"
+import { exists } from "./publish.ts"
+
+/** What was never installed is no damage. */
+export async function listDamage(dataDir: string): Promise<AppError[]> {
+  const kernels = join(dataDir, "kernels")
+  const errors = (await exists(join(kernels, "current.json"))) ? [await damageOf(readKernel(dataDir))] : []
+  for (const hash of await kernelHashes(dataDir))
+    errors.push(await damageOf(readKernel(dataDir, { hash, check: "digests" })))
+  for (const { name, hash } of await imageHashes(dataDir))
+    errors.push(await damageOf(readWhole(dataDir, name, hash)))
+  for (const name of await entriesOf(join(dataDir, "images"), /^([^.].*)$/))
+    if (await exists(join(dataDir, "images", name, "current.json")))
+      errors.push(await damageOf(readImage(dataDir, name)))
+  const found = errors.filter((error) => error !== undefined)
+  return [...new Map(found.map((error) => [error.message, error])).values()]
+}
+
+async function readWhole(dataDir: string, name: string, hash: string): Promise<InstalledImage> {
+  const image = await readImage(dataDir, name, { hash })
+  if (!(await proveDisk(image.file, image.digest, { isKept: false }))) throw damaged(dataDir, image.file)
+  return image
+}
+
+export function kernelHashes(dataDir: string): Promise<string[]> {
+  return entriesOf(join(dataDir, "kernels"), /^([0-9a-f]{16})$/)
+}
+
+export async function imageHashes(dataDir: string): Promise<{ name: string; hash: string }[]> {
+  const found: { name: string; hash: string }[] = []
+  for (const name of await entriesOf(join(dataDir, "images"), /^([^.].*)$/))
+    for (const hash of await entriesOf(join(dataDir, "images", name), /^([0-9a-f]{16})\.json$/))
+      found.push({ name, hash })
+  return found
+}
+
+/** What the pattern's group finds in the names of a directory; nothing if there is none. */
+export async function entriesOf(directory: string, pattern: RegExp): Promise<string[]> {
+  if (!(await exists(directory))) return []
+  const names = await readdir(directory)
+  return names.map((name) => pattern.exec(name)?.[1]).filter((name) => name !== undefined)
+}
