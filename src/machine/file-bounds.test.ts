@@ -1,6 +1,8 @@
-/** The bound on a disk's file, against what qemu-img says of disks. */
+/** The bound on a disk's file, against what qemu-img says of disks and what QEMU makes of one. */
 
 import { expect, test } from "bun:test"
+import { mkdtempSync, rmSync, statSync } from "node:fs"
+import { join } from "node:path"
 import { limits } from "../contract/limits.ts"
 import { fileBytesMax, stateBytesMax } from "./file-bounds.ts"
 
@@ -15,3 +17,44 @@ test.each([limits.diskMibDefault, 12_288, 100_000, limits.diskMibMax])(
     expect(Number.isSafeInteger(fileBytesMax(diskMib))).toBe(true)
   },
 )
+
+test("a disk that is always full, trimmed and written again in pieces of other places, stays far below its bound", () => {
+  const [diskMib, pieceMib, rounds] = [64, 8, 12]
+  const clusters = diskMib * 16
+  const directory = mkdtempSync("/tmp/bhatti-bounds-")
+  try {
+    const path = join(directory, "disk.qcow2")
+    const make = ["qemu-img", "create", "-q", "-f", "qcow2", path, `${diskMib}M`]
+    expect(Bun.spawnSync(make).exitCode).toBe(0)
+    let seed = 7
+    const below = (max: number) => {
+      seed = (seed * 16_807) % 2_147_483_647
+      return seed % max
+    }
+    const pieces = Array.from(
+      { length: diskMib / pieceMib },
+      (_, index) => `${index * pieceMib}M ${pieceMib}M`,
+    )
+    const words = pieces.map((piece) => `write -q -P 1 ${piece}`)
+    for (let round = 0; round < rounds; round++) {
+      for (let count = 0; count < 100; count++) {
+        const length = Math.min(1 + below(16), clusters)
+        words.push(`discard -q ${below(clusters - length) * 64}k ${length * 64}k`)
+      }
+      const order = pieces.toSorted(() => below(2) - 0.5)
+      words.push(...order.map((piece) => `write -q -P 1 ${piece}`))
+    }
+    const play = Bun.spawnSync(["qemu-io", "-f", "qcow2", "-d", "unmap", path], {
+      stdin: Buffer.from(`${words.join("\n")}\n`),
+    })
+    expect([play.exitCode, play.stderr.toString()]).toEqual([0, ""])
+    const { size, blocks } = statSync(path)
+    const whole = diskMib * 1024 * 1024
+    expect(size).toBeGreaterThan(whole)
+    expect(size).toBeLessThan(2.5 * whole)
+    // Its holes take no space.
+    expect(blocks * 512).toBeLessThan(1.05 * whole)
+  } finally {
+    rmSync(directory, { recursive: true, force: true })
+  }
+})

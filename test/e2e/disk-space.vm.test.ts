@@ -13,7 +13,7 @@ const reserveMib = 1024
 
 let own: Installation
 beforeAll(async () => {
-  own = await install({ diskMib: 2400 })
+  own = await install({ diskMib: 3000 })
   for (const name of ["good", "bad"]) expect((await own.bhatti(["create", "--name", name])).exitCode).toBe(0)
 }, 600_000)
 afterAll(async () => {
