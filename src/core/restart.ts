@@ -2,6 +2,7 @@
 
 import { AppError } from "../contract/errors.ts"
 import type { Sandbox } from "../contract/sandbox.ts"
+import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Account } from "../store/users.ts"
 import { dropGuest } from "./attach.ts"
 import { detach } from "./attachment.ts"
@@ -36,7 +37,7 @@ export async function restartByName(core: Core, account: Account, nameOrId: stri
       }
       const template = await templateToStart(core, record)
       const machine = machineOf(core, record)
-      if (machine) await end(core, record.id, machine)
+      if (machine) await end(core, record, machine)
       await bootFromDisk(core, record, template, "it was restarted")
       core.failedStarts.forget(record.id)
       const meta = { by: "user", ms: Math.round(performance.now() - startedAt) }
@@ -46,18 +47,26 @@ export async function restartByName(core: Core, account: Account, nameOrId: stri
   return viewById(core, found.id)
 }
 
-/** A guest that does not end in time is ended as it is: its disk is what a loss of power leaves. */
-async function end(core: Core, id: Sandbox["id"], machine: Machine): Promise<void> {
+/**
+ * A guest that does not end in time is ended as it is: its disk is what a loss of power leaves. Throws if what it writes at its end
+ * finds no space.
+ */
+async function end(core: Core, record: SandboxRecord, machine: Machine): Promise<void> {
   const { machines } = core.host
   await machines.resume(machine)
   try {
-    await core.guests.get(id)?.shutdown({ deadlineMs: answerDeadlineMs })
-    await machines.endsWithin(machine, { deadlineMs: endDeadlineMs })
+    await core.space.unlessHalted(record, machine, shutDown(core, record, machine))
   } catch (error) {
-    if (!(error instanceof AppError)) throw error
-    core.log.warn({ sandbox: id, error }, "restarting a sandbox whose guest does not end")
+    if (!(error instanceof AppError) || core.space.heldOf(record) !== undefined) throw error
+    core.log.warn({ sandbox: record.id, error }, "restarting a sandbox whose guest does not end")
+  } finally {
+    dropGuest(core, record.id)
   }
-  dropGuest(core, id)
   await machines.kill(machine)
-  await detach(core, id)
+  await detach(core, record.id)
+}
+
+async function shutDown(core: Core, { id }: SandboxRecord, machine: Machine): Promise<void> {
+  await core.guests.get(id)?.shutdown({ deadlineMs: answerDeadlineMs })
+  await core.host.machines.endsWithin(machine, { deadlineMs: endDeadlineMs })
 }

@@ -117,7 +117,9 @@ export class Space {
 
   /** Before a held one is asked for something: it goes on if there is room, else this throws the reason. */
   async check(record: SandboxRecord): Promise<void> {
-    if (!this.#holdOf(record)) return
+    const held = this.heldOf(record)
+    if (held === undefined) return
+    if (held !== "host_disk" || !(await this.hasRoom())) throw heldError(record, held)
     await this.#core.turns.take(record.id, async () => {
       const now = await this.#core.store.sandboxes.get(record.id)
       if (now) await this.checkInTurn(now)
@@ -191,9 +193,10 @@ export class Space {
     let isOver = false
     const look = async () => {
       if ((await this.#haltOf(record, machine)) === "disk_full") halted.resolve(undefined)
-      else if (!isOver) alarm = clock.after(haltedAgainMs, () => void look())
+      else if (!isOver) alarm = lookSoon()
     }
-    let alarm = clock.after(haltedAgainMs, () => void look())
+    const lookSoon = () => clock.after(haltedAgainMs, () => void look().catch(halted.reject))
+    let alarm = lookSoon()
     try {
       const given = await Promise.race([answer.then((value) => ({ value })), halted.promise])
       if (given) return given.value
@@ -286,16 +289,19 @@ export class Space {
       const machine = machineOf(this.#core, record)
       if (!machine || this.heldOf(record) !== undefined) return
       const halt = await this.#haltOf(record, machine)
-      const isLeft = halt === "paused" && (isShort || !guests.has(record.id))
+      const isOver = this.#isOverQuota(record)
+      const isLeft = halt === "paused" && (isShort || isOver || !guests.has(record.id))
       if (halt !== "disk_full" && !isLeft) return
-      this.#note(record, machine, halt === "paused" && this.#isOverQuota(record) ? "disk_quota" : "host_disk")
+      this.#note(record, machine, halt === "paused" && isOver ? "disk_quota" : "host_disk")
     })
   }
 
   /** A machine that does not answer, or has ended, is others' business. */
   async #haltOf(record: SandboxRecord, machine: Machine): ReturnType<Machines["haltOf"]> {
+    const { machines } = this.#core.host
+    if (!machines.isRunning(machine)) return "none"
     try {
-      return await this.#core.host.machines.haltOf(machine)
+      return await machines.haltOf(machine)
     } catch (error) {
       if (!(error instanceof AppError)) throw error
       this.#core.log.warn({ sandbox: record.id, error }, "a machine does not say whether it runs")

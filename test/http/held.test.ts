@@ -169,15 +169,16 @@ test("a stop whose guest finds no space for what it writes out is refused at onc
   expect((await own.call("POST", "/sandboxes/dev/stop")).status).toBe(200)
 })
 
-test("a repair of one whose guest finds no space ends no machine", async () => {
+test.each(["repair", "restart"])("a %s of one whose guest finds no space ends no machine", async (what) => {
   const guest = own.core.guests.get(id)
   if (!guest) throw new Error("no guest")
   const pid = pidOf(id)
-  guest.quiesce = () => {
+  const findsNoSpace = () => {
     own.host.halts.set(pid, "disk_full")
     own.host.freeMibNow = 0
-    return new Promise(() => undefined)
+    return new Promise<unknown>(() => undefined)
   }
-  expect((await own.call("POST", "/sandboxes/dev/repair")).status).toBe(503)
+  Object.assign(guest, { quiesce: findsNoSpace, shutdown: findsNoSpace })
+  expect((await own.call("POST", `/sandboxes/dev/${what}`)).status).toBe(503)
   expect([await heldNow(), own.host.running.has(pid)]).toEqual(["host_disk", true])
 })
