@@ -10,6 +10,8 @@ import { identityOf, isAsProven, proveDisk } from "./proven-disk.ts"
 
 /** Between parts of 4 MiB, so that whoever starts sandboxes meanwhile does not notice. */
 const pauseMs = 10
+/** A daemon that has just started has better things to do. */
+const delayMs = 1500
 
 type Look = { identity: string; proof: Promise<AppError | undefined>; found?: AppError; isAwaited: boolean }
 
@@ -45,9 +47,11 @@ export class ArtifactChecks {
     return this.#look(file, `${identity}`, () => {
       const isAwaited = !isAsProven(file, digest)
       const pause = isAwaited ? undefined : () => Bun.sleep(pauseMs)
-      const proof = proveDisk(file, digest, pause ? { pause } : {}).then((isWhole) =>
-        isWhole || identityOf(file) !== identity ? undefined : damaged(this.#dataDir, file),
-      )
+      const proof = Bun.sleep(isAwaited ? 0 : delayMs)
+        .then(() => proveDisk(file, digest, pause ? { pause } : {}))
+        .then((isWhole) =>
+          isWhole || identityOf(file) !== identity ? undefined : damaged(this.#dataDir, file),
+        )
       return { proof, isAwaited }
     })
   }
