@@ -4,30 +4,27 @@ import { afterAll, beforeAll, expect, test } from "bun:test"
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { FakeDaemon } from "./fake-daemon.ts"
+import { connect } from "../../src/client/client.ts"
+import { Daemon } from "./daemon.ts"
 import { bhatti, environment, program, until } from "./program.ts"
 
-const daemon = new FakeDaemon()
+let daemon: Daemon
 let directory = ""
-beforeAll(() => {
-  daemon.addSandbox("dev")
-  daemon.addSandbox("demo")
-  daemon.answers.set("GET /secrets", () =>
-    Response.json([{ name: "API_KEY", created_at: "", updated_at: "" }]),
-  )
-  daemon.answers.set("GET /sandboxes/dev/sessions", () =>
-    Response.json([
-      { session_id: "s1", name: "init" },
-      { session_id: "s2", name: null },
-    ]),
-  )
+beforeAll(async () => {
+  daemon = await Daemon.start()
+  await daemon.sandbox("dev", { init: "serve" })
+  await daemon.sandbox("demo")
+  await daemon.call("POST", "/secrets", { name: "API_KEY", value: "x" })
+  const shell = connect({ url: daemon.url, token: daemon.key }).shellStream("dev")
+  await shell.session
+  shell.close()
   directory = mkdtempSync(join(tmpdir(), "bhatti-completion-"))
   const quoted = program.map((word) => `'${word}'`).join(" ")
   writeFileSync(join(directory, "bhatti"), `#!/bin/sh\nexec ${quoted} "$@"\n`, { mode: 0o755 })
 })
-afterAll(() => {
-  daemon[Symbol.dispose]()
+afterAll(async () => {
   rmSync(directory, { recursive: true })
+  await daemon[Symbol.asyncDispose]()
 })
 
 async function candidates(...words: string[]): Promise<string[]> {
@@ -71,11 +68,12 @@ test("no daemon, a wrong key, a daemon that does not answer: silence, soon", asy
       stderr: "",
       exitCode: 0,
     })
-  daemon.answers.set("GET /sandboxes", () => new Promise(() => {}))
+  using silent = Bun.serve({ hostname: "127.0.0.1", port: 0, fetch: () => new Promise(() => {}) })
   const startMs = performance.now()
-  expect(await candidates("exec", "d")).toEqual([])
+  const url = `http://127.0.0.1:${silent.port}`
+  const ran = await bhatti(["__complete", "--", "exec", "d"], { daemon: { url, key: daemon.key } })
+  expect(ran).toEqual({ stdout: "", stderr: "", exitCode: 0 })
   expect(performance.now() - startMs).toBeLessThan(2000)
-  daemon.answers.delete("GET /sandboxes")
 })
 
 test("an unknown shell is wrong usage", async () => {

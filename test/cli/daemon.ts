@@ -12,7 +12,7 @@ import type { Core } from "../../src/core/core.ts"
 import type { App } from "../../src/http/app.ts"
 import type { SocketState } from "../../src/http/context.ts"
 import type { SocketSession } from "../../src/http/socket-session.ts"
-import type { FakeHost } from "../support/fake-host.ts"
+import type { FakeHost, Held } from "../support/fake-host.ts"
 import type { FakeProcess } from "../support/fake-process.ts"
 import { type Answer, type HttpAppOptions, openHttpApp } from "../support/http-app.ts"
 
@@ -39,6 +39,7 @@ export class Daemon implements AsyncDisposable {
   readonly sent: Sent[] = []
   readonly execs: ExecTap[] = []
   readonly shells: ShellTap[] = []
+  readonly #holds = new Map<string, { reach: () => void; released: Promise<void> }>()
   readonly #app: Awaited<ReturnType<typeof openHttpApp>>
 
   private constructor(app: Awaited<ReturnType<typeof openHttpApp>>) {
@@ -66,6 +67,11 @@ export class Daemon implements AsyncDisposable {
     return this.sent.map(({ method, path }) => `${method} ${path}`)
   }
 
+  /** Clients' connections that are open now. */
+  get connections(): number {
+    return this.#app.connections()
+  }
+
   /** JSON of the bodies that were sent there. */
   bodies(route: string): unknown[] {
     return this.#sentTo(route).map(({ text }) => JSON.parse(text))
@@ -73,6 +79,14 @@ export class Daemon implements AsyncDisposable {
 
   queries(route: string): Record<string, string>[] {
     return this.#sentTo(route).map(({ query }) => query)
+  }
+
+  /** Lets the next request of that method and path wait before the application has it. */
+  hold(route: string): Held {
+    const reached = Promise.withResolvers<void>()
+    const released = Promise.withResolvers<void>()
+    this.#holds.set(route, { reach: reached.resolve, released: released.promise })
+    return { reached: reached.promise, release: released.resolve }
   }
 
   get lastExec(): ExecTap {
@@ -107,7 +121,7 @@ export class Daemon implements AsyncDisposable {
     await this.#app[Symbol.asyncDispose]()
   }
 
-  note(app: App, request: Request, body: AsyncIterable<Uint8Array>, upgrade: Parameters<App>[2]) {
+  async note(app: App, request: Request, body: AsyncIterable<Uint8Array>, upgrade: Parameters<App>[2]) {
     if (request.headers.get("x-request-id") === ownRequestId) return app(request, body, upgrade)
     const { pathname, searchParams } = new URL(request.url)
     const sent: Sent = {
@@ -125,6 +139,11 @@ export class Daemon implements AsyncDisposable {
         : this.#noteShell(state.session, sent.query)
       return upgrade?.({ ...state, session: tap }) ?? false
     }
+    const route = `${request.method} ${pathname}`
+    const hold = this.#holds.get(route)
+    this.#holds.delete(route)
+    hold?.reach()
+    await hold?.released
     return app(request, noted(body, sent), upgrade && tapped)
   }
 

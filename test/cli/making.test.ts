@@ -1,34 +1,31 @@
 /** Ctrl-C while something is being made. */
 
 import { afterEach, beforeEach, expect, test } from "bun:test"
-import { FakeDaemon } from "./fake-daemon.ts"
+import type { Held } from "../support/fake-host.ts"
+import { Daemon } from "./daemon.ts"
 import { environment, program, type Ran, until } from "./program.ts"
 
-let daemon: FakeDaemon
-beforeEach(() => {
-  daemon = new FakeDaemon()
+let daemon: Daemon
+beforeEach(async () => {
+  daemon = await Daemon.start()
 })
-afterEach(() => daemon[Symbol.dispose]())
+afterEach(() => daemon[Symbol.asyncDispose]())
 
-/** Runs it; sends the signals one by one, each when the line before was shown; then lets the daemon answer. */
+/** Runs it; sends the signals one by one, each when the line before was shown, while the host is at a step; then lets that go on. */
 async function interrupted(
   args: string[],
-  options: { method?: string; path: string; reply: () => Response; signals: NodeJS.Signals[] },
+  options: { during: string | Held; signals: NodeJS.Signals[]; whileHeld?: () => Promise<void> },
 ): Promise<Ran> {
-  const asked = `${options.method ?? "POST"} ${options.path}`
-  const { promise, resolve } = Promise.withResolvers<void>()
-  daemon.answers.set(asked, async () => {
-    await promise
-    return options.reply()
-  })
-  daemon.requests.length = 0
+  const { during } = options
+  const held = typeof during === "string" ? daemon.host.hold(during) : during
+  daemon.sent.length = 0
   const child = Bun.spawn([...program, ...args], {
     env: environment(daemon),
     stdin: "ignore",
     stdout: "pipe",
     stderr: "pipe",
   })
-  await until("it is being made", () => daemon.requests.includes(asked))
+  await held.reached
   let stderr = ""
   const reading = (async () => {
     for await (const bytes of child.stderr) stderr += new TextDecoder().decode(bytes)
@@ -38,7 +35,8 @@ async function interrupted(
     child.kill(signal)
     await until("it says something", () => stderr.length > before)
   }
-  resolve()
+  await options.whileHeld?.()
+  held.release()
   const [stdout, exitCode] = await Promise.all([child.stdout.text(), child.exited, reading])
   return { stdout, stderr, exitCode }
 }
@@ -46,70 +44,65 @@ async function interrupted(
 const cancelling = "cancelling; Ctrl-C again leaves that to the daemon\n"
 
 test("Ctrl-C during a create takes it back", async () => {
-  const { id } = daemon.addSandbox("dev")
-  const reply = () => Response.json(daemon.sandboxes.get("dev"), { status: 201 })
-  const ran = await interrupted(["create", "dev"], { path: "/sandboxes", reply, signals: ["SIGINT"] })
+  const ran = await interrupted(["create", "dev"], { during: "clone", signals: ["SIGINT"] })
   expect(ran).toEqual({
     stdout: "",
     stderr: `${cancelling}sandbox/dev destroyed: its create was cancelled\n`,
     exitCode: 130,
   })
-  expect(daemon.requests.at(-1)).toBe(`DELETE /sandboxes/${id}`)
+  expect(daemon.requests.at(-1)).toMatch(/^DELETE \/sandboxes\/sb_[0-9a-f]{16}$/)
+  expect(await daemon.names()).toEqual([])
 })
 
 test("SIGTERM takes back all of several, and a copy of a snapshot too", async () => {
-  const all = ["w-1", "w-2"].map((name) => daemon.addSandbox(name))
   const several = await interrupted(["create", "w", "--count", "2", "--json"], {
-    path: "/sandboxes/batch",
-    reply: () => Response.json(all, { status: 201 }),
+    during: "clone",
     signals: ["SIGTERM"],
   })
   expect(several).toMatchObject({ stdout: "", exitCode: 143 })
-  expect(daemon.sandboxes.size).toBe(0)
+  expect(daemon.requests.filter((one) => one.startsWith("DELETE"))).toHaveLength(2)
+  expect(await daemon.names()).toEqual([])
 
-  const copy = daemon.addSandbox("copy")
-  const resumed = await interrupted(["snapshot", "resume", "kept"], {
-    path: "/snapshots/kept/resume",
-    reply: () => Response.json(copy, { status: 201 }),
-    signals: ["SIGINT"],
-  })
+  await daemon.sandbox("dev")
+  await daemon.call("POST", "/sandboxes/dev/checkpoint", { name: "kept" })
+  const resumed = await interrupted(["snapshot", "resume", "kept"], { during: "place", signals: ["SIGINT"] })
   expect(resumed).toMatchObject({ stdout: "", exitCode: 130 })
-  expect(daemon.sandboxes.size).toBe(0)
+  expect(await daemon.names()).toEqual(["dev"])
 })
 
 test("what was there before stays", async () => {
-  const sandbox = daemon.addSandbox("dev")
-  const ran = await interrupted(["create", "dev", "--if-not-exists"], {
-    path: "/sandboxes",
-    reply: () => Response.json(sandbox, { headers: { "x-bhatti-existing": "true" } }),
-    signals: ["SIGINT"],
-  })
+  await daemon.sandbox("dev")
+  const held = daemon.hold("POST /sandboxes")
+  const ran = await interrupted(["create", "dev", "--if-not-exists"], { during: held, signals: ["SIGINT"] })
   expect(ran).toEqual({
     stdout: "",
     stderr: `${cancelling}cancelled; the sandbox was there before, and stays\n`,
     exitCode: 130,
   })
   expect(daemon.requests).toEqual(["POST /sandboxes"])
+  expect(await daemon.names()).toEqual(["dev"])
 })
 
 test("a create that fails after Ctrl-C says why", async () => {
   const ran = await interrupted(["create", "dev"], {
-    path: "/sandboxes",
-    reply: () => Response.json({ code: "conflict", message: "it exists already" }, { status: 409 }),
+    during: "clone",
     signals: ["SIGINT"],
+    whileHeld: async () => {
+      daemon.host.failAt = "clone"
+    },
   })
   expect(ran).toEqual({
     stdout: "",
-    stderr: `${cancelling}bhatti: it exists already\n`,
+    stderr: `${cancelling}bhatti: injected at clone\n`,
     exitCode: 1,
   })
 })
 
 test("a second Ctrl-C leaves at once", async () => {
   const ran = await interrupted(["create", "dev"], {
-    path: "/sandboxes",
-    reply: () => Response.json(daemon.addSandbox("dev"), { status: 201 }),
+    during: "clone",
     signals: ["SIGINT", "SIGINT"],
+    whileHeld: () => until("the daemon to see us gone", () => daemon.connections === 0),
   })
   expect(ran).toEqual({
     stdout: "",
@@ -117,46 +110,46 @@ test("a second Ctrl-C leaves at once", async () => {
     exitCode: 130,
   })
   expect(daemon.requests).toEqual(["POST /sandboxes"])
+  await until("the daemon to remove it", () => daemon.host.directories.size === 0)
 })
 
 test("what the daemon finishes in any case is said to go on, and the signal ends us", async () => {
-  const dev = daemon.addSandbox("dev")
-  for (const [args, path, words] of [
+  await daemon.sandbox("dev")
+  for (const [args, during, words, back] of [
     [
       ["stop", "dev"],
-      "/sandboxes/dev/stop",
+      "save",
       "not waited for: dev is still being stopped; see: bhatti list\n",
-    ],
-    [
-      ["start", "dev"],
-      "/sandboxes/dev/start",
-      "not waited for: dev is still being started; see: bhatti list\n",
+      () => daemon.call("POST", "/sandboxes/dev/start"),
     ],
     [
       ["snapshot", "create", "dev", "-n", "kept"],
-      "/sandboxes/dev/checkpoint",
+      "capture",
       "not waited for: the snapshot is still being made; see: bhatti snapshot list\n",
+      () => daemon.call("DELETE", "/snapshots/kept"),
+    ],
+    [
+      ["start", "dev"],
+      "restore",
+      "not waited for: dev is still being started; see: bhatti list\n",
+      () => daemon.call("POST", "/sandboxes/dev/stop"),
     ],
   ] as const) {
+    if (during === "restore") await daemon.call("POST", "/sandboxes/dev/stop")
     for (const [signal, exitCode] of [
       ["SIGINT", 130],
       ["SIGTERM", 143],
     ] as const) {
-      const reply = () => Response.json(dev)
-      const ran = await interrupted([...args], { path, reply, signals: [signal] })
+      const ran = await interrupted([...args], { during, signals: [signal] })
       expect(ran).toEqual({ stdout: "", stderr: words, exitCode })
+      await back()
     }
   }
 })
 
 test("a destroy that is not waited for goes on too", async () => {
-  daemon.addSandbox("dev")
-  const ran = await interrupted(["destroy", "-y", "dev", "other"], {
-    method: "DELETE",
-    path: "/sandboxes/dev",
-    reply: () => Response.json({ status: "destroyed" }),
-    signals: ["SIGINT"],
-  })
+  await daemon.sandbox("dev")
+  const ran = await interrupted(["destroy", "-y", "dev", "other"], { during: "kill", signals: ["SIGINT"] })
   expect(ran).toMatchObject({ stdout: "", exitCode: 130 })
   expect(ran.stderr).toEndWith("not waited for: dev, other are still being destroyed; see: bhatti list\n")
 })

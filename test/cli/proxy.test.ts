@@ -1,11 +1,11 @@
 /** Proxies of the environment: never before a daemon on this host, before any other for requests and streams alike. */
 
 import { afterAll, beforeEach, expect, test } from "bun:test"
-import { FakeDaemon, testKey } from "./fake-daemon.ts"
+import { Daemon } from "./daemon.ts"
 import { bhatti } from "./program.ts"
 
-const daemon = new FakeDaemon()
-daemon.addSandbox("dev")
+const daemon = await Daemon.start({ apiHosts: ["bhatti.localhost", "bhatti.test"] })
+await daemon.sandbox("dev")
 
 /** The first line of what each connection asked for. */
 const asked: string[] = []
@@ -43,7 +43,7 @@ const variables = ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy", "HTTPS_
 
 afterAll(() => {
   proxy.stop(true)
-  daemon[Symbol.dispose]()
+  return daemon[Symbol.asyncDispose]()
 })
 beforeEach(() => {
   asked.length = 0
@@ -60,7 +60,7 @@ test("a daemon on this host is never asked through a proxy", async () => {
   for (const host of ["127.0.0.1", "localhost", "bhatti.localhost"])
     for (const args of commands) {
       const ran = await bhatti([...args], {
-        env: { ...env, BHATTI_URL: `http://${host}:${port}`, BHATTI_TOKEN: testKey },
+        env: { ...env, BHATTI_URL: `http://${host}:${port}`, BHATTI_TOKEN: daemon.key },
       })
       expect({ host, ...ran }).toEqual({ host, stdout: "dev\n", stderr: "", exitCode: 0 })
     }
@@ -68,7 +68,7 @@ test("a daemon on this host is never asked through a proxy", async () => {
 })
 
 test("a daemon elsewhere is asked through the proxy, streams too", async () => {
-  const away = { BHATTI_URL: "http://bhatti.test:8080", BHATTI_TOKEN: testKey }
+  const away = { BHATTI_URL: "http://bhatti.test:8080", BHATTI_TOKEN: daemon.key }
   for (const variable of ["HTTP_PROXY", "http_proxy", "ALL_PROXY"])
     for (const args of commands) {
       const ran = await bhatti([...args], { env: { ...away, [variable]: proxyUrl } })
@@ -79,7 +79,7 @@ test("a daemon elsewhere is asked through the proxy, streams too", async () => {
 })
 
 test("NO_PROXY holds for both", async () => {
-  const away = { BHATTI_URL: "http://bhatti.test:8080", BHATTI_TOKEN: testKey }
+  const away = { BHATTI_URL: "http://bhatti.test:8080", BHATTI_TOKEN: daemon.key }
   for (const args of commands)
     await bhatti([...args], { env: { ...away, http_proxy: proxyUrl, NO_PROXY: "bhatti.test" } })
   expect(asked).toEqual([])

@@ -16,11 +16,11 @@ import {
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { makeAuthority } from "../support/authority.ts"
-import { FakeDaemon, testKey } from "./fake-daemon.ts"
+import { Daemon } from "./daemon.ts"
 import { bhatti, program, until } from "./program.ts"
 
-const daemon = new FakeDaemon()
-afterAll(() => daemon[Symbol.dispose]())
+const daemon = await Daemon.start({ about: { version: "9.9.9" } })
+afterAll(() => daemon[Symbol.asyncDispose]())
 
 let home = ""
 beforeEach(() => {
@@ -37,13 +37,13 @@ function setup(args: string[], env: Record<string, string> = {}) {
 }
 
 test("with both options it asks nothing, and the next command works", async () => {
-  const ran = await setup(["--url", daemon.url, "--token", testKey])
+  const ran = await setup(["--url", daemon.url, "--token", daemon.key])
   expect(ran).toEqual({ stdout: `saved to ${config()}\n`, stderr: "", exitCode: 0 })
   expect(statSync(config()).mode & 0o777).toBe(0o600)
   expect(statSync(join(home, ".bhatti")).mode & 0o777).toBe(0o700)
-  expect(readFileSync(config(), "utf8")).toBe(`api_url: ${daemon.url}\nauth_token: ${testKey}\n`)
+  expect(readFileSync(config(), "utf8")).toBe(`api_url: ${daemon.url}\nauth_token: ${daemon.key}\n`)
   expect((await bhatti(["list", "--json"], { env: { HOME: home } })).stdout).toBe("[]\n")
-  const json = await setup(["--url", daemon.url, "--token", testKey, "--json"])
+  const json = await setup(["--url", daemon.url, "--token", daemon.key, "--json"])
   expect(JSON.parse(json.stdout)).toEqual({ api_url: daemon.url, path: config() })
 })
 
@@ -51,9 +51,9 @@ test("what else stands in the file is kept, comments too, and it is closed to ot
   mkdirSync(join(home, ".bhatti"))
   writeFileSync(config(), "# mine\napi_url: http://old:1 # was\nlisten: 127.0.0.1:1\nauth_token: old\n")
   chmodSync(config(), 0o644)
-  await setup(["--url", daemon.url, "--token", testKey])
+  await setup(["--url", daemon.url, "--token", daemon.key])
   expect(readFileSync(config(), "utf8")).toBe(
-    `# mine\napi_url: ${daemon.url} # was\nlisten: 127.0.0.1:1\nauth_token: ${testKey}\n`,
+    `# mine\napi_url: ${daemon.url} # was\nlisten: 127.0.0.1:1\nauth_token: ${daemon.key}\n`,
   )
   expect(statSync(config()).mode & 0o777).toBe(0o600)
 })
@@ -62,16 +62,16 @@ test("a link to a file kept elsewhere stays a link", async () => {
   mkdirSync(join(home, ".bhatti"))
   writeFileSync(join(home, "dotfile"), "")
   symlinkSync(join(home, "dotfile"), config())
-  await setup(["--url", daemon.url, "--token", testKey])
+  await setup(["--url", daemon.url, "--token", daemon.key])
   expect(lstatSync(config()).isSymbolicLink()).toBe(true)
-  expect(readFileSync(join(home, "dotfile"), "utf8")).toContain(testKey)
+  expect(readFileSync(join(home, "dotfile"), "utf8")).toContain(daemon.key)
 })
 
 test("a refused key, no daemon, something else there, a bad address: non-zero, and nothing is saved", async () => {
   for (const [url, token, told] of [
     [daemon.url, "bht_wrong", "the API key is not valid; nothing was saved"],
-    ["http://127.0.0.1:9", testKey, "no bhatti daemon answers at http://127.0.0.1:9; nothing was saved"],
-    ["ftp://x", testKey, "is not the address of a daemon"],
+    ["http://127.0.0.1:9", daemon.key, "no bhatti daemon answers at http://127.0.0.1:9; nothing was saved"],
+    ["ftp://x", daemon.key, "is not the address of a daemon"],
     [daemon.url, "bad\nkey", "holds characters that no key has"],
   ] as const) {
     const ran = await setup(["--url", url, "--token", token])
@@ -85,7 +85,7 @@ test("a refused key, no daemon, something else there, a bad address: non-zero, a
 test("a file that is not ours to edit is left as it is", async () => {
   mkdirSync(join(home, ".bhatti"))
   writeFileSync(config(), "- a list\n")
-  const ran = await setup(["--url", daemon.url, "--token", testKey])
+  const ran = await setup(["--url", daemon.url, "--token", daemon.key])
   expect(ran.exitCode).toBe(1)
   expect(ran.stderr).toContain("is not lines of `key: value`")
   expect(readFileSync(config(), "utf8")).toBe("- a list\n")
@@ -93,8 +93,8 @@ test("a file that is not ours to edit is left as it is", async () => {
 
 test("BHATTI_CONFIG names the file", async () => {
   const path = join(home, "ci/own.yaml")
-  await setup(["--url", daemon.url, "--token", testKey], { BHATTI_CONFIG: path })
-  expect(readFileSync(path, "utf8")).toContain(testKey)
+  await setup(["--url", daemon.url, "--token", daemon.key], { BHATTI_CONFIG: path })
+  expect(readFileSync(path, "utf8")).toContain(daemon.key)
   expect(existsSync(config())).toBe(false)
 })
 
@@ -125,7 +125,7 @@ function atTerminal(env: Record<string, string> = {}) {
   }
 }
 
-const saved = (url: string, key = testKey) => `api_url: ${url}\nauth_token: ${key}\n`
+const saved = (url: string, key = daemon.key) => `api_url: ${url}\nauth_token: ${key}\n`
 
 test("at a terminal what is typed replaces the address that is shown, and the key is not shown", async () => {
   for (const enter of ["\r", "\n"]) {
@@ -137,7 +137,7 @@ test("at a terminal what is typed replaces the address that is shown, and the ke
     await shows("API key")
     type(enter)
     await shows("It is needed.")
-    type(`${testKey}${enter}`)
+    type(`${daemon.key}${enter}`)
     expect(await child.exited).toBe(0)
     expect(screen()).not.toContain("bht_")
     expect(readFileSync(config(), "utf8")).toBe(saved(daemon.url))
@@ -145,7 +145,7 @@ test("at a terminal what is typed replaces the address that is shown, and the ke
 })
 
 test("again, Enter keeps the address and its key; another address needs a key of its own", async () => {
-  await setup(["--url", daemon.url, "--token", testKey])
+  await setup(["--url", daemon.url, "--token", daemon.key])
   const again = atTerminal()
   await again.shows(daemon.url)
   again.type("\r")
@@ -154,22 +154,22 @@ test("again, Enter keeps the address and its key; another address needs a key of
   expect(await again.child.exited).toBe(0)
   expect(readFileSync(config(), "utf8")).toBe(saved(daemon.url))
 
-  using other = new FakeDaemon()
+  await using other = await Daemon.start()
   const moved = atTerminal()
   await moved.shows("Address of the daemon")
   moved.type(`${other.url}\r`)
   await moved.shows("API key")
   expect(moved.screen()).not.toContain("Enter keeps")
-  moved.type(`${testKey}\r`)
+  moved.type(`${other.key}\r`)
   expect(await moved.child.exited).toBe(0)
-  expect(readFileSync(config(), "utf8")).toBe(saved(other.url))
+  expect(readFileSync(config(), "utf8")).toBe(saved(other.url, other.key))
 })
 
 test("both answers pasted at once, and typed before they are asked for, answer one question each", async () => {
   for (const end of ["\n", "\r\n", "\r"]) {
     const { child, screen, shows, type } = atTerminal()
     await shows("Address of the daemon")
-    type(`${daemon.url}${end}${testKey}${end}`)
+    type(`${daemon.url}${end}${daemon.key}${end}`)
     expect(await child.exited).toBe(0)
     expect(screen()).not.toContain("bht_")
     expect(readFileSync(config(), "utf8")).toBe(saved(daemon.url))
@@ -197,7 +197,7 @@ test("Ctrl-C, Ctrl-D and Escape at a question save nothing", async () => {
 test("without a terminal the answers are lines of standard input; an empty one keeps what is there", async () => {
   const answered = (stdin: string, args: string[] = []) =>
     bhatti(["setup", ...args], { env: { HOME: home }, stdin })
-  expect(await answered(`${daemon.url}\n${testKey}\n`)).toEqual({
+  expect(await answered(`${daemon.url}\n${daemon.key}\n`)).toEqual({
     stdout: `saved to ${config()}\n`,
     stderr: "",
     exitCode: 0,
@@ -205,10 +205,10 @@ test("without a terminal the answers are lines of standard input; an empty one k
   expect(readFileSync(config(), "utf8")).toBe(saved(daemon.url))
   for (const [stdin, args] of [
     ["\n\n", []],
-    [`${daemon.url}\r\n${testKey}\r\n`, []],
-    [`\n${testKey}`, []],
-    [testKey, ["--url", daemon.url]],
-    [`${daemon.url}\n`, ["--token", testKey]],
+    [`${daemon.url}\r\n${daemon.key}\r\n`, []],
+    [`\n${daemon.key}`, []],
+    [daemon.key, ["--url", daemon.url]],
+    [`${daemon.url}\n`, ["--token", daemon.key]],
   ] as const)
     expect([stdin, (await answered(stdin, [...args])).exitCode]).toEqual([stdin, 0])
   const elsewhere = await answered("http://127.0.0.1:9\n\n")
@@ -224,17 +224,20 @@ test("it does not wait for more than it needs", async () => {
     stdin: "pipe",
     stdout: "pipe",
   })
-  child.stdin.write(`${daemon.url}\n${testKey}\n`)
+  child.stdin.write(`${daemon.url}\n${daemon.key}\n`)
   await child.stdin.flush()
   expect(await child.exited).toBe(0)
   child.stdin.end()
 })
 
 test("an authority of one's own: --ca is saved, and holds for requests, streams and every later command", async () => {
-  const { caFile, ...tls } = makeAuthority(home)
-  using secure = new FakeDaemon({ tls })
-  secure.addSandbox("dev")
-  const untrusted = await setup(["--url", secure.url, "--token", testKey])
+  const { caFile } = makeAuthority(home)
+  await using secure = await Daemon.start({
+    tls: { certPath: join(home, "own.pem"), keyPath: join(home, "own.key") },
+    caFile,
+  })
+  await secure.sandbox("dev")
+  const untrusted = await setup(["--url", secure.url, "--token", secure.key])
   expect(untrusted).toEqual({
     stdout: "",
     stderr: expect.stringMatching(
@@ -244,11 +247,11 @@ test("an authority of one's own: --ca is saved, and holds for requests, streams 
   })
   expect(existsSync(config())).toBe(false)
 
-  expect(await setup(["--url", secure.url, "--token", testKey, "--ca", caFile])).toMatchObject({
+  expect(await setup(["--url", secure.url, "--token", secure.key, "--ca", caFile])).toMatchObject({
     exitCode: 0,
     stderr: "",
   })
-  expect(readFileSync(config(), "utf8")).toBe(`${saved(secure.url)}ca_file: ${caFile}\n`)
+  expect(readFileSync(config(), "utf8")).toBe(`${saved(secure.url, secure.key)}ca_file: ${caFile}\n`)
   const run = (args: string[], env: Record<string, string> = {}) =>
     bhatti(args, { env: { HOME: home, ...env } })
   expect((await run(["list", "-q"])).stdout).toBe("dev\n")
@@ -267,7 +270,7 @@ test("an authority of one's own: --ca is saved, and holds for requests, streams 
   expect(readFileSync(config(), "utf8")).toBe(saved(plain))
 
   rmSync(join(home, ".bhatti"), { recursive: true })
-  const env = { BHATTI_URL: secure.url, BHATTI_TOKEN: testKey }
+  const env = { BHATTI_URL: secure.url, BHATTI_TOKEN: secure.key }
   expect((await run(["exec", "dev", "--", "echo", "hi"], env)).stderr).toContain("is not trusted")
   expect((await run(["exec", "dev", "--", "echo", "hi"], { ...env, BHATTI_CA: caFile })).stdout).toBe("hi\n")
   expect((await run(["list", "-q", "--ca", caFile], env)).stdout).toBe("dev\n")
@@ -303,7 +306,7 @@ const canBeNobody = process.getuid?.() === 0 && nobodyHome !== undefined && !exi
 test.if(canBeNobody)("under sudo the file is the caller's, in the caller's home", async () => {
   const path = join(nobodyHome ?? "", ".bhatti/config.yaml")
   try {
-    const ran = await setup(["--url", daemon.url, "--token", testKey], { SUDO_USER: "nobody" })
+    const ran = await setup(["--url", daemon.url, "--token", daemon.key], { SUDO_USER: "nobody" })
     expect(ran).toMatchObject({ stderr: "", exitCode: 0 })
     const uid = Number(Bun.spawnSync(["id", "-u", "nobody"]).stdout.toString())
     for (const [made, mode] of [

@@ -39,6 +39,8 @@ export type HttpAppOptions = {
   downloads?: Downloads
   log?: Log
   tls?: CertificatePaths
+  /** Of the authority that has signed its certificate. */
+  caFile?: string
   trustedProxies?: string[]
   publicAddress?: CoreSettings["publicAddress"]
   about?: Partial<About>
@@ -98,6 +100,7 @@ export async function openHttpApp(options: HttpAppOptions = {}): Promise<HttpApp
       const response = await fetch(`${url}${path}`, {
         method,
         headers: { authorization: `Bearer ${own}`, ...(requestId && { "x-request-id": requestId }) },
+        ...(options.caFile !== undefined && { tls: { ca: Bun.file(options.caFile) } }),
         ...(body !== undefined && { body: JSON.stringify(body) }),
       })
       const text = await response.text()
