@@ -164,6 +164,6 @@ function limitReached(max: number, count: number): AppError {
       ? `your limit on sandboxes, ${max}, is reached`
       : `${count} more sandboxes are above your limit of ${max}`
   return new AppError("limit_exceeded", message, {
-    hint: "bhatti destroy one of them, or ask the operator for a higher limit",
+    hint: "destroy one of them, or ask the operator for a higher limit",
   })
 }

@@ -1,23 +1,29 @@
-/** Every command against a daemon without machines: what it asks for, what it prints, how it exits. */
+/** Every command against the real application on a fake host: what it asks for, what it prints, how it exits. */
 
-import { afterAll, beforeEach, expect, test } from "bun:test"
+import { afterEach, beforeEach, expect, test } from "bun:test"
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
+import { connect } from "../../src/client/client.ts"
+import { AppError, errorStatus } from "../../src/contract/errors.ts"
+import { limits } from "../../src/contract/limits.ts"
 import { version } from "../../src/lib/version.ts"
-import { FakeDaemon, failure, fakeVersion, testKey } from "./fake-daemon.ts"
-import { bhatti, environment, program, until } from "./program.ts"
+import { Daemon } from "./daemon.ts"
+import { bhatti, environment, program, type Reachable, until } from "./program.ts"
 import { Screen } from "./screen.ts"
 
-const daemon = new FakeDaemon()
-afterAll(() => daemon[Symbol.dispose]())
-beforeEach(() => {
-  daemon.sandboxes.clear()
-  daemon.createError = undefined
-  daemon.rawAnswer = undefined
-  daemon.answers.clear()
-  daemon.requests.length = 0
+const about = {
+  version: "9.9.9",
+  accelerator: "tcg" as const,
+  acceleratorReason: "no /dev/kvm",
+  warnings: ["software emulation is no security boundary"],
+}
+let daemon: Daemon
+beforeEach(async () => {
+  daemon = await Daemon.start({ about })
+  daemon.host.moreImages = ["debian"]
 })
+afterEach(() => daemon[Symbol.asyncDispose]())
 
 test("version says the version and the address, without asking the daemon", async () => {
   const ran = await bhatti(["version"], { daemon })
@@ -38,7 +44,8 @@ test("version --daemon shows what the host can promise", async () => {
   expect(stdout).toContain("daemon: v9.9.9, software emulation (no /dev/kvm)")
   expect(stdout).toContain("warning: software emulation is no security boundary")
   const json = await bhatti(["version", "--daemon", "--json"], { daemon })
-  expect(JSON.parse(json.stdout)).toEqual(fakeVersion)
+  const { version, accelerator, acceleratorReason: accelerator_reason, warnings } = about
+  expect(JSON.parse(json.stdout)).toEqual({ version, accelerator, accelerator_reason, warnings })
 })
 
 test("create says what was made, and asks only for what was given", async () => {
@@ -61,28 +68,29 @@ test("create passes size, image and environment", async () => {
 })
 
 test("create passes on the daemon's refusal", async () => {
-  daemon.createError = {
-    code: "limit_exceeded",
-    message: "you have 5 of 5 sandboxes",
-    hint: "bhatti destroy NAME",
-  }
-  const ran = await bhatti(["create"], { daemon })
+  await using small = await Daemon.start({ maxSandboxes: 1 })
+  await small.sandbox("dev")
+  const ran = await bhatti(["create"], { daemon: small })
   expect(ran).toEqual({
     stdout: "",
-    stderr: "bhatti: you have 5 of 5 sandboxes\n  try: bhatti destroy NAME\n",
+    stderr:
+      "bhatti: your limit on sandboxes, 1, is reached\n  destroy one of them, or ask the operator for a higher limit\n",
     exitCode: 1,
   })
 })
 
 test("what the daemon calls invalid are wrong words too; what this side cannot do is not", async () => {
-  daemon.createError = { code: "invalid", message: "allow_cidrs.0: no network", hint: null }
   const ran = await bhatti(["create", "--allow-cidr", "10.0.0.0/99"], { daemon })
-  expect(ran).toEqual({ stdout: "", stderr: "bhatti: allow_cidrs.0: no network\n", exitCode: 2 })
-  daemon.answers.set("POST /sandboxes/a/stop", () => failure("invalid", "no"))
-  expect((await bhatti(["stop", "a", "missing"], { daemon })).exitCode).toBe(2)
+  expect(ran).toMatchObject({ stdout: "", exitCode: 2 })
+  expect(ran.stderr).toStartWith("bhatti: net_policy.allow_cidrs.0: ")
+  await using refusing = answersWith(({ url }) => {
+    const code = url.endsWith("/a/stop") ? "invalid" : "not_found"
+    return Response.json({ error: "no", code, message: "no", hint: null }, { status: errorStatus[code] })
+  })
+  expect((await bhatti(["stop", "a", "missing"], { daemon: refusing })).exitCode).toBe(2)
   expect((await bhatti(["create", "--init", "@/no/such"], { daemon })).exitCode).toBe(1)
-  daemon.rawAnswer = () => new Response("Bad request", { status: 400 })
-  expect((await bhatti(["list"], { daemon })).exitCode).toBe(1)
+  await using gateway = answersWith(() => new Response("Bad request", { status: 400 }))
+  expect((await bhatti(["list"], { daemon: gateway })).exitCode).toBe(1)
 })
 
 test("create sends script, secrets, labels and files", async () => {
@@ -92,8 +100,9 @@ test("create sends script, secrets, labels and files", async () => {
     writeFileSync(script, "#!/bin/sh\necho hi\n", { mode: 0o750 })
     const args = ["create", "--env", "A=1,B=2", "--env", "LIST=a,b", "--secret", "ONE", "--secret", "TWO"]
     const more = ["--label", "team=web,tier=1", "--init", `@${script}`, "--file", `${script}:/opt/init.sh`]
+    for (const name of ["ONE", "TWO"]) await daemon.call("POST", "/secrets", { name, value: "x" })
     expect((await bhatti([...args, ...more], { daemon })).exitCode).toBe(0)
-    expect(daemon.created).toMatchObject({
+    expect(daemon.bodies("POST /sandboxes")[0]).toMatchObject({
       env: { A: "1", B: "2", LIST: "a,b" },
       secrets: ["ONE", "TWO"],
       labels: { team: "web", tier: "1" },
@@ -119,7 +128,7 @@ test("create sends script, secrets, labels and files", async () => {
 })
 
 test("create of a name that exists is an error, unless it may exist", async () => {
-  daemon.addSandbox("dev")
+  await daemon.sandbox("dev")
   const again = await bhatti(["create", "--name", "dev"], { daemon })
   expect(again).toMatchObject({ exitCode: 1, stdout: "" })
   expect(again.stderr).toContain('a sandbox named "dev" exists already')
@@ -129,14 +138,9 @@ test("create of a name that exists is an error, unless it may exist", async () =
 })
 
 test("a create that takes its time says why", async () => {
-  const { promise, resolve } = Promise.withResolvers<void>()
+  const held = daemon.host.hold("template")
   const wait = "preparing a template for 2 cpus, 1024 MB, once per size; the next create of it is fast"
-  daemon.answers.set("POST /sandboxes", async () => {
-    daemon.addSandbox("slow", { status: "creating", status_reason: wait, thermal: null })
-    await promise
-    return Response.json(daemon.addSandbox("slow"), { status: 201 })
-  })
-  const child = Bun.spawn([...program, "create", "--cpus", "2", "--memory", "1G"], {
+  const child = Bun.spawn([...program, "create", "--name", "slow", "--cpus", "2", "--memory", "1G"], {
     env: environment(daemon),
     stdout: "pipe",
     stderr: "pipe",
@@ -144,7 +148,7 @@ test("a create that takes its time says why", async () => {
   const talk = child.stderr.getReader()
   const words = new TextDecoder().decode((await talk.read()).value)
   expect(words).toBe(`${wait}\n`)
-  resolve()
+  held.release()
   expect(await child.stdout.text()).toStartWith("sandbox/slow created")
 })
 
@@ -154,9 +158,10 @@ test("-q prints names and nothing else", async () => {
     stderr: "",
     exitCode: 0,
   })
-  daemon.addSandbox("two", { urls: ["http://x.localhost/"] })
+  await daemon.sandbox("two")
+  await daemon.call("POST", "/sandboxes/two/publish", { port: 3000 })
   expect((await bhatti(["list", "--quiet"], { daemon })).stdout).toBe("one\ntwo\n")
-  daemon.sandboxes.clear()
+  for (const name of ["one", "two"]) await daemon.call("DELETE", `/sandboxes/${name}`)
   expect(await bhatti(["list", "-q"], { daemon })).toEqual({ stdout: "", stderr: "", exitCode: 0 })
 })
 
@@ -166,8 +171,10 @@ test("sizes are in GB where they are whole ones", async () => {
 })
 
 test("list shows URLs where there are any, and only what has the labels", async () => {
-  daemon.addSandbox("web", { urls: ["http://web-x.localhost:8080/"], labels: { team: "web", tier: "1" } })
-  daemon.addSandbox("job", { labels: { team: "web" } })
+  await daemon.sandbox("web", { labels: { team: "web", tier: "1" } })
+  await daemon.call("POST", "/sandboxes/web/publish", { port: 3000, alias: "web-x" })
+  await daemon.sandbox("job", { labels: { team: "web" } })
+  daemon.host.network = null
   const { stdout } = await bhatti(["list"], { daemon })
   expect(stdout).toBe(
     [
@@ -188,111 +195,67 @@ test("list shows URLs where there are any, and only what has the labels", async 
 })
 
 test("ps and kill", async () => {
-  daemon.addSandbox("dev")
-  const session = { tty: true, pid: 1, created_at: new Date().toISOString(), exit_code: null, signal: null }
-  const sessions = [
-    {
-      ...session,
-      session_id: "s1",
-      name: "init",
-      argv: ["sh", "-c", "a\nb"],
-      running: false,
-      exit_code: 3,
-      attached: false,
-    },
-    { ...session, session_id: "s2", name: null, argv: ["bash", "-l"], running: true, attached: true },
-    {
-      ...session,
-      session_id: "s3",
-      name: null,
-      argv: ["x"],
-      running: false,
-      signal: "KILL",
-      attached: false,
-    },
-  ]
-  daemon.answers.set("GET /sandboxes/dev/sessions", () => Response.json(sessions))
+  await daemon.sandbox("dev", { init: "a\nb" })
+  daemon.host.endInit(3)
+  const client = connect({ url: daemon.url, token: daemon.key })
+  const shells = [client.shellStream("dev"), client.shellStream("dev", { new: "true" })]
+  for (const shell of shells) await shell.session
+  expect((await bhatti(["kill", "dev", "s3"], { daemon })).stdout).toBe("session/s3 of dev got KILL\n")
   const { stdout } = await bhatti(["ps", "dev"], { daemon })
   expect(stdout.split("\n").map((line) => line.replace(/\d+ s ago$/, "now"))).toEqual([
-    "ID  NAME  COMMAND     STATE           ATTACHED  STARTED",
-    "s1  init  sh -c a\\nb  exited 3        no        now",
-    "s2  -     bash -l     running         yes       now",
-    "s3  -     x           killed by KILL  no        now",
+    "ID  NAME  COMMAND             STATE           ATTACHED  STARTED",
+    "s1  init  /bin/bash -lc a\\nb  exited 3        no        now",
+    "s2  -     bash -l             running         yes       now",
+    "s3  -     bash -l             killed by KILL  no        now",
     "",
   ])
+  const sessions = (await daemon.call("GET", "/sandboxes/dev/sessions")).body
   expect(JSON.parse((await bhatti(["ps", "dev", "--json"], { daemon })).stdout)).toEqual(sessions)
-
-  const bodies: unknown[] = []
-  daemon.answers.set("POST /sandboxes/dev/sessions/s2/kill", async (request) => {
-    bodies.push(await request.json())
-    return Response.json({ status: "killed" })
-  })
-  expect((await bhatti(["kill", "dev", "s2"], { daemon })).stdout).toBe("session/s2 of dev got KILL\n")
   await bhatti(["kill", "dev", "s2", "-s", "TERM"], { daemon })
-  expect(bodies).toEqual([{}, { signal: "TERM" }])
+  expect(daemon.bodies("POST /sandboxes/dev/sessions/s2/kill")).toEqual([{ signal: "TERM" }])
+  expect(daemon.host.killed).toEqual([
+    { session: "s3", signal: "KILL" },
+    { session: "s2", signal: "TERM" },
+  ])
 })
 
 test("publish prints the URL alone; --list, unpublish and ports", async () => {
-  daemon.addSandbox("dev")
-  const published = {
-    id: "pub_1",
-    sandbox_id: "sb_0000000000000001",
-    port: 3000,
-    alias: "dev-abc",
-    url: "http://dev-abc.localhost:8080/",
-    created_at: new Date().toISOString(),
-  }
-  const bodies: unknown[] = []
-  daemon.answers.set("POST /sandboxes/dev/publish", async (request) => {
-    bodies.push(await request.json())
-    return Response.json(published, { status: 201 })
-  })
-  daemon.answers.set("GET /sandboxes/dev/publish", () => Response.json([published]))
-  const removed: string[] = []
-  daemon.answers.set("DELETE /sandboxes/dev/publish/3000", (request) => {
-    removed.push(new URL(request.url).search)
-    return new Response(null, { status: 204 })
-  })
-  const listening = [3000, 22].map((port) => ({ port, address: "127.0.0.1" }))
-  daemon.answers.set("GET /sandboxes/dev/ports", () => Response.json(listening))
-  expect(await bhatti(["publish", "dev", "-p", "3000"], { daemon })).toEqual({
-    stdout: `${published.url}\n`,
-    stderr: "",
-    exitCode: 0,
-  })
-  await bhatti(["publish", "dev", "--port", "3000", "-a", "my-app"], { daemon })
-  expect(bodies).toEqual([{ port: 3000 }, { port: 3000, alias: "my-app" }])
+  await daemon.sandbox("dev")
+  const first = await bhatti(["publish", "dev", "-p", "3000"], { daemon })
+  const url = first.stdout.trimEnd()
+  expect(url).toMatch(/^http:\/\/dev-[a-z0-9]{10}\.localhost:8080\/$/)
+  expect(first).toEqual({ stdout: `${url}\n`, stderr: "", exitCode: 0 })
   expect((await bhatti(["publish", "dev", "--list"], { daemon })).stdout).toMatch(
-    /^PORT {2}URL +SINCE\n3000 {2}http:\/\/dev-abc\.localhost:8080\/ {2}\d+ s ago\n$/,
+    /^PORT {2}URL +SINCE\n3000 {2}http:\/\/dev-[a-z0-9]{10}\.localhost:8080\/ {2}\d+ s ago\n$/,
+  )
+  expect((await bhatti(["ports", "dev"], { daemon })).stdout).toBe(
+    `PORT  ADDRESS    URL\n3000  127.0.0.1  ${url}\n22    127.0.0.1  -\n`,
+  )
+  await bhatti(["publish", "dev", "--port", "3000", "-a", "my-app"], { daemon })
+  expect(daemon.bodies("POST /sandboxes/dev/publish")).toEqual([
+    { port: 3000 },
+    { port: 3000, alias: "my-app" },
+  ])
+  expect((await bhatti(["unpublish", "dev", "-p", "3000", "-a", "my-app"], { daemon })).stdout).toBe(
+    "port 3000 of dev is no longer published as my-app\n",
   )
   expect((await bhatti(["unpublish", "dev", "-p", "3000"], { daemon })).stdout).toBe(
     "port 3000 of dev is no longer published\n",
   )
-  expect((await bhatti(["unpublish", "dev", "-p", "3000", "--json"], { daemon })).stdout).toBe("null\n")
-  expect((await bhatti(["unpublish", "dev", "-p", "3000", "-a", "my-app"], { daemon })).stdout).toBe(
-    "port 3000 of dev is no longer published as my-app\n",
-  )
-  expect(removed).toEqual(["", "", "?alias=my-app"])
-  expect((await bhatti(["ports", "dev"], { daemon })).stdout).toBe(
-    "PORT  ADDRESS    URL\n3000  127.0.0.1  http://dev-abc.localhost:8080/\n22    127.0.0.1  -\n",
-  )
-  daemon.answers.set("GET /sandboxes/dev/publish", () => Response.json([]))
   expect((await bhatti(["ports", "dev"], { daemon })).stdout).toBe(
     "PORT  ADDRESS\n3000  127.0.0.1\n22    127.0.0.1\n",
   )
+  await daemon.call("POST", "/sandboxes/dev/publish", { port: 3000 })
+  expect((await bhatti(["unpublish", "dev", "-p", "3000", "--json"], { daemon })).stdout).toBe("null\n")
+  expect(daemon.queries("DELETE /sandboxes/dev/publish/3000")).toEqual([{ alias: "my-app" }, {}, {}])
 })
 
 test("secret set takes an argument, standard input, or what is typed twice without being shown", async () => {
-  const bodies: unknown[] = []
-  daemon.answers.set("POST /secrets", async (request) => {
-    const body = (await request.json()) as { name: string }
-    bodies.push(body)
-    return Response.json({ name: body.name, created_at: "x", updated_at: "x" }, { status: 201 })
-  })
+  const bodies = () => daemon.bodies("POST /secrets")
   expect((await bhatti(["secret", "set", "KEY", "sk-1"], { daemon })).stdout).toBe("secret/KEY set\n")
   for (const stdin of ["sk-2\n", "two\nlines\n\n", "crlf\r\n", "bare"])
     await bhatti(["secret", "set", "KEY"], { daemon, stdin })
-  expect(bodies).toEqual(
+  expect(bodies()).toEqual(
     ["sk-1", "sk-2", "two\nlines\n", "crlf", "bare"].map((value) => ({ name: "KEY", value })),
   )
   for (const [second, exitCode] of [
@@ -315,28 +278,28 @@ test("secret set takes an argument, standard input, or what is typed twice witho
     expect(await child.exited).toBe(exitCode)
     expect(screen).not.toContain("typed-secret")
   }
-  expect(bodies.length).toBe(6)
-  expect(bodies[5]).toEqual({ name: "KEY", value: "typed-secret" })
+  expect(bodies().length).toBe(6)
+  expect(bodies()[5]).toEqual({ name: "KEY", value: "typed-secret" })
 })
 
 test("secret list shows names, secret delete says so", async () => {
-  const now = new Date().toISOString()
-  daemon.answers.set("GET /secrets", () => Response.json([{ name: "KEY", created_at: now, updated_at: now }]))
-  daemon.answers.set("DELETE /secrets/KEY", () => Response.json({ status: "deleted" }))
+  await daemon.call("POST", "/secrets", { name: "KEY", value: "x" })
   expect((await bhatti(["secret", "list"], { daemon })).stdout).toMatch(/^NAME {2}SET\nKEY {3}\d+ s ago\n$/)
   expect((await bhatti(["secret", "delete", "KEY"], { daemon })).stdout).toBe("secret/KEY deleted\n")
+  await daemon.call("POST", "/secrets", { name: "KEY", value: "x" })
   expect((await bhatti(["secret", "rm", "KEY"], { daemon })).stdout).toBe("secret/KEY deleted\n")
 })
 
 test("list aligns its columns", async () => {
-  daemon.addSandbox("dev")
-  daemon.addSandbox("a-longer-name", { status: "stopped", thermal: null, ip: "10.0.0.2" })
+  await daemon.sandbox("dev")
+  await daemon.sandbox("a-longer-name")
+  await daemon.call("POST", "/sandboxes/a-longer-name/stop")
   const { stdout } = await bhatti(["list"], { daemon })
   expect(stdout).toBe(
     [
       "NAME           STATUS   THERMAL  IP",
-      "dev            running  hot      -",
-      "a-longer-name  stopped  -        10.0.0.2",
+      "dev            running  hot      10.0.0.1",
+      "a-longer-name  stopped  cold     10.0.0.2",
       "",
     ].join("\n"),
   )
@@ -351,7 +314,7 @@ test("list of nothing prints nothing on standard output", async () => {
 })
 
 test("list --json and inspect --json print the contract's reply", async () => {
-  const sandbox = daemon.addSandbox("dev")
+  const sandbox = await daemon.sandbox("dev")
   const list = await bhatti(["list", "--json"], { daemon })
   expect(JSON.parse(list.stdout)).toEqual([sandbox])
   const inspect = await bhatti(["inspect", "dev", "--json"], { daemon })
@@ -359,28 +322,34 @@ test("list --json and inspect --json print the contract's reply", async () => {
 })
 
 test("inspect takes a name or an id", async () => {
-  const sandbox = daemon.addSandbox("dev", { status: "stopped", status_reason: "its disk is gone" })
+  const sandbox = await daemon.sandbox("dev")
+  const { process } = daemon.host.machines.findIn(`/fake/${sandbox.id}`) ?? {}
+  daemon.host.isOutOfMemory = true
+  daemon.host.running.delete(process?.pid ?? 0)
+  daemon.core.guests.get(sandbox.id as never)?.close()
+  await until("it is stopped", () => daemon.host.running.size === 0)
   const { stdout } = await bhatti(["info", sandbox.id], { daemon })
-  expect(stdout).toContain("status      stopped (its disk is gone)")
+  expect(stdout).toContain("status      stopped (the host ran out of memory and ended its machine)")
 })
 
 test("destroy takes several names, tries them all, and fails if one failed", async () => {
-  daemon.addSandbox("a")
-  daemon.addSandbox("b")
+  await daemon.sandbox("a")
+  await daemon.sandbox("b")
   const ran = await bhatti(["destroy", "a", "missing", "b"], { daemon })
   expect(ran.stdout).toBe("sandbox/a destroyed\nsandbox/b destroyed\n")
   expect(ran.stderr).toBe('bhatti: no sandbox named "missing"\n  try: bhatti list\n')
   expect(ran.exitCode).toBe(1)
-  expect(daemon.sandboxes.size).toBe(0)
+  expect(await daemon.names()).toEqual([])
 })
 
 test("destroy --json prints the contract's reply", async () => {
-  daemon.addSandbox("a")
+  await daemon.sandbox("a")
   const { stdout } = await bhatti(["rm", "-y", "a", "--json"], { daemon })
   expect(JSON.parse(stdout)).toEqual({ status: "destroyed" })
 })
 
 test("destroy asks a person at a terminal; yes is y or yes, all else is no", async () => {
+  await daemon.sandbox("a")
   for (const [answer, exitCode, left] of [
     ["n", 1, 1],
     ["", 1, 1],
@@ -389,18 +358,18 @@ test("destroy asks a person at a terminal; yes is y or yes, all else is no", asy
     ["yes", 0, 0],
     [" YES ", 0, 0],
   ] as const) {
-    daemon.addSandbox("a")
+    if ((await daemon.names()).length === 0) await daemon.sandbox("a")
     await using screen = new Screen(daemon)
     await screen.bhatti("destroy a")
     await screen.shows("Destroy a and everything on its disk? [y/N] ")
     screen.type(`${answer}\n`)
     await screen.shows(`code=${exitCode}`)
-    expect(daemon.sandboxes.size).toBe(left)
+    expect(await daemon.names()).toHaveLength(left)
   }
 })
 
 test("destroy does not ask about a sandbox that is not there", async () => {
-  daemon.addSandbox("a")
+  await daemon.sandbox("a")
   await using screen = new Screen(daemon)
   await screen.bhatti("destroy missing")
   await screen.shows('bhatti: no sandbox named "missing"\r\n')
@@ -411,7 +380,7 @@ test("destroy does not ask about a sandbox that is not there", async () => {
   await other.shows("Destroy a and everything on its disk? [y/N] ")
   other.type("y\n")
   await other.shows("code=1")
-  expect(daemon.sandboxes.size).toBe(0)
+  expect(await daemon.names()).toEqual([])
 })
 
 test("a name reaches the daemon as one path segment, whatever it holds", async () => {
@@ -446,7 +415,7 @@ test("a wrong key: says where it came from", async () => {
 })
 
 test("with --json an error is a line of JSON on standard error, wherever it comes from", async () => {
-  daemon.addSandbox("dev")
+  await daemon.sandbox("dev")
   const cases: [string[], Record<string, unknown>, number][] = [
     [
       ["inspect", "no", "--json"],
@@ -486,15 +455,28 @@ test("with --json every name that fails has a line of its own", async () => {
   expect(ran.exitCode).toBe(1)
 })
 
+/** Something else than a daemon, at its address. */
+function answersWith(answer: (request: Request) => Response): Reachable & AsyncDisposable {
+  const server = Bun.serve({ hostname: "127.0.0.1", port: 0, fetch: answer })
+  return {
+    url: `http://127.0.0.1:${server.port}`,
+    key: daemon.key,
+    [Symbol.asyncDispose]: () => server.stop(true),
+  }
+}
+
 test("an answer that is not bhatti's is told as such", async () => {
-  daemon.rawAnswer = () => new Response("<html>", { headers: { "content-type": "text/html" } })
-  expect((await bhatti(["list"], { daemon })).stderr).toContain("answered with something else than JSON")
-  daemon.rawAnswer = () => new Response("Bad gateway", { status: 502 })
-  expect((await bhatti(["list"], { daemon })).stderr).toContain("answered 502 without saying why")
+  await using page = answersWith(() => new Response("<html>", { headers: { "content-type": "text/html" } }))
+  expect((await bhatti(["list"], { daemon: page })).stderr).toContain(
+    "answered with something else than JSON",
+  )
+  await using gateway = answersWith(() => new Response("Bad gateway", { status: 502 }))
+  expect((await bhatti(["list"], { daemon: gateway })).stderr).toContain("answered 502 without saying why")
 })
 
 test("text from the daemon cannot move the cursor or fake a line", async () => {
-  daemon.createError = { code: "conflict", message: "a\u001b[2J\nbhatti: all is well", hint: null }
+  daemon.host.failAt = "clone"
+  daemon.host.failure = new AppError("conflict", "a\u001b[2J\nbhatti: all is well")
   const { stderr } = await bhatti(["create"], { daemon })
   expect(stderr).toBe("bhatti: a?[2J bhatti: all is well\n")
 })
@@ -597,24 +579,19 @@ test("what begins with a dash and is no option is not shown: it may be a key", a
     const ran = await bhatti(args, { daemon })
     expect(ran).toEqual({ stdout: "", stderr: `bhatti: ${told}`, exitCode: 2 })
   }
-  const bodies: unknown[] = []
-  daemon.answers.set("POST /secrets", async (request) => {
-    bodies.push(await request.json())
-    return Response.json({ name: "K", created_at: "x", updated_at: "x" }, { status: 201 })
-  })
   await bhatti(["secret", "set", "K", "--", "-----BEGIN"], { daemon })
   await bhatti(["secret", "set", "K", ""], { daemon })
-  expect(bodies).toEqual(["-----BEGIN", ""].map((value) => ({ name: "K", value })))
+  expect(daemon.bodies("POST /secrets")).toEqual(["-----BEGIN", ""].map((value) => ({ name: "K", value })))
 })
 
 test("options may stand before the command", async () => {
-  const sandbox = daemon.addSandbox("dev")
-  const { stdout } = await bhatti(["--url", daemon.url, "--token", testKey, "--json", "inspect", "dev"])
+  const sandbox = await daemon.sandbox("dev")
+  const { stdout } = await bhatti(["--url", daemon.url, "--token", daemon.key, "--json", "inspect", "dev"])
   expect(JSON.parse(stdout)).toEqual(sandbox)
 })
 
 test("a full disk behind standard output is an error", async () => {
-  daemon.addSandbox("dev")
+  await daemon.sandbox("dev")
   const child = Bun.spawn(["sh", "-c", '"$@" > /dev/full', "sh", ...program, "list"], {
     env: environment(daemon),
     stderr: "pipe",
@@ -624,11 +601,15 @@ test("a full disk behind standard output is an error", async () => {
 })
 
 test("a reader that goes away ends a command quietly", async () => {
-  for (let index = 0; index < 3000; index++) daemon.addSandbox(`sandbox-${index}`)
+  await using many = await Daemon.start({ maxSandboxes: 3 * limits.createCountMax })
+  const label = (index: number) => [`k${index}`.padEnd(60, "k"), "v".repeat(60)]
+  const labels = Object.fromEntries(Array.from({ length: limits.labelsMax }, (_, index) => label(index)))
+  for (const name of ["a", "b", "c"])
+    await many.call("POST", "/sandboxes/batch", { name, count: limits.createCountMax, labels })
   const child = Bun.spawn(
     ["sh", "-c", '("$@"; echo "code $?" >&2) | head -1', "sh", ...program, "list", "-w"],
     {
-      env: environment(daemon),
+      env: environment(many),
       stdout: "pipe",
       stderr: "pipe",
     },
@@ -638,8 +619,7 @@ test("a reader that goes away ends a command quietly", async () => {
 })
 
 test("standard input that cannot be read is told as such, whatever it was for", async () => {
-  daemon.addSandbox("dev")
-  daemon.answers.set("GET /sandboxes/dev/files", () => failure("not_found", "no file"))
+  await daemon.sandbox("dev")
   for (const [args, exitCode] of [
     [["exec", "-i", "dev", "cat"], 125],
     [["exec", "-i", "--json", "dev", "cat"], 125],
@@ -655,7 +635,6 @@ test("standard input that cannot be read is told as such, whatever it was for", 
     expect(await child.stderr.text()).toContain("cannot read standard input (")
     expect([args, await child.exited]).toEqual([args, exitCode])
   }
-  daemon.answers.clear()
 })
 
 test("stop and start try every name, one after the other", async () => {
@@ -663,9 +642,8 @@ test("stop and start try every name, one after the other", async () => {
     ["stop", "stopped"],
     ["start", "started"],
   ] as const) {
-    daemon.addSandbox("a")
-    daemon.addSandbox("b")
-    daemon.requests.length = 0
+    if (verb === "stop") for (const name of ["a", "b"]) await daemon.sandbox(name)
+    daemon.sent.length = 0
     const ran = await bhatti([verb, "a", "missing", "b", "a"], { daemon })
     expect(ran.stdout).toMatch(new RegExp(`^sandbox/a ${done} in .*\nsandbox/b ${done} in .*\n$`))
     expect(ran.stderr).toBe('bhatti: no sandbox named "missing"\n  try: bhatti list\n')
@@ -676,15 +654,10 @@ test("stop and start try every name, one after the other", async () => {
 })
 
 test("start insists only when it is told to", async () => {
-  const sandbox = daemon.addSandbox("dev")
-  const bodies: unknown[] = []
-  daemon.answers.set("POST /sandboxes/dev/start", async (request) => {
-    bodies.push(await request.json())
-    return Response.json(sandbox)
-  })
+  await daemon.sandbox("dev")
   for (const flags of [[], ["--force"]]) {
     const { stdout } = await bhatti(["start", "dev", ...flags], { daemon })
     expect(stdout).toStartWith("sandbox/dev started in ")
   }
-  expect(bodies).toEqual([{ force: false }, { force: true }])
+  expect(daemon.bodies("POST /sandboxes/dev/start")).toEqual([{ force: false }, { force: true }])
 })

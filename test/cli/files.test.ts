@@ -1,6 +1,6 @@
 /** The file commands and `cp` as processes: what they ask for, and what they make of what they get, hostile archives included. */
 
-import { afterAll, afterEach, beforeEach, expect, test } from "bun:test"
+import { afterEach, beforeEach, expect, test } from "bun:test"
 import {
   chmodSync,
   existsSync,
@@ -17,104 +17,60 @@ import {
 } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { extract, type Header, pack } from "tar-stream"
+import { type Header, pack } from "tar-stream"
+import { AppError } from "../../src/contract/errors.ts"
 import type { FileEntry } from "../../src/contract/file.ts"
-import { type Answer, FakeDaemon, failure } from "./fake-daemon.ts"
-import { bhatti, environment, program, until } from "./program.ts"
+import { Daemon } from "./daemon.ts"
+import { bhatti, environment, program, type Ran, until } from "./program.ts"
 import { Screen } from "./screen.ts"
 
-const daemon = new FakeDaemon()
-afterAll(() => daemon[Symbol.dispose]())
-
-/** Files of the sandbox, by path; a directory has no bytes. */
-const guest = new Map<string, Partial<FileEntry> & { bytes?: string }>()
-let archive: Answer = () => failure("not_found", "no archive")
-let written: { path: string; mode: string | null; text: string; length: string | null }[] = []
-let unpacked: { path: string; headers: Header[] } | undefined
+let daemon: Daemon
+/** Directory of the test on this side. */
 let here = ""
+/** Files that the sandbox has from the start, by path. */
+let guest: Daemon["host"]["files"]
 
-beforeEach(() => {
+beforeEach(async () => {
   here = mkdtempSync(join(tmpdir(), "bhatti-cp-"))
-  daemon.sandboxes.clear()
-  daemon.answers.clear()
-  daemon.requests.length = 0
-  daemon.addSandbox("dev")
-  guest.clear()
-  guest.set("/workspace", { type: "directory" })
-  written = []
-  unpacked = undefined
-  daemon.answers.set("GET /sandboxes/dev/files", getFile)
-  daemon.answers.set("PUT /sandboxes/dev/files", putFile)
-  daemon.answers.set("GET /sandboxes/dev/archive", (request) => archive(request))
-  daemon.answers.set("PUT /sandboxes/dev/archive", putArchive)
+  daemon = await Daemon.start()
+  guest = daemon.host.files
 })
-afterEach(() => rmSync(here, { recursive: true }))
+afterEach(async () => {
+  rmSync(here, { recursive: true })
+  await daemon[Symbol.asyncDispose]()
+})
 
-function entryOf(path: string): FileEntry | undefined {
-  const found = guest.get(path)
-  if (found === undefined) return undefined
-  const { bytes = "", type = "file", ...fields } = found
-  return {
-    name: path.split("/").at(-1) ?? "",
-    size: bytes.length,
-    mode: "0644",
-    is_dir: type === "directory",
-    type,
-    owner: "lohar",
-    group: "lohar",
-    mtime: "2026-01-02T03:04:05.000Z",
-    target: null,
-    ...fields,
-  }
+/** The sandbox, with the files of `guest`. */
+const dev = () => daemon.sandbox("dev")
+
+/** Files that were written, as they were sent. */
+function written() {
+  return daemon.sent
+    .filter(({ method, path }) => `${method} ${path}` === "PUT /sandboxes/dev/files")
+    .map(({ query, text, headers }) => ({
+      path: query["path"] ?? "",
+      mode: query["mode"] ?? null,
+      length: headers.get("content-length"),
+      text,
+    }))
 }
 
-function getFile(request: Request): Response {
-  const query = new URL(request.url).searchParams
-  const path = query.get("path") ?? ""
-  if (query.get("ls") === "true")
-    return Response.json(
-      [...guest.keys()].filter((one) => one.startsWith(`${path}/`)).map(entryOf),
-      path === "/huge" ? { headers: { "x-bhatti-truncated": "true" } } : {},
-    )
-  const entry = entryOf(path)
-  if (entry === undefined) return failure("not_found", `no file "${path}"`)
-  if (query.get("stat") === "true") return Response.json(entry)
-  return new Response(guest.get(path)?.bytes ?? "", {
-    headers: { "x-file-size": String(entry.size), "x-file-mode": entry.mode },
-  })
-}
-
-async function putFile(request: Request): Promise<Response> {
-  const query = new URL(request.url).searchParams
-  const text = await request.text()
-  const length = request.headers.get("content-length")
-  written.push({ path: query.get("path") ?? "", mode: query.get("mode"), text, length })
-  return Response.json({ status: "ok" })
-}
-
-async function putArchive(request: Request): Promise<Response> {
-  const headers: Header[] = []
-  const reading = extract()
-  void (async () => {
-    for await (const chunk of request.body ?? []) reading.write(chunk)
-    reading.end(null)
-  })()
-  for await (const entry of reading) {
-    headers.push(entry.header)
-    entry.resume()
-  }
-  unpacked = { path: new URL(request.url).searchParams.get("path") ?? "", headers }
-  return Response.json({ status: "ok", entries: headers.length, bytes: 3 })
-}
+const unpacked = () => daemon.host.unpacked
 
 /** A tar stream as a sandbox could make it; nothing checks it. */
-function archiveOf(...entries: [Partial<Header> & { name: string }, content?: string][]): Answer {
+function archiveOf(...entries: [Partial<Header> & { name: string }, content?: string][]) {
   return () => {
     const packing = pack()
     for (const [header, content] of entries) packing.entry(header, content ?? "")
     packing.finalize()
-    return new Response(packing as unknown as AsyncIterable<Uint8Array> as never)
+    return packing as AsyncIterable<unknown> as AsyncIterable<Uint8Array>
   }
+}
+
+/** The sandbox's bytes begin to come, and no more of them. */
+async function* begun(bytes: number): AsyncGenerator<Uint8Array> {
+  yield new Uint8Array(bytes)
+  await new Promise(() => undefined)
 }
 
 function local(path: string): string {
@@ -126,7 +82,8 @@ function cp(...args: string[]) {
 }
 
 test("file read writes the bytes to standard output", async () => {
-  guest.set("a.txt", { bytes: "hello\0world" })
+  guest.set("/workspace/a.txt", { bytes: "hello\0world" })
+  await dev()
   expect(await bhatti(["file", "read", "dev", "a.txt"], { daemon })).toEqual({
     stdout: "hello\0world",
     stderr: "",
@@ -137,11 +94,12 @@ test("file read writes the bytes to standard output", async () => {
 })
 
 test("file write takes standard input or a local file, with its length and mode", async () => {
+  await dev()
   await bhatti(["file", "write", "dev", "in.txt"], { daemon, stdin: "typed" })
   writeFileSync(local("run.sh"), "#!/bin/sh", { mode: 0o755 })
   await bhatti(["file", "write", "dev", "/bin/run", local("run.sh")], { daemon })
   await bhatti(["file", "write", "dev", "p", local("run.sh"), "--mode", "0600", "--json"], { daemon })
-  expect(written).toMatchObject([
+  expect(written()).toMatchObject([
     { path: "in.txt", mode: null, length: null, text: "typed" },
     { path: "/bin/run", mode: "0755", length: "9", text: "#!/bin/sh" },
     { path: "p", mode: "0600", length: "9" },
@@ -149,6 +107,7 @@ test("file write takes standard input or a local file, with its length and mode"
 })
 
 test("more than a file may have is refused before it is sent, and cp is named", async () => {
+  await dev()
   const path = local("large")
   writeFileSync(path, "")
   Bun.spawnSync(["truncate", "-s", "105M", path])
@@ -160,35 +119,37 @@ test("more than a file may have is refused before it is sent, and cp is named", 
 
 test("file ls shows names on one line each, whatever they hold; --json has them raw", async () => {
   const names = ["a\nb", "ü", "-x", "tab\t\u001b[2J", "back\\slash", "\u202etxt"]
-  for (const name of names) guest.set(`./${name}`, { bytes: "" })
-  guest.set("./dir", { type: "directory" })
-  guest.set("./link", { type: "symlink", target: "to\nwhere" })
+  for (const name of names) guest.set(`/workspace/${name}`, { bytes: "" })
+  guest.set("/workspace/dir", { type: "directory" })
+  guest.set("/workspace/link", { type: "symlink", target: "to\nwhere" })
+  for (const name of names) guest.set(`/d/${name}`, { bytes: "" })
+  await dev()
   const { stdout } = await bhatti(["file", "ls", "dev"], { daemon })
   const shown = [
-    "a\\nb",
-    "ü",
     "-x",
-    "tab\\t\\x1b[2J",
+    "a\\nb",
     "back\\\\slash",
-    "\\u{202e}txt",
     "dir/",
     "link -> to\\nwhere",
+    "tab\\t\\x1b[2J",
+    "ü",
+    "\\u{202e}txt",
   ]
   expect(
     stdout
       .trimEnd()
       .split("\n")
       .slice(1)
-      .map((line) => line.split("03:04:05Z  ")[1]),
+      .map((line) => line.split("00:00:00Z  ")[1]),
   ).toEqual(shown)
-  guest.clear()
-  for (const name of names) guest.set(`/d/${name}`, { name, bytes: "" })
   const json = await bhatti(["file", "ls", "dev", "/d", "--json"], { daemon })
-  expect(JSON.parse(json.stdout).map(({ name }: FileEntry) => name)).toEqual(names)
+  expect(JSON.parse(json.stdout).map(({ name }: FileEntry) => name)).toEqual(names.toSorted())
 })
 
 test("file ls says when there is more than it shows", async () => {
-  guest.set("/huge/a", { bytes: "" })
+  for (const name of ["a", "b"]) guest.set(`/huge/${name}`, { bytes: "" })
+  daemon.host.listedMax = 1
+  await dev()
   for (const flags of [[], ["--json"]]) {
     const { stderr, exitCode } = await bhatti(["file", "ls", "dev", "/huge", ...flags], { daemon })
     expect([stderr, exitCode]).toEqual(["only the first 1 entries are shown; there are more\n", 0])
@@ -196,39 +157,30 @@ test("file ls says when there is more than it shows", async () => {
 })
 
 test("file rm of a directory that is not empty names the option", async () => {
-  daemon.answers.set("DELETE /sandboxes/dev/files", () => failure("conflict", '"a b": directory not empty'))
+  guest.set("/workspace/a b/c", { bytes: "" })
+  await dev()
   const ran = await bhatti(["file", "rm", "dev", "a b"], { daemon })
   expect(ran.stderr).toBe('bhatti: "a b": directory not empty\n  with all that is in it: bhatti file rm -r\n')
   expect(ran.exitCode).toBe(1)
   const recursive = await bhatti(["file", "rm", "-r", "dev", "a b"], { daemon })
-  expect(recursive.stderr).toBe('bhatti: "a b": directory not empty\n')
+  expect(recursive).toMatchObject({ stderr: "", exitCode: 0 })
 })
 
 test("file rm, mkdir and mv ask for what was said, also for names with dashes", async () => {
-  const asked: unknown[] = []
-  const record: Answer = async (request) => {
-    const body =
-      request.method === "DELETE"
-        ? Object.fromEntries(new URL(request.url).searchParams)
-        : await request.json()
-    asked.push(body)
-    return Response.json({ status: "ok" })
-  }
-  for (const route of [
-    "DELETE /sandboxes/dev/files",
-    "POST /sandboxes/dev/files/mkdir",
-    "POST /sandboxes/dev/files/mv",
-  ])
-    daemon.answers.set(route, record)
+  guest.set("/workspace/a/b", { bytes: "" })
+  for (const path of ["-b", "-c"]) guest.set(`/workspace/${path}`, { bytes: "" })
+  await dev()
   await bhatti(["file", "rm", "-r", "dev", "a", "--", "-b"], { daemon })
   await bhatti(["file", "mkdir", "dev", "x/y", "--mode", "0700"], { daemon })
-  await bhatti(["file", "mv", "dev", "--", "-b", "c d"], { daemon })
-  expect(asked).toEqual([
+  await bhatti(["file", "mv", "dev", "--", "-c", "c d"], { daemon })
+  expect(daemon.queries("DELETE /sandboxes/dev/files")).toEqual([
     { path: "a", recursive: "true" },
     { path: "-b", recursive: "true" },
-    { path: "x/y", mode: "0700" },
-    { from: "-b", to: "c d" },
   ])
+  expect(daemon.bodies("POST /sandboxes/dev/files/mkdir")).toEqual([{ path: "x/y", mode: "0700" }])
+  expect(daemon.bodies("POST /sandboxes/dev/files/mv")).toEqual([{ from: "-c", to: "c d" }])
+  const listed = await bhatti(["file", "ls", "dev", "--json"], { daemon })
+  expect(JSON.parse(listed.stdout).map(({ name }: FileEntry) => name)).toEqual(["c d", "x"])
 })
 
 test("wrong usage of cp and the file commands", async () => {
@@ -246,25 +198,27 @@ test("wrong usage of cp and the file commands", async () => {
 })
 
 test("cp up: into a directory or under the target's name, as cp does", async () => {
+  guest.set("/workspace/file", { bytes: "" })
+  await dev()
   writeFileSync(local("a.txt"), "a")
   writeFileSync(local("b.txt"), "b", { mode: 0o600 })
   expect((await cp(local("a.txt"), "dev:")).stdout).toBe("1 item copied, 1 B\n")
   await cp(local("a.txt"), "dev:/workspace/other.txt")
   await cp(local("a.txt"), "dev:/new/")
   await cp(local("a.txt"), local("b.txt"), "dev:sub")
-  expect(written.map(({ path, mode }) => `${path} ${mode}`)).toEqual([
+  expect(written().map(({ path, mode }) => `${path} ${mode}`)).toEqual([
     "/workspace/a.txt 0644",
     "/workspace/other.txt 0644",
     "/new/a.txt 0644",
     "/workspace/sub/a.txt 0644",
     "/workspace/sub/b.txt 0600",
   ])
-  guest.set("/workspace/file", { bytes: "" })
   const onFile = await cp(local("a.txt"), local("b.txt"), "dev:file")
   expect(onFile.stderr).toBe("bhatti: dev:file is not a directory\n")
 })
 
 test("cp up: a directory with links, modes and strange names; pipes stay behind", async () => {
+  await dev()
   mkdirSync(local("src/sub"), { recursive: true })
   writeFileSync(local("src/x\ny"), "1", { mode: 0o755 })
   writeFileSync(local(`src/sub/${"long".repeat(50)}ü`), "22")
@@ -274,8 +228,8 @@ test("cp up: a directory with links, modes and strange names; pipes stay behind"
   const ran = await cp(local("src"), "dev:/workspace")
   expect(ran.stderr).toBe(`not copied: ${local("src/pipe")}: it is no file, directory or link\n`)
   expect(ran).toMatchObject({ stdout: "5 items copied, 3 B; 1 left out\n", exitCode: 1 })
-  const listed = unpacked?.headers.map(({ name, type, mode, linkname }) => [name, type, mode, linkname])
-  expect(unpacked?.path).toBe("/workspace")
+  const listed = unpacked()?.headers.map(({ name, type, mode, linkname }) => [name, type, mode, linkname])
+  expect(unpacked()?.path).toBe("/workspace")
   expect(listed).toEqual([
     ["src", "directory", 0o755, null],
     ["src/sub", "directory", 0o750, null],
@@ -284,33 +238,36 @@ test("cp up: a directory with links, modes and strange names; pipes stay behind"
     ["src/x\ny", "file", 0o755, null],
   ] as never)
   await cp(local("src"), "dev:/workspace/renamed")
-  expect(unpacked?.headers[0]?.name).toBe("renamed")
+  expect(unpacked()?.headers[0]?.name).toBe("renamed")
   await cp(`${local("src")}/.`, "dev:/workspace/into")
-  expect([unpacked?.path, unpacked?.headers[0]?.name]).toEqual(["/workspace/into/", "sub"])
+  expect([unpacked()?.path, unpacked()?.headers[0]?.name]).toEqual(["/workspace/into/", "sub"])
 })
 
 test("cp -r is cp", async () => {
+  await dev()
   mkdirSync(local("src"))
   for (const flag of ["-r", "-R", "--recursive"]) {
     const ran = await cp(flag, local("src"), "dev:")
-    expect(ran).toEqual({ stdout: "1 item copied, 3 B\n", stderr: "", exitCode: 0 })
+    expect(ran).toEqual({ stdout: "1 item copied, 0 B\n", stderr: "", exitCode: 0 })
   }
 })
 
 test("cp up: a link that is named is followed", async () => {
+  await dev()
   mkdirSync(local("real"))
   writeFileSync(local("real/f"), "1")
   symlinkSync("real", local("link"))
   await cp(local("link"), "dev:")
-  expect(unpacked?.headers.map(({ name, type }) => [name, type])).toEqual([
+  expect(unpacked()?.headers.map(({ name, type }) => [name, type])).toEqual([
     ["link", "directory"],
     ["link/f", "file"],
   ])
 })
 
 test("cp up: standard input needs a name, and a file that is gone is told", async () => {
+  await dev()
   await bhatti(["cp", "-", "dev:x"], { daemon, stdin: "in" })
-  expect(written).toMatchObject([{ path: "/workspace/x", text: "in" }])
+  expect(written()).toMatchObject([{ path: "/workspace/x", text: "in" }])
   const noName = await bhatti(["cp", "-", "dev:"], { daemon, stdin: "in" })
   expect(noName.stderr).toContain("standard input has no name")
   expect((await cp(local("nope"), "dev:")).stderr).toBe(`bhatti: there is no ${local("nope")} here\n`)
@@ -318,6 +275,7 @@ test("cp up: standard input needs a name, and a file that is gone is told", asyn
 
 test("cp down: a file, with its permissions but not set-user-id", async () => {
   guest.set("/workspace/a.sh", { bytes: "#!", mode: "4755" })
+  await dev()
   await cp("dev:a.sh", here)
   expect(statSync(local("a.sh")).mode & 0o7777).toBe(0o755)
   await cp("dev:a.sh", local("b"))
@@ -331,9 +289,10 @@ test("cp down: a file, with its permissions but not set-user-id", async () => {
 test("cp down: a link is followed where it was named", async () => {
   guest.set("/workspace/link", { type: "symlink", target: "../data/real" })
   guest.set("/data/real", { bytes: "real" })
+  guest.set("/workspace/loop", { type: "symlink", target: "loop" })
+  await dev()
   await cp("dev:link", here)
   expect(readFileSync(local("link"), "utf8")).toBe("real")
-  guest.set("/workspace/loop", { type: "symlink", target: "loop" })
   expect((await cp("dev:loop", here)).stderr).toContain("leads through too many links")
 })
 
@@ -341,7 +300,8 @@ const directory = { name: "src/", type: "directory", mode: 0o755 } as const
 
 test("cp down: a directory, its links inside and its hard links", async () => {
   guest.set("/workspace/src", { type: "directory" })
-  archive = archiveOf(
+  await dev()
+  daemon.host.archive = archiveOf(
     [directory],
     [{ name: "src/a", mode: 0o644 }, "aaa"],
     [{ name: "src/sub/", type: "directory", mode: 0o555 }],
@@ -363,8 +323,9 @@ test("cp down: a directory, its links inside and its hard links", async () => {
 
 test("cp down: nothing is written outside, whatever the archive says", async () => {
   guest.set("/workspace/src", { type: "directory" })
+  await dev()
   for (const name of ["src/../../escape", "../escape", "/escape", "src//escape", "src/./escape"]) {
-    archive = archiveOf([directory], [{ name: "src/first" }, "1"], [{ name }, "evil"])
+    daemon.host.archive = archiveOf([directory], [{ name: "src/first" }, "1"], [{ name }, "evil"])
     const ran = await cp("dev:src", local("out/"))
     expect(ran.exitCode).toBe(1)
     mkdirSync(local("out"), { recursive: true })
@@ -376,8 +337,9 @@ test("cp down: nothing is written outside, whatever the archive says", async () 
 
 test("cp down: links that lead out, or may, are left behind, and nothing is written through one", async () => {
   guest.set("/workspace/src", { type: "directory" })
+  await dev()
   const targets = ["/etc", "../..", "../../x", "sub/../../..", "up/../..", ""]
-  archive = archiveOf(
+  daemon.host.archive = archiveOf(
     [directory],
     [{ name: "src/sub/", type: "directory", mode: 0o755 }],
     [{ name: "src/sub/up", type: "symlink", linkname: ".." }],
@@ -395,32 +357,40 @@ test("cp down: links that lead out, or may, are left behind, and nothing is writ
 
 test("cp down: a link that was here before is not written through either", async () => {
   guest.set("/workspace/src", { type: "directory" })
+  await dev()
   mkdirSync(local("elsewhere"))
   mkdirSync(local("out/src"), { recursive: true })
   symlinkSync(local("elsewhere"), local("out/src/d"))
-  archive = archiveOf([directory], [{ name: "src/d/", type: "directory" }], [{ name: "src/d/f" }, "x"])
+  daemon.host.archive = archiveOf(
+    [directory],
+    [{ name: "src/d/", type: "directory" }],
+    [{ name: "src/d/f" }, "x"],
+  )
   expect((await cp("dev:src", local("out"))).stderr).toContain("is there already and is no directory")
   symlinkSync(local("elsewhere/target"), local("out/src/f"))
-  archive = archiveOf([directory], [{ name: "src/f" }, "mine"])
+  daemon.host.archive = archiveOf([directory], [{ name: "src/f" }, "mine"])
   expect((await cp("dev:src", local("out"))).exitCode).toBe(0)
   expect(lstatSync(local("out/src/f")).isFile()).toBe(true)
   expect(readdirSync(local("elsewhere"))).toEqual([])
 })
 
 test("a file that becomes shorter while it is copied is told in one line, also in a directory", async () => {
+  await dev()
   mkdirSync(local("src"))
   writeFileSync(local("src/f"), "")
   truncateSync(local("src/f"), 50_000_000)
-  daemon.answers.set("PUT /sandboxes/dev/archive", async (request) => {
-    for await (const _ of request.body ?? []) truncateSync(local("src/f"), 0)
-    return Response.json({ status: "ok", entries: 0, bytes: 0 })
-  })
-  const ran = await cp(local("src"), "dev:")
+  const held = daemon.host.hold("unpack")
+  const copy = cp(local("src"), "dev:")
+  await held.reached
+  truncateSync(local("src/f"), 0)
+  held.release()
+  const ran = await copy
   expect(ran.stderr).toBe(`bhatti: ${local("src/f")} has become shorter while it was copied\n`)
   expect(ran.exitCode).toBe(1)
 })
 
 test("a name that is no UTF-8 text is told and left behind, not copied under another", async () => {
+  await dev()
   const bytes = (name: string) => Buffer.from(local(name), "latin1")
   mkdirSync(local("src"))
   writeFileSync(local("src/ok"), "1")
@@ -428,7 +398,7 @@ test("a name that is no UTF-8 text is told and left behind, not copied under ano
   writeFileSync(bytes("src/n\xc4("), "2")
   symlinkSync(Buffer.from("n\xc3(", "latin1"), local("src/link"))
   const up = await cp(local("src"), "dev:")
-  expect(unpacked?.headers.map(({ name }) => name)).toEqual(["src", "src/ok"])
+  expect(unpacked()?.headers.map(({ name }) => name)).toEqual(["src", "src/ok"])
   expect(up.stderr.replaceAll(`${local("src")}/`, "")).toBe(
     [
       "not copied: link: its target is no UTF-8 text",
@@ -438,9 +408,8 @@ test("a name that is no UTF-8 text is told and left behind, not copied under ano
     ].join("\n"),
   )
 
-  guest.set("/workspace/src", { type: "directory" })
   const misread = "src/n\uFFFD("
-  archive = archiveOf(
+  daemon.host.archive = archiveOf(
     [directory],
     [{ name: misread }, "1"],
     [{ name: misread }, "2"],
@@ -460,7 +429,7 @@ test("a name that is no UTF-8 text is told and left behind, not copied under ano
     ].join("\n"),
   )
   expect([up, down].map(({ stdout, exitCode }) => [stdout, exitCode])).toEqual([
-    ["2 items copied, 3 B; 3 left out\n", 1],
+    ["2 items copied, 1 B; 3 left out\n", 1],
     ["2 items copied, 1 B; 4 left out\n", 1],
   ])
 })
@@ -470,21 +439,24 @@ test("cp down: a directory as a tar stream is the sandbox's own, and what it cou
   const names = [{ name: "src/a/sock\u001b", reason: "it is no file, directory or link" }]
   const content = "x".repeat(300_000)
   const comment = JSON.stringify({ left_out: 2, names })
-  archive = archiveOf([directory], [{ name: "src/ok" }, content], [{ ...directory, pax: { comment } }])
+  await dev()
+  const archive = archiveOf([directory], [{ name: "src/ok" }, content], [{ ...directory, pax: { comment } }])
+  daemon.host.archive = archive
   const ran = await cp("dev:src", "-")
-  const sent = await archive(new Request("http://daemon/"))
-  expect(ran.stdout === (await sent.text())).toBe(true)
+  const sent = Buffer.concat(await Array.fromAsync(archive())).toString()
+  expect(ran.stdout === sent).toBe(true)
   expect(ran.stderr).toBe(
     "not copied: a/sock\\x1b: it is no file, directory or link\nand 1 other not copied\n",
   )
   expect(ran.exitCode).toBe(1)
-  archive = archiveOf([directory], [{ name: "src/ok" }, content])
+  daemon.host.archive = archiveOf([directory], [{ name: "src/ok" }, content])
   expect(await cp("dev:src", "-")).toMatchObject({ stderr: "", exitCode: 0 })
 })
 
 test("cp down: devices and pipes are left behind, hard links to outside are refused", async () => {
   guest.set("/workspace/src", { type: "directory" })
-  archive = archiveOf(
+  await dev()
+  daemon.host.archive = archiveOf(
     [directory],
     [{ name: "src/dev", type: "character-device", devmajor: 1, devminor: 3 }],
     [{ name: "src/pipe", type: "fifo" }],
@@ -504,13 +476,17 @@ test("cp down: devices and pipes are left behind, hard links to outside are refu
     { name: "src/proc/", reason: "gone" },
   ]
   const comment = JSON.stringify({ left_out: 7, names })
-  archive = archiveOf([directory], [{ name: "src/ok" }, "1"], [{ ...directory, pax: { comment } }])
+  daemon.host.archive = archiveOf(
+    [directory],
+    [{ name: "src/ok" }, "1"],
+    [{ ...directory, pax: { comment } }],
+  )
   const told = await cp("dev:src", local("told"))
   expect(told.stderr).toBe(
     "not copied: a/sock\\x1b: it is no file, directory or link\nnot copied: proc: gone\nand 5 others not copied\n",
   )
   expect(told).toMatchObject({ stdout: "2 items copied, 1 B; 7 left out\n", exitCode: 1 })
-  archive = archiveOf(
+  daemon.host.archive = archiveOf(
     [directory],
     [{ name: "src/dev", type: "character-device", devmajor: 1, devminor: 3 }],
     [{ name: "src/pipe", type: "fifo" }],
@@ -519,7 +495,7 @@ test("cp down: devices and pipes are left behind, hard links to outside are refu
   const two = await cp("dev:src", "dev:src", local("other"))
   expect(two).toMatchObject({ stdout: "4 items copied, 2 B; 4 left out\n", exitCode: 1 })
   for (const linkname of ["/etc/passwd", "src/../../../etc/passwd"]) {
-    archive = archiveOf([directory], [{ name: "src/p", type: "link", linkname }])
+    daemon.host.archive = archiveOf([directory], [{ name: "src/p", type: "link", linkname }])
     expect((await cp("dev:src", local("out"))).exitCode).toBe(1)
     expect(existsSync(local("out/p"))).toBe(false)
   }
@@ -528,36 +504,26 @@ test("cp down: devices and pipes are left behind, hard links to outside are refu
 test("cp down: what breaks off leaves no half file, and the old one", async () => {
   writeFileSync(local("a"), "old")
   guest.set("/workspace/a", { bytes: "" })
-  const broken = () =>
-    new Response(
-      new ReadableStream({
-        async pull(controller) {
-          controller.enqueue(new Uint8Array(100_000))
-          if (isBroken) controller.error(new Error("gone"))
-          isBroken = true
-        },
-      }),
-      { headers: { "x-file-size": "1000000" } },
-    )
-  let isBroken = false
-  daemon.answers.set("GET /sandboxes/dev/files", (request) =>
-    request.url.includes("stat=true") ? getFile(request) : broken(),
-  )
+  guest.set("/workspace/src", { type: "directory" })
+  await dev()
+  daemon.host.download = async function* () {
+    yield new Uint8Array(100_000)
+    throw new AppError("unavailable", "the guest does not read")
+  }
   const ran = await cp("dev:a", local("a"))
   expect(ran.exitCode).toBe(1)
   expect(ran.stderr).toContain("bhatti: the daemon broke the transfer off")
   expect(readdirSync(here)).toEqual(["a"])
   expect(readFileSync(local("a"), "utf8")).toBe("old")
 
-  guest.set("/workspace/src", { type: "directory" })
-  const answer = await archiveOf(
-    [directory],
-    [{ name: "src/f" }, "x".repeat(100_000)],
-  )(new Request(daemon.url))
-  const whole = await answer.bytes()
+  const whole = Buffer.concat(
+    await Array.fromAsync(archiveOf([directory], [{ name: "src/f" }, "x".repeat(100_000)])()),
+  )
   expect(whole.length).toBeGreaterThan(100_000)
   for (const length of [0, 50_000]) {
-    archive = () => new Response(whole.slice(0, length))
+    daemon.host.archive = async function* () {
+      yield whole.subarray(0, length)
+    }
     const cut = await cp("dev:src", local("out"))
     expect(cut.stderr).toStartWith("bhatti: the sandbox sent a broken archive\n")
     expect(cut.exitCode).toBe(1)
@@ -565,89 +531,86 @@ test("cp down: what breaks off leaves no half file, and the old one", async () =
   expect(readdirSync(local("out"))).toEqual([])
 })
 
+/** What happens to a sandbox while its bytes are on their way. */
+const fates = {
+  stopped: () => daemon.call("POST", "/sandboxes/dev/stop"),
+  destroyed: () => daemon.call("DELETE", "/sandboxes/dev"),
+  lost: async () => daemon.core.guests.values().next().value?.close(),
+}
+
+/** Runs it; when its bytes are on their way that happens to the sandbox. */
+async function during(fate: keyof typeof fates, args: readonly string[]): Promise<Ran> {
+  if (!(await daemon.names()).includes("dev")) await dev()
+  const held = daemon.host.hold("write")
+  daemon.host.download = () => begun(100)
+  const running = bhatti(args, { daemon })
+  const { ongoing } = daemon.host
+  await until("its bytes", () => ongoing.uploads + ongoing.downloads === 1)
+  if (ongoing.uploads === 1) await held.reached
+  const done = fates[fate]()
+  const ran = await running
+  held.release()
+  await done
+  return ran
+}
+
 test("a sandbox that is stopped or destroyed during a copy: that is what is said", async () => {
-  const dev = daemon.sandboxes.get("dev")
-  let fate: Answer = () => Response.json(dev)
-  const lost = () => {
-    daemon.answers.set("GET /sandboxes/dev", fate)
-    return failure("unavailable", "the channel to the guest is lost: this host closed it")
-  }
   writeFileSync(local("up"), "x")
   guest.set("/workspace/a", { bytes: "" })
-  daemon.answers.set("PUT /sandboxes/dev/files", lost)
-  daemon.answers.set("GET /sandboxes/dev/files", (request) =>
-    request.url.includes("stat=true") ? getFile(request) : lost(),
-  )
-  for (const [answer, told] of [
-    [() => Response.json({ ...dev, status: "stopped" }), 'the sandbox "dev" was stopped during the copy'],
-    [() => failure("not_found", "gone"), 'the sandbox "dev" was destroyed during the copy'],
-    [() => Response.json(dev), "the channel to the guest is lost: this host closed it"],
-  ] as const) {
-    fate = answer
+  for (const [fate, told] of [
+    ["stopped", 'the sandbox "dev" was stopped during the copy'],
+    ["destroyed", 'the sandbox "dev" was destroyed during the copy'],
+  ] as const)
     for (const paths of [
       [local("up"), "dev:up"],
       ["dev:a", local("a")],
-    ] as const) {
-      daemon.answers.delete("GET /sandboxes/dev")
-      const ran = await cp(...paths)
+    ]) {
+      const ran = await during(fate, ["cp", ...paths])
       expect(ran.stderr).toBe(`bhatti: ${told}\n`)
       expect(ran.exitCode).toBe(1)
     }
-  }
+  const lost = await during("lost", ["cp", local("up"), "dev:up"])
+  expect(lost.stderr).toBe("bhatti: the channel to the guest is lost: this host closed it\n")
+  expect(lost.exitCode).toBe(1)
   expect(readdirSync(here)).toEqual(["up"])
 })
 
 test("a sandbox that is stopped or destroyed during file read or write: that is what is said", async () => {
-  const dev = daemon.sandboxes.get("dev")
-  const stopped = () => Response.json({ ...dev, status: "stopped" })
-  const failed = { in_a_row: 1, reason: "no memory", rest_seconds: 0 }
-  const lost = () => failure("unavailable", "lost")
-  daemon.answers.set("GET /sandboxes/dev/files", lost)
-  daemon.answers.set("PUT /sandboxes/dev/files", lost)
   writeFileSync(local("up"), "x")
-  for (const [fate, failed_starts, told] of [
-    [stopped, null, (verb: string) => `the sandbox "dev" was stopped while the file was ${verb}`],
-    [
-      () => failure("not_found", "gone"),
-      null,
-      (verb: string) => `the sandbox "dev" was destroyed while the file was ${verb}`,
-    ],
-    // It was stopped before, and could not be started.
-    [stopped, failed, () => "lost"],
-  ] as const) {
-    daemon.answers.set("GET /sandboxes/dev", fate)
-    daemon.answers.set("GET /sandboxes/dev/why", () => Response.json({ failed_starts }))
-    const read = await bhatti(["file", "read", "dev", "a"], { daemon })
-    expect(read).toEqual({ stdout: "", stderr: `bhatti: ${told("read")}\n`, exitCode: 1 })
-    const write = await bhatti(["file", "write", "dev", "a", local("up")], { daemon })
-    expect(write).toEqual({ stdout: "", stderr: `bhatti: ${told("written")}\n`, exitCode: 1 })
+  guest.set("/workspace/a", { bytes: "" })
+  const read = ["file", "read", "dev", "a"]
+  const write = ["file", "write", "dev", "a", local("up")]
+  for (const fate of ["stopped", "destroyed"] as const) {
+    const told = (verb: string) => `bhatti: the sandbox "dev" was ${fate} while the file was ${verb}\n`
+    expect(await during(fate, read)).toMatchObject({ stderr: told("read"), exitCode: 1 })
+    expect(await during(fate, write)).toEqual({ stdout: "", stderr: told("written"), exitCode: 1 })
+  }
+  // It was stopped before, and cannot be started.
+  await dev()
+  await daemon.call("POST", "/sandboxes/dev/stop")
+  daemon.host.failAt = "restore"
+  for (const args of [read, write]) {
+    const ran = await bhatti(args, { daemon })
+    expect(ran).toMatchObject({ stdout: "", exitCode: 1 })
+    expect(ran.stderr).toStartWith('bhatti: sandbox "dev" could not be started\n')
   }
 })
 
 test("an interrupted transfer ends with the signal's code and leaves nothing half done", async () => {
   guest.set("/workspace/a", { bytes: "" })
-  let isAsked = false
-  daemon.answers.set("GET /sandboxes/dev/files", (request) => {
-    if (request.url.includes("stat=true")) return getFile(request)
-    isAsked = true
-    return new Response(
-      new ReadableStream({
-        start: (controller) => controller.enqueue(new Uint8Array(10_000)),
-      }),
-    )
-  })
+  await dev()
+  daemon.host.download = () => begun(10_000)
   for (const [signal, code] of [
     ["SIGINT", 130],
     ["SIGTERM", 143],
     ["SIGHUP", 129],
   ] as const) {
-    isAsked = false
     const child = Bun.spawn([...program, "cp", "dev:a", local("a")], {
       env: environment(daemon),
       stdout: "ignore",
       stderr: "pipe",
     })
-    await until("the first bytes", () => isAsked && readdirSync(here).length === 1)
+    await until("the first bytes", () => readdirSync(here).length === 1)
     child.kill(signal)
     expect(await child.exited).toBe(code)
     expect(await child.stderr.text()).toBe("interrupted; what was not whole by then has replaced nothing\n")
@@ -657,18 +620,12 @@ test("an interrupted transfer ends with the signal's code and leaves nothing hal
 
 test("progress stays on one line of the terminal, however narrow", async () => {
   const name = "a-name-that-is-longer-than-the-terminal-is-wide"
-  guest.set(`/workspace/${name}`, { bytes: "" })
-  const started = Promise.withResolvers<void>()
-  daemon.answers.set("GET /sandboxes/dev/files", (request) => {
-    if (request.url.includes("stat=true")) return getFile(request)
-    started.resolve()
-    const body = new ReadableStream({ start: (controller) => controller.enqueue(new Uint8Array(10_000)) })
-    return new Response(body, { headers: { "x-file-size": "20000", "x-file-mode": "0644" } })
-  })
+  guest.set(`/workspace/${name}`, { bytes: new Uint8Array(20_000) })
+  await dev()
+  daemon.host.download = () => begun(10_000)
   await using screen = new Screen(daemon)
   screen.resize({ cols: 30, rows: 10 })
   await screen.bhatti(`cp dev:${name} ${local("a")}`)
-  await started.promise
   await screen.shows("50 %")
   const drawn = screen.text.split(/[\r\n]/).filter((line) => line.includes("50 %"))
   screen.type("\x03")
@@ -678,13 +635,7 @@ test("progress stays on one line of the terminal, however narrow", async () => {
 })
 
 test("an interrupted upload is broken off, so that the daemon drops it", async () => {
-  let outcome = ""
-  daemon.answers.set("PUT /sandboxes/dev/files", async (request) => {
-    outcome = "began"
-    await request.bytes().catch(() => undefined)
-    outcome = request.signal.aborted ? "broken off" : "whole"
-    return Response.json({ status: "ok" })
-  })
+  await dev()
   const child = Bun.spawn([...program, "file", "write", "dev", "x"], {
     env: environment(daemon),
     stdin: "pipe",
@@ -693,9 +644,10 @@ test("an interrupted upload is broken off, so that the daemon drops it", async (
   })
   child.stdin.write(new Uint8Array(200_000))
   await child.stdin.flush()
-  await until("the upload to begin", () => outcome === "began")
+  await until("the upload to begin", () => daemon.host.ongoing.uploads === 1)
   child.kill("SIGINT")
   expect(await child.exited).toBe(130)
   expect(await child.stderr.text()).toBe("interrupted; dev:x is as it was\n")
-  await until("the daemon to see it", () => outcome === "broken off")
+  await until("the daemon to see it", () => daemon.host.ongoing.uploads === 0)
+  expect((await daemon.call("GET", "/sandboxes/dev/files?path=x")).status).toBe(404)
 })

@@ -1,24 +1,22 @@
-/** `bhatti logs` and `bhatti restart` against a daemon without machines. */
+/** `bhatti logs` and `bhatti restart` against the real application on a fake host. */
 
-import { afterAll, beforeEach, expect, test } from "bun:test"
-import { FakeDaemon, failure } from "./fake-daemon.ts"
+import { afterEach, beforeEach, expect, test } from "bun:test"
+import { AppError } from "../../src/contract/errors.ts"
+import { Daemon } from "./daemon.ts"
 import { bhatti, environment, program } from "./program.ts"
 
-const daemon = new FakeDaemon()
-afterAll(() => daemon[Symbol.dispose]())
-beforeEach(() => {
-  daemon.sandboxes.clear()
-  daemon.answers.clear()
-  daemon.requests.length = 0
-  daemon.addSandbox("dev")
+let daemon: Daemon
+beforeEach(async () => {
+  daemon = await Daemon.start()
+  await daemon.sandbox("dev", { init: "serve" })
 })
+afterEach(() => daemon[Symbol.asyncDispose]())
 
 const output = "GET /sandboxes/dev/sessions/init/output"
 
 test("logs prints what a session has shown, byte for byte; without SESSION the init script's", async () => {
   const shown = "one\r\n\x1b[31mred\x1b[0m no line end"
-  daemon.answers.set(output, () => new Response(shown))
-  daemon.answers.set(output.replace("init", "s1"), () => new Response("of s1\n"))
+  daemon.host.shownBy = (session) => [Buffer.from(session === "init" ? shown : `of ${session}\n`)]
   expect(await bhatti(["logs", "dev"], { daemon })).toEqual({ stdout: shown, stderr: "", exitCode: 0 })
   expect((await bhatti(["logs", "dev", "s1"], { daemon })).stdout).toBe("of s1\n")
   expect(daemon.requests.filter((one) => one.includes("/output"))).toEqual([
@@ -28,10 +26,12 @@ test("logs prints what a session has shown, byte for byte; without SESSION the i
 })
 
 test("logs of a session or a sandbox that is not there, and of none, say so", async () => {
-  daemon.answers.set(output, () => failure("not_found", "no session named init"))
-  const none = await bhatti(["logs", "dev"], { daemon })
+  await daemon.sandbox("plain")
+  const none = await bhatti(["logs", "plain"], { daemon })
   expect([none.stdout, none.exitCode]).toEqual(["", 1])
-  expect(none.stderr).toStartWith("bhatti: no session named init\n")
+  expect(none.stderr).toBe(
+    'bhatti: sandbox "plain" has no session "init"\n  no session was started since it booted\n',
+  )
   const missing = await bhatti(["logs", "missing"], { daemon })
   expect([missing.stdout, missing.stderr, missing.exitCode]).toEqual([
     "",
@@ -43,24 +43,17 @@ test("logs of a session or a sandbox that is not there, and of none, say so", as
 })
 
 test("logs that break off are an error", async () => {
-  daemon.answers.set(output, () => {
-    let pieces = 0
-    const body = new ReadableStream<Uint8Array>({
-      pull(controller) {
-        // The first is on its way before the second is asked for.
-        controller.enqueue(new Uint8Array(100_000))
-        if (pieces++ > 0) controller.error(new Error("gone"))
-      },
-    })
-    return new Response(body)
-  })
+  daemon.host.shownBy = async function* () {
+    yield new Uint8Array(100_000)
+    throw new AppError("unavailable", "the guest does not read")
+  }
   const ran = await bhatti(["logs", "dev"], { daemon })
   expect(ran.exitCode).toBe(1)
   expect(ran.stderr).toContain("broke the transfer off")
 })
 
 test("a reader that goes away ends logs quietly", async () => {
-  daemon.answers.set(output, () => new Response("line\n".repeat(50_000)))
+  daemon.host.shownBy = () => [Buffer.from("line\n".repeat(50_000))]
   const child = Bun.spawn(
     ["bash", "-c", '"$@" | head -n 1; echo "$PIPESTATUS"', "bash", ...program, "logs", "dev"],
     {
@@ -75,8 +68,7 @@ test("a reader that goes away ends logs quietly", async () => {
 })
 
 test("restart says what was done, and --json prints the sandbox", async () => {
-  const sandbox = daemon.addSandbox("web")
-  daemon.answers.set("POST /sandboxes/web/restart", () => Response.json(sandbox))
+  await daemon.sandbox("web")
   const ran = await bhatti(["restart", "web"], { daemon })
   expect(ran.stdout).toMatch(/^sandbox\/web restarted in \d+\.\d\d s\n$/)
   expect([ran.stderr, ran.exitCode]).toEqual(["", 0])
@@ -85,11 +77,13 @@ test("restart says what was done, and --json prints the sandbox", async () => {
 })
 
 test("restart tries every name once, and fails if one failed", async () => {
-  const a = daemon.addSandbox("a")
-  const b = daemon.addSandbox("b")
-  daemon.answers.set("POST /sandboxes/a/restart", () => Response.json(a))
-  daemon.answers.set("POST /sandboxes/b/restart", () => Response.json(b))
-  daemon.answers.set("POST /sandboxes/dev/restart", () => failure("unavailable", "it does not boot"))
+  for (const name of ["a", "b"]) await daemon.sandbox(name)
+  const boot = daemon.host.machines.boot
+  const { id } = (await daemon.call("GET", "/sandboxes/dev")).body as { id: string }
+  daemon.host.machines.boot = async (place, kernel) => {
+    if (place.directory.endsWith(id)) throw new AppError("unavailable", "it does not boot")
+    return boot(place, kernel)
+  }
   const ran = await bhatti(["restart", "a", "missing", "dev", "b", "a"], { daemon })
   expect(ran.stdout).toMatch(/^sandbox\/a restarted in .*\nsandbox\/b restarted in .*\n$/)
   expect(ran.stderr).toContain('bhatti: no sandbox named "missing"\n')

@@ -262,11 +262,11 @@ test("an authority of one's own: --ca is saved, and holds for requests, streams 
 
   // It was for that host: another's certificate is not trusted for it, and the saved path goes.
   const other = secure.url.replace("127.0.0.1", "localhost")
-  const elsewhere = await setup(["--url", other, "--token", testKey])
+  const elsewhere = await setup(["--url", other, "--token", secure.key])
   expect([elsewhere.exitCode, elsewhere.stderr]).toEqual([1, expect.stringContaining("is not trusted")])
   expect(readFileSync(config(), "utf8")).toContain(`ca_file: ${caFile}\n`)
   const plain = daemon.url.replace("127.0.0.1", "localhost")
-  expect((await setup(["--url", plain, "--token", testKey])).exitCode).toBe(0)
+  expect((await setup(["--url", plain, "--token", daemon.key])).exitCode).toBe(0)
   expect(readFileSync(config(), "utf8")).toBe(saved(plain))
 
   rmSync(join(home, ".bhatti"), { recursive: true })

@@ -146,14 +146,22 @@ test("why says what keeps it awake, what it was asked last, and a boot from the 
   daemon.host.misfit = "another QEMU"
   await daemon.call("POST", "/sandboxes/dev/exec", { cmd: ["true"] })
   later = 10_000
-  expect(await why()).toBe("")
+  expect(await why()).toBe(
+    [
+      "sandbox/dev is hot: something works inside it; warm in 30 s if nothing happens",
+      "  kept awake by: work inside it: its start",
+      "  last asked: exec, 10 s ago",
+      "  its last start was a boot from its disk: another QEMU",
+      "",
+    ].join("\n"),
+  )
   await daemon.call("PATCH", "/sandboxes/dev", { keep_hot: true })
   later = 200_000
   expect(await why()).toBe(
     [
       "sandbox/dev is hot: it is kept hot (keep_hot is on)",
       "  kept awake by: keep_hot is on",
-      "  last asked: exec, 3 min ago",
+      "  last asked: edit --keep-hot, 3 min ago",
       "  its last start was a boot from its disk: another QEMU",
       "",
     ].join("\n"),

@@ -9,7 +9,7 @@ import { tmpdir } from "node:os"
 import { join, resolve } from "node:path"
 import { checkSignature, readMachO, signAdHoc } from "../../scripts/mach-o.ts"
 import { HostDownloads } from "../../src/downloads.ts"
-import { FakeDaemon } from "../cli/fake-daemon.ts"
+import { Daemon } from "../cli/daemon.ts"
 import { openHttpApp } from "../support/http-app.ts"
 
 const root = resolve(import.meta.dir, "../..")
@@ -125,8 +125,8 @@ describe.if(isLong)("a whole release", () => {
   }, 120_000)
 
   test("its programs for Linux run: version, help, a command against a daemon, a stream", async () => {
-    using daemon = new FakeDaemon()
-    daemon.addSandbox("dev")
+    await using daemon = await Daemon.start()
+    await daemon.sandbox("dev")
     for (const [name, start] of [
       ["bhatti-linux-x64", []],
       ["bhatti-linux-arm64", ["qemu-aarch64-static", "-L", sysroot]],
@@ -149,7 +149,7 @@ describe.if(isLong)("a whole release", () => {
             HOME: "/dev/null",
             PATH: process.env["PATH"] ?? "",
             BHATTI_URL: daemon.url,
-            BHATTI_TOKEN: `bht_${"5".repeat(64)}`,
+            BHATTI_TOKEN: daemon.key,
           },
           stdin: "ignore",
           stdout: "pipe",

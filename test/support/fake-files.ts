@@ -9,22 +9,26 @@ type Node = Pick<GuestFile, "type" | "mode" | "owner" | "target"> & { bytes: Uin
 export type NewFile = Partial<Omit<Node, "bytes">> & { bytes?: string | Uint8Array }
 
 const linksMax = 8
+const noBytes = new Uint8Array()
 
 export class FakeFiles {
   readonly #nodes = new Map<string, Node>()
 
   constructor() {
+    this.#nodes.set("/", { type: "directory", mode: "0755", owner: "root", target: null, bytes: noBytes })
     for (const path of ["/workspace", "/tmp"]) this.add(path, { type: "directory", mode: "0755" })
   }
 
   add(path: string, { bytes = "", ...fields }: NewFile): void {
     const own = { type: "file", mode: "0644", owner: "lohar", target: null, ...fields } as const
-    this.#nodes.set(absolute(path), { ...own, bytes: typeof bytes === "string" ? Buffer.from(bytes) : bytes })
+    const at = absolute(path)
+    for (let above = posix.dirname(at); !this.#nodes.has(above); above = posix.dirname(above))
+      this.#nodes.set(above, { type: "directory", mode: "0755", owner: "root", target: null, bytes: noBytes })
+    this.#nodes.set(at, { ...own, bytes: typeof bytes === "string" ? Buffer.from(bytes) : bytes })
   }
 
   isDirectory(path: string): boolean {
-    const at = absolute(path)
-    return this.#nodes.get(at)?.type === "directory" || at === "/" || this.#below(at).length > 0
+    return this.#nodes.get(absolute(path))?.type === "directory"
   }
 
   stat(path: string): GuestFile {
@@ -93,15 +97,12 @@ export class FakeFiles {
   #find(at: string, path: string): Node {
     const found = this.#nodes.get(at)
     if (found) return found
-    // A directory needs no making when something lies in it.
-    if (at === "/" || this.#below(at).length > 0)
-      return { type: "directory", mode: "0755", owner: "root", target: null, bytes: new Uint8Array() }
     throw new AppError("not_found", `no file "${path}"`)
   }
 
   #below(at: string): string[] {
     const prefix = at === "/" ? "/" : `${at}/`
-    return [...this.#nodes.keys()].filter((one) => one.startsWith(prefix))
+    return [...this.#nodes.keys()].filter((one) => one !== at && one.startsWith(prefix))
   }
 
   #describe(at: string, { bytes, ...node }: Node): GuestFile {

@@ -77,11 +77,15 @@ export type FakeHost = Host & {
   failure: AppError | undefined
   /** Lets the named step wait, once. */
   hold: (step: string) => Held
+  /** Waits where a test holds that step. */
+  reach: (step: string) => Promise<void>
   /** Commands that were run in any guest, in order. */
   processes: FakeProcess[]
   /** Signals that were sent to sessions of any guest. */
   killed: { session: string; signal: string }[]
   sessionProgram: SessionProgram
+  /** What a session has shown, by its id or name. */
+  shownBy: (session: string) => Iterable<Uint8Array> | AsyncIterable<Uint8Array>
   /** Directories that every guest was asked to make, in order. */
   directoriesMade: { path: string; mode: string }[]
   /** What every guest has from the start, by path. */
@@ -188,9 +192,11 @@ export function fakeHost(): FakeHost {
       holds.set(step, { reach: reached.resolve, released: released.promise })
       return { reached: reached.promise, release: released.resolve }
     },
+    reach,
     processes: [],
     killed: [],
     sessionProgram: "echo",
+    shownBy: () => [Buffer.from("what it showed\n")],
     directoriesMade: [],
     files: new Map(),
     archive: undefined,
@@ -558,8 +564,8 @@ class FakeGuest implements Guest {
     this.#onEnded = onEnded
   }
 
-  readSession(): GuestStream & { result: Promise<unknown> } {
-    return transferOf([Buffer.from("what it showed\n")], Promise.resolve({ bytes: 15, entries: 1 }))
+  readSession(session: string): GuestStream & { result: Promise<unknown> } {
+    return this.#sending(this.#host.shownBy(session), { bytes: 15, entries: 1 })
   }
 
   async nextTimer(): Promise<{ dueMs: number | null }> {
@@ -675,7 +681,10 @@ class FakeGuest implements Guest {
     const content = new Bun.ArrayBufferSink()
     content.start({ asUint8Array: true })
     return this.#receiving({
-      write: (piece) => void content.write(piece as Uint8Array<ArrayBuffer>),
+      write: async (piece) => {
+        await this.#host.reach("write")
+        content.write(piece as Uint8Array<ArrayBuffer>)
+      },
       finish: async () => {
         const bytes = content.end() as Uint8Array
         if (size !== undefined && size !== bytes.length)
@@ -688,7 +697,7 @@ class FakeGuest implements Guest {
 
   /** A stream from the host, which the loss of the channel breaks. */
   #receiving(options: {
-    write: (bytes: Uint8Array) => void
+    write: (bytes: Uint8Array) => Promise<void>
     finish: () => Promise<{ bytes: number; entries: number }>
   }): GuestTransfer {
     const result = Promise.withResolvers<{ bytes: number; entries: number }>()
@@ -696,7 +705,7 @@ class FakeGuest implements Guest {
     return {
       output: (async function* () {})(),
       result: result.promise,
-      write: async (bytes) => options.write(bytes),
+      write: (bytes) => options.write(bytes),
       endInput: () => void options.finish().then(result.resolve, result.reject),
       close: () => result.reject(new AppError("unavailable", "the upload was given up")),
     }
@@ -742,7 +751,10 @@ class FakeGuest implements Guest {
     const unpacking = new FakeUnpacking(this.#files, path)
     this.#host.unpacked = { path, headers: unpacking.headers }
     return this.#receiving({
-      write: (bytes) => unpacking.write(bytes),
+      write: async (bytes) => {
+        await this.#host.reach("unpack")
+        unpacking.write(bytes)
+      },
       finish: async () => {
         unpacking.end()
         return unpacking.done
@@ -757,7 +769,7 @@ class FakeGuest implements Guest {
   share(): void {}
 
   async ports(): Promise<{ port: number; address: string }[]> {
-    return [{ port: 3000, address: "127.0.0.1" }]
+    return [3000, 22].map((port) => ({ port, address: "127.0.0.1" }))
   }
 
   close(): void {
