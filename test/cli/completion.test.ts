@@ -33,7 +33,7 @@ async function candidates(...words: string[]): Promise<string[]> {
   return stdout.split("\n").filter((line) => line !== "")
 }
 
-test("commands, their second words, options, and what only the daemon knows", async () => {
+test.concurrent("commands, their second words, options, and what only the daemon knows", async () => {
   expect(await candidates("ex")).toEqual(["exec"])
   expect(await candidates("se")).toEqual(["secret", "setup", "serve"])
   expect(await candidates("secret", "")).toEqual(["set", "list", "delete"])
@@ -51,7 +51,7 @@ test("commands, their second words, options, and what only the daemon knows", as
   expect(await candidates("edit", "--keep-hot", "off", "de")).toEqual(["dev", "demo"])
 })
 
-test("nothing where nothing fits, and nothing of the guest's own command", async () => {
+test.concurrent("nothing where nothing fits, and nothing of the guest's own command", async () => {
   for (const words of [
     ["frobnicate", ""],
     ["exec", "dev", "ls", "-"],
@@ -76,7 +76,7 @@ test("no daemon, a wrong key, a daemon that does not answer: silence, soon", asy
   expect(performance.now() - startMs).toBeLessThan(2000)
 })
 
-test("an unknown shell is wrong usage", async () => {
+test.concurrent("an unknown shell is wrong usage", async () => {
   expect(await bhatti(["completion", "tcsh"])).toMatchObject({ stdout: "", exitCode: 2 })
 })
 
@@ -104,7 +104,7 @@ async function inBash(line: string): Promise<string[]> {
   return (await child.stdout.text()).split("\n").filter((one) => one !== "")
 }
 
-test.if(Bun.which("bash") !== null)("bash", async () => {
+test.concurrent.if(Bun.which("bash") !== null)("bash", async () => {
   expect(await inBash("bhatti exec d")).toEqual(["dev", "demo"])
   expect(await inBash("bhatti secret ")).toEqual(["set", "list", "delete"])
   expect(await inBash("bhatti cp de")).toEqual(["dev:", "demo:"])
@@ -112,7 +112,7 @@ test.if(Bun.which("bash") !== null)("bash", async () => {
   expect(await inBash("bhatti inspect bha")).toEqual([])
 })
 
-test.if(Bun.which("fish") !== null)("fish", async () => {
+test.concurrent.if(Bun.which("fish") !== null)("fish", async () => {
   const ask = async (line: string) => {
     const script = 'bhatti completion fish | source; complete -C "$argv"'
     const child = Bun.spawn(["fish", "--no-config", "-c", script, line], {
@@ -130,7 +130,7 @@ test.if(Bun.which("fish") !== null)("fish", async () => {
   expect(await ask("bhatti inspect bha")).toEqual([])
 })
 
-test.if(Bun.which("zsh") !== null)(
+test.concurrent.if(Bun.which("zsh") !== null)(
   "zsh",
   async () => {
     let screen = ""

@@ -19,14 +19,22 @@ beforeAll(async () => {
 afterAll(() => rmSync(dataDir, { recursive: true }))
 
 function user(...args: string[]) {
-  return bhatti(["user", ...args, "--data-dir", dataDir])
+  return userIn(dataDir, ...args)
+}
+
+function userIn(directory: string, ...args: string[]) {
+  return bhatti(["user", ...args, "--data-dir", directory])
 }
 
 function keyIn(stdout: string): string {
   return /^API key: (.*)$/m.exec(stdout)?.[1] ?? ""
 }
 
-test("a user's life: created, listed, key rotated, deleted", async () => {
+test.concurrent("a user's life: created, listed, key rotated, deleted", async () => {
+  const directory = join(dataDir, "alone")
+  mkdirSync(directory)
+  await (await openStore({ dataDir: directory })).close()
+  const user = (...args: string[]) => userIn(directory, ...args)
   const created = await user(
     "create",
     "--name",
@@ -67,14 +75,14 @@ test("a user's life: created, listed, key rotated, deleted", async () => {
   expect(keyIn(rotated.stdout)).toMatch(apiKeyPattern)
   expect(keyIn(rotated.stdout)).not.toBe(keyIn(created.stdout))
 
-  const events = await bhatti(["admin", "events", "--type", "user.created", "--data-dir", dataDir])
+  const events = await bhatti(["admin", "events", "--type", "user.created", "--data-dir", directory])
   expect(events.stdout).toMatch(/ user\.created {2}by=operator {2}user=alice {2}user_id=usr_\w+\n$/)
 
   expect(await user("delete", "alice")).toEqual({ stdout: "user/alice deleted\n", stderr: "", exitCode: 0 })
   expect((await user("list")).stdout).toBe("")
 })
 
-test("a name twice, a bad name and an unknown user are one-line errors", async () => {
+test.concurrent("a name twice, a bad name and an unknown user are one-line errors", async () => {
   await user("create", "--name", "bob")
   const again = await user("create", "--name", "bob")
   expect(again).toMatchObject({ stdout: "", exitCode: 1 })
@@ -84,7 +92,7 @@ test("a name twice, a bad name and an unknown user are one-line errors", async (
   expect((await user("delete", "nobody")).exitCode).toBe(1)
 })
 
-test("a directory without a database is an error, and gets none", async () => {
+test.concurrent("a directory without a database is an error, and gets none", async () => {
   const missing = join(dataDir, "mistyped")
   const other = join(dataDir, "other")
   mkdirSync(other)
@@ -101,7 +109,7 @@ test("a directory without a database is an error, and gets none", async () => {
   expect(readdirSync(other)).toEqual([])
 })
 
-test("an address that is none is wrong usage, before anything is made of it", async () => {
+test.concurrent("an address that is none is wrong usage, before anything is made of it", async () => {
   const place = join(dataDir, "prepared")
   for (const command of ["init", "serve"])
     for (const listen of ["8080", "127.0.0.1:99999", "127.0.0.1:"]) {
@@ -115,12 +123,12 @@ test("an address that is none is wrong usage, before anything is made of it", as
   expect(existsSync(place)).toBe(false)
 })
 
-test("init where nothing can be made is an error of one line", async () => {
+test.concurrent("init where nothing can be made is an error of one line", async () => {
   const ran = await bhatti(["init", "--data-dir", "/dev/null/x"])
   expect(ran).toEqual({ stdout: "", stderr: "bhatti: cannot prepare /dev/null/x (ENOTDIR)\n", exitCode: 1 })
 })
 
-test("--json shows user and key", async () => {
+test.concurrent("--json shows user and key", async () => {
   const { stdout } = await user("create", "--name", "carol", "--json")
   const { user: created, key } = JSON.parse(stdout)
   expect(created.name).toBe("carol")
