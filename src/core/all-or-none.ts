@@ -1,4 +1,4 @@
-/** New sandboxes that come to be together: their rows are there already, and if one of them comes to nothing, none is left. */
+/** Creates several sandboxes as one unit: their rows exist already, and if one of them fails, all are removed. */
 
 import { AppError } from "../contract/errors.ts"
 import type { SandboxRecord } from "../store/sandboxes.ts"
@@ -6,7 +6,7 @@ import type { Core } from "./core.ts"
 import { removeFailed } from "./destroy.ts"
 import { recordFailure } from "./failures.ts"
 
-/** Holds all their turns while `work` makes them, so that nobody uses one of them before that is over. */
+/** Holds all their turns while `work` makes them, so that no request uses one of them too early. */
 export async function allOrNone<T>(
   core: Core,
   records: readonly SandboxRecord[],
@@ -14,7 +14,7 @@ export async function allOrNone<T>(
 ): Promise<T> {
   const outcome = Promise.withResolvers<T>()
   outcome.promise.catch(() => undefined)
-  // All are asked for before anything is waited for: whoever sees one of the rows comes after.
+  // Requests every turn before waiting for any: a request that sees one of the rows then queues behind us.
   const holds = records.map((record) => {
     const taken = Promise.withResolvers<void>()
     const over = core.turns.take(record.id, async () => {
@@ -23,7 +23,7 @@ export async function allOrNone<T>(
         () => true,
         () => false,
       )
-      // It may have been destroyed by somebody who was faster all the same.
+      // A faster destroy may have removed it already.
       if (!isMade && (await core.store.sandboxes.get(record.id))) await removeFailed(core, record)
     })
     return { taken: taken.promise, over }
@@ -41,7 +41,7 @@ export async function allOrNone<T>(
   return outcome.promise
 }
 
-/** Its name can be seen before its turn is taken, and so it may have been destroyed by then. */
+/** The name is visible before its turn is taken, so a request may have destroyed the sandbox by then. */
 export async function checkStillWanted(core: Core, record: SandboxRecord): Promise<void> {
   if (!core.doomed.has(record.id) && (await core.store.sandboxes.get(record.id))) return
   throw new AppError("conflict", `sandbox "${record.name}" was destroyed while it was being created`)

@@ -1,6 +1,4 @@
-/**
- * The channel to a running guest: opened once, kept, opened again when it breaks, given up when its machine is gone.
- */
+/** The channel to a running guest: opened once, kept, reopened when it breaks, dropped when its machine is gone. */
 
 import { AppError } from "../contract/errors.ts"
 import type { SandboxRecord } from "../store/sandboxes.ts"
@@ -12,12 +10,12 @@ import { refresh } from "./identity.ts"
 import { machineOf, storeHot } from "./machine-of.ts"
 import { markEnded } from "./power.ts"
 
-/** Its memory is lost when it has not answered by then, so even a host that swaps must be fast enough. */
+/** A guest that misses this deadline loses its memory, so it must suffice even on a host that swaps. */
 const adoptDeadlineMs = 30_000
-/** A machine whose channel has closed may be about to end; then it was not its guest that failed. */
+/** A machine whose channel has closed may be about to end; in that case the guest did not fail. */
 const endDeadlineMs = 1000
 
-/** Keeps the guest's channel for everybody and watches over it. */
+/** Registers the guest's channel for all requests and watches it. */
 export function keepGuest(core: Core, record: SandboxRecord, guest: Guest, machine: Machine): void {
   core.guests.set(record.id, guest)
   guest.share(() => openShared(core, record, machine))
@@ -25,7 +23,7 @@ export function keepGuest(core: Core, record: SandboxRecord, guest: Guest, machi
   void guest.closed.then(({ reason }) => onClosed(core, record.id, guest, reason))
 }
 
-/** Without it files go the other way, slower. */
+/** Without shared memory, files take the slower path over the channel. */
 function openShared(core: Core, record: SandboxRecord, machine: Machine): number | undefined {
   try {
     return core.host.machines.openSharedMemory(machine)
@@ -35,14 +33,14 @@ function openShared(core: Core, record: SandboxRecord, machine: Machine): number
   }
 }
 
-/** Forgets and closes the channel, on purpose. */
+/** Forgets and closes the channel on purpose. */
 export function dropGuest(core: Core, id: SandboxRecord["id"]): void {
   const guest = core.guests.get(id)
   core.guests.delete(id)
   guest?.close()
 }
 
-/** Connects to the guest of a machine that is running already, whatever its last connection was in the middle of. */
+/** Connects to the guest of a machine that already runs, whatever state its last connection was in. */
 export async function adoptGuest(core: Core, record: SandboxRecord, machine: Machine): Promise<void> {
   await meet(core, record, await connect(core, record), machine)
 }
@@ -55,7 +53,7 @@ function connect(core: Core, record: SandboxRecord): Promise<Guest> {
 async function meet(core: Core, record: SandboxRecord, guest: Guest, machine: Machine): Promise<void> {
   try {
     await guest.waitReady({ deadlineMs: adoptDeadlineMs, resync: true })
-    // Refused by a guest that was given no identity before the daemon died.
+    // A guest that got no identity before the daemon died refuses this.
     await refresh(core, record, guest, { deadlineMs: adoptDeadlineMs })
   } catch (error) {
     guest.close()
@@ -65,7 +63,7 @@ async function meet(core: Core, record: SandboxRecord, guest: Guest, machine: Ma
 }
 
 async function onClosed(core: Core, id: SandboxRecord["id"], guest: Guest, reason: string): Promise<void> {
-  // Somebody closed it on purpose, or another channel has taken its place.
+  // The channel was closed on purpose, or another one has replaced it.
   if (core.guests.get(id) !== guest) return
   core.guests.delete(id)
   try {
@@ -80,9 +78,9 @@ async function onClosed(core: Core, id: SandboxRecord["id"], guest: Guest, reaso
 }
 
 /**
- * Connects to a running machine's guest; false: the guest does not answer, or the machine has ended. Throws when QEMU itself does
- * not answer, as when it was stopped by a signal: the machine is kept, and whoever wants it next tries again. Needs the sandbox's
- * turn.
+ * Connects to a running machine's guest. Returns false if the guest does not answer or the machine has ended. Throws if
+ * QEMU itself does not answer (for example because a signal has stopped it): the machine is kept, and the next request
+ * retries. Needs the sandbox's turn.
  */
 export async function adopt(core: Core, record: SandboxRecord, machine: Machine): Promise<boolean> {
   const { machines } = core.host
@@ -112,16 +110,16 @@ export async function adopt(core: Core, record: SandboxRecord, machine: Machine)
   try {
     await meet(core, record, guest, machine)
   } catch (error) {
-    // Its first write may have found no space.
+    // The guest's first write may have found no space.
     await core.space.keepHalted(record, machine)
     return giveUp(error)
   }
   try {
-    // What an interrupted copy has left is not this sandbox's.
+    // Removes the remains of an interrupted copy; they do not belong to this sandbox.
     await machines.removeSnapshot(machine.directory)
     await storeHot(core, record.id, machine)
   } catch (error) {
-    // It answers, and is not given up because the host's disk fails now; the next one tries again.
+    // The guest answers, so a failing host disk is no reason to give it up; the next request retries.
     dropGuest(core, record.id)
     throw error
   }
@@ -129,7 +127,10 @@ export async function adopt(core: Core, record: SandboxRecord, machine: Machine)
   return true
 }
 
-/** A hot or warm sandbox without a channel: connected again if its machine runs, else it has only its disk. Needs its turn. */
+/**
+ * Repairs a hot or warm sandbox without a channel: reconnects if its machine runs, else only the disk is left. Needs
+ * its turn.
+ */
 export async function repair(core: Core, record: SandboxRecord, reason: string): Promise<void> {
   const machine = machineOf(core, record)
   if (!machine) return

@@ -1,4 +1,7 @@
-/** A sandbox's place in the network: rules before its machine runs, a link after, nothing when it does not. */
+/**
+ * A sandbox's place in the network: its rules before the machine runs, its link afterwards, neither while it is
+ * stopped.
+ */
 
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Core } from "./core.ts"
@@ -15,15 +18,18 @@ export function attachmentOf(record: SandboxRecord): Attachment {
   }
 }
 
-/** Begins to set up the sandbox's rules, beside whatever else it takes to start it. Nobody may use it before that is done. */
+/**
+ * Begins to set up the sandbox's rules, in parallel with the rest of the start. No request may use the sandbox before
+ * that ends.
+ */
 export function beginAttach(core: Core, record: SandboxRecord): Promise<void> {
   const attaching = core.host.network?.attach(attachmentOf(record)) ?? Promise.resolve()
-  // Whoever starts the sandbox waits for it, but may fail before.
+  // Marks the promise as handled: the start awaits it, but may fail earlier.
   attaching.catch(() => undefined)
   return attaching
 }
 
-/** The rules stand, and the link is up. */
+/** Waits for the rules and sets the link up. */
 export async function finishAttach(
   core: Core,
   record: SandboxRecord,
@@ -38,7 +44,7 @@ export async function detach(core: Core, id: SandboxRecord["id"]): Promise<void>
   await core.host.network?.detach(id)
 }
 
-/** At the start of the daemon: exactly those that have a machine are attached. */
+/** Attaches exactly the sandboxes that have a machine, when the daemon starts. */
 export async function resyncNetwork(core: Core, records: SandboxRecord[]): Promise<void> {
   const withMachine = new Set<SandboxRecord["state"]["kind"]>(["hot", "warm", "stopping", "waking"])
   await core.host.network?.resync(

@@ -1,4 +1,4 @@
-/** From a name to the guest behind it, running and ready to be spoken to. */
+/** Resolves a name to its guest, running and reachable. */
 
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Account } from "../store/users.ts"
@@ -8,10 +8,10 @@ import type { Guest } from "./host.ts"
 import { wakeSandbox } from "./power.ts"
 import { settle } from "./settle.ts"
 
-/** How long a guest may take for what it can answer at once. */
+/** Deadline for requests that a guest can answer at once. */
 export const answerDeadlineMs = 15_000
 
-/** For a request, whose key is still valid when this resolves. */
+/** Wakes the guest for a request, and confirms afterwards that the request's key is still valid. */
 export async function awakeGuest(
   core: Core,
   account: Account,
@@ -19,14 +19,14 @@ export async function awakeGuest(
   what?: string,
 ): Promise<Guest> {
   const guest = await awake(core, await findSandbox(core, account, nameOrId), what)
-  // A wake takes seconds.
+  // A wake takes seconds; the key may have been revoked meanwhile.
   await account.confirm?.()
   return guest
 }
 
 /**
- * Wakes it if need be; callers that come together wait for one wake. `what` is who asks, for `why` and the events. One that fails
- * to start again and again rests in between, unless its owner insists.
+ * Wakes the sandbox if needed; concurrent callers share one wake. `what` names the caller in `why` and in events. A
+ * sandbox that keeps failing to start backs off, unless its owner insists.
  */
 export async function awake(
   core: Core,

@@ -1,6 +1,6 @@
 /**
- * A backup of the whole installation while everything goes on. Each sandbox is copied as for a snapshot, memory and disk of one instant;
- * the database is copied last, and speaks of exactly what was copied.
+ * Backs up the whole installation while it runs. Each sandbox is copied as for a snapshot (memory and disk of the same
+ * moment). The database is copied last and names exactly what was copied.
  */
 
 import { AppError } from "../contract/errors.ts"
@@ -15,7 +15,7 @@ export type BackupResult = {
   sandboxes: number
   snapshots: number
   bytes: number
-  /** Names of everything that could not be copied. */
+  /** Everything that could not be copied, with the reason. */
   failed: { what: string; reason: string }[]
 }
 
@@ -95,7 +95,7 @@ async function addSandbox(
 ): Promise<void> {
   const memoryMib = record.state.kind === "cold" ? 0 : record.memoryMib
   const sizeMib = (await core.host.disks.usedMib(record.id)) + memoryMib
-  // What goes on beside it takes space too, so it is asked before each.
+  // Other work takes space meanwhile, so the check is repeated before each copy.
   await checkSpace(core, draft.isBeside ? 2 * sizeMib : sizeMib)
   const draftId = `backup-${crypto.randomUUID()}`
   await using undo = new AsyncDisposableStack()

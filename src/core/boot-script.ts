@@ -1,4 +1,4 @@
-/** The init script of a sandbox: its session, that it runs again at each boot, and what comes of it. */
+/** The init script of a sandbox: its session, its run at each boot, and its result. */
 
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Core } from "./core.ts"
@@ -11,7 +11,7 @@ export function initStart(script: string): SessionStart {
   return { argv: ["/bin/bash", "-lc", script], name: initSession, tty: { rows: 24, cols: 80 } }
 }
 
-/** After a boot from disk. One that cannot be started is an event, and the sandbox runs all the same. */
+/** Runs the script after a boot from disk. If it cannot be started, an event says so and the sandbox runs on. */
 export async function runBootScript(core: Core, record: SandboxRecord, guest: Guest): Promise<void> {
   if (record.bootScript === null) return
   try {
@@ -23,7 +23,7 @@ export async function runBootScript(core: Core, record: SandboxRecord, guest: Gu
   }
 }
 
-/** Its guest has told that a named session has ended. */
+/** Handles the guest's notice that a named session has ended. */
 export function onSessionEnded(core: Core, record: SandboxRecord, ended: SessionNotice): void {
   if (ended.name !== initSession || (ended.exitCode === 0 && ended.signal === null)) return
   const reason =

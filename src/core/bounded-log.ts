@@ -1,6 +1,7 @@
 /**
- * The daemon's log with bounds on what a guest, a user or a stranger can have it write. Each of them has a rate of lines of its
- * own; of lines beyond it only the number is kept, and told with the next line of the same subject. Long texts lose their middle.
+ * The daemon's log, with bounds on what a guest, a user or a stranger can make it write. Each subject has its own rate
+ * of lines. Lines beyond it are dropped and counted, and the subject's next line reports the count. Long texts lose
+ * their middle.
  */
 
 import { type Rate, RateLimiter } from "../rules/rate-limit.ts"
@@ -14,15 +15,15 @@ export interface Log {
 
 type Level = keyof Log
 
-/** Kept of each text in a line. */
+/** Limit per text in a line. */
 export const textCharactersMax = 8192
 const depthMax = 4
 const entriesMax = 50
 const subjectsMax = 10_000
 
-/** Lines about one sandbox, one alias, or one thing of the daemon's own. */
+/** Lines about one sandbox, one alias, or one part of the daemon. */
 export const subjectRate: Rate = { burst: 100, perMinute: 60 }
-/** Lines about requests of one user, and of everybody without a key together. */
+/** Lines about requests of one user, or of all requests without a key together. */
 export const requesterRate: Rate = { burst: 2000, perMinute: 1200 }
 
 export class BoundedLog implements Log {
@@ -31,7 +32,7 @@ export class BoundedLog implements Log {
   readonly #subjects = new RateLimiter(subjectRate, { bucketsMax: subjectsMax })
   readonly #requesters = new RateLimiter(requesterRate, { bucketsMax: subjectsMax })
   readonly #dropped = new Map<string, number>()
-  /** Lines that were not written, since the daemon started. */
+  /** Lines dropped since the daemon started. */
   droppedCount = 0
 
   constructor(log: Log, clock: Clock) {
@@ -53,7 +54,7 @@ export class BoundedLog implements Log {
 
   #write(level: Level, fields: Record<string, unknown>, message: string): void {
     const subject = subjectOf(fields, message)
-    // A flood of what is usual hides no error.
+    // Each level has its own rate, so that a flood of routine lines hides no error.
     const key = `${level} ${subject.name}`
     const limiter = subject.isRequester ? this.#requesters : this.#subjects
     if (limiter.take(key, this.#clock.nowMs()).kind === "refused") return this.#drop(key)
@@ -80,7 +81,7 @@ function subjectOf(
   return { name: message, isRequester: false }
 }
 
-/** Errors stay as they are, since whoever writes them makes texts of them. */
+/** Keeps errors as they are; the caller formats them. */
 export function withShortTexts(value: unknown, depth = 0): unknown {
   if (typeof value === "string") return shortened(value)
   if (typeof value !== "object" || value === null || value instanceof Error) return value
@@ -90,7 +91,7 @@ export function withShortTexts(value: unknown, depth = 0): unknown {
   return Object.fromEntries(entries.map(([name, one]) => [name, withShortTexts(one, depth + 1)]))
 }
 
-/** Beginning and end say most. */
+/** Keeps the beginning and the end, which say most. */
 function shortened(text: string): string {
   if (text.length <= textCharactersMax) return text
   const half = textCharactersMax / 2

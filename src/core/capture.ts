@@ -1,6 +1,6 @@
 /**
- * From one sandbox to a copy of it: memory, devices and disk of one instant, taken while it is paused for as long as reading
- * them takes, and a new sandbox started from such a copy. Named snapshots and forks are made of these two.
+ * Copies a sandbox and starts a new one from the copy. The copy holds memory, devices and disk of the same moment; the
+ * source is paused only while they are read. Named snapshots and forks are built from these two.
  */
 
 import { AppError } from "../contract/errors.ts"
@@ -20,13 +20,13 @@ import { settle } from "./settle.ts"
 import { trimGuest } from "./trim.ts"
 
 const readyDeadlineMs = 30_000
-/** What it has not written out by then is in its memory all the same; only a copy without its memory would miss it. */
+/** Data not synced by then is still in the memory copy; only a copy without memory would miss it. */
 const syncDeadlineMs = 5000
-/** Deleted data that the guest has not given back by then is copied. */
+/** Deleted data that the guest has not trimmed by then is copied. */
 const copyTrimMs = 2000
 
 export type Captured = { hasMemory: boolean; pausedMs: number }
-/** `directory`: of the draft. */
+/** `directory` is the draft's. */
 export type CapturedDraft = Captured & { directory: string }
 
 /** Refuses a source that has no disk yet. */
@@ -39,7 +39,9 @@ export function checkCopyable(source: SandboxRecord): void {
 
 type Draft = { id: string; directory: string; signal: AbortSignal }
 
-/** Fills the draft of that id, which the caller publishes or abandons. Takes the source's turn; the signal gives it up. */
+/**
+ * Fills the given draft, which the caller publishes or abandons. Takes the source's turn; the signal aborts the copy.
+ */
 export async function captureSandbox(
   core: Core,
   source: SandboxRecord,
@@ -51,7 +53,7 @@ export async function captureSandbox(
   const capture = async () => {
     const settled = await settle(core, source.id)
     if (!settled) throw noSandbox(source.name)
-    // One that is held stands still already, and would go on after the copy.
+    // A held sandbox stands still already, and would resume after the copy.
     const now = await core.space.checkInTurn(settled)
     if (now.state.kind === "cold") return captureStopped(core, now, draft)
     const machine = machineOf(core, now)
@@ -66,9 +68,9 @@ export async function captureSandbox(
 }
 
 /**
- * The source's disk, while it does what it likes, without its turn: what it writes meanwhile is found when it stands still. Before
- * that the guest gives back what it has deleted, which would be copied else. Again after it has written out its files, so
- * that what is left for then is little.
+ * Copies the source's disk ahead, without its turn, while the guest goes on writing; the copy during the pause picks up
+ * later writes. The guest first trims deleted data, which would be copied otherwise. The second pass follows the
+ * guest's sync, so that little is left for the pause.
  */
 async function copyAhead(core: Core, source: SandboxRecord, { id, signal }: Draft): Promise<void> {
   const copy = () => core.host.snapshots.copyAhead({ id, sandboxId: source.id, signal })
@@ -84,7 +86,7 @@ async function copyAhead(core: Core, source: SandboxRecord, { id, signal }: Draf
   await copy()
 }
 
-/** It is not woken: what is on disk is a copy already, and whole. */
+/** Copies a stopped sandbox without waking it: its disk is complete. */
 async function captureStopped(core: Core, source: SandboxRecord, { id, signal }: Draft): Promise<Captured> {
   const { machines, snapshots, disks } = core.host
   const template = await templateOf(core, source)
@@ -121,7 +123,7 @@ async function captureRunning(
   return { hasMemory: true, pausedMs }
 }
 
-/** The source runs again; if that fails it has no channel, and whoever wants it next repairs it. */
+/** Resumes the source. If that fails it has no channel, and the next request repairs it. */
 async function goOn(core: Core, source: SandboxRecord, machine: Machine): Promise<void> {
   try {
     await core.host.machines.resume(machine)
@@ -131,7 +133,7 @@ async function goOn(core: Core, source: SandboxRecord, machine: Machine): Promis
   }
 }
 
-/** So that the copy's disk alone is worth as much as possible, and little is left to be written during the pause. */
+/** Syncs the guest's files, so that the copy's disk alone is as current as possible and the pause is short. */
 async function writeOut(core: Core, guest: Guest, signal: AbortSignal): Promise<void> {
   signal.throwIfAborted()
   const process = guest.exec({ argv: ["/bin/sync"], user: "root" })
@@ -150,7 +152,7 @@ async function writeOut(core: Core, guest: Guest, signal: AbortSignal): Promise<
 }
 
 /**
- * Starts a sandbox that was given a copy, with the identity of its own record. From its memory if that fits, else from its
+ * Starts a sandbox from a copy, with the identity of its own record: from the copy's memory if it fits, else from its
  * disk; `bootReason` says which and why. Needs its turn.
  */
 export async function startCopy(
@@ -201,7 +203,7 @@ async function startFromMemory(
   undo.defer(() => machines.kill(machine))
   core.doomed.check(record)
 
-  // Its memory still holds the source's connection, perhaps in the middle of a frame.
+  // The restored memory still holds the source's connection, perhaps in the middle of a frame.
   await guest.waitReady({ deadlineMs: readyDeadlineMs, resync: true })
   await personalise(core, record, guest, { env, growDisk: false, deadlineMs: readyDeadlineMs })
   await finishAttach(core, record, attaching)

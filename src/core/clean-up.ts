@@ -1,4 +1,7 @@
-/** Now and then: copies the database, gives up templates that nothing needs when they take too much space, and images and kernels that nothing lies on. */
+/**
+ * Periodic clean-up: copies the database, evicts unused templates when they take too much space, and removes unused
+ * images and kernels.
+ */
 
 import { templateGraceMs, templatesToRemove } from "../rules/template-clean-up.ts"
 import type { Core } from "./core.ts"
@@ -7,7 +10,7 @@ import { defaultTemplateSpec } from "./template.ts"
 
 const everyMs = 600_000
 
-/** Runs until the signal says stop. */
+/** Runs until the signal aborts. */
 export async function cleanUp(core: Core, signal: AbortSignal): Promise<void> {
   while (!signal.aborted) {
     try {
@@ -28,14 +31,14 @@ export async function cleanUp(core: Core, signal: AbortSignal): Promise<void> {
 export async function removeUnusedTemplates(core: Core, nowMs: number): Promise<void> {
   const { machines } = core.host
   const measured = await machines.measureTemplates()
-  // A directory without a row may get it back, and is worthless without the template below it.
+  // A directory without a row may get it back, and is worthless without its template.
   const snapshots = await core.store.snapshots.listAll()
   const known = [...(await core.store.sandboxes.listAll()), ...snapshots].map(({ id }): string => id)
   const lainOn = core.host.keptRows.templatesUnderUnknown(
     new Set([...known, ...(await core.store.sandboxes.listPooled())]),
   )
   if (lainOn === undefined) return
-  // Measured first: what came to be needed meanwhile is seen as needed.
+  // Measured first, so that a dependency added meanwhile counts.
   const needed = new Set([
     ...(await core.store.sandboxes.listTemplateIds()),
     ...(await core.store.snapshots.listAll()).map(({ templateId }) => templateId),
@@ -47,7 +50,7 @@ export async function removeUnusedTemplates(core: Core, nowMs: number): Promise<
   const templates = measured.map((one) => ({ ...one, isNeeded: needed.has(one.id) }))
   const budgetMib = core.settings.templateDiskMib
   for (const id of templatesToRemove(templates, { budgetMib, nowMs })) {
-    // Somebody may have been given it since it was measured.
+    // A create may have received it since it was measured.
     if (!(await machines.removeTemplate(id, { unusedForMs: templateGraceMs }))) continue
     core.events.record({ type: "template.removed", meta: { by: "daemon", template: id } })
     core.log.info({ template: id }, "removed an unused template")

@@ -1,11 +1,11 @@
-/** The time as `core` sees it, so that a test can bring its own. */
+/** The time as `core` sees it; tests replace it. */
 
 export interface Alarm {
   cancel(): void
 }
 
 export interface Clock {
-  /** Goes only forward; says nothing about the time of day. */
+  /** Monotonic; unrelated to the time of day. */
   nowMs(): number
   /** Runs `work` later, unless the process ends first. */
   after(ms: number, work: () => void): Alarm

@@ -1,4 +1,4 @@
-/** What every capability works with: the store, the host, the connections to running guests, the turns. */
+/** The context of every capability: the store, the host, the connections to running guests, the turns. */
 
 import type { PoolSettings } from "../rules/pool.ts"
 import type { ThermalSettings } from "../rules/thermal.ts"
@@ -24,10 +24,10 @@ export type CoreSettings = {
   thermal: ThermalSettings
   diskReserveMib: number
   memoryReserveMib: number
-  /** Space that templates may take before unused ones are removed. */
+  /** Limit on the space of templates; above it unused ones are evicted. */
   templateDiskMib: number
   pool: PoolSettings
-  /** Where published ports answer: `scheme://ALIAS.domain:port/`. */
+  /** Published ports answer at `scheme://ALIAS.domain:port/`. */
   publicAddress: { scheme: "http" | "https"; domain: string; port: number }
   offer: Offer
 }
@@ -42,15 +42,15 @@ export type Core = {
   turns: Turns
   /** The open channel to each running guest, by sandbox id. */
   guests: Map<SandboxRecord["id"], Guest>
-  /** Being destroyed now: whoever gets their turn before that does nothing. */
+  /** Sandboxes being destroyed: a request that gets their turn before the destroy does nothing. */
   doomed: Doomed
-  /** Those that do not start, and rest between tries. */
+  /** Sandboxes that fail to start and back off. */
   failedStarts: FailedStarts
   reboots: Reboots
   memory: HostMemory
-  /** Templates being made now, by fingerprint-relevant key, so that many creates wait for one. */
+  /** Templates being built, by fingerprint-relevant key, so that concurrent creates share one build. */
   templatesInMaking: Map<string, Promise<unknown>>
-  /** What a sandbox that is being created waits for, if for anything. */
+  /** The step that a sandbox being created waits for, if any. */
   waits: Map<SandboxRecord["id"], string>
   startedAt: number
   thermal: Thermal
@@ -58,9 +58,9 @@ export type Core = {
   pool: Pool
   events: EventLog
   metrics: Metrics
-  /** What last asked something of a sandbox, and when on the clock. */
+  /** The last request to each sandbox, and when it came. */
   touches: Map<SandboxRecord["id"], { what: string; atMs: number }>
-  /** Set by the proxy: an alias leads nowhere any more, open connections end. */
+  /** Set by the proxy: called when an alias is unpublished, to end its open connections. */
   onUnpublished: (alias: string) => void
 }
 

@@ -1,4 +1,4 @@
-/** Creating several sandboxes at once, copies of a source or not: all come to be, or none. */
+/** Creates several sandboxes at once, as copies of a source or not: all of them, or none. */
 
 import { AppError } from "../contract/errors.ts"
 import type { CreateSandbox, Sandbox } from "../contract/sandbox.ts"
@@ -47,7 +47,7 @@ export async function createSandboxes(
   })
   return await allOrNone(core, records, async () => {
     await using undo = new AsyncDisposableStack()
-    // Closes the channels of those that have not begun; their machines go with their rows.
+    // Closes the channels of sandboxes that have not begun; their machines go with their rows.
     undo.defer(() => {
       for (const one of pooled) one?.guest.close()
     })

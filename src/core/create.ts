@@ -1,4 +1,4 @@
-/** Creating a sandbox: the intent is written first, then each thing is made with its undo beside it. */
+/** Creates a sandbox: the intent is written first, then each resource is made with its undo beside it. */
 
 import { AppError } from "../contract/errors.ts"
 import { limits } from "../contract/limits.ts"
@@ -25,12 +25,12 @@ import { unlessAborted } from "./unless-aborted.ts"
 
 const readyDeadlineMs = 30_000
 const nameAttempts = 5
-/** Size of an empty disk, and of the first writes of a guest. */
+/** Disk space of an empty disk and a guest's first writes. */
 const clonedDiskMib = 1
 
 /**
- * `isNew: false`: the caller asked for a sandbox of that name only if there is none, and there is one.
- * `signal`: the caller has left; what would be made then is nobody's, and is not made.
+ * `isNew` is false if the caller asked for a sandbox only if none has that name, and one exists.
+ * `signal` aborts when the client disconnects; the create is then rolled back.
  */
 export async function createSandbox(
   core: Core,
@@ -50,16 +50,16 @@ export async function createSandbox(
     return { sandbox, isNew: true }
   }
   const plan = await planCreate(core, account, input)
-  // A sandbox from the pool counts too: its owner uses it, and the pool makes another.
+  // A pooled sandbox counts too: its owner uses its memory, and the pool makes another.
   using _memory = core.memory.promise(clonedMib)
   using _going = core.pool.beginCreate()
 
-  // A pooled sandbox is the owner's as soon as the store says so; without one the intent to create is written.
+  // The store assigns a pooled sandbox to the owner; without one the intent to create is written.
   const pooled = await takePooled(core, plan)
   const added = await addRecord(core, account, input, plan, pooled)
   if (!added.isNew) return { sandbox: viewSandbox(core, added.record), isNew: false }
   const { record } = added
-  // Awaited here, since until then its memory is promised and the pool keeps quiet.
+  // Awaited here, so that until then its memory stays promised and the pool stays idle.
   return await allOrNone(core, [record], async () => {
     const sandbox = await startNew(core, record, input, { ...plan, pooled, signal })
     recordCreated(core, record, { isPooled: pooled !== undefined, startedAt })
@@ -67,7 +67,7 @@ export async function createSandbox(
   })
 }
 
-/** Several creates have it in common: checked, and nothing of it taken yet. */
+/** The checked input that several creates share; no resource is taken yet. */
 export type CreatePlan = {
   spec: TemplateSpec
   wanted: Omit<NewSandbox, "name">
@@ -120,7 +120,7 @@ type Start = Pick<CreatePlan, "spec" | "secrets"> & {
   signal: AbortSignal | undefined
 }
 
-/** From a row to a sandbox that runs, or to an error with nothing left but the row. Needs its turn. */
+/** Starts the sandbox of a row, or throws and leaves only the row. Needs its turn. */
 export async function startNew(
   core: Core,
   record: SandboxRecord,
@@ -129,13 +129,13 @@ export async function startNew(
 ): Promise<Sandbox> {
   await using undo = new AsyncDisposableStack()
   const attaching = beginAttach(core, record)
-  // The template comes after the record, so that names and limits are refused before a wait of seconds.
+  // The template comes after the record, so that invalid names and exceeded limits fail before a wait of seconds.
   const { machine, guest } =
     pooled ?? (await startMachine(core, record, await waitForTemplate(core, record, spec, signal)))
   undo.defer(() => guest.close())
   if (!pooled) undo.defer(() => core.host.machines.kill(machine))
   try {
-    // A paused guest reads this first when it goes on.
+    // A paused guest reads this first when it resumes.
     await Promise.all([
       pooled ? core.host.machines.resume(machine) : undefined,
       introduce(core, record, spec, { machine, guest, env: { ...record.env, ...secrets } }),
@@ -143,7 +143,7 @@ export async function startNew(
   } catch (cause) {
     throw await startFailure(core, record, machine, cause)
   }
-  // The pool has switched on the link of the same machine with the same address.
+  // The pool has already set up the link of this machine and address.
   await (pooled ? attaching : finishAttach(core, record, attaching))
   await furnish(guest, input)
   checkStillAwaited(record, signal)
@@ -181,7 +181,7 @@ async function findNamed(
   return found?.name === name ? found : undefined
 }
 
-/** A machine in the pool was started for a disk of the image's size, and what its QEMU may write is bounded by that. */
+/** A pooled machine was started for a disk of the image's size, which bounds what its QEMU may write. */
 export async function takePooled(
   core: Core,
   { spec, wanted }: Pick<CreatePlan, "spec" | "wanted">,
@@ -195,7 +195,9 @@ export async function takePooled(
   return pooled
 }
 
-/** Its owner may ask what takes so long, destroy it, or leave; the template is made all the same. */
+/**
+ * While this waits, the owner may ask for the reason, destroy the sandbox or disconnect; the template is still built.
+ */
 async function waitForTemplate(
   core: Core,
   record: SandboxRecord,
@@ -242,7 +244,7 @@ async function startMachine(
   }
 }
 
-/** Gives the guest its identity, and its disk the size that was asked for. Until then nobody may use it. */
+/** Gives the guest its identity, and its disk the requested size. No request may use it before that. */
 async function introduce(
   core: Core,
   record: SandboxRecord,
@@ -251,7 +253,7 @@ async function introduce(
 ): Promise<void> {
   const growDisk = record.diskMib > spec.image.diskMib
   if (growDisk) {
-    // Before the state is loaded QEMU's disks are inactive, and resizing one ends it.
+    // QEMU's disks are inactive until the state is loaded, and resizing an inactive disk ends QEMU.
     await guest.waitReady({ deadlineMs: readyDeadlineMs })
     await core.host.machines.growDisk(machine, record.diskMib)
   }
@@ -277,7 +279,7 @@ async function startFailure(
   })
 }
 
-/** The files and the init script that were asked for. A file that cannot be written fails the create. */
+/** Writes the requested files and the init script. A file that cannot be written fails the create. */
 async function furnish(guest: Guest, input: CreateSandbox): Promise<void> {
   for (const file of input.files) {
     const bytes = Buffer.from(file.content, "base64")
@@ -296,7 +298,7 @@ async function furnish(guest: Guest, input: CreateSandbox): Promise<void> {
   }
 }
 
-/** What a user may have in one sandbox; also of a copy, since the limit may be younger than its source. */
+/** Checks a user's limits per sandbox; for copies too, since the limit may be newer than the source. */
 export function checkLimits(account: Account, size: { cpus: number; memoryMib: number }): void {
   const hint = "ask for less, or the operator for a higher limit"
   if (size.cpus > account.maxCpus) {
@@ -320,7 +322,7 @@ async function templateSpec(
   return { image, kernel, ...ofAuthority(core), cpus: asked.cpus, memoryMib: asked.memoryMib }
 }
 
-/** Refuses what would take the host's last space; `neededMib` is what is written at once. */
+/** Refuses to use up the host's last space; `neededMib` is written at once. */
 export async function checkSpace(core: Core, neededMib = 0): Promise<void> {
   const freeMib = await core.host.disks.freeMib()
   if (freeMib >= core.settings.diskReserveMib + neededMib) return
@@ -334,7 +336,7 @@ export async function checkSpace(core: Core, neededMib = 0): Promise<void> {
   })
 }
 
-/** `isNew: false`: somebody else has made the one that was to be made only if there is none. */
+/** `isNew` is false if another request has already made the sandbox, and the caller wants one only if there is none. */
 async function addRecord(
   core: Core,
   account: Account,
@@ -357,7 +359,7 @@ async function addRecord(
   }
 }
 
-/** The last moment to notice that nobody waits for the answer, and so nobody would know of the sandbox. */
+/** Last check that the client is still connected; otherwise nobody would know of the sandbox. */
 export function checkStillAwaited(record: SandboxRecord, signal: AbortSignal | undefined): void {
   if (signal?.aborted) throw abandoned(record)
 }
@@ -366,7 +368,7 @@ function abandoned({ name }: SandboxRecord): AppError {
   return new AppError("conflict", `the create of "${name}" was cancelled: its client has left`)
 }
 
-/** With the name that was asked for, or a friendly one that is not taken. */
+/** Adds the record under the requested name, or under a friendly name that is free. */
 export async function addNamed(
   name: string | undefined,
   add: (name: string) => Promise<SandboxRecord>,
@@ -376,7 +378,7 @@ export async function addNamed(
   return record
 }
 
-/** Gives friendly names to sandboxes without one; if one of these is taken, all are tried again. */
+/** Gives friendly names to unnamed sandboxes; if one of them is taken, retries with new ones. */
 export async function addAllNamed(
   names: readonly (string | undefined)[],
   add: (names: string[]) => Promise<SandboxRecord[]>,

@@ -1,6 +1,6 @@
 /**
- * Held machines that go on writing. A QEMU that has stopped its machine writes nothing, so one of which the disk grows all the same is
- * stopped anew, and is ended when that does not help: a guest has taken it over. Needs the sandbox's turn.
+ * Detects held machines that go on writing. A stopped QEMU writes nothing. If the disk grows all the same, the machine
+ * is stopped again, and ended if that does not help: a guest has taken QEMU over. Needs the sandbox's turn.
  */
 
 import { AppError } from "../contract/errors.ts"
@@ -10,20 +10,20 @@ import type { Machine } from "./host.ts"
 import { machineOf } from "./machine-of.ts"
 import { markEnded } from "./power.ts"
 
-/** What may be on its way when a machine is stopped, with much to spare. */
+/** Writes that may be in flight when a machine is stopped, with a wide margin. */
 const grownMibMax = 16
 const warningsMax = 1
 
 export class Defiance {
   readonly #core: Core
-  /** By the hold: a new one begins afresh. */
+  /** Keyed by hold, so that a new hold starts from zero. */
   readonly #seen = new WeakMap<object, { mib: number; warnings: number }>()
 
   constructor(core: Core) {
     this.#core = core
   }
 
-  /** One that does not answer is held all the same: whether it stands still is seen by its disk. */
+  /** A machine that does not answer is held too: its disk shows whether it stands still. */
   async pause(record: SandboxRecord, machine: Machine): Promise<void> {
     try {
       await this.#core.host.machines.pause(machine)
@@ -33,7 +33,7 @@ export class Defiance {
     }
   }
 
-  /** Size of its disk now. True: it has grown by more than a machine that stands still may. */
+  /** Records the size of its disk. Returns true if it has grown by more than a stopped machine may write. */
   hasGrown(hold: object, mib: number): boolean {
     const before = this.#seen.get(hold)
     if (!before) this.#seen.set(hold, { mib, warnings: 0 })
@@ -52,7 +52,7 @@ export class Defiance {
     await markEnded(this.#core, record, "it was paused for want of disk space and went on writing")
   }
 
-  /** It is let go on. */
+  /** Called when the machine may resume. */
   forget(hold: object): void {
     this.#seen.delete(hold)
   }

@@ -1,4 +1,4 @@
-/** Destroying a sandbox. Every step is safe to repeat: after a crash in the middle the next start goes through them again. */
+/** Destroys a sandbox. Every step is safe to repeat: after a crash the next start repeats them. */
 
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Account } from "../store/users.ts"
@@ -9,10 +9,10 @@ import { withFailure } from "./failures.ts"
 import { findSandbox, noSandbox } from "./find.ts"
 import { machineOf } from "./machine-of.ts"
 
-/** When a full or failing disk is asked once more. */
+/** Delay between retries on a full or failing disk. */
 export const removeAgainMs = 5000
 
-/** Wins over everything: what is going on with the sandbox fails, and what waits for its turn finds it gone. */
+/** Takes precedence over everything: running work on the sandbox fails, and queued work finds it gone. */
 export async function destroySandbox(core: Core, account: Account, nameOrId: string): Promise<void> {
   const found = await findSandbox(core, account, nameOrId)
   await withFailure(core, { type: "sandbox.destroy_failed", sandbox: found }, () =>
@@ -23,7 +23,7 @@ export async function destroySandbox(core: Core, account: Account, nameOrId: str
 async function destroyFound(core: Core, account: Account, { id, name }: SandboxRecord): Promise<void> {
   const isFirst = core.doomed.add(id)
   try {
-    // Without its machine whoever has the turn fails at once, and not only at a deadline.
+    // Without its machine, the holder of the turn fails at once rather than at a deadline.
     if (core.turns.isTaken(id)) await core.host.machines.killIn(core.host.disks.directoryOf(id))
     await core.turns.take(id, async () => {
       const record = await core.store.sandboxes.get(id)
@@ -36,7 +36,7 @@ async function destroyFound(core: Core, account: Account, { id, name }: SandboxR
         core.events.record({ type: "sandbox.destroyed", userId: account.id, sandbox: record, meta })
         return
       }
-      // A create that was interrupted has cleaned up by itself.
+      // An interrupted create has already cleaned up.
       if (!isFirst) throw noSandbox(name)
     })
   } finally {
@@ -44,14 +44,14 @@ async function destroyFound(core: Core, account: Account, { id, name }: SandboxR
   }
 }
 
-/** What is left of a sandbox that is nobody's: one of the pool. */
+/** Removes a pooled sandbox, which has no owner. */
 export async function removeById(core: Core, id: SandboxRecord["id"]): Promise<void> {
   await core.host.machines.killIn(core.host.disks.directoryOf(id))
   await core.host.disks.removeSandbox(id)
   await core.store.sandboxes.remove(id)
 }
 
-/** What came to nothing goes; if the host refuses that too, later. Needs the sandbox's turn. */
+/** Removes a sandbox that failed to be created; if the host refuses, retries later. Needs the sandbox's turn. */
 export async function removeFailed(core: Core, record: SandboxRecord): Promise<void> {
   try {
     await removeEverything(core, record)
@@ -60,7 +60,10 @@ export async function removeFailed(core: Core, record: SandboxRecord): Promise<v
   }
 }
 
-/** Again and again until it works or the daemon ends, whose successor begins with it. Nobody can use it, so nobody else would. */
+/**
+ * Retries until the removal works or the daemon ends (the next daemon starts with it). No request would do it: none can
+ * see the sandbox.
+ */
 function removeLater(core: Core, record: SandboxRecord, error: unknown): void {
   core.log.error({ sandbox: record.id, error }, "could not remove what is left of a sandbox; trying again")
   core.clock.after(removeAgainMs, () => {
@@ -86,7 +89,7 @@ export async function removeEverything(core: Core, record: SandboxRecord): Promi
   dropGuest(core, record.id)
   await Promise.all([
     machine ? machines.kill(machine) : machines.killIn(disks.directoryOf(record.id)),
-    // Before the record goes, and with it the address: nobody may get it while these rules stand.
+    // The rules go before the record, which frees the address: no other sandbox may get it while they stand.
     detach(core, record.id),
   ])
   await disks.removeSandbox(record.id)

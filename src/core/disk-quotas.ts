@@ -1,13 +1,13 @@
 /**
- * Users' disk quotas against what their sandboxes take: measured here, remembered in the store, where creates are counted too. The memory
- * that the daemon saves of a stopped sandbox does not count: going to sleep is not its owner's act, and a wake, which removes it, must
- * not be what a quota prevents. The limits of sandboxes and their memory bound it.
+ * Compares users' disk quotas with the space their sandboxes take: measured here and kept in the store, which also
+ * counts creates. The saved memory of a stopped sandbox does not count: pausing is not its owner's act, and a quota
+ * must not prevent the wake that removes it. The limits on sandboxes and their memory bound it.
  */
 
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Core } from "./core.ts"
 
-/** A disk without a machine changes only when somebody starts the sandbox or writes it to disk. */
+/** A disk without a machine changes only when its sandbox is started or saved. */
 const restingLooks = 15
 
 type Id = SandboxRecord["id"]
@@ -27,7 +27,7 @@ export class DiskQuotas {
     return this.#leftMib.get(userId)
   }
 
-  /** Looks at all sandboxes whose owners have a quota. */
+  /** Measures all sandboxes whose owners have a quota. */
   async measure(records: SandboxRecord[]): Promise<void> {
     const quotas = await this.#core.store.diskUse.quotas()
     const left = new Map(quotas.map(({ userId, maxMib, snapshotsMib }) => [userId, maxMib - snapshotsMib]))
@@ -45,7 +45,7 @@ export class DiskQuotas {
 
   async #measureOne(record: SandboxRecord): Promise<number> {
     const { kind } = record.state
-    // The expected size counts until the real one is there.
+    // The expected size counts until the disk exists.
     if (kind === "creating") return record.usedMib
     const before = this.#measured.get(record.id)
     const isResting = kind === "cold" && before?.kind === kind && before.looks < restingLooks

@@ -1,6 +1,6 @@
 /**
- * Sandboxes that are being destroyed. A destroy wins: it ends their machine at once, and whoever is at work on one of them
- * asks here where that does not stop them.
+ * Sandboxes that are being destroyed. A destroy takes precedence: it ends the machine at once; work that this does not
+ * stop asks here.
  */
 
 import { AppError } from "../contract/errors.ts"
@@ -16,7 +16,7 @@ export class Doomed {
     return this.#ids.has(id)
   }
 
-  /** False: somebody is destroying it already. */
+  /** Returns false if the sandbox is already being destroyed. */
   add(id: SandboxRecord["id"]): boolean {
     if (this.#ids.has(id)) return false
     this.#ids.add(id)
@@ -31,12 +31,15 @@ export class Doomed {
     this.#ids.delete(id)
   }
 
-  /** Throws if it is. After a machine was started: the destroy may have looked for one a moment too early. */
+  /**
+   * Throws if the sandbox is being destroyed. Call it after starting a machine: the destroy may have looked for one too
+   * early.
+   */
   check(record: Named): void {
     if (this.#ids.has(record.id)) throw destroyed(record)
   }
 
-  /** Work that takes long and ends soon once its signal is aborted, as it is when one of them is destroyed. */
+  /** Runs long work with a signal that aborts when one of the sandboxes is destroyed. */
   async watch<T>(records: readonly Named[], work: (signal: AbortSignal) => Promise<T>): Promise<T> {
     for (const record of records) this.check(record)
     const watch = { records, controller: new AbortController() }
@@ -44,7 +47,8 @@ export class Doomed {
     try {
       return await work(watch.controller.signal)
     } catch (error) {
-      // A file that a destroy took away fails the work before it looks at the signal: the destroy is the reason.
+      // The destroy may remove a file and fail the work before it checks the signal; the destroy is the reason to
+      // report.
       throw watch.controller.signal.aborted ? watch.controller.signal.reason : error
     } finally {
       this.#watches.delete(watch)

@@ -1,4 +1,4 @@
-/** Changing what can be changed of a sandbox while it exists. */
+/** Changes the editable properties of a sandbox. */
 
 import { AppError } from "../contract/errors.ts"
 import { limits } from "../contract/limits.ts"

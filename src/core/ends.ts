@@ -1,4 +1,4 @@
-/** Says in words why a machine ended, and starts it again if its guest rebooted. */
+/** Explains why a machine ended, and restarts it if its guest rebooted. */
 
 import { AppError } from "../contract/errors.ts"
 import type { SandboxRecord } from "../store/sandboxes.ts"
@@ -7,10 +7,10 @@ import type { Core } from "./core.ts"
 import type { MachineEnd } from "./host.ts"
 import { wakeSandbox } from "./power.ts"
 
-/** A guest that reboots more often than this in such a time is not started again by itself. */
+/** A guest that reboots more often than this within the window is not restarted automatically. */
 const rebootsMax = 3
 const rebootsWithinMs = 60_000
-/** Bound on the kernel's own words. */
+/** Limit on the kernel's own text. */
 const panicCharacters = 200
 
 export function endText(
@@ -39,7 +39,7 @@ function panicLine(console: string): string {
   return said.replaceAll(/[^\x20-\x7e]/g, "?").slice(0, panicCharacters)
 }
 
-/** How often guests have rebooted lately, so that one that does nothing else is left alone. */
+/** Counts each guest's recent reboots, to stop reboot loops. */
 export class Reboots {
   readonly #clock: Clock
   readonly #times = new Map<SandboxRecord["id"], number[]>()
@@ -48,7 +48,7 @@ export class Reboots {
     this.#clock = clock
   }
 
-  /** False: too many by now. */
+  /** Returns false after too many reboots. */
   add(id: SandboxRecord["id"]): boolean {
     const nowMs = this.#clock.nowMs()
     const times = (this.#times.get(id) ?? []).filter((ms) => nowMs - ms < rebootsWithinMs)
@@ -61,7 +61,7 @@ export class Reboots {
   }
 }
 
-/** Needs its turn. A failure is in the events and no error of who found it so. */
+/** Needs its turn. A failure becomes an event, not an error of the caller. */
 export async function startAgain(core: Core, { id }: SandboxRecord): Promise<void> {
   const record = await core.store.sandboxes.get(id)
   if (record?.state.kind !== "cold" || core.doomed.has(id)) return

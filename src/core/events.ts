@@ -1,6 +1,6 @@
 /**
- * The record of what happens. `record` only remembers and returns: it can neither fail nor delay what it speaks of. Soon after,
- * everything remembered is written in one insert; what a crash of the daemon cuts off is that moment. Followers hear at once.
+ * The record of events. `record` only queues and returns: it can neither fail nor delay its caller. Soon afterwards one
+ * insert writes all queued events; a crash of the daemon loses that moment. Followers receive events at once.
  */
 
 import type { EventType } from "../contract/event.ts"
@@ -13,16 +13,16 @@ import type { Clock } from "./clock.ts"
 
 const writeDelayMs = 50
 const pruneEveryMs = 3_600_000
-/** What waits while the database cannot be written; more is dropped and counted. */
+/** Limit on events queued while the database cannot be written; more are dropped and counted. */
 const unwrittenMax = 10_000
-/** Somebody may try keys in a loop: one event tells of all within this time. */
+/** Refused keys within this time share one event, since a client may try keys in a loop. */
 const refusedKeysMs = 60_000
-/** Of one sandbox, of what its guest or strangers cause and no request of its owner's; more is counted. */
+/** Rate per sandbox of events that its guest or strangers cause without a request of its owner; more are counted. */
 const uncalledRate = { burst: 200, perMinute: 60 }
 const sandboxesMax = 10_000
-/** So that many events in a short time do not wait for the hour. */
+/** Bursts of events trigger pruning early, before the hourly run. */
 const pruneEveryEvents = 10_000
-/** Of one text in an event; a guest may have chosen it. */
+/** Limit per text in an event; a guest may have chosen it. */
 const textCharactersMax = 2000
 
 export type NewEvent = {
@@ -73,7 +73,10 @@ export class EventLog {
     this.#timer ??= setTimeout(() => void this.flush(), writeDelayMs)
   }
 
-  /** How many of the sandbox were dropped since its last one; "this too": there are too many, and it is counted with them. */
+  /**
+   * Returns how many events of the sandbox were dropped since its last one, or "this too" if this one exceeds the rate
+   * and is counted with them.
+   */
   #takeDropped({ sandbox, meta }: NewEvent): number | "this too" | undefined {
     if (sandbox === undefined || (meta?.["by"] !== "guest" && meta?.["by"] !== "daemon")) return undefined
     const before = this.#dropped.get(sandbox.id)
@@ -86,7 +89,7 @@ export class EventLog {
     return "this too"
   }
 
-  /** A key that is nobody's. Tells of the first at once, and of the rest together. */
+  /** Records an unknown key: the first at once, the rest together. */
   refusedKey(): void {
     this.#refusedKeys++
     if (this.#refusedKeysTimer) return
@@ -102,7 +105,7 @@ export class EventLog {
     this.#refusedKeysTimer.unref()
   }
 
-  /** Writes what is remembered. Never throws: an event that cannot be written is lost, and the log says so. */
+  /** Writes queued events. Never throws: events that cannot be written are lost, and the log says so. */
   flush(): Promise<void> {
     clearTimeout(this.#timer)
     this.#timer = undefined
@@ -125,7 +128,7 @@ export class EventLog {
     return limit === 0 ? [] : this.#store.events.list(filter, limit)
   }
 
-  /** Undefined: there are as many followers as there may be. */
+  /** Returns undefined if there are already as many followers as allowed. */
   subscribe(filter: EventFilter): Subscription | undefined {
     if (this.#subscriptions.size >= limits.eventSubscribersMax) return undefined
     const subscription = new Subscription(filter, () => this.#subscriptions.delete(subscription))
@@ -133,7 +136,7 @@ export class EventLog {
     return subscription
   }
 
-  /** Removes what is too old, now and then, until the signal says stop. */
+  /** Prunes old events periodically until the signal aborts. */
   async run(signal: AbortSignal): Promise<void> {
     const timer = setInterval(() => void this.#prune(), pruneEveryMs)
     timer.unref()
@@ -158,7 +161,9 @@ export class EventLog {
   }
 }
 
-/** What one follower has not read yet. One that falls behind the bound is cut, so that it costs nobody anything. */
+/**
+ * Unread events of one follower. A follower that falls too far behind is disconnected, so that it costs others nothing.
+ */
 export class Subscription {
   readonly #filter: EventFilter
   readonly #onClose: () => void
@@ -183,7 +188,7 @@ export class Subscription {
     this.#wake()
   }
 
-  /** The next one; undefined: it is over. `"quiet"`: nothing happened for that long. */
+  /** Returns the next event, undefined when the stream is over, or `"quiet"` if nothing happened for that long. */
   async next(options: { quietMs: number }): Promise<EventRecord | "quiet" | undefined> {
     if (this.#waiting.length === 0 && !this.#isClosed) {
       const { promise, resolve } = Promise.withResolvers<void>()

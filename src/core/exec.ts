@@ -1,4 +1,4 @@
-/** Running a command in a sandbox, and seeing that it ends in time. */
+/** Runs a command in a sandbox and enforces its time limit. */
 
 import type { Account } from "../store/users.ts"
 import { awakeGuest } from "./awake.ts"
@@ -7,7 +7,7 @@ import type { GuestCommand, GuestProcess } from "./host.ts"
 
 export type RunningCommand = {
   process: GuestProcess
-  /** The command's end, and whether it was its time limit that ended it. */
+  /** The command's result, and whether the time limit ended it. */
   result: Promise<{ exitCode: number; signal: string | null; timedOut: boolean }>
 }
 

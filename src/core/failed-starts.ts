@@ -1,6 +1,6 @@
 /**
- * Sandboxes whose starts fail one after the other: whoever asks for one meanwhile is told the last reason, and none is started
- * again for each request. In memory only, so that another daemon tries each afresh.
+ * Sandboxes that keep failing to start: requests get the last error until the back-off is over, instead of a start
+ * each. Kept in memory only, so that the next daemon retries each at once.
  */
 
 import { AppError } from "../contract/errors.ts"
@@ -10,9 +10,9 @@ import type { Clock } from "./clock.ts"
 
 export type FailedStart = {
   inARow: number
-  /** Of the last one, as its owner may read it. */
+  /** The last failure, as its owner may read it. */
   reason: string
-  /** 0: the next request tries it. */
+  /** 0 if the next request retries. */
   restSec: number
 }
 
@@ -26,7 +26,7 @@ export class FailedStarts {
 
   add(id: SandboxRecord["id"], error: unknown): FailedStart {
     const failures = failedOnceMore(this.#failed.get(id), this.#clock.nowMs())
-    // What else was thrown is for the log alone.
+    // Only the log records errors that are not ours.
     const reason =
       error instanceof AppError && error.code !== "internal" ? error.message : "the daemon's log says why"
     this.#failed.set(id, { ...failures, reason })
@@ -38,12 +38,12 @@ export class FailedStarts {
     return found && this.#tell(found)
   }
 
-  /** It runs, or is gone. */
+  /** Called when the sandbox runs or is gone. */
   forget(id: SandboxRecord["id"]): void {
     this.#failed.delete(id)
   }
 
-  /** Throws while it rests. */
+  /** Throws during the back-off. */
   checkRested({ id, name }: SandboxRecord): void {
     const found = this.find(id)
     if (!found || found.restSec === 0) return
@@ -54,7 +54,7 @@ export class FailedStarts {
   }
 
   #tell(failed: Failures & { reason: string }): FailedStart {
-    // Whole milliseconds first: the clock has fractions, which do not add up exactly.
+    // Rounds to whole milliseconds first: the clock has fractions, which do not add up exactly.
     const restSec = Math.ceil(Math.round(restLeftMs(failed, this.#clock.nowMs())) / 1000)
     return { inARow: failed.inARow, reason: failed.reason, restSec }
   }

@@ -1,6 +1,6 @@
 /**
- * What was asked of a sandbox and failed through no fault of who asked leaves an event with the reason, so that nobody has to have
- * seen the answer. A bad name, a limit or a conflict is the asker's own affair and leaves none.
+ * Records an event with the reason when a request to a sandbox fails through no fault of the client, so that the reason
+ * is kept even if nobody saw the answer. A bad name, a limit or a conflict is the client's fault and leaves no event.
  */
 
 import { AppError } from "../contract/errors.ts"
@@ -14,7 +14,7 @@ export async function withFailure<T>(
   core: Core,
   about: {
     type: FailedType
-    /** None: it was about something else of that user. */
+    /** A user without a sandbox: the failure concerned something else of that user. */
     sandbox: Pick<SandboxRecord, "id" | "name" | "userId"> | { userId: SandboxRecord["userId"] }
     meta?: { snapshot: string } | { port: number }
   },
@@ -43,7 +43,7 @@ export function recordFailure(
       by: "user",
       ...meta,
       code: isApp ? error.code : "internal",
-      // The words of a bug are for the log.
+      // The text of a bug belongs in the log.
       reason: isApp ? error.message : "an internal error; the daemon's log says which",
       ...(isApp && error.hint !== undefined && { hint: error.hint }),
     },

@@ -1,4 +1,4 @@
-/** Files of a sandbox. Bytes stream through; nothing here holds a file. */
+/** Files of a sandbox, streamed; no whole file is held in memory. */
 
 import { AppError } from "../contract/errors.ts"
 import type { FileEntry } from "../contract/file.ts"
@@ -9,7 +9,7 @@ import type { Core } from "./core.ts"
 import type { Guest, GuestDownload, GuestFile, GuestOwner, GuestStream, GuestTransfer } from "./host.ts"
 
 const deadline = { deadlineMs: answerDeadlineMs }
-/** A directory of a hundred thousand entries takes an emulated guest a while. */
+/** Listing a hundred thousand entries takes an emulated guest a while. */
 const listDeadlineMs = 60_000
 const removeDeadlineMs = 300_000
 
@@ -66,7 +66,7 @@ export async function makeDirectory(
   await guest.makeDirectory({ ...directory, ...(await ownerIn(guest, owner)) }, deadline)
 }
 
-/** An agent that was started before there were owners says here that it knows none, before anything is written. */
+/** An agent too old for owners says here that it does not know the user, before anything is written. */
 async function ownerIn(guest: Guest, owner: string | undefined): Promise<{ owner?: GuestOwner }> {
   return owner === undefined ? {} : { owner: await guest.findOwner(owner, deadline) }
 }
@@ -92,12 +92,12 @@ export async function readArchive(
 export type Upload = {
   path: string
   mode: string | undefined
-  /** A user of the guest, or a user and a group as in chown. */
+  /** A user of the guest, or a user and a group as in `chown`. */
   owner: string | undefined
-  /** What the client says it will send; a body of another length writes nothing. */
+  /** Size announced by the client; a body of another length writes nothing. */
   size: number | undefined
   body: AsyncIterable<Uint8Array>
-  /** Gives it up. */
+  /** Aborts the transfer. */
   signal: AbortSignal
 }
 
@@ -132,16 +132,16 @@ export async function writeArchive(
   })
 }
 
-/** Sends a body to the guest; when it ends early or is too large the guest drops what it has. */
+/** Sends a body to the guest; if it ends early or is too large, the guest discards it. */
 async function send(
   transfer: GuestTransfer,
   { body, signal }: Pick<Upload, "body" | "signal">,
   options: { bytesMax: number },
 ): Promise<{ bytes: number; entries: number }> {
   let bytes = 0
-  // The guest may refuse before the body has ended; then that is the answer.
+  // The guest may refuse before the body has ended; its refusal is then the answer.
   let refusal: { reason: unknown } | undefined
-  /** Of what is waited for. */
+  /** Rejects the pending wait. */
   let breakOff: ((reason: unknown) => void) | undefined
   const refuse = (reason: unknown) => {
     refusal ??= { reason }

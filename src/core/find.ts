@@ -1,4 +1,4 @@
-/** From what a user typed to a sandbox of theirs. Another user's sandbox does not exist for them. */
+/** Finds a user's sandbox by name or id. Other users' sandboxes do not exist for them. */
 
 import { AppError } from "../contract/errors.ts"
 import { suggest } from "../lib/suggest.ts"
@@ -14,7 +14,7 @@ export async function findSandbox(core: Core, account: Account, nameOrId: string
   throw noSandbox(nameOrId, similar === undefined ? undefined : `did you mean ${similar}?`)
 }
 
-/** Those that have all the labels, written `key=value`. */
+/** Lists sandboxes that have all the labels, written `key=value`. */
 export async function listSandboxes(
   core: Core,
   account: Account,

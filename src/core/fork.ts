@@ -1,6 +1,6 @@
 /**
- * Forking: new sandboxes that start as their source is now, memory, disk, running programs and all, each with an identity of
- * its own. All are made from one pause of the source, and either all come to be or none.
+ * Forks a sandbox: new sandboxes start with the source's current memory, disk and running programs, each with its own
+ * identity. One pause of the source serves all copies; either all are created or none.
  */
 
 import { AppError } from "../contract/errors.ts"
@@ -52,7 +52,7 @@ export async function forkSandbox(
     diskMib: source.diskMib,
     usedMib: countedMib,
     env: { ...source.env, ...input.env },
-    // A secret reaches a copy only when it is asked for again.
+    // A copy gets a secret only if the request names it again.
     secretNames: input.secrets,
     labels: { ...source.labels, ...input.labels },
     keepHot: input.keep_hot,
@@ -95,7 +95,7 @@ export async function forkSandbox(
   })
 }
 
-/** What a copy cannot have is refused, not left out. */
+/** Refuses options that a copy cannot have, rather than ignoring them. */
 function checkAsked(source: SandboxRecord, input: CreateSandbox): void {
   const refuse = (what: string) => {
     throw new AppError("invalid", `a copy ${what}`, { hint: "leave it out, or create one without a source" })
@@ -112,7 +112,7 @@ function checkAsked(source: SandboxRecord, input: CreateSandbox): void {
   if (input.files.length > 0) refuse("has its source's files, and is given none at its start")
 }
 
-/** The copies do not need it, so a host that cannot remove it now does not make them fail; it is asked again until it can. */
+/** The copies do not need the draft, so a failed removal does not fail them; it is retried until it works. */
 async function abandonDraft(core: Core, id: string): Promise<void> {
   try {
     await core.host.snapshots.abandon(id)

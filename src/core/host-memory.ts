@@ -1,6 +1,6 @@
 /**
- * The host's memory, asked before anything takes of it. A start that is going on has not touched all that it will, so it holds a
- * promise until it is over; from then on the host itself says what is left.
+ * Admission by the host's memory, checked before any start. A start in progress has not touched all its memory yet, so
+ * it holds a promise until it is over; afterwards the host's own figures count.
  */
 
 import { AppError } from "../contract/errors.ts"
@@ -20,17 +20,17 @@ export class HostMemory {
     this.#reserveMib = options.reserveMib
   }
 
-  /** Whether there is so little that room should be made. */
+  /** True if so little memory is free that room should be made. */
   get isShort(): boolean {
     return this.#reserveMib > 0 && this.#machines.availableMemoryMib() < shortMib(this.#reserveMib)
   }
 
-  /** Held until what it returns is disposed. Throws where the host has no room for it. */
+  /** Reserves memory until the result is disposed. Throws if the host has no room for it. */
   promise(neededMib: number): Disposable {
     return this.#promise(neededMib, this.#reserveMib)
   }
 
-  /** Of what nobody waits for: it must not make memory short. */
+  /** Reserves memory for background work, which must not make memory short. */
   promiseSpare(neededMib: number): Disposable {
     return this.#promise(neededMib, shortMib(this.#reserveMib))
   }

@@ -1,13 +1,13 @@
 /**
- * What the product needs of the host it runs on: the ports that the real adapters fit by shape and the simulation fakes.
- * Methods that take long take a deadline; a failure is an `AppError`.
+ * The ports to the host: the real adapters fit them by shape, and the simulation fakes them. Slow methods take a
+ * deadline; a failure is an `AppError`.
  */
 
 import type { NetPolicy } from "../contract/network.ts"
 
 export type Image = { name: string; hash: string; file: string; diskMib: number }
 export type Kernel = { hash: string; vmlinux: string; initramfs: string; version: string }
-/** `authority` is the digest of certificates that the guest is made to trust. */
+/** `authority` is the digest of the certificates that the guest is made to trust. */
 export type TemplateSpec = {
   image: Image
   kernel: Kernel
@@ -32,13 +32,13 @@ export type Place = {
 }
 
 /**
- * How a guest ended its machine. agent: the guest's first process failed. `console`: the last that its console showed; whatever the
- * guest wrote there.
+ * How a guest ended its machine. `agent`: the guest's first process failed. `console`: the last output of its console,
+ * which the guest controls.
  */
 export type MachineEnd = { how: "poweroff" | "reboot" | "panic" | "agent"; console: string }
 
 export interface Machines {
-  /** Identifies the host's present boot. */
+  /** Identifies the host's current boot. */
   readonly bootId: string
   findTemplate(spec: TemplateSpec): Promise<Template | undefined>
   getTemplate(id: string): Promise<Template>
@@ -47,9 +47,9 @@ export interface Machines {
   bootTemplate(draft: TemplateDraft, spec: TemplateSpec): Promise<Machine>
   publishTemplate(draft: TemplateDraft, machine: Machine): Promise<Template>
   abandonTemplate(draft: TemplateDraft): Promise<void>
-  /** The finished ones: space they take, the image they lie on, and when each was last asked for, on the clock of `Date.now()`. */
+  /** Finished templates: their space, their image, and when each was last requested (by `Date.now()`). */
   measureTemplates(): Promise<{ id: string; mib: number; imageHash: string; lastUsedMs: number }[]>
-  /** False: it was asked for within that time, and stays. */
+  /** Returns false if the template was requested within that time; it stays. */
   removeTemplate(id: string, options: { unusedForMs: number }): Promise<boolean>
   removeLeftovers(): Promise<void>
 
@@ -57,43 +57,43 @@ export interface Machines {
   clone(place: Place): Promise<Machine>
   restore(place: Place): Promise<Machine>
   boot(place: Place, kernel: Kernel & { arguments?: string[] }): Promise<Machine>
-  /** Throws if a sandbox's disk is damaged, as far as that is seen. `missingMib`: a host that went down had not written them out. */
+  /** Throws if damage to a sandbox's disk is detected. `missingMib`: data that the host lost when it went down. */
   checkDisk(directory: string): Promise<{ missingMib: number }>
-  /** Throws if the disk that the memory belongs to is damaged. */
+  /** Throws if the disk that belongs to the saved memory is damaged. */
   checkSnapshot(
     directory: string,
     template: Template,
   ): Promise<{ fits: true; memoryMib: number } | { fits: false; reason: string }>
   pause(machine: Machine): Promise<void>
   resume(machine: Machine): Promise<void>
-  /** Returns whether its processors stand still; `disk_full`: a write of its guest waits for space on the host. */
+  /** Returns whether the processors stand still; `disk_full`: a guest's write waits for space on the host. */
   haltOf(machine: Machine): Promise<"none" | "paused" | "disk_full">
-  /** Into the machine's own directory, or as a copy into another, which is not synced and can be given up. */
+  /** Saves into the machine's own directory, or copies into another; the copy is not synced and can be aborted. */
   saveSnapshot(machine: Machine, options?: { directory: string; signal: AbortSignal }): Promise<void>
   removeSnapshot(directory: string): Promise<void>
 
-  /** Memory that a running machine shares with this host, as a descriptor that the caller closes. */
+  /** Opens the memory that a running machine shares with this host; the caller closes the descriptor. */
   openSharedMemory(machine: Machine): number
   isRunning(machine: Machine): boolean
-  /** Whether it ends by itself that soon. */
+  /** Returns whether the machine ends by itself within the deadline. */
   endsWithin(machine: Machine, options: { deadlineMs: number }): Promise<boolean>
-  /** How its guest has ended it; undefined if it did not, or nobody heard. */
+  /** Returns how the guest ended the machine, or undefined if it did not or that is unknown. */
   endOf(machine: Machine): Promise<MachineEnd | undefined>
-  /** The end of the machine that a sandbox had last, if its guest ended it. */
+  /** Returns how the guest ended the sandbox's last machine. */
   lastEndIn(directory: string): Promise<MachineEnd | undefined>
-  /** Of one that has ended and was not killed here: whether the host had no memory for it. */
+  /** Returns whether an ended machine that was not killed here was ended for lack of host memory. */
   ranOutOfMemory(machine: Machine): Promise<boolean>
   findIn(directory: string): Machine | undefined
   cpuMs(machine: Machine): number
-  /** Bytes that the machine has read and written so far: of its disk, and through its TAP device. */
+  /** Bytes that the machine has read and written so far, on its disk and through its TAP device. */
   trafficBytes(machine: Machine, tapName: string | undefined): { disk: number; network: number }
-  /** What machines may still take before the host's kernel has to end something. */
+  /** Memory that machines may still take before the host's kernel has to kill something. */
   availableMemoryMib(): number
-  /** Whether it gives way to all others on the host. */
+  /** "background" lets all other processes on the host go first. */
   setUrgency(machine: Machine, urgency: "normal" | "background"): void
   kill(machine: Machine): Promise<void>
   killIn(directory: string): Promise<void>
-  /** Slots that no new sandbox may have: the host's processes use what belongs to them. */
+  /** Slots that no new sandbox may get: processes of the host use their addresses. */
   slotsInUse(): number[]
   growDisk(machine: Machine, diskMib: number): Promise<void>
   diagnose(machine: Machine): Promise<{ qemu: string; console: string }>
@@ -110,40 +110,40 @@ export interface Disks {
   directoryOf(id: string): string
   overlayOf(id: string): string
   removeSandbox(id: string): Promise<void>
-  /** Differs after anything was written to the disk. */
+  /** Changes with every write to the disk. */
   stampOf(id: string): Promise<string>
   listSandboxes(): Promise<string[]>
   freeMib(): Promise<number>
-  /** Space that a sandbox's disk, and what else its QEMU writes by itself, takes now, to the byte almost; 0: there is none. */
+  /** Space taken by the sandbox's disk and other files that its QEMU writes; almost exact; 0 if there is no disk. */
   overlayMib(id: string): Promise<number>
-  /** Space that a sandbox's directory takes now. */
+  /** Space taken by the sandbox's directory. */
   usedMib(id: string): Promise<number>
-  /** The same without the memory that is saved while it is stopped. */
+  /** The same without the memory saved while it is stopped. */
   countedMib(id: string): Promise<number>
 }
 
 /**
- * Copies of sandboxes: memory, device state and disk of one instant, each in a directory of its own, laid out as a
- * sandbox's. A draft is what this run of the daemon is making; a finished one is only what its manifest proves.
+ * Copies of sandboxes: memory, device state and disk of the same moment, each in its own directory, laid out like a
+ * sandbox's. This run of the daemon makes drafts; a copy is finished only if its manifest proves it.
  */
 export interface Snapshots {
-  /** The draft's directory, empty; `saveSnapshot` may write the memory into it. */
+  /** Returns the draft's empty directory; `saveSnapshot` may write the memory into it. */
   begin(id: string): Promise<string>
-  /** Copies of a sandbox's disk what there is now, while it goes on, so that `capture` has less to do. */
+  /** Copies the disk of a running sandbox as it is now, so that `capture` has less to do. */
   copyAhead(options: { id: string; sandboxId: string; signal: AbortSignal }): Promise<void>
-  /** Adds a sandbox's disk, which must stand still, and the memory that a stopped one has on disk. */
+  /** Adds the sandbox's disk, which must stand still, and the saved memory of a stopped sandbox. */
   capture(options: {
     id: string
     sandboxId: string
     storedMemory: boolean
     signal: AbortSignal
   }): Promise<void>
-  /** Makes the draft a finished one. */
+  /** Turns the draft into a finished copy. */
   publish(id: string): Promise<{ bytes: number }>
   abandon(id: string): Promise<void>
-  /** Gives a sandbox that has no directory yet a copy of a finished one; throws if that is not whole. */
+  /** Copies a finished snapshot into a sandbox that has no directory yet; throws if the snapshot is incomplete. */
   place(options: { id: string; sandboxId: string; signal: AbortSignal }): Promise<{ hasMemory: boolean }>
-  /** The same of a draft; the last sandbox gets the draft's own files. */
+  /** The same for a draft; the last sandbox gets the draft's own files. */
   placeDraft(options: {
     id: string
     sandboxId: string
@@ -151,22 +151,25 @@ export interface Snapshots {
     signal: AbortSignal
   }): Promise<{ hasMemory: boolean }>
   remove(id: string): Promise<void>
-  /** Ids of the finished ones. */
+  /** Ids of the finished copies. */
   list(): Promise<string[]>
   removeUnfinished(): Promise<void>
 }
 
-/** Records beside the disks, from which a lost database is made again, and directories that the database does not know. */
+/** Records kept beside the disks, from which a lost database is rebuilt, and directories unknown to the database. */
 export interface KeptRows {
-  /** Beside the disk. False: there is no such directory any more. */
+  /** Writes the record beside the disk. Returns false if the directory no longer exists. */
   write(kind: "sandbox" | "snapshot", id: string, text: string): Promise<boolean>
-  /** Moves a directory out of the way, with the reason; gives where it is then. */
+  /** Moves a directory out of the way, with the reason; returns its new path. */
   setAside(kind: "sandbox" | "snapshot", id: string, reason: string): Promise<string>
-  /** Templates under what was set aside and under directories of other ids than these; undefined: of one of them that cannot be told. */
+  /**
+   * Templates below directories that were set aside or are not in `known`. Returns undefined if one of them is
+   * unreadable.
+   */
   templatesUnderUnknown(known: ReadonlySet<string>): string[] | undefined
 }
 
-/** `usedMib` is what it takes on the host, `installedAt` an ISO time. */
+/** `usedMib` is its space on the host, `installedAt` an ISO time. */
 export type InstalledImage = {
   name: string
   hash: string
@@ -176,45 +179,49 @@ export type InstalledImage = {
   installedAt: string
 }
 
-/** A backup of the installation that is being made. */
+/** A backup of the installation in progress. */
 export interface BackupDraft {
-  /** Where its database belongs. */
+  /** Path for the copied database. */
   readonly databasePath: string
-  /** It takes the space of the data directory's file system. */
+  /** True if the backup lies on the data directory's file system. */
   readonly isBeside: boolean
-  /** Something found no space there. */
+  /** True once a write found no space there. */
   readonly isFull: boolean
-  /** The draft of a copy of that sandbox. */
+  /** Adds a sandbox from the draft of its copy. */
   addSandbox(id: string, draftDirectory: string): Promise<void>
   addSnapshot(id: string): Promise<void>
   commonMib(): Promise<number>
-  /** For work that writes there: where it finds no space, its error names the backup's disk. */
+  /** Wraps work that writes to the backup: if it finds no space, its error names the backup's disk. */
   writing<Result>(work: () => Promise<Result>): Promise<Result>
-  /** All that is neither in the database nor one sandbox's. */
+  /** Adds everything that is neither in the database nor part of one sandbox. */
   addCommon(): Promise<void>
   remove(kind: "sandbox" | "snapshot", id: string): Promise<void>
-  /** Only now it is one. */
+  /** Completes the backup; before this it does not count as one. */
   finish(about: { version: string; mark: string }): Promise<{ bytes: number }>
   abandon(): Promise<void>
 }
 
 export interface Backups {
-  /** Refuses a directory with something in it. */
+  /** Refuses a directory that is not empty. */
   begin(directory: string): Promise<BackupDraft>
 }
 
 export interface Images {
-  /** The current one of every name, by name. */
+  /** The current image of every name, sorted by name. */
   list(): Promise<InstalledImage[]>
   readImage(name: string): Promise<Image>
   readKernel(): Promise<Kernel>
-  /** Throws if an image is missing or known to be damaged. `isReadThrough`: waits until it is known to be whole. */
+  /**
+   * Throws if an image is missing or known to be damaged. `isReadThrough` waits until the whole image has been checked.
+   */
   checkImage(image: { name: string; hash: string }, options?: { isReadThrough: boolean }): Promise<void>
-  /** The one whose modules an image holds. */
+  /** The kernel whose modules the image holds. */
   readKernelFor(image: { name: string; hash: string }): Promise<Kernel>
   /** Kernel for a boot that repairs the root filesystem. */
   repairKernel(kernel: Kernel): Promise<Kernel & { arguments: string[] } & Disposable>
-  /** Images that nothing lies on and that are not used next, and their kernels; gives the paths of what went. */
+  /**
+   * Removes images (and their kernels) that nothing depends on and that are not used next; returns the removed paths.
+   */
   removeUnused(neededImages: ReadonlySet<string>): Promise<string[]>
 }
 
@@ -257,12 +264,12 @@ export interface GuestProcess {
   kill(): void
 }
 
-/** How a stream to a session, a file or a connection in the guest looks from here. */
+/** The host's end of a stream to a session, a file or a connection in the guest. */
 export interface GuestStream {
   readonly output: AsyncIterable<Uint8Array>
   write(bytes: Uint8Array): Promise<void>
   endInput(): void
-  /** Gives up what is going on: detaches from a session, drops an upload, resets a connection. */
+  /** Aborts the operation: detaches from a session, drops an upload, resets a connection. */
   close(): void
 }
 
@@ -324,44 +331,44 @@ export type SessionStart = Omit<GuestCommand, "argv" | "stdin" | "tty"> & {
   tty: Terminal
 }
 
-/** Numbers of a user and a group of the guest. */
+/** Numeric user and group ids in the guest. */
 export type GuestOwner = { uid: number; gid: number }
 
 export interface Guest {
   readonly closed: Promise<{ reason: string }>
   /**
-   * Streams that are open now, and when the last one was opened or closed, on the clock of `performance.now()`. `nextTimer` is
-   * none of them.
+   * Streams that are open, and when the last one was opened or closed (by `performance.now()`). `nextTimer` does not
+   * count.
    */
   readonly activity: { openStreams: number; lastAtMs: number }
   waitReady(options: { deadlineMs: number; resync?: boolean }): Promise<unknown>
   ping(options: { deadlineMs: number }): Promise<{
     personalised: boolean
-    /** Its kernel takes no more writes to its root. */
+    /** The guest's kernel has remounted its root read-only. */
     rootReadOnly: boolean
-    /** If it was booted for that. */
+    /** Set if it was booted for repair. */
     repair: { exitCode: number; output: string } | undefined
   }>
   personalise(identity: GuestIdentity, options: { deadlineMs: number }): Promise<unknown>
   refresh(options: { deadlineMs: number }): Promise<unknown>
   quiesce(options: { deadlineMs: number }): Promise<unknown>
-  /** How long until the first program inside wants to go on by itself; null: none does. An older agent refuses to say. */
+  /** Time until the first program in the guest has a timer due, or null if none has. An older agent refuses. */
   nextTimer(options: { deadlineMs: number }): Promise<{ dueMs: number | null }>
-  /** Writes the filesystems out and gives back what was deleted, as far as that is done in `budgetMs`. `unavailable`: it cannot. */
+  /** Syncs the filesystems and trims deleted data, as far as `budgetMs` allows. `unavailable`: the agent cannot. */
   trim(options: { budgetMs: number; deadlineMs: number }): Promise<unknown>
   exec(command: GuestCommand): GuestProcess
 
   openSession(start: SessionStart): GuestSession
-  /** Starts a session that nobody is attached to. */
+  /** Starts a session without an attached client. */
   startSession(start: SessionStart, options: { deadlineMs: number }): Promise<{ session: string }>
   attachSession(options: { session?: string; tty: Terminal }): GuestSession
   sessions(options: { deadlineMs: number }): Promise<SessionRecord[]>
   killSession(session: string, signal: string, options: { deadlineMs: number }): Promise<unknown>
   /** Reads the kept output of a session. An older agent refuses. */
   readSession(session: string): GuestStream & { readonly result: Promise<unknown> }
-  /** Tells of named sessions that end, each once. */
+  /** Reports each named session that ends, once. */
   watch(onEnded: (ended: SessionNotice) => void): void
-  /** Ends everything inside in good order, and then the machine. */
+  /** Shuts the guest down in good order, then ends the machine. */
   shutdown(options: { deadlineMs: number }): Promise<unknown>
 
   readFile(options: { path: string }): GuestDownload
@@ -374,7 +381,7 @@ export interface Guest {
   }): GuestTransfer
   /** Looks up "user" or "user:group" in the guest. */
   findOwner(owner: string, deadline: { deadlineMs: number }): Promise<GuestOwner>
-  /** `isTruncated`: the directory has more. */
+  /** `isTruncated`: the directory has more entries. */
   listFiles(
     path: string,
     options: { deadlineMs: number },
@@ -392,7 +399,7 @@ export interface Guest {
   readArchive(options: { path: string }): GuestTransfer
   writeArchive(options: { path: string; owner?: GuestOwner }): GuestTransfer
 
-  /** Memory that the guest's machine shares with this host, for files; opened when it is needed. */
+  /** Memory that the guest's machine shares with this host, for files; opened on demand. */
   share(open: () => number | undefined): void
   dial(port: number): GuestConnection
   ports(options: { deadlineMs: number }): Promise<{ port: number; address: string }[]>
@@ -404,25 +411,25 @@ export interface Guests {
   open(options: { socketPath: string }): Promise<Guest>
 }
 
-/** A sandbox as the network knows it. `owner` are all those that may reach each other. */
+/** A sandbox as the network knows it. Sandboxes with the same `owner` can reach each other. */
 export type Attachment = { id: string; slot: number; owner: string; hostname: string; policy: NetPolicy }
 
 /**
- * The network of sandboxes. A machine's TAP device carries nothing before `linkUp`, and nothing but what its attachment
- * permits after it; without an attachment that is nothing.
+ * The network of sandboxes. A machine's TAP device carries nothing before `linkUp`, and afterwards only what its
+ * attachment permits; without an attachment it carries nothing.
  */
 export interface Network {
   tapOf(id: string): string
-  /** Those of these networks in which a policy can open nothing, because all of it is internal. */
+  /** Returns those of the networks that no policy can open, because they are entirely internal. */
   closedAmong(cidrs: string[]): string[]
   identityOf(sandbox: { id: string; slot: number }): NonNullable<GuestIdentity["network"]>
   linkUp(sandbox: { id: string; slot: number }): Promise<void>
-  /** Again for one that is attached: changes its policy or name. */
+  /** Repeat it to change the policy or name of an attached sandbox. */
   attach(attachment: Attachment): Promise<void>
   detach(id: string): Promise<void>
-  /** Exactly these are attached from now on, whatever was before. */
+  /** Attaches exactly these sandboxes, whatever was attached before. */
   resync(attachments: Attachment[]): Promise<void>
-  /** Repairs what others break, until the signal says stop. */
+  /** Repairs rules that others have changed, until the signal aborts. */
   guard(signal: AbortSignal, onRepair: (what: string, error?: unknown) => void): Promise<void>
   close(): Promise<void>
 }
@@ -435,6 +442,6 @@ export type Host = {
   backups: Backups
   images: Images
   guests: Guests
-  /** Null: machines have QEMU's own network, which reaches nothing. */
+  /** Null if machines use QEMU's own network, which reaches nothing. */
   network: Network | null
 }

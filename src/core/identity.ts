@@ -1,11 +1,14 @@
-/** What makes one clone different from all others. Random values are made by the agent's host end, per personalisation. */
+/**
+ * Sets what makes each clone unique. The host end of the agent's protocol generates the random values, per
+ * personalisation.
+ */
 
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Core } from "./core.ts"
 import type { Guest } from "./host.ts"
 import { offeredEnvironment } from "./offer.ts"
 
-/** Gives the guest all of it. Before that, nobody may use it. */
+/** Gives the guest its whole identity. No request may use the sandbox before that. */
 export async function personalise(
   core: Core,
   record: SandboxRecord,
@@ -26,8 +29,8 @@ export async function personalise(
 }
 
 /**
- * A guest that runs on from its memory gets the time; and all of its identity when the address it knows is not its own
- * any more, since the host's network has changed.
+ * Sets the clock of a guest that resumes from memory; also sets its whole identity if its address has changed with the
+ * host's network.
  */
 export async function refresh(
   core: Core,
@@ -44,7 +47,7 @@ export async function refresh(
   await personalise(core, record, guest, { env, growDisk: false, ...options })
 }
 
-/** Its variables, and those of its secrets that still exist. */
+/** The sandbox's variables, and those of its secrets that still exist. */
 export async function environmentOf(core: Core, record: SandboxRecord): Promise<Record<string, string>> {
   return {
     ...record.env,
@@ -52,12 +55,12 @@ export async function environmentOf(core: Core, record: SandboxRecord): Promise<
   }
 }
 
-/** The same at every start of the sandbox, and nobody else's: 32 hexadecimal digits. */
+/** Unique to the sandbox and the same at every start: 32 hexadecimal digits. */
 function machineIdOf(id: string): string {
   return new Bun.CryptoHasher("sha256").update(`machine-id ${id}`).digest("hex").slice(0, 32)
 }
 
-/** A sandbox's name may hold underscores and end in a dot, a host name may not. */
+/** A sandbox's name may contain underscores and end in a dot; a host name may not. */
 export function hostnameOf(name: string): string {
   const cleaned = name.replaceAll(/[^a-zA-Z0-9-]+/g, "-").replaceAll(/^-+|-+$/g, "")
   return cleaned === "" ? "sandbox" : cleaned

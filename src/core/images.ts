@@ -1,4 +1,4 @@
-/** Images of this host, which every account may use. */
+/** Images of this host, available to every account. */
 
 import type { Image } from "../contract/image.ts"
 import { limits } from "../contract/limits.ts"

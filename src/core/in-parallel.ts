@@ -1,6 +1,8 @@
-/** Work on many things, a few at a time. */
+/** Runs work on many items with bounded parallelism. */
 
-/** After a failure nothing more is begun; what is going on ends first, so that nothing goes on behind the caller's back. */
+/**
+ * After a failure nothing more is begun; running work ends first, so that nothing continues behind the caller's back.
+ */
 export async function inParallel<T>(
   items: readonly T[],
   atOnce: number,

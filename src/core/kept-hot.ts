@@ -1,11 +1,11 @@
-/** Sandboxes that must never be paused, after the daemon or the host was restarted. */
+/** Restarts sandboxes that must never be paused after the daemon or the host has restarted. */
 
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Core } from "./core.ts"
 import { wakeSandbox } from "./power.ts"
 import { settle } from "./settle.ts"
 
-/** They run again, whatever has ended them, but for those that their owner has stopped and nobody has used since. */
+/** Wakes all of them, except those that their owner has stopped and nobody has used since. */
 export async function wakeKeptHot(core: Core): Promise<void> {
   for (const record of await core.store.sandboxes.listAll()) {
     if (!mustRun(record)) continue

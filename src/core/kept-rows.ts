@@ -1,6 +1,6 @@
 /**
- * What the database says is kept beside the disks too, and the directory's mark follows the database: at most a moment behind, whoever
- * has changed what. From both a database that is lost, or replaced by an older one, is recognised and made again.
+ * Keeps a copy of the database's rows beside the disks, and the directory's mark in step with the database; both lag it
+ * by a moment at most. They make it possible to detect a lost or outdated database and to rebuild it.
  */
 
 import type { SandboxRecord } from "../store/sandboxes.ts"
@@ -9,7 +9,7 @@ import { pause } from "./pause.ts"
 
 const everyMs = 1000
 
-/** Runs until the signal says stop, and once more then. */
+/** Runs until the signal aborts, and once more then. */
 export async function keepRows(core: Core, signal: AbortSignal): Promise<void> {
   const keeper = new RowKeeper(core)
   while (!signal.aborted) {
@@ -28,7 +28,7 @@ export class RowKeeper {
     this.#core = core
   }
 
-  /** A full disk holds up nothing: it is tried again. */
+  /** A full disk blocks nothing: the write is retried later. */
   async keep(): Promise<void> {
     try {
       await this.#keep()
@@ -44,7 +44,7 @@ export class RowKeeper {
     const { store, turns } = this.#core
     const { counter } = await store.installation()
     if (counter === this.#seenCounter) return
-    // First, since it is quickly done, and tells an older database.
+    // First, since it is quick and reveals an outdated database.
     await store.writeMark()
     let isComplete = true
     const rows = await store.recovery.rowsToKeep()
@@ -52,7 +52,7 @@ export class RowKeeper {
       const { id } = row.row
       const text = JSON.stringify(row)
       if (this.#written.get(id) === text) continue
-      // Somebody is changing it, so it is looked at again afterwards.
+      // A running change holds the turn, so the record is read again afterwards.
       if (turns.isTaken(id)) isComplete = false
       else await turns.take(id, () => this.#write(row, text))
     }
@@ -73,7 +73,7 @@ export class RowKeeper {
     else log.warn({ id: row.row.id, kind: row.kind }, "a row has no directory")
   }
 
-  /** Only of one that is on disk with its memory: from then until it starts the two belong together. */
+  /** Only for a sandbox saved with its memory: until its next start, disk and memory belong together. */
   async #stampOf(id: string, state: string): Promise<string | null> {
     const { kind, ...rest } = JSON.parse(state) as SandboxRecord["state"]
     if (kind !== "cold" || !("hasSnapshot" in rest) || !rest.hasSnapshot) return null

@@ -1,8 +1,7 @@
 /**
- * API keys in use: who a key belongs to, and the end of what goes on with one that is taken away.
- *
- * Keys change in another process, the operator's command line, while streams are open here. SQLite counts what others
- * have written, which costs next to nothing to look at, so keys are looked up again only when somebody has written.
+ * API keys in use: the account of each key, and the end of its requests once it is revoked.
+ * The operator's command line changes keys in another process while streams are open here. SQLite counts other
+ * processes' writes, which is cheap to read, so keys are looked up again only after such a write.
  */
 
 import type { Store } from "../store/store.ts"
@@ -14,16 +13,16 @@ const lookEveryMs = 250
 
 export type KeyHolder = {
   account: Account
-  /** Aborts, with an `AppError` as its reason, when the key is no longer valid. */
+  /** Aborts with an `AppError` once the key is no longer valid. */
   revoked: AbortSignal
-  /** Asks the database whether the key is valid now; whose it is, or an `AppError`. */
+  /** Asks the database whether the key is valid now; returns its account or throws an `AppError`. */
   confirm(): Promise<Account>
 }
 
 export class Keys {
   readonly #store: Store
   readonly #log: Log
-  /** By the key's hash; no more than there are users, apart from keys that are being looked up. */
+  /** Keyed by the key's hash; bounded by the number of users, plus lookups in progress. */
   readonly #inUse = new Map<string, AbortController>()
   #seenVersion: number | undefined
 
@@ -34,7 +33,7 @@ export class Keys {
 
   async find(key: string): Promise<KeyHolder | undefined> {
     const hash = hashKey(key)
-    // Noted before it is looked up, so that a change between the two is not missed.
+    // Registered before the lookup, so that a change between the two is not missed.
     const controller = this.#inUse.get(hash) ?? new AbortController()
     this.#inUse.set(hash, controller)
     const confirm = () => this.#confirm(key, hash)
@@ -51,7 +50,7 @@ export class Keys {
     throw noLongerValid()
   }
 
-  /** Ends what goes on with keys that are no longer valid. */
+  /** Ends the requests of keys that are no longer valid. */
   async look(): Promise<void> {
     const version = await this.#store.foreignVersion()
     if (version === this.#seenVersion) return
@@ -60,7 +59,7 @@ export class Keys {
     for (const hash of this.#inUse.keys()) if (!valid.has(hash)) this.#revoke(hash)
   }
 
-  /** Looks until it is told to stop. */
+  /** Runs until the signal aborts. */
   async run(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
       try {

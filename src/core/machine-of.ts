@@ -1,4 +1,4 @@
-/** The machine that a record speaks of, and where it is. */
+/** The machine that belongs to a record, and its place. */
 
 import { AppError } from "../contract/errors.ts"
 import type { SandboxRecord } from "../store/sandboxes.ts"
@@ -11,12 +11,14 @@ export function machineOf(core: Core, record: SandboxRecord): Machine | undefine
   return { ...state.machine, directory: core.host.disks.directoryOf(record.id) }
 }
 
-/** What the store keeps of a machine. */
+/** The part of a machine that the store keeps. */
 export function rememberMachine({ process, memoryBase }: Machine): Pick<Machine, "process" | "memoryBase"> {
   return { process, memoryBase }
 }
 
-/** Its machine runs, or is held. A full disk takes no write, and this one is most often of what stands there already. */
+/**
+ * Records that its machine runs or is held. Skips a write that would change nothing, since a full disk rejects writes.
+ */
 export async function storeHot(core: Core, id: SandboxRecord["id"], machine: Machine): Promise<void> {
   const state = { kind: "hot", machine: rememberMachine(machine) } as const
   const stored = await core.store.sandboxes.get(id)
@@ -50,7 +52,7 @@ export async function templateOf(core: Core, record: SandboxRecord): Promise<Tem
   return core.host.machines.getTemplate(record.templateId)
 }
 
-/** For a start: throws, before anything is changed, if the image below its disk is damaged. */
+/** For a start: throws before anything changes if the sandbox's image is damaged. */
 export async function templateToStart(core: Core, record: SandboxRecord): Promise<Template> {
   const template = await templateOf(core, record)
   await core.host.images.checkImage({ name: record.imageName, hash: record.imageHash })

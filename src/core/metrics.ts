@@ -1,6 +1,6 @@
 /**
- * Numbers for the operator, in the form that Prometheus reads. Most are counted from events as they are recorded; what is a state
- * and no event is looked up when somebody asks.
+ * Metrics for the operator in Prometheus format. Most are counted from events as they are recorded; gauges are read on
+ * request.
  */
 
 import { Counter, Gauge, Histogram, Registry } from "prom-client"

@@ -1,4 +1,4 @@
-/** Names of new sandboxes: friendly ones for those that were given none, numbered ones for several. */
+/** Names of new sandboxes: friendly names for unnamed ones, numbered names for several. */
 
 import { AppError } from "../contract/errors.ts"
 import { limits } from "../contract/limits.ts"
@@ -12,14 +12,14 @@ const nouns =
     " ",
   )
 
-/** `random` gives numbers from 0 to below 1. About 5000 pairs; `attempt` above 0 adds digits. */
+/** `random` returns numbers from 0 to below 1. There are about 5000 pairs; `attempt` above 0 adds digits. */
 export function friendlyName(random: () => number, attempt: number): string {
   const pick = (words: string[]) => words[Math.floor(random() * words.length)] ?? "sandbox"
   const name = `${pick(adjectives)}-${pick(nouns)}`
   return attempt === 0 ? name : `${name}-${Math.floor(random() * 10_000)}`
 }
 
-/** `NAME-1` to `NAME-N`; without a name each gets its own. */
+/** Returns `NAME-1` to `NAME-N`; without a name, each sandbox gets its own. */
 export function namesOf(name: string | undefined, count: number): (string | undefined)[] {
   if (count === 1 || name === undefined) return Array.from({ length: count }, () => name)
   const names = Array.from({ length: count }, (_, index) => `${name}-${index + 1}`)

@@ -1,6 +1,7 @@
 /**
- * What the operator offers to every sandbox of this host: the way out through a proxy, and trust in the host's own
- * certificate authority. The authority is part of templates, so that no create pays for it; a sandbox's own variables win.
+ * Settings that the operator gives every sandbox of this host: an outbound proxy, and trust in the host's own
+ * certificate authority. The authority is part of templates, so that it costs creates nothing; a sandbox's own
+ * variables take precedence.
  */
 
 import { AppError } from "../contract/errors.ts"
@@ -17,11 +18,11 @@ const bundlePath = "/etc/ssl/certs/ca-certificates.crt"
 /** Hashing all certificates takes an emulated guest some seconds. */
 const installDeadlineSec = 60
 
-/** A sandbox and its siblings are reached directly. */
+/** Connections to the sandbox itself and its siblings bypass the proxy. */
 const neverProxied = ["localhost", "127.0.0.1", "::1", ".bhatti"]
 
 export function offeredEnvironment({ authority, proxy }: Offer): Record<string, string> {
-  // Node.js and Python's requests bring their own lists of authorities.
+  // Node.js and Python's requests ship their own lists of authorities.
   const trust = authority ? { NODE_EXTRA_CA_CERTS: bundlePath, REQUESTS_CA_BUNDLE: bundlePath } : {}
   if (!proxy) return trust
   const exceptions = [...neverProxied, ...proxy.exceptions].join(",")
@@ -30,7 +31,7 @@ export function offeredEnvironment({ authority, proxy }: Offer): Record<string, 
   return { ...trust, ...way, ...upper }
 }
 
-/** Has the guest of a template in the making trust the host's authority. An image without the program for it is left as it is. */
+/** Makes a template's guest trust the host's authority. An image without the program for it is left unchanged. */
 export async function installAuthority(guest: Guest, { authority }: Offer): Promise<void> {
   if (!authority) return
   const transfer = guest.writeFile({

@@ -1,4 +1,4 @@
-/** A sandbox's network policy as its owner asks for it. One that could never hold is refused, not kept in silence. */
+/** A sandbox's network policy as its owner requests it. A policy that cannot be enforced is refused. */
 
 import { AppError } from "../contract/errors.ts"
 import { type NetPolicy, type NetPolicyInput, policyFrom } from "../contract/network.ts"

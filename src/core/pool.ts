@@ -1,8 +1,7 @@
 /**
- * The pool: sandboxes made ahead of their owner, restored, exercised and paused, so that a create only gives one an
- * identity. Nothing of anybody's was ever in them. They are filled in the background when no create is going on, never
- * block one, and are thrown away when the daemon starts: what a crash left of them is worth nothing. How many there are
- * of each size is decided in `rules/pool.ts`.
+ * The pool: sandboxes prepared without an owner (restored, exercised and paused), so that a create only sets an
+ * identity. They have never held user data. They are made in the background while no create runs, never block one, and
+ * are discarded when the daemon starts. `rules/pool.ts` decides how many there are of each size.
  */
 
 import { type Demand, type PoolSettings, pooledMib, poolTargets, wantedOnceMore } from "../rules/pool.ts"
@@ -14,22 +13,22 @@ import type { Guest, Machine, Template, TemplateSpec } from "./host.ts"
 import { placeOf } from "./machine-of.ts"
 
 const readyDeadlineMs = 30_000
-/** Creates come in bursts; filling waits until one is over. */
+/** Creates come in bursts; filling waits until the burst is over. */
 const quietMs = 300
 const retryMs = 10_000
-/** Without any create the demand is forgotten little by little. */
+/** Without creates the demand decays gradually. */
 const lookAgainMs = 60_000
 
 export type PooledSandbox = { id: SandboxRecord["id"]; template: Template; machine: Machine; guest: Guest }
 
 type Shelf = { spec: TemplateSpec; template: Template; ready: PooledSandbox[]; demand: Demand }
 
-/** What it is until it has an owner, whose identity replaces all of it. */
+/** The placeholder identity, which the owner's identity replaces completely. */
 const nobody = { hostname: "sandbox", machineId: "0".repeat(32), env: {}, growDisk: false }
 /**
- * What a first command of most users needs. Twice, since QEMU still makes translations when code runs again from another
- * place: 17 ms of processor time for the owner's first command instead of 29. Larger programs are left out: the translations
- * of one `bash -l` would be 10 MB in the memory of every sandbox.
+ * Commands that most users run first. Twice, since QEMU translates again when code runs from another place: 17 ms of
+ * processor time for the owner's first command instead of 29. Larger programs are left out: the translations of one
+ * `bash -l` would take 10 MB in every sandbox.
  */
 const exercises = [["true"], ["echo"], ["sh", "-c", ":"], ["true"], ["echo", "again"], ["true"]]
 
@@ -48,7 +47,7 @@ export class Pool {
     this.#settings = settings
   }
 
-  /** One of that template, if there is one. It is the caller's now. */
+  /** Takes a sandbox of that template, if there is one; the caller owns it from then on. */
   take(template: Template): PooledSandbox | undefined {
     for (;;) {
       const pooled = this.#shelves.get(template.id)?.ready.shift()
@@ -57,12 +56,12 @@ export class Pool {
     }
   }
 
-  /** Templates that the next ones are made from. */
+  /** Templates of the sandboxes to be made next. */
   get templateIds(): string[] {
     return [...this.#shelves.keys()]
   }
 
-  /** How many wait. */
+  /** Number of sandboxes that are ready. */
   get readyCount(): number {
     return [...this.#shelves.values()].reduce((sum, { ready }) => sum + ready.length, 0)
   }
@@ -71,7 +70,7 @@ export class Pool {
     this.#shelves.get(pooled.template.id)?.ready.unshift(pooled)
   }
 
-  /** A create is going on until what this returns is disposed. */
+  /** Marks a create as running until the result is disposed. */
   beginCreate(): Disposable {
     this.#creating++
     return {
@@ -82,7 +81,7 @@ export class Pool {
     }
   }
 
-  /** That template is in demand. */
+  /** Records demand for the template. */
   wants(spec: TemplateSpec, template: Template): void {
     if (this.#settings.sizeMax === 0 || this.#isStopped) return
     const shelf = this.#shelves.get(template.id)
@@ -92,14 +91,14 @@ export class Pool {
     this.#tendSoon(quietMs)
   }
 
-  /** Gives back the memory of all that wait; more are made when there is enough of it. */
+  /** Frees the memory of all ready sandboxes; the pool refills when there is enough memory. */
   shed(): void {
     for (const { ready } of this.#shelves.values())
       for (const { id, guest } of ready.splice(0)) void this.#discard(id, guest)
     this.#tendSoon(retryMs)
   }
 
-  /** Ends all that wait, before the daemon stops. */
+  /** Removes all ready sandboxes before the daemon stops. */
   async empty(): Promise<void> {
     this.#isStopped = true
     this.#timer?.cancel()
@@ -121,7 +120,7 @@ export class Pool {
     })
   }
 
-  /** Throws away what is too much, and makes one of what is missing. The end of a create calls it again. */
+  /** Removes surplus sandboxes, or makes a missing one. The end of a create calls it again. */
   #tend(): void {
     if (this.#creating > 0) return
     const shelves = [...this.#shelves.values()]
@@ -141,7 +140,7 @@ export class Pool {
     })
   }
 
-  /** How long to wait before the next one. */
+  /** Returns the wait before the next one. */
   async #fill(shelf: Shelf): Promise<number> {
     try {
       const pooled = await this.#make(shelf)
@@ -169,7 +168,7 @@ export class Pool {
       diskMib,
       slotsInUse: machines.slotsInUse(),
     })
-    // In its order, and no further when a step fails: a machine that lives keeps its disk and its row.
+    // Runs in this order and stops at a failed step: a living machine keeps its disk and its row.
     undo.defer(() => removeById(core, id))
     await core.store.sandboxes.setTemplate(id, template.id)
 
@@ -182,7 +181,7 @@ export class Pool {
     machines.setUrgency(machine, "background")
     await core.host.network?.linkUp({ id, slot })
     await guest.waitReady({ deadlineMs: readyDeadlineMs })
-    // With its address, since half of what a personalisation runs is the network's; a second time as in `exercises`.
+    // Includes the address, since the network is half of a personalisation; twice for the same reason as `exercises`.
     const identity = { ...nobody, network: core.host.network?.identityOf({ id, slot }) ?? null }
     for (let times = 0; times < 2; times++) await guest.personalise(identity, { deadlineMs: readyDeadlineMs })
     for (const argv of exercises) {

@@ -1,4 +1,4 @@
-/** What listens inside a sandbox. */
+/** Lists the listening ports inside a sandbox. */
 
 import type { Account } from "../store/users.ts"
 import { answerDeadlineMs, awakeGuest } from "./awake.ts"

@@ -1,9 +1,8 @@
 /**
- * A sandbox's power: pausing it in memory, writing it to disk, waking it. Everything here needs the sandbox's turn. The
- * intent is in the store before the act, so that a start after a crash knows what was going on:
- *
- *   stopping: the machine still lives, paused; resume it, or finish if its snapshot is complete
- *   waking:   the machine may live already; its snapshot must not be used again once its disk may have changed
+ * A sandbox's power: pausing it in memory, saving it to disk, waking it. Everything here needs the sandbox's turn. The
+ * intent is stored before the act, so that a start after a crash knows what was in progress:
+ * `stopping`: the machine still lives, paused; resume it, or finish if its snapshot is complete.
+ * `waking`: the machine may live already; its snapshot must not be used again once its disk may have changed.
  */
 
 import { AppError } from "../contract/errors.ts"
@@ -21,14 +20,14 @@ import { trimGuest } from "./trim.ts"
 const readyDeadlineMs = 30_000
 /** A boot from disk takes 3 to 5 s on an idle host under software emulation. */
 const bootDeadlineMs = 120_000
-/** To end e2fsck while it writes would leave a disk worse than it was; a large one takes it long. */
+/** Killing e2fsck while it writes would make the disk worse, and a large disk takes it long. */
 const repairDeadlineMs = 3_600_000
 const quiesceDeadlineMs = 10_000
 const refreshDeadlineMs = 10_000
-/** Requests wait that long meanwhile. */
+/** Requests wait this long meanwhile. */
 const pauseTrimMs = 250
 
-/** hot → warm. False: it became busy meanwhile and stays hot. */
+/** hot → warm. Returns false if the sandbox became busy meanwhile and stays hot. */
 export async function pauseSandbox(core: Core, record: SandboxRecord): Promise<boolean> {
   const { state } = record
   const machine = machineOf(core, record)
@@ -46,15 +45,15 @@ export async function pauseSandbox(core: Core, record: SandboxRecord): Promise<b
 }
 
 /**
- * hot or warm → cold. When it cannot be saved it goes on as it was, and the error says why. `isWanted`: its owner says so, and
- * it is not started again before somebody uses it.
+ * hot or warm → cold. If saving fails, the sandbox goes on as before and the error says why. `isWanted`: its owner
+ * stopped it, so it is not restarted before somebody uses it.
  */
 export async function stopSandbox(
   core: Core,
   seen: SandboxRecord,
   { isWanted = false }: { isWanted?: boolean } = {},
 ): Promise<SandboxState> {
-  // Its pending writes would be lost with its machine.
+  // The held machine's pending writes would be lost.
   const record = await core.space.checkInTurn(seen)
   const { state } = record
   const machine = machineOf(core, record)
@@ -77,7 +76,7 @@ export async function stopSandbox(
     try {
       await undoStop(core, record, machine)
     } catch (error) {
-      // It stays `stopping`, and whoever wants it next brings it back.
+      // It stays `stopping`; the next request settles it.
       core.log.error({ sandbox: record.id, error }, "a sandbox that could not be saved does not go on")
       throw new AppError("unavailable", `sandbox "${record.name}" could not be saved and does not answer`, {
         cause,
@@ -93,7 +92,7 @@ export async function stopSandbox(
   return cold
 }
 
-/** A stop that did not work, or was interrupted: the machine goes on. */
+/** Resumes the machine after a stop that failed or was interrupted. */
 export async function undoStop(core: Core, record: SandboxRecord, machine: Machine): Promise<void> {
   const { machines } = core.host
   await machines.removeSnapshot(machine.directory)
@@ -102,7 +101,7 @@ export async function undoStop(core: Core, record: SandboxRecord, machine: Machi
   await adoptGuest(core, record, machine)
 }
 
-/** Whatever state it is in: running when this answers. `reason` is set when it lost its memory and was booted. */
+/** Brings the sandbox to running from any state. `reason` is set if it lost its memory and was booted. */
 export async function wakeSandbox(core: Core, record: SandboxRecord, what: string): Promise<Guest> {
   const { state } = record
   switch (state.kind) {
@@ -167,10 +166,10 @@ async function resumeWarm(core: Core, record: SandboxRecord): Promise<Guest> {
     })
   }
   try {
-    // What is sent to a paused guest is the first that it reads.
+    // A paused guest reads these messages first when it resumes.
     await Promise.all([core.host.machines.resume(machine), guest.refresh({ deadlineMs: refreshDeadlineMs })])
   } catch (error) {
-    // Paused or not, nobody knows: without its channel whoever wants it next repairs it.
+    // Its state is unknown; without a channel, the next request repairs it.
     dropGuest(core, record.id)
     throw error
   }
@@ -200,7 +199,7 @@ async function startCold(
   return { guest: await bootFromDisk(core, record, template, reason), how: "disk", reason }
 }
 
-/** A reason: the snapshot turned out to be unusable before anything ran, and the sandbox can still boot. */
+/** Returns a reason if the snapshot cannot be used. Nothing has run yet, so the caller may boot from disk. */
 async function restore(
   core: Core,
   record: SandboxRecord,
@@ -226,7 +225,7 @@ async function restore(
     core.log.error({ sandbox: record.id, cause }, "a memory snapshot could not be restored")
     await machines.killIn(directory)
     if (cause instanceof AppError && !cause.retryable) return { reason: cause.message }
-    // Nothing of the sandbox has run: the snapshot is as good as before, and the host may do better next time.
+    // Nothing has run: the snapshot is still good, and a retry may succeed.
     await core.store.sandboxes.setState(record.id, { kind: "cold", hasSnapshot: true, reason: null })
     throw new AppError("unavailable", `sandbox "${record.name}" could not be started`, {
       cause,
@@ -236,7 +235,7 @@ async function restore(
   undo.defer(() => endStart(core, record, machine, "its last start from memory failed"))
   core.doomed.check(record)
 
-  // A guest that could not fall silent before it was saved may be in the middle of a frame.
+  // A guest that was saved before it fell silent may be in the middle of a frame.
   await guest.waitReady({ deadlineMs: readyDeadlineMs, resync: true })
   await refresh(core, record, guest, { deadlineMs: refreshDeadlineMs })
   await finishAttach(core, record, attaching)
@@ -245,7 +244,7 @@ async function restore(
   return { guest }
 }
 
-/** `reason` is why not from its memory; its owner is told. */
+/** `reason` says why it does not start from memory; its owner sees it. */
 export async function bootFromDisk(
   core: Core,
   record: SandboxRecord,
@@ -257,7 +256,7 @@ export async function bootFromDisk(
   using _memory = core.memory.promise(bootedMib(record.memoryMib))
   const { machines, disks } = core.host
   const directory = disks.directoryOf(record.id)
-  // Before anything is changed: with the right file put back its memory is good again.
+  // Checked before anything changes: once the right file is put back, the saved memory is good again.
   const { missingMib } = await machines.checkDisk(directory)
   const told =
     missingMib > 0 ? `${reason}; ${missingMib} MB that its disk had are missing and read as zeros` : reason
@@ -310,11 +309,11 @@ async function finishStart(
   if (bootReason !== record.bootReason) await core.store.sandboxes.setBootReason(record.id, bootReason)
   await core.store.sandboxes.setState(record.id, { kind: "hot", machine: rememberMachine(machine) })
   keepGuest(core, record, guest, machine)
-  // Its disk is changing now; together with that memory it would be a broken whole.
+  // The disk changes from now on and would no longer match that memory.
   await core.host.machines.removeSnapshot(machine.directory)
 }
 
-/** Cold only when its machine is gone: a second one on the same disk would destroy it. */
+/** Marks the sandbox cold only when its machine is gone: a second machine on the same disk would destroy it. */
 async function endStart(
   core: Core,
   record: SandboxRecord,
@@ -330,7 +329,7 @@ async function coldWithoutMemory(core: Core, record: SandboxRecord, reason: stri
   await core.store.sandboxes.setState(record.id, { kind: "cold", hasSnapshot: false, reason })
 }
 
-/** The machine is gone: what is left is the disk. */
+/** The machine is gone; only the disk is left. */
 export async function markEnded(
   core: Core,
   record: SandboxRecord,
@@ -346,14 +345,14 @@ export async function markEnded(
   core.events.record({ type: "sandbox.ended", userId: record.userId, sandbox: record, meta })
 }
 
-/** Bound on console text in an event. */
+/** Limit on console text in an event. */
 const consoleCharacters = 2000
 
 function lastOf(console: string): string {
   return console.trim().slice(-consoleCharacters)
 }
 
-/** Filesystems written out and nothing half said on the channel, if the guest is able to. Throws if it waits for disk space. */
+/** Syncs the filesystems and drains the channel, if the guest can. Throws if the guest waits for disk space. */
 export async function silence(core: Core, record: SandboxRecord, machine: Machine): Promise<void> {
   const guest = core.guests.get(record.id)
   if (record.state.kind === "warm") await core.host.machines.resume(machine)

@@ -1,4 +1,4 @@
-/** Publishing ports: who may, under which alias, and what the URL is. */
+/** Publishes ports: checks the owner's rights and the alias, and builds the URL. */
 
 import { AppError } from "../contract/errors.ts"
 import type { PublishedPort } from "../contract/publish.ts"
@@ -10,11 +10,11 @@ import { withFailure } from "./failures.ts"
 import { findSandbox } from "./find.ts"
 
 const suffixLetters = "abcdefghijkmnpqrstuvwxyz23456789"
-/** 32^10: nobody guesses a URL that was made for them. */
+/** 32^10 suffixes: generated URLs cannot be guessed. */
 const suffixLength = 10
 const aliasLengthMax = 63
 
-/** Without an alias it gets one that nobody guesses, unless it is published already. */
+/** Without an alias, the port keeps its current one or gets an unguessable one. */
 export async function publishPort(
   core: Core,
   account: Account,
@@ -46,7 +46,7 @@ export async function listPublished(
   return (await core.store.publishedPorts.listOf([record.id])).map((one) => viewPublished(core, one))
 }
 
-/** That alias of the port, or without one all that it has. */
+/** Removes the given alias of the port, or all of them without one. */
 export async function unpublishPort(
   core: Core,
   account: Account,

@@ -1,6 +1,6 @@
 /**
- * From an alias to a connection to the port behind it. No account is involved: whoever knows the alias may connect, and it
- * leads to nothing but that port of that sandbox.
+ * Connects from an alias to the port behind it. No account is involved: anybody who knows the alias may connect, and it
+ * leads only to that port of that sandbox.
  */
 
 import { AppError } from "../contract/errors.ts"
@@ -12,14 +12,14 @@ import type { GuestConnection } from "./host.ts"
 export type Dialled =
   | { kind: "connected"; connection: GuestConnection }
   | { kind: "unknown" }
-  /** The sandbox is awake, but nothing answers at the port. */
+  /** The sandbox is awake, but nothing listens on the port. */
   | { kind: "refused" }
-  /** Its guest's channel has all the streams that may be connections; the rest are kept for commands. */
+  /** The guest's channel has reached its limit of connections; the remaining streams are kept for commands. */
   | { kind: "busy" }
 
 const dialDeadlineMs = 10_000
 
-/** Throws when the sandbox cannot be woken. */
+/** Throws if the sandbox cannot be woken. */
 export async function dialPublished(core: Core, alias: string): Promise<Dialled> {
   const published = await core.store.publishedPorts.findByAlias(alias)
   const record = published && (await core.store.sandboxes.get(published.sandboxId))
@@ -33,7 +33,7 @@ export async function dialPublished(core: Core, alias: string): Promise<Dialled>
     return { kind: "busy" }
   }
   const connection = guest.dial(published.port)
-  // Told by `connected`, too.
+  // `connected` reports the failure too.
   connection.result.catch(() => undefined)
   const timer = setTimeout(() => connection.close(), dialDeadlineMs)
   try {

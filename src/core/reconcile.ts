@@ -1,4 +1,4 @@
-/** Start-up: what the store says and what the host has are made one. Nothing else cleans up after a crash. */
+/** Start-up: reconciles the store with the host. This is the only clean-up after a crash. */
 
 import { SandboxId } from "../contract/sandbox.ts"
 import type { SandboxRecord } from "../store/sandboxes.ts"
@@ -10,8 +10,8 @@ import { settle } from "./settle.ts"
 import { reconcileSnapshots } from "./snapshots.ts"
 
 /**
- * When it answers the daemon may serve. Sandboxes with a running machine have their turn taken by then, so that a request waits for the
- * one it is about and for no other; `settled` when all of them have been found again or given up.
+ * The daemon may serve when this resolves. By then it holds the turns of sandboxes with a running machine, so that a
+ * request waits only for its own sandbox; `settled` resolves when all of them are reconnected or given up.
  */
 export async function reconcile(core: Core): Promise<{ settled: Promise<void> }> {
   await core.host.machines.removeLeftovers()
@@ -36,7 +36,7 @@ export async function reconcile(core: Core): Promise<{ settled: Promise<void> }>
   return { settled }
 }
 
-/** What has none is known to be stopped before anybody can ask. */
+/** A sandbox without a machine is marked stopped before any request can see it. */
 function hasMachine(core: Core, record: SandboxRecord): boolean {
   const { machines, disks } = core.host
   if (record.state.kind === "waking") return machines.findIn(disks.directoryOf(record.id)) !== undefined
@@ -44,7 +44,7 @@ function hasMachine(core: Core, record: SandboxRecord): boolean {
   return machine !== undefined && machines.isRunning(machine)
 }
 
-/** `isPart`: others of its batch are not there. */
+/** `isPart`: other sandboxes of its batch are missing. */
 async function reconcileOne(
   core: Core,
   record: SandboxRecord,
@@ -56,7 +56,7 @@ async function reconcileOne(
       core.log.info({ sandbox: record.id, state: state.kind }, "removing what a crash left of a sandbox")
       await removeEverything(core, record)
     } else if (state.kind === "cold") {
-      // No machine belongs to it; one that a crash left would write to its disk.
+      // No machine belongs to it; a machine left by a crash would write to its disk.
       await core.host.machines.killIn(core.host.disks.directoryOf(record.id))
     } else {
       await settle(core, record.id)
@@ -66,7 +66,9 @@ async function reconcileOne(
   }
 }
 
-/** The database can be wrong, so a directory without a row is never removed; a machine that runs in one is left alone. */
+/**
+ * The database can be wrong, so a directory without a row is never removed, and a machine running in one is left alone.
+ */
 async function setUnknownAside(core: Core): Promise<void> {
   const { machines, disks, keptRows } = core.host
   const known = new Set<string>((await core.store.sandboxes.listAll()).map(({ id }) => id))

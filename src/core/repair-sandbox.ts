@@ -1,4 +1,6 @@
-/** Repairing a sandbox's file system: its machine is ended and boots anew, and e2fsck runs in it before its root is mounted. */
+/**
+ * Repairs a sandbox's file system: ends its machine, boots it again, and runs e2fsck in it before the root is mounted.
+ */
 
 import { AppError } from "../contract/errors.ts"
 import type { Repaired } from "../contract/sandbox.ts"
@@ -13,7 +15,7 @@ import { bootFromDisk, silence } from "./power.ts"
 import { viewById } from "./sandbox-view.ts"
 import { settle } from "./settle.ts"
 
-/** Bits of e2fsck's exit code: errors that were put right, and that the system should boot again for. */
+/** Bits of e2fsck's exit code: errors corrected, and reboot needed. */
 const fixedBits = 1 | 2
 
 export async function repairByName(core: Core, account: Account, nameOrId: string): Promise<Repaired> {
@@ -23,7 +25,7 @@ export async function repairByName(core: Core, account: Account, nameOrId: strin
     const startedAt = performance.now()
     const settled = await settle(core, id)
     if (!settled) throw noSandbox(nameOrId)
-    // Its pending writes would be lost with its machine.
+    // The held machine's pending writes would be lost.
     const record = await core.space.checkInTurn(settled)
     const { machines, images } = core.host
     const template = await templateToStart(core, record)

@@ -1,4 +1,4 @@
-/** Restarting a sandbox: its guest ends in good order, and its machine boots from its disk. */
+/** Restarts a sandbox: its guest shuts down in good order, and its machine boots from disk. */
 
 import { AppError } from "../contract/errors.ts"
 import type { Sandbox } from "../contract/sandbox.ts"
@@ -16,7 +16,7 @@ import { viewById } from "./sandbox-view.ts"
 import { settle } from "./settle.ts"
 
 const answerDeadlineMs = 5000
-/** The guest gives its programs 5 s to end, and then writes out what they wrote. */
+/** The guest gives its programs 5 s to end, then syncs. */
 const endDeadlineMs = 30_000
 
 export async function restartByName(core: Core, account: Account, nameOrId: string): Promise<Sandbox> {
@@ -27,7 +27,7 @@ export async function restartByName(core: Core, account: Account, nameOrId: stri
       const startedAt = performance.now()
       const settled = await settle(core, found.id)
       if (!settled) throw noSandbox(nameOrId)
-      // Its pending writes would be lost with its machine.
+      // The held machine's pending writes would be lost.
       const record = await core.space.checkInTurn(settled)
       const { kind } = record.state
       if (kind !== "hot" && kind !== "warm" && kind !== "cold") {
@@ -48,8 +48,8 @@ export async function restartByName(core: Core, account: Account, nameOrId: stri
 }
 
 /**
- * A guest that does not end in time is ended as it is: its disk is what a loss of power leaves. Throws if what it writes at its end
- * finds no space.
+ * A guest that misses the deadline is killed, which leaves its disk as after a power loss. Throws if the guest's last
+ * writes find no space.
  */
 async function end(core: Core, record: SandboxRecord, machine: Machine): Promise<void> {
   const { machines } = core.host

@@ -51,7 +51,7 @@ export function viewSandbox(core: Core, record: SandboxRecord, urls: string[] = 
   }
 }
 
-/** Its machine stands still, whatever it would be without that. */
+/** A held machine stands still, whatever its state would be otherwise. */
 function viewHeld(
   core: Core,
   record: SandboxRecord,

@@ -1,4 +1,4 @@
-/** Sessions in a sandbox: find or start the one a client means, list them, signal them. */
+/** Sessions in a sandbox: finds or starts the session that a client names, lists and signals sessions. */
 
 import { AppError } from "../contract/errors.ts"
 import type { Session } from "../contract/session.ts"
@@ -9,7 +9,7 @@ import { findSandbox } from "./find.ts"
 import type { GuestSession, GuestStream, SessionRecord, Terminal } from "./host.ts"
 
 export type ShellRequest = {
-  /** Id or name of a session; without it the newest detached one, else a new one. */
+  /** Id or name of a session; if undefined, the newest detached session, else a new one. */
   session: string | undefined
   forceNew: boolean
   tty: Terminal
@@ -37,7 +37,7 @@ export async function openShell(
   return { session: guest.openSession({ tty: request.tty }), isNew: true }
 }
 
-/** A named session, such as `init`, is attached to only by its name. */
+/** Skips named sessions such as `init`, which are attached to only by name. */
 function newestDetached(sessions: SessionRecord[]): SessionRecord | undefined {
   return sessions
     .filter(({ state, attached, name }) => state === "running" && !attached && name === null)
@@ -76,7 +76,7 @@ export async function killSession(
   }
 }
 
-/** Reads the kept output of a session, also after its end. An attached client does not notice. */
+/** Reads the kept output of a session, also after its end, without disturbing attached clients. */
 export async function readSessionOutput(
   core: Core,
   account: Account,

@@ -1,6 +1,6 @@
 /**
- * Bringing a sandbox out of a state that nobody is working on: a crash of the daemon, or a failure in the middle, has left it
- * between two states or without a channel. At start-up that is done for all, later by whoever takes its turn and finds it so.
+ * Settles a sandbox that a crash of the daemon or a failure has left between two states or without a channel. Start-up
+ * settles all sandboxes; later, each operation settles its own when it takes the turn.
  */
 
 import { unreachable } from "../contract/errors.ts"
@@ -11,7 +11,7 @@ import type { Core } from "./core.ts"
 import { machineOf, rememberMachine, templateOf } from "./machine-of.ts"
 import { markEnded } from "./power.ts"
 
-/** Needs the sandbox's turn. Gives the record as it is afterwards; nothing when there is none, or soon will be none. */
+/** Needs the sandbox's turn. Returns the settled record, or undefined if there is none or it is being destroyed. */
 export async function settle(core: Core, id: SandboxRecord["id"]): Promise<SandboxRecord | undefined> {
   if (core.doomed.has(id)) return undefined
   const record = await core.store.sandboxes.get(id)
@@ -19,7 +19,7 @@ export async function settle(core: Core, id: SandboxRecord["id"]): Promise<Sandb
   return core.store.sandboxes.get(id)
 }
 
-/** True: there was something to do. */
+/** Returns true if anything had to be repaired. */
 async function settleRecord(core: Core, record: SandboxRecord): Promise<boolean> {
   const { state } = record
   switch (state.kind) {
@@ -43,7 +43,7 @@ async function settleRecord(core: Core, record: SandboxRecord): Promise<boolean>
   }
 }
 
-/** The machine was paused and being saved: it goes on if it lives; else its snapshot counts, if it is whole. */
+/** The machine was paused to be saved: resumes it if it lives; otherwise its snapshot counts, if complete. */
 async function finishStopping(
   core: Core,
   record: SandboxRecord,
@@ -52,7 +52,7 @@ async function finishStopping(
   const { machines, disks } = core.host
   const machine = machineOf(core, record)
   if (machine && machines.isRunning(machine)) {
-    // Before the machine runs: a snapshot that is older than its disk must not be found here another time.
+    // Before the machine runs: a snapshot older than its disk must never be found here later.
     await machines.removeSnapshot(machine.directory)
     if (await adopt(core, record, machine)) return
     await machines.kill(machine)
@@ -63,7 +63,10 @@ async function finishStopping(
   await core.store.sandboxes.setState(record.id, { kind: "cold", hasSnapshot: true, reason: null, isWanted })
 }
 
-/** The machine was being started: kept if it lives and answers. What it was to continue from counts while its disk is unchanged. */
+/**
+ * The machine was being started: keeps it if it answers. Otherwise the saved memory still counts while the disk is
+ * unchanged.
+ */
 async function finishWaking(
   core: Core,
   record: SandboxRecord,

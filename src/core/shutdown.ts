@@ -1,14 +1,14 @@
-/** What the daemon does with running sandboxes when it stops, if they are not to run on: all are written to disk. */
+/** Saves all running sandboxes to disk when the daemon stops, unless they may run on. */
 
 import { AppError } from "../contract/errors.ts"
 import type { Core } from "./core.ts"
 import { inParallel } from "./in-parallel.ts"
 import { stopSandbox } from "./power.ts"
 
-/** Writing is bound by the disk; more at once would only take longer each. */
+/** Writing is limited by the disk; more at once would only slow each down. */
 const savesAtOnce = 4
 
-/** Until the signal says that it has to end: a save that is going on is then left to the next start, which resumes it. */
+/** Saves until the signal aborts; the next start resumes an unfinished save. */
 export async function saveAll(core: Core, signal: AbortSignal): Promise<{ saved: number; left: number }> {
   const running = (await core.store.sandboxes.listAll()).filter(({ state }) =>
     ["hot", "warm"].includes(state.kind),

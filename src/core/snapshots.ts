@@ -1,6 +1,6 @@
 /**
- * Named snapshots: made of a sandbox that goes on, listed, deleted, and started as new sandboxes as often as one likes. Those
- * are copies of their own, so that a snapshot can be deleted while they live.
+ * Named snapshots: taken from a running sandbox, listed, deleted, and started as new sandboxes any number of times. The
+ * new sandboxes are independent copies, so a snapshot can be deleted while they exist.
  */
 
 import { AppError } from "../contract/errors.ts"
@@ -97,14 +97,14 @@ export async function deleteSnapshot(core: Core, account: Account, nameOrId: str
   })
 }
 
-/** Safe to repeat: after a crash in the middle the next start goes through it again. */
+/** Safe to repeat: after a crash the next start repeats it. */
 async function removeSnapshotRecord(core: Core, record: SnapshotRecord): Promise<void> {
   await core.store.snapshots.setDeleting(record.id)
   await core.host.snapshots.remove(record.id)
   await core.store.snapshots.remove(record.id)
 }
 
-/** A new sandbox that goes on where the snapshot was taken, with an identity of its own. */
+/** Starts a new sandbox from the snapshot, with its own identity. */
 export async function resumeSnapshot(
   core: Core,
   account: Account,
@@ -134,7 +134,7 @@ export async function resumeSnapshot(
       diskMib: snapshot.diskMib,
       usedMib: Math.ceil(snapshot.bytes / 1024 / 1024),
       env,
-      // A secret reaches a copy only when it is asked for again.
+      // A copy gets a secret only if the request names it again.
       secretNames: input.secrets,
     }),
   )
@@ -147,7 +147,7 @@ export async function resumeSnapshot(
     await using undo = new AsyncDisposableStack()
     undo.defer(() => removeFailed(core, record))
     await core.store.sandboxes.setTemplate(record.id, template.id)
-    // Within the snapshot's turn it cannot be deleted half-way through the copy.
+    // The snapshot's turn prevents its deletion during the copy.
     const place = async (doomed: AbortSignal) => {
       const now = await core.store.snapshots.get(snapshot.id)
       if (now?.state !== "ready") throw now ? notReady(now) : noSnapshot(nameOrId)
@@ -177,7 +177,7 @@ export async function resumeSnapshot(
   return withFailure(core, failure, () => core.turns.take(record.id, resume))
 }
 
-/** Start-up: what a crash left in the middle is removed, whoever asked for it was not answered. */
+/** Start-up: removes unfinished snapshots, whose requests were never answered. */
 export async function reconcileSnapshots(core: Core): Promise<void> {
   const { snapshots } = core.host
   await snapshots.removeUnfinished()

@@ -1,9 +1,8 @@
 /**
- * The host's disk space and users' disk quotas, kept against guests that run. At its own pace this looks at what is left and at
- * what each disk has grown by, asks the rule, and holds or releases sandboxes. A held one is paused where it stands, and goes on
- * by itself.
- *
- * A held sandbox stays `hot` in the store, and its machine stands still: that is how a later daemon knows it.
+ * Protects the host's disk space and users' disk quotas from running guests. It periodically measures the free space
+ * and each disk's growth, asks the rule, and holds or releases sandboxes. A held sandbox is paused, and resumes
+ * automatically.
+ * A held sandbox stays `hot` in the store while its machine stands still; a later daemon recognises it by that.
  */
 
 import { AppError } from "../contract/errors.ts"
@@ -31,15 +30,15 @@ import { settle } from "./settle.ts"
 
 const refreshDeadlineMs = 10_000
 const retryAfterSec = 10
-/** QEMU answers in milliseconds; one that does not holds up no look at the others. */
+/** QEMU answers in milliseconds; a slow one must not delay the check of the others. */
 const answersWaitMs = 200
-/** How soon it is noticed that a guest that is waited for cannot answer. */
+/** How often a pending answer is checked for a guest that has been halted. */
 const haltedAgainMs = 100
 
 type Id = SandboxRecord["id"]
-/** Of that machine: another one of the same sandbox is not held. */
+/** Belongs to one machine: a new machine of the same sandbox is not held. */
 type Hold = { held: Held; sinceMs: number; process: ProcessIdentity }
-/** Size of a disk at the last look, and before space became short. */
+/** Disk size at the last look, and before space became short. */
 type Look = { pid: number; mib: number; calmMib: number }
 type Looked = DiskFacts & { record: SandboxRecord; held: Held | undefined }
 
@@ -47,10 +46,13 @@ export class Space {
   readonly #core: Core
   readonly #holds = new Map<Id, Hold>()
   readonly #looks = new Map<Id, Look>()
-  /** Sizes of disks when their owner's quota held them first, as long as that is used up; `isUsed`: their owner has let them go on. */
+  /**
+   * Disk sizes when the owner's quota first held them, while the quota is used up. `isUsed`: the owner has released
+   * them.
+   */
   readonly #graces = new Map<Id, { fromMib: number; isUsed: boolean }>()
   readonly #acting = new Set<Id>()
-  /** Whose machines are being asked whether they stand still. */
+  /** Sandboxes whose machines are being asked whether they stand still. */
   readonly #asking = new Set<Id>()
   readonly #quotas: DiskQuotas
   readonly #defiance: Defiance
@@ -61,7 +63,7 @@ export class Space {
     this.#defiance = new Defiance(core)
   }
 
-  /** Why it is held; undefined: it is not. */
+  /** Returns why the sandbox is held, or undefined if it is not. */
   heldOf(record: SandboxRecord): Held | undefined {
     return this.#holdOf(record)?.held
   }
@@ -71,7 +73,7 @@ export class Space {
     return hold && Bun.deepEquals(hold.process, machineOf(this.#core, record)?.process) ? hold : undefined
   }
 
-  /** Runs until the signal says stop. */
+  /** Runs until the signal aborts. */
   async run(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
       let waitMs = spaceWaitMs({ freeMib: 0, reserveMib: 1 })
@@ -84,7 +86,7 @@ export class Space {
     }
   }
 
-  /** Gives the time until the next look. */
+  /** Returns the time until the next look. */
   async tick(): Promise<number> {
     const core = this.#core
     const amount = await this.#amount()
@@ -92,7 +94,7 @@ export class Space {
     const all = await core.store.sandboxes.listAll()
     await this.#quotas.measure(all)
     this.#endGraces(all)
-    // A full disk may not have taken the state of a held one.
+    // A full disk may have rejected the state of a held sandbox.
     const hot = all.filter((record) => record.state.kind === "hot" || this.heldOf(record) !== undefined)
     this.#forgetOthers(hot)
     await this.#askWhetherHalted(hot, isShort)
@@ -101,7 +103,7 @@ export class Space {
       some.filter((one) => one.held === undefined || one.held === held)
     this.#follow(decideSpace({ ...amount, disks: concerned(looks, "host_disk") }), looks, "host_disk")
     for (const [userId, own] of Map.groupBy(looks, ({ record }) => record.userId)) {
-      // Without a quota those that one has held go on.
+      // Sandboxes held by a quota resume when it is removed.
       const space = quotaSpace(this.#quotas.leftMib(userId) ?? Number.MAX_SAFE_INTEGER)
       this.#follow(decideSpace({ ...space, disks: concerned(own, "disk_quota") }), own, "disk_quota")
     }
@@ -115,7 +117,7 @@ export class Space {
     }
   }
 
-  /** Before a held one is asked for something: it goes on if there is room, else this throws the reason. */
+  /** For a request to a held sandbox: resumes it if there is room, else throws the reason. */
   async check(record: SandboxRecord): Promise<void> {
     const held = this.heldOf(record)
     if (held === undefined) return
@@ -126,7 +128,7 @@ export class Space {
     })
   }
 
-  /** The same for who has its turn. Gives the record as it is then: its machine may have ended when it was to go on. */
+  /** The same for the holder of the turn. Returns the current record: the machine may have ended while resuming. */
   async checkInTurn(seen: SandboxRecord): Promise<SandboxRecord> {
     const hold = this.#holdOf(seen)
     if (!hold) return seen
@@ -137,7 +139,9 @@ export class Space {
     return record
   }
 
-  /** Its owner wants it to go on though the quota is used up, to remove something inside: it may, until it has grown a little more. */
+  /**
+   * The owner releases it despite the used-up quota, to free space inside: it may run until it has grown a little more.
+   */
   async insist(record: SandboxRecord): Promise<void> {
     if (this.heldOf(record) !== "disk_quota") return
     const mib = await this.#core.host.disks.overlayMib(record.id)
@@ -149,7 +153,7 @@ export class Space {
     await this.#inTurn(record, (now) => this.#release(now))
   }
 
-  /** A stop does not begin another one. */
+  /** A manual stop does not grant another grace. */
   #endGraces(all: SandboxRecord[]): void {
     const over = new Set(all.filter((record) => this.#isOverQuota(record)).map(({ id }) => id))
     for (const id of this.#graces.keys()) if (!over.has(id)) this.#graces.delete(id)
@@ -165,28 +169,28 @@ export class Space {
     return hasSpace(await this.#amount())
   }
 
-  /** Keeps as held one whose machine stands still while there is no room, whoever has stopped it; throws the reason then. */
+  /** Holds a sandbox whose machine stands still for lack of room, whatever stopped it, and throws the reason. */
   async keepHalted(record: SandboxRecord, machine: Machine): Promise<void> {
     const hasRoom = await this.hasRoom()
     if (hasRoom && !this.#isOverQuota(record)) return
     const halt = await this.#haltOf(record, machine)
     if (halt === "none") return
     const stored = await this.#core.store.sandboxes.get(record.id)
-    // It may still wait for its memory, which is good as long as nothing has run.
+    // A machine in `waking` may still be loading its memory, which is fine until its processors have run.
     if (halt === "paused" && stored?.state.kind === "waking") return
     const held = hasRoom ? "disk_quota" : "host_disk"
     await this.#keep(record, machine, held)
     throw heldError(record, held)
   }
 
-  /** The error for one whose machine QEMU has stopped for want of space; it is held from now on. Undefined: it has not. */
+  /** Returns the error for a machine that QEMU has stopped for lack of space, and holds it; undefined if it has not. */
   async haltedFor(record: SandboxRecord, machine: Machine): Promise<AppError | undefined> {
     if ((await this.#haltOf(record, machine)) !== "disk_full") return undefined
     await this.#keep(record, machine, "host_disk")
     return heldError(record, "host_disk")
   }
 
-  /** Gives what a guest gives that is waited for; throws the reason as soon as it cannot answer for want of space. Needs its turn. */
+  /** Returns the guest's answer; throws the reason as soon as a lack of space prevents one. Needs its turn. */
   async unlessHalted<T>(record: SandboxRecord, machine: Machine, answer: Promise<T>): Promise<T> {
     const { clock } = this.#core
     const halted = Promise.withResolvers<undefined>()
@@ -208,12 +212,12 @@ export class Space {
     throw heldError(record, "host_disk")
   }
 
-  /** Whatever it was in the middle of, it is one that runs, and that the next look finds. */
+  /** Records it as running, whatever state it was in, so that the next look finds it. */
   async #keep(record: SandboxRecord, machine: Machine, held: Held): Promise<void> {
     const core = this.#core
     this.#note(record, machine, held)
     try {
-      // Its disk changes when it goes on; an older memory must not be found then.
+      // Its disk changes when it resumes; an older saved memory must not be found then.
       await core.host.machines.removeSnapshot(machine.directory)
       await storeHot(core, record.id, machine)
     } catch (error) {
@@ -237,7 +241,7 @@ export class Space {
     for (const id of this.#looks.keys()) if (!known.has(id)) this.#looks.delete(id)
   }
 
-  /** All at once, and each by one question at a time. One that does not answer in time is heard of at a later look. */
+  /** Asks all at once, with one pending question each. A late answer counts at a later look. */
   async #askWhetherHalted(hot: SandboxRecord[], isShort: boolean): Promise<void> {
     const { clock, log } = this.#core
     const ask = async (record: SandboxRecord) => {
@@ -278,12 +282,12 @@ export class Space {
     }
   }
 
-  /** QEMU has stopped it, or a daemon that is gone. */
+  /** Handles a machine that QEMU or an earlier daemon has stopped. */
   async #findHalted(seen: SandboxRecord, isShort: boolean): Promise<void> {
     const { turns, guests } = this.#core
     const before = machineOf(this.#core, seen)
     const first = before ? await this.#haltOf(seen, before) : "none"
-    // Whoever has its turn may have paused it for a moment.
+    // The holder of the turn may have paused it briefly.
     if (first === "none" || (first === "paused" && turns.isTaken(seen.id))) return
     await this.#inTurn(seen, async (record) => {
       const machine = machineOf(this.#core, record)
@@ -296,7 +300,7 @@ export class Space {
     })
   }
 
-  /** A machine that does not answer, or has ended, is others' business. */
+  /** A machine that does not answer, or has ended, is handled elsewhere. */
   async #haltOf(record: SandboxRecord, machine: Machine): ReturnType<Machines["haltOf"]> {
     const { machines } = this.#core.host
     if (!machines.isRunning(machine)) return "none"
@@ -356,7 +360,7 @@ export class Space {
     if (this.#holdOf(record) === hold) await this.#defiance.enforce(record, hold)
   }
 
-  /** It runs when this answers, unless its next write finds no space again. */
+  /** The machine runs when this returns, unless its next write finds no space again. */
   async #release(record: SandboxRecord): Promise<void> {
     const core = this.#core
     const machine = machineOf(core, record)
@@ -371,22 +375,22 @@ export class Space {
           guest.refresh({ deadlineMs: refreshDeadlineMs }),
         ])
       } catch (error) {
-        // It has no space again, and stays held.
+        // It has run out of space again, and stays held.
         if ((await this.#haltOf(record, machine)) === "disk_full") return
         dropGuest(core, record.id)
         throw error
       }
     } else if (!(await settle(core, record.id))) return
-    // Looked at while it runs, what QEMU remembers of the lack of space is known to be of the past.
+    // This query while it runs clears QEMU's memory of the lack of space.
     await this.#haltOf(record, machine)
     this.#holds.delete(record.id)
-    // While it stood still it was not idle.
+    // The time it was held does not count as idle.
     core.thermal.forget(record.id)
     this.#record(record, "sandbox.released", "there is room")
   }
 }
 
-/** As a part of a sentence about the sandbox. */
+/** Text for a sentence about the sandbox. */
 export function heldText(held: Held): string {
   return held === "host_disk" ? "the host's disk is nearly full" : "its owner's disk quota is used up"
 }

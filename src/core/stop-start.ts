@@ -1,4 +1,4 @@
-/** Stopping and starting a sandbox because its owner says so. */
+/** Stops and starts a sandbox at its owner's request. */
 
 import { AppError } from "../contract/errors.ts"
 import type { Sandbox, StartSandbox } from "../contract/sandbox.ts"
@@ -11,7 +11,7 @@ import { stopSandbox } from "./power.ts"
 import { viewById } from "./sandbox-view.ts"
 import { settle } from "./settle.ts"
 
-/** What is stopped already stays so: it is remembered that its owner wants it. */
+/** A sandbox that is already stopped stays so; the owner's wish is recorded. */
 export async function stopByName(core: Core, account: Account, nameOrId: string): Promise<Sandbox> {
   const found = await findSandbox(core, account, nameOrId)
   const { id } = found

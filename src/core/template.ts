@@ -1,6 +1,6 @@
 /**
- * The template of an image in a size: booted once, warmed up, silenced and saved; every sandbox is a clone of it.
- * Nobody's data is ever in it: it is made before there is a tenant.
+ * The template of an image in a size: booted once, warmed up, silenced and saved; every sandbox is a clone of it. It
+ * never holds user data: it is made before there is a tenant.
  */
 
 import { AppError } from "../contract/errors.ts"
@@ -10,7 +10,7 @@ import type { Core } from "./core.ts"
 import type { Guest, GuestIdentity, Template, TemplateSpec } from "./host.ts"
 import { installAuthority } from "./offer.ts"
 
-/** Boot takes 2 to 4 s on an idle host under software emulation; the rest is for busy ones. */
+/** Boot takes 2 to 4 s on an idle host under software emulation; the rest is margin for busy hosts. */
 const bootDeadlineMs = 120_000
 const stepDeadlineMs = 30_000
 
@@ -23,8 +23,8 @@ const templateIdentity: GuestIdentity = {
 }
 
 /**
- * Run once in the template, so that every clone finds their pages in memory and their paths looked up. All clones share
- * what this costs.
+ * Run once in the template, so that every clone has their pages in memory and their paths cached. All clones share the
+ * cost.
  */
 const warmUp: string[][] = [
   ["true"],
@@ -51,7 +51,7 @@ const warmUp: string[][] = [
   ["python3", "-c", "import os, sys, json, subprocess"],
 ]
 
-/** What a create asks for that asks for nothing in particular. */
+/** The specification of a create with default options. */
 export async function defaultTemplateSpec(core: Core): Promise<TemplateSpec> {
   const [image, kernel] = await Promise.all([
     core.host.images.readImage(limits.imageDefault),
@@ -60,13 +60,13 @@ export async function defaultTemplateSpec(core: Core): Promise<TemplateSpec> {
   return { image, kernel, ...ofAuthority(core), cpus: limits.cpusDefault, memoryMib: limits.memoryMibDefault }
 }
 
-/** The part of a specification that the operator's offer decides. */
+/** The part of a specification that the operator's settings decide. */
 export function ofAuthority({ settings }: Pick<Core, "settings">): { authority?: string } {
   const { authority } = settings.offer
   return authority ? { authority: authority.digest } : {}
 }
 
-/** The template, made now if it does not exist; at the same time only once. */
+/** Returns the template, and builds it if it does not exist; concurrent callers share one build. */
 export async function ensureTemplate(core: Core, spec: TemplateSpec): Promise<Template> {
   const found = await core.host.machines.findTemplate(spec)
   if (found) {
@@ -118,7 +118,7 @@ async function makeTemplate(core: Core, spec: TemplateSpec): Promise<Template> {
       retryable: false,
     })
   }
-  // It has been read beside the boot, and what a template has of a damaged one would outlive the damage.
+  // The image was checked in parallel with the boot; a template built from a damaged image would outlive the damage.
   await core.host.images.checkImage(spec.image, { isReadThrough: true })
   const template = await machines.publishTemplate(draft, machine)
   await machines.loadTemplate(template)
@@ -130,7 +130,7 @@ async function makeTemplate(core: Core, spec: TemplateSpec): Promise<Template> {
   return template
 }
 
-/** A program that the image does not have is no reason to fail. */
+/** A program missing from the image is not an error. */
 async function runQuietly(guest: Guest, argv: string[]): Promise<void> {
   const process = guest.exec({ argv })
   try {

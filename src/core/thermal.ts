@@ -1,6 +1,6 @@
 /**
- * The thermal loop: at its own pace it gathers facts about every running sandbox, asks the rule, and acts within the
- * sandbox's turn. One that hangs holds up no other.
+ * The thermal loop: it periodically gathers facts about every running sandbox, asks the rule, and acts within the
+ * sandbox's turn. A sandbox that hangs does not delay others.
  */
 
 import { AppError } from "../contract/errors.ts"
@@ -20,12 +20,12 @@ import { pauseSandbox, stopSandbox } from "./power.ts"
 
 const tickMs = 2000
 const timerDeadlineMs = 2000
-/** A guest that has no timer is asked a second time after this: programs work between two timers. */
+/** A guest without a timer is asked again after this time, since programs work between two timers. */
 const timerAgainMs = 1000
-/** Saving writes a lot; more at once would only take longer each. */
+/** Writing is limited by the disk; more at once would only slow each down. */
 const savesAtOnce = 2
 
-/** What is known of a running machine between two ticks. Times are the clock's. */
+/** Facts about a running machine that are kept between two ticks, with times by the clock. */
 type Watch = {
   pid: number
   used: Used
@@ -33,12 +33,12 @@ type Watch = {
   atMs: number
   busyAtMs: number
   warmSinceMs: number
-  /** When the first program inside wants to go on, as its guest has said last; work when that has come. */
+  /** When the first timer in the guest is due, by its last answer; afterwards it counts as work. */
   timerAtMs?: number
-  /** When its guest has said that no program waits for a timer. */
+  /** When the guest last said that no program waits for a timer. */
   noTimerAtMs?: number
 }
-/** What a machine has used so far. */
+/** Resources a machine has used so far. */
 type Used = { cpuMs: number; diskBytes: number; networkBytes: number }
 
 export class Thermal {
@@ -51,7 +51,7 @@ export class Thermal {
     this.#core = core
   }
 
-  /** Runs until the signal says stop. */
+  /** Runs until the signal aborts. */
   async run(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
       try {
@@ -81,12 +81,12 @@ export class Thermal {
     }
   }
 
-  /** As one that has just started. */
+  /** Treats it like a sandbox that has just started. */
   forget(id: SandboxRecord["id"]): void {
     this.#watches.delete(id)
   }
 
-  /** Why a sandbox is in its state, and when that changes by itself. */
+  /** Explains a sandbox's state, and when it changes by itself. */
   explain(record: SandboxRecord, nowMs: number): ThermalDecision | undefined {
     const facts = this.facts(record, nowMs)
     return facts && decideThermal(facts, this.#core.settings.thermal)
@@ -108,7 +108,7 @@ export class Thermal {
       watch = { pid, used, work: "its start", atMs: nowMs, busyAtMs: nowMs, warmSinceMs: nowMs }
       this.#watches.set(record.id, watch)
     }
-    // A glance between two ticks is too short to tell work from noise.
+    // An interval much shorter than a tick cannot tell work from noise.
     if (nowMs - watch.atMs >= tickMs / 2) {
       const work = guestWork({
         elapsedMs: nowMs - watch.atMs,
@@ -152,7 +152,7 @@ export class Thermal {
     return { cpuMs: machines.cpuMs(machine), diskBytes: traffic.disk, networkBytes: traffic.network }
   }
 
-  /** Asks its guest, which is about to be paused, twice if need be. One that cannot say is paused. */
+  /** Asks the guest that is about to be paused, twice if needed. A guest that cannot answer is paused. */
   async #isHeldByTimer(record: SandboxRecord): Promise<boolean> {
     const { clock, guests, log, memory, settings } = this.#core
     if (settings.thermal.timerWindowMs === 0) return false
@@ -162,7 +162,7 @@ export class Thermal {
       if (!answer || !watch) return false
       const facts = { timerDueInMs: answer.dueMs, isMemoryShort: memory.isShort }
       const nowMs = clock.nowMs()
-      // A guest with many threads computes for its answer, which is no work of a program.
+      // A guest with many threads needs CPU time to answer, which does not count as a program's work.
       const machine = machineOf(this.#core, record)
       if (machine) Object.assign(watch, { used: this.#usedBy(record, machine), atMs: nowMs })
       if (answer.dueMs !== null && isHeldByTimer(facts, settings.thermal)) {
@@ -170,7 +170,7 @@ export class Thermal {
         return true
       }
       if (memory.isShort) return false
-      // The first answer is of use until something works inside again.
+      // The first answer stays valid until something works inside again.
       const firstAtMs = watch.noTimerAtMs ?? Number.NEGATIVE_INFINITY
       if (firstAtMs < watch.busyAtMs) watch.noTimerAtMs = nowMs
       else if (nowMs - firstAtMs >= timerAgainMs) return false
@@ -187,7 +187,7 @@ export class Thermal {
     if (action === "save") this.#saving++
     try {
       await core.turns.take(seen.id, async () => {
-        // Since the decision somebody else may have had the turn.
+        // Another operation may have had the turn since the decision.
         const record = await core.store.sandboxes.get(seen.id)
         if (!record || record.state.kind !== seen.state.kind) return
         const facts = this.facts(record, core.clock.nowMs())

@@ -1,14 +1,14 @@
-/** Having a guest give back what it has deleted, so that it stays neither on the host nor in a copy. */
+/** Makes a guest trim deleted data, so that it takes no space on the host or in a copy. */
 
 import { AppError } from "../contract/errors.ts"
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Core } from "./core.ts"
 import type { Guest } from "./host.ts"
 
-/** Beyond the time it is given: writing out files, and a guest that is busy. */
+/** Margin on top of the budget, for syncing files and for a busy guest. */
 const slackMs = 5000
 
-/** As far as it comes within the time; what is left is given back another time. An agent that cannot is no trouble. */
+/** Trims as far as the time allows; a later call does the rest. An agent without support is not an error. */
 export async function trimGuest(
   core: Core,
   record: SandboxRecord,

@@ -1,18 +1,18 @@
-/** One queue per sandbox: whoever holds its turn may change its state. Reads never wait. */
+/** One queue per sandbox: the holder of its turn may change its state. Reads never wait. */
 
 import { unlessAborted } from "./unless-aborted.ts"
 
 export class Turns {
   readonly #tails = new Map<string, Promise<void>>()
 
-  /** Somebody has the sandbox's turn now. */
+  /** Returns whether an operation holds the sandbox's turn. */
   isTaken(id: string): boolean {
     return this.#tails.has(id)
   }
 
   /**
-   * Runs `work` when everybody before has finished, whatever came of it. The signal ends the waiting for that, and is `work`'s own
-   * business from then on.
+   * Runs `work` when all earlier holders have finished, successfully or not. The signal ends only the wait; after that
+   * `work` handles it.
    */
   async take<T>(id: string, work: () => Promise<T>, { signal }: { signal?: AbortSignal } = {}): Promise<T> {
     const before = this.#tails.get(id) ?? Promise.resolve()
@@ -26,7 +26,7 @@ export class Turns {
       await (signal ? unlessAborted(before, signal) : before)
     } catch (error) {
       done.resolve()
-      // Whoever comes next still waits for those before.
+      // The next caller still waits for the earlier ones.
       void tail.then(forget)
       throw error
     }

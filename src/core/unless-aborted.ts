@@ -1,6 +1,6 @@
-/** Not waiting any longer once a signal says so. */
+/** Stops waiting once a signal aborts. */
 
-/** What `work` gives, or the signal's reason, whichever comes first; `work` itself goes on. */
+/** Returns the result of `work` or throws the signal's reason, whichever comes first; `work` itself goes on. */
 export async function unlessAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
   signal.throwIfAborted()
   const { promise, reject } = Promise.withResolvers<never>()

@@ -1,4 +1,4 @@
-/** Why a sandbox is in the state it is in, for a person who wonders. */
+/** Explains to a person why a sandbox is in its state. */
 
 import type { Why } from "../contract/sandbox.ts"
 import type { Account } from "../store/users.ts"
@@ -7,10 +7,10 @@ import { restHint, restText } from "./failed-starts.ts"
 import { findSandbox } from "./find.ts"
 import { heldText } from "./space.ts"
 
-/** Bound on the console of a kernel that panicked. */
+/** Limit on the console text of a kernel that panicked. */
 const panicCharacters = 8192
 
-/** A guest that is busy is not waited for. */
+/** A busy guest is not waited for. */
 const pingDeadlineMs = 2000
 
 export async function whySandbox(core: Core, account: Account, nameOrId: string): Promise<Why> {
