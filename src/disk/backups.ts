@@ -1,6 +1,7 @@
 /**
- * A backup of the whole installation: a directory laid out as a data directory, with `backup.json`, which names every file with its size
- * and checksum and is written last. Without it there is no backup. It holds all that a data directory holds, keys included.
+ * A backup of the whole installation: a directory laid out like a data directory, plus `backup.json`, which lists
+ * every file with its size and checksum and is written last. A directory without `backup.json` is not a backup. A
+ * backup holds everything a data directory holds, keys included.
  */
 
 import { lstat, mkdir, open, readdir, rename, rm, stat } from "node:fs/promises"
@@ -21,7 +22,10 @@ const Manifest = z.object({
 })
 type Manifest = z.infer<typeof Manifest>
 
-/** Files outside the database, and directories that all sandboxes lie on, with the depth at which their parts appear whole and go. */
+/**
+ * Files outside the database, and directories shared by all sandboxes, with the depth at which their parts appear
+ * and disappear whole.
+ */
 const commonFiles = ["config.yaml", "age.key"]
 const commonDirectories = { kernels: 1, images: 2, templates: 1 }
 /** Names of parts that somebody makes at this moment, or has left unfinished. */
@@ -52,7 +56,7 @@ export class BackupDraft {
   readonly #dataDir: string
   readonly #target: { path: string; isNew: boolean }
   readonly #directory: string
-  /** It takes the space of the data directory's file system. */
+  /** True if the backup takes its space from the data directory's file system. */
   readonly isBeside: boolean
   #isFull = false
 
@@ -63,7 +67,7 @@ export class BackupDraft {
     this.isBeside = target.isBeside
   }
 
-  /** Something found no space there. Nothing more is to be tried then. */
+  /** True once a write has run out of space. The caller must not try any more then. */
   get isFull(): boolean {
     return this.#isFull
   }
@@ -147,7 +151,7 @@ export class BackupDraft {
     }
   }
 
-  /** All of it or nothing. */
+  /** Adds all of the directory's files or none. */
   async #add(folder: string, id: string, from: string): Promise<void> {
     const to = join(this.#directory, folder, id)
     try {
@@ -203,8 +207,8 @@ async function isThere(path: string): Promise<boolean> {
 }
 
 /**
- * A data directory from a backup, whole or not at all. Each file is compared with what was written down of it. All happens within the
- * directory, which may be a mount point.
+ * Restores a data directory from a backup, whole or not at all. Checks each file against the manifest. Works only
+ * within the directory, which may be a mount point.
  */
 export async function restoreBackup(options: {
   from: string

@@ -4,7 +4,7 @@ import { constants } from "node:fs"
 import { copyFile, type FileHandle, open, rm } from "node:fs/promises"
 import { fileChecksum, nonZeroRuns, readExtents } from "../lib/sparse-file.ts"
 
-/** Copies to a new file and gives a checksum over what was copied. The source must not change meanwhile. */
+/** Copies to a new file and returns a checksum of what was copied. The source must not change meanwhile. */
 export async function copyFileWithChecksum(
   from: string,
   to: string,
@@ -49,7 +49,7 @@ export async function tryShare(from: string, to: string): Promise<boolean> {
       code !== undefined &&
       ["ENOTSUP", "EOPNOTSUPP", "ENOSYS", "EXDEV", "EINVAL", "ENOTTY"].includes(code)
     ) {
-      // It may have been made before that was found out; one that was there already is EEXIST.
+      // The file may exist by now. A file that existed before fails with EEXIST and is kept.
       await rm(to, { force: true })
       return false
     }

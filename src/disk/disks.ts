@@ -1,6 +1,6 @@
 /**
- * Sandboxes' disks and the directories they live in. An overlay is a copy of its template's empty one: 200 KB, no
- * program to start. QEMU is given descriptors, so nothing here needs to be readable by anybody but the daemon.
+ * Sandboxes' disks and their directories. An overlay is a copy of its template's empty one: 200 KB, and no program
+ * to start. QEMU gets descriptors, so only the daemon needs to be able to read the files here.
  */
 
 import { constants } from "node:fs"
@@ -10,7 +10,7 @@ import { AppError } from "../contract/errors.ts"
 import { removeTree } from "../lib/remove-tree.ts"
 
 const qemuImgDeadlineMs = 30_000
-/** Below a sandbox's directory: its memory, and one that is being written. */
+/** Paths below a sandbox's directory: its saved memory, finished or still being written. */
 const savedMemory = /^snapshot(\.part)?(\/|$)/
 
 export class Disks {
@@ -28,7 +28,10 @@ export class Disks {
     return join(this.directoryOf(id), "disk.qcow2")
   }
 
-  /** An empty qcow2 overlay. What it lies on is named to QEMU when it starts, never looked up from the file. */
+  /**
+   * Creates an empty qcow2 overlay. QEMU gets the backing file by name when it starts and never looks it up in the
+   * overlay.
+   */
   async createBase(options: { path: string; diskMib: number; backing: "raw" | "qcow2" }): Promise<void> {
     const child = Bun.spawn({
       cmd: [
@@ -94,7 +97,7 @@ export class Disks {
     return Math.floor((bavail * bsize) / (1024 * 1024))
   }
 
-  /** All that a machine's QEMU writes by itself. */
+  /** The size of the files that the machine's QEMU writes on its own. */
   async overlayMib(id: string): Promise<number> {
     const files = [this.overlayOf(id), join(this.directoryOf(id), "device-state")]
     const found = await Promise.all(files.map((path) => stat(path).catch(whenGone({ blocks: 0 }))))
@@ -120,7 +123,7 @@ export class Disks {
   }
 }
 
-/** Who looks without the sandbox's turn may find that it is being started, stopped or removed. */
+/** A caller that does not hold the sandbox's turn may see it while it is being started, stopped or removed. */
 function whenGone<T>(instead: T): (error: unknown) => T {
   return (error) => {
     if ((error as NodeJS.ErrnoException).code === "ENOENT") return instead

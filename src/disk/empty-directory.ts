@@ -1,18 +1,21 @@
-/** A directory to fill, which may be a mount point: that one can be neither removed nor renamed, and may have a `lost+found` of its own. */
+/**
+ * An empty directory to fill. The directory may be a mount point, which can be neither removed nor renamed and may
+ * contain a `lost+found`.
+ */
 
 import { chmod, mkdir, readdir, realpath, rm } from "node:fs/promises"
 import { join } from "node:path"
 import { AppError } from "../contract/errors.ts"
 import { errorCodeOf } from "../lib/error-code.ts"
 
-/** Where file systems put what they repair; theirs, and no content. */
+/** File systems put repaired files here. The directory does not count as content. */
 const ofFileSystem = "lost+found"
 
 export async function contentOf(directory: string): Promise<string[]> {
   return (await readdir(directory)).filter((name) => name !== ofFileSystem)
 }
 
-/** Makes one, or takes one that is there and has no content. Returns its path without links. */
+/** Creates the directory, or takes an existing empty one. Returns its path with links resolved. */
 export async function takeEmpty(directory: string): Promise<{ path: string; isNew: boolean }> {
   const isNew = (await mkdir(directory, { recursive: true, mode: 0o700 })) !== undefined
   const path = await realpath(directory)

@@ -1,6 +1,7 @@
 /**
- * `record.json` beside each disk: the row of the sandbox or snapshot that it is, so that a lost database can be made again. And `set-aside`,
- * where what the database does not know is moved to, with the reason, and stays until the operator has looked at it.
+ * `record.json` beside each disk holds the row of its sandbox or snapshot, so that a lost database can be rebuilt.
+ * `set-aside` holds directories that the database does not know, each with the reason, until the operator has
+ * looked at them.
  */
 
 import { mkdirSync, readdirSync, readFileSync } from "node:fs"
@@ -32,7 +33,7 @@ export class KeptRows {
     this.#dataDir = options.dataDir
   }
 
-  /** False: there is no such directory any more. */
+  /** Returns false if the directory no longer exists. */
   async write(kind: KeptKind, id: string, text: string): Promise<boolean> {
     const path = join(this.directoryOf(kind, id), recordFile)
     const beside = `${path}.new`
@@ -52,7 +53,10 @@ export class KeptRows {
     }
   }
 
-  /** Ids of the directories with what is kept of their rows, as JSON; undefined where that is missing or not whole. */
+  /**
+   * Returns the ids of the directories, each with its kept row as JSON, or undefined if the row is missing or
+   * damaged.
+   */
   read(kind: KeptKind): { id: string; row: unknown }[] {
     return this.#names(folderOf[kind])
       .filter((name) => !name.startsWith("tmp-"))
@@ -79,7 +83,7 @@ export class KeptRows {
     return to
   }
 
-  /** Brings one back to where it was. False: something is there already. */
+  /** Moves a directory back to its place. Returns false if the place is taken. */
   async putBack(note: SetAsideNote): Promise<boolean> {
     if (note.kind === "database") return false
     const to = this.directoryOf(note.kind, note.id)

@@ -1,8 +1,8 @@
 /**
- * A copy of a file that others write to meanwhile: brought up to date as often as one likes, each time by reading all of the
- * source and writing what differs, and the same as its source once that was done while nobody wrote. What the copy holds is
- * known by a checksum of each block, so that it is never read. Every copy has a seed of its own for them, since what a disk
- * holds is a guest's choice.
+ * A copy of a file that others keep writing to. Each catch-up reads the whole source and writes the blocks that
+ * differ. The copy equals its source after a pass during which nobody writes. A checksum of each block records what
+ * the copy holds, so the copy is never read. Each copy seeds its checksums differently, because the guest chooses
+ * the contents of a disk.
  */
 
 import { constants } from "node:fs"
@@ -20,7 +20,7 @@ export class LiveCopy {
   readonly #from: string
   readonly #to: string
   readonly #seed = crypto.getRandomValues(Buffer.alloc(8)).readBigUInt64LE()
-  /** Of the copy's blocks, and its size. */
+  /** Checksums of the copy's blocks, and the copy's size. */
   #sums = new BigUint64Array(0)
   #size = 0
   /** When the source was last written to before it was last read. */
@@ -32,7 +32,7 @@ export class LiveCopy {
     this.#to = options.to
   }
 
-  /** While others write. Where blocks can be shared nothing is gained by that. */
+  /** Runs while others write. Does nothing where the file system can share blocks, since a pass would gain nothing. */
   async catchUp({ signal }: { signal: AbortSignal }): Promise<void> {
     if (this.#canShare === undefined) {
       this.#canShare = await tryShare(this.#from, this.#to)
@@ -46,7 +46,7 @@ export class LiveCopy {
     await this.#update(signal)
   }
 
-  /** While nobody writes. Gives the checksum that `fileChecksum` does, if it was found by the way. */
+  /** Runs while nobody writes. Returns the same checksum as `fileChecksum` if this pass happened to compute it. */
   async finish({ signal }: { signal: AbortSignal }): Promise<string | undefined> {
     if (this.#canShare !== false && (await tryShare(this.#from, this.#to))) return undefined
     return this.#update(signal)
@@ -86,7 +86,7 @@ export class LiveCopy {
     this.#size = size
   }
 
-  /** What the source has no data in from one block up to another, and the copy may. */
+  /** Clears the copy's blocks in a range where the source has a hole. */
   async #clear(target: FileHandle, from: number, to: number): Promise<void> {
     for (let block = from; block < to; block++) {
       if (this.#sums[block] === zeros) continue
@@ -99,7 +99,7 @@ export class LiveCopy {
     }
   }
 
-  /** Those blocks of the bytes that differ, neighbours together. Gives the block behind them. */
+  /** Writes the blocks that differ, adjacent ones together. Returns the index of the block after them. */
   async #write(target: FileHandle, first: number, bytes: Uint8Array): Promise<number> {
     const sums = new BigUint64Array(Math.ceil(bytes.length / blockBytes))
     for (const index of sums.keys()) {

@@ -1,7 +1,8 @@
 /**
- * Copies of sandboxes, each in a directory of its own with the layout of a sandbox's: disk.qcow2, and in `snapshot` the memory.
- * A finished one has a manifest of sizes and checksums, written last and published by rename, and is never changed again;
- * so its memory can be shared by hard links, while its disk is copied for every sandbox that starts from it.
+ * Copies of sandboxes, each in a directory with the layout of a sandbox's: disk.qcow2, and the memory in
+ * `snapshot`. A finished copy has a manifest of sizes and checksums. The manifest is written last, the copy is
+ * published by rename, and it never changes again. So sandboxes share its memory by hard links, while each sandbox
+ * that starts from it gets its own copy of the disk.
  */
 
 import { link, mkdir, open, readdir, rename, rm, stat } from "node:fs/promises"
@@ -18,7 +19,7 @@ const unfinished = "tmp-"
 const diskFile = "disk.qcow2"
 const memoryDirectory = "snapshot"
 const manifestFile = "manifest.json"
-/** The memory's own pages. Whoever loads them checks them against the manifest beside them as they go. */
+/** The memory's own pages. The loader checks them against their manifest while it reads them. */
 const memoryPages = join(memoryDirectory, "memory")
 
 const Manifest = z.object({
@@ -29,7 +30,7 @@ type Manifest = z.infer<typeof Manifest>
 export class Snapshots {
   readonly #directory: string
   readonly #disks: Disks
-  /** Disks of drafts that are being copied, and their checksums that were found by the way. */
+  /** Disks of drafts that are being copied, and the checksums that were computed along the way. */
   readonly #copies = new Map<string, LiveCopy>()
   readonly #diskChecksums = new Map<string, string>()
 
@@ -202,7 +203,7 @@ async function readManifest(directory: string): Promise<Manifest> {
   return parsed.data
 }
 
-/** All but the two large ones, which are checked by whoever reads them. */
+/** Checks all files but the two large ones, which their readers check. */
 async function checkFiles(directory: string, manifest: Manifest): Promise<void> {
   for (const [name, { bytes, checksum }] of Object.entries(manifest.files)) {
     const path = join(directory, name)

@@ -3,9 +3,9 @@
  *
  *   connect ── preamble sent, frames may follow ── guest's preamble: ready ── frames ── closed
  *
- * Owns the socket, the streams on it and their ids. Does not know what a sandbox is, nor opens a lost channel again.
- * The guest may be hostile: whatever it sends costs its own connection and bounded memory. When the channel is gone,
- * everything that waits for it fails with `unavailable`, and nothing fails that nobody listens to.
+ * Owns the socket, its streams and their ids. Knows nothing about sandboxes and does not reconnect. The guest may
+ * be hostile: whatever it sends costs only its own connection and bounded memory. When the channel is lost, every
+ * pending operation fails with `unavailable`; unobserved promises do not cause unhandled rejections.
  */
 
 import { AppError } from "../contract/errors.ts"
@@ -64,7 +64,7 @@ import { type Direction, type OpenShared, type Region, SharedMemory } from "./sh
 
 /** A guest that is asked again while it runs gets this long before its half frame is ended with zeros. */
 const resyncAfterMs = 1000
-/** What a guest may send that nobody asked for before it is cut off: more than a lost connection leaves in the kernel. */
+/** Limit on unrequested bytes before the guest is disconnected: more than a lost connection leaves in the kernel. */
 const wasteBytesMax = 64 * 1024 * 1024
 const entropyBytes = 64
 /** Ends of sessions that one connection may tell of; more are of no use. */
@@ -72,7 +72,7 @@ const noticesMax = 1000
 /** The first generation that knows of shared memory. A guest that has none speaks a former one. */
 const sharingGeneration = 2
 
-/** Connects to the guest's socket and sends the preamble at once. Requests may follow before the guest answers. */
+/** Connects to the guest's socket and sends the preamble immediately. Requests may follow before the guest answers. */
 export async function openGuest(options: { socketPath: string; signal?: AbortSignal }): Promise<Guest> {
   const guest = new Guest()
   try {
@@ -113,7 +113,7 @@ export class Guest {
     this.#outbox.push(encodeHostPreamble(this.#nonce))
   }
 
-  /** What the socket that is to be this guest's channel has to call. */
+  /** Handlers for the socket that becomes this guest's channel. */
   socketListeners(): Bun.SocketHandler<undefined> {
     const leave = () => this.#end("the guest's machine closed it")
     return {
@@ -154,7 +154,7 @@ export class Guest {
     return quiet(ready.finally(() => clearTimeout(timer)))
   }
 
-  /** Only looks: nobody uses the sandbox by it. */
+  /** Does not count as use of the sandbox. */
   ping(options: { deadlineMs: number }): Promise<Pong> {
     return this.#ask(requests.ping(), parsePong, { ...options, isGlance: true })
   }
@@ -164,22 +164,25 @@ export class Guest {
     return this.#ask(requests.personalise(identity, thisMoment()), parsePersonalised, options)
   }
 
-  /** Fresh randomness and the time for a guest that was paused or restored and stays who it is. */
+  /** Sends fresh randomness and the time to a guest that was paused or restored and keeps its identity. */
   refresh(options: { deadlineMs: number }): Promise<void> {
     return this.#ask(requests.refresh(thisMoment()), () => undefined, options)
   }
 
-  /** Brings the guest to a frame boundary with its filesystems written out. Nothing may be asked after it. */
+  /** Brings the guest to a frame boundary with its filesystems synced. The caller must not send requests afterwards. */
   quiesce(options: { deadlineMs: number }): Promise<void> {
     return this.#ask(requests.quiesce(), () => undefined, options)
   }
 
-  /** When the first program inside wants to go on by itself. Nobody uses the sandbox by asking that. */
+  /** Returns when the first program inside wants to run again. Does not count as use of the sandbox. */
   nextTimer(options: { deadlineMs: number }): Promise<{ dueMs: number | null }> {
     return this.#ask(requests.nextTimer(), parseNextTimer, { ...options, isGlance: true })
   }
 
-  /** Has the guest write its filesystems out and give back what was deleted, as far as it comes in `budgetMs`. An older agent cannot. Nobody uses it by that. */
+  /**
+   * Makes the guest sync its filesystems and discard deleted blocks, as far as `budgetMs` allows. Older agents do
+   * not support it. Does not count as use of the sandbox.
+   */
   trim(options: { budgetMs: number; deadlineMs: number }): Promise<void> {
     return this.#ask(requests.trim(options), () => undefined, { ...options, isGlance: true })
   }
@@ -201,12 +204,12 @@ export class Guest {
     )
   }
 
-  /** Starts a session that nobody is attached to. */
+  /** Starts a detached session. */
   startSession(start: SessionStart, options: { deadlineMs: number }): Promise<{ session: string }> {
     return this.#ask(sessionRequests.open(start, { attach: false }), parseStartedSession, options)
   }
 
-  /** Attaches to a session by its id or name; without one to the newest that nobody is attached to. */
+  /** Attaches to a session by its id or name; by default to the newest detached session. */
   attachSession(options: { session?: string; tty: TerminalSize }): Session {
     return this.#begin(sessionRequests.attach(options), (id, channel) => new Session(id, channel))
   }
@@ -221,8 +224,8 @@ export class Guest {
   }
 
   /**
-   * Tells of named sessions that end from now on, and of those that nobody was told of. An older agent refuses, and nothing is
-   * told. It is no use of the sandbox.
+   * Reports named sessions that end from now on, and earlier ends that were not reported. An older agent refuses,
+   * and no ends are reported. Does not count as use of the sandbox.
    */
   watch(onEnded: (end: SessionNotice) => void): void {
     const id = this.#nextStream++
@@ -250,7 +253,7 @@ export class Guest {
     this.#open(id, stream, sessionRequests.watch())
   }
 
-  /** Sends a signal to every process of a session; one that has ended is forgotten. */
+  /** Sends a signal to every process of a session; removes a session that has ended. */
   killSession(session: string, signal: string, options: { deadlineMs: number }): Promise<void> {
     return this.#ask(sessionRequests.kill(session, signal), () => undefined, options)
   }
@@ -350,7 +353,7 @@ export class Guest {
     return stream
   }
 
-  /** The guest is told which region of the shared memory it may use. */
+  /** Assigns the guest a region of the shared memory. */
   #beginReading<S extends Stream>(
     request: (shared: number | undefined) => object,
     make: (id: number, channel: Channel) => S,
@@ -409,7 +412,7 @@ export class Guest {
     return quiet(
       inTimeAnswer.finally(() => {
         this.#glances.delete(id)
-        // Only a late one is still there; its answer would not find anybody.
+        // Only a request that timed out is still registered; a late answer to it is dropped.
         if (this.#streams.delete(id)) this.#send(encodeClose(id))
       }),
     )
@@ -508,7 +511,7 @@ export class Guest {
     stream.onWindow(count)
   }
 
-  /** Counts what carries nothing of use. A guest that floods its channel with it would keep the whole host busy. */
+  /** Counts useless bytes. A guest that floods its channel with them would keep the whole host busy. */
   #countWaste(count: number): void {
     this.#wasteBytes += count
     if (this.#wasteBytes > wasteBytesMax) throw new WireError("the guest floods the channel")

@@ -1,11 +1,11 @@
 /**
- * One operation with bytes in either direction, a first message of the guest's and a result.
+ * One operation: bytes in either direction, a first message from the guest, and a result.
  *
  *   open ── first message ── bytes, messages ── result
  *     │                                           │
  *     └── the host closes, the channel is lost, the guest takes too long ──┘
  *
- * What the operation means is told by the three functions it is made with. Nobody has to listen to any promise.
+ * The three functions passed to it define what the operation means. Callers may ignore any of its promises.
  */
 
 import { AppError } from "../contract/errors.ts"
@@ -14,13 +14,13 @@ import { channels, type Extent, encodeClose, encodeFrame, encodeWindow, WireErro
 import { encodeJson, type Result } from "./message.ts"
 import type { Region } from "./shared-memory.ts"
 
-/** What a stream does with the frames that the guest sends on it. Throws `WireError` when they break a rule. */
+/** Handles the frames that the guest sends on a stream. Throws `WireError` if they break a rule. */
 export type Stream = {
   onData(channel: number, bytes: Uint8Array): void
   /** Data that lies in the shared memory. */
   onDataAt(channel: number, extent: Extent): void
   onWindow(count: number): void
-  /** False: the message was of no use. */
+  /** Returns false if the message was useless. */
   onMessage(payload: Uint8Array): boolean
   onEnd(channel: number): void
   onClose(result: Result): void
@@ -29,7 +29,7 @@ export type Stream = {
 }
 
 export type Meaning<First, Answer, Chunk> = {
-  /** Reads the guest's first message; nothing if it is another one. */
+  /** Reads the guest's first message. Returns undefined for any other message. */
   parseFirst(payload: Uint8Array): First | undefined
   parseAnswer(value: unknown): Answer
   toChunk(channel: number, bytes: Uint8Array): Chunk
@@ -37,14 +37,14 @@ export type Meaning<First, Answer, Chunk> = {
   outputFails?: boolean
   /** How long the first message may take. */
   firstDeadlineMs?: number
-  /** How long the guest may leave us waiting for bytes, for room, or for the result of what was sent. */
+  /** How long the guest may make us wait for bytes, for room, or for the result of the input. */
   stallDeadlineMs?: number
 }
 
 export type Channel = StreamWriter & {
-  /** Forgets the stream: the guest's late answer will find nobody. */
+  /** Unregisters the stream; a late answer from the guest is dropped. */
   leave(): void
-  /** A region of the shared memory for what goes to the guest; nothing if there is none. */
+  /** Claims a region of the shared memory for input to the guest. Returns undefined if none is free. */
   claim?(): Region | undefined
   /** The region in which the guest was told to put its output. */
   region?: Region | undefined
@@ -212,7 +212,7 @@ export class Exchange<First, Answer, Chunk = Uint8Array> implements Stream {
   }
 }
 
-/** A rejection that nobody listens to is nobody's loss here: the connection's end is told by `closed`. */
+/** Marks the promise as handled; callers that care about a lost connection await `closed`. */
 export function quiet<T>(promise: Promise<T>): Promise<T> {
   promise.catch(() => undefined)
   return promise

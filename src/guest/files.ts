@@ -1,4 +1,4 @@
-/** Files of the guest: what is asked, what is answered, and how a file or an archive on its way looks from here. */
+/** Files of the guest: requests, answers, and transfers of files and archives. */
 
 import { type Channel, Exchange } from "./exchange.ts"
 import { WireError } from "./frame.ts"
@@ -71,7 +71,7 @@ export const fileRequests = {
   }),
 } as const
 
-/** A file on its way here. To close it gives it up. */
+/** A file being read from the guest. Closing it cancels the transfer. */
 export class Download extends Exchange<GuestFile, { bytes: number }> {
   constructor(id: number, channel: Channel) {
     super(id, channel, {
@@ -92,7 +92,7 @@ export class Download extends Exchange<GuestFile, { bytes: number }> {
   }
 }
 
-/** A file on its way to the guest, or an archive in either direction. To close it gives it up. */
+/** A file being written to the guest, or an archive in either direction. Closing it cancels the transfer. */
 export class Transfer extends Exchange<never, { bytes: number; entries: number }> {
   constructor(id: number, channel: Channel, options: { of: "file" | "archive" }) {
     super(id, channel, {
@@ -115,7 +115,7 @@ export type FileList = { files: GuestFile[]; isTruncated: boolean }
 export class Listing {
   readonly files: GuestFile[] = []
 
-  /** False: the message was of no use. */
+  /** Returns false if the message was useless. */
   take(payload: Uint8Array): boolean {
     const { entries } = parseObject(payload)
     if (!Array.isArray(entries) || entries.length === 0) return false

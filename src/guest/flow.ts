@@ -19,7 +19,7 @@ const sharedWriteBytesMin = 16_384
 /** Waits for the promise; when it takes longer than the guest may, the whole stream is given up. */
 export type Patience = (promise: Promise<void>) => Promise<void>
 
-/** What the connection does for a stream. */
+/** The connection as a stream sees it. */
 export type StreamWriter = {
   send(bytes: Uint8Array): void
   /** Waits until there is room for one more data frame. */
@@ -51,7 +51,7 @@ export class Input {
     this.#claim = options.claim
   }
 
-  /** Resolves when the bytes are on their way. What comes after the stream's end is dropped. */
+  /** Resolves when the bytes have been sent. Bytes after the stream's end are dropped. */
   write(bytes: Uint8Array): Promise<void> {
     const written = this.#last.then(() => this.#writeAll(bytes))
     this.#last = written.catch(() => undefined)
@@ -109,7 +109,7 @@ export class Input {
   }
 }
 
-/** A piece of output; its buffer may have room for more. One without lies in the shared memory still. */
+/** A piece of output; its buffer may have spare room. A piece without a buffer is still in the shared memory. */
 type Piece = { channel: number; length: number } & ({ buffer: Uint8Array } | { extent: Extent })
 
 /** At most one window of output that waits to be taken. */
@@ -165,7 +165,7 @@ export class Output<Chunk> implements AsyncIterable<Chunk> {
     this.#tellChanged()
   }
 
-  /** What waits in the shared memory is of no use any more, while its place there is. Who reads on gets the error. */
+  /** Drops the pieces that wait in the shared memory and releases their region. Later reads throw the error. */
   giveUp(error: AppError): void {
     if (!this.#region || this.#isGivenUp) return
     this.#isGivenUp = true
@@ -228,7 +228,7 @@ export class Output<Chunk> implements AsyncIterable<Chunk> {
     }
   }
 
-  /** When the stream has ended and nothing of it waits. */
+  /** Releases the region once the stream has ended and no piece waits. */
   #finishReading(): void {
     if (this.#pieces.length === 0 && (this.#end || this.#isDiscarding)) this.#region?.finishReading()
   }
@@ -241,7 +241,7 @@ export class Output<Chunk> implements AsyncIterable<Chunk> {
     this.#owed = 0
   }
 
-  /** What lies one behind the other is read at once; so there are at most two of them, before and behind the region's end. */
+  /** Merges adjacent extents into one read; so there are at most two, on either side of the region's end. */
   #joinAt(extent: Extent): boolean {
     const last = this.#pieces.at(-1)
     if (!last || !("extent" in last) || last.extent.offset + last.length !== extent.offset) return false

@@ -81,7 +81,7 @@ export function encodeDataAt(stream: number, channel: number, { offset, length }
   return bytes
 }
 
-/** Reads the payload of a `data_at` frame. Whether the extent is the stream's is not known here. */
+/** Reads the payload of a `data_at` frame. The caller checks that the extent belongs to the stream. */
 export function parseDataAt(payload: Uint8Array): { channel: number; extent: Extent } {
   const bytes = Buffer.from(payload.buffer, payload.byteOffset, payload.length)
   const extent = { offset: bytes.readUInt32BE(1), length: bytes.readUInt32BE(5) }
@@ -166,7 +166,7 @@ export class Decoder {
     }
   }
 
-  /** The end of the wanted preamble, or nothing when its beginning is not there. */
+  /** Returns the end of the wanted preamble, or undefined if its beginning is not there. */
   #search(bytes: Buffer): number | undefined {
     const start = bytes.indexOf(this.#wanted)
     return start < 0 ? undefined : start + wireLimits.preambleBytes
@@ -186,7 +186,7 @@ export class Decoder {
     return { kind: "preamble", generation: spoken }
   }
 
-  /** What was kept with the chunk behind it. A frame that comes in many pieces is not copied for each of them. */
+  /** Appends the chunk to the kept bytes. A frame that arrives in many pieces is not copied for each of them. */
   #join(chunk: Uint8Array): Buffer {
     if (this.#keptBytes === 0) return Buffer.from(chunk.buffer, chunk.byteOffset, chunk.byteLength)
     const total = this.#keptBytes + chunk.length
@@ -208,7 +208,7 @@ export class Decoder {
   }
 }
 
-/** The length of the frame that begins here, or nothing when not even its header is whole. */
+/** Returns the length of the frame that begins here, or undefined if its header is incomplete. */
 function frameLength(bytes: Buffer): number | undefined {
   if (bytes.length < wireLimits.headerBytes) return undefined
   return wireLimits.headerBytes + parseHeader(bytes).length

@@ -16,7 +16,7 @@ export type Network = {
   mtu: number
 }
 
-/** What makes a guest itself. Entropy and time are added when it is sent. */
+/** Everything that gives a guest its identity. Entropy and time are added when it is sent. */
 export type Identity = {
   hostname: string
   machineId: string
@@ -125,7 +125,7 @@ export function parsePersonalised(value: unknown): { bootId: string } {
   return { bootId: value.boot_id }
 }
 
-/** `dueMs`: how long until the first program inside wants to go on by itself; null: none does. */
+/** `dueMs` is the time until the first program inside wants to run again; null if no program does. */
 export function parseNextTimer(value: unknown): { dueMs: number | null } {
   const due = isObject(value) ? value.due_ms : undefined
   if (due === null || (typeof due === "number" && Number.isSafeInteger(due) && due >= 0))
@@ -143,7 +143,7 @@ export function parseExited(value: unknown): Exited {
   throw new WireError("the guest's answer to exec cannot be read")
 }
 
-/** Reads a message of a running command; nothing if it says something that this host does not know. */
+/** Reads a message of a running command. Returns undefined for a message that this host does not know. */
 export function parseStarted(payload: Uint8Array): { pid: number } | undefined {
   const { started } = parseObject(payload)
   if (!isObject(started) || typeof started.pid !== "number") return undefined

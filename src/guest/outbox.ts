@@ -1,8 +1,8 @@
 /**
- * What waits to be written to a socket that takes only as much as fits.
+ * The write queue of a socket.
  *
- * Order is kept and nothing is written twice. Data waits for room before it is put here; the few other frames do not,
- * so a peer that reads nothing is given up when too much has collected.
+ * Keeps the order and writes every byte once. Data waits for room before it is queued; the few other frames do not,
+ * so the connection is dropped if the queue grows too long because the peer does not read.
  */
 
 /** Data waits while more than this waits already: enough to keep the socket busy, little enough to stay fair. */
@@ -47,7 +47,7 @@ export class Outbox {
     if (this.#bytes < fullBytes) this.#letOneGo()
   }
 
-  /** Waits until there is room for one more frame. Those who wait are let in one after the other. */
+  /** Waits until there is room for one more frame. Waiters are admitted one at a time. */
   async room(): Promise<void> {
     if (this.#isClosed || (this.#bytes < fullBytes && this.#waiting.length === 0)) return
     await new Promise<void>((resolve) => this.#waiting.push(resolve))

@@ -9,7 +9,7 @@ export type OutputChunk = { channel: "stdout" | "stderr"; bytes: Uint8Array }
 export type GuestProcess = {
   /** Resolves when the command runs. */
   readonly started: Promise<{ pid: number }>
-  /** What the command writes. The guest may send more only as chunks are taken; to stop reading discards the rest. */
+  /** The command's output. The guest may send more only as chunks are taken; ending the iteration discards the rest. */
   readonly output: AsyncIterable<OutputChunk>
   /** The command's end; its output may still be waiting to be read. Rejects with an `AppError`. */
   readonly result: Promise<Exited>

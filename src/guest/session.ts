@@ -1,6 +1,6 @@
 /**
- * Sessions: commands with a terminal that live in the guest on their own. What is asked, what is answered, and how an
- * attached one looks from here.
+ * Sessions: commands with a terminal that live in the guest independently of a connection. Requests, answers, and
+ * an attached session as the host sees it.
  */
 
 import { type Channel, Exchange } from "./exchange.ts"

@@ -1,16 +1,17 @@
 /**
- * The memory that a machine shares with this host, from the host's end: who may use which part of it.
+ * The host's end of the memory that a machine shares with this host: allocates its regions to streams.
  *
  *   0          to the guest           half         from the guest           end
  *   | region | region | region | region | region | region | region | mark   |
  *
- * A region is as long as a stream's window and belongs to one stream, so that credit alone keeps its bytes from being
- * overwritten before they were taken. It is free again when the guest has closed the stream, after which nothing of it is on its
- * way, and all that came was read here. The mark is the connection's nonce, by which a guest sees that the memory is another one: in a
- * copy of its machine, which may have been made in the middle of a transfer, or since another connection has begun.
+ * A region is as long as a stream's window and belongs to one stream, so credit alone keeps unread bytes from being
+ * overwritten. A region is free again once the guest has closed the stream, after which none of its data is in
+ * flight, and the host has read all that arrived. The mark is the connection's nonce. It shows a guest that the
+ * memory has been replaced: in a copy of its machine, even one taken in the middle of a transfer, or after a new
+ * connection.
  *
- * Guest and QEMU may be hostile and can change the memory at any time: a byte is read once, into a copy. It is not mapped here,
- * since whoever maps a file can be made to fail by it.
+ * Guest and QEMU may be hostile and can change the memory at any time, so each byte is read once, into a copy. The
+ * memory is not mapped here: truncating the file would crash a process that maps it.
  */
 
 import { closeSync, fstatSync, readSync, writeSync } from "node:fs"
@@ -20,10 +21,10 @@ import { type Extent, WireError, wireLimits } from "./frame.ts"
 
 const regionBytes = wireLimits.windowBytes
 
-/** Opens the memory: a descriptor that is closed here, or nothing if it cannot be had. */
+/** Opens the memory. Returns a descriptor that is closed here, or undefined if the memory is not available. */
 export type OpenShared = () => number | undefined
 
-/** What a stream may have: a region for bytes to the guest, or from it. */
+/** A stream claims a region for bytes to the guest or from it. */
 export type Direction = "to guest" | "from guest"
 
 export class SharedMemory {
@@ -43,7 +44,7 @@ export class SharedMemory {
     this.#open = open
   }
 
-  /** A region for a stream that has none yet; nothing if none is free. */
+  /** Claims a region for a stream that has none yet. Returns undefined if none is free. */
   claim(stream: number, direction: Direction): Region | undefined {
     const memory = this.#opened()
     if (!memory) return undefined
@@ -65,12 +66,12 @@ export class SharedMemory {
     return undefined
   }
 
-  /** The guest has sent the last frame of that stream, which may be one that everybody here has given up. */
+  /** The guest has sent the last frame of that stream, which the host may have cancelled already. */
   guestClosed(stream: number): void {
     this.#regions.get(stream)?.finishWriting()
   }
 
-  /** The connection is over. What is still in a region cannot be read any more, since the next connection may use it. */
+  /** The connection is over. Its regions must not be read any more, since the next connection may use them. */
   close(): void {
     this.#open = undefined
     this.#regions.clear()
@@ -89,7 +90,7 @@ export class SharedMemory {
     return this.#memory
   }
 
-  /** Before anything else is there; it went with what was given back last. */
+  /** Writes the mark before any other data; the mark is lost whenever the last region is freed. */
   #isMarked({ fd, bytes }: { fd: number; bytes: number }): boolean {
     const mark = this.#mark()
     try {
@@ -114,7 +115,7 @@ export class Region {
   readonly base: number
   readonly #descriptor: () => number | undefined
   readonly #onFree: () => void
-  /** Where the next piece begins. */
+  /** Offset of the next piece. */
   #at = 0
   #isWritten = false
   #isRead: boolean
@@ -126,13 +127,16 @@ export class Region {
     onFree: () => void
   }) {
     this.base = options.base
-    // What goes to the guest is read there, and it has done so when it closes the stream.
+    // The guest reads this region itself, and has finished when it closes the stream.
     this.#isRead = options.direction === "to guest"
     this.#descriptor = options.descriptor
     this.#onFree = options.onFree
   }
 
-  /** Puts the beginning of the bytes behind those before, never across the region's end. The caller has credit for them. */
+  /**
+   * Writes as many of the bytes as fit before the region's end, behind earlier ones. The caller has credit for
+   * them.
+   */
   write(bytes: Uint8Array): Extent {
     const length = Math.min(bytes.length, wireLimits.sharedPieceBytesMax, regionBytes - this.#at)
     const extent = { offset: this.base + this.#at, length }
@@ -149,20 +153,20 @@ export class Region {
     this.#advance(length)
   }
 
-  /** A copy of what is there now. */
+  /** Returns a copy of the current contents. */
   read({ offset, length }: Extent): Uint8Array {
     const bytes = Buffer.allocUnsafeSlow(length)
     this.#transfer("read", length, (fd) => readSync(fd, bytes, 0, length, offset))
     return bytes
   }
 
-  /** The guest puts nothing there any more, or has read all that it ever will. */
+  /** The guest writes no more here, or has read everything it will read. */
   finishWriting(): void {
     this.#isWritten = true
     if (this.#isRead) this.#onFree()
   }
 
-  /** Nothing of it is read here any more. */
+  /** The host reads no more here. */
   finishReading(): void {
     if (this.#isRead) return
     this.#isRead = true

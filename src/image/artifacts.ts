@@ -1,6 +1,6 @@
 /**
- * The kernels and images of one data directory: found by name or hash, accepted only when their manifest proves them. Nothing
- * installed is ever changed; `current.json` says which one is used next.
+ * The kernels and images of one data directory: found by name or hash, and accepted only if their manifest proves
+ * them. Installed files never change; `current.json` names the one to use next.
  *
  *     DATA/kernels/HASH/{vmlinux,initramfs,manifest.json}     DATA/kernels/current.json
  *     DATA/images/NAME/HASH.raw  HASH.json                    DATA/images/NAME/current.json
@@ -71,8 +71,8 @@ export async function readKernel(dataDir: string, options: ReadOptions = {}): Pr
 }
 
 /**
- * The newest build of the kernel whose modules an image holds: with another one `modprobe` finds nothing in the guest. The current
- * kernel where there is none.
+ * Returns the newest build of the kernel whose modules the image holds: with any other, `modprobe` finds no modules
+ * in the guest. Falls back to the current kernel.
  */
 export async function readKernelFor(
   dataDir: string,

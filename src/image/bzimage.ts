@@ -40,7 +40,7 @@ export function locatePayload(image: Buffer<ArrayBuffer>): Payload {
   if (compression === undefined) {
     throw new AppError("invalid", "the kernel's payload has an unknown compression")
   }
-  // The last four bytes are the unpacked size. Only for gzip are they part of the compressed stream itself.
+  // The last four bytes are the unpacked size, which belongs to the compressed stream only for gzip.
   const packedEnd = compression === "gzip" ? end : end - 4
   return { compression, packed: image.subarray(start, packedEnd), unpackedBytes: image.readUInt32LE(end - 4) }
 }

@@ -1,4 +1,7 @@
-/** The cache of kernels and images, which all data directories of a host share: what nobody has asked for in a month goes. */
+/**
+ * The cache of kernels and images, shared by all data directories of a host. Entries unused for a month are
+ * evicted.
+ */
 
 import { readdir, rm, stat, utimes } from "node:fs/promises"
 import { join } from "node:path"
@@ -7,7 +10,7 @@ import { exists } from "./publish.ts"
 const keptMs = 30 * 86_400_000
 const shelves = ["kernel-packages", "kernels", "images"]
 
-/** `used` are paths in the cache that were just asked for. Everything can be made again, so nothing here has to be kept. */
+/** `used` lists paths in the cache that were just requested. Everything can be built again, so nothing must be kept. */
 export async function tendCache(
   cacheDir: string,
   options: { used: readonly string[]; nowMs: number },
@@ -18,7 +21,7 @@ export async function tendCache(
     for (const entry of await readdir(shelf, { withFileTypes: true })) {
       const path = join(shelf, entry.name)
       const { uid, mtimeMs } = await stat(path)
-      // Another user's cache is that user's to tend.
+      // Each user tends its own cache.
       if (!entry.isDirectory() || uid !== process.getuid?.()) continue
       if (used.some((one) => `${one}/`.startsWith(`${path}/`))) await utimes(path, nowMs / 1000, nowMs / 1000)
       else if (nowMs - mtimeMs > keptMs) await rm(path, { recursive: true })

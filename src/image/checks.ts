@@ -1,14 +1,14 @@
 /**
- * What a daemon checks of kernels and images before it uses them. A kernel is read through at its first use, in 40 ms. An image is a
- * gigabyte: nobody waits for it as long as its file is the one that was found whole last, and it is read through again beside their work.
- * The answer holds until another file is there, as after `bhatti init`.
+ * Checks kernels and images before the daemon uses them. A kernel is read completely at its first use, in 40 ms. An
+ * image is a gigabyte: requests do not wait for it while its file is the one last proved whole, and it is read
+ * again in the background. A result holds until the file is replaced, for example by `bhatti init`.
  */
 import type { AppError } from "../contract/errors.ts"
 import { type InstalledImage, type InstalledKernel, readImage, readKernel } from "./artifacts.ts"
 import { damaged, damageOf } from "./manifest.ts"
 import { identityOf, isAsProven, proveDisk } from "./proven-disk.ts"
 
-/** Between parts of 4 MiB, so that whoever starts sandboxes meanwhile does not notice. */
+/** Pause between parts of 4 MiB, so that the check does not slow down sandboxes that start meanwhile. */
 const pauseMs = 10
 /** A daemon that has just started has better things to do. */
 const delayMs = 1500
@@ -20,7 +20,7 @@ export class ArtifactChecks {
   readonly #onDamage: (error: AppError) => void
   readonly #looks = new Map<string, Look>()
 
-  /** `onDamage` is told once of each file. */
+  /** `onDamage` is called once for each damaged file. */
   constructor(dataDir: string, onDamage: (error: AppError) => void) {
     this.#dataDir = dataDir
     this.#onDamage = onDamage
@@ -36,7 +36,10 @@ export class ArtifactChecks {
     return kernel
   }
 
-  /** Throws if it is known to be damaged, or found so where its file is not the one that was found whole last. */
+  /**
+   * Throws if the image is known to be damaged, or if its file is not the one last proved whole and turns out to be
+   * damaged.
+   */
   async image<I extends InstalledImage>(image: I): Promise<I> {
     await this.#lookAt(image)
     return image
@@ -56,7 +59,7 @@ export class ArtifactChecks {
     })
   }
 
-  /** One by its hash. `isReadThrough`: the answer waits until all of it was read. */
+  /** Returns an image by its hash. With `isReadThrough`, waits until the whole image has been read. */
   async imageOf(
     { name, hash }: { name: string; hash: string },
     { isReadThrough }: { isReadThrough?: boolean } = {},
@@ -78,7 +81,7 @@ export class ArtifactChecks {
           begun.found = error
           this.#onDamage(error)
         },
-        // A file that cannot be read is told by who waits, and looked at anew.
+        // An unreadable file fails the requests that wait for it, and the next request checks it again.
         () => this.#looks.delete(key),
       )
     }

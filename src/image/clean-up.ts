@@ -1,7 +1,7 @@
 /**
- * Gives up images and kernels of a data directory that nothing will use again. An image is part of every template that was made from
- * it; a kernel is needed as long as an image holds its modules. What is used next stays, and for an hour what was used next before
- * or has just come: whoever began with it may not have written that down yet.
+ * Removes images and kernels of a data directory that will not be used again. An image is part of every template
+ * made from it; a kernel is needed as long as an image holds its modules. The current ones stay. Previous and new
+ * ones stay for an hour, since an operation that uses one may not have recorded it yet.
  */
 
 import { rm, stat } from "node:fs/promises"
@@ -11,7 +11,7 @@ import { markOf } from "./proven-disk.ts"
 
 const graceMs = 3_600_000
 
-/** `neededImages` are hashes. Gives the paths of what was removed. */
+/** `neededImages` are hashes. Returns the removed paths. */
 export async function removeUnusedArtifacts(
   dataDir: string,
   options: { neededImages: ReadonlySet<string>; nowMs: number },
@@ -29,7 +29,7 @@ export async function removeUnusedArtifacts(
       neededKernels.add((await readKernelFor(dataDir, image)).hash)
       continue
     }
-    // What has no manifest does not count as installed.
+    // A file without a manifest does not count as installed.
     await rm(manifest)
     await rm(image.file)
     await rm(markOf(image.file), { force: true })

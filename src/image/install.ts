@@ -1,5 +1,6 @@
 /**
- * Installs kernels and images in a data directory by linking them from the cache, and puts whole files in the place of damaged ones.
+ * Installs kernels and images in a data directory by linking them from the cache, and replaces damaged files with
+ * intact ones.
  *
  *     DATA/kernels/HASH/{vmlinux,initramfs,manifest.json}     DATA/kernels/current.json
  *     DATA/images/NAME/HASH.raw  HASH.json                    DATA/images/NAME/current.json
@@ -48,14 +49,14 @@ async function linkImage(directory: string, { hash, file }: { hash: string; file
   const target = join(directory, `${hash}.raw`)
   await publishLink(file, target)
   await heal(file, target, () => proveDisk(target, digest))
-  // The manifest last: what has none does not count as installed.
+  // The manifest comes last: a file without one does not count as installed.
   await publishLink(manifest, join(directory, `${hash}.json`))
   await heal(manifest, join(directory, `${hash}.json`), hasSameBytes)
 }
 
 /**
- * Heals what is installed besides, for sandboxes that were made of it, from the cache where that still has it. Returns the errors of
- * what stays damaged.
+ * Repairs other installed files, which existing sandboxes were made from, as far as the cache still has them.
+ * Returns an error for each file that stays damaged.
  */
 export async function healInstalled(dataDir: string, cacheDir: string): Promise<AppError[]> {
   const left: (AppError | undefined)[] = []
@@ -78,7 +79,7 @@ export async function healInstalled(dataDir: string, cacheDir: string): Promise<
   return left.filter((error) => error !== undefined)
 }
 
-/** The whole one with that hash; undefined if there is none. */
+/** Returns an intact image with that hash, or undefined. */
 async function findCachedImage(cacheDir: string, hash: string): Promise<string | undefined> {
   for (const entry of await entriesOf(join(cacheDir, "images"), /^([^.].*)$/)) {
     const directory = join(cacheDir, "images", entry)

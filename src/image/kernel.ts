@@ -76,7 +76,7 @@ function proveBytes(bytes: Uint8Array): { size: number; sha256: string } {
   return { size: bytes.length, sha256: new Bun.CryptoHasher("sha256").update(bytes).digest("hex") }
 }
 
-/** Not compressed: an emulated guest spends longer on unpacking than the host on reading three more megabytes. */
+/** Left uncompressed: an emulated guest takes longer to unpack it than the host takes to read three more megabytes. */
 async function initramfsEntries(agent: Uint8Array, modulesDir: string): Promise<CpioEntry[]> {
   const dependencies = parseModulesDep(await Bun.file(join(modulesDir, "modules.dep")).text())
   const modules = await Promise.all(

@@ -1,6 +1,6 @@
 /**
- * What is written beside every artifact and proves it complete: sizes always, digests on request. A reader accepts
- * only what its manifest proves.
+ * The manifest beside every artifact, which proves it complete: sizes always, digests on request. A reader accepts
+ * only files that match their manifest.
  */
 import { createHash } from "node:crypto"
 import { stat } from "node:fs/promises"
@@ -35,9 +35,9 @@ export const ImageManifest = z.strictObject({
   hash: Hash,
   name: z.string().min(1),
   sizeMib: z.int().positive(),
-  /** What `sparse.ts` computes, not the SHA-256 of the whole file: that would read all its holes. */
+  /** The digest that `sparse.ts` computes, not the SHA-256 of the whole file, which would read all its holes. */
   digest: Digest,
-  /** Whose modules the image holds; with another kernel it runs, but `modprobe` finds nothing. */
+  /** The kernel whose modules the image holds; with another kernel it runs, but `modprobe` finds no modules. */
   kernelVersion: z.string().min(1),
 })
 export type ImageManifest = z.infer<typeof ImageManifest>
@@ -96,7 +96,7 @@ export function damaged(dataDir: string, path: string, cause?: unknown): AppErro
   })
 }
 
-/** Returns the error if what is read is missing or damaged. */
+/** Returns the error if a file is missing or damaged. */
 export async function damageOf(reading: Promise<unknown>): Promise<AppError | undefined> {
   try {
     await reading
@@ -107,7 +107,7 @@ export async function damageOf(reading: Promise<unknown>): Promise<AppError | un
   }
 }
 
-/** The command that puts right what is missing or damaged, here the one for this data directory. */
+/** Returns the command that repairs a missing or damaged artifact in this data directory. */
 export function initHint(dataDir: string, image?: string): string {
   const options = [
     ...(image === undefined ? [] : [`--image ${image}`]),

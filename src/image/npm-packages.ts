@@ -1,6 +1,6 @@
 /**
- * Tarballs of the npm registry that this host is set up for. Bun's own package manager, which is part of this program, knows
- * the registry's address; the recipe's digest decides whether what came is accepted.
+ * Downloads tarballs from the npm registry that this host is configured for. Bun's own package manager, which is
+ * part of this program, knows the registry's address; the recipe's digest decides whether a tarball is accepted.
  */
 
 import { createHash } from "node:crypto"

@@ -1,6 +1,6 @@
 /**
  * Runs an external program to its end: argument list (never a shell string), deadline, bounded output, and an error
- * that carries the last words of stderr. Not for programs that live on, and not for interactive ones.
+ * that carries the end of stderr. Not for background or interactive programs.
  */
 import { AppError } from "../contract/errors.ts"
 
@@ -14,7 +14,7 @@ export type ProgramOptions = {
   cwd?: string
   env?: Record<string, string>
   stdin?: Uint8Array
-  /** What stdout may hold, default 1 MiB. */
+  /** Limit on stdout, default 1 MiB. */
   stdoutBytesMax?: number
 }
 
@@ -32,7 +32,7 @@ export async function runProgram(
   }
   const child = Bun.spawn([path, ...command.slice(1)], {
     ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
-    // One language for messages, and no package script that waits for an answer.
+    // Messages in English, and no package script that waits for an answer.
     env: { ...process.env, LC_ALL: "C", DEBIAN_FRONTEND: "noninteractive", ...options.env },
     stdin: options.stdin ?? "ignore",
     stdout: "pipe",

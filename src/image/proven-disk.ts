@@ -1,6 +1,7 @@
 /**
- * Whether an image's disk is what its manifest says, by its digest. Beside a disk that was found whole lies a mark: a faster checksum of
- * the same bytes, and which file that was. With it the next look takes a sixth of the time, and a start need not wait for it.
+ * Checks an image's disk against the digest in its manifest. A disk proved whole gets a mark beside it: a faster
+ * checksum of the same bytes, and the file's identity. The mark makes the next check six times as fast, and a start
+ * need not wait for it.
  */
 import { readFileSync, statSync } from "node:fs"
 import { z } from "zod"
@@ -18,13 +19,16 @@ export function markOf(file: string): string {
   return `${file}.checked`
 }
 
-/** Changes with every write to the file and with every file in its place, but not with the number of its links. Undefined: missing. */
+/**
+ * Changes with every write to the file and with every replacement, but not with its number of links. Returns
+ * undefined if the file is missing.
+ */
 export function identityOf(file: string): string | undefined {
   const stat = statSync(file, { throwIfNoEntry: false, bigint: true })
   return stat && `${stat.dev} ${stat.ino} ${stat.size} ${stat.mtimeNs}`
 }
 
-/** Returns whether this very file was found whole before, and nobody has written to it since by ordinary means. */
+/** Returns true if this very file was proved whole before and has not been written to since by ordinary means. */
 export function isAsProven(file: string, digest: string): boolean {
   const mark = readMark(file)
   return mark?.digest === digest && mark.identity === identityOf(file)
@@ -32,7 +36,7 @@ export function isAsProven(file: string, digest: string): boolean {
 
 type ProveOptions = { pause?: () => Promise<void>; isKept?: boolean }
 
-/** Reads all of it. `pause` is awaited after every part, for who has time. `isKept: false` writes nothing. */
+/** Reads the whole disk. Awaits `pause` after every part, for background checks. `isKept: false` writes no mark. */
 export function proveDisk(file: string, digest: string, options: ProveOptions = {}): Promise<boolean> {
   return isReadable(readThrough(file, digest, options))
 }

@@ -1,4 +1,7 @@
-/** Whether an unpacked package in the cache is as it was unpacked: one checksum over the names and bytes of all of its files. */
+/**
+ * Checks that an unpacked package in the cache is unchanged: one checksum over the names and bytes of all its
+ * files.
+ */
 
 import { readdir, readFile } from "node:fs/promises"
 import { join, relative } from "node:path"

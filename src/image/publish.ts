@@ -1,7 +1,7 @@
 /**
- * How artifacts appear: made beside their final place, synced, renamed. So a path under its final name is always
- * complete, nothing is ever changed in place (a running machine may have it mapped), and when two builds race, the
- * loser takes the winner's result. Knows nothing about what is inside.
+ * Publishes artifacts: built beside their final place, synced, renamed. So a path under its final name is always
+ * complete, a file never changes in place (a running machine may have mapped it), and the loser of two racing
+ * builds takes the winner's result. Knows nothing about the contents.
  */
 import { constants, statSync } from "node:fs"
 import { chmod, link, mkdir, mkdtemp, open, readdir, rename, rm, stat } from "node:fs/promises"
@@ -10,7 +10,7 @@ import { AppError } from "../contract/errors.ts"
 import { runProgram } from "./program.ts"
 
 const besidePrefix = ".making-"
-/** No build takes this long, so what is older was left by one that was killed. */
+/** No build takes this long, so an older directory was left by a build that was killed. */
 const abandonedAfterMs = 6 * 60 * 60 * 1000
 const copyDeadlineMs = 300_000
 
@@ -27,7 +27,7 @@ export async function publishDirectory(
   const beside = await mkdtemp(besidePath(target))
   undo.defer(() => rm(beside, { recursive: true, force: true }))
 
-  // Programs that a build runs may work as other users; nothing here is secret.
+  // Programs run by a build may work as other users; no content is secret.
   await chmod(beside, 0o755)
   await build(beside)
   for (const entry of await readdir(beside, { withFileTypes: true })) {
@@ -57,7 +57,7 @@ export async function publishLink(source: string, target: string): Promise<void>
   await syncPath(dirname(target))
 }
 
-/** Puts `source`, or a copy of it, in the place of what is at `target`. A machine that has that open keeps it. */
+/** Replaces `target` with a link to `source`, or with a copy. A machine that has the old file open keeps it. */
 export async function replaceByLink(source: string, target: string): Promise<void> {
   await using undo = new AsyncDisposableStack()
   const beside = await mkdtemp(besidePath(target))
@@ -129,7 +129,7 @@ async function sweepAbandoned(directory: string): Promise<void> {
   for (const name of await readdir(directory)) {
     if (!name.startsWith(besidePrefix)) continue
     const path = join(directory, name)
-    // Another build may finish and take its directory away at any moment.
+    // Another build may finish and remove its directory at any moment.
     const mtimeMs = statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? Number.POSITIVE_INFINITY
     if (Date.now() - mtimeMs > abandonedAfterMs) await rm(path, { recursive: true, force: true })
   }

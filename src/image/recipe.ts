@@ -1,6 +1,6 @@
 /** The shape of an image's recipe. The recipes themselves are in `images/`. */
 
-/** A package of the npm registry whose tarball is unpacked as it is, with no scripts run and no dependencies added. */
+/** A package of the npm registry. Its tarball is unpacked as it is: no scripts run, and no dependencies are added. */
 export type NpmPackage = {
   name: string
   version: string
@@ -16,6 +16,9 @@ export type Recipe = {
   sizeMib: number
   packages: readonly string[]
   npmPackages?: readonly NpmPackage[]
-  /** A shell script that finishes the tree in the directory $1. $BHATTI_NPM_PACKAGES holds NAME.tgz of each npm package. */
+  /**
+   * A shell script that completes the tree in the directory $1. $BHATTI_NPM_PACKAGES holds NAME.tgz of each npm
+   * package.
+   */
   customize: string
 }

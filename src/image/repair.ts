@@ -1,6 +1,6 @@
 /**
- * The initramfs of a boot that repairs the guest's root filesystem: the ordinary one, and behind it this host's e2fsck with its
- * libraries. The guest runs it on its own disk, so no filesystem of a guest is ever read on the host.
+ * The initramfs of a boot that repairs the guest's root filesystem: the ordinary one plus this host's e2fsck with
+ * its libraries. The guest runs it on its own disk, so the host never reads a guest's filesystem.
  */
 
 import { closeSync, writeSync } from "node:fs"
@@ -29,7 +29,7 @@ export async function repairKernel<K extends Kernel>(
     Buffer.concat([part, Buffer.alloc(-part.length & (archiveAlignment - 1))]),
   )
   const bytes = Buffer.concat(padded)
-  // In memory: the disk may be what is wrong.
+  // Kept in memory, since the host's disk may be the problem.
   const fd = createMemoryFile({ name: "bhatti-repair", bytes: bytes.length })
   for (let done = 0; done < bytes.length; ) done += writeSync(fd, bytes, done, bytes.length - done, done)
   return {

@@ -1,3 +1,3 @@
-/** How a build tells what it is doing: the words are for people, the step names group them. */
+/** Reports the progress of a build: messages for people, grouped by step names. */
 
 export type Report = (event: { step: "kernel" | "image"; message: string }) => void

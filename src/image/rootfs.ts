@@ -64,7 +64,7 @@ export async function buildImage(options: {
   return { name, hash, sizeMib, file: join(directory, "disk.raw") }
 }
 
-/** Returns undefined unless the disk beside it is what it says. */
+/** Returns undefined unless the disk beside the manifest matches it. */
 async function wholeManifest(directory: string): Promise<ImageManifest | undefined> {
   const file = Bun.file(join(directory, "manifest.json"))
   const text = (await file.exists()) ? await file.text() : ""
@@ -128,7 +128,7 @@ async function buildDisk(options: {
     [
       "mmdebstrap",
       "--variant=minbase",
-      // The tree itself is thrown away: the last hook has made the disk out of it, so nothing has to be cleaned either.
+      // The tree is thrown away, since the last hook has made the disk from it; so no cleaning is needed either.
       "--format=null",
       "--skip=cleanup",
       "--dpkgopt=force-unsafe-io",

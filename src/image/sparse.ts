@@ -1,6 +1,7 @@
 /**
- * Digest of a disk file that is mostly holes: SHA-256 over the 1 MiB blocks that are not all zero, each led by its
- * number, and over the size. It reads only what is stored, and stays the same however a copy lays out its holes.
+ * Digest of a disk file that is mostly holes: SHA-256 over the 1 MiB blocks that are not all zero, each preceded by
+ * its number, and over the size. Computing it reads only stored blocks, and the layout of the holes does not change
+ * it.
  */
 import { createHash } from "node:crypto"
 import { type FileHandle, open } from "node:fs/promises"

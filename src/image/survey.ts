@@ -1,4 +1,4 @@
-/** All that is damaged of the kernels and images of a data directory, for the doctor. Changes nothing. */
+/** Lists all damaged kernels and images of a data directory, for the doctor. Changes nothing. */
 import { readdir } from "node:fs/promises"
 import { join } from "node:path"
 import type { AppError } from "../contract/errors.ts"
@@ -7,7 +7,7 @@ import { damaged, damageOf } from "./manifest.ts"
 import { proveDisk } from "./proven-disk.ts"
 import { exists } from "./publish.ts"
 
-/** What was never installed is no damage. */
+/** A missing file that was never installed is not damage. */
 export async function listDamage(dataDir: string): Promise<AppError[]> {
   const kernels = join(dataDir, "kernels")
   const errors = (await exists(join(kernels, "current.json"))) ? [await damageOf(readKernel(dataDir))] : []
@@ -40,7 +40,7 @@ export async function imageHashes(dataDir: string): Promise<{ name: string; hash
   return found
 }
 
-/** What the pattern's group finds in the names of a directory; nothing if there is none. */
+/** Returns the text matched by the pattern's group in each name of a directory; empty if the directory is missing. */
 export async function entriesOf(directory: string, pattern: RegExp): Promise<string[]> {
   if (!(await exists(directory))) return []
   const names = await readdir(directory)

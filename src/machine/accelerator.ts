@@ -25,7 +25,7 @@ const groupName = "kvm-probe"
 
 type ProbeInput = {
   wanted: "auto" | "kvm" | "tcg"
-  /** By `require_kvm`: nothing is served without it. */
+  /** Set by `require_kvm`: the daemon does not serve without KVM. */
   isKvmRequired: boolean
   qemu: QemuBuild
   kernel: { hash: string; vmlinux: string; initramfs: string }
@@ -37,7 +37,7 @@ type ProbeInput = {
   /** User id of machines that belong to no sandbox. */
   uid: number | undefined
   cgroups: Cgroups
-  /** For how long a guest may say nothing. */
+  /** How long a guest may stay silent. */
   patienceSec: number
   device?: string
 }
@@ -56,7 +56,7 @@ export async function chooseAccelerator(input: ProbeInput): Promise<AcceleratorR
   })
 }
 
-/** What is known without trying: whether machines on this host run, or would run, in software emulation. */
+/** Tells, without a probe, whether machines on this host run or would run in software emulation. */
 export async function isEmulated(options: {
   wanted: ProbeInput["wanted"]
   dataDir: string
@@ -66,7 +66,7 @@ export async function isEmulated(options: {
   return memory?.bootId === hostBootId && memory.problem !== null
 }
 
-/** `tried`: what was done to find out, to be put behind the problem; empty where nothing had to be. */
+/** `tried` describes how the problem was found and is appended to it; empty if no attempt was necessary. */
 async function findProblem(input: ProbeInput): Promise<{ problem: string | undefined; tried: string }> {
   const device = deviceProblem(input.device)
   if (device !== undefined) return { problem: device, tried: "" }
@@ -119,7 +119,7 @@ function memoryPath({ dataDir }: { dataDir: string }): string {
   return join(dataDir, "kvm-probe.json")
 }
 
-/** The next daemon tries KVM anew. */
+/** Makes the next daemon probe KVM again. */
 export async function forgetProbe(options: { dataDir: string }): Promise<void> {
   await rm(memoryPath(options), { force: true })
 }
@@ -127,7 +127,7 @@ export async function forgetProbe(options: { dataDir: string }): Promise<void> {
 async function readMemory(options: { dataDir: string }): Promise<Memory | undefined> {
   const file = Bun.file(memoryPath(options))
   if (!(await file.exists())) return undefined
-  // It was not synced, so a crash of the host may have left it empty.
+  // The file was not synced, so a crash of the host may have left it empty.
   const parsed = Memory.safeParse(parseJson(await file.text()))
   return parsed.success ? parsed.data : undefined
 }

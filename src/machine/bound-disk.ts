@@ -1,8 +1,8 @@
 /**
- * Which disk a memory belongs to. When a machine is saved its disk gets a mark that no other moment has, in a part of the
- * header that QEMU leaves alone; mark, size and a checksum of the tables are kept with the memory. So an older copy of the disk is
- * told from the right one, and a disk that was cut or whose tables were changed from a whole one. What was changed in the
- * contents alone is not seen: reading all of them would take longer than a stop may.
+ * Binds a saved memory to its disk. Saving a machine puts a unique mark into a part of the disk's header that QEMU
+ * leaves alone; the memory keeps the mark, the size and a checksum of the tables. This detects an older copy of the
+ * disk, a truncated disk, and a disk with changed tables. Changes to the contents alone are not detected: reading
+ * all of them would take too long for a stop.
  */
 
 import { open } from "node:fs/promises"
@@ -18,7 +18,10 @@ export function diskPathOf(directory: string): string {
   return join(directory, "disk.qcow2")
 }
 
-/** Marks the disk of a paused machine: QEMU has written its tables out, and writes nothing more. The caller syncs the file. */
+/**
+ * Marks the disk of a paused machine. QEMU has flushed its tables and writes nothing more. The caller syncs the
+ * file.
+ */
 export async function bindDisk(path: string): Promise<DiskBinding> {
   const mark = crypto.getRandomValues(Buffer.alloc(markPlace.bytes))
   const file = await open(path, "r+")
@@ -31,7 +34,7 @@ export async function bindDisk(path: string): Promise<DiskBinding> {
   return { mark: mark.toString("hex"), bytes, tables: checksum }
 }
 
-/** False: it is another disk than the one that was bound, or was used since. Throws if it is that one, and damaged. */
+/** Returns false if this is not the bound disk or it was used since. Throws if it is the bound disk and is damaged. */
 export async function isBoundDisk(path: string, binding: DiskBinding): Promise<boolean> {
   const { mark, bytes, checksum } = await readDisk(path)
   if (mark.toString("hex") !== binding.mark) return false
@@ -45,8 +48,8 @@ export async function isBoundDisk(path: string, binding: DiskBinding): Promise<b
 }
 
 /**
- * Throws if the disk cannot be what a machine left, as far as its header and its tables tell. Contents that are missing at the file's
- * end are what a host leaves that lost power before it had written them out; nobody had been promised them.
+ * Throws if the header and tables show that no machine can have left this disk. Contents may be missing at the end
+ * of the file: a host that lost power before a flush leaves that, and no flush had been confirmed.
  */
 export async function checkDisk(path: string): Promise<{ missingMib: number }> {
   return { missingMib: Math.ceil((await readDisk(path)).missingBytes / 1024 / 1024) }

@@ -1,6 +1,6 @@
 /**
- * Proves before the first machine that QEMU can be confined on this host as the configuration wants: QEMU is started in
- * the jail once, to say its version. Where it cannot, the daemon does not serve.
+ * Proves before the first machine starts that QEMU can be confined on this host as configured: runs QEMU once in
+ * the jail to print its version. If that fails, the daemon does not serve.
  */
 
 import { closeSync } from "node:fs"

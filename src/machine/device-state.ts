@@ -1,6 +1,7 @@
 /**
- * The device state of a machine that stands still. QEMU writes it to a file of the machine's directory through a descriptor
- * that it was given, and it is read from there into a snapshot. It may be anything that a QEMU writes which a guest has taken over.
+ * The device state of a paused machine. QEMU writes the state through a descriptor to a file in the machine's
+ * directory, and the daemon reads it from there into a snapshot. The file is untrusted: a guest may have taken over
+ * its QEMU.
  */
 
 import { closeSync, constants, fstatSync, readdirSync, type Stats, statSync } from "node:fs"
@@ -14,14 +15,14 @@ import { stateBytesMax } from "./file-bounds.ts"
 import { diskFull, isFull } from "./full-disk.ts"
 import type { Qmp } from "./qmp.ts"
 
-/** QEMU answers nothing while it writes its state. */
+/** QEMU answers no command while it writes its state. */
 const deadline = { deadlineMs: 60_000 }
 /** How QEMU begins every state. */
 const stateMagic = "QEVM"
 
 export const savedFlags = constants.O_WRONLY | constants.O_CREAT | constants.O_TRUNC
 
-/** Where QEMU writes it, before it becomes part of a snapshot. */
+/** The file that QEMU writes, before it becomes part of a snapshot. */
 export function savedStatePath(directory: string): string {
   return join(directory, "device-state")
 }
@@ -48,7 +49,10 @@ export async function saveDeviceState(
   return written.subarray(start)
 }
 
-/** Empties the file behind what is read; it stays as long as it is, since QEMU may write on from there. */
+/**
+ * Frees the file's blocks behind the read position. The length stays, since QEMU may continue from its own
+ * position.
+ */
 async function takeWritten(path: string, before: number): Promise<Uint8Array> {
   const after = statSync(path).size
   try {
@@ -62,7 +66,10 @@ async function takeWritten(path: string, before: number): Promise<Uint8Array> {
   }
 }
 
-/** QEMU keeps copies of the descriptor that it was given, all of one open file. False: it has none, or they are out of reach. */
+/**
+ * QEMU keeps duplicates of its descriptor, which share one open file. Returns false if there is none or they cannot
+ * be reached.
+ */
 function rewindAt({ pid }: ProcessIdentity, path: string): boolean {
   const ours = statSync(path)
   const isOurs = (its: Stats | undefined) => its?.dev === ours.dev && its.ino === ours.ino

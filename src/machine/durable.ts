@@ -22,7 +22,7 @@ export async function writeSynced(path: string, content: string | Uint8Array): P
   }
 }
 
-/** Puts a finished directory in its final place; what was there before is gone. */
+/** Puts a finished directory in its final place and replaces what was there before. */
 export async function publishDirectory(beside: string, final: string): Promise<void> {
   await syncPath(beside)
   await rm(final, { recursive: true, force: true })

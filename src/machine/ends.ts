@@ -1,7 +1,7 @@
 /**
- * How a machine ended, when its guest ended it: its QEMU then stands still instead of ending by itself, so that it can be asked, and
- * the last words of the guest's console be kept. They are written beside the disk before QEMU is ended, one small file per
- * sandbox, which the next end replaces.
+ * How a machine ended, if its guest ended it. Its QEMU pauses then instead of exiting, so that the daemon can ask
+ * for the reason and keep the last lines of the guest's console. Both are written beside the disk before QEMU is
+ * ended: one small file per sandbox, which the next end replaces.
  */
 
 import { readFile, rename, writeFile } from "node:fs/promises"
@@ -28,8 +28,8 @@ export type End = z.infer<typeof End>
 const Status = z.object({ status: z.string() })
 
 /**
- * From now on QEMU stands still at its guest's end. That is kept, and `onEnd` is called, once: QEMU tells of an end, and may say when it
- * is asked that it has been. True: it has ended already.
+ * Makes QEMU pause when its guest ends. Records the end and calls `onEnd` once, although QEMU may report an end
+ * both by an event and when queried. Returns true if the guest has already ended.
  */
 export async function watchEnd(
   machine: { process: ProcessIdentity; directory: string },
@@ -41,7 +41,7 @@ export async function watchEnd(
     try {
       await keepEnd(machine, monitor, reason)
     } catch {
-      // Not known is better than a machine that stands still for ever.
+      // An unknown reason is better than a machine that stays paused for ever.
     }
     await onEnd()
   }
@@ -54,7 +54,7 @@ export async function watchEnd(
   return true
 }
 
-/** True: it stands still already. A QEMU that refuses ends by itself, as it would have. */
+/** Returns true if the guest has already ended. A QEMU that refuses exits at its guest's end, as before. */
 async function awaitEnd(monitor: Qmp): Promise<boolean> {
   try {
     await monitor.command("set-action", { shutdown: "pause" }, deadline)
@@ -84,7 +84,7 @@ async function keepEnd(
   await rename(`${path}.part`, path)
 }
 
-/** How the sandbox's last machine ended; undefined if its guest did not end it. */
+/** Returns how the sandbox's last machine ended, or undefined if its guest did not end it. */
 export async function readEnd(directory: string): Promise<End | undefined> {
   try {
     return End.safeParse(parseJson(await readFile(endPath(directory), "utf8"))).data
@@ -94,7 +94,10 @@ export async function readEnd(directory: string): Promise<End | undefined> {
   }
 }
 
-/** A kernel that panics resets the machine, as one does that reboots. Where nobody heard QEMU's word there is only the kernel's. */
+/**
+ * A kernel that panics resets the machine, like a kernel that reboots. If QEMU's event was missed, only the console
+ * tells them apart.
+ */
 function howOf(words: string, reason: string | undefined): End["how"] {
   if (/Kernel panic - not syncing/.test(words)) return "panic"
   if (/^lohar: (crashed|cannot go on)/m.test(words)) return "agent"

@@ -1,8 +1,8 @@
 /**
- * Bounds on the files that a QEMU may write to, its disk and its device state. The kernel keeps them, since a guest may have taken
- * over the QEMU. A disk of which clusters were freed and taken again may be longer than what it holds, as those that lie
- * apart take no longer piece: the length of one that was full all the time, trimmed and written in random pieces of up to 32 MiB,
- * was 2.2 times its size. No guest of a sound QEMU may meet the bound, for its write would fail.
+ * Limits on the size of the files that a QEMU may write: its disk and its device state. The kernel enforces them,
+ * since a guest may have taken over its QEMU. A disk can be longer than its contents, because freed clusters that
+ * lie apart cannot hold a longer piece: a full disk that was trimmed and written in random pieces of up to 32 MiB
+ * grew to 2.2 times its size. A guest of a sound QEMU must never reach the limit, since its write would fail.
  */
 
 const mebibyte = 1024 * 1024
@@ -14,7 +14,7 @@ export function fileBytesMax(diskMib: number): number {
   return (diskMib * lengthPerSize + Math.ceil(diskMib / 1024) + besideDiskMib) * mebibyte
 }
 
-/** A device state is 170 KB, and some more with each processor. It is read into the daemon's memory. */
+/** A device state takes 170 KB plus some for each processor. The daemon reads it into memory. */
 export const stateBytesMax = 64 * mebibyte
 
 /** The kernel probe's console, all of which is read. */

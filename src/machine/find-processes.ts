@@ -1,7 +1,8 @@
 /**
- * Which processes are a machine's, without knowing their pids. Anybody can start a process with any words, and QEMU may change
- * its own, so these say nothing. A machine's are those that hold files of its own directory, which nobody else can open,
- * and run as a user id that only we give (docs/decisions/0022-whose-process.md).
+ * Finds a machine's processes without knowing their pids. Command lines prove nothing: anybody can start a process
+ * with any arguments, and QEMU may change its own. A machine's processes are those that hold files of its
+ * directory, which nobody else can open, and run under a user id that only this daemon assigns
+ * (docs/decisions/0022-whose-process.md).
  */
 
 import { readdirSync, readlinkSync, statSync } from "node:fs"
@@ -21,19 +22,19 @@ const filesOfMachine = ["disk.qcow2", "device-state"]
 
 /** How machines are started here. */
 export type Ground = {
-  /** File names of their programs: where a machine's jail has been removed, nothing else of them can be told. */
+  /** Names of their executable files: all that identifies a machine's processes once its jail has been removed. */
   qemu: string
   launcher: string
-  /** First of the user ids of machines; undefined where they run as the daemon's own user. */
+  /** First user id of machines; undefined if they run as the daemon's own user. */
   uidBase: number | undefined
 }
 
-/** The machine's QEMU, and what it may have made; the oldest first. */
+/** The machine's QEMU and any processes it has started, oldest first. */
 export function findMachine(directory: string, ground: Ground): ProcessIdentity[] {
   return holdersOf(directory, (pid) => programOf(pid) === ground.qemu && isMachineUser(pid, ground.uidBase))
 }
 
-/** Beside the machine's own processes those that are about to become one: a daemon that was killed may have left them. */
+/** The machine's processes and those about to become one: a daemon that was killed may have left launchers. */
 export function findAllOfMachine(directory: string, { qemu, launcher, uidBase }: Ground): ProcessIdentity[] {
   return holdersOf(directory, (pid) => {
     const program = programOf(pid)
@@ -42,7 +43,7 @@ export function findAllOfMachine(directory: string, { qemu, launcher, uidBase }:
   })
 }
 
-/** Slots whose user id some process has. One that hides its user from this look is seen by the launcher. */
+/** Slots whose user id is in use by a process. The launcher detects processes that hide their user from this check. */
 export function slotsInUse(uidBase: number | undefined): number[] {
   if (uidBase === undefined) return []
   const slots = new Set<number>()

@@ -1,6 +1,6 @@
 /**
- * What a saved machine state depends on. QEMU's own check is lost with the way we save, so a state is loaded only into
- * a machine whose fingerprint is the same to the letter; anything else boots from its disk.
+ * Fingerprint of everything a saved machine state depends on. Our way of saving bypasses QEMU's own check, so a
+ * state is loaded only into a machine with an identical fingerprint; otherwise the machine boots from its disk.
  */
 
 import { statSync } from "node:fs"
@@ -31,7 +31,10 @@ export function findQemu(name = "qemu-system-x86_64"): QemuBuild {
   return { binary, version: version[1] ?? "", identity: `${version[0]} ${size} ${mtimeMs}` }
 }
 
-/** What a saved device state fits: this QEMU, this machine, and under KVM this CPU. 16 hexadecimal digits. */
+/**
+ * Identifies the QEMU, the machine shape and, under KVM, the CPU that a saved device state fits. 16 hexadecimal
+ * digits.
+ */
 export function stateFingerprint(qemu: QemuBuild, shape: MachineShape): string {
   return digest({
     qemu: qemu.identity,
@@ -42,7 +45,7 @@ export function stateFingerprint(qemu: QemuBuild, shape: MachineShape): string {
   })
 }
 
-/** What a template is made of: the state it fits, and what was booted in it. 16 hexadecimal digits. */
+/** Identifies a template: the state it fits, and what was booted in it. 16 hexadecimal digits. */
 export function templateFingerprint(options: {
   qemu: QemuBuild
   shape: MachineShape

@@ -1,6 +1,6 @@
 /**
- * Tells whether a machine's processors stand still, and whether for want of space on the host. QEMU says so
- * when it is asked; between two of its events the answer cannot have changed, so a look at a machine costs it nothing.
+ * Tells whether a machine's processors are paused, and whether that is because the host ran out of disk space. The
+ * answer is cached until QEMU's next event, so checking a machine costs it nothing.
  */
 
 import { z } from "zod"
@@ -15,7 +15,7 @@ const Blocks = z.array(z.object({ "io-status": z.string().optional() }))
 
 export class Halts {
   readonly #known = new WeakMap<Qmp, { events: number; halt: Halt }>()
-  /** QEMU may keep the mark of a lack of space on a machine that runs again: then it says nothing when that is paused. */
+  /** QEMU may keep a machine's out-of-space status after it resumes, and then reports no reason for a later pause. */
   readonly #past = new WeakSet<Qmp>()
   readonly #deadlineMs: number
 

@@ -1,7 +1,7 @@
 /**
- * What a QEMU process sees of the host: a root directory with its program, the libraries and the firmware that it opens,
- * and nothing else. It is made once per build of QEMU and its libraries, as copies, so that an upgrade of the host's
- * packages changes nothing under running machines. The launcher that puts QEMU there is `jail/`.
+ * The view of the host that a QEMU process gets: a root directory with its program and the libraries and firmware
+ * it opens, and no more. The directory is built once per build of QEMU and its libraries, as copies, so that an
+ * upgrade of the host's packages does not affect running machines. The launcher that puts QEMU there is `jail/`.
  */
 
 import { constants } from "node:fs"
@@ -20,7 +20,7 @@ const devices = ["/dev/null", "/dev/kvm"]
 /** QEMU loads its emulator from the first of these where it is not part of the program. */
 const moduleDirectories = ["/usr/lib/x86_64-linux-gnu/qemu", "/usr/lib64/qemu", "/usr/lib/qemu"]
 const moduleName = "accel-tcg-x86_64.so"
-/** What machines of our kind open, each in one of the directories. */
+/** Firmware that our kind of machine opens, each file in one of the directories. */
 const firmware = ["bios-256k.bin", "kvmvapic.bin", "linuxboot_dma.bin", "pvh.bin"]
 const firmwareDirectories = ["/usr/share/qemu", "/usr/share/seabios"]
 const libraryIndex = "/etc/ld.so.cache"
@@ -114,7 +114,7 @@ async function fillRoot(root: string, files: string[]): Promise<void> {
   await makeDirectory(join(root, "proc"))
   for (const path of devices) {
     await makeDirectory(dirname(join(root, path)))
-    // Where the node is mounted.
+    // Mount point for the device node.
     await writeFile(join(root, path), "")
   }
 }

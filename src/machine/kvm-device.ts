@@ -1,6 +1,6 @@
 /**
- * How a machine gets at `/dev/kvm`, which QEMU opens by that path and as the machine's user. The probe of KVM asks here too, so that
- * it starts as machines do.
+ * How a machine reaches `/dev/kvm`, which QEMU opens by that path and as the machine's user. The KVM probe uses the
+ * same code, so that it starts as machines do.
  */
 
 import { accessSync, closeSync, constants, openSync, type Stats, statSync } from "node:fs"
@@ -14,8 +14,8 @@ const everybody = 0o006
 const group = 0o060
 
 /**
- * The host's own node where its mode lets the machine's user in, by its group if need be. Elsewhere (a host without udev's
- * rules has 0600 of root) a node of that user's own, which only a jail can have.
+ * Returns the host's own node if its mode admits the machine's user, through its group if necessary. Otherwise
+ * (without udev's rules the node is 0600 of root) returns a node owned by that user, which requires a jail.
  */
 export function kvmAccess(
   { uid, level }: Pick<Confinement, "uid" | "level">,
@@ -44,7 +44,7 @@ export function deviceProblem(path = kvmDevice): string | undefined {
   }
 }
 
-/** Changes when the device is made anew, as by loading its module again, or is given to others. */
+/** Changes if the device is created again, for example when its module is reloaded, or changes owner. */
 export function deviceIdentity(path = kvmDevice): string {
   const { ino, rdev, mode, uid, gid } = statSync(path)
   return [ino, rdev, mode.toString(8), uid, gid].join(" ")

@@ -1,6 +1,7 @@
 /**
- * Boots a guest under KVM and waits for a word of it. QEMU is started as machines are: by the launcher, in the jail, as a machine's user,
- * with the same device node, groups, control group and system call filter. So what is found holds for machines.
+ * Boots a guest under KVM and waits for its first output. QEMU starts exactly as for a machine: by the launcher, in
+ * the jail, as a machine's user, with the same device node, groups, control group and system call filter. So the
+ * result holds for machines.
  */
 
 import { closeSync, openSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs"
@@ -29,7 +30,7 @@ export async function probeKvm(options: {
   confinement: Confinement
   /** For the console and for what a killed daemon leaves. */
   directory: string
-  /** For how long a guest may say nothing. */
+  /** How long a guest may stay silent. */
   patienceMs: number
 }): Promise<ProbeResult> {
   const { directory } = options
@@ -76,7 +77,7 @@ async function startProbe(
   }
 }
 
-/** Its patience begins anew whenever the guest says something: a slow host is not taken for a broken one. */
+/** Output from the guest restarts the timeout, so that a slow host is not mistaken for a broken one. */
 async function waitForWords(
   process: ProcessIdentity | undefined,
   { logPath, patienceMs }: { logPath: string; patienceMs: number },

@@ -1,6 +1,6 @@
 /**
- * A template's memory: on disk a sparse file, in use a write-sealed memory file that all its clones map privately. Sealing
- * is what keeps one sandbox's QEMU, however broken, from changing what the next one starts with.
+ * A template's memory: a sparse file on disk; in use, a write-sealed memory file that all clones map privately. The
+ * seal keeps one sandbox's QEMU, however broken, from changing the memory that the next one starts with.
  */
 
 import { closeSync } from "node:fs"
@@ -8,7 +8,10 @@ import { open } from "node:fs/promises"
 import { createMemoryFile, sealMemoryFile } from "../lib/posix.ts"
 import { nonZeroRuns, readExtents } from "../lib/sparse-file.ts"
 
-/** Writes the used pages of the memory file `fd` to a new file and syncs it. Gives the checksum that `readMemory` gives. */
+/**
+ * Writes the used pages of the memory file `fd` to a new file and syncs it. Returns the same checksum as
+ * `readMemory`.
+ */
 export async function writeMemory(options: { fd: number; bytes: number; path: string }): Promise<string> {
   const file = await open(options.path, "wx", 0o600)
   try {
@@ -30,7 +33,10 @@ export async function writeMemory(options: { fd: number; bytes: number; path: st
   }
 }
 
-/** The memory file of a template on disk, sealed, and a checksum over what was read. The caller owns the descriptor. */
+/**
+ * Loads a template's memory from disk into a sealed memory file and computes its checksum. The caller owns the
+ * descriptor.
+ */
 export async function readMemory(options: {
   path: string
   bytes: number

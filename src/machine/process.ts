@@ -24,7 +24,7 @@ export function processCpuMs(identity: ProcessIdentity): number {
   return fields ? (Number(fields[11]) + Number(fields[12])) * tickMs : 0
 }
 
-/** What the process has read from and written to files so far; 0 when it is gone or may not be looked at. */
+/** Bytes the process has read from and written to files so far; 0 if it has exited or may not be inspected. */
 export function processIoBytes(identity: ProcessIdentity): number {
   if (!isAlive(identity)) return 0
   const text = readOfProcess(identity.pid, "io")
@@ -40,7 +40,7 @@ export function interfaceBytes(name: string): number {
   return count("rx_bytes") + count("tx_bytes")
 }
 
-/** Of all threads the process has by now; later ones inherit it. */
+/** Applies to all current threads of the process; later threads inherit it. */
 export function setNiceness(identity: ProcessIdentity, niceness: number): void {
   setSessionNiceness(identity.pid, niceness - machineNiceness)
   try {
@@ -52,22 +52,23 @@ export function setNiceness(identity: ProcessIdentity, niceness: number): void {
 }
 
 /**
- * Where the kernel shares processors out among sessions first (autogroup), a process's own priority counts only within
- * its session, and every machine is a session of its own, which weighs as much as any other.
+ * Where the kernel divides processors among sessions first (autogroup), a process's own priority counts only within
+ * its session. Every machine is a session and weighs as much as any other.
  */
 export function setSessionNiceness(pid: number, niceness: number): void {
   try {
     writeFileSync(`/proc/${pid}/autogroup`, `${niceness}`)
   } catch (error) {
-    // Kernels without it, and who is not root and asks too often.
+    // The kernel lacks autogroup, or limits how often a user other than root may change it.
     const { code } = error as NodeJS.ErrnoException
     if (!isGone(error) && !["EACCES", "EPERM", "EAGAIN", "EINVAL"].includes(code ?? "")) throw error
   }
 }
 
 /**
- * Gives the session that this process leads, if it does, more of the processor than others: the daemon serves everybody, and
- * one flood that it passes on must not keep it from the rest. As a service it leads one; run by hand it does not.
+ * Raises the priority of the session that this process leads: the daemon serves everybody, and a single flood of
+ * packets that it forwards must not starve the rest. As a service the daemon leads a session; started by hand it
+ * does not.
  */
 export function raiseOwnSession(): void {
   const [, , , session] = readStat(process.pid) ?? []
@@ -76,7 +77,7 @@ export function raiseOwnSession(): void {
 
 export type DescriptorFiles = Partial<Record<keyof typeof descriptors, number>>
 
-/** What a QEMU process may do on the host, beyond the descriptors it is given. */
+/** What a QEMU process may do on the host, beyond the descriptors it inherits. */
 export type Confinement = {
   jail: Jail
   /** full: namespaces of its own and the jail's root. reduced: it sees the host as its user does. */
@@ -96,12 +97,15 @@ export type Confinement = {
   fileBytesMax: number
 }
 
-/** One heap for all threads, in small pages: the kernel fills the gaps of one in large pages, which QEMU has given back. */
+/**
+ * A single heap for all threads, in small pages: the kernel would fill the gaps of a heap in large pages, although
+ * QEMU has freed them.
+ */
 const heapSettings = "glibc.malloc.arena_max=1"
 const launchDeadlineMs = 10_000
 /** In a machine's environment, where no later daemon changes it. */
 const stateVariable = "BHATTI_STATE"
-/** So that a sandbox that computes leaves the processor to the daemon, which serves everybody. */
+/** Leaves the processor to the daemon, which serves everybody, when a sandbox computes. */
 export const machineNiceness = 5
 const daemonNiceness = -5
 
@@ -110,17 +114,17 @@ type Start = {
   arguments: string[]
   files: DescriptorFiles
   confinement: Confinement
-  /** Where its words go. */
+  /** Descriptor for its standard output and error. */
   output: number
-  /** For the log, when it ends at once. */
+  /** Returns its last output, for the log if it exits immediately. */
   lastWords?: () => string
-  /** What the state that it will save fits. */
+  /** Fingerprint that the state it will save fits. */
   stateFingerprint?: string
 }
 
 /**
- * Starts QEMU in a session of its own, nobody's child. The caller keeps its descriptors and may close them when this has
- * answered.
+ * Starts QEMU in a session of its own, detached from the daemon. The caller keeps its descriptors and may close
+ * them once this returns.
  */
 export async function spawnQemu(start: Start): Promise<ProcessIdentity> {
   const identity = identityOf(await launch(start))
@@ -166,7 +170,10 @@ export async function launch(start: Start): Promise<number> {
   }
 }
 
-/** As it was told to `spawnQemu`, perhaps by a daemon with another QEMU or other arguments for it; undefined if it was not. */
+/**
+ * Returns the fingerprint passed to `spawnQemu`, perhaps by a daemon with another QEMU or other arguments;
+ * undefined if none was passed.
+ */
 export function stateFingerprintOf(pid: number): string | undefined {
   const words = readOfProcess(pid, "environ").split("\0")
   return words.find((word) => word.startsWith(`${stateVariable}=`))?.slice(stateVariable.length + 1)
@@ -192,7 +199,7 @@ function launcherArguments(confinement: Confinement, handed: number): string[] {
   ]
 }
 
-/** A process is gone after 5 to 30 ms, and whoever stops or destroys a sandbox waits for it. */
+/** A process exits within 5 to 30 ms, and stopping or destroying a sandbox waits for that. */
 const quickRounds = 50
 
 /** Ends the process and waits until it is gone. A process that is not ours any more is left alone. */

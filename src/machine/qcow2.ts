@@ -1,9 +1,9 @@
 /**
- * The header and the tables of a sandbox's qcow2 file, read with bounds of our own: the file is written by a QEMU that a guest may have
- * taken over, or was damaged. Only files of the kind that are made here are understood; whatever else one says is damage.
+ * Reads the header and the tables of a sandbox's qcow2 file within limits: the file is untrusted, since a guest may have
+ * taken over the QEMU that writes it, or it may be damaged. Accepts only the kind of file that is created here.
  *
  *   header ─► reference counts' table ─► their blocks
- *          └► L1 ─► L2 tables ─► the disk's contents, which are not looked at
+ *          └► L1 ─► L2 tables ─► the disk's contents, which are not read
  */
 
 import { type FileHandle, open } from "node:fs/promises"
@@ -24,7 +24,7 @@ const offsetMask = 0x00ff_ffff
 /** A place in the header's cluster that the format leaves free, within its first 4 KiB, which always hold data. */
 export const markPlace = { offset: 3584, bytes: 32 }
 
-/** The sentence that tells what is wrong with the file. */
+/** Describes in one sentence why the file is damaged. */
 export class Damage {
   readonly what: string
 

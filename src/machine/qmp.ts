@@ -1,6 +1,6 @@
 /**
- * QEMU's monitor: commands in JSON over a unix socket. A monitor serves one client at a time. QEMU is not trusted: every
- * command has a deadline, and one whose lines are too long, mean nothing, or go on and on is closed.
+ * QEMU's monitor: commands in JSON over a unix socket, one client at a time. QEMU is not trusted: every command has
+ * a deadline, and the connection is closed if QEMU sends lines that are too long, meaningless or endless.
  */
 
 import type { Socket } from "bun"
@@ -9,12 +9,12 @@ import { AppError } from "../contract/errors.ts"
 
 const lineBytesMax = 1024 * 1024
 
-/** What QEMU may tell between two answers: many hours of events. The next command connects again. */
+/** Limit on QEMU's events between two answers: many hours' worth. The next command reconnects. */
 const unaskedBytesMax = 8 * 1024 * 1024
 /** Events after which a machine may run that stood still, or the other way round. */
 const haltEvents = new Set<unknown>(["STOP", "RESUME", "BLOCK_IO_ERROR"])
 
-/** Of QEMU's own words in an error. */
+/** Limit on QEMU's own message within an error. */
 const wordsMax = 300
 
 const Reply = z.looseObject({

@@ -1,6 +1,6 @@
 /**
- * The memory that a machine shares with this host. QEMU maps it into a device; the daemon reads and writes it as a file, through
- * QEMU's own descriptor, so that a later daemon finds it too.
+ * Memory that a machine shares with this host. QEMU maps it into a device; the daemon reads and writes it as a file
+ * through QEMU's own descriptor, so that a later daemon finds it too.
  */
 
 import { closeSync, fstatSync } from "node:fs"
@@ -19,8 +19,8 @@ export function makeSharedMemory(): number {
 }
 
 /**
- * That of a running machine. QEMU may have put anything in its place that it can open, but nothing gets more rights by that, and
- * what is not such memory (a pipe, say, that could be waited for) is refused.
+ * Opens the shared memory of a running machine. QEMU may have replaced it with anything it can open, but gains no
+ * rights by that. Anything that is not such memory is refused, for example a pipe, which could block the daemon.
  */
 export function openSharedMemory(process: ProcessIdentity): number {
   if (!isAlive(process)) throw new AppError("unavailable", "the machine has ended")

@@ -1,6 +1,6 @@
 /**
- * A memory snapshot's directory: device state, own pages, and a manifest that says what belongs together. What the manifest does
- * not prove is not used.
+ * A memory snapshot's directory: device state, own pages, and a manifest that says which files belong together.
+ * Files that the manifest does not prove are not used.
  */
 
 import { readFile } from "node:fs/promises"
@@ -28,12 +28,12 @@ export function snapshotDirectory(directory: string): string {
   return join(directory, "snapshot")
 }
 
-/** Where a snapshot is written before it is whole. */
+/** Path for writing a snapshot until it is complete. */
 export function unfinished(directory: string): string {
   return `${directory}.part`
 }
 
-/** One that a crash has left half written, too. */
+/** Removes the snapshot, and a partial one that a crash left. */
 export async function removeSnapshot(directory: string): Promise<void> {
   const final = snapshotDirectory(directory)
   await removeTree(final)

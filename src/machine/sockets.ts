@@ -17,7 +17,7 @@ export function qmpSocket(directory: string): string {
   return join(directory, "qmp.sock")
 }
 
-/** What an earlier process has left in the same directory is removed first. */
+/** Removes sockets that an earlier process left in the directory first. */
 export async function listenSockets(directory: string): Promise<Sockets> {
   await Promise.all([
     rm(agentSocket(directory), { force: true }),

@@ -1,6 +1,6 @@
 /**
- * `qemu.log` beside a disk: where earlier versions have kept QEMU's words, without a bound. Words go to a pipe now, so these files only
- * take space, and hold addresses of QEMU's memory.
+ * `qemu.log` beside a disk: earlier versions kept QEMU's output there, without a limit. Output goes to a pipe now,
+ * so these files only waste space and expose addresses of QEMU's memory.
  */
 
 import { constants } from "node:fs"
@@ -15,8 +15,9 @@ export async function removeWordFile(directory: string): Promise<void> {
 }
 
 /**
- * When a daemon starts; one look into each directory. They stay, empty: a machine that an earlier version has started may write on, and a
- * file without a name could grow unseen. One that is not there, is no file, or cannot be written keeps no daemon from starting.
+ * Empties the files when a daemon starts, with one look into each directory. The empty files stay: a machine
+ * started by an earlier version may still write, and an unlinked file could grow unseen. A file that is missing,
+ * not a regular file or not writable does not keep the daemon from starting.
  */
 export async function emptyWordFiles(sandboxes: string): Promise<void> {
   for (const id of await readdir(sandboxes).catch(() => [])) {

@@ -1,7 +1,7 @@
 /**
- * The words of QEMU processes: what they write to standard error, of which a hostile guest can cause as much as it likes. They go
- * into a pipe of which QEMU holds both ends, so it needs nobody to read, and the kernel drops what does not fit: 64 KiB at most
- * are kept of each, in no file. The daemon that runs empties the pipes now and then and remembers the last words.
+ * The output of QEMU processes on standard error, which a hostile guest can cause without limit. Output goes into a
+ * pipe of which QEMU holds both ends, so it needs no reader, and the kernel drops what does not fit: at most 64 KiB
+ * per process, in no file. The running daemon empties the pipes from time to time and remembers the last lines.
  */
 
 import { closeSync, constants, fstatSync, openSync, readSync } from "node:fs"
@@ -10,11 +10,14 @@ import { borrowDescriptor, createPipe, neverWaitAt } from "../lib/posix.ts"
 import { isAlive, type ProcessIdentity } from "../lib/process-identity.ts"
 import { descriptors } from "./command-line.ts"
 
-/** As much is read at once as a pipe holds, and as much remembered as a log line should have. */
+/** One read takes as much as a pipe holds; the remembered part is as long as a log line should be. */
 const pipeBytes = 65_536
 const keptBytes = 8192
 const drainMs = 5000
-/** Rounds for which an ended machine's last words are kept, so that whoever notices the end finds them. */
+/**
+ * Number of rounds for which an ended machine's last output is kept, so that the code that notices the end finds
+ * it.
+ */
 const roundsKept = 24
 
 /** For one machine; both ends become QEMU's, and the caller closes its own. */
@@ -54,7 +57,7 @@ export class Words {
     }
   }
 
-  /** The last words, also of one that has ended. */
+  /** Returns the last output, also of a process that has exited. */
   lastOf({ pid }: ProcessIdentity): string {
     const ear = this.#ears.get(pid)
     if (!ear) return ""
@@ -79,12 +82,12 @@ function borrowWords({ pid }: ProcessIdentity): number | undefined {
   }
 }
 
-/** The pipe's end opened anew: QEMU could make its own wait, and the daemon with it. */
+/** Reopens the pipe: through the shared end QEMU could make reads block, and the daemon with them. */
 export function openEar(readFd: number): number {
   return openSync(`/proc/self/fd/${readFd}`, constants.O_RDONLY | constants.O_NONBLOCK)
 }
 
-/** Returns text written since the last time; undefined if there is none and the writer is gone. */
+/** Returns text written since the last call; undefined if there is none and the writer has exited. */
 export function takeWords(ear: number): Buffer | undefined {
   const bytes = Buffer.alloc(pipeBytes)
   try {
@@ -96,7 +99,7 @@ export function takeWords(ear: number): Buffer | undefined {
   }
 }
 
-/** False: the machine has ended, and has said nothing more. */
+/** Returns false if the machine has ended and written nothing more. */
 function drain(ear: Ear): boolean {
   const words = takeWords(ear.fd)
   if (words === undefined) return isAlive(ear.process)

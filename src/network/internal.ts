@@ -1,4 +1,4 @@
-/** What is not the public internet: never reachable from a sandbox unless the operator opens a part. */
+/** Networks outside the public internet: unreachable from a sandbox unless the operator opens a part. */
 
 import { covers, overlaps, parseNetwork, type Subnet } from "../rules/address.ts"
 
@@ -18,7 +18,10 @@ export const internalNetworks = [
   "224.0.0.0/3",
 ]
 
-/** Those networks in which a policy can open nothing: wholly internal, without a part that the operator has opened. */
+/**
+ * Returns the networks in which a policy can open nothing: wholly internal, without a part that the operator has
+ * opened.
+ */
 export function closedAmong(cidrs: string[], ground: { subnet: string; opened: string[] }): string[] {
   const [subnet] = networks([ground.subnet])
   const [internal, opened] = [networks(internalNetworks), networks(ground.opened)]

@@ -1,15 +1,21 @@
-/** The host's end of a sandbox's wire, as lines for `ip -batch` and as kernel settings, and how such a setting is made. */
+/**
+ * The host's end of a sandbox's link, as lines for `ip -batch` and as kernel settings, and the code that applies
+ * such a setting.
+ */
 
 import { readFileSync, writeFileSync } from "node:fs"
 import { AppError } from "../contract/errors.ts"
 import { errorCodeOf } from "../lib/error-code.ts"
 
-/** Of every TAP device: what a guest knows as its gateway's card, the same on every host. */
+/** MAC address of every TAP device: the guest's gateway, the same on every host. */
 export const gatewayMac = "02:00:00:00:00:fe"
 
 export type Link = { tap: string; mac: string; address: string }
 
-/** The guest's card is known for good, so the host never asks for it, and a packet to the guest can take only this way. */
+/**
+ * The guest's MAC address is set statically, so the host never asks for it, and a packet to the guest can take only
+ * this route.
+ */
 export function linkUpBatch({ tap, mac, address }: Link, gateway: string): string {
   return [
     `link set dev ${tap} address ${gatewayMac} up`,
@@ -19,7 +25,7 @@ export function linkUpBatch({ tap, mac, address }: Link, gateway: string): strin
   ].join("\n")
 }
 
-/** Below /proc/sys/net. No IPv6 at all, and no packet whose answer would take another way. */
+/** Names below /proc/sys/net. Disables IPv6, and drops packets whose answer would take another route. */
 export function linkSettings(tap: string): [name: string, value: string][] {
   return [
     [`ipv6/conf/${tap}/disable_ipv6`, "1"],
@@ -30,8 +36,8 @@ export function linkSettings(tap: string): [name: string, value: string][] {
 }
 
 /**
- * The anchor: an interface that holds the gateway's and the name servers' addresses. A bridge without ports, since every
- * kernel has that; what is sent to an address of the subnet that no sandbox has ends in it.
+ * The anchor: an interface that holds the addresses of the gateway and the name servers. A bridge without ports
+ * serves, since every kernel has bridges. Packets to unused addresses of the subnet end in it.
  */
 export function anchorBatch(anchor: string, gateway: string, prefix: number): string {
   return [

@@ -1,7 +1,7 @@
 /**
- * Which processes are name servers of ours. Their words only say which one it would be: anybody can start a process with any
- * words. It is one that holds the socket which root has bound to that name server's address, at port 53; so is each copy of
- * itself that dnsmasq makes for a connection.
+ * Tells which processes are our name servers. Their arguments only name a candidate: anybody can start a process
+ * with any arguments. A name server must hold the socket that root has bound to its address at port 53; so does
+ * each copy that dnsmasq forks for a connection.
  */
 
 import { readFileSync } from "node:fs"
@@ -25,7 +25,7 @@ const port = 53
 const ofRoot = "0"
 const wordStart = "--conf-file="
 
-/** Finds the name servers of an installation, whose directories lie below this one. */
+/** Finds the name servers of an installation, whose directories lie below `directory`. */
 export function findNameServers(directory: string): NameServerProcess[] {
   const candidates = listPids().flatMap((pid) => {
     const word = commandLineOf(pid).find((one) => one.startsWith(`${wordStart}${directory}/`))

@@ -1,7 +1,7 @@
 /**
- * Applies firewall text with nftables' own library, inside the daemon: starting `nft` for it takes 30 ms of processor time, the
- * work itself less than one. What the library knows of the kernel's rules is kept between calls, and read again when
- * somebody else has changed them. A call blocks the daemon for its length.
+ * Applies firewall text with nftables' own library, inside the daemon: starting `nft` takes 30 ms of processor
+ * time, the work itself less than one. The library caches the kernel's rules between calls and reads them again
+ * when another program has changed them. A call blocks the daemon until it is done.
  */
 
 import { CString, dlopen, FFIType, type Pointer } from "bun:ffi"
@@ -11,8 +11,8 @@ export class Nftables {
   #opened: { library: Library; context: Pointer } | undefined
 
   /**
-   * A batch is one transaction: all of it or, with the error that is thrown, nothing. Gives what the commands list, as text:
-   * as JSON nftables 1.0.6 misprints tables that have a flag, as those of other firewalls do, or prints nothing at all.
+   * Runs a batch as one transaction; throws if it fails, without effect. Returns the output of list commands as
+   * text: as JSON nftables 1.0.6 misprints or omits tables that have a flag, as other firewalls' tables do.
    */
   run(purpose: string, commands: string): string {
     this.#opened ??= open()

@@ -5,7 +5,10 @@ import { AppError } from "../contract/errors.ts"
 const searchPath = "/usr/sbin:/usr/bin:/sbin:/bin"
 const deadlineMs = 15_000
 
-/** What it printed. It failing is an error that says what was to be done, with its own words as the cause. */
+/**
+ * Returns the program's output. Throws an error that names the purpose, with the program's own message as the
+ * cause, if it fails.
+ */
 export async function runProgram(
   purpose: string,
   command: string[],
@@ -39,7 +42,7 @@ export async function runProgram(
   })
 }
 
-/** The lines of a program that goes on by itself, until the signal says stop. */
+/** Yields the lines of a long-running program until the signal aborts. */
 export async function* programLines(command: string[], signal: AbortSignal): AsyncGenerator<string> {
   const child = Bun.spawn(command, {
     env: { PATH: searchPath, LC_ALL: "C" },

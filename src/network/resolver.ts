@@ -1,11 +1,11 @@
 /**
- * What a name server for sandboxes is told, as dnsmasq's configuration: pure. One serves all sandboxes of an owner that
- * may ask the same: all of the internet's names, or only those that their policy permits.
+ * The dnsmasq configuration of a name server for sandboxes: pure. One name server serves all sandboxes of an owner
+ * that may look up the same names: all names of the internet, or only those their policy permits.
  */
 
 import type { NetPolicy } from "../contract/network.ts"
 
-/** Names of siblings end in this, or in nothing. */
+/** Domain of sibling sandboxes' names, which also work without it. */
 const siblingDomain = "bhatti"
 
 /** Which sandboxes share a name server. `hostSet` is the nftables set that it fills, if it has to. */
@@ -33,7 +33,7 @@ export function resolverConfig(options: {
   directory: string
   table: string
   user: string
-  /** Whether names may lead to internal addresses. The packets are judged by the firewall in any case. */
+  /** True if names may resolve to internal addresses. The firewall judges the packets in any case. */
   mayBeInternal: boolean
 }): string {
   const { profile, directory } = options
@@ -45,7 +45,7 @@ export function resolverConfig(options: {
     `pid-file=${directory}/pid`,
     "no-hosts",
     `addn-hosts=${directory}/hosts`,
-    // A file of the host, or any server for all names, would win over what is kept local below.
+    // A host file, or a server for all names, would override the local names below.
     "no-resolv",
     `servers-file=${directory}/servers`,
     `local=/${siblingDomain}/`,
@@ -61,7 +61,10 @@ export function resolverConfig(options: {
   ].join("\n")
 }
 
-/** Everything else is not passed on: a name is a way out too. Nothing is cached, since only fresh answers fill the set. */
+/**
+ * Queries for all other names are not forwarded: a name can leak data too. Answers are not cached, since only fresh
+ * answers fill the set.
+ */
 function allowedNames(patterns: string[], hostSet: string | null, table: string): string[] {
   return [
     "cache-size=0",
@@ -74,8 +77,8 @@ function allowedNames(patterns: string[], hostSet: string | null, table: string)
 }
 
 /**
- * Where permitted questions are passed to: a file of its own, which a running name server reads anew. Without a name
- * server of the host nothing is passed on.
+ * The upstream servers for permitted queries, in a file that a running name server reloads. Without a name server
+ * of the host no query is forwarded.
  */
 export function serversText(profile: Profile, upstreams: string[]): string {
   const scopes =
@@ -98,7 +101,7 @@ function domainsOf(patterns: string[]): string[] {
   return [...new Set(patterns.map((pattern) => pattern.replace(/^\*\./, "")))]
 }
 
-/** Whether a pattern permits a name, or all names below one. */
+/** Tells whether a pattern permits a name, or all names below one. */
 function covers(pattern: string, scope: string): boolean {
   if (!pattern.startsWith("*.")) return pattern === scope
   return pattern === scope || scope.replace(/^\*\./, "").endsWith(pattern.slice(1))

@@ -1,6 +1,6 @@
 /**
- * The name servers of sandboxes: a dnsmasq process per profile, at an address of its own on the anchor, as an unprivileged
- * user. They outlive the daemon; the next one finds them and keeps those that still fit.
+ * The name servers of sandboxes: one dnsmasq process per profile, at its own address on the anchor, as an
+ * unprivileged user. They outlive the daemon; the next daemon adopts those that still fit.
  */
 
 import {
@@ -68,14 +68,14 @@ export class Resolvers {
     }
   }
 
-  /** Where all of them pass questions to from now on. */
+  /** Sets the upstream servers of all name servers. */
   useUpstreams(upstreams: string[]): void {
     if (upstreams.join() === this.#upstreams.join()) return
     for (const resolver of this.#running.values()) this.#tellServers(resolver, upstreams)
     this.#upstreams = upstreams
   }
 
-  /** Runs when this answers. One that starts knows the siblings; one that runs is told by `announce`. */
+  /** Returns once the name server runs. A new one knows the siblings; `announce` updates a running one. */
   async serve(profile: Profile, siblings: Sibling[]): Promise<void> {
     const running = this.#running.get(profile.key)
     if (running && isAlive(running.process)) return
@@ -83,7 +83,7 @@ export class Resolvers {
     await this.#start(profile)
   }
 
-  /** Tells those of an owner who its sandboxes are now. */
+  /** Updates the sandboxes' names on all name servers of an owner. */
   announce(owner: string, siblings: Sibling[]): void {
     for (const { profile, process } of this.#running.values()) {
       if (profile.owner !== owner) continue
@@ -99,14 +99,14 @@ export class Resolvers {
     return ended.length
   }
 
-  /** Ends those that nobody needs. */
+  /** Ends name servers that are no longer needed. */
   async keepOnly(keys: ReadonlySet<string>): Promise<void> {
     for (const key of [...this.#addresses.keys()]) {
       if (!keys.has(key)) await this.#stop(key)
     }
   }
 
-  /** Finds what an earlier daemon has left: kept if its configuration is what it would be today, else ended. */
+  /** Adopts name servers of an earlier daemon whose configuration is still current, and ends the others. */
   async adopt(wanted: ReadonlyMap<string, Profile>): Promise<void> {
     const { directory } = this.#options
     makePassable(directory)
@@ -143,7 +143,7 @@ export class Resolvers {
     ])
     writeFileSync(config, this.#config(profile, address), { mode: 0o600 })
     this.#writeFor(profile, "servers", serversText(profile, this.#upstreams))
-    // It goes to the background by itself as soon as it listens.
+    // dnsmasq daemonizes as soon as it listens.
     await runProgram("start a name server", ["dnsmasq", `--conf-file=${config}`])
     const process = this.#mainProcess(this.#processesOf(profile.key))
     if (process === undefined) {
@@ -211,7 +211,7 @@ export class Resolvers {
     this.#writeFor(profile, "hosts", hostsText(siblings))
   }
 
-  /** Only the name server's own user reads the names of somebody's sandboxes. */
+  /** Only the name server's own user may read the names of an owner's sandboxes. */
   #writeFor(profile: Profile, name: "hosts" | "servers", text: string): void {
     const directory = join(this.#options.directory, profile.key)
     makePassable(directory)

@@ -1,19 +1,19 @@
 /**
- * The firewall as text for `nft -f -`: pure. One table of ours per installation (and its twin for ARP, which nftables
- * keeps in a family of its own), in which everything that comes from one of our TAP devices is dropped unless something
- * here lets it pass. A TAP that no lease is known of can say nothing to anybody.
+ * The firewall as text for `nft -f -`: pure. Each installation has one table (and a twin for ARP, which nftables keeps
+ * in a family of its own). The table drops every packet from the installation's TAP devices that no rule accepts. A TAP
+ * without a lease can reach nothing.
  *
  *   from a TAP ─► prerouting: is it the leased card and address? ─┬─► to the host: its name server, ping of the gateway
  *                                                                 └─► forward: from_guest ─► the sandbox's own chain
- *   to a TAP   ─► only answers to what its sandbox has asked for, known by the sandbox's mark on the connection, and
- *                 only from where it may still ask
+ *   to a TAP   ─► only replies on connections that its sandbox opened, recognised by the sandbox's mark on them, and
+ *                 only from addresses its policy still permits
  */
 
 import { limits } from "../contract/limits.ts"
 import type { NetPolicy } from "../contract/network.ts"
 import { internalNetworks } from "./internal.ts"
 
-/** What tells one installation's devices and rules from another's on the same host. */
+/** Distinguishes one installation's devices and rules from another's on the same host. */
 export type Site = { table: string; tapPrefix: string; anchor: string }
 
 export type Ground = {
@@ -24,7 +24,7 @@ export type Ground = {
   opened: string[]
 }
 
-/** What the rules know of one sandbox. */
+/** The rules' view of one sandbox. */
 export type Lease = {
   id: string
   tap: string
@@ -32,7 +32,7 @@ export type Lease = {
   address: string
   owner: string
   policy: NetPolicy
-  /** Where its name server listens. */
+  /** Address of its name server. */
   resolver: string
   /** The set that its name server fills with the addresses of permitted names. */
   hostSet: string | null
@@ -60,7 +60,7 @@ export function wholeRuleset(
   ].join("\n")
 }
 
-/** Nothing of ours, whether there was something or not. */
+/** Removes everything of ours, if there is anything. */
 export function noRuleset({ table }: Site): string {
   return ["inet", "arp"]
     .map((family) => `add table ${family} ${table}\ndelete table ${family} ${table}`)
@@ -196,7 +196,10 @@ export function removeLease({ table }: Site, lease: Lease, others: Lease[]): str
   ].join("\n")
 }
 
-/** A running sandbox gets another policy; open connections that it forbids end at their next packet, from either side. */
+/**
+ * Gives a running sandbox another policy. Open connections that it forbids end at their next packet, from either
+ * side.
+ */
 export function changePolicy({ table }: Site, before: Lease, after: Lease, others: Lease[]): string {
   return [
     ...addHostSet(table, after),
@@ -227,8 +230,8 @@ function policyRules(table: string, lease: Lease): string[] {
 }
 
 /**
- * What comes in is judged by the address that the sandbox has asked, not by where the packet is from: an error on the way
- * is another's, and belongs to the question.
+ * Incoming packets are judged by the address the sandbox contacted, not by the packet's source: an error on the way
+ * comes from another host and belongs to the same connection.
  */
 function addAnswers(table: string, lease: Lease): string[] {
   const { tap, policy, hostSet } = lease
@@ -280,7 +283,7 @@ function chainOf({ id }: Lease): string {
   return `of_${id}`
 }
 
-/** Those that may reach everything outside share one. */
+/** Sandboxes that may reach the whole internet share one chain. */
 function answersOf({ id, policy }: Lease): string {
   return policy.default === "public" ? "answers_public" : `to_${id}`
 }

@@ -1,8 +1,8 @@
 /**
- * The network of sandboxes on this host: each TAP device is a wire of its own to the host, which routes. Who may say what
- * to whom is decided by one set of rules, which stands before any sandbox runs and stays when the daemon stops.
+ * The network of sandboxes on this host: each TAP device is a link of its own to the host, which routes. One set of
+ * rules decides which packets pass; it is installed before any sandbox runs and stays when the daemon stops.
  *
- * Everything here is done one after the other, so what is remembered is always what the kernel has.
+ * Changes run one at a time, so the remembered state always matches the kernel's.
  */
 
 import { existsSync } from "node:fs"
@@ -59,7 +59,7 @@ export class TapNetwork {
   readonly #chosenServers: string[]
   readonly #nftables = new Nftables()
   readonly #attached = new Map<string, Attached>()
-  /** Whether the kernel's rules are what is remembered here. */
+  /** True while the remembered rules match the kernel's. */
   #isKnown = false
   #last: Promise<unknown> = Promise.resolve()
   #lingering: Timer | undefined
@@ -94,7 +94,7 @@ export class TapNetwork {
     return closedAmong(cidrs, this.#ground)
   }
 
-  /** What the guest is told. The gateway answers names too, whichever name server stands behind it. */
+  /** The identity passed to the guest. The gateway answers DNS queries too, whichever name server is behind it. */
   identityOf(sandbox: { id: string; slot: number }) {
     const { gateway } = this.#ground
     return {
@@ -107,7 +107,7 @@ export class TapNetwork {
     }
   }
 
-  /** Switches on the host's end of a machine's wire. Without an attachment it still carries nothing anywhere. */
+  /** Brings up the host's end of a machine's link. Until it is attached, the link carries no traffic. */
   async linkUp(...sandboxes: { id: string; slot: number }[]): Promise<void> {
     const links = sandboxes.map((sandbox) => ({
       tap: this.tapOf(sandbox.id),
@@ -165,7 +165,7 @@ export class TapNetwork {
     })
   }
 
-  /** Makes all of it what it should be, whatever is there: exactly these sandboxes are attached. */
+  /** Rebuilds everything, whatever the current state: exactly these sandboxes are attached. */
   resync(attachments: Attachment[]): Promise<void> {
     return this.#inTurn(async () => {
       await refuseOverlap(this.#site, this.#subnet)
@@ -195,8 +195,9 @@ export class TapNetwork {
   }
 
   /**
-   * Puts the rules back when somebody else removes them, as `nft flush ruleset` does, and starts name servers again that
-   * have ended, and follows the host's own name servers, until the signal says stop. `onRepair` is told of it.
+   * Until the signal aborts: restores the rules when another program removes them, as `nft flush ruleset` does,
+   * restarts name servers that have exited, and follows the host's own name servers. Reports each repair to
+   * `onRepair`.
    */
   async guard(signal: AbortSignal, onRepair: (what: string, error?: unknown) => void): Promise<void> {
     const putBack = () => {
@@ -209,7 +210,8 @@ export class TapNetwork {
       this.#inTurn(async () => {
         if ((await this.#resolvers.revive()) > 0) onRepair("a name server of sandboxes had ended")
       }).catch((error: unknown) => onRepair("a name server of sandboxes cannot be started", error))
-      // The kernel does not tell of a table that goes with the process that owned it, nor twice of one that could not be put back.
+      // The kernel does not report a table that disappears with the process that owned it, and does not report
+      // again after a failed repair.
       this.#inTurn(async () => putBack()).catch(rulesLost)
     }, lookMs)
     const following = setInterval(() => void follow(), lookAtServersMs)
@@ -226,14 +228,14 @@ export class TapNetwork {
       clearInterval(looking)
       clearInterval(following)
     })
-    // It ends with the daemon, however that ends.
+    // The monitor ends with the daemon, however that ends.
     const command = ["setpriv", "--pdeathsig", "KILL", "nft", "monitor", "destroy", "tables"]
     for await (const line of programLines(command, signal)) {
       if (line.endsWith(` ${this.#site.table}`)) await this.#inTurn(async () => putBack()).catch(rulesLost)
     }
   }
 
-  /** When the daemon stops: what running sandboxes need stays; without any, nothing does. */
+  /** Runs when the daemon stops: keeps what running sandboxes need; removes everything if none runs. */
   close(): Promise<void> {
     return this.#inTurn(async () => {
       clearTimeout(this.#lingering)
@@ -245,7 +247,10 @@ export class TapNetwork {
     })
   }
 
-  /** Tells all name servers if the host has others now. What is wrong with the host's. */
+  /**
+   * Updates all name servers if the host's name servers have changed. Returns what is wrong with the host's, or
+   * null.
+   */
   #lookAtServers(): string | null {
     const { servers, trouble } =
       this.#chosenServers.length > 0
@@ -255,7 +260,7 @@ export class TapNetwork {
     return trouble
   }
 
-  /** Of one, or of a name server of theirs: asking that would go round in a circle. */
+  /** Returns true for an address of a sandbox or of its name server: forwarding there would loop. */
   #isOfSandboxes(address: string): boolean {
     const network = parseNetwork(address)
     return network !== undefined && covers(this.#subnet, network)
@@ -267,7 +272,7 @@ export class TapNetwork {
     return done
   }
 
-  /** A step; or all rules anew, if somebody else has changed them so that the step does not fit. */
+  /** Applies a step; rebuilds all rules if another program has changed them so that the step does not fit. */
   #change(step: string): void {
     if (this.#isKnown) {
       try {
@@ -286,7 +291,7 @@ export class TapNetwork {
     this.#nftables.run(applying, wholeRuleset(this.#ground, this.#leases(), this.#learned()))
   }
 
-  /** What name servers have put into their sets. Nothing when there are no rules yet. */
+  /** Returns the addresses that name servers have added to their sets; empty if there are no rules yet. */
   #learned(): Map<string, string[]> {
     const { table } = this.#site
     const learned = new Map<string, string[]>()
@@ -357,7 +362,7 @@ export class TapNetwork {
   }
 }
 
-/** Installations on one host are told apart by their data directories. */
+/** Derives an installation's names from its data directory, which is unique on a host. */
 export function siteOf(dataDir: string): Site {
   const digest = new Bun.CryptoHasher("sha256").update(dataDir).digest("hex").slice(0, 5)
   return { table: `bhatti_${digest}`, tapPrefix: `bh${digest}`, anchor: `bhgw${digest}` }

@@ -1,7 +1,4 @@
-/**
- * What may come in: requests per client, per alias and in all, and connections per client, per alias and in all. Counts
- * here, refuses elsewhere.
- */
+/** Limits on requests and connections: per client, per alias and in total. Counts here; the callers refuse. */
 
 import type { RateLimits } from "../contract/config.ts"
 import { limits } from "../contract/limits.ts"
@@ -9,7 +6,7 @@ import { type Decision, RateLimiter } from "../rules/rate-limit.ts"
 
 /** Whatever is asked on one connection can be cut off when its alias leads nowhere any more. */
 export interface Visitor {
-  /** Ends at once. */
+  /** Drops the connection immediately. */
   cutOff(): void
   /** Gives its connection to the guest away if it does not need it now. */
   yieldUpstream(): boolean
@@ -45,7 +42,7 @@ export class Admission {
     return this.#asks.take("", nowMs)
   }
 
-  /** False: there are too many. `client` is nothing for a proxy that speaks for many. */
+  /** Returns false if there are too many. `client` is undefined for a proxy that speaks for many clients. */
   openConnection(client: string | undefined): boolean {
     if (this.#connectionsTotal >= limits.proxyConnectionsMax) return false
     if (client !== undefined) {
@@ -65,7 +62,7 @@ export class Admission {
     else this.#connections.set(client, count)
   }
 
-  /** False: all of the alias's connections are in use. */
+  /** Returns false if all of the alias's connections are in use. */
   enter(alias: string, visitor: Visitor): boolean {
     const visitors = this.#visitors.get(alias) ?? new Set()
     if (visitors.size >= limits.proxyConnectionsPerAliasMax) {

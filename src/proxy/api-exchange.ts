@@ -1,8 +1,8 @@
 /**
- * One request to the API and its answer. The API is a function in this process: it takes the request's body as it comes, and its
- * answer is taken as the client takes it, without another connection in between.
+ * One request to the API and its answer. The API is a function in this process: it consumes the request's body as
+ * it arrives and produces its answer as the client takes it, without another connection in between.
  *
- * Owns how the answer is framed, and when either side is given up. A change of protocol is an `Exchange`.
+ * Owns how the answer is framed and when either side times out. A change of protocol is an `Exchange`.
  */
 
 import { STATUS_CODES } from "node:http"
@@ -16,15 +16,15 @@ import { readBody } from "./reading.ts"
 import { apiPace } from "./upstreams.ts"
 
 /**
- * The body need not be read; one that breaks off throws. `bytes` is the answer's body where that is streamed, and the response
- * has none then.
+ * The API need not read the body; a truncated body throws. `bytes` is the body of a streamed answer; the response
+ * has no body then.
  */
 export type Api = (request: Request, body: AsyncIterable<Uint8Array>) => Promise<Answer>
 type Answer = { response: Response; bytes: AnswerBytes | undefined }
 type AnswerBytes = {
   /** How fast the client has to take them; without it, it may take its time. */
   readonly pace: TakingPace | undefined
-  /** The next ones, or nothing at the end. Rejects when what is left cannot be had. */
+  /** Returns the next bytes, or undefined at the end. Rejects if the rest cannot be read. */
   read(): Promise<Uint8Array | undefined>
   /** Whatever waits rejects. */
   close(): void
@@ -43,7 +43,7 @@ export class ApiExchange {
   #bytes: AnswerBytes | undefined
   /** The body has been read to its end. */
   #isRead: boolean
-  /** The client keeps its body until it is told to send it. */
+  /** True while the client waits for `100 Continue` before it sends its body. */
   #isHeldBack: boolean
   #readingSinceMs: number | undefined
   #taking: Taking | undefined
@@ -54,14 +54,17 @@ export class ApiExchange {
     this.#facts = options.facts
     this.#api = options.api
     this.#body = this.#readBody()
-    // It may be stopped before anybody waits.
+    // The exchange may be stopped before anything awaits this promise.
     this.#stopped.promise.catch(() => undefined)
     const { framing, headers, version } = options.request
     this.#isRead = isBodyless(framing)
     this.#isHeldBack = !this.#isRead && version === "1.1" && valuesOf(headers, "expect").length > 0
   }
 
-  /** Whether the connection stays open. Rejects with what the client is refused for, or `Lost` when it must be dropped. */
+  /**
+   * Returns true if the connection stays open. Rejects with the reason for a refusal, or with `Lost` if the
+   * connection must be dropped.
+   */
   async run(): Promise<boolean> {
     const { method, target, framing } = this.#request
     const headers = forwardedHeaders(this.#request, this.#facts)
@@ -71,13 +74,13 @@ export class ApiExchange {
     // The engine takes a method that it does not know for another.
     if (request.method !== method) throw new HeadError("there is no such method", 501)
 
-    // Whoever stops reading does not end the body: what is left may still be read.
+    // Ending an iteration does not end the body: the rest may still be read.
     const body = { [Symbol.asyncIterator]: () => ({ next: () => this.#body.next() }) }
     const answering = this.#api(request, body)
     try {
       return await this.#answer(await Promise.race([answering, this.#stopped.promise]))
     } finally {
-      // It may come when nobody waits for it any more.
+      // The answer may arrive after the last waiter has left.
       answering.then(
         ({ bytes }) => bytes?.close(),
         () => undefined,
@@ -85,7 +88,7 @@ export class ApiExchange {
     }
   }
 
-  /** To be called several times a second: gives up what takes too long. */
+  /** Called several times a second; enforces the timeouts. */
   check(nowMs: number): void {
     const { endedAtMs, hasArrived, isWriting, wroteBytes } = this.#client
     if (this.#taking?.isTooSlow({ ms: nowMs, bytes: wroteBytes, isWaitedFor: isWriting })) return this.stop()
@@ -156,7 +159,7 @@ export class ApiExchange {
     return { kind: this.#request.version === "1.1" ? "chunked" : "until_close" }
   }
 
-  /** What nobody wanted of the body and is here is no reason to end the connection. */
+  /** Skips unread parts of the body that have arrived, so that they need not end the connection. */
   async #skipArrived(): Promise<void> {
     while (!this.#isRead && !this.#isHeldBack && this.#client.hasArrived) {
       const { done } = await this.#body.next().catch(() => ({ done: true }))

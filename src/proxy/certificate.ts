@@ -18,7 +18,7 @@ export function readCertificate({ certPath, keyPath }: CertificatePaths): Certif
   throw new AppError("invalid", `the key ${keyPath} does not belong to the certificate ${certPath}`)
 }
 
-/** Changes when the files do; nothing while one of them is missing, as it is while it is being replaced. */
+/** Changes when the files change; undefined while a file is missing, as during a replacement. */
 export function stampOf(paths: CertificatePaths): string | undefined {
   const [cert, key] = [paths.certPath, paths.keyPath].map((path) => statSync(path, { throwIfNoEntry: false }))
   return cert && key && `${cert.mtimeMs} ${cert.ino} ${key.mtimeMs} ${key.ino}`

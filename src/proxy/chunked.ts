@@ -1,6 +1,6 @@
 /**
- * The chunked transfer encoding. Decoding is strict; chunk extensions and trailers are read and dropped, since two parsers
- * in a row may not agree on them.
+ * The chunked transfer encoding. Decoding is strict. Chunk extensions and trailers are read and dropped, since two
+ * parsers in a row may not agree on them.
  *
  *   size line ── data ── CRLF ──┐        size 0: trailer lines ── empty line: done
  *       ▲───────────────────────┘
@@ -11,7 +11,7 @@ import { HeadError } from "./head.ts"
 /** A size line with its extensions, or one trailer line. */
 const lineBytesMax = 4096
 const trailerBytesMax = 16 * 1024
-/** Extension bytes of a whole body: more serves nothing but keeping us busy. */
+/** Limit on extension bytes of a whole body: more would only keep the proxy busy. */
 const extensionBytesMax = 64 * 1024
 const sizeLine = /^([0-9A-Fa-f]{1,13})(?:[\t ]*;[\t\x20-\x7e]*)?$/
 

@@ -1,6 +1,6 @@
 /**
- * One client's connection: its requests one after the other, each to where its Host header says. An upstream connection is
- * kept for the next request only here, so no two clients, and no two aliases, ever share one.
+ * One client's connection: handles its requests in order and routes each by its Host header. Only this connection
+ * may reuse an upstream connection, so no two clients and no two aliases ever share one.
  */
 
 import type { Core } from "../core/core.ts"
@@ -18,7 +18,7 @@ import { type Refusal, refusalBytes } from "./refusal.ts"
 import { aliasPace, apiPace, type Connected, type Upstreams } from "./upstreams.ts"
 import { destinationOf, type Zone } from "./zone.ts"
 
-/** What all connections share. */
+/** Shared by all connections. */
 export type Surroundings = {
   core: Core
   zone: Zone
@@ -47,7 +47,7 @@ export class ClientConnection implements Visitor {
   readonly #around: Surroundings
   #upstream: Kept | undefined
   #exchange: Running<unknown> | undefined
-  /** While a request is handled, or its upstream kept: who can be cut off by its alias. */
+  /** Set while a request is handled or its upstream is kept: the alias that can cut this connection off. */
   #enteredAlias: string | undefined
   #waiting: { sinceMs: number; forMs: number } | undefined
   #leftAtMs: number | undefined
@@ -106,7 +106,7 @@ export class ClientConnection implements Visitor {
     }
   }
 
-  /** False: this was the last one. */
+  /** Returns false if this was the last request. */
   async #serveOne(): Promise<boolean> {
     let request: RequestHead | undefined
     try {
@@ -170,7 +170,7 @@ export class ClientConnection implements Visitor {
     const { api, upstreams } = this.#around
     this.#dropUpstream()
     const shared = { client: this.#peer, request, facts: this.#facts }
-    // Who asks for another protocol is answered in this one, as the standard allows.
+    // An upgrade to any other protocol is ignored, as the standard allows.
     if (upgradeOf(request) !== "websocket") return this.#run(new ApiExchange({ ...shared, api }))
     const upstream = await upstreams.connectApi()
     const exchange = new Exchange({ ...shared, upstream, pace: apiPace, isUpstreamReused: false })
@@ -235,7 +235,7 @@ export class ClientConnection implements Visitor {
     return connected
   }
 
-  /** The kept connection, if it leads there and still stands. */
+  /** Returns the kept connection if it leads to the alias and is still open. */
   #takeKept(alias: string): Peer | undefined {
     const kept = this.#upstream
     if (kept?.alias !== alias || kept.peer.hasEnded || kept.peer.isLost || kept.peer.hasArrived)
@@ -275,7 +275,7 @@ export class ClientConnection implements Visitor {
       : this.#refuse(request, { status: 404, message: "this name is not served here" })
   }
 
-  /** Answers ourselves. A body that follows ends the connection, since nobody reads it. */
+  /** Answers from the proxy itself. A request body ends the connection, since the proxy does not read it. */
   async #refuse(request: RequestHead | undefined, refusal: Refusal): Promise<boolean> {
     const keepAlive = request !== undefined && isBodyless(request.framing) && wantsToStay(request)
     await this.#say(refusalBytes(refusal, { keepAlive, request }))

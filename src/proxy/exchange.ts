@@ -1,12 +1,13 @@
 /**
- * One request and its answer between a client and what answers it.
+ * One request and its answer between a client and its upstream.
  *
  *   request head ──► upstream          both directions run at once from here on
  *   request body ──► upstream   │   client ◄── interim answers ◄── upstream
  *                               │   client ◄── head, body      ◄── upstream
  *                               │   101: bytes both ways until both have ended
  *
- * Owns what is forwarded and when it is given up. Does not choose the upstream, nor keeps connections for a next request.
+ * Owns which bytes are forwarded and when either side times out. Does not choose the upstream and does not keep
+ * connections for a next request.
  */
 
 import { encodeChunk, lastChunk } from "./chunked.ts"
@@ -49,10 +50,16 @@ export type Pace = {
 
 export type Ending =
   | { kind: "done"; client: "keep" | "close" | "drop"; isUpstreamReusable: boolean }
-  /** A kept connection had been closed by the upstream; nothing was done yet, and it can be asked again on another one. */
+  /**
+   * The upstream had closed a kept connection. The request had no effect yet and can be retried on a new
+   * connection.
+   */
   | { kind: "stale" }
 
-/** For a tunnel with one side ended, or that takes nothing from its client, whose leaving would then not be seen. */
+/**
+ * Timeout for a tunnel with one side ended, or one that reads nothing from its client and so would not notice it
+ * leaving.
+ */
 const stuckTunnelIdleMs = 60_000
 const interimAnswersMax = 16
 /** Safe to send twice, as the standard says. */
@@ -69,7 +76,7 @@ export class Exchange {
   #isSent = false
   /** Something of the upstream has come. */
   #isHeard = false
-  /** How the answer ends whose head the client has been sent; from then on there is nothing left to refuse. */
+  /** Framing of the answer once its head has been sent to the client; from then on a refusal is impossible. */
   #answered: Framing | undefined
   #stopped: { refusal: Refusal | undefined } | undefined
   #movedAtMs = performance.now()
@@ -101,7 +108,7 @@ export class Exchange {
     }
   }
 
-  /** To be called several times a second: gives up what takes too long. */
+  /** Called several times a second; enforces the timeouts. */
   check(nowMs: number): void {
     const stillMs = nowMs - this.#movedAtMs
     if (this.#phase === "tunnel") {
@@ -136,7 +143,7 @@ export class Exchange {
   }
 
   async #forward(): Promise<Ending> {
-    // Never rejects. What becomes of it shows in the answer, or in there being none.
+    // Never rejects. A failure shows in the answer, or in a missing answer.
     const sending = this.#send()
     try {
       const response = await this.#readFinalHead()
@@ -202,7 +209,7 @@ export class Exchange {
       wantsToStay(response) &&
       !this.#upstream.hasEnded &&
       !this.#upstream.hasArrived
-    // A body that nobody has read to its end cannot be told from a next request.
+    // The rest of an unread body cannot be told from the next request.
     return { kind: "done", client: staysOpen && this.#isSent ? "keep" : "close", isUpstreamReusable }
   }
 
@@ -255,7 +262,8 @@ export class Exchange {
   async #fail(error: Lost | HeadError): Promise<Ending> {
     const drop: Ending = { kind: "done", client: "drop", isUpstreamReusable: false }
     if (this.#client.isLost) return drop
-    // Received bytes are delivered. That they are not all shows in the last chunk or the bytes that are missing, else in a reset.
+    // Delivers the received bytes. A truncated answer shows in a missing last chunk or missing bytes, otherwise in
+    // a reset.
     const showsItsEnd = this.#answered?.kind === "chunked" || this.#answered?.kind === "length"
     if (this.#answered) return showsItsEnd && !this.#stopped ? { ...drop, client: "close" } : drop
     if (this.#stopped) return this.#stopped.refusal ? this.#refuse(this.#stopped.refusal) : drop

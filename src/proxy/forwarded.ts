@@ -1,12 +1,12 @@
 /**
- * What a request and a response carry across the proxy: everything but what belongs to one connection only, and but what
- * says who the client is, which is said by us. An application can therefore trust what it is told about its client.
+ * The headers that cross the proxy: all except those of a single connection and those that identify the client,
+ * which the proxy sets itself. So an application can trust its information about the client.
  */
 
 import type { Framing, Header, RequestHead, ResponseHead } from "./head.ts"
 import { listOf, valuesOf } from "./head.ts"
 
-/** Headers of one connection. Framing is written anew for each side. */
+/** Hop-by-hop headers. Each side gets its own framing headers. */
 const hopByHop = new Set([
   "connection",
   "content-length",
@@ -24,15 +24,15 @@ const hopByHop = new Set([
 export type ClientFacts = {
   /** The address at the other end of the connection. */
   peer: string
-  /** The peer is a proxy whose word about its client is taken. */
+  /** True if the peer is a proxy whose statement about its client is trusted. */
   isTrusted: boolean
   scheme: "http" | "https"
 }
 
-/** A request's headers as whoever answers it gets them; framing and upgrade are of each connection. */
+/** A request's headers as the upstream receives them; framing and upgrade belong to each connection. */
 export function forwardedHeaders(request: RequestHead, client: ClientFacts): Header[] {
   const dropped = droppedNames(request.headers)
-  // A connection cannot be talked out of the name of what it asks for.
+  // A `Connection` header must not remove the Host header.
   dropped.delete("host")
   const given = (name: string) => (client.isTrusted ? valuesOf(request.headers, name) : [])
   return [
@@ -59,8 +59,8 @@ export function requestBytes(request: RequestHead, client: ClientFacts): Buffer 
 }
 
 /**
- * `framing` is how the body goes to this client, `keepAlive` what happens to the connection after it. A response without
- * a body may still say how long its body would be.
+ * `framing` is how the body goes to this client, `keepAlive` whether the connection stays open after it. A response
+ * without a body may still state its length.
  */
 export function responseBytes(
   response: Pick<ResponseHead, "status" | "reason" | "headers">,
@@ -90,8 +90,8 @@ export function responseBytes(
 }
 
 /**
- * The one protocol that a client wants to change to. Not HTTP/2 without encryption: behind the change a client could say
- * what it likes about itself. With a body the wish is ignored, as the standard allows.
+ * Returns the protocol that a client wants to upgrade to. Excludes HTTP/2 without encryption: after that upgrade a
+ * client could forge the headers about itself. Ignores an upgrade request with a body, as the standard allows.
  */
 export function upgradeOf(request: RequestHead): string | undefined {
   if (request.version === "1.0" || !isBodyless(request.framing)) return undefined
@@ -105,7 +105,7 @@ export function isBodyless(framing: Framing): boolean {
   return framing.kind === "none" || (framing.kind === "length" && framing.bytes === 0)
 }
 
-/** Whether the sender of this head means to go on with the connection. */
+/** Returns true if the sender of this head wants to keep the connection open. */
 export function wantsToStay(head: { version: "1.0" | "1.1"; headers: readonly Header[] }): boolean {
   const options = listOf(head.headers, "connection")
   return head.version === "1.1" ? !options.includes("close") : options.includes("keep-alive")

@@ -1,8 +1,9 @@
 /**
- * The daemon's one address: API and published ports, with or without TLS. Every request's head is read here by our own
- * strict parser, then it goes to a sandbox or to the API's server behind its unix socket.
+ * The daemon's one address: API and published ports, with or without TLS. Our own strict parser reads the head of
+ * every request; the request then goes to a sandbox or to the API's server behind its unix socket.
  *
- * Raw sockets, since Bun's HTTP server and client hide what a proxy needs: upgrades, back-pressure, half-closed connections.
+ * Uses raw sockets, since Bun's HTTP server and client hide what a proxy needs: upgrades, back-pressure and
+ * half-closed connections.
  */
 
 import type { RateLimits } from "../contract/config.ts"
@@ -74,7 +75,7 @@ export class Front {
     try {
       this.#certificateStamp = stampOf(tls)
       const certificate = readCertificate(tls)
-      // One port has one listener: between the two, for less than a millisecond, nobody is let in.
+      // A port has one listener: between the two, for less than a millisecond, connections are refused.
       const { port } = this.#listener
       this.#listener.stop(false)
       this.#listener = this.#listen(port, certificate)
@@ -84,7 +85,7 @@ export class Front {
     }
   }
 
-  /** Ends what has waited too long. Its own timer calls it; a test may bring another clock. */
+  /** Enforces the timeouts. Called by its own timer; a test may pass another clock. */
   check(nowMs: number): void {
     for (const connection of this.#connections) connection.check(nowMs)
   }

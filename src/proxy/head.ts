@@ -1,8 +1,8 @@
 /**
- * Heads of HTTP/1 messages, read strictly: whatever two parsers could understand in two ways is refused, never repaired.
- * That is what keeps a request from being smuggled past this proxy, and a hostile guest's response from becoming two.
+ * Parses heads of HTTP/1 messages strictly: input that two parsers could read differently is refused, never
+ * repaired. This prevents request smuggling through this proxy, and response splitting by a hostile guest.
  *
- * Owns the grammar and the framing that follows from a head. Does not read bodies, nor knows what a header means to us.
+ * Owns the grammar and the framing that follows from a head. Does not read bodies or interpret other headers.
  */
 
 export const headLimits = {
@@ -30,7 +30,7 @@ export type RequestHead = {
   target: string
   version: Version
   headers: Header[]
-  /** As it was sent: its case and port are the application's business. */
+  /** As the client sent it: case and port are the application's business. */
   host: string
   framing: Framing
 }
@@ -65,15 +65,16 @@ const absoluteForm = /^https?:\/\/([^/?]*)(.*)$/i
 const responseBegin = "HTTP/1."
 const lengthText = /^\d{1,15}$/
 
-/** Whether a message can begin with these bytes. */
+/** Tells whether a message can begin with these bytes. */
 export function canBegin(kind: "request" | "response", bytes: Buffer): boolean {
   if (kind === "request") return token.test(String.fromCharCode(bytes[0] ?? 0))
   return responseBegin.startsWith(bytes.toString("latin1", 0, responseBegin.length))
 }
 
 /**
- * Where the head ends, or -1 when more is needed. `from` is how much was looked at before. A line that does not end with
- * CRLF is refused as soon as it is seen: waiting for more would leave its sender without an answer.
+ * Returns the end of the head, or -1 if more bytes are needed. `from` is the length scanned before. A line that
+ * does not end with CRLF is refused as soon as it is seen: waiting for more would leave its sender without an
+ * answer.
  */
 export function findHeadEnd(bytes: Buffer, from: number): number {
   for (let at = bytes.indexOf(LF, from); at !== -1; at = bytes.indexOf(LF, at + 1)) {
@@ -134,7 +135,7 @@ export function listOf(headers: readonly Header[], lowerName: string): string[] 
 }
 
 function parseLines(bytes: Buffer): { startLine: string; headers: Header[] } {
-  // Latin-1 keeps every byte, so that what is passed on is what was sent.
+  // Latin-1 preserves every byte, so the forwarded bytes equal the received ones.
   const [startLine = "", ...lines] = bytes.toString("latin1", 0, bytes.length - 4).split("\r\n")
   if (lines.length > headLimits.headersMax) throw tooLarge()
   const headers: Header[] = []
@@ -150,7 +151,7 @@ function parseLines(bytes: Buffer): { startLine: string; headers: Header[] } {
   return { startLine, headers }
 }
 
-/** Only spaces and tabs: `trim` would take more. */
+/** Removes only spaces and tabs; `trim` would remove more. */
 function trimBlanks(line: string, from: number): string {
   let start = from
   let end = line.length
@@ -166,7 +167,7 @@ function versionOf(protocol: string): Version {
   throw new HeadError("the request line is malformed")
 }
 
-/** What the headers say, or nothing when they say nothing. */
+/** Returns the framing that the headers declare, or undefined if they declare none. */
 function declaredFraming(headers: readonly Header[], version: Version): Framing | undefined {
   const encodings = valuesOf(headers, "transfer-encoding")
   const lengths = valuesOf(headers, "content-length")

@@ -1,22 +1,22 @@
 /**
- * One end of a byte stream: a client, the API's own server, or a port in a guest. Reading is pulled and writing waits, so
- * that nothing collects between a fast side and a slow one beyond the bound written here.
+ * One end of a byte stream: a client, the API's own server, or a port in a guest. Reads are pulled and writes wait,
+ * so that no more than the limit below is buffered between a fast side and a slow one.
  */
 
 import type { GuestConnection } from "../core/host.ts"
 
 export interface Peer {
-  /** The next bytes, or nothing when the other side has ended. One reader at a time. Rejects with `Lost`. */
+  /** Returns the next bytes, or undefined once the other side has ended. One reader at a time. Rejects with `Lost`. */
   read(): Promise<Uint8Array | undefined>
-  /** Gives back what was read too much; it is read first. */
+  /** Puts back bytes that were read too far; the next read returns them first. */
   unread(bytes: Uint8Array): void
   /** Resolves when more may be written. One writer at a time. Rejects with `Lost`. */
   write(bytes: Uint8Array): Promise<void>
-  /** Nothing more will be written; the other side may go on. */
+  /** Ends our side; the other side may continue. */
   end(): void
-  /** Gives up both directions at once. Whatever waits rejects. */
+  /** Closes both directions immediately. Pending reads and writes reject. */
   close(): void
-  /** Something has arrived that nobody has read yet. */
+  /** True if bytes have arrived that are still unread. */
   readonly hasArrived: boolean
   readonly hasEnded: boolean
   readonly isLost: boolean
@@ -27,7 +27,7 @@ export class Lost extends Error {
   override readonly name = "Lost"
 }
 
-/** Bytes that wait to be read before the socket is told to stop. */
+/** Unread bytes beyond which the socket is paused. */
 const arrivedBytesMax = 128 * 1024
 const wasClosed = "closed"
 
@@ -50,16 +50,16 @@ export class SocketPeer implements Peer {
   /** When the last byte could be handed to the socket, and how many there were. */
   wroteAtMs = 0
   wroteBytes = 0
-  /** Called once when the connection is lost, for whoever uses it at that time. */
+  /** Called once when the connection is lost. The current user of the connection sets it. */
   onGone: () => void = () => undefined
-  /** Called once when the socket is closed, for whoever counts them. */
+  /** Called once when the socket is closed, for counting connections. */
   onClosed: () => void = () => undefined
 
   constructor(socket: PeerSocket) {
     this.#socket = socket
   }
 
-  /** What a listening or connecting socket has to call; `opened` gets the peer of each connection. */
+  /** Handlers for a listening or connecting socket; `opened` receives the peer of each connection. */
   static listeners(
     opened: (peer: SocketPeer, socket: PeerSocket) => void,
   ): Bun.SocketHandler<SocketPeer | undefined> {
@@ -106,7 +106,7 @@ export class SocketPeer implements Peer {
     return this.#lost !== undefined
   }
 
-  /** So much has arrived unread that the socket was told to stop. Its end is not seen before it is read on. */
+  /** True if the socket is paused because too many bytes are unread. Its end is not noticed until reading resumes. */
   get isPaused(): boolean {
     return this.#isPaused
   }
@@ -160,8 +160,8 @@ export class SocketPeer implements Peer {
   }
 
   /**
-   * Ends, and drops what still arrives: closing with bytes unread would reset the connection, and the other side could lose
-   * the last answer. The caller closes when it has waited long enough.
+   * Ends our side and drops what still arrives: closing with bytes unread would reset the connection, and the other
+   * side could lose the last answer. The caller closes after a timeout.
    */
   endAndDiscard(): void {
     this.#isDiscarding = true
@@ -204,7 +204,7 @@ export class SocketPeer implements Peer {
   #flush(): void {
     if (this.#unwritten === undefined || this.#lost) return
     const taken = this.#socket.write(this.#unwritten)
-    // Negative: the socket is closed. Its `close` may come later, or has come already.
+    // A negative count means that the socket is closed. Its `close` event may come later or has come already.
     if (taken < 0) return this.#lose("the other side closed it")
     if (taken > 0) this.wroteAtMs = performance.now()
     this.wroteBytes += taken
@@ -219,7 +219,7 @@ export class SocketPeer implements Peer {
   #lose(reason: string): void {
     if (this.#lost) return
     this.#lost = new Lost(reason)
-    // What arrived before may still be read, unless we gave it up ourselves.
+    // Bytes that arrived earlier may still be read, unless we closed the connection ourselves.
     if (reason === wasClosed) this.#arrived.length = 0
     this.#unwritten = undefined
     this.#wakeReader()
@@ -240,7 +240,7 @@ export class SocketPeer implements Peer {
   }
 }
 
-/** A connection to a port in a guest. One piece is taken ahead, so that an end is seen while nobody reads. */
+/** A connection to a port in a guest. Reads one piece ahead, so that an end is noticed without a reader. */
 export class GuestPeer implements Peer {
   readonly #connection: GuestConnection
   readonly #output: AsyncIterator<Uint8Array>
@@ -249,7 +249,7 @@ export class GuestPeer implements Peer {
   #hasEnded = false
   #lost: Lost | undefined
   #changed: (() => void) | undefined
-  /** Of the write that waits: one that the guest never takes must not wait for ever. */
+  /** Rejects the pending write: a write that the guest never takes must not wait for ever. */
   #breakOffWrite: ((lost: Lost) => void) | undefined
 
   /** The connection must be open. */

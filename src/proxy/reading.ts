@@ -5,8 +5,8 @@ import { canBegin, type Framing, findHeadEnd, HeadError } from "./head.ts"
 import { Lost, type Peer } from "./peer.ts"
 
 /**
- * The bytes of the next head, or nothing when the other side has ended before it. What does not begin like a message of
- * its kind is refused at once: it may be another protocol, whose speaker would wait for us.
+ * Returns the bytes of the next head, or undefined if the other side ended before it. Refuses bytes that cannot
+ * begin a message of its kind immediately: another protocol's client might wait for us to speak.
  */
 export async function readHead(
   peer: Peer,

@@ -1,4 +1,4 @@
-/** What the proxy says in its own name. The shape of its JSON is that of the API's errors, as far as it goes. */
+/** Answers that the proxy gives itself. Their JSON has the shape of the API's errors, as far as applicable. */
 
 import type { ErrorCode } from "../contract/errors.ts"
 import { listOf, type RequestHead } from "./head.ts"
@@ -28,7 +28,7 @@ const words: Record<number, { reason: string; code: ErrorCode }> = {
   505: { reason: "HTTP Version Not Supported", code: "invalid" },
 }
 
-/** `request` is what is refused, if it could be read: a browser gets a page, everybody else JSON. */
+/** `request` is the refused request, if it could be parsed: a browser gets a page, other clients get JSON. */
 export function refusalBytes(
   refusal: Refusal,
   { keepAlive, request }: { keepAlive: boolean; request?: RequestHead | undefined },

@@ -1,4 +1,4 @@
-/** Where connections go: to a port in a guest, or to the API's server of WebSockets. */
+/** Opens connections to a port in a guest, or to the API's server for WebSockets. */
 
 import { AppError } from "../contract/errors.ts"
 import type { Core } from "../core/core.ts"
@@ -10,7 +10,7 @@ import type { Refusal } from "./refusal.ts"
 
 export type Connected = { kind: "connected"; peer: Peer } | { kind: "refused"; refusal: Refusal }
 
-/** A command may say nothing for days, and its client may wait. An answer that is no WebSocket comes whole. */
+/** A command may be silent for days while its client waits. An answer that is not a WebSocket arrives in one piece. */
 export const apiPace: Pace = {
   bodyMs: 600_000,
   answerMs: Number.POSITIVE_INFINITY,
@@ -60,11 +60,11 @@ export class Upstreams {
           return busy
       }
     } catch (error) {
-      // It rests already, for which nothing was done.
+      // The sandbox is already backing off; this request started nothing.
       if (error instanceof AppError && error.retryAfterSec !== undefined)
         return unreachable(error.retryAfterSec)
       this.#rest(alias, performance.now())
-      // Its owner sees why in the sandbox's state; whoever knows the alias need not.
+      // The owner sees the reason in the sandbox's state; other users of the alias must not.
       if (error instanceof AppError && error.code !== "internal")
         this.#core.log.warn({ alias, error }, "a published port cannot be reached")
       else this.#core.log.error({ alias, error }, "internal error in the proxy")

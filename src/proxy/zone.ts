@@ -1,4 +1,4 @@
-/** From a Host header to what answers there: an alias of a published port, the API, or nothing. */
+/** Maps a Host header to its destination: an alias of a published port, the API, or nothing. */
 
 import { hostName } from "../lib/host-name.ts"
 
@@ -11,7 +11,7 @@ export type Zone = {
 
 export type Destination = { kind: "alias"; alias: string } | { kind: "api" } | { kind: "nowhere" }
 
-/** `host` has passed the head's grammar. What is not below the domain is left to the API, which knows its own names. */
+/** `host` has passed the head's grammar. Hosts outside the domain go to the API, which knows its own names. */
 export function destinationOf(host: string, zone: Zone): Destination {
   const name = hostName(host)
   if (zone.apiHosts.includes(name) || !name.endsWith(`.${zone.domain}`)) return { kind: "api" }
