@@ -51,6 +51,19 @@ test.concurrent("commands, their second words, options, and what only the daemon
   expect(await candidates("edit", "--keep-hot", "off", "de")).toEqual(["dev", "demo"])
 })
 
+test.concurrent("the daemon that the line names is asked, and no other", async () => {
+  const { url, key } = daemon
+  for (const given of [
+    ["--url", url, "--token", key, "inspect", "de"],
+    [`--url=${url}`, `--token=${key}`, "inspect", "de"],
+    ["inspect", "--url", url, "--token", key, "de"],
+  ]) {
+    const ran = await bhatti(["__complete", "--", ...given], { env: { BHATTI_URL: "http://127.0.0.1:9" } })
+    expect(ran).toEqual({ stdout: "dev\ndemo\n", stderr: "", exitCode: 0 })
+  }
+  expect(await candidates("--url", "http://127.0.0.1:9", "inspect", "de")).toEqual([])
+})
+
 test.concurrent("nothing where nothing fits, and nothing of the guest's own command", async () => {
   for (const words of [
     ["frobnicate", ""],

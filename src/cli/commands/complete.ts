@@ -7,6 +7,7 @@ import { type Client, connect } from "../../client/client.ts"
 import { commonOptions, optionFlag, switchWords } from "../arguments.ts"
 import { type Command, hostCommand, type Options } from "../command.ts"
 import { entryOf, isGroup } from "../find-command.ts"
+import { type GivenSettings, loadSettings } from "../settings.ts"
 import { commands } from "./index.ts"
 
 const answerMs = 700
@@ -14,15 +15,35 @@ const answerMs = 700
 export const complete = hostCommand({
   rest: { name: "word", kind: "command" },
   examples: ["bhatti __complete -- exec d"],
-  async run({ rest, settings, out }) {
+  async run({ rest, given, out }) {
     const before = rest.slice(0, -1)
     const typed = rest.at(-1) ?? ""
-    const names = new Names(async () => connect(await settings()))
+    const names = new Names(async () =>
+      connect(await loadSettings({ ...given, ...settingsIn(before) }, process.env)),
+    )
     const found = await candidates(before, typed, names)
     const fitting = [...new Set(found)].filter((one) => one.startsWith(typed))
     if (fitting.length > 0) await out.result(fitting.join("\n"))
   },
 })
+
+const settingFlags = new Map<string, keyof GivenSettings>([
+  ["--url", "url"],
+  ["--token", "token"],
+  ["--ca", "ca"],
+])
+
+/** What the line itself says of where the daemon is. */
+function settingsIn(before: readonly string[]): Partial<GivenSettings> {
+  const found: Partial<GivenSettings> = {}
+  for (const [index, word] of before.entries()) {
+    if (word === "--") break
+    const [flag = "", ...value] = word.split("=")
+    const name = settingFlags.get(flag)
+    if (name !== undefined) found[name] = value.length > 0 ? value.join("=") : before[index + 1]
+  }
+  return found
+}
 
 async function candidates(before: readonly string[], typed: string, names: Names): Promise<string[]> {
   const { name, rest } = splitCommand(before)
@@ -45,7 +66,7 @@ async function candidates(before: readonly string[], typed: string, names: Names
 
 function splitCommand(before: readonly string[]): { name: string | undefined; rest: readonly string[] } {
   let at = 0
-  while (before[at]?.startsWith("-")) at += ["--url", "--token", "--ca"].includes(before[at] ?? "") ? 2 : 1
+  while (before[at]?.startsWith("-")) at += settingFlags.has(before[at] ?? "") ? 2 : 1
   const [first, second] = [before[at], before[at + 1]]
   if (first !== undefined && isGroup(first) && second !== undefined)
     return { name: `${first} ${second}`, rest: before.slice(at + 2) }
