@@ -2,6 +2,7 @@
 
 import { expect, test } from "bun:test"
 import { basename, join, resolve } from "node:path"
+import { commandsOf, drawScreen } from "../scripts/recording.ts"
 
 const root = resolve(import.meta.dir, "..")
 const bannedNames =
@@ -77,3 +78,14 @@ test("no deadline depends on the time of day, which somebody may set", async () 
     )
   expect(wrong).toEqual([])
 })
+
+test("the README's picture shows the commands of its example", async () => {
+  const commands = commandsOf(await Bun.file(join(root, "README.md")).text())
+  const picture = await Bun.file(join(root, "docs/session.svg")).text()
+  expect(commands.length).toBeGreaterThan(5)
+  expect(typedIn(picture)).toEqual(typedIn(drawScreen(commands.map((command) => `$ ${command}`))))
+})
+
+function typedIn(picture: string): string[] {
+  return [...picture.matchAll(/<tspan class="typed">(.*?)<\/tspan>/g)].map(([, typed]) => typed ?? "")
+}
