@@ -221,7 +221,7 @@ function emptyText(name: string): string {
   return name === "sandbox" ? "the sandbox's name is empty" : `${name.toUpperCase()} is empty`
 }
 
-/** What options are called in other tools. */
+/** Names of options in other tools. */
 const otherFlags = new Map([["--disk-size", "--disk"]])
 
 function unknownOption(flag: string, { command, known }: { command: Command; known: Options }): WrongUsage {
@@ -237,7 +237,7 @@ function unknownOption(flag: string, { command, known }: { command: Command; kno
   })
 }
 
-/** A word with a dash before it, as far as it looks like an option: what follows may be a key that nobody may see. */
+/** Returns a word that begins with a dash, cut to the part that looks like an option: the rest may be a secret key. */
 export function asOption(word: string): string {
   const shown = /^(-[a-zA-Z]$|--[a-z]+(-[a-z]+)*)/.exec(word)?.[0].slice(0, 32)
   if (shown === undefined) return ""
@@ -248,7 +248,7 @@ function usage(message: string): WrongUsage {
   return new WrongUsage(message)
 }
 
-/** An empty one, as of a variable that is not set, must not fall back to what is saved for somebody else. */
+/** Refuses an empty value, as of a variable that is not set: it must not fall back to another user's saved setting. */
 function nonEmpty(flag: string, value: Value): string | undefined {
   if (value === "") throw usage(`${flag} is empty`)
   return typeof value === "string" ? value : undefined

@@ -17,7 +17,7 @@ import type { Terminal } from "./terminal.ts"
 export type Left =
   | ShellEnd
   | { kind: "detached"; exitCode: number }
-  /** Also: it could not be had at all, and then there is no session. */
+  /** Also used if the connection could not be opened; then there is no session. */
   | { kind: "lost"; error: AppError }
 
 export type Attached = { left: Left; session: ShellSession | undefined }
@@ -28,7 +28,7 @@ export type Attachment = {
   out: Output
 }
 
-/** How long what was typed last has to leave. */
+/** How long the last typed bytes have to be sent. */
 const closeMs = 500
 
 const signals: Record<string, number> = { SIGHUP: 129, SIGINT: 130, SIGQUIT: 131, SIGTERM: 143 }
@@ -40,7 +40,7 @@ export async function attach({ terminal, open, out }: Attachment): Promise<Attac
   stream.session.then(
     (found) => {
       session = found
-      // Until there was a session nobody could be told.
+      // Until the session started, a change of size could not be reported.
       const { rows, cols } = terminal.size
       if (rows !== size.rows || cols !== size.cols) stream.resize({ rows, cols })
     },
@@ -97,7 +97,7 @@ function detachAt(bytes: Uint8Array<ArrayBuffer>): number | undefined {
   return found.length === 0 ? undefined : Math.min(...found)
 }
 
-/** Signals that end this process in good order instead of at once. */
+/** Signals that make this process exit cleanly instead of immediately. */
 class Leaving {
   readonly signalled: Promise<Left>
   readonly #listeners: [signal: string, listener: () => void][] = []

@@ -1,4 +1,4 @@
-/** Where the system's C library is, for what the runtime does not offer. */
+/** Locates the system's C library, for functions that the runtime does not offer. */
 
 /** On macOS it is part of the system library, which is in no file, but opens under this path on every version. */
 export function cLibraryOf(platform: NodeJS.Platform): string {

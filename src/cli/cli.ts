@@ -1,7 +1,7 @@
 /**
- * The command line: finds the command, reads its arguments, runs it, and turns every error into words and an exit code.
- * The only place that ends the process. Exit codes: 0 done, 1 error, 2 wrong words, also those that the daemon calls invalid,
- * 141 the reader of our output has gone; `exec` adds its own.
+ * The command line: finds the command, parses its arguments, runs it, and turns every error into a message and an
+ * exit code. Only this file ends the process. Exit codes: 0 done; 1 error; 2 wrong usage, including requests that
+ * the daemon calls invalid; 141 the reader of our output has gone. `exec` adds its own.
  */
 
 import { connect } from "../client/client.ts"
@@ -36,7 +36,7 @@ export async function main(argv: readonly string[], operator: Operator): Promise
 type Surroundings = {
   operator: Operator
   out: Output
-  /** What the words of the command line say before anybody has read them as a command's. */
+  /** Output settings taken from the command line before it is parsed as a command's. */
   isJson: boolean
   clientFile: Promise<ClientFile>
 }
@@ -145,7 +145,7 @@ async function report({ out, isJson }: { out: Output; isJson: boolean }, error: 
   await out.talk(`  ${isCommand ? "try: " : ""}${oneLine(error.hint)}`)
 }
 
-/** For what no command has dealt with. When standard error is gone too, nobody is left to tell. */
+/** Reports an error that no command has handled. Gives up silently if standard error is gone too. */
 async function reportLast({ out, isJson }: Surroundings, error: unknown): Promise<number> {
   try {
     if (error instanceof AppError) {

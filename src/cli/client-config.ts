@@ -1,6 +1,6 @@
 /**
- * Writes address and key into the configuration file: whole or not at all, readable by its owner only, everything else in it
- * kept. Loaded by `setup` alone; `settings.ts` reads the file.
+ * Writes address and key into the configuration file: whole or not at all, readable by its owner only, keeping all
+ * other settings. Loaded by `setup` alone; `settings.ts` reads the file.
  */
 
 import { randomBytes } from "node:crypto"
@@ -53,7 +53,7 @@ async function writePrivately(
   const directory = dirname(path)
   const made = await mkdir(directory, { recursive: true, mode: 0o700 })
   if (made !== undefined && owner) await chown(directory, owner.uid, owner.gid)
-  // Whoever keeps the file elsewhere and links to it keeps the link.
+  // If the path is a link, the file it points to is replaced and the link stays.
   const place = await realPath(path)
   const beside = `${place}.${randomBytes(8).toString("hex")}`
   const handle = await open(beside, "wx", 0o600)

@@ -1,6 +1,6 @@
 /**
- * What a command is: its arguments and options as data, from which parsing, `--help` and docs/cli.md are made, and what it does.
- * `command` talks to the daemon through the client; `hostCommand` works on this host without it.
+ * A command: its arguments and options as data, from which parsing, `--help` and docs/cli.md are made, and its
+ * action. `command` talks to the daemon through the client; `hostCommand` works on this host without it.
  */
 
 import type { Client } from "../client/client.ts"
@@ -10,19 +10,19 @@ import type { Output } from "./output.ts"
 import type { GivenSettings, Settings } from "./settings.ts"
 
 type OptionText = {
-  /** One letter, for `-x`. */
+  /** A single letter, for `-x`. */
   short?: string
-  /** Another letter for the same, which help does not show. */
+  /** An alternative letter, which help does not show. */
   otherShort?: string
-  /** What it does, for help; no full stop. */
+  /** Summary for help; no full stop. */
   summary: string
-  /** What holds without it, for help. */
+  /** Default value, for help. */
   fallback?: string | number
 }
 
 export type Option =
   | (OptionText & { type: "flag" })
-  /** `--x` and `--x on` switch it on, `--x off` switches it off; without it nothing changes. */
+  /** `--x` and `--x on` switch it on, `--x off` switches it off; if omitted, nothing changes. */
   | (OptionText & { type: "switch" })
   | (OptionText & { type: "text"; value: string; isRequired?: true })
   /** May be repeated; the values are kept as they are. */
@@ -33,7 +33,7 @@ export type Option =
   | (OptionText & { type: "seconds"; value: string; max: number })
   /** MiB, written as a plain number of MB or with a unit: `512M`, `2G`. */
   | (OptionText & { type: "size"; value: string; min: number; max: number })
-  /** `K=V,K2=V2`, may be repeated; which commas separate is told in `pairs.ts`. */
+  /** `K=V,K2=V2`, may be repeated; `pairs.ts` defines which commas separate. */
   | (OptionText & { type: "labels" | "variables"; value: string })
 
 export type Options = Readonly<Record<string, Option>>
@@ -81,11 +81,11 @@ type Shape<Name extends string, Extra extends string, O extends Options> = {
   args?: readonly Name[]
   /** Arguments that may be left out, after those that may not. */
   optionalArgs?: readonly Extra[]
-  /** The one that is read from standard input when it is left out. It is a value, and may be empty. */
+  /** The argument that is read from standard input if omitted. It is a value and may be empty. */
   inputArg?: Extra
   rest?: Rest
   options?: O
-  /** What is wrong with a combination that is well formed piece by piece. */
+  /** Returns the problem with a combination whose parts are valid on their own. */
   refuse?: (given: Words<Name, Extra, O>) => string | undefined
   /** Paragraphs below the summary. */
   description?: string
@@ -95,7 +95,7 @@ type Shape<Name extends string, Extra extends string, O extends Options> = {
 export type DaemonContext = {
   client: Client
   settings: Settings
-  /** Prints an error as every command does, for one that goes on or has an exit code of its own. */
+  /** Prints an error as every command does, for commands that continue afterwards or have their own exit code. */
   report: (error: AppError) => Promise<void>
 }
 export type HostContext = {

@@ -6,20 +6,20 @@ const secondsPer: Record<string, number> = { "": 1, s: 1, m: 60, h: 3600, d: 86_
 
 export const durationExamples = "90, 5m, 2h or 1d"
 
-/** Nothing if it is no length of time. */
+/** Returns undefined if the text is not a duration. */
 export function durationSeconds(text: string): number | undefined {
   const [, number, unit = ""] = /^(\d*\.?\d+)([smhd]?)$/.exec(text) ?? []
   return number === undefined ? undefined : Number(number) * (secondsPer[unit] ?? 1)
 }
 
-/** In seconds. `words` are taken too, by whoever calls. */
+/** Returns seconds. `words` names the alternatives that the caller accepts. */
 export function readDuration(flag: string, text: string, words = ""): number {
   const seconds = durationSeconds(text)
   if (seconds !== undefined) return seconds
   throw new WrongUsage(`${flag} takes a time such as ${durationExamples}${words}, not "${text}"`)
 }
 
-/** A sandbox's own time until it is paused or written to disk; null: the host's. */
+/** A sandbox's own time until it is paused or written to disk; null means the host's. */
 export function readThermalTime(flag: string, text: string): number | null {
   if (text === "default") return null
   return text === "never" ? 0 : readDuration(flag, text, ", never or default")

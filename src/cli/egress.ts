@@ -30,7 +30,7 @@ export function refuseEgress({ egress, allowHost, allowCidr }: Given): string | 
   return undefined
 }
 
-/** Nothing when nothing was asked for. */
+/** Returns undefined if no option was given. */
 export function netPolicyOf({ egress, allowHost, allowCidr }: Given) {
   if (egress === undefined && allowHost.length === 0 && allowCidr.length === 0) return undefined
   return {

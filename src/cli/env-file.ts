@@ -9,7 +9,10 @@ import { WrongUsage } from "./wrong-usage.ts"
 /** Comments take room that variables do not. */
 const fileBytesMax = 4 * limits.envBytesMax
 
-/** Reads the files in turn, then `--env`: a later variable wins. A fault in a file counts as wrong usage of the command. */
+/**
+ * Reads the files in order, then `--env`: a later variable wins. An error in a file counts as wrong usage of the
+ * command.
+ */
 export async function readEnv(files: readonly string[], given: Pairs | undefined): Promise<Pairs> {
   const read: Pairs[] = []
   for (const path of files) read.push(parseEnvFile(await readText(path), path))
@@ -30,8 +33,8 @@ async function readText(path: string): Promise<string> {
 }
 
 /**
- * A line is NAME=VALUE, the value being all that follows, commas and # too; quotes around the whole of it are taken away. Empty lines
- * and lines that begin with # say nothing.
+ * A line is NAME=VALUE; the value is everything that follows, including commas and #; quotes around the whole value
+ * are removed. Empty lines and lines that begin with # are ignored.
  */
 export function parseEnvFile(text: string, path: string): Pairs {
   const variables: Pairs = {}

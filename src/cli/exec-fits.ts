@@ -1,10 +1,13 @@
-/** What fits into the request of an exec, looked at before anything is sent: a refusal of the daemon would be about the request, not the words. */
+/**
+ * Checks that an exec fits into one request before sending it: a refusal by the daemon would describe the request,
+ * not the arguments.
+ */
 
 import { limits } from "../contract/limits.ts"
 import { bytesText } from "./words.ts"
 import { WrongUsage } from "./wrong-usage.ts"
 
-/** Of the daemon's request to the guest, as JSON (protocol/PROTOCOL.md), less what the daemon adds to it. */
+/** Limit on the daemon's request to the guest, as JSON (protocol/PROTOCOL.md), less the fields that the daemon adds. */
 const requestBytesMax = 256 * 1024 - 1024
 
 const hint = "give many words or long ones through standard input (exec -i) or a file (bhatti cp)"

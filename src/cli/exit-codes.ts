@@ -8,16 +8,19 @@ export const exitFailed = 1
 export const exitUsage = 2
 /** As timeout(1) reports a command that it had to end. */
 export const exitTimedOut = 124
-/** Of `exec` and `shell`, whose other codes are the command's own: bhatti failed. */
+/** For `exec` and `shell`, whose other codes are the command's own: bhatti failed. */
 export const exitSandboxSide = 125
 export const exitNotExecutable = 126
 export const exitNotFound = 127
-/** What a shell reports for a program that Ctrl-C ended. */
+/** The code that a shell reports for a program ended by Ctrl-C. */
 export const exitInterrupted = 130
-/** What a shell reports for a program that SIGPIPE ended. */
+/** The code that a shell reports for a program ended by SIGPIPE. */
 export const exitBrokenPipe = 141
 
-/** Of most commands. What the daemon calls invalid were wrong words, as are those that we refuse ourselves. */
+/**
+ * For most commands. A request that the daemon calls invalid counts as wrong usage, like arguments that we refuse
+ * ourselves.
+ */
 export function exitCodeOf(error: AppError): number {
   if (error instanceof Stopped) return exitInterrupted
   return error instanceof Refusal && error.code === "invalid" ? exitUsage : exitFailed

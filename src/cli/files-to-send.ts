@@ -1,4 +1,4 @@
-/** What `bhatti create` reads from this host: the init script and the files the sandbox starts with. */
+/** Reads the local files for `bhatti create`: the init script and the files the sandbox starts with. */
 
 import { stat } from "node:fs/promises"
 import { AppError } from "../contract/errors.ts"
@@ -38,7 +38,7 @@ export async function readFilesToSend(
   return files
 }
 
-/** The guest's path is what stands after the last colon. */
+/** The guest's path follows the last colon. */
 function splitPair(text: string): { local: string; guest: string } {
   const colon = text.lastIndexOf(":")
   const [local, guest] = [text.slice(0, colon), text.slice(colon + 1)]

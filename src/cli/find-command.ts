@@ -5,7 +5,7 @@ import { asOption } from "./arguments.ts"
 import { type CommandEntry, commands, hiddenCommands } from "./commands/index.ts"
 import { WrongUsage } from "./wrong-usage.ts"
 
-/** What the same thing is called in other tools. */
+/** Names of our commands in other tools. */
 const otherNames = new Map([
   ["delete", "destroy"],
   ["remove", "destroy"],

@@ -50,7 +50,7 @@ export function usageLine(entry: CommandEntry, command: Command): string {
   return words.join(" ")
 }
 
-/** `-e, --env K=V,...` and what it does, for every option. */
+/** `-e, --env K=V,...` and a summary, for every option. */
 export function describeOptions(options: Options): { flags: string; summary: string }[] {
   return Object.entries(options).map(([name, option]) => ({
     flags: [

@@ -1,10 +1,11 @@
 /**
- * Signals while a command runs in a sandbox: Ctrl-C and SIGTERM are passed on, SIGHUP and SIGQUIT end us in good order.
+ * Signals while a command runs in a sandbox: Ctrl-C and SIGTERM are forwarded, SIGHUP and SIGQUIT make us exit
+ * cleanly.
  *
- *   before it has started ──► we exit 130 or 143 at once; the daemon kills what starts without us
+ *   before it has started ──► we exit 130 or 143 immediately; the daemon kills a command that starts later
  *   1st signal ──► sent to the command, which may take its time to end
- *                    ├── somebody is at the keys: after a while they are told how to kill it
- *                    └── nobody is: after a longer while it is killed
+ *                    ├── with a user at the terminal: after a while we print how to kill it
+ *                    └── without one: after a longer while we kill it
  *   2nd signal ──► KILL ──► we exit 130 or 143, with or without an answer
  */
 
@@ -12,7 +13,7 @@ import type { ExecStream } from "../client/exec-stream.ts"
 
 type Times = { noticeMs: number; patienceMs: number; killMs: number }
 
-/** Until somebody is told, until nobody is waited for, and how long the killed command has to report its end. */
+/** Delay until the hint, until the command is killed, and how long the killed command has to report its end. */
 const defaultTimes: Times = { noticeMs: 2000, patienceMs: 10_000, killMs: 1000 }
 
 export class Interrupts {
@@ -37,7 +38,7 @@ export class Interrupts {
   constructor(
     run: Pick<ExecStream, "signal" | "hasStarted">,
     options: {
-      /** Whether Ctrl-C can be pressed again. Asked at the first signal. */
+      /** Tells whether a user can press Ctrl-C again. Called at the first signal. */
       isAtKeys: () => Promise<boolean>
       tell: (words: string) => void
       times?: Times

@@ -1,6 +1,6 @@
 /**
- * Reads keys at a terminal, for questions: a line feed is Enter too, Ctrl-D stops as Ctrl-C does, and lines that were pasted together
- * answer one question each.
+ * Reads keys at a terminal, for questions: a line feed counts as Enter, Ctrl-D stops like Ctrl-C, and lines pasted
+ * together answer one question each.
  */
 
 import { PassThrough } from "node:stream"
@@ -13,14 +13,14 @@ export class Keys implements Disposable {
   #question: PassThrough | undefined
   #last: PassThrough | undefined
 
-  /** From here on nothing that is typed is echoed. */
+  /** From here on typed keys are not echoed. */
   constructor() {
     process.stdin.setRawMode(true)
     process.stdin.setEncoding("utf8")
     process.stdin.on("data", this.#onData)
   }
 
-  /** For one question, which gets nothing behind its Enter. */
+  /** Opens the input for one question, which receives no keys after its Enter. */
   open(): NodeJS.ReadStream {
     const question = new PassThrough()
     this.#last = question

@@ -1,6 +1,6 @@
 /**
- * Ctrl-C and SIGTERM while the daemon does what it finishes whether or not somebody waits: that is said, and then the
- * signal ends us as it would have. What is taken back instead is in `making.ts`.
+ * Ctrl-C and SIGTERM during an operation that the daemon completes without us: prints that, and then the signal
+ * ends the process as usual. Operations that are rolled back instead are in `making.ts`.
  */
 
 import type { Output } from "./output.ts"

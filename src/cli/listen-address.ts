@@ -2,7 +2,7 @@
 
 import { ListenAddress } from "../contract/config.ts"
 
-/** What is wrong with it. */
+/** Returns the problem with the address, if any. */
 export function refuseListen({ options }: { options: { listen: string | undefined } }): string | undefined {
   const { listen } = options
   if (listen === undefined || ListenAddress.safeParse(listen).success) return undefined

@@ -1,4 +1,4 @@
-/** What became of a sandbox with which a connection was lost: a stop and a destroy look like any other loss from here. */
+/** Explains a lost connection to a sandbox: on this side a stop and a destroy look like any other loss. */
 
 import type { Client } from "../client/client.ts"
 import { AppError } from "../contract/errors.ts"
@@ -9,7 +9,7 @@ export async function fateOf(sandbox: string, client: Client): Promise<"stopped"
     const { status } = await client.getSandbox({ params })
     // The connection goes first, the rest follows.
     if (status === "stopping") return "stopped"
-    // One that could not be started was stopped before, and the error says why it stays so.
+    // A sandbox that failed to start was stopped before, and the error says why it stays stopped.
     if (status === "stopped")
       return (await client.whySandbox({ params })).failed_starts ? undefined : "stopped"
     return status === "destroying" ? "destroyed" : undefined

@@ -1,8 +1,8 @@
 /**
- * Ctrl-C and SIGTERM while sandboxes are being made: what was asked for is taken back.
+ * Ctrl-C and SIGTERM while sandboxes are being created: the creation is rolled back.
  *
- *   1st signal ──► the daemon's answer is waited for, and what was made is destroyed ──► we exit 130 or 143
- *   2nd signal ──► we leave at once; the daemon undoes a create that nobody waits for
+ *   1st signal ──► we wait for the daemon's answer, destroy the new sandboxes ──► and exit 130 or 143
+ *   2nd signal ──► we exit immediately; the daemon rolls back a create whose client has left
  */
 
 import type { Client } from "../client/client.ts"
@@ -13,7 +13,7 @@ export type Made = { sandboxes: readonly Sandbox[]; isNew: boolean }
 
 const exitCodes = { SIGINT: 130, SIGTERM: 143 } as const
 
-/** What was made, or the exit code of the signal that came in between. */
+/** Returns the result, or the exit code of the signal that interrupted it. */
 export async function makeOrTakeBack(
   { client, out }: { client: Client; out: Output },
   make: () => Promise<Made>,

@@ -1,6 +1,6 @@
 /**
- * What the command line needs from the daemon's side of the program. `main.ts` fills it in with lazy imports, so that
- * ordinary commands load none of it and this folder depends on none of it.
+ * The daemon-side functions that the command line needs. `main.ts` provides them with lazy imports, so that
+ * ordinary commands load none of them and this folder depends on none of them.
  */
 
 import type { Config } from "../contract/config.ts"
@@ -19,7 +19,7 @@ export type InitOptions = {
   writeClientConfig: boolean
   probe: boolean
   listen?: string
-  /** An image to install besides the default one and those that are installed. */
+  /** An image to install in addition to the default one and the installed ones. */
   image?: string
   report: (line: string) => void
 }
@@ -35,12 +35,12 @@ export type StoredEvent = {
 }
 
 export type Recovered = {
-  /** Where the database comes from: `in place`, the path of a copy, or `new`. */
+  /** Source of the database: `in place`, the path of a copy, or `new`. */
   database: string
   /** Put back from what lay beside their disks. */
   sandboxes: { id: string; name: string; user: string }[]
   snapshots: { id: string; name: string; user: string }[]
-  /** Made anew, with the keys that replace the lost ones. */
+  /** Users created again, with the keys that replace the lost ones. */
   users: { name: string; key: string }[]
   /** Findings that an operator should look at. */
   notes: string[]
@@ -90,9 +90,9 @@ export interface Operator {
   }): Promise<BackupResult>
   /** A data directory from a backup. */
   restore(options: { from: string; dataDir: string }): Promise<{ at: string; version: string }>
-  /** Looks at a data directory and changes nothing. */
+  /** Examines a data directory and changes nothing. */
   examine(options: { dataDir: string }): Promise<Finding[]>
-  /** What this host cannot promise, as far as it is known without a daemon. */
+  /** Guarantees that this host cannot give, as far as it is known without a daemon. */
   warnings(options: { dataDir: string }): Promise<string[]>
   /** The daemon's configuration as `serve` would read it. */
   loadConfig(options: { dataDir: string }): Promise<Config>

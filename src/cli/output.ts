@@ -1,6 +1,6 @@
 /**
- * Results on standard output, talk on standard error. Neither goes through `process.stdout`, whose loading takes longer (14 ms)
- * than all the rest of a command.
+ * Results on standard output, messages on standard error. Neither uses `process.stdout`, which takes longer to load
+ * (14 ms) than all the rest of a command.
  */
 
 import { AppError } from "../contract/errors.ts"
@@ -8,7 +8,7 @@ import { errorCodeOf } from "../lib/error-code.ts"
 
 export type Channel = "stdout" | "stderr"
 
-/** One of the two standard streams. `write` resolves when the bytes have left, so awaiting it is back-pressure. */
+/** A standard output stream. `write` resolves when the bytes have left, so awaiting it gives back-pressure. */
 export class Sink {
   readonly #fd: 1 | 2
   #opened: Promise<(bytes: Uint8Array<ArrayBuffer>) => Promise<void>> | undefined
@@ -79,12 +79,12 @@ export class Output {
   readonly stderr = new Sink("stderr")
   readonly #encoder = new TextEncoder()
 
-  /** One line of the result. */
+  /** Writes one line of the result. */
   async result(line: string): Promise<void> {
     await this.stdout.write(this.#encoder.encode(`${line}\n`))
   }
 
-  /** One line for the person at the terminal. */
+  /** Writes one line for the person at the terminal. */
   async talk(line: string): Promise<void> {
     await this.stderr.write(this.#encoder.encode(`${line}\n`))
   }

@@ -1,6 +1,6 @@
 /**
- * `--env` and `--label`: KEY=VALUE, or several with commas between them. A value may hold commas too, so each has a rule that tells where
- * a comma ends a pair. Errors name variables and never show values, which may be keys.
+ * `--env` and `--label`: KEY=VALUE, or several separated by commas. A value may contain commas too, so each option
+ * has a rule for where a comma ends a pair. Errors name variables and never show values, which may be keys.
  */
 
 import { WrongUsage } from "./wrong-usage.ts"
@@ -14,8 +14,9 @@ export const variableName: RegExp = /^[A-Za-z_][A-Za-z0-9_]{0,127}$/
 export const variableNameRule = "a name has up to 128 letters, digits and underscores, and no digit first"
 
 /**
- * Several variables only where NAME= in capitals follows every comma: `A=1,B=2`. One variable, commas and all, where something else
- * follows: `LIST=a,b`, `DSN=host=db,port=5432`. Refused where both readings are likely: `a=1,b=2`, `A=1,b=2,C=3`, `A=1, B=2`.
+ * Several variables only if NAME= in capitals follows every comma: `A=1,B=2`. A single variable, commas included,
+ * if other text follows: `LIST=a,b`, `DSN=host=db,port=5432`. Refused if both readings are likely: `a=1,b=2`,
+ * `A=1,b=2,C=3`, `A=1, B=2`.
  */
 export function readVariables(flag: string, text: string): Pairs {
   const [first = "", ...later] = text.split(",")

@@ -1,4 +1,4 @@
-/** What a command says when it takes longer than one expects: after a second, on standard error. */
+/** The message of a command that takes unexpectedly long: after a second, on standard error. */
 
 import type { Output } from "./output.ts"
 

@@ -5,7 +5,7 @@ import { Keys } from "./keys.ts"
 import { Stopped } from "./stopped.ts"
 
 export type Questions = Disposable & {
-  /** Enter alone takes what is there; whatever is typed replaces it. */
+  /** Enter alone keeps the present value; typed text replaces it. */
   text(message: string, options: { present: string }): Promise<string>
   /** Without showing it. Returns undefined for Enter alone, where something is there to be kept. */
   hidden(message: string, options: { isPresent: boolean }): Promise<string | undefined>

@@ -1,4 +1,4 @@
-/** `-q`: names and nothing else, one a line, for `$(...)` and xargs. */
+/** `-q`: prints only names, one per line, for `$(...)` and xargs. */
 
 import type { Output } from "./output.ts"
 

@@ -1,6 +1,7 @@
 /**
- * What programs in the sandbox have switched in our terminal (the alternate screen, the mouse, a hidden cursor), read from
- * their output. A program that ends puts things back itself; one that goes on while we leave cannot.
+ * Terminal modes that programs in the sandbox have switched on (the alternate screen, the mouse, a hidden cursor),
+ * read from their output. A program that ends restores them itself; a program that keeps running when we leave
+ * cannot.
  */
 
 const escapeByte = 0x1b
@@ -23,7 +24,7 @@ export class ScreenModes {
   readonly #switched = new Set<number>()
   /** Levels of the keyboard protocol that were pushed and not popped. */
   #keyboardLevels = 0
-  /** What else there is to undo: its name and the sequence for it. */
+  /** Other modes to undo: name and sequence. */
   readonly #undo = new Map<string, string>()
   /** The start of a sequence at the end of the last piece. */
   #begun = ""
@@ -45,7 +46,7 @@ export class ScreenModes {
     }
   }
 
-  /** What to write to have the terminal as it was. */
+  /** Returns the sequences that restore the terminal. */
   undo(): string {
     const modes = [...privateModes].filter(([mode]) => this.#switched.has(mode))
     return [

@@ -1,6 +1,6 @@
 /**
- * Where the daemon is, which key to use and which certificates to trust, each with where it was found:
- * flag > configuration file > environment > default. The file is `~/.bhatti/config.yaml` or the one BHATTI_CONFIG names.
+ * The daemon's address, the key and the trusted certificates, each with its source: flag > configuration file >
+ * environment > default. The file is `~/.bhatti/config.yaml` or the one BHATTI_CONFIG names.
  */
 
 import { dirname, resolve } from "node:path"
@@ -67,7 +67,7 @@ export async function loadSettings(
   }
 }
 
-/** Keys that stand in the file and that nobody reads, this program or a daemon whose file it is too. */
+/** Returns keys in the file that neither this program nor a daemon that shares the file reads. */
 export async function unknownKeys(reading: Promise<ClientFile>): Promise<string[]> {
   const file = await reading
   if (!("text" in file.content) || file.content.text === undefined) return []
@@ -90,7 +90,7 @@ export async function readCertificates(path: string, source: string): Promise<st
   throw new AppError("invalid", `${path}, from ${source}, holds no certificate`, { hint })
 }
 
-/** What the file itself says; a file that is missing says nothing. */
+/** Returns the file's own settings; none if it is missing. */
 export function readSaved(file: ClientFile): {
   url: string | undefined
   token: string | undefined
@@ -115,7 +115,7 @@ export function checkedUrl(given: string): string {
   return normalUrl(given, "setup")
 }
 
-/** Both as they would be used, or an error that says what is wrong with one. */
+/** Returns both normalised, or throws an error that names the invalid one. */
 export function checkedSettings(given: { url: string; token: string }): { url: string; token: string } {
   return { url: normalUrl(given.url, "setup"), token: checkedToken(given.token, "setup") }
 }
@@ -179,7 +179,7 @@ function normalUrl(text: string, source: string): string {
   return `${url.origin}${url.pathname}`.replace(/\/+$/, "")
 }
 
-/** A line break or a letter outside ASCII in a header would fail later with a message that helps nobody. */
+/** A line break or a non-ASCII letter in a header would fail later with an unhelpful message. */
 function checkedToken(token: string, source: string): string {
   const trimmed = token.trim()
   if (/^[\x21-\x7e]+$/.test(trimmed)) return trimmed

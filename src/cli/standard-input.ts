@@ -1,4 +1,4 @@
-/** Standard input, as bytes or as text. What cannot be read is an error of its own, not of whom it was read for. */
+/** Standard input, as bytes or as text. A failed read has an error of its own, not one of the operation it was for. */
 
 import { AppError } from "../contract/errors.ts"
 import { errorCodeOf } from "../lib/error-code.ts"
@@ -24,7 +24,7 @@ export async function readInputText(): Promise<string> {
   }
 }
 
-/** So many lines, or as many as there are; it does not wait for what follows them. */
+/** Reads `count` lines, or fewer if the input ends; does not wait for later input. */
 export async function readLines(count: number): Promise<string[]> {
   const decoder = new TextDecoder()
   let text = ""

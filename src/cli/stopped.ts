@@ -1,4 +1,7 @@
-/** Ctrl-C at a question. A question reads the key itself, so no signal comes; the exit code is the signal's all the same. */
+/**
+ * Ctrl-C at a question. The question reads the key itself, so there is no signal; the exit code is the signal's
+ * anyway.
+ */
 
 import { AppError } from "../contract/errors.ts"
 

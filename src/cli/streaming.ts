@@ -16,7 +16,7 @@ export async function streamExec(
   options: {
     out: Output
     isInputForwarded: boolean
-    /** Of a terminal in raw mode: Ctrl-C is a key like any other there. */
+    /** Set for a terminal in raw mode, where Ctrl-C is an ordinary key. */
     onOutput?: (bytes: Uint8Array) => void
   },
 ): Promise<number> {

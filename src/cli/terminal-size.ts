@@ -1,9 +1,15 @@
-/** How large a terminal is. The runtime asks the system, since the request's number and its way of call differ between systems. */
+/**
+ * The size of a terminal. The runtime queries it, since the ioctl's number and calling convention differ between
+ * systems.
+ */
 
 import { WriteStream } from "node:tty"
 import type { TerminalSize } from "../contract/exec.ts"
 
-/** Of the terminal at a descriptor; returns undefined if none is there or it does not know. */
+/**
+ * Returns the size of the terminal at a descriptor, or undefined if there is no terminal or it does not know its
+ * size.
+ */
 export function terminalSize(fd: number): TerminalSize | undefined {
   // Each asks once, when it is made, and has neither buffers nor listeners before something is written.
   const [cols = 0, rows = 0] = new WriteStream(fd).getWindowSize() as Partial<[number, number]>

@@ -1,9 +1,10 @@
 /**
- * Our terminal in raw mode, so that every key goes to the sandbox and every byte of its output to the screen unchanged.
- * It is put back in every way this process can end but SIGKILL.
+ * Our terminal in raw mode, so that every key goes to the sandbox and every byte of its output to the screen
+ * unchanged. It is restored however this process ends, except by SIGKILL.
  *
- * libc does it: the runtime's own raw mode still turns \n into \r\n, which breaks full-screen programs, and loading its
- * standard streams takes 14 ms. Only functions are called that are the same on Linux and macOS, with a fixed number of arguments.
+ * Uses libc: the runtime's own raw mode still turns \n into \r\n, which breaks full-screen programs, and loading
+ * its standard streams takes 14 ms. Calls only functions that are the same on Linux and macOS, with a fixed number
+ * of arguments.
  */
 
 import { dlopen, FFIType, ptr } from "bun:ffi"
@@ -20,14 +21,15 @@ const libc = dlopen(cLibraryOf(process.platform), {
   cfmakeraw: { args: [FFIType.ptr], returns: FFIType.void },
 })
 
-/** More than any platform's `struct termios`, which nothing here looks into. */
+/** Larger than any platform's `struct termios`, whose contents are opaque here. */
 const termiosBytes = 256
-/** Waits until what was written has been shown; the same number on Linux and macOS. */
+/** Waits until the written output has been transmitted; the same number on Linux and macOS. */
 const TCSADRAIN = 1
 
 /**
- * Of Debian's ncurses-base, which is all that is in a small image. Without a description no full-screen program starts,
- * and what has another name (xterm-kitty, alacritty, foot) understands what xterm does.
+ * The terminal descriptions in Debian's ncurses-base, the only ones in a small image. Without a description no
+ * full-screen program starts, and terminals with other names (xterm-kitty, alacritty, foot) understand xterm's
+ * sequences.
  */
 const namesKnownInside: ReadonlySet<string> = new Set([
   ...["ansi", "dumb", "linux", "rxvt", "rxvt-unicode", "rxvt-unicode-256color", "screen", "screen-256color"],
@@ -37,7 +39,7 @@ const namesKnownInside: ReadonlySet<string> = new Set([
 const sizeWithoutTerminal: TerminalSize = { rows: 24, cols: 80 }
 
 export class Terminal {
-  /** Whether keys are typed at a terminal, not read from a pipe. */
+  /** True if keys are typed at a terminal, not read from a pipe. */
   readonly isInput: boolean
   readonly #isOutput: boolean
   readonly #modeBefore = Buffer.alloc(termiosBytes)
@@ -70,14 +72,14 @@ export class Terminal {
     libc.symbols.tcsetattr(0, TCSADRAIN, ptr(this.#modeRaw))
   }
 
-  /** Everything that is shown passes through here, so that leaving can put back what it has switched. */
+  /** Sees all displayed output, so that leaving can restore the modes it has switched. */
   readonly watch = (bytes: Uint8Array): void => this.#screen.watch(bytes)
 
   get size(): TerminalSize {
     return (this.#isOutput ? terminalSize(1) : undefined) ?? sizeWithoutTerminal
   }
 
-  /** What programs in the sandbox may draw with. */
+  /** The terminal name for programs in the sandbox. */
   get name(): string {
     const own = process.env.TERM ?? ""
     return namesKnownInside.has(own) ? own : "xterm-256color"

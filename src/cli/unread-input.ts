@@ -1,4 +1,4 @@
-/** Tells a person whose standard input went nowhere: `exec` sends it to the command only with -i. */
+/** Warns a person whose standard input was not used: `exec` sends it to the command only with -i. */
 
 import type { Output } from "./output.ts"
 
@@ -11,7 +11,7 @@ export async function tellUnreadInput(out: Output): Promise<void> {
   )
 }
 
-/** Bytes that wait in a pipe, or a file of which nothing was read. Nothing is taken from either. */
+/** Returns the number of bytes waiting in a pipe, or of a file that was not read. Consumes none of them. */
 async function unreadBytes(): Promise<number> {
   if (process.platform !== "linux") return 0
   try {
@@ -21,7 +21,7 @@ async function unreadBytes(): Promise<number> {
     const { waitingBytes } = await import("../lib/posix.ts")
     return waitingBytes(0)
   } catch (error) {
-    // It may be closed, or the system may have no such call: then there is no advice to give.
+    // The input may be closed, or the system may lack the call: then there is no warning.
     if (!(error instanceof Error)) throw error
     return 0
   }

@@ -33,7 +33,8 @@ export async function withStore<Result>(
 
 async function openStore(operator: Operator, dataDir: string): Promise<UserStore> {
   try {
-    // Opening makes what is missing, and a mistyped directory would get a database of its own. One that has lost its database is told so.
+    // Opening creates missing files, so a mistyped directory would get its own database. A directory that lost its
+    // database gets an error that says so.
     await stat(join(dataDir, "bhatti.db")).catch(() => stat(join(dataDir, "installation.json")))
     return await operator.openStore({ dataDir })
   } catch (cause) {

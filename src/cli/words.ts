@@ -25,7 +25,7 @@ export function spanText(seconds: number): string {
   return hours < 48 ? `${hours} h` : `${Math.floor(hours / 24)} days`
 }
 
-/** A name somebody else chose, on one line and without power over the terminal: control characters and the like escaped. */
+/** Makes a name chosen by another user safe to print on one line: escapes control characters and the like. */
 export function printable(text: string): string {
   return text.replace(/[\p{Cc}\p{Cs}\p{Zl}\p{Zp}\u202a-\u202e\u2066-\u2069\\]/gu, (letter) => {
     const known = escapes[letter]
@@ -47,7 +47,7 @@ export function bytesText(bytes: number): string {
   return `${value.toFixed(1)} GB`
 }
 
-/** One or many: `1 file`, `3 files`. */
+/** Singular or plural: `1 file`, `3 files`. */
 export function countText(count: number, noun: string): string {
   return `${count} ${noun}${count === 1 ? "" : "s"}`
 }

@@ -1,4 +1,7 @@
-/** The words of a command line are wrong. `cli.ts` exits 2 for it, wherever it is noticed, and points to the command's help. */
+/**
+ * An error in a command line's arguments. `cli.ts` exits 2 for it, wherever it is thrown, and points to the
+ * command's help.
+ */
 
 import { AppError } from "../contract/errors.ts"
 

@@ -1,6 +1,6 @@
 /**
- * `bhatti __complete`: what may stand where the cursor is, one candidate a line. Asked at every press of Tab, so it waits for the
- * daemon only a moment, and says nothing when something is wrong.
+ * `bhatti __complete`: completes the word at the cursor, one candidate per line. Runs at every press of Tab, so it
+ * waits for the daemon only briefly and fails silently.
  */
 
 import { type Client, connect } from "../../client/client.ts"
@@ -73,7 +73,7 @@ function splitCommand(before: readonly string[]): { name: string | undefined; re
   return { name: first, rest: before.slice(at + 1) }
 }
 
-/** The arguments so far, and the option whose value is to come. */
+/** Returns the arguments so far, and the option whose value comes next. */
 function readWords(
   rest: readonly string[],
   known: Options,

@@ -4,8 +4,8 @@ import { hostCommand } from "../command.ts"
 import { WrongUsage } from "../wrong-usage.ts"
 
 /**
- * Each asks `bhatti __complete` with the words up to the cursor. What ends in a colon goes on, so it gets no space. Files of this
- * host are offered only to the commands that take some.
+ * Each script calls `bhatti __complete` with the words up to the cursor. A candidate that ends in a colon gets no
+ * space, since it continues. Local files are offered only to the commands that take some.
  */
 const scripts: Record<string, string> = {
   bash: `_bhatti() {

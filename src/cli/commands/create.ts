@@ -176,7 +176,10 @@ made with --from has its source's rules unless others are given.`,
   },
 })
 
-/** A create takes a tenth of a second, unless it is the first of its size or the host is busy. The daemon knows which. */
+/**
+ * A create takes a tenth of a second, unless it is the first of its size or the host is busy. Asks the daemon for
+ * the reason.
+ */
 async function whatItWaitsFor(client: Client, name: string | undefined): Promise<string | undefined> {
   try {
     const creating = (await client.listSandboxes()).filter(({ status }) => status === "creating")

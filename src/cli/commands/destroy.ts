@@ -19,7 +19,7 @@ export const destroy = command({
     let exitCode = 0
     let names = [...new Set(rest)]
     if (!options.yes && !isJson && (await isPersonThere())) {
-      // Who is asked about a misspelt name would think that there is something to lose.
+      // A question about a misspelt name would suggest that there is something to lose.
       const missing = await missingOf(names, client)
       for (const error of missing.values()) await report(error)
       if (missing.size > 0) exitCode = exitFailed
@@ -47,7 +47,7 @@ export const destroy = command({
   },
 })
 
-/** Those that are not there, each with what the daemon says. */
+/** Returns the missing sandboxes, each with the daemon's error. */
 async function missingOf(names: readonly string[], client: Client): Promise<Map<string, AppError>> {
   const missing = new Map<string, AppError>()
   for (const name of names) {

@@ -17,7 +17,7 @@ and at the connection to the daemon. With sudo it sees more. Exit code 1 if some
   examples: ["sudo bhatti doctor", "bhatti doctor --json | jq '.[] | select(.status != \"ok\")'"],
   async run({ options, operator, settings, isJson, out }) {
     const found = await settingsOrCheck(settings)
-    // Elsewhere a local address is a tunnel to the daemon's host, and nothing that is looked at is there.
+    // On another system a local address is a tunnel to the daemon's host, so none of the checked things are here.
     const host =
       process.platform === "linux" ? await gatherHost(operator, options.dataDir ?? defaultDataDir) : undefined
     const isHost =

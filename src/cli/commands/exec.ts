@@ -1,4 +1,4 @@
-/** `bhatti exec`: the hot path of the whole program, one WebSocket and nothing else. */
+/** `bhatti exec`: the hot path of the whole program, with a single WebSocket. */
 
 import type { Client } from "../../client/client.ts"
 import type { ExecStream } from "../../client/exec-stream.ts"
@@ -140,7 +140,10 @@ async function execExitCode(error: AppError, client: Client, asked: Asked): Prom
   }
 }
 
-/** The guest says `invalid` of a directory, of a user and of a program alike; a program that runs everywhere tells them apart. */
+/**
+ * The guest reports `invalid` for a directory, a user and a program alike; running a program that exists everywhere
+ * tells them apart.
+ */
 async function areOptionsRefused(client: Client, { sandbox, options }: Asked): Promise<boolean> {
   const { env, cwd, user } = options
   if (env === undefined && cwd === undefined && user === undefined) return false

@@ -23,7 +23,7 @@ export const fileMv = command({
   },
 })
 
-/** When what is to be moved is there, the directory that should take it is not. */
+/** If the source exists, the target's directory must be missing. */
 async function withDirectoryHint(
   error: unknown,
   client: Client,

@@ -1,13 +1,14 @@
 /**
  * Every command, in the order of `bhatti --help`. A command is loaded only when it runs.
  *
- * Adding one: 1. its file in this folder; 2. an entry here; 3. `bun run generate` for docs/cli.md; 4. a test in test/cli.
+ * Adding a command: 1. its file in this folder; 2. an entry here; 3. `bun run generate` for docs/cli.md; 4. a test
+ * in test/cli.
  */
 
 import type { Command } from "../command.ts"
 
 export type CommandEntry = {
-  /** One word, or two for a command of a group: `user create`. */
+  /** A single word, or two for a command of a group: `user create`. */
   name: string
   aliases?: readonly string[]
   summary: string

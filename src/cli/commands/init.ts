@@ -7,7 +7,7 @@ import { errorCodeOf } from "../../lib/error-code.ts"
 import { hostCommand } from "../command.ts"
 import { refuseListen } from "../listen-address.ts"
 
-/** Kernels and images are kept here by their content, outside every data directory, so that they are fetched and built once. */
+/** Keeps kernels and images by content, outside every data directory, so that they are fetched and built once. */
 const defaultCacheDir = "/var/cache/bhatti"
 
 export const init = hostCommand({
@@ -78,7 +78,7 @@ export const init = hostCommand({
   },
 })
 
-/** What the host refuses while its directories are made is no bug of ours. */
+/** Errors of the host while the directories are made are not bugs of ours. */
 function inWords(error: unknown, dataDir: string): unknown {
   const code = errorCodeOf(error)
   if (error instanceof AppError || code === undefined) return error

@@ -1,4 +1,4 @@
-/** `bhatti version`. Asks the daemon only when told to, so that it answers at once everywhere. */
+/** `bhatti version`. Contacts the daemon only if asked to, so that it answers immediately everywhere. */
 
 import { connect } from "../../client/client.ts"
 import { version as programVersion } from "../../lib/version.ts"

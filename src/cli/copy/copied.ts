@@ -1,4 +1,4 @@
-/** What a copy has done, and in words what it has not. */
+/** The result of a copy, and a message about the files it left out. */
 
 import type { Output } from "../output.ts"
 import { countText } from "../words.ts"

@@ -82,7 +82,7 @@ export async function copyToOutput(response: Response, out: Output): Promise<num
   return await toStandardOutput(received(response), out)
 }
 
-/** Waits for standard output to take each piece, so that nothing piles up here. */
+/** Waits for standard output to take each piece, so that no data accumulates here. */
 async function toStandardOutput(
   pieces: AsyncIterable<Uint8Array<ArrayBuffer>>,
   out: Output,
@@ -131,7 +131,7 @@ async function toDirectory(from: From, root: string, { client, out, signal }: Co
   return { ...copied, skipped: skippedCount }
 }
 
-/** The body; one that breaks off is an error, so that a part is never taken for the whole. */
+/** The body; throws if it is cut short, so that a part is never taken for the whole. */
 async function* received(
   response: Response,
   onBytes: (bytes: number) => void = () => {},

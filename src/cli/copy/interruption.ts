@@ -1,4 +1,7 @@
-/** Signals during a transfer: it is given up in good order, which leaves nothing half done, and the exit code says why. */
+/**
+ * Signals during a transfer: the transfer is cancelled cleanly, leaves no partial files, and the exit code names
+ * the signal.
+ */
 
 import type { Output } from "../output.ts"
 
@@ -20,7 +23,10 @@ export class Interruption implements Disposable {
     return this.#abort.signal
   }
 
-  /** Runs a transfer, which returns its exit code; one that was interrupted has the signal's, and `words` say what became of it. */
+  /**
+   * Runs a transfer and returns its exit code, or the signal's if it was interrupted; `words` then describe the
+   * outcome.
+   */
   static async guard(
     { out, words }: { out: Output; words: string },
     transfer: (signal: AbortSignal) => Promise<number>,

@@ -1,4 +1,7 @@
-/** How a directory's archive tells what the sandbox could not pack: it names its top a second time; see `LeftOut` in the agent's messages. */
+/**
+ * How a directory's archive lists files that the sandbox could not pack: it contains an entry for its top directory
+ * a second time; see `LeftOut` in the agent's messages.
+ */
 
 import { posix } from "node:path"
 import { type Header, extract as newExtract } from "tar-stream"
@@ -11,7 +14,7 @@ export type LeftOut = {
   lines: string[]
 }
 
-/** Of an entry that is the archive's top; returns undefined if it tells nothing. */
+/** Reads the entry of the archive's top directory; returns undefined if it lists nothing. */
 export function leftOutOf(header: Header): LeftOut | undefined {
   const records = header.pax as Record<string, unknown> | null | undefined
   const comment = records?.["comment"]
@@ -34,7 +37,10 @@ function lineOf({ name, reason }: Named): string {
   return `${printable(parts.join("/") || ".")}: ${printable(String(reason))}`
 }
 
-/** Passes an archive on as it is, and calls `found` with what it tells. One that is none is passed on too: its reader will say so. */
+/**
+ * Passes an archive through unchanged and calls `found` with the list. Invalid archives pass too: their reader will
+ * report it.
+ */
 export async function* watchLeftOut(
   archive: AsyncIterable<Uint8Array<ArrayBuffer>>,
   found: (leftOut: LeftOut) => void,

@@ -1,5 +1,6 @@
 /**
- * Local files read as streams, and written so that nobody meets half a file: beside their place first, then renamed.
+ * Local files as streams. Writes go to a temporary file beside the target, which is renamed, so that a partial file
+ * is never visible.
  */
 
 import { randomBytes } from "node:crypto"
@@ -28,7 +29,7 @@ export async function openLocal(path: string, options: { isLinkFollowed: boolean
   throw new AppError("invalid", `${path} is not a file`)
 }
 
-/** Exactly the bytes that were counted: a file that grows is cut, one that shrinks is an error. */
+/** Yields exactly the counted bytes: a file that grows is cut, a file that shrinks is an error. */
 export async function* piecesOf(
   { handle, bytesCount }: LocalFile,
   path: string,
@@ -65,7 +66,7 @@ export async function placeFile(
   undo.move()
 }
 
-/** A name in the same directory that nobody else has. */
+/** A unique name in the same directory. */
 export function besideName(path: string): string {
   return join(dirname(path), `.${basename(path).slice(0, 100)}.${randomBytes(8).toString("hex")}.part`)
 }
@@ -86,7 +87,7 @@ export async function statIfAny(path: string) {
   }
 }
 
-/** One step on the local file system, its failure in words. */
+/** Runs one step on the local file system and turns a failure into an error message. */
 export async function localStep<Result>(path: string, step: () => Promise<Result>): Promise<Result> {
   try {
     return await step()

@@ -13,7 +13,7 @@ export type Packed = {
   skipped: string[]
 }
 
-/** Packs `path` under `name`; under no name, what is in the directory. */
+/** Packs `path` under `name`; if `name` is empty, packs the contents of the directory. */
 export function packTree(path: string, name: string): Packed {
   const pack = newPack()
   const skipped: string[] = []

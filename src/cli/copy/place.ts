@@ -1,4 +1,4 @@
-/** Where `bhatti cp` copies from and to: `SANDBOX:PATH`, a local path, or `-` for a standard stream. */
+/** The source or target of `bhatti cp`: `SANDBOX:PATH`, a local path, or `-` for a standard stream. */
 
 import { posix } from "node:path"
 import type { Client } from "../../client/client.ts"
@@ -41,7 +41,7 @@ export function copyOf(words: readonly string[]): Copy | { refusal: string } {
   return { kind: "download", sources, target }
 }
 
-/** `dir/.` and the like mean what is in the directory, not the directory. */
+/** `dir/.` and the like mean the contents of the directory, not the directory. */
 export function meansContents(path: string): boolean {
   return /(^|\/)\.\.?\/*$/.test(path)
 }
@@ -56,7 +56,7 @@ export function placeText(place: GuestPlace): string {
 
 const linksMax = 16
 
-/** The file a path of the sandbox leads to, links followed; nothing if there is none. */
+/** Returns the file that a path of the sandbox leads to, links followed, or undefined. */
 export async function findInGuest(
   client: Client,
   place: GuestPlace,
@@ -76,7 +76,7 @@ async function statIfAny(client: Client, sandbox: string, path: string): Promise
     return await client.statFile(sandbox, path)
   } catch (error) {
     if (!(error instanceof AppError) || error.code !== "not_found") throw error
-    // The sandbox itself may be what is missing.
+    // The sandbox itself may be missing.
     await client.getSandbox({ params: { id: sandbox } })
     return undefined
   }

@@ -1,4 +1,4 @@
-/** A bar on standard error for transfers that take a while, at a terminal only. It leaves nothing behind. */
+/** A progress bar on standard error for long transfers, at a terminal only. It is erased at the end. */
 
 import { isTerminal, type Output } from "../output.ts"
 import { bytesText } from "../words.ts"
@@ -40,7 +40,7 @@ export class Progress implements AsyncDisposable {
   }
 
   async #begin(): Promise<void> {
-    // Where the result goes to the same screen, both would be unreadable.
+    // If the result goes to the same screen, both would be unreadable.
     if (!(await isTerminal(2)) || this.#timer === undefined) return
     this.#isShown = true
     const { terminalSize } = await import("../terminal-size.ts")
@@ -52,7 +52,7 @@ export class Progress implements AsyncDisposable {
     draw()
   }
 
-  /** The fullest line that fits; one that wraps could not be drawn over. */
+  /** Returns the fullest line that fits; a wrapped line could not be drawn over. */
   #line(columns: number): string {
     const lines = this.#lines()
     return lines.find((line) => Bun.stringWidth(line) < columns) ?? (lines.at(-1) ?? "").slice(0, columns - 1)

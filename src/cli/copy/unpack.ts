@@ -1,7 +1,7 @@
 /**
- * Unpacks a tar stream that a sandbox made, which is to say one that nobody vouches for. Nothing is written outside the
- * root: names may not climb, every parent must be a real directory, a link is made only if it leads to a place inside.
- * Devices, pipes, owners and set-user-id bits are left behind.
+ * Unpacks an untrusted tar stream made by a sandbox. Never writes outside the root: names must not contain `..`,
+ * every parent must be a real directory, and a link is made only if its target is inside. Skips devices and pipes,
+ * and ignores owners and set-user-id bits.
  */
 
 import { link, lstat, mkdir, rename, symlink, unlink } from "node:fs/promises"
@@ -30,7 +30,7 @@ export async function unpackTree(archive: AsyncIterable<Uint8Array>, root: strin
     broken = error
   })
   const fed = feed(archive, extract)
-  // It is awaited below, unless an entry fails first.
+  // Awaited below, unless an entry fails first.
   fed.catch(() => undefined)
   const tree = new Tree(root)
   try {
@@ -71,7 +71,7 @@ async function place(tree: Tree, header: Header, content: AsyncIterable<Uint8Arr
   }
 }
 
-/** An empty one is told as none. */
+/** Treats an empty link target as none. */
 function linkOf(header: Header): string {
   const target: string | null = header.linkname
   return target ?? ""
@@ -100,14 +100,14 @@ class Tree {
   readonly result: Unpacked = { entries: 0, bytes: 0, skipped: [], skippedCount: 0 }
   readonly #root: string
   hasBegun = false
-  /** The directory whose real being was seen last; entries of one directory come together. */
+  /** The directory that was checked last; entries of one directory arrive together. */
   #knownDirectory: string | undefined
 
   constructor(root: string) {
     this.#root = root
   }
 
-  /** Where an entry goes below the root, `""` for the root itself. */
+  /** Returns an entry's path below the root, `""` for the root itself. */
   insidePath(name: string): string {
     this.hasBegun = true
     const [top, ...parts] = name.replace(/\/+$/, "").split("/")
@@ -200,8 +200,8 @@ class Tree {
 }
 
 /**
- * Climbing is allowed at the start only, where it can be counted: after a name, `..` would leave the directory that a
- * link of that name leads to, wherever that is.
+ * Allows `..` at the start only, where it can be counted: after a name, `..` would leave the directory that a link
+ * of that name points to, wherever that is.
  */
 function leadsInside(path: string, target: string): boolean {
   if (target === "" || target.startsWith("/")) return false

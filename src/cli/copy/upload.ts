@@ -73,7 +73,7 @@ async function uploadPath(
   return await uploadTree(source, { ...place, path }, context)
 }
 
-/** One file; more than the daemon takes at once is refused before anything is sent. */
+/** Uploads one file; refuses a file above the daemon's limit before sending any data. */
 export async function uploadFile(
   source: string,
   place: Into,
@@ -96,7 +96,7 @@ export async function uploadFile(
   return { entries: 1, bytes: bytesCount, skipped: 0 }
 }
 
-/** Standard input, of which nobody knows the length; the daemon refuses what is too much and writes nothing. */
+/** Uploads standard input, whose length is unknown; the daemon refuses input above its limit and writes nothing. */
 export async function uploadInput(
   place: Into,
   options: { isInto: boolean; mode?: string | undefined },
@@ -122,7 +122,7 @@ export async function uploadInput(
   return { entries: 1, bytes, skipped: 0 }
 }
 
-/** A path that ends in `/.` takes what is in the directory. */
+/** A path that ends in `/.` means the contents of the directory. */
 async function uploadTree(
   source: string,
   place: Into & { totalBytes?: number },

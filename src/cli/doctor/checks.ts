@@ -10,7 +10,7 @@ export type Check = {
   area: string
   status: "ok" | "warn" | "fail"
   text: string
-  /** What to do about it, best a command. */
+  /** How to fix it, preferably a command. */
   fix?: string
 }
 
@@ -31,7 +31,7 @@ export function hostChecks(facts: HostFacts): Check[] {
     ...checkNetwork(facts),
     ...checkDataDir(facts),
     checkMemory(facts),
-    // Who may not look into the data directory has been told so already.
+    // A user without access to the data directory has already been told so.
     ...(facts.dataDir.kind === "closed" ? [] : [checkConfig(facts), checkListener(facts)]),
     checkYear(facts),
   ]
@@ -168,7 +168,7 @@ function checkKernel({ kernel }: HostFacts): Check[] {
   ]
 }
 
-/** What holds a machine to its share of the host, beside its size as QEMU gives it to the guest. */
+/** Checks the controllers that limit a machine's share of the host, beyond the size that QEMU gives the guest. */
 function checkControllers(offered: string[] | undefined): Check {
   const area = "cgroups"
   const fix = "boot with systemd.unified_cgroup_hierarchy=1, or give this container the controllers"
@@ -191,7 +191,7 @@ function checkControllers(offered: string[] | undefined): Check {
   return { area, status: "warn", text: `${why}; nothing limits ${unlimited}`, fix }
 }
 
-/** What keeps a QEMU that a guest has taken over from the host. */
+/** Checks the features that protect the host from a QEMU that a guest has taken over. */
 function checkConfinement({ kernel, config, dataDir, isRoot }: HostFacts): Check[] {
   const area = "confinement"
   const isReduced = "confinement" in config && config.confinement === "reduced"
@@ -218,12 +218,12 @@ function checkConfinement({ kernel, config, dataDir, isRoot }: HostFacts): Check
   ]
 }
 
-/** Whether the daemon of this data directory is root's. Somebody who cannot look into it is told of the usual case. */
+/** Returns true if this data directory's daemon runs as root. Assumes so for users without access to the directory. */
 function isOfRoot({ dataDir, isRoot }: Pick<HostFacts, "dataDir" | "isRoot">): boolean {
   return isRoot || dataDir.kind !== "open" || dataDir.uid === 0
 }
 
-/** Only the daemon of root uses these; another one gives sandboxes QEMU's user network. */
+/** Only a daemon that runs as root uses these; another gives sandboxes QEMU's user network. */
 function checkNetwork(facts: HostFacts): Check[] {
   const { kernel, config } = facts
   const area = "network"

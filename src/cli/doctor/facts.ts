@@ -1,4 +1,4 @@
-/** What the doctor finds, gathered without judging it; `checks.ts` judges. Nothing here needs a daemon or changes anything. */
+/** Gathers the doctor's findings without judging them; `checks.ts` judges. Needs no daemon and changes nothing. */
 
 import { constants, existsSync } from "node:fs"
 import { open, readFile, stat, statfs } from "node:fs/promises"
@@ -23,7 +23,7 @@ export const privateFiles = ["age.key", "bhatti.db"] as const
 
 export type DataDirFacts =
   | { kind: "absent" }
-  /** Only the operator may look into it. */
+  /** Only the operator may read it. */
   | { kind: "closed" }
   | {
       kind: "open"
@@ -47,12 +47,12 @@ export type HostFacts = {
     memfd: boolean
     tun: "missing" | "closed" | "opens"
     bridge: boolean
-    /** Whether it passes packets from one interface to another. */
+    /** True if it forwards packets between interfaces. */
     forwards: boolean
     nftables: boolean | undefined
-    /** Whether this user may make all that QEMU is confined in. */
+    /** True if this user may create all the namespaces that confine QEMU. */
     namespaces: boolean
-    /** Controllers of cgroup v2; nothing where that is not mounted. */
+    /** Controllers of cgroup v2; undefined if it is not mounted. */
     controllers: string[] | undefined
   }
   dataDir: DataDirFacts & { path: string }
@@ -292,20 +292,23 @@ async function statIfAny(path: string) {
   }
 }
 
-/** What the daemon's test of KVM found, which booted a guest under it. */
+/** The result of the daemon's KVM test, which booted a guest under KVM. */
 async function readProbe(
   path: string,
 ): Promise<{ problem: string | null; isOfThisBoot: boolean } | undefined> {
   const text = await readIfAny(path)
   if (text === undefined) return undefined
-  // A crash of the host may have left something else; the daemon then finds it out anew.
+  // A crash of the host may have damaged the file; the daemon then probes again.
   const found = parseJson(text) as { bootId: string; problem: string | null } | null | undefined
   if (!found) return undefined
   const current = (await readIfAny("/proc/sys/kernel/random/boot_id"))?.trim()
   return { problem: found.problem, isOfThisBoot: found.bootId === current }
 }
 
-/** Finds out which program answers at the daemon's own address. The certificate is not checked, since it is for another name. */
+/**
+ * Finds out which program answers at the daemon's own address. The certificate is not verified, since it is for
+ * another name.
+ */
 async function findListener({
   listen,
   isTls,

@@ -11,7 +11,7 @@ const idsOfMachines = 65_536
 export type HostShares = {
   /** Users that have user ids of machines, with the file that says so. */
   others: { name: string; file: string }[]
-  /** Why sandboxes find no names of the internet; null: they do. */
+  /** Why sandboxes cannot resolve names of the internet; null if they can. */
   namesTrouble: string | null
 }
 
@@ -26,7 +26,7 @@ export async function gatherShares(settings: {
   }
 }
 
-/** Users, and users who may give such ids to programs in user namespaces, as containers without root have them. */
+/** Users with such ids, and users who may assign them in user namespaces, as rootless containers do. */
 export function othersIn(
   { passwd, subuid }: { passwd: string; subuid: string },
   uidBase: number,
