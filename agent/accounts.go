@@ -1,5 +1,5 @@
-// Who a command runs as, from /etc/passwd and /etc/group. They are looked at each time, since packages add users, and
-// read again when they have changed.
+// The users that commands run as, from /etc/passwd and /etc/group. The files are checked each time, since packages
+// add users, and read again if they have changed.
 
 package main
 
@@ -38,7 +38,7 @@ func stampOf(path string) fileStamp {
 	return fileStamp{about.Dev, about.Ino, about.Size, about.Mtim, about.Ctim}
 }
 
-// accountsKept bounds what is remembered of one state of the files.
+// accountsKept limits the number of cached accounts.
 const accountsKept = 64
 
 var knownAccounts struct {
@@ -133,7 +133,7 @@ func (a account) credential() *syscall.Credential {
 	return &syscall.Credential{Uid: a.uid, Gid: a.gid, Groups: a.groups}
 }
 
-// own gives an open file to the user, if we may.
+// own makes the user the owner of an open file, if we may.
 func (a account) own(fd int) {
 	_ = syscall.Fchown(fd, int(a.uid), -1)
 }

@@ -1,9 +1,9 @@
 // Directories as tar streams, in either direction.
 //
-// What is unpacked stays below its directory: every parent is opened by the kernel's own confined walk, names are
-// never followed if they are links, and what has a file's name already is replaced rather than written through. So
-// neither an archive nor a program that moves links about meanwhile leads outside. An archive that breaks off leaves
-// what it did not replace. Memory does not grow with the archive.
+// Unpacked files stay below their directory: the kernel's own confined lookup opens every parent, names that are
+// links are never followed, and an existing file is replaced rather than written through. So neither an archive nor
+// a program that moves links meanwhile leads outside. A truncated archive leaves alone the files it did not reach.
+// Memory use does not grow with the archive.
 
 package main
 
@@ -75,7 +75,7 @@ func (a *agent) archiveRead(s *stream, payload []byte) {
 	})
 }
 
-// copyBytes is what a copy of a file's content moves at once.
+// copyBytes is the buffer size for copying a file's content.
 const copyBytes = 131072
 
 type fileID struct{ device, inode uint64 }
@@ -89,15 +89,15 @@ type packer struct {
 	result wire.Archived
 	// shortened is the last file that was not read as a whole; "" if there is none.
 	shortened string
-	// takesKernelFiles: what was asked for lies in the kernel's own files, which are left out elsewhere.
+	// takesKernelFiles is set if the requested path is on a kernel filesystem, which is left out elsewhere.
 	takesKernelFiles bool
 	top              *tar.Header // the directory that was asked for, once it is packed
 	leftOut          wire.LeftOut
 	refusal          error // why something was left out last
 }
 
-// add packs one name of a directory, and what is below it. Files that vanish meanwhile were never there; whatever else
-// cannot be packed is left out, and told at the end.
+// add packs one name of a directory and everything below it. Files that vanish meanwhile are ignored; other files
+// that cannot be packed are left out and reported at the end.
 func (p *packer) add(folder int, name, packedName string) error {
 	var about syscall.Stat_t
 	if err := statAt(folder, name, &about); err != nil {
@@ -125,12 +125,12 @@ func (p *packer) add(folder int, name, packedName string) error {
 }
 
 var (
-	errNoFile      = errors.New("it is no file, directory or link") // Means nothing elsewhere.
+	errNoFile      = errors.New("it is no file, directory or link") // Used only here.
 	errKernelFiles = errors.New("these are the kernel's own files, which are copied only when they are asked for")
 	errEndless     = errors.New("its size is unknown and more than 4 MB")
 )
 
-// leaveOut notes what is not packed. It is no error of the whole: the rest is worth having.
+// leaveOut records a file that is not packed. The archive still succeeds: the rest is worth having.
 func (p *packer) leaveOut(packedName string, err error) error {
 	if err == syscall.ENOENT || err == syscall.ESRCH {
 		return nil
@@ -143,8 +143,8 @@ func (p *packer) leaveOut(packedName string, err error) error {
 	return nil
 }
 
-// tellLeftOut packs the top directory a second time, with a comment about what is missing below it: nothing but the
-// archive itself reaches who unpacks it, and programs that do not know this make a directory that is there.
+// tellLeftOut packs the top directory a second time, with a comment that lists what is missing below it: only the
+// archive itself reaches the unpacker, and programs that ignore the comment make a directory that exists.
 func (p *packer) tellLeftOut() error {
 	if p.leftOut.Count == 0 || p.top == nil {
 		return nil
@@ -205,7 +205,7 @@ func (p *packer) addFile(folder int, name string, header *tar.Header) error {
 	return p.copy(fd, header.Name, about.Size)
 }
 
-// writeFile begins a file, whose other names can refer to it from then on.
+// writeFile writes a file's header and records the file, so that later hard links can refer to it.
 func (p *packer) writeFile(header *tar.Header, about *syscall.Stat_t) error {
 	if about.Nlink > 1 && len(p.packed) < hardLinksMax {
 		p.packed[fileID{about.Dev, about.Ino}] = header.Name
@@ -214,11 +214,11 @@ func (p *packer) writeFile(header *tar.Header, about *syscall.Stat_t) error {
 	return p.write(header)
 }
 
-// unmeasuredBytesMax bounds what is read of a file before its size is known.
+// unmeasuredBytesMax limits the bytes read from a file of unknown size.
 const unmeasuredBytesMax = 4 << 20
 
-// readUnmeasured reads a file that may have more, or less, than the kernel says: many of its own files tell a size of 0, or
-// of a page. Most that come here are simply empty.
+// readUnmeasured reads a file whose size is not what the kernel says: many of the kernel's own files report a size
+// of 0 or of a page. Most files that come here are simply empty.
 func (p *packer) readUnmeasured(fd int) ([]byte, error) {
 	var content []byte
 	for {
@@ -237,8 +237,8 @@ func (p *packer) readUnmeasured(fd int) ([]byte, error) {
 	}
 }
 
-// copy packs exactly the size that the header told: a file that grows is cut, one that shrinks is filled up with zeros, and told
-// at the end.
+// copy packs exactly the size in the header: a file that grows is cut; a file that shrinks is padded with zeros and
+// reported at the end.
 func (p *packer) copy(fd int, name string, size int64) error {
 	isShort := false
 	for left := size; left > 0; {
@@ -320,7 +320,7 @@ func isOnKernelFilesystem(folder int, name string) bool {
 	return isKernelFilesystem(fd)
 }
 
-// isKernelFilesystem tells what holds no files of anybody's, and whose sizes mean nothing.
+// isKernelFilesystem reports whether a filesystem holds no user's files and reports meaningless sizes.
 func isKernelFilesystem(fd int) bool {
 	var about syscall.Statfs_t
 	if syscall.Fstatfs(fd, &about) != nil {
@@ -333,7 +333,7 @@ func isKernelFilesystem(fd int) bool {
 	return false
 }
 
-// streamWriter collects what is written into whole data frames.
+// streamWriter buffers writes into full data frames.
 type streamWriter struct {
 	out    *outgoing
 	room   []byte
@@ -451,7 +451,7 @@ func (u *unpacker) unpack(input io.Reader) error {
 			return fileError(header.Name, err)
 		}
 	}
-	// What follows the archive's end is filling.
+	// The archive is followed by padding.
 	for {
 		if _, err := input.Read(u.buffer); err == io.EOF {
 			return nil
@@ -525,7 +525,8 @@ func (u *unpacker) add(header *tar.Header, content io.Reader) error {
 	return u.addFile(folder, base, header, content)
 }
 
-// enter opens a directory below the root and makes what is missing of it. The descriptor is valid until the next call.
+// enter opens a directory below the root and creates its missing parts. The descriptor is valid until the next
+// call.
 func (u *unpacker) enter(path string) (int, error) {
 	if path == "" {
 		return u.root, nil
@@ -555,7 +556,8 @@ func (u *unpacker) leaveParent() {
 	}
 }
 
-// makePath makes the missing directories of a path. It goes down in steps: a path is as deep as its archive wants.
+// makePath creates the missing directories of a path. It descends in steps, since an archive may nest directories
+// without limit.
 func (u *unpacker) makePath(path string) (int, error) {
 	folder, err := openBeneath(u.root, ".", flagPath|syscall.O_DIRECTORY)
 	if err != nil {
@@ -621,7 +623,7 @@ func (u *unpacker) addSymlink(folder int, name string, header *tar.Header) error
 	})
 }
 
-// addLink gives a file of the same archive another name.
+// addLink adds a hard link to a file of the same archive.
 func (u *unpacker) addLink(folder int, name string, header *tar.Header) error {
 	target, err := cleanName(header.Linkname)
 	if err != nil {
@@ -676,7 +678,7 @@ func (u *unpacker) addFile(folder int, name string, header *tar.Header, content 
 	return file.give(name)
 }
 
-// fill writes a file's content. What is only zeros is left out, so that a sparse file stays one: its archive may be
+// fill writes a file's content. It skips blocks of zeros, so that a sparse file stays sparse: its archive may be
 // tiny and the file larger than the disk.
 func (u *unpacker) fill(fd int, content io.Reader) error {
 	size := int64(0)

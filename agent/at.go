@@ -1,5 +1,5 @@
-// System calls that take a name inside an open directory. Names are never followed if they are links, except by
-// openBeneath, where the kernel sees to it that nothing outside is reached, whatever other programs do meanwhile.
+// System calls that take a name inside an open directory. Names that are links are never followed, except by
+// openBeneath, where the kernel keeps the lookup inside the directory, whatever other programs do meanwhile.
 
 package main
 
@@ -63,7 +63,7 @@ func mkdirAt(folder int, name string, mode uint32) error {
 	return callAt(syscall.SYS_MKDIRAT, folder, name, uintptr(mode), 0)
 }
 
-// callAt makes a call whose arguments are a directory, a name in it and two more.
+// callAt makes a call whose arguments are a directory, a name in it and two others.
 func callAt(number uintptr, folder int, name string, third, fourth uintptr) error {
 	pointer, err := syscall.BytePtrFromString(name)
 	if err != nil {

@@ -11,17 +11,18 @@ import (
 type attachment struct {
 	session *session
 	stream  *stream
-	changed chan struct{} // holds one: there is something to look at
+	changed chan struct{} // holds one token: there is something to look at
 	done    chan struct{} // closed when it types no more; the next one waits for that
 
 	// Under session.mu.
 	position    int64  // of the next byte to be sent
-	replayEnd   int64  // where what was shown before it came ends
+	replayEnd   int64  // where the output shown before it attached ends
 	reset       string // goes behind the replay
 	isTakenOver bool
 }
 
-// wholeScreenScrolls takes back a scroll region, which was of the rows of another window, and leaves the cursor where it is.
+// wholeScreenScrolls resets a scroll region, whose rows belonged to another window size, and leaves the cursor
+// where it is.
 const wholeScreenScrolls = "\x1b7\x1b[r\x1b8"
 
 // attach makes the stream the session's only client.
@@ -67,7 +68,7 @@ func (a *attachment) run(former *attachment) {
 	}()
 	result := a.follow()
 	a.stream.stopInput()
-	// What the command has not read by now is not typed any more.
+	// Input that the command has not read by now is dropped.
 	_ = a.session.terminal.master.SetWriteDeadline(time.Now())
 	<-fed
 	_ = a.session.terminal.master.SetWriteDeadline(time.Time{})
@@ -102,7 +103,7 @@ func (a *attachment) follow() any {
 	}
 }
 
-// take copies the next bytes for which there is credit. A result means that nothing more is to be sent.
+// take copies the next bytes for which there is credit. A result means that there are no more bytes to send.
 func (a *attachment) take(buffer []byte) (count int, result any) {
 	s := a.session
 	s.mu.Lock()
@@ -141,7 +142,7 @@ func (a *attachment) feed() {
 	for bytes := a.stream.takeInput(); bytes != nil; bytes = a.stream.takeInput() {
 		if wants {
 			_, err := a.session.terminal.master.Write(bytes)
-			// The command may have ended; what is left to be read goes on.
+			// The command may have ended; its remaining output is still sent.
 			wants = err == nil
 		}
 		a.stream.giveBack(len(bytes))

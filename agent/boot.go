@@ -1,8 +1,8 @@
-// From the kernel's first instruction in user space to a machine that can serve: a table of named steps.
+// The boot from the kernel's first instruction in user space to a machine that can serve: a table of named steps.
 //
 //	initramfs ── modules ── /dev/vda ── switch root ── mounts ── users, lo ── channel
 //
-// A necessary step that fails ends the boot; any other is reported and the guest goes on without it.
+// A necessary step that fails ends the boot; other failures are reported, and the guest continues.
 
 package main
 
@@ -42,7 +42,7 @@ var bootSteps = []bootStep{
 	{"power commands", false, func() error { return linkPowerCommands("/") }},
 }
 
-// boot runs the steps. It returns the failures of those that were not necessary.
+// boot runs the steps. It returns the failures of the steps that were not necessary.
 func boot(steps []bootStep) ([]string, error) {
 	var failures []string
 	for _, step := range steps {
@@ -64,7 +64,8 @@ func report(format string, values ...any) {
 	fmt.Fprintf(os.Stderr, "lohar: "+format+"\n", values...)
 }
 
-// occupyStandardFiles fills descriptors 0 to 2 if the kernel found no console to open: nothing else may get them.
+// occupyStandardFiles fills descriptors 0 to 2 if the kernel found no console to open, so that no other file gets
+// them.
 func occupyStandardFiles() {
 	for fd := 0; fd <= 2; fd++ {
 		var about syscall.Stat_t
@@ -149,11 +150,11 @@ func awaitPath(path string, deadline time.Duration) error {
 
 const newRoot = "/newroot"
 
-// rootOptions keep the filesystem from work in the background, which would go on in every clone: image and growth
-// leave nothing to be initialised, and what is to be known of the free blocks is read when it is needed.
+// rootOptions keep the filesystem from background work, which would run again in every clone: image and growth
+// leave nothing to initialise, and the bitmaps of free blocks are read when needed.
 const rootOptions = "noinit_itable,no_prefetch_block_bitmaps"
 
-// switchRoot makes the disk the root and drops what is no longer needed of the initramfs.
+// switchRoot makes the disk the root and deletes the rest of the initramfs.
 func switchRoot() error {
 	if err := os.MkdirAll(newRoot, 0o755); err != nil {
 		return err
@@ -185,8 +186,8 @@ func switchRoot() error {
 	return os.Chdir("/")
 }
 
-// setLimits raises what commands inherit. Nothing is needed to keep the agent from the kernel's out-of-memory
-// killer: it never takes the first process of the machine.
+// setLimits raises the limits that commands inherit. The agent needs no protection from the kernel's out-of-memory
+// killer, which never kills the machine's first process.
 func setLimits() error {
 	syscall.Umask(0o022)
 	files := syscall.Rlimit{Cur: 65536, Max: 1048576}
@@ -203,9 +204,9 @@ func setKernelDefaults() error {
 // be held up as long.
 const monitorSlackNs = "4000000"
 
-// calmRuntime makes the monitor thread of Go's runtime wake together with other timers. While a command runs it would
-// sleep for 20 µs at a time, which is a sixth of what an emulated processor does for a short command. It is the first
-// thread that a Go program starts.
+// calmRuntime makes the monitor thread of Go's runtime wake together with other timers. While a command runs it
+// would sleep for 20 µs at a time, which costs a sixth of an emulated processor's work for a short command. The
+// monitor is the first thread that a Go program starts.
 func calmRuntime() error {
 	entries, err := os.ReadDir("/proc/self/task")
 	if err != nil {

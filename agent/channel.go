@@ -1,8 +1,8 @@
 // The channel to the host: a virtio-serial port, found by its name.
 //
-// While no host is there the kernel's read returns 0 at once and its poll says "hung up"; when one comes or goes the
-// poll wakes. So after a 0 the runtime's poller, which hears only of changes, does the waiting, and a lonely agent
-// costs nothing.
+// While no host is connected, the kernel's read returns 0 immediately and its poll reports a hang-up; connecting
+// and disconnecting wake the poll. So after a 0 the agent waits in the runtime's poller, which is edge-triggered,
+// and a disconnected agent costs no processor time.
 
 package main
 
@@ -73,7 +73,7 @@ func newChannel(path string) (*channel, error) {
 	return &channel{File: file, raw: raw}, nil
 }
 
-// Read waits for bytes. It returns errPeerGone once when a host that has spoken leaves.
+// Read waits for bytes. It returns errPeerGone once when a host that has sent bytes disconnects.
 func (c *channel) Read(buffer []byte) (int, error) {
 	err := c.raw.Read(func(fd uintptr) bool {
 		for {

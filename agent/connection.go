@@ -1,13 +1,13 @@
-// One connection of the host: finds its preamble, hands its frames to the streams, writes theirs.
+// One connection of the host: finds its preamble, passes its frames to the streams, writes theirs.
 //
 //	search ── host preamble ──► answer ──► read frames ──┐
 //	   ▲                                                 │ peer gone, broken frame, preamble, quiesced
 //	   └──── streams closed, their processes killed ◄────┘
 //
-// The reading goroutine never waits for an operation, nor for a stream that is not read: a stream's input is
-// bounded by its window. Operations start one after the other on a goroutine of their own, which is one for all
-// connections: the first command of a clone does not wait for a fresh stack to grow. Writers take turns frame by
-// frame. Nothing of a connection is written once it has ended.
+// The reading goroutine never waits for an operation or for a stream that is not read: a stream's input is limited
+// by its window. Operations start in order on one goroutine for all connections: the first command of a clone does
+// not wait for a fresh stack to grow. Writers take turns frame by frame. After the end of a connection no byte of
+// it is written.
 
 package main
 
@@ -189,7 +189,7 @@ func (c *connection) write(s *stream, frame []byte) error {
 	return nil
 }
 
-// end makes sure that nothing more is written, then cancels every stream.
+// end stops all writing, then cancels every stream.
 func (c *connection) end() {
 	if c.writing.TryLock() {
 		c.isOver = true
@@ -214,8 +214,8 @@ func (c *connection) end() {
 	}
 }
 
-// remove forgets a stream that is about to send its close frame. One that was refused was never in the table, and
-// must not take another one's place from it.
+// remove unregisters a stream that is about to send its close frame. A refused stream was never registered and must
+// not remove another.
 func (c *connection) remove(s *stream) {
 	c.mu.Lock()
 	if c.streams[s.id] == s {

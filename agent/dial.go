@@ -96,7 +96,7 @@ func feedConn(s *stream, conn *net.TCPConn) {
 	for bytes := s.takeInput(); bytes != nil; bytes = s.takeInput() {
 		if wants {
 			_, err := conn.Write(bytes)
-			// What nobody reads any more is dropped, so that the host does not wait for ever.
+			// Bytes that nobody reads any more are dropped, so that the host does not wait for ever.
 			wants = err == nil
 		}
 		s.giveBack(len(bytes))
@@ -106,7 +106,7 @@ func feedConn(s *stream, conn *net.TCPConn) {
 	}
 }
 
-// pumpConn sends what comes of the connection, and its end. It holds no buffer while it waits.
+// pumpConn sends the bytes of the connection and its end. It holds no buffer while it waits.
 func pumpConn(s *stream, conn *net.TCPConn) error {
 	raw, err := conn.SyscallConn()
 	if err != nil {

@@ -1,5 +1,5 @@
-// Writing a large file past the page cache: under emulation the cache's work is most of what an upload costs, and its pages
-// would stay in this machine's memory, which the host would have to keep.
+// Writes a large file past the page cache. Under emulation the cache's work is most of the cost of an upload, and
+// its pages would stay in this machine's memory, which the host would have to save.
 
 package main
 
@@ -66,7 +66,7 @@ func (w *fileWriter) write(bytes []byte, taken func(count int)) error {
 	return nil
 }
 
-// finish writes what is left. Only whole blocks can be written directly.
+// finish writes the remaining bytes. Direct writes need whole blocks.
 func (w *fileWriter) finish() error {
 	whole := w.filled &^ (directBlockBytes - 1)
 	if err := w.put(w.buffer[:whole]); err != nil {
@@ -84,7 +84,7 @@ func (w *fileWriter) put(bytes []byte) error {
 		switch {
 		case err == syscall.EINTR:
 		case err == syscall.EINVAL && w.isDirect:
-			// A filesystem with other blocks, or one that has written part of ours.
+			// The filesystem has another block size, or wrote only part of the block.
 			if err := w.stopDirect(); err != nil {
 				return err
 			}

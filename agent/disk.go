@@ -19,7 +19,7 @@ const (
 )
 
 // growDisk makes the root filesystem as large as its device. The host enlarges the device before it asks, but the
-// kernel hears of that from an interrupt that may not have been handled yet.
+// kernel may not yet have handled the interrupt that reports it.
 func growDisk(isWanted bool) error {
 	if !isWanted {
 		return nil

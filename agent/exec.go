@@ -1,11 +1,11 @@
-// exec: a command of the user's, its streams and its end.
+// exec: a user's command, its streams and its end.
 //
 //	start ── "started" ──► run ── leader exits ──► send what it had written ──► close
 //	                        │
 //	                        └── host closes, connection lost ──► kill its session, then the same way
 //
-// Output that a background child still holds open is not waited for, but goes on being read and dropped: a server
-// started with & would die of its next log line otherwise.
+// Output that a background child still holds open does not delay the end, but is read and dropped from then on:
+// otherwise a server started with & would die of its next log line.
 
 package main
 
@@ -99,7 +99,7 @@ func startCommand(r *reaper, s *stream, request wire.Exec, launch launch) (*comm
 	return c, nil
 }
 
-// openPipes returns the command's ends. They belong to its user, who may open /dev/stdout again.
+// openPipes returns the command's ends. They belong to its user, who may reopen /dev/stdout.
 func (c *command) openPipes(hasInput bool, owner account) (theirs [3]int, err error) {
 	var opened []int
 	defer func() {
@@ -146,7 +146,7 @@ var null struct {
 	err  error
 }
 
-// nullFile is opened once, for every command that reads nothing.
+// nullFile is opened once, for every command without input.
 func nullFile() (int, error) {
 	null.once.Do(func() { null.fd, null.err = syscall.Open("/dev/null", syscall.O_RDONLY|syscall.O_CLOEXEC, 0) })
 	return null.fd, null.err
@@ -218,7 +218,7 @@ func (c *command) feed() {
 	for bytes := c.stream.takeInput(); bytes != nil; bytes = c.stream.takeInput() {
 		if wants {
 			_, err := c.input.Write(bytes)
-			// What the command no longer reads is dropped, so that the host does not wait for ever.
+			// Input that the command no longer reads is dropped, so that the host does not wait for ever.
 			wants = err == nil
 		}
 		c.stream.giveBack(len(bytes))
@@ -232,7 +232,7 @@ func (c *command) feed() {
 
 var chunks = sync.Pool{New: func() any { return new([dataRoom + chunkBytes]byte) }}
 
-// pump sends one output until its end, and after the command's exit what is left in it. It holds no buffer while it
+// pump sends one output until its end, and after the command's exit the rest of it. It holds no buffer while it
 // waits.
 func (c *command) pump(o output) {
 	raw, err := o.file.SyscallConn()
@@ -263,8 +263,8 @@ func (c *command) pump(o output) {
 	}
 }
 
-// forward sends one chunk of at most max bytes that a descriptor holds. It returns their number, 0 at the end, -1
-// without credit; again means that there is nothing yet.
+// forward sends one chunk of at most max bytes from a descriptor. It returns their number, 0 at the end, -1 without
+// credit; again means that there are no bytes yet.
 func forward(s *stream, channel byte, fd, max int) (n int, again bool, err error) {
 	credit := s.reserve(max)
 	if credit == 0 {
@@ -377,7 +377,7 @@ func readableBytes(fd int) int {
 	return int(count)
 }
 
-// hasHungUp reports whether a pipe is empty and nobody can write to it any more.
+// hasHungUp reports whether a pipe is empty and has no writer left.
 func hasHungUp(file *os.File) bool {
 	raw, err := file.SyscallConn()
 	if err != nil {

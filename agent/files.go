@@ -11,9 +11,9 @@ import (
 	"syscall"
 )
 
-// keepFile makes a small file hold content. An equal one is not touched. A different one is overwritten in place:
-// truncating or renaming would make ext4 write it out at once, in the middle of a restore. Anything but a regular
-// file (a link into a service that does not run here, say) is replaced.
+// keepFile makes a small file hold content. It leaves an equal file alone and overwrites a different one in place:
+// truncating or renaming would make ext4 flush it immediately, in the middle of a restore. It replaces anything but
+// a regular file, for example a link into a service that does not run here.
 func keepFile(path string, content []byte) error {
 	file, err := os.OpenFile(path, os.O_RDWR|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	if err != nil {

@@ -1,7 +1,7 @@
-// Files of the guest, by path: what they are, lists of them, and changing names. Contents are in transfer.go.
+// Files of the guest, by path: their attributes, lists, and renaming. Contents are in transfer.go.
 //
-// Everything runs as root: the host's user is the guest's owner. What is made belongs to the user that commands run
-// as, so that they can change it.
+// Everything runs as root: the host's user is the guest's owner. New files belong to the user that commands run as,
+// so that commands can change them.
 
 package main
 
@@ -43,8 +43,8 @@ func fileOperation[Request any](s *stream, payload []byte, run func(Request) (an
 // processor, a command would take more than twice its time beside a transfer otherwise.
 const transferNiceness = 5
 
-// politely runs on a thread of its own that gives way to others. The runtime starts no threads from a locked one, so
-// none inherits this.
+// politely runs on a low-priority thread of its own. The runtime starts no threads from a locked one, so no thread
+// inherits the priority.
 func politely(run func()) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -67,8 +67,8 @@ func absolutePath(path string) (string, error) {
 	return workspace + "/" + path, nil
 }
 
-// fileError gives an error of the kernel a code. The message is about the path as the host named it. It is never
-// internal: the guest's files and kernel are its owner's, and so is whatever goes wrong with them.
+// fileError maps a kernel error to a code. The message uses the path as the host named it. The code is never
+// internal: the guest's files and kernel belong to its owner, and so do their failures.
 func fileError(path string, err error) *wire.Error {
 	var coded *wire.Error
 	if errors.As(err, &coded) {
@@ -110,7 +110,7 @@ func parseMode(mode string) (uint32, error) {
 	return uint32(value), nil
 }
 
-// fileOwner is who gets what is made, unless the host names somebody.
+// fileOwner is the owner of new files unless the host names another.
 func fileOwner() account {
 	who, err := findAccount("/etc", userDefault)
 	if err != nil {
@@ -250,7 +250,7 @@ func list(s *stream, folder *os.File) (wire.Listed, error) {
 	return listed, nil
 }
 
-// errGivenUp answers an operation that the host has closed, or whose connection is lost.
+// errGivenUp answers an operation that the host has cancelled, or whose connection is lost.
 var errGivenUp = wire.Errorf(wire.Unavailable, "the operation was given up")
 
 func (a *agent) fileRemove(s *stream, payload []byte) {
@@ -314,7 +314,7 @@ func makeParents(path string, owner account) error {
 	parent := filepath.Dir(filepath.Clean(path))
 	err := syscall.Access(parent, 0)
 	if err != syscall.ENOENT {
-		return nil // What else is wrong with it is found by its use.
+		return nil // Using the path reports any other error.
 	}
 	if err := makeParents(parent, owner); err != nil {
 		return err
@@ -325,7 +325,7 @@ func makeParents(path string, owner account) error {
 	return nil
 }
 
-// makeDirectory gives the mode afterwards: the umask is not asked.
+// makeDirectory sets the mode explicitly, since mkdir applies the umask.
 func makeDirectory(path string, mode uint32, owner account) error {
 	if err := syscall.Mkdir(path, mode&0o777); err != nil {
 		return err

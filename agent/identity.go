@@ -1,10 +1,11 @@
-// What a clone is told to become, kept ready: everything that personalise changes is opened before a snapshot can be
-// taken. A clone pays for each first use of code and for every write to its disk, so opening is done while the
-// template boots.
+// The parts of a clone's identity, prepared in advance: everything that personalise changes is opened before a
+// snapshot can be taken. A clone pays for the first run of any code and for every write to its disk, so files are
+// opened while the template boots.
 //
-// The small files of /etc that carry an identity are files in memory, mounted over those of the disk. To write them
-// costs no journal. What that means: they cannot be renamed over or removed (as in a container), and what a user
-// writes to them lives in memory, which a snapshot keeps; it reaches the disk at quiesce and at shutdown.
+// The small files of /etc that carry an identity are files in memory, mounted over those of the disk, so that
+// writing them costs no journal. As a consequence they cannot be replaced by rename or removed (as in a container),
+// and a user's changes to them live in memory, which a snapshot keeps; they reach the disk at quiesce and at
+// shutdown.
 
 package main
 
@@ -29,7 +30,7 @@ var identityFiles = []string{hostnameFile, hostsFile, machineIDFile, resolverFil
 // memoryFolder holds the files that are mounted over those of /etc.
 const memoryFolder = "run/bhatti"
 
-// keptBytesMax bounds what is carried between memory and disk.
+// keptBytesMax limits the bytes copied between memory and disk.
 const keptBytesMax = 1 << 20
 
 // keptFile is one of them. Without a mount it is only a path.
@@ -43,7 +44,7 @@ type keptFile struct {
 type prepared struct {
 	files  map[string]*keptFile
 	random int
-	card   *card // nil: the machine has none
+	card   *card // nil if the machine has none
 	bootID string
 }
 
@@ -81,7 +82,8 @@ func (f *keptFile) mount(folder string) error {
 	if err != nil {
 		return err
 	}
-	// The mount needs a regular file to cover: not a link into a service that does not run here, nor nothing.
+	// The mount needs a regular file to cover, so a missing file or a link into a service that does not run here is
+	// replaced.
 	if err := keepFile(f.path, content); err != nil {
 		return err
 	}
@@ -105,7 +107,7 @@ func (f *keptFile) mount(folder string) error {
 	return nil
 }
 
-// readKept reads a small file; what is not there is empty.
+// readKept reads a small file; a missing file is empty.
 func readKept(path string) ([]byte, error) {
 	file, err := os.Open(path)
 	if os.IsNotExist(err) {
@@ -152,7 +154,7 @@ func (f *keptFile) write(content []byte) error {
 	return syscall.Ftruncate(f.memory, int64(len(content)))
 }
 
-// store brings what is in memory to the disk, for a boot from it.
+// store writes the files in memory to the disk, for a boot from it.
 func (p *prepared) store() error {
 	for _, file := range p.files {
 		if file.memory < 0 {

@@ -106,7 +106,7 @@ func isDirectory(path string) bool {
 	return syscall.Stat(path, &about) == nil && about.Mode&syscall.S_IFMT == syscall.S_IFDIR
 }
 
-// environment is a list of NAME=value in which every name is once. It is short: looking through it is quick enough.
+// environment is a list of NAME=value without duplicate names. It is short, so a linear search is fast enough.
 type environment []string
 
 func (e environment) find(name string) int {

@@ -14,7 +14,7 @@ type listeners struct {
 	tcp, unix map[uint64]bool
 }
 
-// socketTableBytesMax bounds what is read of each table.
+// socketTableBytesMax limits the bytes read from each table.
 const socketTableBytesMax = 16 << 20
 
 // acceptsConnections is the flag of a unix socket that somebody listens at.
@@ -41,7 +41,8 @@ func readListeners(directory string) listeners {
 	return found
 }
 
-// readTable hands on the lines after the first, as long as the next one is wanted. Of TCP the kernel lists listeners first.
+// readTable passes each line after the first to take until it returns false. For TCP the kernel lists listeners
+// first.
 func readTable(path string, take func(line string) bool) {
 	table, err := os.Open(path)
 	if err != nil {

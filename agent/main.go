@@ -69,9 +69,9 @@ func live() error {
 	return a.serve(port)
 }
 
-// dropChildSignals gives SIGCHLD back to the kernel, whose default is to send none: the reaper waits in the kernel, and
-// the runtime's handler would only run for nothing at the end of every process. Ignoring it in the usual way would
-// make the kernel reap the children itself.
+// dropChildSignals restores the kernel's default for SIGCHLD, which sends none: the reaper waits in the kernel, and
+// the runtime's handler would only run for nothing at the end of every process. Ignoring the signal would make the
+// kernel reap the children itself.
 func dropChildSignals() {
 	byDefault := [4]uint64{}
 	_, _, _ = syscall.RawSyscall6(syscall.SYS_RT_SIGACTION, uintptr(syscall.SIGCHLD),

@@ -1,4 +1,4 @@
-// What is mounted where: two tables.
+// The mount tables of the guest.
 
 package main
 

@@ -1,5 +1,5 @@
-// Files that have no name before they are whole, and names that change hands in one step. Whoever looks sees what was
-// there before or all of what replaces it, and whatever goes wrong before leaves nothing. A nameless file leaves nothing
+// Files that have no name until they are complete, and names that are replaced atomically. Readers see either the
+// old file or the complete new one, and an earlier failure leaves nothing behind. A nameless file leaves nothing
 // even if the machine dies.
 
 package main
@@ -28,7 +28,7 @@ func makeNameless(folder int) (namelessFile, error) {
 	return f, err
 }
 
-// makeTemporary makes a file with a name that nobody looks at. It costs less than a nameless one, but stays if the
+// makeTemporary makes a file with a hidden temporary name. It costs less than a nameless file, but stays if the
 // machine dies.
 func makeTemporary(folder int) (namelessFile, error) {
 	f := namelessFile{folder: folder, temporary: temporaryName()}
@@ -52,7 +52,7 @@ func (f *namelessFile) give(name string) error {
 	return err
 }
 
-// drop closes the file. One that was not named is gone.
+// drop closes the file. A file without a name is deleted by that.
 func (f *namelessFile) drop() {
 	if f.temporary != "" {
 		_ = removeAt(f.folder, f.temporary, 0)
@@ -60,7 +60,7 @@ func (f *namelessFile) drop() {
 	syscall.Close(f.fd)
 }
 
-// putAt makes a name in a directory. What has the name already is replaced in one step; a directory is not.
+// putAt makes a name in a directory. It atomically replaces an existing file, but not a directory.
 func putAt(folder int, name string, make func(name string) error) error {
 	err := make(name)
 	if err != syscall.EEXIST {
@@ -70,7 +70,7 @@ func putAt(folder int, name string, make func(name string) error) error {
 	if err = make(temporary); err == nil {
 		err = syscall.Renameat(folder, temporary, folder, name)
 	}
-	// It is there still after a failure, and where both are names of one file.
+	// The temporary name remains after a failure, and if both are names of one file.
 	_ = removeAt(folder, temporary, 0)
 	return err
 }

@@ -8,7 +8,7 @@ import (
 	"syscall"
 )
 
-// Not in package syscall: the gateway is on the card although no address of ours says so.
+// Not in package syscall: the gateway is on the link although no address of ours says so.
 const routeOnLink = 4 // RTNH_F_ONLINK
 
 // kernelRequest is one message without its header.
@@ -17,11 +17,11 @@ type kernelRequest struct {
 	kind  uint16
 	flags uint16
 	body  []byte
-	// isDone tells of an error that what was asked for is so already.
+	// isDone is the error that means the requested state already holds.
 	isDone syscall.Errno
 }
 
-// addAddress gives a card an address; with it comes a route to the network of that prefix.
+// addAddress adds an address to a card; the kernel adds a route to the network of that prefix.
 func addAddress(index uint32, i identity) kernelRequest {
 	return kernelRequest{
 		what: "address", kind: syscall.RTM_NEWADDR,
@@ -67,7 +67,8 @@ func appendAttribute(body []byte, kind uint16, value []byte) []byte {
 	return append(body, value...)
 }
 
-// encodeRequests numbers them from 1. Only the last is answered when it succeeds; each when it fails.
+// encodeRequests numbers them from 1. The kernel acknowledges only the last, and reports an error for each that
+// fails.
 func encodeRequests(requests []kernelRequest) []byte {
 	var bytes []byte
 	for i, request := range requests {

@@ -20,8 +20,8 @@ type interfaceRequest struct {
 	value [24]byte
 }
 
-// openCard finds the card, keeps what is to be set once, and switches it on: a clone has the same card, and to fill its
-// ring of buffers is most of what switching on takes. Without an address it says nothing.
+// openCard finds the card, makes its permanent settings, and brings it up: a clone has the same card, and filling
+// its receive ring is most of the cost. Without an address the card sends no packets.
 func openCard() (*card, error) {
 	name, err := networkCard("/sys/class/net")
 	if err != nil || name == "" {
@@ -43,7 +43,7 @@ func openCard() (*card, error) {
 	return c, c.up()
 }
 
-// setNetwork gives the card its identity, or leaves it without an address when there is none.
+// setNetwork gives the card its identity, or removes its address if there is none.
 func (p *prepared) setNetwork(network *wire.Network) error {
 	if network == nil {
 		if p.card == nil {
@@ -147,7 +147,7 @@ type card struct {
 	link
 	index  uint32
 	routes int // a socket of rtnetlink
-	// identity is what it was given last.
+	// identity is the card's current identity.
 	identity *identity
 }
 
@@ -160,8 +160,8 @@ func withLink(name string, do func(link) error) error {
 	return do(link{name, socket})
 }
 
-// become gives the card an identity, or none, in place of a former one, whose routes go with its address. Nobody needs to
-// be told whose the address is now: the host knows by itself.
+// become replaces the card's identity; nil removes it. The former routes disappear with their address. No
+// announcement is needed: the host knows the address already.
 func (c *card) become(next *identity) error {
 	var requests []kernelRequest
 	if c.identity != nil {
@@ -219,7 +219,7 @@ func (l link) request(what string, command uintptr, request *interfaceRequest) e
 	return nil
 }
 
-// setKernel writes a setting below /proc/sys. A kernel without it has nothing to be set.
+// setKernel writes a setting below /proc/sys. A kernel without the setting is fine.
 func setKernel(name, value string) {
 	file, err := os.OpenFile("/proc/sys/"+name, os.O_WRONLY, 0)
 	if err != nil {

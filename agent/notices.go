@@ -1,5 +1,5 @@
-// Notices that the agent sends without being asked: named sessions that have ended. One stream carries it, the last one that asked;
-// what happens while there is none waits, each told once.
+// Notices that the agent sends unasked: named sessions that have ended. The stream that asked last carries them;
+// without a stream they are queued, and each is sent once.
 
 package main
 
@@ -14,7 +14,7 @@ const noticesWaitingMax = 16
 
 type notices struct {
 	mu      sync.Mutex
-	stream  *stream // nil: nobody listens
+	stream  *stream // nil if there is no listener
 	waiting []wire.SessionNotice
 }
 
@@ -65,7 +65,7 @@ func (n *notices) leaveOf(s *stream) {
 	}
 }
 
-// noticeOf is what is told of a session that has ended; nothing of one without a name.
+// noticeOf returns the notice for a session that has ended; false for a session without a name.
 func noticeOf(s *session) (wire.SessionNotice, bool) {
 	described := s.describe()
 	if described.Name == nil || described.ExitCode == nil {
@@ -77,7 +77,7 @@ func noticeOf(s *session) (wire.SessionNotice, bool) {
 	}}, true
 }
 
-// sessionRead sends what a session's terminal has shown, as far as it is kept, and takes it from nobody.
+// sessionRead sends the kept output of a session's terminal without detaching its client.
 func (a *agent) sessionRead(s *stream, payload []byte) {
 	var request wire.SessionKill
 	if err := wire.Decode(payload, &request); err != nil {
@@ -114,7 +114,7 @@ func (a *agent) sessionRead(s *stream, payload []byte) {
 	}()
 }
 
-// replay copies what is kept of the terminal's output.
+// replay copies the kept output of the terminal.
 func (s *session) replay() []byte {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -1,7 +1,7 @@
-// What the host can ask for: one table, from the operation's name to the function that starts it.
+// The operations that the host can request: one table, from the operation's name to the function that starts it.
 //
-// A function is called in the order of the open frames. It finishes its stream, at once or later from a goroutine
-// of its own, and must not wait for the stream's input, credit or messages itself.
+// The functions are called in the order of the open frames. A function finishes its stream, immediately or later
+// from a goroutine of its own, and must not itself wait for the stream's input, credit or messages.
 
 package main
 
@@ -22,10 +22,11 @@ type agent struct {
 	reaper       *reaper
 	sessions     sessions
 	notices      notices
-	shared       *sharedMemory // nil: there is none
+	shared       *sharedMemory // nil if there is none
 
 	mu sync.Mutex
-	// isPersonalised: it may be used. hasIdentity: it was personalised since its boot, and a refresh is enough.
+	// isPersonalised: operations are allowed. hasIdentity: it was personalised since its boot, so a refresh is
+	// enough.
 	isPersonalised bool
 	hasIdentity    bool
 	env            map[string]string
@@ -183,7 +184,7 @@ func (a *agent) shutdown(s *stream, _ []byte) {
 	go a.machine.powerOff()
 }
 
-// asError gives every error one of the codes. What the guest's kernel refused is no fault of this program.
+// asError gives every error a code. An error of the guest's kernel is not a bug of this program.
 func asError(err error) *wire.Error {
 	if coded, ok := err.(*wire.Error); ok {
 		return coded

@@ -147,7 +147,8 @@ func (p *prepared) setHostname(name string) error {
 	return p.files[hostsFile].write([]byte(hostsNaming(string(hosts), name)))
 }
 
-// The address that Debian gives a machine's own name, so that sudo and others can resolve it without a network.
+// The address that Debian assigns to a machine's own name, so that sudo and others can resolve it without a
+// network.
 const ownAddress = "127.0.1.1"
 
 const hostsDefault = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"

@@ -1,6 +1,8 @@
-// poweroff, reboot, halt and shutdown inside the guest: names for this program, which as such tells the first process.
+// poweroff, reboot, halt and shutdown inside the guest: names of this program, which under such a name signals the
+// first process.
 //
-// They are links to the first process's own file, so that they fit it whatever image it runs on. Only root can follow them.
+// They are links to the first process's own file, so that they match it whatever image it runs on. Only root can
+// follow them.
 
 package main
 
@@ -21,14 +23,14 @@ const (
 	signalReboot   = syscall.Signal(39)
 )
 
-// powerCommands are the signals that each of the names sends when nothing else is said.
+// powerCommands are the default signals of the names.
 var powerCommands = map[string]syscall.Signal{
 	"poweroff": signalPowerOff, "halt": signalPowerOff, "shutdown": signalPowerOff, "reboot": signalReboot,
 }
 
 const powerFolder = "usr/local/sbin"
 
-// linkPowerCommands makes the names. What an image or a user has put there stays.
+// linkPowerCommands creates the links. It keeps files that an image or a user has put there.
 func linkPowerCommands(root string) error {
 	folder := filepath.Join(root, powerFolder)
 	if err := os.MkdirAll(folder, 0o755); err != nil {
@@ -42,7 +44,7 @@ func linkPowerCommands(root string) error {
 	return nil
 }
 
-// servePowerCommands does what is asked for by a signal, which only root can send.
+// servePowerCommands handles the signals, which only root can send.
 func servePowerCommands(r *reaper, store func() error) {
 	asked := make(chan os.Signal, 1)
 	signal.Notify(asked, signalHalt, signalPowerOff, signalReboot)
@@ -59,7 +61,7 @@ func servePowerCommands(r *reaper, store func() error) {
 // powerDeadline is longer than the first process takes to end all others.
 const powerDeadline = 20 * time.Second
 
-// runPowerCommand is what one of the names does. It returns the exit code.
+// runPowerCommand runs the program under one of the names. It returns the exit code.
 func runPowerCommand(name string, args []string) int {
 	asked, err := parsePowerCommand(name, args)
 	switch {

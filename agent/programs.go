@@ -1,7 +1,7 @@
-// A look at all programs of the guest: which threads wait with a timeout, and which processes are servers.
+// Examines all programs of the guest: which threads wait with a timeout, and which processes are servers.
 //
-// It is made when the host is about to pause an idle guest, some hundred threads at a few system calls each. A thread that
-// ends meanwhile is left out.
+// The scan runs when the host is about to pause an idle guest: some hundred threads at a few system calls each. A
+// thread that ends meanwhile is left out.
 
 package main
 
@@ -16,7 +16,8 @@ import (
 	"time"
 )
 
-// programs is one look. now has a wake-up count of each thread whose waits show no length, earlier has those of the look before.
+// programs is one scan. now has a wake-up count of each thread whose waits do not show their length; earlier has
+// the counts of the scan before.
 type programs struct {
 	root      string
 	self      int
@@ -28,13 +29,13 @@ type programs struct {
 	buffer    []byte
 }
 
-// wakeUps is how often a thread had gone to sleep by itself at that time.
+// wakeUps is the number of voluntary sleeps of a thread at that time.
 type wakeUps struct {
 	count int64
 	at    time.Time
 }
 
-// wakeUpThreadsMax bounds what is remembered from one look to the next.
+// wakeUpThreadsMax limits the threads remembered from one scan to the next.
 const wakeUpThreadsMax = 4096
 
 func newPrograms(root string, self int, earlier map[int]wakeUps) *programs {
@@ -72,8 +73,8 @@ func (p *programs) waitsOf(process int, until time.Time) []wait {
 	return found
 }
 
-// isPoll: the thread only looks now and then. A wait until a time of the clock does not show how long it is; then it is one when
-// the thread has woken more than once a second since the last look.
+// isPoll reports whether the thread only polls from time to time. A wait until a time of the clock does not show
+// its length; it counts as a poll if the thread has woken more than once a second since the last scan.
 func (p *programs) isPoll(tasks string, thread int, t timeout, atMost time.Duration) bool {
 	if t.form != untilSpec {
 		isGoMonitor := atMost == goMonitorWait && t.isFutex
@@ -96,8 +97,8 @@ func wakeUpsIn(status string) int64 {
 	return count
 }
 
-// serves: connections come to the process, or to its parent, whose work it then shares. Of a parent only TCP counts: terminal
-// multiplexers and supervisors listen at unix sockets, and run anything.
+// serves reports whether connections come to the process, or to its parent, whose work it then shares. For a parent
+// only TCP counts: terminal multiplexers and supervisors listen at unix sockets and run any program.
 func (p *programs) serves(process int) bool {
 	is, isKnown := p.isServer[process]
 	if !isKnown {
@@ -159,7 +160,7 @@ func (p *programs) timerfds() []time.Duration {
 	return found
 }
 
-// timerfdIn reads /proc/PID/fdinfo/FD: what is left, and after which time it comes again, as (seconds, nanoseconds).
+// timerfdIn reads /proc/PID/fdinfo/FD: the remaining time and the interval, each as (seconds, nanoseconds).
 func timerfdIn(text string) (left, interval time.Duration, isArmed bool) {
 	for _, line := range strings.Split(text, "\n") {
 		var seconds, part int64
@@ -214,7 +215,8 @@ func (p *programs) numbers(directory string) []int {
 	return numbers
 }
 
-// read is the beginning of a small file, empty if there is none. It asks the kernel for no more than that takes.
+// read returns the beginning of a small file, empty if there is none. It makes the kernel generate no more than
+// that.
 func (p *programs) read(path string) string {
 	fd, err := syscall.Open(path, syscall.O_RDONLY|syscall.O_CLOEXEC, 0)
 	if err != nil {

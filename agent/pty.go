@@ -76,8 +76,8 @@ func (t *terminal) resize(size wire.Size) {
 	}
 }
 
-// show sets the size for who looks at the terminal from now on. A program that fills the screen is told even if the
-// size is the same, so that it draws everything again.
+// show sets the size for the client that watches the terminal from now on. It signals a full-screen program even if
+// the size is the same, so that the program redraws the screen.
 func (t *terminal) show(size wire.Size) {
 	before := t.size()
 	t.resize(size)

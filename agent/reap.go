@@ -92,7 +92,7 @@ func (r *reaper) awaitIdle(deadline time.Duration) {
 	}
 }
 
-// peekExited blocks until some child has ended and leaves it for wait4. It fails when there is no child at all.
+// peekExited blocks until a child has ended and leaves it for wait4. It fails if there is no child.
 func peekExited() (int, error) {
 	const (
 		all     = 0

@@ -1,5 +1,5 @@
-// Repairing the root filesystem before it is mounted, when the host has booted this guest for that. The program that
-// does it comes with the initramfs of such a boot and runs here, in the guest, whose own filesystem it is.
+// Repairs the root filesystem before it is mounted, if the host has booted this guest for that. The repair program
+// comes with the initramfs of such a boot and runs in the guest, which owns the filesystem.
 
 package main
 
@@ -15,14 +15,14 @@ import (
 
 const (
 	repairFolder = "/repair"
-	// What of the program's words is told to the host.
+	// Limit on the program's output sent to the host.
 	repairWordsMax = 4096
 )
 
-// lastRepair is what was done at this boot; nil: nothing was asked for.
+// lastRepair is the repair made at this boot; nil if none was requested.
 var lastRepair *wire.Repair
 
-// repairRoot does nothing unless the host has asked for it.
+// repairRoot does nothing unless the host has requested a repair.
 func repairRoot() error {
 	arguments, err := os.ReadFile("/proc/cmdline")
 	if err != nil || !hasArgument(string(arguments), "bhatti.repair") {

@@ -2,7 +2,7 @@
 
 package main
 
-// replayBytes is how much of a session's output is kept for who attaches.
+// replayBytes is the amount of a session's output kept for later clients.
 const replayBytes = 262144
 
 // replayScanBytes is how far a replay looks for a place to begin: longer than lines and escape sequences are.
@@ -37,9 +37,9 @@ func (r *ring) copyFrom(position int64, buffer []byte) {
 	copy(buffer[n:], r.bytes)
 }
 
-// start is where a replay begins. When the terminal's beginning is gone, that is behind the first end of a line or at
-// the first escape sequence: what stands before it may be the rest of one, or of a character, and would be shown as
-// dirt.
+// start returns where a replay begins. If the beginning of the output is gone, that is after the first line end or
+// at the first escape sequence: bytes before it may be the rest of a sequence or a character and would show as
+// garbage.
 func (r *ring) start() int64 {
 	first := r.total - int64(len(r.bytes))
 	if first == 0 {

@@ -2,7 +2,7 @@
 //
 //	running ── leader exits, the terminal is read empty ──► ended ── killed, or 16 younger ones ended ──► forgotten
 //	   │
-//	   └── nobody attached ◄── attach, take-over, detach, lost connection ──► one attachment
+//	   └── detached ◄── attach, take-over, detach, lost connection ──► one attachment
 //
 // Lock order: sessions.mu, session.mu, stream.mu.
 
@@ -297,7 +297,7 @@ func startSession(r *reaper, id string, request wire.SessionOpen, launch launch)
 	return s, nil
 }
 
-// shortened cuts what is only to be shown.
+// shortened truncates a command for display.
 func shortened(argv []string) []string {
 	short, left := []string{}, argvBytesShown
 	for _, argument := range argv {
@@ -393,7 +393,7 @@ func (s *session) showRest() {
 	}
 }
 
-// showSome moves what is there, one chunk at most; again means that there is nothing yet.
+// showSome moves at most one chunk of available output; again means that there is none yet.
 func (s *session) showSome(fd int) (n int, again bool) {
 	buffer := chunks.Get().(*[dataRoom + chunkBytes]byte)
 	defer chunks.Put(buffer)
@@ -413,8 +413,8 @@ func (s *session) showSome(fd int) (n int, again bool) {
 	return n, false
 }
 
-// backlogBytesMax is how far an attached client may be behind before the command has to wait. It is small, so that
-// what a user interrupts does not go on for long on the screen.
+// backlogBytesMax is how far an attached client may lag before the command has to wait. It is small, so that the
+// output of an interrupted command stops soon on the screen.
 const backlogBytesMax = 65536
 
 // awaitRoom waits for the client. Without one there is always room.

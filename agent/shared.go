@@ -1,8 +1,9 @@
-// The memory that this machine shares with the host: a PCI device whose only resource is that memory. It needs no driver.
+// The memory that this machine shares with the host: a PCI device whose only resource is that memory. It needs no
+// driver.
 //
-// The host divides it into regions and says which one a stream may use; its window is as long as a region, so that
-// credit alone keeps bytes from being overwritten before they were taken. Its last region holds the mark of the connection.
-// Nothing of it outlives the machine: a copy of this machine, which goes on in the middle of a transfer, finds zeros.
+// The host divides it into regions and assigns them to streams; a stream's window is as long as a region, so credit
+// alone keeps unread bytes from being overwritten. The last region holds the mark of the connection. The memory
+// does not outlive the machine: a copy of this machine that resumes in the middle of a transfer finds zeros.
 
 package main
 
@@ -34,8 +35,8 @@ type sharedMemory struct {
 	bytes []byte
 
 	mu sync.Mutex
-	// used holds the regions that something writes to. A stream of a lost connection may still do so when the host, which
-	// cannot know, gives its region to another one.
+	// used holds the regions being written. A stream of a lost connection may still write when the host, which
+	// cannot know, assigns its region to another stream.
 	used map[int]bool
 }
 
@@ -63,7 +64,7 @@ func mapShared(folder string) (*sharedMemory, error) {
 	if err := os.WriteFile(filepath.Join(folder, "enable"), []byte("1"), 0); err != nil {
 		return nil, err
 	}
-	// Where the processor heeds it (not under emulation), the first lets it collect what is written.
+	// Where the processor supports it (not under emulation), resource2_wc combines writes.
 	file, err := os.OpenFile(filepath.Join(folder, "resource2_wc"), os.O_RDWR, 0)
 	if os.IsNotExist(err) {
 		file, err = os.OpenFile(filepath.Join(folder, "resource2"), os.O_RDWR, 0)
@@ -99,7 +100,8 @@ func (a *agent) generation() uint16 {
 	return wire.Generation
 }
 
-// isOf says whether the memory was that of a connection until now, and so whether what was read from it is what its host had put there.
+// isOf reports whether the memory has belonged to the connection until now, so that the bytes read from it are
+// those its host wrote.
 func (m *sharedMemory) isOf(c *connection) bool {
 	return bytes.Equal(m.mark(), c.nonce[:])
 }

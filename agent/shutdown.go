@@ -34,7 +34,7 @@ func leaveKernel(command int) {
 	select {}
 }
 
-// unmountAll unmounts the last mounted first. What is busy becomes read-only, the root always.
+// unmountAll unmounts in reverse order. Busy filesystems become read-only, the root always.
 func unmountAll() {
 	table, err := os.ReadFile("/proc/self/mounts")
 	if err != nil {

@@ -1,8 +1,8 @@
 // A stream: one operation's frames, with a window in each direction.
 //
-// Invariants: at most one window of input waits here; at most one window of output is on its way; after the close
-// frame nothing is sent. Cancelling (the host's close, or a lost connection) is told to the operation, which ends
-// what it runs and finishes the stream as usual.
+// Invariants: at most one window of input waits here; at most one window of output is in flight; no frame follows
+// the close frame. A cancellation (the host's close, or a lost connection) is reported to the operation, which ends
+// the processes it runs and finishes the stream as usual.
 
 package main
 
@@ -115,9 +115,9 @@ func (s *stream) refuseInput() {
 	s.mu.Unlock()
 }
 
-// takeInput waits for input and returns what there is, valid until the next call and as long as it is not given back. It
-// returns nil at its end. What lies in the shared memory can become something else at any time, so whoever has used it must
-// not take it for good before asking isIntact.
+// takeInput waits for input and returns it, valid until the next call and until it is given back. It returns nil at
+// its end. Bytes in the shared memory can change at any time, so the caller must check isIntact before it commits a
+// result based on them.
 func (s *stream) takeInput() []byte {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -137,7 +137,7 @@ func (s *stream) takeInput() []byte {
 	return taken
 }
 
-// hasWholeInput says whether takeInput returned nil because the host had sent everything, and all of that was used.
+// hasWholeInput reports whether takeInput returned nil because the host had sent everything and all of it was used.
 func (s *stream) hasWholeInput() bool {
 	if !s.isIntact() {
 		return false
@@ -240,7 +240,7 @@ func (s *stream) cancel() {
 	s.tellChanged()
 }
 
-// watch names what to call when credit comes or the stream is cancelled. It must not wait.
+// watch sets the function to call when credit arrives or the stream is cancelled. The function must not block.
 func (s *stream) watch(onChange func()) {
 	s.mu.Lock()
 	s.onChange = onChange
@@ -291,7 +291,7 @@ func (s *stream) deliver(payload []byte) {
 // dataRoom is what a buffer must keep free before the bytes that sendData sends.
 const dataRoom = wire.HeaderBytes + 1
 
-// chunkBytes makes a whole frame 32 KiB, which is what the kernel's virtio console takes at once.
+// chunkBytes makes a whole frame 32 KiB, the most that the kernel's virtio console takes in one write.
 const chunkBytes = wire.DataBytesMax - dataRoom
 
 // sendData sends buffer[dataRoom:], for which credit was reserved.

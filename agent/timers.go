@@ -1,10 +1,10 @@
-// When the next program of the guest's wants to go on by itself.
+// Finds when the guest's next program wants to run again.
 //
-// The rule: a wait counts when it lasts a second or more and its program is no server. A server, and a child of one, goes on
-// when somebody connects, and that wakes the guest. A wait of less than a second is a look whether there is something to do.
+// The rule: a wait counts if it lasts a second or more and its program is not a server. A server or a child of one
+// resumes when a client connects, and that wakes the guest. A wait of less than a second is a poll.
 //
-// The kernel's list of timers says when each is due and has no owners; what a thread waits by, and how long at most, its
-// system call says (waits.go). The two are brought together by length.
+// The kernel's list of timers has due times but no owners; a thread's system call tells how it waits and how long
+// at most (waits.go). The two are matched by length.
 
 package main
 
@@ -21,7 +21,7 @@ import (
 )
 
 const (
-	// timerListBytesMax bounds what is read of the list: about ten thousand timers.
+	// timerListBytesMax limits the bytes read from the list: about ten thousand timers.
 	timerListBytesMax = 2 << 20
 	// pollMax: whatever waits for less than this only looks whether there is something to do.
 	pollMax = time.Second
@@ -31,7 +31,7 @@ const (
 	timerTolerance = 100 * time.Millisecond
 )
 
-// timers are those of programs, by the way in which they are set: how long each still has.
+// timers are those of programs, by the way they are set: the remaining time of each.
 type timers struct {
 	// waits end the system calls of threads: sleep, poll, select, epoll, futex.
 	waits []time.Duration
@@ -67,8 +67,8 @@ func (a *agent) nextTimer(s *stream, _ []byte) {
 	}()
 }
 
-// dueWaits are the timers of the waits that count. Each wait takes the longest timer that it can have set: none has more left
-// than its wait lasts, and a longer timer that is left over belongs to a thread that was not seen.
+// dueWaits returns the timers of the waits that count. Each wait takes the longest timer that it can have set: no
+// timer has more left than its wait lasts, and a longer timer left over belongs to a thread that the scan missed.
 func dueWaits(waits []wait, left []time.Duration) []time.Duration {
 	sort.Slice(waits, func(i, j int) bool { return waits[i].atMost > waits[j].atMost })
 	sort.Slice(left, func(i, j int) bool { return left[i] > left[j] })
@@ -98,14 +98,14 @@ func readTimerList() (timers, error) {
 	return parseTimerList(string(text)), err
 }
 
-// parseTimerList reads for each timer of a program how long it still has; one that is due already has 0. In the list stand, for
-// each of the kernel's clocks, how far it is from the monotonic one, and its timers in two lines each:
+// parseTimerList reads the remaining time of each timer of a program; 0 if it is already due. For each of the kernel's
+// clocks the list has its offset from the monotonic clock, and its timers in two lines each:
 //
 //	.offset:     1700000000 nsecs
 //	 #0: <0000000040ab3397>, hrtimer_wakeup, S:01
 //	 # expires at 65584507667-65584557667 nsecs [in 58933242373 to 58933292373 nsecs]
 //
-// The kernel prints the value in brackets as if every clock were the monotonic one.
+// The kernel computes the value in brackets as if every clock were the monotonic one.
 func parseTimerList(list string) timers {
 	offset, function := int64(0), ""
 	var found timers

@@ -52,7 +52,7 @@ func (a *agent) fileRead(s *stream, payload []byte) {
 	})
 }
 
-// notRegular names what stands in the place of a file.
+// notRegular names the kind of file that is there instead of a regular one.
 func notRegular(path string, about *syscall.Stat_t) *wire.Error {
 	if about.Mode&syscall.S_IFMT == syscall.S_IFDIR {
 		return wire.Errorf(wire.Invalid, "%q is a directory", path)
@@ -179,7 +179,7 @@ func findTarget(request wire.FileWrite) (target, error) {
 
 var errFileTooLarge = wire.Errorf(wire.TooLarge, "a file has at most %d bytes", wire.FileBytesMax)
 
-// receive writes what the host sends and gives it its name.
+// receive writes the bytes that the host sends and gives the file its name.
 func (t target) receive(s *stream, request wire.FileWrite) (int64, error) {
 	// The kernel walks the path: what ".." means depends on links.
 	base := strings.LastIndexByte(t.path, '/') + 1

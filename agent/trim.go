@@ -1,8 +1,9 @@
-// Giving back to the host what the root filesystem does not use any more.
+// Discards unused blocks of the root filesystem, so that the host frees them.
 //
-// The kernel remembers which groups of blocks it has told as free, and tells those again only from which something was freed since. A
-// template has told all of its own before it is frozen, so for a clone this is little. Groups that were never used hold
-// nothing on the host, and are left out: telling the host of them would make its tables for them.
+// The kernel remembers which block groups it has discarded, and repeats only those in which blocks were freed
+// since. A template discards all of its own before it is frozen, so a clone has little to do. Groups that were
+// never used take no space on the host and are skipped: discarding them would make the host allocate tables for
+// them.
 
 package main
 
@@ -19,15 +20,15 @@ import (
 
 const (
 	ioctlTrim = 0xc0185879 // FITRIM
-	// trimLeast is the host's unit: of less than that it gives nothing back.
+	// trimLeast is the host's unit; it frees nothing smaller.
 	trimLeast = 64 << 10
-	// trimStepBytes are told in one call, which cannot be interrupted.
+	// trimStepBytes is the range of one call, which cannot be interrupted.
 	trimStepBytes = 1 << 30
 	// quiesceTrimBudget is what a stop waits at most for this.
 	quiesceTrimBudget = 2 * time.Second
 )
 
-// trim is an operation of its own for a machine that goes on: before it is copied, or paused.
+// trim is an operation of its own for a machine that keeps running: before it is copied or paused.
 func (a *agent) trim(s *stream, payload []byte) {
 	var request wire.Trim
 	if err := wire.Decode(payload, &request); err != nil {
@@ -44,8 +45,8 @@ func (a *agent) trim(s *stream, payload []byte) {
 	}()
 }
 
-// trimRoot tells what is free on the root filesystem, until the time is over; what it does not come to is told another
-// time. What was deleted since the last sync is not free yet.
+// trimRoot discards free blocks of the root filesystem until the time is over; a later call does the rest. Blocks
+// deleted since the last sync are not free yet.
 func trimRoot(budget time.Duration) error {
 	end := time.Now().Add(budget)
 	layout, err := readLayout(rootDevice)
@@ -81,7 +82,7 @@ type part struct{ start, length uint64 }
 // blockLayout is what ext4's superblock and its table of groups say.
 type blockLayout struct {
 	blockBytes, firstBlock, blocksPerGroup, blocks uint64
-	// isUnused of each group: nothing was ever allocated in it. Nil: the table is one that is not understood here.
+	// isUnused tells for each group that no block was ever allocated in it; nil if the table has an unknown format.
 	isUnused []bool
 }
 

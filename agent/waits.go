@@ -12,13 +12,14 @@ import (
 	"unsafe"
 )
 
-// A wait of a thread ends by itself, at most so long from now. It counts when the guest must not stand still over its end.
+// A thread's wait with a timeout, at most this long from now. It counts if the guest must not be paused past its
+// end.
 type wait struct {
 	atMost time.Duration
 	counts bool
 }
 
-// goMonitorWait is how long the monitor of Go's runtime waits, to the nanosecond, when its program has nothing to do.
+// goMonitorWait is the wait of the monitor thread of Go's runtime, to the nanosecond, when its program is idle.
 const goMonitorWait = time.Minute
 
 // How a system call is given its timeout.
@@ -32,7 +33,7 @@ const (
 	inVal
 	// untilSpec: a pointer to a time of a clock.
 	untilSpec
-	// isUnknown: it goes on with what is left of an earlier call, which nobody is told.
+	// isUnknown: it resumes an earlier call with the remaining time, which the kernel does not show.
 	isUnknown
 )
 

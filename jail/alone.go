@@ -1,4 +1,5 @@
-// A user id belongs to one machine at a time: whoever has the same one may stop it, and read its memory.
+// A user id belongs to one machine at a time: a process with the same id could stop the machine and read its
+// memory.
 
 package main
 
@@ -12,8 +13,8 @@ import (
 	"syscall"
 )
 
-// refuseOthersOf fails while any process of the host has the user id. Asking the kernel who could be signalled by that user
-// takes less than a microsecond each, so only these are looked at.
+// refuseOthersOf fails while any process of the host has the user id. Asking the kernel which processes that user
+// could signal takes less than a microsecond each, so only those are examined.
 func refuseOthersOf(uid int) error {
 	names, err := filepath.Glob("/proc/[0-9]*")
 	if err != nil {
@@ -24,7 +25,7 @@ func refuseOthersOf(uid int) error {
 		return fmt.Errorf("look for processes of user id %d: %w", uid, err)
 	}
 	for _, name := range found {
-		// One that has ended meanwhile cannot be read.
+		// A process that has exited meanwhile cannot be read.
 		if status, err := os.ReadFile(filepath.Join(name, "status")); err == nil && isAliveAs(uid, string(status)) {
 			return fmt.Errorf("user id %d is in use by process %s", uid, filepath.Base(name))
 		}
@@ -60,7 +61,7 @@ func setUser(uid int) error {
 	return nil
 }
 
-// isAliveAs tells whether any of the process's four user ids is this one. What only its parent has not heard of yet is dead.
+// isAliveAs reports whether one of the process's four user ids is this one. A zombie counts as dead.
 func isAliveAs(uid int, status string) bool {
 	fields := map[string]string{}
 	for _, line := range strings.Split(status, "\n") {

@@ -1,5 +1,6 @@
-// The system calls that would take space of a file system past the limit on a file's size: the kernel keeps that limit for what
-// makes a file longer, and space can also be taken behind a file's end. QEMU adds a filter of its own to this one.
+// A filter for the system calls that would take disk space past the limit on a file's size: the kernel enforces
+// that limit only for calls that make a file longer, and space can also be allocated behind a file's end. QEMU adds
+// its own filter to this one.
 
 package main
 
@@ -42,7 +43,7 @@ func answer(value uint32) syscall.SockFilter {
 
 func refusal(errno syscall.Errno) syscall.SockFilter { return answer(seccompError | uint32(errno)) }
 
-// when does the body if what is loaded compares so with the value, and else goes on behind it.
+// when runs the body if the loaded value compares so with the given one, and otherwise skips it.
 func when(comparison uint16, value uint32, body ...syscall.SockFilter) program {
 	jump := syscall.SockFilter{
 		Code: syscall.BPF_JMP | syscall.BPF_K | comparison, Jf: uint8(len(body)), K: value,
@@ -76,11 +77,11 @@ func spaceFilter() program {
 	)
 	return joined(
 		program{load(archAt)},
-		// Another kind of call has other numbers.
+		// Other architectures number their calls differently.
 		program{{Code: syscall.BPF_JMP | syscall.BPF_K | equal, Jt: 1, K: archX8664}, answer(seccompKill)},
 		program{load(numberAt)},
 		when(atLeast, x32Calls, refusal(syscall.ENOSYS)),
-		// What is asked through a ring is not seen here, and QEMU goes without one.
+		// The filter cannot see requests made through io_uring, and QEMU works without it.
 		when(equal, sysIoUringSetup, refusal(syscall.ENOSYS)),
 		when(equal, syscall.SYS_FALLOCATE, modes...),
 		when(equal, syscall.SYS_IOCTL, requests...),

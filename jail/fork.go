@@ -1,6 +1,6 @@
-// Makes the process that becomes QEMU. Starting this program a second time inside the namespaces would be plainer, but
-// Go's runtime takes longer to start than all the rest together. So the second process is no program of its own: it
-// runs the steps with our memory, in which Go's runtime does not work, while we stand still.
+// Makes the process that becomes QEMU. Starting this program a second time inside the namespaces would be simpler,
+// but Go's runtime takes longer to start than all the rest together. So the second process is not a program of its
+// own: it runs the steps in our memory, in which Go's runtime does not work, while we are suspended.
 
 package main
 

@@ -1,8 +1,8 @@
-// jail starts one program, QEMU, cut off from the host, prints its pid as the caller counts, and ends. QEMU is then
-// nobody's child but init's, and the first process of a pid namespace. If anything fails nothing is started, and standard
-// output has the reason instead of a pid.
+// jail starts one program, QEMU, isolated from the host, prints its pid as the caller sees it, and exits. QEMU is
+// then a child of init and the first process of a pid namespace. If anything fails, no program is started, and
+// standard output has the reason instead of a pid.
 //
-// steps.go says what is taken away, fork.go does it.
+// steps.go lists the restrictions, fork.go applies them.
 package main
 
 import (
@@ -15,7 +15,7 @@ import (
 	"syscall"
 )
 
-// What is to be started and how.
+// An order to start a program.
 type order struct {
 	// root is the directory that becomes QEMU's root; empty: no namespaces, the host's root stays.
 	root string
@@ -26,7 +26,7 @@ type order struct {
 	ownDevices []ownDevice
 	// uid is QEMU's user and group; -1 where the caller may not change it, and keeps its own.
 	uid int
-	// alone: nothing is started while another process has that user.
+	// alone: fail while another process has that user.
 	alone  bool
 	groups []uint32
 	// handed is how many descriptors from 3 on are QEMU's.

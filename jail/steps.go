@@ -1,5 +1,5 @@
-// The way from this program to QEMU as a table of system calls. They run in a process that is a bare copy of this one,
-// where Go's runtime does not work, so the table is made before and needs nothing but to be read.
+// The way from this program to QEMU as a table of system calls. They run in a process that is a bare copy of this
+// one, where Go's runtime does not work, so the table is complete before and only has to be read.
 
 package main
 
@@ -33,7 +33,7 @@ const (
 	capabilityVersion = 0x20080522
 )
 
-// One system call. keep holds what the arguments point to.
+// A system call. keep holds the memory that the arguments point to.
 type step struct {
 	what      string
 	call      uintptr
@@ -106,14 +106,15 @@ func planOf(wanted order) (steps, error) {
 	return all, nil
 }
 
-// needsUserNamespace: who is not root may make namespaces in one of those, as its root for as long as that needs.
+// needsUserNamespace reports whether the caller is not root: such a caller may create namespaces only inside a user
+// namespace, as its root while that lasts.
 func needsUserNamespace(wanted order) bool {
 	return wanted.root != "" && os.Geteuid() != 0
 }
 
 // mapUser makes the caller's user the root of the user namespace.
 func (all *steps) mapUser() error {
-	// Opening a file gives the lowest number that is free, there as here.
+	// Opening a file returns the lowest free number, here and in the copy.
 	next, err := syscall.Open("/dev/null", syscall.O_RDONLY|syscall.O_CLOEXEC, 0)
 	if err != nil {
 		return err
@@ -138,14 +139,14 @@ func (all *steps) enterRoot(wanted order) {
 	mount := func(source, target, kind string, flags int, options string) {
 		all.add("mount "+target, syscall.SYS_MOUNT, source, target, kind, flags, options)
 	}
-	// Nothing that is mounted here is seen outside, nor the other way round.
+	// Keeps mounts here invisible outside, and outside mounts invisible here.
 	mount("none", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, "")
 	mount(wanted.root, wanted.root, "", syscall.MS_BIND, "")
 	mount("none", wanted.root, "", syscall.MS_REMOUNT|syscall.MS_BIND|syscall.MS_RDONLY|closed, "")
 	for _, device := range wanted.ownDevices {
 		all.makeDevice(device, wanted.uid, inRoot)
 	}
-	// Of its own pid namespace, and nothing in it but processes.
+	// Shows its own pid namespace, and only processes.
 	mount("proc", inRoot("proc"), "proc", closed|syscall.MS_NOEXEC, "subset=pid")
 	for _, device := range wanted.devices {
 		mount(device, inRoot(device), "", syscall.MS_BIND, "")
@@ -159,8 +160,8 @@ func (all *steps) enterRoot(wanted order) {
 	all.add("name its host", syscall.SYS_SETHOSTNAME, name, len(name))
 }
 
-// makeDevice shows a node in root that is made on a file system in memory, where proc comes to lie later: root is on a disk
-// that nodes must not be on. The node stays for as long as it is shown.
+// makeDevice shows a node in root that is created on a file system in memory, mounted where proc comes later: nodes
+// are not allowed on the disk that root is on. The node exists as long as it is mounted.
 func (all *steps) makeDevice(device ownDevice, uid int, inRoot func(string) string) {
 	const mode = syscall.S_IFCHR | 0o600
 	directory, node := inRoot("proc"), inRoot("proc/node")
@@ -181,7 +182,7 @@ func (all *steps) setLimits(wanted order) error {
 	if wanted.uid >= 0 {
 		limit(rlimitNproc, threadsMax)
 	}
-	// Nobody may raise what the caller was limited to.
+	// A process may not raise the limit it has inherited.
 	var own syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_FSIZE, &own); err != nil {
 		return err
@@ -197,7 +198,7 @@ func (all *steps) setLimits(wanted order) error {
 
 func (all *steps) dropRights(wanted order) error {
 	all.add("refuse new privileges", syscall.SYS_PRCTL, prSetNoNewPrivs, 1)
-	// Who is not root and not in a user namespace has none to drop, and now gets none.
+	// A caller without root or a user namespace has no capabilities to drop, and can no longer gain any.
 	if wanted.root != "" || os.Geteuid() == 0 {
 		last, err := capabilityLast()
 		if err != nil {
@@ -222,8 +223,8 @@ func (all *steps) dropRights(wanted order) error {
 	return nil
 }
 
-// resetSignals takes back the handlers that Go's runtime has set: they are code that is gone once QEMU has started. A write
-// beyond the limit of a file's size is an error to QEMU, not its end.
+// resetSignals removes the handlers of Go's runtime, whose code is gone once QEMU has started. A write beyond the
+// limit on a file's size is an error for QEMU and does not kill it.
 func (all *steps) resetSignals() {
 	byDefault, ignored := unsafe.Pointer(new([4]uint64)), unsafe.Pointer(&[4]uint64{sigIgnore})
 	for signal := 1; signal <= signalLast; signal++ {

@@ -61,7 +61,7 @@ type FileMkdir struct {
 	Path    string  `json:"path"`
 	Parents bool    `json:"parents"`
 	Mode    *string `json:"mode"`
-	// Owner of what is made; the usual one if it is not named.
+	// Owner of new files; the default user if omitted.
 	Owner *FileOwner `json:"owner"`
 }
 
@@ -109,7 +109,8 @@ type Archived struct {
 // LeftOutNamesMax bounds the names that an archive tells of; all are counted.
 const LeftOutNamesMax = 20
 
-// LeftOut is the comment in an archive, at its second entry for its own directory, about what is missing in it.
+// LeftOut is the comment in an archive, at the second entry for its own directory, that lists the files missing
+// from it.
 type LeftOut struct {
 	Count int           `json:"left_out"`
 	Names []LeftOutName `json:"names"`
@@ -126,7 +127,7 @@ type Dial struct {
 	Port int `json:"port"`
 }
 
-// Connected is sent when the connection stands.
+// Connected is sent once the connection is established.
 type Connected struct {
 	Connected Empty `json:"connected"`
 }

@@ -181,7 +181,7 @@ func NewReader(source io.Reader) *Reader {
 	return &Reader{source: source, buffer: make([]byte, readerBytesFirst)}
 }
 
-// Reset drops what was read and not yet returned. After a lost peer nothing of it may join the next one's bytes.
+// Reset drops unread bytes. After a lost peer they must not be mixed with the next one's.
 func (r *Reader) Reset() { r.start, r.end = 0, 0 }
 
 // Preamble drops bytes until it finds a preamble of the host.
@@ -208,7 +208,7 @@ func (r *Reader) Preamble() (Preamble, error) {
 	}
 }
 
-// Frame returns the next frame. On ErrBroken nothing is dropped: a preamble may begin at that very byte.
+// Frame returns the next frame. On ErrBroken no bytes are dropped: a preamble may begin at that very byte.
 func (r *Reader) Frame() (Frame, error) {
 	if err := r.fill(1); err != nil {
 		return Frame{}, err
@@ -250,7 +250,7 @@ func (r *Reader) fill(count int) error {
 	return nil
 }
 
-// makeRoom moves what is there to the front, of a larger buffer if need be.
+// makeRoom moves the kept bytes to the front, of a larger buffer if necessary.
 func (r *Reader) makeRoom(count int) {
 	target := r.buffer
 	if count > len(target) {

@@ -50,7 +50,7 @@ type Result struct {
 	Error *Error `json:"error,omitempty"`
 }
 
-// Empty is the answer of an operation that has nothing to tell.
+// Empty is the answer of an operation without results.
 type Empty struct{}
 
 // Pong answers ping.
@@ -63,7 +63,7 @@ type Pong struct {
 	Repair       *Repair  `json:"repair,omitempty"`
 }
 
-// Repair tells what was done to the root filesystem at a boot that was for that.
+// Repair describes the repair of the root filesystem at a boot for that purpose.
 type Repair struct {
 	ExitCode int    `json:"exit_code"`
 	Output   string `json:"output"`
@@ -80,7 +80,7 @@ type Personalise struct {
 	GrowDisk  bool              `json:"grow_disk"`
 }
 
-// Refresh gives a guest that was paused or restored fresh randomness and the time.
+// Refresh sends fresh randomness and the time to a guest that was paused or restored.
 type Refresh struct {
 	Entropy []byte `json:"entropy"`
 	UnixNs  int64  `json:"unix_ns,string"`
@@ -91,7 +91,7 @@ type NextTimer struct {
 	DueMs *int64 `json:"due_ms"`
 }
 
-// Trim gives back what was deleted, within a time.
+// Trim discards deleted blocks within a time limit.
 type Trim struct {
 	BudgetMs int `json:"budget_ms"`
 }
@@ -149,7 +149,7 @@ type ToProcess struct {
 	Resize *Size  `json:"resize"`
 }
 
-// Exited answers exec. Signal is null for a command that ended by itself.
+// Exited answers exec. Signal is null for a command that exited normally.
 type Exited struct {
 	ExitCode int     `json:"exit_code"`
 	Signal   *string `json:"signal"`
@@ -186,7 +186,7 @@ func Decode(payload []byte, target any) error {
 	return nil
 }
 
-// Encode writes JSON. Only types of this file are given to it, and they always encode.
+// Encode writes JSON. It receives only types of this file, which always encode.
 func Encode(value any) []byte {
 	if encoded := encodePlain(value); encoded != nil {
 		return encoded

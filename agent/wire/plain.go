@@ -1,8 +1,9 @@
-// The requests of a sandbox's first moment and of a stop, and their answers, without reflection.
+// Parses the requests of a sandbox's first moment and of a stop, and writes their answers, without reflection.
 //
-// A machine under software emulation that was just started pays for every piece of code that runs for the first time, and encoding/json is
-// many. What is read here is JSON as the host writes it: no spaces, no escapes, ASCII, known fields. Whatever else a
-// request holds, encoding/json reads it from its beginning; so both agree on all that is accepted here.
+// A machine under software emulation that was just started pays for all code that runs for the first time, and
+// encoding/json is a lot of code. This parser accepts JSON as the host writes it: no spaces, no escapes, ASCII,
+// known fields. For any other request encoding/json parses the whole text; so both agree on everything that is
+// accepted here.
 
 package wire
 
@@ -49,7 +50,7 @@ func readPlainOperation(payload []byte) string {
 	if !isText {
 		return ""
 	}
-	// Only of these is the rest read with the same care, or there is none, and so only these are believed here.
+	// Only these operations have a strict parser for the rest, or have no rest, so only they are accepted here.
 	switch name {
 	case "personalise", "refresh", "exec":
 		if p.take(',') {
@@ -63,7 +64,7 @@ func readPlainOperation(payload []byte) string {
 	return ""
 }
 
-// encodePlain returns nil for what has no writer here.
+// encodePlain returns nil for values without a writer here.
 func encodePlain(value any) []byte {
 	switch value := value.(type) {
 	case Started:
@@ -239,7 +240,8 @@ func (p *plain) base64() ([]byte, bool) {
 	return bytes, err == nil
 }
 
-// list reads texts. One that was there before would be overwritten in place: that is encoding/json's affair.
+// list reads an array of strings. If the field is repeated it fails: encoding/json would overwrite the earlier list
+// in place.
 func (p *plain) list(before []string) ([]string, bool) {
 	if before != nil || !p.take('[') {
 		return nil, false

@@ -9,7 +9,7 @@ type SessionOpen struct {
 	Attach *bool   `json:"attach"`
 }
 
-// SessionAttach shows a session; without Session the newest running one that nobody is attached to.
+// SessionAttach attaches to a session; without Session to the newest running one without a client.
 type SessionAttach struct {
 	Session string `json:"session"`
 	Size    *Size  `json:"tty"`
@@ -21,7 +21,7 @@ type SessionKill struct {
 	Signal  string `json:"signal"`
 }
 
-// SessionMessage is the first message to who attaches.
+// SessionMessage is the first message to an attaching client.
 type SessionMessage struct {
 	Session SessionName `json:"session"`
 }
@@ -38,18 +38,18 @@ type SessionOpened struct {
 	Session string `json:"session"`
 }
 
-// SessionLeft answers who was attached and is not any more, while the session goes on.
+// SessionLeft answers a client that is no longer attached, while the session continues.
 type SessionLeft struct {
 	State string `json:"state"`
 }
 
-// SessionEnded answers who was attached at the end.
+// SessionEnded answers a client that was attached at the end.
 type SessionEnded struct {
 	State string `json:"state"`
 	Exited
 }
 
-// SessionNotice tells who watches that a named session has ended.
+// SessionNotice reports to a watcher that a named session has ended.
 type SessionNotice struct {
 	Ended SessionExit `json:"ended"`
 }
