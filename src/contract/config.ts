@@ -240,7 +240,7 @@ const Settings = z.strictObject({
     .enum(["trace", "debug", "info", "warn", "error"])
     .default("info")
     .describe("Of the log on standard output, a line of JSON each"),
-  // Keys of the command line's settings may stand in the same file, since BHATTI_CONFIG can name one file for both.
+  // Keys of the command line may be in the same file, since BHATTI_CONFIG can name one file for both.
   api_url: z.string().optional().describe("Of the command line: where the API is"),
   auth_token: z.string().optional().describe("Of the command line: its API key"),
   ca_file: z.string().optional().describe("Of the command line: certificates that it trusts for https"),

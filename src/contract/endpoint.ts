@@ -1,4 +1,4 @@
-/** What an endpoint is: data from which routes, parsing, the client and OpenAPI are made. */
+/** The definition of an endpoint: data from which routes, parsing, the client and OpenAPI are derived. */
 
 import type { z } from "zod"
 
@@ -7,24 +7,24 @@ export type Endpoint = {
   /** Hono's syntax: `/sandboxes/:id`. */
   path: string
   summary: string
-  /** Whether a key is needed. Default: yes. */
+  /** True if no key is needed. */
   isPublic?: true
   query?: z.ZodType
   body?: z.ZodType
-  /** What other clients of the interface say in the body and this one has not: accepted while it is empty. Nulls are then left out. */
+  /** Body fields that other clients send and this API lacks: accepted while empty. Nulls are then removed. */
   emptyFields?: readonly string[]
-  /** The body is bytes, streamed; not JSON. */
+  /** The body is streamed bytes, not JSON. */
   bodyBytes?: true
   reply: z.ZodType
-  /** The good answer is, or can be, bytes. */
+  /** The success answer is, or can be, bytes. */
   replyBytes?: true
-  /** Status of the good answer. */
+  /** Status of a success. */
   status: 200 | 201 | 204 | 101
-  /** Status of the good answer, with the same reply, when what was asked for was there already. */
+  /** Status of a success, with the same reply, if the resource already existed. */
   existingStatus?: 200
-  /** Content type of a streamed alternative to the JSON answer, and the shape of one event in it. */
+  /** Content type of a streamed alternative to the JSON answer, and the shape of its events. */
   stream?: { accept: string; event: z.ZodType }
-  /** A WebSocket: the first message, further ones, and the server's. */
+  /** A WebSocket: the first message, later ones, and the server's. */
   socket?: { start: z.ZodType; client: z.ZodType; server: z.ZodType }
 }
 

@@ -1,13 +1,13 @@
 /**
- * The one error type of the project and its codes. An error carries what failed (message), the next thing to
- * do (hint) and, for the log only, its cause. `src/http/errors.ts` turns it into HTTP, `src/cli/cli.ts` into words.
+ * The one error type of the project and its codes. An error carries a message (the failure), a hint (the next step)
+ * and, for the log only, its cause. `src/http/errors.ts` turns it into HTTP, `src/cli/cli.ts` into text.
  */
 
 export const errorStatus = {
   invalid: 400,
   unauthenticated: 401,
   forbidden: 403,
-  /** The sandbox is there, the program is not. */
+  /** The sandbox exists, the program does not. */
   command_not_found: 400,
   not_found: 404,
   conflict: 409,
@@ -24,17 +24,17 @@ export function isErrorCode(value: unknown): value is ErrorCode {
 }
 
 export type ErrorOptions = {
-  /** The next thing to do, best a command to type. */
+  /** The next step, preferably a command to type. */
   hint?: string
   /** The inner error, for the log only. */
   cause?: unknown
-  /** Whether the same call may succeed later without any change. Default: only `unavailable`. */
+  /** True if a retry without any change may succeed. Default: only for `unavailable`. */
   retryable?: boolean
-  /** When the same call may succeed. Only for `limit_exceeded` and `unavailable`. */
+  /** Earliest useful retry. Only for `limit_exceeded` and `unavailable`. */
   retryAfterSec?: number
 }
 
-/** An error the caller can act on. Anything else that is thrown is a bug and becomes `internal`. */
+/** An error the caller can act on. Any other thrown value is a bug and becomes `internal`. */
 export class AppError extends Error {
   override readonly name = "AppError"
   readonly code: ErrorCode
@@ -51,7 +51,7 @@ export class AppError extends Error {
   }
 }
 
-/** A state that the code around it makes impossible; reaching it is a bug. */
+/** For states that the code around it rules out; reaching it is a bug. */
 export function unreachable(value: never): never {
   throw new Error(`unreachable: ${JSON.stringify(value)}`)
 }

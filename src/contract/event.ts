@@ -1,4 +1,4 @@
-/** Events: what happened to your sandboxes, who caused it, why, and how long it took. */
+/** Events: changes to your sandboxes, with their cause, reason and duration. */
 
 import { z } from "zod"
 import { limits } from "./limits.ts"

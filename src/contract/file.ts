@@ -1,4 +1,4 @@
-/** Files of a sandbox: what one looks like, and how to ask for one. Contents travel as they are, not as JSON. */
+/** Files of a sandbox: their listing and the requests for them. Contents are sent as raw bytes, not as JSON. */
 
 import { z } from "zod"
 import { limits, truncatedHeader } from "./limits.ts"

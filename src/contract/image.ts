@@ -1,4 +1,4 @@
-/** Images: the root filesystems that sandboxes start from. They belong to the host, and every user may use them. */
+/** Images: the root filesystems that sandboxes start from. They belong to the host and are available to every user. */
 
 import { z } from "zod"
 

@@ -1,4 +1,4 @@
-/** Every bound and default that users can meet. Imports nothing, so that the command line can load it for free. */
+/** Every limit and default that users can meet. Imports nothing, so that it costs the command line nothing to load. */
 
 export const limits = {
   sandboxNamePattern: /^[a-zA-Z0-9][a-zA-Z0-9._-]{0,62}$/,
@@ -9,7 +9,7 @@ export const limits = {
   memoryMibDefault: 512,
   memoryMibMin: 128,
   memoryMibMax: 1_048_576,
-  /** The root filesystem's size in every image; a sandbox's disk cannot be smaller. */
+  /** Size of the root filesystem in every image; a sandbox's disk cannot be smaller. */
   diskMibDefault: 8192,
   diskMibMax: 1_048_576,
   imageDefault: "workspace",
@@ -18,7 +18,7 @@ export const limits = {
   userSandboxesDefault: 5,
   userCpusDefault: 4,
   userMemoryMibDefault: 4096,
-  /** No quota: `disk_reserve_mb` keeps the host's last space, whoever takes the rest. */
+  /** No quota by default: `disk_reserve_mb` protects the host's last space. */
   userDiskMibDefault: 0,
   userDiskMibMax: 1_073_741_824,
   userSandboxesMax: 10_000,
@@ -27,12 +27,12 @@ export const limits = {
   execTimeoutSecMax: 86_400,
   execArgsMax: 4096,
   execRequestBytesMax: 128 * 1024,
-  /** Output kept by a buffered exec, each of stdout and stderr; more is cut and `truncated` says so. */
+  /** Output kept by a buffered exec, for each of stdout and stderr; more is cut and `truncated` is set. */
   execBufferedBytesMax: 8 * 1024 * 1024,
-  /** Unacknowledged output an exec stream may have on its way to a client that acknowledges. */
+  /** Limit on unacknowledged output of an exec stream whose client acknowledges. */
   execStreamWindowBytes: 1024 * 1024,
 
-  /** Rows or columns. */
+  /** Limit on rows and on columns. */
   terminalSideMax: 10_000,
 
   envVarsMax: 256,
@@ -43,46 +43,46 @@ export const limits = {
   initScriptBytesMax: 64 * 1024,
   createFilesMax: 32,
 
-  /** One written file; an archive may be larger. */
+  /** Limit per written file; an archive may be larger. */
   fileBytesMax: 100 * 1024 * 1024,
   directoryEntriesMax: 100_000,
   publishedPortsMax: 20,
 
-  /** Of one sandbox's network policy. */
+  /** Limits of one sandbox's network policy. */
   allowHostsMax: 64,
   allowCidrsMax: 64,
-  /** Connections that one sandbox may have open through the host; more are refused. */
+  /** Limit on a sandbox's open connections through the host; more are refused. */
   connectionsPerSandboxMax: 4096,
 
-  /** Named snapshots of one user. */
+  /** Limit on one user's named snapshots. */
   snapshotsMax: 20,
-  /** Sandboxes that one create makes. */
+  /** Limit on the sandboxes of one create. */
   createCountMax: 32,
   /** Longest time until an idle sandbox is paused, and a paused one written to disk: a year. */
   thermalSecMax: 31_536_000,
 
-  /** Events of one answer, and their default. */
+  /** Limit and default of events per answer. */
   eventsPerReplyMax: 1000,
   eventsPerReplyDefault: 100,
   eventDaysKept: 90,
   eventsKeptMax: 500_000,
-  /** Of one user, so that nobody's events push out another's. */
+  /** Limit per user, so that one user's events never evict another's. */
   eventsPerUserMax: 100_000,
-  /** Events that wait for one subscriber; one that reads more slowly is cut. */
+  /** Events queued for one subscriber; a slower reader is disconnected. */
   eventBacklogMax: 1000,
   eventSubscribersMax: 64,
 
-  /** Connections to the daemon's address, for the API and for published ports together. */
+  /** Limit on connections to the daemon's address, for the API and published ports together. */
   proxyConnectionsMax: 8192,
   proxyConnectionsPerClientMax: 2048,
-  /** Connections to one alias; fewer than its guest gets, since one that gives way is still closing. */
+  /** Limit on connections to one alias; below the guest's limit, since an evicted connection takes time to close. */
   proxyConnectionsPerAliasMax: 160,
-  /** With as many streams open a guest gets no more connections; the other 64 that its channel has are for commands. */
+  /** With this many streams open, a guest gets no more connections; its channel's other 64 are for commands. */
   publishedStreamsMax: 192,
-  /** Downloads of the command line at once, in all and by one client. */
+  /** Limits on concurrent downloads of the command line, in total and per client. */
   downloadsMax: 32,
   downloadsPerClientMax: 8,
-  /** Keys whose rate is counted apart, per kind of limit. */
+  /** Keys whose rate is counted separately, per kind of limit. */
   rateLimitBucketsMax: 10_000,
 
   requestBodyBytesMax: 1024 * 1024,
@@ -92,6 +92,6 @@ export const limits = {
 export const defaultListen = "127.0.0.1:8080"
 export const defaultApiUrl = "http://localhost:8080"
 export const defaultDataDir = "/var/lib/bhatti"
-/** Header of an answer that holds only the first part of what there is. */
+/** Header of an answer that was cut at its limit. */
 export const truncatedHeader = "x-bhatti-truncated"
 export const apiKeyPattern = /^bht_[0-9a-f]{64}$/

@@ -1,4 +1,4 @@
-/** What a sandbox may reach: the shapes of its network policy. Sandboxes have IPv4 only, and so have the rules. */
+/** Network policy: the destinations a sandbox may reach. Sandboxes have IPv4 only, and so do the rules. */
 
 import { z } from "zod"
 import { limits } from "./limits.ts"
@@ -15,7 +15,7 @@ export const HostPattern = z
   )
   .refine((name) => !/\.[0-9]+$/.test(name), "an address is not a name; use --allow-cidr")
 
-/** An address or a network; an address stands for itself alone. */
+/** An address or a network; a single address matches only itself. */
 export const Cidr = z
   .union([z.ipv4().transform((address) => `${address}/32`), z.cidrv4()], {
     error: "use an IPv4 network such as 203.0.113.0/24, or an IPv4 address",
@@ -34,7 +34,7 @@ export const NetPolicy = z
   .meta({ id: "NetPolicy" })
 export type NetPolicy = z.infer<typeof NetPolicy>
 
-/** Lists without a default mean deny: whoever names what may be reached wants nothing else to be. */
+/** Lists without a default mean deny: a list of allowed destinations excludes all others. */
 export const NetPolicyInput = z
   .strictObject({
     default: z.enum(["public", "deny"]).optional(),

@@ -1,4 +1,7 @@
-/** The OpenAPI 3.1 description of the HTTP interface, made from `api.ts`. The daemon serves it; docs/openapi.json is a copy. */
+/**
+ * The OpenAPI 3.1 description of the HTTP interface, generated from `api.ts`. The daemon serves it; docs/openapi.json
+ * is a copy.
+ */
 
 import { z } from "zod"
 import { api } from "./api.ts"
@@ -102,7 +105,7 @@ function goodResponse(endpoint: Endpoint, components: Components): Json {
 const socketText =
   "A WebSocket. The client's first message is `start` as text, if there is one; then text messages are `client` and `server`, and binary ones carry bytes."
 
-/** OpenAPI has no words for a WebSocket, so its messages stand in an extension. */
+/** OpenAPI cannot describe a WebSocket, so its messages are in an extension. */
 function socketSchemas({ socket }: Endpoint, components: Components): Json {
   if (socket === undefined) return {}
   return {
@@ -142,7 +145,7 @@ function queryParameters(query: z.ZodType | undefined, components: Components): 
   }))
 }
 
-/** Schemas that have an id stand once under `components` and are referred to. */
+/** Schemas with an id appear once under `components` and are referenced. */
 class Components {
   readonly schemas: Record<string, Json> = {}
 

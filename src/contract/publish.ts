@@ -1,11 +1,11 @@
-/** Published ports: a port of a sandbox under a public name, or several. */
+/** Published ports: a sandbox's port under one or several public names. */
 
 import { z } from "zod"
 import { SandboxId } from "./sandbox.ts"
 
 export const Port = z.int().min(1).max(65_535)
 
-/** Names that a domain's owner may want for themselves. */
+/** Names that a domain's owner may need. */
 export const reservedAliases = [
   "www",
   "mail",

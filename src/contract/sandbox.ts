@@ -1,4 +1,4 @@
-/** What a sandbox is to its user: the shapes of its resource and of the requests that make and show it. */
+/** A sandbox as its user sees it: the shapes of the resource and of its requests. */
 
 import { z } from "zod"
 import { FileMode, GuestPath } from "./file.ts"

@@ -1,4 +1,6 @@
-/** Secrets: named values of a user, encrypted at rest, which a sandbox gets as environment only when it is created with them. */
+/**
+ * Secrets: a user's named values, encrypted at rest. A sandbox gets those it was created with as environment variables.
+ */
 
 import { z } from "zod"
 import { limits } from "./limits.ts"

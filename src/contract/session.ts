@@ -1,4 +1,4 @@
-/** Sessions: commands with a terminal that live on in the sandbox without a client. */
+/** Sessions: commands with a terminal that outlive their client. */
 
 import { z } from "zod"
 import { SignalName, TerminalSize } from "./exec.ts"

@@ -1,4 +1,4 @@
-/** Named snapshots: a sandbox's memory, devices and disk of one instant, kept to make sandboxes from. */
+/** Named snapshots: a sandbox's memory, devices and disk of the same moment, kept to start sandboxes from. */
 
 import { z } from "zod"
 import { limits } from "./limits.ts"

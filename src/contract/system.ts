@@ -1,4 +1,4 @@
-/** What the daemon says about itself and its host. */
+/** The daemon's report about itself and its host. */
 
 import { z } from "zod"
 import { errorStatus } from "./errors.ts"
@@ -18,7 +18,7 @@ export const Version = z
   .meta({ id: "Version" })
 export type Version = z.infer<typeof Version>
 
-/** Body of every answer that is not a success. `error` repeats `message` for clients that know only it. */
+/** Body of every error answer. `error` repeats `message` for clients that know only that field. */
 export const ErrorBody = z
   .object({
     error: z.string(),

@@ -1,4 +1,4 @@
-/** What a host cannot promise about the walls between sandboxes, one line each, said alike wherever it is said. */
+/** Warnings about this host's isolation between sandboxes, one line each, with the same wording everywhere. */
 
 export const trust = {
   emulation: "software emulation: slow, and no security boundary against hostile code",

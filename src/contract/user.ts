@@ -1,4 +1,4 @@
-/** Users and their limits. Only the operator makes them, on the host itself; the HTTP interface has no user endpoints. */
+/** Users and their limits. Only the operator manages them, on the host; the HTTP interface has no user endpoints. */
 
 import { z } from "zod"
 import { limits } from "./limits.ts"

@@ -1,4 +1,4 @@
-/** What is wrong with a value that does not fit its shape, in words for whoever sent it. Shapes with words of their own keep them. */
+/** Explains in plain words why a value does not fit its shape. Shapes with their own wording keep it. */
 
 import { z } from "zod"
 

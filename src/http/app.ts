@@ -1,4 +1,6 @@
-/** The HTTP interface as a function from request to response: routes from the contract, who is asking, errors, the log. */
+/**
+ * The HTTP interface as a function from request to response: routes from the contract, authentication, errors, the log.
+ */
 
 import { timingSafeEqual } from "node:crypto"
 import { Hono } from "hono"
@@ -26,29 +28,29 @@ type Variables = { requestId: string; account: Account | undefined }
 type Bindings = {
   body: AsyncIterable<Uint8Array>
   upgrade: Upgrade
-  /** Set where the answer's body is streamed; the response has none then. */
+  /** Set if the body is streamed; the response then has no body. */
   streamed?: StreamedAnswer
 }
-/** False: the request is none for a WebSocket. */
+/** Returns false if the request is not a WebSocket upgrade. */
 type Upgrade = (state: SocketState) => boolean
 type Environment = { Bindings: Bindings; Variables: Variables }
 
-/** All handlers look alike here; `Handlers` has checked each against its endpoint. */
+/** Handlers share this type here; `Handlers` has checked each against its endpoint. */
 type AnyHandler = (context: RequestContext, input: { body: unknown; query: unknown }) => Promise<unknown>
 
 export type AppSettings = {
-  /** Names of the API besides addresses and localhost. */
+  /** Host names of the API besides addresses and localhost. */
   apiHosts: readonly string[]
   rateLimits: RateLimits
-  /** Whose word about a client is taken, as the front has them. */
+  /** Proxies whose forwarded client address is trusted, as in the front. */
   trustedProxies?: readonly string[]
-  /** Who may read the metrics; without it nobody may. */
+  /** Token for reading the metrics; without it they are disabled. */
   metricsToken?: string | undefined
   /** Files that other machines may install from here; without it there are none. */
   downloads?: Downloads
 }
 
-/** The body of an answer that is streamed is in `bytes`. */
+/** A streamed answer's body is in `bytes`. */
 export type App = (
   request: Request,
   body: AsyncIterable<Uint8Array>,
@@ -128,7 +130,7 @@ export function createApp(
       c.set("account", holder?.account)
       if (holder) rates.count(name, holder.account)
       const text = definition.isPublic || definition.bodyBytes ? "" : await readBody(c.req.raw, c.env.body)
-      // The body may have come minutes after its head. What is streamed is looked at piece by piece.
+      // The body may arrive minutes after its head. A streamed body is checked piece by piece.
       const account = definition.bodyBytes ? holder?.account : await holder?.confirm()
       const { body: shape, emptyFields } = definition
       const reply = await handle(
@@ -162,10 +164,10 @@ export function createApp(
   }
 }
 
-/** Of an endpoint that takes no parameters: one that is given is a mistake, and is said. */
+/** Endpoints without query parameters reject any that are sent. */
 const NoQuery = z.strictObject({})
 
-/** A name that is given several times has all its values, which most shapes refuse. */
+/** A repeated parameter keeps all its values, which most shapes refuse. */
 function queryOf(queries: Record<string, string[]>): Record<string, string | string[]> {
   const entries = Object.entries(queries)
   return Object.fromEntries(
@@ -185,7 +187,7 @@ async function authenticate(core: Core, header: string | undefined): Promise<Key
   return holder
 }
 
-/** Their digests are compared, so that the time tells nothing about the token. */
+/** Compares digests, so that the timing reveals nothing about the token. */
 function checkToken(header: string | undefined, token: string): void {
   const digest = (text: string) => new Bun.CryptoHasher("sha256").update(text).digest()
   if (timingSafeEqual(digest(header ?? ""), digest(`Bearer ${token}`))) return

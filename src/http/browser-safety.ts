@@ -1,6 +1,6 @@
 /**
- * What keeps a web page from using the API through its visitor's browser: a page that has pointed its own name at this
- * address (DNS rebinding) is told by its Host header, one that sends requests or opens sockets across sites by its Origin.
+ * Keeps web pages from using the API through their visitor's browser: the Host header reveals a page that has pointed
+ * its own name at this address (DNS rebinding), the Origin header a cross-site request or socket.
  */
 
 import { AppError } from "../contract/errors.ts"
@@ -8,7 +8,7 @@ import { hostName, isAddress } from "../lib/host-name.ts"
 
 const readingMethods = new Set(["GET", "HEAD", "OPTIONS"])
 
-/** `apiHosts` are the names of the API besides addresses and localhost. */
+/** `apiHosts` are the host names of the API besides addresses and localhost. */
 export function checkBrowserSafety(request: Request, apiHosts: readonly string[]): void {
   const host = request.headers.get("host") ?? ""
   const name = hostName(host)
@@ -28,7 +28,7 @@ export function checkBrowserSafety(request: Request, apiHosts: readonly string[]
 function isSameOrigin(origin: string, host: string): boolean {
   if (!URL.canParse(origin)) return false
   const { protocol, host: originHost } = new URL(origin)
-  // Parsed alike, so that a default port that one of them names makes no difference.
+  // Parsing both makes an explicit default port equal to an implied one.
   return (
     URL.canParse(`${protocol}//${host}`) &&
     originHost !== "" &&

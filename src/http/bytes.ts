@@ -1,4 +1,4 @@
-/** Bodies that are bytes: streamed from the guest as the client takes them. */
+/** Binary bodies: streamed from the guest at the client's pace. */
 
 import { AppError } from "../contract/errors.ts"
 import type { Log } from "../core/bounded-log.ts"
@@ -12,8 +12,8 @@ type Source = {
 }
 
 /**
- * The source's output as a response. An error before the first byte is thrown and becomes a proper answer; one after
- * it breaks the connection off, so that the client cannot take a part for the whole.
+ * Returns the source's output as a response. An error before the first byte is thrown and becomes a proper answer; a
+ * later one breaks the connection, so that the client cannot mistake a part for the whole.
  */
 export async function bytesReply(
   source: Source,

@@ -1,4 +1,4 @@
-/** What every handler is given besides its parsed input. */
+/** The context that every handler gets besides its parsed input. */
 
 import type { Core } from "../core/core.ts"
 import type { KeyHolder } from "../core/keys.ts"
@@ -6,27 +6,27 @@ import type { Account } from "../store/users.ts"
 import type { SocketSession } from "./socket-session.ts"
 import type { WaitingMessages } from "./waiting-messages.ts"
 
-/** What a WebSocket carries with it. */
+/** Data attached to a WebSocket. */
 export type SocketState = {
   session: SocketSession
   holder: KeyHolder
-  /** While it is open: it ends with its key. */
+  /** Set while it is open: ends the socket when its key is revoked. */
   listening?: Disposable
-  /** Messages that its session has not had yet. */
+  /** Messages that its session has not received yet. */
   waiting?: WaitingMessages
 }
 
 export type RequestContext = {
   core: Core
   account: Account
-  /** Aborts when the key that the request came with is taken away. */
+  /** Aborts when the request's key is revoked. */
   revoked: AbortSignal
   requestId: string
   request: Request
-  /** The request's body as it comes; it can be read once. Reading throws when the key is taken away before its end. */
+  /** The request's body as a stream that can be read once. Reading throws if the key is revoked before the end. */
   body: AsyncIterable<Uint8Array>
-  /** False: this is no request for a WebSocket. */
+  /** Returns false if the request is not a WebSocket upgrade. */
   upgrade(session: SocketSession): boolean
-  /** Parameters of the path, decoded. */
+  /** Decoded parameters of the path. */
   params: Record<string, string>
 }

@@ -1,4 +1,4 @@
-/** The one place that turns what was thrown into an HTTP answer. */
+/** The only place that turns a thrown error into an HTTP answer. */
 
 import { AppError, errorStatus } from "../contract/errors.ts"
 import type { ErrorBody } from "../contract/system.ts"
@@ -14,7 +14,7 @@ export function errorResponse(
   if (known.code === "internal") log.error({ request_id: requestId, user, error }, "internal error")
   else if (known.cause !== undefined)
     log.warn({ request_id: requestId, user, error: known, cause: known.cause }, known.message)
-  // What went wrong inside is for the log; the caller gets the id to ask about.
+  // Internal details belong in the log; the caller gets the request id to ask about.
   const message = known.code === "internal" ? "internal error" : known.message
   const body: ErrorBody = {
     error: message,
@@ -30,12 +30,12 @@ export function errorResponse(
   return Response.json(body, { status, headers })
 }
 
-/** A limit on how much somebody has ends when they give something up, which nobody can tell in advance. */
+/** A quota has room again when the user gives something up, which cannot be predicted. */
 const quotaRetryAfterSec = 60
 
 export function toAppError(error: unknown): AppError {
   if (error instanceof AppError) return error
-  // A clean-up failed as well: the caller is told what it was about, the log has both.
+  // A clean-up failed as well: the caller gets the original error, the log has both.
   if (error instanceof SuppressedError) {
     const { code, message, hint, retryable } = toAppError(error.suppressed)
     return new AppError(code, message, { ...(hint !== undefined && { hint }), retryable, cause: error })

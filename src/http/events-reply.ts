@@ -1,4 +1,4 @@
-/** Events as a stream of lines of JSON: those that are stored, then further ones as they happen. */
+/** Events as a stream of JSON lines: stored events first, then new ones as they happen. */
 
 import { AppError } from "../contract/errors.ts"
 import type { Event, EventLine, EventsQuery } from "../contract/event.ts"
@@ -10,7 +10,7 @@ import { toAppError } from "./errors.ts"
 import { onRevoked } from "./revocation.ts"
 import { StreamedAnswer } from "./streamed-answer.ts"
 
-/** Well below the time after which the front takes a silent answer for dead. */
+/** Well below the time after which the front treats a silent answer as dead. */
 const quietMs = 30_000
 
 export async function listEvents(core: Core, account: Account, query: EventsQuery): Promise<Event[]> {
@@ -24,7 +24,7 @@ export async function followEvents(
   revoked: AbortSignal,
 ): Promise<StreamedAnswer> {
   const filter = filterOf(account, query)
-  // Before the stored ones are read, so that nothing falls between the two.
+  // Subscribes before reading the stored events, so that none is missed in between.
   const subscription = core.events.subscribe(filter)
   if (!subscription)
     throw new AppError("unavailable", "too many clients follow events", { retryAfterSec: 10 })
@@ -50,14 +50,14 @@ export async function followEvents(
   })
 }
 
-/** Undefined: nothing happened for a while. */
+/** Yields undefined if nothing happened for a while. */
 async function* linesOf(
   stored: EventRecord[],
   subscription: Subscription,
   revoked: AbortSignal,
 ): AsyncGenerator<EventLine | undefined> {
   yield* stored.map(viewEvent)
-  // The answer begins even if there is nothing to tell yet.
+  // The answer must begin even without events.
   if (stored.length === 0) yield undefined
   const last = stored.at(-1)?.id ?? ""
   for (;;) {

@@ -1,4 +1,4 @@
-/** The two answers to an exec over plain HTTP: everything at the end, or events as they come, as lines of JSON. */
+/** The two answers to an exec over plain HTTP: one buffered result, or a stream of events as JSON lines. */
 
 import { AppError } from "../contract/errors.ts"
 import type { ExecEvent, ExecResult } from "../contract/exec.ts"
@@ -8,7 +8,7 @@ import { toAppError } from "./errors.ts"
 import { onRevoked, unlessRevoked } from "./revocation.ts"
 import { StreamedAnswer } from "./streamed-answer.ts"
 
-/** Waits for the end. Output beyond the bound is read and dropped, so that the command still ends. */
+/** Waits for the end. Output beyond the limit is read and dropped, so that the command still ends. */
 export function bufferedReply(running: RunningCommand, revoked: AbortSignal): Promise<ExecResult> {
   const result = collect(running).catch(async (error: unknown) => {
     throw await failureOf(running, error)
@@ -30,7 +30,10 @@ async function collect(running: RunningCommand): Promise<ExecResult> {
   }
 }
 
-/** A program that is missing is no missing sandbox, and what may have run is not to be run again by whoever repeats requests. */
+/**
+ * Maps a missing program to `command_not_found` (not 404), and marks the error as not retryable once the command may
+ * have started.
+ */
 async function failureOf(running: RunningCommand, cause: unknown): Promise<AppError> {
   const error = toAppError(cause)
   if (error.code === "not_found") return new AppError("command_not_found", error.message, { cause })
@@ -65,10 +68,11 @@ class Kept {
 }
 
 /**
- * Events as the reader takes them; the answer begins when the command runs. A reader who goes away kills the command.
+ * Streams events at the reader's pace; the answer begins when the command runs. A client that disconnects kills the
+ * command.
  */
 export async function streamedReply(running: RunningCommand, revoked: AbortSignal): Promise<StreamedAnswer> {
-  // A command that cannot run, or ends at once, has its event.
+  // A command that cannot run, or ends at once, still gets its event.
   await Promise.allSettled([Promise.race([running.process.started, running.result])])
   const encode = (event: ExecEvent) => Buffer.from(`${JSON.stringify(event)}\n`)
   const events = execEvents(running)
@@ -95,7 +99,7 @@ export async function streamedReply(running: RunningCommand, revoked: AbortSigna
 }
 
 async function* execEvents(running: RunningCommand): AsyncGenerator<ExecEvent> {
-  // A character may be cut between two chunks, so each channel's text is decoded as one stream.
+  // A character may be split between two chunks, so each channel is decoded as one stream.
   const decoders = { stdout: new TextDecoder(), stderr: new TextDecoder() }
   try {
     for await (const { channel, bytes } of running.process.output) {

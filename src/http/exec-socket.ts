@@ -1,6 +1,6 @@
 /**
- * One command over one WebSocket; the messages are in `contract/exec.ts`. Nothing is buffered without a bound: output is
- * taken from the guest only when the client has acknowledged enough of it, input is refused above the bound.
+ * One command over one WebSocket; the messages are in `contract/exec.ts`. All buffers are bounded: output is read from
+ * the guest only when the client has acknowledged enough of it, and input above the limit is refused.
  */
 
 import type { ServerWebSocket } from "bun"
@@ -18,7 +18,7 @@ import { OutputGate } from "./output-gate.ts"
 import type { SocketSession } from "./socket-session.ts"
 
 const channelByte = { stdout: 1, stderr: 2 } as const
-/** Input that arrived and was not yet taken by the guest. A client that keeps to its window stays far below. */
+/** Limit on input that the guest has not read yet. A client that respects its window stays far below. */
 const inputBytesMax = 4 * limits.execStreamWindowBytes
 const closeNormal = 1000
 const closeError = 1011
@@ -98,7 +98,7 @@ export class ExecSocket implements SocketSession {
       },
       timeoutSec: start.timeout_sec,
     })
-    // Input may arrive while the sandbox is being found; it waits its turn behind this.
+    // Input may arrive while the sandbox is being found; it queues behind this.
     this.#inputDone = begun.then(
       () => undefined,
       () => undefined,
@@ -126,7 +126,7 @@ export class ExecSocket implements SocketSession {
       })
     }
     const written = this.#inputDone.then(() => this.#running?.process.write(message))
-    // A command that has closed its input, or ended, drops the rest; its end is told by `exit`.
+    // A command that has closed its input, or ended, drops the rest; `exit` reports its end.
     this.#inputDone = written.then(
       () => undefined,
       () => undefined,
@@ -146,7 +146,7 @@ export class ExecSocket implements SocketSession {
       this.#core.log.error({ request_id: this.#requestId, error: thrown }, "internal error")
     this.#running?.process.kill()
     this.#gate?.close()
-    // The sandbox was found, so it is the program that was not.
+    // The sandbox was found, so the program is the missing part.
     const code = this.#running && error.code === "not_found" ? "command_not_found" : error.code
     this.#send(socket, { type: "error", code, message: error.message, hint: error.hint ?? null })
     if (!this.#isClosed) socket.close(error.code === "internal" ? closeError : closeNormal)

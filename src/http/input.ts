@@ -1,4 +1,4 @@
-/** Requests' bodies: bounded, JSON, and of the shape that the contract says. */
+/** Request bodies: bounded, JSON, and in the shape of the contract. */
 
 import type { z } from "zod"
 import { AppError } from "../contract/errors.ts"
@@ -8,7 +8,7 @@ import { parseStrictJson } from "../lib/strict-json.ts"
 
 const bytesMax = limits.requestBodyBytesMax
 
-/** To its end, also of an endpoint that takes none: until then a request has not been made. */
+/** Reads to the end, even if the endpoint takes no body: until then the request is incomplete. */
 export async function readBody(request: Request, body: AsyncIterable<Uint8Array>): Promise<string> {
   if ((declaredLength(request) ?? 0) > bytesMax) throw tooLarge()
   const chunks: Uint8Array[] = []
@@ -36,7 +36,7 @@ export function parseBody<T extends z.ZodType>(
   return parseInput(shape, emptyFields ? withoutEmpty(value, emptyFields) : value)
 }
 
-/** A client that names no type says nothing wrong, and the body is read as strictly as any other. */
+/** A missing content type is accepted; the body is parsed as strictly as any other. */
 function checkJson(contentType: string | null): void {
   if (contentType === null || jsonType.test(contentType)) return
   throw new AppError("invalid", `the content type is "${contentType}", and must be application/json`, {
@@ -46,7 +46,7 @@ function checkJson(contentType: string | null): void {
 
 const jsonType = /^application\/json[\t ]*(;[\t ]*charset="?utf-8"?[\t ]*)?$/i
 
-/** Without nulls, and without those fields as far as they say nothing. */
+/** Removes nulls, and those of the fields that are empty. */
 function withoutEmpty(value: unknown, fields: readonly string[]): unknown {
   if (typeof value !== "object" || value === null || Array.isArray(value)) return value
   const saysNothing = (one: unknown) => !one || (typeof one === "object" && Object.keys(one).length === 0)

@@ -1,6 +1,6 @@
 /**
- * `curl http://HOST:8080/install | sh`: the script that installs the command line, and the files it fetches. Without a key, since whoever
- * asks has none yet; so how often and how many at once has a bound, for each client and in all.
+ * `curl http://HOST:8080/install | sh`: the script that installs the command line, and the files it fetches. It needs
+ * no key, since new users have none yet; so rate and concurrency are limited, per client and in total.
  */
 
 import type { Hono } from "hono"
@@ -13,30 +13,30 @@ import { RateLimiter } from "../rules/rate-limit.ts"
 import { downloadPace } from "../rules/taking.ts"
 import { StreamedAnswer } from "./streamed-answer.ts"
 
-/** The files that can be fetched, all from this daemon's host. */
+/** The downloadable files, all from this daemon's host. */
 export interface Downloads {
-  /** The installing script, for who fetches all else from `address`, where the daemon is too. */
+  /** The install script; it fetches everything from `address`, where the daemon is too. */
   script(address: string): string
-  /** Lines as `sha256sum` writes them. */
+  /** Lines in the format of `sha256sum`. */
   sums(): Promise<string>
   /** Returns undefined if there is no such file. */
   open(name: string): Promise<Download | undefined>
 }
 
 export type Download = {
-  /** Undefined where it is not known before the end. */
+  /** Undefined if the size is unknown before the end. */
   bytesCount: number | undefined
-  /** The next bytes, or nothing at the end. */
+  /** Returns the next bytes, or undefined at the end. */
   next(): Promise<Uint8Array | undefined>
   close(): void
 }
 
 export type InstallSettings = Reached & { rate: RateLimits["install"]; trustedProxies: readonly string[] }
 
-/** How clients reach this daemon, through whatever stands before it. */
+/** The addresses at which clients reach this daemon, directly or through a proxy. */
 type Reached = {
   publicAddress: { scheme: "http" | "https"; port: number }
-  /** Names of the API besides addresses and localhost. */
+  /** Host names of the API besides addresses and localhost. */
   apiHosts: readonly string[]
 }
 
@@ -69,7 +69,7 @@ export function serveDownloads<E extends Environment>(
     count(c.req.raw)
     return c.body(downloads.script(addressOf(c.req.raw, reached)), 200, {
       "content-type": "text/x-shellscript; charset=utf-8",
-      // It holds the address that it was fetched from.
+      // The script contains the address that it was fetched from.
       "cache-control": "no-store",
     })
   })
@@ -107,12 +107,12 @@ export function serveDownloads<E extends Environment>(
   })
 }
 
-/** Downloads that are under way. */
+/** Downloads in progress. */
 class Places {
   readonly #byClient = new Map<string, number>()
   #total = 0
 
-  /** Returns what ends it, which may be called twice. */
+  /** Returns a function that ends the download; calling it twice is safe. */
   enter(client: string): () => void {
     const own = this.#byClient.get(client) ?? 0
     if (own >= limits.downloadsPerClientMax || this.#total >= limits.downloadsMax)
@@ -131,20 +131,26 @@ class Places {
   }
 }
 
-/** As other limits count it. The front says last the address that the connection came from, before it what a proxy has said. */
+/**
+ * The client's address, as other limits count it. The front appends the connection's address to the addresses that
+ * proxies have reported.
+ */
 function clientBehind(request: Request, trusted: TrustedProxies): string {
   const addresses = (request.headers.get("x-forwarded-for") ?? "").split(",").map((one) => one.trim())
   const peer = addresses.pop() ?? ""
   return limitKey(trusted.clientBehind(peer, addresses))
 }
 
-/** As the client has written it. It becomes a word of a shell script, so nothing but a host and a port passes. */
+/**
+ * The address as the client has written it. It becomes a word of a shell script, so only a host and a port are
+ * accepted.
+ */
 function addressOf(request: Request, { publicAddress, apiHosts }: Reached): string {
   const host = request.headers.get("host") ?? ""
   const parts = /^(?:[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::(\d{1,5}))?$/.exec(host)
   if (!parts) throw new AppError("invalid", "the Host header is no host and port")
   const { scheme, port: publicPort } = publicAddress
-  // A proxy whose word is not taken ends TLS there, as the configuration says.
+  // A proxy that is not trusted ends TLS there, as the configuration says.
   const isPublic =
     apiHosts.includes(hostName(host)) && Number(parts[1] ?? defaultPorts[scheme]) === publicPort
   const isHttps = request.headers.get("x-forwarded-proto") === "https" || (isPublic && scheme === "https")

@@ -1,9 +1,9 @@
-/** A part of a file: some of its lines, or its first bytes. Nothing of the file is held but the piece that is being cut. */
+/** Sections of a file: a range of lines, or its first bytes. Only the current chunk is held in memory. */
 
 export type Section = {
-  /** The first line, counted from 1. */
+  /** First line, counted from 1. */
   offset?: number | undefined
-  /** How many lines. */
+  /** Number of lines. */
   limit?: number | undefined
   maxBytes?: number | undefined
 }
@@ -12,7 +12,7 @@ const newline = 10
 
 type Source = { readonly output: AsyncIterable<Uint8Array>; readonly result: Promise<unknown>; close(): void }
 
-/** The part instead of the whole. To close it gives up what is not read. */
+/** Returns the section as a source. Closing it aborts reading. */
 export function sectionOf(source: Source, section: Section): Source {
   source.result.catch(() => undefined)
   return {
@@ -22,7 +22,7 @@ export function sectionOf(source: Source, section: Section): Source {
   }
 }
 
-/** Stops reading when all of it is there. */
+/** Stops reading when the section is complete. */
 export async function* cutSection(
   bytes: AsyncIterable<Uint8Array>,
   { offset = 1, limit = Number.POSITIVE_INFINITY, maxBytes = Number.POSITIVE_INFINITY }: Section,

@@ -1,6 +1,6 @@
 /**
- * The operator's way to the running daemon: a socket in the data directory that only the daemon's own user may open, which is all the
- * proof there is. It answers lines of JSON: progress, then a result or an error.
+ * The operator's connection to the running daemon: a socket in the data directory that only the daemon's own user may
+ * open, which is its only authentication. It answers with JSON lines: progress, then a result or an error.
  */
 
 import { rmSync } from "node:fs"
@@ -22,7 +22,7 @@ export function listenForOperator(
   try {
     return Bun.serve({
       unix: path,
-      // The types allow no idle timeout for unix sockets, where the default of ten seconds holds all the same.
+      // The types lack an idle timeout for unix sockets, but the default of ten seconds applies to them too.
       ...({ idleTimeout: 0 } as object),
       development: false,
       async fetch(request) {

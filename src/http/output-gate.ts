@@ -1,12 +1,12 @@
 /**
- * The server's side of a WebSocket's flow control: output goes out only as far as the client has acknowledged, or, for a
- * client that does not acknowledge, as far as its socket takes it.
+ * The server's side of a WebSocket's flow control: output is sent only as far as the client has acknowledged it, or,
+ * for a client that does not acknowledge, as fast as its socket drains.
  */
 
 import type { ServerWebSocket } from "bun"
 import type { SocketState } from "./context.ts"
 
-/** Sent in one go before everybody else gets a turn: the daemon serves all from one thread, and a flood never pauses by itself. */
+/** Bytes sent before other requests get a turn: the daemon is single-threaded, and a flood never pauses by itself. */
 const turnBytesMax = 64 * 1024
 
 export class OutputGate {
@@ -21,12 +21,12 @@ export class OutputGate {
     this.#credit = options.window ?? Number.POSITIVE_INFINITY
   }
 
-  /** Sends output; `channel`, if given, is its first byte. False: the client is gone. */
+  /** Sends output; `channel`, if given, is its first byte. Returns false if the client is gone. */
   async send(bytes: Uint8Array, channel?: number): Promise<boolean> {
     while (this.#credit <= 0 && !this.#isClosed) await this.#woken()
     if (this.#isClosed) return false
     this.#credit -= bytes.length
-    // -1: it is queued behind a full socket, and `drained` will tell when that has emptied.
+    // -1: queued behind a full socket; `drained` is called when that has emptied.
     if (this.#socket.sendBinary(channel === undefined ? bytes : prefixed(channel, bytes)) === -1)
       await this.#woken()
     this.#sentInTurn += bytes.length

@@ -1,4 +1,4 @@
-/** How often a user may call: sandboxes created, commands run, and everything else are counted apart. */
+/** Limits each user's rate of requests: creates, commands, and everything else are counted separately. */
 
 import type { api } from "../contract/api.ts"
 import type { RateLimits } from "../contract/config.ts"
@@ -9,7 +9,7 @@ import type { Account } from "../store/users.ts"
 
 type Kind = "create" | "exec" | "other"
 
-/** What is not here is "other". */
+/** Endpoints not listed here are "other". */
 const kinds: Partial<Record<keyof typeof api, Kind>> = {
   createSandbox: "create",
   createSandboxes: "create",

@@ -1,20 +1,20 @@
 /**
- * What a key that is taken away ends. What is open ends when `core/keys.ts` notices; what arrives is not even begun with: the
- * database is asked again for each piece of it.
+ * Ends requests whose key is revoked. Open requests end when `core/keys.ts` notices; new input is not processed at all:
+ * the database is asked again for each piece.
  */
 
 import type { KeyHolder } from "../core/keys.ts"
 
-/** Calls `end` once, at once if it has happened already. To be disposed of when the request is over. */
+/** Calls `end` once; immediately if the key is already revoked. Dispose of the result when the request is over. */
 export function onRevoked(revoked: AbortSignal, end: (reason: unknown) => void): Disposable {
   const listener = () => end(revoked.reason)
   if (revoked.aborted) listener()
   else revoked.addEventListener("abort", listener, { once: true })
-  // The signal lives as long as the key, and would keep what every request holds.
+  // The signal lives as long as the key and would retain every request's objects.
   return { [Symbol.dispose]: () => revoked.removeEventListener("abort", listener) }
 }
 
-/** The work's outcome, or the reason why it must not go on. */
+/** Returns the result of `work`, or throws the reason of the revocation. */
 export async function unlessRevoked<T>(revoked: AbortSignal, work: Promise<T>, stop: () => void): Promise<T> {
   const ended = Promise.withResolvers<never>()
   using _listening = onRevoked(revoked, (reason) => {
@@ -24,7 +24,7 @@ export async function unlessRevoked<T>(revoked: AbortSignal, work: Promise<T>, s
   return await Promise.race([work, ended.promise])
 }
 
-/** The body, of which no piece, and not its end, is given on that came when the key was not valid any more. */
+/** Passes on the body; withholds every piece, and the end, that arrived after the key was revoked. */
 export function withValidKey(body: AsyncIterable<Uint8Array>, holder: KeyHolder): AsyncIterable<Uint8Array> {
   return {
     [Symbol.asyncIterator]() {

@@ -1,4 +1,4 @@
-/** The handler of every endpoint of the contract: one call into `core` each. A missing one does not compile. */
+/** The handler of every endpoint of the contract: one call into `core` each. A missing handler does not compile. */
 
 import { z } from "zod"
 import type { Api } from "../contract/api.ts"
@@ -51,7 +51,7 @@ import type { StreamedAnswer } from "./streamed-answer.ts"
 
 type Body<E extends Endpoint> = E extends { body: infer B extends z.ZodType } ? z.infer<B> : undefined
 type Query<E extends Endpoint> = E extends { query: infer Q extends z.ZodType } ? z.infer<Q> : undefined
-/** A handler answers with the contract's reply, or with a whole response where it streams. */
+/** A handler returns the contract's reply, or a whole response if it streams. */
 type Handler<E extends Endpoint> = (
   context: E extends { isPublic: true } ? Omit<RequestContext, "account" | "revoked"> : RequestContext,
   input: { body: Body<E>; query: Query<E> },
@@ -167,7 +167,7 @@ export function handlers(about: About): Handlers {
         signal: request.signal,
       })
       if (body.stdin !== undefined) {
-        // A command that does not read its input to the end is no error.
+        // A command may end without reading all its input.
         void running.process.write(Buffer.from(body.stdin)).then(
           () => running.process.endInput(),
           () => undefined,

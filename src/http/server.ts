@@ -1,4 +1,4 @@
-/** WebSockets: Bun's server behind a unix socket, to which the front passes on whoever asks for another protocol. */
+/** WebSockets: Bun's server behind a unix socket, to which the front forwards upgrade requests. */
 
 import { rmSync } from "node:fs"
 import type { Server } from "bun"
@@ -11,12 +11,12 @@ import { errorResponse } from "./errors.ts"
 import { onRevoked } from "./revocation.ts"
 import { WaitingMessages } from "./waiting-messages.ts"
 
-/** A message is at most a window of input and its byte of channel. */
+/** A message is at most a window of input plus its channel byte. */
 const socketMessageBytesMax = limits.execStreamWindowBytes + 1024
-/** What fits into `sun_path`. */
+/** The maximum length of `sun_path`. */
 const socketPathBytesMax = 107
 
-/** For the front alone: only this user's processes may connect. A socket that a killed daemon left is replaced. */
+/** Listens for the front only: other users' processes cannot connect. Replaces a socket that a killed daemon left. */
 export function listenPrivately(app: App, path: string, log: Log): Server<SocketState> {
   if (Buffer.byteLength(path) > socketPathBytesMax) {
     throw new AppError("invalid", `${path} is too long a name for a socket`, {
@@ -37,9 +37,9 @@ export function listenPrivately(app: App, path: string, log: Log): Server<Socket
 function listen(app: App, path: string, log: Log): Server<SocketState> {
   return Bun.serve<SocketState>({
     unix: path,
-    // The types allow no idle timeout for unix sockets, where the default of ten seconds holds all the same.
+    // The types lack an idle timeout for unix sockets, but the default of ten seconds applies to them too.
     ...({ idleTimeout: 0 } as object),
-    // Otherwise Bun prints errors of streamed bodies on standard error, stack and all.
+    // Otherwise Bun prints errors of streamed bodies, with the stack, on standard error.
     development: false,
     async fetch(request, server) {
       const upgrade = (data: SocketState) => server.upgrade(request, { data })

@@ -115,7 +115,7 @@ export class ShellSocket implements SocketSession {
         hint: "its program may be stopped; kill the session and start another",
       })
     }
-    // Keystrokes may come before the session is there, and keep their order.
+    // Keystrokes that arrive before the session is ready keep their order.
     const written = this.#ready.then(() => this.#session?.write(bytes))
     this.#ready = written.then(
       () => undefined,
@@ -140,7 +140,9 @@ export class ShellSocket implements SocketSession {
   }
 }
 
-/** Text that is no message was typed. One that means nothing, as a window of no size does, must not end up at the prompt. */
+/**
+ * Text that is not a message was typed. A meaningless message, such as a resize to nothing, must not reach the prompt.
+ */
 function parseControl(text: string): ShellClientMessage | "typed" | "meaningless" {
   if (!text.startsWith("{")) return "typed"
   let message: unknown

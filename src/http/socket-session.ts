@@ -1,4 +1,4 @@
-/** What a WebSocket of ours does with what its client sends. */
+/** The interface of a WebSocket's session: it handles the client's messages. */
 
 import type { ServerWebSocket } from "bun"
 import type { SocketState } from "./context.ts"
@@ -7,7 +7,7 @@ export interface SocketSession {
   onOpen?(socket: ServerWebSocket<SocketState>): void
   onMessage(socket: ServerWebSocket<SocketState>, message: string | Buffer): void
   onDrain(): void
-  /** Ends it with an error that its client is told. */
+  /** Sends the client an error and closes the socket. */
   fail(socket: ServerWebSocket<SocketState>, error: unknown): void
   onClose(): void
 }

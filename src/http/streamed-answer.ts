@@ -1,18 +1,20 @@
-/** An answer whose body is not one value: bytes that its reader takes piece by piece, and that end with their reader. */
+/** A streamed answer: its reader takes the bytes piece by piece, and the source ends with its reader. */
 
 import type { TakingPace } from "../rules/taking.ts"
 
 export class StreamedAnswer {
   readonly headers: Record<string, string>
-  /** How fast its reader has to take it; without it, it may take its time. */
+  /** Minimum pace of the reader; undefined means no minimum. */
   readonly pace: TakingPace | undefined
   readonly #next: () => Promise<Uint8Array | undefined>
   readonly #onClosed: () => void
   #closed: { reason: unknown } | undefined
-  /** Of the read that is waited for. */
+  /** Rejects the pending read. */
   #giveUp: ((reason: unknown) => void) | undefined
 
-  /** `onClosed` is called once, when nothing more is read: after the last piece, an error, or when the reader has left. */
+  /**
+   * `onClosed` is called once, when reading is over: after the last piece, on an error, or when the reader has left.
+   */
   constructor(options: {
     headers: Record<string, string>
     pace?: TakingPace
@@ -25,7 +27,7 @@ export class StreamedAnswer {
     this.#onClosed = options.onClosed
   }
 
-  /** The next piece, or nothing at the end. Rejects when what is left cannot be had. */
+  /** Returns the next piece, or undefined at the end. Rejects if the rest is unavailable. */
   async read(): Promise<Uint8Array | undefined> {
     if (this.#closed) throw this.#closed.reason
     try {
@@ -41,7 +43,7 @@ export class StreamedAnswer {
     }
   }
 
-  /** Whatever waits rejects. */
+  /** Rejects all pending reads. */
   close(reason: unknown = new Error("the answer is over")): void {
     if (this.#closed) return
     this.#closed = { reason }

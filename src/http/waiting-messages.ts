@@ -1,6 +1,6 @@
 /**
- * What a WebSocket's client has sent, on its way to the socket's session: in its order, each message only when the database
- * says that the socket's key is still valid. A command or a keystroke that comes after its key was taken away does nothing.
+ * Queues a WebSocket client's messages for the socket's session: in order, each only after the database confirms that
+ * the socket's key is still valid. A command or keystroke that arrives after the revocation has no effect.
  */
 
 import type { ServerWebSocket } from "bun"
@@ -8,9 +8,9 @@ import { AppError } from "../contract/errors.ts"
 import { limits } from "../contract/limits.ts"
 import type { SocketState } from "./context.ts"
 
-/** The database answers faster than messages come, so that hardly anything ever waits. */
+/** The database answers faster than messages arrive, so the queue is nearly always empty. */
 const waitingBytesMax = 4 * limits.execStreamWindowBytes
-/** Counted for an empty message. */
+/** Counted even for an empty message. */
 const messageBytes = 64
 
 export class WaitingMessages {
@@ -32,7 +32,7 @@ export class WaitingMessages {
       return
     }
     this.#waitingBytes += bytes
-    // The socket uses its buffer again.
+    // The socket reuses its buffer.
     const own = typeof message === "string" ? message : Buffer.from(message)
     const pass = async () => {
       await holder.confirm()
@@ -46,7 +46,7 @@ export class WaitingMessages {
     if (this.#hasFailed) return
     this.#hasFailed = true
     const { session, holder } = this.#socket.data
-    // That it was taken away is told already.
+    // The client has already been told of the revocation.
     if (!holder.revoked.aborted) session.fail(this.#socket, error)
   }
 }

@@ -7,7 +7,7 @@
 
 export type Subnet = { base: number; prefix: number }
 
-/** The smallest has room for 190 sandboxes, the largest for more slots than there are. */
+/** The smallest subnet has room for 190 sandboxes, the largest for more slots than exist. */
 export const subnetPrefixMin = 12
 export const subnetPrefixMax = 24
 
@@ -26,7 +26,7 @@ export function addressText(value: number): string {
   return [24, 16, 8, 0].map((shift) => Math.floor(value / 2 ** shift) % 256).join(".")
 }
 
-/** A network in CIDR form, or an address, which is a network of one. Bits behind the prefix are dropped. */
+/** Parses a network in CIDR form, or an address as a network of one. Bits after the prefix are dropped. */
 export function parseNetwork(text: string): Subnet | undefined {
   const [address = "", length = "32", more] = text.split("/")
   const value = parseAddress(address)
@@ -43,7 +43,7 @@ export function overlaps(one: Subnet, other: Subnet): boolean {
   return one.base < other.base + sizeOf(other) && other.base < one.base + sizeOf(one)
 }
 
-/** Whether all of the other lies in it. */
+/** Returns whether `inner` lies entirely in `outer`. */
 export function covers(outer: Subnet, inner: Subnet): boolean {
   return outer.prefix <= inner.prefix && overlaps(outer, inner)
 }
@@ -52,20 +52,20 @@ export function gatewayOf(subnet: Subnet): string {
   return addressText(subnet.base + 1)
 }
 
-/** Nothing when the subnet has no room for it. */
+/** Returns undefined if the subnet has no room for the slot. */
 export function sandboxAddress(subnet: Subnet, slot: number): string | undefined {
   const offset = sizeOf(subnet) / 4 + slot
-  // The last address of a subnet is its broadcast address for some.
+  // Some systems use the last address of a subnet for broadcast.
   return offset < sizeOf(subnet) - 1 ? addressText(subnet.base + offset) : undefined
 }
 
-/** The address of the name server of that number, from 0; nothing when the subnet has no room for it. */
+/** Returns the address of a name server by number, from 0, or undefined if the subnet has no room for it. */
 export function resolverAddress(subnet: Subnet, number: number): string | undefined {
   const offset = 2 + number
   return offset < sizeOf(subnet) / 4 ? addressText(subnet.base + offset) : undefined
 }
 
-/** Locally administered and nobody's group address: 02, then five bytes of the sandbox's id. */
+/** A locally administered unicast address: 02, then five bytes of the sandbox's id. */
 export function macOf(sandboxId: string): string {
   const digits = sandboxId.slice("sb_".length, "sb_".length + 10)
   return `02:${digits.match(/../g)?.join(":")}`

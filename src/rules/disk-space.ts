@@ -10,27 +10,27 @@
 
 export type DiskFacts = {
   id: string
-  /** Since the last look, and since space became short. */
+  /** Growth since the last look, and since space became short. */
   grewMib: number
   grewSinceShortMib: number
-  /** Since when it is held; null: it is not. */
+  /** Time at which it was held; null if it is not. */
   heldSinceMs: number | null
-  /** Its owner lets it go on: it may write a little, however short space is. */
+  /** Its owner has released it: it may write a little, however short space is. */
   isLetGoOn?: boolean
 }
 
 export type SpaceFacts = {
   freeMib: number
-  /** Kept free; 0: nothing is. */
+  /** Space kept free; 0 disables the rule. */
   reserveMib: number
-  /** Below it whoever grows at all is held; half of the reserve if it is not said. */
+  /** Below this every sandbox that grows is held; half of the reserve by default. */
   scarceMib?: number
   disks: DiskFacts[]
 }
 
 export type SpaceDecision = { hold: string[]; release: string[] }
 
-/** A guest's journal and logs write that much now and then. */
+/** A guest's journal and logs write this much occasionally. */
 const burstMib = 1
 const trickleMib = 4
 const slackMibMin = 32
@@ -44,7 +44,7 @@ export function isSpaceShort({ freeMib, reserveMib }: Pick<SpaceFacts, "freeMib"
   return freeMib < reserveMib
 }
 
-/** For one that was held to go on. */
+/** Returns whether a held sandbox may resume. */
 export function hasSpace({ freeMib, reserveMib }: Pick<SpaceFacts, "freeMib" | "reserveMib">): boolean {
   return freeMib >= reserveMib + slackMib(reserveMib)
 }
@@ -65,15 +65,15 @@ export function decideSpace(facts: SpaceFacts): SpaceDecision {
   return { hold, release: [] }
 }
 
-/** Beyond a quota, so that its owner can still remove something inside. */
+/** Allowance beyond a quota, so that its owner can still remove something inside. */
 const graceMib = 64
 
-/** A quota as space: what is left of it. One that is used up leaves who does not write alone. */
+/** Expresses the rest of a quota as space. A used-up quota leaves sandboxes alone that do not write. */
 export function quotaSpace(leftMib: number): Pick<SpaceFacts, "freeMib" | "reserveMib" | "scarceMib"> {
   return { freeMib: leftMib, reserveMib: 1, scarceMib: -graceMib }
 }
 
-/** Returns whether an owner may let a held sandbox go on all the same. `grewMib`: its disk, since it was held first. */
+/** Returns whether an owner may still release a held sandbox. `grewMib`: its disk's growth since it was first held. */
 export function hasGrace(grewMib: number): boolean {
   return grewMib < graceMib
 }
@@ -83,7 +83,7 @@ const waitMsMax = 2000
 /** Growth of all machines together, as fast as a good disk. */
 const writtenMibPerMs = 1
 
-/** Until the next look: half of the time in which the space above the reserve can be used up. */
+/** Wait until the next look: half of the time in which the space above the reserve can be used up. */
 export function spaceWaitMs({ freeMib, reserveMib }: Pick<SpaceFacts, "freeMib" | "reserveMib">): number {
   if (freeMib < reserveMib) return waitMsMin * 2
   return Math.min(waitMsMax, Math.max(waitMsMin, (freeMib - reserveMib) / writtenMibPerMs / 2))

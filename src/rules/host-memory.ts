@@ -14,9 +14,9 @@ import { pooledMib } from "./pool.ts"
 
 export type MemoryFacts = {
   availableMib: number
-  /** What starts that are going on may still take. */
+  /** Memory that starts in progress may still take. */
   promisedMib: number
-  /** Kept free; 0: nothing is, and nothing refused. */
+  /** Memory kept free; 0 disables the rule. */
   reserveMib: number
 }
 
@@ -30,7 +30,7 @@ export function bootedMib(memoryMib: number): number {
   return Math.ceil(160 + memoryMib / 24)
 }
 
-/** `keptMib`: what must be left beside it. */
+/** `keptMib` must be left over. */
 export function hasRoom(
   { availableMib, promisedMib, reserveMib }: MemoryFacts,
   neededMib: number,
@@ -39,7 +39,7 @@ export function hasRoom(
   return reserveMib === 0 || availableMib - promisedMib - neededMib >= keptMib
 }
 
-/** From here on room is made, so that nothing has to be refused yet. */
+/** Below this, room is made early so that no start has to be refused yet. */
 export function shortMib(reserveMib: number): number {
   return reserveMib * 2
 }

@@ -1,36 +1,36 @@
 /**
- * How many sandboxes of each size the pool keeps ready: as many as were lately asked for at once, within the memory that
- * it may use. Facts and the time in, numbers out.
+ * How many sandboxes of each size the pool keeps ready: as many as recent creates needed at once, within its memory
+ * limit. Facts and the time in, numbers out.
  */
 
 export type PoolSettings = {
-  /** Most of one size; 0: there is no pool. */
+  /** Limit per size; 0 disables the pool. */
   sizeMax: number
-  /** What all that wait may use together. */
+  /** Memory limit of all ready sandboxes together. */
   memoryMibMax: number
 }
 
-/** What is known of the creates of one size. */
+/** The known demand for one size. */
 export type Demand = {
-  /** How many the last burst was. */
+  /** Creates in the last burst. */
   burst: number
-  /** The largest burst of late. */
+  /** The largest recent burst. */
   peak: number
   lastAtMs: number
 }
 
-/** Private memory of one that waits, measured: translated code, QEMU's heap, written pages. */
+/** Private memory of a ready sandbox, measured: translated code, QEMU's heap, written pages. */
 export const pooledMib = 36
-/** Kept of every size in use: one to take, one for whoever comes while the next is made. */
+/** Kept of every size in use: one to take, one for the next create while its replacement is made. */
 const readyMin = 2
-/** Creates that follow each other within this time are one burst. */
+/** Creates that follow each other within this time form one burst. */
 export const burstGapMs = 2000
 /** A large burst is expected again for this long. */
 export const forgetPeakAfterMs = 10 * 60_000
-/** Of a size that nobody wanted for this long nothing is kept, unless it is the one that was wanted last. */
+/** After this long without demand, a size is evicted, unless it is the most recently used one. */
 export const forgetSizeAfterMs = 30 * 60_000
 
-/** The demand after one more create. */
+/** Returns the demand after one more create. */
 export function wantedOnceMore(before: Demand | undefined, nowMs: number): Demand {
   const sinceMs = before ? nowMs - before.lastAtMs : Number.POSITIVE_INFINITY
   const burst = before && sinceMs <= burstGapMs ? before.burst + 1 : 1
@@ -38,7 +38,10 @@ export function wantedOnceMore(before: Demand | undefined, nowMs: number): Deman
   return { burst, peak, lastAtMs: nowMs }
 }
 
-/** How many to keep ready of each, in the order of `demands`. Memory goes first to what was wanted last. */
+/**
+ * Returns how many to keep ready of each size, in the order of `demands`. The most recently used sizes get memory
+ * first.
+ */
 export function poolTargets(demands: readonly Demand[], settings: PoolSettings, nowMs: number): number[] {
   const targets = demands.map(() => 0)
   const latestFirst = demands.map((_, index) => index).sort((a, b) => lastOf(demands, b) - lastOf(demands, a))

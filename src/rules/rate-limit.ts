@@ -1,22 +1,21 @@
 /**
  * Token buckets: how many requests a key may make at once and per minute. Facts and the clock's value in, decision out.
- *
- * The table of buckets has a bound. A bucket that is full again says nothing and is dropped; when none is, keys that are
- * not in the table share one bucket, so that no number of keys buys anybody more than their own rate.
+ * The table of buckets is bounded. A full bucket carries no information and is evicted; if none is full, keys outside
+ * the table share one bucket, so that using many keys never raises the rate.
  */
 
 export type Rate = { burst: number; perMinute: number }
 export type Bucket = { tokens: number; atMs: number }
 export type Decision = { kind: "allowed" } | { kind: "refused"; retryAfterMs: number }
 
-/** A key without a bucket has a full one. */
+/** A key without a bucket starts with a full one. */
 export function takeToken(
   bucket: Bucket | undefined,
   rate: Rate,
   nowMs: number,
 ): { bucket: Bucket; decision: Decision } {
   const tokens = bucket === undefined ? rate.burst : refilled(bucket, rate, nowMs)
-  // A clock that went back must not make the same minute count twice.
+  // A clock that went back must not count the same minute twice.
   const atMs = Math.max(bucket?.atMs ?? nowMs, nowMs)
   if (tokens >= 1) return { bucket: { tokens: tokens - 1, atMs }, decision: { kind: "allowed" } }
   const retryAfterMs = ((1 - tokens) * minuteMs) / rate.perMinute
@@ -24,7 +23,7 @@ export function takeToken(
 }
 
 const minuteMs = 60_000
-/** Looking for full buckets costs a pass over all of them, so it is not done for every request of a flood. */
+/** The sweep visits all buckets, so it must not run for every request of a flood. */
 const sweepEveryMs = 1000
 
 function refilled(bucket: Bucket, rate: Rate, nowMs: number): number {

@@ -1,22 +1,22 @@
 /**
- * How long a sandbox that fails to start is let rest: the first failures cost nothing, after them each rest is twice as long
- * as the one before, up to a bound. Facts and the time in, decision out.
+ * The back-off of a sandbox that fails to start: the first failures cost nothing, then each wait is twice the last one,
+ * up to a limit. Facts and the time in, decision out.
  */
 
-/** Starts that failed one after the other. Times are the clock's. */
+/** Consecutive failed starts. Times are the clock's. */
 export type Failures = { inARow: number; lastAtMs: number }
 
-/** As many may be the host's bad moment. */
+/** A few failures may only be a bad moment of the host. */
 export const failuresWithoutRest = 3
 const firstRestMs = 5000
-/** So that a sandbox whose trouble is over is not kept from its users for long. */
+/** Limits how long users wait after the trouble is over. */
 export const restMsMax = 60_000
 
 export function failedOnceMore(before: Failures | undefined, nowMs: number): Failures {
   return { inARow: (before?.inARow ?? 0) + 1, lastAtMs: nowMs }
 }
 
-/** 0: it may be started. */
+/** Returns 0 if it may be started. */
 export function restLeftMs(failures: Failures | undefined, nowMs: number): number {
   if (failures === undefined || failures.inARow < failuresWithoutRest) return 0
   const restMs = Math.min(restMsMax, firstRestMs * 2 ** (failures.inARow - failuresWithoutRest))

@@ -1,14 +1,14 @@
-/** Which templates are given up when together they take more space than they may: unneeded ones, longest unused first. */
+/** Chooses the templates to evict when they take too much space together: unneeded ones, least recently used first. */
 
 export type TemplateFacts = {
   id: string
   mib: number
   lastUsedMs: number
-  /** A sandbox, a snapshot or the pool lies on it, or the next create is likely to ask for it. */
+  /** A sandbox, a snapshot or the pool depends on it, or the next create is likely to need it. */
   isNeeded: boolean
 }
 
-/** Whoever was just given one has not written down yet that it is needed. */
+/** A create that has just received a template has not recorded its dependency yet. */
 export const templateGraceMs = 600_000
 
 export function templatesToRemove(

@@ -1,15 +1,15 @@
 /**
- * When an idle sandbox is paused, and when a paused one is written to disk. Idle means idle: no open stream (a command, an
- * attached session, a transfer, a published connection), nothing asked for lately, no work inside the guest, and no program
- * there that a timer wakes soon: while a guest is paused its clock stands still, so every timer would be late by the pause.
+ * When an idle sandbox is paused, and when a paused one is saved to disk. Idle means: no open stream (a command, an
+ * attached session, a transfer, a published connection), no recent request, no work inside the guest, and no program
+ * whose timer is due soon: a paused guest's clock stands still, so every timer would be late by the pause.
  */
 
 export type ThermalSettings = {
   /** Idle time after which a hot sandbox is paused; 0: never. */
   warmAfterMs: number
-  /** Time a paused one stays in memory; 0: for ever. */
+  /** Time a paused sandbox stays in memory; 0: for ever. */
   coldAfterMs: number
-  /** A timer inside counts when it is due within this time; 0: none does. */
+  /** A guest's timer counts if it is due within this time; 0 disables this. */
   timerWindowMs: number
 }
 
@@ -17,19 +17,19 @@ export type ThermalFacts = {
   state: "hot" | "warm"
   keepHot: boolean
   allowCold: boolean
-  /** Of its own, instead of the host's; null: the host's. */
+  /** The sandbox's own setting; null: the host's. */
   warmAfterMs: number | null
   coldAfterMs: number | null
   openStreams: number
-  /** Since somebody last asked something of it. */
+  /** Time since the last request. */
   unaskedForMs: number
-  /** Since its guest last worked: used more of processor, disk or network than an idle one does. */
+  /** Time since its guest last used more processor, disk or network than an idle guest does. */
   guestIdleForMs: number
-  /** Which of these it was. */
+  /** The resource it used. */
   guestWork: string
-  /** Until the first program inside wants to go on by itself, as its guest has said; null: nobody has asked, or none does. */
+  /** Time until the guest's next timer, by its last answer; null if unknown or none. */
   timerDueInMs: number | null
-  /** Since it was paused. */
+  /** Time since it was paused. */
   warmForMs: number
   /** The host has little memory left. */
   isMemoryShort: boolean
@@ -37,22 +37,22 @@ export type ThermalFacts = {
 
 export type ThermalDecision = {
   action: "stay" | "pause" | "save"
-  /** What it comes from, as a person would say it. */
+  /** The reason for the action, in words for a person. */
   reason: string
-  /** What keeps it from being paused now, each as a person would say it. */
+  /** Each reason why it is not paused now, in words for a person. */
   keepsAwake: string[]
-  /** When it would change if nothing happens; null: not by itself. */
+  /** Time until it changes if nothing happens; null: not by itself. */
   changesInMs: number | null
 }
 
 /** An idle guest under software emulation uses about one hundredth of a core. */
 const busyCpuShare = 0.05
-/** QEMU of an idle guest reads and writes 200 bytes a second, and now and then a few pages of the guest's journal. */
+/** QEMU of an idle guest reads and writes 200 bytes a second, and occasionally some pages of the guest's journal. */
 const busyDiskBytesPerSec = 16 * 1024
-/** Neighbours' broadcasts reach it too. */
+/** Broadcasts of neighbours reach it too. */
 const busyNetworkBytesPerSec = 1024
 
-/** What a guest was busy with, if it was, by what its machine used in that time. */
+/** Returns the resource that kept the guest busy, if any, from what its machine used in that time. */
 export function guestWork(used: {
   elapsedMs: number
   cpuMs: number
@@ -106,7 +106,7 @@ export function decideThermal(facts: ThermalFacts, settings: ThermalSettings): T
   return stay(reason, hasTimer ? null : left)
 }
 
-/** Where memory is short it is needed for those that somebody uses, and a timer has to wait for the next request. */
+/** When memory is short, sandboxes in use need it, and a timer waits for the next request. */
 export function isHeldByTimer(
   { timerDueInMs, isMemoryShort }: Pick<ThermalFacts, "timerDueInMs" | "isMemoryShort">,
   { timerWindowMs }: Pick<ThermalSettings, "timerWindowMs">,
@@ -114,7 +114,7 @@ export function isHeldByTimer(
   return timerDueInMs !== null && timerDueInMs <= timerWindowMs && timerWindowMs > 0 && !isMemoryShort
 }
 
-/** All of it, since one who wants it paused has to end each. */
+/** Returns all reasons, since a user who wants it paused has to end each. */
 function whatKeepsAwake(
   facts: ThermalFacts,
   { warmAfterMs, hasTimer }: { warmAfterMs: number; hasTimer: boolean },
@@ -134,7 +134,7 @@ function whatKeepsAwake(
   return words
 }
 
-/** What was asked makes work too, for a moment. */
+/** A request causes work in the guest for a moment, too. */
 function isGuestLast(facts: ThermalFacts): boolean {
   return facts.guestIdleForMs + aftermathMs < facts.unaskedForMs
 }

@@ -1,4 +1,7 @@
-/** The database of a backup: of what was copied for it, and of nothing else. Sandboxes are on disk there, whatever they do here. */
+/**
+ * The database of a backup: it names only what was copied for it. Every sandbox in it is stopped, whatever its state
+ * here.
+ */
 
 import { type Kysely, sql } from "kysely"
 import { readInstallation } from "./changes.ts"
@@ -53,7 +56,7 @@ export async function fitToBackup(
     if (!kept.has(id)) await db.deleteFrom("snapshots").where("id", "=", id).execute()
   for (const id of copied.snapshots) if (!kept.has(id)) gone.push({ kind: "snapshot", id })
   const mark = markText(await readInstallation(db))
-  // A backup has the database as a single file, without its log.
+  // A backup's database is a single file, without a write-ahead log.
   await sql`pragma journal_mode = delete`.execute(db)
   return { mark, gone }
 }

@@ -1,6 +1,6 @@
 /**
- * Whether a data directory's database is the one that belongs to it. A database that is missing, empty, damaged, older, or another
- * installation's says nothing about the sandboxes beside it, and must not decide about them.
+ * Checks that a data directory's database belongs to it. A database that is missing, empty, damaged, outdated or of
+ * another installation knows nothing about the sandboxes beside it, and must not decide about them.
  */
 
 import { Database } from "bun:sqlite"
@@ -13,13 +13,13 @@ import { isRecovering, type Mark, markPath, readMark } from "./mark.ts"
 export type Fault = "missing" | "empty" | "damaged" | "older" | "foreign" | "unfinished"
 
 export type Belonging =
-  /** There is no database, and nothing that ever had one. */
+  /** There is no database, and no sign that there ever was one. */
   | { kind: "new" }
-  /** `markProblem`: the mark has to be written again. */
+  /** `markProblem`: the mark has to be rewritten. */
   | { kind: "fits"; markProblem: "missing" | "damaged" | undefined }
   | { kind: "misfit"; fault: Fault }
 
-/** Unreadable: not for its content; opening it to use it says why. */
+/** Unreadable for a reason other than its content; opening it for use reports that. */
 export type Inspected =
   | { kind: "whole"; mark: Mark | undefined }
   | { kind: "damaged" }
@@ -41,7 +41,7 @@ export function belongingOf(dataDir: string): Belonging {
   if (isRecovering(dataDir)) return misfit("unfinished")
   if (inspected.kind === "unreadable") return { kind: "fits", markProblem: undefined }
   if (mark === "missing" || mark === "damaged") return { kind: "fits", markProblem: mark }
-  // A database without a mark was made before databases had marks.
+  // A database without a mark is from before marks were introduced.
   if (!inspected.mark) return misfit("older")
   if (inspected.mark.id !== mark.id) return misfit("foreign")
   return inspected.mark.counter < mark.counter ? misfit("older") : { kind: "fits", markProblem: undefined }
@@ -51,7 +51,7 @@ function misfit(fault: Fault): Belonging {
   return { kind: "misfit", fault }
 }
 
-/** Changes nothing in the file. */
+/** Leaves the file unchanged. */
 export function inspect(path: string): Inspected {
   let database: Database | undefined
   try {
@@ -114,7 +114,7 @@ export function refusal(dataDir: string, fault: Fault): AppError {
   )
 }
 
-/** Only for words in logs. */
+/** Wording for logs only. */
 export function markNote(dataDir: string, problem: "missing" | "damaged"): string {
   return `${markPath(dataDir)} was ${problem} and is written again; whether the database is an older one cannot be told`
 }

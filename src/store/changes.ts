@@ -1,16 +1,18 @@
 /**
- * The database's own id and the count of its changes. Triggers count, so that each change is counted in its own transaction whoever makes
- * it: the daemon, an operator's command, or code that is written later.
+ * The database's own id and its change counter. Triggers count, so that every change is counted in its own transaction,
+ * whether the daemon, an operator's command or later code makes it.
  */
 
 import { type Kysely, sql } from "kysely"
 import type { Mark } from "./mark.ts"
 import type { Schema } from "./schema.ts"
 
-/** Tables that define sandboxes, their owners and their ways in. Events do not: they tell, and decide nothing. */
+/**
+ * Tables that define sandboxes, their owners and their access. Events are left out, since no decision depends on them.
+ */
 const countedTables = ["users", "sandboxes", "secrets", "published_ports", "snapshots"] as const
 
-/** After each migration anew: a table that one has made again has lost its triggers. */
+/** Recreates the triggers after each migration: a table that a migration has rebuilt has lost them. */
 export async function countChanges(db: Kysely<Schema>): Promise<void> {
   for (const table of countedTables) {
     for (const change of ["insert", "update", "delete"]) {
@@ -26,7 +28,7 @@ export async function readInstallation(db: Kysely<Schema>): Promise<Mark> {
   return await db.selectFrom("installation").select(["id", "counter"]).executeTakeFirstOrThrow()
 }
 
-/** So that no older database passes for this one. */
+/** Prevents an outdated database from passing for this one. */
 export async function raiseCounter(db: Kysely<Schema>, atLeast: number): Promise<void> {
   await db
     .updateTable("installation")

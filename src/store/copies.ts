@@ -1,6 +1,7 @@
 /**
- * Copies of the database in `database-copies`: one before every migration, one a day. A copy is whole or not there, private, and only so
- * many are kept. SQLite makes them itself: opening the file beside it would give up the locks that this process holds on it.
+ * Copies of the database in `database-copies`: one before every migration, one per day. A copy is private and either
+ * complete or absent, and their number is limited. SQLite makes them itself: opening the file a second time here would
+ * release the locks that this process holds on it.
  */
 
 import { closeSync, mkdirSync, openSync, readdirSync } from "node:fs"
@@ -11,7 +12,7 @@ import { errorCodeOf } from "../lib/error-code.ts"
 import { inspect } from "./belonging.ts"
 import type { Mark } from "./mark.ts"
 
-/** A week of days, and what updates add. */
+/** A week of daily copies, and those of updates. */
 const keptMax = 10
 const everyMs = 86_400_000
 const unfinished = "tmp-"
@@ -20,7 +21,7 @@ export function copiesOf(dataDir: string): string {
   return join(dataDir, "database-copies")
 }
 
-/** Names begin with the time, so their order is that of their age. */
+/** Names begin with the time, so sorting them sorts by age. */
 export function listCopies(dataDir: string): string[] {
   try {
     return readdirSync(copiesOf(dataDir))
@@ -43,10 +44,10 @@ export async function makeCopy(db: Kysely<never>, dataDir: string, why: string):
   for (const one of old) await rm(join(directory, one), { force: true })
 }
 
-/** A whole database of this instant at another place. */
+/** Writes a complete copy of the current database to another path. */
 export async function writeCopy(db: Kysely<never>, path: string): Promise<void> {
   await rm(path, { force: true })
-  // SQLite takes a file that is there and empty, which is private from its first byte on.
+  // SQLite accepts an existing empty file, which keeps the copy private from its first byte.
   closeSync(openSync(path, "wx", 0o600))
   try {
     await sql`vacuum into ${path}`.execute(db)
@@ -62,7 +63,7 @@ export async function writeCopy(db: Kysely<never>, path: string): Promise<void> 
   }
 }
 
-/** Returns whether the day's copy is due. A clock that was set back makes one more. */
+/** Returns whether the daily copy is due. A clock that was set back causes an extra one. */
 export function isCopyDue(dataDir: string, nowMs: number): boolean {
   const newest = listCopies(dataDir).at(-1)
   return newest === undefined || Math.abs(nowMs - timeOf(newest)) >= everyMs
@@ -70,7 +71,7 @@ export function isCopyDue(dataDir: string, nowMs: number): boolean {
 
 export type Candidate = { path: string; mark: Mark; isCopy: boolean }
 
-/** The database and its copies that are whole and of that installation, the one that has counted most first. */
+/** The intact databases of that installation (the current one and its copies), highest change count first. */
 export function candidates(dataDir: string, databaseFile: string, id: string | undefined): Candidate[] {
   const paths = [databaseFile, ...listCopies(dataDir).map((name) => join(copiesOf(dataDir), name))]
   return paths

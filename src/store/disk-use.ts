@@ -1,6 +1,6 @@
 /**
- * Disk use per user: the blocks of their sandboxes' directories, as the daemon measured them last, and of their
- * named snapshots. What is being made counts from the statement on that writes its row.
+ * Disk use per user: the blocks of their sandboxes' directories, as last measured by the daemon, and of their named
+ * snapshots. An unfinished sandbox or snapshot counts from the statement that writes its row.
  */
 
 import { type Kysely, sql } from "kysely"
@@ -37,7 +37,7 @@ export class DiskUse {
   }
 }
 
-/** Returns whether the user may take that much more. */
+/** A condition that holds if the user has room for this much more. */
 export function hasDiskRoom(userId: string, neededMib: number) {
   return sql<boolean>`exists (select 1 from users where id = ${userId} and (
     max_disk_mib = 0 or ${diskUsedMib(sql.val(userId))} + ${neededMib} <= max_disk_mib))`
@@ -54,7 +54,7 @@ function snapshotsMib(userId: Expression) {
   return sql<number>`(coalesce((select sum(bytes) from snapshots where user_id = ${userId}), 0) + ${mebibyte - 1}) / ${mebibyte}`
 }
 
-/** The reason, if it was the quota that a statement with `hasDiskRoom` failed at. */
+/** Returns the quota's error if a statement with `hasDiskRoom` failed because of it. */
 export async function quotaError(
   db: Kysely<Schema>,
   userId: string,

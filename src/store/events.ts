@@ -1,4 +1,7 @@
-/** Events: what happened to whose sandbox, when and why. They hold no secret, key or environment. Written in batches. */
+/**
+ * Events: each records a change, its owner, time and reason. They hold no secret, key or environment. Written in
+ * batches.
+ */
 
 import { type Kysely, type RawBuilder, sql } from "kysely"
 import { z } from "zod"
@@ -8,7 +11,7 @@ import type { EventRow, Schema } from "./schema.ts"
 export type EventMeta = Record<string, string | number | boolean | null>
 
 export type EventRecord = {
-  /** UUID of version 7: ids are in the order of time. */
+  /** UUID version 7: ids sort by time. */
   id: string
   at: string
   type: string
@@ -19,9 +22,9 @@ export type EventRecord = {
 }
 
 export type EventFilter = {
-  /** Whose; undefined: everybody's and the host's own. */
+  /** The owner; undefined selects everybody's events and the host's own. */
   userId?: string | undefined
-  /** How the type begins. */
+  /** Prefix of the type. */
   type?: string | undefined
   /** Id of a sandbox, or its name at that time. */
   sandbox?: string | undefined
@@ -30,9 +33,9 @@ export type EventFilter = {
 }
 
 const Meta = z.record(z.string(), z.union([z.string(), z.number(), z.boolean(), z.null()]))
-/** Removed at once; more would hold up everybody else who writes. */
+/** Rows per delete; more would block other writers for too long. */
 const pruneBatch = 5000
-/** SQLite takes a bounded number of values in one statement. */
+/** SQLite limits the number of values in one statement. */
 const insertBatch = 500
 
 export class Events {
@@ -49,7 +52,7 @@ export class Events {
     }
   }
 
-  /** The newest that fit, oldest first. */
+  /** Returns the newest matching events, oldest first. */
   async list(filter: EventFilter, limit: number): Promise<EventRecord[]> {
     let query = this.#db.selectFrom("events").selectAll()
     const { userId, type, sandbox, since } = filter
@@ -63,7 +66,9 @@ export class Events {
     return rows.reverse().map(toRecord)
   }
 
-  /** Removes those that are too old, and the oldest beyond a user's bound and beyond that of all. Gives how many. */
+  /**
+   * Removes expired events, and the oldest beyond each user's limit and the total limit. Returns the number removed.
+   */
   async prune(
     nowMs: number,
     { keptMax, perUserMax }: { keptMax: number; perUserMax: number } = {
@@ -93,7 +98,7 @@ export class Events {
     )
   }
 
-  /** In batches, until the selection is empty. */
+  /** Deletes in batches until the selection is empty. */
   async #removeAll(batch: RawBuilder<unknown>): Promise<number> {
     for (let removed = 0; ; ) {
       const result = await sql`delete from events where id in (${batch})`.execute(this.#db)

@@ -1,7 +1,7 @@
 /**
- * The mark of an installation, `installation.json` in the data directory: the id that its database has too, and the count of changes that
- * the database had when the mark was written last. A database that has counted less is an older one. And `recovering`, which stands
- * beside it while a database is made again.
+ * The mark of an installation, `installation.json` in the data directory: the id of its database, and the database's
+ * change count when the mark was last written. A database with a lower count is outdated. Beside it, the file
+ * `recovering` exists while a database is being rebuilt.
  */
 
 import { existsSync, readFileSync } from "node:fs"
@@ -13,7 +13,7 @@ import { parseJson } from "../lib/parse-json.ts"
 
 export type Mark = { id: string; counter: number }
 
-/** With a checksum: a mark that is damaged must not make a good database look like a wrong one. */
+/** Has a checksum: a damaged mark must not make a good database look wrong. */
 const MarkFile = z
   .strictObject({ id: z.string().min(1), counter: z.int().nonnegative(), checksum: z.string() })
   .refine((file) => file.checksum === checksumOf(file))
@@ -39,12 +39,12 @@ export function readMark(dataDir: string): Mark | "missing" | "damaged" {
   return file.success ? { id: file.data.id, counter: file.data.counter } : "damaged"
 }
 
-/** As it stands in the file. */
+/** The file's content. */
 export function markText({ id, counter }: Mark): string {
   return `${JSON.stringify({ id, counter, checksum: checksumOf({ id, counter }) })}\n`
 }
 
-/** Whole or not at all, also after a power cut. */
+/** Writes atomically and durably. */
 export async function writeMark(dataDir: string, mark: Mark): Promise<void> {
   const path = markPath(dataDir)
   const beside = `${path}.${process.pid}`
@@ -56,14 +56,17 @@ export async function writeMark(dataDir: string, mark: Mark): Promise<void> {
   }
 }
 
-/** From before the first change to the database until it is whole: one that is half made counts changes too, and must not pass. */
+/**
+ * Set from before the first change until the database is complete: a half-rebuilt database counts changes too, and must
+ * not pass.
+ */
 export async function beginRecovery(dataDir: string): Promise<void> {
   await writeSynced(recoveringPath(dataDir), "")
   await syncDirectory(dataDir)
 }
 
 export async function endRecovery(dataDir: string): Promise<void> {
-  // The mark is there for good before the refusal goes.
+  // The mark is durable before the refusal is lifted.
   await syncDirectory(dataDir)
   await rm(recoveringPath(dataDir), { force: true })
 }

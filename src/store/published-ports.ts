@@ -1,4 +1,4 @@
-/** Published ports: which alias leads to which port of which sandbox. On the whole host an alias leads to one port; a port may have several. */
+/** Published ports: the port and sandbox behind each alias. An alias is unique on the host; a port may have several. */
 
 import { type Kysely, type RawBuilder, sql } from "kysely"
 import { AppError } from "../contract/errors.ts"
@@ -24,7 +24,7 @@ export class PublishedPorts {
     this.#db = db
   }
 
-  /** Under that alias; `isNew: false` when it leads to that port already. */
+  /** Publishes the port under that alias; `isNew: false` if the alias already leads to it. */
   async add(input: NewPublishedPort): Promise<{ record: PublishedPortRecord; isNew: boolean }> {
     let isTaken = false
     try {
@@ -34,7 +34,7 @@ export class PublishedPorts {
       if (!isUniqueViolation(error, "published_ports.alias")) throw error
       isTaken = true
     }
-    // At the limit nothing was inserted either, but it may be there.
+    // At the limit nothing is inserted either, but the alias may exist.
     const existing = await this.findByAlias(input.alias)
     if (existing?.sandboxId !== input.sandboxId) throw isTaken ? aliasTaken(input.alias) : tooMany()
     if (existing.port === input.port) return { record: existing, isNew: false }
@@ -47,7 +47,7 @@ export class PublishedPorts {
     )
   }
 
-  /** Under that alias, if the port has none; else it is published already, and `isNew: false`. */
+  /** Publishes under that alias if the port has none; otherwise returns the existing one with `isNew: false`. */
   async addFirst(input: NewPublishedPort): Promise<{ record: PublishedPortRecord; isNew: boolean }> {
     const isFirst = sql<boolean>`not exists
       (select 1 from published_ports where sandbox_id = ${input.sandboxId} and port = ${input.port})`
@@ -58,7 +58,7 @@ export class PublishedPorts {
     throw tooMany()
   }
 
-  /** Undefined when the condition does not hold, or the sandbox has all the aliases that it may have. */
+  /** Returns undefined if the condition does not hold, or the sandbox has reached its limit of aliases. */
   async #insert(
     input: NewPublishedPort,
     condition: RawBuilder<boolean>,
@@ -104,16 +104,16 @@ export class PublishedPorts {
     const rows = await this.#db
       .selectFrom("published_ports")
       .selectAll()
-      // One parameter: a statement of its own for every number of them would have to be prepared each time.
+      // One parameter: separate statements for every number of ids would each have to be prepared.
       .where("sandbox_id", "in", sql<SandboxId>`(select value from json_each(${JSON.stringify(sandboxIds)}))`)
       .orderBy("created_at")
-      // Decides between rows of the same millisecond.
+      // Orders rows of the same millisecond.
       .orderBy(sql`rowid`)
       .execute()
     return rows.map(toRecord)
   }
 
-  /** Takes that alias away from the port, or all that it has. What was taken away, nothing if it had none. */
+  /** Removes that alias, or all aliases of the port. Returns the removed ones. */
   async remove(
     sandboxId: SandboxId,
     port: number,

@@ -1,6 +1,6 @@
 /**
- * Rows as they are kept beside the disks, and their way back into a database that has lost them. They are kept as the tables have them,
- * column by column, so that what a later bhatti adds to a row is kept too.
+ * Rows kept beside the disks, and their way back into a database that has lost them. They are kept column by column as
+ * in the tables, so that columns added by later versions are kept too.
  */
 
 import { type Kysely, sql } from "kysely"
@@ -29,7 +29,7 @@ export const KeptRow = z.strictObject({
 })
 export type KeptRow = z.infer<typeof KeptRow>
 
-/** `newOwner`: an owner who had to be made too, with the key that replaces the lost one. */
+/** `newOwner`: an owner who had to be recreated, with the key that replaces the lost one. */
 export type PutBack = {
   name: string
   lostAliases: string[]
@@ -45,7 +45,9 @@ export class Recovery {
     this.#db = db
   }
 
-  /** Rows to keep beside the disks now, without the disks' stamps: all sandboxes and snapshots, unfinished ones too. */
+  /**
+   * Rows to keep beside the disks, without the disks' stamps: all sandboxes and snapshots, including unfinished ones.
+   */
   async rowsToKeep(): Promise<(Omit<KeptRow, "diskStamp"> & { state: string })[]> {
     const users = await this.#db.selectFrom("users").select(["id", "name"]).execute()
     const names = new Map(users.map(({ id, name }) => [id, name]))
@@ -68,7 +70,7 @@ export class Recovery {
       ...sandboxes.map((row) => ({
         kind: "sandbox" as const,
         owner: ownerOf(row.user_id ?? "", names),
-        // Its disk use is measured anew.
+        // The disk use is measured again later.
         row: { ...row, user_id: row.user_id ?? "", used_mib: 0 },
         ports: ports.get(row.id) ?? [],
         state: row.state,
@@ -83,12 +85,12 @@ export class Recovery {
     ]
   }
 
-  /** Makes all changes of `work`, or none. */
+  /** Runs `work` in one transaction. */
   async inOneChange<Result>(work: (recovery: Recovery) => Promise<Result>): Promise<Result> {
     return await this.#db.transaction().execute((db) => work(new Recovery(db)))
   }
 
-  /** Within one change: takes back what `work` has changed if it fails, and only that. */
+  /** A nested transaction: if `work` fails, only its own changes are rolled back. */
   async #orNothing<Result>(work: () => Promise<Result>): Promise<Result> {
     await sql`savepoint one_row`.execute(this.#db)
     try {
@@ -96,7 +98,7 @@ export class Recovery {
       await sql`release one_row`.execute(this.#db)
       return result
     } catch (error) {
-      // Without a usable database the whole change is lost anyway.
+      // Without a usable database the whole transaction is lost anyway.
       if (error instanceof AppError && error.code === "unavailable") throw error
       await sql`rollback to one_row`.execute(this.#db)
       await sql`release one_row`.execute(this.#db)
@@ -104,7 +106,7 @@ export class Recovery {
     }
   }
 
-  /** Ids of rows that cannot be read. */
+  /** Ids of unreadable rows. */
   async damagedRows(): Promise<string[]> {
     const damaged: string[] = []
     const sandboxes = new Sandboxes(this.#db)
@@ -118,7 +120,7 @@ export class Recovery {
     return damaged
   }
 
-  /** Ids of all rows but those of the pool. */
+  /** Ids of all rows except the pool's. */
   async ids(kind: KeptRow["kind"]): Promise<string[]> {
     const rows = await this.#db
       .selectFrom(tableOf[kind])
@@ -128,7 +130,10 @@ export class Recovery {
     return rows.map(({ id }) => id)
   }
 
-  /** Makes the owner of a kept row if there is none of that id; gives the new key, and the name if that one was taken. */
+  /**
+   * Recreates the owner of a kept row if the id is unknown; returns the new key, and the new name if the old one was
+   * taken.
+   */
   async #addOwner(owner: KeptRow["owner"]): Promise<{ name: string; key: string } | undefined> {
     const there = await this.#db
       .selectFrom("users")
@@ -161,8 +166,8 @@ export class Recovery {
   }
 
   /**
-   * Puts a kept row back, and its owner if there is none. `state`: what is true of it now. Its name and its slot are others where somebody
-   * else has them meanwhile; aliases that somebody else has are told. Only within one change; one that fails leaves nothing.
+   * Restores a kept row, and its owner if missing. `state` is its current state. A name or slot that is taken meanwhile
+   * is replaced; aliases that are taken are reported. Call it only within one change; a failed call changes nothing.
    */
   async put(kept: KeptRow, state: SandboxState | "ready"): Promise<PutBack> {
     const table = tableOf[kept.kind]
@@ -200,22 +205,22 @@ export class Recovery {
     return rows.map(({ id }) => id)
   }
 
-  /** Of the pool, as a database of an earlier time knows it: any of them may be somebody's sandbox by now. */
+  /** Removes pool rows of an outdated database: any of those sandboxes may have an owner by now. */
   async removePool(): Promise<void> {
     await this.#db.deleteFrom("sandboxes").where("user_id", "is", null).execute()
   }
 
-  /** Removes a row that is not true any more, with its published ports. */
+  /** Removes an outdated row with its published ports. */
   async removeRow(kind: KeptRow["kind"], id: string): Promise<void> {
     await this.#db.deleteFrom(tableOf[kind]).where("id", "=", id).execute()
   }
 
-  /** So that no older database passes for this one. */
+  /** Prevents an outdated database from passing for this one. */
   async raiseCounter(atLeast: number): Promise<void> {
     await raiseCounter(this.#db, atLeast)
   }
 
-  /** So that the directory's other parts still belong to it. */
+  /** Keeps the directory's other parts valid for this database. */
   async setId(id: string): Promise<void> {
     await this.#db.updateTable("installation").set({ id }).execute()
   }
@@ -246,7 +251,7 @@ async function freeName(
   return name
 }
 
-/** Its own: a machine that still runs has the user id of it. */
+/** Prefers its own slot: a machine that still runs has the slot's user id. */
 async function slotFor(db: Kysely<Schema>, own: unknown): Promise<number> {
   const rows = await db.selectFrom("sandboxes").select("slot").execute()
   const taken = new Set(rows.map(({ slot }) => slot))
@@ -256,7 +261,7 @@ async function slotFor(db: Kysely<Schema>, own: unknown): Promise<number> {
   return slot
 }
 
-/** Columns that this bhatti has. */
+/** Inserts only columns that this version has. */
 async function insert(
   db: Kysely<Schema>,
   table: "sandboxes" | "snapshots" | "published_ports",

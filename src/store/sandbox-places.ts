@@ -1,6 +1,6 @@
 /**
- * New sandboxes' rows. One statement gives a row its name, its slot and its place in its owner's limit, or refuses it, so that two
- * at once never get the same of these.
+ * Rows of new sandboxes. One statement assigns name, slot and a place within the owner's limit, or refuses, so that
+ * concurrent creates never share any of them.
  */
 
 import { type Kysely, sql } from "kysely"
@@ -14,13 +14,13 @@ import { type Account, noLongerValid } from "./users.ts"
 
 type Database = Kysely<Schema>
 
-/** Thrown by a write for which the owner's limit has no place; `orRefusal` turns it into the owner's error. */
+/** Thrown by a write beyond the owner's limit; `orRefusal` turns it into the owner's error. */
 const noRoom = new Error("there is no room")
 
 const creating = JSON.stringify({ kind: "creating" } satisfies SandboxState)
 
 function freeSlot(slotsInUse: number[]) {
-  // Slot 0 is no sandbox's.
+  // Slot 0 is never assigned.
   const others = sql.join([0, ...slotsInUse].map((slot) => sql`(${slot})`))
   return sql`
     with used(slot) as (select slot from sandboxes union values ${others})
@@ -62,7 +62,7 @@ export async function insertRow(
   return { ...row, template_id: null, address: null, slot: placed.slot }
 }
 
-/** Claims a row of the pool that nobody else has claimed. */
+/** Claims a pool row that is still unclaimed. */
 export async function claimRow(
   db: Database,
   id: SandboxId,
@@ -101,7 +101,7 @@ export async function insertPooledRow(
   return { id, slot: row.slot }
 }
 
-/** `write` makes the rows that are wanted; where a limit has no place for them, their owner is told so. */
+/** Runs `write`, which inserts the rows; turns a limit it hits into the owner's error. */
 export async function orRefusal<T>(
   db: Database,
   account: Account,
@@ -117,14 +117,14 @@ export async function orRefusal<T>(
       .select("max_sandboxes")
       .where("id", "=", account.id)
       .executeTakeFirst()
-    // A deleted user has no limit, into which nothing fits either.
+    // A deleted user has no limit, so the insert fails too.
     if (!user) throw noLongerValid()
     const neededMib = wanted.reduce((sum, { usedMib }) => sum + usedMib, 0)
     throw (await quotaError(db, account.id, neededMib)) ?? limitReached(user.max_sandboxes, wanted.length)
   }
 }
 
-/** Columns that the owner decides. */
+/** Columns that the owner sets. */
 function ownersColumns(input: NewSandbox) {
   return {
     name: input.name,

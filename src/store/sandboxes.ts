@@ -22,7 +22,7 @@ import type { SandboxRow, Schema } from "./schema.ts"
 import { isUniqueViolation } from "./sqlite.ts"
 import type { Account } from "./users.ts"
 
-/** Its owner has asked for it to be stopped, and nobody has used it since. */
+/** Its owner has asked for the stop, and nobody has used it since. */
 const isWanted = z.boolean().optional()
 
 const Machine = z.strictObject({
@@ -44,7 +44,7 @@ export const SandboxState = z.discriminatedUnion("kind", [
   z.strictObject({
     kind: z.literal("waking"),
     fromSnapshot: z.boolean(),
-    /** Of the disk that belongs to the snapshot, before anything was started on it. */
+    /** Stamp of the snapshot's disk before anything ran on it. */
     diskStamp: z.string().optional(),
   }),
   z.strictObject({ kind: z.literal("destroying") }),
@@ -60,14 +60,14 @@ export type SandboxRecord = {
   name: string
   state: SandboxState
   slot: number
-  /** The template its disk lies on; null until there is a disk. */
+  /** The template below its disk; null until there is a disk. */
   templateId: string | null
   imageName: string
   imageHash: string
   cpus: number
   memoryMib: number
   diskMib: number
-  /** Use of the host's disk, as measured last, or the least that is expected. */
+  /** Disk space on the host as last measured, or at least the expected minimum. */
   usedMib: number
   env: Record<string, string>
   secretNames: string[]
@@ -75,14 +75,14 @@ export type SandboxRecord = {
   keepHot: boolean
   allowCold: boolean
   netPolicy: NetPolicy
-  /** What its guest was given last, on the disk and in the memory of the sandbox; null: none. */
+  /** The address its guest was last given, on disk and in memory; null: none. */
   address: string | null
-  /** Instead of the host's times; null: the host's, 0: never. */
+  /** Overrides the host's times; null: the host's, 0: never. */
   warmAfterSec: number | null
   coldAfterSec: number | null
-  /** Runs at each boot of its machine; null: nothing does. */
+  /** Runs at each boot of its machine; null: none. */
   bootScript: string | null
-  /** Why it last booted from its disk instead of going on from its memory. */
+  /** Why it last booted from disk instead of resuming from memory. */
   bootReason: string | null
   createdAt: string
 }
@@ -100,8 +100,8 @@ export class Sandboxes {
   }
 
   /**
-   * Writes the intent to create a sandbox: from here on it has its name, its slot and its place in the limit. It gets no slot
-   * that the host says is in use.
+   * Writes the intent to create a sandbox: its name, its slot and its place within the limit are reserved from here on.
+   * Slots that the host reports as in use are skipped.
    */
   async add(account: Account, input: NewSandbox, host: { slotsInUse: number[] }): Promise<SandboxRecord> {
     return toRecord(
@@ -109,14 +109,14 @@ export class Sandboxes {
     )
   }
 
-  /** Gives a pooled one to an account, under the same rules as `add`. */
+  /** Assigns a pooled sandbox to an account, under the same rules as `add`. */
   async claim(id: SandboxId, account: Account, input: NewSandbox): Promise<SandboxRecord> {
     return toRecord(await orRefusal(this.#db, account, [input], () => claimRow(this.#db, id, account, input)))
   }
 
   /**
-   * `add` or, with a `pooledId`, `claim` of each: all of them or none, and nobody ever sees a part of them. Several are a batch until
-   * `setBatchDone`.
+   * Runs `add` for each input, or `claim` if it has a `pooledId`: all or none, in one transaction. Several form a batch
+   * until `setBatchDone`.
    */
   async addAll(
     account: Account,
@@ -144,18 +144,18 @@ export class Sandboxes {
     ).map(toRecord)
   }
 
-  /** All of them are there: from now on each is a sandbox of its own. */
+  /** Ends the batch: each is an independent sandbox from now on. */
   async setBatchDone(records: readonly Pick<SandboxRecord, "id">[]): Promise<void> {
     await setInBatch(this.#db, records, 0)
   }
 
-  /** Those whose batch is not done. */
+  /** Sandboxes whose batch is not done. */
   async listInBatch(): Promise<SandboxId[]> {
     const rows = await this.#db.selectFrom("sandboxes").select("id").where("in_batch", "=", 1).execute()
     return rows.map(({ id }) => SandboxId.parse(id))
   }
 
-  /** The intent to make one for the pool. */
+  /** Writes the intent to make a pooled sandbox. */
   async addPooled(
     input: Pick<NewSandbox, "imageName" | "imageHash" | "cpus" | "memoryMib" | "diskMib"> & {
       slotsInUse: number[]
@@ -165,13 +165,13 @@ export class Sandboxes {
     return { id: SandboxId.parse(row.id), slot: row.slot }
   }
 
-  /** Pooled ones that nobody has claimed. */
+  /** Pooled sandboxes that are unclaimed. */
   async listPooled(): Promise<SandboxId[]> {
     const rows = await this.#db.selectFrom("sandboxes").select("id").where("user_id", "is", null).execute()
     return rows.map(({ id }) => SandboxId.parse(id))
   }
 
-  /** Templates that some sandbox lies on, those in the pool too. */
+  /** Templates that sandboxes depend on, including pooled ones. */
   async listTemplateIds(): Promise<string[]> {
     const rows = await this.#db.selectFrom("sandboxes").select("template_id").distinct().execute()
     return rows.flatMap(({ template_id }) => (template_id === null ? [] : [template_id]))
@@ -219,7 +219,7 @@ export class Sandboxes {
     await this.#db.updateTable("sandboxes").set({ boot_reason: bootReason }).where("id", "=", id).execute()
   }
 
-  /** Written before there is a disk on that template, so that the template is never taken for unused. */
+  /** Written before the disk exists, so that the template never counts as unused. */
   async setTemplate(id: SandboxId, templateId: string): Promise<void> {
     await this.#db.updateTable("sandboxes").set({ template_id: templateId }).where("id", "=", id).execute()
   }
@@ -232,7 +232,7 @@ export class Sandboxes {
     await this.#db.deleteFrom("sandboxes").where("id", "=", id).execute()
   }
 
-  /** By id first, then by name; only among the account's own. */
+  /** Finds by id first, then by name; only the account's own sandboxes. */
   async find(userId: UserId, nameOrId: string): Promise<SandboxRecord | undefined> {
     const rows = await this.#db
       .selectFrom("sandboxes")
@@ -260,7 +260,7 @@ export class Sandboxes {
       .selectAll()
       .where("user_id", "=", userId)
       .orderBy("created_at")
-      // Of the same millisecond.
+      // Orders rows of the same millisecond.
       .orderBy(sql`rowid`)
       .execute()
     return rows.map(toRecord)

@@ -15,7 +15,7 @@ export type Schema = {
 /** A table with a single row. */
 export type InstallationTable = {
   id: string
-  /** Changes so far of what `changes.ts` counts. */
+  /** Number of changes that `changes.ts` has counted. */
   counter: number
   /** Recipient that secrets are encrypted for; null until a key was opened. */
   recipient: string | null
@@ -36,12 +36,12 @@ export type UsersTable = {
 
 export type SandboxesTable = {
   id: string
-  /** Null: it waits in the pool for whoever creates one next. */
+  /** Null: a pooled sandbox without an owner. */
   user_id: string | null
   name: string
   /** JSON of `SandboxState`. */
   state: string
-  /** Number among all sandboxes of the host, used again after it is free: user id of its QEMU. */
+  /** Number unique among all sandboxes of the host, reused once free; determines the user id of its QEMU. */
   slot: number
   template_id: string | null
   image_name: string
@@ -49,11 +49,11 @@ export type SandboxesTable = {
   cpus: number
   memory_mib: number
   disk_mib: number
-  /** Blocks of the host's disk, as measured last. */
+  /** Blocks on the host's disk, as last measured. */
   used_mib: number
   /** JSON object. */
   env: string
-  /** JSON array: the secrets it was created with. Their values are only in `secrets`. */
+  /** JSON array of the names of its secrets. Their values are only in `secrets`. */
   secret_names: string
   /** JSON object. */
   labels: string
@@ -64,15 +64,15 @@ export type SandboxesTable = {
   /** JSON of `NetPolicy`. */
   net_policy: string
   address: string | null
-  /** Idle seconds until it is paused, instead of the host's; null: the host's. */
+  /** Idle seconds until it is paused; null: the host's setting. */
   warm_after_sec: number | null
-  /** Paused seconds until it is written to disk, instead of the host's; null: the host's. */
+  /** Paused seconds until it is saved to disk; null: the host's setting. */
   cold_after_sec: number | null
-  /** Runs at each boot of its machine; null: nothing does. */
+  /** Runs at each boot of its machine; null: none. */
   boot_script: string | null
-  /** 1: others are being made together with it, and it goes with them if one of them comes to nothing. */
+  /** 1: part of an unfinished batch; it is removed if another part fails. */
   in_batch: number
-  /** Why it last booted from its disk instead of going on from its memory; null: it did not. */
+  /** Why it last booted from disk instead of resuming from memory; null if it did not. */
   boot_reason: string | null
   created_at: string
 }
@@ -107,7 +107,7 @@ export type SnapshotsTable = {
   cpus: number
   memory_mib: number
   disk_mib: number
-  /** JSON object: what a sandbox made from it takes over. */
+  /** JSON object: settings that its copies inherit. */
   inherited: string
   /** 0 or 1. */
   has_memory: number
@@ -116,14 +116,14 @@ export type SnapshotsTable = {
 }
 
 export type EventsTable = {
-  /** UUID of version 7, so that the order of ids is the order of events. */
+  /** UUID version 7: ids sort by time. */
   id: string
   at: string
   type: string
-  /** Whose it is; null: the host's own. */
+  /** The owner; null: an event of the host itself. */
   user_id: string | null
   sandbox_id: string | null
-  /** As it was called then. */
+  /** The sandbox's name at that time. */
   sandbox_name: string | null
   /** JSON object. */
   meta: string

@@ -56,7 +56,7 @@ export class Secrets {
     if (removed.numDeletedRows === 0n) throw noSecret(name)
   }
 
-  /** As `reveal`, without those that were deleted. */
+  /** Like `reveal`, but skips deleted secrets. */
   async revealExisting(userId: UserId, names: string[]): Promise<Record<string, string>> {
     const existing = new Set((await this.list(userId)).map(({ name }) => name))
     return this.reveal(
@@ -65,7 +65,7 @@ export class Secrets {
     )
   }
 
-  /** The values of these secrets; one that does not exist is an error. */
+  /** Returns the secrets' values; throws if one does not exist. */
   async reveal(userId: UserId, names: string[]): Promise<Record<string, string>> {
     if (names.length === 0) return {}
     const rows = await this.#db

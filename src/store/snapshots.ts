@@ -1,6 +1,6 @@
 /**
- * Named snapshots as they are remembered. A row holds its name and its place in the owner's limit from before there is a
- * file until after the last one is gone; only `ready` ones can be used.
+ * Named snapshots in the store. A row reserves the name and a place within the owner's limit, from before the first
+ * file exists until the last one is gone; only `ready` snapshots can be used.
  */
 
 import { type Kysely, sql } from "kysely"
@@ -16,7 +16,7 @@ import type { Schema, SnapshotRow } from "./schema.ts"
 import { isForeignKeyViolation, isUniqueViolation } from "./sqlite.ts"
 import { type Account, noLongerValid } from "./users.ts"
 
-/** What a sandbox that is made from it takes over, besides its size and image. */
+/** Settings that a sandbox made from it inherits, besides size and image. */
 const Inherited = z.strictObject({
   env: z.record(z.string(), z.string()),
   labels: z.record(z.string(), z.string()),
@@ -36,7 +36,7 @@ export type SnapshotRecord = {
   state: "creating" | "ready" | "deleting"
   sourceId: SandboxId
   sourceName: string
-  /** Its disk lies on that template's. */
+  /** The template below its disk. */
   templateId: string
   imageName: string
   imageHash: string
@@ -56,7 +56,7 @@ export class Snapshots {
     this.#db = db
   }
 
-  /** Writes the intent to make one of that sandbox, which takes that much at least. */
+  /** Writes the intent to take a snapshot of that sandbox, of at least that size. */
   async add(
     account: Account,
     name: string,
@@ -123,7 +123,7 @@ export class Snapshots {
     await this.#db.deleteFrom("snapshots").where("id", "=", id).execute()
   }
 
-  /** By id first, then by name; only among the account's own. */
+  /** Finds by id first, then by name; only the account's own snapshots. */
   async find(userId: UserId, nameOrId: string): Promise<SnapshotRecord | undefined> {
     const rows = await this.#db
       .selectFrom("snapshots")
@@ -146,7 +146,7 @@ export class Snapshots {
       .selectAll()
       .where("user_id", "=", userId)
       .orderBy("created_at")
-      // Of the same millisecond.
+      // Orders rows of the same millisecond.
       .orderBy(sql`rowid`)
       .execute()
     return rows.map(toRecord)

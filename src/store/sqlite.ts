@@ -43,7 +43,7 @@ function adapt(database: Database): SqliteDatabase {
   }
 }
 
-/** What the host's disk, and not the statement, is to blame for is said so. */
+/** Reports failures of the host's disk as such, rather than as a failed statement. */
 function usable<T>(work: () => T): T {
   try {
     return work()
@@ -71,10 +71,10 @@ function usable<T>(work: () => T): T {
   }
 }
 
-/** Whether a unique index refused the statement; `column` is `table.column`. */
+/** Returns whether a unique index refused the statement; `column` is `table.column`. */
 export function isUniqueViolation(error: unknown, column: string): boolean {
   const { code, message } = error as { code?: unknown; message?: unknown }
-  // SQLite names the columns only in its text.
+  // SQLite names the columns only in its message.
   return code === "SQLITE_CONSTRAINT_UNIQUE" && String(message).includes(column)
 }
 

@@ -1,4 +1,7 @@
-/** What outlives the daemon: users, sandboxes, secrets, published ports, snapshots, events. The only folder that speaks SQL. */
+/**
+ * The persistent state: users, sandboxes, secrets, published ports, snapshots, events. The only folder that contains
+ * SQL.
+ */
 
 import { existsSync, mkdirSync } from "node:fs"
 import { open } from "node:fs/promises"
@@ -52,31 +55,31 @@ export type Store = {
   diskUse: DiskUse
   events: Events
   recovery: Recovery
-  /** Notes for the operator about the state in which it was found. */
+  /** Notes for the operator about the database's state when it was opened. */
   notes: readonly string[]
-  /** Another number than before: another process has written to the database. */
+  /** Changes whenever another process writes to the database. */
   foreignVersion(): Promise<number>
-  /** The database's id, and how often what it says of sandboxes, their owners and their ways in was changed. */
+  /** The database's id, and the number of changes to sandboxes, their owners and their access. */
   installation(): Promise<Mark>
-  /** Brings the data directory's mark up to what the database has for good by now. */
+  /** Updates the data directory's mark to the database's durable state. */
   writeMark(): Promise<void>
-  /** The day's copy of the database, if it is due. */
+  /** Makes the daily copy of the database if it is due. */
   copyDaily(): Promise<void>
   /**
-   * A database of this instant in a new file, which speaks of exactly what was copied for a backup. `mark`: the content of the directory's
-   * mark; `gone`: what was copied, and is no more.
+   * Writes a copy of the current database for a backup, reduced to what was copied. `mark`: content for the backup's
+   * mark file; `gone`: copied sandboxes and snapshots that no longer exist.
    */
   backUp(path: string, copied: Copied): Promise<{ mark: string; gone: Copy[] }>
   close(): Promise<void>
 }
 
 export type StoreOptions =
-  /** `isRecovery`: for the recovery, which has looked at the database, and writes the mark itself when all is done. */
+  /** `isRecovery`: the recovery has checked the database itself, and writes the mark at its end. */
   { dataDir: string; isRecovery?: boolean; dropSecrets?: boolean } | { memory: true }
 
 /**
- * Opens the database of a data directory, making both if they are missing. One that is not the directory's is refused, and nothing
- * is changed. `memory: true` is for tests.
+ * Opens the database of a data directory; creates both if missing. Refuses a database of another directory, and then
+ * changes nothing. `memory: true` is for tests.
  */
 export async function openStore(options: StoreOptions): Promise<Store> {
   if (!("dataDir" in options)) return fill(await openDatabase(":memory:"), undefined, await Vault.fresh(), [])
@@ -102,7 +105,7 @@ export async function openStore(options: StoreOptions): Promise<Store> {
   try {
     await store.writeMark()
   } catch (error) {
-    // A mark that lags behind the database is no fault, and the next change writes it again.
+    // A mark that lags behind is harmless; the next change rewrites it.
     if (errorCodeOf(error) !== "ENOSPC") throw error
   }
   undo.move()
@@ -183,13 +186,13 @@ async function openDatabase(path: string, dataDir?: string): Promise<Kysely<Sche
   }
 }
 
-/** A row that cannot be read is one that a whole file can hold: a damage that SQLite does not see. */
+/** An intact file can contain an unreadable row: damage that SQLite does not detect. */
 async function refuseDamagedRows(db: Kysely<Schema>, dataDir: string): Promise<void> {
   const [damaged] = await new Recovery(db).damagedRows()
   if (damaged) throw refusal(dataDir, "damaged")
 }
 
-/** Copies a database that is not new. Without that copy no migration begins. */
+/** Copies an existing database. No migration begins without the copy. */
 async function copyBeforeMigration(migrator: Migrator, db: Kysely<Schema>, dataDir: string): Promise<void> {
   const all = await migrator.getMigrations()
   const next = all.find(({ executedAt }) => executedAt === undefined)

@@ -1,4 +1,4 @@
-/** Users, their limits and their keys. A key is shown once, when it is made; here is only its hash. */
+/** Users, their limits and their keys. A key is shown once, when it is made; the store keeps only its hash. */
 
 import { type Kysely, sql } from "kysely"
 import { AppError } from "../contract/errors.ts"
@@ -12,16 +12,16 @@ import type { Events } from "./events.ts"
 import type { Schema, UserRow } from "./schema.ts"
 import { isUniqueViolation } from "./sqlite.ts"
 
-/** Who a request comes from. */
+/** The account behind a request. */
 export type Account = {
   id: UserId
   name: string
   maxSandboxes: number
   maxCpus: number
   maxMemoryMib: number
-  /** Quota for all together; 0: none. */
+  /** Quota for all its sandboxes and snapshots together; 0: none. */
   maxDiskMib: number
-  /** Throws when the key that a request came with is not valid any more. To be asked after a wait, before something is done. */
+  /** Throws if the request's key is no longer valid. Call it after a wait, before acting. */
   confirm?: () => Promise<unknown>
 }
 
@@ -29,7 +29,7 @@ export function hashKey(key: string): string {
   return new Bun.CryptoHasher("sha256").update(key).digest("hex")
 }
 
-/** Also the error of a request that goes on while its user is deleted. */
+/** Also the error of a running request whose user is deleted. */
 export function noLongerValid(): AppError {
   return new AppError("unauthenticated", "the API key is not valid any more", {
     hint: "it was replaced; take the new one with: bhatti setup",
@@ -99,7 +99,7 @@ export class Users {
     )
   }
 
-  /** Changes limits; what is not given stays. Sandboxes that exist stay too, even above a lower limit. */
+  /** Changes the given limits only. Existing sandboxes stay, even above a lower limit. */
   async edit(name: string, changes: Partial<UserLimits>): Promise<User> {
     const user = (await this.list()).find((one) => one.name === name)
     if (!user) throw noUser(name)
@@ -119,7 +119,7 @@ export class Users {
     return { ...user, max_sandboxes, max_cpus, max_memory_mb, max_disk_mb }
   }
 
-  /** The old key opens nothing as soon as this returns; `core/keys.ts` ends what was open with it. */
+  /** The old key is invalid as soon as this returns; `core/keys.ts` ends the requests that use it. */
   async rotateKey(name: string): Promise<{ user: User; key: string }> {
     const key = newKey()
     const changed = await this.#db
@@ -160,7 +160,7 @@ export class Users {
     )
   }
 
-  /** Operators' commands come without a daemon, so what they do is recorded here; what cannot be recorded is done all the same. */
+  /** Records operators' commands, which run without a daemon; a failure to record does not undo the command. */
   async #record(type: EventType, user: { id: string; name: string } | undefined): Promise<void> {
     const record = {
       id: Bun.randomUUIDv7(),
@@ -174,7 +174,7 @@ export class Users {
     await this.#events.add([record]).catch(() => undefined)
   }
 
-  /** Who owns this key. The database finds it by its hash, so the time tells nothing about the key. */
+  /** Finds the account of a key. The database looks it up by hash, so the timing reveals nothing about the key. */
   async findByKey(key: string): Promise<Account | undefined> {
     if (!apiKeyPattern.test(key)) return undefined
     const row = await this.#db
@@ -185,7 +185,7 @@ export class Users {
     return row && toAccount(row)
   }
 
-  /** Hashes of all keys that are valid now. */
+  /** Hashes of all valid keys. */
   async keyHashes(): Promise<Set<string>> {
     const rows = await this.#db.selectFrom("users").select("key_hash").execute()
     return new Set(rows.map(({ key_hash }) => key_hash))

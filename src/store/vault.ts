@@ -1,4 +1,4 @@
-/** Encryption at rest with age: the key file lies beside the database, readable by the daemon's user only. */
+/** Encryption at rest with age. The key file lies beside the database, readable only by the daemon's user. */
 
 import { chmodSync, existsSync, readFileSync, renameSync, writeFileSync } from "node:fs"
 import { dirname } from "node:path"
@@ -8,7 +8,7 @@ import { timeName } from "./copies.ts"
 
 export class Vault {
   readonly #identity: string
-  /** The public half of its key. */
+  /** The public half of the key. */
   readonly recipient: string
 
   private constructor(identity: string, recipient: string) {
@@ -21,8 +21,8 @@ export class Vault {
   }
 
   /**
-   * The key file, made if it is missing. `recipient`: of the key that was used so far, if that is known; `isNeeded`: there are
-   * secrets that only it opens, so another one is refused, and none is made in its place.
+   * Opens the key file, or makes it if missing. `recipient`: the key used so far, if known; `isNeeded`: existing
+   * secrets depend on it, so another key is refused and no new one is made.
    */
   static async open(path: string, used: { recipient: string | null; isNeeded: boolean }): Promise<Vault> {
     const text = existsSync(path) ? readFileSync(path, "utf8").trim() : undefined

@@ -1,4 +1,4 @@
-/** What a sandbox may reach, and the address that its guest was given. */
+/** Adds the network policy of a sandbox and the address that its guest was given. */
 
 import { type Kysely, sql } from "kysely"
 

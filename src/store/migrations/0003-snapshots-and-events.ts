@@ -1,4 +1,4 @@
-/** Named snapshots, events, and what a sandbox has of its own about when it is paused and how it last started. */
+/** Adds named snapshots, events, and each sandbox's own idle times and reason for its last boot. */
 
 import type { Kysely } from "kysely"
 

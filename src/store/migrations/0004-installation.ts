@@ -1,4 +1,4 @@
-/** The database's own id, and the count of its changes. */
+/** Adds the database's own id and its change counter. */
 
 import { type Kysely, sql } from "kysely"
 
@@ -7,7 +7,7 @@ export async function up(db: Kysely<unknown>): Promise<void> {
     .createTable("installation")
     .addColumn("id", "text", (column) => column.primaryKey())
     .addColumn("counter", "integer", (column) => column.notNull())
-    /** Recipient that secrets are encrypted for; null until it is known. */
+    /** Recipient that secrets are encrypted for; null until known. */
     .addColumn("recipient", "text")
     .execute()
   const id = `inst_${Buffer.from(crypto.getRandomValues(new Uint8Array(8))).toString("hex")}`

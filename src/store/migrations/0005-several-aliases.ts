@@ -1,4 +1,4 @@
-/** A port may be published under several aliases. SQLite drops a table's constraint only with the table. */
+/** Allows several aliases per port. SQLite can drop a table's constraint only with the table. */
 
 import { type Kysely, sql } from "kysely"
 
