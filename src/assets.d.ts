@@ -1,4 +1,4 @@
-/** Files that the build puts into the binary; importing one gives its path. */
+/** Files that the build embeds in the binary; importing one returns its path. */
 
 declare module "*/lohar" {
   const path: string

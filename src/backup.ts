@@ -1,6 +1,6 @@
 /**
- * `bhatti admin backup` and `bhatti admin restore`. The running daemon makes a backup; without one this process takes its place for that
- * long, since sandboxes may run without a daemon. A restore needs no daemon and no database.
+ * `bhatti admin backup` and `bhatti admin restore`. The running daemon makes a backup; without a daemon, this process
+ * takes its place meanwhile, since sandboxes may run without one. A restore needs neither daemon nor database.
  */
 
 import { join, resolve } from "node:path"
@@ -41,7 +41,7 @@ async function askDaemon({ dataDir, directory, report }: BackupOptions): Promise
     method: "POST",
     unix: join(dataDir, "operator.sock"),
     body: JSON.stringify({ directory }),
-    // Until it is done, which takes as long as the disks need.
+    // No timeout: the work takes as long as the disks need.
     timeout: false,
   } as RequestInit)
   if (!reply.ok || !reply.body)

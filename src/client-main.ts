@@ -1,4 +1,6 @@
-/** The start of a program that is the command line alone, for machines that have no daemon: src/main.ts without what only a host does. */
+/**
+ * The entry point of the stand-alone command line for machines without a daemon: src/main.ts without the host's part.
+ */
 
 import { main } from "./cli/cli.ts"
 import { AppError } from "./contract/errors.ts"

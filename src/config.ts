@@ -17,8 +17,8 @@ export type ConfigFlags = {
 type Environment = Record<string, string | undefined>
 
 /**
- * A file that was named must exist; the default one, `config.yaml` in the data directory, may be missing. The environment names one
- * only where no data directory was given: a directory that is spoken of has a configuration of its own.
+ * An explicitly named file must exist; the default one, `config.yaml` in the data directory, may be missing. The
+ * environment's file counts only if no data directory was given, since an explicit directory has its own configuration.
  */
 export function loadConfig(flags: ConfigFlags, environment: Environment): Config {
   const named =
@@ -40,7 +40,7 @@ export function loadConfig(flags: ConfigFlags, environment: Environment): Config
   )
 }
 
-/** The file that the environment names and that is not read; undefined if there is none. */
+/** Returns the environment's file if it is ignored, else undefined. */
 export function overruledFile(flags: ConfigFlags, environment: Environment): string | undefined {
   const isOverruled = flags.configPath !== undefined || flags.dataDir !== undefined
   return isOverruled ? environment["BHATTI_CONFIG"] || undefined : undefined
@@ -82,7 +82,7 @@ function readFile(path: string, { isNeeded }: { isNeeded: boolean }): Record<str
   return value as Record<string, unknown>
 }
 
-/** The parser would take the last one without a word. */
+/** The parser would silently take the last one. */
 function keyGivenTwice(text: string): string | undefined {
   const keys: string[] = text.match(/^\w+(?=\s*:)/gm) ?? []
   return keys.find((key, index) => keys.indexOf(key) !== index)

@@ -1,4 +1,6 @@
-/** The daemon: opens what it works with, wires it together, repairs what a crash left, serves until it is told to stop. */
+/**
+ * The daemon: opens its resources, wires them together, repairs the remains of a crash, and serves until it is stopped.
+ */
 
 import { existsSync } from "node:fs"
 import { join } from "node:path"
@@ -47,16 +49,16 @@ import { openStore } from "./store/store.ts"
 
 const mebibyte = 1024 * 1024
 
-/** What a test puts between the core and the host. */
+/** Lets a test wrap the host. */
 export type Seam = { wrapHost?: (host: Host) => Host }
 
 const errorText = (error: unknown) => withShortTexts(stdSerializers.err(error as Error))
 
-/** Runs until SIGTERM or SIGINT. Sandboxes keep running; the next daemon finds them again. */
+/** Runs until SIGTERM or SIGINT. Sandboxes keep running; the next daemon reconnects to them. */
 export async function serve(flags: ConfigFlags, seam: Seam = {}): Promise<void> {
-  // Whoever starts us: what we make is for this user alone.
+  // Files made here are for this user only, whatever the parent's umask.
   process.umask(0o077)
-  // Its memory holds users' secrets.
+  // The daemon's memory holds users' secrets.
   forbidCoreFiles()
   if (process.getuid?.() === 0) raiseOwnSession()
   const config = loadConfig(flags, process.env)
@@ -129,7 +131,7 @@ export async function serve(flags: ConfigFlags, seam: Seam = {}): Promise<void> 
   log.info({ signal, on_stop: config.on_stop }, "stopping")
   stopping.abort()
   await Promise.all([...loops, core.pool.empty()])
-  // From here on nobody can wake what is being saved.
+  // From here on no request can wake a sandbox that is being saved.
   front.stop()
   if (config.on_stop === "snapshot") await saveInTime(core, config.stop_timeout)
   await core.host.network?.close()
@@ -140,7 +142,7 @@ export async function serve(flags: ConfigFlags, seam: Seam = {}): Promise<void> 
   await server.stop(true)
 }
 
-/** A second signal hastens: what is not saved by then runs on. */
+/** A second signal cuts it short: sandboxes not saved by then run on. */
 async function saveInTime(core: Core, timeoutSec: number): Promise<void> {
   const hasten = new AbortController()
   void stopSignal().then(() => hasten.abort())
@@ -161,7 +163,7 @@ function publicAddressOf(config: Config): CoreSettings["publicAddress"] {
   return { scheme, domain: config.domain, port }
 }
 
-/** What this host cannot promise. */
+/** Guarantees that this host cannot give. */
 function warningsOf(config: Config, accelerator: AcceleratorReport): string[] {
   return [
     ...(accelerator.accelerator === "tcg" ? [trust.emulation] : []),
@@ -172,11 +174,11 @@ function warningsOf(config: Config, accelerator: AcceleratorReport): string[] {
 
 export type OpenedCore = AsyncDisposable & { core: Core; accelerator: AcceleratorReport }
 
-/** Everything but the listening socket; `bhatti init` uses it to make the first template. */
+/** Opens everything except the listening socket; `bhatti init` uses it to make the first template. */
 export async function openCore(config: Config, log: Log, { wrapHost }: Seam = {}): Promise<OpenedCore> {
   await using undo = new AsyncDisposableStack()
   const qemu = findQemu()
-  // A directory that is no data directory has none, and gets no database.
+  // A path that is not a data directory has no kernel, and gets no database.
   const kernel = await readKernel(config.data_dir)
   const onDamage = (error: AppError) => log.error({ error }, "something damaged is not used any more")
   const checks = new ArtifactChecks(config.data_dir, onDamage)
@@ -284,7 +286,7 @@ export async function openCore(config: Config, log: Log, { wrapHost }: Seam = {}
   return { core, accelerator, [Symbol.asyncDispose]: () => opened.disposeAsync() }
 }
 
-/** So that the first create after a start does not wait for it. */
+/** Makes the template early, so that the first create after a start does not wait for it. */
 export async function warmDefaultTemplate(core: Core): Promise<void> {
   try {
     const spec = await defaultTemplateSpec(core)

@@ -1,6 +1,6 @@
 /**
- * The files that other machines install from this daemon: what lies in DATA/clients, as scripts/release.ts makes it, and where there is
- * nothing for this platform the running program itself. Files are read as they are sent.
+ * The files that other machines install from this daemon: those in DATA/clients, made by scripts/release.ts; if there
+ * is none for this platform, the running program itself. Files are read as they are sent.
  */
 
 import { type FileHandle, open, readFile } from "node:fs/promises"
@@ -16,16 +16,16 @@ const sumsBytesMax = 64 * 1024
 const sumLine = /^([0-9a-f]{64}) [ *]([A-Za-z0-9][A-Za-z0-9._-]{0,99})$/
 
 export type DownloadsOptions = {
-  /** Where SHA256SUMS and its files are; it need not exist. */
+  /** Directory of SHA256SUMS and its files; it may be missing. */
   directory: string
-  /** The running program, for its own platform; nothing where that is not bhatti's own. */
+  /** The running program, for its own platform; undefined if it is not bhatti's own binary. */
   program: { name: string; path: string } | undefined
 }
 
-/** A program made by scripts/compile.ts; what runs from its sources has no file of its own. */
+/** A program made by scripts/compile.ts; a run from sources has no file of its own. */
 export function ownProgram(): DownloadsOptions["program"] {
   if (!Bun.main.startsWith("/$bunfs/")) return undefined
-  // Not by name: there may be a newer one by now, with another checksum.
+  // Opened without its path: a newer file may be there by now, with another checksum.
   return { name: `bhatti-${process.platform}-${process.arch}`, path: "/proc/self/exe" }
 }
 
@@ -51,7 +51,7 @@ export class HostDownloads implements Downloads {
     return [...lines].map(([name, sum]) => `${sum}  ${name}\n`).join("")
   }
 
-  /** Only what is listed: a name from outside becomes a path here. */
+  /** Only listed files: a name from outside becomes a path here. */
   async open(name: string): Promise<Download | undefined> {
     const { directory, program } = this.#options
     const lines = await this.#listed()
@@ -78,7 +78,7 @@ export class HostDownloads implements Downloads {
     return new Map(lines)
   }
 
-  /** For a file that does not change while this process runs. */
+  /** Caches the checksum of a file that does not change while this process runs. */
   #sumOf(path: string): Promise<string> {
     this.#programSum ??= (async () => {
       const file = await reading(await open(path))
@@ -120,12 +120,12 @@ async function reading(file: FileHandle): Promise<Download> {
   }
 }
 
-/** For who asks for the program itself where only the packed one is kept. */
+/** Unpacks for clients that request the program itself if only the packed one is kept. */
 function unpacking(file: FileHandle): Download {
   const source = file.createReadStream({ highWaterMark: pieceBytes })
   const unpacked: Gunzip = createGunzip({ chunkSize: pieceBytes })
   source.on("error", (error) => unpacked.destroy(error))
-  // The next read rejects with it; between two reads nobody else listens, and the process would end.
+  // The next read rejects with this error; without a listener between two reads, the process would end.
   unpacked.on("error", () => undefined)
   const pieces = source.pipe(unpacked)[Symbol.asyncIterator]()
   return {

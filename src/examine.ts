@@ -1,4 +1,4 @@
-/** Examines a data directory for the doctor, beyond what it sees by itself. Changes nothing. */
+/** Examines a data directory for the doctor, beyond the doctor's own checks. Changes nothing. */
 
 import type { Finding } from "./cli/operator.ts"
 import { KeptRows } from "./disk/kept-rows.ts"

@@ -1,4 +1,4 @@
-/** What the operator is told of this host where no daemon is asked. */
+/** Warnings about this host for operators' commands that run without a daemon. */
 
 import { loadConfig } from "./config.ts"
 import { trust } from "./contract/trust.ts"

@@ -1,6 +1,6 @@
 /**
- * Prepares a host's data directory: keys, database, first user, kernel, image, template. Every step is skipped when it
- * is done already, so it is safe to repeat and a run after a failure goes on where the last one stopped.
+ * Prepares a host's data directory: keys, database, first user, kernel, image, template. Finished steps are skipped, so
+ * a repeat is safe and continues after a failed step.
  */
 
 import { chmodSync, existsSync, mkdirSync, renameSync, writeFileSync } from "node:fs"
@@ -27,12 +27,12 @@ import { openStore, type Store } from "./store/store.ts"
 export type InitOptions = {
   dataDir: string
   cacheDir: string
-  /** Write the caller's `~/.bhatti/config.yaml` with a key of the user `admin`, unless it has a working one. */
+  /** Writes the caller's `~/.bhatti/config.yaml` with a key of the user `admin`, unless it has a working one. */
   writeClientConfig: boolean
-  /** Find out anew whether KVM works. */
+  /** Probes again whether KVM works. */
   probe: boolean
   listen?: string
-  /** An image to install besides the default one and those that are installed. */
+  /** An image to install besides the default one and the installed ones. */
   image?: string
   report: (line: string) => void
 }
@@ -41,7 +41,7 @@ const adminName = "admin"
 const adminSandboxesMax = 1000
 
 export async function init(options: InitOptions): Promise<void> {
-  // Kernels and images hold nothing secret, and guests need the modes that their files are made with.
+  // Kernels and images hold nothing secret, and guests need the original modes of their files.
   process.umask(0o022)
   const { dataDir, report } = options
   if (process.platform !== "linux" || process.arch !== "x64") {
@@ -89,7 +89,7 @@ export async function init(options: InitOptions): Promise<void> {
   await step("template", () => prepareTemplate(options))
 }
 
-/** The default first; then what is asked for, and what is installed, which gets the same updates. */
+/** The default first, then the requested one, and the installed ones, which get the same updates. */
 async function imagesToInstall({ dataDir, image }: InitOptions): Promise<Set<string>> {
   const installed = (await imageNames(dataDir)).filter((name) => recipeNames.includes(name))
   return new Set([limits.imageDefault, ...(image === undefined ? [] : [image]), ...installed])
@@ -156,7 +156,7 @@ function localUrl(options: InitOptions): string {
   return `http://${isEverywhere ? "localhost" : host}:${listen.slice(at + 1)}`
 }
 
-/** Never readable by others, not even for a moment; never half written. */
+/** Writes atomically, and never readable by others. */
 function writePrivately(path: string, text: string): void {
   const beside = `${path}.${process.pid}`
   writeFileSync(beside, text, { mode: 0o600, flag: "wx" })

@@ -1,4 +1,4 @@
-/** One daemon per data directory: a lock that the kernel gives up when the process ends, however it ends. */
+/** One daemon per data directory: a lock that the kernel releases when the process ends, however it ends. */
 
 import { closeSync, openSync } from "node:fs"
 import { join } from "node:path"
@@ -22,7 +22,7 @@ function openLock(dataDir: string): number {
     return openSync(join(dataDir, "lock"), "a", 0o600)
   } catch (cause) {
     const code = errorCodeOf(cause)
-    // It is not made here: a mistyped one would be.
+    // A missing directory is not created: the path may be mistyped.
     if (code === "ENOENT" || code === "ENOTDIR") {
       throw new AppError("not_found", `there is no data directory ${dataDir}`, {
         cause,

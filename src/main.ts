@@ -1,4 +1,4 @@
-/** The program's start. Everything but the command line is imported only by the command that needs it, to start fast. */
+/** The program's entry point. Each command imports what only it needs, so that the command line starts fast. */
 
 import { main } from "./cli/cli.ts"
 import { keepHeapSmall } from "./lib/small-heap.ts"

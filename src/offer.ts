@@ -1,4 +1,4 @@
-/** Reads what the operator's configuration offers to every sandbox; what cannot be used stops the daemon before it serves. */
+/** Reads the operator's settings for all sandboxes; an invalid setting stops the daemon before it serves. */
 
 import { X509Certificate } from "node:crypto"
 import { readFileSync } from "node:fs"

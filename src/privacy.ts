@@ -1,6 +1,6 @@
 /**
- * The data directory is its owner's alone. One that others can read is closed to them; one that others could have written to is refused,
- * since what lies in it may be theirs.
+ * Keeps the data directory private. A directory that others can read is closed to them; one that others could have
+ * written to is refused, since its files may be theirs.
  */
 
 import { chmodSync, statSync } from "node:fs"
@@ -10,7 +10,7 @@ import { AppError } from "./contract/errors.ts"
 const writableByOthers = 0o022
 const sticky = 0o1000
 
-/** Gives what an operator should know. A directory that is not there is somebody else's error. */
+/** Returns notes for the operator. Another check reports a missing directory. */
 export function makePrivate(dataDir: string): string[] {
   const found = statSync(dataDir, { throwIfNoEntry: false })
   if (!found?.isDirectory()) return []

@@ -1,7 +1,8 @@
 /**
- * `bhatti admin recover`: makes the database fit its data directory again. The best database that is left, the one in place or a copy,
- * is taken as it is, and rows that lie beside the disks are put over it, in one transaction. No directory of a sandbox or snapshot is
- * changed, and a database that is replaced is set aside. One that fails leaves the daemon's refusal in force. Safe to repeat.
+ * `bhatti admin recover`: makes the database match its data directory again. It takes the best remaining database, in
+ * place or a copy, and puts the rows kept beside the disks over it, in one transaction. It changes no directory of a
+ * sandbox or snapshot, and sets a replaced database aside. After a failure the daemon still refuses to start. Safe to
+ * repeat.
  */
 
 import { chmodSync, copyFileSync } from "node:fs"
@@ -21,13 +22,13 @@ import { openStore } from "./store/store.ts"
 export type RecoverOptions = { dataDir: string; id?: string | undefined; dropSecrets: boolean }
 
 type Kind = KeptRow["kind"]
-/** `row`: undefined where none lies beside the disk, or none that can be read. */
+/** `row` is undefined if there is no readable row beside the disk. */
 type Directory = { kind: Kind; id: string; row: KeptRow | undefined }
 type Work = {
   rows: Recovery
   directories: Directory[]
   disks: Disks
-  /** The database speaks of an earlier time, or of none. */
+  /** The database is outdated or missing. */
   isStale: boolean
   result: Recovered
 }
@@ -74,7 +75,7 @@ function directoriesOf(kept: KeptRows, kind: Kind): Directory[] {
   })
 }
 
-/** From `set-aside`. */
+/** Restores a directory from `set-aside`. */
 async function putBack(kept: KeptRows, id: string): Promise<void> {
   const found = kept.listSetAside().findLast((note) => note.id === id)
   const hint = "sudo bhatti doctor lists what is set aside"
@@ -102,7 +103,7 @@ async function replaceDatabase(
   chmodSync(databasePath(dataDir), 0o600)
 }
 
-/** First what is not true any more goes, so that its names, slots and aliases are free for the rows that have them now. */
+/** Removes outdated rows first, so that their names, slots and aliases are free for the current ones. */
 async function putRows(work: Work): Promise<void> {
   const { rows, isStale } = work
   const damaged = new Set(await rows.damagedRows())
@@ -117,7 +118,7 @@ async function putRows(work: Work): Promise<void> {
       if (pool.has(id) || (isKnown && !isStale && !damaged.has(id))) continue
       if (row) wanted.push(row)
       else tellWithoutRecord(work, kind, id, isKnown)
-      // Of a time when it was being made, or that cannot be read: nothing is to be removed for what such a row says.
+      // A row from before the create had finished, or an unreadable one: such a row is no reason to delete a directory.
       await rows.removeRow(kind, id)
     }
     if (!isStale && damaged.size === 0) continue
@@ -144,7 +145,7 @@ async function putRow(work: Work, kept: KeptRow): Promise<void> {
   try {
     put = await rows.put(kept, kept.kind === "snapshot" ? "ready" : await stateOf(kept, disks))
   } catch (error) {
-    // The database cannot be written, which is true of every row.
+    // The database cannot be written, which would fail every row.
     if (error instanceof AppError && error.code === "unavailable") throw error
     const reason = error instanceof Error ? error.message : String(error)
     result.notes.push(
@@ -162,7 +163,10 @@ async function putRow(work: Work, kept: KeptRow): Promise<void> {
     result.notes.push(`"${name}" is not published as "${alias}" any more: the alias was taken`)
 }
 
-/** As after a crash in the middle of a start: a machine that runs is found again, else its memory counts while the disk is that memory's. */
+/**
+ * As after a crash during a start: a running machine is found again; otherwise its saved memory counts while it matches
+ * the disk.
+ */
 async function stateOf({ row, diskStamp }: KeptRow, disks: Disks): Promise<SandboxState> {
   const stamp = await disks.stampOf(row.id).catch((error: unknown) => {
     if (errorCodeOf(error) === "ENOENT") return undefined

@@ -1,6 +1,6 @@
 /**
- * The TypeScript client: one method per operation of `contract/api.ts`, with its types, and a stream for each of the sockets.
- * Everything it throws is an AppError. Replies are trusted, not validated: the daemon made them from the same contract.
+ * The TypeScript client: one typed method per operation of `contract/api.ts`, and a stream for each WebSocket. Every
+ * error it throws is an AppError. Replies are trusted, not validated: the daemon made them from the same contract.
  */
 
 import type { z } from "zod"
@@ -17,11 +17,11 @@ import { fillRoute, type RouteName, routes } from "./routes.ts"
 import { ShellStream, type ShellStreamStart, shellWindowBytes } from "./shell-stream.ts"
 
 export type ClientOptions = {
-  /** Where the daemon answers, such as `http://localhost:8080`. */
+  /** The daemon's address, such as `http://localhost:8080`. */
   url: string
   /** The API key, `bht_…`. */
   token?: string | undefined
-  /** Certificates that are trusted in place of the machine's, as PEM. */
+  /** Trusted certificates as PEM, instead of the machine's. */
   ca?: string | undefined
   fetch?: (url: string, init: RequestInit) => Promise<Response>
 }
@@ -41,20 +41,20 @@ type QueryOf<E> = E extends { query: infer Query extends z.ZodType }
     : { query: z.input<Query> }
   : unknown
 type BodyOf<E> = E extends { body: infer Body extends z.ZodType } ? { body: z.input<Body> } : unknown
-/** `bytesCount` tells the daemon how many bytes a stream will have; one of another length writes nothing. */
+/** `bytesCount` announces a stream's size; the daemon rejects a stream of another length and writes nothing. */
 type BytesOf<E> = E extends { bodyBytes: true } ? { bytes: Bytes; bytesCount?: number | undefined } : unknown
 type Input<E extends Endpoint> = ParamsOf<E> & QueryOf<E> & BodyOf<E> & BytesOf<E> & CallOptions
 
 type CallOptions = {
   signal?: AbortSignal
-  /** Sees a good answer's headers. */
+  /** Receives the headers of a successful answer. */
   onHeaders?: (headers: Headers) => void
 }
 
-/** What can be sent as it is; a stream is sent as it comes. */
+/** Bodies that can be sent directly; a stream is sent as it is produced. */
 export type Bytes = Uint8Array<ArrayBuffer> | Blob | ReadableStream<Uint8Array> | string
 
-/** Where the answer is bytes, the caller reads the response itself. */
+/** If the answer is bytes, the caller reads the response itself. */
 type Reply<E extends Endpoint> = E extends { replyBytes: true } ? Response : z.output<E["reply"]>
 
 type Call<E extends Endpoint> =
@@ -69,11 +69,11 @@ export type Client = { readonly [Name in Exclude<keyof Api, SocketName>]: Call<A
   execStream(id: string, start: ExecStreamStart): ExecStream
   /** Opens a terminal in a session of the sandbox. */
   shellStream(id: string, start?: ShellStreamStart): ShellStream
-  /** Stored events, then further ones until the signal aborts or the daemon ends. */
+  /** Yields stored events, then new ones until the signal aborts or the daemon ends. */
   followEvents(query: FollowQuery, options?: CallOptions): AsyncGenerator<Event>
-  /** `readFile` with `stat`: what a file is; of a link the link itself. */
+  /** `readFile` with `stat`: describes a file; a link is not followed. */
   statFile(id: string, path: string): Promise<FileEntry>
-  /** `readFile` with `ls`: what is in a directory. `isTruncated`: there is more. */
+  /** `readFile` with `ls`: lists a directory. `isTruncated`: it has more entries. */
   listFiles(id: string, path: string): Promise<{ entries: FileEntry[]; isTruncated: boolean }>
 }
 
@@ -115,7 +115,7 @@ export function connect(options: ClientOptions): Client {
       ...(input.signal === undefined ? {} : { signal: input.signal }),
       ...direct,
       ...(tls && { tls }),
-      // Bun gives up after five minutes otherwise; a buffered exec may take a day.
+      // Bun times out after five minutes by default; a buffered exec may take a day.
       timeout: false,
     }
     let response: Response
@@ -123,7 +123,7 @@ export function connect(options: ClientOptions): Client {
       response = await send(base + path + queryString(input.query), init)
     } catch (error) {
       input.signal?.throwIfAborted()
-      // What a stream that we send throws comes out here.
+      // An error thrown by the stream being sent surfaces here.
       if (error instanceof AppError) throw error
       throw failureOfConnection(error, base)
     }
@@ -176,7 +176,7 @@ export function connect(options: ClientOptions): Client {
     return { value: await readJson(response), headers: response.headers }
   }
 
-  /** A refused WebSocket does not show the daemon's answer, so a plain request finds out what was wrong. */
+  /** A refused WebSocket hides the daemon's answer, so a plain request finds the reason. */
   async function whyRefused(id: string): Promise<AppError> {
     try {
       await call("getSandbox", { params: { id } })
@@ -219,7 +219,7 @@ export function connect(options: ClientOptions): Client {
   return { ...Object.fromEntries(calls), ...extras } as Client
 }
 
-/** Looking up `localhost` costs a WebSocket 2 ms, as much as half of a command's whole start. */
+/** Resolving `localhost` costs a WebSocket 2 ms, half of a command's whole start. */
 function socketUrl(base: string): string {
   return base.replace(/^http/, "ws").replace(/^ws:\/\/localhost(?=[:/]|$)/, "ws://127.0.0.1")
 }

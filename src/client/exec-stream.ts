@@ -1,6 +1,7 @@
 /**
- * The client's end of the exec socket (`contract/exec.ts`): one command, its output as it comes, its standard input, signals.
- * At most `window` bytes are in memory in each direction: `write` waits until the daemon has acknowledged earlier input.
+ * The client's end of the exec socket (`contract/exec.ts`): one command with streamed output, standard input and
+ * signals. At most `window` bytes are in memory in each direction: `write` waits until the daemon has acknowledged
+ * earlier input.
  */
 
 import type { z } from "zod"
@@ -17,7 +18,7 @@ const inputPieceBytes = 64 * 1024
 const channels: Record<number, StreamOutput["channel"]> = { 1: "stdout", 2: "stderr" }
 
 export class ExecStream {
-  /** How the command ended. Rejects when it could not be run or the connection was lost. */
+  /** The command's result. Rejects if it could not be run or the connection was lost. */
   readonly exit: Promise<ExecExit>
 
   readonly #socket: StreamSocket<ExecClientMessage, ExecServerMessage, ExecExit>
@@ -43,17 +44,17 @@ export class ExecStream {
     this.exit = this.#socket.end
   }
 
-  /** Output in the order it came. Ends when the command has ended or failed; `exit` then says how. */
+  /** Output in order. Ends when the command has ended or failed; `exit` then has the result. */
   get output(): AsyncIterableIterator<StreamOutput> {
     return this.#socket.output
   }
 
-  /** Whether the command has begun to run. */
+  /** Returns whether the command has begun to run. */
   get hasStarted(): boolean {
     return this.#hasStarted
   }
 
-  /** Resolves when more input may be written; await it before the next. Input to a command that has ended is dropped. */
+  /** Resolves when more input may be written; await it before the next call. Input to an ended command is dropped. */
   async write(bytes: Uint8Array<ArrayBuffer>): Promise<void> {
     for (let start = 0; start < bytes.length; start += inputPieceBytes) {
       const piece = bytes.subarray(start, start + inputPieceBytes)
@@ -80,7 +81,7 @@ export class ExecStream {
     this.#socket.tell({ type: "resize", rows: size.rows, cols: size.cols })
   }
 
-  /** Ends the connection; a command that still runs is killed. */
+  /** Closes the connection; a command that still runs is killed. */
   close(): void {
     this.#socket.close()
   }

@@ -1,4 +1,4 @@
-/** Turns what can go wrong between client and daemon back into the project's one error type. */
+/** Converts failures between client and daemon to the project's one error type. */
 
 import { AppError, type ErrorCode, errorStatus, isErrorCode } from "../contract/errors.ts"
 import type { ErrorBody } from "../contract/system.ts"
@@ -6,10 +6,10 @@ import { errorCodeOf } from "../lib/error-code.ts"
 import { parseJson } from "../lib/parse-json.ts"
 import { isLoopback } from "./proxy.ts"
 
-/** What the daemon itself has answered, as told apart from what goes wrong on the way to it or on this side. */
+/** An error answered by the daemon itself, as opposed to one on the way to it or on this side. */
 export class Refusal extends AppError {}
 
-/** The error a non-2xx answer carries, or the best guess from its status when something else than bhatti answered. */
+/** The error of a non-2xx answer, or a guess from its status if another server answered. */
 export async function failureOfResponse(response: Response, url: string): Promise<AppError> {
   const body = parseErrorBody(await response.text())
   const status = response.status
@@ -25,7 +25,7 @@ export async function failureOfResponse(response: Response, url: string): Promis
   })
 }
 
-/** No answer at all. */
+/** The error if there was no answer at all. */
 export function failureOfConnection(cause: unknown, url: string): AppError {
   const code = errorCodeOf(cause)
   const isRefused = code === "ConnectionRefused" || code === "ECONNREFUSED"
@@ -82,7 +82,7 @@ function codeOfStatus(status: number): ErrorCode {
   return status < 500 ? "invalid" : "internal"
 }
 
-/** Fields of the body that have the type they should have; nothing if it is not an error body at all. */
+/** Returns the body's fields that have the right type, or undefined if it is not an error body. */
 function parseErrorBody(text: string): Partial<ErrorBody> | undefined {
   const value = parseJson(text)
   if (typeof value !== "object" || value === null) return undefined

@@ -1,6 +1,6 @@
 /**
- * Which proxy of the environment stands between us and a daemon. None before one on this host: the proxy would be given the
- * API key, and would look for the daemon on its own host.
+ * Chooses the environment's proxy for a daemon. A daemon on this host gets none: the proxy would receive the API key,
+ * and would look for the daemon on its own host.
  */
 
 export function isLoopback(url: string): boolean {
@@ -9,8 +9,8 @@ export function isLoopback(url: string): boolean {
 }
 
 /**
- * For a WebSocket, which the runtime sends through no proxy by itself, unlike `fetch`. The variables and their order are those of
- * `fetch`; NO_PROXY it minds by itself. Proxies of another kind, such as SOCKS, neither of the two can use.
+ * For WebSockets, for which the runtime does not choose a proxy as `fetch` does. Uses the same variables in the same
+ * order as `fetch`; the runtime itself respects NO_PROXY. Neither supports other kinds of proxies, such as SOCKS.
  */
 export function socketProxy(
   url: string,

@@ -1,6 +1,6 @@
 /**
- * Method and path of every operation, known at run time without zod, which costs a command line more than its whole start.
- * The compiler proves this table equal to `contract/api.ts`, whose types alone are imported.
+ * Method and path of every operation at run time without zod, which takes longer to load than the command line's whole
+ * start. The compiler checks this table against `contract/api.ts`, of which only the types are imported.
  */
 
 import type { Api } from "../contract/api.ts"
@@ -64,7 +64,7 @@ export function fillRoute(
   return { method, path }
 }
 
-/** `.` and `..` survive encodeURIComponent, and a URL parser would then remove the segment and reach another operation. */
+/** encodeURIComponent keeps `.` and `..`; a URL parser would then remove the segment and reach another operation. */
 function encodeSegment(value: string): string {
   const encoded = encodeURIComponent(value)
   return encoded === "." || encoded === ".." ? encoded.replaceAll(".", "%2E") : encoded

@@ -1,6 +1,6 @@
 /**
- * The client's end of the shell socket (`contract/session.ts`): a terminal in the sandbox. Closing it, or losing it,
- * leaves the session running.
+ * The client's end of the shell socket (`contract/session.ts`): a terminal in the sandbox. The session keeps running
+ * when the socket is closed or lost.
  */
 
 import type { z } from "zod"
@@ -21,9 +21,9 @@ export type ShellEnd =
 export const shellWindowBytes = limits.execStreamWindowBytes
 
 export class ShellStream {
-  /** The session, as soon as the daemon has found or started it. */
+  /** The session, once the daemon has found or started it. */
   readonly session: Promise<ShellSession>
-  /** Rejects when the session could not be had or the connection was lost. */
+  /** Rejects if the session was not available or the connection was lost. */
   readonly end: Promise<ShellEnd>
   readonly #socket: StreamSocket<ShellClientMessage, ShellServerMessage, ShellEnd>
 
@@ -48,7 +48,7 @@ export class ShellStream {
     )
   }
 
-  /** What the terminal shows, first what it has shown before. Ends when nothing more comes; `end` then says why. */
+  /** The terminal's output, starting with its earlier output. Ends with the socket; `end` then gives the reason. */
   get output(): AsyncIterableIterator<StreamOutput> {
     return this.#socket.output
   }
@@ -70,7 +70,7 @@ export class ShellStream {
     this.#socket.close()
   }
 
-  /** After `close`: what was typed before has left, or the time is over. */
+  /** After `close`: resolves once pending input is sent, or after the timeout. */
   async closed({ timeoutMs }: { timeoutMs: number }): Promise<void> {
     const { promise, resolve } = Promise.withResolvers<void>()
     const timer = setTimeout(resolve, timeoutMs)

@@ -1,41 +1,41 @@
 /**
- * What the exec and the shell socket have in common: messages as JSON text, output as binary frames, one end. Output is
- * acknowledged when the reader has asked for more, so that at most `window` bytes of it are in memory.
+ * The common part of the exec and the shell socket: messages as JSON text, output as binary frames, one end. Output is
+ * acknowledged when the reader asks for more, so that at most `window` bytes of it are in memory.
  */
 
 import { AppError, isErrorCode } from "../contract/errors.ts"
 
 export type StreamOutput = { channel: "stdout" | "stderr"; bytes: Uint8Array<ArrayBuffer> }
 
-/** Both sockets' server messages have this one; it is dealt with here. */
+/** Both sockets' servers send this message; it is handled here. */
 type Failure = { type: "error"; code: string; message: string; hint: string | null }
 
 export type Connection = {
   url: string
   headers: Record<string, string>
-  /** Its address; nothing to connect directly. */
+  /** The proxy's address; undefined to connect directly. */
   proxy: string | undefined
   tls: { ca: string } | undefined
-  /** A refused WebSocket does not show the daemon's answer. */
+  /** Finds the reason for a refused WebSocket, which hides the daemon's answer. */
   whyRefused: () => Promise<AppError>
 }
 
 type Plan<ServerMessage> = Connection & {
   window: number
   firstMessage?: unknown
-  /** What stands in a binary frame; nothing if it is to be ignored. */
+  /** Returns a binary frame's content, or undefined to ignore it. */
   readFrame: (frame: Uint8Array<ArrayBuffer>) => StreamOutput | undefined
   onMessage: (message: Exclude<ServerMessage, Failure>) => void
-  /** Open, or ended: whoever waits to send looks again. */
+  /** Called when the socket has opened or ended, so that waiting senders check again. */
   onChange?: () => void
-  /** Of the error when the connection breaks off. */
+  /** Message of the error if the connection is lost. */
   lostMessage: string
 }
 
 export class StreamSocket<ClientMessage, ServerMessage extends { type: string }, End> {
-  /** Rejects when what the socket is for failed, or the connection was lost. */
+  /** Rejects if the operation failed or the connection was lost. */
   readonly end: Promise<End>
-  /** Nothing is on its way any more. */
+  /** Resolves when nothing is in flight any more. */
   readonly closed: Promise<void>
   isOpen = false
   isEnded = false
@@ -44,11 +44,11 @@ export class StreamSocket<ClientMessage, ServerMessage extends { type: string },
   readonly #socket: WebSocket
   readonly #resolveEnd: (end: End) => void
   readonly #rejectEnd: (error: unknown) => void
-  /** From before the socket was open. */
+  /** Queued before the socket was open. */
   #unsent: (string | Uint8Array<ArrayBuffer>)[] = []
   #queue: StreamOutput[] = []
   #queuedBytes = 0
-  /** Bytes handed to the reader and not yet acknowledged. */
+  /** Bytes passed to the reader and not yet acknowledged. */
   #unacknowledged = 0
   #wakeReader: () => void = () => {}
 
@@ -57,7 +57,7 @@ export class StreamSocket<ClientMessage, ServerMessage extends { type: string },
     this.end = promise
     this.#resolveEnd = resolve
     this.#rejectEnd = reject
-    // A reader still inside its loop awaits `end` only afterwards; until then a rejection is not an unhandled one.
+    // Marks the promise as handled: a reader inside its loop awaits `end` only afterwards.
     promise.catch(() => undefined)
     this.#plan = plan
     this.#socket = new WebSocket(plan.url, {
@@ -77,7 +77,7 @@ export class StreamSocket<ClientMessage, ServerMessage extends { type: string },
     }
   }
 
-  /** Output in the order it came. Ends with the socket; `end` then says how. */
+  /** Output in order. Ends with the socket; `end` then has the result. */
   get output(): AsyncIterableIterator<StreamOutput> {
     return this.#read()
   }
@@ -86,7 +86,7 @@ export class StreamSocket<ClientMessage, ServerMessage extends { type: string },
     this.send(JSON.stringify(message))
   }
 
-  /** What is sent before the socket is open goes out when it is. */
+  /** Queues content until the socket is open. */
   send(content: string | Uint8Array<ArrayBuffer>): void {
     if (this.isEnded) return
     if (this.isOpen) this.#socket.send(content)
@@ -115,7 +115,8 @@ export class StreamSocket<ClientMessage, ServerMessage extends { type: string },
         this.#queuedBytes -= next.bytes.length
         yield next
         this.#unacknowledged += next.bytes.length
-        // Not after every message: a quarter of the window says it as well, and costs the daemon less than the output itself.
+        // Acknowledges every quarter of the window: doing so for every message would cost the daemon more than the
+        // output.
         if (this.#unacknowledged >= this.#plan.window / 4) this.#acknowledge()
         continue
       }

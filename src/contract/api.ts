@@ -1,8 +1,8 @@
 /**
  * Every operation of the HTTP interface, on one screen.
  *
- * Adding one: 1. shapes beside the resource they belong to; 2. an entry here; 3. its handler in `src/http/routes.ts` (the
- * compiler asks for it); 4. `bun run generate` for docs/openapi.json; 5. a test through the client.
+ * To add an operation: 1. its shapes beside their resource; 2. an entry here; 3. its handler in `src/http/routes.ts`
+ * (the compiler asks for it); 4. `bun run generate` for docs/openapi.json; 5. a test through the client.
  */
 
 import { z } from "zod"

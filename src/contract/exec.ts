@@ -97,8 +97,9 @@ export type ExecEvent = z.infer<typeof ExecEvent>
  *   client → server  binary: standard input;   text: `ExecClientMessage`
  *   server → client  binary: one byte channel (1 stdout, 2 stderr), then output;   text: `ExecServerMessage`
  *
- * With `window` the server never has more than that many unacknowledged output bytes on the way; the client
- * acknowledges with `ack`. The last message is `exit` or `error`; then the server closes. Closing the socket earlier kills the command.
+ * With `window` the server never has more than that many unacknowledged output bytes in flight; the client acknowledges
+ * with `ack`. The last message is `exit` or `error`; then the server closes. Closing the socket earlier kills the
+ * command.
  * The server acknowledges standard input with `ack` too; a client should keep at most `window` bytes unacknowledged.
  */
 export const ExecStart = z

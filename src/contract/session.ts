@@ -52,12 +52,12 @@ export const ShellQuery = z.strictObject({
 export type ShellQuery = z.infer<typeof ShellQuery>
 
 /**
- * WebSocket `/sandboxes/:id/ws`: attaches to the session that was asked for, else to the newest detached one, else to a new one.
+ * WebSocket `/sandboxes/:id/ws`: attaches to the requested session, else to the newest detached one, else to a new one.
  *
- *   client → server  binary, or text that is no message: keystrokes;   text: `ShellClientMessage`
- *   server → client  text: `ShellServerMessage`;   binary: the terminal's output, first what it showed before
+ *   client → server  binary, or any other text: keystrokes;   text: `ShellClientMessage`
+ *   server → client  text: `ShellServerMessage`;   binary: the terminal's output, starting with its earlier output
  *
- * Closing the socket detaches; the session goes on.
+ * Closing the socket detaches; the session keeps running.
  */
 export const ShellClientMessage = z.discriminatedUnion("type", [
   z.strictObject({ type: z.literal("resize"), rows: TerminalSize.shape.rows, cols: TerminalSize.shape.cols }),

@@ -1,7 +1,7 @@
 /**
- * The daemon's log, with bounds on what a guest, a user or a stranger can make it write. Each subject has its own rate
- * of lines. Lines beyond it are dropped and counted, and the subject's next line reports the count. Long texts lose
- * their middle.
+ * The daemon's log, with limits on the lines that a guest, a user or a stranger can cause. Each subject has its own
+ * rate. Lines beyond it are dropped and counted, and the subject's next line reports the count. Long texts are cut in
+ * the middle.
  */
 
 import { type Rate, RateLimiter } from "../rules/rate-limit.ts"

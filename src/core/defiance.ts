@@ -1,6 +1,6 @@
 /**
- * Detects held machines that go on writing. A stopped QEMU writes nothing. If the disk grows all the same, the machine
- * is stopped again, and ended if that does not help: a guest has taken QEMU over. Needs the sandbox's turn.
+ * Detects held machines that still write. A stopped QEMU writes nothing. If the disk grows nevertheless, the machine is
+ * stopped again, and ended if that does not help: a guest has taken QEMU over. Needs the sandbox's turn.
  */
 
 import { AppError } from "../contract/errors.ts"

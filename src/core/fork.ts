@@ -1,6 +1,6 @@
 /**
  * Forks a sandbox: new sandboxes start with the source's current memory, disk and running programs, each with its own
- * identity. One pause of the source serves all copies; either all are created or none.
+ * identity. One pause of the source serves all copies; all are created, or none.
  */
 
 import { AppError } from "../contract/errors.ts"

@@ -45,7 +45,7 @@ export async function pauseSandbox(core: Core, record: SandboxRecord): Promise<b
 }
 
 /**
- * hot or warm → cold. If saving fails, the sandbox goes on as before and the error says why. `isWanted`: its owner
+ * hot or warm → cold. If saving fails, the sandbox keeps its state and the error says why. `isWanted`: its owner
  * stopped it, so it is not restarted before somebody uses it.
  */
 export async function stopSandbox(
@@ -76,7 +76,7 @@ export async function stopSandbox(
     try {
       await undoStop(core, record, machine)
     } catch (error) {
-      // It stays `stopping`; the next request settles it.
+      // The sandbox stays `stopping`; the next request settles it.
       core.log.error({ sandbox: record.id, error }, "a sandbox that could not be saved does not go on")
       throw new AppError("unavailable", `sandbox "${record.name}" could not be saved and does not answer`, {
         cause,
@@ -199,7 +199,10 @@ async function startCold(
   return { guest: await bootFromDisk(core, record, template, reason), how: "disk", reason }
 }
 
-/** Returns a reason if the snapshot cannot be used. Nothing has run yet, so the caller may boot from disk. */
+/**
+ * Returns a reason if the snapshot cannot be used. No code of the sandbox has run yet, so the caller may boot from
+ * disk.
+ */
 async function restore(
   core: Core,
   record: SandboxRecord,

@@ -164,7 +164,7 @@ export class Space {
     return leftMib !== undefined && isSpaceShort(quotaSpace(leftMib))
   }
 
-  /** Returns whether the host has room for a held sandbox to go on. */
+  /** Returns whether the host has room for a held sandbox to resume. */
   async hasRoom(): Promise<boolean> {
     return hasSpace(await this.#amount())
   }
@@ -375,7 +375,7 @@ export class Space {
           guest.refresh({ deadlineMs: refreshDeadlineMs }),
         ])
       } catch (error) {
-        // It has run out of space again, and stays held.
+        // The machine has run out of space again, and stays held.
         if ((await this.#haltOf(record, machine)) === "disk_full") return
         dropGuest(core, record.id)
         throw error

@@ -30,7 +30,7 @@ export function errorResponse(
   return Response.json(body, { status, headers })
 }
 
-/** A quota has room again when the user gives something up, which cannot be predicted. */
+/** A quota has room again when the user frees something, which cannot be predicted. */
 const quotaRetryAfterSec = 60
 
 export function toAppError(error: unknown): AppError {

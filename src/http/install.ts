@@ -142,8 +142,8 @@ function clientBehind(request: Request, trusted: TrustedProxies): string {
 }
 
 /**
- * The address as the client has written it. It becomes a word of a shell script, so only a host and a port are
- * accepted.
+ * The address as the client has written it. Only a host and a port are accepted, since it becomes part of a shell
+ * script.
  */
 function addressOf(request: Request, { publicAddress, apiHosts }: Reached): string {
   const host = request.headers.get("host") ?? ""

@@ -1,6 +1,6 @@
 /**
- * Memory that can be taken before the kernel has to end something: what it says is available, or less where a control group
- * of this process, version 2 or 1, leaves less.
+ * Memory that can be taken before the kernel has to kill something: the kernel's available memory, or less if a control
+ * group of this process (version 2 or 1) allows less.
  */
 
 import { readFileSync } from "node:fs"
@@ -23,8 +23,8 @@ const kibibyte = 1024
 const mebibyte = 1024 * 1024
 
 /**
- * `groups: "own"`: all that this process is in. `"outermost"`: only the one that everything here is in, which is a container's where
- * this is a container.
+ * `groups: "own"`: all groups of this process. `"outermost"`: only the group that contains everything here, which in a
+ * container is the container's.
  */
 export function availableMemoryMib(options: { groups: "own" | "outermost"; root?: string }): number {
   const { groups, root = "/" } = options
@@ -44,10 +44,10 @@ export function availableMemoryMib(options: { groups: "own" | "outermost"; root?
   return Math.max(0, Math.floor(bytes / mebibyte))
 }
 
-/** Its pages of files can be given up. */
+/** Counts the group's page cache as free. */
 function leftIn(path: string, { limit, used, total }: Hierarchy): number {
   const limitBytes = Number(readIfAny(join(path, limit)) || Number.NaN)
-  // Without a limit there is a word, a number larger than any memory, or no file.
+  // Without a limit, the file holds a word or a number larger than any memory, or is missing.
   if (!(limitBytes < Number.MAX_SAFE_INTEGER)) return Number.POSITIVE_INFINITY
   const statistics = readIfAny(join(path, "memory.stat"))
   const filePages = ["active_file", "inactive_file"].map(

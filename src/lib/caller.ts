@@ -1,4 +1,4 @@
-/** The person behind the process: under sudo the one who called it, not root. */
+/** The person who started the process: under sudo the caller, not root. */
 
 import { readFileSync, statSync } from "node:fs"
 import { homedir } from "node:os"
@@ -6,7 +6,7 @@ import { errorCodeOf } from "./error-code.ts"
 
 export type Caller = {
   home: string
-  /** Whose the files written for this person must be; nothing when they are the process's own anyway. */
+  /** Owner for files written for this person; undefined if it is the process's own user. */
   owner: { uid: number; gid: number } | undefined
 }
 
@@ -23,8 +23,8 @@ export function findCaller(environment: Record<string, string | undefined>): Cal
 }
 
 /**
- * Of whom a directory service knows and no file, as of all people on macOS, where sudo keeps HOME. A directory is taken for
- * the person's home only if it is theirs.
+ * For users known to a directory service only, such as all users on macOS, where sudo keeps HOME. A directory counts as
+ * the person's home only if it belongs to them.
  */
 function callerElsewhere(
   { SUDO_UID: uidText, SUDO_GID: gidText, HOME: home }: Record<string, string | undefined>,

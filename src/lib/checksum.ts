@@ -1,4 +1,4 @@
-/** Tells a damaged file from a whole one; it is no defence against who can write to the data directory. */
+/** Detects corruption. Not a defence against someone who can write to the data directory. */
 
 export class Checksum {
   #value = 0n

@@ -1,11 +1,14 @@
-/** Who a client is: its address, or what a trusted proxy in front says; and the key under which its limits are counted. */
+/**
+ * A client's identity: its address, or the address reported by a trusted proxy; and the key under which its limits are
+ * counted.
+ */
 
 import { BlockList, isIP } from "node:net"
 
 export class TrustedProxies {
   readonly #list = new BlockList()
 
-  /** Addresses and networks in CIDR form; the configuration has checked them. */
+  /** Takes addresses and networks in CIDR form, which the configuration has checked. */
   constructor(entries: readonly string[]) {
     for (const entry of entries) {
       const [address = "", bits] = entry.split("/")
@@ -20,7 +23,7 @@ export class TrustedProxies {
     return version !== 0 && this.#list.check(address, version === 6 ? "ipv6" : "ipv4")
   }
 
-  /** The nearest address that is not a trusted proxy's. What stands before it anybody may have written. */
+  /** Returns the nearest address that is not a trusted proxy's. Anybody may have forged the addresses before it. */
   clientBehind(peer: string, forwardedFor: readonly string[]): string {
     let client = peer
     const hops = forwardedFor.flatMap((value) => value.split(",")).map((hop) => hop.trim())
@@ -33,12 +36,12 @@ export class TrustedProxies {
   }
 }
 
-/** An IPv4 address is written the same whether it came over an IPv6 socket or not. */
+/** An IPv4 address has the same form whether it came over an IPv6 socket or not. */
 export function plainAddress(address: string): string {
   return address.replace(/^::ffff:(?=\d+\.\d+\.\d+\.\d+$)/i, "")
 }
 
-/** One household has a whole /64 of IPv6 addresses, and is one client. */
+/** A household usually has a whole /64 of IPv6 addresses, and counts as one client. */
 export function limitKey(address: string): string {
   if (isIP(address) !== 6) return address
   const [head = "", tail] = address.split("::")

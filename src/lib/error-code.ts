@@ -1,4 +1,4 @@
-/** The code of an error of the system or the runtime, such as `ENOENT`. */
+/** Returns the code of a system or runtime error, such as `ENOENT`. */
 
 export function errorCodeOf(error: unknown): string | undefined {
   if (!(error instanceof Error)) return undefined

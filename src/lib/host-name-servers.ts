@@ -1,6 +1,6 @@
 /**
- * The name servers that this host itself asks, as its resolv.conf names them. Nothing is assumed where that file is damaged:
- * without a name server in it there is none, and the trouble is told.
+ * The name servers of this host, from its resolv.conf. If that file is damaged or names none, there are none, and the
+ * problem is reported; no default is assumed.
  */
 
 import { closeSync, constants, fstatSync, openSync, readSync } from "node:fs"
@@ -8,7 +8,7 @@ import { isIP } from "node:net"
 import { errorCodeOf } from "./error-code.ts"
 
 const hostFile = "/etc/resolv.conf"
-/** As many as the C library asks, see resolv.conf(5). */
+/** The C library's limit, see resolv.conf(5). */
 const serversMax = 3
 const bytesMax = 64 * 1024
 
@@ -18,10 +18,10 @@ export type HostNameServers = {
   trouble: string | null
 }
 
-/** Which addresses may be asked. */
+/** Decides which addresses may be asked. */
 type Accepts = (address: string) => boolean
 
-/** Other keywords (search domains, options) are the host's own business. */
+/** Ignores other keywords (search domains, options). */
 export function parseNameServers(text: string, accepts: Accepts = () => true): HostNameServers {
   const named = text
     .split(/\r?\n/)
@@ -52,7 +52,7 @@ export function readNameServers({
   }
 }
 
-/** An address, perhaps of one link only. */
+/** Accepts an address, with or without a zone. */
 function isNameServer(value: string): boolean {
   const [address = "", link, ...rest] = value.split("%")
   const family = isIP(address)
@@ -60,7 +60,7 @@ function isNameServer(value: string): boolean {
   return family === 4 && link === undefined
 }
 
-/** A path that is no file, such as a pipe without a writer, must not hold up the daemon. */
+/** A path that is not a regular file, such as a pipe without a writer, must not block the daemon. */
 function readBounded(path: string): string {
   const fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK)
   try {

@@ -2,12 +2,12 @@
 
 import { isIP } from "node:net"
 
-/** Without port and the root's dot, in lower case; an IPv6 address keeps its brackets. */
+/** Removes the port and the trailing dot, and lowercases; an IPv6 address keeps its brackets. */
 export function hostName(host: string): string {
   return host.replace(/:\d+$/, "").replace(/\.$/, "").toLowerCase()
 }
 
-/** `name` as `hostName` gives it. */
+/** `name` as returned by `hostName`. */
 export function isAddress(name: string): boolean {
   return isIP(name.replace(/^\[(.*)\]$/, "$1")) !== 0
 }

@@ -1,6 +1,6 @@
-/** JSON from files and answers that may be cut or something else. */
+/** Parses JSON from files and answers that may be truncated or not JSON. */
 
-/** Undefined where it is none, which no JSON is. */
+/** Returns undefined if the text is not JSON; no JSON text parses to undefined. */
 export function parseJson(text: string): unknown {
   try {
     return JSON.parse(text)

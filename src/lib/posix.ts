@@ -1,6 +1,6 @@
 /**
- * System calls that Bun has no name for: sealed memory files, listening unix sockets as plain descriptors, TAP devices.
- * Linux on x86-64 only. Descriptors returned here belong to the caller, who closes them with `fs.closeSync`.
+ * System calls that Bun lacks: sealed memory files, listening unix sockets as plain descriptors, TAP devices. Linux on
+ * x86-64 only. Descriptors returned here belong to the caller, who closes them with `fs.closeSync`.
  */
 
 import { dlopen, FFIType, ptr } from "bun:ffi"
@@ -28,7 +28,10 @@ const libc = dlopen("libc.so.6", {
   umask: { args: [FFIType.u32], returns: FFIType.u32 },
 })
 
-/** A system call failed. `errno` is not reported: the JavaScript engine may call libc in between and change it. */
+/**
+ * Throws if a system call failed. `errno` is not reported: the JavaScript engine may call libc in between and change
+ * it.
+ */
 function check(result: number, what: string): number {
   if (result < 0) throw new Error(`${what} failed`)
   return result
@@ -43,7 +46,7 @@ const F_SEAL_GROW = 4
 const F_SEAL_WRITE = 8
 const fixedSeals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL
 
-/** An anonymous file in memory of a fixed size, all zeros, not yet sealed. */
+/** Creates an anonymous, zeroed memory file of fixed size, not yet sealed. */
 export function createMemoryFile(options: { name: string; bytes: number }): number {
   const fd = check(
     libc.symbols.memfd_create(Buffer.from(`${options.name}\0`), MFD_CLOEXEC | MFD_ALLOW_SEALING),
@@ -53,19 +56,22 @@ export function createMemoryFile(options: { name: string; bytes: number }): numb
   return fd
 }
 
-/** Nobody can change the file's content or size any more; private mappings still can be written. Fails while a shared writable mapping exists. */
+/** Seals the file's content and size; private mappings stay writable. Fails while a shared writable mapping exists. */
 export function sealMemoryFile(fd: number): void {
   check(libc.symbols.fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL), "seal")
 }
 
-/** What is in it may change, its size cannot, whoever holds it. */
+/** Seals the file's size for all holders; its content stays writable. */
 export function fixMemoryFile(fd: number): void {
   check(libc.symbols.fcntl(fd, F_ADD_SEALS, fixedSeals), "seal")
 }
 
 const F_GET_SEALS = 1034
 
-/** A memory file as `fixMemoryFile` makes it, and no other kind of file. A host may seal all of them against being programs too. */
+/**
+ * Returns whether the descriptor is a memory file as made by `fixMemoryFile`. A host may also seal all memory files
+ * against execution.
+ */
 export function isFixedMemoryFile(fd: number): boolean {
   const seals = libc.symbols.fcntl(fd, F_GET_SEALS, 0)
   return seals >= 0 && (seals & (fixedSeals | F_SEAL_WRITE)) === fixedSeals
@@ -74,7 +80,10 @@ export function isFixedMemoryFile(fd: number): boolean {
 const FALLOC_FL_KEEP_SIZE = 1
 const FALLOC_FL_PUNCH_HOLE = 2
 
-/** Gives back what a file holds there; it reads as zeros from then on. False: that cannot be done, and it stays. */
+/**
+ * Frees the file's blocks in that range, which then reads as zeros. Returns false if that is not supported; the content
+ * then stays.
+ */
 export function punchHole(fd: number, { offset, bytes }: { offset: number; bytes: number }): boolean {
   return libc.symbols.fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, bytes) === 0
 }
@@ -83,8 +92,8 @@ const SYS_pidfd_open = 434
 const SYS_pidfd_getfd = 438
 
 /**
- * Another process's descriptor as one of ours: the same open file, with the rights that it was opened with there. To open
- * /proc/PID/fd/N would open whatever is there anew, with our own rights.
+ * Duplicates another process's descriptor: the same open file, with its original access rights. Opening /proc/PID/fd/N
+ * would reopen the path with our own rights.
  */
 export function borrowDescriptor(options: { pid: number; fd: number }): number {
   const process = check(Number(libc.symbols.syscall(SYS_pidfd_open, options.pid, 0, 0)), "pidfd_open")
@@ -97,7 +106,7 @@ export function borrowDescriptor(options: { pid: number; fd: number }): number {
 
 const SEEK_SET = 0
 
-/** Whoever has the same open file reads or writes from its start next. Returns whether that could be done. */
+/** Moves the offset of the open file, which all its holders share, to the start. Returns whether that succeeded. */
 export function rewind(fd: number): boolean {
   return Number(libc.symbols.lseek(fd, 0, SEEK_SET)) === 0
 }
@@ -106,14 +115,14 @@ const SEEK_END = 2
 const SEEK_DATA = 3
 const SEEK_HOLE = 4
 
-/** The next stretch of a sparse file that holds data at or after `offset`, or nothing. */
+/** Returns the next data extent of a sparse file at or after `offset`, or undefined. */
 export function nextExtent(options: {
   fd: number
   offset: number
 }): { start: number; end: number } | undefined {
   const start = Number(libc.symbols.lseek(options.fd, options.offset, SEEK_DATA))
   if (start < 0) {
-    // A file system that fails says the same as one that has no more data.
+    // A failing file system reports the same as one without more data.
     const isInside = options.offset < Number(libc.symbols.lseek(options.fd, 0, SEEK_END))
     if (isInside) check(Number(libc.symbols.lseek(options.fd, options.offset, SEEK_HOLE)), "lseek")
     return undefined
@@ -129,8 +138,8 @@ const SOCK_CLOEXEC = 0o2000000
 const SUN_PATH_BYTES = 108
 
 /**
- * A listening unix socket at `path`, mode 0600, as a descriptor that another process can be given. Connections made before
- * that process accepts are kept in the backlog, so nobody has to wait for the socket to appear.
+ * Creates a listening unix socket at `path`, mode 0600, as a descriptor that another process can inherit. Connections
+ * made before that process accepts wait in the backlog, so no client has to poll for the socket.
  */
 export function listenUnix(path: string): number {
   const name = Buffer.from(path)
@@ -152,10 +161,10 @@ export function listenUnix(path: string): number {
 }
 
 const RLIMIT_CORE = 4
-/** With 0 a kernel that pipes core files to a program would still do so; 1 is its word for none at all. */
+/** With 0 a kernel that pipes core files to a program would still do so; 1 disables that too. */
 const coreBytesMax = 1n
 
-/** This process, and what it starts, leaves no image of its memory behind when it crashes. */
+/** Prevents core dumps of this process and its children. */
 export function forbidCoreFiles(): void {
   check(
     libc.symbols.setrlimit(RLIMIT_CORE, ptr(new BigUint64Array([coreBytesMax, coreBytesMax]))),
@@ -166,7 +175,10 @@ export function forbidCoreFiles(): void {
 const LOCK_EX = 2
 const LOCK_NB = 4
 
-/** Takes the file's exclusive lock without waiting; false: another process has it. It is held until the descriptor is closed. */
+/**
+ * Takes the file's exclusive lock without waiting; returns false if another process holds it. Held until the descriptor
+ * is closed.
+ */
 export function tryLock(fd: number): boolean {
   return libc.symbols.flock(fd, LOCK_EX | LOCK_NB) === 0
 }
@@ -174,7 +186,7 @@ export function tryLock(fd: number): boolean {
 const POSIX_FADV_WILLNEED = 3
 const SYNC_FILE_RANGE_WRITE = 2
 
-/** Has the kernel begin to read a file that will be needed soon. Only advice. */
+/** Advises the kernel to read a file ahead. */
 export function readAhead(path: string): void {
   const fd = openSync(path, "r")
   try {
@@ -184,7 +196,7 @@ export function readAhead(path: string): void {
   }
 }
 
-/** Has the kernel begin to write out what was written, so that a later sync waits less. Only advice. */
+/** Advises the kernel to start writing out dirty pages, so that a later sync waits less. */
 export function startWriteback(fd: number, offset: number, bytes: number): void {
   libc.symbols.sync_file_range(fd, offset, bytes, SYNC_FILE_RANGE_WRITE)
 }
@@ -195,7 +207,7 @@ const IFF_NO_PI = 0x1000
 const IFF_VNET_HDR = 0x4000
 const INTERFACE_NAME_BYTES = 16
 
-/** Creates the TAP device `name`, which lives exactly as long as some process holds the returned descriptor. */
+/** Creates the TAP device `name`, which exists as long as some process holds the returned descriptor. */
 export function openTap(name: string): number {
   if (Buffer.byteLength(name) >= INTERFACE_NAME_BYTES) throw new Error(`interface name too long: ${name}`)
   const fd = openSync("/dev/net/tun", "r+")
@@ -220,11 +232,11 @@ export function waitingBytes(fd: number): number {
 
 const O_CLOEXEC = 0o2000000
 
-/** A pipe. Both ends are closed when another program is started, unless handed to it. */
+/** Creates a pipe. Both ends are closed on exec, unless passed to the program. */
 const F_SETFL = 4
 const O_NONBLOCK = 0o4000
 
-/** A writer gets an error at once when there is no room. */
+/** Makes writes fail at once when there is no room. */
 export function neverWaitAt(fd: number): void {
   check(libc.symbols.fcntl(fd, F_SETFL, O_NONBLOCK), "fcntl")
 }

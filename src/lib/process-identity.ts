@@ -1,6 +1,6 @@
 /**
- * Which process is meant, for as long as the host runs. A pid alone proves nothing, it is used again; pid, start time and
- * the host's boot together do.
+ * Identifies a process for as long as the host runs. A pid alone is not enough, since pids are reused; pid, start time
+ * and the host's boot id together are.
  */
 
 import { readdirSync, readFileSync, readlinkSync } from "node:fs"
@@ -15,7 +15,7 @@ export type ProcessIdentity = {
 
 export const hostBootId = readFileSync("/proc/sys/kernel/random/boot_id", "utf8").trim()
 
-/** Returns undefined if there is no such process, or only what its parent has not heard of yet. */
+/** Returns undefined if there is no such process, or only a zombie. */
 export function identityOf(pid: number): ProcessIdentity | undefined {
   const ticks = startTicks(pid)
   return ticks === undefined ? undefined : { pid, startTicks: ticks, bootId: hostBootId }
@@ -34,11 +34,11 @@ export function startTicks(pid: number): number | undefined {
   return Number(fields[19])
 }
 
-/** The fields of /proc/PID/stat from the third, the process's state, on. */
+/** Returns the fields of /proc/PID/stat from the third (the state) on. */
 export function readStat(pid: number): string[] | undefined {
   try {
     const stat = readFileSync(`/proc/${pid}/stat`, "utf8")
-    // The command's name is in parentheses and may hold anything, so fields are counted from the last one.
+    // The command's name is in parentheses and may contain anything, so the fields start after the last one.
     return stat.slice(stat.lastIndexOf(")") + 2).split(" ")
   } catch (error) {
     if (isGone(error)) return undefined
@@ -46,24 +46,24 @@ export function readStat(pid: number): string[] | undefined {
   }
 }
 
-/** Pids of all processes of the host that can be seen. */
+/** Pids of all visible processes of the host. */
 export function listPids(): number[] {
   return readdirSync("/proc")
     .map(Number)
     .filter((pid) => Number.isInteger(pid))
 }
 
-/** Anybody chooses the words of a process, so they prove nothing. */
+/** A process chooses its own command line, so it proves nothing. */
 export function commandLineOf(pid: number): string[] {
   return readOfProcess(pid, "cmdline").split("\0")
 }
 
-/** A file below /proc/PID; empty when the process is gone, or may not be looked at. */
+/** Reads a file below /proc/PID; returns an empty text if the process is gone or not accessible. */
 export function readOfProcess(pid: number, name: string): string {
   return unlessOutOfReach("", () => readFileSync(`/proc/${pid}/${name}`, "utf8"))
 }
 
-/** The kernel's names of the files and sockets that it holds open. */
+/** The kernel's names of the process's open files and sockets. */
 export function descriptorNamesOf(pid: number): string[] {
   return unlessOutOfReach([], () => {
     const directory = `/proc/${pid}/fd`
@@ -71,7 +71,7 @@ export function descriptorNamesOf(pid: number): string[] {
   })
 }
 
-/** The process may be gone, or another user's; a descriptor may have been closed. */
+/** Returns `otherwise` if the process is gone or not accessible, or a descriptor was closed. */
 export function unlessOutOfReach<T>(otherwise: T, look: () => T): T {
   try {
     return look()
@@ -81,7 +81,7 @@ export function unlessOutOfReach<T>(otherwise: T, look: () => T): T {
   }
 }
 
-/** Returns whether the error says that the process is gone by now. */
+/** Returns whether the error means that the process is gone. */
 export function isGone(error: unknown): boolean {
   return ["ENOENT", "ESRCH"].includes(errorCodeOf(error) ?? "")
 }

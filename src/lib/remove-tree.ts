@@ -1,4 +1,4 @@
-/** Removes a directory with all that is in it, if there is one: on a read-only file system even removing nothing is refused. */
+/** Removes a directory tree if it exists: on a read-only file system even removing a missing one fails. */
 
 import { existsSync } from "node:fs"
 import { rm } from "node:fs/promises"

@@ -1,6 +1,6 @@
 /**
- * JSON that says of itself whether it is whole: its last field is a checksum of all others. It tells damage, and is no defence
- * against who can write the file.
+ * JSON with a checksum of all other fields as its last field. It detects corruption. Not a defence against someone who
+ * can write the file.
  */
 
 import { Checksum } from "./checksum.ts"
@@ -12,7 +12,7 @@ export function sealJson(value: Record<string, unknown>): string {
   return JSON.stringify({ ...value, [field]: checksumOf(value) }, null, 2)
 }
 
-/** Returns undefined if the text is not what was sealed. Text that was never sealed is taken as it is. */
+/** Returns undefined if the text does not match its checksum. Text without a checksum is accepted. */
 export function openSealedJson(text: string): unknown {
   const value = parseJson(text)
   if (typeof value !== "object" || value === null || !(field in value)) return value

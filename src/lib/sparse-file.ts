@@ -1,4 +1,4 @@
-/** Reading a large file that is mostly holes, and a checksum that does not depend on where they are. */
+/** Reads large sparse files, and computes a checksum that does not depend on where their holes are. */
 
 import { type FileHandle, open } from "node:fs/promises"
 import { Checksum } from "./checksum.ts"
@@ -7,7 +7,7 @@ import { nextExtent } from "./posix.ts"
 export const chunkBytes = 4 * 1024 * 1024
 const pageBytes = 4096
 
-/** Over size, places and bytes of what holds data. `pause` is awaited after every part. */
+/** Checksum over the size and the places and bytes of data. `pause` is awaited after every part. */
 export async function fileChecksum(
   path: string,
   { pause }: { pause?: () => Promise<void> } = {},
@@ -21,8 +21,8 @@ export async function fileChecksum(
 }
 
 /**
- * Calls `take` with every chunk that is not all zeros, the last one cut to the file's size. Holes are as good as zeros: the checksum
- * does not tell them apart, since a copy may have others than its source.
+ * Calls `take` with every chunk that is not all zeros, the last one cut to the file's size. Holes count as zeros: a
+ * copy may have other holes than its source, and the checksum must not differ.
  */
 export async function readExtents(
   source: FileHandle,
@@ -38,7 +38,7 @@ export async function readExtents(
   for (let offset = 0; offset < size; ) {
     const extent = nextExtent({ fd: source.fd, offset })
     if (!extent) break
-    // In steps of whole chunks from the file's start, so that the same content gives the same steps whatever its holes.
+    // Steps are whole chunks from the file's start, so that equal content gives equal steps whatever its holes.
     offset = extent.start - (extent.start % chunkBytes)
     const { bytesRead } = await source.read(buffer, 0, Math.min(chunkBytes, size - offset), offset)
     if (bytesRead === 0) break
@@ -56,12 +56,12 @@ export async function readExtents(
 
 const zeros = Buffer.alloc(chunkBytes)
 
-/** Takes at most a chunk. */
+/** Takes at most one chunk. */
 export function isZero(bytes: Uint8Array): boolean {
   return Buffer.compare(bytes, zeros.subarray(0, bytes.length)) === 0
 }
 
-/** The stretches of a chunk that hold something, in whole pages. */
+/** Yields the non-zero runs of a chunk, in whole pages. */
 export function* nonZeroRuns(bytes: Uint8Array): Generator<{ start: number; end: number }> {
   let start = -1
   for (let page = 0; page < bytes.length; page += pageBytes) {

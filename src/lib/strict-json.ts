@@ -1,9 +1,8 @@
 /**
- * JSON that means the same to everybody. `JSON.parse` keeps the last of two members with one name, where others keep the first, and
- * makes strings of halves of characters, which nothing behind us can store; both are refused here.
- *
- * The engine parses; this looks once over the text behind it. Libraries that do both parse ten times slower, or let two equal
- * members pass.
+ * JSON without ambiguity. `JSON.parse` keeps the last of two members with one name where other parsers keep the first,
+ * and accepts unpaired surrogates, which later layers cannot store; both are refused here.
+ * The engine parses; this scans the text once more. Libraries that do both parse ten times slower, or accept duplicate
+ * members.
  */
 
 import { AppError } from "../contract/errors.ts"
@@ -27,16 +26,16 @@ export function parseStrictJson(text: string): unknown {
     throw new AppError("invalid", "that is not JSON", { cause })
   }
   checkMembers(text)
-  // As text it is whole; halves can only be written as escapes.
+  // Raw text is always well-formed; unpaired surrogates can only be written as escapes.
   const where = text.includes("\\u") ? brokenString(value) : undefined
   if (where === undefined) return value
   const place = where.length === 0 ? "" : `${where.join(".")}: `
   throw new AppError("invalid", `${place}half of a character, an unpaired surrogate, is not valid`)
 }
 
-/** Throws where a name is repeated, or where it is too deep. The text is JSON. */
+/** Throws if a name is repeated or the nesting is too deep. The text must be valid JSON. */
 function checkMembers(text: string): void {
-  /** The names of each object that is open; of an array, none. */
+  /** The names of each open object; undefined for an array. */
   const open: (Set<string> | undefined)[] = []
   for (let at = 0; at < text.length; at++) {
     switch (text.charCodeAt(at)) {
@@ -64,7 +63,7 @@ function checkMembers(text: string): void {
   }
 }
 
-/** Behind the quotation mark that ends the string whose first one is at `at`. */
+/** Returns the position after the closing quotation mark of the string that begins at `at`. */
 function endOfString(text: string, at: number): number {
   for (let end = at + 1; ; end++) {
     end = text.indexOf('"', end)
@@ -74,14 +73,14 @@ function endOfString(text: string, at: number): number {
   }
 }
 
-/** Returns whether a string that ends there names a member. */
+/** Returns whether the string that ends there is a member's name. */
 function isName(text: string, end: number): boolean {
   let at = end
   while (text.charCodeAt(at) <= 0x20) at++
   return text.charCodeAt(at) === colon
 }
 
-/** The way to a string that is no text. */
+/** Returns the path of a string with an unpaired surrogate. */
 function brokenString(value: unknown): string[] | undefined {
   if (typeof value === "string") return value.isWellFormed() ? undefined : []
   if (typeof value !== "object" || value === null) return undefined

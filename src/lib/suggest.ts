@@ -1,6 +1,6 @@
-/** The word somebody most likely meant. */
+/** Suggests the most likely intended word. */
 
-/** Nothing when no candidate is close: a wrong guess is worse than none. */
+/** Returns undefined if no candidate is close: a wrong guess is worse than none. */
 export function suggest(word: string, candidates: readonly string[]): string | undefined {
   const startsAlike = candidates.filter((one) => bare(word).length >= 2 && one.startsWith(word))
   if (startsAlike.length === 1) return startsAlike[0]
@@ -15,17 +15,17 @@ export function suggest(word: string, candidates: readonly string[]): string | u
   return best?.candidate
 }
 
-/** Without the dashes of an option, which say nothing about what is meant. */
+/** Removes an option's dashes, which say nothing about the intended word. */
 function bare(word: string): string {
   return word.replace(/^-+/, "")
 }
 
-/** Few get the first letter wrong, but for its place: `mount` is not a misspelt `count`. */
+/** Typos rarely change the first letter, except by swapping it: `mount` is not a misspelt `count`. */
 function beginsAlike(word: string, candidate: string): boolean {
   return word[0] === candidate[0] || (word[0] === candidate[1] && word[1] === candidate[0])
 }
 
-/** Letters to add, drop, replace, or swap with their neighbour. */
+/** Counts letters to add, drop, replace, or swap with their neighbour. */
 function editDistance(from: string, to: string): number {
   let beforeLast: number[] = []
   let last = Array.from({ length: to.length + 1 }, (_, column) => column)

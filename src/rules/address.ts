@@ -1,6 +1,5 @@
 /**
- * Addresses of sandboxes, from the subnet and their slots alone: a slot is unique among all sandboxes of the host, so an
- * address is too.
+ * Derives a sandbox's address from the subnet and its slot alone: slots are unique on the host, so addresses are too.
  *
  *   subnet   .0 │ .1 gateway │ .2 … name servers │ from a quarter of the subnet on: slot 1, slot 2, …
  */

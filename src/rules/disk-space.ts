@@ -1,11 +1,11 @@
 /**
- * Which sandboxes are held when disk space runs out, and which go on. Held ones are paused where they stand. It is those that
- * write: a disk that does not grow takes nothing from anybody, so its sandbox goes on.
+ * Chooses the sandboxes to hold (pause) when disk space runs out, and those to release. Only writers are held: a disk
+ * that does not grow takes no space, so its sandbox goes on.
  *
- *   free space   reserve + slack   who was held goes on, the longest held first
- *                reserve           whoever grew since the last look, or by more than a little since space is short, is held
- *                reserve / 2       whoever grows at all is held
- *                0                 QEMU stops the machine at the write that finds no space
+ *   free space   reserve + slack   held sandboxes are released, the longest held first
+ *                reserve           holds disks that grew since the last look, or notably since space became short
+ *                reserve / 2       holds every disk that grows at all
+ *                0                 QEMU stops a machine at the write that finds no space
  */
 
 export type DiskFacts = {

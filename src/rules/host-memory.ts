@@ -1,13 +1,13 @@
 /**
- * Whether the host has memory for one machine more. Machines may be promised more memory together than the host has, since most of
- * them use little of theirs, so what counts for a start is what it takes at once:
+ * Decides whether the host has memory for another machine. Memory is overcommitted, since most machines use little of
+ * theirs, so a start counts with the memory it takes at once:
  *
- *   a clone    its own pages and QEMU's heap, 28 MB measured; all else is its template's
- *   a restore  the pages that were saved, and QEMU
+ *   a clone    its own pages and QEMU's heap, 28 MB measured; the template shares the rest
+ *   a restore  the saved pages, and QEMU
  *   a boot     172 MB of a 512 MB machine, 181 of 1 GB, 311 of 4 GB: the guest's kernel keeps a part of each megabyte
  *
- * Counting each at its full size would refuse most of the sandboxes that a host carries well. They grow into what is kept
- * free; that is no promise that all of them can have all of theirs at once.
+ * Counting each at its full size would refuse most of the sandboxes that a host carries well. They grow into the reserve,
+ * which does not guarantee that all can use their full size at once.
  */
 
 import { pooledMib } from "./pool.ts"

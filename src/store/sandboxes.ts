@@ -1,15 +1,15 @@
 /**
- * Sandboxes as they are remembered. The state is a tagged union, parsed on the way out; a row that exists in any
- * state holds its name, its slot and its place in the owner's limit.
+ * Sandboxes in the store. The state is a tagged union, parsed on reading; a row in any state reserves its name, its
+ * slot and a place within the owner's limit.
  *
  *   creating ──► hot ◄──────► warm          hot: running; warm: paused in memory
  *                 │  ▲         │
- *                 ▼  └─waking ─┼──◄─┐       a waking one is found again by its name
+ *                 ▼  └─waking ─┼──◄─┐       waking: the machine is found again by its name
  *              stopping ◄──────┘    │
  *                 └───────► cold ───┘       cold: on disk only, with or without its memory
  *   any ──► destroying ──► (row gone)
  *
- * A row without an owner is a pooled one: made ahead, nobody's yet, invisible to users. It is `creating` until it is claimed.
+ * A row without an owner is a pooled sandbox: made ahead and invisible to users. It is `creating` until it is claimed.
  */
 
 import { type Kysely, sql } from "kysely"

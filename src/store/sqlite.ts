@@ -1,4 +1,7 @@
-/** Kysely's SQLite dialect over Bun's driver. One process-wide connection; write-ahead log, so the operator's commands work while the daemon runs. */
+/**
+ * Kysely's SQLite dialect over Bun's driver. One process-wide connection; a write-ahead log lets the operator's
+ * commands work while the daemon runs.
+ */
 
 import { Database } from "bun:sqlite"
 import { chmodSync } from "node:fs"
