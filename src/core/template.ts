@@ -5,7 +5,7 @@
 
 import { AppError } from "../contract/errors.ts"
 import { limits } from "../contract/limits.ts"
-import { bootedMib } from "../rules/host-memory.ts"
+import { templateMib } from "../rules/host-memory.ts"
 import type { Core } from "./core.ts"
 import type { Guest, GuestIdentity, Template, TemplateSpec } from "./host.ts"
 import { installAuthority } from "./offer.ts"
@@ -84,7 +84,7 @@ export async function ensureTemplate(core: Core, spec: TemplateSpec): Promise<Te
 async function makeTemplate(core: Core, spec: TemplateSpec): Promise<Template> {
   const startedAt = performance.now()
   const { machines, disks, guests } = core.host
-  using _memory = core.memory.promise(bootedMib(spec.memoryMib))
+  using _memory = core.memory.promise(templateMib(spec.memoryMib))
   const fields = { image: spec.image.name, cpus: spec.cpus, memoryMib: spec.memoryMib }
   core.log.info(fields, "making a template")
 

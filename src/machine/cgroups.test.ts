@@ -28,7 +28,7 @@ test("a machine's group holds it to its memory, its processors and a number of t
   const path = Cgroups.open({ mountPoint, dataDir: "/data" }).make("sb_1", shape)
   expect(path).toBe(join(directory, "sb_1"))
   const read = (name: string) => readFileSync(join(directory, "sb_1", name), "utf8")
-  expect(read("memory.max")).toBe(`${(512 + 256) * 1024 * 1024}`)
+  expect(read("memory.max")).toBe(`${(2 * 512 + 256) * 1024 * 1024}`)
   expect(read("memory.oom.group")).toBe("1")
   expect(read("cpu.max")).toBe("225000 100000")
   expect(read("pids.max")).toBe("98")

@@ -161,9 +161,13 @@ function ioLimit(
   return `${disk.device} rbps=${disk.bytesPerSec} wbps=${disk.bytesPerSec}`
 }
 
+/**
+ * The guest's memory counts twice: a page that a clone writes for the first time where its template has a hole costs a page of its own
+ * and one in the template's memory file, which the kernel counts to whoever came first.
+ */
 function limitsOf({ cpus, memoryMib, accelerator }: MachineShape): Record<string, string> {
   return {
-    "memory.max": `${(memoryMib + memoryOfQemuMib[accelerator]) * mebibyte}`,
+    "memory.max": `${(2 * memoryMib + memoryOfQemuMib[accelerator]) * mebibyte}`,
     "memory.oom.group": "1",
     "cpu.max": `${cpus * cpuPeriodUs + cpuOfQemuUs} ${cpuPeriodUs}`,
     "pids.max": `${cpus + threadsOfQemu}`,

@@ -70,9 +70,13 @@ const commonKernelArguments = [
   "net.ifnames=0",
   "random.trust_cpu=on",
   "audit=0",
-  // Free memory holds only zeros, so that a snapshot contains neither its bytes nor deleted data.
-  "init_on_free=1",
 ]
+
+/**
+ * Free memory holds only zeros, so that a snapshot contains neither its bytes nor deleted data. The kernel writes them at its start
+ * already, to all of its memory: of a template they are left out, but a machine that boots would take its full size on the host.
+ */
+const templateKernelArguments = ["init_on_free=1"]
 
 /**
  * What a guest's kernel leaves out under emulation; each was chosen by counting what one command executes
@@ -94,8 +98,12 @@ const emulatedKernelArguments = [
   "GODEBUG=asyncpreemptoff=1",
 ]
 
-export function bootKernelArguments(accelerator: Accelerator): string {
-  return [...commonKernelArguments, ...(accelerator === "tcg" ? emulatedKernelArguments : [])].join(" ")
+export function kernelArgumentsOf(role: Exclude<Role, "clone">, accelerator: Accelerator): string {
+  return [
+    ...commonKernelArguments,
+    ...(role === "template" ? templateKernelArguments : []),
+    ...(accelerator === "tcg" ? emulatedKernelArguments : []),
+  ].join(" ")
 }
 
 /**
@@ -210,12 +218,12 @@ export function qemuArguments(
     // Without "master" QEMU refuses to load its state.
     ["-device", "ivshmem-plain,id=shared0,memdev=shared,master=on"],
 
-    ...(isClone
+    ...(role === "clone"
       ? [["-incoming", `fd:${descriptors.state}`]]
       : [
           ["-kernel", `/proc/self/fd/${descriptors.kernel}`],
           ["-initrd", `/proc/self/fd/${descriptors.initramfs}`],
-          ["-append", [bootKernelArguments(shape.accelerator), ...kernelArguments].join(" ")],
+          ["-append", [kernelArgumentsOf(role, shape.accelerator), ...kernelArguments].join(" ")],
         ]),
   ].flat()
 }

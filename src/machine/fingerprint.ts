@@ -6,7 +6,7 @@
 import { statSync } from "node:fs"
 import { cpus } from "node:os"
 import { AppError } from "../contract/errors.ts"
-import { bootKernelArguments, type MachineShape, qemuArguments } from "./command-line.ts"
+import { kernelArgumentsOf, type MachineShape, qemuArguments } from "./command-line.ts"
 
 export type QemuBuild = { binary: string; version: string; identity: string }
 
@@ -60,7 +60,7 @@ export function templateFingerprint(options: {
     kernelHash,
     imageHash,
     authority,
-    kernelArguments: bootKernelArguments(shape.accelerator),
+    kernelArguments: kernelArgumentsOf("template", shape.accelerator),
   })
 }
 

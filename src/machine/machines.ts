@@ -230,7 +230,7 @@ export class Machines {
     place: Place,
     kernel: { vmlinux: string; initramfs: string; arguments?: string[] },
   ): Promise<Machine> {
-    const memory = await this.templates.emptyMemory(place.template.shape.memoryMib)
+    const memory = this.templates.emptyMemory()
     const kernelArguments = kernel.arguments ?? []
     return this.#startAt({ ...place, kernelArguments }, "boot", "empty", (open) => ({
       memory,
@@ -246,10 +246,8 @@ export class Machines {
     const { manifest } = found
     readAhead(join(directory, "memory"))
     const state = await readFile(join(directory, "state"))
-    const memory =
-      manifest.memoryBase === "template"
-        ? await this.templates.memory(place.template)
-        : await this.templates.emptyMemory(place.template.shape.memoryMib)
+    const base = manifest.memoryBase === "template" ? await this.templates.memory(place.template) : undefined
+    const memory = base ?? this.templates.emptyMemory()
 
     // QEMU waits for its state at the other end of a pipe until the memory that belongs to it is in place.
     const pipe = createPipe()
@@ -271,7 +269,7 @@ export class Machines {
         pid: machine.process.pid,
         path: join(directory, "memory"),
         checksum: manifest.memory.checksum,
-        base: memory,
+        base,
       })
       await writePipe(pipe.writeFd, state)
     } catch (error) {

@@ -15,18 +15,18 @@ import { tmpdir } from "node:os"
 import { join, resolve } from "node:path"
 import { Checksum } from "../lib/checksum.ts"
 import { startTicks } from "../lib/process-identity.ts"
-import { loadOwnMemory, saveOwnMemory } from "./own-memory.ts"
+import { loadOwnMemory, memoryBaseOf, saveOwnMemory } from "./own-memory.ts"
 
 const posix = resolve(import.meta.dir, "../lib/posix.ts")
 const bytes = 8 * 1024 * 1024
 
 /**
- * Maps memory as a clone does, of a template that has something in its first half. Writes what it is told to the first three quarters,
- * zeros over some of that, and says its digest whenever it is asked.
+ * Maps memory as a clone does, of a template that has something in its first half, or as a machine that boots does. Writes what it is
+ * told to the first three quarters, zeros over some of that, and says its digest whenever it is asked.
  */
 const clone = `
   import { dlopen, FFIType, toArrayBuffer } from "bun:ffi"
-  import { writeSync } from "node:fs"
+  import { openSync, writeSync } from "node:fs"
   import { createMemoryFile } from ${JSON.stringify(posix)}
   const { mmap } = dlopen("libc.so.6", {
     mmap: {
@@ -34,8 +34,9 @@ const clone = `
       returns: FFIType.ptr,
     },
   }).symbols
-  const fd = createMemoryFile({ name: "bhatti-template", bytes: ${bytes} })
-  writeSync(fd, Buffer.alloc(${bytes / 2}, 5), 0, ${bytes / 2}, 0)
+  const isEmpty = process.argv.at(-2) === "empty"
+  const fd = isEmpty ? openSync("/dev/zero", "r+") : createMemoryFile({ name: "bhatti-template", bytes: ${bytes} })
+  if (!isEmpty) writeSync(fd, Buffer.alloc(${bytes / 2}, 5), 0, ${bytes / 2}, 0)
   const memory = new Uint8Array(toArrayBuffer(mmap(null, ${bytes}, 3, 2, fd, 0), 0, ${bytes}))
   const fill = Number(process.argv.at(-1))
   if (fill > 0) {
@@ -47,8 +48,8 @@ const clone = `
   for await (const _ of console) console.log(Bun.hash(memory))
 `
 
-async function startClone(fill: number) {
-  const child = Bun.spawn([process.execPath, "--eval", clone, `${fill}`], {
+async function startClone(fill: number, base: "template" | "empty" = "template") {
+  const child = Bun.spawn([process.execPath, "--eval", clone, base, `${fill}`], {
     stdin: "pipe",
     stdout: "pipe",
     stderr: "inherit",
@@ -140,6 +141,24 @@ test("what one has written the other has, and an end of either is an error that 
     for (const { pid } of [source, target]) while (startTicks(pid) !== undefined);
     for (const copy of await ended)
       expect(copy).toMatchObject({ status: "rejected", reason: { code: "unavailable", retryable: true } })
+  } finally {
+    rmSync(directory, { recursive: true })
+  }
+}, 30_000)
+
+test("memory without content is saved and put back too, and takes each page once", async () => {
+  const directory = mkdtempSync(join(tmpdir(), "bhatti-memory-"))
+  const path = join(directory, "memory")
+  try {
+    await using source = await startClone(7, "empty")
+    await using target = await startClone(0, "empty")
+    for (const { pid } of [source, target]) expect(memoryBaseOf(pid)).toBe("empty")
+    const checksum = await save(source.pid, path)
+    await loadOwnMemory({ pid: target.pid, base: undefined, path, checksum })
+    expect(await target.digest()).toBe(await source.digest())
+    const smaps = readFileSync(`/proc/${source.pid}/smaps`, "utf8")
+    const [, rss, anonymous] = /\/dev\/zero[\s\S]*?Rss: +(\d+)[\s\S]*?Anonymous: +(\d+)/.exec(smaps) ?? []
+    expect(rss).toBe(anonymous)
   } finally {
     rmSync(directory, { recursive: true })
   }

@@ -24,9 +24,13 @@ const headerBytesOfVersion1 = 16
 const runBytes = 8
 /** Between two of these the event loop gets its turn: 1 MiB is copied in 1 to 2 ms. */
 const sliceBytes = 1024 * 1024
-/** Of the memory file of a machine that was not made from a template; begins as a template's does. */
-export const emptyMemoryName = "bhatti-template-empty"
-const templateMapping = /^([0-9a-f]+)-([0-9a-f]+) \S+ ([0-9a-f]+) \S+ \S+ +\/memfd:bhatti-template/
+/**
+ * A template's memory file, or /dev/zero for a machine that was not made from a template. Where the daemon that started the machine
+ * had a mount namespace of its own, the path begins below /dev. Earlier versions mapped an empty memory file.
+ */
+const memoryMapping =
+  /^([0-9a-f]+)-([0-9a-f]+) \S+ ([0-9a-f]+) \S+ \S+ +(?:\/memfd:bhatti-template|(?:\/dev)?\/zero$)/
+const emptyMapping = /(?:\/memfd:bhatti-template-empty .*|(?:\/dev)?\/zero)$/m
 
 /** A stretch of the memory file in the process's address space. */
 type Mapping = { address: number; bytes: number; offset: number }
@@ -36,7 +40,7 @@ type Run = { page: number; pages: number }
 function mappingsOf(pid: number): Mapping[] {
   const mappings: Mapping[] = []
   for (const line of readFileSync(`/proc/${pid}/maps`, "utf8").split("\n")) {
-    const [, start, end, offset] = templateMapping.exec(line) ?? []
+    const [, start, end, offset] = memoryMapping.exec(line) ?? []
     if (start === undefined || end === undefined || offset === undefined) continue
     const address = Number.parseInt(start, 16)
     mappings.push({ address, bytes: Number.parseInt(end, 16) - address, offset: Number.parseInt(offset, 16) })
@@ -47,9 +51,7 @@ function mappingsOf(pid: number): Mapping[] {
 
 /** What a running machine's memory was mapped from. */
 export function memoryBaseOf(pid: number): "template" | "empty" {
-  return readFileSync(`/proc/${pid}/maps`, "utf8").includes(`/memfd:${emptyMemoryName} `)
-    ? "empty"
-    : "template"
+  return emptyMapping.test(readFileSync(`/proc/${pid}/maps`, "utf8")) ? "empty" : "template"
 }
 
 /** Present and not of the file (bit 63 set, 61 clear), or swapped out (bit 62): all in the upper half of an entry. */
@@ -227,12 +229,12 @@ function readSaved(file: number): Saved {
   }
 }
 
-/** Puts saved pages into a process that has mapped the memory file `base` but not run yet. */
+/** Puts saved pages into a process that has mapped the memory file `base`, or memory without content, but not run yet. */
 export async function loadOwnMemory(options: {
   pid: number
   path: string
   checksum: string
-  base: number
+  base: number | undefined
 }): Promise<void> {
   const mappings = mappingsOf(options.pid)
   const addressOf = ({ page, pages }: Run) => {
@@ -272,7 +274,8 @@ export async function loadOwnMemory(options: {
           done += take
         }
       }
-      for (const run of saved.zeroRuns) await clear(memory, addressOf(run), options.base, run)
+      if (options.base !== undefined)
+        for (const run of saved.zeroRuns) await clear(memory, addressOf(run), options.base, run)
     } finally {
       closeSync(memory)
     }

@@ -4,20 +4,28 @@
  * that no sandbox needs it.
  */
 
-import { closeSync, existsSync, readdirSync, renameSync, statSync, utimesSync } from "node:fs"
+import {
+  closeSync,
+  constants,
+  existsSync,
+  openSync,
+  readdirSync,
+  renameSync,
+  statSync,
+  utimesSync,
+} from "node:fs"
 import { mkdir, readdir, readFile, rm, stat } from "node:fs/promises"
 import { basename, isAbsolute, join, relative } from "node:path"
 import { z } from "zod"
 import { AppError } from "../contract/errors.ts"
 import { errorCodeOf } from "../lib/error-code.ts"
-import { createMemoryFile, sealMemoryFile } from "../lib/posix.ts"
+import { createMemoryFile } from "../lib/posix.ts"
 import type { ProcessIdentity } from "../lib/process-identity.ts"
 import { openSealedJson, sealJson } from "../lib/sealed-json.ts"
 import { fileChecksum } from "../lib/sparse-file.ts"
 import { type MachineShape, savedStateFile } from "./command-line.ts"
 import { publishDirectory, syncPath, writeSynced } from "./durable.ts"
 import { readMemory, writeMemory } from "./memory.ts"
-import { emptyMemoryName } from "./own-memory.ts"
 import { killProcess } from "./process.ts"
 import { Qmp } from "./qmp.ts"
 import { agentSocket, qmpSocket } from "./sockets.ts"
@@ -85,6 +93,7 @@ export class Templates {
   readonly #clonable = new Map<string, Promise<Template | undefined>>()
   readonly #used = new Map<string, { atMs: number; writtenMs: number }>()
   readonly #memories = new Map<string, Promise<number>>()
+  #emptyMemory: number | undefined
 
   /** `onDamage` is told once of each that is left out of use. */
   constructor(dataDir: string, onDamage: (error: AppError) => void) {
@@ -123,16 +132,13 @@ export class Templates {
     return loading
   }
 
-  /** Memory without content, for a machine that boots from its disk. */
-  emptyMemory(memoryMib: number): Promise<number> {
-    const key = `empty-${memoryMib}`
-    const made = this.#memories.get(key)
-    if (made) return made
-    const fd = createMemoryFile({ name: emptyMemoryName, bytes: memoryMib * mebibyte })
-    sealMemoryFile(fd)
-    const making = Promise.resolve(fd)
-    this.#memories.set(key, making)
-    return making
+  /**
+   * Memory without content of any size, for a machine that boots from its disk. A private mapping of it is anonymous memory; one of
+   * an empty memory file would take each page twice, since the kernel puts the page that it copies into the file.
+   */
+  emptyMemory(): number {
+    this.#emptyMemory ??= openSync("/dev/zero", constants.O_RDWR)
+    return this.#emptyMemory
   }
 
   /** Ids of the finished ones. */

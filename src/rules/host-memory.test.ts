@@ -2,7 +2,7 @@
 
 import { expect, test } from "bun:test"
 import fc from "fast-check"
-import { bootedMib, clonedMib, hasRoom, restoredMib, shortMib } from "./host-memory.ts"
+import { bootedMib, clonedMib, hasRoom, restoredMib, shortMib, templateMib } from "./host-memory.ts"
 
 const facts = { availableMib: 1000, promisedMib: 100, reserveMib: 512 }
 
@@ -42,6 +42,7 @@ test("the estimates are above what was measured, and far below a machine's full 
     expect(bootedMib(memoryMib)).toBeGreaterThan(measuredMib)
     expect(bootedMib(memoryMib)).toBeLessThan(memoryMib / 2)
   }
+  expect(templateMib(512)).toBeGreaterThan(512)
   expect(clonedMib).toBeGreaterThan(28)
   expect(restoredMib(80)).toBeGreaterThan(80 + 28)
 })

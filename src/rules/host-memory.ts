@@ -5,6 +5,7 @@
  *   a clone    its own pages and QEMU's heap, 28 MB measured; the template shares the rest
  *   a restore  the saved pages, and QEMU
  *   a boot     172 MB of a 512 MB machine, 181 of 1 GB, 311 of 4 GB: the guest's kernel keeps a part of each megabyte
+ *   a template all of its memory until it is saved, since its kernel fills what is free with zeros
  *
  * Counting each at its full size would refuse most of the sandboxes that a host carries well. They grow into the reserve,
  * which does not guarantee that all can use their full size at once.
@@ -24,6 +25,10 @@ export const clonedMib = pooledMib
 
 export function restoredMib(savedMib: number): number {
   return savedMib + pooledMib
+}
+
+export function templateMib(memoryMib: number): number {
+  return memoryMib + pooledMib
 }
 
 export function bootedMib(memoryMib: number): number {

@@ -111,7 +111,7 @@ describe("a machine's QEMU", () => {
       const targets = readdirSync(`/proc/${pid}/fd`).map((fd) => readlinkSync(`/proc/${pid}/fd/${fd}`))
       const foreign = targets.filter(
         (target) =>
-          !/^(\/dev\/(null|net\/tun|kvm)|socket:.*|pipe:.*|anon_inode:\[?(eventfd|signalfd|eventpoll|kvm.*)\]?|\/memfd:bhatti-(template|shared) \(deleted\))$/.test(
+          !/^(\/dev\/(null|zero|net\/tun|kvm)|socket:.*|pipe:.*|anon_inode:\[?(eventfd|signalfd|eventpoll|kvm.*)\]?|\/memfd:bhatti-(template|shared) \(deleted\))$/.test(
             target,
           ) &&
           !target.startsWith(join(own.dataDir, "sandboxes", String(ids[index]))) &&

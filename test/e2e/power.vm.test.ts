@@ -1,7 +1,7 @@
 /** Stopping, waking and losing machines, on real ones: what is in memory, on disk and running must be as it was. */
 
 import { afterAll, beforeAll, expect, test } from "bun:test"
-import { closeSync, existsSync, openSync, readdirSync, readFileSync, writeSync } from "node:fs"
+import { closeSync, existsSync, openSync, readdirSync, readFileSync, readlinkSync, writeSync } from "node:fs"
 import { join } from "node:path"
 import { type Installation, install, until } from "../support/installation.ts"
 import { residentMib } from "../support/resident.ts"
@@ -118,6 +118,27 @@ test("a sandbox that switches itself off boots from its disk at the next request
   expect(await exec("cat", "/workspace/after")).toBe("kept\n")
   await stop()
   expect(await exec("cat", "/workspace/after")).toBe("kept\n")
+}, 120_000)
+
+test("a sandbox that boots takes of the host what its guest uses and not its whole size, and keeps its memory after that", async () => {
+  const [pid = 0] = own.machines()
+  process.kill(pid, "SIGKILL")
+  await until("the daemon knows", async () => (await own.bhatti(["list"])).stdout.includes("stopped"))
+  await exec(
+    "sh",
+    "-c",
+    "head -c 100000000 /dev/urandom > /dev/shm/big; sha256sum /dev/shm/big > /dev/shm/sum",
+  )
+  const [machine = 0] = own.machines()
+  expect(readlinkSync(`/proc/${machine}/fd/3`)).toBe("/dev/zero")
+  const guestMib = () => {
+    const smaps = readFileSync(`/proc/${machine}/smaps`, "utf8")
+    return Number(/ \/dev\/zero\n[\s\S]*?Rss: +(\d+)/.exec(smaps)?.[1]) / 1024
+  }
+  expect(guestMib()).toBeGreaterThan(95)
+  expect(guestMib()).toBeLessThan(256)
+  await stop()
+  expect(await exec("sh", "-c", "sha256sum -c /dev/shm/sum; rm /dev/shm/big")).toBe("/dev/shm/big: OK\n")
 }, 120_000)
 
 test("a machine that another build has started, with another CPU for its guest, boots from its disk and says why", async () => {

@@ -49,11 +49,11 @@ test("a create that does not fit is refused with what is free, needed and to be 
 })
 
 test("a template of another size is not booted where it does not fit", async () => {
-  available(reserveMib + 36 + 245)
+  available(reserveMib + 36 + 2083)
   const large = () => own.call("POST", "/sandboxes", { name: "large", memory_mb: 2048 })
-  expect((await large()).body).toMatchObject(refusal(246, 757))
+  expect((await large()).body).toMatchObject(refusal(2084, 2595))
   expect((await own.call("GET", "/sandboxes/large")).status).toBe(404)
-  available(reserveMib + 36 + 246)
+  available(reserveMib + 36 + 2084)
   expect((await large()).status).toBe(201)
 })
 

@@ -130,6 +130,20 @@ describe.skipIf(!isAsked)("under KVM", () => {
     },
   )
 
+  /** Of a sandbox with 512 MB. The host's limit on its machine has room for all of it, and for QEMU. */
+  const useMemory = (name: string) =>
+    exec(name, "head -c 380000000 /dev/zero > /dev/shm/all; wc -c < /dev/shm/all; rm /dev/shm/all")
+
+  test("one that uses its memory is not ended by the host, whether it was cloned or booted", async () => {
+    await exec("dev", "sudo mount -o remount,size=400M /dev/shm")
+    expect(await useMemory("dev")).toBe("380000000\n")
+    const [machine = 0] = own.machines()
+    process.kill(machine, "SIGKILL")
+    await until("the daemon knows", async () => (await about("dev")).thermal === "cold")
+    await exec("dev", "sudo mount -o remount,size=400M /dev/shm")
+    expect(await useMemory("dev")).toBe("380000000\n")
+  })
+
   test("a machine that dies boots from its disk", async () => {
     await exec("dev", "echo on-disk > /workspace/file; sync")
     const [machine = 0] = own.machines()
