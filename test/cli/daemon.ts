@@ -21,14 +21,13 @@ const notedBytesMax = 1024 * 1024
 /** Marks what the test itself asks, which is not noted. */
 const ownRequestId = "the-test-itself"
 
-/** What a client has sent; `isWhole`: its body came to its end. */
+/** What a client has sent, its body as far as it came. */
 export type Sent = {
   method: string
   path: string
   query: Record<string, string>
   headers: Headers
   text: string
-  isWhole: boolean
 }
 
 export class Daemon implements AsyncDisposable {
@@ -130,7 +129,6 @@ export class Daemon implements AsyncDisposable {
       query: Object.fromEntries(searchParams),
       headers: request.headers,
       text: "",
-      isWhole: false,
     }
     this.sent.push(sent)
     const tapped = (state: SocketState) => {
@@ -170,7 +168,6 @@ async function* noted(body: AsyncIterable<Uint8Array>, sent: Sent): AsyncGenerat
     if (sent.text.length < notedBytesMax) sent.text += decoder.decode(bytes, { stream: true })
     yield bytes
   }
-  sent.isWhole = true
 }
 
 function last<T>(all: T[], what: string): T {
@@ -180,12 +177,11 @@ function last<T>(all: T[], what: string): T {
 }
 
 type Socket = ServerWebSocket<SocketState>
-type Control = { type: string; bytes?: number; signal?: string; rows?: number; cols?: number }
+type Control = { type: string; bytes?: number; signal?: string }
 
 /** Stands between a WebSocket and what answers it, and counts. */
 abstract class Tap implements SocketSession {
   readonly signals: string[] = []
-  readonly sizes: { rows: number; cols: number }[] = []
   isClosed = false
   unacknowledgedMax = 0
   sentBytes = 0
@@ -236,9 +232,8 @@ abstract class Tap implements SocketSession {
     this.#socket?.sendText(text)
   }
 
-  #control({ type, bytes = 0, signal = "", rows = 0, cols = 0 }: Control): void {
+  #control({ type, bytes = 0, signal = "" }: Control): void {
     if (type === "signal") this.signals.push(signal)
-    if (type === "resize") this.sizes.push({ rows, cols })
     if (type !== "ack") return
     this.#unacknowledged -= bytes
     if (this.#unacknowledged < 0) throw new Error("more was acknowledged than sent")

@@ -86,8 +86,6 @@ export type FakeHost = Host & {
   sessionProgram: SessionProgram
   /** What a session has shown, by its id or name. */
   shownBy: (session: string) => Iterable<Uint8Array> | AsyncIterable<Uint8Array>
-  /** Directories that every guest was asked to make, in order. */
-  directoriesMade: { path: string; mode: string }[]
   /** What every guest has from the start, by path. */
   files: Map<string, NewFile>
   /** In place of every archive that is read. */
@@ -197,7 +195,6 @@ export function fakeHost(): FakeHost {
     killed: [],
     sessionProgram: "echo",
     shownBy: () => [Buffer.from("what it showed\n")],
-    directoriesMade: [],
     files: new Map(),
     archive: undefined,
     unpacked: undefined,
@@ -733,7 +730,6 @@ class FakeGuest implements Guest {
 
   async makeDirectory(options: { path: string; mode: string; owner?: { uid: number } }): Promise<unknown> {
     const { path, mode } = options
-    this.#host.directoriesMade.push({ path, mode })
     this.#files.add(path, { type: "directory", mode, ...ownedBy(options.owner) })
     return {}
   }

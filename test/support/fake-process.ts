@@ -151,7 +151,6 @@ export class FakeProcess implements GuestProcess {
   /** For programs that wait for their test. */
   readonly released = Promise.withResolvers<void>()
   inputBytes = 0
-  sentBytes = 0
   isEnded = false
   readonly #result = Promise.withResolvers<End>()
   readonly #caught = new Set<string>()
@@ -190,7 +189,6 @@ export class FakeProcess implements GuestProcess {
       const step = await Promise.race([run.next(), ended])
       if (step === undefined) return
       if (step.done) return this.#end(step.value, null)
-      this.sentBytes += step.value.bytes.length
       yield step.value
     }
   }
