@@ -75,7 +75,7 @@ func readAccount(directory, wanted string) (account, error) {
 	if !isFound {
 		return account{}, wire.Errorf(wire.Invalid, "no user %q", wanted)
 	}
-	// A guest without groups is odd, but no reason to refuse.
+	// A guest without a group file is odd, but still usable.
 	groups, _ := os.ReadFile(filepath.Join(directory, "group"))
 	found.groups = parseGroups(string(groups), found)
 	return found, nil
@@ -125,7 +125,7 @@ func parseGroups(group string, who account) []uint32 {
 	return groups
 }
 
-// credential is nil for the agent's own user: only root can become somebody.
+// credential is nil for the agent's own user: only root can switch users.
 func (a account) credential() *syscall.Credential {
 	if os.Geteuid() != 0 && a.uid == uint32(os.Geteuid()) {
 		return nil

@@ -21,7 +21,7 @@ import (
 	"bhatti/agent/wire"
 )
 
-// hardLinksMax bounds the names that are remembered for later links to the same file. Beyond it contents are repeated.
+// hardLinksMax limits the names remembered for later hard links to the same file. Beyond it contents are repeated.
 const hardLinksMax = 65536
 
 func (a *agent) archiveRead(s *stream, payload []byte) {
@@ -87,13 +87,13 @@ type packer struct {
 	packed map[fileID]string // the first name of each file that has several
 	buffer []byte
 	result wire.Archived
-	// shortened is the last file that was not read as a whole; "" if there is none.
+	// shortened is the last file that could not be read completely; "" if there is none.
 	shortened string
 	// takesKernelFiles is set if the requested path is on a kernel filesystem, which is left out elsewhere.
 	takesKernelFiles bool
-	top              *tar.Header // the directory that was asked for, once it is packed
+	top              *tar.Header // the requested directory, once it is packed
 	leftOut          wire.LeftOut
-	refusal          error // why something was left out last
+	refusal          error // why the last file was left out
 }
 
 // add packs one name of a directory and everything below it. Files that vanish meanwhile are ignored; other files
@@ -194,7 +194,7 @@ func (p *packer) addFile(folder int, name string, header *tar.Header) error {
 		_, err = p.output.Write(content)
 		return err
 	}
-	// Before its header is on the way, since a file that cannot be read can still be left out.
+	// Checked before the header is sent, while an unreadable file can still be left out.
 	var first [1]byte
 	if _, err := syscall.Pread(fd, first[:], 0); err != nil {
 		return p.leaveOut(header.Name, err)
@@ -395,7 +395,7 @@ func (a *agent) archiveWrite(s *stream, payload []byte) {
 	})
 }
 
-// streamReader reads the host's data. Its end is an error unless the host has said it.
+// streamReader reads the host's data. An end that the host did not send is an error.
 type streamReader struct {
 	stream *stream
 	rest   []byte
@@ -429,7 +429,7 @@ type unpacker struct {
 	buffer []byte
 	result wire.Archived
 
-	// The directory of the last entry: the next one is mostly in the same.
+	// The directory of the last entry: the next entry is usually in the same one.
 	parent     int // -1: none
 	parentPath string
 }
@@ -507,7 +507,7 @@ func (u *unpacker) add(header *tar.Header, content io.Reader) error {
 	switch header.Typeflag {
 	case tar.TypeReg, tar.TypeRegA, tar.TypeGNUSparse, tar.TypeDir, tar.TypeSymlink, tar.TypeLink:
 	default:
-		return nil // Devices, pipes and records about the archive.
+		return nil // Skips devices, pipes and records about the archive.
 	}
 	folder, err := u.enter(folderPath)
 	if err != nil {
@@ -647,13 +647,14 @@ func (u *unpacker) addLink(folder int, name string, header *tar.Header) error {
 	return putAt(folder, name, func(name string) error { return linkAt(from, targetName, folder, name, 0) })
 }
 
-// smallFileBytes is up to where the cost of making a file is what counts: archives have thousands of them.
+// smallFileBytes is the size up to which creating a file dominates its cost: archives have thousands of small
+// files.
 const smallFileBytes = copyBytes
 
 func (u *unpacker) addFile(folder int, name string, header *tar.Header, content io.Reader) error {
 	var about syscall.Stat_t
 	if statAt(folder, name, &about) == nil && about.Mode&syscall.S_IFMT == syscall.S_IFDIR {
-		return syscall.EISDIR // Before all of its content has come.
+		return syscall.EISDIR // Truncated archive.
 	}
 	begin := makeNameless
 	if header.Size <= smallFileBytes {
@@ -683,7 +684,7 @@ func (u *unpacker) addFile(folder int, name string, header *tar.Header, content 
 func (u *unpacker) fill(fd int, content io.Reader) error {
 	size := int64(0)
 	for {
-		// A hole comes without the stream being asked.
+		// Writes the hole without reading the stream.
 		if u.stream.isCancelled() {
 			return errGivenUp
 		}
@@ -704,7 +705,7 @@ func (u *unpacker) fill(fd int, content io.Reader) error {
 	}
 }
 
-// holeBytes is the least that is worth to be left out.
+// holeBytes is the smallest run of zeros worth skipping.
 const holeBytes = 4096
 
 var zeros [copyBytes]byte

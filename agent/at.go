@@ -22,7 +22,7 @@ const (
 // openHow is the kernel's struct open_how.
 type openHow struct{ flags, mode, resolve uint64 }
 
-// openBeneath opens a path below an open directory. A link that leads out of it is refused with EXDEV.
+// openBeneath opens a path below an open directory. It refuses a link that leads outside with EXDEV.
 func openBeneath(folder int, path string, flags int) (int, error) {
 	name, err := syscall.BytePtrFromString(path)
 	if err != nil {
@@ -35,7 +35,7 @@ func openBeneath(folder int, path string, flags int) (int, error) {
 		switch errno {
 		case 0:
 			return int(fd), nil
-		case syscall.EINTR, syscall.EAGAIN: // EAGAIN: something was renamed on the way.
+		case syscall.EINTR, syscall.EAGAIN: // EAGAIN: a directory on the path was renamed.
 		default:
 			return -1, errno
 		}

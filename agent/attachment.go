@@ -1,4 +1,4 @@
-// An attachment: one stream that sees a session and types into it. Ending it never ends the session.
+// An attachment: a stream that shows a session and sends input to it. Ending it never ends the session.
 
 package main
 
@@ -12,12 +12,12 @@ type attachment struct {
 	session *session
 	stream  *stream
 	changed chan struct{} // holds one token: there is something to look at
-	done    chan struct{} // closed when it types no more; the next one waits for that
+	done    chan struct{} // closed when it sends no more input; the next attachment waits for that
 
 	// Under session.mu.
 	position    int64  // of the next byte to be sent
 	replayEnd   int64  // where the output shown before it attached ends
-	reset       string // goes behind the replay
+	reset       string // sent after the replay
 	isTakenOver bool
 }
 
@@ -86,7 +86,7 @@ func (s *session) leave(a *attachment) {
 	s.mu.Unlock()
 }
 
-// follow sends what the terminal shows until there is a reason to stop.
+// follow sends the terminal's output until there is a reason to stop.
 func (a *attachment) follow() any {
 	buffer := chunks.Get().(*[dataRoom + chunkBytes]byte)
 	defer chunks.Put(buffer)
@@ -136,7 +136,7 @@ func (a *attachment) take(buffer []byte) (count int, result any) {
 	return count, nil
 }
 
-// feed types what the host sends.
+// feed writes the host's input to the terminal.
 func (a *attachment) feed() {
 	wants := true
 	for bytes := a.stream.takeInput(); bytes != nil; bytes = a.stream.takeInput() {

@@ -59,7 +59,7 @@ func boot(steps []bootStep) ([]string, error) {
 	return failures, nil
 }
 
-// report writes to the console, the only log there is.
+// report writes to the console, the only log.
 func report(format string, values ...any) {
 	fmt.Fprintf(os.Stderr, "lohar: "+format+"\n", values...)
 }
@@ -89,8 +89,8 @@ func openConsole() error {
 	return nil
 }
 
-// answerProbe ends a boot that was only to show that a guest runs under this host's accelerator: the host reads these
-// words on the console. They are the twin of probeWords in src/machine/accelerator.ts.
+// answerProbe ends a boot that only tests whether a guest runs under this host's accelerator: the host reads this
+// text on the console. It must equal probeWords in src/machine/accelerator.ts.
 func answerProbe() error {
 	arguments, err := os.ReadFile("/proc/cmdline")
 	if err != nil {
@@ -107,7 +107,7 @@ func answerProbe() error {
 func loadModules(folder string) error {
 	order, err := os.ReadFile(filepath.Join(folder, "order"))
 	if os.IsNotExist(err) {
-		return nil // A kernel with everything built in.
+		return nil // The kernel has everything built in.
 	}
 	if err != nil {
 		return err
@@ -136,7 +136,7 @@ func loadModule(path string) error {
 
 const deviceDeadline = 10 * time.Second
 
-// awaitPath waits until a device's node is there.
+// awaitPath waits until a device's node exists.
 func awaitPath(path string, deadline time.Duration) error {
 	for end := time.Now().Add(deadline); ; time.Sleep(time.Millisecond) {
 		if _, err := os.Stat(path); err == nil {
@@ -201,7 +201,7 @@ func setKernelDefaults() error {
 }
 
 // monitorSlackNs is how late the runtime's own monitor may be; a goroutine that waits for another's system call may
-// be held up as long.
+// be delayed as long.
 const monitorSlackNs = "4000000"
 
 // calmRuntime makes the monitor thread of Go's runtime wake together with other timers. While a command runs it

@@ -30,7 +30,7 @@ type channel struct {
 	failure  error
 }
 
-// openChannel waits for the port: the kernel makes it some time after the module is loaded.
+// openChannel waits for the port: the kernel creates it some time after the module is loaded.
 func openChannel() (*channel, error) {
 	for end := time.Now().Add(channelDeadline); ; time.Sleep(time.Millisecond) {
 		device, err := findPort(channelClass, channelName)
@@ -46,7 +46,7 @@ func openChannel() (*channel, error) {
 	}
 }
 
-// findPort returns the device of a port by its name; "" if it is not there yet.
+// findPort returns the device of a port by its name; "" if it does not exist yet.
 func findPort(class, wanted string) (string, error) {
 	ports, err := os.ReadDir(class)
 	if err != nil && !os.IsNotExist(err) {

@@ -28,13 +28,13 @@ type port interface {
 	SetWriteDeadline(time.Time) error
 }
 
-// errPeerGone is what a port that outlives its peer returns once when the peer leaves.
+// errPeerGone is returned once by a port that outlives its peer when the peer disconnects.
 var errPeerGone = errors.New("the host closed the channel")
 
-// errOver ends a connection in the agreed way.
+// errOver ends a connection normally.
 var errOver = errors.New("the connection is over")
 
-// serve speaks to one host after the other until the port fails.
+// serve serves one host after the other until the port fails.
 func (a *agent) serve(p port) error {
 	reader := wire.NewReader(p)
 	tasks := make(chan task, tasksMax)
@@ -80,7 +80,7 @@ func (a *agent) serveOne(p port, reader *wire.Reader, tasks chan<- task) error {
 	}
 }
 
-// tasksMax bounds what waits for its start. When it is full the host has to wait.
+// tasksMax limits the operations waiting to start. Beyond it the host has to wait.
 const tasksMax = 64
 
 // task is the start of an operation, or a message to a started one.
@@ -104,7 +104,7 @@ type connection struct {
 	isQuiesced bool
 }
 
-// handle does what one frame asks for. An error ends the connection.
+// handle processes one frame. An error ends the connection.
 func (c *connection) handle(frame wire.Frame) error {
 	if frame.Type == wire.Open {
 		return c.open(frame)
@@ -172,7 +172,7 @@ func (a *agent) perform(tasks <-chan task) {
 	}
 }
 
-// write sends one frame of a stream, unless the stream's last one is out.
+// write sends one frame of a stream, unless its close frame has been sent.
 func (c *connection) write(s *stream, frame []byte) error {
 	c.writing.Lock()
 	defer c.writing.Unlock()
@@ -195,7 +195,7 @@ func (c *connection) end() {
 		c.isOver = true
 		c.writing.Unlock()
 	} else {
-		// A write that waits for a host which does not read is given up here.
+		// Cancels a write that waits for a host which does not read.
 		_ = c.port.SetWriteDeadline(time.Now())
 		c.writing.Lock()
 		c.isOver = true
@@ -224,7 +224,7 @@ func (c *connection) remove(s *stream) {
 	c.mu.Unlock()
 }
 
-// quiesce lets the connection take no further frame if stream id is its only one.
+// quiesce makes the connection accept no further frame if stream id is its only one.
 func (c *connection) quiesce(id uint32) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()

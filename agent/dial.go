@@ -67,7 +67,7 @@ func relay(s *stream, conn *net.TCPConn) error {
 	go func() {
 		select {
 		case <-s.cancelled:
-			// Both directions wait in the connection; it is reset rather than ended.
+			// Both directions use the connection; it is reset rather than closed.
 			_ = conn.SetLinger(0)
 			conn.Close()
 		case <-isOver:
@@ -169,7 +169,7 @@ func listPorts(tables ...string) []wire.Port {
 	return ports
 }
 
-// parsePort reads a line of the table. The address is in words of four bytes in the machine's order.
+// parsePort reads a line of the table. The address is in four-byte words in the machine's byte order.
 func parsePort(line string) (wire.Port, bool) {
 	fields := strings.Fields(line)
 	if len(fields) < 4 || fields[3] != listening {

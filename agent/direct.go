@@ -11,9 +11,9 @@ import (
 const (
 	// directBytesMin keeps small files, which are read again soon, in the cache.
 	directBytesMin = 1 << 20
-	// directBufferBytes is a window: while one is written, the host sends the next.
+	// directBufferBytes is a stream's window: while one buffer is written, the host sends the next.
 	directBufferBytes = 1 << 18
-	// directBlockBytes is what files on any disk can be written in; memory that was mapped begins at a multiple of it.
+	// directBlockBytes suits files on any disk; mapped memory begins at a multiple of it.
 	directBlockBytes = 4096
 )
 
@@ -25,7 +25,7 @@ type fileWriter struct {
 	isDirect bool
 }
 
-// newFileWriter writes directly if the file is to be large and its filesystem can do so.
+// newFileWriter writes directly if the file is large and its filesystem supports it.
 func newFileWriter(file int, size *int64) *fileWriter {
 	w := &fileWriter{file: file}
 	if size == nil || *size < directBytesMin || setDirect(file, true) != nil {
@@ -41,7 +41,7 @@ func newFileWriter(file int, size *int64) *fileWriter {
 	return w
 }
 
-// write calls taken whenever it does not need some of the bytes any more.
+// write calls taken whenever it no longer needs some of the bytes.
 func (w *fileWriter) write(bytes []byte, taken func(count int)) error {
 	if w.buffer == nil {
 		if err := w.put(bytes); err != nil {

@@ -43,7 +43,7 @@ func growDisk(isWanted bool) error {
 	}
 }
 
-// filesystemSize reads ext4's superblock: statfs does not count what the filesystem needs for itself.
+// filesystemSize reads ext4's superblock: statfs omits the filesystem's own overhead.
 func filesystemSize() (blocks, blockBytes uint64, err error) {
 	file, err := os.Open(rootDevice)
 	if err != nil {

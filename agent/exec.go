@@ -58,7 +58,7 @@ func (a *agent) exec(s *stream, payload []byte) {
 	go c.supervise()
 }
 
-// startCommand makes the command's files and starts it. Its own ends of them are closed here, whatever happens.
+// startCommand opens the command's files and starts it. It always closes its copies of the command's ends.
 func startCommand(r *reaper, s *stream, request wire.Exec, launch launch) (*command, error) {
 	c := &command{stream: s}
 	var theirs [3]int
@@ -162,7 +162,7 @@ func (c *command) openTerminal(wanted wire.Terminal, owner account) (theirs [3]i
 	return [3]int{c.terminal.slave, c.terminal.slave, c.terminal.slave}, nil
 }
 
-// pollable hands a descriptor to the runtime's poller.
+// pollable registers a descriptor with the runtime's poller.
 func pollable(fd int, name string) *os.File {
 	_ = syscall.SetNonblock(fd, true)
 	return os.NewFile(uintptr(fd), name)
@@ -182,7 +182,7 @@ func (c *command) receive(payload []byte) {
 	}
 }
 
-// supervise sees the command to its end.
+// supervise follows the command to its end.
 func (c *command) supervise() {
 	if c.input != nil {
 		go c.feed()
@@ -292,11 +292,11 @@ func forward(s *stream, channel byte, fd, max int) (n int, again bool, err error
 	return n, false, nil
 }
 
-// terminalBytesMax is more than a terminal holds back for its reader.
+// terminalBytesMax is more than a terminal buffers for its reader.
 const terminalBytesMax = 131072
 
-// drain sends what the command had written when it ended. A background child may still be writing: no more is taken
-// than was there.
+// drain sends the output that the command had written when it ended. A background child may still be writing: drain
+// takes no more than was there.
 func (c *command) drain(raw syscall.RawConn, channel byte) {
 	_ = raw.Control(func(fd uintptr) {
 		left := terminalBytesMax
@@ -316,7 +316,7 @@ func (c *command) drain(raw syscall.RawConn, channel byte) {
 	})
 }
 
-// lingering bounds the outputs that are read and dropped after their command's end.
+// lingering limits the outputs that are read and dropped after their command's end.
 var lingering = make(chan struct{}, 1024)
 
 // leaveOutputs closes the outputs, now or when the last background child has closed them.

@@ -42,7 +42,7 @@ func keepFile(path string, content []byte) error {
 	return nil
 }
 
-// makeFile puts a whole file in the place of whatever is there.
+// makeFile replaces whatever is there with a complete file.
 func makeFile(path string, content []byte, mode os.FileMode) error {
 	file, err := os.CreateTemp(filepath.Dir(path), ".lohar-*")
 	if err != nil {

@@ -20,7 +20,7 @@ import (
 	"bhatti/agent/wire"
 )
 
-// fileOperation decodes a request and runs an operation that may take long on a goroutine of its own.
+// fileOperation decodes a request and runs a possibly long operation on a goroutine of its own.
 func fileOperation[Request any](s *stream, payload []byte, run func(Request) (any, error)) {
 	var request Request
 	if err := wire.Decode(payload, &request); err != nil {
@@ -39,8 +39,8 @@ func fileOperation[Request any](s *stream, payload []byte, run func(Request) (an
 	}()
 }
 
-// transferNiceness leaves a transfer a quarter of a processor that commands want as well: in a guest of one
-// processor, a command would take more than twice its time beside a transfer otherwise.
+// transferNiceness leaves a transfer a quarter of a processor that commands compete for: otherwise a command in a
+// guest with one processor would take more than twice its time beside a transfer.
 const transferNiceness = 5
 
 // politely runs on a low-priority thread of its own. The runtime starts no threads from a locked one, so no thread
@@ -84,7 +84,7 @@ func fileError(path string, err error) *wire.Error {
 	return wire.Errorf(errnoCode(errno), "%q: %v", path, errno)
 }
 
-// errnoCode is what the kernel's refusal means to the host. Every number has a code.
+// errnoCode maps the kernel's error to a code for the host. Every number has a code.
 func errnoCode(errno syscall.Errno) wire.Code {
 	switch errno {
 	case syscall.ENOENT, syscall.ESRCH:
@@ -119,7 +119,7 @@ func fileOwner() account {
 	return who
 }
 
-// accountNames turns ids into names, read once for an operation.
+// accountNames maps ids to names, read once for an operation.
 type accountNames struct{ users, groups map[uint32]string }
 
 func readAccountNames() accountNames {
@@ -183,7 +183,7 @@ func (a *agent) fileStat(s *stream, payload []byte) {
 	})
 }
 
-// listBytes is the size of a message of a list: below the bound of a frame by far more than one entry takes.
+// listBytes is the size of a list message: below the limit of a frame by far more than one entry takes.
 const listBytes = 65536
 
 func (a *agent) fileList(s *stream, payload []byte) {
@@ -226,7 +226,7 @@ func list(s *stream, folder *os.File) (wire.Listed, error) {
 	for _, name := range names {
 		var about syscall.Stat_t
 		if err := statAt(int(folder.Fd()), name, &about); err != nil {
-			continue // Removed since.
+			continue // Removed meanwhile.
 		}
 		target := ""
 		if about.Mode&syscall.S_IFMT == syscall.S_IFLNK {
@@ -302,14 +302,14 @@ func (a *agent) fileMkdir(s *stream, payload []byte) {
 		switch {
 		case err == nil:
 			return wire.Empty{}, nil
-		case err == syscall.ENOENT && request.Parents: // From filesystems such as /proc, whatever is there.
+		case err == syscall.ENOENT && request.Parents: // Filesystems such as /proc may return anything.
 			return nil, wire.Errorf(wire.Forbidden, "nothing can be made at %q", request.Path)
 		}
 		return nil, fileError(request.Path, err)
 	})
 }
 
-// makeParents makes the missing directories above a path.
+// makeParents creates the missing directories above a path.
 func makeParents(path string, owner account) error {
 	parent := filepath.Dir(filepath.Clean(path))
 	err := syscall.Access(parent, 0)
@@ -336,7 +336,7 @@ func makeDirectory(path string, mode uint32, owner account) error {
 	return syscall.Chmod(path, mode)
 }
 
-// keep forgives that another than root cannot give files away: the tests of a user's own.
+// keep ignores that only root can change a file's owner: tests run as ordinary users.
 func (a account) keep(err error) error {
 	if err == syscall.EPERM && syscall.Geteuid() != 0 {
 		return nil

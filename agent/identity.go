@@ -33,14 +33,14 @@ const memoryFolder = "run/bhatti"
 // keptBytesMax limits the bytes copied between memory and disk.
 const keptBytesMax = 1 << 20
 
-// keptFile is one of them. Without a mount it is only a path.
+// keptFile is one of those files. Without a mount it is only a path.
 type keptFile struct {
 	path   string
 	memory int // -1: not mounted
 	disk   int // the file below the mount, by O_PATH: an open writer would keep the disk from being unmounted
 }
 
-// prepared is what personalise works with.
+// prepared holds everything that personalise needs.
 type prepared struct {
 	files  map[string]*keptFile
 	random int
@@ -48,7 +48,7 @@ type prepared struct {
 	bootID string
 }
 
-// prepare opens all of it. Whatever cannot be opened is reported and done without.
+// prepare opens everything. It reports whatever cannot be opened and continues without it.
 func prepare(root string) (*prepared, []error) {
 	p := &prepared{files: map[string]*keptFile{}, random: -1}
 	var failures []error
@@ -73,7 +73,7 @@ func prepare(root string) (*prepared, []error) {
 	return p, failures
 }
 
-// mount puts a file in memory over the one of the disk.
+// mount mounts a file in memory over the one of the disk.
 func (f *keptFile) mount(folder string) error {
 	if err := os.MkdirAll(folder, 0o755); err != nil {
 		return err

@@ -1,4 +1,4 @@
-// From a request to what the kernel needs to start it: which user, which directory, which environment, which file.
+// Turns a request into everything the kernel needs to start it: user, directory, environment and file.
 
 package main
 
@@ -14,7 +14,7 @@ import (
 const (
 	userDefault = "lohar"
 	workspace   = "/workspace"
-	// Below the home directory: what a user installs without root is found first, as in Debian's login shells.
+	// Below the home directory: programs that a user installs without root come first, as in Debian's login shells.
 	ownPrograms      = ".local/bin"
 	searchPath       = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 	languageDefault  = "C.UTF-8"
@@ -22,13 +22,13 @@ const (
 	scriptOfNoFormat = "the kernel cannot run %q: it is no program for this machine, and a script needs a #! line"
 )
 
-// launch is a request that was found to be possible.
+// launch is a request that has been checked.
 type launch struct {
 	account   account
 	directory string
 	env       environment
 	program   string // as the caller named it
-	path      string // the file
+	path      string // the program's file
 }
 
 func prepareLaunch(request wire.Exec, sandboxEnv map[string]string) (launch, error) {
@@ -58,7 +58,7 @@ func prepareLaunch(request wire.Exec, sandboxEnv map[string]string) (launch, err
 	return launch{account: who, directory: directory, env: env, program: request.Argv[0], path: path}, nil
 }
 
-// checkText refuses what the kernel's calls cannot carry.
+// checkText refuses text that the kernel's calls cannot carry.
 func checkText(request wire.Exec) error {
 	for _, text := range append([]string{request.Cwd}, request.Argv...) {
 		if strings.IndexByte(text, 0) >= 0 {
@@ -134,7 +134,7 @@ func (e *environment) set(name, value string) {
 	*e = append(*e, variable)
 }
 
-// mergeEnv lays the sandbox's environment over the login's, and the request's over both.
+// mergeEnv overlays the sandbox's environment on the login's, and the request's on both.
 func mergeEnv(who account, request wire.Exec, sandboxEnv map[string]string) environment {
 	env := environment{
 		"HOME=" + who.home, "USER=" + who.name, "LOGNAME=" + who.name, "SHELL=" + who.shell,
@@ -209,7 +209,7 @@ func checkProgram(name, path string) error {
 	return nil
 }
 
-// explain names what the kernel refused. The errors that remain after prepareLaunch are the rarer ones.
+// explain describes the kernel's error. Errors that remain after prepareLaunch are rare.
 func (l launch) explain(err error) error {
 	switch err {
 	case syscall.ENOENT:

@@ -1,4 +1,5 @@
-// Numbers of system calls and flags that Go's syscall package does not name, or names differently for each machine.
+// Numbers of system calls and flags that Go's syscall package does not define, or names differently on each
+// architecture.
 
 package main
 

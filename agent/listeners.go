@@ -1,4 +1,4 @@
-// Sockets at which connections are waited for, by their inode, as the kernel lists them.
+// Listening sockets, by their inode, as the kernel lists them.
 
 package main
 
@@ -17,7 +17,7 @@ type listeners struct {
 // socketTableBytesMax limits the bytes read from each table.
 const socketTableBytesMax = 16 << 20
 
-// acceptsConnections is the flag of a unix socket that somebody listens at.
+// acceptsConnections is the flag of a listening unix socket.
 const acceptsConnections = 0x10000
 
 // readListeners reads the tables in /proc/PID/net. A kernel without IPv6 has no tcp6.
@@ -57,7 +57,7 @@ func readTable(path string, take func(line string) bool) {
 	}
 }
 
-// tcpListener reads a line of /proc/net/tcp: number, own address, the other's, state, five more, inode.
+// tcpListener reads a line of /proc/net/tcp: number, local address, remote address, state, five more, inode.
 func tcpListener(line string) (inode uint64, isListening bool) {
 	fields := strings.Fields(line)
 	if len(fields) < 10 || fields[3] != listening {

@@ -16,7 +16,7 @@ import (
 // version is set by the build.
 var version = "dev"
 
-// heapBytesGoal is far above what the bounds of the protocol let this program need.
+// heapBytesGoal is far above the memory that the limits of the protocol let this program need.
 const heapBytesGoal = 128 << 20
 
 func main() {
@@ -97,8 +97,8 @@ func newAgent(bootFailures []string, p *prepared) *agent {
 	}
 }
 
-// outliveSignals receives and drops what a user of the guest may send to process 1; the runtime's own answer to
-// them is to exit, which would panic the kernel. Ignoring them instead would be inherited by every command.
+// outliveSignals receives and drops the signals that a user of the guest may send to process 1; by default the
+// runtime would exit, which would panic the kernel. Every command would inherit ignored signals.
 func outliveSignals() {
 	received := make(chan os.Signal, 1)
 	signal.Notify(received, syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGABRT, syscall.SIGTERM,

@@ -37,7 +37,7 @@ var lateMounts = []mount{
 	{"cgroup2", "/sys/fs/cgroup", noSetuid | noDevices | noPrograms, "nsdelegate"},
 }
 
-// mountAll tries every mount and tells which of them failed.
+// mountAll tries every mount and returns those that failed.
 func mountAll(mounts []mount) error {
 	var failures []error
 	for _, m := range mounts {
@@ -61,7 +61,7 @@ func mountOne(m mount) error {
 	return syscall.Mount(m.kind, m.target, m.kind, m.flags, m.options)
 }
 
-// linkDevices makes the links that devtmpfs does not.
+// linkDevices makes the links that devtmpfs lacks.
 func linkDevices(folder string) error {
 	for name, target := range map[string]string{
 		"fd": "/proc/self/fd", "stdin": "/proc/self/fd/0", "stdout": "/proc/self/fd/1", "stderr": "/proc/self/fd/2",

@@ -11,7 +11,7 @@ import (
 	"syscall"
 )
 
-// namelessFile is a file in the making, in the directory where it is to have its name.
+// namelessFile is a file being written, in the directory where it will get its name.
 type namelessFile struct {
 	fd        int
 	folder    int
@@ -37,7 +37,7 @@ func makeTemporary(folder int) (namelessFile, error) {
 	return f, err
 }
 
-// give names the file; what had the name before loses it. Owner and mode are set before that.
+// give names the file and replaces an existing file of that name. Owner and mode are set before that.
 func (f *namelessFile) give(name string) error {
 	if f.temporary == "" {
 		content := fmt.Sprintf("/proc/self/fd/%d", f.fd)

@@ -29,7 +29,7 @@ func addAddress(index uint32, i identity) kernelRequest {
 	}
 }
 
-// removeAddress takes it away; the routes of the card go with its last one.
+// removeAddress removes an address; the card's routes disappear with its last one.
 func removeAddress(index uint32, i identity) kernelRequest {
 	return kernelRequest{
 		what: "former address", kind: syscall.RTM_DELADDR, body: addressBody(index, i), isDone: syscall.EADDRNOTAVAIL,
@@ -42,7 +42,7 @@ func addressBody(index uint32, i identity) []byte {
 	return appendAttribute(body, syscall.IFA_LOCAL, i.address[:])
 }
 
-// addDefaultRoute leads everything else through the gateway.
+// addDefaultRoute routes everything else through the gateway.
 func addDefaultRoute(index uint32, i identity) kernelRequest {
 	flags := uint32(0)
 	if i.isGatewayFar {
@@ -86,7 +86,7 @@ func encodeRequests(requests []kernelRequest) []byte {
 	return bytes
 }
 
-// ask makes the requests and tells the first failure.
+// ask sends the requests and returns the first failure.
 func ask(socket int, requests []kernelRequest) error {
 	if err := syscall.Sendto(socket, encodeRequests(requests), 0, &syscall.SockaddrNetlink{Family: syscall.AF_NETLINK}); err != nil {
 		return err
@@ -111,7 +111,7 @@ func ask(socket int, requests []kernelRequest) error {
 	}
 }
 
-// parseAnswer reads the number of the request that was answered, and how it went.
+// parseAnswer reads the number of the answered request and its result.
 func parseAnswer(bytes []byte) (number int, errno syscall.Errno, isAnswer bool) {
 	if len(bytes) < syscall.SizeofNlMsghdr+4 || binary.LittleEndian.Uint16(bytes[4:]) != syscall.NLMSG_ERROR {
 		return 0, 0, false

@@ -136,13 +136,13 @@ func resolvConf(servers []string) string {
 	return text
 }
 
-// link is a network interface and a socket to ask for changes of it.
+// link is a network interface and a socket for changing it.
 type link struct {
 	name   string
 	socket int
 }
 
-// card is the link that leads out of the machine.
+// card is the link out of the machine.
 type card struct {
 	link
 	index  uint32
@@ -172,7 +172,7 @@ func (c *card) become(next *identity) error {
 		if err := c.setHardware(*next); err != nil {
 			return err
 		}
-		// Its user may have switched it off.
+		// Its user may have brought it down.
 		if err := c.up(); err != nil {
 			return err
 		}

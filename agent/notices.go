@@ -9,7 +9,7 @@ import (
 	"bhatti/agent/wire"
 )
 
-// noticesWaitingMax bounds what waits for a host; older ones are dropped.
+// noticesWaitingMax limits the notices queued for a host; older ones are dropped.
 const noticesWaitingMax = 16
 
 type notices struct {
@@ -45,7 +45,7 @@ func (n *notices) tell(notice wire.SessionNotice) {
 	}
 }
 
-// leave ends the stream, so that the connection has none but those of work.
+// leave ends the stream, so that the connection has only streams of operations.
 func (n *notices) leave() {
 	n.mu.Lock()
 	left := n.stream

@@ -14,7 +14,7 @@ import (
 	"bhatti/agent/wire"
 )
 
-// agent is the whole of this program; machine and reaper are its hands.
+// agent is the whole of this program; it acts through machine and reaper.
 type agent struct {
 	version      string
 	bootFailures []string
@@ -32,11 +32,12 @@ type agent struct {
 	env            map[string]string
 
 	lookingForTimers sync.Mutex
-	// wakeUps is what the last look for timers has counted.
+	// wakeUps are the counts of the last scan for timers.
 	wakeUps map[int]wakeUps
 }
 
-// machine is what changes the whole machine. The tests, which run on a developer's, have another one.
+// machine holds the functions that change the whole machine. Tests, which run on a developer's machine, replace
+// them.
 type machine struct {
 	personalise func(wire.Personalise) (wire.Personalised, error)
 	store       func() error
@@ -46,7 +47,7 @@ type machine struct {
 }
 
 type operation struct {
-	// isAlwaysAllowed marks what a guest that has no identity yet may do.
+	// isAlwaysAllowed marks operations that a guest without an identity accepts.
 	isAlwaysAllowed bool
 	start           func(a *agent, s *stream, payload []byte)
 }
@@ -83,7 +84,7 @@ var operations = map[string]operation{
 	"ports": {start: (*agent).ports},
 }
 
-// start begins the operation that payload asks for.
+// start begins the operation that payload requests.
 func (a *agent) start(s *stream, payload []byte) {
 	name, err := wire.Operation(payload)
 	if err != nil {
@@ -159,7 +160,7 @@ func (a *agent) refresh(s *stream, payload []byte) {
 	s.succeed(wire.Empty{})
 }
 
-// quiesce leaves both sides at a frame boundary, so that the machine can be frozen.
+// quiesce brings both sides to a frame boundary, so that the machine can be frozen.
 func (a *agent) quiesce(s *stream, _ []byte) {
 	a.notices.leave()
 	if !s.connection.quiesce(s.id) {

@@ -1,4 +1,4 @@
-// Owners of files that the host writes: looked up by name before the first byte comes, then named by numbers.
+// Owners of files that the host writes: looked up by name before the first byte arrives, then passed as numbers.
 
 package main
 
@@ -11,7 +11,7 @@ import (
 	"bhatti/agent/wire"
 )
 
-// fileFindOwner answers whom "user", "user:group" or numbers mean here. Numbers need no entry in the guest's files.
+// fileFindOwner resolves "user", "user:group" or numbers. Numbers need no entry in the guest's files.
 func (a *agent) fileFindOwner(s *stream, payload []byte) {
 	fileOperation(s, payload, func(request wire.FileFindOwner) (any, error) {
 		return findOwner("/etc", request.Owner)
@@ -64,7 +64,7 @@ func groupID(path, name string) (uint32, bool) {
 	return 0, false
 }
 
-// ownerOr is the owner that a request names, or the usual one.
+// ownerOr returns the owner that a request names, or the default.
 func ownerOr(named *wire.FileOwner) account {
 	if named == nil {
 		return fileOwner()

@@ -1,4 +1,4 @@
-// personalise: what makes a clone itself, before anything of the user's runs.
+// personalise: gives a clone its identity before any user program runs.
 //
 // Every step is a system call or a small file in memory: a restored guest answers within milliseconds of this, and
 // starting programs would cost more than all of it.
@@ -109,7 +109,7 @@ func isHostname(name string) bool {
 }
 
 // feedRandom credits the bytes and makes the kernel use them for the next read, so that no two clones of a snapshot
-// hand out the same numbers.
+// generate the same numbers.
 func feedRandom(device int, entropy []byte) error {
 	var pool struct {
 		bits  int32

@@ -16,7 +16,7 @@ import (
 	"time"
 )
 
-// The signals by which an init is asked for it, as systemd's is.
+// The signals that request it from an init, the same as systemd's.
 const (
 	signalHalt     = syscall.Signal(37)
 	signalPowerOff = syscall.Signal(38)
@@ -81,7 +81,8 @@ func runPowerCommand(name string, args []string) int {
 	return 1
 }
 
-// parsePowerCommand understands the usual flags, and as a time only now. A message to users is taken and not sent.
+// parsePowerCommand accepts the usual flags, and as a time only now. It accepts a message to users but does not
+// send it.
 func parsePowerCommand(name string, args []string) (syscall.Signal, error) {
 	asked := powerCommands[name]
 	isNow := false

@@ -45,7 +45,7 @@ func newPrograms(root string, self int, earlier map[int]wakeUps) *programs {
 	}
 }
 
-// waits are all that threads wait for with a timeout, as far as they are seen within the time.
+// waits are all waits of threads with a timeout that the scan sees within the time.
 func (p *programs) waits(until time.Time) []wait {
 	var found []wait
 	for _, process := range p.numbers(p.root) {
@@ -130,7 +130,7 @@ func (p *programs) listens(process int, countsUnix bool) bool {
 	return false
 }
 
-// listenersOf are those of the process's network: a container has one of its own.
+// listenersOf returns the listeners of the process's network: a container has its own network.
 func (p *programs) listenersOf(directory string) listeners {
 	network := p.link(directory + "/ns/net")
 	found, isKnown := p.listeners[network]
@@ -141,7 +141,7 @@ func (p *programs) listenersOf(directory string) listeners {
 	return found
 }
 
-// timerfds are the timers that are file descriptors, by the rule that holds for waits.
+// timerfds are the timers that are file descriptors, by the same rule as waits.
 func (p *programs) timerfds() []time.Duration {
 	var found []time.Duration
 	for _, process := range p.numbers(p.root) {
@@ -198,7 +198,7 @@ func (p *programs) memoryOf(process int) func(uint64, []byte) bool {
 	}
 }
 
-// numbers are the entries of a directory that are numbers: processes, threads, file descriptors.
+// numbers returns the numeric entries of a directory: processes, threads, file descriptors.
 func (p *programs) numbers(directory string) []int {
 	opened, err := os.Open(directory)
 	if err != nil {

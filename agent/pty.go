@@ -66,7 +66,7 @@ func setUTF8(slave int) {
 	}
 }
 
-// resize tells the command's foreground group as well; the kernel does that.
+// resize sets the size; the kernel notifies the command's foreground group.
 func (t *terminal) resize(size wire.Size) {
 	dimensions := [4]uint16{size.Rows, size.Cols, 0, 0}
 	t.mu.Lock()
@@ -98,7 +98,7 @@ func (t *terminal) size() (size wire.Size) {
 	return size
 }
 
-// foreground is the process group that the terminal's keys go to; 0 if there is none.
+// foreground is the process group that receives the terminal's keys; 0 if there is none.
 func (t *terminal) foreground() int {
 	var group int32
 	raw, err := t.master.SyscallConn()
@@ -116,7 +116,7 @@ func (t *terminal) foreground() int {
 	return int(group)
 }
 
-// signal sends to the foreground group: a shell's own group is not that of the job it runs.
+// signal signals the foreground group: a shell's own group is not that of the job it runs.
 func (t *terminal) signal(signal syscall.Signal, leader *child) {
 	if group := t.foreground(); group > 0 {
 		_ = syscall.Kill(-group, signal)
@@ -125,7 +125,7 @@ func (t *terminal) signal(signal syscall.Signal, leader *child) {
 	leader.signal(signal)
 }
 
-// endInput is what a user's Ctrl-D is.
+// endInput has the effect of a user's Ctrl-D.
 func (t *terminal) endInput() {
 	_, _ = t.master.Write([]byte{endOfInput})
 }

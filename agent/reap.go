@@ -1,7 +1,7 @@
-// The only place that starts and reaps processes. As PID 1 every orphan of the guest ends here as well.
+// The only place that starts and reaps processes. As PID 1 the agent also reaps every orphan of the guest.
 //
-// Invariant: a process that was started here is known before its end can be noticed, and is reaped under the same
-// lock under which it is signalled; so no exit is lost and no signal reaches a stranger with a reused pid.
+// Invariant: a process started here is registered before its end can be noticed, and is reaped under the same lock
+// under which it is signalled; so no exit is lost and no signal reaches another process with a reused pid.
 
 package main
 
@@ -51,7 +51,7 @@ func (r *reaper) start(path string, argv []string, attributes *syscall.ProcAttr)
 	return c, nil
 }
 
-// run waits for children for ever. A blocked waitid costs one thread and, unlike SIGCHLD, no hop through the
+// run waits for children for ever. A blocked waitid costs one thread and, unlike SIGCHLD, no detour through the
 // runtime's signal goroutine.
 func (r *reaper) run() {
 	starts := 0
@@ -80,7 +80,7 @@ func (r *reaper) run() {
 	}
 }
 
-// awaitIdle waits until no process is left, or the deadline.
+// awaitIdle waits until no process is left, or until the deadline.
 func (r *reaper) awaitIdle(deadline time.Duration) {
 	for end := time.Now().Add(deadline); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 		r.mu.Lock()
@@ -113,7 +113,7 @@ func peekExited() (int, error) {
 	}
 }
 
-// signal sends to the child's process group. A child that has ended is no error: it may just have done so.
+// signal signals the child's process group. A child that has ended is not an error: it may just have done so.
 func (c *child) signal(signal syscall.Signal) {
 	c.reaper.mu.Lock()
 	defer c.reaper.mu.Unlock()
@@ -189,7 +189,7 @@ func sessionMembers(session int) []int {
 	return members
 }
 
-// parseStat reads state, process group and session. The command's name before them may hold anything.
+// parseStat reads state, process group and session. The command's name before them may contain any bytes.
 func parseStat(stat string) (state string, group, session int) {
 	fields := strings.Fields(stat[strings.LastIndexByte(stat, ')')+1:])
 	if len(fields) < 4 {

@@ -28,7 +28,7 @@ func repairRoot() error {
 	if err != nil || !hasArgument(string(arguments), "bhatti.repair") {
 		return err
 	}
-	// Everything is answered with yes, also where the filesystem says that it is clean.
+	// e2fsck answers every question with yes and also checks a filesystem marked as clean.
 	checker := exec.Command(repairFolder+"/ld.so", "--library-path", repairFolder, repairFolder+"/e2fsck", "-f", "-y", rootDevice)
 	words, err := checker.CombinedOutput()
 	var ended *exec.ExitError
@@ -55,7 +55,7 @@ func lastWords(words []byte) string {
 	return strings.ToValidUTF8(strings.TrimSpace(string(words)), "?")
 }
 
-// isReadOnly tells whether the kernel takes no writes to a filesystem any more, as ext4 does after an error.
+// isReadOnly reports whether the kernel refuses writes to a filesystem, as ext4 does after an error.
 func isReadOnly(path string) bool {
 	const readOnly = 1
 	var about syscall.Statfs_t

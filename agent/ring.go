@@ -1,11 +1,11 @@
-// The last bytes that a terminal has shown, by their position since its beginning.
+// The last bytes of a terminal's output, by their position since its beginning.
 
 package main
 
 // replayBytes is the amount of a session's output kept for later clients.
 const replayBytes = 262144
 
-// replayScanBytes is how far a replay looks for a place to begin: longer than lines and escape sequences are.
+// replayScanBytes is how far a replay looks for a place to begin: longer than usual lines and escape sequences.
 const replayScanBytes = 8192
 
 type ring struct {
@@ -31,7 +31,7 @@ func (r *ring) append(bytes []byte) {
 	}
 }
 
-// copyFrom fills buffer with what begins at a position that is still kept.
+// copyFrom fills buffer with the bytes from a position that is still kept.
 func (r *ring) copyFrom(position int64, buffer []byte) {
 	n := copy(buffer, r.bytes[position%replayBytes:])
 	copy(buffer[n:], r.bytes)

@@ -31,7 +31,7 @@ type sessions struct {
 	all  []*session // oldest first
 }
 
-// add starts a session unless there are too many, or one of its name.
+// add starts a session unless there are too many, or its name is taken.
 func (l *sessions) add(name *string, start func(id string) (*session, error)) (*session, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -98,7 +98,7 @@ func (l *sessions) forget(forgotten *session) {
 	}
 }
 
-// prune forgets the oldest of too many ended sessions.
+// prune removes the oldest ended sessions above the limit.
 func (l *sessions) prune() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -194,7 +194,7 @@ func loginShell(user string) (string, error) {
 	return who.shell, err
 }
 
-// isSessionName refuses what could be an id.
+// isSessionName refuses names that could be an id.
 func isSessionName(name string) bool {
 	if name == "" || len(name) > sessionNameMax {
 		return false
@@ -260,7 +260,8 @@ func (a *agent) sessionKill(s *stream, payload []byte) {
 	s.succeed(wire.Empty{})
 }
 
-// session is one of them. shown, client and ended are under mu; taken tells that the client has got output or left.
+// session is a command with a terminal. shown, client and ended are under mu; taken signals that the client has
+// received output or left.
 type session struct {
 	id       string
 	name     *string
@@ -379,7 +380,8 @@ func (s *session) show() {
 	s.mu.Unlock()
 }
 
-// showRest takes what the terminal held when its leader ended, and no more: a background process may go on writing.
+// showRest takes the output that the terminal held when its leader ended, and no more: a background process may
+// still be writing.
 func (s *session) showRest() {
 	raw, err := s.terminal.master.SyscallConn()
 	for left := terminalBytesMax; left > 0 && err == nil; {
@@ -417,7 +419,7 @@ func (s *session) showSome(fd int) (n int, again bool) {
 // output of an interrupted command stops soon on the screen.
 const backlogBytesMax = 65536
 
-// awaitRoom waits for the client. Without one there is always room.
+// awaitRoom waits for the client. Without a client there is always room.
 func (s *session) awaitRoom() {
 	s.mu.Lock()
 	for s.client != nil && s.shown.total-s.client.position > backlogBytesMax {

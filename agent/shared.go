@@ -25,7 +25,7 @@ const (
 	sharedDevice = "0x1110"
 )
 
-// sharedBytesMin is up to where a file goes faster in a frame.
+// sharedBytesMin is the size up to which a file is faster in a frame.
 const sharedBytesMin = 16384
 
 // extent is a piece of the shared memory.
@@ -92,7 +92,7 @@ func mapFile(file *os.File) (*sharedMemory, error) {
 	return &sharedMemory{bytes: mapped, used: map[int]bool{}}, nil
 }
 
-// generation is the highest that this agent can speak here: the second one is about the shared memory.
+// generation is the highest that this agent supports on this machine: the second one adds the shared memory.
 func (a *agent) generation() uint16 {
 	if a.shared == nil {
 		return 1
@@ -131,7 +131,7 @@ func (m *sharedMemory) release(offset int) {
 	m.mu.Unlock()
 }
 
-// outgoing is where an operation puts its output: into a region if the host has named one, else into data frames.
+// outgoing is the way for an operation's output: a region if the host has named one, otherwise data frames.
 type outgoing struct {
 	stream   *stream
 	region   []byte // nil: frames
@@ -173,7 +173,7 @@ func (o *outgoing) room(max int) []byte {
 	}
 }
 
-// send sends the first bytes of what room returned; the rest is not needed.
+// send sends the first bytes of the buffer that room returned; the rest is not needed.
 func (o *outgoing) send(count int) error {
 	o.stream.release(o.reserved - count)
 	switch {
@@ -187,7 +187,8 @@ func (o *outgoing) send(count int) error {
 	return o.stream.connection.write(o.stream, wire.AppendDataAt(nil, o.stream.id, place))
 }
 
-// drop must be called before the stream's last frame is sent: the host may give the region away after that.
+// drop must be called before the stream's last frame is sent: the host may assign the region to another stream
+// after that.
 func (o *outgoing) drop() {
 	if o.region == nil {
 		chunks.Put(o.frame)

@@ -1,4 +1,4 @@
-// The end of the machine.
+// The shutdown of the machine.
 
 package main
 
@@ -14,7 +14,7 @@ const (
 	killDeadline      = 2 * time.Second
 )
 
-// endMachine ends every process, writes everything out and switches the machine off, or restarts it.
+// endMachine ends every process, syncs everything and powers the machine off or restarts it.
 func endMachine(r *reaper, command int) {
 	_ = syscall.Kill(-1, syscall.SIGTERM)
 	_ = syscall.Kill(-1, syscall.SIGCONT)

@@ -13,8 +13,8 @@ import (
 	"bhatti/agent/wire"
 )
 
-// creditBytesOwedMin is how much taken input collects before the host hears of it: a window frame for every
-// keystroke would double the traffic, and the host stops only when a whole window is out.
+// creditBytesOwedMin is the amount of taken input that collects before the host gets credit: a window frame for
+// every keystroke would double the traffic, and the host stops only after a whole window.
 const creditBytesOwedMin = wire.WindowBytes / 4
 
 type stream struct {
@@ -22,19 +22,19 @@ type stream struct {
 	id         uint32
 	cancelled  chan struct{}
 
-	isClosed bool // the close frame is out; under connection.writing
+	isClosed bool // the close frame has been sent; under connection.writing
 
 	mu         sync.Mutex
 	changed    sync.Cond
-	isStopped  bool // cancelled, or its consumers are to finish
+	isStopped  bool // cancelled, or its consumers must finish
 	credit     int  // bytes we may send
 	allowance  int  // bytes the host may send
 	owed       int  // bytes taken and not yet given back
 	takesInput bool
 	input      []byte
 	inputSpare []byte
-	inputAt    []extent // what came in the shared memory, all of it behind input
-	usesShared bool     // something came there
+	inputAt    []extent // input in the shared memory, all of it behind input
+	usesShared bool     // some input came there
 	inputEnded bool
 	onMessage  func(payload []byte)
 	onChange   func()
@@ -52,7 +52,7 @@ func newStream(c *connection, id uint32) *stream {
 	return s
 }
 
-// receive keeps input until the operation takes it.
+// receive queues input until the operation takes it.
 func (s *stream) receive(channel byte, bytes []byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -107,7 +107,7 @@ func (s *stream) receiveEnd(channel byte) error {
 	return nil
 }
 
-// refuseInput drops what the host sends.
+// refuseInput drops the host's input.
 func (s *stream) refuseInput() {
 	s.mu.Lock()
 	s.takesInput = false
@@ -147,7 +147,7 @@ func (s *stream) hasWholeInput() bool {
 	return s.inputEnded && !s.hasInput() && !s.isStopped
 }
 
-// isIntact says whether all input that was used until now was what the host had sent.
+// isIntact reports whether all input used until now was what the host had sent.
 func (s *stream) isIntact() bool {
 	s.mu.Lock()
 	usesShared := s.usesShared
@@ -157,7 +157,7 @@ func (s *stream) isIntact() bool {
 
 func (s *stream) hasInput() bool { return len(s.input) > 0 || len(s.inputAt) > 0 }
 
-// giveBack lets the host send as many bytes again.
+// giveBack returns credit for as many bytes to the host.
 func (s *stream) giveBack(count int) {
 	s.mu.Lock()
 	s.owed += count
@@ -196,7 +196,7 @@ func (s *stream) reserve(max int) int {
 	return max
 }
 
-// release returns credit that was reserved and not used.
+// release returns unused credit.
 func (s *stream) release(count int) {
 	if count == 0 {
 		return
@@ -247,7 +247,7 @@ func (s *stream) watch(onChange func()) {
 	s.mu.Unlock()
 }
 
-// whenCancelled names what to run when the stream is cancelled, on a goroutine of its own.
+// whenCancelled sets the function to run when the stream is cancelled, on a goroutine of its own.
 func (s *stream) whenCancelled(do func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -272,7 +272,7 @@ func (s *stream) stopInput() {
 	s.mu.Unlock()
 }
 
-// listen names the consumer of the host's messages; it runs on the goroutine that starts operations.
+// listen sets the consumer of the host's messages; it runs on the goroutine that starts operations.
 func (s *stream) listen(onMessage func(payload []byte)) {
 	s.mu.Lock()
 	s.onMessage = onMessage
@@ -288,7 +288,7 @@ func (s *stream) deliver(payload []byte) {
 	}
 }
 
-// dataRoom is what a buffer must keep free before the bytes that sendData sends.
+// dataRoom is the space that a buffer must keep free before the bytes that sendData sends.
 const dataRoom = wire.HeaderBytes + 1
 
 // chunkBytes makes a whole frame 32 KiB, the most that the kernel's virtio console takes in one write.
@@ -315,5 +315,5 @@ func (s *stream) finish(result wire.Result) {
 	s.send(wire.Close, wire.Encode(result))
 }
 
-// message sends news of the running operation.
+// message sends a message about the running operation.
 func (s *stream) message(value any) { s.send(wire.Message, wire.Encode(value)) }

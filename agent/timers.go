@@ -23,11 +23,11 @@ import (
 const (
 	// timerListBytesMax limits the bytes read from the list: about ten thousand timers.
 	timerListBytesMax = 2 << 20
-	// pollMax: whatever waits for less than this only looks whether there is something to do.
+	// pollMax: a wait shorter than this is a poll.
 	pollMax = time.Second
-	// scanBudget is half of the time after which the host takes no answer.
+	// scanBudget is half of the host's timeout for the answer.
 	scanBudget = time.Second
-	// timerTolerance is how long a look at all programs may take between a wait and the list.
+	// timerTolerance is how long a scan of all programs may take between a wait and the list.
 	timerTolerance = 100 * time.Millisecond
 )
 
@@ -37,7 +37,7 @@ type timers struct {
 	waits []time.Duration
 	// signals are sent to a process: alarm, setitimer, timer_create.
 	signals []time.Duration
-	// hasTimerfd: a file descriptor is one, which says itself when it is due.
+	// hasTimerfd: some timer is a file descriptor, which reports its own due time.
 	hasTimerfd bool
 }
 

@@ -1,6 +1,6 @@
 // Contents of files, in either direction.
 //
-// A written file is a nameless one until all of it is there and on the disk; then it takes its name.
+// A written file has no name until all of it is on the disk; then it gets its name.
 
 package main
 
@@ -22,7 +22,7 @@ func (a *agent) fileRead(s *stream, payload []byte) {
 		if request.Offset < 0 || request.Limit != nil && *request.Limit < 0 {
 			return nil, wire.Errorf(wire.Invalid, "offset and limit are not below zero")
 		}
-		// Without O_NONBLOCK a pipe would be waited for.
+		// Without O_NONBLOCK opening a pipe would block.
 		file, err := syscall.Open(path, syscall.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOCTTY|syscall.O_CLOEXEC, 0)
 		if err != nil {
 			return nil, fileError(request.Path, err)
@@ -60,7 +60,8 @@ func notRegular(path string, about *syscall.Stat_t) *wire.Error {
 	return wire.Errorf(wire.Invalid, "%q is no regular file", path)
 }
 
-// becameShorter is about a file of which neither the former nor the new content was read as a whole.
+// becameShorter reports a file that changed while it was read, so that neither the old nor the new content was read
+// completely.
 func becameShorter(path string) error {
 	return wire.Errorf(wire.Conflict, "%q became shorter while it was read", path)
 }
@@ -112,7 +113,7 @@ func (a *agent) fileWrite(s *stream, payload []byte) {
 	})
 }
 
-// target is the place of a file that is being written.
+// target is the place of a file being written.
 type target struct {
 	path  string // no link
 	mode  uint32
@@ -122,7 +123,7 @@ type target struct {
 // linksMax is how many links the kernel follows.
 const linksMax = 40
 
-// findTarget checks what can be known before the first byte comes.
+// findTarget checks everything that can be checked before the first byte comes.
 func findTarget(request wire.FileWrite) (target, error) {
 	t := target{mode: 0o644, owner: ownerOr(request.Owner)}
 	if request.Size != nil && *request.Size > wire.FileBytesMax {
@@ -181,7 +182,7 @@ var errFileTooLarge = wire.Errorf(wire.TooLarge, "a file has at most %d bytes", 
 
 // receive writes the bytes that the host sends and gives the file its name.
 func (t target) receive(s *stream, request wire.FileWrite) (int64, error) {
-	// The kernel walks the path: what ".." means depends on links.
+	// The kernel resolves the path: the meaning of ".." depends on links.
 	base := strings.LastIndexByte(t.path, '/') + 1
 	folder, err := syscall.Open(t.path[:base], flagPath|syscall.O_DIRECTORY|syscall.O_CLOEXEC, 0)
 	if err != nil {

@@ -24,7 +24,7 @@ const (
 	trimLeast = 64 << 10
 	// trimStepBytes is the range of one call, which cannot be interrupted.
 	trimStepBytes = 1 << 30
-	// quiesceTrimBudget is what a stop waits at most for this.
+	// quiesceTrimBudget limits the time that a stop spends on this.
 	quiesceTrimBudget = 2 * time.Second
 )
 
@@ -67,7 +67,7 @@ func trimRoot(budget time.Duration) error {
 		switch err {
 		case nil:
 		case syscall.EINTR:
-		case syscall.EOPNOTSUPP: // Its disk cannot give anything back.
+		case syscall.EOPNOTSUPP: // Its disk does not support discarding.
 			return nil
 		default:
 			return os.NewSyscallError("trim the root filesystem", err)
@@ -76,10 +76,10 @@ func trimRoot(budget time.Duration) error {
 	return nil
 }
 
-// part is a stretch of the filesystem, in bytes.
+// part is a range of the filesystem, in bytes.
 type part struct{ start, length uint64 }
 
-// blockLayout is what ext4's superblock and its table of groups say.
+// blockLayout is the content of ext4's superblock and group table.
 type blockLayout struct {
 	blockBytes, firstBlock, blocksPerGroup, blocks uint64
 	// isUnused tells for each group that no block was ever allocated in it; nil if the table has an unknown format.
@@ -113,7 +113,8 @@ func readLayout(device string) (blockLayout, error) {
 	return layout, nil
 }
 
-// parseSuperblock also returns how many groups the table has, and the bytes of each; none if the table lies in pieces.
+// parseSuperblock also returns the number of groups in the table and the bytes of each; none if the table is not
+// contiguous.
 func parseSuperblock(superblock []byte) (layout blockLayout, groups, groupBytes uint64, err error) {
 	word := func(at int) uint64 { return uint64(binary.LittleEndian.Uint32(superblock[at:])) }
 	const (
@@ -141,7 +142,7 @@ func parseSuperblock(superblock []byte) (layout blockLayout, groups, groupBytes 
 	return layout, groups, groupBytes, nil
 }
 
-// usedParts are the stretches of groups in which something was allocated at any time, none longer than one step.
+// usedParts are the ranges of groups in which a block was ever allocated, none longer than one step.
 func (l blockLayout) usedParts() []part {
 	groupBytes := l.blocksPerGroup * l.blockBytes
 	groupsPerStep := int(trimStepBytes / groupBytes)

@@ -1,4 +1,4 @@
-// The user that commands run as, made in images that do not have it.
+// The user that commands run as, created in images that lack it.
 
 package main
 
@@ -20,7 +20,7 @@ const (
 	skeletonPath = "etc/skel"
 )
 
-// makeUser adds the user with its group, home and sudo rule below root, as far as they are missing.
+// makeUser adds the user with its group, home and sudo rule below root, unless they exist.
 func makeUser(root string) error {
 	etc := filepath.Join(root, "etc")
 	passwd, err := readOptional(filepath.Join(etc, "passwd"))
@@ -42,7 +42,7 @@ func makeUser(root string) error {
 	return makeFile(rule, []byte(sudoersRule), 0o440)
 }
 
-// addUser takes the id 1000, or the next free one: an alias of another user would answer to that one's name.
+// addUser takes the id 1000, or the next free one: a duplicate id would make it an alias of another user.
 func addUser(root, etc, passwd string) error {
 	group, err := readOptional(filepath.Join(etc, "group"))
 	if err != nil {
@@ -72,7 +72,7 @@ func addUser(root, etc, passwd string) error {
 	return makeHome(root, id)
 }
 
-// freeID finds a number that is neither a user's nor a group's.
+// freeID finds a number that neither a user nor a group has.
 func freeID(files ...string) int {
 	isTaken := map[string]bool{}
 	for _, file := range files {
@@ -89,7 +89,7 @@ func freeID(files ...string) int {
 	return id
 }
 
-// appendLine adds a line to a file, keeping its mode and owner. A name that is there already is left alone.
+// appendLine adds a line to a file, keeping its mode and owner. It leaves an existing name alone.
 func appendLine(path, line string, mode os.FileMode) error {
 	about, err := os.Stat(path)
 	if err != nil && (!errors.Is(err, os.ErrNotExist) || mode != 0o644) {
@@ -157,7 +157,7 @@ func makeHome(root string, id int) error {
 	})
 }
 
-// makeFolders makes what every command may write to: /tmp and the folder that commands start in.
+// makeFolders creates directories that every command may write to: /tmp and the initial working directory.
 func makeFolders(root string) error {
 	temporary := filepath.Join(root, "tmp")
 	if err := os.MkdirAll(temporary, 0o777); err != nil {

@@ -1,4 +1,4 @@
-// Threads that wait with a timeout, and how long it is, as the kernel shows their system calls.
+// Threads that wait with a timeout, and its length, as the kernel shows their system calls.
 
 package main
 
@@ -22,7 +22,7 @@ type wait struct {
 // goMonitorWait is the wait of the monitor thread of Go's runtime, to the nanosecond, when its program is idle.
 const goMonitorWait = time.Minute
 
-// How a system call is given its timeout.
+// Ways of passing a timeout to a system call.
 type timeoutForm int
 
 const (
@@ -53,7 +53,7 @@ const (
 	futexIsRealtime = 0x100
 )
 
-// The commands of futex. The timeout of the first is a duration, those of the others are times.
+// The commands of futex. The timeout of the first is a duration, those of the others are points in time.
 const (
 	futexWait      = 0
 	futexLock      = 6
@@ -72,7 +72,7 @@ func timeoutOf(line string) (timeout, bool) {
 	if err != nil {
 		return timeout{}, false
 	}
-	var arguments [7]uint64 // From 1, as they are counted.
+	var arguments [7]uint64 // Counted from 1.
 	for i := 1; i < len(arguments); i++ {
 		if arguments[i], err = strconv.ParseUint(fields[i], 0, 64); err != nil {
 			return timeout{}, false
@@ -135,7 +135,7 @@ func futexTimeout(arguments [7]uint64) (timeout, bool) {
 	return t, t.value != 0
 }
 
-// duration is how long the wait lasts at most. read reads the program's memory.
+// duration returns how long the wait lasts at most. read reads the program's memory.
 func (t timeout) duration(read func(address uint64, into []byte) bool, now func(clock int) (time.Duration, bool)) (time.Duration, bool) {
 	switch t.form {
 	case inMs:

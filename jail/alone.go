@@ -33,7 +33,7 @@ func refuseOthersOf(uid int) error {
 	return nil
 }
 
-// canSignal asks as that user, in this thread alone. The saved user id stays root's, to come back with.
+// canSignal asks the kernel as that user, in this thread alone. The saved user id stays root's, to switch back.
 func canSignal(uid int, names []string) (found []string, err error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()

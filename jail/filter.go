@@ -8,7 +8,7 @@ import "syscall"
 
 const (
 	sysIoUringSetup = 425
-	// Calls of the x32 kind have this bit, and reach the same as others.
+	// Calls of the x32 kind have this bit and reach the same functions.
 	x32Calls = 0x4000_0000
 
 	archX8664         = 0xc000_003e
@@ -25,7 +25,7 @@ const (
 	fallocatePunch = 0x03 // and keep the size
 	fallocateZero  = 0x10
 
-	// Take space whatever the file's size is, as fallocate does with the wish to keep it.
+	// Allocate space whatever the file's size, like fallocate with FALLOC_FL_KEEP_SIZE.
 	ioctlReserve   = 0x4030_5828
 	ioctlReserve64 = 0x4030_582a
 	ioctlZeroRange = 0x4030_5839

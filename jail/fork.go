@@ -13,7 +13,8 @@ import (
 	"unsafe"
 )
 
-// victim is far above 0, which the daemon and the host's services have: a host without memory ends a sandbox first.
+// victim is far above 0, the score of the daemon and the host's services: a host without memory kills a sandbox
+// first.
 const victim = "500"
 
 func start(wanted order) (pid int, err error) {
@@ -51,14 +52,14 @@ func namespacesOf(wanted order) uintptr {
 
 func vfork(flags uintptr) (pid, errno uintptr)
 
-// Written by the new process, so not on the stack that both use.
+// Written by the new process, so it must not be on the shared stack.
 var failure struct {
 	step  *step
 	errno uintptr
 }
 
-// run does the steps in a new process; the last one makes it another program. A signal must not reach it before, since
-// its handlers are ours.
+// run runs the steps in a new process; the last one executes another program. No signal may reach the process
+// before, since its handlers are ours.
 func run(all steps, namespaces uintptr) (int, error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()

@@ -17,21 +17,21 @@ import (
 
 // An order to start a program.
 type order struct {
-	// root is the directory that becomes QEMU's root; empty: no namespaces, the host's root stays.
+	// root is the directory that becomes QEMU's root; if empty, there are no namespaces and the host's root stays.
 	root string
-	// devices are device nodes of the host that are shown in root.
+	// devices are device nodes of the host that are visible in root.
 	devices []string
-	// ownDevices are device nodes of the host of which root gets a copy that is QEMU's user's alone, where the host's
+	// ownDevices are device nodes of the host that root gets a copy of, owned by QEMU's user, because the host's
 	// node is closed to it.
 	ownDevices []ownDevice
-	// uid is QEMU's user and group; -1 where the caller may not change it, and keeps its own.
+	// uid is QEMU's user and group; -1 if the caller may not change it and keeps its own.
 	uid int
 	// alone: fail while another process has that user.
 	alone  bool
 	groups []uint32
-	// handed is how many descriptors from 3 on are QEMU's.
+	// handed is the number of descriptors from 3 on that QEMU inherits.
 	handed int
-	// fileBytes is how long any file may become that QEMU writes to.
+	// fileBytes is the maximum length of any file that QEMU writes to.
 	fileBytes uint64
 	cgroup    string
 	niceness  int

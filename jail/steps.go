@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	// Descriptors in use are about twenty; the rest is for connections to the monitor.
+	// About twenty descriptors are in use; the rest is for connections to the monitor.
 	openFilesMax = 1024
 	// vCPUs, and at most 64 threads for disk requests. Counted per user id, so only where QEMU has one of its own.
 	threadsMax = 1024
@@ -153,7 +153,7 @@ func (all *steps) enterRoot(wanted order) {
 		mount(device, inRoot(device), "", syscall.MS_BIND, "")
 	}
 	all.add("enter "+wanted.root, syscall.SYS_CHDIR, wanted.root)
-	// The former root comes to lie upon the new one and is taken off it.
+	// The former root is mounted over the new one and then unmounted.
 	all.add("change the root", syscall.SYS_PIVOT_ROOT, ".", ".")
 	all.add("leave the host's root", syscall.SYS_UMOUNT2, ".", syscall.MNT_DETACH)
 	all.add("go to the root", syscall.SYS_CHDIR, "/")

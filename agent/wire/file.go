@@ -23,11 +23,11 @@ type FileWrite struct {
 	Mode    *string `json:"mode"`
 	Size    *int64  `json:"size"`
 	Parents bool    `json:"parents"`
-	// Owner of the file and of directories that are made for it; the usual one if it is not named.
+	// Owner of the file and of directories created for it; the default user if omitted.
 	Owner *FileOwner `json:"owner"`
 }
 
-// FileFindOwner asks whom a name means in the guest.
+// FileFindOwner looks up a user and group in the guest.
 type FileFindOwner struct {
 	Owner string `json:"owner"`
 }
@@ -71,7 +71,7 @@ type FileMove struct {
 	To   string `json:"to"`
 }
 
-// FileInfo tells what a file is.
+// FileInfo describes a file.
 type FileInfo struct {
 	Name           string `json:"name"`
 	NameIsLossy    bool   `json:"name_is_lossy,omitempty"`
@@ -106,7 +106,7 @@ type Archived struct {
 	Bytes   int64 `json:"bytes"`
 }
 
-// LeftOutNamesMax bounds the names that an archive tells of; all are counted.
+// LeftOutNamesMax limits the names that an archive lists; all are counted.
 const LeftOutNamesMax = 20
 
 // LeftOut is the comment in an archive, at the second entry for its own directory, that lists the files missing
@@ -116,7 +116,7 @@ type LeftOut struct {
 	Names []LeftOutName `json:"names"`
 }
 
-// LeftOutName is one of them.
+// LeftOutName is a file that was left out.
 type LeftOutName struct {
 	Name   string `json:"name"`
 	Reason string `json:"reason"`
@@ -132,7 +132,7 @@ type Connected struct {
 	Connected Empty `json:"connected"`
 }
 
-// Port is something that listens.
+// Port is a listening port.
 type Port struct {
 	Port    int    `json:"port"`
 	Address string `json:"address"`

@@ -14,7 +14,7 @@ import (
 // Generation is the highest generation of the protocol that this agent speaks.
 const Generation = 2
 
-// Bounds of the protocol, in bytes unless the name says otherwise.
+// Limits of the protocol, in bytes unless the name says otherwise.
 const (
 	PreambleBytes = 28
 	NonceBytes    = 16
@@ -28,10 +28,10 @@ const (
 	StreamsMax    = 256
 )
 
-// Type says what a frame is.
+// Type is the type of a frame.
 type Type byte
 
-// The frame types. DataAt is one of generation 2.
+// The frame types. DataAt belongs to generation 2.
 const (
 	Open    Type = 1
 	Data    Type = 2
@@ -49,7 +49,8 @@ const (
 	Stderr byte = 2
 )
 
-// ErrBroken means the bytes are no frame: the connection is over and a preamble must be looked for.
+// ErrBroken means that the bytes are not a frame: the connection is over, and the reader must search for a
+// preamble.
 var ErrBroken = errors.New("the bytes are no frame")
 
 var (
@@ -71,8 +72,8 @@ func AppendGuestPreamble(buffer []byte, preamble Preamble) []byte {
 	return buffer
 }
 
-// parseHostPreamble reads a candidate that begins with the magic. A preamble that was cut short by a new one is
-// recognised by its last bytes or by the magic inside it.
+// parseHostPreamble reads a candidate that begins with the magic. It recognises a preamble cut short by a new one
+// by its last bytes or by the magic inside it.
 func parseHostPreamble(candidate []byte) (Preamble, bool) {
 	preamble := Preamble{Generation: binary.BigEndian.Uint16(candidate[24:])}
 	copy(preamble.Nonce[:], candidate[8:24])
@@ -139,7 +140,7 @@ func AppendFrame(buffer []byte, frame Frame) []byte {
 	return append(buffer, frame.Payload...)
 }
 
-// Place says where the bytes of a DataAt frame lie in the shared memory.
+// Place is the position of a DataAt frame's bytes in the shared memory.
 type Place struct {
 	Channel        byte
 	Offset, Length int
@@ -232,7 +233,7 @@ func (r *Reader) Frame() (Frame, error) {
 	return frame, nil
 }
 
-// fill reads until count bytes are there.
+// fill reads until count bytes are buffered.
 func (r *Reader) fill(count int) error {
 	if r.start == r.end {
 		r.Reset()

@@ -44,7 +44,7 @@ func Errorf(code Code, format string, values ...any) *Error {
 	return &Error{Code: code, Message: message}
 }
 
-// Result is the payload of the guest's close frame: one of the two is set.
+// Result is the payload of the guest's close frame: exactly one of the two is set.
 type Result struct {
 	OK    any    `json:"ok,omitempty"`
 	Error *Error `json:"error,omitempty"`
@@ -69,7 +69,7 @@ type Repair struct {
 	Output   string `json:"output"`
 }
 
-// Personalise makes a fresh clone itself.
+// Personalise gives a fresh clone its identity.
 type Personalise struct {
 	Entropy   []byte            `json:"entropy"`
 	UnixNs    int64             `json:"unix_ns,string"`
@@ -86,7 +86,7 @@ type Refresh struct {
 	UnixNs  int64  `json:"unix_ns,string"`
 }
 
-// NextTimer answers next_timer. Null: no program waits for a timer.
+// NextTimer answers next_timer. Null means that no program waits for a timer.
 type NextTimer struct {
 	DueMs *int64 `json:"due_ms"`
 }
@@ -155,7 +155,7 @@ type Exited struct {
 	Signal   *string `json:"signal"`
 }
 
-// Operation returns the name of the operation that an open frame asks for.
+// Operation returns the name of the operation that an open frame requests.
 func Operation(payload []byte) (string, error) {
 	if name := readPlainOperation(payload); name != "" {
 		return name, nil

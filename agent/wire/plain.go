@@ -12,7 +12,7 @@ import (
 	"strconv"
 )
 
-// readPlain fills target if it has a reader here and the payload is plain.
+// readPlain fills target if there is a parser for it here and the payload is plain.
 func readPlain(payload []byte, target any) bool {
 	p := plain{text: payload}
 	switch target := target.(type) {
@@ -38,7 +38,7 @@ func readPlain(payload []byte, target any) bool {
 	return false
 }
 
-// readPlainOperation returns the name in a request that begins with it, as the host's do.
+// readPlainOperation returns the name in a request that begins with it, as the host's requests do.
 func readPlainOperation(payload []byte) string {
 	p := plain{text: payload}
 	const begin = `{"op":`
@@ -165,10 +165,10 @@ func (p *plain) exec(name string, read *Exec) (ok bool) {
 	case "stdin":
 		read.Stdin, ok = p.bool()
 	}
-	return ok // A terminal is no matter of the first moment.
+	return ok // The first requests have no terminal.
 }
 
-// plain reads values one after the other. A false result means that the text is not plain.
+// plain reads values in order. A false result means that the text is not plain.
 type plain struct {
 	text []byte
 	at   int

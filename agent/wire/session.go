@@ -2,7 +2,7 @@
 
 package wire
 
-// SessionOpen starts a session. Without Argv it is the user's login shell.
+// SessionOpen starts a session. Without Argv it runs the user's login shell.
 type SessionOpen struct {
 	Exec
 	Name   *string `json:"name"`
@@ -26,7 +26,7 @@ type SessionMessage struct {
 	Session SessionName `json:"session"`
 }
 
-// SessionName is what a session is called by.
+// SessionName identifies a session by id and name.
 type SessionName struct {
 	ID   string   `json:"id"`
 	Name *string  `json:"name"`
@@ -54,14 +54,14 @@ type SessionNotice struct {
 	Ended SessionExit `json:"ended"`
 }
 
-// SessionExit is a named session's end.
+// SessionExit describes the end of a named session.
 type SessionExit struct {
 	Session string `json:"session"`
 	Name    string `json:"name"`
 	Exited
 }
 
-// Session is one line of the list.
+// Session is one entry of the list.
 type Session struct {
 	SessionName
 	Pid           int     `json:"pid"`
@@ -77,7 +77,7 @@ type Sessions struct {
 	Sessions []Session `json:"sessions"`
 }
 
-// The states of a session, as a list and an end tell them.
+// The states of a session, as reported by lists and ends.
 const (
 	StateRunning   = "running"
 	StateEnded     = "ended"

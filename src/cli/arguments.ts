@@ -1,6 +1,6 @@
 /**
- * Reads a command's arguments by its definition. Every refusal is a `WrongUsage`.
- * An option may stand anywhere before the guest's own command, which begins at its first word or after `--`.
+ * Parses a command's arguments by its definition. Every refusal is a `WrongUsage`. An option may appear anywhere
+ * before the guest's own command, which begins at its first word or after `--`.
  */
 
 import { suggest } from "../lib/suggest.ts"
@@ -99,7 +99,7 @@ export function parseArguments(command: Command, argv: readonly string[]): Parse
 
 type Given = { name: string; flag: string; inline: string | undefined }
 
-/** The options one word holds: `--name`, `--name=value`, `-x`, `-xvalue`, `-xyz`. */
+/** Splits one word into its options: `--name`, `--name=value`, `-x`, `-xvalue`, `-xyz`. */
 function* optionsIn(
   word: string,
   { command, known }: { command: Command; known: Options },
@@ -155,7 +155,7 @@ function readValue(
   }
 }
 
-/** The next word is a switch's own only if it is one of these: `edit --keep-hot dev` names a sandbox. */
+/** A switch takes the next word only if it is one of these: `edit --keep-hot dev` names a sandbox. */
 export const switchWords: Readonly<Record<string, boolean>> = {
   on: true,
   off: false,

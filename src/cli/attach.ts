@@ -1,6 +1,6 @@
 /**
- * Our terminal on a session in a sandbox. However this ends, the terminal is ours again when it returns, and only the
- * shell's own exit ends the session.
+ * Attaches our terminal to a session in a sandbox. However this ends, the terminal is restored when it returns, and
+ * only the shell's own exit ends the session.
  *
  *   Ctrl+\                            ──► detached
  *   SIGTERM, SIGHUP, SIGINT, SIGQUIT  ──► detached, with an exit code
@@ -88,7 +88,7 @@ async function typeUntilDetach(stream: ShellStream): Promise<Left> {
   return { kind: "detached", exitCode: signals.SIGHUP ?? 1 }
 }
 
-/** Ctrl+\ as terminals send it: plain, and in the two protocols that programs may have switched on. */
+/** Ctrl+\ as terminals send it: plain, and in the two keyboard protocols that programs may have switched on. */
 const detachKeys = ["\x1c", "\x1b[92;5u", "\x1b[27;5;92~"].map((keys) => Buffer.from(keys))
 
 function detachAt(bytes: Uint8Array<ArrayBuffer>): number | undefined {

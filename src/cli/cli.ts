@@ -98,9 +98,9 @@ async function run(
   }
 }
 
-/** A key that is misspelt must not be as if it were not there. */
+/** A misspelt key must not be ignored silently. */
 async function tellUnknownKeys(out: Output, clientFile: Promise<ClientFile>): Promise<void> {
-  // Every other fault of the file is reported by the code that needs it.
+  // Other errors of the file are reported by the code that needs it.
   const keys = await unknownKeys(clientFile).catch(() => [])
   for (const key of keys) {
     const meant = suggest(key, clientKeys)
@@ -123,7 +123,7 @@ async function showOverview(found: Exclude<Found, { kind: "command" }>, out: Out
   return exitUsage
 }
 
-/** The daemon cannot know where a wrong key came from. */
+/** The daemon cannot know where the wrong key came from. */
 function withKeyHint(error: AppError, settings: Settings): AppError {
   if (error.code !== "unauthenticated") return error
   const hint =
@@ -133,7 +133,7 @@ function withKeyHint(error: AppError, settings: Settings): AppError {
   return new AppError(error.code, error.message, { cause: error, hint })
 }
 
-/** As words, or with --json in the form of the API's errors: one line for each. */
+/** As text, or with --json in the form of the API's errors: one line each. */
 async function report({ out, isJson }: { out: Output; isJson: boolean }, error: AppError): Promise<void> {
   if (isJson) {
     const { code, message, hint = null, retryable } = error

@@ -12,7 +12,7 @@ import { findCaller } from "../lib/caller.ts"
 import { errorCodeOf } from "../lib/error-code.ts"
 import type { ClientFile, Environment } from "./settings.ts"
 
-/** A path of `caFile` is absolute, so no word is one. */
+/** `caFile` is an absolute path, so it cannot be mistaken for a keyword. */
 export type SavedSettings = { url: string; token: string; caFile: string | "keep" | "remove" }
 
 export async function writeClientConfig(

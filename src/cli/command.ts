@@ -25,7 +25,7 @@ export type Option =
   /** `--x` and `--x on` switch it on, `--x off` switches it off; if omitted, nothing changes. */
   | (OptionText & { type: "switch" })
   | (OptionText & { type: "text"; value: string; isRequired?: true })
-  /** May be repeated; the values are kept as they are. */
+  /** May be repeated; the values are kept unchanged. */
   | (OptionText & { type: "list"; value: string })
   | (OptionText & { type: "choice"; value: string; choices: readonly string[] })
   | (OptionText & { type: "integer"; value: string; min: number; max: number; isRequired?: true })
@@ -56,11 +56,11 @@ type ScalarValue<O extends Option> = O["type"] extends "labels" | "variables"
 
 export type OptionValues<O extends Options> = { [Name in keyof O]: OptionValue<O[Name]> }
 
-/** The last argument: one or more names, or a program with its own arguments, which are not ours to read. */
+/** The last argument: one or more names, or a program with its own arguments, which are not parsed. */
 export type Rest = {
   name: string
   kind: "names" | "command"
-  /** How many there must be, if not one. */
+  /** Minimum number of values, if not one. */
   least?: number
   /** For the usage line, where `NAME...` says too little. */
   usage?: string
@@ -79,7 +79,7 @@ type Run<Name extends string, Extra extends string, O extends Options, Context> 
 
 type Shape<Name extends string, Extra extends string, O extends Options> = {
   args?: readonly Name[]
-  /** Arguments that may be left out, after those that may not. */
+  /** Optional arguments, after the required ones. */
   optionalArgs?: readonly Extra[]
   /** The argument that is read from standard input if omitted. It is a value and may be empty. */
   inputArg?: Extra
@@ -105,7 +105,7 @@ export type HostContext = {
   given: GivenSettings
 }
 
-/** Without the precise names, as the parser and the help see it. */
+/** Without the precise names, as the parser and the help use it. */
 type AnyShape = Omit<Shape<string, string, Options>, "refuse"> & {
   refuse?: (given: Words<never, string, Options>) => string | undefined
 }

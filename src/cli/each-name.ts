@@ -1,4 +1,4 @@
-/** Commands that take several names try them all, one after the other, and fail if one failed. */
+/** Commands that take several names try all of them in order, and fail if one failed. */
 
 import { AppError } from "../contract/errors.ts"
 import { exitCodeOf } from "./exit-codes.ts"

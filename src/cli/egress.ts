@@ -1,4 +1,4 @@
-/** The options about what a sandbox may reach, shared by create and edit, and a policy in words. */
+/** The options for a sandbox's network access, shared by create and edit, and a policy as text. */
 
 import type { NetPolicy } from "../contract/network.ts"
 

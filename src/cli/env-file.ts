@@ -6,7 +6,7 @@ import { type Pairs, variableName, variableNameRule } from "./pairs.ts"
 import { bytesText } from "./words.ts"
 import { WrongUsage } from "./wrong-usage.ts"
 
-/** Comments take room that variables do not. */
+/** Limit above that of the variables, since comments take space too. */
 const fileBytesMax = 4 * limits.envBytesMax
 
 /**
@@ -61,7 +61,7 @@ function unquoted(value: string, place: string): string {
   const quote = trimmed[0]
   if (quote !== '"' && quote !== "'") return value
   if (trimmed.length > 1 && trimmed.endsWith(quote)) return trimmed.slice(1, -1)
-  // Quotes in the middle are the value's own, as in "a" and "b".
+  // Quotes in the middle belong to the value, as in "a" and "b".
   if (trimmed.slice(1).includes(quote)) return value
   throw new WrongUsage(`${place}: the quote that begins the value does not end on its line`)
 }

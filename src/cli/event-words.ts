@@ -1,10 +1,10 @@
-/** Events as people ask for and read them. */
+/** Filters and text for events. */
 
 import type { Event } from "../contract/event.ts"
 import { readDuration } from "./duration.ts"
 import { printable } from "./words.ts"
 
-/** From a length of time up to now, or a point in time. */
+/** A duration before now, or a point in time. */
 export function startOfEvents(text: string): string {
   const isTime = /^\d{4}-\d\d-\d\d/.test(text) && !Number.isNaN(Date.parse(text))
   const ms = isTime ? Date.parse(text) : Date.now() - readDuration("--since", text) * 1000

@@ -9,7 +9,7 @@ import { WrongUsage } from "./wrong-usage.ts"
 
 export type FileToSend = { guest_path: string; content: string; mode: string }
 
-/** Contents travel in base64 inside the request; the rest of it needs some room too. */
+/** Contents travel in base64 inside the request; the rest of the request needs some space too. */
 const contentBytesMax = limits.requestBodyBytesMax - 128 * 1024
 
 export async function readInitScript(path: string): Promise<string> {

@@ -1,4 +1,4 @@
-/** Which command the words of a command line name. Options before its name are kept as options of the command. */
+/** Finds the command that a command line names. Options before the name are kept as options of the command. */
 
 import { suggest } from "../lib/suggest.ts"
 import { asOption } from "./arguments.ts"

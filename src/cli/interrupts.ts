@@ -17,9 +17,9 @@ type Times = { noticeMs: number; patienceMs: number; killMs: number }
 const defaultTimes: Times = { noticeMs: 2000, patienceMs: 10_000, killMs: 1000 }
 
 export class Interrupts {
-  /** Set as soon as the command was killed on behalf of a signal. */
+  /** Set as soon as a signal has caused the command to be killed. */
   exitCode: number | undefined
-  /** Resolves when the command was killed and its end is not worth waiting for. */
+  /** Resolves once the command was killed and its end is not worth waiting for. */
   readonly gaveUp: Promise<undefined>
 
   readonly #run: Pick<ExecStream, "signal" | "hasStarted">
@@ -87,7 +87,7 @@ export class Interrupts {
         }, patienceMs)
   }
 
-  /** The daemon kills the command when our connection ends with us. */
+  /** The daemon kills the command when our connection closes. */
   #leave(exitCode: number): void {
     this.exitCode = exitCode
     this.#giveUp()

@@ -28,7 +28,7 @@ export class Keys implements Disposable {
     return question as unknown as NodeJS.ReadStream
   }
 
-  /** The answer was refused, so the same question gets what comes next. */
+  /** The answer was refused, so the rest of the input answers the same question again. */
   goOn(): void {
     this.#question = this.#last
     queueMicrotask(() => this.#pass())

@@ -7,7 +7,7 @@ export async function fateOf(sandbox: string, client: Client): Promise<"stopped"
   try {
     const params = { id: sandbox }
     const { status } = await client.getSandbox({ params })
-    // The connection goes first, the rest follows.
+    // The connection is lost first, the state changes later.
     if (status === "stopping") return "stopped"
     // A sandbox that failed to start was stopped before, and the error says why it stays stopped.
     if (status === "stopped")
@@ -19,7 +19,7 @@ export async function fateOf(sandbox: string, client: Client): Promise<"stopped"
   }
 }
 
-/** Work in a sandbox; when it fails because the sandbox was stopped or destroyed, that is what the error says. */
+/** Runs work in a sandbox. If it fails because the sandbox was stopped or destroyed, the error says so. */
 export async function tellingFate<Result>(
   sandbox: string,
   options: { client: Client; during: string },

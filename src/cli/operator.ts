@@ -37,7 +37,7 @@ export type StoredEvent = {
 export type Recovered = {
   /** Source of the database: `in place`, the path of a copy, or `new`. */
   database: string
-  /** Put back from what lay beside their disks. */
+  /** Restored from the files beside their disks. */
   sandboxes: { id: string; name: string; user: string }[]
   snapshots: { id: string; name: string; user: string }[]
   /** Users created again, with the keys that replace the lost ones. */
@@ -51,11 +51,11 @@ export type BackupResult = {
   sandboxes: number
   snapshots: number
   bytes: number
-  /** Names of everything that could not be copied. */
+  /** Names of all parts that could not be copied. */
   failed: { what: string; reason: string }[]
 }
 
-/** Faults of a data directory, or findings worth a look, each with the next step. */
+/** Problems of a data directory, or findings worth a look, each with the next step. */
 export type Finding = { status: "warn" | "fail"; text: string; fix: string }
 
 export interface UserStore {
@@ -76,19 +76,19 @@ export interface UserStore {
 }
 
 export interface Operator {
-  /** Returns when the daemon was told to stop and has. */
+  /** Returns after the daemon was told to stop and has stopped. */
   serve(options: ServeOptions): Promise<void>
   init(options: InitOptions): Promise<void>
   openStore(options: { dataDir: string }): Promise<UserStore>
-  /** Makes the database fit its data directory again. */
+  /** Makes the database match its data directory again. */
   recover(options: { dataDir: string; id: string | undefined; dropSecrets: boolean }): Promise<Recovered>
-  /** A backup of the whole installation, while it runs or not. */
+  /** Backs up the whole installation, running or not. */
   backUp(options: {
     dataDir: string
     directory: string
     report: (line: string) => void
   }): Promise<BackupResult>
-  /** A data directory from a backup. */
+  /** Restores a data directory from a backup. */
   restore(options: { from: string; dataDir: string }): Promise<{ at: string; version: string }>
   /** Examines a data directory and changes nothing. */
   examine(options: { dataDir: string }): Promise<Finding[]>

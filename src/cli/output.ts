@@ -35,7 +35,7 @@ export class Sink {
     }
   }
 
-  /** Finds out what the stream is while something else is waited for. */
+  /** Starts finding out the stream's kind while other work is waited for. */
   prepare(): void {
     this.#opened ??= this.#open()
   }
@@ -43,7 +43,7 @@ export class Sink {
   async #open(): Promise<(bytes: Uint8Array<ArrayBuffer>) => Promise<void>> {
     const file = this.#fd === 1 ? Bun.stdout : Bun.stderr
     const isPipe = await isStream(this.#fd)
-    // A writer would leave a pipe non-blocking for every other process that holds it, and these would lose output.
+    // A writer would leave a pipe non-blocking for every other process that holds it, and they would lose output.
     if (isPipe)
       return async (bytes) => {
         for (let rest = bytes; rest.length > 0; ) rest = rest.subarray(await Bun.write(file, rest))
@@ -66,7 +66,7 @@ async function isStream(fd: number): Promise<boolean> {
   return stat.isFIFO() || stat.isSocket()
 }
 
-/** Asks the kind of file first: loading node:tty costs 4 ms, which only somebody at a terminal pays. */
+/** Checks the kind of file first: loading node:tty costs 4 ms, which only a terminal needs. */
 export async function isTerminal(fd: number): Promise<boolean> {
   const stat = await Bun.file(fd).stat()
   if (!stat.isCharacterDevice()) return false
@@ -89,12 +89,12 @@ export class Output {
     await this.stderr.write(this.#encoder.encode(`${line}\n`))
   }
 
-  /** Talk that would only disturb a script. */
+  /** Hints that would only disturb a script. */
   async hint(line: string): Promise<void> {
     if (await this.stdout.isTerminal()) await this.talk(line)
   }
 
-  /** The contract's reply as it is: readable at a terminal, one line in a pipe. */
+  /** The API's reply unchanged: indented at a terminal, one line in a pipe. */
   async json(reply: unknown): Promise<void> {
     await this.result(JSON.stringify(reply, null, (await this.stdout.isTerminal()) ? 2 : 0))
   }

@@ -7,7 +7,7 @@ import { WrongUsage } from "./wrong-usage.ts"
 
 export type Pairs = Record<string, string>
 
-/** A usual variable name in capitals. Text behind a comma that looks like this begins a variable of its own. */
+/** A usual variable name in capitals. Such text behind a comma begins another variable. */
 const capitalName = /^[A-Z_][A-Z0-9_]*=/
 const anyName = /^\s*[A-Za-z_][A-Za-z0-9_]*=/
 export const variableName: RegExp = /^[A-Za-z_][A-Za-z0-9_]{0,127}$/

@@ -7,7 +7,7 @@ import { Stopped } from "./stopped.ts"
 export type Questions = Disposable & {
   /** Enter alone keeps the present value; typed text replaces it. */
   text(message: string, options: { present: string }): Promise<string>
-  /** Without showing it. Returns undefined for Enter alone, where something is there to be kept. */
+  /** Asks without echo. Returns undefined for Enter alone if there is a value to keep. */
   hidden(message: string, options: { isPresent: boolean }): Promise<string | undefined>
 }
 

@@ -5,10 +5,10 @@
  */
 
 const escapeByte = 0x1b
-/** Longer ones than this are not about modes. */
+/** Longer sequences do not set modes. */
 const sequenceLengthMax = 64
 
-/** Private modes (`ESC [ ? N h`) that outlive a program, and whether a terminal starts with them. */
+/** Private modes (`ESC [ ? N h`) that outlive a program, and their state in a fresh terminal. */
 const privateModes: ReadonlyMap<number, boolean> = new Map([
   // Cursor keys, reverse video, origin, wrapping at the margin, visible cursor.
   ...[1, 5, 6].map((mode) => [mode, false] as const),
@@ -16,7 +16,7 @@ const privateModes: ReadonlyMap<number, boolean> = new Map([
   // Mouse and focus reports, bracketed paste, synchronised output, colour scheme and size reports.
   ...[9, 1000, 1001, 1002, 1003, 1004, 1005, 1006, 1015, 1016].map((mode) => [mode, false] as const),
   ...[2004, 2026, 2031, 2048].map((mode) => [mode, false] as const),
-  // The alternate screen, last, so that the others are put back on the screen where they were set.
+  // The alternate screen comes last, so that the others are restored on the screen where they were set.
   ...[47, 1047, 1049].map((mode) => [mode, false] as const),
 ])
 
@@ -26,7 +26,7 @@ export class ScreenModes {
   #keyboardLevels = 0
   /** Other modes to undo: name and sequence. */
   readonly #undo = new Map<string, string>()
-  /** The start of a sequence at the end of the last piece. */
+  /** An incomplete sequence at the end of the last piece. */
   #begun = ""
   readonly #decoder = new TextDecoder("latin1")
 
@@ -66,7 +66,7 @@ export class ScreenModes {
         this.#note("colours", /^[0;]*$/.test(parameters) ? undefined : "\x1b[0m")
         break
       case "r":
-        // Setting the region moves the cursor, so it is kept.
+        // Setting the region moves the cursor, so the position is saved.
         this.#note("region", parameters === "" ? undefined : "\x1b7\x1b[r\x1b8")
         break
       case " q":

@@ -12,9 +12,9 @@ import { errorCodeOf } from "../lib/error-code.ts"
 export type Settings = {
   url: string
   token: string | undefined
-  /** For people, such as `~/.bhatti/config.yaml` or `BHATTI_TOKEN`. */
+  /** Readable source, such as `~/.bhatti/config.yaml` or `BHATTI_TOKEN`. */
   tokenSource: string | undefined
-  /** Certificates that are trusted in place of the machine's, as PEM; only read for an address with https. */
+  /** Certificates trusted in place of the machine's, as PEM; only read for an address with https. */
   ca?: string | undefined
 }
 
@@ -24,7 +24,7 @@ export type GivenSettings = { url: string | undefined; token: string | undefined
 
 export type Environment = Readonly<Record<string, string | undefined>>
 
-/** The configuration file as found, not yet looked at: reading starts with the process, long before it is needed. */
+/** The configuration file as found, not yet parsed: reading starts with the process, long before it is needed. */
 export type ClientFile = {
   path: string
   isNamedByUser: boolean
@@ -105,7 +105,7 @@ export function readSaved(file: ClientFile): {
   }
 }
 
-/** A path in the file is from where the file is. */
+/** A path in the file is relative to the file. */
 function caFileOf(fields: object, path: string): string | undefined {
   const saved = textField(fields, "ca_file", path)
   return saved && resolve(dirname(path), saved)

@@ -1,6 +1,6 @@
 /**
- * Connects a running command's output and input with ours. Output is acknowledged to the daemon when it has left this
- * process, so memory stays bounded however slow our reader is.
+ * Connects a running command's output and input with ours. Output is acknowledged to the daemon once it has left
+ * this process, so memory use stays bounded however slow our reader is.
  */
 
 import type { ExecStream } from "../client/exec-stream.ts"
@@ -34,7 +34,7 @@ export async function streamExec(
   return exitTimedOut
 }
 
-/** Returns when no more comes, or throws when it cannot be written. */
+/** Returns at the end of the output; throws if it cannot be written. */
 export async function copyOutput(
   stream: ExecStream | ShellStream,
   options: { out: Output; onOutput?: (bytes: Uint8Array) => void },
@@ -52,7 +52,7 @@ export async function copyOutput(
 
 const never = new Promise<never>(() => {})
 
-/** Settles only when our input cannot be read; its end is no news to anybody but the command. */
+/** Settles only if our input cannot be read; the end of input matters only to the command. */
 async function copyInput(run: ExecStream): Promise<never> {
   for await (const bytes of readInput()) await run.write(bytes)
   run.endInput()

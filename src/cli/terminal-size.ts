@@ -11,7 +11,7 @@ import type { TerminalSize } from "../contract/exec.ts"
  * size.
  */
 export function terminalSize(fd: number): TerminalSize | undefined {
-  // Each asks once, when it is made, and has neither buffers nor listeners before something is written.
+  // Each object queries the size once, when it is created, and has no buffers or listeners until the first write.
   const [cols = 0, rows = 0] = new WriteStream(fd).getWindowSize() as Partial<[number, number]>
   return rows > 0 && cols > 0 ? { rows, cols } : undefined
 }

@@ -50,7 +50,7 @@ export class Terminal {
     const undo = this.#screen.undo()
     if (this.#isOutput && undo !== "") writeSync(1, undo)
   }
-  /** After a stop from outside, the shell that continues us has its own idea of the terminal. */
+  /** After a stop from outside, the shell that continues us may have changed the terminal's settings. */
   readonly #onContinue = () => {
     libc.symbols.tcsetattr(0, TCSADRAIN, ptr(this.#modeRaw))
     this.#onResize?.()

@@ -1,4 +1,4 @@
-/** The options that say what a user may have. */
+/** The options for a user's limits. */
 
 import { limits } from "../contract/limits.ts"
 import type { UserLimits } from "../contract/user.ts"

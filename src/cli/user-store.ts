@@ -1,4 +1,4 @@
-/** The user commands' way to the local database. */
+/** Gives the user commands access to the local database. */
 
 import { stat } from "node:fs/promises"
 import { join } from "node:path"

@@ -1,4 +1,4 @@
-/** Numbers and times as people read them. */
+/** Numbers and times as readable text. */
 
 export function cpusText(cpus: number): string {
   return cpus === 1 ? "1 cpu" : `${cpus} cpus`
@@ -16,7 +16,7 @@ export function ageText(since: string, nowMs: number): string {
   return `${spanText(Math.max(0, Math.floor((nowMs - Date.parse(since)) / 1000)))} ago`
 }
 
-/** A length of time in its largest unit, rounded down. */
+/** A duration in its largest unit, rounded down. */
 export function spanText(seconds: number): string {
   if (seconds < 60) return `${seconds} s`
   const minutes = Math.floor(seconds / 60)

@@ -28,7 +28,7 @@ type Manifest = z.infer<typeof Manifest>
  */
 const commonFiles = ["config.yaml", "age.key"]
 const commonDirectories = { kernels: 1, images: 2, templates: 1 }
-/** Names of parts that somebody makes at this moment, or has left unfinished. */
+/** Names of parts that are being made or were left unfinished. */
 const inTheMaking = /^(tmp-|\.making-)/
 const mebibyte = 1024 * 1024
 
@@ -39,7 +39,7 @@ export class Backups {
     this.#dataDir = options.dataDir
   }
 
-  /** Refuses a directory with something in it. */
+  /** Refuses a directory that is not empty. */
   async begin(directory: string): Promise<BackupDraft> {
     if (`${resolve(directory)}/`.startsWith(`${resolve(this.#dataDir)}/`)) {
       throw new AppError("invalid", "a backup in the data directory would be lost with it", {
@@ -76,7 +76,7 @@ export class BackupDraft {
     return join(this.#directory, "bhatti.db")
   }
 
-  /** The copy of a sandbox that was made for it. */
+  /** Adds the copy of a sandbox that was made for the backup. */
   async addSandbox(id: string, draftDirectory: string): Promise<void> {
     await this.#add("sandboxes", id, `${draftDirectory}/.`)
   }
@@ -96,13 +96,13 @@ export class BackupDraft {
     return Math.ceil((blocks * 512) / mebibyte)
   }
 
-  /** Keys, settings, kernels, images and templates. */
+  /** Adds keys, settings, kernels, images and templates. */
   async addCommon(): Promise<void> {
     for (const part of await this.#commonParts()) {
       try {
         await this.writing(() => copy(["--parents", part], this.#directory, this.#dataDir))
       } catch (error) {
-        // No sandbox lies on a part that was removed meanwhile.
+        // A part removed meanwhile has no sandbox that depends on it.
         if (await isThere(join(this.#dataDir, part))) throw error
         await rm(join(this.#directory, part), { recursive: true, force: true })
       }
@@ -136,7 +136,7 @@ export class BackupDraft {
     await giveBack(this.#target)
   }
 
-  /** For work that writes there: where it finds no space, its error names the backup's disk. */
+  /** Runs work that writes there; an out-of-space error names the backup's disk. */
   async writing<Result>(work: () => Promise<Result>): Promise<Result> {
     try {
       return await work()
@@ -165,7 +165,7 @@ export class BackupDraft {
     }
   }
 
-  /** Relative to the data directory; only parts that are whole. */
+  /** Paths relative to the data directory; only complete parts. */
   async #commonParts(): Promise<string[]> {
     const parts: string[] = []
     for (const name of commonFiles) if (await isThere(join(this.#dataDir, name))) parts.push(name)
@@ -190,7 +190,7 @@ async function partsBelow(root: string, path: string, depth: number): Promise<st
   return parts
 }
 
-/** Also of SQLite, and of what another error was made of. */
+/** Also recognises SQLite's errors and wrapped errors. */
 function isNoSpace(error: unknown): boolean {
   if (/^(ENOSPC|EDQUOT|SQLITE_FULL)$/.test(errorCodeOf(error) ?? "")) return true
   return error instanceof Error && error.cause !== undefined && isNoSpace(error.cause)
@@ -236,7 +236,7 @@ export async function restoreBackup(options: {
   return { at: manifest.at, version: manifest.version }
 }
 
-/** If this process is killed, a mark without a database is refused by the daemon. */
+/** If this process is killed, the daemon refuses a mark without a database. */
 function inSafeOrder(names: string[]): string[] {
   const place = (name: string) => (name === "installation.json" ? 0 : name === "bhatti.db" ? 2 : 1)
   return names.toSorted((a, b) => place(a) - place(b))
@@ -278,7 +278,7 @@ function damaged(what: string): AppError {
   })
 }
 
-/** Holes stay holes, times stay, and blocks are shared where the file system can. */
+/** Preserves holes and times, and shares blocks if the file system can. */
 async function copy(from: readonly string[], to: string, cwd = "/"): Promise<void> {
   await run(["cp", "--archive", "--sparse=always", "--reflink=auto", ...from, to], cwd)
 }
@@ -291,7 +291,7 @@ async function run(command: readonly [string, ...string[]], cwd = "/"): Promise<
   })
   const words = await new Response(child.stderr).text()
   if ((await child.exited) === 0) return
-  // The only way in which cp tells its errors apart.
+  // cp distinguishes its errors only by their text.
   if (/No space left on device|Disk quota exceeded/.test(words))
     throw diskFull(Object.assign(new Error(words), { code: "ENOSPC" }))
   throw new AppError("unavailable", `copying failed: ${words.trim().split("\n").at(-1) ?? command[0]}`, {

@@ -1,4 +1,7 @@
-/** Copying a large file as fast as the filesystem allows: shared blocks where it can, else only what holds data. */
+/**
+ * Copies a large file as fast as the filesystem allows: by sharing blocks if it can, otherwise by copying only the
+ * parts that hold data.
+ */
 
 import { constants } from "node:fs"
 import { copyFile, type FileHandle, open, rm } from "node:fs/promises"
@@ -38,7 +41,7 @@ export async function writeAll(target: FileHandle, bytes: Uint8Array, offset: nu
   }
 }
 
-/** Both files have the same blocks until one is written to: no matter how large, it takes no time and no space. */
+/** Both files share blocks until one is written to: that takes no time and no space, whatever the size. */
 export async function tryShare(from: string, to: string): Promise<boolean> {
   try {
     await copyFile(from, to, constants.COPYFILE_EXCL | constants.COPYFILE_FICLONE_FORCE)

@@ -80,13 +80,13 @@ export class Disks {
     await removeTree(this.directoryOf(id))
   }
 
-  /** Differs after anything was written to the disk. */
+  /** Changes with every write to the disk. */
   async stampOf(id: string): Promise<string> {
     const { size, mtimeNs } = await stat(this.overlayOf(id), { bigint: true })
     return `${size} ${mtimeNs}`
   }
 
-  /** Names of the directories that exist, sandboxes' ids. */
+  /** Names of the existing directories, which are sandboxes' ids. */
   async listSandboxes(): Promise<string[]> {
     await mkdir(this.#directory, { recursive: true, mode: 0o700 })
     return readdir(this.#directory)

@@ -28,7 +28,7 @@ export async function takeEmpty(directory: string): Promise<{ path: string; isNe
   return { path, isNew }
 }
 
-/** Leaves it as `takeEmpty` found it. */
+/** Restores the state that `takeEmpty` found. */
 export async function giveBack({ path, isNew }: { path: string; isNew: boolean }): Promise<void> {
   try {
     for (const name of await contentOf(path)) await rm(join(path, name), { recursive: true, force: true })

@@ -63,7 +63,7 @@ export class KeptRows {
       .map((id) => ({ id, row: parseJson(readIfAny(join(this.directoryOf(kind, id), recordFile)) ?? "") }))
   }
 
-  /** Out of the way of everything, with the reason. Gives where it is now. */
+  /** Moves the directory to `set-aside` with the reason. Returns its new path. */
   async setAside(kind: KeptKind, id: string, reason: string): Promise<string> {
     const to = await this.#placeFor(`${kind}-${id}`)
     await rename(this.directoryOf(kind, id), join(to, id))
@@ -71,7 +71,7 @@ export class KeptRows {
     return to
   }
 
-  /** The database's own files, those that there are. */
+  /** The database's own files that exist. */
   async setAsideDatabase(reason: string): Promise<string> {
     const to = await this.#placeFor("database")
     for (const name of ["bhatti.db", "bhatti.db-wal", "bhatti.db-shm"]) {

@@ -13,7 +13,7 @@ import { tryShare, writeAll } from "./copy-file.ts"
 
 const blockBytes = 256 * 1024
 
-/** In place of a block's checksum, which is always odd. */
+/** Stands in for a block's checksum, which is always odd. */
 const zeros = 0n
 
 export class LiveCopy {
@@ -23,7 +23,7 @@ export class LiveCopy {
   /** Checksums of the copy's blocks, and the copy's size. */
   #sums = new BigUint64Array(0)
   #size = 0
-  /** When the source was last written to before it was last read. */
+  /** The source's modification time before it was last read. */
   #mtimeNs = 0n
   #canShare: boolean | undefined
 
@@ -39,7 +39,7 @@ export class LiveCopy {
       if (this.#canShare) await rm(this.#to)
     }
     if (this.#canShare) return
-    // A write that is going on may have changed the time already, so that only says whether it is worth while.
+    // A write in progress may have changed the time already, so the time only tells whether a pass is worthwhile.
     const { mtimeNs } = await stat(this.#from, { bigint: true })
     if (mtimeNs === this.#mtimeNs) return
     this.#mtimeNs = mtimeNs

@@ -125,7 +125,7 @@ export class Snapshots {
     })
   }
 
-  /** The last one to get a draft gets its files and no copy of them. */
+  /** Places a draft's files in a sandbox: the last sandbox gets the files themselves, the others get copies. */
   async placeDraft(options: {
     id: string
     sandboxId: string
@@ -143,7 +143,7 @@ export class Snapshots {
   }
 
   async remove(id: string): Promise<void> {
-    // Without its manifest it is none any more, however far the removal gets.
+    // A directory without its manifest is not a snapshot any more, even if the removal is interrupted.
     await rm(join(this.#finalOf(id), manifestFile), { force: true })
     await rm(this.#finalOf(id), { recursive: true, force: true })
     await this.abandon(id)
@@ -221,7 +221,7 @@ function damaged(what: string): AppError {
   })
 }
 
-/** Memory that was published is never written again, so several directories can hold the same files. */
+/** Published memory never changes, so several directories can share its files. */
 async function linkMemory(from: string, to: string): Promise<void> {
   await mkdir(join(to, memoryDirectory), { mode: 0o700 })
   for (const name of await readdir(join(from, memoryDirectory))) {
@@ -229,7 +229,7 @@ async function linkMemory(from: string, to: string): Promise<void> {
   }
 }
 
-/** Files with their paths below the directory, the manifest not among them. */
+/** Files with their paths below the directory, except the manifest. */
 async function filesBelow(directory: string): Promise<string[]> {
   const entries = await readdir(directory, { recursive: true, withFileTypes: true })
   return entries

@@ -62,14 +62,14 @@ import {
 } from "./session.ts"
 import { type Direction, type OpenShared, type Region, SharedMemory } from "./shared-memory.ts"
 
-/** A guest that is asked again while it runs gets this long before its half frame is ended with zeros. */
+/** A guest that already runs gets this long to answer before a partial frame is ended with zeros. */
 const resyncAfterMs = 1000
 /** Limit on unrequested bytes before the guest is disconnected: more than a lost connection leaves in the kernel. */
 const wasteBytesMax = 64 * 1024 * 1024
 const entropyBytes = 64
-/** Ends of sessions that one connection may tell of; more are of no use. */
+/** Limit on reported ends of sessions per connection; more are useless. */
 const noticesMax = 1000
-/** The first generation that knows of shared memory. A guest that has none speaks a former one. */
+/** The first generation with shared memory. A guest without it speaks an earlier one. */
 const sharingGeneration = 2
 
 /** Connects to the guest's socket and sends the preamble immediately. Requests may follow before the guest answers. */
@@ -92,7 +92,7 @@ export class Guest {
   readonly #outbox: Outbox
   readonly #decoder: Decoder
   readonly #streams = new Map<number, Stream>()
-  /** Streams that only look: they do not count as use of the sandbox. */
+  /** Streams that do not count as use of the sandbox. */
   readonly #glances = new Set<number>()
   readonly #shared = new SharedMemory(() => this.#nonce)
   #lastAtMs = performance.now()
@@ -129,24 +129,28 @@ export class Guest {
     }
   }
 
-  /** The guest has answered this connection's preamble. */
+  /** True once the guest has answered this connection's preamble. */
   get ready(): Promise<{ generation: number }> {
     return this.#ready.promise
   }
 
-  /** Open streams without glances, and when the last one began or ended, on the clock of `performance.now()`. */
+  /**
+   * Number of open streams that count as use, and when the last one began or ended, on the clock of
+   * `performance.now()`.
+   */
   get activity(): { openStreams: number; lastAtMs: number } {
     return { openStreams: this.#streams.size - this.#glances.size, lastAtMs: this.#lastAtMs }
   }
 
-  /** The channel is gone, for whatever reason. Never rejects. */
+  /** Resolves when the channel is lost, for whatever reason. Never rejects. */
   get closed(): Promise<{ reason: string }> {
     return this.#closed.promise
   }
 
   /**
-   * Waits for the guest's preamble. `resync`: the guest runs already, and its last host may have died in the middle
-   * of a frame; without an answer the half frame is ended, and with it whatever was asked on this connection so far.
+   * Waits for the guest's preamble. With `resync` the guest already runs, and its last host may have died in the
+   * middle of a frame; if there is no answer, the partial frame is ended, and every request made on this connection
+   * so far ends with it.
    */
   waitReady(options: { deadlineMs: number; resync?: boolean }): Promise<{ generation: number }> {
     const timer = options.resync ? setTimeout(() => this.#resync(), resyncAfterMs) : undefined
@@ -159,7 +163,7 @@ export class Guest {
     return this.#ask(requests.ping(), parsePong, { ...options, isGlance: true })
   }
 
-  /** Gives the guest its identity, fresh randomness and the time. Without success the guest must not be used. */
+  /** Gives the guest its identity, fresh randomness and the time. If this fails, the guest must not be used. */
   personalise(identity: Identity, options: { deadlineMs: number }): Promise<{ bootId: string }> {
     return this.#ask(requests.personalise(identity, thisMoment()), parsePersonalised, options)
   }
@@ -187,7 +191,7 @@ export class Guest {
     return this.#ask(requests.trim(options), () => undefined, { ...options, isGlance: true })
   }
 
-  /** Resolves when the guest has begun to switch itself off. */
+  /** Resolves once the guest has begun to power off. */
   shutdown(options: { deadlineMs: number }): Promise<void> {
     return this.#ask(requests.shutdown(), () => undefined, options)
   }
@@ -265,7 +269,7 @@ export class Guest {
     )
   }
 
-  /** The file is there when `result` resolves, and otherwise as it was. */
+  /** The file exists once `result` resolves; otherwise it is unchanged. */
   writeFile(options: {
     path: string
     mode?: string
@@ -332,12 +336,12 @@ export class Guest {
     return this.#begin(dialRequests.dial(port), (id, channel) => new Connection(id, channel))
   }
 
-  /** The TCP ports of the guest that something listens on. */
+  /** Returns the guest's listening TCP ports. */
   ports(options: { deadlineMs: number }): Promise<ListeningPort[]> {
     return this.#ask(dialRequests.ports(), parsePorts, options)
   }
 
-  /** Memory that the guest's machine shares with this host: files go through it, as far as there is room. */
+  /** Uses memory that the guest's machine shares with this host for file transfers, as far as there is room. */
   share(open: OpenShared): void {
     this.#shared.use(open)
   }
@@ -422,7 +426,7 @@ export class Guest {
     const payload = encodeJson(request)
     const refusal = this.#lost ?? this.#refusal(payload)
     if (refusal) {
-      // The guest never hears of it.
+      // The request was never sent.
       this.#shared.guestClosed(id)
       stream.onLost(refusal)
       return
@@ -494,7 +498,7 @@ export class Guest {
         if (!stream.onMessage(payload)) this.#countWaste(wireLimits.headerBytes + payload.length)
         return
       case "close":
-        // Taken off only when its answer could be read: otherwise it fails with the connection.
+        // Removed only if its answer was valid: otherwise it fails with the connection.
         stream.onClose(parseResult(payload))
         this.#streams.delete(frame.stream)
         this.#shared.guestClosed(frame.stream)
@@ -550,7 +554,7 @@ function newNonce(): Uint8Array {
   return crypto.getRandomValues(new Uint8Array(nonceBytes))
 }
 
-/** The promise's outcome, or `unavailable` when the deadline passes first. */
+/** Returns the promise's outcome, or fails with `unavailable` at the deadline. */
 async function inTime<T>(promise: Promise<T>, deadlineMs: number, message: string): Promise<T> {
   const late = Promise.withResolvers<never>()
   const timer = setTimeout(

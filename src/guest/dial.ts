@@ -1,4 +1,4 @@
-/** TCP in the guest: a connection to one of its ports, and the ports that something listens on. */
+/** TCP in the guest: a connection to one of its ports, and the list of listening ports. */
 
 import { type Channel, Exchange, quiet } from "./exchange.ts"
 import { WireError } from "./frame.ts"
@@ -7,7 +7,7 @@ import { isObject, parseObject } from "./message.ts"
 export type ListeningPort = { port: number; address: string }
 
 const connectDeadlineMs = 20_000
-/** The bound that the protocol sets on the list. */
+/** The limit that the protocol sets on the list. */
 const portsMax = 2048
 
 export const dialRequests = {
@@ -15,7 +15,7 @@ export const dialRequests = {
   ports: () => ({ op: "ports" }),
 } as const
 
-/** A connection to a port of the guest. To end its input half-closes it, to close it resets it. */
+/** A connection to a port of the guest. Ending its input half-closes it, closing resets it. */
 export class Connection extends Exchange<true, void> {
   constructor(id: number, channel: Channel) {
     super(id, channel, {

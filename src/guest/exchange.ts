@@ -17,7 +17,7 @@ import type { Region } from "./shared-memory.ts"
 /** Handles the frames that the guest sends on a stream. Throws `WireError` if they break a rule. */
 export type Stream = {
   onData(channel: number, bytes: Uint8Array): void
-  /** Data that lies in the shared memory. */
+  /** Data in the shared memory. */
   onDataAt(channel: number, extent: Extent): void
   onWindow(count: number): void
   /** Returns false if the message was useless. */
@@ -33,7 +33,7 @@ export type Meaning<First, Answer, Chunk> = {
   parseFirst(payload: Uint8Array): First | undefined
   parseAnswer(value: unknown): Answer
   toChunk(channel: number, bytes: Uint8Array): Chunk
-  /** An error ends the output with itself: a download that failed must not look like a short file. */
+  /** An error ends the output with that error: a failed download must not look like a short file. */
   outputFails?: boolean
   /** How long the first message may take. */
   firstDeadlineMs?: number
@@ -46,7 +46,7 @@ export type Channel = StreamWriter & {
   leave(): void
   /** Claims a region of the shared memory for input to the guest. Returns undefined if none is free. */
   claim?(): Region | undefined
-  /** The region in which the guest was told to put its output. */
+  /** The region for the guest's output. */
   region?: Region | undefined
 }
 
@@ -123,7 +123,7 @@ export class Exchange<First, Answer, Chunk = Uint8Array> implements Stream {
     this.#send(encodeFrame({ type: "message", stream: this.#id, payload: encodeJson(value) }))
   }
 
-  /** Asks the guest to end it; `result` tells when that is done. */
+  /** Asks the guest to end it; `result` settles when that is done. */
   close(): void {
     if (this.#isClosing) return
     this.#isClosing = true

@@ -15,13 +15,13 @@ export type GuestFile = {
   target: string | null
 }
 
-/** Waiting for the guest's disk is part of an answer: an emulated one may take long to write 100 MB out. */
+/** An answer includes the wait for the guest's disk: an emulated guest may take long to write 100 MB. */
 const stallDeadlineMs = 120_000
 const firstDeadlineMs = 30_000
-/** The bound that the protocol sets on a listing. */
+/** The limit that the protocol sets on a listing. */
 const entriesMax = 100_000
 
-/** `shared`: where in the shared memory the guest may put the bytes. */
+/** `shared`: the region of the shared memory for the bytes. */
 type Reading = { path: string; shared?: number | undefined }
 
 /** Numbers of a user and a group of the guest. */
@@ -171,7 +171,7 @@ function parseFile(value: unknown): GuestFile {
   throw new WireError("what the guest says about a file cannot be read")
 }
 
-/** The last moment that a `Date` can be. */
+/** The latest time that a `Date` can represent. */
 const unixMsMax = 8.64e15
 
 function parseCount(value: unknown, field: "bytes" | "entries"): number {

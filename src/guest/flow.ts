@@ -1,22 +1,22 @@
 /**
  * Bytes on one stream, within the windows: `Input` goes to the guest, `Output` comes from it.
  *
- * The guest may be hostile: it cannot make this side keep more than one window of output, nor more than a bounded
- * number of pieces of it.
+ * The guest may be hostile: it cannot make this side buffer more than one window of output, nor more than a bounded
+ * number of pieces.
  */
 
 import type { AppError } from "../contract/errors.ts"
 import { channels, type Extent, encodeData, encodeDataAt, encodeEnd, WireError, wireLimits } from "./frame.ts"
 import type { Region } from "./shared-memory.ts"
 
-/** Taken output collects to this before the guest hears of it. */
+/** Taken output collects to this before the guest gets credit. */
 const owedBytesMin = wireLimits.windowBytes / 4
-/** Beyond this many waiting pieces, small ones are joined even if stdout and stderr change places by that. */
+/** Beyond this many waiting pieces, small ones are joined even if that reorders stdout and stderr. */
 const piecesMax = 1024
-/** Smaller ones go faster as they are. */
+/** Smaller pieces are faster in frames. */
 const sharedWriteBytesMin = 16_384
 
-/** Waits for the promise; when it takes longer than the guest may, the whole stream is given up. */
+/** Waits for the promise; on a timeout the whole stream is cancelled. */
 export type Patience = (promise: Promise<void>) => Promise<void>
 
 /** The connection as a stream sees it. */
@@ -38,7 +38,7 @@ export class Input {
   #last: Promise<void> = Promise.resolve()
   #end: { error: AppError | undefined } | undefined
 
-  /** `claim`: asked for a region of the shared memory when much is to be sent. */
+  /** `claim` requests a region of the shared memory when the input is large. */
   constructor(options: {
     id: number
     writer: StreamWriter
@@ -58,7 +58,7 @@ export class Input {
     return written
   }
 
-  /** Says that no more comes, behind everything that was written. */
+  /** Ends the input after everything that was written. */
   finish(): Promise<void> {
     this.#last = this.#last.then(() => {
       if (!this.#end) this.#writer.send(encodeEnd(this.#id, channels.stdin))
@@ -78,7 +78,8 @@ export class Input {
   }
 
   async #writeAll(bytes: Uint8Array): Promise<void> {
-    // Once it has one, all that follows goes through it: the two ways do not keep an order among each other.
+    // Once it has a region, all further bytes go through it: frames and shared memory are not ordered with each
+    // other.
     if (bytes.length >= sharedWriteBytesMin && !this.#end) this.#region ??= this.#claim()
     for (let rest = bytes; rest.length > 0; ) {
       while (this.#credit === 0 && !this.#end) await this.#patience(this.#changed.promise)
@@ -91,7 +92,7 @@ export class Input {
     }
   }
 
-  /** Sends the beginning of the bytes; how much that was. */
+  /** Sends the beginning of the bytes; returns how many. */
   #send(bytes: Uint8Array): number {
     if (this.#region) {
       const extent = this.#region.write(bytes)
@@ -112,7 +113,7 @@ export class Input {
 /** A piece of output; its buffer may have spare room. A piece without a buffer is still in the shared memory. */
 type Piece = { channel: number; length: number } & ({ buffer: Uint8Array } | { extent: Extent })
 
-/** At most one window of output that waits to be taken. */
+/** At most one window of output, waiting to be taken. */
 export class Output<Chunk> implements AsyncIterable<Chunk> {
   readonly #toChunk: (channel: number, bytes: Uint8Array) => Chunk
   readonly #giveBack: (count: number) => void
@@ -132,7 +133,7 @@ export class Output<Chunk> implements AsyncIterable<Chunk> {
     giveBack: (count: number) => void
     patience: Patience
     region: Region | undefined
-    /** The shared memory fails. */
+    /** Called when the shared memory cannot be read. */
     onUnreadable: () => void
   }) {
     this.#toChunk = options.toChunk
@@ -148,7 +149,7 @@ export class Output<Chunk> implements AsyncIterable<Chunk> {
     this.#tellChanged()
   }
 
-  /** Output that lies in the shared memory; it is read when somebody takes it. */
+  /** Output in the shared memory; read when the consumer takes it. */
   putAt(channel: number, extent: Extent): void {
     if (!this.#region) throw new WireError("output in shared memory that the stream was not given")
     if (channel !== channels.stdout) throw new WireError(`output in shared memory on channel ${channel}`)
@@ -175,7 +176,7 @@ export class Output<Chunk> implements AsyncIterable<Chunk> {
     this.#tellChanged()
   }
 
-  /** Drops what waits and what comes. */
+  /** Drops queued and future output. */
   discard(): void {
     if (this.#isDiscarding) return
     this.#isDiscarding = true
@@ -250,7 +251,7 @@ export class Output<Chunk> implements AsyncIterable<Chunk> {
     return true
   }
 
-  /** Adds small pieces to the one before them, so that a flood of single bytes does not cost an object for each. */
+  /** Appends a small piece to the one before it, so that a flood of single bytes does not cost an object each. */
   #join(channel: number, bytes: Uint8Array): boolean {
     const candidates = this.#pieces.length < piecesMax ? [this.#pieces.at(-1)] : this.#pieces.slice(-2)
     for (const piece of candidates) {

@@ -39,7 +39,7 @@ const lengths: Record<FrameType, { min: number; max: number }> = {
 
 export type Frame = { type: FrameType; stream: number; payload: Uint8Array }
 
-/** The peer broke a rule of the protocol; its connection is over. */
+/** The peer broke a rule of the protocol; its connection ends. */
 export class WireError extends Error {
   override readonly name = "WireError"
 }
@@ -130,8 +130,8 @@ function parseHeader(bytes: Buffer): Header {
 export type Decoded = { kind: "preamble"; generation: number } | { kind: "frame"; frame: Frame }
 
 /**
- * Turns the guest's bytes, in whatever pieces they come, into its preamble with the expected nonce and the frames
- * behind it. Payloads are copies. After a `WireError` the decoder is of no further use.
+ * Decodes the guest's bytes, in whatever pieces they arrive, into its preamble with the expected nonce and the
+ * frames after it. Payloads are copies. A decoder must not be used after a `WireError`.
  */
 export class Decoder {
   /** Bytes dropped while looking for the preamble. */
@@ -145,7 +145,7 @@ export class Decoder {
     this.#wanted = Buffer.concat([guestMagic, nonce])
   }
 
-  /** Looks for a preamble again, with another nonce. */
+  /** Searches for a preamble with another nonce. */
   expect(nonce: Uint8Array): void {
     this.#wanted = Buffer.concat([guestMagic, nonce])
     this.#isFound = false
@@ -172,7 +172,7 @@ export class Decoder {
     return start < 0 ? undefined : start + wireLimits.preambleBytes
   }
 
-  /** How many bytes cannot be the beginning of the wanted preamble any more. */
+  /** Returns the number of bytes that cannot be part of the wanted preamble any more. */
   #droppable(bytes: Buffer): number {
     const count = Math.max(0, bytes.length - (this.#wanted.length - 1))
     this.droppedBytes += count

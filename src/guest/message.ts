@@ -1,7 +1,7 @@
 /**
  * The JSON messages inside the frames; see frame.ts for the twins of this file.
  *
- * What the guest sends is read by hand-written guards: exactly the fields that are used, each with its type.
+ * Hand-written guards check the guest's messages: exactly the fields that are used, each with its type.
  */
 
 import { AppError, isErrorCode } from "../contract/errors.ts"
@@ -40,14 +40,14 @@ export type Pong = {
   version: string
   personalised: boolean
   bootFailures: string[]
-  /** Its kernel takes no more writes to the root filesystem. An older agent does not say it. */
+  /** True if its kernel refuses writes to the root filesystem. An older agent omits it. */
   rootReadOnly: boolean
-  /** e2fsck's exit code and last words, if it was booted for that. */
+  /** e2fsck's exit code and last output, if the guest was booted for a repair. */
   repair: { exitCode: number; output: string } | undefined
 }
 export type Exited = { exitCode: number; signal: string | null }
 
-/** Bound on a guest's report of a repair. */
+/** Limit on a guest's report of a repair. */
 const repairWordsMax = 8192
 
 const encoder = new TextEncoder()

@@ -5,9 +5,9 @@
  * so the connection is dropped if the queue grows too long because the peer does not read.
  */
 
-/** Data waits while more than this waits already: enough to keep the socket busy, little enough to stay fair. */
+/** Data waits while more than this is queued: enough to keep the socket busy, little enough to stay fair. */
 const fullBytes = 131_072
-/** More than this has collected only if the peer has stopped reading. */
+/** The queue grows beyond this only if the peer has stopped reading. */
 const overflowBytes = 16 * 1024 * 1024
 
 export class Outbox {
@@ -17,7 +17,7 @@ export class Outbox {
   #bytes = 0
   #isClosed = false
 
-  /** `write` returns how many bytes it took, less than 1 for none. */
+  /** `write` returns how many bytes it took; less than 1 means none. */
   constructor(write: (bytes: Uint8Array) => number) {
     this.#write = write
   }
@@ -33,7 +33,7 @@ export class Outbox {
     if (this.#queue.length === 1) this.flush()
   }
 
-  /** Writes what the socket takes; to be called whenever it may take more. */
+  /** Writes as much as the socket takes; called whenever it may take more. */
   flush(): void {
     for (let first = this.#queue[0]; first !== undefined && !this.#isClosed; first = this.#queue[0]) {
       const written = Math.max(0, this.#write(first))

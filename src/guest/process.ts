@@ -7,18 +7,18 @@ import { type Exited, parseExited, parseStarted, requests, type TerminalSize } f
 export type OutputChunk = { channel: "stdout" | "stderr"; bytes: Uint8Array }
 
 export type GuestProcess = {
-  /** Resolves when the command runs. */
+  /** Resolves once the command runs. */
   readonly started: Promise<{ pid: number }>
   /** The command's output. The guest may send more only as chunks are taken; ending the iteration discards the rest. */
   readonly output: AsyncIterable<OutputChunk>
-  /** The command's end; its output may still be waiting to be read. Rejects with an `AppError`. */
+  /** The command's end; its output may still be unread. Rejects with an `AppError`. */
   readonly result: Promise<Exited>
-  /** Resolves when the bytes are on their way. Input of a command that has ended is dropped. */
+  /** Resolves when the bytes have been sent. Input of a command that has ended is dropped. */
   write(bytes: Uint8Array): Promise<void>
   endInput(): void
   signal(name: string): void
   resize(size: TerminalSize): void
-  /** Kills the command and everything it started; `result` tells when that is done. */
+  /** Kills the command and everything it started; `result` settles when that is done. */
   kill(): void
 }
 

@@ -10,7 +10,7 @@ import { type Command, isObject, parseObject, requests, type TerminalSize } from
 type SessionTerminal = TerminalSize & { term?: string }
 
 export type SessionStart = Omit<Command, "argv" | "stdin" | "tty"> & {
-  /** Without it the user's login shell. */
+  /** Defaults to the user's login shell. */
   argv?: string[]
   name?: string
   tty: SessionTerminal
@@ -33,9 +33,9 @@ export type SessionEnd =
   | { state: "detached" }
   | { state: "taken_over" }
 
-/** Starting a program on a guest that has just woken up takes seconds at worst. */
+/** Starting a program on a guest that has just woken takes seconds at worst. */
 const openDeadlineMs = 30_000
-/** A list longer than this comes from a guest that breaks the rules. */
+/** Only a guest that breaks the rules sends a longer list. */
 const sessionsMax = 1024
 
 export const sessionRequests = {
@@ -55,7 +55,7 @@ export const sessionRequests = {
   watch: () => ({ op: "watch" }),
 } as const
 
-/** A session that this host is attached to. To close it detaches. */
+/** A session that this host is attached to. Closing it detaches. */
 export class Session extends Exchange<{ id: string; name: string | null }, SessionEnd> {
   constructor(id: number, channel: Channel) {
     super(id, channel, {
@@ -79,7 +79,7 @@ export class Session extends Exchange<{ id: string; name: string | null }, Sessi
   }
 }
 
-/** The kept output of a session, on its way here. */
+/** The kept output of a session, being read. */
 export class SessionOutput extends Exchange<never, { bytes: number }> {
   constructor(id: number, channel: Channel) {
     super(id, channel, {

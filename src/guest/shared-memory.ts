@@ -30,16 +30,16 @@ export type Direction = "to guest" | "from guest"
 export class SharedMemory {
   #open: OpenShared | undefined
   #memory: { fd: number; bytes: number } | undefined
-  /** By the streams that have them. */
+  /** Regions by the streams that hold them. */
   readonly #regions = new Map<number, Region>()
   readonly #mark: () => Uint8Array
 
-  /** `mark`: the nonce that the guest has answered. */
+  /** `mark`: the nonce that the guest has confirmed. */
   constructor(mark: () => Uint8Array) {
     this.#mark = mark
   }
 
-  /** How to open it when it is needed first. */
+  /** Opens it when it is first needed. */
   use(open: OpenShared): void {
     this.#open = open
   }
@@ -84,7 +84,7 @@ export class SharedMemory {
   #opened(): { fd: number; bytes: number } | undefined {
     if (this.#memory || !this.#open) return this.#memory
     const fd = this.#open()
-    // Asked once: what cannot be had now is not there.
+    // Tried once: if it cannot be opened now, it counts as missing.
     this.#open = undefined
     if (fd !== undefined) this.#memory = { fd, bytes: fstatSync(fd).size }
     return this.#memory
@@ -105,7 +105,7 @@ export class SharedMemory {
     if (this.#regions.size === 0) this.#giveBack()
   }
 
-  /** That of an idle machine takes no pages of the host. */
+  /** An idle machine's shared memory takes no pages of the host. */
   #giveBack(): void {
     if (this.#memory) punchHole(this.#memory.fd, { offset: 0, bytes: this.#memory.bytes })
   }
@@ -145,7 +145,7 @@ export class Region {
     return extent
   }
 
-  /** The guest says that it has written the next piece. */
+  /** The guest reports that it has written the next piece. */
   receive({ offset, length }: Extent): void {
     if (offset !== this.base + this.#at || this.#at + length > regionBytes) {
       throw new WireError("output in a part of the shared memory where it does not belong")

@@ -27,7 +27,7 @@ const mebibyte = 1024 * 1024
 
 export type InstalledKernel = {
   hash: string
-  /** As `uname -r` says it in the guest. */
+  /** As `uname -r` reports it in the guest. */
   version: string
   vmlinux: string
   initramfs: string
@@ -36,9 +36,9 @@ export type InstalledKernel = {
 export type InstalledImage = {
   name: string
   hash: string
-  /** The raw disk; read-only for everybody. */
+  /** The raw disk; read-only for every user. */
   file: string
-  /** As `diskDigest` computes it of the whole file. */
+  /** The digest that `diskDigest` computes of the whole file. */
   digest: string
   sizeMib: number
   kernelVersion: string
@@ -47,7 +47,7 @@ export type InstalledImage = {
 /** `usedMib` is the space it takes on the host. */
 export type ListedImage = InstalledImage & { usedMib: number; installedAt: string }
 
-/** Which one (the current one, if not said) and how closely to look (sizes only, if not said). */
+/** Selects a build (default: the current one) and how closely to check it (default: sizes only). */
 export type ReadOptions = { hash?: string; check?: Check }
 
 export async function readKernel(dataDir: string, options: ReadOptions = {}): Promise<InstalledKernel> {
@@ -84,7 +84,7 @@ export async function readKernelFor(
   return (await listKernels(dataDir)).find(({ version }) => version === kernelVersion) ?? current
 }
 
-/** All that are installed and whole, the newest first. */
+/** All installed builds that are complete, newest first. */
 export async function listKernels(dataDir: string): Promise<InstalledKernel[]> {
   const kernels = join(dataDir, "kernels")
   const found: { kernel: InstalledKernel; madeMs: number }[] = []
@@ -111,7 +111,7 @@ export async function readImage(
     const hint = hints.length === 0 ? initHint(dataDir) : hints.join("; ")
     return new AppError("not_found", `no image named "${name}"`, { hint })
   }
-  // Names come from outside and become paths here.
+  // Names are untrusted and become paths here.
   if (name.includes("/") || name.startsWith(".")) throw await missing()
   const current = join(images, "current.json")
   const hash = options.hash ?? (await readManifest(dataDir, current, Current, missing)).hash
@@ -131,14 +131,14 @@ export async function listImages(dataDir: string): Promise<ListedImage[]> {
     (await imageNames(dataDir)).map(async (name) => {
       const image = await readImage(dataDir, name)
       const { blocks } = await stat(image.file)
-      // The disk is a link to the cache's; its place in this directory is as old as the installation.
+      // The disk is a link to the cache's; its link in this directory is as old as the installation.
       const { mtime } = await stat(join(dataDir, "images", name, "current.json"))
       return { ...image, usedMib: Math.ceil((blocks * 512) / mebibyte), installedAt: mtime.toISOString() }
     }),
   )
 }
 
-/** All that are installed and whole, of every name. */
+/** All installed images that are complete, of every name. */
 export async function listAllImages(dataDir: string): Promise<InstalledImage[]> {
   const found: (InstalledImage | undefined)[] = []
   for (const name of await imageNames(dataDir)) {

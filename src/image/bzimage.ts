@@ -1,6 +1,6 @@
 /**
- * Takes the uncompressed kernel, a PVH-bootable ELF file, out of a bzImage: QEMU starts it directly, so no guest ever
- * spends time on unpacking itself. The header's layout is Documentation/arch/x86/boot.rst of the kernel.
+ * Extracts the uncompressed kernel, a PVH-bootable ELF file, from a bzImage: QEMU starts it directly, so no guest
+ * spends time on decompression. The header's layout is in the kernel's Documentation/arch/x86/boot.rst.
  */
 import { AppError } from "../contract/errors.ts"
 import { type Compression, compressionOf, decompress } from "./compression.ts"

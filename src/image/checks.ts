@@ -10,7 +10,7 @@ import { identityOf, isAsProven, proveDisk } from "./proven-disk.ts"
 
 /** Pause between parts of 4 MiB, so that the check does not slow down sandboxes that start meanwhile. */
 const pauseMs = 10
-/** A daemon that has just started has better things to do. */
+/** A daemon that has just started has more urgent work. */
 const delayMs = 1500
 
 type Look = { identity: string; proof: Promise<AppError | undefined>; found?: AppError; isAwaited: boolean }
@@ -26,7 +26,7 @@ export class ArtifactChecks {
     this.#onDamage = onDamage
   }
 
-  /** Throws unless it is whole. */
+  /** Throws unless the kernel is intact. */
   async kernel<K extends InstalledKernel>(kernel: K): Promise<K> {
     const identity = `${identityOf(kernel.vmlinux)} ${identityOf(kernel.initramfs)}`
     await this.#look(kernel.vmlinux, identity, () => ({

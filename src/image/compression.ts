@@ -1,5 +1,5 @@
 /**
- * Unpacks what kernel packages contain: the payload of a bzImage and kernel modules, told apart by their magic
+ * Unpacks the contents of kernel packages: the payload of a bzImage and kernel modules, told apart by their magic
  * numbers. zstd and gzip are unpacked here, xz and lz4 by Debian's programs of those names.
  */
 import { runProgram } from "./program.ts"

@@ -1,6 +1,6 @@
 /**
- * Writes the "newc" archive that the kernel unpacks as its initramfs. Owner root, time zero and order as given, so the
- * same entries give the same bytes. Reading archives is not done here.
+ * Writes the "newc" archive that the kernel unpacks as its initramfs. Owner root, time zero and order as given, so
+ * the same entries produce the same bytes. Does not read archives.
  */
 
 export type CpioEntry =

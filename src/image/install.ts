@@ -19,7 +19,7 @@ import { entriesOf, imageHashes, kernelHashes } from "./survey.ts"
 
 const kernelNames = [...kernelFiles, "manifest.json"] as const
 
-/** The built one must be whole. */
+/** A new build must be intact. */
 export async function installKernel(
   dataDir: string,
   built: Pick<BuiltKernel, "hash" | "dir">,
@@ -34,7 +34,7 @@ export async function installKernel(
   return installed
 }
 
-/** The built one must be whole. */
+/** A new build must be intact. */
 export async function installImage(dataDir: string, built: BuiltImage): Promise<InstalledImage> {
   const directory = join(dataDir, "images", built.name)
   await linkImage(directory, built)
@@ -93,7 +93,7 @@ async function findCachedImage(cacheDir: string, hash: string): Promise<string |
 }
 
 async function heal(source: string, target: string, isWhole: typeof hasSameBytes): Promise<void> {
-  // The very file of the cache is as whole as that.
+  // It is the same file as the cache's, so it is as intact as that.
   if (!(await isSameFile(source, target)) && !(await isWhole(source, target)))
     await replaceByLink(source, target)
 }

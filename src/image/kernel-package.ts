@@ -25,12 +25,12 @@ const downloadDeadlineMs = 300_000
 const unpackDeadlineMs = 120_000
 
 export type KernelPackage = {
-  /** As `uname -r` will say it. */
+  /** As `uname -r` will report it. */
   version: string
   name: string
   packageVersion: string
   vmlinux: string
-  /** To become /lib/modules/VERSION: pruned, with what modprobe needs. */
+  /** Becomes /lib/modules/VERSION: pruned, with the files that modprobe needs. */
   modulesDir: string
 }
 
@@ -44,7 +44,7 @@ export async function fetchKernelPackage(options: {
   if (process.arch !== "x64")
     throw new AppError("unavailable", `no guest kernel for ${process.arch}, only for amd64`)
   const last = join(options.cacheDir, "kernel-packages", "last.json")
-  // Machines without package lists (many containers) go on with what they have and need no network.
+  // Machines without package lists (many containers) continue with the cached package and need no network.
   const id = (await lookUp()) ?? (await readLast(last)) ?? (await lookUpAfterUpdate(options.report))
   try {
     return await unpackedPackage({ ...options, id, last })
@@ -58,14 +58,14 @@ export async function fetchKernelPackage(options: {
 
 async function unpackedPackage(options: {
   id: PackageId
-  /** Remembers the package for when apt knows none. */
+  /** Remembers the package for later runs without package lists. */
   last: string
   cacheDir: string
   report: Report
 }): Promise<KernelPackage> {
   const { id } = options
   const version = id.name.replace(/^linux-image-/, "")
-  // A changed wish list of modules makes another tree out of the same package.
+  // A changed list of wanted modules produces another tree from the same package.
   const wishes = createHash("sha256")
     .update(JSON.stringify([initramfsModules, imageModules]))
     .digest("hex")
@@ -81,7 +81,7 @@ async function unpackedPackage(options: {
     await discard(directory)
     await publish()
   }
-  // A cache that is somebody else's may be all there and closed to us.
+  // Another user's cache may be complete but unreadable.
   const remembered = await readLast(options.last)
   if (JSON.stringify(remembered) !== JSON.stringify(id))
     await publishText(options.last, `${JSON.stringify(id)}\n`)
@@ -153,7 +153,7 @@ async function download(id: PackageId, directory: string): Promise<string> {
   return join(directory, deb)
 }
 
-/** A fresh directory that apt's own unprivileged user may write to; otherwise apt would download as root. */
+/** Creates a fresh directory that apt's own unprivileged user may write to; otherwise apt would download as root. */
 async function aptDirectory(): Promise<string> {
   const directory = await mkdtemp(join(tmpdir(), "bhatti-kernel-"))
   if (process.getuid?.() === 0) {
@@ -185,7 +185,7 @@ async function pruneModules(options: { unpacked: string; version: string; target
   await cp(tree, target, { recursive: true })
 }
 
-/** Writes modules.dep and its companions, which a package leaves to its installation. */
+/** Writes modules.dep and its companions, which are normally created when a package is installed. */
 async function depmod(root: string, version: string): Promise<void> {
   await runProgram(["depmod", "--basedir", root, version], { deadlineMs: unpackDeadlineMs })
 }

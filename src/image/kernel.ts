@@ -1,6 +1,6 @@
 /**
  * Builds the pair that every machine boots from: `vmlinux` and an initramfs with the agent and the modules it loads
- * first. Kept in the cache by content, so a new agent or a new kernel is a new artifact and old ones stay bootable.
+ * first. Cached by content, so a new agent or a new kernel is a new artifact and old ones stay bootable.
  */
 import { join } from "node:path"
 import { initramfsModules } from "../../images/modules.ts"
@@ -13,7 +13,7 @@ import { discard, publishCopy, publishDirectory } from "./publish.ts"
 import type { Report } from "./report.ts"
 
 export type BuiltKernel = {
-  /** As `uname -r` says it in the guest. */
+  /** As `uname -r` reports it in the guest. */
   version: string
   hash: string
   /** Holds `vmlinux`, `initramfs` and `manifest.json`. */
@@ -46,7 +46,7 @@ export async function buildKernel(options: {
   }
   const publish = () =>
     publishDirectory(dir, async (beside) => {
-      // No link: damage to one must not be damage to the package that a new one is made of.
+      // Copied, not linked: damage to the artifact must not damage the package that a new one is built from.
       await publishCopy(unpacked.vmlinux, join(beside, "vmlinux"))
       await Bun.write(join(beside, "initramfs"), initramfs)
       await Bun.write(join(beside, "manifest.json"), textOf(manifest))
@@ -105,7 +105,7 @@ async function initramfsEntries(agent: Uint8Array, modulesDir: string): Promise<
   ]
 }
 
-/** Plain, because the agent hands it to the kernel as it is. */
+/** Left uncompressed, because the agent passes it to the kernel unchanged. */
 async function moduleContent(path: string): Promise<Uint8Array> {
   const bytes = await Bun.file(path).bytes()
   const compression = compressionOf(bytes)

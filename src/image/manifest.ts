@@ -22,7 +22,7 @@ export const kernelFiles = ["vmlinux", "initramfs"] as const
 export const KernelManifest = z.strictObject({
   kind: z.literal("kernel"),
   hash: Hash,
-  /** As `uname -r` says it in the guest. */
+  /** As `uname -r` reports it in the guest. */
   version: z.string().min(1),
   package: z.string().min(1),
   packageVersion: z.string().min(1),
@@ -45,7 +45,7 @@ export type ImageManifest = z.infer<typeof ImageManifest>
 export const Current = z.strictObject({ hash: Hash })
 export type Current = z.infer<typeof Current>
 
-/** How much a reader checks: sizes take microseconds, digests read everything. */
+/** How thoroughly a reader checks: sizes take microseconds, digests read everything. */
 export type Check = "sizes" | "digests"
 
 export async function proveFile(path: string): Promise<FileProof> {

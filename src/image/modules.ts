@@ -1,11 +1,11 @@
 /**
- * Reads depmod's `modules.dep` and decides which module files are needed for a wish list, and in which order they
- * load. Pure: text in, paths out.
+ * Reads depmod's `modules.dep` and decides which module files a list of wanted modules needs, and their load order.
+ * Pure: text in, paths out.
  */
 import { basename } from "node:path"
 import { AppError } from "../contract/errors.ts"
 
-/** Every module's path below /lib/modules/VERSION, with the paths it needs, in the order they have to be loaded. */
+/** Each module's path below /lib/modules/VERSION, with the paths it needs, in load order. */
 export type ModuleDependencies = ReadonlyMap<string, readonly string[]>
 
 export function parseModulesDep(text: string): ModuleDependencies {
@@ -13,15 +13,15 @@ export function parseModulesDep(text: string): ModuleDependencies {
   for (const line of text.split("\n")) {
     const [path, needed] = line.split(":")
     if (path === undefined || needed === undefined) continue
-    // depmod lists all of them, indirect ones too, the first to load last.
+    // depmod lists all dependencies, indirect ones too, the first to load last.
     dependencies.set(path, needed.split(" ").filter(Boolean).reverse())
   }
   return dependencies
 }
 
 /**
- * The files for the wanted modules and all they depend on, each once, dependencies first. A wish is a module's name
- * (`-` and `_` are the same, as for modprobe) or a folder like `kernel/crypto/`.
+ * Returns the files for the wanted modules and all their dependencies, each once, dependencies first. An entry is a
+ * module's name (`-` and `_` are the same, as for modprobe) or a folder like `kernel/crypto/`.
  */
 export function loadOrder(dependencies: ModuleDependencies, wanted: readonly string[]): string[] {
   const byName = new Map([...dependencies.keys()].map((path) => [moduleName(path), path]))

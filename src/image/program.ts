@@ -6,7 +6,7 @@ import { AppError } from "../contract/errors.ts"
 
 const stdoutBytesMaxDefault = 1024 * 1024
 const stderrTailBytes = 4096
-/** Time a program gets to tidy up (mmdebstrap unmounts) between SIGTERM and SIGKILL. */
+/** Time a program gets to clean up (mmdebstrap unmounts) between SIGTERM and SIGKILL. */
 const graceMs = 10_000
 
 export type ProgramOptions = {
@@ -18,7 +18,7 @@ export type ProgramOptions = {
   stdoutBytesMax?: number
 }
 
-/** The program's stdout. Throws when it is missing, fails, talks too much or takes too long. */
+/** Returns the program's stdout. Throws if it is missing, fails, prints too much or takes too long. */
 export async function runProgram(
   command: readonly [string, ...string[]],
   options: ProgramOptions,
@@ -89,7 +89,7 @@ async function tail(stream: ReadableStream<Uint8Array>): Promise<string> {
   return kept.toString("utf8")
 }
 
-/** The last lines, since a program that ran others says last only that they failed. */
+/** Keeps the last lines, not only the last one: a program that ran others only reports at the end that they failed. */
 function lastWords(text: string): string | undefined {
   const lines = text
     .split("\n")

@@ -56,7 +56,7 @@ async function readThrough(file: string, digest: string, options: ProveOptions):
   return true
 }
 
-/** Bytes that the host's disk does not give back are damage too. */
+/** A read error of the host's disk counts as damage too. */
 export async function isReadable(reading: Promise<boolean>): Promise<boolean> {
   try {
     return await reading
@@ -76,7 +76,7 @@ function readMark(file: string): Mark | undefined {
   }
 }
 
-/** Without the mark the next look takes longer, which is all. */
+/** Without the mark the next check only takes longer. */
 async function writeMark(file: string, mark: Mark): Promise<void> {
   try {
     await publishText(markOf(file), sealJson(mark))

@@ -11,12 +11,12 @@ import { publishText } from "./publish.ts"
 
 const proofName = "checksum"
 
-/** Takes the tree as it is now for whole. */
+/** Accepts the tree's present state as intact. */
 export async function proveTree(directory: string): Promise<void> {
   await Bun.write(join(directory, proofName), await checksumOf(directory))
 }
 
-/** A tree of earlier versions has no checksum yet, and gets one. */
+/** A tree of an earlier version has no checksum yet and gets one. */
 export async function isWholeTree(directory: string): Promise<boolean> {
   const found = await checksumOf(directory)
   const proof = Bun.file(join(directory, proofName))
@@ -24,7 +24,7 @@ export async function isWholeTree(directory: string): Promise<boolean> {
   try {
     await publishText(join(directory, proofName), found)
   } catch (error) {
-    // Somebody else's cache.
+    // Another user's cache.
     if (!["EACCES", "EROFS", "EPERM"].includes(errorCodeOf(error) ?? "")) throw error
   }
   return true

@@ -14,7 +14,7 @@ const besidePrefix = ".making-"
 const abandonedAfterMs = 6 * 60 * 60 * 1000
 const copyDeadlineMs = 300_000
 
-/** Makes the directory with `build`, unless it is there. */
+/** Creates the directory with `build`, unless it exists. */
 export async function publishDirectory(
   target: string,
   build: (directory: string) => Promise<void>,
@@ -44,7 +44,10 @@ export async function publishDirectory(
   await syncPath(dirname(target))
 }
 
-/** Makes `target` the same file as `source`: a hard link, or a copy where that cannot be. An existing one stays. */
+/**
+ * Makes `target` the same file as `source`: by a hard link, or by a copy if that is impossible. An existing target
+ * stays.
+ */
 export async function publishLink(source: string, target: string): Promise<void> {
   if (await exists(target)) return
   await makeParent(target)
@@ -68,14 +71,14 @@ export async function replaceByLink(source: string, target: string): Promise<voi
   await syncPath(dirname(target))
 }
 
-/** Takes a directory away in one step, since others may be looking. */
+/** Removes a directory atomically, since others may be reading it. */
 export async function discard(target: string): Promise<void> {
   const beside = await mkdtemp(besidePath(target))
   await rename(target, join(beside, basename(target)))
   await rm(beside, { recursive: true, force: true })
 }
 
-/** Replaces a small file as a whole. */
+/** Replaces a small file atomically. */
 export async function publishText(target: string, text: string): Promise<void> {
   await makeParent(target)
   await using undo = new AsyncDisposableStack()
@@ -90,7 +93,7 @@ export async function publishText(target: string, text: string): Promise<void> {
   await syncPath(dirname(target))
 }
 
-/** A file of its own with the same content: damage to either leaves the other whole. */
+/** A separate file with the same content: damage to one leaves the other intact. */
 export async function publishCopy(source: string, target: string): Promise<void> {
   await using undo = new AsyncDisposableStack()
   const beside = await mkdtemp(besidePath(target))

@@ -4,7 +4,7 @@
 export type NpmPackage = {
   name: string
   version: string
-  /** As package managers write it into lock files: `sha512-` and base64. */
+  /** In the format of package managers' lock files: `sha512-` and base64. */
   integrity: string
 }
 

@@ -12,15 +12,15 @@ import { type CpioEntry, packCpio } from "./cpio.ts"
 
 const programPath = "/usr/sbin:/sbin:/usr/bin:/bin"
 const lddDeadlineMs = 10_000
-/** The kernel reads archives behind each other from such an offset on. */
+/** The kernel reads concatenated archives at multiples of this offset. */
 const archiveAlignment = 512
 
-/** As `agent/repair.go` looks for it on the kernel's command line. */
+/** The argument that `agent/repair.go` looks for on the kernel's command line. */
 export const repairArguments = ["bhatti.repair"]
 
 type Kernel = { vmlinux: string; initramfs: string }
 
-/** To be disposed of when the machine has started. */
+/** Dispose of it once the machine has started. */
 export async function repairKernel<K extends Kernel>(
   kernel: K,
 ): Promise<K & { arguments: string[] } & Disposable> {
@@ -59,7 +59,7 @@ async function repairEntries(): Promise<CpioEntry[]> {
   ]
 }
 
-/** The loader has a name of its own: the guest starts it by that. */
+/** The loader has a fixed name, by which the guest starts it. */
 function nameInGuest(path: string): string {
   return basename(path).startsWith("ld-linux") ? "ld.so" : basename(path)
 }

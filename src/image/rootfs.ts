@@ -1,6 +1,6 @@
 /**
- * Builds an image's disk: a Debian tree by mmdebstrap, the kernel's modules, then one ext4 file by `mke2fs -d`. No loop
- * device and no mount that outlives the build. The result is kept in the cache under what went into it.
+ * Builds an image's disk: a Debian tree by mmdebstrap, the kernel's modules, then one ext4 file by `mke2fs -d`.
+ * Uses no loop device and no mount that outlives the build. The result is cached under a digest of its inputs.
  */
 import { createHash } from "node:crypto"
 import { chmod, mkdir, rm } from "node:fs/promises"
@@ -111,7 +111,7 @@ async function buildDisk(options: {
   undo.defer(() => rm(scratch, { recursive: true, force: true }))
   const file = join(directory, "disk.raw")
   await Bun.write(file, "")
-  // Without root, the hooks run as another user id, which has to write the disk.
+  // Without root, the hooks run as another user id, which must be able to write the disk.
   if (process.getuid?.() !== 0) await chmod(file, 0o666)
 
   const customize = join(scratch, "customize")
@@ -153,7 +153,7 @@ async function buildDisk(options: {
   )
 }
 
-/** mmdebstrap runs hooks with the tree's path as their argument, as root of whatever namespace it works in. */
+/** mmdebstrap runs hooks with the tree's path as their argument, as root of its namespace. */
 function customizeHook(recipe: Recipe): string {
   return `#!/bin/sh
 set -eu

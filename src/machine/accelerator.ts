@@ -1,6 +1,7 @@
 /**
- * Which accelerator machines use. `/dev/kvm` can exist, open and create machines and still hang every ordinary kernel,
- * so KVM counts as usable only after a guest has booted under it. The answer holds for one boot of the host.
+ * Decides which accelerator machines use. `/dev/kvm` can exist, open and create machines and still hang every
+ * ordinary kernel, so KVM counts as usable only after a guest has booted under it. The answer holds for one boot of
+ * the host.
  */
 
 import { statSync } from "node:fs"
@@ -29,12 +30,12 @@ type ProbeInput = {
   isKvmRequired: boolean
   qemu: QemuBuild
   kernel: { hash: string; vmlinux: string; initramfs: string }
-  /** Throws unless the kernel is whole: the fault of a damaged one must not be taken for KVM's. */
+  /** Throws unless the kernel is intact: a damaged kernel must not be mistaken for broken KVM. */
   checkKernel: () => Promise<unknown>
   dataDir: string
   jail: Jail
   level: Confinement["level"]
-  /** User id of machines that belong to no sandbox. */
+  /** User id of machines without a sandbox. */
   uid: number | undefined
   cgroups: Cgroups
   /** How long a guest may stay silent. */
@@ -108,7 +109,7 @@ async function tryKvm(input: ProbeInput): Promise<{ problem: string | undefined;
 
 const Memory = z.object({
   bootId: z.string(),
-  /** All of the host and of the configuration that the answer depends on. */
+  /** Everything about the host and the configuration that the answer depends on. */
   circumstances: z.string(),
   problem: z.string().nullable(),
   ms: z.number(),

@@ -17,7 +17,7 @@ import type { Qmp } from "./qmp.ts"
 
 /** QEMU answers no command while it writes its state. */
 const deadline = { deadlineMs: 60_000 }
-/** How QEMU begins every state. */
+/** The bytes that begin every QEMU state. */
 const stateMagic = "QEVM"
 
 export const savedFlags = constants.O_WRONLY | constants.O_CREAT | constants.O_TRUNC
@@ -32,7 +32,7 @@ export async function saveDeviceState(
   monitor: Pick<Qmp, "command">,
 ): Promise<Uint8Array> {
   const path = savedStatePath(machine.directory)
-  // QEMU writes on from where its last state ended: without this the file would be longer with each.
+  // QEMU continues at the end of its last state: without this the file would grow with each one.
   if (rewindAt(machine.process, path)) await truncate(path, 0)
   const before = statSync(path).size
   try {
@@ -43,7 +43,7 @@ export async function saveDeviceState(
     throw new AppError("unavailable", "QEMU could not write its device state", { cause, hint })
   }
   const written = await takeWritten(path, before)
-  // A crash while it was emptied leaves zeros in front of the next state.
+  // A crash while the file was emptied leaves zeros before the next state.
   const start = Buffer.from(written).indexOf(stateMagic)
   if (start < 0) throw new AppError("unavailable", "QEMU saved no device state")
   return written.subarray(start)

@@ -1,4 +1,4 @@
-/** Files that must be whole after a crash: written, synced, and published by renaming their directory. */
+/** Files that must be complete after a crash: written, synced, and published by renaming their directory. */
 
 import { open, rename, rm } from "node:fs/promises"
 import { dirname } from "node:path"

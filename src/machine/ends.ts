@@ -15,7 +15,7 @@ import { consoleRingBytes } from "./command-line.ts"
 import type { Qmp } from "./qmp.ts"
 
 const deadline = { deadlineMs: 5000 }
-/** Bound on kept console text; a panic's report with its call trace is about 4 KB. */
+/** Limit on kept console text; a panic's report with its call trace is about 4 KB. */
 const keptCharacters = 16_384
 
 const End = z.object({
@@ -66,7 +66,7 @@ async function awaitEnd(monitor: Qmp): Promise<boolean> {
   }
 }
 
-/** Keeps how the machine ended. `reason` is QEMU's word for it, if it was heard. */
+/** Records how the machine ended. `reason` is QEMU's own, if it was received. */
 async function keepEnd(
   machine: { process: ProcessIdentity; directory: string },
   monitor: Qmp,

@@ -7,7 +7,7 @@
 
 const mebibyte = 1024 * 1024
 const lengthPerSize = 4
-/** Tables of a qcow2 file are a part of 1/6500 of it; the header, and a device state. */
+/** Allowance for a qcow2 file's tables (1/6500 of it), its header, and a device state. */
 const besideDiskMib = 64
 
 export function fileBytesMax(diskMib: number): number {
@@ -17,5 +17,5 @@ export function fileBytesMax(diskMib: number): number {
 /** A device state takes 170 KB plus some for each processor. The daemon reads it into memory. */
 export const stateBytesMax = 64 * mebibyte
 
-/** The kernel probe's console, all of which is read. */
+/** The kernel probe's console, which is read completely. */
 export const probeBytesMax = mebibyte

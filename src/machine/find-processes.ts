@@ -15,12 +15,12 @@ import {
   unlessOutOfReach,
 } from "../lib/process-identity.ts"
 
-/** Each slot has a user id; slot 0's is for machines of no sandbox. */
+/** Each slot has a user id; slot 0's is for machines without a sandbox. */
 const slotsMax = 65_535
-/** A machine has all of them open, to write to. */
+/** Every machine has all of these open for writing. */
 const filesOfMachine = ["disk.qcow2", "device-state"]
 
-/** How machines are started here. */
+/** How this daemon starts machines. */
 export type Ground = {
   /** Names of their executable files: all that identifies a machine's processes once its jail has been removed. */
   qemu: string
@@ -65,7 +65,7 @@ function holdersOf(directory: string, isCandidate: (pid: number) => boolean): Pr
 }
 
 function programOf(pid: number): string {
-  // Processes of the kernel have none.
+  // Kernel threads have none.
   const path = `/proc/${pid}/exe`
   const target = unlessOutOfReach("", () =>
     statSync(path, { throwIfNoEntry: false }) === undefined ? "" : readlinkSync(path),
@@ -73,7 +73,7 @@ function programOf(pid: number): string {
   return basename(target.replace(/ \(deleted\)$/, ""))
 }
 
-/** Returns whether all its user ids are ids of machines; without a base: the daemon's own. */
+/** Returns whether all its user ids belong to machines; without a base, to the daemon. */
 function isMachineUser(pid: number, uidBase: number | undefined): boolean {
   const [, ...ids] = /^Uid:\t(\d+)\t(\d+)\t(\d+)\t(\d+)$/m.exec(readOfProcess(pid, "status")) ?? []
   const isOurs = (id: number) =>

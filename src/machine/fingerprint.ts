@@ -40,7 +40,7 @@ export function stateFingerprint(qemu: QemuBuild, shape: MachineShape): string {
     qemu: qemu.identity,
     shape,
     arguments: qemuArguments(shape, "clone", ""),
-    // Under KVM the guest sees this very CPU; under emulation the model is QEMU's.
+    // Under KVM the guest sees the host's CPU; under emulation the model is QEMU's.
     hostCpu: shape.accelerator === "kvm" ? cpus()[0]?.model : null,
   })
 }
@@ -51,7 +51,7 @@ export function templateFingerprint(options: {
   shape: MachineShape
   kernelHash: string
   imageHash: string
-  /** Left out of the digest where there is none, so that templates of a host without one stay. */
+  /** Omitted from the digest if there is none, so that templates of a host without one stay valid. */
   authority?: string | undefined
 }): string {
   const { qemu, shape, kernelHash, imageHash, authority } = options

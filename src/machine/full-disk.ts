@@ -1,4 +1,4 @@
-/** Tells a full disk from other failures of QEMU's writes, since QEMU does not say why it could not write. */
+/** Detects a full disk when a QEMU write fails, since QEMU does not report the reason. */
 
 import { statfs } from "node:fs/promises"
 

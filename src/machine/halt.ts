@@ -7,7 +7,7 @@ import { z } from "zod"
 import { AppError } from "../contract/errors.ts"
 import type { Qmp } from "./qmp.ts"
 
-/** disk_full: a write waits for space on the host. paused: for any other reason. */
+/** disk_full: a write waits for space on the host. paused: any other reason. */
 export type Halt = "none" | "paused" | "disk_full"
 
 const Status = z.object({ running: z.boolean(), status: z.string() })
@@ -26,7 +26,7 @@ export class Halts {
   async read(monitor: Qmp): Promise<Halt> {
     const known = this.#known.get(monitor)
     if (known?.events === monitor.haltEvents) return known.halt
-    // Counted before it is asked: what happens meanwhile makes the answer an old one.
+    // Counted before the query: an event during the query makes the answer stale.
     const events = monitor.haltEvents
     const halt = await this.#ask(monitor)
     this.#known.set(monitor, { events, halt })

@@ -15,9 +15,9 @@ export type Jail = {
   root: string
 }
 
-/** Device nodes that can be shown in the root. */
+/** Device nodes that can be visible in the root. */
 const devices = ["/dev/null", "/dev/kvm"]
-/** QEMU loads its emulator from the first of these where it is not part of the program. */
+/** QEMU loads its emulator from the first of these if it is not built in. */
 const moduleDirectories = ["/usr/lib/x86_64-linux-gnu/qemu", "/usr/lib64/qemu", "/usr/lib/qemu"]
 const moduleName = "accel-tcg-x86_64.so"
 /** Firmware that our kind of machine opens, each file in one of the directories. */
@@ -28,7 +28,7 @@ const libraryIndex = "/etc/ld.so.cache"
 export async function prepareJail(options: {
   dataDir: string
   program: string
-  /** The launcher as the build made it. */
+  /** The launcher that the build produced. */
   launcher: string
 }): Promise<Jail> {
   const directory = join(options.dataDir, "jail")
@@ -46,11 +46,11 @@ export async function prepareJail(options: {
     await fillRoot(join(beside, "root"), files)
     await writeFile(join(beside, "launcher"), launcher)
     await chmod(join(beside, "launcher"), 0o700)
-    // A crash of the host must not leave a whole name with half a library in it.
+    // A crash of the host must not leave a complete-looking name with a partial library.
     Bun.spawnSync(["sync", "--file-system", beside])
     await rename(beside, join(directory, id))
   }
-  // Machines that were started in another one keep it by their own mounts.
+  // Machines started in another root keep it through their own mounts.
   for (const name of known) if (name !== id) await rm(join(directory, name), { recursive: true, force: true })
   return jail
 }
@@ -94,7 +94,7 @@ async function identityOf(files: string[], launcher: Uint8Array): Promise<string
   return hash.digest("hex").slice(0, 16)
 }
 
-/** Everything in it can be read by every user, whatever the umask: QEMU has a user id of its own. */
+/** Everything in it is readable by every user, whatever the umask: QEMU has its own user id. */
 async function fillRoot(root: string, files: string[]): Promise<void> {
   const made = new Set<string>()
   const makeDirectory = async (path: string): Promise<void> => {

@@ -23,7 +23,7 @@ export function kvmAccess(
 ): DeviceAccess {
   const shown = { groups: [], devices: [kvmDevice], ownDevices: [] }
   if (uid === undefined || includes(node.mode, everybody)) return shown
-  // No machine is given root's group, whatever else that opens.
+  // No machine gets root's group, even if that group would open the device.
   if (includes(node.mode, group) && node.gid !== 0) return { ...shown, groups: [node.gid] }
   return level === "full" ? { groups: [], devices: [], ownDevices: [kvmDevice] } : shown
 }
@@ -32,7 +32,7 @@ function includes(mode: number, bits: number): boolean {
   return (mode & bits) === bits
 }
 
-/** The device's fault for the daemon itself. Returns undefined if it opens. */
+/** Returns the error the daemon gets when it opens the device, or undefined if it opens. */
 export function deviceProblem(path = kvmDevice): string | undefined {
   if (statSync(path, { throwIfNoEntry: false }) === undefined) return `${kvmDevice} is missing`
   try {

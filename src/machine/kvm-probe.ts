@@ -13,13 +13,13 @@ import { hostBootId, isAlive, type ProcessIdentity, startTicks } from "../lib/pr
 import { probeArguments } from "./command-line.ts"
 import { type Confinement, killProcess, launch } from "./process.ts"
 
-/** The agent prints this when it was booted with `bhatti.probe`; the twin of answerProbe in agent/boot.go. */
+/** The agent prints this when booted with `bhatti.probe`; must equal answerProbe in agent/boot.go. */
 const probeWords = "bhatti-probe-ok"
 const killDeadlineMs = 10_000
 const roundMs = 10
-/** However much a guest says, it is given up after this many times its patience. */
+/** However much a guest prints, the probe gives up after this many times its patience. */
 const patiencesMax = 24
-/** Bound on its last words in a reason. */
+/** Limit on its last output in a reason. */
 const tailLength = 160
 
 export type ProbeResult = { problem: string | undefined; ms: number }
@@ -28,7 +28,7 @@ export async function probeKvm(options: {
   binary: string
   kernel: { vmlinux: string; initramfs: string }
   confinement: Confinement
-  /** For the console and for what a killed daemon leaves. */
+  /** Directory for the console and for files that a killed daemon leaves. */
   directory: string
   /** How long a guest may stay silent. */
   patienceMs: number
@@ -54,7 +54,7 @@ export async function probeKvm(options: {
   }
 }
 
-/** Returns undefined if it has ended already. */
+/** Returns undefined if the process has already exited. */
 async function startProbe(
   { binary, kernel, confinement }: Parameters<typeof probeKvm>[0],
   logPath: string,
@@ -86,7 +86,7 @@ async function waitForWords(
   let heardMs = startedMs
   let heard = 0
   for (;;) {
-    // Before the console is read, so that its last words are not missed.
+    // Checked before the console is read, so that its last output is not missed.
     const lives = process !== undefined && isAlive(process)
     const { size } = statSync(logPath)
     if (size > heard) {
@@ -117,7 +117,7 @@ function lastWords(logPath: string): string {
 
 const Left = z.object({ pid: z.int(), startTicks: z.int(), bootId: z.string() })
 
-/** A guest that hangs outlives a daemon that was killed meanwhile. */
+/** A hung guest outlives a daemon that was killed meanwhile. */
 async function endLeft(path: string): Promise<void> {
   let text: string
   try {

@@ -1,4 +1,4 @@
-/** The QEMU process: started without rights and without a parent's fate, looked at while it runs, and killed. */
+/** The QEMU process: started unprivileged and detached, observed while it runs, and killed. */
 
 import { closeSync, openSync, readdirSync, readFileSync, writeFileSync } from "node:fs"
 import { setPriority } from "node:os"
@@ -18,7 +18,7 @@ import type { Jail } from "./jail.ts"
 /** Linux counts processor time in hundredths of a second. */
 const tickMs = 10
 
-/** Processor time of the process and all its threads, in milliseconds; 0 when it is gone. */
+/** Processor time of the process and all its threads, in milliseconds; 0 if it has exited. */
 export function processCpuMs(identity: ProcessIdentity): number {
   const fields = isAlive(identity) ? readStat(identity.pid) : undefined
   return fields ? (Number(fields[11]) + Number(fields[12])) * tickMs : 0
@@ -80,20 +80,20 @@ export type DescriptorFiles = Partial<Record<keyof typeof descriptors, number>>
 /** What a QEMU process may do on the host, beyond the descriptors it inherits. */
 export type Confinement = {
   jail: Jail
-  /** full: namespaces of its own and the jail's root. reduced: it sees the host as its user does. */
+  /** full: its own namespaces and the jail's root. reduced: it sees the host as its user does. */
   level: "full" | "reduced"
-  /** Its user and group. Without it (the daemon is not root) it runs as the daemon's own. */
+  /** Its user and group. If omitted (the daemon is not root), it runs as the daemon's own user. */
   uid: number | undefined
-  /** The start is refused while any other process has that user id. */
+  /** Refuse the start while any other process has that user id. */
   isAlone?: boolean
   groups: number[]
-  /** Device nodes that it sees in the jail. */
+  /** Device nodes visible in the jail. */
   devices: string[]
-  /** Device nodes that it sees there as its own user's, whatever the host's are. Root's to give, and only in a jail. */
+  /** Device nodes that appear there as owned by its user, whatever the host's nodes are. Requires root and a jail. */
   ownDevices?: string[]
-  /** The control group it is held by, where the host has them. */
+  /** The control group that limits it, if the host has them. */
   cgroup: string | undefined
-  /** No file that it writes to becomes longer than this. */
+  /** Maximum length of any file that it writes to. */
   fileBytesMax: number
 }
 
@@ -103,7 +103,7 @@ export type Confinement = {
  */
 const heapSettings = "glibc.malloc.arena_max=1"
 const launchDeadlineMs = 10_000
-/** In a machine's environment, where no later daemon changes it. */
+/** Passed in a machine's environment, where no later daemon changes it. */
 const stateVariable = "BHATTI_STATE"
 /** Leaves the processor to the daemon, which serves everybody, when a sandbox computes. */
 export const machineNiceness = 5
@@ -135,7 +135,7 @@ export async function spawnQemu(start: Start): Promise<ProcessIdentity> {
   })
 }
 
-/** The process's pid; it may have ended by now. */
+/** The process's pid; it may have exited by now. */
 export async function launch(start: Start): Promise<number> {
   const unused = openSync("/dev/null", "r+")
   try {
@@ -202,7 +202,7 @@ function launcherArguments(confinement: Confinement, handed: number): string[] {
 /** A process exits within 5 to 30 ms, and stopping or destroying a sandbox waits for that. */
 const quickRounds = 50
 
-/** Ends the process and waits until it is gone. A process that is not ours any more is left alone. */
+/** Kills the process and waits until it has exited. Leaves alone a process that is not ours any more. */
 export async function killProcess(identity: ProcessIdentity, options: { deadlineMs: number }): Promise<void> {
   if (!isAlive(identity)) return
   signalProcess(identity.pid)

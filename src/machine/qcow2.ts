@@ -16,12 +16,15 @@ const clusterBits = 16
 const clusterBytes = 1 << clusterBits
 const headerBytes = 112
 const entryBytes = 8
-/** A disk of 1 TiB, which is the largest there can be, has half of this. */
+/** The largest possible disk, 1 TiB, has half of this. */
 const tablesBytesMax = 256 * 1024 * 1024
-/** Left over from a QEMU that was killed, and no harm: "dirty". All others are of files that are made otherwise. */
+/**
+ * A QEMU that was killed leaves the "dirty" flag, which is harmless. All other flags mean a file that was not made
+ * here.
+ */
 const toleratedFeatures = 1n
 const offsetMask = 0x00ff_ffff
-/** A place in the header's cluster that the format leaves free, within its first 4 KiB, which always hold data. */
+/** An offset in the header's cluster that the format leaves free, within the first 4 KiB, which always hold data. */
 export const markPlace = { offset: 3584, bytes: 32 }
 
 /** Describes in one sentence why the file is damaged. */
@@ -35,10 +38,10 @@ export class Damage {
 
 export type DiskTables = {
   bytes: number
-  /** Over header and tables, the mark left out. */
+  /** Checksum over header and tables, without the mark. */
   checksum: string
   mark: Buffer
-  /** Contents that would lie behind the file's end. They read as zeros. */
+  /** Contents that would lie behind the file's end; they read as zeros. */
   missingBytes: number
 }
 
@@ -135,7 +138,7 @@ function parseHeader(header: Buffer): {
   }
 }
 
-/** The places that a table names. */
+/** The clusters that a table references. */
 function* offsetsIn(table: Buffer): Generator<number> {
   for (let at = 0; at + entryBytes <= table.length; at += entryBytes) {
     const offset = offsetAt(table, at)
@@ -143,7 +146,7 @@ function* offsetsIn(table: Buffer): Generator<number> {
   }
 }
 
-/** In a loop of its own: a disk has many thousand of these. */
+/** A separate loop: a disk has many thousands of these. */
 function countBehind(table: Buffer, bytes: number): number {
   let count = 0
   for (let at = 0; at < table.length; at += entryBytes) if (offsetAt(table, at) >= bytes) count++

@@ -11,7 +11,7 @@ const lineBytesMax = 1024 * 1024
 
 /** Limit on QEMU's events between two answers: many hours' worth. The next command reconnects. */
 const unaskedBytesMax = 8 * 1024 * 1024
-/** Events after which a machine may run that stood still, or the other way round. */
+/** Events after which a paused machine may run, or the reverse. */
 const haltEvents = new Set<unknown>(["STOP", "RESUME", "BLOCK_IO_ERROR"])
 
 /** Limit on QEMU's own message within an error. */
@@ -46,7 +46,7 @@ export class Qmp {
   #nextId = 1
   #haltEvents = 0
   #isClosed = false
-  /** Called when the guest has ended its machine, with QEMU's word for how. */
+  /** Called with QEMU's reason when the guest has ended its machine. */
   onShutdown: (reason: string) => void = () => undefined
 
   private constructor() {
@@ -85,12 +85,12 @@ export class Qmp {
       reject(new AppError("unavailable", `QEMU did not answer "${name}" within ${options.deadlineMs} ms`))
     }, options.deadlineMs)
     this.#waiting.set(id, { resolve, reject, timer, command: name })
-    // Commands are short and answered one after another, so the kernel's socket buffer holds them.
+    // Commands are short and run in sequence, so the kernel's socket buffer holds them.
     this.#socket?.write(`${JSON.stringify({ execute: name, arguments: args, id })}\n`)
     return promise
   }
 
-  /** Counts what may have stopped the machine or let it go on. */
+  /** Counts events that may have paused or resumed the machine. */
   get haltEvents(): number {
     return this.#haltEvents
   }

@@ -11,7 +11,7 @@ import { descriptors, sharedMemoryMib } from "./command-line.ts"
 
 const bytes = sharedMemoryMib * 1024 * 1024
 
-/** For one machine. Its size is fixed, so that no mapping of it can be cut short. */
+/** Memory for one machine. Its size is sealed, so that no mapping of it can be truncated. */
 export function makeSharedMemory(): number {
   const fd = createMemoryFile({ name: "bhatti-shared", bytes })
   fixMemoryFile(fd)
@@ -25,7 +25,7 @@ export function makeSharedMemory(): number {
 export function openSharedMemory(process: ProcessIdentity): number {
   if (!isAlive(process)) throw new AppError("unavailable", "the machine has ended")
   const fd = borrowDescriptor({ pid: process.pid, fd: descriptors.shared })
-  // The process may have ended, and another have its number, since it was looked at.
+  // The process may have exited meanwhile, and its pid may have been reused.
   if (isFixedMemoryFile(fd) && fstatSync(fd).size === bytes && isAlive(process)) return fd
   closeSync(fd)
   throw new AppError("unavailable", "the machine shares no memory with this host")

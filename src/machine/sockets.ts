@@ -6,7 +6,7 @@ import { join } from "node:path"
 import { listenUnix } from "../lib/posix.ts"
 import { removeWordFile } from "./word-files.ts"
 
-/** Listening descriptors, to be handed to QEMU. */
+/** Listening descriptors that QEMU inherits. */
 export type Sockets = { agent: number; qmp: number }
 
 export function agentSocket(directory: string): string {

@@ -9,7 +9,7 @@ import { join } from "node:path"
 
 const wordFile = "qemu.log"
 
-/** Before a machine starts in that directory, when no other has it open any more. */
+/** Runs before a machine starts in that directory, when no other process has the file open. */
 export async function removeWordFile(directory: string): Promise<void> {
   await rm(join(directory, wordFile), { force: true })
 }

@@ -20,7 +20,7 @@ const drainMs = 5000
  */
 const roundsKept = 24
 
-/** For one machine; both ends become QEMU's, and the caller closes its own. */
+/** A pipe for one machine; QEMU inherits both ends, and the caller closes its own. */
 export function makeWordsPipe(): { readFd: number; writeFd: number } {
   const pipe = createPipe()
   neverWaitAt(pipe.writeFd)
@@ -43,13 +43,13 @@ export class Words {
     this.#timer.unref()
   }
 
-  /** Opens a new machine's own pipe, or QEMU's descriptor for a machine that an earlier daemon has started. */
+  /** Opens a new machine's pipe, or QEMU's descriptor for a machine that an earlier daemon started. */
   listen(process: ProcessIdentity, readFd?: number): void {
     if (this.#ears.has(process.pid) || !isAlive(process)) return
     const borrowed = readFd ?? borrowWords(process)
     if (borrowed === undefined) return
     try {
-      // QEMU may have put something else there.
+      // QEMU may have replaced it.
       if (!fstatSync(borrowed).isFIFO()) return
       this.#ears.set(process.pid, { process, fd: openEar(borrowed), last: Buffer.alloc(0), roundsOver: 0 })
     } finally {
@@ -73,7 +73,7 @@ export class Words {
   }
 }
 
-/** Machines that an older build has started have none. */
+/** Machines started by an older build have no pipe. */
 function borrowWords({ pid }: ProcessIdentity): number | undefined {
   try {
     return borrowDescriptor({ pid, fd: descriptors.words })

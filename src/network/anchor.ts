@@ -23,7 +23,7 @@ export async function makeAnchor({ anchor }: Site, subnet: Subnet): Promise<void
   writeSetting(`ipv6/conf/${anchor}/disable_ipv6`, "1")
 }
 
-/** An address that the host uses or reaches must not be a sandbox's. */
+/** A sandbox must not get an address that the host uses or can reach. */
 export async function refuseOverlap({ anchor, tapPrefix }: Site, subnet: Subnet): Promise<void> {
   const command = ["ip", "-4", "-j", "route", "show", "table", "all"]
   const shown = await runProgram("read the host's routes", command)

@@ -48,7 +48,7 @@ export function anchorBatch(anchor: string, gateway: string, prefix: number): st
   ].join("\n")
 }
 
-/** Below /proc/sys/net. A kernel without IPv6 needs none of its settings. */
+/** Names below /proc/sys/net. A kernel without IPv6 needs none of its settings. */
 export function writeSetting(name: string, value: string): void {
   const path = `/proc/sys/net/${name}`
   try {

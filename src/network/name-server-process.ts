@@ -16,7 +16,7 @@ import {
 
 export type NameServerProcess = {
   process: ProcessIdentity
-  /** The directory, below that of all, which has its configuration. */
+  /** The directory with its configuration, below the directory of all name servers. */
   key: string
   address: string
 }
@@ -40,14 +40,14 @@ export function findNameServers(directory: string): NameServerProcess[] {
   })
 }
 
-/** Addresses by the names that their sockets have among the descriptors of a process. */
+/** Maps the names of a process's sockets among its descriptors to addresses. */
 function boundByRoot(): Map<string, string> {
   const found = new Map<string, string>()
   for (const line of readFileSync("/proc/net/udp", "utf8").split("\n")) {
     const [, local = "", , , , , , user, , inode] = line.trim().split(/\s+/)
     const [address = "", number = ""] = local.split(":")
     if (user !== ofRoot || Number.parseInt(number, 16) !== port) continue
-    // The kernel writes an address as one number of the processor's byte order.
+    // The kernel prints an address as one number in the processor's byte order.
     const bytes = address.match(/../g)?.toReversed() ?? []
     found.set(`socket:[${inode}]`, bytes.map((byte) => Number.parseInt(byte, 16)).join("."))
   }

@@ -54,7 +54,7 @@ function open(): { library: Library; context: Pointer } {
   }
   const context = library.nft_ctx_new(0)
   if (typeof context !== "number") throw new AppError("unavailable", "nftables cannot be used")
-  // Else both are printed.
+  // Otherwise both are printed.
   if (library.nft_ctx_buffer_output(context) !== 0 || library.nft_ctx_buffer_error(context) !== 0)
     throw new AppError("unavailable", "nftables cannot be used")
   return { library, context }

@@ -1,4 +1,4 @@
-/** Runs the host's network programs: to their end within a deadline, or as long as somebody listens to them. */
+/** Runs the host's network programs: to their end within a deadline, or as long as a caller reads their output. */
 
 import { AppError } from "../contract/errors.ts"
 

@@ -8,7 +8,7 @@ import type { NetPolicy } from "../contract/network.ts"
 /** Domain of sibling sandboxes' names, which also work without it. */
 const siblingDomain = "bhatti"
 
-/** Which sandboxes share a name server. `hostSet` is the nftables set that it fills, if it has to. */
+/** Determines which sandboxes share a name server. `hostSet` is the nftables set that it fills, if any. */
 export type Profile = { key: string; owner: string; allowHosts: string[] | "all"; hostSet: string | null }
 
 export function profileOf(owner: string, policy: NetPolicy): Profile {
@@ -90,7 +90,7 @@ export function serversText(profile: Profile, upstreams: string[]): string {
   return scopes.flatMap((scope) => upstreams.map((server) => `server=${scope}${server}\n`)).join("")
 }
 
-/** Every domain that a pattern speaks of, as the name itself and as all names below it. */
+/** Every domain that a pattern covers, as the name itself and as all names below it. */
 function scopesOf(patterns: string[]): { scope: string; isPermitted: boolean }[] {
   return domainsOf(patterns)
     .flatMap((domain) => [domain, `*.${domain}`])

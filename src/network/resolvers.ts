@@ -50,7 +50,7 @@ export class Resolvers {
     this.#user = unprivilegedUser()
   }
 
-  /** Its address, which is kept as long as it runs. */
+  /** Its address, fixed as long as it runs. */
   addressOf(profile: Profile): string {
     const known = this.#addresses.get(profile.key)
     if (known !== undefined) return known
@@ -92,7 +92,7 @@ export class Resolvers {
     }
   }
 
-  /** Starts those again that have ended by themselves. How many. */
+  /** Restarts name servers that have exited. Returns how many. */
   async revive(): Promise<number> {
     const ended = [...this.#running.values()].filter(({ process }) => !isAlive(process))
     for (const { profile } of ended) await this.#start(profile)
@@ -172,7 +172,7 @@ export class Resolvers {
     if (address === undefined) return
     const command = ["ip", "address", "delete", `${address}/32`, "dev", this.#options.anchor]
     await runProgram("take back a name server's address", command).catch((error: unknown) => {
-      // The anchor may have gone with it.
+      // The anchor may have been removed together with it.
       if (!(error instanceof AppError)) throw error
     })
   }
@@ -181,7 +181,7 @@ export class Resolvers {
     return findNameServers(this.#options.directory).filter((found) => found.key === key)
   }
 
-  /** The others are its copies, which end with the connection that they serve. */
+  /** The others are its forks, which end with the connection they serve. */
   #mainProcess(found: NameServerProcess[] = []): ProcessIdentity | undefined {
     return found.map(({ process }) => process).toSorted((a, b) => a.startTicks - b.startTicks)[0]
   }
@@ -222,7 +222,7 @@ export class Resolvers {
   }
 }
 
-/** The name server's user goes through it, to its own file only. Whatever the umask is. */
+/** The name server's user only passes through it to its own file. Independent of the umask. */
 function makePassable(directory: string): void {
   mkdirSync(directory, { recursive: true })
   chmodSync(directory, 0o711)

@@ -39,8 +39,8 @@ export type Lease = {
 }
 
 /**
- * Everything, in place of whatever is there: one transaction, so there is no moment without rules. `learned` are the
- * addresses that name servers have put into their sets before.
+ * Replaces everything in one transaction, so there is no moment without rules. `learned` are the addresses that
+ * name servers added to their sets before.
  */
 export function wholeRuleset(
   ground: Ground,
@@ -175,7 +175,7 @@ export function addLease({ table }: Site, lease: Lease): string {
   ].join("\n")
 }
 
-/** `others`: those that stay; what only this one needed goes with it. */
+/** `others` are the sandboxes that stay; rules that only this one needed are removed with it. */
 export function removeLease({ table }: Site, lease: Lease, others: Lease[]): string {
   const { tap, mac, address } = lease
   const set = `delete element inet ${table}`
@@ -292,7 +292,10 @@ function membersOf({ owner }: Lease): string {
   return `of_${owner}`
 }
 
-/** On the connections of the sandbox, so that answers to a former holder of its address do not reach it. Never 0. */
+/**
+ * The mark on the sandbox's connections, so that replies to a former holder of its address do not reach it. Never
+ * 0.
+ */
 function markOf({ id }: Lease): string {
   return `0x${id.slice("sb_".length, "sb_".length + 7)}1`
 }

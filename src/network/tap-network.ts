@@ -36,14 +36,14 @@ import {
   wholeRuleset,
 } from "./ruleset.ts"
 
-/** A name server that was used a moment ago may be again in the next. */
+/** A name server that was just in use may soon be needed again. */
 const lingerMs = 10_000
 const lookMs = 5000
-/** How soon a name server of the host that has changed is asked. */
+/** How soon a changed name server of the host takes effect. */
 const lookAtServersMs = 1000
 const applying = "apply the network rules"
 const reading = "read the network rules"
-/** A set of addresses that a name server has filled, as it is listed: its name and its elements. */
+/** A listed set that a name server has filled: its name and its elements. */
 const learnedSet = /set (names_\S+) \{[^{}]*elements = \{([^}]*)\}/g
 
 export type Attachment = { id: string; slot: number; owner: string; hostname: string; policy: NetPolicy }
@@ -55,7 +55,7 @@ export class TapNetwork {
   readonly #subnet: Subnet
   readonly #ground: Ground
   readonly #resolvers: Resolvers
-  /** Upstream servers that the operator has chosen; empty: the host's. */
+  /** Upstream servers that the operator has chosen; empty means the host's. */
   readonly #chosenServers: string[]
   readonly #nftables = new Nftables()
   readonly #attached = new Map<string, Attached>()
@@ -85,7 +85,7 @@ export class TapNetwork {
     })
   }
 
-  /** Fifteen characters, as many as an interface's name may have. */
+  /** Fifteen characters, the longest name of an interface. */
   tapOf(id: string): string {
     return `${this.#site.tapPrefix}${id.slice("sb_".length, "sb_".length + 8)}`
   }
@@ -121,7 +121,10 @@ export class TapNetwork {
     await runProgram("switch on a sandbox's network", ["ip", "-batch", "-"], { input })
   }
 
-  /** The rules of a sandbox, and its place among its owner's. Again with another policy or name: changes them. */
+  /**
+   * Adds the rules of a sandbox and its place among its owner's. Called again with another policy or name, changes
+   * them.
+   */
   attach(attachment: Attachment): Promise<void> {
     return this.#inTurn(async () => {
       const before = this.#attached.get(attachment.id)
@@ -147,7 +150,7 @@ export class TapNetwork {
     })
   }
 
-  /** Takes back its rules. Its TAP device goes with its machine, and with that its route. */
+  /** Removes its rules. Its TAP device disappears with its machine, and the route with the device. */
   detach(id: string): Promise<void> {
     return this.#inTurn(async () => {
       const attached = this.#attached.get(id)
@@ -188,7 +191,7 @@ export class TapNetwork {
         await this.#resolvers.serve(profile, this.#siblingsOf(profile.owner))
         this.#resolvers.announce(profile.owner, this.#siblingsOf(profile.owner))
       }
-      // A daemon that was killed may not have come to that.
+      // A daemon that was killed may not have done that.
       const running = attachments.filter(({ id }) => existsSync(`/sys/class/net/${this.tapOf(id)}`))
       await this.linkUp(...running)
     })

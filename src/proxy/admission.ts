@@ -4,11 +4,11 @@ import type { RateLimits } from "../contract/config.ts"
 import { limits } from "../contract/limits.ts"
 import { type Decision, RateLimiter } from "../rules/rate-limit.ts"
 
-/** Whatever is asked on one connection can be cut off when its alias leads nowhere any more. */
+/** A connection to an alias, which can be cut off when the alias is removed. */
 export interface Visitor {
   /** Drops the connection immediately. */
   cutOff(): void
-  /** Gives its connection to the guest away if it does not need it now. */
+  /** Closes its kept connection to the guest if it is idle. */
   yieldUpstream(): boolean
 }
 

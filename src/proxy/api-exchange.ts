@@ -22,11 +22,11 @@ import { apiPace } from "./upstreams.ts"
 export type Api = (request: Request, body: AsyncIterable<Uint8Array>) => Promise<Answer>
 type Answer = { response: Response; bytes: AnswerBytes | undefined }
 type AnswerBytes = {
-  /** How fast the client has to take them; without it, it may take its time. */
+  /** How fast the client has to take them; if omitted, the client may take its time. */
   readonly pace: TakingPace | undefined
   /** Returns the next bytes, or undefined at the end. Rejects if the rest cannot be read. */
   read(): Promise<Uint8Array | undefined>
-  /** Whatever waits rejects. */
+  /** Pending calls reject. */
   close(): void
 }
 
@@ -41,7 +41,7 @@ export class ApiExchange {
   readonly #abort = new AbortController()
   readonly #stopped = Promise.withResolvers<never>()
   #bytes: AnswerBytes | undefined
-  /** The body has been read to its end. */
+  /** True once the body has been read to its end. */
   #isRead: boolean
   /** True while the client waits for `100 Continue` before it sends its body. */
   #isHeldBack: boolean
@@ -71,7 +71,7 @@ export class ApiExchange {
     if (framing.kind === "length") headers.push(["content-length", `${framing.bytes}`])
     const { signal } = this.#abort
     const request = new Request(`http://api${target === "*" ? "/*" : target}`, { method, headers, signal })
-    // The engine takes a method that it does not know for another.
+    // The engine would replace a method that it does not know.
     if (request.method !== method) throw new HeadError("there is no such method", 501)
 
     // Ending an iteration does not end the body: the rest may still be read.
@@ -98,7 +98,7 @@ export class ApiExchange {
       this.#stopWith(new HeadError("the request's body does not come", 408))
   }
 
-  /** Breaks both sides off. */
+  /** Closes both sides. */
   stop(): void {
     this.#stopWith(new Lost("the client has left"))
     this.#client.close()
@@ -167,7 +167,7 @@ export class ApiExchange {
     }
   }
 
-  /** Drops the connection if the answer is not as long as announced, so that the client sees it. */
+  /** Drops the connection if the answer is not as long as announced, so that the client notices. */
   async #stream(bytes: AnswerBytes, framing: Framing): Promise<void> {
     const { kind } = framing
     let left = framing.kind === "length" ? framing.bytes : Number.POSITIVE_INFINITY

@@ -30,11 +30,11 @@ export type Surroundings = {
 
 const headDeadlineMs = 10_000
 const keepAliveMs = 75_000
-/** For a client that takes none of our refusal. */
+/** Timeout for a client that does not read our refusal. */
 const refusalMs = 60_000
-/** For what a client sends after our last answer. */
+/** Timeout for input that a client sends after our last answer. */
 const goodbyeMs = 2000
-/** Shorter than what servers commonly allow, so that they rarely close just when we ask again. */
+/** Shorter than common server timeouts, so that servers rarely close a connection just as we reuse it. */
 const upstreamIdleMs = 4000
 const askPath = "/caddy/ask"
 
@@ -58,7 +58,7 @@ export class ClientConnection implements Visitor {
     this.#around = around
   }
 
-  /** Until the client or we have had enough. Rejects only for a bug. */
+  /** Serves until the client or we close the connection. Rejects only for a bug. */
   async serve(): Promise<void> {
     try {
       while (await this.#serveOne());
@@ -71,7 +71,7 @@ export class ClientConnection implements Visitor {
     }
   }
 
-  /** To be called several times a second. */
+  /** Called several times a second. */
   check(nowMs: number): void {
     this.#exchange?.check(nowMs)
     const { sinceMs, forMs } = this.#waiting ?? { sinceMs: nowMs, forMs: 0 }
@@ -96,7 +96,7 @@ export class ClientConnection implements Visitor {
     return true
   }
 
-  /** Refuses the connection itself. */
+  /** Refuses the connection itself, before any request. */
   async turnAway(refusal: Refusal): Promise<void> {
     try {
       await this.#say(refusalBytes(refusal, { keepAlive: false }))
@@ -207,7 +207,7 @@ export class ClientConnection implements Visitor {
   }
 
   async #run<Outcome>(exchange: Running<Outcome>): Promise<Outcome> {
-    // Cut off, or left, while the sandbox was woken.
+    // Cut off, or the client left, while the sandbox was woken.
     if (this.#peer.isLost) {
       exchange.stop()
       throw new Lost("the client has left")
@@ -256,7 +256,7 @@ export class ClientConnection implements Visitor {
     return isPath && request.method === "GET" && isLoopback(this.#facts.peer)
   }
 
-  /** A proxy on this host asks whether to get a certificate for a name. */
+  /** A proxy on this host asks whether it may get a certificate for a name. */
   async #answerAsk(request: RequestHead): Promise<boolean> {
     const { admission, core, zone } = this.#around
     const decision = admission.ask(performance.now())

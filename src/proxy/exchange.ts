@@ -31,7 +31,7 @@ import { Lost, type Peer, type SocketPeer } from "./peer.ts"
 import { readBody, readHead } from "./reading.ts"
 import { type Refusal, refusalBytes } from "./refusal.ts"
 
-/** How long an upstream and its client may take; infinite where the upstream sees to it itself. */
+/** Timeouts for an upstream and its client; infinite if the upstream enforces them itself. */
 export type Pace = {
   /** Without a byte of the request's body. */
   bodyMs: number
@@ -42,8 +42,8 @@ export type Pace = {
   /** Without a byte either way after a change of protocol. */
   tunnelIdleMs: number
   /**
-   * A client that has ended its side may still be waiting for the answer, or be gone: that looks the same. After so
-   * long without anything to tell it, it counts as gone.
+   * A client that has ended its side may be gone or may still wait for the answer: both look the same. It counts as
+   * gone after this long without any bytes for it.
    */
   lingerMs: number
 }
@@ -62,7 +62,7 @@ export type Ending =
  */
 const stuckTunnelIdleMs = 60_000
 const interimAnswersMax = 16
-/** Safe to send twice, as the standard says. */
+/** Methods that are safe to repeat by the standard. */
 const repeatable = new Set(["GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"])
 
 export class Exchange {
@@ -74,7 +74,7 @@ export class Exchange {
   readonly #isUpstreamReused: boolean
   #phase: "asking" | "answering" | "tunnel" = "asking"
   #isSent = false
-  /** Something of the upstream has come. */
+  /** The upstream has sent some bytes. */
   #isHeard = false
   /** Framing of the answer once its head has been sent to the client; from then on a refusal is impossible. */
   #answered: Framing | undefined
@@ -130,7 +130,7 @@ export class Exchange {
     }
   }
 
-  /** Breaks both sides off. */
+  /** Closes both sides. */
   stop(): void {
     this.#stopWith(undefined)
     this.#client.close()
@@ -194,7 +194,7 @@ export class Exchange {
   async #answer(response: ResponseHead): Promise<Ending> {
     this.#phase = "answering"
     const framing = clientFraming(response.framing, this.#request.version)
-    // A client that waits to be told to send its body will not send it now.
+    // A client that waits for `100 Continue` will not send its body now.
     const staysOpen =
       wantsToStay(this.#request) &&
       framing.kind !== "until_close" &&
@@ -213,7 +213,7 @@ export class Exchange {
     return { kind: "done", client: staysOpen && this.#isSent ? "keep" : "close", isUpstreamReusable }
   }
 
-  /** A small answer that is there already goes out in one piece with its head. */
+  /** Sends a small answer that has already arrived in one piece with its head. */
   async #writeWithHead(head: Buffer, from: Framing, to: Framing): Promise<void> {
     let before: Uint8Array | undefined = head
     if (isBodyless(from) || !this.#upstream.hasArrived) {
@@ -302,7 +302,7 @@ export class Exchange {
   }
 }
 
-/** How a body of unknown length is ended depends on what the client understands. */
+/** The framing of a body of unknown length depends on the client's version. */
 function clientFraming(framing: Framing, version: RequestHead["version"]): Framing {
   if (framing.kind === "none" || framing.kind === "length") return framing
   return { kind: version === "1.1" ? "chunked" : "until_close" }

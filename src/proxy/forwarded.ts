@@ -116,7 +116,7 @@ function droppedNames(headers: readonly Header[]): Set<string> {
   return named.length === 0 ? new Set(hopByHop) : new Set([...hopByHop, ...named])
 }
 
-/** Underscores count as hyphens: to a CGI or WSGI application both are one name. */
+/** Underscores count as hyphens: for a CGI or WSGI application both are the same name. */
 function saysWhoTheClientIs(lowerName: string): boolean {
   const name = lowerName.replaceAll("_", "-")
   return name.startsWith("x-forwarded-") || name === "forwarded" || name === "x-real-ip"

@@ -68,7 +68,7 @@ export class Front {
     return this.#connections.size
   }
 
-  /** Open connections keep the certificate that they began with. A bad one is logged, and the one in use stays. */
+  /** Open connections keep their certificate. An invalid certificate is logged, and the one in use stays. */
   reloadCertificate(): void {
     const { tls } = this.#options
     if (!tls) return

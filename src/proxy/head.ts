@@ -15,7 +15,7 @@ export const headLimits = {
 
 export type Header = [name: string, value: string]
 
-/** How the body that follows a head ends. */
+/** How the end of the body after a head is determined. */
 export type Framing =
   | { kind: "none" }
   | { kind: "length"; bytes: number }
@@ -43,7 +43,7 @@ export type ResponseHead = {
   framing: Framing
 }
 
-/** A head that is refused, and the status that says so to a client. */
+/** A refused head, and the status for the client. */
 export class HeadError extends Error {
   override readonly name = "HeadError"
   readonly status: number
@@ -57,7 +57,7 @@ export class HeadError extends Error {
 const CR = 0x0d
 const LF = 0x0a
 const token = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/
-/** Everything but control characters; a tab may stand inside. Bytes above ASCII are opaque, and pass as they are. */
+/** Everything but control characters; a tab may appear inside. Bytes above ASCII are opaque and pass unchanged. */
 const fieldValue = /^[\t\x20-\x7e\x80-\xff]*$/
 const targetText = /^[\x21\x22\x24-\x7e]+$/
 const hostText = /^(?:\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z](?:[0-9A-Za-z._-]*))(?::\d{1,5})?$/

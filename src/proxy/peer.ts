@@ -47,7 +47,7 @@ export class SocketPeer implements Peer {
   #isDiscarding = false
   /** When the other side ended, on the clock of `performance.now()`. */
   endedAtMs: number | undefined
-  /** When the last byte could be handed to the socket, and how many there were. */
+  /** When the last byte was handed to the socket, and how many there were. */
   wroteAtMs = 0
   wroteBytes = 0
   /** Called once when the connection is lost. The current user of the connection sets it. */
@@ -111,7 +111,7 @@ export class SocketPeer implements Peer {
     return this.#isPaused
   }
 
-  /** Bytes wait for the other side to take them. */
+  /** True while bytes wait for the other side to take them. */
   get isWriting(): boolean {
     return this.#unwritten !== undefined
   }

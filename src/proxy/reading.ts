@@ -1,4 +1,4 @@
-/** Heads and bodies as they come out of a peer. */
+/** Reads heads and bodies from a peer. */
 
 import { ChunkDecoder } from "./chunked.ts"
 import { canBegin, type Framing, findHeadEnd, HeadError } from "./head.ts"
@@ -63,7 +63,7 @@ async function* readChunked(peer: Peer): AsyncGenerator<Uint8Array, void> {
     const { pieces, used } = decoder.decode(chunk)
     if (decoder.isDone) peer.unread(chunk.subarray(used))
     const [only = new Uint8Array()] = pieces
-    // Tiny chunks that arrived together go on together: one write instead of thousands.
+    // Tiny chunks that arrived together are forwarded together: one write instead of thousands.
     const body = pieces.length > 1 ? Buffer.concat(pieces) : only
     if (body.length > 0) yield body
   }

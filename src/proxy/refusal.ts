@@ -48,7 +48,7 @@ export function refusalBytes(
   return Buffer.from(`${lines.join("\r\n")}\r\n\r\n${request?.method === "HEAD" ? "" : body}`)
 }
 
-/** Browsers name HTML when a page is opened; programs and scripts take what comes. */
+/** Browsers ask for HTML when they open a page; programs and scripts accept anything. */
 function wantsPage({ headers }: RequestHead): boolean {
   return listOf(headers, "accept").some((type) => /^text\/html\s*(;|$)/.test(type))
 }

@@ -27,7 +27,7 @@ export const aliasPace: Pace = {
   lingerMs: 500,
 }
 
-/** A sandbox that could not be woken is not tried again by every request that comes meanwhile. */
+/** Requests that arrive shortly after a failed wake-up do not retry it. */
 const restMs = 2000
 
 export class Upstreams {
@@ -40,7 +40,7 @@ export class Upstreams {
     this.#apiSocketPath = options.apiSocketPath
   }
 
-  /** For a change of protocol, of which the API's server knows more than we do. */
+  /** Connects to the API's server for a change of protocol, which that server handles better than the proxy could. */
   connectApi(): Promise<Peer> {
     return SocketPeer.connectUnix(this.#apiSocketPath)
   }

@@ -33,7 +33,7 @@ const settingFlags = new Map<string, keyof GivenSettings>([
   ["--ca", "ca"],
 ])
 
-/** What the line itself says of where the daemon is. */
+/** The daemon's settings given on the line itself. */
 function settingsIn(before: readonly string[]): Partial<GivenSettings> {
   const found: Partial<GivenSettings> = {}
   for (const [index, word] of before.entries()) {
@@ -145,7 +145,7 @@ function flagsOf(options: Options): string[] {
   return Object.keys(options).map(optionFlag)
 }
 
-/** Names that only the daemon knows. No answer in time, or any trouble, is none. */
+/** Names that only the daemon knows; empty if it does not answer in time or fails. */
 class Names {
   readonly #connect: () => Promise<Client>
 

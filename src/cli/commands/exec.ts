@@ -112,7 +112,7 @@ that does not exist; 124 when --timeout ended it; 125 when bhatti failed, 126 wh
   },
 })
 
-/** A command line in quotes is one word, of which no program has the name. */
+/** A quoted command line is a single word, and no program has such a name. */
 function withShellHint(error: AppError, [program = "", ...more]: readonly string[]): AppError {
   const isMissing = error.code === "not_found" || error.code === "command_not_found"
   const isLine = isMissing && error.hint === undefined && more.length === 0
@@ -126,7 +126,7 @@ type Asked = {
   options: { env: Record<string, string> | undefined; cwd: string | undefined; user: string | undefined }
 }
 
-/** A sandbox that answers and a command that could not start: the fault is in the command, or in our own options. */
+/** The sandbox answers but the command could not start: the error is in the command or in our own options. */
 async function execExitCode(error: AppError, client: Client, asked: Asked): Promise<number> {
   if (error.code === "command_not_found") return exitNotFound
   if (error.code !== "not_found" && error.code !== "invalid") return exitSandboxSide

@@ -25,7 +25,7 @@ export const fileRm = command({
   },
 })
 
-/** Without --recursive only a directory that is not empty is in conflict. */
+/** Without --recursive the only conflict is a directory that is not empty. */
 async function removed<Reply>(reply: Promise<Reply>, options: { recursive: boolean }): Promise<Reply> {
   try {
     return await reply

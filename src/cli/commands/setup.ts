@@ -65,7 +65,7 @@ is taken out again when the address is changed to another host.`,
 type Address = { url: string; token: string }
 type Present = { url: string; token: string | undefined; caFile: string | undefined }
 
-/** Asks for everything that the options leave open, or reads it from standard input. */
+/** Asks for the settings that the options leave open, or reads them from standard input. */
 async function ask(given: GivenSettings, present: Present): Promise<Address> {
   const { url, token } = given
   if (url !== undefined && token !== undefined) return { url, token }
@@ -99,12 +99,12 @@ async function readAnswers(given: GivenSettings, present: Present): Promise<Addr
   return { url, token }
 }
 
-/** A key is for the daemon that gave it, and no other is shown it. */
+/** A key belongs to the daemon that issued it and must not be sent to another. */
 function keptToken(url: string, present: Present): string | undefined {
   return url === present.url ? present.token : undefined
 }
 
-/** A file that cannot be read as it is must not keep anybody from writing a good one. */
+/** An unreadable file must not prevent writing a valid one. */
 function presentSettings(file: ClientFile): Present {
   const { BHATTI_URL, BHATTI_TOKEN } = process.env
   try {

@@ -108,7 +108,7 @@ async function whyLost(
   }
 }
 
-/** The sandbox is there, the session that was named is not. */
+/** The sandbox exists, the named session does not. */
 function notAttached(error: AppError, sandbox: string): AppError {
   if (error.code !== "not_found" || error.hint !== undefined) return error
   return new AppError(error.code, error.message, { cause: error, hint: `bhatti ps ${sandbox}` })

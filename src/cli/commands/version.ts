@@ -10,7 +10,7 @@ export const version = hostCommand({
   },
   examples: ["bhatti version", "bhatti version --daemon"],
   async run({ options, settings, isJson, out }) {
-    // Settings that cannot be read must not hide which version says so.
+    // Unreadable settings must not hide this program's version.
     if (!isJson) await out.result(`bhatti v${programVersion}`)
     const found = await settings()
     const { url } = found

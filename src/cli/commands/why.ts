@@ -29,7 +29,7 @@ export const why = command({
       lines.push(
         `  its file system takes no more writes; this may put it right: bhatti repair ${args.sandbox}`,
       )
-    // A daemon that is older than this program does not say it.
+    // A daemon older than this program omits it.
     if (reply.failed_starts) {
       const { in_a_row: count, reason } = reply.failed_starts
       lines.push(`  starts that failed since it last ran: ${count}, the last one: ${reason}`)

@@ -1,4 +1,4 @@
-/** Turns pieces made on demand into a stream that a request can send, in chunks worth a write. */
+/** Turns pieces produced on demand into a stream for a request, in chunks large enough to send. */
 
 const chunkBytes = 64 * 1024
 

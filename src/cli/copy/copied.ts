@@ -6,7 +6,7 @@ import { countText } from "../words.ts"
 export type Copied = {
   entries: number
   bytes: number
-  /** How many were left out. */
+  /** Number of files left out. */
   skipped: number
 }
 
@@ -24,12 +24,12 @@ const linesMax = 5
 
 export const notText = "its name is no UTF-8 text"
 
-/** Bytes of a name that are no UTF-8 are read as U+FFFD: it is another name then, and perhaps several files'. */
+/** Bytes of a name that are not UTF-8 are read as U+FFFD: that is a different name, perhaps shared by several files. */
 export function isText(name: string): boolean {
   return !name.includes("\uFFFD")
 }
 
-/** `count`: how many there are in all, if more than have a line. */
+/** `count`: the total number, if not all have a line. */
 export async function tellSkipped(
   out: Output,
   skipped: readonly string[],

@@ -1,4 +1,7 @@
-/** From a sandbox to here: files beside their place first, then renamed; directories unpacked without trusting them. */
+/**
+ * Copies from a sandbox to this host: files to a temporary name, then renamed; directories unpacked without
+ * trusting the archive.
+ */
 
 import { join, posix } from "node:path"
 import { AppError } from "../../contract/errors.ts"
@@ -45,7 +48,7 @@ async function downloadOne(
   if (found === undefined) throw new AppError("not_found", `there is no ${printable(placeText(source))}`)
   const { path, entry } = found
   const from = { sandbox: source.sandbox, path, label: printable(placeText(source)) }
-  // The name as it was asked for, which may be that of a link.
+  // The name as requested, which may be that of a link.
   const name = posix.basename(posix.resolve("/", source.path))
   return await tellingFate(source.sandbox, { client: context.client, during: duringCopy }, async () => {
     if (target === undefined) return await toOutput(from, { isDirectory: entry.is_dir }, context)

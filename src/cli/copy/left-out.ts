@@ -10,7 +10,7 @@ import { printable } from "../words.ts"
 
 export type LeftOut = {
   count: number
-  /** A line for each that is named; not all of them are when there are many. */
+  /** A line for each named file; if there are many, not all are named. */
   lines: string[]
 }
 

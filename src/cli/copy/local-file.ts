@@ -14,7 +14,7 @@ const pieceBytes = 128 * 1024
 
 export type LocalFile = { handle: FileHandle; bytesCount: number; mode: string }
 
-/** Permissions as the daemon takes them, without set-user-id and the like. */
+/** Permissions as the daemon accepts them, without set-user-id and the like. */
 export function modeText(mode: number): string {
   return `0${(mode & 0o777).toString(8).padStart(3, "0")}`
 }
@@ -43,7 +43,7 @@ export async function* piecesOf(
   }
 }
 
-/** Writes a file as a whole; when it cannot be finished the old one, or none, is what remains. */
+/** Writes a complete file or, on failure, leaves the old one or none. */
 export async function placeFile(
   path: string,
   content: AsyncIterable<Uint8Array>,

@@ -9,7 +9,7 @@ import { localStep, openLocal, piecesOf } from "./local-file.ts"
 
 export type Packed = {
   stream: AsyncIterable<Uint8Array>
-  /** Names that were left out, so far, each with why. */
+  /** Names left out so far, each with the reason. */
   skipped: string[]
 }
 
@@ -29,7 +29,7 @@ type Node = { path: string; name: string; skipped: string[] }
 async function addTree(pack: Pack, node: Node): Promise<void> {
   const { path, name, skipped } = node
   const found = await localStep(path, () => lstat(path))
-  // With a bit that the archive has no room for: the packer takes 0 for none given.
+  // The extra bit is not stored in the archive; without it the packer would replace mode 0 by its default.
   const common = { name, mode: (found.mode & 0o777) | 0o100_000, mtime: found.mtime }
   if (found.isDirectory()) {
     if (name !== "") await addEntry(pack, { ...common, type: "directory" })
@@ -59,7 +59,7 @@ async function addFile(
     const entry = pack.entry({ ...header, type: "file", size: file.bytesCount }, (error) =>
       error ? done.reject(error) : done.resolve(),
     )
-    // The archive may be given up while a piece is read.
+    // The archive may be cancelled while a piece is read.
     done.promise.catch(() => undefined)
     entry.on("error", done.reject)
     let wake = () => {}

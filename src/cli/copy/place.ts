@@ -9,7 +9,7 @@ export type GuestPlace = { kind: "guest"; sandbox: string; path: string }
 export type LocalPlace = { kind: "local"; path: string }
 export type Place = GuestPlace | LocalPlace | { kind: "standard" }
 
-/** Relative paths of a sandbox begin here. */
+/** Base directory of relative paths in a sandbox. */
 const guestHome = "/workspace"
 
 /** A local name with a colon in it is written `./a:b`. */

@@ -17,12 +17,12 @@ import { besideName, localFailure, localStep, placeFile } from "./local-file.ts"
 export type Unpacked = {
   entries: number
   bytes: number
-  /** Names that were left out, each with why; not all of them when the sandbox has left out many. */
+  /** Names left out, each with the reason; not all of them if the sandbox left out many. */
   skipped: string[]
   skippedCount: number
 }
 
-/** The first part of every name, the directory that was asked for, becomes `root`. */
+/** The first part of every name, the requested directory, becomes `root`. */
 export async function unpackTree(archive: AsyncIterable<Uint8Array>, root: string): Promise<Unpacked> {
   const extract = newExtract()
   let broken: Error | undefined
@@ -181,7 +181,7 @@ class Tree {
     this.result.entries++
   }
 
-  /** No directory on the way may be a link: it could lead anywhere, and an earlier entry may have made it. */
+  /** No directory on the path may be a link: it could lead anywhere, and an earlier entry may have created it. */
   async #checkParent(path: string): Promise<void> {
     const parent = dirname(path)
     if (parent === this.#knownDirectory || path === "" || parent === ".") return

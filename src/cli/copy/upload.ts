@@ -1,4 +1,7 @@
-/** From here into a sandbox: files one by one, written as a whole; directories and larger files as a tar stream. */
+/**
+ * Copies from this host into a sandbox: single files, each written completely; directories and larger files as a
+ * tar stream.
+ */
 
 import { realpath } from "node:fs/promises"
 import { basename, posix, resolve } from "node:path"
@@ -25,7 +28,7 @@ import { Progress } from "./progress.ts"
 
 export const duringCopy = "during the copy"
 
-/** `owner`: whom the copies belong to in the sandbox, if not to the usual user. */
+/** `owner`: owner of the copies in the sandbox; the default user if omitted. */
 export type CopyContext = { client: Client; out: Output; signal: AbortSignal; owner?: string | undefined }
 
 export async function upload(
@@ -131,7 +134,7 @@ async function uploadTree(
   const { client, out, signal } = context
   const isContents = place.path.endsWith("/.")
   const path = isContents ? place.path.slice(0, -1) : posix.dirname(place.path)
-  // A link that was named is followed; those below are copied as links.
+  // A link named as the source is followed; links below it are copied as links.
   const real = await localStep(source, () => realpath(source))
   const packed = packTree(real, isContents ? "" : posix.basename(place.path))
   const label = printable(basename(resolve(source)))

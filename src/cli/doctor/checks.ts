@@ -1,4 +1,7 @@
-/** The doctor's judgement: facts in, one line each out. No clock, no system, so that every case can be tested. */
+/**
+ * The doctor's judgement: facts in, one line each out. Uses no clock and no system call, so that every case can be
+ * tested.
+ */
 
 import type { AppError } from "../../contract/errors.ts"
 import { trust } from "../../contract/trust.ts"
@@ -17,7 +20,7 @@ export type Check = {
 const oldestQemu = [7, 2] as const
 const memoryWarnMib = 1024
 const clockSkewWarnMs = 5000
-/** No version of this program is older. */
+/** No version of this program is older, so an earlier year means a wrong clock. */
 const yearOldest = 2025
 
 export function hostChecks(facts: HostFacts): Check[] {
@@ -64,7 +67,7 @@ export function connectionChecks(facts: ConnectionFacts): Check[] {
   ]
 }
 
-/** Settings of this program that cannot be used, so that there is no connection to look at. */
+/** Settings of this program that are unusable, so that there is no connection to check. */
 export function settingsCheck({ message, hint }: AppError): Check {
   return { area: "settings", status: "fail", text: message, ...fixOf(hint) }
 }

@@ -32,7 +32,7 @@ export type DataDirFacts =
       freeMib: number
       files: { name: string; mode: number }[]
       kernelAndImage: boolean
-      /** Findings that wait for the operator, such as files that do not belong together. */
+      /** Findings for the operator, such as files that do not belong together. */
       findings: Finding[]
       probe: { problem: string | null; isOfThisBoot: boolean } | undefined
     }
@@ -145,7 +145,7 @@ async function askDaemon(address: Settings): Promise<ConnectionFacts["daemon"]> 
   let clockSkewMs: number | undefined
   const onHeaders = (headers: Headers) => {
     const theirsMs = Date.parse(headers.get("date") ?? "")
-    // Their clock shows whole seconds and was read between our two looks.
+    // The daemon's clock shows whole seconds and was read between our two readings.
     if (!Number.isNaN(theirsMs)) clockSkewMs = theirsMs + 500 - (sentMs + Date.now()) / 2
   }
   try {
@@ -222,7 +222,7 @@ async function readIfAny(path: string): Promise<string | undefined> {
   }
 }
 
-/** Loaded, built in, or there to be loaded. */
+/** Loaded, built in, or available. */
 function hasModule(name: string): boolean {
   return existsSync(`/sys/module/${name}`) || runs(["modprobe", "--dry-run", "--quiet", name])
 }

@@ -5,11 +5,11 @@ import { errorCodeOf } from "../../lib/error-code.ts"
 import { readNameServers } from "../../lib/host-name-servers.ts"
 import type { Check } from "./checks.ts"
 
-/** As many user ids as slots, from the base on. */
+/** As many user ids as slots, starting at the base. */
 const idsOfMachines = 65_536
 
 export type HostShares = {
-  /** Users that have user ids of machines, with the file that says so. */
+  /** Users with user ids of machines, and the file that assigns them. */
   others: { name: string; file: string }[]
   /** Why sandboxes cannot resolve names of the internet; null if they can. */
   namesTrouble: string | null
