@@ -21,7 +21,6 @@ const (
 
 	prCapbsetDrop     = 24
 	prSetNoNewPrivs   = 38
-	prSetThpDisable   = 41
 	prCapAmbient      = 47
 	prCapAmbientClear = 4
 	rlimitNproc       = 6
@@ -193,8 +192,6 @@ func (all *steps) setLimits(wanted order) error {
 		fileBytes = own.Max
 	}
 	limit(syscall.RLIMIT_FSIZE, fileBytes)
-	// In large pages a guest that boots would take what lies between the pages that it writes.
-	all.add("keep to small pages", syscall.SYS_PRCTL, prSetThpDisable, 1, 0, 0, 0)
 	all.add("set its priority", syscall.SYS_SETPRIORITY, syscall.PRIO_PROCESS, 0, wanted.niceness)
 	return nil
 }
