@@ -183,7 +183,7 @@ export function connect(options: ClientOptions): Client {
     } catch (error) {
       return error instanceof AppError ? error : new AppError("internal", "ask the daemon", { cause: error })
     }
-    const hint = "a proxy is between, which may let no streams through; NO_PROXY=HOST goes past it"
+    const hint = "a proxy is in between and may block streams; set NO_PROXY=HOST to bypass it"
     return new AppError(
       "unavailable",
       `the daemon at ${base} refused a stream to sandbox "${id}"`,

@@ -130,8 +130,7 @@ export const api = {
   stopSandbox: endpoint({
     method: "POST",
     path: "/sandboxes/:id/stop",
-    summary:
-      "Write a sandbox's memory to disk and free the host's; the next request starts it again as it was",
+    summary: "Save a sandbox's memory to disk and free the host's; the next request resumes it",
     reply: Sandbox,
     status: 200,
   }),
@@ -153,8 +152,7 @@ export const api = {
   restartSandbox: endpoint({
     method: "POST",
     path: "/sandboxes/:id/restart",
-    summary:
-      "End all that runs in a sandbox in good order and boot it from its disk, as a computer is restarted",
+    summary: "Shut a sandbox down in good order and boot it from its disk",
     reply: Sandbox,
     status: 200,
   }),
@@ -259,7 +257,7 @@ export const api = {
     method: "GET",
     path: "/sandboxes/:id/files",
     summary:
-      "A file's bytes, a directory's entries, or what a file is; HEAD tells it in X-File-Size, X-File-Mode and X-File-IsDir",
+      "Read a file's bytes, a directory's entries or a file's metadata; HEAD returns it in X-File-Size, X-File-Mode and X-File-IsDir",
     query: ReadFileQuery,
     reply: z.union([FileEntry, z.array(FileEntry)]),
     replyBytes: true,

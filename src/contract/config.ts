@@ -49,63 +49,63 @@ const Settings = z.strictObject({
     .string()
     .startsWith("/")
     .default(defaultDataDir)
-    .describe("Where everything lives: state, images, sandboxes"),
+    .describe("Directory of all data: state, images, sandboxes"),
   listen: ListenAddress.default(defaultListen).describe(
     "Address of the API and of published ports; anything but loopback lets others connect",
   ),
   domain: HostName.default("localhost").describe(
-    "Published ports answer at ALIAS.domain, and the API at the domain itself",
+    "Published ports are at ALIAS.domain, and the API at the domain itself",
   ),
   api_hosts: z
     .array(HostName)
     .default([])
-    .describe("Further names under which the API answers; requests that name another host are refused"),
+    .describe("Further host names of the API; requests for any other host are refused"),
   public_scheme: z
     .enum(["http", "https"])
     .optional()
-    .describe("In the URLs of published ports. Default: https with tls_cert, else http"),
+    .describe("Scheme in the URLs of published ports. Default: https with tls_cert, else http"),
   public_port: z
     .int()
     .min(1)
     .max(65_535)
     .optional()
     .describe(
-      "In the URLs of published ports. Default: the scheme's own with public_scheme, else that of listen",
+      "Port in the URLs of published ports. Default: the scheme's default port with public_scheme, else that of listen",
     ),
   tls_cert: z
     .string()
     .startsWith("/")
     .optional()
-    .describe("Certificate chain in PEM form for domain and *.domain; read again when it changes"),
+    .describe("Certificate chain in PEM form for domain and *.domain; reloaded when it changes"),
   tls_key: z.string().startsWith("/").optional().describe("Its private key"),
   trusted_proxies: z
     .array(Network)
     .default([])
-    .describe("Addresses of proxies in front whose X-Forwarded headers are believed"),
+    .describe("Addresses of reverse proxies whose X-Forwarded headers are trusted"),
   rate_limits: RateLimits.prefault({}).describe(
     "`burst` requests at once and `per_minute` over time; more get 429 with Retry-After",
   ),
   accel: z
     .enum(["auto", "kvm", "tcg"])
     .default("auto")
-    .describe("auto proves KVM by booting a guest under it, else uses software emulation"),
+    .describe("auto uses KVM if a guest boots under it, else software emulation"),
   require_kvm: z
     .boolean()
     .default(false)
-    .describe("Serve only where KVM works, and so only where sandboxes hold hostile code"),
+    .describe("Refuse to start without KVM, since only KVM isolates hostile code"),
   kvm_probe_seconds: z
     .number()
     .min(1)
     .max(600)
     .default(5)
     .describe(
-      "For how long the guest that KVM is proved with may say nothing; more for a slow host, such as one that is itself a machine",
+      "Longest silence of the guest that tests KVM; raise it for a slow host, such as a virtual machine",
     ),
   confinement: z
     .enum(["full", "reduced"])
     .default("full")
     .describe(
-      "full: each QEMU in namespaces and a root directory of its own, or the daemon does not start; reduced: without them, where the host refuses them",
+      "full: each QEMU has its own namespaces and root directory, or the daemon does not start; reduced: runs without them if the host refuses them",
     ),
   network: z
     .enum(["auto", "tap", "user"])
@@ -121,55 +121,51 @@ const Settings = z.strictObject({
   dns_upstreams: z
     .array(z.union([z.ipv4(), z.ipv6()]))
     .default([])
-    .describe("Name servers that sandboxes' questions are passed to. Default: those of /etc/resolv.conf"),
+    .describe("Name servers that answer sandboxes' queries. Default: those of /etc/resolv.conf"),
   allow_internal: z
     .array(z.union([z.ipv4(), z.cidrv4()], { error: "use an IPv4 address or an IPv4 network in CIDR form" }))
     .default([])
-    .describe("Private networks that sandboxes may reach all the same; their own policies still hold"),
+    .describe("Private networks that sandboxes may reach; each sandbox's own policy still applies"),
   uid_base: z
     .int()
     .min(1000)
     .max(2_000_000_000)
     .default(700_000)
-    .describe("First of 65 536 user ids that machines run as; nothing else on the host may use them"),
+    .describe("First of the 65 536 user ids that machines run as; no other program may use them"),
   pool: z
     .int()
     .min(0)
     .max(100)
     .default(20)
     .describe(
-      "Most sandboxes kept ready of one size: two of a size in use, more after creates that came at once; 0: none",
+      "Most sandboxes kept ready per size: two of a size in use, more after a burst of creates; 0: none",
     ),
   pool_memory_mb: z
     .int()
     .min(0)
     .max(1_000_000)
     .default(512)
-    .describe("Memory in MiB that all of them may use together, each about 36"),
-  warm_after: z
-    .number()
-    .min(0)
-    .default(30)
-    .describe("Seconds of idleness after which a sandbox is paused; 0: never"),
+    .describe("Memory limit in MiB of all ready sandboxes together, each about 36"),
+  warm_after: z.number().min(0).default(30).describe("Idle seconds until a sandbox is paused; 0: never"),
   timer_window: z
     .number()
     .min(0)
     .max(3600)
     .default(60)
     .describe(
-      "A sandbox is not paused while a program in it that is no server waits for a timer that is due within so many seconds; 0: timers do not count",
+      "Do not pause a sandbox while a program in it, other than a server, has a timer due within this many seconds; 0: ignore timers",
     ),
   cold_after: z
     .number()
     .min(0)
     .default(1800)
-    .describe("Seconds after which a paused sandbox is written to disk; 0: never"),
+    .describe("Seconds until a paused sandbox is saved to disk; 0: never"),
   disk_reserve_mb: z
     .int()
     .min(0)
     .default(1024)
     .describe(
-      "Free space in MiB on the data directory's file system: creating a sandbox must leave it, and running ones that write are paused when there is less",
+      "Space in MiB kept free on the data directory's file system: below it creates are refused, and running sandboxes that write are paused",
     ),
   memory_reserve_mb: z
     .int()
@@ -177,7 +173,7 @@ const Settings = z.strictObject({
     .max(10_000_000)
     .default(512)
     .describe(
-      "Available memory in MiB that starting a sandbox must leave on the host; below twice that idle sandboxes are written to disk early; 0: nothing is kept",
+      "Memory in MiB kept available on the host: starts that would leave less are refused, and below twice that idle sandboxes are saved to disk early; 0: no reserve",
     ),
   disk_mb_per_second: z
     .int()
@@ -185,27 +181,27 @@ const Settings = z.strictObject({
     .max(1_000_000)
     .default(500)
     .describe(
-      "MiB that one sandbox may read, and write, per second on the data directory's disk, where the host can limit that; 0: as much as it gets",
+      "Limit in MiB per second on one sandbox's disk reads, and on its writes, if the host supports it; 0: no limit",
     ),
   template_disk_mb: z
     .int()
     .min(0)
     .default(8192)
     .describe(
-      "Space in MiB that templates may take; beyond it those that nothing needs are removed, oldest use first",
+      "Space limit in MiB of templates; above it templates that nothing depends on are removed, least recently used first",
     ),
   guest_ca: z
     .string()
     .startsWith("/")
     .optional()
     .describe(
-      "File with certificates in PEM form that new sandboxes trust, such as those of a proxy that reads TLS",
+      "File of certificates in PEM form that new sandboxes trust, such as those of a proxy that inspects TLS",
     ),
   guest_proxy: z
     .url({ protocol: /^https?$/, error: "use http://HOST:PORT" })
     .optional()
     .describe(
-      "Proxy that sandboxes are told to use, by http_proxy and https_proxy; allow_internal must open its address if that is internal",
+      "Proxy that sandboxes get in http_proxy and https_proxy; an internal address must also be in allow_internal",
     ),
   guest_no_proxy: z
     .array(
@@ -218,32 +214,32 @@ const Settings = z.strictObject({
     .max(100)
     .default([])
     .describe(
-      "Names and addresses that sandboxes reach without guest_proxy, beside their own and their siblings'",
+      "Names and addresses that sandboxes reach without guest_proxy, besides their own and their siblings'",
     ),
   on_stop: z
     .enum(["keep", "snapshot"])
     .default("keep")
-    .describe("When the daemon stops: keep lets sandboxes run on, snapshot writes them to disk"),
+    .describe("When the daemon stops: keep leaves sandboxes running, snapshot saves them to disk"),
   stop_timeout: z
     .number()
     .min(1)
     .max(120)
     .default(60)
-    .describe("Seconds that writing sandboxes to disk may take then; what is not done runs on"),
+    .describe("Time limit in seconds for saving them; sandboxes not saved by then keep running"),
   metrics_token: z
     .string()
     .min(16)
     .max(256)
     .optional()
-    .describe("Opens GET /metrics to who sends it as bearer token; without it there are no metrics"),
+    .describe("Bearer token for GET /metrics; without it there are no metrics"),
   log_level: z
     .enum(["trace", "debug", "info", "warn", "error"])
     .default("info")
-    .describe("Of the log on standard output, a line of JSON each"),
+    .describe("Least severe level in the log, which is written as JSON lines on standard output"),
   // Keys of the command line may be in the same file, since BHATTI_CONFIG can name one file for both.
-  api_url: z.string().optional().describe("Of the command line: where the API is"),
-  auth_token: z.string().optional().describe("Of the command line: its API key"),
-  ca_file: z.string().optional().describe("Of the command line: certificates that it trusts for https"),
+  api_url: z.string().optional().describe("For the command line: address of the API"),
+  auth_token: z.string().optional().describe("For the command line: its API key"),
+  ca_file: z.string().optional().describe("For the command line: certificates that it trusts for https"),
 })
 
 export const configKeys: readonly string[] = Object.keys(Settings.shape)

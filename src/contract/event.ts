@@ -56,7 +56,7 @@ export type EventType = (typeof eventTypes)[number]
 
 export const Event = z
   .object({
-    id: z.string().describe("In the order of time"),
+    id: z.string().describe("Ids sort by time"),
     ts: z.iso.datetime(),
     type: z.string(),
     user_id: z.string().nullable(),
@@ -64,7 +64,7 @@ export const Event = z
     sandbox_name: z.string().nullable().describe("Its name at that time"),
     meta: z
       .record(z.string(), z.union([z.string(), z.number(), z.boolean(), z.null()]))
-      .describe("What more is known, such as `ms`: how long it took, `by`: user or daemon, `reason`"),
+      .describe("Details, such as `ms` (duration), `by` (user or daemon), `reason`"),
   })
   .meta({ id: "Event" })
 export type Event = z.infer<typeof Event>
@@ -82,19 +82,19 @@ export const EventsQuery = z.strictObject({
     .string()
     .regex(/^[a-z_.]{1,40}$/, "a type has lower-case letters, underscores and dots")
     .optional()
-    .describe("Only types that begin so, such as `thermal.`"),
-  sandbox: z.string().min(1).max(128).optional().describe("Only those of this sandbox, by name or id"),
-  since: z.iso.datetime({ offset: true }).optional().describe("Only those from this time on"),
+    .describe("Only event types with this prefix, such as `thermal.`"),
+  sandbox: z.string().min(1).max(128).optional().describe("Only events of this sandbox, by name or id"),
+  since: z.iso.datetime({ offset: true }).optional().describe("Only events from this time on"),
   limit: z.coerce
     .number()
     .int()
     .min(0)
     .max(limits.eventsPerReplyMax)
     .default(limits.eventsPerReplyDefault)
-    .describe("The newest so many"),
+    .describe("Show at most this many, the newest"),
   follow: z
     .enum(["true", "false"])
     .default("false")
-    .describe("Stay, and send further ones as lines of JSON as they happen"),
+    .describe("Keep the connection open and stream new events as JSON lines"),
 })
 export type EventsQuery = z.infer<typeof EventsQuery>

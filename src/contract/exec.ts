@@ -31,7 +31,7 @@ const command = {
       `a command has at most ${limits.execRequestBytesMax} bytes`,
     )
     .describe("Program and arguments; no shell is involved"),
-  env: Env.default({}).describe("Added to the sandbox's environment for this command"),
+  env: Env.default({}).describe("Variables added to the sandbox's environment for this command"),
   cwd: z
     .string()
     .min(1)

@@ -29,7 +29,7 @@ export const FileEntry = z
     owner: z.string(),
     group: z.string(),
     mtime: z.iso.datetime(),
-    target: z.string().nullable().describe("Where a symlink points"),
+    target: z.string().nullable().describe("Target of a symlink"),
   })
   .meta({ id: "FileEntry" })
 export type FileEntry = z.infer<typeof FileEntry>
@@ -43,10 +43,10 @@ export const ReadFileQuery = z.strictObject({
     .describe(
       `List the directory instead: a JSON array of at most ${limits.directoryEntriesMax} FileEntry; when there are more, the answer has the header ${truncatedHeader}: true`,
     ),
-  stat: z.enum(["true", "false"]).default("false").describe("Only what the file is: one FileEntry"),
-  offset: count.describe("Of a file only the lines from this one on; the first is 1"),
-  limit: count.describe("Of a file only so many lines"),
-  max_bytes: count.describe("Of that at most so many bytes"),
+  stat: z.enum(["true", "false"]).default("false").describe("Only the file's metadata: one FileEntry"),
+  offset: count.describe("Start at this line of a file; the first is 1"),
+  limit: count.describe("Return at most this many lines of a file"),
+  max_bytes: count.describe("Return at most this many bytes"),
 })
 export const WriteFileQuery = z.strictObject({
   path: GuestPath,

@@ -5,12 +5,12 @@ import { z } from "zod"
 export const Image = z
   .object({
     name: z.string(),
-    hash: z.string().describe("Changes with the content; sandboxes keep the one they were made from"),
+    hash: z.string().describe("Changes with the content; sandboxes keep the version they were made from"),
     is_default: z.boolean().describe("Used when a create names no image"),
-    size_mb: z.number().describe("Space that it takes on the host"),
+    size_mb: z.number().describe("Space on the host"),
     disk_size_mb: z
       .int()
-      .describe("Size of its disk as a sandbox sees it, and the least that a sandbox can have"),
+      .describe("Size of its disk as a sandbox sees it, and the minimum disk size of its sandboxes"),
     kernel_version: z.string(),
     created_at: z.iso.datetime().describe("When it was installed on this host"),
   })

@@ -28,7 +28,9 @@ export const NetPolicy = z
     default: z
       .enum(["public", "deny"])
       .describe("public: all of the internet; deny: only what allow_hosts and allow_cidrs name"),
-    allow_hosts: z.array(z.string()).describe("Names that may be reached, `*.` in front for all below one"),
+    allow_hosts: z
+      .array(z.string())
+      .describe("Names that may be reached; `*.` in front covers all names below"),
     allow_cidrs: z.array(z.string()).describe("IPv4 networks that may be reached"),
   })
   .meta({ id: "NetPolicy" })
@@ -44,9 +46,11 @@ export const NetPolicyInput = z
   .refine(
     (policy) =>
       policy.default !== "public" || (policy.allow_hosts.length === 0 && policy.allow_cidrs.length === 0),
-    "public reaches everything already; lists of what is allowed go with deny",
+    "public allows everything already; use allow lists with deny",
   )
-  .describe("What it may reach outside; addresses of the host, of others and private networks never")
+  .describe(
+    "Its outbound network policy; the host, other users' sandboxes and private networks are always blocked",
+  )
   .meta({ id: "NetPolicyInput" })
 export type NetPolicyInput = z.infer<typeof NetPolicyInput>
 

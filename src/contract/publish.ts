@@ -31,13 +31,13 @@ export const Publish = z
   .strictObject({
     port: Port,
     alias: Alias.optional().describe(
-      "Default: the oldest that the port has, or one made from the sandbox's name and random characters",
+      "Default: the port's oldest alias, or one made from the sandbox's name and random characters",
     ),
   })
   .meta({ id: "Publish" })
 
 export const UnpublishQuery = z.strictObject({
-  alias: z.string().optional().describe("Only this alias of the port. Default: all that it has"),
+  alias: z.string().optional().describe("Only this alias of the port. Default: all its aliases"),
 })
 
 export const PublishedPort = z

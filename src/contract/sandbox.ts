@@ -78,7 +78,7 @@ export const ListSandboxes = z.strictObject({
   label: z
     .union([LabelPair, z.array(LabelPair).max(limits.labelsMax)])
     .optional()
-    .describe("Only those with this label, as key=value; given several times, only those with all of them"),
+    .describe("Only sandboxes with this label, as key=value; repeat it to require several"),
 })
 
 export const Thermal = z
@@ -103,11 +103,11 @@ export const Sandbox = z
       .string()
       .nullable()
       .describe(
-        "Why a stopped sandbox lost its memory and will boot from its disk, or why a running one did at its last start or is held now",
+        "Why a stopped sandbox lost its memory and will boot from disk, why a running one did at its last start, or why it is held",
       ),
     thermal: Thermal.nullable(),
     held: Held.nullable().describe(
-      "Why it is paused and refuses requests; it goes on by itself. null: it is not",
+      "Why it is held (paused, and refusing requests); it resumes automatically. null: it is not held",
     ),
     image: ImageName,
     cpus: z.int(),
@@ -115,20 +115,20 @@ export const Sandbox = z
     disk_size_mb: z.int().describe("Size of the root disk in MiB"),
     keep_hot: z
       .boolean()
-      .describe("It is never paused, and runs again when the daemon starts unless its owner has stopped it"),
-    allow_cold: z.boolean().describe("It may be written to disk when it was paused for long"),
+      .describe("Never paused when idle, and restarted with the daemon unless its owner has stopped it"),
+    allow_cold: z.boolean().describe("Whether it may be saved to disk after a long pause"),
     warm_after: z
       .number()
       .nullable()
-      .describe("Idle seconds until it is paused, 0: never, null: as the host does it"),
+      .describe("Idle seconds until it is paused; 0: never; null: the host's default"),
     cold_after: z
       .number()
       .nullable()
-      .describe("Paused seconds until it is written to disk, 0: never, null: as the host does it"),
-    on_boot: z.boolean().describe("Its init script runs again at each boot of its machine"),
+      .describe("Paused seconds until it is saved to disk; 0: never; null: the host's default"),
+    on_boot: z.boolean().describe("Whether the init script runs at each boot"),
     labels: z.record(z.string(), z.string()),
-    urls: z.array(z.string()).describe("Where its published ports answer"),
-    ip: z.string().nullable().describe("Its address; only its owner's other sandboxes reach it"),
+    urls: z.array(z.string()).describe("URLs of its published ports"),
+    ip: z.string().nullable().describe("Its address, reachable only from its owner's other sandboxes"),
     net_policy: NetPolicy,
     created_by: UserId,
     created_at: z.iso.datetime(),
@@ -145,7 +145,7 @@ export const CreateSandbox = z
       .max(128)
       .optional()
       .describe(
-        "Copy this sandbox as it runs now; image and size are then its, and there are no init and files",
+        "Copy this sandbox in its current state; image and size are those of the source, and init and files are not allowed",
       ),
     image: ImageName.optional().meta({ default: limits.imageDefault }),
     cpus: z
@@ -177,32 +177,30 @@ export const CreateSandbox = z
       .array(SecretName)
       .max(limits.secretsMax)
       .default([])
-      .describe("Names of your secrets that it gets as environment"),
+      .describe("Names of your secrets that it gets as environment variables"),
     labels: Labels.default({}),
     keep_hot: z
       .boolean()
       .default(false)
-      .describe(
-        "Never pause it when it is idle; with the daemon it starts again, unless you have stopped it",
-      ),
+      .describe("Never pause it when idle, and restart it with the daemon unless you have stopped it"),
     net_policy: NetPolicyInput.optional(),
     warm_after: ThermalSeconds.optional().describe(
-      "Idle seconds until it is paused, 0: never; default: as the host does it",
+      "Idle seconds until it is paused; 0: never; default: the host's setting",
     ),
     cold_after: ThermalSeconds.optional().describe(
-      "Paused seconds until it is written to disk, 0: never; default: as the host does it",
+      "Paused seconds until it is saved to disk; 0: never; default: the host's setting",
     ),
     init: z
       .string()
       .min(1)
       .max(limits.initScriptBytesMax)
       .optional()
-      .describe("Shell script, run as the session `init` when the sandbox is up"),
+      .describe("Shell script that runs as the session `init` when the sandbox has started"),
     on_boot: z
       .boolean()
       .default(true)
       .describe(
-        "Run the init script again at each boot of its machine: after a restart, a crash or an update of the host, not after a stop",
+        "Run the init script at each boot too: after a restart, a crash or an update of the host, but not after a stop",
       ),
     files: z
       .array(
@@ -218,7 +216,7 @@ export const CreateSandbox = z
     if_not_exists: z
       .boolean()
       .default(false)
-      .describe("An existing sandbox of that name is the answer (status 200), not an error"),
+      .describe("If a sandbox of that name exists, return it unchanged (status 200) instead of an error"),
   })
   .meta({ id: "CreateSandbox" })
 export type CreateSandbox = z.infer<typeof CreateSandbox>
@@ -228,20 +226,20 @@ export const CreateSandboxes = CreateSandbox.extend({
     .int()
     .min(1)
     .max(limits.createCountMax)
-    .describe("How many; with a name they are called NAME-1 to NAME-N"),
+    .describe("Create this many, all or none; with a name they are called NAME-1 to NAME-N"),
 }).meta({ id: "CreateSandboxes" })
 
 export const DestroyedSandbox = z.object({ status: z.literal("destroyed") }).meta({ id: "DestroyedSandbox" })
 
 export const UpdateSandbox = z
   .strictObject({
-    name: SandboxName.optional().describe("Its new name; its host name inside stays until it boots again"),
+    name: SandboxName.optional().describe("Its new name; the host name inside changes at the next boot"),
     keep_hot: z.boolean().optional(),
     allow_cold: z.boolean().optional(),
-    warm_after: ThermalSeconds.nullable().optional().describe("As at create; null: as the host does it"),
-    cold_after: ThermalSeconds.nullable().optional().describe("As at create; null: as the host does it"),
+    warm_after: ThermalSeconds.nullable().optional().describe("As in a create; null: the host's default"),
+    cold_after: ThermalSeconds.nullable().optional().describe("As in a create; null: the host's default"),
     labels_add: Labels.default({}),
-    net_policy: NetPolicyInput.optional().describe("Takes the place of the former policy, at once"),
+    net_policy: NetPolicyInput.optional().describe("Replaces the current policy at once"),
     labels_remove: z.array(z.string().max(128)).max(limits.labelsMax).default([]),
   })
   .meta({ id: "UpdateSandbox" })
@@ -249,10 +247,7 @@ export type UpdateSandbox = z.infer<typeof UpdateSandbox>
 
 export const StartSandbox = z
   .strictObject({
-    force: z
-      .boolean()
-      .default(false)
-      .describe("Try at once, also when it has failed to start several times and rests"),
+    force: z.boolean().default(false).describe("Start it now, even if failed starts have made it back off"),
   })
   .meta({ id: "StartSandbox" })
 export type StartSandbox = z.infer<typeof StartSandbox>
@@ -261,8 +256,8 @@ export const Repaired = z
   .object({
     result: z
       .enum(["clean", "repaired", "damaged"])
-      .describe("clean: nothing was wrong; repaired: all errors were put right; damaged: some could not be"),
-    output: z.string().describe("The last words of e2fsck"),
+      .describe("clean: no errors; repaired: all errors were fixed; damaged: some could not be"),
+    output: z.string().describe("The end of e2fsck's output"),
     sandbox: Sandbox,
   })
   .meta({ id: "Repaired" })
@@ -271,38 +266,34 @@ export type Repaired = z.infer<typeof Repaired>
 export const Why = z
   .object({
     thermal: Thermal.nullable(),
-    reason: z.string().describe("Why it is so"),
-    held: Held.nullable().describe("Why it is paused and refuses requests; null: it is not"),
-    keeps_awake: z.array(z.string()).describe("What keeps it from being paused, if anything does"),
+    reason: z.string().describe("Reason for its state"),
+    held: Held.nullable().describe("Why it is held (paused, and refusing requests); null: it is not held"),
+    keeps_awake: z.array(z.string()).describe("Reasons why it is not paused now"),
     last_touch: z
       .object({ what: z.string(), seconds_ago: z.int() })
       .nullable()
-      .describe("What last asked something of it, since the daemon started"),
+      .describe("The last request to it since the daemon started"),
     started_from_disk: z
       .string()
       .nullable()
-      .describe("Why it lost its memory at its last start; null: it did not"),
+      .describe("Why it lost its memory at its last start; null: it kept it"),
     panic_console: z
       .string()
       .nullable()
-      .describe("The end of its console, when its last machine ended by a panic of its kernel"),
+      .describe("The end of its console, if a kernel panic ended its last machine"),
     root_read_only: z
       .boolean()
       .nullable()
       .describe(
-        "Its kernel takes no more writes to its file system, which a repair may put right; null: it was not asked",
+        "Whether its kernel has made its file system read-only, which a repair may fix; null: unknown",
       ),
     failed_starts: z
       .object({ in_a_row: z.int(), reason: z.string(), rest_seconds: z.int() })
       .nullable()
-      .describe(
-        "Starts that failed since it last ran, the last reason, and how long requests do not start it",
-      ),
-    open_streams: z
-      .int()
-      .describe("Commands, attached sessions, transfers and connections that keep it awake"),
+      .describe("Failed starts since it last ran, the last reason, and how long it backs off"),
+    open_streams: z.int().describe("Open commands, sessions, transfers and connections, which keep it awake"),
     idle_seconds: z.int(),
-    changes_in_seconds: z.int().nullable().describe("When that changes if nothing happens"),
+    changes_in_seconds: z.int().nullable().describe("When the state changes if nothing happens"),
     changes_to: Thermal.nullable(),
   })
   .meta({ id: "Why" })

@@ -22,7 +22,7 @@ export const Session = z
     exit_code: z.int().nullable(),
     signal: z.string().nullable(),
     pid: z.int(),
-    attached: z.boolean().describe("Whether a client sees it now"),
+    attached: z.boolean().describe("Whether a client is attached"),
     created_at: z.iso.datetime(),
   })
   .meta({ id: "Session" })
@@ -47,7 +47,7 @@ export const ShellQuery = z.strictObject({
         .max(1024 * 1024),
     )
     .optional()
-    .describe("Output bytes that may be on their way unacknowledged; see `ack`"),
+    .describe("Limit on unacknowledged output bytes in flight; see `ack`"),
 })
 export type ShellQuery = z.infer<typeof ShellQuery>
 

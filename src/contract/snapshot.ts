@@ -22,7 +22,7 @@ export const Snapshot = z
     user_id: UserId,
     name: SnapshotName,
     status: z.enum(["creating", "ready", "deleting"]),
-    source_sandbox: z.string().describe("Name of the sandbox it was made of"),
+    source_sandbox: z.string().describe("Name of the sandbox it was taken from"),
     source_id: SandboxId,
     image: ImageName,
     cpus: z.int(),
@@ -30,8 +30,8 @@ export const Snapshot = z
     disk_size_mb: z.int().describe("Size of the root disk in MiB"),
     has_memory: z
       .boolean()
-      .describe("Whether it holds the memory; without it a sandbox made from it boots from the disk"),
-    size_mb: z.int().describe("Space it takes on the host in MiB"),
+      .describe("Whether it holds the memory; otherwise a sandbox made from it boots from disk"),
+    size_mb: z.int().describe("Space on the host in MiB"),
     created_at: z.iso.datetime(),
   })
   .meta({ id: "Snapshot" })
@@ -46,7 +46,7 @@ export const ResumeSnapshot = z
       .array(SecretName)
       .max(limits.secretsMax)
       .default([])
-      .describe("Names of your secrets that the new sandbox gets; those of the source are not taken over"),
+      .describe("Names of your secrets that the new sandbox gets; it does not inherit the source's"),
   })
   .meta({ id: "ResumeSnapshot" })
 export type ResumeSnapshot = z.infer<typeof ResumeSnapshot>

@@ -11,9 +11,11 @@ export type Health = z.infer<typeof Health>
 export const Version = z
   .object({
     version: z.string(),
-    accelerator: z.enum(["kvm", "tcg"]).describe("tcg: software emulation, slower and no security boundary"),
+    accelerator: z
+      .enum(["kvm", "tcg"])
+      .describe("tcg: software emulation, which is slower and not a security boundary"),
     accelerator_reason: z.string(),
-    warnings: z.array(z.string()).describe("What this host cannot promise, one line each"),
+    warnings: z.array(z.string()).describe("Guarantees that this host cannot give, one line each"),
   })
   .meta({ id: "Version" })
 export type Version = z.infer<typeof Version>

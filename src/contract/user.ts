@@ -26,7 +26,7 @@ export const UserLimits = z.strictObject({
     .max(limits.userDiskMibMax)
     .default(limits.userDiskMibDefault)
     .describe(
-      "Space on the host of all sandboxes' disks and all named snapshots together in MiB, without the saved memory of stopped sandboxes; 0: no quota",
+      "Quota in MiB for all sandboxes' disks and named snapshots together, without the saved memory of stopped sandboxes; 0: no quota",
     ),
 })
 export type UserLimits = z.infer<typeof UserLimits>
@@ -36,7 +36,7 @@ export const User = UserLimits.extend({
   name: UserName,
   created_at: z.iso.datetime(),
   sandboxes: z.int(),
-  disk_used_mb: z.int().describe("As the daemon measured it last"),
+  disk_used_mb: z.int().describe("As last measured by the daemon"),
 }).meta({
   id: "User",
 })

@@ -17,13 +17,11 @@ export async function cleanUp(core: Core, signal: AbortSignal): Promise<void> {
       await removeUnusedTemplates(core, Date.now())
       await removeUnusedImages(core)
     } catch (error) {
-      core.log.error({ error }, "what nothing uses could not be removed")
+      core.log.error({ error }, "unused files could not be removed")
     }
     await core.store
       .copyDaily()
-      .catch((error: unknown) =>
-        core.log.error({ error }, "the day's copy of the database could not be made"),
-      )
+      .catch((error: unknown) => core.log.error({ error }, "the daily copy of the database failed"))
     await pause(everyMs, signal)
   }
 }
@@ -61,6 +59,6 @@ export async function removeUnusedImages(core: Core): Promise<void> {
   const templates = await core.host.machines.measureTemplates()
   const needed = new Set(templates.map(({ imageHash }) => imageHash))
   for (const path of await core.host.images.removeUnused(needed)) {
-    core.log.info({ path }, "removed what no template lies on")
+    core.log.info({ path }, "removed an unused image or kernel")
   }
 }

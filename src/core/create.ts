@@ -275,7 +275,7 @@ async function startFailure(
   core.log.error({ sandbox: record.id, cause, ...words }, "a sandbox did not start")
   return new AppError("unavailable", `sandbox "${record.name}" did not start`, {
     cause,
-    hint: "try again; the daemon's log has the machine's last words",
+    hint: "try again; the daemon's log has the end of the machine's console",
   })
 }
 
@@ -365,7 +365,7 @@ export function checkStillAwaited(record: SandboxRecord, signal: AbortSignal | u
 }
 
 function abandoned({ name }: SandboxRecord): AppError {
-  return new AppError("conflict", `the create of "${name}" was cancelled: its client has left`)
+  return new AppError("conflict", `the create of "${name}" was cancelled: the client disconnected`)
 }
 
 /** Adds the record under the requested name, or under a friendly name that is free. */

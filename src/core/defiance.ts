@@ -29,7 +29,7 @@ export class Defiance {
       await this.#core.host.machines.pause(machine)
     } catch (error) {
       if (!(error instanceof AppError)) throw error
-      this.#core.log.warn({ sandbox: record.id, error }, "a machine does not answer to a pause")
+      this.#core.log.warn({ sandbox: record.id, error }, "a machine did not answer a pause")
     }
   }
 

@@ -65,7 +65,7 @@ export async function removeFailed(core: Core, record: SandboxRecord): Promise<v
  * see the sandbox.
  */
 function removeLater(core: Core, record: SandboxRecord, error: unknown): void {
-  core.log.error({ sandbox: record.id, error }, "could not remove what is left of a sandbox; trying again")
+  core.log.error({ sandbox: record.id, error }, "could not remove the rest of a sandbox; retrying")
   core.clock.after(removeAgainMs, () => {
     void core.turns.take(record.id, async () => {
       try {

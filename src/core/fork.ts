@@ -117,7 +117,7 @@ async function abandonDraft(core: Core, id: string): Promise<void> {
   try {
     await core.host.snapshots.abandon(id)
   } catch (error) {
-    core.log.error({ draft: id, error }, "could not remove the draft of a copy; trying again")
+    core.log.error({ draft: id, error }, "could not remove the draft of a copy; retrying")
     core.clock.after(removeAgainMs, () => void abandonDraft(core, id))
   }
 }

@@ -33,10 +33,7 @@ export class RowKeeper {
     try {
       await this.#keep()
     } catch (error) {
-      this.#core.log.error(
-        { error },
-        "what is kept beside the disks could not be brought up to date; trying again",
-      )
+      this.#core.log.error({ error }, "the records beside the disks could not be updated; retrying")
     }
   }
 

@@ -65,7 +65,7 @@ export class Keys {
       try {
         await this.look()
       } catch (error) {
-        this.#log.error({ error }, "could not look whether keys have changed")
+        this.#log.error({ error }, "could not check for changed keys")
       }
       await pause(lookEveryMs, signal)
     }

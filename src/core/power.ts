@@ -67,17 +67,14 @@ export async function stopSandbox(
   } catch (cause) {
     const halted = await core.space.haltedFor(record, machine)
     if (halted) {
-      core.log.warn(
-        { sandbox: record.id, error: cause },
-        "a sandbox that was to be saved waits for disk space",
-      )
+      core.log.warn({ sandbox: record.id, error: cause }, "saving a sandbox failed: it waits for disk space")
       throw halted
     }
     try {
       await undoStop(core, record, machine)
     } catch (error) {
       // The sandbox stays `stopping`; the next request settles it.
-      core.log.error({ sandbox: record.id, error }, "a sandbox that could not be saved does not go on")
+      core.log.error({ sandbox: record.id, error }, "a sandbox could not be saved and does not resume")
       throw new AppError("unavailable", `sandbox "${record.name}" could not be saved and does not answer`, {
         cause,
         hint: "the next request tries to bring it back; the daemon's log says why",
@@ -292,7 +289,7 @@ export async function bootFromDisk(
     )
     throw new AppError("unavailable", `sandbox "${record.name}" does not boot from its disk`, {
       cause,
-      hint: "the daemon's log has its last words",
+      hint: "the daemon's log has the end of its console",
     })
   }
   await finishAttach(core, record, attaching)
@@ -324,7 +321,7 @@ async function endStart(
   reason: string,
 ): Promise<void> {
   if (machine) await core.host.machines.kill(machine)
-  core.log.warn({ sandbox: record.id, reason }, "a sandbox has only its disk")
+  core.log.warn({ sandbox: record.id, reason }, "a sandbox lost its memory; only its disk is left")
   await coldWithoutMemory(core, record, reason)
 }
 
@@ -365,14 +362,14 @@ export async function silence(core: Core, record: SandboxRecord, machine: Machin
     }
   } catch (error) {
     if (core.space.heldOf(record) !== undefined) throw error
-    core.log.warn({ sandbox: record.id, error }, "saving a sandbox that could not fall silent")
+    core.log.warn({ sandbox: record.id, error }, "saving a sandbox that did not quiesce")
   } finally {
     dropGuest(core, record.id)
   }
 }
 
 function saveFailure(record: SandboxRecord, cause: unknown): AppError {
-  return new AppError("unavailable", `sandbox "${record.name}" could not be saved and goes on running`, {
+  return new AppError("unavailable", `sandbox "${record.name}" could not be saved and keeps running`, {
     cause,
     hint: saveHint((cause as NodeJS.ErrnoException).code),
   })

@@ -53,7 +53,7 @@ async function reconcileOne(
   const { state } = record
   try {
     if (isPart || state.kind === "creating" || state.kind === "destroying") {
-      core.log.info({ sandbox: record.id, state: state.kind }, "removing what a crash left of a sandbox")
+      core.log.info({ sandbox: record.id, state: state.kind }, "removing the rest of a sandbox after a crash")
       await removeEverything(core, record)
     } else if (state.kind === "cold") {
       // No machine belongs to it; a machine left by a crash would write to its disk.

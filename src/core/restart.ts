@@ -58,7 +58,7 @@ async function end(core: Core, record: SandboxRecord, machine: Machine): Promise
     await core.space.unlessHalted(record, machine, shutDown(core, record, machine))
   } catch (error) {
     if (!(error instanceof AppError) || core.space.heldOf(record) !== undefined) throw error
-    core.log.warn({ sandbox: record.id, error }, "restarting a sandbox whose guest does not end")
+    core.log.warn({ sandbox: record.id, error }, "restarting a sandbox whose guest did not shut down")
   } finally {
     dropGuest(core, record.id)
   }

@@ -62,10 +62,14 @@ export async function createSnapshot(
         cause,
       )
       if (cause instanceof AppError) throw cause
-      throw new AppError("unavailable", `no snapshot of "${source.name}" could be made; it goes on`, {
-        cause,
-        hint: "the daemon's log says why; try again",
-      })
+      throw new AppError(
+        "unavailable",
+        `the snapshot of "${source.name}" failed; the sandbox keeps running`,
+        {
+          cause,
+          hint: "the daemon's log says why; try again",
+        },
+      )
     }
   })
 }

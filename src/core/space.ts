@@ -80,7 +80,7 @@ export class Space {
       try {
         waitMs = await this.tick()
       } catch (error) {
-        this.#core.log.error({ error }, "the look at the disk space failed")
+        this.#core.log.error({ error }, "the check of the disk space failed")
       }
       await pause(waitMs, signal)
     }
@@ -250,7 +250,7 @@ export class Space {
       try {
         await this.#findHalted(record, isShort)
       } catch (error) {
-        log.error({ sandbox: record.id, error }, "a sandbox could not be asked whether it stands still")
+        log.error({ sandbox: record.id, error }, "could not ask whether a machine is stopped")
       } finally {
         this.#asking.delete(record.id)
       }
@@ -308,7 +308,7 @@ export class Space {
       return await machines.haltOf(machine)
     } catch (error) {
       if (!(error instanceof AppError)) throw error
-      this.#core.log.warn({ sandbox: record.id, error }, "a machine does not say whether it runs")
+      this.#core.log.warn({ sandbox: record.id, error }, "could not ask whether a machine runs")
       return "none"
     }
   }

@@ -114,7 +114,7 @@ async function makeTemplate(core: Core, spec: TemplateSpec): Promise<Template> {
     )
     throw new AppError("unavailable", `image "${spec.image.name}" does not boot`, {
       cause,
-      hint: "the daemon's log has the guest's last words",
+      hint: "the daemon's log has the end of the guest's console",
       retryable: false,
     })
   }

@@ -57,7 +57,7 @@ export class Thermal {
       try {
         await this.tick(this.#core.clock.nowMs())
       } catch (error) {
-        this.#core.log.error({ error }, "the thermal loop stumbled")
+        this.#core.log.error({ error }, "an iteration of the thermal loop failed")
       }
       await pause(tickMs, signal)
     }

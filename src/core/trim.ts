@@ -19,6 +19,6 @@ export async function trimGuest(
     await guest.trim({ budgetMs, deadlineMs: budgetMs + slackMs })
   } catch (error) {
     if (!(error instanceof AppError)) throw error
-    core.log.info({ sandbox: record.id, error }, "a guest did not give back what it has deleted")
+    core.log.info({ sandbox: record.id, error }, "a guest did not trim deleted data")
   }
 }

@@ -96,7 +96,7 @@ export function createApp(
   app.notFound((c) =>
     errorResponse(
       new AppError("not_found", `nothing is at ${c.req.method} ${c.req.path}`, {
-        hint: "GET /openapi.json lists what is",
+        hint: "GET /openapi.json lists all endpoints",
       }),
       {
         requestId: c.get("requestId"),

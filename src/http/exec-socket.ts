@@ -121,7 +121,7 @@ export class ExecSocket implements SocketSession {
   async #input(socket: ServerWebSocket<SocketState>, message: Buffer): Promise<void> {
     this.#inputBytes += message.length
     if (this.#inputBytes > inputBytesMax) {
-      throw new AppError("limit_exceeded", "more input than the command takes", {
+      throw new AppError("limit_exceeded", "input buffer full: the command is not reading", {
         hint: `keep at most ${limits.execStreamWindowBytes} bytes unacknowledged`,
       })
     }

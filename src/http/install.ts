@@ -87,7 +87,7 @@ export function serveDownloads<E extends Environment>(
       const file = await downloads.open(name)
       if (file === undefined)
         throw new AppError("not_found", "there is no such file to install", {
-          hint: "GET /install/SHA256SUMS lists what is",
+          hint: "GET /install/SHA256SUMS lists the files",
         })
       const length = file.bytesCount === undefined ? {} : { "content-length": `${file.bytesCount}` }
       c.env.streamed = new StreamedAnswer({

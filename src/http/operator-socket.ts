@@ -57,7 +57,7 @@ function linesOf(
       try {
         send({ result: await work((progress) => send({ progress }), left.signal) })
       } catch (error) {
-        core.log.error({ error }, "what the operator asked for failed")
+        core.log.error({ error }, "an operator's command failed")
         const known = error instanceof AppError ? error : undefined
         const {
           code = "internal",
@@ -68,6 +68,6 @@ function linesOf(
       }
       if (!left.signal.aborted) controller.close()
     },
-    cancel: () => left.abort(new AppError("conflict", "whoever asked for it has left")),
+    cancel: () => left.abort(new AppError("conflict", "the client has disconnected")),
   })
 }

@@ -181,13 +181,13 @@ export function handlers(about: About): Handlers {
     async execSocket({ core, account, params, requestId, upgrade }) {
       const session = new ExecSocket({ core, account, nameOrId: idOf(params), requestId })
       if (upgrade(session)) return new Response(null)
-      throw new AppError("invalid", "this address speaks WebSocket only")
+      throw new AppError("invalid", "this endpoint accepts only WebSockets")
     },
 
     async shellSocket({ core, account, params, requestId, upgrade }, { query }) {
       const session = new ShellSocket({ core, account, nameOrId: idOf(params), requestId, query })
       if (upgrade(session)) return new Response(null)
-      throw new AppError("invalid", "this address speaks WebSocket only")
+      throw new AppError("invalid", "this endpoint accepts only WebSockets")
     },
 
     async listSessions({ core, account, params }) {

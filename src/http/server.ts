@@ -47,7 +47,9 @@ function listen(app: App, path: string, log: Log): Server<SocketState> {
       if (!bytes) return response
       bytes.close()
       return errorResponse(
-        new AppError("invalid", "this endpoint is no WebSocket", { hint: "ask again without Upgrade" }),
+        new AppError("invalid", "this endpoint is not a WebSocket", {
+          hint: "retry without the Upgrade header",
+        }),
         { requestId: response.headers.get("x-request-id") ?? "", log },
       )
     },

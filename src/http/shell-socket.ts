@@ -111,7 +111,7 @@ export class ShellSocket implements SocketSession {
   async #type(bytes: Buffer): Promise<void> {
     this.#inputBytes += bytes.length
     if (this.#inputBytes > inputBytesMax) {
-      throw new AppError("limit_exceeded", "more is typed than the session reads", {
+      throw new AppError("limit_exceeded", "input buffer full: the session is not reading", {
         hint: "its program may be stopped; kill the session and start another",
       })
     }

@@ -28,7 +28,7 @@ export class WaitingMessages {
     const { session, holder } = this.#socket.data
     const bytes = message.length + messageBytes
     if (this.#waitingBytes + bytes > waitingBytesMax) {
-      this.#fail(new AppError("limit_exceeded", "messages come faster than they can be taken"))
+      this.#fail(new AppError("limit_exceeded", "messages arrive faster than they can be processed"))
       return
     }
     this.#waitingBytes += bytes

@@ -88,7 +88,7 @@ export function decideThermal(facts: ThermalFacts, settings: ThermalSettings): T
     const left = coldAfterMs - facts.warmForMs
     return left > 0
       ? stay("it was idle and is paused in memory", left)
-      : { action: "save", reason: "it was paused for long", keepsAwake, changesInMs: null }
+      : { action: "save", reason: "it has been paused for long", keepsAwake, changesInMs: null }
   }
   if (facts.keepHot) return stay("it is kept hot (keep_hot is on)")
   if (warmAfterMs === 0) return stay(`${whose(facts.warmAfterMs)} not to be paused`)
@@ -102,7 +102,7 @@ export function decideThermal(facts: ThermalFacts, settings: ThermalSettings): T
   const left = warmAfterMs - Math.min(facts.guestIdleForMs, facts.unaskedForMs)
   if (left <= 0 && hasTimer) return stay("a program inside it waits for a timer that is due soon")
   if (left <= 0) return { action: "pause", reason: "it is idle", keepsAwake, changesInMs: null }
-  const reason = isGuestLast(facts) ? "something works inside it" : "it was asked something lately"
+  const reason = isGuestLast(facts) ? "something works inside it" : "it had a request recently"
   return stay(reason, hasTimer ? null : left)
 }
 

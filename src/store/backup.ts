@@ -38,7 +38,7 @@ export async function fitToBackup(
         ? null
         : before.kind === "cold"
           ? before.reason
-          : "it comes from a backup of its disk",
+          : "it was restored from a backup of its disk",
       ...(isWanted && { isWanted }),
     }
     await db

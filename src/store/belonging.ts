@@ -95,7 +95,7 @@ const faultWords: Record<Fault, string> = {
   damaged: "is damaged",
   older: "is older than its data directory",
   foreign: "is the one of another installation",
-  unfinished: "is half made: its recovery did not end",
+  unfinished: "is incomplete: its recovery did not finish",
 }
 
 export function refusal(dataDir: string, fault: Fault): AppError {

@@ -24,7 +24,7 @@ export function sqliteDialect(path: string): SqliteDialect {
   } catch (cause) {
     throw new AppError("unavailable", `cannot open the database ${path}`, {
       cause,
-      hint: "check that the file is whole and that you may write it (the daemon runs as root)",
+      hint: "check that the file is intact and writable for you (the daemon runs as root)",
       retryable: false,
     })
   }
