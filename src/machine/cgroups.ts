@@ -1,12 +1,12 @@
 /**
- * A control group (version 2) per machine, which holds it to its size: memory, processor time, number of threads, and the
- * disk's bandwidth where the host offers `io` too. Where the host offers no controllers there are none, and
- * `bhatti doctor` says so.
+ * A control group (version 2) per machine, which limits it to its size: memory, processor time, number of threads,
+ * and the disk's bandwidth if the host offers `io`. A host without controllers has no groups, and `bhatti doctor`
+ * reports it.
  *
  *   /sys/fs/cgroup/bhatti-INSTALLATION/MACHINE
  *
- * Beside the service manager's groups and not below the daemon's own, which must be free of processes once it hands out
- * controllers, so that a daemon could not be started again beside its running machines.
+ * The groups are beside the service manager's groups, not below the daemon's own: a group that delegates
+ * controllers must have no processes, so a daemon could not be restarted beside its running machines.
  */
 
 import { mkdirSync, readdirSync, readFileSync, rmdirSync, statSync, writeFileSync } from "node:fs"
@@ -20,9 +20,9 @@ const ioController = "io"
 const nicenessFile = "cpu.weight.nice"
 const mebibyte = 1024 * 1024
 const cpuPeriodUs = 100_000
-/** For QEMU's own threads, beside those that are the guest's processors. */
+/** Share for QEMU's own threads, in addition to the guest's processors. */
 const cpuOfQemuUs = 25_000
-/** QEMU's code and heap, and what the kernel keeps for it; under emulation its translations too. */
+/** QEMU's code and heap, and the kernel's memory for it; under emulation its translations too. */
 const memoryOfQemuMib = { kvm: 128, tcg: 256 }
 /** vCPUs, at most 64 threads for disk requests, and a few of QEMU's own. */
 const threadsOfQemu = 96
@@ -36,7 +36,10 @@ export class Cgroups {
     this.#ioMax = ioMax
   }
 
-  /** Without root, or on a host without controllers, it makes no groups. `disk`: what a machine may read, and write, of which. */
+  /**
+   * Without root, or on a host without controllers, it creates no groups. `disk`: read and write limits per
+   * machine, and the disk they apply to.
+   */
   static open(options: {
     mountPoint: string
     dataDir: string
@@ -59,12 +62,12 @@ export class Cgroups {
     return new Cgroups(directory, ioMax)
   }
 
-  /** Whether machines are in groups of their own, and not in the daemon's. */
+  /** True if machines run in groups of their own and not in the daemon's. */
   get areUsed(): boolean {
     return this.#directory !== undefined
   }
 
-  /** The machine's group, for the launcher to join; undefined where there are none. */
+  /** Creates the machine's group, for the launcher to join; returns undefined if groups are not used. */
   make(name: string, shape: MachineShape): string | undefined {
     if (this.#directory === undefined) return undefined
     const path = join(this.#directory, name)
@@ -74,18 +77,18 @@ export class Cgroups {
     return path
   }
 
-  /** In a group of its own a process's priority counts for nothing beside other groups. */
+  /** Sets the group's weight: processes' own priorities do not count between groups. */
   setNiceness(name: string, niceness: number): void {
     if (this.#directory === undefined) return
     try {
       writeFileSync(join(this.#directory, name, nicenessFile), `${niceness}`, { flag: "r+" })
     } catch (error) {
-      // A machine that was started without a group has none, and one that has ended neither.
+      // A machine started without a group has none, and one that has exited has none either.
       if (errorCodeOf(error) !== "ENOENT" && errorCodeOf(error) !== "ENODEV") throw error
     }
   }
 
-  /** Whether the kernel has killed it for want of memory, the group's own or the host's. Before it is removed. */
+  /** Tells whether the kernel has killed it because its group or the host ran out of memory. Call before `remove`. */
   ranOutOfMemory(name: string): boolean {
     if (this.#directory === undefined) return false
     try {
@@ -97,18 +100,21 @@ export class Cgroups {
     }
   }
 
-  /** After its machine has ended; one whose last process is still ending stays for the next daemon to remove. */
+  /**
+   * Removes the group of a machine that has exited; if its last process is still exiting, the next daemon removes
+   * the group.
+   */
   remove(name: string): void {
     if (this.#directory !== undefined) removeIfEmpty(join(this.#directory, name))
   }
 
-  /** When the daemon stops: nothing stays unless machines do. */
+  /** Runs when the daemon stops: removes the parent group unless machines remain. */
   close(): void {
     if (this.#directory !== undefined) removeIfEmpty(this.#directory)
   }
 }
 
-/** The whole disk that a directory is on, as MAJOR:MINOR; nothing where there is none that limits could be set for. */
+/** Returns the whole disk that a directory is on, as MAJOR:MINOR; undefined if limits cannot be set for it. */
 export function diskOf(directory: string): string | undefined {
   const device = deviceText(statSync(directory).dev)
   const [, source] =
@@ -116,7 +122,7 @@ export function diskOf(directory: string): string | undefined {
       .split("\n")
       .map((line) => new RegExp(`^\\S+ \\S+ ${device} .* - \\S+ (/dev/\\S+) `).exec(line))
       .find((match) => match !== null) ?? []
-  // Some file systems have a device number of their own, which is no disk's.
+  // Some file systems have a device number of their own, which is not a disk's.
   for (const candidate of [device, ...(source === undefined ? [] : [rawDeviceOf(source)])]) {
     const path = `/sys/dev/block/${candidate}`
     if (readIfThere(`${path}/dev`) === undefined) continue
@@ -146,7 +152,7 @@ function readIfThere(path: string): string | undefined {
   }
 }
 
-/** Nothing where the kernel refuses limits for that disk. */
+/** Returns undefined if the kernel refuses limits for that disk. */
 function ioLimit(
   directory: string,
   disk: { device: string; bytesPerSec: number } | undefined,
@@ -175,7 +181,7 @@ function limitsOf({ cpus, memoryMib, accelerator }: MachineShape): Record<string
   }
 }
 
-/** Lets the groups below use the controllers, if all that are needed are there. Which ones they can use. */
+/** Delegates the controllers to the groups below, if all required ones are available. Returns the delegated ones. */
 function delegate(directory: string): string[] | undefined {
   const offered = readFileSync(join(directory, "cgroup.controllers"), "utf8").trim().split(/\s+/)
   if (!neededControllers.every((name) => offered.includes(name))) return undefined

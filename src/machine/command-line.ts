@@ -1,9 +1,9 @@
 /**
- * QEMU's arguments as a pure function. A template's boot and all its clones must describe the same machine, device for
- * device: the saved state is loaded by position and name. What may differ is said in `Role`.
+ * QEMU's arguments as a pure function. A template's boot and all its clones must describe the same machine, device
+ * for device: the saved state is loaded by position and name. `Role` lists the permitted differences.
  *
- * Every file reaches QEMU as a descriptor, so it needs no path and no right on the file system. The descriptors'
- * numbers are fixed by `descriptors`, in the order in which they are handed to the new process.
+ * QEMU gets every file as a descriptor, so it needs no path and no permission in the file system. `descriptors`
+ * fixes their numbers, in the order in which the new process inherits them.
  */
 
 export type Accelerator = "kvm" | "tcg"
@@ -16,7 +16,7 @@ export type MachineShape = {
   network: "tap" | "user"
 }
 
-/** What a machine is started for; nothing here changes which devices it has. */
+/** The purpose of a start; it never changes the list of devices. */
 export type Role =
   /** Boots from the image with shared memory, which is saved as a template. */
   | "template"
@@ -26,8 +26,8 @@ export type Role =
   | "boot"
 
 /**
- * Descriptors of the QEMU process, by number. Those a role does not use (`state` is a clone's, `kernel` and `initramfs` a
- * boot's, `templateDisk` not a template's own) are /dev/null, and so is `tap` where there is none.
+ * Descriptors of the QEMU process, by number. Those that a role does not use (`state` is a clone's, `kernel` and
+ * `initramfs` a boot's, `templateDisk` not a template's own) are /dev/null, and so is `tap` without a TAP device.
  */
 export const descriptors = {
   memory: 3,
@@ -45,13 +45,16 @@ export const descriptors = {
   words: 15,
 } as const
 
-/** Where QEMU writes its device state to, each behind the one before: the descriptor keeps its offset. */
+/** QEMU appends its device states here: the descriptor keeps its offset. */
 export const savedStateFile = "/dev/fdset/4"
 
-/** The translation cache is QEMU's own memory, per sandbox, under software emulation. */
+/** Under software emulation each QEMU has its own translation cache. */
 const translationCacheMib = 64
 
-/** What a machine shares with this host, for bytes in bulk; each has its own (docs/decisions/0020-bulk-bytes-in-shared-memory.md). */
+/**
+ * Memory for bulk data that a machine shares with this host, separate for each machine
+ * (docs/decisions/0020-bulk-bytes-in-shared-memory.md).
+ */
 export const sharedMemoryMib = 2
 
 export const probeMemoryMib = 256
@@ -73,18 +76,19 @@ const commonKernelArguments = [
 ]
 
 /**
- * Free memory holds only zeros, so that a snapshot contains neither its bytes nor deleted data. The kernel writes them at its start
- * already, to all of its memory: of a template they are left out, but a machine that boots would take its full size on the host.
+ * Makes the guest zero freed memory, so that a snapshot contains no deleted data. The kernel also zeroes all of its
+ * memory at its start: a template's zeros are not stored, but a booted machine would take its full size on the
+ * host.
  */
 const templateKernelArguments = ["init_on_free=1"]
 
 /**
- * What a guest's kernel leaves out under emulation; each was chosen by counting what one command executes
+ * Guest kernel features switched off under emulation; each was chosen by counting the instructions of one command
  * (docs/decisions/0007-guests-under-emulation.md).
  */
 const emulatedKernelArguments = [
   "mitigations=off",
-  // Addresses that differ in every process make QEMU translate the same libraries anew for each.
+  // With random addresses QEMU would translate the same libraries again for each process.
   "norandmaps",
   "randomize_kstack_offset=off",
   "hardened_usercopy=off",
@@ -92,9 +96,10 @@ const emulatedKernelArguments = [
   "lsm=landlock,yama",
   "psi=0",
   "tsc=reliable",
-  // The CPU's "rep" instructions are quick, which is bit 112 of Linux' list of features: emulated ones are not.
+  // Clears bit 112 of Linux's feature list, "rep" instructions are fast: emulated ones are not.
   "clearcpuid=112",
-  // The agent's environment: its runtime sends itself signals when a function takes long, and here every one does.
+  // In the agent's environment: Go's runtime signals itself when a function takes long, and under emulation every
+  // function does.
   "GODEBUG=asyncpreemptoff=1",
 ]
 
@@ -107,8 +112,8 @@ export function kernelArgumentsOf(role: Exclude<Role, "clone">, accelerator: Acc
 }
 
 /**
- * Without ERMS and FSRM neither kernel nor C library copies byte by byte with "rep movsb", which QEMU does one by one. The others are
- * features of the kernel's alone that it pays for: a fifth level of page tables, and guards against its own mistakes.
+ * Without ERMS and FSRM, kernel and C library avoid "rep movsb", which QEMU executes byte by byte. The other
+ * features cost only the kernel: a fifth level of page tables, and guards against its own bugs.
  */
 export function cpuModel(accelerator: Accelerator): string {
   return accelerator === "kvm" ? "host" : "max,-erms,-fsrm,-la57,-smap,-smep,-umip"
@@ -136,7 +141,7 @@ export function probeArguments(): string[] {
   ].flat()
 }
 
-/** The arguments after the program's name. `name` is how an orphan is recognised in the list of processes. */
+/** The arguments after the program's name. `name` identifies the machine in the list of processes. */
 export function qemuArguments(
   shape: MachineShape,
   role: Role,
@@ -182,7 +187,7 @@ export function qemuArguments(
     ["-add-fd", `fd=${descriptors.templateDisk},set=2`],
     ["-add-fd", `fd=${descriptors.baseDisk},set=3`],
     ["-add-fd", `fd=${descriptors.saved},set=4`],
-    // QEMU closes descriptors that nothing uses when its monitor's client leaves, as a daemon does that is restarted.
+    // QEMU closes unused descriptors when its monitor's client disconnects, as a restarted daemon does.
     ["-chardev", `file,id=saved,path=${savedStateFile}`],
     ["-blockdev", drive("base", 3, true)],
     ["-blockdev", "driver=raw,node-name=base,file=base-file,read-only=on"],
@@ -197,8 +202,8 @@ export function qemuArguments(
       "-blockdev",
       `driver=qcow2,node-name=root,file=overlay-file,backing=${isTemplate ? "base" : "template"},discard=unmap,detect-zeroes=unmap`,
     ],
-    // A write for which the host has no space stops the machine and is tried again when it goes on; an error would cost the
-    // guest its file system.
+    // A write that runs out of space on the host pauses the machine and is retried when it resumes; an error would
+    // damage the guest's file system.
     ["-device", "virtio-blk-pci,id=disk0,drive=root,num-queues=1,write-cache=on,werror=enospc,rerror=report"],
 
     // A clone's vCPUs must not run before the channel is connected: the guest would see it close and open again.
@@ -215,7 +220,7 @@ export function qemuArguments(
       "virtio-net-pci,id=nic0,netdev=net0,mac=02:00:00:00:00:01,romfile=,guest_announce=off,mq=off",
     ],
 
-    // Without "master" QEMU refuses to load its state.
+    // QEMU refuses to load its state without "master".
     ["-device", "ivshmem-plain,id=shared0,memdev=shared,master=on"],
 
     ...(role === "clone"

@@ -1,6 +1,6 @@
 /**
- * Machines on this host: start one (as a clone of a template, from its own snapshot, or from its disk), pause it, save
- * it, find it again, kill it. What happens inside the guest, and when any of this is done, is not known here.
+ * Machines on this host: start one (as a clone of a template, from its own snapshot, or from its disk), pause it,
+ * save it, find it again, kill it. Knows nothing about the guest's contents or about when to do any of this.
  *
  *   template ──clone──► running ◄──resume/pause──► paused ──save──► snapshot ──restore──► running
  *                          └──(QEMU ends)──► disk only ──boot──► running
@@ -64,37 +64,37 @@ import { emptyWordFiles } from "./word-files.ts"
 import { makeWordsPipe, openEar, takeWords, Words } from "./words.ts"
 
 const qmpDeadlineMs = 10_000
-/** Bound on the guest's console in the log. */
+/** Limit on the guest's console in the log. */
 const consoleBytes = 8192
 const killDeadlineMs = 10_000
 const refusedPauseMs = 20
-/** Low, but not so low that a host whose sandboxes all compute never comes to it. */
+/** Low, but high enough that the work still runs on a host whose sandboxes all compute. */
 const backgroundNiceness = 10
 const mebibyte = 1024 * 1024
-/** The slot of machines that belong to no sandbox. */
+/** The slot of machines without a sandbox. */
 const templateSlot = 0
 
-/** A QEMU process as its owner needs to know it; `process` is what a restarted daemon recognises it by. */
+/** A QEMU process as its owner sees it; a restarted daemon recognises it by `process`. */
 export type Machine = {
   process: ProcessIdentity
   /** Files of the machine: sockets, log, snapshot. */
   directory: string
-  /** What its memory was mapped from, and so what a snapshot of it is a difference to. */
+  /** Source of its memory mapping; a snapshot stores the difference to it. */
   memoryBase: "template" | "empty"
 }
 
-/** Where a machine runs and on what. */
+/** Resources for a machine that is about to start. */
 export type Place = {
   template: Template
-  /** For whoever looks at the host's processes: the sandbox's id. */
+  /** The sandbox's id, shown in the host's list of processes. */
   name: string
   directory: string
   overlayPath: string
   sockets: Sockets
-  /** Which of the reserved user ids this machine has. */
+  /** Index of this machine's reserved user id. */
   slot: number
   tapName: string | undefined
-  /** Size of its disk; no file that QEMU writes to becomes much larger. */
+  /** Size of its disk; limits every file that QEMU writes to. */
   diskMib: number
 }
 
@@ -120,12 +120,12 @@ export class Machines {
     qemu: QemuBuild
     accelerator: Accelerator
     network: MachineShape["network"]
-    /** First of the user ids that QEMU processes run as; without it they run as the daemon's own user. */
+    /** First of the user ids that QEMU processes run as; if undefined, they run as the daemon's own user. */
     uidBase: number | undefined
     jail: Jail
     confinement: Confinement["level"]
     cgroups: Cgroups
-    /** Is told of what is damaged and left out of use. */
+    /** Called for damaged files that are taken out of use. */
     onDamage: (error: AppError) => void
   }) {
     this.templates = new Templates(options.dataDir, options.onDamage)
@@ -147,7 +147,7 @@ export class Machines {
     return this.templates.get(id)
   }
 
-  /** Loads the template's memory, so that the first machine from it does not wait for that. */
+  /** Loads the template's memory in advance, so that its first clone does not wait for that. */
   async loadTemplate(template: Template): Promise<void> {
     await this.templates.memory(template)
   }
@@ -160,7 +160,7 @@ export class Machines {
     })
   }
 
-  /** Boots the draft's image; its disks must exist by now. */
+  /** Boots the draft's image; its disks must exist. */
   async bootTemplate(draft: TemplateDraft, spec: TemplateSpec): Promise<Machine> {
     const sockets = await listenSockets(draft.directory)
     return this.#start({
@@ -202,7 +202,7 @@ export class Machines {
     return this.templates.measure()
   }
 
-  /** Half-made templates of an earlier run, and the machines they were being made from; what earlier versions kept of QEMU's words. */
+  /** Removes unfinished templates of an earlier run and their machines, and QEMU output kept by earlier versions. */
   async removeLeftovers(): Promise<void> {
     await emptyWordFiles(join(this.#dataDir, "sandboxes"))
     for (const directory of this.templates.listUnfinished()) {
@@ -216,7 +216,7 @@ export class Machines {
     return listenSockets(directory)
   }
 
-  /** Starts a clone of the template; it runs as soon as its state is loaded. `place.sockets` are closed here. */
+  /** Starts a clone of the template, which runs as soon as its state is loaded. Closes `place.sockets`. */
   async clone(place: Place): Promise<Machine> {
     const memory = await this.templates.memory(place.template)
     return this.#startAt(place, "clone", "template", (open) => ({
@@ -238,7 +238,7 @@ export class Machines {
     }))
   }
 
-  /** Starts the machine as `saveSnapshot` left it; it runs when this answers. The snapshot must be fitting. */
+  /** Starts the machine as `saveSnapshot` left it; it runs when this returns. The snapshot must have been checked. */
   async restore(place: Place): Promise<Machine> {
     const directory = snapshotDirectory(place.directory)
     const found = await readSnapshot(directory)
@@ -249,7 +249,7 @@ export class Machines {
     const base = manifest.memoryBase === "template" ? await this.templates.memory(place.template) : undefined
     const memory = base ?? this.templates.emptyMemory()
 
-    // QEMU waits for its state at the other end of a pipe until the memory that belongs to it is in place.
+    // QEMU waits at the other end of a pipe for its state until the matching memory is in place.
     const pipe = createPipe()
     let machine: Machine
     try {
@@ -281,12 +281,15 @@ export class Machines {
     return machine
   }
 
-  /** Throws if a sandbox's disk is damaged, as far as its header and its tables tell. */
+  /** Throws if a sandbox's disk is damaged, as far as its header and tables show. */
   checkDisk(directory: string): Promise<{ missingMib: number }> {
     return checkDisk(diskPathOf(directory))
   }
 
-  /** Returns whether there is a snapshot that this host can restore; if not, why. Throws if its disk is damaged. */
+  /**
+   * Returns whether there is a snapshot that this host can restore, and the reason if not. Throws if its disk is
+   * damaged.
+   */
   async checkSnapshot(
     directory: string,
     template: Template,
@@ -309,7 +312,7 @@ export class Machines {
     return { fits: true, memoryMib: Math.ceil(manifest.memory.bytes / 1024 / 1024) }
   }
 
-  /** Stops the vCPUs; memory stays. */
+  /** Pauses the vCPUs; memory stays. */
   async pause(machine: Machine): Promise<void> {
     await (await this.#monitor(machine)).command("stop", {}, { deadlineMs: qmpDeadlineMs })
   }
@@ -318,14 +321,15 @@ export class Machines {
     await (await this.#monitor(machine)).command("cont", {}, { deadlineMs: qmpDeadlineMs })
   }
 
-  /** Returns whether its processors stand still, and whether for want of space. */
+  /** Returns whether its processors are paused, and whether because the host is out of space. */
   async haltOf(machine: Machine): Promise<Halt> {
     return this.#halts.read(await this.#monitor(machine))
   }
 
   /**
-   * Writes a paused machine's memory and device state beside its disk. The machine stays paused and can be resumed. With a
-   * `directory` they go there instead, where whoever makes that copy syncs them, when the machine runs again. The signal gives it up.
+   * Writes a paused machine's memory and device state beside its disk, or to `directory` for a copy; the caller
+   * then syncs the files after the machine has resumed. The machine stays paused and can be resumed. The signal
+   * cancels the save.
    */
   async saveSnapshot(
     machine: Machine,
@@ -339,9 +343,9 @@ export class Machines {
     await mkdir(beside, { mode: 0o700 })
     undo.defer(() => rm(beside, { recursive: true, force: true }))
 
-    // Not what this daemon would start: another build, or another QEMU, may have started this one.
+    // The fingerprint it was started with: another build or another QEMU may have started it.
     const startedAs = stateFingerprintOf(machine.process.pid)
-    // Writes of the guest may not be on the disk yet.
+    // The guest's pending writes may not be on the disk yet.
     if ((await this.haltOf(machine)) === "disk_full") throw diskFull()
     const state = await saveDeviceState(machine, await this.#monitor(machine))
     await writeFile(join(beside, "state"), state, { flag: "wx", mode: 0o600 })
@@ -353,7 +357,7 @@ export class Machines {
     } finally {
       await file.close()
     }
-    // QEMU writes out its disk's tables again and does not say whether it could; it can where there is space.
+    // QEMU flushes its disk's tables again without reporting errors; the flush succeeds if there is space.
     await this.pause(machine)
     if (await isFull(machine.directory)) throw diskFull()
     const manifest: SnapshotManifest = {
@@ -367,7 +371,7 @@ export class Machines {
     if (isCopy) {
       await rename(beside, final)
     } else {
-      // Together they wait for one commit of the file system's journal instead of one each.
+      // Syncing them together waits for one journal commit of the file system instead of one each.
       const parts = ["state", "memory", manifestName].map((name) => join(beside, name))
       await Promise.all([...parts, diskPathOf(machine.directory)].map(syncPath))
       await publishDirectory(beside, final)
@@ -391,12 +395,12 @@ export class Machines {
     return isAlive(machine.process)
   }
 
-  /** Whether it ends by itself that soon. A machine closes its sockets a moment before it is gone. */
+  /** Returns whether the process exits within the deadline. A machine closes its sockets a moment before it exits. */
   async endsWithin(machine: Machine, options: { deadlineMs: number }): Promise<boolean> {
     return isGoneWithin(machine.process, options)
   }
 
-  /** The machine of that directory, if one runs, for when a crash kept its identity from being written. */
+  /** Finds the running machine of a directory, in case a crash prevented its identity from being stored. */
   findIn(directory: string): Machine | undefined {
     const [process] = findMachine(directory, this.#ground)
     return process && { process, directory, memoryBase: memoryBaseOf(process.pid) }
@@ -418,7 +422,7 @@ export class Machines {
     return availableMemoryMib({ groups: this.#cgroups.areUsed ? "outermost" : "own" })
   }
 
-  /** Only where it can be taken back. */
+  /** Does nothing unless the change can be undone. */
   setUrgency(machine: Machine, urgency: "normal" | "background"): void {
     if (process.getuid?.() !== 0) return
     const niceness = urgency === "normal" ? machineNiceness : backgroundNiceness
@@ -426,7 +430,7 @@ export class Machines {
     this.#cgroups.setNiceness(groupOf(machine.directory), niceness)
   }
 
-  /** How it ended, when its guest has ended it; the last of its console with it. */
+  /** Returns how it ended, if its guest ended it, with the last of its console. */
   async endOf(machine: Machine): Promise<{ how: End["how"]; console: string } | undefined> {
     const end = await readEnd(machine.directory)
     const { pid, startTicks, bootId } = machine.process
@@ -435,12 +439,12 @@ export class Machines {
     return end && isIts ? { how: end.how, console: end.console } : undefined
   }
 
-  /** The end of whatever machine a sandbox had last, while it is known. */
+  /** Returns the end of the sandbox's last machine, while it is known. */
   async lastEndIn(directory: string): Promise<{ how: End["how"]; console: string } | undefined> {
     return readEnd(directory)
   }
 
-  /** Of one that has ended, before `kill` tidies up after it: the host's kernel had no memory for it. */
+  /** Returns whether the kernel killed an exited machine for lack of memory. Call before `kill`, which tidies up. */
   async ranOutOfMemory(machine: Machine): Promise<boolean> {
     return (
       this.#cgroups.ranOutOfMemory(groupOf(machine.directory)) ||
@@ -455,25 +459,25 @@ export class Machines {
     this.#cgroups.remove(groupOf(machine.directory))
   }
 
-  /** Ends every process of that directory's machine, for when a crash left no other trace of it. */
+  /** Kills every process of the directory's machine, in case a crash left no other trace of it. */
   async killIn(directory: string): Promise<void> {
     for (const identity of findAllOfMachine(directory, this.#ground))
       await killProcess(identity, { deadlineMs: killDeadlineMs })
     this.#cgroups.remove(groupOf(directory))
   }
 
-  /** Slots that no new sandbox may have, whatever is known of sandboxes: processes have their user ids. */
+  /** Slots that no new sandbox may get, whatever the database says: running processes have their user ids. */
   slotsInUse(): number[] {
     return slotsInUse(this.#uidBase)
   }
 
-  /** Makes a running machine's disk as large as it was started for; its guest hears of it. */
+  /** Grows a running machine's disk to the size it was started for, and notifies its guest. */
   async growDisk(machine: Machine, diskMib: number): Promise<void> {
     const resize = { "node-name": "root", size: diskMib * mebibyte }
     await (await this.#monitor(machine)).command("block_resize", resize, { deadlineMs: qmpDeadlineMs })
   }
 
-  /** Why a machine may have failed: the end of QEMU's own words and of the guest's console. For the log. */
+  /** The end of QEMU's output and of the guest's console, which may explain a machine's failure. For the log. */
   async diagnose(machine: Machine): Promise<{ qemu: string; console: string }> {
     return { qemu: this.#words.lastOf(machine.process), console: await this.#readConsole(machine) }
   }
@@ -498,7 +502,7 @@ export class Machines {
         ...files(open),
       }),
     })
-    // So that its end is heard; nobody waits for that, and whoever needs the monitor next opens it if this fails.
+    // Connects so that the end is noticed. The connection is not awaited; if it fails, the next command reconnects.
     this.#monitor(machine).catch(() => undefined)
     return machine
   }
@@ -511,7 +515,7 @@ export class Machines {
     directory: string
     sockets: Sockets
     memoryBase: Machine["memoryBase"]
-    /** Beside those of every boot. */
+    /** Added to those of every boot. */
     kernelArguments?: string[]
     files: (open: OpenFile) => Files
     tapName: string | undefined
@@ -576,7 +580,7 @@ export class Machines {
     throw new AppError("unavailable", "the machine was ended by its guest")
   }
 
-  /** Its guest has ended it. The process's end is what everybody else hears of it. */
+  /** The guest has ended the machine. Other code sees the end of the process. */
   async #endMachine(machine: Machine): Promise<void> {
     this.#forgetMonitor(machine)
     await killProcess(machine.process, { deadlineMs: killDeadlineMs }).catch(() => undefined)
@@ -635,7 +639,7 @@ export class Machines {
     })
   }
 
-  /** As this host is today: a template of former days does not fit it any more. */
+  /** The host's present fingerprint, which an older template may not match. */
   #stateFingerprint(template: Template): string {
     return stateFingerprint(this.#qemu, this.#shape(template.shape))
   }
@@ -649,7 +653,7 @@ export class Machines {
   }
 }
 
-/** Tried again while the queue of its socket is full of connections that were given up and that it has not seen yet. */
+/** Retries while the socket's queue is full of abandoned connections that QEMU has not accepted yet. */
 async function openMonitor(machine: Machine): Promise<Qmp> {
   const endMs = performance.now() + qmpDeadlineMs
   for (;;) {
@@ -677,7 +681,10 @@ function groupOf(directory: string): string {
   return basename(directory)
 }
 
-/** Of a template in the making; the random part of its directory's name keeps it apart from another installation's. */
+/**
+ * Name for a template's machine while it is made; the random part of its directory's name distinguishes
+ * installations.
+ */
 function templateMachineName(directory: string): string {
   return `bhatti-template-${basename(directory)}`
 }

@@ -1,13 +1,14 @@
 /**
- * The pages of a clone's memory that are its own: those it has written since it was started from its template. They
- * are found in /proc/PID/pagemap, read from and written to /proc/PID/mem, and kept in a file as
+ * Saves and loads a clone's own pages: those it has written since it started from its template. /proc/PID/pagemap
+ * tells which pages, /proc/PID/mem gives access to them, and a file keeps them as
  *
- *   "BHATTIPG" | version u32 | runs u32 | zero runs u32 | 0 u32 | the pages' bytes | runs, then zero runs: × (first page u32, pages u32)
+ *   "BHATTIPG" | version u32 | runs u32 | zero runs u32 | 0 u32 | the pages' bytes
+ *              | runs, then zero runs: × (first page u32, pages u32)
  *
- * Of pages that hold only zeros, as those do that a guest has freed, just the places are kept; where the template has zeros too they
- * take no memory afterwards either. Version 1 had no zero runs, and its runs before the bytes.
+ * For pages of zeros, such as those a guest has freed, the file keeps only the positions; if the template has zeros
+ * there too, they take no memory after loading either. Version 1 had no zero runs, and its runs before the bytes.
  *
- * Offsets are offsets into the memory file, as the host maps it, never guest-physical addresses: those differ above 3 GiB.
+ * Offsets are into the memory file, as the host maps it, never guest-physical addresses: those differ above 3 GiB.
  */
 
 import { closeSync, fstatSync, openSync, readFileSync, readSync, writeSync } from "node:fs"
@@ -22,17 +23,18 @@ const version = 2
 const headerBytes = 24
 const headerBytesOfVersion1 = 16
 const runBytes = 8
-/** Between two of these the event loop gets its turn: 1 MiB is copied in 1 to 2 ms. */
+/** The event loop gets a turn after each slice: 1 MiB is copied in 1 to 2 ms. */
 const sliceBytes = 1024 * 1024
 /**
- * A template's memory file, or /dev/zero for a machine that was not made from a template. Where the daemon that started the machine
- * had a mount namespace of its own, the path begins below /dev. Earlier versions mapped an empty memory file.
+ * Matches a template's memory file, or /dev/zero for a machine that was not made from a template. If the daemon
+ * that started the machine had its own mount namespace, the path begins below /dev. Earlier versions mapped an
+ * empty memory file.
  */
 const memoryMapping =
   /^([0-9a-f]+)-([0-9a-f]+) \S+ ([0-9a-f]+) \S+ \S+ +(?:\/memfd:bhatti-template|(?:\/dev)?\/zero$)/
 const emptyMapping = /(?:\/memfd:bhatti-template-empty .*|(?:\/dev)?\/zero)$/m
 
-/** A stretch of the memory file in the process's address space. */
+/** A range of the memory file in the process's address space. */
 type Mapping = { address: number; bytes: number; offset: number }
 
 type Run = { page: number; pages: number }
@@ -49,7 +51,7 @@ function mappingsOf(pid: number): Mapping[] {
   return mappings
 }
 
-/** What a running machine's memory was mapped from. */
+/** Returns what a running machine's memory was mapped from. */
 export function memoryBaseOf(pid: number): "template" | "empty" {
   return emptyMapping.test(readFileSync(`/proc/${pid}/maps`, "utf8")) ? "empty" : "template"
 }
@@ -86,7 +88,7 @@ function ownRuns(pid: number, mapping: Mapping): Run[] {
   return runs
 }
 
-/** Writes a stopped process's own pages to `fd`. Gives the bytes written and a checksum over them. */
+/** Writes a stopped process's own pages to `fd`. Returns the number of bytes written and a checksum over them. */
 export async function saveOwnMemory(options: {
   pid: number
   fd: number
@@ -102,7 +104,7 @@ export async function saveOwnMemory(options: {
   const buffer = Buffer.allocUnsafe(sliceBytes)
   let filled = 0
   let looked = 0
-  /** In slices as `loadOwnMemory` reads them, since the checksum depends on where they end. */
+  /** Flushes in the slices that `loadOwnMemory` reads, since the checksum depends on their ends. */
   const flush = () => {
     if (filled === 0) return
     const slice = buffer.subarray(0, filled)
@@ -112,14 +114,14 @@ export async function saveOwnMemory(options: {
     written += filled
     filled = 0
   }
-  /** Of the bytes behind what is filled, which are those of that page and the next ones: what is not zeros stays. */
+  /** Keeps the pages that are not zeros among the bytes behind the filled part, which begin with that page. */
   const keep = (page: number, bytes: number) => {
     const read = buffer.subarray(filled, filled + bytes)
     let zerosFrom = 0
     for (const { start, end } of nonZeroRuns(read)) {
       addRun(zeroRuns, page, zerosFrom, start)
       addRun(runs, page, start, end)
-      // Only ever towards the front, where there were zeros.
+      // Copies only towards the front, over zeros.
       buffer.copyWithin(
         filled,
         read.byteOffset - buffer.byteOffset + start,
@@ -132,7 +134,7 @@ export async function saveOwnMemory(options: {
   }
   try {
     for (const { mapping, runs: own } of found) {
-      // No run reaches from one mapping into the next.
+      // A run never spans two mappings.
       runs.push([])
       zeroRuns.push([])
       for (const run of own) {
@@ -171,7 +173,7 @@ export async function saveOwnMemory(options: {
   return { bytes: written + table.length, checksum: sum.value() }
 }
 
-/** The pages from one offset up to another, behind the first of those that are looked at; next to the last run they belong to it. */
+/** Adds the pages between two offsets; `first` is the first examined page. Merges them with an adjacent last run. */
 function addRun(all: Run[][], first: number, start: number, end: number): void {
   const runs = all.at(-1)
   if (!runs || start === end) return
@@ -229,7 +231,10 @@ function readSaved(file: number): Saved {
   }
 }
 
-/** Puts saved pages into a process that has mapped the memory file `base`, or memory without content, but not run yet. */
+/**
+ * Loads saved pages into a process that has mapped the memory file `base`, or memory without content, and has not
+ * run yet.
+ */
 export async function loadOwnMemory(options: {
   pid: number
   path: string
@@ -288,7 +293,7 @@ export async function loadOwnMemory(options: {
 
 const zeros = Buffer.alloc(sliceBytes)
 
-/** Writes zeros over those pages of a process in which its memory file has something else. */
+/** Writes zeros over those pages of a process in which its memory file has other contents. */
 async function clear(memory: number, address: number, base: number, { page, pages }: Run): Promise<void> {
   const from = page * pageBytes
   const to = from + pages * pageBytes
@@ -307,7 +312,7 @@ async function clear(memory: number, address: number, base: number, { page, page
   }
 }
 
-/** Its memory is gone, and what is read from or written to it is nothing. */
+/** The process has exited; reads and writes of its memory return 0 bytes. */
 function ended(): AppError {
   return new AppError("unavailable", "the machine ended while its memory was copied")
 }

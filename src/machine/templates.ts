@@ -1,7 +1,7 @@
 /**
- * Templates on disk and in memory. A directory under `templates` holds one: sealed memory, device state, frozen disk. Its
- * disk is part of every sandbox that was made from it, so a template is never changed, and removed only by who knows
- * that no sandbox needs it.
+ * Templates on disk and in memory. Each directory under `templates` holds one: sealed memory, device state, frozen
+ * disk. Its disk is part of every sandbox made from it, so a template never changes, and the caller removes it only
+ * if it knows that no sandbox depends on it.
  */
 
 import {
@@ -41,27 +41,27 @@ export type TemplateSpec = {
   kernel: MachineKernel
   cpus: number
   memoryMib: number
-  /** Digest of certificates that its guest is made to trust. */
+  /** Digest of the certificates that its guest trusts. */
   authority?: string
 }
 
 export type Template = {
-  /** Name of its directory; what a sandbox remembers. */
+  /** Name of its directory, which sandboxes record. */
   id: string
-  /** What its saved state fits. */
+  /** Fingerprint of the state it fits. */
   fingerprint: string
   shape: MachineShape
-  /** The image's raw disk, on which `diskPath` lies. */
+  /** The image's raw disk, the backing file of `diskPath`. */
   baseDiskPath: string
   diskMib: number
   statePath: string
   memoryPath: string
   diskPath: string
-  /** An empty overlay on the template's disk, to be copied for every sandbox. */
+  /** An empty overlay on the template's disk, copied for every sandbox. */
   blankOverlayPath: string
 }
 
-/** Templates of earlier versions lack the checksums, and are taken as they are. */
+/** Templates of earlier versions lack the checksums and are accepted without. */
 const Manifest = z.object({
   fingerprint: z.string(),
   shape: z.object({
@@ -87,34 +87,38 @@ export class Templates {
   readonly #dataDir: string
   readonly #directory: string
   readonly #onDamage: (error: AppError) => void
-  /** Templates whose disk was found whole, and the manifest's proof of the other files. */
+  /** Templates whose disk was proved intact, and the manifest that proves the other files. */
   readonly #known = new Map<string, { template: Template; manifest: Manifest }>()
-  /** Returns whether it can be cloned; undefined once it was found damaged, which is not checked again. */
+  /**
+   * Resolves to the template if it can be cloned, or to undefined once it was found damaged, which is not checked
+   * again.
+   */
   readonly #clonable = new Map<string, Promise<Template | undefined>>()
   readonly #used = new Map<string, { atMs: number; writtenMs: number }>()
   readonly #memories = new Map<string, Promise<number>>()
   #emptyMemory: number | undefined
 
-  /** `onDamage` is told once of each that is left out of use. */
+  /** `onDamage` is called once for each template taken out of use. */
   constructor(dataDir: string, onDamage: (error: AppError) => void) {
     this.#dataDir = dataDir
     this.#directory = join(dataDir, "templates")
     this.#onDamage = onDamage
   }
 
-  /** Throws unless disks can lie on it. What else is damaged of it is told by who uses that. */
+  /** Throws unless disks can use it as backing file. Users of its other parts report their damage. */
   async get(id: string): Promise<Template> {
     this.#touch(id)
     return (await this.#read(id)).template
   }
 
-  /** The template of that fingerprint, if there is a whole one. */
+  /** Returns the intact template of that fingerprint, if any. */
   async find(fingerprint: string): Promise<Template | undefined> {
     for (const id of this.list()) {
       if (!id.startsWith(fingerprint)) continue
       const template = await this.#findClonable(id)
       if (template?.fingerprint !== fingerprint) continue
-      // Removal looks at this and hides the directory in one go, so what is given out here is not on its way out.
+      // Removal checks the time of use and hides the directory in one step, so a template returned here is not
+      // being removed.
       if (!existsSync(join(this.#directory, id))) continue
       this.#touch(id)
       return template
@@ -122,7 +126,7 @@ export class Templates {
     return undefined
   }
 
-  /** Its sealed memory, loaded once, checked by the way, and kept. The descriptor stays this object's. */
+  /** Returns its sealed memory, loaded and checked once, and kept. This object owns the descriptor. */
   memory(template: Template): Promise<number> {
     const loaded = this.#memories.get(template.id)
     if (loaded) return loaded
@@ -133,20 +137,24 @@ export class Templates {
   }
 
   /**
-   * Memory without content of any size, for a machine that boots from its disk. A private mapping of it is anonymous memory; one of
-   * an empty memory file would take each page twice, since the kernel puts the page that it copies into the file.
+   * Empty memory of any size, for a machine that boots from its disk. A private mapping of it is anonymous memory;
+   * with an empty memory file each page would take space twice, since the kernel puts the page that it copies into
+   * the file.
    */
   emptyMemory(): number {
     this.#emptyMemory ??= openSync("/dev/zero", constants.O_RDWR)
     return this.#emptyMemory
   }
 
-  /** Ids of the finished ones. */
+  /** Ids of the finished templates. */
   list(): string[] {
     return this.#entries().filter((name) => !name.startsWith(unfinished))
   }
 
-  /** False: it was asked for within that time, and stays. A crash in the middle leaves something unfinished. */
+  /**
+   * Returns false if it was requested within that time; then it stays. A crash in the middle leaves an unfinished
+   * directory.
+   */
   async remove(id: string, options: { unusedForMs: number }): Promise<boolean> {
     if (Date.now() - this.#lastUsedMs(id) < options.unusedForMs) return false
     const hidden = join(this.#directory, `${unfinished}${id}`)
@@ -160,7 +168,7 @@ export class Templates {
     return true
   }
 
-  /** The space each takes, the image it lies on, and when it was last asked for. Those whose manifest is damaged are nobody's to judge. */
+  /** Each template's size, image and time of last use. Leaves out templates with a damaged manifest. */
   async measure(): Promise<{ id: string; mib: number; imageHash: string; lastUsedMs: number }[]> {
     const manifests = new Map<string, Manifest>()
     for (const id of this.list()) {
@@ -179,7 +187,7 @@ export class Templates {
     )
   }
 
-  /** Kept as the manifest's time of change, for the next daemon, but not written for every one of many creates. */
+  /** Stored as the manifest's modification time, for the next daemon, but not on every create. */
   #touch(id: string): void {
     const nowMs = Date.now()
     const before = this.#used.get(id)
@@ -195,7 +203,7 @@ export class Templates {
     return atMs ?? statSync(join(this.#directory, id, "manifest.json")).mtimeMs
   }
 
-  /** Directories of those that were never finished. */
+  /** Directories of unfinished templates. */
   listUnfinished(): string[] {
     return this.#entries()
       .filter((name) => name.startsWith(unfinished))
@@ -322,7 +330,7 @@ export class Templates {
     return Manifest.safeParse(openSealedJson(await file.text())).data
   }
 
-  /** A path below the data directory is kept relative to it, so that the directory can be moved. */
+  /** A path below the data directory is stored relative to it, so that the directory can be moved. */
   #inside(path: string): string {
     const below = relative(this.#dataDir, path)
     return below.startsWith("..") ? path : below
@@ -338,7 +346,7 @@ export class Templates {
   }
 }
 
-/** A template in the making; nobody else sees its directory. */
+/** A template being made; no other code uses its directory. */
 export type TemplateDraft = {
   directory: string
   diskPath: string
