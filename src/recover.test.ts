@@ -11,6 +11,7 @@ import { openStore } from "./store/store.ts"
 let dataDir = ""
 let userId = ""
 let slot = 0
+const umask = process.umask()
 const path = (name: string) => join(dataDir, name)
 const run = () => recover({ dataDir, dropSecrets: false })
 const idOf = (letter: string) => `sb_${letter.repeat(16)}`
@@ -64,7 +65,11 @@ beforeEach(async () => {
   await store.close()
 })
 
-afterEach(() => rmSync(dataDir, { recursive: true, force: true }))
+afterEach(() => {
+  // A recovery is a program of its own, which sets its umask.
+  process.umask(umask)
+  rmSync(dataDir, { recursive: true, force: true })
+})
 
 test("names and slots of rows that are stale are free for the sandboxes that have them now", async () => {
   addRow("a", "dev")
