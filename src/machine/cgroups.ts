@@ -168,8 +168,8 @@ function ioLimit(
 }
 
 /**
- * The guest's memory counts twice: a page that a clone writes for the first time where its template has a hole costs a page of its own
- * and one in the template's memory file, which the kernel counts to whoever came first.
+ * Counts the guest's memory twice: the first write of a clone to a page where its template has a hole takes a page of
+ * its own and a page of the template's memory file, which the kernel charges to the first group that touches it.
  */
 function limitsOf({ cpus, memoryMib, accelerator }: MachineShape): Record<string, string> {
   return {

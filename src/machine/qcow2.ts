@@ -1,6 +1,6 @@
 /**
- * Reads the header and the tables of a sandbox's qcow2 file within limits: the file is untrusted, since a guest may have
- * taken over the QEMU that writes it, or it may be damaged. Accepts only the kind of file that is created here.
+ * Reads the header and the tables of a sandbox's qcow2 file within limits: the file is untrusted, since a guest may
+ * have taken over the QEMU that writes it, or it may be damaged. Accepts only the kind of file that is created here.
  *
  *   header ─► reference counts' table ─► their blocks
  *          └► L1 ─► L2 tables ─► the disk's contents, which are not read
