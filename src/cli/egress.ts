@@ -6,17 +6,18 @@ export const egressOptions = {
   egress: {
     type: "text",
     value: "public|deny",
-    summary: "What it may reach outside: all of the internet, or only what is allowed",
+    summary: "Network access: the whole internet, or only the allowed names and addresses",
   },
   allowHost: {
     type: "list",
     value: "NAME",
-    summary: "Name it may reach, *.example.com for all names below one; means --egress deny; may be repeated",
+    summary:
+      "Allow this host name, or *.example.com for all names below it; implies --egress deny; may be repeated",
   },
   allowCidr: {
     type: "list",
     value: "CIDR",
-    summary: "IPv4 address or network it may reach; means --egress deny; may be repeated",
+    summary: "Allow this IPv4 address or network; implies --egress deny; may be repeated",
   },
 } as const
 

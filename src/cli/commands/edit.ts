@@ -14,7 +14,7 @@ connections that the new ones forbid end.`,
   options: {
     name: { type: "text", value: "NAME", summary: "Its new name" },
     keepHot: { type: "switch", summary: "Never pause it, however idle" },
-    allowCold: { type: "switch", summary: "Whether it may be written to disk when paused for long" },
+    allowCold: { type: "switch", summary: "Write it to disk when it is paused for long" },
     warmAfter: { type: "text", value: "TIME", ...warmAfterText },
     coldAfter: { type: "text", value: "TIME", ...coldAfterText },
     label: { type: "labels", value: "K=V,...", summary: "Label to set; may be repeated" },

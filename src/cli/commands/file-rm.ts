@@ -8,7 +8,7 @@ import { printable } from "../words.ts"
 export const fileRm = command({
   args: ["sandbox"],
   rest: { name: "path", kind: "names" },
-  options: { recursive: { type: "flag", short: "r", summary: "Directories too, with all that is in them" } },
+  options: { recursive: { type: "flag", short: "r", summary: "Remove directories and their contents" } },
   examples: ["bhatti file rm dev old.log", "bhatti file rm -r dev /workspace/node_modules"],
   async run({ client, args, rest, options, isJson, out, report }) {
     return await forEachName(rest, { report }, async (path) => {

@@ -96,7 +96,7 @@ export const commands: readonly CommandEntry[] = [
   },
   {
     name: "restart",
-    summary: "End all that runs in a sandbox and boot it from its disk",
+    summary: "End all programs in a sandbox and boot it from its disk",
     section: "Sandboxes",
     load: async () => (await import("./restart.ts")).restart,
   },
@@ -151,7 +151,7 @@ export const commands: readonly CommandEntry[] = [
   },
   {
     name: "file stat",
-    summary: "Show what a file of a sandbox is",
+    summary: "Show the attributes of a file of a sandbox",
     section: "Files",
     load: async () => (await import("./file-stat.ts")).fileStat,
   },
@@ -325,7 +325,7 @@ export const commands: readonly CommandEntry[] = [
   },
   {
     name: "user edit",
-    summary: "Change what a user may have",
+    summary: "Change a user's limits",
     section: "Operator (on the host itself)",
     load: async () => (await import("./user-edit.ts")).userEdit,
   },

@@ -17,22 +17,22 @@ export const init = hostCommand({
     dataDir: {
       type: "text",
       value: "DIR",
-      summary: "Where the daemon keeps everything",
+      summary: "Data directory of the daemon",
       fallback: defaultDataDir,
     },
     cacheDir: {
       type: "text",
       value: "DIR",
-      summary: "Where kernels and images are kept",
+      summary: "Cache directory for kernels and images",
       fallback: defaultCacheDir,
     },
     writeClientConfig: {
       type: "flag",
-      summary: "Write the admin user's key to ~/.bhatti/config.yaml of whoever runs this, also under sudo",
+      summary: "Write the admin user's key to your ~/.bhatti/config.yaml, also under sudo",
     },
     probe: {
       type: "flag",
-      summary: "Find out anew whether KVM works, which is else done once per boot of the host",
+      summary: "Test KVM again; otherwise it is tested once per boot of the host",
     },
     image: {
       type: "text",
@@ -42,7 +42,7 @@ export const init = hostCommand({
     listen: {
       type: "text",
       value: "HOST:PORT",
-      summary: "Address the daemon will answer on; for a new data directory",
+      summary: "Listen address of the daemon; for a new data directory",
       fallback: defaultListen,
     },
   },

@@ -16,7 +16,7 @@ cannot be guessed. Requests wake the sandbox. A port may have several aliases; p
       summary: "First part of the URL's host name: lower-case letters, digits, inner hyphens",
       fallback: "the one the port has already, or a generated one",
     },
-    list: { type: "flag", short: "l", summary: "List what is published instead" },
+    list: { type: "flag", short: "l", summary: "List published ports instead" },
   },
   refuse: ({ options }) => {
     if (options.list)

@@ -14,15 +14,15 @@ wins over it. A database that is not this data directory's is refused, and nothi
     dataDir: {
       type: "text",
       value: "DIR",
-      summary: "Where the daemon keeps everything",
+      summary: "Data directory of the daemon",
       fallback: defaultDataDir,
     },
-    listen: { type: "text", value: "HOST:PORT", summary: "Address to answer on", fallback: defaultListen },
+    listen: { type: "text", value: "HOST:PORT", summary: "Address to listen on", fallback: defaultListen },
     accel: {
       type: "choice",
       value: "auto|kvm|tcg",
       choices: ["auto", "kvm", "tcg"],
-      summary: "How machines run: hardware (kvm), software emulation (tcg), or what works",
+      summary: "How machines run: hardware (kvm), software emulation (tcg), or auto to choose",
       fallback: "auto",
     },
   },

@@ -25,7 +25,7 @@ If this host cannot load the memory any more, for example after an update of QEM
     secret: {
       type: "list",
       value: "NAME",
-      summary: "Secret it gets as an environment variable; may be repeated",
+      summary: "Secret to pass as an environment variable; may be repeated",
     },
   },
   examples: [

@@ -11,7 +11,7 @@ export const start = command({
 
 All named sandboxes are tried, one after the other.`,
   options: {
-    force: { type: "flag", summary: "Try now, however often it has failed" },
+    force: { type: "flag", summary: "Start now, without waiting after earlier failures" },
   },
   examples: ["bhatti start dev", "bhatti start dev worker", "bhatti start dev --force"],
   async run({ client, rest, options, isJson, out, report }) {

@@ -7,7 +7,7 @@ export const userDelete = hostCommand({
   args: ["name"],
   description: "Refused while the user has sandboxes.",
   options: {
-    yes: { type: "flag", short: "y", summary: "Accepted for scripts; nothing is asked" },
+    yes: { type: "flag", short: "y", summary: "Accepted for scripts; the command never asks" },
     ...dataDirOption,
   },
   examples: ["sudo bhatti user delete alice"],

@@ -6,7 +6,7 @@ import { hostCommand } from "../command.ts"
 
 export const version = hostCommand({
   options: {
-    daemon: { type: "flag", summary: "Ask the daemon for its version and what its host can promise" },
+    daemon: { type: "flag", summary: "Show the daemon's version and its host's guarantees too" },
   },
   examples: ["bhatti version", "bhatti version --daemon"],
   async run({ options, settings, isJson, out }) {
