@@ -58,7 +58,7 @@ async function askDaemon({ dataDir, directory, report }: BackupOptions): Promise
     }
   }
   throw new AppError("unavailable", "the daemon ended while it made the backup", {
-    hint: "what there is of it is no backup; remove it and try again",
+    hint: "the backup is incomplete; remove it and try again",
   })
 }
 

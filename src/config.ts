@@ -55,13 +55,9 @@ function readFile(path: string, { isNeeded }: { isNeeded: boolean }): Record<str
     throw new AppError("invalid", `cannot read the configuration ${path}`, { cause })
   }
   if (!isNeeded && text.trim() === "") {
-    throw new AppError(
-      "invalid",
-      `the configuration ${path} is empty, as a crash of the host leaves a file`,
-      {
-        hint: "put it back; or remove it if the defaults are meant",
-      },
-    )
+    throw new AppError("invalid", `the configuration ${path} is empty, possibly after a crash of the host`, {
+      hint: "restore it, or remove it to use the defaults",
+    })
   }
   let value: unknown
   try {

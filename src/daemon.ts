@@ -75,7 +75,7 @@ export async function serve(flags: ConfigFlags, seam: Seam = {}): Promise<void> 
     notes.push(`there is no ${join(config.data_dir, "config.yaml")}, so the defaults hold`)
   const overruled = overruledFile(flags, process.env)
   if (overruled !== undefined)
-    notes.push(`${overruled}, which BHATTI_CONFIG names, is not read: an option says otherwise`)
+    notes.push(`${overruled}, named by BHATTI_CONFIG, is ignored: an option overrides it`)
   for (const note of [...notes, ...core.store.notes]) log.warn({}, note)
 
   // A bug in one request must not end the daemon for everybody; it is logged with its stack.
@@ -83,7 +83,7 @@ export async function serve(flags: ConfigFlags, seam: Seam = {}): Promise<void> 
 
   core.events.record({ type: "daemon.started", meta: { version, accelerator: accelerator.accelerator } })
   const { settled } = await reconcile(core)
-  void settled.then(() => log.info("every running sandbox was looked for"))
+  void settled.then(() => log.info("all running sandboxes are reconnected or given up"))
   const app = createApp(
     core,
     {
@@ -180,7 +180,7 @@ export async function openCore(config: Config, log: Log, { wrapHost }: Seam = {}
   const qemu = findQemu()
   // A path that is not a data directory has no kernel, and gets no database.
   const kernel = await readKernel(config.data_dir)
-  const onDamage = (error: AppError) => log.error({ error }, "something damaged is not used any more")
+  const onDamage = (error: AppError) => log.error({ error }, "a damaged file is no longer used")
   const checks = new ArtifactChecks(config.data_dir, onDamage)
   const store = await openStore({ dataDir: config.data_dir })
   undo.defer(() => store.close())

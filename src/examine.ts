@@ -31,14 +31,14 @@ export async function examine({ dataDir }: { dataDir: string }): Promise<Finding
     findings.push({
       status: "warn",
       text: `${path} was set aside ${at}: ${kind} ${id}, ${reason}`,
-      fix: `remove it when nobody misses it: sudo rm -r ${path}${back}`,
+      fix: `remove it when nobody needs it: sudo rm -r ${path}${back}`,
     })
   }
   if (belonging.kind === "fits" && listCopies(dataDir).length === 0)
     findings.push({
       status: "warn",
       text: `there is no copy of the database in ${copiesOf(dataDir)}`,
-      fix: "the daemon makes one a day; its log says why it could not",
+      fix: "the daemon makes one per day; its log says why that failed",
     })
   return findings
 }

@@ -125,7 +125,7 @@ async function prepareAdmin(store: Store, options: InitOptions): Promise<void> {
   const url = localUrl(options)
   const speaksElsewhere = settings?.url !== undefined && settings.url !== url
   if (speaksElsewhere) {
-    options.report(`  ${file?.path} speaks to ${settings.url}, it stays as it is`)
+    options.report(`  ${file?.path} points to ${settings.url} and stays unchanged`)
     if (hasAdmin) return
   } else if (settings?.token !== undefined && (await store.users.findByKey(settings.token))) {
     return

@@ -31,7 +31,7 @@ function openLock(dataDir: string): number {
     }
     throw new AppError("unavailable", `the data directory ${dataDir} cannot be written`, {
       cause,
-      hint: "check that it is yours and that its file system is not mounted read-only",
+      hint: "check that you own it and that its file system is not mounted read-only",
       retryable: false,
     })
   }

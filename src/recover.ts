@@ -80,7 +80,7 @@ async function putBack(kept: KeptRows, id: string): Promise<void> {
   const found = kept.listSetAside().findLast((note) => note.id === id)
   const hint = "sudo bhatti doctor lists what is set aside"
   if (!found) throw new AppError("not_found", `${id} is not set aside`, { hint })
-  if (!(await kept.putBack(found))) throw new AppError("conflict", `${id} is in its place already`, { hint })
+  if (!(await kept.putBack(found))) throw new AppError("conflict", `${id} is already in its place`, { hint })
 }
 
 async function replaceDatabase(
@@ -133,7 +133,7 @@ async function putRows(work: Work): Promise<void> {
 function tellWithoutRecord({ result }: Work, kind: Kind, id: string, isKnown: boolean): void {
   result.notes.push(
     isKnown
-      ? `the row of ${kind} ${id} is not to be trusted and it has no record; the daemon will set it aside`
+      ? `the row of ${kind} ${id} is unreliable and it has no record; the daemon will set it aside`
       : `${kind} ${id} has no record beside its disk, and gets no row; the daemon will set it aside`,
   )
 }

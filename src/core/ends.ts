@@ -28,9 +28,7 @@ export function endText(
     case "panic":
       return `its kernel panicked: ${panicLine(end.console)}`
     default:
-      return isOfThisBoot
-        ? "its machine was killed"
-        : "its machine ended with the host, which was started again"
+      return isOfThisBoot ? "its machine was killed" : "its machine ended when the host restarted"
   }
 }
 

@@ -95,7 +95,7 @@ export function createApp(
   )
   app.notFound((c) =>
     errorResponse(
-      new AppError("not_found", `nothing is at ${c.req.method} ${c.req.path}`, {
+      new AppError("not_found", `no such endpoint: ${c.req.method} ${c.req.path}`, {
         hint: "GET /openapi.json lists all endpoints",
       }),
       {
