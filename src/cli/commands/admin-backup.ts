@@ -11,10 +11,11 @@ const bytesPerMib = 1024 * 1024
 
 export const adminBackup = hostCommand({
   args: ["directory"],
-  description: `DIRECTORY must be empty or not there. Sandboxes go on: each is copied as for a snapshot, memory and disk of one instant, with a short
-pause. In the backup all are stopped; they wake with their memory where QEMU and processor are the same, and boot from their disk elsewhere.
-It holds the keys too, age.key among them, so keep it as secret as the data directory. Exit code 1 if something could not be copied.
-disk_reserve_mb stays free where the data directory is. If the disk of DIRECTORY becomes full, nothing is left there.`,
+  description: `DIRECTORY must be empty or missing. Sandboxes keep running: each is copied as for a snapshot, memory and disk of the same
+moment, with a short pause. In the backup all sandboxes are stopped; they wake with their memory if QEMU and processor are the same, and
+boot from their disk otherwise. The backup contains all keys, age.key among them, so keep it as secret as the data directory. Exit code 1
+if something could not be copied. disk_reserve_mb stays free on the disk of the data directory. If the disk of DIRECTORY becomes full,
+the unfinished backup is removed.`,
   options: dataDirOption,
   examples: ["sudo bhatti admin backup /mnt/backup/bhatti-$(date +%F)"],
   async run({ args, options, operator, isJson, out }) {

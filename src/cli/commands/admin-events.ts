@@ -6,8 +6,8 @@ import { eventLine, startOfEvents } from "../event-words.ts"
 import { dataDirOption, withStore } from "../user-store.ts"
 
 export const adminEvents = hostCommand({
-  description: `Reads the database in the data directory. Besides what \`bhatti events\` shows to each user these are: keys that were refused,
-users made and changed, templates, starts and stops of the daemon.`,
+  description: `Reads the database in the data directory. In addition to the events that \`bhatti events\` shows to each user it has: refused keys,
+users created and changed, templates, starts and stops of the daemon.`,
   options: {
     sandbox: {
       type: "text",

@@ -5,11 +5,11 @@ import { hostCommand } from "../command.ts"
 import { dataDirOption } from "../user-store.ts"
 
 export const adminRecover = hostCommand({
-  description: `For a data directory whose database is missing, damaged, older than the rest, or another installation's. The daemon must not run;
-sandboxes may, and are found again. The newest database that is left is taken, a copy from DATA_DIR/database-copies if need be, and
-each sandbox and snapshot is given the row that lies beside its disk. Users that no database knows get new keys, printed once. No disk
-and no memory is changed; a database that is replaced goes to DATA_DIR/set-aside. With an ID it also brings that sandbox or
-snapshot back from there.`,
+  description: `For a data directory whose database is missing, damaged, older than the rest, or from another installation. The daemon must not run;
+sandboxes may, and are found again. The command takes the newest database it finds, from DATA_DIR/database-copies if necessary, and adds
+the row stored beside the disk of each sandbox and snapshot. Users missing from every database get new keys, printed once. Disks and
+memory stay unchanged; a replaced database moves to DATA_DIR/set-aside. With an ID it also brings that sandbox or snapshot back from
+there.`,
   optionalArgs: ["id"],
   options: {
     dropSecrets: {

@@ -7,9 +7,10 @@ import { dataDirOption } from "../user-store.ts"
 
 export const adminRestore = hostCommand({
   args: ["directory"],
-  description: `DIRECTORY is what bhatti admin backup has made. The data directory must be empty or not there; move what is in one that is in use
-away first, with its daemon and its sandboxes stopped. It may be a mount point or a symlink, and stays one. Every file is compared with what the backup says of it, and a data directory comes to be
-whole or not at all. Sandboxes are stopped in it, and wake when they are used; users' keys and secrets are those of the backup.`,
+  description: `DIRECTORY is a backup made by bhatti admin backup. The data directory must be empty or missing; to replace one that is in use, stop its
+daemon and its sandboxes and move its contents away first. It may be a mount point or a symlink, and stays one. Every file is compared
+with the backup's manifest, and the data directory is restored completely or not at all. Its sandboxes are stopped and wake when they are
+used; users' keys and secrets are those of the backup.`,
   options: dataDirOption,
   examples: ["sudo bhatti admin restore /mnt/backup/bhatti-2026-01-31 && sudo systemctl start bhatti"],
   async run({ args, options, operator, isJson, out }) {

@@ -9,14 +9,14 @@ import { WrongUsage } from "../wrong-usage.ts"
 
 export const cp = command({
   rest: { name: "path", kind: "names", least: 2, usage: "SOURCE... TARGET" },
-  description: `Files and directories, in either direction; the side in the sandbox is written SANDBOX:PATH, where a relative PATH begins at
-/workspace. A local name with a colon is written ./a:b. - is standard input or output; a directory comes as a tar stream then.
+  description: `Copies files and directories in either direction. SANDBOX:PATH names a file in a sandbox; a relative PATH begins at /workspace.
+A local name with a colon is written ./a:b. - is standard input or output; a directory is a tar stream then.
 
-Directories are copied with all that is in them. As with cp -r: into TARGET if that is a directory or ends in /, else under TARGET's name. DIR/. takes what is in DIR. Permissions come
-along, owners and set-user-id bits do not. A file takes its place only when it is whole; until then, and when the copy is interrupted,
-what was there stays. From a sandbox nothing is written outside of the target, and links that lead out of the copied directory are
-left out: whatever wrote through one here would write where the sandbox wants. Sockets, pipes and devices are left out too. What was
-left out is said, and the exit code is 1 then, with the rest copied.`,
+Directories are copied recursively, like cp -r: into TARGET if that is a directory or ends in /, otherwise under TARGET's name. DIR/.
+copies the contents of DIR. Permissions are copied, owners and set-user-id bits are not. A file replaces the old one only when it is
+complete, so an interrupted copy leaves the old one. A copy from a sandbox never writes outside the target, and leaves out links that
+lead out of the copied directory: a program that wrote through one would write where the sandbox wants. Sockets, pipes and devices are
+left out too. If anything is left out, the rest is copied, a message lists it, and the exit code is 1.`,
   options: {
     recursive: {
       type: "flag",

@@ -13,24 +13,24 @@ import { printNames, quietOption } from "../quiet.ts"
 import { cpusText, secondsText, sizeText } from "../words.ts"
 
 export const create = command({
-  description: `The sandbox is running when the command returns. Without --name it gets a name of its own. Ctrl-C takes a create back.
+  description: `The sandbox is running when the command returns. Without --name it gets a generated name. Ctrl-C rolls a create back.
 
 An idle sandbox is paused, and later written to disk, until the next request. A program inside that waits for a timer due within a minute
 (cron, a loop that sleeps, an interval) counts as activity, unless it is a server (it listens for connections) or wakes more than once a second: servers are
-paused and wake at the next connection, --keep-hot is for one with a schedule of its own. A timer that is further away waits, with what is left of it, while the sandbox is paused or on disk.
+paused and wake at the next connection; use --keep-hot for a server with a schedule of its own. A later timer stops while the sandbox is paused or on disk, and continues with its remaining time.
 
 ${envText}
 
---label too takes one KEY=VALUE or several with commas between them, and may be repeated.
+--label also takes one KEY=VALUE or several separated by commas, and may be repeated.
 
 --init runs as the session init, which \`bhatti shell NAME init\` attaches to and \`bhatti logs NAME\` prints; --init @FILE reads the script from a file.
 It runs again whenever the sandbox's machine boots (after bhatti restart, reboot inside, a crash or a restart of the host, not after bhatti stop),
-unless --on-boot off is given. When it fails, that is an event (sandbox.init_failed).
+unless --on-boot off is given. A failure is recorded as an event (sandbox.init_failed).
 
---file sends small files along, all together up to about 700 KB; for more, bhatti cp.
+--file copies small files, up to about 700 KB in total; use bhatti cp for more.
 
 A sandbox reaches the internet and your other sandboxes, by their names. With --egress deny it reaches only what --allow-host and
---allow-cidr name; each of them alone means deny. Private networks and the host's own addresses it never reaches. A copy
+--allow-cidr name; each of them implies deny. It never reaches private networks or the host's own addresses. A copy
 made with --from has its source's rules unless others are given.`,
   optionalArgs: ["name"],
   options: {

@@ -7,10 +7,9 @@ import { labelsText } from "../words.ts"
 
 export const edit = command({
   args: ["sandbox"],
-  description: `Changes only what is given. The host name inside follows a new name when the sandbox boots again.
+  description: `Changes only the given settings. The host name inside changes at the sandbox's next boot.
 
---egress, --allow-host and --allow-cidr take the place of all its former rules about what it may reach, at once: open
-connections that the new ones forbid end.`,
+--egress, --allow-host and --allow-cidr replace all its network rules immediately: open connections that the new rules forbid end.`,
   options: {
     name: { type: "text", value: "NAME", summary: "Its new name" },
     keepHot: { type: "switch", summary: "Never pause it, however idle" },

@@ -7,7 +7,7 @@ import { eventLine, startOfEvents } from "../event-words.ts"
 export const events = command({
   description: `What happened to your sandboxes, oldest first: who caused it, why, and how long it took. Kept for ${limits.eventDaysKept} days.
 
---type takes how a type begins: sandbox., thermal., snapshot., publish., shell., secret.`,
+--type takes a prefix: sandbox., thermal., snapshot., publish., shell., secret.`,
   options: {
     sandbox: {
       type: "text",

@@ -21,13 +21,13 @@ use sh -c '...' for one. It runs as user lohar; sudo inside gives root. Output s
 
 ${envText}
 
-With -t the command's TERM is yours if small images know it, else xterm-256color; -e TERM=... gives it another.
+With -t the command's TERM is yours if small images know it, otherwise xterm-256color; -e TERM=... overrides it.
 
-Ctrl-C and SIGTERM are passed on, and the command may take its time to end; a second one kills it, and without a terminal it is
+Ctrl-C and SIGTERM are forwarded, and the command may take its time to end; a second one kills it, and without a terminal it is
 killed 10 s after the first. A command that has not started yet, because its sandbox is still waking, is not run.
 
-Exit code: the command's own, or 128 + the signal that ended it; 2 when the options are wrong, as a user or a directory
-that does not exist; 124 when --timeout ended it; 125 when bhatti failed, 126 when the command cannot be run, 127 when there is no such command; 130 after Ctrl-C.`,
+Exit code: the command's own, or 128 + the signal that ended it; 2 if an option is wrong, such as a user or a directory
+that does not exist; 124 if --timeout ended it; 125 if bhatti failed, 126 if the command cannot be run, 127 if there is no such command; 130 after Ctrl-C.`,
   options: {
     stdin: { type: "flag", short: "i", summary: "Forward standard input" },
     tty: { type: "flag", short: "t", summary: "Run it in a terminal, for interactive programs" },

@@ -5,7 +5,7 @@ import { command } from "../command.ts"
 export const kill = command({
   args: ["sandbox", "session"],
   description:
-    "SESSION is an id or a name that bhatti ps shows; the signal goes to everything in it. One that has ended is taken off the list.",
+    "SESSION is an id or a name that bhatti ps shows; the signal goes to every process in it. A session that has ended is removed from the list.",
   options: {
     signal: {
       type: "choice",

@@ -6,8 +6,8 @@ import { tellingFate } from "../lost-sandbox.ts"
 export const logs = command({
   args: ["sandbox"],
   optionalArgs: ["session"],
-  description: `Prints the last 256 KiB that the session's terminal has shown, as they were written; without SESSION those of the init script. It needs no terminal, disturbs
-nobody who is attached, and works when the session has ended, until the sandbox boots again. bhatti ps lists the sessions.`,
+  description: `Prints the last 256 KiB of a session's terminal output, unchanged; without SESSION that of the init script. It needs no terminal, does
+not disturb attached clients, and works after the session has ended, until the sandbox boots again. bhatti ps lists the sessions.`,
   examples: ["bhatti logs dev", "bhatti logs dev init | tail", "bhatti logs dev s1"],
   async run({ client, args, out }) {
     const { copyToOutput } = await import("../copy/download.ts")

@@ -5,7 +5,7 @@ import { ageText, printable } from "../words.ts"
 
 export const ps = command({
   args: ["sandbox"],
-  description: "A session lives on without a client. Attach to one with: bhatti shell SANDBOX SESSION.",
+  description: "A session keeps running without a client. Attach to one with: bhatti shell SANDBOX SESSION.",
   examples: ["bhatti ps dev", "bhatti ps dev --json | jq -r '.[].session_id'"],
   async run({ client, args, isJson, out }) {
     const sessions = await client.listSessions({ params: { id: args.sandbox } })

@@ -5,8 +5,8 @@ import { ageText } from "../words.ts"
 
 export const publish = command({
   args: ["sandbox"],
-  description: `The URL is printed; whoever knows it can use the port, without a key. Without --alias the URL has random characters, so that it
-cannot be guessed. Requests wake the sandbox. A port may have several aliases; publishing what is published already prints its URL.`,
+  description: `Prints the URL; anyone who knows it can use the port, without a key. Without --alias the URL has random characters, so that it
+cannot be guessed. Requests wake the sandbox. A port may have several aliases; publishing it again under the same alias prints its URL.`,
   options: {
     port: { type: "integer", short: "p", value: "PORT", min: 1, max: 65_535, summary: "Port to publish" },
     alias: {

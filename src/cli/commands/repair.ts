@@ -12,7 +12,7 @@ const words = {
 
 export const repair = command({
   args: ["sandbox"],
-  description: `For a sandbox whose file system takes no more writes, as bhatti why says. It boots anew, and e2fsck runs inside before anything else; what ran in it has ended.`,
+  description: `For a sandbox whose file system refuses writes, as bhatti why reports. Ends its programs and boots it; e2fsck then runs inside before anything else.`,
   examples: ["bhatti repair dev"],
   async run({ client, args, isJson, out }) {
     const startMs = performance.now()

@@ -8,8 +8,8 @@ import { secondsText } from "../words.ts"
 
 export const restart = command({
   rest: { name: "sandbox", kind: "names" },
-  description: `Asks programs to end, gives them five seconds, writes files out and boots the sandbox from its disk.
-Its memory is lost. Its init script runs again, unless it was created with --on-boot off. The same happens when reboot is run inside;
+  description: `Asks programs to end, gives them five seconds, syncs files and boots the sandbox from its disk.
+Its memory is lost. Its init script runs again, unless it was created with --on-boot off. Running reboot inside does the same;
 poweroff inside leaves it stopped until the next request.
 
 All named sandboxes are tried, one after the other.`,

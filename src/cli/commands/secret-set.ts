@@ -9,9 +9,9 @@ export const secretSet = command({
   args: ["name"],
   optionalArgs: ["value"],
   inputArg: "value",
-  description: `Without VALUE it is read from standard input, of which one final line break is dropped, or asked for at a terminal without
-showing it. A VALUE in the command line ends up in the shell's history; -- stands before one that begins with a dash.
-Sandboxes that have the old value keep it.`,
+  description: `Without VALUE the secret is read from standard input, without its last line break, or asked for at a terminal without echo.
+A VALUE on the command line ends up in the shell's history; write -- before one that begins with a dash.
+Existing sandboxes keep the old value.`,
   examples: [
     "bhatti secret set API_KEY",
     "bhatti secret set API_KEY < key.txt",

@@ -6,9 +6,9 @@ import { hostCommand } from "../command.ts"
 import { refuseListen } from "../listen-address.ts"
 
 export const serve = hostCommand({
-  description: `Runs until it is told to stop (SIGTERM, Ctrl-C). Running sandboxes go on without it and are found again at the next start.
-Its configuration is DATA_DIR/config.yaml, or without --data-dir and --config the file that BHATTI_CONFIG names; an option given here
-wins over it. A database that is not this data directory's is refused, and nothing is changed; see: bhatti help admin recover`,
+  description: `Runs until it is told to stop (SIGTERM, Ctrl-C). Running sandboxes continue without it and are found again at the next start.
+It reads DATA_DIR/config.yaml or, without --data-dir and --config, the file that BHATTI_CONFIG names; options given here override it.
+It refuses the database of another data directory and changes nothing; see: bhatti help admin recover`,
   options: {
     config: { type: "text", value: "FILE", summary: "Configuration file", fallback: "DATA_DIR/config.yaml" },
     dataDir: {

@@ -19,13 +19,12 @@ import { readLines } from "../standard-input.ts"
 import { WrongUsage } from "../wrong-usage.ts"
 
 export const setup = hostCommand({
-  description: `Asks for both, tries them, and saves them to ~/.bhatti/config.yaml, or to the file that BHATTI_CONFIG names; what else stands in the
-file is kept. Enter alone takes the address that is shown, and keeps the key that is saved for it. With --url and --token it asks nothing;
-without a terminal what is missing is read from standard input, a line each. Nothing is saved when the daemon does not answer or refuses the
-key.
+  description: `Asks for address and key, tries them, and saves them to ~/.bhatti/config.yaml, or to the file that BHATTI_CONFIG names; other settings in
+the file are kept. Enter alone takes the displayed address and keeps its saved key. With --url and --token it asks nothing; without a
+terminal it reads missing answers from standard input, one per line. It saves nothing if the daemon does not answer or refuses the key.
 
-For a daemon whose certificate is of an authority of your own, --ca names the authority's certificate; its path is saved too, and
-is taken out again when the address is changed to another host.`,
+For a daemon with a certificate from your own authority, --ca names the authority's certificate; its path is saved too, and removed when
+the address changes to another host.`,
   examples: [
     "bhatti setup",
     "bhatti setup --url https://api.example.com --token bht_...",

@@ -10,13 +10,13 @@ import { isTerminal, type Output } from "../output.ts"
 
 export const shell = command({
   optionalArgs: ["sandbox", "session"],
-  description: `Attaches to SESSION, an id or name that bhatti ps shows; without it to the newest session that nobody is attached to, else to a
-new one. Without SANDBOX to the only one there is. The session of the init script is called init.
+  description: `Attaches to SESSION, an id or name from bhatti ps; by default to the newest detached session, or to a new one if there is none.
+SANDBOX may be omitted if there is only one. The session of the init script is called init.
 
-Ctrl+\\ detaches: the shell keeps running, and what it shows is kept; attaching again goes on with both. A lost connection
-detaches too. One client sees a session at a time; attaching takes it over.
+Ctrl+\\ detaches: the shell keeps running and its output is kept; attaching again continues it. A lost connection detaches too.
+A session has one client at a time; attaching takes it over.
 
-Exit code: the shell's own; 0 after Ctrl+\\; 125 when bhatti failed, the connection was lost or the session was taken over.`,
+Exit code: the shell's own; 0 after Ctrl+\\; 125 if bhatti failed, the connection was lost or the session was taken over.`,
   options: {
     new: { type: "flag", summary: "Start another session even if one is detached" },
   },

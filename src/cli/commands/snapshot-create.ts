@@ -8,10 +8,10 @@ import { secondsText, sizeText } from "../words.ts"
 
 export const snapshotCreate = command({
   args: ["sandbox"],
-  description: `Memory, running programs and disk of one instant. The sandbox goes on; it stands still while its memory and disk are
-read. A stopped one is not woken for it. You may have ${limits.snapshotsMax} snapshots.
+  description: `Saves memory, running programs and disk of the same moment. The sandbox pauses while they are read, and then continues. A stopped
+one is not woken for it. You may have ${limits.snapshotsMax} snapshots.
 
-What its programs hold in memory is in the snapshot too, secrets among it.`,
+The snapshot includes everything in its programs' memory, secrets too.`,
   options: {
     name: { type: "text", short: "n", value: "NAME", summary: "Name of the snapshot", isRequired: true },
   },

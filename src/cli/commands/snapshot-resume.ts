@@ -9,10 +9,10 @@ import { cpusText, secondsText, sizeText } from "../words.ts"
 
 export const snapshotResume = command({
   args: ["snapshot"],
-  description: `Makes a new sandbox, as often as you like: memory and programs go on where the snapshot was taken, with a host name,
-machine id and random numbers of their own. Size, image, environment and labels are the source's; secrets only those of --secret.
+  description: `Makes a new sandbox, as often as you like: memory and programs continue from the snapshot, with a host name, machine id and random
+numbers of their own. Size, image, environment and labels are the source's; secrets are only those given with --secret.
 
-If this host cannot load the memory any more, for example after an update of QEMU, it boots from the snapshot's disk and says so.`,
+If this host cannot load the memory any more, for example after an update of QEMU, the sandbox boots from the snapshot's disk and a message says so.`,
   options: {
     name: {
       type: "text",

@@ -7,7 +7,7 @@ import { secondsText } from "../words.ts"
 
 export const start = command({
   rest: { name: "sandbox", kind: "names" },
-  description: `Rarely needed: any command that uses a sandbox starts it. One that fails to start again and again is left alone for a while, longer each time; bhatti why says for how long.
+  description: `Rarely needed: any command that uses a sandbox starts it. After repeated failures a sandbox is not retried for a while, longer each time; bhatti why shows for how long.
 
 All named sandboxes are tried, one after the other.`,
   options: {

@@ -8,7 +8,7 @@ import { secondsText } from "../words.ts"
 
 export const stop = command({
   rest: { name: "sandbox", kind: "names" },
-  description: `Its memory, its running programs and its disk are kept; the next request, or bhatti start, goes on where it was.
+  description: `Keeps its memory, its running programs and its disk; the next request, or bhatti start, continues where it stopped.
 
 All named sandboxes are tried, one after the other.`,
   examples: ["bhatti stop dev", "bhatti stop $(bhatti list -q --label team=web)"],

@@ -4,7 +4,8 @@ import { command } from "../command.ts"
 
 export const unpublish = command({
   args: ["sandbox"],
-  description: "Its URLs stop working at once, for open connections too. With --alias only that one does.",
+  description:
+    "Its URLs stop working immediately, for open connections too. With --alias only that URL stops.",
   options: {
     port: {
       type: "integer",

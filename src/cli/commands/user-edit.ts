@@ -7,7 +7,7 @@ import { countText, sizeText } from "../words.ts"
 
 export const userEdit = hostCommand({
   args: ["name"],
-  description: "Changes only the limits that are given. Sandboxes that exist stay as they are.",
+  description: "Changes only the given limits. Existing sandboxes stay unchanged.",
   options: { ...userLimitOptions, ...dataDirOption },
   refuse: ({ options }) =>
     Object.keys(givenLimits(options)).length === 0
