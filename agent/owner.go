@@ -21,7 +21,7 @@ func (a *agent) fileFindOwner(s *stream, payload []byte) {
 func findOwner(directory, text string) (wire.FileOwner, error) {
 	user, group, hasGroup := strings.Cut(text, ":")
 	if user == "" || hasGroup && group == "" {
-		return wire.FileOwner{}, wire.Errorf(wire.Invalid, "%q is no owner: USER or USER:GROUP is needed", text)
+		return wire.FileOwner{}, wire.Errorf(wire.Invalid, "%q is not an owner; use USER or USER:GROUP", text)
 	}
 	var owner wire.FileOwner
 	who, err := findAccount(directory, user)

@@ -84,7 +84,7 @@ func (l *sessions) newestDetached() (*session, error) {
 			return s, nil
 		}
 	}
-	return nil, wire.Errorf(wire.NotFound, "no session is running that nobody is attached to")
+	return nil, wire.Errorf(wire.NotFound, "there is no detached session")
 }
 
 func (l *sessions) forget(forgotten *session) {
@@ -152,7 +152,7 @@ func (a *agent) sessionOpen(s *stream, payload []byte) {
 
 func (a *agent) openSession(request wire.SessionOpen) (*session, error) {
 	if request.Name != nil && !isSessionName(*request.Name) {
-		return nil, wire.Errorf(wire.Invalid, "%q is no name for a session", *request.Name)
+		return nil, wire.Errorf(wire.Invalid, "%q is not a valid session name", *request.Name)
 	}
 	if request.Terminal == nil {
 		request.Terminal = &wire.Terminal{Size: wire.Size{Rows: 24, Cols: 80}}

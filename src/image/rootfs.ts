@@ -57,8 +57,8 @@ export async function buildImage(options: {
     manifest = await wholeManifest(directory)
   }
   if (manifest === undefined)
-    throw new AppError("unavailable", `${directory} is not what was written there`, {
-      hint: "the host's disk is failing; its kernel log says more",
+    throw new AppError("unavailable", `${directory} changed after it was written`, {
+      hint: "the host's disk may be failing; see the host's kernel log",
     })
   const { hash, name, sizeMib } = manifest
   return { name, hash, sizeMib, file: join(directory, "disk.raw") }

@@ -130,8 +130,8 @@ export async function spawnQemu(start: Start): Promise<ProcessIdentity> {
   const identity = identityOf(await launch(start))
   if (identity !== undefined) return identity
   throw new AppError("unavailable", "QEMU ended as soon as it was started", {
-    cause: new Error(start.lastWords?.() || "it said nothing"),
-    hint: "the daemon's log has its words",
+    cause: new Error(start.lastWords?.() || "it printed no output"),
+    hint: "see its output in the daemon's log",
   })
 }
 

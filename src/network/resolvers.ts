@@ -148,7 +148,7 @@ export class Resolvers {
     const process = this.#mainProcess(this.#processesOf(profile.key))
     if (process === undefined) {
       throw new AppError("unavailable", "a name server of sandboxes ended as soon as it was started", {
-        hint: "the host's log has its words",
+        hint: "see its output in the host's log",
       })
     }
     this.#running.set(profile.key, { profile, address, process })

@@ -32,6 +32,6 @@ async function ask(name: string): Promise<string> {
   using questions = openQuestions()
   const value = await questions.hidden(`Value of ${name}`, { isPresent: false })
   if (value === undefined || value !== (await questions.hidden("The same again", { isPresent: false })))
-    throw new AppError("invalid", "the two are not the same; nothing was set")
+    throw new AppError("invalid", "the two values differ; nothing was saved")
   return value
 }
