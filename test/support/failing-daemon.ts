@@ -10,8 +10,11 @@ import type { Guest, Host, Network } from "../../src/core/host.ts"
 import { serve } from "../../src/daemon.ts"
 
 export type FailPoint = {
-  /** Counts from 0, from when the file was written. Missing: none, the calls are only written down. */
-  call?: number
+  /**
+   * `nth` counts the calls of that name from 0, from when the file was written: calls of different names may come in another
+   * order each time. If `call` is missing, calls are only written down.
+   */
+  call?: { name: string; nth: number }
   how: "kill before" | "kill after" | "ENOSPC" | "EIO"
 }
 
@@ -42,7 +45,7 @@ const countedOfNetwork: (keyof Network)[] = ["attach", "linkUp", "detach"]
 const countedOfGuest: (keyof Guest)[] = ["waitReady", "personalise", "refresh", "quiesce"]
 
 function failing(dataDir: string): (host: Host) => Host {
-  let calls = 0
+  const counts = new Map<string, number>()
   let armed = ""
 
   const point = (): FailPoint | undefined => {
@@ -51,7 +54,7 @@ function failing(dataDir: string): (host: Host) => Host {
     const text = readFileSync(path, "utf8")
     if (text !== armed) {
       armed = text
-      calls = 0
+      counts.clear()
     }
     return JSON.parse(text) as FailPoint
   }
@@ -69,7 +72,9 @@ function failing(dataDir: string): (host: Host) => Host {
         if (!names.includes(name)) return method.bind(target)
         return async (...parameters: unknown[]) => {
           const fail = point()
-          const isNow = fail !== undefined && calls++ === fail.call
+          const nth = counts.get(String(name)) ?? 0
+          if (fail) counts.set(String(name), nth + 1)
+          const isNow = fail?.call?.name === name && fail.call.nth === nth
           if (fail) appendFileSync(join(dataDir, callsFile), `${String(name)}\n`)
           if (isNow && fail.how === "kill before") die()
           if (isNow && !fail.how.startsWith("kill")) {
