@@ -1,4 +1,5 @@
-// Which threads wait, and which processes are servers, is seen of real processes; how the kernel writes it, of its own words.
+// Which threads wait, and which processes are servers, is seen of real processes; how the kernel writes it, of its own
+// words.
 
 package main
 

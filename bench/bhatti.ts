@@ -67,7 +67,9 @@ export class Bhatti implements AsyncDisposable {
     this.#settings = settings
   }
 
-  /** Waits until the pool is as full as lately needed and at rest, so that filling it slows nothing that is measured. */
+  /**
+   * Waits until the pool is as full as lately needed and at rest, so that filling it slows nothing that is measured.
+   */
   async poolIsReady(): Promise<void> {
     await until(
       "the pool is full and at rest",

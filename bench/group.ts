@@ -1,4 +1,6 @@
-/** A group of measurements that share their preparation. Adding one: a file in `groups/`, a line in `groups/list.ts`. */
+/**
+ * A group of measurements that share their preparation. Adding one: a file in `groups/`, a line in `groups/list.ts`.
+ */
 
 import type { Bhatti, Settings } from "./bhatti.ts"
 import type { Podman } from "./podman.ts"

@@ -1,6 +1,6 @@
 /**
- * The image `workspace`, the default: `minimal` with what most projects need to build and run, so that a fresh sandbox can
- * start with `npm install` or `pip install`. docs/images.md lists it for users. Nothing in it runs by itself.
+ * The image `workspace`, the default: `minimal` with what most projects need to build and run, so that a fresh sandbox
+ * can start with `npm install` or `pip install`. docs/images.md lists it for users. Nothing in it runs by itself.
  */
 import type { Recipe } from "../src/image/recipe.ts"
 import { minimal } from "./minimal.ts"

@@ -1,6 +1,7 @@
 /**
  * Builds `dist/lohar` (the guest agent), `dist/jail` (the launcher of QEMU) and `dist/bhatti` (everything else, the two
- * inside) and says what took how long. Does nothing when no source has changed since the last build; `--force` builds anyway.
+ * inside) and says what took how long. Does nothing when no source has changed since the last build; `--force` builds
+ * anyway.
  */
 import { createHash } from "node:crypto"
 import { mkdir, rename, rm } from "node:fs/promises"

@@ -1,4 +1,7 @@
-/** Makes one executable of one entry file: how the daemon, the command line and every platform's client are compiled alike. */
+/**
+ * Makes one executable of one entry file: how the daemon, the command line and every platform's client are compiled
+ * alike.
+ */
 
 import { mkdir, rename, rm } from "node:fs/promises"
 import { dirname, join } from "node:path"
@@ -12,8 +15,9 @@ export type Compilation = {
 }
 
 /**
- * Chosen by measuring: `splitting` leaves the daemon's code unread when the CLI starts (`version` 32 -> 5 ms), `bytecode`
- * halves what is left for other commands. Source maps cost nothing until an error prints its place; names stay for it.
+ * Chosen by measuring: `splitting` leaves the daemon's code unread when the CLI starts (`version` 32 -> 5 ms),
+ * `bytecode` halves what is left for other commands. Source maps cost nothing until an error prints its place; names
+ * stay for it.
  */
 export async function compile({ entrypoint, outfile, commit, foreign }: Compilation): Promise<void> {
   const beside = join(dirname(outfile), ".making")

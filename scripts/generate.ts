@@ -1,6 +1,6 @@
 /**
- * Writes docs/cli.md from the command table, docs/openapi.json and docs/configuration.md from the contract. With `--check` it writes nothing and
- * fails when a file is stale.
+ * Writes docs/cli.md from the command table, docs/openapi.json and docs/configuration.md from the contract. With
+ * `--check` it writes nothing and fails when a file is stale.
  */
 
 import { join } from "node:path"

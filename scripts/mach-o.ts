@@ -1,7 +1,7 @@
 /**
- * Signatures of macOS programs, for one who has no macOS. A compiled program for x86-64 still carries the signature of the runtime that it
- * was made from, which fits it no longer, and macOS kills what does not fit. `signAdHoc` replaces it by one without an identity, as a
- * linker on macOS makes it; `checkSignature` computes all of it again.
+ * Signatures of macOS programs, for one who has no macOS. A compiled program for x86-64 still carries the signature of
+ * the runtime that it was made from, which fits it no longer, and macOS kills what does not fit. `signAdHoc` replaces
+ * it by one without an identity, as a linker on macOS makes it; `checkSignature` computes all of it again.
  */
 
 import { createHash } from "node:crypto"

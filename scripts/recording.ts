@@ -1,6 +1,6 @@
 /**
- * Makes `docs/session.svg`: the README's first example, typed into a real terminal (tmux) against a daemon and machines of
- * its own, and the screen that results, as text. Needs root and what `test.sh` installs:
+ * Makes `docs/session.svg`: the README's first example, typed into a real terminal (tmux) against a daemon and machines
+ * of its own, and the screen that results, as text. Needs root and what `test.sh` installs:
  *
  *     bun run build && sudo -E bun run scripts/recording.ts
  */
@@ -80,7 +80,9 @@ function isAtPrompt(lines: string[], promptsCount: number): boolean {
   )
 }
 
-/** Each row is text at a fixed place. The colours bring their own background, so that the page's may be light or dark. */
+/**
+ * Each row is text at a fixed place. The colours bring their own background, so that the page's may be light or dark.
+ */
 export function drawScreen(lines: string[]): string {
   const [cell, row, margin] = [8.4, 20, 20]
   const width = Math.round(columns * cell + 2 * margin)

@@ -1,6 +1,7 @@
 /**
- * Makes what other machines install, in `dist/release`: the command line for each platform, the server's archive, SHA256SUMS and the
- * script `install`. Bun's programs for other platforms come from its npm packages, checked against package-lock.json.
+ * Makes what other machines install, in `dist/release`: the command line for each platform, the server's archive,
+ * SHA256SUMS and the script `install`. Bun's programs for other platforms come from its npm packages, checked against
+ * package-lock.json.
  *
  *     bun run release [--out DIR] [--only NAME,...] [--quick] [--from URL]
  *

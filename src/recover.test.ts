@@ -1,4 +1,7 @@
-/** A database is made to fit its data directory: each disk gets its own row again, and a recovery that fails leaves the refusal in force. */
+/**
+ * A database is made to fit its data directory: each disk gets its own row again, and a recovery that fails leaves the
+ * refusal in force.
+ */
 
 import { Database } from "bun:sqlite"
 import { afterEach, beforeEach, expect, test } from "bun:test"

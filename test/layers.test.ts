@@ -1,4 +1,7 @@
-/** Folders may import only what the map in docs/ARCHITECTURE.md allows. Reads import lines as text, so `import type` counts too. */
+/**
+ * Folders may import only what the map in docs/ARCHITECTURE.md allows. Reads import lines as text, so `import type`
+ * counts too.
+ */
 
 import { expect, test } from "bun:test"
 import { join, relative, resolve } from "node:path"

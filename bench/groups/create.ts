@@ -1,7 +1,7 @@
 /**
- * The life of a sandbox through the command line: create, first command, destroy. Once from a ready template and once from
- * the pool. A container does the same in two ways: `podman run --rm` with the command, and `podman run --detach` then
- * `podman rm --force`.
+ * The life of a sandbox through the command line: create, first command, destroy. Once from a ready template and once
+ * from the pool. A container does the same in two ways: `podman run --rm` with the command, and `podman run --detach`
+ * then `podman rm --force`.
  */
 
 import type { TimedCommand } from "../command.ts"

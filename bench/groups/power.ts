@@ -1,6 +1,6 @@
 /**
- * Stopping a sandbox to disk and waking it by a command, memory and all. A container has no counterpart of the first; the
- * second is `podman start`, which begins anew, and `podman exec`.
+ * Stopping a sandbox to disk and waking it by a command, memory and all. A container has no counterpart of the first;
+ * the second is `podman start`, which begins anew, and `podman exec`.
  */
 
 import { join } from "node:path"

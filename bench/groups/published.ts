@@ -1,6 +1,6 @@
 /**
- * A published port: the reply of a running and of a paused sandbox, and bulk. Every request is one connection. The server
- * in the guest is the smallest there can be, so that what is measured is the way to it.
+ * A published port: the reply of a running and of a paused sandbox, and bulk. Every request is one connection. The
+ * server in the guest is the smallest there can be, so that what is measured is the way to it.
  */
 
 import { until } from "../../test/support/installation.ts"

@@ -1,6 +1,6 @@
 /**
- * The same things with more and more sandboxes beside: what they cost must not grow. Those beside are idle and paused, as
- * most are on a real host; at the end all of one half are running, and the daemon is started again.
+ * The same things with more and more sandboxes beside: what they cost must not grow. Those beside are idle and paused,
+ * as most are on a real host; at the end all of one half are running, and the daemon is started again.
  */
 
 import type { Bhatti } from "../bhatti.ts"

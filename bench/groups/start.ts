@@ -1,4 +1,6 @@
-/** What every command costs before it does anything: the command line's own start, beside the smallest program there is. */
+/**
+ * What every command costs before it does anything: the command line's own start, beside the smallest program there is.
+ */
 
 import { timeCommand } from "../command.ts"
 import type { Group } from "../group.ts"

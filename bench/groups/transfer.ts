@@ -1,6 +1,7 @@
 /**
- * Copying a large file in and out, next to `podman cp`, and what another client's command in the same sandbox notices of it.
- * Podman and the way out leave the file in the page cache of whoever gets it; on the way in it goes past the guest's, to its disk.
+ * Copying a large file in and out, next to `podman cp`, and what another client's command in the same sandbox notices
+ * of it. Podman and the way out leave the file in the page cache of whoever gets it; on the way in it goes past the
+ * guest's, to its disk.
  */
 
 import { mkdtempSync, rmSync } from "node:fs"

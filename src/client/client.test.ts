@@ -1,4 +1,7 @@
-/** The client without a daemon: what it sends, how answers and failures come back. Streams: test/cli/exec.test.ts and exec-stream.test.ts. */
+/**
+ * The client without a daemon: what it sends, how answers and failures come back. Streams: test/cli/exec.test.ts and
+ * exec-stream.test.ts.
+ */
 
 import { expect, test } from "bun:test"
 import { api } from "../contract/api.ts"

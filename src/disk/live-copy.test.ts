@@ -1,4 +1,7 @@
-/** Copies of a file that is written to meanwhile, on this host's real filesystem: in the end they are the same, byte for byte. */
+/**
+ * Copies of a file that is written to meanwhile, on this host's real filesystem: in the end they are the same, byte for
+ * byte.
+ */
 
 import { afterEach, beforeEach, expect, test } from "bun:test"
 import { closeSync, mkdtempSync, openSync, rmSync, statSync, truncateSync, writeSync } from "node:fs"

@@ -1,4 +1,7 @@
-/** Files through shared memory from the host's end, against a guest that is played here and a memory file as a machine has. */
+/**
+ * Files through shared memory from the host's end, against a guest that is played here and a memory file as a machine
+ * has.
+ */
 
 import { afterEach, beforeEach, describe, expect, test } from "bun:test"
 import { closeSync, constants, fstatSync, mkdtempSync, openSync, readSync, rmSync, writeSync } from "node:fs"

@@ -1,4 +1,7 @@
-/** What QEMU is told, whatever it is started for: nothing that a user wrote, no device that reaches the shared memory, no way out. */
+/**
+ * What QEMU is told, whatever it is started for: nothing that a user wrote, no device that reaches the shared memory,
+ * no way out.
+ */
 
 import { describe, expect, test } from "bun:test"
 import { descriptors, qemuArguments, type Role } from "./command-line.ts"

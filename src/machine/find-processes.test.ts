@@ -1,4 +1,7 @@
-/** Recognising a machine among real processes that look like it: other users', with its words, its program, or its user id. */
+/**
+ * Recognising a machine among real processes that look like it: other users', with its words, its program, or its user
+ * id.
+ */
 
 import { afterAll, afterEach, beforeEach, describe, expect, test } from "bun:test"
 import { closeSync, mkdirSync, mkdtempSync, openSync, renameSync, rmSync, writeFileSync } from "node:fs"

@@ -1,6 +1,6 @@
 /**
- * What a program in QEMU's place can do: started by the same way, with the same descriptors, it tries what a QEMU that a
- * guest has taken over would try. perl stands in, since it makes every system call without a file of its own.
+ * What a program in QEMU's place can do: started by the same way, with the same descriptors, it tries what a QEMU that
+ * a guest has taken over would try. perl stands in, since it makes every system call without a file of its own.
  */
 
 import { afterAll, beforeAll, describe, expect, test } from "bun:test"

@@ -1,6 +1,6 @@
 /**
- * How machines get at `/dev/kvm`, and that QEMU runs a guest under it where machines run: in the jail, as a machine's user. The guest
- * is eleven bytes that count, which run even where an ordinary kernel hangs.
+ * How machines get at `/dev/kvm`, and that QEMU runs a guest under it where machines run: in the jail, as a machine's
+ * user. The guest is eleven bytes that count, which run even where an ordinary kernel hangs.
  */
 
 import { afterAll, beforeAll, describe, expect, test } from "bun:test"
@@ -107,7 +107,8 @@ describe.skipIf(problem !== undefined)(
       }
       const all = qemuArguments(shape, role, "counting")
       const withoutKernel = all.includes("-kernel") ? all.slice(0, all.indexOf("-kernel")) : all
-      // A host that is itself a machine may offer registers that it then refuses; the counting guest needs none of them.
+      // A host that is itself a machine may offer registers that it then refuses; the counting guest needs none of
+      // them.
       withoutKernel[withoutKernel.indexOf("-cpu") + 1] = "host,-arch-capabilities"
       if (role === "clone") Bun.connect({ unix: agentSocket(directory), socket: { data() {} } })
       const output = open("words", "a")

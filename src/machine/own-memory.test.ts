@@ -21,8 +21,9 @@ const posix = resolve(import.meta.dir, "../lib/posix.ts")
 const bytes = 8 * 1024 * 1024
 
 /**
- * Maps memory as a clone does, of a template that has something in its first half, or as a machine that boots does. Writes what it is
- * told to the first three quarters, zeros over some of that, and says its digest whenever it is asked.
+ * Maps memory as a clone does, of a template that has something in its first half, or as a machine that boots does.
+ * Writes what it is told to the first three quarters, zeros over some of that, and says its digest whenever it is
+ * asked.
  */
 const clone = `
   import { dlopen, FFIType, toArrayBuffer } from "bun:ffi"

@@ -1,4 +1,7 @@
-/** A monitor whose QEMU has been taken over: whatever it says, whoever waits gets an AppError in time, and nothing collects. */
+/**
+ * A monitor whose QEMU has been taken over: whatever it says, whoever waits gets an AppError in time, and nothing
+ * collects.
+ */
 
 import { afterEach, beforeEach, describe, expect, test } from "bun:test"
 import { mkdtempSync, rmSync } from "node:fs"

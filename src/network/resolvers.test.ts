@@ -1,6 +1,6 @@
 /**
- * Name servers of sandboxes in the default configuration, with real dnsmasq processes in namespaces of the test: what reaches the
- * name servers that /etc/resolv.conf of the host names, and what does not.
+ * Name servers of sandboxes in the default configuration, with real dnsmasq processes in namespaces of the test: what
+ * reaches the name servers that /etc/resolv.conf of the host names, and what does not.
  */
 
 import { afterEach, describe, expect, test } from "bun:test"

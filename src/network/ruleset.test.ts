@@ -1,6 +1,6 @@
 /**
- * The rules as text, and as the kernel understands them in a network namespace of the test's own: made step by step they
- * are the same as made at once.
+ * The rules as text, and as the kernel understands them in a network namespace of the test's own: made step by step
+ * they are the same as made at once.
  */
 
 import { describe, expect, test } from "bun:test"

@@ -7,8 +7,8 @@
  *   a boot     172 MB of a 512 MB machine, 181 of 1 GB, 311 of 4 GB: the guest's kernel keeps a part of each megabyte
  *   a template all of its memory until it is saved, since its kernel fills what is free with zeros
  *
- * Counting each at its full size would refuse most of the sandboxes that a host carries well. They grow into the reserve,
- * which does not guarantee that all can use their full size at once.
+ * Counting each at its full size would refuse most of the sandboxes that a host carries well. They grow into the
+ * reserve, which does not guarantee that all can use their full size at once.
  */
 
 import { pooledMib } from "./pool.ts"

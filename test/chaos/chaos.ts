@@ -1,7 +1,8 @@
 /**
- * Chaos on real machines: sandboxes are created, used, stopped, woken, copied and destroyed while their machines and the daemon
- * are killed or frozen and the disk fills up. A seed decides what happens; a model knows what each sandbox must have on disk and
- * in memory, which only the end of its own machine takes from it. At the end nothing is lost, nothing is left, and no template has changed.
+ * Chaos on real machines: sandboxes are created, used, stopped, woken, copied and destroyed while their machines and
+ * the daemon are killed or frozen and the disk fills up. A seed decides what happens; a model knows what each sandbox
+ * must have on disk and in memory, which only the end of its own machine takes from it. At the end nothing is lost,
+ * nothing is left, and no template has changed.
  */
 
 import { rmSync } from "node:fs"

@@ -1,6 +1,7 @@
 /**
- * The daemon that the command line is tested against: the real front, application, core and store, the latter in memory, on a fake
- * host. It notes what clients send and how their WebSockets' flow control goes; nothing of what it answers is its own.
+ * The daemon that the command line is tested against: the real front, application, core and store, the latter in
+ * memory, on a fake host. It notes what clients send and how their WebSockets' flow control goes; nothing of what it
+ * answers is its own.
  */
 
 import type { ServerWebSocket } from "bun"

@@ -1,4 +1,7 @@
-/** The file commands and `cp` as processes: what they ask for, and what they make of what they get, hostile archives included. */
+/**
+ * The file commands and `cp` as processes: what they ask for, and what they make of what they get, hostile archives
+ * included.
+ */
 
 import { afterEach, beforeEach, expect, test } from "bun:test"
 import {

@@ -11,7 +11,10 @@ beforeEach(async () => {
 })
 afterEach(() => daemon[Symbol.asyncDispose]())
 
-/** Runs it; sends the signals one by one, each when the line before was shown, while the host is at a step; then lets that go on. */
+/**
+ * Runs it; sends the signals one by one, each when the line before was shown, while the host is at a step; then lets
+ * that go on.
+ */
 async function interrupted(
   args: string[],
   options: { during: string | Held; signals: NodeJS.Signals[]; whileHeld?: () => Promise<void> },

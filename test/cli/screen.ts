@@ -1,4 +1,7 @@
-/** A shell at a terminal, so that the terminal and its modes outlive the program. Its screen is the bytes that were shown. */
+/**
+ * A shell at a terminal, so that the terminal and its modes outlive the program. Its screen is the bytes that were
+ * shown.
+ */
 
 import { expect } from "bun:test"
 import { environment, program, type Reachable, until } from "./program.ts"

@@ -1,4 +1,7 @@
-/** Snapshots, several sandboxes at once, times of a sandbox's own and events, against the real application on a fake host. */
+/**
+ * Snapshots, several sandboxes at once, times of a sandbox's own and events, against the real application on a fake
+ * host.
+ */
 
 import { afterEach, beforeEach, expect, test } from "bun:test"
 import type { Event } from "../../src/contract/event.ts"

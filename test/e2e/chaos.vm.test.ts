@@ -1,4 +1,7 @@
-/** A short, bounded form of the chaos driver; `bun run chaos` is the long one. `KILLS=55` goes on until so many were killed. */
+/**
+ * A short, bounded form of the chaos driver; `bun run chaos` is the long one. `KILLS=55` goes on until so many were
+ * killed.
+ */
 
 import { expect, test } from "bun:test"
 import { chaos } from "../chaos/chaos.ts"

@@ -1,5 +1,6 @@
 /**
- * Crashes of everything, on real machines: of the daemon, of QEMU, of the guest, of the host. Named after what each shows.
+ * Crashes of everything, on real machines: of the daemon, of QEMU, of the guest, of the host. Named after what each
+ * shows.
  */
 
 import { Database } from "bun:sqlite"

@@ -1,6 +1,6 @@
 /**
- * Files of the data directory that are missing, empty, cut, changed or older than they should be, on real machines: nobody ever
- * gets other contents than those that were written, unless the reason is told.
+ * Files of the data directory that are missing, empty, cut, changed or older than they should be, on real machines:
+ * nobody ever gets other contents than those that were written, unless the reason is told.
  */
 
 import { afterAll, beforeAll, describe, expect, test } from "bun:test"

@@ -1,7 +1,8 @@
 /**
- * Each file of the data directory missing, empty, cut, with one byte flipped, or an older copy. Whatever it is, the daemon starts and says
- * what is damaged, or refuses and says what to do; no directory is lost; and nobody is given wrong bytes without being told. By
- * default a few of each kind; `DAMAGE=all` tries all, `DAMAGE=template` those whose name has that in it.
+ * Each file of the data directory missing, empty, cut, with one byte flipped, or an older copy. Whatever it is, the
+ * daemon starts and says what is damaged, or refuses and says what to do; no directory is lost; and nobody is given
+ * wrong bytes without being told. By default a few of each kind; `DAMAGE=all` tries all, `DAMAGE=template` those whose
+ * name has that in it.
  */
 
 import { afterAll, beforeAll, expect, test } from "bun:test"
@@ -94,8 +95,8 @@ const usual = new Set([
 ])
 
 /**
- * Damage that nobody can see: settings that are still well formed and without a checksum, which the operator may write as they like; and
- * the contents of sandboxes' disks, whose guests write them all the time.
+ * Damage that nobody can see: settings that are still well formed and without a checksum, which the operator may write
+ * as they like; and the contents of sandboxes' disks, whose guests write them all the time.
  */
 const unseen = new Set([
   "config.yaml missing",

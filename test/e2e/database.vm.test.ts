@@ -1,4 +1,6 @@
-/** A data directory whose database is lost or put back: nothing of a sandbox is lost with it, and running ones run on. */
+/**
+ * A data directory whose database is lost or put back: nothing of a sandbox is lost with it, and running ones run on.
+ */
 
 import { afterAll, beforeAll, expect, test } from "bun:test"
 import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"

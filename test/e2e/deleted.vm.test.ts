@@ -1,4 +1,7 @@
-/** What a guest deletes is given back to the host, on real machines: it is in no file of the sandbox's, and travels into no copy. */
+/**
+ * What a guest deletes is given back to the host, on real machines: it is in no file of the sandbox's, and travels into
+ * no copy.
+ */
 
 import { afterAll, beforeAll, expect, test } from "bun:test"
 import { readFileSync, statSync } from "node:fs"

@@ -1,4 +1,6 @@
-/** Copies of a large disk, on real machines, while its guest writes to it: each is whole, and a destroy waits for none. */
+/**
+ * Copies of a large disk, on real machines, while its guest writes to it: each is whole, and a destroy waits for none.
+ */
 
 import { afterAll, beforeAll, describe, expect, test } from "bun:test"
 import { existsSync, readdirSync, statSync } from "node:fs"
@@ -38,8 +40,8 @@ async function make(name: string, files: number): Promise<Sandbox> {
 const rounds = process.env["BHATTI_TEST_LONG"] === "1" ? 4 : 2
 
 /**
- * Goes on for ever: a directory with a file and its sum appears and goes at once, by rename, eight in turn; and a file is
- * written to in the middle, block after block, each of which says of itself what is in it.
+ * Goes on for ever: a directory with a file and its sum appears and goes at once, by rename, eight in turn; and a file
+ * is written to in the middle, block after block, each of which says of itself what is in it.
  */
 const writer = `
 import hashlib, itertools, os, shutil

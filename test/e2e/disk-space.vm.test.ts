@@ -1,6 +1,6 @@
 /**
- * The host's disk becomes full, with the default reserve: who writes is paused and goes on, nobody else notices, and nothing
- * is lost. The data directory is a file system of its own, filled by one large file.
+ * The host's disk becomes full, with the default reserve: who writes is paused and goes on, nobody else notices, and
+ * nothing is lost. The data directory is a file system of its own, filled by one large file.
  */
 
 import { afterAll, beforeAll, beforeEach, expect, test } from "bun:test"

@@ -1,7 +1,7 @@
 /**
- * The daemon dies, or the host refuses, at every single call that an operation makes to its host. After the next start a
- * sandbox is there or not, as it was before or as it was asked to be; nothing is left over, and trying again works. Every second
- * point by default, with FAIL_POINTS=all every one, before and after the call.
+ * The daemon dies, or the host refuses, at every single call that an operation makes to its host. After the next start
+ * a sandbox is there or not, as it was before or as it was asked to be; nothing is left over, and trying again works.
+ * Every second point by default, with FAIL_POINTS=all every one, before and after the call.
  */
 
 import { afterAll, beforeAll, describe, expect, test } from "bun:test"

@@ -1,6 +1,7 @@
 /**
- * The limits of control groups as a real kernel enforces them. The kernel is a sandbox's own, which offers all controllers
- * whatever this host offers; in it our code makes the groups and our launcher starts greedy programs in QEMU's place.
+ * The limits of control groups as a real kernel enforces them. The kernel is a sandbox's own, which offers all
+ * controllers whatever this host offers; in it our code makes the groups and our launcher starts greedy programs in
+ * QEMU's place.
  */
 
 import { afterAll, beforeAll, expect, test } from "bun:test"

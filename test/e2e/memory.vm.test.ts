@@ -1,6 +1,6 @@
 /**
- * Memory byte by byte, on real machines: what is saved is exactly what a machine had, on both sides of the hole below 4 GiB too,
- * and nothing that a sandbox does reaches its template.
+ * Memory byte by byte, on real machines: what is saved is exactly what a machine had, on both sides of the hole below 4
+ * GiB too, and nothing that a sandbox does reaches its template.
  */
 
 import { afterAll, beforeAll, expect, test } from "bun:test"
@@ -88,8 +88,8 @@ class SavedMemory {
 }
 
 /**
- * Compares each page that the process has touched with the saved one, and where none was saved with the template's: so nothing
- * that differs from the template is missing, and nothing that was saved is wrong.
+ * Compares each page that the process has touched with the saved one, and where none was saved with the template's: so
+ * nothing that differs from the template is missing, and nothing that was saved is wrong.
  */
 function comparePages(
   pid: number,

@@ -1,10 +1,10 @@
 /**
- * A model against real machines. Commands of users, the thermal loop's steps, and deaths of machines and of the daemon come in
- * an order that a seed decides; after each one the model says exactly which sandboxes and snapshots there are, in which state,
- * and what is in their memory, in their processes and on their disks.
+ * A model against real machines. Commands of users, the thermal loop's steps, and deaths of machines and of the daemon
+ * come in an order that a seed decides; after each one the model says exactly which sandboxes and snapshots there are,
+ * in which state, and what is in their memory, in their processes and on their disks.
  *
  *   SEED=7 bun test test/e2e/model.vm.test.ts                   another order
- *   SEED=7 MODEL_RUNS=40 bun test test/e2e/model.vm.test.ts     more of it: so many times up to 40 commands, however long it takes
+ *   SEED=7 MODEL_RUNS=40 bun test test/e2e/model.vm.test.ts     more of it: so many times up to 40 commands
  */
 
 import { afterAll, beforeAll, expect, test } from "bun:test"

@@ -1,6 +1,6 @@
 /**
- * Who may reach whom, asked by real machines with real packets: two users with sandboxes of their own, and a world outside
- * that is a network namespace of this host.
+ * Who may reach whom, asked by real machines with real packets: two users with sandboxes of their own, and a world
+ * outside that is a network namespace of this host.
  */
 
 import { Database } from "bun:sqlite"

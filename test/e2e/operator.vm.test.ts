@@ -1,4 +1,6 @@
-/** What an operator sets for a whole host: its certificate, an authority that sandboxes trust, a proxy that they use. */
+/**
+ * What an operator sets for a whole host: its certificate, an authority that sandboxes trust, a proxy that they use.
+ */
 
 import { afterAll, beforeAll, expect, test } from "bun:test"
 import { mkdtempSync, rmSync } from "node:fs"

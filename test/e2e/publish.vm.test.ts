@@ -8,7 +8,10 @@ import { type Installation, install, until } from "../support/installation.ts"
 const gibibyte = 1024 ** 3
 const ports = { loopback: 8001, any: 8002, ipv6: 8003 }
 
-/** Answers on each kind of address; /bytes/N streams N bytes, /slow an endless trickle, /ws echoes one WebSocket's messages. */
+/**
+ * Answers on each kind of address; /bytes/N streams N bytes, /slow an endless trickle, /ws echoes one WebSocket's
+ * messages.
+ */
 const application = `
 import base64, hashlib, http.server, socket, sys, threading, time
 

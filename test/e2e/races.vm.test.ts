@@ -1,4 +1,7 @@
-/** What comes at the same moment, on real machines: wakes, creates of one name, and destroys in the middle of everything. */
+/**
+ * What comes at the same moment, on real machines: wakes, creates of one name, and destroys in the middle of
+ * everything.
+ */
 
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "bun:test"
 import { readdirSync, rmSync } from "node:fs"

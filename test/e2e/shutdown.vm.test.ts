@@ -1,4 +1,6 @@
-/** Stopping and updating the daemon with real machines running: they run on, or are all written to disk if it is set so. */
+/**
+ * Stopping and updating the daemon with real machines running: they run on, or are all written to disk if it is set so.
+ */
 
 import { afterAll, beforeAll, expect, test } from "bun:test"
 import { appendFileSync } from "node:fs"

@@ -1,4 +1,6 @@
-/** Named snapshots on real machines: what is kept is whole, whatever the sandbox was doing, and nothing is left behind. */
+/**
+ * Named snapshots on real machines: what is kept is whole, whatever the sandbox was doing, and nothing is left behind.
+ */
 
 import { afterAll, beforeAll, expect, test } from "bun:test"
 import { readdirSync, readFileSync } from "node:fs"

@@ -1,6 +1,7 @@
 /**
- * Requests that come at the very moment at which a sandbox is paused or written to disk, by the thermal loop or by its owner: commands,
- * file writes and published requests. Each is carried out exactly once. `SEED=7 ROUNDS=60` makes more of it.
+ * Requests that come at the very moment at which a sandbox is paused or written to disk, by the thermal loop or by its
+ * owner: commands, file writes and published requests. Each is carried out exactly once. `SEED=7 ROUNDS=60` makes more
+ * of it.
  */
 
 import { afterAll, beforeAll, expect, test } from "bun:test"

@@ -1,7 +1,8 @@
 /**
- * The release archive's `install.sh`, where there is no network and nothing to build with; then `install.sh --uninstall` while sandboxes
- * run: nothing of them and of their network stays. In namespaces of its own, with directories of the test where an installation would be,
- * so an installed instance and the host's network are not touched.
+ * The release archive's `install.sh`, where there is no network and nothing to build with; then `install.sh
+ * --uninstall` while sandboxes run: nothing of them and of their network stays. In namespaces of its own, with
+ * directories of the test where an installation would be, so an installed instance and the host's network are not
+ * touched.
  */
 
 import { expect, test } from "bun:test"

@@ -1,4 +1,7 @@
-/** Batches that compete for the last places of a limit: as many succeed as fit, and none of the others holds a place meanwhile. */
+/**
+ * Batches that compete for the last places of a limit: as many succeed as fit, and none of the others holds a place
+ * meanwhile.
+ */
 
 import { afterEach, beforeEach, describe, expect, test } from "bun:test"
 import { type HttpApp, openHttpApp } from "../support/http-app.ts"

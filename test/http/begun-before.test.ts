@@ -1,6 +1,6 @@
 /**
- * A request is made when it has come whole. One that was begun with a key, and whose rest comes when the operator has taken that
- * key away, does nothing, on every endpoint of the contract. Nobody polls here: the database alone says it.
+ * A request is made when it has come whole. One that was begun with a key, and whose rest comes when the operator has
+ * taken that key away, does nothing, on every endpoint of the contract. Nobody polls here: the database alone says it.
  */
 
 import { Database } from "bun:sqlite"

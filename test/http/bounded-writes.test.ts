@@ -1,4 +1,7 @@
-/** Log and events have bounds for what a guest, a user or a stranger repeats, and nobody's flood hides what is said of others. */
+/**
+ * Log and events have bounds for what a guest, a user or a stranger repeats, and nobody's flood hides what is said of
+ * others.
+ */
 
 import { afterEach, beforeEach, expect, test } from "bun:test"
 import { limits } from "../../src/contract/limits.ts"

@@ -1,4 +1,7 @@
-/** Templates that nothing needs are given up when space runs out, images at once, and none that anything lies on, on a fake host. */
+/**
+ * Templates that nothing needs are given up when space runs out, images at once, and none that anything lies on, on a
+ * fake host.
+ */
 
 import { afterEach, beforeEach, expect, test } from "bun:test"
 import { removeUnusedImages, removeUnusedTemplates } from "../../src/core/clean-up.ts"

@@ -1,6 +1,6 @@
 /**
- * Requests made from the contract, good, at the edge and bad, and the check that every answer is what /openapi.json says.
- * Nothing here knows an endpoint by name.
+ * Requests made from the contract, good, at the edge and bad, and the check that every answer is what /openapi.json
+ * says. Nothing here knows an endpoint by name.
  */
 
 import Ajv2020, { type ValidateFunction } from "ajv/dist/2020.js"

@@ -1,4 +1,7 @@
-/** A destroy wins over a copy of a disk that takes for ever, on a fake host: over its source, and over what is made of it. */
+/**
+ * A destroy wins over a copy of a disk that takes for ever, on a fake host: over its source, and over what is made of
+ * it.
+ */
 
 import { afterEach, beforeEach, expect, test } from "bun:test"
 import { type HttpApp, openHttpApp } from "../support/http-app.ts"

@@ -1,4 +1,7 @@
-/** A sandbox whose starts fail again and again, through the HTTP interface, on a fake host with a clock of the test's own. */
+/**
+ * A sandbox whose starts fail again and again, through the HTTP interface, on a fake host with a clock of the test's
+ * own.
+ */
 
 import { afterEach, beforeEach, expect, test } from "bun:test"
 import { systemClock } from "../../src/core/clock.ts"

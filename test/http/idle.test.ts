@@ -1,4 +1,7 @@
-/** What counts as work inside a sandbox, from what its machine uses on the host, on a fake host with times of the test's own. */
+/**
+ * What counts as work inside a sandbox, from what its machine uses on the host, on a fake host with times of the test's
+ * own.
+ */
 
 import { afterEach, beforeEach, expect, test } from "bun:test"
 import type { SandboxRecord } from "../../src/store/sandboxes.ts"

@@ -1,4 +1,7 @@
-/** Saving all sandboxes when the daemon stops, on a fake host: all are tried, within a time, and a second signal hastens. */
+/**
+ * Saving all sandboxes when the daemon stops, on a fake host: all are tried, within a time, and a second signal
+ * hastens.
+ */
 
 import { afterEach, beforeEach, expect, test } from "bun:test"
 import { saveAll } from "../../src/core/shutdown.ts"

@@ -1,4 +1,7 @@
-/** Named snapshots and copies through the HTTP interface, on a fake host: what is kept, what is refused, what a crash leaves. */
+/**
+ * Named snapshots and copies through the HTTP interface, on a fake host: what is kept, what is refused, what a crash
+ * leaves.
+ */
 
 import { afterEach, beforeEach, expect, test } from "bun:test"
 import { limits } from "../../src/contract/limits.ts"

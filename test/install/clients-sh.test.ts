@@ -1,4 +1,7 @@
-/** scripts/clients.sh, the last step of install.sh, in a folder of its own: what is served when several want something else. */
+/**
+ * scripts/clients.sh, the last step of install.sh, in a folder of its own: what is served when several want something
+ * else.
+ */
 
 import { afterEach, beforeEach, expect, test } from "bun:test"
 import {

@@ -1,4 +1,7 @@
-/** What the daemon serves below /install: the script, checksums and files, to whom, how much at once, and never from memory. */
+/**
+ * What the daemon serves below /install: the script, checksums and files, to whom, how much at once, and never from
+ * memory.
+ */
 
 import { afterEach, beforeEach, describe, expect, test } from "bun:test"
 import {
@@ -189,7 +192,8 @@ test("a client has only so many downloads at once, and gets others when one has 
     const refused = await get("/install/bhatti-linux-x64")
     expect([refused.status, refused.headers.get("retry-after")]).toEqual([503, "10"])
     expect((await get("/install")).status).toBe(200)
-    // Eight times 64 MB are on their way, and nobody takes them; other tests of this process move its memory a little too.
+    // Eight times 64 MB are on their way, and nobody takes them; other tests of this process move its memory a little
+    // too.
     expect(process.memoryUsage().rss - memoryBefore).toBeLessThan((limits.downloadsPerClientMax * size) / 2)
   } finally {
     for (const { socket } of sockets) socket.destroy()

@@ -1,6 +1,7 @@
 /**
- * What `bun run release` makes. Signatures for macOS on a small program of that form here; with BHATTI_TEST_LONG=1 the whole release, its
- * programs for arm64 run under qemu-user, and the client installed in a bare Debian. macOS itself is nowhere to run it on.
+ * What `bun run release` makes. Signatures for macOS on a small program of that form here; with BHATTI_TEST_LONG=1 the
+ * whole release, its programs for arm64 run under qemu-user, and the client installed in a bare Debian. macOS itself is
+ * nowhere to run it on.
  */
 
 import { afterAll, beforeAll, describe, expect, test } from "bun:test"

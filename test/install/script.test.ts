@@ -1,6 +1,7 @@
 /**
- * The script that a daemon serves at /install, run by the shells that people have, as a person runs it: piped from curl. The program that it
- * installs here is a small one that says how it was called; test/e2e/setup.vm.test.ts installs the real one.
+ * The script that a daemon serves at /install, run by the shells that people have, as a person runs it: piped from
+ * curl. The program that it installs here is a small one that says how it was called; test/e2e/setup.vm.test.ts
+ * installs the real one.
  */
 
 import { afterEach, beforeEach, expect, test } from "bun:test"

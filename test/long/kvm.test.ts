@@ -1,6 +1,7 @@
 /**
- * The product under a real KVM on any host: in a machine whose emulated processor has SVM, Debian's own `kvm_amd` runs, and under it our
- * tests. Takes 20 to 40 minutes, so only when it is asked for: `BHATTI_TEST_LONG=1 bun test test/long/kvm.test.ts`.
+ * The product under a real KVM on any host: in a machine whose emulated processor has SVM, Debian's own `kvm_amd` runs,
+ * and under it our tests. Takes 20 to 40 minutes, so only when it is asked for: `BHATTI_TEST_LONG=1 bun test
+ * test/long/kvm.test.ts`.
  */
 
 import { afterAll, beforeAll, describe, expect, test } from "bun:test"

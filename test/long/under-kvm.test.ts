@@ -1,6 +1,6 @@
 /**
- * The product under KVM: what sandboxes are for, on a host where KVM works. `kvm.test.ts` runs it in a machine that has one; on a
- * host with KVM it can be run as it is, with BHATTI_UNDER_KVM=1. No time in it is measured.
+ * The product under KVM: what sandboxes are for, on a host where KVM works. `kvm.test.ts` runs it in a machine that has
+ * one; on a host with KVM it can be run as it is, with BHATTI_UNDER_KVM=1. No time in it is measured.
  */
 
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test"

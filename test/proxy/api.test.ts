@@ -1,4 +1,7 @@
-/** What the front does between a client and the API, whatever the API does with the request: bodies, ends, who waits for whom. */
+/**
+ * What the front does between a client and the API, whatever the API does with the request: bodies, ends, who waits for
+ * whom.
+ */
 
 import { afterEach, beforeEach, expect, test } from "bun:test"
 import type { Core } from "../../src/core/core.ts"

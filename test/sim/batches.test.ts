@@ -55,7 +55,10 @@ class Daemon {
     })
   }
 
-  /** Goes on for so many steps, with what began last, so that one is made after the other; false: nothing waits any more before that. */
+  /**
+   * Goes on for so many steps, with what began last, so that one is made after the other; false: nothing waits any more
+   * before that.
+   */
   async goOn(steps: number): Promise<boolean> {
     for (let step = 0; step < steps; step++) {
       await settle()

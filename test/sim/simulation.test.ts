@@ -1,6 +1,6 @@
 /**
- * Crash safety, proven by simulation. `SEED=7 bun test test/sim` repeats one run, `SIM_SEEDS=1000 SIM_STEPS=5000` makes more
- * and longer ones, `SIM_TRACE=5000` shows more of what led to a failure.
+ * Crash safety, proven by simulation. `SEED=7 bun test test/sim` repeats one run, `SIM_SEEDS=1000 SIM_STEPS=5000` makes
+ * more and longer ones, `SIM_TRACE=5000` shows more of what led to a failure.
  */
 
 import { expect, test } from "bun:test"

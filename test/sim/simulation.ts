@@ -1,7 +1,7 @@
 /**
  * The simulation: two users work with sandboxes while machines die and hang, calls fail, disks fill up and the daemon
- * crashes anywhere and starts again. The real core and a real store run on a simulated host; a seed decides everything. A
- * model knows what must be true whatever happened, and is asked whenever things have come to rest.
+ * crashes anywhere and starts again. The real core and a real store run on a simulated host; a seed decides everything.
+ * A model knows what must be true whatever happened, and is asked whenever things have come to rest.
  */
 
 import { AppError } from "../../src/contract/errors.ts"
@@ -204,7 +204,10 @@ export class Simulation {
     this.#ongoing.clear()
   }
 
-  /** The store outlives the daemon; each call to it is a place where the daemon may die, and each write one that may fail. */
+  /**
+   * The store outlives the daemon; each call to it is a place where the daemon may die, and each write one that may
+   * fail.
+   */
   #storeOf(life: Life): Store {
     const gated = <T extends object>(part: T, name: string): T =>
       new Proxy(part, {

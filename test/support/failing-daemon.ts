@@ -1,6 +1,7 @@
 /**
- * A daemon that fails where a test wants it to: the real one, from its source, with something between its core and the host
- * that counts the calls that pass. The file `fail-point.json` in the data directory says at which call what happens.
+ * A daemon that fails where a test wants it to: the real one, from its source, with something between its core and the
+ * host that counts the calls that pass. The file `fail-point.json` in the data directory says at which call what
+ * happens.
  */
 
 import { appendFileSync, existsSync, readFileSync } from "node:fs"
@@ -11,8 +12,8 @@ import { serve } from "../../src/daemon.ts"
 
 export type FailPoint = {
   /**
-   * `nth` counts the calls of that name from 0, from when the file was written: calls of different names may come in another
-   * order each time. If `call` is missing, calls are only written down.
+   * `nth` counts the calls of that name from 0, from when the file was written: calls of different names may come in
+   * another order each time. If `call` is missing, calls are only written down.
    */
   call?: { name: string; nth: number }
   how: "kill before" | "kill after" | "ENOSPC" | "EIO"

@@ -1,6 +1,6 @@
 /**
- * A host without machines, for tests of everything above it: it keeps the ports' promises in memory. A guest here runs the few
- * programs of `fake-process.ts`, and has the files of `fake-files.ts`.
+ * A host without machines, for tests of everything above it: it keeps the ports' promises in memory. A guest here runs
+ * the few programs of `fake-process.ts`, and has the files of `fake-files.ts`.
  */
 
 import type { Header } from "tar-stream"

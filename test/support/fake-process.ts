@@ -1,6 +1,6 @@
 /**
- * Commands of a guest that is played: a few programs, each a generator of output, which goes on as its reader takes that. What a
- * test sent to a command can be read from it.
+ * Commands of a guest that is played: a few programs, each a generator of output, which goes on as its reader takes
+ * that. What a test sent to a command can be read from it.
  */
 
 import { AppError, type ErrorCode } from "../../src/contract/errors.ts"

@@ -1,6 +1,7 @@
 /**
- * Sessions of a guest that is played. A session outlives its clients, shows each what was shown before, and has at most one. Its
- * program is `echo`, which repeats what is typed and ends at a line `exit`, or `keys`, which tells its size and every key.
+ * Sessions of a guest that is played. A session outlives its clients, shows each what was shown before, and has at most
+ * one. Its program is `echo`, which repeats what is typed and ends at a line `exit`, or `keys`, which tells its size
+ * and every key.
  */
 
 import { AppError } from "../../src/contract/errors.ts"

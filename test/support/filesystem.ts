@@ -1,4 +1,6 @@
-/** A sandbox's file system as its disk alone has it, looked at on the host, without its memory and without its guest. */
+/**
+ * A sandbox's file system as its disk alone has it, looked at on the host, without its memory and without its guest.
+ */
 
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs"
 import { basename, join } from "node:path"
@@ -12,8 +14,8 @@ function run(command: string[], cwd?: string): Ran {
 }
 
 /**
- * As a host that lost power would leave it: the journal is replayed, then nothing may be wrong. `check` is a shell script that
- * then runs in a copy of a directory of it, and must succeed.
+ * As a host that lost power would leave it: the journal is replayed, then nothing may be wrong. `check` is a shell
+ * script that then runs in a copy of a directory of it, and must succeed.
  */
 export function checkFilesystem(
   own: Installation,

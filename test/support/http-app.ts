@@ -1,4 +1,6 @@
-/** The HTTP interface through its real application and a real store, on a fake host, with one user who may have much. */
+/**
+ * The HTTP interface through its real application and a real store, on a fake host, with one user who may have much.
+ */
 
 import { RateLimits } from "../../src/contract/config.ts"
 import type { Log } from "../../src/core/bounded-log.ts"

@@ -1,6 +1,7 @@
 /**
- * Templates that installations of tests take over from each other, so that only the first with a build has to boot one. They are copies:
- * what a test does to its own harms no other. The daemon looks at fingerprints as ever, and makes its own where none fits.
+ * Templates that installations of tests take over from each other, so that only the first with a build has to boot one.
+ * They are copies: what a test does to its own harms no other. The daemon looks at fingerprints as ever, and makes its
+ * own where none fits.
  */
 
 import { createHash } from "node:crypto"

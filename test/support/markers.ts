@@ -20,7 +20,9 @@ export const startCountingScript = `(i=0; while :; do i=$((i+1)); echo $i > ${co
 /** The file is empty for a moment each time that it is written. */
 export const readCountScript = `count=; while [ -z "$count" ]; do count=$(cat ${countPath} 2>/dev/null); done; echo $count`
 
-/** Null: nothing was written. Nothing at all when the script was cut off; `more` is what it printed after the markers. */
+/**
+ * Null: nothing was written. Nothing at all when the script was cut off; `more` is what it printed after the markers.
+ */
 export function readMarkers(
   reply: Reply,
 ): { memory: string | null; disk: string | null; more: string[] } | undefined {

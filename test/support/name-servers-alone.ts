@@ -1,7 +1,7 @@
 /**
- * Runs as root in network, mount and process namespaces of its own, where /etc and /run are a test's: the network of sandboxes
- * with its real name servers, and name servers of the host that write down all that they are asked. It is told what to do
- * line by line on standard input, and answers each line with one.
+ * Runs as root in network, mount and process namespaces of its own, where /etc and /run are a test's: the network of
+ * sandboxes with its real name servers, and name servers of the host that write down all that they are asked. It is
+ * told what to do line by line on standard input, and answers each line with one.
  */
 
 import { readFileSync } from "node:fs"

@@ -1,8 +1,10 @@
 /**
- * A server with a real KVM on a host that has none: a machine in software emulation whose processor offers AMD's SVM, a Debian kernel
- * with its stock `kvm_amd`, and this checkout with what it needs to run tests. Slow, and good for whether, not for how fast.
+ * A server with a real KVM on a host that has none: a machine in software emulation whose processor offers AMD's SVM, a
+ * Debian kernel with its stock `kvm_amd`, and this checkout with what it needs to run tests. Slow, and good for
+ * whether, not for how fast.
  *
- * The root file system is kept in the cache by what goes into it; the checkout comes on a disk that is made for each boot.
+ * The root file system is kept in the cache by what goes into it; the checkout comes on a disk that is made for each
+ * boot.
  */
 
 import { createHash } from "node:crypto"
@@ -49,7 +51,10 @@ const bootDeadlineMs = 180_000
 const parts = ["agent", "bench", "docs", "images", "jail", "protocol", "scripts", "src", "test"]
 const packagesLeftOut = ["@biomejs", "@oven", "@types", "@typescript", "bun-types", "typescript"]
 
-/** Its first process: mounts, modules, `/dev/kvm` as udev makes it, then one order a line from the port and its exit code back. */
+/**
+ * Its first process: mounts, modules, `/dev/kvm` as udev makes it, then one order a line from the port and its exit
+ * code back.
+ */
 const init = `#!/bin/bash
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8
 mount -t proc proc /proc

@@ -1,6 +1,7 @@
 /**
- * Runs in a network namespace of the tests: on each address given, TCP and UDP on port 7777. TCP says hello and then echoes;
- * UDP answers and prints what it got; to `stay` it goes on answering for three minutes. When it listens it prints `ready`.
+ * Runs in a network namespace of the tests: on each address given, TCP and UDP on port 7777. TCP says hello and then
+ * echoes; UDP answers and prints what it got; to `stay` it goes on answering for three minutes. When it listens it
+ * prints `ready`.
  */
 
 const port = 7777

@@ -1,7 +1,7 @@
 /**
- * The world outside, in a network namespace of the tests on this host: hosts of the internet with a name server, a cloud's
- * metadata service, a host of the local network and one of a private network that the operator has opened. Nothing ever
- * leaves this host: every address used is routed into the namespace, and the routes go with it.
+ * The world outside, in a network namespace of the tests on this host: hosts of the internet with a name server, a
+ * cloud's metadata service, a host of the local network and one of a private network that the operator has opened.
+ * Nothing ever leaves this host: every address used is routed into the namespace, and the routes go with it.
  */
 
 import { join } from "node:path"

@@ -1,4 +1,7 @@
-/** An installation's templates as they are on disk and in the daemon's memory: what all sandboxes start from must never change. */
+/**
+ * An installation's templates as they are on disk and in the daemon's memory: what all sandboxes start from must never
+ * change.
+ */
 
 import { readdirSync, readFileSync, readlinkSync } from "node:fs"
 import { join } from "node:path"

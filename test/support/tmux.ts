@@ -1,6 +1,6 @@
 /**
- * A real terminal for tests: tmux draws what a person would see, so full-screen programs, sizes and a terminal's modes can
- * be looked at. Each has a server of its own, which ends with it.
+ * A real terminal for tests: tmux draws what a person would see, so full-screen programs, sizes and a terminal's modes
+ * can be looked at. Each has a server of its own, which ends with it.
  */
 
 import { mkdtempSync, rmSync } from "node:fs"
