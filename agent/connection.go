@@ -1,4 +1,4 @@
-// One connection of the host: finds its preamble, passes its frames to the streams, writes theirs.
+// A connection from the host: it reads the preamble, passes incoming frames to the streams, and writes theirs.
 //
 //	search ── host preamble ──► answer ──► read frames ──┐
 //	   ▲                                                 │ peer gone, broken frame, preamble, quiesced

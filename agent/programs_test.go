@@ -23,7 +23,7 @@ func startProgram(t *testing.T, argv ...string) int {
 		err = command.Start()
 	}
 	if err != nil {
-		t.Skip(err)
+		t.Skip("this machine lacks the program that is to be found:", err)
 	}
 	t.Cleanup(func() {
 		_ = command.Process.Kill()

@@ -1,4 +1,4 @@
-/** What a reader must know of the host to judge the numbers. */
+/** Describes the host, so that a reader can judge the numbers. */
 
 import { readFileSync } from "node:fs"
 import { cpus, loadavg, release, totalmem } from "node:os"

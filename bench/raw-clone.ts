@@ -1,6 +1,6 @@
 /**
  * A clone of the template without bhatti around it: QEMU is started, the guest gets an identity and runs one command.
- * What a create costs above this is ours.
+ * The rest of the cost of a create is our own.
  */
 
 import { constants, cpSync, mkdtempSync, rmSync } from "node:fs"

@@ -13,7 +13,7 @@ const neighbour = "bench-neighbour"
 const kinds = ["exec", "list"] as const
 /** Requests in each round, of each kind. */
 const requests = 5
-/** What a neighbour gets to be in full swing. */
+/** The time that a neighbour gets to reach full load. */
 const leadMs = 700
 /** Fewer than one client may have. */
 const idleConnections = 1900

@@ -1,5 +1,6 @@
 /**
- * What every command costs before it does anything: the command line's own start, beside the smallest program there is.
+ * Measures the cost of every command before it does anything: the start of the command line, beside that of the
+ * smallest possible program.
  */
 
 import { timeCommand } from "../command.ts"

@@ -77,7 +77,7 @@ export function raiseOwnSession(): void {
 
 export type DescriptorFiles = Partial<Record<keyof typeof descriptors, number>>
 
-/** What a QEMU process may do on the host, beyond the descriptors it inherits. */
+/** The rights of a QEMU process on the host, beyond the descriptors it inherits. */
 export type Confinement = {
   jail: Jail
   /** full: its own namespaces and the jail's root. reduced: it sees the host as its user does. */

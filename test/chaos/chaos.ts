@@ -158,6 +158,11 @@ class Chaos {
       this.#afterwards.push(() => this.#removeRefused(name))
       return
     }
+    // The client gave up while the daemon lives, as for a source that stays frozen: the daemon rolls the create back.
+    if (reply.status === 0 && this.#own.daemonExitCode() === null) {
+      this.#afterwards.push(async () => void (await this.#requests.destroy(name)))
+      return
+    }
     // Without an answer it may be there all the same.
     this.#afterwards.push(async () => {
       const made = await this.#requests.show(name)
