@@ -5,7 +5,7 @@
 
 import { closeSync, mkdirSync, openSync } from "node:fs"
 import { join, resolve } from "node:path"
-import { limits } from "../src/contract/limits.ts"
+import { limits } from "@bhatti/contract/limits"
 import { readImage } from "../src/image/artifacts.ts"
 import { tryLock } from "../src/lib/posix.ts"
 import { Bhatti } from "./bhatti.ts"

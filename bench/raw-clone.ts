@@ -5,8 +5,8 @@
 
 import { constants, cpSync, mkdtempSync, rmSync } from "node:fs"
 import { join } from "node:path"
+import { limits } from "@bhatti/contract/limits"
 import launcher from "../dist/jail" with { type: "file" }
-import { limits } from "../src/contract/limits.ts"
 import { openGuest } from "../src/guest/connection.ts"
 import { readImage, readKernel } from "../src/image/artifacts.ts"
 import { Cgroups } from "../src/machine/cgroups.ts"

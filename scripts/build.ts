@@ -16,8 +16,10 @@ const binaryFile = join(dist, "bhatti")
 const stampFile = join(dist, "build.json")
 const sources = [
   "agent/**/*",
+  "contract/*.ts",
   "images/**/*",
   "jail/**/*",
+  "sdk/typescript/*.ts",
   "src/**/*",
   "scripts/build.ts",
   "scripts/compile.ts",

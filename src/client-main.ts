@@ -2,8 +2,8 @@
  * The entry point of the stand-alone command line for machines without a daemon: src/main.ts without the host's part.
  */
 
+import { AppError } from "@bhatti/contract/errors"
 import { main } from "./cli/cli.ts"
-import { AppError } from "./contract/errors.ts"
 
 function onHostOnly(): never {
   throw new AppError("unavailable", "this bhatti is the command line only, without the daemon", {

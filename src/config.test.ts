@@ -4,8 +4,8 @@ import { expect, test } from "bun:test"
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
+import { AppError } from "@bhatti/contract/errors"
 import { loadConfig, overruledFile } from "./config.ts"
-import { AppError } from "./contract/errors.ts"
 
 test("an empty BHATTI_CONFIG counts as none, one that names a missing file is an error", () => {
   const named = { BHATTI_CONFIG: "/nonexistent/named.yaml" }

@@ -2,10 +2,10 @@
 
 import { readFileSync } from "node:fs"
 import { join } from "node:path"
-import { Config } from "./contract/config.ts"
-import { AppError } from "./contract/errors.ts"
-import { defaultDataDir } from "./contract/limits.ts"
-import "./contract/wording.ts"
+import { Config } from "@bhatti/contract/config"
+import { AppError } from "@bhatti/contract/errors"
+import { defaultDataDir } from "@bhatti/contract/limits"
+import "@bhatti/contract/wording"
 
 export type ConfigFlags = {
   configPath?: string

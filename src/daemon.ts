@@ -4,12 +4,12 @@
 
 import { existsSync } from "node:fs"
 import { join } from "node:path"
+import type { Config } from "@bhatti/contract/config"
+import type { AppError } from "@bhatti/contract/errors"
+import { trust } from "@bhatti/contract/trust"
 import { pino, stdSerializers } from "pino"
 import jailFile from "../dist/jail" with { type: "file" }
 import { type ConfigFlags, loadConfig, overruledFile } from "./config.ts"
-import type { Config } from "./contract/config.ts"
-import type { AppError } from "./contract/errors.ts"
-import { trust } from "./contract/trust.ts"
 import { type Log, withShortTexts } from "./core/bounded-log.ts"
 import { cleanUp } from "./core/clean-up.ts"
 import { type Core, type CoreSettings, newCore } from "./core/core.ts"

@@ -6,8 +6,8 @@
 import { type FileHandle, open, readFile } from "node:fs/promises"
 import { join } from "node:path"
 import { createGunzip, type Gunzip } from "node:zlib"
+import { AppError } from "@bhatti/contract/errors"
 import installScript from "../scripts/install-client.sh" with { type: "text" }
-import { AppError } from "./contract/errors.ts"
 import type { Download, Downloads } from "./http/install.ts"
 import { errorCodeOf } from "./lib/error-code.ts"
 

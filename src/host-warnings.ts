@@ -1,7 +1,7 @@
 /** Warnings about this host for operators' commands that run without a daemon. */
 
+import { trust } from "@bhatti/contract/trust"
 import { loadConfig } from "./config.ts"
-import { trust } from "./contract/trust.ts"
 import { isEmulated } from "./machine/accelerator.ts"
 
 export async function hostWarnings({ dataDir }: { dataDir: string }): Promise<string[]> {

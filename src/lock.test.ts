@@ -4,7 +4,7 @@ import { expect, test } from "bun:test"
 import { existsSync, mkdtempSync, readdirSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { AppError } from "./contract/errors.ts"
+import { AppError } from "@bhatti/contract/errors"
 import { lockDataDir } from "./lock.ts"
 
 function refusal(work: () => unknown): AppError {

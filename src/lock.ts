@@ -2,7 +2,7 @@
 
 import { closeSync, openSync } from "node:fs"
 import { join } from "node:path"
-import { AppError } from "./contract/errors.ts"
+import { AppError } from "@bhatti/contract/errors"
 import { errorCodeOf } from "./lib/error-code.ts"
 import { tryLock } from "./lib/posix.ts"
 

@@ -2,8 +2,8 @@
 
 import { X509Certificate } from "node:crypto"
 import { readFileSync } from "node:fs"
-import type { Config } from "./contract/config.ts"
-import { AppError } from "./contract/errors.ts"
+import type { Config } from "@bhatti/contract/config"
+import { AppError } from "@bhatti/contract/errors"
 
 const certificates = /-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g
 

@@ -5,7 +5,7 @@
 
 import { chmodSync, statSync } from "node:fs"
 import { dirname, resolve } from "node:path"
-import { AppError } from "./contract/errors.ts"
+import { AppError } from "@bhatti/contract/errors"
 
 const writableByOthers = 0o022
 const sticky = 0o1000

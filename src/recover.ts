@@ -6,8 +6,8 @@
  */
 
 import { chmodSync, copyFileSync } from "node:fs"
+import { AppError } from "@bhatti/contract/errors"
 import type { Recovered } from "./cli/operator.ts"
-import { AppError } from "./contract/errors.ts"
 import { Disks } from "./disk/disks.ts"
 import { KeptRows } from "./disk/kept-rows.ts"
 import { errorCodeOf } from "./lib/error-code.ts"

@@ -7,12 +7,10 @@ import { expect, test } from "bun:test"
 import { join, relative, resolve } from "node:path"
 
 const root = resolve(import.meta.dir, "../src")
-const everybody = ["contract", "lib"]
 const allowed: Record<string, string[]> = {
-  contract: [],
   lib: [],
-  rules: ["contract"],
-  store: ["contract"],
+  rules: [],
+  store: [],
   core: ["rules", "store"],
   machine: ["rules"],
   network: ["rules"],
@@ -21,8 +19,7 @@ const allowed: Record<string, string[]> = {
   guest: ["rules"],
   http: ["core", "store", "rules"],
   proxy: ["core", "rules"],
-  client: [],
-  cli: ["client"],
+  cli: [],
 }
 /** Files at the top of src compose the folders; the command line's operator commands reach the store through them. */
 const compositionFiles = new Set([
@@ -56,11 +53,26 @@ test("imports follow the direction that the architecture gives", async () => {
       const to = folderOf(target)
       const isAllowed =
         to === from ||
-        (everybody.includes(to) && from !== "contract") ||
+        to === "lib" ||
         (from === "cli" && compositionFiles.has(to)) ||
         (allowed[from]?.includes(to) ?? false)
       if (!isAllowed) wrong.push(`${file} imports ${relative(root, target)}`)
     }
+  }
+  expect(wrong).toEqual([])
+})
+
+test("only the command line uses the SDK, and the packages stand on their own", async () => {
+  const wrong: string[] = []
+  for (const file of new Bun.Glob("{contract,sdk,src}/**/*.ts").scanSync(resolve(root, ".."))) {
+    if (file.endsWith(".test.ts")) continue
+    const text = await Bun.file(resolve(root, "..", file)).text()
+    const imports = [...text.matchAll(/(?:from|import)\s*\(?\s*"([^"]+)"/g)].map(([, path = ""]) => path)
+    const isWrong = (path: string) =>
+      file.startsWith("src/")
+        ? path.startsWith("@bhatti/sdk/") && !file.startsWith("src/cli/")
+        : path.startsWith("../") || (file.startsWith("contract/") && path.startsWith("@bhatti/"))
+    wrong.push(...imports.filter(isWrong).map((path) => `${file} imports ${path}`))
   }
   expect(wrong).toEqual([])
 })

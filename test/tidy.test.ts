@@ -14,7 +14,7 @@ async function sources(pattern: string): Promise<{ file: string; text: string }[
 }
 
 test("every source file opens with what it owns", async () => {
-  const wrong = (await sources("{src,images,scripts,bench,test}/**/*.ts"))
+  const wrong = (await sources("{contract,sdk,src,images,scripts,bench,test}/**/*.ts"))
     .filter(({ text }) => !/^(#!.*\n)?\/\*\*/.test(text))
     .map(({ file }) => file)
   expect(wrong).toEqual([])
@@ -28,7 +28,7 @@ test("every Go file opens with a comment", async () => {
 })
 
 test("files are named after the one thing they hold", async () => {
-  const wrong = (await sources("src/**/*.ts"))
+  const wrong = (await sources("{contract,sdk,src}/**/*.ts"))
     .map(({ file }) => file)
     .filter((file) => bannedNames.test(basename(file)))
   expect(wrong).toEqual([])
@@ -36,7 +36,7 @@ test("files are named after the one thing they hold", async () => {
 
 test("no comment is wider than 120 columns", async () => {
   const all = [
-    ...(await sources("{src,images,scripts,bench,test}/**/*.ts")),
+    ...(await sources("{contract,sdk,src,images,scripts,bench,test}/**/*.ts")),
     ...(await sources("{agent,jail}/**/*.go")),
   ]
   const wrong = all.flatMap(({ file, text }) =>
@@ -61,7 +61,7 @@ const longFiles = [
 ]
 
 test("files have at most 400 lines", async () => {
-  const all = [...(await sources("src/**/*.ts")), ...(await sources("{agent,jail}/**/*.go"))]
+  const all = [...(await sources("{contract,sdk,src}/**/*.ts")), ...(await sources("{agent,jail}/**/*.go"))]
   const long = all
     .filter(({ file }) => !/[._]test\.(ts|go)$/.test(file))
     .filter(({ text }) => text.split("\n").length > 401)
@@ -70,7 +70,7 @@ test("files have at most 400 lines", async () => {
 })
 
 test("every source file is imported, or is where a program starts", async () => {
-  const all = await sources("{src,images,scripts,bench,test}/**/*.ts")
+  const all = await sources("{contract,sdk,src,images,scripts,bench,test}/**/*.ts")
   const imported = new Set(
     all.flatMap(({ file, text }) =>
       [...text.matchAll(/(?:from|import\(?|file:) *["'`](\.{1,2}\/[^"'`]+)["'`]/g)].map(([, path = ""]) =>
@@ -78,21 +78,24 @@ test("every source file is imported, or is where a program starts", async () => 
       ),
     ),
   )
+  for (const { text } of all)
+    for (const [, name, path] of text.matchAll(/(?:from|import\(?) *"@bhatti\/(contract|sdk)\/([^"]+)"/g))
+      imported.add(`${name === "sdk" ? "sdk/typescript" : name}/${path}.ts`)
   const dead = all
     .map(({ file }) => file)
-    .filter((file) => file.startsWith("src/") && !file.endsWith(".test.ts") && !imported.has(file))
+    .filter((file) => /^(contract|sdk|src)\//.test(file) && !file.endsWith(".test.ts") && !imported.has(file))
   expect(dead.sort()).toEqual(["src/assets.d.ts", "src/client-main.ts", "src/main.ts"])
 })
 
 test("no error's text decides anything, and no error is swallowed", async () => {
-  const wrong = (await sources("src/**/*.ts"))
+  const wrong = (await sources("{contract,sdk,src}/**/*.ts"))
     .filter(({ text }) => /\.message\s*(===|\.includes|\.startsWith|\.match)|catch\s*\{\s*\}/.test(text))
     .map(({ file }) => file)
   expect(wrong).toEqual([])
 })
 
 test("the process is ended in one place", async () => {
-  const wrong = (await sources("src/**/*.ts"))
+  const wrong = (await sources("{contract,sdk,src}/**/*.ts"))
     .filter(({ text }) => text.includes("process.exit("))
     .map(({ file }) => file)
     .filter((file) => file !== "src/cli/cli.ts")
@@ -117,7 +120,7 @@ test("no deadline depends on the time of day, which somebody may set", async () 
   ]
   const timeOfDay = /\bDate\.now\(\)|\bnew Date\(\)\.(getTime|valueOf)\(\)|\+new Date\(\)/
   const deadline = /deadline|timeout|patience|until(Ms)?\b|(end|give\w*|stop)(At)?Ms/i
-  const wrong = (await sources("src/**/*.ts"))
+  const wrong = (await sources("{contract,sdk,src}/**/*.ts"))
     .filter(({ file }) => !file.endsWith(".test.ts"))
     .flatMap(({ file, text }) =>
       text

@@ -4,7 +4,7 @@
  * installed a command beside one of its.
  */
 
-import { limits } from "../../src/contract/limits.ts"
+import { limits } from "@bhatti/contract/limits"
 import type { Bhatti } from "../bhatti.ts"
 import type { Group } from "../group.ts"
 import { RawClones } from "../raw-clone.ts"

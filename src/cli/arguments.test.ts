@@ -1,8 +1,8 @@
 /** Reading arguments. */
 
 import { expect, test } from "bun:test"
+import { AppError } from "@bhatti/contract/errors"
 import fc from "fast-check"
-import { AppError } from "../contract/errors.ts"
 import { optionFlag, parseArguments } from "./arguments.ts"
 import { command } from "./command.ts"
 

@@ -8,8 +8,8 @@
  *   no daemon, no connection          ──► lost
  */
 
-import type { ShellEnd, ShellSession, ShellStream } from "../client/shell-stream.ts"
-import { AppError } from "../contract/errors.ts"
+import { AppError } from "@bhatti/contract/errors"
+import type { ShellEnd, ShellSession, ShellStream } from "@bhatti/sdk/shell-stream"
 import type { Output } from "./output.ts"
 import { copyOutput } from "./streaming.ts"
 import type { Terminal } from "./terminal.ts"

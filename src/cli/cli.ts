@@ -4,8 +4,8 @@
  * the daemon calls invalid; 141 the reader of our output has gone. `exec` adds its own.
  */
 
-import { connect } from "../client/client.ts"
-import { AppError } from "../contract/errors.ts"
+import { AppError } from "@bhatti/contract/errors"
+import { connect } from "@bhatti/sdk/client"
 import { suggest } from "../lib/suggest.ts"
 import { type Parsed, parseArguments } from "./arguments.ts"
 import type { Command } from "./command.ts"

@@ -3,8 +3,8 @@
  * action. `command` talks to the daemon through the client; `hostCommand` works on this host without it.
  */
 
-import type { Client } from "../client/client.ts"
-import type { AppError } from "../contract/errors.ts"
+import type { AppError } from "@bhatti/contract/errors"
+import type { Client } from "@bhatti/sdk/client"
 import type { Operator } from "./operator.ts"
 import type { Output } from "./output.ts"
 import type { GivenSettings, Settings } from "./settings.ts"

@@ -1,6 +1,6 @@
 /** Commands that take several names try all of them in order, and fail if one failed. */
 
-import { AppError } from "../contract/errors.ts"
+import { AppError } from "@bhatti/contract/errors"
 import { exitCodeOf } from "./exit-codes.ts"
 
 export async function forEachName(

@@ -1,6 +1,6 @@
 /** The options for a sandbox's network access, shared by create and edit, and a policy as text. */
 
-import type { NetPolicy } from "../contract/network.ts"
+import type { NetPolicy } from "@bhatti/contract/network"
 
 export const egressOptions = {
   egress: {

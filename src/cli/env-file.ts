@@ -1,6 +1,6 @@
 /** `--env-file`: variables as lines of a local file. Loaded only when one is given. */
 
-import { limits } from "../contract/limits.ts"
+import { limits } from "@bhatti/contract/limits"
 import { localFailure } from "./copy/local-file.ts"
 import { type Pairs, variableName, variableNameRule } from "./pairs.ts"
 import { bytesText } from "./words.ts"

@@ -1,6 +1,6 @@
 /** Filters and text for events. */
 
-import type { Event } from "../contract/event.ts"
+import type { Event } from "@bhatti/contract/event"
 import { readDuration } from "./duration.ts"
 import { printable } from "./words.ts"
 

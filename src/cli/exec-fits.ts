@@ -3,7 +3,7 @@
  * not the arguments.
  */
 
-import { limits } from "../contract/limits.ts"
+import { limits } from "@bhatti/contract/limits"
 import { bytesText } from "./words.ts"
 import { WrongUsage } from "./wrong-usage.ts"
 

@@ -1,7 +1,7 @@
 /** Exit codes with a meaning, the same as in shells and container tools. */
 
-import { Refusal } from "../client/failure.ts"
-import type { AppError } from "../contract/errors.ts"
+import type { AppError } from "@bhatti/contract/errors"
+import { Refusal } from "@bhatti/sdk/failure"
 import { Stopped } from "./stopped.ts"
 
 export const exitFailed = 1

@@ -1,6 +1,6 @@
 /** A file of a sandbox on one line. */
 
-import type { FileEntry } from "../contract/file.ts"
+import type { FileEntry } from "@bhatti/contract/file"
 import { printable } from "./words.ts"
 
 export function entryName(entry: FileEntry): string {

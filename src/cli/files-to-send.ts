@@ -1,8 +1,8 @@
 /** Reads the local files for `bhatti create`: the init script and the files the sandbox starts with. */
 
 import { stat } from "node:fs/promises"
-import { AppError } from "../contract/errors.ts"
-import { limits } from "../contract/limits.ts"
+import { AppError } from "@bhatti/contract/errors"
+import { limits } from "@bhatti/contract/limits"
 import { localStep } from "./copy/local-file.ts"
 import { bytesText } from "./words.ts"
 import { WrongUsage } from "./wrong-usage.ts"

@@ -1,7 +1,7 @@
 /** What a signal does to a command that is slow to end, or has not begun. Processes and terminals are in test/cli. */
 
 import { expect, test } from "bun:test"
-import type { SignalName } from "../contract/exec.ts"
+import type { SignalName } from "@bhatti/contract/exec"
 import { Interrupts } from "./interrupts.ts"
 
 function interrupted(options: { hasStarted: boolean; isAtKeys: boolean; patienceMs: number }) {

@@ -9,7 +9,7 @@
  *   2nd signal ──► KILL ──► we exit 130 or 143, with or without an answer
  */
 
-import type { ExecStream } from "../client/exec-stream.ts"
+import type { ExecStream } from "@bhatti/sdk/exec-stream"
 
 type Times = { noticeMs: number; patienceMs: number; killMs: number }
 

@@ -1,6 +1,6 @@
 /** `--listen` of the commands that set the daemon's address. */
 
-import { ListenAddress } from "../contract/config.ts"
+import { ListenAddress } from "@bhatti/contract/config"
 
 /** Returns the problem with the address, if any. */
 export function refuseListen({ options }: { options: { listen: string | undefined } }): string | undefined {

@@ -1,7 +1,7 @@
 /** Explains a lost connection to a sandbox: on this side a stop and a destroy look like any other loss. */
 
-import type { Client } from "../client/client.ts"
-import { AppError } from "../contract/errors.ts"
+import { AppError } from "@bhatti/contract/errors"
+import type { Client } from "@bhatti/sdk/client"
 
 export async function fateOf(sandbox: string, client: Client): Promise<"stopped" | "destroyed" | undefined> {
   try {

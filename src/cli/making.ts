@@ -5,8 +5,8 @@
  *   2nd signal ──► we exit immediately; the daemon rolls back a create whose client has left
  */
 
-import type { Client } from "../client/client.ts"
-import type { Sandbox } from "../contract/sandbox.ts"
+import type { Sandbox } from "@bhatti/contract/sandbox"
+import type { Client } from "@bhatti/sdk/client"
 import type { Output } from "./output.ts"
 
 export type Made = { sandboxes: readonly Sandbox[]; isNew: boolean }

@@ -2,7 +2,7 @@
 
 import { expect, test } from "bun:test"
 import { resolve } from "node:path"
-import { defaultDataDir } from "../contract/limits.ts"
+import { defaultDataDir } from "@bhatti/contract/limits"
 import { parseArguments } from "./arguments.ts"
 import type { HostCommand } from "./command.ts"
 import { init } from "./commands/init.ts"

@@ -3,8 +3,8 @@
  * ordinary commands load none of them and this folder depends on none of them.
  */
 
-import type { Config } from "../contract/config.ts"
-import type { User, UserLimits } from "../contract/user.ts"
+import type { Config } from "@bhatti/contract/config"
+import type { User, UserLimits } from "@bhatti/contract/user"
 
 export type ServeOptions = {
   configPath?: string

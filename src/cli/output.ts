@@ -3,7 +3,7 @@
  * (14 ms) than all the rest of a command.
  */
 
-import { AppError } from "../contract/errors.ts"
+import { AppError } from "@bhatti/contract/errors"
 import { errorCodeOf } from "../lib/error-code.ts"
 
 export type Channel = "stdout" | "stderr"

@@ -1,8 +1,8 @@
 /** Where a comma ends a variable and where it belongs to the value, and variables from files. */
 
 import { expect, test } from "bun:test"
+import { AppError } from "@bhatti/contract/errors"
 import fc from "fast-check"
-import { AppError } from "../contract/errors.ts"
 import { parseEnvFile } from "./env-file.ts"
 import { readVariables } from "./pairs.ts"
 import { WrongUsage } from "./wrong-usage.ts"

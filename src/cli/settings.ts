@@ -5,8 +5,8 @@
 
 import { dirname, resolve } from "node:path"
 
-import { AppError } from "../contract/errors.ts"
-import { defaultApiUrl } from "../contract/limits.ts"
+import { AppError } from "@bhatti/contract/errors"
+import { defaultApiUrl } from "@bhatti/contract/limits"
 import { errorCodeOf } from "../lib/error-code.ts"
 
 export type Settings = {
@@ -73,7 +73,7 @@ export async function unknownKeys(reading: Promise<ClientFile>): Promise<string[
   if (!("text" in file.content) || file.content.text === undefined) return []
   const others = Object.keys(fieldsOf(file)).filter((key) => !clientKeys.some((known) => known === key))
   if (others.length === 0) return []
-  const { configKeys } = await import("../contract/config.ts")
+  const { configKeys } = await import("@bhatti/contract/config")
   return others.filter((key) => !configKeys.includes(key))
 }
 

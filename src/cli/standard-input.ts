@@ -1,6 +1,6 @@
 /** Standard input, as bytes or as text. A failed read has an error of its own, not one of the operation it was for. */
 
-import { AppError } from "../contract/errors.ts"
+import { AppError } from "@bhatti/contract/errors"
 import { errorCodeOf } from "../lib/error-code.ts"
 
 const lineBytesMax = 16 * 1024

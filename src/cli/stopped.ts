@@ -3,7 +3,7 @@
  * anyway.
  */
 
-import { AppError } from "../contract/errors.ts"
+import { AppError } from "@bhatti/contract/errors"
 
 export class Stopped extends AppError {
   constructor() {

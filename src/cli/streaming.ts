@@ -3,8 +3,8 @@
  * this process, so memory use stays bounded however slow our reader is.
  */
 
-import type { ExecStream } from "../client/exec-stream.ts"
-import type { ShellStream } from "../client/shell-stream.ts"
+import type { ExecStream } from "@bhatti/sdk/exec-stream"
+import type { ShellStream } from "@bhatti/sdk/shell-stream"
 import { exitTimedOut } from "./exit-codes.ts"
 import { Interrupts } from "./interrupts.ts"
 import { isTerminal, type Output } from "./output.ts"

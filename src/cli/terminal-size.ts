@@ -4,7 +4,7 @@
  */
 
 import { WriteStream } from "node:tty"
-import type { TerminalSize } from "../contract/exec.ts"
+import type { TerminalSize } from "@bhatti/contract/exec"
 
 /**
  * Returns the size of the terminal at a descriptor, or undefined if there is no terminal or it does not know its

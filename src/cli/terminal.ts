@@ -9,7 +9,7 @@
 
 import { dlopen, FFIType, ptr } from "bun:ffi"
 import { writeSync } from "node:fs"
-import type { TerminalSize } from "../contract/exec.ts"
+import type { TerminalSize } from "@bhatti/contract/exec"
 import { cLibraryOf } from "./c-library.ts"
 import { isTerminal } from "./output.ts"
 import { ScreenModes } from "./screen-modes.ts"

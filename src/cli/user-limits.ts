@@ -1,7 +1,7 @@
 /** The options for a user's limits. */
 
-import { limits } from "../contract/limits.ts"
-import type { UserLimits } from "../contract/user.ts"
+import { limits } from "@bhatti/contract/limits"
+import type { UserLimits } from "@bhatti/contract/user"
 import type { Options, OptionValues } from "./command.ts"
 
 export const userLimitOptions = {

@@ -2,8 +2,8 @@
 
 import { stat } from "node:fs/promises"
 import { join } from "node:path"
-import { AppError } from "../contract/errors.ts"
-import { defaultDataDir } from "../contract/limits.ts"
+import { AppError } from "@bhatti/contract/errors"
+import { defaultDataDir } from "@bhatti/contract/limits"
 import { errorCodeOf } from "../lib/error-code.ts"
 import type { Options } from "./command.ts"
 import type { Operator, UserStore } from "./operator.ts"

@@ -3,7 +3,7 @@
  * command's help.
  */
 
-import { AppError } from "../contract/errors.ts"
+import { AppError } from "@bhatti/contract/errors"
 
 export class WrongUsage extends AppError {
   constructor(message: string, options: { hint?: string } = {}) {

@@ -1,6 +1,6 @@
 /** Creates several sandboxes as one unit: their rows exist already, and if one of them fails, all are removed. */
 
-import { AppError } from "../contract/errors.ts"
+import { AppError } from "@bhatti/contract/errors"
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Core } from "./core.ts"
 import { removeFailed } from "./destroy.ts"

@@ -1,6 +1,6 @@
 /** The channel to a running guest: opened once, kept, reopened when it breaks, dropped when its machine is gone. */
 
-import { AppError } from "../contract/errors.ts"
+import { AppError } from "@bhatti/contract/errors"
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import { onSessionEnded } from "./boot-script.ts"
 import type { Core } from "./core.ts"

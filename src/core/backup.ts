@@ -3,7 +3,7 @@
  * moment). The database is copied last and names exactly what was copied.
  */
 
-import { AppError } from "../contract/errors.ts"
+import { AppError } from "@bhatti/contract/errors"
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import { captureSandbox } from "./capture.ts"
 import type { Core } from "./core.ts"

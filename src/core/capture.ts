@@ -3,7 +3,7 @@
  * source is paused only while they are read. Named snapshots and forks are built from these two.
  */
 
-import { AppError } from "../contract/errors.ts"
+import { AppError } from "@bhatti/contract/errors"
 import { errorCodeOf } from "../lib/error-code.ts"
 import { restoredMib } from "../rules/host-memory.ts"
 import type { SandboxRecord } from "../store/sandboxes.ts"

@@ -1,7 +1,7 @@
 /** Creates several sandboxes at once, as copies of a source or not: all of them, or none. */
 
-import { AppError } from "../contract/errors.ts"
-import type { CreateSandbox, Sandbox } from "../contract/sandbox.ts"
+import { AppError } from "@bhatti/contract/errors"
+import type { CreateSandbox, Sandbox } from "@bhatti/contract/sandbox"
 import { clonedMib } from "../rules/host-memory.ts"
 import type { Account } from "../store/users.ts"
 import { allOrNone, checkStillWanted } from "./all-or-none.ts"

@@ -1,8 +1,8 @@
 /** Creates a sandbox: the intent is written first, then each resource is made with its undo beside it. */
 
-import { AppError } from "../contract/errors.ts"
-import { limits } from "../contract/limits.ts"
-import type { CreateSandbox, Sandbox } from "../contract/sandbox.ts"
+import { AppError } from "@bhatti/contract/errors"
+import { limits } from "@bhatti/contract/limits"
+import type { CreateSandbox, Sandbox } from "@bhatti/contract/sandbox"
 import { clonedMib } from "../rules/host-memory.ts"
 import type { NewSandbox, SandboxRecord } from "../store/sandboxes.ts"
 import type { Account } from "../store/users.ts"

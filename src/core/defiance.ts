@@ -3,7 +3,7 @@
  * stopped again, and ended if that does not help: a guest has taken QEMU over. Needs the sandbox's turn.
  */
 
-import { AppError } from "../contract/errors.ts"
+import { AppError } from "@bhatti/contract/errors"
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Core } from "./core.ts"
 import type { Machine } from "./host.ts"

@@ -3,7 +3,7 @@
  * stop asks here.
  */
 
-import { AppError } from "../contract/errors.ts"
+import { AppError } from "@bhatti/contract/errors"
 import type { SandboxRecord } from "../store/sandboxes.ts"
 
 type Named = Pick<SandboxRecord, "id" | "name">

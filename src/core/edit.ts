@@ -1,8 +1,8 @@
 /** Changes the editable properties of a sandbox. */
 
-import { AppError } from "../contract/errors.ts"
-import { limits } from "../contract/limits.ts"
-import type { Sandbox, UpdateSandbox } from "../contract/sandbox.ts"
+import { AppError } from "@bhatti/contract/errors"
+import { limits } from "@bhatti/contract/limits"
+import type { Sandbox, UpdateSandbox } from "@bhatti/contract/sandbox"
 import type { Account } from "../store/users.ts"
 import { attachmentOf } from "./attachment.ts"
 import { awake } from "./awake.ts"

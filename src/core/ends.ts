@@ -1,6 +1,6 @@
 /** Explains why a machine ended, and restarts it if its guest rebooted. */
 
-import { AppError } from "../contract/errors.ts"
+import { AppError } from "@bhatti/contract/errors"
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Clock } from "./clock.ts"
 import type { Core } from "./core.ts"

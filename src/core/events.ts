@@ -3,8 +3,8 @@
  * insert writes all queued events; a crash of the daemon loses that moment. Followers receive events at once.
  */
 
-import type { EventType } from "../contract/event.ts"
-import { limits } from "../contract/limits.ts"
+import type { EventType } from "@bhatti/contract/event"
+import { limits } from "@bhatti/contract/limits"
 import { RateLimiter } from "../rules/rate-limit.ts"
 import type { EventFilter, EventMeta, EventRecord } from "../store/events.ts"
 import type { Store } from "../store/store.ts"

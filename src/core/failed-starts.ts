@@ -3,7 +3,7 @@
  * each. Kept in memory only, so that the next daemon retries each at once.
  */
 
-import { AppError } from "../contract/errors.ts"
+import { AppError } from "@bhatti/contract/errors"
 import { type Failures, failedOnceMore, restLeftMs } from "../rules/rest.ts"
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Clock } from "./clock.ts"

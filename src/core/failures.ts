@@ -3,8 +3,8 @@
  * is kept even if nobody saw the answer. A bad name, a limit or a conflict is the client's fault and leaves no event.
  */
 
-import { AppError } from "../contract/errors.ts"
-import type { EventType } from "../contract/event.ts"
+import { AppError } from "@bhatti/contract/errors"
+import type { EventType } from "@bhatti/contract/event"
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Core } from "./core.ts"
 

@@ -1,8 +1,8 @@
 /** Files of a sandbox, streamed; no whole file is held in memory. */
 
-import { AppError } from "../contract/errors.ts"
-import type { FileEntry } from "../contract/file.ts"
-import { limits } from "../contract/limits.ts"
+import { AppError } from "@bhatti/contract/errors"
+import type { FileEntry } from "@bhatti/contract/file"
+import { limits } from "@bhatti/contract/limits"
 import type { Account } from "../store/users.ts"
 import { answerDeadlineMs, awakeGuest } from "./awake.ts"
 import type { Core } from "./core.ts"

@@ -1,6 +1,6 @@
 /** Finds a user's sandbox by name or id. Other users' sandboxes do not exist for them. */
 
-import { AppError } from "../contract/errors.ts"
+import { AppError } from "@bhatti/contract/errors"
 import { suggest } from "../lib/suggest.ts"
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Account } from "../store/users.ts"

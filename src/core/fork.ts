@@ -3,8 +3,8 @@
  * identity. One pause of the source serves all copies; all are created, or none.
  */
 
-import { AppError } from "../contract/errors.ts"
-import type { CreateSandbox, Sandbox } from "../contract/sandbox.ts"
+import { AppError } from "@bhatti/contract/errors"
+import type { CreateSandbox, Sandbox } from "@bhatti/contract/sandbox"
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Account } from "../store/users.ts"
 import { allOrNone } from "./all-or-none.ts"

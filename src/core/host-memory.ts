@@ -3,7 +3,7 @@
  * it holds a promise until it is over; afterwards the host's own figures count.
  */
 
-import { AppError } from "../contract/errors.ts"
+import { AppError } from "@bhatti/contract/errors"
 import { hasRoom, shortMib } from "../rules/host-memory.ts"
 import type { Machines } from "./host.ts"
 

@@ -3,7 +3,7 @@
  * deadline; a failure is an `AppError`.
  */
 
-import type { NetPolicy } from "../contract/network.ts"
+import type { NetPolicy } from "@bhatti/contract/network"
 
 export type Image = { name: string; hash: string; file: string; diskMib: number }
 export type Kernel = { hash: string; vmlinux: string; initramfs: string; version: string }

@@ -1,7 +1,7 @@
 /** Images of this host, available to every account. */
 
-import type { Image } from "../contract/image.ts"
-import { limits } from "../contract/limits.ts"
+import type { Image } from "@bhatti/contract/image"
+import { limits } from "@bhatti/contract/limits"
 import type { Core } from "./core.ts"
 
 export async function listImages(core: Pick<Core, "host">): Promise<Image[]> {

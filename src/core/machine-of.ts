@@ -1,6 +1,6 @@
 /** The machine that belongs to a record, and its place. */
 
-import { AppError } from "../contract/errors.ts"
+import { AppError } from "@bhatti/contract/errors"
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Core } from "./core.ts"
 import type { Machine, Place, Sockets, Template } from "./host.ts"

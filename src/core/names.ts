@@ -1,7 +1,7 @@
 /** Names of new sandboxes: friendly names for unnamed ones, numbered names for several. */
 
-import { AppError } from "../contract/errors.ts"
-import { limits } from "../contract/limits.ts"
+import { AppError } from "@bhatti/contract/errors"
+import { limits } from "@bhatti/contract/limits"
 
 const adjectives =
   "amber bold brave bright brisk calm clever copper cosy crisp eager early fair fast fine fond gentle glad golden grand happy hardy humble jolly keen kind late light lively lucky mellow merry mild neat nimble noble plain proud quick quiet rapid ready rosy royal sharp shiny silent silver smart smooth snug solid spry steady still sunny swift tidy vivid warm wise witty young".split(

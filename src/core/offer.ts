@@ -4,7 +4,7 @@
  * variables take precedence.
  */
 
-import { AppError } from "../contract/errors.ts"
+import { AppError } from "@bhatti/contract/errors"
 import type { Guest } from "./host.ts"
 
 export type Offer = {

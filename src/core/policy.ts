@@ -1,7 +1,7 @@
 /** A sandbox's network policy as its owner requests it. A policy that cannot be enforced is refused. */
 
-import { AppError } from "../contract/errors.ts"
-import { type NetPolicy, type NetPolicyInput, policyFrom } from "../contract/network.ts"
+import { AppError } from "@bhatti/contract/errors"
+import { type NetPolicy, type NetPolicyInput, policyFrom } from "@bhatti/contract/network"
 import type { Core } from "./core.ts"
 
 export function policyAskedFor(core: Core, input: Partial<NetPolicyInput> = {}): NetPolicy {

@@ -5,7 +5,7 @@
  * `waking`: the machine may live already; its snapshot must not be used again once its disk may have changed.
  */
 
-import { AppError } from "../contract/errors.ts"
+import { AppError } from "@bhatti/contract/errors"
 import { bootedMib, restoredMib } from "../rules/host-memory.ts"
 import type { SandboxRecord, SandboxState } from "../store/sandboxes.ts"
 import { adoptGuest, dropGuest, keepGuest } from "./attach.ts"

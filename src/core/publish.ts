@@ -1,7 +1,7 @@
 /** Publishes ports: checks the owner's rights and the alias, and builds the URL. */
 
-import { AppError } from "../contract/errors.ts"
-import type { PublishedPort } from "../contract/publish.ts"
+import { AppError } from "@bhatti/contract/errors"
+import type { PublishedPort } from "@bhatti/contract/publish"
 import type { PublishedPortRecord } from "../store/published-ports.ts"
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Account } from "../store/users.ts"

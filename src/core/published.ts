@@ -3,8 +3,8 @@
  * leads only to that port of that sandbox.
  */
 
-import { AppError } from "../contract/errors.ts"
-import { limits } from "../contract/limits.ts"
+import { AppError } from "@bhatti/contract/errors"
+import { limits } from "@bhatti/contract/limits"
 import { awake } from "./awake.ts"
 import type { Core } from "./core.ts"
 import type { GuestConnection } from "./host.ts"

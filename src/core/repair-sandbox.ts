@@ -2,8 +2,8 @@
  * Repairs a sandbox's file system: ends its machine, boots it again, and runs e2fsck in it before the root is mounted.
  */
 
-import { AppError } from "../contract/errors.ts"
-import type { Repaired } from "../contract/sandbox.ts"
+import { AppError } from "@bhatti/contract/errors"
+import type { Repaired } from "@bhatti/contract/sandbox"
 import type { Account } from "../store/users.ts"
 import { detach } from "./attachment.ts"
 import { answerDeadlineMs } from "./awake.ts"

@@ -1,7 +1,7 @@
 /** Restarts a sandbox: its guest shuts down in good order, and its machine boots from disk. */
 
-import { AppError } from "../contract/errors.ts"
-import type { Sandbox } from "../contract/sandbox.ts"
+import { AppError } from "@bhatti/contract/errors"
+import type { Sandbox } from "@bhatti/contract/sandbox"
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Account } from "../store/users.ts"
 import { dropGuest } from "./attach.ts"

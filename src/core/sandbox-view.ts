@@ -1,7 +1,7 @@
 /** A sandbox's record as its owner sees it. */
 
-import { unreachable } from "../contract/errors.ts"
-import type { Sandbox } from "../contract/sandbox.ts"
+import { unreachable } from "@bhatti/contract/errors"
+import type { Sandbox } from "@bhatti/contract/sandbox"
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Core } from "./core.ts"
 import { noSandbox } from "./find.ts"

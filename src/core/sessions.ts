@@ -1,7 +1,7 @@
 /** Sessions in a sandbox: finds or starts the session that a client names, lists and signals sessions. */
 
-import { AppError } from "../contract/errors.ts"
-import type { Session } from "../contract/session.ts"
+import { AppError } from "@bhatti/contract/errors"
+import type { Session } from "@bhatti/contract/session"
 import type { Account } from "../store/users.ts"
 import { answerDeadlineMs, awake, awakeGuest } from "./awake.ts"
 import type { Core } from "./core.ts"

@@ -3,7 +3,7 @@
  * settles all sandboxes; later, each operation settles its own when it takes the turn.
  */
 
-import { unreachable } from "../contract/errors.ts"
+import { unreachable } from "@bhatti/contract/errors"
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import { adopt, repair } from "./attach.ts"
 import { beginAttach, finishAttach } from "./attachment.ts"

@@ -1,6 +1,6 @@
 /** Saves all running sandboxes to disk when the daemon stops, unless they may run on. */
 
-import { AppError } from "../contract/errors.ts"
+import { AppError } from "@bhatti/contract/errors"
 import type { Core } from "./core.ts"
 import { inParallel } from "./in-parallel.ts"
 import { stopSandbox } from "./power.ts"

@@ -3,9 +3,9 @@
  * new sandboxes are independent copies, so a snapshot can be deleted while they exist.
  */
 
-import { AppError } from "../contract/errors.ts"
-import type { Sandbox } from "../contract/sandbox.ts"
-import type { ResumeSnapshot, Snapshot } from "../contract/snapshot.ts"
+import { AppError } from "@bhatti/contract/errors"
+import type { Sandbox } from "@bhatti/contract/sandbox"
+import type { ResumeSnapshot, Snapshot } from "@bhatti/contract/snapshot"
 import type { NewSandbox } from "../store/sandboxes.ts"
 import type { SnapshotRecord } from "../store/snapshots.ts"
 import type { Account } from "../store/users.ts"

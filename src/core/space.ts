@@ -5,8 +5,8 @@
  * A held sandbox stays `hot` in the store while its machine stands still; a later daemon recognises it by that.
  */
 
-import { AppError } from "../contract/errors.ts"
-import type { Held } from "../contract/sandbox.ts"
+import { AppError } from "@bhatti/contract/errors"
+import type { Held } from "@bhatti/contract/sandbox"
 import {
   type DiskFacts,
   decideSpace,

@@ -1,7 +1,7 @@
 /** Stops and starts a sandbox at its owner's request. */
 
-import { AppError } from "../contract/errors.ts"
-import type { Sandbox, StartSandbox } from "../contract/sandbox.ts"
+import { AppError } from "@bhatti/contract/errors"
+import type { Sandbox, StartSandbox } from "@bhatti/contract/sandbox"
 import type { Account } from "../store/users.ts"
 import { awake } from "./awake.ts"
 import type { Core } from "./core.ts"

@@ -3,8 +3,8 @@
  * never holds user data: it is made before there is a tenant.
  */
 
-import { AppError } from "../contract/errors.ts"
-import { limits } from "../contract/limits.ts"
+import { AppError } from "@bhatti/contract/errors"
+import { limits } from "@bhatti/contract/limits"
 import { templateMib } from "../rules/host-memory.ts"
 import type { Core } from "./core.ts"
 import type { Guest, GuestIdentity, Template, TemplateSpec } from "./host.ts"

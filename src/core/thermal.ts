@@ -3,7 +3,7 @@
  * sandbox's turn. A sandbox that hangs does not delay others.
  */
 
-import { AppError } from "../contract/errors.ts"
+import { AppError } from "@bhatti/contract/errors"
 import {
   decideThermal,
   guestWork,

@@ -1,6 +1,6 @@
 /** Makes a guest trim deleted data, so that it takes no space on the host or in a copy. */
 
-import { AppError } from "../contract/errors.ts"
+import { AppError } from "@bhatti/contract/errors"
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Core } from "./core.ts"
 import type { Guest } from "./host.ts"

@@ -1,6 +1,6 @@
 /** Explains to a person why a sandbox is in its state. */
 
-import type { Why } from "../contract/sandbox.ts"
+import type { Why } from "@bhatti/contract/sandbox"
 import type { Account } from "../store/users.ts"
 import type { Core } from "./core.ts"
 import { restHint, restText } from "./failed-starts.ts"

@@ -6,8 +6,8 @@
 
 import { lstat, mkdir, open, readdir, rename, rm, stat } from "node:fs/promises"
 import { join, resolve } from "node:path"
+import { AppError } from "@bhatti/contract/errors"
 import { z } from "zod"
-import { AppError } from "../contract/errors.ts"
 import { errorCodeOf } from "../lib/error-code.ts"
 import { parseJson } from "../lib/parse-json.ts"
 import { fileChecksum } from "../lib/sparse-file.ts"

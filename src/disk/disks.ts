@@ -6,7 +6,7 @@
 import { constants } from "node:fs"
 import { copyFile, mkdir, readdir, stat, statfs } from "node:fs/promises"
 import { join } from "node:path"
-import { AppError } from "../contract/errors.ts"
+import { AppError } from "@bhatti/contract/errors"
 import { removeTree } from "../lib/remove-tree.ts"
 
 const qemuImgDeadlineMs = 30_000

@@ -5,7 +5,7 @@
 
 import { chmod, mkdir, readdir, realpath, rm } from "node:fs/promises"
 import { join } from "node:path"
-import { AppError } from "../contract/errors.ts"
+import { AppError } from "@bhatti/contract/errors"
 import { errorCodeOf } from "../lib/error-code.ts"
 
 /** File systems put repaired files here. The directory does not count as content. */

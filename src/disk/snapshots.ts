@@ -7,8 +7,8 @@
 
 import { link, mkdir, open, readdir, rename, rm, stat } from "node:fs/promises"
 import { join } from "node:path"
+import { AppError } from "@bhatti/contract/errors"
 import { z } from "zod"
-import { AppError } from "../contract/errors.ts"
 import { openSealedJson, sealJson } from "../lib/sealed-json.ts"
 import { fileChecksum } from "../lib/sparse-file.ts"
 import { copyFileWithChecksum } from "./copy-file.ts"

@@ -8,7 +8,7 @@
  * pending operation fails with `unavailable`; unobserved promises do not cause unhandled rejections.
  */
 
-import { AppError } from "../contract/errors.ts"
+import { AppError } from "@bhatti/contract/errors"
 import { Connection, dialRequests, type ListeningPort, parsePorts } from "./dial.ts"
 import { type Channel, quiet, type Stream } from "./exchange.ts"
 import {

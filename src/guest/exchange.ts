@@ -8,7 +8,7 @@
  * The three functions passed to it define what the operation means. Callers may ignore any of its promises.
  */
 
-import { AppError } from "../contract/errors.ts"
+import { AppError } from "@bhatti/contract/errors"
 import { Input, Output, type Patience, type StreamWriter } from "./flow.ts"
 import { channels, type Extent, encodeClose, encodeFrame, encodeWindow, WireError } from "./frame.ts"
 import { encodeJson, type Result } from "./message.ts"

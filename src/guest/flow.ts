@@ -5,7 +5,7 @@
  * number of pieces.
  */
 
-import type { AppError } from "../contract/errors.ts"
+import type { AppError } from "@bhatti/contract/errors"
 import { channels, type Extent, encodeData, encodeDataAt, encodeEnd, WireError, wireLimits } from "./frame.ts"
 import type { Region } from "./shared-memory.ts"
 

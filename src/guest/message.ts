@@ -4,7 +4,7 @@
  * Hand-written guards check the guest's messages: exactly the fields that are used, each with its type.
  */
 
-import { AppError, isErrorCode } from "../contract/errors.ts"
+import { AppError, isErrorCode } from "@bhatti/contract/errors"
 import { WireError } from "./frame.ts"
 
 export type Network = {

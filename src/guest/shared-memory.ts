@@ -15,7 +15,7 @@
  */
 
 import { closeSync, fstatSync, readSync, writeSync } from "node:fs"
-import { AppError } from "../contract/errors.ts"
+import { AppError } from "@bhatti/contract/errors"
 import { punchHole } from "../lib/posix.ts"
 import { type Extent, WireError, wireLimits } from "./frame.ts"
 

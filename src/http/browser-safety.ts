@@ -3,7 +3,7 @@
  * its own name at this address (DNS rebinding), the Origin header a cross-site request or socket.
  */
 
-import { AppError } from "../contract/errors.ts"
+import { AppError } from "@bhatti/contract/errors"
 import { hostName, isAddress } from "../lib/host-name.ts"
 
 const readingMethods = new Set(["GET", "HEAD", "OPTIONS"])

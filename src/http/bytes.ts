@@ -1,6 +1,6 @@
 /** Binary bodies: streamed from the guest at the client's pace. */
 
-import { AppError } from "../contract/errors.ts"
+import { AppError } from "@bhatti/contract/errors"
 import type { Log } from "../core/bounded-log.ts"
 import { onRevoked, unlessRevoked } from "./revocation.ts"
 import { StreamedAnswer } from "./streamed-answer.ts"

@@ -1,7 +1,7 @@
 /** What was thrown, as an HTTP answer. */
 
 import { expect, test } from "bun:test"
-import { AppError } from "../contract/errors.ts"
+import { AppError } from "@bhatti/contract/errors"
 import { toAppError } from "./errors.ts"
 
 test("what is not an AppError is internal, and says nothing of itself", () => {

@@ -1,7 +1,7 @@
 /** The only place that turns a thrown error into an HTTP answer. */
 
-import { AppError, errorStatus } from "../contract/errors.ts"
-import type { ErrorBody } from "../contract/system.ts"
+import { AppError, errorStatus } from "@bhatti/contract/errors"
+import type { ErrorBody } from "@bhatti/contract/system"
 import type { Log } from "../core/bounded-log.ts"
 import { errorCodeOf } from "../lib/error-code.ts"
 

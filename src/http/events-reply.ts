@@ -1,7 +1,7 @@
 /** Events as a stream of JSON lines: stored events first, then new ones as they happen. */
 
-import { AppError } from "../contract/errors.ts"
-import type { Event, EventLine, EventsQuery } from "../contract/event.ts"
+import { AppError } from "@bhatti/contract/errors"
+import type { Event, EventLine, EventsQuery } from "@bhatti/contract/event"
 import type { Core } from "../core/core.ts"
 import type { Subscription } from "../core/events.ts"
 import type { EventFilter, EventRecord } from "../store/events.ts"

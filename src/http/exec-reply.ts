@@ -1,8 +1,8 @@
 /** The two answers to an exec over plain HTTP: one buffered result, or a stream of events as JSON lines. */
 
-import { AppError } from "../contract/errors.ts"
-import type { ExecEvent, ExecResult } from "../contract/exec.ts"
-import { limits } from "../contract/limits.ts"
+import { AppError } from "@bhatti/contract/errors"
+import type { ExecEvent, ExecResult } from "@bhatti/contract/exec"
+import { limits } from "@bhatti/contract/limits"
 import type { RunningCommand } from "../core/exec.ts"
 import { toAppError } from "./errors.ts"
 import { onRevoked, unlessRevoked } from "./revocation.ts"

@@ -3,10 +3,10 @@
  * the guest only when the client has acknowledged enough of it, and input above the limit is refused.
  */
 
+import { AppError } from "@bhatti/contract/errors"
+import { ExecClientMessage, type ExecServerMessage, ExecStart } from "@bhatti/contract/exec"
+import { limits } from "@bhatti/contract/limits"
 import type { ServerWebSocket } from "bun"
-import { AppError } from "../contract/errors.ts"
-import { ExecClientMessage, type ExecServerMessage, ExecStart } from "../contract/exec.ts"
-import { limits } from "../contract/limits.ts"
 import type { Core } from "../core/core.ts"
 import { execInSandbox, type RunningCommand } from "../core/exec.ts"
 import { parseStrictJson } from "../lib/strict-json.ts"

@@ -1,9 +1,9 @@
 /** Request bodies: bounded, JSON, and in the shape of the contract. */
 
+import { AppError } from "@bhatti/contract/errors"
+import { limits } from "@bhatti/contract/limits"
 import type { z } from "zod"
-import { AppError } from "../contract/errors.ts"
-import { limits } from "../contract/limits.ts"
-import "../contract/wording.ts"
+import "@bhatti/contract/wording"
 import { parseStrictJson } from "../lib/strict-json.ts"
 
 const bytesMax = limits.requestBodyBytesMax

@@ -3,10 +3,10 @@
  * no key, since new users have none yet; so rate and concurrency are limited, per client and in total.
  */
 
+import type { RateLimits } from "@bhatti/contract/config"
+import { AppError } from "@bhatti/contract/errors"
+import { limits } from "@bhatti/contract/limits"
 import type { Hono } from "hono"
-import type { RateLimits } from "../contract/config.ts"
-import { AppError } from "../contract/errors.ts"
-import { limits } from "../contract/limits.ts"
 import { limitKey, TrustedProxies } from "../lib/client-address.ts"
 import { hostName } from "../lib/host-name.ts"
 import { RateLimiter } from "../rules/rate-limit.ts"

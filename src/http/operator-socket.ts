@@ -4,9 +4,9 @@
  */
 
 import { rmSync } from "node:fs"
+import { AppError } from "@bhatti/contract/errors"
 import type { Server } from "bun"
 import { z } from "zod"
-import { AppError } from "../contract/errors.ts"
 import { backUp } from "../core/backup.ts"
 import type { Core } from "../core/core.ts"
 

@@ -1,9 +1,9 @@
 /** Limits each user's rate of requests: creates, commands, and everything else are counted separately. */
 
-import type { api } from "../contract/api.ts"
-import type { RateLimits } from "../contract/config.ts"
-import { AppError } from "../contract/errors.ts"
-import { limits } from "../contract/limits.ts"
+import type { api } from "@bhatti/contract/api"
+import type { RateLimits } from "@bhatti/contract/config"
+import { AppError } from "@bhatti/contract/errors"
+import { limits } from "@bhatti/contract/limits"
 import { RateLimiter } from "../rules/rate-limit.ts"
 import type { Account } from "../store/users.ts"
 

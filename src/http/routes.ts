@@ -1,11 +1,11 @@
 /** The handler of every endpoint of the contract: one call into `core` each. A missing handler does not compile. */
 
+import type { Api } from "@bhatti/contract/api"
+import type { Endpoint } from "@bhatti/contract/endpoint"
+import { AppError } from "@bhatti/contract/errors"
+import { limits, truncatedHeader } from "@bhatti/contract/limits"
+import { Port } from "@bhatti/contract/publish"
 import { z } from "zod"
-import type { Api } from "../contract/api.ts"
-import type { Endpoint } from "../contract/endpoint.ts"
-import { AppError } from "../contract/errors.ts"
-import { limits, truncatedHeader } from "../contract/limits.ts"
-import { Port } from "../contract/publish.ts"
 import { createSandbox } from "../core/create.ts"
 import { createSandboxes } from "../core/create-several.ts"
 import { destroySandbox } from "../core/destroy.ts"

@@ -1,9 +1,9 @@
 /** WebSockets: Bun's server behind a unix socket, to which the front forwards upgrade requests. */
 
 import { rmSync } from "node:fs"
+import { AppError } from "@bhatti/contract/errors"
+import { limits } from "@bhatti/contract/limits"
 import type { Server } from "bun"
-import { AppError } from "../contract/errors.ts"
-import { limits } from "../contract/limits.ts"
 import type { Log } from "../core/bounded-log.ts"
 import type { App } from "./app.ts"
 import type { SocketState } from "./context.ts"

@@ -1,10 +1,10 @@
 /** A terminal over a WebSocket; the messages are in `contract/session.ts`. Closing it leaves the session running. */
 
+import { AppError, unreachable } from "@bhatti/contract/errors"
+import { limits } from "@bhatti/contract/limits"
+import { ShellClientMessage, type ShellQuery, type ShellServerMessage } from "@bhatti/contract/session"
 import type { ServerWebSocket } from "bun"
 import { z } from "zod"
-import { AppError, unreachable } from "../contract/errors.ts"
-import { limits } from "../contract/limits.ts"
-import { ShellClientMessage, type ShellQuery, type ShellServerMessage } from "../contract/session.ts"
 import type { Core } from "../core/core.ts"
 import type { GuestSession } from "../core/host.ts"
 import { openShell } from "../core/sessions.ts"

@@ -3,9 +3,9 @@
  * the socket's key is still valid. A command or keystroke that arrives after the revocation has no effect.
  */
 
+import { AppError } from "@bhatti/contract/errors"
+import { limits } from "@bhatti/contract/limits"
 import type { ServerWebSocket } from "bun"
-import { AppError } from "../contract/errors.ts"
-import { limits } from "../contract/limits.ts"
 import type { SocketState } from "./context.ts"
 
 /** The database answers faster than messages arrive, so the queue is nearly always empty. */

@@ -7,9 +7,9 @@
  */
 import { readdir, stat } from "node:fs/promises"
 import { join } from "node:path"
+import { AppError } from "@bhatti/contract/errors"
+import { limits } from "@bhatti/contract/limits"
 import type { z } from "zod"
-import { AppError } from "../contract/errors.ts"
-import { limits } from "../contract/limits.ts"
 import {
   type Check,
   Current,

@@ -1,6 +1,6 @@
 /** Payload extraction on images made here, in every compression that this host has a program for. */
 import { expect, test } from "bun:test"
-import { AppError } from "../contract/errors.ts"
+import { AppError } from "@bhatti/contract/errors"
 import { extractVmlinux, locatePayload } from "./bzimage.ts"
 import type { Compression } from "./compression.ts"
 

@@ -2,7 +2,7 @@
  * Extracts the uncompressed kernel, a PVH-bootable ELF file, from a bzImage: QEMU starts it directly, so no guest
  * spends time on decompression. The header's layout is in the kernel's Documentation/arch/x86/boot.rst.
  */
-import { AppError } from "../contract/errors.ts"
+import { AppError } from "@bhatti/contract/errors"
 import { type Compression, compressionOf, decompress } from "./compression.ts"
 
 export type Payload = {

@@ -3,7 +3,7 @@
  * image is a gigabyte: requests do not wait for it while its file is the one last proved whole, and it is read
  * again in the background. A result holds until the file is replaced, for example by `bhatti init`.
  */
-import type { AppError } from "../contract/errors.ts"
+import type { AppError } from "@bhatti/contract/errors"
 import { type InstalledImage, type InstalledKernel, readImage, readKernel } from "./artifacts.ts"
 import { damaged, damageOf } from "./manifest.ts"
 import { identityOf, isAsProven, proveDisk } from "./proven-disk.ts"

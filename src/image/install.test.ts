@@ -4,7 +4,7 @@ import { cpSync, mkdtempSync, readFileSync, rmSync, statSync, utimesSync, writeF
 import { truncate } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { dirname, join } from "node:path"
-import { AppError } from "../contract/errors.ts"
+import { AppError } from "@bhatti/contract/errors"
 import { type InstalledImage, readImage, readKernel } from "./artifacts.ts"
 import { ArtifactChecks } from "./checks.ts"
 import { healInstalled, installImage, installKernel } from "./install.ts"

@@ -7,7 +7,7 @@
  */
 import { stat } from "node:fs/promises"
 import { dirname, join } from "node:path"
-import type { AppError } from "../contract/errors.ts"
+import type { AppError } from "@bhatti/contract/errors"
 import { parseJson } from "../lib/parse-json.ts"
 import { type InstalledImage, type InstalledKernel, readImage, readKernel } from "./artifacts.ts"
 import type { BuiltKernel } from "./kernel.ts"

@@ -5,9 +5,9 @@
 import { createHash } from "node:crypto"
 import { stat } from "node:fs/promises"
 import { join } from "node:path"
+import { AppError } from "@bhatti/contract/errors"
+import { defaultDataDir } from "@bhatti/contract/limits"
 import { z } from "zod"
-import { AppError } from "../contract/errors.ts"
-import { defaultDataDir } from "../contract/limits.ts"
 import { isReadable, proveDisk } from "./proven-disk.ts"
 
 /** Ids are the first 16 hex digits of a digest over the content. */

@@ -1,6 +1,6 @@
 /** Load order and pruning on a small modules.dep. */
 import { expect, test } from "bun:test"
-import { AppError } from "../contract/errors.ts"
+import { AppError } from "@bhatti/contract/errors"
 import { loadOrder, moduleName, parseModulesDep } from "./modules.ts"
 
 // As depmod writes it: every line names all that is needed, directly or not, the first to load last.

@@ -3,7 +3,7 @@
  * Pure: text in, paths out.
  */
 import { basename } from "node:path"
-import { AppError } from "../contract/errors.ts"
+import { AppError } from "@bhatti/contract/errors"
 
 /** Each module's path below /lib/modules/VERSION, with the paths it needs, in load order. */
 export type ModuleDependencies = ReadonlyMap<string, readonly string[]>

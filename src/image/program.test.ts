@@ -1,6 +1,6 @@
 /** External programs that succeed, fail, hang and flood. */
 import { expect, test } from "bun:test"
-import { AppError } from "../contract/errors.ts"
+import { AppError } from "@bhatti/contract/errors"
 import { runProgram } from "./program.ts"
 
 const deadlineMs = 10_000

@@ -2,7 +2,7 @@
  * Runs an external program to its end: argument list (never a shell string), deadline, bounded output, and an error
  * that carries the end of stderr. Not for background or interactive programs.
  */
-import { AppError } from "../contract/errors.ts"
+import { AppError } from "@bhatti/contract/errors"
 
 const stdoutBytesMaxDefault = 1024 * 1024
 const stderrTailBytes = 4096

@@ -6,7 +6,7 @@
 import { constants, statSync } from "node:fs"
 import { chmod, link, mkdir, mkdtemp, open, readdir, rename, rm, stat } from "node:fs/promises"
 import { basename, dirname, join } from "node:path"
-import { AppError } from "../contract/errors.ts"
+import { AppError } from "@bhatti/contract/errors"
 import { runProgram } from "./program.ts"
 
 const besidePrefix = ".making-"

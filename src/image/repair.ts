@@ -6,7 +6,7 @@
 import { closeSync, writeSync } from "node:fs"
 import { readFile } from "node:fs/promises"
 import { basename } from "node:path"
-import { AppError } from "../contract/errors.ts"
+import { AppError } from "@bhatti/contract/errors"
 import { createMemoryFile } from "../lib/posix.ts"
 import { type CpioEntry, packCpio } from "./cpio.ts"
 

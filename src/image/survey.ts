@@ -1,7 +1,7 @@
 /** Lists all damaged kernels and images of a data directory, for the doctor. Changes nothing. */
 import { readdir } from "node:fs/promises"
 import { join } from "node:path"
-import type { AppError } from "../contract/errors.ts"
+import type { AppError } from "@bhatti/contract/errors"
 import { type InstalledImage, readImage, readKernel } from "./artifacts.ts"
 import { damaged, damageOf } from "./manifest.ts"
 import { proveDisk } from "./proven-disk.ts"

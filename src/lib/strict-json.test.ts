@@ -1,8 +1,8 @@
 /** What the strict reading of JSON refuses, and that it lets everything else pass. */
 
 import { expect, test } from "bun:test"
+import { AppError } from "@bhatti/contract/errors"
 import fc from "fast-check"
-import { AppError } from "../contract/errors.ts"
 import { parseStrictJson } from "./strict-json.ts"
 
 const refusal = (text: string) => {

@@ -5,7 +5,7 @@
  * members.
  */
 
-import { AppError } from "../contract/errors.ts"
+import { AppError } from "@bhatti/contract/errors"
 
 /** Twice as deep as anything that clients send. */
 const depthMax = 64

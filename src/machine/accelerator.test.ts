@@ -3,8 +3,8 @@
 import { afterEach, beforeEach, expect, test } from "bun:test"
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
+import { AppError } from "@bhatti/contract/errors"
 import launcher from "../../dist/jail" with { type: "file" }
-import { AppError } from "../contract/errors.ts"
 import { startTicks } from "../lib/process-identity.ts"
 import { chooseAccelerator, forgetProbe } from "./accelerator.ts"
 import { Cgroups } from "./cgroups.ts"

@@ -7,8 +7,8 @@
 
 import { open } from "node:fs/promises"
 import { basename, dirname, join } from "node:path"
+import { AppError } from "@bhatti/contract/errors"
 import { z } from "zod"
-import { AppError } from "../contract/errors.ts"
 import { Damage, markPlace, readTables } from "./qcow2.ts"
 
 export const DiskBinding = z.object({ mark: z.string(), bytes: z.int(), tables: z.string() })

@@ -4,7 +4,7 @@
  */
 
 import { closeSync } from "node:fs"
-import { AppError } from "../contract/errors.ts"
+import { AppError } from "@bhatti/contract/errors"
 import type { QemuBuild } from "./fingerprint.ts"
 import { type Jail, prepareJail } from "./jail.ts"
 import { type Confinement, launch } from "./process.ts"

@@ -7,7 +7,7 @@
 import { closeSync, constants, fstatSync, readdirSync, type Stats, statSync } from "node:fs"
 import { truncate } from "node:fs/promises"
 import { join } from "node:path"
-import { AppError } from "../contract/errors.ts"
+import { AppError } from "@bhatti/contract/errors"
 import { borrowDescriptor, rewind } from "../lib/posix.ts"
 import { type ProcessIdentity, unlessOutOfReach } from "../lib/process-identity.ts"
 import { savedStateFile } from "./command-line.ts"

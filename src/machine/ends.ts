@@ -6,8 +6,8 @@
 
 import { readFile, rename, writeFile } from "node:fs/promises"
 import { join } from "node:path"
+import { AppError } from "@bhatti/contract/errors"
 import { z } from "zod"
-import { AppError } from "../contract/errors.ts"
 import { errorCodeOf } from "../lib/error-code.ts"
 import { parseJson } from "../lib/parse-json.ts"
 import type { ProcessIdentity } from "../lib/process-identity.ts"

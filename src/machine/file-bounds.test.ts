@@ -3,7 +3,7 @@
 import { expect, test } from "bun:test"
 import { mkdtempSync, rmSync, statSync } from "node:fs"
 import { join } from "node:path"
-import { limits } from "../contract/limits.ts"
+import { limits } from "@bhatti/contract/limits"
 import { fileBytesMax, stateBytesMax } from "./file-bounds.ts"
 
 test.each([limits.diskMibDefault, 12_288, 100_000, limits.diskMibMax])(

@@ -5,7 +5,7 @@
 
 import { statSync } from "node:fs"
 import { cpus } from "node:os"
-import { AppError } from "../contract/errors.ts"
+import { AppError } from "@bhatti/contract/errors"
 import { kernelArgumentsOf, type MachineShape, qemuArguments } from "./command-line.ts"
 
 export type QemuBuild = { binary: string; version: string; identity: string }

@@ -3,8 +3,8 @@
  * answer is cached until QEMU's next event, so checking a machine costs it nothing.
  */
 
+import { AppError } from "@bhatti/contract/errors"
 import { z } from "zod"
-import { AppError } from "../contract/errors.ts"
 import type { Qmp } from "./qmp.ts"
 
 /** disk_full: a write waits for space on the host. paused: any other reason. */

@@ -7,7 +7,7 @@
 import { constants } from "node:fs"
 import { chmod, copyFile, mkdir, readdir, rename, rm, stat, writeFile } from "node:fs/promises"
 import { dirname, join } from "node:path"
-import { AppError } from "../contract/errors.ts"
+import { AppError } from "@bhatti/contract/errors"
 
 export type Jail = {
   /** The program that starts QEMU. */

@@ -6,8 +6,8 @@
 
 import { closeSync, openSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
+import { AppError } from "@bhatti/contract/errors"
 import { z } from "zod"
-import { AppError } from "../contract/errors.ts"
 import { parseJson } from "../lib/parse-json.ts"
 import { hostBootId, isAlive, type ProcessIdentity, startTicks } from "../lib/process-identity.ts"
 import { probeArguments } from "./command-line.ts"

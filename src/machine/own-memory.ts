@@ -12,7 +12,7 @@
  */
 
 import { closeSync, fstatSync, openSync, readFileSync, readSync, writeSync } from "node:fs"
-import { AppError } from "../contract/errors.ts"
+import { AppError } from "@bhatti/contract/errors"
 import { Checksum } from "../lib/checksum.ts"
 import { nextExtent, startWriteback } from "../lib/posix.ts"
 import { nonZeroRuns } from "../lib/sparse-file.ts"

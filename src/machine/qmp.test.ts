@@ -6,8 +6,8 @@
 import { afterEach, beforeEach, describe, expect, test } from "bun:test"
 import { mkdtempSync, rmSync } from "node:fs"
 import { join } from "node:path"
+import { AppError } from "@bhatti/contract/errors"
 import type { Socket } from "bun"
-import { AppError } from "../contract/errors.ts"
 import { Qmp } from "./qmp.ts"
 
 const deadlineMs = 500

@@ -3,9 +3,9 @@
  * a deadline, and the connection is closed if QEMU sends lines that are too long, meaningless or endless.
  */
 
+import { AppError } from "@bhatti/contract/errors"
 import type { Socket } from "bun"
 import { z } from "zod"
-import { AppError } from "../contract/errors.ts"
 
 const lineBytesMax = 1024 * 1024
 

@@ -4,7 +4,7 @@
  */
 
 import { closeSync, fstatSync } from "node:fs"
-import { AppError } from "../contract/errors.ts"
+import { AppError } from "@bhatti/contract/errors"
 import { borrowDescriptor, createMemoryFile, fixMemoryFile, isFixedMemoryFile } from "../lib/posix.ts"
 import { isAlive, type ProcessIdentity } from "../lib/process-identity.ts"
 import { descriptors, sharedMemoryMib } from "./command-line.ts"

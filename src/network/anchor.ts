@@ -1,7 +1,7 @@
 /** The link that carries the host's own addresses among its sandboxes: the gateway's and those of name servers. */
 
 import { existsSync } from "node:fs"
-import { AppError } from "../contract/errors.ts"
+import { AppError } from "@bhatti/contract/errors"
 import { gatewayOf, networkText, overlaps, parseNetwork, type Subnet } from "../rules/address.ts"
 import { anchorBatch, writeSetting } from "./links.ts"
 import { runProgram } from "./program.ts"

@@ -4,7 +4,7 @@
  */
 
 import { readFileSync, writeFileSync } from "node:fs"
-import { AppError } from "../contract/errors.ts"
+import { AppError } from "@bhatti/contract/errors"
 import { errorCodeOf } from "../lib/error-code.ts"
 
 /** MAC address of every TAP device: the guest's gateway, the same on every host. */

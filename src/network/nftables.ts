@@ -5,7 +5,7 @@
  */
 
 import { CString, dlopen, FFIType, type Pointer } from "bun:ffi"
-import { AppError } from "../contract/errors.ts"
+import { AppError } from "@bhatti/contract/errors"
 
 export class Nftables {
   #opened: { library: Library; context: Pointer } | undefined

@@ -1,6 +1,6 @@
 /** Runs the host's network programs: to their end within a deadline, or as long as a caller reads their output. */
 
-import { AppError } from "../contract/errors.ts"
+import { AppError } from "@bhatti/contract/errors"
 
 const searchPath = "/usr/sbin:/usr/bin:/sbin:/bin"
 const deadlineMs = 15_000

@@ -1,7 +1,7 @@
 /** What name servers are told. That dnsmasq understands it so is shown on real machines. */
 
 import { expect, test } from "bun:test"
-import { policyFrom } from "../contract/network.ts"
+import { policyFrom } from "@bhatti/contract/network"
 import { hostsText, type Profile, profileOf, resolverConfig, serversText } from "./resolver.ts"
 
 const publicPolicy = policyFrom({})

@@ -3,7 +3,7 @@
  * that may look up the same names: all names of the internet, or only those their policy permits.
  */
 
-import type { NetPolicy } from "../contract/network.ts"
+import type { NetPolicy } from "@bhatti/contract/network"
 
 /** Domain of sibling sandboxes' names, which also work without it. */
 const siblingDomain = "bhatti"

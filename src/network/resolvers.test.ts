@@ -6,8 +6,8 @@
 import { afterEach, describe, expect, test } from "bun:test"
 import { mkdtempSync, rmSync } from "node:fs"
 import { join, resolve } from "node:path"
+import type { NetPolicy } from "@bhatti/contract/network"
 import type { Closed, Order } from "../../test/support/name-servers-alone.ts"
-import type { NetPolicy } from "../contract/network.ts"
 import { profileOf } from "./resolver.ts"
 
 const trial = resolve(import.meta.dir, "../../test/support/name-servers-alone.ts")

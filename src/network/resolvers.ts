@@ -14,7 +14,7 @@ import {
   writeFileSync,
 } from "node:fs"
 import { join } from "node:path"
-import { AppError } from "../contract/errors.ts"
+import { AppError } from "@bhatti/contract/errors"
 import { errorCodeOf } from "../lib/error-code.ts"
 import { isAlive, type ProcessIdentity } from "../lib/process-identity.ts"
 import { resolverAddress, type Subnet } from "../rules/address.ts"

@@ -9,8 +9,8 @@
  *                 only from addresses its policy still permits
  */
 
-import { limits } from "../contract/limits.ts"
-import type { NetPolicy } from "../contract/network.ts"
+import { limits } from "@bhatti/contract/limits"
+import type { NetPolicy } from "@bhatti/contract/network"
 import { internalNetworks } from "./internal.ts"
 
 /** Distinguishes one installation's devices and rules from another's on the same host. */

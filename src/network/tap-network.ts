@@ -6,8 +6,8 @@
  */
 
 import { existsSync } from "node:fs"
-import { AppError } from "../contract/errors.ts"
-import type { NetPolicy } from "../contract/network.ts"
+import { AppError } from "@bhatti/contract/errors"
+import type { NetPolicy } from "@bhatti/contract/network"
 import { readNameServers } from "../lib/host-name-servers.ts"
 import {
   covers,

@@ -1,7 +1,7 @@
 /** Limits on requests and connections: per client, per alias and in total. Counts here; the callers refuse. */
 
-import type { RateLimits } from "../contract/config.ts"
-import { limits } from "../contract/limits.ts"
+import type { RateLimits } from "@bhatti/contract/config"
+import { limits } from "@bhatti/contract/limits"
 import { type Decision, RateLimiter } from "../rules/rate-limit.ts"
 
 /** A connection to an alias, which can be cut off when the alias is removed. */

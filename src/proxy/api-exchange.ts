@@ -6,7 +6,7 @@
  */
 
 import { STATUS_CODES } from "node:http"
-import { AppError } from "../contract/errors.ts"
+import { AppError } from "@bhatti/contract/errors"
 import { Taking, type TakingPace, wholeAnswerPace } from "../rules/taking.ts"
 import { encodeChunk, lastChunk } from "./chunked.ts"
 import { type ClientFacts, forwardedHeaders, isBodyless, responseBytes, wantsToStay } from "./forwarded.ts"

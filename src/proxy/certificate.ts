@@ -2,7 +2,7 @@
 
 import { createPrivateKey, X509Certificate } from "node:crypto"
 import { readFileSync, statSync } from "node:fs"
-import { AppError } from "../contract/errors.ts"
+import { AppError } from "@bhatti/contract/errors"
 
 export type CertificatePaths = { certPath: string; keyPath: string }
 export type Certificate = { cert: Buffer; key: Buffer }

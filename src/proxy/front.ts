@@ -6,8 +6,8 @@
  * half-closed connections.
  */
 
-import type { RateLimits } from "../contract/config.ts"
-import { AppError } from "../contract/errors.ts"
+import type { RateLimits } from "@bhatti/contract/config"
+import { AppError } from "@bhatti/contract/errors"
 import type { Core } from "../core/core.ts"
 import { limitKey, plainAddress, TrustedProxies } from "../lib/client-address.ts"
 import { Admission } from "./admission.ts"

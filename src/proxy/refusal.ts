@@ -1,6 +1,6 @@
 /** Answers that the proxy gives itself. Their JSON has the shape of the API's errors, as far as applicable. */
 
-import type { ErrorCode } from "../contract/errors.ts"
+import type { ErrorCode } from "@bhatti/contract/errors"
 import { listOf, type RequestHead } from "./head.ts"
 
 export type Refusal = {

@@ -1,6 +1,6 @@
 /** Opens connections to a port in a guest, or to the API's server for WebSockets. */
 
-import { AppError } from "../contract/errors.ts"
+import { AppError } from "@bhatti/contract/errors"
 import type { Core } from "../core/core.ts"
 import { dialPublished } from "../core/published.ts"
 import { wholeAnswerPace } from "../rules/taking.ts"

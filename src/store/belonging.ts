@@ -6,7 +6,7 @@
 import { Database } from "bun:sqlite"
 import { readdirSync, statSync } from "node:fs"
 import { join } from "node:path"
-import { AppError } from "../contract/errors.ts"
+import { AppError } from "@bhatti/contract/errors"
 import { errorCodeOf } from "../lib/error-code.ts"
 import { isRecovering, type Mark, markPath, readMark } from "./mark.ts"
 

@@ -3,9 +3,9 @@
  * snapshots. An unfinished sandbox or snapshot counts from the statement that writes its row.
  */
 
+import { AppError } from "@bhatti/contract/errors"
+import { type SandboxId, UserId } from "@bhatti/contract/sandbox"
 import { type Kysely, sql } from "kysely"
-import { AppError } from "../contract/errors.ts"
-import { type SandboxId, UserId } from "../contract/sandbox.ts"
 import type { Schema } from "./schema.ts"
 
 const mebibyte = 1024 * 1024

@@ -3,9 +3,9 @@
  * batches.
  */
 
+import { limits } from "@bhatti/contract/limits"
 import { type Kysely, type RawBuilder, sql } from "kysely"
 import { z } from "zod"
-import { limits } from "../contract/limits.ts"
 import type { EventRow, Schema } from "./schema.ts"
 
 export type EventMeta = Record<string, string | number | boolean | null>

@@ -3,12 +3,12 @@
  * in the tables, so that columns added by later versions are kept too.
  */
 
+import { AppError } from "@bhatti/contract/errors"
+import { SandboxId } from "@bhatti/contract/sandbox"
+import { SnapshotId } from "@bhatti/contract/snapshot"
+import { UserLimits } from "@bhatti/contract/user"
 import { type Kysely, sql } from "kysely"
 import { z } from "zod"
-import { AppError } from "../contract/errors.ts"
-import { SandboxId } from "../contract/sandbox.ts"
-import { SnapshotId } from "../contract/snapshot.ts"
-import { UserLimits } from "../contract/user.ts"
 import { raiseCounter } from "./changes.ts"
 import { Sandboxes, SandboxState } from "./sandboxes.ts"
 import type { Schema } from "./schema.ts"

@@ -3,9 +3,9 @@
  * concurrent creates never share any of them.
  */
 
+import { AppError } from "@bhatti/contract/errors"
+import { SandboxId } from "@bhatti/contract/sandbox"
 import { type Kysely, sql } from "kysely"
-import { AppError } from "../contract/errors.ts"
-import { SandboxId } from "../contract/sandbox.ts"
 import { hasDiskRoom, quotaError } from "./disk-use.ts"
 import type { NewSandbox, SandboxState } from "./sandboxes.ts"
 import type { NewSandboxRow, SandboxRow, Schema } from "./schema.ts"

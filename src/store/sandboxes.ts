@@ -12,11 +12,11 @@
  * A row without an owner is a pooled sandbox: made ahead and invisible to users. It is `creating` until it is claimed.
  */
 
+import { AppError } from "@bhatti/contract/errors"
+import { NetPolicy } from "@bhatti/contract/network"
+import { SandboxId, UserId } from "@bhatti/contract/sandbox"
 import { type Kysely, sql } from "kysely"
 import { z } from "zod"
-import { AppError } from "../contract/errors.ts"
-import { NetPolicy } from "../contract/network.ts"
-import { SandboxId, UserId } from "../contract/sandbox.ts"
 import { claimRow, insertPooledRow, insertRow, orRefusal } from "./sandbox-places.ts"
 import type { SandboxRow, Schema } from "./schema.ts"
 import { isUniqueViolation } from "./sqlite.ts"

@@ -1,10 +1,10 @@
 /** Users' secrets. Values leave this file decrypted only through `reveal`, for a sandbox that was created with them. */
 
+import { AppError } from "@bhatti/contract/errors"
+import { limits } from "@bhatti/contract/limits"
+import type { UserId } from "@bhatti/contract/sandbox"
+import type { Secret } from "@bhatti/contract/secret"
 import { type Kysely, sql } from "kysely"
-import { AppError } from "../contract/errors.ts"
-import { limits } from "../contract/limits.ts"
-import type { UserId } from "../contract/sandbox.ts"
-import type { Secret } from "../contract/secret.ts"
 import type { Schema } from "./schema.ts"
 import { isForeignKeyViolation } from "./sqlite.ts"
 import { noLongerValid } from "./users.ts"

@@ -3,13 +3,13 @@
  * file exists until the last one is gone; only `ready` snapshots can be used.
  */
 
+import { AppError } from "@bhatti/contract/errors"
+import { limits } from "@bhatti/contract/limits"
+import { NetPolicy } from "@bhatti/contract/network"
+import { SandboxId, UserId } from "@bhatti/contract/sandbox"
+import { SnapshotId } from "@bhatti/contract/snapshot"
 import { type Kysely, sql } from "kysely"
 import { z } from "zod"
-import { AppError } from "../contract/errors.ts"
-import { limits } from "../contract/limits.ts"
-import { NetPolicy } from "../contract/network.ts"
-import { SandboxId, UserId } from "../contract/sandbox.ts"
-import { SnapshotId } from "../contract/snapshot.ts"
 import { hasDiskRoom, quotaError } from "./disk-use.ts"
 import type { SandboxRecord } from "./sandboxes.ts"
 import type { Schema, SnapshotRow } from "./schema.ts"

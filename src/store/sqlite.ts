@@ -5,8 +5,8 @@
 
 import { Database } from "bun:sqlite"
 import { chmodSync } from "node:fs"
+import { AppError } from "@bhatti/contract/errors"
 import { type SqliteDatabase, SqliteDialect } from "kysely"
-import { AppError } from "../contract/errors.ts"
 import { errorCodeOf } from "../lib/error-code.ts"
 
 const busyTimeoutMs = 5000

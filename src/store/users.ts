@@ -1,12 +1,12 @@
 /** Users, their limits and their keys. A key is shown once, when it is made; the store keeps only its hash. */
 
+import { AppError } from "@bhatti/contract/errors"
+import type { EventType } from "@bhatti/contract/event"
+import { apiKeyPattern } from "@bhatti/contract/limits"
+import { UserId } from "@bhatti/contract/sandbox"
+import { User, UserLimits, UserName } from "@bhatti/contract/user"
 import { type Kysely, sql } from "kysely"
-import { AppError } from "../contract/errors.ts"
-import type { EventType } from "../contract/event.ts"
-import { apiKeyPattern } from "../contract/limits.ts"
-import { UserId } from "../contract/sandbox.ts"
-import { User, UserLimits, UserName } from "../contract/user.ts"
-import "../contract/wording.ts"
+import "@bhatti/contract/wording"
 import { diskUsedMib } from "./disk-use.ts"
 import type { Events } from "./events.ts"
 import type { Schema, UserRow } from "./schema.ts"

@@ -2,8 +2,8 @@
 
 import { chmodSync, existsSync, readFileSync, renameSync, writeFileSync } from "node:fs"
 import { dirname } from "node:path"
+import { AppError } from "@bhatti/contract/errors"
 import { Decrypter, Encrypter, generateX25519Identity, identityToRecipient } from "age-encryption"
-import { AppError } from "../contract/errors.ts"
 import { timeName } from "./copies.ts"
 
 export class Vault {

@@ -7,7 +7,7 @@
 
 import { rmSync } from "node:fs"
 import { join } from "node:path"
-import type { Event } from "../../src/contract/event.ts"
+import type { Event } from "@bhatti/contract/event"
 import { Random } from "../sim/random.ts"
 import { type Installation, install } from "../support/installation.ts"
 import { markScript, readMarkers, readMarkersScript } from "../support/markers.ts"

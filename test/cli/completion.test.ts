@@ -4,7 +4,7 @@ import { afterAll, beforeAll, expect, test } from "bun:test"
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { connect } from "../../src/client/client.ts"
+import { connect } from "@bhatti/sdk/client"
 import { Daemon } from "./daemon.ts"
 import { bhatti, environment, program, until } from "./program.ts"
 

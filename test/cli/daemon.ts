@@ -4,11 +4,11 @@
  * answers is its own.
  */
 
+import { RateLimits } from "@bhatti/contract/config"
+import { ExecStart } from "@bhatti/contract/exec"
+import type { Sandbox } from "@bhatti/contract/sandbox"
+import { ShellQuery } from "@bhatti/contract/session"
 import type { ServerWebSocket } from "bun"
-import { RateLimits } from "../../src/contract/config.ts"
-import { ExecStart } from "../../src/contract/exec.ts"
-import type { Sandbox } from "../../src/contract/sandbox.ts"
-import { ShellQuery } from "../../src/contract/session.ts"
 import type { Core } from "../../src/core/core.ts"
 import type { App } from "../../src/http/app.ts"
 import type { SocketState } from "../../src/http/context.ts"

@@ -1,8 +1,8 @@
 /** The client's exec stream as a library, against a daemon that counts what is unacknowledged. */
 
 import { afterAll, beforeAll, expect, test } from "bun:test"
-import { type Client, connect } from "../../src/client/client.ts"
-import { limits } from "../../src/contract/limits.ts"
+import { limits } from "@bhatti/contract/limits"
+import { type Client, connect } from "@bhatti/sdk/client"
 import { Daemon } from "./daemon.ts"
 import { until } from "./program.ts"
 

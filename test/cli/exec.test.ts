@@ -4,7 +4,7 @@ import { afterAll, beforeAll, expect, test } from "bun:test"
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { limits } from "../../src/contract/limits.ts"
+import { limits } from "@bhatti/contract/limits"
 import { Daemon } from "./daemon.ts"
 import { bhatti, environment, program, until } from "./program.ts"
 

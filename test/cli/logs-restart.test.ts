@@ -1,7 +1,7 @@
 /** `bhatti logs` and `bhatti restart` against the real application on a fake host. */
 
 import { afterEach, beforeEach, expect, test } from "bun:test"
-import { AppError } from "../../src/contract/errors.ts"
+import { AppError } from "@bhatti/contract/errors"
 import { Daemon } from "./daemon.ts"
 import { bhatti, environment, program } from "./program.ts"
 

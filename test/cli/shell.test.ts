@@ -1,8 +1,8 @@
 /** `bhatti shell` at a real terminal, against a session that does as it is told. */
 
 import { afterEach, beforeEach, expect, test } from "bun:test"
-import { connect } from "../../src/client/client.ts"
-import { limits } from "../../src/contract/limits.ts"
+import { limits } from "@bhatti/contract/limits"
+import { connect } from "@bhatti/sdk/client"
 import { floodBytes } from "../support/fake-session.ts"
 import { Daemon } from "./daemon.ts"
 import { bhatti, until } from "./program.ts"

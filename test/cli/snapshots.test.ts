@@ -4,8 +4,8 @@
  */
 
 import { afterEach, beforeEach, expect, test } from "bun:test"
-import type { Event } from "../../src/contract/event.ts"
-import { limits } from "../../src/contract/limits.ts"
+import type { Event } from "@bhatti/contract/event"
+import { limits } from "@bhatti/contract/limits"
 import { systemClock } from "../../src/core/clock.ts"
 import { Daemon } from "./daemon.ts"
 import { bhatti, environment, program, until } from "./program.ts"

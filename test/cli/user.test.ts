@@ -4,7 +4,7 @@ import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test"
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { apiKeyPattern } from "../../src/contract/limits.ts"
+import { apiKeyPattern } from "@bhatti/contract/limits"
 import { openStore } from "../../src/store/store.ts"
 import { bhatti } from "./program.ts"
 

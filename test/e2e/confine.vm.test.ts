@@ -14,7 +14,7 @@ import {
   writeFileSync,
 } from "node:fs"
 import { join } from "node:path"
-import { trust } from "../../src/contract/trust.ts"
+import { trust } from "@bhatti/contract/trust"
 import { fileBytesMax } from "../../src/machine/file-bounds.ts"
 import { binary, type Installation, install, until } from "../support/installation.ts"
 

@@ -5,7 +5,7 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test"
 import { existsSync, readdirSync, statSync } from "node:fs"
 import { join } from "node:path"
-import type { Sandbox } from "../../src/contract/sandbox.ts"
+import type { Sandbox } from "@bhatti/contract/sandbox"
 import { checkFilesystem } from "../support/filesystem.ts"
 import { type Installation, install, until } from "../support/installation.ts"
 import { type Reply, Requests } from "../support/requests.ts"

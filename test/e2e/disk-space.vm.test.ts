@@ -79,8 +79,8 @@ test("a guest that writes when the host's disk is nearly full is paused before t
   const stop = await own.bhatti(["stop", "bad"])
   expect([stop.exitCode, stop.stderr]).toEqual([1, expect.stringContaining("the host's disk is nearly full")])
 
-  // Its neighbour reads, writes a little, and is asked.
-  expect((await exec("good", "echo fine > /workspace/a && cat /workspace/a")).stdout).toBe("fine\n")
+  // Its neighbour reads, writes a little (at once: written later, it would meet the full disk of the next test).
+  expect((await exec("good", "echo fine > /workspace/a && sync && cat /workspace/a")).stdout).toBe("fine\n")
   expect((await show("good")).held).toBeNull()
 
   makeRoom()

@@ -7,7 +7,7 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test"
 import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { join, resolve } from "node:path"
-import type { Snapshot } from "../../src/contract/snapshot.ts"
+import type { Snapshot } from "@bhatti/contract/snapshot"
 import { callsFile, type FailPoint, failPointFile } from "../support/failing-daemon.ts"
 import { type Installation, install, until } from "../support/installation.ts"
 import { type Reply, Requests, tapsOf } from "../support/requests.ts"

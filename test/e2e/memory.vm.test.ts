@@ -6,7 +6,7 @@
 import { afterAll, beforeAll, expect, test } from "bun:test"
 import { closeSync, openSync, readdirSync, readFileSync, readSync } from "node:fs"
 import { join } from "node:path"
-import type { Snapshot } from "../../src/contract/snapshot.ts"
+import type { Snapshot } from "@bhatti/contract/snapshot"
 import { type Installation, install, until } from "../support/installation.ts"
 import { machineOf, Requests } from "../support/requests.ts"
 import { mappedTemplateHashes, templateHashes, templateOfSize } from "../support/templates.ts"

@@ -6,7 +6,7 @@
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "bun:test"
 import { readdirSync, rmSync } from "node:fs"
 import { join } from "node:path"
-import type { Sandbox, Why } from "../../src/contract/sandbox.ts"
+import type { Sandbox, Why } from "@bhatti/contract/sandbox"
 import { type Installation, install, until } from "../support/installation.ts"
 import { nameOfMachine, type Reply, Requests, tapsOf } from "../support/requests.ts"
 

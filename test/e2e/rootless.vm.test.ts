@@ -3,7 +3,7 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test"
 import { readdirSync, readFileSync, statSync } from "node:fs"
 import { createServer } from "node:net"
-import { trust } from "../../src/contract/trust.ts"
+import { trust } from "@bhatti/contract/trust"
 import { descriptors } from "../../src/machine/command-line.ts"
 import { setState, startDecoys, wordsOf } from "../support/decoys.ts"
 import { type Installation, install, until } from "../support/installation.ts"

@@ -1,9 +1,9 @@
 /** The HTTP interface through its real application and a real store, on a fake host. */
 
 import { afterEach, beforeEach, describe, expect, test } from "bun:test"
-import { limits, truncatedHeader } from "../../src/contract/limits.ts"
-import { Sandbox } from "../../src/contract/sandbox.ts"
-import { ErrorBody } from "../../src/contract/system.ts"
+import { limits, truncatedHeader } from "@bhatti/contract/limits"
+import { Sandbox } from "@bhatti/contract/sandbox"
+import { ErrorBody } from "@bhatti/contract/system"
 import { type Core, newCore } from "../../src/core/core.ts"
 import { createApp } from "../../src/http/app.ts"
 import { openStore } from "../../src/store/store.ts"

@@ -1,7 +1,7 @@
 /** A web page cannot use the API through its visitor's browser, and nobody can ask without end. */
 
 import { afterAll, beforeAll, describe, expect, test } from "bun:test"
-import { ErrorBody } from "../../src/contract/system.ts"
+import { ErrorBody } from "@bhatti/contract/system"
 import { get, openStage, type Stage, sendRaw } from "../proxy/stage.ts"
 import { sampleRequests } from "./samples.ts"
 

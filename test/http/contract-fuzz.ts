@@ -3,12 +3,12 @@
  * says. Nothing here knows an endpoint by name.
  */
 
+import { api } from "@bhatti/contract/api"
+import type { Endpoint } from "@bhatti/contract/endpoint"
 import Ajv2020, { type ValidateFunction } from "ajv/dist/2020.js"
 import addFormats from "ajv-formats"
 import fc, { type Arbitrary } from "fast-check"
 import { z } from "zod"
-import { api } from "../../src/contract/api.ts"
-import type { Endpoint } from "../../src/contract/endpoint.ts"
 import { almostFitting, fitting, type JsonSchema } from "../support/schema-arbitrary.ts"
 import { sampleRequests } from "./samples.ts"
 

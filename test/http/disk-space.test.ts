@@ -2,7 +2,7 @@
 
 import { afterEach, beforeEach, expect, test } from "bun:test"
 import { mkdtempSync, rmSync } from "node:fs"
-import { AppError } from "../../src/contract/errors.ts"
+import { AppError } from "@bhatti/contract/errors"
 import { backUp } from "../../src/core/backup.ts"
 import { systemClock } from "../../src/core/clock.ts"
 import { type HttpApp, openHttpApp } from "../support/http-app.ts"

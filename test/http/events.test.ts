@@ -1,9 +1,9 @@
 /** Events and metrics through the HTTP interface: what is recorded, who reads it, and that recording costs nothing. */
 
 import { afterEach, beforeEach, expect, test } from "bun:test"
-import { Event } from "../../src/contract/event.ts"
-import { limits } from "../../src/contract/limits.ts"
-import type { Sandbox } from "../../src/contract/sandbox.ts"
+import { Event } from "@bhatti/contract/event"
+import { limits } from "@bhatti/contract/limits"
+import type { Sandbox } from "@bhatti/contract/sandbox"
 import { type HttpApp, openHttpApp } from "../support/http-app.ts"
 import { until } from "../support/installation.ts"
 

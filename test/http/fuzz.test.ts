@@ -1,12 +1,12 @@
 /** Whatever is sent to the endpoints of the contract, the answers are what /openapi.json says, and never a bug's. */
 
 import { afterAll, beforeAll, expect, test } from "bun:test"
+import { api } from "@bhatti/contract/api"
+import type { Endpoint } from "@bhatti/contract/endpoint"
+import { Sandbox } from "@bhatti/contract/sandbox"
 import { Validator } from "@seriousme/openapi-schema-validator"
 import fc from "fast-check"
 import { z } from "zod"
-import { api } from "../../src/contract/api.ts"
-import type { Endpoint } from "../../src/contract/endpoint.ts"
-import { Sandbox } from "../../src/contract/sandbox.ts"
 import { almostFitting, fitting, type JsonSchema } from "../support/schema-arbitrary.ts"
 import { type Answer, AnswerCheck, answerTo, anyRequest, type FuzzRequest } from "./contract-fuzz.ts"
 import { type Served, serveOnFakeHost } from "./served.ts"

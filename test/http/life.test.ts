@@ -1,9 +1,9 @@
 /** Restarts, init scripts that run again at each boot, and events of what fails, on a fake host. */
 
 import { afterEach, beforeEach, expect, test } from "bun:test"
-import { AppError } from "../../src/contract/errors.ts"
-import type { Sandbox } from "../../src/contract/sandbox.ts"
-import type { Session } from "../../src/contract/session.ts"
+import { AppError } from "@bhatti/contract/errors"
+import type { Sandbox } from "@bhatti/contract/sandbox"
+import type { Session } from "@bhatti/contract/session"
 import { type HttpApp, openHttpApp } from "../support/http-app.ts"
 import { until } from "../support/installation.ts"
 

@@ -1,7 +1,7 @@
 /** The network of sandboxes as core keeps it, through the HTTP interface on a fake host: who is attached, and when. */
 
 import { afterEach, beforeEach, expect, test } from "bun:test"
-import { Sandbox } from "../../src/contract/sandbox.ts"
+import { Sandbox } from "@bhatti/contract/sandbox"
 import { type Core, newCore } from "../../src/core/core.ts"
 import { reconcile } from "../../src/core/reconcile.ts"
 import { createApp } from "../../src/http/app.ts"

@@ -2,7 +2,7 @@
 
 import { afterEach, beforeEach, expect, test } from "bun:test"
 import { mkdtempSync, rmSync } from "node:fs"
-import { ErrorBody } from "../../src/contract/system.ts"
+import { ErrorBody } from "@bhatti/contract/system"
 import { openStore, type Store } from "../../src/store/store.ts"
 import { until } from "../support/installation.ts"
 import { type Served, serveOnFakeHost } from "./served.ts"

@@ -1,7 +1,7 @@
 /** A good request for every endpoint of the contract; one without an entry does not compile. */
 
-import { type Api, api } from "../../src/contract/api.ts"
-import type { Endpoint } from "../../src/contract/endpoint.ts"
+import { type Api, api } from "@bhatti/contract/api"
+import type { Endpoint } from "@bhatti/contract/endpoint"
 
 type Sample<E> = { query?: string; body?: unknown } & (E extends { socket: unknown }
   ? {

@@ -1,6 +1,6 @@
 /** The real application on a fake host, listening on a port of its own. */
 
-import { RateLimits } from "../../src/contract/config.ts"
+import { RateLimits } from "@bhatti/contract/config"
 import type { Log } from "../../src/core/bounded-log.ts"
 import { type Core, newCore } from "../../src/core/core.ts"
 import { createApp } from "../../src/http/app.ts"

@@ -4,10 +4,10 @@
  */
 
 import { afterEach, beforeEach, expect, test } from "bun:test"
-import { limits } from "../../src/contract/limits.ts"
-import { Sandbox } from "../../src/contract/sandbox.ts"
-import { Snapshot } from "../../src/contract/snapshot.ts"
-import { ErrorBody } from "../../src/contract/system.ts"
+import { limits } from "@bhatti/contract/limits"
+import { Sandbox } from "@bhatti/contract/sandbox"
+import { Snapshot } from "@bhatti/contract/snapshot"
+import { ErrorBody } from "@bhatti/contract/system"
 import { reconcile } from "../../src/core/reconcile.ts"
 import { type HttpApp, openHttpApp } from "../support/http-app.ts"
 

@@ -17,7 +17,7 @@ import {
 import { connect } from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { limits } from "../../src/contract/limits.ts"
+import { limits } from "@bhatti/contract/limits"
 import { HostDownloads } from "../../src/downloads.ts"
 import { type HttpApp, openHttpApp } from "../support/http-app.ts"
 import { until } from "../support/installation.ts"

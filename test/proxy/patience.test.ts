@@ -2,8 +2,8 @@
 
 import { afterEach, beforeEach, describe, expect, test } from "bun:test"
 import { connect } from "node:net"
-import { RateLimits } from "../../src/contract/config.ts"
-import { limits } from "../../src/contract/limits.ts"
+import { RateLimits } from "@bhatti/contract/config"
+import { limits } from "@bhatti/contract/limits"
 import { Admission } from "../../src/proxy/admission.ts"
 import { until } from "../support/installation.ts"
 import { connectRaw, get, openStage, rawServer, type Stage } from "./stage.ts"

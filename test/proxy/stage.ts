@@ -1,8 +1,8 @@
 /** A front with a published sandbox on a fake host; the sandbox's port is a TCP server on this machine. */
 
-import { RateLimits } from "../../src/contract/config.ts"
-import { AppError } from "../../src/contract/errors.ts"
-import { CreateSandbox } from "../../src/contract/sandbox.ts"
+import { RateLimits } from "@bhatti/contract/config"
+import { AppError } from "@bhatti/contract/errors"
+import { CreateSandbox } from "@bhatti/contract/sandbox"
 import { type Core, newCore } from "../../src/core/core.ts"
 import { createSandbox } from "../../src/core/create.ts"
 import type { GuestConnection } from "../../src/core/host.ts"

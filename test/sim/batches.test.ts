@@ -1,7 +1,7 @@
 /** The daemon dies at every step of a batch: the next one has all of its sandboxes or nothing of them. */
 
 import { expect, test } from "bun:test"
-import { CreateSandbox } from "../../src/contract/sandbox.ts"
+import { CreateSandbox } from "@bhatti/contract/sandbox"
 import { type Core, newCore } from "../../src/core/core.ts"
 import { createSandbox } from "../../src/core/create.ts"
 import { createSandboxes } from "../../src/core/create-several.ts"

@@ -4,8 +4,8 @@
  * A model knows what must be true whatever happened, and is asked whenever things have come to rest.
  */
 
-import { AppError } from "../../src/contract/errors.ts"
-import { CreateSandbox, UpdateSandbox } from "../../src/contract/sandbox.ts"
+import { AppError } from "@bhatti/contract/errors"
+import { CreateSandbox, UpdateSandbox } from "@bhatti/contract/sandbox"
 import type { Log } from "../../src/core/bounded-log.ts"
 import { type Core, newCore } from "../../src/core/core.ts"
 import { createSandbox } from "../../src/core/create.ts"

@@ -4,7 +4,7 @@
  * several steps, between any two of which it may fail or the daemon die. What must never happen is told to `violation`.
  */
 
-import { AppError } from "../../src/contract/errors.ts"
+import { AppError } from "@bhatti/contract/errors"
 import type {
   Guest,
   GuestCommand,

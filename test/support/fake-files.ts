@@ -1,8 +1,8 @@
 /** Files of a guest that is played, in memory: paths, errors and links as lohar has them (`agent/filesystem.go`). */
 
 import { posix } from "node:path"
+import { AppError } from "@bhatti/contract/errors"
 import { extract, type Header, pack } from "tar-stream"
-import { AppError } from "../../src/contract/errors.ts"
 import type { GuestFile } from "../../src/core/host.ts"
 
 type Node = Pick<GuestFile, "type" | "mode" | "owner" | "target"> & { bytes: Uint8Array }

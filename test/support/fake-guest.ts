@@ -5,7 +5,7 @@
 
 import { expect } from "bun:test"
 import { join } from "node:path"
-import { AppError } from "../../src/contract/errors.ts"
+import { AppError } from "@bhatti/contract/errors"
 import { encodeFrame, type FrameType, wireLimits } from "../../src/guest/frame.ts"
 
 const deadlineMs = 5000

@@ -3,9 +3,9 @@
  * the few programs of `fake-process.ts`, and has the files of `fake-files.ts`.
  */
 
+import { AppError } from "@bhatti/contract/errors"
+import { limits } from "@bhatti/contract/limits"
 import type { Header } from "tar-stream"
-import { AppError } from "../../src/contract/errors.ts"
-import { limits } from "../../src/contract/limits.ts"
 import type {
   Attachment,
   Guest,

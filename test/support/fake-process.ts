@@ -3,7 +3,7 @@
  * that. What a test sent to a command can be read from it.
  */
 
-import { AppError, type ErrorCode } from "../../src/contract/errors.ts"
+import { AppError, type ErrorCode } from "@bhatti/contract/errors"
 import type { GuestCommand, GuestProcess, OutputChunk } from "../../src/core/host.ts"
 
 type End = { exitCode: number; signal: string | null }

@@ -4,7 +4,7 @@
  * and every key.
  */
 
-import { AppError } from "../../src/contract/errors.ts"
+import { AppError } from "@bhatti/contract/errors"
 import type { GuestSession, SessionEnd, SessionRecord, SessionStart, Terminal } from "../../src/core/host.ts"
 
 export type SessionProgram = "echo" | "keys"

@@ -2,7 +2,7 @@
  * The HTTP interface through its real application and a real store, on a fake host, with one user who may have much.
  */
 
-import { RateLimits } from "../../src/contract/config.ts"
+import { RateLimits } from "@bhatti/contract/config"
 import type { Log } from "../../src/core/bounded-log.ts"
 import type { Clock } from "../../src/core/clock.ts"
 import { type Core, type CoreSettings, newCore } from "../../src/core/core.ts"

@@ -5,7 +5,7 @@
  */
 
 import { readFileSync } from "node:fs"
-import type { NetPolicy } from "../../src/contract/network.ts"
+import type { NetPolicy } from "@bhatti/contract/network"
 import { profileOf } from "../../src/network/resolver.ts"
 import { siteOf, TapNetwork } from "../../src/network/tap-network.ts"
 

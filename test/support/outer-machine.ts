@@ -19,7 +19,7 @@ import {
   writeFileSync,
 } from "node:fs"
 import { dirname, join, resolve } from "node:path"
-import { limits } from "../../src/contract/limits.ts"
+import { limits } from "@bhatti/contract/limits"
 import { buildKernel } from "../../src/image/kernel.ts"
 import { runProgram } from "../../src/image/program.ts"
 import { publishDirectory } from "../../src/image/publish.ts"

@@ -2,7 +2,7 @@
 
 import { readdirSync, readFileSync } from "node:fs"
 import { join } from "node:path"
-import type { Sandbox } from "../../src/contract/sandbox.ts"
+import type { Sandbox } from "@bhatti/contract/sandbox"
 import type { Installation } from "./installation.ts"
 
 export type Reply = { status: number; body: unknown }

@@ -2,7 +2,7 @@
 
 import { mkdtempSync, rmSync } from "node:fs"
 import { join } from "node:path"
-import { RateLimits } from "../../src/contract/config.ts"
+import { RateLimits } from "@bhatti/contract/config"
 import type { Core } from "../../src/core/core.ts"
 import type { App } from "../../src/http/app.ts"
 import { listenPrivately } from "../../src/http/server.ts"

@@ -1,6 +1,6 @@
 /** `bhatti admin events`. */
 
-import { limits } from "../../contract/limits.ts"
+import { limits } from "@bhatti/contract/limits"
 import { hostCommand } from "../command.ts"
 import { eventLine, startOfEvents } from "../event-words.ts"
 import { dataDirOption, withStore } from "../user-store.ts"

@@ -1,6 +1,6 @@
 /** `bhatti admin recover`. */
 
-import { defaultDataDir } from "../../contract/limits.ts"
+import { defaultDataDir } from "@bhatti/contract/limits"
 import { hostCommand } from "../command.ts"
 import { dataDirOption } from "../user-store.ts"
 

@@ -1,7 +1,7 @@
 /** `bhatti admin restore`. */
 
 import { resolve } from "node:path"
-import { defaultDataDir } from "../../contract/limits.ts"
+import { defaultDataDir } from "@bhatti/contract/limits"
 import { hostCommand } from "../command.ts"
 import { dataDirOption } from "../user-store.ts"
 

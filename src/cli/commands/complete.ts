@@ -3,7 +3,7 @@
  * waits for the daemon only briefly and fails silently.
  */
 
-import { type Client, connect } from "../../client/client.ts"
+import { type Client, connect } from "@bhatti/sdk/client"
 import { commonOptions, optionFlag, switchWords } from "../arguments.ts"
 import { type Command, hostCommand, type Options } from "../command.ts"
 import { entryOf, isGroup } from "../find-command.ts"

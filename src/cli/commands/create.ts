@@ -1,8 +1,8 @@
 /** `bhatti create`. */
 
-import type { Client } from "../../client/client.ts"
-import { AppError } from "../../contract/errors.ts"
-import { limits } from "../../contract/limits.ts"
+import { AppError } from "@bhatti/contract/errors"
+import { limits } from "@bhatti/contract/limits"
+import type { Client } from "@bhatti/sdk/client"
 import { command } from "../command.ts"
 import { coldAfterText, readThermalTime, warmAfterText } from "../duration.ts"
 import { egressOptions, netPolicyOf, refuseEgress } from "../egress.ts"

@@ -1,7 +1,7 @@
 /** `bhatti destroy`. */
 
-import type { Client } from "../../client/client.ts"
-import { AppError } from "../../contract/errors.ts"
+import { AppError } from "@bhatti/contract/errors"
+import type { Client } from "@bhatti/sdk/client"
 import { command } from "../command.ts"
 import { isConfirmed, isPersonThere } from "../confirm.ts"
 import { exitCodeOf, exitFailed } from "../exit-codes.ts"

@@ -1,7 +1,7 @@
 /** `bhatti doctor`. */
 
-import { AppError } from "../../contract/errors.ts"
-import { defaultDataDir } from "../../contract/limits.ts"
+import { AppError } from "@bhatti/contract/errors"
+import { defaultDataDir } from "@bhatti/contract/limits"
 import { type HostContext, hostCommand } from "../command.ts"
 import { type Check, connectionChecks, hostChecks, settingsCheck } from "../doctor/checks.ts"
 import { gatherConnection, gatherHost } from "../doctor/facts.ts"

@@ -1,6 +1,6 @@
 /** `bhatti events`. */
 
-import { limits } from "../../contract/limits.ts"
+import { limits } from "@bhatti/contract/limits"
 import { command } from "../command.ts"
 import { eventLine, startOfEvents } from "../event-words.ts"
 

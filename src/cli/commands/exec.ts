@@ -1,9 +1,9 @@
 /** `bhatti exec`: the hot path of the whole program, with a single WebSocket. */
 
-import type { Client } from "../../client/client.ts"
-import type { ExecStream } from "../../client/exec-stream.ts"
-import { AppError } from "../../contract/errors.ts"
-import { limits } from "../../contract/limits.ts"
+import { AppError } from "@bhatti/contract/errors"
+import { limits } from "@bhatti/contract/limits"
+import type { Client } from "@bhatti/sdk/client"
+import type { ExecStream } from "@bhatti/sdk/exec-stream"
 import { command } from "../command.ts"
 import { envFileOption, envOf, envText } from "../environment.ts"
 import { checkFits } from "../exec-fits.ts"

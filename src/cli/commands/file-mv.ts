@@ -1,8 +1,8 @@
 /** `bhatti file mv`. */
 
 import { posix } from "node:path"
-import type { Client } from "../../client/client.ts"
-import { Refusal } from "../../client/failure.ts"
+import type { Client } from "@bhatti/sdk/client"
+import { Refusal } from "@bhatti/sdk/failure"
 import { command } from "../command.ts"
 import { printable } from "../words.ts"
 

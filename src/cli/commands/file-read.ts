@@ -1,7 +1,7 @@
 /** `bhatti file read`. */
 
-import type { Client } from "../../client/client.ts"
-import { Refusal } from "../../client/failure.ts"
+import type { Client } from "@bhatti/sdk/client"
+import { Refusal } from "@bhatti/sdk/failure"
 import { command } from "../command.ts"
 import { tellingFate } from "../lost-sandbox.ts"
 

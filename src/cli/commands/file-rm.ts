@@ -1,6 +1,6 @@
 /** `bhatti file rm`. */
 
-import { AppError } from "../../contract/errors.ts"
+import { AppError } from "@bhatti/contract/errors"
 import { command } from "../command.ts"
 import { forEachName } from "../each-name.ts"
 import { printable } from "../words.ts"

@@ -1,6 +1,6 @@
 /** `bhatti file write`. */
 
-import { limits } from "../../contract/limits.ts"
+import { limits } from "@bhatti/contract/limits"
 import { command } from "../command.ts"
 import { isFileMode, modeRule } from "../file-mode.ts"
 import { ownerOption } from "../file-owner.ts"

@@ -1,8 +1,8 @@
 /** `bhatti init`. */
 
 import { resolve } from "node:path"
-import { AppError } from "../../contract/errors.ts"
-import { defaultDataDir, defaultListen } from "../../contract/limits.ts"
+import { AppError } from "@bhatti/contract/errors"
+import { defaultDataDir, defaultListen } from "@bhatti/contract/limits"
 import { errorCodeOf } from "../../lib/error-code.ts"
 import { hostCommand } from "../command.ts"
 import { refuseListen } from "../listen-address.ts"

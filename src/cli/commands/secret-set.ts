@@ -1,6 +1,6 @@
 /** `bhatti secret set`. */
 
-import { AppError } from "../../contract/errors.ts"
+import { AppError } from "@bhatti/contract/errors"
 import { command } from "../command.ts"
 import { isTerminal } from "../output.ts"
 import { readInputText } from "../standard-input.ts"

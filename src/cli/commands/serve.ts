@@ -1,7 +1,7 @@
 /** `bhatti serve`. */
 
 import { resolve } from "node:path"
-import { defaultDataDir, defaultListen } from "../../contract/limits.ts"
+import { defaultDataDir, defaultListen } from "@bhatti/contract/limits"
 import { hostCommand } from "../command.ts"
 import { refuseListen } from "../listen-address.ts"
 

@@ -1,9 +1,9 @@
 /** `bhatti setup`. */
 
 import { resolve } from "node:path"
-import { connect } from "../../client/client.ts"
-import { AppError } from "../../contract/errors.ts"
-import { defaultApiUrl } from "../../contract/limits.ts"
+import { AppError } from "@bhatti/contract/errors"
+import { defaultApiUrl } from "@bhatti/contract/limits"
+import { connect } from "@bhatti/sdk/client"
 import { hostCommand } from "../command.ts"
 import { isTerminal } from "../output.ts"
 import {

@@ -1,7 +1,7 @@
 /** `bhatti shell`: an interactive terminal in a session that outlives it. */
 
-import type { Client } from "../../client/client.ts"
-import { AppError } from "../../contract/errors.ts"
+import { AppError } from "@bhatti/contract/errors"
+import type { Client } from "@bhatti/sdk/client"
 import type { Attached } from "../attach.ts"
 import { command, type DaemonContext } from "../command.ts"
 import { exitSandboxSide } from "../exit-codes.ts"

@@ -1,6 +1,6 @@
 /** `bhatti snapshot create`. */
 
-import { limits } from "../../contract/limits.ts"
+import { limits } from "@bhatti/contract/limits"
 import { command } from "../command.ts"
 import { sayWhenLeft } from "../leaving.ts"
 import { askForPatience } from "../patience.ts"

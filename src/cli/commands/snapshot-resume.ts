@@ -1,6 +1,6 @@
 /** `bhatti snapshot resume`. */
 
-import { limits } from "../../contract/limits.ts"
+import { limits } from "@bhatti/contract/limits"
 import { command } from "../command.ts"
 import { makeOrTakeBack } from "../making.ts"
 import { askForPatience } from "../patience.ts"

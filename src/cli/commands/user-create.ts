@@ -1,6 +1,6 @@
 /** `bhatti user create`. */
 
-import { defaultDataDir, limits } from "../../contract/limits.ts"
+import { defaultDataDir, limits } from "@bhatti/contract/limits"
 import { hostCommand } from "../command.ts"
 import { givenLimits, userLimitOptions } from "../user-limits.ts"
 import { dataDirOption, withUserStore } from "../user-store.ts"

@@ -1,6 +1,6 @@
 /** `bhatti version`. Contacts the daemon only if asked to, so that it answers immediately everywhere. */
 
-import { connect } from "../../client/client.ts"
+import { connect } from "@bhatti/sdk/client"
 import { version as programVersion } from "../../lib/version.ts"
 import { hostCommand } from "../command.ts"
 

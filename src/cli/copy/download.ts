@@ -4,7 +4,7 @@
  */
 
 import { join, posix } from "node:path"
-import { AppError } from "../../contract/errors.ts"
+import { AppError } from "@bhatti/contract/errors"
 import { errorCodeOf } from "../../lib/error-code.ts"
 import { tellingFate } from "../lost-sandbox.ts"
 import type { Output } from "../output.ts"

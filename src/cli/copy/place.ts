@@ -1,9 +1,9 @@
 /** The source or target of `bhatti cp`: `SANDBOX:PATH`, a local path, or `-` for a standard stream. */
 
 import { posix } from "node:path"
-import type { Client } from "../../client/client.ts"
-import { AppError } from "../../contract/errors.ts"
-import type { FileEntry } from "../../contract/file.ts"
+import { AppError } from "@bhatti/contract/errors"
+import type { FileEntry } from "@bhatti/contract/file"
+import type { Client } from "@bhatti/sdk/client"
 
 export type GuestPlace = { kind: "guest"; sandbox: string; path: string }
 export type LocalPlace = { kind: "local"; path: string }

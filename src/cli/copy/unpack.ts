@@ -6,8 +6,8 @@
 
 import { link, lstat, mkdir, rename, symlink, unlink } from "node:fs/promises"
 import { dirname, join, posix } from "node:path"
+import { AppError } from "@bhatti/contract/errors"
 import { type Header, extract as newExtract } from "tar-stream"
-import { AppError } from "../../contract/errors.ts"
 import { errorCodeOf } from "../../lib/error-code.ts"
 import { printable } from "../words.ts"
 import { isText, notText } from "./copied.ts"

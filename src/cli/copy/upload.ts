@@ -5,9 +5,9 @@
 
 import { realpath } from "node:fs/promises"
 import { basename, posix, resolve } from "node:path"
-import type { Client } from "../../client/client.ts"
-import { AppError } from "../../contract/errors.ts"
-import { limits } from "../../contract/limits.ts"
+import { AppError } from "@bhatti/contract/errors"
+import { limits } from "@bhatti/contract/limits"
+import type { Client } from "@bhatti/sdk/client"
 import { tellingFate } from "../lost-sandbox.ts"
 import type { Output } from "../output.ts"
 import { readInput } from "../standard-input.ts"

@@ -1,7 +1,7 @@
 /** The doctor's judgement of hosts that are not at hand. */
 
 import { expect, test } from "bun:test"
-import { AppError } from "../../contract/errors.ts"
+import { AppError } from "@bhatti/contract/errors"
 import { type Check, connectionChecks, hostChecks } from "./checks.ts"
 import type { ConnectionFacts, HostFacts } from "./facts.ts"
 

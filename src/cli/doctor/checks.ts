@@ -3,8 +3,8 @@
  * tested.
  */
 
-import type { AppError } from "../../contract/errors.ts"
-import { trust } from "../../contract/trust.ts"
+import type { AppError } from "@bhatti/contract/errors"
+import { trust } from "@bhatti/contract/trust"
 import { sizeText } from "../words.ts"
 import type { ConnectionFacts, HostFacts } from "./facts.ts"
 import { checkShares } from "./host-shares.ts"

@@ -4,10 +4,10 @@
  * earlier input.
  */
 
+import type { Api } from "@bhatti/contract/api"
+import type { ExecClientMessage, ExecServerMessage, SignalName } from "@bhatti/contract/exec"
+import { limits } from "@bhatti/contract/limits"
 import type { z } from "zod"
-import type { Api } from "../contract/api.ts"
-import type { ExecClientMessage, ExecServerMessage, SignalName } from "../contract/exec.ts"
-import { limits } from "../contract/limits.ts"
 import { type Connection, type StreamOutput, StreamSocket } from "./stream-socket.ts"
 
 export type ExecStreamStart = z.input<Api["execSocket"]["socket"]["start"]>

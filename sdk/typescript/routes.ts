@@ -3,7 +3,7 @@
  * start. The compiler checks this table against `contract/api.ts`, of which only the types are imported.
  */
 
-import type { Api } from "../contract/api.ts"
+import type { Api } from "@bhatti/contract/api"
 
 export const routes: { readonly [Name in keyof Api]: `${Api[Name]["method"]} ${Api[Name]["path"]}` } = {
   health: "GET /health",

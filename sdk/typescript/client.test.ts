@@ -4,8 +4,8 @@
  */
 
 import { expect, test } from "bun:test"
-import { api } from "../contract/api.ts"
-import { AppError } from "../contract/errors.ts"
+import { api } from "@bhatti/contract/api"
+import { AppError } from "@bhatti/contract/errors"
 import { connect } from "./client.ts"
 import { fillRoute, routes } from "./routes.ts"
 

@@ -1,9 +1,7 @@
 /** Converts failures between client and daemon to the project's one error type. */
 
-import { AppError, type ErrorCode, errorStatus, isErrorCode } from "../contract/errors.ts"
-import type { ErrorBody } from "../contract/system.ts"
-import { errorCodeOf } from "../lib/error-code.ts"
-import { parseJson } from "../lib/parse-json.ts"
+import { AppError, type ErrorCode, errorStatus, isErrorCode } from "@bhatti/contract/errors"
+import type { ErrorBody } from "@bhatti/contract/system"
 import { isLoopback } from "./proxy.ts"
 
 /** An error answered by the daemon itself, as opposed to one on the way to it or on this side. */
@@ -27,7 +25,8 @@ export async function failureOfResponse(response: Response, url: string): Promis
 
 /** The error if there was no answer at all. */
 export function failureOfConnection(cause: unknown, url: string): AppError {
-  const code = errorCodeOf(cause)
+  const given: unknown = cause instanceof Error ? Reflect.get(cause, "code") : undefined
+  const code = typeof given === "string" ? given : undefined
   const isRefused = code === "ConnectionRefused" || code === "ECONNREFUSED"
   const isDown = isRefused || code === undefined || code === "ECONNRESET"
   if (code === "EPROTO" && url.startsWith("https:")) {
@@ -84,7 +83,12 @@ function codeOfStatus(status: number): ErrorCode {
 
 /** Returns the body's fields that have the right type, or undefined if it is not an error body. */
 function parseErrorBody(text: string): Partial<ErrorBody> | undefined {
-  const value = parseJson(text)
+  let value: unknown
+  try {
+    value = JSON.parse(text)
+  } catch {
+    return undefined
+  }
   if (typeof value !== "object" || value === null) return undefined
   const field = (name: string): unknown => Reflect.get(value, name)
   const message = field("message") ?? field("error")

@@ -3,12 +3,12 @@
  * when the socket is closed or lost.
  */
 
+import type { Api } from "@bhatti/contract/api"
+import { AppError } from "@bhatti/contract/errors"
+import type { SignalName } from "@bhatti/contract/exec"
+import { limits } from "@bhatti/contract/limits"
+import type { ShellClientMessage, ShellServerMessage } from "@bhatti/contract/session"
 import type { z } from "zod"
-import type { Api } from "../contract/api.ts"
-import { AppError } from "../contract/errors.ts"
-import type { SignalName } from "../contract/exec.ts"
-import { limits } from "../contract/limits.ts"
-import type { ShellClientMessage, ShellServerMessage } from "../contract/session.ts"
 import { type Connection, type StreamOutput, StreamSocket } from "./stream-socket.ts"
 
 export type ShellStreamStart = z.input<Api["shellSocket"]["query"]>

@@ -3,13 +3,13 @@
  * error it throws is an AppError. Replies are trusted, not validated: the daemon made them from the same contract.
  */
 
+import type { Api } from "@bhatti/contract/api"
+import type { Endpoint } from "@bhatti/contract/endpoint"
+import { AppError } from "@bhatti/contract/errors"
+import type { Event, EventLine } from "@bhatti/contract/event"
+import type { FileEntry } from "@bhatti/contract/file"
+import { truncatedHeader } from "@bhatti/contract/limits"
 import type { z } from "zod"
-import type { Api } from "../contract/api.ts"
-import type { Endpoint } from "../contract/endpoint.ts"
-import { AppError } from "../contract/errors.ts"
-import type { Event, EventLine } from "../contract/event.ts"
-import type { FileEntry } from "../contract/file.ts"
-import { truncatedHeader } from "../contract/limits.ts"
 import { ExecStream, type ExecStreamStart } from "./exec-stream.ts"
 import { failureOfConnection, failureOfReply, failureOfResponse } from "./failure.ts"
 import { isLoopback, socketProxy } from "./proxy.ts"

@@ -3,7 +3,7 @@
  * acknowledged when the reader asks for more, so that at most `window` bytes of it are in memory.
  */
 
-import { AppError, isErrorCode } from "../contract/errors.ts"
+import { AppError, isErrorCode } from "@bhatti/contract/errors"
 
 export type StreamOutput = { channel: "stdout" | "stderr"; bytes: Uint8Array<ArrayBuffer> }
 
