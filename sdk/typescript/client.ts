@@ -4,7 +4,7 @@
  */
 
 import type { Api } from "@bhatti/contract/api"
-import type { Endpoint } from "@bhatti/contract/endpoint"
+import type { Endpoint, PathParameter } from "@bhatti/contract/endpoint"
 import { AppError } from "@bhatti/contract/errors"
 import type { Event, EventLine } from "@bhatti/contract/event"
 import type { FileEntry } from "@bhatti/contract/file"
@@ -25,12 +25,6 @@ export type ClientOptions = {
   ca?: string | undefined
   fetch?: (url: string, init: RequestInit) => Promise<Response>
 }
-
-type PathParameter<Path extends string> = Path extends `${string}:${infer Name}/${infer Rest}`
-  ? Name | PathParameter<`/${Rest}`>
-  : Path extends `${string}:${infer Name}`
-    ? Name
-    : never
 
 type ParamsOf<E extends Endpoint> = [PathParameter<E["path"]>] extends [never]
   ? unknown

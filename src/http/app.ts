@@ -21,7 +21,8 @@ import { parseBody, parseInput, readBody } from "./input.ts"
 import { type Downloads, serveDownloads } from "./install.ts"
 import { RequestRates } from "./request-rates.ts"
 import { withValidKey } from "./revocation.ts"
-import { type About, handlers } from "./routes.ts"
+import type { About } from "./routes/system.ts"
+import { handlers } from "./routes.ts"
 import { StreamedAnswer } from "./streamed-answer.ts"
 
 type Variables = { requestId: string; account: Account | undefined }

@@ -11,11 +11,10 @@ import type { Core } from "../core/core.ts"
 import { execInSandbox, type RunningCommand } from "../core/exec.ts"
 import { parseStrictJson } from "../lib/strict-json.ts"
 import type { Account } from "../store/users.ts"
-import type { SocketState } from "./context.ts"
+import type { SocketSession, SocketState } from "./context.ts"
 import { toAppError } from "./errors.ts"
 import { parseInput } from "./input.ts"
 import { OutputGate } from "./output-gate.ts"
-import type { SocketSession } from "./socket-session.ts"
 
 const channelByte = { stdout: 1, stderr: 2 } as const
 /** Limit on input that the guest has not read yet. A client that respects its window stays far below. */

@@ -9,10 +9,9 @@ import type { Core } from "../core/core.ts"
 import type { GuestSession } from "../core/host.ts"
 import { openShell } from "../core/sessions.ts"
 import type { Account } from "../store/users.ts"
-import type { SocketState } from "./context.ts"
+import type { SocketSession, SocketState } from "./context.ts"
 import { toAppError } from "./errors.ts"
 import { OutputGate } from "./output-gate.ts"
-import type { SocketSession } from "./socket-session.ts"
 
 const inputBytesMax = 4 * limits.execStreamWindowBytes
 const closeNormal = 1000

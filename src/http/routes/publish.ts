@@ -1,0 +1,31 @@
+/** Handlers of ports that listen in a sandbox, and of published ones. */
+
+import { Port } from "@bhatti/contract/publish"
+import { z } from "zod"
+import { listPorts } from "../../core/ports.ts"
+import { listPublished, publishPort, unpublishPort } from "../../core/publish.ts"
+import type { Handlers } from "../context.ts"
+import { parseInput } from "../input.ts"
+
+const PortParameter = z.coerce.number().pipe(Port)
+
+export const publish = {
+  async listPorts({ core, account, params }) {
+    return listPorts(core, account, params.id)
+  },
+
+  async publishPort({ core, account, params }, { body }) {
+    const { published, isNew } = await publishPort(core, account, params.id, body)
+    return isNew ? published : Response.json(published)
+  },
+
+  async listPublished({ core, account, params }) {
+    return listPublished(core, account, params.id)
+  },
+
+  async unpublishPort({ core, account, params }, { query }) {
+    const port = parseInput(PortParameter, params.port)
+    await unpublishPort(core, account, params.id, { port, alias: query.alias })
+    return new Response(null, { status: 204 })
+  },
+} satisfies Partial<Handlers>
