@@ -25,7 +25,7 @@ export function isErrorCode(value: unknown): value is ErrorCode {
 
 export type ErrorOptions = {
   /** The next step, preferably a command to type. */
-  hint?: string
+  hint?: string | undefined
   /** The inner error, for the log only. */
   cause?: unknown
   /** True if a retry without any change may succeed. Default: only for `unavailable`. */

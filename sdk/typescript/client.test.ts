@@ -111,16 +111,6 @@ test("no connection is unavailable, and retryable", async () => {
   })
 })
 
-test("https to a daemon that speaks http says which address is meant", async () => {
-  await using server = Bun.serve({ hostname: "127.0.0.1", port: 0, fetch: () => new Response() })
-  const client = connect({ url: `https://127.0.0.1:${server.port}` })
-  expect(await failureOf(client.health())).toMatchObject({
-    code: "unavailable",
-    message: `https://127.0.0.1:${server.port} does not answer by TLS (EPROTO)`,
-    hint: `a daemon without a certificate is at http://127.0.0.1:${server.port}; bhatti setup changes the address`,
-  })
-})
-
 test("an aborted call throws the caller's reason", async () => {
   const reason = new Error("enough")
   const client = connect({ url: "http://127.0.0.1:9" })

@@ -11,19 +11,28 @@ import type { FileEntry } from "@bhatti/contract/file"
 import { truncatedHeader } from "@bhatti/contract/limits"
 import type { z } from "zod"
 import { ExecStream, type ExecStreamStart } from "./exec-stream.ts"
-import { failureOfConnection, failureOfReply, failureOfResponse } from "./failure.ts"
-import { isLoopback, socketProxy } from "./proxy.ts"
+import {
+  failureOfConnection,
+  failureOfReply,
+  failureOfResponse,
+  hints,
+  type UnreachedReason,
+} from "./failure.ts"
 import { fillRoute, type RouteName, routes } from "./routes.ts"
 import { ShellStream, type ShellStreamStart, shellWindowBytes } from "./shell-stream.ts"
+import { openGlobalSocket, type Socket } from "./socket.ts"
 
 export type ClientOptions = {
   /** The daemon's address, such as `http://localhost:8080`. */
   url: string
   /** The API key, `bht_…`. */
   token?: string | undefined
-  /** Trusted certificates as PEM, instead of the machine's. */
-  ca?: string | undefined
+  /** Replaces the global `fetch`, for example to use a proxy or certificates of your own. */
   fetch?: (url: string, init: RequestInit) => Promise<Response>
+  /** Opens a WebSocket with these headers, among them the key. Default: the global `WebSocket`. */
+  openSocket?: (url: string, headers: Record<string, string>) => Socket
+  /** Chooses the hint of an error if no daemon was reached. */
+  hintFor?: (reason: UnreachedReason) => string | undefined
 }
 
 type ParamsOf<E extends Endpoint> = [PathParameter<E["path"]>] extends [never]
@@ -88,9 +97,8 @@ type AnyInput = {
 export function connect(options: ClientOptions): Client {
   const base = options.url.replace(/\/+$/, "")
   const send = options.fetch ?? fetch
-  const proxy = socketProxy(base, process.env)
-  const tls = options.ca === undefined ? undefined : { ca: options.ca }
-  const direct: { proxy?: false } = isLoopback(base) ? { proxy: false } : {}
+  const openSocket = options.openSocket ?? openGlobalSocket
+  const hintFor = options.hintFor ?? ((reason) => hints[reason])
   const authorization: Record<string, string> =
     options.token === undefined ? {} : { authorization: `Bearer ${options.token}` }
 
@@ -98,7 +106,7 @@ export function connect(options: ClientOptions): Client {
     const { method, path } = fillRoute(name, input.params)
     const content = input.bytes ?? (input.body === undefined ? undefined : JSON.stringify(input.body))
     const type = input.bytes === undefined ? "application/json" : "application/octet-stream"
-    const init: BunFetchRequestInit = {
+    const init: RequestInit & { duplex?: "half" } = {
       method,
       headers: {
         ...authorization,
@@ -106,11 +114,9 @@ export function connect(options: ClientOptions): Client {
         ...(input.bytesCount === undefined ? {} : { "content-length": String(input.bytesCount) }),
       },
       ...(content === undefined ? {} : { body: content }),
+      // Node.js and browsers refuse to send a stream without it.
+      ...(content instanceof ReadableStream ? { duplex: "half" } : {}),
       ...(input.signal === undefined ? {} : { signal: input.signal }),
-      ...direct,
-      ...(tls && { tls }),
-      // Bun times out after five minutes by default; a buffered exec may take a day.
-      timeout: false,
     }
     let response: Response
     try {
@@ -119,7 +125,7 @@ export function connect(options: ClientOptions): Client {
       input.signal?.throwIfAborted()
       // An error thrown by the stream being sent surfaces here.
       if (error instanceof AppError) throw error
-      throw failureOfConnection(error, base)
+      throw failureOfConnection(error, base, hintFor)
     }
     if (!response.ok) throw await failureOfResponse(response, base)
     input.onHeaders?.(response.headers)
@@ -142,23 +148,17 @@ export function connect(options: ClientOptions): Client {
 
   async function* followEvents(query: FollowQuery, options: CallOptions = {}): AsyncGenerator<Event> {
     const response = await request("listEvents", { ...options, query: { ...query, follow: "true" } })
-    const decoder = new TextDecoder()
-    let rest = ""
     try {
-      for await (const bytes of response.body ?? []) {
-        const lines = (rest + decoder.decode(bytes, { stream: true })).split("\n")
-        rest = lines.pop() ?? ""
-        for (const line of lines) {
-          if (line === "") continue
-          const event = JSON.parse(line) as EventLine
-          if (!("code" in event)) yield event
-          else throw new AppError("unavailable", event.data, event.hint === null ? {} : { hint: event.hint })
-        }
+      for await (const line of linesOf(response)) {
+        if (line === "") continue
+        const event = JSON.parse(line) as EventLine
+        if (!("code" in event)) yield event
+        else throw new AppError("unavailable", event.data, event.hint === null ? {} : { hint: event.hint })
       }
     } catch (error) {
       options.signal?.throwIfAborted()
       if (error instanceof AppError) throw error
-      throw failureOfConnection(error, base)
+      throw failureOfConnection(error, base, hintFor)
     }
   }
 
@@ -177,20 +177,18 @@ export function connect(options: ClientOptions): Client {
     } catch (error) {
       return error instanceof AppError ? error : new AppError("internal", "ask the daemon", { cause: error })
     }
-    const hint = "a proxy is in between and may block streams; set NO_PROXY=HOST to bypass it"
-    return new AppError(
-      "unavailable",
-      `the daemon at ${base} refused a stream to sandbox "${id}"`,
-      proxy === undefined ? {} : { hint },
-    )
+    return new AppError("unavailable", `the daemon at ${base} refused a stream to sandbox "${id}"`, {
+      hint: hintFor("no_stream"),
+    })
   }
 
   function socket(name: SocketName, id: string, query?: Record<string, unknown>) {
     return {
-      url: socketUrl(base) + fillRoute(name, { id }).path + queryString(query),
-      headers: authorization,
-      proxy,
-      tls,
+      open: () =>
+        openSocket(
+          base.replace(/^http/, "ws") + fillRoute(name, { id }).path + queryString(query),
+          authorization,
+        ),
       whyRefused: () => whyRefused(id),
     }
   }
@@ -213,9 +211,23 @@ export function connect(options: ClientOptions): Client {
   return { ...Object.fromEntries(calls), ...extras } as Client
 }
 
-/** Resolving `localhost` costs a WebSocket 2 ms, half of a command's whole start. */
-function socketUrl(base: string): string {
-  return base.replace(/^http/, "ws").replace(/^ws:\/\/localhost(?=[:/]|$)/, "ws://127.0.0.1")
+/** Complete lines of the body. Reads it by hand, since Safari cannot iterate over a stream. */
+async function* linesOf(response: Response): AsyncGenerator<string> {
+  const reader = response.body?.getReader()
+  const decoder = new TextDecoder()
+  let rest = ""
+  try {
+    for (;;) {
+      const piece = await reader?.read()
+      if (piece?.value === undefined) return
+      const lines = (rest + decoder.decode(piece.value, { stream: true })).split("\n")
+      rest = lines.pop() ?? ""
+      yield* lines
+    }
+  } finally {
+    // Ends the request if the caller stops early.
+    await reader?.cancel().catch(() => undefined)
+  }
 }
 
 function queryString(query: Record<string, unknown> = {}): string {

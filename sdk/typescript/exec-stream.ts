@@ -8,6 +8,7 @@ import type { Api } from "@bhatti/contract/api"
 import type { ExecClientMessage, ExecServerMessage, SignalName } from "@bhatti/contract/exec"
 import { limits } from "@bhatti/contract/limits"
 import type { z } from "zod"
+import { deferred } from "./deferred.ts"
 import { type Connection, type StreamOutput, StreamSocket } from "./stream-socket.ts"
 
 export type ExecStreamStart = z.input<Api["execSocket"]["socket"]["start"]>
@@ -59,7 +60,7 @@ export class ExecStream {
     for (let start = 0; start < bytes.length; start += inputPieceBytes) {
       const piece = bytes.subarray(start, start + inputPieceBytes)
       while (!this.#socket.isEnded && !this.#mayWrite(piece)) {
-        const { promise, resolve } = Promise.withResolvers<void>()
+        const { promise, resolve } = deferred<void>()
         this.#wakeWriter = resolve
         await promise
       }

@@ -2,7 +2,6 @@
 
 import { AppError, type ErrorCode, errorStatus, isErrorCode } from "@bhatti/contract/errors"
 import type { ErrorBody } from "@bhatti/contract/system"
-import { isLoopback } from "./proxy.ts"
 
 /** An error answered by the daemon itself, as opposed to one on the way to it or on this side. */
 export class Refusal extends AppError {}
@@ -23,41 +22,66 @@ export async function failureOfResponse(response: Response, url: string): Promis
   })
 }
 
+/** Reasons why no daemon was reached. */
+export type UnreachedReason =
+  | "no_answer"
+  | "unreachable"
+  /** The address has https, its server speaks http. */
+  | "no_tls"
+  | "unknown_authority"
+  /** The certificate is expired, or is for another name. */
+  | "wrong_certificate"
+  /** Requests are answered, WebSockets are not. */
+  | "no_stream"
+
+export const hints: Readonly<Record<UnreachedReason, string>> = {
+  no_answer:
+    "start the daemon, or check the address; a web page of another origin must be among the daemon's allowed_origins",
+  unreachable: "check the address and the network",
+  no_tls: "a daemon without a certificate has an address with http",
+  unknown_authority: "let this program trust the authority (Node.js: NODE_EXTRA_CA_CERTS=FILE)",
+  wrong_certificate: "its operator renews it, or makes it for this name",
+  no_stream: "a proxy in between may block WebSockets",
+}
+
 /** The error if there was no answer at all. */
-export function failureOfConnection(cause: unknown, url: string): AppError {
-  const given: unknown = cause instanceof Error ? Reflect.get(cause, "code") : undefined
-  const code = typeof given === "string" ? given : undefined
-  const isRefused = code === "ConnectionRefused" || code === "ECONNREFUSED"
-  const isDown = isRefused || code === undefined || code === "ECONNRESET"
-  if (code === "EPROTO" && url.startsWith("https:")) {
-    return new AppError("unavailable", `${url} does not answer by TLS (${code})`, {
-      cause,
-      hint: `a daemon without a certificate is at ${url.replace(/^https/, "http")}; bhatti setup changes the address`,
-    })
+export function failureOfConnection(
+  cause: unknown,
+  url: string,
+  hintFor: (reason: UnreachedReason) => string | undefined,
+): AppError {
+  const code = codeOf(cause)
+  const { reason, message } = whyUnreached(code, url)
+  return new AppError("unavailable", message, {
+    cause,
+    hint: hintFor(reason),
+    ...(reason.includes("certificate") || reason === "unknown_authority" ? { retryable: false } : {}),
+  })
+}
+
+function whyUnreached(code: string | undefined, url: string): { reason: UnreachedReason; message: string } {
+  if (code === undefined || code === "ConnectionRefused" || code === "ECONNREFUSED")
+    return { reason: "no_answer", message: `no bhatti daemon answers at ${url}` }
+  if (/^(EPROTO|ERR_SSL_(WRONG_VERSION_NUMBER|PACKET_LENGTH_TOO_LONG))$/.test(code) && /^https:/.test(url))
+    return { reason: "no_tls", message: `${url} does not answer by TLS (${code})` }
+  if (/CERT|SIGNATURE|_ISSUER/.test(code))
+    return {
+      reason: /ALTNAME|EXPIRED|NOT_YET/.test(code) ? "wrong_certificate" : "unknown_authority",
+      message: `the certificate of ${url} is not trusted (${code})`,
+    }
+  return {
+    reason: code === "ECONNRESET" ? "no_answer" : "unreachable",
+    message: `cannot reach the bhatti daemon at ${url} (${code})`,
   }
-  if (code !== undefined && /CERT|SIGNATURE|_ISSUER/.test(code)) {
-    const isOther = /ALTNAME|EXPIRED|NOT_YET/.test(code)
-    return new AppError("unavailable", `the certificate of ${url} is not trusted (${code})`, {
-      cause,
-      retryable: false,
-      hint: isOther
-        ? "its operator renews it, or makes it for this name"
-        : "with an authority of your own: bhatti setup --ca FILE   (or BHATTI_CA)",
-    })
+}
+
+/** Bun puts the system's code on the error, Node.js on its cause, a browser nowhere. */
+function codeOf(cause: unknown): string | undefined {
+  for (let error = cause; error instanceof Error; error = error.cause) {
+    const code: unknown = Reflect.get(error, "code")
+    if (typeof code === "string") return code
   }
-  return new AppError(
-    "unavailable",
-    isRefused || code === undefined
-      ? `no bhatti daemon answers at ${url}`
-      : `cannot reach the bhatti daemon at ${url} (${code})`,
-    {
-      cause,
-      hint:
-        isLoopback(url) && isDown
-          ? "sudo systemctl start bhatti   (or: sudo bhatti serve; for another address: bhatti setup)"
-          : "check the address and the network; bhatti setup changes the address",
-    },
-  )
+  return undefined
 }
 
 export function failureOfReply(cause: unknown, url: string): AppError {

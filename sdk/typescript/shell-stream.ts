@@ -9,6 +9,7 @@ import type { SignalName } from "@bhatti/contract/exec"
 import { limits } from "@bhatti/contract/limits"
 import type { ShellClientMessage, ShellServerMessage } from "@bhatti/contract/session"
 import type { z } from "zod"
+import { deferred } from "./deferred.ts"
 import { type Connection, type StreamOutput, StreamSocket } from "./stream-socket.ts"
 
 export type ShellStreamStart = z.input<Api["shellSocket"]["query"]>
@@ -28,7 +29,7 @@ export class ShellStream {
   readonly #socket: StreamSocket<ShellClientMessage, ShellServerMessage, ShellEnd>
 
   constructor(connection: Connection) {
-    const { promise, resolve, reject } = Promise.withResolvers<ShellSession>()
+    const { promise, resolve, reject } = deferred<ShellSession>()
     this.session = promise
     promise.catch(() => undefined)
     this.#socket = new StreamSocket({
@@ -72,7 +73,7 @@ export class ShellStream {
 
   /** After `close`: resolves once pending input is sent, or after the timeout. */
   async closed({ timeoutMs }: { timeoutMs: number }): Promise<void> {
-    const { promise, resolve } = Promise.withResolvers<void>()
+    const { promise, resolve } = deferred<void>()
     const timer = setTimeout(resolve, timeoutMs)
     await Promise.race([this.#socket.closed, promise])
     clearTimeout(timer)

@@ -4,6 +4,8 @@
  */
 
 import { AppError, isErrorCode } from "@bhatti/contract/errors"
+import { deferred } from "./deferred.ts"
+import type { Socket } from "./socket.ts"
 
 export type StreamOutput = { channel: "stdout" | "stderr"; bytes: Uint8Array<ArrayBuffer> }
 
@@ -11,11 +13,7 @@ export type StreamOutput = { channel: "stdout" | "stderr"; bytes: Uint8Array<Arr
 type Failure = { type: "error"; code: string; message: string; hint: string | null }
 
 export type Connection = {
-  url: string
-  headers: Record<string, string>
-  /** The proxy's address; undefined to connect directly. */
-  proxy: string | undefined
-  tls: { ca: string } | undefined
+  open: () => Socket | Promise<Socket>
   /** Finds the reason for a refused WebSocket, which hides the daemon's answer. */
   whyRefused: () => Promise<AppError>
 }
@@ -41,7 +39,7 @@ export class StreamSocket<ClientMessage, ServerMessage extends { type: string },
   isEnded = false
 
   readonly #plan: Plan<ServerMessage>
-  readonly #socket: WebSocket
+  #socket: Socket | undefined
   readonly #resolveEnd: (end: End) => void
   readonly #rejectEnd: (error: unknown) => void
   /** Queued before the socket was open. */
@@ -53,28 +51,19 @@ export class StreamSocket<ClientMessage, ServerMessage extends { type: string },
   #wakeReader: () => void = () => {}
 
   constructor(plan: Plan<ServerMessage>) {
-    const { promise, resolve, reject } = Promise.withResolvers<End>()
+    const { promise, resolve, reject } = deferred<End>()
     this.end = promise
     this.#resolveEnd = resolve
     this.#rejectEnd = reject
     // Marks the promise as handled: a reader inside its loop awaits `end` only afterwards.
     promise.catch(() => undefined)
     this.#plan = plan
-    this.#socket = new WebSocket(plan.url, {
-      headers: plan.headers,
-      perMessageDeflate: false,
-      ...(plan.tls && { tls: plan.tls }),
-      ...(plan.proxy === undefined ? {} : { proxy: plan.proxy }),
-    })
-    this.#socket.binaryType = "arraybuffer"
-    this.#socket.onopen = () => this.#opened()
-    this.#socket.onmessage = (event: MessageEvent<string | ArrayBuffer>) => this.#receive(event.data)
-    const closing = Promise.withResolvers<void>()
+    const closing = deferred<void>()
     this.closed = closing.promise
-    this.#socket.onclose = () => {
+    this.#open(() => closing.resolve()).catch((error: unknown) => {
+      this.fail(error)
       closing.resolve()
-      void this.#lost()
-    }
+    })
   }
 
   /** Output in order. Ends with the socket; `end` then has the result. */
@@ -89,7 +78,7 @@ export class StreamSocket<ClientMessage, ServerMessage extends { type: string },
   /** Queues content until the socket is open. */
   send(content: string | Uint8Array<ArrayBuffer>): void {
     if (this.isEnded) return
-    if (this.isOpen) this.#socket.send(content)
+    if (this.isOpen) this.#socket?.send(content)
     else this.#unsent.push(content)
   }
 
@@ -98,14 +87,14 @@ export class StreamSocket<ClientMessage, ServerMessage extends { type: string },
     this.#stop()
   }
 
-  fail(error: AppError): void {
+  fail(error: unknown): void {
     this.#rejectEnd(error)
     this.#stop()
   }
 
   close(): void {
     this.fail(new AppError("unavailable", "the stream was closed", { retryable: false }))
-    this.#socket.close()
+    this.#socket?.close()
   }
 
   async *#read(): AsyncGenerator<StreamOutput, void, undefined> {
@@ -121,7 +110,7 @@ export class StreamSocket<ClientMessage, ServerMessage extends { type: string },
         continue
       }
       if (this.isEnded) return
-      const { promise, resolve } = Promise.withResolvers<void>()
+      const { promise, resolve } = deferred<void>()
       this.#wakeReader = resolve
       await promise
     }
@@ -133,10 +122,28 @@ export class StreamSocket<ClientMessage, ServerMessage extends { type: string },
     this.#unacknowledged = 0
   }
 
-  #opened(): void {
+  async #open(onClosed: () => void): Promise<void> {
+    const opening = this.#plan.open()
+    const socket = opening instanceof Promise ? await opening : opening
+    this.#socket = socket
+    socket.binaryType = "arraybuffer"
+    socket.addEventListener("open", () => this.#opened(socket))
+    socket.addEventListener("message", (event) =>
+      this.#receive((event as MessageEvent<string | ArrayBuffer>).data),
+    )
+    // `close` follows it. Sockets of some libraries throw an error that nobody listens to.
+    socket.addEventListener("error", () => undefined)
+    socket.addEventListener("close", () => {
+      onClosed()
+      this.#lost().catch((error: unknown) => this.fail(error))
+    })
+    if (this.isEnded) socket.close()
+  }
+
+  #opened(socket: Socket): void {
     this.isOpen = true
-    if (this.#plan.firstMessage !== undefined) this.#socket.send(JSON.stringify(this.#plan.firstMessage))
-    for (const content of this.#unsent) this.#socket.send(content)
+    if (this.#plan.firstMessage !== undefined) socket.send(JSON.stringify(this.#plan.firstMessage))
+    for (const content of this.#unsent) socket.send(content)
     this.#unsent = []
     this.#plan.onChange?.()
   }
@@ -170,7 +177,7 @@ export class StreamSocket<ClientMessage, ServerMessage extends { type: string },
 
   #giveUp(message: string, cause?: unknown): void {
     this.fail(new AppError("internal", message, { cause, hint: "is it a bhatti daemon of this version?" }))
-    this.#socket.close()
+    this.#socket?.close()
   }
 
   async #lost(): Promise<void> {

@@ -5,7 +5,6 @@
  */
 
 import { AppError } from "@bhatti/contract/errors"
-import { connect } from "@bhatti/sdk/client"
 import { suggest } from "../lib/suggest.ts"
 import { type Parsed, parseArguments } from "./arguments.ts"
 import type { Command } from "./command.ts"
@@ -21,6 +20,7 @@ import {
   type Settings,
   unknownKeys,
 } from "./settings.ts"
+import { connectTo } from "./transport.ts"
 import { WrongUsage } from "./wrong-usage.ts"
 
 export async function main(argv: readonly string[], operator: Operator): Promise<never> {
@@ -87,7 +87,7 @@ async function run(
   if (command.kind === "host")
     return (await command.run({ ...context, operator, settings, given: common })) ?? 0
   const found = await settings()
-  const client = connect(found)
+  const client = connectTo(found)
   const reportKnown = (error: AppError) => report({ out, isJson: common.json }, withKeyHint(error, found))
   try {
     return (await command.run({ ...context, client, settings: found, report: reportKnown })) ?? 0

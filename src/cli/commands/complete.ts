@@ -3,11 +3,12 @@
  * waits for the daemon only briefly and fails silently.
  */
 
-import { type Client, connect } from "@bhatti/sdk/client"
+import type { Client } from "@bhatti/sdk/client"
 import { commonOptions, optionFlag, switchWords } from "../arguments.ts"
 import { type Command, hostCommand, type Options } from "../command.ts"
 import { entryOf, isGroup } from "../find-command.ts"
 import { type GivenSettings, loadSettings } from "../settings.ts"
+import { connectTo } from "../transport.ts"
 import { commands } from "./index.ts"
 
 const answerMs = 700
@@ -19,7 +20,7 @@ export const complete = hostCommand({
     const before = rest.slice(0, -1)
     const typed = rest.at(-1) ?? ""
     const names = new Names(async () =>
-      connect(await loadSettings({ ...given, ...settingsIn(before) }, process.env)),
+      connectTo(await loadSettings({ ...given, ...settingsIn(before) }, process.env)),
     )
     const found = await candidates(before, typed, names)
     const fitting = [...new Set(found)].filter((one) => one.startsWith(typed))

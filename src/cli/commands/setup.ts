@@ -3,7 +3,6 @@
 import { resolve } from "node:path"
 import { AppError } from "@bhatti/contract/errors"
 import { defaultApiUrl } from "@bhatti/contract/limits"
-import { connect } from "@bhatti/sdk/client"
 import { hostCommand } from "../command.ts"
 import { isTerminal } from "../output.ts"
 import {
@@ -16,6 +15,7 @@ import {
   readSaved,
 } from "../settings.ts"
 import { readLines } from "../standard-input.ts"
+import { connectTo } from "../transport.ts"
 import { WrongUsage } from "../wrong-usage.ts"
 
 export const setup = hostCommand({
@@ -41,7 +41,7 @@ the address changes to another host.`,
     const isUsed = caFile !== undefined && (given.ca !== undefined || answers.url.startsWith("https:"))
     const ca = isUsed ? await readCertificates(caFile, "setup") : undefined
     try {
-      await connect({ ...answers, ca }).listSandboxes()
+      await connectTo({ ...answers, ca }).listSandboxes()
     } catch (error) {
       if (!(error instanceof AppError)) throw error
       throw new AppError(error.code, `${error.message}; nothing was saved`, {

@@ -1,8 +1,8 @@
 /** `bhatti version`. Contacts the daemon only if asked to, so that it answers immediately everywhere. */
 
-import { connect } from "@bhatti/sdk/client"
 import { version as programVersion } from "../../lib/version.ts"
 import { hostCommand } from "../command.ts"
+import { connectTo } from "../transport.ts"
 
 export const version = hostCommand({
   options: {
@@ -18,7 +18,7 @@ export const version = hostCommand({
       if (isJson) return await out.json({ version: programVersion, api_url: url })
       return await out.result(`api: ${url}`)
     }
-    const daemon = await connect(found).version()
+    const daemon = await connectTo(found).version()
     if (isJson) return await out.json(daemon)
     const accelerator = daemon.accelerator === "kvm" ? "KVM" : "software emulation"
     await out.result(

@@ -7,13 +7,13 @@ import { join } from "node:path"
 import { AppError } from "@bhatti/contract/errors"
 import { limits } from "@bhatti/contract/limits"
 import { Health } from "@bhatti/contract/system"
-import { connect } from "@bhatti/sdk/client"
 import { availableMemoryMib } from "../../lib/available-memory.ts"
 import { errorCodeOf } from "../../lib/error-code.ts"
 import { parseJson } from "../../lib/parse-json.ts"
 import { version } from "../../lib/version.ts"
 import type { Finding, Operator } from "../operator.ts"
 import type { Settings } from "../settings.ts"
+import { connectTo } from "../transport.ts"
 import { gatherShares, type HostShares } from "./host-shares.ts"
 
 export type Program = { path: string; version: string | undefined }
@@ -150,7 +150,7 @@ async function askDaemon(address: Settings): Promise<ConnectionFacts["daemon"]> 
   }
   try {
     const signal = AbortSignal.timeout(answerMs)
-    const about = await connect(address).version({ signal, onHeaders })
+    const about = await connectTo(address).version({ signal, onHeaders })
     return { kind: "answers", version: about.version, warnings: about.warnings, clockSkewMs }
   } catch (cause) {
     if (cause instanceof AppError) return { kind: "fails", error: cause }

@@ -1,7 +1,7 @@
-/** Which addresses are this host's own, and which variable of the environment names a proxy. */
+/** Which addresses are this host's own, which variable of the environment names a proxy, and hints of commands. */
 
 import { expect, test } from "bun:test"
-import { isLoopback, socketProxy } from "./proxy.ts"
+import { connectTo, isLoopback, socketProxy } from "./transport.ts"
 
 test("loopback is localhost and what is below it, 127.0.0.0/8 and ::1, however it is written", () => {
   for (const host of ["localhost", "LOCALHOST", "x.localhost", "127.0.0.1", "127.9.8.7", "127.1", "[::1]"])
@@ -24,4 +24,14 @@ test("a WebSocket's proxy is that of the scheme, or the one for all", () => {
   )
   expect(socketProxy(http, { ALL_PROXY: "socks5://a" })).toBeUndefined()
   expect(socketProxy("http://localhost:8080", { http_proxy: "http://a" })).toBeUndefined()
+})
+
+test("https to a daemon that speaks http says which address is meant", async () => {
+  await using server = Bun.serve({ hostname: "127.0.0.1", port: 0, fetch: () => new Response() })
+  const asking = connectTo({ url: `https://127.0.0.1:${server.port}` }).health()
+  expect(await asking.catch((error: unknown) => error)).toMatchObject({
+    code: "unavailable",
+    message: `https://127.0.0.1:${server.port} does not answer by TLS (EPROTO)`,
+    hint: `a daemon without a certificate is at http://127.0.0.1:${server.port}; bhatti setup changes the address`,
+  })
 })
