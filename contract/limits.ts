@@ -4,6 +4,8 @@ export const limits = {
   sandboxNamePattern: /^[a-zA-Z0-9][a-zA-Z0-9._-]{0,62}$/,
   sandboxNameRule: "1 to 63 letters, digits, dots, underscores or hyphens, starting with a letter or a digit",
 
+  userNamePattern: /^[a-zA-Z0-9][a-zA-Z0-9._-]{0,62}$/,
+
   cpusDefault: 1,
   cpusMax: 64,
   memoryMibDefault: 512,

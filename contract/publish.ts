@@ -1,7 +1,7 @@
 /** Published ports: a sandbox's port under one or several public names. */
 
 import { z } from "zod"
-import { SandboxId } from "./sandbox.ts"
+import { SandboxId } from "./ids.ts"
 
 export const Port = z.int().min(1).max(65_535)
 

@@ -2,21 +2,10 @@
 
 import { z } from "zod"
 import { FileMode, GuestPath } from "./file.ts"
+import { SandboxId, UserId } from "./ids.ts"
 import { limits } from "./limits.ts"
 import { NetPolicy, NetPolicyInput } from "./network.ts"
 import { SecretName } from "./secret.ts"
-
-export const SandboxId = z
-  .string()
-  .regex(/^sb_[0-9a-f]{16}$/)
-  .brand<"SandboxId">()
-export type SandboxId = z.infer<typeof SandboxId>
-
-export const UserId = z
-  .string()
-  .regex(/^usr_[0-9a-f]{8}$/)
-  .brand<"UserId">()
-export type UserId = z.infer<typeof UserId>
 
 export const SandboxName = z
   .string()

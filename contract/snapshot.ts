@@ -1,15 +1,10 @@
 /** Named snapshots: a sandbox's memory, devices and disk of the same moment, kept to start sandboxes from. */
 
 import { z } from "zod"
+import { SandboxId, SnapshotId, UserId } from "./ids.ts"
 import { limits } from "./limits.ts"
-import { ImageName, SandboxId, SandboxName, UserId } from "./sandbox.ts"
+import { ImageName, SandboxName } from "./sandbox.ts"
 import { SecretName } from "./secret.ts"
-
-export const SnapshotId = z
-  .string()
-  .regex(/^snap_[0-9a-f]{16}$/)
-  .brand<"SnapshotId">()
-export type SnapshotId = z.infer<typeof SnapshotId>
 
 export const SnapshotName = z
   .string()

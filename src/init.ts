@@ -13,6 +13,7 @@ import { writeClientConfig } from "./cli/client-config.ts"
 import { readClientFile, readSaved } from "./cli/settings.ts"
 import { loadConfig } from "./config.ts"
 import { defaultTemplateSpec, ensureTemplate } from "./core/template.ts"
+import { OperatorUsers } from "./core/users.ts"
 import { openCore } from "./daemon.ts"
 import { imageNames } from "./image/artifacts.ts"
 import { tendCache } from "./image/cache.ts"
@@ -116,8 +117,8 @@ function prepareDirectory({ dataDir, listen, report }: InitOptions): void {
 }
 
 async function prepareAdmin(store: Store, options: InitOptions): Promise<void> {
-  const users = await store.users.list()
-  const hasAdmin = users.some(({ name }) => name === adminName)
+  const users = new OperatorUsers(store)
+  const hasAdmin = (await users.list()).some(({ name }) => name === adminName)
   if (hasAdmin && !options.writeClientConfig) return
 
   const file = options.writeClientConfig ? await readClientFile(process.env) : undefined
@@ -132,12 +133,12 @@ async function prepareAdmin(store: Store, options: InitOptions): Promise<void> {
   }
 
   const { key } = hasAdmin
-    ? await store.users.rotateKey(adminName)
-    : await store.users.create({
+    ? await users.rotateKey(adminName)
+    : await users.create({
         name: adminName,
-        max_sandboxes: adminSandboxesMax,
-        max_cpus: Math.min(limits.cpusMax, Math.max(4, cpus().length)),
-        max_memory_mb: Math.floor(totalmem() / 1024 / 1024),
+        maxSandboxes: adminSandboxesMax,
+        maxCpus: Math.min(limits.cpusMax, Math.max(4, cpus().length)),
+        maxMemoryMib: Math.floor(totalmem() / 1024 / 1024),
       })
   if (hasAdmin) options.report(`  user ${adminName} has a new key; copies of the old one no longer work`)
   if (file && !speaksElsewhere) {

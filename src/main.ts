@@ -15,5 +15,9 @@ await main(process.argv.slice(2), {
   restore: async (options) => (await import("./backup.ts")).restore(options),
   recover: async (options) => (await import("./recover.ts")).recover(options),
   examine: async (options) => (await import("./examine.ts")).examine(options),
-  openStore: async (options) => (await import("./store/store.ts")).openStore(options),
+  async openStore(options) {
+    const { OperatorUsers } = await import("./core/users.ts")
+    const store = await (await import("./store/store.ts")).openStore(options)
+    return { users: new OperatorUsers(store), events: store.events, close: () => store.close() }
+  },
 })

@@ -4,7 +4,7 @@
  */
 
 import type { Config } from "@bhatti/contract/config"
-import type { User, UserLimits } from "@bhatti/contract/user"
+import type { User } from "@bhatti/contract/user"
 
 export type ServeOptions = {
   configPath?: string
@@ -58,12 +58,27 @@ export type BackupResult = {
 /** Problems of a data directory, or findings worth a look, each with the next step. */
 export type Finding = { status: "warn" | "fail"; text: string; fix: string }
 
+export type UserLimits = {
+  maxSandboxes: number
+  maxCpus: number
+  maxMemoryMib: number
+  maxDiskMib: number
+}
+
+export type UserRecord = UserLimits & {
+  id: User["id"]
+  name: string
+  createdAt: string
+  sandboxes: number
+  diskUsedMib: number
+}
+
 export interface UserStore {
   users: {
-    create(input: { name: string } & Partial<UserLimits>): Promise<{ user: User; key: string }>
-    list(): Promise<User[]>
-    edit(name: string, limits: Partial<UserLimits>): Promise<User>
-    rotateKey(name: string): Promise<{ user: User; key: string }>
+    create(input: { name: string } & Partial<UserLimits>): Promise<{ user: UserRecord; key: string }>
+    list(): Promise<UserRecord[]>
+    edit(name: string, limits: Partial<UserLimits>): Promise<UserRecord>
+    rotateKey(name: string): Promise<{ user: UserRecord; key: string }>
     remove(name: string): Promise<void>
   }
   events: {

@@ -1,8 +1,9 @@
-/** The options for a user's limits. */
+/** A user's limits as options, and the user as JSON. */
 
 import { limits } from "@bhatti/contract/limits"
-import type { UserLimits } from "@bhatti/contract/user"
+import type { User } from "@bhatti/contract/user"
 import type { Options, OptionValues } from "./command.ts"
+import type { UserLimits, UserRecord } from "./operator.ts"
 
 export const userLimitOptions = {
   maxSandboxes: {
@@ -33,9 +34,23 @@ export const userLimitOptions = {
 export function givenLimits(options: OptionValues<typeof userLimitOptions>): Partial<UserLimits> {
   const { maxSandboxes, maxCpus, maxMemory, maxDisk } = options
   return {
-    ...(maxSandboxes === undefined ? {} : { max_sandboxes: maxSandboxes }),
-    ...(maxCpus === undefined ? {} : { max_cpus: maxCpus }),
-    ...(maxMemory === undefined ? {} : { max_memory_mb: maxMemory }),
-    ...(maxDisk === undefined ? {} : { max_disk_mb: maxDisk }),
+    ...(maxSandboxes === undefined ? {} : { maxSandboxes }),
+    ...(maxCpus === undefined ? {} : { maxCpus }),
+    ...(maxMemory === undefined ? {} : { maxMemoryMib: maxMemory }),
+    ...(maxDisk === undefined ? {} : { maxDiskMib: maxDisk }),
+  }
+}
+
+export function viewUser(user: UserRecord): User {
+  return {
+    id: user.id,
+    name: user.name,
+    max_sandboxes: user.maxSandboxes,
+    max_cpus: user.maxCpus,
+    max_memory_mb: user.maxMemoryMib,
+    max_disk_mb: user.maxDiskMib,
+    created_at: user.createdAt,
+    sandboxes: user.sandboxes,
+    disk_used_mb: user.diskUsedMib,
   }
 }

@@ -1,6 +1,6 @@
 /** Start-up: reconciles the store with the host. This is the only clean-up after a crash. */
 
-import { SandboxId } from "@bhatti/contract/sandbox"
+import { SandboxId } from "@bhatti/contract/ids"
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import { resyncNetwork } from "./attachment.ts"
 import type { Core } from "./core.ts"

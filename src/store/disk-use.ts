@@ -4,7 +4,7 @@
  */
 
 import { AppError } from "@bhatti/contract/errors"
-import { type SandboxId, UserId } from "@bhatti/contract/sandbox"
+import { type SandboxId, UserId } from "@bhatti/contract/ids"
 import { type Kysely, sql } from "kysely"
 import type { Schema } from "./schema.ts"
 

@@ -3,7 +3,7 @@
 import { afterEach, beforeEach, expect, test } from "bun:test"
 import { mkdtempSync, rmSync } from "node:fs"
 import { join } from "node:path"
-import { SandboxId } from "@bhatti/contract/sandbox"
+import { SandboxId } from "@bhatti/contract/ids"
 import { Kysely, sql } from "kysely"
 import { Migrator } from "kysely/migration"
 import * as start from "./migrations/0001-start.ts"

@@ -1,8 +1,8 @@
 /** Published ports: the port and sandbox behind each alias. An alias is unique on the host; a port may have several. */
 
 import { AppError } from "@bhatti/contract/errors"
+import { SandboxId } from "@bhatti/contract/ids"
 import { limits } from "@bhatti/contract/limits"
-import { SandboxId } from "@bhatti/contract/sandbox"
 import { type Kysely, type RawBuilder, sql } from "kysely"
 import type { PublishedPortRow, Schema } from "./schema.ts"
 import { isForeignKeyViolation, isUniqueViolation } from "./sqlite.ts"

@@ -4,16 +4,14 @@
  */
 
 import { AppError } from "@bhatti/contract/errors"
-import { SandboxId } from "@bhatti/contract/sandbox"
-import { SnapshotId } from "@bhatti/contract/snapshot"
-import { UserLimits } from "@bhatti/contract/user"
+import { SandboxId, SnapshotId } from "@bhatti/contract/ids"
 import { type Kysely, sql } from "kysely"
 import { z } from "zod"
 import { raiseCounter } from "./changes.ts"
 import { Sandboxes, SandboxState } from "./sandboxes.ts"
 import type { Schema } from "./schema.ts"
 import { Snapshots } from "./snapshots.ts"
-import { hashKey, newKey } from "./users.ts"
+import { defaultLimits, hashKey, limitColumns, newKey } from "./users.ts"
 
 const Row = z.record(z.string(), z.union([z.string(), z.number(), z.null()]))
 type Row = z.infer<typeof Row>
@@ -148,17 +146,13 @@ export class Recovery {
       .executeTakeFirst()
     const name = taken ? `${owner.name}-recovered` : owner.name
     const key = newKey()
-    const limits = UserLimits.parse({})
     await this.#db
       .insertInto("users")
       .values({
         id: owner.id,
         name,
         key_hash: hashKey(key),
-        max_sandboxes: limits.max_sandboxes,
-        max_cpus: limits.max_cpus,
-        max_memory_mib: limits.max_memory_mb,
-        max_disk_mib: limits.max_disk_mb,
+        ...limitColumns(defaultLimits),
         created_at: new Date().toISOString(),
       })
       .execute()

@@ -4,7 +4,7 @@
  */
 
 import { AppError } from "@bhatti/contract/errors"
-import { SandboxId } from "@bhatti/contract/sandbox"
+import { SandboxId } from "@bhatti/contract/ids"
 import { type Kysely, sql } from "kysely"
 import { hasDiskRoom, quotaError } from "./disk-use.ts"
 import type { NewSandbox, SandboxState } from "./sandboxes.ts"

@@ -13,8 +13,8 @@
  */
 
 import { AppError } from "@bhatti/contract/errors"
+import { SandboxId, UserId } from "@bhatti/contract/ids"
 import { NetPolicy } from "@bhatti/contract/network"
-import { SandboxId, UserId } from "@bhatti/contract/sandbox"
 import { type Kysely, sql } from "kysely"
 import { z } from "zod"
 import { claimRow, insertPooledRow, insertRow, orRefusal } from "./sandbox-places.ts"

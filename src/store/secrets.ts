@@ -1,14 +1,15 @@
 /** Users' secrets. Values leave this file decrypted only through `reveal`, for a sandbox that was created with them. */
 
 import { AppError } from "@bhatti/contract/errors"
+import type { UserId } from "@bhatti/contract/ids"
 import { limits } from "@bhatti/contract/limits"
-import type { UserId } from "@bhatti/contract/sandbox"
-import type { Secret } from "@bhatti/contract/secret"
 import { type Kysely, sql } from "kysely"
 import type { Schema } from "./schema.ts"
 import { isForeignKeyViolation } from "./sqlite.ts"
 import { noLongerValid } from "./users.ts"
 import type { Vault } from "./vault.ts"
+
+export type SecretRecord = { name: string; createdAt: string; updatedAt: string }
 
 export class Secrets {
   readonly #db: Kysely<Schema>
@@ -19,15 +20,15 @@ export class Secrets {
     this.#vault = vault
   }
 
-  async set(userId: UserId, name: string, value: string): Promise<Secret> {
+  async set(userId: UserId, name: string, value: string): Promise<SecretRecord> {
     const now = new Date().toISOString()
     const ciphertext = await this.#vault.encrypt(value)
-    const insert = sql<Secret>`
+    const insert = sql<SecretRecord>`
       insert into secrets (user_id, name, ciphertext, created_at, updated_at)
       select ${userId}, ${name}, ${ciphertext}, ${now}, ${now}
       where (select count(*) from secrets where user_id = ${userId} and name <> ${name}) < ${limits.secretsMax}
       on conflict (user_id, name) do update set ciphertext = excluded.ciphertext, updated_at = excluded.updated_at
-      returning name, created_at, updated_at`
+      returning name, created_at as createdAt, updated_at as updatedAt`
     const { rows } = await insert.execute(this.#db).catch((error: unknown) => {
       throw isForeignKeyViolation(error) ? noLongerValid() : error
     })
@@ -38,10 +39,10 @@ export class Secrets {
     })
   }
 
-  async list(userId: UserId): Promise<Secret[]> {
+  async list(userId: UserId): Promise<SecretRecord[]> {
     return this.#db
       .selectFrom("secrets")
-      .select(["name", "created_at", "updated_at"])
+      .select(["name", "created_at as createdAt", "updated_at as updatedAt"])
       .where("user_id", "=", userId)
       .orderBy("name")
       .execute()

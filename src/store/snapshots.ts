@@ -4,10 +4,9 @@
  */
 
 import { AppError } from "@bhatti/contract/errors"
+import { SandboxId, SnapshotId, UserId } from "@bhatti/contract/ids"
 import { limits } from "@bhatti/contract/limits"
 import { NetPolicy } from "@bhatti/contract/network"
-import { SandboxId, UserId } from "@bhatti/contract/sandbox"
-import { SnapshotId } from "@bhatti/contract/snapshot"
 import { type Kysely, sql } from "kysely"
 import { z } from "zod"
 import { hasDiskRoom, quotaError } from "./disk-use.ts"

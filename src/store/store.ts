@@ -129,7 +129,7 @@ function fill(
     await writeMark(dataDir, now)
   }
   return {
-    users: new Users(db, events),
+    users: new Users(db),
     sandboxes: new Sandboxes(db),
     secrets: new Secrets(db, vault),
     publishedPorts: new PublishedPorts(db),

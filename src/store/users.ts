@@ -1,26 +1,49 @@
 /** Users, their limits and their keys. A key is shown once, when it is made; the store keeps only its hash. */
 
 import { AppError } from "@bhatti/contract/errors"
-import type { EventType } from "@bhatti/contract/event"
-import { apiKeyPattern } from "@bhatti/contract/limits"
-import { UserId } from "@bhatti/contract/sandbox"
-import { User, UserLimits, UserName } from "@bhatti/contract/user"
+import { UserId } from "@bhatti/contract/ids"
+import { apiKeyPattern, limits } from "@bhatti/contract/limits"
 import { type Kysely, sql } from "kysely"
-import "@bhatti/contract/wording"
 import { diskUsedMib } from "./disk-use.ts"
-import type { Events } from "./events.ts"
 import type { Schema, UserRow } from "./schema.ts"
 import { isUniqueViolation } from "./sqlite.ts"
 
-/** The account behind a request. */
-export type Account = {
-  id: UserId
-  name: string
+export type UserLimits = {
   maxSandboxes: number
+  /** Per sandbox, as the memory. */
   maxCpus: number
   maxMemoryMib: number
   /** Quota for all its sandboxes and snapshots together; 0: none. */
   maxDiskMib: number
+}
+
+export const defaultLimits: UserLimits = {
+  maxSandboxes: limits.userSandboxesDefault,
+  maxCpus: limits.userCpusDefault,
+  maxMemoryMib: limits.userMemoryMibDefault,
+  maxDiskMib: limits.userDiskMibDefault,
+}
+
+const rangeOf: { readonly [Name in keyof UserLimits]: readonly [min: number, max: number] } = {
+  maxSandboxes: [0, limits.userSandboxesMax],
+  maxCpus: [1, limits.cpusMax],
+  maxMemoryMib: [limits.memoryMibMin, limits.memoryMibMax],
+  maxDiskMib: [0, limits.userDiskMibMax],
+}
+
+export type UserRecord = UserLimits & {
+  id: UserId
+  name: string
+  createdAt: string
+  sandboxes: number
+  /** As last measured by the daemon. */
+  diskUsedMib: number
+}
+
+/** The account behind a request. */
+export type Account = UserLimits & {
+  id: UserId
+  name: string
   /** Throws if the request's key is no longer valid. Call it after a wait, before acting. */
   confirm?: () => Promise<unknown>
 }
@@ -46,26 +69,22 @@ function randomHex(bytes: number): string {
 
 export class Users {
   readonly #db: Kysely<Schema>
-  readonly #events: Events
 
-  constructor(db: Kysely<Schema>, events: Events) {
+  constructor(db: Kysely<Schema>) {
     this.#db = db
-    this.#events = events
   }
 
-  async create(input: { name: string } & Partial<UserLimits>): Promise<{ user: User; key: string }> {
-    const { name: givenName, ...givenLimits } = input
-    const name = parse(UserName, givenName)
-    const limits = parse(UserLimits, givenLimits)
+  async create(input: { name: string } & Partial<UserLimits>): Promise<{ user: UserRecord; key: string }> {
+    const { name, ...givenLimits } = input
+    if (!limits.userNamePattern.test(name)) {
+      throw new AppError("invalid", "a user name has 1 to 63 letters, digits, dots, underscores or hyphens")
+    }
     const key = newKey()
     const row: UserRow = {
       id: `usr_${randomHex(4)}`,
       name,
       key_hash: hashKey(key),
-      max_sandboxes: limits.max_sandboxes,
-      max_cpus: limits.max_cpus,
-      max_memory_mib: limits.max_memory_mb,
-      max_disk_mib: limits.max_disk_mb,
+      ...limitColumns(checkLimits({ ...defaultLimits, ...givenLimits })),
       created_at: new Date().toISOString(),
     }
     try {
@@ -76,11 +95,10 @@ export class Users {
         hint: `bhatti user rotate-key ${name}`,
       })
     }
-    await this.#record("user.created", row)
-    return { user: toUser(row, { sandboxes: 0, diskUsedMib: 0 }), key }
+    return { user: { ...toAccount(row), createdAt: row.created_at, sandboxes: 0, diskUsedMib: 0 }, key }
   }
 
-  async list(): Promise<User[]> {
+  async list(): Promise<UserRecord[]> {
     const rows = await this.#db
       .selectFrom("users")
       .selectAll()
@@ -94,33 +112,29 @@ export class Users {
       .select(diskUsedMib(sql.ref("users.id")).as("disk_used_mib"))
       .orderBy("created_at")
       .execute()
-    return rows.map((row) =>
-      toUser(row, { sandboxes: Number(row.sandboxes ?? 0), diskUsedMib: Number(row.disk_used_mib) }),
-    )
+    return rows.map((row) => ({
+      ...toAccount(row),
+      createdAt: row.created_at,
+      sandboxes: Number(row.sandboxes ?? 0),
+      diskUsedMib: Number(row.disk_used_mib),
+    }))
   }
 
   /** Changes the given limits only. Existing sandboxes stay, even above a lower limit. */
-  async edit(name: string, changes: Partial<UserLimits>): Promise<User> {
+  async edit(name: string, changes: Partial<UserLimits>): Promise<UserRecord> {
     const user = (await this.list()).find((one) => one.name === name)
     if (!user) throw noUser(name)
-    const { max_sandboxes, max_cpus, max_memory_mb, max_disk_mb } = parse(UserLimits, {
-      max_sandboxes: user.max_sandboxes,
-      max_cpus: user.max_cpus,
-      max_memory_mb: user.max_memory_mb,
-      max_disk_mb: user.max_disk_mb,
-      ...changes,
-    })
+    const edited = { ...user, ...changes }
     await this.#db
       .updateTable("users")
-      .set({ max_sandboxes, max_cpus, max_memory_mib: max_memory_mb, max_disk_mib: max_disk_mb })
+      .set(limitColumns(checkLimits(edited)))
       .where("name", "=", name)
       .execute()
-    await this.#record("user.edited", user)
-    return { ...user, max_sandboxes, max_cpus, max_memory_mb, max_disk_mb }
+    return edited
   }
 
   /** The old key is invalid as soon as this returns; `core/keys.ts` ends the requests that use it. */
-  async rotateKey(name: string): Promise<{ user: User; key: string }> {
+  async rotateKey(name: string): Promise<{ user: UserRecord; key: string }> {
     const key = newKey()
     const changed = await this.#db
       .updateTable("users")
@@ -130,20 +144,18 @@ export class Users {
     if (changed.numUpdatedRows === 0n) throw noUser(name)
     const user = (await this.list()).find((one) => one.name === name)
     if (!user) throw noUser(name)
-    await this.#record("user.key_rotated", user)
     return { user, key }
   }
 
   /** Refused while the user has sandboxes or snapshots. */
   async remove(name: string): Promise<void> {
-    const before = (await this.list()).find((one) => one.name === name)
     const removed = await this.#db
       .deleteFrom("users")
       .where("name", "=", name)
       .where(sql<boolean>`not exists (select 1 from sandboxes where sandboxes.user_id = users.id)`)
       .where(sql<boolean>`not exists (select 1 from snapshots where snapshots.user_id = users.id)`)
       .executeTakeFirst()
-    if (removed.numDeletedRows > 0n) return this.#record("user.deleted", before)
+    if (removed.numDeletedRows > 0n) return
     const user = (await this.list()).find((one) => one.name === name)
     if (!user) throw noUser(name)
     if (user.sandboxes === 0) {
@@ -158,20 +170,6 @@ export class Users {
         hint: "destroy them first, with that user's key",
       },
     )
-  }
-
-  /** Records operators' commands, which run without a daemon; a failure to record does not undo the command. */
-  async #record(type: EventType, user: { id: string; name: string } | undefined): Promise<void> {
-    const record = {
-      id: Bun.randomUUIDv7(),
-      at: new Date().toISOString(),
-      type,
-      userId: user?.id ?? null,
-      sandboxId: null,
-      sandboxName: null,
-      meta: { by: "operator", user: user?.name ?? null },
-    }
-    await this.#events.add([record]).catch(() => undefined)
   }
 
   /** Finds the account of a key. The database looks it up by hash, so the timing reveals nothing about the key. */
@@ -207,34 +205,22 @@ function toAccount(row: UserRow): Account {
   }
 }
 
-function toUser(row: UserRow, counted: { sandboxes: number; diskUsedMib: number }): User {
-  return User.parse({
-    id: row.id,
-    name: row.name,
-    max_sandboxes: row.max_sandboxes,
-    max_cpus: row.max_cpus,
-    max_memory_mb: row.max_memory_mib,
-    max_disk_mb: row.max_disk_mib,
-    created_at: row.created_at,
-    sandboxes: counted.sandboxes,
-    disk_used_mb: counted.diskUsedMib,
-  })
+export function limitColumns(of: UserLimits) {
+  const { maxSandboxes, maxCpus, maxMemoryMib, maxDiskMib } = of
+  return {
+    max_sandboxes: maxSandboxes,
+    max_cpus: maxCpus,
+    max_memory_mib: maxMemoryMib,
+    max_disk_mib: maxDiskMib,
+  }
 }
 
 /** Operators call this store directly, so their input is checked here. */
-function parse<T>(
-  schema: {
-    safeParse(
-      value: unknown,
-    ):
-      | { success: true; data: T }
-      | { success: false; error: { issues: { path: PropertyKey[]; message: string }[] } }
-  },
-  value: unknown,
-): T {
-  const result = schema.safeParse(value)
-  if (result.success) return result.data
-  const [issue] = result.error.issues
-  const field = issue?.path.join(".") ?? ""
-  throw new AppError("invalid", field === "" ? (issue?.message ?? "invalid") : `${field}: ${issue?.message}`)
+function checkLimits(asked: UserLimits): UserLimits {
+  for (const [name, [min, max]] of Object.entries(rangeOf)) {
+    const value = asked[name as keyof UserLimits]
+    if (Number.isSafeInteger(value) && value >= min && value <= max) continue
+    throw new AppError("invalid", `${name}: give a whole number from ${min} to ${max}`)
+  }
+  return asked
 }

@@ -43,8 +43,7 @@ beforeEach(async () => {
     warnings: [],
   })
   served = serveApp(core, app)
-  alice = (await store.users.create({ name: "alice", max_sandboxes: 3, max_cpus: 2, max_memory_mb: 1024 }))
-    .key
+  alice = (await store.users.create({ name: "alice", maxSandboxes: 3, maxCpus: 2, maxMemoryMib: 1024 })).key
   bob = (await store.users.create({ name: "bob" })).key
 })
 
@@ -125,7 +124,7 @@ describe("sandboxes", () => {
   })
 
   test("of fifty creates of one name at once, one is made", async () => {
-    const { key } = await core.store.users.create({ name: "carol", max_sandboxes: 100 })
+    const { key } = await core.store.users.create({ name: "carol", maxSandboxes: 100 })
     const all = await Promise.all(
       Array.from({ length: 50 }, () => call("POST", "/sandboxes", { key, body: { name: "same" } })),
     )
@@ -135,7 +134,7 @@ describe("sandboxes", () => {
   })
 
   test("slots of living sandboxes are never shared and are used again", async () => {
-    const { key } = await core.store.users.create({ name: "carol", max_sandboxes: 100 })
+    const { key } = await core.store.users.create({ name: "carol", maxSandboxes: 100 })
     const all = await Promise.all(
       Array.from({ length: 10 }, () => call("POST", "/sandboxes", { key, body: {} })),
     )

@@ -12,7 +12,7 @@ let key: string
 
 beforeEach(async () => {
   app = await openHttpApp()
-  key = (await app.core.store.users.create({ name: "bob", max_sandboxes: 10 })).key
+  key = (await app.core.store.users.create({ name: "bob", maxSandboxes: 10 })).key
   // Reading takes as long as it takes, so requests overtake each other.
   const { store } = app.core
   const reveal = store.secrets.reveal.bind(store.secrets)

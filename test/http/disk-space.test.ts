@@ -22,7 +22,7 @@ afterEach(() => own[Symbol.asyncDispose]())
 
 const show = async () => (await own.call("GET", "/sandboxes/dev")).body
 const exec = () => own.call("POST", "/sandboxes/dev/exec", { cmd: ["true"] })
-const limit = (mib: number) => own.core.store.users.edit("alice", { max_disk_mb: mib })
+const limit = (mib: number) => own.core.store.users.edit("alice", { maxDiskMib: mib })
 const uses = async (mib: number) => {
   own.host.overlaysMib.set(id, mib)
   await own.core.space.tick()
@@ -129,7 +129,7 @@ test("what creates, copies and snapshots would take beyond the quota is refused,
       quotaRefusal("your disk quota is 100 MB, of which 60 MB are used, and 60 MB more are needed"),
     )
   expect((await own.call("POST", "/sandboxes", { name: "new" })).status).toBe(201)
-  expect((await own.core.store.users.list())[0]).toMatchObject({ max_disk_mb: 100, disk_used_mb: 61 })
+  expect((await own.core.store.users.list())[0]).toMatchObject({ maxDiskMib: 100, diskUsedMib: 61 })
 
   await limit(0)
   expect((await fork("copy")).status).toBe(201)

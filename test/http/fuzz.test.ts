@@ -24,7 +24,7 @@ beforeAll(async () => {
     log: { info() {}, warn() {}, error: (fields, message) => bugs.push([message, fields]) },
     isRateLimited: false,
   })
-  key = (await served.core.store.users.create({ name: "alice", max_sandboxes: sandboxesMax })).key
+  key = (await served.core.store.users.create({ name: "alice", maxSandboxes: sandboxesMax })).key
   check = new AnswerCheck(await (await fetch(`${served.url}/openapi.json`)).json())
 })
 afterAll(() => served[Symbol.asyncDispose]())

@@ -1,7 +1,7 @@
 /** Sandboxes that wait for disk space while something else is going on with them, on a fake host. */
 
 import { afterEach, beforeEach, expect, test } from "bun:test"
-import type { SandboxId } from "@bhatti/contract/sandbox"
+import type { SandboxId } from "@bhatti/contract/ids"
 import { saveAll } from "../../src/core/shutdown.ts"
 import type { SandboxState } from "../../src/store/sandboxes.ts"
 import { type HttpApp, openHttpApp } from "../support/http-app.ts"

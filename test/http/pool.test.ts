@@ -71,7 +71,7 @@ test("on a host that is short of memory it gives its own back, and fills again w
 test("a batch that is refused gives back what it took of the pool, and one that fits is made of it", async () => {
   await create("second")
   await fill()
-  await own.core.store.users.edit("alice", { max_sandboxes: 4 })
+  await own.core.store.users.edit("alice", { maxSandboxes: 4 })
   const batch = async (count: number) => (await own.call("POST", "/sandboxes/batch", { count })).status
   expect(await batch(3)).toBe(429)
   expect(own.core.pool.readyCount).toBe(2)

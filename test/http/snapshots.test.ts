@@ -169,9 +169,9 @@ test("a nearly full host refuses before anything is written", async () => {
 
 test("limits of the user hold for what is made of a snapshot", async () => {
   await checkpoint("large")
-  await own.core.store.users.edit("alice", { max_memory_mb: 256 })
+  await own.core.store.users.edit("alice", { maxMemoryMib: 256 })
   expect((await own.call("POST", "/snapshots/large/resume", {})).status).toBe(400)
-  await own.core.store.users.edit("alice", { max_memory_mb: 4096, max_sandboxes: 1 })
+  await own.core.store.users.edit("alice", { maxMemoryMib: 4096, maxSandboxes: 1 })
   expect((await own.call("POST", "/snapshots/large/resume", {})).status).toBe(429)
 })
 
@@ -241,10 +241,10 @@ test("several new ones are made, and without a name each gets its own", async ()
 })
 
 test.each([{ from: "dev" }, {}])("several are made all or none (%o)", async (what) => {
-  await own.core.store.users.edit("alice", { max_sandboxes: 4 })
+  await own.core.store.users.edit("alice", { maxSandboxes: 4 })
   const refused = await own.call("POST", "/sandboxes/batch", { ...what, name: "many", count: 5 })
   expect(refused.status).toBe(429)
-  await own.core.store.users.edit("alice", { max_sandboxes: 40 })
+  await own.core.store.users.edit("alice", { maxSandboxes: 40 })
   await own.call("POST", "/sandboxes", { name: "many-3" })
   const taken = await own.call("POST", "/sandboxes/batch", { ...what, name: "many", count: 3 })
   expect(taken.status).toBe(409)

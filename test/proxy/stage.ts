@@ -109,7 +109,7 @@ export async function openStage(options: StageOptions = {}): Promise<Stage> {
 }
 
 async function newAccount(core: Core): Promise<{ account: Account; key: string }> {
-  const { key } = await core.store.users.create({ name: "alice", max_sandboxes: 100 })
+  const { key } = await core.store.users.create({ name: "alice", maxSandboxes: 100 })
   const account = await core.store.users.findByKey(key)
   if (!account) throw new Error("no account")
   return { account, key }

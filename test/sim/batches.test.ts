@@ -97,7 +97,7 @@ test.each(ways)(
       await using undo = new AsyncDisposableStack()
       const store = await openStore({ memory: true })
       undo.defer(() => store.close())
-      const { key } = await store.users.create({ name: "alice", max_sandboxes: 10 })
+      const { key } = await store.users.create({ name: "alice", maxSandboxes: 10 })
       const account = await store.users.findByKey(key)
       if (!account) throw new Error("no account")
 

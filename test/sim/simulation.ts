@@ -111,7 +111,7 @@ export class Simulation {
     this.#store = await openStore({ memory: true })
     try {
       for (const name of users) {
-        const { key } = await this.#store.users.create({ name, max_sandboxes: namesPerUser })
+        const { key } = await this.#store.users.create({ name, maxSandboxes: namesPerUser })
         const account = await this.#store.users.findByKey(key)
         if (!account) throw new Error("no account")
         this.#accounts.set(name, account)

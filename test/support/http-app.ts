@@ -6,6 +6,7 @@ import { RateLimits } from "@bhatti/contract/config"
 import type { Log } from "../../src/core/bounded-log.ts"
 import type { Clock } from "../../src/core/clock.ts"
 import { type Core, type CoreSettings, newCore } from "../../src/core/core.ts"
+import { OperatorUsers } from "../../src/core/users.ts"
 import { type App, createApp } from "../../src/http/app.ts"
 import type { Downloads } from "../../src/http/install.ts"
 import type { About } from "../../src/http/routes/system.ts"
@@ -88,7 +89,10 @@ export async function openHttpApp(options: HttpAppOptions = {}): Promise<HttpApp
     trustedProxies,
     zone: { domain: "localhost", apiHosts: options.apiHosts ?? [] },
   })
-  const { key } = await store.users.create({ name: "alice", max_sandboxes: options.maxSandboxes ?? 50 })
+  const { key } = await new OperatorUsers(store).create({
+    name: "alice",
+    maxSandboxes: options.maxSandboxes ?? 50,
+  })
   const { url } = served
   return {
     core,

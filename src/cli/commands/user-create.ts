@@ -2,7 +2,7 @@
 
 import { defaultDataDir, limits } from "@bhatti/contract/limits"
 import { hostCommand } from "../command.ts"
-import { givenLimits, userLimitOptions } from "../user-limits.ts"
+import { givenLimits, userLimitOptions, viewUser } from "../user-limits.ts"
 import { dataDirOption, withUserStore } from "../user-store.ts"
 
 export const userCreate = hostCommand({
@@ -25,7 +25,7 @@ export const userCreate = hostCommand({
     const created = await withUserStore(operator, options, (users) =>
       users.create({ name: options.name, ...givenLimits(options) }),
     )
-    if (isJson) return await out.json(created)
+    if (isJson) return await out.json({ ...created, user: viewUser(created.user) })
     await out.result(`user/${created.user.name} created\nAPI key: ${created.key}`)
     await out.talk("the key is shown only now; its owner gives it to: bhatti setup")
     for (const warning of warnings) await out.talk(`warning: ${warning}`)

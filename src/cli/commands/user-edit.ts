@@ -1,7 +1,7 @@
 /** `bhatti user edit`. */
 
 import { hostCommand } from "../command.ts"
-import { givenLimits, userLimitOptions } from "../user-limits.ts"
+import { givenLimits, userLimitOptions, viewUser } from "../user-limits.ts"
 import { dataDirOption, withUserStore } from "../user-store.ts"
 import { countText, sizeText } from "../words.ts"
 
@@ -22,9 +22,9 @@ export const userEdit = hostCommand({
     const user = await withUserStore(operator, options, (users) =>
       users.edit(args.name, givenLimits(options)),
     )
-    if (isJson) return await out.json(user)
+    if (isJson) return await out.json(viewUser(user))
     await out.result(
-      `user/${user.name} may have ${user.max_sandboxes} sandboxes, each with up to ${countText(user.max_cpus, "cpu")} and ${sizeText(user.max_memory_mb)}${user.max_disk_mb === 0 ? "" : `, on ${sizeText(user.max_disk_mb)} of disk together`}`,
+      `user/${user.name} may have ${user.maxSandboxes} sandboxes, each with up to ${countText(user.maxCpus, "cpu")} and ${sizeText(user.maxMemoryMib)}${user.maxDiskMib === 0 ? "" : `, on ${sizeText(user.maxDiskMib)} of disk together`}`,
     )
   },
 })

@@ -1,6 +1,7 @@
 /** `bhatti user rotate-key`. */
 
 import { hostCommand } from "../command.ts"
+import { viewUser } from "../user-limits.ts"
 import { dataDirOption, withUserStore } from "../user-store.ts"
 
 export const userRotateKey = hostCommand({
@@ -9,7 +10,7 @@ export const userRotateKey = hostCommand({
   examples: ["sudo bhatti user rotate-key alice"],
   async run({ args, options, operator, isJson, out }) {
     const rotated = await withUserStore(operator, options, (users) => users.rotateKey(args.name))
-    if (isJson) return await out.json(rotated)
+    if (isJson) return await out.json({ ...rotated, user: viewUser(rotated.user) })
     await out.result(`user/${rotated.user.name} has another key\nAPI key: ${rotated.key}`)
     await out.talk("the old key does not work any more; this one is shown only now")
   },

@@ -1,22 +1,20 @@
 /** Handlers of secrets. */
 
+import { deleteSecret, listSecrets, setSecret } from "../../core/secrets.ts"
 import type { Handlers } from "../context.ts"
+import { viewSecret } from "../views/secret.ts"
 
 export const secrets = {
   async listSecrets({ core, account }) {
-    return core.store.secrets.list(account.id)
+    return (await listSecrets(core, account)).map(viewSecret)
   },
 
   async setSecret({ core, account }, { body }) {
-    const secret = await core.store.secrets.set(account.id, body.name, body.value)
-    core.events.record({ type: "secret.set", userId: account.id, meta: { by: "user", name: body.name } })
-    return secret
+    return viewSecret(await setSecret(core, account, body))
   },
 
   async deleteSecret({ core, account, params }) {
-    const name = params.name
-    await core.store.secrets.remove(account.id, name)
-    core.events.record({ type: "secret.deleted", userId: account.id, meta: { by: "user", name } })
+    await deleteSecret(core, account, params.name)
     return { status: "deleted" }
   },
 } satisfies Partial<Handlers>
