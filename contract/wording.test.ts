@@ -4,9 +4,16 @@ import { expect, test } from "bun:test"
 import type { z } from "zod"
 import { Exec } from "./exec.ts"
 import { CreateSandbox } from "./sandbox.ts"
-import "./wording.ts"
+import { parseInput } from "./wording.ts"
 
-const told = (schema: z.ZodType, value: unknown) => schema.safeParse(value).error?.issues[0]?.message
+function told(schema: z.ZodType, value: unknown): string | undefined {
+  try {
+    parseInput(schema, value)
+    return undefined
+  } catch (error) {
+    return String(error).replace(/^AppError: ([\w.]+: )?/, "")
+  }
+}
 
 test.each([
   [CreateSandbox, { cpus: 0 }, "must be at least 1"],

@@ -1,29 +1,39 @@
 /** Explains in plain words why a value does not fit its shape. Shapes with their own wording keep it. */
 
-import { z } from "zod"
+import type { z } from "zod"
+import { AppError } from "./errors.ts"
 
-z.config({
-  customError: (issue) => {
-    switch (issue.code) {
-      case "invalid_type":
-        if (issue.input === undefined) return "is missing"
-        return `must be ${nouns[issue.expected] ?? `of type ${issue.expected}`}`
-      case "too_small":
-        if (issue.origin === "string" && issue.minimum === 1) return "must not be empty"
-        return `must ${measure(issue.origin, issue.inclusive === false ? "more than" : "at least", issue.minimum)}`
-      case "too_big":
-        return `must ${measure(issue.origin, issue.inclusive === false ? "less than" : "at most", issue.maximum)}`
-      case "invalid_value":
-        return `must be ${issue.values.map((value) => String(value)).join(" or ")}`
-      case "invalid_format":
-        return issue.format in formats ? `must be ${formats[issue.format]}` : undefined
-      case "unrecognized_keys":
-        return `there is no ${issue.keys.map((key) => `"${key}"`).join(", ")} here`
-      default:
-        return undefined
-    }
-  },
-})
+/** Returns the value in its shape; the error names the field, with `place` before it. */
+export function parseInput<T extends z.ZodType>(schema: T, value: unknown, place = ""): z.infer<T> {
+  const result = schema.safeParse(value, { error: wordsOf })
+  if (result.success) return result.data
+  const [issue] = result.error.issues
+  const field = issue?.path.join(".") ?? ""
+  const [ofKey] = issue?.code === "invalid_key" ? issue.issues : []
+  const message = ofKey?.message ?? issue?.message ?? "invalid"
+  throw new AppError("invalid", `${place}${field === "" ? "" : `${field}: `}${message}`)
+}
+
+function wordsOf(issue: z.core.$ZodRawIssue): string | undefined {
+  switch (issue.code) {
+    case "invalid_type":
+      if (issue.input === undefined) return "is missing"
+      return `must be ${nouns[issue.expected] ?? `of type ${issue.expected}`}`
+    case "too_small":
+      if (issue.origin === "string" && issue.minimum === 1) return "must not be empty"
+      return `must ${measure(issue.origin, issue.inclusive === false ? "more than" : "at least", issue.minimum)}`
+    case "too_big":
+      return `must ${measure(issue.origin, issue.inclusive === false ? "less than" : "at most", issue.maximum)}`
+    case "invalid_value":
+      return `must be ${issue.values.map((value) => String(value)).join(" or ")}`
+    case "invalid_format":
+      return issue.format in formats ? `must be ${formats[issue.format]}` : undefined
+    case "unrecognized_keys":
+      return `there is no ${issue.keys.map((key) => `"${key}"`).join(", ")} here`
+    default:
+      return undefined
+  }
+}
 
 const nouns: Record<string, string> = {
   string: "a text",

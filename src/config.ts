@@ -5,7 +5,8 @@ import { join } from "node:path"
 import { Config } from "@bhatti/contract/config"
 import { AppError } from "@bhatti/contract/errors"
 import { defaultDataDir } from "@bhatti/contract/limits"
-import "@bhatti/contract/wording"
+import { parseInput } from "@bhatti/contract/wording"
+import { errorCodeOf } from "./lib/error-code.ts"
 
 export type ConfigFlags = {
   configPath?: string
@@ -30,14 +31,7 @@ export function loadConfig(flags: ConfigFlags, environment: Environment): Config
     ...(flags.listen !== undefined && { listen: flags.listen }),
     ...(flags.accel !== undefined && { accel: flags.accel }),
   }
-  const result = Config.safeParse({ ...file, ...overrides })
-  if (result.success) return result.data
-  const [issue] = result.error.issues
-  const field = issue?.path.join(".") ?? ""
-  throw new AppError(
-    "invalid",
-    `configuration ${path}: ${field === "" ? "" : `${field}: `}${issue?.message ?? "invalid"}`,
-  )
+  return parseInput(Config, { ...file, ...overrides }, `configuration ${path}: `)
 }
 
 /** Returns the environment's file if it is ignored, else undefined. */
@@ -51,7 +45,7 @@ function readFile(path: string, { isNeeded }: { isNeeded: boolean }): Record<str
   try {
     text = readFileSync(path, "utf8")
   } catch (cause) {
-    if ((cause as NodeJS.ErrnoException).code === "ENOENT" && !isNeeded) return {}
+    if (errorCodeOf(cause) === "ENOENT" && !isNeeded) return {}
     throw new AppError("invalid", `cannot read the configuration ${path}`, { cause })
   }
   if (!isNeeded && text.trim() === "") {

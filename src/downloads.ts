@@ -9,7 +9,7 @@ import { createGunzip, type Gunzip } from "node:zlib"
 import { AppError } from "@bhatti/contract/errors"
 import installScript from "../scripts/install-client.sh" with { type: "text" }
 import type { Download, Downloads } from "./http/install.ts"
-import { errorCodeOf } from "./lib/error-code.ts"
+import { whenMissing, whenNowhere } from "./lib/if-there.ts"
 
 const pieceBytes = 256 * 1024
 const sumsBytesMax = 64 * 1024
@@ -56,19 +56,15 @@ export class HostDownloads implements Downloads {
     const { directory, program } = this.#options
     const lines = await this.#listed()
     if (!lines.has(name)) return name === program?.name ? await reading(await open(program.path)) : undefined
-    const file = await openIfAny(join(directory, name))
+    const file = await open(join(directory, name)).catch(whenMissing)
     if (file !== undefined) return await reading(file)
-    const packed = await openIfAny(join(directory, `${name}.gz`))
+    const packed = await open(join(directory, `${name}.gz`)).catch(whenMissing)
     return packed && unpacking(packed)
   }
 
   async #listed(): Promise<Map<string, string>> {
     const path = join(this.#options.directory, "SHA256SUMS")
-    const text = await readFile(path, "utf8").catch((error: unknown) => {
-      const code = errorCodeOf(error)
-      if (code === "ENOENT" || code === "ENOTDIR") return ""
-      throw error
-    })
+    const text = (await readFile(path, "utf8").catch(whenNowhere)) ?? ""
     if (text.length > sumsBytesMax)
       throw new AppError("unavailable", `${path} is too large`, { retryable: false })
     const lines = text.split("\n").flatMap((line) => {
@@ -94,15 +90,6 @@ export class HostDownloads implements Downloads {
       throw error
     })
     return this.#programSum
-  }
-}
-
-async function openIfAny(path: string): Promise<FileHandle | undefined> {
-  try {
-    return await open(path)
-  } catch (error) {
-    if (errorCodeOf(error) === "ENOENT") return undefined
-    throw error
   }
 }
 

@@ -3,7 +3,7 @@
 import { closeSync, openSync } from "node:fs"
 import { join } from "node:path"
 import { AppError } from "@bhatti/contract/errors"
-import { errorCodeOf } from "./lib/error-code.ts"
+import { leadsNowhere } from "./lib/if-there.ts"
 import { tryLock } from "./lib/posix.ts"
 
 export function lockDataDir(dataDir: string): Disposable {
@@ -21,9 +21,8 @@ function openLock(dataDir: string): number {
   try {
     return openSync(join(dataDir, "lock"), "a", 0o600)
   } catch (cause) {
-    const code = errorCodeOf(cause)
     // A missing directory is not created: the path may be mistyped.
-    if (code === "ENOENT" || code === "ENOTDIR") {
+    if (leadsNowhere(cause)) {
       throw new AppError("not_found", `there is no data directory ${dataDir}`, {
         cause,
         hint: `sudo bhatti init --data-dir ${dataDir}`,

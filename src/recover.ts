@@ -10,7 +10,7 @@ import { AppError } from "@bhatti/contract/errors"
 import type { Recovered } from "./cli/operator.ts"
 import { Disks } from "./disk/disks.ts"
 import { KeptRows } from "./disk/kept-rows.ts"
-import { errorCodeOf } from "./lib/error-code.ts"
+import { whenMissing } from "./lib/if-there.ts"
 import { lockDataDir } from "./lock.ts"
 import { type Belonging, belongingOf, databasePath } from "./store/belonging.ts"
 import { candidates } from "./store/copies.ts"
@@ -168,10 +168,7 @@ async function putRow(work: Work, kept: KeptRow): Promise<void> {
  * the disk.
  */
 async function stateOf({ row, diskStamp }: KeptRow, disks: Disks): Promise<SandboxState> {
-  const stamp = await disks.stampOf(row.id).catch((error: unknown) => {
-    if (errorCodeOf(error) === "ENOENT") return undefined
-    throw error
-  })
+  const stamp = await disks.stampOf(row.id).catch(whenMissing)
   const fromSnapshot = diskStamp !== null && stamp === diskStamp
   return { kind: "waking", fromSnapshot, ...(fromSnapshot && { diskStamp }) }
 }

@@ -3,13 +3,14 @@
  * other settings. Loaded by `setup` alone; `settings.ts` reads the file.
  */
 
-import { randomBytes } from "node:crypto"
 import { chmod, chown, mkdir, open, realpath, rename, unlink } from "node:fs/promises"
 import { dirname } from "node:path"
 import { AppError } from "@bhatti/contract/errors"
 import { isMap, parseDocument } from "yaml"
 import { findCaller } from "../lib/caller.ts"
 import { errorCodeOf } from "../lib/error-code.ts"
+import { whenMissing } from "../lib/if-there.ts"
+import { randomHex } from "../lib/random-hex.ts"
 import type { ClientFile, Environment } from "./settings.ts"
 
 /** `caFile` is an absolute path, so it cannot be mistaken for a keyword. */
@@ -54,8 +55,8 @@ async function writePrivately(
   const made = await mkdir(directory, { recursive: true, mode: 0o700 })
   if (made !== undefined && owner) await chown(directory, owner.uid, owner.gid)
   // If the path is a link, the file it points to is replaced and the link stays.
-  const place = await realPath(path)
-  const beside = `${place}.${randomBytes(8).toString("hex")}`
+  const place = (await realpath(path).catch(whenMissing)) ?? path
+  const beside = `${place}.${randomHex(8)}`
   const handle = await open(beside, "wx", 0o600)
   try {
     if (owner) await chown(beside, owner.uid, owner.gid)
@@ -68,14 +69,5 @@ async function writePrivately(
     throw error
   } finally {
     await handle.close()
-  }
-}
-
-async function realPath(path: string): Promise<string> {
-  try {
-    return await realpath(path)
-  } catch (error) {
-    if (errorCodeOf(error) === "ENOENT") return path
-    throw error
   }
 }

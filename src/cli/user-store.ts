@@ -5,6 +5,7 @@ import { join } from "node:path"
 import { AppError } from "@bhatti/contract/errors"
 import { defaultDataDir } from "@bhatti/contract/limits"
 import { errorCodeOf } from "../lib/error-code.ts"
+import { leadsNowhere } from "../lib/if-there.ts"
 import type { Options } from "./command.ts"
 import type { Operator, UserStore } from "./operator.ts"
 
@@ -40,7 +41,7 @@ async function openStore(operator: Operator, dataDir: string): Promise<UserStore
   } catch (cause) {
     if (cause instanceof AppError) throw cause
     const code = errorCodeOf(cause)
-    if (code === "ENOENT" || code === "ENOTDIR")
+    if (leadsNowhere(cause))
       throw new AppError("not_found", `there is no daemon's database in ${dataDir}`, {
         cause,
         hint: `sudo bhatti init --data-dir ${dataDir}`,

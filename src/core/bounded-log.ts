@@ -4,7 +4,7 @@
  * the middle.
  */
 
-import { type Rate, RateLimiter } from "../rules/rate-limit.ts"
+import { type Rate, RateLimiter } from "../lib/rate-limit.ts"
 import type { Clock } from "./clock.ts"
 
 export interface Log {

@@ -5,7 +5,7 @@
 
 import type { EventType } from "@bhatti/contract/event"
 import { limits } from "@bhatti/contract/limits"
-import { RateLimiter } from "../rules/rate-limit.ts"
+import { RateLimiter } from "../lib/rate-limit.ts"
 import type { EventFilter, EventMeta, EventRecord } from "../store/events.ts"
 import type { Store } from "../store/store.ts"
 import type { Log } from "./bounded-log.ts"

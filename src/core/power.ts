@@ -6,6 +6,7 @@
  */
 
 import { AppError } from "@bhatti/contract/errors"
+import { errorCodeOf } from "../lib/error-code.ts"
 import { bootedMib, restoredMib } from "../rules/host-memory.ts"
 import type { SandboxRecord, SandboxState } from "../store/sandboxes.ts"
 import { adoptGuest, dropGuest, keepGuest } from "./attach.ts"
@@ -371,7 +372,7 @@ export async function silence(core: Core, record: SandboxRecord, machine: Machin
 function saveFailure(record: SandboxRecord, cause: unknown): AppError {
   return new AppError("unavailable", `sandbox "${record.name}" could not be saved and keeps running`, {
     cause,
-    hint: saveHint((cause as NodeJS.ErrnoException).code),
+    hint: saveHint(errorCodeOf(cause)),
   })
 }
 

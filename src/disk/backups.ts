@@ -4,12 +4,15 @@
  * backup holds everything a data directory holds, keys included.
  */
 
-import { lstat, mkdir, open, readdir, rename, rm, stat } from "node:fs/promises"
+import { lstat, mkdir, readdir, rename, rm, stat } from "node:fs/promises"
 import { join, resolve } from "node:path"
 import { AppError } from "@bhatti/contract/errors"
 import { z } from "zod"
+import { writeSynced } from "../lib/durable.ts"
 import { errorCodeOf } from "../lib/error-code.ts"
+import { exists, whenMissing, whenNowhere } from "../lib/if-there.ts"
 import { parseJson } from "../lib/parse-json.ts"
+import { runProgram } from "../lib/program.ts"
 import { fileChecksum } from "../lib/sparse-file.ts"
 import { diskFull } from "./disks.ts"
 import { contentOf, giveBack, takeEmpty } from "./empty-directory.ts"
@@ -31,6 +34,8 @@ const commonDirectories = { kernels: 1, images: 2, templates: 1 }
 /** Names of parts that are being made or were left unfinished. */
 const inTheMaking = /^(tmp-|\.making-)/
 const mebibyte = 1024 * 1024
+/** Large disks on slow storage take hours. */
+const copyDeadlineMs = 24 * 60 * 60 * 1000
 
 export class Backups {
   readonly #dataDir: string
@@ -103,7 +108,7 @@ export class BackupDraft {
         await this.writing(() => copy(["--parents", part], this.#directory, this.#dataDir))
       } catch (error) {
         // A part removed meanwhile has no sandbox that depends on it.
-        if (await isThere(join(this.#dataDir, part))) throw error
+        if (await exists(join(this.#dataDir, part))) throw error
         await rm(join(this.#directory, part), { recursive: true, force: true })
       }
     }
@@ -168,7 +173,7 @@ export class BackupDraft {
   /** Paths relative to the data directory; only complete parts. */
   async #commonParts(): Promise<string[]> {
     const parts: string[] = []
-    for (const name of commonFiles) if (await isThere(join(this.#dataDir, name))) parts.push(name)
+    for (const name of commonFiles) if (await exists(join(this.#dataDir, name))) parts.push(name)
     for (const [name, depth] of Object.entries(commonDirectories))
       parts.push(...(await partsBelow(this.#dataDir, name, depth)))
     return parts
@@ -176,10 +181,7 @@ export class BackupDraft {
 }
 
 async function partsBelow(root: string, path: string, depth: number): Promise<string[]> {
-  const entries = await readdir(join(root, path), { withFileTypes: true }).catch((error: unknown) => {
-    if (errorCodeOf(error) === "ENOENT") return []
-    throw error
-  })
+  const entries = (await readdir(join(root, path), { withFileTypes: true }).catch(whenMissing)) ?? []
   const parts: string[] = []
   for (const entry of entries) {
     if (inTheMaking.test(entry.name)) continue
@@ -194,16 +196,6 @@ async function partsBelow(root: string, path: string, depth: number): Promise<st
 function isNoSpace(error: unknown): boolean {
   if (/^(ENOSPC|EDQUOT|SQLITE_FULL)$/.test(errorCodeOf(error) ?? "")) return true
   return error instanceof Error && error.cause !== undefined && isNoSpace(error.cause)
-}
-
-async function isThere(path: string): Promise<boolean> {
-  return await stat(path).then(
-    () => true,
-    (error: unknown) => {
-      if (errorCodeOf(error) === "ENOENT") return false
-      throw error
-    },
-  )
 }
 
 /**
@@ -255,12 +247,7 @@ async function compare(directory: string, manifest: Manifest): Promise<void> {
 }
 
 async function readManifest(directory: string): Promise<Manifest> {
-  const text = await Bun.file(join(directory, manifestFile))
-    .text()
-    .catch((error: unknown) => {
-      if (errorCodeOf(error) === "ENOENT" || errorCodeOf(error) === "ENOTDIR") return undefined
-      throw error
-    })
+  const text = await Bun.file(join(directory, manifestFile)).text().catch(whenNowhere)
   if (text === undefined) {
     throw new AppError("not_found", `there is no whole backup in ${directory}`, {
       hint: "name the directory that was given to: bhatti admin backup; one without backup.json was not finished",
@@ -283,19 +270,20 @@ async function copy(from: readonly string[], to: string, cwd = "/"): Promise<voi
   await run(["cp", "--archive", "--sparse=always", "--reflink=auto", ...from, to], cwd)
 }
 
-async function run(command: readonly [string, ...string[]], cwd = "/"): Promise<void> {
-  const child = Bun.spawn([...command], {
+async function run(command: readonly string[], cwd = "/"): Promise<void> {
+  await runProgram(command, {
     cwd,
-    stdio: ["ignore", "ignore", "pipe"],
-    env: { PATH: "/usr/sbin:/usr/bin:/sbin:/bin", LC_ALL: "C" },
-  })
-  const words = await new Response(child.stderr).text()
-  if ((await child.exited) === 0) return
-  // cp distinguishes its errors only by their text.
-  if (/No space left on device|Disk quota exceeded/.test(words))
-    throw diskFull(Object.assign(new Error(words), { code: "ENOSPC" }))
-  throw new AppError("unavailable", `copying failed: ${words.trim().split("\n").at(-1) ?? command[0]}`, {
-    hint: "look at the disk that it names, then try again",
+    deadlineMs: copyDeadlineMs,
+    searchPath: "/usr/sbin:/usr/bin:/sbin:/bin",
+    failure: (why) => {
+      const words = why.kind === "missing" ? `${command[0]} is not installed` : why.stderr.trim()
+      // cp distinguishes its errors only by their text.
+      if (/No space left on device|Disk quota exceeded/.test(words))
+        return diskFull(Object.assign(new Error(words), { code: "ENOSPC" }))
+      return new AppError("unavailable", `copying failed: ${words.split("\n").at(-1)}`, {
+        hint: "look at the disk that it names, then try again",
+      })
+    },
   })
 }
 
@@ -311,14 +299,4 @@ async function filesBelow(directory: string): Promise<string[]> {
           names.push(join(entry.parentPath, entry.name).slice(resolve(directory).length + 1))
   }
   return names.sort()
-}
-
-async function writeSynced(path: string, text: string): Promise<void> {
-  const handle = await open(path, "wx", 0o600)
-  try {
-    await handle.writeFile(text)
-    await handle.sync()
-  } finally {
-    await handle.close()
-  }
 }

@@ -5,6 +5,7 @@
 
 import { constants } from "node:fs"
 import { copyFile, type FileHandle, open, rm } from "node:fs/promises"
+import { errorCodeOf } from "../lib/error-code.ts"
 import { fileChecksum, nonZeroRuns, readExtents } from "../lib/sparse-file.ts"
 
 /** Copies to a new file and returns a checksum of what was copied. The source must not change meanwhile. */
@@ -47,11 +48,8 @@ export async function tryShare(from: string, to: string): Promise<boolean> {
     await copyFile(from, to, constants.COPYFILE_EXCL | constants.COPYFILE_FICLONE_FORCE)
     return true
   } catch (error) {
-    const { code } = error as NodeJS.ErrnoException
-    if (
-      code !== undefined &&
-      ["ENOTSUP", "EOPNOTSUPP", "ENOSYS", "EXDEV", "EINVAL", "ENOTTY"].includes(code)
-    ) {
+    const isUnable = ["ENOTSUP", "EOPNOTSUPP", "ENOSYS", "EXDEV", "EINVAL", "ENOTTY"]
+    if (isUnable.includes(errorCodeOf(error) ?? "")) {
       // The file may exist by now. A file that existed before fails with EEXIST and is kept.
       await rm(to, { force: true })
       return false

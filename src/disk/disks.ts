@@ -7,6 +7,9 @@ import { constants } from "node:fs"
 import { copyFile, mkdir, readdir, stat, statfs } from "node:fs/promises"
 import { join } from "node:path"
 import { AppError } from "@bhatti/contract/errors"
+import { errorCodeOf } from "../lib/error-code.ts"
+import { isMissing } from "../lib/if-there.ts"
+import { runProgram } from "../lib/program.ts"
 import { removeTree } from "../lib/remove-tree.ts"
 
 const qemuImgDeadlineMs = 30_000
@@ -33,30 +36,15 @@ export class Disks {
    * overlay.
    */
   async createBase(options: { path: string; diskMib: number; backing: "raw" | "qcow2" }): Promise<void> {
-    const child = Bun.spawn({
-      cmd: [
-        "qemu-img",
-        "create",
-        "-q",
-        "-u",
-        "-f",
-        "qcow2",
-        "-F",
-        options.backing,
-        "-b",
-        "given-at-start",
-        options.path,
-        `${options.diskMib}M`,
-      ],
-      stdio: ["ignore", "ignore", "pipe"],
-      timeout: qemuImgDeadlineMs,
+    const base = ["-u", "-F", options.backing, "-b", "given-at-start"]
+    const command = ["qemu-img", "create", "-q", "-f", "qcow2", ...base, options.path, `${options.diskMib}M`]
+    await runProgram(command, {
+      deadlineMs: qemuImgDeadlineMs,
+      failure: (why) => {
+        const words = why.kind === "missing" ? "qemu-img is not installed" : why.stderr.trim()
+        return new AppError("unavailable", `cannot create a disk: ${words.split("\n").at(-1)}`)
+      },
     })
-    const words = await new Response(child.stderr).text()
-    if ((await child.exited) === 0) return
-    throw new AppError(
-      "unavailable",
-      `cannot create a disk: ${words.trim().split("\n").at(-1) ?? "qemu-img failed"}`,
-    )
   }
 
   async createSandbox(options: { id: string; blankOverlayPath: string }): Promise<{
@@ -70,7 +58,7 @@ export class Disks {
       await copyFile(options.blankOverlayPath, overlayPath, constants.COPYFILE_EXCL)
     } catch (cause) {
       await removeTree(directory)
-      if ((cause as NodeJS.ErrnoException).code === "ENOSPC") throw diskFull(cause)
+      if (errorCodeOf(cause) === "ENOSPC") throw diskFull(cause)
       throw cause
     }
     return { directory, overlayPath }
@@ -126,7 +114,7 @@ export class Disks {
 /** A caller that does not hold the sandbox's turn may see it while it is being started, stopped or removed. */
 function whenGone<T>(instead: T): (error: unknown) => T {
   return (error) => {
-    if ((error as NodeJS.ErrnoException).code === "ENOENT") return instead
+    if (isMissing(error)) return instead
     throw error
   }
 }

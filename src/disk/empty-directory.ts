@@ -6,7 +6,7 @@
 import { chmod, mkdir, readdir, realpath, rm } from "node:fs/promises"
 import { join } from "node:path"
 import { AppError } from "@bhatti/contract/errors"
-import { errorCodeOf } from "../lib/error-code.ts"
+import { whenMissing } from "../lib/if-there.ts"
 
 /** File systems put repaired files here. The directory does not count as content. */
 const ofFileSystem = "lost+found"
@@ -34,6 +34,6 @@ export async function giveBack({ path, isNew }: { path: string; isNew: boolean }
     for (const name of await contentOf(path)) await rm(join(path, name), { recursive: true, force: true })
     if (isNew) await rm(path, { recursive: true, force: true })
   } catch (error) {
-    if (errorCodeOf(error) !== "ENOENT") throw error
+    whenMissing(error)
   }
 }

@@ -5,10 +5,12 @@
  */
 
 import { mkdirSync, readdirSync, readFileSync } from "node:fs"
-import { mkdir, open, rename } from "node:fs/promises"
+import { mkdir, rename } from "node:fs/promises"
 import { join } from "node:path"
 import { z } from "zod"
+import { writeSynced } from "../lib/durable.ts"
 import { errorCodeOf } from "../lib/error-code.ts"
+import { ifThere, isMissing, whenMissing } from "../lib/if-there.ts"
 import { parseJson } from "../lib/parse-json.ts"
 
 export type KeptKind = "sandbox" | "snapshot"
@@ -38,17 +40,11 @@ export class KeptRows {
     const path = join(this.directoryOf(kind, id), recordFile)
     const beside = `${path}.new`
     try {
-      const handle = await open(beside, "w", 0o600)
-      try {
-        await handle.writeFile(text)
-        await handle.sync()
-      } finally {
-        await handle.close()
-      }
+      await writeSynced(beside, text, "w")
       await rename(beside, path)
       return true
     } catch (error) {
-      if (errorCodeOf(error) === "ENOENT") return false
+      if (isMissing(error)) return false
       throw error
     }
   }
@@ -75,9 +71,7 @@ export class KeptRows {
   async setAsideDatabase(reason: string): Promise<string> {
     const to = await this.#placeFor("database")
     for (const name of ["bhatti.db", "bhatti.db-wal", "bhatti.db-shm"]) {
-      await rename(join(this.#dataDir, name), join(to, name)).catch((error: unknown) => {
-        if (errorCodeOf(error) !== "ENOENT") throw error
-      })
+      await rename(join(this.#dataDir, name), join(to, name)).catch(whenMissing)
     }
     await this.#note(to, { kind: "database", id: "bhatti.db", reason })
     return to
@@ -128,22 +122,12 @@ export class KeptRows {
   }
 
   async #note(directory: string, note: Omit<SetAsideNote, "at" | "path">): Promise<void> {
-    const handle = await open(join(directory, noteFile), "w", 0o600)
-    try {
-      await handle.writeFile(`${JSON.stringify({ ...note, at: new Date().toISOString() })}\n`)
-      await handle.sync()
-    } finally {
-      await handle.close()
-    }
+    const text = `${JSON.stringify({ ...note, at: new Date().toISOString() })}\n`
+    await writeSynced(join(directory, noteFile), text, "w")
   }
 
   #names(folder: string): string[] {
-    try {
-      return readdirSync(join(this.#dataDir, folder)).sort()
-    } catch (error) {
-      if (errorCodeOf(error) === "ENOENT") return []
-      throw error
-    }
+    return ifThere(() => readdirSync(join(this.#dataDir, folder)).sort()) ?? []
   }
 }
 
@@ -151,8 +135,7 @@ function readIfAny(path: string): string | undefined {
   try {
     return readFileSync(path, "utf8")
   } catch (error) {
-    const code = errorCodeOf(error)
-    if (code === "ENOENT" || code === "ENOTDIR" || code === "EISDIR") return undefined
-    throw error
+    if (errorCodeOf(error) === "EISDIR") return undefined
+    return whenMissing(error)
   }
 }

@@ -5,10 +5,12 @@
  * that starts from it gets its own copy of the disk.
  */
 
-import { link, mkdir, open, readdir, rename, rm, stat } from "node:fs/promises"
+import { link, mkdir, readdir, rename, rm, stat } from "node:fs/promises"
 import { join } from "node:path"
 import { AppError } from "@bhatti/contract/errors"
 import { z } from "zod"
+import { publish, syncPath, writeSynced } from "../lib/durable.ts"
+import { errorCodeOf } from "../lib/error-code.ts"
 import { openSealedJson, sealJson } from "../lib/sealed-json.ts"
 import { fileChecksum } from "../lib/sparse-file.ts"
 import { copyFileWithChecksum } from "./copy-file.ts"
@@ -77,23 +79,15 @@ export class Snapshots {
     try {
       for (const name of await filesBelow(draft)) {
         const path = join(draft, name)
-        await sync(path)
+        await syncPath(path)
         const { size, blocks } = await stat(path)
         const known = name === diskFile ? this.#diskChecksums.get(id) : undefined
         manifest.files[name] = { bytes: size, checksum: known ?? (await fileChecksum(path)) }
         bytes += blocks * 512
       }
-      const handle = await open(join(draft, manifestFile), "wx", 0o600)
-      try {
-        await handle.writeFile(sealJson(manifest))
-        await handle.sync()
-      } finally {
-        await handle.close()
-      }
-      if (manifest.files[memoryPages]) await sync(join(draft, memoryDirectory))
-      await sync(draft)
-      await rename(draft, this.#finalOf(id))
-      await sync(this.#directory)
+      await writeSynced(join(draft, manifestFile), sealJson(manifest))
+      if (manifest.files[memoryPages]) await syncPath(join(draft, memoryDirectory))
+      await publish(draft, this.#finalOf(id))
     } catch (cause) {
       throw asDiskFull(cause)
     }
@@ -237,15 +231,6 @@ async function filesBelow(directory: string): Promise<string[]> {
     .map((entry) => join(entry.parentPath, entry.name).slice(directory.length + 1))
 }
 
-async function sync(path: string): Promise<void> {
-  const handle = await open(path, "r")
-  try {
-    await handle.sync()
-  } finally {
-    await handle.close()
-  }
-}
-
 function asDiskFull(cause: unknown): unknown {
-  return (cause as NodeJS.ErrnoException).code === "ENOSPC" ? diskFull(cause) : cause
+  return errorCodeOf(cause) === "ENOSPC" ? diskFull(cause) : cause
 }

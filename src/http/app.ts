@@ -13,6 +13,7 @@ import { Hono } from "hono"
 import { z } from "zod"
 import type { Core } from "../core/core.ts"
 import type { KeyHolder } from "../core/keys.ts"
+import { randomHex } from "../lib/random-hex.ts"
 import type { Account } from "../store/users.ts"
 import { checkBrowserSafety } from "./browser-safety.ts"
 import type { RequestContext, SocketState } from "./context.ts"
@@ -70,9 +71,7 @@ export function createApp(
     const startedAt = performance.now()
     const given = c.req.header("x-request-id")
     const requestId =
-      given !== undefined && limits.requestIdPattern.test(given)
-        ? given
-        : `req_${crypto.randomUUID().replaceAll("-", "").slice(0, 16)}`
+      given !== undefined && limits.requestIdPattern.test(given) ? given : `req_${randomHex(8)}`
     c.set("requestId", requestId)
     checkBrowserSafety(c.req.raw, settings.apiHosts)
     await next()

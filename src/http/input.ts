@@ -2,9 +2,11 @@
 
 import { AppError } from "@bhatti/contract/errors"
 import { limits } from "@bhatti/contract/limits"
+import { parseInput } from "@bhatti/contract/wording"
 import type { z } from "zod"
-import "@bhatti/contract/wording"
 import { parseStrictJson } from "../lib/strict-json.ts"
+
+export { parseInput }
 
 const bytesMax = limits.requestBodyBytesMax
 
@@ -54,16 +56,6 @@ function withoutEmpty(value: unknown, fields: readonly string[]): unknown {
     ([name, one]) => one !== null && !(fields.includes(name) && saysNothing(one)),
   )
   return Object.fromEntries(kept)
-}
-
-export function parseInput<T extends z.ZodType>(schema: T, value: unknown): z.infer<T> {
-  const result = schema.safeParse(value)
-  if (result.success) return result.data
-  const [issue] = result.error.issues
-  const field = issue?.path.join(".") ?? ""
-  const [ofKey] = issue?.code === "invalid_key" ? issue.issues : []
-  const message = ofKey?.message ?? issue?.message ?? "invalid"
-  throw new AppError("invalid", field === "" ? message : `${field}: ${message}`)
 }
 
 export function declaredLength(request: Request): number | undefined {

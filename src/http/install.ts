@@ -9,7 +9,7 @@ import { limits } from "@bhatti/contract/limits"
 import type { Hono } from "hono"
 import { limitKey, TrustedProxies } from "../lib/client-address.ts"
 import { hostName } from "../lib/host-name.ts"
-import { RateLimiter } from "../rules/rate-limit.ts"
+import { RateLimiter } from "../lib/rate-limit.ts"
 import { downloadPace } from "../rules/taking.ts"
 import { StreamedAnswer } from "./streamed-answer.ts"
 

@@ -4,7 +4,7 @@ import type { api } from "@bhatti/contract/api"
 import type { RateLimits } from "@bhatti/contract/config"
 import { AppError } from "@bhatti/contract/errors"
 import { limits } from "@bhatti/contract/limits"
-import { RateLimiter } from "../rules/rate-limit.ts"
+import { RateLimiter } from "../lib/rate-limit.ts"
 import type { Account } from "../store/users.ts"
 
 type Kind = "create" | "exec" | "other"

@@ -10,6 +10,7 @@ import { join } from "node:path"
 import { AppError } from "@bhatti/contract/errors"
 import { limits } from "@bhatti/contract/limits"
 import type { z } from "zod"
+import { exists } from "../lib/if-there.ts"
 import {
   type Check,
   Current,
@@ -20,7 +21,6 @@ import {
   initHint,
   KernelManifest,
 } from "./manifest.ts"
-import { exists } from "./publish.ts"
 import { recipeNames } from "./rootfs.ts"
 
 const mebibyte = 1024 * 1024

@@ -2,7 +2,7 @@
  * Unpacks the contents of kernel packages: the payload of a bzImage and kernel modules, told apart by their magic
  * numbers. zstd and gzip are unpacked here, xz and lz4 by Debian's programs of those names.
  */
-import { runProgram } from "./program.ts"
+import { runProgram } from "../lib/program.ts"
 
 export type Compression = "lz4" | "xz" | "zstd" | "gzip"
 

@@ -7,7 +7,7 @@ import { createHash } from "node:crypto"
 import { mkdir } from "node:fs/promises"
 import { join } from "node:path"
 import { AppError } from "@bhatti/contract/errors"
-import { runProgram } from "./program.ts"
+import { runProgram } from "../lib/program.ts"
 import type { NpmPackage } from "./recipe.ts"
 import type { Report } from "./report.ts"
 

@@ -6,6 +6,7 @@
 import { readFileSync, statSync } from "node:fs"
 import { z } from "zod"
 import { errorCodeOf } from "../lib/error-code.ts"
+import { ifThere } from "../lib/if-there.ts"
 import { openSealedJson, sealJson } from "../lib/sealed-json.ts"
 import { fileChecksum } from "../lib/sparse-file.ts"
 import { publishText } from "./publish.ts"
@@ -68,12 +69,8 @@ export async function isReadable(reading: Promise<boolean>): Promise<boolean> {
 
 /** Returns undefined if there is none, or a damaged one. */
 function readMark(file: string): Mark | undefined {
-  try {
-    return Mark.safeParse(openSealedJson(readFileSync(markOf(file), "utf8"))).data
-  } catch (error) {
-    if (errorCodeOf(error) === "ENOENT") return undefined
-    throw error
-  }
+  const text = ifThere(() => readFileSync(markOf(file), "utf8"))
+  return text === undefined ? undefined : Mark.safeParse(openSealedJson(text)).data
 }
 
 /** Without the mark the next check only takes longer. */

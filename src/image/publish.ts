@@ -3,11 +3,14 @@
  * complete, a file never changes in place (a running machine may have mapped it), and the loser of two racing
  * builds takes the winner's result. Knows nothing about the contents.
  */
-import { constants, statSync } from "node:fs"
-import { chmod, link, mkdir, mkdtemp, open, readdir, rename, rm, stat } from "node:fs/promises"
+import { statSync } from "node:fs"
+import { chmod, link, mkdir, mkdtemp, readdir, rename, rm } from "node:fs/promises"
 import { basename, dirname, join } from "node:path"
 import { AppError } from "@bhatti/contract/errors"
-import { runProgram } from "./program.ts"
+import { publish, syncPath } from "../lib/durable.ts"
+import { errorCodeOf } from "../lib/error-code.ts"
+import { exists } from "../lib/if-there.ts"
+import { runProgram } from "../lib/program.ts"
 
 const besidePrefix = ".making-"
 /** No build takes this long, so an older directory was left by a build that was killed. */
@@ -35,13 +38,11 @@ export async function publishDirectory(
     await chmod(join(beside, entry.name), 0o444)
     await syncPath(join(beside, entry.name))
   }
-  await syncPath(beside)
   try {
-    await rename(beside, target)
+    await publish(beside, target)
   } catch (error) {
     if (!isAlreadyThere(error)) throw error
   }
-  await syncPath(dirname(target))
 }
 
 /**
@@ -67,8 +68,7 @@ export async function replaceByLink(source: string, target: string): Promise<voi
   undo.defer(() => rm(beside, { recursive: true, force: true }))
 
   await publishLink(source, join(beside, "link"))
-  await rename(join(beside, "link"), target)
-  await syncPath(dirname(target))
+  await publish(join(beside, "link"), target)
 }
 
 /** Removes a directory atomically, since others may be reading it. */
@@ -88,9 +88,7 @@ export async function publishText(target: string, text: string): Promise<void> {
   const file = join(beside, "text")
   await Bun.write(file, text)
   await chmod(file, 0o644)
-  await syncPath(file)
-  await rename(file, target)
-  await syncPath(dirname(target))
+  await publish(file, target)
 }
 
 /** A separate file with the same content: damage to one leaves the other intact. */
@@ -103,18 +101,7 @@ export async function publishCopy(source: string, target: string): Promise<void>
   await runProgram(["cp", "--reflink=auto", "--sparse=always", "--preserve=mode", source, copy], {
     deadlineMs: copyDeadlineMs,
   })
-  await syncPath(copy)
-  await rename(copy, target)
-}
-
-export async function exists(path: string): Promise<boolean> {
-  try {
-    await stat(path)
-    return true
-  } catch (error) {
-    if (errorCode(error) === "ENOENT") return false
-    throw error
-  }
+  await publish(copy, target)
 }
 
 async function makeParent(target: string): Promise<void> {
@@ -138,19 +125,10 @@ async function sweepAbandoned(directory: string): Promise<void> {
   }
 }
 
-async function syncPath(path: string): Promise<void> {
-  await using file = await open(path, constants.O_RDONLY)
-  await file.sync()
-}
-
 function besidePath(target: string): string {
   return join(dirname(target), `${besidePrefix}${basename(target)}-`)
 }
 
 function isAlreadyThere(error: unknown): boolean {
-  return errorCode(error) === "EEXIST" || errorCode(error) === "ENOTEMPTY"
-}
-
-function errorCode(error: unknown): string | undefined {
-  return error instanceof Error && "code" in error ? String(error.code) : undefined
+  return ["EEXIST", "ENOTEMPTY"].includes(errorCodeOf(error) ?? "")
 }

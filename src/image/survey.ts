@@ -2,10 +2,10 @@
 import { readdir } from "node:fs/promises"
 import { join } from "node:path"
 import type { AppError } from "@bhatti/contract/errors"
+import { exists } from "../lib/if-there.ts"
 import { type InstalledImage, readImage, readKernel } from "./artifacts.ts"
 import { damaged, damageOf } from "./manifest.ts"
 import { proveDisk } from "./proven-disk.ts"
-import { exists } from "./publish.ts"
 
 /** A missing file that was never installed is not damage. */
 export async function listDamage(dataDir: string): Promise<AppError[]> {

@@ -8,7 +8,7 @@ import { readFile, rename, writeFile } from "node:fs/promises"
 import { join } from "node:path"
 import { AppError } from "@bhatti/contract/errors"
 import { z } from "zod"
-import { errorCodeOf } from "../lib/error-code.ts"
+import { whenMissing } from "../lib/if-there.ts"
 import { parseJson } from "../lib/parse-json.ts"
 import type { ProcessIdentity } from "../lib/process-identity.ts"
 import { consoleRingBytes } from "./command-line.ts"
@@ -86,12 +86,8 @@ async function keepEnd(
 
 /** Returns how the sandbox's last machine ended, or undefined if its guest did not end it. */
 export async function readEnd(directory: string): Promise<End | undefined> {
-  try {
-    return End.safeParse(parseJson(await readFile(endPath(directory), "utf8"))).data
-  } catch (error) {
-    if (errorCodeOf(error) === "ENOENT") return undefined
-    throw error
-  }
+  const text = await readFile(endPath(directory), "utf8").catch(whenMissing)
+  return text === undefined ? undefined : End.safeParse(parseJson(text)).data
 }
 
 /**

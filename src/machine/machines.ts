@@ -11,9 +11,11 @@ import { mkdir, open, readFile, rename, rm, writeFile } from "node:fs/promises"
 import { basename, join } from "node:path"
 import { AppError } from "@bhatti/contract/errors"
 import { availableMemoryMib } from "../lib/available-memory.ts"
+import { publish, syncPath } from "../lib/durable.ts"
 import { errorCodeOf } from "../lib/error-code.ts"
 import { createPipe, openTap, readAhead } from "../lib/posix.ts"
 import { hostBootId, isAlive, type ProcessIdentity } from "../lib/process-identity.ts"
+import { randomHex } from "../lib/random-hex.ts"
 import { bindDisk, checkDisk, diskPathOf, isBoundDisk } from "./bound-disk.ts"
 import type { Cgroups } from "./cgroups.ts"
 import {
@@ -24,7 +26,6 @@ import {
   type Role,
 } from "./command-line.ts"
 import { saveDeviceState, savedFlags, savedStatePath } from "./device-state.ts"
-import { publishDirectory, syncPath } from "./durable.ts"
 import { type End, readEnd, watchEnd } from "./ends.ts"
 import { fileBytesMax } from "./file-bounds.ts"
 import { findAllOfMachine, findMachine, type Ground, slotsInUse } from "./find-processes.ts"
@@ -179,7 +180,7 @@ export class Machines {
         ...openKernel(spec.kernel, open),
         saved: open(draft.statePath, savedFlags),
       }),
-      tapName: this.#network === "tap" ? `bht${crypto.randomUUID().slice(0, 8)}` : undefined,
+      tapName: this.#network === "tap" ? `bht${randomHex(4)}` : undefined,
     })
   }
 
@@ -374,7 +375,8 @@ export class Machines {
       // Syncing them together waits for one journal commit of the file system instead of one each.
       const parts = ["state", "memory", manifestName].map((name) => join(beside, name))
       await Promise.all([...parts, diskPathOf(machine.directory)].map(syncPath))
-      await publishDirectory(beside, final)
+      await rm(final, { recursive: true, force: true })
+      await publish(beside, final)
     }
     undo.move()
   }

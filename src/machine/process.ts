@@ -3,6 +3,7 @@
 import { closeSync, openSync, readdirSync, readFileSync, writeFileSync } from "node:fs"
 import { setPriority } from "node:os"
 import { AppError } from "@bhatti/contract/errors"
+import { errorCodeOf } from "../lib/error-code.ts"
 import {
   identityOf,
   isAlive,
@@ -60,8 +61,8 @@ export function setSessionNiceness(pid: number, niceness: number): void {
     writeFileSync(`/proc/${pid}/autogroup`, `${niceness}`)
   } catch (error) {
     // The kernel lacks autogroup, or limits how often a user other than root may change it.
-    const { code } = error as NodeJS.ErrnoException
-    if (!isGone(error) && !["EACCES", "EPERM", "EAGAIN", "EINVAL"].includes(code ?? "")) throw error
+    const code = errorCodeOf(error) ?? ""
+    if (!isGone(error) && !["EACCES", "EPERM", "EAGAIN", "EINVAL"].includes(code)) throw error
   }
 }
 
@@ -228,6 +229,6 @@ function signalProcess(pid: number): void {
   try {
     process.kill(pid, "SIGKILL")
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== "ESRCH") throw error
+    if (errorCodeOf(error) !== "ESRCH") throw error
   }
 }

@@ -6,7 +6,7 @@
 import { readFile } from "node:fs/promises"
 import { join } from "node:path"
 import { z } from "zod"
-import { errorCodeOf } from "../lib/error-code.ts"
+import { whenMissing } from "../lib/if-there.ts"
 import { removeTree } from "../lib/remove-tree.ts"
 import { openSealedJson, sealJson } from "../lib/sealed-json.ts"
 import { DiskBinding } from "./bound-disk.ts"
@@ -48,8 +48,8 @@ export function manifestText(manifest: SnapshotManifest): string {
 export async function readSnapshot(
   directory: string,
 ): Promise<{ manifest: SnapshotManifest } | { damage: string }> {
-  const text = await readIfThere(join(directory, manifestName))
-  const state = await readIfThere(join(directory, "state"))
+  const text = await readFile(join(directory, manifestName)).catch(whenMissing)
+  const state = await readFile(join(directory, "state")).catch(whenMissing)
   const memory = Bun.file(join(directory, "memory"))
   const hasMemory = await memory.exists()
   if (!text && !state && !hasMemory) return { damage: "there is no memory snapshot" }
@@ -67,13 +67,4 @@ export async function readSnapshot(
 
 function damaged(name: string, what: string): { damage: string } {
   return { damage: `its memory snapshot is damaged: ${name} ${what}` }
-}
-
-async function readIfThere(path: string): Promise<Buffer | undefined> {
-  try {
-    return await readFile(path)
-  } catch (error) {
-    if (errorCodeOf(error) === "ENOENT") return undefined
-    throw error
-  }
 }

@@ -18,13 +18,14 @@ import { mkdir, readdir, readFile, rm, stat } from "node:fs/promises"
 import { basename, isAbsolute, join, relative } from "node:path"
 import { AppError } from "@bhatti/contract/errors"
 import { z } from "zod"
-import { errorCodeOf } from "../lib/error-code.ts"
+import { publish, syncPath, writeSynced } from "../lib/durable.ts"
+import { ifThere, isMissing } from "../lib/if-there.ts"
 import { createMemoryFile } from "../lib/posix.ts"
 import type { ProcessIdentity } from "../lib/process-identity.ts"
+import { randomHex } from "../lib/random-hex.ts"
 import { openSealedJson, sealJson } from "../lib/sealed-json.ts"
 import { fileChecksum } from "../lib/sparse-file.ts"
 import { type MachineShape, savedStateFile } from "./command-line.ts"
-import { publishDirectory, syncPath, writeSynced } from "./durable.ts"
 import { readMemory, writeMemory } from "./memory.ts"
 import { killProcess } from "./process.ts"
 import { Qmp } from "./qmp.ts"
@@ -215,7 +216,7 @@ export class Templates {
     shape: MachineShape
     spec: TemplateSpec
   }): Promise<TemplateDraft> {
-    const id = `${options.fingerprint}-${crypto.randomUUID().slice(0, 8)}`
+    const id = `${options.fingerprint}-${randomHex(4)}`
     const directory = join(this.#directory, `${unfinished}${id.slice(-8)}`)
     await mkdir(directory, { recursive: true, mode: 0o700 })
     const { file, ...image } = options.spec.image
@@ -256,7 +257,7 @@ export class Templates {
     }
     for (const path of [draft.statePath, draft.diskPath, draft.blankOverlayPath]) await syncPath(path)
     await writeSynced(join(draft.directory, "manifest.json"), sealJson(manifest))
-    await publishDirectory(draft.directory, draft.finalDirectory)
+    await publish(draft.directory, draft.finalDirectory)
     return this.get(draft.finalDirectory.slice(this.#directory.length + 1))
   }
 
@@ -337,12 +338,7 @@ export class Templates {
   }
 
   #entries(): string[] {
-    try {
-      return readdirSync(this.#directory)
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code === "ENOENT") return []
-      throw error
-    }
+    return ifThere(() => readdirSync(this.#directory)) ?? []
   }
 }
 
@@ -379,7 +375,7 @@ async function checkFile(id: string, path: string, checksum: string | undefined)
     }
     if (checksum === undefined) statSync(path)
   } catch (error) {
-    if (errorCodeOf(error) === "ENOENT") throw damaged(id, `its ${name} is missing`)
+    if (isMissing(error)) throw damaged(id, `its ${name} is missing`)
     throw error
   }
 }

@@ -4,7 +4,7 @@ import { existsSync } from "node:fs"
 import { AppError } from "@bhatti/contract/errors"
 import { gatewayOf, networkText, overlaps, parseNetwork, type Subnet } from "../rules/address.ts"
 import { anchorBatch, writeSetting } from "./links.ts"
-import { runProgram } from "./program.ts"
+import { runFor } from "./program.ts"
 import type { Site } from "./ruleset.ts"
 
 /** An earlier daemon's anchor stays, unless the subnet has changed. */
@@ -13,20 +13,20 @@ export async function makeAnchor({ anchor }: Site, subnet: Subnet): Promise<void
   const { prefix } = subnet
   if (existsSync(`/sys/class/net/${anchor}`)) {
     const command = ["ip", "-4", "-j", "address", "show", "dev", anchor]
-    const shown = await runProgram("look at the anchor", command)
+    const shown = await runFor("look at the anchor", command)
     const [found] = JSON.parse(shown) as { addr_info: { local: string; prefixlen: number }[] }[]
     if (found?.addr_info.some(({ local, prefixlen }) => local === gateway && prefixlen === prefix)) return
-    await runProgram("remove the anchor", ["ip", "link", "delete", "dev", anchor])
+    await runFor("remove the anchor", ["ip", "link", "delete", "dev", anchor])
   }
   const input = anchorBatch(anchor, gateway, prefix)
-  await runProgram("make the anchor", ["ip", "-batch", "-"], { input })
+  await runFor("make the anchor", ["ip", "-batch", "-"], { input })
   writeSetting(`ipv6/conf/${anchor}/disable_ipv6`, "1")
 }
 
 /** A sandbox must not get an address that the host uses or can reach. */
 export async function refuseOverlap({ anchor, tapPrefix }: Site, subnet: Subnet): Promise<void> {
   const command = ["ip", "-4", "-j", "route", "show", "table", "all"]
-  const shown = await runProgram("read the host's routes", command)
+  const shown = await runFor("read the host's routes", command)
   for (const { dst, dev = "" } of JSON.parse(shown) as { dst: string; dev?: string }[]) {
     const network = parseNetwork(dst)
     const isOurs = dev === anchor || dev.startsWith(tapPrefix)

@@ -1,45 +1,39 @@
 /** Runs the host's network programs: to their end within a deadline, or as long as a caller reads their output. */
 
 import { AppError } from "@bhatti/contract/errors"
+import { runProgram } from "../lib/program.ts"
 
 const searchPath = "/usr/sbin:/usr/bin:/sbin:/bin"
 const deadlineMs = 15_000
+/** The links of thousands of sandboxes fit. */
+const stdoutBytesMax = 64 * 1024 * 1024
 
 /**
  * Returns the program's output. Throws an error that names the purpose, with the program's own message as the
  * cause, if it fails.
  */
-export async function runProgram(
+export async function runFor(
   purpose: string,
-  command: string[],
-  options: { input?: string } = {},
+  command: readonly string[],
+  { input }: { input?: string } = {},
 ): Promise<string> {
-  const [name = "", ...rest] = command
-  const path = Bun.which(name, { PATH: searchPath })
-  if (path === null) {
-    throw new AppError("unavailable", `cannot ${purpose}: ${name} is not installed`, {
-      hint: "sudo bhatti doctor",
-      retryable: false,
-    })
-  }
-  const child = Bun.spawn([path, ...rest], {
-    env: { PATH: searchPath, LC_ALL: "C" },
-    stdin: options.input === undefined ? "ignore" : Buffer.from(options.input),
-    stdout: "pipe",
-    stderr: "pipe",
-    timeout: deadlineMs,
-    killSignal: "SIGKILL",
+  const output = await runProgram(command, {
+    deadlineMs,
+    searchPath,
+    stdoutBytesMax,
+    stdin: input === undefined ? undefined : Buffer.from(input),
+    failure: (why) =>
+      why.kind === "missing"
+        ? new AppError("unavailable", `cannot ${purpose}: ${command[0]} is not installed`, {
+            hint: "sudo bhatti doctor",
+            retryable: false,
+          })
+        : new AppError("unavailable", `cannot ${purpose}`, {
+            cause: new Error(`${command.join(" ")}: ${why.words}`),
+            hint: "the daemon's log has the cause; sudo bhatti doctor",
+          }),
   })
-  const [stdout, stderr, exitCode] = await Promise.all([
-    new Response(child.stdout).text(),
-    new Response(child.stderr).text(),
-    child.exited,
-  ])
-  if (exitCode === 0) return stdout
-  throw new AppError("unavailable", `cannot ${purpose}`, {
-    cause: new Error(`${command.join(" ")}: ${stderr.trim() || `exit code ${exitCode}`}`),
-    hint: "the daemon's log has the cause; sudo bhatti doctor",
-  })
+  return output.toString()
 }
 
 /** Yields the lines of a long-running program until the signal aborts. */

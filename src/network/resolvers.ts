@@ -19,7 +19,7 @@ import { errorCodeOf } from "../lib/error-code.ts"
 import { isAlive, type ProcessIdentity } from "../lib/process-identity.ts"
 import { resolverAddress, type Subnet } from "../rules/address.ts"
 import { findNameServers, type NameServerProcess } from "./name-server-process.ts"
-import { runProgram } from "./program.ts"
+import { runFor } from "./program.ts"
 import { hostsText, type Profile, resolverConfig, type Sibling, serversText } from "./resolver.ts"
 
 const endDeadlineMs = 5000
@@ -133,7 +133,7 @@ export class Resolvers {
   async #start(profile: Profile): Promise<void> {
     const address = this.addressOf(profile)
     const config = this.#configPath(profile.key)
-    await runProgram("give a name server its address", [
+    await runFor("give a name server its address", [
       "ip",
       "address",
       "replace",
@@ -144,7 +144,7 @@ export class Resolvers {
     writeFileSync(config, this.#config(profile, address), { mode: 0o600 })
     this.#writeFor(profile, "servers", serversText(profile, this.#upstreams))
     // dnsmasq daemonizes as soon as it listens.
-    await runProgram("start a name server", ["dnsmasq", `--conf-file=${config}`])
+    await runFor("start a name server", ["dnsmasq", `--conf-file=${config}`])
     const process = this.#mainProcess(this.#processesOf(profile.key))
     if (process === undefined) {
       throw new AppError("unavailable", "a name server of sandboxes ended as soon as it was started", {
@@ -171,7 +171,7 @@ export class Resolvers {
     rmSync(join(this.#options.directory, key), { recursive: true, force: true })
     if (address === undefined) return
     const command = ["ip", "address", "delete", `${address}/32`, "dev", this.#options.anchor]
-    await runProgram("take back a name server's address", command).catch((error: unknown) => {
+    await runFor("take back a name server's address", command).catch((error: unknown) => {
       // The anchor may have been removed together with it.
       if (!(error instanceof AppError)) throw error
     })

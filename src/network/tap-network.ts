@@ -22,7 +22,7 @@ import { makeAnchor, refuseOverlap } from "./anchor.ts"
 import { closedAmong } from "./internal.ts"
 import { linkSettings, linkUpBatch, writeSetting } from "./links.ts"
 import { Nftables } from "./nftables.ts"
-import { programLines, runProgram } from "./program.ts"
+import { programLines, runFor } from "./program.ts"
 import { profileOf, type Sibling } from "./resolver.ts"
 import { Resolvers } from "./resolvers.ts"
 import {
@@ -118,7 +118,7 @@ export class TapNetwork {
       for (const [name, value] of linkSettings(tap)) writeSetting(name, value)
     }
     const input = links.map((link) => linkUpBatch(link, this.#ground.gateway)).join("")
-    await runProgram("switch on a sandbox's network", ["ip", "-batch", "-"], { input })
+    await runFor("switch on a sandbox's network", ["ip", "-batch", "-"], { input })
   }
 
   /**
@@ -245,7 +245,7 @@ export class TapNetwork {
       await this.#prune()
       if (this.#attached.size > 0 || !existsSync(`/sys/class/net/${this.#site.anchor}`)) return
       this.#nftables.run("remove the network rules", noRuleset(this.#site))
-      await runProgram("remove the anchor", ["ip", "link", "delete", "dev", this.#site.anchor])
+      await runFor("remove the anchor", ["ip", "link", "delete", "dev", this.#site.anchor])
       this.#resolvers.removeDirectory()
     })
   }

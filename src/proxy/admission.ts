@@ -2,7 +2,7 @@
 
 import type { RateLimits } from "@bhatti/contract/config"
 import { limits } from "@bhatti/contract/limits"
-import { type Decision, RateLimiter } from "../rules/rate-limit.ts"
+import { type Decision, RateLimiter } from "../lib/rate-limit.ts"
 
 /** A connection to an alias, which can be cut off when the alias is removed. */
 export interface Visitor {

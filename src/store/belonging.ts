@@ -8,6 +8,7 @@ import { readdirSync, statSync } from "node:fs"
 import { join } from "node:path"
 import { AppError } from "@bhatti/contract/errors"
 import { errorCodeOf } from "../lib/error-code.ts"
+import { ifThere, whenNowhere } from "../lib/if-there.ts"
 import { isRecovering, type Mark, markPath, readMark } from "./mark.ts"
 
 export type Fault = "missing" | "empty" | "damaged" | "older" | "foreign" | "unfinished"
@@ -79,13 +80,8 @@ export function inspect(path: string): Inspected {
 export function countIn(dataDir: string): { what: string; count: number }[] {
   return ["sandbox", "snapshot"].map((what) => {
     const directory = join(dataDir, what === "sandbox" ? "sandboxes" : "snapshots")
-    try {
-      return { what, count: readdirSync(directory).filter((name) => !name.startsWith("tmp-")).length }
-    } catch (error) {
-      const code = errorCodeOf(error)
-      if (code === "ENOENT" || code === "ENOTDIR") return { what, count: 0 }
-      throw error
-    }
+    const names = ifThere(() => readdirSync(directory), whenNowhere) ?? []
+    return { what, count: names.filter((name) => !name.startsWith("tmp-")).length }
   })
 }
 

@@ -5,10 +5,11 @@
  */
 
 import { closeSync, mkdirSync, openSync, readdirSync } from "node:fs"
-import { open, rename, rm } from "node:fs/promises"
+import { rename, rm } from "node:fs/promises"
 import { join } from "node:path"
 import { type Kysely, sql } from "kysely"
-import { errorCodeOf } from "../lib/error-code.ts"
+import { syncPath } from "../lib/durable.ts"
+import { ifThere } from "../lib/if-there.ts"
 import { inspect } from "./belonging.ts"
 import type { Mark } from "./mark.ts"
 
@@ -23,14 +24,8 @@ export function copiesOf(dataDir: string): string {
 
 /** Names begin with the time, so sorting them sorts by age. */
 export function listCopies(dataDir: string): string[] {
-  try {
-    return readdirSync(copiesOf(dataDir))
-      .filter((name) => /^\d{8}T\d{6}Z.*\.db$/.test(name))
-      .sort()
-  } catch (error) {
-    if (errorCodeOf(error) === "ENOENT") return []
-    throw error
-  }
+  const names = ifThere(() => readdirSync(copiesOf(dataDir))) ?? []
+  return names.filter((name) => /^\d{8}T\d{6}Z.*\.db$/.test(name)).sort()
 }
 
 export async function makeCopy(db: Kysely<never>, dataDir: string, why: string): Promise<void> {
@@ -51,12 +46,7 @@ export async function writeCopy(db: Kysely<never>, path: string): Promise<void> 
   closeSync(openSync(path, "wx", 0o600))
   try {
     await sql`vacuum into ${path}`.execute(db)
-    const handle = await open(path, "r")
-    try {
-      await handle.sync()
-    } finally {
-      await handle.close()
-    }
+    await syncPath(path)
   } catch (error) {
     await rm(path, { force: true })
     throw error

@@ -5,10 +5,11 @@
  */
 
 import { existsSync, readFileSync } from "node:fs"
-import { open, rename, rm } from "node:fs/promises"
+import { rename, rm } from "node:fs/promises"
 import { join } from "node:path"
 import { z } from "zod"
-import { errorCodeOf } from "../lib/error-code.ts"
+import { syncPath, writeSynced } from "../lib/durable.ts"
+import { ifThere, whenNowhere } from "../lib/if-there.ts"
 import { parseJson } from "../lib/parse-json.ts"
 
 export type Mark = { id: string; counter: number }
@@ -27,14 +28,8 @@ export function markPath(dataDir: string): string {
 }
 
 export function readMark(dataDir: string): Mark | "missing" | "damaged" {
-  let text: string
-  try {
-    text = readFileSync(markPath(dataDir), "utf8")
-  } catch (error) {
-    const code = errorCodeOf(error)
-    if (code === "ENOENT" || code === "ENOTDIR") return "missing"
-    throw error
-  }
+  const text = ifThere(() => readFileSync(markPath(dataDir), "utf8"), whenNowhere)
+  if (text === undefined) return "missing"
   const file = MarkFile.safeParse(parseJson(text))
   return file.success ? { id: file.data.id, counter: file.data.counter } : "damaged"
 }
@@ -49,7 +44,7 @@ export async function writeMark(dataDir: string, mark: Mark): Promise<void> {
   const path = markPath(dataDir)
   const beside = `${path}.${process.pid}`
   try {
-    await writeSynced(beside, markText(mark))
+    await writeSynced(beside, markText(mark), "w")
     await rename(beside, path)
   } finally {
     await rm(beside, { force: true })
@@ -61,13 +56,13 @@ export async function writeMark(dataDir: string, mark: Mark): Promise<void> {
  * not pass.
  */
 export async function beginRecovery(dataDir: string): Promise<void> {
-  await writeSynced(recoveringPath(dataDir), "")
-  await syncDirectory(dataDir)
+  await writeSynced(recoveringPath(dataDir), "", "w")
+  await syncPath(dataDir)
 }
 
 export async function endRecovery(dataDir: string): Promise<void> {
   // The mark is durable before the refusal is lifted.
-  await syncDirectory(dataDir)
+  await syncPath(dataDir)
   await rm(recoveringPath(dataDir), { force: true })
 }
 
@@ -78,23 +73,4 @@ export function isRecovering(dataDir: string): boolean {
 
 function recoveringPath(dataDir: string): string {
   return join(dataDir, "recovering")
-}
-
-async function writeSynced(path: string, text: string): Promise<void> {
-  const handle = await open(path, "w", 0o600)
-  try {
-    await handle.writeFile(text)
-    await handle.sync()
-  } finally {
-    await handle.close()
-  }
-}
-
-async function syncDirectory(path: string): Promise<void> {
-  const handle = await open(path, "r")
-  try {
-    await handle.sync()
-  } finally {
-    await handle.close()
-  }
 }

@@ -4,6 +4,7 @@ import { AppError } from "@bhatti/contract/errors"
 import { SandboxId } from "@bhatti/contract/ids"
 import { limits } from "@bhatti/contract/limits"
 import { type Kysely, type RawBuilder, sql } from "kysely"
+import { randomHex } from "../lib/random-hex.ts"
 import type { PublishedPortRow, Schema } from "./schema.ts"
 import { isForeignKeyViolation, isUniqueViolation } from "./sqlite.ts"
 
@@ -64,7 +65,7 @@ export class PublishedPorts {
     condition: RawBuilder<boolean>,
   ): Promise<PublishedPortRecord | undefined> {
     const row: PublishedPortRow = {
-      id: `pub_${Buffer.from(crypto.getRandomValues(new Uint8Array(8))).toString("hex")}`,
+      id: `pub_${randomHex(8)}`,
       sandbox_id: input.sandboxId,
       port: input.port,
       alias: input.alias,

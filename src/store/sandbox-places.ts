@@ -6,6 +6,7 @@
 import { AppError } from "@bhatti/contract/errors"
 import { SandboxId } from "@bhatti/contract/ids"
 import { type Kysely, sql } from "kysely"
+import { randomHex } from "../lib/random-hex.ts"
 import { hasDiskRoom, quotaError } from "./disk-use.ts"
 import type { NewSandbox, SandboxState } from "./sandboxes.ts"
 import type { NewSandboxRow, SandboxRow, Schema } from "./schema.ts"
@@ -155,7 +156,7 @@ async function orNameTaken<T>(name: string, statement: Promise<T>): Promise<T> {
 }
 
 function newId(): SandboxId {
-  return SandboxId.parse(`sb_${Buffer.from(crypto.getRandomValues(new Uint8Array(8))).toString("hex")}`)
+  return SandboxId.parse(`sb_${randomHex(8)}`)
 }
 
 function limitReached(max: number, count: number): AppError {

@@ -9,6 +9,7 @@ import { limits } from "@bhatti/contract/limits"
 import { NetPolicy } from "@bhatti/contract/network"
 import { type Kysely, sql } from "kysely"
 import { z } from "zod"
+import { randomHex } from "../lib/random-hex.ts"
 import { hasDiskRoom, quotaError } from "./disk-use.ts"
 import type { SandboxRecord } from "./sandboxes.ts"
 import type { Schema, SnapshotRow } from "./schema.ts"
@@ -66,7 +67,7 @@ export class Snapshots {
     const { env, labels, keepHot, allowCold, warmAfterSec, coldAfterSec, netPolicy, bootScript } = source
     const inherited = { env, labels, keepHot, allowCold, warmAfterSec, coldAfterSec, netPolicy, bootScript }
     const row: SnapshotRow = {
-      id: `snap_${Buffer.from(crypto.getRandomValues(new Uint8Array(8))).toString("hex")}`,
+      id: `snap_${randomHex(8)}`,
       user_id: account.id,
       name,
       state: "creating",

@@ -4,11 +4,11 @@
  */
 
 import { existsSync, mkdirSync } from "node:fs"
-import { open } from "node:fs/promises"
 import { join } from "node:path"
 import { AppError } from "@bhatti/contract/errors"
 import { Kysely, sql } from "kysely"
 import { type Migration, Migrator } from "kysely/migration"
+import { syncPath } from "../lib/durable.ts"
 import { errorCodeOf } from "../lib/error-code.ts"
 import { type Copied, type Copy, fitToBackup } from "./backup.ts"
 import { belongingOf, databasePath, markNote, refusal } from "./belonging.ts"
@@ -221,11 +221,5 @@ async function openVault(db: Kysely<Schema>, dataDir: string, dropSecrets: boole
 /** Makes committed changes survive a power cut before the mark counts them. */
 async function makeDurable(dataDir: string): Promise<void> {
   const log = `${databasePath(dataDir)}-wal`
-  if (!existsSync(log)) return
-  const handle = await open(log, "r")
-  try {
-    await handle.sync()
-  } finally {
-    await handle.close()
-  }
+  if (existsSync(log)) await syncPath(log)
 }

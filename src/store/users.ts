@@ -4,6 +4,7 @@ import { AppError } from "@bhatti/contract/errors"
 import { UserId } from "@bhatti/contract/ids"
 import { apiKeyPattern, limits } from "@bhatti/contract/limits"
 import { type Kysely, sql } from "kysely"
+import { randomHex } from "../lib/random-hex.ts"
 import { diskUsedMib } from "./disk-use.ts"
 import type { Schema, UserRow } from "./schema.ts"
 import { isUniqueViolation } from "./sqlite.ts"
@@ -61,10 +62,6 @@ export function noLongerValid(): AppError {
 
 export function newKey(): string {
   return `bht_${randomHex(32)}`
-}
-
-function randomHex(bytes: number): string {
-  return Buffer.from(crypto.getRandomValues(new Uint8Array(bytes))).toString("hex")
 }
 
 export class Users {

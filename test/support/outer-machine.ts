@@ -21,9 +21,9 @@ import {
 import { dirname, join, resolve } from "node:path"
 import { limits } from "@bhatti/contract/limits"
 import { buildKernel } from "../../src/image/kernel.ts"
-import { runProgram } from "../../src/image/program.ts"
 import { publishDirectory } from "../../src/image/publish.ts"
 import { buildImage } from "../../src/image/rootfs.ts"
+import { runProgram } from "../../src/lib/program.ts"
 import { cacheDir, until } from "./installation.ts"
 
 const root = resolve(import.meta.dir, "../..")

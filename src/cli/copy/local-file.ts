@@ -3,12 +3,12 @@
  * is never visible.
  */
 
-import { randomBytes } from "node:crypto"
 import { constants } from "node:fs"
 import { type FileHandle, open, rename, stat, unlink } from "node:fs/promises"
 import { basename, dirname, join } from "node:path"
 import { AppError } from "@bhatti/contract/errors"
 import { errorCodeOf } from "../../lib/error-code.ts"
+import { randomHex } from "../../lib/random-hex.ts"
 
 const pieceBytes = 128 * 1024
 
@@ -68,7 +68,7 @@ export async function placeFile(
 
 /** A unique name in the same directory. */
 export function besideName(path: string): string {
-  return join(dirname(path), `.${basename(path).slice(0, 100)}.${randomBytes(8).toString("hex")}.part`)
+  return join(dirname(path), `.${basename(path).slice(0, 100)}.${randomHex(8)}.part`)
 }
 
 async function writeAll(handle: FileHandle, piece: Uint8Array, path: string): Promise<void> {

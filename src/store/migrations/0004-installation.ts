@@ -1,6 +1,7 @@
 /** Adds the database's own id and its change counter. */
 
 import { type Kysely, sql } from "kysely"
+import { randomHex } from "../../lib/random-hex.ts"
 
 export async function up(db: Kysely<unknown>): Promise<void> {
   await db.schema
@@ -10,6 +11,6 @@ export async function up(db: Kysely<unknown>): Promise<void> {
     /** Recipient that secrets are encrypted for; null until known. */
     .addColumn("recipient", "text")
     .execute()
-  const id = `inst_${Buffer.from(crypto.getRandomValues(new Uint8Array(8))).toString("hex")}`
+  const id = `inst_${randomHex(8)}`
   await sql`insert into installation (id, counter) values (${id}, 1)`.execute(db)
 }

@@ -11,29 +11,34 @@ const graceMs = 10_000
 
 export type ProgramOptions = {
   deadlineMs: number
-  cwd?: string
+  cwd?: string | undefined
   env?: Record<string, string>
-  stdin?: Uint8Array
+  /** The program is found only there, and does not get this process's environment. */
+  searchPath?: string
+  stdin?: Uint8Array | undefined
   /** Limit on stdout, default 1 MiB. */
   stdoutBytesMax?: number
+  /** The error for a failure, if another one says more. */
+  failure?: (why: ProgramFailure) => AppError
 }
 
+export type ProgramFailure = { kind: "missing" } | { kind: "failed"; words: string; stderr: string }
+
 /** Returns the program's stdout. Throws if it is missing, fails, prints too much or takes too long. */
-export async function runProgram(
-  command: readonly [string, ...string[]],
-  options: ProgramOptions,
-): Promise<Buffer> {
-  const [name] = command
-  const path = Bun.which(name)
-  if (path === null) {
-    throw new AppError("unavailable", `the program ${name} is not installed`, {
-      hint: "run ./install.sh again, it installs what is missing",
-    })
-  }
+export async function runProgram(command: readonly string[], options: ProgramOptions): Promise<Buffer> {
+  const [name = ""] = command
+  const { failure = failureOf(name), searchPath } = options
+  const path = Bun.which(name, searchPath === undefined ? {} : { PATH: searchPath })
+  if (path === null) throw failure({ kind: "missing" })
   const child = Bun.spawn([path, ...command.slice(1)], {
-    ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
-    // Messages in English, and no package script that waits for an answer.
-    env: { ...process.env, LC_ALL: "C", DEBIAN_FRONTEND: "noninteractive", ...options.env },
+    ...(options.cwd !== undefined && { cwd: options.cwd }),
+    env: {
+      ...(searchPath === undefined ? process.env : { PATH: searchPath }),
+      // Messages in English, and no package script that waits for an answer.
+      LC_ALL: "C",
+      DEBIAN_FRONTEND: "noninteractive",
+      ...options.env,
+    },
     stdin: options.stdin ?? "ignore",
     stdout: "pipe",
     stderr: "pipe",
@@ -58,13 +63,21 @@ export async function runProgram(
       child.exited,
     ])
     if (child.exitCode !== 0) why ??= lastWords(stderr) ?? `exit code ${child.exitCode ?? child.signalCode}`
-    if (why !== undefined) {
-      throw new AppError("unavailable", `${name} failed: ${why}`, { cause: new Error(stderr) })
-    }
+    if (why !== undefined) throw failure({ kind: "failed", words: why, stderr })
     return stdout
   } finally {
     clearTimeout(deadline)
     clearTimeout(killTimer)
+  }
+}
+
+function failureOf(name: string): (why: ProgramFailure) => AppError {
+  return (why) => {
+    if (why.kind === "failed")
+      return new AppError("unavailable", `${name} failed: ${why.words}`, { cause: new Error(why.stderr) })
+    return new AppError("unavailable", `the program ${name} is not installed`, {
+      hint: "run ./install.sh again, it installs what is missing",
+    })
   }
 }
 

@@ -1,0 +1,36 @@
+/** Reads files and directories that may be missing. */
+
+import { stat } from "node:fs/promises"
+import { errorCodeOf } from "./error-code.ts"
+
+export function isMissing(error: unknown): boolean {
+  return errorCodeOf(error) === "ENOENT"
+}
+
+/** Like `isMissing`, and also if a part of the path is no directory. */
+export function leadsNowhere(error: unknown): boolean {
+  return isMissing(error) || errorCodeOf(error) === "ENOTDIR"
+}
+
+/** To catch the error of a missing path; throws every other one. */
+export function whenMissing(error: unknown): undefined {
+  if (!isMissing(error)) throw error
+}
+
+/** Like `whenMissing`, with `leadsNowhere`. */
+export function whenNowhere(error: unknown): undefined {
+  if (!leadsNowhere(error)) throw error
+}
+
+export async function exists(path: string): Promise<boolean> {
+  return (await stat(path).catch(whenMissing)) !== undefined
+}
+
+/** Returns what `look` returns, or `undefined` if the path does not exist. */
+export function ifThere<T>(look: () => T, caught = whenMissing): T | undefined {
+  try {
+    return look()
+  } catch (error) {
+    return caught(error)
+  }
+}
