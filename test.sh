@@ -16,6 +16,8 @@ timings="$root/dist/test-timings.json"
 
 passed=0
 failed=0
+# Tests that failed beside others and passed alone; they are among the passed.
+recovered=0
 
 main() {
   case ${1:-} in
@@ -43,10 +45,12 @@ main() {
   bun_tests "unit tests" run test
   if [[ $extent != --unit ]]; then
     # Each file has an installation of its own, and much of it is waiting.
-    bun_tests "end-to-end tests" run test:e2e --parallel=2 --timings="$timings" --update-timings
+    REPEAT=$([[ $extent == --long ]] || echo yes) bun_tests "end-to-end tests" run test:e2e \
+      --parallel=2 --timings="$timings" --update-timings
     check "ratios of the benchmark" "$bun" run bench --check
   fi
   [[ $extent != --long ]] || long_tests
+  [[ $recovered -eq 0 ]] || printf 'failed beside others, passed alone: %d\n' "$recovered" >&3
   printf '%d passed, %d failed\n' "$passed" "$failed" >&3
   [[ $failed -eq 0 ]]
 }
@@ -119,20 +123,63 @@ go_tests() {
   [[ $status -eq 0 ]] || printf '%b' "$(sed -n 's/.*"Output":"\(.*\)"}$/\1/p' "$report" | tail -n 100)" >&3
 }
 
-# bun_tests NAME ARGUMENT...: `bun test` with arguments, or `bun run` with a script of package.json that is one.
+# bun_tests NAME ARGUMENT...: `bun test` with arguments, or `bun run` with a script of package.json that is one. With
+# REPEAT=yes in its environment it repeats files that failed.
 bun_tests() {
-  local report="$reports/$1.xml" output="$reports/$1.txt" status=0 started=$EPOCHREALTIME head total bad skipped
+  local report="$reports/$1.xml" output="$reports/$1.txt" status=0 started=$EPOCHREALTIME total bad skipped note=""
   printf '%s ...\n' "$1" >&3
   "$bun" "${@:2}" --reporter=junit --reporter-outfile="$report" >"$output" 2>&1 || status=$?
   cat "$output"
-  head=$(grep -m 1 '<testsuites' "$report" || true)
-  total=$(attribute tests "$head")
-  bad=$(attribute failures "$head")
-  skipped=$(attribute skipped "$head")
-  count "$1" "$status" "$started" $((total - bad - skipped)) "$bad"
+  [[ $status -eq 0 ]] || grep -v '^(pass)' "$output" >&3 || true
+  read -r total bad skipped < <(totals "$report")
+  [[ $status -eq 0 || ${REPEAT:-} != yes ]] || repeat_failed
+  count "$1" "$status" "$started" $((total - bad - skipped)) "$bad" "$note"
   slowest "$report"
   [[ $skipped -eq 0 ]] || grep -F '(skip)' "$output" | sort -u | sed 's/^/  /' >&3 || true
-  [[ $status -eq 0 ]] || grep -v '^(pass)' "$output" >&3
+}
+
+# Runs every file with a failed test once more, by itself, and lets that run decide: a broken rule fails again, a wait
+# that was too short on a busy host does not. Reads and changes the variables of bun_tests.
+repeat_failed() {
+  local file files alone="$reports/alone.xml" result=0 was now
+  readarray -t files < <(failed_tests "$report" "$output" | sed 's/: .*//' | sort -u)
+  if [[ ${#files[@]} -gt 5 ]]; then
+    say "${#files[@]} files failed, which is no coincidence: none is run again"
+    return
+  fi
+  [[ ${#files[@]} -gt 0 ]] || return 0
+  for file in "${files[@]}"; do
+    printf '%s alone ...\n' "$file" >&3
+    rm -f "$alone"
+    # In a worker, so that a test that ends the whole process is in the report too.
+    "$bun" test "./$file" --timeout 180000 --parallel=1 --reporter=junit --reporter-outfile="$alone" \
+      >"$reports/alone.txt" 2>&1 || result=$?
+    cat "$reports/alone.txt"
+    failed_tests "$report" "$output" | grep -F "$file: " | sort >"$reports/was"
+    failed_tests "$alone" "$reports/alone.txt" | sort | tee "$reports/now" | sed 's/^/failed alone: /' >&3
+    comm -23 "$reports/was" "$reports/now" | sed 's/^/failed beside others, passed alone: /' >&3
+    recovered=$((recovered + $(comm -23 "$reports/was" "$reports/now" | wc -l)))
+    read -ra was < <(totals "$report" "$file")
+    read -ra now < <(totals "$alone" "$file")
+    total=$((total - was[0] + now[0])) bad=$((bad - was[1] + now[1])) skipped=$((skipped - was[2] + now[2]))
+  done
+  status=$result
+  note=", $recovered of the passed only alone"
+}
+
+# failed_tests REPORT OUTPUT: a line "FILE: GROUP > NAME" for each. The report has one element a line; errors outside of
+# tests are only in the output, below the name of their file.
+failed_tests() {
+  sed -En '/<testcase /h; /<failure/{g; s/.*name="([^"]*)" classname="([^"]*)".* file="([^"]*)".*/\3: \2 > \1/p}' "$1" |
+    sed "s/:  > /: /; s/&lt;/</g; s/&gt;/>/g; s/&quot;/\"/g; s/&apos;/'/g; s/&amp;/\&/g"
+  awk '/^[^ ]+\.test\.ts:$/ { file = $1 } /^# Unhandled error/ { print file " an error outside of its tests" }' "$2"
+}
+
+# totals REPORT [FILE]: how many tests there were, failed and were skipped, in all or in a file.
+totals() {
+  local line
+  line=$(grep -m 1 "<testsuites\? name=\"${2:-bun test}\"" "$1" || true)
+  echo "$(attribute tests "$line") $(attribute failures "$line") $(attribute skipped "$line")"
 }
 
 # The files that took longest, for whoever wants to make it shorter.
@@ -145,13 +192,13 @@ attribute() {
   if [[ $2 =~ \ $1=\"([0-9]+)\" ]]; then echo "${BASH_REMATCH[1]}"; else echo 0; fi
 }
 
-# count NAME STATUS STARTED PASSED FAILED: a runner that failed without a failed test has broken, which counts as one.
+# count NAME STATUS STARTED PASSED FAILED [NOTE]: a runner that failed without a failed test has broken, which counts as one.
 count() {
   local bad=$5
   [[ $2 -eq 0 || $bad -gt 0 ]] || bad=1
   passed=$((passed + $4))
   failed=$((failed + bad))
-  printf '%s: %d passed, %d failed (%s s)\n' "$1" "$4" "$bad" "$(seconds_since "$3")" >&3
+  printf '%s: %d passed, %d failed%s (%s s)\n' "$1" "$4" "$bad" "${6:-}" "$(seconds_since "$3")" >&3
 }
 
 main "$@"
