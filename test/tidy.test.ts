@@ -102,6 +102,13 @@ test("the process is ended in one place", async () => {
   expect(wrong).toEqual([])
 })
 
+test("signals are listened for in one place of the command line, and one of the daemon", async () => {
+  const listening = (await sources("{contract,sdk,src}/**/*.ts"))
+    .filter(({ text }) => /process\.(on|once|addListener)\((?!"(exit|unhandledRejection)")/.test(text))
+    .map(({ file }) => file)
+  expect(listening.sort()).toEqual(["src/cli/signals.ts", "src/daemon.ts"])
+})
+
 test("no deadline depends on the time of day, which somebody may set", async () => {
   /** They compare with what is kept longer than the process: times of files, of events and of people. */
   const ofTheCalendar = [

@@ -11,6 +11,7 @@
 import { AppError } from "@bhatti/contract/errors"
 import type { ShellEnd, ShellSession, ShellStream } from "@bhatti/sdk/shell-stream"
 import type { Output } from "./output.ts"
+import { onSignals, signalExitCodes } from "./signals.ts"
 import { copyOutput } from "./streaming.ts"
 import type { Terminal } from "./terminal.ts"
 
@@ -31,8 +32,6 @@ export type Attachment = {
 /** How long the last typed bytes have to be sent. */
 const closeMs = 500
 
-const signals: Record<string, number> = { SIGHUP: 129, SIGINT: 130, SIGQUIT: 131, SIGTERM: 143 }
-
 export async function attach({ terminal, open, out }: Attachment): Promise<Attached> {
   const size = terminal.size
   const stream = open({ ...size, term: terminal.name })
@@ -47,11 +46,14 @@ export async function attach({ terminal, open, out }: Attachment): Promise<Attac
     () => undefined,
   )
   terminal.onResize((changed) => stream.resize(changed))
-  using leaving = new Leaving()
+  const { promise: signalled, resolve: leave } = Promise.withResolvers<Left>()
+  using _listening = onSignals(["SIGHUP", "SIGINT", "SIGQUIT", "SIGTERM"], (signal) =>
+    leave({ kind: "detached", exitCode: signalExitCodes[signal] }),
+  )
   const left = await Promise.race([
     showUntilEnd(stream, { out, onOutput: terminal.watch }),
     typeUntilDetach(stream),
-    leaving.signalled,
+    signalled,
   ])
   stream.close()
   await stream.closed({ timeoutMs: closeMs })
@@ -85,7 +87,7 @@ async function typeUntilDetach(stream: ShellStream): Promise<Left> {
   } catch (cause) {
     return { kind: "lost", error: new AppError("invalid", "cannot read the terminal", { cause }) }
   }
-  return { kind: "detached", exitCode: signals.SIGHUP ?? 1 }
+  return { kind: "detached", exitCode: signalExitCodes.SIGHUP }
 }
 
 /** Ctrl+\ as terminals send it: plain, and in the two keyboard protocols that programs may have switched on. */
@@ -95,24 +97,4 @@ function detachAt(bytes: Uint8Array<ArrayBuffer>): number | undefined {
   const typed = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length)
   const found = detachKeys.map((keys) => typed.indexOf(keys)).filter((at) => at >= 0)
   return found.length === 0 ? undefined : Math.min(...found)
-}
-
-/** Signals that make this process exit cleanly instead of immediately. */
-class Leaving {
-  readonly signalled: Promise<Left>
-  readonly #listeners: [signal: string, listener: () => void][] = []
-
-  constructor() {
-    const { promise, resolve } = Promise.withResolvers<Left>()
-    this.signalled = promise
-    for (const [signal, exitCode] of Object.entries(signals)) {
-      const listener = () => resolve({ kind: "detached", exitCode })
-      this.#listeners.push([signal, listener])
-      process.on(signal, listener)
-    }
-  }
-
-  [Symbol.dispose](): void {
-    for (const [signal, listener] of this.#listeners) process.off(signal, listener)
-  }
 }

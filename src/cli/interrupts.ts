@@ -10,7 +10,9 @@
  */
 
 import type { ExecStream } from "@bhatti/sdk/exec-stream"
+import { onSignals, signalExitCodes } from "./signals.ts"
 
+type Forwarded = "SIGINT" | "SIGTERM"
 type Times = { noticeMs: number; patienceMs: number; killMs: number }
 
 /** Delay until the hint, until the command is killed, and how long the killed command has to report its end. */
@@ -27,10 +29,7 @@ export class Interrupts {
   readonly #tell: (words: string) => void
   readonly #times: Times
   readonly #giveUp: () => void
-  readonly #onInterrupt = () => this.#receive("INT")
-  readonly #onTerminate = () => this.#receive("TERM")
-  readonly #onHangup = () => this.#leave(129)
-  readonly #onQuit = () => this.#leave(131)
+  readonly #listening: Disposable
   #timer: Timer | undefined
   #wasForwarded = false
   #isDisposed = false
@@ -51,38 +50,35 @@ export class Interrupts {
     this.#isAtKeys = options.isAtKeys
     this.#tell = options.tell
     this.#times = options.times ?? defaultTimes
-    process.on("SIGINT", this.#onInterrupt)
-    process.on("SIGTERM", this.#onTerminate)
-    process.on("SIGHUP", this.#onHangup)
-    process.on("SIGQUIT", this.#onQuit)
+    this.#listening = onSignals(["SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT"], (signal) => {
+      if (signal === "SIGINT" || signal === "SIGTERM") this.#receive(signal)
+      else this.#leave(signalExitCodes[signal])
+    })
   }
 
   [Symbol.dispose](): void {
     this.#isDisposed = true
     clearTimeout(this.#timer)
-    process.off("SIGINT", this.#onInterrupt)
-    process.off("SIGTERM", this.#onTerminate)
-    process.off("SIGHUP", this.#onHangup)
-    process.off("SIGQUIT", this.#onQuit)
+    this.#listening[Symbol.dispose]()
   }
 
-  #receive(signal: "INT" | "TERM"): void {
+  #receive(signal: Forwarded): void {
     if (this.exitCode !== undefined) return this.#giveUp()
-    if (!this.#run.hasStarted) return this.#leave(exitCodes[signal])
+    if (!this.#run.hasStarted) return this.#leave(signalExitCodes[signal])
     if (this.#wasForwarded) return this.#kill(signal)
     this.#wasForwarded = true
-    this.#run.signal(signal)
+    this.#run.signal(signal === "SIGINT" ? "INT" : "TERM")
     void this.#waitForEnd(signal)
   }
 
-  async #waitForEnd(signal: "INT" | "TERM"): Promise<void> {
+  async #waitForEnd(signal: Forwarded): Promise<void> {
     const isAtKeys = await this.#isAtKeys()
     if (this.#isDisposed || this.exitCode !== undefined) return
     const { noticeMs, patienceMs } = this.#times
     this.#timer = isAtKeys
       ? setTimeout(() => this.#tell("the command is still ending; press Ctrl-C again to kill it"), noticeMs)
       : setTimeout(() => {
-          this.#tell(`the command was killed: it had not ended ${patienceMs / 1000} s after SIG${signal}`)
+          this.#tell(`the command was killed: it had not ended ${patienceMs / 1000} s after ${signal}`)
           this.#kill(signal)
         }, patienceMs)
   }
@@ -93,12 +89,10 @@ export class Interrupts {
     this.#giveUp()
   }
 
-  #kill(signal: "INT" | "TERM"): void {
-    this.exitCode = exitCodes[signal]
+  #kill(signal: Forwarded): void {
+    this.exitCode = signalExitCodes[signal]
     this.#run.signal("KILL")
     clearTimeout(this.#timer)
     this.#timer = setTimeout(this.#giveUp, this.#times.killMs)
   }
 }
-
-const exitCodes = { INT: 130, TERM: 143 } as const

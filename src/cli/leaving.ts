@@ -4,21 +4,13 @@
  */
 
 import type { Output } from "./output.ts"
-
-const signals = ["SIGINT", "SIGTERM"] as const
+import { onSignals } from "./signals.ts"
 
 export function sayWhenLeft(out: Output, words: string): Disposable {
-  const listeners = signals.map((signal) => {
-    const listener = async () => {
-      off()
-      await out.talk(`not waited for: ${words}`)
-      process.kill(process.pid, signal)
-    }
-    process.on(signal, listener)
-    return { signal, listener }
+  const listening = onSignals(["SIGINT", "SIGTERM"], async (signal) => {
+    listening[Symbol.dispose]()
+    await out.talk(`not waited for: ${words}`)
+    process.kill(process.pid, signal)
   })
-  const off = () => {
-    for (const { signal, listener } of listeners) process.off(signal, listener)
-  }
-  return { [Symbol.dispose]: off }
+  return listening
 }

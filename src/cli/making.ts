@@ -8,10 +8,9 @@
 import type { Sandbox } from "@bhatti/contract/sandbox"
 import type { Client } from "@bhatti/sdk/client"
 import type { Output } from "./output.ts"
+import { onSignals, signalExitCodes } from "./signals.ts"
 
 export type Made = { sandboxes: readonly Sandbox[]; isNew: boolean }
-
-const exitCodes = { SIGINT: 130, SIGTERM: 143 } as const
 
 /** Returns the result, or the exit code of the signal that interrupted it. */
 export async function makeOrTakeBack(
@@ -35,21 +34,17 @@ class Signals implements Disposable {
   exitCode: number | undefined
   isTwice = false
   readonly #twice = Promise.withResolvers<undefined>()
-  readonly #listeners: [string, () => void][]
+  readonly #listening: Disposable
 
   constructor(onFirst: () => Promise<void>) {
-    this.#listeners = Object.entries(exitCodes).map(([signal, exitCode]) => [
-      signal,
-      () => {
-        if (this.exitCode !== undefined) {
-          this.isTwice = true
-          return this.#twice.resolve(undefined)
-        }
-        this.exitCode = exitCode
-        void onFirst()
-      },
-    ])
-    for (const [signal, listener] of this.#listeners) process.on(signal, listener)
+    this.#listening = onSignals(["SIGINT", "SIGTERM"], (signal) => {
+      if (this.exitCode !== undefined) {
+        this.isTwice = true
+        return this.#twice.resolve(undefined)
+      }
+      this.exitCode = signalExitCodes[signal]
+      void onFirst()
+    })
   }
 
   unlessTwice<T>(promise: Promise<T>): Promise<T | undefined> {
@@ -57,6 +52,6 @@ class Signals implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    for (const [signal, listener] of this.#listeners) process.off(signal, listener)
+    this.#listening[Symbol.dispose]()
   }
 }

@@ -13,6 +13,7 @@ import type { TerminalSize } from "@bhatti/contract/exec"
 import { cLibraryOf } from "./c-library.ts"
 import { isTerminal } from "./output.ts"
 import { ScreenModes } from "./screen-modes.ts"
+import { onSignals } from "./signals.ts"
 import { terminalSize } from "./terminal-size.ts"
 
 const libc = dlopen(cLibraryOf(process.platform), {
@@ -56,6 +57,7 @@ export class Terminal {
     this.#onResize?.()
   }
   #onResize: (() => void) | undefined
+  readonly #listening = new DisposableStack()
 
   static async open(): Promise<Terminal> {
     return new Terminal({ isInput: await isTerminal(0), isOutput: await isTerminal(1) })
@@ -66,7 +68,7 @@ export class Terminal {
     this.#isOutput = kind.isOutput
     if (!this.isInput) return
     process.on("exit", this.#restore)
-    process.on("SIGCONT", this.#onContinue)
+    this.#listening.use(onSignals(["SIGCONT"], this.#onContinue))
     this.#modeBefore.copy(this.#modeRaw)
     libc.symbols.cfmakeraw(ptr(this.#modeRaw))
     libc.symbols.tcsetattr(0, TCSADRAIN, ptr(this.#modeRaw))
@@ -88,14 +90,13 @@ export class Terminal {
   onResize(tell: (size: TerminalSize) => void): void {
     if (!this.#isOutput) return
     this.#onResize = () => tell(this.size)
-    process.on("SIGWINCH", this.#onResize)
+    this.#listening.use(onSignals(["SIGWINCH"], this.#onResize))
   }
 
   [Symbol.dispose](): void {
-    if (this.#onResize !== undefined) process.off("SIGWINCH", this.#onResize)
+    this.#listening.dispose()
     if (!this.isInput) return
     process.off("exit", this.#restore)
-    process.off("SIGCONT", this.#onContinue)
     this.#restore()
   }
 }

@@ -6,6 +6,7 @@
 import { AppError } from "@bhatti/contract/errors"
 import { ExecClientMessage, type ExecServerMessage, ExecStart } from "@bhatti/contract/exec"
 import { limits } from "@bhatti/contract/limits"
+import { parseInput } from "@bhatti/contract/wording"
 import type { ServerWebSocket } from "bun"
 import type { Core } from "../core/core.ts"
 import { execInSandbox, type RunningCommand } from "../core/exec.ts"
@@ -13,7 +14,6 @@ import { parseStrictJson } from "../lib/strict-json.ts"
 import type { Account } from "../store/users.ts"
 import type { SocketSession, SocketState } from "./context.ts"
 import { toAppError } from "./errors.ts"
-import { parseInput } from "./input.ts"
 import { OutputGate } from "./output-gate.ts"
 
 const channelByte = { stdout: 1, stderr: 2 } as const

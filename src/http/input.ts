@@ -6,8 +6,6 @@ import { parseInput } from "@bhatti/contract/wording"
 import type { z } from "zod"
 import { parseStrictJson } from "../lib/strict-json.ts"
 
-export { parseInput }
-
 const bytesMax = limits.requestBodyBytesMax
 
 /** Reads to the end, even if the endpoint takes no body: until then the request is incomplete. */

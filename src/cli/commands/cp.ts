@@ -42,9 +42,9 @@ left out too. If anything is left out, the rest is copied, a message lists it, a
   async run({ client, rest, options, isJson, out }) {
     const copy = copyOf(rest)
     if ("refusal" in copy) throw new WrongUsage(copy.refusal)
-    const { Interruption } = await import("../copy/interruption.ts")
+    const { guardTransfer } = await import("../copy/interruption.ts")
     const words = "what was not whole by then has replaced nothing"
-    return await Interruption.guard({ out, words }, async (signal) => {
+    return await guardTransfer({ out, words }, async (signal) => {
       const context = { client, out, signal, owner: options.owner }
       const copied =
         copy.kind === "upload"

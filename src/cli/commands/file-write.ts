@@ -28,12 +28,12 @@ write leaves the old one. Missing directories are made. At most ${limits.fileByt
     "bhatti file write dev /usr/local/bin/run ./run.sh --mode 0755 --owner root",
   ],
   async run({ client, args, options, isJson, out }) {
-    const [{ Interruption }, { uploadFile, uploadInput }] = await Promise.all([
+    const [{ guardTransfer }, { uploadFile, uploadInput }] = await Promise.all([
       import("../copy/interruption.ts"),
       import("../copy/upload.ts"),
     ])
     const words = `${args.sandbox}:${printable(args.path)} is as it was`
-    return await Interruption.guard({ out, words }, async (signal) => {
+    return await guardTransfer({ out, words }, async (signal) => {
       const place = { sandbox: args.sandbox, path: args.path }
       const context = { client, out, signal, owner: options.owner }
       const { bytes } = await tellingFate(

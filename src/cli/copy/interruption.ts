@@ -4,44 +4,27 @@
  */
 
 import type { Output } from "../output.ts"
+import { onSignals, signalExitCodes } from "../signals.ts"
 
-const exitCodes = { SIGHUP: 129, SIGINT: 130, SIGTERM: 143 } as const
-
-export class Interruption implements Disposable {
-  exitCode: number | undefined
-  readonly #abort = new AbortController()
-  readonly #listeners = Object.entries(exitCodes).map(([signal, exitCode]) => {
-    const listener = () => {
-      this.exitCode ??= exitCode
-      this.#abort.abort()
-    }
-    process.on(signal, listener)
-    return { signal, listener }
+/**
+ * Runs a transfer and returns its exit code, or the signal's if it was interrupted; `words` then describe the
+ * outcome.
+ */
+export async function guardTransfer(
+  { out, words }: { out: Output; words: string },
+  transfer: (signal: AbortSignal) => Promise<number>,
+): Promise<number> {
+  const abort = new AbortController()
+  let exitCode: number | undefined
+  using _listening = onSignals(["SIGHUP", "SIGINT", "SIGTERM"], (signal) => {
+    exitCode ??= signalExitCodes[signal]
+    abort.abort()
   })
-
-  get signal(): AbortSignal {
-    return this.#abort.signal
-  }
-
-  /**
-   * Runs a transfer and returns its exit code, or the signal's if it was interrupted; `words` then describe the
-   * outcome.
-   */
-  static async guard(
-    { out, words }: { out: Output; words: string },
-    transfer: (signal: AbortSignal) => Promise<number>,
-  ): Promise<number> {
-    using interruption = new Interruption()
-    try {
-      return await transfer(interruption.signal)
-    } catch (error) {
-      if (interruption.exitCode === undefined) throw error
-      await out.talk(`interrupted; ${words}`)
-      return interruption.exitCode
-    }
-  }
-
-  [Symbol.dispose](): void {
-    for (const { signal, listener } of this.#listeners) process.off(signal, listener)
+  try {
+    return await transfer(abort.signal)
+  } catch (error) {
+    if (exitCode === undefined) throw error
+    await out.talk(`interrupted; ${words}`)
+    return exitCode
   }
 }

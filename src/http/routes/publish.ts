@@ -1,11 +1,11 @@
 /** Handlers of ports that listen in a sandbox, and of published ones. */
 
 import { Port } from "@bhatti/contract/publish"
+import { parseInput } from "@bhatti/contract/wording"
 import { z } from "zod"
 import { listPorts } from "../../core/ports.ts"
 import { listPublished, publishPort, unpublishPort } from "../../core/publish.ts"
 import type { Handlers } from "../context.ts"
-import { parseInput } from "../input.ts"
 
 const PortParameter = z.coerce.number().pipe(Port)
 
