@@ -89,9 +89,13 @@ test("every source file is imported, or is where a program starts", async () => 
 
 test("no error's text decides anything, and no error is swallowed", async () => {
   const wrong = (await sources("{contract,sdk,src}/**/*.ts"))
-    .filter(({ text }) => /\.message\s*(===|\.includes|\.startsWith|\.match)|catch\s*\{\s*\}/.test(text))
+    .filter(({ text }) =>
+      /(\.message|\(message\))\s*(===|\.includes|\.startsWith|\.match)|catch\s*\{\s*\}/.test(text),
+    )
     .map(({ file }) => file)
-  expect(wrong).toEqual([])
+    .filter((file) => !file.endsWith(".test.ts"))
+  // SQLite tells which constraint was violated in no other way.
+  expect(wrong).toEqual(["src/store/sqlite/constraints.ts"])
 })
 
 test("the process is ended in one place", async () => {

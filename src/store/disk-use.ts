@@ -1,12 +1,12 @@
 /**
  * Disk use per user: the blocks of their sandboxes' directories, as last measured by the daemon, and of their named
- * snapshots. An unfinished sandbox or snapshot counts from the statement that writes its row.
+ * snapshots. An unfinished sandbox or snapshot counts from the moment its row is written.
  */
 
 import { AppError } from "@bhatti/contract/errors"
 import { type SandboxId, UserId } from "@bhatti/contract/ids"
 import { type Kysely, sql } from "kysely"
-import type { Schema } from "./schema.ts"
+import type { Schema, UserRow } from "./schema.ts"
 
 const mebibyte = 1024 * 1024
 
@@ -37,12 +37,6 @@ export class DiskUse {
   }
 }
 
-/** A condition that holds if the user has room for this much more. */
-export function hasDiskRoom(userId: string, neededMib: number) {
-  return sql<boolean>`exists (select 1 from users where id = ${userId} and (
-    max_disk_mib = 0 or ${diskUsedMib(sql.val(userId))} + ${neededMib} <= max_disk_mib))`
-}
-
 type Expression = ReturnType<typeof sql.ref> | ReturnType<typeof sql.val>
 
 export function diskUsedMib(userId: Expression) {
@@ -54,20 +48,15 @@ function snapshotsMib(userId: Expression) {
   return sql<number>`(coalesce((select sum(bytes) from snapshots where user_id = ${userId}), 0) + ${mebibyte - 1}) / ${mebibyte}`
 }
 
-/** Returns the quota's error if a statement with `hasDiskRoom` failed because of it. */
-export async function quotaError(
-  db: Kysely<Schema>,
-  userId: string,
-  neededMib: number,
-): Promise<AppError | undefined> {
-  const { rows } = await sql<{ max: number; used: number }>`
-    select max_disk_mib as max, ${diskUsedMib(sql.val(userId))} as used
-    from users where id = ${userId}`.execute(db)
-  const [row] = rows
-  if (!row || row.max === 0 || Number(row.used) + neededMib <= row.max) return undefined
-  return new AppError(
+/** Refuses more than the user's quota; call it with the user locked. */
+export async function checkDiskQuota(db: Kysely<Schema>, user: UserRow, neededMib: number): Promise<void> {
+  const max = user.max_disk_mib
+  if (max === 0) return
+  const { used } = await db.selectNoFrom(diskUsedMib(sql.val(user.id)).as("used")).executeTakeFirstOrThrow()
+  if (Number(used) + neededMib <= max) return
+  throw new AppError(
     "limit_exceeded",
-    `your disk quota is ${row.max} MB, of which ${row.used} MB are used, and ${neededMib} MB more are needed`,
+    `your disk quota is ${max} MB, of which ${used} MB are used, and ${neededMib} MB more are needed`,
     { hint: "destroy a sandbox or delete a snapshot, or ask the operator for a higher quota" },
   )
 }

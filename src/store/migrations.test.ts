@@ -9,7 +9,7 @@ import { Migrator } from "kysely/migration"
 import * as start from "./migrations/0001-start.ts"
 import * as network from "./migrations/0002-network.ts"
 import * as snapshotsAndEvents from "./migrations/0003-snapshots-and-events.ts"
-import { sqliteDialect } from "./sqlite.ts"
+import { sqliteDialect } from "./sqlite/dialect.ts"
 import { openStore } from "./store.ts"
 
 let directory: string

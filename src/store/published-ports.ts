@@ -3,10 +3,11 @@
 import { AppError } from "@bhatti/contract/errors"
 import { SandboxId } from "@bhatti/contract/ids"
 import { limits } from "@bhatti/contract/limits"
-import { type Kysely, type RawBuilder, sql } from "kysely"
+import { type Kysely, sql } from "kysely"
 import { randomHex } from "../lib/random-hex.ts"
 import type { PublishedPortRow, Schema } from "./schema.ts"
-import { isForeignKeyViolation, isUniqueViolation } from "./sqlite.ts"
+import { violates } from "./sqlite/constraints.ts"
+import { withUserLocked } from "./user-lock.ts"
 
 export type PublishedPortRecord = {
   id: string
@@ -27,68 +28,28 @@ export class PublishedPorts {
 
   /** Publishes the port under that alias; `isNew: false` if the alias already leads to it. */
   async add(input: NewPublishedPort): Promise<{ record: PublishedPortRecord; isNew: boolean }> {
-    let isTaken = false
-    try {
-      const record = await this.#insert(input, sql`true`)
-      if (record) return { record, isNew: true }
-    } catch (error) {
-      if (!isUniqueViolation(error, "published_ports.alias")) throw error
-      isTaken = true
-    }
-    // At the limit nothing is inserted either, but the alias may exist.
-    const existing = await this.findByAlias(input.alias)
-    if (existing?.sandboxId !== input.sandboxId) throw isTaken ? aliasTaken(input.alias) : tooMany()
-    if (existing.port === input.port) return { record: existing, isNew: false }
-    throw new AppError(
-      "conflict",
-      `the alias "${input.alias}" leads to port ${existing.port} of this sandbox`,
-      {
-        hint: `choose another one, or unpublish port ${existing.port} with --alias ${input.alias} first`,
-      },
-    )
+    return await withUserLocked(this.#db, { sandboxId: input.sandboxId }, async (db) => {
+      const existing = await new PublishedPorts(db).findByAlias(input.alias)
+      if (!existing) return { record: await insert(db, input), isNew: true }
+      if (existing.sandboxId !== input.sandboxId) throw aliasTaken(input.alias)
+      if (existing.port === input.port) return { record: existing, isNew: false }
+      throw new AppError(
+        "conflict",
+        `the alias "${input.alias}" leads to port ${existing.port} of this sandbox`,
+        {
+          hint: `choose another one, or unpublish port ${existing.port} with --alias ${input.alias} first`,
+        },
+      )
+    })
   }
 
-  /** Publishes under that alias if the port has none; otherwise returns the existing one with `isNew: false`. */
+  /** Publishes under that alias if the port has none; otherwise returns the oldest one with `isNew: false`. */
   async addFirst(input: NewPublishedPort): Promise<{ record: PublishedPortRecord; isNew: boolean }> {
-    const isFirst = sql<boolean>`not exists
-      (select 1 from published_ports where sandbox_id = ${input.sandboxId} and port = ${input.port})`
-    const record = await this.#insert(input, isFirst)
-    if (record) return { record, isNew: true }
-    const [oldest] = await this.#aliasesOf(input.sandboxId, input.port)
-    if (oldest) return { record: oldest, isNew: false }
-    throw tooMany()
-  }
-
-  /** Returns undefined if the condition does not hold, or the sandbox has reached its limit of aliases. */
-  async #insert(
-    input: NewPublishedPort,
-    condition: RawBuilder<boolean>,
-  ): Promise<PublishedPortRecord | undefined> {
-    const row: PublishedPortRow = {
-      id: `pub_${randomHex(8)}`,
-      sandbox_id: input.sandboxId,
-      port: input.port,
-      alias: input.alias,
-      created_at: new Date().toISOString(),
-    }
-    const insert = sql<{ id: string }>`
-      insert into published_ports (id, sandbox_id, port, alias, created_at)
-      select ${row.id}, ${row.sandbox_id}, ${row.port}, ${row.alias}, ${row.created_at}
-      where ${condition}
-        and (select count(*) from published_ports where sandbox_id = ${row.sandbox_id}) < ${limits.publishedPortsMax}
-      returning id`
-    try {
-      const { rows } = await insert.execute(this.#db)
-      return rows.length > 0 ? toRecord(row) : undefined
-    } catch (error) {
-      if (!isForeignKeyViolation(error)) throw error
-      throw new AppError("not_found", "the sandbox was destroyed meanwhile", { hint: "bhatti list" })
-    }
-  }
-
-  /** Oldest first. */
-  async #aliasesOf(sandboxId: SandboxId, port: number): Promise<PublishedPortRecord[]> {
-    return (await this.listOf([sandboxId])).filter((one) => one.port === port)
+    return await withUserLocked(this.#db, { sandboxId: input.sandboxId }, async (db) => {
+      const published = await new PublishedPorts(db).listOf([input.sandboxId])
+      const oldest = published.find(({ port }) => port === input.port)
+      return oldest ? { record: oldest, isNew: false } : { record: await insert(db, input), isNew: true }
+    })
   }
 
   async findByAlias(alias: string): Promise<PublishedPortRecord | undefined> {
@@ -129,6 +90,29 @@ export class PublishedPorts {
       toRecord,
     )
   }
+}
+
+/** Call it with the user locked. */
+async function insert(db: Kysely<Schema>, input: NewPublishedPort): Promise<PublishedPortRecord> {
+  const { count } = await db
+    .selectFrom("published_ports")
+    .select(({ fn }) => fn.countAll().as("count"))
+    .where("sandbox_id", "=", input.sandboxId)
+    .executeTakeFirstOrThrow()
+  if (Number(count) >= limits.publishedPortsMax) throw tooMany()
+  const row: PublishedPortRow = {
+    id: `pub_${randomHex(8)}`,
+    sandbox_id: input.sandboxId,
+    port: input.port,
+    alias: input.alias,
+    created_at: new Date().toISOString(),
+  }
+  try {
+    await db.insertInto("published_ports").values(row).execute()
+  } catch (error) {
+    throw violates(error, "published_ports_alias") ? aliasTaken(input.alias) : error
+  }
+  return toRecord(row)
 }
 
 function aliasTaken(alias: string): AppError {

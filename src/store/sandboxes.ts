@@ -17,9 +17,9 @@ import { SandboxId, UserId } from "@bhatti/contract/ids"
 import { NetPolicy } from "@bhatti/contract/network"
 import { type Kysely, sql } from "kysely"
 import { z } from "zod"
-import { claimRow, insertPooledRow, insertRow, orRefusal } from "./sandbox-places.ts"
+import { claimRow, insertPooledRow, insertRow, withinLimits } from "./sandbox-places.ts"
 import type { SandboxRow, Schema } from "./schema.ts"
-import { isUniqueViolation } from "./sqlite.ts"
+import { violates } from "./sqlite/constraints.ts"
 import type { Account } from "./users.ts"
 
 /** Its owner has asked for the stop, and nobody has used it since. */
@@ -105,13 +105,13 @@ export class Sandboxes {
    */
   async add(account: Account, input: NewSandbox, host: { slotsInUse: number[] }): Promise<SandboxRecord> {
     return toRecord(
-      await orRefusal(this.#db, account, [input], () => insertRow(this.#db, account, input, host)),
+      await withinLimits(this.#db, account, [input], (db) => insertRow(db, account, input, host)),
     )
   }
 
   /** Assigns a pooled sandbox to an account, under the same rules as `add`. */
   async claim(id: SandboxId, account: Account, input: NewSandbox): Promise<SandboxRecord> {
-    return toRecord(await orRefusal(this.#db, account, [input], () => claimRow(this.#db, id, account, input)))
+    return toRecord(await withinLimits(this.#db, account, [input], (db) => claimRow(db, id, account, input)))
   }
 
   /**
@@ -123,25 +123,18 @@ export class Sandboxes {
     wanted: readonly { input: NewSandbox; pooledId?: SandboxId | undefined }[],
     host: { slotsInUse: number[] },
   ): Promise<SandboxRecord[]> {
-    const write = () =>
-      this.#db.transaction().execute(async (db) => {
-        const rows: SandboxRow[] = []
-        for (const { input, pooledId: id } of wanted) {
-          rows.push(
-            await (id === undefined ? insertRow(db, account, input, host) : claimRow(db, id, account, input)),
-          )
-        }
-        if (rows.length > 1) await setInBatch(db, rows, 1)
-        return rows
-      })
-    return (
-      await orRefusal(
-        this.#db,
-        account,
-        wanted.map(({ input }) => input),
-        write,
-      )
-    ).map(toRecord)
+    const inputs = wanted.map(({ input }) => input)
+    const rows = await withinLimits(this.#db, account, inputs, async (db) => {
+      const rows: SandboxRow[] = []
+      for (const { input, pooledId: id } of wanted) {
+        rows.push(
+          await (id === undefined ? insertRow(db, account, input, host) : claimRow(db, id, account, input)),
+        )
+      }
+      if (rows.length > 1) await setInBatch(db, rows, 1)
+      return rows
+    })
+    return rows.map(toRecord)
   }
 
   /** Ends the batch: each is an independent sandbox from now on. */
@@ -208,7 +201,7 @@ export class Sandboxes {
         .where("id", "=", id)
         .execute()
     } catch (error) {
-      if (!isUniqueViolation(error, "sandboxes.name")) throw error
+      if (!violates(error, "sandboxes_user_name")) throw error
       throw new AppError("conflict", `a sandbox named "${changes.name}" exists already`, {
         hint: "choose another name",
       })

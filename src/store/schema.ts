@@ -1,6 +1,6 @@
 /** The tables, as Kysely sees them. Times are ISO 8601 text in UTC, JSON columns are text. */
 
-import type { Selectable } from "kysely"
+import type { Generated, Selectable } from "kysely"
 
 export type Schema = {
   users: UsersTable
@@ -50,7 +50,7 @@ export type SandboxesTable = {
   memory_mib: number
   disk_mib: number
   /** Blocks on the host's disk, as last measured. */
-  used_mib: number
+  used_mib: Generated<number>
   /** JSON object. */
   env: string
   /** JSON array of the names of its secrets. Their values are only in `secrets`. */
@@ -62,7 +62,7 @@ export type SandboxesTable = {
   /** 0 or 1. */
   allow_cold: number
   /** JSON of `NetPolicy`. */
-  net_policy: string
+  net_policy: Generated<string>
   address: string | null
   /** Idle seconds until it is paused; null: the host's setting. */
   warm_after_sec: number | null
@@ -71,7 +71,7 @@ export type SandboxesTable = {
   /** Runs at each boot of its machine; null: none. */
   boot_script: string | null
   /** 1: part of an unfinished batch; it is removed if another part fails. */
-  in_batch: number
+  in_batch: Generated<number>
   /** Why it last booted from disk instead of resuming from memory; null if it did not. */
   boot_reason: string | null
   created_at: string
@@ -134,4 +134,3 @@ export type SandboxRow = Selectable<SandboxesTable>
 export type PublishedPortRow = Selectable<PublishedPortsTable>
 export type SnapshotRow = Selectable<SnapshotsTable>
 export type EventRow = Selectable<EventsTable>
-export type NewSandboxRow = Omit<Selectable<SandboxesTable>, "slot" | "template_id" | "address">

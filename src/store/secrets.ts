@@ -3,10 +3,9 @@
 import { AppError } from "@bhatti/contract/errors"
 import type { UserId } from "@bhatti/contract/ids"
 import { limits } from "@bhatti/contract/limits"
-import { type Kysely, sql } from "kysely"
+import type { Kysely } from "kysely"
 import type { Schema } from "./schema.ts"
-import { isForeignKeyViolation } from "./sqlite.ts"
-import { noLongerValid } from "./users.ts"
+import { countOf, withUserLocked } from "./user-lock.ts"
 import type { Vault } from "./vault.ts"
 
 export type SecretRecord = { name: string; createdAt: string; updatedAt: string }
@@ -23,19 +22,24 @@ export class Secrets {
   async set(userId: UserId, name: string, value: string): Promise<SecretRecord> {
     const now = new Date().toISOString()
     const ciphertext = await this.#vault.encrypt(value)
-    const insert = sql<SecretRecord>`
-      insert into secrets (user_id, name, ciphertext, created_at, updated_at)
-      select ${userId}, ${name}, ${ciphertext}, ${now}, ${now}
-      where (select count(*) from secrets where user_id = ${userId} and name <> ${name}) < ${limits.secretsMax}
-      on conflict (user_id, name) do update set ciphertext = excluded.ciphertext, updated_at = excluded.updated_at
-      returning name, created_at as createdAt, updated_at as updatedAt`
-    const { rows } = await insert.execute(this.#db).catch((error: unknown) => {
-      throw isForeignKeyViolation(error) ? noLongerValid() : error
-    })
-    const [secret] = rows
-    if (secret) return secret
-    throw new AppError("limit_exceeded", `you have ${limits.secretsMax} secrets already`, {
-      hint: "bhatti secret delete one of them",
+    return await withUserLocked(this.#db, userId, async (db, user) => {
+      const isNew = !(await db
+        .selectFrom("secrets")
+        .select("name")
+        .where("user_id", "=", userId)
+        .where("name", "=", name)
+        .executeTakeFirst())
+      if (isNew && (await countOf(db, "secrets", user)) >= limits.secretsMax) {
+        throw new AppError("limit_exceeded", `you have ${limits.secretsMax} secrets already`, {
+          hint: "bhatti secret delete one of them",
+        })
+      }
+      return await db
+        .insertInto("secrets")
+        .values({ user_id: userId, name, ciphertext, created_at: now, updated_at: now })
+        .onConflict((on) => on.columns(["user_id", "name"]).doUpdateSet({ ciphertext, updated_at: now }))
+        .returning(["name", "created_at as createdAt", "updated_at as updatedAt"])
+        .executeTakeFirstOrThrow()
     })
   }
 

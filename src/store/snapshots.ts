@@ -10,11 +10,12 @@ import { NetPolicy } from "@bhatti/contract/network"
 import { type Kysely, sql } from "kysely"
 import { z } from "zod"
 import { randomHex } from "../lib/random-hex.ts"
-import { hasDiskRoom, quotaError } from "./disk-use.ts"
+import { checkDiskQuota } from "./disk-use.ts"
 import type { SandboxRecord } from "./sandboxes.ts"
 import type { Schema, SnapshotRow } from "./schema.ts"
-import { isForeignKeyViolation, isUniqueViolation } from "./sqlite.ts"
-import { type Account, noLongerValid } from "./users.ts"
+import { violates } from "./sqlite/constraints.ts"
+import { countOf, withUserLocked } from "./user-lock.ts"
+import type { Account } from "./users.ts"
 
 /** Settings that a sandbox made from it inherits, besides size and image. */
 const Inherited = z.strictObject({
@@ -84,26 +85,22 @@ export class Snapshots {
       bytes: neededMib * 1024 * 1024,
       created_at: new Date().toISOString(),
     }
-    const columns = Object.keys(row) as (keyof SnapshotRow)[]
-    try {
-      const { rows } = await sql<{ id: string }>`
-        insert into snapshots (${sql.join(columns.map((column) => sql.ref(column)))})
-        select ${sql.join(columns.map((column) => sql.val(row[column])))}
-        where (select count(*) from snapshots where user_id = ${account.id}) < ${limits.snapshotsMax}
-          and ${hasDiskRoom(account.id, neededMib)}
-        returning id`.execute(this.#db)
-      if (rows.length > 0) return toRecord(row)
-    } catch (error) {
-      if (isForeignKeyViolation(error)) throw noLongerValid()
-      if (!isUniqueViolation(error, "snapshots.name")) throw error
-      throw new AppError("conflict", `a snapshot named "${name}" exists already`, {
-        hint: `choose another name, or: bhatti snapshot delete ${name}`,
-      })
-    }
-    const overQuota = await quotaError(this.#db, account.id, neededMib)
-    if (overQuota) throw overQuota
-    throw new AppError("limit_exceeded", `you have ${limits.snapshotsMax} snapshots already`, {
-      hint: "bhatti snapshot delete one of them",
+    return await withUserLocked(this.#db, account.id, async (db, user) => {
+      await checkDiskQuota(db, user, neededMib)
+      if ((await countOf(db, "snapshots", user)) >= limits.snapshotsMax) {
+        throw new AppError("limit_exceeded", `you have ${limits.snapshotsMax} snapshots already`, {
+          hint: "bhatti snapshot delete one of them",
+        })
+      }
+      try {
+        await db.insertInto("snapshots").values(row).execute()
+      } catch (error) {
+        if (!violates(error, "snapshots_user_name")) throw error
+        throw new AppError("conflict", `a snapshot named "${name}" exists already`, {
+          hint: `choose another name, or: bhatti snapshot delete ${name}`,
+        })
+      }
+      return toRecord(row)
     })
   }
 

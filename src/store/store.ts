@@ -31,7 +31,7 @@ import { Sandboxes } from "./sandboxes.ts"
 import type { Schema } from "./schema.ts"
 import { Secrets } from "./secrets.ts"
 import { Snapshots } from "./snapshots.ts"
-import { sqliteDialect } from "./sqlite.ts"
+import { sqliteDialect } from "./sqlite/dialect.ts"
 import { Users } from "./users.ts"
 import { Vault } from "./vault.ts"
 

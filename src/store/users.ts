@@ -7,7 +7,7 @@ import { type Kysely, sql } from "kysely"
 import { randomHex } from "../lib/random-hex.ts"
 import { diskUsedMib } from "./disk-use.ts"
 import type { Schema, UserRow } from "./schema.ts"
-import { isUniqueViolation } from "./sqlite.ts"
+import { violates } from "./sqlite/constraints.ts"
 
 export type UserLimits = {
   maxSandboxes: number
@@ -87,7 +87,7 @@ export class Users {
     try {
       await this.#db.insertInto("users").values(row).execute()
     } catch (error) {
-      if (!isUniqueViolation(error, "users.name")) throw error
+      if (!violates(error, "users_name")) throw error
       throw new AppError("conflict", `a user named "${name}" exists already`, {
         hint: `bhatti user rotate-key ${name}`,
       })
@@ -122,9 +122,16 @@ export class Users {
     const user = (await this.list()).find((one) => one.name === name)
     if (!user) throw noUser(name)
     const edited = { ...user, ...changes }
+    checkLimits(edited)
     await this.#db
       .updateTable("users")
-      .set(limitColumns(checkLimits(edited)))
+      // A column that is not given may be changed by another edit at the same time.
+      .set(({ ref }) => ({
+        max_sandboxes: changes.maxSandboxes ?? ref("max_sandboxes"),
+        max_cpus: changes.maxCpus ?? ref("max_cpus"),
+        max_memory_mib: changes.maxMemoryMib ?? ref("max_memory_mib"),
+        max_disk_mib: changes.maxDiskMib ?? ref("max_disk_mib"),
+      }))
       .where("name", "=", name)
       .execute()
     return edited

@@ -7,7 +7,7 @@ import { Database } from "bun:sqlite"
 import { chmodSync } from "node:fs"
 import { AppError } from "@bhatti/contract/errors"
 import { type SqliteDatabase, SqliteDialect } from "kysely"
-import { errorCodeOf } from "../lib/error-code.ts"
+import { errorCodeOf } from "../../lib/error-code.ts"
 
 const busyTimeoutMs = 5000
 
@@ -39,7 +39,11 @@ function adapt(database: Database): SqliteDatabase {
       return {
         reader: statement.columnNames.length > 0,
         all: (parameters) => usable(() => statement.all(...(parameters as never[]))),
-        run: (parameters) => usable(() => statement.run(...(parameters as never[]))),
+        run: (parameters) => {
+          // A failed disk may have ended the transaction already; its error must not be replaced by this one's.
+          if (sql === "rollback" && !database.inTransaction) return { changes: 0, lastInsertRowid: 0 }
+          return usable(() => statement.run(...(parameters as never[])))
+        },
         iterate: (parameters) => statement.iterate(...(parameters as never[])) as IterableIterator<unknown>,
       }
     },
@@ -72,16 +76,4 @@ function usable<T>(work: () => T): T {
     }
     throw cause
   }
-}
-
-/** Returns whether a unique index refused the statement; `column` is `table.column`. */
-export function isUniqueViolation(error: unknown, column: string): boolean {
-  const { code, message } = error as { code?: unknown; message?: unknown }
-  // SQLite names the columns only in its message.
-  return code === "SQLITE_CONSTRAINT_UNIQUE" && String(message).includes(column)
-}
-
-/** Returns whether the statement refers to a row that is gone. */
-export function isForeignKeyViolation(error: unknown): boolean {
-  return (error as { code?: unknown }).code === "SQLITE_CONSTRAINT_FOREIGNKEY"
 }

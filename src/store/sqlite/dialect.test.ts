@@ -2,7 +2,7 @@
 
 import { expect, test } from "bun:test"
 import { Kysely, sql } from "kysely"
-import { sqliteDialect } from "./sqlite.ts"
+import { sqliteDialect } from "./dialect.ts"
 
 test("a database that may not be written now is the host's fault, and no bug", async () => {
   const db = new Kysely({ dialect: sqliteDialect(":memory:") })

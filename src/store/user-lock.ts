@@ -1,0 +1,45 @@
+/**
+ * The only place where rows are counted against a limit and then inserted. Meanwhile nobody else can add to the same
+ * user, in this process or another, so two requests never share the last place within a limit.
+ */
+
+import { AppError } from "@bhatti/contract/errors"
+import type { SandboxId, UserId } from "@bhatti/contract/ids"
+import type { Kysely } from "kysely"
+import type { Schema, UserRow } from "./schema.ts"
+import { noLongerValid } from "./users.ts"
+
+/** Runs `work` in a transaction that holds the user's row; fails if the user, or the user's sandbox, is gone. */
+export async function withUserLocked<T>(
+  db: Kysely<Schema>,
+  whose: UserId | { sandboxId: SandboxId },
+  work: (db: Kysely<Schema>, user: UserRow) => Promise<T>,
+): Promise<T> {
+  return await db.transaction().execute(async (db) => {
+    // Changes nothing but locks the row, in every database. It comes first: a count before it could be outdated.
+    const lock = db.updateTable("users").set(({ ref }) => ({ max_sandboxes: ref("max_sandboxes") }))
+    const locked =
+      typeof whose === "string"
+        ? lock.where("id", "=", whose)
+        : lock.where("id", "=", ({ selectFrom }) =>
+            selectFrom("sandboxes").select("user_id").where("sandboxes.id", "=", whose.sandboxId),
+          )
+    const user = await locked.returningAll().executeTakeFirst()
+    if (user) return await work(db, user)
+    if (typeof whose === "string") throw noLongerValid()
+    throw new AppError("not_found", "the sandbox was destroyed meanwhile", { hint: "bhatti list" })
+  })
+}
+
+export async function countOf(
+  db: Kysely<Schema>,
+  table: "sandboxes" | "snapshots" | "secrets",
+  user: UserRow,
+): Promise<number> {
+  const { count } = await db
+    .selectFrom(table)
+    .select(({ fn }) => fn.countAll().as("count"))
+    .where("user_id", "=", user.id)
+    .executeTakeFirstOrThrow()
+  return Number(count)
+}
