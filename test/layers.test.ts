@@ -62,6 +62,20 @@ test("imports follow the direction that the architecture gives", async () => {
   expect(wrong).toEqual([])
 })
 
+/** The parts of the contract that are no shape of the API: these folders serve every surface. */
+const plainContract = new Set(["errors", "limits", "ids", "network", "event-types"])
+
+test("below the surfaces, no code knows the shapes of the API", async () => {
+  const wrong: string[] = []
+  for (const file of new Bun.Glob("{core,store,rules}/**/*.ts").scanSync(root)) {
+    if (file.endsWith(".test.ts")) continue
+    const text = await Bun.file(join(root, file)).text()
+    for (const [, module = ""] of text.matchAll(/(?:from|import)\s*\(?\s*"@bhatti\/contract\/([^"]+)"/g))
+      if (!plainContract.has(module)) wrong.push(`${file} imports the contract's ${module}`)
+  }
+  expect(wrong).toEqual([])
+})
+
 test("only the command line uses the SDK, and the packages stand on their own", async () => {
   const wrong: string[] = []
   for (const file of new Bun.Glob("{contract,sdk,src}/**/*.ts").scanSync(resolve(root, ".."))) {

@@ -1,7 +1,6 @@
 /** Creates several sandboxes at once, as copies of a source or not: all of them, or none. */
 
 import { AppError } from "@bhatti/contract/errors"
-import type { CreateSandbox, Sandbox } from "@bhatti/contract/sandbox"
 import { clonedMib } from "../rules/host-memory.ts"
 import type { Account } from "../store/users.ts"
 import { allOrNone, checkStillWanted } from "./all-or-none.ts"
@@ -11,6 +10,7 @@ import { forkSandbox } from "./fork.ts"
 import { inParallel } from "./in-parallel.ts"
 import { namesOf } from "./names.ts"
 import type { PooledSandbox } from "./pool.ts"
+import type { CreateSandbox, Sandbox } from "./sandbox.ts"
 
 /** More would only share the same processors. */
 const createsAtOnce = 4
@@ -22,7 +22,7 @@ export async function createSandboxes(
   { count, signal }: { count: number; signal?: AbortSignal },
 ): Promise<Sandbox[]> {
   const startedAt = performance.now()
-  if (input.if_not_exists) throw new AppError("invalid", "if_not_exists is for one sandbox")
+  if (input.ifNotExists) throw new AppError("invalid", "if_not_exists is for one sandbox")
   if (count > account.maxSandboxes) {
     throw new AppError(
       "limit_exceeded",

@@ -2,7 +2,6 @@
 
 import { AppError } from "@bhatti/contract/errors"
 import { limits } from "@bhatti/contract/limits"
-import type { CreateSandbox, Sandbox } from "@bhatti/contract/sandbox"
 import { clonedMib } from "../rules/host-memory.ts"
 import type { NewSandbox, SandboxRecord } from "../store/sandboxes.ts"
 import type { Account } from "../store/users.ts"
@@ -19,7 +18,7 @@ import { placeOf, rememberMachine } from "./machine-of.ts"
 import { friendlyName } from "./names.ts"
 import { policyAskedFor } from "./policy.ts"
 import type { PooledSandbox } from "./pool.ts"
-import { viewSandbox, viewSandboxes } from "./sandbox-view.ts"
+import { type CreateSandbox, describeSandbox, describeSandboxes, type Sandbox } from "./sandbox.ts"
 import { ensureTemplate, ofAuthority } from "./template.ts"
 import { unlessAborted } from "./unless-aborted.ts"
 
@@ -39,9 +38,9 @@ export async function createSandbox(
   { signal }: { signal?: AbortSignal | undefined } = {},
 ): Promise<{ sandbox: Sandbox; isNew: boolean }> {
   const startedAt = performance.now()
-  if (input.if_not_exists) {
+  if (input.ifNotExists) {
     const existing = await findNamed(core, account, input.name)
-    const [sandbox] = existing ? await viewSandboxes(core, [existing]) : []
+    const [sandbox] = existing ? await describeSandboxes(core, [existing]) : []
     if (sandbox) return { sandbox, isNew: false }
   }
   if (input.from !== undefined) {
@@ -57,7 +56,7 @@ export async function createSandbox(
   // The store assigns a pooled sandbox to the owner; without one the intent to create is written.
   const pooled = await takePooled(core, plan)
   const added = await addRecord(core, account, input, plan, pooled)
-  if (!added.isNew) return { sandbox: viewSandbox(core, added.record), isNew: false }
+  if (!added.isNew) return { sandbox: describeSandbox(core, added.record), isNew: false }
   const { record } = added
   // Awaited here, so that until then its memory stays promised and the pool stays idle.
   return await allOrNone(core, [record], async () => {
@@ -79,11 +78,11 @@ export async function planCreate(core: Core, account: Account, input: CreateSand
   const asked = {
     image: input.image ?? limits.imageDefault,
     cpus: input.cpus ?? limits.cpusDefault,
-    memoryMib: input.memory_mb ?? limits.memoryMibDefault,
-    diskMib: input.disk_size_mb ?? limits.diskMibDefault,
+    memoryMib: input.memoryMib ?? limits.memoryMibDefault,
+    diskMib: input.diskMib ?? limits.diskMibDefault,
   }
   checkLimits(account, asked)
-  const secrets = await core.store.secrets.reveal(account.id, input.secrets)
+  const secrets = await core.store.secrets.reveal(account.id, input.secrets ?? [])
   const spec = await templateSpec(core, asked)
   if (asked.diskMib < spec.image.diskMib) {
     throw new AppError(
@@ -102,15 +101,15 @@ export async function planCreate(core: Core, account: Account, input: CreateSand
     memoryMib: spec.memoryMib,
     diskMib: asked.diskMib,
     usedMib: clonedDiskMib,
-    env: input.env,
-    secretNames: input.secrets,
-    labels: input.labels,
-    keepHot: input.keep_hot,
+    env: input.env ?? {},
+    secretNames: input.secrets ?? [],
+    labels: input.labels ?? {},
+    keepHot: input.keepHot ?? false,
     allowCold: true,
-    netPolicy: policyAskedFor(core, input.net_policy),
-    warmAfterSec: input.warm_after ?? null,
-    coldAfterSec: input.cold_after ?? null,
-    bootScript: input.on_boot ? (input.init ?? null) : null,
+    netPolicy: policyAskedFor(core, input.netPolicy),
+    warmAfterSec: input.warmAfterSec ?? null,
+    coldAfterSec: input.coldAfterSec ?? null,
+    bootScript: (input.onBoot ?? true) ? (input.init ?? null) : null,
   }
   return { spec, wanted, secrets }
 }
@@ -151,7 +150,7 @@ export async function startNew(
   await core.store.sandboxes.setState(record.id, state)
   keepGuest(core, record, guest, machine)
   undo.move()
-  return viewSandbox(core, { ...record, state })
+  return describeSandbox(core, { ...record, state })
 }
 
 export function recordCreated(
@@ -281,13 +280,12 @@ async function startFailure(
 
 /** Writes the requested files and the init script. A file that cannot be written fails the create. */
 async function furnish(guest: Guest, input: CreateSandbox): Promise<void> {
-  for (const file of input.files) {
-    const bytes = Buffer.from(file.content, "base64")
+  for (const { path, bytes, mode } of input.files ?? []) {
     const transfer = guest.writeFile({
-      path: file.guest_path,
+      path,
       size: bytes.length,
       parents: true,
-      ...(file.mode !== undefined && { mode: file.mode }),
+      ...(mode !== undefined && { mode }),
     })
     await Promise.race([transfer.write(bytes), transfer.result])
     transfer.endInput()
@@ -353,7 +351,7 @@ async function addRecord(
     return { record: await addNamed(input.name, add), isNew: true }
   } catch (error) {
     if (pooled) core.pool.giveBack(pooled)
-    const existing = input.if_not_exists ? await findNamed(core, account, input.name) : undefined
+    const existing = input.ifNotExists ? await findNamed(core, account, input.name) : undefined
     if (!existing) throw error
     return { record: existing, isNew: false }
   }

@@ -2,7 +2,7 @@
 
 import { AppError } from "@bhatti/contract/errors"
 import { limits } from "@bhatti/contract/limits"
-import type { Sandbox, UpdateSandbox } from "@bhatti/contract/sandbox"
+import type { NetPolicyInput } from "@bhatti/contract/network"
 import type { Account } from "../store/users.ts"
 import { attachmentOf } from "./attachment.ts"
 import { awake } from "./awake.ts"
@@ -11,32 +11,56 @@ import { withFailure } from "./failures.ts"
 import { findSandbox, noSandbox } from "./find.ts"
 import { machineOf } from "./machine-of.ts"
 import { policyAskedFor } from "./policy.ts"
-import { viewSandboxes } from "./sandbox-view.ts"
+import { describeById, type Sandbox } from "./sandbox.ts"
+
+/** Fields left out stay as they are. */
+export type EditSandbox = {
+  name?: string | undefined
+  keepHot?: boolean | undefined
+  allowCold?: boolean | undefined
+  /** Null: the host's default. */
+  warmAfterSec?: number | null | undefined
+  coldAfterSec?: number | null | undefined
+  netPolicy?: Partial<NetPolicyInput> | undefined
+  labelsAdd?: Record<string, string>
+  labelsRemove?: readonly string[]
+}
+
+/** Each field's name in the event of its change. */
+const eventWords = {
+  name: "name",
+  keepHot: "keep_hot",
+  allowCold: "allow_cold",
+  warmAfterSec: "warm_after",
+  coldAfterSec: "cold_after",
+  netPolicy: "net_policy",
+} as const
 
 export async function editSandbox(
   core: Core,
   account: Account,
   nameOrId: string,
-  input: UpdateSandbox,
+  input: EditSandbox,
 ): Promise<Sandbox> {
   const found = await findSandbox(core, account, nameOrId)
   const { id } = found
+  const { labelsAdd = {}, labelsRemove = [] } = input
   const edit = async () => {
     const record = await core.store.sandboxes.get(id)
     if (!record) throw noSandbox(nameOrId)
-    const labels = { ...record.labels, ...input.labels_add }
-    for (const key of input.labels_remove) delete labels[key]
+    const labels = { ...record.labels, ...labelsAdd }
+    for (const key of labelsRemove) delete labels[key]
     if (Object.keys(labels).length > limits.labelsMax) {
       throw new AppError("invalid", `a sandbox has at most ${limits.labelsMax} labels`)
     }
     const changes = {
       name: input.name ?? record.name,
-      keepHot: input.keep_hot ?? record.keepHot,
-      allowCold: input.allow_cold ?? record.allowCold,
-      netPolicy: input.net_policy ? policyAskedFor(core, input.net_policy) : record.netPolicy,
+      keepHot: input.keepHot ?? record.keepHot,
+      allowCold: input.allowCold ?? record.allowCold,
+      netPolicy: input.netPolicy ? policyAskedFor(core, input.netPolicy) : record.netPolicy,
       labels,
-      warmAfterSec: input.warm_after === undefined ? record.warmAfterSec : input.warm_after,
-      coldAfterSec: input.cold_after === undefined ? record.coldAfterSec : input.cold_after,
+      warmAfterSec: input.warmAfterSec === undefined ? record.warmAfterSec : input.warmAfterSec,
+      coldAfterSec: input.coldAfterSec === undefined ? record.coldAfterSec : input.coldAfterSec,
     }
     const network = machineOf(core, record) ? core.host.network : null
     await network?.attach(attachmentOf({ ...record, ...changes }))
@@ -46,11 +70,9 @@ export async function editSandbox(
       await network?.attach(attachmentOf(record))
       throw error
     }
-    const { labels_add, labels_remove, ...fields } = input
-    const changed = [
-      ...Object.keys(fields),
-      ...(Object.keys(labels_add).length + labels_remove.length > 0 ? ["labels"] : []),
-    ]
+    const fields = Object.entries(eventWords) as [keyof typeof eventWords, string][]
+    const changed = fields.flatMap(([field, word]) => (input[field] === undefined ? [] : [word]))
+    if (Object.keys(labelsAdd).length + labelsRemove.length > 0) changed.push("labels")
     const meta = { by: "user", changed: changed.join(",") }
     core.events.record({ type: "sandbox.updated", userId: account.id, sandbox: record, meta })
   }
@@ -58,8 +80,6 @@ export async function editSandbox(
   await withFailure(core, failure, () => core.turns.take(id, edit))
   const edited = await core.store.sandboxes.get(id)
   if (!edited) throw noSandbox(nameOrId)
-  if (input.keep_hot === true) await awake(core, edited, "edit --keep-hot")
-  const [sandbox] = await viewSandboxes(core, [(await core.store.sandboxes.get(id)) ?? edited])
-  if (!sandbox) throw noSandbox(nameOrId)
-  return sandbox
+  if (input.keepHot === true) await awake(core, edited, "edit --keep-hot")
+  return describeById(core, id)
 }

@@ -3,7 +3,7 @@
  * insert writes all queued events; a crash of the daemon loses that moment. Followers receive events at once.
  */
 
-import type { EventType } from "@bhatti/contract/event"
+import type { EventType } from "@bhatti/contract/event-types"
 import { limits } from "@bhatti/contract/limits"
 import { RateLimiter } from "../lib/rate-limit.ts"
 import type { EventFilter, EventMeta, EventRecord } from "../store/events.ts"

@@ -4,7 +4,7 @@
  */
 
 import { AppError } from "@bhatti/contract/errors"
-import type { EventType } from "@bhatti/contract/event"
+import type { EventType } from "@bhatti/contract/event-types"
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Core } from "./core.ts"
 

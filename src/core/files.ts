@@ -1,7 +1,6 @@
 /** Files of a sandbox, streamed; no whole file is held in memory. */
 
 import { AppError } from "@bhatti/contract/errors"
-import type { FileEntry } from "@bhatti/contract/file"
 import { limits } from "@bhatti/contract/limits"
 import type { Account } from "../store/users.ts"
 import { answerDeadlineMs, awakeGuest } from "./awake.ts"
@@ -27,10 +26,9 @@ export async function listFiles(
   account: Account,
   nameOrId: string,
   path: string,
-): Promise<{ entries: FileEntry[]; isTruncated: boolean }> {
+): Promise<{ files: GuestFile[]; isTruncated: boolean }> {
   const guest = await awakeGuest(core, account, nameOrId, "a file operation")
-  const { files, isTruncated } = await guest.listFiles(path, { deadlineMs: listDeadlineMs })
-  return { entries: files.map(viewFile), isTruncated }
+  return guest.listFiles(path, { deadlineMs: listDeadlineMs })
 }
 
 export async function statFile(
@@ -38,10 +36,8 @@ export async function statFile(
   account: Account,
   nameOrId: string,
   path: string,
-): Promise<FileEntry> {
-  return viewFile(
-    await (await awakeGuest(core, account, nameOrId, "a file operation")).statFile(path, deadline),
-  )
+): Promise<GuestFile> {
+  return (await awakeGuest(core, account, nameOrId, "a file operation")).statFile(path, deadline)
 }
 
 export async function removeFile(
@@ -184,18 +180,4 @@ function fileTooLarge(): AppError {
   return new AppError("too_large", `a file has at most ${limits.fileBytesMax / 1024 / 1024} MB`, {
     hint: "split it, or copy it from a file with bhatti cp, which has no such limit",
   })
-}
-
-function viewFile(file: GuestFile): FileEntry {
-  return {
-    name: file.name,
-    size: file.size,
-    mode: file.mode,
-    is_dir: file.type === "directory",
-    type: file.type,
-    owner: file.owner,
-    group: file.group,
-    mtime: new Date(file.modifiedUnixMs).toISOString(),
-    target: file.target,
-  }
 }

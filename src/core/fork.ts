@@ -4,7 +4,6 @@
  */
 
 import { AppError } from "@bhatti/contract/errors"
-import type { CreateSandbox, Sandbox } from "@bhatti/contract/sandbox"
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Account } from "../store/users.ts"
 import { allOrNone } from "./all-or-none.ts"
@@ -17,7 +16,7 @@ import { inParallel } from "./in-parallel.ts"
 import { templateToStart } from "./machine-of.ts"
 import { namesOf } from "./names.ts"
 import { policyAskedFor } from "./policy.ts"
-import { viewById } from "./sandbox-view.ts"
+import { type CreateSandbox, describeById, type Sandbox } from "./sandbox.ts"
 
 /** More would only share the same processors. */
 const startsAtOnce = 4
@@ -34,7 +33,7 @@ export async function forkSandbox(
   checkCopyable(source)
   checkAsked(source, input)
   const template = await templateToStart(core, source)
-  const secrets = await core.store.secrets.reveal(account.id, input.secrets)
+  const secrets = await core.store.secrets.reveal(account.id, input.secrets ?? [])
   checkLimits(account, source)
   const sizeMib = await core.host.disks.usedMib(source.id)
   const countedMib = await core.host.disks.countedMib(source.id)
@@ -53,14 +52,14 @@ export async function forkSandbox(
     usedMib: countedMib,
     env: { ...source.env, ...input.env },
     // A copy gets a secret only if the request names it again.
-    secretNames: input.secrets,
+    secretNames: input.secrets ?? [],
     labels: { ...source.labels, ...input.labels },
-    keepHot: input.keep_hot,
+    keepHot: input.keepHot ?? false,
     allowCold: source.allowCold,
-    warmAfterSec: input.warm_after ?? source.warmAfterSec,
-    coldAfterSec: input.cold_after ?? source.coldAfterSec,
+    warmAfterSec: input.warmAfterSec ?? source.warmAfterSec,
+    coldAfterSec: input.coldAfterSec ?? source.coldAfterSec,
     bootScript: source.bootScript,
-    netPolicy: input.net_policy ? policyAskedFor(core, input.net_policy) : source.netPolicy,
+    netPolicy: input.netPolicy ? policyAskedFor(core, input.netPolicy) : source.netPolicy,
   }
   const copies = await addAllNamed(namesOf(input.name, count), (names) =>
     core.store.sandboxes.addAll(
@@ -81,7 +80,7 @@ export async function forkSandbox(
         const from = { id: draftId, sandboxId: copy.id, isLast, signal: doomed }
         const { hasMemory } = await core.host.snapshots.placeDraft(from)
         await startCopy(core, copy, template, { env: { ...copy.env, ...secrets }, hasMemory })
-        started[index] = await viewById(core, copy.id)
+        started[index] = await describeById(core, copy.id)
         checkStillAwaited(copy, signal)
       }),
     )
@@ -101,15 +100,15 @@ function checkAsked(source: SandboxRecord, input: CreateSandbox): void {
     throw new AppError("invalid", `a copy ${what}`, { hint: "leave it out, or create one without a source" })
   }
   const { image = source.imageName, cpus = source.cpus } = input
-  const { memory_mb = source.memoryMib, disk_size_mb = source.diskMib } = input
+  const { memoryMib = source.memoryMib, diskMib = source.diskMib } = input
   if (image !== source.imageName) refuse(`has its source's image, ${source.imageName}, not ${image}`)
   if (cpus !== source.cpus) refuse(`has its source's number of cpus, ${source.cpus}, not ${cpus}`)
-  if (memory_mb !== source.memoryMib)
-    refuse(`has its source's memory, ${source.memoryMib} MB, not ${memory_mb}`)
-  if (disk_size_mb !== source.diskMib)
-    refuse(`has its source's size of disk, ${source.diskMib} MB, not ${disk_size_mb}`)
+  if (memoryMib !== source.memoryMib)
+    refuse(`has its source's memory, ${source.memoryMib} MB, not ${memoryMib}`)
+  if (diskMib !== source.diskMib)
+    refuse(`has its source's size of disk, ${source.diskMib} MB, not ${diskMib}`)
   if (input.init !== undefined) refuse("goes on where its source is, so there is no init script to run")
-  if (input.files.length > 0) refuse("has its source's files, and is given none at its start")
+  if ((input.files ?? []).length > 0) refuse("has its source's files, and is given none at its start")
 }
 
 /** The copies do not need the draft, so a failed removal does not fail them; it is retried until it works. */

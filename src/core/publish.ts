@@ -1,13 +1,14 @@
 /** Publishes ports: checks the owner's rights and the alias, and builds the URL. */
 
 import { AppError } from "@bhatti/contract/errors"
-import type { PublishedPort } from "@bhatti/contract/publish"
 import type { PublishedPortRecord } from "../store/published-ports.ts"
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Account } from "../store/users.ts"
 import type { Core } from "./core.ts"
 import { withFailure } from "./failures.ts"
 import { findSandbox } from "./find.ts"
+
+export type Published = PublishedPortRecord & { url: string }
 
 const suffixLetters = "abcdefghijkmnpqrstuvwxyz23456789"
 /** 32^10 suffixes: generated URLs cannot be guessed. */
@@ -20,7 +21,7 @@ export async function publishPort(
   account: Account,
   nameOrId: string,
   input: { port: number; alias?: string | undefined },
-): Promise<{ published: PublishedPort; isNew: boolean }> {
+): Promise<{ published: Published; isNew: boolean }> {
   const record = await findSandbox(core, account, nameOrId)
   const { publishedPorts } = core.store
   const { port, alias } = input
@@ -34,16 +35,12 @@ export async function publishPort(
     const meta = { by: "user", port: added.port, alias: added.alias }
     core.events.record({ type: "publish.created", userId: account.id, sandbox: record, meta })
   }
-  return { published: viewPublished(core, added), isNew }
+  return { published: withUrl(core, added), isNew }
 }
 
-export async function listPublished(
-  core: Core,
-  account: Account,
-  nameOrId: string,
-): Promise<PublishedPort[]> {
+export async function listPublished(core: Core, account: Account, nameOrId: string): Promise<Published[]> {
   const record = await findSandbox(core, account, nameOrId)
-  return (await core.store.publishedPorts.listOf([record.id])).map((one) => viewPublished(core, one))
+  return (await core.store.publishedPorts.listOf([record.id])).map((one) => withUrl(core, one))
 }
 
 /** Removes the given alias of the port, or all of them without one. */
@@ -71,21 +68,14 @@ export async function unpublishPort(
   }
 }
 
-export function urlOf(core: Core, alias: string): string {
+export function urlOf(core: Pick<Core, "settings">, alias: string): string {
   const { scheme, domain, port } = core.settings.publicAddress
   const isDefault = port === (scheme === "https" ? 443 : 80)
   return `${scheme}://${alias}.${domain}${isDefault ? "" : `:${port}`}/`
 }
 
-function viewPublished(core: Core, record: PublishedPortRecord): PublishedPort {
-  return {
-    id: record.id,
-    sandbox_id: record.sandboxId,
-    port: record.port,
-    alias: record.alias,
-    url: urlOf(core, record.alias),
-    created_at: record.createdAt,
-  }
+function withUrl(core: Core, record: PublishedPortRecord): Published {
+  return { ...record, url: urlOf(core, record.alias) }
 }
 
 function unguessableAlias(record: SandboxRecord): string {

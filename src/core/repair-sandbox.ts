@@ -3,7 +3,6 @@
  */
 
 import { AppError } from "@bhatti/contract/errors"
-import type { Repaired } from "@bhatti/contract/sandbox"
 import type { Account } from "../store/users.ts"
 import { detach } from "./attachment.ts"
 import { answerDeadlineMs } from "./awake.ts"
@@ -12,11 +11,14 @@ import { withFailure } from "./failures.ts"
 import { findSandbox, noSandbox } from "./find.ts"
 import { machineOf, templateToStart } from "./machine-of.ts"
 import { bootFromDisk, silence } from "./power.ts"
-import { viewById } from "./sandbox-view.ts"
+import { describeById, type Sandbox } from "./sandbox.ts"
 import { settle } from "./settle.ts"
 
 /** Bits of e2fsck's exit code: errors corrected, and reboot needed. */
 const fixedBits = 1 | 2
+
+/** `clean`: no errors; `repaired`: all errors were fixed; `damaged`: some could not be. */
+export type Repaired = { result: "clean" | "repaired" | "damaged"; output: string; sandbox: Sandbox }
 
 export async function repairByName(core: Core, account: Account, nameOrId: string): Promise<Repaired> {
   const found = await findSandbox(core, account, nameOrId)
@@ -57,5 +59,5 @@ export async function repairByName(core: Core, account: Account, nameOrId: strin
   const repair = await withFailure(core, failure, () => core.turns.take(id, inTurn))
   const result =
     repair.exitCode === 0 ? "clean" : (repair.exitCode & ~fixedBits) === 0 ? "repaired" : "damaged"
-  return { result, output: repair.output, sandbox: await viewById(core, id) }
+  return { result, output: repair.output, sandbox: await describeById(core, id) }
 }

@@ -1,7 +1,6 @@
 /** Restarts a sandbox: its guest shuts down in good order, and its machine boots from disk. */
 
 import { AppError } from "@bhatti/contract/errors"
-import type { Sandbox } from "@bhatti/contract/sandbox"
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Account } from "../store/users.ts"
 import { dropGuest } from "./attach.ts"
@@ -12,7 +11,7 @@ import { findSandbox, noSandbox } from "./find.ts"
 import type { Machine } from "./host.ts"
 import { machineOf, templateToStart } from "./machine-of.ts"
 import { bootFromDisk } from "./power.ts"
-import { viewById } from "./sandbox-view.ts"
+import { describeById, type Sandbox } from "./sandbox.ts"
 import { settle } from "./settle.ts"
 
 const answerDeadlineMs = 5000
@@ -44,7 +43,7 @@ export async function restartByName(core: Core, account: Account, nameOrId: stri
       core.events.record({ type: "sandbox.restarted", userId: account.id, sandbox: record, meta })
     }),
   )
-  return viewById(core, found.id)
+  return describeById(core, found.id)
 }
 
 /**

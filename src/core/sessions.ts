@@ -1,7 +1,6 @@
 /** Sessions in a sandbox: finds or starts the session that a client names, lists and signals sessions. */
 
 import { AppError } from "@bhatti/contract/errors"
-import type { Session } from "@bhatti/contract/session"
 import type { Account } from "../store/users.ts"
 import { answerDeadlineMs, awake, awakeGuest } from "./awake.ts"
 import type { Core } from "./core.ts"
@@ -44,21 +43,9 @@ function newestDetached(sessions: SessionRecord[]): SessionRecord | undefined {
     .sort((one, other) => other.createdUnixMs - one.createdUnixMs)[0]
 }
 
-export async function listSessions(core: Core, account: Account, nameOrId: string): Promise<Session[]> {
+export async function listSessions(core: Core, account: Account, nameOrId: string): Promise<SessionRecord[]> {
   const guest = await awakeGuest(core, account, nameOrId, "ps")
-  const sessions = await guest.sessions({ deadlineMs: answerDeadlineMs })
-  return sessions.map((session) => ({
-    session_id: session.id,
-    name: session.name,
-    argv: session.argv,
-    tty: true,
-    running: session.state === "running",
-    exit_code: session.exitCode,
-    signal: session.signal,
-    pid: session.pid,
-    attached: session.attached,
-    created_at: new Date(session.createdUnixMs).toISOString(),
-  }))
+  return guest.sessions({ deadlineMs: answerDeadlineMs })
 }
 
 export async function killSession(

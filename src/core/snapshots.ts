@@ -4,8 +4,6 @@
  */
 
 import { AppError } from "@bhatti/contract/errors"
-import type { Sandbox } from "@bhatti/contract/sandbox"
-import type { ResumeSnapshot, Snapshot } from "@bhatti/contract/snapshot"
 import type { NewSandbox } from "../store/sandboxes.ts"
 import type { SnapshotRecord } from "../store/snapshots.ts"
 import type { Account } from "../store/users.ts"
@@ -15,14 +13,14 @@ import { addNamed, checkLimits, checkSpace, checkStillAwaited } from "./create.t
 import { removeFailed } from "./destroy.ts"
 import { recordFailure, withFailure } from "./failures.ts"
 import { findSandbox } from "./find.ts"
-import { viewById } from "./sandbox-view.ts"
+import { describeById, type Sandbox } from "./sandbox.ts"
 
 export async function createSnapshot(
   core: Core,
   account: Account,
   nameOrId: string,
   name: string,
-): Promise<Snapshot> {
+): Promise<SnapshotRecord> {
   const startedAt = performance.now()
   const source = await findSandbox(core, account, nameOrId)
   checkCopyable(source)
@@ -54,7 +52,7 @@ export async function createSnapshot(
           source_paused_ms: pausedMs,
         },
       })
-      return viewSnapshot({ ...record, state: "ready", hasMemory, bytes })
+      return { ...record, state: "ready", hasMemory, bytes }
     } catch (cause) {
       recordFailure(
         core,
@@ -74,12 +72,8 @@ export async function createSnapshot(
   })
 }
 
-export async function listSnapshots(core: Core, account: Account): Promise<Snapshot[]> {
-  return (await core.store.snapshots.listOf(account.id)).map(viewSnapshot)
-}
-
-export async function getSnapshot(core: Core, account: Account, nameOrId: string): Promise<Snapshot> {
-  return viewSnapshot(await findSnapshot(core, account, nameOrId))
+export async function listSnapshots(core: Core, account: Account): Promise<SnapshotRecord[]> {
+  return core.store.snapshots.listOf(account.id)
 }
 
 export async function deleteSnapshot(core: Core, account: Account, nameOrId: string): Promise<void> {
@@ -113,7 +107,7 @@ export async function resumeSnapshot(
   core: Core,
   account: Account,
   nameOrId: string,
-  input: ResumeSnapshot,
+  input: { name?: string | undefined; secrets: string[] },
   { signal }: { signal?: AbortSignal | undefined } = {},
 ): Promise<Sandbox> {
   const startedAt = performance.now()
@@ -161,7 +155,7 @@ export async function resumeSnapshot(
       core.turns.take(snapshot.id, () => place(doomed), { signal: doomed }),
     )
     await startCopy(core, record, template, { env: { ...env, ...secrets }, hasMemory })
-    const sandbox = await viewById(core, record.id)
+    const sandbox = await describeById(core, record.id)
     checkStillAwaited(record, signal)
     undo.move()
     core.events.record({
@@ -171,8 +165,8 @@ export async function resumeSnapshot(
       meta: {
         by: "user",
         snapshot: snapshot.name,
-        how: sandbox.status_reason === null ? "memory" : "disk",
-        reason: sandbox.status_reason,
+        how: sandbox.bootReason === null ? "memory" : "disk",
+        reason: sandbox.bootReason,
         ms: Math.round(performance.now() - startedAt),
       },
     })
@@ -201,7 +195,7 @@ export async function reconcileSnapshots(core: Core): Promise<void> {
   }
 }
 
-async function findSnapshot(core: Core, account: Account, nameOrId: string): Promise<SnapshotRecord> {
+export async function findSnapshot(core: Core, account: Account, nameOrId: string): Promise<SnapshotRecord> {
   const record = await core.store.snapshots.find(account.id, nameOrId)
   if (record) return record
   throw noSnapshot(nameOrId)
@@ -216,22 +210,4 @@ function notReady(snapshot: SnapshotRecord): AppError {
   return new AppError("unavailable", `snapshot "${snapshot.name}" is ${doing}`, {
     hint: "try again in a moment",
   })
-}
-
-function viewSnapshot(record: SnapshotRecord): Snapshot {
-  return {
-    id: record.id,
-    user_id: record.userId,
-    name: record.name,
-    status: record.state,
-    source_sandbox: record.sourceName,
-    source_id: record.sourceId,
-    image: record.imageName,
-    cpus: record.cpus,
-    memory_mb: record.memoryMib,
-    disk_size_mb: record.diskMib,
-    has_memory: record.hasMemory,
-    size_mb: Math.ceil(record.bytes / 1024 / 1024),
-    created_at: record.createdAt,
-  }
 }

@@ -6,7 +6,6 @@
  */
 
 import { AppError } from "@bhatti/contract/errors"
-import type { Held } from "@bhatti/contract/sandbox"
 import {
   type DiskFacts,
   decideSpace,
@@ -37,6 +36,9 @@ const haltedAgainMs = 100
 
 type Id = SandboxRecord["id"]
 /** Belongs to one machine: a new machine of the same sandbox is not held. */
+/** Why a sandbox is paused in spite of its requests. */
+export type Held = "host_disk" | "disk_quota"
+
 type Hold = { held: Held; sinceMs: number; process: ProcessIdentity }
 /** Disk size at the last look, and before space became short. */
 type Look = { pid: number; mib: number; calmMib: number }

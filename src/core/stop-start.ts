@@ -1,14 +1,13 @@
 /** Stops and starts a sandbox at its owner's request. */
 
 import { AppError } from "@bhatti/contract/errors"
-import type { Sandbox, StartSandbox } from "@bhatti/contract/sandbox"
 import type { Account } from "../store/users.ts"
 import { awake } from "./awake.ts"
 import type { Core } from "./core.ts"
 import { withFailure } from "./failures.ts"
 import { findSandbox, noSandbox } from "./find.ts"
 import { stopSandbox } from "./power.ts"
-import { viewById } from "./sandbox-view.ts"
+import { describeById, type Sandbox } from "./sandbox.ts"
 import { settle } from "./settle.ts"
 
 /** A sandbox that is already stopped stays so; the owner's wish is recorded. */
@@ -35,14 +34,14 @@ export async function stopByName(core: Core, account: Account, nameOrId: string)
   }
   const failure = { type: "sandbox.stop_failed", sandbox: found } as const
   await withFailure(core, failure, () => core.turns.take(id, stop))
-  return viewById(core, id)
+  return describeById(core, id)
 }
 
 export async function startByName(
   core: Core,
   account: Account,
   nameOrId: string,
-  options: StartSandbox,
+  options: { force: boolean },
 ): Promise<Sandbox> {
   const record = await findSandbox(core, account, nameOrId)
   await core.space.insist(record)
@@ -50,5 +49,5 @@ export async function startByName(
   if (record.state.kind !== "hot") {
     core.events.record({ type: "sandbox.started", userId: account.id, sandbox: record, meta: { by: "user" } })
   }
-  return viewById(core, record.id)
+  return describeById(core, record.id)
 }

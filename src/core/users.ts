@@ -1,6 +1,6 @@
 /** An operator's changes to users, with their events. They work on the database, with or without a daemon. */
 
-import type { EventType } from "@bhatti/contract/event"
+import type { EventType } from "@bhatti/contract/event-types"
 import type { Store } from "../store/store.ts"
 import type { UserLimits, UserRecord } from "../store/users.ts"
 

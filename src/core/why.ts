@@ -1,17 +1,39 @@
 /** Explains to a person why a sandbox is in its state. */
 
-import type { Why } from "@bhatti/contract/sandbox"
 import type { Account } from "../store/users.ts"
 import type { Core } from "./core.ts"
-import { restHint, restText } from "./failed-starts.ts"
+import { type FailedStart, restHint, restText } from "./failed-starts.ts"
 import { findSandbox } from "./find.ts"
-import { heldText } from "./space.ts"
+import { type Held, heldText } from "./space.ts"
 
 /** Limit on the console text of a kernel that panicked. */
 const panicCharacters = 8192
 
 /** A busy guest is not waited for. */
 const pingDeadlineMs = 2000
+
+export type Why = {
+  /** Null on its way from one state to another. */
+  thermal: "hot" | "warm" | "cold" | null
+  reason: string
+  held: Held | null
+  /** Reasons why it is not paused now. */
+  keepsAwake: string[]
+  /** The last request to it since the daemon started. */
+  lastTouch: { what: string; secondsAgo: number } | null
+  /** Why it lost its memory at its last start; null: it kept it. */
+  startedFromDisk: string | null
+  /** The end of its console, if a kernel panic ended its last machine. */
+  panicConsole: string | null
+  /** Null: unknown. */
+  rootReadOnly: boolean | null
+  failedStarts: FailedStart | null
+  openStreams: number
+  idleSec: number
+  /** When the state changes if nothing happens, and to which. */
+  changesInSec: number | null
+  changesTo: "warm" | "cold" | null
+}
 
 export async function whySandbox(core: Core, account: Account, nameOrId: string): Promise<Why> {
   const record = await findSandbox(core, account, nameOrId)
@@ -25,16 +47,14 @@ export async function whySandbox(core: Core, account: Account, nameOrId: string)
   const held = core.space.heldOf(record) ?? null
   const end = await core.host.machines.lastEndIn(core.host.disks.directoryOf(record.id))
   const about = {
-    panic_console: end?.how === "panic" ? end.console.trim().slice(-panicCharacters) : null,
+    panicConsole: end?.how === "panic" ? end.console.trim().slice(-panicCharacters) : null,
     held,
-    root_read_only: pong?.rootReadOnly ?? null,
-    last_touch: touch
-      ? { what: touch.what, seconds_ago: Math.max(0, Math.round((nowMs - touch.atMs) / 1000)) }
+    rootReadOnly: pong?.rootReadOnly ?? null,
+    lastTouch: touch
+      ? { what: touch.what, secondsAgo: Math.max(0, Math.round((nowMs - touch.atMs) / 1000)) }
       : null,
-    started_from_disk: record.bootReason,
-    failed_starts: failed
-      ? { in_a_row: failed.inARow, reason: failed.reason, rest_seconds: failed.restSec }
-      : null,
+    startedFromDisk: record.bootReason,
+    failedStarts: failed ?? null,
   }
   const decision = core.thermal.explain(record, nowMs)
   if (decision) {
@@ -42,21 +62,21 @@ export async function whySandbox(core: Core, account: Account, nameOrId: string)
     return {
       thermal: state.kind === "warm" ? "warm" : "hot",
       reason: decision.reason,
-      keeps_awake: decision.keepsAwake,
-      open_streams: facts?.openStreams ?? 0,
-      idle_seconds: Math.round(Math.min(facts?.unaskedForMs ?? 0, facts?.guestIdleForMs ?? 0) / 1000),
-      changes_in_seconds: decision.changesInMs === null ? null : Math.ceil(decision.changesInMs / 1000),
-      changes_to: decision.changesInMs === null ? null : state.kind === "warm" ? "cold" : "warm",
+      keepsAwake: decision.keepsAwake,
+      openStreams: facts?.openStreams ?? 0,
+      idleSec: Math.round(Math.min(facts?.unaskedForMs ?? 0, facts?.guestIdleForMs ?? 0) / 1000),
+      changesInSec: decision.changesInMs === null ? null : Math.ceil(decision.changesInMs / 1000),
+      changesTo: decision.changesInMs === null ? null : state.kind === "warm" ? "cold" : "warm",
       ...about,
     }
   }
   const quiet = {
     ...about,
-    keeps_awake: [],
-    open_streams: 0,
-    idle_seconds: 0,
-    changes_in_seconds: null,
-    changes_to: null,
+    keepsAwake: [],
+    openStreams: 0,
+    idleSec: 0,
+    changesInSec: null,
+    changesTo: null,
   }
   if (held !== null)
     return {

@@ -9,6 +9,7 @@ import type { Account } from "../store/users.ts"
 import { toAppError } from "./errors.ts"
 import { onRevoked } from "./revocation.ts"
 import { StreamedAnswer } from "./streamed-answer.ts"
+import { viewEvent } from "./views/event.ts"
 
 /** Well below the time after which the front treats a silent answer as dead. */
 const quietMs = 30_000
@@ -85,17 +86,5 @@ function filterOf(account: Account, { type, sandbox, since }: EventsQuery): Even
     type,
     sandbox,
     since: since === undefined ? undefined : new Date(since).toISOString(),
-  }
-}
-
-function viewEvent(record: EventRecord): Event {
-  return {
-    id: record.id,
-    ts: record.at,
-    type: record.type,
-    user_id: record.userId,
-    sandbox_id: record.sandboxId,
-    sandbox_name: record.sandboxName,
-    meta: record.meta,
   }
 }

@@ -2,7 +2,6 @@
 
 import { RateLimits } from "@bhatti/contract/config"
 import { AppError } from "@bhatti/contract/errors"
-import { CreateSandbox } from "@bhatti/contract/sandbox"
 import { type Core, newCore } from "../../src/core/core.ts"
 import { createSandbox } from "../../src/core/create.ts"
 import type { GuestConnection } from "../../src/core/host.ts"
@@ -83,7 +82,7 @@ export async function openStage(options: StageOptions = {}): Promise<Stage> {
     dialled.add(connection)
     return connection
   }
-  await createSandbox(core, account, CreateSandbox.parse({ name: "dev" }))
+  await createSandbox(core, account, { name: "dev" })
   let nextPort = 3000
 
   return {

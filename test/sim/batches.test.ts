@@ -1,7 +1,6 @@
 /** The daemon dies at every step of a batch: the next one has all of its sandboxes or nothing of them. */
 
 import { expect, test } from "bun:test"
-import { CreateSandbox } from "@bhatti/contract/sandbox"
 import { type Core, newCore } from "../../src/core/core.ts"
 import { createSandbox } from "../../src/core/create.ts"
 import { createSandboxes } from "../../src/core/create-several.ts"
@@ -102,8 +101,8 @@ test.each(ways)(
       if (!account) throw new Error("no account")
 
       const first = new Daemon(store, world, time, adapt)
-      await first.finish(createSandbox(first.core, account, CreateSandbox.parse({ name: "source" })))
-      const input = CreateSandbox.parse({ name: "w", ...(from !== undefined && { from }) })
+      await first.finish(createSandbox(first.core, account, { name: "source" }))
+      const input = { name: "w", ...(from !== undefined && { from }) }
       createSandboxes(first.core, account, input, { count: 3 }).catch(() => undefined)
       const isCut = await first.goOn(steps)
       first.life.end()

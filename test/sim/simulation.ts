@@ -5,7 +5,6 @@
  */
 
 import { AppError } from "@bhatti/contract/errors"
-import { CreateSandbox, UpdateSandbox } from "@bhatti/contract/sandbox"
 import type { Log } from "../../src/core/bounded-log.ts"
 import { type Core, newCore } from "../../src/core/core.ts"
 import { createSandbox } from "../../src/core/create.ts"
@@ -386,10 +385,10 @@ export class Simulation {
         }
         return
       case "edit": {
-        const changes = { keep_hot: this.#random.chance(0.3), allow_cold: this.#random.chance(0.8) }
+        const changes = { keepHot: this.#random.chance(0.3), allowCold: this.#random.chance(0.8) }
         return this.#begin(
           `edit ${name}`,
-          () => editSandbox(this.#core, this.#account(user), name, UpdateSandbox.parse(changes)),
+          () => editSandbox(this.#core, this.#account(user), name, changes),
           this.#expected,
         )
       }
@@ -434,7 +433,7 @@ export class Simulation {
     }
     for (const value of known.memory) this.#mayReachCopies(known, "memory", value)
     for (const value of known.disk) this.#mayReachCopies(known, "disk", value)
-    const input = CreateSandbox.parse({ name, ...(from !== undefined && { from }) })
+    const input = { name, ...(from !== undefined && { from }) }
     this.#begin(
       `create ${name}${from === undefined ? "" : ` from ${from}`}`,
       () => createSandbox(this.#core, this.#account(user), input),
@@ -581,7 +580,7 @@ export class Simulation {
       () => destroySandbox(this.#core, account, target),
       () => stopByName(this.#core, account, target),
       () => this.#exec(user, target, ["read"]),
-      () => createSandbox(this.#core, account, CreateSandbox.parse({ name: `${user}-0`, from: target })),
+      () => createSandbox(this.#core, account, { name: `${user}-0`, from: target }),
     ])
     this.#begin(`${user} meddles with ${name}`, act as () => Promise<unknown>, (outcome) => {
       const isRefused =

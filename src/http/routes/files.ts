@@ -17,18 +17,23 @@ import { bytesReply } from "../bytes.ts"
 import type { Handlers } from "../context.ts"
 import { declaredLength } from "../input.ts"
 import { sectionOf } from "../lines.ts"
+import { viewFile } from "../views/file.ts"
 
 export const files = {
   async readFile({ core, account, revoked, params, request }, { query }) {
     if (request.method === "HEAD") {
-      const { size, mode, is_dir } = await statFile(core, account, params.id, query.path)
-      const headers = { "x-file-size": `${size}`, "x-file-mode": mode, "x-file-isdir": `${is_dir}` }
+      const { size, mode, type } = await statFile(core, account, params.id, query.path)
+      const headers = {
+        "x-file-size": `${size}`,
+        "x-file-mode": mode,
+        "x-file-isdir": `${type === "directory"}`,
+      }
       return new Response(null, { headers })
     }
-    if (query.stat === "true") return statFile(core, account, params.id, query.path)
+    if (query.stat === "true") return viewFile(await statFile(core, account, params.id, query.path))
     if (query.ls === "true") {
-      const { entries, isTruncated } = await listFiles(core, account, params.id, query.path)
-      return Response.json(entries, { headers: isTruncated ? { [truncatedHeader]: "true" } : {} })
+      const { files, isTruncated } = await listFiles(core, account, params.id, query.path)
+      return Response.json(files.map(viewFile), { headers: isTruncated ? { [truncatedHeader]: "true" } : {} })
     }
     const download = await readFile(core, account, params.id, query.path)
     const file = await download.file

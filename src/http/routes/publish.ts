@@ -6,6 +6,7 @@ import { z } from "zod"
 import { listPorts } from "../../core/ports.ts"
 import { listPublished, publishPort, unpublishPort } from "../../core/publish.ts"
 import type { Handlers } from "../context.ts"
+import { viewPublished } from "../views/published.ts"
 
 const PortParameter = z.coerce.number().pipe(Port)
 
@@ -16,11 +17,12 @@ export const publish = {
 
   async publishPort({ core, account, params }, { body }) {
     const { published, isNew } = await publishPort(core, account, params.id, body)
-    return isNew ? published : Response.json(published)
+    const reply = viewPublished(published)
+    return isNew ? reply : Response.json(reply)
   },
 
   async listPublished({ core, account, params }) {
-    return listPublished(core, account, params.id)
+    return (await listPublished(core, account, params.id)).map(viewPublished)
   },
 
   async unpublishPort({ core, account, params }, { query }) {

@@ -5,6 +5,7 @@ import { killSession, listSessions, readSessionOutput } from "../../core/session
 import { bytesReply } from "../bytes.ts"
 import type { Handlers } from "../context.ts"
 import { ShellSocket } from "../shell-socket.ts"
+import { viewSession } from "../views/session.ts"
 
 export const sessions = {
   async shellSocket({ core, account, params, requestId, upgrade }, { query }) {
@@ -14,7 +15,7 @@ export const sessions = {
   },
 
   async listSessions({ core, account, params }) {
-    return listSessions(core, account, params.id)
+    return (await listSessions(core, account, params.id)).map(viewSession)
   },
 
   async killSession({ core, account, params }, { body }) {

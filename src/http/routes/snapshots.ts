@@ -3,23 +3,25 @@
 import {
   createSnapshot,
   deleteSnapshot,
-  getSnapshot,
+  findSnapshot,
   listSnapshots,
   resumeSnapshot,
 } from "../../core/snapshots.ts"
 import type { Handlers } from "../context.ts"
+import { viewSandbox } from "../views/sandbox.ts"
+import { viewSnapshot } from "../views/snapshot.ts"
 
 export const snapshots = {
   async checkpointSandbox({ core, account, params }, { body }) {
-    return createSnapshot(core, account, params.id, body.name)
+    return viewSnapshot(await createSnapshot(core, account, params.id, body.name))
   },
 
   async listSnapshots({ core, account }) {
-    return listSnapshots(core, account)
+    return (await listSnapshots(core, account)).map(viewSnapshot)
   },
 
   async getSnapshot({ core, account, params }) {
-    return getSnapshot(core, account, params.name)
+    return viewSnapshot(await findSnapshot(core, account, params.name))
   },
 
   async deleteSnapshot({ core, account, params }) {
@@ -28,6 +30,6 @@ export const snapshots = {
   },
 
   async resumeSnapshot({ core, account, params, request }, { body }) {
-    return resumeSnapshot(core, account, params.name, body, { signal: request.signal })
+    return viewSandbox(await resumeSnapshot(core, account, params.name, body, { signal: request.signal }))
   },
 } satisfies Partial<Handlers>

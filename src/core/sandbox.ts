@@ -1,0 +1,76 @@
+/** A sandbox as its owner asks for it, and as the owner may know it: its record, and what the running daemon knows. */
+
+import type { NetPolicyInput } from "@bhatti/contract/network"
+import type { SandboxRecord } from "../store/sandboxes.ts"
+import type { Core } from "./core.ts"
+import { noSandbox } from "./find.ts"
+import { urlOf } from "./publish.ts"
+import type { Held } from "./space.ts"
+
+/** A request for a sandbox. Fields left out have the defaults of `contract/limits.ts`, or are those of the source. */
+export type CreateSandbox = {
+  name?: string | undefined
+  /** Makes a copy of this sandbox in its current state; `init` and `files` are then refused. */
+  from?: string | undefined
+  image?: string | undefined
+  cpus?: number | undefined
+  memoryMib?: number | undefined
+  diskMib?: number | undefined
+  env?: Record<string, string>
+  /** Names of the account's secrets. */
+  secrets?: string[]
+  labels?: Record<string, string>
+  keepHot?: boolean
+  netPolicy?: Partial<NetPolicyInput> | undefined
+  warmAfterSec?: number | undefined
+  coldAfterSec?: number | undefined
+  init?: string | undefined
+  /** Whether the init script runs at each boot too; default: true. */
+  onBoot?: boolean
+  files?: readonly { path: string; bytes: Uint8Array; mode?: string | undefined }[]
+  /** Returns a sandbox of that name if there is one, instead of an error. */
+  ifNotExists?: boolean
+}
+
+export type Sandbox = SandboxRecord & {
+  /** Set while it is paused because of a full disk, whatever its state is. */
+  held: Held | null
+  /** The step that it waits for while it is created. */
+  waitsFor: string | null
+  /** URLs of its published ports. */
+  urls: string[]
+  /** The address that belongs to it, which its guest gets when it starts. */
+  ip: string | null
+}
+
+type Parts = Pick<Core, "store" | "host" | "space" | "waits" | "settings">
+
+export async function describeSandboxes(core: Parts, records: SandboxRecord[]): Promise<Sandbox[]> {
+  const published = await core.store.publishedPorts.listOf(records.map(({ id }) => id))
+  const bySandbox = Map.groupBy(published, ({ sandboxId }) => sandboxId)
+  return records.map((record) => {
+    const urls = (bySandbox.get(record.id) ?? []).map(({ alias }) => urlOf(core, alias))
+    return describeSandbox(core, record, urls)
+  })
+}
+
+export async function describeById(core: Parts, id: SandboxRecord["id"]): Promise<Sandbox> {
+  const record = await core.store.sandboxes.get(id)
+  const [sandbox] = record ? await describeSandboxes(core, [record]) : []
+  if (!sandbox) throw noSandbox(id)
+  return sandbox
+}
+
+export function describeSandbox(
+  core: Omit<Parts, "store">,
+  record: SandboxRecord,
+  urls: string[] = [],
+): Sandbox {
+  return {
+    ...record,
+    held: core.space.heldOf(record) ?? null,
+    waitsFor: core.waits.get(record.id) ?? null,
+    urls,
+    ip: core.host.network?.identityOf(record).address ?? null,
+  }
+}

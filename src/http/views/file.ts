@@ -1,0 +1,18 @@
+/** A file on the wire. */
+
+import type { FileEntry } from "@bhatti/contract/file"
+import type { GuestFile } from "../../core/host.ts"
+
+export function viewFile(file: GuestFile): FileEntry {
+  return {
+    name: file.name,
+    size: file.size,
+    mode: file.mode,
+    is_dir: file.type === "directory",
+    type: file.type,
+    owner: file.owner,
+    group: file.group,
+    mtime: new Date(file.modifiedUnixMs).toISOString(),
+    target: file.target,
+  }
+}
