@@ -152,7 +152,7 @@ test.each([
     rmSync(path("snapshots"))
     expect((await run()).sandboxes.map(({ name }) => name)).toEqual(["dev", "work"])
     const store = await openStore({ dataDir })
-    expect((await store.sandboxes.listAll()).map(({ name }) => name)).toEqual(["dev", "work"])
+    expect((await store.sandboxes.listOnHost()).map(({ name }) => name)).toEqual(["dev", "work"])
     await store.close()
   },
 )

@@ -100,3 +100,27 @@ test("rules are pure: no waiting, no clock, no randomness, no host", async () =>
   }
   expect(wrong).toEqual([])
 })
+
+test("only the store has SQL, and only its adapter has what other databases do not understand", async () => {
+  const sqliteOnly =
+    /\b(rowid|json_\w+\(|data_version|pragma\b|sqlite_\w+|vacuum|strftime|julianday|unixepoch|ifnull|iif|group_concat|last_insert_rowid|changes\(\)|insert or|replace into|autoincrement|glob ')|bun:sqlite/i
+  const wrong: string[] = []
+  for (const file of new Bun.Glob("**/*.ts").scanSync(root)) {
+    // Migrations are the history of the SQLite file.
+    if (file.endsWith(".test.ts") || /^store\/(sqlite|migrations)\//.test(file)) continue
+    const code = (await Bun.file(join(root, file)).text()).replaceAll(/^\s*(\/?\*|\/\/).*$/gm, "")
+    if (sqliteOnly.test(code)) wrong.push(`${file} has what only SQLite understands`)
+    if (!file.startsWith("store/") && /from "kysely/.test(code)) wrong.push(`${file} has SQL`)
+  }
+  expect(wrong).toEqual([])
+})
+
+test("a listing names whose things it lists", async () => {
+  const wrong: string[] = []
+  for (const file of new Bun.Glob("{store,core}/**/*.ts").scanSync(root)) {
+    const text = await Bun.file(join(root, file)).text()
+    for (const [name] of text.matchAll(/\b(list|find|get|read)(All|Every)\w*/g))
+      wrong.push(`${file}: ${name}`)
+  }
+  expect(wrong).toEqual([])
+})

@@ -83,7 +83,13 @@ export interface UserStore {
   }
   events: {
     list(
-      filter: { type?: string | undefined; sandbox?: string | undefined; since?: string | undefined },
+      /** `userId: null`: everybody's events, and the host's own. */
+      filter: {
+        userId: null
+        type?: string | undefined
+        sandbox?: string | undefined
+        since?: string | undefined
+      },
       limit: number,
     ): Promise<StoredEvent[]>
   }

@@ -46,14 +46,14 @@ export async function backUp(
     }
   }
   const copied: Copied = { sandboxes: new Map(), snapshots: new Set() }
-  for (const record of await core.store.sandboxes.listAll()) {
+  for (const record of await core.store.sandboxes.listOnHost()) {
     if (record.templateId === null || record.state.kind === "creating" || record.state.kind === "destroying")
       continue
     await attempt(`sandbox ${record.name} (${record.id})`, () =>
       addSandbox(core, draft, record, copied, signal),
     )
   }
-  for (const { id, name, state, bytes } of await core.store.snapshots.listAll()) {
+  for (const { id, name, state, bytes } of await core.store.snapshots.listOnHost()) {
     if (state !== "ready") continue
     await attempt(`snapshot ${name} (${id})`, () =>
       core.turns.take(id, async () => {

@@ -30,16 +30,16 @@ export async function removeUnusedTemplates(core: Core, nowMs: number): Promise<
   const { machines } = core.host
   const measured = await machines.measureTemplates()
   // A directory without a row may get it back, and is worthless without its template.
-  const snapshots = await core.store.snapshots.listAll()
-  const known = [...(await core.store.sandboxes.listAll()), ...snapshots].map(({ id }): string => id)
+  const snapshots = await core.store.snapshots.listOnHost()
+  const known = [...(await core.store.sandboxes.listOnHost()), ...snapshots].map(({ id }): string => id)
   const lainOn = core.host.keptRows.templatesUnderUnknown(
-    new Set([...known, ...(await core.store.sandboxes.listPooled())]),
+    new Set([...known, ...(await core.store.sandboxes.listPooledOnHost())]),
   )
   if (lainOn === undefined) return
   // Measured first, so that a dependency added meanwhile counts.
   const needed = new Set([
-    ...(await core.store.sandboxes.listTemplateIds()),
-    ...(await core.store.snapshots.listAll()).map(({ templateId }) => templateId),
+    ...(await core.store.sandboxes.listTemplateIdsOnHost()),
+    ...(await core.store.snapshots.listOnHost()).map(({ templateId }) => templateId),
     ...core.pool.templateIds,
     ...lainOn,
   ])

@@ -217,7 +217,7 @@ function withShortTexts(meta: EventMeta): EventMeta {
 
 function fits(record: EventRecord, filter: EventFilter): boolean {
   return (
-    (filter.userId === undefined || record.userId === filter.userId) &&
+    (filter.userId === null || record.userId === filter.userId) &&
     (filter.type === undefined || record.type.startsWith(filter.type)) &&
     (filter.sandbox === undefined ||
       record.sandboxId === filter.sandbox ||

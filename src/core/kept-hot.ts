@@ -7,7 +7,7 @@ import { settle } from "./settle.ts"
 
 /** Wakes all of them, except those that their owner has stopped and nobody has used since. */
 export async function wakeKeptHot(core: Core): Promise<void> {
-  for (const record of await core.store.sandboxes.listAll()) {
+  for (const record of await core.store.sandboxes.listOnHost()) {
     if (!mustRun(record)) continue
     await core.turns
       .take(record.id, async () => {

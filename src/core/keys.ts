@@ -55,7 +55,7 @@ export class Keys {
     const version = await this.#store.foreignVersion()
     if (version === this.#seenVersion) return
     this.#seenVersion = version
-    const valid = await this.#store.users.keyHashes()
+    const valid = await this.#store.users.validHashes(this.#inUse.keys())
     for (const hash of this.#inUse.keys()) if (!valid.has(hash)) this.#revoke(hash)
   }
 

@@ -32,13 +32,13 @@ export class Metrics {
     this.#gauge("bhatti_sandboxes", "Sandboxes by state", ["state"], async (gauge) => {
       gauge.reset()
       for (const state of ["hot", "warm", "cold"]) gauge.set({ state }, 0)
-      for (const { state } of await core.store.sandboxes.listAll()) gauge.inc({ state: state.kind })
+      for (const { state } of await core.store.sandboxes.listOnHost()) gauge.inc({ state: state.kind })
     })
     this.#gauge("bhatti_pool_ready", "Sandboxes that wait in the pool", [], async (gauge) => {
       gauge.set(core.pool.readyCount)
     })
     this.#gauge("bhatti_snapshot_bytes", "Space that named snapshots take", [], async (gauge) => {
-      const all = await core.store.snapshots.listAll()
+      const all = await core.store.snapshots.listOnHost()
       gauge.set(all.reduce((sum, { bytes }) => sum + bytes, 0))
     })
     this.#gauge("bhatti_disk_free_bytes", "Free space where the data directory is", [], async (gauge) => {

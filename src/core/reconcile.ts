@@ -15,9 +15,9 @@ import { reconcileSnapshots } from "./snapshots.ts"
  */
 export async function reconcile(core: Core): Promise<{ settled: Promise<void> }> {
   await core.host.machines.removeLeftovers()
-  const records = await core.store.sandboxes.listAll()
+  const records = await core.store.sandboxes.listOnHost()
   await resyncNetwork(core, records)
-  const inBatch = new Set(await core.store.sandboxes.listInBatch())
+  const inBatch = new Set(await core.store.sandboxes.listInBatchOnHost())
   const reconcileAll = async (some: SandboxRecord[]) => {
     await Promise.all(
       some.map((record) =>
@@ -30,7 +30,7 @@ export async function reconcile(core: Core): Promise<{ settled: Promise<void> }>
   )
   const settled = reconcileAll(running)
   await reconcileAll(ended)
-  for (const id of await core.store.sandboxes.listPooled()) await removeById(core, id)
+  for (const id of await core.store.sandboxes.listPooledOnHost()) await removeById(core, id)
   await setUnknownAside(core)
   await reconcileSnapshots(core)
   return { settled }
@@ -71,7 +71,7 @@ async function reconcileOne(
  */
 async function setUnknownAside(core: Core): Promise<void> {
   const { machines, disks, keptRows } = core.host
-  const known = new Set<string>((await core.store.sandboxes.listAll()).map(({ id }) => id))
+  const known = new Set<string>((await core.store.sandboxes.listOnHost()).map(({ id }) => id))
   for (const id of await disks.listSandboxes()) {
     if (known.has(id)) continue
     const machine = SandboxId.safeParse(id).success ? machines.findIn(disks.directoryOf(id)) : undefined

@@ -10,7 +10,7 @@ const savesAtOnce = 4
 
 /** Saves until the signal aborts; the next start resumes an unfinished save. */
 export async function saveAll(core: Core, signal: AbortSignal): Promise<{ saved: number; left: number }> {
-  const running = (await core.store.sandboxes.listAll()).filter(({ state }) =>
+  const running = (await core.store.sandboxes.listOnHost()).filter(({ state }) =>
     ["hot", "warm"].includes(state.kind),
   )
   let saved = 0

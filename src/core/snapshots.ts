@@ -180,7 +180,7 @@ export async function reconcileSnapshots(core: Core): Promise<void> {
   const { snapshots } = core.host
   await snapshots.removeUnfinished()
   const known = new Set<string>()
-  for (const record of await core.store.snapshots.listAll()) {
+  for (const record of await core.store.snapshots.listOnHost()) {
     if (record.state === "ready") known.add(record.id)
     else await removeSnapshotRecord(core, record)
   }

@@ -93,7 +93,7 @@ export class Space {
     const core = this.#core
     const amount = await this.#amount()
     const isShort = isSpaceShort(amount)
-    const all = await core.store.sandboxes.listAll()
+    const all = await core.store.sandboxes.listOnHost()
     await this.#quotas.measure(all)
     this.#endGraces(all)
     // A full disk may have rejected the state of a held sandbox.

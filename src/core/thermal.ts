@@ -64,7 +64,7 @@ export class Thermal {
   }
 
   async tick(nowMs: number): Promise<void> {
-    const records = await this.#core.store.sandboxes.listAll()
+    const records = await this.#core.store.sandboxes.listOnHost()
     const known = new Set(records.map(({ id }) => id))
     for (const id of this.#watches.keys()) if (!known.has(id)) this.#watches.delete(id)
     const isMemoryShort = this.#core.memory.isShort

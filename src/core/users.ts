@@ -18,7 +18,7 @@ export class OperatorUsers {
   }
 
   list(): Promise<UserRecord[]> {
-    return this.#store.users.list()
+    return this.#store.users.listForOperator()
   }
 
   async edit(name: string, changes: Partial<UserLimits>): Promise<UserRecord> {
@@ -34,7 +34,7 @@ export class OperatorUsers {
   }
 
   async remove(name: string): Promise<void> {
-    const user = (await this.list()).find((one) => one.name === name)
+    const user = await this.#store.users.find(name)
     await this.#store.users.remove(name)
     await this.#record("user.deleted", user)
   }

@@ -192,9 +192,9 @@ async function partsBelow(root: string, path: string, depth: number): Promise<st
   return parts
 }
 
-/** Also recognises SQLite's errors and wrapped errors. */
+/** Also recognises wrapped errors. */
 function isNoSpace(error: unknown): boolean {
-  if (/^(ENOSPC|EDQUOT|SQLITE_FULL)$/.test(errorCodeOf(error) ?? "")) return true
+  if (/^(ENOSPC|EDQUOT)$/.test(errorCodeOf(error) ?? "")) return true
   return error instanceof Error && error.cause !== undefined && isNoSpace(error.cause)
 }
 

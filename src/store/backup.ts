@@ -3,11 +3,12 @@
  * here.
  */
 
-import { type Kysely, sql } from "kysely"
+import type { Kysely } from "kysely"
 import { readInstallation } from "./changes.ts"
 import { markText } from "./mark.ts"
 import { SandboxState } from "./sandboxes.ts"
 import type { Schema } from "./schema.ts"
+import { toSingleFile } from "./sqlite/file.ts"
 
 export type Copied = {
   sandboxes: ReadonlyMap<string, { hasMemory: boolean }>
@@ -56,7 +57,6 @@ export async function fitToBackup(
     if (!kept.has(id)) await db.deleteFrom("snapshots").where("id", "=", id).execute()
   for (const id of copied.snapshots) if (!kept.has(id)) gone.push({ kind: "snapshot", id })
   const mark = markText(await readInstallation(db))
-  // A backup's database is a single file, without a write-ahead log.
-  await sql`pragma journal_mode = delete`.execute(db)
+  await toSingleFile(db)
   return { mark, gone }
 }

@@ -3,13 +3,12 @@
  * another installation knows nothing about the sandboxes beside it, and must not decide about them.
  */
 
-import { Database } from "bun:sqlite"
 import { readdirSync, statSync } from "node:fs"
 import { join } from "node:path"
 import { AppError } from "@bhatti/contract/errors"
-import { errorCodeOf } from "../lib/error-code.ts"
 import { ifThere, whenNowhere } from "../lib/if-there.ts"
-import { isRecovering, type Mark, markPath, readMark } from "./mark.ts"
+import { isRecovering, markPath, readMark } from "./mark.ts"
+import { inspect } from "./sqlite/file.ts"
 
 export type Fault = "missing" | "empty" | "damaged" | "older" | "foreign" | "unfinished"
 
@@ -19,12 +18,6 @@ export type Belonging =
   /** `markProblem`: the mark has to be rewritten. */
   | { kind: "fits"; markProblem: "missing" | "damaged" | undefined }
   | { kind: "misfit"; fault: Fault }
-
-/** Unreadable for a reason other than its content; opening it for use reports that. */
-export type Inspected =
-  | { kind: "whole"; mark: Mark | undefined }
-  | { kind: "damaged" }
-  | { kind: "unreadable" }
 
 export function databasePath(dataDir: string): string {
   return join(dataDir, "bhatti.db")
@@ -50,30 +43,6 @@ export function belongingOf(dataDir: string): Belonging {
 
 function misfit(fault: Fault): Belonging {
   return { kind: "misfit", fault }
-}
-
-/** Leaves the file unchanged. */
-export function inspect(path: string): Inspected {
-  let database: Database | undefined
-  try {
-    database = new Database(path, { readonly: true, strict: true })
-    database.run("pragma busy_timeout = 5000")
-    const words = database.query<{ quick_check: string }, []>("pragma quick_check(1)").get()
-    if (words?.quick_check !== "ok") return { kind: "damaged" }
-    const has = database
-      .query("select 1 from sqlite_schema where type = 'table' and name = 'installation'")
-      .get()
-    if (!has) return { kind: "whole", mark: undefined }
-    const mark = database.query<Mark, []>("select id, counter from installation").get()
-    return { kind: "whole", mark: mark ?? undefined }
-  } catch (error) {
-    const code = errorCodeOf(error) ?? ""
-    if (/^SQLITE_(NOTADB|CORRUPT|ERROR)/.test(code)) return { kind: "damaged" }
-    if (code.startsWith("SQLITE_")) return { kind: "unreadable" }
-    throw error
-  } finally {
-    database?.close()
-  }
 }
 
 /** Counts the sandboxes and snapshots beside the database. */

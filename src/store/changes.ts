@@ -6,6 +6,7 @@
 import { type Kysely, sql } from "kysely"
 import type { Mark } from "./mark.ts"
 import type { Schema } from "./schema.ts"
+import { countChangesOf } from "./sqlite/queries.ts"
 
 /**
  * Tables that define sandboxes, their owners and their access. Events are left out, since no decision depends on them.
@@ -14,14 +15,7 @@ const countedTables = ["users", "sandboxes", "secrets", "published_ports", "snap
 
 /** Recreates the triggers after each migration: a table that a migration has rebuilt has lost them. */
 export async function countChanges(db: Kysely<Schema>): Promise<void> {
-  for (const table of countedTables) {
-    for (const change of ["insert", "update", "delete"]) {
-      await sql`
-        create trigger if not exists ${sql.ref(`count_${table}_${change}`)}
-        after ${sql.raw(change)} on ${sql.ref(table)}
-        begin update installation set counter = counter + 1; end`.execute(db)
-    }
-  }
+  await countChangesOf(db, countedTables)
 }
 
 export async function readInstallation(db: Kysely<Schema>): Promise<Mark> {
@@ -32,6 +26,6 @@ export async function readInstallation(db: Kysely<Schema>): Promise<Mark> {
 export async function raiseCounter(db: Kysely<Schema>, atLeast: number): Promise<void> {
   await db
     .updateTable("installation")
-    .set({ counter: sql<number>`max(counter, ${atLeast}) + 1` })
+    .set({ counter: sql<number>`case when counter > ${atLeast} then counter else ${atLeast} end + 1` })
     .execute()
 }

@@ -1,17 +1,17 @@
 /**
  * Copies of the database in `database-copies`: one before every migration, one per day. A copy is private and either
- * complete or absent, and their number is limited. SQLite makes them itself: opening the file a second time here would
- * release the locks that this process holds on it.
+ * complete or absent, and their number is limited.
  */
 
 import { closeSync, mkdirSync, openSync, readdirSync } from "node:fs"
 import { rename, rm } from "node:fs/promises"
 import { join } from "node:path"
-import { type Kysely, sql } from "kysely"
+import type { Kysely } from "kysely"
 import { syncPath } from "../lib/durable.ts"
 import { ifThere } from "../lib/if-there.ts"
-import { inspect } from "./belonging.ts"
 import type { Mark } from "./mark.ts"
+import type { Schema } from "./schema.ts"
+import { copyInto, inspect } from "./sqlite/file.ts"
 
 /** A week of daily copies, and those of updates. */
 const keptMax = 10
@@ -28,7 +28,7 @@ export function listCopies(dataDir: string): string[] {
   return names.filter((name) => /^\d{8}T\d{6}Z.*\.db$/.test(name)).sort()
 }
 
-export async function makeCopy(db: Kysely<never>, dataDir: string, why: string): Promise<void> {
+export async function makeCopy(db: Kysely<Schema>, dataDir: string, why: string): Promise<void> {
   const directory = copiesOf(dataDir)
   mkdirSync(directory, { recursive: true, mode: 0o700 })
   const name = `${timeName(new Date())}-${why}.db`
@@ -40,12 +40,12 @@ export async function makeCopy(db: Kysely<never>, dataDir: string, why: string):
 }
 
 /** Writes a complete copy of the current database to another path. */
-export async function writeCopy(db: Kysely<never>, path: string): Promise<void> {
+export async function writeCopy(db: Kysely<Schema>, path: string): Promise<void> {
   await rm(path, { force: true })
-  // SQLite accepts an existing empty file, which keeps the copy private from its first byte.
+  // The copy is private from its first byte.
   closeSync(openSync(path, "wx", 0o600))
   try {
-    await sql`vacuum into ${path}`.execute(db)
+    await copyInto(db, path)
     await syncPath(path)
   } catch (error) {
     await rm(path, { force: true })

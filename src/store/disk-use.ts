@@ -7,6 +7,7 @@ import { AppError } from "@bhatti/contract/errors"
 import { type SandboxId, UserId } from "@bhatti/contract/ids"
 import { type Kysely, sql } from "kysely"
 import type { Schema, UserRow } from "./schema.ts"
+import { among } from "./sqlite/queries.ts"
 
 const mebibyte = 1024 * 1024
 
@@ -20,15 +21,18 @@ export class DiskUse {
     this.#db = db
   }
 
-  /** The quotas of all users that have one. */
-  async quotas(): Promise<DiskQuota[]> {
-    const { rows } = await sql<{ id: string; max: number; snapshots: number }>`
-      select id, max_disk_mib as max, ${snapshotsMib(sql.ref("users.id"))} as snapshots
-      from users where max_disk_mib > 0`.execute(this.#db)
-    return rows.map(({ id, max, snapshots }) => ({
-      userId: UserId.parse(id),
-      maxMib: max,
-      snapshotsMib: Number(snapshots),
+  /** The quotas of those users that have one. */
+  async quotasOf(users: Iterable<UserId>): Promise<DiskQuota[]> {
+    const rows = await this.#db
+      .selectFrom("users")
+      .select(["id", "max_disk_mib", snapshotsMib(sql.ref("users.id")).as("snapshots")])
+      .where("id", "in", among(users))
+      .where("max_disk_mib", ">", 0)
+      .execute()
+    return rows.map((row) => ({
+      userId: UserId.parse(row.id),
+      maxMib: row.max_disk_mib,
+      snapshotsMib: Number(row.snapshots),
     }))
   }
 

@@ -22,8 +22,8 @@ export type EventRecord = {
 }
 
 export type EventFilter = {
-  /** The owner; undefined selects everybody's events and the host's own. */
-  userId?: string | undefined
+  /** The owner; null selects everybody's events and the host's own. */
+  userId: string | null
   /** Prefix of the type. */
   type?: string | undefined
   /** Id of a sandbox, or its name at that time. */
@@ -56,7 +56,7 @@ export class Events {
   async list(filter: EventFilter, limit: number): Promise<EventRecord[]> {
     let query = this.#db.selectFrom("events").selectAll()
     const { userId, type, sandbox, since } = filter
-    if (userId !== undefined) query = query.where("user_id", "=", userId)
+    if (userId !== null) query = query.where("user_id", "=", userId)
     if (type !== undefined) query = query.where(sql`substr(type, 1, ${type.length})`, "=", type)
     if (sandbox !== undefined) {
       query = query.where((eb) => eb.or([eb("sandbox_id", "=", sandbox), eb("sandbox_name", "=", sandbox)]))

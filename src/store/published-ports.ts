@@ -3,10 +3,11 @@
 import { AppError } from "@bhatti/contract/errors"
 import { SandboxId } from "@bhatti/contract/ids"
 import { limits } from "@bhatti/contract/limits"
-import { type Kysely, sql } from "kysely"
+import type { Kysely } from "kysely"
 import { randomHex } from "../lib/random-hex.ts"
 import type { PublishedPortRow, Schema } from "./schema.ts"
 import { violates } from "./sqlite/constraints.ts"
+import { among, insertionOrder } from "./sqlite/queries.ts"
 import { withUserLocked } from "./user-lock.ts"
 
 export type PublishedPortRecord = {
@@ -66,11 +67,10 @@ export class PublishedPorts {
     const rows = await this.#db
       .selectFrom("published_ports")
       .selectAll()
-      // One parameter: separate statements for every number of ids would each have to be prepared.
-      .where("sandbox_id", "in", sql<SandboxId>`(select value from json_each(${JSON.stringify(sandboxIds)}))`)
+      .where("sandbox_id", "in", among(sandboxIds))
       .orderBy("created_at")
       // Orders rows of the same millisecond.
-      .orderBy(sql`rowid`)
+      .orderBy(insertionOrder)
       .execute()
     return rows.map(toRecord)
   }

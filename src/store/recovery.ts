@@ -57,7 +57,6 @@ export class Recovery {
       .selectFrom("sandboxes")
       .selectAll()
       .where("user_id", "is not", null)
-      .where(sql<boolean>`json_extract(state, '$.kind') not in ('creating', 'destroying')`)
       .execute()
     const snapshots = await this.#db
       .selectFrom("snapshots")
@@ -65,14 +64,16 @@ export class Recovery {
       .where("state", "=", "ready")
       .execute()
     return [
-      ...sandboxes.map((row) => ({
-        kind: "sandbox" as const,
-        owner: ownerOf(row.user_id ?? "", names),
-        // The disk use is measured again later.
-        row: { ...row, user_id: row.user_id ?? "", used_mib: 0 },
-        ports: ports.get(row.id) ?? [],
-        state: row.state,
-      })),
+      ...sandboxes
+        .filter(({ state }) => hasLasted(state))
+        .map((row) => ({
+          kind: "sandbox" as const,
+          owner: ownerOf(row.user_id ?? "", names),
+          // The disk use is measured again later.
+          row: { ...row, user_id: row.user_id ?? "", used_mib: 0 },
+          ports: ports.get(row.id) ?? [],
+          state: row.state,
+        })),
       ...snapshots.map((row) => ({
         kind: "snapshot" as const,
         owner: ownerOf(row.user_id, names),
@@ -224,6 +225,11 @@ function ownerOf(id: string, names: ReadonlyMap<string, string>): KeptRow["owner
   return { id, name: names.get(id) ?? id }
 }
 
+function hasLasted(state: string): boolean {
+  const { kind } = SandboxState.parse(JSON.parse(state))
+  return kind !== "creating" && kind !== "destroying"
+}
+
 async function isReadable(read: () => Promise<unknown>): Promise<boolean> {
   try {
     return (await read()) !== undefined
@@ -261,8 +267,8 @@ async function insert(
   table: "sandboxes" | "snapshots" | "published_ports",
   row: Row,
 ): Promise<void> {
-  const { rows } = await sql<{ name: string }>`select name from pragma_table_info(${table})`.execute(db)
-  const columns = rows.map(({ name }) => name).filter((name) => row[name] !== undefined)
+  const known = (await db.introspection.getTables()).find(({ name }) => name === table)?.columns ?? []
+  const columns = known.map(({ name }) => name).filter((name) => row[name] !== undefined)
   await sql`
     insert into ${sql.table(table)} (${sql.join(columns.map((column) => sql.ref(column)))})
     values (${sql.join(columns.map((column) => sql.val(row[column])))})`.execute(db)

@@ -15,11 +15,12 @@
 import { AppError } from "@bhatti/contract/errors"
 import { SandboxId, UserId } from "@bhatti/contract/ids"
 import { NetPolicy } from "@bhatti/contract/network"
-import { type Kysely, sql } from "kysely"
+import type { Kysely } from "kysely"
 import { z } from "zod"
 import { claimRow, insertPooledRow, insertRow, withinLimits } from "./sandbox-places.ts"
 import type { SandboxRow, Schema } from "./schema.ts"
 import { violates } from "./sqlite/constraints.ts"
+import { insertionOrder } from "./sqlite/queries.ts"
 import type { Account } from "./users.ts"
 
 /** Its owner has asked for the stop, and nobody has used it since. */
@@ -143,7 +144,7 @@ export class Sandboxes {
   }
 
   /** Sandboxes whose batch is not done. */
-  async listInBatch(): Promise<SandboxId[]> {
+  async listInBatchOnHost(): Promise<SandboxId[]> {
     const rows = await this.#db.selectFrom("sandboxes").select("id").where("in_batch", "=", 1).execute()
     return rows.map(({ id }) => SandboxId.parse(id))
   }
@@ -159,13 +160,13 @@ export class Sandboxes {
   }
 
   /** Pooled sandboxes that are unclaimed. */
-  async listPooled(): Promise<SandboxId[]> {
+  async listPooledOnHost(): Promise<SandboxId[]> {
     const rows = await this.#db.selectFrom("sandboxes").select("id").where("user_id", "is", null).execute()
     return rows.map(({ id }) => SandboxId.parse(id))
   }
 
   /** Templates that sandboxes depend on, including pooled ones. */
-  async listTemplateIds(): Promise<string[]> {
+  async listTemplateIdsOnHost(): Promise<string[]> {
     const rows = await this.#db.selectFrom("sandboxes").select("template_id").distinct().execute()
     return rows.flatMap(({ template_id }) => (template_id === null ? [] : [template_id]))
   }
@@ -254,12 +255,12 @@ export class Sandboxes {
       .where("user_id", "=", userId)
       .orderBy("created_at")
       // Orders rows of the same millisecond.
-      .orderBy(sql`rowid`)
+      .orderBy(insertionOrder)
       .execute()
     return rows.map(toRecord)
   }
 
-  async listAll(): Promise<SandboxRecord[]> {
+  async listOnHost(): Promise<SandboxRecord[]> {
     return (
       await this.#db
         .selectFrom("sandboxes")

@@ -7,13 +7,14 @@ import { AppError } from "@bhatti/contract/errors"
 import { SandboxId, SnapshotId, UserId } from "@bhatti/contract/ids"
 import { limits } from "@bhatti/contract/limits"
 import { NetPolicy } from "@bhatti/contract/network"
-import { type Kysely, sql } from "kysely"
+import type { Kysely } from "kysely"
 import { z } from "zod"
 import { randomHex } from "../lib/random-hex.ts"
 import { checkDiskQuota } from "./disk-use.ts"
 import type { SandboxRecord } from "./sandboxes.ts"
 import type { Schema, SnapshotRow } from "./schema.ts"
 import { violates } from "./sqlite/constraints.ts"
+import { insertionOrder } from "./sqlite/queries.ts"
 import { countOf, withUserLocked } from "./user-lock.ts"
 import type { Account } from "./users.ts"
 
@@ -144,12 +145,12 @@ export class Snapshots {
       .where("user_id", "=", userId)
       .orderBy("created_at")
       // Orders rows of the same millisecond.
-      .orderBy(sql`rowid`)
+      .orderBy(insertionOrder)
       .execute()
     return rows.map(toRecord)
   }
 
-  async listAll(): Promise<SnapshotRecord[]> {
+  async listOnHost(): Promise<SnapshotRecord[]> {
     return (await this.#db.selectFrom("snapshots").selectAll().execute()).map(toRecord)
   }
 }

@@ -6,7 +6,7 @@
 import { existsSync, mkdirSync } from "node:fs"
 import { join } from "node:path"
 import { AppError } from "@bhatti/contract/errors"
-import { Kysely, sql } from "kysely"
+import { Kysely } from "kysely"
 import { type Migration, Migrator } from "kysely/migration"
 import { syncPath } from "../lib/durable.ts"
 import { errorCodeOf } from "../lib/error-code.ts"
@@ -32,6 +32,7 @@ import type { Schema } from "./schema.ts"
 import { Secrets } from "./secrets.ts"
 import { Snapshots } from "./snapshots.ts"
 import { sqliteDialect } from "./sqlite/dialect.ts"
+import { foreignVersion } from "./sqlite/queries.ts"
 import { Users } from "./users.ts"
 import { Vault } from "./vault.ts"
 
@@ -119,7 +120,6 @@ function fill(
   notes: readonly string[],
 ): Store {
   const events = new Events(db)
-  const untyped = db as unknown as Kysely<never>
   const mark = async () => {
     if (dataDir === undefined) return
     const now = await readInstallation(db)
@@ -138,17 +138,14 @@ function fill(
     events,
     recovery: new Recovery(db),
     notes,
-    async foreignVersion() {
-      const { rows } = await sql<{ data_version: number }>`pragma data_version`.execute(db)
-      return rows[0]?.data_version ?? 0
-    },
+    foreignVersion: () => foreignVersion(db),
     installation: () => readInstallation(db),
     writeMark: mark,
     async copyDaily() {
-      if (dataDir !== undefined && isCopyDue(dataDir, Date.now())) await makeCopy(untyped, dataDir, "daily")
+      if (dataDir !== undefined && isCopyDue(dataDir, Date.now())) await makeCopy(db, dataDir, "daily")
     },
     async backUp(path, copied) {
-      await writeCopy(untyped, path)
+      await writeCopy(db, path)
       const copy = new Kysely<Schema>({ dialect: sqliteDialect(path) })
       try {
         return await fitToBackup(copy, copied)
@@ -198,7 +195,7 @@ async function copyBeforeMigration(migrator: Migrator, db: Kysely<Schema>, dataD
   const next = all.find(({ executedAt }) => executedAt === undefined)
   if (next === undefined || !all.some(({ executedAt }) => executedAt !== undefined)) return
   try {
-    await makeCopy(db as unknown as Kysely<never>, dataDir, `before-${next.name}`)
+    await makeCopy(db, dataDir, `before-${next.name}`)
   } catch (cause) {
     throw new AppError("unavailable", "the database cannot be copied, so it is not brought up to date", {
       cause,

@@ -8,6 +8,7 @@ import { randomHex } from "../lib/random-hex.ts"
 import { diskUsedMib } from "./disk-use.ts"
 import type { Schema, UserRow } from "./schema.ts"
 import { violates } from "./sqlite/constraints.ts"
+import { among } from "./sqlite/queries.ts"
 
 export type UserLimits = {
   maxSandboxes: number
@@ -95,31 +96,32 @@ export class Users {
     return { user: { ...toAccount(row), createdAt: row.created_at, sandboxes: 0, diskUsedMib: 0 }, key }
   }
 
-  async list(): Promise<UserRecord[]> {
-    const rows = await this.#db
+  async listForOperator(): Promise<UserRecord[]> {
+    return (await this.#selectRecords().orderBy("created_at").execute()).map(toRecord)
+  }
+
+  async find(name: string): Promise<UserRecord | undefined> {
+    const row = await this.#selectRecords().where("name", "=", name).executeTakeFirst()
+    return row && toRecord(row)
+  }
+
+  #selectRecords() {
+    return this.#db
       .selectFrom("users")
       .selectAll()
       .select((eb) =>
         eb
           .selectFrom("sandboxes")
           .whereRef("sandboxes.user_id", "=", "users.id")
-          .select(eb.fn.countAll<number>().as("count"))
+          .select(eb.fn.countAll().as("count"))
           .as("sandboxes"),
       )
       .select(diskUsedMib(sql.ref("users.id")).as("disk_used_mib"))
-      .orderBy("created_at")
-      .execute()
-    return rows.map((row) => ({
-      ...toAccount(row),
-      createdAt: row.created_at,
-      sandboxes: Number(row.sandboxes ?? 0),
-      diskUsedMib: Number(row.disk_used_mib),
-    }))
   }
 
   /** Changes the given limits only. Existing sandboxes stay, even above a lower limit. */
   async edit(name: string, changes: Partial<UserLimits>): Promise<UserRecord> {
-    const user = (await this.list()).find((one) => one.name === name)
+    const user = await this.find(name)
     if (!user) throw noUser(name)
     const edited = { ...user, ...changes }
     checkLimits(edited)
@@ -146,7 +148,7 @@ export class Users {
       .where("name", "=", name)
       .executeTakeFirst()
     if (changed.numUpdatedRows === 0n) throw noUser(name)
-    const user = (await this.list()).find((one) => one.name === name)
+    const user = await this.find(name)
     if (!user) throw noUser(name)
     return { user, key }
   }
@@ -160,7 +162,7 @@ export class Users {
       .where(sql<boolean>`not exists (select 1 from snapshots where snapshots.user_id = users.id)`)
       .executeTakeFirst()
     if (removed.numDeletedRows > 0n) return
-    const user = (await this.list()).find((one) => one.name === name)
+    const user = await this.find(name)
     if (!user) throw noUser(name)
     if (user.sandboxes === 0) {
       throw new AppError("conflict", `user "${name}" has snapshots`, {
@@ -187,10 +189,25 @@ export class Users {
     return row && toAccount(row)
   }
 
-  /** Hashes of all valid keys. */
-  async keyHashes(): Promise<Set<string>> {
-    const rows = await this.#db.selectFrom("users").select("key_hash").execute()
+  /** Returns those of the hashes whose keys are valid. */
+  async validHashes(hashes: Iterable<string>): Promise<Set<string>> {
+    const rows = await this.#db
+      .selectFrom("users")
+      .select("key_hash")
+      .where("key_hash", "in", among(hashes))
+      .execute()
     return new Set(rows.map(({ key_hash }) => key_hash))
+  }
+}
+
+function toRecord(
+  row: UserRow & { sandboxes: string | number | bigint | null; disk_used_mib: number },
+): UserRecord {
+  return {
+    ...toAccount(row),
+    createdAt: row.created_at,
+    sandboxes: Number(row.sandboxes),
+    diskUsedMib: Number(row.disk_used_mib),
   }
 }
 

@@ -113,7 +113,7 @@ export class Daemon implements AsyncDisposable {
 
   /** Names of the sandboxes that there are. */
   async names(): Promise<string[]> {
-    return (await this.core.store.sandboxes.listAll()).map(({ name }) => name)
+    return (await this.core.store.sandboxes.listOnHost()).map(({ name }) => name)
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -138,10 +138,10 @@ describe("sandboxes", () => {
     const all = await Promise.all(
       Array.from({ length: 10 }, () => call("POST", "/sandboxes", { key, body: {} })),
     )
-    expect(new Set((await core.store.sandboxes.listAll()).map(({ slot }) => slot)).size).toBe(10)
+    expect(new Set((await core.store.sandboxes.listOnHost()).map(({ slot }) => slot)).size).toBe(10)
     await call("DELETE", `/sandboxes/${Sandbox.parse(all[3]?.body).id}`, { key })
     await call("POST", "/sandboxes", { key, body: {} })
-    expect((await core.store.sandboxes.listAll()).map(({ slot }) => slot)).toEqual([
+    expect((await core.store.sandboxes.listOnHost()).map(({ slot }) => slot)).toEqual([
       1, 2, 3, 4, 5, 6, 7, 8, 9, 10,
     ])
   })
@@ -173,7 +173,7 @@ describe("sandboxes", () => {
     const answer = await call("POST", "/sandboxes", { body })
     expect(answer.status).toBe(400)
     expect(ErrorBody.parse(answer.body).code).toBe("invalid")
-    expect(await core.store.sandboxes.listAll()).toEqual([])
+    expect(await core.store.sandboxes.listOnHost()).toEqual([])
   })
 
   test("what other clients say and mean nothing by is accepted, as are nulls; what they mean is refused", async () => {
@@ -217,7 +217,7 @@ describe("sandboxes", () => {
     const answer = await call("POST", "/sandboxes/batch", { body: { name: "w", count: 4 } })
     expect(answer.status).toBe(429)
     expect(ErrorBody.parse(answer.body).message).toBe("4 sandboxes are above your limit of 3")
-    expect(await core.store.sandboxes.listAll()).toEqual([])
+    expect(await core.store.sandboxes.listOnHost()).toEqual([])
     // The first would have got here.
     expect(host.identities).toEqual([])
   })
@@ -243,7 +243,7 @@ describe("sandboxes", () => {
       expect(answer.status).toBe(503)
       expect(host.running.size).toBe(0)
       expect(host.directories.size).toBe(0)
-      expect(await core.store.sandboxes.listAll()).toEqual([])
+      expect(await core.store.sandboxes.listOnHost()).toEqual([])
       host.failAt = undefined
       expect(await call("POST", "/sandboxes", { body: { name: "dev" } })).toMatchObject({ status: 201 })
     },
@@ -268,7 +268,7 @@ describe("when the host refuses the clean-up too", () => {
       },
     }
   })
-  const records = () => core.store.sandboxes.listAll()
+  const records = () => core.store.sandboxes.listOnHost()
   const refuseTo = (remove: () => Promise<void>) => {
     const real = host.disks.removeSandbox
     host.disks.removeSandbox = async (id) => {
@@ -370,13 +370,13 @@ describe("a destroy wins over", () => {
       await reached
       const destroying = call("DELETE", "/sandboxes/dev")
       await until("it is to be destroyed", async () => {
-        const record = (await core.store.sandboxes.listAll())[0]
+        const record = (await core.store.sandboxes.listOnHost())[0]
         return record !== undefined && core.doomed.has(record.id)
       })
       go()
       expect((await destroying).status).toBe(200)
       expect(await starting).toMatchObject({ status: 409, body: { code: "conflict" } })
-      expect([host.running.size, host.directories.size, await core.store.sandboxes.listAll()]).toEqual([
+      expect([host.running.size, host.directories.size, await core.store.sandboxes.listOnHost()]).toEqual([
         0,
         0,
         [],
@@ -390,7 +390,7 @@ describe("a destroy wins over", () => {
     await reached
     expect((await call("DELETE", "/sandboxes/dev")).status).toBe(200)
     expect(await creating).toMatchObject({ status: 409, body: { code: "conflict" } })
-    expect(await core.store.sandboxes.listAll()).toEqual([])
+    expect(await core.store.sandboxes.listOnHost()).toEqual([])
     go()
   })
 })
@@ -465,7 +465,7 @@ describe("who may", () => {
     expect((await call("POST", "/sandboxes", { key: bob, body: { name: "copy", from: id } })).status).toBe(
       404,
     )
-    expect(await core.store.sandboxes.listAll()).toHaveLength(1)
+    expect(await core.store.sandboxes.listOnHost()).toHaveLength(1)
     expect((await call("GET", "/sandboxes", { key: bob })).body).toEqual([])
     expect(await call("POST", "/sandboxes", { key: bob, body: { name: "dev" } })).toMatchObject({
       status: 201,
@@ -700,7 +700,7 @@ describe("requests", () => {
     expect(answer.status).toBe(413)
     // And what was on the way.
     expect(sent).toBeLessThan(32 * limits.requestBodyBytesMax)
-    expect(await core.store.sandboxes.listAll()).toEqual([])
+    expect(await core.store.sandboxes.listOnHost()).toEqual([])
   })
 
   test("labels select, all of them; what cannot be a filter is refused, not ignored", async () => {
@@ -778,7 +778,7 @@ describe("requests", () => {
     const answer = await call("POST", "/sandboxes", { body: { name: "dev" } })
     expect(answer.status).toBe(500)
     expect(JSON.stringify(answer.body)).not.toContain("secret inner words")
-    expect(await core.store.sandboxes.listAll()).toEqual([])
+    expect(await core.store.sandboxes.listOnHost()).toEqual([])
   })
 })
 
@@ -927,7 +927,7 @@ describe("secrets", () => {
       (await call("POST", `/sandboxes/${name}/exec`, { body: { cmd: ["env"] } })).body
     expect(await env("with")).toMatchObject({ stdout: `KEY=${canary}\n` })
     expect(await env("without")).toMatchObject({ stdout: "" })
-    expect(JSON.stringify(await core.store.sandboxes.listAll())).not.toContain(canary)
+    expect(JSON.stringify(await core.store.sandboxes.listOnHost())).not.toContain(canary)
   })
 
   test("one that does not exist fails the create, which leaves nothing", async () => {
@@ -936,7 +936,7 @@ describe("secrets", () => {
       201,
     )
     expect((await call("POST", "/sandboxes", { body: { secrets: ["BOBS"] } })).status).toBe(404)
-    expect(await core.store.sandboxes.listAll()).toEqual([])
+    expect(await core.store.sandboxes.listOnHost()).toEqual([])
   })
 })
 
@@ -1064,7 +1064,7 @@ describe("create", () => {
     await call("POST", "/sandboxes", { body: { name: "dev" } })
     const refused = await call("POST", "/sandboxes", { body: { from: "dev", name: "copy", ...body } })
     expect(refused).toMatchObject({ status: 400, body: { code: "invalid" } })
-    expect(await core.store.sandboxes.listAll()).toHaveLength(1)
+    expect(await core.store.sandboxes.listOnHost()).toHaveLength(1)
     const same = { image: "workspace", cpus: 1, memory_mb: 512, disk_size_mb: 8192, warm_after: 7 }
     const copy = await call("POST", "/sandboxes", { body: { from: "dev", name: "copy", ...same } })
     expect(copy).toMatchObject({ status: 201, body: { ...same } })
@@ -1099,7 +1099,7 @@ describe("create", () => {
 })
 
 describe("power", () => {
-  const ids = () => core.store.sandboxes.listAll()
+  const ids = () => core.store.sandboxes.listOnHost()
 
   beforeEach(async () => {
     await call("POST", "/sandboxes", { body: { name: "dev" } })

@@ -139,7 +139,7 @@ test("what waits for its turn in a batch can be destroyed, which undoes the batc
   }
   const answer = batch(6, { name: "w" })
   await begun.promise
-  const last = (await app.core.store.sandboxes.listAll()).find(({ name }) => name === "w-6")
+  const last = (await app.core.store.sandboxes.listOnHost()).find(({ name }) => name === "w-6")
   const destroyed = call("DELETE", "/sandboxes/w-6")
   await until("it is to be destroyed", () => last !== undefined && app.core.doomed.has(last.id))
   goOn.resolve()

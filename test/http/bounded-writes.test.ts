@@ -86,7 +86,7 @@ test("of many events of one user the oldest of that user go, and nobody else's",
   expect(await events.list({ userId: "usr_quiet" }, 100)).toHaveLength(3)
   expect(await events.list({ userId: "usr_busy" }, 100)).toHaveLength(20)
   await events.prune(Date.now(), { keptMax: 15, perUserMax: 20 })
-  expect(await events.list({}, 100)).toHaveLength(15)
+  expect(await events.list({ userId: null }, 100)).toHaveLength(15)
 })
 
 test("events are pruned when many were written, not only when an hour is over", async () => {

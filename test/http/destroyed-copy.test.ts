@@ -44,8 +44,8 @@ const snapshot = (name: string) => own.call("POST", "/sandboxes/dev/checkpoint",
 const resume = (name: string) => own.call("POST", "/snapshots/kept/resume", { name })
 
 const nothingElse = async (names: string[]) => {
-  expect((await own.core.store.sandboxes.listAll()).map(({ name }) => name).sort()).toEqual(names)
-  expect((await own.core.store.snapshots.listAll()).map(({ name }) => name)).toEqual(["kept"])
+  expect((await own.core.store.sandboxes.listOnHost()).map(({ name }) => name).sort()).toEqual(names)
+  expect((await own.core.store.snapshots.listOnHost()).map(({ name }) => name)).toEqual(["kept"])
   expect(own.host.directories.size).toBe(names.length)
   expect(own.host.running.size).toBe(names.length)
   expect([...own.host.drafts]).toEqual([])

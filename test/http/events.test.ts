@@ -269,7 +269,7 @@ test("one that is rebooted inside starts again by itself, but not when it does n
   const { id } = (await own.call("GET", "/sandboxes/dev")).body as Sandbox
   own.host.end = { how: "reboot", console: "" }
   const wakes = async () =>
-    (await own.core.events.list({ type: "thermal.wake" }, 100)).filter(
+    (await own.core.events.list({ userId: null, type: "thermal.wake" }, 100)).filter(
       ({ meta }) => meta["by"] === "its reboot",
     ).length
   const reboot = () => {

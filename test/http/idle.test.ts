@@ -13,7 +13,7 @@ const startMs = 1_000_000
 beforeEach(async () => {
   own = await openHttpApp()
   await own.call("POST", "/sandboxes", { name: "dev" })
-  const [only] = await own.core.store.sandboxes.listAll()
+  const [only] = await own.core.store.sandboxes.listOnHost()
   if (!only) throw new Error("no sandbox")
   record = only
   own.core.thermal.facts(record, startMs)

@@ -21,7 +21,7 @@ const startAgain = async () => {
   await wakeKeptHot(own.core)
 }
 const kindOf = async (name: string) =>
-  (await own.core.store.sandboxes.listAll()).find((one) => one.name === name)?.state.kind
+  (await own.core.store.sandboxes.listOnHost()).find((one) => one.name === name)?.state.kind
 const call = async (method: string, path: string, body?: unknown) =>
   expect((await own.call(method, path, body)).status).toBe(200)
 
@@ -58,7 +58,7 @@ test("a stop holds until somebody uses it", async () => {
 
 test("a stop that was finished when the daemon died is one", async () => {
   await call("POST", "/sandboxes/kept/stop")
-  const record = (await own.core.store.sandboxes.listAll()).find(({ name }) => name === "kept")
+  const record = (await own.core.store.sandboxes.listOnHost()).find(({ name }) => name === "kept")
   if (!record) throw new Error("no sandbox")
   const process = { pid: 1, startTicks: 1, bootId: "fake" }
   await own.core.store.sandboxes.setState(record.id, {

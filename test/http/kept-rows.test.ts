@@ -69,7 +69,7 @@ test("what the database does not know is set aside with the reason, and nothing 
     "somebody's own",
   ])
   await app.core.events.flush()
-  const told = await app.core.store.events.list({ type: "unknown." }, 10)
+  const told = await app.core.store.events.list({ userId: null, type: "unknown." }, 10)
   expect(told.map(({ type, meta }) => [type, meta["id"]]).sort()).toEqual([
     ["unknown.set_aside", "sb_00000000000000aa"],
     ["unknown.set_aside", "snap_00000000000000aa"],
@@ -84,6 +84,6 @@ test("a machine that the database does not know runs on, and is told", async () 
   expect(app.host.running.has(77)).toBe(true)
   expect(app.host.asides.has("sb_00000000000000bb")).toBe(false)
   await app.core.events.flush()
-  const told = await app.core.store.events.list({ type: "unknown.running" }, 10)
+  const told = await app.core.store.events.list({ userId: null, type: "unknown.running" }, 10)
   expect(told.map(({ meta }) => meta["pid"])).toEqual([77])
 })

@@ -17,7 +17,7 @@ const sandbox = async (name = "dev") => (await own.call("GET", `/sandboxes/${nam
 const sessions = async (name = "dev") =>
   (await own.call("GET", `/sandboxes/${name}/sessions`)).body as Session[]
 const eventsOf = async (type: string) =>
-  (await own.core.events.list({ type }, 100)).map(
+  (await own.core.events.list({ userId: null, type }, 100)).map(
     ({ sandboxName, meta }) => ({ sandboxName, ...meta }) as Record<string, unknown>,
   )
 

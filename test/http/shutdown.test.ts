@@ -15,7 +15,7 @@ beforeEach(async () => {
 })
 afterEach(() => own[Symbol.asyncDispose]())
 
-const kinds = async () => (await own.core.store.sandboxes.listAll()).map(({ state }) => state.kind)
+const kinds = async () => (await own.core.store.sandboxes.listOnHost()).map(({ state }) => state.kind)
 
 test("all running ones are written to disk and wake with their memory", async () => {
   expect(await saveAll(own.core, new AbortController().signal)).toEqual({ saved: 8, left: 0 })
@@ -53,7 +53,7 @@ test("when the time is over it returns at once, begins nothing more, and what is
   expect((await kinds()).filter((kind) => kind === "hot")).toHaveLength(4)
   release()
   await Promise.all(
-    (await own.core.store.sandboxes.listAll()).map(({ id }) =>
+    (await own.core.store.sandboxes.listOnHost()).map(({ id }) =>
       own.core.turns.take(id, async () => undefined),
     ),
   )

@@ -23,7 +23,7 @@ const checkpoint = (name: string, sandbox = "dev") =>
   own.call("POST", `/sandboxes/${sandbox}/checkpoint`, { name })
 const nothingHalf = async () => {
   expect([...own.host.drafts]).toEqual([])
-  expect(own.host.kept.size).toBe((await own.core.store.snapshots.listAll()).length)
+  expect(own.host.kept.size).toBe((await own.core.store.snapshots.listOnHost()).length)
 }
 
 test("one is made of a running sandbox, listed, shown by name and id, and deleted", async () => {
@@ -139,7 +139,7 @@ test.each(["draft", "copy ahead", "pause", "save", "capture", "publish"])(
     expect(answer.status).toBe(503)
     expect(ErrorBody.parse(answer.body).code).toBe("unavailable")
     own.host.failAt = undefined
-    expect(await own.core.store.snapshots.listAll()).toEqual([])
+    expect(await own.core.store.snapshots.listOnHost()).toEqual([])
     await nothingHalf()
     expect((await own.call("GET", "/sandboxes/dev")).body).toMatchObject({ thermal: "hot" })
     expect((await checkpoint("broken")).status).toBe(201)
@@ -153,7 +153,7 @@ test.each(["place", "restore", "personalise"])(
     own.host.failAt = step
     expect((await own.call("POST", "/snapshots/kept/resume", { name: "copy" })).status).toBe(503)
     own.host.failAt = undefined
-    expect((await own.core.store.sandboxes.listAll()).map(({ name }) => name)).toEqual(["dev"])
+    expect((await own.core.store.sandboxes.listOnHost()).map(({ name }) => name)).toEqual(["dev"])
     expect(own.host.running.size).toBe(1)
     expect((await own.call("POST", "/snapshots/kept/resume", { name: "copy" })).status).toBe(201)
   },
@@ -164,7 +164,7 @@ test("a nearly full host refuses before anything is written", async () => {
   const answer = await checkpoint("big")
   expect(answer.status).toBe(503)
   expect(ErrorBody.parse(answer.body).message).toContain("1030 MB are free")
-  expect(await own.core.store.snapshots.listAll()).toEqual([])
+  expect(await own.core.store.snapshots.listOnHost()).toEqual([])
 })
 
 test("limits of the user hold for what is made of a snapshot", async () => {
@@ -189,7 +189,7 @@ test("sandboxes of a deleted snapshot live on, and a user with snapshots is not 
 
 test("what a crash left of snapshots is removed at the next start, and whole ones stay", async () => {
   await checkpoint("whole")
-  const [whole] = await own.core.store.snapshots.listAll()
+  const [whole] = await own.core.store.snapshots.listOnHost()
   const { id: userId } = (await own.core.store.users.findByKey(own.key)) ?? { id: undefined }
   const account = await own.core.store.users.findByKey(own.key)
   const source = userId && (await own.core.store.sandboxes.find(userId, "dev"))
@@ -204,7 +204,7 @@ test("what a crash left of snapshots is removed at the next start, and whole one
   await own.core.store.snapshots.setDeleting(deleting.id)
   own.host.kept.set("snap_0000000000000000", { hasMemory: true })
   await reconcile(own.core)
-  expect((await own.core.store.snapshots.listAll()).map(({ name }) => name)).toEqual(["whole"])
+  expect((await own.core.store.snapshots.listOnHost()).map(({ name }) => name)).toEqual(["whole"])
   expect([...own.host.kept.keys()]).toEqual([whole.id])
   expect([...own.host.drafts]).toEqual([])
 })
@@ -248,7 +248,10 @@ test.each([{ from: "dev" }, {}])("several are made all or none (%o)", async (wha
   await own.call("POST", "/sandboxes", { name: "many-3" })
   const taken = await own.call("POST", "/sandboxes/batch", { ...what, name: "many", count: 3 })
   expect(taken.status).toBe(409)
-  expect((await own.core.store.sandboxes.listAll()).map(({ name }) => name).sort()).toEqual(["dev", "many-3"])
+  expect((await own.core.store.sandboxes.listOnHost()).map(({ name }) => name).sort()).toEqual([
+    "dev",
+    "many-3",
+  ])
   expect(own.host.running.size).toBe(2)
   expect([...own.host.drafts]).toEqual([])
 })

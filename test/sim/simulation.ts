@@ -705,8 +705,8 @@ export class Simulation {
   }
 
   async #checkFit({ isStrict }: { isStrict: boolean }): Promise<void> {
-    const records = await this.#store.sandboxes.listAll()
-    const pooled = new Set<string>(await this.#store.sandboxes.listPooled())
+    const records = await this.#store.sandboxes.listOnHost()
+    const pooled = new Set<string>(await this.#store.sandboxes.listPooledOnHost())
     this.#meetLost(records)
     const byId = new Map<string, SandboxRecord>(records.map((record) => [record.id, record]))
     const isCalm = this.#weather.fault === 0 && this.#weather.machineEvent === 0

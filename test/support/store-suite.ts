@@ -72,8 +72,11 @@ export function storeSuite(name: string, open: () => Promise<Store>): void {
         store.users.edit(account.name, { maxSandboxes: 7 }),
         store.users.edit(account.name, { maxMemoryMib: 1024 }),
       ])
-      const edited = (await store.users.list()).find(({ id }) => id === account.id)
-      expect(edited).toMatchObject({ maxSandboxes: 7, maxCpus: 3, maxMemoryMib: 1024 })
+      expect(await store.users.find(account.name)).toMatchObject({
+        maxSandboxes: 7,
+        maxCpus: 3,
+        maxMemoryMib: 1024,
+      })
       await expect(store.users.edit("nobody", {})).rejects.toMatchObject({ code: "not_found" })
     })
 
@@ -169,7 +172,7 @@ export function storeSuite(name: string, open: () => Promise<Store>): void {
         code: "limit_exceeded",
       })
       await add(account, "more", { usedMib: 10 })
-      expect(await store.diskUse.quotas()).toContainEqual({
+      expect(await store.diskUse.quotasOf([account.id])).toContainEqual({
         userId: account.id,
         maxMib: 100,
         snapshotsMib: 40,
@@ -190,7 +193,7 @@ export function storeSuite(name: string, open: () => Promise<Store>): void {
       expect(await store.sandboxes.listOf(account.id)).toHaveLength(1)
       const records = await batch("a", "b")
       const isListed = async () => {
-        const ids = await store.sandboxes.listInBatch()
+        const ids = await store.sandboxes.listInBatchOnHost()
         return records.map(({ id }) => ids.includes(id))
       }
       expect(await isListed()).toEqual([true, true])
@@ -205,9 +208,9 @@ export function storeSuite(name: string, open: () => Promise<Store>): void {
       const { id, slot } = await store.sandboxes.addPooled(pooled)
       const other = await store.sandboxes.addPooled(pooled)
       expect(await store.sandboxes.get(id)).toBeUndefined()
-      expect(await store.sandboxes.listPooled()).toContain(id)
+      expect(await store.sandboxes.listPooledOnHost()).toContain(id)
       expect(await store.sandboxes.claim(id, account, aSandbox("dev"))).toMatchObject({ name: "dev", slot })
-      expect(await store.sandboxes.listPooled()).not.toContain(id)
+      expect(await store.sandboxes.listPooledOnHost()).not.toContain(id)
       await expect(store.sandboxes.claim(other.id, account, aSandbox("more"))).rejects.toMatchObject({
         code: "limit_exceeded",
       })

@@ -30,6 +30,7 @@ users created and changed, templates, starts and stops of the daemon.`,
   examples: ["sudo bhatti admin events --type auth. --since 1d"],
   async run({ options, operator, isJson, out }) {
     const filter = {
+      userId: null,
       sandbox: options.sandbox,
       type: options.type,
       since: options.since === undefined ? undefined : startOfEvents(options.since),

@@ -58,7 +58,7 @@ function usable<T>(work: () => T): T {
     const code = errorCodeOf(cause)
     if (code === "SQLITE_FULL") {
       throw new AppError("unavailable", "the host's disk is full: bhatti's database cannot be written", {
-        cause,
+        cause: Object.assign(new Error("the database cannot grow", { cause }), { code: "ENOSPC" }),
         hint: "free some space in the data directory's file system, then try again",
       })
     }
