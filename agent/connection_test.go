@@ -121,6 +121,31 @@ func TestQuiesceIsRefusedWhileACommandRuns(t *testing.T) {
 	}
 }
 
+func TestFreeMemoryIsOverwrittenWhenTheHostSaysHowMuchWasNeverTouched(t *testing.T) {
+	h := personalised(t)
+	scrubbed := make(chan int, 4)
+	h.agent.machine.scrub = func(untouchedMib int) error {
+		scrubbed <- untouchedMib
+		return nil
+	}
+	for _, request := range []string{
+		`{"op":"trim","budget_ms":250}`, `{"op":"trim","budget_ms":250,"untouched_mib":0}`,
+		`{"op":"quiesce","untouched_mib":300}`,
+	} {
+		h.frame(h.open(request))
+	}
+	h.greet()
+	h.frame(h.open(`{"op":"quiesce"}`))
+	close(scrubbed)
+	var got []int
+	for untouchedMib := range scrubbed {
+		got = append(got, untouchedMib)
+	}
+	if len(got) != 2 || got[0] != 0 || got[1] != 300 {
+		t.Errorf("%v", got)
+	}
+}
+
 func TestAfterQuiesceOnlyAPreambleIsHeard(t *testing.T) {
 	h := personalised(t)
 	h.frame(h.open(`{"op":"quiesce"}`))

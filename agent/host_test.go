@@ -38,6 +38,7 @@ func testAgent() *agent {
 			refresh:  func(wire.Refresh) error { return nil },
 			store:    func() error { return nil },
 			trim:     func(time.Duration) error { return nil },
+			scrub:    func(int) error { return nil },
 			powerOff: func() {},
 		},
 	}

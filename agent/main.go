@@ -23,6 +23,9 @@ func main() {
 	if name := filepath.Base(os.Args[0]); os.Getpid() != 1 && powerCommands[name] != 0 {
 		os.Exit(runPowerCommand(name, os.Args[1:]))
 	}
+	if os.Getpid() != 1 && os.Args[0] == scrubName {
+		os.Exit(runScrub(os.Args[1:]))
+	}
 	if os.Getpid() != 1 {
 		fmt.Fprintf(os.Stderr, "lohar %s is the first process of a sandbox and does nothing elsewhere\n", version)
 		os.Exit(2)
@@ -87,6 +90,7 @@ func newAgent(bootFailures []string, p *prepared) *agent {
 			refresh:     p.refresh,
 			store:       p.store,
 			trim:        trimRoot,
+			scrub:       (&scrubber{reaper: r}).scrub,
 			powerOff: func() {
 				if err := p.store(); err != nil {
 					report("%v", err)

@@ -42,6 +42,7 @@ type machine struct {
 	personalise func(wire.Personalise) (wire.Personalised, error)
 	store       func() error
 	trim        func(budget time.Duration) error
+	scrub       func(untouchedMib int) error
 	refresh     func(wire.Refresh) error
 	powerOff    func()
 }
@@ -161,7 +162,12 @@ func (a *agent) refresh(s *stream, payload []byte) {
 }
 
 // quiesce brings both sides to a frame boundary, so that the machine can be frozen.
-func (a *agent) quiesce(s *stream, _ []byte) {
+func (a *agent) quiesce(s *stream, payload []byte) {
+	var request wire.Quiesce
+	if err := wire.Decode(payload, &request); err != nil {
+		s.fail(asError(err))
+		return
+	}
 	a.notices.leave()
 	if !s.connection.quiesce(s.id) {
 		s.fail(wire.Errorf(wire.Conflict, "other streams are open"))
@@ -174,6 +180,7 @@ func (a *agent) quiesce(s *stream, _ []byte) {
 	if err := a.machine.trim(quiesceTrimBudget); err != nil {
 		report("%v", err)
 	}
+	a.scrub(request.UntouchedMib)
 	a.mu.Lock()
 	a.isPersonalised = false
 	a.mu.Unlock()

@@ -41,6 +41,7 @@ func (a *agent) trim(s *stream, payload []byte) {
 			s.fail(asError(err))
 			return
 		}
+		a.scrub(request.UntouchedMib)
 		s.succeed(wire.Empty{})
 	}()
 }

@@ -94,6 +94,12 @@ type NextTimer struct {
 // Trim discards deleted blocks within a time limit.
 type Trim struct {
 	BudgetMs int `json:"budget_ms"`
+	Quiesce
+}
+
+// Quiesce precedes a save. UntouchedMib is the memory that takes none of the host; null if the host does not tell.
+type Quiesce struct {
+	UntouchedMib *int `json:"untouched_mib"`
 }
 
 // Network is the guest's place in its network.

@@ -28,6 +28,11 @@ func readPlain(payload []byte, target any) bool {
 			*target = read
 			return true
 		}
+	case *Quiesce:
+		if readPlainOperation(payload) == "quiesce" {
+			*target = Quiesce{}
+			return true
+		}
 	case *Exec:
 		read := Exec{}
 		if p.fields(func(name string) bool { return p.exec(name, &read) }) && p.isAtEnd() {

@@ -77,7 +77,10 @@ async function copyAhead(core: Core, source: SandboxRecord, { id, signal }: Draf
   const now = await core.store.sandboxes.get(source.id)
   if (!now || !["hot", "warm", "cold"].includes(now.state.kind)) return
   if (now.state.kind === "hot") {
-    await trimGuest(core, now, await awake(core, now, "a copy of it"), { budgetMs: copyTrimMs })
+    const guest = await awake(core, now, "a copy of it")
+    const machine = machineOf(core, now)
+    const untouchedMib = machine && (await core.host.machines.untouchedMib(machine))
+    await trimGuest(core, now, guest, { budgetMs: copyTrimMs, untouchedMib })
   }
   await copy()
   const then = await core.store.sandboxes.get(source.id)

@@ -87,6 +87,11 @@ export interface Machines {
   cpuMs(machine: Machine): number
   /** Bytes that the machine has read and written so far, on its disk and through its TAP device. */
   trafficBytes(machine: Machine, tapName: string | undefined): { disk: number; network: number }
+  /**
+   * Memory of a booted machine that takes none of the host. Undefined for machines on a template's memory, whose
+   * kernels overwrite freed memory themselves.
+   */
+  untouchedMib(machine: Machine): Promise<number | undefined>
   /** Memory that machines may still take before the host's kernel has to kill something. */
   availableMemoryMib(): number
   /** "background" lets all other processes on the host go first. */
@@ -351,11 +356,12 @@ export interface Guest {
   }>
   personalise(identity: GuestIdentity, options: { deadlineMs: number }): Promise<unknown>
   refresh(options: { deadlineMs: number }): Promise<unknown>
-  quiesce(options: { deadlineMs: number }): Promise<unknown>
+  /** With `untouchedMib` it overwrites free memory except for that much; an older agent does not. */
+  quiesce(options: { deadlineMs: number; untouchedMib?: number | undefined }): Promise<unknown>
   /** Time until the first program in the guest has a timer due, or null if none has. An older agent refuses. */
   nextTimer(options: { deadlineMs: number }): Promise<{ dueMs: number | null }>
   /** Syncs the filesystems and trims deleted data, as far as `budgetMs` allows. `unavailable`: the agent cannot. */
-  trim(options: { budgetMs: number; deadlineMs: number }): Promise<unknown>
+  trim(options: { budgetMs: number; untouchedMib?: number | undefined; deadlineMs: number }): Promise<unknown>
   exec(command: GuestCommand): GuestProcess
 
   openSession(start: SessionStart): GuestSession

@@ -62,7 +62,7 @@ export async function stopSandbox(
   const { machines } = core.host
   await core.store.sandboxes.setState(record.id, { kind: "stopping", machine: state.machine, isWanted })
   try {
-    await silence(core, record, machine)
+    await silence(core, record, machine, { untouchedMib: await machines.untouchedMib(machine) })
     await machines.pause(machine)
     await machines.saveSnapshot(machine)
   } catch (cause) {
@@ -354,12 +354,18 @@ function lastOf(console: string): string {
 }
 
 /** Syncs the filesystems and drains the channel, if the guest can. Throws if the guest waits for disk space. */
-export async function silence(core: Core, record: SandboxRecord, machine: Machine): Promise<void> {
+export async function silence(
+  core: Core,
+  record: SandboxRecord,
+  machine: Machine,
+  save: { untouchedMib?: number | undefined } = {},
+): Promise<void> {
   const guest = core.guests.get(record.id)
   if (record.state.kind === "warm") await core.host.machines.resume(machine)
   try {
     if (guest) {
-      await core.space.unlessHalted(record, machine, guest.quiesce({ deadlineMs: quiesceDeadlineMs }))
+      const quiet = guest.quiesce({ ...save, deadlineMs: quiesceDeadlineMs })
+      await core.space.unlessHalted(record, machine, quiet)
     }
   } catch (error) {
     if (core.space.heldOf(record) !== undefined) throw error

@@ -13,10 +13,10 @@ export async function trimGuest(
   core: Core,
   record: SandboxRecord,
   guest: Guest,
-  { budgetMs }: { budgetMs: number },
+  { budgetMs, untouchedMib }: { budgetMs: number; untouchedMib?: number | undefined },
 ): Promise<void> {
   try {
-    await guest.trim({ budgetMs, deadlineMs: budgetMs + slackMs })
+    await guest.trim({ budgetMs, untouchedMib, deadlineMs: budgetMs + slackMs })
   } catch (error) {
     if (!(error instanceof AppError)) throw error
     core.log.info({ sandbox: record.id, error }, "a guest did not trim deleted data")

@@ -173,9 +173,12 @@ export class Guest {
     return this.#ask(requests.refresh(thisMoment()), () => undefined, options)
   }
 
-  /** Brings the guest to a frame boundary with its filesystems synced. The caller must not send requests afterwards. */
-  quiesce(options: { deadlineMs: number }): Promise<void> {
-    return this.#ask(requests.quiesce(), () => undefined, options)
+  /**
+   * Brings the guest to a frame boundary with its filesystems synced. The caller must not send requests afterwards.
+   * With `untouchedMib` it also overwrites freed memory.
+   */
+  quiesce(options: { deadlineMs: number; untouchedMib?: number | undefined }): Promise<void> {
+    return this.#ask(requests.quiesce(options), () => undefined, options)
   }
 
   /** Returns when the first program inside wants to run again. Does not count as use of the sandbox. */
@@ -185,9 +188,9 @@ export class Guest {
 
   /**
    * Makes the guest sync its filesystems and discard deleted blocks, as far as `budgetMs` allows. Older agents do
-   * not support it. Does not count as use of the sandbox.
+   * not support it. With `untouchedMib` it also overwrites freed memory. Does not count as use of the sandbox.
    */
-  trim(options: { budgetMs: number; deadlineMs: number }): Promise<void> {
+  trim(options: { budgetMs: number; untouchedMib?: number | undefined; deadlineMs: number }): Promise<void> {
     return this.#ask(requests.trim(options), () => undefined, { ...options, isGlance: true })
   }
 

@@ -59,9 +59,16 @@ export function encodeJson(value: unknown): Uint8Array {
 
 export const requests = {
   ping: () => ({ op: "ping" }),
-  quiesce: () => ({ op: "quiesce" }),
+  quiesce: ({ untouchedMib }: { untouchedMib?: number | undefined } = {}) => ({
+    op: "quiesce",
+    untouched_mib: untouchedMib,
+  }),
   nextTimer: () => ({ op: "next_timer" }),
-  trim: ({ budgetMs }: { budgetMs: number }) => ({ op: "trim", budget_ms: budgetMs }),
+  trim: ({ budgetMs, untouchedMib }: { budgetMs: number; untouchedMib?: number | undefined }) => ({
+    op: "trim",
+    budget_ms: budgetMs,
+    untouched_mib: untouchedMib,
+  }),
   shutdown: () => ({ op: "shutdown" }),
   refresh: (moment: { entropy: Uint8Array; unixNs: bigint }) => ({
     op: "refresh",

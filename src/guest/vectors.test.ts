@@ -137,6 +137,7 @@ describe("messages", () => {
     const made: Record<string, unknown> = {
       ping: requests.ping(),
       quiesce: requests.quiesce(),
+      "quiesce and scrub": requests.quiesce({ untouchedMib: 300 }),
       "next timer": requests.nextTimer(),
       shutdown: requests.shutdown(),
       "personalise with a network": requests.personalise(identity, moment),
@@ -152,6 +153,7 @@ describe("messages", () => {
       "exec with what is required": requests.exec({ argv: ["true"] }),
       refresh: requests.refresh(moment),
       trim: requests.trim({ budgetMs: 250 }),
+      "trim and scrub": requests.trim({ budgetMs: 2000, untouchedMib: 0 }),
       "session with everything": sessionRequests.open(
         {
           argv: ["vi", "a b"],

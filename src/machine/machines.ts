@@ -35,7 +35,7 @@ import { type Halt, Halts } from "./halt.ts"
 import type { Jail } from "./jail.ts"
 import { kvmAccess } from "./kvm-device.ts"
 import { readKernelLog, wasKilledForMemory } from "./out-of-memory.ts"
-import { loadOwnMemory, memoryBaseOf, saveOwnMemory } from "./own-memory.ts"
+import { loadOwnMemory, memoryBaseOf, saveOwnMemory, untouchedMib } from "./own-memory.ts"
 import {
   type Confinement,
   interfaceBytes,
@@ -411,6 +411,10 @@ export class Machines {
   /** Processor time the machine has used so far. */
   cpuMs(machine: Machine): number {
     return processCpuMs(machine.process)
+  }
+
+  async untouchedMib({ process, memoryBase }: Machine): Promise<number | undefined> {
+    return memoryBase === "empty" ? untouchedMib(process.pid) : undefined
   }
 
   trafficBytes(machine: Machine, tapName: string | undefined): { disk: number; network: number } {

@@ -15,7 +15,7 @@ import { tmpdir } from "node:os"
 import { join, resolve } from "node:path"
 import { Checksum } from "../lib/checksum.ts"
 import { startTicks } from "../lib/process-identity.ts"
-import { loadOwnMemory, memoryBaseOf, saveOwnMemory } from "./own-memory.ts"
+import { loadOwnMemory, memoryBaseOf, saveOwnMemory, untouchedMib } from "./own-memory.ts"
 
 const posix = resolve(import.meta.dir, "../lib/posix.ts")
 const bytes = 8 * 1024 * 1024
@@ -147,13 +147,14 @@ test("what one has written the other has, and an end of either is an error that 
   }
 }, 30_000)
 
-test("memory without content is saved and put back too, and takes each page once", async () => {
+test("memory without content is saved and put back too, takes each page once, and shows what was never touched", async () => {
   const directory = mkdtempSync(join(tmpdir(), "bhatti-memory-"))
   const path = join(directory, "memory")
   try {
     await using source = await startClone(7, "empty")
     await using target = await startClone(0, "empty")
     for (const { pid } of [source, target]) expect(memoryBaseOf(pid)).toBe("empty")
+    expect([await untouchedMib(target.pid), (await untouchedMib(source.pid)) ?? 8]).toEqual([8, 2])
     const checksum = await save(source.pid, path)
     await loadOwnMemory({ pid: target.pid, base: undefined, path, checksum })
     expect(await target.digest()).toBe(await source.digest())

@@ -12,6 +12,7 @@
  */
 
 import { closeSync, fstatSync, openSync, readFileSync, readSync, writeSync } from "node:fs"
+import { readFile } from "node:fs/promises"
 import { AppError } from "@bhatti/contract/errors"
 import { Checksum } from "../lib/checksum.ts"
 import { nextExtent, startWriteback } from "../lib/posix.ts"
@@ -54,6 +55,18 @@ function mappingsOf(pid: number): Mapping[] {
 /** Returns what a running machine's memory was mapped from. */
 export function memoryBaseOf(pid: number): "template" | "empty" {
   return emptyMapping.test(readFileSync(`/proc/${pid}/maps`, "utf8")) ? "empty" : "template"
+}
+
+/** Returns how much of a machine's memory takes none of the host, or undefined if that is unknown. */
+export async function untouchedMib(pid: number): Promise<number | undefined> {
+  const text = await readFile(`/proc/${pid}/smaps`, "utf8").catch(() => "")
+  let untouchedKib: number | undefined
+  for (const part of text.split(/\n(?=[0-9a-f]+-[0-9a-f]+ )/)) {
+    if (!memoryMapping.test(part.slice(0, part.indexOf("\n")))) continue
+    const kib = (name: string) => Number(new RegExp(`^${name}: +(\\d+) kB$`, "m").exec(part)?.[1] ?? 0)
+    untouchedKib = (untouchedKib ?? 0) + kib("Size") - kib("Rss") - kib("Swap")
+  }
+  return untouchedKib === undefined ? undefined : Math.ceil(untouchedKib / 1024)
 }
 
 /** Present and not of the file (bit 63 set, 61 clear), or swapped out (bit 62): all in the upper half of an entry. */

@@ -114,3 +114,39 @@ test("memory that was freed is neither in a snapshot nor in what a stop keeps, f
   expect(await requests.output("freeing", "cat /workspace/kept")).toBe("kept\n")
   await ok(requests.destroy("freeing"))
 }, 120_000)
+
+test("nor is it where the sandbox has booted from its disk, and its programs and their memory are as they were", async () => {
+  await ok(requests.create("booted"))
+  const { id } = (await requests.show("booted")) as Sandbox
+  await requests.exec("booted", "sudo sh -c 'sync; echo o > /proc/sysrq-trigger'")
+  await until("its end is known", async () => (await requests.show("booted"))?.status === "stopped")
+  const holder = `python3 -c 'import hashlib, os, time
+held = os.urandom(40000000)
+while not time.sleep(0.1):
+    open("/dev/shm/said", "w").write("%d %s" % (os.getpid(), hashlib.sha256(held).hexdigest()))
+    os.rename("/dev/shm/said", "/dev/shm/holds")'`
+  const holds = "rm -f /dev/shm/holds; until [ -e /dev/shm/holds ]; do sleep 0.1; done; cat /dev/shm/holds"
+  await requests.output(
+    "booted",
+    `head -c 20000000 /dev/urandom | tee /dev/shm/kept | sha256sum > /dev/shm/sum
+    setsid ${holder} > /dev/null 2>&1 < /dev/null & sleep 0`,
+  )
+  const before = await requests.output("booted", holds)
+  const memory = join(own.dataDir, "sandboxes", id, "snapshot", "memory")
+  for (const start of ["from its disk", "from its memory"]) {
+    await requests.output(
+      "booted",
+      `python3 -c 'x = b"${canary}" * 5000000'
+      yes '${canary}' | head -c 140000000 > /dev/shm/freed; rm /dev/shm/freed`,
+    )
+    await ok(requests.stop("booted"))
+    expect([start, mibOf(memory) < 180, canariesIn(memory) < endsBytes]).toEqual([start, true, true])
+    expect(await requests.output("booted", "sha256sum < /dev/shm/kept | cmp - /dev/shm/sum")).toBe("")
+    expect(await requests.output("booted", holds)).toBe(before)
+  }
+  await requests.output("booted", `python3 -c 'x = b"${canary}" * 5000000'`)
+  const kept = (await ok(requests.send("POST", "/sandboxes/booted/checkpoint", { name: "kept" }))) as Snapshot
+  expect(canariesIn(join(own.dataDir, "snapshots", kept.id, "snapshot", "memory"))).toBeLessThan(endsBytes)
+  await ok(requests.send("DELETE", "/snapshots/kept"))
+  await ok(requests.destroy("booted"))
+}, 120_000)

@@ -338,6 +338,7 @@ export class World {
           return process && machineOf(process)
         },
         cpuMs: () => 0,
+        untouchedMib: async () => undefined,
         availableMemoryMib: () => this.availableMemoryMib,
         kill: (machine) => kill("kill", () => this.find(machine)),
         killIn: (directory) => kill("kill what is there", () => this.named(idOf(directory))),

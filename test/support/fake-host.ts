@@ -338,6 +338,7 @@ export function fakeHost(): FakeHost {
           : { process: { pid, startTicks: 1, bootId: "fake" }, directory, memoryBase: "template" }
       },
       cpuMs: () => host.cpuMsNow,
+      untouchedMib: async () => undefined,
       trafficBytes: () => host.trafficNow,
       availableMemoryMib: () => host.availableMemoryMibNow,
       setUrgency() {},
