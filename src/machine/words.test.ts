@@ -65,6 +65,15 @@ test("the last words of one that has ended are there, and those of the pipe's fi
   expect(words.lastOf(identity)).toBe("")
 })
 
+test("a machine that boots does not tell that the memory it was given cannot be sized", async () => {
+  const { child, readFd } = start("exec >&2; echo before; echo ftruncate: Invalid argument; echo last words")
+  await child.exited
+  const ear = openEar(readFd)
+  closeSync(readFd)
+  expect(takeWords(ear)?.toString()).toBe("before\nlast words\n")
+  closeSync(ear)
+})
+
 test("one that makes its own end of the pipe wait, or puts another file there, does not make the reader wait", async () => {
   const pipe = makeWordsPipe()
   const ear = openEar(pipe.readFd)

@@ -27,6 +27,9 @@ export function makeWordsPipe(): { readFd: number; writeFd: number } {
   return pipe
 }
 
+/** QEMU sizes the empty file that memory is mapped from; /dev/zero, a booted machine's, cannot be sized. */
+const harmless = "ftruncate: Invalid argument\n"
+
 type Ear = { process: ProcessIdentity; fd: number; last: Buffer; roundsOver: number }
 
 export class Words {
@@ -92,7 +95,10 @@ export function takeWords(ear: number): Buffer | undefined {
   const bytes = Buffer.alloc(pipeBytes)
   try {
     const count = readSync(ear, bytes, 0, bytes.length, null)
-    return count === 0 ? undefined : bytes.subarray(0, count)
+    if (count === 0) return undefined
+    const at = bytes.subarray(0, count).indexOf(harmless)
+    if (at < 0) return bytes.subarray(0, count)
+    return Buffer.concat([bytes.subarray(0, at), bytes.subarray(at + harmless.length, count)])
   } catch (error) {
     if (errorCodeOf(error) === "EAGAIN") return bytes.subarray(0, 0)
     throw error
