@@ -20,6 +20,6 @@ await main(process.argv.slice(2), {
   backUp: async () => onHostOnly(),
   restore: async () => onHostOnly(),
   recover: async () => onHostOnly(),
-  examine: async () => [],
+  preflight: async () => [],
   warnings: async () => [],
 })

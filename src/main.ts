@@ -14,7 +14,7 @@ await main(process.argv.slice(2), {
   backUp: async (options) => (await import("./backup.ts")).backUp(options),
   restore: async (options) => (await import("./backup.ts")).restore(options),
   recover: async (options) => (await import("./recover.ts")).recover(options),
-  examine: async (options) => (await import("./examine.ts")).examine(options),
+  preflight: async (options) => (await import("./preflight.ts")).preflight(options),
   async openStore(options) {
     const { OperatorUsers } = await import("./core/users.ts")
     const store = await (await import("./store/store.ts")).openStore(options)

@@ -30,6 +30,7 @@ const compositionFiles = new Set([
   "examine.ts",
   "init.ts",
   "recover.ts",
+  "preflight.ts",
   "main.ts",
   "config.ts",
   "lock.ts",

@@ -53,7 +53,6 @@ const longFiles = [
   "agent/archive.go",
   "agent/exec.go",
   "agent/sessions.go",
-  "src/cli/doctor/checks.ts",
   "src/core/host.ts",
   "src/core/space.ts",
   "src/guest/connection.ts",
@@ -117,7 +116,8 @@ test("no deadline depends on the time of day, which somebody may set", async () 
   /** They compare with what is kept longer than the process: times of files, of events and of people. */
   const ofTheCalendar = [
     "src/cli/commands/",
-    "src/cli/doctor/facts.ts",
+    "src/cli/connection-checks.ts",
+    "src/preflight.ts",
     "src/cli/event-words.ts",
     "src/core/clean-up.ts",
     "src/core/events.ts",

@@ -35,7 +35,7 @@ class RecordingOperator implements Operator {
   async recover(): Promise<never> {
     throw new Error("these commands recover nothing")
   }
-  async examine(): Promise<never> {
+  async preflight(): Promise<never> {
     throw new Error("these commands do not look at the data directory")
   }
   async loadConfig(): Promise<never> {

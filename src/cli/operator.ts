@@ -5,6 +5,7 @@
 
 import type { Config } from "@bhatti/contract/config"
 import type { User } from "@bhatti/contract/user"
+import type { Check } from "../lib/preflight.ts"
 
 export type ServeOptions = {
   configPath?: string
@@ -54,9 +55,6 @@ export type BackupResult = {
   /** Names of all parts that could not be copied. */
   failed: { what: string; reason: string }[]
 }
-
-/** Problems of a data directory, or findings worth a look, each with the next step. */
-export type Finding = { status: "warn" | "fail"; text: string; fix: string }
 
 export type UserLimits = {
   maxSandboxes: number
@@ -111,8 +109,8 @@ export interface Operator {
   }): Promise<BackupResult>
   /** Restores a data directory from a backup. */
   restore(options: { from: string; dataDir: string }): Promise<{ at: string; version: string }>
-  /** Examines a data directory and changes nothing. */
-  examine(options: { dataDir: string }): Promise<Finding[]>
+  /** Checks this host and a data directory, and changes nothing. */
+  preflight(options: { dataDir: string }): Promise<Check[]>
   /** Guarantees that this host cannot give, as far as it is known without a daemon. */
   warnings(options: { dataDir: string }): Promise<string[]>
   /** The daemon's configuration as `serve` would read it. */

@@ -2,6 +2,7 @@
 import { readdir } from "node:fs/promises"
 import { join } from "node:path"
 import type { AppError } from "@bhatti/contract/errors"
+import { limits } from "@bhatti/contract/limits"
 import { exists } from "../lib/if-there.ts"
 import { type InstalledImage, readImage, readKernel } from "./artifacts.ts"
 import { damaged, damageOf } from "./manifest.ts"
@@ -20,6 +21,12 @@ export async function listDamage(dataDir: string): Promise<AppError[]> {
       errors.push(await damageOf(readImage(dataDir, name)))
   const found = errors.filter((error) => error !== undefined)
   return [...new Map(found.map((error) => [error.message, error])).values()]
+}
+
+/** Returns whether a kernel and the default image were installed. */
+export async function isInstalled(dataDir: string): Promise<boolean> {
+  const names = ["kernels/current.json", `images/${limits.imageDefault}/current.json`]
+  return (await Promise.all(names.map((name) => exists(join(dataDir, name))))).every(Boolean)
 }
 
 async function readWhole(dataDir: string, name: string, hash: string): Promise<InstalledImage> {

@@ -3,9 +3,8 @@
  * group of this process (version 2 or 1) allows less.
  */
 
-import { readFileSync } from "node:fs"
 import { dirname, join } from "node:path"
-import { errorCodeOf } from "./error-code.ts"
+import { readIfReadable } from "./if-there.ts"
 
 const hierarchies = [
   { mount: "sys/fs/cgroup", controller: "", limit: "memory.max", used: "memory.current", total: "" },
@@ -60,10 +59,5 @@ function leftIn(path: string, { limit, used, total }: Hierarchy): number {
 }
 
 function readIfAny(path: string): string {
-  try {
-    return readFileSync(path, "utf8").trimEnd()
-  } catch (error) {
-    if (errorCodeOf(error) === undefined) throw error
-    return ""
-  }
+  return readIfReadable(path)?.trimEnd() ?? ""
 }

@@ -1,5 +1,6 @@
 /** Reads files and directories that may be missing. */
 
+import { readFileSync } from "node:fs"
 import { stat } from "node:fs/promises"
 import { errorCodeOf } from "./error-code.ts"
 
@@ -32,5 +33,15 @@ export function ifThere<T>(look: () => T, caught = whenMissing): T | undefined {
     return look()
   } catch (error) {
     return caught(error)
+  }
+}
+
+/** Returns `undefined` if the file cannot be read, for whatever reason. */
+export function readIfReadable(path: string): string | undefined {
+  try {
+    return readFileSync(path, "utf8")
+  } catch (error) {
+    if (errorCodeOf(error) === undefined) throw error
+    return undefined
   }
 }

@@ -63,7 +63,7 @@ export async function isEmulated(options: {
   dataDir: string
 }): Promise<boolean> {
   if (options.wanted === "tcg" || deviceProblem() !== undefined) return true
-  const memory = await readMemory(options)
+  const memory = await readProbe(options)
   return memory?.bootId === hostBootId && memory.problem !== null
 }
 
@@ -107,14 +107,14 @@ async function tryKvm(input: ProbeInput): Promise<{ problem: string | undefined;
   }
 }
 
-const Memory = z.object({
+const ProbeResult = z.object({
   bootId: z.string(),
   /** Everything about the host and the configuration that the answer depends on. */
   circumstances: z.string(),
   problem: z.string().nullable(),
   ms: z.number(),
 })
-type Memory = z.infer<typeof Memory>
+export type ProbeResult = z.infer<typeof ProbeResult>
 
 function memoryPath({ dataDir }: { dataDir: string }): string {
   return join(dataDir, "kvm-probe.json")
@@ -125,16 +125,16 @@ export async function forgetProbe(options: { dataDir: string }): Promise<void> {
   await rm(memoryPath(options), { force: true })
 }
 
-async function readMemory(options: { dataDir: string }): Promise<Memory | undefined> {
+export async function readProbe(options: { dataDir: string }): Promise<ProbeResult | undefined> {
   const file = Bun.file(memoryPath(options))
   if (!(await file.exists())) return undefined
   // The file was not synced, so a crash of the host may have left it empty.
-  const parsed = Memory.safeParse(parseJson(await file.text()))
+  const parsed = ProbeResult.safeParse(parseJson(await file.text()))
   return parsed.success ? parsed.data : undefined
 }
 
-async function recall(input: ProbeInput): Promise<Memory | undefined> {
-  const memory = await readMemory(input)
+async function recall(input: ProbeInput): Promise<ProbeResult | undefined> {
+  const memory = await readProbe(input)
   const isFresh = memory?.bootId === hostBootId && memory.circumstances === circumstancesOf(input)
   return isFresh ? memory : undefined
 }
@@ -152,8 +152,8 @@ function circumstancesOf({ qemu, kernel, jail, level, uid, patienceSec, device }
   return facts.join("; ")
 }
 
-async function remember(input: ProbeInput, found: Pick<Memory, "problem" | "ms">): Promise<void> {
-  const memory: Memory = { bootId: hostBootId, circumstances: circumstancesOf(input), ...found }
+async function remember(input: ProbeInput, found: Pick<ProbeResult, "problem" | "ms">): Promise<void> {
+  const memory: ProbeResult = { bootId: hostBootId, circumstances: circumstancesOf(input), ...found }
   const path = memoryPath(input)
   await Bun.write(`${path}.tmp`, JSON.stringify(memory))
   await rename(`${path}.tmp`, path)

@@ -12,11 +12,11 @@
 import { mkdirSync, readdirSync, readFileSync, rmdirSync, statSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { errorCodeOf } from "../lib/error-code.ts"
+import { readIfReadable } from "../lib/if-there.ts"
 import type { MachineShape } from "./command-line.ts"
 import { machineNiceness } from "./process.ts"
 
-const neededControllers = ["cpu", "memory", "pids"]
-const ioController = "io"
+export const controllers = { needed: ["cpu", "memory", "pids"], io: "io" }
 const nicenessFile = "cpu.weight.nice"
 const mebibyte = 1024 * 1024
 const cpuPeriodUs = 100_000
@@ -53,7 +53,7 @@ export class Cgroups {
       mkdirSync(directory, { recursive: true })
       const delegated = delegate(directory)
       if (!delegated) return new Cgroups(undefined)
-      if (delegated.includes(ioController)) ioMax = ioLimit(directory, options.disk)
+      if (delegated.includes(controllers.io)) ioMax = ioLimit(directory, options.disk)
     } catch (error) {
       if (errorCodeOf(error) === undefined) throw error
       return new Cgroups(undefined)
@@ -125,9 +125,9 @@ export function diskOf(directory: string): string | undefined {
   // Some file systems have a device number of their own, which is not a disk's.
   for (const candidate of [device, ...(source === undefined ? [] : [rawDeviceOf(source)])]) {
     const path = `/sys/dev/block/${candidate}`
-    if (readIfThere(`${path}/dev`) === undefined) continue
-    const isPart = readIfThere(`${path}/partition`) !== undefined
-    return isPart ? readIfThere(`${path}/../dev`)?.trim() : candidate
+    if (readIfReadable(`${path}/dev`) === undefined) continue
+    const isPart = readIfReadable(`${path}/partition`) !== undefined
+    return isPart ? readIfReadable(`${path}/../dev`)?.trim() : candidate
   }
   return undefined
 }
@@ -141,15 +141,6 @@ function deviceText(number: number): string {
   const major = ((low >>> 8) & 0xfff) + (high - (high % 0x1000))
   const minor = (low & 0xff) + ((low >>> 12) & 0xfff00)
   return `${major}:${minor}`
-}
-
-function readIfThere(path: string): string | undefined {
-  try {
-    return readFileSync(path, "utf8")
-  } catch (error) {
-    if (errorCodeOf(error) === undefined) throw error
-    return undefined
-  }
 }
 
 /** Returns undefined if the kernel refuses limits for that disk. */
@@ -184,8 +175,8 @@ function limitsOf({ cpus, memoryMib, accelerator }: MachineShape): Record<string
 /** Delegates the controllers to the groups below, if all required ones are available. Returns the delegated ones. */
 function delegate(directory: string): string[] | undefined {
   const offered = readFileSync(join(directory, "cgroup.controllers"), "utf8").trim().split(/\s+/)
-  if (!neededControllers.every((name) => offered.includes(name))) return undefined
-  const wanted = [...neededControllers, ioController].filter((name) => offered.includes(name))
+  if (!controllers.needed.every((name) => offered.includes(name))) return undefined
+  const wanted = [...controllers.needed, controllers.io].filter((name) => offered.includes(name))
   writeFileSync(join(directory, "cgroup.subtree_control"), wanted.map((name) => `+${name}`).join(" "))
   return wanted
 }

@@ -3,7 +3,8 @@
  * same code, so that it starts as machines do.
  */
 
-import { accessSync, closeSync, constants, openSync, type Stats, statSync } from "node:fs"
+import { type Stats, statSync } from "node:fs"
+import { deviceState } from "../lib/preflight.ts"
 import type { Confinement } from "./process.ts"
 
 export const kvmDevice = "/dev/kvm"
@@ -34,14 +35,9 @@ function includes(mode: number, bits: number): boolean {
 
 /** Returns the error the daemon gets when it opens the device, or undefined if it opens. */
 export function deviceProblem(path = kvmDevice): string | undefined {
-  if (statSync(path, { throwIfNoEntry: false }) === undefined) return `${kvmDevice} is missing`
-  try {
-    accessSync(path, constants.R_OK | constants.W_OK)
-    closeSync(openSync(path, "r+"))
-    return undefined
-  } catch {
-    return `${kvmDevice} cannot be opened`
-  }
+  const state = deviceState(path)
+  if (state === "opens") return undefined
+  return `${kvmDevice} ${state === "missing" ? "is missing" : "cannot be opened"}`
 }
 
 /** Changes if the device is created again, for example when its module is reloaded, or changes owner. */

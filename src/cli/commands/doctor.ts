@@ -1,10 +1,12 @@
 /** `bhatti doctor`. */
 
+import { stat } from "node:fs/promises"
 import { AppError } from "@bhatti/contract/errors"
 import { defaultDataDir } from "@bhatti/contract/limits"
+import { isMissing } from "../../lib/if-there.ts"
+import { type Check, fail } from "../../lib/preflight.ts"
 import { type HostContext, hostCommand } from "../command.ts"
-import { type Check, connectionChecks, hostChecks, settingsCheck } from "../doctor/checks.ts"
-import { gatherConnection, gatherHost } from "../doctor/facts.ts"
+import { checkConnection } from "../connection-checks.ts"
 import { exitFailed } from "../exit-codes.ts"
 import { alignColumns } from "../output.ts"
 import type { Settings } from "../settings.ts"
@@ -17,17 +19,21 @@ and at the connection to the daemon. With sudo it sees more. Exit code 1 if some
   examples: ["sudo bhatti doctor", "bhatti doctor --json | jq '.[] | select(.status != \"ok\")'"],
   async run({ options, operator, settings, isJson, out }) {
     const found = await settingsOrCheck(settings)
+    const dataDir = options.dataDir ?? defaultDataDir
     // On another system a local address is a tunnel to the daemon's host, so none of the checked things are here.
-    const host =
-      process.platform === "linux" ? await gatherHost(operator, options.dataDir ?? defaultDataDir) : undefined
     const isHost =
-      host !== undefined &&
-      (host.dataDir.kind !== "absent" ||
-        options.dataDir !== undefined ||
+      process.platform === "linux" &&
+      (options.dataDir !== undefined ||
         !("url" in found) ||
-        isLocal(found.url))
-    const connection = "url" in found ? connectionChecks(await gatherConnection(found)) : [found]
-    const checks = [...(isHost ? hostChecks(host) : []), ...connection]
+        isLocal(found.url) ||
+        (await stat(dataDir).then(
+          () => true,
+          (error) => !isMissing(error),
+        )))
+    const checks = [
+      ...(isHost ? await operator.preflight({ dataDir }) : []),
+      ...("url" in found ? await checkConnection(found) : [found]),
+    ]
     if (isJson) await out.json(checks)
     else await out.result(linesOf(checks).join("\n"))
     return checks.some(({ status }) => status === "fail") ? exitFailed : 0
@@ -38,7 +44,8 @@ async function settingsOrCheck(settings: HostContext["settings"]): Promise<Setti
   try {
     return await settings()
   } catch (error) {
-    if (error instanceof AppError) return settingsCheck(error)
+    // Without usable settings there is no connection to check.
+    if (error instanceof AppError) return fail("settings", error.message, error.hint)
     throw error
   }
 }

@@ -1,7 +1,7 @@
 /** Which users of a host have user ids of machines. */
 
 import { expect, test } from "bun:test"
-import { othersIn } from "./host-shares.ts"
+import { othersIn } from "./user-ids.ts"
 
 test("users, and users with subordinate ids, are named exactly when their ids are among those of machines", () => {
   const others = (passwd: string, subuid: string) =>

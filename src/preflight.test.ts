@@ -1,0 +1,191 @@
+/** The doctor's judgement of hosts that are not at hand. */
+
+import { expect, test } from "bun:test"
+import { Config } from "@bhatti/contract/config"
+import { AppError } from "@bhatti/contract/errors"
+import type { Check } from "./lib/preflight.ts"
+import { hostBootId } from "./lib/process-identity.ts"
+import { type HostFacts, hostChecks } from "./preflight.ts"
+
+const program = { path: "/usr/bin/x", version: "7.2.22" }
+const config = Config.parse({})
+const probe = { bootId: hostBootId, circumstances: "", problem: null, ms: 1 }
+
+const machines: HostFacts["machines"] = {
+  kvm: "opens",
+  probe,
+  qemu: program,
+  qemuImg: program,
+  release: "6.1.0",
+  memfd: true,
+  namespaces: true,
+  controllers: ["cpuset", "cpu", "io", "memory", "pids"],
+}
+const network: HostFacts["network"] = {
+  tun: "opens",
+  bridge: true,
+  forwards: true,
+  ip: program,
+  nft: program,
+  dnsmasq: program,
+  nftables: true,
+  namesTrouble: null,
+}
+const data = {
+  mode: 0o700,
+  uid: 0,
+  freeMib: 50_000,
+  files: [{ name: "age.key", mode: 0o600 }],
+  kernelAndImage: true,
+  findings: [],
+}
+const healthy: HostFacts = {
+  system: "linux x64",
+  isRoot: true,
+  dataDir: "/var/lib/bhatti",
+  data,
+  config: Config.parse({ disk_reserve_mb: 1024, memory_reserve_mb: 512 }),
+  machines,
+  network,
+  others: [],
+  memoryAvailableMib: 8000,
+  listener: "bhatti",
+  yearUtc: 2030,
+}
+
+/** What is not ok about a host that differs from a healthy one. */
+function troubles(difference: Partial<HostFacts>): Check[] {
+  return hostChecks({ ...healthy, ...difference }).filter(({ status }) => status !== "ok")
+}
+
+test("a healthy host has nothing to fix", () => {
+  expect(troubles({})).toEqual([])
+})
+
+test("every trouble has a status and a way to fix it", () => {
+  const cases: [Partial<HostFacts>, string, Check["status"], string][] = [
+    [{ system: "darwin arm64" }, "system", "fail", "Linux on x86-64 only"],
+    [{ machines: { ...machines, kvm: "missing" } }, "kvm", "warn", "/dev/kvm is missing"],
+    [{ machines: { ...machines, kvm: "closed" } }, "kvm", "warn", "cannot be opened"],
+    [
+      { machines: { ...machines, kvm: "missing" }, config: { ...config, accel: "kvm" } },
+      "kvm",
+      "fail",
+      "is missing",
+    ],
+    [
+      { machines: { ...machines, kvm: "missing" }, config: { ...config, require_kvm: true } },
+      "kvm",
+      "fail",
+      "does not serve",
+    ],
+    [{ machines: { ...machines, namespaces: false } }, "confinement", "fail", "refuses namespaces"],
+    [{ config: { ...config, confinement: "reduced" } }, "confinement", "warn", "reduced"],
+    [{ config: { ...config, accel: "tcg" } }, "kvm", "warn", "accel: tcg"],
+    [{ machines: { ...machines, probe: { ...probe, problem: "it hung" } } }, "kvm", "warn", "it hung"],
+    [{ machines: { ...machines, qemu: undefined } }, "qemu-system-x86_64", "fail", "not installed"],
+    [
+      { machines: { ...machines, qemu: { path: "/q", version: "6.9" } } },
+      "qemu-system-x86_64",
+      "fail",
+      "too old",
+    ],
+    [{ machines: { ...machines, qemuImg: undefined } }, "qemu-img", "fail", "not installed"],
+    [{ network: { ...network, nft: undefined } }, "nft", "fail", "not installed"],
+    [{ machines: { ...machines, memfd: false } }, "kernel", "fail", "no memfd"],
+    [{ network: { ...network, tun: "missing" } }, "network", "fail", "is missing"],
+    [{ network: { ...network, nftables: false } }, "network", "fail", "nft cannot list"],
+    [{ network: { ...network, bridge: false } }, "network", "warn", "bridge"],
+    [{ machines: { ...machines, controllers: undefined } }, "cgroups", "warn", "not mounted"],
+    [{ machines: { ...machines, controllers: ["cpu"] } }, "cgroups", "warn", "lacks memory, pids, io"],
+    [
+      { machines: { ...machines, controllers: ["cpu", "memory", "pids"] } },
+      "cgroups",
+      "warn",
+      "lacks io; nothing limits a machine's disk bandwidth",
+    ],
+    [{ others: [{ name: "bob", file: "/etc/subuid" }] }, "users", "warn", "bob has user ids of machines too"],
+    [
+      { network: { ...network, namesTrouble: "/etc/resolv.conf names no name server" } },
+      "names",
+      "warn",
+      "names no name server",
+    ],
+    [{ dataDir: "/x", data: "absent" }, "data", "fail", "/x is missing"],
+    [{ data: { ...data, mode: 0o755 } }, "data", "fail", "is open to others"],
+    [{ data: { ...data, uid: 1000 } }, "data", "fail", "is open to others"],
+    [
+      { data: { ...data, files: [{ name: "age.key", mode: 0o644 }] } },
+      "data",
+      "fail",
+      "age.key is open to others (644)",
+    ],
+    [
+      {
+        data: {
+          ...data,
+          findings: [{ area: "data", status: "fail", text: "the database is older", fix: "recover" }],
+        },
+      },
+      "data",
+      "fail",
+      "the database is older",
+    ],
+    [{ data: { ...data, kernelAndImage: false } }, "data", "fail", "kernel or image is missing"],
+    [{ data: { ...data, freeMib: 900 } }, "space", "fail", "no sandbox can be created"],
+    [{ data: { ...data, freeMib: 3000 } }, "space", "warn", "3000 MB free"],
+    [{ data: "closed" }, "data", "warn", "is the operator's"],
+    [{ memoryAvailableMib: 900 }, "memory", "warn", "900 MB available"],
+    [{ memoryAvailableMib: 300 }, "memory", "fail", "300 MB available; 512 MB stay reserved"],
+    [
+      { config: new AppError("invalid", "config.yaml: listen: use HOST:PORT") },
+      "config",
+      "fail",
+      "use HOST:PORT",
+    ],
+    [{ listener: "nobody" }, "port", "warn", "the daemon does not run"],
+    [{ listener: "other" }, "port", "fail", "something else than bhatti"],
+    [{ yearUtc: 1970 }, "clock", "fail", "1970"],
+  ]
+  for (const [difference, area, status, text] of cases) {
+    const [trouble, ...others] = troubles(difference)
+    expect(trouble).toMatchObject({ area, status })
+    expect(trouble?.text).toContain(text)
+    expect(trouble?.fix ?? "").not.toBe("")
+    expect(others).toEqual([])
+  }
+})
+
+test("a probe of an earlier boot of the host says nothing", () => {
+  const earlier = { ...probe, bootId: "earlier", problem: "it hung" }
+  expect(troubles({ machines: { ...machines, probe: earlier } })).toEqual([])
+})
+
+test("somebody without rights is told to use sudo, not that things are broken", () => {
+  const checks = troubles({
+    isRoot: false,
+    machines: { ...machines, kvm: "closed" },
+    network: { ...network, tun: "closed", nftables: undefined },
+    data: "closed",
+    config: new AppError("invalid", "cannot read the configuration"),
+    listener: "unknown",
+  })
+  expect(checks.map(({ status, fix }) => [status, fix])).toEqual(
+    Array(3).fill(["warn", "sudo bhatti doctor"]),
+  )
+})
+
+test("a daemon with the user network needs no tools for another, and says what it gives up", () => {
+  const checks = troubles({
+    config: { ...config, network: "user" },
+    network: { ...network, tun: "missing", nft: undefined },
+  })
+  expect(checks.map(({ area, status }) => `${area} ${status}`)).toEqual(["network warn"])
+  expect(checks[0]?.text).toContain("reach nothing")
+})
+
+test("a daemon that is not root says what that gives up", () => {
+  const checks = troubles({ isRoot: false, data: { ...data, uid: 1000 } })
+  expect(checks.map(({ area, status }) => `${area} ${status}`)).toEqual(["confinement warn", "network warn"])
+  expect(checks[0]?.text).toContain("not root")
+})

@@ -1,0 +1,172 @@
+/** Composes what the adapters check about this host, for `bhatti doctor`. Needs no daemon and changes nothing. */
+
+import { arch, platform } from "node:os"
+import type { Config } from "@bhatti/contract/config"
+import { AppError } from "@bhatti/contract/errors"
+import { Health } from "@bhatti/contract/system"
+import { loadConfig } from "./config.ts"
+import { checkAccess, checkRoom, lookAtDataDir } from "./disk/preflight.ts"
+import { examine } from "./examine.ts"
+import { isInstalled } from "./image/survey.ts"
+import { availableMemoryMib } from "./lib/available-memory.ts"
+import { errorCodeOf } from "./lib/error-code.ts"
+import { parseJson } from "./lib/parse-json.ts"
+import { type Check, fail, ok, sizeInWords, warn } from "./lib/preflight.ts"
+import { checkUserIds, lookAtMachines, machineChecks } from "./machine/preflight.ts"
+import { otherUsersOf } from "./machine/user-ids.ts"
+import { checkNames, lookAtNetwork, networkChecks } from "./network/preflight.ts"
+
+const answerMs = 5000
+const memoryWarnMib = 1024
+/** No version of this program is older, so an earlier year means a wrong clock. */
+const yearOldest = 2025
+
+export type HostFacts = Awaited<ReturnType<typeof lookAtHost>>
+
+export async function preflight({ dataDir }: { dataDir: string }): Promise<Check[]> {
+  return hostChecks(await lookAtHost(dataDir))
+}
+
+async function lookAtHost(dataDir: string) {
+  const isRoot = process.getuid?.() === 0
+  const config = readConfig(dataDir)
+  const data = await lookAtDataDir(dataDir)
+  return {
+    system: `${platform()} ${arch()}`,
+    isRoot,
+    dataDir,
+    data:
+      typeof data === "string"
+        ? data
+        : // The findings are for the operator, such as files that do not belong together.
+          { ...data, kernelAndImage: await isInstalled(dataDir), findings: await examine({ dataDir }) },
+    config,
+    machines: await lookAtMachines({ dataDir, isRoot }),
+    network: lookAtNetwork({ isRoot }),
+    others: config instanceof AppError ? [] : otherUsersOf(config.uid_base),
+    memoryAvailableMib: availableMemoryMib({ groups: "outermost" }),
+    listener: config instanceof AppError ? ("unknown" as const) : await findListener(config),
+    yearUtc: new Date().getUTCFullYear(),
+  }
+}
+
+export function hostChecks(facts: HostFacts): Check[] {
+  const { data, isRoot, machines, yearUtc } = facts
+  const config = facts.config instanceof AppError ? undefined : facts.config
+  // A user without access to the directory is assumed to ask about a daemon of root.
+  const isOfRoot = isRoot || typeof data === "string" || data.uid === 0
+  return [
+    facts.system === "linux x64"
+      ? ok("system", "Linux on x86-64")
+      : fail(
+          "system",
+          `${facts.system}: sandboxes run on Linux on x86-64 only`,
+          "use this program as a client of a daemon elsewhere: bhatti setup",
+        ),
+    ...machineChecks(machines, { config, isRoot, isOfRoot }),
+    ...checkNetwork(facts, config, isOfRoot),
+    ...checkData(facts, config),
+    checkMemory(facts.memoryAvailableMib, config?.memory_reserve_mb ?? 0),
+    // A user without access to the data directory has already been told so.
+    ...(data === "closed" ? [] : [checkConfig(facts.config), checkListener(facts.listener, config?.listen)]),
+    yearUtc >= yearOldest
+      ? ok("clock", `the year is ${yearUtc}`)
+      : fail(
+          "clock",
+          `the year is ${yearUtc}; guests get this clock, and certificates fail in them`,
+          "sudo timedatectl set-ntp true",
+        ),
+  ]
+}
+
+function readConfig(dataDir: string): Config | AppError {
+  try {
+    return loadConfig({ dataDir }, process.env)
+  } catch (error) {
+    if (error instanceof AppError) return error
+    throw error
+  }
+}
+
+/** Only a daemon that runs as root has the routed network; another gives sandboxes QEMU's user network. */
+function checkNetwork(facts: HostFacts, config: Config | undefined, isOfRoot: boolean): Check[] {
+  if (config?.network === "user" || (config?.network === "auto" && !isOfRoot))
+    return [
+      warn(
+        "network",
+        "network: user: sandboxes reach nothing, not even each other; published ports work",
+        "network: tap in config.yaml, with a daemon of root",
+      ),
+    ]
+  const ofSettings = config && [
+    checkUserIds(facts.others),
+    checkNames(config.dns_upstreams.length > 0 ? null : facts.network.namesTrouble),
+  ]
+  return [...networkChecks(facts.network, facts), ...(ofSettings ?? [])]
+}
+
+function checkData({ data, dataDir, isRoot }: HostFacts, config: Config | undefined): Check[] {
+  const fix = `sudo bhatti init --data-dir ${dataDir}`
+  if (data === "absent") return [fail("data", `${dataDir} is missing`, fix)]
+  if (data === "closed")
+    return [warn("data", `${dataDir} is the operator's; you see less`, "sudo bhatti doctor")]
+  return [
+    ...checkAccess(dataDir, data, isRoot),
+    ...data.findings,
+    data.kernelAndImage
+      ? ok("data", "kernel and image are there")
+      : fail("data", "kernel or image is missing", fix),
+    checkRoom(dataDir, data.freeMib, config?.disk_reserve_mb ?? 0),
+  ]
+}
+
+function checkMemory(availableMib: number, reserveMib: number): Check {
+  const text = `${sizeInWords(availableMib)} available`
+  const fix = "stop something; a sandbox needs what it uses of its memory"
+  if (availableMib <= reserveMib)
+    return fail(
+      "memory",
+      `${text}; ${sizeInWords(reserveMib)} stay reserved, so no sandbox can be started`,
+      fix,
+    )
+  const isShort = availableMib < Math.max(memoryWarnMib, 2 * reserveMib)
+  return isShort ? warn("memory", text, fix) : ok("memory", text)
+}
+
+function checkConfig(config: HostFacts["config"]): Check {
+  return config instanceof AppError
+    ? fail("config", config.message, config.hint ?? "correct that line")
+    : ok("config", `listens at ${config.listen}, network ${config.network}`)
+}
+
+function checkListener(listener: HostFacts["listener"], address = "its address"): Check {
+  switch (listener) {
+    case "bhatti":
+      return ok("port", `a bhatti daemon answers at ${address}`)
+    case "nobody":
+      return warn("port", `${address} is free; the daemon does not run`, "sudo systemctl start bhatti")
+    case "other":
+      return fail(
+        "port",
+        `something else than bhatti has ${address}`,
+        "sudo ss -ltnp shows what; or another listen: in config.yaml",
+      )
+    case "unknown":
+      return warn("port", "the daemon's address is not known")
+  }
+}
+
+/** Asks at the daemon's own address. The certificate is not verified, since it is for another name. */
+async function findListener({ listen, tls_cert }: Config): Promise<"bhatti" | "other" | "nobody"> {
+  const at = listen.lastIndexOf(":")
+  const host = ["0.0.0.0", "[::]"].includes(listen.slice(0, at)) ? "127.0.0.1" : listen.slice(0, at)
+  const url = `${tls_cert === undefined ? "http" : "https"}://${host}${listen.slice(at)}/health`
+  try {
+    const signal = AbortSignal.timeout(answerMs)
+    const init = { signal, proxy: false, tls: { rejectUnauthorized: false } }
+    const response = await fetch(url, init as BunFetchRequestInit)
+    return Health.safeParse(parseJson(await response.text())).success ? "bhatti" : "other"
+  } catch (error) {
+    return /ConnectionRefused|ECONNREFUSED/.test(errorCodeOf(error) ?? "") ? "nobody" : "other"
+  }
+}
