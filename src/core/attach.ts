@@ -53,7 +53,8 @@ function connect(core: Core, record: SandboxRecord): Promise<Guest> {
 async function meet(core: Core, record: SandboxRecord, guest: Guest, machine: Machine): Promise<void> {
   try {
     await guest.waitReady({ deadlineMs: adoptDeadlineMs, resync: true })
-    // A guest that got no identity before the daemon died refuses this.
+    // Only a guest that was booted and got no identity refuses this: a clone has its template's, a copy its source's.
+    // A record in `creating` is therefore never adopted.
     await refresh(core, record, guest, { deadlineMs: adoptDeadlineMs })
   } catch (error) {
     guest.close()

@@ -355,6 +355,7 @@ export interface Guest {
     repair: { exitCode: number; output: string } | undefined
   }>
   personalise(identity: GuestIdentity, options: { deadlineMs: number }): Promise<unknown>
+  /** For a guest that stays who it is. A clone and a copy have an identity already, and it is another's. */
   refresh(options: { deadlineMs: number }): Promise<unknown>
   /** With `untouchedMib` it overwrites free memory except for that much; an older agent does not. */
   quiesce(options: { deadlineMs: number; untouchedMib?: number | undefined }): Promise<unknown>

@@ -30,7 +30,7 @@ test("the init script runs again when the machine boots, not when a stopped one 
   await own.call("POST", "/sandboxes/dev/stop")
   await own.call("POST", "/sandboxes/dev/start")
   expect(await eventsOf("thermal.wake")).toMatchObject([{ how: "memory" }])
-  expect(await sessions()).toEqual([])
+  expect(await sessions()).toMatchObject([{ name: "init", argv }])
 
   expect((await own.call("POST", "/sandboxes/dev/restart")).body).toMatchObject({
     status: "running",

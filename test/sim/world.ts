@@ -58,6 +58,8 @@ export type Process = {
 }
 
 const templateName = "template"
+/** A clone goes on as its template until it is given an identity; the guest cannot tell. */
+const templateOwner = "a template"
 export const plentyMib = 100_000
 
 export class World {
@@ -185,7 +187,7 @@ export class World {
         findTemplate: async (spec) => this.templates.get(JSON.stringify([spec.cpus, spec.memoryMib])),
         getTemplate: async (id) => {
           const found = [...this.templates.values()].find((template) => template.id === id)
-          if (!found) throw new AppError("unavailable", `the template ${id} is missing`)
+          if (!found) throw new AppError("unavailable", `the template ${id} is missing`, { retryable: false })
           return found
         },
         beginTemplate: async () => {
@@ -243,7 +245,7 @@ export class World {
         },
         clone: async (place) => {
           await life.step("clone", [refused("clone")])
-          const memory: Memory = { owner: undefined, marker: null, isFresh: false }
+          const memory: Memory = { owner: templateOwner, marker: null, isFresh: false }
           const process = this.spawn(life, place, { memory, memoryBase: "template" })
           await life.step("cloned")
           return machineOf(process)
@@ -565,7 +567,7 @@ class SimulatedGuest
 
   ping(): ReturnType<Guest["ping"]> {
     return this.#talk("ping", (memory) => ({
-      personalised: memory.owner !== undefined,
+      personalised: memory.owner !== undefined && memory.isFresh,
       rootReadOnly: false,
       repair: undefined,
     }))
@@ -611,8 +613,10 @@ class SimulatedGuest
     const answer = this.#talk(`exec ${program}`, (memory) => {
       const disk = this.#sockets.process?.directory.disk
       if (!disk) throw new AppError("unavailable", "the disk is gone")
+      const isNobody = memory.owner === undefined || memory.owner === templateOwner
       if (!memory.isFresh) this.#world.violation("a command runs before the guest has new random numbers")
-      if (memory.owner === undefined) this.#world.violation("a command runs in a guest that is nobody yet")
+      if (isNobody) this.#world.violation("a command runs in a guest that is nobody yet")
+      if (!memory.isFresh || isNobody) throw new AppError("conflict", "the guest is not personalised")
       if (program === "mark") memory.marker = value
       if (program === "write") {
         disk.file = value

@@ -27,6 +27,16 @@ export class FakeFiles {
     this.#nodes.set(at, { ...own, bytes: typeof bytes === "string" ? Buffer.from(bytes) : bytes })
   }
 
+  copy(): FakeFiles {
+    const copy = new FakeFiles()
+    for (const [path, node] of this.#nodes) copy.#nodes.set(path, node)
+    return copy
+  }
+
+  has(path: string): boolean {
+    return this.#nodes.has(absolute(path))
+  }
+
   isDirectory(path: string): boolean {
     return this.#nodes.get(absolute(path))?.type === "directory"
   }
@@ -49,7 +59,7 @@ export class FakeFiles {
 
   list(path: string): GuestFile[] {
     const at = absolute(path)
-    this.#find(at, path)
+    if (this.#find(at, path).type !== "directory") throw new AppError("invalid", `"${path}": not a directory`)
     return this.#below(at)
       .filter((one) => posix.dirname(one) === at)
       .sort()

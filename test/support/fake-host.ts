@@ -29,9 +29,10 @@ import type {
   Terminal,
 } from "../../src/core/host.ts"
 import { closedAmong } from "../../src/network/internal.ts"
-import { FakeFiles, FakeUnpacking, type NewFile } from "./fake-files.ts"
+import { type FakeFiles, FakeUnpacking, type NewFile } from "./fake-files.ts"
 import { FakeProcess } from "./fake-process.ts"
 import { FakeSession, type SessionProgram } from "./fake-session.ts"
+import { type FakeMemory, FakeSystems } from "./fake-systems.ts"
 
 export type FakeHost = Host & {
   running: Map<number, { directory: string }>
@@ -143,11 +144,24 @@ export function fakeHost(): FakeHost {
     host.running.set(machine.process.pid, { directory: machine.directory })
     return machine
   }
-  const guestsByDirectory = new Map<string, FakeGuest>()
-  const placeIn = (sandboxId: string, hasMemory: boolean) => {
+  const systems = new FakeSystems()
+  const guestsByDirectory = new Map<string, Set<FakeGuest>>()
+  const end = (directory: string) => {
+    systems.end(directory)
+    const guests = guestsByDirectory.get(directory) ?? []
+    guestsByDirectory.delete(directory)
+    for (const guest of guests) guest.close()
+  }
+  const placeIn = (from: string, sandboxId: string, hasMemory: boolean) => {
     host.directories.add(sandboxId)
+    systems.copy(from, `/fake/${sandboxId}`)
     if (hasMemory) host.memories.add(`/fake/${sandboxId}`)
     return { hasMemory }
+  }
+  /** As QEMU's monitor: gone with its machine. */
+  const ask = ({ process }: Machine) => {
+    if (!host.running.has(process.pid))
+      throw new AppError("unavailable", "cannot connect to the machine's monitor")
   }
   const fail = (step: string) => {
     if (host.failAt === step) throw host.failure ?? new AppError("unavailable", `injected at ${step}`)
@@ -263,9 +277,12 @@ export function fakeHost(): FakeHost {
       },
       bootTemplate: async (_draft, spec) => {
         booting = JSON.stringify(spec)
+        systems.boot("/template")
+        systems.listening.add("/template")
         return newMachine("/template")
       },
       async publishTemplate() {
+        end("/template")
         const made = { ...template, id: `template-${nextTemplate++}` }
         templates.set(booting, made)
         return made
@@ -283,17 +300,23 @@ export function fakeHost(): FakeHost {
         return true
       },
       async removeLeftovers() {},
-      prepareSockets: async () => ({ agent: 0, qmp: 0 }),
+      async prepareSockets(directory) {
+        systems.listening.add(directory)
+        return { agent: 0, qmp: 0 }
+      },
       async clone({ directory }) {
         await reach("clone")
+        systems.clone(directory)
         return run(newMachine(directory))
       },
       async restore({ directory }) {
         await reach("restore")
+        systems.restore(directory)
         return run(newMachine(directory))
       },
       async boot({ directory }) {
         await reach("boot")
+        systems.boot(directory)
         return run(newMachine(directory))
       },
       async checkDisk() {
@@ -307,18 +330,26 @@ export function fakeHost(): FakeHost {
           ? { fits: true, memoryMib: 20 }
           : { fits: false, reason: "there is no memory snapshot" }
       },
-      async pause({ process }) {
+      async pause(machine) {
         fail("pause")
+        ask(machine)
         host.pauses++
-        host.halts.set(process.pid, "paused")
+        host.halts.set(machine.process.pid, "paused")
       },
-      async resume({ process }) {
-        host.halts.delete(process.pid)
+      async resume(machine) {
+        ask(machine)
+        host.halts.delete(machine.process.pid)
       },
-      haltOf: async ({ process }) => host.halts.get(process.pid) ?? "none",
+      async haltOf(machine) {
+        ask(machine)
+        return host.halts.get(machine.process.pid) ?? "none"
+      },
       async saveSnapshot(machine, options) {
         await reach("save")
-        host.memories.add(options?.directory ?? machine.directory)
+        ask(machine)
+        const into = options?.directory ?? machine.directory
+        systems.save(machine.directory, into)
+        host.memories.add(into)
       },
       async removeSnapshot(directory) {
         host.memories.delete(directory)
@@ -345,14 +376,12 @@ export function fakeHost(): FakeHost {
       async kill({ process, directory }) {
         await reach("kill")
         host.running.delete(process.pid)
-        guestsByDirectory.get(directory)?.close()
+        end(directory)
       },
       async killIn(directory) {
-        for (const [pid, running] of host.running) {
-          if (running.directory !== directory) continue
-          host.running.delete(pid)
-          guestsByDirectory.get(directory)?.close()
-        }
+        for (const [pid, running] of host.running)
+          if (running.directory === directory) host.running.delete(pid)
+        end(directory)
       },
       slotsInUse: () => host.slotsInUseNow,
       async growDisk() {
@@ -373,6 +402,7 @@ export function fakeHost(): FakeHost {
       async removeSandbox(id) {
         host.directories.delete(id)
         host.memories.delete(`/fake/${id}`)
+        systems.remove(`/fake/${id}`)
       },
       usedMib: async (id) => Math.ceil(host.overlaysMib.get(id) ?? 1),
       countedMib: async (id) => Math.ceil(host.overlaysMib.get(id) ?? 1),
@@ -423,31 +453,36 @@ export function fakeHost(): FakeHost {
       async copyAhead() {
         fail("copy ahead")
       },
-      async capture({ id, storedMemory }) {
+      async capture({ id, sandboxId, storedMemory }) {
         await reach("capture")
+        systems.copy(`/fake/${sandboxId}`, `/draft/${id}`)
         if (storedMemory) host.memories.add(`/draft/${id}`)
       },
       async publish(id) {
         fail("publish")
         host.drafts.delete(id)
+        systems.copy(`/draft/${id}`, `/kept/${id}`)
+        systems.remove(`/draft/${id}`)
         host.kept.set(id, { hasMemory: host.memories.delete(`/draft/${id}`) })
         return { bytes: 1024 * 1024 }
       },
       async abandon(id) {
         host.drafts.delete(id)
         host.memories.delete(`/draft/${id}`)
+        systems.remove(`/draft/${id}`)
       },
       async place({ id, sandboxId }) {
         await reach("place")
         const hasMemory = host.kept.get(id)?.hasMemory ?? false
-        return placeIn(sandboxId, hasMemory)
+        return placeIn(`/kept/${id}`, sandboxId, hasMemory)
       },
       async placeDraft({ id, sandboxId }) {
         await reach("place")
-        return placeIn(sandboxId, host.memories.has(`/draft/${id}`))
+        return placeIn(`/draft/${id}`, sandboxId, host.memories.has(`/draft/${id}`))
       },
       async remove(id) {
         host.kept.delete(id)
+        systems.remove(`/kept/${id}`)
         await host.snapshots.abandon(id)
       },
       list: async () => [...host.kept.keys()],
@@ -492,8 +527,10 @@ export function fakeHost(): FakeHost {
     guests: {
       async open({ socketPath }) {
         const directory = socketPath.replace(/\/agent\.sock$/, "")
-        const guest = new FakeGuest(host, directory)
-        guestsByDirectory.set(directory, guest)
+        if (!systems.listening.has(directory))
+          throw new AppError("unavailable", "cannot connect to the guest's channel")
+        const guest = new FakeGuest(host, systems, directory)
+        guestsByDirectory.set(directory, (guestsByDirectory.get(directory) ?? new Set()).add(guest))
         return guest
       },
     },
@@ -503,38 +540,84 @@ export function fakeHost(): FakeHost {
 
 class FakeGuest implements Guest {
   readonly #host: FakeHost
+  readonly #systems: FakeSystems
   readonly #closed = Promise.withResolvers<{ reason: string }>()
   readonly closed = this.#closed.promise
-  readonly #sessions: FakeSession[] = []
-  readonly #files = new FakeFiles()
   /** What the loss of the channel breaks. */
   readonly #open = new Set<(lost: AppError) => void>()
-  #env: Record<string, string> = {}
+  #lost: AppError | undefined
 
   readonly #directory: string
   #onEnded: (ended: SessionNotice) => void = () => undefined
 
-  constructor(host: FakeHost, directory: string) {
+  constructor(host: FakeHost, systems: FakeSystems, directory: string) {
     this.#host = host
+    this.#systems = systems
     this.#directory = directory
-    for (const [path, file] of host.files) this.#files.add(path, file)
+    for (const [path, file] of host.files) if (!this.#files.has(path)) this.#files.add(path, file)
     host.endInit = (exitCode, signal = null) => {
       this.#sessions.find(({ name }) => name === "init")?.end({ exitCode, signal })
       this.#onEnded({ session: "s1", name: "init", exitCode, signal })
     }
   }
 
-  async waitReady(): Promise<unknown> {
+  get #files(): FakeFiles {
+    return this.#systems.diskOf(this.#directory)
+  }
+
+  get #sessions(): FakeSession[] {
+    return this.#memory.sessions
+  }
+
+  get #memory(): FakeMemory {
+    const memory = this.#systems.running.get(this.#directory)
+    if (!memory) throw new AppError("unavailable", "the guest did not answer in time")
+    return memory
+  }
+
+  /** Why the guest refuses what needs an identity. */
+  get #refusal(): AppError | undefined {
+    if (this.#lost) return this.#lost
+    return this.#memory.isPersonalised ? undefined : new AppError("conflict", "the guest is not personalised")
+  }
+
+  /** Resolves when the guest answers; a paused one does so once it resumes. */
+  async #answer({ deadlineMs }: { deadlineMs: number }): Promise<FakeMemory> {
+    const endMs = performance.now() + deadlineMs
+    const isHalted = () =>
+      [...this.#host.halts.keys()].some((pid) => this.#host.running.get(pid)?.directory === this.#directory)
+    while (!this.#lost && isHalted()) {
+      if (performance.now() > endMs) throw new AppError("unavailable", "the guest did not answer in time")
+      await Bun.sleep(5)
+    }
+    if (this.#lost) throw this.#lost
+    return this.#memory
+  }
+
+  async #answerAllowed(options: { deadlineMs: number }): Promise<FakeMemory> {
+    const memory = await this.#answer(options)
+    if (this.#refusal) throw this.#refusal
+    return memory
+  }
+
+  async waitReady(options: { deadlineMs: number }): Promise<unknown> {
+    await this.#answer(options)
     return { generation: 1 }
   }
 
-  async ping() {
-    return { personalised: true, rootReadOnly: this.#host.isRootReadOnly, repair: this.#host.repair }
+  async ping(options: { deadlineMs: number }) {
+    const { isPersonalised } = await this.#answer(options)
+    return {
+      personalised: isPersonalised,
+      rootReadOnly: this.#host.isRootReadOnly,
+      repair: this.#host.repair,
+    }
   }
 
-  async personalise(identity: GuestIdentity): Promise<unknown> {
+  async personalise(identity: GuestIdentity, options: { deadlineMs: number }): Promise<unknown> {
     if (this.#host.failAt === "personalise") throw new AppError("unavailable", "injected at personalise")
-    this.#env = identity.env
+    const memory = await this.#answer(options)
+    Object.assign(memory, { env: identity.env, isPersonalised: true, hasIdentity: true })
     this.#host.identities.push(identity)
     return {}
   }
@@ -543,16 +626,22 @@ class FakeGuest implements Guest {
     return { openStreams: this.#host.openStreams, lastAtMs: 0 }
   }
 
-  async refresh(): Promise<unknown> {
+  async refresh(options: { deadlineMs: number }): Promise<unknown> {
+    const memory = await this.#answer(options)
+    if (!memory.hasIdentity) throw new AppError("conflict", "the guest has no identity yet")
+    memory.isPersonalised = true
     return {}
   }
 
-  async quiesce(): Promise<unknown> {
+  async quiesce(options: { deadlineMs: number }): Promise<unknown> {
+    const memory = await this.#answer(options)
+    memory.isPersonalised = false
     return {}
   }
 
-  async shutdown(): Promise<unknown> {
+  async shutdown(options: { deadlineMs: number }): Promise<unknown> {
     if (this.#host.failAt === "shutdown") throw new AppError("unavailable", "injected at shutdown")
+    await this.#answer(options)
     for (const [pid, { directory }] of this.#host.running)
       if (directory === this.#directory) this.#host.running.delete(pid)
     return {}
@@ -582,10 +671,10 @@ class FakeGuest implements Guest {
 
   exec(command: GuestCommand): GuestProcess {
     const { cwd = "/workspace" } = command
-    const refused = this.#files.isDirectory(cwd)
-      ? undefined
-      : new AppError("invalid", `no directory "${cwd}"`)
-    const process = new FakeProcess({ ...command, env: { ...this.#env, ...command.env } }, refused)
+    const isThere = this.#files.isDirectory(cwd)
+    const refused = this.#refusal ?? (isThere ? undefined : new AppError("invalid", `no directory "${cwd}"`))
+    const { env } = this.#systems.running.get(this.#directory) ?? {}
+    const process = new FakeProcess({ ...command, env: { ...env, ...command.env } }, refused)
     this.#host.processes.push(process)
     this.#goesOn("commands", process.result, (lost) => process.lose(lost))
     return process
@@ -612,7 +701,8 @@ class FakeGuest implements Guest {
     return found.attach(options.tty)
   }
 
-  async sessions(): Promise<SessionRecord[]> {
+  async sessions(options: { deadlineMs: number }): Promise<SessionRecord[]> {
+    await this.#answerAllowed(options)
     return this.#sessions.map((session) => session.record())
   }
 
@@ -643,12 +733,12 @@ class FakeGuest implements Guest {
 
   readFile({ path }: { path: string }): GuestDownload {
     try {
+      if (this.#refusal) throw this.#refusal
       const { file, bytes } = this.#files.read(path)
       const transfer = this.#sending(this.#host.download?.() ?? [bytes], { bytes: bytes.length, entries: 1 })
       return { ...transfer, file: Promise.resolve(file) }
     } catch (error) {
-      const refused = quiet(Promise.reject(error))
-      return { ...transferOf([], refused as never), file: refused as never }
+      return { ...refusedTransfer(error), file: quiet(Promise.reject(error)) }
     }
   }
 
@@ -659,23 +749,25 @@ class FakeGuest implements Guest {
   ): GuestTransfer {
     const result = Promise.withResolvers<{ bytes: number; entries: number }>()
     this.#goesOn("downloads", quiet(result.promise), result.reject)
-    const lost = result.promise.then(() => new Promise<never>(() => undefined))
+    const lost = quiet(result.promise.then(() => new Promise<never>(() => undefined)))
     const parts = Symbol.asyncIterator in chunks ? chunks[Symbol.asyncIterator]() : chunks[Symbol.iterator]()
     return {
       ...transferOf([], result.promise),
       output: (async function* () {
         for (;;) {
-          const step = await Promise.race([parts.next(), lost])
+          const step = await Promise.race([lost, parts.next()])
           if (step.done) return result.resolve(sum)
           yield step.value
         }
       })(),
-      close: () => result.resolve(sum),
+      close: () => result.reject(new AppError("unavailable", "it was given up")),
     }
   }
 
   writeFile(options: { path: string; mode?: string; size?: number; owner?: { uid: number } }): GuestTransfer {
     const { path, mode = "0644", size } = options
+    if (this.#files.isDirectory(path))
+      return refusedTransfer(new AppError("invalid", `"${path}": is a directory`))
     const content = new Bun.ArrayBufferSink()
     content.start({ asUint8Array: true })
     return this.#receiving({
@@ -698,6 +790,7 @@ class FakeGuest implements Guest {
     write: (bytes: Uint8Array) => Promise<void>
     finish: () => Promise<{ bytes: number; entries: number }>
   }): GuestTransfer {
+    if (this.#refusal) return refusedTransfer(this.#refusal)
     const result = Promise.withResolvers<{ bytes: number; entries: number }>()
     this.#goesOn("uploads", quiet(result.promise), result.reject)
     return {
@@ -714,13 +807,18 @@ class FakeGuest implements Guest {
     return { uid: 0, gid: 0 }
   }
 
-  async listFiles(path: string): Promise<{ files: GuestFile[]; isTruncated: boolean }> {
+  async listFiles(
+    path: string,
+    options: { deadlineMs: number },
+  ): Promise<{ files: GuestFile[]; isTruncated: boolean }> {
+    await this.#answerAllowed(options)
     const all = this.#files.list(path)
     const files = all.slice(0, this.#host.listedMax)
     return { files, isTruncated: all.length > files.length }
   }
 
-  async statFile(path: string): Promise<GuestFile> {
+  async statFile(path: string, options: { deadlineMs: number }): Promise<GuestFile> {
+    await this.#answerAllowed(options)
     return this.#files.stat(path)
   }
 
@@ -741,7 +839,11 @@ class FakeGuest implements Guest {
   }
 
   readArchive({ path }: { path: string }): GuestTransfer {
-    return this.#sending(this.#host.archive?.() ?? this.#files.pack(path), { bytes: 0, entries: 0 })
+    try {
+      return this.#sending(this.#host.archive?.() ?? this.#files.pack(path), { bytes: 0, entries: 0 })
+    } catch (error) {
+      return refusedTransfer(error)
+    }
   }
 
   writeArchive({ path }: { path: string }): GuestTransfer {
@@ -760,7 +862,12 @@ class FakeGuest implements Guest {
   }
 
   dial(port: number): GuestConnection {
-    return this.#host.dial(port)
+    try {
+      return this.#host.dial(port)
+    } catch (error) {
+      const refused = quiet(Promise.reject(error))
+      return { ...refusedTransfer(error), connected: refused, result: refused }
+    }
   }
 
   share(): void {}
@@ -772,6 +879,7 @@ class FakeGuest implements Guest {
   close(): void {
     const reason = "this host closed it"
     const lost = new AppError("unavailable", `the channel to the guest is lost: ${reason}`)
+    this.#lost = lost
     for (const breakOff of this.#open) breakOff(lost)
     this.#open.clear()
     this.#closed.resolve({ reason })
@@ -785,6 +893,18 @@ function ownedBy(owner: { uid: number } | undefined): NewFile {
 function quiet<T>(promise: Promise<T>): Promise<T> {
   promise.catch(() => undefined)
   return promise
+}
+
+/** Refused by the guest, as its result and its output say. */
+function refusedTransfer(error: unknown): GuestTransfer {
+  const result = quiet(Promise.reject(error))
+  return {
+    ...transferOf([], result),
+    // biome-ignore lint/correctness/useYield: it fails before its first chunk
+    output: (async function* (): AsyncGenerator<Uint8Array> {
+      await result
+    })(),
+  }
 }
 
 function transferOf(

@@ -17,17 +17,27 @@ export class FakeSession {
   readonly #argv: string[]
   readonly #program: SessionProgram
   readonly #createdUnixMs = Date.now()
-  readonly #shown: Uint8Array[] = []
+  readonly #shown: Uint8Array[]
   #term: string
   #client: FakeSessionClient | undefined
   #end: { exitCode: number; signal: string | null } | undefined
 
-  constructor(id: string, start: SessionStart, program: SessionProgram) {
+  constructor(id: string, start: SessionStart, program: SessionProgram, shown: Uint8Array[] = []) {
     this.id = id
     this.name = start.name ?? null
+    this.#shown = [...shown]
     this.#argv = start.argv ?? ["bash", "-l"]
     this.#program = program
     this.#term = start.tty.term ?? ""
+  }
+
+  /** The same session in a copy of the guest's memory. */
+  copy(): FakeSession {
+    const start = { argv: this.#argv, tty: { rows: 24, cols: 80, term: this.#term } }
+    const named = this.name === null ? start : { ...start, name: this.name }
+    const copy = new FakeSession(this.id, named, this.#program, this.#shown)
+    copy.#end = this.#end
+    return copy
   }
 
   attach(tty: Terminal): FakeSessionClient {

@@ -1,0 +1,67 @@
+/** Systems of guests that are played: disks and saved memories by directory, and what runs. */
+
+import { FakeFiles } from "./fake-files.ts"
+import type { FakeSession } from "./fake-session.ts"
+
+export type FakeMemory = {
+  sessions: FakeSession[]
+  env: Record<string, string>
+  /** A guest refuses commands from its boot, or from `quiesce`, until it is given an identity or refreshed. */
+  isPersonalised: boolean
+  /** Belongs to the memory: a clone has its template's, a copy its source's. */
+  hasIdentity: boolean
+}
+
+export class FakeSystems {
+  readonly disks = new Map<string, FakeFiles>()
+  readonly running = new Map<string, FakeMemory>()
+  readonly #saved = new Map<string, FakeMemory>()
+  /** Directories whose sockets are open for a machine that is about to start, or runs. */
+  readonly listening = new Set<string>()
+
+  diskOf(directory: string): FakeFiles {
+    const disk = this.disks.get(directory) ?? new FakeFiles()
+    this.disks.set(directory, disk)
+    return disk
+  }
+
+  clone(directory: string): void {
+    this.running.set(directory, { sessions: [], env: {}, isPersonalised: false, hasIdentity: true })
+  }
+
+  boot(directory: string): void {
+    this.running.set(directory, { sessions: [], env: {}, isPersonalised: false, hasIdentity: false })
+  }
+
+  restore(directory: string): void {
+    const saved = this.#saved.get(directory)
+    if (saved) this.running.set(directory, copyOf(saved))
+    else this.clone(directory)
+  }
+
+  save(directory: string, into: string): void {
+    const memory = this.running.get(directory)
+    if (memory) this.#saved.set(into, copyOf(memory))
+  }
+
+  end(directory: string): void {
+    this.running.delete(directory)
+    this.listening.delete(directory)
+  }
+
+  /** The disk as it is, and the saved memory. */
+  copy(from: string, to: string): void {
+    this.disks.set(to, this.diskOf(from).copy())
+    const saved = this.#saved.get(from)
+    if (saved) this.#saved.set(to, saved)
+  }
+
+  remove(directory: string): void {
+    this.disks.delete(directory)
+    this.#saved.delete(directory)
+  }
+}
+
+function copyOf(memory: FakeMemory): FakeMemory {
+  return { ...memory, sessions: memory.sessions.map((session) => session.copy()) }
+}
