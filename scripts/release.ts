@@ -1,11 +1,11 @@
 /**
- * Makes what other machines install, in `dist/release`: the command line for each platform, the server's archive,
- * SHA256SUMS and the script `install`. Bun's programs for other platforms come from its npm packages, checked against
- * package-lock.json.
+ * Makes what other machines install, in `dist/release`: the command line for each platform, the server's archive, the
+ * npm packages, SHA256SUMS and the script `install`. Bun's programs for other platforms come from its npm packages,
+ * checked against package-lock.json.
  *
  *     bun run release [--out DIR] [--only NAME,...] [--quick] [--from URL]
  *
- * --only  some of linux-x64, linux-arm64, darwin-x64, darwin-arm64, server
+ * --only  some of linux-x64, linux-arm64, darwin-x64, darwin-arm64, server, packages
  * --quick compresses less
  * --from  the address that the folder will have, which the script `install` is then for
  */
@@ -29,11 +29,12 @@ const platforms = {
   "darwin-arm64": { target: "bun-darwin-arm64", package: "@oven/bun-darwin-aarch64" },
 } as const
 type Platform = keyof typeof platforms
+const others = ["server", "packages"]
 
 const { values } = parseArgs({
   options: {
     out: { type: "string", default: join(root, "dist/release") },
-    only: { type: "string", default: [...Object.keys(platforms), "server"].join(",") },
+    only: { type: "string", default: [...Object.keys(platforms), ...others].join(",") },
     quick: { type: "boolean", default: false },
     from: { type: "string", default: "" },
   },
@@ -41,7 +42,7 @@ const { values } = parseArgs({
 
 async function main(): Promise<void> {
   const wanted = values.only.split(",")
-  const unknown = wanted.find((name) => !Object.hasOwn(platforms, name) && name !== "server")
+  const unknown = wanted.find((name) => !Object.hasOwn(platforms, name) && !others.includes(name))
   if (unknown !== undefined) throw new Error(`there is no ${unknown}`)
   const making = `${values.out}.making`
   await rm(making, { recursive: true, force: true })
@@ -51,7 +52,9 @@ async function main(): Promise<void> {
   const sums: string[] = []
   for (const name of wanted) {
     const startMs = performance.now()
-    sums.push(...(name === "server" ? await makeServer(making) : await makeClient(name as Platform, making)))
+    if (name === "server") sums.push(...(await makeServer(making)))
+    else if (name === "packages") sums.push(...(await makePackages(making)))
+    else sums.push(...(await makeClient(name as Platform, making)))
     console.log(`${name} (${((performance.now() - startMs) / 1000).toFixed(1)} s)`)
   }
   await Bun.write(join(making, "SHA256SUMS"), `${sums.join("\n")}\n`)
@@ -140,6 +143,14 @@ async function makeServer(directory: string): Promise<string[]> {
   const packer = `gzip -n ${values.quick ? "-1" : "-9"}`
   await run(["tar", "-c", ...same, "-I", packer, "-f", join(directory, name), "bhatti-server"], parts)
   return [`${sha256(await Bun.file(join(directory, name)).bytes())}  ${name}`]
+}
+
+async function makePackages(directory: string): Promise<string[]> {
+  await run([process.execPath, join(root, "scripts/packages.ts"), "--out", directory], root)
+  const names = [...new Bun.Glob("*.tgz").scanSync(directory)].sort()
+  return Promise.all(
+    names.map(async (name) => `${sha256(await Bun.file(join(directory, name)).bytes())}  ${name}`),
+  )
 }
 
 function sha256(bytes: Uint8Array): string {

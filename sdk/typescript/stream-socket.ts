@@ -37,6 +37,7 @@ export class StreamSocket<ClientMessage, ServerMessage extends { type: string },
   readonly closed: Promise<void>
   isOpen = false
   isEnded = false
+  #isLost = false
 
   readonly #plan: Plan<ServerMessage>
   #socket: Socket | undefined
@@ -131,12 +132,13 @@ export class StreamSocket<ClientMessage, ServerMessage extends { type: string },
     socket.addEventListener("message", (event) =>
       this.#receive((event as MessageEvent<string | ArrayBuffer>).data),
     )
-    // `close` follows it. Sockets of some libraries throw an error that nobody listens to.
-    socket.addEventListener("error", () => undefined)
-    socket.addEventListener("close", () => {
+    const lose = () => {
       onClosed()
       this.#lost().catch((error: unknown) => this.fail(error))
-    })
+    }
+    socket.addEventListener("close", lose)
+    // Node.js 20 reports a refused socket by this event alone.
+    socket.addEventListener("error", () => this.isOpen || lose())
     if (this.isEnded) socket.close()
   }
 
@@ -181,7 +183,8 @@ export class StreamSocket<ClientMessage, ServerMessage extends { type: string },
   }
 
   async #lost(): Promise<void> {
-    if (this.isEnded) return
+    if (this.isEnded || this.#isLost) return
+    this.#isLost = true
     if (!this.isOpen) return this.fail(await this.#plan.whyRefused())
     this.fail(new AppError("unavailable", this.#plan.lostMessage, { retryable: false }))
   }

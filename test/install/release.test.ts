@@ -97,10 +97,12 @@ describe.if(isLong)("a whole release", () => {
   test("has all platforms, the server, the script for its address, and checksums that fit", () => {
     expect(readdirSync(join(home, "release")).sort()).toEqual([
       "SHA256SUMS",
+      "bhatti-contract-0.1.0.tgz",
       "bhatti-darwin-arm64.gz",
       "bhatti-darwin-x64.gz",
       "bhatti-linux-arm64.gz",
       "bhatti-linux-x64.gz",
+      "bhatti-sdk-0.1.0.tgz",
       "bhatti-server-linux-x64.tar.gz",
       "install",
     ])
@@ -114,7 +116,7 @@ describe.if(isLong)("a whole release", () => {
       const bytes = name.endsWith("gz") ? readFileSync(path(name)) : unpacked(name)
       expect([name, new Bun.CryptoHasher("sha256").update(bytes).digest("hex")]).toEqual([name, `${sum}`])
     }
-    expect(Object.keys(sums)).toHaveLength(9)
+    expect(Object.keys(sums)).toHaveLength(11)
     expect(readFileSync(path("install"), "utf8")).toContain("\nfiles='https://example.com/bhatti'\n")
   }, 120_000)
 

@@ -1,0 +1,18 @@
+/** The SDK's public door. The other modules of the package may change with any version. */
+
+export type { Api } from "@bhatti/contract/api"
+export { AppError, type ErrorCode } from "@bhatti/contract/errors"
+export type { Event } from "@bhatti/contract/event"
+export type { ExecResult, SignalName } from "@bhatti/contract/exec"
+export type { FileEntry } from "@bhatti/contract/file"
+export type { Image } from "@bhatti/contract/image"
+export type { PublishedPort } from "@bhatti/contract/publish"
+export type { Sandbox } from "@bhatti/contract/sandbox"
+export type { Session } from "@bhatti/contract/session"
+export type { Snapshot } from "@bhatti/contract/snapshot"
+export { type Bytes, type Client, type ClientOptions, connect, type FollowQuery } from "./client.ts"
+export type { ExecExit, ExecStream, ExecStreamStart } from "./exec-stream.ts"
+export { Refusal, type UnreachedReason } from "./failure.ts"
+export type { ShellEnd, ShellSession, ShellStream, ShellStreamStart } from "./shell-stream.ts"
+export type { Socket } from "./socket.ts"
+export type { StreamOutput } from "./stream-socket.ts"
