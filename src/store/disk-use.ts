@@ -49,7 +49,8 @@ export function diskUsedMib(userId: Expression) {
 }
 
 function snapshotsMib(userId: Expression) {
-  return sql<number>`(coalesce((select sum(bytes) from snapshots where user_id = ${userId}), 0) + ${mebibyte - 1}) / ${mebibyte}`
+  return sql<number>`(cast(coalesce((select sum(bytes) from snapshots where user_id = ${userId}), 0) as bigint)
+    + ${mebibyte - 1}) / ${mebibyte}`
 }
 
 /** Refuses more than the user's quota; call it with the user locked. */

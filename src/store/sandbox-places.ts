@@ -17,7 +17,7 @@ const creating = JSON.stringify({ kind: "creating" } satisfies SandboxState)
 
 function freeSlot(slotsInUse: number[]) {
   // Slot 0 is never assigned.
-  const others = sql.join([0, ...slotsInUse].map((slot) => sql`(${slot})`))
+  const others = sql.join([0, ...slotsInUse].map((slot) => sql`(cast(${slot} as integer))`))
   return sql<number>`(
     with used(slot) as (select slot from sandboxes union values ${others})
     select min(slot) + 1 from used where slot + 1 not in (select slot from used))`

@@ -171,7 +171,7 @@ function toRecord(row: SnapshotRow): SnapshotRecord {
     diskMib: row.disk_mib,
     inherited: Inherited.parse(JSON.parse(row.inherited)),
     hasMemory: row.has_memory === 1,
-    bytes: row.bytes,
+    bytes: Number(row.bytes),
     createdAt: row.created_at,
   }
 }
