@@ -8,6 +8,7 @@ import { AppError } from "@bhatti/contract/errors"
 import { suggest } from "../lib/suggest.ts"
 import { type Parsed, parseArguments } from "./arguments.ts"
 import type { Command } from "./command.ts"
+import { table } from "./commands/index.ts"
 import { exitBrokenPipe, exitCodeOf, exitFailed, exitUsage } from "./exit-codes.ts"
 import { type Found, findCommand } from "./find-command.ts"
 import type { Operator } from "./operator.ts"
@@ -59,7 +60,7 @@ async function runCommandLine(argv: readonly string[], surroundings: Surrounding
   const { out, isJson } = surroundings
   let help = "bhatti --help"
   try {
-    const found = findCommand(argv)
+    const found = findCommand(table, argv)
     if (found.kind !== "command") return await showOverview(found, out)
     help = `bhatti ${found.entry.name} --help`
     const command = await found.entry.load()
@@ -85,7 +86,7 @@ async function run(
   const settings = (): Promise<Settings> => loadSettings(common, process.env, clientFile)
   const context = { args, rest, options: options as never, isJson: common.json, out }
   if (command.kind === "host")
-    return (await command.run({ ...context, operator, settings, given: common })) ?? 0
+    return (await command.run({ ...context, operator, table, settings, given: common })) ?? 0
   const found = await settings()
   const client = connectTo(found)
   const reportKnown = (error: AppError) => report({ out, isJson: common.json }, withKeyHint(error, found))
@@ -112,14 +113,14 @@ async function tellUnknownKeys(out: Output, clientFile: Promise<ClientFile>): Pr
 async function showOverview(found: Exclude<Found, { kind: "command" }>, out: Output): Promise<number> {
   const { overviewHelp, groupHelp } = await import("./help.ts")
   if (found.kind === "overview") {
-    await out.result(overviewHelp())
+    await out.result(overviewHelp(table.shown))
     return 0
   }
   if (found.isAskedFor) {
-    await out.result(groupHelp(found.name))
+    await out.result(groupHelp(table.shown, found.name))
     return 0
   }
-  await out.talk(groupHelp(found.name))
+  await out.talk(groupHelp(table.shown, found.name))
   return exitUsage
 }
 

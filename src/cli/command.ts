@@ -100,6 +100,8 @@ export type DaemonContext = {
 }
 export type HostContext = {
   operator: Operator
+  /** All commands, for those that tell about the others. */
+  table: CommandTable
   settings: () => Promise<Settings>
   /** `--url`, `--token` and `--ca` as they were given. */
   given: GivenSettings
@@ -112,6 +114,27 @@ type AnyShape = Omit<Shape<string, string, Options>, "refuse"> & {
 export type DaemonCommand = AnyShape & { kind: "daemon"; run: Run<never, string, Options, DaemonContext> }
 export type HostCommand = AnyShape & { kind: "host"; run: Run<never, string, Options, HostContext> }
 export type Command = DaemonCommand | HostCommand
+
+/** A line of the table in `commands/index.ts`. */
+export type CommandEntry = {
+  /** A single word, or two for a command of a group: `user create`. */
+  name: string
+  aliases?: readonly string[]
+  summary: string
+  section:
+    | "Sandboxes"
+    | "Files"
+    | "Published ports"
+    | "Snapshots"
+    | "Images"
+    | "Secrets"
+    | "This program"
+    | "Operator (on the host itself)"
+  load: () => Promise<Command>
+}
+
+/** Hidden commands are for programs: they are in no help and no completion. */
+export type CommandTable = { shown: readonly CommandEntry[]; hidden: readonly CommandEntry[] }
 
 type Definition<Name extends string, Extra extends string, O extends Options, Context> = Shape<
   Name,

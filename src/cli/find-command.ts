@@ -2,7 +2,7 @@
 
 import { suggest } from "../lib/suggest.ts"
 import { asOption } from "./arguments.ts"
-import { type CommandEntry, commands, hiddenCommands } from "./commands/index.ts"
+import type { CommandEntry, CommandTable } from "./command.ts"
 import { WrongUsage } from "./wrong-usage.ts"
 
 /** Names of our commands in other tools. */
@@ -53,12 +53,12 @@ export type Found =
 const optionsWithValue = ["--url", "--token", "--ca", "--data-dir"]
 const optionsWithoutValue = ["--json"]
 
-export function findCommand(argv: readonly string[]): Found {
+export function findCommand(table: CommandTable, argv: readonly string[]): Found {
   let start = 0
   while (argv[start]?.startsWith("-")) {
     const word = argv[start] ?? ""
     if (word === "-h" || word === "--help") return { kind: "overview" }
-    if (word === "-v" || word === "--version") return named("version", [])
+    if (word === "-v" || word === "--version") return named(table, "version", [])
     const [name = word] = word.split("=")
     if (![...optionsWithValue, ...optionsWithoutValue].includes(name)) {
       const similar = suggest(name, [...optionsWithValue, ...optionsWithoutValue, "--help", "--version"])
@@ -75,41 +75,39 @@ export function findCommand(argv: readonly string[]): Found {
   }
   if (first === "help" && second === undefined) return { kind: "overview" }
   const rest = second === undefined ? [] : [second, ...others]
-  const entry = entryOf(first)
+  const entry = entryOf(table, first)
   if (entry !== undefined) return { kind: "command", entry, argv: [...before, ...rest] }
-  if (isGroup(first)) {
+  if (isGroup(table, first)) {
     if (second === undefined || second === "-h" || second === "--help")
       return { kind: "group", name: first, isAskedFor: second !== undefined }
-    return named(`${first} ${second}`, [...before, ...others])
+    return named(table, `${first} ${second}`, [...before, ...others])
   }
-  return named(first, [...before, ...rest])
+  return named(table, first, [...before, ...rest])
 }
 
-export function entryOf(name: string): CommandEntry | undefined {
-  return [...commands, ...hiddenCommands].find(
-    (entry) => entry.name === name || entry.aliases?.includes(name),
-  )
+export function entryOf({ shown, hidden }: CommandTable, name: string): CommandEntry | undefined {
+  return [...shown, ...hidden].find((entry) => entry.name === name || entry.aliases?.includes(name))
 }
 
-export function isGroup(name: string): boolean {
-  return commands.some((entry) => entry.name.startsWith(`${name} `))
+export function isGroup({ shown }: CommandTable, name: string): boolean {
+  return shown.some((entry) => entry.name.startsWith(`${name} `))
 }
 
-export function unknownCommand(name: string): WrongUsage {
+export function unknownCommand(table: CommandTable, name: string): WrongUsage {
   const [first = ""] = name.split(" ")
-  const names = commands.flatMap((entry) => [entry.name, ...(entry.aliases ?? [])])
+  const names = table.shown.flatMap((entry) => [entry.name, ...(entry.aliases ?? [])])
   const words = name.includes(" ")
     ? names
     : [...new Set(names.flatMap((one) => [one, one.split(" ")[0] ?? one]))]
   const similar = otherNames.get(name) ?? suggest(name, words)
-  const help = isGroup(first) ? `bhatti ${first} --help` : "bhatti --help"
+  const help = isGroup(table, first) ? `bhatti ${first} --help` : "bhatti --help"
   return new WrongUsage(`unknown command "${name}"`, {
     hint: similar === undefined ? help : `did you mean bhatti ${similar}?`,
   })
 }
 
-function named(name: string, argv: string[]): Found {
-  const entry = entryOf(name)
-  if (entry === undefined) throw unknownCommand(name)
+function named(table: CommandTable, name: string, argv: string[]): Found {
+  const entry = entryOf(table, name)
+  if (entry === undefined) throw unknownCommand(table, name)
   return { kind: "command", entry, argv }
 }

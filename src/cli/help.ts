@@ -1,11 +1,10 @@
 /** Help texts, all made from the command table and the commands' definitions. */
 
 import { commonOptions, optionFlag } from "./arguments.ts"
-import type { Command, Option, Options } from "./command.ts"
-import { type CommandEntry, commands } from "./commands/index.ts"
+import type { Command, CommandEntry, Option, Options } from "./command.ts"
 import { alignColumns } from "./output.ts"
 
-export function overviewHelp(): string {
+export function overviewHelp(commands: readonly CommandEntry[]): string {
   const sections = [...new Set(commands.map((entry) => entry.section))]
   const blocks = sections.map((section) => {
     const rows = commands.filter((entry) => entry.section === section)
@@ -21,7 +20,7 @@ export function overviewHelp(): string {
   ].join("\n\n")
 }
 
-export function groupHelp(group: string): string {
+export function groupHelp(commands: readonly CommandEntry[], group: string): string {
   const rows = commands.filter((entry) => entry.name.startsWith(`${group} `))
   return `Usage: bhatti ${group} COMMAND [options]\n\nCommands:\n${commandLines(rows)}`
 }

@@ -58,6 +58,7 @@ async function run(
     isJson: common.json,
     out,
     operator,
+    table: { shown: [], hidden: [] },
     settings,
     given: { url: undefined, token: undefined },
   })

@@ -60,7 +60,11 @@ function listen(app: App, path: string, log: Log): Server<SocketState> {
       open(socket) {
         const { data } = socket
         data.listening = onRevoked(data.holder.revoked, (reason) => data.session.fail(socket, reason))
-        data.waiting = new WaitingMessages(socket)
+        data.waiting = new WaitingMessages({
+          holder: data.holder,
+          pass: (message) => data.session.onMessage(socket, message),
+          fail: (error) => data.session.fail(socket, error),
+        })
         data.session.onOpen?.(socket)
       },
       message: ({ data }, message) => data.waiting?.add(message),

@@ -5,27 +5,32 @@
 
 import { AppError } from "@bhatti/contract/errors"
 import { limits } from "@bhatti/contract/limits"
-import type { ServerWebSocket } from "bun"
-import type { SocketState } from "./context.ts"
+import type { KeyHolder } from "../core/keys.ts"
 
 /** The database answers faster than messages arrive, so the queue is nearly always empty. */
 const waitingBytesMax = 4 * limits.execStreamWindowBytes
 /** Counted even for an empty message. */
 const messageBytes = 64
 
+type Receiver = {
+  holder: Pick<KeyHolder, "confirm" | "revoked">
+  pass: (message: string | Buffer) => void
+  /** Sends the client an error and closes the socket. */
+  fail: (error: unknown) => void
+}
+
 export class WaitingMessages {
-  readonly #socket: ServerWebSocket<SocketState>
+  readonly #receiver: Receiver
   #waitingBytes = 0
   #before: Promise<void> = Promise.resolve()
   #hasFailed = false
 
-  constructor(socket: ServerWebSocket<SocketState>) {
-    this.#socket = socket
+  constructor(receiver: Receiver) {
+    this.#receiver = receiver
   }
 
   add(message: string | Buffer): void {
     if (this.#hasFailed) return
-    const { session, holder } = this.#socket.data
     const bytes = message.length + messageBytes
     if (this.#waitingBytes + bytes > waitingBytesMax) {
       this.#fail(new AppError("limit_exceeded", "messages arrive faster than they can be processed"))
@@ -35,9 +40,9 @@ export class WaitingMessages {
     // The socket reuses its buffer.
     const own = typeof message === "string" ? message : Buffer.from(message)
     const pass = async () => {
-      await holder.confirm()
+      await this.#receiver.holder.confirm()
       this.#waitingBytes -= bytes
-      if (!this.#hasFailed) session.onMessage(this.#socket, own)
+      if (!this.#hasFailed) this.#receiver.pass(own)
     }
     this.#before = this.#before.then(pass).catch((error: unknown) => this.#fail(error))
   }
@@ -45,8 +50,8 @@ export class WaitingMessages {
   #fail(error: unknown): void {
     if (this.#hasFailed) return
     this.#hasFailed = true
-    const { session, holder } = this.#socket.data
+    const { holder, fail } = this.#receiver
     // The client has already been told of the revocation.
-    if (!holder.revoked.aborted) session.fail(this.#socket, error)
+    if (!holder.revoked.aborted) fail(error)
   }
 }

@@ -5,24 +5,23 @@
 
 import type { Client } from "@bhatti/sdk/client"
 import { commonOptions, optionFlag, switchWords } from "../arguments.ts"
-import { type Command, hostCommand, type Options } from "../command.ts"
+import { type Command, type CommandTable, hostCommand, type Options } from "../command.ts"
 import { entryOf, isGroup } from "../find-command.ts"
 import { type GivenSettings, loadSettings } from "../settings.ts"
 import { connectTo } from "../transport.ts"
-import { commands } from "./index.ts"
 
 const answerMs = 700
 
 export const complete = hostCommand({
   rest: { name: "word", kind: "command" },
   examples: ["bhatti __complete -- exec d"],
-  async run({ rest, given, out }) {
+  async run({ rest, given, table, out }) {
     const before = rest.slice(0, -1)
     const typed = rest.at(-1) ?? ""
     const names = new Names(async () =>
       connectTo(await loadSettings({ ...given, ...settingsIn(before) }, process.env)),
     )
-    const found = await candidates(before, typed, names)
+    const found = await candidates(before, typed, { table, names })
     const fitting = [...new Set(found)].filter((one) => one.startsWith(typed))
     if (fitting.length > 0) await out.result(fitting.join("\n"))
   },
@@ -46,13 +45,17 @@ function settingsIn(before: readonly string[]): Partial<GivenSettings> {
   return found
 }
 
-async function candidates(before: readonly string[], typed: string, names: Names): Promise<string[]> {
-  const { name, rest } = splitCommand(before)
-  const entry = name === undefined ? undefined : entryOf(name)
+async function candidates(
+  before: readonly string[],
+  typed: string,
+  { table, names }: { table: CommandTable; names: Names },
+): Promise<string[]> {
+  const { name, rest } = splitCommand(table, before)
+  const entry = name === undefined ? undefined : entryOf(table, name)
   if (entry === undefined) {
-    if (name !== undefined && !isGroup(name)) return []
-    if (name !== undefined) return secondWords(name)
-    return typed.startsWith("-") ? flagsOf(commonOptions) : firstWords()
+    if (name !== undefined && !isGroup(table, name)) return []
+    if (name !== undefined) return secondWords(table, name)
+    return typed.startsWith("-") ? flagsOf(commonOptions) : firstWords(table)
   }
   const command = await entry.load()
   const known = { ...command.options, ...commonOptions }
@@ -60,16 +63,20 @@ async function candidates(before: readonly string[], typed: string, names: Names
   if (awaited !== undefined) return await valuesOf(awaited, known, names)
   const place = words.length
   const isGuests = command.rest?.kind === "command" && place > (command.args?.length ?? 0)
-  if (isGuests || rest.includes("--")) return await argumentsAt(command, words, { name: entry.name, names })
+  if (isGuests || rest.includes("--"))
+    return await argumentsAt(command, words, { name: entry.name, table, names })
   if (typed.startsWith("-")) return flagsOf(known)
-  return await argumentsAt(command, words, { name: entry.name, names })
+  return await argumentsAt(command, words, { name: entry.name, table, names })
 }
 
-function splitCommand(before: readonly string[]): { name: string | undefined; rest: readonly string[] } {
+function splitCommand(
+  table: CommandTable,
+  before: readonly string[],
+): { name: string | undefined; rest: readonly string[] } {
   let at = 0
   while (before[at]?.startsWith("-")) at += settingFlags.has(before[at] ?? "") ? 2 : 1
   const [first, second] = [before[at], before[at + 1]]
-  if (first !== undefined && isGroup(first) && second !== undefined)
+  if (first !== undefined && isGroup(table, first) && second !== undefined)
     return { name: `${first} ${second}`, rest: before.slice(at + 2) }
   return { name: first, rest: before.slice(at + 1) }
 }
@@ -109,9 +116,9 @@ async function valuesOf(name: string, known: Options, names: Names): Promise<str
 async function argumentsAt(
   command: Command,
   words: readonly string[],
-  context: { name: string; names: Names },
+  context: { name: string; table: CommandTable; names: Names },
 ): Promise<string[]> {
-  const { name, names } = context
+  const { name, table, names } = context
   const kinds = [...(command.args ?? []), ...(command.optionalArgs ?? [])]
   const kind = kinds[words.length] ?? command.rest?.name
   switch (kind) {
@@ -128,18 +135,20 @@ async function argumentsAt(
     case "path":
       return name === "cp" ? (await names.sandboxes()).map((one) => `${one}:`) : []
     case "command":
-      return name === "help" ? firstWords() : []
+      return name === "help" ? firstWords(table) : []
     default:
       return []
   }
 }
 
-function firstWords(): string[] {
-  return commands.map(({ name }) => name.split(" ")[0] ?? name)
+function firstWords(table: CommandTable): string[] {
+  return table.shown.map(({ name }) => name.split(" ")[0] ?? name)
 }
 
-function secondWords(group: string): string[] {
-  return commands.flatMap(({ name }) => (name.startsWith(`${group} `) ? [name.slice(group.length + 1)] : []))
+function secondWords(table: CommandTable, group: string): string[] {
+  return table.shown.flatMap(({ name }) =>
+    name.startsWith(`${group} `) ? [name.slice(group.length + 1)] : [],
+  )
 }
 
 function flagsOf(options: Options): string[] {

@@ -7,11 +7,11 @@ import { commandHelp, groupHelp } from "../help.ts"
 export const help = hostCommand({
   rest: { name: "command", kind: "names" },
   examples: ["bhatti help exec", "bhatti help user create"],
-  async run({ rest, out }) {
+  async run({ rest, table, out }) {
     const name = rest.join(" ")
-    const entry = entryOf(name)
+    const entry = entryOf(table, name)
     if (entry !== undefined) return await out.result(commandHelp(entry, await entry.load()))
-    if (isGroup(name)) return await out.result(groupHelp(name))
-    throw unknownCommand(name)
+    if (isGroup(table, name)) return await out.result(groupHelp(table.shown, name))
+    throw unknownCommand(table, name)
   },
 })

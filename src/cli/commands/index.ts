@@ -5,24 +5,7 @@
  * in test/cli.
  */
 
-import type { Command } from "../command.ts"
-
-export type CommandEntry = {
-  /** A single word, or two for a command of a group: `user create`. */
-  name: string
-  aliases?: readonly string[]
-  summary: string
-  section:
-    | "Sandboxes"
-    | "Files"
-    | "Published ports"
-    | "Snapshots"
-    | "Images"
-    | "Secrets"
-    | "This program"
-    | "Operator (on the host itself)"
-  load: () => Promise<Command>
-}
+import type { CommandEntry, CommandTable } from "../command.ts"
 
 export const commands: readonly CommandEntry[] = [
   {
@@ -344,8 +327,7 @@ export const commands: readonly CommandEntry[] = [
   },
 ]
 
-/** For programs, not people: in no help and no completion. */
-export const hiddenCommands: readonly CommandEntry[] = [
+const hidden: readonly CommandEntry[] = [
   {
     name: "__complete",
     summary: "Candidates for the word being typed",
@@ -353,3 +335,5 @@ export const hiddenCommands: readonly CommandEntry[] = [
     load: async () => (await import("./complete.ts")).complete,
   },
 ]
+
+export const table: CommandTable = { shown: commands, hidden }
