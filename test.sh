@@ -11,8 +11,9 @@ source "$root/scripts/setup.sh"
 # What only the tests run: real terminals, shells, certificates and clients.
 test_programs=(tmux:tmux zsh:zsh fish:fish busybox:busybox openssl:openssl curl:curl wget:wget)
 caddy_dir=/var/cache/bhatti/caddy
-# How long each end-to-end file took, so that the longest begin first.
+# How long each end-to-end file took, so that the longest begin first; in a fresh checkout what they usually take.
 timings="$root/dist/test-timings.json"
+usual_timings="$root/test/e2e/timings.json"
 
 passed=0
 failed=0
@@ -42,11 +43,13 @@ main() {
   go_tests
   # Tests that have a short and a long form look at it.
   [[ $extent != --long ]] || export BHATTI_TEST_LONG=1
-  bun_tests "unit tests" run test
+  local repeat
+  repeat=$([[ $extent == --long ]] || echo yes)
+  REPEAT=$repeat bun_tests "unit tests" run test --parallel=2
   if [[ $extent != --unit ]]; then
-    # Each file has an installation of its own, and much of it is waiting.
-    REPEAT=$([[ $extent == --long ]] || echo yes) bun_tests "end-to-end tests" run test:e2e \
-      --parallel=2 --timings="$timings" --update-timings
+    [[ -e $timings ]] || cp "$usual_timings" "$timings"
+    # Each file has an installation of its own. A third of its time is waiting, so three keep two processors busy.
+    REPEAT=$repeat bun_tests "end-to-end tests" run test:e2e --parallel=3 --timings="$timings" --update-timings
     check "ratios of the benchmark" "$bun" run bench --check
   fi
   [[ $extent != --long ]] || long_tests

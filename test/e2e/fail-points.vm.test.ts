@@ -1,7 +1,8 @@
 /**
  * The daemon dies, or the host refuses, at every single call that an operation makes to its host. After the next start
  * a sandbox is there or not, as it was before or as it was asked to be; nothing is left over, and trying again works.
- * Every second point by default, with FAIL_POINTS=all every one, before and after the call.
+ * By default the daemon dies after every second call, and the calls between fail for a full disk; with FAIL_POINTS=all
+ * every call does all of it: the daemon dies before it and after it, and it fails in two ways.
  */
 
 import { afterAll, beforeAll, describe, expect, test } from "bun:test"
@@ -211,7 +212,8 @@ describe.each(Object.entries(operations))("%s", (title, operation) => {
     async (how) => {
       const calls = await callsOf(operation)
       expect(calls.length).toBeGreaterThan(0)
-      for (const call of calls) await failAt(operation, { call, how }, `${title}, ${how} ${call.name}`)
+      for (const call of calls.filter((_, index) => runsAll || index % kinds.length === kinds.indexOf(how)))
+        await failAt(operation, { call, how }, `${title}, ${how} ${call.name}`)
       expect(existsSync(join(own.dataDir, failPointFile))).toBe(false)
     },
     1_200_000,
