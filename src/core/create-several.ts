@@ -10,7 +10,7 @@ import { forkSandbox } from "./fork.ts"
 import { inParallel } from "./in-parallel.ts"
 import { namesOf } from "./names.ts"
 import type { PooledSandbox } from "./pool.ts"
-import type { CreateSandbox, Sandbox } from "./sandbox.ts"
+import { type CreateSandbox, describeById, type Sandbox } from "./sandbox.ts"
 
 /** More would only share the same processors. */
 const createsAtOnce = 4
@@ -51,16 +51,15 @@ export async function createSandboxes(
     undo.defer(() => {
       for (const one of pooled) one?.guest.close()
     })
-    const made: Sandbox[] = []
     await inParallel(records, createsAtOnce, async (record, index) => {
       await checkStillWanted(core, record)
       using _memory = core.memory.promise(clonedMib)
-      made[index] = await startNew(core, record, input, { ...plan, pooled: pooled[index], signal })
+      await startNew(core, record, input, { ...plan, pooled: pooled[index], signal })
     })
     await core.store.sandboxes.setBatchDone(records)
     undo.move()
     for (const [index, record] of records.entries())
       recordCreated(core, record, { isPooled: pooled[index] !== undefined, startedAt })
-    return made
+    return Promise.all(records.map(({ id }) => describeById(core, id)))
   })
 }

@@ -73,14 +73,12 @@ export async function forkSandbox(
     const { pausedMs } = await core.doomed.watch([source, ...copies], (doomed) =>
       captureSandbox(core, source, draftId, { signal: doomed }),
     )
-    const started: Sandbox[] = []
     const isLast = copies.length === 1
     await core.doomed.watch(copies, (doomed) =>
-      inParallel(copies, startsAtOnce, async (copy, index) => {
+      inParallel(copies, startsAtOnce, async (copy) => {
         const from = { id: draftId, sandboxId: copy.id, isLast, signal: doomed }
         const { hasMemory } = await core.host.snapshots.placeDraft(from)
         await startCopy(core, copy, template, { env: { ...copy.env, ...secrets }, hasMemory })
-        started[index] = await describeById(core, copy.id)
         checkStillAwaited(copy, signal)
       }),
     )
@@ -90,7 +88,7 @@ export async function forkSandbox(
       const meta = { by: "user", from: "sandbox", source: source.name, ms, source_paused_ms: pausedMs }
       core.events.record({ type: "sandbox.created", userId: account.id, sandbox: copy, meta })
     }
-    return started
+    return Promise.all(copies.map(({ id }) => describeById(core, id)))
   })
 }
 

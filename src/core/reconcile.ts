@@ -17,13 +17,8 @@ export async function reconcile(core: Core): Promise<{ settled: Promise<void> }>
   await core.host.machines.removeLeftovers()
   const records = await core.store.sandboxes.listOnHost()
   await resyncNetwork(core, records)
-  const inBatch = new Set(await core.store.sandboxes.listInBatchOnHost())
   const reconcileAll = async (some: SandboxRecord[]) => {
-    await Promise.all(
-      some.map((record) =>
-        core.turns.take(record.id, () => reconcileOne(core, record, { isPart: inBatch.has(record.id) })),
-      ),
-    )
+    await Promise.all(some.map((record) => core.turns.take(record.id, () => reconcileOne(core, record))))
   }
   const { running = [], ended = [] } = Object.groupBy(records, (record) =>
     hasMachine(core, record) ? "running" : "ended",
@@ -44,15 +39,10 @@ function hasMachine(core: Core, record: SandboxRecord): boolean {
   return machine !== undefined && machines.isRunning(machine)
 }
 
-/** `isPart`: other sandboxes of its batch are missing. */
-async function reconcileOne(
-  core: Core,
-  record: SandboxRecord,
-  { isPart }: { isPart: boolean },
-): Promise<void> {
-  const { state } = record
+async function reconcileOne(core: Core, record: SandboxRecord): Promise<void> {
+  const { state, isInBatch } = record
   try {
-    if (isPart || state.kind === "creating" || state.kind === "destroying") {
+    if (isInBatch || state.kind === "creating" || state.kind === "destroying") {
       core.log.info({ sandbox: record.id, state: state.kind }, "removing the rest of a sandbox after a crash")
       await removeEverything(core, record)
     } else if (state.kind === "cold") {

@@ -85,12 +85,14 @@ export type SandboxRecord = {
   bootScript: string | null
   /** Why it last booted from disk instead of resuming from memory. */
   bootReason: string | null
+  /** Belongs to a batch that is not done: it may still be undone. */
+  isInBatch: boolean
   createdAt: string
 }
 
 export type NewSandbox = Omit<
   SandboxRecord,
-  "id" | "userId" | "slot" | "state" | "templateId" | "address" | "bootReason" | "createdAt"
+  "id" | "userId" | "slot" | "state" | "templateId" | "address" | "bootReason" | "isInBatch" | "createdAt"
 >
 
 export class Sandboxes {
@@ -132,8 +134,9 @@ export class Sandboxes {
           await (id === undefined ? insertRow(db, account, input, host) : claimRow(db, id, account, input)),
         )
       }
-      if (rows.length > 1) await setInBatch(db, rows, 1)
-      return rows
+      if (rows.length === 1) return rows
+      await setInBatch(db, rows, 1)
+      return rows.map((row) => ({ ...row, in_batch: 1 }))
     })
     return rows.map(toRecord)
   }
@@ -141,12 +144,6 @@ export class Sandboxes {
   /** Ends the batch: each is an independent sandbox from now on. */
   async setBatchDone(records: readonly Pick<SandboxRecord, "id">[]): Promise<void> {
     await setInBatch(this.#db, records, 0)
-  }
-
-  /** Sandboxes whose batch is not done. */
-  async listInBatchOnHost(): Promise<SandboxId[]> {
-    const rows = await this.#db.selectFrom("sandboxes").select("id").where("in_batch", "=", 1).execute()
-    return rows.map(({ id }) => SandboxId.parse(id))
   }
 
   /** Writes the intent to make a pooled sandbox. */
@@ -306,6 +303,7 @@ function toRecord(row: SandboxRow): SandboxRecord {
     coldAfterSec: row.cold_after_sec,
     bootScript: row.boot_script,
     bootReason: row.boot_reason,
+    isInBatch: row.in_batch === 1,
     createdAt: row.created_at,
   }
 }

@@ -73,6 +73,33 @@ describe.each(ways)("batches of three that are %s", (_way, input) => {
     await expectOnly(9)
   })
 
+  test("they are listed as creating until the last one runs", async () => {
+    const { machines } = app.host
+    const start = "from" in input ? "restore" : "clone"
+    const starts = machines[start].bind(machines)
+    const goOn = Promise.withResolvers<void>()
+    let begun = 0
+    machines[start] = async (place: Parameters<typeof starts>[0]) => {
+      if (++begun === 3) await goOn.promise
+      return starts(place)
+    }
+    const answer = batch(3, { ...input, name: "w" })
+    const states = async () => {
+      const { body } = await call("GET", "/sandboxes")
+      const members = (body as { name: string }[]).filter(({ name }) => name.startsWith("w-"))
+      return members.map((one) => ("status" in one ? one.status : undefined))
+    }
+    const hot = async () =>
+      (await app.core.store.sandboxes.listOnHost()).filter(
+        ({ name, state }) => name.startsWith("w-") && state.kind === "hot",
+      )
+    await until("two of them run", async () => (await hot()).length === 2)
+    expect(await states()).toEqual(["creating", "creating", "creating"])
+    goOn.resolve()
+    expect((await answer).body).toMatchObject(Array.from({ length: 3 }, () => ({ status: "running" })))
+    expect(await states()).toEqual(["running", "running", "running"])
+  })
+
   test("beside single ones: what is refused did not fit", async () => {
     const requests = [
       batch(3, input),

@@ -192,13 +192,12 @@ export function storeSuite(name: string, open: () => Promise<Store>): void {
       await expect(batch("a", "dev")).rejects.toMatchObject({ code: "conflict" })
       expect(await store.sandboxes.listOf(account.id)).toHaveLength(1)
       const records = await batch("a", "b")
-      const isListed = async () => {
-        const ids = await store.sandboxes.listInBatchOnHost()
-        return records.map(({ id }) => ids.includes(id))
-      }
-      expect(await isListed()).toEqual([true, true])
+      const areInBatch = async () =>
+        (await store.sandboxes.listOf(account.id)).map(({ isInBatch }) => isInBatch)
+      expect(records.map(({ isInBatch }) => isInBatch)).toEqual([true, true])
+      expect(await areInBatch()).toEqual([false, true, true])
       await store.sandboxes.setBatchDone(records)
-      expect(await isListed()).toEqual([false, false])
+      expect(await areInBatch()).toEqual([false, false, false])
     })
 
     test("a pooled sandbox belongs to nobody until it is claimed, and is claimed once", async () => {

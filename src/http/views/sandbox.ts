@@ -71,7 +71,9 @@ export function viewSandbox(sandbox: core.Sandbox): Sandbox {
 }
 
 function viewState(sandbox: core.Sandbox): Pick<Sandbox, "status" | "status_reason" | "thermal"> {
-  const { state, bootReason, held, waitsFor } = sandbox
+  const { state, bootReason, held, waitsFor, isInBatch } = sandbox
+  // It becomes usable, or is undone, with the others.
+  if (isInBatch) return { status: "creating", status_reason: waitsFor, thermal: null }
   // A held machine stands still, whatever its state would be otherwise.
   if (held) return { status: "running", thermal: "warm", status_reason: `paused: ${heldText(held)}` }
   switch (state.kind) {
