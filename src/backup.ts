@@ -81,7 +81,9 @@ async function withoutDaemon({ dataDir, directory, report }: BackupOptions): Pro
 export async function restore(options: {
   from: string
   dataDir: string
+  report: (line: string) => void
 }): Promise<{ at: string; version: string }> {
   process.umask(0o077)
-  return await restoreBackup({ from: resolve(options.from), dataDir: resolve(options.dataDir) })
+  const [from, dataDir] = [resolve(options.from), resolve(options.dataDir)]
+  return await restoreBackup({ from, dataDir, report: options.report })
 }

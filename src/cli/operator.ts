@@ -108,7 +108,11 @@ export interface Operator {
     report: (line: string) => void
   }): Promise<BackupResult>
   /** Restores a data directory from a backup. */
-  restore(options: { from: string; dataDir: string }): Promise<{ at: string; version: string }>
+  restore(options: {
+    from: string
+    dataDir: string
+    report: (line: string) => void
+  }): Promise<{ at: string; version: string }>
   /** Checks this host and a data directory, and changes nothing. */
   preflight(options: { dataDir: string }): Promise<Check[]>
   /** Guarantees that this host cannot give, as far as it is known without a daemon. */

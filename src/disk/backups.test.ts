@@ -41,6 +41,9 @@ function mount(name: string, mib: number): void {
   mounted.push(path(name))
 }
 
+const restore = (name: string, report: (line: string) => void = () => expect.unreachable()) =>
+  restoreBackup({ from: path("backup"), dataDir: path(name), report })
+
 /** Makes one of a directory with a file of every kind. */
 async function backUp(): Promise<void> {
   const draft = await backups().begin(path("backup"))
@@ -98,7 +101,7 @@ test("a backup into a directory that has only a lost+found is made, and restored
   mkdirSync(path("backup/lost+found"), { recursive: true })
   await backUp()
   write("backup/lost+found/#12")
-  await restoreBackup({ from: path("backup"), dataDir: path("new") })
+  await restore("new")
   expect(filesIn("new")).toEqual(restored)
 })
 
@@ -127,7 +130,7 @@ test.skipIf(!isRoot)(
     await backUp()
     mount("mounted", 4)
     mkdirSync(path("mounted/lost+found"))
-    await restoreBackup({ from: path("backup"), dataDir: path("mounted") })
+    await restore("mounted")
     expect(filesIn("mounted")).toEqual(restored)
     expect(readdirSync(path("mounted"))).toContain("lost+found")
   },
@@ -137,7 +140,7 @@ test("a backup is restored on a data directory that is a symlink, which stays on
   await backUp()
   mkdirSync(path("elsewhere"))
   symlinkSync(path("elsewhere"), path("link"))
-  await restoreBackup({ from: path("backup"), dataDir: path("link") })
+  await restore("link")
   expect(filesIn("elsewhere")).toEqual(restored)
   expect(readFileSync(path("link/bhatti.db"), "utf8")).toBe("database")
 })
@@ -147,9 +150,47 @@ test("a backup that is damaged leaves a data directory that was there as it was"
   write("backup/age.key", "y")
   mkdirSync(path("there/lost+found"), { recursive: true })
   for (const name of ["there", "new"])
-    await expect(restoreBackup({ from: path("backup"), dataDir: path(name) })).rejects.toMatchObject({
+    await expect(restore(name)).rejects.toMatchObject({
       message: "the backup is damaged: age.key was changed",
     })
   expect(readdirSync(path("there"))).toEqual(["lost+found"])
   expect(existsSync(path("new"))).toBe(false)
+})
+
+test("remains of a restore that was killed are removed by the next one, which says so", async () => {
+  await backUp()
+  const killedAt = {
+    "while it copied": () => write("there/.restoring-1/kernels/k/vmlinux", "a part"),
+    "while it renamed": () => {
+      for (const name of ["installation.json", "kernels/k/vmlinux"]) write(`there/${name}`)
+      write("there/.restoring-1/bhatti.db")
+    },
+  }
+  for (const [when, leave] of Object.entries(killedAt)) {
+    leave()
+    const said: string[] = []
+    await restore("there", (line) => said.push(line))
+    expect([when, filesIn("there"), said]).toEqual([
+      when,
+      restored,
+      ["removed what a restore that was killed had left there"],
+    ])
+    rmSync(path("there"), { recursive: true })
+  }
+})
+
+test("a restore removes nothing but its own remains", async () => {
+  await backUp()
+  const refused = { message: `${path("there")} is not empty` }
+  // Another file; a restore that was killed when all was in its place; one that goes on.
+  for (const name of ["there/notes", "there/bhatti.db"]) {
+    write("there/.restoring-1/age.key")
+    write(name)
+    await expect(restore("there")).rejects.toMatchObject(refused)
+    expect(filesIn("there")).toEqual([".restoring-1/age.key", name.slice("there/".length)])
+    rmSync(path("there"), { recursive: true })
+  }
+  const both = await Promise.allSettled([restore("there"), restore("there")])
+  expect(both.map(({ status }) => status).sort()).toEqual(["fulfilled", "rejected"])
+  expect(filesIn("there")).toEqual(restored)
 })

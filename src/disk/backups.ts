@@ -4,6 +4,7 @@
  * backup holds everything a data directory holds, keys included.
  */
 
+import { closeSync, constants, openSync } from "node:fs"
 import { lstat, mkdir, readdir, rename, rm, stat } from "node:fs/promises"
 import { join, resolve } from "node:path"
 import { AppError } from "@bhatti/contract/errors"
@@ -12,6 +13,7 @@ import { writeSynced } from "../lib/durable.ts"
 import { errorCodeOf } from "../lib/error-code.ts"
 import { exists, whenMissing, whenNowhere } from "../lib/if-there.ts"
 import { parseJson } from "../lib/parse-json.ts"
+import { tryLock } from "../lib/posix.ts"
 import { runProgram } from "../lib/program.ts"
 import { fileChecksum } from "../lib/sparse-file.ts"
 import { diskFull } from "./disks.ts"
@@ -33,6 +35,8 @@ const commonFiles = ["config.yaml", "age.key"]
 const commonDirectories = { kernels: 1, images: 2, templates: 1 }
 /** Names of parts that are being made or were left unfinished. */
 const inTheMaking = /^(tmp-|\.making-)/
+/** Begins the name of the directory in which a restore gathers its files. */
+const restoring = ".restoring-"
 const mebibyte = 1024 * 1024
 /** Large disks on slow storage take hours. */
 const copyDeadlineMs = 24 * 60 * 60 * 1000
@@ -205,13 +209,19 @@ function isNoSpace(error: unknown): boolean {
 export async function restoreBackup(options: {
   from: string
   dataDir: string
+  report: (line: string) => void
 }): Promise<{ at: string; version: string }> {
-  const { from } = options
+  const { from, dataDir } = options
   const manifest = await readManifest(from)
-  const target = await takeEmpty(options.dataDir)
+  const isNew = (await mkdir(dataDir, { recursive: true, mode: 0o700 })) !== undefined
+  using _alone = holdDirectory(dataDir)
+  if (await removeRemains(dataDir, await contentOf(from)))
+    options.report("removed what a restore that was killed had left there")
+  const target = { ...(await takeEmpty(dataDir)), isNew }
   await using undo = new AsyncDisposableStack()
   undo.defer(() => giveBack(target))
-  const inside = join(target.path, ".restoring")
+  // A copy that a killed restore has begun may go on for a moment, under another name.
+  const inside = join(target.path, `${restoring}${crypto.randomUUID().slice(0, 8)}`)
   await mkdir(inside, { mode: 0o700 })
   await copy(
     (await contentOf(from)).map((name) => join(from, name)),
@@ -226,6 +236,30 @@ export async function restoreBackup(options: {
   await run(["sync", "--file-system", target.path])
   undo.move()
   return { at: manifest.at, version: manifest.version }
+}
+
+/** Lets one restore at a time fill the directory; the kernel lets go when this process ends. */
+function holdDirectory(directory: string): Disposable {
+  const fd = openSync(directory, constants.O_RDONLY | constants.O_DIRECTORY)
+  if (tryLock(fd)) return { [Symbol.dispose]: () => closeSync(fd) }
+  closeSync(fd)
+  throw new AppError("conflict", `another restore fills ${directory}`, { hint: "wait for it to end" })
+}
+
+/**
+ * Removes what a killed restore has left, if the directory has nothing else. A directory with a database has been
+ * restored completely.
+ */
+async function removeRemains(directory: string, namesInBackup: string[]): Promise<boolean> {
+  const names = await contentOf(directory)
+  const [parts = [], placed = []] = [true, false].map((isPart) =>
+    names.filter((name) => name.startsWith(restoring) === isPart),
+  )
+  const isOwn = (name: string) => name !== "bhatti.db" && namesInBackup.includes(name)
+  if (parts.length === 0 || !placed.every(isOwn)) return false
+  // The parts prove what the others are, so they go last.
+  for (const name of [...placed, ...parts]) await rm(join(directory, name), { recursive: true, force: true })
+  return true
 }
 
 /** If this process is killed, the daemon refuses a mark without a database. */

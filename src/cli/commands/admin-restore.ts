@@ -15,7 +15,11 @@ used; users' keys and secrets are those of the backup.`,
   examples: ["sudo bhatti admin restore /mnt/backup/bhatti-2026-01-31 && sudo systemctl start bhatti"],
   async run({ args, options, operator, isJson, out }) {
     const dataDir = resolve(options.dataDir ?? defaultDataDir)
-    const { at, version } = await operator.restore({ from: resolve(args.directory), dataDir })
+    const { at, version } = await operator.restore({
+      from: resolve(args.directory),
+      dataDir,
+      report: (line) => void out.talk(line),
+    })
     if (isJson) return await out.json({ data_dir: dataDir, at, version })
     await out.result(`${dataDir} is as it was ${at}, with bhatti ${version}; start the daemon`)
   },
