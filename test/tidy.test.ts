@@ -55,7 +55,6 @@ const longFiles = [
   "agent/archive.go",
   "agent/exec.go",
   "agent/sessions.go",
-  "src/core/host.ts",
   "src/core/space.ts",
   "src/guest/connection.ts",
   "src/machine/machines.ts",

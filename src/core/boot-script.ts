@@ -1,8 +1,9 @@
 /** The init script of a sandbox: its session, its run at each boot, and its result. */
 
+import type { SessionNotice, SessionStart } from "@bhatti/contract/guest"
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Core } from "./core.ts"
-import type { Guest, SessionNotice, SessionStart } from "./host.ts"
+import type { Guest } from "./host.ts"
 
 const deadlineMs = 15_000
 export const initSession = "init"

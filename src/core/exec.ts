@@ -1,9 +1,10 @@
 /** Runs a command in a sandbox and enforces its time limit. */
 
+import type { GuestCommand } from "@bhatti/contract/guest"
 import type { Account } from "../store/users.ts"
 import { awakeGuest } from "./awake.ts"
 import type { Core } from "./core.ts"
-import type { GuestCommand, GuestProcess } from "./host.ts"
+import type { GuestProcess } from "./host.ts"
 
 export type RunningCommand = {
   process: GuestProcess

@@ -1,11 +1,12 @@
 /** Files of a sandbox, streamed; no whole file is held in memory. */
 
 import { AppError } from "@bhatti/contract/errors"
+import type { GuestFile, GuestOwner } from "@bhatti/contract/guest"
 import { limits } from "@bhatti/contract/limits"
 import type { Account } from "../store/users.ts"
 import { answerDeadlineMs, awakeGuest } from "./awake.ts"
 import type { Core } from "./core.ts"
-import type { Guest, GuestDownload, GuestFile, GuestOwner, GuestStream, GuestTransfer } from "./host.ts"
+import type { Guest, GuestDownload, GuestStream, GuestTransfer } from "./host.ts"
 
 const deadline = { deadlineMs: answerDeadlineMs }
 /** Listing a hundred thousand entries takes an emulated guest a while. */

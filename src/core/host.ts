@@ -3,7 +3,26 @@
  * deadline; a failure is an `AppError`.
  */
 
+import type {
+  Exited,
+  FileList,
+  GuestCommand,
+  GuestFile,
+  GuestIdentity,
+  GuestNetwork,
+  GuestOwner,
+  ListeningPort,
+  OutputChunk,
+  Pong,
+  SessionEnd,
+  SessionNotice,
+  SessionRecord,
+  SessionStart,
+  Terminal,
+  TerminalSize,
+} from "@bhatti/contract/guest"
 import type { NetPolicy } from "@bhatti/contract/network"
+import type { ProcessIdentity } from "../lib/process-identity.ts"
 
 export type Image = { name: string; hash: string; file: string; diskMib: number }
 export type Kernel = { hash: string; vmlinux: string; initramfs: string; version: string }
@@ -17,7 +36,6 @@ export type TemplateSpec = {
 }
 export type Template = { id: string; diskMib: number; blankOverlayPath: string }
 export type TemplateDraft = { directory: string; diskPath: string; blankOverlayPath: string }
-export type ProcessIdentity = { pid: number; startTicks: number; bootId: string }
 export type Machine = { process: ProcessIdentity; directory: string; memoryBase: "template" | "empty" }
 export type Sockets = { agent: number; qmp: number }
 export type Place = {
@@ -230,42 +248,18 @@ export interface Images {
   removeUnused(neededImages: ReadonlySet<string>): Promise<string[]>
 }
 
-export type GuestIdentity = {
-  hostname: string
-  machineId: string
-  env: Record<string, string>
-  network: null | {
-    mac: string
-    address: string
-    prefix: number
-    gateway: string
-    dns: string[]
-    mtu: number
-  }
-  growDisk: boolean
-}
-
-export type Terminal = { rows: number; cols: number; term?: string }
-
-export type GuestCommand = {
-  argv: string[]
-  env?: Record<string, string>
-  cwd?: string
-  user?: string
-  stdin?: boolean
-  tty?: Terminal
-}
-
-export type OutputChunk = { channel: "stdout" | "stderr"; bytes: Uint8Array }
-
 export interface GuestProcess {
   readonly started: Promise<{ pid: number }>
+  /** The guest may send more only as chunks are taken; ending the iteration discards the rest. */
   readonly output: AsyncIterable<OutputChunk>
-  readonly result: Promise<{ exitCode: number; signal: string | null }>
+  /** The command's end; its output may still be unread. Rejects with an `AppError`. */
+  readonly result: Promise<Exited>
+  /** Resolves when the bytes have been sent. Input of a command that has ended is dropped. */
   write(bytes: Uint8Array): Promise<void>
   endInput(): void
   signal(name: string): void
-  resize(size: { rows: number; cols: number }): void
+  resize(size: TerminalSize): void
+  /** Kills the command and everything it started; `result` settles when that is done. */
   kill(): void
 }
 
@@ -278,42 +272,11 @@ export interface GuestStream {
   close(): void
 }
 
-export type SessionRecord = {
-  id: string
-  name: string | null
-  argv: string[]
-  pid: number
-  state: "running" | "ended"
-  exitCode: number | null
-  signal: string | null
-  attached: boolean
-  createdUnixMs: number
-}
-
-export type SessionEnd =
-  | { state: "ended"; exitCode: number; signal: string | null }
-  | { state: "detached" }
-  | { state: "taken_over" }
-
-/** A named session that has ended. */
-export type SessionNotice = { session: string; name: string; exitCode: number; signal: string | null }
-
 export interface GuestSession extends GuestStream {
   readonly opened: Promise<{ id: string; name: string | null }>
   readonly result: Promise<SessionEnd>
-  resize(size: { rows: number; cols: number }): void
+  resize(size: TerminalSize): void
   signal(name: string): void
-}
-
-export type GuestFile = {
-  name: string
-  size: number
-  mode: string
-  type: "file" | "directory" | "symlink" | "other"
-  owner: string
-  group: string
-  modifiedUnixMs: number
-  target: string | null
 }
 
 export interface GuestDownload extends GuestStream {
@@ -330,15 +293,6 @@ export interface GuestConnection extends GuestStream {
   readonly result: Promise<void>
 }
 
-export type SessionStart = Omit<GuestCommand, "argv" | "stdin" | "tty"> & {
-  argv?: string[]
-  name?: string
-  tty: Terminal
-}
-
-/** Numeric user and group ids in the guest. */
-export type GuestOwner = { uid: number; gid: number }
-
 export interface Guest {
   readonly closed: Promise<{ reason: string }>
   /**
@@ -347,13 +301,7 @@ export interface Guest {
    */
   readonly activity: { openStreams: number; lastAtMs: number }
   waitReady(options: { deadlineMs: number; resync?: boolean }): Promise<unknown>
-  ping(options: { deadlineMs: number }): Promise<{
-    personalised: boolean
-    /** The guest's kernel has remounted its root read-only. */
-    rootReadOnly: boolean
-    /** Set if it was booted for repair. */
-    repair: { exitCode: number; output: string } | undefined
-  }>
+  ping(options: { deadlineMs: number }): Promise<Pick<Pong, "personalised" | "rootReadOnly" | "repair">>
   personalise(identity: GuestIdentity, options: { deadlineMs: number }): Promise<unknown>
   /** For a guest that stays who it is. A clone and a copy have an identity already, and it is another's. */
   refresh(options: { deadlineMs: number }): Promise<unknown>
@@ -388,11 +336,7 @@ export interface Guest {
   }): GuestTransfer
   /** Looks up "user" or "user:group" in the guest. */
   findOwner(owner: string, deadline: { deadlineMs: number }): Promise<GuestOwner>
-  /** `isTruncated`: the directory has more entries. */
-  listFiles(
-    path: string,
-    options: { deadlineMs: number },
-  ): Promise<{ files: GuestFile[]; isTruncated: boolean }>
+  listFiles(path: string, options: { deadlineMs: number }): Promise<FileList>
   statFile(path: string, options: { deadlineMs: number }): Promise<GuestFile>
   removeFile(
     options: { path: string; recursive: boolean },
@@ -409,7 +353,7 @@ export interface Guest {
   /** Memory that the guest's machine shares with this host, for files; opened on demand. */
   share(open: () => number | undefined): void
   dial(port: number): GuestConnection
-  ports(options: { deadlineMs: number }): Promise<{ port: number; address: string }[]>
+  ports(options: { deadlineMs: number }): Promise<ListeningPort[]>
 
   close(): void
 }
@@ -429,7 +373,7 @@ export interface Network {
   tapOf(id: string): string
   /** Returns those of the networks that no policy can open, because they are entirely internal. */
   closedAmong(cidrs: string[]): string[]
-  identityOf(sandbox: { id: string; slot: number }): NonNullable<GuestIdentity["network"]>
+  identityOf(sandbox: { id: string; slot: number }): GuestNetwork
   linkUp(sandbox: { id: string; slot: number }): Promise<void>
   /** Repeat it to change the policy or name of an attached sandbox. */
   attach(attachment: Attachment): Promise<void>

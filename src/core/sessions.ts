@@ -1,11 +1,12 @@
 /** Sessions in a sandbox: finds or starts the session that a client names, lists and signals sessions. */
 
 import { AppError } from "@bhatti/contract/errors"
+import type { SessionRecord, Terminal } from "@bhatti/contract/guest"
 import type { Account } from "../store/users.ts"
 import { answerDeadlineMs, awake, awakeGuest } from "./awake.ts"
 import type { Core } from "./core.ts"
 import { findSandbox } from "./find.ts"
-import type { GuestSession, GuestStream, SessionRecord, Terminal } from "./host.ts"
+import type { GuestSession, GuestStream } from "./host.ts"
 
 export type ShellRequest = {
   /** Id or name of a session; if undefined, the newest detached session, else a new one. */

@@ -6,6 +6,7 @@
  */
 
 import { AppError } from "@bhatti/contract/errors"
+import type { ProcessIdentity } from "../lib/process-identity.ts"
 import {
   type DiskFacts,
   decideSpace,
@@ -22,7 +23,7 @@ import type { Core } from "./core.ts"
 import { Defiance } from "./defiance.ts"
 import { DiskQuotas } from "./disk-quotas.ts"
 import { noSandbox } from "./find.ts"
-import type { Machine, Machines, ProcessIdentity } from "./host.ts"
+import type { Machine, Machines } from "./host.ts"
 import { machineOf, storeHot } from "./machine-of.ts"
 import { pause } from "./pause.ts"
 import { settle } from "./settle.ts"

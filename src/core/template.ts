@@ -4,10 +4,11 @@
  */
 
 import { AppError } from "@bhatti/contract/errors"
+import type { GuestIdentity } from "@bhatti/contract/guest"
 import { limits } from "@bhatti/contract/limits"
 import { templateMib } from "../rules/host-memory.ts"
 import type { Core } from "./core.ts"
-import type { Guest, GuestIdentity, Template, TemplateSpec } from "./host.ts"
+import type { Guest, Template, TemplateSpec } from "./host.ts"
 import { installAuthority } from "./offer.ts"
 
 /** Boot takes 2 to 4 s on an idle host under software emulation; the rest is margin for busy hosts. */

@@ -9,20 +9,22 @@
  */
 
 import { AppError } from "@bhatti/contract/errors"
-import { Connection, dialRequests, type ListeningPort, parsePorts } from "./dial.ts"
+import type {
+  FileList,
+  GuestCommand,
+  GuestFile,
+  GuestIdentity,
+  GuestOwner,
+  ListeningPort,
+  Pong,
+  SessionNotice,
+  SessionRecord,
+  SessionStart,
+  TerminalSize,
+} from "@bhatti/contract/guest"
+import { Connection, dialRequests, parsePorts } from "./dial.ts"
 import { type Channel, quiet, type Stream } from "./exchange.ts"
-import {
-  Download,
-  type FileList,
-  type FileOwner,
-  fileRequests,
-  type GuestFile,
-  Listing,
-  parseListed,
-  parseOwner,
-  parseStat,
-  Transfer,
-} from "./files.ts"
+import { Download, fileRequests, Listing, parseListed, parseOwner, parseStat, Transfer } from "./files.ts"
 import {
   Decoder,
   encodeClose,
@@ -35,29 +37,22 @@ import {
   wireLimits,
 } from "./frame.ts"
 import {
-  type Command,
   encodeJson,
-  type Identity,
-  type Pong,
   parseNextTimer,
   parsePersonalised,
   parsePong,
   parseResult,
   type Result,
   requests,
-  type TerminalSize,
 } from "./message.ts"
 import { Outbox } from "./outbox.ts"
-import { type GuestProcess, Process } from "./process.ts"
+import { Process } from "./process.ts"
 import {
   parseNotice,
   parseSessions,
   parseStartedSession,
   Session,
-  type SessionNotice,
   SessionOutput,
-  type SessionRecord,
-  type SessionStart,
   sessionRequests,
 } from "./session.ts"
 import { type Direction, type OpenShared, type Region, SharedMemory } from "./shared-memory.ts"
@@ -164,7 +159,7 @@ export class Guest {
   }
 
   /** Gives the guest its identity, fresh randomness and the time. If this fails, the guest must not be used. */
-  personalise(identity: Identity, options: { deadlineMs: number }): Promise<{ bootId: string }> {
+  personalise(identity: GuestIdentity, options: { deadlineMs: number }): Promise<{ bootId: string }> {
     return this.#ask(requests.personalise(identity, thisMoment()), parsePersonalised, options)
   }
 
@@ -199,7 +194,7 @@ export class Guest {
     return this.#ask(requests.shutdown(), () => undefined, options)
   }
 
-  exec(command: Command): GuestProcess {
+  exec(command: GuestCommand): Process {
     return this.#begin(requests.exec(command), (id, channel) => new Process(id, channel))
   }
 
@@ -278,7 +273,7 @@ export class Guest {
     mode?: string
     size?: number
     parents?: boolean
-    owner?: FileOwner
+    owner?: GuestOwner
   }): Transfer {
     return this.#begin(
       fileRequests.write(options),
@@ -287,7 +282,7 @@ export class Guest {
   }
 
   /** Looks up "user" or "user:group" in the guest. */
-  findOwner(owner: string, options: { deadlineMs: number }): Promise<FileOwner> {
+  findOwner(owner: string, options: { deadlineMs: number }): Promise<GuestOwner> {
     return this.#ask(fileRequests.findOwner(owner), parseOwner, options)
   }
 
@@ -309,7 +304,7 @@ export class Guest {
   }
 
   makeDirectory(
-    directory: { path: string; parents: boolean; mode: string; owner?: FileOwner },
+    directory: { path: string; parents: boolean; mode: string; owner?: GuestOwner },
     options: { deadlineMs: number },
   ): Promise<void> {
     return this.#ask(fileRequests.makeDirectory(directory), () => undefined, options)
@@ -328,7 +323,7 @@ export class Guest {
   }
 
   /** Unpacks the tar stream that is written to it below a directory. */
-  writeArchive(options: { path: string; owner?: FileOwner }): Transfer {
+  writeArchive(options: { path: string; owner?: GuestOwner }): Transfer {
     return this.#begin(
       fileRequests.writeArchive(options),
       (id, channel) => new Transfer(id, this.#sharing(id, channel), { of: "archive" }),

@@ -1,10 +1,9 @@
 /** TCP in the guest: a connection to one of its ports, and the list of listening ports. */
 
+import type { ListeningPort } from "@bhatti/contract/guest"
 import { type Channel, Exchange, quiet } from "./exchange.ts"
 import { WireError } from "./frame.ts"
 import { isObject, parseObject } from "./message.ts"
-
-export type ListeningPort = { port: number; address: string }
 
 const connectDeadlineMs = 20_000
 /** The limit that the protocol sets on the list. */

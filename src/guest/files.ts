@@ -1,19 +1,9 @@
 /** Files of the guest: requests, answers, and transfers of files and archives. */
 
+import type { GuestFile, GuestOwner } from "@bhatti/contract/guest"
 import { type Channel, Exchange } from "./exchange.ts"
 import { WireError } from "./frame.ts"
 import { isObject, parseObject } from "./message.ts"
-
-export type GuestFile = {
-  name: string
-  size: number
-  mode: string
-  type: "file" | "directory" | "symlink" | "other"
-  owner: string
-  group: string
-  modifiedUnixMs: number
-  target: string | null
-}
 
 /** An answer includes the wait for the guest's disk: an emulated guest may take long to write 100 MB. */
 const stallDeadlineMs = 120_000
@@ -24,9 +14,7 @@ const entriesMax = 100_000
 /** `shared`: the region of the shared memory for the bytes. */
 type Reading = { path: string; shared?: number | undefined }
 
-/** Numbers of a user and a group of the guest. */
-export type FileOwner = { uid: number; gid: number }
-type Owned = { owner?: FileOwner | undefined }
+type Owned = { owner?: GuestOwner | undefined }
 
 export const fileRequests = {
   read: ({ path, shared }: Reading) => ({ op: "file_read", path, ...(shared !== undefined && { shared }) }),
@@ -108,9 +96,6 @@ export class Transfer extends Exchange<never, { bytes: number; entries: number }
   }
 }
 
-/** `isTruncated`: the directory has more. */
-export type FileList = { files: GuestFile[]; isTruncated: boolean }
-
 /** Collects the messages of a listing. */
 export class Listing {
   readonly files: GuestFile[] = []
@@ -133,7 +118,7 @@ export function parseListed(value: unknown): { isTruncated: boolean } {
   return { isTruncated: value.truncated }
 }
 
-export function parseOwner(value: unknown): FileOwner {
+export function parseOwner(value: unknown): GuestOwner {
   if (isObject(value)) {
     const { uid, gid } = value
     if (isWhole(uid) && isWhole(gid) && uid >= 0 && gid >= 0) return { uid, gid }

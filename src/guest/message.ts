@@ -5,47 +5,8 @@
  */
 
 import { AppError, isErrorCode } from "@bhatti/contract/errors"
+import type { Exited, GuestCommand, GuestIdentity, Pong, TerminalSize } from "@bhatti/contract/guest"
 import { WireError } from "./frame.ts"
-
-export type Network = {
-  mac: string
-  address: string
-  prefix: number
-  gateway: string
-  dns: string[]
-  mtu: number
-}
-
-/** Everything that gives a guest its identity. Entropy and time are added when it is sent. */
-export type Identity = {
-  hostname: string
-  machineId: string
-  env: Record<string, string>
-  network: Network | null
-  growDisk: boolean
-}
-
-export type TerminalSize = { rows: number; cols: number }
-
-export type Command = {
-  argv: string[]
-  env?: Record<string, string>
-  cwd?: string
-  user?: string
-  stdin?: boolean
-  tty?: TerminalSize & { term?: string }
-}
-
-export type Pong = {
-  version: string
-  personalised: boolean
-  bootFailures: string[]
-  /** True if its kernel refuses writes to the root filesystem. An older agent omits it. */
-  rootReadOnly: boolean
-  /** e2fsck's exit code and last output, if the guest was booted for a repair. */
-  repair: { exitCode: number; output: string } | undefined
-}
-export type Exited = { exitCode: number; signal: string | null }
 
 /** Limit on a guest's report of a repair. */
 const repairWordsMax = 8192
@@ -75,7 +36,7 @@ export const requests = {
     entropy: Buffer.from(moment.entropy).toString("base64"),
     unix_ns: `${moment.unixNs}`,
   }),
-  personalise: (identity: Identity, moment: { entropy: Uint8Array; unixNs: bigint }) => ({
+  personalise: (identity: GuestIdentity, moment: { entropy: Uint8Array; unixNs: bigint }) => ({
     op: "personalise",
     entropy: Buffer.from(moment.entropy).toString("base64"),
     unix_ns: moment.unixNs.toString(),
@@ -86,7 +47,7 @@ export const requests = {
     grow_disk: identity.growDisk,
   }),
   /** The operation comes first: the guest reads it without parsing the rest. */
-  exec: (command: Command) => ({ op: "exec", ...command }),
+  exec: (command: GuestCommand) => ({ op: "exec", ...command }),
   signal: (name: string) => ({ signal: name }),
   resize: ({ rows, cols }: TerminalSize) => ({ resize: { rows, cols } }),
 } as const

@@ -1,28 +1,11 @@
 /** A command in the guest, seen from the host: its output with back-pressure, its input, its end. */
 
+import type { Exited, OutputChunk, TerminalSize } from "@bhatti/contract/guest"
 import { type Channel, Exchange } from "./exchange.ts"
 import { channels } from "./frame.ts"
-import { type Exited, parseExited, parseStarted, requests, type TerminalSize } from "./message.ts"
+import { parseExited, parseStarted, requests } from "./message.ts"
 
-export type OutputChunk = { channel: "stdout" | "stderr"; bytes: Uint8Array }
-
-export type GuestProcess = {
-  /** Resolves once the command runs. */
-  readonly started: Promise<{ pid: number }>
-  /** The command's output. The guest may send more only as chunks are taken; ending the iteration discards the rest. */
-  readonly output: AsyncIterable<OutputChunk>
-  /** The command's end; its output may still be unread. Rejects with an `AppError`. */
-  readonly result: Promise<Exited>
-  /** Resolves when the bytes have been sent. Input of a command that has ended is dropped. */
-  write(bytes: Uint8Array): Promise<void>
-  endInput(): void
-  signal(name: string): void
-  resize(size: TerminalSize): void
-  /** Kills the command and everything it started; `result` settles when that is done. */
-  kill(): void
-}
-
-export class Process extends Exchange<{ pid: number }, Exited, OutputChunk> implements GuestProcess {
+export class Process extends Exchange<{ pid: number }, Exited, OutputChunk> {
   constructor(id: number, channel: Channel) {
     super(id, channel, {
       parseFirst: parseStarted,

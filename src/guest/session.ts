@@ -3,35 +3,16 @@
  * an attached session as the host sees it.
  */
 
+import type {
+  SessionEnd,
+  SessionNotice,
+  SessionRecord,
+  SessionStart,
+  TerminalSize,
+} from "@bhatti/contract/guest"
 import { type Channel, Exchange } from "./exchange.ts"
 import { WireError } from "./frame.ts"
-import { type Command, isObject, parseObject, requests, type TerminalSize } from "./message.ts"
-
-type SessionTerminal = TerminalSize & { term?: string }
-
-export type SessionStart = Omit<Command, "argv" | "stdin" | "tty"> & {
-  /** Defaults to the user's login shell. */
-  argv?: string[]
-  name?: string
-  tty: SessionTerminal
-}
-
-export type SessionRecord = {
-  id: string
-  name: string | null
-  argv: string[]
-  pid: number
-  state: "running" | "ended"
-  exitCode: number | null
-  signal: string | null
-  attached: boolean
-  createdUnixMs: number
-}
-
-export type SessionEnd =
-  | { state: "ended"; exitCode: number; signal: string | null }
-  | { state: "detached" }
-  | { state: "taken_over" }
+import { isObject, parseObject, requests } from "./message.ts"
 
 /** Starting a program on a guest that has just woken takes seconds at worst. */
 const openDeadlineMs = 30_000
@@ -91,9 +72,6 @@ export class SessionOutput extends Exchange<never, { bytes: number }> {
     })
   }
 }
-
-/** A named session that has ended. */
-export type SessionNotice = { session: string; name: string; exitCode: number; signal: string | null }
 
 /** Returns undefined for a message of another kind. */
 export function parseNotice(payload: Uint8Array): SessionNotice | undefined {

@@ -5,16 +5,8 @@
 
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "bun:test"
 import { AppError } from "@bhatti/contract/errors"
-import type {
-  Attachment,
-  Guest,
-  GuestCommand,
-  GuestIdentity,
-  Host,
-  Machine,
-  OutputChunk,
-  Template,
-} from "../../src/core/host.ts"
+import type { GuestCommand, GuestIdentity, OutputChunk } from "@bhatti/contract/guest"
+import type { Attachment, Guest, Host, Machine, Template } from "../../src/core/host.ts"
 import { until } from "../support/installation.ts"
 
 export type Left = { memory: string; disk: string }

@@ -5,17 +5,8 @@
  */
 
 import { AppError } from "@bhatti/contract/errors"
-import type {
-  Guest,
-  GuestCommand,
-  GuestIdentity,
-  GuestProcess,
-  Host,
-  Machine,
-  OutputChunk,
-  Place,
-  Template,
-} from "../../src/core/host.ts"
+import type { GuestCommand, GuestIdentity, OutputChunk } from "@bhatti/contract/guest"
+import type { Guest, GuestProcess, Host, Machine, Place, Template } from "../../src/core/host.ts"
 import { fakeHost } from "../support/fake-host.ts"
 import type { Life, SimulatedTime } from "./life.ts"
 

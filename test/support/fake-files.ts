@@ -2,8 +2,8 @@
 
 import { posix } from "node:path"
 import { AppError } from "@bhatti/contract/errors"
+import type { GuestFile } from "@bhatti/contract/guest"
 import { extract, type Header, pack } from "tar-stream"
-import type { GuestFile } from "../../src/core/host.ts"
 
 type Node = Pick<GuestFile, "type" | "mode" | "owner" | "target"> & { bytes: Uint8Array }
 export type NewFile = Partial<Omit<Node, "bytes">> & { bytes?: string | Uint8Array }

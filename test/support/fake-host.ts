@@ -4,16 +4,22 @@
  */
 
 import { AppError } from "@bhatti/contract/errors"
+import type {
+  GuestCommand,
+  GuestFile,
+  GuestIdentity,
+  SessionNotice,
+  SessionRecord,
+  SessionStart,
+  Terminal,
+} from "@bhatti/contract/guest"
 import { limits } from "@bhatti/contract/limits"
 import type { Header } from "tar-stream"
 import type {
   Attachment,
   Guest,
-  GuestCommand,
   GuestConnection,
   GuestDownload,
-  GuestFile,
-  GuestIdentity,
   GuestProcess,
   GuestSession,
   GuestStream,
@@ -22,11 +28,7 @@ import type {
   Kernel,
   Machine,
   MachineEnd,
-  SessionNotice,
-  SessionRecord,
-  SessionStart,
   Template,
-  Terminal,
 } from "../../src/core/host.ts"
 import { closedAmong } from "../../src/network/internal.ts"
 import { type FakeFiles, FakeUnpacking, type NewFile } from "./fake-files.ts"

@@ -4,7 +4,8 @@
  */
 
 import { AppError, type ErrorCode } from "@bhatti/contract/errors"
-import type { GuestCommand, GuestProcess, OutputChunk } from "../../src/core/host.ts"
+import type { GuestCommand, OutputChunk } from "@bhatti/contract/guest"
+import type { GuestProcess } from "../../src/core/host.ts"
 
 type End = { exitCode: number; signal: string | null }
 /** Its output, then its exit code; one that prints nothing is only that. */

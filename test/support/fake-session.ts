@@ -5,7 +5,8 @@
  */
 
 import { AppError } from "@bhatti/contract/errors"
-import type { GuestSession, SessionEnd, SessionRecord, SessionStart, Terminal } from "../../src/core/host.ts"
+import type { SessionEnd, SessionRecord, SessionStart, Terminal } from "@bhatti/contract/guest"
+import type { GuestSession } from "../../src/core/host.ts"
 
 export type SessionProgram = "echo" | "keys"
 export const floodBytes = 8 * 1024 * 1024

@@ -1,7 +1,7 @@
 /** A file on the wire. */
 
 import type { FileEntry } from "@bhatti/contract/file"
-import type { GuestFile } from "../../core/host.ts"
+import type { GuestFile } from "@bhatti/contract/guest"
 
 export function viewFile(file: GuestFile): FileEntry {
   return {

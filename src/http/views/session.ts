@@ -1,7 +1,7 @@
 /** A session on the wire. */
 
+import type { SessionRecord } from "@bhatti/contract/guest"
 import type { Session } from "@bhatti/contract/session"
-import type { SessionRecord } from "../../core/host.ts"
 
 export function viewSession(session: SessionRecord): Session {
   return {
