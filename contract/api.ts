@@ -45,6 +45,7 @@ import {
 } from "./session.ts"
 import { Checkpoint, DeletedSnapshot, ResumeSnapshot, Snapshot } from "./snapshot.ts"
 import { Health, Version } from "./system.ts"
+import { SocketTicket } from "./ticket.ts"
 
 const emptyOfCreate = [
   "template_id",
@@ -229,6 +230,13 @@ export const api = {
     reply: z.never(),
     status: 101,
     socket: { start: z.never(), client: ShellClientMessage, server: ShellServerMessage },
+  }),
+  createSocketTicket: endpoint({
+    method: "POST",
+    path: "/ws-tickets",
+    summary: "Get a ticket that opens one WebSocket, for clients that cannot send a key with it",
+    reply: SocketTicket,
+    status: 201,
   }),
   listSessions: endpoint({
     method: "GET",

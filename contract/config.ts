@@ -31,6 +31,12 @@ const HostName = z
   .toLowerCase()
   .regex(/^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$/, "use a host name without port")
 
+const Origin = z
+  .string()
+  .refine((text) => URL.canParse(text) && /^https?:/.test(text) && new URL(text).origin === text, {
+    error: "use an origin such as https://app.example.com, without a path",
+  })
+
 const Network = z.union([z.ipv4(), z.ipv6(), z.cidrv4(), z.cidrv6()], {
   error: "use an address or a network in CIDR form",
 })
@@ -60,6 +66,12 @@ const Settings = z.strictObject({
     .array(HostName)
     .default([])
     .describe("Further host names of the API; requests for any other host are refused"),
+  allowed_origins: z
+    .array(Origin)
+    .default([])
+    .describe(
+      "Origins of web pages that may use the API with a key, such as https://app.example.com; pages of the API's own origin always may",
+    ),
   public_scheme: z
     .enum(["http", "https"])
     .optional()

@@ -87,6 +87,10 @@ export const limits = {
   /** Keys whose rate is counted separately, per kind of limit. */
   rateLimitBucketsMax: 10_000,
 
+  /** Life of a ticket for a WebSocket, and limit on one user's unused ones. */
+  socketTicketSec: 30,
+  socketTicketsMax: 64,
+
   requestBodyBytesMax: 1024 * 1024,
   requestIdPattern: /^[A-Za-z0-9._-]{1,64}$/,
 } as const
@@ -96,4 +100,7 @@ export const defaultApiUrl = "http://localhost:8080"
 export const defaultDataDir = "/var/lib/bhatti"
 /** Header of an answer that was cut at its limit. */
 export const truncatedHeader = "x-bhatti-truncated"
+/** Subprotocols that a WebSocket offers if its client cannot send a key: the first, and the second with a ticket. */
+export const socketProtocol = "bhatti"
+export const ticketProtocol = "bhatti.ticket."
 export const apiKeyPattern = /^bht_[0-9a-f]{64}$/

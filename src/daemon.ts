@@ -94,6 +94,7 @@ export async function serve(flags: ConfigFlags, seam: Seam = {}): Promise<void> 
     },
     {
       apiHosts: [config.domain, ...config.api_hosts],
+      allowedOrigins: config.allowed_origins,
       rateLimits: config.rate_limits,
       trustedProxies: config.trusted_proxies,
       metricsToken: config.metrics_token,

@@ -9,6 +9,7 @@ import { AppError } from "@bhatti/contract/errors"
 import type { Event, EventLine } from "@bhatti/contract/event"
 import type { FileEntry } from "@bhatti/contract/file"
 import { truncatedHeader } from "@bhatti/contract/limits"
+import type { SocketTicket } from "@bhatti/contract/ticket"
 import type { z } from "zod"
 import { ExecStream, type ExecStreamStart } from "./exec-stream.ts"
 import {
@@ -29,7 +30,7 @@ export type ClientOptions = {
   token?: string | undefined
   /** Replaces the global `fetch`, for example to use a proxy or certificates of your own. */
   fetch?: (url: string, init: RequestInit) => Promise<Response>
-  /** Opens a WebSocket with these headers, among them the key. Default: the global `WebSocket`. */
+  /** Opens a WebSocket with these headers, among them the key. Default: the global `WebSocket`, with a ticket. */
   openSocket?: (url: string, headers: Record<string, string>) => Socket
   /** Chooses the hint of an error if no daemon was reached. */
   hintFor?: (reason: UnreachedReason) => string | undefined
@@ -97,7 +98,6 @@ type AnyInput = {
 export function connect(options: ClientOptions): Client {
   const base = options.url.replace(/\/+$/, "")
   const send = options.fetch ?? fetch
-  const openSocket = options.openSocket ?? openGlobalSocket
   const hintFor = options.hintFor ?? ((reason) => hints[reason])
   const authorization: Record<string, string> =
     options.token === undefined ? {} : { authorization: `Bearer ${options.token}` }
@@ -182,13 +182,17 @@ export function connect(options: ClientOptions): Client {
     })
   }
 
+  function openSocket(url: string): Socket | Promise<Socket> {
+    if (options.openSocket !== undefined) return options.openSocket(url, authorization)
+    return openGlobalSocket(url, async () => {
+      const { ticket } = (await call("createSocketTicket")) as SocketTicket
+      return ticket
+    })
+  }
+
   function socket(name: SocketName, id: string, query?: Record<string, unknown>) {
     return {
-      open: () =>
-        openSocket(
-          base.replace(/^http/, "ws") + fillRoute(name, { id }).path + queryString(query),
-          authorization,
-        ),
+      open: () => openSocket(base.replace(/^http/, "ws") + fillRoute(name, { id }).path + queryString(query)),
       whyRefused: () => whyRefused(id),
     }
   }

@@ -28,6 +28,7 @@ export const routes: { readonly [Name in keyof Api]: `${Api[Name]["method"]} ${A
   exec: "POST /sandboxes/:id/exec",
   execSocket: "GET /sandboxes/:id/exec/ws",
   shellSocket: "GET /sandboxes/:id/ws",
+  createSocketTicket: "POST /ws-tickets",
   listSessions: "GET /sandboxes/:id/sessions",
   killSession: "POST /sandboxes/:id/sessions/:session/kill",
   readSession: "GET /sandboxes/:id/sessions/:session/output",

@@ -1,6 +1,7 @@
 /** The part of a WebSocket that streams use. The global one of browsers, Node.js and Bun fits, and the package `ws`. */
 
 import { AppError } from "@bhatti/contract/errors"
+import { socketProtocol, ticketProtocol } from "@bhatti/contract/limits"
 
 export type Socket = {
   binaryType: string
@@ -9,9 +10,10 @@ export type Socket = {
   close(): void
 }
 
-type WithHeaders = new (url: string, options: { headers: Record<string, string> }) => Socket
+type GlobalSocket = new (url: string, protocols: string[]) => Socket
 
-export function openGlobalSocket(url: string, headers: Record<string, string>): Socket {
+/** Opens the global WebSocket, which in a browser sends no key: a ticket among its subprotocols stands for it. */
+export async function openGlobalSocket(url: string, issueTicket: () => Promise<string>): Promise<Socket> {
   const Global: unknown = Reflect.get(globalThis, "WebSocket")
   if (typeof Global !== "function") {
     throw new AppError("unavailable", "this program has no WebSocket, which streams need", {
@@ -19,5 +21,6 @@ export function openGlobalSocket(url: string, headers: Record<string, string>): 
       hint: "Node.js has it from version 22 on; before, pass connect() the option openSocket with the package ws",
     })
   }
-  return new (Global as WithHeaders)(url, { headers })
+  const ticket = await issueTicket()
+  return new (Global as GlobalSocket)(url, [socketProtocol, ticketProtocol + ticket])
 }

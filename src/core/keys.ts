@@ -4,6 +4,7 @@
  * processes' writes, which is cheap to read, so keys are looked up again only after such a write.
  */
 
+import { apiKeyPattern } from "@bhatti/contract/limits"
 import type { Store } from "../store/store.ts"
 import { type Account, hashKey, noLongerValid } from "../store/users.ts"
 import type { Log } from "./bounded-log.ts"
@@ -17,6 +18,8 @@ export type KeyHolder = {
   revoked: AbortSignal
   /** Asks the database whether the key is valid now; returns its account or throws an `AppError`. */
   confirm(): Promise<Account>
+  /** Returns a ticket that opens one WebSocket with this key. */
+  issueTicket(): Promise<string>
 }
 
 export class Keys {
@@ -32,20 +35,32 @@ export class Keys {
   }
 
   async find(key: string): Promise<KeyHolder | undefined> {
-    const hash = hashKey(key)
+    return apiKeyPattern.test(key) ? await this.#holderOf(hashKey(key)) : undefined
+  }
+
+  /** Uses up a ticket, which `KeyHolder.issueTicket` has returned here or in another daemon. */
+  async findByTicket(ticket: string): Promise<KeyHolder | undefined> {
+    const hash = await this.#store.socketTickets.redeem(ticket)
+    return hash === undefined ? undefined : await this.#holderOf(hash)
+  }
+
+  async #holderOf(hash: string): Promise<KeyHolder | undefined> {
     // Registered before the lookup, so that a change between the two is not missed.
     const controller = this.#inUse.get(hash) ?? new AbortController()
     this.#inUse.set(hash, controller)
-    const confirm = () => this.#confirm(key, hash)
-    const account = await this.#store.users.findByKey(key)
-    if (account) return { account: { ...account, confirm }, revoked: controller.signal, confirm }
+    const confirm = () => this.#confirm(hash)
+    const account = await this.#store.users.findByKeyHash(hash)
+    if (account) {
+      const issueTicket = () => this.#store.socketTickets.issue(account.id, hash)
+      return { account: { ...account, confirm }, revoked: controller.signal, confirm, issueTicket }
+    }
     this.#revoke(hash)
     return undefined
   }
 
-  async #confirm(key: string, hash: string): Promise<Account> {
-    const account = await this.#store.users.findByKey(key)
-    if (account) return { ...account, confirm: () => this.#confirm(key, hash) }
+  async #confirm(hash: string): Promise<Account> {
+    const account = await this.#store.users.findByKeyHash(hash)
+    if (account) return { ...account, confirm: () => this.#confirm(hash) }
     this.#revoke(hash)
     throw noLongerValid()
   }

@@ -7,7 +7,7 @@ import { api } from "@bhatti/contract/api"
 import { RateLimits } from "@bhatti/contract/config"
 import type { Endpoint } from "@bhatti/contract/endpoint"
 import { AppError } from "@bhatti/contract/errors"
-import { limits } from "@bhatti/contract/limits"
+import { limits, ticketProtocol } from "@bhatti/contract/limits"
 import { openApi } from "@bhatti/contract/openapi"
 import { parseInput } from "@bhatti/contract/wording"
 import { Hono } from "hono"
@@ -16,7 +16,7 @@ import type { Core } from "../core/core.ts"
 import type { KeyHolder } from "../core/keys.ts"
 import { randomHex } from "../lib/random-hex.ts"
 import type { Account } from "../store/users.ts"
-import { checkBrowserSafety } from "./browser-safety.ts"
+import { checkBrowserSafety, letPagesAsk } from "./browser-safety.ts"
 import type { RequestContext, SocketState } from "./context.ts"
 import { errorResponse } from "./errors.ts"
 import { parseBody, readBody } from "./input.ts"
@@ -44,6 +44,8 @@ type AnyHandler = (context: RequestContext, input: { body: unknown; query: unkno
 export type AppSettings = {
   /** Host names of the API besides addresses and localhost. */
   apiHosts: readonly string[]
+  /** Origins of other sites' pages that may use the API, with a key. */
+  allowedOrigins?: readonly string[]
   rateLimits: RateLimits
   /** Proxies whose forwarded client address is trusted, as in the front. */
   trustedProxies?: readonly string[]
@@ -74,7 +76,7 @@ export function createApp(
     const requestId =
       given !== undefined && limits.requestIdPattern.test(given) ? given : `req_${randomHex(8)}`
     c.set("requestId", requestId)
-    checkBrowserSafety(c.req.raw, settings.apiHosts)
+    checkBrowserSafety(c.req.raw, settings)
     await next()
     c.res.headers.set("x-request-id", requestId)
     c.res.headers.set("x-bhatti-version", about.version)
@@ -90,6 +92,8 @@ export function createApp(
       "request",
     )
   })
+
+  if (settings.allowedOrigins?.length) app.use(letPagesAsk(settings.allowedOrigins))
 
   app.onError((error, c) =>
     errorResponse(error, { requestId: c.get("requestId"), user: c.get("account")?.name, log: core.log }),
@@ -127,7 +131,7 @@ export function createApp(
   for (const [name, definition] of Object.entries(api) as [keyof typeof api, Endpoint][]) {
     const handle = table[name] as AnyHandler
     app.on(definition.method, definition.path, async (c) => {
-      const holder = definition.isPublic ? undefined : await authenticate(core, c.req.header("authorization"))
+      const holder = definition.isPublic ? undefined : await authenticate(core, c.req.raw.headers, definition)
       c.set("account", holder?.account)
       if (holder) rates.count(name, holder.account)
       const text = definition.isPublic || definition.bodyBytes ? "" : await readBody(c.req.raw, c.env.body)
@@ -142,6 +146,7 @@ export function createApp(
           requestId: c.get("requestId"),
           request: c.req.raw,
           body: holder ? withValidKey(c.env.body, holder) : c.env.body,
+          issueTicket: holder?.issueTicket as KeyHolder["issueTicket"],
           upgrade: (session) => holder !== undefined && c.env.upgrade({ session, holder }),
           params: c.req.param(),
         },
@@ -176,9 +181,19 @@ function queryOf(queries: Record<string, string[]>): Record<string, string | str
   )
 }
 
-async function authenticate(core: Core, header: string | undefined): Promise<KeyHolder> {
+async function authenticate(core: Core, headers: Headers, { socket }: Endpoint): Promise<KeyHolder> {
   const hint = "pass --token, or run: bhatti setup"
+  const header = headers.get("authorization")
   const key = /^Bearer (\S+)$/i.exec(header ?? "")?.[1]
+  const ticket = socket && header === null ? ticketIn(headers) : undefined
+  if (ticket !== undefined) {
+    const holder = await core.keys.findByTicket(ticket)
+    if (holder) return holder
+    core.events.refusedKey()
+    throw new AppError("unauthenticated", "the ticket is not valid", {
+      hint: "a ticket opens one WebSocket; get another with POST /ws-tickets",
+    })
+  }
   if (key === undefined) throw new AppError("unauthenticated", "an API key is needed", { hint })
   const holder = await core.keys.find(key)
   if (!holder) {
@@ -186,6 +201,11 @@ async function authenticate(core: Core, header: string | undefined): Promise<Key
     throw new AppError("unauthenticated", "the API key is not valid", { hint })
   }
   return holder
+}
+
+function ticketIn(headers: Headers): string | undefined {
+  const offered = headers.get("sec-websocket-protocol")?.split(/[\t ]*,[\t ]*/) ?? []
+  return offered.find((name) => name.startsWith(ticketProtocol))?.slice(ticketProtocol.length)
 }
 
 /** Compares digests, so that the timing reveals nothing about the token. */

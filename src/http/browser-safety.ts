@@ -4,12 +4,20 @@
  */
 
 import { AppError } from "@bhatti/contract/errors"
+import { truncatedHeader } from "@bhatti/contract/limits"
+import type { MiddlewareHandler } from "hono"
+import { cors } from "hono/cors"
 import { hostName, isAddress } from "../lib/host-name.ts"
 
 const readingMethods = new Set(["GET", "HEAD", "OPTIONS"])
 
-/** `apiHosts` are the host names of the API besides addresses and localhost. */
-export function checkBrowserSafety(request: Request, apiHosts: readonly string[]): void {
+type Allowed = {
+  /** Host names of the API besides addresses and localhost. */
+  apiHosts: readonly string[]
+  allowedOrigins?: readonly string[]
+}
+
+export function checkBrowserSafety(request: Request, { apiHosts, allowedOrigins = [] }: Allowed): void {
   const host = request.headers.get("host") ?? ""
   const name = hostName(host)
   if (!isAddress(name) && name !== "localhost" && !apiHosts.includes(name)) {
@@ -19,9 +27,25 @@ export function checkBrowserSafety(request: Request, apiHosts: readonly string[]
   }
   const origin = request.headers.get("origin")
   const changes = !readingMethods.has(request.method) || request.headers.has("upgrade")
-  if (origin !== null && changes && !isSameOrigin(origin, host)) {
-    throw new AppError("forbidden", "requests from other sites are refused")
+  if (origin !== null && changes && !isSameOrigin(origin, host) && !allowedOrigins.includes(origin)) {
+    throw new AppError("forbidden", "requests from other sites are refused", {
+      hint: "the operator can add the page's origin to allowed_origins in the daemon's config.yaml",
+    })
   }
+}
+
+/** Lets browsers hand the API's answers to pages of these origins. They send no cookies: a page has a key or nothing. */
+export function letPagesAsk(origins: readonly string[]): MiddlewareHandler {
+  return cors({
+    origin: [...origins],
+    allowMethods: ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"],
+    allowHeaders: ["Authorization", "Content-Type", "X-Request-Id"],
+    exposeHeaders: [
+      ...["Retry-After", "X-Request-Id", "X-Bhatti-Version", "X-Bhatti-Existing", truncatedHeader],
+      ...["X-File-Size", "X-File-Mode", "X-File-IsDir"],
+    ],
+    maxAge: 600,
+  })
 }
 
 /** The scheme may differ: TLS can end at a proxy in front. */

@@ -39,6 +39,8 @@ export type RequestContext<Parameter extends string = string> = {
   request: Request
   /** The request's body as a stream that can be read once. Reading throws if the key is revoked before the end. */
   body: AsyncIterable<Uint8Array>
+  /** Returns a ticket that opens one WebSocket with the request's key. */
+  issueTicket(): Promise<string>
   /** Returns false if the request is not a WebSocket upgrade. */
   upgrade(session: SocketSession): boolean
   /** Decoded parameters of the path. */
@@ -48,7 +50,7 @@ export type RequestContext<Parameter extends string = string> = {
 type Body<E extends Endpoint> = E extends { body: infer B extends z.ZodType } ? z.infer<B> : undefined
 type Query<E extends Endpoint> = E extends { query: infer Q extends z.ZodType } ? z.infer<Q> : undefined
 type Context<E extends Endpoint> = E extends { isPublic: true }
-  ? Omit<RequestContext, "account" | "revoked">
+  ? Omit<RequestContext, "account" | "revoked" | "issueTicket">
   : RequestContext<PathParameter<E["path"]>>
 /** A handler makes one call into `core`. It returns the contract's reply, or a whole response if it streams. */
 type Handler<E extends Endpoint> = (

@@ -11,6 +11,7 @@ import { secrets } from "./routes/secrets.ts"
 import { sessions } from "./routes/sessions.ts"
 import { snapshots } from "./routes/snapshots.ts"
 import { type About, system } from "./routes/system.ts"
+import { tickets } from "./routes/tickets.ts"
 
 export function handlers(about: About): Handlers {
   return {
@@ -20,6 +21,7 @@ export function handlers(about: About): Handlers {
     ...events,
     ...exec,
     ...sessions,
+    ...tickets,
     ...files,
     ...images,
     ...secrets,

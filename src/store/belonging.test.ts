@@ -189,6 +189,7 @@ test("a copy is made before the database is brought up to date", async () => {
   const { Database } = await import("bun:sqlite")
   const database = new Database(path("bhatti.db"))
   database.run("drop table installation")
+  database.run("drop table socket_tickets")
   for (const { name } of database
     .query<{ name: string }, []>("select name from sqlite_schema where type = 'trigger'")
     .all())

@@ -9,6 +9,7 @@ export type Schema = {
   published_ports: PublishedPortsTable
   snapshots: SnapshotsTable
   events: EventsTable
+  socket_tickets: SocketTicketsTable
   installation: InstallationTable
 }
 
@@ -113,6 +114,16 @@ export type SnapshotsTable = {
   has_memory: number
   bytes: number
   created_at: string
+}
+
+export type SocketTicketsTable = {
+  /** SHA-256 of the ticket, hexadecimal. */
+  id: string
+  user_id: string
+  /** The user's key when it was issued; it opens nothing with another. */
+  key_hash: string
+  /** In seconds since 1970, by the database's clock. */
+  expires_at: number
 }
 
 export type EventsTable = {

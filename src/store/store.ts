@@ -25,12 +25,14 @@ import * as severalAliases from "./migrations/0005-several-aliases.ts"
 import * as diskQuotas from "./migrations/0006-disk-quotas.ts"
 import * as bootScript from "./migrations/0007-boot-script.ts"
 import * as batches from "./migrations/0008-batches.ts"
+import * as socketTickets from "./migrations/0009-socket-tickets.ts"
 import { PublishedPorts } from "./published-ports.ts"
 import { Recovery } from "./recovery.ts"
 import { Sandboxes } from "./sandboxes.ts"
 import type { Schema } from "./schema.ts"
 import { Secrets } from "./secrets.ts"
 import { Snapshots } from "./snapshots.ts"
+import { SocketTickets } from "./socket-tickets.ts"
 import { sqliteDialect } from "./sqlite/dialect.ts"
 import { foreignVersion } from "./sqlite/queries.ts"
 import { Users } from "./users.ts"
@@ -45,6 +47,7 @@ const migrations: Record<string, Migration> = {
   "0006-disk-quotas": diskQuotas,
   "0007-boot-script": bootScript,
   "0008-batches": batches,
+  "0009-socket-tickets": socketTickets,
 }
 
 export type Store = {
@@ -53,6 +56,7 @@ export type Store = {
   secrets: Secrets
   publishedPorts: PublishedPorts
   snapshots: Snapshots
+  socketTickets: SocketTickets
   diskUse: DiskUse
   events: Events
   recovery: Recovery
@@ -134,6 +138,7 @@ function fill(
     secrets: new Secrets(db, vault),
     publishedPorts: new PublishedPorts(db),
     snapshots: new Snapshots(db),
+    socketTickets: new SocketTickets(db),
     diskUse: new DiskUse(db),
     events,
     recovery: new Recovery(db),

@@ -33,7 +33,7 @@ export async function withUserLocked<T>(
 
 export async function countOf(
   db: Kysely<Schema>,
-  table: "sandboxes" | "snapshots" | "secrets",
+  table: "sandboxes" | "snapshots" | "secrets" | "socket_tickets",
   user: UserRow,
 ): Promise<number> {
   const { count } = await db

@@ -180,12 +180,11 @@ export class Users {
 
   /** Finds the account of a key. The database looks it up by hash, so the timing reveals nothing about the key. */
   async findByKey(key: string): Promise<Account | undefined> {
-    if (!apiKeyPattern.test(key)) return undefined
-    const row = await this.#db
-      .selectFrom("users")
-      .selectAll()
-      .where("key_hash", "=", hashKey(key))
-      .executeTakeFirst()
+    return apiKeyPattern.test(key) ? await this.findByKeyHash(hashKey(key)) : undefined
+  }
+
+  async findByKeyHash(hash: string): Promise<Account | undefined> {
+    const row = await this.#db.selectFrom("users").selectAll().where("key_hash", "=", hash).executeTakeFirst()
     return row && toAccount(row)
   }
 

@@ -33,6 +33,7 @@ const samples: { [Name in keyof Api]: Sample<Api[Name]> } = {
   exec: { body: { cmd: ["true"] } },
   execSocket: { messages: ['{"cmd":["true"]}'] },
   shellSocket: { query: "?new=true", messages: [] },
+  createSocketTicket: {},
   listSessions: {},
   killSession: { body: {} },
   readSession: {},

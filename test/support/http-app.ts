@@ -48,6 +48,7 @@ export type HttpAppOptions = {
   publicAddress?: CoreSettings["publicAddress"]
   about?: Partial<About>
   apiHosts?: string[]
+  allowedOrigins?: string[]
   rateLimits?: RateLimits
   maxSandboxes?: number
   /** Puts something between the front and the application. */
@@ -78,6 +79,7 @@ export async function openHttpApp(options: HttpAppOptions = {}): Promise<HttpApp
     { version: "0.0.0", accelerator: "tcg", acceleratorReason: "test", warnings: [], ...options.about },
     {
       apiHosts: [publicAddress.domain, ...(options.apiHosts ?? [])],
+      allowedOrigins: options.allowedOrigins ?? [],
       rateLimits: options.rateLimits ?? RateLimits.parse({}),
       metricsToken: options.metricsToken,
       trustedProxies,

@@ -11,6 +11,9 @@ export function among<T extends string>(values: Iterable<T>) {
   return sql<T>`(select value from json_each(${JSON.stringify([...values])}))`
 }
 
+/** Seconds since 1970, by the database's clock. */
+export const nowSec = sql<number>`unixepoch()`
+
 /** Changes whenever another process writes to the database. */
 export async function foreignVersion(db: Kysely<Schema>): Promise<number> {
   const { rows } = await sql<{ data_version: number }>`pragma data_version`.execute(db)
