@@ -34,7 +34,7 @@ export function checkBrowserSafety(request: Request, { apiHosts, allowedOrigins 
   }
 }
 
-/** Lets browsers hand the API's answers to pages of these origins. They send no cookies: a page has a key or nothing. */
+/** Lets pages of these origins read the API's answers. No cookie counts: a page has a key or nothing. */
 export function letPagesAsk(origins: readonly string[]): MiddlewareHandler {
   return cors({
     origin: [...origins],
