@@ -1,26 +1,20 @@
-/** The channel to a running guest: opened once, kept, reopened when it breaks, dropped when its machine is gone. */
+/** The channel to a running guest: opened once, kept, and dropped when its machine is gone. */
 
-import { AppError } from "@bhatti/contract/errors"
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import { onSessionEnded } from "./boot-script.ts"
 import type { Core } from "./core.ts"
-import { endText, startAgain } from "./ends.ts"
 import type { Guest, Machine } from "./host.ts"
 import { refresh } from "./identity.ts"
-import { machineOf, storeHot } from "./machine-of.ts"
-import { markEnded } from "./power.ts"
 
 /** A guest that misses this deadline loses its memory, so it must suffice even on a host that swaps. */
 const adoptDeadlineMs = 30_000
-/** A machine whose channel has closed may be about to end; in that case the guest did not fail. */
-const endDeadlineMs = 1000
 
 /** Registers the guest's channel for all requests and watches it. */
 export function keepGuest(core: Core, record: SandboxRecord, guest: Guest, machine: Machine): void {
   core.guests.set(record.id, guest)
   guest.share(() => openShared(core, record, machine))
   guest.watch((ended) => onSessionEnded(core, record, ended))
-  void guest.closed.then(({ reason }) => onClosed(core, record.id, guest, reason))
+  void guest.closed.then(({ reason }) => core.onChannelClosed(record.id, guest, reason))
 }
 
 /** Without shared memory, files take the slower path over the channel. */
@@ -45,12 +39,12 @@ export async function adoptGuest(core: Core, record: SandboxRecord, machine: Mac
   await meet(core, record, await connect(core, record), machine)
 }
 
-function connect(core: Core, record: SandboxRecord): Promise<Guest> {
+export function connect(core: Core, record: SandboxRecord): Promise<Guest> {
   const directory = core.host.disks.directoryOf(record.id)
   return core.host.guests.open({ socketPath: core.host.machines.agentSocket(directory) })
 }
 
-async function meet(core: Core, record: SandboxRecord, guest: Guest, machine: Machine): Promise<void> {
+export async function meet(core: Core, record: SandboxRecord, guest: Guest, machine: Machine): Promise<void> {
   try {
     await guest.waitReady({ deadlineMs: adoptDeadlineMs, resync: true })
     // Only a guest that was booted and got no identity refuses this: a clone has its template's, a copy its source's.
@@ -61,90 +55,4 @@ async function meet(core: Core, record: SandboxRecord, guest: Guest, machine: Ma
     throw error
   }
   keepGuest(core, record, guest, machine)
-}
-
-async function onClosed(core: Core, id: SandboxRecord["id"], guest: Guest, reason: string): Promise<void> {
-  // The channel was closed on purpose, or another one has replaced it.
-  if (core.guests.get(id) !== guest) return
-  core.guests.delete(id)
-  try {
-    await core.turns.take(id, async () => {
-      const record = await core.store.sandboxes.get(id)
-      const hasMachine = record?.state.kind === "hot" || record?.state.kind === "warm"
-      if (record && hasMachine && !core.guests.has(id)) await repair(core, record, reason)
-    })
-  } catch (error) {
-    core.log.error({ sandbox: id, error }, "could not repair a sandbox whose channel closed")
-  }
-}
-
-/**
- * Connects to a running machine's guest. Returns false if the guest does not answer or the machine has ended. Throws if
- * QEMU itself does not answer (for example because a signal has stopped it): the machine is kept, and the next request
- * retries. Needs the sandbox's turn.
- */
-export async function adopt(core: Core, record: SandboxRecord, machine: Machine): Promise<boolean> {
-  const { machines } = core.host
-  const giveUp = async (error: unknown) => {
-    core.log.warn(
-      { sandbox: record.id, error, ...(await machines.diagnose(machine)) },
-      "a machine does not answer",
-    )
-    return false
-  }
-
-  let guest: Guest
-  try {
-    await core.space.keepHalted(record, machine)
-    // A paused guest cannot answer.
-    await machines.resume(machine)
-    guest = await connect(core, record)
-  } catch (error) {
-    if (core.space.heldOf(record) !== undefined) throw error
-    const isRefused = error instanceof AppError && !error.retryable
-    if (isRefused || (await machines.endsWithin(machine, { deadlineMs: endDeadlineMs }))) return giveUp(error)
-    throw new AppError("unavailable", `the machine of sandbox "${record.name}" does not answer`, {
-      cause: error,
-      hint: "try again in a moment; the daemon's log says why",
-    })
-  }
-  try {
-    await meet(core, record, guest, machine)
-  } catch (error) {
-    // The guest's first write may have found no space.
-    await core.space.keepHalted(record, machine)
-    return giveUp(error)
-  }
-  try {
-    // Removes the remains of an interrupted copy; they do not belong to this sandbox.
-    await machines.removeSnapshot(machine.directory)
-    await storeHot(core, record.id, machine)
-  } catch (error) {
-    // The guest answers, so a failing host disk is no reason to give it up; the next request retries.
-    dropGuest(core, record.id)
-    throw error
-  }
-  core.log.info({ sandbox: record.id }, "adopted a running sandbox")
-  return true
-}
-
-/**
- * Repairs a hot or warm sandbox without a channel: reconnects if its machine runs, else only the disk is left. Needs
- * its turn.
- */
-export async function repair(core: Core, record: SandboxRecord, reason: string): Promise<void> {
-  const machine = machineOf(core, record)
-  if (!machine) return
-  const { machines } = core.host
-  if (machines.isRunning(machine) && (await adopt(core, record, machine))) return
-  const wasAlive = !(await machines.endsWithin(machine, { deadlineMs: endDeadlineMs }))
-  const words = await machines.diagnose(machine)
-  const end = wasAlive ? undefined : await machines.endOf(machine)
-  const ranOutOfMemory = !wasAlive && !end && (await machines.ranOutOfMemory(machine))
-  await machines.kill(machine)
-  const isOfThisBoot = machine.process.bootId === machines.bootId
-  const ended = wasAlive ? "its guest did not answer" : endText(end, { ranOutOfMemory, isOfThisBoot })
-  await markEnded(core, record, ended, end)
-  core.log.warn({ sandbox: record.id, reason, ...words, ...end }, ended)
-  if (end?.how === "reboot") await startAgain(core, record)
 }

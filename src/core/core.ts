@@ -4,21 +4,19 @@ import type { PoolSettings } from "../rules/pool.ts"
 import type { ThermalSettings } from "../rules/thermal.ts"
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Store } from "../store/store.ts"
-import { BoundedLog, type Log } from "./bounded-log.ts"
-import { type Clock, systemClock } from "./clock.ts"
-import { Doomed } from "./doomed.ts"
-import { Reboots } from "./ends.ts"
-import { EventLog } from "./events.ts"
-import { FailedStarts } from "./failed-starts.ts"
+import type { BoundedLog } from "./bounded-log.ts"
+import type { Clock } from "./clock.ts"
+import type { Doomed } from "./doomed.ts"
+import type { EventLog } from "./events.ts"
+import type { FailedStarts } from "./failed-starts.ts"
 import type { Guest, Host } from "./host.ts"
-import { HostMemory } from "./host-memory.ts"
-import { Keys } from "./keys.ts"
-import { Metrics } from "./metrics.ts"
+import type { HostMemory } from "./host-memory.ts"
+import type { Keys } from "./keys.ts"
+import type { Metrics } from "./metrics.ts"
 import type { Offer } from "./offer.ts"
-import { Pool } from "./pool.ts"
-import { Space } from "./space.ts"
-import { Thermal } from "./thermal.ts"
-import { Turns } from "./turns.ts"
+import type { PoolPart, SpacePart, ThermalPart } from "./parts.ts"
+import type { Reboots } from "./reboots.ts"
+import type { Turns } from "./turns.ts"
 
 export type CoreSettings = {
   thermal: ThermalSettings
@@ -53,53 +51,15 @@ export type Core = {
   /** The step that a sandbox being created waits for, if any. */
   waits: Map<SandboxRecord["id"], string>
   startedAt: number
-  thermal: Thermal
-  space: Space
-  pool: Pool
+  thermal: ThermalPart
+  space: SpacePart
+  pool: PoolPart
   events: EventLog
   metrics: Metrics
   /** The last request to each sandbox, and when it came. */
   touches: Map<SandboxRecord["id"], { what: string; atMs: number }>
   /** Set by the proxy: called when an alias is unpublished, to end its open connections. */
   onUnpublished: (alias: string) => void
-}
-
-export function newCore(options: {
-  store: Store
-  host: Host
-  log: Log
-  settings: CoreSettings
-  clock?: Clock
-}): Core {
-  const { clock = systemClock } = options
-  const log = new BoundedLog(options.log, clock)
-  const parts: Omit<Core, "thermal" | "space" | "pool" | "events" | "metrics"> = {
-    ...options,
-    log,
-    clock,
-    keys: new Keys(options.store, log),
-    turns: new Turns(),
-    guests: new Map(),
-    doomed: new Doomed(),
-    failedStarts: new FailedStarts(clock),
-    reboots: new Reboots(clock),
-    memory: new HostMemory(options.host.machines, { reserveMib: options.settings.memoryReserveMib }),
-    templatesInMaking: new Map(),
-    startedAt: clock.nowMs(),
-    touches: new Map(),
-    waits: new Map(),
-    onUnpublished: () => undefined,
-  }
-  const core = parts as Core
-  core.metrics = new Metrics(core)
-  core.events = new EventLog({
-    store: options.store,
-    log,
-    clock,
-    onRecord: (event) => core.metrics.onEvent(event),
-  })
-  core.thermal = new Thermal(core)
-  core.space = new Space(core)
-  core.pool = new Pool(core, options.settings.pool)
-  return core
+  /** Called when the channel to a guest closes. */
+  onChannelClosed: (id: SandboxRecord["id"], guest: Guest, reason: string) => Promise<void>
 }

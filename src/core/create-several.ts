@@ -9,7 +9,7 @@ import { addAllNamed, planCreate, recordCreated, startNew, takePooled } from "./
 import { forkSandbox } from "./fork.ts"
 import { inParallel } from "./in-parallel.ts"
 import { namesOf } from "./names.ts"
-import type { PooledSandbox } from "./pool.ts"
+import type { PooledSandbox } from "./parts.ts"
 import { type CreateSandbox, describeById, type Sandbox } from "./sandbox.ts"
 
 /** More would only share the same processors. */

@@ -6,9 +6,9 @@
 import { AppError } from "@bhatti/contract/errors"
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Core } from "./core.ts"
+import { markEnded } from "./ended.ts"
 import type { Machine } from "./host.ts"
 import { machineOf } from "./machine-of.ts"
-import { markEnded } from "./power.ts"
 
 /** Writes that may be in flight when a machine is stopped, with a wide margin. */
 const grownMibMax = 16

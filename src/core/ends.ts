@@ -2,14 +2,11 @@
 
 import { AppError } from "@bhatti/contract/errors"
 import type { SandboxRecord } from "../store/sandboxes.ts"
-import type { Clock } from "./clock.ts"
 import type { Core } from "./core.ts"
 import type { MachineEnd } from "./host.ts"
 import { wakeSandbox } from "./power.ts"
+import { rebootsMax } from "./reboots.ts"
 
-/** A guest that reboots more often than this within the window is not restarted automatically. */
-const rebootsMax = 3
-const rebootsWithinMs = 60_000
 /** Limit on the kernel's own text. */
 const panicCharacters = 200
 
@@ -35,28 +32,6 @@ export function endText(
 function panicLine(console: string): string {
   const said = /Kernel panic - not syncing: *([^\r\n]*)/.exec(console)?.[1] ?? "no reason given"
   return said.replaceAll(/[^\x20-\x7e]/g, "?").slice(0, panicCharacters)
-}
-
-/** Counts each guest's recent reboots, to stop reboot loops. */
-export class Reboots {
-  readonly #clock: Clock
-  readonly #times = new Map<SandboxRecord["id"], number[]>()
-
-  constructor(clock: Clock) {
-    this.#clock = clock
-  }
-
-  /** Returns false after too many reboots. */
-  add(id: SandboxRecord["id"]): boolean {
-    const nowMs = this.#clock.nowMs()
-    const times = (this.#times.get(id) ?? []).filter((ms) => nowMs - ms < rebootsWithinMs)
-    this.#times.set(id, [...times, nowMs].slice(-rebootsMax - 1))
-    return times.length < rebootsMax
-  }
-
-  forget(id: SandboxRecord["id"]): void {
-    this.#times.delete(id)
-  }
 }
 
 /** Needs its turn. A failure becomes an event, not an error of the caller. */

@@ -5,7 +5,21 @@
 
 import { Counter, Gauge, Histogram, Registry } from "prom-client"
 import type { EventRecord } from "../store/events.ts"
-import type { Core } from "./core.ts"
+import type { Store } from "../store/store.ts"
+import type { BoundedLog } from "./bounded-log.ts"
+import type { Clock } from "./clock.ts"
+import type { Host } from "./host.ts"
+import type { PoolPart } from "./parts.ts"
+
+/** What the gauges are read from. */
+type Sources = {
+  store: Pick<Store, "sandboxes" | "snapshots">
+  host: Pick<Host, "disks" | "machines">
+  log: Pick<BoundedLog, "droppedCount">
+  clock: Clock
+  startedAt: number
+  pool: () => Pick<PoolPart, "readyCount">
+}
 
 const buckets = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300]
 
@@ -28,38 +42,38 @@ export class Metrics {
     ["result"],
   )
 
-  constructor(core: Core) {
+  constructor({ store, host, log, clock, startedAt, pool }: Sources) {
     this.#gauge("bhatti_sandboxes", "Sandboxes by state", ["state"], async (gauge) => {
       gauge.reset()
       for (const state of ["hot", "warm", "cold"]) gauge.set({ state }, 0)
-      for (const { state } of await core.store.sandboxes.listOnHost()) gauge.inc({ state: state.kind })
+      for (const { state } of await store.sandboxes.listOnHost()) gauge.inc({ state: state.kind })
     })
     this.#gauge("bhatti_pool_ready", "Sandboxes that wait in the pool", [], async (gauge) => {
-      gauge.set(core.pool.readyCount)
+      gauge.set(pool().readyCount)
     })
     this.#gauge("bhatti_snapshot_bytes", "Space that named snapshots take", [], async (gauge) => {
-      const all = await core.store.snapshots.listOnHost()
+      const all = await store.snapshots.listOnHost()
       gauge.set(all.reduce((sum, { bytes }) => sum + bytes, 0))
     })
     this.#gauge("bhatti_disk_free_bytes", "Free space where the data directory is", [], async (gauge) => {
-      gauge.set((await core.host.disks.freeMib()) * 1024 * 1024)
+      gauge.set((await host.disks.freeMib()) * 1024 * 1024)
     })
     this.#gauge(
       "bhatti_memory_available_bytes",
       "Memory that sandboxes may still take",
       [],
       async (gauge) => {
-        gauge.set(core.host.machines.availableMemoryMib() * 1024 * 1024)
+        gauge.set(host.machines.availableMemoryMib() * 1024 * 1024)
       },
     )
     this.#gauge("bhatti_daemon_memory_bytes", "Resident memory of the daemon", [], async (gauge) => {
       gauge.set(process.memoryUsage.rss())
     })
     this.#gauge("bhatti_log_lines_dropped", "Log lines beyond their subject's rate", [], async (gauge) => {
-      gauge.set(core.log.droppedCount)
+      gauge.set(log.droppedCount)
     })
     this.#gauge("bhatti_daemon_uptime_seconds", "Since the daemon started", [], async (gauge) => {
-      gauge.set((performance.now() - core.startedAt) / 1000)
+      gauge.set((clock.nowMs() - startedAt) / 1000)
     })
   }
 

@@ -9,8 +9,9 @@ import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Alarm } from "./clock.ts"
 import type { Core } from "./core.ts"
 import { removeById } from "./destroy.ts"
-import type { Guest, Machine, Template, TemplateSpec } from "./host.ts"
+import type { Guest, Template, TemplateSpec } from "./host.ts"
 import { placeOf } from "./machine-of.ts"
+import type { PooledSandbox, PoolPart } from "./parts.ts"
 
 const readyDeadlineMs = 30_000
 /** Creates come in bursts; filling waits until the burst is over. */
@@ -18,8 +19,6 @@ const quietMs = 300
 const retryMs = 10_000
 /** Without creates the demand decays gradually. */
 const lookAgainMs = 60_000
-
-export type PooledSandbox = { id: SandboxRecord["id"]; template: Template; machine: Machine; guest: Guest }
 
 type Shelf = { spec: TemplateSpec; template: Template; ready: PooledSandbox[]; demand: Demand }
 
@@ -32,7 +31,7 @@ const nobody = { hostname: "sandbox", machineId: "0".repeat(32), env: {}, growDi
  */
 const exercises = [["true"], ["echo"], ["sh", "-c", ":"], ["true"], ["echo", "again"], ["true"]]
 
-export class Pool {
+export class Pool implements PoolPart {
   readonly #core: Core
   readonly #settings: PoolSettings
   readonly #shelves = new Map<string, Shelf>()
@@ -47,7 +46,6 @@ export class Pool {
     this.#settings = settings
   }
 
-  /** Takes a sandbox of that template, if there is one; the caller owns it from then on. */
   take(template: Template): PooledSandbox | undefined {
     for (;;) {
       const pooled = this.#shelves.get(template.id)?.ready.shift()
@@ -56,12 +54,10 @@ export class Pool {
     }
   }
 
-  /** Templates of the sandboxes to be made next. */
   get templateIds(): string[] {
     return [...this.#shelves.keys()]
   }
 
-  /** Number of sandboxes that are ready. */
   get readyCount(): number {
     return [...this.#shelves.values()].reduce((sum, { ready }) => sum + ready.length, 0)
   }
@@ -70,7 +66,6 @@ export class Pool {
     this.#shelves.get(pooled.template.id)?.ready.unshift(pooled)
   }
 
-  /** Marks a create as running until the result is disposed. */
   beginCreate(): Disposable {
     this.#creating++
     return {
@@ -81,7 +76,6 @@ export class Pool {
     }
   }
 
-  /** Records demand for the template. */
   wants(spec: TemplateSpec, template: Template): void {
     if (this.#settings.sizeMax === 0 || this.#isStopped) return
     const shelf = this.#shelves.get(template.id)
@@ -91,14 +85,12 @@ export class Pool {
     this.#tendSoon(quietMs)
   }
 
-  /** Frees the memory of all ready sandboxes; the pool refills when there is enough memory. */
   shed(): void {
     for (const { ready } of this.#shelves.values())
       for (const { id, guest } of ready.splice(0)) void this.#discard(id, guest)
     this.#tendSoon(retryMs)
   }
 
-  /** Removes all ready sandboxes before the daemon stops. */
   async empty(): Promise<void> {
     this.#isStopped = true
     this.#timer?.cancel()

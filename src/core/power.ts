@@ -13,7 +13,8 @@ import { adoptGuest, dropGuest, keepGuest } from "./attach.ts"
 import { beginAttach, detach, finishAttach } from "./attachment.ts"
 import { runBootScript } from "./boot-script.ts"
 import type { Core } from "./core.ts"
-import type { Guest, Kernel, Machine, MachineEnd, Template } from "./host.ts"
+import { coldWithoutMemory } from "./ended.ts"
+import type { Guest, Kernel, Machine, Template } from "./host.ts"
 import { environmentOf, personalise, refresh } from "./identity.ts"
 import { machineOf, placeOf, rememberMachine, templateToStart } from "./machine-of.ts"
 import { trimGuest } from "./trim.ts"
@@ -324,33 +325,6 @@ async function endStart(
   if (machine) await core.host.machines.kill(machine)
   core.log.warn({ sandbox: record.id, reason }, "a sandbox lost its memory; only its disk is left")
   await coldWithoutMemory(core, record, reason)
-}
-
-async function coldWithoutMemory(core: Core, record: SandboxRecord, reason: string): Promise<void> {
-  await core.store.sandboxes.setState(record.id, { kind: "cold", hasSnapshot: false, reason })
-}
-
-/** The machine is gone; only the disk is left. */
-export async function markEnded(
-  core: Core,
-  record: SandboxRecord,
-  reason: string,
-  end?: MachineEnd,
-): Promise<void> {
-  dropGuest(core, record.id)
-  await detach(core, record.id)
-  await core.host.machines.removeSnapshot(core.host.disks.directoryOf(record.id))
-  await coldWithoutMemory(core, record, reason)
-  const byGuest = end && { how: end.how, ...(end.how === "panic" && { console: lastOf(end.console) }) }
-  const meta = { by: end ? "guest" : "daemon", reason, ...byGuest }
-  core.events.record({ type: "sandbox.ended", userId: record.userId, sandbox: record, meta })
-}
-
-/** Limit on console text in an event. */
-const consoleCharacters = 2000
-
-function lastOf(console: string): string {
-  return console.trim().slice(-consoleCharacters)
 }
 
 /** Syncs the filesystems and drains the channel, if the guest can. Throws if the guest waits for disk space. */

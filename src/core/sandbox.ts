@@ -4,8 +4,8 @@ import type { NetPolicyInput } from "@bhatti/contract/network"
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Core } from "./core.ts"
 import { noSandbox } from "./find.ts"
+import type { Held } from "./parts.ts"
 import { urlOf } from "./publish.ts"
-import type { Held } from "./space.ts"
 
 /** A request for a sandbox. Fields left out have the defaults of `contract/limits.ts`, or are those of the source. */
 export type CreateSandbox = {

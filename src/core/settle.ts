@@ -5,11 +5,11 @@
 
 import { unreachable } from "@bhatti/contract/errors"
 import type { SandboxRecord } from "../store/sandboxes.ts"
-import { adopt, repair } from "./attach.ts"
 import { beginAttach, finishAttach } from "./attachment.ts"
 import type { Core } from "./core.ts"
+import { markEnded } from "./ended.ts"
 import { machineOf, rememberMachine, templateOf } from "./machine-of.ts"
-import { markEnded } from "./power.ts"
+import { adopt, repair } from "./reconnect.ts"
 
 /** Needs the sandbox's turn. Returns the settled record, or undefined if there is none or it is being destroyed. */
 export async function settle(core: Core, id: SandboxRecord["id"]): Promise<SandboxRecord | undefined> {

@@ -25,6 +25,7 @@ import { DiskQuotas } from "./disk-quotas.ts"
 import { noSandbox } from "./find.ts"
 import type { Machine, Machines } from "./host.ts"
 import { machineOf, storeHot } from "./machine-of.ts"
+import type { Held, SpacePart } from "./parts.ts"
 import { pause } from "./pause.ts"
 import { settle } from "./settle.ts"
 
@@ -37,15 +38,12 @@ const haltedAgainMs = 100
 
 type Id = SandboxRecord["id"]
 /** Belongs to one machine: a new machine of the same sandbox is not held. */
-/** Why a sandbox is paused in spite of its requests. */
-export type Held = "host_disk" | "disk_quota"
-
 type Hold = { held: Held; sinceMs: number; process: ProcessIdentity }
 /** Disk size at the last look, and before space became short. */
 type Look = { pid: number; mib: number; calmMib: number }
 type Looked = DiskFacts & { record: SandboxRecord; held: Held | undefined }
 
-export class Space {
+export class Space implements SpacePart {
   readonly #core: Core
   readonly #holds = new Map<Id, Hold>()
   readonly #looks = new Map<Id, Look>()
@@ -66,7 +64,6 @@ export class Space {
     this.#defiance = new Defiance(core)
   }
 
-  /** Returns why the sandbox is held, or undefined if it is not. */
   heldOf(record: SandboxRecord): Held | undefined {
     return this.#holdOf(record)?.held
   }
@@ -76,7 +73,6 @@ export class Space {
     return hold && Bun.deepEquals(hold.process, machineOf(this.#core, record)?.process) ? hold : undefined
   }
 
-  /** Runs until the signal aborts. */
   async run(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
       let waitMs = spaceWaitMs({ freeMib: 0, reserveMib: 1 })
@@ -89,7 +85,6 @@ export class Space {
     }
   }
 
-  /** Returns the time until the next look. */
   async tick(): Promise<number> {
     const core = this.#core
     const amount = await this.#amount()
@@ -120,7 +115,6 @@ export class Space {
     }
   }
 
-  /** For a request to a held sandbox: resumes it if there is room, else throws the reason. */
   async check(record: SandboxRecord): Promise<void> {
     const held = this.heldOf(record)
     if (held === undefined) return
@@ -131,7 +125,6 @@ export class Space {
     })
   }
 
-  /** The same for the holder of the turn. Returns the current record: the machine may have ended while resuming. */
   async checkInTurn(seen: SandboxRecord): Promise<SandboxRecord> {
     const hold = this.#holdOf(seen)
     if (!hold) return seen
@@ -172,7 +165,6 @@ export class Space {
     return hasSpace(await this.#amount())
   }
 
-  /** Holds a sandbox whose machine stands still for lack of room, whatever stopped it, and throws the reason. */
   async keepHalted(record: SandboxRecord, machine: Machine): Promise<void> {
     const hasRoom = await this.hasRoom()
     if (hasRoom && !this.#isOverQuota(record)) return
@@ -186,14 +178,12 @@ export class Space {
     throw heldError(record, held)
   }
 
-  /** Returns the error for a machine that QEMU has stopped for lack of space, and holds it; undefined if it has not. */
   async haltedFor(record: SandboxRecord, machine: Machine): Promise<AppError | undefined> {
     if ((await this.#haltOf(record, machine)) !== "disk_full") return undefined
     await this.#keep(record, machine, "host_disk")
     return heldError(record, "host_disk")
   }
 
-  /** Returns the guest's answer; throws the reason as soon as a lack of space prevents one. Needs its turn. */
   async unlessHalted<T>(record: SandboxRecord, machine: Machine, answer: Promise<T>): Promise<T> {
     const { clock } = this.#core
     const halted = Promise.withResolvers<undefined>()

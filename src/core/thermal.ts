@@ -15,6 +15,7 @@ import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Core } from "./core.ts"
 import type { Machine } from "./host.ts"
 import { machineOf } from "./machine-of.ts"
+import type { ThermalPart } from "./parts.ts"
 import { pause } from "./pause.ts"
 import { pauseSandbox, stopSandbox } from "./power.ts"
 
@@ -41,7 +42,7 @@ type Watch = {
 /** Resources a machine has used so far. */
 type Used = { cpuMs: number; diskBytes: number; networkBytes: number }
 
-export class Thermal {
+export class Thermal implements ThermalPart {
   readonly #core: Core
   readonly #watches = new Map<SandboxRecord["id"], Watch>()
   readonly #acting = new Set<SandboxRecord["id"]>()
@@ -51,7 +52,6 @@ export class Thermal {
     this.#core = core
   }
 
-  /** Runs until the signal aborts. */
   async run(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
       try {
@@ -81,12 +81,10 @@ export class Thermal {
     }
   }
 
-  /** Treats it like a sandbox that has just started. */
   forget(id: SandboxRecord["id"]): void {
     this.#watches.delete(id)
   }
 
-  /** Explains a sandbox's state, and when it changes by itself. */
   explain(record: SandboxRecord, nowMs: number): ThermalDecision | undefined {
     const facts = this.facts(record, nowMs)
     return facts && decideThermal(facts, this.#core.settings.thermal)

@@ -2,7 +2,8 @@
 
 import { afterEach, beforeEach, expect, test } from "bun:test"
 import { Sandbox } from "@bhatti/contract/sandbox"
-import { type Core, newCore } from "../../src/core/core.ts"
+import { newCore } from "../../src/core/assemble.ts"
+import type { Core } from "../../src/core/core.ts"
 import { reconcile } from "../../src/core/reconcile.ts"
 import { createApp } from "../../src/http/app.ts"
 import { openStore } from "../../src/store/store.ts"

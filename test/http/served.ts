@@ -1,8 +1,9 @@
 /** The real application on a fake host, listening on a port of its own. */
 
 import { RateLimits } from "@bhatti/contract/config"
+import { newCore } from "../../src/core/assemble.ts"
 import type { Log } from "../../src/core/bounded-log.ts"
-import { type Core, newCore } from "../../src/core/core.ts"
+import type { Core } from "../../src/core/core.ts"
 import { createApp } from "../../src/http/app.ts"
 import { openStore } from "../../src/store/store.ts"
 import { type FakeHost, fakeHost } from "../support/fake-host.ts"

@@ -2,7 +2,8 @@
 
 import { RateLimits } from "@bhatti/contract/config"
 import { AppError } from "@bhatti/contract/errors"
-import { type Core, newCore } from "../../src/core/core.ts"
+import { newCore } from "../../src/core/assemble.ts"
+import type { Core } from "../../src/core/core.ts"
 import { createSandbox } from "../../src/core/create.ts"
 import type { GuestConnection } from "../../src/core/host.ts"
 import { publishPort } from "../../src/core/publish.ts"

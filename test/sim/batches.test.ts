@@ -1,7 +1,8 @@
 /** The daemon dies at every step of a batch: the next one has all of its sandboxes or nothing of them. */
 
 import { expect, test } from "bun:test"
-import { type Core, newCore } from "../../src/core/core.ts"
+import { newCore } from "../../src/core/assemble.ts"
+import type { Core } from "../../src/core/core.ts"
 import { createSandbox } from "../../src/core/create.ts"
 import { createSandboxes } from "../../src/core/create-several.ts"
 import type { Host } from "../../src/core/host.ts"

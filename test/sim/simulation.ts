@@ -5,8 +5,9 @@
  */
 
 import { AppError } from "@bhatti/contract/errors"
+import { newCore } from "../../src/core/assemble.ts"
 import type { Log } from "../../src/core/bounded-log.ts"
-import { type Core, newCore } from "../../src/core/core.ts"
+import type { Core } from "../../src/core/core.ts"
 import { createSandbox } from "../../src/core/create.ts"
 import { destroySandbox } from "../../src/core/destroy.ts"
 import { editSandbox } from "../../src/core/edit.ts"

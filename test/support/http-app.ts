@@ -3,9 +3,10 @@
  */
 
 import { RateLimits } from "@bhatti/contract/config"
+import { newCore } from "../../src/core/assemble.ts"
 import type { Log } from "../../src/core/bounded-log.ts"
 import type { Clock } from "../../src/core/clock.ts"
-import { type Core, type CoreSettings, newCore } from "../../src/core/core.ts"
+import type { Core, CoreSettings } from "../../src/core/core.ts"
 import { OperatorUsers } from "../../src/core/users.ts"
 import { type App, createApp } from "../../src/http/app.ts"
 import type { Downloads } from "../../src/http/install.ts"

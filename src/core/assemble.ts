@@ -1,0 +1,75 @@
+/** Puts the core together: each part gets what it needs, and everything else gets the whole. */
+
+import type { SandboxRecord } from "../store/sandboxes.ts"
+import type { Store } from "../store/store.ts"
+import { BoundedLog, type Log } from "./bounded-log.ts"
+import { type Clock, systemClock } from "./clock.ts"
+import type { Core, CoreSettings } from "./core.ts"
+import { Doomed } from "./doomed.ts"
+import { EventLog } from "./events.ts"
+import { FailedStarts } from "./failed-starts.ts"
+import type { Guest, Host } from "./host.ts"
+import { HostMemory } from "./host-memory.ts"
+import { Keys } from "./keys.ts"
+import { Metrics } from "./metrics.ts"
+import { Pool } from "./pool.ts"
+import { Reboots } from "./reboots.ts"
+import { onChannelClosed } from "./reconnect.ts"
+import { Space } from "./space.ts"
+import { Thermal } from "./thermal.ts"
+import { Turns } from "./turns.ts"
+
+type Options = { store: Store; host: Host; log: Log; settings: CoreSettings; clock?: Clock }
+
+export function newCore(options: Options): Core {
+  return new Assembly(options)
+}
+
+class Assembly implements Core {
+  readonly store: Store
+  readonly host: Host
+  readonly settings: CoreSettings
+  readonly clock: Clock
+  readonly log: BoundedLog
+  readonly keys: Keys
+  readonly turns = new Turns()
+  readonly guests = new Map<SandboxRecord["id"], Guest>()
+  readonly doomed = new Doomed()
+  readonly failedStarts: FailedStarts
+  readonly reboots: Reboots
+  readonly memory: HostMemory
+  readonly templatesInMaking = new Map<string, Promise<unknown>>()
+  readonly waits = new Map<SandboxRecord["id"], string>()
+  readonly touches = new Map<SandboxRecord["id"], { what: string; atMs: number }>()
+  readonly startedAt: number
+  readonly metrics: Metrics
+  readonly events: EventLog
+  readonly thermal: Thermal
+  readonly space: Space
+  readonly pool: Pool
+  onUnpublished: Core["onUnpublished"] = () => undefined
+
+  constructor({ store, host, log, settings, clock = systemClock }: Options) {
+    this.store = store
+    this.host = host
+    this.settings = settings
+    this.clock = clock
+    this.log = new BoundedLog(log, clock)
+    this.keys = new Keys(store, this.log)
+    this.failedStarts = new FailedStarts(clock)
+    this.reboots = new Reboots(clock)
+    this.memory = new HostMemory(host.machines, { reserveMib: settings.memoryReserveMib })
+    this.startedAt = clock.nowMs()
+    const { startedAt } = this
+    const metrics = new Metrics({ store, host, log: this.log, clock, startedAt, pool: () => this.pool })
+    this.metrics = metrics
+    this.events = new EventLog({ store, log: this.log, clock, onRecord: (event) => metrics.onEvent(event) })
+    this.thermal = new Thermal(this)
+    this.space = new Space(this)
+    this.pool = new Pool(this, settings.pool)
+  }
+
+  onChannelClosed(id: SandboxRecord["id"], guest: Guest, reason: string): Promise<void> {
+    return onChannelClosed(this, id, guest, reason)
+  }
+}

@@ -1,0 +1,34 @@
+/** Records that a sandbox's machine has ended and only its disk is left. */
+
+import type { SandboxRecord } from "../store/sandboxes.ts"
+import { dropGuest } from "./attach.ts"
+import { detach } from "./attachment.ts"
+import type { Core } from "./core.ts"
+import type { MachineEnd } from "./host.ts"
+
+export async function coldWithoutMemory(core: Core, record: SandboxRecord, reason: string): Promise<void> {
+  await core.store.sandboxes.setState(record.id, { kind: "cold", hasSnapshot: false, reason })
+}
+
+/** The machine is gone; only the disk is left. */
+export async function markEnded(
+  core: Core,
+  record: SandboxRecord,
+  reason: string,
+  end?: MachineEnd,
+): Promise<void> {
+  dropGuest(core, record.id)
+  await detach(core, record.id)
+  await core.host.machines.removeSnapshot(core.host.disks.directoryOf(record.id))
+  await coldWithoutMemory(core, record, reason)
+  const byGuest = end && { how: end.how, ...(end.how === "panic" && { console: lastOf(end.console) }) }
+  const meta = { by: end ? "guest" : "daemon", reason, ...byGuest }
+  core.events.record({ type: "sandbox.ended", userId: record.userId, sandbox: record, meta })
+}
+
+/** Limit on console text in an event. */
+const consoleCharacters = 2000
+
+function lastOf(console: string): string {
+  return console.trim().slice(-consoleCharacters)
+}

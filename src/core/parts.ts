@@ -1,0 +1,64 @@
+/**
+ * The promises of three large parts of the core to all others. Their classes need most of `Core` themselves, which
+ * therefore names these and not the classes.
+ */
+
+import type { AppError } from "@bhatti/contract/errors"
+import type { ThermalDecision, ThermalFacts } from "../rules/thermal.ts"
+import type { SandboxRecord } from "../store/sandboxes.ts"
+import type { Guest, Machine, Template, TemplateSpec } from "./host.ts"
+
+/** Why a sandbox is paused in spite of its requests. */
+export type Held = "host_disk" | "disk_quota"
+
+export interface SpacePart {
+  /** Runs until the signal aborts. */
+  run(signal: AbortSignal): Promise<void>
+  /** Returns the time until the next look. */
+  tick(): Promise<number>
+  /** Returns why the sandbox is held, or undefined if it is not. */
+  heldOf(record: SandboxRecord): Held | undefined
+  /** For a request to a held sandbox: resumes it if there is room, else throws the reason. */
+  check(record: SandboxRecord): Promise<void>
+  /** The same for the holder of the turn. Returns the current record: the machine may have ended while resuming. */
+  checkInTurn(seen: SandboxRecord): Promise<SandboxRecord>
+  /** The owner releases it despite the used-up quota, to free space inside. */
+  insist(record: SandboxRecord): Promise<void>
+  /** Holds a sandbox whose machine stands still for lack of room, whatever stopped it, and throws the reason. */
+  keepHalted(record: SandboxRecord, machine: Machine): Promise<void>
+  /** Returns the error for a machine that QEMU has stopped for lack of space, and holds it; undefined if it has not. */
+  haltedFor(record: SandboxRecord, machine: Machine): Promise<AppError | undefined>
+  /** Returns the guest's answer; throws the reason as soon as a lack of space prevents one. Needs its turn. */
+  unlessHalted<T>(record: SandboxRecord, machine: Machine, answer: Promise<T>): Promise<T>
+}
+
+export type PooledSandbox = { id: SandboxRecord["id"]; template: Template; machine: Machine; guest: Guest }
+
+export interface PoolPart {
+  /** Number of sandboxes that are ready. */
+  readonly readyCount: number
+  /** Templates of the sandboxes to be made next. */
+  readonly templateIds: string[]
+  /** Takes a sandbox of that template, if there is one; the caller owns it from then on. */
+  take(template: Template): PooledSandbox | undefined
+  giveBack(pooled: PooledSandbox): void
+  /** Marks a create as running until the result is disposed. */
+  beginCreate(): Disposable
+  /** Records demand for the template. */
+  wants(spec: TemplateSpec, template: Template): void
+  /** Frees the memory of all ready sandboxes; the pool refills when there is enough memory. */
+  shed(): void
+  /** Removes all ready sandboxes before the daemon stops. */
+  empty(): Promise<void>
+}
+
+export interface ThermalPart {
+  /** Runs until the signal aborts. */
+  run(signal: AbortSignal): Promise<void>
+  tick(nowMs: number): Promise<void>
+  /** Treats it like a sandbox that has just started. */
+  forget(id: SandboxRecord["id"]): void
+  /** Explains a sandbox's state, and when it changes by itself. */
+  explain(record: SandboxRecord, nowMs: number): ThermalDecision | undefined
+  facts(record: SandboxRecord, nowMs: number): ThermalFacts | undefined
+}
