@@ -5,21 +5,19 @@
 
 import { AppError } from "@bhatti/contract/errors"
 import { errorCodeOf } from "../lib/error-code.ts"
-import { restoredMib } from "../rules/host-memory.ts"
 import type { SandboxRecord } from "../store/sandboxes.ts"
-import { dropGuest, keepGuest } from "./attach.ts"
-import { beginAttach, finishAttach } from "./attachment.ts"
+import { dropGuest } from "./attach.ts"
 import { awake } from "./awake.ts"
 import type { Core } from "./core.ts"
 import { noSandbox } from "./find.ts"
 import type { Guest, Machine, Template } from "./host.ts"
 import { personalise } from "./identity.ts"
-import { machineOf, placeOf, rememberMachine, templateOf } from "./machine-of.ts"
-import { bootFromDisk } from "./power.ts"
+import { machineOf, templateOf } from "./machine-of.ts"
+import { startSaved } from "./power.ts"
 import { settle } from "./settle.ts"
+import { readyDeadlineMs, type Started, startSandbox } from "./start.ts"
 import { trimGuest } from "./trim.ts"
 
-const readyDeadlineMs = 30_000
 /** Data not synced by then is still in the memory copy; only a copy without memory would miss it. */
 const syncDeadlineMs = 5000
 /** Deleted data that the guest has not trimmed by then is copied. */
@@ -162,56 +160,20 @@ export async function startCopy(
   core: Core,
   record: SandboxRecord,
   template: Template,
-  options: { env: Record<string, string>; hasMemory: boolean },
+  { env, hasMemory }: { env: Record<string, string>; hasMemory: boolean },
 ): Promise<void> {
-  const { machines, disks } = core.host
-  const directory = disks.directoryOf(record.id)
-  const check = options.hasMemory
-    ? await machines.checkSnapshot(directory, template)
-    : { fits: false as const, reason: "its snapshot holds no memory" }
-  let reason = check.fits ? "" : check.reason
-  if (check.fits) {
-    using _memory = core.memory.promise(restoredMib(check.memoryMib))
+  const introduce = ({ guest }: Started) =>
+    personalise(core, record, guest, { env, growDisk: false, deadlineMs: readyDeadlineMs })
+  const saved = hasMemory || { reason: "its snapshot holds no memory" }
+  await startSaved(core, record, template, saved, async () => {
     try {
-      return await startFromMemory(core, record, template, options.env)
+      return await startSandbox(core, record, { from: { kind: "memory", template }, introduce })
     } catch (cause) {
-      if (!(cause instanceof AppError) || cause.retryable) {
-        throw new AppError("unavailable", `the copy "${record.name}" did not start`, {
-          cause,
-          hint: "its source is as it was; try again",
-        })
-      }
-      reason = cause.message
+      if (cause instanceof AppError && !cause.retryable) return { reason: cause.message }
+      throw new AppError("unavailable", `the copy "${record.name}" did not start`, {
+        cause,
+        hint: "its source is as it was; try again",
+      })
     }
-  }
-  core.log.warn({ sandbox: record.id, reason }, "a copy boots from its disk")
-  await bootFromDisk(core, record, template, reason)
-}
-
-async function startFromMemory(
-  core: Core,
-  record: SandboxRecord,
-  template: Template,
-  env: Record<string, string>,
-): Promise<void> {
-  const { machines, disks, guests } = core.host
-  const directory = disks.directoryOf(record.id)
-  const attaching = beginAttach(core, record)
-  const sockets = await machines.prepareSockets(directory)
-  await using undo = new AsyncDisposableStack()
-  const guest = await guests.open({ socketPath: machines.agentSocket(directory) })
-  undo.defer(() => guest.close())
-
-  const machine = await machines.restore(placeOf(core, record, template, sockets))
-  undo.defer(() => machines.kill(machine))
-  core.doomed.check(record)
-
-  // The restored memory still holds the source's connection, perhaps in the middle of a frame.
-  await guest.waitReady({ deadlineMs: readyDeadlineMs, resync: true })
-  await personalise(core, record, guest, { env, growDisk: false, deadlineMs: readyDeadlineMs })
-  await finishAttach(core, record, attaching)
-  await core.store.sandboxes.setState(record.id, { kind: "hot", machine: rememberMachine(machine) })
-  keepGuest(core, record, guest, machine)
-  undo.move()
-  await machines.removeSnapshot(directory)
+  })
 }

@@ -6,23 +6,20 @@ import { clonedMib } from "../rules/host-memory.ts"
 import type { NewSandbox, SandboxRecord } from "../store/sandboxes.ts"
 import type { Account } from "../store/users.ts"
 import { allOrNone, checkStillWanted } from "./all-or-none.ts"
-import { keepGuest } from "./attach.ts"
-import { beginAttach, finishAttach } from "./attachment.ts"
 import { answerDeadlineMs } from "./awake.ts"
 import { initStart } from "./boot-script.ts"
 import type { Core } from "./core.ts"
 import { forkSandbox } from "./fork.ts"
-import type { Guest, Machine, Template, TemplateSpec } from "./host.ts"
+import type { Guest, Template, TemplateSpec } from "./host.ts"
 import { personalise } from "./identity.ts"
-import { placeOf, rememberMachine } from "./machine-of.ts"
 import { friendlyName } from "./names.ts"
 import type { PooledSandbox } from "./parts.ts"
 import { policyAskedFor } from "./policy.ts"
 import { type CreateSandbox, describeSandbox, describeSandboxes, type Sandbox } from "./sandbox.ts"
+import { readyDeadlineMs, type Started, startSandbox } from "./start.ts"
 import { ensureTemplate, ofAuthority } from "./template.ts"
 import { unlessAborted } from "./unless-aborted.ts"
 
-const readyDeadlineMs = 30_000
 const nameAttempts = 5
 /** Disk space of an empty disk and a guest's first writes. */
 const clonedDiskMib = 1
@@ -114,7 +111,7 @@ export async function planCreate(core: Core, account: Account, input: CreateSand
   return { spec, wanted, secrets }
 }
 
-type Start = Pick<CreatePlan, "spec" | "secrets"> & {
+type New = Pick<CreatePlan, "spec" | "secrets"> & {
   pooled: PooledSandbox | undefined
   signal: AbortSignal | undefined
 }
@@ -124,32 +121,19 @@ export async function startNew(
   core: Core,
   record: SandboxRecord,
   input: CreateSandbox,
-  { spec, secrets, pooled, signal }: Start,
+  wanted: New,
 ): Promise<Sandbox> {
-  await using undo = new AsyncDisposableStack()
-  const attaching = beginAttach(core, record)
-  // The template comes after the record, so that invalid names and exceeded limits fail before a wait of seconds.
-  const { machine, guest } =
-    pooled ?? (await startMachine(core, record, await waitForTemplate(core, record, spec, signal)))
-  undo.defer(() => guest.close())
-  if (!pooled) undo.defer(() => core.host.machines.kill(machine))
-  try {
-    // A paused guest reads this first when it resumes.
-    await Promise.all([
-      pooled ? core.host.machines.resume(machine) : undefined,
-      introduce(core, record, spec, { machine, guest, env: { ...record.env, ...secrets } }),
-    ])
-  } catch (cause) {
-    throw await startFailure(core, record, machine, cause)
-  }
-  // The pool has already set up the link of this machine and address.
-  await (pooled ? attaching : finishAttach(core, record, attaching))
-  await furnish(guest, input)
-  checkStillAwaited(record, signal)
-  const state: SandboxRecord["state"] = { kind: "hot", machine: rememberMachine(machine) }
-  await core.store.sandboxes.setState(record.id, state)
-  keepGuest(core, record, guest, machine)
-  undo.move()
+  const { pooled, signal } = wanted
+  const { state } = await startSandbox(core, record, {
+    from: pooled
+      ? { kind: "pool", started: pooled }
+      : { kind: "template", prepare: () => makeDisk(core, record, wanted) },
+    introduce: (started) => introduce(core, record, wanted, started),
+    async furnish(guest) {
+      await furnish(guest, input)
+      checkStillAwaited(record, signal)
+    },
+  })
   return describeSandbox(core, { ...record, state })
 }
 
@@ -219,63 +203,49 @@ async function waitForTemplate(
   }
 }
 
-async function startMachine(
-  core: Core,
-  record: SandboxRecord,
-  template: Template,
-): Promise<{ machine: Machine; guest: Guest }> {
-  const { disks, machines, guests } = core.host
+/** The template comes after the record, so that invalid names and exceeded limits fail before a wait of seconds. */
+async function makeDisk(core: Core, record: SandboxRecord, { spec, signal }: New): Promise<Template> {
+  const template = await waitForTemplate(core, record, spec, signal)
   await checkStillWanted(core, record)
   await core.store.sandboxes.setTemplate(record.id, template.id)
-  const { directory } = await disks.createSandbox({
-    id: record.id,
-    blankOverlayPath: template.blankOverlayPath,
-  })
-  const sockets = await machines.prepareSockets(directory)
-  const guest = await guests.open({ socketPath: machines.agentSocket(directory) })
-  try {
-    const machine = await machines.clone(placeOf(core, record, template, sockets))
-    core.doomed.check(record)
-    return { machine, guest }
-  } catch (error) {
-    guest.close()
-    throw error
-  }
+  await core.host.disks.createSandbox({ id: record.id, blankOverlayPath: template.blankOverlayPath })
+  return template
 }
 
 /** Gives the guest its identity, and its disk the requested size. No request may use it before that. */
 async function introduce(
   core: Core,
   record: SandboxRecord,
-  spec: TemplateSpec,
-  { machine, guest, env }: { machine: Machine; guest: Guest; env: Record<string, string> },
+  { spec, secrets, pooled }: New,
+  { machine, guest }: Started,
 ): Promise<void> {
+  const { machines } = core.host
   const growDisk = record.diskMib > spec.image.diskMib
-  if (growDisk) {
-    // QEMU's disks are inactive until the state is loaded, and resizing an inactive disk ends QEMU.
-    await guest.waitReady({ deadlineMs: readyDeadlineMs })
-    await core.host.machines.growDisk(machine, record.diskMib)
+  const giveIdentity = async () => {
+    if (growDisk) {
+      // QEMU's disks are inactive until the state is loaded, and resizing an inactive disk ends QEMU.
+      await guest.waitReady({ deadlineMs: readyDeadlineMs })
+      await machines.growDisk(machine, record.diskMib)
+    }
+    const env = { ...record.env, ...secrets }
+    await Promise.race([
+      personalise(core, record, guest, { env, growDisk, deadlineMs: readyDeadlineMs }),
+      guest.closed.then(({ reason }) => {
+        throw new AppError("unavailable", `the machine ended while it started: ${reason}`)
+      }),
+    ])
   }
-  await Promise.race([
-    personalise(core, record, guest, { env, growDisk, deadlineMs: readyDeadlineMs }),
-    guest.closed.then(({ reason }) => {
-      throw new AppError("unavailable", `the machine ended while it started: ${reason}`)
-    }),
-  ])
-}
-
-async function startFailure(
-  core: Core,
-  record: SandboxRecord,
-  machine: Machine,
-  cause: unknown,
-): Promise<AppError> {
-  const words = await core.host.machines.diagnose(machine)
-  core.log.error({ sandbox: record.id, cause, ...words }, "a sandbox did not start")
-  return new AppError("unavailable", `sandbox "${record.name}" did not start`, {
-    cause,
-    hint: "try again; the daemon's log has the end of the machine's console",
-  })
+  try {
+    // A paused guest reads this first when it resumes.
+    await Promise.all([pooled ? machines.resume(machine) : undefined, giveIdentity()])
+  } catch (cause) {
+    const words = await machines.diagnose(machine)
+    core.log.error({ sandbox: record.id, cause, ...words }, "a sandbox did not start")
+    throw new AppError("unavailable", `sandbox "${record.name}" did not start`, {
+      cause,
+      hint: "try again; the daemon's log has the end of the machine's console",
+    })
+  }
 }
 
 /** Writes the requested files and the init script. A file that cannot be written fails the create. */

@@ -62,7 +62,7 @@ export interface Machines {
   getTemplate(id: string): Promise<Template>
   loadTemplate(template: Template): Promise<void>
   beginTemplate(spec: TemplateSpec): Promise<TemplateDraft>
-  bootTemplate(draft: TemplateDraft, spec: TemplateSpec): Promise<Machine>
+  bootTemplate(draft: TemplateDraft, spec: TemplateSpec, sockets: Sockets): Promise<Machine>
   publishTemplate(draft: TemplateDraft, machine: Machine): Promise<Template>
   abandonTemplate(draft: TemplateDraft): Promise<void>
   /** Finished templates: their space, their image, and when each was last requested (by `Date.now()`). */

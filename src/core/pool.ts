@@ -12,8 +12,8 @@ import { removeById } from "./destroy.ts"
 import type { Guest, Template, TemplateSpec } from "./host.ts"
 import { placeOf } from "./machine-of.ts"
 import type { PooledSandbox, PoolPart } from "./parts.ts"
+import { readyDeadlineMs, startMachine } from "./start.ts"
 
-const readyDeadlineMs = 30_000
 /** Creates come in bursts; filling waits until the burst is over. */
 const quietMs = 300
 const retryMs = 10_000
@@ -148,7 +148,7 @@ export class Pool implements PoolPart {
   async #make({ spec, template }: Shelf): Promise<PooledSandbox> {
     const core = this.#core
     using _memory = core.memory.promiseSpare(pooledMib)
-    const { disks, machines, guests } = core.host
+    const { disks, machines } = core.host
     await using undo = new AsyncDisposableStack()
 
     const { diskMib } = spec.image
@@ -165,11 +165,9 @@ export class Pool implements PoolPart {
     await core.store.sandboxes.setTemplate(id, template.id)
 
     const { directory } = await disks.createSandbox({ id, blankOverlayPath: template.blankOverlayPath })
-    const sockets = await machines.prepareSockets(directory)
-    const guest = await guests.open({ socketPath: machines.agentSocket(directory) })
-    undo.defer(() => guest.close())
-
-    const machine = await machines.clone(placeOf(core, { id, slot, diskMib }, template, sockets))
+    const { machine, guest } = await startMachine(core, directory, undo, (sockets) =>
+      machines.clone(placeOf(core, { id, slot, diskMib }, template, sockets)),
+    )
     machines.setUrgency(machine, "background")
     await core.host.network?.linkUp({ id, slot })
     await guest.waitReady({ deadlineMs: readyDeadlineMs })

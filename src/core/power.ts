@@ -9,17 +9,17 @@ import { AppError } from "@bhatti/contract/errors"
 import { errorCodeOf } from "../lib/error-code.ts"
 import { bootedMib, restoredMib } from "../rules/host-memory.ts"
 import type { SandboxRecord, SandboxState } from "../store/sandboxes.ts"
-import { adoptGuest, dropGuest, keepGuest } from "./attach.ts"
-import { beginAttach, detach, finishAttach } from "./attachment.ts"
+import { adoptGuest, dropGuest } from "./attach.ts"
+import { detach } from "./attachment.ts"
 import { runBootScript } from "./boot-script.ts"
 import type { Core } from "./core.ts"
 import { coldWithoutMemory } from "./ended.ts"
 import type { Guest, Kernel, Machine, Template } from "./host.ts"
 import { environmentOf, personalise, refresh } from "./identity.ts"
-import { machineOf, placeOf, rememberMachine, templateToStart } from "./machine-of.ts"
+import { machineOf, rememberMachine, templateToStart } from "./machine-of.ts"
+import { readyDeadlineMs, startSandbox } from "./start.ts"
 import { trimGuest } from "./trim.ts"
 
-const readyDeadlineMs = 30_000
 /** A boot from disk takes 3 to 5 s on an idle host under software emulation. */
 const bootDeadlineMs = 120_000
 /** Killing e2fsck while it writes would make the disk worse, and a large disk takes it long. */
@@ -179,22 +179,33 @@ async function resumeWarm(core: Core, record: SandboxRecord): Promise<Guest> {
 async function startCold(
   core: Core,
   record: SandboxRecord,
-  state: Extract<SandboxState, { kind: "cold" }>,
+  { hasSnapshot, reason }: Extract<SandboxState, { kind: "cold" }>,
+): Promise<Woken> {
+  const template = await templateToStart(core, record)
+  const saved = hasSnapshot || { reason: reason ?? "it had no saved memory" }
+  return await startSaved(core, record, template, saved, () => restore(core, record, template))
+}
+
+/** Starts from saved memory if it fits, else from the disk, and says why. `saved` says why there is none. */
+export async function startSaved(
+  core: Core,
+  record: SandboxRecord,
+  template: Template,
+  saved: true | { reason: string },
+  fromMemory: () => Promise<{ guest: Guest } | { reason: string }>,
 ): Promise<Woken> {
   const { machines, disks } = core.host
-  const template = await templateToStart(core, record)
-  const directory = disks.directoryOf(record.id)
-  const check = state.hasSnapshot ? await machines.checkSnapshot(directory, template) : undefined
-  let reason = state.reason ?? "it had no saved memory"
-  if (check?.fits) {
-    using _memory = core.memory.promise(restoredMib(check.memoryMib))
-    const restored = await restore(core, record, template)
-    if ("guest" in restored) return { guest: restored.guest, how: "memory", reason: null }
-    reason = restored.reason
-  } else if (check) {
-    reason = check.reason
+  let reason: string
+  if (saved === true) {
+    const check = await machines.checkSnapshot(disks.directoryOf(record.id), template)
+    if (check.fits) {
+      using _memory = core.memory.promise(restoredMib(check.memoryMib))
+      const restored = await fromMemory()
+      if ("guest" in restored) return { guest: restored.guest, how: "memory", reason: null }
+      reason = restored.reason
+    } else reason = check.reason
     core.log.warn({ sandbox: record.id, reason }, "booting from disk")
-  }
+  } else reason = saved.reason
   return { guest: await bootFromDisk(core, record, template, reason), how: "disk", reason }
 }
 
@@ -207,43 +218,29 @@ async function restore(
   record: SandboxRecord,
   template: Template,
 ): Promise<{ guest: Guest } | { reason: string }> {
-  const { machines, disks } = core.host
-  const directory = disks.directoryOf(record.id)
-  const diskStamp = await disks.stampOf(record.id)
+  const diskStamp = await core.host.disks.stampOf(record.id)
   await core.store.sandboxes.setState(record.id, { kind: "waking", fromSnapshot: true, diskStamp })
-  await using undo = new AsyncDisposableStack()
-
-  const attaching = beginAttach(core, record)
-  undo.defer(() => detach(core, record.id))
-
-  let guest: Guest
-  let machine: Machine
+  let hasRun = true
   try {
-    const sockets = await machines.prepareSockets(directory)
-    guest = await core.host.guests.open({ socketPath: machines.agentSocket(directory) })
-    undo.defer(() => guest.close())
-    machine = await machines.restore(placeOf(core, record, template, sockets))
+    return await startSandbox(core, record, {
+      from: { kind: "memory", template },
+      introduce: ({ guest }) => refresh(core, record, guest, { deadlineMs: refreshDeadlineMs }),
+      async onFailure(ran) {
+        hasRun = ran
+        if (ran) await loseMemory(core, record, "its last start from memory failed")
+      },
+    })
   } catch (cause) {
+    if (hasRun) throw cause
     core.log.error({ sandbox: record.id, cause }, "a memory snapshot could not be restored")
-    await machines.killIn(directory)
     if (cause instanceof AppError && !cause.retryable) return { reason: cause.message }
-    // Nothing has run: the snapshot is still good, and a retry may succeed.
+    // The snapshot is still good, and a retry may succeed.
     await core.store.sandboxes.setState(record.id, { kind: "cold", hasSnapshot: true, reason: null })
     throw new AppError("unavailable", `sandbox "${record.name}" could not be started`, {
       cause,
       hint: "try again; the daemon's log says why",
     })
   }
-  undo.defer(() => endStart(core, record, machine, "its last start from memory failed"))
-  core.doomed.check(record)
-
-  // A guest that was saved before it fell silent may be in the middle of a frame.
-  await guest.waitReady({ deadlineMs: readyDeadlineMs, resync: true })
-  await refresh(core, record, guest, { deadlineMs: refreshDeadlineMs })
-  await finishAttach(core, record, attaching)
-  await finishStart(core, record, machine, guest, null)
-  undo.move()
-  return { guest }
 }
 
 /** `reason` says why it does not start from memory; its owner sees it. */
@@ -256,73 +253,37 @@ export async function bootFromDisk(
 ): Promise<Guest> {
   core.doomed.check(record)
   using _memory = core.memory.promise(bootedMib(record.memoryMib))
-  const { machines, disks } = core.host
-  const directory = disks.directoryOf(record.id)
+  const { machines, disks, images } = core.host
   // Checked before anything changes: once the right file is put back, the saved memory is good again.
-  const { missingMib } = await machines.checkDisk(directory)
-  const told =
-    missingMib > 0 ? `${reason}; ${missingMib} MB that its disk had are missing and read as zeros` : reason
+  const { missingMib } = await machines.checkDisk(disks.directoryOf(record.id))
+  const kernel = repair ?? (await images.readKernelFor({ name: record.imageName, hash: record.imageHash }))
   await core.store.sandboxes.setState(record.id, { kind: "waking", fromSnapshot: false })
-  await using undo = new AsyncDisposableStack()
-  let machine: Machine | undefined
-  undo.defer(() => endStart(core, record, machine, "its last boot failed"))
-
-  const attaching = beginAttach(core, record)
-  undo.defer(() => detach(core, record.id))
-
-  await machines.removeSnapshot(directory)
-  const sockets = await machines.prepareSockets(directory)
-  const guest = await core.host.guests.open({ socketPath: machines.agentSocket(directory) })
-  undo.defer(() => guest.close())
-
-  const kernel =
-    repair ?? (await core.host.images.readKernelFor({ name: record.imageName, hash: record.imageHash }))
-  machine = await machines.boot(placeOf(core, record, template, sockets), kernel)
-  core.doomed.check(record)
-  try {
-    await guest.waitReady({ deadlineMs: repair ? repairDeadlineMs : bootDeadlineMs })
-    const env = await environmentOf(core, record)
-    await personalise(core, record, guest, { env, growDisk: false, deadlineMs: readyDeadlineMs })
-  } catch (cause) {
-    core.doomed.check(record)
-    core.log.error(
-      { sandbox: record.id, cause, ...(await machines.diagnose(machine)) },
-      "a sandbox did not boot",
-    )
-    throw new AppError("unavailable", `sandbox "${record.name}" does not boot from its disk`, {
-      cause,
-      hint: "the daemon's log has the end of its console",
-    })
-  }
-  await finishAttach(core, record, attaching)
-  await finishStart(core, record, machine, guest, told)
-  undo.move()
+  const { guest } = await startSandbox(core, record, {
+    from: { kind: "disk", template, kernel },
+    async introduce({ machine, guest: booted }) {
+      try {
+        await booted.waitReady({ deadlineMs: repair ? repairDeadlineMs : bootDeadlineMs })
+        const env = await environmentOf(core, record)
+        await personalise(core, record, booted, { env, growDisk: false, deadlineMs: readyDeadlineMs })
+      } catch (cause) {
+        core.doomed.check(record)
+        const words = await machines.diagnose(machine)
+        core.log.error({ sandbox: record.id, cause, ...words }, "a sandbox did not boot")
+        throw new AppError("unavailable", `sandbox "${record.name}" does not boot from its disk`, {
+          cause,
+          hint: "the daemon's log has the end of its console",
+        })
+      }
+    },
+    bootReason:
+      missingMib > 0 ? `${reason}; ${missingMib} MB that its disk had are missing and read as zeros` : reason,
+    onFailure: () => loseMemory(core, record, "its last boot failed"),
+  })
   await runBootScript(core, record, guest)
   return guest
 }
 
-async function finishStart(
-  core: Core,
-  record: SandboxRecord,
-  machine: Machine,
-  guest: Guest,
-  bootReason: string | null,
-): Promise<void> {
-  if (bootReason !== record.bootReason) await core.store.sandboxes.setBootReason(record.id, bootReason)
-  await core.store.sandboxes.setState(record.id, { kind: "hot", machine: rememberMachine(machine) })
-  keepGuest(core, record, guest, machine)
-  // The disk changes from now on and would no longer match that memory.
-  await core.host.machines.removeSnapshot(machine.directory)
-}
-
-/** Marks the sandbox cold only when its machine is gone: a second machine on the same disk would destroy it. */
-async function endStart(
-  core: Core,
-  record: SandboxRecord,
-  machine: Machine | undefined,
-  reason: string,
-): Promise<void> {
-  if (machine) await core.host.machines.kill(machine)
+async function loseMemory(core: Core, record: SandboxRecord, reason: string): Promise<void> {
   core.log.warn({ sandbox: record.id, reason }, "a sandbox lost its memory; only its disk is left")
   await coldWithoutMemory(core, record, reason)
 }

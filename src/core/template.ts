@@ -10,6 +10,7 @@ import { templateMib } from "../rules/host-memory.ts"
 import type { Core } from "./core.ts"
 import type { Guest, Template, TemplateSpec } from "./host.ts"
 import { installAuthority } from "./offer.ts"
+import { startMachine } from "./start.ts"
 
 /** Boot takes 2 to 4 s on an idle host under software emulation; the rest is margin for busy hosts. */
 const bootDeadlineMs = 120_000
@@ -84,7 +85,7 @@ export async function ensureTemplate(core: Core, spec: TemplateSpec): Promise<Te
 
 async function makeTemplate(core: Core, spec: TemplateSpec): Promise<Template> {
   const startedAt = performance.now()
-  const { machines, disks, guests } = core.host
+  const { machines, disks } = core.host
   using _memory = core.memory.promise(templateMib(spec.memoryMib))
   const fields = { image: spec.image.name, cpus: spec.cpus, memoryMib: spec.memoryMib }
   core.log.info(fields, "making a template")
@@ -96,12 +97,9 @@ async function makeTemplate(core: Core, spec: TemplateSpec): Promise<Template> {
   await disks.createBase({ path: draft.diskPath, diskMib: spec.image.diskMib, backing: "raw" })
   await disks.createBase({ path: draft.blankOverlayPath, diskMib: spec.image.diskMib, backing: "qcow2" })
 
-  const machine = await machines.bootTemplate(draft, spec)
-  undo.defer(() => machines.kill(machine))
-
-  const guest = await guests.open({ socketPath: machines.agentSocket(machine.directory) })
-  undo.defer(() => guest.close())
-
+  const { machine, guest } = await startMachine(core, draft.directory, undo, (sockets) =>
+    machines.bootTemplate(draft, spec, sockets),
+  )
   try {
     await guest.waitReady({ deadlineMs: bootDeadlineMs })
     await guest.personalise(templateIdentity, { deadlineMs: stepDeadlineMs })

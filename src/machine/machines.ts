@@ -162,8 +162,7 @@ export class Machines {
   }
 
   /** Boots the draft's image; its disks must exist. */
-  async bootTemplate(draft: TemplateDraft, spec: TemplateSpec): Promise<Machine> {
-    const sockets = await listenSockets(draft.directory)
+  async bootTemplate(draft: TemplateDraft, spec: TemplateSpec, sockets: Sockets): Promise<Machine> {
     return this.#start({
       role: "template",
       diskMib: spec.image.diskMib,

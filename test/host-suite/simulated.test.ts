@@ -27,7 +27,9 @@ async function open(): Promise<Subject> {
     memoryMib: 512,
   }
   const draft = await host.machines.beginTemplate(spec)
-  const template = await host.machines.publishTemplate(draft, await host.machines.bootTemplate(draft, spec))
+  const sockets = await host.machines.prepareSockets(draft.directory)
+  const machine = await host.machines.bootTemplate(draft, spec, sockets)
+  const template = await host.machines.publishTemplate(draft, machine)
   return {
     host: () => host,
     template: async () => template,

@@ -183,21 +183,16 @@ export class World {
         },
         beginTemplate: async () => {
           await life.step("begin template", [diskFull])
+          const directory = { disk: { version: 0, file: null }, snapshot: undefined, sockets: undefined }
+          this.directories.set(templateName, directory)
           return {
-            directory: "/sim/draft",
+            directory: `/sim/${templateName}`,
             diskPath: "/sim/draft/disk",
             blankOverlayPath: "/sim/draft/blank",
           }
         },
         bootTemplate: async (_draft, spec) => {
           await life.step("boot template", [refused("boot template")])
-          const directory: Directory = {
-            disk: { version: 0, file: null },
-            snapshot: undefined,
-            sockets: undefined,
-          }
-          this.directories.set(templateName, directory)
-          directory.sockets = { preparedBy: life, process: undefined, clients: [] }
           const memory: Memory = { owner: undefined, marker: null, isFresh: true }
           const process = this.spawn(
             life,
@@ -206,7 +201,7 @@ export class World {
           )
           this.#templateKeys.set(process.pid, JSON.stringify([spec.cpus, spec.memoryMib]))
           await life.step("template booted")
-          return { ...machineOf(process), directory: `/sim/${templateName}` }
+          return machineOf(process)
         },
         publishTemplate: async (_draft, machine) => {
           await life.step("publish template", [diskFull])

@@ -1,0 +1,107 @@
+/**
+ * The one way to start a machine: from a template, from saved memory, or from its disk. The daemon connects to the
+ * guest before the machine runs, so that no message is lost. A start that fails is undone here.
+ */
+
+import type { SandboxRecord } from "../store/sandboxes.ts"
+import { keepGuest } from "./attach.ts"
+import { beginAttach, detach, finishAttach } from "./attachment.ts"
+import type { Core } from "./core.ts"
+import type { Guest, Kernel, Machine, Sockets, Template } from "./host.ts"
+import { placeOf, rememberMachine } from "./machine-of.ts"
+
+export const readyDeadlineMs = 30_000
+
+export type Started = { machine: Machine; guest: Guest }
+
+/** Starts a machine in a directory. `undo` gets the end of the machine and of its guest's channel. */
+export async function startMachine(
+  core: Core,
+  directory: string,
+  undo: AsyncDisposableStack,
+  start: (sockets: Sockets) => Promise<Machine>,
+): Promise<Started> {
+  const { machines, guests } = core.host
+  const sockets = await machines.prepareSockets(directory)
+  const guest = await guests.open({ socketPath: machines.agentSocket(directory) })
+  undo.defer(() => guest.close())
+  const machine = await start(sockets)
+  undo.defer(() => machines.kill(machine))
+  return { machine, guest }
+}
+
+export type StartFrom =
+  /** A machine of the pool, which is paused and already has its link. */
+  | { kind: "pool"; started: Started }
+  /** `prepare` makes the sandbox's disk, while its rules are set up. */
+  | { kind: "template"; prepare: () => Promise<Template> }
+  /** Saved memory, which is removed as soon as the sandbox runs: the disk no longer matches it then. */
+  | { kind: "memory"; template: Template }
+  | { kind: "disk"; template: Template; kernel: Kernel & { arguments?: string[] } }
+
+export type Start = {
+  from: StartFrom
+  /** Gives the guest its identity. */
+  introduce(started: Started): Promise<unknown>
+  /** Prepares the guest, whose network works already. */
+  furnish?: (guest: Guest) => Promise<void>
+  /** Why the sandbox does not start from its memory; its owner sees it. */
+  bootReason?: string | null
+  /** Runs after a failed start, once the machine has ended. `hasRun`: the guest may have changed its disk. */
+  onFailure?: (hasRun: boolean) => Promise<void>
+}
+
+/** Starts a sandbox's machine and opens it for requests. Needs its turn. */
+export async function startSandbox(
+  core: Core,
+  record: SandboxRecord,
+  { from, introduce, furnish, bootReason = null, onFailure }: Start,
+): Promise<{ guest: Guest; state: SandboxRecord["state"] }> {
+  const { machines, disks } = core.host
+  const directory = disks.directoryOf(record.id)
+  await using undo = new AsyncDisposableStack()
+  let started: Started | undefined
+  // Stops at a failed step: a second machine on the same disk would destroy it.
+  undo.defer(async () => {
+    await machines.killIn(directory)
+    await detach(core, record.id)
+    await onFailure?.(started !== undefined)
+  })
+  const attaching = beginAttach(core, record)
+  started = await start(core, record, from, undo)
+  const { machine, guest } = started
+  core.doomed.check(record)
+  // Restored memory may hold the end of an earlier connection, in the middle of a frame.
+  if (from.kind === "memory") await guest.waitReady({ deadlineMs: readyDeadlineMs, resync: true })
+  await introduce(started)
+  await (from.kind === "pool" ? attaching : finishAttach(core, record, attaching))
+  await furnish?.(guest)
+  if (bootReason !== record.bootReason) await core.store.sandboxes.setBootReason(record.id, bootReason)
+  const state: SandboxRecord["state"] = { kind: "hot", machine: rememberMachine(machine) }
+  await core.store.sandboxes.setState(record.id, state)
+  keepGuest(core, record, guest, machine)
+  if (from.kind === "memory") await machines.removeSnapshot(directory)
+  undo.move()
+  return { guest, state }
+}
+
+async function start(
+  core: Core,
+  record: SandboxRecord,
+  from: StartFrom,
+  undo: AsyncDisposableStack,
+): Promise<Started> {
+  if (from.kind === "pool") {
+    undo.defer(() => from.started.guest.close())
+    return from.started
+  }
+  const { machines, disks } = core.host
+  const directory = disks.directoryOf(record.id)
+  const template = from.kind === "template" ? await from.prepare() : from.template
+  if (from.kind === "disk") await machines.removeSnapshot(directory)
+  return await startMachine(core, directory, undo, (sockets) => {
+    const place = placeOf(core, record, template, sockets)
+    if (from.kind === "template") return machines.clone(place)
+    return from.kind === "memory" ? machines.restore(place) : machines.boot(place, from.kernel)
+  })
+}
