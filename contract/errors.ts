@@ -1,6 +1,7 @@
 /**
- * The one error type of the project and its codes. An error carries a message (the failure), a hint (the next step)
- * and, for the log only, its cause. `src/http/errors.ts` turns it into HTTP, `src/cli/cli.ts` into text.
+ * The one error type of the project and its codes. An error carries a message (the failure), a subject (what it is
+ * about, as data), a hint (the next step, where it is the same for all) and, for the log only, its cause.
+ * `src/http/errors.ts` turns it into HTTP; `src/cli/advice.ts` makes the command to type from code and subject.
  */
 
 export const errorStatus = {
@@ -23,9 +24,30 @@ export function isErrorCode(value: unknown): value is ErrorCode {
   return typeof value === "string" && Object.hasOwn(errorStatus, value)
 }
 
+/** What an error is about, as a surface needs it to give advice in its own words. */
+export type Subject =
+  /** The thing that is missing, exists already, or has reached its limit. */
+  | { kind: "sandbox" | "snapshot" | "secret" | "user"; name?: string }
+  /** Sessions of a sandbox. */
+  | { kind: "session"; sandbox: string }
+  /** `port`: where the alias leads now. */
+  | { kind: "alias"; alias: string; port?: number }
+  | { kind: "published_port"; sandbox?: string }
+  /** A sandbox that backs off after failed starts. */
+  | { kind: "failed_starts"; sandbox: string; seconds: number }
+  /** A sandbox that is paused because its owner's quota is used up. */
+  | { kind: "disk_quota"; sandbox: string }
+  /** A file of a sandbox. */
+  | { kind: "file" }
+  /** Part of an installation. `image`: one that it lacks and that can be built. */
+  | { kind: "kernel" | "installation"; data_dir?: string; image?: string }
+  /** The host, which lacks something. */
+  | { kind: "host" }
+
 export type ErrorOptions = {
-  /** The next step, preferably a command to type. */
+  /** The next step, in words that fit every surface. */
   hint?: string | undefined
+  subject?: Subject | undefined
   /** The inner error, for the log only. */
   cause?: unknown
   /** True if a retry without any change may succeed. Default: only for `unavailable`. */
@@ -39,6 +61,7 @@ export class AppError extends Error {
   override readonly name = "AppError"
   readonly code: ErrorCode
   readonly hint: string | undefined
+  readonly subject: Subject | undefined
   readonly retryable: boolean
   readonly retryAfterSec: number | undefined
 
@@ -46,6 +69,7 @@ export class AppError extends Error {
     super(message, { cause: options.cause })
     this.code = code
     this.hint = options.hint
+    this.subject = options.subject
     this.retryable = options.retryable ?? code === "unavailable"
     this.retryAfterSec = options.retryAfterSec
   }

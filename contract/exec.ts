@@ -3,6 +3,7 @@
 import { z } from "zod"
 import { limits } from "./limits.ts"
 import { Env } from "./sandbox.ts"
+import { ErrorSubject } from "./system.ts"
 
 const Argument = z
   .string()
@@ -86,7 +87,13 @@ export const ExecEvent = z
       signal: z.string().nullable(),
       timed_out: z.boolean(),
     }),
-    z.object({ type: z.literal("error"), data: z.string(), code: z.string(), hint: z.string().nullable() }),
+    z.object({
+      type: z.literal("error"),
+      data: z.string(),
+      code: z.string(),
+      hint: z.string().nullable(),
+      subject: ErrorSubject.optional(),
+    }),
   ])
   .meta({ id: "ExecEvent" })
 export type ExecEvent = z.infer<typeof ExecEvent>
@@ -136,6 +143,7 @@ export const ExecServerMessage = z.discriminatedUnion("type", [
     code: z.string(),
     message: z.string(),
     hint: z.string().nullable(),
+    subject: ErrorSubject.optional(),
   }),
 ])
 export type ExecServerMessage = z.infer<typeof ExecServerMessage>

@@ -20,6 +20,10 @@ export const Version = z
   .meta({ id: "Version" })
 export type Version = z.infer<typeof Version>
 
+export const ErrorSubject = z
+  .looseObject({ kind: z.string() })
+  .describe("What the error is about, such as `kind: sandbox` with its `name`; kinds may be added")
+
 /** Body of every error answer. `error` repeats `message` for clients that know only that field. */
 export const ErrorBody = z
   .object({
@@ -27,6 +31,7 @@ export const ErrorBody = z
     code: z.enum(Object.keys(errorStatus) as [keyof typeof errorStatus]),
     message: z.string(),
     hint: z.string().nullable(),
+    subject: ErrorSubject.optional(),
     retryable: z.boolean(),
     request_id: z.string(),
   })

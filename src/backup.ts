@@ -6,7 +6,7 @@
 import { join, resolve } from "node:path"
 import { createInterface } from "node:readline"
 import { Readable } from "node:stream"
-import { AppError, isErrorCode } from "@bhatti/contract/errors"
+import { AppError, isErrorCode, type Subject } from "@bhatti/contract/errors"
 import { z } from "zod"
 import { loadConfig } from "./config.ts"
 import { type BackupResult, backUp as makeBackup } from "./core/backup.ts"
@@ -22,7 +22,14 @@ export type BackupOptions = { dataDir: string; directory: string; report: (line:
 const Line = z.union([
   z.object({ progress: z.string() }),
   z.object({ result: z.custom<BackupResult>() }),
-  z.object({ error: z.object({ code: z.string(), message: z.string(), hint: z.string().optional() }) }),
+  z.object({
+    error: z.object({
+      code: z.string(),
+      message: z.string(),
+      hint: z.string().optional(),
+      subject: z.custom<Subject>().optional(),
+    }),
+  }),
 ])
 
 export async function backUp(options: BackupOptions): Promise<BackupResult> {
@@ -53,8 +60,8 @@ async function askDaemon({ dataDir, directory, report }: BackupOptions): Promise
     if ("progress" in line) report(line.progress)
     else if ("result" in line) return line.result
     else {
-      const { code, message, hint } = line.error
-      throw new AppError(isErrorCode(code) ? code : "internal", message, hint === undefined ? {} : { hint })
+      const { code, message, hint, subject } = line.error
+      throw new AppError(isErrorCode(code) ? code : "internal", message, { hint, subject })
     }
   }
   throw new AppError("unavailable", "the daemon ended while it made the backup", {

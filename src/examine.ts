@@ -1,5 +1,6 @@
 /** Examines a data directory for the doctor, beyond the doctor's own checks. Changes nothing. */
 
+import { adviceFor } from "./cli/advice.ts"
 import { KeptRows } from "./disk/kept-rows.ts"
 import { listDamage } from "./image/survey.ts"
 import { type Check, fail, warn } from "./lib/preflight.ts"
@@ -18,7 +19,8 @@ export async function examine({ dataDir }: { dataDir: string }): Promise<Check[]
     const fix = `if the database was put back from elsewhere, compare it with ${copiesOf(dataDir)}`
     findings.push(warn("data", text, fix))
   }
-  for (const { message, hint } of await listDamage(dataDir)) findings.push(fail("data", message, hint))
+  for (const damage of await listDamage(dataDir))
+    findings.push(fail("data", damage.message, adviceFor(damage)))
   for (const { kind, id, reason, at, path } of new KeptRows({ dataDir }).listSetAside()) {
     const back =
       kind === "database"

@@ -5,6 +5,7 @@
 
 import { expect, test } from "bun:test"
 import { join, relative, resolve } from "node:path"
+import { commands } from "../src/cli/commands/index.ts"
 
 const root = resolve(import.meta.dir, "../src")
 const allowed: Record<string, string[]> = {
@@ -73,6 +74,35 @@ test("below the surfaces, no code knows the shapes of the API", async () => {
     const text = await Bun.file(join(root, file)).text()
     for (const [, module = ""] of text.matchAll(/(?:from|import)\s*\(?\s*"@bhatti\/contract\/([^"]+)"/g))
       if (!plainContract.has(module)) wrong.push(`${file} imports the contract's ${module}`)
+  }
+  expect(wrong).toEqual([])
+})
+
+/** Texts of `serve`, `init`, `restore`, `user` and `doctor`, which only an operator meets, at the daemon's host. */
+const speaksToOperators = new Set([
+  "disk/backups.ts",
+  "machine/accelerator.ts",
+  "machine/confinement.ts",
+  "machine/preflight.ts",
+  "network/preflight.ts",
+  "store/belonging.ts",
+  "store/vault.ts",
+])
+
+test("below the surfaces, no text names a command of the command line", async () => {
+  const names = commands.map(({ name }) => name.split(" ")[0]).join("|")
+  const command = new RegExp(`\\bbhatti (${names})\\b|hint: "[^"]* --[a-z]`)
+  const wrong: string[] = []
+  for (const file of new Bun.Glob("{core,store,rules,lib,guest,machine,network,disk,image}/**/*.ts").scanSync(
+    root,
+  )) {
+    if (file.endsWith(".test.ts") || speaksToOperators.has(file)) continue
+    const lines = (await Bun.file(join(root, file)).text()).split("\n")
+    wrong.push(
+      ...lines
+        .filter((line) => command.test(line) && !/^\s*(\*|\/\/|\/\*)/.test(line))
+        .map((line) => `${file}: ${line.trim()}`),
+    )
   }
   expect(wrong).toEqual([])
 })

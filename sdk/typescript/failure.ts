@@ -1,6 +1,6 @@
 /** Converts failures between client and daemon to the project's one error type. */
 
-import { AppError, type ErrorCode, errorStatus, isErrorCode } from "@bhatti/contract/errors"
+import { AppError, type ErrorCode, errorStatus, isErrorCode, type Subject } from "@bhatti/contract/errors"
 import type { ErrorBody } from "@bhatti/contract/system"
 
 /** An error answered by the daemon itself, as opposed to one on the way to it or on this side. */
@@ -13,7 +13,8 @@ export async function failureOfResponse(response: Response, url: string): Promis
   if (body?.message !== undefined) {
     const hint = body.hint ?? hintFor(body)
     return new Refusal(body.code ?? codeOfStatus(status), body.message, {
-      ...(typeof hint === "string" ? { hint } : {}),
+      hint,
+      subject: body.subject as Subject | undefined,
       ...(body.retryable === undefined ? {} : { retryable: body.retryable }),
     })
   }
@@ -116,9 +117,10 @@ function parseErrorBody(text: string): Partial<ErrorBody> | undefined {
   if (typeof value !== "object" || value === null) return undefined
   const field = (name: string): unknown => Reflect.get(value, name)
   const message = field("message") ?? field("error")
-  const [code, hint, retryable, requestId] = [
+  const [code, hint, subject, retryable, requestId] = [
     field("code"),
     field("hint"),
+    field("subject"),
     field("retryable"),
     field("request_id"),
   ]
@@ -126,7 +128,12 @@ function parseErrorBody(text: string): Partial<ErrorBody> | undefined {
     ...(typeof message === "string" ? { message } : {}),
     ...(isErrorCode(code) ? { code } : {}),
     ...(typeof hint === "string" ? { hint } : {}),
+    ...(isSubject(subject) ? { subject } : {}),
     ...(typeof retryable === "boolean" ? { retryable } : {}),
     ...(typeof requestId === "string" ? { request_id: requestId } : {}),
   }
+}
+
+function isSubject(value: unknown): value is { kind: string } {
+  return typeof value === "object" && value !== null && typeof Reflect.get(value, "kind") === "string"
 }

@@ -3,14 +3,20 @@
  * acknowledged when the reader asks for more, so that at most `window` bytes of it are in memory.
  */
 
-import { AppError, isErrorCode } from "@bhatti/contract/errors"
+import { AppError, isErrorCode, type Subject } from "@bhatti/contract/errors"
 import { deferred } from "./deferred.ts"
 import type { Socket } from "./socket.ts"
 
 export type StreamOutput = { channel: "stdout" | "stderr"; bytes: Uint8Array<ArrayBuffer> }
 
 /** Both sockets' servers send this message; it is handled here. */
-type Failure = { type: "error"; code: string; message: string; hint: string | null }
+type Failure = {
+  type: "error"
+  code: string
+  message: string
+  hint: string | null
+  subject?: { kind: string } | undefined
+}
 
 export type Connection = {
   open: () => Socket | Promise<Socket>
@@ -172,7 +178,8 @@ export class StreamSocket<ClientMessage, ServerMessage extends { type: string },
     if (!isFailure(message)) return this.#plan.onMessage(message as Exclude<ServerMessage, Failure>)
     this.fail(
       new AppError(isErrorCode(message.code) ? message.code : "internal", message.message, {
-        ...(message.hint === null ? {} : { hint: message.hint }),
+        hint: message.hint ?? undefined,
+        subject: message.subject as Subject | undefined,
       }),
     )
   }

@@ -6,6 +6,7 @@
 
 import { AppError } from "@bhatti/contract/errors"
 import { suggest } from "../lib/suggest.ts"
+import { adviceFor } from "./advice.ts"
 import { type Parsed, parseArguments } from "./arguments.ts"
 import type { Command } from "./command.ts"
 import { table } from "./commands/index.ts"
@@ -136,14 +137,15 @@ function withKeyHint(error: AppError, settings: Settings): AppError {
 
 /** As text, or with --json in the form of the API's errors: one line each. */
 async function report({ out, isJson }: { out: Output; isJson: boolean }, error: AppError): Promise<void> {
+  const hint = adviceFor(error)
   if (isJson) {
-    const { code, message, hint = null, retryable } = error
-    return await out.talk(JSON.stringify({ error: message, code, message, hint, retryable }))
+    const { code, message, retryable } = error
+    return await out.talk(JSON.stringify({ error: message, code, message, hint: hint ?? null, retryable }))
   }
   await out.talk(`bhatti: ${oneLine(error.message)}`)
-  if (error.hint === undefined) return
-  const isCommand = /^(sudo|bhatti) /.test(error.hint)
-  await out.talk(`  ${isCommand ? "try: " : ""}${oneLine(error.hint)}`)
+  if (hint === undefined) return
+  const isCommand = /^(sudo|bhatti) /.test(hint)
+  await out.talk(`  ${isCommand ? "try: " : ""}${oneLine(hint)}`)
 }
 
 /** Reports an error that no command has handled. Gives up silently if standard error is gone too. */

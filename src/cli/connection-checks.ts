@@ -3,6 +3,7 @@
 import { AppError } from "@bhatti/contract/errors"
 import { type Check, fail, ok, warn } from "../lib/preflight.ts"
 import { version } from "../lib/version.ts"
+import { adviceFor } from "./advice.ts"
 import type { Settings } from "./settings.ts"
 import { connectTo } from "./transport.ts"
 
@@ -27,7 +28,7 @@ export async function checkConnection(settings: Settings): Promise<Check[]> {
 export function connectionChecks({ daemon, url, token, ownVersion }: ConnectionFacts): Check[] {
   if (daemon.kind === "fails") {
     const { error } = daemon
-    if (error.code !== "unauthenticated") return [fail("daemon", error.message, error.hint)]
+    if (error.code !== "unauthenticated") return [fail("daemon", error.message, adviceFor(error))]
     const text = token === undefined ? "no API key is set" : `the key from ${token.source} is refused`
     return [ok("daemon", `answers at ${url}`), fail("key", text, "bhatti setup")]
   }

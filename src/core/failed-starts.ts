@@ -48,7 +48,8 @@ export class FailedStarts {
     const found = this.find(id)
     if (!found || found.restSec === 0) return
     throw new AppError("unavailable", restText(name, found), {
-      hint: restHint(name, found),
+      hint: restHint(found),
+      subject: { kind: "failed_starts", sandbox: name, seconds: found.restSec },
       retryAfterSec: found.restSec,
     })
   }
@@ -64,6 +65,6 @@ export function restText(name: string, { inARow, reason }: FailedStart): string 
   return `sandbox "${name}" failed to start ${inARow} times in a row: ${reason}`
 }
 
-export function restHint(name: string, { restSec }: FailedStart): string {
-  return `it is tried again in ${restSec} s, or at once by: bhatti start ${name} --force`
+export function restHint({ restSec }: FailedStart): string {
+  return `it is tried again in ${restSec} s, or at once by a start with force`
 }

@@ -179,6 +179,7 @@ function giveUp(stream: GuestStream & { result: Promise<unknown> }): void {
 
 function fileTooLarge(): AppError {
   return new AppError("too_large", `a file has at most ${limits.fileBytesMax / 1024 / 1024} MB`, {
-    hint: "split it, or copy it from a file with bhatti cp, which has no such limit",
+    hint: "split it, or send it in an archive, which has no such limit",
+    subject: { kind: "file" },
   })
 }

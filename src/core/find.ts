@@ -11,7 +11,7 @@ export async function findSandbox(core: Core, account: Account, nameOrId: string
   if (record) return record
   const names = (await core.store.sandboxes.listOf(account.id)).map(({ name }) => name)
   const similar = suggest(nameOrId, names)
-  throw noSandbox(nameOrId, similar === undefined ? undefined : `did you mean ${similar}?`)
+  throw noSandbox(nameOrId, similar && `did you mean ${similar}?`)
 }
 
 /** Lists sandboxes that have all the labels, written `key=value`. */
@@ -27,6 +27,7 @@ export async function listSandboxes(
   })
 }
 
-export function noSandbox(nameOrId: string, hint = "bhatti list"): AppError {
-  return new AppError("not_found", `no sandbox named "${nameOrId}"`, { hint })
+export function noSandbox(nameOrId: string, hint?: string): AppError {
+  const subject = { kind: "sandbox", name: nameOrId } as const
+  return new AppError("not_found", `no sandbox named "${nameOrId}"`, { hint, subject })
 }

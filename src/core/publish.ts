@@ -58,7 +58,7 @@ export async function unpublishPort(
   if (removed.length === 0) {
     const what = alias === undefined ? "" : ` as "${alias}"`
     throw new AppError("not_found", `port ${port} of "${record.name}" is not published${what}`, {
-      hint: `bhatti publish ${record.name} --list`,
+      subject: { kind: "published_port", sandbox: record.name },
     })
   }
   for (const one of removed) {

@@ -50,7 +50,8 @@ export async function repairByName(core: Core, account: Account, nameOrId: strin
       "unavailable",
       `sandbox "${record.name}" was booted, but its kernel is too old to repair`,
       {
-        hint: "sudo bhatti init installs a newer one, then try again",
+        hint: "the operator installs a newer one, then try again",
+        subject: { kind: "kernel" },
         retryable: false,
       },
     )

@@ -60,7 +60,10 @@ export async function killSession(
     await guest.killSession(options.session, options.signal, { deadlineMs: answerDeadlineMs })
   } catch (error) {
     if (!(error instanceof AppError && error.code === "not_found")) throw error
-    throw new AppError(error.code, error.message, { cause: error, hint: `bhatti ps ${nameOrId}` })
+    throw new AppError(error.code, error.message, {
+      cause: error,
+      subject: { kind: "session", sandbox: nameOrId },
+    })
   }
 }
 
@@ -74,8 +77,10 @@ export async function readSessionOutput(
   const guest = await awakeGuest(core, account, nameOrId, "logs")
   const known = await guest.sessions({ deadlineMs: answerDeadlineMs })
   if (!known.some(({ id, name }) => id === session || name === session)) {
-    const hint = known.length > 0 ? `bhatti ps ${nameOrId}` : `no session was started since it booted`
-    throw new AppError("not_found", `sandbox "${nameOrId}" has no session "${session}"`, { hint })
+    throw new AppError("not_found", `sandbox "${nameOrId}" has no session "${session}"`, {
+      subject: { kind: "session", sandbox: nameOrId },
+      hint: known.length === 0 ? "no session was started since it booted" : undefined,
+    })
   }
   return guest.readSession(session)
 }

@@ -202,7 +202,9 @@ export async function findSnapshot(core: Core, account: Account, nameOrId: strin
 }
 
 function noSnapshot(nameOrId: string): AppError {
-  return new AppError("not_found", `no snapshot named "${nameOrId}"`, { hint: "bhatti snapshot list" })
+  return new AppError("not_found", `no snapshot named "${nameOrId}"`, {
+    subject: { kind: "snapshot", name: nameOrId },
+  })
 }
 
 function notReady(snapshot: SnapshotRecord): AppError {

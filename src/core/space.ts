@@ -392,7 +392,8 @@ function heldError(record: SandboxRecord, held: Held): AppError {
   const message = `sandbox "${record.name}" is paused: ${heldText(held)}`
   if (held === "disk_quota") {
     return new AppError("limit_exceeded", message, {
-      hint: `destroy another sandbox or delete a snapshot, or ask the operator for a higher quota; to remove files inside: bhatti start ${record.name}`,
+      hint: "destroy another sandbox or delete a snapshot, or ask the operator for a higher quota; a start lets it go on, to remove files inside",
+      subject: { kind: "disk_quota", sandbox: record.name },
     })
   }
   return new AppError("unavailable", message, {

@@ -86,7 +86,7 @@ export async function whySandbox(core: Core, account: Account, nameOrId: string)
       ...quiet,
     }
   if (state.kind === "cold" && failed && failed.restSec > 0) {
-    const reason = `${restText(record.name, failed)}; ${restHint(record.name, failed)}`
+    const reason = `${restText(record.name, failed)}; ${restHint(failed)}`
     return { thermal: "cold", reason, ...quiet }
   }
   if (state.kind === "cold") {

@@ -182,7 +182,7 @@ function queryOf(queries: Record<string, string[]>): Record<string, string | str
 }
 
 async function authenticate(core: Core, headers: Headers, { socket }: Endpoint): Promise<KeyHolder> {
-  const hint = "pass --token, or run: bhatti setup"
+  const hint = "send the key in the header Authorization: Bearer KEY"
   const header = headers.get("authorization")
   const key = /^Bearer (\S+)$/i.exec(header ?? "")?.[1]
   const ticket = socket && header === null ? ticketIn(headers) : undefined

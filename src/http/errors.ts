@@ -21,6 +21,7 @@ export function errorResponse(
     code: known.code,
     message,
     hint: known.code === "internal" ? `the daemon's log has it under ${requestId}` : (known.hint ?? null),
+    ...(known.subject && { subject: known.subject }),
     retryable: known.retryable,
     request_id: requestId,
   }
@@ -37,8 +38,8 @@ export function toAppError(error: unknown): AppError {
   if (error instanceof AppError) return error
   // A clean-up failed as well: the caller gets the original error, the log has both.
   if (error instanceof SuppressedError) {
-    const { code, message, hint, retryable } = toAppError(error.suppressed)
-    return new AppError(code, message, { ...(hint !== undefined && { hint }), retryable, cause: error })
+    const { code, message, hint, subject, retryable } = toAppError(error.suppressed)
+    return new AppError(code, message, { hint, subject, retryable, cause: error })
   }
   const systemCode = errorCodeOf(error)
   if (systemCode === "EROFS") {
@@ -54,4 +55,9 @@ export function toAppError(error: unknown): AppError {
     })
   }
   return new AppError("internal", "internal error", { cause: error })
+}
+
+/** The parts of an error that a message in a stream has. */
+export function errorParts({ code, hint, subject }: AppError) {
+  return { code, hint: hint ?? null, ...(subject && { subject }) }
 }

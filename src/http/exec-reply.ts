@@ -4,7 +4,7 @@ import { AppError } from "@bhatti/contract/errors"
 import type { ExecEvent, ExecResult } from "@bhatti/contract/exec"
 import { limits } from "@bhatti/contract/limits"
 import type { RunningCommand } from "../core/exec.ts"
-import { toAppError } from "./errors.ts"
+import { errorParts, toAppError } from "./errors.ts"
 import { onRevoked, unlessRevoked } from "./revocation.ts"
 import { StreamedAnswer } from "./streamed-answer.ts"
 
@@ -118,6 +118,6 @@ async function* execEvents(running: RunningCommand): AsyncGenerator<ExecEvent> {
 }
 
 function errorEvent(error: unknown): ExecEvent {
-  const { code, message, hint } = toAppError(error)
-  return { type: "error", data: message, code, hint: hint ?? null }
+  const known = toAppError(error)
+  return { type: "error", data: known.message, ...errorParts(known) }
 }

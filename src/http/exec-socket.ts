@@ -13,7 +13,7 @@ import { execInSandbox, type RunningCommand } from "../core/exec.ts"
 import { parseStrictJson } from "../lib/strict-json.ts"
 import type { Account } from "../store/users.ts"
 import type { SocketSession, SocketState } from "./context.ts"
-import { toAppError } from "./errors.ts"
+import { errorParts, toAppError } from "./errors.ts"
 import { OutputGate } from "./output-gate.ts"
 
 const channelByte = { stdout: 1, stderr: 2 } as const
@@ -147,7 +147,7 @@ export class ExecSocket implements SocketSession {
     this.#gate?.close()
     // The sandbox was found, so the program is the missing part.
     const code = this.#running && error.code === "not_found" ? "command_not_found" : error.code
-    this.#send(socket, { type: "error", code, message: error.message, hint: error.hint ?? null })
+    this.#send(socket, { type: "error", message: error.message, ...errorParts(error), code })
     if (!this.#isClosed) socket.close(error.code === "internal" ? closeError : closeNormal)
   }
 }

@@ -63,8 +63,9 @@ function linesOf(
           code = "internal",
           message = "an internal error; the daemon's log says why",
           hint,
+          subject,
         } = known ?? {}
-        send({ error: { code, message, hint } })
+        send({ error: { code, message, hint, subject } })
       }
       if (!left.signal.aborted) controller.close()
     },

@@ -10,7 +10,7 @@ import type { GuestSession } from "../core/host.ts"
 import { openShell } from "../core/sessions.ts"
 import type { Account } from "../store/users.ts"
 import type { SocketSession, SocketState } from "./context.ts"
-import { toAppError } from "./errors.ts"
+import { errorParts, toAppError } from "./errors.ts"
 import { OutputGate } from "./output-gate.ts"
 
 const inputBytesMax = 4 * limits.execStreamWindowBytes
@@ -134,7 +134,7 @@ export class ShellSocket implements SocketSession {
     if (error.code === "internal") core.log.error({ request_id: requestId, error: thrown }, "internal error")
     this.#session?.close()
     this.#gate?.close()
-    this.#send(socket, { type: "error", code: error.code, message: error.message, hint: error.hint ?? null })
+    this.#send(socket, { type: "error", message: error.message, ...errorParts(error) })
     if (!this.#isClosed) socket.close(closeNormal)
   }
 }

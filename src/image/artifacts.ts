@@ -18,7 +18,6 @@ import {
   checkKernel,
   damaged,
   ImageManifest,
-  initHint,
   KernelManifest,
 } from "./manifest.ts"
 import { recipeNames } from "./rootfs.ts"
@@ -53,7 +52,9 @@ export type ReadOptions = { hash?: string; check?: Check }
 export async function readKernel(dataDir: string, options: ReadOptions = {}): Promise<InstalledKernel> {
   const kernels = join(dataDir, "kernels")
   const missing = () =>
-    new AppError("not_found", `no guest kernel in ${dataDir}`, { hint: initHint(dataDir) })
+    new AppError("not_found", `no guest kernel in ${dataDir}`, {
+      subject: { kind: "installation", data_dir: dataDir },
+    })
   const current = join(kernels, "current.json")
   const hash = options.hash ?? (await readManifest(dataDir, current, Current, missing)).hash
   const directory = join(kernels, hash)
@@ -103,13 +104,13 @@ export async function readImage(
   const images = join(dataDir, "images", name)
   const missing = async () => {
     const others = (await imageNames(dataDir)).filter((one) => one !== name)
-    const install = initHint(dataDir, name === limits.imageDefault ? undefined : name)
-    const hints = [
-      ...(others.length === 0 ? [] : [`images of this host: ${others.join(", ")}`]),
-      ...(recipeNames.includes(name) ? [`to install it: ${install}`] : []),
-    ]
-    const hint = hints.length === 0 ? initHint(dataDir) : hints.join("; ")
-    return new AppError("not_found", `no image named "${name}"`, { hint })
+    const canBeBuilt = recipeNames.includes(name)
+    const image = canBeBuilt && name !== limits.imageDefault ? { image: name } : {}
+    return new AppError("not_found", `no image named "${name}"`, {
+      hint: others.length > 0 ? `images of this host: ${others.join(", ")}` : undefined,
+      subject:
+        canBeBuilt || others.length === 0 ? { kind: "installation", data_dir: dataDir, ...image } : undefined,
+    })
   }
   // Names are untrusted and become paths here.
   if (name.includes("/") || name.startsWith(".")) throw await missing()

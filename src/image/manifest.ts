@@ -6,7 +6,6 @@ import { createHash } from "node:crypto"
 import { stat } from "node:fs/promises"
 import { join } from "node:path"
 import { AppError } from "@bhatti/contract/errors"
-import { defaultDataDir } from "@bhatti/contract/limits"
 import { z } from "zod"
 import { isReadable, proveDisk } from "./proven-disk.ts"
 
@@ -91,7 +90,7 @@ async function sizeOf(path: string): Promise<number | undefined> {
 
 export function damaged(dataDir: string, path: string, cause?: unknown): AppError {
   return new AppError("not_found", `the file ${path} is missing or damaged`, {
-    hint: initHint(dataDir),
+    subject: { kind: "installation", data_dir: dataDir },
     cause,
   })
 }
@@ -105,13 +104,4 @@ export async function damageOf(reading: Promise<unknown>): Promise<AppError | un
     if (error instanceof AppError && error.code === "not_found") return error
     throw error
   }
-}
-
-/** Returns the command that repairs a missing or damaged artifact in this data directory. */
-export function initHint(dataDir: string, image?: string): string {
-  const options = [
-    ...(image === undefined ? [] : [`--image ${image}`]),
-    ...(dataDir === defaultDataDir ? [] : [`--data-dir ${dataDir}`]),
-  ]
-  return ["sudo bhatti init", ...options].join(" ")
 }

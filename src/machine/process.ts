@@ -164,7 +164,7 @@ export async function launch(start: Start): Promise<number> {
     const [words, exitCode] = await Promise.all([new Response(launcher.stdout).text(), launcher.exited])
     if (exitCode === 0) return Number(words)
     throw new AppError("unavailable", `QEMU cannot be started confined: ${words.trim() || "no answer"}`, {
-      hint: "sudo bhatti doctor says what this host lacks",
+      subject: { kind: "host" },
     })
   } finally {
     closeSync(unused)

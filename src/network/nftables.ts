@@ -22,7 +22,8 @@ export class Nftables {
     if (!failed) return output
     throw new AppError("unavailable", `cannot ${purpose}`, {
       cause: new Error(`nftables: ${textAt(library.nft_ctx_get_error_buffer(context)).trim()}`),
-      hint: "the daemon's log has the cause; sudo bhatti doctor",
+      hint: "the daemon's log has the cause",
+      subject: { kind: "host" },
     })
   }
 }
@@ -48,7 +49,7 @@ function open(): { library: Library; context: Pointer } {
   } catch (cause) {
     throw new AppError("unavailable", "cannot apply the network rules: nftables is not installed", {
       cause,
-      hint: "sudo bhatti doctor",
+      subject: { kind: "host" },
       retryable: false,
     })
   }

@@ -25,12 +25,13 @@ export async function runFor(
     failure: (why) =>
       why.kind === "missing"
         ? new AppError("unavailable", `cannot ${purpose}: ${command[0]} is not installed`, {
-            hint: "sudo bhatti doctor",
+            subject: { kind: "host" },
             retryable: false,
           })
         : new AppError("unavailable", `cannot ${purpose}`, {
             cause: new Error(`${command.join(" ")}: ${why.words}`),
-            hint: "the daemon's log has the cause; sudo bhatti doctor",
+            hint: "the daemon's log has the cause",
+            subject: { kind: "host" },
           }),
   })
   return output.toString()

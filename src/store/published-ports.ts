@@ -38,7 +38,8 @@ export class PublishedPorts {
         "conflict",
         `the alias "${input.alias}" leads to port ${existing.port} of this sandbox`,
         {
-          hint: `choose another one, or unpublish port ${existing.port} with --alias ${input.alias} first`,
+          hint: `choose another one, or unpublish it from port ${existing.port} first`,
+          subject: { kind: "alias", alias: input.alias, port: existing.port },
         },
       )
     })
@@ -117,7 +118,8 @@ async function insert(db: Kysely<Schema>, input: NewPublishedPort): Promise<Publ
 
 function aliasTaken(alias: string): AppError {
   return new AppError("conflict", `the alias "${alias}" is taken`, {
-    hint: "choose another one with --alias",
+    hint: "choose another one",
+    subject: { kind: "alias", alias },
   })
 }
 
@@ -125,7 +127,7 @@ function tooMany(): AppError {
   return new AppError(
     "limit_exceeded",
     `the published ports of a sandbox have at most ${limits.publishedPortsMax} aliases`,
-    { hint: "bhatti unpublish one of them" },
+    { hint: "unpublish one of them", subject: { kind: "published_port" } },
   )
 }
 

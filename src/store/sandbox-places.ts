@@ -139,7 +139,8 @@ async function orNameTaken<T>(name: string, statement: Promise<T>): Promise<T> {
   } catch (error) {
     if (!violates(error, "sandboxes_user_name")) throw error
     throw new AppError("conflict", `a sandbox named "${name}" exists already`, {
-      hint: `choose another name, or: bhatti destroy ${name}`,
+      hint: "choose another name, or destroy that one",
+      subject: { kind: "sandbox", name },
     })
   }
 }

@@ -31,7 +31,8 @@ export class Secrets {
         .executeTakeFirst())
       if (isNew && (await countOf(db, "secrets", user)) >= limits.secretsMax) {
         throw new AppError("limit_exceeded", `you have ${limits.secretsMax} secrets already`, {
-          hint: "bhatti secret delete one of them",
+          hint: "delete one of them",
+          subject: { kind: "secret" },
         })
       }
       return await db
@@ -90,5 +91,5 @@ export class Secrets {
 }
 
 function noSecret(name: string): AppError {
-  return new AppError("not_found", `no secret named "${name}"`, { hint: "bhatti secret list" })
+  return new AppError("not_found", `no secret named "${name}"`, { subject: { kind: "secret", name } })
 }

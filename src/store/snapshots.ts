@@ -90,7 +90,8 @@ export class Snapshots {
       await checkDiskQuota(db, user, neededMib)
       if ((await countOf(db, "snapshots", user)) >= limits.snapshotsMax) {
         throw new AppError("limit_exceeded", `you have ${limits.snapshotsMax} snapshots already`, {
-          hint: "bhatti snapshot delete one of them",
+          hint: "delete one of them",
+          subject: { kind: "snapshot" },
         })
       }
       try {
@@ -98,7 +99,8 @@ export class Snapshots {
       } catch (error) {
         if (!violates(error, "snapshots_user_name")) throw error
         throw new AppError("conflict", `a snapshot named "${name}" exists already`, {
-          hint: `choose another name, or: bhatti snapshot delete ${name}`,
+          hint: "choose another name, or delete that one",
+          subject: { kind: "snapshot", name },
         })
       }
       return toRecord(row)

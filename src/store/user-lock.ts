@@ -27,7 +27,9 @@ export async function withUserLocked<T>(
     const user = await locked.returningAll().executeTakeFirst()
     if (user) return await work(db, user)
     if (typeof whose === "string") throw noLongerValid()
-    throw new AppError("not_found", "the sandbox was destroyed meanwhile", { hint: "bhatti list" })
+    throw new AppError("not_found", "the sandbox was destroyed meanwhile", {
+      subject: { kind: "sandbox" },
+    })
   })
 }
 

@@ -57,7 +57,7 @@ export function hashKey(key: string): string {
 /** Also the error of a running request whose user is deleted. */
 export function noLongerValid(): AppError {
   return new AppError("unauthenticated", "the API key is not valid any more", {
-    hint: "it was replaced; take the new one with: bhatti setup",
+    hint: "it was replaced; use the new one",
   })
 }
 
@@ -90,7 +90,7 @@ export class Users {
     } catch (error) {
       if (!violates(error, "users_name")) throw error
       throw new AppError("conflict", `a user named "${name}" exists already`, {
-        hint: `bhatti user rotate-key ${name}`,
+        subject: { kind: "user", name },
       })
     }
     return { user: { ...toAccount(row), createdAt: row.created_at, sandboxes: 0, diskUsedMib: 0 }, key }
@@ -211,7 +211,7 @@ function toRecord(
 }
 
 function noUser(name: string): AppError {
-  return new AppError("not_found", `no user named "${name}"`, { hint: "bhatti user list" })
+  return new AppError("not_found", `no user named "${name}"`, { subject: { kind: "user", name } })
 }
 
 function toAccount(row: UserRow): Account {

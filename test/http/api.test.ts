@@ -88,7 +88,8 @@ describe("sandboxes", () => {
     })
     expect((await call("GET", "/sandboxes/wroker", { key: bob })).body).toMatchObject({
       ...misspelt,
-      hint: "bhatti list",
+      hint: null,
+      subject: { kind: "sandbox", name: "wroker" },
     })
   })
 
@@ -226,7 +227,7 @@ describe("sandboxes", () => {
   test("an image that does not exist is not found, with the next step", async () => {
     const answer = await call("POST", "/sandboxes", { body: { image: "windows" } })
     expect(answer.status).toBe(404)
-    expect(ErrorBody.parse(answer.body).hint).toBe("sudo bhatti init")
+    expect(ErrorBody.parse(answer.body).subject).toMatchObject({ kind: "installation" })
   })
 
   test("a nearly full host refuses to create", async () => {
@@ -1008,7 +1009,8 @@ describe("published ports", () => {
       status: 409,
       body: {
         message: 'the alias "mine" leads to port 3000 of this sandbox',
-        hint: "choose another one, or unpublish port 3000 with --alias mine first",
+        hint: "choose another one, or unpublish it from port 3000 first",
+        subject: { kind: "alias", alias: "mine", port: 3000 },
       },
     })
   })
@@ -1094,7 +1096,7 @@ describe("create", () => {
     ])
     expect((await call("POST", "/sandboxes/dev/sessions/s1/kill", { body: {} })).status).toBe(200)
     const missing = await call("POST", "/sandboxes/dev/sessions/s7/kill", { body: {} })
-    expect(missing.body).toMatchObject({ code: "not_found", hint: "bhatti ps dev" })
+    expect(missing.body).toMatchObject({ code: "not_found", subject: { kind: "session", sandbox: "dev" } })
     expect((await call("GET", "/sandboxes/dev/sessions")).body).toMatchObject([{ running: false }])
   })
 })

@@ -40,7 +40,8 @@ test("after some failures in a row requests are told the last reason at once, an
       {
         code: "unavailable",
         message: 'sandbox "dev" failed to start 3 times in a row: sandbox "dev" could not be started',
-        hint: "it is tried again in 5 s, or at once by: bhatti start dev --force",
+        hint: "it is tried again in 5 s, or at once by a start with force",
+        subject: { kind: "failed_starts", sandbox: "dev", seconds: 5 },
         retryable: true,
       },
     ])
@@ -83,7 +84,7 @@ test("why and the events say how often it failed, why, and for how long it rests
   nowMs += 2000
   expect(await why()).toMatchObject({
     reason:
-      'sandbox "dev" failed to start 3 times in a row: sandbox "dev" could not be started; it is tried again in 3 s, or at once by: bhatti start dev --force',
+      'sandbox "dev" failed to start 3 times in a row: sandbox "dev" could not be started; it is tried again in 3 s, or at once by a start with force',
     failed_starts: { in_a_row: 3, rest_seconds: 3 },
   })
   expect((await failures()).at(-1)).toMatchObject({

@@ -509,7 +509,7 @@ export function fakeHost(): FakeHost {
       async readImage(name) {
         const isThere = name === limits.imageDefault || host.moreImages.includes(name)
         if (!isThere || host.imagesMissing) {
-          throw new AppError("not_found", `no image named "${name}"`, { hint: "sudo bhatti init" })
+          throw new AppError("not_found", `no image named "${name}"`, { subject: { kind: "installation" } })
         }
         return { name, hash: "image", file: "/image", diskMib: 8192 }
       },

@@ -4,6 +4,7 @@ import { AppError } from "@bhatti/contract/errors"
 import { limits } from "@bhatti/contract/limits"
 import type { Client } from "@bhatti/sdk/client"
 import type { ExecStream } from "@bhatti/sdk/exec-stream"
+import { adviceFor } from "../advice.ts"
 import { command } from "../command.ts"
 import { envFileOption, envOf, envText } from "../environment.ts"
 import { checkFits } from "../exec-fits.ts"
@@ -115,7 +116,7 @@ that does not exist; 124 if --timeout ended it; 125 if bhatti failed, 126 if the
 /** A quoted command line is a single word, and no program has such a name. */
 function withShellHint(error: AppError, [program = "", ...more]: readonly string[]): AppError {
   const isMissing = error.code === "not_found" || error.code === "command_not_found"
-  const isLine = isMissing && error.hint === undefined && more.length === 0
+  const isLine = isMissing && adviceFor(error) === undefined && more.length === 0
   if (!isLine || !/\s/.test(program)) return error
   const hint = 'it is taken as one word; write its words one by one, or: sh -c "..."'
   return new AppError(error.code, error.message, { cause: error, hint })

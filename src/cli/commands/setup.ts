@@ -3,6 +3,7 @@
 import { resolve } from "node:path"
 import { AppError } from "@bhatti/contract/errors"
 import { defaultApiUrl } from "@bhatti/contract/limits"
+import { adviceFor } from "../advice.ts"
 import { hostCommand } from "../command.ts"
 import { isTerminal } from "../output.ts"
 import {
@@ -49,7 +50,7 @@ the address changes to another host.`,
         hint:
           error.code === "unauthenticated"
             ? "the operator makes a key with: sudo bhatti user create, or user rotate-key"
-            : (error.hint ?? "check the address"),
+            : (adviceFor(error) ?? "check the address"),
       })
     }
     const { writeClientConfig } = await import("../client-config.ts")

@@ -2,6 +2,7 @@
 
 import { AppError } from "@bhatti/contract/errors"
 import type { Client } from "@bhatti/sdk/client"
+import { adviceFor } from "../advice.ts"
 import type { Attached } from "../attach.ts"
 import { command, type DaemonContext } from "../command.ts"
 import { exitSandboxSide } from "../exit-codes.ts"
@@ -110,7 +111,7 @@ async function whyLost(
 
 /** The sandbox exists, the named session does not. */
 function notAttached(error: AppError, sandbox: string): AppError {
-  if (error.code !== "not_found" || error.hint !== undefined) return error
+  if (error.code !== "not_found" || adviceFor(error) !== undefined) return error
   return new AppError(error.code, error.message, { cause: error, hint: `bhatti ps ${sandbox}` })
 }
 

@@ -31,8 +31,9 @@ export const why = command({
       )
     // A daemon older than this program omits it.
     if (reply.failed_starts) {
-      const { in_a_row: count, reason } = reply.failed_starts
+      const { in_a_row: count, reason, rest_seconds: seconds } = reply.failed_starts
       lines.push(`  starts that failed since it last ran: ${count}, the last one: ${reason}`)
+      if (seconds > 0) lines.push(`  to try it at once: bhatti start ${args.sandbox} --force`)
     }
     if (reply.panic_console) {
       lines.push("  its kernel panicked last; the end of its console:")
