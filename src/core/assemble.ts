@@ -55,7 +55,7 @@ class Assembly implements Core {
     this.settings = settings
     this.clock = clock
     this.log = new BoundedLog(log, clock)
-    this.keys = new Keys(store, this.log)
+    this.keys = new Keys(store, { log: this.log, clock })
     this.failedStarts = new FailedStarts(clock)
     this.reboots = new Reboots(clock)
     this.memory = new HostMemory(host.machines, { reserveMib: settings.memoryReserveMib })

@@ -28,7 +28,7 @@ export async function backUp(
   options: { directory: string; version: string; signal: AbortSignal; report: (line: string) => void },
 ): Promise<BackupResult> {
   const { directory, version, signal, report } = options
-  const startedAt = performance.now()
+  const startedAt = core.clock.nowMs()
   const draft = await core.host.backups.begin(directory)
   await using undo = new AsyncDisposableStack()
   undo.defer(() => draft.abandon())
@@ -78,7 +78,7 @@ export async function backUp(
   const count = (kind: "sandbox" | "snapshot") => gone.filter((one) => one.kind === kind).length
   const sandboxes = copied.sandboxes.size - count("sandbox")
   const snapshots = copied.snapshots.size - count("snapshot")
-  const ms = Math.round(performance.now() - startedAt)
+  const ms = Math.round(core.clock.nowMs() - startedAt)
   core.events.record({
     type: "daemon.backup",
     meta: { by: "operator", directory, sandboxes, snapshots, bytes, failed: failed.length, ms },

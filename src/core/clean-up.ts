@@ -4,8 +4,8 @@
  */
 
 import { templateGraceMs, templatesToRemove } from "../rules/template-clean-up.ts"
+import { sleep } from "./clock.ts"
 import type { Core } from "./core.ts"
-import { pause } from "./pause.ts"
 import { defaultTemplateSpec } from "./template.ts"
 
 const everyMs = 600_000
@@ -14,7 +14,7 @@ const everyMs = 600_000
 export async function cleanUp(core: Core, signal: AbortSignal): Promise<void> {
   while (!signal.aborted) {
     try {
-      await removeUnusedTemplates(core, Date.now())
+      await removeUnusedTemplates(core, core.clock.unixMs())
       await removeUnusedImages(core)
     } catch (error) {
       core.log.error({ error }, "unused files could not be removed")
@@ -22,7 +22,7 @@ export async function cleanUp(core: Core, signal: AbortSignal): Promise<void> {
     await core.store
       .copyDaily()
       .catch((error: unknown) => core.log.error({ error }, "the daily copy of the database failed"))
-    await pause(everyMs, signal)
+    await sleep(core.clock, everyMs, signal)
   }
 }
 

@@ -21,7 +21,7 @@ export async function createSandboxes(
   input: CreateSandbox,
   { count, signal }: { count: number; signal?: AbortSignal },
 ): Promise<Sandbox[]> {
-  const startedAt = performance.now()
+  const startedAt = core.clock.nowMs()
   if (input.ifNotExists) throw new AppError("invalid", "if_not_exists is for one sandbox")
   if (count > account.maxSandboxes) {
     throw new AppError(

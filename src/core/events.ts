@@ -9,7 +9,7 @@ import { RateLimiter } from "../lib/rate-limit.ts"
 import type { EventFilter, EventMeta, EventRecord } from "../store/events.ts"
 import type { Store } from "../store/store.ts"
 import type { Log } from "./bounded-log.ts"
-import type { Clock } from "./clock.ts"
+import { type Alarm, type Clock, isoNow, sleep } from "./clock.ts"
 
 const writeDelayMs = 50
 const pruneEveryMs = 3_600_000
@@ -42,10 +42,10 @@ export class EventLog {
   #sincePruned = 0
   readonly #subscriptions = new Set<Subscription>()
   #unwritten: EventRecord[] = []
-  #timer: Timer | undefined
+  #timer: Alarm | undefined
   #writing: Promise<void> = Promise.resolve()
   #refusedKeys = 0
-  #refusedKeysTimer: Timer | undefined
+  #refusedKeysTimer: Alarm | undefined
 
   constructor(options: { store: Store; log: Log; clock: Clock; onRecord: (event: EventRecord) => void }) {
     this.#store = options.store
@@ -59,7 +59,7 @@ export class EventLog {
     if (dropped === "this too") return
     const record: EventRecord = {
       id: Bun.randomUUIDv7(),
-      at: new Date().toISOString(),
+      at: isoNow(this.#clock),
       type: event.type,
       userId: event.userId ?? null,
       sandboxId: event.sandbox?.id ?? null,
@@ -70,7 +70,7 @@ export class EventLog {
     for (const subscription of this.#subscriptions) subscription.offer(record)
     if (this.#unwritten.length >= unwrittenMax) this.#unwritten.shift()
     this.#unwritten.push(record)
-    this.#timer ??= setTimeout(() => void this.flush(), writeDelayMs)
+    this.#timer ??= this.#clock.after(writeDelayMs, () => void this.flush())
   }
 
   /**
@@ -98,16 +98,15 @@ export class EventLog {
       this.#refusedKeys = 0
     }
     tell()
-    this.#refusedKeysTimer = setTimeout(() => {
+    this.#refusedKeysTimer = this.#clock.after(refusedKeysMs, () => {
       this.#refusedKeysTimer = undefined
       if (this.#refusedKeys > 0) tell()
-    }, refusedKeysMs)
-    this.#refusedKeysTimer.unref()
+    })
   }
 
   /** Writes queued events. Never throws: events that cannot be written are lost, and the log says so. */
   flush(): Promise<void> {
-    clearTimeout(this.#timer)
+    this.#timer?.cancel()
     this.#timer = undefined
     this.#writing = this.#writing.then(async () => {
       const records = this.#unwritten
@@ -131,23 +130,23 @@ export class EventLog {
   /** Returns undefined if there are already as many followers as allowed. */
   subscribe(filter: EventFilter): Subscription | undefined {
     if (this.#subscriptions.size >= limits.eventSubscribersMax) return undefined
-    const subscription = new Subscription(filter, () => this.#subscriptions.delete(subscription))
+    const subscription = new Subscription(filter, this.#clock, () => this.#subscriptions.delete(subscription))
     this.#subscriptions.add(subscription)
     return subscription
   }
 
   /** Prunes old events periodically until the signal aborts. */
   async run(signal: AbortSignal): Promise<void> {
-    const timer = setInterval(() => void this.#prune(), pruneEveryMs)
-    timer.unref()
-    signal.addEventListener("abort", () => clearInterval(timer), { once: true })
-    await this.#prune()
+    while (!signal.aborted) {
+      await this.#prune()
+      await sleep(this.#clock, pruneEveryMs, signal)
+    }
   }
 
   async #prune(): Promise<void> {
     this.#sincePruned = 0
     try {
-      const removed = await this.#store.events.prune(Date.now())
+      const removed = await this.#store.events.prune(this.#clock.unixMs())
       if (removed > 0) this.#log.info({ removed }, "removed old events")
     } catch (error) {
       this.#log.error({ error }, "old events could not be removed")
@@ -156,7 +155,7 @@ export class EventLog {
 
   /** Ends every follower's stream. */
   close(): void {
-    clearTimeout(this.#refusedKeysTimer)
+    this.#refusedKeysTimer?.cancel()
     for (const subscription of this.#subscriptions) subscription.close()
   }
 }
@@ -166,14 +165,16 @@ export class EventLog {
  */
 export class Subscription {
   readonly #filter: EventFilter
+  readonly #clock: Clock
   readonly #onClose: () => void
   #waiting: EventRecord[] = []
   #isClosed = false
   #wake: () => void = () => undefined
   isCut = false
 
-  constructor(filter: EventFilter, onClose: () => void) {
+  constructor(filter: EventFilter, clock: Clock, onClose: () => void) {
     this.#filter = filter
+    this.#clock = clock
     this.#onClose = onClose
   }
 
@@ -192,10 +193,10 @@ export class Subscription {
   async next(options: { quietMs: number }): Promise<EventRecord | "quiet" | undefined> {
     if (this.#waiting.length === 0 && !this.#isClosed) {
       const { promise, resolve } = Promise.withResolvers<void>()
-      const timer = setTimeout(resolve, options.quietMs)
+      const alarm = this.#clock.after(options.quietMs, resolve)
       this.#wake = resolve
       await promise
-      clearTimeout(timer)
+      alarm.cancel()
     }
     return this.#waiting.shift() ?? (this.#isClosed ? undefined : "quiet")
   }

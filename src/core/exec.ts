@@ -19,23 +19,22 @@ export async function execInSandbox(
   options: { command: GuestCommand; timeoutSec: number | undefined; signal?: AbortSignal },
 ): Promise<RunningCommand> {
   const guest = await awakeGuest(core, account, nameOrId, "exec")
-  const startedAt = performance.now()
+  const startedAt = core.clock.nowMs()
   core.metrics.execStarted()
   const process = guest.exec(options.command)
   let timedOut = false
-  const timer =
-    options.timeoutSec === undefined
-      ? undefined
-      : setTimeout(() => {
-          timedOut = true
-          process.kill()
-        }, options.timeoutSec * 1000)
+  const timeOut = () => {
+    timedOut = true
+    process.kill()
+  }
+  const { timeoutSec } = options
+  const alarm = timeoutSec === undefined ? undefined : core.clock.after(timeoutSec * 1000, timeOut)
   const kill = () => process.kill()
   options.signal?.addEventListener("abort", kill, { once: true })
   const result = process.result.then((ended) => ({ ...ended, timedOut }))
   const stopWatching = () => {
-    core.metrics.execEnded(performance.now() - startedAt)
-    clearTimeout(timer)
+    core.metrics.execEnded(core.clock.nowMs() - startedAt)
+    alarm?.cancel()
     options.signal?.removeEventListener("abort", kill)
   }
   result.then(stopWatching, stopWatching)

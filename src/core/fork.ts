@@ -28,7 +28,7 @@ export async function forkSandbox(
   input: CreateSandbox,
   { count, signal }: { count: number; signal?: AbortSignal | undefined },
 ): Promise<Sandbox[]> {
-  const startedAt = performance.now()
+  const startedAt = core.clock.nowMs()
   const source = await findSandbox(core, account, from)
   checkCopyable(source)
   checkAsked(source, input)
@@ -83,7 +83,7 @@ export async function forkSandbox(
       }),
     )
     await core.store.sandboxes.setBatchDone(copies)
-    const ms = Math.round(performance.now() - startedAt)
+    const ms = Math.round(core.clock.nowMs() - startedAt)
     for (const copy of copies) {
       const meta = { by: "user", from: "sandbox", source: source.name, ms, source_paused_ms: pausedMs }
       core.events.record({ type: "sandbox.created", userId: account.id, sandbox: copy, meta })

@@ -4,8 +4,8 @@
  */
 
 import type { SandboxRecord } from "../store/sandboxes.ts"
+import { sleep } from "./clock.ts"
 import type { Core } from "./core.ts"
-import { pause } from "./pause.ts"
 
 const everyMs = 1000
 
@@ -14,7 +14,7 @@ export async function keepRows(core: Core, signal: AbortSignal): Promise<void> {
   const keeper = new RowKeeper(core)
   while (!signal.aborted) {
     await keeper.keep()
-    await pause(everyMs, signal)
+    await sleep(core.clock, everyMs, signal)
   }
 }
 

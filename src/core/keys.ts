@@ -8,7 +8,7 @@ import { apiKeyPattern } from "@bhatti/contract/limits"
 import type { Store } from "../store/store.ts"
 import { type Account, hashKey, noLongerValid } from "../store/users.ts"
 import type { Log } from "./bounded-log.ts"
-import { pause } from "./pause.ts"
+import { type Clock, sleep } from "./clock.ts"
 
 const lookEveryMs = 250
 
@@ -25,13 +25,15 @@ export type KeyHolder = {
 export class Keys {
   readonly #store: Store
   readonly #log: Log
+  readonly #clock: Clock
   /** Keyed by the key's hash; bounded by the number of users, plus lookups in progress. */
   readonly #inUse = new Map<string, AbortController>()
   #seenVersion: number | undefined
 
-  constructor(store: Store, log: Log) {
+  constructor(store: Store, { log, clock }: { log: Log; clock: Clock }) {
     this.#store = store
     this.#log = log
+    this.#clock = clock
   }
 
   async find(key: string): Promise<KeyHolder | undefined> {
@@ -82,7 +84,7 @@ export class Keys {
       } catch (error) {
         this.#log.error({ error }, "could not check for changed keys")
       }
-      await pause(lookEveryMs, signal)
+      await sleep(this.#clock, lookEveryMs, signal)
     }
   }
 

@@ -5,6 +5,7 @@
  */
 
 import { AppError } from "@bhatti/contract/errors"
+import type { Clock } from "./clock.ts"
 import type { Guest } from "./host.ts"
 
 export type Offer = {
@@ -32,7 +33,7 @@ export function offeredEnvironment({ authority, proxy }: Offer): Record<string, 
 }
 
 /** Makes a template's guest trust the host's authority. An image without the program for it is left unchanged. */
-export async function installAuthority(guest: Guest, { authority }: Offer): Promise<void> {
+export async function installAuthority(clock: Clock, guest: Guest, { authority }: Offer): Promise<void> {
   if (!authority) return
   const transfer = guest.writeFile({
     path: authorityPath,
@@ -44,7 +45,7 @@ export async function installAuthority(guest: Guest, { authority }: Offer): Prom
   transfer.endInput()
   await transfer.result
   const process = guest.exec({ argv: ["update-ca-certificates"], user: "root" })
-  const timer = setTimeout(() => process.signal("KILL"), installDeadlineSec * 1000)
+  const alarm = clock.after(installDeadlineSec * 1000, () => process.signal("KILL"))
   try {
     for await (const _ of process.output);
     const { exitCode } = await process.result
@@ -53,6 +54,6 @@ export async function installAuthority(guest: Guest, { authority }: Offer): Prom
   } catch (error) {
     if (!(error instanceof AppError && error.code === "not_found")) throw error
   } finally {
-    clearTimeout(timer)
+    alarm.cancel()
   }
 }

@@ -35,7 +35,7 @@ export async function dialPublished(core: Core, alias: string): Promise<Dialled>
   const connection = guest.dial(published.port)
   // `connected` reports the failure too.
   connection.result.catch(() => undefined)
-  const timer = setTimeout(() => connection.close(), dialDeadlineMs)
+  const alarm = core.clock.after(dialDeadlineMs, () => connection.close())
   try {
     await connection.connected
     core.metrics.published("connected")
@@ -47,7 +47,7 @@ export async function dialPublished(core: Core, alias: string): Promise<Dialled>
     if (isRefused) return { kind: "refused" }
     throw error
   } finally {
-    clearTimeout(timer)
+    alarm.cancel()
   }
 }
 

@@ -24,7 +24,7 @@ export async function repairByName(core: Core, account: Account, nameOrId: strin
   const found = await findSandbox(core, account, nameOrId)
   const { id } = found
   const inTurn = async () => {
-    const startedAt = performance.now()
+    const startedAt = core.clock.nowMs()
     const settled = await settle(core, id)
     if (!settled) throw noSandbox(nameOrId)
     // The held machine's pending writes would be lost.
@@ -42,7 +42,7 @@ export async function repairByName(core: Core, account: Account, nameOrId: strin
     const guest = await bootFromDisk(core, record, template, "its file system was repaired", kernel)
     const { repair } = await guest.ping({ deadlineMs: answerDeadlineMs })
     const code = repair?.exitCode ?? null
-    const ms = Math.round(performance.now() - startedAt)
+    const ms = Math.round(core.clock.nowMs() - startedAt)
     const meta = { by: "user", exit_code: code, ms }
     core.events.record({ type: "sandbox.repaired", userId: account.id, sandbox: record, meta })
     if (repair) return repair

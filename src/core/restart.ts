@@ -23,7 +23,7 @@ export async function restartByName(core: Core, account: Account, nameOrId: stri
   core.touches.set(found.id, { what: "restart", atMs: core.clock.nowMs() })
   await withFailure(core, { type: "sandbox.restart_failed", sandbox: found }, () =>
     core.turns.take(found.id, async () => {
-      const startedAt = performance.now()
+      const startedAt = core.clock.nowMs()
       const settled = await settle(core, found.id)
       if (!settled) throw noSandbox(nameOrId)
       // The held machine's pending writes would be lost.
@@ -39,7 +39,7 @@ export async function restartByName(core: Core, account: Account, nameOrId: stri
       if (machine) await end(core, record, machine)
       await bootFromDisk(core, record, template, "it was restarted")
       core.failedStarts.forget(record.id)
-      const meta = { by: "user", ms: Math.round(performance.now() - startedAt) }
+      const meta = { by: "user", ms: Math.round(core.clock.nowMs() - startedAt) }
       core.events.record({ type: "sandbox.restarted", userId: account.id, sandbox: record, meta })
     }),
   )

@@ -18,7 +18,7 @@ export async function saveAll(core: Core, signal: AbortSignal): Promise<{ saved:
     core.turns.take(id, async () => {
       const record = await core.store.sandboxes.get(id)
       if (signal.aborted || !record || !["hot", "warm"].includes(record.state.kind)) return
-      const startedAt = performance.now()
+      const startedAt = core.clock.nowMs()
       try {
         await stopSandbox(core, record)
       } catch (error) {
@@ -38,7 +38,7 @@ export async function saveAll(core: Core, signal: AbortSignal): Promise<{ saved:
         type: "thermal.snapshot",
         userId: record.userId,
         sandbox: record,
-        meta: { by: "daemon", reason: "the daemon stops", ms: Math.round(performance.now() - startedAt) },
+        meta: { by: "daemon", reason: "the daemon stops", ms: Math.round(core.clock.nowMs() - startedAt) },
       })
     })
   const { promise: aborted, resolve } = Promise.withResolvers<void>()

@@ -21,7 +21,7 @@ export async function createSnapshot(
   nameOrId: string,
   name: string,
 ): Promise<SnapshotRecord> {
-  const startedAt = performance.now()
+  const startedAt = core.clock.nowMs()
   const source = await findSandbox(core, account, nameOrId)
   checkCopyable(source)
   const sizeMib = await core.host.disks.usedMib(source.id)
@@ -48,7 +48,7 @@ export async function createSnapshot(
           snapshot: name,
           bytes,
           has_memory: hasMemory,
-          ms: Math.round(performance.now() - startedAt),
+          ms: Math.round(core.clock.nowMs() - startedAt),
           source_paused_ms: pausedMs,
         },
       })
@@ -110,7 +110,7 @@ export async function resumeSnapshot(
   input: { name?: string | undefined; secrets: string[] },
   { signal }: { signal?: AbortSignal | undefined } = {},
 ): Promise<Sandbox> {
-  const startedAt = performance.now()
+  const startedAt = core.clock.nowMs()
   const snapshot = await findSnapshot(core, account, nameOrId)
   if (snapshot.state !== "ready") throw notReady(snapshot)
   const template = await core.host.machines.getTemplate(snapshot.templateId)
@@ -167,7 +167,7 @@ export async function resumeSnapshot(
         snapshot: snapshot.name,
         how: sandbox.bootReason === null ? "memory" : "disk",
         reason: sandbox.bootReason,
-        ms: Math.round(performance.now() - startedAt),
+        ms: Math.round(core.clock.nowMs() - startedAt),
       },
     })
     return sandbox

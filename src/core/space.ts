@@ -19,6 +19,7 @@ import {
 } from "../rules/disk-space.ts"
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import { dropGuest } from "./attach.ts"
+import { sleep } from "./clock.ts"
 import type { Core } from "./core.ts"
 import { Defiance } from "./defiance.ts"
 import { DiskQuotas } from "./disk-quotas.ts"
@@ -26,7 +27,6 @@ import { noSandbox } from "./find.ts"
 import type { Machine, Machines } from "./host.ts"
 import { machineOf, storeHot } from "./machine-of.ts"
 import type { Held, SpacePart } from "./parts.ts"
-import { pause } from "./pause.ts"
 import { settle } from "./settle.ts"
 
 const refreshDeadlineMs = 10_000
@@ -81,7 +81,7 @@ export class Space implements SpacePart {
       } catch (error) {
         this.#core.log.error({ error }, "the check of the disk space failed")
       }
-      await pause(waitMs, signal)
+      await sleep(this.#core.clock, waitMs, signal)
     }
   }
 

@@ -15,7 +15,7 @@ export async function stopByName(core: Core, account: Account, nameOrId: string)
   const found = await findSandbox(core, account, nameOrId)
   const { id } = found
   const stop = async () => {
-    const startedAt = performance.now()
+    const startedAt = core.clock.nowMs()
     const settled = await settle(core, id)
     if (!settled) throw noSandbox(nameOrId)
     const record = await core.space.checkInTurn(settled)
@@ -24,7 +24,7 @@ export async function stopByName(core: Core, account: Account, nameOrId: string)
     }
     const { kind } = await stopSandbox(core, record, { isWanted: true })
     if (kind === "cold") {
-      const ms = Math.round(performance.now() - startedAt)
+      const ms = Math.round(core.clock.nowMs() - startedAt)
       const meta = { by: "user", ms }
       return core.events.record({ type: "sandbox.stopped", userId: account.id, sandbox: record, meta })
     }

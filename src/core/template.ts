@@ -103,7 +103,7 @@ async function makeTemplate(core: Core, spec: TemplateSpec): Promise<Template> {
   try {
     await guest.waitReady({ deadlineMs: bootDeadlineMs })
     await guest.personalise(templateIdentity, { deadlineMs: stepDeadlineMs })
-    await installAuthority(guest, core.settings.offer)
+    await installAuthority(core.clock, guest, core.settings.offer)
     for (const argv of warmUp) await runQuietly(guest, argv)
     await guest.quiesce({ deadlineMs: stepDeadlineMs })
   } catch (cause) {

@@ -12,11 +12,11 @@ import {
   type ThermalFacts,
 } from "../rules/thermal.ts"
 import type { SandboxRecord } from "../store/sandboxes.ts"
+import { sleep } from "./clock.ts"
 import type { Core } from "./core.ts"
 import type { Machine } from "./host.ts"
 import { machineOf } from "./machine-of.ts"
 import type { ThermalPart } from "./parts.ts"
-import { pause } from "./pause.ts"
 import { pauseSandbox, stopSandbox } from "./power.ts"
 
 const tickMs = 2000
@@ -59,7 +59,7 @@ export class Thermal implements ThermalPart {
       } catch (error) {
         this.#core.log.error({ error }, "an iteration of the thermal loop failed")
       }
-      await pause(tickMs, signal)
+      await sleep(this.#core.clock, tickMs, signal)
     }
   }
 
@@ -191,14 +191,14 @@ export class Thermal implements ThermalPart {
         const facts = this.facts(record, core.clock.nowMs())
         if (!facts || decideThermal(facts, core.settings.thermal).action !== action) return
         if (action === "pause" && (await this.#isHeldByTimer(record))) return
-        const startedAt = performance.now()
+        const startedAt = core.clock.nowMs()
         const isDone = action === "pause" ? await pauseSandbox(core, record) : await stopSandbox(core, record)
         if (!isDone) return
         core.events.record({
           type: action === "pause" ? "thermal.pause" : "thermal.snapshot",
           userId: record.userId,
           sandbox: record,
-          meta: { by: "daemon", reason, ms: Math.round(performance.now() - startedAt) },
+          meta: { by: "daemon", reason, ms: Math.round(core.clock.nowMs() - startedAt) },
         })
         core.log.info({ sandbox: record.id, action, reason }, "thermal step")
       })

@@ -3,6 +3,7 @@
 import type { EventType } from "@bhatti/contract/event-types"
 import type { Store } from "../store/store.ts"
 import type { UserLimits, UserRecord } from "../store/users.ts"
+import { isoNow, systemClock } from "./clock.ts"
 
 export class OperatorUsers {
   readonly #store: Pick<Store, "users" | "events">
@@ -43,7 +44,7 @@ export class OperatorUsers {
   async #record(type: EventType, user: { id: string; name: string } | undefined): Promise<void> {
     const record = {
       id: Bun.randomUUIDv7(),
-      at: new Date().toISOString(),
+      at: isoNow(systemClock),
       type,
       userId: user?.id ?? null,
       sandboxId: null,

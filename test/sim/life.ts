@@ -48,6 +48,7 @@ export class SimulatedTime {
   clockOf(life: Life): Clock {
     return {
       nowMs: () => this.nowMs,
+      unixMs: () => this.nowMs,
       after: (ms, work): Alarm => {
         const timer = { atMs: this.nowMs + ms, work }
         if (!life.isOver) life.timers.push(timer)
