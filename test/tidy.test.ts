@@ -125,9 +125,7 @@ test("no deadline depends on the time of day, which somebody may set", async () 
     "src/cli/connection-checks.ts",
     "src/preflight.ts",
     "src/cli/event-words.ts",
-    "src/core/clean-up.ts",
-    "src/core/events.ts",
-    "src/core/host.ts",
+    "src/core/clock.ts",
     "src/daemon.ts",
     "src/guest/connection.ts",
     "src/image/publish.ts",
@@ -146,6 +144,15 @@ test("no deadline depends on the time of day, which somebody may set", async () 
         .filter((line) => deadline.test(line) || !ofTheCalendar.some((path) => file.startsWith(path)))
         .map((line) => `${file}: ${line.trim()}`),
     )
+  expect(wrong).toEqual([])
+})
+
+test("core's time goes through its clock", async () => {
+  const bypass =
+    /performance\.now|\bDate\.now|new Date\(\)|\bset(Timeout|Interval)\(|Bun\.(sleep|nanoseconds)/
+  const wrong = (await sources("src/core/*.ts"))
+    .filter(({ file, text }) => file !== "src/core/clock.ts" && bypass.test(text))
+    .map(({ file }) => file)
   expect(wrong).toEqual([])
 })
 

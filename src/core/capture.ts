@@ -107,7 +107,7 @@ async function captureRunning(
 ): Promise<Captured> {
   const { machines, snapshots } = core.host
   const wasHot = source.state.kind === "hot"
-  const pausedAt = performance.now()
+  const pausedAt = core.clock.nowMs()
   try {
     await machines.pause(machine)
     await machines.saveSnapshot(machine, { directory, signal })
@@ -119,7 +119,7 @@ async function captureRunning(
     throw cause
   }
   if (wasHot) await goOn(core, source, machine)
-  const pausedMs = Math.round(performance.now() - pausedAt)
+  const pausedMs = Math.round(core.clock.nowMs() - pausedAt)
   if (wasHot) await core.guests.get(source.id)?.refresh({ deadlineMs: readyDeadlineMs })
   return { hasMemory: true, pausedMs }
 }
@@ -140,14 +140,14 @@ async function writeOut(core: Core, guest: Guest, signal: AbortSignal): Promise<
   const process = guest.exec({ argv: ["/bin/sync"], user: "root" })
   const kill = () => process.kill()
   signal.addEventListener("abort", kill, { once: true })
-  const timer = setTimeout(kill, syncDeadlineMs)
+  const alarm = core.clock.after(syncDeadlineMs, kill)
   try {
     for await (const _ of process.output);
     await process.result
   } catch (error) {
     core.log.warn({ error }, "copying a sandbox that could not write out its files")
   } finally {
-    clearTimeout(timer)
+    alarm.cancel()
     signal.removeEventListener("abort", kill)
   }
 }

@@ -5,6 +5,7 @@ import { limits } from "@bhatti/contract/limits"
 import { clonedMib } from "../rules/host-memory.ts"
 import type { NewSandbox, SandboxRecord } from "../store/sandboxes.ts"
 import type { Account } from "../store/users.ts"
+import { addNamed, checkLimits, checkSpace, checkStillAwaited, goneError } from "./admission.ts"
 import { allOrNone, checkStillWanted } from "./all-or-none.ts"
 import { answerDeadlineMs } from "./awake.ts"
 import { initStart } from "./boot-script.ts"
@@ -12,7 +13,6 @@ import type { Core } from "./core.ts"
 import { forkSandbox } from "./fork.ts"
 import type { Guest, Template, TemplateSpec } from "./host.ts"
 import { personalise } from "./identity.ts"
-import { friendlyName } from "./names.ts"
 import type { PooledSandbox } from "./parts.ts"
 import { policyAskedFor } from "./policy.ts"
 import { type CreateSandbox, describeSandbox, describeSandboxes, type Sandbox } from "./sandbox.ts"
@@ -20,7 +20,6 @@ import { readyDeadlineMs, type Started, startSandbox } from "./start.ts"
 import { ensureTemplate, ofAuthority } from "./template.ts"
 import { unlessAborted } from "./unless-aborted.ts"
 
-const nameAttempts = 5
 /** Disk space of an empty disk and a guest's first writes. */
 const clonedDiskMib = 1
 
@@ -34,7 +33,7 @@ export async function createSandbox(
   input: CreateSandbox,
   { signal }: { signal?: AbortSignal | undefined } = {},
 ): Promise<{ sandbox: Sandbox; isNew: boolean }> {
-  const startedAt = performance.now()
+  const startedAt = core.clock.nowMs()
   if (input.ifNotExists) {
     const existing = await findNamed(core, account, input.name)
     const [sandbox] = existing ? await describeSandboxes(core, [existing]) : []
@@ -150,7 +149,7 @@ export function recordCreated(
       by: "user",
       from: isPooled ? "pool" : "template",
       image: record.imageName,
-      ms: Math.round(performance.now() - startedAt),
+      ms: Math.round(core.clock.nowMs() - startedAt),
     },
   })
 }
@@ -191,7 +190,7 @@ async function waitForTemplate(
   const size = `${record.cpus === 1 ? "1 cpu" : `${record.cpus} cpus`}, ${record.memoryMib} MB`
   core.waits.set(record.id, `preparing a template for ${size}, once per size; the next create of it is fast`)
   const left = Promise.withResolvers<never>()
-  const leave = () => left.reject(abandoned(record))
+  const leave = () => left.reject(goneError(record))
   signal?.addEventListener("abort", leave, { once: true })
   try {
     return await core.doomed.watch([record], (doomed) =>
@@ -266,19 +265,6 @@ async function furnish(guest: Guest, input: CreateSandbox): Promise<void> {
   }
 }
 
-/** Checks a user's limits per sandbox; for copies too, since the limit may be newer than the source. */
-export function checkLimits(account: Account, size: { cpus: number; memoryMib: number }): void {
-  const hint = "ask for less, or the operator for a higher limit"
-  if (size.cpus > account.maxCpus) {
-    const asked = `${size.cpus} cpus are above your limit of ${account.maxCpus} per sandbox`
-    throw new AppError("invalid", asked, { hint })
-  }
-  if (size.memoryMib > account.maxMemoryMib) {
-    const asked = `${size.memoryMib} MB of memory are above your limit of ${account.maxMemoryMib} per sandbox`
-    throw new AppError("invalid", asked, { hint })
-  }
-}
-
 async function templateSpec(
   core: Core,
   asked: { image: string; cpus: number; memoryMib: number },
@@ -288,20 +274,6 @@ async function templateSpec(
     core.host.images.readKernel(),
   ])
   return { image, kernel, ...ofAuthority(core), cpus: asked.cpus, memoryMib: asked.memoryMib }
-}
-
-/** Refuses to use up the host's last space; `neededMib` is written at once. */
-export async function checkSpace(core: Core, neededMib = 0): Promise<void> {
-  const freeMib = await core.host.disks.freeMib()
-  if (freeMib >= core.settings.diskReserveMib + neededMib) return
-  if (neededMib > 0 && freeMib >= core.settings.diskReserveMib) {
-    throw new AppError("unavailable", `${neededMib} MB may be needed and ${freeMib} MB are free`, {
-      hint: `free some space; ${core.settings.diskReserveMib} MB are kept (disk_reserve_mb in config.yaml)`,
-    })
-  }
-  throw new AppError("unavailable", `the host's disk is nearly full: ${freeMib} MB are free`, {
-    hint: `free some space; creating keeps ${core.settings.diskReserveMib} MB (disk_reserve_mb in config.yaml)`,
-  })
 }
 
 /** `isNew` is false if another request has already made the sandbox, and the caller wants one only if there is none. */
@@ -324,40 +296,5 @@ async function addRecord(
     const existing = input.ifNotExists ? await findNamed(core, account, input.name) : undefined
     if (!existing) throw error
     return { record: existing, isNew: false }
-  }
-}
-
-/** Last check that the client is still connected; otherwise nobody would know of the sandbox. */
-export function checkStillAwaited(record: SandboxRecord, signal: AbortSignal | undefined): void {
-  if (signal?.aborted) throw abandoned(record)
-}
-
-function abandoned({ name }: SandboxRecord): AppError {
-  return new AppError("conflict", `the create of "${name}" was cancelled: the client disconnected`)
-}
-
-/** Adds the record under the requested name, or under a friendly name that is free. */
-export async function addNamed(
-  name: string | undefined,
-  add: (name: string) => Promise<SandboxRecord>,
-): Promise<SandboxRecord> {
-  const [record] = await addAllNamed([name], async ([only = ""]) => [await add(only)])
-  if (!record) throw new Error("a sandbox got no row")
-  return record
-}
-
-/** Gives friendly names to unnamed sandboxes; if one of them is taken, retries with new ones. */
-export async function addAllNamed(
-  names: readonly (string | undefined)[],
-  add: (names: string[]) => Promise<SandboxRecord[]>,
-): Promise<SandboxRecord[]> {
-  const isFriendly = names.includes(undefined)
-  for (let attempt = 0; ; attempt++) {
-    try {
-      return await add(names.map((name) => name ?? friendlyName(Math.random, attempt)))
-    } catch (error) {
-      const isTaken = error instanceof AppError && error.code === "conflict"
-      if (!isFriendly || !isTaken || attempt === nameAttempts) throw error
-    }
   }
 }

@@ -65,7 +65,7 @@ export interface Machines {
   bootTemplate(draft: TemplateDraft, spec: TemplateSpec, sockets: Sockets): Promise<Machine>
   publishTemplate(draft: TemplateDraft, machine: Machine): Promise<Template>
   abandonTemplate(draft: TemplateDraft): Promise<void>
-  /** Finished templates: their space, their image, and when each was last requested (by `Date.now()`). */
+  /** Finished templates: their space, their image, and when each was last requested (time of day). */
   measureTemplates(): Promise<{ id: string; mib: number; imageHash: string; lastUsedMs: number }[]>
   /** Returns false if the template was requested within that time; it stays. */
   removeTemplate(id: string, options: { unusedForMs: number }): Promise<boolean>
@@ -296,7 +296,7 @@ export interface GuestConnection extends GuestStream {
 export interface Guest {
   readonly closed: Promise<{ reason: string }>
   /**
-   * Streams that are open, and when the last one was opened or closed (by `performance.now()`). `nextTimer` does not
+   * Streams that are open, and when the last one was opened or closed (by the monotonic clock). `nextTimer` does not
    * count.
    */
   readonly activity: { openStreams: number; lastAtMs: number }

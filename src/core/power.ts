@@ -136,11 +136,11 @@ async function recordWake(
   { from, what }: { from: "warm" | "cold"; what: string },
   wake: () => Promise<Woken>,
 ): Promise<Guest> {
-  const startedAt = performance.now()
+  const startedAt = core.clock.nowMs()
   const about = { userId: record.userId, sandbox: record }
   try {
     const { guest, how, reason } = await wake()
-    const ms = Math.round(performance.now() - startedAt)
+    const ms = Math.round(core.clock.nowMs() - startedAt)
     core.events.record({ type: "thermal.wake", ...about, meta: { by: what, from, how, reason, ms } })
     core.failedStarts.forget(record.id)
     return guest

@@ -84,7 +84,7 @@ export async function ensureTemplate(core: Core, spec: TemplateSpec): Promise<Te
 }
 
 async function makeTemplate(core: Core, spec: TemplateSpec): Promise<Template> {
-  const startedAt = performance.now()
+  const startedAt = core.clock.nowMs()
   const { machines, disks } = core.host
   using _memory = core.memory.promise(templateMib(spec.memoryMib))
   const fields = { image: spec.image.name, cpus: spec.cpus, memoryMib: spec.memoryMib }
@@ -123,9 +123,9 @@ async function makeTemplate(core: Core, spec: TemplateSpec): Promise<Template> {
   await machines.loadTemplate(template)
   core.events.record({
     type: "template.made",
-    meta: { ...fields, ms: Math.round(performance.now() - startedAt) },
+    meta: { ...fields, ms: Math.round(core.clock.nowMs() - startedAt) },
   })
-  core.log.info({ ...fields, ms: Math.round(performance.now() - startedAt) }, "template made")
+  core.log.info({ ...fields, ms: Math.round(core.clock.nowMs() - startedAt) }, "template made")
   return template
 }
 
