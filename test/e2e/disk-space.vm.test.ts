@@ -6,7 +6,7 @@
 import { afterAll, beforeAll, beforeEach, expect, test } from "bun:test"
 import { rmSync, statfsSync } from "node:fs"
 import { join } from "node:path"
-import { type Installation, install, until } from "../support/installation.ts"
+import { type Installation, install, patience, until } from "../support/installation.ts"
 
 /** The default of disk_reserve_mb. */
 const reserveMib = 1024
@@ -73,7 +73,7 @@ test("a guest that writes when the host's disk is nearly full is paused before t
   const refused = await exec("bad", "true")
   expect(refused.exitCode).not.toBe(0)
   expect(refused.stderr).toContain("the host's disk is nearly full")
-  expect(refused.ms).toBeLessThan(10_000)
+  expect(refused.ms).toBeLessThan(10_000 * patience)
   expect((await own.bhatti(["why", "bad"])).stdout).toContain("the host's disk is nearly full")
   expect((await own.bhatti(["events", "--sandbox", "bad"])).stdout).toContain("sandbox.held")
   const stop = await own.bhatti(["stop", "bad"])
@@ -99,7 +99,7 @@ test("a disk that becomes really full, with no daemon to see it, stops who write
   await until("it is known to wait for space", () => isHeld("bad"))
   const refused = await exec("bad", "true")
   expect(refused.stderr).toContain("the host's disk is nearly full")
-  expect(refused.ms).toBeLessThan(10_000)
+  expect(refused.ms).toBeLessThan(10_000 * patience)
   expect(await exec("good", "echo fine")).toMatchObject({ stdout: "fine\n", stderr: "" })
   expect((await own.bhatti(["snapshot", "create", "bad", "--name", "no"])).exitCode).not.toBe(0)
   expect((await own.bhatti(["stop", "bad"])).stderr).toContain("the host's disk is nearly full")
@@ -119,7 +119,7 @@ test("a stop whose guest finds the disk full with what it has not written out is
   fill(3)
   const stop = await own.bhatti(["stop", "dirty"])
   expect([stop.exitCode, stop.stderr]).toEqual([1, expect.stringContaining("the host's disk is nearly full")])
-  expect(stop.ms).toBeLessThan(8000)
+  expect(stop.ms).toBeLessThan(8000 * patience)
   makeRoom()
   await until("it goes on", async () => !(await isHeld("dirty")))
   expect((await own.bhatti(["stop", "dirty"])).exitCode).toBe(0)

@@ -3,7 +3,7 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test"
 import { readFileSync } from "node:fs"
 import { get, sendRaw } from "../proxy/stage.ts"
-import { type Installation, install, until } from "../support/installation.ts"
+import { type Installation, install, patience, until } from "../support/installation.ts"
 
 const gibibyte = 1024 ** 3
 const ports = { loopback: 8001, any: 8002, ipv6: 8003 }
@@ -236,7 +236,7 @@ describe("a published port", () => {
       takenMs = performance.now() - leftAt - endedMsAgo
       return count === before
     })
-    expect(takenMs).toBeLessThan(1000)
+    expect(takenMs).toBeLessThan(1000 * patience)
   })
 
   test("whose application is not there says so", async () => {
@@ -306,7 +306,7 @@ describe("a published port", () => {
       headers: { authorization: `Bearer ${own.key}` },
     })
     expect(answer.status).toBe(204)
-    expect((await closed.promise) - unpublishedAt).toBeLessThan(1000)
+    expect((await closed.promise) - unpublishedAt).toBeLessThan(1000 * patience)
     expect((await ask("ipv6", "/")).status).toBe(404)
     expect((await ask("any", "/")).status).toBe(200)
   })

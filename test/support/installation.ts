@@ -5,15 +5,15 @@
 
 import { chownSync, mkdirSync, mkdtempSync, readFileSync, readlinkSync, rmSync, writeFileSync } from "node:fs"
 import { join, resolve } from "node:path"
-import { descriptorNamesOf, listPids, unlessOutOfReach } from "../../src/lib/process-identity.ts"
+import { descriptorNamesOf, identityOf, listPids, unlessOutOfReach } from "../../src/lib/process-identity.ts"
 import { findNameServers } from "../../src/network/name-server-process.ts"
 import { siteOf } from "../../src/network/tap-network.ts"
-import { KeptTemplates } from "./kept-templates.ts"
+import { KeptInstallation } from "./kept-installation.ts"
 
 const root = resolve(import.meta.dir, "../..")
 export const binary = join(root, "dist/bhatti")
 /** How much longer than usual everything may take, on a host that is slow throughout. */
-const patience = Number(process.env["BHATTI_TEST_PATIENCE"] ?? "1")
+export const patience = Number(process.env["BHATTI_TEST_PATIENCE"] ?? "1")
 /** Settings that this host needs, unless a test has them. */
 const everywhere = process.env["BHATTI_TEST_CONFIG"] ?? ""
 export const cacheDir = process.env["BHATTI_TEST_CACHE"] ?? "/var/cache/bhatti"
@@ -48,6 +48,11 @@ export type CommandOptions = {
 
 const commandDeadlineMs = 120_000
 
+/** Short, since unix sockets of machines live below it. */
+export const homePrefix = "/tmp/bhatti-test-"
+/** Says in an installation's home which process it belongs to. */
+export const ownerFile = "owner.json"
+
 /** A command that ends before it has read everything is no error of the test. */
 async function feed(sink: Bun.FileSink, bytes: string | Uint8Array = ""): Promise<void> {
   try {
@@ -78,8 +83,8 @@ export async function install(
       : ["setpriv", `--reuid=${options.uid}`, `--regid=${options.uid}`, "--clear-groups", "--"]
   const program = [...asUser, options.binary ?? binary]
   const serve = options.serve ?? [...program, "serve"]
-  // Short, since unix sockets of machines live below it.
-  const home = mkdtempSync("/tmp/bhatti-test-")
+  const home = mkdtempSync(homePrefix)
+  writeFileSync(join(home, ownerFile), JSON.stringify(identityOf(process.pid)))
   const dataDir = join(home, "data")
   const port = await freePort()
   const url = `http://127.0.0.1:${port}`
@@ -168,10 +173,7 @@ export async function install(
         if (names.length > 0) await run(["destroy", ...names, "--yes"])
         await installation.stopDaemon("SIGTERM")
       }
-      for (const pid of machinesOf(dataDir)) process.kill(pid, "SIGKILL")
-      removeNetwork(dataDir)
-      if (options.diskMib !== undefined) Bun.spawnSync(["umount", "--lazy", dataDir])
-      rmSync(home, { recursive: true, force: true })
+      await removeRemains(home)
     },
   }
 
@@ -187,17 +189,20 @@ export async function install(
     const config = `subnet: ${subnet}\nuid_base: ${uidBase}\npool: ${options.pool ?? 0}\n${everywhere}\n${options.config ?? ""}`
     writeFileSync(join(dataDir, "config.yaml"), config, { mode: 0o600 })
     if (options.uid !== undefined) chownSync(join(dataDir, "config.yaml"), options.uid, options.uid)
-    const templates = new KeptTemplates({
+    const kept = new KeptInstallation({
       cacheDir,
       build: join(root, "dist/build.json"),
       kind: config.match(/^(accel|network):.*$/gm)?.join() ?? "",
     })
-    // Another user could not read them, and another build has its own.
+    // Another user could not read it, and another build has its own.
     const isShared = options.uid === undefined && options.binary === undefined
-    if (isShared) templates.give(dataDir)
-    const made = await run(["init", "--data-dir", dataDir, "--cache-dir", cacheDir], { deadlineMs: 600_000 })
-    if (made.exitCode !== 0) throw new Error(`init failed: ${made.stdout}${made.stderr}`)
-    if (isShared) templates.keep(dataDir)
+    if (!isShared || !kept.give(dataDir)) {
+      const made = await run(["init", "--data-dir", dataDir, "--cache-dir", cacheDir], {
+        deadlineMs: 600_000,
+      })
+      if (made.exitCode !== 0) throw new Error(`init failed: ${made.stdout}${made.stderr}`)
+      if (isShared) kept.keep(dataDir)
+    }
     await installation.startDaemon()
     key = await installation.addUser("tester", ["--max-sandboxes", "200"])
     return installation
@@ -229,6 +234,20 @@ function machinesOf(dataDir: string): number[] {
       programOf(pid).startsWith("/usr/bin/qemu-system") &&
       descriptorNamesOf(pid).some((name) => name.startsWith(dataDir)),
   )
+}
+
+/** Of an installation that is over, or whose test was interrupted: processes, network, file system and files. */
+export async function removeRemains(home: string): Promise<void> {
+  const dataDir = join(home, "data")
+  const holders = () =>
+    listPids().filter(
+      (pid) => pid !== process.pid && descriptorNamesOf(pid).some((name) => name.startsWith(`${home}/`)),
+    )
+  for (const pid of holders()) unlessOutOfReach(true, () => process.kill(pid, "SIGKILL"))
+  await until("nothing holds its files", () => holders().length === 0)
+  removeNetwork(dataDir)
+  Bun.spawnSync(["umount", "--lazy", dataDir], { stderr: "ignore" })
+  rmSync(home, { recursive: true, force: true })
 }
 
 /** What a daemon leaves that was killed. */

@@ -1,7 +1,8 @@
 /**
- * Templates that installations of tests take over from each other, so that only the first with a build has to boot one.
- * They are copies: what a test does to its own harms no other. The daemon looks at fingerprints as ever, and makes its
- * own where none fits.
+ * An installation of tests hands kernel, image and template over to the next ones with the same build, so that only
+ * the first has to run `bhatti init`. Kernel and image are links, as into the cache; templates are copies: a test that
+ * damages its own harms no other. The daemon checks digests and fingerprints as ever, and makes its own template where
+ * none fits.
  */
 
 import { createHash } from "node:crypto"
@@ -19,40 +20,40 @@ import { join } from "node:path"
 
 const keptMs = 86_400_000
 const unfinished = "tmp-"
+const linked = ["kernels", "images"]
 
 /** `kind`: everything beyond the build that the template depends on, as the test knows it. */
-export class KeptTemplates {
+export class KeptInstallation {
   readonly #shelf: string
   readonly #directory: string
 
   constructor(options: { cacheDir: string; build: string; kind: string }) {
     const hash = createHash("sha256").update(readFileSync(options.build)).update(options.kind)
-    this.#shelf = join(options.cacheDir, "templates-of-tests")
+    this.#shelf = join(options.cacheDir, "installations-of-tests")
     this.#directory = join(this.#shelf, hash.digest("hex").slice(0, 16))
   }
 
-  /** Before the installation is initialised. */
-  give(dataDir: string): void {
-    if (!existsSync(this.#directory)) return
-    const templates = join(dataDir, "templates")
-    mkdirSync(templates, { mode: 0o700 })
-    for (const id of readdirSync(this.#directory)) copy(join(this.#directory, id), join(templates, id))
+  /** Into an empty data directory. False: `bhatti init` has to do what is missing. */
+  give(dataDir: string): boolean {
+    if (!existsSync(this.#directory)) return false
+    copy(this.#directory, dataDir, "templates")
+    return linked.every((name) => link(this.#directory, dataDir, name))
   }
 
-  /** Afterwards: keeps what it has made. */
+  /** Keeps what `bhatti init` has made. */
   keep(dataDir: string): void {
     if (existsSync(this.#directory)) return
     mkdirSync(this.#shelf, { recursive: true })
     this.#removeOld()
     const beside = mkdtempSync(join(this.#shelf, unfinished))
-    for (const id of readdirSync(join(dataDir, "templates")))
-      if (!id.startsWith(unfinished)) copy(join(dataDir, "templates", id), join(beside, id))
+    copy(dataDir, beside, "templates")
     try {
-      renameSync(beside, this.#directory)
+      if (linked.every((name) => link(dataDir, beside, name))) renameSync(beside, this.#directory)
     } catch (error) {
       // Another lane was first.
-      rmSync(beside, { recursive: true })
       if (!existsSync(this.#directory)) throw error
+    } finally {
+      rmSync(beside, { recursive: true, force: true })
     }
   }
 
@@ -66,14 +67,16 @@ export class KeptTemplates {
 }
 
 /** With holes, which memory has many of. */
-function copy(source: string, target: string): void {
-  const { exitCode, stderr } = Bun.spawnSync([
-    "cp",
-    "-a",
-    "--sparse=always",
-    "--reflink=auto",
-    source,
-    target,
-  ])
-  if (exitCode !== 0) throw new Error(`cp ${source}: ${stderr}`)
+function copy(from: string, to: string, name: string): void {
+  const options = ["-a", "--sparse=always", "--reflink=auto"]
+  const { exitCode, stderr } = Bun.spawnSync(["cp", ...options, join(from, name), to])
+  if (exitCode !== 0) throw new Error(`cp ${join(from, name)}: ${stderr}`)
+}
+
+/** False on another file system, where the copies would be of gigabytes; then nothing of it is there. */
+function link(from: string, to: string, name: string): boolean {
+  const target = join(to, name)
+  const isLinked = Bun.spawnSync(["cp", "-a", "--link", join(from, name), target]).exitCode === 0
+  if (!isLinked) rmSync(target, { recursive: true, force: true })
+  return isLinked
 }
