@@ -125,7 +125,7 @@ func (p *packer) add(folder int, name, packedName string) error {
 }
 
 var (
-	errNoFile      = errors.New("it is no file, directory or link") // Used only here.
+	errNoFile      = errors.New("it is not a file, directory or link") // Used only here.
 	errKernelFiles = errors.New("these are the kernel's own files, which are copied only when they are asked for")
 	errEndless     = errors.New("its size is unknown and more than 4 MB")
 )
@@ -630,7 +630,7 @@ func (u *unpacker) addLink(folder int, name string, header *tar.Header) error {
 		return err
 	}
 	if target == "" {
-		return wire.Errorf(wire.Invalid, "the archive links %q to nothing", header.Name)
+		return wire.Errorf(wire.Invalid, "the archive links %q to a missing file", header.Name)
 	}
 	targetFolder, targetName := splitName(target)
 	if targetFolder == "" {

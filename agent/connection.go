@@ -154,7 +154,7 @@ func (c *connection) open(frame wire.Frame) error {
 	case isKnown:
 		return wire.ErrBroken
 	case isFull:
-		s.fail(wire.Errorf(wire.LimitExceeded, "%d streams are open, more are not possible", wire.StreamsMax))
+		s.fail(wire.Errorf(wire.LimitExceeded, "%d streams are open, which is the limit", wire.StreamsMax))
 	default:
 		c.tasks <- task{stream: s, isOpen: true, payload: clone(frame.Payload)}
 	}

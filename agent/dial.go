@@ -26,7 +26,7 @@ func (a *agent) dial(s *stream, payload []byte) {
 		return
 	}
 	if request.Port < 1 || request.Port > 65535 {
-		s.fail(wire.Errorf(wire.Invalid, "%d is no port", request.Port))
+		s.fail(wire.Errorf(wire.Invalid, "%d is not a port", request.Port))
 		return
 	}
 	go func() {

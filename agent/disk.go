@@ -56,7 +56,7 @@ func filesystemSize() (blocks, blockBytes uint64, err error) {
 	}
 	const magic = 0xef53
 	if binary.LittleEndian.Uint16(superblock[0x38:]) != magic {
-		return 0, 0, fmt.Errorf("%s is no ext4 filesystem", rootDevice)
+		return 0, 0, fmt.Errorf("%s is not an ext4 filesystem", rootDevice)
 	}
 	low, high := binary.LittleEndian.Uint32(superblock[0x4:]), binary.LittleEndian.Uint32(superblock[0x150:])
 	return uint64(high)<<32 | uint64(low), 1024 << binary.LittleEndian.Uint32(superblock[0x18:]), nil

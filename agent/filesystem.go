@@ -105,7 +105,7 @@ func errnoCode(errno syscall.Errno) wire.Code {
 func parseMode(mode string) (uint32, error) {
 	value, err := strconv.ParseUint(mode, 8, 32)
 	if err != nil || value > 0o7777 {
-		return 0, wire.Errorf(wire.Invalid, "%q is no mode", mode)
+		return 0, wire.Errorf(wire.Invalid, "%q is not a mode", mode)
 	}
 	return uint32(value), nil
 }
@@ -251,7 +251,7 @@ func list(s *stream, folder *os.File) (wire.Listed, error) {
 }
 
 // errGivenUp answers an operation that the host has cancelled, or whose connection is lost.
-var errGivenUp = wire.Errorf(wire.Unavailable, "the operation was given up")
+var errGivenUp = wire.Errorf(wire.Unavailable, "the operation was cancelled")
 
 func (a *agent) fileRemove(s *stream, payload []byte) {
 	fileOperation(s, payload, func(request wire.FileNamed) (any, error) {
@@ -303,7 +303,7 @@ func (a *agent) fileMkdir(s *stream, payload []byte) {
 		case err == nil:
 			return wire.Empty{}, nil
 		case err == syscall.ENOENT && request.Parents: // Filesystems such as /proc may return anything.
-			return nil, wire.Errorf(wire.Forbidden, "nothing can be made at %q", request.Path)
+			return nil, wire.Errorf(wire.Forbidden, "nothing can be created at %q", request.Path)
 		}
 		return nil, fileError(request.Path, err)
 	})

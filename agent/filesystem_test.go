@@ -340,7 +340,7 @@ func TestWhereNothingCanBeMadeThatIsSaid(t *testing.T) {
 	h := personalised(t)
 	for _, path := range []string{"/proc/x", "/proc/x/y"} {
 		o := h.ask("file_mkdir", map[string]any{"path": path, "parents": true})
-		if o.Error == nil || o.Error.Code != wire.Forbidden || o.Error.Message != fmt.Sprintf("nothing can be made at %q", path) {
+		if o.Error == nil || o.Error.Code != wire.Forbidden || o.Error.Message != fmt.Sprintf("nothing can be created at %q", path) {
 			t.Errorf("%+v", o.Error)
 		}
 	}

@@ -19,7 +19,7 @@ const (
 	searchPath       = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 	languageDefault  = "C.UTF-8"
 	terminalDefault  = "xterm-256color"
-	scriptOfNoFormat = "the kernel cannot run %q: it is no program for this machine, and a script needs a #! line"
+	scriptOfNoFormat = "the kernel cannot run %q: it is not a program for this machine, and a script needs a #! line"
 )
 
 // launch is a request that has been checked.
@@ -87,7 +87,7 @@ func findDirectory(wanted string, who account) (string, error) {
 	case err != nil:
 		return "", wire.Errorf(wire.Invalid, "directory %q: %v", wanted, err)
 	case !about.IsDir():
-		return "", wire.Errorf(wire.Invalid, "%q is no directory", wanted)
+		return "", wire.Errorf(wire.Invalid, "%q is not a directory", wanted)
 	}
 	return wanted, nil
 }

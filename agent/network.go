@@ -93,31 +93,31 @@ func parseNetwork(network wire.Network) (identity, error) {
 	var i identity
 	mac, err := net.ParseMAC(network.MAC)
 	if err != nil || len(mac) != len(i.mac) || mac[0]&1 != 0 {
-		return i, wire.Errorf(wire.Invalid, "%q is no address of a network card", network.MAC)
+		return i, wire.Errorf(wire.Invalid, "%q is not a network card's address", network.MAC)
 	}
 	copy(i.mac[:], mac)
 	if !parseAddress(network.Address, &i.address) {
-		return i, wire.Errorf(wire.Invalid, "%q is no IPv4 address", network.Address)
+		return i, wire.Errorf(wire.Invalid, "%q is not an IPv4 address", network.Address)
 	}
 	if network.Prefix < 1 || network.Prefix > 32 {
-		return i, wire.Errorf(wire.Invalid, "%d is no length of a network prefix", network.Prefix)
+		return i, wire.Errorf(wire.Invalid, "%d is not a valid prefix length", network.Prefix)
 	}
 	i.prefix = network.Prefix
 	mask := ^uint32(0) << (32 - network.Prefix)
 	if network.Gateway != "" {
 		if !parseAddress(network.Gateway, &i.gateway) {
-			return i, wire.Errorf(wire.Invalid, "%q is no IPv4 address", network.Gateway)
+			return i, wire.Errorf(wire.Invalid, "%q is not an IPv4 address", network.Gateway)
 		}
 		i.hasGateway = true
 		i.isGatewayFar = (binary.BigEndian.Uint32(i.gateway[:])^binary.BigEndian.Uint32(i.address[:]))&mask != 0
 	}
 	for _, server := range network.DNS {
 		if net.ParseIP(server) == nil {
-			return i, wire.Errorf(wire.Invalid, "%q is no address of a name server", server)
+			return i, wire.Errorf(wire.Invalid, "%q is not a name server's address", server)
 		}
 	}
 	if network.MTU < 68 || network.MTU > 65535 {
-		return i, wire.Errorf(wire.Invalid, "%d is no MTU", network.MTU)
+		return i, wire.Errorf(wire.Invalid, "%d is not a valid MTU", network.MTU)
 	}
 	i.mtu = network.MTU
 	return i, nil

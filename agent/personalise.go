@@ -76,10 +76,10 @@ func checkPersonalise(request wire.Personalise) error {
 		return err
 	}
 	if !isHostname(request.Hostname) {
-		return wire.Errorf(wire.Invalid, "%q is no host name", request.Hostname)
+		return wire.Errorf(wire.Invalid, "%q is not a host name", request.Hostname)
 	}
 	if !isHex(request.MachineID) || len(request.MachineID) != 32 {
-		return wire.Errorf(wire.Invalid, "%q is no machine id", request.MachineID)
+		return wire.Errorf(wire.Invalid, "%q is not a machine id", request.MachineID)
 	}
 	return checkText(wire.Exec{Env: request.Env})
 }

@@ -46,7 +46,7 @@ func (l *sessions) add(name *string, start func(id string) (*session, error)) (*
 		}
 	}
 	if running >= sessionsRunningMax {
-		return nil, wire.Errorf(wire.LimitExceeded, "%d sessions are running, more are not possible", running)
+		return nil, wire.Errorf(wire.LimitExceeded, "%d sessions are running, which is the limit", running)
 	}
 	s, err := start("s" + strconv.Itoa(l.next+1))
 	if err != nil {

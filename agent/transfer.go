@@ -20,7 +20,7 @@ func (a *agent) fileRead(s *stream, payload []byte) {
 			return nil, err
 		}
 		if request.Offset < 0 || request.Limit != nil && *request.Limit < 0 {
-			return nil, wire.Errorf(wire.Invalid, "offset and limit are not below zero")
+			return nil, wire.Errorf(wire.Invalid, "offset and limit must not be below zero")
 		}
 		// Without O_NONBLOCK opening a pipe would block.
 		file, err := syscall.Open(path, syscall.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOCTTY|syscall.O_CLOEXEC, 0)
@@ -57,7 +57,7 @@ func notRegular(path string, about *syscall.Stat_t) *wire.Error {
 	if about.Mode&syscall.S_IFMT == syscall.S_IFDIR {
 		return wire.Errorf(wire.Invalid, "%q is a directory", path)
 	}
-	return wire.Errorf(wire.Invalid, "%q is no regular file", path)
+	return wire.Errorf(wire.Invalid, "%q is not a regular file", path)
 }
 
 // becameShorter reports a file that changed while it was read, so that neither the old nor the new content was read

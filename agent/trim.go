@@ -125,7 +125,7 @@ func parseSuperblock(superblock []byte) (layout blockLayout, groups, groupBytes 
 		groupsMax         = 1 << 16
 	)
 	if binary.LittleEndian.Uint16(superblock[0x38:]) != magic || word(0x18) > 6 || word(0x20) == 0 {
-		return layout, 0, 0, fmt.Errorf("%s is no ext4 filesystem", rootDevice)
+		return layout, 0, 0, fmt.Errorf("%s is not an ext4 filesystem", rootDevice)
 	}
 	layout = blockLayout{
 		blockBytes: 1024 << word(0x18), firstBlock: word(0x14), blocksPerGroup: word(0x20), blocks: word(0x4),

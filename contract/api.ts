@@ -256,7 +256,7 @@ export const api = {
   readSession: endpoint({
     method: "GET",
     path: "/sandboxes/:id/sessions/:session/output",
-    summary: "The last 256 KiB that a session's terminal has shown, by the session's id or name",
+    summary: "The last 256 KiB of a session's terminal output, by the session's id or name",
     reply: z.never(),
     replyBytes: true,
     status: 200,

@@ -64,7 +64,7 @@ function operation(options: { name: string; endpoint: Endpoint; components: Comp
       ...(endpoint.existingStatus && {
         [endpoint.existingStatus]: {
           ...goodResponse(endpoint, components),
-          description: "It was there already",
+          description: "It already existed",
         },
       }),
       [endpoint.status]: goodResponse(endpoint, components),
@@ -95,7 +95,7 @@ function goodResponse(endpoint: Endpoint, components: Components): Json {
         : {
             [endpoint.stream.accept]: {
               schema: components.schema(endpoint.stream.event, "output"),
-              "x-stream": "one JSON value a line",
+              "x-stream": "one JSON value per line",
             },
           }),
     },

@@ -11,7 +11,7 @@ export const SandboxName = z
   .string()
   .regex(limits.sandboxNamePattern, `a sandbox name has ${limits.sandboxNameRule}`)
   // Where either is accepted, one sandbox's name must not be another's id.
-  .refine((name) => !SandboxId.safeParse(name).success, "a sandbox name is not formed like an id")
+  .refine((name) => !SandboxId.safeParse(name).success, "a sandbox name must not look like an id")
   .describe("Name of the sandbox, unique among yours")
 
 export const ImageName = z
@@ -62,7 +62,7 @@ export const Labels = z
 const LabelPair = z
   .string()
   .max(512)
-  .regex(/^[^=]+=/, "a label is asked for as key=value")
+  .regex(/^[^=]+=/, "a label filter has the form key=value")
 export const ListSandboxes = z.strictObject({
   label: z
     .union([LabelPair, z.array(LabelPair).max(limits.labelsMax)])

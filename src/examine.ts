@@ -27,7 +27,7 @@ export async function examine({ dataDir }: { dataDir: string }): Promise<Check[]
         ? ""
         : `; bring it back, with the daemon stopped: sudo bhatti admin recover ${id} --data-dir ${dataDir}`
     const text = `${path} was set aside ${at}: ${kind} ${id}, ${reason}`
-    findings.push(warn("data", text, `remove it when nobody needs it: sudo rm -r ${path}${back}`))
+    findings.push(warn("data", text, `remove it when it is not needed: sudo rm -r ${path}${back}`))
   }
   if (belonging.kind === "fits" && listCopies(dataDir).length === 0)
     findings.push(

@@ -144,7 +144,7 @@ test("every trouble has a status and a way to fix it", () => {
       "use HOST:PORT",
     ],
     [{ listener: "nobody" }, "port", "warn", "the daemon does not run"],
-    [{ listener: "other" }, "port", "fail", "something else than bhatti"],
+    [{ listener: "other" }, "port", "fail", "another program uses"],
     [{ yearUtc: 1970 }, "clock", "fail", "1970"],
   ]
   for (const [difference, area, status, text] of cases) {

@@ -114,7 +114,7 @@ function checkData({ data, dataDir, isRoot }: HostFacts, config: Config | undefi
     ...checkAccess(dataDir, data, isRoot),
     ...data.findings,
     data.kernelAndImage
-      ? ok("data", "kernel and image are there")
+      ? ok("data", "kernel and image are installed")
       : fail("data", "kernel or image is missing", fix),
     checkRoom(dataDir, data.freeMib, config?.disk_reserve_mb ?? 0),
   ]
@@ -122,7 +122,7 @@ function checkData({ data, dataDir, isRoot }: HostFacts, config: Config | undefi
 
 function checkMemory(availableMib: number, reserveMib: number): Check {
   const text = `${sizeInWords(availableMib)} available`
-  const fix = "stop something; a sandbox needs what it uses of its memory"
+  const fix = "stop a program; a sandbox needs the memory that it uses"
   if (availableMib <= reserveMib)
     return fail(
       "memory",
@@ -148,7 +148,7 @@ function checkListener(listener: HostFacts["listener"], address = "its address")
     case "other":
       return fail(
         "port",
-        `something else than bhatti has ${address}`,
+        `another program uses ${address}`,
         "sudo ss -ltnp shows what; or another listen: in config.yaml",
       )
     case "unknown":

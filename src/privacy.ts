@@ -19,7 +19,7 @@ export function makePrivate(dataDir: string): string[] {
   if (found.uid !== own) {
     throw refusal(
       `the data directory ${dataDir} belongs to user ${found.uid}, not to ${own} who runs the daemon`,
-      [`look whether what is in it is yours, then: sudo chown ${own} ${dataDir}`],
+      [`check that its contents are yours, then: sudo chown ${own} ${dataDir}`],
     )
   }
   if ((mode & writableByOthers) !== 0) {

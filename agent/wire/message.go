@@ -184,7 +184,7 @@ func Decode(payload []byte, target any) error {
 		return nil
 	}
 	if !bytes.HasPrefix(bytes.TrimLeft(payload, " \t\r\n"), []byte("{")) {
-		return Errorf(Invalid, "the message is no JSON object")
+		return Errorf(Invalid, "the message is not a JSON object")
 	}
 	if err := json.Unmarshal(payload, target); err != nil {
 		return Errorf(Invalid, "the message cannot be read: %v", err)

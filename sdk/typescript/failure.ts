@@ -86,7 +86,7 @@ function codeOf(cause: unknown): string | undefined {
 }
 
 export function failureOfReply(cause: unknown, url: string): AppError {
-  return new AppError("unavailable", `${url} answered with something else than JSON`, {
+  return new AppError("unavailable", `${url} answered with something other than JSON`, {
     cause,
     hint: `is ${url} the address of a bhatti daemon?`,
     retryable: false,

@@ -44,7 +44,7 @@ export class ShellStream {
     })
     this.end = this.#socket.end
     this.end.then(
-      () => reject(new AppError("internal", "the session ended before it began")),
+      () => reject(new AppError("internal", "the session ended before it was attached")),
       (error: unknown) => reject(error),
     )
   }

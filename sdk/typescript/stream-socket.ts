@@ -173,7 +173,7 @@ export class StreamSocket<ClientMessage, ServerMessage extends { type: string },
       message = JSON.parse(text)
     } catch (error) {
       if (!(error instanceof SyntaxError)) throw error
-      return this.#giveUp("the daemon sent something that is no message", error)
+      return this.#giveUp("the daemon sent something that is not a message", error)
     }
     if (!isFailure(message)) return this.#plan.onMessage(message as Exclude<ServerMessage, Failure>)
     this.fail(

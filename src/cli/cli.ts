@@ -107,7 +107,7 @@ async function tellUnknownKeys(out: Output, clientFile: Promise<ClientFile>): Pr
   for (const key of keys) {
     const meant = suggest(key, clientKeys)
     const hint = meant === undefined ? "" : `; did you mean ${meant}?`
-    await out.talk(`bhatti: ${(await clientFile).path} has a key that nobody reads: ${oneLine(key)}${hint}`)
+    await out.talk(`bhatti: ${(await clientFile).path} has an unknown key: ${oneLine(key)}${hint}`)
   }
 }
 

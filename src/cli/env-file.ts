@@ -63,5 +63,5 @@ function unquoted(value: string, place: string): string {
   if (trimmed.length > 1 && trimmed.endsWith(quote)) return trimmed.slice(1, -1)
   // Quotes in the middle belong to the value, as in "a" and "b".
   if (trimmed.slice(1).includes(quote)) return value
-  throw new WrongUsage(`${place}: the quote that begins the value does not end on its line`)
+  throw new WrongUsage(`${place}: the quote that begins the value must end on its line`)
 }

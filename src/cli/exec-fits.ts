@@ -16,18 +16,20 @@ export function checkFits(request: { cmd: readonly string[] }): void {
   const { cmd } = request
   if (cmd[0] === "") throw new WrongUsage("the command's name is empty")
   if (cmd.length > limits.execArgsMax)
-    throw new WrongUsage(`the command has ${cmd.length} words; ${limits.execArgsMax} fit`, { hint })
+    throw new WrongUsage(`the command has ${cmd.length} words; at most ${limits.execArgsMax} are allowed`, {
+      hint,
+    })
   const letters = cmd.reduce((sum, word) => sum + word.length + 1, 0)
   if (letters > limits.execRequestBytesMax)
     throw new WrongUsage(
-      `the command has ${bytesText(letters)}; ${bytesText(limits.execRequestBytesMax)} fit`,
+      `the command has ${bytesText(letters)}; at most ${bytesText(limits.execRequestBytesMax)} are allowed`,
       { hint },
     )
   // Control characters and the like take up to six bytes.
   const bytes = Buffer.byteLength(JSON.stringify(request))
   if (bytes > requestBytesMax)
     throw new WrongUsage(
-      `the command has ${bytesText(bytes)} as it is sent; ${bytesText(requestBytesMax)} fit`,
+      `the command has ${bytesText(bytes)} as it is sent; at most ${bytesText(requestBytesMax)} are allowed`,
       { hint },
     )
 }

@@ -9,7 +9,7 @@ import { onSignals } from "./signals.ts"
 export function sayWhenLeft(out: Output, words: string): Disposable {
   const listening = onSignals(["SIGINT", "SIGTERM"], async (signal) => {
     listening[Symbol.dispose]()
-    await out.talk(`not waited for: ${words}`)
+    await out.talk(`stopped waiting: ${words}`)
     process.kill(process.pid, signal)
   })
   return listening

@@ -109,7 +109,7 @@ test("a line that is no variable is named by its number, not by its text", () =>
   for (const [text, told] of [
     ["A=1\nsecret", "f, line 2 is not NAME=VALUE"],
     ["1A=secret", 'f, line 1: "1A" cannot be a variable\'s name'],
-    ["A='secret", "f, line 1: the quote that begins the value does not end on its line"],
+    ["A='secret", "f, line 1: the quote that begins the value must end on its line"],
   ] as const)
     expect(refusalOf(() => parseEnvFile(text, "f")).message).toBe(told)
 })

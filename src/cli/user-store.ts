@@ -42,7 +42,7 @@ async function openStore(operator: Operator, dataDir: string): Promise<UserStore
     if (cause instanceof AppError) throw cause
     const code = errorCodeOf(cause)
     if (leadsNowhere(cause))
-      throw new AppError("not_found", `there is no daemon's database in ${dataDir}`, {
+      throw new AppError("not_found", `there is no bhatti database in ${dataDir}`, {
         cause,
         hint: `sudo bhatti init --data-dir ${dataDir}`,
       })

@@ -49,7 +49,7 @@ export class Defiance {
     this.#seen.set(hold, { mib, warnings: warnings + 1 })
     if (warnings < warningsMax) return this.pause(record, machine)
     await machines.kill(machine)
-    await markEnded(this.#core, record, "it was paused for want of disk space and went on writing")
+    await markEnded(this.#core, record, "it was paused because disk space ran out, but kept writing")
   }
 
   /** Called when the machine may resume. */

@@ -44,7 +44,7 @@ export function recordFailure(
       ...meta,
       code: isApp ? error.code : "internal",
       // The text of a bug belongs in the log.
-      reason: isApp ? error.message : "an internal error; the daemon's log says which",
+      reason: isApp ? error.message : "an internal error; the daemon's log has the details",
       ...(isApp && error.hint !== undefined && { hint: error.hint }),
     },
   })

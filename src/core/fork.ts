@@ -105,7 +105,7 @@ function checkAsked(source: SandboxRecord, input: CreateSandbox): void {
     refuse(`has its source's memory, ${source.memoryMib} MB, not ${memoryMib}`)
   if (diskMib !== source.diskMib)
     refuse(`has its source's size of disk, ${source.diskMib} MB, not ${diskMib}`)
-  if (input.init !== undefined) refuse("goes on where its source is, so there is no init script to run")
+  if (input.init !== undefined) refuse("continues where its source is, so there is no init script to run")
   if ((input.files ?? []).length > 0) refuse("has its source's files, and is given none at its start")
 }
 

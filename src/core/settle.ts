@@ -56,7 +56,7 @@ async function finishStopping(
     await machines.removeSnapshot(machine.directory)
     if (await adopt(core, record, machine)) return
     await machines.kill(machine)
-    return markEnded(core, record, "its machine did not go on after a stop that failed")
+    return markEnded(core, record, "its machine did not resume after a stop that failed")
   }
   const check = await machines.checkSnapshot(disks.directoryOf(record.id), await templateOf(core, record))
   if (!check.fits) return markEnded(core, record, "its machine ended while it was being saved")

@@ -397,7 +397,7 @@ function heldError(record: SandboxRecord, held: Held): AppError {
     })
   }
   return new AppError("unavailable", message, {
-    hint: "it goes on by itself when there is room: remove sandboxes or snapshots, or ask the operator to free space",
+    hint: "it resumes when there is space again: remove sandboxes or snapshots, or ask the operator to free space",
     retryAfterSec,
   })
 }

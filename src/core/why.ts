@@ -82,7 +82,7 @@ export async function whySandbox(core: Core, account: Account, nameOrId: string)
   if (held !== null)
     return {
       thermal: "warm",
-      reason: `it is paused, and goes on when there is room: ${heldText(held)}`,
+      reason: `it is paused and resumes when there is space again: ${heldText(held)}`,
       ...quiet,
     }
   if (state.kind === "cold" && failed && failed.restSec > 0) {

@@ -283,12 +283,12 @@ async function compare(directory: string, manifest: Manifest): Promise<void> {
 async function readManifest(directory: string): Promise<Manifest> {
   const text = await Bun.file(join(directory, manifestFile)).text().catch(whenNowhere)
   if (text === undefined) {
-    throw new AppError("not_found", `there is no whole backup in ${directory}`, {
+    throw new AppError("not_found", `there is no complete backup in ${directory}`, {
       hint: "name the directory that was given to: bhatti admin backup; one without backup.json was not finished",
     })
   }
   const manifest = Manifest.safeParse(parseJson(text))
-  if (!manifest.success) throw damaged(`${manifestFile} is not whole`)
+  if (!manifest.success) throw damaged(`${manifestFile} is damaged`)
   return manifest.data
 }
 

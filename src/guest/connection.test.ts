@@ -227,7 +227,7 @@ test("a lost channel fails everything that waits", async () => {
   const output = readAll(process.output)
   await fake.opened()
   fake.hangUp()
-  expect(await guest.closed).toEqual({ reason: "the guest's machine closed it" })
+  expect(await guest.closed).toEqual({ reason: "the guest's machine closed the channel" })
   for (const pending of [
     process.started,
     process.result,
@@ -290,7 +290,7 @@ test("a guest in the middle of a frame is asked again behind zeros", async () =>
   fake.send(Buffer.of(0xb4), Buffer.from("LOHAR\r\n"), first.subarray(8, 24), Buffer.of(0, 1, 0, 0))
   await fake.greet()
   expect(await ready).toEqual({ generation: 1 })
-  expect((await lost).message).toContain("begun again")
+  expect((await lost).message).toContain("was restarted")
 })
 
 test("too many commands are refused here", async () => {

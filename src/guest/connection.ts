@@ -110,7 +110,7 @@ export class Guest {
 
   /** Handlers for the socket that becomes this guest's channel. */
   socketListeners(): Bun.SocketHandler<undefined> {
-    const leave = () => this.#end("the guest's machine closed it")
+    const leave = () => this.#end("the guest's machine closed the channel")
     return {
       open: (socket) => {
         this.#socket = socket
@@ -438,7 +438,7 @@ export class Guest {
     if (payload.length > wireLimits.jsonBytesMax) {
       return new AppError(
         "invalid",
-        `the request has ${payload.length} bytes, at most ${wireLimits.jsonBytesMax} fit`,
+        `the request has ${payload.length} bytes, at most ${wireLimits.jsonBytesMax} are allowed`,
       )
     }
     if (this.#streams.size >= wireLimits.streamsMax) {
@@ -521,7 +521,7 @@ export class Guest {
 
   #resync(): void {
     if (this.#isReady || this.#lost) return
-    this.#loseStreams(new AppError("unavailable", "the connection to the guest was begun again"))
+    this.#loseStreams(new AppError("unavailable", "the connection to the guest was restarted"))
     this.#nonce = newNonce()
     this.#decoder.expect(this.#nonce)
     this.#send(new Uint8Array(wireLimits.frameBytesMax))

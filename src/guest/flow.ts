@@ -67,7 +67,8 @@ export class Input {
   }
 
   addCredit(count: number): void {
-    if (this.#credit + count > wireLimits.windowBytes) throw new WireError("more is given back than was sent")
+    if (this.#credit + count > wireLimits.windowBytes)
+      throw new WireError("the guest acknowledged more than was sent")
     this.#credit += count
     this.#tellChanged()
   }

@@ -62,7 +62,7 @@ export function parseResult(payload: Uint8Array): Result {
     if (typeof message !== "string") throw new WireError("the guest's error has no message")
     return { kind: "error", error: new AppError(isErrorCode(code) ? code : "internal", message) }
   }
-  if (!isObject(result.ok)) throw new WireError("the guest's result is neither good nor bad")
+  if (!isObject(result.ok)) throw new WireError("the guest's result is neither a success nor an error")
   return { kind: "ok", value: result.ok }
 }
 
@@ -125,7 +125,7 @@ export function parseObject(payload: Uint8Array): Record<string, unknown> {
   } catch (cause) {
     throw new WireError("the guest sent bad JSON", { cause })
   }
-  if (!isObject(value)) throw new WireError("the guest's message is no JSON object")
+  if (!isObject(value)) throw new WireError("the guest's message is not a JSON object")
   return value
 }
 

@@ -73,7 +73,7 @@ async function* linesOf(
   } else if (subscription.isCut) {
     yield {
       type: "error",
-      data: "events came faster than they were read",
+      data: "events arrived faster than the client read them",
       code: "unavailable",
       hint: "follow again with the time of the last event as since",
     }

@@ -148,7 +148,7 @@ function clientBehind(request: Request, trusted: TrustedProxies): string {
 function addressOf(request: Request, { publicAddress, apiHosts }: Reached): string {
   const host = request.headers.get("host") ?? ""
   const parts = /^(?:[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::(\d{1,5}))?$/.exec(host)
-  if (!parts) throw new AppError("invalid", "the Host header is no host and port")
+  if (!parts) throw new AppError("invalid", "the Host header is not a host and port")
   const { scheme, port: publicPort } = publicAddress
   // A proxy that is not trusted ends TLS there, as the configuration says.
   const isPublic =

@@ -61,7 +61,7 @@ function linesOf(
         const known = error instanceof AppError ? error : undefined
         const {
           code = "internal",
-          message = "an internal error; the daemon's log says why",
+          message = "an internal error; the daemon's log has the details",
           hint,
           subject,
         } = known ?? {}

@@ -34,7 +34,7 @@ async function tarballOf({ name, version, integrity }: NpmPackage): Promise<Uint
   if (found !== integrity) {
     throw new AppError(
       "unavailable",
-      `the npm package ${name} ${version} is not the one that the recipe names`,
+      `the npm package ${name} ${version} does not match the recipe's checksum`,
       {
         hint: `expected ${integrity}, got ${found}`,
         retryable: false,
@@ -55,7 +55,7 @@ async function addressOf(specifier: string): Promise<string> {
 async function download(url: string, name: string): Promise<Uint8Array> {
   const failure = (cause: unknown) =>
     new AppError("unavailable", `cannot download the npm package ${name}`, {
-      hint: "see that the npm registry can be reached",
+      hint: "check that the npm registry can be reached",
       cause,
     })
   try {

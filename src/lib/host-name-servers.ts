@@ -64,7 +64,7 @@ function isNameServer(value: string): boolean {
 function readBounded(path: string): string {
   const fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK)
   try {
-    if (!fstatSync(fd).isFile()) throw Object.assign(new Error(`${path} is no file`), { code: "no file" })
+    if (!fstatSync(fd).isFile()) throw Object.assign(new Error(`${path} is not a file`), { code: "no file" })
     const bytes = Buffer.alloc(bytesMax)
     return bytes.toString("utf8", 0, readSync(fd, bytes, 0, bytesMax, 0))
   } finally {

@@ -8,7 +8,7 @@ export function isMissing(error: unknown): boolean {
   return errorCodeOf(error) === "ENOENT"
 }
 
-/** Like `isMissing`, and also if a part of the path is no directory. */
+/** Like `isMissing`, and also if a part of the path is not a directory. */
 export function leadsNowhere(error: unknown): boolean {
   return isMissing(error) || errorCodeOf(error) === "ENOTDIR"
 }

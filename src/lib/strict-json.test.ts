@@ -16,30 +16,30 @@ const refusal = (text: string) => {
 }
 
 test.each([
-  ['{"cmd":["true"],"cmd":["false"]}', '"cmd" is there twice in one object'],
-  ['{"a":1,"b":2,"a":1}', '"a" is there twice in one object'],
-  ['{"env":{"A":"1","B":"","A":"1"}}', '"A" is there twice in one object'],
-  ['[{"a":1},{"b":[{"a":1, "a" :2}]}]', '"a" is there twice in one object'],
+  ['{"cmd":["true"],"cmd":["false"]}', '"cmd" appears twice in one object'],
+  ['{"a":1,"b":2,"a":1}', '"a" appears twice in one object'],
+  ['{"env":{"A":"1","B":"","A":"1"}}', '"A" appears twice in one object'],
+  ['[{"a":1},{"b":[{"a":1, "a" :2}]}]', '"a" appears twice in one object'],
   // The same name, written in another way.
-  ['{"cmd":1,"\\u0063md":2}', '"cmd" is there twice in one object'],
-  ['{"":1,"":2}', '"" is there twice in one object'],
-  ['{"a\\"b":1,"a\\"b":2}', '"a"b" is there twice in one object'],
-  ['{"__proto__":1,"__proto__":2}', '"__proto__" is there twice in one object'],
-  ['{"env":{"A":"\\ud800"}}', "env.A: half of a character, an unpaired surrogate, is not valid"],
-  ['{"cmd":["x","a\\uDC00b"]}', "cmd.1: half of a character, an unpaired surrogate, is not valid"],
-  ['{"\\ud83d":1}', "\ufffd: half of a character, an unpaired surrogate, is not valid"],
-  ['"\\ude00\\ud83d"', "half of a character, an unpaired surrogate, is not valid"],
-  ["{", "that is not JSON"],
-  ["", "that is not JSON"],
-  ["{'a':1}", "that is not JSON"],
-  ["\ufeff{}", "that is not JSON"],
+  ['{"cmd":1,"\\u0063md":2}', '"cmd" appears twice in one object'],
+  ['{"":1,"":2}', '"" appears twice in one object'],
+  ['{"a\\"b":1,"a\\"b":2}', '"a"b" appears twice in one object'],
+  ['{"__proto__":1,"__proto__":2}', '"__proto__" appears twice in one object'],
+  ['{"env":{"A":"\\ud800"}}', "env.A: an unpaired surrogate (half of a character) is not valid text"],
+  ['{"cmd":["x","a\\uDC00b"]}', "cmd.1: an unpaired surrogate (half of a character) is not valid text"],
+  ['{"\\ud83d":1}', "\ufffd: an unpaired surrogate (half of a character) is not valid text"],
+  ['"\\ude00\\ud83d"', "an unpaired surrogate (half of a character) is not valid text"],
+  ["{", "it is not valid JSON"],
+  ["", "it is not valid JSON"],
+  ["{'a':1}", "it is not valid JSON"],
+  ["\ufeff{}", "it is not valid JSON"],
 ])("%s is refused: %s", (text, message) => {
   expect(refusal(text)).toBe(message)
 })
 
 test("what is nested without end is refused before anybody walks through it", () => {
   const deep = `${"[".repeat(100_000)}"\\u0041"${"]".repeat(100_000)}`
-  expect(refusal(deep)).toBe("that JSON is too deep")
+  expect(refusal(deep)).toBe("the JSON is nested too deeply")
 })
 
 test.each([
@@ -73,7 +73,7 @@ test("a member that is repeated anywhere is found", () => {
         (inner, isArray) => (isArray ? `[0,${inner}]` : `{"x":${inner}}`),
         `{${members}}`,
       )
-      expect(refusal(text)).toBe(`"${again}" is there twice in one object`)
+      expect(refusal(text)).toBe(`"${again}" appears twice in one object`)
     }),
   )
 })

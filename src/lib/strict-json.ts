@@ -23,14 +23,14 @@ export function parseStrictJson(text: string): unknown {
   try {
     value = JSON.parse(text)
   } catch (cause) {
-    throw new AppError("invalid", "that is not JSON", { cause })
+    throw new AppError("invalid", "it is not valid JSON", { cause })
   }
   checkMembers(text)
   // Raw text is always well-formed; unpaired surrogates can only be written as escapes.
   const where = text.includes("\\u") ? brokenString(value) : undefined
   if (where === undefined) return value
   const place = where.length === 0 ? "" : `${where.join(".")}: `
-  throw new AppError("invalid", `${place}half of a character, an unpaired surrogate, is not valid`)
+  throw new AppError("invalid", `${place}an unpaired surrogate (half of a character) is not valid text`)
 }
 
 /** Throws if a name is repeated or the nesting is too deep. The text must be valid JSON. */
@@ -41,7 +41,7 @@ function checkMembers(text: string): void {
     switch (text.charCodeAt(at)) {
       case openBrace:
       case openBracket:
-        if (open.length === depthMax) throw new AppError("invalid", "that JSON is too deep")
+        if (open.length === depthMax) throw new AppError("invalid", "the JSON is nested too deeply")
         open.push(text.charCodeAt(at) === openBrace ? new Set() : undefined)
         break
       case closeBrace:
@@ -54,7 +54,7 @@ function checkMembers(text: string): void {
           const written = text.slice(at, end)
           const name = written.includes("\\") ? String(JSON.parse(written)) : written.slice(1, -1)
           const names = open.at(-1)
-          if (names?.has(name)) throw new AppError("invalid", `"${name}" is there twice in one object`)
+          if (names?.has(name)) throw new AppError("invalid", `"${name}" appears twice in one object`)
           names?.add(name)
         }
         at = end - 1

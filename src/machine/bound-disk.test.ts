@@ -135,13 +135,13 @@ describe("a disk that nothing is known of", () => {
     const whole = readFileSync(disk)
     const damages: [string, (bytes: Buffer) => Buffer | undefined][] = [
       ["is empty", () => Buffer.alloc(0)],
-      ["does not begin as a disk does", () => Buffer.alloc(mebibyte)],
+      ["does not begin with a disk's header", () => Buffer.alloc(mebibyte)],
       ["its header is not that of a disk made here", (bytes) => void bytes.writeUInt8(4, 79)],
       [
-        "its second table lies behind its end",
+        "its second table lies beyond its end",
         (bytes) => bytes.subarray(0, entry(bytes, entry(bytes, 40)) + 9),
       ],
-      ["is at no place where one can be", (bytes) => void bytes.writeUInt8(2, entry(bytes, 40) + 6)],
+      ["is at an impossible position", (bytes) => void bytes.writeUInt8(2, entry(bytes, 40) + 6)],
       ["larger than those of any disk", (bytes) => void bytes.writeUInt32BE(0xffff, 56)],
     ]
     for (const [what, damage] of damages) {

@@ -69,7 +69,7 @@ function librariesOf(programs: string[]): string[] {
   const result = Bun.spawnSync(["ldd", ...programs], { timeout: 10_000, env: { PATH: "/usr/bin:/bin" } })
   const text = result.stdout.toString()
   if (result.exitCode !== 0 || text.includes("not found")) {
-    throw new AppError("unavailable", "QEMU's libraries are not all there", {
+    throw new AppError("unavailable", "some of QEMU's libraries are missing", {
       hint: `see what is missing: ldd ${programs.join(" ")}`,
       retryable: false,
     })

@@ -62,7 +62,7 @@ export function machineChecks(facts: MachineFacts, circumstances: Circumstances)
 
 export function checkUserIds([other]: readonly OtherUser[]): Check {
   return other === undefined
-    ? ok("users", "the user ids of machines are nobody else's")
+    ? ok("users", "no other user has the user ids of machines")
     : warn(
         "users",
         `${other.name} has user ids of machines too (${other.file}), and with them power over machines`,

@@ -76,7 +76,7 @@ class TableReader {
 
   async read(): Promise<DiskTables> {
     if (this.#bytes === 0) throw new Damage("it is empty")
-    if (this.#bytes < clusterBytes) throw new Damage("it is cut within its header")
+    if (this.#bytes < clusterBytes) throw new Damage("it is truncated within its header")
     const header = await this.#take(0, clusterBytes, "header", { isSummed: false })
     const mark = Buffer.from(header.subarray(markPlace.offset, markPlace.offset + markPlace.bytes))
     header.fill(0, markPlace.offset, markPlace.offset + markPlace.bytes)
@@ -95,14 +95,14 @@ class TableReader {
 
   async #take(offset: number, bytes: number, name: string, { isSummed = true } = {}): Promise<Buffer> {
     if (offset % clusterBytes !== 0 || (offset === 0) !== (name === "header")) {
-      throw new Damage(`its ${name} is at no place where one can be`)
+      throw new Damage(`its ${name} is at an impossible position`)
     }
-    if (offset + bytes > this.#bytes) throw new Damage(`it is cut: its ${name} lies behind its end`)
+    if (offset + bytes > this.#bytes) throw new Damage(`it is truncated: its ${name} lies beyond its end`)
     this.#read += bytes
     if (this.#read > tablesBytesMax) throw new Damage("its tables are larger than those of any disk")
     const buffer = Buffer.allocUnsafe(bytes)
     const { bytesRead } = await this.#file.read(buffer, 0, bytes, offset)
-    if (bytesRead !== bytes) throw new Damage(`it is cut: its ${name} lies behind its end`)
+    if (bytesRead !== bytes) throw new Damage(`it is truncated: its ${name} lies beyond its end`)
     if (isSummed) this.#sum.add(buffer)
     return buffer
   }
@@ -114,7 +114,7 @@ function parseHeader(header: Buffer): {
   countsOffset: number
   countsClusters: number
 } {
-  if (header.readUInt32BE(0) !== magic) throw new Damage("it does not begin as a disk does")
+  if (header.readUInt32BE(0) !== magic) throw new Damage("it does not begin with a disk's header")
   const isOurs =
     header.readUInt32BE(4) === version &&
     header.readUInt32BE(20) === clusterBits &&

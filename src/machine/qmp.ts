@@ -106,7 +106,7 @@ export class Qmp {
   #receive(text: string): void {
     if (this.#isClosed) return
     this.#unaskedBytes += text.length
-    if (this.#unaskedBytes > unaskedBytesMax) return this.#fail("the monitor says too much")
+    if (this.#unaskedBytes > unaskedBytesMax) return this.#fail("the monitor sent too much")
     this.#text += text
     if (this.#text.length > lineBytesMax) return this.#fail("the monitor's line is too long")
     const lines = this.#text.split("\n")
@@ -117,7 +117,7 @@ export class Qmp {
   #handle(line: string): void {
     if (line.trim() === "" || this.#isClosed) return
     const reply = parseReply(line)
-    if (!reply) return this.#fail("the monitor says what is no message")
+    if (!reply) return this.#fail("the monitor sent something that is not a message")
     if (haltEvents.has(reply.event)) this.#haltEvents++
     if (reply.event === "SHUTDOWN") this.onShutdown(Shutdown.parse(reply.data).reason)
     if (reply.QMP !== undefined) return this.#greeted.resolve()

@@ -38,8 +38,8 @@ export function networkChecks(facts: NetworkFacts, { isRoot }: { isRoot: boolean
   return [
     checkTun(facts, isRoot),
     facts.bridge
-      ? ok(area, "an anchor for addresses can be made")
-      : warn(area, "the kernel's bridge module is not to be found", "sudo modprobe bridge"),
+      ? ok(area, "the interface for sandboxes' gateway can be created")
+      : warn(area, "the kernel's bridge module was not found", "sudo modprobe bridge"),
     ok(
       area,
       facts.forwards
@@ -57,10 +57,10 @@ export function networkChecks(facts: NetworkFacts, { isRoot }: { isRoot: boolean
 
 export function checkNames(trouble: string | null): Check {
   return trouble === null
-    ? ok("names", "there are name servers to ask for sandboxes")
+    ? ok("names", "the host has name servers for sandboxes")
     : warn(
         "names",
-        `sandboxes find no names of the internet: ${trouble}`,
+        `sandboxes cannot resolve internet names: ${trouble}`,
         "correct that file, or set dns_upstreams in config.yaml",
       )
 }

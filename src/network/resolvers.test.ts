@@ -195,7 +195,7 @@ describe.skipIf(!canRun)("a name server", () => {
     await expectFrom(first)
     await alone.run("rm /etc/resolv.conf")
     await expectFrom(null)
-    const trouble = "sandboxes find no names of the internet: /etc/resolv.conf"
+    const trouble = "sandboxes cannot resolve internet names: /etc/resolv.conf"
     expect(alone.reports).toEqual([
       `${trouble} cannot be read (ENOENT)`,
       `${trouble} cannot be read (ENOENT)`,

@@ -66,7 +66,7 @@ export class TapNetwork {
 
   constructor(options: { dataDir: string; subnet: string; upstreams: string[]; opened: string[] }) {
     const subnet = parseNetwork(options.subnet)
-    if (!subnet) throw new Error(`${options.subnet} is no network`)
+    if (!subnet) throw new Error(`${options.subnet} is not a network`)
     this.#site = siteOf(options.dataDir)
     this.#subnet = subnet
     this.#ground = {
@@ -206,7 +206,7 @@ export class TapNetwork {
     const putBack = () => {
       if (this.#hasRules()) return
       this.#regenerate()
-      onRepair("somebody had removed the network rules of sandboxes")
+      onRepair("the network rules of sandboxes had been removed")
     }
     const rulesLost = (error: unknown) => onRepair("the network rules of sandboxes are gone", error)
     const looking = setInterval(() => {
@@ -223,7 +223,7 @@ export class TapNetwork {
       this.#inTurn(async () => {
         const trouble = this.#lookAtServers()
         if (trouble !== null && trouble !== told)
-          onRepair(`sandboxes find no names of the internet: ${trouble}`)
+          onRepair(`sandboxes cannot resolve internet names: ${trouble}`)
         told = trouble
       }).catch((error: unknown) => onRepair("name servers of sandboxes cannot be told of the host's", error))
     void follow()

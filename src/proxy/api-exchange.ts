@@ -95,12 +95,12 @@ export class ApiExchange {
     // A client that has ended its side may be gone: that looks the same.
     if (endedAtMs !== undefined && (this.#isRead || !hasArrived) && !isWriting) this.stop()
     else if (this.#readingSinceMs !== undefined && nowMs - this.#readingSinceMs > apiPace.bodyMs)
-      this.#stopWith(new HeadError("the request's body does not come", 408))
+      this.#stopWith(new HeadError("the request's body did not arrive in time", 408))
   }
 
   /** Closes both sides. */
   stop(): void {
-    this.#stopWith(new Lost("the client has left"))
+    this.#stopWith(new Lost("the client disconnected"))
     this.#client.close()
   }
 
@@ -123,7 +123,7 @@ export class ApiExchange {
       this.#isRead = true
     } catch (error) {
       this.#stopWith(error)
-      throw new AppError("invalid", "the request's body broke off")
+      throw new AppError("invalid", "the request's body ended early")
     } finally {
       this.#readingSinceMs = undefined
     }
@@ -173,14 +173,14 @@ export class ApiExchange {
     let left = framing.kind === "length" ? framing.bytes : Number.POSITIVE_INFINITY
     for (;;) {
       const piece = await bytes.read().catch(() => {
-        throw new Lost("the answer broke off")
+        throw new Lost("the response ended early")
       })
       if (!piece) break
       left -= piece.length
       if (left < 0) break
       await this.#client.write(kind === "chunked" ? encodeChunk(piece) : piece)
     }
-    if (kind === "length" && left !== 0) throw new Lost("the answer has another length")
+    if (kind === "length" && left !== 0) throw new Lost("the response is not as long as announced")
     if (kind === "chunked") await this.#client.write(lastChunk)
   }
 }

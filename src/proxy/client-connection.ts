@@ -210,7 +210,7 @@ export class ClientConnection implements Visitor {
     // Cut off, or the client left, while the sandbox was woken.
     if (this.#peer.isLost) {
       exchange.stop()
-      throw new Lost("the client has left")
+      throw new Lost("the client disconnected")
     }
     this.#exchange = exchange
     this.#peer.onGone = () => exchange.stop()
@@ -262,7 +262,7 @@ export class ClientConnection implements Visitor {
     const decision = admission.ask(performance.now())
     if (decision.kind === "refused") {
       const retryAfterSec = Math.ceil(decision.retryAfterMs / 1000)
-      return this.#refuse(request, { status: 429, message: "too many questions", retryAfterSec })
+      return this.#refuse(request, { status: 429, message: "too many requests", retryAfterSec })
     }
     const name = hostName(new URLSearchParams(request.target.slice(askPath.length)).get("domain") ?? "")
     const destination = destinationOf(name, zone)
@@ -298,6 +298,6 @@ export class ClientConnection implements Visitor {
 }
 
 function goesOn(ending: Ending): boolean {
-  if (ending.kind === "stale" || ending.client === "drop") throw new Lost("the exchange was broken off")
+  if (ending.kind === "stale" || ending.client === "drop") throw new Lost("the exchange was aborted")
   return ending.client === "keep"
 }

@@ -126,7 +126,7 @@ export class Exchange {
       if (stillMs > this.#pace.answerMs)
         this.#stopWith({ status: 504, message: "the application does not answer" })
     } else if (stillMs > this.#pace.bodyMs) {
-      this.#stopWith({ status: 408, message: "the request's body does not come" })
+      this.#stopWith({ status: 408, message: "the request's body did not arrive in time" })
     }
   }
 
@@ -181,7 +181,7 @@ export class Exchange {
       const bytes = await readHead(this.#upstream, "response", () => {
         this.#isHeard = true
       })
-      if (!bytes) throw new Lost("it ended without an answer")
+      if (!bytes) throw new Lost("the connection ended without an answer")
       this.#moved()
       const response = parseResponseHead(bytes, this.#request.method)
       if (response.status >= 200 || response.status === 101) return response
@@ -237,7 +237,7 @@ export class Exchange {
   async #tunnel(response: ResponseHead): Promise<Ending> {
     const wanted = upgradeOf(this.#request)
     if (wanted === undefined || listOf(response.headers, "upgrade").join() !== wanted)
-      throw new HeadError("the application changes to a protocol that nobody asked for")
+      throw new HeadError("the application switched to a protocol that was not requested")
     this.#phase = "tunnel"
     this.#answered = { kind: "until_close" }
     await this.#client.write(responseBytes(response, { framing: { kind: "none" }, connection: "upgrade" }))

@@ -77,7 +77,7 @@ export class SocketPeer implements Peer {
       error: (socket) => tell(socket, (peer) => peer.#lose("it broke")),
       close: (socket) =>
         tell(socket, (peer) => {
-          peer.#lose("the other side closed it")
+          peer.#lose("the other side closed the connection")
           peer.onClosed()
         }),
     }
@@ -205,7 +205,7 @@ export class SocketPeer implements Peer {
     if (this.#unwritten === undefined || this.#lost) return
     const taken = this.#socket.write(this.#unwritten)
     // A negative count means that the socket is closed. Its `close` event may come later or has come already.
-    if (taken < 0) return this.#lose("the other side closed it")
+    if (taken < 0) return this.#lose("the other side closed the connection")
     if (taken > 0) this.wroteAtMs = performance.now()
     this.wroteBytes += taken
     if (taken < this.#unwritten.length) {
@@ -256,7 +256,7 @@ export class GuestPeer implements Peer {
   constructor(connection: GuestConnection) {
     this.#connection = connection
     this.#output = connection.output[Symbol.asyncIterator]()
-    connection.result.catch(() => this.#lose("the guest broke it off"))
+    connection.result.catch(() => this.#lose("the guest aborted the connection"))
     this.#takeAhead()
   }
 
@@ -298,7 +298,7 @@ export class GuestPeer implements Peer {
     if (this.#lost) throw this.#lost
     const written = Promise.withResolvers<void>()
     this.#breakOffWrite = written.reject
-    this.#connection.write(bytes).then(written.resolve, () => this.#lose("the guest broke it off"))
+    this.#connection.write(bytes).then(written.resolve, () => this.#lose("the guest aborted the connection"))
     await written.promise
     this.#breakOffWrite = undefined
   }
@@ -324,7 +324,7 @@ export class GuestPeer implements Peer {
         else this.#ahead = value
         this.#tellChanged()
       },
-      () => this.#lose("the guest broke it off"),
+      () => this.#lose("the guest aborted the connection"),
     )
   }
 

@@ -18,7 +18,7 @@ export async function readHead(
     const chunk = await peer.read()
     if (!chunk) {
       if (bytes.length === 0) return undefined
-      throw new Lost("it ended within a head")
+      throw new Lost("the connection ended within a head")
     }
     const lookedAt = bytes.length
     if (lookedAt === 0) onBegun()
@@ -71,7 +71,7 @@ async function* readChunked(peer: Peer): AsyncGenerator<Uint8Array, void> {
 
 async function readMore(peer: Peer): Promise<Uint8Array> {
   const chunk = await peer.read()
-  if (!chunk) throw new Lost("it ended within a body")
+  if (!chunk) throw new Lost("the connection ended within a body")
   return chunk
 }
 

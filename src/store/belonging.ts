@@ -59,7 +59,7 @@ const faultWords: Record<Fault, string> = {
   empty: "is empty",
   damaged: "is damaged",
   older: "is older than its data directory",
-  foreign: "is the one of another installation",
+  foreign: "belongs to another installation",
   unfinished: "is incomplete: its recovery did not finish",
 }
 
@@ -81,5 +81,5 @@ export function refusal(dataDir: string, fault: Fault): AppError {
 
 /** Wording for logs only. */
 export function markNote(dataDir: string, problem: "missing" | "damaged"): string {
-  return `${markPath(dataDir)} was ${problem} and is written again; whether the database is an older one cannot be told`
+  return `${markPath(dataDir)} was ${problem} and is written again; it is unknown whether the database is an older one`
 }

@@ -126,7 +126,7 @@ function aliasTaken(alias: string): AppError {
 function tooMany(): AppError {
   return new AppError(
     "limit_exceeded",
-    `the published ports of a sandbox have at most ${limits.publishedPortsMax} aliases`,
+    `a sandbox's published ports have at most ${limits.publishedPortsMax} aliases`,
     { hint: "unpublish one of them", subject: { kind: "published_port" } },
   )
 }

@@ -180,7 +180,7 @@ export class Recovery {
         kept.kind === "sandbox"
           ? new Sandboxes(db).get(SandboxId.parse(kept.row.id))
           : new Snapshots(db).get(SnapshotId.parse(kept.row.id))
-      if (!(await read)) throw new AppError("invalid", `the record of ${kept.row.id} is not whole`)
+      if (!(await read)) throw new AppError("invalid", `the record of ${kept.row.id} is incomplete`)
       const lostAliases: string[] = []
       for (const port of kept.ports) {
         const taken = await db

@@ -468,7 +468,7 @@ function answersWith(answer: (request: Request) => Response): Reachable & AsyncD
 test("an answer that is not bhatti's is told as such", async () => {
   await using page = answersWith(() => new Response("<html>", { headers: { "content-type": "text/html" } }))
   expect((await bhatti(["list"], { daemon: page })).stderr).toContain(
-    "answered with something else than JSON",
+    "answered with something other than JSON",
   )
   await using gateway = answersWith(() => new Response("Bad gateway", { status: 502 }))
   expect((await bhatti(["list"], { daemon: gateway })).stderr).toContain("answered 502 without saying why")

@@ -80,6 +80,6 @@ test("a message that is no JSON is an error of ours", async () => {
   expect(await run.exit.catch((error: unknown) => error)).toMatchObject({
     name: "AppError",
     code: "internal",
-    message: "the daemon sent something that is no message",
+    message: "the daemon sent something that is not a message",
   })
 })

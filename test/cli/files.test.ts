@@ -163,7 +163,9 @@ test("file rm of a directory that is not empty names the option", async () => {
   guest.set("/workspace/a b/c", { bytes: "" })
   await dev()
   const ran = await bhatti(["file", "rm", "dev", "a b"], { daemon })
-  expect(ran.stderr).toBe('bhatti: "a b": directory not empty\n  with all that is in it: bhatti file rm -r\n')
+  expect(ran.stderr).toBe(
+    'bhatti: "a b": directory not empty\n  to remove it with its contents: bhatti file rm -r\n',
+  )
   expect(ran.exitCode).toBe(1)
   const recursive = await bhatti(["file", "rm", "-r", "dev", "a b"], { daemon })
   expect(recursive).toMatchObject({ stderr: "", exitCode: 0 })
@@ -229,7 +231,7 @@ test("cp up: a directory with links, modes and strange names; pipes stay behind"
   chmodSync(local("src/sub"), 0o2750)
   Bun.spawnSync(["mkfifo", local("src/pipe")])
   const ran = await cp(local("src"), "dev:/workspace")
-  expect(ran.stderr).toBe(`not copied: ${local("src/pipe")}: it is no file, directory or link\n`)
+  expect(ran.stderr).toBe(`not copied: ${local("src/pipe")}: it is not a file, directory or link\n`)
   expect(ran).toMatchObject({ stdout: "5 items copied, 3 B; 1 left out\n", exitCode: 1 })
   const listed = unpacked()?.headers.map(({ name, type, mode, linkname }) => [name, type, mode, linkname])
   expect(unpacked()?.path).toBe("/workspace")
@@ -353,7 +355,7 @@ test("cp down: links that lead out, or may, are left behind, and nothing is writ
   )
   const ran = await cp("dev:src", local("out"))
   expect(ran.exitCode).toBe(1)
-  expect(ran.stderr).toContain("is there already and is no directory")
+  expect(ran.stderr).toContain("exists and is not a directory")
   expect(readdirSync(local("out/sub"))).toEqual(["up"])
   expect(readdirSync(local("out"))).toEqual(["sub"])
 })
@@ -369,7 +371,7 @@ test("cp down: a link that was here before is not written through either", async
     [{ name: "src/d/", type: "directory" }],
     [{ name: "src/d/f" }, "x"],
   )
-  expect((await cp("dev:src", local("out"))).stderr).toContain("is there already and is no directory")
+  expect((await cp("dev:src", local("out"))).stderr).toContain("exists and is not a directory")
   symlinkSync(local("elsewhere/target"), local("out/src/f"))
   daemon.host.archive = archiveOf([directory], [{ name: "src/f" }, "mine"])
   expect((await cp("dev:src", local("out"))).exitCode).toBe(0)
@@ -404,9 +406,9 @@ test("a name that is no UTF-8 text is told and left behind, not copied under ano
   expect(unpacked()?.headers.map(({ name }) => name)).toEqual(["src", "src/ok"])
   expect(up.stderr.replaceAll(`${local("src")}/`, "")).toBe(
     [
-      "not copied: link: its target is no UTF-8 text",
-      "not copied: n\uFFFD(: its name is no UTF-8 text",
-      "not copied: n\uFFFD(: its name is no UTF-8 text",
+      "not copied: link: its target is not UTF-8 text",
+      "not copied: n\uFFFD(: its name is not UTF-8 text",
+      "not copied: n\uFFFD(: its name is not UTF-8 text",
       "",
     ].join("\n"),
   )
@@ -424,10 +426,10 @@ test("a name that is no UTF-8 text is told and left behind, not copied under ano
   expect(readdirSync(local("out"))).toEqual(["ok"])
   expect(down.stderr).toBe(
     [
-      "not copied: n\uFFFD(: its name is no UTF-8 text",
-      "not copied: n\uFFFD(: its name is no UTF-8 text",
-      "not copied: hard: it is another name of something that is not copied",
-      "not copied: link: its target is no UTF-8 text",
+      "not copied: n\uFFFD(: its name is not UTF-8 text",
+      "not copied: n\uFFFD(: its name is not UTF-8 text",
+      "not copied: hard: it is a hard link to something that was not copied",
+      "not copied: link: its target is not UTF-8 text",
       "",
     ].join("\n"),
   )
@@ -439,7 +441,7 @@ test("a name that is no UTF-8 text is told and left behind, not copied under ano
 
 test("cp down: a directory as a tar stream is the sandbox's own, and what it could not pack is said", async () => {
   guest.set("/workspace/src", { type: "directory" })
-  const names = [{ name: "src/a/sock\u001b", reason: "it is no file, directory or link" }]
+  const names = [{ name: "src/a/sock\u001b", reason: "it is not a file, directory or link" }]
   const content = "x".repeat(300_000)
   const comment = JSON.stringify({ left_out: 2, names })
   await dev()
@@ -449,7 +451,7 @@ test("cp down: a directory as a tar stream is the sandbox's own, and what it cou
   const sent = Buffer.concat(await Array.fromAsync(archive())).toString()
   expect(ran.stdout === sent).toBe(true)
   expect(ran.stderr).toBe(
-    "not copied: a/sock\\x1b: it is no file, directory or link\nand 1 other not copied\n",
+    "not copied: a/sock\\x1b: it is not a file, directory or link\nand 1 other not copied\n",
   )
   expect(ran.exitCode).toBe(1)
   daemon.host.archive = archiveOf([directory], [{ name: "src/ok" }, content])
@@ -467,7 +469,7 @@ test("cp down: devices and pipes are left behind, hard links to outside are refu
   )
   const ran = await cp("dev:src", local("out"))
   expect(ran.stderr).toBe(
-    "not copied: dev: it is no file, directory or link\nnot copied: pipe: it is no file, directory or link\n",
+    "not copied: dev: it is not a file, directory or link\nnot copied: pipe: it is not a file, directory or link\n",
   )
   expect(readdirSync(local("out"))).toEqual(["ok"])
   expect(ran).toMatchObject({ stdout: "2 items copied, 1 B; 2 left out\n", exitCode: 1 })
@@ -475,7 +477,7 @@ test("cp down: devices and pipes are left behind, hard links to outside are refu
   expect(JSON.parse(json.stdout)).toEqual({ status: "incomplete", entries: 2, bytes: 1, skipped: 2 })
   expect(json.exitCode).toBe(1)
   const names = [
-    { name: "src/a/sock\u001b", reason: "it is no file, directory or link" },
+    { name: "src/a/sock\u001b", reason: "it is not a file, directory or link" },
     { name: "src/proc/", reason: "gone" },
   ]
   const comment = JSON.stringify({ left_out: 7, names })
@@ -486,7 +488,7 @@ test("cp down: devices and pipes are left behind, hard links to outside are refu
   )
   const told = await cp("dev:src", local("told"))
   expect(told.stderr).toBe(
-    "not copied: a/sock\\x1b: it is no file, directory or link\nnot copied: proc: gone\nand 5 others not copied\n",
+    "not copied: a/sock\\x1b: it is not a file, directory or link\nnot copied: proc: gone\nand 5 others not copied\n",
   )
   expect(told).toMatchObject({ stdout: "2 items copied, 1 B; 7 left out\n", exitCode: 1 })
   daemon.host.archive = archiveOf(
@@ -515,7 +517,7 @@ test("cp down: what breaks off leaves no half file, and the old one", async () =
   }
   const ran = await cp("dev:a", local("a"))
   expect(ran.exitCode).toBe(1)
-  expect(ran.stderr).toContain("bhatti: the daemon broke the transfer off")
+  expect(ran.stderr).toContain("bhatti: the daemon aborted the transfer")
   expect(readdirSync(here)).toEqual(["a"])
   expect(readFileSync(local("a"), "utf8")).toBe("old")
 
@@ -616,7 +618,7 @@ test("an interrupted transfer ends with the signal's code and leaves nothing hal
     await until("the first bytes", () => readdirSync(here).length === 1)
     child.kill(signal)
     expect(await child.exited).toBe(code)
-    expect(await child.stderr.text()).toBe("interrupted; what was not whole by then has replaced nothing\n")
+    expect(await child.stderr.text()).toBe("interrupted; no file was replaced by an incomplete one\n")
     expect(readdirSync(here)).toEqual([])
   }
 })

@@ -102,7 +102,7 @@ test("without a terminal and without an option nobody is asked", async () => {
   const ran = await setup(["--url", daemon.url])
   expect(ran.exitCode).toBe(2)
   expect(ran.stderr).toBe(
-    "bhatti: --token is missing, and nobody can be asked\n  try: bhatti setup --url URL --token KEY\n",
+    "bhatti: --token is missing, and there is no terminal to ask for it\n  try: bhatti setup --url URL --token KEY\n",
   )
 })
 
@@ -213,7 +213,7 @@ test("without a terminal the answers are lines of standard input; an empty one k
     expect([stdin, (await answered(stdin, [...args])).exitCode]).toEqual([stdin, 0])
   const elsewhere = await answered("http://127.0.0.1:9\n\n")
   expect([elsewhere.exitCode, elsewhere.stderr]).toEqual([2, expect.stringContaining("--token is missing")])
-  expect((await answered("")).stderr).toContain("--url is missing, and nobody can be asked")
+  expect((await answered("")).stderr).toContain("--url is missing, and there is no terminal to ask for it")
   expect((await answered(`${daemon.url}\nbht_wrong\n`)).exitCode).toBe(1)
   expect(readFileSync(config(), "utf8")).toBe(saved(daemon.url))
 })
@@ -290,7 +290,7 @@ test("a key of the file that nobody reads is told, with what is meant; a daemon'
   const ran = await bhatti(["list", "-q"], { env: { HOME: home } })
   expect(ran).toEqual({
     stdout: "",
-    stderr: `bhatti: ${config()} has a key that nobody reads: api_ulr; did you mean api_url?\nbhatti: ${config()} has a key that nobody reads: nonsense\n`,
+    stderr: `bhatti: ${config()} has an unknown key: api_ulr; did you mean api_url?\nbhatti: ${config()} has an unknown key: nonsense\n`,
     exitCode: 0,
   })
   expect((await bhatti(["list", "--json"], { env: { HOME: home } })).stderr).toBe("")

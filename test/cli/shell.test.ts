@@ -84,7 +84,7 @@ test("taken over, lost, failed or babbled at: told, and the terminal is given ba
       "bhatti: the connection to the daemon was lost; the session keeps running",
       "try: bhatti shell dev s2",
     ],
-    ["b", "bhatti: the daemon sent something that is no message"],
+    ["b", "bhatti: the daemon sent something that is not a message"],
     ["e", "bhatti: too much is typed; the session keeps running"],
   ] as const) {
     await using screen = await open("dev")

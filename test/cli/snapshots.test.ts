@@ -140,7 +140,7 @@ test("why says what keeps it awake, what it was asked last, and a boot from the 
   expect(await why()).toBe(
     [
       "sandbox/dev is cold: it was stopped; its memory is on disk and the next request restores it",
-      "  last asked: start, 0 s ago",
+      "  last used: start, 0 s ago",
       '  starts that failed since it last ran: 2, the last one: sandbox "dev" could not be started',
       "",
     ].join("\n"),
@@ -153,7 +153,7 @@ test("why says what keeps it awake, what it was asked last, and a boot from the 
     [
       "sandbox/dev is hot: something works inside it; warm in 30 s if nothing happens",
       "  kept awake by: work inside it: its start",
-      "  last asked: exec, 10 s ago",
+      "  last used: exec, 10 s ago",
       "  its last start was a boot from its disk: another QEMU",
       "",
     ].join("\n"),
@@ -164,7 +164,7 @@ test("why says what keeps it awake, what it was asked last, and a boot from the 
     [
       "sandbox/dev is hot: it is kept hot (keep_hot is on)",
       "  kept awake by: keep_hot is on",
-      "  last asked: edit --keep-hot, 3 min ago",
+      "  last used: edit --keep-hot, 3 min ago",
       "  its last start was a boot from its disk: another QEMU",
       "",
     ].join("\n"),
@@ -228,7 +228,7 @@ test("a follower that was cut is told, and fails", async () => {
   for (let index = 0; index <= limits.eventBacklogMax; index++)
     daemon.core.events.record({ type: "secret.set", userId: owner, meta: { by: "user" } })
   expect(await child.stderr.text()).toBe(
-    "bhatti: events came faster than they were read\n  follow again with the time of the last event as since\n",
+    "bhatti: events arrived faster than the client read them\n  follow again with the time of the last event as since\n",
   )
   expect(await child.exited).toBe(1)
 })

@@ -101,7 +101,7 @@ test.concurrent("a directory without a database is an error, and gets none", asy
       const ran = await bhatti(["user", ...args, "--data-dir", place])
       expect(ran).toEqual({
         stdout: "",
-        stderr: `bhatti: there is no daemon's database in ${place}\n  try: sudo bhatti init --data-dir ${place}\n`,
+        stderr: `bhatti: there is no bhatti database in ${place}\n  try: sudo bhatti init --data-dir ${place}\n`,
         exitCode: 1,
       })
     }

@@ -355,7 +355,7 @@ test("directories keep links, modes and empty directories; what is special stays
   const up = await own.bhatti(["cp", local("tree"), "dev:"])
   expect(up.exitCode).toBe(1)
   expect(up.stdout).toEndWith("; 1 left out\n")
-  expect(up.stderr).toContain("tree/pipe: it is no file, directory or link")
+  expect(up.stderr).toContain("tree/pipe: it is not a file, directory or link")
   expect(await sh("cd tree && find . -printf '%P %y %m %l %u\\n' | sort | tail -n +2")).toBe(
     [
       "absolute l 777 /etc/hostname lohar",
@@ -372,9 +372,9 @@ test("directories keep links, modes and empty directories; what is special stays
   expect(down.exitCode).toBe(1)
   expect(down.stdout).toEndWith("; 3 left out\n")
   expect(down.stderr.trim().split("\n").sort()).toEqual([
-    "not copied: absolute: its target /etc/hostname is not surely inside",
-    "not copied: out: its target ../../x is not surely inside",
-    "not copied: pipe: it is no file, directory or link",
+    "not copied: absolute: its target /etc/hostname may lie outside the copied directory",
+    "not copied: out: its target ../../x may lie outside the copied directory",
+    "not copied: pipe: it is not a file, directory or link",
   ])
   expect(readdirSync(local("got")).sort()).toEqual(["closed", "empty", "hard", "link", "run", "shut"])
   expect(statSync(local("got/shut")).mode & 0o777).toBe(0)

@@ -196,7 +196,7 @@ test("the doctor finds a running daemon, its data and the host fit", async () =>
   expect(failed).toEqual([])
   for (const area of ["system", "kvm", "qemu-system-x86_64", "data", "space", "daemon", "key", "version"])
     expect(checks.map((one) => one.area)).toContain(area)
-  expect(checks).toContainEqual({ area: "data", status: "ok", text: "kernel and image are there" })
+  expect(checks).toContainEqual({ area: "data", status: "ok", text: "kernel and image are installed" })
   for (const { status, fix, area } of checks)
     if (status === "fail" || (status === "warn" && area !== "daemon")) expect(fix ?? "").not.toBe("")
 })

@@ -1208,18 +1208,18 @@ describe("what a body may be", () => {
   })
 
   test.each([
-    ["a name twice", '{"name":"A","value":"b","name":"B"}', '"name" is there twice in one object'],
+    ["a name twice", '{"name":"A","value":"b","name":"B"}', '"name" appears twice in one object'],
     [
       "half of a character",
       '{"name":"A","value":"\\ud83d"}',
-      "value: half of a character, an unpaired surrogate, is not valid",
+      "value: an unpaired surrogate (half of a character) is not valid text",
     ],
     [
       "bytes that are no text",
       Buffer.from('{"name":"A","value":"\xff"}', "latin1"),
       "the request's body is not UTF-8",
     ],
-    ["something else", "name=A", "that is not JSON"],
+    ["something else", "name=A", "it is not valid JSON"],
   ])("%s is refused, says which, and changes nothing", async (_what, body, message) => {
     expect(await post(body)).toMatchObject({ status: 400, body: { code: "invalid", message } })
     expect((await call("GET", "/secrets")).body).toEqual([])
@@ -1234,7 +1234,7 @@ describe("what a body may be", () => {
     expect(message).toMatchObject({
       type: "error",
       code: "invalid",
-      message: '"cmd" is there twice in one object',
+      message: '"cmd" appears twice in one object',
     })
   })
 })

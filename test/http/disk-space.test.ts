@@ -33,7 +33,7 @@ const machine = () => [...own.host.running.keys()][0] ?? 0
 const refusal = {
   code: "unavailable",
   message: 'sandbox "dev" is paused: the host\'s disk is nearly full',
-  hint: expect.stringContaining("goes on by itself"),
+  hint: expect.stringContaining("resumes when there is space again"),
   retryable: true,
 }
 
@@ -262,7 +262,7 @@ test("a machine that goes on writing while it is held is stopped anew, then ende
   const ends = async () =>
     (await own.call("GET", "/events?type=sandbox.ended")).body as { meta: { reason: string } }[]
   await until("that is told", async () => (await ends()).length === 1)
-  const reason = "it was paused for want of disk space and went on writing"
+  const reason = "it was paused because disk space ran out, but kept writing"
   expect((await ends())[0]?.meta).toMatchObject({ by: "daemon", reason })
   expect(await show()).toMatchObject({ status: "stopped", held: null })
 })

@@ -43,7 +43,7 @@ left out too. If anything is left out, the rest is copied, a message lists it, a
     const copy = copyOf(rest)
     if ("refusal" in copy) throw new WrongUsage(copy.refusal)
     const { guardTransfer } = await import("../copy/interruption.ts")
-    const words = "what was not whole by then has replaced nothing"
+    const words = "no file was replaced by an incomplete one"
     return await guardTransfer({ out, words }, async (signal) => {
       const context = { client, out, signal, owner: options.owner }
       const copied =

@@ -10,7 +10,7 @@ import { sayWhenLeft } from "../leaving.ts"
 export const destroy = command({
   rest: { name: "sandbox", kind: "names" },
   description:
-    "Asks first when a person is at the terminal; in a script it acts. All named sandboxes are tried.",
+    "Asks for confirmation at a terminal, and does not ask in a script. All named sandboxes are tried.",
   options: {
     yes: { type: "flag", short: "y", summary: "Do not ask" },
   },

@@ -5,7 +5,7 @@ import { command } from "../command.ts"
 import { eventLine, startOfEvents } from "../event-words.ts"
 
 export const events = command({
-  description: `What happened to your sandboxes, oldest first: who caused it, why, and how long it took. Kept for ${limits.eventDaysKept} days.
+  description: `Lists what happened to your sandboxes, oldest first: who caused it, why, and how long it took. Kept for ${limits.eventDaysKept} days.
 
 --type takes a prefix: sandbox., thermal., snapshot., publish., shell., secret.`,
   options: {

@@ -13,7 +13,7 @@ export const fileLs = command({
     const { entries, isTruncated } = await client.listFiles(args.sandbox, args.path ?? ".")
     if (isTruncated) await out.talk(`only the first ${entries.length} entries are shown; there are more`)
     if (isJson) return await out.json(entries)
-    if (entries.length === 0) return await out.talk("nothing is in it")
+    if (entries.length === 0) return await out.talk("the directory is empty")
     await out.table(
       ["MODE", "OWNER", "SIZE", "MODIFIED", "NAME"],
       entries.map((entry) => [

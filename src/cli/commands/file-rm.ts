@@ -33,7 +33,7 @@ async function removed<Reply>(reply: Promise<Reply>, options: { recursive: boole
     if (!(error instanceof AppError) || error.code !== "conflict" || options.recursive) throw error
     throw new AppError(error.code, error.message, {
       cause: error,
-      hint: "with all that is in it: bhatti file rm -r",
+      hint: "to remove it with its contents: bhatti file rm -r",
     })
   }
 }

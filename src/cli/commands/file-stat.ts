@@ -7,7 +7,7 @@ import { bytesText } from "../words.ts"
 
 export const fileStat = command({
   args: ["sandbox", "path"],
-  description: "Of a link it shows the link itself.",
+  description: "For a link it shows the link itself.",
   examples: ["bhatti file stat dev /workspace/app.js", "bhatti file stat dev app.js --json | jq .size"],
   async run({ client, args, isJson, out }) {
     const entry = await client.statFile(args.sandbox, args.path)

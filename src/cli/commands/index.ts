@@ -49,7 +49,7 @@ export const commands: readonly CommandEntry[] = [
   },
   {
     name: "logs",
-    summary: "Print what the init script or another session has shown",
+    summary: "Print the output of the init script or another session",
     section: "Sandboxes",
     load: async () => (await import("./logs.ts")).logs,
   },
@@ -91,13 +91,13 @@ export const commands: readonly CommandEntry[] = [
   },
   {
     name: "why",
-    summary: "Why a sandbox is hot, warm or cold, and when that changes",
+    summary: "Explain why a sandbox is hot, warm or cold, and when that changes",
     section: "Sandboxes",
     load: async () => (await import("./why.ts")).why,
   },
   {
     name: "events",
-    summary: "What happened to your sandboxes, when and why",
+    summary: "List what happened to your sandboxes, when and why",
     section: "Sandboxes",
     load: async () => (await import("./events.ts")).events,
   },
@@ -189,7 +189,7 @@ export const commands: readonly CommandEntry[] = [
   },
   {
     name: "snapshot resume",
-    summary: "Make a sandbox that goes on where a snapshot was taken",
+    summary: "Make a sandbox that continues from a snapshot",
     section: "Snapshots",
     load: async () => (await import("./snapshot-resume.ts")).snapshotResume,
   },
@@ -271,7 +271,7 @@ export const commands: readonly CommandEntry[] = [
   },
   {
     name: "admin events",
-    summary: "What happened to all users' sandboxes and to the host",
+    summary: "List what happened to all users' sandboxes and to the host",
     section: "Operator (on the host itself)",
     load: async () => (await import("./admin-events.ts")).adminEvents,
   },

@@ -88,7 +88,7 @@ async function askPerson(given: GivenSettings, present: Present): Promise<Addres
 async function readAnswers(given: GivenSettings, present: Present): Promise<Address> {
   const lines = await readLines(2)
   const missing = (flag: string) =>
-    new WrongUsage(`${flag} is missing, and nobody can be asked`, {
+    new WrongUsage(`${flag} is missing, and there is no terminal to ask for it`, {
       hint: "bhatti setup --url URL --token KEY",
     })
   const address = given.url ?? lines.shift()?.trim()

@@ -8,7 +8,7 @@ import { exitFailed } from "../exit-codes.ts"
 export const snapshotDelete = command({
   rest: { name: "snapshot", kind: "names" },
   description:
-    "Asks first when a person is at the terminal; in a script it acts. Sandboxes that were made from it stay.",
+    "Asks for confirmation at a terminal, and does not ask in a script. Sandboxes that were made from it stay.",
   options: {
     yes: { type: "flag", short: "y", summary: "Do not ask" },
   },

@@ -11,7 +11,7 @@ export const userRotateKey = hostCommand({
   async run({ args, options, operator, isJson, out }) {
     const rotated = await withUserStore(operator, options, (users) => users.rotateKey(args.name))
     if (isJson) return await out.json({ ...rotated, user: viewUser(rotated.user) })
-    await out.result(`user/${rotated.user.name} has another key\nAPI key: ${rotated.key}`)
+    await out.result(`user/${rotated.user.name} has a new key\nAPI key: ${rotated.key}`)
     await out.talk("the old key does not work any more; this one is shown only now")
   },
 })

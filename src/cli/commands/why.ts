@@ -22,13 +22,11 @@ export const why = command({
       ...reply.keeps_awake.map((what) => `  kept awake by: ${what}`),
     ]
     if (reply.last_touch !== null)
-      lines.push(`  last asked: ${reply.last_touch.what}, ${spanText(reply.last_touch.seconds_ago)} ago`)
+      lines.push(`  last used: ${reply.last_touch.what}, ${spanText(reply.last_touch.seconds_ago)} ago`)
     if (reply.started_from_disk !== null)
       lines.push(`  its last start was a boot from its disk: ${reply.started_from_disk}`)
     if (reply.root_read_only)
-      lines.push(
-        `  its file system takes no more writes; this may put it right: bhatti repair ${args.sandbox}`,
-      )
+      lines.push(`  its file system refuses writes; to repair it: bhatti repair ${args.sandbox}`)
     // A daemon older than this program omits it.
     if (reply.failed_starts) {
       const { in_a_row: count, reason, rest_seconds: seconds } = reply.failed_starts

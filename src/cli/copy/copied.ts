@@ -22,7 +22,7 @@ export function sumOf(one: Copied, other: Copied): Copied {
 
 const linesMax = 5
 
-export const notText = "its name is no UTF-8 text"
+export const notText = "its name is not UTF-8 text"
 
 /** Bytes of a name that are not UTF-8 are read as U+FFFD: that is a different name, perhaps shared by several files. */
 export function isText(name: string): boolean {

@@ -55,7 +55,7 @@ async function downloadOne(
     const place = target.isInto ? join(target.path, name) : target.path
     if (!entry.is_dir) return await toFile(from, place, context)
     if (target.isThere && !target.isInto)
-      throw new AppError("conflict", `${printable(target.path)} is there already and is no directory`)
+      throw new AppError("conflict", `${printable(target.path)} exists and is not a directory`)
     return await toDirectory(from, meansContents(source.path) ? target.path : place, context)
   })
 }
@@ -148,7 +148,7 @@ async function* received(
     if (cause instanceof AppError) throw cause
     throw new AppError(
       "unavailable",
-      `the daemon broke the transfer off (${errorCodeOf(cause) ?? "no reason"})`,
+      `the daemon aborted the transfer (${errorCodeOf(cause) ?? "no reason"})`,
       {
         cause,
       },

@@ -101,8 +101,8 @@ const failures: Record<string, string> = {
   EACCES: "permission denied",
   EPERM: "permission denied",
   ENOSPC: "the disk is full",
-  EISDIR: "a directory of that name is there",
-  ENOTDIR: "a part of the path is no directory",
+  EISDIR: "a directory of that name exists",
+  ENOTDIR: "a part of the path is not a directory",
   ELOOP: "it is a link",
   EROFS: "the file system is read-only",
 }

@@ -43,9 +43,9 @@ async function addTree(pack: Pack, node: Node): Promise<void> {
   } else if (found.isSymbolicLink()) {
     const linkname = await localStep(path, () => readlink(path))
     if (isText(linkname)) await addEntry(pack, { ...common, type: "symlink", linkname })
-    else skipped.push(`${printable(path)}: its target is no UTF-8 text`)
+    else skipped.push(`${printable(path)}: its target is not UTF-8 text`)
   } else if (found.isFile()) await addFile(pack, common, path)
-  else skipped.push(`${printable(path)}: it is no file, directory or link`)
+  else skipped.push(`${printable(path)}: it is not a file, directory or link`)
 }
 
 async function addFile(

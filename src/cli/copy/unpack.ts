@@ -67,7 +67,7 @@ async function place(tree: Tree, header: Header, content: AsyncIterable<Uint8Arr
     case "link":
       return await tree.makeHardLink(path, tree.insidePath(linkOf(header)))
     default:
-      return tree.skip(path, "it is no file, directory or link")
+      return tree.skip(path, "it is not a file, directory or link")
   }
 }
 
@@ -129,7 +129,7 @@ class Tree {
       if (errorCodeOf(error) !== "EEXIST") throw localFailure(place, error)
       // The root is the caller's to choose, and may be a link.
       if (path !== "" && !(await lstat(place)).isDirectory())
-        throw new AppError("conflict", `${place} is there already and is no directory`)
+        throw new AppError("conflict", `${place} exists and is not a directory`)
     }
   }
 
@@ -141,20 +141,20 @@ class Tree {
   }
 
   async makeLink(path: string, target: string): Promise<void> {
-    if (!isText(target)) return this.skip(path, "its target is no UTF-8 text")
+    if (!isText(target)) return this.skip(path, "its target is not UTF-8 text")
     if (path === "" || !leadsInside(path, target))
-      return this.skip(path, `its target ${printable(target)} is not surely inside`)
+      return this.skip(path, `its target ${printable(target)} may lie outside the copied directory`)
     await this.#checkParent(path)
     await this.#replace(path, (beside) => symlink(target, beside))
   }
 
   async makeHardLink(path: string, first: string): Promise<void> {
-    if (!isText(first)) return this.skip(path, "it is another name of something that is not copied")
+    if (!isText(first)) return this.skip(path, "it is a hard link to something that was not copied")
     await this.#checkParent(first)
     await this.#checkParent(path)
     const existing = join(this.#root, first)
     const found = await localStep(existing, () => lstat(existing))
-    if (!found.isFile()) return this.skip(path, "it is another name of something that is no file")
+    if (!found.isFile()) return this.skip(path, "it is a hard link to something that is not a file")
     await this.#replace(path, (beside) => link(existing, beside))
   }
 
@@ -191,7 +191,7 @@ class Tree {
       const place = way
       const found = await localStep(place, () => lstat(place))
       if (!found.isDirectory())
-        throw new AppError("conflict", `${way} is there already and is no directory`, {
+        throw new AppError("conflict", `${way} exists and is not a directory`, {
           hint: "nothing is written through links; copy to an empty place",
         })
     }

@@ -47,7 +47,7 @@ export const files = {
   async writeFile({ core, account, revoked, params, request, body }, { query }) {
     for (const name of ["content-range", "content-encoding"]) {
       if ((request.headers.get(name) ?? "identity") === "identity") continue
-      throw new AppError("invalid", `a file is written as a whole and as it is, without ${name}`)
+      throw new AppError("invalid", `a file is written as a whole and unencoded: ${name} is not supported`)
     }
     await writeFile(core, account, params.id, {
       path: query.path,
