@@ -7,22 +7,25 @@ import { api } from "@bhatti/contract/api"
 import { RateLimits } from "@bhatti/contract/config"
 import type { Endpoint } from "@bhatti/contract/endpoint"
 import { AppError } from "@bhatti/contract/errors"
-import { limits, ticketProtocol } from "@bhatti/contract/limits"
+import { ticketProtocol } from "@bhatti/contract/limits"
 import { openApi } from "@bhatti/contract/openapi"
 import { parseInput } from "@bhatti/contract/wording"
 import { Hono } from "hono"
 import { z } from "zod"
 import type { Core } from "../core/core.ts"
 import type { KeyHolder } from "../core/keys.ts"
-import { randomHex } from "../lib/random-hex.ts"
+import { holderOfKey, holderOfTicket } from "../gate/authenticate.ts"
+import { checkBrowserSafety } from "../gate/browser-safety.ts"
+import { logRequest, requestIdOf } from "../gate/request.ts"
+import { RequestRates } from "../gate/request-rates.ts"
+import { withValidKey } from "../gate/revocation.ts"
 import type { Account } from "../store/users.ts"
-import { checkBrowserSafety, letPagesAsk } from "./browser-safety.ts"
+import { letPagesAsk } from "./allowed-origins.ts"
 import type { RequestContext, SocketState } from "./context.ts"
 import { errorResponse } from "./errors.ts"
 import { parseBody, readBody } from "./input.ts"
 import { type Downloads, serveDownloads } from "./install.ts"
-import { RequestRates } from "./request-rates.ts"
-import { withValidKey } from "./revocation.ts"
+import { requestKinds } from "./request-kinds.ts"
 import type { About } from "./routes/system.ts"
 import { handlers } from "./routes.ts"
 import { StreamedAnswer } from "./streamed-answer.ts"
@@ -72,25 +75,15 @@ export function createApp(
 
   app.use(async (c, next) => {
     const startedAt = performance.now()
-    const given = c.req.header("x-request-id")
-    const requestId =
-      given !== undefined && limits.requestIdPattern.test(given) ? given : `req_${randomHex(8)}`
+    const requestId = requestIdOf(c.req.raw.headers)
     c.set("requestId", requestId)
     checkBrowserSafety(c.req.raw, settings)
     await next()
     c.res.headers.set("x-request-id", requestId)
     c.res.headers.set("x-bhatti-version", about.version)
-    core.log.info(
-      {
-        request_id: requestId,
-        user: c.get("account")?.name,
-        method: c.req.method,
-        path: c.req.path,
-        status: c.res.status,
-        ms: Math.round((performance.now() - startedAt) * 10) / 10,
-      },
-      "request",
-    )
+    const { method, path } = c.req
+    const user = c.get("account")?.name
+    logRequest(core.log, { id: requestId, user, method, path, status: c.res.status, startedAt })
   })
 
   if (settings.allowedOrigins?.length) app.use(letPagesAsk(settings.allowedOrigins))
@@ -133,7 +126,7 @@ export function createApp(
     app.on(definition.method, definition.path, async (c) => {
       const holder = definition.isPublic ? undefined : await authenticate(core, c.req.raw.headers, definition)
       c.set("account", holder?.account)
-      if (holder) rates.count(name, holder.account)
+      if (holder) rates.count(requestKinds[name] ?? "other", holder.account)
       const text = definition.isPublic || definition.bodyBytes ? "" : await readBody(c.req.raw, c.env.body)
       // The body may arrive minutes after its head. A streamed body is checked piece by piece.
       const account = definition.bodyBytes ? holder?.account : await holder?.confirm()
@@ -182,25 +175,11 @@ function queryOf(queries: Record<string, string[]>): Record<string, string | str
 }
 
 async function authenticate(core: Core, headers: Headers, { socket }: Endpoint): Promise<KeyHolder> {
-  const hint = "send the key in the header Authorization: Bearer KEY"
   const header = headers.get("authorization")
-  const key = /^Bearer (\S+)$/i.exec(header ?? "")?.[1]
   const ticket = socket && header === null ? ticketIn(headers) : undefined
-  if (ticket !== undefined) {
-    const holder = await core.keys.findByTicket(ticket)
-    if (holder) return holder
-    core.events.refusedKey()
-    throw new AppError("unauthenticated", "the ticket is not valid", {
-      hint: "a ticket opens one WebSocket; get another with POST /ws-tickets",
-    })
-  }
-  if (key === undefined) throw new AppError("unauthenticated", "an API key is needed", { hint })
-  const holder = await core.keys.find(key)
-  if (!holder) {
-    core.events.refusedKey()
-    throw new AppError("unauthenticated", "the API key is not valid", { hint })
-  }
-  return holder
+  if (ticket !== undefined) return holderOfTicket(core, ticket)
+  const key = /^Bearer (\S+)$/i.exec(header ?? "")?.[1]
+  return holderOfKey(core, key, { hint: "send the key in the header Authorization: Bearer KEY" })
 }
 
 function ticketIn(headers: Headers): string | undefined {

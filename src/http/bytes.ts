@@ -2,7 +2,7 @@
 
 import { AppError } from "@bhatti/contract/errors"
 import type { Log } from "../core/bounded-log.ts"
-import { onRevoked, unlessRevoked } from "./revocation.ts"
+import { onRevoked, unlessRevoked } from "../gate/revocation.ts"
 import { StreamedAnswer } from "./streamed-answer.ts"
 
 type Source = {

@@ -4,8 +4,9 @@ import { AppError } from "@bhatti/contract/errors"
 import type { ExecEvent, ExecResult } from "@bhatti/contract/exec"
 import { limits } from "@bhatti/contract/limits"
 import type { RunningCommand } from "../core/exec.ts"
-import { errorParts, toAppError } from "./errors.ts"
-import { onRevoked, unlessRevoked } from "./revocation.ts"
+import { toAppError } from "../gate/errors.ts"
+import { onRevoked, unlessRevoked } from "../gate/revocation.ts"
+import { errorParts } from "./errors.ts"
 import { StreamedAnswer } from "./streamed-answer.ts"
 
 /** Waits for the end. Output beyond the limit is read and dropped, so that the command still ends. */

@@ -10,10 +10,11 @@ import { parseInput } from "@bhatti/contract/wording"
 import type { ServerWebSocket } from "bun"
 import type { Core } from "../core/core.ts"
 import { execInSandbox, type RunningCommand } from "../core/exec.ts"
+import { toAppError } from "../gate/errors.ts"
 import { parseStrictJson } from "../lib/strict-json.ts"
 import type { Account } from "../store/users.ts"
 import type { SocketSession, SocketState } from "./context.ts"
-import { errorParts, toAppError } from "./errors.ts"
+import { errorParts } from "./errors.ts"
 import { OutputGate } from "./output-gate.ts"
 
 const channelByte = { stdout: 1, stderr: 2 } as const

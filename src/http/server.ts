@@ -5,10 +5,10 @@ import { AppError } from "@bhatti/contract/errors"
 import { limits } from "@bhatti/contract/limits"
 import type { Server } from "bun"
 import type { Log } from "../core/bounded-log.ts"
+import { onRevoked } from "../gate/revocation.ts"
 import type { App } from "./app.ts"
 import type { SocketState } from "./context.ts"
 import { errorResponse } from "./errors.ts"
-import { onRevoked } from "./revocation.ts"
 import { WaitingMessages } from "./waiting-messages.ts"
 
 /** A message is at most a window of input plus its channel byte. */

@@ -8,9 +8,10 @@ import { z } from "zod"
 import type { Core } from "../core/core.ts"
 import type { GuestSession } from "../core/host.ts"
 import { openShell } from "../core/sessions.ts"
+import { toAppError } from "../gate/errors.ts"
 import type { Account } from "../store/users.ts"
 import type { SocketSession, SocketState } from "./context.ts"
-import { errorParts, toAppError } from "./errors.ts"
+import { errorParts } from "./errors.ts"
 import { OutputGate } from "./output-gate.ts"
 
 const inputBytesMax = 4 * limits.execStreamWindowBytes

@@ -1,4 +1,4 @@
-/** What was thrown, as an HTTP answer. */
+/** Any thrown value becomes an AppError. */
 
 import { expect, test } from "bun:test"
 import { AppError } from "@bhatti/contract/errors"

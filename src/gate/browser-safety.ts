@@ -4,9 +4,6 @@
  */
 
 import { AppError } from "@bhatti/contract/errors"
-import { truncatedHeader } from "@bhatti/contract/limits"
-import type { MiddlewareHandler } from "hono"
-import { cors } from "hono/cors"
 import { hostName, isAddress } from "../lib/host-name.ts"
 
 const readingMethods = new Set(["GET", "HEAD", "OPTIONS"])
@@ -32,20 +29,6 @@ export function checkBrowserSafety(request: Request, { apiHosts, allowedOrigins 
       hint: "the operator can add the page's origin to allowed_origins in the daemon's config.yaml",
     })
   }
-}
-
-/** Lets pages of these origins read the API's answers. No cookie counts: a page has a key or nothing. */
-export function letPagesAsk(origins: readonly string[]): MiddlewareHandler {
-  return cors({
-    origin: [...origins],
-    allowMethods: ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"],
-    allowHeaders: ["Authorization", "Content-Type", "X-Request-Id"],
-    exposeHeaders: [
-      ...["Retry-After", "X-Request-Id", "X-Bhatti-Version", "X-Bhatti-Existing", truncatedHeader],
-      ...["X-File-Size", "X-File-Mode", "X-File-IsDir"],
-    ],
-    maxAge: 600,
-  })
 }
 
 /** The scheme may differ: TLS can end at a proxy in front. */

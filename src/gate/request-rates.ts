@@ -1,32 +1,19 @@
 /** Limits each user's rate of requests: creates, commands, and everything else are counted separately. */
 
-import type { api } from "@bhatti/contract/api"
-import type { RateLimits } from "@bhatti/contract/config"
 import { AppError } from "@bhatti/contract/errors"
 import { limits } from "@bhatti/contract/limits"
 import { RateLimiter } from "../lib/rate-limit.ts"
 import type { Account } from "../store/users.ts"
 
-type Kind = "create" | "exec" | "other"
+export type RequestKind = "create" | "exec" | "other"
 
-/** Endpoints not listed here are "other". */
-const kinds: Partial<Record<keyof typeof api, Kind>> = {
-  createSandbox: "create",
-  createSandboxes: "create",
-  checkpointSandbox: "create",
-  resumeSnapshot: "create",
-  exec: "exec",
-  execSocket: "exec",
-  shellSocket: "exec",
-  writeFile: "exec",
-  writeArchive: "exec",
-}
+type Rate = { burst: number; per_minute: number }
 
 export class RequestRates {
-  readonly #limiters: Record<Kind, RateLimiter>
+  readonly #limiters: Record<RequestKind, RateLimiter>
 
-  constructor(rates: RateLimits) {
-    const limiter = ({ burst, per_minute }: RateLimits[Kind]) =>
+  constructor(rates: Record<RequestKind, Rate>) {
+    const limiter = ({ burst, per_minute }: Rate) =>
       new RateLimiter({ burst, perMinute: per_minute }, { bucketsMax: limits.rateLimitBucketsMax })
     this.#limiters = {
       create: limiter(rates.create),
@@ -35,8 +22,7 @@ export class RequestRates {
     }
   }
 
-  count(endpoint: keyof typeof api, account: Account): void {
-    const kind = kinds[endpoint] ?? "other"
+  count(kind: RequestKind, account: Account): void {
     const decision = this.#limiters[kind].take(account.id, performance.now())
     if (decision.kind === "allowed") return
     throw new AppError("limit_exceeded", "too many requests", {

@@ -1,0 +1,17 @@
+/** How each endpoint counts towards its user's rates. */
+
+import type { Api } from "@bhatti/contract/api"
+import type { RequestKind } from "../gate/request-rates.ts"
+
+/** Endpoints not listed here are "other". */
+export const requestKinds: Partial<Record<keyof Api, RequestKind>> = {
+  createSandbox: "create",
+  createSandboxes: "create",
+  checkpointSandbox: "create",
+  resumeSnapshot: "create",
+  exec: "exec",
+  execSocket: "exec",
+  shellSocket: "exec",
+  writeFile: "exec",
+  writeArchive: "exec",
+}
