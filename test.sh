@@ -30,6 +30,7 @@ main() {
   reports=$(mktemp -d)
   trap 'report_failure; rm -rf "$reports"' EXIT
   host_programs+=("${build_programs[@]}" "${test_programs[@]}")
+  [[ $extent != --long ]] || host_programs+=(chromium:chromium)
   step "Debian packages" install_packages
   step "Caddy" unpack_caddy
   step "npm packages" install_npm_packages

@@ -1,14 +1,26 @@
-/** Runs the calls in Node.js and Bun: `program.js URL KEY [ws]`. With `ws` it uses the package of that name. */
+/**
+ * Runs the calls in Node.js and Bun: `program.js URL KEY [ws | none]`. With `ws` it opens streams with the package of
+ * that name; `none` prints the error of a stream where there is no WebSocket.
+ */
 
-import type { ClientOptions } from "@bhatti/sdk"
+import { type ClientOptions, connect } from "@bhatti/sdk"
 import { runCalls } from "./calls.js"
 
 declare const process: { argv: string[] }
 
-const [, , url = "", token = "", socketPackage] = process.argv
-const options: Partial<ClientOptions> = {}
-if (socketPackage !== undefined) {
-  const { WebSocket: Socket } = await import(socketPackage)
+const [, , url = "", token = "", sockets] = process.argv
+const options: ClientOptions = { url, token }
+if (sockets === "ws") {
+  const { WebSocket: Socket } = await import(sockets)
   options.openSocket = (address, headers) => new Socket(address, { headers })
 }
-console.log(JSON.stringify(await runCalls({ url, token, sendsStreams: true, ...options })))
+if (sockets === "none") {
+  Reflect.deleteProperty(globalThis, "WebSocket")
+  console.log(
+    await connect(options)
+      .execStream("dev", { cmd: ["true"] })
+      .exit.catch(JSON.stringify),
+  )
+} else {
+  console.log(JSON.stringify(await runCalls({ ...options, sendsStreams: true })))
+}
