@@ -2,13 +2,17 @@
  * Ctrl-C and SIGTERM while sandboxes are being created: the creation is rolled back.
  *
  *   1st signal ──► we wait for the daemon's answer, destroy the new sandboxes ──► and exit 130 or 143
- *   2nd signal ──► we exit immediately; the daemon rolls back a create whose client has left
+ *   2nd signal ──► we exit as soon as our requests are sent; the daemon rolls back a create whose client has left
  */
 
 import type { Sandbox } from "@bhatti/contract/sandbox"
 import type { Client } from "@bhatti/sdk/client"
 import type { Output } from "./output.ts"
 import { onSignals, signalExitCodes } from "./signals.ts"
+
+/** After the second signal: for an answer that has arrived already, and for our requests to arrive. */
+const answerMs = 50
+const requestMs = 1000
 
 export type Made = { sandboxes: readonly Sandbox[]; isNew: boolean }
 
@@ -18,16 +22,24 @@ export async function makeOrTakeBack(
   make: () => Promise<Made>,
 ): Promise<Made | { exitCode: number }> {
   using signals = new Signals(() => out.talk("cancelling; Ctrl-C again leaves that to the daemon"))
-  const made = await signals.unlessTwice(make())
+  const making = make()
+  const made = (await signals.unlessTwice(making)) ?? (await within(answerMs, making))
   if (signals.exitCode === undefined && made) return made
   const exitCode = signals.exitCode ?? 0
   if (made?.isNew === false) await out.talk("cancelled; the sandbox was there before, and stays")
-  for (const { id, name } of made?.isNew ? made.sandboxes : []) {
-    if (await signals.unlessTwice(client.destroySandbox({ params: { id } })))
-      await out.talk(`sandbox/${name} destroyed: its create was cancelled`)
-  }
+  const destroying = (made?.isNew ? made.sandboxes : []).map(async ({ id, name }) => {
+    await client.destroySandbox({ params: { id } })
+    await out.talk(`sandbox/${name} destroyed: its create was cancelled`)
+  })
+  const all = Promise.all(destroying)
+  if (!(await signals.unlessTwice(all))) await within(requestMs, all)
   if (signals.isTwice) await out.talk("the daemon removes what was made")
   return { exitCode }
+}
+
+async function within<T>(ms: number, promise: Promise<T>): Promise<T | undefined> {
+  const late = Bun.sleep(ms).then(() => undefined)
+  return await Promise.race([promise.catch(() => undefined), late])
 }
 
 class Signals implements Disposable {

@@ -12,6 +12,7 @@ import { inParallel } from "./in-parallel.ts"
 import { namesOf } from "./names.ts"
 import type { PooledSandbox } from "./parts.ts"
 import { type CreateSandbox, describeById, type Sandbox } from "./sandbox.ts"
+import { destroyIfUnheard } from "./unheard.ts"
 
 /** More would only share the same processors. */
 const createsAtOnce = 4
@@ -61,6 +62,7 @@ export async function createSandboxes(
     undo.move()
     for (const [index, record] of records.entries())
       recordCreated(core, record, { isPooled: pooled[index] !== undefined, startedAt })
+    destroyIfUnheard(core, account, records, signal)
     return Promise.all(records.map(({ id }) => describeById(core, id)))
   })
 }

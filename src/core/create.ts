@@ -18,6 +18,7 @@ import { policyAskedFor } from "./policy.ts"
 import { type CreateSandbox, describeSandbox, describeSandboxes, type Sandbox } from "./sandbox.ts"
 import { readyDeadlineMs, type Started, startSandbox } from "./start.ts"
 import { ensureTemplate, ofAuthority } from "./template.ts"
+import { destroyIfUnheard } from "./unheard.ts"
 import { unlessAborted } from "./unless-aborted.ts"
 
 /** Disk space of an empty disk and a guest's first writes. */
@@ -58,6 +59,7 @@ export async function createSandbox(
   return await allOrNone(core, [record], async () => {
     const sandbox = await startNew(core, record, input, { ...plan, pooled, signal })
     recordCreated(core, record, { isPooled: pooled !== undefined, startedAt })
+    destroyIfUnheard(core, account, [sandbox], signal)
     return { sandbox, isNew: true }
   })
 }

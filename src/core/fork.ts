@@ -17,6 +17,7 @@ import { templateToStart } from "./machine-of.ts"
 import { namesOf } from "./names.ts"
 import { policyAskedFor } from "./policy.ts"
 import { type CreateSandbox, describeById, type Sandbox } from "./sandbox.ts"
+import { destroyIfUnheard } from "./unheard.ts"
 
 /** More would only share the same processors. */
 const startsAtOnce = 4
@@ -88,6 +89,7 @@ export async function forkSandbox(
       const meta = { by: "user", from: "sandbox", source: source.name, ms, source_paused_ms: pausedMs }
       core.events.record({ type: "sandbox.created", userId: account.id, sandbox: copy, meta })
     }
+    destroyIfUnheard(core, account, copies, signal)
     return Promise.all(copies.map(({ id }) => describeById(core, id)))
   })
 }

@@ -14,6 +14,7 @@ import { removeFailed } from "./destroy.ts"
 import { recordFailure, withFailure } from "./failures.ts"
 import { findSandbox } from "./find.ts"
 import { describeById, type Sandbox } from "./sandbox.ts"
+import { destroyIfUnheard } from "./unheard.ts"
 
 export async function createSnapshot(
   core: Core,
@@ -170,6 +171,7 @@ export async function resumeSnapshot(
         ms: Math.round(core.clock.nowMs() - startedAt),
       },
     })
+    destroyIfUnheard(core, account, [sandbox], signal)
     return sandbox
   }
   return withFailure(core, failure, () => core.turns.take(record.id, resume))

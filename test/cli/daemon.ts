@@ -39,6 +39,7 @@ export class Daemon implements AsyncDisposable {
   readonly execs: ExecTap[] = []
   readonly shells: ShellTap[] = []
   readonly #holds = new Map<string, { reach: () => void; released: Promise<void> }>()
+  readonly #answerHolds = new Map<string, { reach: () => void; released: Promise<void> }>()
   readonly #app: Awaited<ReturnType<typeof openHttpApp>>
 
   private constructor(app: Awaited<ReturnType<typeof openHttpApp>>) {
@@ -80,11 +81,12 @@ export class Daemon implements AsyncDisposable {
     return this.#sentTo(route).map(({ query }) => query)
   }
 
-  /** Lets the next request of that method and path wait before the application has it. */
-  hold(route: string): Held {
+  /** Lets the next request of that method and path wait before the application has it, or before its answer goes out. */
+  hold(route: string, where: "request" | "answer" = "request"): Held {
     const reached = Promise.withResolvers<void>()
     const released = Promise.withResolvers<void>()
-    this.#holds.set(route, { reach: reached.resolve, released: released.promise })
+    const holds = where === "request" ? this.#holds : this.#answerHolds
+    holds.set(route, { reach: reached.resolve, released: released.promise })
     return { reached: reached.promise, release: released.resolve }
   }
 
@@ -142,7 +144,12 @@ export class Daemon implements AsyncDisposable {
     this.#holds.delete(route)
     hold?.reach()
     await hold?.released
-    return app(request, noted(body, sent), upgrade && tapped)
+    const answer = await app(request, noted(body, sent), upgrade && tapped)
+    const answerHold = this.#answerHolds.get(route)
+    this.#answerHolds.delete(route)
+    answerHold?.reach()
+    await answerHold?.released
+    return answer
   }
 
   #noteExec(session: SocketSession): Tap {

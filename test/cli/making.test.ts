@@ -116,6 +116,44 @@ test("a second Ctrl-C leaves at once", async () => {
   await until("the daemon to remove it", () => daemon.host.directories.size === 0)
 })
 
+test("a second Ctrl-C while the answer is on its way leaves nothing behind", async () => {
+  await daemon.sandbox("source")
+  await daemon.call("POST", "/sandboxes/source/checkpoint", { name: "kept" })
+  for (const [args, route] of [
+    [["create", "dev"], "POST /sandboxes"],
+    [["create", "--from", "source"], "POST /sandboxes"],
+    [["create", "w", "--count", "2"], "POST /sandboxes/batch"],
+    [["snapshot", "resume", "kept"], "POST /snapshots/kept/resume"],
+  ] as const) {
+    const others = daemon.connections
+    await interrupted([...args], {
+      during: daemon.hold(route, "answer"),
+      signals: ["SIGINT", "SIGINT"],
+      whileHeld: () => until("the daemon to see us gone", () => daemon.connections <= others),
+    })
+    await until("all of it is removed", () => daemon.host.directories.size === 1)
+  }
+})
+
+test("a second Ctrl-C while several are taken back leaves none of them", async () => {
+  const answered = daemon.hold("POST /sandboxes/batch", "answer")
+  const child = Bun.spawn([...program, "create", "w", "--count", "3"], {
+    env: environment(daemon),
+    stdio: ["ignore", "ignore", "pipe"],
+  })
+  await answered.reached
+  child.kill("SIGINT")
+  const words = child.stderr.getReader()
+  await words.read()
+  const destroying = daemon.host.hold("kill")
+  answered.release()
+  await destroying.reached
+  child.kill("SIGINT")
+  expect(await child.exited).toBe(130)
+  destroying.release()
+  await until("all of them are removed", () => daemon.host.directories.size === 0)
+})
+
 test("what the daemon finishes in any case is said to go on, and the signal ends us", async () => {
   await daemon.sandbox("dev")
   for (const [args, during, words, back] of [
