@@ -30,6 +30,8 @@ export interface SpacePart {
   haltedFor(record: SandboxRecord, machine: Machine): Promise<AppError | undefined>
   /** Returns the guest's answer; throws the reason as soon as a lack of space prevents one. Needs its turn. */
   unlessHalted<T>(record: SandboxRecord, machine: Machine, answer: Promise<T>): Promise<T>
+  /** Returns whether the host's disk has less room than is kept free. */
+  isShort(): Promise<boolean>
 }
 
 export type PooledSandbox = { id: SandboxRecord["id"]; template: Template; machine: Machine; guest: Guest }

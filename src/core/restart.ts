@@ -13,6 +13,7 @@ import { machineOf, templateToStart } from "./machine-of.ts"
 import { bootFromDisk } from "./power.ts"
 import { describeById, type Sandbox } from "./sandbox.ts"
 import { settle } from "./settle.ts"
+import { heldText } from "./space.ts"
 
 const answerDeadlineMs = 5000
 /** The guest gives its programs 5 s to end, then syncs. */
@@ -36,7 +37,10 @@ export async function restartByName(core: Core, account: Account, nameOrId: stri
       }
       const template = await templateToStart(core, record)
       const machine = machineOf(core, record)
-      if (machine) await end(core, record, machine)
+      if (machine) {
+        await checkRoom(core, record)
+        await end(core, record, machine)
+      }
       await bootFromDisk(core, record, template, "it was restarted")
       core.failedStarts.forget(record.id)
       const meta = { by: "user", ms: Math.round(core.clock.nowMs() - startedAt) }
@@ -44,6 +48,14 @@ export async function restartByName(core: Core, account: Account, nameOrId: stri
     }),
   )
   return describeById(core, found.id)
+}
+
+/** A guest writes out its files when it ends; without room it would stand still in the middle of that. */
+async function checkRoom(core: Core, { name }: SandboxRecord): Promise<void> {
+  if (!(await core.space.isShort())) return
+  throw new AppError("unavailable", `sandbox "${name}" is not restarted: ${heldText("host_disk")}`, {
+    hint: "it runs on; remove sandboxes or snapshots, or ask the operator to free space, then try again",
+  })
 }
 
 /**

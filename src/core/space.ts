@@ -160,6 +160,11 @@ export class Space implements SpacePart {
     return leftMib !== undefined && isSpaceShort(quotaSpace(leftMib))
   }
 
+  /** Returns whether the host's disk has less room than is kept free. */
+  async isShort(): Promise<boolean> {
+    return isSpaceShort(await this.#amount())
+  }
+
   /** Returns whether the host has room for a held sandbox to resume. */
   async hasRoom(): Promise<boolean> {
     return hasSpace(await this.#amount())

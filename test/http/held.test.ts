@@ -182,3 +182,23 @@ test.each(["repair", "restart"])("a %s of one whose guest finds no space ends no
   expect((await own.call("POST", `/sandboxes/dev/${what}`)).status).toBe(503)
   expect([await heldNow(), own.host.running.has(pid)]).toEqual(["host_disk", true])
 })
+
+test("a restart is refused before its guest is told, while the host has no room for what it writes out", async () => {
+  const guest = own.core.guests.get(id)
+  if (!guest) throw new Error("no guest")
+  let told = 0
+  const shutdown = guest.shutdown.bind(guest)
+  guest.shutdown = (options) => {
+    told++
+    return shutdown(options)
+  }
+  const pid = pidOf(id)
+  own.host.freeMibNow = 100
+  const { status, body } = await own.call("POST", "/sandboxes/dev/restart")
+  const message = 'sandbox "dev" is not restarted: the host\'s disk is nearly full'
+  expect([status, body]).toMatchObject([503, { message }])
+  expect([told, own.host.running.has(pid), (await exec()).status]).toEqual([0, true, 200])
+  own.host.freeMibNow = 5000
+  expect((await own.call("POST", "/sandboxes/dev/restart")).status).toBe(200)
+  expect(told).toBe(1)
+})
