@@ -81,7 +81,7 @@ export class Daemon implements AsyncDisposable {
     return this.#sentTo(route).map(({ query }) => query)
   }
 
-  /** Lets the next request of that method and path wait before the application has it, or before its answer goes out. */
+  /** Lets the next request of that method and path wait before the application has it, or its answer goes out. */
   hold(route: string, where: "request" | "answer" = "request"): Held {
     const reached = Promise.withResolvers<void>()
     const released = Promise.withResolvers<void>()

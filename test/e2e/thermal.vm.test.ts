@@ -82,11 +82,12 @@ test("what is kept hot is never paused", async () => {
   await own.bhatti(["destroy", "kept"])
 }, 120_000)
 
-/** Write the time each five seconds: by sleep, by a read that times out, and by what Go and Python have for it. */
+/** Write the time each five seconds: by sleep, a read that times out, the clock, and what Go and Python have for it. */
 const pacers = `cd /workspace; mkfifo never
 (while sleep 5; do date +%s >> slept; done) >/dev/null 2>&1 &
 (exec -a reader bash -c 'while :; do read -t 5 x <> never; date +%s >> polled; done') >/dev/null 2>&1 &
 ./ticker pace >/dev/null 2>&1 &
+./ticker cron 5 >/dev/null 2>&1 &
 python3 -c 'import time
 while True: time.sleep(5); print(int(time.time()), file=open("woken", "a"))' >/dev/null 2>&1 &`
 
@@ -106,19 +107,39 @@ python3 -c 'import threading
 while True: threading.Event().wait(.2)' >/dev/null 2>&1 &
 for port in 8001 8002 8003 8004; do until (exec 3<>/dev/tcp/127.0.0.1/$port) 2>/dev/null; do sleep .1; done; done`
 
-/** "pace" writes the time each five seconds, "serve" is a server whose own timer comes each twenty. */
+/**
+ * "pace" writes the time each five seconds, "serve" is a server whose own timer comes each twenty, "cron" writes the
+ * time at each full N seconds of the clock, by an absolute timer.
+ */
 const ticker = `package main
 
-import ("fmt"; "net/http"; "os"; "time")
+import ("fmt"; "net/http"; "os"; "strconv"; "syscall"; "time"; "unsafe")
+
+func untilFull(seconds int64) {
+  const realTime, absolute = 0, 1
+  timer, _, _ := syscall.Syscall(syscall.SYS_TIMERFD_CREATE, realTime, 0, 0)
+  due := [4]int64{0, 0, (time.Now().Unix() / seconds + 1) * seconds, 0}
+  syscall.Syscall6(syscall.SYS_TIMERFD_SETTIME, timer, absolute, uintptr(unsafe.Pointer(&due)), 0, 0, 0)
+  var count [8]byte
+  syscall.Read(int(timer), count[:])
+  syscall.Close(int(timer))
+}
 
 func main() {
   if os.Args[1] == "serve" {
     go func() { for range time.Tick(20 * time.Second) {} }()
     panic(http.ListenAndServe("127.0.0.1:8002", nil))
   }
+  name := "ticked"
   for {
-    time.Sleep(5 * time.Second)
-    file, _ := os.OpenFile("ticked", os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
+    if os.Args[1] == "cron" {
+      name = "clocked"
+      seconds, _ := strconv.ParseInt(os.Args[2], 10, 64)
+      untilFull(seconds)
+    } else {
+      time.Sleep(5 * time.Second)
+    }
+    file, _ := os.OpenFile(name, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
     fmt.Fprintln(file, time.Now().Unix())
     file.Close()
   }
@@ -157,19 +178,15 @@ test("jobs that wait for timers keep their pace beside servers, also when the da
   await own.stopDaemon("SIGKILL")
   await own.startDaemon()
   await stays(10_000)
-  for (const file of ["slept", "polled", "ticked", "woken"]) {
+  for (const file of ["slept", "polled", "ticked", "woken", "clocked"]) {
     const stamps = (await exec("pace", "cat", `/workspace/${file}`)).trim().split("\n").map(Number)
     expect(stamps.length).toBeGreaterThanOrEqual(3)
     const gaps = stamps.slice(1).map((stamp, index) => stamp - (stamps[index] ?? 0))
     expect(Math.max(...gaps)).toBeLessThanOrEqual(5 + 2 * patience)
   }
-  // The servers and the poller go on; of the jobs there is one left.
-  await exec(
-    "pace",
-    "sh",
-    "-c",
-    "pkill bash; pkill -f '[t]icker pace'; pkill -f '[t]ime.sleep'; (while sleep 20; do :; done) >/dev/null 2>&1 &",
-  )
+  // The servers and the poller go on; of the jobs there is one left, each full minute.
+  await exec("pace", "sh", "-c", "pkill bash; pkill -f '[t]icker [pc]'; pkill -f '[t]ime.sleep'; true")
+  await exec("pace", "sh", "-c", "cd /workspace; ./ticker cron 60 >/dev/null 2>&1 &")
   // Each why asks the guest, for which fifty of them a second are work.
   let askedAt = 0
   await until("why says it", async () => {
@@ -177,7 +194,7 @@ test("jobs that wait for timers keep their pace beside servers, also when the da
     askedAt = Date.now()
     return (await why("pace")).keeps_awake.some((words) => /^a timer inside it: due in \d+ s$/.test(words))
   })
-  await exec("pace", "pkill", "-f", "[s]leep 20")
+  await exec("pace", "pkill", "-f", "[t]icker cron")
   await until("it is warm", async () => (await thermalOf("pace")) === "warm", { deadlineMs: 60_000 })
   expect(await exec("pace", "sh", "-c", "curl -s -o /dev/null -w '%{http_code}' 127.0.0.1:8001")).toBe("200")
   expect(
