@@ -8,7 +8,7 @@ import { z } from "zod"
  */
 export const SocketTicket = z
   .object({
-    ticket: z.string(),
+    ticket: z.string().describe("Offer the subprotocols `bhatti` and `bhatti.ticket.TICKET`, in this order"),
     expires_in_seconds: z.int(),
   })
   .meta({ id: "SocketTicket" })

@@ -53,6 +53,13 @@ test("a ticket expires by the database's clock", async () => {
   expect(await store.socketTickets.redeem(late)).toBeUndefined()
 })
 
+test("an unknown ticket is refused without a write, which others would wait for", async () => {
+  using database = new Database(join(dataDir, "bhatti.db"))
+  database.run("begin immediate")
+  expect(await store.socketTickets.redeem("0".repeat(64))).toBeUndefined()
+  database.run("rollback")
+})
+
 test("a user has only so many unused tickets, also by many requests at once, and more when they expire", async () => {
   const issue = () => store.socketTickets.issue(account.id, keyHash)
   const issued = await Promise.allSettled(Array.from({ length: limits.socketTicketsMax + 5 }, issue))

@@ -52,9 +52,13 @@ export class SocketTickets {
 
   /** Uses the ticket up. Returns the hash of the key that it stands for, or undefined if it opens nothing. */
   async redeem(ticket: string): Promise<string | undefined> {
+    const id = hashKey(ticket)
+    // Somebody without a key can only make the daemon read.
+    const known = await this.#db.selectFrom("socket_tickets").select("id").where("id", "=", id).execute()
+    if (known.length === 0) return undefined
     const used = await this.#db
       .deleteFrom("socket_tickets")
-      .where("id", "=", hashKey(ticket))
+      .where("id", "=", id)
       .where("expires_at", ">", nowSec)
       .returning("key_hash")
       .executeTakeFirst()
