@@ -2,7 +2,8 @@
  * Every operation of the HTTP interface, on one screen.
  *
  * To add an operation: 1. its shapes beside their resource; 2. an entry here; 3. its handler in `src/http/routes/`
- * (the compiler asks for it); 4. `bun run generate` for docs/openapi.json; 5. a test through the client.
+ * (the compiler asks for it), and its views in `src/http/views/`; 4. `bun run generate` for docs/openapi.json; 5. a
+ * test through the client.
  */
 
 import { z } from "zod"

@@ -13,7 +13,7 @@ export const HostPattern = z
     new RegExp(`^(\\*\\.)?(${label}\\.)+${label}$`),
     "use a name such as api.example.com, or *.example.com for all names below example.com",
   )
-  .refine((name) => !/\.[0-9]+$/.test(name), "an address is not a name; use --allow-cidr")
+  .refine((name) => !/\.[0-9]+$/.test(name), "an address is not a name; use allow_cidrs")
 
 /** An address or a network; a single address matches only itself. */
 export const Cidr = z

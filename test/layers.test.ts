@@ -65,7 +65,7 @@ test("imports follow the direction that the architecture gives", async () => {
   expect(wrong).toEqual([])
 })
 
-/** The parts of the contract that are no shape of the API: these folders serve every surface. */
+/** No shapes of the API. A network policy is one document, which is stored as it is asked for. */
 const plainContract = new Set(["errors", "limits", "ids", "network", "event-types", "guest"])
 
 test("below the surfaces, no code knows the shapes of the API", async () => {
