@@ -369,7 +369,7 @@ func TestABrokenArchiveLeavesNoHalfFile(t *testing.T) {
 	}
 }
 
-// What an archive replaces stays under its name, whole, until the other is whole too.
+// A file that an archive replaces keeps its name and content until the new one is complete.
 func TestAnArchiveThatBreaksOffLeavesWhatWasThere(t *testing.T) {
 	h := personalised(t)
 	folder := t.TempDir()

@@ -299,7 +299,7 @@ func TestAStalledHostDoesNotKeepTheNextOneOut(t *testing.T) {
 	for i := 0; i < 8; i++ {
 		h.sh("yes")
 	}
-	// Nothing is read until the socket is full; then the agent's writers wait. A new preamble must get through.
+	// The socket fills up unread, so the agent's writers wait. A new preamble must get through.
 	time.Sleep(200 * time.Millisecond)
 	h.write(hostPreamble(1))
 	want := wire.AppendGuestPreamble(nil, wire.Preamble{Nonce: hostNonce, Generation: 1})

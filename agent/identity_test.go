@@ -67,7 +67,7 @@ func TestAnIdentityIsWrittenToMemoryAndStoredOnRequest(t *testing.T) {
 		if err := p.files[hostsFile].write([]byte(hostsNaming(string(hosts), "dev"))); err != nil {
 			t.Error(err)
 		}
-		// What a user adds is kept.
+		// A user's additions are kept.
 		if err := os.WriteFile(etc+"/hosts", []byte(contentOf(t, etc, "hosts")+"10.0.0.8 more\n"), 0o644); err != nil {
 			t.Error(err)
 		}

@@ -1,4 +1,4 @@
-// What is refused before it changes anything, and how the boot goes on or ends.
+// Requests that are refused before they change anything, and how the boot continues or ends.
 
 package main
 

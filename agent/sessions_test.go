@@ -265,7 +265,7 @@ func TestASessionWithoutClientIsNeverBlocked(t *testing.T) {
 	stream := h.start("session_attach", nil)
 	h.opened(stream)
 	seen := h.see(stream, "last\r\n")
-	// What the kernel's terminal still holds comes behind the replay.
+	// Output that the kernel's terminal still holds follows the replay.
 	const terminalBytes = 65536
 	if len(seen) > replayBytes+terminalBytes || len(seen) < replayBytes-replayScanBytes {
 		t.Errorf("%d bytes were replayed", len(seen))

@@ -288,7 +288,7 @@ func TestAPieceOutsideOfTheSharedMemoryEndsTheConnection(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "x")
 		stream := h.open(`{"op":"file_write","path":"` + path + `"}`)
 		if name == "large window" {
-			// Nothing is given back: there is no such operation as the one that would take it.
+			// No credit is given back, because the operation that would take it does not exist.
 			stream = h.exec(map[string]any{"argv": []string{"sleep", "10"}, "stdin": true})
 			for i := 0; i < wire.WindowBytes/wire.SharedPiece+4; i++ {
 				h.dataAt(stream, place)

@@ -5,7 +5,7 @@ import { join } from "node:path"
 import { binary as builtBinary, type Installation, install, until } from "../test/support/installation.ts"
 import { type TimedCommand, timeCommand } from "./command.ts"
 
-/** What the daemon is told for a group of measurements. */
+/** The daemon's configuration for a group of measurements. */
 export type Settings = {
   /** Most sandboxes kept ready: two, and as many as the last burst of creates had. */
   pool: number
@@ -60,7 +60,7 @@ export class Bhatti implements AsyncDisposable {
   async #restartWith(settings: Settings): Promise<void> {
     await this.installation.stopDaemon("SIGTERM")
     const path = join(this.installation.dataDir, "config.yaml")
-    // What keeps it apart from other installations stays.
+    // Settings that keep it apart from other installations stay.
     this.#ownConfig ??= (await Bun.file(path).text()).replace(/^pool: .*$/m, "")
     await Bun.write(path, `${this.#ownConfig}\n${configOf(settings)}`)
     await this.installation.startDaemon()

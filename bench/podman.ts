@@ -56,7 +56,7 @@ export class Podman implements AsyncDisposable {
         runFlags,
       })
       try {
-        // What an interrupted run has left.
+        // Remains of an interrupted run.
         await podman.#podman("rm", "--all", "--force", "--time=0")
         await podman.run(["--rm"], ["true"])
         return podman

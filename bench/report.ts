@@ -18,7 +18,7 @@ export function markdownTable(rows: readonly Row[]): string {
   return [draw(titles), rule, ...lines.slice(1).map(draw)].join("\n")
 }
 
-/** One row while the run goes on. */
+/** Shows a row during the run. */
 export function rowLine(row: Row): string {
   const ratio = ratioOf(row)
   const compared = ratio === undefined ? "" : `, ${ratio.toFixed(2)} × ${row.peer?.what}`

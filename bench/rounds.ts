@@ -3,7 +3,7 @@
  * busy moment of the host meets all of them alike.
  */
 
-/** One round; the values it measured, by name. */
+/** Measures one round; returns its values by name. */
 export type Subject = () => Promise<Record<string, number>>
 
 export type RoundOptions = {

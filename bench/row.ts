@@ -1,4 +1,4 @@
-/** One measured thing: its samples, those of its counterpart, and what the documentation promises about it. */
+/** A row of the report: its samples, those of its counterpart, and the documentation's promise about it. */
 
 import { ratio, summarise } from "./statistics.ts"
 
@@ -22,13 +22,13 @@ export function ratioOf(row: Row): number | undefined {
   return row.peer && row.peer.samples.length > 0 ? ratio(row.samples, row.peer.samples) : undefined
 }
 
-/** Of the slow ends of both. */
+/** Compares the slow ends of both. */
 export function p95RatioOf({ samples, peer }: Row): number | undefined {
   if (!peer || peer.samples.length === 0) return undefined
   return summarise(samples).p95 / summarise(peer.samples).p95
 }
 
-/** Nothing where nothing was promised, or the promise needs a counterpart that was not there. */
+/** Leaves out what was not promised, or promised against a counterpart that is missing. */
 export function verdicts(row: Row): { p50?: Verdict; p95?: Verdict; ratio?: Verdict; p95Ratio?: Verdict } {
   const { p50Max, p95Max, ratioMax, p95RatioMax } = row.promise ?? {}
   const measuredRatio = ratioOf(row)

@@ -1,4 +1,4 @@
-/** What is said about a series of measurements. Pure. */
+/** Statistics of a series of measurements. Pure. */
 
 export type Summary = { n: number; min: number; p50: number; p95: number; p99: number; max: number }
 

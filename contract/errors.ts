@@ -24,7 +24,7 @@ export function isErrorCode(value: unknown): value is ErrorCode {
   return typeof value === "string" && Object.hasOwn(errorStatus, value)
 }
 
-/** What an error is about, as a surface needs it to give advice in its own words. */
+/** The thing that an error is about, so that a surface can give advice in its own words. */
 export type Subject =
   /** The thing that is missing, exists already, or has reached its limit. */
   | { kind: "sandbox" | "snapshot" | "secret" | "user"; name?: string }

@@ -76,7 +76,7 @@ export const ExecResult = z
   .meta({ id: "ExecResult" })
 export type ExecResult = z.infer<typeof ExecResult>
 
-/** One line of the `application/x-ndjson` answer. The last line is `exit` or `error`. */
+/** A line of the `application/x-ndjson` response. The last line is `exit` or `error`. */
 export const ExecEvent = z
   .discriminatedUnion("type", [
     z.object({ type: z.literal("stdout"), data: z.string() }),

@@ -1,4 +1,4 @@
-/** What the host and a guest tell each other, as plain values: every layer of the host uses these types. */
+/** Plain values that the host and a guest exchange: every layer of the host uses these types. */
 
 export type GuestNetwork = {
   mac: string

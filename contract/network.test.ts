@@ -1,4 +1,4 @@
-/** What is a policy and what is not. */
+/** The network policies that are accepted. */
 
 import { expect, test } from "bun:test"
 import { NetPolicyInput, policyFrom } from "./network.ts"

@@ -14,7 +14,7 @@ export const initramfsModules: readonly string[] = [
 ]
 
 /**
- * What sandboxes use and the kernel has no driver built in for. Left out: drivers of hardware a sandbox never has,
+ * Modules that sandboxes use and that are not built into the kernel. Left out: drivers of hardware a sandbox never has,
  * network and big server filesystems (xfs and btrfs alone are 8 MB), exotic protocols; that is 70 of 90 MB. An entry is
  * a folder, taken whole, or one module.
  */

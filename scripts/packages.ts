@@ -13,7 +13,7 @@ const { values } = parseArgs({ options: { out: { type: "string", default: join(r
 const out = resolve(values.out)
 
 await mkdir(out, { recursive: true })
-// One after the other: the SDK's build needs the contract's types.
+// In this order: the SDK's build needs the contract's types.
 for (const folder of ["contract", "sdk/typescript"]) {
   const packing = ["npm", "pack", "--loglevel=error", "--pack-destination", out]
   const child = Bun.spawn(packing, { cwd: join(root, folder), stdio: ["ignore", "inherit", "inherit"] })

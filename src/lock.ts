@@ -1,4 +1,4 @@
-/** One daemon per data directory: a lock that the kernel releases when the process ends, however it ends. */
+/** A data directory has at most one daemon: the kernel releases its lock when the process ends, however it ends. */
 
 import { closeSync, openSync } from "node:fs"
 import { join } from "node:path"

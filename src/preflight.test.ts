@@ -53,7 +53,7 @@ const healthy: HostFacts = {
   yearUtc: 2030,
 }
 
-/** What is not ok about a host that differs from a healthy one. */
+/** Returns the checks that fail on a host that differs from a healthy one. */
 function troubles(difference: Partial<HostFacts>): Check[] {
   return hostChecks({ ...healthy, ...difference }).filter(({ status }) => status !== "ok")
 }

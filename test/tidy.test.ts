@@ -50,6 +50,21 @@ test("no comment is wider than 120 columns", async () => {
   expect(wrong).toEqual([])
 })
 
+test("a comment opens with its subject or its verb", async () => {
+  const all = [
+    ...(await sources("{contract,sdk,src,images,scripts,bench,test}/**/*.ts")),
+    ...(await sources("{agent,jail}/**/*.go")),
+  ]
+  const wrong = all.flatMap(({ file, text }) => {
+    const lines = text.split("\n")
+    return lines
+      .filter((line, index) => !/^\s*(\/\/|\/\*)/.test(lines[index - 1] ?? "") || !/^\s*\/\//.test(line))
+      .filter((line) => /^\s*(\/\/|\/\*\*?|\*) *(What|Who|Whoever|Of|Those|Whether)\b/.test(line))
+      .map((line) => `${file}: ${line.trim()}`)
+  })
+  expect(wrong).toEqual([])
+})
+
 /** These are to be split; none may be added. */
 const longFiles = [
   "agent/archive.go",

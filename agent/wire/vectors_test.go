@@ -390,7 +390,7 @@ func TestResultsAreEncoded(t *testing.T) {
 	}
 }
 
-// What the host writes must take the short way: it is the one that a clone's first moment can afford.
+// The host's requests must take the fast path: a clone's first moment can afford no other.
 func TestTheHostsRequestsAreReadWithoutReflection(t *testing.T) {
 	targets := map[string]any{
 		"personalise with a network": &Personalise{}, "personalise alone": &Personalise{},

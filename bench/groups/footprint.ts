@@ -1,4 +1,4 @@
-/** What one more idle sandbox costs the host in memory and disk, after it has run one command. */
+/** The memory and disk that one more idle sandbox costs the host, after it has run one command. */
 
 import { readdirSync, readFileSync, statSync } from "node:fs"
 import { join } from "node:path"

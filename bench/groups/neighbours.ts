@@ -1,5 +1,5 @@
 /**
- * What a sandbox and the API notice of a neighbour that uses up whatever it can get: the same requests beside one that
+ * The effect on a sandbox and the API of a neighbour that uses all it can get: the same requests beside one that
  * rests and beside one that makes trouble, a new one every time. The claim is about the 95th percentiles.
  */
 

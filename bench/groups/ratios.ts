@@ -1,5 +1,5 @@
 /**
- * What `--check` looks at: only how measurements of one run compare, so that it means the same on every host. A create
+ * Ratios for `--check`: it compares only measurements of one run, so that it means the same on every host. A create
  * beside a bare clone of the same template, everything with one sandbox beside the same with many, and where podman is
  * installed a command beside one of its.
  */

@@ -16,7 +16,7 @@ const megabytes = 100
 const roundsMax = 10
 /** 60 MB/s. */
 const p50Max = Math.round((megabytes / 60) * 1000)
-/** Of a command beside a copy, against the same command in an idle sandbox. */
+/** Compares a command beside a copy with the same command in an idle sandbox. */
 const besideRatioMax = 2
 const idleCommands = 10
 

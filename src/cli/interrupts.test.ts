@@ -1,4 +1,4 @@
-/** What a signal does to a command that is slow to end, or has not begun. Processes and terminals are in test/cli. */
+/** Signals to a command that is slow to end, or has not begun. Processes and terminals are in test/cli. */
 
 import { expect, test } from "bun:test"
 import type { SignalName } from "@bhatti/contract/exec"

@@ -1,4 +1,4 @@
-/** What is put back after a program that could not do it. */
+/** Terminal modes are restored after a program that could not do it. */
 
 import { expect, test } from "bun:test"
 import fc from "fast-check"

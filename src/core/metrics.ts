@@ -11,7 +11,7 @@ import type { Clock } from "./clock.ts"
 import type { Host } from "./host.ts"
 import type { PoolPart } from "./parts.ts"
 
-/** What the gauges are read from. */
+/** Sources of the gauges' values. */
 type Sources = {
   store: Pick<Store, "sandboxes" | "snapshots">
   host: Pick<Host, "disks" | "machines">

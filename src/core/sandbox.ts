@@ -25,7 +25,7 @@ export type CreateSandbox = {
   warmAfterSec?: number | undefined
   coldAfterSec?: number | undefined
   init?: string | undefined
-  /** Whether the init script runs at each boot too; default: true. */
+  /** Runs the init script at each boot too; default: true. */
   onBoot?: boolean
   files?: readonly { path: string; bytes: Uint8Array; mode?: string | undefined }[]
   /** Returns a sandbox of that name if there is one, instead of an error. */

@@ -1,4 +1,4 @@
-/** One queue per sandbox: the holder of its turn may change its state. Reads never wait. */
+/** A queue per sandbox: the holder of its turn may change its state. Reads never wait. */
 
 import { unlessAborted } from "./unless-aborted.ts"
 

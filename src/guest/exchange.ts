@@ -1,5 +1,5 @@
 /**
- * One operation: bytes in either direction, a first message from the guest, and a result.
+ * An operation: bytes in either direction, a first message from the guest, and a result.
  *
  *   open ── first message ── bytes, messages ── result
  *     │                                           │

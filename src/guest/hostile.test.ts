@@ -40,7 +40,7 @@ async function meet(name: string): Promise<{ fake: FakeGuest; guest: Guest }> {
   return { fake, guest }
 }
 
-/** One of everything that can wait for a guest. Their streams have the ids from 1 on. */
+/** Starts every kind of operation that can wait for a guest. Their streams have the ids from 1 on. */
 function askEverything(guest: Guest): Promise<unknown>[] {
   const tty = { rows: 24, cols: 80 }
   const process = guest.exec({ argv: ["sh"], stdin: true })
@@ -49,7 +49,7 @@ function askEverything(guest: Guest): Promise<unknown>[] {
   const upload = guest.writeFile({ path: "/x" })
   const archive = guest.readArchive({ path: "/x" })
   const connection = guest.dial(80)
-  // What is read is dropped, as a client that reads would.
+  // The output is read and dropped.
   const read = async (output: AsyncIterable<unknown>) => {
     for await (const _ of output);
   }
@@ -85,7 +85,7 @@ const stream = fc.oneof(
   { weight: 1, arbitrary: fc.integer({ min: 0, max: wireLimits.streamMax }) },
 )
 const bytes = (max: number) => fc.uint8Array({ maxLength: max })
-/** What an agent says, and what looks like it. */
+/** Messages of an agent, and similar ones. */
 const json = fc
   .oneof(
     fc.jsonValue(),
@@ -112,7 +112,7 @@ const frame = fc
     stream,
     payload: fc.oneof(json, bytes(300), fc.constant(Buffer.alloc(0))),
   })
-  // What the encoder of an honest end would not send at all is made below, byte by byte.
+  // Frames that an honest encoder would never send are made below, byte by byte.
   .map(({ type, stream, payload }) => rawFrame(type, stream, payload))
 
 function rawFrame(type: FrameType, id: number, payload: Uint8Array): Uint8Array {

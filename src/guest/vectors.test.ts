@@ -32,7 +32,7 @@ const toFrame = (frame: { type: string; stream: number; payload: string }): Fram
   payload: unhex(frame.payload),
 })
 
-/** What a decoder makes of the bytes, given in pieces of a length. */
+/** Decodes the bytes, given in pieces of a length. */
 function decodeAll(nonceHex: string, bytes: Uint8Array, pieceBytes: number): unknown[] {
   const decoder = new Decoder(unhex(nonceHex))
   const events: unknown[] = []

@@ -1,4 +1,4 @@
-/** What a handler gets and returns, and the session of a WebSocket. */
+/** A handler's input and result, and the session of a WebSocket. */
 
 import type { Api } from "@bhatti/contract/api"
 import type { Endpoint, PathParameter } from "@bhatti/contract/endpoint"

@@ -1,5 +1,5 @@
 /**
- * One command over one WebSocket; the messages are in `contract/exec.ts`. All buffers are bounded: output is read from
+ * A command over a WebSocket; the messages are in `contract/exec.ts`. All buffers are bounded: output is read from
  * the guest only when the client has acknowledged enough of it, and input above the limit is refused.
  */
 

@@ -1,4 +1,4 @@
-/** What a stream's output leaves to all others. */
+/** A stream's output leaves a share to all others. */
 
 import { expect, test } from "bun:test"
 import { OutputGate } from "./output-gate.ts"

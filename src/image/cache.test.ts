@@ -1,4 +1,4 @@
-/** What stays in the cache, and what goes. */
+/** The cache keeps what is in use and removes the rest. */
 
 import { expect, test } from "bun:test"
 import {

@@ -1,4 +1,4 @@
-/** What apt's answers mean; no package is fetched here. */
+/** Reading apt's answers; no package is fetched here. */
 import { expect, test } from "bun:test"
 import { parseMetaPackage } from "./kernel-package.ts"
 

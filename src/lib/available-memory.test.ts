@@ -1,4 +1,4 @@
-/** What is available, from files as kernels and containers have them. */
+/** Available memory, read from files as kernels and containers have them. */
 
 import { afterEach, beforeEach, expect, test } from "bun:test"
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs"

@@ -1,4 +1,4 @@
-/** Who a client is, behind proxies and over IPv6. */
+/** A client's address, behind proxies and over IPv6. */
 
 import { expect, test } from "bun:test"
 import { isLoopback, limitKey, plainAddress, TrustedProxies } from "./client-address.ts"

@@ -1,4 +1,4 @@
-/** What the strict reading of JSON refuses, and that it lets everything else pass. */
+/** The strict JSON parser refuses some texts, and accepts all others. */
 
 import { expect, test } from "bun:test"
 import { AppError } from "@bhatti/contract/errors"

@@ -1,5 +1,5 @@
 /**
- * What QEMU is told, whatever it is started for: nothing that a user wrote, no device that reaches the shared memory,
+ * QEMU's arguments, whatever it is started for: nothing that a user wrote, no device that reaches the shared memory,
  * no way out.
  */
 
@@ -24,7 +24,7 @@ describe.each(kinds)("a %s with %s network under %s", (role, network, accelerato
     )
     expect(text).toContain("mem-merge=off")
     expect(text).toMatch(new RegExp(`id=ram,[^ ]*,share=${role === "template" ? "on" : "off"} `))
-    // What it shares with this host is a memory of its own.
+    // It shares a memory of its own with this host.
     expect(text.match(/share=on/g)).toHaveLength(role === "template" ? 2 : 1)
     expect(text).toContain(`id=shared,size=2M,mem-path=/proc/self/fd/${descriptors.shared},share=on`)
   })

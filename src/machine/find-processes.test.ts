@@ -12,7 +12,7 @@ const isRoot = process.getuid?.() === 0
 if (!isRoot) console.log("skipped: needs root to start processes of other users")
 const decoy = resolve(import.meta.dir, "../../test/support/decoy.py")
 
-/** Of no other test, and of no installation: their user ids begin elsewhere. */
+/** User ids that no other test and no installation uses. */
 const uidBase = 1_900_000_000 + (process.pid % 1000) * 70_000
 const machineUid = uidBase + 3
 const stranger = 600_000 + (process.pid % 5000)

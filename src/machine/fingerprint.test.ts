@@ -1,4 +1,4 @@
-/** What a saved state depends on: a change in any of it is another fingerprint. */
+/** A saved state depends on the fingerprint's inputs: a change in any of them gives another fingerprint. */
 
 import { expect, test } from "bun:test"
 import type { MachineShape } from "./command-line.ts"

@@ -1,5 +1,5 @@
 /**
- * What a program in QEMU's place can do: started by the same way, with the same descriptors, it tries what a QEMU that
+ * A program in QEMU's place: started in the same way, with the same descriptors, it tries what a QEMU that
  * a guest has taken over would try. perl stands in, since it makes every system call without a file of its own.
  */
 
@@ -29,7 +29,7 @@ import { type Confinement, launch, setNiceness } from "./process.ts"
 
 const isRoot = process.getuid?.() === 0
 const ownUid = process.getuid?.() ?? 0
-/** Of no other test, and of no installation: their user ids begin elsewhere. */
+/** User ids that no other test and no installation uses. */
 const uid = isRoot ? 690_000 + (process.pid % 5000) : undefined
 
 /** Where root can make groups of version 2. */
@@ -45,7 +45,7 @@ let hostPort: number
 const abstractName = `bhatti-jail-${process.pid}`
 let abstract: { stop(force?: boolean): void }
 const sockets: number[] = []
-/** Of each file that the program writes to; its words go to one. */
+/** Limit on each file that the program writes to; its output goes to one. */
 const fileBytesMax = 100_000
 
 beforeAll(async () => {
@@ -76,7 +76,7 @@ function outputTo(path: string): number {
   return fd
 }
 
-/** What the script says in QEMU's place. Its last line is `end`. */
+/** Returns the output of the script in QEMU's place. Its last line is `end`. */
 async function inJail(script: string, options: { level?: Confinement["level"]; fd?: number } = {}) {
   const logPath = join(home, `${crypto.randomUUID()}.log`)
   const pid = await launch({
@@ -173,7 +173,7 @@ describe("a program in QEMU's place", () => {
     expect(lines).toEqual([
       "reached the host",
       "reached an abstract socket",
-      // Of a daemon without root the machines have one user.
+      // Without root, all machines of a daemon have one user.
       ...(isRoot ? [] : ["reached a socket of another sandbox"]),
       "found a file",
       "found a process",
@@ -413,7 +413,7 @@ test.skipIf(!isRoot)(
     process.kill(first, "SIGKILL")
     for (const end = Date.now() + 10_000; startTicks(first) !== undefined; await Bun.sleep(5))
       if (Date.now() > end) throw new Error("it does not end")
-    // One that hides its user from a look at /proc by not being dumpable; its saved user id alone counts too.
+    // This process hides its user in /proc by not being dumpable; its saved user id alone counts too.
     const hidden = Bun.spawn(
       [
         "perl",

@@ -568,7 +568,7 @@ export class Machines {
     }
   }
 
-  /** One connection per machine, kept: a monitor serves one client at a time. */
+  /** Keeps one connection per machine: a monitor serves one client at a time. */
   async #monitor(machine: Machine): Promise<Qmp> {
     const { pid } = machine.process
     const known = await this.#monitors.get(pid)?.catch(() => undefined)

@@ -1,4 +1,4 @@
-/** What the kernel's log says of a process that was killed. */
+/** The kernel's log about a process that was killed. */
 
 import { expect, test } from "bun:test"
 import { wasKilledForMemory } from "./out-of-memory.ts"

@@ -82,7 +82,7 @@ async function save(pid: number, path: string): Promise<string> {
   }
 }
 
-/** Of the memory that is a template's. */
+/** Counts the process's own pages of the memory that is a template's. */
 function ownPages(pid: number): number {
   const maps = readFileSync(`/proc/${pid}/smaps`, "utf8")
   const anonymous = /memfd:bhatti-template[\s\S]*?Anonymous: +(\d+) kB/.exec(maps)?.[1]
@@ -125,7 +125,7 @@ test("what one has written the other has, and an end of either is an error that 
     const checksum = await save(source.pid, path)
     await loadOwnMemory({ pid: target.pid, base: target.base, path, checksum })
     expect(await target.digest()).toBe(await source.digest())
-    // Of the pages of zeros it holds the places alone.
+    // It holds only the places of pages of zeros.
     const zeroPages = 4 * 37 + 5
     expect(statSync(path).size).toBeLessThan((bytes * 3) / 4 - (zeroPages - 5) * 4096 + 1000)
     // And those that are zeros in the template too are nobody's own.

@@ -1,4 +1,4 @@
-/** What is removed with a memory snapshot. */
+/** The files that are removed with a memory snapshot. */
 
 import { expect, test } from "bun:test"
 import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs"

@@ -10,7 +10,7 @@ import { borrowDescriptor, createPipe, neverWaitAt } from "../lib/posix.ts"
 import { isAlive, type ProcessIdentity } from "../lib/process-identity.ts"
 import { descriptors } from "./command-line.ts"
 
-/** One read takes as much as a pipe holds; the remembered part is as long as a log line should be. */
+/** A read takes as much as a pipe holds; the remembered part is as long as a log line should be. */
 const pipeBytes = 65_536
 const keptBytes = 8192
 const drainMs = 5000

@@ -1,4 +1,4 @@
-/** What name servers are told. That dnsmasq understands it so is shown on real machines. */
+/** The configuration of name servers. Tests on real machines show that dnsmasq understands it so. */
 
 import { expect, test } from "bun:test"
 import { policyFrom } from "@bhatti/contract/network"

@@ -39,7 +39,7 @@ const names = [
   "secret.tunnel.example.org",
   "9.113.0.203.in-addr.arpa",
 ]
-/** Of those, which may be passed on. */
+/** The ones that may be passed on. */
 const permitted: Record<Kind, string[]> = {
   deny: [],
   "allow-host": ["api.example.com"],
@@ -52,7 +52,7 @@ class Alone implements AsyncDisposable {
   readonly #child: Bun.Subprocess<"pipe", "pipe", "inherit">
   readonly #lines: AsyncGenerator<string>
   readonly #home = mkdtempSync("/tmp/bhatti-test-")
-  /** What the daemon's log would have got. */
+  /** Lines for the daemon's log. */
   readonly reports: string[] = []
 
   constructor() {

@@ -114,7 +114,7 @@ function inNamespace(script: string): string {
 
 const hasNamespaces = Bun.spawnSync(["unshare", "--user", "--map-root-user", "--net", "true"]).exitCode === 0
 
-/** What nft lists after these texts, in an order that does not depend on theirs. */
+/** Returns nft's listing after these texts, in an order that does not depend on theirs. */
 function loaded(...texts: string[]): string[] {
   const scripts = texts.map((text) => `nft -f - <<'END'\n${text}\nEND`)
   return inNamespace([...scripts, "nft list ruleset"].join("\n"))

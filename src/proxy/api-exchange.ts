@@ -1,5 +1,5 @@
 /**
- * One request to the API and its answer. The API is a function in this process: it consumes the request's body as
+ * A request to the API and its response. The API is a function in this process: it consumes the request's body as
  * it arrives and produces its answer as the client takes it, without another connection in between.
  *
  * Owns how the answer is framed and when either side times out. A change of protocol is an `Exchange`.

@@ -1,5 +1,5 @@
 /**
- * One client's connection: handles its requests in order and routes each by its Host header. Only this connection
+ * A client's connection: handles its requests in order and routes each by its Host header. Only this connection
  * may reuse an upstream connection, so no two clients and no two aliases ever share one.
  */
 

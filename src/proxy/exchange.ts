@@ -1,5 +1,5 @@
 /**
- * One request and its answer between a client and its upstream.
+ * A request and its response between a client and its upstream.
  *
  *   request head ──► upstream          both directions run at once from here on
  *   request body ──► upstream   │   client ◄── interim answers ◄── upstream

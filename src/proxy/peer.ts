@@ -1,5 +1,5 @@
 /**
- * One end of a byte stream: a client, the API's own server, or a port in a guest. Reads are pulled and writes wait,
+ * An end of a byte stream: a client, the API's own server, or a port in a guest. Reads are pulled and writes wait,
  * so that no more than the limit below is buffered between a fast side and a slow one.
  */
 

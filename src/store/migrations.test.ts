@@ -1,4 +1,4 @@
-/** What a database of an earlier version holds is there after an update. */
+/** A database of an earlier version keeps its content in an update. */
 
 import { afterEach, beforeEach, expect, test } from "bun:test"
 import { mkdtempSync, rmSync } from "node:fs"

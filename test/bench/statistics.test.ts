@@ -1,4 +1,4 @@
-/** What the benchmark says about its samples. */
+/** Statistics of the benchmark's samples. */
 
 import { describe, expect, test } from "bun:test"
 import fc from "fast-check"

@@ -64,7 +64,7 @@ class Chaos {
   readonly #random: Random
   readonly #report: (line: string) => void
   readonly #known = new Map<string, Known>()
-  /** What can be told only when the daemon runs again. */
+  /** Checks that have to wait until the daemon runs again. */
   readonly #afterwards: (() => Promise<void>)[] = []
   /** Ids of the sandboxes whose machine was killed. */
   readonly #killed = new Set<string>()

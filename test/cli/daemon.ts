@@ -21,7 +21,7 @@ const notedBytesMax = 1024 * 1024
 /** Marks what the test itself asks, which is not noted. */
 const ownRequestId = "the-test-itself"
 
-/** What a client has sent, its body as far as it came. */
+/** A client's request, with its body as far as it arrived. */
 export type Sent = {
   method: string
   path: string

@@ -1,4 +1,4 @@
-/** What the command line says about the network, and what of it reaches the daemon. */
+/** Network options of the command line, and the policy that reaches the daemon. */
 
 import { afterEach, beforeEach, expect, test } from "bun:test"
 import { Daemon } from "./daemon.ts"

@@ -536,7 +536,7 @@ test("cp down: what breaks off leaves no half file, and the old one", async () =
   expect(readdirSync(local("out"))).toEqual([])
 })
 
-/** What happens to a sandbox while its bytes are on their way. */
+/** Ends of a sandbox during a transfer. */
 const fates = {
   stopped: () => daemon.call("POST", "/sandboxes/dev/stop"),
   destroyed: () => daemon.call("DELETE", "/sandboxes/dev"),

@@ -1,4 +1,4 @@
-/** What a real machine's QEMU may do on the host, read from the host's own books, and who can read its files. */
+/** The rights of a real machine's QEMU on the host, read from the host's own books, and who can read its files. */
 
 import { afterAll, beforeAll, describe, expect, test } from "bun:test"
 import {

@@ -52,7 +52,7 @@ test("a name twice is refused; --if-not-exists answers with what is there", asyn
   expect(await exec("once", "echo $A")).toBe("1\n")
 })
 
-/** One whose template takes a while, seen in the listing. */
+/** Starts a create whose template takes a while, and waits for it in the listing. */
 async function startSlowCreate(
   name: string,
   memoryMb: number,

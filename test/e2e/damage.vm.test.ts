@@ -69,7 +69,7 @@ const diskDamages: typeof damages = [
   ["changed in its reference counts", (path) => flip(path, tablesOf(path).counts + 7)],
 ]
 
-/** Those that a disk shows by itself, without the memory that knows its size and its tables. */
+/** Damages that a disk shows by itself, without the memory that knows its size and its tables. */
 const unboundDamages: typeof damages = [
   ["missing", (path) => rmSync(path)],
   ["empty", (path) => truncateSync(path, 0)],
@@ -163,7 +163,7 @@ test("each damaged file of a named snapshot is named, and nothing is made from i
     const path = join(directory, name)
     copyFileSync(path, `${own.dataDir}/whole`)
     for (const [what, damage] of name === "disk.qcow2" ? diskDamages : others) {
-      // Whoever loads the pages sees what is wrong with them: the copy has only its disk then, and says so.
+      // Loading the pages shows their damage: the copy has only its disk then, and says so.
       const isOnlyChanged = name === "snapshot/memory" && what === "changed"
       damage(path)
       const { status, body } = await requests.send("POST", "/snapshots/kept/resume", { name: "copy" })
@@ -192,7 +192,7 @@ describe("a template", () => {
   test("whose memory was changed is used by nobody: what was made from it boots from its disk, a create makes a new one", async () => {
     await requests.output("dev", "echo disk > /workspace/kept; sync; sync")
     const memories: string[] = []
-    // One that goes on from its template's memory, which a sandbox that was booted from its disk does not.
+    // A clone starts from its template's memory, unlike a sandbox that was booted from its disk.
     await ok(requests.create("cloned"))
     await requests.output("cloned", "echo disk > /workspace/kept")
     await ok(requests.stop("cloned"))

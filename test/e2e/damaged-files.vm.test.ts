@@ -71,7 +71,7 @@ const files = [
   "snapshots/*/snapshot/manifest.json",
 ]
 
-/** What is tried by default. */
+/** The cases that run by default. */
 const usual = new Set([
   "config.yaml empty",
   "bhatti.db missing",
@@ -130,7 +130,7 @@ async function ok(...args: string[]): Promise<string> {
 const setMarks = (name: string, text: string) =>
   ok("exec", name, "--", "bash", "-c", `echo ${text} > mark; echo ${text} > /dev/shm/mark; sync`)
 
-/** What changes is copied, what never changes is linked. */
+/** Copies files that change, and links the others. */
 function copyDataDir(from: string, to: string): void {
   rmSync(to, { recursive: true, force: true })
   mkdirSync(to, { mode: 0o700 })
@@ -218,7 +218,7 @@ function runs(...command: string[]): boolean {
   return Bun.spawnSync(command).exitCode === 0
 }
 
-/** One bit, in the middle or in the next part after it that is no hole. */
+/** Flips a bit, in the middle or in the next part after it that is no hole. */
 function flip(path: string): void {
   const fd = openSync(path, "r+")
   try {
@@ -267,7 +267,7 @@ async function expectHealed(file: string, refusal?: string): Promise<void> {
 
 type Outcome = { what: string; text: string; isTold: boolean }
 
-/** What its user gets: right bytes, or others and the reason with them, or an error with the reason. */
+/** Returns what its user gets: right bytes, or others and the reason with them, or an error with the reason. */
 async function use(name: string): Promise<Outcome> {
   const { stdout, stderr, exitCode } = await own.bhatti([
     "exec",

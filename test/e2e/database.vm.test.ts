@@ -31,7 +31,7 @@ const idOf = async (name: string) => (await list()).find((one) => one.name === n
 const recover = async (...args: string[]) =>
   JSON.parse(await ok("admin", "recover", "--json", "--data-dir", own.dataDir, ...args)) as Recovered
 
-/** What the disks and the mark tell is what the database says. */
+/** Waits until the disks and the mark agree with the database. */
 async function untilKept(id: string, has: string): Promise<void> {
   await until(`${id} is kept as it is`, () => {
     const record = path(`sandboxes/${id}/record.json`)

@@ -1,6 +1,6 @@
 /**
- * What a guest deletes is given back to the host, on real machines: it is in no file of the sandbox's, and travels into
- * no copy.
+ * Space that a guest frees is given back to the host, on real machines: its content is in no file of the sandbox's, and
+ * travels into no copy.
  */
 
 import { afterAll, beforeAll, expect, test } from "bun:test"
@@ -46,7 +46,7 @@ function canariesIn(path: string): number {
   return count * (canary.length + 1)
 }
 
-/** What it shared with files that are still there: less than one of the host's units at either end. */
+/** Blocks shared with files that still exist: less than one of the host's units at either end. */
 const endsBytes = 2 * 65_536
 
 test("of 80 MB that were written and deleted no whole unit is in a snapshot's disk, nor in that of its sandbox", async () => {

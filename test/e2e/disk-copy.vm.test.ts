@@ -36,7 +36,7 @@ async function make(name: string, files: number): Promise<Sandbox> {
   return made
 }
 
-/** One fork and one snapshot; in the long form two of each. */
+/** A fork and a snapshot; in the long form two of each. */
 const rounds = process.env["BHATTI_TEST_LONG"] === "1" ? 4 : 2
 
 /**
@@ -67,7 +67,7 @@ for i in itertools.count():
     os.fsync(blocks)
 `
 
-/** Of the writer's directory, in it. */
+/** Checks the writer's directory, from within. */
 const checkWritten = `set -e
 for d in d.*; do (cd $d && sha256sum --quiet -c sum); done
 python3 - <<'END'

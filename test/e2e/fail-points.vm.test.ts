@@ -33,7 +33,7 @@ afterAll(async () => {
 
 const isAlive = () => own.daemonExitCode() === null
 
-/** What an operation starts from and must lead to. `name` is the sandbox that it is about. */
+/** An operation, the state that it starts from, and the states it may lead to. `name` is its sandbox. */
 type Operation = {
   before(name: string): Promise<unknown>
   run(name: string): Promise<Reply>
@@ -121,7 +121,7 @@ const operations: Record<string, Operation> = {
     run: (name) => forget(`${name}-kept`),
     after: async (name) => {
       await isWhole(name)
-      // What was begun to be deleted is not there to be used, and can be deleted again.
+      // A snapshot whose deletion began cannot be used, and can be deleted again.
       for (const { status } of await snapshots()) {
         if (status === "ready") await isKeptOrAbsent(name)
         expect((await forget(`${name}-kept`)).status).toBe(200)
@@ -187,14 +187,14 @@ async function failAt(operation: Operation, point: FailPoint, what: string): Pro
     expect([what, status]).toEqual([what, 0])
     await until("the daemon is dead", () => !isAlive())
   } else {
-    // What a failed clean-up after the answer costs nobody is no failure of the operation.
+    // A failed clean-up after the answer is no failure of the operation.
     expect([what, status > 0 && isAlive()]).toEqual([what, true])
   }
   disarm()
   if (!isAlive()) await own.startDaemon()
   await operation.after(name)
   ids.push(...(await requests.list()).map(({ id }) => id))
-  // What the host would not remove is removed a little later.
+  // Files that the host would not remove are removed a little later.
   await until(`${what}: nothing is left`, async () => (await leftovers()).length === 0)
 
   // Trying again works, whatever was left.

@@ -14,7 +14,7 @@ afterAll(async () => {
   await own[Symbol.asyncDispose]()
 }, 120_000)
 
-/** Of a host where others work too what is free changes; the tests hold all the same. */
+/** On a host where others work too, free memory changes; the tests hold all the same. */
 const availableMib = () => availableMemoryMib({ groups: "own" })
 const createsMax = 60
 

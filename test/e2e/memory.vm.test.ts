@@ -13,7 +13,7 @@ import { mappedTemplateHashes, templateHashes, templateOfSize } from "../support
 
 const pageBytes = 4096
 const gibibyte = 1024 ** 3
-/** Of a machine with more than 2.75 GiB QEMU puts this much below the hole, and what is left above 4 GiB. */
+/** In a machine with more than 2.75 GiB, QEMU puts this much below the hole, and the rest above 4 GiB. */
 const belowHoleBytes = 2 * gibibyte
 /** By hand more: STRESS_CLONES=50. */
 const stressClones = Number(process.env["STRESS_CLONES"] ?? 3)
@@ -48,7 +48,7 @@ type Run = { page: number; pages: number }
 /** The saved pages, by their place in the machine's memory; the format is in src/machine/own-memory.ts. */
 class SavedMemory {
   readonly runs: Run[] = []
-  /** Of pages whose place alone is kept. */
+  /** Runs of pages of which only the place is kept. */
   readonly zeroRuns: Run[] = []
   readonly #bytes: Buffer
   readonly #places = new Map<number, number>()
@@ -129,7 +129,7 @@ function comparePages(
   return { compared, wrong }
 }
 
-/** What a paused machine has, next to what a snapshot of it holds. */
+/** Compares a paused machine's memory with its snapshot. */
 async function snapshotAndCompare(name: string, memoryMib: number): Promise<SavedMemory> {
   const pid = await letPause(name)
   const { id } = (await ok("POST", `/sandboxes/${name}/checkpoint`, { name: `of-${name}` })) as Snapshot
@@ -165,7 +165,7 @@ test("a snapshot holds every page that its machine had, and each sandbox made fr
   await requests.output("dev", fill)
   const before = await counted("dev")
   const saved = await snapshotAndCompare("dev", 512)
-  // What was written with zeros differs from a template that has something else there.
+  // Pages written with zeros differ from a template that has something else there.
   expect(saved.zeroRuns.length).toBeGreaterThan(0)
   for (const name of ["one", "two"]) await ok("POST", "/snapshots/of-dev/resume", { name })
   for (const name of ["dev", "one", "two"]) await isWhole(name, before)

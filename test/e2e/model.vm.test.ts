@@ -38,7 +38,7 @@ afterAll(async () => {
   await own?.[Symbol.asyncDispose]()
 }, 120_000)
 
-/** What a copy takes over. A boot id stays as long as a kernel does: it tells whether one went on or was booted. */
+/** Content that a copy takes over. A boot id lasts as long as a kernel: it tells a resumed one from a booted one. */
 type Content = { memory: string | null; disk: string | null; bootId: string }
 type KnownSandbox = {
   thermal: "hot" | "warm" | "cold"
@@ -60,7 +60,7 @@ class Model {
   readonly drawn = new Set<string>()
 }
 
-// Of the whole test: what one run leaves behind must not look like another's.
+// Counts over the whole test: the remains of a run must not look like another's.
 let names = 0
 let values = 0
 let commands = 0
@@ -338,7 +338,7 @@ const edit = (pick: number, what: "name" | "label" | "keep hot" | "let cool"): S
       default:
         known.keepHot = what === "keep hot"
         ok(`edit ${name}`, await change({ keep_hot: known.keepHot }))
-        // What is kept hot is woken.
+        // A sandbox that is kept hot is woken.
         if (known.keepHot) await look(model, name, known)
     }
   })
@@ -393,7 +393,7 @@ async function machineOfName(name: string): Promise<number> {
   return machineOf(own, (await requests.show(name))?.id ?? "")
 }
 
-/** What the API says and what the host has is what the model says. */
+/** Checks that the API and the host agree with the model. */
 async function compare(model: Model): Promise<void> {
   const listed = await requests.list()
   const view = ({ name, status, status_reason, thermal, labels, keep_hot }: Sandbox) =>

@@ -1,4 +1,4 @@
-/** Nothing of a sandbox stays on the host when it is gone, however many there were, with a pool and without. */
+/** A destroyed sandbox leaves no trace on the host, however many there were, with a pool and without. */
 
 import { afterEach, expect, test } from "bun:test"
 import { existsSync, globSync, readdirSync, readFileSync } from "node:fs"
@@ -16,7 +16,7 @@ function run(...command: string[]): string {
   return Bun.spawnSync(command).stdout.toString()
 }
 
-/** What this installation has of the host: how many of each, and the rules as text. */
+/** Returns this installation's holdings of the host: how many of each, and the rules as text. */
 function holdings() {
   const { table, tapPrefix, anchor } = siteOf(own.dataDir)
   const config = readFileSync(join(own.dataDir, "config.yaml"), "utf8")
@@ -80,7 +80,7 @@ async function cycle(name: string): Promise<void> {
 async function isQuiet(pool: number): Promise<boolean> {
   const { machines, processesOfMachines, taps, directories, nameServers, nameServerFiles, zombies } =
     holdings()
-  // One that has ended is a process until the host's first one has heard of it.
+  // An ended machine stays a process until the host's first process has reaped it.
   const ofMachines = [machines, processesOfMachines, taps, directories].every((count) => count === pool)
   return ofMachines && nameServers + nameServerFiles + zombies === 0
 }
@@ -89,7 +89,7 @@ test.each([0, 2])(
   `${cycles} sandboxes came and went, and all is as before: with a pool of %d`,
   async (pool) => {
     own = await install({ pool })
-    // What the first one makes for good is there before, and a pool has been filled.
+    // The first one makes what stays for good, and fills a pool.
     for (let number = 0; number < lanes; number++) await cycle(`first${number}`)
     await until("it is quiet before", () => isQuiet(pool), { deadlineMs: 120_000 })
     const { descriptors, ...before } = holdings()

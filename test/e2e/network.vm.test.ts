@@ -1,5 +1,5 @@
 /**
- * Who may reach whom, asked by real machines with real packets: two users with sandboxes of their own, and a world
+ * Reachability between real machines, with real packets: two users with sandboxes of their own, and a world
  * outside that is a network namespace of this host.
  */
 
@@ -28,7 +28,7 @@ let etc: OwnEtc
 let own: Installation
 let bobsKey: string
 let gateway: string
-/** Of the test process, on every address of this host. */
+/** The test process's port on every address of this host. */
 let hostPort: number
 let stopHost: () => void
 const sandboxes: Record<string, Sandbox> = {}
@@ -77,7 +77,7 @@ async function create(name: string, args: string[] = [], key?: string): Promise<
   expect([made.exitCode, made.exitCode === 0 ? "" : made.stderr]).toEqual([0, ""])
   const sandbox = JSON.parse(made.stdout) as Sandbox
   sandboxes[name] = sandbox
-  // Nothing here is to be paused while a neighbour asks for it.
+  // No sandbox may be paused while a neighbour talks to it.
   await own.bhatti(["edit", name, "--keep-hot", "on"], key === undefined ? {} : { key })
   await until(
     `${name} serves`,
@@ -551,7 +551,7 @@ for number in range(1 << 30):
 
   expect((await own.bhatti(["edit", "leaky2", "--egress", "public"])).exitCode).toBe(0)
   await until("the copy gets through when it may", () => leaks(world.received.slice(since)) > 0)
-  // Whoever is asked outside has nothing else to do from here on.
+  // The servers outside get no other requests from here on.
   for (const name of ["leaky", "leaky2"]) {
     expect((await own.bhatti(["destroy", name])).exitCode).toBe(0)
     delete sandboxes[name]
@@ -561,7 +561,7 @@ for number in range(1 << 30):
 test("a sandbox whose rules cannot be applied does not start, and nothing of it stays", async () => {
   const { table, tapPrefix } = siteOf(own.dataDir)
   const taps = () => readdirSync("/sys/class/net").filter((name) => name.startsWith(tapPrefix))
-  // Of sandboxes and of what waits in the pool, which is filled meanwhile.
+  // Counts sandboxes and the pool, which is filled meanwhile.
   const owned = () => {
     using db = new Database(join(own.dataDir, "bhatti.db"), { readonly: true })
     const rows = db.query<{ id: string }, []>("select id from sandboxes where name <> 'never'").all()

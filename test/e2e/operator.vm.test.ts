@@ -1,5 +1,5 @@
 /**
- * What an operator sets for a whole host: its certificate, an authority that sandboxes trust, a proxy that they use.
+ * Settings for a whole host: its certificate, an authority that sandboxes trust, a proxy that they use.
  */
 
 import { afterAll, beforeAll, expect, test } from "bun:test"

@@ -63,7 +63,7 @@ test("a large working set comes back unchanged", async () => {
 
 type Used = Record<"descriptors" | "threads" | "processes" | "residentMib" | "diskMib" | "cgroups", number>
 
-/** What the daemon and its one stopped sandbox take of the host. */
+/** Measures what the daemon and its one stopped sandbox take of the host. */
 function usedOfHost(): Used {
   const pid = own.daemonPid()
   const entries = (path: string) => readdirSync(path).length
@@ -78,7 +78,7 @@ function usedOfHost(): Used {
   }
 }
 
-/** Of its machines; none where the host offers no controllers. */
+/** Counts the control groups of its machines; none where the host offers no controllers. */
 function countCgroups(): number {
   const id = new Bun.CryptoHasher("sha256").update(own.dataDir).digest("hex").slice(0, 8)
   const directory = `/sys/fs/cgroup/bhatti-${id}`
@@ -103,7 +103,7 @@ test(`${cycles} times stopped and woken leave nothing behind: descriptors, threa
   expect(after.processes).toBeLessThanOrEqual(before.processes)
   expect(after.cgroups).toBeLessThanOrEqual(before.cgroups)
   expect(after.residentMib).toBeLessThan(before.residentMib + 40)
-  // What a guest touches of its memory grows for a while, towards what its template has of it.
+  // The memory that a guest touches grows for a while, up to what its template has touched.
   expect(after.diskMib).toBeLessThan(before.diskMib + 10)
   expect(own.machines()).toEqual([])
   expect(readdirSync(join(own.dataDir, "sandboxes"))).toHaveLength(1)

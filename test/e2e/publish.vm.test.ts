@@ -279,7 +279,7 @@ describe("a published port", () => {
     expect(await run("publish", "dev", "-p", "3000", "-a", "my-app")).toBe(mine)
     for (const shown of [await run("list", "-o", "wide"), await run("inspect", "dev")])
       expect(shown).toContain(`${generated} ${mine}`)
-    // Nothing listens there; an alias that leads nowhere is another matter.
+    // The port has no listener; an alias that leads nowhere is another matter.
     const alias = new URL(generated).hostname.split(".")[0] ?? ""
     const statuses = async () => [(await ask(alias, "/")).status, (await ask("my-app", "/")).status]
     expect(await statuses()).toEqual([502, 502])

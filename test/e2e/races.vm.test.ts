@@ -1,5 +1,5 @@
 /**
- * What comes at the same moment, on real machines: wakes, creates of one name, and destroys in the middle of
+ * Requests at the same moment, on real machines: wakes, creates of one name, and destroys in the middle of
  * everything.
  */
 

@@ -42,7 +42,7 @@ test("a sandbox gets what it was created with, and no other", async () => {
   expect(missing.stderr).toContain("NOPE")
 })
 
-/** What must be nowhere: the secret, the API key, and what is given in requests that fail. */
+/** Values that must be nowhere: the secret, the API key, and those in requests that fail. */
 const canaries = () => [value, own.key, wrongKey, typed]
 const wrongKey = `bht_${"c0ffee00".repeat(8)}`
 const typed = `typed-${crypto.randomUUID()}`
@@ -123,7 +123,7 @@ test("they are nowhere on the host in the clear: not in the database, the log at
     .filter(holdsCanary)
   const isItsOwn = (path: string) => path.startsWith(`${own.dataDir}/sandboxes/${id}/`)
   expect(found.filter((path) => !isItsOwn(path))).toEqual([])
-  // What is searched for would be found.
+  // The search would find them.
   expect(found).toContain(`${own.dataDir}/sandboxes/${id}/snapshot/memory`)
   for (const path of found) expect(path).toMatch(/\/(memory|disk\.qcow2)$/)
 

@@ -70,7 +70,7 @@ async function askAll(round: number): Promise<void> {
 
 const words = (count: number) => Array.from({ length: count }, (_, index) => `word-${index}`)
 
-/** Nothing is missing and nothing is there twice. */
+/** Checks that no entry is missing or there twice. */
 async function compare(count: number): Promise<void> {
   const expected = words(count)
   expect((await requests.output(name, "cat /workspace/ran")).trim().split("\n")).toEqual(expected)

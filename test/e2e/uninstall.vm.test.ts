@@ -12,7 +12,7 @@ import { join, resolve } from "node:path"
 const root = resolve(import.meta.dir, "../..")
 const cacheDir = process.env["BHATTI_TEST_CACHE"] ?? "/var/cache/bhatti"
 
-/** What an installation writes to, as this test's own. */
+/** The places that an installation writes to, as this test's own. */
 const places = ["/var/lib", "/var/log", "/run", "/usr/local/bin", "/etc/systemd/system"]
 
 const script = `

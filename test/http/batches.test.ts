@@ -40,7 +40,7 @@ async function occupy(count: number): Promise<void> {
   for (let made = 0; made < count; made++) expect((await single()).status).toBe(201)
 }
 
-/** What is there is what was answered, and nothing else is on the host. */
+/** The sandboxes that exist are those that were answered, and nothing else is on the host. */
 async function expectOnly(count: number): Promise<void> {
   expect(await names()).toHaveLength(count)
   expect(app.host.running.size).toBe(count)

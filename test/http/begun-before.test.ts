@@ -20,7 +20,7 @@ let directory: string
 let served: Served
 let operator: Store
 let key: string
-/** What guests were asked to do. */
+/** Requests to guests. */
 const asked: string[] = []
 
 beforeAll(async () => {
@@ -65,7 +65,7 @@ function recorded<T extends object>(target: T, calls: string[], prefix = ""): T 
   }) as T
 }
 
-/** What a request may change, outside the guest. */
+/** The state that a request may change, outside the guest. */
 function state(): unknown {
   using database = new Database(join(directory, "bhatti.db"), { readonly: true })
   const tables = ["sandboxes", "secrets", "published_ports", "snapshots"]

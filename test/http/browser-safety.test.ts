@@ -99,7 +99,7 @@ describe("every WebSocket of the contract", () => {
   test.each(sampleRequests("dev").flatMap(({ name, path, messages }) => (messages ? [[name, path]] : [])))(
     "%s opens for its own page or no page, with the key in its header, at the API's own name",
     async (name, path) => {
-      // Of its own, since the stage's user may open few.
+      // This test has its own user, since the stage's user may open few.
       const { key: word } = await stage.core.store.users.create({ name })
       const key = `Authorization: Bearer ${word}`
       const query = `${path.includes("?") ? "&" : "?"}token=${word}&access_token=${word}`

@@ -153,7 +153,7 @@ export type Answer = { status: number; headers: Headers; text: string }
 /** How long a stream is listened to that may never end. */
 const streamPatienceMs = 300
 
-/** Nothing: a stream has been silent so far. */
+/** Returns undefined if a stream has been silent so far. */
 export async function answerTo(
   daemon: { url: string; key: string },
   { name, method, path, body, headers }: FuzzRequest,
@@ -200,7 +200,7 @@ export class AnswerCheck {
     this.#ajv.addSchema(document as object, "openapi")
   }
 
-  /** What is wrong with the answer; nothing if it is as described. */
+  /** Returns the answer's fault, or undefined if it is as described. */
   wrong(request: FuzzRequest, answer: Answer | undefined): string | undefined {
     if (answer === undefined) return undefined
     const { operation, path } = this.#operation(request)

@@ -72,7 +72,7 @@ test("creates at the same time do not all take the same memory", async () => {
   expect((await create("late")).body).toMatchObject(refusal(36, 512))
   gate.resolve()
   expect((await Promise.all(going)).map(({ status }) => status).sort()).toEqual([201, 201, 201, 503, 503])
-  // What they have taken by now the host says itself.
+  // The host itself says how much they have taken by now.
   expect((await create("later")).status).toBe(201)
 })
 

@@ -1,5 +1,5 @@
 /**
- * What counts as work inside a sandbox, from what its machine uses on the host, on a fake host with times of the test's
+ * Work inside a sandbox, told by what its machine uses on the host, on a fake host with times of the test's
  * own.
  */
 

@@ -1,4 +1,4 @@
-/** What is kept hot runs again when the daemon starts, on a fake host, unless its owner has stopped it. */
+/** A sandbox that is kept hot runs again when the daemon starts, on a fake host, unless its owner has stopped it. */
 
 import { afterEach, beforeEach, expect, test } from "bun:test"
 import { wakeKeptHot } from "../../src/core/kept-hot.ts"

@@ -1,4 +1,4 @@
-/** What lies on disk and the database does not know is kept, and the disks know what the database says. */
+/** Directories that the database does not know are kept, and the rows of the database lie beside the disks. */
 
 import { afterAll, beforeAll, expect, test } from "bun:test"
 import { RowKeeper } from "../../src/core/kept-rows.ts"

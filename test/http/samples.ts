@@ -5,7 +5,7 @@ import type { Endpoint } from "@bhatti/contract/endpoint"
 
 type Sample<E> = { query?: string; body?: unknown } & (E extends { socket: unknown }
   ? {
-      /** What a client sends when the socket is open. */
+      /** The client's messages once the socket is open. */
       messages: string[]
     }
   : unknown)
@@ -62,9 +62,9 @@ export type SampleRequest = {
   isPublic: boolean
   /** The endpoint is one sandbox's. */
   isOfSandbox: boolean
-  /** Of a WebSocket. */
+  /** The messages of a WebSocket. */
   messages: string[] | undefined
-  /** What to accept for the answer as a stream, if it has one. */
+  /** The Accept header for the answer as a stream, if it has one. */
   streamType: string | undefined
 }
 
@@ -91,7 +91,7 @@ export function sampleRequests(id: string): SampleRequest[] {
   })
 }
 
-/** What a WebSocket tells: the answer's status when it is refused, else the first message of the daemon. */
+/** Returns the answer's status if the WebSocket is refused, otherwise the daemon's first message. */
 export async function askSocket(
   url: string,
   request: SampleRequest,

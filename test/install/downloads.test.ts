@@ -1,5 +1,5 @@
 /**
- * What the daemon serves below /install: the script, checksums and files, to whom, how much at once, and never from
+ * Downloads below /install: the script, checksums and files, to whom, how much at once, and never from
  * memory.
  */
 

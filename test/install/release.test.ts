@@ -1,7 +1,7 @@
 /**
- * What `bun run release` makes. Signatures for macOS on a small program of that form here; with BHATTI_TEST_LONG=1 the
- * whole release, its programs for arm64 run under qemu-user, and the client installed in a bare Debian. macOS itself is
- * nowhere to run it on.
+ * The output of `bun run release`. Signatures for macOS on a small program of that form here; with BHATTI_TEST_LONG=1
+ * the whole release, its programs for arm64 run under qemu-user, and the client installed in a bare Debian. There is no
+ * macOS here to run it on.
  */
 
 import { afterAll, beforeAll, describe, expect, test } from "bun:test"
@@ -53,7 +53,7 @@ test("a program for macOS is signed so that every page and the end fit, and any 
     ])
     const last = segments.at(-1)
     expect((last?.fileOffset ?? 0) + (last?.fileBytes ?? 0)).toBe(signed.length)
-    // What the program does is untouched, but for where the signature is.
+    // The program's code is untouched, except where the signature is.
     expect(signed.subarray(4096, codeBytes).equals(old.subarray(4096, codeBytes))).toBe(true)
     for (const at of [100, 5000, codeBytes - 1]) {
       const changed = Buffer.from(signed)

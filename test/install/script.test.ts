@@ -38,7 +38,7 @@ const nobody = 65_534
 let home = ""
 let own: HttpApp
 beforeEach(async () => {
-  // Whoever installs has no rights here, and walks through it.
+  // The installing user has no rights here, and passes through it.
   home = mkdtempSync(join(tmpdir(), "bhatti-install-"))
   chmodSync(home, 0o755)
   mkdirSync(join(home, "person"))

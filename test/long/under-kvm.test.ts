@@ -130,7 +130,7 @@ describe.skipIf(!isAsked)("under KVM", () => {
     },
   )
 
-  /** Of a sandbox with 512 MB. The host's limit on its machine has room for all of it, and for QEMU. */
+  /** For a sandbox with 512 MB. The host's limit on its machine has room for all of it, and for QEMU. */
   const useMemory = (name: string) =>
     exec(name, "head -c 380000000 /dev/zero > /dev/shm/all; wc -c < /dev/shm/all; rm /dev/shm/all")
 

@@ -1,5 +1,5 @@
 /**
- * What the front does between a client and the API, whatever the API does with the request: bodies, ends, who waits for
+ * The front between a client and the API, whatever the API does with the request: bodies, ends, who waits for
  * whom.
  */
 
@@ -167,7 +167,7 @@ test("a reader that waits makes its client wait", async () => {
     before = left
     return isStill
   })
-  // What the kernel keeps of a connection on this host is a few megabytes.
+  // The kernel buffers a few megabytes of a connection on this host.
   expect(left).toBeGreaterThan(bytes / 2)
   go.resolve()
   await until("it is answered", () => answer.endsWith("ok"))

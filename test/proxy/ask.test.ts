@@ -1,4 +1,4 @@
-/** What a proxy in front is told about names it may get certificates for. */
+/** Answers to a proxy in front about names it may get certificates for. */
 
 import { afterAll, beforeAll, expect, test } from "bun:test"
 import { get, openStage, type Stage, sendRaw } from "./stage.ts"

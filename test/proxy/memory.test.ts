@@ -66,7 +66,7 @@ beforeEach(async () => {
   })
   const { value } = await front.stdout.getReader().read()
   port = Number(Buffer.from(value ?? "").toString())
-  // What the first requests load is not a body's.
+  // The first requests load code, which must not count as a body's memory.
   await download(16 * 1024 * 1024)
 })
 

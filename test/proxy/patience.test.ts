@@ -32,7 +32,7 @@ const laterBy = (ms: number) => stage.front.check(performance.now() + ms)
 describe("clients", () => {
   test("that trickle a head are cut, however lively", async () => {
     const client = await connectRaw(stage.port, "GET / HTTP/1.1\r\nHost: app.localhost\r\n")
-    // What is sent later is read later: once this is answered, the head has begun.
+    // Bytes sent later are read later: once this is answered, the head has begun.
     expect((await fetch(`http://127.0.0.1:${stage.port}/health`)).status).toBe(200)
     laterBy(9000)
     client.socket.write("X: a\r\n")

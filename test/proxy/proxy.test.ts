@@ -150,7 +150,7 @@ describe("requests", () => {
       [...server.received.join("").matchAll(/GET (\S+)/g)].map(([, path]) => path).sort()
     expect(paths(one)).toEqual(["/a-1", "/a-3", "/a-5", "/b-1", "/b-3", "/b-5"])
     expect(paths(other)).toEqual(["/a-2", "/a-4", "/a-6", "/b-2", "/b-4", "/b-6"])
-    // What one client sends never shares a connection with what another does.
+    // Requests of different clients never share a connection.
     for (const server of [one, other])
       for (const piece of server.received)
         expect(/GET \/a-/.test(piece) && /GET \/b-/.test(piece)).toBe(false)
@@ -458,7 +458,7 @@ describe("answers of a bad application", () => {
     await until("its head has come", () => connection.answer().includes("before\r\n"))
     connection.socket.write("go on")
     await until("it is closed", () => connection.isClosed())
-    // What had come arrives, and the end does not.
+    // The bytes so far arrive, and the end does not.
     expect(connection.answer()).toMatch(
       /^HTTP\/1.1 200 OK\r\n[\s\S]*\r\n\r\n6\r\nbefore\r\n(5\r\nhello\r\n)?$/,
     )

@@ -115,7 +115,7 @@ async function newAccount(core: Core): Promise<{ account: Account; key: string }
   return { account, key }
 }
 
-/** What a guest's agent does for `dial`. */
+/** Stands in for `dial` of a guest's agent. */
 function dialTcp(port: number, onClosed: () => void): GuestConnection {
   const connected = Promise.withResolvers<void>()
   const result = Promise.withResolvers<void>()

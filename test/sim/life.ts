@@ -1,5 +1,5 @@
 /**
- * One life of the daemon, from its start to its end or crash. Whatever it asks of the host or the store waits here, and
+ * A life of the daemon, from its start to its end or crash. Whatever it asks of the host or the store waits here, and
  * the simulation decides which goes on next, which fails, and when everything stops for ever. So the order of events is
  * the seed's and not the event loop's.
  */

@@ -31,7 +31,7 @@ export class Random {
     return chosen
   }
 
-  /** One of the names, as often as its weight says. */
+  /** Returns a name, each as often as its weight says. */
   weighted<T extends string>(weights: Record<T, number>): T {
     const entries = Object.entries(weights) as [T, number][]
     let left = this.fraction() * entries.reduce((sum, [, weight]) => sum + weight, 0)

@@ -29,7 +29,7 @@ type Outcome<T> = { kind: "done"; value: T } | { kind: "failed"; error: unknown 
 type Operation = { label: string; end: (outcome: Outcome<never>) => void }
 type Seen = { owner: string; marker: string | null; file: string | null }
 
-/** What the users know of one sandbox. The sets hold every value that may be the true one. */
+/** The users' knowledge of a sandbox. The sets hold every value that may be the true one. */
 type Known = {
   user: string
   name: string
@@ -50,7 +50,7 @@ type Change = {
   name: string
   part: "memory" | "disk"
   value: string
-  /** What it may have reached, and which of its changes this was, if it was the only one. */
+  /** Sandboxes that it may have reached, and which of their changes this was, if it was the only one. */
   touched: Map<Known, number>
 }
 
@@ -84,11 +84,11 @@ export class Simulation {
   #core!: Core
   #isServing = false
   #trouble = 0
-  /** What was thrown where nobody catches. */
+  /** An error that was thrown where nobody catches. */
   #broken: unknown
   #values = 0
   steps = 0
-  /** What happened, as numbers, to show that a run reached something. */
+  /** Counts of events, to show that a run reached something. */
   readonly counts: Record<string, number> = {}
 
   constructor(seed: number) {
@@ -252,7 +252,7 @@ export class Simulation {
     return { info() {}, warn: hear, error: hear }
   }
 
-  // One step.
+  // A step.
 
   async #step(): Promise<void> {
     this.steps++
@@ -272,7 +272,7 @@ export class Simulation {
     this.#checkNow()
   }
 
-  /** One of all that wait goes on, or fails. */
+  /** Lets a random waiting call go on, or fail. */
   #goOn({ faults }: { faults: boolean }): void {
     const { waiting } = this.#life
     if (waiting.length === 0) return
@@ -339,7 +339,7 @@ export class Simulation {
     this.#note(`the host has ${this.#world.availableMemoryMib} MiB of memory`)
   }
 
-  // What users do.
+  // The users' actions.
 
   #beginSomething(): void {
     const user = this.#random.pick(users)
@@ -424,7 +424,7 @@ export class Simulation {
     }
     const inMaking = { known, from: from === undefined ? undefined : `${user} ${from}` }
     this.#making.add(inMaking)
-    // What is on its way to that name already may reach this one.
+    // A change that is on its way to that name may reach this one.
     for (const change of this.#changesNow)
       if (change.user === user && change.name === name) this.#touch(change, known)
     for (const read of this.#readsNow) {
@@ -458,7 +458,7 @@ export class Simulation {
       if (read.user === change.user && read.name === change.name) read[change.part].add(change.value)
     }
     known.changes++
-    // Of two at once nobody knows which was last.
+    // After two changes at once nobody knows which was last.
     change.touched.set(known, known.changing === 0 ? known.changes : 0)
     known.changing++
     known[change.part].add(change.value)
@@ -657,7 +657,7 @@ export class Simulation {
     return all.filter((known) => known.user === user && known.name === name)
   }
 
-  // What must be true.
+  // Invariants.
 
   #checkNow(): void {
     if (this.#broken !== undefined) throw this.#broken
@@ -696,7 +696,7 @@ export class Simulation {
 
   /** After a restart without trouble nothing may be left in between. */
   async #restartAndCheck(): Promise<void> {
-    // What hangs for ever an operator ends.
+    // An operator ends a process that hangs for ever.
     for (const process of [...this.#world.processes.values()]) if (process.isHung) this.#world.end(process)
     this.#endLife("is restarted")
     await this.#startDaemon()
@@ -774,7 +774,7 @@ export class Simulation {
   #meetLost(records: SandboxRecord[]): void {
     const isUnfinished = ({ state }: SandboxRecord) =>
       state.kind === "creating" || state.kind === "destroying"
-    // What is left of a create that failed goes at the next start at the latest.
+    // Remains of a failed create go at the next start at the latest.
     const names = new Set(records.filter(isUnfinished).map(({ name }) => name))
     const lost = this.#lost.splice(0)
     this.#lost.push(...lost.filter(({ name }) => names.has(name)))
@@ -793,7 +793,7 @@ export class Simulation {
     }
   }
 
-  /** One that failed again and again is not started for everybody who asks. */
+  /** A sandbox that failed again and again is not started for everybody who asks. */
   #checkStart(id: string): void {
     const name = this.#known.get(id)?.name
     const failed = this.#core.failedStarts.find(id as SandboxRecord["id"])
@@ -860,7 +860,7 @@ export class Simulation {
   }
 }
 
-/** What a caller can act on, or what the simulation itself threw. */
+/** Accepts errors that a caller can act on, and those that the simulation itself threw. */
 function isExpected(error: unknown): boolean {
   if (error instanceof AppError) return error.code !== "internal"
   if (error instanceof SuppressedError) return isExpected(error.error) && isExpected(error.suppressed)

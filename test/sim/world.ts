@@ -10,11 +10,11 @@ import type { Guest, GuestProcess, Host, Machine, Place, Template } from "../../
 import { fakeHost } from "../support/fake-host.ts"
 import type { Life, SimulatedTime } from "./life.ts"
 
-/** What a guest remembers until it is switched off. */
+/** A guest's memory until it is switched off. */
 export type Memory = {
   owner: string | undefined
   marker: string | null
-  /** Whether random numbers and clock were renewed since it was copied or loaded. */
+  /** Random numbers and clock were renewed since it was copied or loaded. */
   isFresh: boolean
 }
 /** `version` grows while a machine runs on it; a saved memory belongs to exactly one version. */
@@ -470,7 +470,7 @@ const nowhere = {
 
 const pausedStepsMax = 20
 
-/** What the simulated users need of a guest; asking for more fails loudly. */
+/** The part of a guest that the simulated users need; asking for more fails loudly. */
 class SimulatedGuest
   implements
     Pick<
@@ -538,7 +538,7 @@ class SimulatedGuest
 
   async #talk<T>(label: string, act: (memory: Memory) => T): Promise<T> {
     await this.life.step(`guest: ${label}`, [() => new AppError("unavailable", `injected: ${label}`)])
-    // What is sent to a paused guest waits for it, up to the deadline of whoever asks.
+    // A message to a paused guest waits for it, up to the caller's deadline.
     for (let waits = 0; this.#sockets.process?.isPaused && waits < pausedStepsMax; waits++) {
       await this.life.step(`guest: ${label} waits`)
     }
@@ -614,7 +614,7 @@ class SimulatedGuest
       this.activity.lastAtMs = this.#world.time.nowMs
     })
     const result = answer.then(() => ({ exitCode: 0, signal: null }))
-    // What nobody listens to is no unhandled rejection in the real one either.
+    // An answer that nobody awaits is no unhandled rejection in the real one either.
     answer.catch(() => undefined)
     result.catch(() => undefined)
     return {

@@ -8,7 +8,7 @@ import type { Installation } from "./installation.ts"
 const nobody = 65_534
 
 export type Decoys = AsyncDisposable & {
-  /** Those that still live. */
+  /** The decoys that still live. */
   living(): number[]
   readonly all: number[]
 }
@@ -38,7 +38,7 @@ export function wordsOf(pid: number): string[] {
   return readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0").slice(0, -1)
 }
 
-/** What the database would say if the daemon had been killed at another moment. While no daemon runs. */
+/** Sets the database to a daemon's kill at another moment. Call it while no daemon runs. */
 export function setState(own: Installation, name: string, state: object): void {
   using db = new Database(join(own.dataDir, "bhatti.db"))
   db.run("update sandboxes set state = ? where name = ?", [JSON.stringify(state), name])

@@ -22,7 +22,7 @@ export type FailPoint = {
 export const failPointFile = "fail-point.json"
 export const callsFile = "calls.log"
 
-/** Those that change something or can fail; what only looks is left alone. */
+/** Calls that change something or can fail; those that only look are left alone. */
 const counted = {
   machines: [
     "loadTemplate",

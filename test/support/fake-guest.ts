@@ -22,7 +22,7 @@ export class FakeGuest {
   #unsent: Buffer = Buffer.alloc(0)
   readonly #listener: Bun.UnixSocketListener<undefined>
   isGone = false
-  /** Of the host's preamble. */
+  /** The nonce of the host's preamble. */
   nonce: Buffer = Buffer.alloc(0)
 
   constructor(directory: string) {

@@ -40,18 +40,18 @@ export type FakeHost = Host & {
   running: Map<number, { directory: string }>
   directories: Set<string>
   identities: GuestIdentity[]
-  /** What the network permits now, by sandbox; and whose links are up. */
+  /** The network's permissions now, by sandbox; and whose links are up. */
   attached: Map<string, Attachment>
   linked: Set<string>
   /** Directories that hold a memory snapshot. */
   memories: Set<string>
   /** When every template was last asked for. */
   templatesUsedMs: number
-  /** What the last clean-up kept of images. */
+  /** The images that the last clean-up kept. */
   neededImages: string[]
   /** Finished named snapshots, and whether they hold memory. */
   kept: Map<string, { hasMemory: boolean }>
-  /** What lies beside disks of their rows, and why directories were set aside, by id. */
+  /** The rows beside the disks, and why directories were set aside, by id. */
   keptTexts: Map<string, string>
   asides: Map<string, string>
   templatesLainOn: string[] | undefined
@@ -65,17 +65,17 @@ export type FakeHost = Host & {
   halts: Map<number, "paused" | "disk_full">
   /** Why memory snapshots do not fit this host. */
   misfit: string | undefined
-  /** What is wrong with all disks. */
+  /** The damage of all disks. */
   diskDamage: string | undefined
   /** Processor time that every machine says it has used. */
   cpuMsNow: number
-  /** What every machine says it has read and written. */
+  /** The traffic that every machine reports. */
   trafficNow: { disk: number; network: number }
   /** Why machines end that nobody has killed. */
   isOutOfMemory: boolean
   /** How guests have ended them. */
   end: MachineEnd | undefined
-  /** What goes wrong next: the named step throws, in these words if there are any. */
+  /** The next failure: the named step throws, with this message if there is one. */
   failAt: string | undefined
   failure: AppError | undefined
   /** Lets the named step wait, once. */
@@ -87,9 +87,9 @@ export type FakeHost = Host & {
   /** Signals that were sent to sessions of any guest. */
   killed: { session: string; signal: string }[]
   sessionProgram: SessionProgram
-  /** What a session has shown, by its id or name. */
+  /** A session's output, by its id or name. */
   shownBy: (session: string) => Iterable<Uint8Array> | AsyncIterable<Uint8Array>
-  /** What every guest has from the start, by path. */
+  /** The files of every new guest, by path. */
   files: Map<string, NewFile>
   /** In place of every archive that is read. */
   archive: (() => AsyncIterable<Uint8Array>) | undefined
@@ -100,15 +100,15 @@ export type FakeHost = Host & {
   freeMibNow: number
   /** Space that each part of a backup takes. */
   backupPartMib: number
-  /** What guests say of their root, and of a boot that was to repair it. */
+  /** The guests' answers about their root, and about a boot that was to repair it. */
   isRootReadOnly: boolean
   repair: { exitCode: number; output: string } | undefined
-  /** What disks take that take more than 1 MiB. */
+  /** The sizes of disks that take more than 1 MiB. */
   overlaysMib: Map<string, number>
   availableMemoryMibNow: number
   slotsInUseNow: number[]
   imagesMissing: boolean
-  /** What goes on in all guests. */
+  /** Running work in all guests. */
   ongoing: { commands: number; uploads: number; downloads: number }
   /** In place of the bytes of every file that is read. */
   download: (() => AsyncIterable<Uint8Array>) | undefined
@@ -116,9 +116,9 @@ export type FakeHost = Host & {
   listedMax: number
   /** Streams that are open on every guest's channel, as it says. */
   openStreams: number
-  /** What every guest answers about its next timer; undefined: its agent does not know the question. */
+  /** Every guest's answer about its next timer; undefined: its agent does not know the question. */
   nextTimerMs: number | null | undefined
-  /** Of processor time, for that answer. */
+  /** Processor time that the answer takes. */
   nextTimerCpuMs: number
   /** The session `init` of the guest that was met last ends. */
   endInit: (exitCode: number, signal?: string | null) => void
@@ -545,7 +545,7 @@ class FakeGuest implements Guest {
   readonly #systems: FakeSystems
   readonly #closed = Promise.withResolvers<{ reason: string }>()
   readonly closed = this.#closed.promise
-  /** What the loss of the channel breaks. */
+  /** Work that the loss of the channel breaks. */
   readonly #open = new Set<(lost: AppError) => void>()
   #lost: AppError | undefined
 

@@ -120,7 +120,7 @@ export class FakeSession {
   }
 }
 
-/** One client's view of it. */
+/** A client's view of it. */
 class FakeSessionClient implements GuestSession {
   readonly opened: Promise<{ id: string; name: string | null }>
   readonly result: Promise<SessionEnd>

@@ -43,7 +43,7 @@ export type HttpAppOptions = {
   downloads?: Downloads
   log?: Log
   tls?: CertificatePaths
-  /** Of the authority that has signed its certificate. */
+  /** The certificate of the authority that has signed its own. */
   caFile?: string
   trustedProxies?: string[]
   publicAddress?: CoreSettings["publicAddress"]

@@ -73,7 +73,7 @@ export async function install(
     serve?: string[]
     /** Puts the data directory on a file system of its own. */
     diskMib?: number
-    /** Of an ordinary user to run everything as. */
+    /** Id of an ordinary user to run everything as. */
     uid?: number
   } = {},
 ): Promise<Installation> {
@@ -236,7 +236,7 @@ function machinesOf(dataDir: string): number[] {
   )
 }
 
-/** Of an installation that is over, or whose test was interrupted: processes, network, file system and files. */
+/** Removes an ended or interrupted test's installation: processes, network, file system and files. */
 export async function removeRemains(home: string): Promise<void> {
   const dataDir = join(home, "data")
   const holders = () =>
@@ -250,7 +250,7 @@ export async function removeRemains(home: string): Promise<void> {
   rmSync(home, { recursive: true, force: true })
 }
 
-/** What a daemon leaves that was killed. */
+/** Removes the network that a killed daemon has left. */
 function removeNetwork(dataDir: string): void {
   const { table, anchor } = siteOf(dataDir)
   for (const command of [

@@ -1,4 +1,4 @@
-/** What tests leave in a sandbox's memory and on its disk, to see later whether it is still there. */
+/** Markers in a sandbox's memory and on its disk, to see later whether they are still there. */
 
 import type { Reply } from "./requests.ts"
 

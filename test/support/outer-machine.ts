@@ -47,7 +47,7 @@ const memoryMib = 5120
 const cpus = 2
 const buildDeadlineMs = 900_000
 const bootDeadlineMs = 180_000
-/** Of the checkout; all else are tools that tests do not need. */
+/** Parts of the checkout; the others are tools that tests do not need. */
 const parts = ["agent", "bench", "docs", "images", "jail", "protocol", "scripts", "src", "test"]
 const packagesLeftOut = ["@biomejs", "@oven", "@types", "@typescript", "bun-types", "typescript"]
 
@@ -252,7 +252,7 @@ function machineArguments(options: {
   ].flat()
 }
 
-/** One order after the other: what it prints, then a line with the mark and its exit code. */
+/** Runs orders one after the other: each prints its output, then a line with the mark and its exit code. */
 class Orders {
   readonly #socket: Bun.Socket
   readonly #lives: () => boolean

@@ -22,7 +22,7 @@ for (const hostname of process.argv.slice(2)) {
           try {
             socket.send(text, peerPort, peer)
           } catch (error) {
-            // Whoever was answered last may be gone, which the kernel tells at the next answer.
+            // The client that was answered last may be gone; the kernel reports that at the next answer.
             if ((error as NodeJS.ErrnoException).code !== "ECONNREFUSED") throw error
           }
         }

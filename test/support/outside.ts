@@ -1,7 +1,7 @@
 /**
  * The world outside, in a network namespace of the tests on this host: hosts of the internet with a name server, a
  * cloud's metadata service, a host of the local network and one of a private network that the operator has opened.
- * Nothing ever leaves this host: every address used is routed into the namespace, and the routes go with it.
+ * No packet ever leaves this host: every address used is routed into the namespace, and the routes go with it.
  */
 
 import { join } from "node:path"
@@ -16,7 +16,7 @@ export type Outside = AsyncDisposable & {
   opened: string
   /** The host's own address in that network. */
   host: string
-  /** What the UDP servers have got, with the address it came from. */
+  /** Datagrams to the UDP servers, with the address they came from. */
   received: string[]
   /** Names that the name server has been asked for, by anybody. */
   asked: string[]
@@ -128,7 +128,7 @@ export async function outside(
   }
 }
 
-/** One of the 32 networks of eight addresses that nothing here uses. */
+/** Takes a free one of the 32 networks of eight addresses. */
 function takeSlice(card: string): number {
   for (let slice = 0; slice < 32; slice++) {
     const network = `192.88.99.${slice * 8}/29`

@@ -53,7 +53,7 @@ export class Requests {
     return this.send("POST", `/sandboxes/${name}/exec`, { cmd: ["sh", "-c", script] })
   }
 
-  /** What a script prints; it must run. */
+  /** Returns the output of a script, which must succeed. */
   async output(name: string, script: string): Promise<string> {
     const { status, body } = await this.exec(name, script)
     if (status !== 200) throw new Error(`${script} in ${name}: ${status} ${JSON.stringify(body)}`)

@@ -9,7 +9,7 @@ import type { Installation } from "./installation.ts"
 
 const parts = ["memory", "state", "disk.qcow2", "blank.qcow2"]
 
-/** Of every file of every template, by path. */
+/** Returns the hash of every file of every template, by path. */
 export function templateHashes(own: Installation): Record<string, string> {
   const directory = join(own.dataDir, "templates")
   const files = readdirSync(directory)
@@ -18,7 +18,7 @@ export function templateHashes(own: Installation): Record<string, string> {
   return Object.fromEntries(files.map((path) => [path, sha256(path)]))
 }
 
-/** Of the memories that clones map, which the daemon holds. */
+/** Returns the hashes of the memories that clones map, which the daemon holds. */
 export function mappedTemplateHashes(own: Installation): string[] {
   const held = `/proc/${own.daemonPid()}/fd`
   return readdirSync(held)

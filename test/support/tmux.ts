@@ -11,7 +11,7 @@ import { until } from "./installation.ts"
 export const tmuxIsThere: boolean = Bun.which("tmux") !== null
 if (!tmuxIsThere) console.error("tmux is not installed: tests at a real terminal are skipped")
 
-/** What the shell in the terminal says when it waits for a command. */
+/** The prompt of the shell in the terminal. */
 export const prompt = "here$ "
 
 export class Tmux implements AsyncDisposable {
@@ -81,7 +81,7 @@ export class Tmux implements AsyncDisposable {
     return (await this.#tmux(["display-message", "-p", "#{alternate_on}"])).trim() === "1"
   }
 
-  /** Whether a program has switched the mouse or the cursor of the terminal and not put it back. */
+  /** Returns the terminal's modes that a program has switched and not put back. */
   async leftovers(): Promise<string[]> {
     const format = "#{mouse_any_flag} #{cursor_flag} #{keypad_cursor_flag} #{keypad_flag}"
     const [mouse, cursor, arrows, keypad] = (await this.#tmux(["display-message", "-p", format]))

@@ -1,4 +1,4 @@
-/** What a database that cannot be used says. */
+/** Errors of a database that cannot be used. */
 
 import { expect, test } from "bun:test"
 import { Kysely, sql } from "kysely"

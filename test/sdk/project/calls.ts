@@ -6,7 +6,7 @@
 import { AppError, type Client, type ClientOptions, connect, type Sandbox } from "@bhatti/sdk"
 
 export type Options = ClientOptions & {
-  /** Whether the runtime sends a stream as a request's body; browsers do so only over HTTP/2. */
+  /** The runtime sends a stream as a request's body; browsers do so only over HTTP/2. */
   sendsStreams: boolean
 }
 
