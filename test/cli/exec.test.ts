@@ -145,9 +145,18 @@ test("a command that does not fit is refused before anything is sent", async () 
   daemon.sent.length = 0
   const hint = "give many words or long ones through standard input (exec -i) or a file (bhatti cp)"
   for (const [words, told] of [
-    [Array.from({ length: 4096 }, () => "x"), `the command has 4097 words; 4096 fit\n  ${hint}`],
-    [Array.from({ length: 4095 }, () => "x".repeat(40)), `the command has 167.9 KB; 131.1 KB fit\n  ${hint}`],
-    [["\u0001".repeat(50_000)], `the command has 300.0 KB as it is sent; 261.1 KB fit\n  ${hint}`],
+    [
+      Array.from({ length: 4096 }, () => "x"),
+      `the command has 4097 words; at most 4096 are allowed\n  ${hint}`,
+    ],
+    [
+      Array.from({ length: 4095 }, () => "x".repeat(40)),
+      `the command has 167.9 KB; at most 131.1 KB are allowed\n  ${hint}`,
+    ],
+    [
+      ["\u0001".repeat(50_000)],
+      `the command has 300.0 KB as it is sent; at most 261.1 KB are allowed\n  ${hint}`,
+    ],
   ] as const)
     for (const flags of [[], ["--json"]]) {
       const ran = await bhatti(["exec", ...flags, "dev", "--", "echo", ...words], { daemon })
