@@ -7,7 +7,7 @@ import { constants, cpSync, mkdtempSync, rmSync } from "node:fs"
 import { join } from "node:path"
 import { limits } from "@bhatti/contract/limits"
 import launcher from "../dist/jail" with { type: "file" }
-import { openGuest } from "../src/guest/connection.ts"
+import { openGuest } from "../src/guest/guest.ts"
 import { readImage, readKernel } from "../src/image/artifacts.ts"
 import { Cgroups } from "../src/machine/cgroups.ts"
 import { openJail } from "../src/machine/confinement.ts"

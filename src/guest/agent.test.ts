@@ -4,7 +4,7 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test"
 import { existsSync, mkdtempSync, openSync, rmSync, statSync, truncateSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join, resolve } from "node:path"
-import { type Guest, openGuest } from "./connection.ts"
+import { type Guest, openGuest } from "./guest.ts"
 
 const go = Bun.which("go")
 if (!go) console.warn("skipped: no Go on this machine, so the agent cannot be built")

@@ -5,8 +5,8 @@ import { mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { FakeGuest, failure } from "../../test/support/fake-guest.ts"
-import { type Guest, openGuest } from "./connection.ts"
 import { encodeData, encodeFrame, encodeWindow, wireLimits } from "./frame.ts"
+import { type Guest, openGuest } from "./guest.ts"
 
 const deadlineMs = 5000
 

@@ -11,8 +11,8 @@ import { join } from "node:path"
 import { AppError } from "@bhatti/contract/errors"
 import fc from "fast-check"
 import { FakeGuest } from "../../test/support/fake-guest.ts"
-import { type Guest, openGuest } from "./connection.ts"
 import { encodeFrame, type FrameType, wireLimits } from "./frame.ts"
+import { type Guest, openGuest } from "./guest.ts"
 
 const deadlineMs = 300
 

@@ -9,8 +9,8 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { FakeGuest, failure, type HostFrame } from "../../test/support/fake-guest.ts"
 import { createMemoryFile, sealMemoryFile } from "../lib/posix.ts"
-import { type Guest, openGuest } from "./connection.ts"
 import { encodeData, encodeDataAt, encodeEnd, encodeWindow, parseDataAt, wireLimits } from "./frame.ts"
+import { type Guest, openGuest } from "./guest.ts"
 import { SharedMemory } from "./shared-memory.ts"
 
 const mebibyte = 1024 * 1024

@@ -9,7 +9,7 @@ import { z } from "zod"
 import { whenMissing } from "../lib/if-there.ts"
 import { removeTree } from "../lib/remove-tree.ts"
 import { openSealedJson, sealJson } from "../lib/sealed-json.ts"
-import { DiskBinding } from "./bound-disk.ts"
+import { DiskBinding, diskPathOf, isBoundDisk } from "./bound-disk.ts"
 import { sha256 } from "./templates.ts"
 
 export const SnapshotManifest = z.object({
@@ -63,6 +63,25 @@ export async function readSnapshot(
   if (!hasMemory) return damaged("memory", "is missing")
   if (memory.size !== manifest.memory.bytes) return damaged("memory", "was changed")
   return { manifest }
+}
+
+export type SnapshotCheck = { fits: true; memoryMib: number } | { fits: false; reason: string }
+
+export async function checkSnapshot(directory: string, stateFingerprint: string): Promise<SnapshotCheck> {
+  const found = await readSnapshot(snapshotDirectory(directory))
+  if ("damage" in found) return { fits: false, reason: found.damage }
+  const { manifest } = found
+  if (manifest.disk && !(await isBoundDisk(diskPathOf(directory), manifest.disk))) {
+    const reason =
+      "its disk is not the one that its memory belongs to: disk.qcow2 is an older or another copy"
+    return { fits: false, reason }
+  }
+  if (manifest.stateFingerprint !== stateFingerprint)
+    return {
+      fits: false,
+      reason: "its memory snapshot was made by another QEMU or bhatti, or on another CPU",
+    }
+  return { fits: true, memoryMib: Math.ceil(manifest.memory.bytes / 1024 / 1024) }
 }
 
 function damaged(name: string, what: string): { damage: string } {

@@ -1,0 +1,219 @@
+/** Starts QEMU in its jail and control group, with the descriptors that it gets instead of files' names. */
+
+import { closeSync, constants, openSync } from "node:fs"
+import { basename } from "node:path"
+import { openTap } from "../lib/posix.ts"
+import type { ProcessIdentity } from "../lib/process-identity.ts"
+import type { Cgroups } from "./cgroups.ts"
+import {
+  type Accelerator,
+  type descriptors,
+  type MachineShape,
+  qemuArguments,
+  type Role,
+} from "./command-line.ts"
+import { savedFlags, savedStatePath } from "./device-state.ts"
+import { fileBytesMax } from "./file-bounds.ts"
+import type { Ground } from "./find-processes.ts"
+import { type QemuBuild, stateFingerprint, templateFingerprint } from "./fingerprint.ts"
+import type { Jail } from "./jail.ts"
+import { kvmAccess } from "./kvm-device.ts"
+import { type Confinement, spawnQemu } from "./process.ts"
+import { makeSharedMemory } from "./shared-memory.ts"
+import { closeSockets, type Sockets } from "./sockets.ts"
+import type { Template, TemplateSpec } from "./templates.ts"
+import { makeWordsPipe, openEar, takeWords, type Words } from "./words.ts"
+
+/** The slot of machines without a sandbox. */
+export const templateSlot = 0
+
+/** A QEMU process as its owner sees it; a restarted daemon recognises it by `process`. */
+export type Machine = {
+  process: ProcessIdentity
+  /** Files of the machine: sockets, log, snapshot. */
+  directory: string
+  /** Source of its memory mapping; a snapshot stores the difference to it. */
+  memoryBase: "template" | "empty"
+}
+
+/** Resources for a machine that is about to start. */
+export type Place = {
+  template: Template
+  /** The sandbox's id, shown in the host's list of processes. */
+  name: string
+  directory: string
+  overlayPath: string
+  sockets: Sockets
+  /** Index of this machine's reserved user id. */
+  slot: number
+  tapName: string | undefined
+  /** Size of its disk; limits every file that QEMU writes to. */
+  diskMib: number
+}
+
+type Files = Partial<Record<keyof typeof descriptors, number>>
+
+export type OpenFile = (path: string, flags: number) => number
+
+export type StarterOptions = {
+  qemu: QemuBuild
+  accelerator: Accelerator
+  network: MachineShape["network"]
+  /** First of the user ids that QEMU processes run as; if undefined, they run as the daemon's own user. */
+  uidBase: number | undefined
+  jail: Jail
+  confinement: Confinement["level"]
+  cgroups: Cgroups
+}
+
+export class Starter {
+  readonly #qemu: QemuBuild
+  readonly #accelerator: Accelerator
+  readonly #uidBase: number | undefined
+  readonly #jail: Jail
+  readonly #level: Confinement["level"]
+  readonly #cgroups: Cgroups
+  readonly #words: Words
+  readonly network: MachineShape["network"]
+
+  constructor(options: StarterOptions & { words: Words }) {
+    this.#qemu = options.qemu
+    this.#accelerator = options.accelerator
+    this.#uidBase = options.uidBase
+    this.#jail = options.jail
+    this.#level = options.confinement
+    this.#cgroups = options.cgroups
+    this.#words = options.words
+    this.network = options.network
+  }
+
+  async startAt(
+    place: Place & { kernelArguments?: string[] },
+    role: Role,
+    memoryBase: Machine["memoryBase"],
+    files: (open: OpenFile) => Files,
+  ): Promise<Machine> {
+    const { template, ...rest } = place
+    return this.start({
+      ...rest,
+      role,
+      shape: template.shape,
+      memoryBase,
+      files: (open) => ({
+        overlayDisk: open(place.overlayPath, constants.O_RDWR),
+        templateDisk: open(template.diskPath, constants.O_RDONLY),
+        baseDisk: open(template.baseDiskPath, constants.O_RDONLY),
+        saved: open(savedStatePath(place.directory), savedFlags),
+        ...files(open),
+      }),
+    })
+  }
+
+  async start(options: {
+    role: Role
+    shape: MachineShape
+    name: string
+    slot: number
+    directory: string
+    sockets: Sockets
+    memoryBase: Machine["memoryBase"]
+    /** Added to those of every boot. */
+    kernelArguments?: string[]
+    files: (open: OpenFile) => Files
+    tapName: string | undefined
+    diskMib: number
+  }): Promise<Machine> {
+    const opened: number[] = []
+    const open: OpenFile = (path, flags) => {
+      const fd = openSync(path, flags, 0o600)
+      opened.push(fd)
+      return fd
+    }
+    try {
+      const tap = options.tapName === undefined ? undefined : openTap(options.tapName)
+      if (tap !== undefined) opened.push(tap)
+      const shared = makeSharedMemory()
+      opened.push(shared)
+      const words = makeWordsPipe()
+      const ear = openEar(words.readFd)
+      opened.push(words.readFd, words.writeFd, ear)
+      const process = await spawnQemu({
+        binary: this.#qemu.binary,
+        arguments: qemuArguments(options.shape, options.role, options.name, options.kernelArguments),
+        files: {
+          qmpSocket: options.sockets.qmp,
+          agentSocket: options.sockets.agent,
+          ...options.files(open),
+          shared,
+          words: words.readFd,
+          ...(tap !== undefined && { tap }),
+        },
+        confinement: {
+          ...this.#confinement(options.slot),
+          cgroup: this.#cgroups.make(groupOf(options.directory), options.shape),
+          fileBytesMax: fileBytesMax(options.diskMib),
+        },
+        output: words.writeFd,
+        lastWords: () => takeWords(ear)?.toString() ?? "",
+        stateFingerprint: stateFingerprint(this.#qemu, this.shape(options.shape)),
+      })
+      this.#words.listen(process, words.readFd)
+      return { process, directory: options.directory, memoryBase: options.memoryBase }
+    } finally {
+      for (const fd of opened) closeSync(fd)
+      closeSockets(options.sockets)
+    }
+  }
+
+  shape(spec: { cpus: number; memoryMib: number }): MachineShape {
+    return {
+      cpus: spec.cpus,
+      memoryMib: spec.memoryMib,
+      accelerator: this.#accelerator,
+      network: this.network,
+    }
+  }
+
+  templateFingerprint(spec: TemplateSpec): string {
+    return templateFingerprint({
+      qemu: this.#qemu,
+      shape: this.shape(spec),
+      kernelHash: spec.kernel.hash,
+      imageHash: spec.image.hash,
+      authority: spec.authority,
+    })
+  }
+
+  /** The host's present fingerprint, which an older template may not match. */
+  stateFingerprint(template: Template): string {
+    return stateFingerprint(this.#qemu, this.shape(template.shape))
+  }
+
+  get ground(): Ground {
+    return {
+      qemu: basename(this.#qemu.binary),
+      launcher: basename(this.#jail.launcher),
+      uidBase: this.#uidBase,
+    }
+  }
+
+  #confinement(slot: number): Omit<Confinement, "cgroup" | "fileBytesMax"> {
+    const [level, uid] = [this.#level, this.#uidBase === undefined ? undefined : this.#uidBase + slot]
+    const { devices, ...access } =
+      this.#accelerator === "kvm" ? kvmAccess({ uid, level }) : { groups: [], devices: [] }
+    const isAlone = slot !== templateSlot
+    return { jail: this.#jail, level, uid, isAlone, ...access, devices: ["/dev/null", ...devices] }
+  }
+}
+
+export function openKernel(kernel: { vmlinux: string; initramfs: string }, open: OpenFile): Files {
+  return {
+    kernel: open(kernel.vmlinux, constants.O_RDONLY),
+    initramfs: open(kernel.initramfs, constants.O_RDONLY),
+  }
+}
+
+/** The name of a machine's control group: the sandbox's id. */
+export function groupOf(directory: string): string {
+  return basename(directory)
+}
