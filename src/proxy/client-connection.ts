@@ -5,18 +5,18 @@
 
 import type { Core } from "../core/core.ts"
 import { isPublished } from "../core/published.ts"
-import { isLoopback, limitKey, type TrustedProxies } from "../lib/client-address.ts"
+import { limitKey, type TrustedProxies } from "../lib/client-address.ts"
 import { hostName } from "../lib/host-name.ts"
 import type { Admission, Visitor } from "./admission.ts"
 import { type Api, ApiExchange } from "./api-exchange.ts"
 import { type Ending, Exchange } from "./exchange.ts"
-import { type ClientFacts, isBodyless, upgradeOf, wantsToStay } from "./forwarded.ts"
+import { type ClientFacts, isBodyless, wantsToStay } from "./forwarded.ts"
 import { HeadError, parseRequestHead, type RequestHead, valuesOf } from "./head.ts"
 import { Lost, type Peer, type SocketPeer } from "./peer.ts"
 import { readHead } from "./reading.ts"
 import { type Refusal, refusalBytes } from "./refusal.ts"
+import { destinationOf, ownerOf, type Zone } from "./routing.ts"
 import { aliasPace, apiPace, type Connected, type Upstreams } from "./upstreams.ts"
-import { destinationOf, type Zone } from "./zone.ts"
 
 /** Shared by all connections. */
 export type Surroundings = {
@@ -36,7 +36,6 @@ const refusalMs = 60_000
 const goodbyeMs = 2000
 /** Shorter than common server timeouts, so that servers rarely close a connection just as we reuse it. */
 const upstreamIdleMs = 4000
-const askPath = "/caddy/ask"
 
 type Kept = { alias: string; peer: Peer; idleSinceMs: number }
 type Running<Outcome> = { run(): Promise<Outcome>; check(nowMs: number): void; stop(): void }
@@ -125,7 +124,7 @@ export class ClientConnection implements Visitor {
     if (expected.some((value) => value.toLowerCase() !== "100-continue")) {
       return this.#refuse(request, { status: 417, message: "the only expectation is 100-continue" })
     }
-    const destination = destinationOf(request.host, this.#around.zone)
+    const destination = destinationOf(request, { zone: this.#around.zone, peer: this.#facts.peer })
     switch (destination.kind) {
       case "nowhere":
         return this.#refuse(request, {
@@ -134,8 +133,13 @@ export class ClientConnection implements Visitor {
         })
       case "alias":
         return this.#serveAlias(request, destination.alias)
+      case "certificate_ask":
+        return this.#answerAsk(request, destination.query)
+      case "api_socket":
+        return this.#serveApiSocket(request)
       case "api":
-        return this.#isAsk(request) ? this.#answerAsk(request) : this.#serveApi(request)
+        this.#dropUpstream()
+        return this.#run(new ApiExchange({ ...this.#sharedWith(request), api: this.#around.api }))
     }
   }
 
@@ -166,14 +170,15 @@ export class ClientConnection implements Visitor {
     })
   }
 
-  async #serveApi(request: RequestHead): Promise<boolean> {
-    const { api, upstreams } = this.#around
+  #sharedWith(request: RequestHead) {
+    return { client: this.#peer, request, facts: this.#facts }
+  }
+
+  async #serveApiSocket(request: RequestHead): Promise<boolean> {
     this.#dropUpstream()
-    const shared = { client: this.#peer, request, facts: this.#facts }
-    // An upgrade to any other protocol is ignored, as the standard allows.
-    if (upgradeOf(request) !== "websocket") return this.#run(new ApiExchange({ ...shared, api }))
-    const upstream = await upstreams.connectApi()
-    const exchange = new Exchange({ ...shared, upstream, pace: apiPace, isUpstreamReused: false })
+    const upstream = await this.#around.upstreams.connectApi()
+    const pace = { pace: apiPace, isUpstreamReused: false }
+    const exchange = new Exchange({ ...this.#sharedWith(request), upstream, ...pace })
     try {
       return goesOn(await this.#run(exchange))
     } finally {
@@ -187,10 +192,8 @@ export class ClientConnection implements Visitor {
       const connected: Connected = kept ? { kind: "connected", peer: kept } : await this.#connect(alias)
       if (connected.kind === "refused") return this.#refuse(request, connected.refusal)
       const exchange = new Exchange({
-        client: this.#peer,
+        ...this.#sharedWith(request),
         upstream: connected.peer,
-        request,
-        facts: this.#facts,
         pace: aliasPace,
         isUpstreamReused: kept !== undefined,
       })
@@ -251,25 +254,16 @@ export class ClientConnection implements Visitor {
     this.#enteredAlias = undefined
   }
 
-  #isAsk(request: RequestHead): boolean {
-    const isPath = request.target === askPath || request.target.startsWith(`${askPath}?`)
-    return isPath && request.method === "GET" && isLoopback(this.#facts.peer)
-  }
-
   /** A proxy on this host asks whether it may get a certificate for a name. */
-  async #answerAsk(request: RequestHead): Promise<boolean> {
+  async #answerAsk(request: RequestHead, query: string): Promise<boolean> {
     const { admission, core, zone } = this.#around
     const decision = admission.ask(performance.now())
     if (decision.kind === "refused") {
       const retryAfterSec = Math.ceil(decision.retryAfterMs / 1000)
       return this.#refuse(request, { status: 429, message: "too many requests", retryAfterSec })
     }
-    const name = hostName(new URLSearchParams(request.target.slice(askPath.length)).get("domain") ?? "")
-    const destination = destinationOf(name, zone)
-    const isOurs =
-      destination.kind === "alias"
-        ? await isPublished(core, destination.alias)
-        : name === zone.domain || zone.apiHosts.includes(name)
+    const owner = ownerOf(hostName(new URLSearchParams(query).get("domain") ?? ""), zone)
+    const isOurs = typeof owner === "object" ? await isPublished(core, owner.alias) : owner === "api"
     return isOurs
       ? this.#refuse(request, { status: 200, message: "this name is served here" })
       : this.#refuse(request, { status: 404, message: "this name is not served here" })

@@ -15,8 +15,8 @@ import type { Api } from "./api-exchange.ts"
 import { type Certificate, type CertificatePaths, readCertificate, stampOf } from "./certificate.ts"
 import { ClientConnection, type Surroundings } from "./client-connection.ts"
 import { SocketPeer } from "./peer.ts"
+import type { Zone } from "./routing.ts"
 import { Upstreams } from "./upstreams.ts"
-import type { Zone } from "./zone.ts"
 
 export type FrontOptions = {
   /** HOST:PORT */
