@@ -15,25 +15,16 @@ export async function copyFileWithChecksum(
   { signal }: { signal?: AbortSignal } = {},
 ): Promise<{ checksum: string }> {
   if (await tryShare(from, to)) return { checksum: await fileChecksum(from) }
-  const source = await open(from, "r")
-  try {
-    const target = await open(to, "wx", 0o600)
-    try {
-      const { size } = await source.stat()
-      await target.truncate(size)
-      const checksum = await readExtents(source, size, async (bytes, offset) => {
-        signal?.throwIfAborted()
-        for (const { start, end } of nonZeroRuns(bytes)) {
-          await writeAll(target, bytes.subarray(start, end), offset + start)
-        }
-      })
-      return { checksum }
-    } finally {
-      await target.close()
-    }
-  } finally {
-    await source.close()
-  }
+  await using source = await open(from, "r")
+  await using target = await open(to, "wx", 0o600)
+  const { size } = await source.stat()
+  await target.truncate(size)
+  const checksum = await readExtents(source, size, async (bytes, offset) => {
+    signal?.throwIfAborted()
+    for (const { start, end } of nonZeroRuns(bytes))
+      await writeAll(target, bytes.subarray(start, end), offset + start)
+  })
+  return { checksum }
 }
 
 export async function writeAll(target: FileHandle, bytes: Uint8Array, offset: number): Promise<void> {

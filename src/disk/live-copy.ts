@@ -53,29 +53,21 @@ export class LiveCopy {
   }
 
   async #update(signal: AbortSignal): Promise<string> {
-    const source = await open(this.#from, "r")
-    try {
-      const target = await open(this.#to, constants.O_RDWR | constants.O_CREAT, 0o600)
-      try {
-        await this.#resize(target, (await source.stat()).size)
-        let next = 0
-        const checksum = await readExtents(source, this.#size, async (bytes, offset) => {
-          signal.throwIfAborted()
-          if (bytes.length < Math.min(chunkBytes, this.#size - offset)) {
-            throw new Error(`${this.#from} became shorter while it was copied`)
-          }
-          const block = offset / blockBytes
-          await this.#clear(target, next, block)
-          next = await this.#write(target, block, bytes)
-        })
-        await this.#clear(target, next, this.#sums.length)
-        return checksum
-      } finally {
-        await target.close()
+    await using source = await open(this.#from, "r")
+    await using target = await open(this.#to, constants.O_RDWR | constants.O_CREAT, 0o600)
+    await this.#resize(target, (await source.stat()).size)
+    let next = 0
+    const checksum = await readExtents(source, this.#size, async (bytes, offset) => {
+      signal.throwIfAborted()
+      if (bytes.length < Math.min(chunkBytes, this.#size - offset)) {
+        throw new Error(`${this.#from} became shorter while it was copied`)
       }
-    } finally {
-      await source.close()
-    }
+      const block = offset / blockBytes
+      await this.#clear(target, next, block)
+      next = await this.#write(target, block, bytes)
+    })
+    await this.#clear(target, next, this.#sums.length)
+    return checksum
   }
 
   async #resize(target: FileHandle, size: number): Promise<void> {

@@ -12,12 +12,8 @@ export async function fileChecksum(
   path: string,
   { pause }: { pause?: () => Promise<void> } = {},
 ): Promise<string> {
-  const source = await open(path, "r")
-  try {
-    return await readExtents(source, (await source.stat()).size, async () => pause?.())
-  } finally {
-    await source.close()
-  }
+  await using source = await open(path, "r")
+  return await readExtents(source, (await source.stat()).size, async () => pause?.())
 }
 
 /**

@@ -24,11 +24,9 @@ export function diskPathOf(directory: string): string {
  */
 export async function bindDisk(path: string): Promise<DiskBinding> {
   const mark = crypto.getRandomValues(Buffer.alloc(markPlace.bytes))
-  const file = await open(path, "r+")
-  try {
+  {
+    await using file = await open(path, "r+")
     await file.write(mark, 0, mark.length, markPlace.offset)
-  } finally {
-    await file.close()
   }
   const { bytes, checksum } = await readDisk(path)
   return { mark: mark.toString("hex"), bytes, tables: checksum }

@@ -4,7 +4,7 @@
  */
 
 import { closeSync } from "node:fs"
-import { open } from "node:fs/promises"
+import { type FileHandle, open } from "node:fs/promises"
 import { createMemoryFile, sealMemoryFile } from "../lib/posix.ts"
 import { nonZeroRuns, readExtents } from "../lib/sparse-file.ts"
 
@@ -13,24 +13,12 @@ import { nonZeroRuns, readExtents } from "../lib/sparse-file.ts"
  * `readMemory`.
  */
 export async function writeMemory(options: { fd: number; bytes: number; path: string }): Promise<string> {
-  const file = await open(options.path, "wx", 0o600)
-  try {
-    await file.truncate(options.bytes)
-    const source = await open(`/proc/self/fd/${options.fd}`, "r")
-    let checksum: string
-    try {
-      checksum = await readExtents(source, options.bytes, async (bytes, offset) => {
-        for (const run of nonZeroRuns(bytes))
-          await file.write(bytes, run.start, run.end - run.start, offset + run.start)
-      })
-    } finally {
-      await source.close()
-    }
-    await file.sync()
-    return checksum
-  } finally {
-    await file.close()
-  }
+  await using file = await open(options.path, "wx", 0o600)
+  await file.truncate(options.bytes)
+  await using source = await open(`/proc/self/fd/${options.fd}`, "r")
+  const checksum = await copyPages(source, file, options.bytes)
+  await file.sync()
+  return checksum
 }
 
 /**
@@ -42,24 +30,25 @@ export async function readMemory(options: {
   bytes: number
 }): Promise<{ fd: number; checksum: string }> {
   const fd = createMemoryFile({ name: "bhatti-template", bytes: options.bytes })
-  const source = await open(options.path, "r")
   try {
-    const target = await open(`/proc/self/fd/${fd}`, "r+")
-    let checksum: string
-    try {
-      checksum = await readExtents(source, options.bytes, async (bytes, offset) => {
-        for (const run of nonZeroRuns(bytes))
-          await target.write(bytes, run.start, run.end - run.start, offset + run.start)
-      })
-    } finally {
-      await target.close()
-    }
+    const checksum = await fillMemory(fd, options)
     sealMemoryFile(fd)
     return { fd, checksum }
   } catch (error) {
     closeSync(fd)
     throw error
-  } finally {
-    await source.close()
   }
+}
+
+async function fillMemory(fd: number, { path, bytes }: { path: string; bytes: number }): Promise<string> {
+  await using source = await open(path, "r")
+  await using target = await open(`/proc/self/fd/${fd}`, "r+")
+  return await copyPages(source, target, bytes)
+}
+
+function copyPages(source: FileHandle, target: FileHandle, size: number): Promise<string> {
+  return readExtents(source, size, async (bytes, offset) => {
+    for (const run of nonZeroRuns(bytes))
+      await target.write(bytes, run.start, run.end - run.start, offset + run.start)
+  })
 }

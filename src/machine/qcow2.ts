@@ -8,7 +8,7 @@
 
 import { type FileHandle, open } from "node:fs/promises"
 import { Checksum } from "../lib/checksum.ts"
-import { errorCodeOf } from "../lib/error-code.ts"
+import { whenMissing } from "../lib/if-there.ts"
 
 const magic = 0x514649fb
 const version = 3
@@ -46,20 +46,13 @@ export type DiskTables = {
 }
 
 export async function readTables(path: string): Promise<DiskTables | Damage> {
-  let file: FileHandle
-  try {
-    file = await open(path, "r")
-  } catch (error) {
-    if (errorCodeOf(error) === "ENOENT") return new Damage("it is missing")
-    throw error
-  }
+  await using file = await open(path, "r").catch(whenMissing)
+  if (!file) return new Damage("it is missing")
   try {
     return await new TableReader(file, (await file.stat()).size).read()
   } catch (error) {
     if (error instanceof Damage) return error
     throw error
-  } finally {
-    await file.close()
   }
 }
 

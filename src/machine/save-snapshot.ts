@@ -47,13 +47,8 @@ export async function saveSnapshot(
   const state = await saveDeviceState(machine, monitor)
   await writeFile(join(beside, "state"), state, { flag: "wx", mode: 0o600 })
 
-  const file = await open(join(beside, "memory"), "wx", 0o600)
-  let memory: { bytes: number; checksum: string }
-  try {
-    memory = await saveOwnMemory({ pid: machine.process.pid, fd: file.fd, signal: options.signal })
-  } finally {
-    await file.close()
-  }
+  await using file = await open(join(beside, "memory"), "wx", 0o600)
+  const memory = await saveOwnMemory({ pid: machine.process.pid, fd: file.fd, signal: options.signal })
   // QEMU flushes its disk's tables again without reporting errors; the flush succeeds if there is space.
   await monitor.command("stop", {}, { deadlineMs: qmpDeadlineMs })
   if (await isFull(machine.directory)) throw diskFull()
