@@ -10,6 +10,7 @@ import { AppError } from "@bhatti/contract/errors"
 import { defaultListen, limits } from "@bhatti/contract/limits"
 import agentFile from "../dist/lohar" with { type: "file" }
 import { writeClientConfig } from "./cli/client-config.ts"
+import type { InitOptions } from "./cli/operator.ts"
 import { readClientFile, readSaved } from "./cli/settings.ts"
 import { loadConfig } from "./config.ts"
 import { defaultTemplateSpec, ensureTemplate } from "./core/template.ts"
@@ -24,19 +25,6 @@ import { lockDataDir } from "./lock.ts"
 import { forgetProbe } from "./machine/accelerator.ts"
 import { deviceProblem } from "./machine/kvm-device.ts"
 import { openStore, type Store } from "./store/store.ts"
-
-export type InitOptions = {
-  dataDir: string
-  cacheDir: string
-  /** Writes the caller's `~/.bhatti/config.yaml` with a key of the user `admin`, unless it has a working one. */
-  writeClientConfig: boolean
-  /** Probes again whether KVM works. */
-  probe: boolean
-  listen?: string
-  /** An image to install besides the default one and the installed ones. */
-  image?: string
-  report: (line: string) => void
-}
 
 const adminName = "admin"
 const adminSandboxesMax = 1000

@@ -80,13 +80,11 @@ test("files have at most 400 lines", async () => {
 /** These are to be shortened; none may be added. */
 const longFunctions = [
   "sdk/typescript/client.ts: connect",
-  "src/cli/commands/setup.ts: run",
   "src/core/snapshots.ts: resumeSnapshot",
   "src/daemon.ts: openCore",
   "src/daemon.ts: serve",
   "src/http/app.ts: createApp",
   "src/machine/command-line.ts: qemuArguments",
-  "src/machine/own-memory.ts: saveOwnMemory",
   "src/network/ruleset.ts: baseRules",
 ]
 
@@ -109,7 +107,7 @@ function functionsIn(text: string): { name: string; lines: number }[] {
     const name = named.exec(line)?.at(3) ?? named.exec(line)?.at(5) ?? method.exec(line)?.at(3)
     if (name === undefined || line.endsWith("=> {") || /^(if|for|while|switch)$/.test(name)) return []
     const indent = line.startsWith(" ") ? "  " : ""
-    const end = lines.findIndex((one, at) => at > index && one === `${indent}}`)
+    const end = lines.findIndex((one, at) => at > index && one.replace(/,$/, "") === `${indent}}`)
     return end < 0 ? [] : [{ name, lines: end - index + 1 }]
   })
 }

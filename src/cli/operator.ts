@@ -17,7 +17,9 @@ export type ServeOptions = {
 export type InitOptions = {
   dataDir: string
   cacheDir: string
+  /** Writes the caller's `~/.bhatti/config.yaml` with a key of the user `admin`, unless it has a working one. */
   writeClientConfig: boolean
+  /** Probes again whether KVM works. */
   probe: boolean
   listen?: string
   /** An image to install in addition to the default one and the installed ones. */

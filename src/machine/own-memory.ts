@@ -135,11 +135,8 @@ export async function saveOwnMemory(options: {
       addRun(zeroRuns, page, zerosFrom, start)
       addRun(runs, page, start, end)
       // Copies only towards the front, over zeros.
-      buffer.copyWithin(
-        filled,
-        read.byteOffset - buffer.byteOffset + start,
-        read.byteOffset - buffer.byteOffset + end,
-      )
+      const at = read.byteOffset - buffer.byteOffset
+      buffer.copyWithin(filled, at + start, at + end)
       filled += end - start
       zerosFrom = end
     }
@@ -171,19 +168,28 @@ export async function saveOwnMemory(options: {
     closeSync(memory)
   }
 
-  const counts = [runs.flat().length, zeroRuns.flat().length]
-  const table = tableOf([...runs.flat(), ...zeroRuns.flat()])
+  const tableBytes = writeTable(options.fd, { written, runs: runs.flat(), zeroRuns: zeroRuns.flat(), sum })
+  return { bytes: written + tableBytes, checksum: sum.value() }
+}
+
+/** Writes the positions of the pages behind their contents, and the header before them. Returns the table's size. */
+function writeTable(
+  fd: number,
+  { written, runs, zeroRuns, sum }: { written: number; runs: Run[]; zeroRuns: Run[]; sum: Checksum },
+): number {
+  const table = tableOf([...runs, ...zeroRuns])
   const header = Buffer.alloc(headerBytes)
   magic.copy(header)
-  for (const [index, value] of [version, ...counts].entries()) header.writeUInt32LE(value, 8 + index * 4)
+  for (const [index, value] of [version, runs.length, zeroRuns.length].entries())
+    header.writeUInt32LE(value, 8 + index * 4)
   for (const [bytes, at] of [
     [table, written],
     [header, 0],
   ] as const) {
     sum.add(bytes)
-    writeFully(options.fd, bytes, at)
+    writeFully(fd, bytes, at)
   }
-  return { bytes: written + table.length, checksum: sum.value() }
+  return table.length
 }
 
 /** Adds the pages between two offsets; `first` is the first examined page. Merges them with an adjacent last run. */
