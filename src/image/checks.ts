@@ -1,12 +1,12 @@
 /**
- * Checks kernels and images before the daemon uses them. A kernel is read completely at its first use, in 40 ms. An
- * image is a gigabyte: requests do not wait for it while its file is the one last proved whole, and it is read
- * again in the background. A result holds until the file is replaced, for example by `bhatti init`.
+ * Checks kernels and images before the daemon uses them. Requests do not wait while the files are those last proved
+ * whole; they are read again in the background. A result holds until a file is replaced, for example by `bhatti init`.
  */
 import type { AppError } from "@bhatti/contract/errors"
-import { type InstalledImage, type InstalledKernel, readImage, readKernel } from "./artifacts.ts"
-import { damaged, damageOf } from "./manifest.ts"
+import { type InstalledImage, type InstalledKernel, readImage } from "./artifacts.ts"
+import { damaged } from "./manifest.ts"
 import { identityOf, isAsProven, proveDisk } from "./proven-disk.ts"
+import { identityOfKernel, isKernelAsProven, proveKernel } from "./proven-kernel.ts"
 
 /** Pause between parts of 4 MiB, so that the check does not slow down sandboxes that start meanwhile. */
 const pauseMs = 10
@@ -26,13 +26,13 @@ export class ArtifactChecks {
     this.#onDamage = onDamage
   }
 
-  /** Throws unless the kernel is intact. */
+  /** Throws if the kernel is known to be damaged, or if its files are not those last proved whole and are damaged. */
   async kernel<K extends InstalledKernel>(kernel: K): Promise<K> {
-    const identity = `${identityOf(kernel.vmlinux)} ${identityOf(kernel.initramfs)}`
-    await this.#look(kernel.vmlinux, identity, () => ({
-      proof: damageOf(readKernel(this.#dataDir, { hash: kernel.hash, check: "digests" })),
-      isAwaited: true,
-    }))
+    await this.#look(kernel.vmlinux, identityOfKernel(kernel), () => {
+      const isAwaited = !isKernelAsProven(kernel)
+      const proof = Bun.sleep(isAwaited ? 0 : delayMs).then(() => proveKernel(this.#dataDir, kernel))
+      return { proof, isAwaited }
+    })
     return kernel
   }
 

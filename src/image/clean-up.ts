@@ -41,6 +41,7 @@ export async function removeUnusedArtifacts(
     const directory = dirname(kernel.vmlinux)
     if (neededKernels.has(kernel.hash) || !mayGo || !(await isOld(directory))) continue
     await rm(directory, { recursive: true })
+    await rm(markOf(directory), { force: true })
     removed.push(directory)
   }
   return removed

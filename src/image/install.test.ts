@@ -1,15 +1,26 @@
 /** Installing again puts whole files in the place of damaged ones, and only those. */
 import { afterAll, expect, test } from "bun:test"
-import { cpSync, mkdtempSync, readFileSync, rmSync, statSync, utimesSync, writeFileSync } from "node:fs"
+import {
+  cpSync,
+  existsSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  utimesSync,
+  writeFileSync,
+} from "node:fs"
 import { truncate } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { dirname, join } from "node:path"
 import { AppError } from "@bhatti/contract/errors"
+import { sealJson } from "../lib/sealed-json.ts"
 import { type InstalledImage, readImage, readKernel } from "./artifacts.ts"
 import { ArtifactChecks } from "./checks.ts"
 import { healInstalled, installImage, installKernel } from "./install.ts"
 import { hashLength, type ImageManifest, type KernelManifest, kernelHash, proveFile } from "./manifest.ts"
 import { isAsProven, markOf } from "./proven-disk.ts"
+import { identityOfKernel, isKernelAsProven } from "./proven-kernel.ts"
 import { isWholeTree, proveTree } from "./proven-tree.ts"
 import type { BuiltImage } from "./rootfs.ts"
 import { diskDigest } from "./sparse.ts"
@@ -120,6 +131,33 @@ test("nobody waits for an image whose file is the one that was found whole; it i
   expect(await checks.image(image)).toEqual(image)
   expect((await found.promise).message).toContain(image.file)
   expect((await errorOf(checks.image(image)))?.message).toContain(image.file)
+})
+
+test("nobody waits for a kernel whose files are those that were found whole; it is read again, and damage found", async () => {
+  const { dataDir, cacheDir } = place()
+  const kernel = await installKernel(dataDir, await cachedKernel(cacheDir, "content"))
+  const mark = markOf(dirname(kernel.vmlinux))
+  const look = () => errorOf(new ArtifactChecks(dataDir, () => {}).kernel(kernel))
+  const installedMs = statSync(dirname(kernel.vmlinux)).mtimeMs
+  expect([existsSync(mark), await look(), isKernelAsProven(kernel)]).toEqual([false, undefined, true])
+  // Kernels are put in the order of their installation.
+  expect(statSync(dirname(kernel.vmlinux)).mtimeMs).toBe(installedMs)
+
+  flip(kernel.initramfs, { isHidden: true })
+  for (const text of [readFileSync(mark, "utf8"), "", "{}"]) {
+    writeFileSync(mark, text)
+    expect([(await look())?.message.includes(kernel.initramfs), isKernelAsProven(kernel)]).toEqual([
+      true,
+      false,
+    ])
+  }
+  // As a failing disk changes it, which no time of a file tells.
+  writeFileSync(mark, sealJson({ digest: kernel.hash, identity: identityOfKernel(kernel) }))
+  const found = Promise.withResolvers<AppError>()
+  const checks = new ArtifactChecks(dataDir, found.resolve)
+  expect(await checks.kernel(kernel)).toEqual(kernel)
+  expect((await found.promise).message).toContain(kernel.initramfs)
+  expect((await errorOf(checks.kernel(kernel)))?.message).toContain(kernel.initramfs)
 })
 
 test("a mark that is damaged or of another disk makes no disk whole", async () => {

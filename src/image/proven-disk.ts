@@ -12,8 +12,8 @@ import { fileChecksum } from "../lib/sparse-file.ts"
 import { publishText } from "./publish.ts"
 import { diskDigest } from "./sparse.ts"
 
-/** `disk` is the faster checksum. */
-const Mark = z.object({ digest: z.string(), disk: z.string(), identity: z.string() })
+/** `disk` is the faster checksum; a kernel has none. */
+const Mark = z.object({ digest: z.string(), disk: z.string().optional(), identity: z.string() })
 type Mark = z.infer<typeof Mark>
 
 export function markOf(file: string): string {
@@ -46,7 +46,7 @@ async function readThrough(file: string, digest: string, options: ProveOptions):
   const identity = identityOf(file)
   if (identity === undefined) return false
   const mark = readMark(file)
-  const isKnown = mark?.digest === digest
+  const isKnown = mark?.digest === digest && mark.disk !== undefined
   if (!isKnown && (await diskDigest(file)) !== digest) return false
   const isKept = options.isKept ?? true
   if (!isKnown && !isKept) return true
@@ -68,13 +68,13 @@ export async function isReadable(reading: Promise<boolean>): Promise<boolean> {
 }
 
 /** Returns undefined if there is none, or a damaged one. */
-function readMark(file: string): Mark | undefined {
+export function readMark(file: string): Mark | undefined {
   const text = ifThere(() => readFileSync(markOf(file), "utf8"))
   return text === undefined ? undefined : Mark.safeParse(openSealedJson(text)).data
 }
 
 /** Without the mark the next check only takes longer. */
-async function writeMark(file: string, mark: Mark): Promise<void> {
+export async function writeMark(file: string, mark: Mark): Promise<void> {
   try {
     await publishText(markOf(file), sealJson(mark))
   } catch (error) {
