@@ -49,6 +49,7 @@ const files = [
   "kernels/*/vmlinux",
   "kernels/*/initramfs",
   "kernels/*/manifest.json",
+  "kernels/*.checked",
   "images/*/current.json",
   "images/*/*.raw",
   "images/*/*.json",
