@@ -26,20 +26,18 @@ export async function publishDirectory(
   await makeParent(target)
   await sweepAbandoned(dirname(target))
 
-  await using undo = new AsyncDisposableStack()
-  const beside = await mkdtemp(besidePath(target))
-  undo.defer(() => rm(beside, { recursive: true, force: true }))
+  await using beside = await makeBeside(target)
 
   // Programs run by a build may work as other users; no content is secret.
-  await chmod(beside, 0o755)
-  await build(beside)
-  for (const entry of await readdir(beside, { withFileTypes: true })) {
+  await chmod(beside.path, 0o755)
+  await build(beside.path)
+  for (const entry of await readdir(beside.path, { withFileTypes: true })) {
     if (!entry.isFile()) continue
-    await chmod(join(beside, entry.name), 0o444)
-    await syncPath(join(beside, entry.name))
+    await chmod(join(beside.path, entry.name), 0o444)
+    await syncPath(join(beside.path, entry.name))
   }
   try {
-    await publish(beside, target)
+    await publish(beside.path, target)
   } catch (error) {
     if (!isAlreadyThere(error)) throw error
   }
@@ -63,12 +61,10 @@ export async function publishLink(source: string, target: string): Promise<void>
 
 /** Replaces `target` with a link to `source`, or with a copy. A machine that has the old file open keeps it. */
 export async function replaceByLink(source: string, target: string): Promise<void> {
-  await using undo = new AsyncDisposableStack()
-  const beside = await mkdtemp(besidePath(target))
-  undo.defer(() => rm(beside, { recursive: true, force: true }))
+  await using beside = await makeBeside(target)
 
-  await publishLink(source, join(beside, "link"))
-  await publish(join(beside, "link"), target)
+  await publishLink(source, join(beside.path, "link"))
+  await publish(join(beside.path, "link"), target)
 }
 
 /** Removes a directory atomically, since others may be reading it. */
@@ -81,11 +77,9 @@ export async function discard(target: string): Promise<void> {
 /** Replaces a small file atomically. */
 export async function publishText(target: string, text: string): Promise<void> {
   await makeParent(target)
-  await using undo = new AsyncDisposableStack()
-  const beside = await mkdtemp(besidePath(target))
-  undo.defer(() => rm(beside, { recursive: true, force: true }))
+  await using beside = await makeBeside(target)
 
-  const file = join(beside, "text")
+  const file = join(beside.path, "text")
   await Bun.write(file, text)
   await chmod(file, 0o644)
   await publish(file, target)
@@ -93,11 +87,9 @@ export async function publishText(target: string, text: string): Promise<void> {
 
 /** A separate file with the same content: damage to one leaves the other intact. */
 export async function publishCopy(source: string, target: string): Promise<void> {
-  await using undo = new AsyncDisposableStack()
-  const beside = await mkdtemp(besidePath(target))
-  undo.defer(() => rm(beside, { recursive: true, force: true }))
+  await using beside = await makeBeside(target)
 
-  const copy = join(beside, "copy")
+  const copy = join(beside.path, "copy")
   await runProgram(["cp", "--reflink=auto", "--sparse=always", "--preserve=mode", source, copy], {
     deadlineMs: copyDeadlineMs,
   })
@@ -123,6 +115,12 @@ async function sweepAbandoned(directory: string): Promise<void> {
     const mtimeMs = statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? Number.POSITIVE_INFINITY
     if (Date.now() - mtimeMs > abandonedAfterMs) await rm(path, { recursive: true, force: true })
   }
+}
+
+/** Makes a directory beside the target, which is removed with what is still in it. */
+async function makeBeside(target: string): Promise<AsyncDisposable & { path: string }> {
+  const path = await mkdtemp(besidePath(target))
+  return { path, [Symbol.asyncDispose]: () => rm(path, { recursive: true, force: true }) }
 }
 
 function besidePath(target: string): string {

@@ -81,7 +81,7 @@ export class Machines {
     this.templates = new Templates(options.dataDir, options.onDamage)
     this.#dataDir = options.dataDir
     this.#cgroups = options.cgroups
-    this.#starter = new Starter({ ...options, words: this.#words })
+    this.#starter = new Starter(options, this.#words)
   }
 
   findTemplate(spec: TemplateSpec): Promise<Template | undefined> {

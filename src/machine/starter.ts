@@ -67,24 +67,16 @@ export type StarterOptions = {
 }
 
 export class Starter {
-  readonly #qemu: QemuBuild
-  readonly #accelerator: Accelerator
-  readonly #uidBase: number | undefined
-  readonly #jail: Jail
-  readonly #level: Confinement["level"]
-  readonly #cgroups: Cgroups
+  readonly #options: StarterOptions
   readonly #words: Words
-  readonly network: MachineShape["network"]
 
-  constructor(options: StarterOptions & { words: Words }) {
-    this.#qemu = options.qemu
-    this.#accelerator = options.accelerator
-    this.#uidBase = options.uidBase
-    this.#jail = options.jail
-    this.#level = options.confinement
-    this.#cgroups = options.cgroups
-    this.#words = options.words
-    this.network = options.network
+  constructor(options: StarterOptions, words: Words) {
+    this.#options = options
+    this.#words = words
+  }
+
+  get network(): MachineShape["network"] {
+    return this.#options.network
   }
 
   async startAt(
@@ -138,7 +130,7 @@ export class Starter {
       const ear = openEar(words.readFd)
       opened.push(words.readFd, words.writeFd, ear)
       const process = await spawnQemu({
-        binary: this.#qemu.binary,
+        binary: this.#options.qemu.binary,
         arguments: qemuArguments(options.shape, options.role, options.name, options.kernelArguments),
         files: {
           qmpSocket: options.sockets.qmp,
@@ -150,12 +142,12 @@ export class Starter {
         },
         confinement: {
           ...this.#confinement(options.slot),
-          cgroup: this.#cgroups.make(groupOf(options.directory), options.shape),
+          cgroup: this.#options.cgroups.make(groupOf(options.directory), options.shape),
           fileBytesMax: fileBytesMax(options.diskMib),
         },
         output: words.writeFd,
         lastWords: () => takeWords(ear)?.toString() ?? "",
-        stateFingerprint: stateFingerprint(this.#qemu, this.shape(options.shape)),
+        stateFingerprint: stateFingerprint(this.#options.qemu, this.shape(options.shape)),
       })
       this.#words.listen(process, words.readFd)
       return { process, directory: options.directory, memoryBase: options.memoryBase }
@@ -169,14 +161,14 @@ export class Starter {
     return {
       cpus: spec.cpus,
       memoryMib: spec.memoryMib,
-      accelerator: this.#accelerator,
+      accelerator: this.#options.accelerator,
       network: this.network,
     }
   }
 
   templateFingerprint(spec: TemplateSpec): string {
     return templateFingerprint({
-      qemu: this.#qemu,
+      qemu: this.#options.qemu,
       shape: this.shape(spec),
       kernelHash: spec.kernel.hash,
       imageHash: spec.image.hash,
@@ -186,23 +178,26 @@ export class Starter {
 
   /** The host's present fingerprint, which an older template may not match. */
   stateFingerprint(template: Template): string {
-    return stateFingerprint(this.#qemu, this.shape(template.shape))
+    return stateFingerprint(this.#options.qemu, this.shape(template.shape))
   }
 
   get ground(): Ground {
     return {
-      qemu: basename(this.#qemu.binary),
-      launcher: basename(this.#jail.launcher),
-      uidBase: this.#uidBase,
+      qemu: basename(this.#options.qemu.binary),
+      launcher: basename(this.#options.jail.launcher),
+      uidBase: this.#options.uidBase,
     }
   }
 
   #confinement(slot: number): Omit<Confinement, "cgroup" | "fileBytesMax"> {
-    const [level, uid] = [this.#level, this.#uidBase === undefined ? undefined : this.#uidBase + slot]
+    const [level, uid] = [
+      this.#options.confinement,
+      this.#options.uidBase === undefined ? undefined : this.#options.uidBase + slot,
+    ]
     const { devices, ...access } =
-      this.#accelerator === "kvm" ? kvmAccess({ uid, level }) : { groups: [], devices: [] }
+      this.#options.accelerator === "kvm" ? kvmAccess({ uid, level }) : { groups: [], devices: [] }
     const isAlone = slot !== templateSlot
-    return { jail: this.#jail, level, uid, isAlone, ...access, devices: ["/dev/null", ...devices] }
+    return { jail: this.#options.jail, level, uid, isAlone, ...access, devices: ["/dev/null", ...devices] }
   }
 }
 
