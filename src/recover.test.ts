@@ -7,8 +7,10 @@ import { Database } from "bun:sqlite"
 import { afterEach, beforeEach, expect, test } from "bun:test"
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
+import { aSandbox } from "../test/support/store-suite.ts"
 import { recover } from "./recover.ts"
 import { writeMark } from "./store/mark.ts"
+import { writeSpec } from "./store/sandbox-spec.ts"
 import { openStore } from "./store/store.ts"
 
 let dataDir = ""
@@ -25,10 +27,9 @@ function addRow(letter: string, name: string, owner: "ann" | "pooled" = "ann"): 
   const state = owner === "ann" ? '{"kind":"cold","hasSnapshot":false,"reason":null}' : '{"kind":"creating"}'
   slot++
   database.run(
-    `insert into sandboxes (id, user_id, name, state, slot, image_name, image_hash, cpus, memory_mib, disk_mib, env,
-      secret_names, labels, keep_hot, allow_cold, created_at, template_id)
-     values (?, ?, ?, ?, ?, 'minimal', 'h', 1, 512, 8192, '{}', '[]', '{}', 0, 1, '2026-01-01T00:00:00.000Z', 't')`,
-    [idOf(letter), owner === "ann" ? userId : null, name, state, slot],
+    `insert into sandboxes (id, user_id, name, state, slot, spec, created_at, template_id)
+     values (?, ?, ?, ?, ?, ?, '2026-01-01T00:00:00.000Z', 't')`,
+    [idOf(letter), owner === "ann" ? userId : null, name, state, slot, writeSpec(aSandbox(name))],
   )
 }
 
@@ -108,13 +109,83 @@ test("a record that cannot be put back is told, and the others are put back", as
   for (const [letter, name] of [["a", "first"] as const, ["b", "broken"] as const, ["c", "last"] as const])
     addRow(letter, name)
   await keepRows((row) => {
-    if (row["name"] === "broken") row["cpus"] = null
+    if (row["name"] === "broken") row["spec"] = "{}"
   })
   for (const name of ["bhatti.db", "bhatti.db-wal", "bhatti.db-shm"]) rmSync(path(name), { force: true })
   const { notes, sandboxes, users } = await run()
   expect(sandboxes.map(({ name }) => name)).toEqual(["first", "last"])
   expect(users.map(({ name }) => name)).toEqual(["ann"])
   expect(notes).toEqual([expect.stringContaining(`the row of sandbox ${idOf("b")} could not be put back: `)])
+})
+
+test("records that an earlier version has kept beside disks and snapshots are put back whole", async () => {
+  const common = { user_id: userId, image_name: "minimal", image_hash: "h", cpus: 2, memory_mib: 1024 }
+  const sandbox = {
+    ...common,
+    id: idOf("a"),
+    name: "dev",
+    slot: 3,
+    template_id: "t",
+    disk_mib: 9000,
+    used_mib: 0,
+  }
+  const policy = { default: "deny", allow_hosts: ["a.example"], allow_cidrs: [] }
+  const settings = {
+    keep_hot: 1,
+    allow_cold: 0,
+    warm_after_sec: 1.5,
+    cold_after_sec: null,
+    boot_script: "true",
+  }
+  const texts = { env: '{"A":"b"}', secret_names: '["TOKEN"]', labels: '{"team":"x"}' }
+  const snapshot = {
+    ...common,
+    id: `snap_${"b".repeat(16)}`,
+    name: "kept",
+    source_id: idOf("a"),
+    source_name: "dev",
+  }
+  const inherited = { env: { A: "b" }, labels: {}, keepHot: true, allowCold: false, warmAfterSec: 2 }
+  const keep = (kind: "sandbox" | "snapshot", row: Record<string, unknown>) => {
+    const directory = path(`${kind === "sandbox" ? "sandboxes" : "snapshots"}/${row["id"]}`)
+    mkdirSync(directory, { recursive: true })
+    const kept = { kind, owner: { id: userId, name: "ann" }, row, ports: [], diskStamp: null }
+    writeFileSync(join(directory, "record.json"), JSON.stringify(kept))
+  }
+  const created_at = "2026-01-01T00:00:00.000Z"
+  const net_policy = JSON.stringify(policy)
+  keep("sandbox", {
+    ...sandbox,
+    ...settings,
+    ...texts,
+    net_policy,
+    address: null,
+    boot_reason: null,
+    created_at,
+  })
+  keep("snapshot", {
+    ...{ ...snapshot, state: "ready", template_id: "t", disk_mib: 9000, has_memory: 1, bytes: 5, created_at },
+    inherited: JSON.stringify({ ...inherited, coldAfterSec: 3, netPolicy: policy }),
+  })
+  rmSync(path("bhatti.db"))
+  expect((await run()).notes).toEqual([])
+  const store = await openStore({ dataDir })
+  try {
+    const spec = { imageName: "minimal", imageHash: "h", cpus: 2, memoryMib: 1024, diskMib: 9000 }
+    expect(await store.sandboxes.listOnHost()).toEqual([
+      expect.objectContaining({
+        ...{ ...spec, env: { A: "b" }, secretNames: ["TOKEN"], labels: { team: "x" }, keepHot: true },
+        ...{ allowCold: false, netPolicy: policy, warmAfterSec: 1.5, coldAfterSec: null, bootScript: "true" },
+      }),
+    ])
+    expect(await store.snapshots.listOnHost()).toEqual([
+      expect.objectContaining({
+        ...{ ...spec, ...inherited, coldAfterSec: 3, netPolicy: policy, secretNames: [], bootScript: null },
+      }),
+    ])
+  } finally {
+    await store.close()
+  }
 })
 
 test.each([

@@ -3,6 +3,7 @@
 import { AppError } from "@bhatti/contract/errors"
 import { limits } from "@bhatti/contract/limits"
 import type { NetPolicyInput } from "@bhatti/contract/network"
+import { specOf } from "../store/sandbox-spec.ts"
 import type { Account } from "../store/users.ts"
 import { attachmentOf } from "./attachment.ts"
 import { awake } from "./awake.ts"
@@ -54,6 +55,7 @@ export async function editSandbox(
       throw new AppError("invalid", `a sandbox has at most ${limits.labelsMax} labels`)
     }
     const changes = {
+      ...specOf(record),
       name: input.name ?? record.name,
       keepHot: input.keepHot ?? record.keepHot,
       allowCold: input.allowCold ?? record.allowCold,

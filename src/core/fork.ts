@@ -4,6 +4,7 @@
  */
 
 import { AppError } from "@bhatti/contract/errors"
+import { specOf } from "../store/sandbox-spec.ts"
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Account } from "../store/users.ts"
 import { addAllNamed, checkLimits, checkSpace, checkStillAwaited } from "./admission.ts"
@@ -45,21 +46,15 @@ export async function forkSandbox(
   draft.defer(() => abandonDraft(core, draftId))
 
   const wanted = {
-    imageName: source.imageName,
-    imageHash: source.imageHash,
-    cpus: source.cpus,
-    memoryMib: source.memoryMib,
-    diskMib: source.diskMib,
+    ...specOf(source),
     usedMib: countedMib,
     env: { ...source.env, ...input.env },
     // A copy gets a secret only if the request names it again.
     secretNames: input.secrets ?? [],
     labels: { ...source.labels, ...input.labels },
     keepHot: input.keepHot ?? false,
-    allowCold: source.allowCold,
     warmAfterSec: input.warmAfterSec ?? source.warmAfterSec,
     coldAfterSec: input.coldAfterSec ?? source.coldAfterSec,
-    bootScript: source.bootScript,
     netPolicy: input.netPolicy ? policyAskedFor(core, input.netPolicy) : source.netPolicy,
   }
   const copies = await addAllNamed(namesOf(input.name, count), (names) =>

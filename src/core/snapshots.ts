@@ -4,7 +4,7 @@
  */
 
 import { AppError } from "@bhatti/contract/errors"
-import type { NewSandbox } from "../store/sandboxes.ts"
+import { specOf } from "../store/sandbox-spec.ts"
 import type { SnapshotRecord } from "../store/snapshots.ts"
 import type { Account } from "../store/users.ts"
 import { addNamed, checkLimits, checkSpace, checkStillAwaited } from "./admission.ts"
@@ -119,23 +119,18 @@ export async function resumeSnapshot(
   const secrets = await core.store.secrets.reveal(account.id, input.secrets)
   checkLimits(account, snapshot)
   await checkSpace(core, Math.ceil(snapshot.bytes / 1024 / 1024))
-  const { env, ...inherited } = snapshot.inherited
-  const addCopy = (copy: NewSandbox) =>
-    core.store.sandboxes.add(account, copy, { slotsInUse: core.host.machines.slotsInUse() })
   const record = await addNamed(input.name, (name) =>
-    addCopy({
-      ...inherited,
-      name,
-      imageName: snapshot.imageName,
-      imageHash: snapshot.imageHash,
-      cpus: snapshot.cpus,
-      memoryMib: snapshot.memoryMib,
-      diskMib: snapshot.diskMib,
-      usedMib: Math.ceil(snapshot.bytes / 1024 / 1024),
-      env,
-      // A copy gets a secret only if the request names it again.
-      secretNames: input.secrets,
-    }),
+    core.store.sandboxes.add(
+      account,
+      {
+        ...specOf(snapshot),
+        name,
+        usedMib: Math.ceil(snapshot.bytes / 1024 / 1024),
+        // A copy gets a secret only if the request names it again.
+        secretNames: input.secrets,
+      },
+      { slotsInUse: core.host.machines.slotsInUse() },
+    ),
   )
   const failure = {
     type: "snapshot.resume_failed",
@@ -155,7 +150,7 @@ export async function resumeSnapshot(
     const { hasMemory } = await core.doomed.watch([record], (doomed) =>
       core.turns.take(snapshot.id, () => place(doomed), { signal: doomed }),
     )
-    await startCopy(core, record, template, { env: { ...env, ...secrets }, hasMemory })
+    await startCopy(core, record, template, { env: { ...record.env, ...secrets }, hasMemory })
     const sandbox = await describeById(core, record.id)
     checkStillAwaited(record, signal)
     undo.move()

@@ -8,6 +8,7 @@ import { SandboxId, SnapshotId } from "@bhatti/contract/ids"
 import { type Kysely, sql } from "kysely"
 import { z } from "zod"
 import { raiseCounter } from "./changes.ts"
+import { withSpec } from "./migrations/0010-one-specification.ts"
 import { Sandboxes, SandboxState } from "./sandboxes.ts"
 import type { Schema } from "./schema.ts"
 import { Snapshots } from "./snapshots.ts"
@@ -170,7 +171,7 @@ export class Recovery {
     return await this.#orNothing(async () => {
       const newOwner = await this.#addOwner(kept.owner)
       const row: Row = {
-        ...kept.row,
+        ...withSpec(kept.row),
         state: state === "ready" ? state : JSON.stringify(SandboxState.parse(state)),
       }
       row["name"] = await freeName(db, table, kept.row)

@@ -5,6 +5,7 @@ import { SandboxId } from "@bhatti/contract/ids"
 import { type Kysely, sql } from "kysely"
 import { randomHex } from "../lib/random-hex.ts"
 import { checkDiskQuota } from "./disk-use.ts"
+import { writeSpec } from "./sandbox-spec.ts"
 import type { NewSandbox, SandboxState } from "./sandboxes.ts"
 import type { SandboxRow, Schema } from "./schema.ts"
 import { violates } from "./sqlite/constraints.ts"
@@ -36,10 +37,6 @@ export async function insertRow(
       user_id: account.id,
       state: creating,
       slot: freeSlot(slotsInUse),
-      image_name: input.imageName,
-      image_hash: input.imageHash,
-      cpus: input.cpus,
-      memory_mib: input.memoryMib,
       in_batch: 0,
       ...ownersColumns(input),
     })
@@ -67,9 +64,7 @@ export async function claimRow(
 
 export async function insertPooledRow(
   db: Database,
-  input: Pick<NewSandbox, "imageName" | "imageHash" | "cpus" | "memoryMib" | "diskMib"> & {
-    slotsInUse: number[]
-  },
+  { slotsInUse }: { slotsInUse: number[] },
 ): Promise<{ id: string; slot: number }> {
   const id = newId()
   return await db
@@ -78,17 +73,7 @@ export async function insertPooledRow(
       id,
       name: id,
       state: creating,
-      slot: freeSlot(input.slotsInUse),
-      image_name: input.imageName,
-      image_hash: input.imageHash,
-      cpus: input.cpus,
-      memory_mib: input.memoryMib,
-      disk_mib: input.diskMib,
-      env: "{}",
-      secret_names: "[]",
-      labels: "{}",
-      keep_hot: 0,
-      allow_cold: 1,
+      slot: freeSlot(slotsInUse),
       created_at: new Date().toISOString(),
     })
     .returning(["id", "slot"])
@@ -118,17 +103,8 @@ export async function withinLimits<T>(
 function ownersColumns(input: NewSandbox) {
   return {
     name: input.name,
-    disk_mib: input.diskMib,
     used_mib: input.usedMib,
-    env: JSON.stringify(input.env),
-    secret_names: JSON.stringify(input.secretNames),
-    labels: JSON.stringify(input.labels),
-    keep_hot: Number(input.keepHot),
-    allow_cold: Number(input.allowCold),
-    net_policy: JSON.stringify(input.netPolicy),
-    warm_after_sec: input.warmAfterSec,
-    cold_after_sec: input.coldAfterSec,
-    boot_script: input.bootScript,
+    spec: writeSpec(input),
     created_at: new Date().toISOString(),
   }
 }

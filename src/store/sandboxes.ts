@@ -14,10 +14,10 @@
 
 import { AppError } from "@bhatti/contract/errors"
 import { SandboxId, UserId } from "@bhatti/contract/ids"
-import { NetPolicy } from "@bhatti/contract/network"
 import type { Kysely } from "kysely"
 import { z } from "zod"
 import { claimRow, insertPooledRow, insertRow, withinLimits } from "./sandbox-places.ts"
+import { readSpec, type SandboxSpec, writeSpec } from "./sandbox-spec.ts"
 import type { SandboxRow, Schema } from "./schema.ts"
 import { violates } from "./sqlite/constraints.ts"
 import { insertionOrder } from "./sqlite/queries.ts"
@@ -52,10 +52,7 @@ export const SandboxState = z.discriminatedUnion("kind", [
 ])
 export type SandboxState = z.infer<typeof SandboxState>
 
-const StringRecord = z.record(z.string(), z.string())
-const StringList = z.array(z.string())
-
-export type SandboxRecord = {
+export type SandboxRecord = SandboxSpec & {
   id: SandboxId
   userId: UserId
   name: string
@@ -63,26 +60,10 @@ export type SandboxRecord = {
   slot: number
   /** The template below its disk; null until there is a disk. */
   templateId: string | null
-  imageName: string
-  imageHash: string
-  cpus: number
-  memoryMib: number
-  diskMib: number
   /** Disk space on the host as last measured, or at least the expected minimum. */
   usedMib: number
-  env: Record<string, string>
-  secretNames: string[]
-  labels: Record<string, string>
-  keepHot: boolean
-  allowCold: boolean
-  netPolicy: NetPolicy
   /** The address its guest was last given, on disk and in memory; null: none. */
   address: string | null
-  /** Overrides the host's times; null: the host's, 0: never. */
-  warmAfterSec: number | null
-  coldAfterSec: number | null
-  /** Runs at each boot of its machine; null: none. */
-  bootScript: string | null
   /** Why it last booted from disk instead of resuming from memory. */
   bootReason: string | null
   /** Belongs to a batch that is not done: it may still be undone. */
@@ -90,10 +71,7 @@ export type SandboxRecord = {
   createdAt: string
 }
 
-export type NewSandbox = Omit<
-  SandboxRecord,
-  "id" | "userId" | "slot" | "state" | "templateId" | "address" | "bootReason" | "isInBatch" | "createdAt"
->
+export type NewSandbox = SandboxSpec & Pick<SandboxRecord, "name" | "usedMib">
 
 export class Sandboxes {
   readonly #db: Kysely<Schema>
@@ -147,12 +125,8 @@ export class Sandboxes {
   }
 
   /** Writes the intent to make a pooled sandbox. */
-  async addPooled(
-    input: Pick<NewSandbox, "imageName" | "imageHash" | "cpus" | "memoryMib" | "diskMib"> & {
-      slotsInUse: number[]
-    },
-  ): Promise<{ id: SandboxId; slot: number }> {
-    const row = await insertPooledRow(this.#db, input)
+  async addPooled(host: { slotsInUse: number[] }): Promise<{ id: SandboxId; slot: number }> {
+    const row = await insertPooledRow(this.#db, host)
     return { id: SandboxId.parse(row.id), slot: row.slot }
   }
 
@@ -177,30 +151,17 @@ export class Sandboxes {
     if (changed.numUpdatedRows === 0n) throw new Error(`sandbox ${id} has no row`)
   }
 
-  async edit(
-    id: SandboxId,
-    changes: Pick<
-      SandboxRecord,
-      "name" | "labels" | "keepHot" | "allowCold" | "netPolicy" | "warmAfterSec" | "coldAfterSec"
-    >,
-  ): Promise<void> {
+  async edit(id: SandboxId, changed: SandboxSpec & Pick<SandboxRecord, "name">): Promise<void> {
+    const { name } = changed
+    const edit = this.#db
+      .updateTable("sandboxes")
+      .set({ name, spec: writeSpec(changed) })
+      .where("id", "=", id)
     try {
-      await this.#db
-        .updateTable("sandboxes")
-        .set({
-          name: changes.name,
-          labels: JSON.stringify(changes.labels),
-          keep_hot: Number(changes.keepHot),
-          allow_cold: Number(changes.allowCold),
-          net_policy: JSON.stringify(changes.netPolicy),
-          warm_after_sec: changes.warmAfterSec,
-          cold_after_sec: changes.coldAfterSec,
-        })
-        .where("id", "=", id)
-        .execute()
+      await edit.execute()
     } catch (error) {
       if (!violates(error, "sandboxes_user_name")) throw error
-      throw new AppError("conflict", `a sandbox named "${changes.name}" exists already`, {
+      throw new AppError("conflict", `a sandbox named "${name}" exists already`, {
         hint: "choose another name",
       })
     }
@@ -280,28 +241,15 @@ async function setInBatch(
 
 function toRecord(row: SandboxRow): SandboxRecord {
   return {
+    ...readSpec(row.spec),
     id: SandboxId.parse(row.id),
     userId: UserId.parse(row.user_id),
     name: row.name,
     state: SandboxState.parse(JSON.parse(row.state)),
     slot: row.slot,
     templateId: row.template_id,
-    imageName: row.image_name,
-    imageHash: row.image_hash,
-    cpus: row.cpus,
-    memoryMib: row.memory_mib,
-    diskMib: row.disk_mib,
     usedMib: row.used_mib,
-    env: StringRecord.parse(JSON.parse(row.env)),
-    secretNames: StringList.parse(JSON.parse(row.secret_names)),
-    labels: StringRecord.parse(JSON.parse(row.labels)),
-    keepHot: row.keep_hot === 1,
-    allowCold: row.allow_cold === 1,
-    netPolicy: NetPolicy.parse(JSON.parse(row.net_policy)),
     address: row.address,
-    warmAfterSec: row.warm_after_sec,
-    coldAfterSec: row.cold_after_sec,
-    bootScript: row.boot_script,
     bootReason: row.boot_reason,
     isInBatch: row.in_batch === 1,
     createdAt: row.created_at,

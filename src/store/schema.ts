@@ -45,32 +45,11 @@ export type SandboxesTable = {
   /** Number unique among all sandboxes of the host, reused once free; determines the user id of its QEMU. */
   slot: number
   template_id: string | null
-  image_name: string
-  image_hash: string
-  cpus: number
-  memory_mib: number
-  disk_mib: number
+  /** JSON of `SandboxSpec`; null for a pooled sandbox. */
+  spec: string | null
   /** Blocks on the host's disk, as last measured. */
   used_mib: Generated<number>
-  /** JSON object. */
-  env: string
-  /** JSON array of the names of its secrets. Their values are only in `secrets`. */
-  secret_names: string
-  /** JSON object. */
-  labels: string
-  /** 0 or 1. */
-  keep_hot: number
-  /** 0 or 1. */
-  allow_cold: number
-  /** JSON of `NetPolicy`. */
-  net_policy: Generated<string>
   address: string | null
-  /** Idle seconds until it is paused; null: the host's setting. */
-  warm_after_sec: number | null
-  /** Paused seconds until it is saved to disk; null: the host's setting. */
-  cold_after_sec: number | null
-  /** Runs at each boot of its machine; null: none. */
-  boot_script: string | null
   /** 1: part of an unfinished batch; it is removed if another part fails. */
   in_batch: Generated<number>
   /** Why it last booted from disk instead of resuming from memory; null if it did not. */
@@ -103,13 +82,8 @@ export type SnapshotsTable = {
   source_id: string
   source_name: string
   template_id: string
-  image_name: string
-  image_hash: string
-  cpus: number
-  memory_mib: number
-  disk_mib: number
-  /** JSON object: settings that its copies inherit. */
-  inherited: string
+  /** JSON of `SandboxSpec`, which its copies inherit. */
+  spec: string
   /** 0 or 1. */
   has_memory: number
   bytes: number

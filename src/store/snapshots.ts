@@ -6,11 +6,11 @@
 import { AppError } from "@bhatti/contract/errors"
 import { SandboxId, SnapshotId, UserId } from "@bhatti/contract/ids"
 import { limits } from "@bhatti/contract/limits"
-import { NetPolicy } from "@bhatti/contract/network"
 import type { Kysely } from "kysely"
 import { z } from "zod"
 import { randomHex } from "../lib/random-hex.ts"
 import { checkDiskQuota } from "./disk-use.ts"
+import { readSpec, type SandboxSpec, writeSpec } from "./sandbox-spec.ts"
 import type { SandboxRecord } from "./sandboxes.ts"
 import type { Schema, SnapshotRow } from "./schema.ts"
 import { violates } from "./sqlite/constraints.ts"
@@ -18,20 +18,8 @@ import { insertionOrder } from "./sqlite/queries.ts"
 import { countOf, withUserLocked } from "./user-lock.ts"
 import type { Account } from "./users.ts"
 
-/** Settings that a sandbox made from it inherits, besides size and image. */
-const Inherited = z.strictObject({
-  env: z.record(z.string(), z.string()),
-  labels: z.record(z.string(), z.string()),
-  keepHot: z.boolean(),
-  allowCold: z.boolean(),
-  warmAfterSec: z.number().nullable(),
-  coldAfterSec: z.number().nullable(),
-  netPolicy: NetPolicy,
-  /** Absent in snapshots of earlier versions. */
-  bootScript: z.string().nullable().default(null),
-})
-
-export type SnapshotRecord = {
+/** The specification is the one its copies inherit. */
+export type SnapshotRecord = SandboxSpec & {
   id: SnapshotId
   userId: UserId
   name: string
@@ -40,12 +28,6 @@ export type SnapshotRecord = {
   sourceName: string
   /** The template below its disk. */
   templateId: string
-  imageName: string
-  imageHash: string
-  cpus: number
-  memoryMib: number
-  diskMib: number
-  inherited: z.infer<typeof Inherited>
   hasMemory: boolean
   bytes: number
   createdAt: string
@@ -66,8 +48,6 @@ export class Snapshots {
     { neededMib }: { neededMib: number },
   ): Promise<SnapshotRecord> {
     if (source.templateId === null) throw new Error(`sandbox ${source.id} has no disk`)
-    const { env, labels, keepHot, allowCold, warmAfterSec, coldAfterSec, netPolicy, bootScript } = source
-    const inherited = { env, labels, keepHot, allowCold, warmAfterSec, coldAfterSec, netPolicy, bootScript }
     const row: SnapshotRow = {
       id: `snap_${randomHex(8)}`,
       user_id: account.id,
@@ -76,12 +56,8 @@ export class Snapshots {
       source_id: source.id,
       source_name: source.name,
       template_id: source.templateId,
-      image_name: source.imageName,
-      image_hash: source.imageHash,
-      cpus: source.cpus,
-      memory_mib: source.memoryMib,
-      disk_mib: source.diskMib,
-      inherited: JSON.stringify(inherited),
+      // A copy gets a secret only if the request for it names it.
+      spec: writeSpec({ ...source, secretNames: [] }),
       has_memory: 0,
       bytes: neededMib * 1024 * 1024,
       created_at: new Date().toISOString(),
@@ -159,6 +135,7 @@ export class Snapshots {
 
 function toRecord(row: SnapshotRow): SnapshotRecord {
   return {
+    ...readSpec(row.spec),
     id: SnapshotId.parse(row.id),
     userId: UserId.parse(row.user_id),
     name: row.name,
@@ -166,12 +143,6 @@ function toRecord(row: SnapshotRow): SnapshotRecord {
     sourceId: SandboxId.parse(row.source_id),
     sourceName: row.source_name,
     templateId: row.template_id,
-    imageName: row.image_name,
-    imageHash: row.image_hash,
-    cpus: row.cpus,
-    memoryMib: row.memory_mib,
-    diskMib: row.disk_mib,
-    inherited: Inherited.parse(JSON.parse(row.inherited)),
     hasMemory: row.has_memory === 1,
     bytes: Number(row.bytes),
     createdAt: row.created_at,

@@ -26,6 +26,7 @@ import * as diskQuotas from "./migrations/0006-disk-quotas.ts"
 import * as bootScript from "./migrations/0007-boot-script.ts"
 import * as batches from "./migrations/0008-batches.ts"
 import * as socketTickets from "./migrations/0009-socket-tickets.ts"
+import * as oneSpecification from "./migrations/0010-one-specification.ts"
 import { PublishedPorts } from "./published-ports.ts"
 import { Recovery } from "./recovery.ts"
 import { Sandboxes } from "./sandboxes.ts"
@@ -48,6 +49,7 @@ const migrations: Record<string, Migration> = {
   "0007-boot-script": bootScript,
   "0008-batches": batches,
   "0009-socket-tickets": socketTickets,
+  "0010-one-specification": oneSpecification,
 }
 
 export type Store = {

@@ -1,0 +1,42 @@
+/**
+ * The specification of a sandbox: all that its owner decides, and copies inherit. It is stored as one JSON value, so a
+ * further attribute is written here and nowhere else in the store. An attribute that rows of earlier versions lack
+ * needs a default.
+ */
+
+import { NetPolicy } from "@bhatti/contract/network"
+import { z } from "zod"
+
+export const SandboxSpec = z.object({
+  imageName: z.string(),
+  imageHash: z.string(),
+  cpus: z.number(),
+  memoryMib: z.number(),
+  diskMib: z.number(),
+  env: z.record(z.string(), z.string()),
+  /** Their values are only in `secrets`. */
+  secretNames: z.array(z.string()),
+  labels: z.record(z.string(), z.string()),
+  keepHot: z.boolean(),
+  allowCold: z.boolean(),
+  netPolicy: NetPolicy,
+  /** Idle seconds until it is paused, and paused seconds until it is saved; null: the host's times, 0: never. */
+  warmAfterSec: z.number().nullable(),
+  coldAfterSec: z.number().nullable(),
+  /** Runs at each boot of its machine; null: none. */
+  bootScript: z.string().nullable().default(null),
+})
+export type SandboxSpec = z.infer<typeof SandboxSpec>
+
+/** The specification in a larger record. */
+export function specOf(record: SandboxSpec): SandboxSpec {
+  return SandboxSpec.parse(record)
+}
+
+export function readSpec(text: string | null): SandboxSpec {
+  return SandboxSpec.parse(JSON.parse(text ?? "null"))
+}
+
+export function writeSpec(record: SandboxSpec): string {
+  return JSON.stringify(specOf(record))
+}
