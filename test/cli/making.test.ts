@@ -160,19 +160,19 @@ test("what the daemon finishes in any case is said to go on, and the signal ends
     [
       ["stop", "dev"],
       "save",
-      "not waited for: dev is still being stopped; see: bhatti list\n",
+      "stopped waiting: dev is still being stopped; see: bhatti list\n",
       () => daemon.call("POST", "/sandboxes/dev/start"),
     ],
     [
       ["snapshot", "create", "dev", "-n", "kept"],
       "capture",
-      "not waited for: the snapshot is still being made; see: bhatti snapshot list\n",
+      "stopped waiting: the snapshot is still being made; see: bhatti snapshot list\n",
       () => daemon.call("DELETE", "/snapshots/kept"),
     ],
     [
       ["start", "dev"],
       "restore",
-      "not waited for: dev is still being started; see: bhatti list\n",
+      "stopped waiting: dev is still being started; see: bhatti list\n",
       () => daemon.call("POST", "/sandboxes/dev/stop"),
     ],
   ] as const) {
@@ -192,5 +192,5 @@ test("a destroy that is not waited for goes on too", async () => {
   await daemon.sandbox("dev")
   const ran = await interrupted(["destroy", "-y", "dev", "other"], { during: "kill", signals: ["SIGINT"] })
   expect(ran).toMatchObject({ stdout: "", exitCode: 130 })
-  expect(ran.stderr).toEndWith("not waited for: dev, other are still being destroyed; see: bhatti list\n")
+  expect(ran.stderr).toEndWith("stopped waiting: dev, other are still being destroyed; see: bhatti list\n")
 })
