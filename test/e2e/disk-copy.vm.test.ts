@@ -81,18 +81,21 @@ with open("blocks", "rb") as file:
 assert found > 8, found
 END`
 
-/** In a copy: what its memory knows of the disk is forgotten first. */
+/**
+ * In a copy: what its memory knows of the disk is forgotten first. An emulated processor takes a third of the time for
+ * MD5, and nobody makes two files alike here.
+ */
 const checkInside = `set -e
 kill $(cat /workspace/writer.pid)
 sync; sudo sh -c 'echo 3 > /proc/sys/vm/drop_caches'
-(cd /workspace/large && sha256sum --quiet -c /workspace/sums)
+(cd /workspace/large && md5sum --quiet -c /workspace/sums)
 cd /workspace/w
 ${checkWritten}
 ! sudo dmesg | grep -iE 'ext4.*error|I/O error'
 echo whole`
 
 test("each fork and each snapshot of one that writes and syncs all the time has its files, and a file system that is whole", async () => {
-  await ok(requests.exec("dev", "cd /workspace/large && sha256sum * > /workspace/sums"))
+  await ok(requests.exec("dev", "cd /workspace/large && md5sum * > /workspace/sums"))
   const written = await own.bhatti(["file", "write", "dev", "/workspace/writer"], { stdin: writer })
   expect(written.exitCode).toBe(0)
   await requests.output(
