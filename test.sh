@@ -149,7 +149,7 @@ bun_tests() {
 # Runs every file with a failed test once more, by itself, and lets that run decide: a broken rule fails again, a wait
 # that was too short on a busy host does not. Reads and changes the variables of bun_tests.
 repeat_failed() {
-  local file files alone="$reports/alone.xml" result=0 was now
+  local file files alone="$reports/alone.xml" result=0 was now before=$recovered
   readarray -t files < <(failed_tests "$report" "$output" | sed 's/: .*//' | sort -u)
   if [[ ${#files[@]} -gt 5 ]]; then
     say "${#files[@]} files failed, which is no coincidence: none is run again"
@@ -172,7 +172,7 @@ repeat_failed() {
     total=$((total - was[0] + now[0])) bad=$((bad - was[1] + now[1])) skipped=$((skipped - was[2] + now[2]))
   done
   status=$result
-  note=", $recovered of the passed only alone"
+  note=", $((recovered - before)) of the passed only alone"
 }
 
 # failed_tests REPORT OUTPUT: a line "FILE: GROUP > NAME" for each. The report has one element a line; errors outside of

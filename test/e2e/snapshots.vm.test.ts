@@ -190,17 +190,24 @@ test("of a sandbox that writes all the time each snapshot is whole: its files, a
 test("a daemon killed in the middle of a snapshot leaves the sandbox as it was and no half snapshot", async () => {
   await exec("dev", "head -c 100000000 /dev/urandom > /dev/shm/big; echo alive > /dev/shm/nonce")
   for (const stage of ["memory", "disk.qcow2"]) {
-    const making = own.start(["snapshot", "create", "dev", "--name", "half"])
-    making.stdin.end()
-    await until(`the ${stage} is being written`, () =>
-      onDisk().some((name) => filesOf(join(own.dataDir, "snapshots", name)).includes(stage)),
-    )
-    await own.stopDaemon("SIGKILL")
-    await making.exited
-    await own.startDaemon()
-    expect(await exec("dev", "cat /dev/shm/nonce")).toBe("alive\n")
-    expect(onDisk()).toEqual([])
-    expect(await snapshots()).toEqual([])
+    let wasHalf = false
+    for (let round = 0; round < 5 && !wasHalf; round++) {
+      const making = own.start(["snapshot", "create", "dev", "--name", "half"])
+      making.stdin.end()
+      await until(`the ${stage} is being written`, () =>
+        onDisk().some((name) => filesOf(join(own.dataDir, "snapshots", name)).includes(stage)),
+      )
+      await own.stopDaemon("SIGKILL")
+      await making.exited
+      await own.startDaemon()
+      expect(await exec("dev", "cat /dev/shm/nonce")).toBe("alive\n")
+      wasHalf = (await snapshots()).length === 0
+      // On a busy host it was whole before the daemon died.
+      if (!wasHalf) await ok("snapshot", "delete", "half", "-y")
+      expect(onDisk()).toEqual([])
+      expect(await snapshots()).toEqual([])
+    }
+    expect(wasHalf).toBe(true)
   }
   await exec("dev", "rm /dev/shm/big")
   await ok("snapshot", "create", "dev", "--name", "half")
