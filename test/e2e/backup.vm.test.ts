@@ -81,7 +81,7 @@ test("one into the data directory, or over something else, is refused", async ()
   expect((await admin("backup", join(own.dataDir, "backup"))).stderr).toContain("would be lost with it")
   expect((await admin("backup", backup())).stderr).toContain("is not empty")
   expect((await admin("restore", backup())).stderr).toContain("is not empty")
-  expect((await admin("restore", outside)).stderr).toContain("no whole backup")
+  expect((await admin("restore", outside)).stderr).toContain("no complete backup")
 })
 
 test("a backup that was damaged by one byte restores nothing", async () => {

@@ -602,7 +602,7 @@ test("rules that somebody removes are put back at once", async () => {
     (await run(["nft", "list", "table", "inet", table])).stdout.includes(addressOf("ann1")),
   )
   await expectTable("ann1", ["ann2"], ["bob1", "bob2"])
-  expect(own.daemonLog()).toContain("somebody had removed the network rules")
+  expect(own.daemonLog()).toContain("the network rules of sandboxes had been removed")
 }, 600_000)
 
 test("a name server that ends is started again", async () => {
