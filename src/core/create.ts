@@ -3,6 +3,7 @@
 import { AppError } from "@bhatti/contract/errors"
 import { limits } from "@bhatti/contract/limits"
 import { clonedMib } from "../rules/host-memory.ts"
+import { specOf } from "../store/sandbox-spec.ts"
 import type { NewSandbox, SandboxRecord } from "../store/sandboxes.ts"
 import type { Account } from "../store/users.ts"
 import { addNamed, checkLimits, checkSpace, checkStillAwaited, goneError } from "./admission.ts"
@@ -14,7 +15,7 @@ import { forkSandbox } from "./fork.ts"
 import type { Guest, Template, TemplateSpec } from "./host.ts"
 import { personalise } from "./identity.ts"
 import type { PooledSandbox } from "./parts.ts"
-import { policyAskedFor } from "./policy.ts"
+import { policyAskedFor, settingsAskedFor } from "./policy.ts"
 import { type CreateSandbox, describeSandbox, describeSandboxes, type Sandbox } from "./sandbox.ts"
 import { readyDeadlineMs, type Started, startSandbox } from "./start.ts"
 import { ensureTemplate, ofAuthority } from "./template.ts"
@@ -92,24 +93,20 @@ export async function planCreate(core: Core, account: Account, input: CreateSand
     )
   }
   await checkSpace(core)
-  const wanted = {
+  const wanted = specOf({
     imageName: spec.image.name,
     imageHash: spec.image.hash,
     cpus: spec.cpus,
     memoryMib: spec.memoryMib,
     diskMib: asked.diskMib,
-    usedMib: clonedDiskMib,
     env: input.env ?? {},
     secretNames: input.secrets ?? [],
     labels: input.labels ?? {},
-    keepHot: input.keepHot ?? false,
-    allowCold: true,
-    netPolicy: policyAskedFor(core, input.netPolicy),
-    warmAfterSec: input.warmAfterSec ?? null,
-    coldAfterSec: input.coldAfterSec ?? null,
     bootScript: (input.onBoot ?? true) ? (input.init ?? null) : null,
-  }
-  return { spec, wanted, secrets }
+    netPolicy: policyAskedFor(core),
+    ...settingsAskedFor(core, input),
+  })
+  return { spec, wanted: { ...wanted, usedMib: clonedDiskMib }, secrets }
 }
 
 type New = Pick<CreatePlan, "spec" | "secrets"> & {

@@ -2,7 +2,6 @@
 
 import { AppError } from "@bhatti/contract/errors"
 import { limits } from "@bhatti/contract/limits"
-import type { NetPolicyInput } from "@bhatti/contract/network"
 import { specOf } from "../store/sandbox-spec.ts"
 import type { Account } from "../store/users.ts"
 import { attachmentOf } from "./attachment.ts"
@@ -11,31 +10,20 @@ import type { Core } from "./core.ts"
 import { withFailure } from "./failures.ts"
 import { findSandbox, noSandbox } from "./find.ts"
 import { machineOf } from "./machine-of.ts"
-import { policyAskedFor } from "./policy.ts"
+import { type RequestedSettings, requestedNames, settingsAskedFor } from "./policy.ts"
 import { describeById, type Sandbox } from "./sandbox.ts"
 
 /** Fields left out stay as they are. */
-export type EditSandbox = {
+export type EditSandbox = RequestedSettings & {
   name?: string | undefined
-  keepHot?: boolean | undefined
-  allowCold?: boolean | undefined
-  /** Null: the host's default. */
-  warmAfterSec?: number | null | undefined
-  coldAfterSec?: number | null | undefined
-  netPolicy?: Partial<NetPolicyInput> | undefined
   labelsAdd?: Record<string, string>
   labelsRemove?: readonly string[]
 }
 
-/** Each field's name in the event of its change. */
-const eventWords = {
-  name: "name",
-  keepHot: "keep_hot",
-  allowCold: "allow_cold",
-  warmAfterSec: "warm_after",
-  coldAfterSec: "cold_after",
-  netPolicy: "net_policy",
-} as const
+/** A setting's name in the event of its change: `warm_after` for `warmAfterSec`. */
+function eventWord(name: string): string {
+  return name.replace(/Sec$/, "").replaceAll(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)
+}
 
 export async function editSandbox(
   core: Core,
@@ -56,13 +44,9 @@ export async function editSandbox(
     }
     const changes = {
       ...specOf(record),
+      ...settingsAskedFor(core, input),
       name: input.name ?? record.name,
-      keepHot: input.keepHot ?? record.keepHot,
-      allowCold: input.allowCold ?? record.allowCold,
-      netPolicy: input.netPolicy ? policyAskedFor(core, input.netPolicy) : record.netPolicy,
       labels,
-      warmAfterSec: input.warmAfterSec === undefined ? record.warmAfterSec : input.warmAfterSec,
-      coldAfterSec: input.coldAfterSec === undefined ? record.coldAfterSec : input.coldAfterSec,
     }
     const network = machineOf(core, record) ? core.host.network : null
     await network?.attach(attachmentOf({ ...record, ...changes }))
@@ -72,8 +56,8 @@ export async function editSandbox(
       await network?.attach(attachmentOf(record))
       throw error
     }
-    const fields = Object.entries(eventWords) as [keyof typeof eventWords, string][]
-    const changed = fields.flatMap(([field, word]) => (input[field] === undefined ? [] : [word]))
+    const changed = requestedNames(input).map(eventWord)
+    if (input.name !== undefined) changed.unshift("name")
     if (Object.keys(labelsAdd).length + labelsRemove.length > 0) changed.push("labels")
     const meta = { by: "user", changed: changed.join(",") }
     core.events.record({ type: "sandbox.updated", userId: account.id, sandbox: record, meta })

@@ -16,7 +16,7 @@ import { findSandbox } from "./find.ts"
 import { inParallel } from "./in-parallel.ts"
 import { templateToStart } from "./machine-of.ts"
 import { namesOf } from "./names.ts"
-import { policyAskedFor } from "./policy.ts"
+import { settingsAskedFor } from "./policy.ts"
 import { type CreateSandbox, describeById, type Sandbox } from "./sandbox.ts"
 import { destroyIfUnheard } from "./unheard.ts"
 
@@ -47,15 +47,13 @@ export async function forkSandbox(
 
   const wanted = {
     ...specOf(source),
+    keepHot: false,
+    ...settingsAskedFor(core, input),
     usedMib: countedMib,
     env: { ...source.env, ...input.env },
     // A copy gets a secret only if the request names it again.
     secretNames: input.secrets ?? [],
     labels: { ...source.labels, ...input.labels },
-    keepHot: input.keepHot ?? false,
-    warmAfterSec: input.warmAfterSec ?? source.warmAfterSec,
-    coldAfterSec: input.coldAfterSec ?? source.coldAfterSec,
-    netPolicy: input.netPolicy ? policyAskedFor(core, input.netPolicy) : source.netPolicy,
   }
   const copies = await addAllNamed(namesOf(input.name, count), (names) =>
     core.store.sandboxes.addAll(

@@ -1,8 +1,25 @@
-/** A sandbox's network policy as its owner requests it. A policy that cannot be enforced is refused. */
+/** A sandbox's settings as its owner requests them. A network policy that cannot be enforced is refused. */
 
 import { AppError } from "@bhatti/contract/errors"
 import { type NetPolicy, type NetPolicyInput, policyFrom } from "@bhatti/contract/network"
+import { type SandboxSettings, settingNames } from "../store/sandbox-spec.ts"
 import type { Core } from "./core.ts"
+
+/** Settings left out are not requested. */
+export type RequestedSettings = {
+  [Name in keyof SandboxSettings]?:
+    | (Name extends "netPolicy" ? Partial<NetPolicyInput> : SandboxSettings[Name])
+    | undefined
+}
+
+export function requestedNames(request: RequestedSettings): (keyof SandboxSettings)[] {
+  return settingNames.filter((name) => request[name] !== undefined)
+}
+
+export function settingsAskedFor(core: Core, request: RequestedSettings): Partial<SandboxSettings> {
+  const settings = Object.fromEntries(requestedNames(request).map((name) => [name, request[name]]))
+  return request.netPolicy ? { ...settings, netPolicy: policyAskedFor(core, request.netPolicy) } : settings
+}
 
 export function policyAskedFor(core: Core, input: Partial<NetPolicyInput> = {}): NetPolicy {
   const policy = policyFrom(input)

@@ -1,14 +1,14 @@
 /** A sandbox as its owner asks for it, and as the owner may know it: its record, and what the running daemon knows. */
 
-import type { NetPolicyInput } from "@bhatti/contract/network"
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Core } from "./core.ts"
 import { noSandbox } from "./find.ts"
 import type { Held } from "./parts.ts"
+import type { RequestedSettings } from "./policy.ts"
 import { urlOf } from "./publish.ts"
 
 /** A request for a sandbox. Fields left out have the defaults of `contract/limits.ts`, or are those of the source. */
-export type CreateSandbox = {
+export type CreateSandbox = RequestedSettings & {
   name?: string | undefined
   /** Makes a copy of this sandbox in its current state; `init` and `files` are then refused. */
   from?: string | undefined
@@ -20,10 +20,6 @@ export type CreateSandbox = {
   /** Names of the account's secrets. */
   secrets?: string[]
   labels?: Record<string, string>
-  keepHot?: boolean
-  netPolicy?: Partial<NetPolicyInput> | undefined
-  warmAfterSec?: number | undefined
-  coldAfterSec?: number | undefined
   init?: string | undefined
   /** Runs the init script at each boot too; default: true. */
   onBoot?: boolean

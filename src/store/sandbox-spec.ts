@@ -7,7 +7,21 @@
 import { NetPolicy } from "@bhatti/contract/network"
 import { z } from "zod"
 
+/** Settings that a create gives, a copy inherits, and an edit may replace at any time. */
+export const SandboxSettings = z.object({
+  keepHot: z.boolean().default(false),
+  allowCold: z.boolean().default(true),
+  /** Idle seconds until it is paused, and paused seconds until it is saved; null: the host's times, 0: never. */
+  warmAfterSec: z.number().nullable().default(null),
+  coldAfterSec: z.number().nullable().default(null),
+  netPolicy: NetPolicy,
+})
+export type SandboxSettings = z.infer<typeof SandboxSettings>
+
+export const settingNames = SandboxSettings.keyof().options
+
 export const SandboxSpec = z.object({
+  ...SandboxSettings.shape,
   imageName: z.string(),
   imageHash: z.string(),
   cpus: z.number(),
@@ -17,19 +31,13 @@ export const SandboxSpec = z.object({
   /** Their values are only in `secrets`. */
   secretNames: z.array(z.string()),
   labels: z.record(z.string(), z.string()),
-  keepHot: z.boolean(),
-  allowCold: z.boolean(),
-  netPolicy: NetPolicy,
-  /** Idle seconds until it is paused, and paused seconds until it is saved; null: the host's times, 0: never. */
-  warmAfterSec: z.number().nullable(),
-  coldAfterSec: z.number().nullable(),
   /** Runs at each boot of its machine; null: none. */
   bootScript: z.string().nullable().default(null),
 })
 export type SandboxSpec = z.infer<typeof SandboxSpec>
 
-/** The specification in a larger record. */
-export function specOf(record: SandboxSpec): SandboxSpec {
+/** The specification in a larger record, with the defaults of settings that it lacks. */
+export function specOf(record: z.input<typeof SandboxSpec>): SandboxSpec {
   return SandboxSpec.parse(record)
 }
 

@@ -4,12 +4,12 @@ import { AppError } from "@bhatti/contract/errors"
 import { limits } from "@bhatti/contract/limits"
 import type { Client } from "@bhatti/sdk/client"
 import { command } from "../command.ts"
-import { coldAfterText, readThermalTime, warmAfterText } from "../duration.ts"
 import { egressOptions, netPolicyOf, refuseEgress } from "../egress.ts"
 import { envFileOption, envOf, envText } from "../environment.ts"
 import { makeOrTakeBack } from "../making.ts"
 import { askForPatience } from "../patience.ts"
 import { printNames, quietOption } from "../quiet.ts"
+import { newSettingsOf, settingOptions } from "../sandbox-settings.ts"
 import { cpusText, secondsText, sizeText } from "../words.ts"
 
 export const create = command({
@@ -105,8 +105,9 @@ made with --from has its source's rules unless others are given.`,
     label: { type: "labels", value: "K=V,...", summary: "Label for bhatti list --label; may be repeated" },
     ...egressOptions,
     keepHot: { type: "flag", summary: "Never pause it, however idle" },
-    warmAfter: { type: "text", value: "TIME", ...warmAfterText, fallback: "the host's" },
-    coldAfter: { type: "text", value: "TIME", ...coldAfterText, fallback: "the host's" },
+    ...settingOptions,
+    warmAfter: { ...settingOptions.warmAfter, fallback: "the host's" },
+    coldAfter: { ...settingOptions.coldAfter, fallback: "the host's" },
     quiet: quietOption,
     ifNotExists: { type: "flag", summary: "Succeed without changes if the sandbox already exists" },
   },
@@ -148,8 +149,7 @@ made with --from has its source's rules unless others are given.`,
       net_policy: netPolicyOf(options),
       files: options.file.length === 0 ? undefined : await filesToSend(options.file, name),
       keep_hot: options.keepHot || undefined,
-      warm_after: ownTime("--warm-after", options.warmAfter),
-      cold_after: ownTime("--cold-after", options.coldAfter),
+      ...newSettingsOf(options),
       if_not_exists: options.ifNotExists || undefined,
     }
     const { from } = options
@@ -194,10 +194,6 @@ async function whatItWaitsFor(client: Client, name: string | undefined): Promise
     if (error instanceof AppError) return undefined
     throw error
   }
-}
-
-function ownTime(flag: string, text: string | undefined): number | undefined {
-  return text === undefined ? undefined : (readThermalTime(flag, text) ?? undefined)
 }
 
 async function initScript(given: string): Promise<string> {

@@ -1,8 +1,9 @@
 /** `bhatti edit`. */
 
 import { command } from "../command.ts"
-import { coldAfterText, readThermalTime, thermalTimeText, warmAfterText } from "../duration.ts"
+import { thermalTimeText } from "../duration.ts"
 import { egressOptions, egressText, netPolicyOf, refuseEgress } from "../egress.ts"
+import { settingFlags, settingNames, settingOptions, settingsOf } from "../sandbox-settings.ts"
 import { labelsText } from "../words.ts"
 
 export const edit = command({
@@ -14,8 +15,7 @@ export const edit = command({
     name: { type: "text", value: "NAME", summary: "Its new name" },
     keepHot: { type: "switch", summary: "Never pause it, however idle" },
     allowCold: { type: "switch", summary: "Write it to disk when it is paused for long" },
-    warmAfter: { type: "text", value: "TIME", ...warmAfterText },
-    coldAfter: { type: "text", value: "TIME", ...coldAfterText },
+    ...settingOptions,
     label: { type: "labels", value: "K=V,...", summary: "Label to set; may be repeated" },
     ...egressOptions,
     labelDelete: { type: "list", value: "KEY", summary: "Label to remove; may be repeated" },
@@ -23,15 +23,13 @@ export const edit = command({
   refuse: ({ options }) => {
     const refused = refuseEgress(options)
     if (refused !== undefined) return refused
-    const { warmAfter, coldAfter, label, labelDelete } = options
-    const given = [
-      ...[options.name, options.keepHot, options.allowCold, warmAfter, coldAfter, label, labelDelete],
-      netPolicyOf(options),
-    ]
+    const { name, keepHot, allowCold, label, labelDelete } = options
+    const settings = settingNames.map((one) => options[one])
+    const given = [name, keepHot, allowCold, ...settings, label, labelDelete, netPolicyOf(options)]
     return given.every(
       (one) => one === undefined || (typeof one === "object" && Object.keys(one).length === 0),
     )
-      ? "nothing to change: give --name, --keep-hot, --allow-cold, --warm-after, --cold-after, --egress, --allow-host, --allow-cidr, --label or --label-delete"
+      ? `nothing to change: give --name, --keep-hot, --allow-cold, ${settingFlags}, --egress, --allow-host, --allow-cidr, --label or --label-delete`
       : undefined
   },
   examples: [
@@ -50,12 +48,7 @@ export const edit = command({
         ...(options.keepHot !== undefined && { keep_hot: options.keepHot }),
         ...(options.allowCold !== undefined && { allow_cold: options.allowCold }),
         ...(netPolicy && { net_policy: netPolicy }),
-        ...(options.warmAfter !== undefined && {
-          warm_after: readThermalTime("--warm-after", options.warmAfter),
-        }),
-        ...(options.coldAfter !== undefined && {
-          cold_after: readThermalTime("--cold-after", options.coldAfter),
-        }),
+        ...settingsOf(options),
         ...(options.label && { labels_add: options.label }),
         ...(options.labelDelete && { labels_remove: options.labelDelete }),
       },

@@ -1,9 +1,9 @@
 /** `bhatti inspect`. */
 
 import { command } from "../command.ts"
-import { thermalTimeText } from "../duration.ts"
 import { egressText } from "../egress.ts"
 import { alignColumns } from "../output.ts"
+import { settingLines } from "../sandbox-settings.ts"
 import { ageText, cpusText, labelsText, sizeText } from "../words.ts"
 
 export const inspect = command({
@@ -21,8 +21,7 @@ export const inspect = command({
       ["keep hot", sandbox.keep_hot ? "on" : "off"],
       ...(sandbox.on_boot ? [["at boot", "runs its init script"] as const] : []),
       ["allow cold", sandbox.allow_cold ? "on" : "off"],
-      ["warm after", thermalTimeText(sandbox.warm_after)],
-      ["cold after", thermalTimeText(sandbox.cold_after)],
+      ...settingLines(sandbox),
       ["image", sandbox.image],
       [
         "size",
