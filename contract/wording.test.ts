@@ -23,7 +23,7 @@ test.each([
   [CreateSandbox, { env: { A: "x".repeat(40_000) } }, "must have at most 32768 characters"],
   [CreateSandbox, { net_policy: { default: "x" } }, "must be public or deny"],
   [CreateSandbox, { net_policy: { allow_cidrs: ["x"] } }, "must be an IPv4 network such as 10.0.0.0/8"],
-  [CreateSandbox, { size: 1 }, 'there is no "size" here'],
+  [CreateSandbox, { size: 1 }, 'unknown field "size"'],
   [Exec, {}, "is missing"],
   [Exec, { cmd: [] }, "a command is needed"],
   [Exec, { cmd: ["true"], timeout_sec: 0 }, "must be more than 0"],

@@ -29,7 +29,7 @@ function wordsOf(issue: z.core.$ZodRawIssue): string | undefined {
     case "invalid_format":
       return issue.format in formats ? `must be ${formats[issue.format]}` : undefined
     case "unrecognized_keys":
-      return `there is no ${issue.keys.map((key) => `"${key}"`).join(", ")} here`
+      return `unknown field ${issue.keys.map((key) => `"${key}"`).join(", ")}`
     default:
       return undefined
   }

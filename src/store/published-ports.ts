@@ -6,9 +6,9 @@ import { limits } from "@bhatti/contract/limits"
 import type { Kysely } from "kysely"
 import { randomHex } from "../lib/random-hex.ts"
 import type { PublishedPortRow, Schema } from "./schema.ts"
-import { violates } from "./sqlite/constraints.ts"
+import { refusedBy } from "./sqlite/constraints.ts"
 import { among, insertionOrder } from "./sqlite/queries.ts"
-import { withUserLocked } from "./user-lock.ts"
+import { countOf, withUserLocked } from "./user-lock.ts"
 
 export type PublishedPortRecord = {
   id: string
@@ -95,12 +95,8 @@ export class PublishedPorts {
 
 /** Call it with the user locked. */
 async function insert(db: Kysely<Schema>, input: NewPublishedPort): Promise<PublishedPortRecord> {
-  const { count } = await db
-    .selectFrom("published_ports")
-    .select(({ fn }) => fn.countAll().as("count"))
-    .where("sandbox_id", "=", input.sandboxId)
-    .executeTakeFirstOrThrow()
-  if (Number(count) >= limits.publishedPortsMax) throw tooMany()
+  const count = await countOf(db, "published_ports", { id: input.sandboxId })
+  if (count >= limits.publishedPortsMax) throw tooMany()
   const row: PublishedPortRow = {
     id: `pub_${randomHex(8)}`,
     sandbox_id: input.sandboxId,
@@ -108,11 +104,8 @@ async function insert(db: Kysely<Schema>, input: NewPublishedPort): Promise<Publ
     alias: input.alias,
     created_at: new Date().toISOString(),
   }
-  try {
-    await db.insertInto("published_ports").values(row).execute()
-  } catch (error) {
-    throw violates(error, "published_ports_alias") ? aliasTaken(input.alias) : error
-  }
+  const statement = db.insertInto("published_ports").values(row).execute()
+  await refusedBy("published_ports_alias", statement, () => aliasTaken(input.alias))
   return toRecord(row)
 }
 

@@ -8,7 +8,7 @@ import { checkDiskQuota } from "./disk-use.ts"
 import { writeSpec } from "./sandbox-spec.ts"
 import type { NewSandbox, SandboxState } from "./sandboxes.ts"
 import type { SandboxRow, Schema } from "./schema.ts"
-import { violates } from "./sqlite/constraints.ts"
+import { refusedBy } from "./sqlite/constraints.ts"
 import { countOf, withUserLocked } from "./user-lock.ts"
 import type { Account } from "./users.ts"
 
@@ -109,16 +109,17 @@ function ownersColumns(input: NewSandbox) {
   }
 }
 
-async function orNameTaken<T>(name: string, statement: Promise<T>): Promise<T> {
-  try {
-    return await statement
-  } catch (error) {
-    if (!violates(error, "sandboxes_user_name")) throw error
-    throw new AppError("conflict", `a sandbox named "${name}" exists already`, {
-      hint: "choose another name, or destroy that one",
-      subject: { kind: "sandbox", name },
-    })
-  }
+/** `advice`: for a name that is taken. */
+export async function orNameTaken<T>(
+  name: string,
+  statement: Promise<T>,
+  advice: ConstructorParameters<typeof AppError>[2] = {
+    hint: "choose another name, or destroy that one",
+    subject: { kind: "sandbox", name },
+  },
+): Promise<T> {
+  const message = `a sandbox named "${name}" exists already`
+  return await refusedBy("sandboxes_user_name", statement, () => new AppError("conflict", message, advice))
 }
 
 function newId(): SandboxId {

@@ -12,14 +12,12 @@
  * A row without an owner is a pooled sandbox: made ahead and invisible to users. It is `creating` until it is claimed.
  */
 
-import { AppError } from "@bhatti/contract/errors"
 import { SandboxId, UserId } from "@bhatti/contract/ids"
 import type { Kysely } from "kysely"
 import { z } from "zod"
-import { claimRow, insertPooledRow, insertRow, withinLimits } from "./sandbox-places.ts"
+import { claimRow, insertPooledRow, insertRow, orNameTaken, withinLimits } from "./sandbox-places.ts"
 import { readSpec, type SandboxSpec, writeSpec } from "./sandbox-spec.ts"
 import type { SandboxRow, Schema } from "./schema.ts"
-import { violates } from "./sqlite/constraints.ts"
 import { insertionOrder } from "./sqlite/queries.ts"
 import type { Account } from "./users.ts"
 
@@ -157,14 +155,7 @@ export class Sandboxes {
       .updateTable("sandboxes")
       .set({ name, spec: writeSpec(changed) })
       .where("id", "=", id)
-    try {
-      await edit.execute()
-    } catch (error) {
-      if (!violates(error, "sandboxes_user_name")) throw error
-      throw new AppError("conflict", `a sandbox named "${name}" exists already`, {
-        hint: "choose another name",
-      })
-    }
+    await orNameTaken(name, edit.execute(), { hint: "choose another name" })
   }
 
   async setBootReason(id: SandboxId, bootReason: string | null): Promise<void> {

@@ -13,7 +13,7 @@ import { checkDiskQuota } from "./disk-use.ts"
 import { readSpec, type SandboxSpec, writeSpec } from "./sandbox-spec.ts"
 import type { SandboxRecord } from "./sandboxes.ts"
 import type { Schema, SnapshotRow } from "./schema.ts"
-import { violates } from "./sqlite/constraints.ts"
+import { refusedBy } from "./sqlite/constraints.ts"
 import { insertionOrder } from "./sqlite/queries.ts"
 import { countOf, withUserLocked } from "./user-lock.ts"
 import type { Account } from "./users.ts"
@@ -70,15 +70,11 @@ export class Snapshots {
           subject: { kind: "snapshot" },
         })
       }
-      try {
-        await db.insertInto("snapshots").values(row).execute()
-      } catch (error) {
-        if (!violates(error, "snapshots_user_name")) throw error
-        throw new AppError("conflict", `a snapshot named "${name}" exists already`, {
-          hint: "choose another name, or delete that one",
-          subject: { kind: "snapshot", name },
-        })
-      }
+      const taken = new AppError("conflict", `a snapshot named "${name}" exists already`, {
+        hint: "choose another name, or delete that one",
+        subject: { kind: "snapshot", name },
+      })
+      await refusedBy("snapshots_user_name", db.insertInto("snapshots").values(row).execute(), () => taken)
       return toRecord(row)
     })
   }

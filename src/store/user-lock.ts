@@ -33,15 +33,16 @@ export async function withUserLocked<T>(
   })
 }
 
+/** Counts a table's rows of the user, or of one of their sandboxes. Call it with the user locked. */
 export async function countOf(
   db: Kysely<Schema>,
-  table: "sandboxes" | "snapshots" | "secrets" | "socket_tickets",
-  user: UserRow,
+  table: "sandboxes" | "snapshots" | "secrets" | "socket_tickets" | "published_ports",
+  owner: { id: string },
 ): Promise<number> {
   const { count } = await db
     .selectFrom(table)
     .select(({ fn }) => fn.countAll().as("count"))
-    .where("user_id", "=", user.id)
+    .where(table === "published_ports" ? "sandbox_id" : "user_id", "=", owner.id)
     .executeTakeFirstOrThrow()
   return Number(count)
 }

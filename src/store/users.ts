@@ -7,7 +7,7 @@ import { type Kysely, sql } from "kysely"
 import { randomHex } from "../lib/random-hex.ts"
 import { diskUsedMib } from "./disk-use.ts"
 import type { Schema, UserRow } from "./schema.ts"
-import { violates } from "./sqlite/constraints.ts"
+import { refusedBy } from "./sqlite/constraints.ts"
 import { among } from "./sqlite/queries.ts"
 
 export type UserLimits = {
@@ -85,14 +85,10 @@ export class Users {
       ...limitColumns(checkLimits({ ...defaultLimits, ...givenLimits })),
       created_at: new Date().toISOString(),
     }
-    try {
-      await this.#db.insertInto("users").values(row).execute()
-    } catch (error) {
-      if (!violates(error, "users_name")) throw error
-      throw new AppError("conflict", `a user named "${name}" exists already`, {
-        subject: { kind: "user", name },
-      })
-    }
+    const insert = this.#db.insertInto("users").values(row).execute()
+    const subject = { kind: "user", name } as const
+    const message = `a user named "${name}" exists already`
+    await refusedBy("users_name", insert, () => new AppError("conflict", message, { subject }))
     return { user: { ...toAccount(row), createdAt: row.created_at, sandboxes: 0, diskUsedMib: 0 }, key }
   }
 

@@ -1,6 +1,8 @@
 /** Names of the database's constraints. SQLite reports a violated one by its columns, and only in a message's text. */
 
-const columnsOf = {
+import type { AppError } from "@bhatti/contract/errors"
+
+export const constraints = {
   users_name: "users.name",
   users_key_hash: "users.key_hash",
   sandboxes_user_name: "sandboxes.user_id, sandboxes.name",
@@ -8,13 +10,17 @@ const columnsOf = {
   secrets_user_name: "secrets.user_id, secrets.name",
   published_ports_alias: "published_ports.alias",
   snapshots_user_name: "snapshots.user_id, snapshots.name",
-} as const
+}
 
-export type Constraint = keyof typeof columnsOf
-
-export const constraints: Readonly<Record<Constraint, string>> = columnsOf
-
-/** Returns whether that constraint refused the statement. */
-export function violates(error: unknown, constraint: Constraint): boolean {
-  return error instanceof Error && error.message === `UNIQUE constraint failed: ${columnsOf[constraint]}`
+/** Waits for the statement; throws `refusal` if that constraint refused it. */
+export async function refusedBy<T>(
+  constraint: keyof typeof constraints,
+  statement: Promise<T>,
+  refusal: () => AppError,
+): Promise<T> {
+  return await statement.catch((error: unknown) => {
+    const isViolated =
+      error instanceof Error && error.message === `UNIQUE constraint failed: ${constraints[constraint]}`
+    throw isViolated ? refusal() : error
+  })
 }
