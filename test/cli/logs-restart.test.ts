@@ -49,7 +49,7 @@ test("logs that break off are an error", async () => {
   }
   const ran = await bhatti(["logs", "dev"], { daemon })
   expect(ran.exitCode).toBe(1)
-  expect(ran.stderr).toContain("broke the transfer off")
+  expect(ran.stderr).toContain("the daemon aborted the transfer")
 })
 
 test("a reader that goes away ends logs quietly", async () => {
