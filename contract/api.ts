@@ -161,7 +161,7 @@ export const api = {
   checkpointSandbox: endpoint({
     method: "POST",
     path: "/sandboxes/:id/checkpoint",
-    summary: "Keep a named snapshot of a sandbox, memory and all; it goes on",
+    summary: "Keep a named snapshot of a sandbox, memory included; it keeps running",
     body: Checkpoint,
     emptyFields: ["type"],
     reply: Snapshot,
@@ -191,7 +191,7 @@ export const api = {
   resumeSnapshot: endpoint({
     method: "POST",
     path: "/snapshots/:name/resume",
-    summary: "Make a new sandbox that goes on where the snapshot was taken",
+    summary: "Make a new sandbox that continues from the snapshot",
     body: ResumeSnapshot,
     reply: Sandbox,
     status: 201,

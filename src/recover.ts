@@ -118,7 +118,7 @@ async function putRows(work: Work): Promise<void> {
       if (pool.has(id) || (isKnown && !isStale && !damaged.has(id))) continue
       if (row) wanted.push(row)
       else tellWithoutRecord(work, kind, id, isKnown)
-      // A row from before the create had finished, or an unreadable one: such a row is no reason to delete a directory.
+      // A row from before the create had finished, or an unreadable one: that must not delete a directory.
       await rows.removeRow(kind, id)
     }
     if (!isStale && damaged.size === 0) continue

@@ -74,7 +74,7 @@ export async function adopt(core: Core, record: SandboxRecord, machine: Machine)
     await machines.removeSnapshot(machine.directory)
     await storeHot(core, record.id, machine)
   } catch (error) {
-    // The guest answers, so a failing host disk is no reason to give it up; the next request retries.
+    // The guest answers, so it is kept although the host's disk fails; the next request retries.
     dropGuest(core, record.id)
     throw error
   }

@@ -9,7 +9,7 @@ import { printable } from "../words.ts"
 export const fileMkdir = command({
   args: ["sandbox"],
   rest: { name: "path", kind: "names" },
-  description: "Missing parents are made too; a directory that is there already is no error.",
+  description: "Missing parents are created too; an existing directory is not an error.",
   options: {
     mode: { type: "text", short: "m", value: "MODE", summary: "Permissions, in octal", fallback: "0755" },
     ...ownerOption,

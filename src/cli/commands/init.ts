@@ -12,7 +12,7 @@ const defaultCacheDir = "/var/cache/bhatti"
 
 export const init = hostCommand({
   description:
-    "May be repeated: what is there already is kept, and installed images are brought up to date. Ends with a host on which `bhatti serve` starts.",
+    "Safe to repeat: existing files are kept, and installed images are brought up to date. Ends with a host on which `bhatti serve` starts.",
   options: {
     dataDir: {
       type: "text",
