@@ -79,6 +79,13 @@ export const Held = z
   .describe("host_disk: the host's disk is nearly full; disk_quota: its owner's disk quota is used up")
 export type Held = z.infer<typeof Held>
 
+/** One line, since it is printed in tables. */
+const Description = z
+  .string()
+  .min(1)
+  .max(500)
+  .regex(/^[^\p{Cc}\p{Zl}\p{Zp}]*$/u, "a description is one line of text")
+
 const ThermalSeconds = z.number().min(0).max(limits.thermalSecMax)
 
 export const Sandbox = z
@@ -114,6 +121,7 @@ export const Sandbox = z
       .number()
       .nullable()
       .describe("Paused seconds until it is saved to disk; 0: never; null: the host's default"),
+    description: z.string().nullable().describe("Its purpose, in its owner's words"),
     on_boot: z.boolean().describe("Whether the init script runs at each boot"),
     labels: z.record(z.string(), z.string()),
     urls: z.array(z.string()).describe("URLs of its published ports"),
@@ -179,6 +187,7 @@ export const CreateSandbox = z
     cold_after: ThermalSeconds.optional().describe(
       "Paused seconds until it is saved to disk; 0: never; default: the host's setting",
     ),
+    description: Description.optional().describe("Its purpose, in your words; copies inherit it"),
     init: z
       .string()
       .min(1)
@@ -227,6 +236,7 @@ export const UpdateSandbox = z
     allow_cold: z.boolean().optional(),
     warm_after: ThermalSeconds.nullable().optional().describe("As in a create; null: the host's default"),
     cold_after: ThermalSeconds.nullable().optional().describe("As in a create; null: the host's default"),
+    description: Description.nullable().optional().describe("null removes it"),
     labels_add: Labels.default({}),
     net_policy: NetPolicyInput.optional().describe("Replaces the current policy at once"),
     labels_remove: z.array(z.string().max(128)).max(limits.labelsMax).default([]),

@@ -7,6 +7,7 @@ import { coldAfterText, readThermalTime, thermalTimeText, warmAfterText } from "
 export const settingOptions = {
   warmAfter: { type: "text", value: "TIME", ...warmAfterText },
   coldAfter: { type: "text", value: "TIME", ...coldAfterText },
+  description: { type: "text", value: "TEXT", summary: 'Its purpose, in a line; "" for none' },
 } as const
 
 export const settingNames = Object.keys(settingOptions) as (keyof typeof settingOptions)[]
@@ -16,10 +17,11 @@ export const settingFlags = settingNames.map(optionFlag).join(", ")
 type Given = { readonly [Name in keyof typeof settingOptions]: string | undefined }
 
 /** The given settings as the API takes them; null sets back to the default. */
-export function settingsOf({ warmAfter, coldAfter }: Given) {
+export function settingsOf({ warmAfter, coldAfter, description }: Given) {
   return {
     ...(warmAfter !== undefined && { warm_after: readThermalTime("--warm-after", warmAfter) }),
     ...(coldAfter !== undefined && { cold_after: readThermalTime("--cold-after", coldAfter) }),
+    ...(description !== undefined && { description: description === "" ? null : description }),
   }
 }
 
@@ -35,5 +37,6 @@ export function settingLines(sandbox: Sandbox): (readonly [string, string])[] {
   return [
     ["warm after", thermalTimeText(sandbox.warm_after)],
     ["cold after", thermalTimeText(sandbox.cold_after)],
+    ...(sandbox.description ? [["description", sandbox.description] as const] : []),
   ]
 }

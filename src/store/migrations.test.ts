@@ -76,7 +76,7 @@ describe("a specification that was in columns", () => {
   const spec = {
     ...{ imageName: "minimal", imageHash: "hash", cpus: 2, memoryMib: 1024, diskMib: 9000 },
     ...{ env: { A: "é", B: "" }, labels: { team: "x" }, keepHot: true, allowCold: false },
-    ...{ warmAfterSec: 1.5, coldAfterSec: 0, bootScript: "npm start" },
+    ...{ warmAfterSec: 1.5, coldAfterSec: 0, description: null, bootScript: "npm start" },
     netPolicy: { default: "deny" as const, allow_hosts: ["example.com"], allow_cidrs: [] },
   }
 

@@ -15,6 +15,7 @@ export const SandboxSettings = z.object({
   warmAfterSec: z.number().nullable().default(null),
   coldAfterSec: z.number().nullable().default(null),
   netPolicy: NetPolicy,
+  description: z.string().nullable().default(null),
 })
 export type SandboxSettings = z.infer<typeof SandboxSettings>
 

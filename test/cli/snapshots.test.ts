@@ -110,6 +110,16 @@ test("times of a sandbox's own are seconds, never or the host's", async () => {
   expect(wrong.exitCode).toBe(2)
 })
 
+test("create and edit set a description, and inspect shows it", async () => {
+  const shown = async () => (await bhatti(["inspect", "dev"], { daemon })).stdout
+  expect((await bhatti(["create", "dev", "--description", "for reviews"], { daemon })).exitCode).toBe(0)
+  expect(await shown()).toMatch(/^description +for reviews$/m)
+  expect((await bhatti(["edit", "dev", "--description", "for tests"], { daemon })).exitCode).toBe(0)
+  expect(await shown()).toMatch(/^description +for tests$/m)
+  expect((await bhatti(["edit", "dev", "--description", ""], { daemon })).exitCode).toBe(0)
+  expect(await shown()).not.toContain("description")
+})
+
 test("list -o wide and --wide show the same", async () => {
   await daemon.sandbox("dev", { labels: { team: "web" } })
   const { stdout } = await bhatti(["list", "-o", "wide"], { daemon })

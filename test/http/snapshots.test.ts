@@ -4,6 +4,7 @@
  */
 
 import { afterEach, beforeEach, expect, test } from "bun:test"
+import type { Event } from "@bhatti/contract/event"
 import { limits } from "@bhatti/contract/limits"
 import { Sandbox } from "@bhatti/contract/sandbox"
 import { Snapshot } from "@bhatti/contract/snapshot"
@@ -47,6 +48,23 @@ test("one is made of a running sandbox, listed, shown by name and id, and delete
   expect((await own.call("GET", "/snapshots")).body).toEqual([])
   expect((await own.call("DELETE", "/snapshots/before")).status).toBe(404)
   await nothingHalf()
+})
+
+test("a description is set, changed and removed, and copies and snapshots inherit it", async () => {
+  const described = async (method: string, path: string, body: unknown) =>
+    Sandbox.parse((await own.call(method, path, body)).body).description
+  expect(await described("PATCH", "/sandboxes/dev", { keep_hot: false })).toBeNull()
+  expect(await described("PATCH", "/sandboxes/dev", { description: "Café, staging" })).toBe("Café, staging")
+  expect(await described("POST", "/sandboxes", { name: "copy", from: "dev" })).toBe("Café, staging")
+  expect(await described("POST", "/sandboxes", { name: "own", from: "dev", description: "x" })).toBe("x")
+  await checkpoint("kept")
+  expect(await described("POST", "/snapshots/kept/resume", { name: "again" })).toBe("Café, staging")
+  expect(await described("PATCH", "/sandboxes/dev", { description: null })).toBeNull()
+  for (const description of ["", "two\nlines", "x".repeat(501), 7])
+    expect((await own.call("POST", "/sandboxes", { name: "bad", description })).status).toBe(400)
+  await own.core.events.flush()
+  const events = (await own.call("GET", "/events?type=sandbox.updated")).body as Event[]
+  expect(events.map(({ meta }) => meta["changed"])).toEqual(["keep_hot", "description", "description"])
 })
 
 test("a resumed one is a sandbox with an identity of its own that takes over all but the secrets", async () => {

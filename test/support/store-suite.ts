@@ -26,6 +26,7 @@ export function aSandbox(name: string, changes: Partial<NewSandbox> = {}): NewSa
     netPolicy: { default: "public", allow_hosts: [], allow_cidrs: [] },
     warmAfterSec: null,
     coldAfterSec: null,
+    description: null,
     bootScript: null,
     ...changes,
   }

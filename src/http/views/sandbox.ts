@@ -22,6 +22,7 @@ export function createInput(body: CreateSandbox): core.CreateSandbox {
     netPolicy: body.net_policy,
     warmAfterSec: body.warm_after,
     coldAfterSec: body.cold_after,
+    description: body.description,
     init: body.init,
     onBoot: body.on_boot,
     files: body.files.map(({ guest_path: path, content, mode }) => ({
@@ -40,6 +41,7 @@ export function editInput(body: UpdateSandbox): EditSandbox {
     allowCold: body.allow_cold,
     warmAfterSec: body.warm_after,
     coldAfterSec: body.cold_after,
+    description: body.description,
     netPolicy: body.net_policy,
     labelsAdd: body.labels_add,
     labelsRemove: body.labels_remove,
@@ -60,6 +62,7 @@ export function viewSandbox(sandbox: core.Sandbox): Sandbox {
     allow_cold: sandbox.allowCold,
     warm_after: sandbox.warmAfterSec,
     cold_after: sandbox.coldAfterSec,
+    description: sandbox.description,
     on_boot: sandbox.bootScript !== null,
     labels: sandbox.labels,
     urls: sandbox.urls,
