@@ -25,7 +25,7 @@ import { Disks } from "./disk/disks.ts"
 import { KeptRows } from "./disk/kept-rows.ts"
 import { Snapshots } from "./disk/snapshots.ts"
 import { HostDownloads, ownProgram } from "./downloads.ts"
-import { openGuest } from "./guest/guest.ts"
+import { hostPorts } from "./host-ports.ts"
 import { createApp } from "./http/app.ts"
 import { listenForOperator } from "./http/operator-socket.ts"
 import { listenPrivately } from "./http/server.ts"
@@ -220,21 +220,33 @@ export async function openCore(config: Config, log: Log, { wrapHost }: Seam = {}
     patienceSec: config.kvm_probe_seconds,
   })
 
+  const snapshots = new Snapshots({ dataDir: config.data_dir, disks })
   const host: Host = {
-    machines: new Machines({
-      dataDir: config.data_dir,
-      qemu,
-      accelerator: accelerator.accelerator,
-      network,
-      uidBase,
-      jail,
-      confinement: config.confinement,
-      cgroups,
-      onDamage,
+    ...hostPorts({
+      machines: new Machines({
+        dataDir: config.data_dir,
+        qemu,
+        accelerator: accelerator.accelerator,
+        network,
+        uidBase,
+        jail,
+        confinement: config.confinement,
+        cgroups,
+        onDamage,
+      }),
+      disks,
+      snapshots,
+      network:
+        network === "tap"
+          ? new TapNetwork({
+              dataDir: config.data_dir,
+              subnet: config.subnet,
+              upstreams: config.dns_upstreams,
+              opened: config.allow_internal,
+            })
+          : null,
     }),
-    disks,
-    snapshots: new Snapshots({ dataDir: config.data_dir, disks }),
-    backups: new Backups({ dataDir: config.data_dir }),
+    backups: new Backups({ dataDir: config.data_dir, draftOf: (id) => snapshots.draftOf(id) }),
     keptRows: new KeptRows({ dataDir: config.data_dir }),
     images: {
       list: async () =>
@@ -250,16 +262,6 @@ export async function openCore(config: Config, log: Log, { wrapHost }: Seam = {}
       removeUnused: (neededImages) =>
         removeUnusedArtifacts(config.data_dir, { neededImages, nowMs: Date.now() }),
     },
-    guests: { open: openGuest },
-    network:
-      network === "tap"
-        ? new TapNetwork({
-            dataDir: config.data_dir,
-            subnet: config.subnet,
-            upstreams: config.dns_upstreams,
-            opened: config.allow_internal,
-          })
-        : null,
   }
   const core = newCore({
     store,

@@ -36,6 +36,7 @@ const compositionFiles = new Set([
   "main.ts",
   "config.ts",
   "lock.ts",
+  "host-ports.ts",
   "host-warnings.ts",
 ])
 

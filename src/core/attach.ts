@@ -40,8 +40,7 @@ export async function adoptGuest(core: Core, record: SandboxRecord, machine: Mac
 }
 
 export function connect(core: Core, record: SandboxRecord): Promise<Guest> {
-  const directory = core.host.disks.directoryOf(record.id)
-  return core.host.guests.open({ socketPath: core.host.machines.agentSocket(directory) })
+  return core.host.machines.connect(record.id)
 }
 
 export async function meet(core: Core, record: SandboxRecord, guest: Guest, machine: Machine): Promise<void> {

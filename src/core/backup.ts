@@ -100,9 +100,9 @@ async function addSandbox(
   const draftId = `backup-${crypto.randomUUID()}`
   await using undo = new AsyncDisposableStack()
   undo.defer(() => core.host.snapshots.abandon(draftId))
-  const { hasMemory, directory } = await core.doomed.watch([record], (doomed) =>
+  const { hasMemory } = await core.doomed.watch([record], (doomed) =>
     captureSandbox(core, record, draftId, { signal: AbortSignal.any([signal, doomed]) }),
   )
-  await draft.addSandbox(record.id, directory)
+  await draft.addSandbox(record.id, draftId)
   copied.sandboxes.set(record.id, { hasMemory })
 }

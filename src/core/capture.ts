@@ -10,12 +10,12 @@ import { dropGuest } from "./attach.ts"
 import { awake } from "./awake.ts"
 import type { Core } from "./core.ts"
 import { noSandbox } from "./find.ts"
-import type { Guest, Machine, Template } from "./host.ts"
+import type { Guest, Machine, Started, Template } from "./host.ts"
 import { personalise } from "./identity.ts"
 import { machineOf, templateOf } from "./machine-of.ts"
 import { startSaved } from "./power.ts"
 import { settle } from "./settle.ts"
-import { readyDeadlineMs, type Started, startSandbox } from "./start.ts"
+import { readyDeadlineMs, startSandbox } from "./start.ts"
 import { trimGuest } from "./trim.ts"
 
 /** Data not synced by then is still in the memory copy; only a copy without memory would miss it. */
@@ -24,8 +24,6 @@ const syncDeadlineMs = 5000
 const copyTrimMs = 2000
 
 export type Captured = { hasMemory: boolean; pausedMs: number }
-/** `directory` is the draft's. */
-export type CapturedDraft = Captured & { directory: string }
 
 /** Refuses a source that has no disk yet. */
 export function checkCopyable(source: SandboxRecord): void {
@@ -35,7 +33,7 @@ export function checkCopyable(source: SandboxRecord): void {
   })
 }
 
-type Draft = { id: string; directory: string; signal: AbortSignal }
+type Draft = { id: string; signal: AbortSignal }
 
 /**
  * Fills the given draft, which the caller publishes or abandons. Takes the source's turn; the signal aborts the copy.
@@ -45,8 +43,9 @@ export async function captureSandbox(
   source: SandboxRecord,
   draftId: string,
   { signal }: { signal: AbortSignal },
-): Promise<CapturedDraft> {
-  const draft: Draft = { id: draftId, directory: await core.host.snapshots.begin(draftId), signal }
+): Promise<Captured> {
+  const draft: Draft = { id: draftId, signal }
+  await core.host.snapshots.begin(draftId)
   await copyAhead(core, source, draft)
   const capture = async () => {
     const settled = await settle(core, source.id)
@@ -62,7 +61,7 @@ export async function captureSandbox(
       hint: "try again in a moment",
     })
   }
-  return { ...(await core.turns.take(source.id, capture, { signal })), directory: draft.directory }
+  return core.turns.take(source.id, capture, { signal })
 }
 
 /**
@@ -94,7 +93,7 @@ async function captureStopped(core: Core, source: SandboxRecord, { id, signal }:
   const hasMemory =
     source.state.kind === "cold" &&
     source.state.hasSnapshot &&
-    (await machines.checkSnapshot(disks.directoryOf(source.id), template)).fits
+    (await machines.checkSnapshot(source.id, template)).fits
   await snapshots.capture({ id, sandboxId: source.id, storedMemory: hasMemory, signal })
   return { hasMemory, pausedMs: 0 }
 }
@@ -103,14 +102,14 @@ async function captureRunning(
   core: Core,
   source: SandboxRecord,
   machine: Machine,
-  { id, directory, signal }: Draft,
+  { id, signal }: Draft,
 ): Promise<Captured> {
   const { machines, snapshots } = core.host
   const wasHot = source.state.kind === "hot"
   const pausedAt = core.clock.nowMs()
   try {
     await machines.pause(machine)
-    await machines.saveSnapshot(machine, { directory, signal })
+    await machines.saveSnapshot(machine, { draft: id, signal })
     await snapshots.capture({ id, sandboxId: source.id, storedMemory: false, signal })
   } catch (cause) {
     const halted = errorCodeOf(cause) === "ENOSPC" && (await core.space.haltedFor(source, machine))

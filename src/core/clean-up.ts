@@ -27,8 +27,8 @@ export async function cleanUp(core: Core, signal: AbortSignal): Promise<void> {
 }
 
 export async function removeUnusedTemplates(core: Core, nowMs: number): Promise<void> {
-  const { machines } = core.host
-  const measured = await machines.measureTemplates()
+  const { templates } = core.host
+  const measured = await templates.measure()
   // A directory without a row may get it back, and is worthless without its template.
   const snapshots = await core.store.snapshots.listOnHost()
   const known = [...(await core.store.sandboxes.listOnHost()), ...snapshots].map(({ id }): string => id)
@@ -43,20 +43,20 @@ export async function removeUnusedTemplates(core: Core, nowMs: number): Promise<
     ...core.pool.templateIds,
     ...lainOn,
   ])
-  const nextDefault = await machines.findTemplate(await defaultTemplateSpec(core))
+  const nextDefault = await templates.find(await defaultTemplateSpec(core))
   if (nextDefault) needed.add(nextDefault.id)
-  const templates = measured.map((one) => ({ ...one, isNeeded: needed.has(one.id) }))
+  const judged = measured.map((one) => ({ ...one, isNeeded: needed.has(one.id) }))
   const budgetMib = core.settings.templateDiskMib
-  for (const id of templatesToRemove(templates, { budgetMib, nowMs })) {
+  for (const id of templatesToRemove(judged, { budgetMib, nowMs })) {
     // A create may have received it since it was measured.
-    if (!(await machines.removeTemplate(id, { unusedForMs: templateGraceMs }))) continue
+    if (!(await templates.remove(id, { unusedForMs: templateGraceMs }))) continue
     core.events.record({ type: "template.removed", meta: { by: "daemon", template: id } })
     core.log.info({ template: id }, "removed an unused template")
   }
 }
 
 export async function removeUnusedImages(core: Core): Promise<void> {
-  const templates = await core.host.machines.measureTemplates()
+  const templates = await core.host.templates.measure()
   const needed = new Set(templates.map(({ imageHash }) => imageHash))
   for (const path of await core.host.images.removeUnused(needed)) {
     core.log.info({ path }, "removed an unused image or kernel")

@@ -12,12 +12,12 @@ import { answerDeadlineMs } from "./awake.ts"
 import { initStart } from "./boot-script.ts"
 import type { Core } from "./core.ts"
 import { forkSandbox } from "./fork.ts"
-import type { Guest, Template, TemplateSpec } from "./host.ts"
+import type { Guest, Started, Template, TemplateSpec } from "./host.ts"
 import { personalise } from "./identity.ts"
 import type { PooledSandbox } from "./parts.ts"
 import { policyAskedFor, settingsAskedFor } from "./policy.ts"
 import { type CreateSandbox, describeSandbox, describeSandboxes, type Sandbox } from "./sandbox.ts"
-import { readyDeadlineMs, type Started, startSandbox } from "./start.ts"
+import { readyDeadlineMs, startSandbox } from "./start.ts"
 import { ensureTemplate, ofAuthority } from "./template.ts"
 import { destroyIfUnheard } from "./unheard.ts"
 import { unlessAborted } from "./unless-aborted.ts"
@@ -168,7 +168,7 @@ export async function takePooled(
   { spec, wanted }: Pick<CreatePlan, "spec" | "wanted">,
 ): Promise<PooledSandbox | undefined> {
   if (wanted.diskMib > spec.image.diskMib) return undefined
-  const template = await core.host.machines.findTemplate(spec)
+  const template = await core.host.templates.find(spec)
   if (!template) return undefined
   core.pool.wants(spec, template)
   const pooled = core.pool.take(template)
@@ -206,7 +206,7 @@ async function makeDisk(core: Core, record: SandboxRecord, { spec, signal }: New
   const template = await waitForTemplate(core, record, spec, signal)
   await checkStillWanted(core, record)
   await core.store.sandboxes.setTemplate(record.id, template.id)
-  await core.host.disks.createSandbox({ id: record.id, blankOverlayPath: template.blankOverlayPath })
+  await core.host.disks.createSandbox({ id: record.id, template })
   return template
 }
 

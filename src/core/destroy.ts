@@ -24,7 +24,7 @@ async function destroyFound(core: Core, account: Account, { id, name }: SandboxR
   const isFirst = core.doomed.add(id)
   try {
     // Without its machine, the holder of the turn fails at once rather than at a deadline.
-    if (core.turns.isTaken(id)) await core.host.machines.killIn(core.host.disks.directoryOf(id))
+    if (core.turns.isTaken(id)) await core.host.machines.killAll(id)
     await core.turns.take(id, async () => {
       const record = await core.store.sandboxes.get(id)
       if (record) {
@@ -46,7 +46,7 @@ async function destroyFound(core: Core, account: Account, { id, name }: SandboxR
 
 /** Removes a pooled sandbox, which has no owner. */
 export async function removeById(core: Core, id: SandboxRecord["id"]): Promise<void> {
-  await core.host.machines.killIn(core.host.disks.directoryOf(id))
+  await core.host.machines.killAll(id)
   await core.host.disks.removeSandbox(id)
   await core.store.sandboxes.remove(id)
 }
@@ -88,7 +88,7 @@ export async function removeEverything(core: Core, record: SandboxRecord): Promi
   for (const { alias } of await core.store.publishedPorts.listOf([record.id])) core.onUnpublished(alias)
   dropGuest(core, record.id)
   await Promise.all([
-    machine ? machines.kill(machine) : machines.killIn(disks.directoryOf(record.id)),
+    machine ? machines.kill(machine) : machines.killAll(record.id),
     // The rules go before the record, which frees the address: no other sandbox may get it while they stand.
     detach(core, record.id),
   ])

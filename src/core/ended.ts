@@ -19,7 +19,7 @@ export async function markEnded(
 ): Promise<void> {
   dropGuest(core, record.id)
   await detach(core, record.id)
-  await core.host.machines.removeSnapshot(core.host.disks.directoryOf(record.id))
+  await core.host.machines.removeSnapshot(record.id)
   await coldWithoutMemory(core, record, reason)
   const byGuest = end && { how: end.how, ...(end.how === "panic" && { console: lastOf(end.console) }) }
   const meta = { by: end ? "guest" : "daemon", reason, ...byGuest }

@@ -34,20 +34,12 @@ export type TemplateSpec = {
   memoryMib: number
   authority?: string
 }
-export type Template = { id: string; diskMib: number; blankOverlayPath: string }
-export type TemplateDraft = { directory: string; diskPath: string; blankOverlayPath: string }
-export type Machine = { process: ProcessIdentity; directory: string; memoryBase: "template" | "empty" }
-export type Sockets = { agent: number; qmp: number }
-export type Place = {
-  template: Template
-  name: string
-  directory: string
-  overlayPath: string
-  sockets: Sockets
-  slot: number
-  tapName: string | undefined
-  diskMib: number
-}
+export type Template = { id: string; diskMib: number }
+/** A machine has the id of its sandbox. */
+export type Machine = { id: string; process: ProcessIdentity; memoryBase: "template" | "empty" }
+export type Started = { machine: Machine; guest: Guest }
+/** A sandbox whose disk exists, for the start of its machine. */
+export type Place = { id: string; template: Template; slot: number; diskMib: number }
 
 /**
  * How a guest ended its machine. `agent`: the guest's first process failed. `console`: the last output of its console,
@@ -58,37 +50,29 @@ export type MachineEnd = { how: "poweroff" | "reboot" | "panic" | "agent"; conso
 export interface Machines {
   /** Identifies the host's current boot. */
   readonly bootId: string
-  findTemplate(spec: TemplateSpec): Promise<Template | undefined>
-  getTemplate(id: string): Promise<Template>
-  loadTemplate(template: Template): Promise<void>
-  beginTemplate(spec: TemplateSpec): Promise<TemplateDraft>
-  bootTemplate(draft: TemplateDraft, spec: TemplateSpec, sockets: Sockets): Promise<Machine>
-  publishTemplate(draft: TemplateDraft, machine: Machine): Promise<Template>
-  abandonTemplate(draft: TemplateDraft): Promise<void>
-  /** Finished templates: their space, their image, and when each was last requested (time of day). */
-  measureTemplates(): Promise<{ id: string; mib: number; imageHash: string; lastUsedMs: number }[]>
-  /** Returns false if the template was requested within that time; it stays. */
-  removeTemplate(id: string, options: { unusedForMs: number }): Promise<boolean>
-  removeLeftovers(): Promise<void>
-
-  prepareSockets(directory: string): Promise<Sockets>
-  clone(place: Place): Promise<Machine>
-  restore(place: Place): Promise<Machine>
-  boot(place: Place, kernel: Kernel & { arguments?: string[] }): Promise<Machine>
+  /**
+   * Each start connects to the guest before its machine runs, so that no message is lost. The caller ends both; a start
+   * that fails leaves neither.
+   */
+  clone(place: Place): Promise<Started>
+  restore(place: Place): Promise<Started>
+  boot(place: Place, kernel: Kernel & { arguments?: string[] }): Promise<Started>
+  /** Connects to the guest of a machine that runs. */
+  connect(id: string): Promise<Guest>
   /** Throws if damage to a sandbox's disk is detected. `missingMib`: data that the host lost when it went down. */
-  checkDisk(directory: string): Promise<{ missingMib: number }>
+  checkDisk(id: string): Promise<{ missingMib: number }>
   /** Throws if the disk that belongs to the saved memory is damaged. */
   checkSnapshot(
-    directory: string,
+    id: string,
     template: Template,
   ): Promise<{ fits: true; memoryMib: number } | { fits: false; reason: string }>
   pause(machine: Machine): Promise<void>
   resume(machine: Machine): Promise<void>
   /** Returns whether the processors stand still; `disk_full`: a guest's write waits for space on the host. */
   haltOf(machine: Machine): Promise<"none" | "paused" | "disk_full">
-  /** Saves into the machine's own directory, or copies into another; the copy is not synced and can be aborted. */
-  saveSnapshot(machine: Machine, options?: { directory: string; signal: AbortSignal }): Promise<void>
-  removeSnapshot(directory: string): Promise<void>
+  /** Saves beside the machine's disk, or into the draft of a copy, which is not synced and can be aborted. */
+  saveSnapshot(machine: Machine, options?: { draft: string; signal: AbortSignal }): Promise<void>
+  removeSnapshot(id: string): Promise<void>
 
   /** Opens the memory that a running machine shares with this host; the caller closes the descriptor. */
   openSharedMemory(machine: Machine): number
@@ -98,13 +82,12 @@ export interface Machines {
   /** Returns how the guest ended the machine, or undefined if it did not or that is unknown. */
   endOf(machine: Machine): Promise<MachineEnd | undefined>
   /** Returns how the guest ended the sandbox's last machine. */
-  lastEndIn(directory: string): Promise<MachineEnd | undefined>
+  lastEndOf(id: string): Promise<MachineEnd | undefined>
   /** Returns whether an ended machine that was not killed here was ended for lack of host memory. */
   ranOutOfMemory(machine: Machine): Promise<boolean>
-  findIn(directory: string): Machine | undefined
-  cpuMs(machine: Machine): number
-  /** Bytes that the machine has read and written so far, on its disk and through its TAP device. */
-  trafficBytes(machine: Machine, tapName: string | undefined): { disk: number; network: number }
+  find(id: string): Machine | undefined
+  /** Resources that the machine has used so far: bytes of its disk and of its network, read and written. */
+  usageOf(machine: Machine): { cpuMs: number; diskBytes: number; networkBytes: number }
   /**
    * Memory of a booted machine that takes none of the host. Undefined for machines on a template's memory, whose
    * kernels overwrite freed memory themselves.
@@ -115,23 +98,39 @@ export interface Machines {
   /** "background" lets all other processes on the host go first. */
   setUrgency(machine: Machine, urgency: "normal" | "background"): void
   kill(machine: Machine): Promise<void>
-  killIn(directory: string): Promise<void>
+  /** Ends every process of the sandbox's machine, in case a crash left no other trace of it. */
+  killAll(id: string): Promise<void>
   /** Slots that no new sandbox may get: processes of the host use their addresses. */
   slotsInUse(): number[]
   growDisk(machine: Machine, diskMib: number): Promise<void>
   diagnose(machine: Machine): Promise<{ qemu: string; console: string }>
-  agentSocket(directory: string): string
+}
+
+/** A template being made: its guest has booted. Disposal removes what was not published. */
+export interface TemplateDraft extends AsyncDisposable {
+  readonly guest: Guest
+  diagnose(): Promise<{ qemu: string; console: string }>
+  /** Freezes the machine, ends it, and makes the template visible. */
+  publish(): Promise<Template>
+}
+
+export interface Templates {
+  find(spec: TemplateSpec): Promise<Template | undefined>
+  get(id: string): Promise<Template>
+  /** Loads its memory in advance, so that its first clone does not wait for that. */
+  load(template: Template): Promise<void>
+  begin(spec: TemplateSpec): Promise<TemplateDraft>
+  /** Finished templates: their space, their image, and when each was last requested (time of day). */
+  measure(): Promise<{ id: string; mib: number; imageHash: string; lastUsedMs: number }[]>
+  /** Returns false if the template was requested within that time; it stays. */
+  remove(id: string, options: { unusedForMs: number }): Promise<boolean>
+  /** Removes unfinished templates of an earlier run, and their machines. */
+  removeUnfinished(): Promise<void>
 }
 
 export interface Disks {
-  createBase(options: { path: string; diskMib: number; backing: "raw" | "qcow2" }): Promise<void>
-  /** Makes the sandbox's directory with its disk in it. */
-  createSandbox(options: {
-    id: string
-    blankOverlayPath: string
-  }): Promise<{ directory: string; overlayPath: string }>
-  directoryOf(id: string): string
-  overlayOf(id: string): string
+  /** Makes the sandbox's disk, empty on the template's. */
+  createSandbox(options: { id: string; template: Template }): Promise<void>
   removeSandbox(id: string): Promise<void>
   /** Changes with every write to the disk. */
   stampOf(id: string): Promise<string>
@@ -150,8 +149,8 @@ export interface Disks {
  * sandbox's. This run of the daemon makes drafts; a copy is finished only if its manifest proves it.
  */
 export interface Snapshots {
-  /** Returns the draft's empty directory; `saveSnapshot` may write the memory into it. */
-  begin(id: string): Promise<string>
+  /** Makes an empty draft; `saveSnapshot` may write the memory into it. */
+  begin(id: string): Promise<unknown>
   /** Copies the disk of a running sandbox as it is now, so that `capture` has less to do. */
   copyAhead(options: { id: string; sandboxId: string; signal: AbortSignal }): Promise<void>
   /** Adds the sandbox's disk, which must stand still, and the saved memory of a stopped sandbox. */
@@ -211,7 +210,7 @@ export interface BackupDraft {
   /** True once a write found no space there. */
   readonly isFull: boolean
   /** Adds a sandbox from the draft of its copy. */
-  addSandbox(id: string, draftDirectory: string): Promise<void>
+  addSandbox(id: string, draft: string): Promise<void>
   addSnapshot(id: string): Promise<void>
   commonMib(): Promise<number>
   /** Wraps work that writes to the backup: if it finds no space, its error names the backup's disk. */
@@ -358,10 +357,6 @@ export interface Guest {
   close(): void
 }
 
-export interface Guests {
-  open(options: { socketPath: string }): Promise<Guest>
-}
-
 /** A sandbox as the network knows it. Sandboxes with the same `owner` can reach each other. */
 export type Attachment = { id: string; slot: number; owner: string; hostname: string; policy: NetPolicy }
 
@@ -370,7 +365,6 @@ export type Attachment = { id: string; slot: number; owner: string; hostname: st
  * attachment permits; without an attachment it carries nothing.
  */
 export interface Network {
-  tapOf(id: string): string
   /** Returns those of the networks that no policy can open, because they are entirely internal. */
   closedAmong(cidrs: string[]): string[]
   identityOf(sandbox: { id: string; slot: number }): GuestNetwork
@@ -387,12 +381,12 @@ export interface Network {
 
 export type Host = {
   machines: Machines
+  templates: Templates
   disks: Disks
   snapshots: Snapshots
   keptRows: KeptRows
   backups: Backups
   images: Images
-  guests: Guests
   /** Null if machines use QEMU's own network, which reaches nothing. */
   network: Network | null
 }

@@ -3,12 +3,12 @@
 import { AppError } from "@bhatti/contract/errors"
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Core } from "./core.ts"
-import type { Machine, Place, Sockets, Template } from "./host.ts"
+import type { Machine, Place, Template } from "./host.ts"
 
-export function machineOf(core: Core, record: SandboxRecord): Machine | undefined {
+export function machineOf(_core: Core, record: SandboxRecord): Machine | undefined {
   const { state } = record
   if (state.kind !== "hot" && state.kind !== "warm" && state.kind !== "stopping") return undefined
-  return { ...state.machine, directory: core.host.disks.directoryOf(record.id) }
+  return { ...state.machine, id: record.id }
 }
 
 /** The part of a machine that the store keeps. */
@@ -26,21 +26,10 @@ export async function storeHot(core: Core, id: SandboxRecord["id"], machine: Mac
 }
 
 export function placeOf(
-  core: Core,
-  record: Pick<SandboxRecord, "id" | "slot" | "diskMib">,
+  { id, slot, diskMib }: Pick<SandboxRecord, "id" | "slot" | "diskMib">,
   template: Template,
-  sockets: Sockets,
 ): Place {
-  return {
-    template,
-    name: record.id,
-    directory: core.host.disks.directoryOf(record.id),
-    overlayPath: core.host.disks.overlayOf(record.id),
-    sockets,
-    slot: record.slot,
-    tapName: core.host.network?.tapOf(record.id),
-    diskMib: record.diskMib,
-  }
+  return { id, slot, diskMib, template }
 }
 
 export async function templateOf(core: Core, record: SandboxRecord): Promise<Template> {
@@ -49,7 +38,7 @@ export async function templateOf(core: Core, record: SandboxRecord): Promise<Tem
       hint: "try again in a moment",
     })
   }
-  return core.host.machines.getTemplate(record.templateId)
+  return core.host.templates.get(record.templateId)
 }
 
 /** For a start: throws before anything changes if the sandbox's image is damaged. */

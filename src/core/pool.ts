@@ -12,7 +12,7 @@ import { removeById } from "./destroy.ts"
 import type { Guest, Template, TemplateSpec } from "./host.ts"
 import { placeOf } from "./machine-of.ts"
 import type { PooledSandbox, PoolPart } from "./parts.ts"
-import { readyDeadlineMs, startMachine } from "./start.ts"
+import { readyDeadlineMs } from "./start.ts"
 
 /** Creates come in bursts; filling waits until the burst is over. */
 const quietMs = 300
@@ -157,10 +157,9 @@ export class Pool implements PoolPart {
     undo.defer(() => removeById(core, id))
     await core.store.sandboxes.setTemplate(id, template.id)
 
-    const { directory } = await disks.createSandbox({ id, blankOverlayPath: template.blankOverlayPath })
-    const { machine, guest } = await startMachine(core, directory, undo, (sockets) =>
-      machines.clone(placeOf(core, { id, slot, diskMib }, template, sockets)),
-    )
+    await disks.createSandbox({ id, template })
+    const { machine, guest } = await machines.clone(placeOf({ id, slot, diskMib }, template))
+    undo.defer(() => guest.close())
     machines.setUrgency(machine, "background")
     await core.host.network?.linkUp({ id, slot })
     await guest.waitReady({ deadlineMs: readyDeadlineMs })

@@ -94,7 +94,7 @@ export async function stopSandbox(
 /** Resumes the machine after a stop that failed or was interrupted. */
 export async function undoStop(core: Core, record: SandboxRecord, machine: Machine): Promise<void> {
   const { machines } = core.host
-  await machines.removeSnapshot(machine.directory)
+  await machines.removeSnapshot(record.id)
   await machines.resume(machine)
   await core.store.sandboxes.setState(record.id, { kind: "hot", machine: rememberMachine(machine) })
   await adoptGuest(core, record, machine)
@@ -197,7 +197,7 @@ export async function startSaved(
   const { machines, disks } = core.host
   let reason: string
   if (saved === true) {
-    const check = await machines.checkSnapshot(disks.directoryOf(record.id), template)
+    const check = await machines.checkSnapshot(record.id, template)
     if (check.fits) {
       using _memory = core.memory.promise(restoredMib(check.memoryMib))
       const restored = await fromMemory()
@@ -255,7 +255,7 @@ export async function bootFromDisk(
   using _memory = core.memory.promise(bootedMib(record.memoryMib))
   const { machines, disks, images } = core.host
   // Checked before anything changes: once the right file is put back, the saved memory is good again.
-  const { missingMib } = await machines.checkDisk(disks.directoryOf(record.id))
+  const { missingMib } = await machines.checkDisk(record.id)
   const kernel = repair ?? (await images.readKernelFor({ name: record.imageName, hash: record.imageHash }))
   await core.store.sandboxes.setState(record.id, { kind: "waking", fromSnapshot: false })
   const { guest } = await startSandbox(core, record, {

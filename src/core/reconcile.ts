@@ -14,7 +14,7 @@ import { reconcileSnapshots } from "./snapshots.ts"
  * request waits only for its own sandbox; `settled` resolves when all of them are reconnected or given up.
  */
 export async function reconcile(core: Core): Promise<{ settled: Promise<void> }> {
-  await core.host.machines.removeLeftovers()
+  await core.host.templates.removeUnfinished()
   const records = await core.store.sandboxes.listOnHost()
   await resyncNetwork(core, records)
   const reconcileAll = async (some: SandboxRecord[]) => {
@@ -34,7 +34,7 @@ export async function reconcile(core: Core): Promise<{ settled: Promise<void> }>
 /** A sandbox without a machine is marked stopped before any request can see it. */
 function hasMachine(core: Core, record: SandboxRecord): boolean {
   const { machines, disks } = core.host
-  if (record.state.kind === "waking") return machines.findIn(disks.directoryOf(record.id)) !== undefined
+  if (record.state.kind === "waking") return machines.find(record.id) !== undefined
   const machine = machineOf(core, record)
   return machine !== undefined && machines.isRunning(machine)
 }
@@ -47,7 +47,7 @@ async function reconcileOne(core: Core, record: SandboxRecord): Promise<void> {
       await removeEverything(core, record)
     } else if (state.kind === "cold") {
       // No machine belongs to it; a machine left by a crash would write to its disk.
-      await core.host.machines.killIn(core.host.disks.directoryOf(record.id))
+      await core.host.machines.killAll(record.id)
     } else {
       await settle(core, record.id)
     }
@@ -64,7 +64,7 @@ async function setUnknownAside(core: Core): Promise<void> {
   const known = new Set<string>((await core.store.sandboxes.listOnHost()).map(({ id }) => id))
   for (const id of await disks.listSandboxes()) {
     if (known.has(id)) continue
-    const machine = SandboxId.safeParse(id).success ? machines.findIn(disks.directoryOf(id)) : undefined
+    const machine = SandboxId.safeParse(id).success ? machines.find(id) : undefined
     const meta = { by: "daemon", what: "sandbox", id }
     if (machine) {
       const { pid } = machine.process

@@ -71,7 +71,7 @@ export async function adopt(core: Core, record: SandboxRecord, machine: Machine)
   }
   try {
     // Removes the remains of an interrupted copy; they do not belong to this sandbox.
-    await machines.removeSnapshot(machine.directory)
+    await machines.removeSnapshot(record.id)
     await storeHot(core, record.id, machine)
   } catch (error) {
     // The guest answers, so it is kept although the host's disk fails; the next request retries.

@@ -53,12 +53,12 @@ async function finishStopping(
   const machine = machineOf(core, record)
   if (machine && machines.isRunning(machine)) {
     // Before the machine runs: a snapshot older than its disk must never be found here later.
-    await machines.removeSnapshot(machine.directory)
+    await machines.removeSnapshot(record.id)
     if (await adopt(core, record, machine)) return
     await machines.kill(machine)
     return markEnded(core, record, "its machine did not resume after a stop that failed")
   }
-  const check = await machines.checkSnapshot(disks.directoryOf(record.id), await templateOf(core, record))
+  const check = await machines.checkSnapshot(record.id, await templateOf(core, record))
   if (!check.fits) return markEnded(core, record, "its machine ended while it was being saved")
   await core.store.sandboxes.setState(record.id, { kind: "cold", hasSnapshot: true, reason: null, isWanted })
 }
@@ -73,8 +73,7 @@ async function finishWaking(
   state: Extract<SandboxRecord["state"], { kind: "waking" }>,
 ): Promise<void> {
   const { machines, disks } = core.host
-  const directory = disks.directoryOf(record.id)
-  const machine = machines.findIn(directory)
+  const machine = machines.find(record.id)
   if (machine) {
     const hot: SandboxRecord = { ...record, state: { kind: "hot", machine: rememberMachine(machine) } }
     await finishAttach(core, hot, beginAttach(core, hot))
@@ -83,7 +82,7 @@ async function finishWaking(
   }
   const isUntouched = state.fromSnapshot && (await disks.stampOf(record.id)) === state.diskStamp
   const check = isUntouched
-    ? await machines.checkSnapshot(directory, await templateOf(core, record))
+    ? await machines.checkSnapshot(record.id, await templateOf(core, record))
     : undefined
   if (!check?.fits) return markEnded(core, record, "its start was interrupted")
   await core.store.sandboxes.setState(record.id, { kind: "cold", hasSnapshot: true, reason: null })

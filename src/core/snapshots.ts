@@ -114,7 +114,7 @@ export async function resumeSnapshot(
   const startedAt = core.clock.nowMs()
   const snapshot = await findSnapshot(core, account, nameOrId)
   if (snapshot.state !== "ready") throw notReady(snapshot)
-  const template = await core.host.machines.getTemplate(snapshot.templateId)
+  const template = await core.host.templates.get(snapshot.templateId)
   await core.host.images.checkImage({ name: snapshot.imageName, hash: snapshot.imageHash })
   const secrets = await core.store.secrets.reveal(account.id, input.secrets)
   checkLimits(account, snapshot)

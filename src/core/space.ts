@@ -216,7 +216,7 @@ export class Space implements SpacePart {
     this.#note(record, machine, held)
     try {
       // Its disk changes when it resumes; an older saved memory must not be found then.
-      await core.host.machines.removeSnapshot(machine.directory)
+      await core.host.machines.removeSnapshot(record.id)
       await storeHot(core, record.id, machine)
     } catch (error) {
       core.log.warn({ sandbox: record.id, error }, "the state of a held sandbox could not be written")

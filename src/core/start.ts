@@ -7,28 +7,10 @@ import type { SandboxRecord } from "../store/sandboxes.ts"
 import { keepGuest } from "./attach.ts"
 import { beginAttach, detach, finishAttach } from "./attachment.ts"
 import type { Core } from "./core.ts"
-import type { Guest, Kernel, Machine, Sockets, Template } from "./host.ts"
+import type { Guest, Kernel, Started, Template } from "./host.ts"
 import { placeOf, rememberMachine } from "./machine-of.ts"
 
 export const readyDeadlineMs = 30_000
-
-export type Started = { machine: Machine; guest: Guest }
-
-/** Starts a machine in a directory. `undo` gets the end of the machine and of its guest's channel. */
-export async function startMachine(
-  core: Core,
-  directory: string,
-  undo: AsyncDisposableStack,
-  start: (sockets: Sockets) => Promise<Machine>,
-): Promise<Started> {
-  const { machines, guests } = core.host
-  const sockets = await machines.prepareSockets(directory)
-  const guest = await guests.open({ socketPath: machines.agentSocket(directory) })
-  undo.defer(() => guest.close())
-  const machine = await start(sockets)
-  undo.defer(() => machines.kill(machine))
-  return { machine, guest }
-}
 
 export type StartFrom =
   /** A machine of the pool, which is paused and already has its link. */
@@ -57,13 +39,12 @@ export async function startSandbox(
   record: SandboxRecord,
   { from, introduce, furnish, bootReason = null, onFailure }: Start,
 ): Promise<{ guest: Guest; state: SandboxRecord["state"] }> {
-  const { machines, disks } = core.host
-  const directory = disks.directoryOf(record.id)
+  const { machines } = core.host
   await using undo = new AsyncDisposableStack()
   let started: Started | undefined
   // Stops at a failed step: a second machine on the same disk would destroy it.
   undo.defer(async () => {
-    await machines.killIn(directory)
+    await machines.killAll(record.id)
     await detach(core, record.id)
     await onFailure?.(started !== undefined)
   })
@@ -80,7 +61,7 @@ export async function startSandbox(
   const state: SandboxRecord["state"] = { kind: "hot", machine: rememberMachine(machine) }
   await core.store.sandboxes.setState(record.id, state)
   keepGuest(core, record, guest, machine)
-  if (from.kind === "memory") await machines.removeSnapshot(directory)
+  if (from.kind === "memory") await machines.removeSnapshot(record.id)
   undo.move()
   return { guest, state }
 }
@@ -95,13 +76,16 @@ async function start(
     undo.defer(() => from.started.guest.close())
     return from.started
   }
-  const { machines, disks } = core.host
-  const directory = disks.directoryOf(record.id)
+  const { machines } = core.host
   const template = from.kind === "template" ? await from.prepare() : from.template
-  if (from.kind === "disk") await machines.removeSnapshot(directory)
-  return await startMachine(core, directory, undo, (sockets) => {
-    const place = placeOf(core, record, template, sockets)
-    if (from.kind === "template") return machines.clone(place)
-    return from.kind === "memory" ? machines.restore(place) : machines.boot(place, from.kernel)
-  })
+  if (from.kind === "disk") await machines.removeSnapshot(record.id)
+  const place = placeOf(record, template)
+  const started = await (from.kind === "template"
+    ? machines.clone(place)
+    : from.kind === "memory"
+      ? machines.restore(place)
+      : machines.boot(place, from.kernel))
+  undo.defer(() => started.guest.close())
+  undo.defer(() => machines.kill(started.machine))
+  return started
 }

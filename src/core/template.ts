@@ -10,7 +10,6 @@ import { templateMib } from "../rules/host-memory.ts"
 import type { Core } from "./core.ts"
 import type { Guest, Template, TemplateSpec } from "./host.ts"
 import { installAuthority } from "./offer.ts"
-import { startMachine } from "./start.ts"
 
 /** Boot takes 2 to 4 s on an idle host under software emulation; the rest is margin for busy hosts. */
 const bootDeadlineMs = 120_000
@@ -70,9 +69,9 @@ export function ofAuthority({ settings }: Pick<Core, "settings">): { authority?:
 
 /** Returns the template, and builds it if it does not exist; concurrent callers share one build. */
 export async function ensureTemplate(core: Core, spec: TemplateSpec): Promise<Template> {
-  const found = await core.host.machines.findTemplate(spec)
+  const found = await core.host.templates.find(spec)
   if (found) {
-    await core.host.machines.loadTemplate(found)
+    await core.host.templates.load(found)
     return found
   }
   const key = JSON.stringify([spec.image.hash, spec.kernel.hash, spec.cpus, spec.memoryMib, spec.authority])
@@ -85,21 +84,13 @@ export async function ensureTemplate(core: Core, spec: TemplateSpec): Promise<Te
 
 async function makeTemplate(core: Core, spec: TemplateSpec): Promise<Template> {
   const startedAt = core.clock.nowMs()
-  const { machines, disks } = core.host
+  const { templates } = core.host
   using _memory = core.memory.promise(templateMib(spec.memoryMib))
   const fields = { image: spec.image.name, cpus: spec.cpus, memoryMib: spec.memoryMib }
   core.log.info(fields, "making a template")
 
-  await using undo = new AsyncDisposableStack()
-  const draft = await machines.beginTemplate(spec)
-  undo.defer(() => machines.abandonTemplate(draft))
-
-  await disks.createBase({ path: draft.diskPath, diskMib: spec.image.diskMib, backing: "raw" })
-  await disks.createBase({ path: draft.blankOverlayPath, diskMib: spec.image.diskMib, backing: "qcow2" })
-
-  const { machine, guest } = await startMachine(core, draft.directory, undo, (sockets) =>
-    machines.bootTemplate(draft, spec, sockets),
-  )
+  await using draft = await templates.begin(spec)
+  const { guest } = draft
   try {
     await guest.waitReady({ deadlineMs: bootDeadlineMs })
     await guest.personalise(templateIdentity, { deadlineMs: stepDeadlineMs })
@@ -107,10 +98,7 @@ async function makeTemplate(core: Core, spec: TemplateSpec): Promise<Template> {
     for (const argv of warmUp) await runQuietly(guest, argv)
     await guest.quiesce({ deadlineMs: stepDeadlineMs })
   } catch (cause) {
-    core.log.error(
-      { ...fields, cause, ...(await machines.diagnose(machine)) },
-      "the template's guest did not come up",
-    )
+    core.log.error({ ...fields, cause, ...(await draft.diagnose()) }, "the template's guest did not come up")
     throw new AppError("unavailable", `image "${spec.image.name}" does not boot`, {
       cause,
       hint: "the daemon's log has the end of the guest's console",
@@ -119,8 +107,8 @@ async function makeTemplate(core: Core, spec: TemplateSpec): Promise<Template> {
   }
   // The image was checked in parallel with the boot; a template built from a damaged image would outlive the damage.
   await core.host.images.checkImage(spec.image, { isReadThrough: true })
-  const template = await machines.publishTemplate(draft, machine)
-  await machines.loadTemplate(template)
+  const template = await draft.publish()
+  await templates.load(template)
   core.events.record({
     type: "template.made",
     meta: { ...fields, ms: Math.round(core.clock.nowMs() - startedAt) },

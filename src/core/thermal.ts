@@ -144,10 +144,8 @@ export class Thermal implements ThermalPart {
     }
   }
 
-  #usedBy(record: SandboxRecord, machine: Machine): Used {
-    const { machines, network } = this.#core.host
-    const traffic = machines.trafficBytes(machine, network?.tapOf(record.id))
-    return { cpuMs: machines.cpuMs(machine), diskBytes: traffic.disk, networkBytes: traffic.network }
+  #usedBy(_record: SandboxRecord, machine: Machine): Used {
+    return this.#core.host.machines.usageOf(machine)
   }
 
   /** Asks the guest that is about to be paused, twice if needed. A guest that cannot answer is paused. */

@@ -46,7 +46,7 @@ export async function whySandbox(core: Core, account: Account, nameOrId: string)
   const guest = isAsked ? core.guests.get(record.id) : undefined
   const pong = await guest?.ping({ deadlineMs: pingDeadlineMs }).catch(() => undefined)
   const held = core.space.heldOf(record) ?? null
-  const end = await core.host.machines.lastEndIn(core.host.disks.directoryOf(record.id))
+  const end = await core.host.machines.lastEndOf(record.id)
   const about = {
     panicConsole: end?.how === "panic" ? end.console.trim().slice(-panicCharacters) : null,
     held,

@@ -18,7 +18,7 @@ const isRoot = process.getuid?.() === 0
 let outside = ""
 let mounted: string[] = []
 const path = (name: string) => join(outside, name)
-const backups = () => new Backups({ dataDir: path("data") })
+const backups = () => new Backups({ dataDir: path("data"), draftOf: path })
 
 function write(name: string, text: string | Uint8Array = "x"): void {
   mkdirSync(dirname(path(name)), { recursive: true })
@@ -47,7 +47,7 @@ const restore = (name: string, report: (line: string) => void = () => expect.unr
 /** Makes one of a directory with a file of every kind. */
 async function backUp(): Promise<void> {
   const draft = await backups().begin(path("backup"))
-  await draft.addSandbox("sb_1", path("draft"))
+  await draft.addSandbox("sb_1", "draft")
   await draft.addCommon()
   writeFileSync(draft.databasePath, "database")
   await draft.finish({ version: "1", mark: "mark" })
@@ -113,7 +113,7 @@ test.skipIf(!isRoot)(
     for (const directory of ["small", "small/within"]) {
       const draft = await backups().begin(path(directory))
       expect(draft.isBeside).toBe(false)
-      await expect(draft.addSandbox("sb_1", path("draft"))).rejects.toMatchObject({
+      await expect(draft.addSandbox("sb_1", "draft")).rejects.toMatchObject({
         message: `the backup does not fit: the disk of ${path(directory)} is full`,
         hint: expect.stringContaining("nothing was left there"),
       })

@@ -43,9 +43,12 @@ const copyDeadlineMs = 24 * 60 * 60 * 1000
 
 export class Backups {
   readonly #dataDir: string
+  readonly #draftOf: (id: string) => string
 
-  constructor(options: { dataDir: string }) {
+  /** `draftOf` names the directory of a sandbox's draft. */
+  constructor(options: { dataDir: string; draftOf: (id: string) => string }) {
     this.#dataDir = options.dataDir
+    this.#draftOf = options.draftOf
   }
 
   /** Refuses a directory that is not empty. */
@@ -57,19 +60,22 @@ export class Backups {
     }
     const target = await takeEmpty(directory)
     const [here, there] = await Promise.all([stat(this.#dataDir), stat(target.path)])
-    return new BackupDraft(this.#dataDir, { ...target, isBeside: here.dev === there.dev })
+    const isBeside = here.dev === there.dev
+    return new BackupDraft(this.#dataDir, { ...target, isBeside, draftOf: this.#draftOf })
   }
 }
 
+type Target = { path: string; isNew: boolean; isBeside: boolean; draftOf: (id: string) => string }
+
 export class BackupDraft {
   readonly #dataDir: string
-  readonly #target: { path: string; isNew: boolean }
+  readonly #target: Target
   readonly #directory: string
   /** True if the backup takes its space from the data directory's file system. */
   readonly isBeside: boolean
   #isFull = false
 
-  constructor(dataDir: string, target: { path: string; isNew: boolean; isBeside: boolean }) {
+  constructor(dataDir: string, target: Target) {
     this.#dataDir = dataDir
     this.#target = target
     this.#directory = target.path
@@ -86,8 +92,8 @@ export class BackupDraft {
   }
 
   /** Adds the copy of a sandbox that was made for the backup. */
-  async addSandbox(id: string, draftDirectory: string): Promise<void> {
-    await this.#add("sandboxes", id, `${draftDirectory}/.`)
+  async addSandbox(id: string, draft: string): Promise<void> {
+    await this.#add("sandboxes", id, `${this.#target.draftOf(draft)}/.`)
   }
 
   async addSnapshot(id: string): Promise<void> {

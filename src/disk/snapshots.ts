@@ -42,7 +42,7 @@ export class Snapshots {
   }
 
   async begin(id: string): Promise<string> {
-    const directory = this.#draftOf(id)
+    const directory = this.draftOf(id)
     await this.abandon(id)
     await mkdir(directory, { recursive: true, mode: 0o700 })
     return directory
@@ -66,14 +66,14 @@ export class Snapshots {
     try {
       const checksum = await this.#copyOf(options).finish(options)
       if (checksum !== undefined) this.#diskChecksums.set(options.id, checksum)
-      if (options.storedMemory) await linkMemory(from, this.#draftOf(options.id))
+      if (options.storedMemory) await linkMemory(from, this.draftOf(options.id))
     } catch (cause) {
       throw asDiskFull(cause)
     }
   }
 
   async publish(id: string): Promise<{ bytes: number }> {
-    const draft = this.#draftOf(id)
+    const draft = this.draftOf(id)
     const manifest: Manifest = { files: {} }
     let bytes = 0
     try {
@@ -97,7 +97,7 @@ export class Snapshots {
 
   async abandon(id: string): Promise<void> {
     this.#forget(id)
-    await rm(this.#draftOf(id), { recursive: true, force: true })
+    await rm(this.draftOf(id), { recursive: true, force: true })
   }
 
   async place(options: {
@@ -126,7 +126,7 @@ export class Snapshots {
     isLast: boolean
     signal: AbortSignal
   }): Promise<{ hasMemory: boolean }> {
-    const from = this.#draftOf(options.id)
+    const from = this.draftOf(options.id)
     const hasMemory = (await readdir(from)).includes(memoryDirectory)
     return this.#place(options.sandboxId, async (to) => {
       if (options.isLast) await rename(join(from, diskFile), join(to, diskFile))
@@ -169,7 +169,7 @@ export class Snapshots {
   #copyOf({ id, sandboxId }: { id: string; sandboxId: string }): LiveCopy {
     let copy = this.#copies.get(id)
     if (!copy) {
-      copy = new LiveCopy({ from: this.#disks.overlayOf(sandboxId), to: join(this.#draftOf(id), diskFile) })
+      copy = new LiveCopy({ from: this.#disks.overlayOf(sandboxId), to: join(this.draftOf(id), diskFile) })
       this.#copies.set(id, copy)
     }
     return copy
@@ -180,7 +180,8 @@ export class Snapshots {
     this.#diskChecksums.delete(id)
   }
 
-  #draftOf(id: string): string {
+  /** The draft's directory. */
+  draftOf(id: string): string {
     return join(this.#directory, `${unfinished}${id}`)
   }
 

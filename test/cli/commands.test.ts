@@ -323,7 +323,7 @@ test("list --json and inspect --json print the contract's reply", async () => {
 
 test("inspect takes a name or an id", async () => {
   const sandbox = await daemon.sandbox("dev")
-  const { process } = daemon.host.machines.findIn(`/fake/${sandbox.id}`) ?? {}
+  const { process } = daemon.host.machines.find(sandbox.id) ?? {}
   daemon.host.isOutOfMemory = true
   daemon.host.running.delete(process?.pid ?? 0)
   daemon.core.guests.get(sandbox.id as never)?.close()

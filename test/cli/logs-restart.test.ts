@@ -81,7 +81,7 @@ test("restart tries every name once, and fails if one failed", async () => {
   const boot = daemon.host.machines.boot
   const { id } = (await daemon.call("GET", "/sandboxes/dev")).body as { id: string }
   daemon.host.machines.boot = async (place, kernel) => {
-    if (place.directory.endsWith(id)) throw new AppError("unavailable", "it does not boot")
+    if (place.id === id) throw new AppError("unavailable", "it does not boot")
     return boot(place, kernel)
   }
   const ran = await bhatti(["restart", "a", "missing", "dev", "b", "a"], { daemon })

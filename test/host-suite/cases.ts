@@ -72,23 +72,11 @@ class Sandboxes {
 
   /** Starts a machine, up to the moment at which its guest answers. */
   async begin(place: Place, how: "clone" | "restore"): Promise<Started> {
-    const { machines, disks, guests, network } = this.host
+    const { machines, disks, network } = this.host
     await network?.attach(this.attachmentOf(place))
-    const { blankOverlayPath } = await this.#subject.template()
-    if (how === "clone") await disks.createSandbox({ id: place.id, blankOverlayPath })
-    const directory = disks.directoryOf(place.id)
-    const sockets = await machines.prepareSockets(directory)
-    const guest = await guests.open({ socketPath: machines.agentSocket(directory) })
-    const machine = await machines[how]({
-      template: await this.#subject.template(),
-      name: place.id,
-      directory,
-      overlayPath: disks.overlayOf(place.id),
-      sockets,
-      slot: place.slot,
-      tapName: network?.tapOf(place.id),
-      diskMib: 8192,
-    })
+    const template = await this.#subject.template()
+    if (how === "clone") await disks.createSandbox({ id: place.id, template })
+    const { machine, guest } = await machines[how]({ ...place, template, diskMib: 8192 })
     await guest.waitReady({ deadlineMs, resync: how === "restore" })
     return { ...place, machine, guest }
   }
@@ -122,7 +110,7 @@ class Sandboxes {
   async removeAll(): Promise<void> {
     const { machines, disks, network } = this.host
     for (const { id } of this.#started.splice(0)) {
-      await machines.killIn(disks.directoryOf(id))
+      await machines.killAll(id)
       await network?.detach(id)
       await disks.removeSandbox(id)
     }
@@ -176,7 +164,7 @@ export function powerCases(open: () => Promise<Subject>): void {
   afterEach(() => at.sandboxes.removeAll())
 
   test("a missing template is an error that a retry does not help", async () => {
-    const error = await errorOf(() => at.host.machines.getTemplate("missing"))
+    const error = await errorOf(() => at.host.templates.get("missing"))
     expect([error.code, error.retryable]).toEqual(["unavailable", false])
   })
 
@@ -185,7 +173,7 @@ export function powerCases(open: () => Promise<Subject>): void {
     const { machines, disks } = at.host
     expect((await guest.ping({ deadlineMs })).personalised).toBe(true)
     expect(machines.isRunning(machine)).toBe(true)
-    expect(machines.findIn(disks.directoryOf(id))?.process).toEqual(machine.process)
+    expect(machines.find(id)?.process).toEqual(machine.process)
     expect(await disks.listSandboxes()).toContain(id)
   })
 
@@ -205,31 +193,30 @@ export function powerCases(open: () => Promise<Subject>): void {
   test("a saved machine continues with its memory and its disk", async () => {
     const first = await at.sandboxes.clone()
     const { machines, disks } = at.host
-    const directory = disks.directoryOf(first.id)
     const template = await at.subject.template()
     await at.subject.leave(first.guest, { memory: "kept", disk: "written" })
-    expect((await machines.checkSnapshot(directory, template)).fits).toBe(false)
+    expect((await machines.checkSnapshot(first.id, template)).fits).toBe(false)
     await first.guest.quiesce({ deadlineMs })
     await machines.pause(first.machine)
     await machines.saveSnapshot(first.machine)
     await at.sandboxes.stop(first)
-    expect((await machines.checkSnapshot(directory, template)).fits).toBe(true)
+    expect((await machines.checkSnapshot(first.id, template)).fits).toBe(true)
 
     const second = await at.sandboxes.start(first, "restore")
     expect(await at.subject.read(second.guest)).toEqual({ memory: "kept", disk: "written" })
-    await machines.removeSnapshot(directory)
-    await machines.removeSnapshot(directory)
-    expect((await machines.checkSnapshot(directory, template)).fits).toBe(false)
+    await machines.removeSnapshot(first.id)
+    await machines.removeSnapshot(first.id)
+    expect((await machines.checkSnapshot(first.id, template)).fits).toBe(false)
   })
 
   test("a copy has the memory and the disk of one moment, and its source goes on", async () => {
     const source = await at.sandboxes.clone()
     const { machines, snapshots } = at.host
     await at.subject.leave(source.guest, { memory: "then", disk: "then" })
-    const directory = await snapshots.begin("copy")
+    await snapshots.begin("copy")
     await snapshots.copyAhead({ id: "copy", sandboxId: source.id, signal: neverAborted })
     await machines.pause(source.machine)
-    await machines.saveSnapshot(source.machine, { directory, signal: neverAborted })
+    await machines.saveSnapshot(source.machine, { draft: "copy", signal: neverAborted })
     await snapshots.capture({ id: "copy", sandboxId: source.id, storedMemory: false, signal: neverAborted })
     await machines.resume(source.machine)
     await source.guest.refresh({ deadlineMs })
@@ -251,21 +238,19 @@ export function powerCases(open: () => Promise<Subject>): void {
 
   test("a machine's end closes its channel, and the host has forgotten it", async () => {
     const { id, machine, guest } = await at.sandboxes.clone()
-    const { machines, disks, guests } = at.host
-    const directory = disks.directoryOf(id)
+    const { machines } = at.host
     await machines.kill(machine)
     await guest.closed
     expect(machines.isRunning(machine)).toBe(false)
     expect(await machines.endsWithin(machine, { deadlineMs: 0 })).toBe(true)
-    expect(machines.findIn(directory)).toBeUndefined()
-    const socketPath = machines.agentSocket(directory)
-    expect((await errorOf(() => guests.open({ socketPath }))).code).toBe("unavailable")
+    expect(machines.find(id)).toBeUndefined()
+    expect((await errorOf(() => machines.connect(id))).code).toBe("unavailable")
     expect((await errorOf(() => guest.ping({ deadlineMs }))).code).toBe("unavailable")
     for (const call of ["pause", "resume", "haltOf", "saveSnapshot"] as const)
       expect((await errorOf(() => machines[call](machine))).code).toBe("unavailable")
-    expect(machines.cpuMs(machine)).toBe(0)
+    expect(machines.usageOf(machine).cpuMs).toBe(0)
     await machines.kill(machine)
-    await machines.killIn(directory)
+    await machines.killAll(id)
   })
 
   test("another daemon finds a running machine and its guest as they were", async () => {
@@ -273,12 +258,11 @@ export function powerCases(open: () => Promise<Subject>): void {
     await at.subject.leave(guest, { memory: "kept", disk: "written" })
     guest.close()
     await at.subject.restart()
-    const { machines, disks, guests, network } = at.host
+    const { machines, network } = at.host
     await network?.resync([at.sandboxes.attachmentOf({ id, slot })])
-    const directory = disks.directoryOf(id)
-    expect(machines.findIn(directory)).toEqual(machine)
+    expect(machines.find(id)).toEqual(machine)
     expect(machines.isRunning(machine)).toBe(true)
-    const again = await guests.open({ socketPath: machines.agentSocket(directory) })
+    const again = await machines.connect(id)
     await again.waitReady({ deadlineMs, resync: true })
     await again.refresh({ deadlineMs })
     expect(await at.subject.read(again)).toEqual({ memory: "kept", disk: "written" })

@@ -26,10 +26,8 @@ async function open(): Promise<Subject> {
     cpus: 1,
     memoryMib: 512,
   }
-  const draft = await host.machines.beginTemplate(spec)
-  const sockets = await host.machines.prepareSockets(draft.directory)
-  const machine = await host.machines.bootTemplate(draft, spec, sockets)
-  const template = await host.machines.publishTemplate(draft, machine)
+  await using draft = await host.templates.begin(spec)
+  const template = await draft.publish()
   return {
     host: () => host,
     template: async () => template,

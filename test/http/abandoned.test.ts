@@ -17,13 +17,16 @@ afterEach(async () => {
   await app[Symbol.asyncDispose]()
 })
 
-function hold(step: "bootTemplate" | "clone" | "restore"): void {
+function hold(step: "begin" | "clone" | "restore"): void {
   const { promise, resolve } = Promise.withResolvers<void>()
   release = resolve
   isReached = false
-  const machines = app.host.machines as unknown as Record<string, (...given: unknown[]) => Promise<unknown>>
-  const original = machines[step]?.bind(machines)
-  machines[step] = async (...given) => {
+  const part = (step === "begin" ? app.host.templates : app.host.machines) as unknown as Record<
+    string,
+    (...given: unknown[]) => Promise<unknown>
+  >
+  const original = part[step]?.bind(part)
+  part[step] = async (...given) => {
     isReached = true
     await promise
     return original?.(...given)
@@ -57,7 +60,7 @@ async function expectNothingLeft(): Promise<void> {
 }
 
 test("a client that leaves while a template is made takes its create back at once; the template is finished", async () => {
-  hold("bootTemplate")
+  hold("begin")
   await askAndLeave("/sandboxes", { name: "dev" })
   await until("it is gone", async () => (await names()).length === 0)
   release()
@@ -113,7 +116,7 @@ test("who asks only if there is none, and leaves, does no harm to the one there 
 })
 
 test("destroy does not wait for the template either", async () => {
-  hold("bootTemplate")
+  hold("begin")
   const create = app.call("POST", "/sandboxes", { name: "dev" })
   await until("the template is in the making", () => isReached)
   expect((await app.call("DELETE", "/sandboxes/dev")).status).toBe(200)

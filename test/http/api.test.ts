@@ -318,21 +318,19 @@ describe("when the host refuses the clean-up too", () => {
 
 describe("a destroy wins over", () => {
   /** Holds a call to the host up; from then on no guest answers before its channel closes. */
-  function hold(step: "clone" | "restore" | "boot" | "bootTemplate"): { reached: Promise<void>; go(): void } {
+  function hold(step: "clone" | "restore" | "boot" | "begin"): { reached: Promise<void>; go(): void } {
     const reached = Promise.withResolvers<void>()
     const gate = Promise.withResolvers<void>()
-    const { machines, guests } = host
-    const real = machines[step] as (...parameters: unknown[]) => Promise<never>
-    const open = guests.open
-    host.guests.open = async (options) => {
-      const guest = await open(options)
+    const part = (step === "begin" ? host.templates : host.machines) as unknown as Record<string, unknown>
+    const real = part[step] as (...parameters: unknown[]) => Promise<never>
+    host.opened = (guest) => {
       const never = () => guest.closed.then(() => Promise.reject(new Error("the channel was closed")))
       return Object.assign(guest, { waitReady: never, personalise: never, refresh: never })
     }
-    machines[step] = async (...parameters: unknown[]) => {
+    part[step] = async (...parameters: unknown[]) => {
       reached.resolve()
       await gate.promise
-      return real.apply(machines, parameters)
+      return real.apply(part, parameters)
     }
     return { reached: reached.promise, go: gate.resolve }
   }
@@ -387,7 +385,7 @@ describe("a destroy wins over", () => {
   )
 
   test("a create that waits for a template", async () => {
-    const { reached, go } = hold("bootTemplate")
+    const { reached, go } = hold("begin")
     const creating = call("POST", "/sandboxes", { body: { name: "dev" } })
     await reached
     expect((await call("DELETE", "/sandboxes/dev")).status).toBe(200)

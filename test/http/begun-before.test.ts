@@ -28,9 +28,7 @@ beforeAll(async () => {
   served = await serveOnFakeHost({ dataDir: directory, isRateLimited: false })
   operator = await openStore({ dataDir: directory })
   key = (await operator.users.create({ name: "alice" })).key
-  const { guests } = served.host
-  const open = guests.open.bind(guests)
-  guests.open = async (options) => recorded(await open(options), asked)
+  served.host.opened = (guest) => recorded(guest, asked)
   const created = await fetch(`${served.url}/sandboxes`, {
     method: "POST",
     headers: { authorization: `Bearer ${key}` },

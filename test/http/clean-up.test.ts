@@ -14,7 +14,7 @@ beforeEach(async () => {
 })
 afterEach(() => own[Symbol.asyncDispose]())
 
-const left = async () => (await own.host.machines.measureTemplates()).map(({ id }) => id).sort()
+const left = async () => (await own.host.templates.measure()).map(({ id }) => id).sort()
 const create = async (name: string, memory_mb: number) =>
   expect((await own.call("POST", "/sandboxes", { name, memory_mb })).status).toBe(201)
 

@@ -540,10 +540,11 @@ describe("answers of a bad application", () => {
 
     for (const guest of stage.core.guests.values()) guest.close()
     let wakes = 0
-    stage.host.guests.open = () => {
+    const refuse = () => {
       wakes++
       return Promise.reject(new AppError("unavailable", "no"))
     }
+    Object.assign(stage.host.machines, { boot: refuse, restore: refuse })
     stage.host.running.clear()
     const resting = await Promise.all(Array.from({ length: 5 }, () => fetch(url("/"), { headers: host })))
     expect(resting.map(({ status }) => status)).toEqual([503, 503, 503, 503, 503])

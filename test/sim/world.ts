@@ -6,7 +6,7 @@
 
 import { AppError } from "@bhatti/contract/errors"
 import type { GuestCommand, GuestIdentity, OutputChunk } from "@bhatti/contract/guest"
-import type { Guest, GuestProcess, Host, Machine, Place, Template } from "../../src/core/host.ts"
+import type { Guest, GuestProcess, Host, Machine, Place, Started, Template } from "../../src/core/host.ts"
 import { fakeHost } from "../support/fake-host.ts"
 import type { Life, SimulatedTime } from "./life.ts"
 
@@ -57,7 +57,6 @@ export class World {
   readonly directories = new Map<string, Directory>()
   readonly processes = new Map<number, Process>()
   readonly templates = new Map<string, Template>()
-  /** By directory, and by id. */
   readonly drafts = new Map<string, Copy>()
   readonly kept = new Map<string, Copy>()
   readonly time: SimulatedTime
@@ -112,21 +111,24 @@ export class World {
     this.bootId++
   }
 
-  spawn(life: Life, place: Place, start: Pick<Process, "memory" | "memoryBase">): Process {
-    this.#onSpawn(place.name)
-    if (this.unstartable.has(place.name)) throw new AppError("unavailable", "injected: it does not start")
-    const directory = this.directories.get(place.name)
-    if (!directory?.disk) throw new Error(`${place.name} has no disk to start from`)
+  spawn(
+    life: Life,
+    place: Pick<Place, "id" | "slot">,
+    start: Pick<Process, "memory" | "memoryBase">,
+  ): Process {
+    this.#onSpawn(place.id)
+    if (this.unstartable.has(place.id)) throw new AppError("unavailable", "injected: it does not start")
+    const directory = this.directories.get(place.id)
+    if (!directory?.disk) throw new Error(`${place.id} has no disk to start from`)
     for (const other of this.processes.values()) {
-      if (other.directory === directory)
-        this.violation(`a second machine starts on the disk of ${place.name}`)
+      if (other.directory === directory) this.violation(`a second machine starts on the disk of ${place.id}`)
       if (place.slot !== 0 && other.slot === place.slot)
         this.violation(`two machines have the slot ${place.slot}`)
     }
     const process: Process = {
       ...start,
       pid: this.#nextPid++,
-      name: place.name,
+      name: place.id,
       directory,
       slot: place.slot,
       startedBy: life,
@@ -160,10 +162,32 @@ export class World {
     const diskFull = () => Object.assign(new Error("injected: no space left"), { code: "ENOSPC" })
     const machineOf = (process: Process): Machine => ({
       process: { pid: process.pid, startTicks: 1, bootId: String(this.bootId) },
-      directory: `/sim/${process.name}`,
+      id: process.name,
       memoryBase: process.memoryBase,
     })
-    const idOf = (directory: string) => directory.slice("/sim/".length)
+    const connect = async (id: string): Promise<Guest> => {
+      await life.step("connect", [refused("connect")])
+      const sockets = this.directories.get(id)?.sockets
+      const isListening =
+        sockets && (sockets.process ? this.processes.has(sockets.process.pid) : sockets.preparedBy === life)
+      if (!isListening) throw new AppError("unavailable", "nobody listens at the machine's socket")
+      const guest = new SimulatedGuest(this, life, sockets)
+      sockets.clients.push(guest)
+      return guest as unknown as Guest
+    }
+    const start = async (id: string, run: () => Promise<Machine>): Promise<Started> => {
+      await life.step("sockets", [refused("sockets")])
+      const found = this.directories.get(id)
+      if (!found) throw new Error(`no directory of ${id}`)
+      found.sockets = { preparedBy: life, process: undefined, clients: [] }
+      const guest = await connect(id)
+      try {
+        return { machine: await run(), guest }
+      } catch (error) {
+        guest.close()
+        throw error
+      }
+    }
     const kill = async (label: string, find: () => Process | undefined) => {
       await life.step(label, [refused("the process does not end")])
       const process = find()
@@ -175,103 +199,53 @@ export class World {
       ...fake,
       machines: {
         ...fake.machines,
-        findTemplate: async (spec) => this.templates.get(JSON.stringify([spec.cpus, spec.memoryMib])),
-        getTemplate: async (id) => {
-          const found = [...this.templates.values()].find((template) => template.id === id)
-          if (!found) throw new AppError("unavailable", `the template ${id} is missing`, { retryable: false })
-          return found
-        },
-        beginTemplate: async () => {
-          await life.step("begin template", [diskFull])
-          const directory = { disk: { version: 0, file: null }, snapshot: undefined, sockets: undefined }
-          this.directories.set(templateName, directory)
-          return {
-            directory: `/sim/${templateName}`,
-            diskPath: "/sim/draft/disk",
-            blankOverlayPath: "/sim/draft/blank",
-          }
-        },
-        bootTemplate: async (_draft, spec) => {
-          await life.step("boot template", [refused("boot template")])
-          const memory: Memory = { owner: undefined, marker: null, isFresh: true }
-          const process = this.spawn(
-            life,
-            { ...nowhere, name: templateName, slot: 0 },
-            { memory, memoryBase: "empty" },
-          )
-          this.#templateKeys.set(process.pid, JSON.stringify([spec.cpus, spec.memoryMib]))
-          await life.step("template booted")
-          return machineOf(process)
-        },
-        publishTemplate: async (_draft, machine) => {
-          await life.step("publish template", [diskFull])
-          const process = this.ask(machine)
-          const key = this.#templateKeys.get(process.pid) ?? ""
-          this.end(process)
-          this.directories.delete(templateName)
-          await life.step("template saved")
-          const template = { id: `template ${key}`, diskMib: 8192, blankOverlayPath: "/sim/blank" }
-          this.templates.set(key, template)
-          return template
-        },
-        abandonTemplate: async () => {
-          await life.step("abandon template")
-          this.directories.delete(templateName)
-        },
-        removeLeftovers: async () => {
-          await kill("remove leftovers", () => this.named(templateName))
-          this.directories.delete(templateName)
-        },
-        prepareSockets: async (directory) => {
-          await life.step("sockets", [refused("sockets")])
-          const found = this.directories.get(idOf(directory))
-          if (!found) throw new Error(`no directory ${directory}`)
-          found.sockets = { preparedBy: life, process: undefined, clients: [] }
-          return { agent: 0, qmp: 0 }
-        },
-        clone: async (place) => {
-          await life.step("clone", [refused("clone")])
-          const memory: Memory = { owner: templateOwner, marker: null, isFresh: false }
-          const process = this.spawn(life, place, { memory, memoryBase: "template" })
-          await life.step("cloned")
-          return machineOf(process)
-        },
-        boot: async (place) => {
-          await life.step("boot", [refused("boot")])
-          const memory: Memory = { owner: undefined, marker: null, isFresh: true }
-          const process = this.spawn(life, place, { memory, memoryBase: "empty" })
-          await life.step("booted")
-          return machineOf(process)
-        },
-        restore: async (place) => {
-          await life.step("restore", [refused("restore")])
-          const directory = this.directories.get(place.name)
-          const snapshot = directory?.snapshot
-          if (!directory || !snapshot) throw damaged()
-          const process = this.spawn(life, place, { memory: undefined, memoryBase: snapshot.memoryBase })
-          try {
-            await life.step("restore: load", [refused("load"), damaged])
-            if (!this.processes.has(process.pid)) throw refused("it ended")()
-            if (process.isHung) throw refused("it hangs")()
-            if (snapshot.damage !== "none") throw damaged()
-          } catch (error) {
-            await kill("restore: undo", () => this.processes.get(process.pid))
-            throw error
-          }
-          if (snapshot.diskVersion !== directory.disk?.version) {
-            violation(`${place.name} continues from a memory that its disk has outgrown`)
-          }
-          process.memory = { ...snapshot.memory, isFresh: false }
-          await life.step("restored")
-          return machineOf(process)
-        },
+        clone: (place) =>
+          start(place.id, async () => {
+            await life.step("clone", [refused("clone")])
+            const memory: Memory = { owner: templateOwner, marker: null, isFresh: false }
+            const process = this.spawn(life, place, { memory, memoryBase: "template" })
+            await life.step("cloned")
+            return machineOf(process)
+          }),
+        boot: (place) =>
+          start(place.id, async () => {
+            await life.step("boot", [refused("boot")])
+            const memory: Memory = { owner: undefined, marker: null, isFresh: true }
+            const process = this.spawn(life, place, { memory, memoryBase: "empty" })
+            await life.step("booted")
+            return machineOf(process)
+          }),
+        restore: (place) =>
+          start(place.id, async () => {
+            await life.step("restore", [refused("restore")])
+            const directory = this.directories.get(place.id)
+            const snapshot = directory?.snapshot
+            if (!directory || !snapshot) throw damaged()
+            const process = this.spawn(life, place, { memory: undefined, memoryBase: snapshot.memoryBase })
+            try {
+              await life.step("restore: load", [refused("load"), damaged])
+              if (!this.processes.has(process.pid)) throw refused("it ended")()
+              if (process.isHung) throw refused("it hangs")()
+              if (snapshot.damage !== "none") throw damaged()
+            } catch (error) {
+              await kill("restore: undo", () => this.processes.get(process.pid))
+              throw error
+            }
+            if (snapshot.diskVersion !== directory.disk?.version) {
+              violation(`${place.id} continues from a memory that its disk has outgrown`)
+            }
+            process.memory = { ...snapshot.memory, isFresh: false }
+            await life.step("restored")
+            return machineOf(process)
+          }),
+        connect,
         checkDisk: async () => {
           await life.step("check disk")
           return { missingMib: 0 }
         },
-        checkSnapshot: async (directory) => {
+        checkSnapshot: async (id) => {
           await life.step("check snapshot")
-          const snapshot = this.directories.get(idOf(directory))?.snapshot
+          const snapshot = this.directories.get(id)?.snapshot
           if (!snapshot) return { fits: false, reason: "there is no memory snapshot" }
           return snapshot.damage === "visible"
             ? { fits: false, reason: "it is damaged" }
@@ -298,7 +272,7 @@ export class World {
           await life.step("save: memory", [diskFull])
           const { memory, directory } = this.ask(machine)
           if (!memory || !directory.disk) throw new Error("nothing to save")
-          const target = options === undefined ? directory : this.#draft(options.directory)
+          const target = options === undefined ? directory : this.#draft(options.draft)
           target.snapshot = {
             memory: { ...memory },
             memoryBase: process.memoryBase,
@@ -307,9 +281,9 @@ export class World {
           }
           await life.step("saved", [refused("saved, but not synced")])
         },
-        removeSnapshot: async (directory) => {
+        removeSnapshot: async (id) => {
           await life.step("remove snapshot", [refused("remove snapshot")])
-          const found = this.directories.get(idOf(directory))
+          const found = this.directories.get(id)
           if (found) found.snapshot = undefined
           await life.step("snapshot removed")
         },
@@ -319,41 +293,90 @@ export class World {
           return this.find(machine) === undefined
         },
         endOf: async () => undefined,
-        lastEndIn: async () => undefined,
+        lastEndOf: async () => undefined,
         ranOutOfMemory: async () => false,
-        findIn: (directory) => {
-          const process = this.named(idOf(directory))
+        find: (id) => {
+          const process = this.named(id)
           return process && machineOf(process)
         },
-        cpuMs: () => 0,
+        usageOf: () => ({ cpuMs: 0, diskBytes: 0, networkBytes: 0 }),
         untouchedMib: async () => undefined,
         availableMemoryMib: () => this.availableMemoryMib,
         kill: (machine) => kill("kill", () => this.find(machine)),
-        killIn: (directory) => kill("kill what is there", () => this.named(idOf(directory))),
+        killAll: (id) => kill("kill what is there", () => this.named(id)),
         slotsInUse: () => [],
         growDisk: async (machine) => {
           await life.step("grow disk", [refused("grow disk")])
           this.ask(machine)
         },
         diagnose: async () => ({ qemu: "", console: "" }),
-        agentSocket: (directory) => directory,
+      },
+      templates: {
+        ...fake.templates,
+        find: async (spec) => this.templates.get(JSON.stringify([spec.cpus, spec.memoryMib])),
+        get: async (id) => {
+          const found = [...this.templates.values()].find((template) => template.id === id)
+          if (!found) throw new AppError("unavailable", `the template ${id} is missing`, { retryable: false })
+          return found
+        },
+        begin: async (spec) => {
+          await life.step("begin template", [diskFull])
+          const directory = { disk: { version: 0, file: null }, snapshot: undefined, sockets: undefined }
+          this.directories.set(templateName, directory)
+          const abandon = async () => {
+            await life.step("abandon template")
+            this.directories.delete(templateName)
+          }
+          await using undo = new AsyncDisposableStack()
+          undo.defer(abandon)
+          await life.step("create base", [diskFull])
+          const { machine, guest } = await start(templateName, async () => {
+            await life.step("boot template", [refused("boot template")])
+            const memory: Memory = { owner: undefined, marker: null, isFresh: true }
+            const place = { id: templateName, slot: 0 }
+            const process = this.spawn(life, place, { memory, memoryBase: "empty" })
+            await life.step("template booted")
+            return machineOf(process)
+          })
+          undo.defer(() => kill("kill the template's machine", () => this.find(machine)))
+          undo.defer(() => guest.close())
+          const begun = undo.move()
+          return {
+            guest,
+            diagnose: async () => ({ qemu: "", console: "" }),
+            publish: async () => {
+              await life.step("publish template", [diskFull])
+              this.end(this.ask(machine))
+              this.directories.delete(templateName)
+              await life.step("template saved")
+              const key = JSON.stringify([spec.cpus, spec.memoryMib])
+              const template = { id: `template ${key}`, diskMib: 8192 }
+              this.templates.set(key, template)
+              return template
+            },
+            [Symbol.asyncDispose]: () => begun.disposeAsync(),
+          }
+        },
+        removeUnfinished: async () => {
+          await kill("remove leftovers", () => this.named(templateName))
+          this.directories.delete(templateName)
+        },
       },
       snapshots: {
         begin: async (id) => {
           await life.step("draft", [diskFull])
-          this.drafts.set(draftDirectory(id), { disk: undefined, snapshot: undefined })
-          return draftDirectory(id)
+          this.drafts.set(id, { disk: undefined, snapshot: undefined })
         },
         copyAhead: async ({ id, sandboxId }) => {
           await life.step("copy ahead", [diskFull])
           const source = this.directories.get(sandboxId)
           if (!source?.disk) throw new Error(`no disk of ${sandboxId}`)
-          this.#draft(draftDirectory(id)).disk = { ...source.disk }
+          this.#draft(id).disk = { ...source.disk }
           await life.step("copied ahead")
         },
         capture: async ({ id, sandboxId, storedMemory }) => {
           await life.step("capture", [diskFull])
-          const draft = this.#draft(draftDirectory(id))
+          const draft = this.#draft(id)
           const source = this.directories.get(sandboxId)
           if (!source?.disk) throw new Error(`no disk of ${sandboxId}`)
           const running = this.named(sandboxId)
@@ -364,15 +387,14 @@ export class World {
         },
         publish: async (id) => {
           await life.step("publish", [diskFull])
-          this.kept.set(id, this.#draft(draftDirectory(id)))
-          this.drafts.delete(draftDirectory(id))
+          this.kept.set(id, this.#draft(id))
+          this.drafts.delete(id)
           await life.step("published")
           return { bytes: 1024 }
         },
-        abandon: async (id) => void this.drafts.delete(draftDirectory(id)),
+        abandon: async (id) => void this.drafts.delete(id),
         place: async ({ id, sandboxId }) => this.#place(life, this.kept.get(id), sandboxId),
-        placeDraft: async ({ id, sandboxId }) =>
-          this.#place(life, this.drafts.get(draftDirectory(id)), sandboxId),
+        placeDraft: async ({ id, sandboxId }) => this.#place(life, this.drafts.get(id), sandboxId),
         remove: async (id) => {
           await life.step("remove copy")
           this.kept.delete(id)
@@ -390,7 +412,6 @@ export class World {
       },
       disks: {
         ...fake.disks,
-        createBase: () => life.step("create base", [diskFull]),
         createSandbox: async ({ id }) => {
           await life.step("create directory", [diskFull])
           const directory: Directory = { disk: undefined, snapshot: undefined, sockets: undefined }
@@ -403,10 +424,7 @@ export class World {
           }
           directory.disk = { version: 0, file: null }
           await life.step("disk created")
-          return { directory: `/sim/${id}`, overlayPath: `/sim/${id}/disk` }
         },
-        directoryOf: (id) => `/sim/${id}`,
-        overlayOf: (id) => `/sim/${id}/disk`,
         removeSandbox: async (id) => {
           await life.step("remove directory", [refused("remove directory")])
           const directory = this.directories.get(id)
@@ -421,27 +439,12 @@ export class World {
         freeMib: async () => 100_000,
         overlayMib: async () => 1,
       },
-      guests: {
-        open: async ({ socketPath }) => {
-          await life.step("connect", [refused("connect")])
-          const sockets = this.directories.get(idOf(socketPath))?.sockets
-          const isListening =
-            sockets &&
-            (sockets.process ? this.processes.has(sockets.process.pid) : sockets.preparedBy === life)
-          if (!isListening) throw new AppError("unavailable", "nobody listens at the machine's socket")
-          const guest = new SimulatedGuest(this, life, sockets)
-          sockets.clients.push(guest)
-          return guest as unknown as Guest
-        },
-      },
     }
   }
 
-  readonly #templateKeys = new Map<number, string>()
-
-  #draft(directory: string): Copy {
-    const draft = this.drafts.get(directory)
-    if (!draft) throw new Error(`no draft ${directory}`)
+  #draft(id: string): Copy {
+    const draft = this.drafts.get(id)
+    if (!draft) throw new Error(`no draft ${id}`)
     return draft
   }
 
@@ -453,19 +456,6 @@ export class World {
     await life.step("placed")
     return { hasMemory: copy.snapshot !== undefined }
   }
-}
-
-function draftDirectory(id: string): string {
-  return `/sim/draft of ${id}`
-}
-
-const nowhere = {
-  template: { id: "", diskMib: 0, blankOverlayPath: "" },
-  directory: "",
-  overlayPath: "",
-  sockets: { agent: 0, qmp: 0 },
-  tapName: undefined,
-  diskMib: 8192,
 }
 
 const pausedStepsMax = 20

@@ -25,23 +25,22 @@ export const callsFile = "calls.log"
 /** Calls that change something or can fail; those that only look are left alone. */
 const counted = {
   machines: [
-    "loadTemplate",
-    "prepareSockets",
     "clone",
     "restore",
     "boot",
+    "connect",
     "checkSnapshot",
     "pause",
     "resume",
     "saveSnapshot",
     "removeSnapshot",
     "kill",
-    "killIn",
+    "killAll",
   ],
   disks: ["createSandbox", "removeSandbox", "stampOf"],
   snapshots: ["begin", "copyAhead", "capture", "publish", "abandon", "place", "placeDraft", "remove"],
-  guests: ["open"],
-} satisfies { [Part in "machines" | "disks" | "snapshots" | "guests"]: (keyof Host[Part])[] }
+  templates: ["load"],
+} satisfies { [Part in "machines" | "templates" | "disks" | "snapshots"]: (keyof Host[Part])[] }
 const countedOfNetwork: (keyof Network)[] = ["attach", "linkUp", "detach"]
 const countedOfGuest: (keyof Guest)[] = ["waitReady", "personalise", "refresh", "quiesce"]
 
@@ -87,13 +86,19 @@ function failing(dataDir: string): (host: Host) => Host {
         }
       },
     })
+  /** Starts and connections come with a guest, whose calls are counted too. */
+  const withGuest = (result: unknown) => {
+    if (typeof result !== "object" || result === null) return result
+    if ("personalise" in result) return wrap(result as Guest, countedOfGuest)
+    return "guest" in result ? { ...result, guest: wrap(result.guest as Guest, countedOfGuest) } : result
+  }
   return (host) => ({
     ...host,
-    machines: wrap(host.machines, counted.machines),
+    machines: wrap(host.machines, counted.machines, withGuest),
+    templates: wrap(host.templates, counted.templates),
     disks: wrap(host.disks, counted.disks),
     snapshots: wrap(host.snapshots, counted.snapshots),
     network: host.network && wrap(host.network, countedOfNetwork),
-    guests: wrap(host.guests, counted.guests, (guest) => wrap(guest as Guest, countedOfGuest)),
   })
 }
 

@@ -28,6 +28,7 @@ import type {
   Kernel,
   Machine,
   MachineEnd,
+  Started,
   Template,
 } from "../../src/core/host.ts"
 import { closedAmong } from "../../src/network/internal.ts"
@@ -120,6 +121,8 @@ export type FakeHost = Host & {
   nextTimerMs: number | null | undefined
   /** Processor time that the answer takes. */
   nextTimerCpuMs: number
+  /** Lets a test change a guest that is connected to. */
+  opened: (guest: Guest) => Guest
   /** The session `init` of the guest that was met last ends. */
   endInit: (exitCode: number, signal?: string | null) => void
   /** A connection to a port of any guest. */
@@ -133,18 +136,23 @@ export function fakeHost(): FakeHost {
   let nextPid = 1000
   const holds = new Map<string, { reach: () => void; released: Promise<void> }>()
   const kernel: Kernel = { hash: "kernel", vmlinux: "/vmlinux", initramfs: "/initramfs", version: "6.1" }
-  const template: Template = { id: "template-1", diskMib: 8192, blankOverlayPath: "/template/blank" }
+  const template: Template = { id: "template-1", diskMib: 8192 }
   const templates = new Map<string, Template>()
-  let booting = ""
   let nextTemplate = 1
-  const newMachine = (directory: string): Machine => ({
-    process: { pid: nextPid++, startTicks: 1, bootId: "fake" },
-    directory,
-    memoryBase: "template",
-  })
-  const run = (machine: Machine): Machine => {
-    host.running.set(machine.process.pid, { directory: machine.directory })
-    return machine
+  const at = (id: string) => `/fake/${id}`
+  const run = async (id: string, start: (directory: string) => void): Promise<Started> => {
+    const process = { pid: nextPid++, startTicks: 1, bootId: "fake" }
+    start(at(id))
+    systems.listening.add(at(id))
+    host.running.set(process.pid, { directory: at(id) })
+    return { machine: { id, process, memoryBase: "template" }, guest: connect(at(id)) }
+  }
+  const connect = (directory: string): Guest => {
+    if (!systems.listening.has(directory))
+      throw new AppError("unavailable", "cannot connect to the guest's channel")
+    const guest = new FakeGuest(host, systems, directory)
+    guestsByDirectory.set(directory, (guestsByDirectory.get(directory) ?? new Set()).add(guest))
+    return host.opened(guest)
   }
   const systems = new FakeSystems()
   const guestsByDirectory = new Map<string, Set<FakeGuest>>()
@@ -229,12 +237,12 @@ export function fakeHost(): FakeHost {
     openStreams: 0,
     nextTimerMs: null,
     nextTimerCpuMs: 0,
+    opened: (guest) => guest,
     endInit: () => undefined,
     dial: (port) => {
       throw new AppError("unavailable", `nothing listens on port ${port}`)
     },
     network: {
-      tapOf: (id) => `tap-${id}`,
       closedAmong: (cidrs) => closedAmong(cidrs, { subnet: "10.209.0.0/16", opened: ["172.31.0.0/24"] }),
       identityOf: ({ slot }) => ({
         mac: "02:00:00:00:00:01",
@@ -264,71 +272,27 @@ export function fakeHost(): FakeHost {
     },
     machines: {
       bootId: "fake",
-      async findTemplate(spec) {
-        return templates.get(JSON.stringify(spec))
-      },
-      async getTemplate(id) {
-        const found = [...templates.values()].find((one) => one.id === id)
-        if (!found) throw new AppError("unavailable", `the template ${id} is missing`, { retryable: false })
-        return found
-      },
-      async loadTemplate() {},
-      async beginTemplate() {
-        await reach("template")
-        return { directory: "/template", diskPath: "/template/disk", blankOverlayPath: "/template/blank" }
-      },
-      bootTemplate: async (_draft, spec) => {
-        booting = JSON.stringify(spec)
-        systems.boot("/template")
-        systems.listening.add("/template")
-        return newMachine("/template")
-      },
-      async publishTemplate() {
-        end("/template")
-        const made = { ...template, id: `template-${nextTemplate++}` }
-        templates.set(booting, made)
-        return made
-      },
-      async abandonTemplate() {},
-      measureTemplates: async () =>
-        [...templates.values()].map(({ id }) => ({
-          id,
-          mib: 100,
-          imageHash: "image",
-          lastUsedMs: host.templatesUsedMs,
-        })),
-      async removeTemplate(id) {
-        for (const [spec, one] of templates) if (one.id === id) templates.delete(spec)
-        return true
-      },
-      async removeLeftovers() {},
-      async prepareSockets(directory) {
-        systems.listening.add(directory)
-        return { agent: 0, qmp: 0 }
-      },
-      async clone({ directory }) {
+      async clone({ id }) {
         await reach("clone")
-        systems.clone(directory)
-        return run(newMachine(directory))
+        return run(id, (directory) => systems.clone(directory))
       },
-      async restore({ directory }) {
+      async restore({ id }) {
         await reach("restore")
-        systems.restore(directory)
-        return run(newMachine(directory))
+        return run(id, (directory) => systems.restore(directory))
       },
-      async boot({ directory }) {
+      async boot({ id }) {
         await reach("boot")
-        systems.boot(directory)
-        return run(newMachine(directory))
+        return run(id, (directory) => systems.boot(directory))
       },
+      connect: async (id) => connect(at(id)),
       async checkDisk() {
         if (host.diskDamage !== undefined)
           throw new AppError("unavailable", host.diskDamage, { retryable: false })
         return { missingMib: 0 }
       },
-      checkSnapshot: async (directory) => {
+      checkSnapshot: async (id) => {
         if (host.misfit !== undefined) return { fits: false, reason: host.misfit }
-        return host.memories.has(directory)
+        return host.memories.has(at(id))
           ? { fits: true, memoryMib: 20 }
           : { fits: false, reason: "there is no memory snapshot" }
       },
@@ -349,12 +313,12 @@ export function fakeHost(): FakeHost {
       async saveSnapshot(machine, options) {
         await reach("save")
         ask(machine)
-        const into = options?.directory ?? machine.directory
-        systems.save(machine.directory, into)
+        const into = options ? `/draft/${options.draft}` : at(machine.id)
+        systems.save(at(machine.id), into)
         host.memories.add(into)
       },
-      async removeSnapshot(directory) {
-        host.memories.delete(directory)
+      async removeSnapshot(id) {
+        host.memories.delete(at(id))
       },
       openSharedMemory: () => {
         throw new AppError("unavailable", "a machine that is played shares no memory")
@@ -362,45 +326,78 @@ export function fakeHost(): FakeHost {
       isRunning: ({ process }) => host.running.has(process.pid),
       endsWithin: async ({ process }) => !host.running.has(process.pid),
       endOf: async () => host.end,
-      lastEndIn: async () => host.end,
+      lastEndOf: async () => host.end,
       ranOutOfMemory: async () => host.isOutOfMemory,
-      findIn(directory) {
-        const pid = [...host.running].find(([, machine]) => machine.directory === directory)?.[0]
-        return pid === undefined
-          ? undefined
-          : { process: { pid, startTicks: 1, bootId: "fake" }, directory, memoryBase: "template" }
+      find(id) {
+        const pid = [...host.running].find(([, machine]) => machine.directory === at(id))?.[0]
+        if (pid === undefined) return undefined
+        return { id, process: { pid, startTicks: 1, bootId: "fake" }, memoryBase: "template" }
       },
-      cpuMs: () => host.cpuMsNow,
+      usageOf: () => ({
+        cpuMs: host.cpuMsNow,
+        diskBytes: host.trafficNow.disk,
+        networkBytes: host.trafficNow.network,
+      }),
       untouchedMib: async () => undefined,
-      trafficBytes: () => host.trafficNow,
       availableMemoryMib: () => host.availableMemoryMibNow,
       setUrgency() {},
-      async kill({ process, directory }) {
+      async kill({ id, process }) {
         await reach("kill")
         host.running.delete(process.pid)
-        end(directory)
+        end(at(id))
       },
-      async killIn(directory) {
-        for (const [pid, running] of host.running)
-          if (running.directory === directory) host.running.delete(pid)
-        end(directory)
+      async killAll(id) {
+        for (const [pid, running] of host.running) if (running.directory === at(id)) host.running.delete(pid)
+        end(at(id))
       },
       slotsInUse: () => host.slotsInUseNow,
       async growDisk() {
         fail("grow")
       },
       diagnose: async () => ({ qemu: "", console: "" }),
-      agentSocket: (directory) => `${directory}/agent.sock`,
+    },
+    templates: {
+      find: async (spec) => templates.get(JSON.stringify(spec)),
+      async get(id) {
+        const found = [...templates.values()].find((one) => one.id === id)
+        if (!found) throw new AppError("unavailable", `the template ${id} is missing`, { retryable: false })
+        return found
+      },
+      async load() {},
+      async begin(spec) {
+        await reach("template")
+        systems.boot("/template")
+        systems.listening.add("/template")
+        return {
+          guest: connect("/template"),
+          diagnose: async () => ({ qemu: "", console: "" }),
+          async publish() {
+            end("/template")
+            const made = { ...template, id: `template-${nextTemplate++}` }
+            templates.set(JSON.stringify(spec), made)
+            return made
+          },
+          [Symbol.asyncDispose]: async () => end("/template"),
+        }
+      },
+      measure: async () =>
+        [...templates.values()].map(({ id }) => ({
+          id,
+          mib: 100,
+          imageHash: "image",
+          lastUsedMs: host.templatesUsedMs,
+        })),
+      async remove(id) {
+        for (const [spec, one] of templates) if (one.id === id) templates.delete(spec)
+        return true
+      },
+      async removeUnfinished() {},
     },
     disks: {
-      async createBase() {},
       async createSandbox({ id }) {
         fail("disk")
         host.directories.add(id)
-        return { directory: `/fake/${id}`, overlayPath: `/fake/${id}/disk` }
       },
-      directoryOf: (id) => `/fake/${id}`,
-      overlayOf: (id) => `/fake/${id}/disk`,
       async removeSandbox(id) {
         host.directories.delete(id)
         host.memories.delete(`/fake/${id}`)
@@ -450,7 +447,6 @@ export function fakeHost(): FakeHost {
       async begin(id) {
         await reach("draft")
         host.drafts.add(id)
-        return `/draft/${id}`
       },
       async copyAhead() {
         fail("copy ahead")
@@ -524,16 +520,6 @@ export function fakeHost(): FakeHost {
       async removeUnused(neededImages) {
         host.neededImages = [...neededImages]
         return []
-      },
-    },
-    guests: {
-      async open({ socketPath }) {
-        const directory = socketPath.replace(/\/agent\.sock$/, "")
-        if (!systems.listening.has(directory))
-          throw new AppError("unavailable", "cannot connect to the guest's channel")
-        const guest = new FakeGuest(host, systems, directory)
-        guestsByDirectory.set(directory, (guestsByDirectory.get(directory) ?? new Set()).add(guest))
-        return guest
       },
     },
   }
