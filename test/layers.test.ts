@@ -157,3 +157,51 @@ test("a listing names whose things it lists", async () => {
   }
   expect(wrong).toEqual([])
 })
+
+test("no files import each other in a circle, not even types or late", async () => {
+  const above = resolve(root, "..")
+  const files = [...new Bun.Glob("{contract,sdk,src}/**/*.ts").scanSync(above)]
+  const imports = new Map<string, string[]>()
+  for (const file of files.filter((file) => !file.includes("node_modules/") && !file.endsWith(".test.ts"))) {
+    const text = await Bun.file(join(above, file)).text()
+    const paths = [...text.matchAll(/(?:from|import)\s*\(?\s*"([^"]+)"/g)].map(([, path = ""]) => path)
+    imports.set(
+      file,
+      paths.map((path) => fileOf(file, path)),
+    )
+  }
+  expect(imports.size).toBeGreaterThan(200)
+  expect(circlesOf(imports)).toEqual([])
+})
+
+/** The file that an import names, from the top of the repository. */
+function fileOf(file: string, path: string): string {
+  const inPackage = path.match(/^@bhatti\/(contract|sdk)\/(.+)$/)
+  if (inPackage) return `${inPackage[1] === "sdk" ? "sdk/typescript" : "contract"}/${inPackage[2]}.ts`
+  return path.startsWith(".") ? join(file, "..", path) : path
+}
+
+/** Groups of files that reach each other, by Tarjan's algorithm. */
+function circlesOf(imports: ReadonlyMap<string, string[]>): string[][] {
+  const found: string[][] = []
+  const indexes = new Map<string, number>()
+  const lowest = new Map<string, number>()
+  const stack: string[] = []
+  const visit = (file: string) => {
+    const index = indexes.size
+    indexes.set(file, index)
+    stack.push(file)
+    let low = index
+    for (const next of imports.get(file) ?? []) {
+      if (!imports.has(next)) continue
+      if (!indexes.has(next)) visit(next)
+      if (stack.includes(next)) low = Math.min(low, lowest.get(next) ?? indexes.get(next) ?? low)
+    }
+    lowest.set(file, low)
+    if (low < index) return
+    const circle = stack.splice(stack.indexOf(file))
+    if (circle.length > 1 || imports.get(file)?.includes(file)) found.push(circle.sort())
+  }
+  for (const file of imports.keys()) if (!indexes.has(file)) visit(file)
+  return found
+}

@@ -8,12 +8,12 @@ import { detach } from "./attachment.ts"
 import type { Core } from "./core.ts"
 import { withFailure } from "./failures.ts"
 import { findSandbox, noSandbox } from "./find.ts"
+import { heldText } from "./held.ts"
 import type { Machine } from "./host.ts"
 import { machineOf, templateToStart } from "./machine-of.ts"
 import { bootFromDisk } from "./power.ts"
 import { describeById, type Sandbox } from "./sandbox.ts"
 import { settle } from "./settle.ts"
-import { heldText } from "./space.ts"
 
 const answerDeadlineMs = 5000
 /** The guest gives its programs 5 s to end, then syncs. */

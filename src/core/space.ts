@@ -24,13 +24,13 @@ import type { Core } from "./core.ts"
 import { Defiance } from "./defiance.ts"
 import { DiskQuotas } from "./disk-quotas.ts"
 import { noSandbox } from "./find.ts"
+import { heldError, heldText } from "./held.ts"
 import type { Machine, Machines } from "./host.ts"
 import { machineOf, storeHot } from "./machine-of.ts"
 import type { Held, SpacePart } from "./parts.ts"
 import { settle } from "./settle.ts"
 
 const refreshDeadlineMs = 10_000
-const retryAfterSec = 10
 /** QEMU answers in milliseconds; a slow one must not delay the check of the others. */
 const answersWaitMs = 200
 /** How often a pending answer is checked for a guest that has been halted. */
@@ -386,23 +386,4 @@ export class Space implements SpacePart {
     core.thermal.forget(record.id)
     this.#record(record, "sandbox.released", "there is room")
   }
-}
-
-/** Text for a sentence about the sandbox. */
-export function heldText(held: Held): string {
-  return held === "host_disk" ? "the host's disk is nearly full" : "its owner's disk quota is used up"
-}
-
-function heldError(record: SandboxRecord, held: Held): AppError {
-  const message = `sandbox "${record.name}" is paused: ${heldText(held)}`
-  if (held === "disk_quota") {
-    return new AppError("limit_exceeded", message, {
-      hint: "destroy another sandbox or delete a snapshot, or ask the operator for a higher quota; a start lets it go on, to remove files inside",
-      subject: { kind: "disk_quota", sandbox: record.name },
-    })
-  }
-  return new AppError("unavailable", message, {
-    hint: "it resumes when there is space again: remove sandboxes or snapshots, or ask the operator to free space",
-    retryAfterSec,
-  })
 }

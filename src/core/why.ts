@@ -4,8 +4,8 @@ import type { Account } from "../store/users.ts"
 import type { Core } from "./core.ts"
 import { type FailedStart, restHint, restText } from "./failed-starts.ts"
 import { findSandbox } from "./find.ts"
+import { heldText } from "./held.ts"
 import type { Held } from "./parts.ts"
-import { heldText } from "./space.ts"
 
 /** Limit on the console text of a kernel that panicked. */
 const panicCharacters = 8192

@@ -3,8 +3,8 @@
 import { unreachable } from "@bhatti/contract/errors"
 import type { CreateSandbox, Sandbox, UpdateSandbox, Why } from "@bhatti/contract/sandbox"
 import type { EditSandbox } from "../../core/edit.ts"
+import { heldText } from "../../core/held.ts"
 import type * as core from "../../core/sandbox.ts"
-import { heldText } from "../../core/space.ts"
 import type * as why from "../../core/why.ts"
 
 export function createInput(body: CreateSandbox): core.CreateSandbox {
