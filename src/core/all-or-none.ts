@@ -43,6 +43,6 @@ export async function allOrNone<T>(
 
 /** The name is visible before its turn is taken, so a request may have destroyed the sandbox by then. */
 export async function checkStillWanted(core: Core, record: SandboxRecord): Promise<void> {
-  if (!core.doomed.has(record.id) && (await core.store.sandboxes.get(record.id))) return
+  if (!core.destroying.has(record.id) && (await core.store.sandboxes.get(record.id))) return
   throw new AppError("conflict", `sandbox "${record.name}" was destroyed while it was being created`)
 }

@@ -5,7 +5,7 @@ import type { Store } from "../store/store.ts"
 import { BoundedLog, type Log } from "./bounded-log.ts"
 import { type Clock, systemClock } from "./clock.ts"
 import type { Core, CoreSettings } from "./core.ts"
-import { Doomed } from "./doomed.ts"
+import { Destroying } from "./destroying.ts"
 import { EventLog } from "./events.ts"
 import { FailedStarts } from "./failed-starts.ts"
 import type { Guest, Host } from "./host.ts"
@@ -34,7 +34,7 @@ class Assembly implements Core {
   readonly keys: Keys
   readonly turns = new Turns()
   readonly guests = new Map<SandboxRecord["id"], Guest>()
-  readonly doomed = new Doomed()
+  readonly destroying = new Destroying()
   readonly failedStarts: FailedStarts
   readonly reboots: Reboots
   readonly memory: HostMemory

@@ -100,8 +100,8 @@ async function addSandbox(
   const draftId = `backup-${crypto.randomUUID()}`
   await using undo = new AsyncDisposableStack()
   undo.defer(() => core.host.snapshots.abandon(draftId))
-  const { hasMemory } = await core.doomed.watch([record], (doomed) =>
-    captureSandbox(core, record, draftId, { signal: AbortSignal.any([signal, doomed]) }),
+  const { hasMemory } = await core.destroying.watch([record], (destroying) =>
+    captureSandbox(core, record, draftId, { signal: AbortSignal.any([signal, destroying]) }),
   )
   await draft.addSandbox(record.id, draftId)
   copied.sandboxes.set(record.id, { hasMemory })

@@ -6,10 +6,10 @@
 import { AppError } from "@bhatti/contract/errors"
 import { errorCodeOf } from "../lib/error-code.ts"
 import type { SandboxRecord } from "../store/sandboxes.ts"
-import { dropGuest } from "./attach.ts"
 import { awake } from "./awake.ts"
 import type { Core } from "./core.ts"
 import { noSandbox } from "./find.ts"
+import { dropGuest } from "./guest-channel.ts"
 import type { Guest, Machine, Started, Template } from "./host.ts"
 import { personalise } from "./identity.ts"
 import { machineOf, templateOf } from "./machine-of.ts"
@@ -161,12 +161,12 @@ export async function startCopy(
   template: Template,
   { env, hasMemory }: { env: Record<string, string>; hasMemory: boolean },
 ): Promise<void> {
-  const introduce = ({ guest }: Started) =>
+  const giveIdentity = ({ guest }: Started) =>
     personalise(core, record, guest, { env, growDisk: false, deadlineMs: readyDeadlineMs })
   const saved = hasMemory || { reason: "its snapshot holds no memory" }
   await startSaved(core, record, template, saved, async () => {
     try {
-      return await startSandbox(core, record, { from: { kind: "memory", template }, introduce })
+      return await startSandbox(core, record, { from: { kind: "memory", template }, giveIdentity })
     } catch (cause) {
       if (cause instanceof AppError && !cause.retryable) return { reason: cause.message }
       throw new AppError("unavailable", `the copy "${record.name}" did not start`, {

@@ -6,7 +6,7 @@ import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Store } from "../store/store.ts"
 import type { BoundedLog } from "./bounded-log.ts"
 import type { Clock } from "./clock.ts"
-import type { Doomed } from "./doomed.ts"
+import type { Destroying } from "./destroying.ts"
 import type { EventLog } from "./events.ts"
 import type { FailedStarts } from "./failed-starts.ts"
 import type { Guest, Host } from "./host.ts"
@@ -41,7 +41,7 @@ export type Core = {
   /** The open channel to each running guest, by sandbox id. */
   guests: Map<SandboxRecord["id"], Guest>
   /** Sandboxes being destroyed: a request that gets their turn before the destroy does nothing. */
-  doomed: Doomed
+  destroying: Destroying
   /** Sandboxes that fail to start and back off. */
   failedStarts: FailedStarts
   reboots: Reboots

@@ -126,9 +126,9 @@ export async function startNew(
     from: pooled
       ? { kind: "pool", started: pooled }
       : { kind: "template", prepare: () => makeDisk(core, record, wanted) },
-    introduce: (started) => introduce(core, record, wanted, started),
-    async furnish(guest) {
-      await furnish(guest, input)
+    giveIdentity: (started) => giveIdentity(core, record, wanted, started),
+    async prepareGuest(guest) {
+      await prepareGuest(guest, input)
       checkStillAwaited(record, signal)
     },
   })
@@ -192,8 +192,8 @@ async function waitForTemplate(
   const leave = () => left.reject(goneError(record))
   signal?.addEventListener("abort", leave, { once: true })
   try {
-    return await core.doomed.watch([record], (doomed) =>
-      unlessAborted(Promise.race([ensureTemplate(core, spec), left.promise]), doomed),
+    return await core.destroying.watch([record], (destroying) =>
+      unlessAborted(Promise.race([ensureTemplate(core, spec), left.promise]), destroying),
     )
   } finally {
     signal?.removeEventListener("abort", leave)
@@ -211,7 +211,7 @@ async function makeDisk(core: Core, record: SandboxRecord, { spec, signal }: New
 }
 
 /** Gives the guest its identity, and its disk the requested size. No request may use it before that. */
-async function introduce(
+async function giveIdentity(
   core: Core,
   record: SandboxRecord,
   { spec, secrets, pooled }: New,
@@ -247,7 +247,7 @@ async function introduce(
 }
 
 /** Writes the requested files and the init script. A file that cannot be written fails the create. */
-async function furnish(guest: Guest, input: CreateSandbox): Promise<void> {
+async function prepareGuest(guest: Guest, input: CreateSandbox): Promise<void> {
   for (const { path, bytes, mode } of input.files ?? []) {
     const transfer = guest.writeFile({
       path,

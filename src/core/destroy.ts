@@ -2,11 +2,11 @@
 
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Account } from "../store/users.ts"
-import { dropGuest } from "./attach.ts"
 import { detach } from "./attachment.ts"
 import type { Core } from "./core.ts"
 import { withFailure } from "./failures.ts"
 import { findSandbox, noSandbox } from "./find.ts"
+import { dropGuest } from "./guest-channel.ts"
 import { machineOf } from "./machine-of.ts"
 
 /** Delay between retries on a full or failing disk. */
@@ -21,7 +21,7 @@ export async function destroySandbox(core: Core, account: Account, nameOrId: str
 }
 
 async function destroyFound(core: Core, account: Account, { id, name }: SandboxRecord): Promise<void> {
-  const isFirst = core.doomed.add(id)
+  const isFirst = core.destroying.add(id)
   try {
     // Without its machine, the holder of the turn fails at once rather than at a deadline.
     if (core.turns.isTaken(id)) await core.host.machines.killAll(id)
@@ -40,7 +40,7 @@ async function destroyFound(core: Core, account: Account, { id, name }: SandboxR
       if (!isFirst) throw noSandbox(name)
     })
   } finally {
-    if (isFirst) core.doomed.delete(id)
+    if (isFirst) core.destroying.delete(id)
   }
 }
 

@@ -1,9 +1,9 @@
 /** Records that a sandbox's machine has ended and only its disk is left. */
 
 import type { SandboxRecord } from "../store/sandboxes.ts"
-import { dropGuest } from "./attach.ts"
 import { detach } from "./attachment.ts"
 import type { Core } from "./core.ts"
+import { dropGuest } from "./guest-channel.ts"
 import type { MachineEnd } from "./host.ts"
 
 export async function coldWithoutMemory(core: Core, record: SandboxRecord, reason: string): Promise<void> {

@@ -37,7 +37,7 @@ function panicLine(console: string): string {
 /** Needs its turn. A failure becomes an event, not an error of the caller. */
 export async function startAgain(core: Core, { id }: SandboxRecord): Promise<void> {
   const record = await core.store.sandboxes.get(id)
-  if (record?.state.kind !== "cold" || core.doomed.has(id)) return
+  if (record?.state.kind !== "cold" || core.destroying.has(id)) return
   if (!core.reboots.add(id)) {
     const reason = `it was rebooted inside more than ${rebootsMax} times within a minute`
     return core.store.sandboxes.setState(id, { ...record.state, reason })

@@ -64,13 +64,13 @@ export async function forkSandbox(
   )
   return await allOrNone(core, copies, async () => {
     for (const { id } of copies) await core.store.sandboxes.setTemplate(id, template.id)
-    const { pausedMs } = await core.doomed.watch([source, ...copies], (doomed) =>
-      captureSandbox(core, source, draftId, { signal: doomed }),
+    const { pausedMs } = await core.destroying.watch([source, ...copies], (destroying) =>
+      captureSandbox(core, source, draftId, { signal: destroying }),
     )
     const isLast = copies.length === 1
-    await core.doomed.watch(copies, (doomed) =>
+    await core.destroying.watch(copies, (destroying) =>
       inParallel(copies, startsAtOnce, async (copy) => {
-        const from = { id: draftId, sandboxId: copy.id, isLast, signal: doomed }
+        const from = { id: draftId, sandboxId: copy.id, isLast, signal: destroying }
         const { hasMemory } = await core.host.snapshots.placeDraft(from)
         await startCopy(core, copy, template, { env: { ...copy.env, ...secrets }, hasMemory })
         checkStillAwaited(copy, signal)

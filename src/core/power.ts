@@ -9,11 +9,11 @@ import { AppError } from "@bhatti/contract/errors"
 import { errorCodeOf } from "../lib/error-code.ts"
 import { bootedMib, restoredMib } from "../rules/host-memory.ts"
 import type { SandboxRecord, SandboxState } from "../store/sandboxes.ts"
-import { adoptGuest, dropGuest } from "./attach.ts"
 import { detach } from "./attachment.ts"
 import { runBootScript } from "./boot-script.ts"
 import type { Core } from "./core.ts"
 import { coldWithoutMemory } from "./ended.ts"
+import { adoptGuest, dropGuest } from "./guest-channel.ts"
 import type { Guest, Kernel, Machine, Template } from "./host.ts"
 import { environmentOf, personalise, refresh } from "./identity.ts"
 import { machineOf, rememberMachine, templateToStart } from "./machine-of.ts"
@@ -224,7 +224,7 @@ async function restore(
   try {
     return await startSandbox(core, record, {
       from: { kind: "memory", template },
-      introduce: ({ guest }) => refresh(core, record, guest, { deadlineMs: refreshDeadlineMs }),
+      giveIdentity: ({ guest }) => refresh(core, record, guest, { deadlineMs: refreshDeadlineMs }),
       async onFailure(ran) {
         hasRun = ran
         if (ran) await loseMemory(core, record, "its last start from memory failed")
@@ -251,7 +251,7 @@ export async function bootFromDisk(
   reason: string,
   repair?: Kernel & { arguments: string[] },
 ): Promise<Guest> {
-  core.doomed.check(record)
+  core.destroying.check(record)
   using _memory = core.memory.promise(bootedMib(record.memoryMib))
   const { machines, disks, images } = core.host
   // Checked before anything changes: once the right file is put back, the saved memory is good again.
@@ -260,13 +260,13 @@ export async function bootFromDisk(
   await core.store.sandboxes.setState(record.id, { kind: "waking", fromSnapshot: false })
   const { guest } = await startSandbox(core, record, {
     from: { kind: "disk", template, kernel },
-    async introduce({ machine, guest: booted }) {
+    async giveIdentity({ machine, guest: booted }) {
       try {
         await booted.waitReady({ deadlineMs: repair ? repairDeadlineMs : bootDeadlineMs })
         const env = await environmentOf(core, record)
         await personalise(core, record, booted, { env, growDisk: false, deadlineMs: readyDeadlineMs })
       } catch (cause) {
-        core.doomed.check(record)
+        core.destroying.check(record)
         const words = await machines.diagnose(machine)
         core.log.error({ sandbox: record.id, cause, ...words }, "a sandbox did not boot")
         throw new AppError("unavailable", `sandbox "${record.name}" does not boot from its disk`, {

@@ -2,10 +2,10 @@
 
 import { AppError } from "@bhatti/contract/errors"
 import type { SandboxRecord } from "../store/sandboxes.ts"
-import { connect, dropGuest, meet } from "./attach.ts"
 import type { Core } from "./core.ts"
 import { markEnded } from "./ended.ts"
 import { endText, startAgain } from "./ends.ts"
+import { connect, dropGuest, refreshAndKeep } from "./guest-channel.ts"
 import type { Guest, Machine } from "./host.ts"
 import { machineOf, storeHot } from "./machine-of.ts"
 
@@ -63,7 +63,7 @@ export async function adopt(core: Core, record: SandboxRecord, machine: Machine)
     })
   }
   try {
-    await meet(core, record, guest, machine)
+    await refreshAndKeep(core, record, guest, machine)
   } catch (error) {
     // The guest's first write may have found no space.
     await core.space.keepHalted(record, machine)

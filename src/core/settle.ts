@@ -13,7 +13,7 @@ import { adopt, repair } from "./reconnect.ts"
 
 /** Needs the sandbox's turn. Returns the settled record, or undefined if there is none or it is being destroyed. */
 export async function settle(core: Core, id: SandboxRecord["id"]): Promise<SandboxRecord | undefined> {
-  if (core.doomed.has(id)) return undefined
+  if (core.destroying.has(id)) return undefined
   const record = await core.store.sandboxes.get(id)
   if (!record || !(await settleRecord(core, record))) return record
   return core.store.sandboxes.get(id)

@@ -34,7 +34,7 @@ export async function createSnapshot(
     undo.defer(() => core.store.snapshots.remove(record.id))
     undo.defer(() => snapshots.remove(record.id))
     try {
-      const { hasMemory, pausedMs } = await core.doomed.watch([source], (signal) =>
+      const { hasMemory, pausedMs } = await core.destroying.watch([source], (signal) =>
         captureSandbox(core, source, record.id, { signal }),
       )
       const { bytes } = await snapshots.publish(record.id)
@@ -142,13 +142,13 @@ export async function resumeSnapshot(
     undo.defer(() => removeFailed(core, record))
     await core.store.sandboxes.setTemplate(record.id, template.id)
     // The snapshot's turn prevents its deletion during the copy.
-    const place = async (doomed: AbortSignal) => {
+    const place = async (destroying: AbortSignal) => {
       const now = await core.store.snapshots.get(snapshot.id)
       if (now?.state !== "ready") throw now ? notReady(now) : noSnapshot(nameOrId)
-      return core.host.snapshots.place({ id: snapshot.id, sandboxId: record.id, signal: doomed })
+      return core.host.snapshots.place({ id: snapshot.id, sandboxId: record.id, signal: destroying })
     }
-    const { hasMemory } = await core.doomed.watch([record], (doomed) =>
-      core.turns.take(snapshot.id, () => place(doomed), { signal: doomed }),
+    const { hasMemory } = await core.destroying.watch([record], (destroying) =>
+      core.turns.take(snapshot.id, () => place(destroying), { signal: destroying }),
     )
     await startCopy(core, record, template, { env: { ...record.env, ...secrets }, hasMemory })
     const sandbox = await describeById(core, record.id)

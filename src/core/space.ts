@@ -18,13 +18,13 @@ import {
   spaceWaitMs,
 } from "../rules/disk-space.ts"
 import type { SandboxRecord } from "../store/sandboxes.ts"
-import { dropGuest } from "./attach.ts"
 import { sleep } from "./clock.ts"
 import type { Core } from "./core.ts"
-import { Defiance } from "./defiance.ts"
 import { DiskQuotas } from "./disk-quotas.ts"
 import { noSandbox } from "./find.ts"
+import { dropGuest } from "./guest-channel.ts"
 import { heldError, heldText } from "./held.ts"
+import { HoldEnforcer } from "./hold-enforcer.ts"
 import type { Machine, Machines } from "./host.ts"
 import { machineOf, storeHot } from "./machine-of.ts"
 import type { Held, SpacePart } from "./parts.ts"
@@ -56,12 +56,12 @@ export class Space implements SpacePart {
   /** Sandboxes whose machines are being asked whether they stand still. */
   readonly #asking = new Set<Id>()
   readonly #quotas: DiskQuotas
-  readonly #defiance: Defiance
+  readonly #enforcer: HoldEnforcer
 
   constructor(core: Core) {
     this.#core = core
     this.#quotas = new DiskQuotas(core)
-    this.#defiance = new Defiance(core)
+    this.#enforcer = new HoldEnforcer(core)
   }
 
   heldOf(record: SandboxRecord): Held | undefined {
@@ -268,7 +268,7 @@ export class Space implements SpacePart {
     const last = before?.pid === pid ? before : { pid, mib, calmMib: mib }
     this.#looks.set(record.id, { pid, mib, calmMib: isShort ? last.calmMib : mib })
     const hold = this.#holdOf(record)
-    if (hold && this.#defiance.hasGrown(hold, mib)) this.#act(record, (now) => this.#enforce(now, hold))
+    if (hold && this.#enforcer.hasGrown(hold, mib)) this.#act(record, (now) => this.#enforce(now, hold))
     return {
       record,
       held: hold?.held,
@@ -350,12 +350,12 @@ export class Space implements SpacePart {
   async #hold(record: SandboxRecord, held: Held): Promise<void> {
     const machine = machineOf(this.#core, record)
     if (!machine || this.heldOf(record) !== undefined) return
-    await this.#defiance.pause(record, machine)
+    await this.#enforcer.pause(record, machine)
     this.#note(record, machine, held)
   }
 
   async #enforce(record: SandboxRecord, hold: Hold): Promise<void> {
-    if (this.#holdOf(record) === hold) await this.#defiance.enforce(record, hold)
+    if (this.#holdOf(record) === hold) await this.#enforcer.enforce(record, hold)
   }
 
   /** The machine runs when this returns, unless its next write finds no space again. */
@@ -364,7 +364,7 @@ export class Space implements SpacePart {
     const machine = machineOf(core, record)
     const hold = this.#holdOf(record)
     if (!machine || !hold) return
-    this.#defiance.forget(hold)
+    this.#enforcer.forget(hold)
     const guest = record.state.kind === "hot" ? core.guests.get(record.id) : undefined
     if (guest) {
       try {

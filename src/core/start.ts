@@ -4,9 +4,9 @@
  */
 
 import type { SandboxRecord } from "../store/sandboxes.ts"
-import { keepGuest } from "./attach.ts"
 import { beginAttach, detach, finishAttach } from "./attachment.ts"
 import type { Core } from "./core.ts"
+import { keepGuest } from "./guest-channel.ts"
 import type { Guest, Kernel, Started, Template } from "./host.ts"
 import { placeOf, rememberMachine } from "./machine-of.ts"
 
@@ -24,9 +24,9 @@ export type StartFrom =
 export type Start = {
   from: StartFrom
   /** Gives the guest its identity. */
-  introduce(started: Started): Promise<unknown>
+  giveIdentity(started: Started): Promise<unknown>
   /** Prepares the guest, whose network works already. */
-  furnish?: (guest: Guest) => Promise<void>
+  prepareGuest?: (guest: Guest) => Promise<void>
   /** Why the sandbox does not start from its memory; its owner sees it. */
   bootReason?: string | null
   /** Runs after a failed start, once the machine has ended. `hasRun`: the guest may have changed its disk. */
@@ -37,7 +37,7 @@ export type Start = {
 export async function startSandbox(
   core: Core,
   record: SandboxRecord,
-  { from, introduce, furnish, bootReason = null, onFailure }: Start,
+  { from, giveIdentity, prepareGuest, bootReason = null, onFailure }: Start,
 ): Promise<{ guest: Guest; state: SandboxRecord["state"] }> {
   const { machines } = core.host
   await using undo = new AsyncDisposableStack()
@@ -51,12 +51,12 @@ export async function startSandbox(
   const attaching = beginAttach(core, record)
   started = await start(core, record, from, undo)
   const { machine, guest } = started
-  core.doomed.check(record)
+  core.destroying.check(record)
   // Restored memory may hold the end of an earlier connection, in the middle of a frame.
   if (from.kind === "memory") await guest.waitReady({ deadlineMs: readyDeadlineMs, resync: true })
-  await introduce(started)
+  await giveIdentity(started)
   await (from.kind === "pool" ? attaching : finishAttach(core, record, attaching))
-  await furnish?.(guest)
+  await prepareGuest?.(guest)
   if (bootReason !== record.bootReason) await core.store.sandboxes.setBootReason(record.id, bootReason)
   const state: SandboxRecord["state"] = { kind: "hot", machine: rememberMachine(machine) }
   await core.store.sandboxes.setState(record.id, state)

@@ -371,7 +371,7 @@ describe("a destroy wins over", () => {
       const destroying = call("DELETE", "/sandboxes/dev")
       await until("it is to be destroyed", async () => {
         const record = (await core.store.sandboxes.listOnHost())[0]
-        return record !== undefined && core.doomed.has(record.id)
+        return record !== undefined && core.destroying.has(record.id)
       })
       go()
       expect((await destroying).status).toBe(200)

@@ -168,7 +168,7 @@ test("what waits for its turn in a batch can be destroyed, which undoes the batc
   await begun.promise
   const last = (await app.core.store.sandboxes.listOnHost()).find(({ name }) => name === "w-6")
   const destroyed = call("DELETE", "/sandboxes/w-6")
-  await until("it is to be destroyed", () => last !== undefined && app.core.doomed.has(last.id))
+  await until("it is to be destroyed", () => last !== undefined && app.core.destroying.has(last.id))
   goOn.resolve()
   expect((await answer).status).toBe(409)
   await destroyed

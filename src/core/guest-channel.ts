@@ -36,14 +36,19 @@ export function dropGuest(core: Core, id: SandboxRecord["id"]): void {
 
 /** Connects to the guest of a machine that already runs, whatever state its last connection was in. */
 export async function adoptGuest(core: Core, record: SandboxRecord, machine: Machine): Promise<void> {
-  await meet(core, record, await connect(core, record), machine)
+  await refreshAndKeep(core, record, await connect(core, record), machine)
 }
 
 export function connect(core: Core, record: SandboxRecord): Promise<Guest> {
   return core.host.machines.connect(record.id)
 }
 
-export async function meet(core: Core, record: SandboxRecord, guest: Guest, machine: Machine): Promise<void> {
+export async function refreshAndKeep(
+  core: Core,
+  record: SandboxRecord,
+  guest: Guest,
+  machine: Machine,
+): Promise<void> {
   try {
     await guest.waitReady({ deadlineMs: adoptDeadlineMs, resync: true })
     // Only a guest that was booted and got no identity refuses this: a clone has its template's, a copy its source's.

@@ -8,7 +8,7 @@ import type { SandboxRecord } from "../store/sandboxes.ts"
 
 type Named = Pick<SandboxRecord, "id" | "name">
 
-export class Doomed {
+export class Destroying {
   readonly #ids = new Set<SandboxRecord["id"]>()
   readonly #watches = new Set<{ records: readonly Named[]; controller: AbortController }>()
 

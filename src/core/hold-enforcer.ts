@@ -14,7 +14,7 @@ import { machineOf } from "./machine-of.ts"
 const grownMibMax = 16
 const warningsMax = 1
 
-export class Defiance {
+export class HoldEnforcer {
   readonly #core: Core
   /** Keyed by hold, so that a new hold starts from zero. */
   readonly #seen = new WeakMap<object, { mib: number; warnings: number }>()
