@@ -46,7 +46,9 @@ export class Sink {
     // A writer would leave a pipe non-blocking for every other process that holds it, and they would lose output.
     if (isPipe)
       return async (bytes) => {
-        for (let rest = bytes; rest.length > 0; ) rest = rest.subarray(await Bun.write(file, rest))
+        // Bun writes plain bytes at once, and a full pipe would block the whole process, signals included.
+        for (let rest = bytes; rest.length > 0; )
+          rest = rest.subarray(await Bun.write(file, new Blob([rest])))
       }
     // Bun.write reserves space for a file it does not know to be in append mode, and so puts holes into `>> file`.
     const writer = file.writer()
