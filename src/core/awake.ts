@@ -42,7 +42,7 @@ export async function awake(
     const settled = await settle(core, record.id)
     if (!settled) throw noSandbox(record.name)
     const now = await core.space.checkInTurn(settled)
-    if (now.state.kind === "cold" && !force) core.failedStarts.checkRested(now)
+    if (now.state.kind === "cold" && !force) core.failedStarts.checkBackOff(now)
     return wakeSandbox(core, now, what)
   })
 }

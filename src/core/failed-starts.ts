@@ -4,7 +4,7 @@
  */
 
 import { AppError } from "@bhatti/contract/errors"
-import { type Failures, failedOnceMore, restLeftMs } from "../rules/rest.ts"
+import { backOffLeftMs, type Failures, failedOnceMore } from "../rules/back-off.ts"
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Clock } from "./clock.ts"
 
@@ -13,7 +13,7 @@ export type FailedStart = {
   /** The last failure, as its owner may read it. */
   reason: string
   /** 0 if the next request retries. */
-  restSec: number
+  backOffSec: number
 }
 
 export class FailedStarts {
@@ -44,27 +44,27 @@ export class FailedStarts {
   }
 
   /** Throws during the back-off. */
-  checkRested({ id, name }: SandboxRecord): void {
+  checkBackOff({ id, name }: SandboxRecord): void {
     const found = this.find(id)
-    if (!found || found.restSec === 0) return
-    throw new AppError("unavailable", restText(name, found), {
-      hint: restHint(found),
-      subject: { kind: "failed_starts", sandbox: name, seconds: found.restSec },
-      retryAfterSec: found.restSec,
+    if (!found || found.backOffSec === 0) return
+    throw new AppError("unavailable", backOffText(name, found), {
+      hint: backOffHint(found),
+      subject: { kind: "failed_starts", sandbox: name, seconds: found.backOffSec },
+      retryAfterSec: found.backOffSec,
     })
   }
 
   #tell(failed: Failures & { reason: string }): FailedStart {
     // Rounds to whole milliseconds first: the clock has fractions, which do not add up exactly.
-    const restSec = Math.ceil(Math.round(restLeftMs(failed, this.#clock.nowMs())) / 1000)
-    return { inARow: failed.inARow, reason: failed.reason, restSec }
+    const backOffSec = Math.ceil(Math.round(backOffLeftMs(failed, this.#clock.nowMs())) / 1000)
+    return { inARow: failed.inARow, reason: failed.reason, backOffSec }
   }
 }
 
-export function restText(name: string, { inARow, reason }: FailedStart): string {
+export function backOffText(name: string, { inARow, reason }: FailedStart): string {
   return `sandbox "${name}" failed to start ${inARow} times in a row: ${reason}`
 }
 
-export function restHint({ restSec }: FailedStart): string {
-  return `it is tried again in ${restSec} s, or at once by a start with force`
+export function backOffHint({ backOffSec }: FailedStart): string {
+  return `it is tried again in ${backOffSec} s, or at once by a start with force`
 }

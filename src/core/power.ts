@@ -149,7 +149,7 @@ async function recordWake(
     const meta = {
       by: what,
       from,
-      ...(failed && { reason: failed.reason, failures: failed.inARow, rest_seconds: failed.restSec }),
+      ...(failed && { reason: failed.reason, failures: failed.inARow, rest_seconds: failed.backOffSec }),
     }
     core.events.record({ type: "sandbox.start_failed", ...about, meta })
     throw error

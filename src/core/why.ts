@@ -2,7 +2,7 @@
 
 import type { Account } from "../store/users.ts"
 import type { Core } from "./core.ts"
-import { type FailedStart, restHint, restText } from "./failed-starts.ts"
+import { backOffHint, backOffText, type FailedStart } from "./failed-starts.ts"
 import { findSandbox } from "./find.ts"
 import { heldText } from "./held.ts"
 import type { Held } from "./parts.ts"
@@ -85,8 +85,8 @@ export async function whySandbox(core: Core, account: Account, nameOrId: string)
       reason: `it is paused and resumes when there is space again: ${heldText(held)}`,
       ...quiet,
     }
-  if (state.kind === "cold" && failed && failed.restSec > 0) {
-    const reason = `${restText(record.name, failed)}; ${restHint(failed)}`
+  if (state.kind === "cold" && failed && failed.backOffSec > 0) {
+    const reason = `${backOffText(record.name, failed)}; ${backOffHint(failed)}`
     return { thermal: "cold", reason, ...quiet }
   }
   if (state.kind === "cold") {

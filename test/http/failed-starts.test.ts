@@ -51,8 +51,8 @@ test("after some failures in a row requests are told the last reason at once, an
 
 test("when it has rested it is tried again, and each further failure doubles the rest", async () => {
   await failThreeTimes()
-  for (const restSec of [5, 10, 20, 40, 60, 60]) {
-    nowMs += restSec * 1000 - 1
+  for (const backOffSec of [5, 10, 20, 40, 60, 60]) {
+    nowMs += backOffSec * 1000 - 1
     expect((await exec()).headers.get("retry-after")).toBe("1")
     nowMs += 1
     expect((await exec()).headers.get("retry-after")).toBeNull()

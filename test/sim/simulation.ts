@@ -14,7 +14,7 @@ import { editSandbox } from "../../src/core/edit.ts"
 import { execInSandbox } from "../../src/core/exec.ts"
 import { reconcile } from "../../src/core/reconcile.ts"
 import { startByName, stopByName } from "../../src/core/stop-start.ts"
-import { restMsMax } from "../../src/rules/rest.ts"
+import { restMsMax } from "../../src/rules/back-off.ts"
 import type { SandboxRecord } from "../../src/store/sandboxes.ts"
 import { openStore, type Store } from "../../src/store/store.ts"
 import type { Account } from "../../src/store/users.ts"
@@ -797,9 +797,9 @@ export class Simulation {
   #checkStart(id: string): void {
     const name = this.#known.get(id)?.name
     const failed = this.#core.failedStarts.find(id as SandboxRecord["id"])
-    if (name === undefined || !failed || failed.restSec === 0) return
+    if (name === undefined || !failed || failed.backOffSec === 0) return
     if (![...this.#ongoing].some(({ label }) => label === `force ${name}`))
-      this.#violations.push(`${name} is started while it rests for ${failed.restSec} s more`)
+      this.#violations.push(`${name} is started while it rests for ${failed.backOffSec} s more`)
     this.#count("forced")
   }
 

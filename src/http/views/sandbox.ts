@@ -112,7 +112,7 @@ export function viewWhy(reply: why.Why): Why {
     failed_starts: failedStarts && {
       in_a_row: failedStarts.inARow,
       reason: failedStarts.reason,
-      rest_seconds: failedStarts.restSec,
+      rest_seconds: failedStarts.backOffSec,
     },
     open_streams: reply.openStreams,
     idle_seconds: reply.idleSec,

@@ -2,7 +2,7 @@
 
 import { expect, test } from "bun:test"
 import fc from "fast-check"
-import { type Failures, failedOnceMore, failuresWithoutRest, restLeftMs, restMsMax } from "./rest.ts"
+import { backOffLeftMs, type Failures, failedOnceMore, failuresWithoutRest, restMsMax } from "./back-off.ts"
 
 const failedTimes = (count: number, atMs: number) =>
   Array.from({ length: count }).reduce<Failures | undefined>(
@@ -11,7 +11,7 @@ const failedTimes = (count: number, atMs: number) =>
   )
 
 test("the first failures cost nothing, then each rest is twice the one before, up to a bound", () => {
-  const rests = Array.from({ length: 9 }, (_, count) => restLeftMs(failedTimes(count, 1000), 1000))
+  const rests = Array.from({ length: 9 }, (_, count) => backOffLeftMs(failedTimes(count, 1000), 1000))
   expect(rests).toEqual([0, 0, 0, 5000, 10_000, 20_000, 40_000, 60_000, 60_000])
 })
 
@@ -22,12 +22,12 @@ test("however often it failed, who asks as often as it likes starts it at most o
       let nowMs = 0
       for (const gapMs of gapsMs) {
         nowMs += gapMs
-        const leftMs = restLeftMs(failures, nowMs)
+        const leftMs = backOffLeftMs(failures, nowMs)
         expect(leftMs).toBeLessThanOrEqual(restMsMax)
         if (failures && nowMs - failures.lastAtMs >= restMsMax) expect(leftMs).toBe(0)
         if (leftMs > 0) {
-          expect(restLeftMs(failures, nowMs + leftMs)).toBe(0)
-          expect(restLeftMs(failures, nowMs + leftMs - 1)).toBe(1)
+          expect(backOffLeftMs(failures, nowMs + leftMs)).toBe(0)
+          expect(backOffLeftMs(failures, nowMs + leftMs - 1)).toBe(1)
           continue
         }
         if (failures && failures.inARow >= failuresWithoutRest)
@@ -39,5 +39,5 @@ test("however often it failed, who asks as often as it likes starts it at most o
 })
 
 test("no number of failures makes it rest for ever", () => {
-  expect(restLeftMs({ inARow: 1e9, lastAtMs: 0 }, 0)).toBe(restMsMax)
+  expect(backOffLeftMs({ inARow: 1e9, lastAtMs: 0 }, 0)).toBe(restMsMax)
 })

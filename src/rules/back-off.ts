@@ -17,7 +17,7 @@ export function failedOnceMore(before: Failures | undefined, nowMs: number): Fai
 }
 
 /** Returns 0 if it may be started. */
-export function restLeftMs(failures: Failures | undefined, nowMs: number): number {
+export function backOffLeftMs(failures: Failures | undefined, nowMs: number): number {
   if (failures === undefined || failures.inARow < failuresWithoutRest) return 0
   const restMs = Math.min(restMsMax, firstRestMs * 2 ** (failures.inARow - failuresWithoutRest))
   return Math.max(0, failures.lastAtMs + restMs - nowMs)
