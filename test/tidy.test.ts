@@ -186,6 +186,14 @@ test("no deadline depends on the time of day, which somebody may set", async () 
   expect(wrong).toEqual([])
 })
 
+test("core names no path, socket or device of a machine", async () => {
+  const named = /directoryOf|overlayOf|overlayPath|diskPath|agentSocket|socketPath|tapName|tapOf|\bnode:fs\b/i
+  const wrong = (await sources("src/core/*.ts"))
+    .filter(({ text }) => named.test(text))
+    .map(({ file }) => file)
+  expect(wrong).toEqual([])
+})
+
 test("core's time goes through its clock", async () => {
   const bypass =
     /performance\.now|\bDate\.now|new Date\(\)|\bset(Timeout|Interval)\(|Bun\.(sleep|nanoseconds)/
