@@ -9,7 +9,7 @@ import { createGunzip, type Gunzip } from "node:zlib"
 import { AppError } from "@bhatti/contract/errors"
 import installScript from "../scripts/install-client.sh" with { type: "text" }
 import type { Download, Downloads } from "./http/install.ts"
-import { whenMissing, whenNowhere } from "./lib/if-there.ts"
+import { whenMissing, whenNowhere } from "./lib/missing-files.ts"
 
 const pieceBytes = 256 * 1024
 const sumsBytesMax = 64 * 1024

@@ -10,7 +10,7 @@ import type { Snapshots } from "./disk/snapshots.ts"
 import { openGuest } from "./guest/guest.ts"
 import type { Machines } from "./machine/machines.ts"
 import type { Sockets } from "./machine/sockets.ts"
-import type { Machine as MachineIn, Place as PlaceIn } from "./machine/starter.ts"
+import type { Machine as HostMachine, MachineResources } from "./machine/starter.ts"
 import type { Template } from "./machine/templates.ts"
 import type { TapNetwork } from "./network/tap-network.ts"
 
@@ -47,8 +47,11 @@ export function hostPorts(adapters: Adapters): Ports {
 
 function machinePorts({ machines, disks, snapshots, network }: Adapters): Host["machines"] {
   const at = (id: string) => disks.directoryOf(id)
-  const inPlace = ({ id, ...machine }: Machine): MachineIn => ({ ...machine, directory: at(id) })
-  const startAt = (place: PlaceById, run: (place: PlaceIn) => Promise<MachineIn>): Promise<Started> => {
+  const inPlace = ({ id, ...machine }: Machine): HostMachine => ({ ...machine, directory: at(id) })
+  const startAt = (
+    place: PlaceById,
+    run: (place: MachineResources) => Promise<HostMachine>,
+  ): Promise<Started> => {
     const { id, ...rest } = place
     const here = { ...rest, name: id, directory: at(id), overlayPath: disks.overlayOf(id) }
     const tapName = network?.tapOf(id)
@@ -107,7 +110,7 @@ function templatePorts({ machines, disks }: Adapters): Host["templates"] {
       const { diskMib } = spec.image
       await disks.createBase({ path: draft.diskPath, diskMib, backing: "raw" })
       await disks.createBase({ path: draft.blankOverlayPath, diskMib, backing: "qcow2" })
-      let running: MachineIn | undefined
+      let running: HostMachine | undefined
       const { guest } = await start(
         machines,
         { id: "template", directory: draft.directory },
@@ -141,7 +144,7 @@ function connectIn(machines: Machines, directory: string): Promise<Guest> {
 async function start(
   machines: Machines,
   { id, directory }: { id: string; directory: string },
-  run: (sockets: Sockets) => Promise<MachineIn>,
+  run: (sockets: Sockets) => Promise<HostMachine>,
 ): Promise<Started> {
   const sockets = await machines.prepareSockets(directory)
   const guest = await connectIn(machines, directory)

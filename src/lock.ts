@@ -3,7 +3,7 @@
 import { closeSync, openSync } from "node:fs"
 import { join } from "node:path"
 import { AppError } from "@bhatti/contract/errors"
-import { leadsNowhere } from "./lib/if-there.ts"
+import { leadsNowhere } from "./lib/missing-files.ts"
 import { tryLock } from "./lib/posix.ts"
 
 export function lockDataDir(dataDir: string): Disposable {

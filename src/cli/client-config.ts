@@ -9,7 +9,7 @@ import { AppError } from "@bhatti/contract/errors"
 import { isMap, parseDocument } from "yaml"
 import { findCaller } from "../lib/caller.ts"
 import { errorCodeOf } from "../lib/error-code.ts"
-import { whenMissing } from "../lib/if-there.ts"
+import { whenMissing } from "../lib/missing-files.ts"
 import { randomHex } from "../lib/random-hex.ts"
 import type { ClientFile, Environment } from "./settings.ts"
 

@@ -4,14 +4,14 @@ import { expect, test } from "bun:test"
 import type { SignalName } from "@bhatti/contract/exec"
 import { Interrupts } from "./interrupts.ts"
 
-function interrupted(options: { hasStarted: boolean; isAtKeys: boolean; patienceMs: number }) {
+function interrupted(options: { hasStarted: boolean; isAtKeys: boolean; graceMs: number }) {
   const sent: SignalName[] = []
   const told: string[] = []
   const run = { hasStarted: options.hasStarted, signal: (signal: SignalName) => void sent.push(signal) }
   const interrupts = new Interrupts(run, {
     isAtKeys: async () => options.isAtKeys,
     tell: (words) => void told.push(words),
-    times: { noticeMs: 1, patienceMs: options.patienceMs, killMs: 1 },
+    times: { noticeMs: 1, graceMs: options.graceMs, killMs: 1 },
   })
   return { interrupts, sent, told }
 }
@@ -21,7 +21,7 @@ test("where nobody can press Ctrl-C again, a command that does not end in time i
     ["SIGINT", 130],
     ["SIGTERM", 143],
   ] as const) {
-    const { interrupts, sent, told } = interrupted({ hasStarted: true, isAtKeys: false, patienceMs: 2 })
+    const { interrupts, sent, told } = interrupted({ hasStarted: true, isAtKeys: false, graceMs: 2 })
     using _ = interrupts
     process.emit(signal)
     await interrupts.gaveUp
@@ -32,7 +32,7 @@ test("where nobody can press Ctrl-C again, a command that does not end in time i
 })
 
 test("before it has started, a command is left at once and sent nothing", async () => {
-  const { interrupts, sent } = interrupted({ hasStarted: false, isAtKeys: true, patienceMs: 1 })
+  const { interrupts, sent } = interrupted({ hasStarted: false, isAtKeys: true, graceMs: 1 })
   using _ = interrupts
   process.emit("SIGINT")
   await interrupts.gaveUp

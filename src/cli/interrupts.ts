@@ -13,10 +13,10 @@ import type { ExecStream } from "@bhatti/sdk/exec-stream"
 import { onSignals, signalExitCodes } from "./signals.ts"
 
 type Forwarded = "SIGINT" | "SIGTERM"
-type Times = { noticeMs: number; patienceMs: number; killMs: number }
+type Times = { noticeMs: number; graceMs: number; killMs: number }
 
 /** Delay until the hint, until the command is killed, and how long the killed command has to report its end. */
-const defaultTimes: Times = { noticeMs: 2000, patienceMs: 10_000, killMs: 1000 }
+const defaultTimes: Times = { noticeMs: 2000, graceMs: 10_000, killMs: 1000 }
 
 export class Interrupts {
   /** Set as soon as a signal has caused the command to be killed. */
@@ -74,13 +74,13 @@ export class Interrupts {
   async #waitForEnd(signal: Forwarded): Promise<void> {
     const isAtKeys = await this.#isAtKeys()
     if (this.#isDisposed || this.exitCode !== undefined) return
-    const { noticeMs, patienceMs } = this.#times
+    const { noticeMs, graceMs } = this.#times
     this.#timer = isAtKeys
       ? setTimeout(() => this.#tell("the command is still ending; press Ctrl-C again to kill it"), noticeMs)
       : setTimeout(() => {
-          this.#tell(`the command was killed: it had not ended ${patienceMs / 1000} s after ${signal}`)
+          this.#tell(`the command was killed: it had not ended ${graceMs / 1000} s after ${signal}`)
           this.#kill(signal)
-        }, patienceMs)
+        }, graceMs)
   }
 
   /** The daemon kills the command when our connection closes. */

@@ -5,7 +5,7 @@ import { join } from "node:path"
 import { AppError } from "@bhatti/contract/errors"
 import { defaultDataDir } from "@bhatti/contract/limits"
 import { errorCodeOf } from "../lib/error-code.ts"
-import { leadsNowhere } from "../lib/if-there.ts"
+import { leadsNowhere } from "../lib/missing-files.ts"
 import type { Options } from "./command.ts"
 import type { Operator, UserStore } from "./operator.ts"
 

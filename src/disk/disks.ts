@@ -8,7 +8,7 @@ import { copyFile, mkdir, readdir, stat, statfs } from "node:fs/promises"
 import { join } from "node:path"
 import { AppError } from "@bhatti/contract/errors"
 import { errorCodeOf } from "../lib/error-code.ts"
-import { isMissing } from "../lib/if-there.ts"
+import { isMissing } from "../lib/missing-files.ts"
 import { runProgram } from "../lib/program.ts"
 import { removeTree } from "../lib/remove-tree.ts"
 

@@ -6,7 +6,7 @@
 import { chmod, mkdir, readdir, realpath, rm } from "node:fs/promises"
 import { join } from "node:path"
 import { AppError } from "@bhatti/contract/errors"
-import { whenMissing } from "../lib/if-there.ts"
+import { whenMissing } from "../lib/missing-files.ts"
 
 /** File systems put repaired files here. The directory does not count as content. */
 const ofFileSystem = "lost+found"

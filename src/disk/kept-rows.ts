@@ -10,7 +10,7 @@ import { join } from "node:path"
 import { z } from "zod"
 import { writeSynced } from "../lib/durable.ts"
 import { errorCodeOf } from "../lib/error-code.ts"
-import { ifThere, isMissing, whenMissing } from "../lib/if-there.ts"
+import { isMissing, unlessMissing, whenMissing } from "../lib/missing-files.ts"
 import { parseJson } from "../lib/parse-json.ts"
 
 export type KeptKind = "sandbox" | "snapshot"
@@ -127,7 +127,7 @@ export class KeptRows {
   }
 
   #names(folder: string): string[] {
-    return ifThere(() => readdirSync(join(this.#dataDir, folder)).sort()) ?? []
+    return unlessMissing(() => readdirSync(join(this.#dataDir, folder)).sort()) ?? []
   }
 }
 

@@ -3,7 +3,7 @@
 import { stat, statfs } from "node:fs/promises"
 import { join } from "node:path"
 import { errorCodeOf } from "../lib/error-code.ts"
-import { whenMissing } from "../lib/if-there.ts"
+import { whenMissing } from "../lib/missing-files.ts"
 import { type Check, fail, ok, sizeInWords, warn } from "../lib/preflight.ts"
 
 /** Files that hold keys. */

@@ -9,7 +9,6 @@
  */
 
 import { AppError } from "@bhatti/contract/errors"
-import { type Channel, quiet, type Stream } from "./exchange.ts"
 import {
   Decoder,
   encodeClose,
@@ -22,6 +21,7 @@ import {
   wireLimits,
 } from "./frame.ts"
 import { encodeJson, parseResult, type Result } from "./message.ts"
+import { type Channel, quiet, type Stream } from "./operation.ts"
 import { Outbox } from "./outbox.ts"
 import { type Direction, type OpenShared, type Region, SharedMemory } from "./shared-memory.ts"
 

@@ -1,9 +1,9 @@
 /** TCP in the guest: a connection to one of its ports, and the list of listening ports. */
 
 import type { ListeningPort } from "@bhatti/contract/guest"
-import { type Channel, Exchange, quiet } from "./exchange.ts"
 import { WireError } from "./frame.ts"
 import { isObject, parseObject } from "./message.ts"
+import { type Channel, Operation, quiet } from "./operation.ts"
 
 const connectDeadlineMs = 20_000
 /** The limit that the protocol sets on the list. */
@@ -15,7 +15,7 @@ export const dialRequests = {
 } as const
 
 /** A connection to a port of the guest. Ending its input half-closes it, closing resets it. */
-export class Connection extends Exchange<true, void> {
+export class Connection extends Operation<true, void> {
   constructor(id: number, channel: Channel) {
     super(id, channel, {
       parseFirst: (payload) => (isObject(parseObject(payload).connected) ? true : undefined),

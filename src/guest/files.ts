@@ -1,9 +1,9 @@
 /** Files of the guest: requests, answers, and transfers of files and archives. */
 
 import type { GuestFile, GuestOwner } from "@bhatti/contract/guest"
-import { type Channel, Exchange } from "./exchange.ts"
 import { WireError } from "./frame.ts"
 import { isObject, parseObject } from "./message.ts"
+import { type Channel, Operation } from "./operation.ts"
 
 /** An answer includes the wait for the guest's disk: an emulated guest may take long to write 100 MB. */
 const stallDeadlineMs = 120_000
@@ -60,7 +60,7 @@ export const fileRequests = {
 } as const
 
 /** A file being read from the guest. Closing it cancels the transfer. */
-export class Download extends Exchange<GuestFile, { bytes: number }> {
+export class Download extends Operation<GuestFile, { bytes: number }> {
   constructor(id: number, channel: Channel) {
     super(id, channel, {
       parseFirst: (payload) => {
@@ -81,7 +81,7 @@ export class Download extends Exchange<GuestFile, { bytes: number }> {
 }
 
 /** A file being written to the guest, or an archive in either direction. Closing it cancels the transfer. */
-export class Transfer extends Exchange<never, { bytes: number; entries: number }> {
+export class Transfer extends Operation<never, { bytes: number; entries: number }> {
   constructor(id: number, channel: Channel, options: { of: "file" | "archive" }) {
     super(id, channel, {
       parseFirst: () => undefined,

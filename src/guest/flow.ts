@@ -17,7 +17,7 @@ const piecesMax = 1024
 const sharedWriteBytesMin = 16_384
 
 /** Waits for the promise; on a timeout the whole stream is cancelled. */
-export type Patience = (promise: Promise<void>) => Promise<void>
+export type WithinDeadline = (promise: Promise<void>) => Promise<void>
 
 /** The connection as a stream sees it. */
 export type StreamWriter = {
@@ -30,7 +30,7 @@ export type StreamWriter = {
 export class Input {
   readonly #id: number
   readonly #writer: StreamWriter
-  readonly #patience: Patience
+  readonly #withinDeadline: WithinDeadline
   readonly #claim: () => Region | undefined
   #region: Region | undefined
   #credit: number = wireLimits.windowBytes
@@ -42,12 +42,12 @@ export class Input {
   constructor(options: {
     id: number
     writer: StreamWriter
-    patience: Patience
+    withinDeadline: WithinDeadline
     claim: () => Region | undefined
   }) {
     this.#id = options.id
     this.#writer = options.writer
-    this.#patience = options.patience
+    this.#withinDeadline = options.withinDeadline
     this.#claim = options.claim
   }
 
@@ -83,8 +83,8 @@ export class Input {
     // other.
     if (bytes.length >= sharedWriteBytesMin && !this.#end) this.#region ??= this.#claim()
     for (let rest = bytes; rest.length > 0; ) {
-      while (this.#credit === 0 && !this.#end) await this.#patience(this.#changed.promise)
-      await this.#patience(this.#writer.room())
+      while (this.#credit === 0 && !this.#end) await this.#withinDeadline(this.#changed.promise)
+      await this.#withinDeadline(this.#writer.room())
       if (this.#end?.error) throw this.#end.error
       if (this.#end) return
       const count = this.#send(rest.subarray(0, this.#credit))
@@ -118,7 +118,7 @@ type Piece = { channel: number; length: number } & ({ buffer: Uint8Array } | { e
 export class Output<Chunk> implements AsyncIterable<Chunk> {
   readonly #toChunk: (channel: number, bytes: Uint8Array) => Chunk
   readonly #giveBack: (count: number) => void
-  readonly #patience: Patience
+  readonly #withinDeadline: WithinDeadline
   readonly #region: Region | undefined
   readonly #onUnreadable: () => void
   #pieces: Piece[] = []
@@ -132,14 +132,14 @@ export class Output<Chunk> implements AsyncIterable<Chunk> {
   constructor(options: {
     toChunk: (channel: number, bytes: Uint8Array) => Chunk
     giveBack: (count: number) => void
-    patience: Patience
+    withinDeadline: WithinDeadline
     region: Region | undefined
     /** Called when the shared memory cannot be read. */
     onUnreadable: () => void
   }) {
     this.#toChunk = options.toChunk
     this.#giveBack = options.giveBack
-    this.#patience = options.patience
+    this.#withinDeadline = options.withinDeadline
     this.#region = options.region
     this.#onUnreadable = options.onUnreadable
   }
@@ -196,7 +196,7 @@ export class Output<Chunk> implements AsyncIterable<Chunk> {
           if (piece) return { done: false, value: this.#toChunk(piece.channel, this.#take(piece)) }
           if (this.#end?.error && !this.#isDiscarding) throw this.#end.error
           if (this.#end || this.#isDiscarding) return { done: true, value: undefined }
-          await this.#patience(this.#changed.promise)
+          await this.#withinDeadline(this.#changed.promise)
         }
       },
       return: async () => {

@@ -16,10 +16,10 @@ import type {
 } from "@bhatti/contract/guest"
 import { GuestConnection } from "./connection.ts"
 import { Connection, dialRequests, parsePorts } from "./dial.ts"
-import type { Stream } from "./exchange.ts"
 import { Download, fileRequests, Listing, parseListed, parseOwner, parseStat, Transfer } from "./files.ts"
 import { WireError } from "./frame.ts"
 import { parseNextTimer, parsePersonalised, parsePong, requests } from "./message.ts"
+import type { Stream } from "./operation.ts"
 import { Process } from "./process.ts"
 import {
   parseNotice,

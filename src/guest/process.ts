@@ -1,11 +1,11 @@
 /** A command in the guest, seen from the host: its output with back-pressure, its input, its end. */
 
 import type { Exited, OutputChunk, TerminalSize } from "@bhatti/contract/guest"
-import { type Channel, Exchange } from "./exchange.ts"
 import { channels } from "./frame.ts"
 import { parseExited, parseStarted, requests } from "./message.ts"
+import { type Channel, Operation } from "./operation.ts"
 
-export class Process extends Exchange<{ pid: number }, Exited, OutputChunk> {
+export class Process extends Operation<{ pid: number }, Exited, OutputChunk> {
   constructor(id: number, channel: Channel) {
     super(id, channel, {
       parseFirst: parseStarted,

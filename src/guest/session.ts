@@ -10,9 +10,9 @@ import type {
   SessionStart,
   TerminalSize,
 } from "@bhatti/contract/guest"
-import { type Channel, Exchange } from "./exchange.ts"
 import { WireError } from "./frame.ts"
 import { isObject, parseObject, requests } from "./message.ts"
+import { type Channel, Operation } from "./operation.ts"
 
 /** Starting a program on a guest that has just woken takes seconds at worst. */
 const openDeadlineMs = 30_000
@@ -37,7 +37,7 @@ export const sessionRequests = {
 } as const
 
 /** A session that this host is attached to. Closing it detaches. */
-export class Session extends Exchange<{ id: string; name: string | null }, SessionEnd> {
+export class Session extends Operation<{ id: string; name: string | null }, SessionEnd> {
   constructor(id: number, channel: Channel) {
     super(id, channel, {
       parseFirst: parseOpened,
@@ -61,7 +61,7 @@ export class Session extends Exchange<{ id: string; name: string | null }, Sessi
 }
 
 /** The kept output of a session, being read. */
-export class SessionOutput extends Exchange<never, { bytes: number }> {
+export class SessionOutput extends Operation<never, { bytes: number }> {
   constructor(id: number, channel: Channel) {
     super(id, channel, {
       parseFirst: () => undefined,

@@ -5,9 +5,9 @@ import { mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { FakeGuest, failure } from "../../test/support/fake-guest.ts"
-import { Exchange } from "./exchange.ts"
 import { encodeData, encodeEnd, encodeFrame, wireLimits } from "./frame.ts"
 import { type Guest, openGuest } from "./guest.ts"
+import { Operation } from "./operation.ts"
 
 const deadlineMs = 5000
 const deadline = { deadlineMs }
@@ -299,7 +299,7 @@ describe("a guest that does not go on", () => {
   const bounded = (stallDeadlineMs: number) => {
     const sent: Uint8Array[] = []
     let isLeft = false
-    const exchange = new Exchange<true, true>(
+    const operation = new Operation<true, true>(
       7,
       {
         send: (bytes) => sent.push(bytes),
@@ -317,37 +317,37 @@ describe("a guest that does not go on", () => {
         stallDeadlineMs,
       },
     )
-    return { exchange, sent, isLeft: () => isLeft }
+    return { operation, sent, isLeft: () => isLeft }
   }
 
   test("costs the reader its stream", async () => {
-    const { exchange, isLeft } = bounded(20)
-    expect((await failure(textOf(exchange.output))).code).toBe("unavailable")
-    expect((await failure(exchange.result)).code).toBe("unavailable")
+    const { operation, isLeft } = bounded(20)
+    expect((await failure(textOf(operation.output))).code).toBe("unavailable")
+    expect((await failure(operation.result)).code).toBe("unavailable")
     expect(isLeft()).toBe(true)
   })
 
   test("costs the writer its stream, for want of room and of an answer", async () => {
     const first = bounded(20)
-    expect((await failure(first.exchange.write(new Uint8Array(wireLimits.windowBytes + 1)))).code).toBe(
+    expect((await failure(first.operation.write(new Uint8Array(wireLimits.windowBytes + 1)))).code).toBe(
       "unavailable",
     )
     const second = bounded(20)
-    second.exchange.endInput()
-    expect((await failure(second.exchange.result)).code).toBe("unavailable")
+    second.operation.endInput()
+    expect((await failure(second.operation.result)).code).toBe("unavailable")
     expect(second.sent.map(([type]) => type)).toEqual([4, 6])
   })
 
   test("is waited for while bytes come", async () => {
-    const { exchange } = bounded(60)
-    const reading = textOf(exchange.output)
+    const { operation } = bounded(60)
+    const reading = textOf(operation.output)
     for (let round = 0; round < 6; round++) {
       await Bun.sleep(20)
-      exchange.onData(1, Buffer.from("x"))
+      operation.onData(1, Buffer.from("x"))
     }
-    exchange.onClose({ kind: "ok", value: {} })
+    operation.onClose({ kind: "ok", value: {} })
     expect(await reading).toBe("xxxxxx")
-    expect(await exchange.result).toBe(true)
+    expect(await operation.result).toBe(true)
   })
 })
 

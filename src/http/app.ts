@@ -20,8 +20,8 @@ import { logRequest, requestIdOf } from "../gate/request.ts"
 import { RequestRates } from "../gate/request-rates.ts"
 import { withValidKey } from "../gate/revocation.ts"
 import type { Account } from "../store/users.ts"
-import { letPagesAsk } from "./allowed-origins.ts"
 import type { RequestContext, SocketState } from "./context.ts"
+import { allowOrigins } from "./cors.ts"
 import { errorResponse } from "./errors.ts"
 import { parseBody, readBody } from "./input.ts"
 import { type Downloads, serveDownloads } from "./install.ts"
@@ -86,7 +86,7 @@ export function createApp(
     logRequest(core.log, { id: requestId, user, method, path, status: c.res.status, startedAt })
   })
 
-  if (settings.allowedOrigins?.length) app.use(letPagesAsk(settings.allowedOrigins))
+  if (settings.allowedOrigins?.length) app.use(allowOrigins(settings.allowedOrigins))
 
   app.onError((error, c) =>
     errorResponse(error, { requestId: c.get("requestId"), user: c.get("account")?.name, log: core.log }),

@@ -11,7 +11,7 @@ import { execInSandbox, type RunningCommand } from "../core/exec.ts"
 import { parseStrictJson } from "../lib/strict-json.ts"
 import { errorParts } from "./errors.ts"
 import { closeNormal, GuestSocket, type Socket } from "./guest-socket.ts"
-import { OutputGate } from "./output-gate.ts"
+import { OutputWindow } from "./output-window.ts"
 
 const channelByte = { stdout: 1, stderr: 2 } as const
 const closeError = 1011
@@ -46,7 +46,7 @@ export class ExecSocket extends GuestSocket<ExecServerMessage> {
     const control = parseInput(ExecClientMessage, parseStrictJson(message))
     switch (control.type) {
       case "ack":
-        return this.gate?.acknowledge(control.bytes)
+        return this.window?.acknowledge(control.bytes)
       case "stdin_end":
         await this.inputDone
         return this.#running?.process.endInput()
@@ -58,8 +58,8 @@ export class ExecSocket extends GuestSocket<ExecServerMessage> {
   }
 
   async #start(socket: Socket, start: ExecStart): Promise<void> {
-    const gate = new OutputGate(socket, { window: start.window })
-    this.gate = gate
+    const window = new OutputWindow(socket, { window: start.window })
+    this.window = window
     const { core, account, nameOrId } = this.options
     const begun = execInSandbox(core, account, nameOrId, {
       command: {
@@ -88,7 +88,7 @@ export class ExecSocket extends GuestSocket<ExecServerMessage> {
       () => undefined,
     )
     for await (const { channel, bytes } of running.process.output) {
-      if (!(await gate.send(bytes, channelByte[channel]))) return
+      if (!(await window.send(bytes, channelByte[channel]))) return
     }
     const { exitCode, signal, timedOut } = await running.result
     this.send(socket, { type: "exit", exit_code: exitCode, signal, timed_out: timedOut })

@@ -7,7 +7,7 @@ import type { Core } from "../core/core.ts"
 import { toAppError } from "../gate/errors.ts"
 import type { Account } from "../store/users.ts"
 import type { SocketSession, SocketState } from "./context.ts"
-import type { OutputGate } from "./output-gate.ts"
+import type { OutputWindow } from "./output-window.ts"
 
 /** Limit on input that the guest has not read yet. A client that respects its window stays far below. */
 const inputBytesMax = 4 * limits.execStreamWindowBytes
@@ -20,7 +20,7 @@ export abstract class GuestSocket<Message, Options extends GuestSocketOptions = 
   implements SocketSession
 {
   protected readonly options: Options
-  protected gate: OutputGate | undefined
+  protected window: OutputWindow | undefined
   protected isClosed = false
   #inputBytes = 0
   #before: Promise<unknown> = Promise.resolve()
@@ -35,13 +35,13 @@ export abstract class GuestSocket<Message, Options extends GuestSocketOptions = 
   protected abstract sendError(socket: Socket, error: AppError): void
 
   onDrain(): void {
-    this.gate?.drained()
+    this.window?.drained()
   }
 
   onClose(): void {
     this.isClosed = true
     this.leave()
-    this.gate?.close()
+    this.window?.close()
   }
 
   fail(socket: Socket, thrown: unknown): void {
@@ -49,7 +49,7 @@ export abstract class GuestSocket<Message, Options extends GuestSocketOptions = 
     const { core, requestId } = this.options
     if (error.code === "internal") core.log.error({ request_id: requestId, error: thrown }, "internal error")
     this.leave()
-    this.gate?.close()
+    this.window?.close()
     this.sendError(socket, error)
   }
 

@@ -10,7 +10,7 @@ import type { Hono } from "hono"
 import { limitKey, TrustedProxies } from "../lib/client-address.ts"
 import { hostName } from "../lib/host-name.ts"
 import { RateLimiter } from "../lib/rate-limit.ts"
-import { downloadPace } from "../rules/taking.ts"
+import { downloadPace } from "../rules/read-pace.ts"
 import { StreamedAnswer } from "./streamed-answer.ts"
 
 /** The downloadable files, all from this daemon's host. */

@@ -7,7 +7,7 @@ import type { GuestSession } from "../core/host.ts"
 import { openShell } from "../core/sessions.ts"
 import { errorParts } from "./errors.ts"
 import { GuestSocket, type GuestSocketOptions, type Socket } from "./guest-socket.ts"
-import { OutputGate } from "./output-gate.ts"
+import { OutputWindow } from "./output-window.ts"
 
 export class ShellSocket extends GuestSocket<ShellServerMessage, GuestSocketOptions & { query: ShellQuery }> {
   #session: GuestSession | undefined
@@ -34,8 +34,8 @@ export class ShellSocket extends GuestSocket<ShellServerMessage, GuestSocketOpti
 
   async #run(socket: Socket): Promise<void> {
     const { core, account, nameOrId, query } = this.options
-    const gate = new OutputGate(socket, { window: query.window })
-    this.gate = gate
+    const window = new OutputWindow(socket, { window: query.window })
+    this.window = window
     const opening = openShell(core, account, nameOrId, {
       session: query.session,
       forceNew: query.new === "true",
@@ -51,7 +51,7 @@ export class ShellSocket extends GuestSocket<ShellServerMessage, GuestSocketOpti
     const { id, name } = await session.opened
     this.send(socket, { type: "session", session_id: id, name, is_new: isNew })
     for await (const bytes of session.output) {
-      if (!(await gate.send(bytes))) return
+      if (!(await window.send(bytes))) return
     }
     const end = await session.result
     switch (end.state) {
@@ -72,7 +72,7 @@ export class ShellSocket extends GuestSocket<ShellServerMessage, GuestSocketOpti
   #control(control: ShellClientMessage): void {
     switch (control.type) {
       case "ack":
-        return this.gate?.acknowledge(control.bytes)
+        return this.window?.acknowledge(control.bytes)
       case "resize":
         return this.#session?.resize(control)
       case "signal":

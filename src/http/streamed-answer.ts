@@ -1,11 +1,11 @@
 /** A streamed answer: its reader takes the bytes piece by piece, and the source ends with its reader. */
 
-import type { TakingPace } from "../rules/taking.ts"
+import type { ReadPace } from "../rules/read-pace.ts"
 
 export class StreamedAnswer {
   readonly headers: Record<string, string>
   /** Minimum pace of the reader; undefined means no minimum. */
-  readonly pace: TakingPace | undefined
+  readonly pace: ReadPace | undefined
   readonly #next: () => Promise<Uint8Array | undefined>
   readonly #onClosed: () => void
   #closed: { reason: unknown } | undefined
@@ -17,7 +17,7 @@ export class StreamedAnswer {
    */
   constructor(options: {
     headers: Record<string, string>
-    pace?: TakingPace
+    pace?: ReadPace
     next: () => Promise<Uint8Array | undefined>
     onClosed: () => void
   }) {

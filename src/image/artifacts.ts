@@ -10,7 +10,7 @@ import { join } from "node:path"
 import { AppError } from "@bhatti/contract/errors"
 import { limits } from "@bhatti/contract/limits"
 import type { z } from "zod"
-import { exists } from "../lib/if-there.ts"
+import { exists } from "../lib/missing-files.ts"
 import {
   type Check,
   Current,

@@ -5,7 +5,7 @@
 
 import { readdir, rm, stat, utimes } from "node:fs/promises"
 import { join } from "node:path"
-import { exists } from "../lib/if-there.ts"
+import { exists } from "../lib/missing-files.ts"
 
 const keptMs = 30 * 86_400_000
 const shelves = ["kernel-packages", "kernels", "images"]

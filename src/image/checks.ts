@@ -1,12 +1,12 @@
 /**
- * Checks kernels and images before the daemon uses them. Requests do not wait while the files are those last proved
+ * Checks kernels and images before the daemon uses them. Requests do not wait while the files are those last verified
  * whole; they are read again in the background. A result holds until a file is replaced, for example by `bhatti init`.
  */
 import type { AppError } from "@bhatti/contract/errors"
 import { type InstalledImage, type InstalledKernel, readImage } from "./artifacts.ts"
 import { damaged } from "./manifest.ts"
-import { identityOf, isAsProven, proveDisk } from "./proven-disk.ts"
-import { identityOfKernel, isKernelAsProven, proveKernel } from "./proven-kernel.ts"
+import { identityOf, isVerified, verifyDisk } from "./verified-disk.ts"
+import { identityOfKernel, isKernelVerified, verifyKernel } from "./verified-kernel.ts"
 
 /** Pause between parts of 4 MiB, so that the check does not slow down sandboxes that start meanwhile. */
 const pauseMs = 10
@@ -26,18 +26,18 @@ export class ArtifactChecks {
     this.#onDamage = onDamage
   }
 
-  /** Throws if the kernel is known to be damaged, or if its files are not those last proved whole and are damaged. */
+  /** Throws if the kernel is known to be damaged, or if its files are not those last verified and are damaged. */
   async kernel<K extends InstalledKernel>(kernel: K): Promise<K> {
     await this.#look(kernel.vmlinux, identityOfKernel(kernel), () => {
-      const isAwaited = !isKernelAsProven(kernel)
-      const proof = Bun.sleep(isAwaited ? 0 : delayMs).then(() => proveKernel(this.#dataDir, kernel))
+      const isAwaited = !isKernelVerified(kernel)
+      const proof = Bun.sleep(isAwaited ? 0 : delayMs).then(() => verifyKernel(this.#dataDir, kernel))
       return { proof, isAwaited }
     })
     return kernel
   }
 
   /**
-   * Throws if the image is known to be damaged, or if its file is not the one last proved whole and turns out to be
+   * Throws if the image is known to be damaged, or if its file is not the one last verified and turns out to be
    * damaged.
    */
   async image<I extends InstalledImage>(image: I): Promise<I> {
@@ -48,10 +48,10 @@ export class ArtifactChecks {
   #lookAt({ file, digest }: InstalledImage): Promise<Look> {
     const identity = identityOf(file)
     return this.#look(file, `${identity}`, () => {
-      const isAwaited = !isAsProven(file, digest)
+      const isAwaited = !isVerified(file, digest)
       const pause = isAwaited ? undefined : () => Bun.sleep(pauseMs)
       const proof = Bun.sleep(isAwaited ? 0 : delayMs)
-        .then(() => proveDisk(file, digest, pause ? { pause } : {}))
+        .then(() => verifyDisk(file, digest, pause ? { pause } : {}))
         .then((isWhole) =>
           isWhole || identityOf(file) !== identity ? undefined : damaged(this.#dataDir, file),
         )

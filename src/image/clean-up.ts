@@ -7,7 +7,7 @@
 import { rm, stat } from "node:fs/promises"
 import { dirname, join } from "node:path"
 import { listAllImages, listKernels, readImage, readKernel, readKernelFor } from "./artifacts.ts"
-import { markOf } from "./proven-disk.ts"
+import { markOf } from "./verified-disk.ts"
 
 const graceMs = 3_600_000
 

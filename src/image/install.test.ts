@@ -19,12 +19,12 @@ import { type InstalledImage, readImage, readKernel } from "./artifacts.ts"
 import { ArtifactChecks } from "./checks.ts"
 import { healInstalled, installImage, installKernel } from "./install.ts"
 import { hashLength, type ImageManifest, type KernelManifest, kernelHash, proveFile } from "./manifest.ts"
-import { isAsProven, markOf } from "./proven-disk.ts"
-import { identityOfKernel, isKernelAsProven } from "./proven-kernel.ts"
-import { isWholeTree, proveTree } from "./proven-tree.ts"
 import type { BuiltImage } from "./rootfs.ts"
 import { diskDigest } from "./sparse.ts"
 import { listDamage } from "./survey.ts"
+import { isVerified, markOf } from "./verified-disk.ts"
+import { identityOfKernel, isKernelVerified } from "./verified-kernel.ts"
+import { isWholeTree, recordTree } from "./verified-tree.ts"
 
 const root = mkdtempSync(join(tmpdir(), "bhatti-install-"))
 afterAll(() => rmSync(root, { recursive: true, force: true }))
@@ -123,9 +123,9 @@ test("nobody waits for an image whose file is the one that was found whole; it i
   utimesSync(built.file, 1_700_000_000, 1_700_000_000)
   const image = await installImage(dataDir, built)
   await new ArtifactChecks(dataDir, () => {}).image(image)
-  expect(isAsProven(image.file, image.digest)).toBe(true)
+  expect(isVerified(image.file, image.digest)).toBe(true)
   flip(image.file, { isHidden: true })
-  expect(isAsProven(image.file, image.digest)).toBe(true)
+  expect(isVerified(image.file, image.digest)).toBe(true)
   const found = Promise.withResolvers<AppError>()
   const checks = new ArtifactChecks(dataDir, found.resolve)
   expect(await checks.image(image)).toEqual(image)
@@ -139,14 +139,14 @@ test("nobody waits for a kernel whose files are those that were found whole; it 
   const mark = markOf(dirname(kernel.vmlinux))
   const look = () => errorOf(new ArtifactChecks(dataDir, () => {}).kernel(kernel))
   const installedMs = statSync(dirname(kernel.vmlinux)).mtimeMs
-  expect([existsSync(mark), await look(), isKernelAsProven(kernel)]).toEqual([false, undefined, true])
+  expect([existsSync(mark), await look(), isKernelVerified(kernel)]).toEqual([false, undefined, true])
   // Kernels are put in the order of their installation.
   expect(statSync(dirname(kernel.vmlinux)).mtimeMs).toBe(installedMs)
 
   flip(kernel.initramfs, { isHidden: true })
   for (const text of [readFileSync(mark, "utf8"), "", "{}"]) {
     writeFileSync(mark, text)
-    expect([(await look())?.message.includes(kernel.initramfs), isKernelAsProven(kernel)]).toEqual([
+    expect([(await look())?.message.includes(kernel.initramfs), isKernelVerified(kernel)]).toEqual([
       true,
       false,
     ])
@@ -201,7 +201,7 @@ test("an unpacked package of which any file was changed, added or lost is not wh
   const tree = join(root, "tree")
   const names = ["vmlinux", "modules/kernel/a.ko", "modules/modules.dep"]
   for (const name of names) await Bun.write(join(tree, name), name)
-  await proveTree(tree)
+  await recordTree(tree)
   expect(await isWholeTree(tree)).toBe(true)
   for (const name of names) {
     await Bun.write(join(tree, name), "other")

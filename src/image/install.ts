@@ -8,15 +8,15 @@
 import { stat } from "node:fs/promises"
 import { dirname, join } from "node:path"
 import type { AppError } from "@bhatti/contract/errors"
-import { exists } from "../lib/if-there.ts"
+import { exists } from "../lib/missing-files.ts"
 import { parseJson } from "../lib/parse-json.ts"
 import { type InstalledImage, type InstalledKernel, readImage, readKernel } from "./artifacts.ts"
 import type { BuiltKernel } from "./kernel.ts"
 import { type Current, damageOf, ImageManifest, kernelFiles, proveFile } from "./manifest.ts"
-import { proveDisk } from "./proven-disk.ts"
 import { publishDirectory, publishLink, publishText, replaceByLink } from "./publish.ts"
 import type { BuiltImage } from "./rootfs.ts"
 import { entriesOf, imageHashes, kernelHashes } from "./survey.ts"
+import { verifyDisk } from "./verified-disk.ts"
 
 const kernelNames = [...kernelFiles, "manifest.json"] as const
 
@@ -49,7 +49,7 @@ async function linkImage(directory: string, { hash, file }: { hash: string; file
   const { digest } = ImageManifest.parse(await Bun.file(manifest).json())
   const target = join(directory, `${hash}.raw`)
   await publishLink(file, target)
-  await heal(file, target, () => proveDisk(target, digest))
+  await heal(file, target, () => verifyDisk(target, digest))
   // The manifest comes last: a file without one does not count as installed.
   await publishLink(manifest, join(directory, `${hash}.json`))
   await heal(manifest, join(directory, `${hash}.json`), hasSameBytes)
@@ -88,7 +88,7 @@ async function findCachedImage(cacheDir: string, hash: string): Promise<string |
     const text = (await manifestFile.exists()) ? await manifestFile.text() : ""
     const manifest = ImageManifest.safeParse(parseJson(text)).data
     const file = join(directory, "disk.raw")
-    if (manifest?.hash === hash && (await proveDisk(file, manifest.digest))) return file
+    if (manifest?.hash === hash && (await verifyDisk(file, manifest.digest))) return file
   }
   return undefined
 }

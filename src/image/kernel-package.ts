@@ -10,13 +10,13 @@ import { dirname, join } from "node:path"
 import { AppError } from "@bhatti/contract/errors"
 import { z } from "zod"
 import { imageModules, initramfsModules } from "../../images/modules.ts"
-import { exists } from "../lib/if-there.ts"
+import { exists } from "../lib/missing-files.ts"
 import { runProgram } from "../lib/program.ts"
 import { extractVmlinux } from "./bzimage.ts"
 import { loadOrder, parseModulesDep } from "./modules.ts"
-import { isWholeTree, proveTree } from "./proven-tree.ts"
 import { discard, publishDirectory, publishText } from "./publish.ts"
 import type { Report } from "./report.ts"
+import { isWholeTree, recordTree } from "./verified-tree.ts"
 
 const metaPackage = "linux-image-cloud-amd64"
 /** `apt-cache` reads all package lists, which takes half a minute on a busy host. */
@@ -111,7 +111,7 @@ async function unpackInto(
   const image = await Bun.file(join(unpacked, "boot", `vmlinuz-${version}`)).arrayBuffer()
   await Bun.write(join(beside, "vmlinux"), await extractVmlinux(Buffer.from(image)))
   await pruneModules({ unpacked, version, target: join(beside, "modules") })
-  await proveTree(beside)
+  await recordTree(beside)
 }
 
 /** The package that the meta package points to, for example `Depends: linux-image-6.1.0-9-cloud-amd64 (= 6.1.27-1)`. */

@@ -7,7 +7,7 @@ import { stat } from "node:fs/promises"
 import { join } from "node:path"
 import { AppError } from "@bhatti/contract/errors"
 import { z } from "zod"
-import { isReadable, proveDisk } from "./proven-disk.ts"
+import { isReadable, verifyDisk } from "./verified-disk.ts"
 
 /** Ids are the first 16 hex digits of a digest over the content. */
 export const hashLength = 16
@@ -73,7 +73,7 @@ export async function checkImage(
   check: Check,
 ): Promise<void> {
   if ((await sizeOf(file)) !== manifest.sizeMib * 1024 * 1024) throw damaged(dataDir, file)
-  if (check === "digests" && !(await proveDisk(file, manifest.digest))) throw damaged(dataDir, file)
+  if (check === "digests" && !(await verifyDisk(file, manifest.digest))) throw damaged(dataDir, file)
 }
 
 export async function isWhole(path: string, proof: FileProof, check: Check): Promise<boolean> {

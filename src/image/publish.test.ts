@@ -4,7 +4,7 @@ import { mkdtempSync, readdirSync, rmSync, statSync, utimesSync } from "node:fs"
 import { mkdir, readFile, stat, writeFile } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { exists } from "../lib/if-there.ts"
+import { exists } from "../lib/missing-files.ts"
 import { publishDirectory, publishLink, publishText } from "./publish.ts"
 
 const root = mkdtempSync(join(tmpdir(), "bhatti-publish-"))

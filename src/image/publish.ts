@@ -9,7 +9,7 @@ import { basename, dirname, join } from "node:path"
 import { AppError } from "@bhatti/contract/errors"
 import { publish, syncPath } from "../lib/durable.ts"
 import { errorCodeOf } from "../lib/error-code.ts"
-import { exists } from "../lib/if-there.ts"
+import { exists } from "../lib/missing-files.ts"
 import { runProgram } from "../lib/program.ts"
 
 const besidePrefix = ".making-"

@@ -13,11 +13,11 @@ import { runProgram } from "../lib/program.ts"
 import type { BuiltKernel } from "./kernel.ts"
 import { hashLength, ImageManifest } from "./manifest.ts"
 import { fetchNpmPackages } from "./npm-packages.ts"
-import { proveDisk } from "./proven-disk.ts"
 import { discard, publishDirectory } from "./publish.ts"
 import type { Recipe } from "./recipe.ts"
 import type { Report } from "./report.ts"
 import { diskDigest } from "./sparse.ts"
+import { verifyDisk } from "./verified-disk.ts"
 
 const recipes: readonly Recipe[] = [workspace, minimal]
 /** Names of the images that can be built here. */
@@ -69,7 +69,7 @@ async function wholeManifest(directory: string): Promise<ImageManifest | undefin
   const file = Bun.file(join(directory, "manifest.json"))
   const text = (await file.exists()) ? await file.text() : ""
   const manifest = ImageManifest.safeParse(parseJson(text)).data
-  const isWhole = manifest && (await proveDisk(join(directory, "disk.raw"), manifest.digest))
+  const isWhole = manifest && (await verifyDisk(join(directory, "disk.raw"), manifest.digest))
   return isWhole ? manifest : undefined
 }
 

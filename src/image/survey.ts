@@ -3,10 +3,10 @@ import { readdir } from "node:fs/promises"
 import { join } from "node:path"
 import type { AppError } from "@bhatti/contract/errors"
 import { limits } from "@bhatti/contract/limits"
-import { exists } from "../lib/if-there.ts"
+import { exists } from "../lib/missing-files.ts"
 import { type InstalledImage, readImage, readKernel } from "./artifacts.ts"
 import { damaged, damageOf } from "./manifest.ts"
-import { proveDisk } from "./proven-disk.ts"
+import { verifyDisk } from "./verified-disk.ts"
 
 /** A missing file that was never installed is not damage. */
 export async function listDamage(dataDir: string): Promise<AppError[]> {
@@ -31,7 +31,7 @@ export async function isInstalled(dataDir: string): Promise<boolean> {
 
 async function readWhole(dataDir: string, name: string, hash: string): Promise<InstalledImage> {
   const image = await readImage(dataDir, name, { hash })
-  if (!(await proveDisk(image.file, image.digest, { isKept: false }))) throw damaged(dataDir, image.file)
+  if (!(await verifyDisk(image.file, image.digest, { isKept: false }))) throw damaged(dataDir, image.file)
   return image
 }
 

@@ -4,7 +4,7 @@
  */
 
 import { dirname, join } from "node:path"
-import { readIfReadable } from "./if-there.ts"
+import { readIfReadable } from "./missing-files.ts"
 
 const hierarchies = [
   { mount: "sys/fs/cgroup", controller: "", limit: "memory.max", used: "memory.current", total: "" },

@@ -12,7 +12,7 @@
 import { mkdirSync, readdirSync, readFileSync, rmdirSync, statSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { errorCodeOf } from "../lib/error-code.ts"
-import { readIfReadable } from "../lib/if-there.ts"
+import { readIfReadable } from "../lib/missing-files.ts"
 import type { MachineShape } from "./command-line.ts"
 import { machineNiceness } from "./process.ts"
 

@@ -42,7 +42,7 @@ export const descriptors = {
   initramfs: 12,
   saved: 13,
   shared: 14,
-  words: 15,
+  stderr: 15,
 } as const
 
 /** QEMU appends its device states here: the descriptor keeps its offset. */

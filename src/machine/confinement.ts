@@ -8,7 +8,7 @@ import { AppError } from "@bhatti/contract/errors"
 import type { QemuBuild } from "./fingerprint.ts"
 import { type Jail, prepareJail } from "./jail.ts"
 import { type Confinement, launch } from "./process.ts"
-import { makeWordsPipe, openEar, takeWords } from "./words.ts"
+import { makeStderrPipe, readStderr, reopenStderr } from "./stderr.ts"
 
 const proofDeadlineMs = 10_000
 const wordsMax = 65_536
@@ -22,14 +22,14 @@ export async function openJail(options: {
 }): Promise<Jail> {
   const { dataDir, qemu, level, uid } = options
   const jail = await prepareJail({ dataDir, program: qemu.binary, launcher: options.launcher })
-  const pipe = makeWordsPipe()
-  const ear = openEar(pipe.readFd)
+  const pipe = makeStderrPipe()
+  const readFd = reopenStderr(pipe.readFd)
   try {
     const access = { groups: [], devices: ["/dev/null"], cgroup: undefined, fileBytesMax: 0 }
     const confinement = { jail, level, uid, ...access }
     const output = pipe.writeFd
     await launch({ binary: qemu.binary, arguments: ["--version"], files: {}, confinement, output })
-    await waitForVersion(ear, qemu)
+    await waitForVersion(readFd, qemu)
   } catch (cause) {
     if (!(cause instanceof AppError) || level === "reduced") throw cause
     throw new AppError("unavailable", cause.message, {
@@ -38,18 +38,18 @@ export async function openJail(options: {
       retryable: false,
     })
   } finally {
-    for (const fd of [ear, pipe.readFd, pipe.writeFd]) closeSync(fd)
+    for (const fd of [readFd, pipe.readFd, pipe.writeFd]) closeSync(fd)
   }
   return jail
 }
 
-async function waitForVersion(ear: number, qemu: QemuBuild): Promise<void> {
+async function waitForVersion(readFd: number, qemu: QemuBuild): Promise<void> {
   const deadline = performance.now() + proofDeadlineMs
   for (let text = ""; ; ) {
-    const words = takeWords(ear)
-    text = (text + (words?.toString() ?? "")).slice(-wordsMax)
+    const bytes = readStderr(readFd)
+    text = (text + (bytes?.toString() ?? "")).slice(-wordsMax)
     if (text.includes(qemu.version)) return
-    if (words === undefined || performance.now() > deadline) {
+    if (bytes === undefined || performance.now() > deadline) {
       const last = text.trim().split("\n").at(-1) ?? ""
       throw new AppError("unavailable", `QEMU does not run confined${last === "" ? "" : `: ${last}`}`)
     }

@@ -17,7 +17,7 @@ const uidBase = 1_900_000_000 + (process.pid % 1000) * 70_000
 const machineUid = uidBase + 3
 const stranger = 600_000 + (process.pid % 5000)
 /** sleep stands for QEMU, tail for the launcher. */
-const ground = { qemu: "sleep", launcher: "tail", uidBase }
+const traits = { qemu: "sleep", launcher: "tail", uidBase }
 const words = ["/usr/bin/qemu-system-x86_64", "-name", "sb_0123456789abcdef", "-nodefaults"]
 
 const home = mkdtempSync("/tmp/bhatti-test-")
@@ -62,8 +62,8 @@ describe.skipIf(!isRoot)("a machine", () => {
     const machine = await start({ uid: machineUid, holds: disk() })
     await Bun.sleep(20)
     const later = await start({ uid: machineUid, holds: disk() })
-    expect(pids(findMachine(directory, ground))).toEqual([machine, later])
-    expect(findMachine(join(home, "elsewhere"), ground)).toEqual([])
+    expect(pids(findMachine(directory, traits))).toEqual([machine, later])
+    expect(findMachine(join(home, "elsewhere"), traits)).toEqual([])
   })
 
   test("is not another user's process, whatever its words and its program are", async () => {
@@ -75,15 +75,15 @@ describe.skipIf(!isRoot)("a machine", () => {
     await same.stdout.getReader().read()
     expect(await Bun.file(`/proc/${same.pid}/cmdline`).text()).toStartWith(words.join("\0"))
     await start({ uid: stranger, command: ["sleep", "60", "60"] })
-    expect(findAllOfMachine(directory, { ...ground, qemu: "python3.11" })).toEqual([])
-    expect(findAllOfMachine(directory, ground)).toEqual([])
+    expect(findAllOfMachine(directory, { ...traits, qemu: "python3.11" })).toEqual([])
+    expect(findAllOfMachine(directory, traits)).toEqual([])
   })
 
   test("is not a process of a machine's user without its files, nor of root with them, nor another program", async () => {
     await start({ uid: machineUid })
     await start({ holds: disk() })
     await start({ uid: machineUid, command: ["perl", "-e", "sleep 60"], holds: disk() })
-    expect(findAllOfMachine(directory, ground)).toEqual([])
+    expect(findAllOfMachine(directory, traits)).toEqual([])
   })
 
   test("is found when its disk has been replaced, by what else it holds", async () => {
@@ -91,14 +91,14 @@ describe.skipIf(!isRoot)("a machine", () => {
     const machine = await start({ uid: machineUid, holds: join(directory, "device-state") })
     renameSync(disk(), join(directory, "disk.before"))
     writeFileSync(disk(), "another")
-    expect(pids(findMachine(directory, ground))).toEqual([machine])
+    expect(pids(findMachine(directory, traits))).toEqual([machine])
   })
 
   test("that is about to be is ended too, but is not yet one", async () => {
     const launcher = await start({ command: ["tail", "-f", "/dev/null"], holds: disk() })
     const half = await start({ uid: machineUid, command: ["tail", "-f", "/dev/null"], holds: disk() })
-    expect(findMachine(directory, ground)).toEqual([])
-    expect(pids(findAllOfMachine(directory, ground)).sort()).toEqual([launcher, half].sort())
+    expect(findMachine(directory, traits)).toEqual([])
+    expect(pids(findAllOfMachine(directory, traits)).sort()).toEqual([launcher, half].sort())
   })
 })
 

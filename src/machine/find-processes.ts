@@ -20,8 +20,8 @@ const slotsMax = 65_535
 /** Every machine has all of these open for writing. */
 const filesOfMachine = ["disk.qcow2", "device-state"]
 
-/** How this daemon starts machines. */
-export type Ground = {
+/** By what this daemon's machines are recognised: how it starts them. */
+export type ProcessTraits = {
   /** Names of their executable files: all that identifies a machine's processes once its jail has been removed. */
   qemu: string
   launcher: string
@@ -30,12 +30,15 @@ export type Ground = {
 }
 
 /** The machine's QEMU and any processes it has started, oldest first. */
-export function findMachine(directory: string, ground: Ground): ProcessIdentity[] {
-  return holdersOf(directory, (pid) => programOf(pid) === ground.qemu && isMachineUser(pid, ground.uidBase))
+export function findMachine(directory: string, traits: ProcessTraits): ProcessIdentity[] {
+  return holdersOf(directory, (pid) => programOf(pid) === traits.qemu && isMachineUser(pid, traits.uidBase))
 }
 
 /** The machine's processes and those about to become one: a daemon that was killed may have left launchers. */
-export function findAllOfMachine(directory: string, { qemu, launcher, uidBase }: Ground): ProcessIdentity[] {
+export function findAllOfMachine(
+  directory: string,
+  { qemu, launcher, uidBase }: ProcessTraits,
+): ProcessIdentity[] {
   return holdersOf(directory, (pid) => {
     const program = programOf(pid)
     if (program !== qemu && program !== launcher) return false

@@ -8,7 +8,7 @@ import { closeSync, openSync, readFileSync, rmSync, statSync, writeFileSync } fr
 import { join } from "node:path"
 import { AppError } from "@bhatti/contract/errors"
 import { z } from "zod"
-import { ifThere } from "../lib/if-there.ts"
+import { unlessMissing } from "../lib/missing-files.ts"
 import { parseJson } from "../lib/parse-json.ts"
 import { hostBootId, isAlive, type ProcessIdentity, startTicks } from "../lib/process-identity.ts"
 import { probeArguments } from "./command-line.ts"
@@ -120,7 +120,7 @@ const Left = z.object({ pid: z.int(), startTicks: z.int(), bootId: z.string() })
 
 /** A hung guest outlives a daemon that was killed meanwhile. */
 async function endLeft(path: string): Promise<void> {
-  const text = ifThere(() => readFileSync(path, "utf8"))
+  const text = unlessMissing(() => readFileSync(path, "utf8"))
   if (text === undefined) return
   const left = Left.safeParse(parseJson(text))
   if (left.success) await killProcess(left.data, { deadlineMs: killDeadlineMs })

@@ -17,10 +17,11 @@ import { randomHex } from "../lib/random-hex.ts"
 import { checkDisk, diskPathOf } from "./bound-disk.ts"
 import type { Cgroups } from "./cgroups.ts"
 import { savedFlags } from "./device-state.ts"
-import { type End, readEnd } from "./ends.ts"
 import { findAllOfMachine, findMachine, slotsInUse } from "./find-processes.ts"
+import { type GuestEnd, readEnd } from "./guest-end.ts"
 import { type Halt, Halts } from "./halt.ts"
 import { Monitors } from "./monitors.ts"
+import { emptyOldLogs } from "./old-log-files.ts"
 import { readKernelLog, wasKilledForMemory } from "./out-of-memory.ts"
 import { loadOwnMemory, memoryBaseOf, untouchedMib } from "./own-memory.ts"
 import {
@@ -32,28 +33,27 @@ import {
   processIoBytes,
   setNiceness,
 } from "./process.ts"
-import { saveSnapshot } from "./save-snapshot.ts"
-import { openSharedMemory } from "./shared-memory.ts"
+import { saveSnapshot } from "./save-memory.ts"
 import {
   checkSnapshot,
   readSnapshot,
   removeSnapshot,
   type SnapshotCheck,
   snapshotDirectory,
-} from "./snapshot-files.ts"
+} from "./saved-memory.ts"
+import { openSharedMemory } from "./shared-memory.ts"
 import { agentSocket, listenSockets, type Sockets } from "./sockets.ts"
 import {
   groupOf,
   type Machine,
+  type MachineResources,
   openKernel,
-  type Place,
   Starter,
   type StarterOptions,
   templateSlot,
 } from "./starter.ts"
+import { StderrPipes } from "./stderr.ts"
 import { type Template, type TemplateDraft, type TemplateSpec, Templates } from "./templates.ts"
-import { emptyWordFiles } from "./word-files.ts"
-import { Words } from "./words.ts"
 
 const qmpDeadlineMs = 10_000
 const killDeadlineMs = 10_000
@@ -68,7 +68,7 @@ export class Machines {
   readonly #cgroups: Cgroups
   readonly #monitors = new Monitors()
   readonly #starter: Starter
-  readonly #words = new Words()
+  readonly #stderr = new StderrPipes()
   readonly #halts = new Halts({ deadlineMs: qmpDeadlineMs })
 
   constructor(
@@ -81,7 +81,7 @@ export class Machines {
     this.templates = new Templates(options.dataDir, options.onDamage)
     this.#dataDir = options.dataDir
     this.#cgroups = options.cgroups
-    this.#starter = new Starter(options, this.#words)
+    this.#starter = new Starter(options, this.#stderr)
   }
 
   findTemplate(spec: TemplateSpec): Promise<Template | undefined> {
@@ -148,7 +148,7 @@ export class Machines {
 
   /** Removes unfinished templates of an earlier run and their machines, and QEMU output kept by earlier versions. */
   async removeLeftovers(): Promise<void> {
-    await emptyWordFiles(join(this.#dataDir, "sandboxes"))
+    await emptyOldLogs(join(this.#dataDir, "sandboxes"))
     for (const directory of this.templates.listUnfinished()) {
       await this.killIn(directory)
       await rm(directory, { recursive: true, force: true })
@@ -160,44 +160,45 @@ export class Machines {
     return listenSockets(directory)
   }
 
-  /** Starts a clone of the template, which runs as soon as its state is loaded. Closes `place.sockets`. */
-  async clone(place: Place): Promise<Machine> {
-    const memory = await this.templates.memory(place.template)
-    return this.#startAt(place, "clone", "template", (open) => ({
+  /** Starts a clone of the template, which runs as soon as its state is loaded. Closes `resources.sockets`. */
+  async clone(resources: MachineResources): Promise<Machine> {
+    const memory = await this.templates.memory(resources.template)
+    return this.#startAt(resources, "clone", "template", (open) => ({
       memory,
-      state: open(place.template.statePath, constants.O_RDONLY),
+      state: open(resources.template.statePath, constants.O_RDONLY),
     }))
   }
 
   /** Boots the sandbox from its own disk. */
   async boot(
-    place: Place,
+    resources: MachineResources,
     kernel: { vmlinux: string; initramfs: string; arguments?: string[] },
   ): Promise<Machine> {
     const memory = this.templates.emptyMemory()
     const kernelArguments = kernel.arguments ?? []
-    return this.#startAt({ ...place, kernelArguments }, "boot", "empty", (open) => ({
+    return this.#startAt({ ...resources, kernelArguments }, "boot", "empty", (open) => ({
       memory,
       ...openKernel(kernel, open),
     }))
   }
 
   /** Starts the machine as `saveSnapshot` left it; it runs when this returns. The snapshot must have been checked. */
-  async restore(place: Place): Promise<Machine> {
-    const directory = snapshotDirectory(place.directory)
+  async restore(resources: MachineResources): Promise<Machine> {
+    const directory = snapshotDirectory(resources.directory)
     const found = await readSnapshot(directory)
     if ("damage" in found) throw new AppError("unavailable", found.damage, { retryable: false })
     const { manifest } = found
     readAhead(join(directory, "memory"))
     const state = await readFile(join(directory, "state"))
-    const base = manifest.memoryBase === "template" ? await this.templates.memory(place.template) : undefined
+    const base =
+      manifest.memoryBase === "template" ? await this.templates.memory(resources.template) : undefined
     const memory = base ?? this.templates.emptyMemory()
 
     // QEMU waits at the other end of a pipe for its state until the matching memory is in place.
     const pipe = createPipe()
     let machine: Machine
     try {
-      machine = await this.#startAt(place, "clone", manifest.memoryBase, () => ({
+      machine = await this.#startAt(resources, "clone", manifest.memoryBase, () => ({
         memory,
         state: pipe.readFd,
       }))
@@ -286,7 +287,7 @@ export class Machines {
 
   /** Finds the running machine of a directory, in case a crash prevented its identity from being stored. */
   findIn(directory: string): Machine | undefined {
-    const [process] = findMachine(directory, this.#starter.ground)
+    const [process] = findMachine(directory, this.#starter.traits)
     return process && { process, directory, memoryBase: memoryBaseOf(process.pid) }
   }
 
@@ -319,7 +320,7 @@ export class Machines {
   }
 
   /** Returns how it ended, if its guest ended it, with the last of its console. */
-  async endOf(machine: Machine): Promise<{ how: End["how"]; console: string } | undefined> {
+  async endOf(machine: Machine): Promise<{ how: GuestEnd["how"]; console: string } | undefined> {
     const end = await readEnd(machine.directory)
     const { pid, startTicks, bootId } = machine.process
     const isIts =
@@ -328,7 +329,7 @@ export class Machines {
   }
 
   /** Returns the end of the sandbox's last machine, while it is known. */
-  async lastEndIn(directory: string): Promise<{ how: End["how"]; console: string } | undefined> {
+  async lastEndIn(directory: string): Promise<{ how: GuestEnd["how"]; console: string } | undefined> {
     return readEnd(directory)
   }
 
@@ -343,20 +344,20 @@ export class Machines {
   async kill(machine: Machine): Promise<void> {
     this.#monitors.forget(machine)
     await killProcess(machine.process, { deadlineMs: killDeadlineMs })
-    this.#words.forget(machine.process)
+    this.#stderr.forget(machine.process)
     this.#cgroups.remove(groupOf(machine.directory))
   }
 
   /** Kills every process of the directory's machine, in case a crash left no other trace of it. */
   async killIn(directory: string): Promise<void> {
-    for (const identity of findAllOfMachine(directory, this.#starter.ground))
+    for (const identity of findAllOfMachine(directory, this.#starter.traits))
       await killProcess(identity, { deadlineMs: killDeadlineMs })
     this.#cgroups.remove(groupOf(directory))
   }
 
   /** Slots that no new sandbox may get, whatever the database says: running processes have their user ids. */
   slotsInUse(): number[] {
-    return slotsInUse(this.#starter.ground.uidBase)
+    return slotsInUse(this.#starter.traits.uidBase)
   }
 
   /** Grows a running machine's disk to the size it was started for, and notifies its guest. */
@@ -367,7 +368,7 @@ export class Machines {
 
   /** The end of QEMU's output and of the guest's console, which may explain a machine's failure. For the log. */
   async diagnose(machine: Machine): Promise<{ qemu: string; console: string }> {
-    return { qemu: this.#words.lastOf(machine.process), console: await this.#monitors.readConsole(machine) }
+    return { qemu: this.#stderr.lastOf(machine.process), console: await this.#monitors.readConsole(machine) }
   }
 
   async #startAt(...parameters: Parameters<Starter["startAt"]>): Promise<Machine> {

@@ -3,7 +3,7 @@
 import { AppError } from "@bhatti/contract/errors"
 import { errorCodeOf } from "../lib/error-code.ts"
 import { isAlive } from "../lib/process-identity.ts"
-import { watchEnd } from "./ends.ts"
+import { watchEnd } from "./guest-end.ts"
 import { killProcess } from "./process.ts"
 import { Qmp } from "./qmp.ts"
 import { qmpSocket } from "./sockets.ts"

@@ -4,7 +4,7 @@ import { closeSync } from "node:fs"
 import { release } from "node:os"
 import type { Config } from "@bhatti/contract/config"
 import { trust } from "@bhatti/contract/trust"
-import { readIfReadable } from "../lib/if-there.ts"
+import { readIfReadable } from "../lib/missing-files.ts"
 import { createMemoryFile } from "../lib/posix.ts"
 import {
   type Check,

@@ -8,7 +8,7 @@
 
 import { type FileHandle, open } from "node:fs/promises"
 import { Checksum } from "../lib/checksum.ts"
-import { whenMissing } from "../lib/if-there.ts"
+import { whenMissing } from "../lib/missing-files.ts"
 
 const magic = 0x514649fb
 const version = 3

@@ -4,7 +4,7 @@ import { closeSync } from "node:fs"
 import { rm } from "node:fs/promises"
 import { join } from "node:path"
 import { listenUnix } from "../lib/posix.ts"
-import { removeWordFile } from "./word-files.ts"
+import { removeOldLog } from "./old-log-files.ts"
 
 /** Listening descriptors that QEMU inherits. */
 export type Sockets = { agent: number; qmp: number }
@@ -22,7 +22,7 @@ export async function listenSockets(directory: string): Promise<Sockets> {
   await Promise.all([
     rm(agentSocket(directory), { force: true }),
     rm(qmpSocket(directory), { force: true }),
-    removeWordFile(directory),
+    removeOldLog(directory),
   ])
   const agent = listenUnix(agentSocket(directory))
   try {

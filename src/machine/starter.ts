@@ -14,15 +14,15 @@ import {
 } from "./command-line.ts"
 import { savedFlags, savedStatePath } from "./device-state.ts"
 import { fileBytesMax } from "./file-bounds.ts"
-import type { Ground } from "./find-processes.ts"
+import type { ProcessTraits } from "./find-processes.ts"
 import { type QemuBuild, stateFingerprint, templateFingerprint } from "./fingerprint.ts"
 import type { Jail } from "./jail.ts"
 import { kvmAccess } from "./kvm-device.ts"
 import { type Confinement, spawnQemu } from "./process.ts"
 import { makeSharedMemory } from "./shared-memory.ts"
 import { closeSockets, type Sockets } from "./sockets.ts"
+import { makeStderrPipe, readStderr, reopenStderr, type StderrPipes } from "./stderr.ts"
 import type { Template, TemplateSpec } from "./templates.ts"
-import { makeWordsPipe, openEar, takeWords, type Words } from "./words.ts"
 
 /** The slot of machines without a sandbox. */
 export const templateSlot = 0
@@ -37,7 +37,7 @@ export type Machine = {
 }
 
 /** Resources for a machine that is about to start. */
-export type Place = {
+export type MachineResources = {
   template: Template
   /** The sandbox's id, shown in the host's list of processes. */
   name: string
@@ -68,11 +68,11 @@ export type StarterOptions = {
 
 export class Starter {
   readonly #options: StarterOptions
-  readonly #words: Words
+  readonly #stderr: StderrPipes
 
-  constructor(options: StarterOptions, words: Words) {
+  constructor(options: StarterOptions, stderr: StderrPipes) {
     this.#options = options
-    this.#words = words
+    this.#stderr = stderr
   }
 
   get network(): MachineShape["network"] {
@@ -80,22 +80,22 @@ export class Starter {
   }
 
   async startAt(
-    place: Place & { kernelArguments?: string[] },
+    resources: MachineResources & { kernelArguments?: string[] },
     role: Role,
     memoryBase: Machine["memoryBase"],
     files: (open: OpenFile) => Files,
   ): Promise<Machine> {
-    const { template, ...rest } = place
+    const { template, ...rest } = resources
     return this.start({
       ...rest,
       role,
       shape: template.shape,
       memoryBase,
       files: (open) => ({
-        overlayDisk: open(place.overlayPath, constants.O_RDWR),
+        overlayDisk: open(resources.overlayPath, constants.O_RDWR),
         templateDisk: open(template.diskPath, constants.O_RDONLY),
         baseDisk: open(template.baseDiskPath, constants.O_RDONLY),
-        saved: open(savedStatePath(place.directory), savedFlags),
+        saved: open(savedStatePath(resources.directory), savedFlags),
         ...files(open),
       }),
     })
@@ -126,9 +126,9 @@ export class Starter {
       if (tap !== undefined) opened.push(tap)
       const shared = makeSharedMemory()
       opened.push(shared)
-      const words = makeWordsPipe()
-      const ear = openEar(words.readFd)
-      opened.push(words.readFd, words.writeFd, ear)
+      const stderr = makeStderrPipe()
+      const pipe = reopenStderr(stderr.readFd)
+      opened.push(stderr.readFd, stderr.writeFd, pipe)
       const process = await spawnQemu({
         binary: this.#options.qemu.binary,
         arguments: qemuArguments(options.shape, options.role, options.name, options.kernelArguments),
@@ -137,7 +137,7 @@ export class Starter {
           agentSocket: options.sockets.agent,
           ...options.files(open),
           shared,
-          words: words.readFd,
+          stderr: stderr.readFd,
           ...(tap !== undefined && { tap }),
         },
         confinement: {
@@ -145,11 +145,11 @@ export class Starter {
           cgroup: this.#options.cgroups.make(groupOf(options.directory), options.shape),
           fileBytesMax: fileBytesMax(options.diskMib),
         },
-        output: words.writeFd,
-        lastWords: () => takeWords(ear)?.toString() ?? "",
+        output: stderr.writeFd,
+        lastWords: () => readStderr(pipe)?.toString() ?? "",
         stateFingerprint: stateFingerprint(this.#options.qemu, this.shape(options.shape)),
       })
-      this.#words.listen(process, words.readFd)
+      this.#stderr.listen(process, stderr.readFd)
       return { process, directory: options.directory, memoryBase: options.memoryBase }
     } finally {
       for (const fd of opened) closeSync(fd)
@@ -181,7 +181,7 @@ export class Starter {
     return stateFingerprint(this.#options.qemu, this.shape(template.shape))
   }
 
-  get ground(): Ground {
+  get traits(): ProcessTraits {
     return {
       qemu: basename(this.#options.qemu.binary),
       launcher: basename(this.#options.jail.launcher),

@@ -19,7 +19,7 @@ import { basename, isAbsolute, join, relative } from "node:path"
 import { AppError } from "@bhatti/contract/errors"
 import { z } from "zod"
 import { publish, syncPath, writeSynced } from "../lib/durable.ts"
-import { ifThere, isMissing } from "../lib/if-there.ts"
+import { isMissing, unlessMissing } from "../lib/missing-files.ts"
 import { createMemoryFile } from "../lib/posix.ts"
 import type { ProcessIdentity } from "../lib/process-identity.ts"
 import { randomHex } from "../lib/random-hex.ts"
@@ -338,7 +338,7 @@ export class Templates {
   }
 
   #entries(): string[] {
-    return ifThere(() => readdirSync(this.#directory)) ?? []
+    return unlessMissing(() => readdirSync(this.#directory)) ?? []
   }
 }
 

@@ -1,6 +1,6 @@
 /** The user ids of machines: as many as slots, starting at `uid_base`. No other user of the host should have them. */
 
-import { readIfReadable } from "../lib/if-there.ts"
+import { readIfReadable } from "../lib/missing-files.ts"
 
 const count = 65_536
 

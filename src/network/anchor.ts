@@ -4,7 +4,7 @@ import { existsSync } from "node:fs"
 import { AppError } from "@bhatti/contract/errors"
 import { gatewayOf, networkText, overlaps, parseNetwork, type Subnet } from "../rules/address.ts"
 import { anchorBatch, writeSetting } from "./links.ts"
-import { runFor } from "./program.ts"
+import { runFor } from "./network-programs.ts"
 import type { Site } from "./ruleset.ts"
 
 /** An earlier daemon's anchor stays, unless the subnet has changed. */

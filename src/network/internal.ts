@@ -22,9 +22,9 @@ export const internalNetworks = [
  * Returns the networks in which a policy can open nothing: wholly internal, without a part that the operator has
  * opened.
  */
-export function closedAmong(cidrs: string[], ground: { subnet: string; opened: string[] }): string[] {
-  const [subnet] = networks([ground.subnet])
-  const [internal, opened] = [networks(internalNetworks), networks(ground.opened)]
+export function closedAmong(cidrs: string[], hostNetwork: { subnet: string; opened: string[] }): string[] {
+  const [subnet] = networks([hostNetwork.subnet])
+  const [internal, opened] = [networks(internalNetworks), networks(hostNetwork.opened)]
   return cidrs.filter((cidr) => {
     const [asked] = networks([cidr])
     if (!asked) return false

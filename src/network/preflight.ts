@@ -2,7 +2,7 @@
 
 import { existsSync } from "node:fs"
 import { readNameServers } from "../lib/host-name-servers.ts"
-import { readIfReadable } from "../lib/if-there.ts"
+import { readIfReadable } from "../lib/missing-files.ts"
 import {
   type Check,
   checkProgram,

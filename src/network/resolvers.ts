@@ -19,7 +19,7 @@ import { errorCodeOf } from "../lib/error-code.ts"
 import { isAlive, type ProcessIdentity } from "../lib/process-identity.ts"
 import { resolverAddress, type Subnet } from "../rules/address.ts"
 import { findNameServers, type NameServerProcess } from "./name-server-process.ts"
-import { runFor } from "./program.ts"
+import { runFor } from "./network-programs.ts"
 import { hostsText, type Profile, resolverConfig, type Sibling, serversText } from "./resolver.ts"
 
 const endDeadlineMs = 5000

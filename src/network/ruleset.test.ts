@@ -7,7 +7,7 @@ import { describe, expect, test } from "bun:test"
 import {
   addLease,
   changePolicy,
-  type Ground,
+  type HostNetwork,
   type Lease,
   noRuleset,
   removeLease,
@@ -15,7 +15,12 @@ import {
 } from "./ruleset.ts"
 
 const site = { table: "bhatti_abcde", tapPrefix: "bhabcde", anchor: "bhgwabcde" }
-const ground: Ground = { site, subnet: "10.9.0.0/16", gateway: "10.9.0.1", opened: ["172.31.0.0/24"] }
+const hostNetwork: HostNetwork = {
+  site,
+  subnet: "10.9.0.0/16",
+  gateway: "10.9.0.1",
+  opened: ["172.31.0.0/24"],
+}
 
 function lease(
   number: number,
@@ -95,7 +100,7 @@ describe("answers to a sandbox", () => {
 })
 
 test("whatever stands is replaced in one go, and each device's name is whole", () => {
-  const text = wholeRuleset(ground, [one], new Map([["names_gone", ["203.0.113.1"]]]))
+  const text = wholeRuleset(hostNetwork, [one], new Map([["names_gone", ["203.0.113.1"]]]))
   expect(text.startsWith(noRuleset(site))).toBe(true)
   expect(text).not.toContain("names_gone")
   expect(text).toContain('iifname "bhabcde*"')
@@ -135,26 +140,26 @@ function loaded(...texts: string[]): string[] {
 describe.skipIf(!hasNamespaces)("as the kernel has them", () => {
   test("all at once is the same as one after the other", () => {
     const steps = loaded(
-      wholeRuleset(ground, []),
+      wholeRuleset(hostNetwork, []),
       addLease(site, one),
       addLease(site, two),
       addLease(site, three),
     )
-    expect(steps).toEqual(loaded(wholeRuleset(ground, [one, two, three])))
+    expect(steps).toEqual(loaded(wholeRuleset(hostNetwork, [one, two, three])))
   })
 
   test("taking back is as if it had never been", () => {
     const steps = loaded(
-      wholeRuleset(ground, []),
+      wholeRuleset(hostNetwork, []),
       addLease(site, one),
       addLease(site, two),
       addLease(site, three),
       removeLease(site, two, [one, three]),
       removeLease(site, three, [one]),
     )
-    expect(steps).toEqual(loaded(wholeRuleset(ground, [one])))
-    expect(loaded(wholeRuleset(ground, [one]), removeLease(site, one, []))).toEqual(
-      loaded(wholeRuleset(ground, [])),
+    expect(steps).toEqual(loaded(wholeRuleset(hostNetwork, [one])))
+    expect(loaded(wholeRuleset(hostNetwork, [one]), removeLease(site, one, []))).toEqual(
+      loaded(wholeRuleset(hostNetwork, [])),
     )
   })
 
@@ -165,19 +170,19 @@ describe.skipIf(!hasNamespaces)("as the kernel has them", () => {
       hostSet: null,
       resolver: "10.9.0.3",
     }
-    const steps = loaded(wholeRuleset(ground, [one, three]), changePolicy(site, three, after, [one]))
-    expect(steps).toEqual(loaded(wholeRuleset(ground, [one, after])))
-    const back = loaded(wholeRuleset(ground, [one, after]), changePolicy(site, after, three, [one]))
-    expect(back).toEqual(loaded(wholeRuleset(ground, [one, three])))
+    const steps = loaded(wholeRuleset(hostNetwork, [one, three]), changePolicy(site, three, after, [one]))
+    expect(steps).toEqual(loaded(wholeRuleset(hostNetwork, [one, after])))
+    const back = loaded(wholeRuleset(hostNetwork, [one, after]), changePolicy(site, after, three, [one]))
+    expect(back).toEqual(loaded(wholeRuleset(hostNetwork, [one, three])))
   })
 
   test("what name servers have learned survives a renewal", () => {
-    const text = wholeRuleset(ground, [three], new Map([["names_x", ["203.0.113.1", "203.0.113.2"]]]))
+    const text = wholeRuleset(hostNetwork, [three], new Map([["names_x", ["203.0.113.1", "203.0.113.2"]]]))
     expect(loaded(text).join("\n")).toMatch(/set names_x[^}]*203\.0\.113\.1, 203\.0\.113\.2/)
   })
 
   test("rules of others stay", () => {
     const other = "table inet other {\n chain input {\n type filter hook input priority 0;\n }\n}"
-    expect(loaded(other, wholeRuleset(ground, [one]), noRuleset(site))).toEqual(loaded(other))
+    expect(loaded(other, wholeRuleset(hostNetwork, [one]), noRuleset(site))).toEqual(loaded(other))
   })
 })

@@ -16,7 +16,7 @@ import { internalNetworks } from "./internal.ts"
 /** Distinguishes one installation's devices and rules from another's on the same host. */
 export type Site = { table: string; tapPrefix: string; anchor: string }
 
-export type Ground = {
+export type HostNetwork = {
   site: Site
   subnet: string
   gateway: string
@@ -43,15 +43,15 @@ export type Lease = {
  * name servers added to their sets before.
  */
 export function wholeRuleset(
-  ground: Ground,
+  hostNetwork: HostNetwork,
   leases: Lease[],
   learned: ReadonlyMap<string, string[]> = new Map(),
 ): string {
-  const { site } = ground
+  const { site } = hostNetwork
   const sets = new Set(leases.flatMap(({ hostSet }) => (hostSet === null ? [] : [hostSet])))
   return [
     noRuleset(site),
-    baseRules(ground),
+    baseRules(hostNetwork),
     ...leases.map((lease) => addLease(site, lease)),
     ...[...learned]
       .filter(([name, addresses]) => sets.has(name) && addresses.length > 0)
@@ -67,7 +67,7 @@ export function noRuleset({ table }: Site): string {
     .join("\n")
 }
 
-function baseRules({ site, subnet, gateway, opened }: Ground): string {
+function baseRules({ site, subnet, gateway, opened }: HostNetwork): string {
   const ours = `"${site.tapPrefix}*"`
   const elements = (list: string[]) => (list.length === 0 ? "" : `elements = { ${list.join(", ")} }`)
   return `table inet ${site.table} {

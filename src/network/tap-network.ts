@@ -21,14 +21,14 @@ import {
 import { makeAnchor, refuseOverlap } from "./anchor.ts"
 import { closedAmong } from "./internal.ts"
 import { linkSettings, linkUpBatch, writeSetting } from "./links.ts"
+import { programLines, runFor } from "./network-programs.ts"
 import { Nftables } from "./nftables.ts"
-import { programLines, runFor } from "./program.ts"
 import { profileOf, type Sibling } from "./resolver.ts"
 import { Resolvers } from "./resolvers.ts"
 import {
   addLease,
   changePolicy,
-  type Ground,
+  type HostNetwork,
   type Lease,
   noRuleset,
   removeLease,
@@ -53,7 +53,7 @@ type Attached = { attachment: Attachment; lease: Lease }
 export class TapNetwork {
   readonly #site: Site
   readonly #subnet: Subnet
-  readonly #ground: Ground
+  readonly #hostNetwork: HostNetwork
   readonly #resolvers: Resolvers
   /** Upstream servers that the operator has chosen; empty means the host's. */
   readonly #chosenServers: string[]
@@ -69,7 +69,7 @@ export class TapNetwork {
     if (!subnet) throw new Error(`${options.subnet} is not a network`)
     this.#site = siteOf(options.dataDir)
     this.#subnet = subnet
-    this.#ground = {
+    this.#hostNetwork = {
       site: this.#site,
       subnet: networkText(subnet),
       gateway: gatewayOf(subnet),
@@ -91,12 +91,12 @@ export class TapNetwork {
   }
 
   closedAmong(cidrs: string[]): string[] {
-    return closedAmong(cidrs, this.#ground)
+    return closedAmong(cidrs, this.#hostNetwork)
   }
 
   /** The identity passed to the guest. The gateway answers DNS queries too, whichever name server is behind it. */
   identityOf(sandbox: { id: string; slot: number }) {
-    const { gateway } = this.#ground
+    const { gateway } = this.#hostNetwork
     return {
       mac: macOf(sandbox.id),
       address: this.#addressOf(sandbox),
@@ -117,7 +117,7 @@ export class TapNetwork {
     for (const { tap } of links) {
       for (const [name, value] of linkSettings(tap)) writeSetting(name, value)
     }
-    const input = links.map((link) => linkUpBatch(link, this.#ground.gateway)).join("")
+    const input = links.map((link) => linkUpBatch(link, this.#hostNetwork.gateway)).join("")
     await runFor("switch on a sandbox's network", ["ip", "-batch", "-"], { input })
   }
 
@@ -291,7 +291,7 @@ export class TapNetwork {
   }
 
   #regenerate(): void {
-    this.#nftables.run(applying, wholeRuleset(this.#ground, this.#leases(), this.#learned()))
+    this.#nftables.run(applying, wholeRuleset(this.#hostNetwork, this.#leases(), this.#learned()))
   }
 
   /** Returns the addresses that name servers have added to their sets; empty if there are no rules yet. */
@@ -359,7 +359,7 @@ export class TapNetwork {
   #addressOf({ slot }: { slot: number }): string {
     const address = sandboxAddress(this.#subnet, slot)
     if (address !== undefined) return address
-    throw new AppError("limit_exceeded", `the subnet ${this.#ground.subnet} has no address left`, {
+    throw new AppError("limit_exceeded", `the subnet ${this.#hostNetwork.subnet} has no address left`, {
       hint: "destroy sandboxes, or a larger subnet in config.yaml",
     })
   }

@@ -7,22 +7,22 @@ import type { Core } from "../core/core.ts"
 import { isPublished } from "../core/published.ts"
 import { limitKey, type TrustedProxies } from "../lib/client-address.ts"
 import { hostName } from "../lib/host-name.ts"
-import type { Admission, Visitor } from "./admission.ts"
-import { type Api, ApiExchange } from "./api-exchange.ts"
-import { type Ending, Exchange } from "./exchange.ts"
-import { type ClientFacts, isBodyless, wantsToStay } from "./forwarded.ts"
+import { type Api, ApiRequest } from "./api-request.ts"
+import type { ConnectionLimits, Visitor } from "./connection-limits.ts"
+import { type ClientFacts, isBodyless, wantsKeepAlive } from "./forwarded.ts"
 import { HeadError, parseRequestHead, type RequestHead, valuesOf } from "./head.ts"
 import { Lost, type Peer, type SocketPeer } from "./peer.ts"
+import { type Ending, ProxiedRequest } from "./proxied-request.ts"
 import { readHead } from "./reading.ts"
 import { type Refusal, refusalBytes } from "./refusal.ts"
 import { destinationOf, ownerOf, type Zone } from "./routing.ts"
-import { aliasPace, apiPace, type Connected, type Upstreams } from "./upstreams.ts"
+import { aliasTimeouts, apiTimeouts, type Connected, type Upstreams } from "./upstreams.ts"
 
 /** Shared by all connections. */
 export type Surroundings = {
   core: Core
   zone: Zone
-  admission: Admission
+  connectionLimits: ConnectionLimits
   trustedProxies: TrustedProxies
   upstreams: Upstreams
   api: Api
@@ -45,7 +45,7 @@ export class ClientConnection implements Visitor {
   readonly #facts: ClientFacts
   readonly #around: Surroundings
   #upstream: Kept | undefined
-  #exchange: Running<unknown> | undefined
+  #running: Running<unknown> | undefined
   /** Set while a request is handled or its upstream is kept: the alias that can cut this connection off. */
   #enteredAlias: string | undefined
   #waiting: { sinceMs: number; forMs: number } | undefined
@@ -72,12 +72,12 @@ export class ClientConnection implements Visitor {
 
   /** Called several times a second. */
   check(nowMs: number): void {
-    this.#exchange?.check(nowMs)
+    this.#running?.check(nowMs)
     const { sinceMs, forMs } = this.#waiting ?? { sinceMs: nowMs, forMs: 0 }
     if (nowMs - sinceMs > forMs && this.#waiting) this.#peer.close()
     if (this.#leftAtMs !== undefined && nowMs - this.#leftAtMs > goodbyeMs) this.#peer.close()
     const kept = this.#upstream
-    if (kept && !this.#exchange) {
+    if (kept && !this.#running) {
       const isOver = nowMs - kept.idleSinceMs > upstreamIdleMs
       if (kept.peer.hasEnded || kept.peer.isLost || isOver) this.#dropUpstream()
     }
@@ -85,18 +85,18 @@ export class ClientConnection implements Visitor {
 
   cutOff(): void {
     this.#peer.close()
-    this.#exchange?.stop()
+    this.#running?.stop()
     this.#dropUpstream()
   }
 
   yieldUpstream(): boolean {
-    if (this.#exchange || !this.#upstream) return false
+    if (this.#running || !this.#upstream) return false
     this.#dropUpstream()
     return true
   }
 
   /** Refuses the connection itself, before any request. */
-  async turnAway(refusal: Refusal): Promise<void> {
+  async refuseConnection(refusal: Refusal): Promise<void> {
     try {
       await this.#say(refusalBytes(refusal, { keepAlive: false }))
       this.#leave()
@@ -139,7 +139,7 @@ export class ClientConnection implements Visitor {
         return this.#serveApiSocket(request)
       case "api":
         this.#dropUpstream()
-        return this.#run(new ApiExchange({ ...this.#sharedWith(request), api: this.#around.api }))
+        return this.#run(new ApiRequest({ ...this.#sharedWith(request), api: this.#around.api }))
     }
   }
 
@@ -155,14 +155,14 @@ export class ClientConnection implements Visitor {
   }
 
   async #serveAlias(request: RequestHead, alias: string): Promise<boolean> {
-    const { admission, trustedProxies } = this.#around
+    const { connectionLimits, trustedProxies } = this.#around
     const client = trustedProxies.clientBehind(this.#facts.peer, valuesOf(request.headers, "x-forwarded-for"))
-    const decision = admission.request({
+    const decision = connectionLimits.request({
       client: limitKey(client),
       alias,
       nowMs: performance.now(),
     })
-    if (decision.kind === "allowed") return this.#exchangeWith(request, alias)
+    if (decision.kind === "allowed") return this.#forward(request, alias)
     return this.#refuse(request, {
       status: 429,
       message: "too many requests",
@@ -177,27 +177,27 @@ export class ClientConnection implements Visitor {
   async #serveApiSocket(request: RequestHead): Promise<boolean> {
     this.#dropUpstream()
     const upstream = await this.#around.upstreams.connectApi()
-    const pace = { pace: apiPace, isUpstreamReused: false }
-    const exchange = new Exchange({ ...this.#sharedWith(request), upstream, ...pace })
+    const rest = { timeouts: apiTimeouts, isUpstreamReused: false }
+    const running = new ProxiedRequest({ ...this.#sharedWith(request), upstream, ...rest })
     try {
-      return goesOn(await this.#run(exchange))
+      return goesOn(await this.#run(running))
     } finally {
       upstream.close()
     }
   }
 
-  async #exchangeWith(request: RequestHead, alias: string): Promise<boolean> {
+  async #forward(request: RequestHead, alias: string): Promise<boolean> {
     for (;;) {
       const kept = this.#takeKept(alias)
       const connected: Connected = kept ? { kind: "connected", peer: kept } : await this.#connect(alias)
       if (connected.kind === "refused") return this.#refuse(request, connected.refusal)
-      const exchange = new Exchange({
+      const running = new ProxiedRequest({
         ...this.#sharedWith(request),
         upstream: connected.peer,
-        pace: aliasPace,
+        timeouts: aliasTimeouts,
         isUpstreamReused: kept !== undefined,
       })
-      const ending = await this.#run(exchange)
+      const ending = await this.#run(running)
       if (ending.kind === "stale") continue
       if (ending.isUpstreamReusable && ending.client === "keep") {
         this.#upstream = { alias, peer: connected.peer, idleSinceMs: performance.now() }
@@ -209,26 +209,26 @@ export class ClientConnection implements Visitor {
     }
   }
 
-  async #run<Outcome>(exchange: Running<Outcome>): Promise<Outcome> {
+  async #run<Outcome>(running: Running<Outcome>): Promise<Outcome> {
     // Cut off, or the client left, while the sandbox was woken.
     if (this.#peer.isLost) {
-      exchange.stop()
+      running.stop()
       throw new Lost("the client disconnected")
     }
-    this.#exchange = exchange
-    this.#peer.onGone = () => exchange.stop()
+    this.#running = running
+    this.#peer.onGone = () => running.stop()
     try {
-      return await exchange.run()
+      return await running.run()
     } finally {
-      this.#exchange = undefined
+      this.#running = undefined
       this.#peer.onGone = () => undefined
     }
   }
 
   async #connect(alias: string): Promise<Connected> {
     this.#dropUpstream()
-    const { admission, upstreams } = this.#around
-    if (!admission.enter(alias, this)) {
+    const { connectionLimits, upstreams } = this.#around
+    if (!connectionLimits.enter(alias, this)) {
       const refusal = { status: 503, message: "too many connections to this address", retryAfterSec: 1 }
       return { kind: "refused", refusal }
     }
@@ -250,14 +250,14 @@ export class ClientConnection implements Visitor {
   #dropUpstream(): void {
     this.#upstream?.peer.close()
     this.#upstream = undefined
-    if (this.#enteredAlias !== undefined) this.#around.admission.leave(this.#enteredAlias, this)
+    if (this.#enteredAlias !== undefined) this.#around.connectionLimits.leave(this.#enteredAlias, this)
     this.#enteredAlias = undefined
   }
 
   /** A proxy on this host asks whether it may get a certificate for a name. */
   async #answerAsk(request: RequestHead, query: string): Promise<boolean> {
-    const { admission, core, zone } = this.#around
-    const decision = admission.ask(performance.now())
+    const { connectionLimits, core, zone } = this.#around
+    const decision = connectionLimits.ask(performance.now())
     if (decision.kind === "refused") {
       const retryAfterSec = Math.ceil(decision.retryAfterMs / 1000)
       return this.#refuse(request, { status: 429, message: "too many requests", retryAfterSec })
@@ -271,7 +271,7 @@ export class ClientConnection implements Visitor {
 
   /** Answers from the proxy itself. A request body ends the connection, since the proxy does not read it. */
   async #refuse(request: RequestHead | undefined, refusal: Refusal): Promise<boolean> {
-    const keepAlive = request !== undefined && isBodyless(request.framing) && wantsToStay(request)
+    const keepAlive = request !== undefined && isBodyless(request.framing) && wantsKeepAlive(request)
     await this.#say(refusalBytes(refusal, { keepAlive, request }))
     return keepAlive
   }
@@ -292,6 +292,6 @@ export class ClientConnection implements Visitor {
 }
 
 function goesOn(ending: Ending): boolean {
-  if (ending.kind === "stale" || ending.client === "drop") throw new Lost("the exchange was aborted")
+  if (ending.kind === "stale" || ending.client === "drop") throw new Lost("the request was aborted")
   return ending.client === "keep"
 }

@@ -106,7 +106,7 @@ export function isBodyless(framing: Framing): boolean {
 }
 
 /** Returns true if the sender of this head wants to keep the connection open. */
-export function wantsToStay(head: { version: "1.0" | "1.1"; headers: readonly Header[] }): boolean {
+export function wantsKeepAlive(head: { version: "1.0" | "1.1"; headers: readonly Header[] }): boolean {
   const options = listOf(head.headers, "connection")
   return head.version === "1.1" ? !options.includes("close") : options.includes("keep-alive")
 }

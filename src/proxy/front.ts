@@ -10,10 +10,10 @@ import type { RateLimits } from "@bhatti/contract/config"
 import { AppError } from "@bhatti/contract/errors"
 import type { Core } from "../core/core.ts"
 import { limitKey, plainAddress, TrustedProxies } from "../lib/client-address.ts"
-import { Admission } from "./admission.ts"
-import type { Api } from "./api-exchange.ts"
+import type { Api } from "./api-request.ts"
 import { type Certificate, type CertificatePaths, readCertificate, stampOf } from "./certificate.ts"
 import { ClientConnection, type Surroundings } from "./client-connection.ts"
+import { ConnectionLimits } from "./connection-limits.ts"
 import { SocketPeer } from "./peer.ts"
 import type { Zone } from "./routing.ts"
 import { Upstreams } from "./upstreams.ts"
@@ -44,16 +44,16 @@ export class Front {
   constructor(core: Core, options: FrontOptions) {
     this.#core = core
     this.#options = options
-    const admission = new Admission(options.rateLimits)
+    const connectionLimits = new ConnectionLimits(options.rateLimits)
     this.#around = {
       core,
       zone: options.zone,
-      admission,
+      connectionLimits,
       trustedProxies: new TrustedProxies(options.trustedProxies),
       api: options.api,
       upstreams: new Upstreams(core, { apiSocketPath: options.apiSocketPath }),
     }
-    core.onUnpublished = (alias) => admission.cutOff(alias)
+    core.onUnpublished = (alias) => connectionLimits.cutOff(alias)
     this.#certificateStamp = options.tls && stampOf(options.tls)
     this.#listener = this.#listen(portOf(options.address), options.tls && readCertificate(options.tls))
     this.#timers.push(setInterval(() => this.check(performance.now()), checkEveryMs))
@@ -118,21 +118,21 @@ export class Front {
   }
 
   #open(peer: SocketPeer, remoteAddress: string): void {
-    const { admission, trustedProxies } = this.#around
+    const { connectionLimits, trustedProxies } = this.#around
     const address = plainAddress(remoteAddress)
     const isTrusted = trustedProxies.has(address)
     const scheme = this.#options.tls ? "https" : "http"
     const connection = new ClientConnection(peer, { peer: address, isTrusted, scheme }, this.#around)
     this.#connections.add(connection)
     const countedAs = isTrusted ? undefined : limitKey(address)
-    const isAdmitted = admission.openConnection(countedAs)
+    const isAdmitted = connectionLimits.openConnection(countedAs)
     peer.onClosed = () => {
       this.#connections.delete(connection)
-      if (isAdmitted) admission.closeConnection(countedAs)
+      if (isAdmitted) connectionLimits.closeConnection(countedAs)
     }
     const served = isAdmitted
       ? connection.serve()
-      : connection.turnAway({ status: 503, message: "too many connections", retryAfterSec: 1 })
+      : connection.refuseConnection({ status: 503, message: "too many connections", retryAfterSec: 1 })
     served.catch((error: unknown) => this.#core.log.error({ error }, "internal error in the proxy"))
   }
 

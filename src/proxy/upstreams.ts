@@ -3,15 +3,15 @@
 import { AppError } from "@bhatti/contract/errors"
 import type { Core } from "../core/core.ts"
 import { dialPublished } from "../core/published.ts"
-import { wholeAnswerPace } from "../rules/taking.ts"
-import type { Pace } from "./exchange.ts"
+import { wholeAnswerPace } from "../rules/read-pace.ts"
 import { GuestPeer, type Peer, SocketPeer } from "./peer.ts"
+import type { Timeouts } from "./proxied-request.ts"
 import type { Refusal } from "./refusal.ts"
 
 export type Connected = { kind: "connected"; peer: Peer } | { kind: "refused"; refusal: Refusal }
 
 /** A command may be silent for days while its client waits. An answer that is not a WebSocket arrives in one piece. */
-export const apiPace: Pace = {
+export const apiTimeouts: Timeouts = {
   bodyMs: 600_000,
   answerMs: Number.POSITIVE_INFINITY,
   idleMs: wholeAnswerPace.windowMs,
@@ -19,7 +19,7 @@ export const apiPace: Pace = {
   lingerMs: 0,
 }
 
-export const aliasPace: Pace = {
+export const aliasTimeouts: Timeouts = {
   bodyMs: 60_000,
   answerMs: 300_000,
   idleMs: 600_000,
@@ -28,12 +28,12 @@ export const aliasPace: Pace = {
 }
 
 /** Requests that arrive shortly after a failed wake-up do not retry it. */
-const restMs = 2000
+const backOffMs = 2000
 
 export class Upstreams {
   readonly #core: Core
   readonly #apiSocketPath: string
-  readonly #restingUntilMs = new Map<string, number>()
+  readonly #backOffUntilMs = new Map<string, number>()
 
   constructor(core: Core, options: { apiSocketPath: string }) {
     this.#core = core
@@ -46,7 +46,7 @@ export class Upstreams {
   }
 
   async connectAlias(alias: string): Promise<Connected> {
-    if (this.#isResting(alias)) return unreachable()
+    if (this.#isBackingOff(alias)) return unreachable()
     try {
       const dialled = await dialPublished(this.#core, alias)
       switch (dialled.kind) {
@@ -63,7 +63,7 @@ export class Upstreams {
       // The sandbox is already backing off; this request started nothing.
       if (error instanceof AppError && error.retryAfterSec !== undefined)
         return unreachable(error.retryAfterSec)
-      this.#rest(alias, performance.now())
+      this.#backOff(alias, performance.now())
       // The owner sees the reason in the sandbox's state; other users of the alias must not.
       if (error instanceof AppError && error.code !== "internal")
         this.#core.log.warn({ alias, error }, "a published port cannot be reached")
@@ -72,15 +72,15 @@ export class Upstreams {
     }
   }
 
-  #rest(alias: string, nowMs: number): void {
-    for (const [one, untilMs] of this.#restingUntilMs) {
-      if (untilMs <= nowMs) this.#restingUntilMs.delete(one)
+  #backOff(alias: string, nowMs: number): void {
+    for (const [one, untilMs] of this.#backOffUntilMs) {
+      if (untilMs <= nowMs) this.#backOffUntilMs.delete(one)
     }
-    this.#restingUntilMs.set(alias, nowMs + restMs)
+    this.#backOffUntilMs.set(alias, nowMs + backOffMs)
   }
 
-  #isResting(alias: string): boolean {
-    return performance.now() < (this.#restingUntilMs.get(alias) ?? 0)
+  #isBackingOff(alias: string): boolean {
+    return performance.now() < (this.#backOffUntilMs.get(alias) ?? 0)
   }
 }
 
@@ -90,7 +90,7 @@ function unknown(alias: string): Connected {
   return { kind: "refused", refusal: { status: 404, message: `nothing is published as "${alias}"`, hint } }
 }
 
-function unreachable(retryAfterSec = restMs / 1000): Connected {
+function unreachable(retryAfterSec = backOffMs / 1000): Connected {
   const refusal = { status: 503, message: "the sandbox cannot be reached now", retryAfterSec }
   return { kind: "refused", refusal }
 }

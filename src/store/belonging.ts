@@ -6,7 +6,7 @@
 import { readdirSync, statSync } from "node:fs"
 import { join } from "node:path"
 import { AppError } from "@bhatti/contract/errors"
-import { ifThere, whenNowhere } from "../lib/if-there.ts"
+import { unlessMissing, whenNowhere } from "../lib/missing-files.ts"
 import { isRecovering, markPath, readMark } from "./mark.ts"
 import { inspect } from "./sqlite/file.ts"
 
@@ -49,7 +49,7 @@ function misfit(fault: Fault): Belonging {
 export function countIn(dataDir: string): { what: string; count: number }[] {
   return ["sandbox", "snapshot"].map((what) => {
     const directory = join(dataDir, what === "sandbox" ? "sandboxes" : "snapshots")
-    const names = ifThere(() => readdirSync(directory), whenNowhere) ?? []
+    const names = unlessMissing(() => readdirSync(directory), whenNowhere) ?? []
     return { what, count: names.filter((name) => !name.startsWith("tmp-")).length }
   })
 }

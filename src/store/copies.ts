@@ -8,7 +8,7 @@ import { rename, rm } from "node:fs/promises"
 import { join } from "node:path"
 import type { Kysely } from "kysely"
 import { syncPath } from "../lib/durable.ts"
-import { ifThere } from "../lib/if-there.ts"
+import { unlessMissing } from "../lib/missing-files.ts"
 import type { Mark } from "./mark.ts"
 import type { Schema } from "./schema.ts"
 import { copyInto, inspect } from "./sqlite/file.ts"
@@ -24,7 +24,7 @@ export function copiesOf(dataDir: string): string {
 
 /** Names begin with the time, so sorting them sorts by age. */
 export function listCopies(dataDir: string): string[] {
-  const names = ifThere(() => readdirSync(copiesOf(dataDir))) ?? []
+  const names = unlessMissing(() => readdirSync(copiesOf(dataDir))) ?? []
   return names.filter((name) => /^\d{8}T\d{6}Z.*\.db$/.test(name)).sort()
 }
 

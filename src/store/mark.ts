@@ -9,7 +9,7 @@ import { rename, rm } from "node:fs/promises"
 import { join } from "node:path"
 import { z } from "zod"
 import { syncPath, writeSynced } from "../lib/durable.ts"
-import { ifThere, whenNowhere } from "../lib/if-there.ts"
+import { unlessMissing, whenNowhere } from "../lib/missing-files.ts"
 import { parseJson } from "../lib/parse-json.ts"
 
 export type Mark = { id: string; counter: number }
@@ -28,7 +28,7 @@ export function markPath(dataDir: string): string {
 }
 
 export function readMark(dataDir: string): Mark | "missing" | "damaged" {
-  const text = ifThere(() => readFileSync(markPath(dataDir), "utf8"), whenNowhere)
+  const text = unlessMissing(() => readFileSync(markPath(dataDir), "utf8"), whenNowhere)
   if (text === undefined) return "missing"
   const file = MarkFile.safeParse(parseJson(text))
   return file.success ? { id: file.data.id, counter: file.data.counter } : "damaged"

@@ -6,7 +6,7 @@
 import { afterEach, beforeEach, expect, test } from "bun:test"
 import type { Core } from "../../src/core/core.ts"
 import { StreamedAnswer } from "../../src/http/streamed-answer.ts"
-import type { Api } from "../../src/proxy/api-exchange.ts"
+import type { Api } from "../../src/proxy/api-request.ts"
 import { until } from "../support/installation.ts"
 import { type ServedApp, serveApp } from "../support/served-app.ts"
 import { connectRaw, get, sendRaw } from "./stage.ts"

@@ -5,12 +5,12 @@
 
 import { globSync, readFileSync } from "node:fs"
 import { join } from "node:path"
-import { ifThere } from "../../src/lib/if-there.ts"
+import { unlessMissing } from "../../src/lib/missing-files.ts"
 import { isAlive, type ProcessIdentity } from "../../src/lib/process-identity.ts"
 import { homePrefix, ownerFile, removeRemains } from "./installation.ts"
 
 for (const home of globSync(`${homePrefix}*`)) {
-  const note = ifThere(() => readFileSync(join(home, ownerFile), "utf8"))
+  const note = unlessMissing(() => readFileSync(join(home, ownerFile), "utf8"))
   if (note === undefined || isAlive(JSON.parse(note) as ProcessIdentity)) continue
   console.log(`${home}: its test process is gone; removed`)
   await removeRemains(home)

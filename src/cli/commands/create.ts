@@ -7,9 +7,9 @@ import { command } from "../command.ts"
 import { egressOptions, netPolicyOf, refuseEgress } from "../egress.ts"
 import { envFileOption, envOf, envText } from "../environment.ts"
 import { makeOrTakeBack } from "../making.ts"
-import { askForPatience } from "../patience.ts"
 import { printNames, quietOption } from "../quiet.ts"
 import { newSettingsOf, settingOptions } from "../sandbox-settings.ts"
+import { noticeIfSlow } from "../slow-notice.ts"
 import { cpusText, secondsText, sizeText } from "../words.ts"
 
 export const create = command({
@@ -153,7 +153,7 @@ made with --from has its source's rules unless others are given.`,
       if_not_exists: options.ifNotExists || undefined,
     }
     const { from } = options
-    using _patience = askForPatience(out, () =>
+    using _notice = noticeIfSlow(out, () =>
       from === undefined ? whatItWaitsFor(client, name) : `copying ${from}`,
     )
     const { count } = options

@@ -3,7 +3,7 @@
 import { stat } from "node:fs/promises"
 import { AppError } from "@bhatti/contract/errors"
 import { defaultDataDir } from "@bhatti/contract/limits"
-import { isMissing } from "../../lib/if-there.ts"
+import { isMissing } from "../../lib/missing-files.ts"
 import { type Check, fail } from "../../lib/preflight.ts"
 import { type HostContext, hostCommand } from "../command.ts"
 import { checkConnection } from "../connection-checks.ts"

@@ -3,7 +3,7 @@
 import { limits } from "@bhatti/contract/limits"
 import { command } from "../command.ts"
 import { sayWhenLeft } from "../leaving.ts"
-import { askForPatience } from "../patience.ts"
+import { noticeIfSlow } from "../slow-notice.ts"
 import { secondsText, sizeText } from "../words.ts"
 
 export const snapshotCreate = command({
@@ -18,7 +18,7 @@ The snapshot includes everything in its programs' memory, secrets too.`,
   examples: ["bhatti snapshot create dev --name before-upgrade"],
   async run({ client, args, options, isJson, out }) {
     const startMs = performance.now()
-    using _patience = askForPatience(out, () => `copying memory and disk of ${args.sandbox}`)
+    using _notice = noticeIfSlow(out, () => `copying memory and disk of ${args.sandbox}`)
     using _leaving = sayWhenLeft(out, "the snapshot is still being made; see: bhatti snapshot list")
     const snapshot = await client.checkpointSandbox({
       params: { id: args.sandbox },

@@ -3,8 +3,8 @@
 import { limits } from "@bhatti/contract/limits"
 import { command } from "../command.ts"
 import { makeOrTakeBack } from "../making.ts"
-import { askForPatience } from "../patience.ts"
 import { printNames, quietOption } from "../quiet.ts"
+import { noticeIfSlow } from "../slow-notice.ts"
 import { cpusText, secondsText, sizeText } from "../words.ts"
 
 export const snapshotResume = command({
@@ -34,7 +34,7 @@ If this host cannot load the memory any more, for example after an update of QEM
   ],
   async run({ client, args, options, isJson, out }) {
     const startMs = performance.now()
-    using _patience = askForPatience(out, () => `copying the disk of ${args.snapshot}`)
+    using _notice = noticeIfSlow(out, () => `copying the disk of ${args.snapshot}`)
     const made = await makeOrTakeBack({ client, out }, async () => ({
       sandboxes: [
         await client.resumeSnapshot({

@@ -3,7 +3,7 @@
 import { command } from "../command.ts"
 import { forEachName } from "../each-name.ts"
 import { sayWhenLeft } from "../leaving.ts"
-import { askForPatience } from "../patience.ts"
+import { noticeIfSlow } from "../slow-notice.ts"
 import { secondsText } from "../words.ts"
 
 export const stop = command({
@@ -15,7 +15,7 @@ All named sandboxes are tried, one after the other.`,
   async run({ client, rest, isJson, out, report }) {
     return await forEachName([...new Set(rest)], { report }, async (name) => {
       const startMs = performance.now()
-      using _patience = askForPatience(out, () => `writing the memory of ${name} to disk`)
+      using _notice = noticeIfSlow(out, () => `writing the memory of ${name} to disk`)
       using _leaving = sayWhenLeft(out, `${name} is still being stopped; see: bhatti list`)
       const sandbox = await client.stopSandbox({ params: { id: name } })
       if (isJson) return await out.json(sandbox)

@@ -7,13 +7,13 @@ import type { Client } from "@bhatti/sdk/client"
 
 export type GuestPlace = { kind: "guest"; sandbox: string; path: string }
 export type LocalPlace = { kind: "local"; path: string }
-export type Place = GuestPlace | LocalPlace | { kind: "standard" }
+export type CopyPlace = GuestPlace | LocalPlace | { kind: "standard" }
 
 /** Base directory of relative paths in a sandbox. */
 const guestHome = "/workspace"
 
 /** A local name with a colon in it is written `./a:b`. */
-export function placeOf(text: string): Place {
+export function placeOf(text: string): CopyPlace {
   if (text === "-") return { kind: "standard" }
   const guest = /^([a-zA-Z0-9][a-zA-Z0-9._-]{0,62}):(.*)$/s.exec(text)
   if (guest === null) return { kind: "local", path: text }

@@ -5,7 +5,7 @@ import type { MiddlewareHandler } from "hono"
 import { cors } from "hono/cors"
 
 /** Lets pages of these origins read the API's answers. No cookie counts: a page has a key or nothing. */
-export function letPagesAsk(origins: readonly string[]): MiddlewareHandler {
+export function allowOrigins(origins: readonly string[]): MiddlewareHandler {
   return cors({
     origin: [...origins],
     allowMethods: ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"],

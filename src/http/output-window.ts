@@ -9,7 +9,7 @@ import type { SocketState } from "./context.ts"
 /** Bytes sent before other requests get a turn: the daemon is single-threaded, and a flood never pauses by itself. */
 const turnBytesMax = 64 * 1024
 
-export class OutputGate {
+export class OutputWindow {
   readonly #socket: ServerWebSocket<SocketState>
   #credit: number
   #sentInTurn = 0

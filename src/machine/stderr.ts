@@ -21,7 +21,7 @@ const drainMs = 5000
 const roundsKept = 24
 
 /** A pipe for one machine; QEMU inherits both ends, and the caller closes its own. */
-export function makeWordsPipe(): { readFd: number; writeFd: number } {
+export function makeStderrPipe(): { readFd: number; writeFd: number } {
   const pipe = createPipe()
   neverWaitAt(pipe.writeFd)
   return pipe
@@ -30,17 +30,17 @@ export function makeWordsPipe(): { readFd: number; writeFd: number } {
 /** QEMU sizes the empty file that memory is mapped from; /dev/zero, a booted machine's, cannot be sized. */
 const harmless = "ftruncate: Invalid argument\n"
 
-type Ear = { process: ProcessIdentity; fd: number; last: Buffer; roundsOver: number }
+type Pipe = { process: ProcessIdentity; fd: number; last: Buffer; roundsOver: number }
 
-export class Words {
-  readonly #ears = new Map<number, Ear>()
+export class StderrPipes {
+  readonly #pipes = new Map<number, Pipe>()
   readonly #timer: Timer
 
   constructor() {
     this.#timer = setInterval(() => {
-      for (const ear of this.#ears.values()) {
-        ear.roundsOver = drain(ear) ? 0 : ear.roundsOver + 1
-        if (ear.roundsOver > roundsKept) this.forget(ear.process)
+      for (const pipe of this.#pipes.values()) {
+        pipe.roundsOver = drain(pipe) ? 0 : pipe.roundsOver + 1
+        if (pipe.roundsOver > roundsKept) this.forget(pipe.process)
       }
     }, drainMs)
     this.#timer.unref()
@@ -48,13 +48,18 @@ export class Words {
 
   /** Opens a new machine's pipe, or QEMU's descriptor for a machine that an earlier daemon started. */
   listen(process: ProcessIdentity, readFd?: number): void {
-    if (this.#ears.has(process.pid) || !isAlive(process)) return
-    const borrowed = readFd ?? borrowWords(process)
+    if (this.#pipes.has(process.pid) || !isAlive(process)) return
+    const borrowed = readFd ?? borrowStderr(process)
     if (borrowed === undefined) return
     try {
       // QEMU may have replaced it.
       if (!fstatSync(borrowed).isFIFO()) return
-      this.#ears.set(process.pid, { process, fd: openEar(borrowed), last: Buffer.alloc(0), roundsOver: 0 })
+      this.#pipes.set(process.pid, {
+        process,
+        fd: reopenStderr(borrowed),
+        last: Buffer.alloc(0),
+        roundsOver: 0,
+      })
     } finally {
       if (readFd === undefined) closeSync(borrowed)
     }
@@ -62,39 +67,39 @@ export class Words {
 
   /** Returns the last output, also of a process that has exited. */
   lastOf({ pid }: ProcessIdentity): string {
-    const ear = this.#ears.get(pid)
-    if (!ear) return ""
-    drain(ear)
-    return ear.last.toString()
+    const pipe = this.#pipes.get(pid)
+    if (!pipe) return ""
+    drain(pipe)
+    return pipe.last.toString()
   }
 
   forget({ pid }: ProcessIdentity): void {
-    const ear = this.#ears.get(pid)
-    if (!ear) return
-    this.#ears.delete(pid)
-    closeSync(ear.fd)
+    const pipe = this.#pipes.get(pid)
+    if (!pipe) return
+    this.#pipes.delete(pid)
+    closeSync(pipe.fd)
   }
 }
 
 /** Machines started by an older build have no pipe. */
-function borrowWords({ pid }: ProcessIdentity): number | undefined {
+function borrowStderr({ pid }: ProcessIdentity): number | undefined {
   try {
-    return borrowDescriptor({ pid, fd: descriptors.words })
+    return borrowDescriptor({ pid, fd: descriptors.stderr })
   } catch {
     return undefined
   }
 }
 
 /** Reopens the pipe: through the shared end QEMU could make reads block, and the daemon with them. */
-export function openEar(readFd: number): number {
+export function reopenStderr(readFd: number): number {
   return openSync(`/proc/self/fd/${readFd}`, constants.O_RDONLY | constants.O_NONBLOCK)
 }
 
 /** Returns text written since the last call; undefined if there is none and the writer has exited. */
-export function takeWords(ear: number): Buffer | undefined {
+export function readStderr(pipe: number): Buffer | undefined {
   const bytes = Buffer.alloc(pipeBytes)
   try {
-    const count = readSync(ear, bytes, 0, bytes.length, null)
+    const count = readSync(pipe, bytes, 0, bytes.length, null)
     if (count === 0) return undefined
     const at = bytes.subarray(0, count).indexOf(harmless)
     if (at < 0) return bytes.subarray(0, count)
@@ -106,9 +111,9 @@ export function takeWords(ear: number): Buffer | undefined {
 }
 
 /** Returns false if the machine has ended and written nothing more. */
-function drain(ear: Ear): boolean {
-  const words = takeWords(ear.fd)
-  if (words === undefined) return isAlive(ear.process)
-  if (words.length > 0) ear.last = Buffer.from(Buffer.concat([ear.last, words]).subarray(-keptBytes))
+function drain(pipe: Pipe): boolean {
+  const text = readStderr(pipe.fd)
+  if (text === undefined) return isAlive(pipe.process)
+  if (text.length > 0) pipe.last = Buffer.from(Buffer.concat([pipe.last, text]).subarray(-keptBytes))
   return true
 }

@@ -6,7 +6,7 @@
 import { readFile } from "node:fs/promises"
 import { join } from "node:path"
 import { z } from "zod"
-import { whenMissing } from "../lib/if-there.ts"
+import { whenMissing } from "../lib/missing-files.ts"
 import { removeTree } from "../lib/remove-tree.ts"
 import { openSealedJson, sealJson } from "../lib/sealed-json.ts"
 import { DiskBinding, diskPathOf, isBoundDisk } from "./bound-disk.ts"

@@ -3,7 +3,7 @@
 import { expect, test } from "bun:test"
 import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
-import { removeSnapshot, snapshotDirectory, unfinished } from "./snapshot-files.ts"
+import { removeSnapshot, snapshotDirectory, unfinished } from "./saved-memory.ts"
 
 test("a snapshot goes with what a crash has left of the next one, and nothing else does", async () => {
   const directory = mkdtempSync("/tmp/bhatti-snapshot-")

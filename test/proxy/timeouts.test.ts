@@ -4,7 +4,7 @@ import { afterEach, beforeEach, describe, expect, test } from "bun:test"
 import { connect } from "node:net"
 import { RateLimits } from "@bhatti/contract/config"
 import { limits } from "@bhatti/contract/limits"
-import { Admission } from "../../src/proxy/admission.ts"
+import { ConnectionLimits } from "../../src/proxy/connection-limits.ts"
 import { until } from "../support/installation.ts"
 import { connectRaw, get, openStage, rawServer, type Stage } from "./stage.ts"
 
@@ -136,28 +136,28 @@ describe("connections", () => {
   const visitor = (isIdle: boolean) => ({ cutOff() {}, yieldUpstream: () => isIdle })
 
   test("of one client, and in all, have a bound; closing makes room", () => {
-    const admission = new Admission(RateLimits.parse({}))
+    const connectionLimits = new ConnectionLimits(RateLimits.parse({}))
     for (let i = 0; i < limits.proxyConnectionsPerClientMax; i++)
-      expect(admission.openConnection("a")).toBe(true)
-    expect(admission.openConnection("a")).toBe(false)
+      expect(connectionLimits.openConnection("a")).toBe(true)
+    expect(connectionLimits.openConnection("a")).toBe(false)
     for (let i = limits.proxyConnectionsPerClientMax; i < limits.proxyConnectionsMax; i++)
-      expect(admission.openConnection(`${i}`)).toBe(true)
-    expect(admission.openConnection("z")).toBe(false)
-    admission.closeConnection("a")
-    expect(admission.openConnection("a")).toBe(true)
+      expect(connectionLimits.openConnection(`${i}`)).toBe(true)
+    expect(connectionLimits.openConnection("z")).toBe(false)
+    connectionLimits.closeConnection("a")
+    expect(connectionLimits.openConnection("a")).toBe(true)
   })
 
   test("into one guest have a bound; an idle one gives way", () => {
-    const admission = new Admission(RateLimits.parse({}))
+    const connectionLimits = new ConnectionLimits(RateLimits.parse({}))
     const first = visitor(false)
-    admission.enter("a", first)
+    connectionLimits.enter("a", first)
     for (let i = 1; i < limits.proxyConnectionsPerAliasMax; i++)
-      expect(admission.enter("a", visitor(false))).toBe(true)
-    expect(admission.enter("a", visitor(false))).toBe(false)
-    expect(admission.enter("b", visitor(false))).toBe(true)
-    admission.leave("a", first)
-    expect(admission.enter("a", visitor(true))).toBe(true)
-    expect(admission.enter("a", visitor(false))).toBe(true)
+      expect(connectionLimits.enter("a", visitor(false))).toBe(true)
+    expect(connectionLimits.enter("a", visitor(false))).toBe(false)
+    expect(connectionLimits.enter("b", visitor(false))).toBe(true)
+    connectionLimits.leave("a", first)
+    expect(connectionLimits.enter("a", visitor(true))).toBe(true)
+    expect(connectionLimits.enter("a", visitor(false))).toBe(true)
   })
 
   test("never take the streams that a guest keeps for commands", async () => {

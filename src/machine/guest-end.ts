@@ -8,7 +8,7 @@ import { readFile, rename, writeFile } from "node:fs/promises"
 import { join } from "node:path"
 import { AppError } from "@bhatti/contract/errors"
 import { z } from "zod"
-import { whenMissing } from "../lib/if-there.ts"
+import { whenMissing } from "../lib/missing-files.ts"
 import { parseJson } from "../lib/parse-json.ts"
 import type { ProcessIdentity } from "../lib/process-identity.ts"
 import { consoleRingBytes } from "./command-line.ts"
@@ -18,12 +18,12 @@ const deadline = { deadlineMs: 5000 }
 /** Limit on kept console text; a panic's report with its call trace is about 4 KB. */
 const keptCharacters = 16_384
 
-const End = z.object({
+const GuestEnd = z.object({
   process: z.object({ pid: z.int(), startTicks: z.int(), bootId: z.string() }),
   how: z.enum(["poweroff", "reboot", "panic", "agent"]),
   console: z.string(),
 })
-export type End = z.infer<typeof End>
+export type GuestEnd = z.infer<typeof GuestEnd>
 
 const Status = z.object({ status: z.string() })
 
@@ -74,7 +74,7 @@ async function keepEnd(
 ): Promise<void> {
   const size = consoleRingBytes
   const words = String(await monitor.command("ringbuf-read", { device: "console", size }, deadline))
-  const end: End = {
+  const end: GuestEnd = {
     process: machine.process,
     how: howOf(words, reason),
     console: words.slice(-keptCharacters),
@@ -85,16 +85,16 @@ async function keepEnd(
 }
 
 /** Returns how the sandbox's last machine ended, or undefined if its guest did not end it. */
-export async function readEnd(directory: string): Promise<End | undefined> {
+export async function readEnd(directory: string): Promise<GuestEnd | undefined> {
   const text = await readFile(endPath(directory), "utf8").catch(whenMissing)
-  return text === undefined ? undefined : End.safeParse(parseJson(text)).data
+  return text === undefined ? undefined : GuestEnd.safeParse(parseJson(text)).data
 }
 
 /**
  * A kernel that panics resets the machine, like a kernel that reboots. If QEMU's event was missed, only the console
  * tells them apart.
  */
-function howOf(words: string, reason: string | undefined): End["how"] {
+function howOf(words: string, reason: string | undefined): GuestEnd["how"] {
   if (/Kernel panic - not syncing/.test(words)) return "panic"
   if (/^lohar: (crashed|cannot go on)/m.test(words)) return "agent"
   const isReset = reason === undefined ? /reboot: Restarting system/.test(words) : reason === "guest-reset"

@@ -9,20 +9,20 @@ import { Checksum } from "../lib/checksum.ts"
 import { errorCodeOf } from "../lib/error-code.ts"
 import { publishText } from "./publish.ts"
 
-const proofName = "checksum"
+const checksumName = "checksum"
 
 /** Accepts the tree's present state as intact. */
-export async function proveTree(directory: string): Promise<void> {
-  await Bun.write(join(directory, proofName), await checksumOf(directory))
+export async function recordTree(directory: string): Promise<void> {
+  await Bun.write(join(directory, checksumName), await checksumOf(directory))
 }
 
 /** A tree of an earlier version has no checksum yet and gets one. */
 export async function isWholeTree(directory: string): Promise<boolean> {
   const found = await checksumOf(directory)
-  const proof = Bun.file(join(directory, proofName))
-  if (await proof.exists()) return (await proof.text()) === found
+  const recorded = Bun.file(join(directory, checksumName))
+  if (await recorded.exists()) return (await recorded.text()) === found
   try {
-    await publishText(join(directory, proofName), found)
+    await publishText(join(directory, checksumName), found)
   } catch (error) {
     // Another user's cache.
     if (!["EACCES", "EROFS", "EPERM"].includes(errorCodeOf(error) ?? "")) throw error
@@ -35,7 +35,7 @@ async function checksumOf(directory: string): Promise<string> {
   const paths = entries
     .filter((entry) => entry.isFile())
     .map((entry) => relative(directory, join(entry.parentPath, entry.name)))
-    .filter((path) => path !== proofName && !path.startsWith("."))
+    .filter((path) => path !== checksumName && !path.startsWith("."))
   const checksum = new Checksum()
   for (const path of paths.sort()) {
     checksum.add(Buffer.from(`${path}\n`))

@@ -28,7 +28,7 @@ export async function exists(path: string): Promise<boolean> {
 }
 
 /** Returns what `look` returns, or `undefined` if the path does not exist. */
-export function ifThere<T>(look: () => T, caught = whenMissing): T | undefined {
+export function unlessMissing<T>(look: () => T, caught = whenMissing): T | undefined {
   try {
     return look()
   } catch (error) {

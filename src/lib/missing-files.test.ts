@@ -4,7 +4,7 @@ import { expect, test } from "bun:test"
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { readFile } from "node:fs/promises"
 import { join } from "node:path"
-import { exists, ifThere, readIfReadable, whenMissing, whenNowhere } from "./if-there.ts"
+import { exists, readIfReadable, unlessMissing, whenMissing, whenNowhere } from "./missing-files.ts"
 
 test("a missing path is no error, every other failure is", async () => {
   const directory = mkdtempSync("/tmp/bhatti-test-")
@@ -13,10 +13,10 @@ test("a missing path is no error, every other failure is", async () => {
     writeFileSync(file, "text")
     const missing = join(directory, "missing")
     const through = join(file, "below")
-    expect(ifThere(() => readFileSync(file, "utf8"))).toBe("text")
-    expect(ifThere(() => readFileSync(missing))).toBeUndefined()
-    expect(() => ifThere(() => readFileSync(through))).toThrow("ENOTDIR")
-    expect(ifThere(() => readFileSync(through), whenNowhere)).toBeUndefined()
+    expect(unlessMissing(() => readFileSync(file, "utf8"))).toBe("text")
+    expect(unlessMissing(() => readFileSync(missing))).toBeUndefined()
+    expect(() => unlessMissing(() => readFileSync(through))).toThrow("ENOTDIR")
+    expect(unlessMissing(() => readFileSync(through), whenNowhere)).toBeUndefined()
     expect(await readFile(missing).catch(whenMissing)).toBeUndefined()
     await expect(readFile(directory).catch(whenNowhere)).rejects.toThrow("EISDIR")
     expect(await exists(file)).toBe(true)

@@ -1,7 +1,7 @@
 /** A stream's output leaves a share to all others. */
 
 import { expect, test } from "bun:test"
-import { OutputGate } from "./output-gate.ts"
+import { OutputWindow } from "./output-window.ts"
 
 test("a flood that its socket takes at once lets everybody else have a turn between its pieces", async () => {
   let sentBytes = 0
@@ -11,7 +11,7 @@ test("a flood that its socket takes at once lets everybody else have a turn betw
       return bytes.length
     },
   }
-  const gate = new OutputGate(socket as never, { window: undefined })
+  const window = new OutputWindow(socket as never, { window: undefined })
   let isOver = false
   const sentAtTurns: number[] = []
   const others = () => {
@@ -20,7 +20,7 @@ test("a flood that its socket takes at once lets everybody else have a turn betw
   }
   setImmediate(others)
   const piece = new Uint8Array(32 * 1024)
-  for (let count = 0; count < 64; count++) expect(await gate.send(piece)).toBe(true)
+  for (let count = 0; count < 64; count++) expect(await window.send(piece)).toBe(true)
   isOver = true
   const steps = sentAtTurns.map((bytes, index) => bytes - (sentAtTurns[index - 1] ?? 0))
   expect(sentAtTurns.length).toBeGreaterThan(20)

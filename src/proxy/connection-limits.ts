@@ -12,7 +12,7 @@ export interface Visitor {
   yieldUpstream(): boolean
 }
 
-export class Admission {
+export class ConnectionLimits {
   readonly #clients: RateLimiter
   readonly #aliases: RateLimiter
   readonly #total: RateLimiter

@@ -1,10 +1,10 @@
-/** QEMU's words in a pipe of its own, with a shell in QEMU's place. */
+/** QEMU's standard error in a pipe of its own, with a shell in QEMU's place. */
 
 import { afterAll, expect, test } from "bun:test"
 import { closeSync } from "node:fs"
 import { until } from "../../test/support/installation.ts"
 import { hostBootId, startTicks } from "../lib/process-identity.ts"
-import { makeWordsPipe, openEar, takeWords, Words } from "./words.ts"
+import { makeStderrPipe, readStderr, reopenStderr, StderrPipes } from "./stderr.ts"
 
 const children: Bun.Subprocess[] = []
 afterAll(() => {
@@ -22,7 +22,7 @@ function endSession(pid: number): void {
 
 /** Holds both ends of its pipe, at the numbers that QEMU has them at. */
 function start(script: string) {
-  const pipe = makeWordsPipe()
+  const pipe = makeStderrPipe()
   const unused = Array.from({ length: 12 }, () => "ignore" as const)
   const child = Bun.spawn(["bash", "-c", script], {
     stdio: ["ignore", "ignore", pipe.writeFd, ...unused, pipe.readFd],
@@ -42,7 +42,7 @@ test("a machine that complains without end is held up by nobody, and 64 KiB of i
   // Nobody has ever read; it goes on all the same.
   const cpuTicks = () => startTicks(child.pid)
   expect(cpuTicks()).toBeDefined()
-  const words = new Words()
+  const words = new StderrPipes()
   const identity = { pid: child.pid, startTicks: startTicks(child.pid) ?? 0, bootId: hostBootId }
   words.listen(identity)
   await until("something is heard", () => words.lastOf(identity).length > 0)
@@ -55,7 +55,7 @@ test("the last words of one that has ended are there, and those of the pipe's fi
   const { child, identity, readFd } = start(
     "for n in $(seq 4000); do echo noise-$n >&2; done; read -t 0.1 <&1; echo last words >&2",
   )
-  const words = new Words()
+  const words = new StderrPipes()
   words.listen(identity, readFd)
   closeSync(readFd)
   await until("it has said it", () => words.lastOf(identity).endsWith("last words\n"))
@@ -68,23 +68,23 @@ test("the last words of one that has ended are there, and those of the pipe's fi
 test("a machine that boots does not tell that the memory it was given cannot be sized", async () => {
   const { child, readFd } = start("exec >&2; echo before; echo ftruncate: Invalid argument; echo last words")
   await child.exited
-  const ear = openEar(readFd)
+  const pipe = reopenStderr(readFd)
   closeSync(readFd)
-  expect(takeWords(ear)?.toString()).toBe("before\nlast words\n")
-  closeSync(ear)
+  expect(readStderr(pipe)?.toString()).toBe("before\nlast words\n")
+  closeSync(pipe)
 })
 
 test("one that makes its own end of the pipe wait, or puts another file there, does not make the reader wait", async () => {
-  const pipe = makeWordsPipe()
-  const ear = openEar(pipe.readFd)
-  expect(takeWords(ear)?.length).toBe(0)
+  const pipe = makeStderrPipe()
+  const reader = reopenStderr(pipe.readFd)
+  expect(readStderr(reader)?.length).toBe(0)
   for (const fd of [pipe.readFd, pipe.writeFd]) closeSync(fd)
-  expect(takeWords(ear)).toBeUndefined()
-  closeSync(ear)
+  expect(readStderr(reader)).toBeUndefined()
+  closeSync(reader)
 
   const other = start("exec 15</dev/zero; sleep 60")
   closeSync(other.readFd)
-  const words = new Words()
+  const words = new StderrPipes()
   await until("it has put it there", () => {
     words.listen(other.identity)
     return words.lastOf(other.identity) === ""

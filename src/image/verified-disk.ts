@@ -1,12 +1,12 @@
 /**
- * Checks an image's disk against the digest in its manifest. A disk proved whole gets a mark beside it: a faster
+ * Checks an image's disk against the digest in its manifest. A verified disk gets a mark beside it: a faster
  * checksum of the same bytes, and the file's identity. The mark makes the next check six times as fast, and a start
  * need not wait for it.
  */
 import { readFileSync, statSync } from "node:fs"
 import { z } from "zod"
 import { errorCodeOf } from "../lib/error-code.ts"
-import { ifThere } from "../lib/if-there.ts"
+import { unlessMissing } from "../lib/missing-files.ts"
 import { openSealedJson, sealJson } from "../lib/sealed-json.ts"
 import { fileChecksum } from "../lib/sparse-file.ts"
 import { publishText } from "./publish.ts"
@@ -29,20 +29,20 @@ export function identityOf(file: string): string | undefined {
   return stat && `${stat.dev} ${stat.ino} ${stat.size} ${stat.mtimeNs}`
 }
 
-/** Returns true if this very file was proved whole before and has not been written to since by ordinary means. */
-export function isAsProven(file: string, digest: string): boolean {
+/** Returns true if this very file was verified before and has not been written to since by ordinary means. */
+export function isVerified(file: string, digest: string): boolean {
   const mark = readMark(file)
   return mark?.digest === digest && mark.identity === identityOf(file)
 }
 
-type ProveOptions = { pause?: () => Promise<void>; isKept?: boolean }
+type VerifyOptions = { pause?: () => Promise<void>; isKept?: boolean }
 
 /** Reads the whole disk. Awaits `pause` after every part, for background checks. `isKept: false` writes no mark. */
-export function proveDisk(file: string, digest: string, options: ProveOptions = {}): Promise<boolean> {
+export function verifyDisk(file: string, digest: string, options: VerifyOptions = {}): Promise<boolean> {
   return isReadable(readThrough(file, digest, options))
 }
 
-async function readThrough(file: string, digest: string, options: ProveOptions): Promise<boolean> {
+async function readThrough(file: string, digest: string, options: VerifyOptions): Promise<boolean> {
   const identity = identityOf(file)
   if (identity === undefined) return false
   const mark = readMark(file)
@@ -69,7 +69,7 @@ export async function isReadable(reading: Promise<boolean>): Promise<boolean> {
 
 /** Returns undefined if there is none, or a damaged one. */
 export function readMark(file: string): Mark | undefined {
-  const text = ifThere(() => readFileSync(markOf(file), "utf8"))
+  const text = unlessMissing(() => readFileSync(markOf(file), "utf8"))
   return text === undefined ? undefined : Mark.safeParse(openSealedJson(text)).data
 }
 

@@ -4,7 +4,7 @@ import { afterEach, beforeEach, expect, test } from "bun:test"
 import { mkdtempSync, readdirSync, rmSync, statSync } from "node:fs"
 import { join } from "node:path"
 import type { Socket } from "bun"
-import { readEnd, watchEnd } from "./ends.ts"
+import { readEnd, watchEnd } from "./guest-end.ts"
 import { Qmp } from "./qmp.ts"
 
 const process = { pid: 1, startTicks: 1, bootId: "boot" }

@@ -2,14 +2,14 @@
 
 import type { Output } from "./output.ts"
 
-const patienceMs = 1000
+const noticeAfterMs = 1000
 
-export function askForPatience(out: Output, work: () => string | Promise<string | undefined>): Disposable {
+export function noticeIfSlow(out: Output, work: () => string | Promise<string | undefined>): Disposable {
   let isOver = false
   const timer = setTimeout(async () => {
     const words = await work()
     if (words !== undefined && !isOver) await out.talk(words)
-  }, patienceMs)
+  }, noticeAfterMs)
   return {
     [Symbol.dispose]() {
       isOver = true

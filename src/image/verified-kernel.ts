@@ -8,7 +8,7 @@ import { dirname } from "node:path"
 import type { AppError } from "@bhatti/contract/errors"
 import { type InstalledKernel, readKernel } from "./artifacts.ts"
 import { damageOf } from "./manifest.ts"
-import { readMark, writeMark } from "./proven-disk.ts"
+import { readMark, writeMark } from "./verified-disk.ts"
 
 /** Changes with every write to one of its files, every replacement, and every change of times or links. */
 export function identityOfKernel({ vmlinux, initramfs }: InstalledKernel): string {
@@ -19,18 +19,18 @@ export function identityOfKernel({ vmlinux, initramfs }: InstalledKernel): strin
   return identities.join(", ")
 }
 
-export function isKernelAsProven(kernel: InstalledKernel): boolean {
+export function isKernelVerified(kernel: InstalledKernel): boolean {
   const mark = readMark(dirname(kernel.vmlinux))
   return mark?.digest === kernel.hash && mark.identity === identityOfKernel(kernel)
 }
 
 /** Reads the whole kernel. Returns the error if it is damaged. */
-export async function proveKernel(dataDir: string, kernel: InstalledKernel): Promise<AppError | undefined> {
+export async function verifyKernel(dataDir: string, kernel: InstalledKernel): Promise<AppError | undefined> {
   const identity = identityOfKernel(kernel)
   const error = await damageOf(readKernel(dataDir, { hash: kernel.hash, check: "digests" }))
   // A file that was replaced meanwhile is another one.
   if (identityOfKernel(kernel) !== identity) return undefined
-  if (error === undefined && !isKernelAsProven(kernel))
+  if (error === undefined && !isKernelVerified(kernel))
     await writeMark(dirname(kernel.vmlinux), { digest: kernel.hash, identity })
   return error
 }

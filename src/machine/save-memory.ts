@@ -16,7 +16,7 @@ import {
   type SnapshotManifest,
   snapshotDirectory,
   unfinished,
-} from "./snapshot-files.ts"
+} from "./saved-memory.ts"
 import type { Machine } from "./starter.ts"
 import { sha256 } from "./templates.ts"
 

@@ -7,11 +7,11 @@ import { constants } from "node:fs"
 import { open, readdir, rm } from "node:fs/promises"
 import { join } from "node:path"
 
-const wordFile = "qemu.log"
+const logName = "qemu.log"
 
 /** Runs before a machine starts in that directory, when no other process has the file open. */
-export async function removeWordFile(directory: string): Promise<void> {
-  await rm(join(directory, wordFile), { force: true })
+export async function removeOldLog(directory: string): Promise<void> {
+  await rm(join(directory, logName), { force: true })
 }
 
 /**
@@ -19,10 +19,10 @@ export async function removeWordFile(directory: string): Promise<void> {
  * started by an earlier version may still write, and an unlinked file could grow unseen. A file that is missing,
  * not a regular file or not writable does not keep the daemon from starting.
  */
-export async function emptyWordFiles(sandboxes: string): Promise<void> {
+export async function emptyOldLogs(sandboxes: string): Promise<void> {
   for (const id of await readdir(sandboxes).catch(() => [])) {
     const flags = constants.O_WRONLY | constants.O_TRUNC | constants.O_NOFOLLOW
-    const handle = await open(join(sandboxes, id, wordFile), flags).catch(() => undefined)
+    const handle = await open(join(sandboxes, id, logName), flags).catch(() => undefined)
     await handle?.close()
   }
 }

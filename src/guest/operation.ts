@@ -9,7 +9,7 @@
  */
 
 import { AppError } from "@bhatti/contract/errors"
-import { Input, Output, type Patience, type StreamWriter } from "./flow.ts"
+import { Input, Output, type StreamWriter, type WithinDeadline } from "./flow.ts"
 import { channels, type Extent, encodeClose, encodeFrame, encodeWindow, WireError } from "./frame.ts"
 import { encodeJson, type Result } from "./message.ts"
 import type { Region } from "./shared-memory.ts"
@@ -50,7 +50,7 @@ export type Channel = StreamWriter & {
   region?: Region | undefined
 }
 
-export class Exchange<First, Answer, Chunk = Uint8Array> implements Stream {
+export class Operation<First, Answer, Chunk = Uint8Array> implements Stream {
   readonly #id: number
   readonly #channel: Channel
   readonly #meaning: Meaning<First, Answer, Chunk>
@@ -69,17 +69,17 @@ export class Exchange<First, Answer, Chunk = Uint8Array> implements Stream {
     this.#meaning = meaning
     quiet(this.#first.promise)
     quiet(this.#result.promise)
-    const patience: Patience = (promise) => this.#withinTime(promise, meaning.stallDeadlineMs)
+    const withinDeadline: WithinDeadline = (promise) => this.#withinTime(promise, meaning.stallDeadlineMs)
     this.#input = new Input({
       id,
       writer: { send: (bytes) => this.#send(bytes), room: () => channel.room() },
-      patience,
+      withinDeadline,
       claim: () => channel.claim?.(),
     })
     this.#output = new Output({
       toChunk: meaning.toChunk,
       giveBack: (count) => this.#send(encodeWindow(id, count)),
-      patience,
+      withinDeadline,
       region: channel.region,
       onUnreadable: () => this.close(),
     })

@@ -2,18 +2,18 @@
  * A request to the API and its response. The API is a function in this process: it consumes the request's body as
  * it arrives and produces its answer as the client takes it, without another connection in between.
  *
- * Owns how the answer is framed and when either side times out. A change of protocol is an `Exchange`.
+ * Owns how the answer is framed and when either side times out. A change of protocol is a `ProxiedRequest`.
  */
 
 import { STATUS_CODES } from "node:http"
 import { AppError } from "@bhatti/contract/errors"
-import { Taking, type TakingPace, wholeAnswerPace } from "../rules/taking.ts"
+import { type ReadPace, ReadPaceCheck, wholeAnswerPace } from "../rules/read-pace.ts"
 import { encodeChunk, lastChunk } from "./chunked.ts"
-import { type ClientFacts, forwardedHeaders, isBodyless, responseBytes, wantsToStay } from "./forwarded.ts"
+import { type ClientFacts, forwardedHeaders, isBodyless, responseBytes, wantsKeepAlive } from "./forwarded.ts"
 import { type Framing, HeadError, type RequestHead, valuesOf } from "./head.ts"
 import { Lost, type SocketPeer } from "./peer.ts"
 import { readBody } from "./reading.ts"
-import { apiPace } from "./upstreams.ts"
+import { apiTimeouts } from "./upstreams.ts"
 
 /**
  * The API need not read the body; a truncated body throws. `bytes` is the body of a streamed answer; the response
@@ -23,7 +23,7 @@ export type Api = (request: Request, body: AsyncIterable<Uint8Array>) => Promise
 type Answer = { response: Response; bytes: AnswerBytes | undefined }
 type AnswerBytes = {
   /** How fast the client has to take them; if omitted, the client may take its time. */
-  readonly pace: TakingPace | undefined
+  readonly pace: ReadPace | undefined
   /** Returns the next bytes, or undefined at the end. Rejects if the rest cannot be read. */
   read(): Promise<Uint8Array | undefined>
   /** Pending calls reject. */
@@ -32,7 +32,7 @@ type AnswerBytes = {
 
 const mayContinue = Buffer.from("HTTP/1.1 100 Continue\r\n\r\n")
 
-export class ApiExchange {
+export class ApiRequest {
   readonly #client: SocketPeer
   readonly #request: RequestHead
   readonly #facts: ClientFacts
@@ -46,7 +46,7 @@ export class ApiExchange {
   /** True while the client waits for `100 Continue` before it sends its body. */
   #isHeldBack: boolean
   #readingSinceMs: number | undefined
-  #taking: Taking | undefined
+  #readPace: ReadPaceCheck | undefined
 
   constructor(options: { client: SocketPeer; request: RequestHead; facts: ClientFacts; api: Api }) {
     this.#client = options.client
@@ -54,7 +54,7 @@ export class ApiExchange {
     this.#facts = options.facts
     this.#api = options.api
     this.#body = this.#readBody()
-    // The exchange may be stopped before anything awaits this promise.
+    // The request may be stopped before anything awaits this promise.
     this.#stopped.promise.catch(() => undefined)
     const { framing, headers, version } = options.request
     this.#isRead = isBodyless(framing)
@@ -91,10 +91,11 @@ export class ApiExchange {
   /** Called several times a second; enforces the timeouts. */
   check(nowMs: number): void {
     const { endedAtMs, hasArrived, isWriting, wroteBytes } = this.#client
-    if (this.#taking?.isTooSlow({ ms: nowMs, bytes: wroteBytes, isWaitedFor: isWriting })) return this.stop()
+    if (this.#readPace?.isTooSlow({ ms: nowMs, bytes: wroteBytes, isWaitedFor: isWriting }))
+      return this.stop()
     // A client that has ended its side may be gone: that looks the same.
     if (endedAtMs !== undefined && (this.#isRead || !hasArrived) && !isWriting) this.stop()
-    else if (this.#readingSinceMs !== undefined && nowMs - this.#readingSinceMs > apiPace.bodyMs)
+    else if (this.#readingSinceMs !== undefined && nowMs - this.#readingSinceMs > apiTimeouts.bodyMs)
       this.#stopWith(new HeadError("the request's body did not arrive in time", 408))
   }
 
@@ -134,7 +135,7 @@ export class ApiExchange {
     const whole = bytes ? undefined : await response.bytes()
     await this.#skipArrived()
     const framing = this.#framingOf(response, whole)
-    const staysOpen = this.#isRead && wantsToStay(this.#request) && framing.kind !== "until_close"
+    const staysOpen = this.#isRead && wantsKeepAlive(this.#request) && framing.kind !== "until_close"
     const saysKeepAlive = this.#request.version === "1.0" ? "keep-alive" : undefined
     const head = responseBytes(
       {
@@ -145,7 +146,8 @@ export class ApiExchange {
       { framing, connection: staysOpen ? saysKeepAlive : "close" },
     )
     const pace = bytes ? bytes.pace : wholeAnswerPace
-    this.#taking = pace && new Taking(pace, { ms: performance.now(), bytes: this.#client.wroteBytes })
+    this.#readPace =
+      pace && new ReadPaceCheck(pace, { ms: performance.now(), bytes: this.#client.wroteBytes })
     await this.#client.write(whole && framing.kind === "length" ? Buffer.concat([head, whole]) : head)
     if (bytes && framing.kind !== "none") await this.#stream(bytes, framing)
     return staysOpen

@@ -17,7 +17,7 @@ import {
   requestBytes,
   responseBytes,
   upgradeOf,
-  wantsToStay,
+  wantsKeepAlive,
 } from "./forwarded.ts"
 import {
   type Framing,
@@ -32,7 +32,7 @@ import { readBody, readHead } from "./reading.ts"
 import { type Refusal, refusalBytes } from "./refusal.ts"
 
 /** Timeouts for an upstream and its client; infinite if the upstream enforces them itself. */
-export type Pace = {
+export type Timeouts = {
   /** Without a byte of the request's body. */
   bodyMs: number
   /** From the request's end to the answer's head. */
@@ -65,12 +65,12 @@ const interimAnswersMax = 16
 /** Methods that are safe to repeat by the standard. */
 const repeatable = new Set(["GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"])
 
-export class Exchange {
+export class ProxiedRequest {
   readonly #client: SocketPeer
   readonly #upstream: Peer
   readonly #request: RequestHead
   readonly #facts: ClientFacts
-  readonly #pace: Pace
+  readonly #timeouts: Timeouts
   readonly #isUpstreamReused: boolean
   #phase: "asking" | "answering" | "tunnel" = "asking"
   #isSent = false
@@ -86,14 +86,14 @@ export class Exchange {
     upstream: Peer
     request: RequestHead
     facts: ClientFacts
-    pace: Pace
+    timeouts: Timeouts
     isUpstreamReused: boolean
   }) {
     this.#client = options.client
     this.#upstream = options.upstream
     this.#request = options.request
     this.#facts = options.facts
-    this.#pace = options.pace
+    this.#timeouts = options.timeouts
     this.#isUpstreamReused = options.isUpstreamReused
   }
 
@@ -113,19 +113,19 @@ export class Exchange {
     const stillMs = nowMs - this.#movedAtMs
     if (this.#phase === "tunnel") {
       const isStuck = this.#client.hasEnded || this.#upstream.hasEnded || this.#client.isPaused
-      if (stillMs > (isStuck ? stuckTunnelIdleMs : this.#pace.tunnelIdleMs)) this.stop()
+      if (stillMs > (isStuck ? stuckTunnelIdleMs : this.#timeouts.tunnelIdleMs)) this.stop()
       return
     }
     const { endedAtMs, wroteAtMs, isWriting } = this.#client
     if (endedAtMs !== undefined && this.#isSent && !isWriting) {
-      if (nowMs - Math.max(endedAtMs, wroteAtMs) >= this.#pace.lingerMs) return this.stop()
+      if (nowMs - Math.max(endedAtMs, wroteAtMs) >= this.#timeouts.lingerMs) return this.stop()
     }
     if (this.#phase === "answering") {
-      if (stillMs > this.#pace.idleMs) this.stop()
+      if (stillMs > this.#timeouts.idleMs) this.stop()
     } else if (this.#isSent) {
-      if (stillMs > this.#pace.answerMs)
+      if (stillMs > this.#timeouts.answerMs)
         this.#stopWith({ status: 504, message: "the application does not answer" })
-    } else if (stillMs > this.#pace.bodyMs) {
+    } else if (stillMs > this.#timeouts.bodyMs) {
       this.#stopWith({ status: 408, message: "the request's body did not arrive in time" })
     }
   }
@@ -196,7 +196,7 @@ export class Exchange {
     const framing = clientFraming(response.framing, this.#request.version)
     // A client that waits for `100 Continue` will not send its body now.
     const staysOpen =
-      wantsToStay(this.#request) &&
+      wantsKeepAlive(this.#request) &&
       framing.kind !== "until_close" &&
       (this.#isSent || !this.#expectsToContinue())
     const saysKeepAlive = this.#request.version === "1.0" ? "keep-alive" : undefined
@@ -206,7 +206,7 @@ export class Exchange {
     const isUpstreamReusable =
       this.#isSent &&
       response.framing.kind !== "until_close" &&
-      wantsToStay(response) &&
+      wantsKeepAlive(response) &&
       !this.#upstream.hasEnded &&
       !this.#upstream.hasArrived
     // The rest of an unread body cannot be told from the next request.
@@ -280,7 +280,7 @@ export class Exchange {
   }
 
   async #refuse(refusal: Refusal): Promise<Ending> {
-    const keepAlive = this.#isSent && wantsToStay(this.#request)
+    const keepAlive = this.#isSent && wantsKeepAlive(this.#request)
     try {
       await this.#client.write(refusalBytes(refusal, { keepAlive, request: this.#request }))
     } catch (error) {

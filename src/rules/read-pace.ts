@@ -1,20 +1,20 @@
 /** Decides whether a client reads its answer fast enough. Facts and the time in, decision out. */
 
 /** Minimum bytes per window; the kernel's buffers empty in steps of up to a megabyte, so a window is long. */
-export type TakingPace = { windowMs: number; bytesMin: number }
+export type ReadPace = { windowMs: number; bytesMin: number }
 
 /** For an answer that holds a resource others wait for. */
-export const downloadPace: TakingPace = { windowMs: 60_000, bytesMin: 256 * 1024 }
+export const downloadPace: ReadPace = { windowMs: 60_000, bytesMin: 256 * 1024 }
 /** For a complete answer: any progress is enough. */
-export const wholeAnswerPace: TakingPace = { windowMs: 60_000, bytesMin: 1 }
+export const wholeAnswerPace: ReadPace = { windowMs: 60_000, bytesMin: 1 }
 
-export class Taking {
-  readonly #pace: TakingPace
+export class ReadPaceCheck {
+  readonly #pace: ReadPace
   #sinceMs: number
   #bytesBefore: number
 
   /** `bytes` is the total that the client has read so far. */
-  constructor(pace: TakingPace, now: { ms: number; bytes: number }) {
+  constructor(pace: ReadPace, now: { ms: number; bytes: number }) {
     this.#pace = pace
     this.#sinceMs = now.ms
     this.#bytesBefore = now.bytes

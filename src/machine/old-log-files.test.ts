@@ -12,8 +12,8 @@ import {
   writeFileSync,
 } from "node:fs"
 import { join } from "node:path"
+import { emptyOldLogs } from "./old-log-files.ts"
 import { closeSockets, listenSockets } from "./sockets.ts"
-import { emptyWordFiles } from "./word-files.ts"
 
 let sandboxes = ""
 const logOf = (id: string) => join(sandboxes, id, "qemu.log")
@@ -30,7 +30,7 @@ test("a daemon's start empties them, and a machine that still writes to one may 
   mkdirSync(join(sandboxes, "sb_3"))
   writeFileSync(join(sandboxes, "elsewhere"), "not ours")
   symlinkSync(join(sandboxes, "elsewhere"), logOf("sb_3"))
-  await emptyWordFiles(sandboxes)
+  await emptyOldLogs(sandboxes)
   for (const id of ["sb_1", "sb_2"]) expect(readFileSync(logOf(id), "utf8")).toBe("")
   appendFileSync(logOf("sb_1"), "more")
   expect(readFileSync(logOf("sb_1"), "utf8")).toBe("more")
@@ -38,7 +38,7 @@ test("a daemon's start empties them, and a machine that still writes to one may 
 })
 
 test("a data directory without sandboxes has none", async () => {
-  await emptyWordFiles(join(sandboxes, "none"))
+  await emptyOldLogs(join(sandboxes, "none"))
 })
 
 test("a sandbox's start removes its own", async () => {
