@@ -37,7 +37,7 @@ export async function createSandbox(
 ): Promise<{ sandbox: Sandbox; isNew: boolean }> {
   const startedAt = core.clock.nowMs()
   if (input.ifNotExists) {
-    const existing = await findNamed(core, account, input.name)
+    const existing = await findWhole(core, account, input.name, signal)
     const [sandbox] = existing ? await describeSandboxes(core, [existing]) : []
     if (sandbox) return { sandbox, isNew: false }
   }
@@ -53,9 +53,8 @@ export async function createSandbox(
 
   // The store assigns a pooled sandbox to the owner; without one the intent to create is written.
   const pooled = await takePooled(core, plan)
-  const added = await addRecord(core, account, input, plan, pooled)
-  if (!added.isNew) return { sandbox: describeSandbox(core, added.record), isNew: false }
-  const { record } = added
+  const record = await addRecord(core, account, input, plan, pooled)
+  if (!record) return await createSandbox(core, account, input, { signal })
   // Awaited here, so that until then its memory stays promised and the pool stays idle.
   return await allOrNone(core, [record], async () => {
     const sandbox = await startNew(core, record, input, { ...plan, pooled, signal })
@@ -153,13 +152,24 @@ export function recordCreated(
   })
 }
 
-async function findNamed(
+/**
+ * Finds the account's sandbox of that name. One that is still being made may be rolled back, and one that is being
+ * destroyed is nearly gone, so its turn is awaited first.
+ */
+async function findWhole(
   core: Core,
   account: Account,
   name: string | undefined,
+  signal: AbortSignal | undefined,
 ): Promise<SandboxRecord | undefined> {
-  const found = name === undefined ? undefined : await core.store.sandboxes.find(account.id, name)
-  return found?.name === name ? found : undefined
+  for (let attempt = 0; attempt < 3; attempt++) {
+    const found = name === undefined ? undefined : await core.store.sandboxes.find(account.id, name)
+    if (!found || found.name !== name) return undefined
+    const isPassing = found.isInBatch || found.state.kind === "creating" || found.state.kind === "destroying"
+    if (!isPassing && !core.destroying.has(found.id)) return found
+    await core.turns.take(found.id, async () => {}, signal && { signal })
+  }
+  throw new AppError("conflict", `sandbox "${name}" is being made or destroyed`, { retryable: true })
 }
 
 /** A pooled machine was started for a disk of the image's size, which bounds what its QEMU may write. */
@@ -275,25 +285,24 @@ async function templateSpec(
   return { image, kernel, ...ofAuthority(core), cpus: asked.cpus, memoryMib: asked.memoryMib }
 }
 
-/** `isNew` is false if another request has already made the sandbox, and the caller wants one only if there is none. */
+/** Returns undefined if the name has just been taken, and the caller wants a sandbox only if there is none. */
 async function addRecord(
   core: Core,
   account: Account,
   input: CreateSandbox,
   { wanted }: CreatePlan,
   pooled: PooledSandbox | undefined,
-): Promise<{ record: SandboxRecord; isNew: boolean }> {
+): Promise<SandboxRecord | undefined> {
   const { sandboxes } = core.store
   const add = (name: string) =>
     pooled
       ? sandboxes.claim(pooled.id, account, { ...wanted, name })
       : sandboxes.add(account, { ...wanted, name }, { slotsInUse: core.host.machines.slotsInUse() })
   try {
-    return { record: await addNamed(input.name, add), isNew: true }
+    return await addNamed(input.name, add)
   } catch (error) {
     if (pooled) core.pool.giveBack(pooled)
-    const existing = input.ifNotExists ? await findNamed(core, account, input.name) : undefined
-    if (!existing) throw error
-    return { record: existing, isNew: false }
+    if (input.ifNotExists && error instanceof AppError && error.code === "conflict") return undefined
+    throw error
   }
 }

@@ -14,6 +14,8 @@ export function destroyIfUnheard(
 ): void {
   const destroy = () => {
     for (const { id, name } of sandboxes) {
+      // Another client has found and used it meanwhile.
+      if (core.touches.has(id)) continue
       core.log.info({ sandbox: id, name }, "its client has left before the answer: it is destroyed")
       destroySandbox(core, account, id).catch((error: unknown) =>
         core.log.warn({ sandbox: id, error }, "a sandbox that nobody knows of could not be destroyed"),

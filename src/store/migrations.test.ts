@@ -185,3 +185,21 @@ describe("a specification that was in columns", () => {
     }
   })
 })
+
+test("an update that fails in the middle leaves the database as it was", async () => {
+  const broken: Migration = {
+    async up(db) {
+      await db.schema.createTable("half").addColumn("id", "text").execute()
+      throw new Error("no power")
+    },
+  }
+  const db = new Kysely<unknown>({ dialect: sqliteDialect(join(directory, "bhatti.db")) })
+  const migrations = { "0001-start": start, "0002-broken": broken }
+  const migrator = new Migrator({ db, provider: { getMigrations: async () => migrations } })
+  expect((await migrator.migrateToLatest()).error).toMatchObject({ message: "no power" })
+  await db.destroy()
+  const again = await ofVersion({ "0001-start": start })
+  const { rows } = await sql`select name from sqlite_schema where name = 'half'`.execute(again)
+  expect(rows).toEqual([])
+  await again.destroy()
+})

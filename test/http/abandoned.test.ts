@@ -34,7 +34,7 @@ function hold(step: "begin" | "clone" | "restore"): void {
 }
 
 /** Asks, and leaves when the step is reached. */
-async function askAndLeave(path: string, body: unknown): Promise<void> {
+async function askAndLeave(path: string, body: unknown, beforeLeaving = async () => {}): Promise<void> {
   const leaving = new AbortController()
   const answer = fetch(`${app.url}${path}`, {
     method: "POST",
@@ -43,6 +43,7 @@ async function askAndLeave(path: string, body: unknown): Promise<void> {
     signal: leaving.signal,
   })
   await until("the step is reached", () => isReached)
+  await beforeLeaving()
   const connections = app.connections()
   leaving.abort()
   expect(await answer.catch(({ name }: Error) => name)).toBe("AbortError")
@@ -122,4 +123,18 @@ test("destroy does not wait for the template either", async () => {
   expect((await app.call("DELETE", "/sandboxes/dev")).status).toBe(200)
   expect(await create).toMatchObject({ status: 409, body: { code: "conflict" } })
   expect(await names()).toEqual([])
+})
+
+test("whoever asked meanwhile for the same sandbox, if there is none, gets one of their own", async () => {
+  hold("clone")
+  const body = { name: "dev", if_not_exists: true }
+  let other: ReturnType<HttpApp["call"]> | undefined
+  await askAndLeave("/sandboxes", body, async () => {
+    other = app.call("POST", "/sandboxes", body)
+    await until("the second request has arrived", () => app.connections() === 2)
+  })
+  release()
+  expect((await other)?.status).toBe(201)
+  expect(await names()).toEqual(["dev"])
+  expect(app.host.running.size).toBe(1)
 })

@@ -49,19 +49,17 @@ function read(text: unknown): Row | undefined {
   }
 }
 
-/** Safe to repeat: a power cut may come at any time. */
+/** Safe to repeat. */
 export async function up(db: Kysely<unknown>): Promise<void> {
   const tables = await db.introspection.getTables()
   if (tables.some((table) => table.columns.some(({ name }) => name === "spec"))) return
-  await db.transaction().execute(async (change) => {
-    for (const table of ["sandboxes", "snapshots"] as const) {
-      const { rows } = await sql<Row>`select * from ${sql.table(table)}`.execute(change)
-      await change.schema.alterTable(table).addColumn("spec", "text").execute()
-      for (const row of rows) {
-        const { id, spec } = { ...row, ...withSpec(row) }
-        await sql`update ${sql.table(table)} set spec = ${spec} where id = ${id}`.execute(change)
-      }
-      for (const column of columns[table]) await change.schema.alterTable(table).dropColumn(column).execute()
+  for (const table of ["sandboxes", "snapshots"] as const) {
+    const { rows } = await sql<Row>`select * from ${sql.table(table)}`.execute(db)
+    await db.schema.alterTable(table).addColumn("spec", "text").execute()
+    for (const row of rows) {
+      const { id, spec } = { ...row, ...withSpec(row) }
+      await sql`update ${sql.table(table)} set spec = ${spec} where id = ${id}`.execute(db)
     }
-  })
+    for (const column of columns[table]) await db.schema.alterTable(table).dropColumn(column).execute()
+  }
 }

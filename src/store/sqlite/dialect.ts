@@ -6,7 +6,7 @@
 import { Database } from "bun:sqlite"
 import { chmodSync } from "node:fs"
 import { AppError } from "@bhatti/contract/errors"
-import { type SqliteDatabase, SqliteDialect } from "kysely"
+import { SqliteAdapter, type SqliteDatabase, SqliteDialect } from "kysely"
 import { errorCodeOf } from "../../lib/error-code.ts"
 
 const busyTimeoutMs = 5000
@@ -28,7 +28,20 @@ export function sqliteDialect(path: string): SqliteDialect {
       retryable: false,
     })
   }
-  return new SqliteDialect({ database: adapt(database) })
+  return new Dialect({ database: adapt(database) })
+}
+
+/** Makes Kysely run migrations and their record in one transaction, so that a power cut leaves all of them or none. */
+class Dialect extends SqliteDialect {
+  override createAdapter(): SqliteAdapter {
+    return new TransactionalAdapter()
+  }
+}
+
+class TransactionalAdapter extends SqliteAdapter {
+  override get supportsTransactionalDdl(): boolean {
+    return true
+  }
 }
 
 function adapt(database: Database): SqliteDatabase {
