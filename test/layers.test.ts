@@ -5,6 +5,7 @@
 
 import { expect, test } from "bun:test"
 import { join, relative, resolve } from "node:path"
+import { CreateSandbox, UpdateSandbox } from "@bhatti/contract/sandbox"
 import { commands } from "../src/cli/commands/index.ts"
 
 const root = resolve(import.meta.dir, "../src")
@@ -87,6 +88,7 @@ const speaksToOperators = new Set([
   "machine/confinement.ts",
   "machine/preflight.ts",
   "network/preflight.ts",
+  "proxy/front.ts",
   "store/belonging.ts",
   "store/vault.ts",
 ])
@@ -94,20 +96,32 @@ const speaksToOperators = new Set([
 test("below the surfaces, no text names a command of the command line", async () => {
   const names = commands.map(({ name }) => name.split(" ")[0]).join("|")
   const command = new RegExp(`\\bbhatti (${names})\\b|hint: "[^"]* --[a-z]`)
-  const wrong: string[] = []
-  for (const file of new Bun.Glob("{core,store,rules,lib,guest,machine,network,disk,image}/**/*.ts").scanSync(
-    root,
-  )) {
+  const folders = "core,store,rules,lib,guest,machine,network,disk,image,gate,proxy"
+  expect(await codeLines(folders, command)).toEqual([])
+})
+
+test("below the surfaces, no text names a field, a header or an endpoint of the API", async () => {
+  const shapes = { ...CreateSandbox.shape, ...UpdateSandbox.shape }
+  const fields = Object.keys(shapes).filter((name) => name.includes("_"))
+  const field = `[ (](${fields.join("|")})\\b|\\b(${fields.join("|")})[ )]`
+  const endpoint = "\\b(GET|POST|PUT|PATCH|DELETE) /"
+  const spoken = new RegExp(`["\`].*(${field}|${endpoint}|Retry-After|Authorization).*["\`]`)
+  expect(await codeLines("core,store,rules,gate", spoken)).toEqual([])
+})
+
+async function codeLines(folders: string, pattern: RegExp): Promise<string[]> {
+  const found: string[] = []
+  for (const file of new Bun.Glob(`{${folders}}/**/*.ts`).scanSync(root)) {
     if (file.endsWith(".test.ts") || speaksToOperators.has(file)) continue
     const lines = (await Bun.file(join(root, file)).text()).split("\n")
-    wrong.push(
+    found.push(
       ...lines
-        .filter((line) => command.test(line) && !/^\s*(\*|\/\/|\/\*)/.test(line))
+        .filter((line) => pattern.test(line) && !/^\s*(\*|\/\/|\/\*)/.test(line))
         .map((line) => `${file}: ${line.trim()}`),
     )
   }
-  expect(wrong).toEqual([])
-})
+  return found
+}
 
 test("only the command line uses the SDK, and the packages stand on their own", async () => {
   const wrong: string[] = []

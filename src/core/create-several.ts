@@ -24,7 +24,8 @@ export async function createSandboxes(
   { count, signal }: { count: number; signal?: AbortSignal },
 ): Promise<Sandbox[]> {
   const startedAt = core.clock.nowMs()
-  if (input.ifNotExists) throw new AppError("invalid", "if_not_exists is for one sandbox")
+  if (input.ifNotExists)
+    throw new AppError("invalid", "only one sandbox can be made if it does not exist yet")
   if (count > account.maxSandboxes) {
     throw new AppError(
       "limit_exceeded",

@@ -66,6 +66,6 @@ export async function editSandbox(
   await withFailure(core, failure, () => core.turns.take(id, edit))
   const edited = await core.store.sandboxes.get(id)
   if (!edited) throw noSandbox(nameOrId)
-  if (input.keepHot === true) await awake(core, edited, "edit --keep-hot")
+  if (input.keepHot === true) await awake(core, edited, "edit")
   return describeById(core, id)
 }

@@ -19,12 +19,14 @@ export async function holderOfKey(
   throw new AppError("unauthenticated", "the API key is not valid", { hint })
 }
 
-/** Uses up the ticket. */
-export async function holderOfTicket({ keys, events }: Parts, ticket: string): Promise<KeyHolder> {
+/** Uses up the ticket. `hint` says where this surface gives another. */
+export async function holderOfTicket(
+  { keys, events }: Parts,
+  ticket: string,
+  { hint }: { hint: string },
+): Promise<KeyHolder> {
   const holder = await keys.findByTicket(ticket)
   if (holder) return holder
   events.refusedKey()
-  throw new AppError("unauthenticated", "the ticket is not valid", {
-    hint: "a ticket opens one WebSocket; get another with POST /ws-tickets",
-  })
+  throw new AppError("unauthenticated", "the ticket is not valid", { hint })
 }

@@ -25,10 +25,11 @@ export class RequestRates {
   count(kind: RequestKind, account: Account): void {
     const decision = this.#limiters[kind].take(account.id, performance.now())
     if (decision.kind === "allowed") return
+    const retryAfterSec = Math.ceil(decision.retryAfterMs / 1000)
     throw new AppError("limit_exceeded", "too many requests", {
-      hint: "wait as long as Retry-After says; the operator sets rate_limits in config.yaml",
+      hint: `wait ${retryAfterSec} s; the operator sets rate_limits in config.yaml`,
       retryable: true,
-      retryAfterSec: Math.ceil(decision.retryAfterMs / 1000),
+      retryAfterSec,
     })
   }
 }

@@ -177,10 +177,12 @@ function queryOf(queries: Record<string, string[]>): Record<string, string | str
 async function authenticate(core: Core, headers: Headers, { socket }: Endpoint): Promise<KeyHolder> {
   const header = headers.get("authorization")
   const ticket = socket && header === null ? ticketIn(headers) : undefined
-  if (ticket !== undefined) return holderOfTicket(core, ticket)
+  if (ticket !== undefined) return holderOfTicket(core, ticket, { hint: ticketHint })
   const key = /^Bearer (\S+)$/i.exec(header ?? "")?.[1]
   return holderOfKey(core, key, { hint: "send the key in the header Authorization: Bearer KEY" })
 }
+
+const ticketHint = "a ticket opens one WebSocket; get another with POST /ws-tickets"
 
 function ticketIn(headers: Headers): string | undefined {
   const offered = headers.get("sec-websocket-protocol")?.split(/[\t ]*,[\t ]*/) ?? []

@@ -85,8 +85,7 @@ export class Upstreams {
 }
 
 function unknown(alias: string): Connected {
-  const hint =
-    "check the address; the sandbox's owner sees the valid ones with: bhatti publish SANDBOX --list"
+  const hint = "check the address, or ask its owner for the one that is published now"
   return { kind: "refused", refusal: { status: 404, message: `nothing is published as "${alias}"`, hint } }
 }
 

@@ -126,7 +126,7 @@ test("on a host that is short of memory whatever may go cold goes at once, and n
 test("everything that keeps it awake is said, not only the first", () => {
   const facts = { ...idle, keepHot: true, openStreams: 2, guestIdleForMs: 0 }
   expect(decideThermal(facts, settings).keepsAwake).toEqual([
-    "keep_hot is on",
+    "it is set to be kept hot",
     "open commands, sessions, transfers or connections: 2",
     "work inside it: it computes",
   ])

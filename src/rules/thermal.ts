@@ -81,7 +81,7 @@ export function decideThermal(facts: ThermalFacts, settings: ThermalSettings): T
     changesInMs,
   })
   if (facts.state === "warm") {
-    if (!facts.allowCold) return stay("it is paused and must not be written to disk (allow_cold is off)")
+    if (!facts.allowCold) return stay("it is paused, and set not to be written to disk")
     if (coldAfterMs === 0) return stay(`it is paused, and ${whose(facts.coldAfterMs)} to stay in memory`)
     if (facts.isMemoryShort)
       return { action: "save", reason: "the host is short of memory", keepsAwake, changesInMs: null }
@@ -90,7 +90,7 @@ export function decideThermal(facts: ThermalFacts, settings: ThermalSettings): T
       ? stay("it was idle and is paused in memory", left)
       : { action: "save", reason: "it has been paused for long", keepsAwake, changesInMs: null }
   }
-  if (facts.keepHot) return stay("it is kept hot (keep_hot is on)")
+  if (facts.keepHot) return stay("it is set to be kept hot")
   if (warmAfterMs === 0) return stay(`${whose(facts.warmAfterMs)} not to be paused`)
   if (facts.openStreams > 0) {
     return stay(
@@ -120,7 +120,7 @@ function whatKeepsAwake(
   { warmAfterMs, hasTimer }: { warmAfterMs: number; hasTimer: boolean },
 ): string[] {
   const words: string[] = []
-  if (facts.keepHot) words.push("keep_hot is on")
+  if (facts.keepHot) words.push("it is set to be kept hot")
   if (warmAfterMs === 0) words.push(`${whose(facts.warmAfterMs)} not to be paused`)
   if (facts.openStreams > 0) {
     words.push(`open commands, sessions, transfers or connections: ${facts.openStreams}`)

@@ -114,7 +114,8 @@ test("create and edit set a description, and inspect shows it", async () => {
   const shown = async () => (await bhatti(["inspect", "dev"], { daemon })).stdout
   expect((await bhatti(["create", "dev", "--description", "for reviews"], { daemon })).exitCode).toBe(0)
   expect(await shown()).toMatch(/^description +for reviews$/m)
-  expect((await bhatti(["edit", "dev", "--description", "for tests"], { daemon })).exitCode).toBe(0)
+  const described = await bhatti(["edit", "dev", "--description", "for tests"], { daemon })
+  expect(described.stdout).toContain(", description for tests, ")
   expect(await shown()).toMatch(/^description +for tests$/m)
   expect((await bhatti(["edit", "dev", "--description", ""], { daemon })).exitCode).toBe(0)
   expect(await shown()).not.toContain("description")
@@ -172,9 +173,9 @@ test("why says what keeps it awake, what it was asked last, and a boot from the 
   later = 200_000
   expect(await why()).toBe(
     [
-      "sandbox/dev is hot: it is kept hot (keep_hot is on)",
-      "  kept awake by: keep_hot is on",
-      "  last used: edit --keep-hot, 3 min ago",
+      "sandbox/dev is hot: it is set to be kept hot",
+      "  kept awake by: it is set to be kept hot",
+      "  last used: edit, 3 min ago",
       "  its last start was a boot from its disk: another QEMU",
       "",
     ].join("\n"),

@@ -1,9 +1,8 @@
 /** `bhatti edit`. */
 
 import { command } from "../command.ts"
-import { thermalTimeText } from "../duration.ts"
 import { egressOptions, egressText, netPolicyOf, refuseEgress } from "../egress.ts"
-import { settingFlags, settingNames, settingOptions, settingsOf } from "../sandbox-settings.ts"
+import { settingFlags, settingLines, settingNames, settingOptions, settingsOf } from "../sandbox-settings.ts"
 import { labelsText } from "../words.ts"
 
 export const edit = command({
@@ -58,8 +57,7 @@ export const edit = command({
       `keep-hot ${sandbox.keep_hot ? "on" : "off"}`,
       `allow-cold ${sandbox.allow_cold ? "on" : "off"}`,
       `egress ${egressText(sandbox.net_policy)}`,
-      `warm-after ${thermalTimeText(sandbox.warm_after)}`,
-      `cold-after ${thermalTimeText(sandbox.cold_after)}`,
+      ...settingLines(sandbox).map(([name, value]) => `${name.replace(" ", "-")} ${value}`),
       `labels ${labelsText(sandbox.labels)}`,
     ]
     await out.result(`sandbox/${sandbox.name}: ${state.join(", ")}`)
