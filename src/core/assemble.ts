@@ -47,7 +47,7 @@ class Assembly implements Core {
   readonly thermal: Thermal
   readonly space: Space
   readonly pool: Pool
-  onUnpublished: Core["onUnpublished"] = () => undefined
+  readonly onUnpublished: Core["onUnpublished"] = new Set()
 
   constructor({ store, host, log, settings, clock = systemClock }: Options) {
     this.store = store

@@ -58,8 +58,8 @@ export type Core = {
   metrics: Metrics
   /** The last request to each sandbox, and when it came. */
   touches: Map<SandboxRecord["id"], { what: string; atMs: number }>
-  /** Set by the proxy: called when an alias is unpublished, to end its open connections. */
-  onUnpublished: (alias: string) => void
+  /** Each front adds a listener, which ends its open connections to an alias that is unpublished. */
+  onUnpublished: Set<(alias: string) => void>
   /** Called when the channel to a guest closes. */
   onChannelClosed: (id: SandboxRecord["id"], guest: Guest, reason: string) => Promise<void>
 }

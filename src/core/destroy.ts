@@ -85,7 +85,8 @@ export async function removeEverything(core: Core, record: SandboxRecord): Promi
   const { machines, disks } = core.host
   const machine = machineOf(core, record)
   await core.store.sandboxes.setState(record.id, { kind: "destroying" })
-  for (const { alias } of await core.store.publishedPorts.listOf([record.id])) core.onUnpublished(alias)
+  for (const { alias } of await core.store.publishedPorts.listOf([record.id]))
+    for (const listener of core.onUnpublished) listener(alias)
   dropGuest(core, record.id)
   await Promise.all([
     machine ? machines.kill(machine) : machines.killAll(record.id),

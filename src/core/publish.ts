@@ -62,7 +62,7 @@ export async function unpublishPort(
     })
   }
   for (const one of removed) {
-    core.onUnpublished(one.alias)
+    for (const listener of core.onUnpublished) listener(one.alias)
     const meta = { by: "user", port, alias: one.alias }
     core.events.record({ type: "publish.deleted", userId: account.id, sandbox: record, meta })
   }

@@ -38,6 +38,7 @@ export class Front {
   readonly #around: Surroundings
   readonly #connections = new Set<ClientConnection>()
   readonly #timers: Timer[] = []
+  readonly #cutOff = (alias: string): void => this.#around.connectionLimits.cutOff(alias)
   #listener: Bun.TCPSocketListener<SocketPeer | undefined>
   #certificateStamp: string | undefined
 
@@ -53,7 +54,7 @@ export class Front {
       api: options.api,
       upstreams: new Upstreams(core, { apiSocketPath: options.apiSocketPath }),
     }
-    core.onUnpublished = (alias) => connectionLimits.cutOff(alias)
+    core.onUnpublished.add(this.#cutOff)
     this.#certificateStamp = options.tls && stampOf(options.tls)
     this.#listener = this.#listen(portOf(options.address), options.tls && readCertificate(options.tls))
     this.#timers.push(setInterval(() => this.check(performance.now()), checkEveryMs))
@@ -92,7 +93,7 @@ export class Front {
 
   stop(): void {
     for (const timer of this.#timers) clearInterval(timer)
-    this.#core.onUnpublished = () => undefined
+    this.#core.onUnpublished.delete(this.#cutOff)
     this.#listener.stop(false)
     for (const connection of this.#connections) connection.cutOff()
   }

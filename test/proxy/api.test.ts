@@ -20,7 +20,7 @@ beforeEach(() => {
   requests.length = 0
   bugs.length = 0
   const log = { info() {}, warn() {}, error: (fields: object) => void bugs.push(fields) }
-  served = serveApp({ log, onUnpublished() {} } as unknown as Core, async (request, body) => {
+  served = serveApp({ log, onUnpublished: new Set() } as unknown as Core, async (request, body) => {
     requests.push(`${request.method} ${new URL(request.url).pathname}`)
     const answer = await api(request, body)
     return answer instanceof Response
