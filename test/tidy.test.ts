@@ -194,6 +194,15 @@ test("core names no path, socket or device of a machine", async () => {
   expect(wrong).toEqual([])
 })
 
+test("functions and classes of core take the parts of Core that they use", async () => {
+  const takesWhole = (await sources("src/core/*.ts")).flatMap(({ text }) =>
+    [...text.matchAll(/: Core(?=[,)\n])/g)].map(
+      ({ index }) => [...text.slice(0, index).matchAll(/(?:function|class) (\w+)/g)].at(-1)?.[1],
+    ),
+  )
+  expect(takesWhole.sort()).toEqual(["createSandbox", "createSandboxes"])
+})
+
 test("core's time goes through its clock", async () => {
   const bypass =
     /performance\.now|\bDate\.now|new Date\(\)|\bset(Timeout|Interval)\(|Bun\.(sleep|nanoseconds)/

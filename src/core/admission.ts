@@ -3,7 +3,7 @@
 import { AppError } from "@bhatti/contract/errors"
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Account } from "../store/users.ts"
-import type { Core } from "./core.ts"
+import type { Core, OnHost } from "./core.ts"
 import { friendlyName } from "./names.ts"
 
 const nameAttempts = 5
@@ -22,7 +22,10 @@ export function checkLimits(account: Account, size: { cpus: number; memoryMib: n
 }
 
 /** Refuses to use up the host's last space; `neededMib` is written at once. */
-export async function checkSpace(core: Pick<Core, "host" | "settings">, neededMib = 0): Promise<void> {
+export async function checkSpace(
+  core: Pick<Core, "settings"> & OnHost<"disks">,
+  neededMib = 0,
+): Promise<void> {
   const freeMib = await core.host.disks.freeMib()
   if (freeMib >= core.settings.diskReserveMib + neededMib) return
   if (neededMib > 0 && freeMib >= core.settings.diskReserveMib) {

@@ -2,13 +2,13 @@
 
 import { AppError } from "@bhatti/contract/errors"
 import type { SandboxRecord } from "../store/sandboxes.ts"
-import type { Core } from "./core.ts"
+import type { Core, ForRemoval } from "./core.ts"
 import { removeFailed } from "./destroy.ts"
 import { recordFailure } from "./failures.ts"
 
 /** Holds all their turns while `work` makes them, so that no request uses one of them too early. */
 export async function allOrNone<T>(
-  core: Core,
+  core: ForRemoval & Pick<Core, "destroying" | "events">,
   records: readonly SandboxRecord[],
   work: () => Promise<T>,
 ): Promise<T> {
@@ -42,7 +42,10 @@ export async function allOrNone<T>(
 }
 
 /** The name is visible before its turn is taken, so a request may have destroyed the sandbox by then. */
-export async function checkStillWanted(core: Core, record: SandboxRecord): Promise<void> {
+export async function checkStillWanted(
+  core: Pick<Core, "destroying" | "store">,
+  record: SandboxRecord,
+): Promise<void> {
   if (!core.destroying.has(record.id) && (await core.store.sandboxes.get(record.id))) return
   throw new AppError("conflict", `sandbox "${record.name}" was destroyed while it was being created`)
 }

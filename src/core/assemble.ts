@@ -1,4 +1,4 @@
-/** Puts the core together: each part gets what it needs, and everything else gets the whole. */
+/** Puts the core together: each part gets what it needs. */
 
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Store } from "../store/store.ts"

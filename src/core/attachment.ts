@@ -4,7 +4,7 @@
  */
 
 import type { SandboxRecord } from "../store/sandboxes.ts"
-import type { Core } from "./core.ts"
+import type { OnHost } from "./core.ts"
 import type { Attachment } from "./host.ts"
 import { hostnameOf } from "./identity.ts"
 
@@ -22,7 +22,7 @@ export function attachmentOf(record: SandboxRecord): Attachment {
  * Begins to set up the sandbox's rules, in parallel with the rest of the start. No request may use the sandbox before
  * that ends.
  */
-export function beginAttach(core: Core, record: SandboxRecord): Promise<void> {
+export function beginAttach(core: OnHost<"network">, record: SandboxRecord): Promise<void> {
   const attaching = core.host.network?.attach(attachmentOf(record)) ?? Promise.resolve()
   // Marks the promise as handled: the start awaits it, but may fail earlier.
   attaching.catch(() => undefined)
@@ -31,7 +31,7 @@ export function beginAttach(core: Core, record: SandboxRecord): Promise<void> {
 
 /** Waits for the rules and sets the link up. */
 export async function finishAttach(
-  core: Core,
+  core: OnHost<"network">,
   record: SandboxRecord,
   attaching: Promise<void>,
 ): Promise<void> {
@@ -40,12 +40,12 @@ export async function finishAttach(
 }
 
 /** Safe to repeat. */
-export async function detach(core: Core, id: SandboxRecord["id"]): Promise<void> {
+export async function detach(core: OnHost<"network">, id: SandboxRecord["id"]): Promise<void> {
   await core.host.network?.detach(id)
 }
 
 /** Attaches exactly the sandboxes that have a machine, when the daemon starts. */
-export async function resyncNetwork(core: Core, records: SandboxRecord[]): Promise<void> {
+export async function resyncNetwork(core: OnHost<"network">, records: SandboxRecord[]): Promise<void> {
   const withMachine = new Set<SandboxRecord["state"]["kind"]>(["hot", "warm", "stopping", "waking"])
   await core.host.network?.resync(
     records.filter(({ state }) => withMachine.has(state.kind)).map(attachmentOf),

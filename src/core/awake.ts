@@ -2,7 +2,7 @@
 
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Account } from "../store/users.ts"
-import type { Core } from "./core.ts"
+import type { ForRequest } from "./core.ts"
 import { findSandbox, noSandbox } from "./find.ts"
 import type { Guest } from "./host.ts"
 import { wakeSandbox } from "./power.ts"
@@ -13,7 +13,7 @@ export const answerDeadlineMs = 15_000
 
 /** Wakes the guest for a request, and confirms afterwards that the request's key is still valid. */
 export async function awakeGuest(
-  core: Core,
+  core: ForRequest,
   account: Account,
   nameOrId: string,
   what?: string,
@@ -29,7 +29,7 @@ export async function awakeGuest(
  * sandbox that keeps failing to start backs off, unless its owner insists.
  */
 export async function awake(
-  core: Core,
+  core: ForRequest,
   record: SandboxRecord,
   what = "a request",
   { force = false }: { force?: boolean } = {},

@@ -7,7 +7,7 @@ import { AppError } from "@bhatti/contract/errors"
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import { checkSpace } from "./admission.ts"
 import { captureSandbox } from "./capture.ts"
-import type { Core } from "./core.ts"
+import type { ForRequest, OnHost } from "./core.ts"
 import type { BackupDraft } from "./host.ts"
 
 export type BackupResult = {
@@ -24,7 +24,7 @@ const mebibyte = 1024 * 1024
 type Copied = { sandboxes: Map<string, { hasMemory: boolean }>; snapshots: Set<string> }
 
 export async function backUp(
-  core: Core,
+  core: ForRequest & OnHost<"backups" | "snapshots">,
   options: { directory: string; version: string; signal: AbortSignal; report: (line: string) => void },
 ): Promise<BackupResult> {
   const { directory, version, signal, report } = options
@@ -87,7 +87,7 @@ export async function backUp(
 }
 
 async function addSandbox(
-  core: Core,
+  core: ForRequest & OnHost<"snapshots">,
   draft: BackupDraft,
   record: SandboxRecord,
   copied: Copied,

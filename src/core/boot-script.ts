@@ -13,7 +13,11 @@ export function initStart(script: string): SessionStart {
 }
 
 /** Runs the script after a boot from disk. If it cannot be started, an event says so and the sandbox runs on. */
-export async function runBootScript(core: Core, record: SandboxRecord, guest: Guest): Promise<void> {
+export async function runBootScript(
+  core: Pick<Core, "events" | "log">,
+  record: SandboxRecord,
+  guest: Guest,
+): Promise<void> {
   if (record.bootScript === null) return
   try {
     await guest.startSession(initStart(record.bootScript), { deadlineMs })
@@ -25,7 +29,11 @@ export async function runBootScript(core: Core, record: SandboxRecord, guest: Gu
 }
 
 /** Handles the guest's notice that a named session has ended. */
-export function onSessionEnded(core: Core, record: SandboxRecord, ended: SessionNotice): void {
+export function onSessionEnded(
+  core: Pick<Core, "events">,
+  record: SandboxRecord,
+  ended: SessionNotice,
+): void {
   if (ended.name !== initSession || (ended.exitCode === 0 && ended.signal === null)) return
   const reason =
     ended.signal === null ? `it exited with ${ended.exitCode}` : `it was ended by SIG${ended.signal}`
@@ -33,7 +41,7 @@ export function onSessionEnded(core: Core, record: SandboxRecord, ended: Session
 }
 
 function recordFailure(
-  core: Core,
+  core: Pick<Core, "events">,
   record: SandboxRecord,
   meta: { reason: string; exit_code?: number },
 ): void {

@@ -7,7 +7,7 @@ import { AppError } from "@bhatti/contract/errors"
 import { errorCodeOf } from "../lib/error-code.ts"
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import { awake } from "./awake.ts"
-import type { Core } from "./core.ts"
+import type { Core, ForRequest, ForStart, OnHost } from "./core.ts"
 import { noSandbox } from "./find.ts"
 import { dropGuest } from "./guest-channel.ts"
 import type { Guest, Machine, Started, Template } from "./host.ts"
@@ -17,6 +17,8 @@ import { startSaved } from "./power.ts"
 import { settle } from "./settle.ts"
 import { readyDeadlineMs, startSandbox } from "./start.ts"
 import { trimGuest } from "./trim.ts"
+
+type Parts = Pick<Core, "clock" | "guests" | "space"> & OnHost<"machines" | "snapshots">
 
 /** Data not synced by then is still in the memory copy; only a copy without memory would miss it. */
 const syncDeadlineMs = 5000
@@ -39,7 +41,7 @@ type Draft = { id: string; signal: AbortSignal }
  * Fills the given draft, which the caller publishes or abandons. Takes the source's turn; the signal aborts the copy.
  */
 export async function captureSandbox(
-  core: Core,
+  core: ForRequest & OnHost<"snapshots">,
   source: SandboxRecord,
   draftId: string,
   { signal }: { signal: AbortSignal },
@@ -53,7 +55,7 @@ export async function captureSandbox(
     // A held sandbox stands still already, and would resume after the copy.
     const now = await core.space.checkInTurn(settled)
     if (now.state.kind === "cold") return captureStopped(core, now, draft)
-    const machine = machineOf(core, now)
+    const machine = machineOf(now)
     if ((now.state.kind === "hot" || now.state.kind === "warm") && machine) {
       return captureRunning(core, now, machine, draft)
     }
@@ -69,13 +71,17 @@ export async function captureSandbox(
  * later writes. The guest first trims deleted data, which would be copied otherwise. The second pass follows the
  * guest's sync, so that little is left for the pause.
  */
-async function copyAhead(core: Core, source: SandboxRecord, { id, signal }: Draft): Promise<void> {
+async function copyAhead(
+  core: ForRequest & OnHost<"snapshots">,
+  source: SandboxRecord,
+  { id, signal }: Draft,
+): Promise<void> {
   const copy = () => core.host.snapshots.copyAhead({ id, sandboxId: source.id, signal })
   const now = await core.store.sandboxes.get(source.id)
   if (!now || !["hot", "warm", "cold"].includes(now.state.kind)) return
   if (now.state.kind === "hot") {
     const guest = await awake(core, now, "a copy of it")
-    const machine = machineOf(core, now)
+    const machine = machineOf(now)
     const untouchedMib = machine && (await core.host.machines.untouchedMib(machine))
     await trimGuest(core, now, guest, { budgetMs: copyTrimMs, untouchedMib })
   }
@@ -87,8 +93,12 @@ async function copyAhead(core: Core, source: SandboxRecord, { id, signal }: Draf
 }
 
 /** Copies a stopped sandbox without waking it: its disk is complete. */
-async function captureStopped(core: Core, source: SandboxRecord, { id, signal }: Draft): Promise<Captured> {
-  const { machines, snapshots, disks } = core.host
+async function captureStopped(
+  core: OnHost<"machines" | "snapshots" | "templates">,
+  source: SandboxRecord,
+  { id, signal }: Draft,
+): Promise<Captured> {
+  const { machines, snapshots } = core.host
   const template = await templateOf(core, source)
   const hasMemory =
     source.state.kind === "cold" &&
@@ -99,7 +109,7 @@ async function captureStopped(core: Core, source: SandboxRecord, { id, signal }:
 }
 
 async function captureRunning(
-  core: Core,
+  core: Parts,
   source: SandboxRecord,
   machine: Machine,
   { id, signal }: Draft,
@@ -124,7 +134,11 @@ async function captureRunning(
 }
 
 /** Resumes the source. If that fails it has no channel, and the next request repairs it. */
-async function goOn(core: Core, source: SandboxRecord, machine: Machine): Promise<void> {
+async function goOn(
+  core: Pick<Core, "guests"> & OnHost<"machines">,
+  source: SandboxRecord,
+  machine: Machine,
+): Promise<void> {
   try {
     await core.host.machines.resume(machine)
   } catch (error) {
@@ -134,7 +148,7 @@ async function goOn(core: Core, source: SandboxRecord, machine: Machine): Promis
 }
 
 /** Syncs the guest's files, so that the copy's disk alone is as current as possible and the pause is short. */
-async function writeOut(core: Core, guest: Guest, signal: AbortSignal): Promise<void> {
+async function writeOut(core: Pick<Core, "clock" | "log">, guest: Guest, signal: AbortSignal): Promise<void> {
   signal.throwIfAborted()
   const process = guest.exec({ argv: ["/bin/sync"], user: "root" })
   const kill = () => process.kill()
@@ -156,7 +170,7 @@ async function writeOut(core: Core, guest: Guest, signal: AbortSignal): Promise<
  * disk; `bootReason` says which and why. Needs its turn.
  */
 export async function startCopy(
-  core: Core,
+  core: ForStart,
   record: SandboxRecord,
   template: Template,
   { env, hasMemory }: { env: Record<string, string>; hasMemory: boolean },

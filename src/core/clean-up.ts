@@ -5,13 +5,16 @@
 
 import { templateGraceMs, templatesToRemove } from "../rules/template-clean-up.ts"
 import { sleep } from "./clock.ts"
-import type { Core } from "./core.ts"
+import type { Core, OnHost } from "./core.ts"
 import { defaultTemplateSpec } from "./template.ts"
+
+type Parts = Pick<Core, "clock" | "events" | "log" | "pool" | "settings" | "store"> &
+  OnHost<"images" | "keptRows" | "templates">
 
 const everyMs = 600_000
 
 /** Runs until the signal aborts. */
-export async function cleanUp(core: Core, signal: AbortSignal): Promise<void> {
+export async function cleanUp(core: Parts, signal: AbortSignal): Promise<void> {
   while (!signal.aborted) {
     try {
       await removeUnusedTemplates(core, core.clock.unixMs())
@@ -26,7 +29,7 @@ export async function cleanUp(core: Core, signal: AbortSignal): Promise<void> {
   }
 }
 
-export async function removeUnusedTemplates(core: Core, nowMs: number): Promise<void> {
+export async function removeUnusedTemplates(core: Parts, nowMs: number): Promise<void> {
   const { templates } = core.host
   const measured = await templates.measure()
   // A directory without a row may get it back, and is worthless without its template.
@@ -55,7 +58,9 @@ export async function removeUnusedTemplates(core: Core, nowMs: number): Promise<
   }
 }
 
-export async function removeUnusedImages(core: Core): Promise<void> {
+export async function removeUnusedImages(
+  core: Pick<Core, "log"> & OnHost<"images" | "templates">,
+): Promise<void> {
   const templates = await core.host.templates.measure()
   const needed = new Set(templates.map(({ imageHash }) => imageHash))
   for (const path of await core.host.images.removeUnused(needed)) {

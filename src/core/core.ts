@@ -63,3 +63,27 @@ export type Core = {
   /** Called when the channel to a guest closes. */
   onChannelClosed: (id: SandboxRecord["id"], guest: Guest, reason: string) => Promise<void>
 }
+
+/** Parts of `Core` with only these ports of the host. */
+export type OnHost<Port extends keyof Host> = { host: Pick<Host, Port> }
+
+/** The parts that find a template, or make it. */
+export type ForTemplate = OnHost<"images" | "templates"> &
+  Pick<Core, "clock" | "events" | "log" | "memory" | "settings" | "templatesInMaking">
+/** The parts that connect to a guest and keep the channel. */
+export type ForChannel = Pick<Core, "store" | "guests" | "events" | "log" | "settings" | "onChannelClosed"> &
+  OnHost<"machines" | "network">
+/** The parts that start a machine. */
+export type ForStart = ForChannel & Pick<Core, "memory" | "destroying"> & OnHost<"images">
+/** The parts that wake a sandbox. */
+export type ForWake = ForStart & Pick<Core, "clock" | "failedStarts"> & OnHost<"disks" | "templates">
+/** The parts that settle a sandbox after a failure. */
+export type ForSettle = ForWake & Pick<Core, "space" | "reboots">
+/** The parts that a request to a sandbox uses: it waits for its turn, settles it and wakes it. */
+export type ForRequest = ForSettle & Pick<Core, "turns" | "touches">
+/** The parts that remove a sandbox, and retry it. */
+export type ForRemoval = OnHost<"machines" | "disks" | "network"> &
+  Pick<
+    Core,
+    "store" | "turns" | "clock" | "log" | "guests" | "failedStarts" | "reboots" | "touches" | "onUnpublished"
+  >

@@ -10,7 +10,7 @@ import { addNamed, checkLimits, checkSpace, checkStillAwaited, goneError } from 
 import { allOrNone, checkStillWanted } from "./all-or-none.ts"
 import { answerDeadlineMs } from "./awake.ts"
 import { initStart } from "./boot-script.ts"
-import type { Core } from "./core.ts"
+import type { Core, ForStart, ForTemplate, OnHost } from "./core.ts"
 import { forkSandbox } from "./fork.ts"
 import type { Guest, Started, Template, TemplateSpec } from "./host.ts"
 import { personalise } from "./identity.ts"
@@ -72,7 +72,11 @@ export type CreatePlan = {
   secrets: Record<string, string>
 }
 
-export async function planCreate(core: Core, account: Account, input: CreateSandbox): Promise<CreatePlan> {
+export async function planCreate(
+  core: Pick<Core, "settings" | "store"> & OnHost<"disks" | "images" | "network">,
+  account: Account,
+  input: CreateSandbox,
+): Promise<CreatePlan> {
   const asked = {
     image: input.image ?? limits.imageDefault,
     cpus: input.cpus ?? limits.cpusDefault,
@@ -115,7 +119,7 @@ type New = Pick<CreatePlan, "spec" | "secrets"> & {
 
 /** Starts the sandbox of a row, or throws and leaves only the row. Needs its turn. */
 export async function startNew(
-  core: Core,
+  core: ForStart & ForTemplate & Pick<Core, "space" | "waits"> & OnHost<"disks">,
   record: SandboxRecord,
   input: CreateSandbox,
   wanted: New,
@@ -135,7 +139,7 @@ export async function startNew(
 }
 
 export function recordCreated(
-  core: Core,
+  core: Pick<Core, "clock" | "events">,
   record: SandboxRecord,
   { isPooled, startedAt }: { isPooled: boolean; startedAt: number },
 ): void {
@@ -157,7 +161,7 @@ export function recordCreated(
  * destroyed is nearly gone, so its turn is awaited first.
  */
 async function findWhole(
-  core: Core,
+  core: Pick<Core, "destroying" | "store" | "turns">,
   account: Account,
   name: string | undefined,
   signal: AbortSignal | undefined,
@@ -174,7 +178,7 @@ async function findWhole(
 
 /** A pooled machine was started for a disk of the image's size, which bounds what its QEMU may write. */
 export async function takePooled(
-  core: Core,
+  core: Pick<Core, "metrics" | "pool"> & OnHost<"templates">,
   { spec, wanted }: Pick<CreatePlan, "spec" | "wanted">,
 ): Promise<PooledSandbox | undefined> {
   if (wanted.diskMib > spec.image.diskMib) return undefined
@@ -190,7 +194,7 @@ export async function takePooled(
  * While this waits, the owner may ask for the reason, destroy the sandbox or disconnect; the template is still built.
  */
 async function waitForTemplate(
-  core: Core,
+  core: ForTemplate & Pick<Core, "destroying" | "waits">,
   record: SandboxRecord,
   spec: TemplateSpec,
   signal: AbortSignal | undefined,
@@ -212,7 +216,11 @@ async function waitForTemplate(
 }
 
 /** The template comes after the record, so that invalid names and exceeded limits fail before a wait of seconds. */
-async function makeDisk(core: Core, record: SandboxRecord, { spec, signal }: New): Promise<Template> {
+async function makeDisk(
+  core: ForTemplate & Pick<Core, "destroying" | "store" | "waits"> & OnHost<"disks">,
+  record: SandboxRecord,
+  { spec, signal }: New,
+): Promise<Template> {
   const template = await waitForTemplate(core, record, spec, signal)
   await checkStillWanted(core, record)
   await core.store.sandboxes.setTemplate(record.id, template.id)
@@ -222,7 +230,7 @@ async function makeDisk(core: Core, record: SandboxRecord, { spec, signal }: New
 
 /** Gives the guest its identity, and its disk the requested size. No request may use it before that. */
 async function giveIdentity(
-  core: Core,
+  core: Pick<Core, "log" | "settings" | "store"> & OnHost<"machines" | "network">,
   record: SandboxRecord,
   { spec, secrets, pooled }: New,
   { machine, guest }: Started,
@@ -275,7 +283,7 @@ async function prepareGuest(guest: Guest, input: CreateSandbox): Promise<void> {
 }
 
 async function templateSpec(
-  core: Core,
+  core: Pick<Core, "settings"> & OnHost<"images">,
   asked: { image: string; cpus: number; memoryMib: number },
 ): Promise<TemplateSpec> {
   const [image, kernel] = await Promise.all([
@@ -287,7 +295,7 @@ async function templateSpec(
 
 /** Returns undefined if the name has just been taken, and the caller wants a sandbox only if there is none. */
 async function addRecord(
-  core: Core,
+  core: Pick<Core, "pool" | "store"> & OnHost<"machines">,
   account: Account,
   input: CreateSandbox,
   { wanted }: CreatePlan,

@@ -3,24 +3,35 @@
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Account } from "../store/users.ts"
 import { detach } from "./attachment.ts"
-import type { Core } from "./core.ts"
+import type { Core, ForRemoval, OnHost } from "./core.ts"
 import { withFailure } from "./failures.ts"
 import { findSandbox, noSandbox } from "./find.ts"
 import { dropGuest } from "./guest-channel.ts"
 import { machineOf } from "./machine-of.ts"
 
+type Parts = Pick<Core, "failedStarts" | "guests" | "onUnpublished" | "reboots" | "store" | "touches"> &
+  OnHost<"disks" | "machines" | "network">
+
 /** Delay between retries on a full or failing disk. */
 export const removeAgainMs = 5000
 
 /** Takes precedence over everything: running work on the sandbox fails, and queued work finds it gone. */
-export async function destroySandbox(core: Core, account: Account, nameOrId: string): Promise<void> {
+export async function destroySandbox(
+  core: ForRemoval & Pick<Core, "destroying" | "events">,
+  account: Account,
+  nameOrId: string,
+): Promise<void> {
   const found = await findSandbox(core, account, nameOrId)
   await withFailure(core, { type: "sandbox.destroy_failed", sandbox: found }, () =>
     destroyFound(core, account, found),
   )
 }
 
-async function destroyFound(core: Core, account: Account, { id, name }: SandboxRecord): Promise<void> {
+async function destroyFound(
+  core: ForRemoval & Pick<Core, "destroying" | "events">,
+  account: Account,
+  { id, name }: SandboxRecord,
+): Promise<void> {
   const isFirst = core.destroying.add(id)
   try {
     // Without its machine, the holder of the turn fails at once rather than at a deadline.
@@ -45,14 +56,17 @@ async function destroyFound(core: Core, account: Account, { id, name }: SandboxR
 }
 
 /** Removes a pooled sandbox, which has no owner. */
-export async function removeById(core: Core, id: SandboxRecord["id"]): Promise<void> {
+export async function removeById(
+  core: Pick<Core, "store"> & OnHost<"disks" | "machines">,
+  id: SandboxRecord["id"],
+): Promise<void> {
   await core.host.machines.killAll(id)
   await core.host.disks.removeSandbox(id)
   await core.store.sandboxes.remove(id)
 }
 
 /** Removes a sandbox that failed to be created; if the host refuses, retries later. Needs the sandbox's turn. */
-export async function removeFailed(core: Core, record: SandboxRecord): Promise<void> {
+export async function removeFailed(core: ForRemoval, record: SandboxRecord): Promise<void> {
   try {
     await removeEverything(core, record)
   } catch (error) {
@@ -64,7 +78,7 @@ export async function removeFailed(core: Core, record: SandboxRecord): Promise<v
  * Retries until the removal works or the daemon ends (the next daemon starts with it). No request would do it: none can
  * see the sandbox.
  */
-function removeLater(core: Core, record: SandboxRecord, error: unknown): void {
+function removeLater(core: ForRemoval, record: SandboxRecord, error: unknown): void {
   core.log.error({ sandbox: record.id, error }, "could not remove the rest of a sandbox; retrying")
   core.clock.after(removeAgainMs, () => {
     void core.turns.take(record.id, async () => {
@@ -81,9 +95,9 @@ function removeLater(core: Core, record: SandboxRecord, error: unknown): void {
 }
 
 /** Needs the sandbox's turn. */
-export async function removeEverything(core: Core, record: SandboxRecord): Promise<void> {
+export async function removeEverything(core: Parts, record: SandboxRecord): Promise<void> {
   const { machines, disks } = core.host
-  const machine = machineOf(core, record)
+  const machine = machineOf(record)
   await core.store.sandboxes.setState(record.id, { kind: "destroying" })
   for (const { alias } of await core.store.publishedPorts.listOf([record.id]))
     for (const listener of core.onUnpublished) listener(alias)

@@ -5,7 +5,9 @@
  */
 
 import type { SandboxRecord } from "../store/sandboxes.ts"
-import type { Core } from "./core.ts"
+import type { Core, OnHost } from "./core.ts"
+
+type Parts = Pick<Core, "store"> & OnHost<"disks">
 
 /** A disk without a machine changes only when its sandbox is started or saved. */
 const restingLooks = 15
@@ -14,11 +16,11 @@ type Id = SandboxRecord["id"]
 type Measured = { kind: SandboxRecord["state"]["kind"]; mib: number; looks: number }
 
 export class DiskQuotas {
-  readonly #core: Core
+  readonly #core: Parts
   readonly #measured = new Map<Id, Measured>()
   #leftMib = new Map<SandboxRecord["userId"], number>()
 
-  constructor(core: Core) {
+  constructor(core: Parts) {
     this.#core = core
   }
 

@@ -6,7 +6,7 @@ import { specOf } from "../store/sandbox-spec.ts"
 import type { Account } from "../store/users.ts"
 import { attachmentOf } from "./attachment.ts"
 import { awake } from "./awake.ts"
-import type { Core } from "./core.ts"
+import type { Core, ForRequest } from "./core.ts"
 import { withFailure } from "./failures.ts"
 import { findSandbox, noSandbox } from "./find.ts"
 import { machineOf } from "./machine-of.ts"
@@ -26,7 +26,7 @@ function eventWord(name: string): string {
 }
 
 export async function editSandbox(
-  core: Core,
+  core: ForRequest & Pick<Core, "waits">,
   account: Account,
   nameOrId: string,
   input: EditSandbox,
@@ -48,7 +48,7 @@ export async function editSandbox(
       name: input.name ?? record.name,
       labels,
     }
-    const network = machineOf(core, record) ? core.host.network : null
+    const network = machineOf(record) ? core.host.network : null
     await network?.attach(attachmentOf({ ...record, ...changes }))
     try {
       await core.store.sandboxes.edit(id, changes)

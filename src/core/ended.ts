@@ -2,17 +2,21 @@
 
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import { detach } from "./attachment.ts"
-import type { Core } from "./core.ts"
+import type { Core, OnHost } from "./core.ts"
 import { dropGuest } from "./guest-channel.ts"
 import type { MachineEnd } from "./host.ts"
 
-export async function coldWithoutMemory(core: Core, record: SandboxRecord, reason: string): Promise<void> {
+export async function coldWithoutMemory(
+  core: Pick<Core, "store">,
+  record: SandboxRecord,
+  reason: string,
+): Promise<void> {
   await core.store.sandboxes.setState(record.id, { kind: "cold", hasSnapshot: false, reason })
 }
 
 /** The machine is gone; only the disk is left. */
 export async function markEnded(
-  core: Core,
+  core: Pick<Core, "events" | "guests" | "store"> & OnHost<"machines" | "network">,
   record: SandboxRecord,
   reason: string,
   end?: MachineEnd,

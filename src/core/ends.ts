@@ -2,7 +2,7 @@
 
 import { AppError } from "@bhatti/contract/errors"
 import type { SandboxRecord } from "../store/sandboxes.ts"
-import type { Core } from "./core.ts"
+import type { Core, ForWake } from "./core.ts"
 import type { MachineEnd } from "./host.ts"
 import { wakeSandbox } from "./power.ts"
 import { rebootsMax } from "./reboots.ts"
@@ -35,7 +35,10 @@ function panicLine(console: string): string {
 }
 
 /** Needs its turn. A failure becomes an event, not an error of the caller. */
-export async function startAgain(core: Core, { id }: SandboxRecord): Promise<void> {
+export async function startAgain(
+  core: ForWake & Pick<Core, "reboots">,
+  { id }: SandboxRecord,
+): Promise<void> {
   const record = await core.store.sandboxes.get(id)
   if (record?.state.kind !== "cold" || core.destroying.has(id)) return
   if (!core.reboots.add(id)) {

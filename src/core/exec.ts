@@ -3,7 +3,7 @@
 import type { GuestCommand } from "@bhatti/contract/guest"
 import type { Account } from "../store/users.ts"
 import { awakeGuest } from "./awake.ts"
-import type { Core } from "./core.ts"
+import type { Core, ForRequest } from "./core.ts"
 import type { GuestProcess } from "./host.ts"
 
 export type RunningCommand = {
@@ -13,7 +13,7 @@ export type RunningCommand = {
 }
 
 export async function execInSandbox(
-  core: Core,
+  core: ForRequest & Pick<Core, "metrics">,
   account: Account,
   nameOrId: string,
   options: { command: GuestCommand; timeoutSec: number | undefined; signal?: AbortSignal },

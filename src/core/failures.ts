@@ -11,7 +11,7 @@ import type { Core } from "./core.ts"
 type FailedType = Extract<EventType, `${string}_failed`>
 
 export async function withFailure<T>(
-  core: Core,
+  core: Pick<Core, "events">,
   about: {
     type: FailedType
     /** A user without a sandbox: the failure concerned something else of that user. */
@@ -29,7 +29,7 @@ export async function withFailure<T>(
 }
 
 export function recordFailure(
-  core: Core,
+  core: Pick<Core, "events">,
   { type, sandbox, meta }: Parameters<typeof withFailure>[1],
   error: unknown,
 ): void {

@@ -5,7 +5,7 @@ import type { GuestFile, GuestOwner } from "@bhatti/contract/guest"
 import { limits } from "@bhatti/contract/limits"
 import type { Account } from "../store/users.ts"
 import { answerDeadlineMs, awakeGuest } from "./awake.ts"
-import type { Core } from "./core.ts"
+import type { ForRequest } from "./core.ts"
 import type { Guest, GuestDownload, GuestStream, GuestTransfer } from "./host.ts"
 
 const deadline = { deadlineMs: answerDeadlineMs }
@@ -14,7 +14,7 @@ const listDeadlineMs = 60_000
 const removeDeadlineMs = 300_000
 
 export async function readFile(
-  core: Core,
+  core: ForRequest,
   account: Account,
   nameOrId: string,
   path: string,
@@ -23,7 +23,7 @@ export async function readFile(
 }
 
 export async function listFiles(
-  core: Core,
+  core: ForRequest,
   account: Account,
   nameOrId: string,
   path: string,
@@ -33,7 +33,7 @@ export async function listFiles(
 }
 
 export async function statFile(
-  core: Core,
+  core: ForRequest,
   account: Account,
   nameOrId: string,
   path: string,
@@ -42,7 +42,7 @@ export async function statFile(
 }
 
 export async function removeFile(
-  core: Core,
+  core: ForRequest,
   account: Account,
   nameOrId: string,
   options: { path: string; recursive: boolean },
@@ -53,7 +53,7 @@ export async function removeFile(
 }
 
 export async function makeDirectory(
-  core: Core,
+  core: ForRequest,
   account: Account,
   nameOrId: string,
   options: { path: string; parents: boolean; mode: string; owner?: string | undefined },
@@ -69,7 +69,7 @@ async function ownerIn(guest: Guest, owner: string | undefined): Promise<{ owner
 }
 
 export async function moveFile(
-  core: Core,
+  core: ForRequest,
   account: Account,
   nameOrId: string,
   options: { from: string; to: string },
@@ -78,7 +78,7 @@ export async function moveFile(
 }
 
 export async function readArchive(
-  core: Core,
+  core: ForRequest,
   account: Account,
   nameOrId: string,
   path: string,
@@ -99,7 +99,7 @@ export type Upload = {
 }
 
 export async function writeFile(
-  core: Core,
+  core: ForRequest,
   account: Account,
   nameOrId: string,
   upload: Upload,
@@ -117,7 +117,7 @@ export async function writeFile(
 }
 
 export async function writeArchive(
-  core: Core,
+  core: ForRequest,
   account: Account,
   nameOrId: string,
   upload: Pick<Upload, "path" | "owner" | "body" | "signal">,

@@ -6,7 +6,11 @@ import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Account } from "../store/users.ts"
 import type { Core } from "./core.ts"
 
-export async function findSandbox(core: Core, account: Account, nameOrId: string): Promise<SandboxRecord> {
+export async function findSandbox(
+  core: Pick<Core, "store">,
+  account: Account,
+  nameOrId: string,
+): Promise<SandboxRecord> {
   const record = await core.store.sandboxes.find(account.id, nameOrId)
   if (record) return record
   const names = (await core.store.sandboxes.listOf(account.id)).map(({ name }) => name)
@@ -16,7 +20,7 @@ export async function findSandbox(core: Core, account: Account, nameOrId: string
 
 /** Lists sandboxes that have all the labels, written `key=value`. */
 export async function listSandboxes(
-  core: Core,
+  core: Pick<Core, "store">,
   account: Account,
   labels: readonly string[],
 ): Promise<SandboxRecord[]> {

@@ -10,7 +10,7 @@ import type { Account } from "../store/users.ts"
 import { addAllNamed, checkLimits, checkSpace, checkStillAwaited } from "./admission.ts"
 import { allOrNone } from "./all-or-none.ts"
 import { captureSandbox, checkCopyable, startCopy } from "./capture.ts"
-import type { Core } from "./core.ts"
+import type { Core, ForRemoval, ForRequest, OnHost } from "./core.ts"
 import { removeAgainMs } from "./destroy.ts"
 import { findSandbox } from "./find.ts"
 import { inParallel } from "./in-parallel.ts"
@@ -24,7 +24,7 @@ import { destroyIfUnheard } from "./unheard.ts"
 const startsAtOnce = 4
 
 export async function forkSandbox(
-  core: Core,
+  core: ForRequest & ForRemoval & Pick<Core, "waits"> & OnHost<"snapshots">,
   account: Account,
   from: string,
   input: CreateSandbox,
@@ -105,7 +105,10 @@ function checkAsked(source: SandboxRecord, input: CreateSandbox): void {
 }
 
 /** The copies do not need the draft, so a failed removal does not fail them; it is retried until it works. */
-async function abandonDraft(core: Core, id: string): Promise<void> {
+async function abandonDraft(
+  core: Pick<Core, "clock" | "log"> & OnHost<"snapshots">,
+  id: string,
+): Promise<void> {
   try {
     await core.host.snapshots.abandon(id)
   } catch (error) {

@@ -5,21 +5,23 @@
 
 import { AppError } from "@bhatti/contract/errors"
 import type { SandboxRecord } from "../store/sandboxes.ts"
-import type { Core } from "./core.ts"
+import type { Core, OnHost } from "./core.ts"
 import { markEnded } from "./ended.ts"
 import type { Machine } from "./host.ts"
 import { machineOf } from "./machine-of.ts"
+
+type Parts = Pick<Core, "events" | "guests" | "log" | "store"> & OnHost<"disks" | "machines" | "network">
 
 /** Writes that may be in flight when a machine is stopped, with a wide margin. */
 const grownMibMax = 16
 const warningsMax = 1
 
 export class HoldEnforcer {
-  readonly #core: Core
+  readonly #core: Parts
   /** Keyed by hold, so that a new hold starts from zero. */
   readonly #seen = new WeakMap<object, { mib: number; warnings: number }>()
 
-  constructor(core: Core) {
+  constructor(core: Parts) {
     this.#core = core
   }
 
@@ -42,7 +44,7 @@ export class HoldEnforcer {
 
   async enforce(record: SandboxRecord, hold: object): Promise<void> {
     const { machines, disks } = this.#core.host
-    const machine = machineOf(this.#core, record)
+    const machine = machineOf(record)
     const mib = await disks.overlayMib(record.id)
     if (!machine || !this.hasGrown(hold, mib)) return
     const warnings = this.#seen.get(hold)?.warnings ?? 0

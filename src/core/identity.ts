@@ -4,13 +4,13 @@
  */
 
 import type { SandboxRecord } from "../store/sandboxes.ts"
-import type { Core } from "./core.ts"
+import type { Core, OnHost } from "./core.ts"
 import type { Guest } from "./host.ts"
 import { offeredEnvironment } from "./offer.ts"
 
 /** Gives the guest its whole identity. No request may use the sandbox before that. */
 export async function personalise(
-  core: Core,
+  core: Pick<Core, "settings" | "store"> & OnHost<"network">,
   record: SandboxRecord,
   guest: Guest,
   options: { env: Record<string, string>; growDisk: boolean; deadlineMs: number },
@@ -33,7 +33,7 @@ export async function personalise(
  * host's network.
  */
 export async function refresh(
-  core: Core,
+  core: Pick<Core, "settings" | "store"> & OnHost<"network">,
   record: SandboxRecord,
   guest: Guest,
   options: { deadlineMs: number },
@@ -48,7 +48,10 @@ export async function refresh(
 }
 
 /** The sandbox's variables, and those of its secrets that still exist. */
-export async function environmentOf(core: Core, record: SandboxRecord): Promise<Record<string, string>> {
+export async function environmentOf(
+  core: Pick<Core, "store">,
+  record: SandboxRecord,
+): Promise<Record<string, string>> {
   return {
     ...record.env,
     ...(await core.store.secrets.revealExisting(record.userId, record.secretNames)),

@@ -1,8 +1,8 @@
 /** Images of this host, available to every account. */
 
-import type { Core } from "./core.ts"
+import type { OnHost } from "./core.ts"
 import type { InstalledImage } from "./host.ts"
 
-export async function listImages(core: Pick<Core, "host">): Promise<InstalledImage[]> {
+export async function listImages(core: OnHost<"images">): Promise<InstalledImage[]> {
   return core.host.images.list()
 }

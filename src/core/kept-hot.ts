@@ -1,12 +1,12 @@
 /** Restarts sandboxes that must never be paused after the daemon or the host has restarted. */
 
 import type { SandboxRecord } from "../store/sandboxes.ts"
-import type { Core } from "./core.ts"
+import type { Core, ForSettle } from "./core.ts"
 import { wakeSandbox } from "./power.ts"
 import { settle } from "./settle.ts"
 
 /** Wakes all of them, except those that their owner has stopped and nobody has used since. */
-export async function wakeKeptHot(core: Core): Promise<void> {
+export async function wakeKeptHot(core: ForSettle & Pick<Core, "turns">): Promise<void> {
   for (const record of await core.store.sandboxes.listOnHost()) {
     if (!mustRun(record)) continue
     await core.turns

@@ -5,12 +5,14 @@
 
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import { sleep } from "./clock.ts"
-import type { Core } from "./core.ts"
+import type { Core, OnHost } from "./core.ts"
+
+type Parts = Pick<Core, "clock" | "log" | "store" | "turns"> & OnHost<"disks" | "keptRows">
 
 const everyMs = 1000
 
 /** Runs until the signal aborts, and once more then. */
-export async function keepRows(core: Core, signal: AbortSignal): Promise<void> {
+export async function keepRows(core: Parts, signal: AbortSignal): Promise<void> {
   const keeper = new RowKeeper(core)
   while (!signal.aborted) {
     await keeper.keep()
@@ -19,12 +21,12 @@ export async function keepRows(core: Core, signal: AbortSignal): Promise<void> {
 }
 
 export class RowKeeper {
-  readonly #core: Core
+  readonly #core: Parts
   /** The last written text, by id. */
   readonly #written = new Map<string, string>()
   #seenCounter = -1
 
-  constructor(core: Core) {
+  constructor(core: Parts) {
     this.#core = core
   }
 

@@ -2,10 +2,10 @@
 
 import { AppError } from "@bhatti/contract/errors"
 import type { SandboxRecord } from "../store/sandboxes.ts"
-import type { Core } from "./core.ts"
+import type { Core, OnHost } from "./core.ts"
 import type { Machine, Place, Template } from "./host.ts"
 
-export function machineOf(_core: Core, record: SandboxRecord): Machine | undefined {
+export function machineOf(record: SandboxRecord): Machine | undefined {
   const { state } = record
   if (state.kind !== "hot" && state.kind !== "warm" && state.kind !== "stopping") return undefined
   return { ...state.machine, id: record.id }
@@ -19,7 +19,11 @@ export function rememberMachine({ process, memoryBase }: Machine): Pick<Machine,
 /**
  * Records that its machine runs or is held. Skips a write that would change nothing, since a full disk rejects writes.
  */
-export async function storeHot(core: Core, id: SandboxRecord["id"], machine: Machine): Promise<void> {
+export async function storeHot(
+  core: Pick<Core, "store">,
+  id: SandboxRecord["id"],
+  machine: Machine,
+): Promise<void> {
   const state = { kind: "hot", machine: rememberMachine(machine) } as const
   const stored = await core.store.sandboxes.get(id)
   if (!Bun.deepEquals(stored?.state, state)) await core.store.sandboxes.setState(id, state)
@@ -32,7 +36,7 @@ export function placeOf(
   return { id, slot, diskMib, template }
 }
 
-export async function templateOf(core: Core, record: SandboxRecord): Promise<Template> {
+export async function templateOf(core: OnHost<"templates">, record: SandboxRecord): Promise<Template> {
   if (record.templateId === null) {
     throw new AppError("unavailable", `sandbox "${record.name}" has no disk yet`, {
       hint: "try again in a moment",
@@ -42,7 +46,10 @@ export async function templateOf(core: Core, record: SandboxRecord): Promise<Tem
 }
 
 /** For a start: throws before anything changes if the sandbox's image is damaged. */
-export async function templateToStart(core: Core, record: SandboxRecord): Promise<Template> {
+export async function templateToStart(
+  core: OnHost<"images" | "templates">,
+  record: SandboxRecord,
+): Promise<Template> {
   const template = await templateOf(core, record)
   await core.host.images.checkImage({ name: record.imageName, hash: record.imageHash })
   return template

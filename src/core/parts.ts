@@ -1,5 +1,5 @@
 /**
- * The promises of three large parts of the core to all others. Their classes need most of `Core` themselves, which
+ * The promises of three large parts of the core to all others. Their classes need other parts of `Core`, which
  * therefore names these and not the classes.
  */
 

@@ -3,7 +3,7 @@
 import { AppError } from "@bhatti/contract/errors"
 import { type NetPolicy, type NetPolicyInput, policyFrom } from "@bhatti/contract/network"
 import { type SandboxSettings, settingNames } from "../store/sandbox-spec.ts"
-import type { Core } from "./core.ts"
+import type { OnHost } from "./core.ts"
 
 /** Settings left out are not requested. */
 export type RequestedSettings = {
@@ -16,12 +16,15 @@ export function requestedNames(request: RequestedSettings): (keyof SandboxSettin
   return settingNames.filter((name) => request[name] !== undefined)
 }
 
-export function settingsAskedFor(core: Core, request: RequestedSettings): Partial<SandboxSettings> {
+export function settingsAskedFor(
+  core: OnHost<"network">,
+  request: RequestedSettings,
+): Partial<SandboxSettings> {
   const settings = Object.fromEntries(requestedNames(request).map((name) => [name, request[name]]))
   return request.netPolicy ? { ...settings, netPolicy: policyAskedFor(core, request.netPolicy) } : settings
 }
 
-export function policyAskedFor(core: Core, input: Partial<NetPolicyInput> = {}): NetPolicy {
+export function policyAskedFor(core: OnHost<"network">, input: Partial<NetPolicyInput> = {}): NetPolicy {
   const policy = policyFrom(input)
   const closed = core.host.network?.closedAmong(policy.allow_cidrs) ?? []
   if (closed.length === 0) return policy

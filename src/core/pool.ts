@@ -7,12 +7,14 @@
 import { type Demand, type PoolSettings, pooledMib, poolTargets, wantedOnceMore } from "../rules/pool.ts"
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Alarm } from "./clock.ts"
-import type { Core } from "./core.ts"
+import type { Core, OnHost } from "./core.ts"
 import { removeById } from "./destroy.ts"
 import type { Guest, Template, TemplateSpec } from "./host.ts"
 import { placeOf } from "./machine-of.ts"
 import type { PooledSandbox, PoolPart } from "./parts.ts"
 import { readyDeadlineMs } from "./start.ts"
+
+type Parts = Pick<Core, "clock" | "log" | "memory" | "store"> & OnHost<"disks" | "machines" | "network">
 
 /** Creates come in bursts; filling waits until the burst is over. */
 const quietMs = 300
@@ -32,7 +34,7 @@ const nobody = { hostname: "sandbox", machineId: "0".repeat(32), env: {}, growDi
 const exercises = [["true"], ["echo"], ["sh", "-c", ":"], ["true"], ["echo", "again"], ["true"]]
 
 export class Pool implements PoolPart {
-  readonly #core: Core
+  readonly #core: Parts
   readonly #settings: PoolSettings
   readonly #shelves = new Map<string, Shelf>()
   #creating = 0
@@ -41,7 +43,7 @@ export class Pool implements PoolPart {
   #timer: Alarm | undefined
   #timerEndsAtMs = 0
 
-  constructor(core: Core, settings: PoolSettings) {
+  constructor(core: Parts, settings: PoolSettings) {
     this.#core = core
     this.#settings = settings
   }

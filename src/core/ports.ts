@@ -2,10 +2,10 @@
 
 import type { Account } from "../store/users.ts"
 import { answerDeadlineMs, awakeGuest } from "./awake.ts"
-import type { Core } from "./core.ts"
+import type { ForRequest } from "./core.ts"
 
 export async function listPorts(
-  core: Core,
+  core: ForRequest,
   account: Account,
   nameOrId: string,
 ): Promise<{ port: number; address: string }[]> {

@@ -11,7 +11,7 @@ import { bootedMib, restoredMib } from "../rules/host-memory.ts"
 import type { SandboxRecord, SandboxState } from "../store/sandboxes.ts"
 import { detach } from "./attachment.ts"
 import { runBootScript } from "./boot-script.ts"
-import type { Core } from "./core.ts"
+import type { Core, ForChannel, ForStart, ForWake, OnHost } from "./core.ts"
 import { coldWithoutMemory } from "./ended.ts"
 import { adoptGuest, dropGuest } from "./guest-channel.ts"
 import type { Guest, Kernel, Machine, Template } from "./host.ts"
@@ -30,9 +30,12 @@ const refreshDeadlineMs = 10_000
 const pauseTrimMs = 250
 
 /** hot → warm. Returns false if the sandbox became busy meanwhile and stays hot. */
-export async function pauseSandbox(core: Core, record: SandboxRecord): Promise<boolean> {
+export async function pauseSandbox(
+  core: Pick<Core, "guests" | "log" | "store"> & OnHost<"machines">,
+  record: SandboxRecord,
+): Promise<boolean> {
   const { state } = record
-  const machine = machineOf(core, record)
+  const machine = machineOf(record)
   const guest = core.guests.get(record.id)
   if (state.kind !== "hot" || !machine || !guest) return false
   const before = guest.activity
@@ -51,14 +54,14 @@ export async function pauseSandbox(core: Core, record: SandboxRecord): Promise<b
  * stopped it, so it is not restarted before somebody uses it.
  */
 export async function stopSandbox(
-  core: Core,
+  core: ForChannel & Pick<Core, "space">,
   seen: SandboxRecord,
   { isWanted = false }: { isWanted?: boolean } = {},
 ): Promise<SandboxState> {
   // The held machine's pending writes would be lost.
   const record = await core.space.checkInTurn(seen)
   const { state } = record
-  const machine = machineOf(core, record)
+  const machine = machineOf(record)
   if ((state.kind !== "hot" && state.kind !== "warm") || !machine) return state
   const { machines } = core.host
   await core.store.sandboxes.setState(record.id, { kind: "stopping", machine: state.machine, isWanted })
@@ -92,7 +95,7 @@ export async function stopSandbox(
 }
 
 /** Resumes the machine after a stop that failed or was interrupted. */
-export async function undoStop(core: Core, record: SandboxRecord, machine: Machine): Promise<void> {
+export async function undoStop(core: ForChannel, record: SandboxRecord, machine: Machine): Promise<void> {
   const { machines } = core.host
   await machines.removeSnapshot(record.id)
   await machines.resume(machine)
@@ -101,7 +104,7 @@ export async function undoStop(core: Core, record: SandboxRecord, machine: Machi
 }
 
 /** Brings the sandbox to running from any state. `reason` is set if it lost its memory and was booted. */
-export async function wakeSandbox(core: Core, record: SandboxRecord, what: string): Promise<Guest> {
+export async function wakeSandbox(core: ForWake, record: SandboxRecord, what: string): Promise<Guest> {
   const { state } = record
   switch (state.kind) {
     case "hot": {
@@ -131,7 +134,7 @@ export async function wakeSandbox(core: Core, record: SandboxRecord, what: strin
 type Woken = { guest: Guest; how: "resumed" | "memory" | "disk"; reason: string | null }
 
 async function recordWake(
-  core: Core,
+  core: Pick<Core, "clock" | "events" | "failedStarts">,
   record: SandboxRecord,
   { from, what }: { from: "warm" | "cold"; what: string },
   wake: () => Promise<Woken>,
@@ -156,8 +159,11 @@ async function recordWake(
   }
 }
 
-async function resumeWarm(core: Core, record: SandboxRecord): Promise<Guest> {
-  const machine = machineOf(core, record)
+async function resumeWarm(
+  core: Pick<Core, "guests" | "store"> & OnHost<"machines">,
+  record: SandboxRecord,
+): Promise<Guest> {
+  const machine = machineOf(record)
   const guest = core.guests.get(record.id)
   if (record.state.kind !== "warm" || !machine || !guest) {
     throw new AppError("unavailable", `sandbox "${record.name}" has no machine`, {
@@ -177,7 +183,7 @@ async function resumeWarm(core: Core, record: SandboxRecord): Promise<Guest> {
 }
 
 async function startCold(
-  core: Core,
+  core: ForStart & OnHost<"disks" | "templates">,
   record: SandboxRecord,
   { hasSnapshot, reason }: Extract<SandboxState, { kind: "cold" }>,
 ): Promise<Woken> {
@@ -188,13 +194,13 @@ async function startCold(
 
 /** Starts from saved memory if it fits, else from the disk, and says why. `saved` says why there is none. */
 export async function startSaved(
-  core: Core,
+  core: ForStart,
   record: SandboxRecord,
   template: Template,
   saved: true | { reason: string },
   fromMemory: () => Promise<{ guest: Guest } | { reason: string }>,
 ): Promise<Woken> {
-  const { machines, disks } = core.host
+  const { machines } = core.host
   let reason: string
   if (saved === true) {
     const check = await machines.checkSnapshot(record.id, template)
@@ -214,7 +220,7 @@ export async function startSaved(
  * disk.
  */
 async function restore(
-  core: Core,
+  core: ForChannel & Pick<Core, "destroying"> & OnHost<"disks">,
   record: SandboxRecord,
   template: Template,
 ): Promise<{ guest: Guest } | { reason: string }> {
@@ -245,7 +251,7 @@ async function restore(
 
 /** `reason` says why it does not start from memory; its owner sees it. */
 export async function bootFromDisk(
-  core: Core,
+  core: ForStart,
   record: SandboxRecord,
   template: Template,
   reason: string,
@@ -253,7 +259,7 @@ export async function bootFromDisk(
 ): Promise<Guest> {
   core.destroying.check(record)
   using _memory = core.memory.promise(bootedMib(record.memoryMib))
-  const { machines, disks, images } = core.host
+  const { machines, images } = core.host
   // Checked before anything changes: once the right file is put back, the saved memory is good again.
   const { missingMib } = await machines.checkDisk(record.id)
   const kernel = repair ?? (await images.readKernelFor({ name: record.imageName, hash: record.imageHash }))
@@ -283,14 +289,18 @@ export async function bootFromDisk(
   return guest
 }
 
-async function loseMemory(core: Core, record: SandboxRecord, reason: string): Promise<void> {
+async function loseMemory(
+  core: Pick<Core, "log" | "store">,
+  record: SandboxRecord,
+  reason: string,
+): Promise<void> {
   core.log.warn({ sandbox: record.id, reason }, "a sandbox lost its memory; only its disk is left")
   await coldWithoutMemory(core, record, reason)
 }
 
 /** Syncs the filesystems and drains the channel, if the guest can. Throws if the guest waits for disk space. */
 export async function silence(
-  core: Core,
+  core: Pick<Core, "guests" | "log" | "space"> & OnHost<"machines">,
   record: SandboxRecord,
   machine: Machine,
   save: { untouchedMib?: number | undefined } = {},

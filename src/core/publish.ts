@@ -17,7 +17,7 @@ const aliasLengthMax = 63
 
 /** Without an alias, the port keeps its current one or gets an unguessable one. */
 export async function publishPort(
-  core: Core,
+  core: Pick<Core, "events" | "settings" | "store">,
   account: Account,
   nameOrId: string,
   input: { port: number; alias?: string | undefined },
@@ -38,14 +38,18 @@ export async function publishPort(
   return { published: withUrl(core, added), isNew }
 }
 
-export async function listPublished(core: Core, account: Account, nameOrId: string): Promise<Published[]> {
+export async function listPublished(
+  core: Pick<Core, "settings" | "store">,
+  account: Account,
+  nameOrId: string,
+): Promise<Published[]> {
   const record = await findSandbox(core, account, nameOrId)
   return (await core.store.publishedPorts.listOf([record.id])).map((one) => withUrl(core, one))
 }
 
 /** Removes the given alias of the port, or all of them without one. */
 export async function unpublishPort(
-  core: Core,
+  core: Pick<Core, "events" | "onUnpublished" | "store">,
   account: Account,
   nameOrId: string,
   { port, alias }: { port: number; alias?: string | undefined },
@@ -74,7 +78,7 @@ export function urlOf(core: Pick<Core, "settings">, alias: string): string {
   return `${scheme}://${alias}.${domain}${isDefault ? "" : `:${port}`}/`
 }
 
-function withUrl(core: Core, record: PublishedPortRecord): Published {
+function withUrl(core: Pick<Core, "settings">, record: PublishedPortRecord): Published {
   return { ...record, url: urlOf(core, record.alias) }
 }
 

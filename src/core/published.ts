@@ -6,7 +6,7 @@
 import { AppError } from "@bhatti/contract/errors"
 import { limits } from "@bhatti/contract/limits"
 import { awake } from "./awake.ts"
-import type { Core } from "./core.ts"
+import type { Core, ForRequest } from "./core.ts"
 import type { GuestConnection } from "./host.ts"
 
 export type Dialled =
@@ -20,7 +20,10 @@ export type Dialled =
 const dialDeadlineMs = 10_000
 
 /** Throws if the sandbox cannot be woken. */
-export async function dialPublished(core: Core, alias: string): Promise<Dialled> {
+export async function dialPublished(
+  core: ForRequest & Pick<Core, "metrics">,
+  alias: string,
+): Promise<Dialled> {
   const published = await core.store.publishedPorts.findByAlias(alias)
   const record = published && (await core.store.sandboxes.get(published.sandboxId))
   if (!record || record.state.kind === "destroying") {
@@ -51,6 +54,6 @@ export async function dialPublished(core: Core, alias: string): Promise<Dialled>
   }
 }
 
-export async function isPublished(core: Core, alias: string): Promise<boolean> {
+export async function isPublished(core: Pick<Core, "store">, alias: string): Promise<boolean> {
   return (await core.store.publishedPorts.findByAlias(alias)) !== undefined
 }

@@ -3,7 +3,7 @@
 import { SandboxId } from "@bhatti/contract/ids"
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import { resyncNetwork } from "./attachment.ts"
-import type { Core } from "./core.ts"
+import type { Core, ForRequest, ForSettle, OnHost } from "./core.ts"
 import { removeById, removeEverything } from "./destroy.ts"
 import { machineOf } from "./machine-of.ts"
 import { settle } from "./settle.ts"
@@ -13,7 +13,9 @@ import { reconcileSnapshots } from "./snapshots.ts"
  * The daemon may serve when this resolves. By then it holds the turns of sandboxes with a running machine, so that a
  * request waits only for its own sandbox; `settled` resolves when all of them are reconnected or given up.
  */
-export async function reconcile(core: Core): Promise<{ settled: Promise<void> }> {
+export async function reconcile(
+  core: ForRequest & Pick<Core, "onUnpublished"> & OnHost<"keptRows" | "snapshots">,
+): Promise<{ settled: Promise<void> }> {
   await core.host.templates.removeUnfinished()
   const records = await core.store.sandboxes.listOnHost()
   await resyncNetwork(core, records)
@@ -32,14 +34,17 @@ export async function reconcile(core: Core): Promise<{ settled: Promise<void> }>
 }
 
 /** A sandbox without a machine is marked stopped before any request can see it. */
-function hasMachine(core: Core, record: SandboxRecord): boolean {
-  const { machines, disks } = core.host
+function hasMachine(core: OnHost<"machines">, record: SandboxRecord): boolean {
+  const { machines } = core.host
   if (record.state.kind === "waking") return machines.find(record.id) !== undefined
-  const machine = machineOf(core, record)
+  const machine = machineOf(record)
   return machine !== undefined && machines.isRunning(machine)
 }
 
-async function reconcileOne(core: Core, record: SandboxRecord): Promise<void> {
+async function reconcileOne(
+  core: ForSettle & Pick<Core, "onUnpublished" | "touches">,
+  record: SandboxRecord,
+): Promise<void> {
   const { state, isInBatch } = record
   try {
     if (isInBatch || state.kind === "creating" || state.kind === "destroying") {
@@ -59,7 +64,9 @@ async function reconcileOne(core: Core, record: SandboxRecord): Promise<void> {
 /**
  * The database can be wrong, so a directory without a row is never removed, and a machine running in one is left alone.
  */
-async function setUnknownAside(core: Core): Promise<void> {
+async function setUnknownAside(
+  core: Pick<Core, "events" | "log" | "store"> & OnHost<"disks" | "keptRows" | "machines">,
+): Promise<void> {
   const { machines, disks, keptRows } = core.host
   const known = new Set<string>((await core.store.sandboxes.listOnHost()).map(({ id }) => id))
   for (const id of await disks.listSandboxes()) {

@@ -2,7 +2,7 @@
 
 import { AppError } from "@bhatti/contract/errors"
 import type { SandboxRecord } from "../store/sandboxes.ts"
-import type { Core } from "./core.ts"
+import type { Core, ForChannel, ForSettle } from "./core.ts"
 import { markEnded } from "./ended.ts"
 import { endText, startAgain } from "./ends.ts"
 import { connect, dropGuest, refreshAndKeep } from "./guest-channel.ts"
@@ -13,7 +13,7 @@ import { machineOf, storeHot } from "./machine-of.ts"
 const endDeadlineMs = 1000
 
 export async function onChannelClosed(
-  core: Core,
+  core: ForSettle & Pick<Core, "turns">,
   id: SandboxRecord["id"],
   guest: Guest,
   reason: string,
@@ -37,7 +37,11 @@ export async function onChannelClosed(
  * QEMU itself does not answer (for example because a signal has stopped it): the machine is kept, and the next request
  * retries. Needs the sandbox's turn.
  */
-export async function adopt(core: Core, record: SandboxRecord, machine: Machine): Promise<boolean> {
+export async function adopt(
+  core: ForChannel & Pick<Core, "space">,
+  record: SandboxRecord,
+  machine: Machine,
+): Promise<boolean> {
   const { machines } = core.host
   const giveUp = async (error: unknown) => {
     core.log.warn(
@@ -86,8 +90,8 @@ export async function adopt(core: Core, record: SandboxRecord, machine: Machine)
  * Repairs a hot or warm sandbox without a channel: reconnects if its machine runs, else only the disk is left. Needs
  * its turn.
  */
-export async function repair(core: Core, record: SandboxRecord, reason: string): Promise<void> {
-  const machine = machineOf(core, record)
+export async function repair(core: ForSettle, record: SandboxRecord, reason: string): Promise<void> {
+  const machine = machineOf(record)
   if (!machine) return
   const { machines } = core.host
   if (machines.isRunning(machine) && (await adopt(core, record, machine))) return

@@ -6,7 +6,7 @@ import { AppError } from "@bhatti/contract/errors"
 import type { Account } from "../store/users.ts"
 import { detach } from "./attachment.ts"
 import { answerDeadlineMs } from "./awake.ts"
-import type { Core } from "./core.ts"
+import type { Core, ForSettle } from "./core.ts"
 import { withFailure } from "./failures.ts"
 import { findSandbox, noSandbox } from "./find.ts"
 import { machineOf, templateToStart } from "./machine-of.ts"
@@ -20,7 +20,11 @@ const fixedBits = 1 | 2
 /** `clean`: no errors; `repaired`: all errors were fixed; `damaged`: some could not be. */
 export type Repaired = { result: "clean" | "repaired" | "damaged"; output: string; sandbox: Sandbox }
 
-export async function repairByName(core: Core, account: Account, nameOrId: string): Promise<Repaired> {
+export async function repairByName(
+  core: ForSettle & Pick<Core, "turns" | "waits">,
+  account: Account,
+  nameOrId: string,
+): Promise<Repaired> {
   const found = await findSandbox(core, account, nameOrId)
   const { id } = found
   const inTurn = async () => {
@@ -33,7 +37,7 @@ export async function repairByName(core: Core, account: Account, nameOrId: strin
     const template = await templateToStart(core, record)
     const ordinary = await images.readKernelFor({ name: record.imageName, hash: record.imageHash })
     using kernel = await images.repairKernel(ordinary)
-    const machine = machineOf(core, record)
+    const machine = machineOf(record)
     if (machine) {
       await silence(core, record, machine)
       await machines.kill(machine)

@@ -4,7 +4,7 @@ import { AppError } from "@bhatti/contract/errors"
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Account } from "../store/users.ts"
 import { detach } from "./attachment.ts"
-import type { Core } from "./core.ts"
+import type { Core, ForRequest, OnHost } from "./core.ts"
 import { withFailure } from "./failures.ts"
 import { findSandbox, noSandbox } from "./find.ts"
 import { dropGuest } from "./guest-channel.ts"
@@ -19,7 +19,11 @@ const answerDeadlineMs = 5000
 /** The guest gives its programs 5 s to end, then syncs. */
 const endDeadlineMs = 30_000
 
-export async function restartByName(core: Core, account: Account, nameOrId: string): Promise<Sandbox> {
+export async function restartByName(
+  core: ForRequest & Pick<Core, "waits">,
+  account: Account,
+  nameOrId: string,
+): Promise<Sandbox> {
   const found = await findSandbox(core, account, nameOrId)
   core.touches.set(found.id, { what: "restart", atMs: core.clock.nowMs() })
   await withFailure(core, { type: "sandbox.restart_failed", sandbox: found }, () =>
@@ -36,7 +40,7 @@ export async function restartByName(core: Core, account: Account, nameOrId: stri
         })
       }
       const template = await templateToStart(core, record)
-      const machine = machineOf(core, record)
+      const machine = machineOf(record)
       if (machine) {
         await checkRoom(core, record)
         await end(core, record, machine)
@@ -51,7 +55,7 @@ export async function restartByName(core: Core, account: Account, nameOrId: stri
 }
 
 /** A guest writes out its files when it ends; without room it would stand still in the middle of that. */
-async function checkRoom(core: Core, { name }: SandboxRecord): Promise<void> {
+async function checkRoom(core: Pick<Core, "space">, { name }: SandboxRecord): Promise<void> {
   if (!(await core.space.isShort())) return
   throw new AppError("unavailable", `sandbox "${name}" is not restarted: ${heldText("host_disk")}`, {
     hint: "it runs on; remove sandboxes or snapshots, or ask the operator to free space, then try again",
@@ -62,7 +66,11 @@ async function checkRoom(core: Core, { name }: SandboxRecord): Promise<void> {
  * A guest that misses the deadline is killed, which leaves its disk as after a power loss. Throws if the guest's last
  * writes find no space.
  */
-async function end(core: Core, record: SandboxRecord, machine: Machine): Promise<void> {
+async function end(
+  core: Pick<Core, "guests" | "log" | "space"> & OnHost<"machines" | "network">,
+  record: SandboxRecord,
+  machine: Machine,
+): Promise<void> {
   const { machines } = core.host
   await machines.resume(machine)
   try {
@@ -77,7 +85,11 @@ async function end(core: Core, record: SandboxRecord, machine: Machine): Promise
   await detach(core, record.id)
 }
 
-async function shutDown(core: Core, { id }: SandboxRecord, machine: Machine): Promise<void> {
+async function shutDown(
+  core: Pick<Core, "guests"> & OnHost<"machines">,
+  { id }: SandboxRecord,
+  machine: Machine,
+): Promise<void> {
   await core.guests.get(id)?.shutdown({ deadlineMs: answerDeadlineMs })
   await core.host.machines.endsWithin(machine, { deadlineMs: endDeadlineMs })
 }

@@ -1,7 +1,7 @@
 /** A sandbox as its owner asks for it, and as the owner may know it: its record, and what the running daemon knows. */
 
 import type { SandboxRecord } from "../store/sandboxes.ts"
-import type { Core } from "./core.ts"
+import type { Core, OnHost } from "./core.ts"
 import { noSandbox } from "./find.ts"
 import type { Held } from "./parts.ts"
 import type { RequestedSettings } from "./policy.ts"
@@ -39,7 +39,7 @@ export type Sandbox = SandboxRecord & {
   ip: string | null
 }
 
-type Parts = Pick<Core, "store" | "host" | "space" | "waits" | "settings">
+type Parts = Pick<Core, "store" | "space" | "waits" | "settings"> & OnHost<"network">
 
 export async function describeSandboxes(core: Parts, records: SandboxRecord[]): Promise<Sandbox[]> {
   const published = await core.store.publishedPorts.listOf(records.map(({ id }) => id))
@@ -58,7 +58,7 @@ export async function describeById(core: Parts, id: SandboxRecord["id"]): Promis
 }
 
 export function describeSandbox(
-  core: Omit<Parts, "store">,
+  core: Omit<Parts, "store" | "settings">,
   record: SandboxRecord,
   urls: string[] = [],
 ): Sandbox {

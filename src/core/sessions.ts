@@ -4,7 +4,7 @@ import { AppError } from "@bhatti/contract/errors"
 import type { SessionRecord, Terminal } from "@bhatti/contract/guest"
 import type { Account } from "../store/users.ts"
 import { answerDeadlineMs, awake, awakeGuest } from "./awake.ts"
-import type { Core } from "./core.ts"
+import type { ForRequest } from "./core.ts"
 import { findSandbox } from "./find.ts"
 import type { GuestSession, GuestStream } from "./host.ts"
 
@@ -16,7 +16,7 @@ export type ShellRequest = {
 }
 
 export async function openShell(
-  core: Core,
+  core: ForRequest,
   account: Account,
   nameOrId: string,
   request: ShellRequest,
@@ -44,13 +44,17 @@ function newestDetached(sessions: SessionRecord[]): SessionRecord | undefined {
     .sort((one, other) => other.createdUnixMs - one.createdUnixMs)[0]
 }
 
-export async function listSessions(core: Core, account: Account, nameOrId: string): Promise<SessionRecord[]> {
+export async function listSessions(
+  core: ForRequest,
+  account: Account,
+  nameOrId: string,
+): Promise<SessionRecord[]> {
   const guest = await awakeGuest(core, account, nameOrId, "ps")
   return guest.sessions({ deadlineMs: answerDeadlineMs })
 }
 
 export async function killSession(
-  core: Core,
+  core: ForRequest,
   account: Account,
   nameOrId: string,
   options: { session: string; signal: string },
@@ -69,7 +73,7 @@ export async function killSession(
 
 /** Reads the kept output of a session, also after its end, without disturbing attached clients. */
 export async function readSessionOutput(
-  core: Core,
+  core: ForRequest,
   account: Account,
   nameOrId: string,
   session: string,

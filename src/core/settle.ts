@@ -6,13 +6,13 @@
 import { unreachable } from "@bhatti/contract/errors"
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import { beginAttach, finishAttach } from "./attachment.ts"
-import type { Core } from "./core.ts"
+import type { Core, ForChannel, ForSettle, OnHost } from "./core.ts"
 import { markEnded } from "./ended.ts"
 import { machineOf, rememberMachine, templateOf } from "./machine-of.ts"
 import { adopt, repair } from "./reconnect.ts"
 
 /** Needs the sandbox's turn. Returns the settled record, or undefined if there is none or it is being destroyed. */
-export async function settle(core: Core, id: SandboxRecord["id"]): Promise<SandboxRecord | undefined> {
+export async function settle(core: ForSettle, id: SandboxRecord["id"]): Promise<SandboxRecord | undefined> {
   if (core.destroying.has(id)) return undefined
   const record = await core.store.sandboxes.get(id)
   if (!record || !(await settleRecord(core, record))) return record
@@ -20,7 +20,7 @@ export async function settle(core: Core, id: SandboxRecord["id"]): Promise<Sandb
 }
 
 /** Returns true if anything had to be repaired. */
-async function settleRecord(core: Core, record: SandboxRecord): Promise<boolean> {
+async function settleRecord(core: ForSettle, record: SandboxRecord): Promise<boolean> {
   const { state } = record
   switch (state.kind) {
     case "hot":
@@ -45,12 +45,12 @@ async function settleRecord(core: Core, record: SandboxRecord): Promise<boolean>
 
 /** The machine was paused to be saved: resumes it if it lives; otherwise its snapshot counts, if complete. */
 async function finishStopping(
-  core: Core,
+  core: ForChannel & Pick<Core, "space"> & OnHost<"templates">,
   record: SandboxRecord,
   { isWanted }: Extract<SandboxRecord["state"], { kind: "stopping" }>,
 ): Promise<void> {
-  const { machines, disks } = core.host
-  const machine = machineOf(core, record)
+  const { machines } = core.host
+  const machine = machineOf(record)
   if (machine && machines.isRunning(machine)) {
     // Before the machine runs: a snapshot older than its disk must never be found here later.
     await machines.removeSnapshot(record.id)
@@ -68,7 +68,7 @@ async function finishStopping(
  * unchanged.
  */
 async function finishWaking(
-  core: Core,
+  core: ForChannel & Pick<Core, "space"> & OnHost<"disks" | "templates">,
   record: SandboxRecord,
   state: Extract<SandboxRecord["state"], { kind: "waking" }>,
 ): Promise<void> {

@@ -1,7 +1,7 @@
 /** Saves all running sandboxes to disk when the daemon stops, unless they may run on. */
 
 import { AppError } from "@bhatti/contract/errors"
-import type { Core } from "./core.ts"
+import type { Core, ForChannel } from "./core.ts"
 import { inParallel } from "./in-parallel.ts"
 import { stopSandbox } from "./power.ts"
 
@@ -9,7 +9,10 @@ import { stopSandbox } from "./power.ts"
 const savesAtOnce = 4
 
 /** Saves until the signal aborts; the next start resumes an unfinished save. */
-export async function saveAll(core: Core, signal: AbortSignal): Promise<{ saved: number; left: number }> {
+export async function saveAll(
+  core: ForChannel & Pick<Core, "clock" | "space" | "turns">,
+  signal: AbortSignal,
+): Promise<{ saved: number; left: number }> {
   const running = (await core.store.sandboxes.listOnHost()).filter(({ state }) =>
     ["hot", "warm"].includes(state.kind),
   )

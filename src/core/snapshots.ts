@@ -9,7 +9,7 @@ import type { SnapshotRecord } from "../store/snapshots.ts"
 import type { Account } from "../store/users.ts"
 import { addNamed, checkLimits, checkSpace, checkStillAwaited } from "./admission.ts"
 import { captureSandbox, checkCopyable, startCopy } from "./capture.ts"
-import type { Core } from "./core.ts"
+import type { Core, ForRemoval, ForRequest, OnHost } from "./core.ts"
 import { removeFailed } from "./destroy.ts"
 import { recordFailure, withFailure } from "./failures.ts"
 import { findSandbox } from "./find.ts"
@@ -17,7 +17,7 @@ import { describeById, type Sandbox } from "./sandbox.ts"
 import { destroyIfUnheard } from "./unheard.ts"
 
 export async function createSnapshot(
-  core: Core,
+  core: ForRequest & OnHost<"snapshots">,
   account: Account,
   nameOrId: string,
   name: string,
@@ -73,11 +73,15 @@ export async function createSnapshot(
   })
 }
 
-export async function listSnapshots(core: Core, account: Account): Promise<SnapshotRecord[]> {
+export async function listSnapshots(core: Pick<Core, "store">, account: Account): Promise<SnapshotRecord[]> {
   return core.store.snapshots.listOf(account.id)
 }
 
-export async function deleteSnapshot(core: Core, account: Account, nameOrId: string): Promise<void> {
+export async function deleteSnapshot(
+  core: Pick<Core, "events" | "store" | "turns"> & OnHost<"snapshots">,
+  account: Account,
+  nameOrId: string,
+): Promise<void> {
   const { id, name } = await findSnapshot(core, account, nameOrId)
   await core.turns.take(id, async () => {
     const record = await core.store.snapshots.get(id)
@@ -97,7 +101,10 @@ export async function deleteSnapshot(core: Core, account: Account, nameOrId: str
 }
 
 /** Safe to repeat: after a crash the next start repeats it. */
-async function removeSnapshotRecord(core: Core, record: SnapshotRecord): Promise<void> {
+async function removeSnapshotRecord(
+  core: Pick<Core, "store"> & OnHost<"snapshots">,
+  record: SnapshotRecord,
+): Promise<void> {
   await core.store.snapshots.setDeleting(record.id)
   await core.host.snapshots.remove(record.id)
   await core.store.snapshots.remove(record.id)
@@ -105,7 +112,7 @@ async function removeSnapshotRecord(core: Core, record: SnapshotRecord): Promise
 
 /** Starts a new sandbox from the snapshot, with its own identity. */
 export async function resumeSnapshot(
-  core: Core,
+  core: ForRequest & ForRemoval & Pick<Core, "waits"> & OnHost<"snapshots">,
   account: Account,
   nameOrId: string,
   input: { name?: string | undefined; secrets: string[] },
@@ -173,7 +180,9 @@ export async function resumeSnapshot(
 }
 
 /** Start-up: removes unfinished snapshots, whose requests were never answered. */
-export async function reconcileSnapshots(core: Core): Promise<void> {
+export async function reconcileSnapshots(
+  core: Pick<Core, "events" | "log" | "store"> & OnHost<"keptRows" | "snapshots">,
+): Promise<void> {
   const { snapshots } = core.host
   await snapshots.removeUnfinished()
   const known = new Set<string>()
@@ -192,7 +201,11 @@ export async function reconcileSnapshots(core: Core): Promise<void> {
   }
 }
 
-export async function findSnapshot(core: Core, account: Account, nameOrId: string): Promise<SnapshotRecord> {
+export async function findSnapshot(
+  core: Pick<Core, "store">,
+  account: Account,
+  nameOrId: string,
+): Promise<SnapshotRecord> {
   const record = await core.store.snapshots.find(account.id, nameOrId)
   if (record) return record
   throw noSnapshot(nameOrId)

@@ -19,7 +19,7 @@ import {
 } from "../rules/disk-space.ts"
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import { sleep } from "./clock.ts"
-import type { Core } from "./core.ts"
+import type { Core, ForSettle } from "./core.ts"
 import { DiskQuotas } from "./disk-quotas.ts"
 import { noSandbox } from "./find.ts"
 import { dropGuest } from "./guest-channel.ts"
@@ -29,6 +29,8 @@ import type { Machine, Machines } from "./host.ts"
 import { machineOf, storeHot } from "./machine-of.ts"
 import type { Held, SpacePart } from "./parts.ts"
 import { settle } from "./settle.ts"
+
+type Parts = ForSettle & Pick<Core, "thermal" | "turns">
 
 const refreshDeadlineMs = 10_000
 /** QEMU answers in milliseconds; a slow one must not delay the check of the others. */
@@ -44,7 +46,7 @@ type Look = { pid: number; mib: number; calmMib: number }
 type Looked = DiskFacts & { record: SandboxRecord; held: Held | undefined }
 
 export class Space implements SpacePart {
-  readonly #core: Core
+  readonly #core: Parts
   readonly #holds = new Map<Id, Hold>()
   readonly #looks = new Map<Id, Look>()
   /**
@@ -58,7 +60,7 @@ export class Space implements SpacePart {
   readonly #quotas: DiskQuotas
   readonly #enforcer: HoldEnforcer
 
-  constructor(core: Core) {
+  constructor(core: Parts) {
     this.#core = core
     this.#quotas = new DiskQuotas(core)
     this.#enforcer = new HoldEnforcer(core)
@@ -70,7 +72,7 @@ export class Space implements SpacePart {
 
   #holdOf(record: SandboxRecord): Hold | undefined {
     const hold = this.#holds.get(record.id)
-    return hold && Bun.deepEquals(hold.process, machineOf(this.#core, record)?.process) ? hold : undefined
+    return hold && Bun.deepEquals(hold.process, machineOf(record)?.process) ? hold : undefined
   }
 
   async run(signal: AbortSignal): Promise<void> {
@@ -144,7 +146,7 @@ export class Space implements SpacePart {
     const { fromMib } = this.#graces.get(record.id) ?? { fromMib: mib }
     if (!hasGrace(mib - fromMib)) return
     this.#graces.set(record.id, { fromMib, isUsed: true })
-    const pid = machineOf(this.#core, record)?.process.pid ?? 0
+    const pid = machineOf(record)?.process.pid ?? 0
     this.#looks.set(record.id, { pid, mib, calmMib: mib })
     await this.#inTurn(record, (now) => this.#release(now))
   }
@@ -260,7 +262,7 @@ export class Space implements SpacePart {
   }
 
   async #look(record: SandboxRecord, isHostShort: boolean): Promise<Looked> {
-    const machine = machineOf(this.#core, record)
+    const machine = machineOf(record)
     const pid = machine?.process.pid ?? 0
     const mib = await this.#core.host.disks.overlayMib(record.id)
     const isShort = isHostShort || this.#isOverQuota(record)
@@ -283,12 +285,12 @@ export class Space implements SpacePart {
   /** Handles a machine that QEMU or an earlier daemon has stopped. */
   async #findHalted(seen: SandboxRecord, isShort: boolean): Promise<void> {
     const { turns, guests } = this.#core
-    const before = machineOf(this.#core, seen)
+    const before = machineOf(seen)
     const first = before ? await this.#haltOf(seen, before) : "none"
     // The holder of the turn may have paused it briefly.
     if (first === "none" || (first === "paused" && turns.isTaken(seen.id))) return
     await this.#inTurn(seen, async (record) => {
-      const machine = machineOf(this.#core, record)
+      const machine = machineOf(record)
       if (!machine || this.heldOf(record) !== undefined) return
       const halt = await this.#haltOf(record, machine)
       const isOver = this.#isOverQuota(record)
@@ -348,7 +350,7 @@ export class Space implements SpacePart {
   }
 
   async #hold(record: SandboxRecord, held: Held): Promise<void> {
-    const machine = machineOf(this.#core, record)
+    const machine = machineOf(record)
     if (!machine || this.heldOf(record) !== undefined) return
     await this.#enforcer.pause(record, machine)
     this.#note(record, machine, held)
@@ -361,7 +363,7 @@ export class Space implements SpacePart {
   /** The machine runs when this returns, unless its next write finds no space again. */
   async #release(record: SandboxRecord): Promise<void> {
     const core = this.#core
-    const machine = machineOf(core, record)
+    const machine = machineOf(record)
     const hold = this.#holdOf(record)
     if (!machine || !hold) return
     this.#enforcer.forget(hold)

@@ -5,7 +5,7 @@
 
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import { beginAttach, detach, finishAttach } from "./attachment.ts"
-import type { Core } from "./core.ts"
+import type { Core, ForChannel, OnHost } from "./core.ts"
 import { keepGuest } from "./guest-channel.ts"
 import type { Guest, Kernel, Started, Template } from "./host.ts"
 import { placeOf, rememberMachine } from "./machine-of.ts"
@@ -35,7 +35,7 @@ export type Start = {
 
 /** Starts a sandbox's machine and opens it for requests. Needs its turn. */
 export async function startSandbox(
-  core: Core,
+  core: ForChannel & Pick<Core, "destroying">,
   record: SandboxRecord,
   { from, giveIdentity, prepareGuest, bootReason = null, onFailure }: Start,
 ): Promise<{ guest: Guest; state: SandboxRecord["state"] }> {
@@ -67,7 +67,7 @@ export async function startSandbox(
 }
 
 async function start(
-  core: Core,
+  core: OnHost<"machines">,
   record: SandboxRecord,
   from: StartFrom,
   undo: AsyncDisposableStack,

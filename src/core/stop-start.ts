@@ -3,7 +3,7 @@
 import { AppError } from "@bhatti/contract/errors"
 import type { Account } from "../store/users.ts"
 import { awake } from "./awake.ts"
-import type { Core } from "./core.ts"
+import type { Core, ForRequest, ForSettle } from "./core.ts"
 import { withFailure } from "./failures.ts"
 import { findSandbox, noSandbox } from "./find.ts"
 import { stopSandbox } from "./power.ts"
@@ -11,7 +11,11 @@ import { describeById, type Sandbox } from "./sandbox.ts"
 import { settle } from "./settle.ts"
 
 /** A sandbox that is already stopped stays so; the owner's wish is recorded. */
-export async function stopByName(core: Core, account: Account, nameOrId: string): Promise<Sandbox> {
+export async function stopByName(
+  core: ForSettle & Pick<Core, "turns" | "waits">,
+  account: Account,
+  nameOrId: string,
+): Promise<Sandbox> {
   const found = await findSandbox(core, account, nameOrId)
   const { id } = found
   const stop = async () => {
@@ -38,7 +42,7 @@ export async function stopByName(core: Core, account: Account, nameOrId: string)
 }
 
 export async function startByName(
-  core: Core,
+  core: ForRequest & Pick<Core, "waits">,
   account: Account,
   nameOrId: string,
   options: { force: boolean },

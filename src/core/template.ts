@@ -7,7 +7,7 @@ import { AppError } from "@bhatti/contract/errors"
 import type { GuestIdentity } from "@bhatti/contract/guest"
 import { limits } from "@bhatti/contract/limits"
 import { templateMib } from "../rules/host-memory.ts"
-import type { Core } from "./core.ts"
+import type { Core, ForTemplate, OnHost } from "./core.ts"
 import type { Guest, Template, TemplateSpec } from "./host.ts"
 import { installAuthority } from "./offer.ts"
 
@@ -53,7 +53,9 @@ const warmUp: string[][] = [
 ]
 
 /** The specification of a create with default options. */
-export async function defaultTemplateSpec(core: Core): Promise<TemplateSpec> {
+export async function defaultTemplateSpec(
+  core: Pick<Core, "settings"> & OnHost<"images">,
+): Promise<TemplateSpec> {
   const [image, kernel] = await Promise.all([
     core.host.images.readImage(limits.imageDefault),
     core.host.images.readKernel(),
@@ -68,7 +70,7 @@ export function ofAuthority({ settings }: Pick<Core, "settings">): { authority?:
 }
 
 /** Returns the template, and builds it if it does not exist; concurrent callers share one build. */
-export async function ensureTemplate(core: Core, spec: TemplateSpec): Promise<Template> {
+export async function ensureTemplate(core: ForTemplate, spec: TemplateSpec): Promise<Template> {
   const found = await core.host.templates.find(spec)
   if (found) {
     await core.host.templates.load(found)
@@ -82,7 +84,7 @@ export async function ensureTemplate(core: Core, spec: TemplateSpec): Promise<Te
   return started
 }
 
-async function makeTemplate(core: Core, spec: TemplateSpec): Promise<Template> {
+async function makeTemplate(core: ForTemplate, spec: TemplateSpec): Promise<Template> {
   const startedAt = core.clock.nowMs()
   const { templates } = core.host
   using _memory = core.memory.promise(templateMib(spec.memoryMib))

@@ -13,11 +13,13 @@ import {
 } from "../rules/thermal.ts"
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import { sleep } from "./clock.ts"
-import type { Core } from "./core.ts"
+import type { Core, ForChannel } from "./core.ts"
 import type { Machine } from "./host.ts"
 import { machineOf } from "./machine-of.ts"
 import type { ThermalPart } from "./parts.ts"
 import { pauseSandbox, stopSandbox } from "./power.ts"
+
+type Parts = ForChannel & Pick<Core, "clock" | "memory" | "pool" | "space" | "turns">
 
 const tickMs = 2000
 const timerDeadlineMs = 2000
@@ -43,12 +45,12 @@ type Watch = {
 type Used = { cpuMs: number; diskBytes: number; networkBytes: number }
 
 export class Thermal implements ThermalPart {
-  readonly #core: Core
+  readonly #core: Parts
   readonly #watches = new Map<SandboxRecord["id"], Watch>()
   readonly #acting = new Set<SandboxRecord["id"]>()
   #saving = 0
 
-  constructor(core: Core) {
+  constructor(core: Parts) {
     this.#core = core
   }
 
@@ -95,7 +97,7 @@ export class Thermal implements ThermalPart {
     nowMs: number,
     isMemoryShort = this.#core.memory.isShort,
   ): ThermalFacts | undefined {
-    const machine = machineOf(this.#core, record)
+    const machine = machineOf(record)
     const { kind } = record.state
     if (!machine || (kind !== "hot" && kind !== "warm")) return undefined
     if (this.#core.space.heldOf(record) !== undefined) return undefined
@@ -159,7 +161,7 @@ export class Thermal implements ThermalPart {
       const facts = { timerDueInMs: answer.dueMs, isMemoryShort: memory.isShort }
       const nowMs = clock.nowMs()
       // A guest with many threads needs CPU time to answer, which does not count as a program's work.
-      const machine = machineOf(this.#core, record)
+      const machine = machineOf(record)
       if (machine) Object.assign(watch, { used: this.#usedBy(record, machine), atMs: nowMs })
       if (answer.dueMs !== null && isHeldByTimer(facts, settings.thermal)) {
         watch.timerAtMs = nowMs + answer.dueMs

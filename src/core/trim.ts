@@ -10,7 +10,7 @@ const slackMs = 5000
 
 /** Trims as far as the time allows; a later call does the rest. An agent without support is not an error. */
 export async function trimGuest(
-  core: Core,
+  core: Pick<Core, "log">,
   record: SandboxRecord,
   guest: Guest,
   { budgetMs, untouchedMib }: { budgetMs: number; untouchedMib?: number | undefined },

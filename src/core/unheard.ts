@@ -1,13 +1,13 @@
 /** Sandboxes whose client left after they were made and before it had the answer: nobody knows of them. */
 
 import type { Account } from "../store/users.ts"
-import type { Core } from "./core.ts"
+import type { Core, ForRemoval } from "./core.ts"
 import { destroySandbox } from "./destroy.ts"
 import type { Sandbox } from "./sandbox.ts"
 
 /** `signal` aborts when the client disconnects before it has the whole answer; the sandboxes are then destroyed. */
 export function destroyIfUnheard(
-  core: Core,
+  core: ForRemoval & Pick<Core, "destroying" | "events">,
   account: Account,
   sandboxes: readonly Pick<Sandbox, "id" | "name">[],
   signal: AbortSignal | undefined,

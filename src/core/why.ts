@@ -1,11 +1,14 @@
 /** Explains to a person why a sandbox is in its state. */
 
 import type { Account } from "../store/users.ts"
-import type { Core } from "./core.ts"
+import type { Core, OnHost } from "./core.ts"
 import { backOffHint, backOffText, type FailedStart } from "./failed-starts.ts"
 import { findSandbox } from "./find.ts"
 import { heldText } from "./held.ts"
 import type { Held } from "./parts.ts"
+
+type Parts = Pick<Core, "clock" | "failedStarts" | "guests" | "space" | "store" | "thermal" | "touches"> &
+  OnHost<"machines">
 
 /** Limit on the console text of a kernel that panicked. */
 const panicCharacters = 8192
@@ -36,7 +39,7 @@ export type Why = {
   changesTo: "warm" | "cold" | null
 }
 
-export async function whySandbox(core: Core, account: Account, nameOrId: string): Promise<Why> {
+export async function whySandbox(core: Parts, account: Account, nameOrId: string): Promise<Why> {
   const record = await findSandbox(core, account, nameOrId)
   const nowMs = core.clock.nowMs()
   const { state } = record

@@ -192,7 +192,7 @@ export function powerCases(open: () => Promise<Subject>): void {
 
   test("a saved machine continues with its memory and its disk", async () => {
     const first = await at.sandboxes.clone()
-    const { machines, disks } = at.host
+    const { machines } = at.host
     const template = await at.subject.template()
     await at.subject.leave(first.guest, { memory: "kept", disk: "written" })
     expect((await machines.checkSnapshot(first.id, template)).fits).toBe(false)
