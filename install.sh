@@ -263,7 +263,7 @@ first_sandbox() {
     say "left out, since $BHATTI_CONFIG is for another host"
     return
   fi
-  # What an interrupted run has left.
+  # Leftovers of an interrupted run.
   "$binary" destroy "$name" || true
   timed "create" "$binary" create --name "$name"
   timed "exec -- echo hello" "$binary" exec "$name" -- echo hello

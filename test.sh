@@ -8,7 +8,7 @@ log="$root/dist/test.log"
 # shellcheck source=scripts/setup.sh
 source "$root/scripts/setup.sh"
 
-# What only the tests run: real terminals, shells, certificates and clients.
+# Only the tests run these: real terminals, shells, certificates and clients.
 test_programs=(tmux:tmux zsh:zsh fish:fish busybox:busybox openssl:openssl curl:curl wget:wget)
 caddy_dir=/var/cache/bhatti/caddy
 # How long each end-to-end file took, so that the longest begin first; in a fresh checkout what they usually take.
@@ -49,7 +49,7 @@ main() {
   REPEAT=$repeat bun_tests "unit tests" run test --parallel=2
   if [[ $extent != --unit ]]; then
     [[ -e $timings ]] || cp "$usual_timings" "$timings"
-    # What interrupted runs have left would take its share of the host.
+    # Leftovers of interrupted runs would take their share of the host.
     "$bun" test/support/sweep.ts >&3 || true
     # Each file has an installation of its own. A third of its time is waiting, so three keep two processors busy; each
     # of them then has less of them, and longer to answer.

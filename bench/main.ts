@@ -1,6 +1,6 @@
 /**
- * `bun run bench`: what bhatti costs in time, memory and disk, next to podman with the same files, on this host. It
- * uses an installation of its own and leaves nothing behind but podman's imported image in the cache.
+ * `bun run bench` measures what bhatti costs in time, memory and disk, next to podman with the same files, on this
+ * host. It uses an installation of its own and leaves nothing behind but podman's imported image in the cache.
  */
 
 import { closeSync, mkdirSync, openSync } from "node:fs"

@@ -26,7 +26,7 @@ export const usage = (groups: readonly string[]) => `usage: bun run bench [optio
   --check         a minute of ratios within one run: exit code 1 when one is missed; times are never checked
   --no-podman     leave out the comparison`
 
-/** `checked`: groups that `--check` measures. Throws with a sentence for the person who typed it. */
+/** `checked` are the groups that `--check` measures. Throws with a sentence for the person who typed it. */
 export function parseOptions(
   argv: string[],
   groups: readonly string[],

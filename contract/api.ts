@@ -1,9 +1,10 @@
 /**
  * Every operation of the HTTP interface, on one screen.
  *
- * To add an operation: 1. its shapes beside their resource; 2. an entry here; 3. its handler in `src/http/routes/`
- * (the compiler asks for it), and its views in `src/http/views/`; 4. `bun run generate` for docs/openapi.json; 5. a
- * test through the client.
+ * To add an operation: 1. its shapes beside their resource; 2. an entry here; the compiler asks for the next three:
+ * 3. its line in `sdk/typescript/routes.ts`; 4. its handler in `src/http/routes/`, with its views in `src/http/views/`;
+ * 5. a good request in `test/http/samples.ts`. Then 6. `bun run generate` for docs/openapi.json; 7. a test through the
+ * client.
  */
 
 import { z } from "zod"

@@ -30,7 +30,7 @@ export type Subject =
   | { kind: "sandbox" | "snapshot" | "secret" | "user"; name?: string }
   /** Sessions of a sandbox. */
   | { kind: "session"; sandbox: string }
-  /** `port`: where the alias leads now. */
+  /** `port` is where the alias leads now. */
   | { kind: "alias"; alias: string; port?: number }
   | { kind: "published_port"; sandbox?: string }
   /** A sandbox that backs off after failed starts. */

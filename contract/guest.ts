@@ -68,7 +68,7 @@ export type GuestFile = {
   target: string | null
 }
 
-/** `isTruncated`: the directory has more entries. */
+/** `isTruncated` tells that the directory has more entries. */
 export type FileList = { files: GuestFile[]; isTruncated: boolean }
 
 /** Numeric user and group ids in the guest. */

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# What install.sh and test.sh share, sourced by both: numbered steps that show what happens and how long it took, and
+# Shared by install.sh and test.sh, which both source it: numbered steps that show what happens and how long it took, and
 # the steps that make a checkout runnable (Debian packages, npm packages, the build). Nothing here leaves the checkout
 # but the Debian packages. The sourcing script sets `root`, the checkout, and `log`, the file that keeps all output.
 

@@ -6,7 +6,7 @@
 
 import type { Guest, Host, Kernel, Machine, Place, Started } from "./core/host.ts"
 import type { Disks } from "./disk/disks.ts"
-import type { Snapshots } from "./disk/snapshots.ts"
+import type { Snapshots } from "./disk/snapshot-directories.ts"
 import { openGuest } from "./guest/guest.ts"
 import type { Machines } from "./machine/machines.ts"
 import type { Sockets } from "./machine/sockets.ts"

@@ -1,5 +1,5 @@
 /**
- * `bhatti admin recover`: makes the database match its data directory again. It takes the best remaining database, in
+ * `bhatti admin recover` makes the database match its data directory again. It takes the best remaining database, in
  * place or a copy, and puts the rows kept beside the disks over it, in one transaction. It changes no directory of a
  * sandbox or snapshot, and sets a replaced database aside. After a failure the daemon still refuses to start. Safe to
  * repeat.

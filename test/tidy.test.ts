@@ -36,30 +36,34 @@ test("files are named after the one thing they hold", async () => {
   expect(wrong).toEqual([])
 })
 
+const sourcesWithComments = async () => [
+  ...(await sources("{contract,sdk,src,images,scripts,bench,test}/**/*.ts")),
+  ...(await sources("{agent,jail}/**/*.go")),
+  ...(await sources("{*,scripts/*}.sh")),
+]
+
 test("no comment is wider than 120 columns", async () => {
-  const all = [
-    ...(await sources("{contract,sdk,src,images,scripts,bench,test}/**/*.ts")),
-    ...(await sources("{agent,jail}/**/*.go")),
-  ]
+  const all = await sourcesWithComments()
   const wrong = all.flatMap(({ file, text }) =>
     text
       .split("\n")
-      .filter((line) => /^\s*(\/\/|\/\*|\*)/.test(line) && line.replaceAll("\t", "    ").length > 120)
+      .filter((line) => /^\s*(\/\/|\/\*|\*|# )/.test(line) && line.replaceAll("\t", "    ").length > 120)
       .map((line) => `${file}: ${line.trim()}`),
   )
   expect(wrong).toEqual([])
 })
 
 test("a comment opens with its subject or its verb", async () => {
-  const all = [
-    ...(await sources("{contract,sdk,src,images,scripts,bench,test}/**/*.ts")),
-    ...(await sources("{agent,jail}/**/*.go")),
-  ]
+  const all = await sourcesWithComments()
   const wrong = all.flatMap(({ file, text }) => {
     const lines = text.split("\n")
     return lines
-      .filter((line, index) => !/^\s*(\/\/|\/\*)/.test(lines[index - 1] ?? "") || !/^\s*\/\//.test(line))
-      .filter((line) => /^\s*(\/\/|\/\*\*?|\*) *(What|Who|Whoever|Of|Those|Whether)\b/.test(line))
+      .filter(
+        (line, index) => !/^\s*(\/\/|\/\*|#)/.test(lines[index - 1] ?? "") || !/^\s*(\/\/|#)/.test(line),
+      )
+      .filter((line) =>
+        /^\s*(\/\/|\/\*\*?|\*|#) *((What|Who|Whoever|Of|Those|Whether)\b|`[^`]+`:)/.test(line),
+      )
       .map((line) => `${file}: ${line.trim()}`)
   })
   expect(wrong).toEqual([])

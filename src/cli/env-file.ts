@@ -1,4 +1,4 @@
-/** `--env-file`: variables as lines of a local file. Loaded only when one is given. */
+/** Reads the variables of `--env-file`, which are lines of a local file. Loaded only when one is given. */
 
 import { limits } from "@bhatti/contract/limits"
 import { localFailure } from "./copy/local-file.ts"

@@ -83,7 +83,7 @@ export interface UserStore {
   }
   events: {
     list(
-      /** `userId: null`: everybody's events, and the host's own. */
+      /** `userId: null` selects everybody's events, and the host's own. */
       filter: {
         userId: null
         type?: string | undefined

@@ -1,4 +1,4 @@
-/** `-q`: prints only names, one per line, for `$(...)` and xargs. */
+/** The option `-q` prints only names, one per line, for `$(...)` and xargs. */
 
 import type { Output } from "./output.ts"
 

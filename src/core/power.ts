@@ -1,8 +1,8 @@
 /**
  * A sandbox's power: pausing it in memory, saving it to disk, waking it. Everything here needs the sandbox's turn. The
- * intent is stored before the act, so that a start after a crash knows what was in progress:
- * `stopping`: the machine still lives, paused; resume it, or finish if its snapshot is complete.
- * `waking`: the machine may live already; its snapshot must not be used again once its disk may have changed.
+ * intent is stored before the act, so that a start after a crash knows what was in progress. A machine that was
+ * `stopping` still lives, paused: resume it, or finish if its snapshot is complete. A machine that was `waking` may
+ * live already: its snapshot must not be used again once its disk may have changed.
  */
 
 import { AppError } from "@bhatti/contract/errors"

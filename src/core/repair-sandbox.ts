@@ -17,7 +17,7 @@ import { settle } from "./settle.ts"
 /** Bits of e2fsck's exit code: errors corrected, and reboot needed. */
 const fixedBits = 1 | 2
 
-/** `clean`: no errors; `repaired`: all errors were fixed; `damaged`: some could not be. */
+/** The disk had no errors (`clean`), all were fixed (`repaired`), or some could not be (`damaged`). */
 export type Repaired = { result: "clean" | "repaired" | "damaged"; output: string; sandbox: Sandbox }
 
 export async function repairByName(

@@ -8,7 +8,7 @@ import { join } from "node:path"
 import { fileChecksum } from "../lib/sparse-file.ts"
 import { copyFileWithChecksum } from "./copy-file.ts"
 import { Disks } from "./disks.ts"
-import { Snapshots } from "./snapshots.ts"
+import { Snapshots } from "./snapshot-directories.ts"
 
 const { signal } = new AbortController()
 

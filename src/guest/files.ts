@@ -11,7 +11,7 @@ const firstDeadlineMs = 30_000
 /** The limit that the protocol sets on a listing. */
 const entriesMax = 100_000
 
-/** `shared`: the region of the shared memory for the bytes. */
+/** `shared` is the region of the shared memory for the bytes. */
 type Reading = { path: string; shared?: number | undefined }
 
 type Owned = { owner?: GuestOwner | undefined }

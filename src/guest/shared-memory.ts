@@ -34,7 +34,7 @@ export class SharedMemory {
   readonly #regions = new Map<number, Region>()
   readonly #mark: () => Uint8Array
 
-  /** `mark`: the nonce that the guest has confirmed. */
+  /** `mark` is the nonce that the guest has confirmed. */
   constructor(mark: () => Uint8Array) {
     this.#mark = mark
   }

@@ -1,6 +1,6 @@
 /**
- * `curl http://HOST:8080/install | sh`: the script that installs the command line, and the files it fetches. It needs
- * no key, since new users have none yet; so rate and concurrency are limited, per client and in total.
+ * Serves `curl http://HOST:8080/install | sh`: the script that installs the command line, and the files it fetches. It
+ * needs no key, since new users have none yet; so rate and concurrency are limited, per client and in total.
  */
 
 import type { RateLimits } from "@bhatti/contract/config"

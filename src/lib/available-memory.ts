@@ -22,8 +22,8 @@ const kibibyte = 1024
 const mebibyte = 1024 * 1024
 
 /**
- * `groups: "own"`: all groups of this process. `"outermost"`: only the group that contains everything here, which in a
- * container is the container's.
+ * `groups: "own"` means all groups of this process, `"outermost"` only the group that contains everything here, which
+ * in a container is the container's.
  */
 export function availableMemoryMib(options: { groups: "own" | "outermost"; root?: string }): number {
   const { groups, root = "/" } = options

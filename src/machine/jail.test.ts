@@ -336,7 +336,7 @@ describe("a program in QEMU's place", () => {
       $unlimited = pack("QQ", -1, -1); $twice = pack("QQ", ${2 * fileBytesMax}, ${2 * fileBytesMax});
       print "raised its limit\\n" if syscall(160, 1, $unlimited) == 0 || syscall(302, 0, 1, $twice, 0) == 0;
       print "wrote more\\n" if syscall(1, 13, $bytes, 60000) > 0;
-      # What QEMU gives back space with.
+      # QEMU gives back space with this.
       print "cannot punch\\n" if syscall(285, 13, 3, 0, 4096) != 0;
       `,
       { fd: held },

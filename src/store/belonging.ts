@@ -15,7 +15,7 @@ export type Fault = "missing" | "empty" | "damaged" | "older" | "foreign" | "unf
 export type Belonging =
   /** There is no database, and no sign that there ever was one. */
   | { kind: "new" }
-  /** `markProblem`: the mark has to be rewritten. */
+  /** `markProblem` says why the mark has to be rewritten. */
   | { kind: "fits"; markProblem: "missing" | "damaged" | undefined }
   | { kind: "misfit"; fault: Fault }
 

@@ -28,7 +28,7 @@ export const KeptRow = z.strictObject({
 })
 export type KeptRow = z.infer<typeof KeptRow>
 
-/** `newOwner`: an owner who had to be recreated, with the key that replaces the lost one. */
+/** `newOwner` is an owner who had to be recreated, with the key that replaces the lost one. */
 export type PutBack = {
   name: string
   lostAliases: string[]

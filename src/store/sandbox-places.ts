@@ -109,7 +109,7 @@ function ownersColumns(input: NewSandbox) {
   }
 }
 
-/** `advice`: for a name that is taken. */
+/** `advice` is for a name that is taken. */
 export async function orNameTaken<T>(
   name: string,
   statement: Promise<T>,

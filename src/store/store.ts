@@ -81,7 +81,7 @@ export type Store = {
 }
 
 export type StoreOptions =
-  /** `isRecovery`: the recovery has checked the database itself, and writes the mark at its end. */
+  /** With `isRecovery`, the recovery has checked the database itself, and writes the mark at its end. */
   { dataDir: string; isRecovery?: boolean; dropSecrets?: boolean } | { memory: true }
 
 /**

@@ -32,7 +32,7 @@ export type ChaosResult = { rounds: number; counts: Record<string, number> }
 
 export async function chaos(options: {
   seed: number
-  /** `kills`: of machines and of the daemon. */
+  /** `kills` counts those of machines and of the daemon. */
   isOver: (rounds: number, kills: number) => boolean
   report: (line: string) => void
 }): Promise<ChaosResult> {

@@ -1,4 +1,4 @@
-/** `bun run chaos -- --minutes 20 --seed 7`: chaos for as long as one likes. Needs root and `bun run build`. */
+/** `bun run chaos -- --minutes 20 --seed 7` runs chaos for as long as one likes. Needs root and `bun run build`. */
 
 import { parseArgs } from "node:util"
 import { chaos } from "./chaos.ts"

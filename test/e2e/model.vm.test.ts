@@ -361,7 +361,7 @@ const killMachine = (pick: number): Step =>
     isRunning,
   )
 
-/** `pick`: perhaps a machine dies too while there is no daemon. */
+/** With a `pick`, a machine may die too while there is no daemon. */
 const restart = (signal: "SIGTERM" | "SIGKILL", pick: number | null): Step =>
   step(
     `restart by ${signal}`,

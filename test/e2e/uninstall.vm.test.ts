@@ -17,7 +17,7 @@ const places = ["/var/lib", "/var/log", "/run", "/usr/local/bin", "/etc/systemd/
 
 const script = `
 for place in ${places.join(" ")}; do mount --bind "$HOME$place" "$place"; done
-# What it shows of the network is that of who mounts it.
+# It shows the network of the process that mounts it.
 mount -t sysfs sysfs /sys
 ip link set lo up
 for tool in go npm node cc gcc; do

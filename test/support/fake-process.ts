@@ -135,7 +135,7 @@ const programs: Record<string, Program> = {
   },
 }
 
-/** `refuse CODE WORDS`: cannot be started, for that reason. */
+/** `refuse CODE WORDS` cannot be started, for that reason. */
 function refusalOf([program = "", ...args]: string[]): AppError | undefined {
   if (program === "refuse") return new AppError(args[0] as ErrorCode, `cannot run ${args.slice(1).join(" ")}`)
   if (Object.hasOwn(programs, program)) return undefined
@@ -159,7 +159,7 @@ export class FakeProcess implements GuestProcess {
   #isInputEnded = false
   #changed = Promise.withResolvers<void>()
 
-  /** `refused`: why the guest does not even look for its program. */
+  /** `refused` says why the guest does not even look for its program. */
   constructor(command: GuestCommand, refused?: AppError) {
     this.command = command
     this.result = this.#result.promise

@@ -31,7 +31,7 @@ export type Installation = AsyncDisposable & {
   bhatti(args: string[], options?: CommandOptions): Promise<CommandResult>
   start(args: string[], options?: CommandOptions): Bun.Subprocess<"pipe", "pipe", "pipe">
   stopDaemon(signal: "SIGTERM" | "SIGKILL"): Promise<void>
-  /** `binary`: another build than the one under test. */
+  /** `binary` is another build than the one under test. */
   startDaemon(options?: { binary?: string }): Promise<void>
   daemonLog(): string
   addUser(name: string, args?: string[]): Promise<string>

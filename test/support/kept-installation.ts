@@ -22,7 +22,7 @@ const keptMs = 86_400_000
 const unfinished = "tmp-"
 const linked = ["kernels", "images"]
 
-/** `kind`: everything beyond the build that the template depends on, as the test knows it. */
+/** `kind` is everything beyond the build that the template depends on, as the test knows it. */
 export class KeptInstallation {
   readonly #shelf: string
   readonly #directory: string

@@ -110,7 +110,7 @@ export type OuterMachine = AsyncDisposable & {
 export const outerDirectory = "/tmp"
 export const outerCheckout = join(outerDirectory, "checkout")
 
-/** `extra`: files to be found in `outerDirectory`, by their name there. */
+/** `extra` are files to be found in `outerDirectory`, by their name there. */
 export async function bootOuterMachine(extra: Record<string, string> = {}): Promise<OuterMachine> {
   await using undo = new AsyncDisposableStack()
   const home = mkdtempSync("/tmp/bhatti-outer-")

@@ -24,7 +24,7 @@ export type Outside = AsyncDisposable & {
   run(command: string[]): Promise<{ exitCode: number; stdout: string }>
 }
 
-/** `names`: what the name server out there knows, by name; the address is a field of the result. */
+/** `names` are those that the name server out there knows; the address is a field of the result. */
 export async function outside(
   names: Record<string, "internet" | "elsewhere" | "metadata" | "lan" | "opened">,
 ): Promise<Outside> {

@@ -1,5 +1,5 @@
 /**
- * `bhatti __complete`: completes the word at the cursor, one candidate per line. Runs at every press of Tab, so it
+ * `bhatti __complete` completes the word at the cursor, one candidate per line. Runs at every press of Tab, so it
  * waits for the daemon only briefly and fails silently.
  */
 

@@ -3,10 +3,10 @@
 import { AppError } from "@bhatti/contract/errors"
 import { limits } from "@bhatti/contract/limits"
 import type { Client } from "@bhatti/sdk/client"
+import { createOrRollBack } from "../cancel-create.ts"
 import { command } from "../command.ts"
 import { egressOptions, netPolicyOf, refuseEgress } from "../egress.ts"
 import { envFileOption, envOf, envText } from "../environment.ts"
-import { makeOrTakeBack } from "../making.ts"
 import { printNames, quietOption } from "../quiet.ts"
 import { newSettingsOf, settingOptions } from "../sandbox-settings.ts"
 import { noticeIfSlow } from "../slow-notice.ts"
@@ -157,7 +157,7 @@ made with --from has its source's rules unless others are given.`,
       from === undefined ? whatItWaitsFor(client, name) : `copying ${from}`,
     )
     const { count } = options
-    const made = await makeOrTakeBack({ client, out }, async () => {
+    const made = await createOrRollBack({ client, out }, async () => {
       if (count !== undefined)
         return { sandboxes: await client.createSandboxes({ body: { ...body, count } }), isNew: true }
       let isNew = true

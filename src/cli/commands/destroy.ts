@@ -5,7 +5,7 @@ import type { Client } from "@bhatti/sdk/client"
 import { command } from "../command.ts"
 import { isConfirmed, isPersonThere } from "../confirm.ts"
 import { exitCodeOf, exitFailed } from "../exit-codes.ts"
-import { sayWhenLeft } from "../leaving.ts"
+import { noticeWhenInterrupted } from "../left-running.ts"
 
 export const destroy = command({
   rest: { name: "sandbox", kind: "names" },
@@ -32,7 +32,10 @@ export const destroy = command({
       }
     }
     const verb = names.length === 1 ? "is" : "are"
-    using _leaving = sayWhenLeft(out, `${names.join(", ")} ${verb} still being destroyed; see: bhatti list`)
+    using _interrupted = noticeWhenInterrupted(
+      out,
+      `${names.join(", ")} ${verb} still being destroyed; see: bhatti list`,
+    )
     const attempts = names.map((name) => ({ name, reply: client.destroySandbox({ params: { id: name } }) }))
     const outcomes = await Promise.allSettled(attempts.map((attempt) => attempt.reply))
     for (const [index, outcome] of outcomes.entries()) {

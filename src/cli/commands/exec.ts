@@ -1,4 +1,4 @@
-/** `bhatti exec`: the hot path of the whole program, with a single WebSocket. */
+/** The command `bhatti exec` is the hot path of the whole program, with a single WebSocket. */
 
 import { AppError } from "@bhatti/contract/errors"
 import { limits } from "@bhatti/contract/limits"

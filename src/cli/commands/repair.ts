@@ -1,7 +1,7 @@
 /** `bhatti repair`. */
 
 import { command } from "../command.ts"
-import { sayWhenLeft } from "../leaving.ts"
+import { noticeWhenInterrupted } from "../left-running.ts"
 import { printable, secondsText } from "../words.ts"
 
 const words = {
@@ -16,7 +16,10 @@ export const repair = command({
   examples: ["bhatti repair dev"],
   async run({ client, args, isJson, out }) {
     const startMs = performance.now()
-    using _leaving = sayWhenLeft(out, `${args.sandbox} is still being repaired; see: bhatti list`)
+    using _interrupted = noticeWhenInterrupted(
+      out,
+      `${args.sandbox} is still being repaired; see: bhatti list`,
+    )
     const reply = await client.repairSandbox({ params: { id: args.sandbox } })
     if (isJson) return await out.json(reply)
     const took = secondsText(performance.now() - startMs)

@@ -2,7 +2,7 @@
 
 import { command } from "../command.ts"
 import { forEachName } from "../each-name.ts"
-import { sayWhenLeft } from "../leaving.ts"
+import { noticeWhenInterrupted } from "../left-running.ts"
 import { noticeIfSlow } from "../slow-notice.ts"
 import { secondsText } from "../words.ts"
 
@@ -18,7 +18,7 @@ All named sandboxes are tried, one after the other.`,
     return await forEachName([...new Set(rest)], { report }, async (name) => {
       const startMs = performance.now()
       using _notice = noticeIfSlow(out, () => `ending what runs in ${name} and booting it`)
-      using _leaving = sayWhenLeft(out, `${name} is still being restarted; see: bhatti list`)
+      using _interrupted = noticeWhenInterrupted(out, `${name} is still being restarted; see: bhatti list`)
       const sandbox = await client.restartSandbox({ params: { id: name } })
       if (isJson) return await out.json(sandbox)
       await out.result(`sandbox/${sandbox.name} restarted in ${secondsText(performance.now() - startMs)}`)

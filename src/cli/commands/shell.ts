@@ -1,9 +1,9 @@
-/** `bhatti shell`: an interactive terminal in a session that outlives it. */
+/** The command `bhatti shell` opens an interactive terminal in a session that outlives it. */
 
 import { AppError } from "@bhatti/contract/errors"
 import type { Client } from "@bhatti/sdk/client"
 import { adviceFor } from "../advice.ts"
-import type { Attached } from "../attach.ts"
+import type { Attached } from "../attach-terminal.ts"
 import { command, type DaemonContext } from "../command.ts"
 import { exitSandboxSide } from "../exit-codes.ts"
 import { fateOf } from "../lost-sandbox.ts"
@@ -43,9 +43,12 @@ async function attachTo(
   wanted: { sandbox: string; session: string | undefined; isNew: boolean },
   out: Output,
 ): Promise<Attached> {
-  const [{ attach }, { Terminal }] = await Promise.all([import("../attach.ts"), import("../terminal.ts")])
+  const [{ attachTerminal }, { Terminal }] = await Promise.all([
+    import("../attach-terminal.ts"),
+    import("../terminal.ts"),
+  ])
   using terminal = await Terminal.open()
-  return await attach({
+  return await attachTerminal({
     terminal,
     out,
     open: (size) =>

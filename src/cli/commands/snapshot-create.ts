@@ -2,7 +2,7 @@
 
 import { limits } from "@bhatti/contract/limits"
 import { command } from "../command.ts"
-import { sayWhenLeft } from "../leaving.ts"
+import { noticeWhenInterrupted } from "../left-running.ts"
 import { noticeIfSlow } from "../slow-notice.ts"
 import { secondsText, sizeText } from "../words.ts"
 
@@ -19,7 +19,10 @@ The snapshot includes everything in its programs' memory, secrets too.`,
   async run({ client, args, options, isJson, out }) {
     const startMs = performance.now()
     using _notice = noticeIfSlow(out, () => `copying memory and disk of ${args.sandbox}`)
-    using _leaving = sayWhenLeft(out, "the snapshot is still being made; see: bhatti snapshot list")
+    using _interrupted = noticeWhenInterrupted(
+      out,
+      "the snapshot is still being made; see: bhatti snapshot list",
+    )
     const snapshot = await client.checkpointSandbox({
       params: { id: args.sandbox },
       body: { name: options.name },

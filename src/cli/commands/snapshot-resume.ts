@@ -1,8 +1,8 @@
 /** `bhatti snapshot resume`. */
 
 import { limits } from "@bhatti/contract/limits"
+import { createOrRollBack } from "../cancel-create.ts"
 import { command } from "../command.ts"
-import { makeOrTakeBack } from "../making.ts"
 import { printNames, quietOption } from "../quiet.ts"
 import { noticeIfSlow } from "../slow-notice.ts"
 import { cpusText, secondsText, sizeText } from "../words.ts"
@@ -35,7 +35,7 @@ If this host cannot load the memory any more, for example after an update of QEM
   async run({ client, args, options, isJson, out }) {
     const startMs = performance.now()
     using _notice = noticeIfSlow(out, () => `copying the disk of ${args.snapshot}`)
-    const made = await makeOrTakeBack({ client, out }, async () => ({
+    const made = await createOrRollBack({ client, out }, async () => ({
       sandboxes: [
         await client.resumeSnapshot({
           params: { name: args.snapshot },

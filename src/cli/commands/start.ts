@@ -2,7 +2,7 @@
 
 import { command } from "../command.ts"
 import { forEachName } from "../each-name.ts"
-import { sayWhenLeft } from "../leaving.ts"
+import { noticeWhenInterrupted } from "../left-running.ts"
 import { secondsText } from "../words.ts"
 
 export const start = command({
@@ -17,7 +17,7 @@ All named sandboxes are tried, one after the other.`,
   async run({ client, rest, options, isJson, out, report }) {
     return await forEachName([...new Set(rest)], { report }, async (name) => {
       const startMs = performance.now()
-      using _leaving = sayWhenLeft(out, `${name} is still being started; see: bhatti list`)
+      using _interrupted = noticeWhenInterrupted(out, `${name} is still being started; see: bhatti list`)
       const sandbox = await client.startSandbox({ params: { id: name }, body: { force: options.force } })
       if (isJson) return await out.json(sandbox)
       await out.result(`sandbox/${sandbox.name} started in ${secondsText(performance.now() - startMs)}`)

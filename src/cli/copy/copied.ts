@@ -29,7 +29,7 @@ export function isText(name: string): boolean {
   return !name.includes("\uFFFD")
 }
 
-/** `count`: the total number, if not all have a line. */
+/** `count` is the total number, if not all have a line. */
 export async function tellSkipped(
   out: Output,
   skipped: readonly string[],

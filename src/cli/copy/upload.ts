@@ -28,7 +28,7 @@ import { Progress } from "./progress.ts"
 
 export const duringCopy = "during the copy"
 
-/** `owner`: owner of the copies in the sandbox; the default user if omitted. */
+/** `owner` owns the copies in the sandbox; the default user if omitted. */
 export type CopyContext = { client: Client; out: Output; signal: AbortSignal; owner?: string | undefined }
 
 export async function upload(

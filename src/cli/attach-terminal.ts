@@ -23,7 +23,7 @@ export type Left =
 
 export type Attached = { left: Left; session: ShellSession | undefined }
 
-export type Attachment = {
+export type TerminalAttachment = {
   terminal: Terminal
   open: (size: { rows: number; cols: number; term: string }) => ShellStream
   out: Output
@@ -32,7 +32,7 @@ export type Attachment = {
 /** How long the last typed bytes have to be sent. */
 const closeMs = 500
 
-export async function attach({ terminal, open, out }: Attachment): Promise<Attached> {
+export async function attachTerminal({ terminal, open, out }: TerminalAttachment): Promise<Attached> {
   const size = terminal.size
   const stream = open({ ...size, term: terminal.name })
   let session: ShellSession | undefined

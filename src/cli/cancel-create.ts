@@ -17,7 +17,7 @@ const requestMs = 1000
 export type Made = { sandboxes: readonly Sandbox[]; isNew: boolean }
 
 /** Returns the result, or the exit code of the signal that interrupted it. */
-export async function makeOrTakeBack(
+export async function createOrRollBack(
   { client, out }: { client: Client; out: Output },
   make: () => Promise<Made>,
 ): Promise<Made | { exitCode: number }> {

@@ -1,12 +1,12 @@
 /**
  * Ctrl-C and SIGTERM during an operation that the daemon completes without us: prints that, and then the signal
- * ends the process as usual. Operations that are rolled back instead are in `making.ts`.
+ * ends the process as usual. Operations that are rolled back instead are in `cancel-create.ts`.
  */
 
 import type { Output } from "./output.ts"
 import { onSignals } from "./signals.ts"
 
-export function sayWhenLeft(out: Output, words: string): Disposable {
+export function noticeWhenInterrupted(out: Output, words: string): Disposable {
   const listening = onSignals(["SIGINT", "SIGTERM"], async (signal) => {
     listening[Symbol.dispose]()
     await out.talk(`stopped waiting: ${words}`)
