@@ -25,6 +25,7 @@ import { Disks } from "./disk/disks.ts"
 import { KeptRows } from "./disk/kept-rows.ts"
 import { Snapshots } from "./disk/snapshot-directories.ts"
 import { HostDownloads, ownProgram } from "./downloads.ts"
+import { RequestRates } from "./gate/request-rates.ts"
 import { hostPorts } from "./host-ports.ts"
 import { createApp } from "./http/app.ts"
 import { listenForOperator } from "./http/operator-socket.ts"
@@ -96,10 +97,13 @@ export async function serve(flags: ConfigFlags, seam: Seam = {}): Promise<void> 
     {
       apiHosts: [config.domain, ...config.api_hosts],
       allowedOrigins: config.allowed_origins,
-      rateLimits: config.rate_limits,
+      rates: new RequestRates(config.rate_limits),
       trustedProxies: config.trusted_proxies,
       metricsToken: config.metrics_token,
-      downloads: new HostDownloads({ directory: join(config.data_dir, "clients"), program: ownProgram() }),
+      install: {
+        downloads: new HostDownloads({ directory: join(config.data_dir, "clients"), program: ownProgram() }),
+        rate: config.rate_limits.install,
+      },
     },
   )
   const apiSocketPath = join(config.data_dir, "api.sock")

@@ -4,7 +4,7 @@
 
 import { timingSafeEqual } from "node:crypto"
 import { api } from "@bhatti/contract/api"
-import { RateLimits } from "@bhatti/contract/config"
+import type { RateLimits } from "@bhatti/contract/config"
 import type { Endpoint } from "@bhatti/contract/endpoint"
 import { AppError } from "@bhatti/contract/errors"
 import { ticketProtocol } from "@bhatti/contract/limits"
@@ -17,7 +17,7 @@ import type { KeyHolder } from "../core/keys.ts"
 import { holderOfKey, holderOfTicket } from "../gate/authenticate.ts"
 import { checkBrowserSafety } from "../gate/browser-safety.ts"
 import { logRequest, requestIdOf } from "../gate/request.ts"
-import { RequestRates } from "../gate/request-rates.ts"
+import type { RequestRates } from "../gate/request-rates.ts"
 import { withValidKey } from "../gate/revocation.ts"
 import type { Account } from "../store/users.ts"
 import type { RequestContext, SocketState } from "./context.ts"
@@ -49,13 +49,14 @@ export type AppSettings = {
   apiHosts: readonly string[]
   /** Origins of other sites' pages that may use the API, with a key. */
   allowedOrigins?: readonly string[]
-  rateLimits: RateLimits
+  /** Shared with other surfaces, so that each user has one budget. */
+  rates: RequestRates
   /** Proxies whose forwarded client address is trusted, as in the front. */
   trustedProxies?: readonly string[]
   /** Token for reading the metrics; without it they are disabled. */
   metricsToken?: string | undefined
   /** Files that other machines may install from here; without it there are none. */
-  downloads?: Downloads
+  install?: { downloads: Downloads; rate: RateLimits["install"] }
 }
 
 /** A streamed answer's body is in `bytes`. */
@@ -65,13 +66,8 @@ export type App = (
   upgrade?: Upgrade,
 ) => Promise<{ response: Response; bytes: StreamedAnswer | undefined }>
 
-export function createApp(
-  core: Core,
-  about: About,
-  settings: AppSettings = { apiHosts: [], rateLimits: RateLimits.parse({}) },
-): App {
+export function createApp(core: Core, about: About, settings: AppSettings): App {
   const app = new Hono<Environment>()
-  const rates = new RequestRates(settings.rateLimits)
 
   app.use(async (c, next) => {
     const startedAt = performance.now()
@@ -114,10 +110,10 @@ export function createApp(
     })
   }
 
-  if (settings.downloads) {
-    const { apiHosts, trustedProxies = [], rateLimits, downloads } = settings
+  if (settings.install) {
+    const { apiHosts, trustedProxies = [], install } = settings
     const { publicAddress } = core.settings
-    serveDownloads(app, downloads, { rate: rateLimits.install, trustedProxies, apiHosts, publicAddress })
+    serveDownloads(app, install.downloads, { rate: install.rate, trustedProxies, apiHosts, publicAddress })
   }
 
   const table = handlers(about)
@@ -126,7 +122,7 @@ export function createApp(
     app.on(definition.method, definition.path, async (c) => {
       const holder = definition.isPublic ? undefined : await authenticate(core, c.req.raw.headers, definition)
       c.set("account", holder?.account)
-      if (holder) rates.count(requestKinds[name] ?? "other", holder.account)
+      if (holder) settings.rates.count(requestKinds[name] ?? "other", holder.account)
       const text = definition.isPublic || definition.bodyBytes ? "" : await readBody(c.req.raw, c.env.body)
       // The body may arrive minutes after its head. A streamed body is checked piece by piece.
       const account = definition.bodyBytes ? holder?.account : await holder?.confirm()

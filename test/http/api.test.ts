@@ -1,11 +1,13 @@
 /** The HTTP interface through its real application and a real store, on a fake host. */
 
 import { afterEach, beforeEach, describe, expect, test } from "bun:test"
+import { RateLimits } from "@bhatti/contract/config"
 import { limits, truncatedHeader } from "@bhatti/contract/limits"
 import { Sandbox } from "@bhatti/contract/sandbox"
 import { ErrorBody } from "@bhatti/contract/system"
 import { newCore } from "../../src/core/assemble.ts"
 import type { Core } from "../../src/core/core.ts"
+import { RequestRates } from "../../src/gate/request-rates.ts"
 import { createApp } from "../../src/http/app.ts"
 import { openStore } from "../../src/store/store.ts"
 import { type FakeHost, fakeHost } from "../support/fake-host.ts"
@@ -37,12 +39,8 @@ beforeEach(async () => {
       offer: {},
     },
   })
-  const app = createApp(core, {
-    version: "0.0.0",
-    accelerator: "tcg",
-    acceleratorReason: "test",
-    warnings: [],
-  })
+  const about = { version: "0.0.0", accelerator: "tcg" as const, acceleratorReason: "test", warnings: [] }
+  const app = createApp(core, about, { apiHosts: [], rates: new RequestRates(RateLimits.parse({})) })
   served = serveApp(core, app)
   alice = (await store.users.create({ name: "alice", maxSandboxes: 3, maxCpus: 2, maxMemoryMib: 1024 })).key
   bob = (await store.users.create({ name: "bob" })).key

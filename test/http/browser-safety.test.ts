@@ -1,7 +1,10 @@
 /** A web page cannot use the API through its visitor's browser, and nobody can ask without end. */
 
 import { afterAll, beforeAll, describe, expect, test } from "bun:test"
+import { RateLimits } from "@bhatti/contract/config"
 import { ErrorBody } from "@bhatti/contract/system"
+import { RequestRates } from "../../src/gate/request-rates.ts"
+import { createApp } from "../../src/http/app.ts"
 import { get, openStage, type Stage, sendRaw } from "../proxy/stage.ts"
 import { sampleRequests } from "./samples.ts"
 
@@ -177,3 +180,20 @@ test("creating and running are limited per user and apart, and the refusal says 
   const { key } = await stage.core.store.users.create({ name: "bob" })
   expect(await statuses(1, "/sandboxes", "{}", key)).toEqual([201])
 })
+
+test("two surfaces with the same rates share each user's budget", async () => {
+  const { core } = stage
+  const rates = new RequestRates(RateLimits.parse({ other: { burst: 1, per_minute: 1 } }))
+  const about = { version: "0.0.0", accelerator: "tcg" as const, acceleratorReason: "test", warnings: [] }
+  const surfaces = [1, 2].map(() => createApp(core, about, { apiHosts: [], rates }))
+  const { key } = await core.store.users.create({ name: "carol" })
+  const headers = { authorization: `Bearer ${key}`, host: "localhost" }
+  const statuses: number[] = []
+  for (const surface of surfaces) {
+    const { response } = await surface(new Request("http://localhost/sandboxes", { headers }), nothing())
+    statuses.push(response.status)
+  }
+  expect(statuses).toEqual([200, 429])
+})
+
+async function* nothing(): AsyncGenerator<Uint8Array> {}

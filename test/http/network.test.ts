@@ -1,10 +1,12 @@
 /** The network of sandboxes as core keeps it, through the HTTP interface on a fake host: who is attached, and when. */
 
 import { afterEach, beforeEach, expect, test } from "bun:test"
+import { RateLimits } from "@bhatti/contract/config"
 import { Sandbox } from "@bhatti/contract/sandbox"
 import { newCore } from "../../src/core/assemble.ts"
 import type { Core } from "../../src/core/core.ts"
 import { reconcile } from "../../src/core/reconcile.ts"
+import { RequestRates } from "../../src/gate/request-rates.ts"
 import { createApp } from "../../src/http/app.ts"
 import { openStore } from "../../src/store/store.ts"
 import { type FakeHost, fakeHost } from "../support/fake-host.ts"
@@ -33,7 +35,11 @@ beforeEach(async () => {
     },
   })
   const about = { version: "0", accelerator: "tcg", acceleratorReason: "test", warnings: [] } as const
-  const app = createApp(core, { ...about, warnings: [] })
+  const app = createApp(
+    core,
+    { ...about, warnings: [] },
+    { apiHosts: [], rates: new RequestRates(RateLimits.parse({})) },
+  )
   served = serveApp(core, app)
   const { key } = await store.users.create({ name: "alice" })
   call = async (method, path, body) => {

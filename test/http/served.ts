@@ -4,6 +4,7 @@ import { RateLimits } from "@bhatti/contract/config"
 import { newCore } from "../../src/core/assemble.ts"
 import type { Log } from "../../src/core/bounded-log.ts"
 import type { Core } from "../../src/core/core.ts"
+import { RequestRates } from "../../src/gate/request-rates.ts"
 import { createApp } from "../../src/http/app.ts"
 import { openStore } from "../../src/store/store.ts"
 import { type FakeHost, fakeHost } from "../support/fake-host.ts"
@@ -41,10 +42,10 @@ export async function serveOnFakeHost(
   })
   const about = { version: "0.0.0", accelerator: "tcg" as const, acceleratorReason: "test", warnings: [] }
   const rate = { burst: 1_000_000, per_minute: 60_000_000 }
-  const rateLimits = RateLimits.parse(
-    options.isRateLimited === false ? { create: rate, exec: rate, other: rate } : {},
+  const rates = new RequestRates(
+    RateLimits.parse(options.isRateLimited === false ? { create: rate, exec: rate, other: rate } : {}),
   )
-  const app = createApp(core, about, { apiHosts: [], rateLimits })
+  const app = createApp(core, about, { apiHosts: [], rates })
   const served = serveApp(core, app)
   return {
     core,

@@ -7,6 +7,7 @@ import type { Core } from "../../src/core/core.ts"
 import { createSandbox } from "../../src/core/create.ts"
 import type { GuestConnection } from "../../src/core/host.ts"
 import { publishPort } from "../../src/core/publish.ts"
+import { RequestRates } from "../../src/gate/request-rates.ts"
 import { createApp } from "../../src/http/app.ts"
 import type { Front } from "../../src/proxy/front.ts"
 import { SocketPeer } from "../../src/proxy/peer.ts"
@@ -67,7 +68,7 @@ export async function openStage(options: StageOptions = {}): Promise<Stage> {
   const app = createApp(
     core,
     { version: "0.0.0", accelerator: "tcg", acceleratorReason: "test", warnings: [] },
-    { apiHosts: [domain, ...(options.apiHosts ?? [])], rateLimits },
+    { apiHosts: [domain, ...(options.apiHosts ?? [])], rates: new RequestRates(rateLimits) },
   )
   const served = serveApp(core, app, {
     zone: { domain, apiHosts: options.apiHosts ?? [] },

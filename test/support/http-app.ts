@@ -8,6 +8,7 @@ import type { Log } from "../../src/core/bounded-log.ts"
 import type { Clock } from "../../src/core/clock.ts"
 import type { Core, CoreSettings } from "../../src/core/core.ts"
 import { OperatorUsers } from "../../src/core/users.ts"
+import { RequestRates } from "../../src/gate/request-rates.ts"
 import { type App, createApp } from "../../src/http/app.ts"
 import type { Downloads } from "../../src/http/install.ts"
 import type { About } from "../../src/http/routes/system.ts"
@@ -75,16 +76,17 @@ export async function openHttpApp(options: HttpAppOptions = {}): Promise<HttpApp
       offer: {},
     },
   })
+  const { rateLimits = RateLimits.parse({}) } = options
   const app = createApp(
     core,
     { version: "0.0.0", accelerator: "tcg", acceleratorReason: "test", warnings: [], ...options.about },
     {
       apiHosts: [publicAddress.domain, ...(options.apiHosts ?? [])],
       allowedOrigins: options.allowedOrigins ?? [],
-      rateLimits: options.rateLimits ?? RateLimits.parse({}),
+      rates: new RequestRates(rateLimits),
       metricsToken: options.metricsToken,
       trustedProxies,
-      ...(options.downloads && { downloads: options.downloads }),
+      ...(options.downloads && { install: { downloads: options.downloads, rate: rateLimits.install } }),
     },
   )
   const served = serveApp(core, options.wrapApp?.(app) ?? app, {
