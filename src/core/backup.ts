@@ -5,9 +5,9 @@
 
 import { AppError } from "@bhatti/contract/errors"
 import type { SandboxRecord } from "../store/sandboxes.ts"
-import { checkSpace } from "./admission.ts"
 import { captureSandbox } from "./capture.ts"
 import type { ForRequest, OnHost } from "./core.ts"
+import { checkSpace } from "./create-checks.ts"
 import type { BackupDraft } from "./host.ts"
 
 export type BackupResult = {

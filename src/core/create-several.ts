@@ -3,16 +3,16 @@
 import { AppError } from "@bhatti/contract/errors"
 import { clonedMib } from "../rules/host-memory.ts"
 import type { Account } from "../store/users.ts"
-import { addAllNamed } from "./admission.ts"
+import { destroyIfAbandoned } from "./abandoned.ts"
 import { allOrNone, checkStillWanted } from "./all-or-none.ts"
 import type { Core } from "./core.ts"
 import { planCreate, recordCreated, startNew, takePooled } from "./create.ts"
+import { addAllNamed } from "./create-checks.ts"
 import { forkSandbox } from "./fork.ts"
 import { inParallel } from "./in-parallel.ts"
 import { namesOf } from "./names.ts"
 import type { PooledSandbox } from "./parts.ts"
 import { type CreateSandbox, describeById, type Sandbox } from "./sandbox.ts"
-import { destroyIfUnheard } from "./unheard.ts"
 
 /** More would only share the same processors. */
 const createsAtOnce = 4
@@ -63,7 +63,7 @@ export async function createSandboxes(
     undo.move()
     for (const [index, record] of records.entries())
       recordCreated(core, record, { isPooled: pooled[index] !== undefined, startedAt })
-    destroyIfUnheard(core, account, records, signal)
+    destroyIfAbandoned(core, account, records, signal)
     return Promise.all(records.map(({ id }) => describeById(core, id)))
   })
 }

@@ -6,11 +6,12 @@ import { clonedMib } from "../rules/host-memory.ts"
 import { specOf } from "../store/sandbox-spec.ts"
 import type { NewSandbox, SandboxRecord } from "../store/sandboxes.ts"
 import type { Account } from "../store/users.ts"
-import { addNamed, checkLimits, checkSpace, checkStillAwaited, goneError } from "./admission.ts"
+import { destroyIfAbandoned } from "./abandoned.ts"
 import { allOrNone, checkStillWanted } from "./all-or-none.ts"
 import { answerDeadlineMs } from "./awake.ts"
 import { initStart } from "./boot-script.ts"
 import type { Core, ForStart, ForTemplate, OnHost } from "./core.ts"
+import { addNamed, checkLimits, checkSpace, checkStillAwaited, goneError } from "./create-checks.ts"
 import { forkSandbox } from "./fork.ts"
 import type { Guest, Started, Template, TemplateSpec } from "./host.ts"
 import { personalise } from "./identity.ts"
@@ -19,7 +20,6 @@ import { policyAskedFor, settingsAskedFor } from "./policy.ts"
 import { type CreateSandbox, describeSandbox, describeSandboxes, type Sandbox } from "./sandbox.ts"
 import { readyDeadlineMs, startSandbox } from "./start.ts"
 import { ensureTemplate, ofAuthority } from "./template.ts"
-import { destroyIfUnheard } from "./unheard.ts"
 import { unlessAborted } from "./unless-aborted.ts"
 
 /** Disk space of an empty disk and a guest's first writes. */
@@ -59,7 +59,7 @@ export async function createSandbox(
   return await allOrNone(core, [record], async () => {
     const sandbox = await startNew(core, record, input, { ...plan, pooled, signal })
     recordCreated(core, record, { isPooled: pooled !== undefined, startedAt })
-    destroyIfUnheard(core, account, [sandbox], signal)
+    destroyIfAbandoned(core, account, [sandbox], signal)
     return { sandbox, isNew: true }
   })
 }

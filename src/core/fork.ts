@@ -7,10 +7,11 @@ import { AppError } from "@bhatti/contract/errors"
 import { specOf } from "../store/sandbox-spec.ts"
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Account } from "../store/users.ts"
-import { addAllNamed, checkLimits, checkSpace, checkStillAwaited } from "./admission.ts"
+import { destroyIfAbandoned } from "./abandoned.ts"
 import { allOrNone } from "./all-or-none.ts"
 import { captureSandbox, checkCopyable, startCopy } from "./capture.ts"
 import type { Core, ForRemoval, ForRequest, OnHost } from "./core.ts"
+import { addAllNamed, checkLimits, checkSpace, checkStillAwaited } from "./create-checks.ts"
 import { removeAgainMs } from "./destroy.ts"
 import { findSandbox } from "./find.ts"
 import { inParallel } from "./in-parallel.ts"
@@ -18,7 +19,6 @@ import { templateToStart } from "./machine-of.ts"
 import { namesOf } from "./names.ts"
 import { settingsAskedFor } from "./policy.ts"
 import { type CreateSandbox, describeById, type Sandbox } from "./sandbox.ts"
-import { destroyIfUnheard } from "./unheard.ts"
 
 /** More would only share the same processors. */
 const startsAtOnce = 4
@@ -82,7 +82,7 @@ export async function forkSandbox(
       const meta = { by: "user", from: "sandbox", source: source.name, ms, source_paused_ms: pausedMs }
       core.events.record({ type: "sandbox.created", userId: account.id, sandbox: copy, meta })
     }
-    destroyIfUnheard(core, account, copies, signal)
+    destroyIfAbandoned(core, account, copies, signal)
     return Promise.all(copies.map(({ id }) => describeById(core, id)))
   })
 }

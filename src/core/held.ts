@@ -2,16 +2,16 @@
 
 import { AppError } from "@bhatti/contract/errors"
 import type { SandboxRecord } from "../store/sandboxes.ts"
-import type { Held } from "./parts.ts"
+import type { HoldReason } from "./parts.ts"
 
 const retryAfterSec = 10
 
 /** Text for a sentence about the sandbox. */
-export function heldText(held: Held): string {
+export function heldText(held: HoldReason): string {
   return held === "host_disk" ? "the host's disk is nearly full" : "its owner's disk quota is used up"
 }
 
-export function heldError(record: SandboxRecord, held: Held): AppError {
+export function heldError(record: SandboxRecord, held: HoldReason): AppError {
   const message = `sandbox "${record.name}" is paused: ${heldText(held)}`
   if (held === "disk_quota") {
     return new AppError("limit_exceeded", message, {

@@ -6,9 +6,9 @@
 import { AppError } from "@bhatti/contract/errors"
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Core, OnHost } from "./core.ts"
-import { markEnded } from "./ended.ts"
 import type { Machine } from "./host.ts"
 import { machineOf } from "./machine-of.ts"
+import { markEnded } from "./mark-ended.ts"
 
 type Parts = Pick<Core, "events" | "guests" | "log" | "store"> & OnHost<"disks" | "machines" | "network">
 

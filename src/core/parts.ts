@@ -9,7 +9,7 @@ import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Guest, Machine, Template, TemplateSpec } from "./host.ts"
 
 /** Why a sandbox is paused in spite of its requests. */
-export type Held = "host_disk" | "disk_quota"
+export type HoldReason = "host_disk" | "disk_quota"
 
 export interface SpacePart {
   /** Runs until the signal aborts. */
@@ -17,7 +17,7 @@ export interface SpacePart {
   /** Returns the time until the next look. */
   tick(): Promise<number>
   /** Returns why the sandbox is held, or undefined if it is not. */
-  heldOf(record: SandboxRecord): Held | undefined
+  heldOf(record: SandboxRecord): HoldReason | undefined
   /** For a request to a held sandbox: resumes it if there is room, else throws the reason. */
   check(record: SandboxRecord): Promise<void>
   /** The same for the holder of the turn. Returns the current record: the machine may have ended while resuming. */

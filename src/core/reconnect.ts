@@ -2,12 +2,12 @@
 
 import { AppError } from "@bhatti/contract/errors"
 import type { SandboxRecord } from "../store/sandboxes.ts"
+import { endText, startAgain } from "./after-end.ts"
 import type { Core, ForChannel, ForSettle } from "./core.ts"
-import { markEnded } from "./ended.ts"
-import { endText, startAgain } from "./ends.ts"
 import { connect, dropGuest, refreshAndKeep } from "./guest-channel.ts"
 import type { Guest, Machine } from "./host.ts"
 import { machineOf, storeHot } from "./machine-of.ts"
+import { markEnded } from "./mark-ended.ts"
 
 /** A machine whose channel has closed may be about to end; in that case the guest did not fail. */
 const endDeadlineMs = 1000

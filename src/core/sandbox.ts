@@ -3,7 +3,7 @@
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Core, OnHost } from "./core.ts"
 import { noSandbox } from "./find.ts"
-import type { Held } from "./parts.ts"
+import type { HoldReason } from "./parts.ts"
 import type { RequestedSettings } from "./policy.ts"
 import { urlOf } from "./publish.ts"
 
@@ -30,7 +30,7 @@ export type CreateSandbox = RequestedSettings & {
 
 export type Sandbox = SandboxRecord & {
   /** Set while it is paused because of a full disk, whatever its state is. */
-  held: Held | null
+  held: HoldReason | null
   /** The step that it waits for while it is created. */
   waitsFor: string | null
   /** URLs of its published ports. */

@@ -7,8 +7,8 @@ import { unreachable } from "@bhatti/contract/errors"
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import { beginAttach, finishAttach } from "./attachment.ts"
 import type { Core, ForChannel, ForSettle, OnHost } from "./core.ts"
-import { markEnded } from "./ended.ts"
 import { machineOf, rememberMachine, templateOf } from "./machine-of.ts"
+import { markEnded } from "./mark-ended.ts"
 import { adopt, repair } from "./reconnect.ts"
 
 /** Needs the sandbox's turn. Returns the settled record, or undefined if there is none or it is being destroyed. */

@@ -7,14 +7,14 @@ import { AppError } from "@bhatti/contract/errors"
 import { specOf } from "../store/sandbox-spec.ts"
 import type { SnapshotRecord } from "../store/snapshots.ts"
 import type { Account } from "../store/users.ts"
-import { addNamed, checkLimits, checkSpace, checkStillAwaited } from "./admission.ts"
+import { destroyIfAbandoned } from "./abandoned.ts"
 import { captureSandbox, checkCopyable, startCopy } from "./capture.ts"
 import type { Core, ForRemoval, ForRequest, OnHost } from "./core.ts"
+import { addNamed, checkLimits, checkSpace, checkStillAwaited } from "./create-checks.ts"
 import { removeFailed } from "./destroy.ts"
 import { recordFailure, withFailure } from "./failures.ts"
 import { findSandbox } from "./find.ts"
 import { describeById, type Sandbox } from "./sandbox.ts"
-import { destroyIfUnheard } from "./unheard.ts"
 
 export async function createSnapshot(
   core: ForRequest & OnHost<"snapshots">,
@@ -173,7 +173,7 @@ export async function resumeSnapshot(
         ms: Math.round(core.clock.nowMs() - startedAt),
       },
     })
-    destroyIfUnheard(core, account, [sandbox], signal)
+    destroyIfAbandoned(core, account, [sandbox], signal)
     return sandbox
   }
   return withFailure(core, failure, () => core.turns.take(record.id, resume))

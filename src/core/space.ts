@@ -27,7 +27,7 @@ import { heldError, heldText } from "./held.ts"
 import { HoldEnforcer } from "./hold-enforcer.ts"
 import type { Machine, Machines } from "./host.ts"
 import { machineOf, storeHot } from "./machine-of.ts"
-import type { Held, SpacePart } from "./parts.ts"
+import type { HoldReason, SpacePart } from "./parts.ts"
 import { settle } from "./settle.ts"
 
 type Parts = ForSettle & Pick<Core, "thermal" | "turns">
@@ -40,10 +40,10 @@ const haltedAgainMs = 100
 
 type Id = SandboxRecord["id"]
 /** Belongs to one machine: a new machine of the same sandbox is not held. */
-type Hold = { held: Held; sinceMs: number; process: ProcessIdentity }
+type Hold = { held: HoldReason; sinceMs: number; process: ProcessIdentity }
 /** Disk size at the last look, and before space became short. */
 type Look = { pid: number; mib: number; calmMib: number }
-type Looked = DiskFacts & { record: SandboxRecord; held: Held | undefined }
+type Looked = DiskFacts & { record: SandboxRecord; held: HoldReason | undefined }
 
 export class Space implements SpacePart {
   readonly #core: Parts
@@ -66,7 +66,7 @@ export class Space implements SpacePart {
     this.#enforcer = new HoldEnforcer(core)
   }
 
-  heldOf(record: SandboxRecord): Held | undefined {
+  heldOf(record: SandboxRecord): HoldReason | undefined {
     return this.#holdOf(record)?.held
   }
 
@@ -99,7 +99,7 @@ export class Space implements SpacePart {
     this.#forgetOthers(hot)
     await this.#askWhetherHalted(hot, isShort)
     const looks = await Promise.all(hot.map((record) => this.#look(record, isShort)))
-    const concerned = (some: Looked[], held: Held) =>
+    const concerned = (some: Looked[], held: HoldReason) =>
       some.filter((one) => one.held === undefined || one.held === held)
     this.#follow(decideSpace({ ...amount, disks: concerned(looks, "host_disk") }), looks, "host_disk")
     for (const [userId, own] of Map.groupBy(looks, ({ record }) => record.userId)) {
@@ -110,7 +110,7 @@ export class Space implements SpacePart {
     return spaceWaitMs(amount)
   }
 
-  #follow({ hold, release }: SpaceDecision, looks: Looked[], held: Held): void {
+  #follow({ hold, release }: SpaceDecision, looks: Looked[], held: HoldReason): void {
     for (const { record } of looks) {
       if (hold.includes(record.id)) this.#act(record, (now) => this.#hold(now, held))
       if (release.includes(record.id)) this.#act(record, (now) => this.#release(now))
@@ -213,7 +213,7 @@ export class Space implements SpacePart {
   }
 
   /** Records it as running, whatever state it was in, so that the next look finds it. */
-  async #keep(record: SandboxRecord, machine: Machine, held: Held): Promise<void> {
+  async #keep(record: SandboxRecord, machine: Machine, held: HoldReason): Promise<void> {
     const core = this.#core
     this.#note(record, machine, held)
     try {
@@ -313,7 +313,7 @@ export class Space implements SpacePart {
     }
   }
 
-  #note(record: SandboxRecord, { process }: Machine, held: Held): void {
+  #note(record: SandboxRecord, { process }: Machine, held: HoldReason): void {
     if (Bun.deepEquals(this.#holds.get(record.id)?.process, process)) return
     this.#holds.set(record.id, { held, sinceMs: this.#core.clock.nowMs(), process })
     const look = this.#looks.get(record.id)
@@ -349,7 +349,7 @@ export class Space implements SpacePart {
     })
   }
 
-  async #hold(record: SandboxRecord, held: Held): Promise<void> {
+  async #hold(record: SandboxRecord, held: HoldReason): Promise<void> {
     const machine = machineOf(record)
     if (!machine || this.heldOf(record) !== undefined) return
     await this.#enforcer.pause(record, machine)

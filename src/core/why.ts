@@ -5,7 +5,7 @@ import type { Core, OnHost } from "./core.ts"
 import { backOffHint, backOffText, type FailedStart } from "./failed-starts.ts"
 import { findSandbox } from "./find.ts"
 import { heldText } from "./held.ts"
-import type { Held } from "./parts.ts"
+import type { HoldReason } from "./parts.ts"
 
 type Parts = Pick<Core, "clock" | "failedStarts" | "guests" | "space" | "store" | "thermal" | "touches"> &
   OnHost<"machines">
@@ -20,7 +20,7 @@ export type Why = {
   /** Null on its way from one state to another. */
   thermal: "hot" | "warm" | "cold" | null
   reason: string
-  held: Held | null
+  held: HoldReason | null
   /** Reasons why it is not paused now. */
   keepsAwake: string[]
   /** The last request to it since the daemon started. */

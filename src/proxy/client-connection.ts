@@ -4,7 +4,7 @@
  */
 
 import type { Core } from "../core/core.ts"
-import { isPublished } from "../core/published.ts"
+import { isPublished } from "../core/dial-published.ts"
 import { limitKey, type TrustedProxies } from "../lib/client-address.ts"
 import { hostName } from "../lib/host-name.ts"
 import { type Api, ApiRequest } from "./api-request.ts"

@@ -2,7 +2,7 @@
 
 import { AppError } from "@bhatti/contract/errors"
 import type { Core } from "../core/core.ts"
-import { dialPublished } from "../core/published.ts"
+import { dialPublished } from "../core/dial-published.ts"
 import { wholeAnswerPace } from "../rules/read-pace.ts"
 import { GuestPeer, type Peer, SocketPeer } from "./peer.ts"
 import type { Timeouts } from "./proxied-request.ts"

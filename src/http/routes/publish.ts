@@ -3,7 +3,7 @@
 import { Port } from "@bhatti/contract/publish"
 import { parseInput } from "@bhatti/contract/wording"
 import { z } from "zod"
-import { listPorts } from "../../core/ports.ts"
+import { listPorts } from "../../core/listening-ports.ts"
 import { listPublished, publishPort, unpublishPort } from "../../core/publish.ts"
 import type { Handlers } from "../context.ts"
 import { viewPublished } from "../views/published.ts"

@@ -6,7 +6,7 @@ import { destroySandbox } from "./destroy.ts"
 import type { Sandbox } from "./sandbox.ts"
 
 /** `signal` aborts when the client disconnects before it has the whole answer; the sandboxes are then destroyed. */
-export function destroyIfUnheard(
+export function destroyIfAbandoned(
   core: ForRemoval & Pick<Core, "destroying" | "events">,
   account: Account,
   sandboxes: readonly Pick<Sandbox, "id" | "name">[],
