@@ -171,7 +171,7 @@ test("no deadline depends on the time of day, which somebody may set", async () 
     "src/core/clock.ts",
     "src/daemon.ts",
     "src/guest/guest.ts",
-    "src/image/publish.ts",
+    "src/image/commit.ts",
     "src/init.ts",
     "src/machine/templates.ts",
     "src/store/store.ts",

@@ -3,7 +3,7 @@
 import type { ListeningPort } from "@bhatti/contract/guest"
 import { WireError } from "./frame.ts"
 import { isObject, parseObject } from "./message.ts"
-import { type Channel, Operation, quiet } from "./operation.ts"
+import { Operation, quiet, type StreamLink } from "./operation.ts"
 
 const connectDeadlineMs = 20_000
 /** The limit that the protocol sets on the list. */
@@ -16,8 +16,8 @@ export const dialRequests = {
 
 /** A connection to a port of the guest. Ending its input half-closes it, closing resets it. */
 export class Connection extends Operation<true, void> {
-  constructor(id: number, channel: Channel) {
-    super(id, channel, {
+  constructor(id: number, link: StreamLink) {
+    super(id, link, {
       parseFirst: (payload) => (isObject(parseObject(payload).connected) ? true : undefined),
       parseAnswer: () => undefined,
       toChunk: (_, bytes) => bytes,

@@ -3,7 +3,7 @@
 import type { GuestFile, GuestOwner } from "@bhatti/contract/guest"
 import { WireError } from "./frame.ts"
 import { isObject, parseObject } from "./message.ts"
-import { type Channel, Operation } from "./operation.ts"
+import { Operation, type StreamLink } from "./operation.ts"
 
 /** An answer includes the wait for the guest's disk: an emulated guest may take long to write 100 MB. */
 const stallDeadlineMs = 120_000
@@ -61,8 +61,8 @@ export const fileRequests = {
 
 /** A file being read from the guest. Closing it cancels the transfer. */
 export class Download extends Operation<GuestFile, { bytes: number }> {
-  constructor(id: number, channel: Channel) {
-    super(id, channel, {
+  constructor(id: number, link: StreamLink) {
+    super(id, link, {
       parseFirst: (payload) => {
         const { file } = parseObject(payload)
         return file === undefined ? undefined : parseFile(file)
@@ -82,8 +82,8 @@ export class Download extends Operation<GuestFile, { bytes: number }> {
 
 /** A file being written to the guest, or an archive in either direction. Closing it cancels the transfer. */
 export class Transfer extends Operation<never, { bytes: number; entries: number }> {
-  constructor(id: number, channel: Channel, options: { of: "file" | "archive" }) {
-    super(id, channel, {
+  constructor(id: number, link: StreamLink, options: { of: "file" | "archive" }) {
+    super(id, link, {
       parseFirst: () => undefined,
       parseAnswer: (value) => ({
         bytes: parseCount(value, "bytes"),

@@ -14,7 +14,7 @@ import type {
   SessionStart,
   TerminalSize,
 } from "@bhatti/contract/guest"
-import { GuestConnection } from "./connection.ts"
+import { GuestChannel } from "./channel.ts"
 import { Connection, dialRequests, parsePorts } from "./dial.ts"
 import { Download, fileRequests, Listing, parseListed, parseOwner, parseStat, Transfer } from "./files.ts"
 import { WireError } from "./frame.ts"
@@ -50,7 +50,7 @@ export async function openGuest(options: { socketPath: string; signal?: AbortSig
   return guest
 }
 
-export class Guest extends GuestConnection {
+export class Guest extends GuestChannel {
   /** Does not count as use of the sandbox. */
   ping(options: { deadlineMs: number }): Promise<Pong> {
     return this.ask(requests.ping(), parsePong, { ...options, isGlance: true })
@@ -93,15 +93,12 @@ export class Guest extends GuestConnection {
   }
 
   exec(command: GuestCommand): Process {
-    return this.begin(requests.exec(command), (id, channel) => new Process(id, channel))
+    return this.begin(requests.exec(command), (id, link) => new Process(id, link))
   }
 
   /** Starts a session and attaches to it. */
   openSession(start: SessionStart): Session {
-    return this.begin(
-      sessionRequests.open(start, { attach: true }),
-      (id, channel) => new Session(id, channel),
-    )
+    return this.begin(sessionRequests.open(start, { attach: true }), (id, link) => new Session(id, link))
   }
 
   /** Starts a detached session. */
@@ -111,7 +108,7 @@ export class Guest extends GuestConnection {
 
   /** Attaches to a session by its id or name; by default to the newest detached session. */
   attachSession(options: { session?: string; tty: TerminalSize }): Session {
-    return this.begin(sessionRequests.attach(options), (id, channel) => new Session(id, channel))
+    return this.begin(sessionRequests.attach(options), (id, link) => new Session(id, link))
   }
 
   sessions(options: { deadlineMs: number }): Promise<SessionRecord[]> {
@@ -120,7 +117,7 @@ export class Guest extends GuestConnection {
 
   /** Reads the kept output of a session; an attached client stays attached. */
   readSession(session: string): SessionOutput {
-    return this.begin(sessionRequests.read(session), (id, channel) => new SessionOutput(id, channel))
+    return this.begin(sessionRequests.read(session), (id, link) => new SessionOutput(id, link))
   }
 
   /**
@@ -159,7 +156,7 @@ export class Guest extends GuestConnection {
   readFile(options: { path: string }): Download {
     return this.beginReading(
       (shared) => fileRequests.read({ ...options, shared }),
-      (id, channel) => new Download(id, channel),
+      (id, link) => new Download(id, link),
     )
   }
 
@@ -173,7 +170,7 @@ export class Guest extends GuestConnection {
   }): Transfer {
     return this.begin(
       fileRequests.write(options),
-      (id, channel) => new Transfer(id, this.sharing(id, channel), { of: "file" }),
+      (id, link) => new Transfer(id, this.sharing(id, link), { of: "file" }),
     )
   }
 
@@ -214,7 +211,7 @@ export class Guest extends GuestConnection {
   readArchive(options: { path: string }): Transfer {
     return this.beginReading(
       (shared) => fileRequests.readArchive({ ...options, shared }),
-      (id, channel) => new Transfer(id, channel, { of: "archive" }),
+      (id, link) => new Transfer(id, link, { of: "archive" }),
     )
   }
 
@@ -222,12 +219,12 @@ export class Guest extends GuestConnection {
   writeArchive(options: { path: string; owner?: GuestOwner }): Transfer {
     return this.begin(
       fileRequests.writeArchive(options),
-      (id, channel) => new Transfer(id, this.sharing(id, channel), { of: "archive" }),
+      (id, link) => new Transfer(id, this.sharing(id, link), { of: "archive" }),
     )
   }
 
   dial(port: number): Connection {
-    return this.begin(dialRequests.dial(port), (id, channel) => new Connection(id, channel))
+    return this.begin(dialRequests.dial(port), (id, link) => new Connection(id, link))
   }
 
   /** Returns the guest's listening TCP ports. */

@@ -41,7 +41,7 @@ export type Meaning<First, Answer, Chunk> = {
   stallDeadlineMs?: number
 }
 
-export type Channel = StreamWriter & {
+export type StreamLink = StreamWriter & {
   /** Unregisters the stream; a late answer from the guest is dropped. */
   leave(): void
   /** Claims a region of the shared memory for input to the guest. Returns undefined if none is free. */
@@ -52,7 +52,7 @@ export type Channel = StreamWriter & {
 
 export class Operation<First, Answer, Chunk = Uint8Array> implements Stream {
   readonly #id: number
-  readonly #channel: Channel
+  readonly #link: StreamLink
   readonly #meaning: Meaning<First, Answer, Chunk>
   readonly #first = Promise.withResolvers<First>()
   readonly #result = Promise.withResolvers<Answer>()
@@ -63,24 +63,24 @@ export class Operation<First, Answer, Chunk = Uint8Array> implements Stream {
   #isBegun = false
   #isClosing = false
 
-  constructor(id: number, channel: Channel, meaning: Meaning<First, Answer, Chunk>) {
+  constructor(id: number, link: StreamLink, meaning: Meaning<First, Answer, Chunk>) {
     this.#id = id
-    this.#channel = channel
+    this.#link = link
     this.#meaning = meaning
     quiet(this.#first.promise)
     quiet(this.#result.promise)
     const withinDeadline: WithinDeadline = (promise) => this.#withinTime(promise, meaning.stallDeadlineMs)
     this.#input = new Input({
       id,
-      writer: { send: (bytes) => this.#send(bytes), room: () => channel.room() },
+      writer: { send: (bytes) => this.#send(bytes), room: () => link.room() },
       withinDeadline,
-      claim: () => channel.claim?.(),
+      claim: () => link.claim?.(),
     })
     this.#output = new Output({
       toChunk: meaning.toChunk,
       giveBack: (count) => this.#send(encodeWindow(id, count)),
       withinDeadline,
-      region: channel.region,
+      region: link.region,
       onUnreadable: () => this.close(),
     })
     void quiet(
@@ -182,7 +182,7 @@ export class Operation<First, Answer, Chunk = Uint8Array> implements Stream {
   }
 
   #send(bytes: Uint8Array): void {
-    if (this.#isRunning) this.#channel.send(bytes)
+    if (this.#isRunning) this.#link.send(bytes)
   }
 
   #finish(): void {
@@ -207,7 +207,7 @@ export class Operation<First, Answer, Chunk = Uint8Array> implements Stream {
     const error = new AppError("unavailable", `the guest left this host waiting for ${deadlineMs} ms`)
     this.#output.end(error)
     this.close()
-    this.#channel.leave()
+    this.#link.leave()
     this.onLost(error)
   }
 }

@@ -3,11 +3,11 @@
 import type { Exited, OutputChunk, TerminalSize } from "@bhatti/contract/guest"
 import { channels } from "./frame.ts"
 import { parseExited, parseStarted, requests } from "./message.ts"
-import { type Channel, Operation } from "./operation.ts"
+import { Operation, type StreamLink } from "./operation.ts"
 
 export class Process extends Operation<{ pid: number }, Exited, OutputChunk> {
-  constructor(id: number, channel: Channel) {
-    super(id, channel, {
+  constructor(id: number, link: StreamLink) {
+    super(id, link, {
       parseFirst: parseStarted,
       parseAnswer: parseExited,
       toChunk: (from, bytes) => ({ channel: from === channels.stdout ? "stdout" : "stderr", bytes }),

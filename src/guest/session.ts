@@ -12,7 +12,7 @@ import type {
 } from "@bhatti/contract/guest"
 import { WireError } from "./frame.ts"
 import { isObject, parseObject, requests } from "./message.ts"
-import { type Channel, Operation } from "./operation.ts"
+import { Operation, type StreamLink } from "./operation.ts"
 
 /** Starting a program on a guest that has just woken takes seconds at worst. */
 const openDeadlineMs = 30_000
@@ -38,8 +38,8 @@ export const sessionRequests = {
 
 /** A session that this host is attached to. Closing it detaches. */
 export class Session extends Operation<{ id: string; name: string | null }, SessionEnd> {
-  constructor(id: number, channel: Channel) {
-    super(id, channel, {
+  constructor(id: number, link: StreamLink) {
+    super(id, link, {
       parseFirst: parseOpened,
       parseAnswer: parseSessionEnd,
       toChunk: (_, bytes) => bytes,
@@ -62,8 +62,8 @@ export class Session extends Operation<{ id: string; name: string | null }, Sess
 
 /** The kept output of a session, being read. */
 export class SessionOutput extends Operation<never, { bytes: number }> {
-  constructor(id: number, channel: Channel) {
-    super(id, channel, {
+  constructor(id: number, link: StreamLink) {
+    super(id, link, {
       parseFirst: () => undefined,
       parseAnswer: (value) => ({ bytes: isObject(value) && isCount(value.bytes) ? value.bytes : 0 }),
       toChunk: (_, bytes) => bytes,

@@ -11,9 +11,9 @@ import type { AppError } from "@bhatti/contract/errors"
 import { exists } from "../lib/missing-files.ts"
 import { parseJson } from "../lib/parse-json.ts"
 import { type InstalledImage, type InstalledKernel, readImage, readKernel } from "./artifacts.ts"
+import { commitDirectory, commitLink, commitText, replaceByLink } from "./commit.ts"
 import type { BuiltKernel } from "./kernel.ts"
 import { type Current, damageOf, ImageManifest, kernelFiles, proveFile } from "./manifest.ts"
-import { publishDirectory, publishLink, publishText, replaceByLink } from "./publish.ts"
 import type { BuiltImage } from "./rootfs.ts"
 import { entriesOf, imageHashes, kernelHashes } from "./survey.ts"
 import { verifyDisk } from "./verified-disk.ts"
@@ -26,8 +26,8 @@ export async function installKernel(
   built: Pick<BuiltKernel, "hash" | "dir">,
 ): Promise<InstalledKernel> {
   const directory = join(dataDir, "kernels", built.hash)
-  await publishDirectory(directory, async (beside) => {
-    for (const name of kernelNames) await publishLink(join(built.dir, name), join(beside, name))
+  await commitDirectory(directory, async (beside) => {
+    for (const name of kernelNames) await commitLink(join(built.dir, name), join(beside, name))
   })
   for (const name of kernelNames) await heal(join(built.dir, name), join(directory, name), hasSameBytes)
   const installed = await readKernel(dataDir, { hash: built.hash })
@@ -48,10 +48,10 @@ async function linkImage(directory: string, { hash, file }: { hash: string; file
   const manifest = join(dirname(file), "manifest.json")
   const { digest } = ImageManifest.parse(await Bun.file(manifest).json())
   const target = join(directory, `${hash}.raw`)
-  await publishLink(file, target)
+  await commitLink(file, target)
   await heal(file, target, () => verifyDisk(target, digest))
   // The manifest comes last: a file without one does not count as installed.
-  await publishLink(manifest, join(directory, `${hash}.json`))
+  await commitLink(manifest, join(directory, `${hash}.json`))
   await heal(manifest, join(directory, `${hash}.json`), hasSameBytes)
 }
 
@@ -112,5 +112,5 @@ async function hasSameBytes(one: string, other: string): Promise<boolean> {
 }
 
 async function setCurrent(directory: string, hash: string): Promise<void> {
-  await publishText(join(directory, "current.json"), `${JSON.stringify({ hash } satisfies Current)}\n`)
+  await commitText(join(directory, "current.json"), `${JSON.stringify({ hash } satisfies Current)}\n`)
 }

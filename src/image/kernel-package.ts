@@ -13,8 +13,8 @@ import { imageModules, initramfsModules } from "../../images/modules.ts"
 import { exists } from "../lib/missing-files.ts"
 import { runProgram } from "../lib/program.ts"
 import { extractVmlinux } from "./bzimage.ts"
+import { commitDirectory, commitText, discard } from "./commit.ts"
 import { loadOrder, parseModulesDep } from "./modules.ts"
-import { discard, publishDirectory, publishText } from "./publish.ts"
 import type { Report } from "./report.ts"
 import { isWholeTree, recordTree } from "./verified-tree.ts"
 
@@ -75,17 +75,17 @@ async function unpackedPackage(options: {
     "kernel-packages",
     `${id.name}_${id.packageVersion}_${wishes.slice(0, 8)}`,
   )
-  const publish = () => publishDirectory(directory, (beside) => unpackInto(beside, { ...options, version }))
-  await publish()
+  const commit = () => commitDirectory(directory, (beside) => unpackInto(beside, { ...options, version }))
+  await commit()
   if (!(await isWholeTree(directory))) {
     options.report({ step: "kernel", message: `${directory} is damaged: fetch it again` })
     await discard(directory)
-    await publish()
+    await commit()
   }
   // Another user's cache may be complete but unreadable.
   const remembered = await readLast(options.last)
   if (JSON.stringify(remembered) !== JSON.stringify(id))
-    await publishText(options.last, `${JSON.stringify(id)}\n`)
+    await commitText(options.last, `${JSON.stringify(id)}\n`)
   return {
     version,
     name: id.name,

@@ -4,12 +4,12 @@
  */
 import { join } from "node:path"
 import { initramfsModules } from "../../images/modules.ts"
+import { commitCopy, commitDirectory, discard } from "./commit.ts"
 import { compressionOf, decompress } from "./compression.ts"
 import { type CpioEntry, packCpio } from "./cpio.ts"
 import { fetchKernelPackage } from "./kernel-package.ts"
 import { isWhole, type KernelManifest, kernelFiles, kernelHash } from "./manifest.ts"
 import { loadOrder, moduleName, parseModulesDep } from "./modules.ts"
-import { discard, publishCopy, publishDirectory } from "./publish.ts"
 import type { Report } from "./report.ts"
 
 export type BuiltKernel = {
@@ -44,18 +44,18 @@ export async function buildKernel(options: {
     packageVersion: unpacked.packageVersion,
     files,
   }
-  const publish = () =>
-    publishDirectory(dir, async (beside) => {
+  const commit = () =>
+    commitDirectory(dir, async (beside) => {
       // Copied, not linked: damage to the artifact must not damage the package that a new one is built from.
-      await publishCopy(unpacked.vmlinux, join(beside, "vmlinux"))
+      await commitCopy(unpacked.vmlinux, join(beside, "vmlinux"))
       await Bun.write(join(beside, "initramfs"), initramfs)
       await Bun.write(join(beside, "manifest.json"), textOf(manifest))
     })
-  await publish()
+  await commit()
   if (!(await isWholeKernel(dir, manifest))) {
     options.report({ step: "kernel", message: `${dir} is damaged: make it again` })
     await discard(dir)
-    await publish()
+    await commit()
   }
   return { version: unpacked.version, hash, dir, modulesDir: unpacked.modulesDir }
 }

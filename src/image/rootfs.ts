@@ -10,10 +10,10 @@ import { minimal } from "../../images/minimal.ts"
 import { workspace } from "../../images/workspace.ts"
 import { parseJson } from "../lib/parse-json.ts"
 import { runProgram } from "../lib/program.ts"
+import { commitDirectory, discard } from "./commit.ts"
 import type { BuiltKernel } from "./kernel.ts"
 import { hashLength, ImageManifest } from "./manifest.ts"
 import { fetchNpmPackages } from "./npm-packages.ts"
-import { discard, publishDirectory } from "./publish.ts"
 import type { Recipe } from "./recipe.ts"
 import type { Report } from "./report.ts"
 import { diskDigest } from "./sparse.ts"
@@ -47,13 +47,13 @@ export async function buildImage(options: {
   const inputs = JSON.stringify([recipe, options.kernel.modulesDir, customizeHook(recipe), diskHook(recipe)])
   const key = createHash("sha256").update(inputs).digest("hex").slice(0, hashLength)
   const directory = join(options.cacheDir, "images", `${recipe.name}-${key}`)
-  const publish = () => publishDirectory(directory, (beside) => buildInto(beside, { ...options, recipe }))
-  await publish()
+  const commit = () => commitDirectory(directory, (beside) => buildInto(beside, { ...options, recipe }))
+  await commit()
   let manifest = await wholeManifest(directory)
   if (manifest === undefined) {
     options.report({ step: "image", message: `${directory} is damaged: build it again` })
     await discard(directory)
-    await publish()
+    await commit()
     manifest = await wholeManifest(directory)
   }
   if (manifest === undefined)

@@ -9,7 +9,7 @@ import { errorCodeOf } from "../lib/error-code.ts"
 import { unlessMissing } from "../lib/missing-files.ts"
 import { openSealedJson, sealJson } from "../lib/sealed-json.ts"
 import { fileChecksum } from "../lib/sparse-file.ts"
-import { publishText } from "./publish.ts"
+import { commitText } from "./commit.ts"
 import { diskDigest } from "./sparse.ts"
 
 /** `disk` is the faster checksum; a kernel has none. */
@@ -76,7 +76,7 @@ export function readMark(file: string): Mark | undefined {
 /** Without the mark the next check only takes longer. */
 export async function writeMark(file: string, mark: Mark): Promise<void> {
   try {
-    await publishText(markOf(file), sealJson(mark))
+    await commitText(markOf(file), sealJson(mark))
   } catch (error) {
     if (!["EACCES", "EROFS", "ENOSPC", "EDQUOT", "EPERM"].includes(errorCodeOf(error) ?? "")) throw error
   }

@@ -7,7 +7,7 @@ import { readdir, readFile } from "node:fs/promises"
 import { join, relative } from "node:path"
 import { Checksum } from "../lib/checksum.ts"
 import { errorCodeOf } from "../lib/error-code.ts"
-import { publishText } from "./publish.ts"
+import { commitText } from "./commit.ts"
 
 const checksumName = "checksum"
 
@@ -22,7 +22,7 @@ export async function isWholeTree(directory: string): Promise<boolean> {
   const recorded = Bun.file(join(directory, checksumName))
   if (await recorded.exists()) return (await recorded.text()) === found
   try {
-    await publishText(join(directory, checksumName), found)
+    await commitText(join(directory, checksumName), found)
   } catch (error) {
     // Another user's cache.
     if (!["EACCES", "EROFS", "EPERM"].includes(errorCodeOf(error) ?? "")) throw error

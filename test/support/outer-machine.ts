@@ -20,8 +20,8 @@ import {
 } from "node:fs"
 import { dirname, join, resolve } from "node:path"
 import { limits } from "@bhatti/contract/limits"
+import { commitDirectory } from "../../src/image/commit.ts"
 import { buildKernel } from "../../src/image/kernel.ts"
-import { publishDirectory } from "../../src/image/publish.ts"
 import { buildImage } from "../../src/image/rootfs.ts"
 import { runProgram } from "../../src/lib/program.ts"
 import { cacheDir, until } from "./installation.ts"
@@ -148,7 +148,7 @@ export async function bootOuterMachine(extra: Record<string, string> = {}): Prom
 async function buildServer(): Promise<string> {
   const key = createHash("sha256").update(JSON.stringify([packages, suite, rootDiskMib, init, diskHook]))
   const directory = join(cacheDir, "outer", key.digest("hex").slice(0, 16))
-  await publishDirectory(directory, async (beside) => {
+  await commitDirectory(directory, async (beside) => {
     await using undo = new AsyncDisposableStack()
     const scratch = mkdtempSync("/var/tmp/bhatti-outer-")
     undo.defer(() => rmSync(scratch, { recursive: true, force: true }))

@@ -5,7 +5,7 @@ import { mkdir, readFile, stat, writeFile } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { exists } from "../lib/missing-files.ts"
-import { publishDirectory, publishLink, publishText } from "./publish.ts"
+import { commitDirectory, commitLink, commitText } from "./commit.ts"
 
 const root = mkdtempSync(join(tmpdir(), "bhatti-publish-"))
 afterAll(() => rmSync(root, { recursive: true, force: true }))
@@ -18,8 +18,8 @@ test("a directory appears whole, and the second build is not needed", async () =
     await writeFile(join(directory, "vmlinux"), "elf")
     expect(await exists(target)).toBe(false)
   }
-  await publishDirectory(target, build)
-  await publishDirectory(target, build)
+  await commitDirectory(target, build)
+  await commitDirectory(target, build)
   expect(builds).toBe(1)
   expect(await readFile(join(target, "vmlinux"), "utf8")).toBe("elf")
   expect(statSync(join(target, "vmlinux")).mode & 0o777).toBe(0o444)
@@ -28,7 +28,7 @@ test("a directory appears whole, and the second build is not needed", async () =
 
 test("a failed build leaves nothing", async () => {
   const target = join(root, "failed", "kernel")
-  const build = publishDirectory(target, async (directory) => {
+  const build = commitDirectory(target, async (directory) => {
     await writeFile(join(directory, "half"), "ha")
     throw new Error("disk full")
   })
@@ -40,7 +40,7 @@ test("a failed build leaves nothing", async () => {
 test("of builds that race, one wins and all succeed", async () => {
   const target = join(root, "race", "kernel")
   const build = (content: string) =>
-    publishDirectory(target, async (directory) => {
+    commitDirectory(target, async (directory) => {
       await writeFile(join(directory, "vmlinux"), content)
     })
   await Promise.all(["a", "b", "c"].map(build))
@@ -53,20 +53,20 @@ test("what a killed build left is swept, what another one is making is not", asy
   await mkdir(join(directory, ".making-old-1"), { recursive: true })
   await mkdir(join(directory, ".making-young-2"), { recursive: true })
   utimesSync(join(directory, ".making-old-1"), 0, 0)
-  await publishDirectory(join(directory, "kernel"), async () => {})
+  await commitDirectory(join(directory, "kernel"), async () => {})
   expect(readdirSync(directory).sort()).toEqual([".making-young-2", "kernel"])
 })
 
 test("linking shares the file and never replaces one", async () => {
   const [source, target] = [join(root, "source"), join(root, "links", "target")]
   await writeFile(source, "image")
-  await publishLink(source, target)
-  await publishLink(source, target)
+  await commitLink(source, target)
+  await commitLink(source, target)
   expect((await stat(target)).ino).toBe((await stat(source)).ino)
 
   const other = join(root, "links", "other")
   await writeFile(other, "mine")
-  await publishLink(source, other)
+  await commitLink(source, other)
   expect(await readFile(other, "utf8")).toBe("mine")
 })
 
@@ -75,7 +75,7 @@ test.skipIf(!isOtherFilesystem("/dev/shm", tmpdir()))("across filesystems the fi
   try {
     const source = join(root, "far-source")
     await writeFile(source, "image")
-    await publishLink(source, join(directory, "target"))
+    await commitLink(source, join(directory, "target"))
     expect(await readFile(join(directory, "target"), "utf8")).toBe("image")
     expect(readdirSync(directory)).toEqual(["target"])
   } finally {
@@ -85,8 +85,8 @@ test.skipIf(!isOtherFilesystem("/dev/shm", tmpdir()))("across filesystems the fi
 
 test("a text is replaced as a whole", async () => {
   const target = join(root, "current.json")
-  await publishText(target, "one")
-  await publishText(target, "two")
+  await commitText(target, "one")
+  await commitText(target, "two")
   expect(await readFile(target, "utf8")).toBe("two")
 })
 

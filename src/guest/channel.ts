@@ -21,7 +21,7 @@ import {
   wireLimits,
 } from "./frame.ts"
 import { encodeJson, parseResult, type Result } from "./message.ts"
-import { type Channel, quiet, type Stream } from "./operation.ts"
+import { quiet, type Stream, type StreamLink } from "./operation.ts"
 import { Outbox } from "./outbox.ts"
 import { type Direction, type OpenShared, type Region, SharedMemory } from "./shared-memory.ts"
 
@@ -32,7 +32,7 @@ const wasteBytesMax = 64 * 1024 * 1024
 /** The first generation with shared memory. A guest without it speaks an earlier one. */
 const sharingGeneration = 2
 
-export class GuestConnection {
+export class GuestChannel {
   readonly #outbox: Outbox
   readonly #decoder: Decoder
   readonly #streams = new Map<number, Stream>()
@@ -111,9 +111,9 @@ export class GuestConnection {
     this.#end("this host closed it")
   }
 
-  protected begin<S extends Stream>(request: object, make: (id: number, channel: Channel) => S): S {
+  protected begin<S extends Stream>(request: object, make: (id: number, link: StreamLink) => S): S {
     const id = this.#nextStream++
-    const stream = make(id, this.#channel(id))
+    const stream = make(id, this.#linkOf(id))
     this.#open(id, stream, request)
     return stream
   }
@@ -121,16 +121,16 @@ export class GuestConnection {
   /** Assigns the guest a region of the shared memory. */
   protected beginReading<S extends Stream>(
     request: (shared: number | undefined) => object,
-    make: (id: number, channel: Channel) => S,
+    make: (id: number, link: StreamLink) => S,
   ): S {
     const id = this.#nextStream++
     const region = this.#claim(id, "from guest")
-    const stream = make(id, { ...this.#channel(id), region })
+    const stream = make(id, { ...this.#linkOf(id), region })
     this.#open(id, stream, request(region?.base))
     return stream
   }
 
-  #channel(id: number): Channel {
+  #linkOf(id: number): StreamLink {
     return {
       send: (bytes) => this.#send(bytes),
       room: () => this.#outbox.room(),
@@ -138,8 +138,8 @@ export class GuestConnection {
     }
   }
 
-  protected sharing(id: number, channel: Channel): Channel {
-    return { ...channel, claim: () => this.#claim(id, "to guest") }
+  protected sharing(id: number, link: StreamLink): StreamLink {
+    return { ...link, claim: () => this.#claim(id, "to guest") }
   }
 
   #claim(id: number, direction: Direction): Region | undefined {

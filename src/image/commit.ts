@@ -1,5 +1,5 @@
 /**
- * Publishes artifacts: built beside their final place, synced, renamed. So a path under its final name is always
+ * Commits artifacts: they are built beside their final place, synced, renamed. So a path under its final name is always
  * complete, a file never changes in place (a running machine may have mapped it), and the loser of two racing
  * builds takes the winner's result. Knows nothing about the contents.
  */
@@ -18,7 +18,7 @@ const abandonedAfterMs = 6 * 60 * 60 * 1000
 const copyDeadlineMs = 300_000
 
 /** Creates the directory with `build`, unless it exists. */
-export async function publishDirectory(
+export async function commitDirectory(
   target: string,
   build: (directory: string) => Promise<void>,
 ): Promise<void> {
@@ -47,14 +47,14 @@ export async function publishDirectory(
  * Makes `target` the same file as `source`: by a hard link, or by a copy if that is impossible. An existing target
  * stays.
  */
-export async function publishLink(source: string, target: string): Promise<void> {
+export async function commitLink(source: string, target: string): Promise<void> {
   if (await exists(target)) return
   await makeParent(target)
   try {
     await link(source, target)
   } catch (error) {
     if (isAlreadyThere(error)) return
-    await publishCopy(source, target)
+    await commitCopy(source, target)
   }
   await syncPath(dirname(target))
 }
@@ -63,7 +63,7 @@ export async function publishLink(source: string, target: string): Promise<void>
 export async function replaceByLink(source: string, target: string): Promise<void> {
   await using beside = await makeBeside(target)
 
-  await publishLink(source, join(beside.path, "link"))
+  await commitLink(source, join(beside.path, "link"))
   await publish(join(beside.path, "link"), target)
 }
 
@@ -75,7 +75,7 @@ export async function discard(target: string): Promise<void> {
 }
 
 /** Replaces a small file atomically. */
-export async function publishText(target: string, text: string): Promise<void> {
+export async function commitText(target: string, text: string): Promise<void> {
   await makeParent(target)
   await using beside = await makeBeside(target)
 
@@ -86,7 +86,7 @@ export async function publishText(target: string, text: string): Promise<void> {
 }
 
 /** A separate file with the same content: damage to one leaves the other intact. */
-export async function publishCopy(source: string, target: string): Promise<void> {
+export async function commitCopy(source: string, target: string): Promise<void> {
   await using beside = await makeBeside(target)
 
   const copy = join(beside.path, "copy")
