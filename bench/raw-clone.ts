@@ -3,17 +3,17 @@
  * The rest of the cost of a create is our own.
  */
 
-import { constants, cpSync, mkdtempSync, rmSync } from "node:fs"
 import { join } from "node:path"
 import { limits } from "@bhatti/contract/limits"
 import launcher from "../dist/jail" with { type: "file" }
-import { openGuest } from "../src/guest/guest.ts"
+import { Disks } from "../src/disk/disks.ts"
+import { type Guest, openGuest } from "../src/guest/guest.ts"
 import { readImage, readKernel } from "../src/image/artifacts.ts"
 import { Cgroups } from "../src/machine/cgroups.ts"
 import { openJail } from "../src/machine/confinement.ts"
 import { findQemu } from "../src/machine/fingerprint.ts"
 import { Machines } from "../src/machine/machines.ts"
-import type { Template } from "../src/machine/templates.ts"
+import type { Template } from "../src/machine/template-files.ts"
 import type { Bhatti } from "./bhatti.ts"
 
 const deadlineMs = 30_000
@@ -22,14 +22,14 @@ const slot = 65_000
 const identity = { hostname: "raw", machineId: "0".repeat(32), env: {}, network: null, growDisk: false }
 
 export class RawClones {
-  readonly #machines: Machines
+  readonly #machines: Machines<Guest>
   readonly #template: Template
-  readonly #dataDir: string
+  readonly #disks: Disks
 
-  private constructor(machines: Machines, template: Template, dataDir: string) {
+  private constructor(machines: Machines<Guest>, template: Template, disks: Disks) {
     this.#machines = machines
     this.#template = template
-    this.#dataDir = dataDir
+    this.#disks = disks
   }
 
   /** The template of the default size, which the installation's daemon has made by now. */
@@ -53,43 +53,36 @@ export class RawClones {
       jail: await openJail({ dataDir, qemu, launcher, level: confinement, uid }),
       confinement,
       cgroups: Cgroups.open({ mountPoint: "/sys/fs/cgroup", dataDir }),
+      connect: (socketPath) => openGuest({ socketPath }),
+      tapOf: (id) => (isRoot ? `bht${id.slice(-8)}` : undefined),
+      draftOf: (id) => id,
       onDamage: (error) => {
         throw error
       },
     })
     const [image, kernel] = await Promise.all([readImage(dataDir, limits.imageDefault), readKernel(dataDir)])
-    const template = await machines.findTemplate({
+    const template = await machines.templates.find({
       image: { ...image, diskMib: image.sizeMib },
       kernel,
       cpus: limits.cpusDefault,
       memoryMib: limits.memoryMibDefault,
     })
     if (!template) throw new Error("no template fits: was the binary built from these very sources?")
-    await machines.loadTemplate(template)
-    return new RawClones(machines, template, dataDir)
+    await machines.templates.load(template)
+    return new RawClones(machines, template, new Disks({ dataDir }))
   }
 
   /** Milliseconds until the command's output was there. */
   async firstOutput(argv: string[]): Promise<number> {
-    const directory = mkdtempSync(join(this.#dataDir, "raw-"))
+    const id = `raw-${crypto.randomUUID().slice(0, 8)}`
+    const template = this.#template
     const startedAt = performance.now()
     await using undo = new AsyncDisposableStack()
-    undo.defer(() => rmSync(directory, { recursive: true, force: true }))
-    const overlayPath = join(directory, "disk.qcow2")
-    cpSync(this.#template.blankOverlayPath, overlayPath, { mode: constants.COPYFILE_EXCL })
-    const sockets = await this.#machines.prepareSockets(directory)
-    const guest = await openGuest({ socketPath: this.#machines.agentSocket(directory) })
+    undo.defer(() => this.#disks.removeSandbox(id))
+    await this.#disks.createSandbox({ id, template })
+    const place = { id, template, slot, diskMib: template.diskMib }
+    const { machine, guest } = await this.#machines.start(place, { kind: "template" })
     undo.defer(() => guest.close())
-    const machine = await this.#machines.clone({
-      template: this.#template,
-      name: "bhatti-bench-raw",
-      directory,
-      overlayPath,
-      sockets,
-      slot,
-      diskMib: this.#template.diskMib,
-      tapName: process.getuid?.() === 0 ? `bht${crypto.randomUUID().slice(0, 8)}` : undefined,
-    })
     undo.defer(() => this.#machines.kill(machine))
     await guest.personalise(identity, { deadlineMs })
     const command = guest.exec({ argv })

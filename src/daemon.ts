@@ -26,7 +26,7 @@ import { KeptRows } from "./disk/kept-rows.ts"
 import { Snapshots } from "./disk/snapshot-directories.ts"
 import { HostDownloads, ownProgram } from "./downloads.ts"
 import { RequestRates } from "./gate/request-rates.ts"
-import { hostPorts } from "./host-ports.ts"
+import { openGuest } from "./guest/guest.ts"
 import { createApp } from "./http/app.ts"
 import { listenForOperator } from "./http/operator-socket.ts"
 import { listenPrivately } from "./http/server.ts"
@@ -225,31 +225,35 @@ export async function openCore(config: Config, log: Log, { wrapHost }: Seam = {}
   })
 
   const snapshots = new Snapshots({ dataDir: config.data_dir, disks })
+  const tapNetwork =
+    network === "tap"
+      ? new TapNetwork({
+          dataDir: config.data_dir,
+          subnet: config.subnet,
+          upstreams: config.dns_upstreams,
+          opened: config.allow_internal,
+        })
+      : null
+  const machines = new Machines({
+    dataDir: config.data_dir,
+    qemu,
+    accelerator: accelerator.accelerator,
+    network,
+    uidBase,
+    jail,
+    confinement: config.confinement,
+    cgroups,
+    connect: (socketPath) => openGuest({ socketPath }),
+    tapOf: (id) => tapNetwork?.tapOf(id),
+    draftOf: (id) => snapshots.draftOf(id),
+    onDamage,
+  })
   const host: Host = {
-    ...hostPorts({
-      machines: new Machines({
-        dataDir: config.data_dir,
-        qemu,
-        accelerator: accelerator.accelerator,
-        network,
-        uidBase,
-        jail,
-        confinement: config.confinement,
-        cgroups,
-        onDamage,
-      }),
-      disks,
-      snapshots,
-      network:
-        network === "tap"
-          ? new TapNetwork({
-              dataDir: config.data_dir,
-              subnet: config.subnet,
-              upstreams: config.dns_upstreams,
-              opened: config.allow_internal,
-            })
-          : null,
-    }),
+    machines,
+    templates: machines.templates,
+    disks,
+    snapshots,
+    network: tapNetwork,
     backups: new Backups({ dataDir: config.data_dir, draftOf: (id) => snapshots.draftOf(id) }),
     keptRows: new KeptRows({ dataDir: config.data_dir }),
     images: {

@@ -37,7 +37,6 @@ const compositionFiles = new Set([
   "main.ts",
   "config.ts",
   "lock.ts",
-  "host-ports.ts",
   "host-warnings.ts",
 ])
 

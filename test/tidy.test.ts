@@ -173,7 +173,7 @@ test("no deadline depends on the time of day, which somebody may set", async () 
     "src/guest/guest.ts",
     "src/image/commit.ts",
     "src/init.ts",
-    "src/machine/templates.ts",
+    "src/machine/template-files.ts",
     "src/store/store.ts",
   ]
   const timeOfDay = /\bDate\.now\(\)|\bnew Date\(\)\.(getTime|valueOf)\(\)|\+new Date\(\)/

@@ -35,7 +35,7 @@ async function destroyFound(
   const isFirst = core.destroying.add(id)
   try {
     // Without its machine, the holder of the turn fails at once rather than at a deadline.
-    if (core.turns.isTaken(id)) await core.host.machines.killAll(id)
+    if (core.turns.isTaken(id)) await core.host.machines.kill({ id })
     await core.turns.take(id, async () => {
       const record = await core.store.sandboxes.get(id)
       if (record) {
@@ -60,7 +60,7 @@ export async function removeById(
   core: Pick<Core, "store"> & OnHost<"disks" | "machines">,
   id: SandboxRecord["id"],
 ): Promise<void> {
-  await core.host.machines.killAll(id)
+  await core.host.machines.kill({ id })
   await core.host.disks.removeSandbox(id)
   await core.store.sandboxes.remove(id)
 }
@@ -103,7 +103,7 @@ export async function removeEverything(core: Parts, record: SandboxRecord): Prom
     for (const listener of core.onUnpublished) listener(alias)
   dropGuest(core, record.id)
   await Promise.all([
-    machine ? machines.kill(machine) : machines.killAll(record.id),
+    machines.kill(machine ?? { id: record.id }),
     // The rules go before the record, which frees the address: no other sandbox may get it while they stand.
     detach(core, record.id),
   ])

@@ -40,6 +40,10 @@ export type Machine = { id: string; process: ProcessIdentity; memoryBase: "templ
 export type Started = { machine: Machine; guest: Guest }
 /** A sandbox whose disk exists, for the start of its machine. */
 export type Place = { id: string; template: Template; slot: number; diskMib: number }
+/** `memory`: as `saveSnapshot` left it; `disk`: it boots. */
+export type MachineFrom =
+  | { kind: "template" | "memory" }
+  | { kind: "disk"; kernel: Kernel & { arguments?: string[] } }
 
 /**
  * How a guest ended its machine. `agent`: the guest's first process failed. `console`: the last output of its console,
@@ -51,12 +55,10 @@ export interface Machines {
   /** Identifies the host's current boot. */
   readonly bootId: string
   /**
-   * Each start connects to the guest before its machine runs, so that no message is lost. The caller ends both; a start
-   * that fails leaves neither.
+   * Connects to the guest before its machine runs, so that no message is lost. The caller ends both; a start that fails
+   * leaves neither.
    */
-  clone(place: Place): Promise<Started>
-  restore(place: Place): Promise<Started>
-  boot(place: Place, kernel: Kernel & { arguments?: string[] }): Promise<Started>
+  start(place: Place, from: MachineFrom): Promise<Started>
   /** Connects to the guest of a machine that runs. */
   connect(id: string): Promise<Guest>
   /** Throws if damage to a sandbox's disk is detected. `missingMib`: data that the host lost when it went down. */
@@ -97,9 +99,8 @@ export interface Machines {
   availableMemoryMib(): number
   /** "background" lets all other processes on the host go first. */
   setUrgency(machine: Machine, urgency: "normal" | "background"): void
-  kill(machine: Machine): Promise<void>
-  /** Ends every process of the sandbox's machine, in case a crash left no other trace of it. */
-  killAll(id: string): Promise<void>
+  /** Without a machine it ends every process of the sandbox's, in case a crash left no other trace of one. */
+  kill(machine: Machine | { id: string }): Promise<void>
   /** Slots that no new sandbox may get: processes of the host use their addresses. */
   slotsInUse(): number[]
   growDisk(machine: Machine, diskMib: number): Promise<void>

@@ -160,7 +160,9 @@ export class Pool implements PoolPart {
     await core.store.sandboxes.setTemplate(id, template.id)
 
     await disks.createSandbox({ id, template })
-    const { machine, guest } = await machines.clone(placeOf({ id, slot, diskMib }, template))
+    const { machine, guest } = await machines.start(placeOf({ id, slot, diskMib }, template), {
+      kind: "template",
+    })
     undo.defer(() => guest.close())
     machines.setUrgency(machine, "background")
     await core.host.network?.linkUp({ id, slot })

@@ -52,7 +52,7 @@ async function reconcileOne(
       await removeEverything(core, record)
     } else if (state.kind === "cold") {
       // No machine belongs to it; a machine left by a crash would write to its disk.
-      await core.host.machines.killAll(record.id)
+      await core.host.machines.kill({ id: record.id })
     } else {
       await settle(core, record.id)
     }

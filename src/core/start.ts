@@ -44,7 +44,7 @@ export async function startSandbox(
   let started: Started | undefined
   // Stops at a failed step: a second machine on the same disk would destroy it.
   undo.defer(async () => {
-    await machines.killAll(record.id)
+    await machines.kill({ id: record.id })
     await detach(core, record.id)
     await onFailure?.(started !== undefined)
   })
@@ -79,12 +79,7 @@ async function start(
   const { machines } = core.host
   const template = from.kind === "template" ? await from.prepare() : from.template
   if (from.kind === "disk") await machines.removeSnapshot(record.id)
-  const place = placeOf(record, template)
-  const started = await (from.kind === "template"
-    ? machines.clone(place)
-    : from.kind === "memory"
-      ? machines.restore(place)
-      : machines.boot(place, from.kernel))
+  const started = await machines.start(placeOf(record, template), from)
   undo.defer(() => started.guest.close())
   undo.defer(() => machines.kill(started.machine))
   return started

@@ -9,12 +9,12 @@ import { join } from "node:path"
 import { AppError } from "@bhatti/contract/errors"
 import { errorCodeOf } from "../lib/error-code.ts"
 import { isMissing } from "../lib/missing-files.ts"
-import { runProgram } from "../lib/program.ts"
 import { removeTree } from "../lib/remove-tree.ts"
 
-const qemuImgDeadlineMs = 30_000
 /** Paths below a sandbox's directory: its saved memory, finished or still being written. */
 const savedMemory = /^snapshot(\.part)?(\/|$)/
+
+type Template = { id: string; diskMib: number; blankOverlayPath: string }
 
 export class Disks {
   readonly #directory: string
@@ -31,37 +31,16 @@ export class Disks {
     return join(this.directoryOf(id), "disk.qcow2")
   }
 
-  /**
-   * Creates an empty qcow2 overlay. QEMU gets the backing file by name when it starts and never looks it up in the
-   * overlay.
-   */
-  async createBase(options: { path: string; diskMib: number; backing: "raw" | "qcow2" }): Promise<void> {
-    const base = ["-u", "-F", options.backing, "-b", "given-at-start"]
-    const command = ["qemu-img", "create", "-q", "-f", "qcow2", ...base, options.path, `${options.diskMib}M`]
-    await runProgram(command, {
-      deadlineMs: qemuImgDeadlineMs,
-      failure: (why) => {
-        const words = why.kind === "missing" ? "qemu-img is not installed" : why.stderr.trim()
-        return new AppError("unavailable", `cannot create a disk: ${words.split("\n").at(-1)}`)
-      },
-    })
-  }
-
-  async createSandbox(options: { id: string; blankOverlayPath: string }): Promise<{
-    directory: string
-    overlayPath: string
-  }> {
+  async createSandbox(options: { id: string; template: Template }): Promise<void> {
     const directory = this.directoryOf(options.id)
-    const overlayPath = this.overlayOf(options.id)
     try {
       await mkdir(directory, { recursive: true, mode: 0o700 })
-      await copyFile(options.blankOverlayPath, overlayPath, constants.COPYFILE_EXCL)
+      await copyFile(options.template.blankOverlayPath, this.overlayOf(options.id), constants.COPYFILE_EXCL)
     } catch (cause) {
       await removeTree(directory)
       if (errorCodeOf(cause) === "ENOSPC") throw diskFull(cause)
       throw cause
     }
-    return { directory, overlayPath }
   }
 
   async removeSandbox(id: string): Promise<void> {

@@ -18,7 +18,7 @@ import {
   unfinished,
 } from "./saved-memory.ts"
 import type { Machine } from "./starter.ts"
-import { sha256 } from "./templates.ts"
+import { sha256 } from "./template-files.ts"
 
 const qmpDeadlineMs = 10_000
 

@@ -10,7 +10,7 @@ import { whenMissing } from "../lib/missing-files.ts"
 import { removeTree } from "../lib/remove-tree.ts"
 import { openSealedJson, sealJson } from "../lib/sealed-json.ts"
 import { DiskBinding, diskPathOf, isBoundDisk } from "./bound-disk.ts"
-import { sha256 } from "./templates.ts"
+import { sha256 } from "./template-files.ts"
 
 export const SnapshotManifest = z.object({
   stateFingerprint: z.string(),

@@ -37,3 +37,22 @@ export function closeSockets(sockets: Sockets): void {
   closeSync(sockets.agent)
   closeSync(sockets.qmp)
 }
+
+/** Connects to a guest's socket. */
+export type Connect<Guest> = (socketPath: string) => Promise<Guest>
+
+/** Connects to the guest before its machine runs, so that no message is lost. `run` closes the sockets. */
+export async function startConnected<Machine, Guest extends { close(): void }>(
+  directory: string,
+  connect: Connect<Guest>,
+  run: (sockets: Sockets) => Promise<Machine>,
+): Promise<{ machine: Machine; guest: Guest }> {
+  const sockets = await listenSockets(directory)
+  const guest = await connect(agentSocket(directory))
+  try {
+    return { machine: await run(sockets), guest }
+  } catch (error) {
+    guest.close()
+    throw error
+  }
+}

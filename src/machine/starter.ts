@@ -22,7 +22,7 @@ import { type Confinement, spawnQemu } from "./process.ts"
 import { makeSharedMemory } from "./shared-memory.ts"
 import { closeSockets, type Sockets } from "./sockets.ts"
 import { makeStderrPipe, readStderr, reopenStderr, type StderrPipes } from "./stderr.ts"
-import type { Template, TemplateSpec } from "./templates.ts"
+import type { Template, TemplateSpec } from "./template-files.ts"
 
 /** The slot of machines without a sandbox. */
 export const templateSlot = 0

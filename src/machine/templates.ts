@@ -1,392 +1,143 @@
-/**
- * Templates on disk and in memory. Each directory under `templates` holds one: sealed memory, device state, frozen
- * disk. Its disk is part of every sandbox made from it, so a template never changes, and the caller removes it only
- * if it knows that no sandbox depends on it.
- */
+/** Templates by what they are made of. Making one boots a machine, and freezes it once its guest is ready. */
 
-import {
-  closeSync,
-  constants,
-  existsSync,
-  openSync,
-  readdirSync,
-  renameSync,
-  statSync,
-  utimesSync,
-} from "node:fs"
-import { mkdir, readdir, readFile, rm, stat } from "node:fs/promises"
-import { basename, isAbsolute, join, relative } from "node:path"
+import { closeSync, constants } from "node:fs"
+import { rm } from "node:fs/promises"
+import { basename, join } from "node:path"
 import { AppError } from "@bhatti/contract/errors"
-import { z } from "zod"
-import { publish, syncPath, writeSynced } from "../lib/durable.ts"
-import { isMissing, unlessMissing } from "../lib/missing-files.ts"
-import { createMemoryFile } from "../lib/posix.ts"
-import type { ProcessIdentity } from "../lib/process-identity.ts"
+import { runProgram } from "../lib/program.ts"
 import { randomHex } from "../lib/random-hex.ts"
-import { openSealedJson, sealJson } from "../lib/sealed-json.ts"
-import { fileChecksum } from "../lib/sparse-file.ts"
-import { type MachineShape, savedStateFile } from "./command-line.ts"
-import { readMemory, writeMemory } from "./memory.ts"
-import { killProcess } from "./process.ts"
-import { Qmp } from "./qmp.ts"
-import { agentSocket, qmpSocket } from "./sockets.ts"
+import type { Cgroups } from "./cgroups.ts"
+import { savedFlags } from "./device-state.ts"
+import { emptyOldLogs } from "./old-log-files.ts"
+import { type Connect, type Sockets, startConnected } from "./sockets.ts"
+import { groupOf, type Machine, openKernel, type Starter, templateSlot } from "./starter.ts"
+import type { Template, TemplateDraft, TemplateFiles, TemplateSpec } from "./template-files.ts"
 
-const qmpDeadlineMs = 10_000
-const killDeadlineMs = 10_000
-const mebibyte = 1024 * 1024
+const qemuImgDeadlineMs = 30_000
 
-export type MachineImage = { name: string; hash: string; file: string; diskMib: number }
-export type MachineKernel = { hash: string; vmlinux: string; initramfs: string }
-export type TemplateSpec = {
-  image: MachineImage
-  kernel: MachineKernel
-  cpus: number
-  memoryMib: number
-  /** Digest of the certificates that its guest trusts. */
-  authority?: string
+type Words = { qemu: string; console: string }
+type Measured = Awaited<ReturnType<TemplateFiles["measure"]>>
+
+type Options<Guest> = {
+  files: TemplateFiles
+  starter: Starter
+  cgroups: Cgroups
+  dataDir: string
+  connect: Connect<Guest>
+  diagnose: (machine: Machine) => Promise<Words>
+  kill: (machine: Machine) => Promise<void>
+  killIn: (directory: string) => Promise<void>
 }
 
-export type Template = {
-  /** Name of its directory, which sandboxes record. */
-  id: string
-  /** Fingerprint of the state it fits. */
-  fingerprint: string
-  shape: MachineShape
-  /** The image's raw disk, the backing file of `diskPath`. */
-  baseDiskPath: string
-  diskMib: number
-  statePath: string
-  memoryPath: string
-  diskPath: string
-  /** An empty overlay on the template's disk, copied for every sandbox. */
-  blankOverlayPath: string
-}
+export class Templates<Guest extends { close(): void }> {
+  readonly #options: Options<Guest>
+  readonly #files: TemplateFiles
+  readonly #starter: Starter
 
-/** Templates of earlier versions lack the checksums and are accepted without. */
-const Manifest = z.object({
-  fingerprint: z.string(),
-  shape: z.object({
-    cpus: z.int(),
-    memoryMib: z.int(),
-    accelerator: z.enum(["kvm", "tcg"]),
-    network: z.enum(["tap", "user"]),
-  }),
-  image: z.object({ name: z.string(), hash: z.string(), file: z.string(), diskMib: z.int() }),
-  files: z.object({
-    memory: z.object({ bytes: z.int(), checksum: z.string().optional() }),
-    state: z.object({ bytes: z.int(), sha256: z.string() }),
-    disk: z.object({ checksum: z.string() }).optional(),
-    blank: z.object({ checksum: z.string() }).optional(),
-  }),
-})
-type Manifest = z.infer<typeof Manifest>
-
-const unfinished = "tmp-"
-const touchEveryMs = 60_000
-
-export class Templates {
-  readonly #dataDir: string
-  readonly #directory: string
-  readonly #onDamage: (error: AppError) => void
-  /** Templates whose disk was proved intact, and the manifest that proves the other files. */
-  readonly #known = new Map<string, { template: Template; manifest: Manifest }>()
-  /**
-   * Resolves to the template if it can be cloned, or to undefined once it was found damaged, which is not checked
-   * again.
-   */
-  readonly #clonable = new Map<string, Promise<Template | undefined>>()
-  readonly #used = new Map<string, { atMs: number; writtenMs: number }>()
-  readonly #memories = new Map<string, Promise<number>>()
-  #emptyMemory: number | undefined
-
-  /** `onDamage` is called once for each template taken out of use. */
-  constructor(dataDir: string, onDamage: (error: AppError) => void) {
-    this.#dataDir = dataDir
-    this.#directory = join(dataDir, "templates")
-    this.#onDamage = onDamage
+  constructor(options: Options<Guest>) {
+    this.#options = options
+    this.#files = options.files
+    this.#starter = options.starter
   }
 
-  /** Throws unless disks can use it as backing file. Users of its other parts report their damage. */
-  async get(id: string): Promise<Template> {
-    this.#touch(id)
-    return (await this.#read(id)).template
+  find(spec: TemplateSpec): Promise<Template | undefined> {
+    return this.#files.find(this.#starter.templateFingerprint(spec))
   }
 
-  /** Returns the intact template of that fingerprint, if any. */
-  async find(fingerprint: string): Promise<Template | undefined> {
-    for (const id of this.list()) {
-      if (!id.startsWith(fingerprint)) continue
-      const template = await this.#findClonable(id)
-      if (template?.fingerprint !== fingerprint) continue
-      // Removal checks the time of use and hides the directory in one step, so a template returned here is not
-      // being removed.
-      if (!existsSync(join(this.#directory, id))) continue
-      this.#touch(id)
-      return template
-    }
-    return undefined
+  get(id: string): Promise<Template> {
+    return this.#files.get(id)
   }
 
-  /** Returns its sealed memory, loaded and checked once, and kept. This object owns the descriptor. */
-  memory(template: Template): Promise<number> {
-    const loaded = this.#memories.get(template.id)
-    if (loaded) return loaded
-    const loading = this.#load(template)
-    this.#memories.set(template.id, loading)
-    loading.catch(() => this.#memories.delete(template.id))
-    return loading
+  /** Loads the template's memory in advance, so that its first clone does not wait for that. */
+  async load(template: Template): Promise<void> {
+    await this.#files.memory(template)
   }
 
-  /**
-   * Empty memory of any size, for a machine that boots from its disk. A private mapping of it is anonymous memory;
-   * with an empty memory file each page would take space twice, since the kernel puts the page that it copies into
-   * the file.
-   */
-  emptyMemory(): number {
-    this.#emptyMemory ??= openSync("/dev/zero", constants.O_RDWR)
-    return this.#emptyMemory
-  }
-
-  /** Ids of the finished templates. */
-  list(): string[] {
-    return this.#entries().filter((name) => !name.startsWith(unfinished))
-  }
-
-  /**
-   * Returns false if it was requested within that time; then it stays. A crash in the middle leaves an unfinished
-   * directory.
-   */
-  async remove(id: string, options: { unusedForMs: number }): Promise<boolean> {
-    if (Date.now() - this.#lastUsedMs(id) < options.unusedForMs) return false
-    const hidden = join(this.#directory, `${unfinished}${id}`)
-    renameSync(join(this.#directory, id), hidden)
-    const memory = this.#memories.get(id)
-    this.#memories.delete(id)
-    this.#known.delete(id)
-    this.#clonable.delete(id)
-    if (memory) closeSync(await memory)
-    await rm(hidden, { recursive: true, force: true })
-    return true
-  }
-
-  /** Each template's size, image and time of last use. Leaves out templates with a damaged manifest. */
-  async measure(): Promise<{ id: string; mib: number; imageHash: string; lastUsedMs: number }[]> {
-    const manifests = new Map<string, Manifest>()
-    for (const id of this.list()) {
-      const manifest = await this.#readManifest(id)
-      if (manifest) manifests.set(id, manifest)
-    }
-    return Promise.all(
-      [...manifests].map(async ([id, { image }]) => {
-        let blocks = 0
-        for (const name of await readdir(join(this.#directory, id))) {
-          blocks += (await stat(join(this.#directory, id, name))).blocks
-        }
-        const mib = Math.ceil((blocks * 512) / mebibyte)
-        return { id, mib, imageHash: image.hash, lastUsedMs: this.#lastUsedMs(id) }
-      }),
+  /** Boots the image. Disposal removes what was not published. */
+  async begin(
+    spec: TemplateSpec,
+  ): Promise<AsyncDisposable & { guest: Guest; diagnose(): Promise<Words>; publish(): Promise<Template> }> {
+    const { connect, cgroups, diagnose, kill } = this.#options
+    await using undo = new AsyncDisposableStack()
+    const shape = this.#starter.shape(spec)
+    const draft = await this.#files.begin({
+      fingerprint: this.#starter.templateFingerprint(spec),
+      shape,
+      spec,
+    })
+    undo.defer(() => rm(draft.directory, { recursive: true, force: true }))
+    undo.defer(() => closeSync(draft.memoryFd))
+    await createOverlay(draft.diskPath, { backing: "raw", diskMib: spec.image.diskMib })
+    await createOverlay(draft.blankOverlayPath, { backing: "qcow2", diskMib: spec.image.diskMib })
+    const { machine, guest } = await startConnected(draft.directory, connect, (sockets) =>
+      this.#boot(draft, spec, sockets),
     )
-  }
-
-  /** Stored as the manifest's modification time, for the next daemon, but not on every create. */
-  #touch(id: string): void {
-    const nowMs = Date.now()
-    const before = this.#used.get(id)
-    this.#used.set(id, { atMs: nowMs, writtenMs: before?.writtenMs ?? 0 })
-    if (before && nowMs - before.writtenMs < touchEveryMs) return
-    this.#used.set(id, { atMs: nowMs, writtenMs: nowMs })
-    const path = join(this.#directory, id, "manifest.json")
-    if (existsSync(path)) utimesSync(path, nowMs / 1000, nowMs / 1000)
-  }
-
-  #lastUsedMs(id: string): number {
-    const atMs = this.#used.get(id)?.atMs
-    return atMs ?? statSync(join(this.#directory, id, "manifest.json")).mtimeMs
-  }
-
-  /** Directories of unfinished templates. */
-  listUnfinished(): string[] {
-    return this.#entries()
-      .filter((name) => name.startsWith(unfinished))
-      .map((name) => join(this.#directory, name))
-  }
-
-  async begin(options: {
-    fingerprint: string
-    shape: MachineShape
-    spec: TemplateSpec
-  }): Promise<TemplateDraft> {
-    const id = `${options.fingerprint}-${randomHex(4)}`
-    const directory = join(this.#directory, `${unfinished}${id.slice(-8)}`)
-    await mkdir(directory, { recursive: true, mode: 0o700 })
-    const { file, ...image } = options.spec.image
+    undo.defer(() => kill(machine))
+    undo.defer(() => guest.close())
+    const begun = undo.move()
     return {
-      directory,
-      diskPath: join(directory, "disk.qcow2"),
-      blankOverlayPath: join(directory, "blank.qcow2"),
-      statePath: join(directory, "state"),
-      memoryFd: createMemoryFile({ name: "bhatti-boot", bytes: options.shape.memoryMib * mebibyte }),
-      finalDirectory: join(this.#directory, id),
-      manifest: {
-        fingerprint: options.fingerprint,
-        shape: options.shape,
-        image: { ...image, file: this.#inside(file) },
+      guest,
+      diagnose: () => diagnose(machine),
+      publish: async () => {
+        const template = await this.#files.publish(draft, machine.process)
+        cgroups.remove(groupOf(draft.directory))
+        return template
       },
+      [Symbol.asyncDispose]: () => begun.disposeAsync(),
     }
   }
 
-  /** Freezes the draft's machine, ends it and makes the template visible. */
-  async publish(draft: TemplateDraft, machine: ProcessIdentity): Promise<Template> {
-    await saveState({ directory: draft.directory })
-    await killProcess(machine, { deadlineMs: killDeadlineMs })
+  #boot(draft: TemplateDraft, spec: TemplateSpec, sockets: Sockets): Promise<Machine> {
+    return this.#starter.start({
+      role: "template",
+      diskMib: spec.image.diskMib,
+      shape: this.#starter.shape(spec),
+      // The random part of its directory's name distinguishes installations.
+      name: `bhatti-template-${basename(draft.directory)}`,
+      slot: templateSlot,
+      directory: draft.directory,
+      sockets,
+      memoryBase: "empty",
+      files: (open) => ({
+        memory: draft.memoryFd,
+        overlayDisk: open(draft.diskPath, constants.O_RDWR),
+        baseDisk: open(spec.image.file, constants.O_RDONLY),
+        ...openKernel(spec.kernel, open),
+        saved: open(draft.statePath, savedFlags),
+      }),
+      tapName: this.#starter.network === "tap" ? `bht${randomHex(4)}` : undefined,
+    })
+  }
 
-    const bytes = draft.manifest.shape.memoryMib * mebibyte
-    const checksum = await writeMemory({ fd: draft.memoryFd, bytes, path: join(draft.directory, "memory") })
-    const state = await readFile(draft.statePath)
-    const manifest: Manifest = {
-      ...draft.manifest,
-      files: {
-        memory: { bytes, checksum },
-        state: { bytes: state.length, sha256: sha256(state) },
-        disk: { checksum: await fileChecksum(draft.diskPath) },
-        blank: { checksum: await fileChecksum(draft.blankOverlayPath) },
-      },
+  measure(): Promise<Measured> {
+    return this.#files.measure()
+  }
+
+  remove(id: string, options: { unusedForMs: number }): Promise<boolean> {
+    return this.#files.remove(id, options)
+  }
+
+  /** Removes unfinished templates of an earlier run and their machines, and QEMU output kept by earlier versions. */
+  async removeUnfinished(): Promise<void> {
+    await emptyOldLogs(join(this.#options.dataDir, "sandboxes"))
+    for (const directory of this.#files.listUnfinished()) {
+      await this.#options.killIn(directory)
+      await rm(directory, { recursive: true, force: true })
     }
-    for (const path of [agentSocket(draft.directory), qmpSocket(draft.directory)]) {
-      await rm(path, { force: true })
-    }
-    for (const path of [draft.statePath, draft.diskPath, draft.blankOverlayPath]) await syncPath(path)
-    await writeSynced(join(draft.directory, "manifest.json"), sealJson(manifest))
-    await publish(draft.directory, draft.finalDirectory)
-    return this.get(draft.finalDirectory.slice(this.#directory.length + 1))
-  }
-
-  async #read(id: string): Promise<{ template: Template; manifest: Manifest }> {
-    const known = this.#known.get(id)
-    if (known) return known
-    const directory = join(this.#directory, id)
-    const manifest = await this.#readManifest(id)
-    if (!manifest) throw damaged(id, "its manifest.json is missing or was changed")
-    const template: Template = {
-      id,
-      fingerprint: manifest.fingerprint,
-      shape: manifest.shape,
-      baseDiskPath: isAbsolute(manifest.image.file)
-        ? manifest.image.file
-        : join(this.#dataDir, manifest.image.file),
-      diskMib: manifest.image.diskMib,
-      statePath: join(directory, "state"),
-      memoryPath: join(directory, "memory"),
-      diskPath: join(directory, "disk.qcow2"),
-      blankOverlayPath: join(directory, "blank.qcow2"),
-    }
-    await checkFile(id, template.diskPath, manifest.files.disk?.checksum)
-    if (!existsSync(template.baseDiskPath)) throw damaged(id, `its image ${manifest.image.file} is missing`)
-    const read = { template, manifest }
-    this.#known.set(id, read)
-    return read
-  }
-
-  #findClonable(id: string): Promise<Template | undefined> {
-    const known = this.#clonable.get(id)
-    if (known) return known
-    const checking = this.#checkClonable(id)
-    this.#clonable.set(id, checking)
-    checking.catch(() => this.#clonable.delete(id))
-    return checking
-  }
-
-  async #checkClonable(id: string): Promise<Template | undefined> {
-    try {
-      const { template, manifest } = await this.#read(id)
-      await checkFile(id, template.blankOverlayPath, manifest.files.blank?.checksum)
-      const state = await readFile(template.statePath).catch(() => Buffer.alloc(0))
-      if (sha256(state) !== manifest.files.state.sha256)
-        throw damaged(id, "its state is missing or was changed")
-      await this.memory(template)
-      return template
-    } catch (error) {
-      if (!(error instanceof AppError) || error.retryable) throw error
-      this.#onDamage(error)
-      return undefined
-    }
-  }
-
-  async #load(template: Template): Promise<number> {
-    const { id, memoryPath: path } = template
-    const { manifest } = await this.#read(id)
-    const { bytes, checksum: expected } = manifest.files.memory
-    const size = existsSync(path) ? statSync(path).size : undefined
-    if (size !== bytes) throw damaged(id, `its memory ${size === undefined ? "is missing" : "was cut"}`)
-    const { fd, checksum } = await readMemory({ path, bytes })
-    if (expected === undefined || checksum === expected) return fd
-    closeSync(fd)
-    throw damaged(id, "its memory was changed")
-  }
-
-  /** Returns undefined if it is missing or damaged. */
-  async #readManifest(id: string): Promise<Manifest | undefined> {
-    const file = Bun.file(join(this.#directory, id, "manifest.json"))
-    if (!(await file.exists())) return undefined
-    return Manifest.safeParse(openSealedJson(await file.text())).data
-  }
-
-  /** A path below the data directory is stored relative to it, so that the directory can be moved. */
-  #inside(path: string): string {
-    const below = relative(this.#dataDir, path)
-    return below.startsWith("..") ? path : below
-  }
-
-  #entries(): string[] {
-    return unlessMissing(() => readdirSync(this.#directory)) ?? []
   }
 }
 
-/** A template being made; no other code uses its directory. */
-export type TemplateDraft = {
-  directory: string
-  diskPath: string
-  blankOverlayPath: string
-  statePath: string
-  memoryFd: number
-  finalDirectory: string
-  manifest: Omit<Manifest, "files">
-}
-
-async function saveState({ directory }: { directory: string }): Promise<void> {
-  const qmp = await Qmp.open({ socketPath: qmpSocket(directory), deadlineMs: qmpDeadlineMs })
-  try {
-    await qmp.command("stop", {}, { deadlineMs: qmpDeadlineMs })
-    await qmp.command(
-      "xen-save-devices-state",
-      { filename: savedStateFile, live: false },
-      { deadlineMs: qmpDeadlineMs },
-    )
-  } finally {
-    qmp.close()
-  }
-}
-
-async function checkFile(id: string, path: string, checksum: string | undefined): Promise<void> {
-  const name = basename(path)
-  try {
-    if (checksum !== undefined && (await fileChecksum(path)) !== checksum) {
-      throw damaged(id, `its ${name} was changed`)
-    }
-    if (checksum === undefined) statSync(path)
-  } catch (error) {
-    if (isMissing(error)) throw damaged(id, `its ${name} is missing`)
-    throw error
-  }
-}
-
-function damaged(id: string, what: string): AppError {
-  return new AppError("unavailable", `the template ${id} is damaged: ${what}`, {
-    hint: "put the data directory's templates back from a backup",
-    retryable: false,
+/** QEMU gets the backing file as a descriptor when it starts, and never looks its name up in the overlay. */
+async function createOverlay(
+  path: string,
+  options: { backing: "raw" | "qcow2"; diskMib: number },
+): Promise<void> {
+  const base = ["-u", "-F", options.backing, "-b", "given-at-start"]
+  await runProgram(["qemu-img", "create", "-q", "-f", "qcow2", ...base, path, `${options.diskMib}M`], {
+    deadlineMs: qemuImgDeadlineMs,
+    failure: (why) => {
+      const words = why.kind === "missing" ? "qemu-img is not installed" : why.stderr.trim()
+      return new AppError("unavailable", `cannot create a disk: ${words.split("\n").at(-1)}`)
+    },
   })
-}
-
-export function sha256(bytes: Uint8Array): string {
-  return new Bun.CryptoHasher("sha256").update(bytes).digest("hex")
 }

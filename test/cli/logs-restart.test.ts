@@ -78,11 +78,11 @@ test("restart says what was done, and --json prints the sandbox", async () => {
 
 test("restart tries every name once, and fails if one failed", async () => {
   for (const name of ["a", "b"]) await daemon.sandbox(name)
-  const boot = daemon.host.machines.boot
+  const { start } = daemon.host.machines
   const { id } = (await daemon.call("GET", "/sandboxes/dev")).body as { id: string }
-  daemon.host.machines.boot = async (place, kernel) => {
+  daemon.host.machines.start = async (place, from) => {
     if (place.id === id) throw new AppError("unavailable", "it does not boot")
-    return boot(place, kernel)
+    return start(place, from)
   }
   const ran = await bhatti(["restart", "a", "missing", "dev", "b", "a"], { daemon })
   expect(ran.stdout).toMatch(/^sandbox\/a restarted in .*\nsandbox\/b restarted in .*\n$/)

@@ -58,7 +58,7 @@ class Sandboxes {
 
   /** Starts a clone of the template, up to its identity. */
   async clone({ env = {} }: { env?: Record<string, string> } = {}): Promise<Started> {
-    return this.start(this.newPlace(), "clone", { env })
+    return this.start(this.newPlace(), "template", { env })
   }
 
   attachmentOf(place: Place): Attachment {
@@ -71,19 +71,19 @@ class Sandboxes {
   }
 
   /** Starts a machine, up to the moment at which its guest answers. */
-  async begin(place: Place, how: "clone" | "restore"): Promise<Started> {
+  async begin(place: Place, how: "template" | "memory"): Promise<Started> {
     const { machines, disks, network } = this.host
     await network?.attach(this.attachmentOf(place))
     const template = await this.#subject.template()
-    if (how === "clone") await disks.createSandbox({ id: place.id, template })
-    const { machine, guest } = await machines[how]({ ...place, template, diskMib: 8192 })
-    await guest.waitReady({ deadlineMs, resync: how === "restore" })
+    if (how === "template") await disks.createSandbox({ id: place.id, template })
+    const { machine, guest } = await machines.start({ ...place, template, diskMib: 8192 }, { kind: how })
+    await guest.waitReady({ deadlineMs, resync: how === "memory" })
     return { ...place, machine, guest }
   }
 
   async start(
     place: Place,
-    how: "clone" | "restore",
+    how: "template" | "memory",
     { env = {} }: { env?: Record<string, string> } = {},
   ): Promise<Started> {
     const started = await this.begin(place, how)
@@ -110,7 +110,7 @@ class Sandboxes {
   async removeAll(): Promise<void> {
     const { machines, disks, network } = this.host
     for (const { id } of this.#started.splice(0)) {
-      await machines.killAll(id)
+      await machines.kill({ id })
       await network?.detach(id)
       await disks.removeSandbox(id)
     }
@@ -202,7 +202,7 @@ export function powerCases(open: () => Promise<Subject>): void {
     await at.sandboxes.stop(first)
     expect((await machines.checkSnapshot(first.id, template)).fits).toBe(true)
 
-    const second = await at.sandboxes.start(first, "restore")
+    const second = await at.sandboxes.start(first, "memory")
     expect(await at.subject.read(second.guest)).toEqual({ memory: "kept", disk: "written" })
     await machines.removeSnapshot(first.id)
     await machines.removeSnapshot(first.id)
@@ -228,7 +228,7 @@ export function powerCases(open: () => Promise<Subject>): void {
     const place = at.sandboxes.newPlace()
     const placed = await snapshots.place({ id: "copy", sandboxId: place.id, signal: neverAborted })
     expect(placed).toEqual({ hasMemory: true })
-    const copy = await at.sandboxes.start(place, "restore")
+    const copy = await at.sandboxes.start(place, "memory")
     expect(await at.subject.read(copy.guest)).toEqual({ memory: "then", disk: "then" })
     expect(await at.subject.read(source.guest)).toEqual({ memory: "later", disk: "later" })
     await snapshots.remove("copy")
@@ -250,7 +250,7 @@ export function powerCases(open: () => Promise<Subject>): void {
       expect((await errorOf(() => machines[call](machine))).code).toBe("unavailable")
     expect(machines.usageOf(machine).cpuMs).toBe(0)
     await machines.kill(machine)
-    await machines.killAll(id)
+    await machines.kill({ id })
   })
 
   test("another daemon finds a running machine and its guest as they were", async () => {
@@ -271,7 +271,7 @@ export function powerCases(open: () => Promise<Subject>): void {
 
   test("a clone refuses commands until it has an identity of its own", async () => {
     const place = at.sandboxes.newPlace()
-    const { guest } = await at.sandboxes.begin(place, "clone")
+    const { guest } = await at.sandboxes.begin(place, "template")
     expect((await guest.ping({ deadlineMs })).personalised).toBe(false)
     expect((await errorOf(() => guest.exec({ argv: ["true"] }).result)).code).toBe("conflict")
     await guest.personalise(at.sandboxes.identityOf(place), { deadlineMs })

@@ -17,7 +17,7 @@ afterEach(async () => {
   await app[Symbol.asyncDispose]()
 })
 
-function hold(step: "begin" | "clone" | "restore"): void {
+function hold(step: "begin" | "start"): void {
   const { promise, resolve } = Promise.withResolvers<void>()
   release = resolve
   isReached = false
@@ -71,14 +71,14 @@ test("a client that leaves while a template is made takes its create back at onc
 })
 
 test("a client that leaves while the machine starts leaves nothing", async () => {
-  hold("clone")
+  hold("start")
   await askAndLeave("/sandboxes", { name: "dev" })
   release()
   await expectNothingLeft()
 })
 
 test("of several at once none is left", async () => {
-  hold("clone")
+  hold("start")
   await askAndLeave("/sandboxes/batch", { name: "worker", count: 3 })
   release()
   await expectNothingLeft()
@@ -91,7 +91,7 @@ test("nor a copy of a sandbox or of a snapshot; what it was made from stays", as
     ["/sandboxes", { name: "copy", from: "dev" }],
     ["/snapshots/kept/resume", { name: "copy" }],
   ] as const) {
-    hold("restore")
+    hold("start")
     await askAndLeave(path, body)
     release()
     await until("the copy is gone", async () => !(await names()).includes("copy"))
@@ -126,7 +126,7 @@ test("destroy does not wait for the template either", async () => {
 })
 
 test("whoever asked meanwhile for the same sandbox, if there is none, gets one of their own", async () => {
-  hold("clone")
+  hold("start")
   const body = { name: "dev", if_not_exists: true }
   let other: ReturnType<HttpApp["call"]> | undefined
   await askAndLeave("/sandboxes", body, async () => {

@@ -316,7 +316,7 @@ describe("when the host refuses the clean-up too", () => {
 
 describe("a destroy wins over", () => {
   /** Holds a call to the host up; from then on no guest answers before its channel closes. */
-  function hold(step: "clone" | "restore" | "boot" | "begin"): { reached: Promise<void>; go(): void } {
+  function hold(step: "start" | "begin"): { reached: Promise<void>; go(): void } {
     const reached = Promise.withResolvers<void>()
     const gate = Promise.withResolvers<void>()
     const part = (step === "begin" ? host.templates : host.machines) as unknown as Record<string, unknown>
@@ -337,21 +337,16 @@ describe("a destroy wins over", () => {
     await call("POST", "/sandboxes", { body: { name: "dev" } })
     await call("POST", "/sandboxes/dev/stop")
   }
-  const starts: Record<
-    string,
-    { step: "clone" | "restore" | "boot"; prepare(): Promise<unknown>; path: string }
-  > = {
+  const starts: Record<string, { prepare(): Promise<unknown>; path: string }> = {
     "a create": {
-      step: "clone",
       prepare: async () => {
         await call("POST", "/sandboxes", { body: { name: "dev" } })
         await call("DELETE", "/sandboxes/dev")
       },
       path: "/sandboxes",
     },
-    "a wake from memory": { step: "restore", prepare: stopped, path: "/sandboxes/dev/start" },
+    "a wake from memory": { prepare: stopped, path: "/sandboxes/dev/start" },
     "a wake from disk": {
-      step: "boot",
       prepare: async () => {
         await stopped()
         host.memories.clear()
@@ -359,28 +354,25 @@ describe("a destroy wins over", () => {
       path: "/sandboxes/dev/start",
     },
   }
-  test.each(Object.entries(starts))(
-    "%s whose machine is not there yet",
-    async (_what, { step, prepare, path }) => {
-      await prepare()
-      const { reached, go } = hold(step)
-      const starting = call("POST", path, { body: path === "/sandboxes" ? { name: "dev" } : {} })
-      await reached
-      const destroying = call("DELETE", "/sandboxes/dev")
-      await until("it is to be destroyed", async () => {
-        const record = (await core.store.sandboxes.listOnHost())[0]
-        return record !== undefined && core.destroying.has(record.id)
-      })
-      go()
-      expect((await destroying).status).toBe(200)
-      expect(await starting).toMatchObject({ status: 409, body: { code: "conflict" } })
-      expect([host.running.size, host.directories.size, await core.store.sandboxes.listOnHost()]).toEqual([
-        0,
-        0,
-        [],
-      ])
-    },
-  )
+  test.each(Object.entries(starts))("%s whose machine is not there yet", async (_what, { prepare, path }) => {
+    await prepare()
+    const { reached, go } = hold("start")
+    const starting = call("POST", path, { body: path === "/sandboxes" ? { name: "dev" } : {} })
+    await reached
+    const destroying = call("DELETE", "/sandboxes/dev")
+    await until("it is to be destroyed", async () => {
+      const record = (await core.store.sandboxes.listOnHost())[0]
+      return record !== undefined && core.destroying.has(record.id)
+    })
+    go()
+    expect((await destroying).status).toBe(200)
+    expect(await starting).toMatchObject({ status: 409, body: { code: "conflict" } })
+    expect([host.running.size, host.directories.size, await core.store.sandboxes.listOnHost()]).toEqual([
+      0,
+      0,
+      [],
+    ])
+  })
 
   test("a create that waits for a template", async () => {
     const { reached, go } = hold("begin")
@@ -770,7 +762,7 @@ describe("requests", () => {
   })
 
   test("a bug shows its request id, not its text", async () => {
-    host.machines.clone = () => {
+    host.machines.start = () => {
       throw new Error("secret inner words")
     }
     const answer = await call("POST", "/sandboxes", { body: { name: "dev" } })

@@ -75,13 +75,12 @@ describe.each(ways)("batches of three that are %s", (_way, input) => {
 
   test("they are listed as creating until the last one runs", async () => {
     const { machines } = app.host
-    const start = "from" in input ? "restore" : "clone"
-    const starts = machines[start].bind(machines)
+    const start = machines.start.bind(machines)
     const goOn = Promise.withResolvers<void>()
     let begun = 0
-    machines[start] = async (place: Parameters<typeof starts>[0]) => {
+    machines.start = async (...given) => {
       if (++begun === 3) await goOn.promise
-      return starts(place)
+      return start(...given)
     }
     const answer = batch(3, { ...input, name: "w" })
     const states = async () => {
@@ -142,10 +141,10 @@ test("a batch of which one name is taken makes none", async () => {
 test("a batch whose last machine does not start leaves nothing, and no event says that one was created", async () => {
   let clones = 0
   const { machines } = app.host
-  const clone = machines.clone.bind(machines)
-  machines.clone = async (place) => {
+  const start = machines.start.bind(machines)
+  machines.start = async (...given) => {
     if (++clones === 6) app.host.failAt = "clone"
-    return clone(place)
+    return start(...given)
   }
   expect((await batch(6)).status).toBe(503)
   app.host.failAt = undefined
@@ -156,13 +155,13 @@ test("a batch whose last machine does not start leaves nothing, and no event say
 
 test("what waits for its turn in a batch can be destroyed, which undoes the batch", async () => {
   const { machines } = app.host
-  const clone = machines.clone.bind(machines)
+  const start = machines.start.bind(machines)
   const begun = Promise.withResolvers<void>()
   const goOn = Promise.withResolvers<void>()
-  machines.clone = async (place) => {
+  machines.start = async (...given) => {
     begun.resolve()
     await goOn.promise
-    return clone(place)
+    return start(...given)
   }
   const answer = batch(6, { name: "w" })
   await begun.promise

@@ -179,11 +179,11 @@ describe("what waits for its sandbox to wake when its key is rotated does nothin
     asked.length = 0
     const begun = Promise.withResolvers<void>()
     const goOn = Promise.withResolvers<void>()
-    const restore = machines.restore.bind(machines)
-    machines.restore = async (...given) => {
+    const start = machines.start.bind(machines)
+    machines.start = async (...given) => {
       begun.resolve()
       await goOn.promise
-      return restore(...given)
+      return start(...given)
     }
     try {
       const answer = ask(request.method, request.path, request.body)
@@ -192,7 +192,7 @@ describe("what waits for its sandbox to wake when its key is rotated does nothin
       goOn.resolve()
       expect((await answer).status).toBe(401)
     } finally {
-      machines.restore = restore
+      machines.start = start
     }
     expect(asked.filter((call) => !ofWake.has(call))).toEqual([])
   })

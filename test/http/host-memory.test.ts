@@ -59,12 +59,12 @@ test("a template of another size is not booted where it does not fit", async () 
 
 test("creates at the same time do not all take the same memory", async () => {
   const gate = Promise.withResolvers<void>()
-  const { clone } = own.host.machines
+  const { start } = own.host.machines
   let clones = 0
-  own.host.machines.clone = async (place) => {
+  own.host.machines.start = async (...given) => {
     clones++
     await gate.promise
-    return clone(place)
+    return start(...given)
   }
   available(reserveMib + 3 * 36)
   const going = Array.from({ length: 5 }, (_, number) => create(`one-${number}`))

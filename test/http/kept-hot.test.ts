@@ -73,11 +73,11 @@ test("a stop that was finished when the daemon died is one", async () => {
 test("a stop that comes while the others are woken is not undone", async () => {
   await own.call("POST", "/sandboxes", { name: "late", keep_hot: true })
   await save()
-  const { restore } = own.host.machines
+  const { start } = own.host.machines
   let stopping: Promise<void> | undefined
-  own.host.machines.restore = (place) => {
+  own.host.machines.start = (...given) => {
     stopping ??= call("POST", "/sandboxes/late/stop")
-    return stopping.then(() => restore(place))
+    return stopping.then(() => start(...given))
   }
   await startAgain()
   expect([await kindOf("kept"), await kindOf("late")]).toEqual(["hot", "cold"])

@@ -35,12 +35,12 @@ const fill = () =>
 
 test("it is not filled while a create is going on", async () => {
   const gate = Promise.withResolvers<void>()
-  const { clone } = own.host.machines
+  const { start } = own.host.machines
   let clones = 0
-  own.host.machines.clone = async (place) => {
+  own.host.machines.start = async (...given) => {
     clones++
     await gate.promise
-    return clone(place)
+    return start(...given)
   }
   const creating = create("second")
   await until("it is being made", () => clones === 1)

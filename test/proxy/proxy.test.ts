@@ -544,7 +544,7 @@ describe("answers of a bad application", () => {
       wakes++
       return Promise.reject(new AppError("unavailable", "no"))
     }
-    Object.assign(stage.host.machines, { boot: refuse, restore: refuse })
+    stage.host.machines.start = refuse
     stage.host.running.clear()
     const resting = await Promise.all(Array.from({ length: 5 }, () => fetch(url("/"), { headers: host })))
     expect(resting.map(({ status }) => status)).toEqual([503, 503, 503, 503, 503])
@@ -559,8 +559,8 @@ describe("answers of a bad application", () => {
     for (const alias of aliases) await stage.publish(app.port ?? 0, alias)
     await stopByName(stage.core, stage.account, "dev")
     let starts = 0
-    const restore = stage.host.machines.restore
-    stage.host.machines.restore = async () => {
+    const { start } = stage.host.machines
+    stage.host.machines.start = async () => {
       starts++
       throw new AppError("unavailable", "no")
     }
@@ -570,7 +570,7 @@ describe("answers of a bad application", () => {
     expect(crowd.map(({ headers }) => headers.get("retry-after"))).toContain("5")
     expect(starts).toBe(3)
 
-    stage.host.machines.restore = restore
+    stage.host.machines.start = start
     await startByName(stage.core, stage.account, "dev", { force: true })
     expect(await (await ask("app")).text()).toBe("GET /")
   })

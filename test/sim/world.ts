@@ -6,7 +6,16 @@
 
 import { AppError } from "@bhatti/contract/errors"
 import type { GuestCommand, GuestIdentity, OutputChunk } from "@bhatti/contract/guest"
-import type { Guest, GuestProcess, Host, Machine, Place, Started, Template } from "../../src/core/host.ts"
+import type {
+  Guest,
+  GuestProcess,
+  Host,
+  Machine,
+  MachineFrom,
+  Place,
+  Started,
+  Template,
+} from "../../src/core/host.ts"
 import { fakeHost } from "../support/fake-host.ts"
 import type { Life, SimulatedTime } from "./life.ts"
 
@@ -195,49 +204,50 @@ export class World {
       await life.step(`${label}: gone`)
     }
 
+    const starts: Record<MachineFrom["kind"], (place: Place) => Promise<Machine>> = {
+      template: async (place) => {
+        await life.step("clone", [refused("clone")])
+        const memory: Memory = { owner: templateOwner, marker: null, isFresh: false }
+        const process = this.spawn(life, place, { memory, memoryBase: "template" })
+        await life.step("cloned")
+        return machineOf(process)
+      },
+      disk: async (place) => {
+        await life.step("boot", [refused("boot")])
+        const memory: Memory = { owner: undefined, marker: null, isFresh: true }
+        const process = this.spawn(life, place, { memory, memoryBase: "empty" })
+        await life.step("booted")
+        return machineOf(process)
+      },
+      memory: async (place) => {
+        await life.step("restore", [refused("restore")])
+        const directory = this.directories.get(place.id)
+        const snapshot = directory?.snapshot
+        if (!directory || !snapshot) throw damaged()
+        const process = this.spawn(life, place, { memory: undefined, memoryBase: snapshot.memoryBase })
+        try {
+          await life.step("restore: load", [refused("load"), damaged])
+          if (!this.processes.has(process.pid)) throw refused("it ended")()
+          if (process.isHung) throw refused("it hangs")()
+          if (snapshot.damage !== "none") throw damaged()
+        } catch (error) {
+          await kill("restore: undo", () => this.processes.get(process.pid))
+          throw error
+        }
+        if (snapshot.diskVersion !== directory.disk?.version) {
+          violation(`${place.id} continues from a memory that its disk has outgrown`)
+        }
+        process.memory = { ...snapshot.memory, isFresh: false }
+        await life.step("restored")
+        return machineOf(process)
+      },
+    }
+
     return {
       ...fake,
       machines: {
         ...fake.machines,
-        clone: (place) =>
-          start(place.id, async () => {
-            await life.step("clone", [refused("clone")])
-            const memory: Memory = { owner: templateOwner, marker: null, isFresh: false }
-            const process = this.spawn(life, place, { memory, memoryBase: "template" })
-            await life.step("cloned")
-            return machineOf(process)
-          }),
-        boot: (place) =>
-          start(place.id, async () => {
-            await life.step("boot", [refused("boot")])
-            const memory: Memory = { owner: undefined, marker: null, isFresh: true }
-            const process = this.spawn(life, place, { memory, memoryBase: "empty" })
-            await life.step("booted")
-            return machineOf(process)
-          }),
-        restore: (place) =>
-          start(place.id, async () => {
-            await life.step("restore", [refused("restore")])
-            const directory = this.directories.get(place.id)
-            const snapshot = directory?.snapshot
-            if (!directory || !snapshot) throw damaged()
-            const process = this.spawn(life, place, { memory: undefined, memoryBase: snapshot.memoryBase })
-            try {
-              await life.step("restore: load", [refused("load"), damaged])
-              if (!this.processes.has(process.pid)) throw refused("it ended")()
-              if (process.isHung) throw refused("it hangs")()
-              if (snapshot.damage !== "none") throw damaged()
-            } catch (error) {
-              await kill("restore: undo", () => this.processes.get(process.pid))
-              throw error
-            }
-            if (snapshot.diskVersion !== directory.disk?.version) {
-              violation(`${place.id} continues from a memory that its disk has outgrown`)
-            }
-            process.memory = { ...snapshot.memory, isFresh: false }
-            await life.step("restored")
-            return machineOf(process)
-          }),
+        start: (place, from) => start(place.id, () => starts[from.kind](place)),
         connect,
         checkDisk: async () => {
           await life.step("check disk")
@@ -302,8 +312,10 @@ export class World {
         usageOf: () => ({ cpuMs: 0, diskBytes: 0, networkBytes: 0 }),
         untouchedMib: async () => undefined,
         availableMemoryMib: () => this.availableMemoryMib,
-        kill: (machine) => kill("kill", () => this.find(machine)),
-        killAll: (id) => kill("kill what is there", () => this.named(id)),
+        kill: (machine) =>
+          "process" in machine
+            ? kill("kill", () => this.find(machine))
+            : kill("kill what is there", () => this.named(machine.id)),
         slotsInUse: () => [],
         growDisk: async (machine) => {
           await life.step("grow disk", [refused("grow disk")])

@@ -25,9 +25,7 @@ export const callsFile = "calls.log"
 /** Calls that change something or can fail; those that only look are left alone. */
 const counted = {
   machines: [
-    "clone",
-    "restore",
-    "boot",
+    "start",
     "connect",
     "checkSnapshot",
     "pause",
@@ -35,7 +33,6 @@ const counted = {
     "saveSnapshot",
     "removeSnapshot",
     "kill",
-    "killAll",
   ],
   disks: ["createSandbox", "removeSandbox", "stampOf"],
   snapshots: ["begin", "copyAhead", "capture", "publish", "abandon", "place", "placeDraft", "remove"],

@@ -272,17 +272,10 @@ export function fakeHost(): FakeHost {
     },
     machines: {
       bootId: "fake",
-      async clone({ id }) {
-        await reach("clone")
-        return run(id, (directory) => systems.clone(directory))
-      },
-      async restore({ id }) {
-        await reach("restore")
-        return run(id, (directory) => systems.restore(directory))
-      },
-      async boot({ id }) {
-        await reach("boot")
-        return run(id, (directory) => systems.boot(directory))
+      async start({ id }, { kind }) {
+        const step = ({ template: "clone", memory: "restore", disk: "boot" } as const)[kind]
+        await reach(step)
+        return run(id, (directory) => systems[step](directory))
       },
       connect: async (id) => connect(at(id)),
       async checkDisk() {
@@ -341,14 +334,15 @@ export function fakeHost(): FakeHost {
       untouchedMib: async () => undefined,
       availableMemoryMib: () => host.availableMemoryMibNow,
       setUrgency() {},
-      async kill({ id, process }) {
-        await reach("kill")
-        host.running.delete(process.pid)
-        end(at(id))
-      },
-      async killAll(id) {
-        for (const [pid, running] of host.running) if (running.directory === at(id)) host.running.delete(pid)
-        end(at(id))
+      async kill(machine) {
+        const directory = at(machine.id)
+        if ("process" in machine) {
+          await reach("kill")
+          host.running.delete(machine.process.pid)
+        } else
+          for (const [pid, running] of host.running)
+            if (running.directory === directory) host.running.delete(pid)
+        end(directory)
       },
       slotsInUse: () => host.slotsInUseNow,
       async growDisk() {
