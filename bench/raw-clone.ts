@@ -56,6 +56,7 @@ export class RawClones {
       connect: (socketPath) => openGuest({ socketPath }),
       tapOf: (id) => (isRoot ? `bht${id.slice(-8)}` : undefined),
       draftOf: (id) => id,
+      onUnshared: () => undefined,
       onDamage: (error) => {
         throw error
       },
@@ -68,7 +69,6 @@ export class RawClones {
       memoryMib: limits.memoryMibDefault,
     })
     if (!template) throw new Error("no template fits: was the binary built from these very sources?")
-    await machines.templates.load(template)
     return new RawClones(machines, template, new Disks({ dataDir }))
   }
 

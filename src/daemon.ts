@@ -246,6 +246,8 @@ export async function openCore(config: Config, log: Log, { wrapHost }: Seam = {}
     connect: (socketPath) => openGuest({ socketPath }),
     tapOf: (id) => tapNetwork?.tapOf(id),
     draftOf: (id) => snapshots.draftOf(id),
+    onUnshared: (sandbox, error) =>
+      log.warn({ sandbox, error }, "a machine's shared memory cannot be opened"),
     onDamage,
   })
   const host: Host = {
@@ -263,8 +265,8 @@ export async function openCore(config: Config, log: Log, { wrapHost }: Seam = {}
         const image = await checks.image(await readImage(config.data_dir, name))
         return { name: image.name, hash: image.hash, file: image.file, diskMib: image.sizeMib }
       },
-      readKernel: async () => checks.kernel(await readKernel(config.data_dir)),
-      readKernelFor: async (image) => checks.kernel(await readKernelFor(config.data_dir, image)),
+      readKernel: async (image) =>
+        checks.kernel(await (image ? readKernelFor(config.data_dir, image) : readKernel(config.data_dir))),
       checkImage: (image, options) => checks.imageOf(image, options),
       repairKernel,
       removeUnused: (neededImages) =>

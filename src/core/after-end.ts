@@ -3,19 +3,23 @@
 import { AppError } from "@bhatti/contract/errors"
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Core, ForWake } from "./core.ts"
-import type { MachineEnd } from "./host.ts"
+import type { Fate } from "./host.ts"
 import { wakeSandbox } from "./power.ts"
 import { rebootsMax } from "./reboots.ts"
 
 /** Limit on the kernel's own text. */
 const panicCharacters = 200
 
-export function endText(
-  end: MachineEnd | undefined,
-  { ranOutOfMemory, isOfThisBoot }: { ranOutOfMemory: boolean; isOfThisBoot: boolean },
-): string {
-  if (ranOutOfMemory) return "the host ran out of memory and ended its machine"
-  switch (end?.how) {
+export function fateText(fate: Fate): string {
+  switch (fate.how) {
+    case "running":
+      return "its guest did not answer"
+    case "out_of_memory":
+      return "the host ran out of memory and ended its machine"
+    case "host_restart":
+      return "its machine ended when the host restarted"
+    case "killed":
+      return "its machine was killed"
     case "poweroff":
       return "it was powered off inside"
     case "reboot":
@@ -23,9 +27,7 @@ export function endText(
     case "agent":
       return "its agent failed and switched it off"
     case "panic":
-      return `its kernel panicked: ${panicLine(end.console)}`
-    default:
-      return isOfThisBoot ? "its machine was killed" : "its machine ended when the host restarted"
+      return `its kernel panicked: ${panicLine(fate.console)}`
   }
 }
 

@@ -94,7 +94,7 @@ async function addSandbox(
   signal: AbortSignal,
 ): Promise<void> {
   const memoryMib = record.state.kind === "cold" ? 0 : record.memoryMib
-  const sizeMib = (await core.host.disks.usedMib(record.id)) + memoryMib
+  const sizeMib = (await core.host.disks.measureMib(record.id, "all")) + memoryMib
   // Other work takes space meanwhile, so the check is repeated before each copy.
   await checkSpace(core, draft.isBeside ? 2 * sizeMib : sizeMib)
   const draftId = `backup-${crypto.randomUUID()}`

@@ -51,7 +51,7 @@ export class DiskQuotas {
     if (kind === "creating") return record.usedMib
     const before = this.#measured.get(record.id)
     const isResting = kind === "cold" && before?.kind === kind && before.looks < restingLooks
-    const mib = isResting ? before.mib : await this.#core.host.disks.countedMib(record.id)
+    const mib = isResting ? before.mib : await this.#core.host.disks.measureMib(record.id, "counted")
     this.#measured.set(record.id, { kind, mib, looks: isResting ? before.looks + 1 : 0 })
     if (mib !== record.usedMib) await this.#core.store.diskUse.setUsed(record.id, mib)
     return mib

@@ -37,8 +37,8 @@ export async function forkSandbox(
   const template = await templateToStart(core, source)
   const secrets = await core.store.secrets.reveal(account.id, input.secrets ?? [])
   checkLimits(account, source)
-  const sizeMib = await core.host.disks.usedMib(source.id)
-  const countedMib = await core.host.disks.countedMib(source.id)
+  const sizeMib = await core.host.disks.measureMib(source.id, "all")
+  const countedMib = await core.host.disks.measureMib(source.id, "counted")
   await checkSpace(core, sizeMib * count + (source.state.kind === "cold" ? 0 : source.memoryMib))
 
   const draftId = `fork-${crypto.randomUUID()}`
@@ -70,8 +70,8 @@ export async function forkSandbox(
     const isLast = copies.length === 1
     await core.destroying.watch(copies, (destroying) =>
       inParallel(copies, startsAtOnce, async (copy) => {
-        const from = { id: draftId, sandboxId: copy.id, isLast, signal: destroying }
-        const { hasMemory } = await core.host.snapshots.placeDraft(from)
+        const from = { id: draftId, sandboxId: copy.id, draft: { isLast }, signal: destroying }
+        const { hasMemory } = await core.host.snapshots.place(from)
         await startCopy(core, copy, template, { env: { ...copy.env, ...secrets }, hasMemory })
         checkStillAwaited(copy, signal)
       }),

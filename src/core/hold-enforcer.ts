@@ -45,7 +45,7 @@ export class HoldEnforcer {
   async enforce(record: SandboxRecord, hold: object): Promise<void> {
     const { machines, disks } = this.#core.host
     const machine = machineOf(record)
-    const mib = await disks.overlayMib(record.id)
+    const mib = await disks.measureMib(record.id, "overlay")
     if (!machine || !this.hasGrown(hold, mib)) return
     const warnings = this.#seen.get(hold)?.warnings ?? 0
     this.#seen.set(hold, { mib, warnings: warnings + 1 })

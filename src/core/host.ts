@@ -51,16 +51,17 @@ export type MachineFrom =
  */
 export type MachineEnd = { how: "poweroff" | "reboot" | "panic" | "agent"; console: string }
 
+/** `out_of_memory`: the host's kernel ended it. `host_restart`: it ran before the host's current boot. */
+export type Fate = MachineEnd | { how: "running" | "out_of_memory" | "host_restart" | "killed" }
+
 export interface Machines {
-  /** Identifies the host's current boot. */
-  readonly bootId: string
   /**
    * Connects to the guest before its machine runs, so that no message is lost. The caller ends both; a start that fails
    * leaves neither.
    */
   start(place: Place, from: MachineFrom): Promise<Started>
   /** Connects to the guest of a machine that runs. */
-  connect(id: string): Promise<Guest>
+  connect(machine: Machine): Promise<Guest>
   /** Throws if damage to a sandbox's disk is detected. `missingMib`: data that the host lost when it went down. */
   checkDisk(id: string): Promise<{ missingMib: number }>
   /** Throws if the disk that belongs to the saved memory is damaged. */
@@ -76,17 +77,11 @@ export interface Machines {
   saveSnapshot(machine: Machine, options?: { draft: string; signal: AbortSignal }): Promise<void>
   removeSnapshot(id: string): Promise<void>
 
-  /** Opens the memory that a running machine shares with this host; the caller closes the descriptor. */
-  openSharedMemory(machine: Machine): number
   isRunning(machine: Machine): boolean
-  /** Returns whether the machine ends by itself within the deadline. */
-  endsWithin(machine: Machine, options: { deadlineMs: number }): Promise<boolean>
-  /** Returns how the guest ended the machine, or undefined if it did not or that is unknown. */
-  endOf(machine: Machine): Promise<MachineEnd | undefined>
+  /** Waits until the machine ends by itself or the deadline has passed. Call it before `kill`, which tidies up. */
+  fateOf(machine: Machine, options: { deadlineMs: number }): Promise<Fate>
   /** Returns how the guest ended the sandbox's last machine. */
   lastEndOf(id: string): Promise<MachineEnd | undefined>
-  /** Returns whether an ended machine that was not killed here was ended for lack of host memory. */
-  ranOutOfMemory(machine: Machine): Promise<boolean>
   find(id: string): Machine | undefined
   /** Resources that the machine has used so far: bytes of its disk and of its network, read and written. */
   usageOf(machine: Machine): { cpuMs: number; diskBytes: number; networkBytes: number }
@@ -116,10 +111,9 @@ export interface TemplateDraft extends AsyncDisposable {
 }
 
 export interface Templates {
+  /** Its memory is loaded, so that its first clone does not wait for that. */
   find(spec: TemplateSpec): Promise<Template | undefined>
   get(id: string): Promise<Template>
-  /** Loads its memory in advance, so that its first clone does not wait for that. */
-  load(template: Template): Promise<void>
   begin(spec: TemplateSpec): Promise<TemplateDraft>
   /** Finished templates: their space, their image, and when each was last requested (time of day). */
   measure(): Promise<{ id: string; mib: number; imageHash: string; lastUsedMs: number }[]>
@@ -137,12 +131,11 @@ export interface Disks {
   stampOf(id: string): Promise<string>
   listSandboxes(): Promise<string[]>
   freeMib(): Promise<number>
-  /** Space taken by the sandbox's disk and other files that its QEMU writes; almost exact; 0 if there is no disk. */
-  overlayMib(id: string): Promise<number>
-  /** Space taken by the sandbox's directory. */
-  usedMib(id: string): Promise<number>
-  /** The same without the memory saved while it is stopped. */
-  countedMib(id: string): Promise<number>
+  /**
+   * Space taken by the sandbox's directory (`all`), by all but the memory saved while it is stopped (`counted`), or by
+   * the disk and other files that its QEMU writes (`overlay`: almost exact; 0 if there is no disk).
+   */
+  measureMib(id: string, part: "all" | "counted" | "overlay"): Promise<number>
 }
 
 /**
@@ -164,13 +157,14 @@ export interface Snapshots {
   /** Turns the draft into a finished copy. */
   publish(id: string): Promise<{ bytes: number }>
   abandon(id: string): Promise<void>
-  /** Copies a finished snapshot into a sandbox that has no directory yet; throws if the snapshot is incomplete. */
-  place(options: { id: string; sandboxId: string; signal: AbortSignal }): Promise<{ hasMemory: boolean }>
-  /** The same for a draft; the last sandbox gets the draft's own files. */
-  placeDraft(options: {
+  /**
+   * Copies a finished snapshot into a sandbox that has no directory yet; throws if the snapshot is incomplete. With
+   * `draft` it copies a draft, whose last sandbox gets the draft's own files.
+   */
+  place(options: {
     id: string
     sandboxId: string
-    isLast: boolean
+    draft?: { isLast: boolean }
     signal: AbortSignal
   }): Promise<{ hasMemory: boolean }>
   remove(id: string): Promise<void>
@@ -233,13 +227,12 @@ export interface Images {
   /** The current image of every name, sorted by name. */
   list(): Promise<InstalledImage[]>
   readImage(name: string): Promise<Image>
-  readKernel(): Promise<Kernel>
+  /** The kernel whose modules the image holds; without an image, the current one. */
+  readKernel(image?: { name: string; hash: string }): Promise<Kernel>
   /**
    * Throws if an image is missing or known to be damaged. `isReadThrough` waits until the whole image has been checked.
    */
   checkImage(image: { name: string; hash: string }, options?: { isReadThrough: boolean }): Promise<void>
-  /** The kernel whose modules the image holds. */
-  readKernelFor(image: { name: string; hash: string }): Promise<Kernel>
   /** Kernel for a boot that repairs the root filesystem. */
   repairKernel(kernel: Kernel): Promise<Kernel & { arguments: string[] } & Disposable>
   /**
@@ -350,8 +343,6 @@ export interface Guest {
   readArchive(options: { path: string }): GuestTransfer
   writeArchive(options: { path: string; owner?: GuestOwner }): GuestTransfer
 
-  /** Memory that the guest's machine shares with this host, for files; opened on demand. */
-  share(open: () => number | undefined): void
   dial(port: number): GuestConnection
   ports(options: { deadlineMs: number }): Promise<ListeningPort[]>
 

@@ -262,7 +262,7 @@ export async function bootFromDisk(
   const { machines, images } = core.host
   // Checked before anything changes: once the right file is put back, the saved memory is good again.
   const { missingMib } = await machines.checkDisk(record.id)
-  const kernel = repair ?? (await images.readKernelFor({ name: record.imageName, hash: record.imageHash }))
+  const kernel = repair ?? (await images.readKernel({ name: record.imageName, hash: record.imageHash }))
   await core.store.sandboxes.setState(record.id, { kind: "waking", fromSnapshot: false })
   const { guest } = await startSandbox(core, record, {
     from: { kind: "disk", template, kernel },

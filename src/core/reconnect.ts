@@ -2,9 +2,9 @@
 
 import { AppError } from "@bhatti/contract/errors"
 import type { SandboxRecord } from "../store/sandboxes.ts"
-import { endText, startAgain } from "./after-end.ts"
+import { fateText, startAgain } from "./after-end.ts"
 import type { Core, ForChannel, ForSettle } from "./core.ts"
-import { connect, dropGuest, refreshAndKeep } from "./guest-channel.ts"
+import { dropGuest, refreshAndKeep } from "./guest-channel.ts"
 import type { Guest, Machine } from "./host.ts"
 import { machineOf, storeHot } from "./machine-of.ts"
 import { markEnded } from "./mark-ended.ts"
@@ -56,18 +56,20 @@ export async function adopt(
     await core.space.keepHalted(record, machine)
     // A paused guest cannot answer.
     await machines.resume(machine)
-    guest = await connect(core, record)
+    guest = await machines.connect(machine)
   } catch (error) {
     if (core.space.heldOf(record) !== undefined) throw error
     const isRefused = error instanceof AppError && !error.retryable
-    if (isRefused || (await machines.endsWithin(machine, { deadlineMs: endDeadlineMs }))) return giveUp(error)
+    const isOver = async () =>
+      (await machines.fateOf(machine, { deadlineMs: endDeadlineMs })).how !== "running"
+    if (isRefused || (await isOver())) return giveUp(error)
     throw new AppError("unavailable", `the machine of sandbox "${record.name}" does not answer`, {
       cause: error,
       hint: "try again in a moment; the daemon's log says why",
     })
   }
   try {
-    await refreshAndKeep(core, record, guest, machine)
+    await refreshAndKeep(core, record, guest)
   } catch (error) {
     // The guest's first write may have found no space.
     await core.space.keepHalted(record, machine)
@@ -95,13 +97,11 @@ export async function repair(core: ForSettle, record: SandboxRecord, reason: str
   if (!machine) return
   const { machines } = core.host
   if (machines.isRunning(machine) && (await adopt(core, record, machine))) return
-  const wasAlive = !(await machines.endsWithin(machine, { deadlineMs: endDeadlineMs }))
+  const fate = await machines.fateOf(machine, { deadlineMs: endDeadlineMs })
   const words = await machines.diagnose(machine)
-  const end = wasAlive ? undefined : await machines.endOf(machine)
-  const ranOutOfMemory = !wasAlive && !end && (await machines.ranOutOfMemory(machine))
   await machines.kill(machine)
-  const isOfThisBoot = machine.process.bootId === machines.bootId
-  const ended = wasAlive ? "its guest did not answer" : endText(end, { ranOutOfMemory, isOfThisBoot })
+  const ended = fateText(fate)
+  const end = "console" in fate ? fate : undefined
   await markEnded(core, record, ended, end)
   core.log.warn({ sandbox: record.id, reason, ...words, ...end }, ended)
   if (end?.how === "reboot") await startAgain(core, record)

@@ -35,7 +35,7 @@ export async function repairByName(
     const record = await core.space.checkInTurn(settled)
     const { machines, images } = core.host
     const template = await templateToStart(core, record)
-    const ordinary = await images.readKernelFor({ name: record.imageName, hash: record.imageHash })
+    const ordinary = await images.readKernel({ name: record.imageName, hash: record.imageHash })
     using kernel = await images.repairKernel(ordinary)
     const machine = machineOf(record)
     if (machine) {

@@ -91,5 +91,5 @@ async function shutDown(
   machine: Machine,
 ): Promise<void> {
   await core.guests.get(id)?.shutdown({ deadlineMs: answerDeadlineMs })
-  await core.host.machines.endsWithin(machine, { deadlineMs: endDeadlineMs })
+  await core.host.machines.fateOf(machine, { deadlineMs: endDeadlineMs })
 }

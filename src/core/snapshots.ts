@@ -25,7 +25,7 @@ export async function createSnapshot(
   const startedAt = core.clock.nowMs()
   const source = await findSandbox(core, account, nameOrId)
   checkCopyable(source)
-  const sizeMib = await core.host.disks.usedMib(source.id)
+  const sizeMib = await core.host.disks.measureMib(source.id, "all")
   await checkSpace(core, sizeMib + (source.state.kind === "cold" ? 0 : source.memoryMib))
   const record = await core.store.snapshots.add(account, name, source, { neededMib: sizeMib })
   return core.turns.take(record.id, async () => {

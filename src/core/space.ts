@@ -142,7 +142,7 @@ export class Space implements SpacePart {
    */
   async insist(record: SandboxRecord): Promise<void> {
     if (this.heldOf(record) !== "disk_quota") return
-    const mib = await this.#core.host.disks.overlayMib(record.id)
+    const mib = await this.#core.host.disks.measureMib(record.id, "overlay")
     const { fromMib } = this.#graces.get(record.id) ?? { fromMib: mib }
     if (!hasGrace(mib - fromMib)) return
     this.#graces.set(record.id, { fromMib, isUsed: true })
@@ -264,7 +264,7 @@ export class Space implements SpacePart {
   async #look(record: SandboxRecord, isHostShort: boolean): Promise<Looked> {
     const machine = machineOf(record)
     const pid = machine?.process.pid ?? 0
-    const mib = await this.#core.host.disks.overlayMib(record.id)
+    const mib = await this.#core.host.disks.measureMib(record.id, "overlay")
     const isShort = isHostShort || this.#isOverQuota(record)
     const before = this.#looks.get(record.id)
     const last = before?.pid === pid ? before : { pid, mib, calmMib: mib }

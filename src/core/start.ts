@@ -60,7 +60,7 @@ export async function startSandbox(
   if (bootReason !== record.bootReason) await core.store.sandboxes.setBootReason(record.id, bootReason)
   const state: SandboxRecord["state"] = { kind: "hot", machine: rememberMachine(machine) }
   await core.store.sandboxes.setState(record.id, state)
-  keepGuest(core, record, guest, machine)
+  keepGuest(core, record, guest)
   if (from.kind === "memory") await machines.removeSnapshot(record.id)
   undo.move()
   return { guest, state }

@@ -72,10 +72,7 @@ export function ofAuthority({ settings }: Pick<Core, "settings">): { authority?:
 /** Returns the template, and builds it if it does not exist; concurrent callers share one build. */
 export async function ensureTemplate(core: ForTemplate, spec: TemplateSpec): Promise<Template> {
   const found = await core.host.templates.find(spec)
-  if (found) {
-    await core.host.templates.load(found)
-    return found
-  }
+  if (found) return found
   const key = JSON.stringify([spec.image.hash, spec.kernel.hash, spec.cpus, spec.memoryMib, spec.authority])
   const making = core.templatesInMaking.get(key) as Promise<Template> | undefined
   if (making) return making
@@ -110,7 +107,6 @@ async function makeTemplate(core: ForTemplate, spec: TemplateSpec): Promise<Temp
   // The image was checked in parallel with the boot; a template built from a damaged image would outlive the damage.
   await core.host.images.checkImage(spec.image, { isReadThrough: true })
   const template = await draft.publish()
-  await templates.load(template)
   core.events.record({
     type: "template.made",
     meta: { ...fields, ms: Math.round(core.clock.nowMs() - startedAt) },

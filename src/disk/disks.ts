@@ -64,29 +64,20 @@ export class Disks {
     return Math.floor((bavail * bsize) / (1024 * 1024))
   }
 
-  /** The size of the files that the machine's QEMU writes on its own. */
-  async overlayMib(id: string): Promise<number> {
-    const files = [this.overlayOf(id), join(this.directoryOf(id), "device-state")]
-    const found = await Promise.all(files.map((path) => stat(path).catch(whenGone({ blocks: 0 }))))
-    return (found.reduce((sum, { blocks }) => sum + blocks, 0) * 512) / (1024 * 1024)
-  }
-
-  async usedMib(id: string): Promise<number> {
-    return await this.#blocksMib(id, () => true)
-  }
-
-  async countedMib(id: string): Promise<number> {
-    return await this.#blocksMib(id, (name) => !savedMemory.test(name))
-  }
-
-  async #blocksMib(id: string, isCounted: (name: string) => boolean): Promise<number> {
+  /** `overlay` counts the files that the machine's QEMU writes on its own. */
+  async measureMib(id: string, part: "all" | "counted" | "overlay"): Promise<number> {
     const directory = this.directoryOf(id)
+    const names =
+      part === "overlay"
+        ? ["disk.qcow2", "device-state"]
+        : await readdir(directory, { recursive: true }).catch(whenGone([]))
     let blocks = 0
-    for (const name of await readdir(directory, { recursive: true }).catch(whenGone([]))) {
-      if (!isCounted(name)) continue
+    for (const name of names) {
+      if (part === "counted" && savedMemory.test(name)) continue
       blocks += (await stat(join(directory, name)).catch(whenGone({ blocks: 0 }))).blocks
     }
-    return Math.ceil((blocks * 512) / (1024 * 1024))
+    const mib = (blocks * 512) / (1024 * 1024)
+    return part === "overlay" ? mib : Math.ceil(mib)
   }
 }
 

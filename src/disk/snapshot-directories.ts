@@ -103,8 +103,10 @@ export class Snapshots {
   async place(options: {
     id: string
     sandboxId: string
+    draft?: { isLast: boolean }
     signal: AbortSignal
   }): Promise<{ hasMemory: boolean }> {
+    if (options.draft) return this.#placeDraft({ ...options, ...options.draft })
     const from = this.#finalOf(options.id)
     const manifest = await readManifest(from)
     const disk = manifest.files[diskFile]
@@ -120,7 +122,7 @@ export class Snapshots {
   }
 
   /** Places a draft's files in a sandbox: the last sandbox gets the files themselves, the others get copies. */
-  async placeDraft(options: {
+  async #placeDraft(options: {
     id: string
     sandboxId: string
     isLast: boolean

@@ -71,12 +71,15 @@ export type MachinesOptions<Guest> = StarterOptions & {
   tapOf: (id: string) => string | undefined
   /** Directory of the draft of a copy. */
   draftOf: (id: string) => string
+  onUnshared: (id: string, error: unknown) => void
   /** Called for damaged files that are taken out of use. */
   onDamage: (error: AppError) => void
 }
 
-export class Machines<Guest extends { close(): void }> {
-  readonly bootId = hostBootId
+type Fate = Omit<GuestEnd, "process"> | { how: "running" | "out_of_memory" | "host_restart" | "killed" }
+type Channel = { close(): void; share(open: () => number | undefined): void }
+
+export class Machines<Guest extends Channel> {
   readonly templates: Templates<Guest>
   readonly #options: MachinesOptions<Guest>
   readonly #templateFiles: TemplateFiles
@@ -114,12 +117,26 @@ export class Machines<Guest extends { close(): void }> {
       return from.kind === "memory" ? this.#restore(here) : this.#boot(here, from.kernel)
     })
     const { process, memoryBase } = started.machine
-    return { machine: { id, process, memoryBase }, guest: started.guest }
+    const machine = { id, process, memoryBase }
+    return { machine, guest: this.#shared(machine, started.guest) }
   }
 
   /** Connects to the guest of a machine that runs. */
-  connect(id: string): Promise<Guest> {
-    return this.#options.connect(agentSocket(this.#at(id)))
+  async connect(machine: Machine): Promise<Guest> {
+    return this.#shared(machine, await this.#options.connect(agentSocket(this.#at(machine.id))))
+  }
+
+  /** Without shared memory, files take the slower path over the channel. */
+  #shared({ id, process }: Machine, guest: Guest): Guest {
+    guest.share(() => {
+      try {
+        return openSharedMemory(process)
+      } catch (error) {
+        this.#options.onUnshared(id, error)
+        return undefined
+      }
+    })
+    return guest
   }
 
   /** A clone of the template runs as soon as its state is loaded. */
@@ -226,17 +243,8 @@ export class Machines<Guest extends { close(): void }> {
     return removeSnapshot(this.#at(id))
   }
 
-  openSharedMemory(machine: Machine): number {
-    return openSharedMemory(machine.process)
-  }
-
   isRunning(machine: Machine): boolean {
     return isAlive(machine.process)
-  }
-
-  /** Returns whether the process exits within the deadline. A machine closes its sockets a moment before it exits. */
-  async endsWithin(machine: Machine, options: { deadlineMs: number }): Promise<boolean> {
-    return isGoneWithin(machine.process, options)
   }
 
   /** Finds a sandbox's running machine, in case a crash prevented its identity from being stored. */
@@ -270,26 +278,19 @@ export class Machines<Guest extends { close(): void }> {
     this.#options.cgroups.setNiceness(machine.id, niceness)
   }
 
-  /** Returns how it ended, if its guest ended it, with the last of its console. */
-  async endOf(machine: Machine): Promise<{ how: GuestEnd["how"]; console: string } | undefined> {
-    const end = await readEnd(this.#at(machine.id))
-    const { pid, startTicks, bootId } = machine.process
-    const isIts =
-      end?.process.pid === pid && end.process.startTicks === startTicks && end.process.bootId === bootId
-    return end && isIts ? { how: end.how, console: end.console } : undefined
+  /** A machine closes its sockets a moment before it exits. */
+  async fateOf({ id, process }: Machine, options: { deadlineMs: number }): Promise<Fate> {
+    if (!(await isGoneWithin(process, options))) return { how: "running" }
+    const end = await readEnd(this.#at(id))
+    if (end && Bun.deepEquals(end.process, process)) return { how: end.how, console: end.console }
+    if (this.#options.cgroups.ranOutOfMemory(id) || wasKilledForMemory(await readKernelLog(), process))
+      return { how: "out_of_memory" }
+    return { how: process.bootId === hostBootId ? "killed" : "host_restart" }
   }
 
   /** Returns the end of the sandbox's last machine, while it is known. */
-  async lastEndOf(id: string): Promise<{ how: GuestEnd["how"]; console: string } | undefined> {
+  lastEndOf(id: string): Promise<Omit<GuestEnd, "process"> | undefined> {
     return readEnd(this.#at(id))
-  }
-
-  /** Returns whether the kernel killed an exited machine for lack of memory. Call before `kill`, which tidies up. */
-  async ranOutOfMemory(machine: Machine): Promise<boolean> {
-    return (
-      this.#options.cgroups.ranOutOfMemory(machine.id) ||
-      wasKilledForMemory(await readKernelLog(), machine.process)
-    )
   }
 
   /** Ends the machine; without its process, whatever a crash has left of it. */

@@ -48,11 +48,6 @@ export class Templates<Guest extends { close(): void }> {
     return this.#files.get(id)
   }
 
-  /** Loads the template's memory in advance, so that its first clone does not wait for that. */
-  async load(template: Template): Promise<void> {
-    await this.#files.memory(template)
-  }
-
   /** Boots the image. Disposal removes what was not published. */
   async begin(
     spec: TemplateSpec,
@@ -81,6 +76,7 @@ export class Templates<Guest extends { close(): void }> {
       publish: async () => {
         const template = await this.#files.publish(draft, machine.process)
         cgroups.remove(groupOf(draft.directory))
+        await this.#files.memory(template)
         return template
       },
       [Symbol.asyncDispose]: () => begun.disposeAsync(),

@@ -16,7 +16,7 @@ beforeEach(async () => {
 afterEach(() => own[Symbol.asyncDispose]())
 
 /** From now on this call of the host takes until its signal is aborted; gives whether it goes on. */
-function hang(step: "copyAhead" | "capture" | "place" | "placeDraft"): () => boolean {
+function hang(step: "copyAhead" | "capture" | "place"): () => boolean {
   let isGoing = false
   own.host.snapshots[step] = async ({ signal }: { signal: AbortSignal }) => {
     isGoing = true
@@ -87,7 +87,7 @@ test("over the source of a fork and of a snapshot whose disk is gone before it i
   }
 })
 
-test.each(["copyAhead", "capture", "placeDraft"] as const)(
+test.each(["copyAhead", "capture", "place"] as const)(
   "over a copy, in %s, and the source goes on",
   async (step) => {
     const isGoing = hang(step)

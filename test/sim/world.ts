@@ -248,7 +248,7 @@ export class World {
       machines: {
         ...fake.machines,
         start: (place, from) => start(place.id, () => starts[from.kind](place)),
-        connect,
+        connect: ({ id }) => connect(id),
         checkDisk: async () => {
           await life.step("check disk")
           return { missingMib: 0 }
@@ -298,13 +298,12 @@ export class World {
           await life.step("snapshot removed")
         },
         isRunning: (machine) => this.find(machine) !== undefined,
-        endsWithin: async (machine) => {
+        fateOf: async (machine) => {
           await life.step("does it end")
-          return this.find(machine) === undefined
+          if (this.find(machine)) return { how: "running" }
+          return { how: machine.process.bootId === String(this.bootId) ? "killed" : "host_restart" }
         },
-        endOf: async () => undefined,
         lastEndOf: async () => undefined,
-        ranOutOfMemory: async () => false,
         find: (id) => {
           const process = this.named(id)
           return process && machineOf(process)
@@ -405,8 +404,8 @@ export class World {
           return { bytes: 1024 }
         },
         abandon: async (id) => void this.drafts.delete(id),
-        place: async ({ id, sandboxId }) => this.#place(life, this.kept.get(id), sandboxId),
-        placeDraft: async ({ id, sandboxId }) => this.#place(life, this.drafts.get(id), sandboxId),
+        place: async ({ id, sandboxId, draft }) =>
+          this.#place(life, (draft ? this.drafts : this.kept).get(id), sandboxId),
         remove: async (id) => {
           await life.step("remove copy")
           this.kept.delete(id)
@@ -449,7 +448,7 @@ export class World {
         stampOf: async (id) => `${this.directories.get(id)?.disk?.version}`,
         listSandboxes: async () => [...this.directories.keys()].filter((id) => id !== templateName),
         freeMib: async () => 100_000,
-        overlayMib: async () => 1,
+        measureMib: async () => 1,
       },
     }
   }
@@ -489,7 +488,6 @@ class SimulatedGuest
       | "shutdown"
       | "trim"
       | "exec"
-      | "share"
       | "close"
     >
 {
@@ -516,7 +514,6 @@ class SimulatedGuest
   }
 
   /** No user of the simulation has files. */
-  share(): void {}
 
   close(): void {
     this.#isClosed = true

@@ -35,8 +35,8 @@ const counted = {
     "kill",
   ],
   disks: ["createSandbox", "removeSandbox", "stampOf"],
-  snapshots: ["begin", "copyAhead", "capture", "publish", "abandon", "place", "placeDraft", "remove"],
-  templates: ["load"],
+  snapshots: ["begin", "copyAhead", "capture", "publish", "abandon", "place", "remove"],
+  templates: ["find"],
 } satisfies { [Part in "machines" | "templates" | "disks" | "snapshots"]: (keyof Host[Part])[] }
 const countedOfNetwork: (keyof Network)[] = ["attach", "linkUp", "detach"]
 const countedOfGuest: (keyof Guest)[] = ["waitReady", "personalise", "refresh", "quiesce"]

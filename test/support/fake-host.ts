@@ -271,13 +271,12 @@ export function fakeHost(): FakeHost {
       async close() {},
     },
     machines: {
-      bootId: "fake",
       async start({ id }, { kind }) {
         const step = ({ template: "clone", memory: "restore", disk: "boot" } as const)[kind]
         await reach(step)
         return run(id, (directory) => systems[step](directory))
       },
-      connect: async (id) => connect(at(id)),
+      connect: async ({ id }) => connect(at(id)),
       async checkDisk() {
         if (host.diskDamage !== undefined)
           throw new AppError("unavailable", host.diskDamage, { retryable: false })
@@ -313,14 +312,14 @@ export function fakeHost(): FakeHost {
       async removeSnapshot(id) {
         host.memories.delete(at(id))
       },
-      openSharedMemory: () => {
-        throw new AppError("unavailable", "a machine that is played shares no memory")
-      },
       isRunning: ({ process }) => host.running.has(process.pid),
-      endsWithin: async ({ process }) => !host.running.has(process.pid),
-      endOf: async () => host.end,
+      async fateOf({ process }) {
+        if (host.running.has(process.pid)) return { how: "running" }
+        if (host.end) return host.end
+        if (host.isOutOfMemory) return { how: "out_of_memory" }
+        return { how: process.bootId === "fake" ? "killed" : "host_restart" }
+      },
       lastEndOf: async () => host.end,
-      ranOutOfMemory: async () => host.isOutOfMemory,
       find(id) {
         const pid = [...host.running].find(([, machine]) => machine.directory === at(id))?.[0]
         if (pid === undefined) return undefined
@@ -357,7 +356,6 @@ export function fakeHost(): FakeHost {
         if (!found) throw new AppError("unavailable", `the template ${id} is missing`, { retryable: false })
         return found
       },
-      async load() {},
       async begin(spec) {
         await reach("template")
         systems.boot("/template")
@@ -397,9 +395,10 @@ export function fakeHost(): FakeHost {
         host.memories.delete(`/fake/${id}`)
         systems.remove(`/fake/${id}`)
       },
-      usedMib: async (id) => Math.ceil(host.overlaysMib.get(id) ?? 1),
-      countedMib: async (id) => Math.ceil(host.overlaysMib.get(id) ?? 1),
-      overlayMib: async (id) => host.overlaysMib.get(id) ?? 1,
+      async measureMib(id, part) {
+        const mib = host.overlaysMib.get(id) ?? 1
+        return part === "overlay" ? mib : Math.ceil(mib)
+      },
       stampOf: async () => "",
       listSandboxes: async () => [...host.directories],
       freeMib: async () => host.freeMibNow,
@@ -463,14 +462,10 @@ export function fakeHost(): FakeHost {
         host.memories.delete(`/draft/${id}`)
         systems.remove(`/draft/${id}`)
       },
-      async place({ id, sandboxId }) {
+      async place({ id, sandboxId, draft }) {
         await reach("place")
-        const hasMemory = host.kept.get(id)?.hasMemory ?? false
-        return placeIn(`/kept/${id}`, sandboxId, hasMemory)
-      },
-      async placeDraft({ id, sandboxId }) {
-        await reach("place")
-        return placeIn(`/draft/${id}`, sandboxId, host.memories.has(`/draft/${id}`))
+        if (draft) return placeIn(`/draft/${id}`, sandboxId, host.memories.has(`/draft/${id}`))
+        return placeIn(`/kept/${id}`, sandboxId, host.kept.get(id)?.hasMemory ?? false)
       },
       async remove(id) {
         host.kept.delete(id)
@@ -504,7 +499,6 @@ export function fakeHost(): FakeHost {
         return { name, hash: "image", file: "/image", diskMib: 8192 }
       },
       readKernel: async () => kernel,
-      readKernelFor: async () => kernel,
       checkImage: async () => undefined,
       repairKernel: async (given) => ({
         ...given,
@@ -851,8 +845,6 @@ class FakeGuest implements Guest {
       return { ...refusedTransfer(error), connected: refused, result: refused }
     }
   }
-
-  share(): void {}
 
   async ports(): Promise<{ port: number; address: string }[]> {
     return [3000, 22].map((port) => ({ port, address: "127.0.0.1" }))
