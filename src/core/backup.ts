@@ -69,7 +69,7 @@ export async function backUp(
   if (draft.isBeside) await checkSpace(core, await draft.commonMib())
   await draft.addCommon()
   report("the database")
-  const { mark, gone } = await draft.writing(() => core.store.backUp(draft.databasePath, copied))
+  const { mark, gone } = await draft.addDatabase((file) => core.store.backUp(file, copied))
   for (const { kind, id } of gone) await draft.remove(kind, id)
   signal.throwIfAborted()
   report("comparing")

@@ -255,7 +255,7 @@ export async function bootFromDisk(
   record: SandboxRecord,
   template: Template,
   reason: string,
-  repair?: Kernel & { arguments: string[] },
+  repair?: Kernel,
 ): Promise<Guest> {
   core.destroying.check(record)
   using _memory = core.memory.promise(bootedMib(record.memoryMib))

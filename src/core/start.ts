@@ -19,7 +19,7 @@ export type StartFrom =
   | { kind: "template"; prepare: () => Promise<Template> }
   /** Saved memory, which is removed as soon as the sandbox runs: the disk no longer matches it then. */
   | { kind: "memory"; template: Template }
-  | { kind: "disk"; template: Template; kernel: Kernel & { arguments?: string[] } }
+  | { kind: "disk"; template: Template; kernel: Kernel }
 
 export type Start = {
   from: StartFrom

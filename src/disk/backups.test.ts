@@ -49,7 +49,7 @@ async function backUp(): Promise<void> {
   const draft = await backups().begin(path("backup"))
   await draft.addSandbox("sb_1", "draft")
   await draft.addCommon()
-  writeFileSync(draft.databasePath, "database")
+  await draft.addDatabase(async (path) => writeFileSync(path, "database"))
   await draft.finish({ version: "1", mark: "mark" })
 }
 

@@ -87,10 +87,6 @@ export class BackupDraft {
     return this.#isFull
   }
 
-  get databasePath(): string {
-    return join(this.#directory, "bhatti.db")
-  }
-
   /** Adds the copy of a sandbox that was made for the backup. */
   async addSandbox(id: string, draft: string): Promise<void> {
     await this.#add("sandboxes", id, `${this.#target.draftOf(draft)}/.`)
@@ -98,6 +94,10 @@ export class BackupDraft {
 
   async addSnapshot(id: string): Promise<void> {
     await this.#add("snapshots", id, join(this.#dataDir, "snapshots", id, "."))
+  }
+
+  async addDatabase<Result>(copy: (path: string) => Promise<Result>): Promise<Result> {
+    return this.#writing(() => copy(join(this.#directory, "bhatti.db")))
   }
 
   async commonMib(): Promise<number> {
@@ -115,7 +115,7 @@ export class BackupDraft {
   async addCommon(): Promise<void> {
     for (const part of await this.#commonParts()) {
       try {
-        await this.writing(() => copy(["--parents", part], this.#directory, this.#dataDir))
+        await this.#writing(() => copy(["--parents", part], this.#directory, this.#dataDir))
       } catch (error) {
         // A part removed meanwhile has no sandbox that depends on it.
         if (await exists(join(this.#dataDir, part))) throw error
@@ -130,7 +130,7 @@ export class BackupDraft {
   }
 
   async finish(about: { version: string; mark: string }): Promise<{ bytes: number }> {
-    return await this.writing(async () => {
+    return await this.#writing(async () => {
       const markPath = join(this.#directory, "installation.json")
       await writeSynced(markPath, about.mark)
       await run(["sync", "--file-system", this.#directory])
@@ -152,7 +152,7 @@ export class BackupDraft {
   }
 
   /** Runs work that writes there; an out-of-space error names the backup's disk. */
-  async writing<Result>(work: () => Promise<Result>): Promise<Result> {
+  async #writing<Result>(work: () => Promise<Result>): Promise<Result> {
     try {
       return await work()
     } catch (cause) {
@@ -170,7 +170,7 @@ export class BackupDraft {
   async #add(folder: string, id: string, from: string): Promise<void> {
     const to = join(this.#directory, folder, id)
     try {
-      await this.writing(async () => {
+      await this.#writing(async () => {
         await mkdir(join(this.#directory, folder), { recursive: true, mode: 0o700 })
         await copy([from], to)
       })

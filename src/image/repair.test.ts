@@ -14,7 +14,7 @@ test("a repair's initramfs has the ordinary one's files, and e2fsck with its loa
       initramfs,
       packCpio([{ kind: "file", path: "init", mode: 0o755, content: Buffer.from("agent") }]),
     )
-    using kernel = await repairKernel({ vmlinux: "/vmlinux", initramfs })
+    using kernel = await repairKernel({ hash: "kernel", vmlinux: "/vmlinux", initramfs })
     expect(kernel.arguments).toEqual(["bhatti.repair"])
     const bytes = readFileSync(kernel.initramfs)
     expect(bytes.subarray(0, 6).toString()).toBe("070701")

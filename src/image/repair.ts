@@ -18,12 +18,10 @@ const archiveAlignment = 512
 /** The argument that `agent/repair.go` looks for on the kernel's command line. */
 export const repairArguments = ["bhatti.repair"]
 
-type Kernel = { vmlinux: string; initramfs: string }
+type Kernel = { hash: string; vmlinux: string; initramfs: string }
 
 /** Dispose of it once the machine has started. */
-export async function repairKernel<K extends Kernel>(
-  kernel: K,
-): Promise<K & { arguments: string[] } & Disposable> {
+export async function repairKernel(kernel: Kernel): Promise<Kernel & { arguments: string[] } & Disposable> {
   const parts = [await readFile(kernel.initramfs), packCpio(await repairEntries())]
   const padded = parts.map((part) =>
     Buffer.concat([part, Buffer.alloc(-part.length & (archiveAlignment - 1))]),

@@ -49,7 +49,7 @@ import {
   type StarterOptions,
 } from "./starter.ts"
 import { StderrPipes } from "./stderr.ts"
-import { type Template, TemplateFiles } from "./template-files.ts"
+import { type MachineKernel, type Template, TemplateFiles } from "./template-files.ts"
 import { Templates } from "./templates.ts"
 
 const qmpDeadlineMs = 10_000
@@ -62,7 +62,7 @@ const mebibyte = 1024 * 1024
 export type Machine = Omit<MachineIn, "directory"> & { id: string }
 /** A sandbox whose disk exists, for the start of its machine. */
 export type Place = { id: string; template: Template; slot: number; diskMib: number }
-type Kernel = { vmlinux: string; initramfs: string; arguments?: string[] }
+type Kernel = MachineKernel & { arguments?: string[] }
 export type From = { kind: "template" } | { kind: "memory" } | { kind: "disk"; kernel: Kernel }
 
 export type MachinesOptions<Guest> = StarterOptions & {

@@ -21,8 +21,8 @@ async function open(): Promise<Subject> {
   }
   void goOn()
   const spec = {
-    image: { name: "minimal", hash: "image", file: "/image", diskMib: 8192 },
-    kernel: { hash: "kernel", vmlinux: "/vmlinux", initramfs: "/initramfs", version: "6.1" },
+    image: { name: "minimal", hash: "image", diskMib: 8192 },
+    kernel: { hash: "kernel" },
     cpus: 1,
     memoryMib: 512,
   }

@@ -135,7 +135,7 @@ export type Held = { reached: Promise<void>; release: () => void }
 export function fakeHost(): FakeHost {
   let nextPid = 1000
   const holds = new Map<string, { reach: () => void; released: Promise<void> }>()
-  const kernel: Kernel = { hash: "kernel", vmlinux: "/vmlinux", initramfs: "/initramfs", version: "6.1" }
+  const kernel: Kernel = { hash: "kernel" }
   const template: Template = { id: "template-1", diskMib: 8192 }
   const templates = new Map<string, Template>()
   let nextTemplate = 1
@@ -405,7 +405,6 @@ export function fakeHost(): FakeHost {
     },
     backups: {
       begin: async (directory) => ({
-        databasePath: `${directory}/bhatti.db`,
         isBeside: true,
         isFull: false,
         async addSandbox() {
@@ -415,7 +414,7 @@ export function fakeHost(): FakeHost {
           host.freeMibNow -= host.backupPartMib
         },
         commonMib: async () => 1,
-        writing: (work) => work(),
+        addDatabase: (copy) => copy(`${directory}/bhatti.db`),
         addCommon: async () => undefined,
         remove: async () => undefined,
         finish: async () => ({ bytes: 0 }),

@@ -1,0 +1,34 @@
+/** Images and kernels. */
+
+/** Read from the host; only its adapters know where the files are. */
+export type Image = { name: string; hash: string; diskMib: number }
+export type Kernel = { hash: string }
+
+/** `usedMib` is its space on the host, `installedAt` an ISO time. */
+export type InstalledImage = {
+  name: string
+  hash: string
+  diskMib: number
+  usedMib: number
+  kernelVersion: string
+  installedAt: string
+}
+
+export interface Images {
+  /** The current image of every name, sorted by name. */
+  list(): Promise<InstalledImage[]>
+  readImage(name: string): Promise<Image>
+  /** The kernel whose modules the image holds; without an image, the current one. */
+  readKernel(image?: { name: string; hash: string }): Promise<Kernel>
+  /**
+   * Throws if an image is missing or known to be damaged. `isReadThrough` waits until the whole image has been checked.
+   */
+  checkImage(image: { name: string; hash: string }, options?: { isReadThrough: boolean }): Promise<void>
+  /** Kernel for a boot that repairs the root filesystem. */
+  repairKernel(kernel: Kernel): Promise<Kernel & Disposable>
+  /**
+   * Removes images (and their kernels) that nothing depends on and that are not used next; returns their names for the
+   * log.
+   */
+  removeUnused(neededImages: ReadonlySet<string>): Promise<string[]>
+}

@@ -1,0 +1,35 @@
+/** Templates, which machines are cloned from, and their making. */
+
+import type { Guest } from "./guests.ts"
+import type { Image, Kernel } from "./images.ts"
+
+/** `authority` is the digest of the certificates that the guest is made to trust. */
+export type TemplateSpec = {
+  image: Image
+  kernel: Kernel
+  cpus: number
+  memoryMib: number
+  authority?: string
+}
+export type Template = { id: string; diskMib: number }
+
+/** A template being made: its guest has booted. Disposal removes what was not published. */
+export interface TemplateDraft extends AsyncDisposable {
+  readonly guest: Guest
+  diagnose(): Promise<{ qemu: string; console: string }>
+  /** Freezes the machine, ends it, and makes the template visible. */
+  publish(): Promise<Template>
+}
+
+export interface Templates {
+  /** Its memory is loaded, so that its first clone does not wait for that. */
+  find(spec: TemplateSpec): Promise<Template | undefined>
+  get(id: string): Promise<Template>
+  begin(spec: TemplateSpec): Promise<TemplateDraft>
+  /** Finished templates: their space, their image, and when each was last requested (time of day). */
+  measure(): Promise<{ id: string; mib: number; imageHash: string; lastUsedMs: number }[]>
+  /** Returns false if the template was requested within that time; it stays. */
+  remove(id: string, options: { unusedForMs: number }): Promise<boolean>
+  /** Removes unfinished templates of an earlier run, and their machines. */
+  removeUnfinished(): Promise<void>
+}
