@@ -221,7 +221,7 @@ export async function openCore(config: Config, log: Log, { wrapHost }: Seam = {}
     level: config.confinement,
     uid: uidBase,
     cgroups,
-    patienceSec: config.kvm_probe_seconds,
+    silenceMaxSec: config.kvm_probe_seconds,
   })
 
   const snapshots = new Snapshots({ dataDir: config.data_dir, disks })

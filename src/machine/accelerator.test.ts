@@ -29,7 +29,7 @@ type Choice = {
   device?: string
   identity?: string
   kernel?: string
-  patienceSec?: number
+  silenceMaxSec?: number
 }
 
 function choose(script: string, options: Choice = {}) {
@@ -55,7 +55,7 @@ function choose(script: string, options: Choice = {}) {
     level: "reduced",
     uid: undefined,
     cgroups: Cgroups.open({ mountPoint: "/no-such-directory", dataDir: directory }),
-    patienceSec: options.patienceSec ?? 1,
+    silenceMaxSec: options.silenceMaxSec ?? 1,
     device: join(directory, options.device ?? "kvm"),
   })
 }
@@ -141,10 +141,10 @@ test("what was found holds until QEMU, the kernel, the device or the patience is
   rmSync(join(directory, "kvm"))
   writeFileSync(join(directory, "kvm"), "", { mode: 0o600 })
   expect((await choose("exit 1")).accelerator).toBe("tcg")
-  expect((await choose(good, { patienceSec: 2 })).accelerator).toBe("kvm")
+  expect((await choose(good, { silenceMaxSec: 2 })).accelerator).toBe("kvm")
   expect(runs()).toBe(5)
   await forgetProbe({ dataDir: directory })
-  expect((await choose("exit 1", { patienceSec: 2 })).accelerator).toBe("tcg")
+  expect((await choose("exit 1", { silenceMaxSec: 2 })).accelerator).toBe("tcg")
   expect(runs()).toBe(6)
 })
 

@@ -39,7 +39,7 @@ type ProbeInput = {
   uid: number | undefined
   cgroups: Cgroups
   /** How long a guest may stay silent. */
-  patienceSec: number
+  silenceMaxSec: number
   device?: string
 }
 
@@ -100,7 +100,7 @@ async function tryKvm(input: ProbeInput): Promise<{ problem: string | undefined;
         fileBytesMax: probeBytesMax,
       },
       directory: join(input.dataDir, "jail"),
-      patienceMs: input.patienceSec * 1000,
+      silenceMaxMs: input.silenceMaxSec * 1000,
     })
   } finally {
     cgroups.remove(groupName)
@@ -139,14 +139,14 @@ async function recall(input: ProbeInput): Promise<ProbeResult | undefined> {
   return isFresh ? memory : undefined
 }
 
-function circumstancesOf({ qemu, kernel, jail, level, uid, patienceSec, device }: ProbeInput): string {
+function circumstancesOf({ qemu, kernel, jail, level, uid, silenceMaxSec, device }: ProbeInput): string {
   const facts = [
     qemu.identity,
     kernel.hash,
     jail.root,
     level,
     uid ?? "own",
-    patienceSec,
+    silenceMaxSec,
     deviceIdentity(device),
   ]
   return facts.join("; ")

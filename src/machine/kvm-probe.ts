@@ -18,8 +18,8 @@ import { type Confinement, killProcess, launch } from "./process.ts"
 const probeWords = "bhatti-probe-ok"
 const killDeadlineMs = 10_000
 const roundMs = 10
-/** However much a guest prints, the probe gives up after this many times its patience. */
-const patiencesMax = 24
+/** However much a guest prints, the probe gives up after this many times the longest silence. */
+const silencesMax = 24
 /** Limit on its last output in a reason. */
 const tailLength = 160
 
@@ -32,7 +32,7 @@ export async function probeKvm(options: {
   /** Directory for the console and for files that a killed daemon leaves. */
   directory: string
   /** How long a guest may stay silent. */
-  patienceMs: number
+  silenceMaxMs: number
 }): Promise<ProbeResult> {
   const { directory } = options
   const startedMs = performance.now()
@@ -45,7 +45,7 @@ export async function probeKvm(options: {
   try {
     process = await startProbe(options, logPath)
     if (process !== undefined) writeFileSync(leftPath, JSON.stringify(process), { mode: 0o600 })
-    return result(await waitForWords(process, { logPath, patienceMs: options.patienceMs }))
+    return result(await waitForBoot(process, { logPath, silenceMaxMs: options.silenceMaxMs }))
   } catch (error) {
     if (!(error instanceof AppError)) throw error
     return result(error.message)
@@ -79,9 +79,9 @@ async function startProbe(
 }
 
 /** Output from the guest restarts the timeout, so that a slow host is not mistaken for a broken one. */
-async function waitForWords(
+async function waitForBoot(
   process: ProcessIdentity | undefined,
-  { logPath, patienceMs }: { logPath: string; patienceMs: number },
+  { logPath, silenceMaxMs }: { logPath: string; silenceMaxMs: number },
 ): Promise<string | undefined> {
   const startedMs = performance.now()
   let heardMs = startedMs
@@ -99,9 +99,9 @@ async function waitForWords(
     const nowMs = performance.now()
     const last = lastWords(logPath)
     if (!lives) return `QEMU says: ${last === "" ? "nothing, and ends" : last}`
-    if (nowMs - heardMs > patienceMs || nowMs - startedMs > patienceMs * patiencesMax) {
+    if (nowMs - heardMs > silenceMaxMs || nowMs - startedMs > silenceMaxMs * silencesMax) {
       const silence = `${seconds(nowMs - heardMs)} s of silence, ${seconds(nowMs - startedMs)} s in all`
-      return `a guest under it did not start: ${silence}, kvm_probe_seconds is ${patienceMs / 1000}${last === "" ? "" : `; last words: ${last}`}`
+      return `a guest under it did not start: ${silence}, kvm_probe_seconds is ${silenceMaxMs / 1000}${last === "" ? "" : `; last words: ${last}`}`
     }
     await Bun.sleep(roundMs)
   }

@@ -19,7 +19,7 @@ import { destinationOf, ownerOf, type Zone } from "./routing.ts"
 import { aliasTimeouts, apiTimeouts, type Connected, type Upstreams } from "./upstreams.ts"
 
 /** Shared by all connections. */
-export type Surroundings = {
+export type ConnectionParts = {
   core: Core
   zone: Zone
   connectionLimits: ConnectionLimits
@@ -43,7 +43,7 @@ type Running<Outcome> = { run(): Promise<Outcome>; check(nowMs: number): void; s
 export class ClientConnection implements Visitor {
   readonly #peer: SocketPeer
   readonly #facts: ClientFacts
-  readonly #around: Surroundings
+  readonly #parts: ConnectionParts
   #upstream: Kept | undefined
   #running: Running<unknown> | undefined
   /** Set while a request is handled or its upstream is kept: the alias that can cut this connection off. */
@@ -51,10 +51,10 @@ export class ClientConnection implements Visitor {
   #waiting: { sinceMs: number; forMs: number } | undefined
   #leftAtMs: number | undefined
 
-  constructor(peer: SocketPeer, facts: ClientFacts, around: Surroundings) {
+  constructor(peer: SocketPeer, facts: ClientFacts, parts: ConnectionParts) {
     this.#peer = peer
     this.#facts = facts
-    this.#around = around
+    this.#parts = parts
   }
 
   /** Serves until the client or we close the connection. Rejects only for a bug. */
@@ -124,12 +124,12 @@ export class ClientConnection implements Visitor {
     if (expected.some((value) => value.toLowerCase() !== "100-continue")) {
       return this.#refuse(request, { status: 417, message: "the only expectation is 100-continue" })
     }
-    const destination = destinationOf(request, { zone: this.#around.zone, peer: this.#facts.peer })
+    const destination = destinationOf(request, { zone: this.#parts.zone, peer: this.#facts.peer })
     switch (destination.kind) {
       case "nowhere":
         return this.#refuse(request, {
           status: 421,
-          message: `published ports are one name below ${this.#around.zone.domain}`,
+          message: `published ports are one name below ${this.#parts.zone.domain}`,
         })
       case "alias":
         return this.#serveAlias(request, destination.alias)
@@ -139,7 +139,7 @@ export class ClientConnection implements Visitor {
         return this.#serveApiSocket(request)
       case "api":
         this.#dropUpstream()
-        return this.#run(new ApiRequest({ ...this.#sharedWith(request), api: this.#around.api }))
+        return this.#run(new ApiRequest({ ...this.#sharedWith(request), api: this.#parts.api }))
     }
   }
 
@@ -155,7 +155,7 @@ export class ClientConnection implements Visitor {
   }
 
   async #serveAlias(request: RequestHead, alias: string): Promise<boolean> {
-    const { connectionLimits, trustedProxies } = this.#around
+    const { connectionLimits, trustedProxies } = this.#parts
     const client = trustedProxies.clientBehind(this.#facts.peer, valuesOf(request.headers, "x-forwarded-for"))
     const decision = connectionLimits.request({
       client: limitKey(client),
@@ -176,7 +176,7 @@ export class ClientConnection implements Visitor {
 
   async #serveApiSocket(request: RequestHead): Promise<boolean> {
     this.#dropUpstream()
-    const upstream = await this.#around.upstreams.connectApi()
+    const upstream = await this.#parts.upstreams.connectApi()
     const rest = { timeouts: apiTimeouts, isUpstreamReused: false }
     const running = new ProxiedRequest({ ...this.#sharedWith(request), upstream, ...rest })
     try {
@@ -227,7 +227,7 @@ export class ClientConnection implements Visitor {
 
   async #connect(alias: string): Promise<Connected> {
     this.#dropUpstream()
-    const { connectionLimits, upstreams } = this.#around
+    const { connectionLimits, upstreams } = this.#parts
     if (!connectionLimits.enter(alias, this)) {
       const refusal = { status: 503, message: "too many connections to this address", retryAfterSec: 1 }
       return { kind: "refused", refusal }
@@ -250,13 +250,13 @@ export class ClientConnection implements Visitor {
   #dropUpstream(): void {
     this.#upstream?.peer.close()
     this.#upstream = undefined
-    if (this.#enteredAlias !== undefined) this.#around.connectionLimits.leave(this.#enteredAlias, this)
+    if (this.#enteredAlias !== undefined) this.#parts.connectionLimits.leave(this.#enteredAlias, this)
     this.#enteredAlias = undefined
   }
 
   /** A proxy on this host asks whether it may get a certificate for a name. */
   async #answerAsk(request: RequestHead, query: string): Promise<boolean> {
-    const { connectionLimits, core, zone } = this.#around
+    const { connectionLimits, core, zone } = this.#parts
     const decision = connectionLimits.ask(performance.now())
     if (decision.kind === "refused") {
       const retryAfterSec = Math.ceil(decision.retryAfterMs / 1000)

@@ -12,7 +12,7 @@ import type { Core } from "../core/core.ts"
 import { limitKey, plainAddress, TrustedProxies } from "../lib/client-address.ts"
 import type { Api } from "./api-request.ts"
 import { type Certificate, type CertificatePaths, readCertificate, stampOf } from "./certificate.ts"
-import { ClientConnection, type Surroundings } from "./client-connection.ts"
+import { ClientConnection, type ConnectionParts } from "./client-connection.ts"
 import { ConnectionLimits } from "./connection-limits.ts"
 import { SocketPeer } from "./peer.ts"
 import type { Zone } from "./routing.ts"
@@ -35,10 +35,10 @@ const certificateCheckEveryMs = 10_000
 export class Front {
   readonly #core: Core
   readonly #options: FrontOptions
-  readonly #around: Surroundings
+  readonly #parts: ConnectionParts
   readonly #connections = new Set<ClientConnection>()
   readonly #timers: Timer[] = []
-  readonly #cutOff = (alias: string): void => this.#around.connectionLimits.cutOff(alias)
+  readonly #cutOff = (alias: string): void => this.#parts.connectionLimits.cutOff(alias)
   #listener: Bun.TCPSocketListener<SocketPeer | undefined>
   #certificateStamp: string | undefined
 
@@ -46,7 +46,7 @@ export class Front {
     this.#core = core
     this.#options = options
     const connectionLimits = new ConnectionLimits(options.rateLimits)
-    this.#around = {
+    this.#parts = {
       core,
       zone: options.zone,
       connectionLimits,
@@ -119,11 +119,11 @@ export class Front {
   }
 
   #open(peer: SocketPeer, remoteAddress: string): void {
-    const { connectionLimits, trustedProxies } = this.#around
+    const { connectionLimits, trustedProxies } = this.#parts
     const address = plainAddress(remoteAddress)
     const isTrusted = trustedProxies.has(address)
     const scheme = this.#options.tls ? "https" : "http"
-    const connection = new ClientConnection(peer, { peer: address, isTrusted, scheme }, this.#around)
+    const connection = new ClientConnection(peer, { peer: address, isTrusted, scheme }, this.#parts)
     this.#connections.add(connection)
     const countedAs = isTrusted ? undefined : limitKey(address)
     const isAdmitted = connectionLimits.openConnection(countedAs)
