@@ -3,7 +3,7 @@
 import { AppError } from "@bhatti/contract/errors"
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Core, OnHost } from "./core.ts"
-import type { Machine, Place, Template } from "./host.ts"
+import type { Machine, MachinePlace, Template } from "./host.ts"
 
 export function machineOf(record: SandboxRecord): Machine | undefined {
   const { state } = record
@@ -32,7 +32,7 @@ export async function storeHot(
 export function placeOf(
   { id, slot, diskMib }: Pick<SandboxRecord, "id" | "slot" | "diskMib">,
   template: Template,
-): Place {
+): MachinePlace {
   return { id, slot, diskMib, template }
 }
 

@@ -9,7 +9,7 @@ import { link, mkdir, readdir, rename, rm, stat } from "node:fs/promises"
 import { join } from "node:path"
 import { AppError } from "@bhatti/contract/errors"
 import { z } from "zod"
-import { publish, syncPath, writeSynced } from "../lib/durable.ts"
+import { renameDurably, syncPath, writeSynced } from "../lib/durable.ts"
 import { errorCodeOf } from "../lib/error-code.ts"
 import { openSealedJson, sealJson } from "../lib/sealed-json.ts"
 import { fileChecksum } from "../lib/sparse-file.ts"
@@ -87,7 +87,7 @@ export class Snapshots {
       }
       await writeSynced(join(draft, manifestFile), sealJson(manifest))
       if (manifest.files[memoryPages]) await syncPath(join(draft, memoryDirectory))
-      await publish(draft, this.#finalOf(id))
+      await renameDurably(draft, this.#finalOf(id))
     } catch (cause) {
       throw asDiskFull(cause)
     }

@@ -7,7 +7,7 @@ import { statSync } from "node:fs"
 import { chmod, link, mkdir, mkdtemp, readdir, rename, rm } from "node:fs/promises"
 import { basename, dirname, join } from "node:path"
 import { AppError } from "@bhatti/contract/errors"
-import { publish, syncPath } from "../lib/durable.ts"
+import { renameDurably, syncPath } from "../lib/durable.ts"
 import { errorCodeOf } from "../lib/error-code.ts"
 import { exists } from "../lib/missing-files.ts"
 import { runProgram } from "../lib/program.ts"
@@ -37,7 +37,7 @@ export async function commitDirectory(
     await syncPath(join(beside.path, entry.name))
   }
   try {
-    await publish(beside.path, target)
+    await renameDurably(beside.path, target)
   } catch (error) {
     if (!isAlreadyThere(error)) throw error
   }
@@ -64,7 +64,7 @@ export async function replaceByLink(source: string, target: string): Promise<voi
   await using beside = await makeBeside(target)
 
   await commitLink(source, join(beside.path, "link"))
-  await publish(join(beside.path, "link"), target)
+  await renameDurably(join(beside.path, "link"), target)
 }
 
 /** Removes a directory atomically, since others may be reading it. */
@@ -82,7 +82,7 @@ export async function commitText(target: string, text: string): Promise<void> {
   const file = join(beside.path, "text")
   await Bun.write(file, text)
   await chmod(file, 0o644)
-  await publish(file, target)
+  await renameDurably(file, target)
 }
 
 /** A separate file with the same content: damage to one leaves the other intact. */
@@ -93,7 +93,7 @@ export async function commitCopy(source: string, target: string): Promise<void> 
   await runProgram(["cp", "--reflink=auto", "--sparse=always", "--preserve=mode", source, copy], {
     deadlineMs: copyDeadlineMs,
   })
-  await publish(copy, target)
+  await renameDurably(copy, target)
 }
 
 async function makeParent(target: string): Promise<void> {

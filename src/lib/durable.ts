@@ -20,7 +20,7 @@ export async function writeSynced(
 }
 
 /** Puts a finished file or directory in its final place. A file replaces an earlier one, a directory an empty one. */
-export async function publish(beside: string, final: string): Promise<void> {
+export async function renameDurably(beside: string, final: string): Promise<void> {
   await syncPath(beside)
   await rename(beside, final)
   await syncPath(dirname(final))

@@ -61,7 +61,7 @@ const mebibyte = 1024 * 1024
 /** A machine of a sandbox, which it has the id of. */
 export type Machine = Omit<MachineIn, "directory"> & { id: string }
 /** A sandbox whose disk exists, for the start of its machine. */
-export type Place = { id: string; template: Template; slot: number; diskMib: number }
+export type MachinePlace = { id: string; template: Template; slot: number; diskMib: number }
 type Kernel = MachineKernel & { arguments?: string[] }
 export type From = { kind: "template" } | { kind: "memory" } | { kind: "disk"; kernel: Kernel }
 
@@ -103,7 +103,7 @@ export class Machines<Guest extends Channel> {
   }
 
   /** Starts the machine, which runs when this returns, with the daemon connected to its guest. */
-  async start({ id, ...place }: Place, from: From): Promise<{ machine: Machine; guest: Guest }> {
+  async start({ id, ...place }: MachinePlace, from: From): Promise<{ machine: Machine; guest: Guest }> {
     const directory = this.#at(id)
     const paths = {
       name: id,

@@ -2,7 +2,7 @@
 
 import { mkdir, open, rename, rm, writeFile } from "node:fs/promises"
 import { join } from "node:path"
-import { publish, syncPath } from "../lib/durable.ts"
+import { renameDurably, syncPath } from "../lib/durable.ts"
 import { bindDisk, diskPathOf } from "./bound-disk.ts"
 import { saveDeviceState } from "./device-state.ts"
 import { diskFull, isFull } from "./full-disk.ts"
@@ -67,7 +67,7 @@ export async function saveSnapshot(
     const parts = ["state", "memory", manifestName].map((name) => join(beside, name))
     await Promise.all([...parts, diskPathOf(machine.directory)].map(syncPath))
     await rm(final, { recursive: true, force: true })
-    await publish(beside, final)
+    await renameDurably(beside, final)
   }
   undo.move()
 }

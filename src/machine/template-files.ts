@@ -18,7 +18,7 @@ import { mkdir, readdir, readFile, rm, stat } from "node:fs/promises"
 import { basename, isAbsolute, join, relative } from "node:path"
 import { AppError } from "@bhatti/contract/errors"
 import { z } from "zod"
-import { publish, syncPath, writeSynced } from "../lib/durable.ts"
+import { renameDurably, syncPath, writeSynced } from "../lib/durable.ts"
 import { isMissing, unlessMissing } from "../lib/missing-files.ts"
 import { createMemoryFile } from "../lib/posix.ts"
 import type { ProcessIdentity } from "../lib/process-identity.ts"
@@ -257,7 +257,7 @@ export class TemplateFiles {
     }
     for (const path of [draft.statePath, draft.diskPath, draft.blankOverlayPath]) await syncPath(path)
     await writeSynced(join(draft.directory, "manifest.json"), sealJson(manifest))
-    await publish(draft.directory, draft.finalDirectory)
+    await renameDurably(draft.directory, draft.finalDirectory)
     return this.get(draft.finalDirectory.slice(this.#directory.length + 1))
   }
 

@@ -30,7 +30,7 @@ export type GuestSubject = Subject & {
 }
 
 type Started = { id: string; slot: number; machine: Machine; guest: Guest }
-type Place = Pick<Started, "id" | "slot">
+type SandboxPlace = Pick<Started, "id" | "slot">
 
 /** Enough for an emulated guest on a busy host. */
 const deadlineMs = 30_000
@@ -38,7 +38,7 @@ const neverAborted = new AbortController().signal
 
 class Sandboxes {
   readonly #subject: Subject
-  readonly #started: Place[] = []
+  readonly #started: SandboxPlace[] = []
   #next = 1
 
   constructor(subject: Subject) {
@@ -49,7 +49,7 @@ class Sandboxes {
     return this.#subject.host()
   }
 
-  newPlace(): Place {
+  newPlace(): SandboxPlace {
     const slot = this.#next++
     const place = { id: `sb_${slot.toString(16).padStart(8, "0")}0000`, slot }
     this.#started.push(place)
@@ -61,7 +61,7 @@ class Sandboxes {
     return this.start(this.newPlace(), "template", { env })
   }
 
-  attachmentOf(place: Place): Attachment {
+  attachmentOf(place: SandboxPlace): Attachment {
     return {
       ...place,
       owner: "suite",
@@ -71,7 +71,7 @@ class Sandboxes {
   }
 
   /** Starts a machine, up to the moment at which its guest answers. */
-  async begin(place: Place, how: "template" | "memory"): Promise<Started> {
+  async begin(place: SandboxPlace, how: "template" | "memory"): Promise<Started> {
     const { machines, disks, network } = this.host
     await network?.attach(this.attachmentOf(place))
     const template = await this.#subject.template()
@@ -82,7 +82,7 @@ class Sandboxes {
   }
 
   async start(
-    place: Place,
+    place: SandboxPlace,
     how: "template" | "memory",
     { env = {} }: { env?: Record<string, string> } = {},
   ): Promise<Started> {
@@ -92,7 +92,7 @@ class Sandboxes {
     return started
   }
 
-  identityOf(place: Place, env: Record<string, string> = {}): GuestIdentity {
+  identityOf(place: SandboxPlace, env: Record<string, string> = {}): GuestIdentity {
     return {
       hostname: "suite",
       machineId: String(place.slot).padStart(32, "0"),

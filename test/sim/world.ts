@@ -12,7 +12,7 @@ import type {
   Host,
   Machine,
   MachineFrom,
-  Place,
+  MachinePlace,
   Started,
   Template,
 } from "../../src/core/host.ts"
@@ -122,7 +122,7 @@ export class World {
 
   spawn(
     life: Life,
-    place: Pick<Place, "id" | "slot">,
+    place: Pick<MachinePlace, "id" | "slot">,
     start: Pick<Process, "memory" | "memoryBase">,
   ): Process {
     this.#onSpawn(place.id)
@@ -204,7 +204,7 @@ export class World {
       await life.step(`${label}: gone`)
     }
 
-    const starts: Record<MachineFrom["kind"], (place: Place) => Promise<Machine>> = {
+    const starts: Record<MachineFrom["kind"], (place: MachinePlace) => Promise<Machine>> = {
       template: async (place) => {
         await life.step("clone", [refused("clone")])
         const memory: Memory = { owner: templateOwner, marker: null, isFresh: false }

@@ -9,7 +9,7 @@ import type { Template } from "./templates.ts"
 export type Machine = { id: string; process: ProcessIdentity; memoryBase: "template" | "empty" }
 export type Started = { machine: Machine; guest: Guest }
 /** A sandbox whose disk exists, for the start of its machine. */
-export type Place = { id: string; template: Template; slot: number; diskMib: number }
+export type MachinePlace = { id: string; template: Template; slot: number; diskMib: number }
 /** The source of a start: the template, the memory that `saveSnapshot` left, or the disk, from which it boots. */
 export type MachineFrom = { kind: "template" | "memory" } | { kind: "disk"; kernel: Kernel }
 
@@ -27,7 +27,7 @@ export interface Machines {
    * Connects to the guest before its machine runs, so that no message is lost. The caller ends both; a start that fails
    * leaves neither.
    */
-  start(place: Place, from: MachineFrom): Promise<Started>
+  start(place: MachinePlace, from: MachineFrom): Promise<Started>
   /** Connects to the guest of a machine that runs. */
   connect(machine: Machine): Promise<Guest>
   /** Throws if damage to a sandbox's disk is detected. `missingMib`: data that the host lost when it went down. */
