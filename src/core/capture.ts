@@ -38,7 +38,7 @@ export function checkCopyable(source: SandboxRecord): void {
 type Draft = { id: string; signal: AbortSignal }
 
 /**
- * Fills the given draft, which the caller publishes or abandons. Takes the source's turn; the signal aborts the copy.
+ * Fills the given draft, which the caller commits or abandons. Takes the source's turn; the signal aborts the copy.
  */
 export async function captureSandbox(
   core: ForRequest & OnHost<"snapshots">,

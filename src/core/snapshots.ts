@@ -37,7 +37,7 @@ export async function createSnapshot(
       const { hasMemory, pausedMs } = await core.destroying.watch([source], (signal) =>
         captureSandbox(core, source, record.id, { signal }),
       )
-      const { bytes } = await snapshots.publish(record.id)
+      const { bytes } = await snapshots.commit(record.id)
       await core.store.snapshots.setReady(record.id, { hasMemory, bytes })
       undo.move()
       core.events.record({

@@ -106,7 +106,7 @@ async function makeTemplate(core: ForTemplate, spec: TemplateSpec): Promise<Temp
   }
   // The image was checked in parallel with the boot; a template built from a damaged image would outlive the damage.
   await core.host.images.checkImage(spec.image, { isReadThrough: true })
-  const template = await draft.publish()
+  const template = await draft.commit()
   core.events.record({
     type: "template.made",
     meta: { ...fields, ms: Math.round(core.clock.nowMs() - startedAt) },

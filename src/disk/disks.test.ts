@@ -103,7 +103,7 @@ async function publishedSnapshot(): Promise<{ snapshots: Snapshots; disks: Disks
   await snapshots.begin("snap")
   await snapshots.capture({ id: "snap", sandboxId: "source", storedMemory: true, signal })
   expect(await snapshots.list()).toEqual([])
-  await snapshots.publish("snap")
+  await snapshots.commit("snap")
   expect(await snapshots.list()).toEqual(["snap"])
   return { snapshots, disks, path: join(directory, "snapshots", "snap") }
 }

@@ -1,7 +1,7 @@
 /**
  * Copies of sandboxes, each in a directory with the layout of a sandbox's: disk.qcow2, and the memory in
  * `snapshot`. A finished copy has a manifest of sizes and checksums. The manifest is written last, the copy is
- * published by rename, and it never changes again. So sandboxes share its memory by hard links, while each sandbox
+ * committed by a rename, and it never changes again. So sandboxes share its memory by hard links, while each sandbox
  * that starts from it gets its own copy of the disk.
  */
 
@@ -72,7 +72,7 @@ export class Snapshots {
     }
   }
 
-  async publish(id: string): Promise<{ bytes: number }> {
+  async commit(id: string): Promise<{ bytes: number }> {
     const draft = this.draftOf(id)
     const manifest: Manifest = { files: {} }
     let bytes = 0

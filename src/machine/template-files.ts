@@ -236,7 +236,7 @@ export class TemplateFiles {
   }
 
   /** Freezes the draft's machine, ends it and makes the template visible. */
-  async publish(draft: TemplateDraft, machine: ProcessIdentity): Promise<Template> {
+  async commit(draft: TemplateDraft, machine: ProcessIdentity): Promise<Template> {
     await saveState({ directory: draft.directory })
     await killProcess(machine, { deadlineMs: killDeadlineMs })
 

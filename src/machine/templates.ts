@@ -48,10 +48,10 @@ export class Templates<Guest extends { close(): void }> {
     return this.#files.get(id)
   }
 
-  /** Boots the image. Disposal removes what was not published. */
+  /** Boots the image. Disposal removes what was not committed. */
   async begin(
     spec: TemplateSpec,
-  ): Promise<AsyncDisposable & { guest: Guest; diagnose(): Promise<Words>; publish(): Promise<Template> }> {
+  ): Promise<AsyncDisposable & { guest: Guest; diagnose(): Promise<Words>; commit(): Promise<Template> }> {
     const { connect, cgroups, diagnose, kill } = this.#options
     await using undo = new AsyncDisposableStack()
     const shape = this.#starter.shape(spec)
@@ -73,8 +73,8 @@ export class Templates<Guest extends { close(): void }> {
     return {
       guest,
       diagnose: () => diagnose(machine),
-      publish: async () => {
-        const template = await this.#files.publish(draft, machine.process)
+      commit: async () => {
+        const template = await this.#files.commit(draft, machine.process)
         cgroups.remove(groupOf(draft.directory))
         await this.#files.memory(template)
         return template

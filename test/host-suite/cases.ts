@@ -221,7 +221,7 @@ export function powerCases(open: () => Promise<Subject>): void {
     await machines.resume(source.machine)
     await source.guest.refresh({ deadlineMs })
     expect(await snapshots.list()).toEqual([])
-    expect((await snapshots.publish("copy")).bytes).toBeGreaterThan(0)
+    expect((await snapshots.commit("copy")).bytes).toBeGreaterThan(0)
     expect(await snapshots.list()).toEqual(["copy"])
 
     await at.subject.leave(source.guest, { memory: "later", disk: "later" })

@@ -14,7 +14,7 @@ async function open(): Promise<GuestSubject> {
   ])
   const spec: TemplateSpec = { image, kernel, cpus: 1, memoryMib: 512 }
   await using draft = await host.templates.begin(spec)
-  const template = await draft.publish()
+  const template = await draft.commit()
   return {
     host: () => host,
     template: async () => template,

@@ -27,7 +27,7 @@ async function open(): Promise<Subject> {
     memoryMib: 512,
   }
   await using draft = await host.templates.begin(spec)
-  const template = await draft.publish()
+  const template = await draft.commit()
   return {
     host: () => host,
     template: async () => template,

@@ -149,7 +149,7 @@ test("one that does not fit any more boots from its disk, and the answer, why an
   expect((await own.call("POST", "/sandboxes/revived/start")).body).toMatchObject({ status_reason: null })
 })
 
-test.each(["draft", "copy ahead", "pause", "save", "capture", "publish"])(
+test.each(["draft", "copy ahead", "pause", "save", "capture", "commit"])(
   "one that fails at %s leaves nothing, and the sandbox goes on",
   async (step) => {
     own.host.failAt = step

@@ -355,8 +355,8 @@ export class World {
           return {
             guest,
             diagnose: async () => ({ qemu: "", console: "" }),
-            publish: async () => {
-              await life.step("publish template", [diskFull])
+            commit: async () => {
+              await life.step("commit template", [diskFull])
               this.end(this.ask(machine))
               this.directories.delete(templateName)
               await life.step("template saved")
@@ -396,11 +396,11 @@ export class World {
           if (storedMemory) draft.snapshot = source.snapshot
           await life.step("captured")
         },
-        publish: async (id) => {
-          await life.step("publish", [diskFull])
+        commit: async (id) => {
+          await life.step("commit", [diskFull])
           this.kept.set(id, this.#draft(id))
           this.drafts.delete(id)
-          await life.step("published")
+          await life.step("committed")
           return { bytes: 1024 }
         },
         abandon: async (id) => void this.drafts.delete(id),

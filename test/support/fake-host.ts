@@ -363,7 +363,7 @@ export function fakeHost(): FakeHost {
         return {
           guest: connect("/template"),
           diagnose: async () => ({ qemu: "", console: "" }),
-          async publish() {
+          async commit() {
             end("/template")
             const made = { ...template, id: `template-${nextTemplate++}` }
             templates.set(JSON.stringify(spec), made)
@@ -448,8 +448,8 @@ export function fakeHost(): FakeHost {
         systems.copy(`/fake/${sandboxId}`, `/draft/${id}`)
         if (storedMemory) host.memories.add(`/draft/${id}`)
       },
-      async publish(id) {
-        fail("publish")
+      async commit(id) {
+        fail("commit")
         host.drafts.delete(id)
         systems.copy(`/draft/${id}`, `/kept/${id}`)
         systems.remove(`/draft/${id}`)

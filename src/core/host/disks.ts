@@ -34,7 +34,7 @@ export interface Snapshots {
     signal: AbortSignal
   }): Promise<void>
   /** Turns the draft into a finished copy. */
-  publish(id: string): Promise<{ bytes: number }>
+  commit(id: string): Promise<{ bytes: number }>
   abandon(id: string): Promise<void>
   /**
    * Copies a finished snapshot into a sandbox that has no directory yet; throws if the snapshot is incomplete. With

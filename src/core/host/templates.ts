@@ -13,12 +13,12 @@ export type TemplateSpec = {
 }
 export type Template = { id: string; diskMib: number }
 
-/** A template being made: its guest has booted. Disposal removes what was not published. */
+/** A template being made: its guest has booted. Disposal removes what was not committed. */
 export interface TemplateDraft extends AsyncDisposable {
   readonly guest: Guest
   diagnose(): Promise<{ qemu: string; console: string }>
   /** Freezes the machine, ends it, and makes the template visible. */
-  publish(): Promise<Template>
+  commit(): Promise<Template>
 }
 
 export interface Templates {
