@@ -191,15 +191,16 @@ test("no deadline depends on the time of day, which somebody may set", async () 
 })
 
 test("core names no path, socket or device of a machine", async () => {
-  const named = /directoryOf|overlayOf|overlayPath|diskPath|agentSocket|socketPath|tapName|tapOf|\bnode:fs\b/i
-  const wrong = (await sources("src/core/*.ts"))
+  const named =
+    /directoryOf|overlayOf|overlayPath|diskPath|agentSocket|socketPath|databasePath|vmlinux|initramfs|sharedMemory|tapName|tapOf|\bnode:fs\b/i
+  const wrong = (await sources("src/core/**/*.ts"))
     .filter(({ text }) => named.test(text))
     .map(({ file }) => file)
   expect(wrong).toEqual([])
 })
 
 test("functions and classes of core take the parts of Core that they use", async () => {
-  const takesWhole = (await sources("src/core/*.ts")).flatMap(({ text }) =>
+  const takesWhole = (await sources("src/core/**/*.ts")).flatMap(({ text }) =>
     [...text.matchAll(/: Core(?=[,)\n])/g)].map(
       ({ index }) => [...text.slice(0, index).matchAll(/(?:function|class) (\w+)/g)].at(-1)?.[1],
     ),
