@@ -17,7 +17,7 @@ import { deviceProblem, kvmAccess } from "./kvm-device.ts"
 import { type Confinement, killProcess, spawnQemu } from "./process.ts"
 import { Qmp } from "./qmp.ts"
 import { makeSharedMemory } from "./shared-memory.ts"
-import { agentSocket, closeSockets, listenSockets, qmpSocket } from "./sockets.ts"
+import { agentSocket, listenSockets, qmpSocket } from "./sockets.ts"
 
 const uid = 690_000 + (process.pid % 5000)
 
@@ -92,7 +92,7 @@ describe.skipIf(problem !== undefined)(
     /** The same start as of a sandbox's machine but for the ROM in place of a kernel. */
     async function start(role: "template" | "clone"): Promise<Qmp> {
       const directory = mkdtempSync(join(home, "m-"))
-      const sockets = await listenSockets(directory)
+      using sockets = await listenSockets(directory)
       const open = (name: string, flags: string) => openSync(join(home, name), flags, 0o600)
       const rom = open("rom", "r")
       const state = role === "clone" ? { state: open("state-of-template", "r") } : {}
@@ -123,7 +123,7 @@ describe.skipIf(problem !== undefined)(
       closeSync(output)
       for (const [name, fd] of Object.entries(files))
         if (!["memory", "qmpSocket", "agentSocket"].includes(name)) closeSync(fd)
-      closeSockets(sockets)
+      sockets[Symbol.dispose]()
       return Qmp.open({ socketPath: qmpSocket(directory), deadlineMs: 10_000 })
     }
 

@@ -13,7 +13,7 @@ import {
 } from "node:fs"
 import { join } from "node:path"
 import { emptyOldLogs } from "./old-log-files.ts"
-import { closeSockets, listenSockets } from "./sockets.ts"
+import { listenSockets } from "./sockets.ts"
 
 let sandboxes = ""
 const logOf = (id: string) => join(sandboxes, id, "qemu.log")
@@ -42,6 +42,6 @@ test("a data directory without sandboxes has none", async () => {
 })
 
 test("a sandbox's start removes its own", async () => {
-  closeSockets(await listenSockets(join(sandboxes, "sb_1")))
+  using _sockets = await listenSockets(join(sandboxes, "sb_1"))
   expect([existsSync(logOf("sb_1")), existsSync(logOf("sb_2"))]).toEqual([false, true])
 })

@@ -7,7 +7,7 @@ import { listenUnix } from "../lib/posix.ts"
 import { removeOldLog } from "./old-log-files.ts"
 
 /** Listening descriptors that QEMU inherits. */
-export type Sockets = { agent: number; qmp: number }
+export type Sockets = { agent: number; qmp: number } & Disposable
 
 export function agentSocket(directory: string): string {
   return join(directory, "agent.sock")
@@ -24,30 +24,26 @@ export async function listenSockets(directory: string): Promise<Sockets> {
     rm(qmpSocket(directory), { force: true }),
     removeOldLog(directory),
   ])
-  const agent = listenUnix(agentSocket(directory))
-  try {
-    return { agent, qmp: listenUnix(qmpSocket(directory)) }
-  } catch (error) {
-    closeSync(agent)
-    throw error
-  }
-}
-
-export function closeSockets(sockets: Sockets): void {
-  closeSync(sockets.agent)
-  closeSync(sockets.qmp)
+  using undo = new DisposableStack()
+  const listen = (path: string) => undo.adopt(listenUnix(path), closeSync)
+  const sockets = { agent: listen(agentSocket(directory)), qmp: listen(qmpSocket(directory)) }
+  const opened = undo.move()
+  return { ...sockets, [Symbol.dispose]: () => opened.dispose() }
 }
 
 /** Connects to a guest's socket. */
 export type Connect<Guest> = (socketPath: string) => Promise<Guest>
 
-/** Connects to the guest before its machine runs, so that no message is lost. `run` closes the sockets. */
+/**
+ * Connects to the guest before its machine runs, so that no message is lost. `run` closes the sockets as soon as QEMU
+ * has them.
+ */
 export async function startConnected<Machine, Guest extends { close(): void }>(
   directory: string,
   connect: Connect<Guest>,
   run: (sockets: Sockets) => Promise<Machine>,
 ): Promise<{ machine: Machine; guest: Guest }> {
-  const sockets = await listenSockets(directory)
+  using sockets = await listenSockets(directory)
   const guest = await connect(agentSocket(directory))
   try {
     return { machine: await run(sockets), guest }

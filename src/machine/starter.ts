@@ -20,7 +20,7 @@ import type { Jail } from "./jail.ts"
 import { kvmAccess } from "./kvm-device.ts"
 import { type Confinement, spawnQemu } from "./process.ts"
 import { makeSharedMemory } from "./shared-memory.ts"
-import { closeSockets, type Sockets } from "./sockets.ts"
+import type { Sockets } from "./sockets.ts"
 import { makeStderrPipe, readStderr, reopenStderr, type StderrPipes } from "./stderr.ts"
 import type { Template, TemplateSpec } from "./template-files.ts"
 
@@ -153,7 +153,7 @@ export class Starter {
       return { process, directory: options.directory, memoryBase: options.memoryBase }
     } finally {
       for (const fd of opened) closeSync(fd)
-      closeSockets(options.sockets)
+      options.sockets[Symbol.dispose]()
     }
   }
 
