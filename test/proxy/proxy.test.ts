@@ -10,6 +10,7 @@ import { publishPort, unpublishPort } from "../../src/core/publish.ts"
 import { startByName, stopByName } from "../../src/core/stop-start.ts"
 import { errorCodeOf } from "../../src/lib/error-code.ts"
 import { until } from "../support/installation.ts"
+import { serveApp } from "../support/served-app.ts"
 import { connectRaw, get, openStage, rawServer, type Stage, sendRaw } from "./stage.ts"
 
 let stage: Stage
@@ -800,6 +801,14 @@ describe("what ends with its alias", () => {
     await until("the application's connection is closed", () => upstream.open() === 0, { deadlineMs: 1000 })
     expect((await fetch(url("/"), { headers: { host: "raw.localhost" } })).status).toBe(404)
     expect((await fetch(url("/x"), { headers: host })).status).toBe(200)
+    upstream[Symbol.dispose]()
+  })
+
+  test("unpublishing closes what is open, whichever of several fronts it came through", async () => {
+    const { closed, upstream } = await openStream()
+    await using _second = serveApp(stage.core, () => Promise.reject(new Error("this front serves no API")))
+    await unpublishPort(stage.core, stage.account, "dev", { port: 3001 })
+    await closed
     upstream[Symbol.dispose]()
   })
 
