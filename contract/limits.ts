@@ -1,8 +1,30 @@
 /** Every limit and default that users can meet. Imports nothing, so that it costs the command line nothing to load. */
 
+const labelWord = "[a-zA-Z0-9]([a-zA-Z0-9._-]{0,61}[a-zA-Z0-9])?"
+
 export const limits = {
   sandboxNamePattern: /^[a-zA-Z0-9][a-zA-Z0-9._-]{0,62}$/,
   sandboxNameRule: "1 to 63 letters, digits, dots, underscores or hyphens, starting with a letter or a digit",
+  /** Where either is accepted, one sandbox's name must not be another's id. */
+  sandboxNameIsIdRule: "a sandbox name must not look like an id",
+  imageNamePattern: /^[a-z0-9][a-z0-9._-]{0,62}$/,
+  imageNameRule: "an image name has lower-case letters, digits, dots, underscores or hyphens",
+  /** One line, since it is printed in tables. */
+  descriptionPattern: /^[^\p{Cc}\p{Zl}\p{Zp}]*$/u,
+  descriptionRule: "a description is one line of text",
+  descriptionMax: 500,
+  variableNamePattern: /^[A-Za-z_][A-Za-z0-9_]{0,127}$/,
+  variableNameRule: "a variable's name has letters, digits and underscores",
+  secretNameRule: "a secret's name has letters, digits and underscores, as a variable's",
+  labelKeyPattern: new RegExp(`^(${labelWord}/)?${labelWord}$`),
+  labelKeyRule: "a label's key has letters, digits, dots, underscores or hyphens",
+  labelReservedPrefix: "bhatti.sh/",
+  labelReservedRule: "labels under bhatti.sh/ are reserved",
+  labelValuePattern: /^[a-zA-Z0-9._-]{0,256}$/,
+  labelValueRule: "a label's value has up to 256 letters, digits, dots, underscores or hyphens",
+  aliasPattern: /^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/,
+  aliasRule: "an alias has 1 to 63 lower-case letters, digits or inner hyphens",
+  portMax: 65_535,
 
   userNamePattern: /^[a-zA-Z0-9][a-zA-Z0-9._-]{0,62}$/,
 
@@ -38,6 +60,7 @@ export const limits = {
   terminalSideMax: 10_000,
 
   envVarsMax: 256,
+  envValueMax: 32_768,
   envBytesMax: 64 * 1024,
   labelsMax: 16,
   secretsMax: 100,
@@ -94,6 +117,20 @@ export const limits = {
   requestBodyBytesMax: 1024 * 1024,
   requestIdPattern: /^[A-Za-z0-9._-]{1,64}$/,
 } as const
+
+/** Aliases that a domain's owner may need. */
+export const reservedAliases: readonly string[] = [
+  "www",
+  "mail",
+  "admin",
+  "status",
+  "ns1",
+  "ns2",
+  "api",
+  "app",
+  "_acme-challenge",
+  "localhost",
+]
 
 export const defaultListen = "127.0.0.1:8080"
 export const defaultApiUrl = "http://localhost:8080"

@@ -2,29 +2,13 @@
 
 import { z } from "zod"
 import { SandboxId } from "./ids.ts"
+import { limits, reservedAliases } from "./limits.ts"
 
-export const Port = z.int().min(1).max(65_535)
-
-/** Names that a domain's owner may need. */
-export const reservedAliases = [
-  "www",
-  "mail",
-  "admin",
-  "status",
-  "ns1",
-  "ns2",
-  "api",
-  "app",
-  "_acme-challenge",
-  "localhost",
-]
+export const Port = z.int().min(1).max(limits.portMax)
 
 export const Alias = z
   .string()
-  .regex(
-    /^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/,
-    "an alias has 1 to 63 lower-case letters, digits or inner hyphens",
-  )
+  .regex(limits.aliasPattern, limits.aliasRule)
   .refine((alias) => !reservedAliases.includes(alias), "that alias is reserved")
 
 export const Publish = z

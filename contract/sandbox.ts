@@ -10,26 +10,20 @@ import { SecretName } from "./secret.ts"
 export const SandboxName = z
   .string()
   .regex(limits.sandboxNamePattern, `a sandbox name has ${limits.sandboxNameRule}`)
-  // Where either is accepted, one sandbox's name must not be another's id.
-  .refine((name) => !SandboxId.safeParse(name).success, "a sandbox name must not look like an id")
+  .refine((name) => !SandboxId.safeParse(name).success, limits.sandboxNameIsIdRule)
   .describe("Name of the sandbox, unique among yours")
 
 export const ImageName = z
   .string()
-  .regex(
-    /^[a-z0-9][a-z0-9._-]{0,62}$/,
-    "an image name has lower-case letters, digits, dots, underscores or hyphens",
-  )
+  .regex(limits.imageNamePattern, limits.imageNameRule)
   .describe("Image to start from")
 
 export const Env = z
   .record(
+    z.string().regex(limits.variableNamePattern, limits.variableNameRule),
     z
       .string()
-      .regex(/^[A-Za-z_][A-Za-z0-9_]{0,127}$/, "a variable's name has letters, digits and underscores"),
-    z
-      .string()
-      .max(32_768)
+      .max(limits.envValueMax)
       .refine((value) => !value.includes("\0"), "a variable cannot hold a NUL"),
   )
   .refine((env) => Object.keys(env).length <= limits.envVarsMax, `at most ${limits.envVarsMax} variables`)
@@ -40,22 +34,13 @@ export const Env = z
     `at most ${limits.envBytesMax} bytes of variables`,
   )
 
-const labelWord = "[a-zA-Z0-9]([a-zA-Z0-9._-]{0,61}[a-zA-Z0-9])?"
 export const Labels = z
   .record(
     z
       .string()
-      .regex(
-        new RegExp(`^(${labelWord}/)?${labelWord}$`),
-        "a label's key has letters, digits, dots, underscores or hyphens",
-      )
-      .refine((key) => !key.startsWith("bhatti.sh/"), "labels under bhatti.sh/ are reserved"),
-    z
-      .string()
-      .regex(
-        /^[a-zA-Z0-9._-]{0,256}$/,
-        "a label's value has up to 256 letters, digits, dots, underscores or hyphens",
-      ),
+      .regex(limits.labelKeyPattern, limits.labelKeyRule)
+      .refine((key) => !key.startsWith(limits.labelReservedPrefix), limits.labelReservedRule),
+    z.string().regex(limits.labelValuePattern, limits.labelValueRule),
   )
   .refine((labels) => Object.keys(labels).length <= limits.labelsMax, `at most ${limits.labelsMax} labels`)
 
@@ -79,12 +64,11 @@ export const Held = z
   .describe("host_disk: the host's disk is nearly full; disk_quota: its owner's disk quota is used up")
 export type Held = z.infer<typeof Held>
 
-/** One line, since it is printed in tables. */
 const Description = z
   .string()
   .min(1)
-  .max(500)
-  .regex(/^[^\p{Cc}\p{Zl}\p{Zp}]*$/u, "a description is one line of text")
+  .max(limits.descriptionMax)
+  .regex(limits.descriptionPattern, limits.descriptionRule)
 
 const ThermalSeconds = z.number().min(0).max(limits.thermalSecMax)
 

@@ -5,12 +5,7 @@
 import { z } from "zod"
 import { limits } from "./limits.ts"
 
-export const SecretName = z
-  .string()
-  .regex(
-    /^[A-Za-z_][A-Za-z0-9_]{0,127}$/,
-    "a secret's name has letters, digits and underscores, as a variable's",
-  )
+export const SecretName = z.string().regex(limits.variableNamePattern, limits.secretNameRule)
 
 export const Secret = z
   .object({ name: SecretName, created_at: z.iso.datetime(), updated_at: z.iso.datetime() })

@@ -2,6 +2,7 @@
 
 import { AppError } from "@bhatti/contract/errors"
 import { clonedMib } from "../rules/host-memory.ts"
+import { checkCount, checkInput } from "../rules/input.ts"
 import type { Account } from "../store/users.ts"
 import { destroyIfAbandoned } from "./abandoned.ts"
 import { allOrNone, checkStillWanted } from "./all-or-none.ts"
@@ -24,6 +25,8 @@ export async function createSandboxes(
   { count, signal }: { count: number; signal?: AbortSignal },
 ): Promise<Sandbox[]> {
   const startedAt = core.clock.nowMs()
+  checkInput(input)
+  checkCount(count)
   if (input.ifNotExists)
     throw new AppError("invalid", "only one sandbox can be made if it does not exist yet")
   if (count > account.maxSandboxes) {

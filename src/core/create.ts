@@ -3,6 +3,7 @@
 import { AppError } from "@bhatti/contract/errors"
 import { limits } from "@bhatti/contract/limits"
 import { clonedMib } from "../rules/host-memory.ts"
+import { checkInput } from "../rules/input.ts"
 import { specOf } from "../store/sandbox-spec.ts"
 import type { NewSandbox, SandboxRecord } from "../store/sandboxes.ts"
 import type { Account } from "../store/users.ts"
@@ -36,6 +37,7 @@ export async function createSandbox(
   { signal }: { signal?: AbortSignal | undefined } = {},
 ): Promise<{ sandbox: Sandbox; isNew: boolean }> {
   const startedAt = core.clock.nowMs()
+  checkInput(input)
   if (input.ifNotExists) {
     const existing = await findWhole(core, account, input.name, signal)
     const [sandbox] = existing ? await describeSandboxes(core, [existing]) : []

@@ -2,6 +2,7 @@
 
 import { AppError } from "@bhatti/contract/errors"
 import { limits } from "@bhatti/contract/limits"
+import { checkInput } from "../rules/input.ts"
 import { specOf } from "../store/sandbox-spec.ts"
 import type { Account } from "../store/users.ts"
 import { attachmentOf } from "./attachment.ts"
@@ -31,6 +32,7 @@ export async function editSandbox(
   nameOrId: string,
   input: EditSandbox,
 ): Promise<Sandbox> {
+  checkInput({ ...input, labels: input.labelsAdd })
   const found = await findSandbox(core, account, nameOrId)
   const { id } = found
   const { labelsAdd = {}, labelsRemove = [] } = input

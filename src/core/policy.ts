@@ -1,7 +1,7 @@
 /** A sandbox's settings as its owner requests them. A network policy that cannot be enforced is refused. */
 
 import { AppError } from "@bhatti/contract/errors"
-import { type NetPolicy, type NetPolicyInput, policyFrom } from "@bhatti/contract/network"
+import { type NetPolicy, NetPolicyInput, policyFrom } from "@bhatti/contract/network"
 import { type SandboxSettings, settingNames } from "../store/sandbox-spec.ts"
 import type { OnHost } from "./core.ts"
 
@@ -25,7 +25,9 @@ export function settingsAskedFor(
 }
 
 export function policyAskedFor(core: OnHost<"network">, input: Partial<NetPolicyInput> = {}): NetPolicy {
-  const policy = policyFrom(input)
+  const checked = NetPolicyInput.safeParse(input)
+  if (!checked.success) throw new AppError("invalid", checked.error.issues[0]?.message ?? "invalid policy")
+  const policy = policyFrom(checked.data)
   const closed = core.host.network?.closedAmong(policy.allow_cidrs) ?? []
   if (closed.length === 0) return policy
   throw new AppError("invalid", `${closed.join(", ")}: internal, and not open to sandboxes`, {

@@ -1,6 +1,7 @@
 /** Publishes ports: checks the owner's rights and the alias, and builds the URL. */
 
 import { AppError } from "@bhatti/contract/errors"
+import { checkPublished } from "../rules/input.ts"
 import type { PublishedPortRecord } from "../store/published-ports.ts"
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Account } from "../store/users.ts"
@@ -22,6 +23,7 @@ export async function publishPort(
   nameOrId: string,
   input: { port: number; alias?: string | undefined },
 ): Promise<{ published: Published; isNew: boolean }> {
+  checkPublished(input)
   const record = await findSandbox(core, account, nameOrId)
   const { publishedPorts } = core.store
   const { port, alias } = input

@@ -1,5 +1,6 @@
 /** A user's secrets, with the events of their changes. */
 
+import { checkSecret } from "../rules/input.ts"
 import type { SecretRecord } from "../store/secrets.ts"
 import type { Account } from "../store/users.ts"
 import type { Core } from "./core.ts"
@@ -13,6 +14,7 @@ export async function setSecret(
   account: Account,
   { name, value }: { name: string; value: string },
 ): Promise<SecretRecord> {
+  checkSecret({ name, value })
   const secret = await store.secrets.set(account.id, name, value)
   events.record({ type: "secret.set", userId: account.id, meta: { by: "user", name } })
   return secret

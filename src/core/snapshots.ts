@@ -4,6 +4,7 @@
  */
 
 import { AppError } from "@bhatti/contract/errors"
+import { checkInput, checkSnapshotName } from "../rules/input.ts"
 import { specOf } from "../store/sandbox-spec.ts"
 import type { SnapshotRecord } from "../store/snapshots.ts"
 import type { Account } from "../store/users.ts"
@@ -23,6 +24,7 @@ export async function createSnapshot(
   name: string,
 ): Promise<SnapshotRecord> {
   const startedAt = core.clock.nowMs()
+  checkSnapshotName(name)
   const source = await findSandbox(core, account, nameOrId)
   checkCopyable(source)
   const sizeMib = await core.host.disks.measureMib(source.id, "all")
@@ -119,6 +121,7 @@ export async function resumeSnapshot(
   { signal }: { signal?: AbortSignal | undefined } = {},
 ): Promise<Sandbox> {
   const startedAt = core.clock.nowMs()
+  checkInput(input)
   const snapshot = await findSnapshot(core, account, nameOrId)
   if (snapshot.state !== "ready") throw notReady(snapshot)
   const template = await core.host.templates.get(snapshot.templateId)

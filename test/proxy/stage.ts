@@ -6,7 +6,6 @@ import { newCore } from "../../src/core/assemble.ts"
 import type { Core } from "../../src/core/core.ts"
 import { createSandbox } from "../../src/core/create.ts"
 import type { GuestConnection } from "../../src/core/host.ts"
-import { publishPort } from "../../src/core/publish.ts"
 import { RequestRates } from "../../src/gate/request-rates.ts"
 import { createApp } from "../../src/http/app.ts"
 import type { Front } from "../../src/proxy/front.ts"
@@ -84,7 +83,7 @@ export async function openStage(options: StageOptions = {}): Promise<Stage> {
     dialled.add(connection)
     return connection
   }
-  await createSandbox(core, account, { name: "dev" })
+  const { sandbox } = await createSandbox(core, account, { name: "dev" })
   let nextPort = 3000
 
   return {
@@ -99,7 +98,8 @@ export async function openStage(options: StageOptions = {}): Promise<Stage> {
     async publish(localPort, alias = "app") {
       const port = nextPort++
       localPorts.set(port, localPort)
-      await publishPort(core, account, "dev", { port, alias })
+      // Straight into the store: core refuses the reserved alias "app".
+      await store.publishedPorts.add({ sandboxId: sandbox.id, port, alias })
     },
     async [Symbol.asyncDispose]() {
       await served[Symbol.asyncDispose]()
