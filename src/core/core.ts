@@ -71,10 +71,10 @@ export type OnHost<Port extends keyof Host> = { host: Pick<Host, Port> }
 export type ForTemplate = OnHost<"images" | "templates"> &
   Pick<Core, "clock" | "events" | "log" | "memory" | "settings" | "templatesInMaking">
 /** The parts that connect to a guest and keep the channel. */
-export type ForChannel = Pick<Core, "store" | "guests" | "events" | "log" | "settings" | "onChannelClosed"> &
+export type ForChannel = Pick<Core, "store" | "guests" | "events" | "settings" | "onChannelClosed"> &
   OnHost<"machines" | "network">
 /** The parts that start a machine. */
-export type ForStart = ForChannel & Pick<Core, "memory" | "destroying"> & OnHost<"images">
+export type ForStart = ForChannel & Pick<Core, "log" | "memory" | "destroying"> & OnHost<"images">
 /** The parts that wake a sandbox. */
 export type ForWake = ForStart & Pick<Core, "clock" | "failedStarts"> & OnHost<"disks" | "templates">
 /** The parts that settle a sandbox after a failure. */

@@ -54,7 +54,7 @@ export async function pauseSandbox(
  * stopped it, so it is not restarted before somebody uses it.
  */
 export async function stopSandbox(
-  core: ForChannel & Pick<Core, "space">,
+  core: ForChannel & Pick<Core, "log" | "space">,
   seen: SandboxRecord,
   { isWanted = false }: { isWanted?: boolean } = {},
 ): Promise<SandboxState> {
@@ -220,7 +220,7 @@ export async function startSaved(
  * disk.
  */
 async function restore(
-  core: ForChannel & Pick<Core, "destroying"> & OnHost<"disks">,
+  core: ForChannel & Pick<Core, "destroying" | "log"> & OnHost<"disks">,
   record: SandboxRecord,
   template: Template,
 ): Promise<{ guest: Guest } | { reason: string }> {

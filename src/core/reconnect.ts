@@ -38,7 +38,7 @@ export async function onChannelClosed(
  * retries. Needs the sandbox's turn.
  */
 export async function adopt(
-  core: ForChannel & Pick<Core, "space">,
+  core: ForChannel & Pick<Core, "log" | "space">,
   record: SandboxRecord,
   machine: Machine,
 ): Promise<boolean> {

@@ -45,7 +45,7 @@ async function settleRecord(core: ForSettle, record: SandboxRecord): Promise<boo
 
 /** The machine was paused to be saved: resumes it if it lives; otherwise its snapshot counts, if complete. */
 async function finishStopping(
-  core: ForChannel & Pick<Core, "space"> & OnHost<"templates">,
+  core: ForChannel & Pick<Core, "log" | "space"> & OnHost<"templates">,
   record: SandboxRecord,
   { isWanted }: Extract<SandboxRecord["state"], { kind: "stopping" }>,
 ): Promise<void> {
@@ -68,7 +68,7 @@ async function finishStopping(
  * unchanged.
  */
 async function finishWaking(
-  core: ForChannel & Pick<Core, "space"> & OnHost<"disks" | "templates">,
+  core: ForChannel & Pick<Core, "log" | "space"> & OnHost<"disks" | "templates">,
   record: SandboxRecord,
   state: Extract<SandboxRecord["state"], { kind: "waking" }>,
 ): Promise<void> {

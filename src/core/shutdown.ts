@@ -10,7 +10,7 @@ const savesAtOnce = 4
 
 /** Saves until the signal aborts; the next start resumes an unfinished save. */
 export async function saveAll(
-  core: ForChannel & Pick<Core, "clock" | "space" | "turns">,
+  core: ForChannel & Pick<Core, "clock" | "log" | "space" | "turns">,
   signal: AbortSignal,
 ): Promise<{ saved: number; left: number }> {
   const running = (await core.store.sandboxes.listOnHost()).filter(({ state }) =>

@@ -19,7 +19,7 @@ import { machineOf } from "./machine-of.ts"
 import type { ThermalPart } from "./parts.ts"
 import { pauseSandbox, stopSandbox } from "./power.ts"
 
-type Parts = ForChannel & Pick<Core, "clock" | "memory" | "pool" | "space" | "turns">
+type Parts = ForChannel & Pick<Core, "clock" | "log" | "memory" | "pool" | "space" | "turns">
 
 const tickMs = 2000
 const timerDeadlineMs = 2000
