@@ -2,7 +2,7 @@
 
 import { afterAll, beforeAll, describe, expect, test } from "bun:test"
 import { binary, type Installation, install, until } from "../support/installation.ts"
-import { prompt, Tmux, tmuxIsThere } from "../support/tmux.ts"
+import { Tmux, tmuxIsThere } from "../support/tmux.ts"
 
 let own: Installation
 beforeAll(async () => {
