@@ -293,7 +293,12 @@ test("sockets and files are their owner's alone, whatever the umask of the daemo
       expect((await other.bhatti(["secret", "set", "KEY", "value"])).exitCode).toBe(0)
       expect((await other.bhatti(["create", "--name", "y"])).exitCode).toBe(0)
       expect((await other.bhatti(["stop", "y"])).exitCode).toBe(0)
-      modes.push(modesIn(other.dataDir))
+      const { dataDir } = other
+      await until("both rows are kept beside the disks", () => {
+        const kept = modesIn(dataDir).filter((line) => line.endsWith("/SANDBOX/record.json"))
+        return kept.length === 2
+      })
+      modes.push(modesIn(dataDir))
     } finally {
       process.umask(before)
       await other?.[Symbol.asyncDispose]()
