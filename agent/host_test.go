@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/signal"
 	"strconv"
 	"syscall"
 	"testing"
@@ -20,6 +21,16 @@ import (
 
 // deadline is far above what any step takes, and below the test's own.
 const deadline = 20 * time.Second
+
+// TestMain gives programs under test the interrupt back, which a shell ignores for what it runs in the background.
+func TestMain(m *testing.M) {
+	for _, ignored := range []os.Signal{syscall.SIGINT, syscall.SIGQUIT} {
+		if signal.Ignored(ignored) {
+			signal.Notify(make(chan os.Signal, 1), ignored)
+		}
+	}
+	os.Exit(m.Run())
+}
 
 // theReaper is one for the whole test process, as in a guest.
 var theReaper = func() *reaper {
