@@ -1,4 +1,4 @@
-// One session: its terminal is read whether or not a client is attached, and the newest output is kept.
+// A session reads its terminal whether or not a client is attached, and keeps the newest output.
 
 package main
 

@@ -3,7 +3,7 @@
 import { z } from "zod"
 import { limits } from "./limits.ts"
 import { Env } from "./sandbox.ts"
-import { ErrorSubject } from "./system.ts"
+import { ErrorSubject, StreamError } from "./system.ts"
 
 const Argument = z
   .string()
@@ -76,17 +76,19 @@ export const ExecResult = z
   .meta({ id: "ExecResult" })
 export type ExecResult = z.infer<typeof ExecResult>
 
+const Exit = z.object({
+  type: z.literal("exit"),
+  exit_code: z.int(),
+  signal: z.string().nullable(),
+  timed_out: z.boolean(),
+})
+
 /** A line of the `application/x-ndjson` response. The last line is `exit` or `error`. */
 export const ExecEvent = z
   .discriminatedUnion("type", [
     z.object({ type: z.literal("stdout"), data: z.string() }),
     z.object({ type: z.literal("stderr"), data: z.string() }),
-    z.object({
-      type: z.literal("exit"),
-      exit_code: z.int(),
-      signal: z.string().nullable(),
-      timed_out: z.boolean(),
-    }),
+    Exit,
     z.object({
       type: z.literal("error"),
       data: z.string(),
@@ -132,18 +134,7 @@ export type ExecClientMessage = z.infer<typeof ExecClientMessage>
 export const ExecServerMessage = z.discriminatedUnion("type", [
   z.object({ type: z.literal("started"), pid: z.int() }),
   z.object({ type: z.literal("ack"), bytes: z.int() }),
-  z.object({
-    type: z.literal("exit"),
-    exit_code: z.int(),
-    signal: z.string().nullable(),
-    timed_out: z.boolean(),
-  }),
-  z.object({
-    type: z.literal("error"),
-    code: z.string(),
-    message: z.string(),
-    hint: z.string().nullable(),
-    subject: ErrorSubject.optional(),
-  }),
+  Exit,
+  StreamError,
 ])
 export type ExecServerMessage = z.infer<typeof ExecServerMessage>

@@ -5,11 +5,11 @@ const labelWord = "[a-zA-Z0-9]([a-zA-Z0-9._-]{0,61}[a-zA-Z0-9])?"
 export const limits = {
   sandboxNamePattern: /^[a-zA-Z0-9][a-zA-Z0-9._-]{0,62}$/,
   sandboxNameRule: "1 to 63 letters, digits, dots, underscores or hyphens, starting with a letter or a digit",
-  /** Where either is accepted, one sandbox's name must not be another's id. */
+  /** Keeps a sandbox's name from being another's id, where requests accept either. */
   sandboxNameIsIdRule: "a sandbox name must not look like an id",
   imageNamePattern: /^[a-z0-9][a-z0-9._-]{0,62}$/,
   imageNameRule: "an image name has lower-case letters, digits, dots, underscores or hyphens",
-  /** One line, since it is printed in tables. */
+  /** Allows a single line, since tables print it. */
   descriptionPattern: /^[^\p{Cc}\p{Zl}\p{Zp}]*$/u,
   descriptionRule: "a description is one line of text",
   descriptionMax: 500,

@@ -2,7 +2,7 @@
 
 import { z } from "zod"
 import { SignalName, TerminalSize } from "./exec.ts"
-import { ErrorSubject } from "./system.ts"
+import { StreamError } from "./system.ts"
 
 export const SessionId = z.string().regex(/^s[0-9]{1,9}$/)
 
@@ -76,12 +76,6 @@ export const ShellServerMessage = z.discriminatedUnion("type", [
   }),
   z.object({ type: z.literal("exit"), exit_code: z.int(), signal: z.string().nullable() }),
   z.object({ type: z.literal("taken_over") }),
-  z.object({
-    type: z.literal("error"),
-    code: z.string(),
-    message: z.string(),
-    hint: z.string().nullable(),
-    subject: ErrorSubject.optional(),
-  }),
+  StreamError,
 ])
 export type ShellServerMessage = z.infer<typeof ShellServerMessage>

@@ -37,3 +37,12 @@ export const ErrorBody = z
   })
   .meta({ id: "Error" })
 export type ErrorBody = z.infer<typeof ErrorBody>
+
+/** Last message of a WebSocket whose work failed. */
+export const StreamError = z.object({
+  type: z.literal("error"),
+  code: z.string(),
+  message: z.string(),
+  hint: z.string().nullable(),
+  subject: ErrorSubject.optional(),
+})

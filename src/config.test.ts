@@ -1,4 +1,4 @@
-/** Where the daemon's configuration comes from. */
+/** Sources of the daemon's configuration. */
 
 import { expect, test } from "bun:test"
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs"

@@ -1,4 +1,4 @@
-/** Where a comma ends a variable and where it belongs to the value, and variables from files. */
+/** Commas that end a variable or belong to its value, and variables from files. */
 
 import { expect, test } from "bun:test"
 import { AppError } from "@bhatti/contract/errors"

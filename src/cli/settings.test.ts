@@ -1,4 +1,4 @@
-/** Where address and key come from, and what a bad configuration file says. */
+/** Sources of the address and the key, and the errors of a bad configuration file. */
 
 import { afterAll, beforeAll, expect, test } from "bun:test"
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs"

@@ -1,4 +1,4 @@
-/** Where a request goes, by its head alone: the first row that fits. A new surface is a new row. */
+/** Decides by a request's head alone where it goes: the first row that fits. */
 
 import { isLoopback } from "../lib/client-address.ts"
 import { hostName } from "../lib/host-name.ts"

@@ -1,4 +1,4 @@
-/** The store's behaviour on SQLite, in memory and in a file. */
+/** Runs the suite of `test/support/store-suite.ts` on SQLite, in memory and in a file. */
 
 import { afterAll } from "bun:test"
 import { mkdtempSync, rmSync } from "node:fs"

@@ -1,4 +1,4 @@
-/** The adapters of this machine keep the promises of the ports: real QEMU, files, packets. */
+/** Runs the cases of `test/host-suite/cases.ts` on the real adapters: QEMU, files, packets. */
 
 import { describe } from "bun:test"
 import { loadConfig } from "../../src/config.ts"

@@ -1,6 +1,6 @@
 /**
- * One suite for all implementations of the host's ports. The fake host and the simulated one are only worth something
- * while they keep the same promises as the adapters, so each of the three runs these cases.
+ * Cases that every implementation of the host's ports passes. A fake or simulated host is of use only while it keeps the
+ * promises of the adapters, so each of the three runs them.
  */
 
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "bun:test"

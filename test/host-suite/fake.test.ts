@@ -1,4 +1,4 @@
-/** The fake host keeps the promises of the ports. */
+/** Runs the cases of `cases.ts` on the fake host. */
 
 import { describe } from "bun:test"
 import { limits } from "@bhatti/contract/limits"

@@ -1,4 +1,4 @@
-/** The simulation's host keeps the promises of the ports; its guests run commands only. */
+/** Runs the power cases of `cases.ts` on the simulation's host, whose guests run commands only. */
 
 import { describe } from "bun:test"
 import type { Guest } from "../../src/core/host.ts"
