@@ -1,6 +1,6 @@
 /**
- * Cases that every implementation of the host's ports passes. A fake or simulated host is of use only while it keeps the
- * promises of the adapters, so each of the three runs them.
+ * Cases that every implementation of the host's ports passes. A fake or simulated host is of use only while it keeps
+ * the promises of the adapters, so each of the three runs them.
  */
 
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "bun:test"
