@@ -73,7 +73,7 @@ func readAccount(directory, wanted string) (account, error) {
 	}
 	found, isFound := parseAccount(string(passwd), wanted)
 	if !isFound {
-		return account{}, wire.Errorf(wire.Invalid, "no user %q", wanted)
+		return account{}, wire.Errorf(wire.Invalid, "no user %q", wanted).Because(wire.NoUser)
 	}
 	// A guest without a group file is odd, but still usable.
 	groups, _ := os.ReadFile(filepath.Join(directory, "group"))

@@ -33,7 +33,7 @@ type launch struct {
 
 func prepareLaunch(request wire.Exec, sandboxEnv map[string]string) (launch, error) {
 	if len(request.Argv) == 0 || request.Argv[0] == "" {
-		return launch{}, wire.Errorf(wire.Invalid, "argv names no program")
+		return launch{}, wire.Errorf(wire.Invalid, "argv names no program").Because(wire.BadText)
 	}
 	if err := checkText(request); err != nil {
 		return launch{}, err
@@ -62,12 +62,12 @@ func prepareLaunch(request wire.Exec, sandboxEnv map[string]string) (launch, err
 func checkText(request wire.Exec) error {
 	for _, text := range append([]string{request.Cwd}, request.Argv...) {
 		if strings.IndexByte(text, 0) >= 0 {
-			return wire.Errorf(wire.Invalid, "an argument or the directory holds a zero byte")
+			return wire.Errorf(wire.Invalid, "an argument or the directory holds a zero byte").Because(wire.BadText)
 		}
 	}
 	for name, value := range request.Env {
 		if name == "" || strings.ContainsAny(name, "=\x00") || strings.IndexByte(value, 0) >= 0 {
-			return wire.Errorf(wire.Invalid, "%q cannot be an environment variable", name)
+			return wire.Errorf(wire.Invalid, "%q cannot be an environment variable", name).Because(wire.BadText)
 		}
 	}
 	return nil
@@ -83,11 +83,11 @@ func findDirectory(wanted string, who account) (string, error) {
 	about, err := os.Stat(wanted)
 	switch {
 	case os.IsNotExist(err):
-		return "", wire.Errorf(wire.Invalid, "no directory %q", wanted)
+		return "", wire.Errorf(wire.Invalid, "no directory %q", wanted).Because(wire.NoDirectory)
 	case err != nil:
-		return "", wire.Errorf(wire.Invalid, "directory %q: %v", wanted, err)
+		return "", wire.Errorf(wire.Invalid, "directory %q: %v", wanted, err).Because(wire.NoDirectory)
 	case !about.IsDir():
-		return "", wire.Errorf(wire.Invalid, "%q is not a directory", wanted)
+		return "", wire.Errorf(wire.Invalid, "%q is not a directory", wanted).Because(wire.NoDirectory)
 	}
 	return wanted, nil
 }
@@ -187,7 +187,7 @@ func findProgram(name, directory, searchPath string) (string, error) {
 	if refusal != nil {
 		return "", refusal
 	}
-	return "", wire.Errorf(wire.NotFound, "no program %q in PATH", name)
+	return "", wire.Errorf(wire.NotFound, "no program %q in PATH", name).Because(wire.NoProgram)
 }
 
 func checkProgram(name, path string) error {
@@ -198,13 +198,13 @@ func checkProgram(name, path string) error {
 	about, err := os.Stat(path)
 	switch {
 	case os.IsNotExist(err), err == nil && about.IsDir() && !strings.Contains(name, "/"):
-		return wire.Errorf(wire.NotFound, "no program %q", name)
+		return wire.Errorf(wire.NotFound, "no program %q", name).Because(wire.NoProgram)
 	case err != nil:
-		return wire.Errorf(wire.NotFound, "no program %q: %v", name, err)
+		return wire.Errorf(wire.NotFound, "no program %q: %v", name, err).Because(wire.NoProgram)
 	case about.IsDir():
-		return wire.Errorf(wire.Invalid, "%q is a directory", name)
+		return wire.Errorf(wire.Invalid, "%q is a directory", name).Because(wire.NotExecutable)
 	case about.Mode()&0o111 == 0:
-		return wire.Errorf(wire.Invalid, "%q is not executable", name)
+		return wire.Errorf(wire.Invalid, "%q is not executable", name).Because(wire.NotExecutable)
 	}
 	return nil
 }
@@ -213,15 +213,18 @@ func checkProgram(name, path string) error {
 func (l launch) explain(err error) error {
 	switch err {
 	case syscall.ENOENT:
-		return wire.Errorf(wire.NotFound, "the interpreter or loader that %q asks for is missing", l.program)
+		return wire.Errorf(wire.NotFound, "the interpreter or loader that %q asks for is missing", l.program).
+			Because(wire.NoInterpreter)
 	case syscall.ENOEXEC:
-		return wire.Errorf(wire.Invalid, scriptOfNoFormat, l.program)
-	case syscall.EACCES:
-		return wire.Errorf(wire.Invalid, "user %q may not run %q in %q", l.account.name, l.program, l.directory)
+		return wire.Errorf(wire.Invalid, scriptOfNoFormat, l.program).Because(wire.WrongFormat)
+	case syscall.EACCES, syscall.EPERM:
+		return wire.Errorf(wire.Invalid, "user %q may not run %q in %q", l.account.name, l.program, l.directory).
+			Because(wire.Denied)
 	case syscall.E2BIG:
-		return wire.Errorf(wire.Invalid, "the arguments and the environment of %q are too long", l.program)
+		return wire.Errorf(wire.Invalid, "the arguments and the environment of %q are too long", l.program).
+			Because(wire.TooLong)
 	case syscall.EAGAIN, syscall.ENOMEM, syscall.EMFILE, syscall.ENFILE:
-		return wire.Errorf(wire.LimitExceeded, "start %q: %v", l.program, err)
+		return wire.Errorf(wire.LimitExceeded, "start %q: %v", l.program, err).Because(wire.NoResources)
 	}
-	return wire.Errorf(wire.Invalid, "start %q: %v", l.program, err)
+	return wire.Errorf(wire.Invalid, "start %q: %v", l.program, err).Because(wire.NotStarted)
 }

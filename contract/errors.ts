@@ -44,10 +44,36 @@ export type Subject =
   /** The host, which lacks something. */
   | { kind: "host" }
 
+/**
+ * Why a command could not start, as its sandbox tells it; `not_started` if that does not say more. Reasons may be
+ * added.
+ */
+export const startReasons = [
+  "no_user",
+  "no_directory",
+  "no_program",
+  "not_executable",
+  "no_interpreter",
+  "wrong_format",
+  "denied",
+  "too_long",
+  "bad_text",
+  "no_resources",
+  "not_started",
+] as const
+export type StartReason = (typeof startReasons)[number]
+
+/** A word for programs, which a guest may have chosen. */
+export function isReason(value: unknown): value is string {
+  return typeof value === "string" && /^[a-z][a-z_]{0,39}$/.test(value)
+}
+
 export type ErrorOptions = {
   /** The next step, in words that fit every surface. */
   hint?: string | undefined
   subject?: Subject | undefined
+  /** The exact cause within the code, such as a `StartReason`, so that nobody has to read the message. */
+  reason?: string | undefined
   /** The inner error, for the log only. */
   cause?: unknown
   /** True if a retry without any change may succeed. Default: only for `unavailable`. */
@@ -62,6 +88,7 @@ export class AppError extends Error {
   readonly code: ErrorCode
   readonly hint: string | undefined
   readonly subject: Subject | undefined
+  readonly reason: string | undefined
   readonly retryable: boolean
   readonly retryAfterSec: number | undefined
 
@@ -70,8 +97,21 @@ export class AppError extends Error {
     this.code = code
     this.hint = options.hint
     this.subject = options.subject
+    this.reason = options.reason
     this.retryable = options.retryable ?? code === "unavailable"
     this.retryAfterSec = options.retryAfterSec
+  }
+
+  /** Returns a copy with changes; its cause is this error, unless another is given. */
+  but({
+    code = this.code,
+    message = this.message,
+    ...changes
+  }: ErrorOptions & { code?: ErrorCode; message?: string }): AppError {
+    const { hint, subject, reason, retryable, retryAfterSec } = this
+    const kept = { hint, subject, reason, ...(retryAfterSec !== undefined && { retryAfterSec }) }
+    const isKindKept = code === this.code
+    return new AppError(code, message, { ...kept, ...(isKindKept && { retryable }), cause: this, ...changes })
   }
 }
 

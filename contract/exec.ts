@@ -3,7 +3,7 @@
 import { z } from "zod"
 import { limits } from "./limits.ts"
 import { Env } from "./sandbox.ts"
-import { ErrorSubject, StreamError } from "./system.ts"
+import { ErrorReason, ErrorSubject, StreamError } from "./system.ts"
 
 const Argument = z
   .string()
@@ -95,6 +95,7 @@ export const ExecEvent = z
       code: z.string(),
       hint: z.string().nullable(),
       subject: ErrorSubject.optional(),
+      reason: ErrorReason.optional(),
     }),
   ])
   .meta({ id: "ExecEvent" })

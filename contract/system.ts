@@ -24,6 +24,12 @@ export const ErrorSubject = z
   .looseObject({ kind: z.string() })
   .describe("What the error is about, such as `kind: sandbox` with its `name`; kinds may be added")
 
+export const ErrorReason = z
+  .string()
+  .describe(
+    "The exact cause within the code, where programs may need it, such as `no_directory` for a command that cannot start; reasons may be added",
+  )
+
 /** Body of every error answer. `error` repeats `message` for clients that know only that field. */
 export const ErrorBody = z
   .object({
@@ -32,6 +38,7 @@ export const ErrorBody = z
     message: z.string(),
     hint: z.string().nullable(),
     subject: ErrorSubject.optional(),
+    reason: ErrorReason.optional(),
     retryable: z.boolean(),
     request_id: z.string(),
   })
@@ -45,4 +52,5 @@ export const StreamError = z.object({
   message: z.string(),
   hint: z.string().nullable(),
   subject: ErrorSubject.optional(),
+  reason: ErrorReason.optional(),
 })

@@ -27,8 +27,27 @@ const (
 // Error is an error that crosses the wire.
 type Error struct {
 	Code    Code   `json:"code"`
+	Reason  Reason `json:"reason,omitempty"`
 	Message string `json:"message"`
 }
+
+// Reason names the exact cause of an error, so that nobody has to read its message.
+type Reason string
+
+// The reasons why a command could not start.
+const (
+	NoUser        Reason = "no_user"
+	NoDirectory   Reason = "no_directory"
+	NoProgram     Reason = "no_program"
+	NotExecutable Reason = "not_executable"
+	NoInterpreter Reason = "no_interpreter"
+	WrongFormat   Reason = "wrong_format"
+	Denied        Reason = "denied"
+	TooLong       Reason = "too_long"
+	BadText       Reason = "bad_text"
+	NoResources   Reason = "no_resources"
+	NotStarted    Reason = "not_started"
+)
 
 func (e *Error) Error() string { return e.Message }
 
@@ -42,6 +61,12 @@ func Errorf(code Code, format string, values ...any) *Error {
 		message = strings.ToValidUTF8(message[:messageBytesMax], "") + "…"
 	}
 	return &Error{Code: code, Message: message}
+}
+
+// Because adds the reason.
+func (e *Error) Because(reason Reason) *Error {
+	e.Reason = reason
+	return e
 }
 
 // Result is the payload of the guest's close frame: exactly one of the two is set.

@@ -15,6 +15,7 @@ export async function failureOfResponse(response: Response, url: string): Promis
     return new Refusal(body.code ?? codeOfStatus(status), body.message, {
       hint,
       subject: body.subject as Subject | undefined,
+      reason: body.reason,
       ...(body.retryable === undefined ? {} : { retryable: body.retryable }),
     })
   }
@@ -117,10 +118,11 @@ function parseErrorBody(text: string): Partial<ErrorBody> | undefined {
   if (typeof value !== "object" || value === null) return undefined
   const field = (name: string): unknown => Reflect.get(value, name)
   const message = field("message") ?? field("error")
-  const [code, hint, subject, retryable, requestId] = [
+  const [code, hint, subject, reason, retryable, requestId] = [
     field("code"),
     field("hint"),
     field("subject"),
+    field("reason"),
     field("retryable"),
     field("request_id"),
   ]
@@ -129,6 +131,7 @@ function parseErrorBody(text: string): Partial<ErrorBody> | undefined {
     ...(isErrorCode(code) ? { code } : {}),
     ...(typeof hint === "string" ? { hint } : {}),
     ...(isSubject(subject) ? { subject } : {}),
+    ...(typeof reason === "string" ? { reason } : {}),
     ...(typeof retryable === "boolean" ? { retryable } : {}),
     ...(typeof requestId === "string" ? { request_id: requestId } : {}),
   }

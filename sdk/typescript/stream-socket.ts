@@ -16,6 +16,7 @@ type Failure = {
   message: string
   hint: string | null
   subject?: { kind: string } | undefined
+  reason?: string | undefined
 }
 
 export type Connection = {
@@ -180,6 +181,7 @@ export class StreamSocket<ClientMessage, ServerMessage extends { type: string },
       new AppError(isErrorCode(message.code) ? message.code : "internal", message.message, {
         hint: message.hint ?? undefined,
         subject: message.subject as Subject | undefined,
+        reason: message.reason,
       }),
     )
   }

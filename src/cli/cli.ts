@@ -132,15 +132,16 @@ function withKeyHint(error: AppError, settings: Settings): AppError {
     settings.tokenSource === undefined
       ? "no API key is set: bhatti setup   (or set BHATTI_TOKEN)"
       : `the key came from ${settings.tokenSource}; the operator makes another with: sudo bhatti user rotate-key NAME`
-  return new AppError(error.code, error.message, { cause: error, hint })
+  return error.but({ hint })
 }
 
 /** As text, or with --json in the form of the API's errors: one line each. */
 async function report({ out, isJson }: { out: Output; isJson: boolean }, error: AppError): Promise<void> {
   const hint = adviceFor(error)
   if (isJson) {
-    const { code, message, retryable } = error
-    return await out.talk(JSON.stringify({ error: message, code, message, hint: hint ?? null, retryable }))
+    const { code, message, reason, retryable } = error
+    const told = { error: message, code, message, hint: hint ?? null, ...(reason && { reason }), retryable }
+    return await out.talk(JSON.stringify(told))
   }
   await out.talk(`bhatti: ${oneLine(error.message)}`)
   if (hint === undefined) return

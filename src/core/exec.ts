@@ -5,6 +5,7 @@ import type { Account } from "../store/users.ts"
 import { awakeGuest } from "./awake.ts"
 import type { Core, ForRequest } from "./core.ts"
 import type { GuestProcess } from "./host.ts"
+import { withStartReason } from "./start-reason.ts"
 
 export type RunningCommand = {
   process: GuestProcess
@@ -31,7 +32,12 @@ export async function execInSandbox(
   const alarm = timeoutSec === undefined ? undefined : core.clock.after(timeoutSec * 1000, timeOut)
   const kill = () => process.kill()
   options.signal?.addEventListener("abort", kill, { once: true })
-  const result = process.result.then((ended) => ({ ...ended, timedOut }))
+  const result = process.result.then(
+    (ended) => ({ ...ended, timedOut }),
+    (error: unknown) => {
+      throw withStartReason(error)
+    },
+  )
   const stopWatching = () => {
     core.metrics.execEnded(core.clock.nowMs() - startedAt)
     alarm?.cancel()

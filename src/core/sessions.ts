@@ -64,10 +64,7 @@ export async function killSession(
     await guest.killSession(options.session, options.signal, { deadlineMs: answerDeadlineMs })
   } catch (error) {
     if (!(error instanceof AppError && error.code === "not_found")) throw error
-    throw new AppError(error.code, error.message, {
-      cause: error,
-      subject: { kind: "session", sandbox: nameOrId },
-    })
+    throw error.but({ subject: { kind: "session", sandbox: nameOrId } })
   }
 }
 

@@ -20,8 +20,7 @@ export function toAppError(error: unknown): AppError {
   if (error instanceof AppError) return error
   // A clean-up failed as well: the caller gets the original error, the log has both.
   if (error instanceof SuppressedError) {
-    const { code, message, hint, subject, retryable } = toAppError(error.suppressed)
-    return new AppError(code, message, { hint, subject, retryable, cause: error })
+    return toAppError(error.suppressed).but({ cause: error })
   }
   const systemCode = errorCodeOf(error)
   if (systemCode === "EROFS") {

@@ -4,7 +4,7 @@
  * Hand-written guards check the guest's messages: exactly the fields that are used, each with its type.
  */
 
-import { AppError, isErrorCode } from "@bhatti/contract/errors"
+import { AppError, isErrorCode, isReason } from "@bhatti/contract/errors"
 import type { Exited, GuestCommand, GuestIdentity, Pong, TerminalSize } from "@bhatti/contract/guest"
 import { WireError } from "./frame.ts"
 
@@ -58,9 +58,10 @@ export type Result = { kind: "ok"; value: unknown } | { kind: "error"; error: Ap
 export function parseResult(payload: Uint8Array): Result {
   const result = parseObject(payload)
   if (isObject(result.error)) {
-    const { code, message } = result.error
+    const { code, message, reason } = result.error
     if (typeof message !== "string") throw new WireError("the guest's error has no message")
-    return { kind: "error", error: new AppError(isErrorCode(code) ? code : "internal", message) }
+    const options = isReason(reason) ? { reason } : {}
+    return { kind: "error", error: new AppError(isErrorCode(code) ? code : "internal", message, options) }
   }
   if (!isObject(result.ok)) throw new WireError("the guest's result is neither a success nor an error")
   return { kind: "ok", value: result.ok }

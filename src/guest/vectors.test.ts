@@ -232,7 +232,10 @@ describe("messages", () => {
   test.each(vectors.results)("result: $name", ({ text, ok, error }) => {
     const result = parseResult(Buffer.from(text))
     if (result.kind === "ok") expect<unknown>(result.value).toEqual(ok)
-    else expect<unknown>({ code: result.error.code, message: result.error.message }).toEqual(error)
+    else {
+      const { code, message, reason } = result.error
+      expect<unknown>({ code, message, ...(reason !== undefined && { reason }) }).toEqual(error)
+    }
   })
 
   test.each(vectors.badResults)("bad result: $name", ({ text }) => {

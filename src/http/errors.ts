@@ -19,6 +19,7 @@ export function errorResponse(
     message,
     hint: known.code === "internal" ? `the daemon's log has it under ${requestId}` : (known.hint ?? null),
     ...(known.subject && { subject: known.subject }),
+    ...(known.reason !== undefined && { reason: known.reason }),
     retryable: known.retryable,
     request_id: requestId,
   }
@@ -32,6 +33,6 @@ export function errorResponse(
 const quotaRetryAfterSec = 60
 
 /** The parts of an error that a message in a stream has. */
-export function errorParts({ code, hint, subject }: AppError) {
-  return { code, hint: hint ?? null, ...(subject && { subject }) }
+export function errorParts({ code, hint, subject, reason }: AppError) {
+  return { code, hint: hint ?? null, ...(subject && { subject }), ...(reason !== undefined && { reason }) }
 }

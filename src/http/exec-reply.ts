@@ -1,6 +1,6 @@
 /** The two answers to an exec over plain HTTP: one buffered result, or a stream of events as JSON lines. */
 
-import { AppError } from "@bhatti/contract/errors"
+import type { AppError } from "@bhatti/contract/errors"
 import type { ExecEvent, ExecResult } from "@bhatti/contract/exec"
 import { limits } from "@bhatti/contract/limits"
 import type { RunningCommand } from "../core/exec.ts"
@@ -37,14 +37,13 @@ async function collect(running: RunningCommand): Promise<ExecResult> {
  */
 async function failureOf(running: RunningCommand, cause: unknown): Promise<AppError> {
   const error = toAppError(cause)
-  if (error.code === "not_found") return new AppError("command_not_found", error.message, { cause })
+  if (error.code === "not_found") return error.but({ code: "command_not_found" })
   const hasStarted = await running.process.started.then(
     () => true,
     () => false,
   )
   if (error.code !== "unavailable" || !hasStarted) return error
-  return new AppError("unavailable", error.message, {
-    cause,
+  return error.but({
     hint: "the command may have run; look at what it has done before you run it again",
     retryable: false,
   })

@@ -102,7 +102,25 @@ test("exit codes tell whose fault a failure is", async () => {
   const cases: [string[], number, string][] = [
     [["missing", "--", "echo"], 125, 'bhatti: no sandbox named "missing"\n  try: bhatti list\n'],
     [["dev", "--", "nosuch"], 127, 'bhatti: no program named "nosuch" in the sandbox\n'],
-    [["dev", "--", "refuse", "invalid", "it"], 126, "bhatti: cannot run it\n"],
+    ...(
+      [
+        ["invalid", 126],
+        ["not_found", 127],
+        ["invalid:no_user", 2],
+        ["invalid:no_directory", 2],
+        ["invalid:not_executable", 126],
+        ["invalid:wrong_format", 126],
+        ["invalid:denied", 126],
+        ["invalid:too_long", 126],
+        ["not_found:no_interpreter", 127],
+        ["limit_exceeded:no_resources", 125],
+        ["invalid:a_reason_of_a_later_version", 126],
+      ] as const
+    ).map(([why, code]): [string[], number, string] => [
+      ["dev", "--", "refuse", why, "it"],
+      code,
+      "bhatti: cannot run it\n",
+    ]),
     [["dev", "--", "refuse", "internal", "it"], 125, "bhatti: cannot run it\n"],
     [
       ["--timeout", "0.05", "dev", "--", "sleep"],
@@ -135,7 +153,9 @@ test("what bhatti's own options are refused for is wrong usage, not a command th
     ["/nowhere", 2],
     ["/tmp", 126],
   ] as const) {
+    const before = daemon.host.processes.length
     const ran = await bhatti(["exec", "-w", cwd, "dev", "--", "refuse", "invalid", "it"], { daemon })
+    expect(daemon.host.processes.length - before).toBe(1)
     expect(ran).toMatchObject({ stdout: "", exitCode })
     expect(ran.stderr).toBe(cwd === "/tmp" ? "bhatti: cannot run it\n" : 'bhatti: no directory "/nowhere"\n')
   }

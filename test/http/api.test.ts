@@ -559,9 +559,13 @@ describe("exec", () => {
     expect((await ask("dev", [])).status).toBe(400)
     const missing = await ask("dev", ["nonsense"])
     expect(missing.status).toBe(200)
-    expect(JSON.parse(await missing.text())).toMatchObject({ type: "error", code: "command_not_found" })
+    expect(JSON.parse(await missing.text())).toMatchObject({
+      type: "error",
+      code: "command_not_found",
+      reason: "no_program",
+    })
     const buffered = await call("POST", "/sandboxes/dev/exec", { body: { cmd: ["nonsense"] } })
-    expect(buffered).toMatchObject({ status: 400, body: { code: "command_not_found" } })
+    expect(buffered).toMatchObject({ status: 400, body: { code: "command_not_found", reason: "no_program" } })
   })
 
   test("as events: every line is JSON, the last one is the exit", async () => {

@@ -647,7 +647,7 @@ class FakeGuest implements Guest {
   exec(command: GuestCommand): GuestProcess {
     const { cwd = "/workspace" } = command
     const isThere = this.#files.isDirectory(cwd)
-    const refused = this.#refusal ?? (isThere ? undefined : new AppError("invalid", `no directory "${cwd}"`))
+    const refused = this.#refusal ?? (isThere ? undefined : noDirectory(cwd))
     const { env } = this.#systems.running.get(this.#directory) ?? {}
     const process = new FakeProcess({ ...command, env: { ...env, ...command.env } }, refused)
     this.#host.processes.push(process)
@@ -893,4 +893,8 @@ function transferOf(
     endInput: () => undefined,
     close: () => undefined,
   }
+}
+
+function noDirectory(path: string): AppError {
+  return new AppError("invalid", `no directory "${path}"`, { reason: "no_directory" })
 }

@@ -135,11 +135,14 @@ const programs: Record<string, Program> = {
   },
 }
 
-/** `refuse CODE WORDS` cannot be started, for that reason. */
+/** `refuse CODE WORDS` cannot be started: it is an agent of an earlier version, unless CODE is `CODE:REASON`. */
 function refusalOf([program = "", ...args]: string[]): AppError | undefined {
-  if (program === "refuse") return new AppError(args[0] as ErrorCode, `cannot run ${args.slice(1).join(" ")}`)
+  if (program === "refuse") {
+    const [code = "", reason] = args[0]?.split(":") ?? []
+    return new AppError(code as ErrorCode, `cannot run ${args.slice(1).join(" ")}`, { reason })
+  }
   if (Object.hasOwn(programs, program)) return undefined
-  return new AppError("not_found", `no program named "${program}" in the sandbox`)
+  return new AppError("not_found", `no program named "${program}" in the sandbox`, { reason: "no_program" })
 }
 
 export class FakeProcess implements GuestProcess {

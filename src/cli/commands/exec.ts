@@ -1,8 +1,7 @@
 /** The command `bhatti exec` is the hot path of the whole program, with a single WebSocket. */
 
-import { AppError } from "@bhatti/contract/errors"
+import { AppError, type StartReason } from "@bhatti/contract/errors"
 import { limits } from "@bhatti/contract/limits"
-import type { Client } from "@bhatti/sdk/client"
 import type { ExecStream } from "@bhatti/sdk/exec-stream"
 import { adviceFor } from "../advice.ts"
 import { command } from "../command.ts"
@@ -108,7 +107,7 @@ that does not exist; 124 if --timeout ended it; 125 if bhatti failed, 126 if the
       await report(
         isLost ? await whyLost(error, args.sandbox, { client, during }) : withShellHint(error, rest),
       )
-      return await execExitCode(error, client, { sandbox: args.sandbox, options: { ...options, env } })
+      return execExitCode(error)
     }
   },
 })
@@ -119,40 +118,30 @@ function withShellHint(error: AppError, [program = "", ...more]: readonly string
   const isLine = isMissing && adviceFor(error) === undefined && more.length === 0
   if (!isLine || !/\s/.test(program)) return error
   const hint = 'it is taken as one word; write its words one by one, or: sh -c "..."'
-  return new AppError(error.code, error.message, { cause: error, hint })
+  return error.but({ hint })
 }
 
-type Asked = {
-  sandbox: string
-  options: { env: Record<string, string> | undefined; cwd: string | undefined; user: string | undefined }
+/** Exit codes for commands that could not start, as shells have them. */
+const exitCodesOfReasons: Readonly<Record<StartReason, number | undefined>> = {
+  no_user: exitUsage,
+  no_directory: exitUsage,
+  bad_text: exitUsage,
+  no_program: exitNotFound,
+  no_interpreter: exitNotFound,
+  not_executable: exitNotExecutable,
+  wrong_format: exitNotExecutable,
+  denied: exitNotExecutable,
+  too_long: exitNotExecutable,
+  no_resources: exitSandboxSide,
+  // The agent of an older sandbox does not say more.
+  not_started: undefined,
 }
 
-/** The sandbox answers but the command could not start: the error is in the command or in our own options. */
-async function execExitCode(error: AppError, client: Client, asked: Asked): Promise<number> {
-  if (error.code === "command_not_found") return exitNotFound
-  if (error.code !== "not_found" && error.code !== "invalid") return exitSandboxSide
-  try {
-    await client.getSandbox({ params: { id: asked.sandbox } })
-    if (error.code === "not_found") return exitNotFound
-    return (await areOptionsRefused(client, asked)) ? exitUsage : exitNotExecutable
-  } catch (second) {
-    if (second instanceof AppError) return exitSandboxSide
-    throw second
-  }
-}
-
-/**
- * The guest reports `invalid` for a directory, a user and a program alike; running a program that exists everywhere
- * tells them apart.
- */
-async function areOptionsRefused(client: Client, { sandbox, options }: Asked): Promise<boolean> {
-  const { env, cwd, user } = options
-  if (env === undefined && cwd === undefined && user === undefined) return false
-  try {
-    await client.exec({ params: { id: sandbox }, body: { cmd: ["true"], env, cwd, user, timeout_sec: 10 } })
-    return false
-  } catch (error) {
-    if (error instanceof AppError) return error.code === "invalid"
-    throw error
-  }
+/** The daemon's own refusals have no reason. */
+function execExitCode({ code, reason = "" }: AppError): number {
+  const exitCode = exitCodesOfReasons[reason as StartReason]
+  if (exitCode !== undefined) return exitCode
+  if (code === "command_not_found") return exitNotFound
+  if (code !== "invalid") return exitSandboxSide
+  return reason === "" ? exitUsage : exitNotExecutable
 }
