@@ -156,6 +156,8 @@ func (n accountNames) describe(name string, about *syscall.Stat_t, target string
 		Mode: fmt.Sprintf("%04o", about.Mode&0o7777), Type: "other",
 		Owner: nameOf(n.users, about.Uid), Group: nameOf(n.groups, about.Gid),
 		ModifiedUnixMs: about.Mtim.Sec*1000 + about.Mtim.Nsec/1e6,
+		// Programs can set a file's mtime, but not its ctime.
+		Version: fmt.Sprintf("%x-%x-%x", about.Ino, uint64(about.Ctim.Nano()), about.Size),
 	}
 	switch about.Mode & syscall.S_IFMT {
 	case syscall.S_IFREG:

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"bhatti/agent/wire"
 )
@@ -80,6 +81,32 @@ func TestFilesGoUpAndDown(t *testing.T) {
 	if o := h.ask("file_read", map[string]any{"path": path, "offset": 5, "limit": 7}); string(o.output) != "56789ab" {
 		t.Errorf("%q", o.output)
 	}
+}
+
+func TestAChangedFileIsAnotherVersion(t *testing.T) {
+	h := personalised(t)
+	path := filepath.Join(t.TempDir(), "file")
+	seen := map[any]string{}
+	look := func(change string) {
+		t.Helper()
+		version := h.ask("file_stat", map[string]any{"path": path}).OK["file"].(map[string]any)["version"]
+		read := h.ask("file_read", map[string]any{"path": path, "limit": 0})
+		if len(read.output) != 0 || read.messages[0]["file"].(map[string]any)["version"] != version {
+			t.Errorf("%s: %v %+v", change, version, read)
+		}
+		if former, isKnown := seen[version]; isKnown {
+			t.Errorf("%s has the version of %s", change, former)
+		}
+		seen[version] = change
+	}
+	h.put("file_write", map[string]any{"path": path}, []byte("a"))
+	look("the first one")
+	h.put("file_write", map[string]any{"path": path}, []byte("b"))
+	look("another of the same size")
+	if os.WriteFile(path, []byte("cc"), 0) != nil || os.Chtimes(path, time.Unix(1, 0), time.Unix(1, 0)) != nil {
+		t.Fatal("not written")
+	}
+	look("a longer one of an old time")
 }
 
 func TestWhatIsMadeBelongsToTheUser(t *testing.T) {

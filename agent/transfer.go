@@ -36,7 +36,7 @@ func (a *agent) fileRead(s *stream, payload []byte) {
 			return nil, notRegular(request.Path, &about)
 		}
 		s.message(wire.File{File: readAccountNames().describe(filepath.Base(path), &about, "")})
-		if about.Size < sharedBytesMin {
+		if about.Size < sharedBytesMin || request.Limit != nil && *request.Limit < sharedBytesMin {
 			request.Shared = nil
 		}
 		out := a.newOutgoing(s, request.Shared)

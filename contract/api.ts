@@ -267,10 +267,11 @@ export const api = {
     method: "GET",
     path: "/sandboxes/:id/files",
     summary:
-      "Read a file's bytes, a directory's entries or a file's metadata; HEAD returns it in X-File-Size, X-File-Mode and X-File-IsDir",
+      "Read a file's bytes, a part of them with Range, a directory's entries or a file's metadata; HEAD returns it in X-File-Size, X-File-Mode and X-File-IsDir",
     query: ReadFileQuery,
     reply: z.union([FileEntry, z.array(FileEntry)]),
     replyBytes: true,
+    ranges: true,
     status: 200,
   }),
   writeFile: endpoint({

@@ -18,6 +18,8 @@ export type Endpoint = {
   reply: z.ZodType
   /** The success answer is, or can be, bytes. */
   replyBytes?: true
+  /** A GET of bytes answers Range, If-Range and If-None-Match too. */
+  ranges?: true
   /** Status of a success. */
   status: 200 | 201 | 204 | 101
   /** Status of a success, with the same reply, if the resource already existed. */

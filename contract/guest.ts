@@ -66,7 +66,12 @@ export type GuestFile = {
   group: string
   modifiedUnixMs: number
   target: string | null
+  /** Differs whenever the content may differ. Null if the guest's agent is too old to say. */
+  version: string | null
 }
+
+/** Bytes of a file: from `offset`, at most `limit`. */
+export type FileSection = { offset?: number | undefined; limit?: number | undefined }
 
 /** `isTruncated` tells that the directory has more entries. */
 export type FileList = { files: GuestFile[]; isTruncated: boolean }

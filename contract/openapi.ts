@@ -50,7 +50,11 @@ export function openApi(about: { version: string }): Json {
 
 function operation(options: { name: string; endpoint: Endpoint; components: Components }): Json {
   const { name, endpoint, components } = options
-  const parameters = [...pathParameters(endpoint.path), ...queryParameters(endpoint.query, components)]
+  const parameters = [
+    ...pathParameters(endpoint.path),
+    ...queryParameters(endpoint.query, components),
+    ...(endpoint.ranges ? rangeParameters : []),
+  ]
   return {
     operationId: name,
     summary: endpoint.summary,
@@ -68,9 +72,28 @@ function operation(options: { name: string; endpoint: Endpoint; components: Comp
         },
       }),
       [endpoint.status]: goodResponse(endpoint, components),
+      ...(endpoint.ranges && rangeResponses),
       default: { $ref: "#/components/responses/Error" },
     },
   }
+}
+
+const rangeParameters = [
+  ["Range", "One range of bytes, such as bytes=0-499; several are answered with the whole file"],
+  ["If-Range", "The ETag for which Range holds; another version is answered as a whole"],
+  ["If-None-Match", "ETags that the client has"],
+].map(([name, description]) => ({
+  name,
+  in: "header",
+  required: false,
+  description,
+  schema: { type: "string" },
+}))
+
+const rangeResponses = {
+  206: { description: "The range", content: { "application/octet-stream": { schema: {} } } },
+  304: { description: "The client has this version" },
+  416: { $ref: "#/components/responses/Error" },
 }
 
 const bytes = { "application/octet-stream": { schema: {} } }

@@ -82,6 +82,8 @@ type FileInfo struct {
 	Group          string `json:"group"`
 	ModifiedUnixMs int64  `json:"modified_unix_ms"`
 	Target         string `json:"target,omitempty"`
+	// Version differs whenever the content may differ.
+	Version string `json:"version,omitempty"`
 }
 
 // File is the first message of file_read and the answer of file_stat.

@@ -287,6 +287,7 @@ func TestRequestsOfStreamsAreUnderstood(t *testing.T) {
 		"kill a session":                        &SessionKill{Session: "s1", Signal: "HUP"},
 		"read a session":                        &SessionKill{Session: "init"},
 		"read a file":                           &FileRead{Path: "a\nb"},
+		"read a part of a file":                 &FileRead{Path: "/x", Offset: 4294967296, Limit: at(0)},
 		"read a file through the shared memory": &FileRead{Path: "/x", Shared: at(1048576)},
 		"pack through the shared memory":        &ArchiveRead{Path: "/x", Shared: at(1310720)},
 		"write a file":                          &FileWrite{Path: "/ü", Mode: text("0644"), Size: &size, Parents: true},
@@ -325,6 +326,11 @@ var (
 		ModifiedUnixMs: -1, Target: "a",
 	}
 )
+
+func ofVersion(file FileInfo) FileInfo {
+	file.Version = "c-17979cfe362a0000-5"
+	return file
+}
 
 func TestMessagesOfStreamsAreEncoded(t *testing.T) {
 	name := "init"
@@ -380,7 +386,7 @@ func TestResultsAreEncoded(t *testing.T) {
 			{SessionName: SessionName{ID: "s2", Name: &name, Argv: []string{"x"}}, Pid: 8, State: StateEnded, ExitCode: &code,
 				CreatedUnixMs: 1},
 		}}},
-		{OK: FileBytes{Bytes: 5}}, {OK: Listed{Entries: 2}}, {OK: File{File: testFile}}, {OK: Archived{Entries: 2, Bytes: 5}},
+		{OK: FileBytes{Bytes: 5}}, {OK: Listed{Entries: 2}}, {OK: File{File: ofVersion(testFile)}}, {OK: Archived{Entries: 2, Bytes: 5}},
 		{OK: Ports{Ports: []Port{{Port: 3000, Address: "::1"}}}},
 		{OK: NextTimer{DueMs: at(19500)}}, {OK: NextTimer{}},
 	}

@@ -47,7 +47,9 @@ type QueryOf<E> = E extends { query: infer Query extends z.ZodType }
 type BodyOf<E> = E extends { body: infer Body extends z.ZodType } ? { body: z.input<Body> } : unknown
 /** `bytesCount` announces a stream's size; the daemon rejects a stream of another length and writes nothing. */
 type BytesOf<E> = E extends { bodyBytes: true } ? { bytes: Bytes; bytesCount?: number | undefined } : unknown
-type Input<E extends Endpoint> = ParamsOf<E> & QueryOf<E> & BodyOf<E> & BytesOf<E> & CallOptions
+/** A range of bytes, such as `bytes=0-499`, `bytes=500-` or `bytes=-500`. The answer has status 206 if it is that. */
+type RangeOf<E> = E extends { ranges: true } ? { range?: string | undefined } : unknown
+type Input<E extends Endpoint> = ParamsOf<E> & QueryOf<E> & BodyOf<E> & BytesOf<E> & RangeOf<E> & CallOptions
 
 type CallOptions = {
   signal?: AbortSignal
@@ -93,6 +95,7 @@ type AnyInput = {
   body?: unknown
   bytes?: Bytes
   bytesCount?: number | undefined
+  range?: string | undefined
 } & CallOptions
 
 export function connect(options: ClientOptions): Client {
@@ -111,6 +114,7 @@ export function connect(options: ClientOptions): Client {
       headers: {
         ...authorization,
         ...(content === undefined ? {} : { "content-type": type }),
+        ...(input.range === undefined ? {} : { range: input.range }),
         ...(input.bytesCount === undefined ? {} : { "content-length": String(input.bytesCount) }),
       },
       ...(content === undefined ? {} : { body: content }),

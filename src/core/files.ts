@@ -1,7 +1,7 @@
 /** Files of a sandbox, streamed; no whole file is held in memory. */
 
 import { AppError } from "@bhatti/contract/errors"
-import type { GuestFile, GuestOwner } from "@bhatti/contract/guest"
+import type { FileSection, GuestFile, GuestOwner } from "@bhatti/contract/guest"
 import { limits } from "@bhatti/contract/limits"
 import type { Account } from "../store/users.ts"
 import { answerDeadlineMs, awakeGuest } from "./awake.ts"
@@ -17,9 +17,43 @@ export async function readFile(
   core: ForRequest,
   account: Account,
   nameOrId: string,
-  path: string,
+  options: { path: string } & FileSection,
 ): Promise<GuestDownload> {
-  return (await awakeGuest(core, account, nameOrId, "a file operation")).readFile({ path })
+  return (await awakeGuest(core, account, nameOrId, "a file operation")).readFile(options)
+}
+
+/** How often a file that changes between two looks is looked at again. */
+const looksMax = 3
+
+/**
+ * Reads the section that `choose` picks when it sees the file, all of it from the same version of the file. Without a
+ * section it is the whole file. A file that changes all the time is read as a whole.
+ */
+export async function readFileSection(
+  core: ForRequest,
+  account: Account,
+  nameOrId: string,
+  { path, choose }: { path: string; choose: (file: GuestFile) => FileSection | undefined },
+): Promise<{ download: GuestDownload; section: FileSection | undefined }> {
+  const guest = await awakeGuest(core, account, nameOrId, "a file operation")
+  for (let look = 0; look < looksMax; look++) {
+    const glance = guest.readFile({ path, limit: 0 })
+    glance.result.catch(() => undefined)
+    const seen = await glance.file.finally(() => glance.close())
+    const section = choose(seen)
+    if (!section) break
+    const download = guest.readFile({ path, ...section })
+    download.result.catch(() => undefined)
+    if (isSameFile(await download.file, seen)) return { download, section }
+    download.close()
+  }
+  return { download: guest.readFile({ path }), section: undefined }
+}
+
+function isSameFile(one: GuestFile, other: GuestFile): boolean {
+  return (
+    one.version === other.version && one.size === other.size && one.modifiedUnixMs === other.modifiedUnixMs
+  )
 }
 
 export async function listFiles(

@@ -1,6 +1,6 @@
 /** Files of the guest: requests, answers, and transfers of files and archives. */
 
-import type { GuestFile, GuestOwner } from "@bhatti/contract/guest"
+import type { FileSection, GuestFile, GuestOwner } from "@bhatti/contract/guest"
 import { WireError } from "./frame.ts"
 import { isObject, parseObject } from "./message.ts"
 import { Operation, type StreamLink } from "./operation.ts"
@@ -17,7 +17,13 @@ type Reading = { path: string; shared?: number | undefined }
 type Owned = { owner?: GuestOwner | undefined }
 
 export const fileRequests = {
-  read: ({ path, shared }: Reading) => ({ op: "file_read", path, ...(shared !== undefined && { shared }) }),
+  read: ({ path, offset, limit, shared }: Reading & FileSection) => ({
+    op: "file_read",
+    path,
+    ...(offset !== undefined && { offset }),
+    ...(limit !== undefined && { limit }),
+    ...(shared !== undefined && { shared }),
+  }),
   write: (options: { path: string; mode?: string; size?: number; parents?: boolean } & Owned) => ({
     op: "file_write",
     path: options.path,
@@ -136,6 +142,7 @@ const types = ["file", "directory", "symlink", "other"] as const
 function parseFile(value: unknown): GuestFile {
   if (isObject(value)) {
     const { name, size, mode, owner, group, target = null, modified_unix_ms: modifiedUnixMs } = value
+    const { version = null } = value
     const type = types.find((known) => known === value.type)
     if (
       typeof name === "string" &&
@@ -148,13 +155,17 @@ function parseFile(value: unknown): GuestFile {
       typeof group === "string" &&
       isWhole(modifiedUnixMs) &&
       Math.abs(modifiedUnixMs) <= unixMsMax &&
-      (target === null || typeof target === "string")
+      (target === null || typeof target === "string") &&
+      (version === null || (typeof version === "string" && versionSyntax.test(version)))
     ) {
-      return { name, size, mode, type, owner, group, modifiedUnixMs, target }
+      return { name, size, mode, type, owner, group, modifiedUnixMs, target, version }
     }
   }
   throw new WireError("what the guest says about a file cannot be read")
 }
+
+/** It becomes a header of an answer. */
+const versionSyntax = /^[0-9a-f-]{1,64}$/
 
 /** The latest time that a `Date` can represent. */
 const unixMsMax = 8.64e15

@@ -3,6 +3,7 @@
 import { AppError } from "@bhatti/contract/errors"
 import type {
   FileList,
+  FileSection,
   GuestCommand,
   GuestFile,
   GuestIdentity,
@@ -153,7 +154,7 @@ export class Guest extends GuestChannel {
     return this.ask(sessionRequests.kill(session, signal), () => undefined, options)
   }
 
-  readFile(options: { path: string }): Download {
+  readFile(options: { path: string } & FileSection): Download {
     return this.beginReading(
       (shared) => fileRequests.read({ ...options, shared }),
       (id, link) => new Download(id, link),

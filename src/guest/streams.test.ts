@@ -30,6 +30,7 @@ const parsedFile = {
   group: "lohar",
   modifiedUnixMs: 1_700_000_000_000,
   target: null,
+  version: null,
 }
 
 let directory: string

@@ -173,6 +173,7 @@ describe("messages", () => {
       "read a session": sessionRequests.read("init"),
       watch: sessionRequests.watch(),
       "read a file": fileRequests.read({ path: "a\nb" }),
+      "read a part of a file": fileRequests.read({ path: "/x", offset: 4_294_967_296, limit: 0 }),
       "read a file through the shared memory": fileRequests.read({ path: "/x", shared: 1_048_576 }),
       "write a file": fileRequests.write({ path: "/ü", mode: "0644", size: 5, parents: true }),
       "write a file of any size": fileRequests.write({ path: "x" }),

@@ -147,7 +147,7 @@ export function createApp(core: Core, about: About, settings: AppSettings): App 
       if (reply instanceof Response) return reply
       if (reply instanceof StreamedAnswer) {
         c.env.streamed = reply
-        return new Response(null, { headers: reply.headers })
+        return new Response(null, { status: reply.status, headers: reply.headers })
       }
       return Response.json(reply, { status: definition.status })
     })

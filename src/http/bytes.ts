@@ -17,7 +17,7 @@ type Source = {
  */
 export async function bytesReply(
   source: Source,
-  options: { headers: Record<string, string>; revoked: AbortSignal; log: Log },
+  options: { status?: number; headers: Record<string, string>; revoked: AbortSignal; log: Log },
 ): Promise<StreamedAnswer> {
   const { revoked, log } = options
   source.result.catch(() => undefined)
@@ -28,6 +28,7 @@ export async function bytesReply(
   revoked.throwIfAborted()
   let next: IteratorResult<Uint8Array> | undefined = first
   const answer = new StreamedAnswer({
+    ...(options.status !== undefined && { status: options.status }),
     headers: { "content-type": "application/octet-stream", ...options.headers },
     async next() {
       try {

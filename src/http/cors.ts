@@ -9,10 +9,10 @@ export function allowOrigins(origins: readonly string[]): MiddlewareHandler {
   return cors({
     origin: [...origins],
     allowMethods: ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"],
-    allowHeaders: ["Authorization", "Content-Type", "X-Request-Id"],
+    allowHeaders: ["Authorization", "Content-Type", "X-Request-Id", "Range", "If-Range", "If-None-Match"],
     exposeHeaders: [
       ...["Retry-After", "X-Request-Id", "X-Bhatti-Version", "X-Bhatti-Existing", truncatedHeader],
-      ...["X-File-Size", "X-File-Mode", "X-File-IsDir"],
+      ...["X-File-Size", "X-File-Mode", "X-File-IsDir", "Accept-Ranges", "Content-Range", "ETag"],
     ],
     maxAge: 600,
   })

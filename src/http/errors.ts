@@ -4,6 +4,7 @@ import { type AppError, errorStatus } from "@bhatti/contract/errors"
 import type { ErrorBody } from "@bhatti/contract/system"
 import type { Log } from "../core/bounded-log.ts"
 import { loggedError } from "../gate/errors.ts"
+import { UnsatisfiableRange } from "./file-range.ts"
 
 export function errorResponse(
   error: unknown,
@@ -23,9 +24,13 @@ export function errorResponse(
     retryable: known.retryable,
     request_id: requestId,
   }
-  const status = errorStatus[known.code]
+  const isRange = known instanceof UnsatisfiableRange
+  const status = isRange ? 416 : errorStatus[known.code]
   const retryAfterSec = known.retryAfterSec ?? (status === 429 ? quotaRetryAfterSec : undefined)
-  const headers = retryAfterSec === undefined ? {} : { "retry-after": `${retryAfterSec}` }
+  const headers = {
+    ...(retryAfterSec !== undefined && { "retry-after": `${retryAfterSec}` }),
+    ...(isRange && { "content-range": `bytes */${known.size}` }),
+  }
   return Response.json(body, { status, headers })
 }
 

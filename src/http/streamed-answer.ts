@@ -3,6 +3,7 @@
 import type { ReadPace } from "../rules/read-pace.ts"
 
 export class StreamedAnswer {
+  readonly status: number
   readonly headers: Record<string, string>
   /** Minimum pace of the reader; undefined means no minimum. */
   readonly pace: ReadPace | undefined
@@ -16,11 +17,13 @@ export class StreamedAnswer {
    * `onClosed` is called once, when reading is over: after the last piece, on an error, or when the reader has left.
    */
   constructor(options: {
+    status?: number
     headers: Record<string, string>
     pace?: ReadPace
     next: () => Promise<Uint8Array | undefined>
     onClosed: () => void
   }) {
+    this.status = options.status ?? 200
     this.headers = { "cache-control": "no-store", ...options.headers }
     this.pace = options.pace
     this.#next = options.next

@@ -154,7 +154,7 @@ export class ApiRequest {
   }
 
   #framingOf({ status, headers }: Response, whole: Uint8Array | undefined): Framing {
-    if (this.#request.method === "HEAD" || status === 204) return { kind: "none" }
+    if (this.#request.method === "HEAD" || status === 204 || status === 304) return { kind: "none" }
     if (whole) return { kind: "length", bytes: whole.length }
     const length = headers.get("content-length")
     if (length !== null) return { kind: "length", bytes: Number(length) }

@@ -96,6 +96,24 @@ test("file read writes the bytes to standard output", async () => {
   expect(missing).toMatchObject({ stdout: "", stderr: 'bhatti: no file "nope"\n', exitCode: 1 })
 })
 
+test("file read --range writes only these bytes, and refuses what is no range before it asks", async () => {
+  guest.set("/workspace/a.txt", { bytes: "0123456789" })
+  await dev()
+  const read = (range: string) => bhatti(["file", "read", "dev", "a.txt", `--range=${range}`], { daemon })
+  expect(await Promise.all(["2-4", "8-", "-3"].map(async (range) => (await read(range)).stdout))).toEqual([
+    "234",
+    "89",
+    "789",
+  ])
+  expect(await read("10-")).toMatchObject({
+    stdout: "",
+    stderr: expect.stringContaining("which has 10 bytes"),
+    exitCode: 2,
+  })
+  for (const wrong of ["a", "-", "1-2,4-5", ""])
+    expect(await read(wrong)).toMatchObject({ exitCode: 2, stderr: expect.stringContaining("--range is") })
+})
+
 test("file write takes standard input or a local file, with its length and mode", async () => {
   await dev()
   await bhatti(["file", "write", "dev", "in.txt"], { daemon, stdin: "typed" })

@@ -818,6 +818,78 @@ describe("files", () => {
     expect((await raw("HEAD", "/sandboxes/dev/files?path=/nothing")).status).toBe(404)
   })
 
+  const ranged = (headers: Record<string, string>, path = "/x") =>
+    fetch(`${served.url}/sandboxes/dev/files?path=${path}`, {
+      headers: { authorization: `Bearer ${alice}`, ...headers },
+    })
+
+  test("a range of one is answered with these bytes, and one behind its end with 416", async () => {
+    await raw("PUT", "/sandboxes/dev/files?path=/x", "0123456789")
+    const whole = await ranged({})
+    const { headers } = whole
+    expect([whole.status, headers.get("accept-ranges"), await whole.text()]).toEqual([
+      200,
+      "bytes",
+      "0123456789",
+    ])
+    for (const [range, bytes, place] of [
+      ["bytes=2-4", "234", "2-4"],
+      ["bytes=7-", "789", "7-9"],
+      ["bytes=-2", "89", "8-9"],
+      ["bytes=9-100", "9", "9-9"],
+      ["bytes=-100", "0123456789", "0-9"],
+    ] as const) {
+      const part = await ranged({ range })
+      expect([part.status, part.headers.get("content-range"), part.headers.get("content-length")]).toEqual([
+        206,
+        `bytes ${place}/10`,
+        `${bytes.length}`,
+      ])
+      expect([await part.text(), part.headers.get("etag")]).toEqual([bytes, headers.get("etag")])
+    }
+    for (const range of ["bytes=10-", "bytes=-0"]) {
+      const beyond = await ranged({ range })
+      expect([beyond.status, beyond.headers.get("content-range")]).toEqual([416, "bytes */10"])
+      expect(ErrorBody.parse(await beyond.json()).code).toBe("invalid")
+    }
+    for (const range of ["bytes=0-1,3-4", "bytes=4-3", "lines=1-2"]) {
+      const all = await ranged({ range })
+      expect([all.status, await all.text()]).toEqual([200, "0123456789"])
+    }
+    await until("all are closed", () => host.ongoing.downloads === 0)
+  })
+
+  test("a range of another version than the client has is the whole file, and a known version is not sent", async () => {
+    await raw("PUT", "/sandboxes/dev/files?path=/x", "0123456789")
+    const etag = (await raw("HEAD", "/sandboxes/dev/files?path=/x")).headers.get("etag") ?? ""
+    expect(etag).toMatch(/^"[0-9a-f-]+"$/)
+    expect((await ranged({ range: "bytes=1-2", "if-range": etag })).status).toBe(206)
+    const known = await ranged({ "if-none-match": `"a", W/${etag}` })
+    expect([known.status, known.headers.get("etag"), await known.text()]).toEqual([304, etag, ""])
+    await raw("PUT", "/sandboxes/dev/files?path=/x", "abcdefghij")
+    for (const condition of [etag, "Mon, 30 Nov 2026 10:00:00 GMT"]) {
+      const all = await ranged({ range: "bytes=1-2", "if-range": condition })
+      expect([all.status, await all.text()]).toEqual([200, "abcdefghij"])
+    }
+    expect((await ranged({ "if-none-match": etag })).status).toBe(200)
+    await until("all are closed", () => host.ongoing.downloads === 0)
+  })
+
+  test("a range of one that changes between two looks has bytes of a single version", async () => {
+    await raw("PUT", "/sandboxes/dev/files?path=/x", "0123456789")
+    let looks = 0
+    host.onRead = (files) => {
+      looks++
+      if (looks <= 2) files.add("/x", { bytes: `abcde${looks}` })
+    }
+    const part = await ranged({ range: "bytes=-2" })
+    expect([part.status, part.headers.get("content-range"), await part.text()]).toEqual([
+      206,
+      "bytes 4-5/6",
+      "e2",
+    ])
+  })
+
   test("one that is asked for with HEAD, or whose reader leaves, is not read on in the guest", async () => {
     await raw("PUT", "/sandboxes/dev/files?path=/x", "hello")
     host.download = async function* () {

@@ -116,7 +116,15 @@ export class FakeFiles {
   }
 
   #describe(at: string, { bytes, ...node }: Node): GuestFile {
-    return { name: posix.basename(at), size: bytes.length, ...node, group: "lohar", modifiedUnixMs: 0 }
+    const version = Bun.hash(bytes).toString(16)
+    return {
+      name: posix.basename(at),
+      size: bytes.length,
+      ...node,
+      group: "lohar",
+      modifiedUnixMs: 0,
+      version,
+    }
   }
 }
 

@@ -5,6 +5,7 @@
 
 import { AppError } from "@bhatti/contract/errors"
 import type {
+  FileSection,
   GuestCommand,
   GuestFile,
   GuestIdentity,
@@ -115,6 +116,8 @@ export type FakeHost = Host & {
   download: (() => AsyncIterable<Uint8Array>) | undefined
   /** How many entries of a directory a guest tells. */
   listedMax: number
+  /** Called before a guest reads a file. */
+  onRead: ((files: FakeFiles) => void) | undefined
   /** Streams that are open on every guest's channel, as it says. */
   openStreams: number
   /** Every guest's answer about its next timer; undefined: its agent does not know the question. */
@@ -234,6 +237,7 @@ export function fakeHost(): FakeHost {
     ongoing: { commands: 0, uploads: 0, downloads: 0 },
     download: undefined,
     listedMax: 100_000,
+    onRead: undefined,
     openStreams: 0,
     nextTimerMs: null,
     nextTimerCpuMs: 0,
@@ -706,10 +710,12 @@ class FakeGuest implements Guest {
       })
   }
 
-  readFile({ path }: { path: string }): GuestDownload {
+  readFile({ path, offset = 0, limit }: { path: string } & FileSection): GuestDownload {
     try {
       if (this.#refusal) throw this.#refusal
-      const { file, bytes } = this.#files.read(path)
+      this.#host.onRead?.(this.#files)
+      const { file, bytes: whole } = this.#files.read(path)
+      const bytes = whole.subarray(offset, limit === undefined ? undefined : offset + limit)
       const transfer = this.#sending(this.#host.download?.() ?? [bytes], { bytes: bytes.length, entries: 1 })
       return { ...transfer, file: Promise.resolve(file) }
     } catch (error) {

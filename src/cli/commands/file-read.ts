@@ -9,12 +9,26 @@ export const fileRead = command({
   args: ["sandbox", "path"],
   description:
     "Writes the file's bytes to standard output as they are. A relative PATH begins at /workspace.",
-  examples: ["bhatti file read dev /workspace/app.js", "bhatti file read dev logs/app.log | grep error"],
-  async run({ client, args, out }) {
+  options: {
+    range: {
+      type: "text",
+      value: "FIRST-LAST",
+      summary: "Only these bytes, counted from 0; 500- is all from there, -500 the last 500",
+    },
+  },
+  refuse: ({ options: { range = "0-" } }) =>
+    /^(\d+-\d*|-\d+)$/.test(range) ? undefined : "--range is FIRST-LAST, FIRST- or -COUNT",
+  examples: [
+    "bhatti file read dev /workspace/app.js",
+    "bhatti file read dev logs/app.log | grep error",
+    "bhatti file read dev disk.img --range 0-511 | xxd",
+  ],
+  async run({ client, args, options, out }) {
     const { copyToOutput } = await import("../copy/download.ts")
     await tellingFate(args.sandbox, { client, during: "while the file was read" }, async () => {
       const place = { params: { id: args.sandbox }, query: { path: args.path } }
-      const response = await client.readFile(place).catch(async (error: unknown) => {
+      const range = options.range === undefined ? undefined : `bytes=${options.range}`
+      const response = await client.readFile({ ...place, range }).catch(async (error: unknown) => {
         throw await withListHint(error, client, args)
       })
       await copyToOutput(response, out)

@@ -3,6 +3,7 @@
 import type {
   Exited,
   FileList,
+  FileSection,
   GuestCommand,
   GuestFile,
   GuestIdentity,
@@ -59,7 +60,7 @@ export interface GuestSessions {
 }
 
 export interface GuestFiles {
-  readFile(options: { path: string }): GuestDownload
+  readFile(options: { path: string } & FileSection): GuestDownload
   writeFile(options: {
     path: string
     mode?: string

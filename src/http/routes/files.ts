@@ -8,6 +8,7 @@ import {
   moveFile,
   readArchive,
   readFile,
+  readFileSection,
   removeFile,
   statFile,
   writeArchive,
@@ -15,6 +16,7 @@ import {
 } from "../../core/files.ts"
 import { bytesReply } from "../bytes.ts"
 import type { Handlers } from "../context.ts"
+import { chooseSection, fileHeaders, isKnownTo, rangeOf, sectionHeaders } from "../file-range.ts"
 import { declaredLength } from "../input.ts"
 import { sectionOf } from "../lines.ts"
 import { viewFile } from "../views/file.ts"
@@ -22,12 +24,8 @@ import { viewFile } from "../views/file.ts"
 export const files = {
   async readFile({ core, account, revoked, params, request }, { query }) {
     if (request.method === "HEAD") {
-      const { size, mode, type } = await statFile(core, account, params.id, query.path)
-      const headers = {
-        "x-file-size": `${size}`,
-        "x-file-mode": mode,
-        "x-file-isdir": `${type === "directory"}`,
-      }
+      const file = await statFile(core, account, params.id, query.path)
+      const headers = { ...fileHeaders(file), "x-file-isdir": `${file.type === "directory"}` }
       return new Response(null, { headers })
     }
     if (query.stat === "true") return viewFile(await statFile(core, account, params.id, query.path))
@@ -35,13 +33,33 @@ export const files = {
       const { files, isTruncated } = await listFiles(core, account, params.id, query.path)
       return Response.json(files.map(viewFile), { headers: isTruncated ? { [truncatedHeader]: "true" } : {} })
     }
-    const download = await readFile(core, account, params.id, query.path)
+    const { path, offset, limit, max_bytes: maxBytes } = query
+    const isInLines = offset !== undefined || limit !== undefined
+    const isWhole = !isInLines && maxBytes === undefined
+    const range = isWhole ? rangeOf(request.headers) : undefined
+    const { download, section } = range
+      ? await readFileSection(core, account, params.id, {
+          path,
+          choose: (file) => chooseSection(range, file),
+        })
+      : {
+          download: await readFile(core, account, params.id, {
+            path,
+            limit: isInLines ? undefined : maxBytes,
+          }),
+        }
     const file = await download.file
-    const headers = { "x-file-size": `${file.size}`, "x-file-mode": file.mode }
-    const { offset, limit, max_bytes: maxBytes } = query
-    const isWhole = offset === undefined && limit === undefined && maxBytes === undefined
-    const source = isWhole ? download : sectionOf(download, { offset, limit, maxBytes })
-    return bytesReply(source, { headers, revoked, log: core.log })
+    const headers = fileHeaders(file)
+    const reply = { revoked, log: core.log }
+    if (isWhole && isKnownTo(request.headers, file)) {
+      download.result.catch(() => undefined)
+      download.close()
+      return new Response(null, { status: 304, headers })
+    }
+    if (isInLines) return bytesReply(sectionOf(download, { offset, limit, maxBytes }), { headers, ...reply })
+    if (!section) return bytesReply(download, { headers, ...reply })
+    const partly = { status: 206, headers: { ...headers, ...sectionHeaders(file, section) } }
+    return bytesReply(download, { ...partly, ...reply })
   },
 
   async writeFile({ core, account, revoked, params, request, body }, { query }) {
