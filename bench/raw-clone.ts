@@ -84,7 +84,7 @@ export class RawClones {
     const { machine, guest } = await this.#machines.start(place, { kind: "template" })
     undo.defer(() => guest.close())
     undo.defer(() => this.#machines.kill(machine))
-    await guest.personalise(identity, { deadlineMs })
+    await guest.ask({ op: "personalise", identity }, { deadlineMs })
     const command = guest.exec({ argv })
     let ms: number | undefined
     for await (const _ of command.output) ms ??= performance.now() - startedAt

@@ -81,6 +81,63 @@ export type GuestOwner = { uid: number; gid: number }
 
 export type ListeningPort = { port: number; address: string }
 
+/** Requests that a guest answers once: their fields besides the name, and the answer, unknown where it says nothing. */
+export type GuestQuestions = {
+  /** Does not count as use of the sandbox. */
+  ping: { fields: object; answer: Pong }
+  /** Gives the guest its identity, fresh randomness and the time. If this fails, the guest must not be used. */
+  personalise: { fields: { identity: GuestIdentity }; answer: { bootId: string } }
+  /**
+   * Sends fresh randomness and the time to a guest that keeps its identity. A clone and a copy have an identity
+   * already, and it is another's.
+   */
+  refresh: { fields: object; answer: unknown }
+  /**
+   * Brings the guest to a frame boundary with its filesystems synced; no request may follow. With `untouchedMib` it
+   * also overwrites free memory except for that much; an older agent does not.
+   */
+  quiesce: { fields: { untouchedMib?: number | undefined }; answer: unknown }
+  /**
+   * Time until the first program in the guest has a timer due, or null if none has. An older agent refuses. Does not
+   * count as use of the sandbox.
+   */
+  nextTimer: { fields: object; answer: { dueMs: number | null } }
+  /**
+   * Syncs the filesystems and discards deleted blocks, as far as `budgetMs` allows. `unavailable`: the agent cannot.
+   * Does not count as use of the sandbox.
+   */
+  trim: { fields: { budgetMs: number; untouchedMib?: number | undefined }; answer: unknown }
+  /** Begins to shut the guest down in good order; the machine ends afterwards. */
+  shutdown: { fields: object; answer: unknown }
+  ports: { fields: object; answer: ListeningPort[] }
+  /** Looks up "user" or "user:group" in the guest. */
+  findOwner: { fields: { owner: string }; answer: GuestOwner }
+  listFiles: { fields: { path: string }; answer: FileList }
+  statFile: { fields: { path: string }; answer: GuestFile }
+  removeFile: { fields: { path: string; recursive: boolean }; answer: unknown }
+  makeDirectory: {
+    fields: { path: string; parents: boolean; mode: string; owner?: GuestOwner }
+    answer: unknown
+  }
+  moveFile: { fields: { from: string; to: string }; answer: unknown }
+}
+export type GuestQuestion<Op extends keyof GuestQuestions> = { op: Op } & GuestQuestions[Op]["fields"]
+export type GuestAnswer<Op extends keyof GuestQuestions> = GuestQuestions[Op]["answer"]
+
+/** Requests that open a stream of bytes: their fields besides the name. */
+export type GuestOpenings = {
+  readFile: { path: string } & FileSection
+  /** The file exists once the stream's result resolves; otherwise it is unchanged. */
+  writeFile: { path: string; mode?: string; size?: number; parents?: boolean; owner?: GuestOwner }
+  /** A tar stream of a file or directory. */
+  readArchive: { path: string }
+  /** Unpacks the tar stream that is written to it below a directory. */
+  writeArchive: { path: string; owner?: GuestOwner }
+  /** A connection to a TCP port. */
+  dial: { port: number }
+}
+export type GuestOpening<Op extends keyof GuestOpenings> = { op: Op } & GuestOpenings[Op]
+
 export type Pong = {
   version: string
   personalised: boolean

@@ -129,7 +129,7 @@ async function captureRunning(
   }
   if (wasHot) await goOn(core, source, machine)
   const pausedMs = Math.round(core.clock.nowMs() - pausedAt)
-  if (wasHot) await core.guests.get(source.id)?.refresh({ deadlineMs: readyDeadlineMs })
+  if (wasHot) await core.guests.get(source.id)?.ask({ op: "refresh" }, { deadlineMs: readyDeadlineMs })
   return { hasMemory: true, pausedMs }
 }
 

@@ -269,7 +269,8 @@ async function giveIdentity(
 /** Writes the requested files and the init script. A file that cannot be written fails the create. */
 async function prepareGuest(guest: Guest, input: CreateSandbox): Promise<void> {
   for (const { path, bytes, mode } of input.files ?? []) {
-    const transfer = guest.writeFile({
+    const transfer = guest.open({
+      op: "writeFile",
       path,
       size: bytes.length,
       parents: true,

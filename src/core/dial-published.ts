@@ -35,7 +35,7 @@ export async function dialPublished(
     core.metrics.published("refused")
     return { kind: "busy" }
   }
-  const connection = guest.dial(published.port)
+  const connection = guest.open({ op: "dial", port: published.port })
   // `connected` reports the failure too.
   connection.result.catch(() => undefined)
   const alarm = core.clock.after(dialDeadlineMs, () => connection.close())

@@ -1,25 +1,48 @@
 /** Files of a sandbox, streamed; no whole file is held in memory. */
 
 import { AppError } from "@bhatti/contract/errors"
-import type { FileSection, GuestFile, GuestOwner } from "@bhatti/contract/guest"
+import type {
+  FileSection,
+  GuestAnswer,
+  GuestFile,
+  GuestOpening,
+  GuestOwner,
+  GuestQuestion,
+} from "@bhatti/contract/guest"
 import { limits } from "@bhatti/contract/limits"
 import type { Account } from "../store/users.ts"
 import { answerDeadlineMs, awakeGuest } from "./awake.ts"
 import type { ForRequest } from "./core.ts"
-import type { Guest, GuestDownload, GuestStream, GuestTransfer } from "./host.ts"
+import type { Guest, GuestDownload, GuestStream, GuestStreams, GuestTransfer } from "./host.ts"
 
-const deadline = { deadlineMs: answerDeadlineMs }
-/** Listing a hundred thousand entries takes an emulated guest a while. */
-const listDeadlineMs = 60_000
-const removeDeadlineMs = 300_000
+const what = "a file operation"
+const deadlinesMs = {
+  statFile: answerDeadlineMs,
+  moveFile: answerDeadlineMs,
+  /** Listing a hundred thousand entries takes an emulated guest a while. */
+  listFiles: 60_000,
+  removeFile: 300_000,
+}
 
-export async function readFile(
+/** Asks the guest about its files, or to change them; an answer comes at once. */
+export async function askAboutFiles<Op extends keyof typeof deadlinesMs>(
   core: ForRequest,
   account: Account,
   nameOrId: string,
-  options: { path: string } & FileSection,
-): Promise<GuestDownload> {
-  return (await awakeGuest(core, account, nameOrId, "a file operation")).readFile(options)
+  question: GuestQuestion<Op>,
+): Promise<GuestAnswer<Op>> {
+  const guest = await awakeGuest(core, account, nameOrId, what)
+  return guest.ask(question, { deadlineMs: deadlinesMs[question.op] })
+}
+
+/** Opens a stream of a file or an archive. */
+export async function openToRead<Op extends "readFile" | "readArchive">(
+  core: ForRequest,
+  account: Account,
+  nameOrId: string,
+  opening: GuestOpening<Op>,
+): Promise<GuestStreams[Op]> {
+  return (await awakeGuest(core, account, nameOrId, what)).open(opening)
 }
 
 /** How often a file that changes between two looks is looked at again. */
@@ -35,19 +58,19 @@ export async function readFileSection(
   nameOrId: string,
   { path, choose }: { path: string; choose: (file: GuestFile) => FileSection | undefined },
 ): Promise<{ download: GuestDownload; section: FileSection | undefined }> {
-  const guest = await awakeGuest(core, account, nameOrId, "a file operation")
+  const guest = await awakeGuest(core, account, nameOrId, what)
   for (let look = 0; look < looksMax; look++) {
-    const glance = guest.readFile({ path, limit: 0 })
+    const glance = guest.open({ op: "readFile", path, limit: 0 })
     glance.result.catch(() => undefined)
     const seen = await glance.file.finally(() => glance.close())
     const section = choose(seen)
     if (!section) break
-    const download = guest.readFile({ path, ...section })
+    const download = guest.open({ op: "readFile", path, ...section })
     download.result.catch(() => undefined)
     if (isSameFile(await download.file, seen)) return { download, section }
     download.close()
   }
-  return { download: guest.readFile({ path }), section: undefined }
+  return { download: guest.open({ op: "readFile", path }), section: undefined }
 }
 
 function isSameFile(one: GuestFile, other: GuestFile): boolean {
@@ -56,68 +79,25 @@ function isSameFile(one: GuestFile, other: GuestFile): boolean {
   )
 }
 
-export async function listFiles(
-  core: ForRequest,
-  account: Account,
-  nameOrId: string,
-  path: string,
-): Promise<{ files: GuestFile[]; isTruncated: boolean }> {
-  const guest = await awakeGuest(core, account, nameOrId, "a file operation")
-  return guest.listFiles(path, { deadlineMs: listDeadlineMs })
-}
-
-export async function statFile(
-  core: ForRequest,
-  account: Account,
-  nameOrId: string,
-  path: string,
-): Promise<GuestFile> {
-  return (await awakeGuest(core, account, nameOrId, "a file operation")).statFile(path, deadline)
-}
-
-export async function removeFile(
-  core: ForRequest,
-  account: Account,
-  nameOrId: string,
-  options: { path: string; recursive: boolean },
-): Promise<void> {
-  await (await awakeGuest(core, account, nameOrId, "a file operation")).removeFile(options, {
-    deadlineMs: removeDeadlineMs,
-  })
-}
-
 export async function makeDirectory(
   core: ForRequest,
   account: Account,
   nameOrId: string,
   options: { path: string; parents: boolean; mode: string; owner?: string | undefined },
 ): Promise<void> {
-  const guest = await awakeGuest(core, account, nameOrId, "a file operation")
+  const guest = await awakeGuest(core, account, nameOrId, what)
   const { owner, ...directory } = options
-  await guest.makeDirectory({ ...directory, ...(await ownerIn(guest, owner)) }, deadline)
+  await guest.ask(
+    { op: "makeDirectory", ...directory, ...(await ownerIn(guest, owner)) },
+    { deadlineMs: answerDeadlineMs },
+  )
 }
 
 /** An agent too old for owners says here that it does not know the user, before anything is written. */
 async function ownerIn(guest: Guest, owner: string | undefined): Promise<{ owner?: GuestOwner }> {
-  return owner === undefined ? {} : { owner: await guest.findOwner(owner, deadline) }
-}
-
-export async function moveFile(
-  core: ForRequest,
-  account: Account,
-  nameOrId: string,
-  options: { from: string; to: string },
-): Promise<void> {
-  await (await awakeGuest(core, account, nameOrId, "a file operation")).moveFile(options, deadline)
-}
-
-export async function readArchive(
-  core: ForRequest,
-  account: Account,
-  nameOrId: string,
-  path: string,
-): Promise<GuestTransfer> {
-  return (await awakeGuest(core, account, nameOrId, "a file operation")).readArchive({ path })
+  return owner === undefined
+    ? {}
+    : { owner: await guest.ask({ op: "findOwner", owner }, { deadlineMs: answerDeadlineMs }) }
 }
 
 export type Upload = {
@@ -139,8 +119,9 @@ export async function writeFile(
   upload: Upload,
 ): Promise<void> {
   if ((upload.size ?? 0) > limits.fileBytesMax) throw fileTooLarge()
-  const guest = await awakeGuest(core, account, nameOrId, "a file operation")
-  const transfer = guest.writeFile({
+  const guest = await awakeGuest(core, account, nameOrId, what)
+  const transfer = guest.open({
+    op: "writeFile",
     path: upload.path,
     parents: true,
     ...(upload.mode !== undefined && { mode: upload.mode }),
@@ -156,9 +137,9 @@ export async function writeArchive(
   nameOrId: string,
   upload: Pick<Upload, "path" | "owner" | "body" | "signal">,
 ): Promise<{ bytes: number; entries: number }> {
-  const guest = await awakeGuest(core, account, nameOrId, "a file operation")
+  const guest = await awakeGuest(core, account, nameOrId, what)
   const owner = await ownerIn(guest, upload.owner)
-  return send(guest.writeArchive({ path: upload.path, ...owner }), upload, {
+  return send(guest.open({ op: "writeArchive", path: upload.path, ...owner }), upload, {
     bytesMax: Number.POSITIVE_INFINITY,
   })
 }

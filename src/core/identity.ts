@@ -23,7 +23,7 @@ export async function personalise(
     network,
     growDisk: options.growDisk,
   }
-  await guest.personalise(identity, { deadlineMs: options.deadlineMs })
+  await guest.ask({ op: "personalise", identity }, { deadlineMs: options.deadlineMs })
   if (network?.address !== record.address)
     await core.store.sandboxes.setAddress(record.id, network?.address ?? null)
 }
@@ -40,7 +40,7 @@ export async function refresh(
 ): Promise<void> {
   const address = core.host.network?.identityOf(record).address ?? null
   if (record.address === address) {
-    await guest.refresh(options)
+    await guest.ask({ op: "refresh" }, options)
     return
   }
   const env = await environmentOf(core, record)

@@ -9,5 +9,8 @@ export async function listPorts(
   account: Account,
   nameOrId: string,
 ): Promise<{ port: number; address: string }[]> {
-  return (await awakeGuest(core, account, nameOrId, "ports")).ports({ deadlineMs: answerDeadlineMs })
+  return (await awakeGuest(core, account, nameOrId, "ports")).ask(
+    { op: "ports" },
+    { deadlineMs: answerDeadlineMs },
+  )
 }

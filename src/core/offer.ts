@@ -35,7 +35,8 @@ export function offeredEnvironment({ authority, proxy }: Offer): Record<string, 
 /** Makes a template's guest trust the host's authority. An image without the program for it is left unchanged. */
 export async function installAuthority(clock: Clock, guest: Guest, { authority }: Offer): Promise<void> {
   if (!authority) return
-  const transfer = guest.writeFile({
+  const transfer = guest.open({
+    op: "writeFile",
     path: authorityPath,
     mode: "0644",
     parents: true,

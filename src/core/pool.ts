@@ -169,7 +169,8 @@ export class Pool implements PoolPart {
     await guest.waitReady({ deadlineMs: readyDeadlineMs })
     // Includes the address, since the network is half of a personalisation; twice for the same reason as `exercises`.
     const identity = { ...nobody, network: core.host.network?.identityOf({ id, slot }) ?? null }
-    for (let times = 0; times < 2; times++) await guest.personalise(identity, { deadlineMs: readyDeadlineMs })
+    for (let times = 0; times < 2; times++)
+      await guest.ask({ op: "personalise", identity }, { deadlineMs: readyDeadlineMs })
     for (const argv of exercises) {
       const process = guest.exec({ argv })
       for await (const _ of process.output);

@@ -172,7 +172,10 @@ async function resumeWarm(
   }
   try {
     // A paused guest reads these messages first when it resumes.
-    await Promise.all([core.host.machines.resume(machine), guest.refresh({ deadlineMs: refreshDeadlineMs })])
+    await Promise.all([
+      core.host.machines.resume(machine),
+      guest.ask({ op: "refresh" }, { deadlineMs: refreshDeadlineMs }),
+    ])
   } catch (error) {
     // Its state is unknown; without a channel, the next request repairs it.
     dropGuest(core, record.id)
@@ -309,7 +312,7 @@ export async function silence(
   if (record.state.kind === "warm") await core.host.machines.resume(machine)
   try {
     if (guest) {
-      const quiet = guest.quiesce({ ...save, deadlineMs: quiesceDeadlineMs })
+      const quiet = guest.ask({ op: "quiesce", ...save }, { deadlineMs: quiesceDeadlineMs })
       await core.space.unlessHalted(record, machine, quiet)
     }
   } catch (error) {

@@ -44,7 +44,7 @@ export async function repairByName(
       await detach(core, id)
     }
     const guest = await bootFromDisk(core, record, template, "its file system was repaired", kernel)
-    const { repair } = await guest.ping({ deadlineMs: answerDeadlineMs })
+    const { repair } = await guest.ask({ op: "ping" }, { deadlineMs: answerDeadlineMs })
     const code = repair?.exitCode ?? null
     const ms = Math.round(core.clock.nowMs() - startedAt)
     const meta = { by: "user", exit_code: code, ms }

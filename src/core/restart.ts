@@ -90,6 +90,6 @@ async function shutDown(
   { id }: SandboxRecord,
   machine: Machine,
 ): Promise<void> {
-  await core.guests.get(id)?.shutdown({ deadlineMs: answerDeadlineMs })
+  await core.guests.get(id)?.ask({ op: "shutdown" }, { deadlineMs: answerDeadlineMs })
   await core.host.machines.fateOf(machine, { deadlineMs: endDeadlineMs })
 }

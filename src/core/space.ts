@@ -372,7 +372,7 @@ export class Space implements SpacePart {
       try {
         await Promise.all([
           core.host.machines.resume(machine),
-          guest.refresh({ deadlineMs: refreshDeadlineMs }),
+          guest.ask({ op: "refresh" }, { deadlineMs: refreshDeadlineMs }),
         ])
       } catch (error) {
         // The machine has run out of space again, and stays held.

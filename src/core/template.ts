@@ -92,10 +92,10 @@ async function makeTemplate(core: ForTemplate, spec: TemplateSpec): Promise<Temp
   const { guest } = draft
   try {
     await guest.waitReady({ deadlineMs: bootDeadlineMs })
-    await guest.personalise(templateIdentity, { deadlineMs: stepDeadlineMs })
+    await guest.ask({ op: "personalise", identity: templateIdentity }, { deadlineMs: stepDeadlineMs })
     await installAuthority(core.clock, guest, core.settings.offer)
     for (const argv of warmUp) await runQuietly(guest, argv)
-    await guest.quiesce({ deadlineMs: stepDeadlineMs })
+    await guest.ask({ op: "quiesce" }, { deadlineMs: stepDeadlineMs })
   } catch (cause) {
     core.log.error({ ...fields, cause, ...(await draft.diagnose()) }, "the template's guest did not come up")
     throw new AppError("unavailable", `image "${spec.image.name}" does not boot`, {

@@ -155,7 +155,7 @@ export class Thermal implements ThermalPart {
     const { clock, guests, log, memory, settings } = this.#core
     if (settings.thermal.timerWindowMs === 0) return false
     try {
-      const answer = await guests.get(record.id)?.nextTimer({ deadlineMs: timerDeadlineMs })
+      const answer = await guests.get(record.id)?.ask({ op: "nextTimer" }, { deadlineMs: timerDeadlineMs })
       const watch = this.#watches.get(record.id)
       if (!answer || !watch) return false
       const facts = { timerDueInMs: answer.dueMs, isMemoryShort: memory.isShort }

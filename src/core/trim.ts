@@ -16,7 +16,7 @@ export async function trimGuest(
   { budgetMs, untouchedMib }: { budgetMs: number; untouchedMib?: number | undefined },
 ): Promise<void> {
   try {
-    await guest.trim({ budgetMs, untouchedMib, deadlineMs: budgetMs + slackMs })
+    await guest.ask({ op: "trim", budgetMs, untouchedMib }, { deadlineMs: budgetMs + slackMs })
   } catch (error) {
     if (!(error instanceof AppError)) throw error
     core.log.info({ sandbox: record.id, error }, "a guest did not trim deleted data")

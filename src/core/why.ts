@@ -47,7 +47,7 @@ export async function whySandbox(core: Parts, account: Account, nameOrId: string
   const failed = core.failedStarts.find(record.id)
   const isAsked = state.kind === "hot" && core.space.heldOf(record) === undefined
   const guest = isAsked ? core.guests.get(record.id) : undefined
-  const pong = await guest?.ping({ deadlineMs: pingDeadlineMs }).catch(() => undefined)
+  const pong = await guest?.ask({ op: "ping" }, { deadlineMs: pingDeadlineMs }).catch(() => undefined)
   const held = core.space.heldOf(record) ?? null
   const end = await core.host.machines.lastEndOf(record.id)
   const about = {

@@ -97,7 +97,7 @@ async function run(
 
 describe.skipIf(!go)("the real agent", () => {
   test("refuses commands until it is personalised", async () => {
-    expect(await guest.ping({ deadlineMs })).toEqual({
+    expect(await guest.ask({ op: "ping" }, { deadlineMs })).toEqual({
       version: "test",
       personalised: false,
       bootFailures: [],
@@ -105,7 +105,7 @@ describe.skipIf(!go)("the real agent", () => {
       repair: undefined,
     })
     await expect(run(["true"])).rejects.toMatchObject({ code: "conflict" })
-    expect(await guest.personalise(identity, { deadlineMs })).toEqual({ bootId: "test" })
+    expect(await guest.ask({ op: "personalise", identity }, { deadlineMs })).toEqual({ bootId: "test" })
     expect(await run(["sh", "-c", "echo $SANDBOX; exit 4"])).toMatchObject({ exitCode: 4, text: "yes\n" })
   })
 
@@ -174,17 +174,17 @@ describe.skipIf(!go)("the real agent", () => {
   test("forgets its identity when it is quiesced", async () => {
     const busy = guest.exec({ argv: ["sleep", "100"], user, cwd: "/" })
     await busy.started
-    await expect(guest.quiesce({ deadlineMs })).rejects.toMatchObject({ code: "conflict" })
+    await expect(guest.ask({ op: "quiesce" }, { deadlineMs })).rejects.toMatchObject({ code: "conflict" })
     busy.kill()
     await busy.result
-    await guest.quiesce({ deadlineMs })
+    await guest.ask({ op: "quiesce" }, { deadlineMs })
     guest.close()
     guest = await meet()
-    expect((await guest.ping({ deadlineMs })).personalised).toBe(false)
+    expect((await guest.ask({ op: "ping" }, { deadlineMs })).personalised).toBe(false)
   })
 
   test("kills the commands of a lost connection", async () => {
-    await guest.personalise(identity, { deadlineMs })
+    await guest.ask({ op: "personalise", identity }, { deadlineMs })
     const process = guest.exec({ argv: ["sleep", "100"], user, cwd: "/" })
     const { pid } = await process.started
     guest.close()
@@ -193,7 +193,7 @@ describe.skipIf(!go)("the real agent", () => {
     const end = performance.now() + deadlineMs
     while (existsSync(`/proc/${pid}`) && performance.now() < end) await Bun.sleep(5)
     expect(existsSync(`/proc/${pid}`)).toBe(false)
-    expect((await guest.ping({ deadlineMs })).personalised).toBe(true)
+    expect((await guest.ask({ op: "ping" }, { deadlineMs })).personalised).toBe(true)
   })
 
   test("keeps a session over a lost connection, and replays it", async () => {
@@ -223,19 +223,22 @@ describe.skipIf(!go)("the real agent", () => {
     for (let at = 0; at < content.length; at += 65_536)
       crypto.getRandomValues(content.subarray(at, at + 65_536))
     const path = join(directory, "tree/ü -x\n")
-    const upload = guest.writeFile({ path, size: content.length, mode: "0640", parents: true })
+    const upload = guest.open({ op: "writeFile", path, size: content.length, mode: "0640", parents: true })
     await upload.write(content)
     upload.endInput()
     expect(await upload.result).toEqual({ bytes: content.length, entries: 1 })
-    expect(await guest.statFile(path, { deadlineMs })).toMatchObject({ mode: "0640", size: content.length })
+    expect(await guest.ask({ op: "statFile", path }, { deadlineMs })).toMatchObject({
+      mode: "0640",
+      size: content.length,
+    })
 
-    const download = guest.readFile({ path })
+    const download = guest.open({ op: "readFile", path })
     expect((await download.file).name).toBe("ü -x\n")
     expect(sha256(await bytesOf(download.output))).toBe(sha256(content))
 
-    const packed = guest.readArchive({ path: join(directory, "tree") })
+    const packed = guest.open({ op: "readArchive", path: join(directory, "tree") })
     const archive = await bytesOf(packed.output)
-    const unpacked = guest.writeArchive({ path: join(directory, "copy") })
+    const unpacked = guest.open({ op: "writeArchive", path: join(directory, "copy") })
     await unpacked.write(archive)
     unpacked.endInput()
     expect(await unpacked.result).toEqual(await packed.result)
@@ -243,15 +246,17 @@ describe.skipIf(!go)("the real agent", () => {
     expect(sharedOpened).toBe(1)
     expect(statSync(sharedPath).blocks).toBe(0)
 
-    await guest.moveFile({ from: path, to: join(directory, "moved") }, { deadlineMs })
-    await guest.makeDirectory(
-      { path: join(directory, "tree/a/b"), parents: true, mode: "0755" },
+    await guest.ask({ op: "moveFile", from: path, to: join(directory, "moved") }, { deadlineMs })
+    await guest.ask(
+      { op: "makeDirectory", path: join(directory, "tree/a/b"), parents: true, mode: "0755" },
       { deadlineMs },
     )
-    const listed = await guest.listFiles(join(directory, "tree"), { deadlineMs })
+    const listed = await guest.ask({ op: "listFiles", path: join(directory, "tree") }, { deadlineMs })
     expect([listed.files.map(({ name }) => name), listed.isTruncated]).toEqual([["a"], false])
-    await guest.removeFile({ path: join(directory, "tree"), recursive: true }, { deadlineMs })
-    await expect(guest.statFile(join(directory, "tree"), { deadlineMs })).rejects.toMatchObject({
+    await guest.ask({ op: "removeFile", path: join(directory, "tree"), recursive: true }, { deadlineMs })
+    await expect(
+      guest.ask({ op: "statFile", path: join(directory, "tree") }, { deadlineMs }),
+    ).rejects.toMatchObject({
       code: "not_found",
     })
   })
@@ -263,11 +268,13 @@ describe.skipIf(!go)("the real agent", () => {
         const content = new Uint8Array(size)
         for (let at = 0; at < size; at += 65_536) crypto.getRandomValues(content.subarray(at, at + 65_536))
         const path = join(directory, `sized-${size}`)
-        const upload = guest.writeFile({ path, size })
+        const upload = guest.open({ op: "writeFile", path, size })
         for (let at = 0; at < size; at += 100_000) await upload.write(content.subarray(at, at + 100_000))
         upload.endInput()
         expect(await upload.result).toEqual({ bytes: size, entries: 1 })
-        expect(sha256(await bytesOf(guest.readFile({ path }).output)), `${size} bytes`).toBe(sha256(content))
+        expect(sha256(await bytesOf(guest.open({ op: "readFile", path }).output)), `${size} bytes`).toBe(
+          sha256(content),
+        )
       }),
     )
     expect(statSync(sharedPath).blocks).toBe(0)
@@ -279,14 +286,17 @@ describe.skipIf(!go)("the real agent", () => {
       port: 0,
       socket: { data: (socket, bytes) => void socket.write(bytes), end: (socket) => void socket.end() },
     })
-    const connection = guest.dial(listener.port)
+    const connection = guest.open({ op: "dial", port: listener.port })
     await connection.connected
     await connection.write(Buffer.from("echo"))
     expect(await seen(connection.output, "echo")).toBe("echo")
     connection.endInput()
     expect(await connection.result).toBeUndefined()
-    expect(await guest.ports({ deadlineMs })).toContainEqual({ port: listener.port, address: "127.0.0.1" })
-    await expect(guest.dial(1).connected).rejects.toMatchObject({ code: "unavailable" })
+    expect(await guest.ask({ op: "ports" }, { deadlineMs })).toContainEqual({
+      port: listener.port,
+      address: "127.0.0.1",
+    })
+    await expect(guest.open({ op: "dial", port: 1 }).connected).rejects.toMatchObject({ code: "unavailable" })
   })
 })
 

@@ -42,7 +42,7 @@ async function readAll(output: AsyncIterable<{ channel: string; bytes: Uint8Arra
 }
 
 test("requests may follow the preamble without waiting", async () => {
-  const pong = guest.ping({ deadlineMs })
+  const pong = guest.ask({ op: "ping" }, { deadlineMs })
   await fake.take(wireLimits.preambleBytes)
   expect((await fake.opened()).request).toEqual({ op: "ping" })
   expect(fake.waitingBytes).toBe(0)
@@ -54,7 +54,7 @@ test("ready and ping tell what the guest says", async () => {
   const ready = guest.waitReady({ deadlineMs })
   await fake.greet()
   expect(await ready).toEqual({ generation: 1 })
-  const pong = guest.ping({ deadlineMs })
+  const pong = guest.ask({ op: "ping" }, { deadlineMs })
   const { stream } = await fake.opened()
   fake.close(stream, { ok: { agent: "lohar", version: "1", personalised: false, boot_failures: ["x"] } })
   expect(await pong).toEqual({
@@ -71,7 +71,7 @@ test("personalise sends fresh randomness and the time", async () => {
   const identity = { hostname: "dev", machineId: "0".repeat(32), env: {}, network: null, growDisk: false }
   const seen = new Set<unknown>()
   for (let round = 0; round < 2; round++) {
-    const done = guest.personalise(identity, { deadlineMs })
+    const done = guest.ask({ op: "personalise", identity }, { deadlineMs })
     const { stream, request } = await fake.opened()
     fake.close(stream, { ok: { boot_id: "b" } })
     expect(await done).toEqual({ bootId: "b" })
@@ -222,7 +222,7 @@ test("what a command is sent after its end is dropped", async () => {
 test("a lost channel fails everything that waits", async () => {
   await fake.greet()
   const process = guest.exec({ argv: ["cat"], stdin: true })
-  const pong = guest.ping({ deadlineMs })
+  const pong = guest.ask({ op: "ping" }, { deadlineMs })
   const written = process.write(new Uint8Array(2 * wireLimits.windowBytes))
   const output = readAll(process.output)
   await fake.opened()
@@ -234,7 +234,7 @@ test("a lost channel fails everything that waits", async () => {
     written,
     output,
     pong,
-    guest.ping({ deadlineMs }),
+    guest.ask({ op: "ping" }, { deadlineMs }),
   ]) {
     expect((await failure(pending)).code).toBe("unavailable")
   }
@@ -245,9 +245,9 @@ test("a lost channel harms nobody who does not listen", async () => {
   await fake.greet()
   const process = guest.exec({ argv: ["cat"], stdin: true })
   void process.write(new Uint8Array(2 * wireLimits.windowBytes))
-  void guest.ping({ deadlineMs })
+  void guest.ask({ op: "ping" }, { deadlineMs })
   void guest.waitReady({ deadlineMs: 1 })
-  void guest.quiesce({ deadlineMs: 1 })
+  void guest.ask({ op: "quiesce" }, { deadlineMs: 1 })
   guest.close()
   await Bun.sleep(20)
 })
@@ -269,18 +269,18 @@ test("output that came before the loss can still be read", async () => {
 
 test("an answer that is late is not waited for, and not a fault", async () => {
   await fake.greet()
-  const late = await failure(guest.ping({ deadlineMs: 20 }))
+  const late = await failure(guest.ask({ op: "ping" }, { deadlineMs: 20 }))
   expect(late.code).toBe("unavailable")
   const { stream } = await fake.opened()
   expect((await fake.frame()).type).toBe("close")
   fake.close(stream, { ok: { version: "1", personalised: true } })
-  const pong = guest.ping({ deadlineMs })
+  const pong = guest.ask({ op: "ping" }, { deadlineMs })
   fake.close((await fake.opened()).stream, { ok: { version: "2", personalised: true } })
   expect((await pong).version).toBe("2")
 })
 
 test("a guest in the middle of a frame is asked again behind zeros", async () => {
-  const lost = failure(guest.ping({ deadlineMs }))
+  const lost = failure(guest.ask({ op: "ping" }, { deadlineMs }))
   const ready = guest.waitReady({ deadlineMs, resync: true })
   const first = await fake.take(wireLimits.preambleBytes)
   await fake.opened()
@@ -332,7 +332,7 @@ test.each(Object.keys(hostile))("a hostile guest loses its connection: %s", asyn
 
 test("a guest that answers ping with a command's frames loses its connection", async () => {
   await fake.greet()
-  const pong = guest.ping({ deadlineMs })
+  const pong = guest.ask({ op: "ping" }, { deadlineMs })
   fake.message((await fake.opened()).stream, { started: { pid: 1 } })
   expect((await failure(pong)).code).toBe("unavailable")
 })

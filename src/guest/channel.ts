@@ -20,7 +20,7 @@ import {
   WireError,
   wireLimits,
 } from "./frame.ts"
-import { encodeJson, parseResult, type Result } from "./message.ts"
+import { encodeJson, parseResult, type Reading, type Result } from "./message.ts"
 import { quiet, type Stream, type StreamLink } from "./operation.ts"
 import { Outbox } from "./outbox.ts"
 import { type Direction, type OpenShared, type Region, SharedMemory } from "./shared-memory.ts"
@@ -146,10 +146,10 @@ export class GuestChannel {
     return this.#generation >= sharingGeneration ? this.#shared.claim(id, direction) : undefined
   }
 
-  protected ask<Answer>(
+  protected request<Answer>(
     request: { op: string },
-    parse: (value: unknown) => Answer,
-    options: { deadlineMs: number; onMessage?: (payload: Uint8Array) => boolean; isGlance?: boolean },
+    { parse, onMessage }: Reading<Answer>,
+    options: { deadlineMs: number; isGlance?: boolean | undefined },
   ): Promise<Answer> {
     const id = this.#nextStream++
     if (options.isGlance) this.#glances.add(id)
@@ -163,7 +163,7 @@ export class GuestChannel {
         onData: refuse,
         onDataAt: refuse,
         onWindow: refuse,
-        onMessage: options.onMessage ?? refuse,
+        onMessage: onMessage ?? refuse,
         onEnd: () => undefined,
         onClose: (result: Result) => {
           if (result.kind === "error") answer.reject(result.error)

@@ -1,6 +1,6 @@
 /** TCP in the guest: a connection to one of its ports, and the list of listening ports. */
 
-import type { ListeningPort } from "@bhatti/contract/guest"
+import type { GuestOpenings, ListeningPort } from "@bhatti/contract/guest"
 import { WireError } from "./frame.ts"
 import { isObject, parseObject } from "./message.ts"
 import { Operation, quiet, type StreamLink } from "./operation.ts"
@@ -9,10 +9,7 @@ const connectDeadlineMs = 20_000
 /** The limit that the protocol sets on the list. */
 const portsMax = 2048
 
-export const dialRequests = {
-  dial: (port: number) => ({ op: "dial", port }),
-  ports: () => ({ op: "ports" }),
-} as const
+export const dialRequest = ({ port }: GuestOpenings["dial"]) => ({ op: "dial", port })
 
 /** A connection to a port of the guest. Ending its input half-closes it, closing resets it. */
 export class Connection extends Operation<true, void> {

@@ -1,8 +1,8 @@
 /** Files of the guest: requests, answers, and transfers of files and archives. */
 
-import type { FileSection, GuestFile, GuestOwner } from "@bhatti/contract/guest"
+import type { FileList, GuestFile, GuestOpenings, GuestOwner } from "@bhatti/contract/guest"
 import { WireError } from "./frame.ts"
-import { isObject, parseObject } from "./message.ts"
+import { isObject, parseObject, type Reading } from "./message.ts"
 import { Operation, type StreamLink } from "./operation.ts"
 
 /** An answer includes the wait for the guest's disk: an emulated guest may take long to write 100 MB. */
@@ -11,58 +11,31 @@ const firstDeadlineMs = 30_000
 /** The limit that the protocol sets on a listing. */
 const entriesMax = 100_000
 
-/** `shared` is the region of the shared memory for the bytes. */
-type Reading = { path: string; shared?: number | undefined }
-
-type Owned = { owner?: GuestOwner | undefined }
+/** A reading request names the region of the shared memory for the bytes. */
+type Shared = { shared?: number | undefined }
 
 export const fileRequests = {
-  read: ({ path, offset, limit, shared }: Reading & FileSection) => ({
+  readFile: ({ path, offset, limit, shared }: GuestOpenings["readFile"] & Shared) => ({
     op: "file_read",
     path,
-    ...(offset !== undefined && { offset }),
-    ...(limit !== undefined && { limit }),
-    ...(shared !== undefined && { shared }),
+    offset,
+    limit,
+    shared,
   }),
-  write: (options: { path: string; mode?: string; size?: number; parents?: boolean } & Owned) => ({
+  writeFile: ({ path, mode, size, parents, owner }: GuestOpenings["writeFile"]) => ({
     op: "file_write",
-    path: options.path,
-    mode: options.mode ?? null,
-    size: options.size ?? null,
-    parents: options.parents ?? false,
-    ...(options.owner && { owner: options.owner }),
-  }),
-  findOwner: (owner: string) => ({ op: "file_owner", owner }),
-  list: (path: string) => ({ op: "file_list", path }),
-  stat: (path: string) => ({ op: "file_stat", path }),
-  remove: ({ path, recursive }: { path: string; recursive: boolean }) => ({
-    op: "file_remove",
     path,
-    recursive,
-  }),
-  makeDirectory: ({
-    path,
-    parents,
-    mode,
+    mode: mode ?? null,
+    size: size ?? null,
+    parents: parents ?? false,
     owner,
-  }: { path: string; parents: boolean; mode: string } & Owned) => ({
-    op: "file_mkdir",
-    path,
-    parents,
-    mode,
-    ...(owner && { owner }),
   }),
-  move: ({ from, to }: { from: string; to: string }) => ({ op: "file_move", from, to }),
-  readArchive: ({ path, shared }: Reading) => ({
+  readArchive: ({ path, shared }: GuestOpenings["readArchive"] & Shared) => ({
     op: "archive_read",
     path,
-    ...(shared !== undefined && { shared }),
+    shared,
   }),
-  writeArchive: ({ path, owner }: { path: string } & Owned) => ({
-    op: "archive_write",
-    path,
-    ...(owner && { owner }),
-  }),
+  writeArchive: ({ path, owner }: GuestOpenings["writeArchive"]) => ({ op: "archive_write", path, owner }),
 } as const
 
 /** A file being read from the guest. Closing it cancels the transfer. */
@@ -103,25 +76,23 @@ export class Transfer extends Operation<never, { bytes: number; entries: number 
 }
 
 /** Collects the messages of a listing. */
-export class Listing {
-  readonly files: GuestFile[] = []
-
-  /** Returns false if the message was useless. */
-  take(payload: Uint8Array): boolean {
-    const { entries } = parseObject(payload)
-    if (!Array.isArray(entries) || entries.length === 0) return false
-    if (this.files.length + entries.length > entriesMax)
-      throw new WireError("a listing is longer than agreed")
-    for (const entry of entries) this.files.push(parseFile(entry))
-    return true
+export function readListing(): Reading<FileList> {
+  const files: GuestFile[] = []
+  return {
+    onMessage(payload) {
+      const { entries } = parseObject(payload)
+      if (!Array.isArray(entries) || entries.length === 0) return false
+      if (files.length + entries.length > entriesMax) throw new WireError("a listing is longer than agreed")
+      for (const entry of entries) files.push(parseFile(entry))
+      return true
+    },
+    parse(value) {
+      if (!isObject(value) || typeof value.truncated !== "boolean") {
+        throw new WireError("the guest's answer to file_list cannot be read")
+      }
+      return { files, isTruncated: value.truncated }
+    },
   }
-}
-
-export function parseListed(value: unknown): { isTruncated: boolean } {
-  if (!isObject(value) || typeof value.truncated !== "boolean") {
-    throw new WireError("the guest's answer to file_list cannot be read")
-  }
-  return { isTruncated: value.truncated }
 }
 
 export function parseOwner(value: unknown): GuestOwner {

@@ -3,7 +3,8 @@
 import { expect, test } from "bun:test"
 import fc from "fast-check"
 import { type Decoded, Decoder, encodeFrame, type Frame, WireError, wireLimits } from "./frame.ts"
-import { parseExited, parsePersonalised, parsePong, parseResult, parseStarted } from "./message.ts"
+import { parseExited, parseResult, parseStarted } from "./message.ts"
+import { questions } from "./questions.ts"
 
 const nonce = new Uint8Array(16).fill(7)
 const preamble = Buffer.concat([Buffer.of(0xb4), Buffer.from("LOHAR\r\n"), nonce, Buffer.of(0, 1, 0, 0)])
@@ -80,8 +81,8 @@ test("any JSON is a message or a WireError", () => {
     fc.property(fc.oneof(fc.json(), fc.string()), fc.jsonValue(), (text, value) => {
       onlyWireErrors(() => parseResult(Buffer.from(text)))
       onlyWireErrors(() => parseStarted(Buffer.from(text)))
-      onlyWireErrors(() => parsePong(value))
-      onlyWireErrors(() => parsePersonalised(value))
+      onlyWireErrors(() => questions.ping.read().parse(value))
+      onlyWireErrors(() => questions.personalise.read().parse(value))
       onlyWireErrors(() => parseExited(value))
     }),
   )

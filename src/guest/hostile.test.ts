@@ -45,10 +45,10 @@ function askEverything(guest: Guest): Promise<unknown>[] {
   const tty = { rows: 24, cols: 80 }
   const process = guest.exec({ argv: ["sh"], stdin: true })
   const session = guest.openSession({ tty })
-  const download = guest.readFile({ path: "/x" })
-  const upload = guest.writeFile({ path: "/x" })
-  const archive = guest.readArchive({ path: "/x" })
-  const connection = guest.dial(80)
+  const download = guest.open({ op: "readFile", path: "/x" })
+  const upload = guest.open({ op: "writeFile", path: "/x" })
+  const archive = guest.open({ op: "readArchive", path: "/x" })
+  const connection = guest.open({ op: "dial", port: 80 })
   // The output is read and dropped.
   const read = async (output: AsyncIterable<unknown>) => {
     for await (const _ of output);
@@ -71,11 +71,11 @@ function askEverything(guest: Guest): Promise<unknown>[] {
     connection.connected,
     connection.result,
     read(connection.output),
-    guest.ping({ deadlineMs }),
+    guest.ask({ op: "ping" }, { deadlineMs }),
     guest.sessions({ deadlineMs }),
-    guest.listFiles("/", { deadlineMs }),
-    guest.ports({ deadlineMs }),
-    guest.quiesce({ deadlineMs }),
+    guest.ask({ op: "listFiles", path: "/" }, { deadlineMs }),
+    guest.ask({ op: "ports" }, { deadlineMs }),
+    guest.ask({ op: "quiesce" }, { deadlineMs }),
   ]
 }
 const streamsAsked = 11
@@ -159,7 +159,7 @@ test("a silent one does not hold up its neighbour, and what waits for it ends wi
   try {
     bad.fake.pause()
     const waiting = Promise.allSettled(askEverything(bad.guest))
-    const pong = good.guest.ping({ deadlineMs: 5000 })
+    const pong = good.guest.ask({ op: "ping" }, { deadlineMs: 5000 })
     const { stream } = await good.fake.opened()
     good.fake.close(stream, { ok: { agent: "lohar", version: "1", personalised: true, boot_failures: [] } })
     expect(await pong).toMatchObject({ personalised: true })

@@ -5,11 +5,8 @@
  */
 
 import { AppError, isErrorCode, isReason } from "@bhatti/contract/errors"
-import type { Exited, GuestCommand, GuestIdentity, Pong, TerminalSize } from "@bhatti/contract/guest"
+import type { Exited, GuestCommand, TerminalSize } from "@bhatti/contract/guest"
 import { WireError } from "./frame.ts"
-
-/** Limit on a guest's report of a repair. */
-const repairWordsMax = 8192
 
 const encoder = new TextEncoder()
 const decoder = new TextDecoder()
@@ -19,38 +16,17 @@ export function encodeJson(value: unknown): Uint8Array {
 }
 
 export const requests = {
-  ping: () => ({ op: "ping" }),
-  quiesce: ({ untouchedMib }: { untouchedMib?: number | undefined } = {}) => ({
-    op: "quiesce",
-    untouched_mib: untouchedMib,
-  }),
-  nextTimer: () => ({ op: "next_timer" }),
-  trim: ({ budgetMs, untouchedMib }: { budgetMs: number; untouchedMib?: number | undefined }) => ({
-    op: "trim",
-    budget_ms: budgetMs,
-    untouched_mib: untouchedMib,
-  }),
-  shutdown: () => ({ op: "shutdown" }),
-  refresh: (moment: { entropy: Uint8Array; unixNs: bigint }) => ({
-    op: "refresh",
-    entropy: Buffer.from(moment.entropy).toString("base64"),
-    unix_ns: `${moment.unixNs}`,
-  }),
-  personalise: (identity: GuestIdentity, moment: { entropy: Uint8Array; unixNs: bigint }) => ({
-    op: "personalise",
-    entropy: Buffer.from(moment.entropy).toString("base64"),
-    unix_ns: moment.unixNs.toString(),
-    hostname: identity.hostname,
-    machine_id: identity.machineId,
-    env: identity.env,
-    network: identity.network,
-    grow_disk: identity.growDisk,
-  }),
   /** The operation comes first: the guest reads it without parsing the rest. */
   exec: (command: GuestCommand) => ({ op: "exec", ...command }),
   signal: (name: string) => ({ signal: name }),
   resize: ({ rows, cols }: TerminalSize) => ({ resize: { rows, cols } }),
 } as const
+
+/** Reads an answer, and the messages before it if it has any; `onMessage` returns false for a useless one. */
+export type Reading<Answer> = {
+  parse(value: unknown): Answer
+  onMessage?(payload: Uint8Array): boolean
+}
 
 export type Result = { kind: "ok"; value: unknown } | { kind: "error"; error: AppError }
 
@@ -65,41 +41,6 @@ export function parseResult(payload: Uint8Array): Result {
   }
   if (!isObject(result.ok)) throw new WireError("the guest's result is neither a success nor an error")
   return { kind: "ok", value: result.ok }
-}
-
-export function parsePong(value: unknown): Pong {
-  if (!isObject(value)) throw new WireError("the guest's answer to ping cannot be read")
-  const { version, personalised, boot_failures: bootFailures = [] } = value
-  const isList = Array.isArray(bootFailures) && bootFailures.every((entry) => typeof entry === "string")
-  if (typeof version !== "string" || typeof personalised !== "boolean" || !isList) {
-    throw new WireError("the guest's answer to ping cannot be read")
-  }
-  const rootReadOnly = value["root_read_only"] === true
-  return { version, personalised, bootFailures, rootReadOnly, repair: parseRepair(value["repair"]) }
-}
-
-function parseRepair(value: unknown): Pong["repair"] {
-  if (value === undefined) return undefined
-  const { exit_code: exitCode, output } = isObject(value) ? value : {}
-  if (typeof exitCode !== "number" || typeof output !== "string") {
-    throw new WireError("the guest's answer to ping cannot be read")
-  }
-  return { exitCode, output: output.slice(0, repairWordsMax) }
-}
-
-export function parsePersonalised(value: unknown): { bootId: string } {
-  if (!isObject(value) || typeof value.boot_id !== "string") {
-    throw new WireError("the guest's answer to personalise cannot be read")
-  }
-  return { bootId: value.boot_id }
-}
-
-/** `dueMs` is the time until the first program inside wants to run again; null if no program does. */
-export function parseNextTimer(value: unknown): { dueMs: number | null } {
-  const due = isObject(value) ? value.due_ms : undefined
-  if (due === null || (typeof due === "number" && Number.isSafeInteger(due) && due >= 0))
-    return { dueMs: due }
-  throw new WireError("the guest's answer to next_timer cannot be read")
 }
 
 export function parseExited(value: unknown): Exited {

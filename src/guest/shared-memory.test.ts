@@ -9,6 +9,7 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { FakeGuest, failure, type HostFrame } from "../../test/support/fake-guest.ts"
 import { createMemoryFile, sealMemoryFile } from "../lib/posix.ts"
+import type { Download } from "./files.ts"
 import { encodeData, encodeDataAt, encodeEnd, encodeWindow, parseDataAt, wireLimits } from "./frame.ts"
 import { type Guest, openGuest } from "./guest.ts"
 import { SharedMemory } from "./shared-memory.ts"
@@ -90,11 +91,11 @@ async function collect(output: AsyncIterable<Uint8Array>): Promise<Buffer> {
 
 /** A download and where the guest may put it. */
 async function beginDownload(): Promise<{
-  download: ReturnType<Guest["readFile"]>
+  download: Download
   stream: number
   shared: number | undefined
 }> {
-  const download = guest.readFile({ path: "/x" })
+  const download = guest.open({ op: "readFile", path: "/x" })
   const { stream, request } = await fake.opened()
   fake.message(stream, { file })
   return { download, stream, shared: request["shared"] as number | undefined }
@@ -102,7 +103,7 @@ async function beginDownload(): Promise<{
 
 describe("to the guest", () => {
   test("large pieces go round in a region, small files go as before", async () => {
-    const upload = guest.writeFile({ path: "/x" })
+    const upload = guest.open({ op: "writeFile", path: "/x" })
     const { stream } = await fake.opened()
     const sent = patterned(3 * regionBytes + 12_345)
     void upload.write(sent.subarray(0, 100))
@@ -127,7 +128,7 @@ describe("to the guest", () => {
   })
 
   test("nothing is overwritten before the guest gives it back", async () => {
-    const upload = guest.writeArchive({ path: "/x" })
+    const upload = guest.open({ op: "writeArchive", path: "/x" })
     const { stream } = await fake.opened()
     const sent = patterned(2 * regionBytes)
     void upload.write(sent)
@@ -137,7 +138,7 @@ describe("to the guest", () => {
       if (bytes === 0) base = offset
       bytes += length
     }
-    const ping = guest.ping({ deadlineMs: 5000 })
+    const ping = guest.ask({ op: "ping" }, { deadlineMs: 5000 })
     const { stream: pinged } = await fake.opened()
     fake.close(pinged, { ok: { version: "1", personalised: true } })
     await ping
@@ -150,7 +151,7 @@ describe("to the guest", () => {
   })
 
   test("memory that cannot be written ends the transfer and nothing else", async () => {
-    const upload = guest.writeFile({ path: "/x" })
+    const upload = guest.open({ op: "writeFile", path: "/x" })
     await fake.opened()
     await upload.write(patterned(pieceBytes))
     extentOf(await fake.frame())
@@ -159,7 +160,7 @@ describe("to the guest", () => {
     expect(error.message).toContain("cannot be written")
     upload.close()
     expect((await fake.frame()).type).toBe("close")
-    const ping = guest.ping({ deadlineMs: 5000 })
+    const ping = guest.ask({ op: "ping" }, { deadlineMs: 5000 })
     fake.close((await fake.opened()).stream, { ok: { version: "1", personalised: true } })
     await ping
   })
@@ -169,7 +170,7 @@ describe("to the guest", () => {
     ["where it cannot be written", () => openAgain("r")],
   ])("%s everything goes as data", async (_, open) => {
     guest.share(open)
-    const upload = guest.writeFile({ path: "/x" })
+    const upload = guest.open({ op: "writeFile", path: "/x" })
     await fake.opened()
     void upload.write(patterned(pieceBytes))
     expect((await fake.frame()).type).toBe("data")
@@ -179,7 +180,7 @@ describe("to the guest", () => {
   /** A download that is asked for behind the data of an upload. */
   async function beginNothing(): Promise<{ shared: unknown }> {
     expect((await fake.frame()).type).toBe("data")
-    guest.readFile({ path: "/x" })
+    guest.open({ op: "readFile", path: "/x" })
     return { shared: (await fake.opened()).request["shared"] }
   }
 })
@@ -226,7 +227,7 @@ describe("from the guest", () => {
     expect((await fake.frame()).type).toBe("close")
     fake.close(stream, { error: { code: "unavailable", message: "closed" } })
     await failure(download.result)
-    const ping = guest.ping({ deadlineMs: 5000 })
+    const ping = guest.ask({ op: "ping" }, { deadlineMs: 5000 })
     fake.close((await fake.opened()).stream, { ok: { version: "1", personalised: true } })
     await ping
   })
@@ -274,7 +275,7 @@ describe("from the guest", () => {
     expect((await guest.closed).reason).toContain("was not given")
 
     await meet(2)
-    void failure(guest.ping({ deadlineMs: 5000 }))
+    void failure(guest.ask({ op: "ping" }, { deadlineMs: 5000 }))
     fake.send(encodeDataAt((await fake.opened()).stream, 1, { offset: half, length: 1 }))
     await guest.closed
   })
@@ -286,7 +287,7 @@ describe("from the guest", () => {
     fake.send(encodeData(stream, 1, Buffer.from("hello")))
     fake.close(stream, { ok: { bytes: 5 } })
     expect((await collect(download.output)).toString()).toBe("hello")
-    const upload = guest.writeFile({ path: "/x" })
+    const upload = guest.open({ op: "writeFile", path: "/x" })
     const { stream: up } = await fake.opened()
     void upload.write(patterned(pieceBytes))
     expect((await fake.frame()).type).toBe("data")
@@ -357,7 +358,7 @@ describe("a region", () => {
     expect(marked()).toBe(false)
     const { download, stream } = await beginDownload()
     expect(marked()).toBe(true)
-    const upload = guest.writeFile({ path: "/x" })
+    const upload = guest.open({ op: "writeFile", path: "/x" })
     const { stream: up } = await fake.opened()
     await upload.write(patterned(pieceBytes))
     extentOf(await fake.frame())
@@ -381,7 +382,7 @@ describe("a region", () => {
     await download.result
     expect(fstatSync(memory).blocks).toBe(0)
 
-    const upload = guest.writeFile({ path: "/x" })
+    const upload = guest.open({ op: "writeFile", path: "/x" })
     const { stream: up } = await fake.opened()
     await upload.write(patterned(pieceBytes))
     expect(fstatSync(memory).blocks).toBeGreaterThan(0)
@@ -397,7 +398,7 @@ describe("a region", () => {
       opened = openAgain()
       return opened
     })
-    void failure(guest.ping({ deadlineMs: 5000 }))
+    void failure(guest.ask({ op: "ping" }, { deadlineMs: 5000 }))
     await fake.opened()
     expect(opened).toBe(-1)
     await beginDownload()

@@ -154,7 +154,7 @@ describe("sessions", () => {
 
 describe("files", () => {
   test("come down with their description first", async () => {
-    const download = guest.readFile({ path: "/a b" })
+    const download = guest.open({ op: "readFile", path: "/a b" })
     const { stream, request } = await fake.opened()
     expect(request).toEqual({ op: "file_read", path: "/a b" })
     fake.message(stream, { file })
@@ -166,7 +166,7 @@ describe("files", () => {
   })
 
   test("that fail in the middle do not look like short ones", async () => {
-    const download = guest.readFile({ path: "/x" })
+    const download = guest.open({ op: "readFile", path: "/x" })
     const { stream } = await fake.opened()
     fake.message(stream, { file })
     fake.send(encodeData(stream, 1, Buffer.from("hel")))
@@ -176,7 +176,7 @@ describe("files", () => {
   })
 
   test("go up whole, or are given up", async () => {
-    const upload = guest.writeFile({ path: "x", mode: "0600", size: 5 })
+    const upload = guest.open({ op: "writeFile", path: "x", mode: "0600", size: 5 })
     const { stream, request } = await fake.opened()
     expect(request).toEqual({ op: "file_write", path: "x", mode: "0600", size: 5, parents: false })
     await upload.write(Buffer.from("hello"))
@@ -186,7 +186,7 @@ describe("files", () => {
     fake.close(stream, { ok: { bytes: 5 } })
     expect(await upload.result).toEqual({ bytes: 5, entries: 1 })
 
-    const given = guest.writeFile({ path: "x" })
+    const given = guest.open({ op: "writeFile", path: "x" })
     const second = await fake.opened()
     given.close()
     given.close()
@@ -197,7 +197,7 @@ describe("files", () => {
   })
 
   test("that the guest refuses end the writing", async () => {
-    const upload = guest.writeFile({ path: "x" })
+    const upload = guest.open({ op: "writeFile", path: "x" })
     const { stream } = await fake.opened()
     const written = upload.write(new Uint8Array(2 * wireLimits.windowBytes))
     fake.close(stream, { error: { code: "too_large", message: "too large" } })
@@ -206,7 +206,7 @@ describe("files", () => {
   })
 
   test("are listed in pieces", async () => {
-    const listed = guest.listFiles("/x", deadline)
+    const listed = guest.ask({ op: "listFiles", path: "/x" }, deadline)
     const { stream, request } = await fake.opened()
     expect(request).toEqual({ op: "file_list", path: "/x" })
     fake.message(stream, { entries: [file, { ...file, type: "symlink", target: "t" }] })
@@ -222,21 +222,26 @@ describe("files", () => {
 
   test("are looked at, removed, moved, and made room for", async () => {
     const asked: [Promise<unknown>, object, object, unknown][] = [
-      [guest.statFile("x", deadline), { op: "file_stat", path: "x" }, { file }, parsedFile],
       [
-        guest.removeFile({ path: "x", recursive: true }, deadline),
+        guest.ask({ op: "statFile", path: "x" }, deadline),
+        { op: "file_stat", path: "x" },
+        { file },
+        parsedFile,
+      ],
+      [
+        guest.ask({ op: "removeFile", path: "x", recursive: true }, deadline),
         { op: "file_remove", path: "x", recursive: true },
         {},
         undefined,
       ],
       [
-        guest.makeDirectory({ path: "x", parents: true, mode: "0755" }, deadline),
+        guest.ask({ op: "makeDirectory", path: "x", parents: true, mode: "0755" }, deadline),
         { op: "file_mkdir", path: "x", parents: true, mode: "0755" },
         {},
         undefined,
       ],
       [
-        guest.moveFile({ from: "x", to: "y" }, deadline),
+        guest.ask({ op: "moveFile", from: "x", to: "y" }, deadline),
         { op: "file_move", from: "x", to: "y" },
         {},
         undefined,
@@ -251,13 +256,13 @@ describe("files", () => {
   })
 
   test("travel as archives", async () => {
-    const down = guest.readArchive({ path: "x" })
+    const down = guest.open({ op: "readArchive", path: "x" })
     const { stream } = await fake.opened()
     fake.send(encodeData(stream, 1, Buffer.from("tar")))
     fake.close(stream, { ok: { entries: 3, bytes: 100 } })
     expect(await textOf(down.output)).toBe("tar")
     expect(await down.result).toEqual({ entries: 3, bytes: 100 })
-    const up = guest.writeArchive({ path: "y" })
+    const up = guest.open({ op: "writeArchive", path: "y" })
     expect((await fake.opened()).request).toEqual({ op: "archive_write", path: "y" })
     up.close()
   })
@@ -265,7 +270,7 @@ describe("files", () => {
 
 describe("connections", () => {
   test("have two halves", async () => {
-    const connection = guest.dial(3000)
+    const connection = guest.open({ op: "dial", port: 3000 })
     const { stream, request } = await fake.opened()
     expect(request).toEqual({ op: "dial", port: 3000 })
     fake.message(stream, { connected: {} })
@@ -282,7 +287,7 @@ describe("connections", () => {
   })
 
   test("that nobody answers fail", async () => {
-    const connection = guest.dial(1)
+    const connection = guest.open({ op: "dial", port: 1 })
     fake.close((await fake.opened()).stream, { error: { code: "unavailable", message: "nothing answers" } })
     for (const promise of [connection.connected, connection.result, textOf(connection.output)]) {
       expect((await failure(promise)).message).toBe("nothing answers")
@@ -290,7 +295,7 @@ describe("connections", () => {
   })
 
   test("have ports", async () => {
-    const ports = guest.ports(deadline)
+    const ports = guest.ask({ op: "ports" }, deadline)
     fake.close((await fake.opened()).stream, { ok: { ports: [{ port: 3000, address: "::1" }] } })
     expect(await ports).toEqual([{ port: 3000, address: "::1" }])
   })
@@ -363,7 +368,7 @@ const badMessage: Record<string, (stream: number) => Uint8Array> = {
 }
 
 test.each(Object.keys(badMessage))("a hostile guest loses its connection: %s", async (name) => {
-  const download = guest.readFile({ path: "/x" })
+  const download = guest.open({ op: "readFile", path: "/x" })
   const { stream } = await fake.opened()
   fake.send(badMessage[name]?.(stream) ?? new Uint8Array())
   await guest.closed
@@ -373,9 +378,9 @@ test.each(Object.keys(badMessage))("a hostile guest loses its connection: %s", a
 const badAnswers: [string, () => Promise<unknown>, unknown][] = [
   ["a session without a command", () => guest.sessions(deadline), { sessions: [{ id: "s1" }] }],
   ["endless sessions", () => guest.sessions(deadline), { sessions: Array.from({ length: 2000 }, () => 7) }],
-  ["port 0", () => guest.ports(deadline), { ports: [{ port: 0, address: "x" }] }],
-  ["no list of ports", () => guest.ports(deadline), { ports: {} }],
-  ["no file", () => guest.statFile("x", deadline), { file: null }],
+  ["port 0", () => guest.ask({ op: "ports" }, deadline), { ports: [{ port: 0, address: "x" }] }],
+  ["no list of ports", () => guest.ask({ op: "ports" }, deadline), { ports: {} }],
+  ["no file", () => guest.ask({ op: "statFile", path: "x" }, deadline), { file: null }],
   ["no name of a session", () => guest.startSession({ tty }, deadline), {}],
 ]
 
@@ -387,7 +392,7 @@ test.each(badAnswers)("a hostile guest loses its connection: %s", async (_, ask,
 })
 
 test("a listing has an end", async () => {
-  const listed = guest.listFiles("/x", deadline)
+  const listed = guest.ask({ op: "listFiles", path: "/x" }, deadline)
   const { stream } = await fake.opened()
   const entries = Array.from({ length: 1000 }, () => file)
   for (let count = 0; count <= 100 && !fake.isGone; count++) {

@@ -1,9 +1,10 @@
 /** protocol/vectors.json, read by the host's end of the wire. */
 
 import { describe, expect, test } from "bun:test"
+import type { GuestQuestion, GuestQuestions } from "@bhatti/contract/guest"
 import vectors from "../../protocol/vectors.json"
-import { dialRequests, parsePorts } from "./dial.ts"
-import { fileRequests, Listing, parseStat } from "./files.ts"
+import { dialRequest, parsePorts } from "./dial.ts"
+import { fileRequests, parseStat, readListing } from "./files.ts"
 import {
   type Decoded,
   Decoder,
@@ -19,7 +20,8 @@ import {
   WireError,
   wireLimits,
 } from "./frame.ts"
-import { parseNextTimer, parseResult, parseStarted, requests } from "./message.ts"
+import { parseResult, parseStarted, requests } from "./message.ts"
+import { questions, requestOf } from "./questions.ts"
 import { parseNotice, parseSessions, parseStartedSession, sessionRequests } from "./session.ts"
 
 const unhex = (text: string) => Uint8Array.from(Buffer.from(text, "hex"))
@@ -134,14 +136,16 @@ describe("messages", () => {
     }
     const alone = { ...identity, env: {}, network: null, growDisk: false }
     const size = { rows: 24, cols: 80 }
+    const asking = <Op extends keyof GuestQuestions>(question: GuestQuestion<Op>) =>
+      requestOf(question, moment)
     const made: Record<string, unknown> = {
-      ping: requests.ping(),
-      quiesce: requests.quiesce(),
-      "quiesce and scrub": requests.quiesce({ untouchedMib: 300 }),
-      "next timer": requests.nextTimer(),
-      shutdown: requests.shutdown(),
-      "personalise with a network": requests.personalise(identity, moment),
-      "personalise alone": requests.personalise(alone, moment),
+      ping: asking({ op: "ping" }),
+      quiesce: asking({ op: "quiesce" }),
+      "quiesce and scrub": asking({ op: "quiesce", untouchedMib: 300 }),
+      "next timer": asking({ op: "nextTimer" }),
+      shutdown: asking({ op: "shutdown" }),
+      "personalise with a network": asking({ op: "personalise", identity }),
+      "personalise alone": asking({ op: "personalise", identity: alone }),
       "exec with everything": requests.exec({
         argv: ["sh", "-c", 'echo ü "quoted"'],
         env: { A: "b=c" },
@@ -151,9 +155,9 @@ describe("messages", () => {
         tty: { rows: 24, cols: 80, term: "xterm" },
       }),
       "exec with what is required": requests.exec({ argv: ["true"] }),
-      refresh: requests.refresh(moment),
-      trim: requests.trim({ budgetMs: 250 }),
-      "trim and scrub": requests.trim({ budgetMs: 2000, untouchedMib: 0 }),
+      refresh: asking({ op: "refresh" }),
+      trim: asking({ op: "trim", budgetMs: 250 }),
+      "trim and scrub": asking({ op: "trim", budgetMs: 2000, untouchedMib: 0 }),
       "session with everything": sessionRequests.open(
         {
           argv: ["vi", "a b"],
@@ -172,21 +176,21 @@ describe("messages", () => {
       "kill a session": sessionRequests.kill("s1", "HUP"),
       "read a session": sessionRequests.read("init"),
       watch: sessionRequests.watch(),
-      "read a file": fileRequests.read({ path: "a\nb" }),
-      "read a part of a file": fileRequests.read({ path: "/x", offset: 4_294_967_296, limit: 0 }),
-      "read a file through the shared memory": fileRequests.read({ path: "/x", shared: 1_048_576 }),
-      "write a file": fileRequests.write({ path: "/ü", mode: "0644", size: 5, parents: true }),
-      "write a file of any size": fileRequests.write({ path: "x" }),
-      list: fileRequests.list("/x"),
-      stat: fileRequests.stat("/x"),
-      remove: fileRequests.remove({ path: "/x", recursive: true }),
-      mkdir: fileRequests.makeDirectory({ path: "/x", parents: true, mode: "0755" }),
-      move: fileRequests.move({ from: "/x", to: "/y" }),
+      "read a file": fileRequests.readFile({ path: "a\nb" }),
+      "read a part of a file": fileRequests.readFile({ path: "/x", offset: 4_294_967_296, limit: 0 }),
+      "read a file through the shared memory": fileRequests.readFile({ path: "/x", shared: 1_048_576 }),
+      "write a file": fileRequests.writeFile({ path: "/ü", mode: "0644", size: 5, parents: true }),
+      "write a file of any size": fileRequests.writeFile({ path: "x" }),
+      list: asking({ op: "listFiles", path: "/x" }),
+      stat: asking({ op: "statFile", path: "/x" }),
+      remove: asking({ op: "removeFile", path: "/x", recursive: true }),
+      mkdir: asking({ op: "makeDirectory", path: "/x", parents: true, mode: "0755" }),
+      move: asking({ op: "moveFile", from: "/x", to: "/y" }),
       pack: fileRequests.readArchive({ path: "/x" }),
       "pack through the shared memory": fileRequests.readArchive({ path: "/x", shared: 1_310_720 }),
       unpack: fileRequests.writeArchive({ path: "/x" }),
-      dial: dialRequests.dial(3000),
-      ports: dialRequests.ports(),
+      dial: dialRequest({ port: 3000 }),
+      ports: asking({ op: "ports" }),
     }
     expect(Object.keys(made).sort()).toEqual([...named.keys()].sort())
     for (const [name, json] of named) expect(made[name]).toEqual(json)
@@ -216,15 +220,16 @@ describe("messages", () => {
       exitCode: 3,
       signal: null,
     })
+    const { parse: parseNextTimer } = questions.nextTimer.read()
     expect([parseNextTimer(answer("a timer")), parseNextTimer(answer("no timer"))]).toEqual([
       { dueMs: 19_500 },
       { dueMs: null },
     ])
     expect(parseStat(answer("one file"))).toMatchObject({ name: "a", target: null })
     expect(parsePorts(answer("listening ports"))).toEqual([{ port: 3000, address: "::1" }])
-    const listing = new Listing()
-    expect(listing.take(message("entries"))).toBe(true)
-    expect(listing.files.map(({ type, target }) => [type, target])).toEqual([
+    const listing = readListing()
+    expect(listing.onMessage?.(message("entries"))).toBe(true)
+    expect(listing.parse({ truncated: false }).files.map(({ type, target }) => [type, target])).toEqual([
       ["file", null],
       ["symlink", "a"],
     ])

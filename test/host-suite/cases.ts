@@ -87,7 +87,7 @@ class Sandboxes {
     { env = {} }: { env?: Record<string, string> } = {},
   ): Promise<Started> {
     const started = await this.begin(place, how)
-    await started.guest.personalise(this.identityOf(place, env), { deadlineMs })
+    await started.guest.ask({ op: "personalise", identity: this.identityOf(place, env) }, { deadlineMs })
     await this.host.network?.linkUp(place)
     return started
   }
@@ -171,7 +171,7 @@ export function powerCases(open: () => Promise<Subject>): void {
   test("a clone answers, and can be found in its directory", async () => {
     const { id, machine, guest } = await at.sandboxes.clone()
     const { machines, disks } = at.host
-    expect((await guest.ping({ deadlineMs })).personalised).toBe(true)
+    expect((await guest.ask({ op: "ping" }, { deadlineMs })).personalised).toBe(true)
     expect(machines.isRunning(machine)).toBe(true)
     expect(machines.find(id)?.process).toEqual(machine.process)
     expect(await disks.listSandboxes()).toContain(id)
@@ -184,7 +184,7 @@ export function powerCases(open: () => Promise<Subject>): void {
     await machines.pause(machine)
     await machines.pause(machine)
     expect(await machines.haltOf(machine)).toBe("paused")
-    expect((await errorOf(() => guest.ping({ deadlineMs: 200 }))).code).toBe("unavailable")
+    expect((await errorOf(() => guest.ask({ op: "ping" }, { deadlineMs: 200 }))).code).toBe("unavailable")
     await machines.resume(machine)
     await machines.resume(machine)
     expect(await machines.haltOf(machine)).toBe("none")
@@ -196,7 +196,7 @@ export function powerCases(open: () => Promise<Subject>): void {
     const template = await at.subject.template()
     await at.subject.leave(first.guest, { memory: "kept", disk: "written" })
     expect((await machines.checkSnapshot(first.id, template)).fits).toBe(false)
-    await first.guest.quiesce({ deadlineMs })
+    await first.guest.ask({ op: "quiesce" }, { deadlineMs })
     await machines.pause(first.machine)
     await machines.saveSnapshot(first.machine)
     await at.sandboxes.stop(first)
@@ -219,7 +219,7 @@ export function powerCases(open: () => Promise<Subject>): void {
     await machines.saveSnapshot(source.machine, { draft: "copy", signal: neverAborted })
     await snapshots.capture({ id: "copy", sandboxId: source.id, storedMemory: false, signal: neverAborted })
     await machines.resume(source.machine)
-    await source.guest.refresh({ deadlineMs })
+    await source.guest.ask({ op: "refresh" }, { deadlineMs })
     expect(await snapshots.list()).toEqual([])
     expect((await snapshots.commit("copy")).bytes).toBeGreaterThan(0)
     expect(await snapshots.list()).toEqual(["copy"])
@@ -245,7 +245,7 @@ export function powerCases(open: () => Promise<Subject>): void {
     expect(await machines.fateOf(machine, { deadlineMs: 0 })).toEqual({ how: "killed" })
     expect(machines.find(id)).toBeUndefined()
     expect((await errorOf(() => machines.connect(machine))).code).toBe("unavailable")
-    expect((await errorOf(() => guest.ping({ deadlineMs }))).code).toBe("unavailable")
+    expect((await errorOf(() => guest.ask({ op: "ping" }, { deadlineMs }))).code).toBe("unavailable")
     for (const call of ["pause", "resume", "haltOf", "saveSnapshot"] as const)
       expect((await errorOf(() => machines[call](machine))).code).toBe("unavailable")
     expect(machines.usageOf(machine).cpuMs).toBe(0)
@@ -264,7 +264,7 @@ export function powerCases(open: () => Promise<Subject>): void {
     expect(machines.isRunning(machine)).toBe(true)
     const again = await machines.connect(machine)
     await again.waitReady({ deadlineMs, resync: true })
-    await again.refresh({ deadlineMs })
+    await again.ask({ op: "refresh" }, { deadlineMs })
     expect(await at.subject.read(again)).toEqual({ memory: "kept", disk: "written" })
     again.close()
   })
@@ -272,10 +272,10 @@ export function powerCases(open: () => Promise<Subject>): void {
   test("a clone refuses commands until it has an identity of its own", async () => {
     const place = at.sandboxes.newPlace()
     const { guest } = await at.sandboxes.begin(place, "template")
-    expect((await guest.ping({ deadlineMs })).personalised).toBe(false)
+    expect((await guest.ask({ op: "ping" }, { deadlineMs })).personalised).toBe(false)
     expect((await errorOf(() => guest.exec({ argv: ["true"] }).result)).code).toBe("conflict")
-    await guest.personalise(at.sandboxes.identityOf(place), { deadlineMs })
-    await guest.refresh({ deadlineMs })
+    await guest.ask({ op: "personalise", identity: at.sandboxes.identityOf(place) }, { deadlineMs })
+    await guest.ask({ op: "refresh" }, { deadlineMs })
     guest.close()
   })
 
@@ -313,12 +313,12 @@ export function guestCases(open: () => Promise<GuestSubject>): void {
     return { ...outputs, ...(await process.result) }
   }
   const write = async (path: string, content: string, options: { mode?: string; size?: number } = {}) => {
-    const transfer = guest.writeFile({ path, parents: true, ...options })
+    const transfer = guest.open({ op: "writeFile", path, parents: true, ...options })
     await transfer.write(Buffer.from(content))
     transfer.endInput()
     return transfer.result
   }
-  const readFile = (path: string) => textOf(guest.readFile({ path }).output)
+  const readFile = (path: string) => textOf(guest.open({ op: "readFile", path }).output)
 
   test("a command's two outputs, exit code and environment arrive", async () => {
     expect(await run({ argv: at.subject.both })).toEqual({ stdout: "out\n", stderr: "err\n", ...exited(0) })
@@ -373,41 +373,47 @@ export function guestCases(open: () => Promise<GuestSubject>): void {
       entries: 1,
     })
     expect(await readFile("below/file")).toBe("content")
-    const { name, size, mode, type } = await guest.statFile("below/file", { deadlineMs })
+    const { name, size, mode, type } = await guest.ask({ op: "statFile", path: "below/file" }, { deadlineMs })
     expect({ name, size, mode, type }).toEqual({ name: "file", size: 7, mode: "0600", type: "file" })
-    const download = guest.readFile({ path: "/workspace/below/file" })
+    const download = guest.open({ op: "readFile", path: "/workspace/below/file" })
     expect((await download.file).size).toBe(7)
     expect(await textOf(download.output)).toBe("content")
     expect((await download.result).bytes).toBe(7)
-    const part = guest.readFile({ path: "/workspace/below/file", offset: 3, limit: 2 })
+    const part = guest.open({ op: "readFile", path: "/workspace/below/file", offset: 3, limit: 2 })
     expect(await part.file).toEqual(await download.file)
     expect(await textOf(part.output)).toBe("te")
-    await guest.moveFile({ from: "below/file", to: "below/moved" }, { deadlineMs })
-    const { files, isTruncated } = await guest.listFiles("below", { deadlineMs })
+    await guest.ask({ op: "moveFile", from: "below/file", to: "below/moved" }, { deadlineMs })
+    const { files, isTruncated } = await guest.ask({ op: "listFiles", path: "below" }, { deadlineMs })
     expect([files.map((file) => file.name), isTruncated]).toEqual([["moved"], false])
   })
 
   test("errors of files have the same codes", async () => {
     await write("/workspace/errors/file", "content")
     const codes: Record<string, Promise<AppError>> = {
-      "no file to read": errorOf(() => guest.readFile({ path: "no-such-file" }).result),
-      "a directory to read": errorOf(() => guest.readFile({ path: "errors" }).result),
-      "no file to look at": errorOf(() => guest.statFile("no-such-file", { deadlineMs })),
-      "no directory to list": errorOf(() => guest.listFiles("no-such-directory", { deadlineMs })),
-      "a file to list": errorOf(() => guest.listFiles("errors/file", { deadlineMs })),
+      "no file to read": errorOf(() => guest.open({ op: "readFile", path: "no-such-file" }).result),
+      "a directory to read": errorOf(() => guest.open({ op: "readFile", path: "errors" }).result),
+      "no file to look at": errorOf(() =>
+        guest.ask({ op: "statFile", path: "no-such-file" }, { deadlineMs }),
+      ),
+      "no directory to list": errorOf(() =>
+        guest.ask({ op: "listFiles", path: "no-such-directory" }, { deadlineMs }),
+      ),
+      "a file to list": errorOf(() => guest.ask({ op: "listFiles", path: "errors/file" }, { deadlineMs })),
       "no file to remove": errorOf(() =>
-        guest.removeFile({ path: "no-such-file", recursive: false }, { deadlineMs }),
+        guest.ask({ op: "removeFile", path: "no-such-file", recursive: false }, { deadlineMs }),
       ),
       "a full directory to remove": errorOf(() =>
-        guest.removeFile({ path: "errors", recursive: false }, { deadlineMs }),
+        guest.ask({ op: "removeFile", path: "errors", recursive: false }, { deadlineMs }),
       ),
-      "no file to move": errorOf(() => guest.moveFile({ from: "no-such-file", to: "x" }, { deadlineMs })),
+      "no file to move": errorOf(() =>
+        guest.ask({ op: "moveFile", from: "no-such-file", to: "x" }, { deadlineMs }),
+      ),
       "another size": errorOf(() => write("errors/short", "content", { size: 8 })),
       "a directory to write": errorOf(() => write("/workspace/errors", "content")),
-      "no archive to read": errorOf(() => guest.readArchive({ path: "no-such-file" }).result),
+      "no archive to read": errorOf(() => guest.open({ op: "readArchive", path: "no-such-file" }).result),
       "no session": errorOf(() => guest.killSession("no-such-session", "TERM", { deadlineMs })),
-      "no user": errorOf(() => guest.findOwner("no-such-user", { deadlineMs })),
-      "no port": errorOf(() => guest.dial(9).connected),
+      "no user": errorOf(() => guest.ask({ op: "findOwner", owner: "no-such-user" }, { deadlineMs })),
+      "no port": errorOf(() => guest.open({ op: "dial", port: 9 }).connected),
     }
     const found: Record<string, string> = {}
     for (const [name, error] of Object.entries(codes)) found[name] = (await error).code
@@ -427,17 +433,21 @@ export function guestCases(open: () => Promise<GuestSubject>): void {
       "no user": "invalid",
       "no port": "unavailable",
     })
-    expect((await errorOf(() => guest.statFile("errors/short", { deadlineMs }))).code).toBe("not_found")
+    expect(
+      (await errorOf(() => guest.ask({ op: "statFile", path: "errors/short" }, { deadlineMs }))).code,
+    ).toBe("not_found")
   })
 
   test("a cancelled upload leaves no file, and a cancelled download ends", async () => {
-    const upload = guest.writeFile({ path: "/workspace/cancelled", size: 100 })
+    const upload = guest.open({ op: "writeFile", path: "/workspace/cancelled", size: 100 })
     await upload.write(Buffer.from("half"))
     upload.close()
     expect((await errorOf(() => upload.result)).code).toBe("unavailable")
-    expect((await errorOf(() => guest.statFile("cancelled", { deadlineMs }))).code).toBe("not_found")
+    expect((await errorOf(() => guest.ask({ op: "statFile", path: "cancelled" }, { deadlineMs }))).code).toBe(
+      "not_found",
+    )
     await write("/workspace/large", "x".repeat(3_000_000))
-    const download = guest.readFile({ path: "large" })
+    const download = guest.open({ op: "readFile", path: "large" })
     await download.file
     download.close()
     expect((await errorOf(() => download.result)).code).toBe("unavailable")
@@ -467,13 +477,15 @@ export function guestCases(open: () => Promise<GuestSubject>): void {
 
   test("the loss of the channel fails everything that is open", async () => {
     const process = guest.exec({ argv: ["sleep", "60"] })
-    const upload = guest.writeFile({ path: "lost", size: 100 })
+    const upload = guest.open({ op: "writeFile", path: "lost", size: 100 })
     await process.started
     await at.host.machines.kill(machine)
     expect((await errorOf(() => process.result)).code).toBe("unavailable")
     expect((await errorOf(() => upload.result)).code).toBe("unavailable")
     expect((await errorOf(() => guest.exec({ argv: ["true"] }).result)).code).toBe("unavailable")
-    expect((await errorOf(() => guest.statFile("/", { deadlineMs }))).code).toBe("unavailable")
+    expect((await errorOf(() => guest.ask({ op: "statFile", path: "/" }, { deadlineMs }))).code).toBe(
+      "unavailable",
+    )
   })
 }
 

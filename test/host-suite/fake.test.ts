@@ -31,7 +31,7 @@ async function open(): Promise<GuestSubject> {
 /** A session lives in memory only. */
 async function leave(guest: Guest, { memory, disk }: Left): Promise<void> {
   await guest.startSession({ name: memory, tty: { rows: 24, cols: 80 } }, { deadlineMs: 1000 })
-  const transfer = guest.writeFile({ path: "/workspace/left" })
+  const transfer = guest.open({ op: "writeFile", path: "/workspace/left" })
   await transfer.write(Buffer.from(disk))
   transfer.endInput()
   await transfer.result
@@ -39,7 +39,7 @@ async function leave(guest: Guest, { memory, disk }: Left): Promise<void> {
 
 async function read(guest: Guest): Promise<Left> {
   let disk = ""
-  for await (const bytes of guest.readFile({ path: "/workspace/left" }).output)
+  for await (const bytes of guest.open({ op: "readFile", path: "/workspace/left" }).output)
     disk += Buffer.from(bytes).toString()
   return { memory: (await guest.sessions({ deadlineMs: 1000 })).at(-1)?.name ?? "", disk }
 }

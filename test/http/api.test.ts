@@ -10,7 +10,7 @@ import type { Core } from "../../src/core/core.ts"
 import { RequestRates } from "../../src/gate/request-rates.ts"
 import { createApp } from "../../src/http/app.ts"
 import { openStore } from "../../src/store/store.ts"
-import { type FakeHost, fakeHost } from "../support/fake-host.ts"
+import { answering, type FakeHost, fakeHost } from "../support/fake-host.ts"
 import { until } from "../support/installation.ts"
 import { type ServedApp, serveApp } from "../support/served-app.ts"
 import { askSocket, sampleRequests } from "./samples.ts"
@@ -323,7 +323,7 @@ describe("a destroy wins over", () => {
     const real = part[step] as (...parameters: unknown[]) => Promise<never>
     host.opened = (guest) => {
       const never = () => guest.closed.then(() => Promise.reject(new Error("the channel was closed")))
-      return Object.assign(guest, { waitReady: never, personalise: never, refresh: never })
+      return answering(Object.assign(guest, { waitReady: never }), { personalise: never, refresh: never })
     }
     part[step] = async (...parameters: unknown[]) => {
       reached.resolve()

@@ -50,11 +50,12 @@ afterAll(async () => {
 /** Notes each call, and what is written to a transfer or a session. */
 function recorded<T extends object>(target: T, calls: string[], prefix = ""): T {
   return new Proxy(target, {
-    get(object, name: string) {
-      const value = Reflect.get(object, name)
+    get(object, method: string) {
+      const value = Reflect.get(object, method)
       if (typeof value !== "function") return value
       return (...given: unknown[]) => {
         const [first] = given
+        const name = (first as { op?: string } | undefined)?.op ?? method
         calls.push(`${prefix}${name}${first instanceof Uint8Array ? `:${Buffer.from(first)}` : ""}`)
         const result = value.apply(object, given)
         return typeof result?.endInput === "function" ? recorded(result, calls, `${name}.`) : result

@@ -4,6 +4,7 @@ import { afterEach, beforeEach, expect, test } from "bun:test"
 import type { SandboxId } from "@bhatti/contract/ids"
 import { saveAll } from "../../src/core/shutdown.ts"
 import type { SandboxState } from "../../src/store/sandboxes.ts"
+import { answering } from "../support/fake-host.ts"
 import { type HttpApp, openHttpApp } from "../support/http-app.ts"
 import { until } from "../support/installation.ts"
 
@@ -155,11 +156,13 @@ test("a machine whose QEMU does not answer holds up no look at the others, and i
 test("a stop whose guest finds no space for what it writes out is refused at once, and the sandbox goes on later", async () => {
   const guest = own.core.guests.get(id)
   if (!guest) throw new Error("no guest")
-  guest.quiesce = () => {
-    own.host.halts.set(pidOf(id), "disk_full")
-    own.host.freeMibNow = 0
-    return new Promise(() => undefined)
-  }
+  answering(guest, {
+    quiesce: () => {
+      own.host.halts.set(pidOf(id), "disk_full")
+      own.host.freeMibNow = 0
+      return new Promise(() => undefined)
+    },
+  })
   const { status, body } = await own.call("POST", "/sandboxes/dev/stop")
   expect([status, body]).toMatchObject([503, { message: expect.stringContaining("disk is nearly full") }])
   expect([await heldNow(), (await stateOf())?.kind]).toEqual(["host_disk", "hot"])
@@ -178,7 +181,7 @@ test.each(["repair", "restart"])("a %s of one whose guest finds no space ends no
     own.host.freeMibNow = 0
     return new Promise<unknown>(() => undefined)
   }
-  Object.assign(guest, { quiesce: findsNoSpace, shutdown: findsNoSpace })
+  answering(guest, { quiesce: findsNoSpace, shutdown: findsNoSpace })
   expect((await own.call("POST", `/sandboxes/dev/${what}`)).status).toBe(503)
   expect([await heldNow(), own.host.running.has(pid)]).toEqual(["host_disk", true])
 })
@@ -187,11 +190,12 @@ test("a restart is refused before its guest is told, while the host has no room 
   const guest = own.core.guests.get(id)
   if (!guest) throw new Error("no guest")
   let told = 0
-  const shutdown = guest.shutdown.bind(guest)
-  guest.shutdown = (options) => {
-    told++
-    return shutdown(options)
-  }
+  answering(guest, {
+    shutdown: () => {
+      told++
+      return undefined
+    },
+  })
   const pid = pidOf(id)
   own.host.freeMibNow = 100
   const { status, body } = await own.call("POST", "/sandboxes/dev/restart")

@@ -5,7 +5,13 @@
  */
 
 import { AppError } from "@bhatti/contract/errors"
-import type { GuestCommand, GuestIdentity, OutputChunk } from "@bhatti/contract/guest"
+import type {
+  GuestAnswer,
+  GuestCommand,
+  GuestQuestion,
+  GuestQuestions,
+  OutputChunk,
+} from "@bhatti/contract/guest"
 import type {
   Guest,
   GuestProcess,
@@ -471,25 +477,34 @@ export class World {
 
 const pausedStepsMax = 20
 
+const answers: {
+  [Op in keyof GuestQuestions]?: (memory: Memory, fields: GuestQuestions[Op]["fields"]) => GuestAnswer<Op>
+} = {
+  ping: (memory) => ({
+    version: "simulated",
+    personalised: memory.owner !== undefined && memory.isFresh,
+    bootFailures: [],
+    rootReadOnly: false,
+    repair: undefined,
+  }),
+  personalise: (memory, { identity }) => {
+    memory.owner = identity.machineId
+    memory.isFresh = true
+    return { bootId: "simulated" }
+  },
+  refresh: (memory) => {
+    if (memory.owner === undefined) throw new AppError("conflict", "the guest has no identity yet")
+    memory.isFresh = true
+  },
+  quiesce: () => undefined,
+  shutdown: () => undefined,
+  nextTimer: () => ({ dueMs: null }),
+  trim: () => undefined,
+}
+
 /** The part of a guest that the simulated users need; asking for more fails loudly. */
 class SimulatedGuest
-  implements
-    Pick<
-      Guest,
-      | "closed"
-      | "activity"
-      | "waitReady"
-      | "ping"
-      | "personalise"
-      | "refresh"
-      | "quiesce"
-      | "nextTimer"
-      | "watch"
-      | "shutdown"
-      | "trim"
-      | "exec"
-      | "close"
-    >
+  implements Pick<Guest, "closed" | "activity" | "waitReady" | "ask" | "watch" | "exec" | "close">
 {
   readonly life: Life
   readonly #world: World
@@ -550,45 +565,13 @@ class SimulatedGuest
     return this.#talk("hello", () => ({}))
   }
 
-  ping(): ReturnType<Guest["ping"]> {
-    return this.#talk("ping", (memory) => ({
-      personalised: memory.owner !== undefined && memory.isFresh,
-      rootReadOnly: false,
-      repair: undefined,
-    }))
-  }
-
-  personalise(identity: GuestIdentity): Promise<unknown> {
-    return this.#talk("personalise", (memory) => {
-      memory.owner = identity.machineId
-      memory.isFresh = true
-    })
-  }
-
-  refresh(): Promise<unknown> {
-    return this.#talk("refresh", (memory) => {
-      if (memory.owner === undefined) throw new AppError("conflict", "the guest has no identity yet")
-      memory.isFresh = true
-    })
-  }
-
-  quiesce(): Promise<unknown> {
-    return this.#talk("quiesce", () => ({}))
+  async ask<Op extends keyof GuestQuestions>(question: GuestQuestion<Op>): Promise<GuestAnswer<Op>> {
+    const answer = answers[question.op]
+    if (!answer) throw new Error(`no user of the simulation asks for ${question.op}`)
+    return this.#talk(question.op, (memory) => answer(memory, question))
   }
 
   watch(): void {}
-
-  shutdown(): Promise<unknown> {
-    return this.#talk("shutdown", () => ({}))
-  }
-
-  nextTimer(): Promise<{ dueMs: number | null }> {
-    return this.#talk("next timer", () => ({ dueMs: null }))
-  }
-
-  trim(): Promise<unknown> {
-    return this.#talk("trim", () => ({}))
-  }
 
   /** `mark VALUE` sets what is in memory, `write VALUE` what is on disk; the output tells what it found afterwards. */
   exec({ argv: [program, value = ""] }: GuestCommand): GuestProcess {

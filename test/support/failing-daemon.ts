@@ -39,7 +39,7 @@ const counted = {
   templates: ["find"],
 } satisfies { [Part in "machines" | "templates" | "disks" | "snapshots"]: (keyof Host[Part])[] }
 const countedOfNetwork: (keyof Network)[] = ["attach", "linkUp", "detach"]
-const countedOfGuest: (keyof Guest)[] = ["waitReady", "personalise", "refresh", "quiesce"]
+const countedOfGuest = ["waitReady", "personalise", "refresh", "quiesce"]
 
 function failing(dataDir: string): (host: Host) => Host {
   const counts = new Map<string, number>()
@@ -57,36 +57,46 @@ function failing(dataDir: string): (host: Host) => Host {
   }
   const die = () => process.kill(process.pid, "SIGKILL")
 
+  const counting = async (
+    name: string,
+    call: () => unknown,
+    after: (result: unknown) => unknown = (result) => result,
+  ) => {
+    const fail = point()
+    const nth = counts.get(name) ?? 0
+    if (fail) counts.set(name, nth + 1)
+    const isNow = fail?.call?.name === name && fail.call.nth === nth
+    if (fail) appendFileSync(join(dataDir, callsFile), `${name}\n`)
+    if (isNow && fail.how === "kill before") die()
+    if (isNow && !fail.how.startsWith("kill")) {
+      throw Object.assign(new Error(`${fail.how}: made to fail`), { code: fail.how })
+    }
+    const result = await call()
+    if (isNow) die()
+    return after(result)
+  }
   const wrap = <T extends object>(
     part: T,
-    names: readonly PropertyKey[],
+    names: readonly string[],
     after?: (result: unknown) => unknown,
   ): T =>
     new Proxy(part, {
-      get: (target, name) => {
-        const method: unknown = Reflect.get(target, name, target)
+      get: (target, property: string) => {
+        const method: unknown = Reflect.get(target, property, target)
         if (typeof method !== "function") return method
-        if (!names.includes(name)) return method.bind(target)
-        return async (...parameters: unknown[]) => {
-          const fail = point()
-          const nth = counts.get(String(name)) ?? 0
-          if (fail) counts.set(String(name), nth + 1)
-          const isNow = fail?.call?.name === name && fail.call.nth === nth
-          if (fail) appendFileSync(join(dataDir, callsFile), `${String(name)}\n`)
-          if (isNow && fail.how === "kill before") die()
-          if (isNow && !fail.how.startsWith("kill")) {
-            throw Object.assign(new Error(`${fail.how}: made to fail`), { code: fail.how })
-          }
-          const result: unknown = await method.apply(target, parameters)
-          if (isNow) die()
-          return after ? after(result) : result
+        return (...parameters: unknown[]) => {
+          // A question to the guest has its own name.
+          const [first] = parameters
+          const name = property === "ask" ? (first as { op: string }).op : property
+          const call = () => method.apply(target, parameters)
+          return names.includes(name) ? counting(name, call, after) : call()
         }
       },
     })
   /** Starts and connections come with a guest, whose calls are counted too. */
   const withGuest = (result: unknown) => {
     if (typeof result !== "object" || result === null) return result
-    if ("personalise" in result) return wrap(result as Guest, countedOfGuest)
+    if ("ask" in result) return wrap(result as Guest, countedOfGuest)
     return "guest" in result ? { ...result, guest: wrap(result.guest as Guest, countedOfGuest) } : result
   }
   return (host) => ({

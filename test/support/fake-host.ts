@@ -5,10 +5,13 @@
 
 import { AppError } from "@bhatti/contract/errors"
 import type {
-  FileSection,
+  GuestAnswer,
   GuestCommand,
-  GuestFile,
   GuestIdentity,
+  GuestOpening,
+  GuestOpenings,
+  GuestQuestion,
+  GuestQuestions,
   SessionNotice,
   SessionRecord,
   SessionStart,
@@ -24,6 +27,7 @@ import type {
   GuestProcess,
   GuestSession,
   GuestStream,
+  GuestStreams,
   GuestTransfer,
   Host,
   Kernel,
@@ -517,6 +521,23 @@ export function fakeHost(): FakeHost {
   return host
 }
 
+type Answers = {
+  [Op in keyof GuestQuestions]: (
+    fields: GuestQuestions[Op]["fields"],
+    options: { deadlineMs: number },
+  ) => GuestAnswer<Op> | Promise<GuestAnswer<Op>>
+}
+
+/** Replaces some of a guest's answers. */
+export function answering(guest: Guest, instead: Partial<Answers>): Guest {
+  const ask = guest.ask.bind(guest)
+  guest.ask = async (question, options) => {
+    const answer = instead[question.op]
+    return answer ? answer(question, options) : ask(question, options)
+  }
+  return guest
+}
+
 class FakeGuest implements Guest {
   readonly #host: FakeHost
   readonly #systems: FakeSystems
@@ -584,46 +605,93 @@ class FakeGuest implements Guest {
     return { generation: 1 }
   }
 
-  async ping(options: { deadlineMs: number }) {
-    const { isPersonalised } = await this.#answer(options)
-    return {
-      personalised: isPersonalised,
-      rootReadOnly: this.#host.isRootReadOnly,
-      repair: this.#host.repair,
-    }
+  async ask<Op extends keyof GuestQuestions>(
+    question: GuestQuestion<Op>,
+    options: { deadlineMs: number },
+  ): Promise<GuestAnswer<Op>> {
+    return this.#answers[question.op](question, options)
   }
 
-  async personalise(identity: GuestIdentity, options: { deadlineMs: number }): Promise<unknown> {
-    if (this.#host.failAt === "personalise") throw new AppError("unavailable", "injected at personalise")
-    const memory = await this.#answer(options)
-    Object.assign(memory, { env: identity.env, isPersonalised: true, hasIdentity: true })
-    this.#host.identities.push(identity)
-    return {}
+  readonly #answers: Answers = {
+    ping: async (_, options) => {
+      const { isPersonalised } = await this.#answer(options)
+      return {
+        version: "fake",
+        personalised: isPersonalised,
+        bootFailures: [],
+        rootReadOnly: this.#host.isRootReadOnly,
+        repair: this.#host.repair,
+      }
+    },
+    personalise: async ({ identity }, options) => {
+      if (this.#host.failAt === "personalise") throw new AppError("unavailable", "injected at personalise")
+      const memory = await this.#answer(options)
+      Object.assign(memory, { env: identity.env, isPersonalised: true, hasIdentity: true })
+      this.#host.identities.push(identity)
+      return { bootId: "fake" }
+    },
+    refresh: async (_, options) => {
+      const memory = await this.#answer(options)
+      if (!memory.hasIdentity) throw new AppError("conflict", "the guest has no identity yet")
+      memory.isPersonalised = true
+    },
+    quiesce: async (_, options) => {
+      const memory = await this.#answer(options)
+      memory.isPersonalised = false
+    },
+    shutdown: async (_, options) => {
+      if (this.#host.failAt === "shutdown") throw new AppError("unavailable", "injected at shutdown")
+      await this.#answer(options)
+      for (const [pid, { directory }] of this.#host.running)
+        if (directory === this.#directory) this.#host.running.delete(pid)
+    },
+    nextTimer: () => {
+      const { nextTimerMs } = this.#host
+      this.#host.cpuMsNow += this.#host.nextTimerCpuMs
+      if (nextTimerMs === undefined)
+        throw new AppError("unavailable", 'this agent has no operation "next_timer"')
+      return { dueMs: nextTimerMs }
+    },
+    trim: () => {
+      if (this.#host.failAt === "trim")
+        throw new AppError("unavailable", 'this agent has no operation "trim"')
+      this.#host.trims++
+    },
+    ports: () => [3000, 22].map((port) => ({ port, address: "127.0.0.1" })),
+    findOwner: ({ owner }) => {
+      if (owner !== "root") throw new AppError("invalid", `no user "${owner}"`)
+      return { uid: 0, gid: 0 }
+    },
+    listFiles: async ({ path }, options) => {
+      await this.#answerAllowed(options)
+      const all = this.#files.list(path)
+      const files = all.slice(0, this.#host.listedMax)
+      return { files, isTruncated: all.length > files.length }
+    },
+    statFile: async ({ path }, options) => {
+      await this.#answerAllowed(options)
+      return this.#files.stat(path)
+    },
+    removeFile: ({ path, recursive }) => this.#files.remove(path, { recursive }),
+    makeDirectory: ({ path, mode, owner }) =>
+      this.#files.add(path, { type: "directory", mode, ...ownedBy(owner) }),
+    moveFile: ({ from, to }) => this.#files.move(from, to),
+  }
+
+  open<Op extends keyof GuestOpenings>(opening: GuestOpening<Op>): GuestStreams[Op] {
+    return this.#openings[opening.op](opening)
+  }
+
+  readonly #openings: { [Op in keyof GuestOpenings]: (opening: GuestOpenings[Op]) => GuestStreams[Op] } = {
+    readFile: (opening) => this.#readFile(opening),
+    writeFile: (opening) => this.#writeFile(opening),
+    readArchive: (opening) => this.#readArchive(opening),
+    writeArchive: (opening) => this.#writeArchive(opening),
+    dial: (opening) => this.#dial(opening),
   }
 
   get activity(): { openStreams: number; lastAtMs: number } {
     return { openStreams: this.#host.openStreams, lastAtMs: 0 }
-  }
-
-  async refresh(options: { deadlineMs: number }): Promise<unknown> {
-    const memory = await this.#answer(options)
-    if (!memory.hasIdentity) throw new AppError("conflict", "the guest has no identity yet")
-    memory.isPersonalised = true
-    return {}
-  }
-
-  async quiesce(options: { deadlineMs: number }): Promise<unknown> {
-    const memory = await this.#answer(options)
-    memory.isPersonalised = false
-    return {}
-  }
-
-  async shutdown(options: { deadlineMs: number }): Promise<unknown> {
-    if (this.#host.failAt === "shutdown") throw new AppError("unavailable", "injected at shutdown")
-    await this.#answer(options)
-    for (const [pid, { directory }] of this.#host.running)
-      if (directory === this.#directory) this.#host.running.delete(pid)
-    return {}
   }
 
   watch(onEnded: (ended: SessionNotice) => void): void {
@@ -632,20 +700,6 @@ class FakeGuest implements Guest {
 
   readSession(session: string): GuestStream & { result: Promise<unknown> } {
     return this.#sending(this.#host.shownBy(session), { bytes: 15, entries: 1 })
-  }
-
-  async nextTimer(): Promise<{ dueMs: number | null }> {
-    const { nextTimerMs } = this.#host
-    this.#host.cpuMsNow += this.#host.nextTimerCpuMs
-    if (nextTimerMs === undefined)
-      throw new AppError("unavailable", 'this agent has no operation "next_timer"')
-    return { dueMs: nextTimerMs }
-  }
-
-  async trim(): Promise<unknown> {
-    if (this.#host.failAt === "trim") throw new AppError("unavailable", 'this agent has no operation "trim"')
-    this.#host.trims++
-    return {}
   }
 
   exec(command: GuestCommand): GuestProcess {
@@ -710,7 +764,7 @@ class FakeGuest implements Guest {
       })
   }
 
-  readFile({ path, offset = 0, limit }: { path: string } & FileSection): GuestDownload {
+  #readFile({ path, offset = 0, limit }: GuestOpenings["readFile"]): GuestDownload {
     try {
       if (this.#refusal) throw this.#refusal
       this.#host.onRead?.(this.#files)
@@ -745,8 +799,7 @@ class FakeGuest implements Guest {
     }
   }
 
-  writeFile(options: { path: string; mode?: string; size?: number; owner?: { uid: number } }): GuestTransfer {
-    const { path, mode = "0644", size } = options
+  #writeFile({ path, mode = "0644", size, owner }: GuestOpenings["writeFile"]): GuestTransfer {
     if (this.#files.isDirectory(path))
       return refusedTransfer(new AppError("invalid", `"${path}": is a directory`))
     const content = new Bun.ArrayBufferSink()
@@ -760,7 +813,7 @@ class FakeGuest implements Guest {
         const bytes = content.end() as Uint8Array
         if (size !== undefined && size !== bytes.length)
           throw new AppError("invalid", "another size than was said")
-        this.#files.add(path, { bytes, mode, ...ownedBy(options.owner) })
+        this.#files.add(path, { bytes, mode, ...ownedBy(owner) })
         return { bytes: bytes.length, entries: 1 }
       },
     })
@@ -783,43 +836,7 @@ class FakeGuest implements Guest {
     }
   }
 
-  async findOwner(owner: string): Promise<{ uid: number; gid: number }> {
-    if (owner !== "root") throw new AppError("invalid", `no user "${owner}"`)
-    return { uid: 0, gid: 0 }
-  }
-
-  async listFiles(
-    path: string,
-    options: { deadlineMs: number },
-  ): Promise<{ files: GuestFile[]; isTruncated: boolean }> {
-    await this.#answerAllowed(options)
-    const all = this.#files.list(path)
-    const files = all.slice(0, this.#host.listedMax)
-    return { files, isTruncated: all.length > files.length }
-  }
-
-  async statFile(path: string, options: { deadlineMs: number }): Promise<GuestFile> {
-    await this.#answerAllowed(options)
-    return this.#files.stat(path)
-  }
-
-  async removeFile({ path, recursive }: { path: string; recursive: boolean }): Promise<unknown> {
-    this.#files.remove(path, { recursive })
-    return {}
-  }
-
-  async makeDirectory(options: { path: string; mode: string; owner?: { uid: number } }): Promise<unknown> {
-    const { path, mode } = options
-    this.#files.add(path, { type: "directory", mode, ...ownedBy(options.owner) })
-    return {}
-  }
-
-  async moveFile({ from, to }: { from: string; to: string }): Promise<unknown> {
-    this.#files.move(from, to)
-    return {}
-  }
-
-  readArchive({ path }: { path: string }): GuestTransfer {
+  #readArchive({ path }: GuestOpenings["readArchive"]): GuestTransfer {
     try {
       return this.#sending(this.#host.archive?.() ?? this.#files.pack(path), { bytes: 0, entries: 0 })
     } catch (error) {
@@ -827,7 +844,7 @@ class FakeGuest implements Guest {
     }
   }
 
-  writeArchive({ path }: { path: string }): GuestTransfer {
+  #writeArchive({ path }: GuestOpenings["writeArchive"]): GuestTransfer {
     const unpacking = new FakeUnpacking(this.#files, path)
     this.#host.unpacked = { path, headers: unpacking.headers }
     return this.#receiving({
@@ -842,17 +859,13 @@ class FakeGuest implements Guest {
     })
   }
 
-  dial(port: number): GuestConnection {
+  #dial({ port }: GuestOpenings["dial"]): GuestConnection {
     try {
       return this.#host.dial(port)
     } catch (error) {
       const refused = quiet(Promise.reject(error))
       return { ...refusedTransfer(error), connected: refused, result: refused }
     }
-  }
-
-  async ports(): Promise<{ port: number; address: string }[]> {
-    return [3000, 22].map((port) => ({ port, address: "127.0.0.1" }))
   }
 
   close(): void {

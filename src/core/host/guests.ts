@@ -2,15 +2,14 @@
 
 import type {
   Exited,
-  FileList,
-  FileSection,
+  GuestAnswer,
   GuestCommand,
   GuestFile,
-  GuestIdentity,
-  GuestOwner,
-  ListeningPort,
+  GuestOpening,
+  GuestOpenings,
+  GuestQuestion,
+  GuestQuestions,
   OutputChunk,
-  Pong,
   SessionEnd,
   SessionNotice,
   SessionRecord,
@@ -19,7 +18,7 @@ import type {
   TerminalSize,
 } from "@bhatti/contract/guest"
 
-export interface Guest extends GuestSessions, GuestFiles {
+export interface Guest extends GuestSessions {
   readonly closed: Promise<{ reason: string }>
   /**
    * Streams that are open, and when the last one was opened or closed (by the monotonic clock). `nextTimer` does not
@@ -27,22 +26,21 @@ export interface Guest extends GuestSessions, GuestFiles {
    */
   readonly activity: { openStreams: number; lastAtMs: number }
   waitReady(options: { deadlineMs: number; resync?: boolean }): Promise<unknown>
-  ping(options: { deadlineMs: number }): Promise<Pick<Pong, "personalised" | "rootReadOnly" | "repair">>
-  personalise(identity: GuestIdentity, options: { deadlineMs: number }): Promise<unknown>
-  /** For a guest that stays who it is. A clone and a copy have an identity already, and it is another's. */
-  refresh(options: { deadlineMs: number }): Promise<unknown>
-  /** With `untouchedMib` it overwrites free memory except for that much; an older agent does not. */
-  quiesce(options: { deadlineMs: number; untouchedMib?: number | undefined }): Promise<unknown>
-  /** Time until the first program in the guest has a timer due, or null if none has. An older agent refuses. */
-  nextTimer(options: { deadlineMs: number }): Promise<{ dueMs: number | null }>
-  /** Syncs the filesystems and trims deleted data, as far as `budgetMs` allows. `unavailable`: the agent cannot. */
-  trim(options: { budgetMs: number; untouchedMib?: number | undefined; deadlineMs: number }): Promise<unknown>
+  ask<Op extends keyof GuestQuestions>(
+    question: GuestQuestion<Op>,
+    options: { deadlineMs: number },
+  ): Promise<GuestAnswer<Op>>
+  open<Op extends keyof GuestOpenings>(opening: GuestOpening<Op>): GuestStreams[Op]
   exec(command: GuestCommand): GuestProcess
-  /** Shuts the guest down in good order, then ends the machine. */
-  shutdown(options: { deadlineMs: number }): Promise<unknown>
-  dial(port: number): GuestConnection
-  ports(options: { deadlineMs: number }): Promise<ListeningPort[]>
   close(): void
+}
+
+export type GuestStreams = {
+  readFile: GuestDownload
+  writeFile: GuestTransfer
+  readArchive: GuestTransfer
+  writeArchive: GuestTransfer
+  dial: GuestConnection
 }
 
 /** Commands with a terminal, which run on without a client. */
@@ -57,32 +55,6 @@ export interface GuestSessions {
   readSession(session: string): GuestStream & { readonly result: Promise<unknown> }
   /** Reports each named session that ends, once. */
   watch(onEnded: (ended: SessionNotice) => void): void
-}
-
-export interface GuestFiles {
-  readFile(options: { path: string } & FileSection): GuestDownload
-  writeFile(options: {
-    path: string
-    mode?: string
-    size?: number
-    parents?: boolean
-    owner?: GuestOwner
-  }): GuestTransfer
-  /** Looks up "user" or "user:group" in the guest. */
-  findOwner(owner: string, deadline: { deadlineMs: number }): Promise<GuestOwner>
-  listFiles(path: string, options: { deadlineMs: number }): Promise<FileList>
-  statFile(path: string, options: { deadlineMs: number }): Promise<GuestFile>
-  removeFile(
-    options: { path: string; recursive: boolean },
-    deadline: { deadlineMs: number },
-  ): Promise<unknown>
-  makeDirectory(
-    options: { path: string; parents: boolean; mode: string; owner?: GuestOwner },
-    deadline: { deadlineMs: number },
-  ): Promise<unknown>
-  moveFile(options: { from: string; to: string }, deadline: { deadlineMs: number }): Promise<unknown>
-  readArchive(options: { path: string }): GuestTransfer
-  writeArchive(options: { path: string; owner?: GuestOwner }): GuestTransfer
 }
 
 export interface GuestProcess {

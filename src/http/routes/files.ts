@@ -3,14 +3,10 @@
 import { AppError } from "@bhatti/contract/errors"
 import { truncatedHeader } from "@bhatti/contract/limits"
 import {
-  listFiles,
+  askAboutFiles,
   makeDirectory,
-  moveFile,
-  readArchive,
-  readFile,
+  openToRead,
   readFileSection,
-  removeFile,
-  statFile,
   writeArchive,
   writeFile,
 } from "../../core/files.ts"
@@ -23,17 +19,19 @@ import { viewFile } from "../views/file.ts"
 
 export const files = {
   async readFile({ core, account, revoked, params, request }, { query }) {
+    const { path } = query
+    const stat = () => askAboutFiles(core, account, params.id, { op: "statFile", path })
     if (request.method === "HEAD") {
-      const file = await statFile(core, account, params.id, query.path)
+      const file = await stat()
       const headers = { ...fileHeaders(file), "x-file-isdir": `${file.type === "directory"}` }
       return new Response(null, { headers })
     }
-    if (query.stat === "true") return viewFile(await statFile(core, account, params.id, query.path))
+    if (query.stat === "true") return viewFile(await stat())
     if (query.ls === "true") {
-      const { files, isTruncated } = await listFiles(core, account, params.id, query.path)
+      const { files, isTruncated } = await askAboutFiles(core, account, params.id, { op: "listFiles", path })
       return Response.json(files.map(viewFile), { headers: isTruncated ? { [truncatedHeader]: "true" } : {} })
     }
-    const { path, offset, limit, max_bytes: maxBytes } = query
+    const { offset, limit, max_bytes: maxBytes } = query
     const isInLines = offset !== undefined || limit !== undefined
     const isWhole = !isInLines && maxBytes === undefined
     const range = isWhole ? rangeOf(request.headers) : undefined
@@ -43,7 +41,8 @@ export const files = {
           choose: (file) => chooseSection(range, file),
         })
       : {
-          download: await readFile(core, account, params.id, {
+          download: await openToRead(core, account, params.id, {
+            op: "readFile",
             path,
             limit: isInLines ? undefined : maxBytes,
           }),
@@ -80,7 +79,7 @@ export const files = {
 
   async removeFile({ core, account, params }, { query }) {
     const recursive = query.recursive === "true"
-    await removeFile(core, account, params.id, { path: query.path, recursive })
+    await askAboutFiles(core, account, params.id, { op: "removeFile", path: query.path, recursive })
     return { status: "ok" }
   },
 
@@ -90,12 +89,12 @@ export const files = {
   },
 
   async moveFile({ core, account, params }, { body }) {
-    await moveFile(core, account, params.id, body)
+    await askAboutFiles(core, account, params.id, { op: "moveFile", ...body })
     return { status: "ok" }
   },
 
   async readArchive({ core, account, revoked, params }, { query }) {
-    const archive = await readArchive(core, account, params.id, query.path)
+    const archive = await openToRead(core, account, params.id, { op: "readArchive", path: query.path })
     return bytesReply(archive, { headers: { "content-type": "application/x-tar" }, revoked, log: core.log })
   },
 
