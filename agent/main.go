@@ -11,6 +11,8 @@ import (
 	"runtime/debug"
 	"syscall"
 	"unsafe"
+
+	"bhatti/agent/wire"
 )
 
 // version is set by the build.
@@ -65,6 +67,11 @@ func live() error {
 	if a.shared, err = openShared(pciDevices); err != nil {
 		a.bootFailures = append(a.bootFailures, fmt.Sprintf("shared memory: %v", err))
 		report("shared memory: %v", err)
+	}
+	a.kills, err = watchMemoryKills(func(kill wire.MemoryKill) { a.notices.tell(wire.MemoryNotice{MemoryKill: kill}) })
+	if err != nil {
+		a.bootFailures = append(a.bootFailures, fmt.Sprintf("kernel log: %v", err))
+		report("kernel log: %v", err)
 	}
 	go a.reaper.run()
 	go servePowerCommands(a.reaper, p.store)

@@ -1,21 +1,22 @@
-// Notices that the agent sends unasked: named sessions that have ended. The stream that asked last carries them;
-// without a stream they are queued, and each is sent once.
+// Notices that the agent sends unasked: named sessions that have ended, and kills for memory. The stream that asked
+// last carries them; without a stream they are queued, and each is sent once.
 
 package main
 
 import (
+	"reflect"
 	"sync"
 
 	"bhatti/agent/wire"
 )
 
-// noticesWaitingMax limits the notices queued for a host; older ones are dropped.
+// noticesWaitingMax limits the notices of each kind that are queued for a host; older ones are dropped.
 const noticesWaitingMax = 16
 
 type notices struct {
 	mu      sync.Mutex
 	stream  *stream // nil if there is no listener
-	waiting []wire.SessionNotice
+	waiting []any
 }
 
 func (a *agent) watch(s *stream, _ []byte) {
@@ -32,7 +33,7 @@ func (a *agent) watch(s *stream, _ []byte) {
 	s.whenCancelled(func() { n.leaveOf(s) })
 }
 
-func (n *notices) tell(notice wire.SessionNotice) {
+func (n *notices) tell(notice any) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.stream != nil {
@@ -40,8 +41,21 @@ func (n *notices) tell(notice wire.SessionNotice) {
 		return
 	}
 	n.waiting = append(n.waiting, notice)
-	if len(n.waiting) > noticesWaitingMax {
-		n.waiting = n.waiting[1:]
+	n.dropOldest(reflect.TypeOf(notice))
+}
+
+// dropOldest removes the oldest notice of a kind that has too many.
+func (n *notices) dropOldest(kind reflect.Type) {
+	count, oldest := 0, -1
+	for i, notice := range n.waiting {
+		if reflect.TypeOf(notice) == kind {
+			if count++; oldest < 0 {
+				oldest = i
+			}
+		}
+	}
+	if count > noticesWaitingMax {
+		n.waiting = append(n.waiting[:oldest], n.waiting[oldest+1:]...)
 	}
 }
 

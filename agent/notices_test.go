@@ -3,6 +3,7 @@
 package main
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -44,6 +45,29 @@ func TestTheEndOfANamedSessionIsToldOnceAlsoToWhoComesLater(t *testing.T) {
 	}
 	if o := h.end(next); o.OK == nil || len(o.messages) > 0 {
 		t.Errorf("%+v", o)
+	}
+}
+
+func TestKillsForMemoryAreToldAndLeaveRoomForOtherNotices(t *testing.T) {
+	h := personalised(t)
+	h.namedSession("early", "exit 3")
+	await(t, "it has ended", func() bool {
+		h.agent.notices.mu.Lock()
+		defer h.agent.notices.mu.Unlock()
+		return len(h.agent.notices.waiting) == 1
+	})
+	for pid := 1; pid <= 3*noticesWaitingMax; pid++ {
+		h.agent.notices.tell(wire.MemoryNotice{MemoryKill: wire.MemoryKill{Pid: pid, Name: "python3", AnonKib: 421888}})
+	}
+	stream := h.start("watch", nil)
+	if frame := h.frame(stream); !strings.Contains(string(frame.Payload), `"name":"early"`) {
+		t.Errorf("%s", frame.Payload)
+	}
+	for pid := 2*noticesWaitingMax + 1; pid <= 3*noticesWaitingMax; pid++ {
+		want := fmt.Sprintf(`{"memory_kill":{"pid":%d,"name":"python3",`, pid)
+		if frame := h.frame(stream); !strings.HasPrefix(string(frame.Payload), want) {
+			t.Errorf("%s, not %s", frame.Payload, want)
+		}
 	}
 }
 

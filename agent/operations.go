@@ -23,6 +23,7 @@ type agent struct {
 	sessions     sessions
 	notices      notices
 	shared       *sharedMemory // nil if there is none
+	kills        *memoryKills  // nil without a kernel log
 
 	mu sync.Mutex
 	// isPersonalised: operations are allowed. hasIdentity: it was personalised since its boot, so a refresh is

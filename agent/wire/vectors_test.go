@@ -341,6 +341,8 @@ func TestMessagesOfStreamsAreEncoded(t *testing.T) {
 		}{[]FileInfo{testFile, testLink}},
 		Connected{},
 		SessionNotice{Ended: SessionExit{Session: "s1", Name: "init", Exited: Exited{ExitCode: 3}}},
+		MemoryNotice{MemoryKill: MemoryKill{Pid: 412, Name: "python3", Session: 398, AnonKib: 421888, FileKib: 4, ShmemKib: 8,
+			MemoryKib: 501000, UnixMs: 1700000000000}},
 	}
 	for index, vector := range readVectors(t).Messages {
 		if got := string(Encode(messages[index])); got != vector.Text {
