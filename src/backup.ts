@@ -75,13 +75,13 @@ async function withoutDaemon({ dataDir, directory, report }: BackupOptions): Pro
   const config = loadConfig({ dataDir }, {})
   const quiet = { info() {}, warn() {}, error: console.error }
   await using opened = await openCore({ ...config, pool: 0, data_dir: dataDir }, quiet)
-  const { core } = opened
+  const { core, network } = opened
   const { settled } = await reconcile(core)
   await settled
   try {
     return await makeBackup(core, { directory, version, signal: new AbortController().signal, report })
   } finally {
-    await core.host.network?.close()
+    await network?.close()
   }
 }
 

@@ -19,7 +19,7 @@ import { wakeKeptHot } from "./core/kept-hot.ts"
 import { keepRows, RowKeeper } from "./core/kept-rows.ts"
 import { reconcile } from "./core/reconcile.ts"
 import { saveAll } from "./core/shutdown.ts"
-import { defaultTemplateSpec, ensureTemplate } from "./core/template.ts"
+import { ensureTemplate, templateSpec } from "./core/template.ts"
 import { Backups } from "./disk/backups.ts"
 import { Disks } from "./disk/disks.ts"
 import { KeptRows } from "./disk/kept-rows.ts"
@@ -71,7 +71,7 @@ export async function serve(flags: ConfigFlags, seam: Seam = {}): Promise<void> 
     serializers: { error: errorText, cause: errorText },
   })
   await using daemon = await openCore(config, log, seam)
-  const { core, accelerator } = daemon
+  const { core, accelerator, network } = daemon
   log.info({ version, ...accelerator, data_dir: config.data_dir }, "starting")
   if (flags.configPath === undefined && !existsSync(join(config.data_dir, "config.yaml")))
     notes.push(`there is no ${join(config.data_dir, "config.yaml")}, so the defaults hold`)
@@ -128,7 +128,7 @@ export async function serve(flags: ConfigFlags, seam: Seam = {}): Promise<void> 
     core.thermal.run(stopping.signal),
     core.space.run(stopping.signal),
     core.keys.run(stopping.signal),
-    core.host.network?.guard(stopping.signal, (what, error) => core.log.error({ error }, what)),
+    network?.guard(stopping.signal, (what, error) => core.log.error({ error }, what)),
     cleanUp(core, stopping.signal),
     keepRows(core, stopping.signal),
   ]
@@ -140,7 +140,7 @@ export async function serve(flags: ConfigFlags, seam: Seam = {}): Promise<void> 
   // From here on no request can wake a sandbox that is being saved.
   front.stop()
   if (config.on_stop === "snapshot") await saveInTime(core, config.stop_timeout)
-  await core.host.network?.close()
+  await network?.close()
   await new RowKeeper(core).keep()
   core.events.record({ type: "daemon.stopped", meta: { signal } })
   core.events.close()
@@ -178,7 +178,12 @@ function warningsOf(config: Config, accelerator: AcceleratorReport): string[] {
   ]
 }
 
-export type OpenedCore = AsyncDisposable & { core: Core; accelerator: AcceleratorReport }
+export type OpenedCore = AsyncDisposable & {
+  core: Core
+  accelerator: AcceleratorReport
+  /** The daemon closes it when it stops. A process that makes only a template must not: sandboxes may run. */
+  network: TapNetwork | null
+}
 
 /** Opens everything except the listening socket; `bhatti init` uses it to make the first template. */
 export async function openCore(config: Config, log: Log, { wrapHost }: Seam = {}): Promise<OpenedCore> {
@@ -297,13 +302,13 @@ export async function openCore(config: Config, log: Log, { wrapHost }: Seam = {}
     core.guests.clear()
   })
   const opened = undo.move()
-  return { core, accelerator, [Symbol.asyncDispose]: () => opened.disposeAsync() }
+  return { core, accelerator, network: tapNetwork, [Symbol.asyncDispose]: () => opened.disposeAsync() }
 }
 
 /** Makes the template early, so that the first create after a start does not wait for it. */
 export async function warmDefaultTemplate(core: Core): Promise<void> {
   try {
-    const spec = await defaultTemplateSpec(core)
+    const spec = await templateSpec(core)
     core.pool.wants(spec, await ensureTemplate(core, spec))
   } catch (error) {
     core.log.warn({ error }, "could not prepare the default template")

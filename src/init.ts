@@ -13,7 +13,7 @@ import { writeClientConfig } from "./cli/client-config.ts"
 import type { InitOptions } from "./cli/operator.ts"
 import { readClientFile, readSaved } from "./cli/settings.ts"
 import { loadConfig } from "./config.ts"
-import { defaultTemplateSpec, ensureTemplate } from "./core/template.ts"
+import { ensureTemplate, templateSpec } from "./core/template.ts"
 import { OperatorUsers } from "./core/users.ts"
 import { openCore } from "./daemon.ts"
 import { imageNames } from "./image/artifacts.ts"
@@ -173,5 +173,5 @@ async function prepareTemplate({ dataDir, report, probe }: InitOptions): Promise
   report(`  accelerator ${accelerator.accelerator}: ${accelerator.reason}`)
   if (accelerator.accelerator === "tcg" && config.accel === "auto" && deviceProblem() === undefined)
     report("  if that was for a passing reason, try again before sandboxes are made: bhatti init --probe")
-  await ensureTemplate(core, await defaultTemplateSpec(core))
+  await ensureTemplate(core, await templateSpec(core))
 }

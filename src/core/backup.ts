@@ -29,9 +29,7 @@ export async function backUp(
 ): Promise<BackupResult> {
   const { directory, version, signal, report } = options
   const startedAt = core.clock.nowMs()
-  const draft = await core.host.backups.begin(directory)
-  await using undo = new AsyncDisposableStack()
-  undo.defer(() => draft.abandon())
+  await using draft = await core.host.backups.begin(directory)
   const failed: BackupResult["failed"] = []
   const attempt = async (what: string, work: () => Promise<void>) => {
     signal.throwIfAborted()
@@ -59,7 +57,7 @@ export async function backUp(
       core.turns.take(id, async () => {
         if ((await core.store.snapshots.get(id))?.state !== "ready") return
         if (draft.isBeside) await checkSpace(core, Math.ceil(bytes / mebibyte))
-        await draft.addSnapshot(id)
+        await draft.add({ kind: "snapshot", id })
         copied.snapshots.add(id)
       }),
     )
@@ -67,14 +65,12 @@ export async function backUp(
   signal.throwIfAborted()
   report("kernels, images, templates, keys and settings")
   if (draft.isBeside) await checkSpace(core, await draft.commonMib())
-  await draft.addCommon()
+  await draft.add({ kind: "common" })
   report("the database")
-  const { mark, gone } = await draft.addDatabase((file) => core.store.backUp(file, copied))
-  for (const { kind, id } of gone) await draft.remove(kind, id)
+  const { gone } = await draft.addDatabase((file) => core.store.backUp(file, copied))
   signal.throwIfAborted()
   report("comparing")
-  const { bytes } = await draft.finish({ version, mark })
-  undo.move()
+  const { bytes } = await draft.finish({ version })
   const count = (kind: "sandbox" | "snapshot") => gone.filter((one) => one.kind === kind).length
   const sandboxes = copied.sandboxes.size - count("sandbox")
   const snapshots = copied.snapshots.size - count("snapshot")
@@ -99,10 +95,10 @@ async function addSandbox(
   await checkSpace(core, draft.isBeside ? 2 * sizeMib : sizeMib)
   const draftId = `backup-${crypto.randomUUID()}`
   await using undo = new AsyncDisposableStack()
-  undo.defer(() => core.host.snapshots.abandon(draftId))
+  undo.defer(() => core.host.snapshots.remove(draftId))
   const { hasMemory } = await core.destroying.watch([record], (destroying) =>
     captureSandbox(core, record, draftId, { signal: AbortSignal.any([signal, destroying]) }),
   )
-  await draft.addSandbox(record.id, draftId)
+  await draft.add({ kind: "sandbox", id: record.id, draft: draftId })
   copied.sandboxes.set(record.id, { hasMemory })
 }

@@ -6,7 +6,7 @@
 import { templateGraceMs, templatesToRemove } from "../rules/template-clean-up.ts"
 import { sleep } from "./clock.ts"
 import type { Core, OnHost } from "./core.ts"
-import { defaultTemplateSpec } from "./template.ts"
+import { templateSpec } from "./template.ts"
 
 type Parts = Pick<Core, "clock" | "events" | "log" | "pool" | "settings" | "store"> &
   OnHost<"images" | "keptRows" | "templates">
@@ -46,7 +46,7 @@ export async function removeUnusedTemplates(core: Parts, nowMs: number): Promise
     ...core.pool.templateIds,
     ...lainOn,
   ])
-  const nextDefault = await templates.find(await defaultTemplateSpec(core))
+  const nextDefault = await templates.find(await templateSpec(core))
   if (nextDefault) needed.add(nextDefault.id)
   const judged = measured.map((one) => ({ ...one, isNeeded: needed.has(one.id) }))
   const budgetMib = core.settings.templateDiskMib

@@ -20,7 +20,7 @@ import type { PooledSandbox } from "./parts.ts"
 import { policyAskedFor, settingsAskedFor } from "./policy.ts"
 import { type CreateSandbox, describeSandbox, describeSandboxes, type Sandbox } from "./sandbox.ts"
 import { readyDeadlineMs, startSandbox } from "./start.ts"
-import { ensureTemplate, ofAuthority } from "./template.ts"
+import { ensureTemplate, templateSpec } from "./template.ts"
 import { unlessAborted } from "./unless-aborted.ts"
 
 /** Disk space of an empty disk and a guest's first writes. */
@@ -283,17 +283,6 @@ async function prepareGuest(guest: Guest, input: CreateSandbox): Promise<void> {
   if (input.init !== undefined) {
     await guest.startSession(initStart(input.init), { deadlineMs: answerDeadlineMs })
   }
-}
-
-async function templateSpec(
-  core: Pick<Core, "settings"> & OnHost<"images">,
-  asked: { image: string; cpus: number; memoryMib: number },
-): Promise<TemplateSpec> {
-  const [image, kernel] = await Promise.all([
-    core.host.images.readImage(asked.image),
-    core.host.images.readKernel(),
-  ])
-  return { image, kernel, ...ofAuthority(core), cpus: asked.cpus, memoryMib: asked.memoryMib }
 }
 
 /** Returns undefined if the name has just been taken, and the caller wants a sandbox only if there is none. */

@@ -110,7 +110,7 @@ async function abandonDraft(
   id: string,
 ): Promise<void> {
   try {
-    await core.host.snapshots.abandon(id)
+    await core.host.snapshots.remove(id)
   } catch (error) {
     core.log.error({ draft: id, error }, "could not remove the draft of a copy; retrying")
     core.clock.after(removeAgainMs, () => void abandonDraft(core, id))

@@ -52,21 +52,19 @@ const warmUp: string[][] = [
   ["python3", "-c", "import os, sys, json, subprocess"],
 ]
 
-/** The specification of a create with default options. */
-export async function defaultTemplateSpec(
+/** The specification of a create, by default of one without options. */
+export async function templateSpec(
   core: Pick<Core, "settings"> & OnHost<"images">,
+  { image: name, cpus, memoryMib } = {
+    image: limits.imageDefault as string,
+    cpus: limits.cpusDefault as number,
+    memoryMib: limits.memoryMibDefault as number,
+  },
 ): Promise<TemplateSpec> {
-  const [image, kernel] = await Promise.all([
-    core.host.images.readImage(limits.imageDefault),
-    core.host.images.readKernel(),
-  ])
-  return { image, kernel, ...ofAuthority(core), cpus: limits.cpusDefault, memoryMib: limits.memoryMibDefault }
-}
-
-/** The part of a specification that the operator's settings decide. */
-export function ofAuthority({ settings }: Pick<Core, "settings">): { authority?: string } {
-  const { authority } = settings.offer
-  return authority ? { authority: authority.digest } : {}
+  const { images } = core.host
+  const [image, kernel] = await Promise.all([images.readImage(name), images.readKernel()])
+  const { authority } = core.settings.offer
+  return { image, kernel, ...(authority && { authority: authority.digest }), cpus, memoryMib }
 }
 
 /** Returns the template, and builds it if it does not exist; concurrent callers share one build. */

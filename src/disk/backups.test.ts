@@ -47,10 +47,13 @@ const restore = (name: string, report: (line: string) => void = () => expect.unr
 /** Makes one of a directory with a file of every kind. */
 async function backUp(): Promise<void> {
   const draft = await backups().begin(path("backup"))
-  await draft.addSandbox("sb_1", "draft")
-  await draft.addCommon()
-  await draft.addDatabase(async (path) => writeFileSync(path, "database"))
-  await draft.finish({ version: "1", mark: "mark" })
+  await draft.add({ kind: "sandbox", id: "sb_1", draft: "draft" })
+  await draft.add({ kind: "common" })
+  await draft.addDatabase(async (path) => {
+    writeFileSync(path, "database")
+    return { mark: "mark", gone: [] }
+  })
+  await draft.finish({ version: "1" })
 }
 
 beforeEach(() => {
@@ -113,12 +116,12 @@ test.skipIf(!isRoot)(
     for (const directory of ["small", "small/within"]) {
       const draft = await backups().begin(path(directory))
       expect(draft.isBeside).toBe(false)
-      await expect(draft.addSandbox("sb_1", "draft")).rejects.toMatchObject({
+      await expect(draft.add({ kind: "sandbox", id: "sb_1", draft: "draft" })).rejects.toMatchObject({
         message: `the backup does not fit: the disk of ${path(directory)} is full`,
         hint: expect.stringContaining("nothing was left there"),
       })
       expect([draft.isFull, existsSync(path(`${directory}/sandboxes/sb_1`))]).toEqual([true, false])
-      await draft.abandon()
+      await draft[Symbol.asyncDispose]()
       expect(readdirSync(path("small"))).toEqual([])
     }
   },

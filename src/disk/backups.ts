@@ -6,7 +6,7 @@
 
 import { closeSync, constants, openSync } from "node:fs"
 import { lstat, mkdir, readdir, rename, rm, stat } from "node:fs/promises"
-import { join, resolve } from "node:path"
+import { dirname, join, resolve } from "node:path"
 import { AppError } from "@bhatti/contract/errors"
 import { z } from "zod"
 import { writeSynced } from "../lib/durable.ts"
@@ -18,6 +18,7 @@ import { runProgram } from "../lib/program.ts"
 import { fileChecksum } from "../lib/sparse-file.ts"
 import { diskFull } from "./disks.ts"
 import { contentOf, giveBack, takeEmpty } from "./empty-directory.ts"
+import { folderOf, type KeptKind } from "./kept-rows.ts"
 
 const manifestFile = "backup.json"
 const Manifest = z.object({
@@ -67,6 +68,12 @@ export class Backups {
 
 type Target = { path: string; isNew: boolean; isBeside: boolean; draftOf: (id: string) => string }
 
+/** `draft` names the draft of the sandbox's copy. */
+type Part =
+  | { kind: "sandbox"; id: string; draft: string }
+  | { kind: "snapshot"; id: string }
+  | { kind: "common" }
+
 export class BackupDraft {
   readonly #dataDir: string
   readonly #target: Target
@@ -74,6 +81,7 @@ export class BackupDraft {
   /** True if the backup takes its space from the data directory's file system. */
   readonly isBeside: boolean
   #isFull = false
+  #isFinished = false
 
   constructor(dataDir: string, target: Target) {
     this.#dataDir = dataDir
@@ -87,17 +95,25 @@ export class BackupDraft {
     return this.#isFull
   }
 
-  /** Adds the copy of a sandbox that was made for the backup. */
-  async addSandbox(id: string, draft: string): Promise<void> {
-    await this.#add("sandboxes", id, `${this.#target.draftOf(draft)}/.`)
+  async add(part: Part): Promise<void> {
+    if (part.kind === "common") return this.#addCommon()
+    const from =
+      part.kind === "sandbox"
+        ? this.#target.draftOf(part.draft)
+        : join(this.#dataDir, folderOf.snapshot, part.id)
+    await this.#add(join(this.#directory, folderOf[part.kind], part.id), `${from}/.`)
   }
 
-  async addSnapshot(id: string): Promise<void> {
-    await this.#add("snapshots", id, join(this.#dataDir, "snapshots", id, "."))
-  }
-
-  async addDatabase<Result>(copy: (path: string) => Promise<Result>): Promise<Result> {
-    return this.#writing(() => copy(join(this.#directory, "bhatti.db")))
+  async addDatabase<Copied extends { mark: string; gone: { kind: KeptKind; id: string }[] }>(
+    copyTo: (path: string) => Promise<Copied>,
+  ): Promise<Copied> {
+    return this.#writing(async () => {
+      const copied = await copyTo(join(this.#directory, "bhatti.db"))
+      for (const { kind, id } of copied.gone)
+        await rm(join(this.#directory, folderOf[kind], id), { recursive: true, force: true })
+      await writeSynced(join(this.#directory, "installation.json"), copied.mark)
+      return copied
+    })
   }
 
   async commonMib(): Promise<number> {
@@ -112,7 +128,7 @@ export class BackupDraft {
   }
 
   /** Adds keys, settings, kernels, images and templates. */
-  async addCommon(): Promise<void> {
+  async #addCommon(): Promise<void> {
     for (const part of await this.#commonParts()) {
       try {
         await this.#writing(() => copy(["--parents", part], this.#directory, this.#dataDir))
@@ -124,15 +140,8 @@ export class BackupDraft {
     }
   }
 
-  async remove(kind: "sandbox" | "snapshot", id: string): Promise<void> {
-    const folder = kind === "sandbox" ? "sandboxes" : "snapshots"
-    await rm(join(this.#directory, folder, id), { recursive: true, force: true })
-  }
-
-  async finish(about: { version: string; mark: string }): Promise<{ bytes: number }> {
+  async finish(about: { version: string }): Promise<{ bytes: number }> {
     return await this.#writing(async () => {
-      const markPath = join(this.#directory, "installation.json")
-      await writeSynced(markPath, about.mark)
       await run(["sync", "--file-system", this.#directory])
       const manifest: Manifest = { at: new Date().toISOString(), version: about.version, files: {} }
       let bytes = 0
@@ -143,12 +152,13 @@ export class BackupDraft {
         bytes += blocks * 512
       }
       await writeSynced(join(this.#directory, manifestFile), JSON.stringify(manifest))
+      this.#isFinished = true
       return { bytes }
     })
   }
 
-  async abandon(): Promise<void> {
-    await giveBack(this.#target)
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (!this.#isFinished) await giveBack(this.#target)
   }
 
   /** Runs work that writes there; an out-of-space error names the backup's disk. */
@@ -167,11 +177,10 @@ export class BackupDraft {
   }
 
   /** Adds all of the directory's files or none. */
-  async #add(folder: string, id: string, from: string): Promise<void> {
-    const to = join(this.#directory, folder, id)
+  async #add(to: string, from: string): Promise<void> {
     try {
       await this.#writing(async () => {
-        await mkdir(join(this.#directory, folder), { recursive: true, mode: 0o700 })
+        await mkdir(dirname(to), { recursive: true, mode: 0o700 })
         await copy([from], to)
       })
     } catch (error) {

@@ -15,7 +15,7 @@ import { parseJson } from "../lib/parse-json.ts"
 
 export type KeptKind = "sandbox" | "snapshot"
 
-const folderOf = { sandbox: "sandboxes", snapshot: "snapshots" } as const
+export const folderOf = { sandbox: "sandboxes", snapshot: "snapshots" } as const
 const recordFile = "record.json"
 const noteFile = "set-aside.json"
 

@@ -43,7 +43,7 @@ export class Snapshots {
 
   async begin(id: string): Promise<string> {
     const directory = this.draftOf(id)
-    await this.abandon(id)
+    await this.#abandon(id)
     await mkdir(directory, { recursive: true, mode: 0o700 })
     return directory
   }
@@ -95,7 +95,7 @@ export class Snapshots {
     return { bytes }
   }
 
-  async abandon(id: string): Promise<void> {
+  async #abandon(id: string): Promise<void> {
     this.#forget(id)
     await rm(this.draftOf(id), { recursive: true, force: true })
   }
@@ -142,7 +142,7 @@ export class Snapshots {
     // A directory without its manifest is not a snapshot any more, even if the removal is interrupted.
     await rm(join(this.#finalOf(id), manifestFile), { force: true })
     await rm(this.#finalOf(id), { recursive: true, force: true })
-    await this.abandon(id)
+    await this.#abandon(id)
   }
 
   async list(): Promise<string[]> {

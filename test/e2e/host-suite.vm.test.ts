@@ -3,7 +3,7 @@
 import { describe } from "bun:test"
 import { loadConfig } from "../../src/config.ts"
 import type { Guest } from "../../src/core/host.ts"
-import { defaultTemplateSpec, ensureTemplate } from "../../src/core/template.ts"
+import { ensureTemplate, templateSpec } from "../../src/core/template.ts"
 import { openCore } from "../../src/daemon.ts"
 import { type GuestSubject, guestCases, type Left, powerCases } from "../host-suite/cases.ts"
 import { install } from "../support/installation.ts"
@@ -19,9 +19,9 @@ async function open(): Promise<GuestSubject> {
   await opened.core.host.network?.resync([])
   return {
     host: () => opened.core.host,
-    template: async () => ensureTemplate(opened.core, await defaultTemplateSpec(opened.core)),
+    template: async () => ensureTemplate(opened.core, await templateSpec(opened.core)),
     async restart() {
-      await opened.core.host.network?.close()
+      await opened.network?.close()
       await opened[Symbol.asyncDispose]()
       opened = await openCore(config, quiet)
     },
@@ -30,7 +30,7 @@ async function open(): Promise<GuestSubject> {
     both: ["sh", "-c", "echo out; echo err >&2"],
     flood: (bytes) => ["head", "-c", `${bytes}`, "/dev/zero"],
     async [Symbol.asyncDispose]() {
-      await opened.core.host.network?.close()
+      await opened.network?.close()
       await opened[Symbol.asyncDispose]()
       await own[Symbol.asyncDispose]()
     },

@@ -409,12 +409,12 @@ export class World {
           await life.step("committed")
           return { bytes: 1024 }
         },
-        abandon: async (id) => void this.drafts.delete(id),
         place: async ({ id, sandboxId, draft }) =>
           this.#place(life, (draft ? this.drafts : this.kept).get(id), sandboxId),
         remove: async (id) => {
           await life.step("remove copy")
           this.kept.delete(id)
+          this.drafts.delete(id)
         },
         list: async () => [...this.kept.keys()],
         removeUnfinished: async () => this.drafts.clear(),

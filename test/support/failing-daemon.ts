@@ -35,7 +35,7 @@ const counted = {
     "kill",
   ],
   disks: ["createSandbox", "removeSandbox", "stampOf"],
-  snapshots: ["begin", "copyAhead", "capture", "commit", "abandon", "place", "remove"],
+  snapshots: ["begin", "copyAhead", "capture", "commit", "place", "remove"],
   templates: ["find"],
 } satisfies { [Part in "machines" | "templates" | "disks" | "snapshots"]: (keyof Host[Part])[] }
 const countedOfNetwork: (keyof Network)[] = ["attach", "linkUp", "detach"]

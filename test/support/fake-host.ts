@@ -275,8 +275,6 @@ export function fakeHost(): FakeHost {
       async resync(attachments) {
         host.attached = new Map(attachments.map((one) => [one.id, one]))
       },
-      async guard() {},
-      async close() {},
     },
     machines: {
       async start({ id }, { kind }) {
@@ -415,18 +413,13 @@ export function fakeHost(): FakeHost {
       begin: async (directory) => ({
         isBeside: true,
         isFull: false,
-        async addSandbox() {
-          host.freeMibNow -= host.backupPartMib
-        },
-        async addSnapshot() {
-          host.freeMibNow -= host.backupPartMib
+        async add({ kind }) {
+          if (kind !== "common") host.freeMibNow -= host.backupPartMib
         },
         commonMib: async () => 1,
         addDatabase: (copy) => copy(`${directory}/bhatti.db`),
-        addCommon: async () => undefined,
-        remove: async () => undefined,
         finish: async () => ({ bytes: 0 }),
-        abandon: async () => undefined,
+        [Symbol.asyncDispose]: async () => undefined,
       }),
     },
     keptRows: {
@@ -464,11 +457,6 @@ export function fakeHost(): FakeHost {
         host.kept.set(id, { hasMemory: host.memories.delete(`/draft/${id}`) })
         return { bytes: 1024 * 1024 }
       },
-      async abandon(id) {
-        host.drafts.delete(id)
-        host.memories.delete(`/draft/${id}`)
-        systems.remove(`/draft/${id}`)
-      },
       async place({ id, sandboxId, draft }) {
         await reach("place")
         if (draft) return placeIn(`/draft/${id}`, sandboxId, host.memories.has(`/draft/${id}`))
@@ -477,11 +465,13 @@ export function fakeHost(): FakeHost {
       async remove(id) {
         host.kept.delete(id)
         systems.remove(`/kept/${id}`)
-        await host.snapshots.abandon(id)
+        host.drafts.delete(id)
+        host.memories.delete(`/draft/${id}`)
+        systems.remove(`/draft/${id}`)
       },
       list: async () => [...host.kept.keys()],
       async removeUnfinished() {
-        for (const id of host.drafts) await host.snapshots.abandon(id)
+        for (const id of host.drafts) await host.snapshots.remove(id)
       },
     },
     images: {

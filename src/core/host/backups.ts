@@ -1,24 +1,28 @@
 /** Backups of the installation. */
 
 /** A backup of the installation in progress. */
-export interface BackupDraft {
+export interface BackupDraft extends AsyncDisposable {
   /** True if the backup lies on the data directory's file system. */
   readonly isBeside: boolean
   /** True once a write found no space there. */
   readonly isFull: boolean
-  /** Adds a sandbox from the draft of its copy. */
-  addSandbox(id: string, draft: string): Promise<void>
-  addSnapshot(id: string): Promise<void>
+  add(part: BackupPart): Promise<void>
+  /** Returns the size of the part `common`. */
   commonMib(): Promise<number>
-  /** Adds the database, which `copy` writes into the given file. */
-  addDatabase<Result>(copy: (file: string) => Promise<Result>): Promise<Result>
-  /** Adds everything that is neither in the database nor part of one sandbox. */
-  addCommon(): Promise<void>
-  remove(kind: "sandbox" | "snapshot", id: string): Promise<void>
-  /** Completes the backup; before this it does not count as one. */
-  finish(about: { version: string; mark: string }): Promise<{ bytes: number }>
-  abandon(): Promise<void>
+  /** Adds the database, which `copy` writes into the given file, and removes the parts that `gone` names. */
+  addDatabase(copy: (file: string) => Promise<CopiedDatabase>): Promise<CopiedDatabase>
+  /** Completes the backup; before this it does not count as one, and disposal removes it. */
+  finish(about: { version: string }): Promise<{ bytes: number }>
 }
+
+export type BackupPart =
+  /** `draft` is the draft of the sandbox's copy. */
+  | { kind: "sandbox"; id: string; draft: string }
+  | { kind: "snapshot"; id: string }
+  /** Everything that is neither in the database nor part of one sandbox. */
+  | { kind: "common" }
+
+export type CopiedDatabase = { mark: string; gone: { kind: "sandbox" | "snapshot"; id: string }[] }
 
 export interface Backups {
   /** Refuses a directory that is not empty. */

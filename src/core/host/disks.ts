@@ -35,7 +35,6 @@ export interface Snapshots {
   }): Promise<void>
   /** Turns the draft into a finished copy. */
   commit(id: string): Promise<{ bytes: number }>
-  abandon(id: string): Promise<void>
   /**
    * Copies a finished snapshot into a sandbox that has no directory yet; throws if the snapshot is incomplete. With
    * `draft` it copies a draft, whose last sandbox gets the draft's own files.
@@ -46,6 +45,7 @@ export interface Snapshots {
     draft?: { isLast: boolean }
     signal: AbortSignal
   }): Promise<{ hasMemory: boolean }>
+  /** Removes a finished copy, or a draft. */
   remove(id: string): Promise<void>
   /** Ids of the finished copies. */
   list(): Promise<string[]>

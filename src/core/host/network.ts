@@ -20,7 +20,4 @@ export interface Network {
   detach(id: string): Promise<void>
   /** Attaches exactly these sandboxes, whatever was attached before. */
   resync(attachments: Attachment[]): Promise<void>
-  /** Repairs rules that others have changed, until the signal aborts. */
-  guard(signal: AbortSignal, onRepair: (what: string, error?: unknown) => void): Promise<void>
-  close(): Promise<void>
 }
