@@ -37,6 +37,8 @@ export type Subject =
   | { kind: "failed_starts"; sandbox: string; seconds: number }
   /** A sandbox that is paused because its owner's quota is used up. */
   | { kind: "disk_quota"; sandbox: string }
+  /** A sandbox whose machine ended under a request. `by`: the user who asked for that. */
+  | { kind: "ended_sandbox"; sandbox: string; by?: string }
   /** A file of a sandbox. */
   | { kind: "file" }
   /** Part of an installation. `image`: one that it lacks and that can be built. */
@@ -63,6 +65,26 @@ export const startReasons = [
 ] as const
 export type StartReason = (typeof startReasons)[number]
 
+/** Why a sandbox's machine ended under a request, or the daemon's connection to it. Reasons may be added. */
+export const endReasons = [
+  "destroyed",
+  "stopped",
+  "restarted",
+  "daemon_stopped",
+  "machine_killed",
+  "machine_lost",
+  "host_out_of_memory",
+  "host_restarted",
+  "host_disk_full",
+  "guest_poweroff",
+  "guest_reboot",
+  "guest_panic",
+  "agent_failed",
+  "unresponsive",
+  "channel_lost",
+] as const
+export type EndReason = (typeof endReasons)[number]
+
 /** A word for programs, which a guest may have chosen. */
 export function isReason(value: unknown): value is string {
   return typeof value === "string" && /^[a-z][a-z_]{0,39}$/.test(value)
@@ -72,7 +94,7 @@ export type ErrorOptions = {
   /** The next step, in words that fit every surface. */
   hint?: string | undefined
   subject?: Subject | undefined
-  /** The exact cause within the code, such as a `StartReason`, so that nobody has to read the message. */
+  /** The exact cause within the code, such as a `StartReason` or an `EndReason`: nobody has to read the message. */
   reason?: string | undefined
   /** The inner error, for the log only. */
   cause?: unknown

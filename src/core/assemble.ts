@@ -6,6 +6,7 @@ import { BoundedLog, type Log } from "./bounded-log.ts"
 import { type Clock, systemClock } from "./clock.ts"
 import type { Core, CoreSettings } from "./core.ts"
 import { Destroying } from "./destroying.ts"
+import { Endings } from "./endings.ts"
 import { EventLog } from "./events.ts"
 import { FailedStarts } from "./failed-starts.ts"
 import type { Guest, Host } from "./host.ts"
@@ -35,6 +36,7 @@ class Assembly implements Core {
   readonly turns = new Turns()
   readonly guests = new Map<SandboxRecord["id"], Guest>()
   readonly destroying = new Destroying()
+  readonly endings: Endings
   readonly failedStarts: FailedStarts
   readonly reboots: Reboots
   readonly memory: HostMemory
@@ -56,6 +58,7 @@ class Assembly implements Core {
     this.clock = clock
     this.log = new BoundedLog(log, clock)
     this.keys = new Keys(store, { log: this.log, clock })
+    this.endings = new Endings(clock)
     this.failedStarts = new FailedStarts(clock)
     this.reboots = new Reboots(clock)
     this.memory = new HostMemory(host.machines, { reserveMib: settings.memoryReserveMib })

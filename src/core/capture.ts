@@ -18,7 +18,7 @@ import { settle } from "./settle.ts"
 import { readyDeadlineMs, startSandbox } from "./start.ts"
 import { trimGuest } from "./trim.ts"
 
-type Parts = Pick<Core, "clock" | "guests" | "space"> & OnHost<"machines" | "snapshots">
+type Parts = Pick<Core, "clock" | "endings" | "guests" | "space"> & OnHost<"machines" | "snapshots">
 
 /** Data not synced by then is still in the memory copy; only a copy without memory would miss it. */
 const syncDeadlineMs = 5000
@@ -135,14 +135,14 @@ async function captureRunning(
 
 /** Resumes the source. If that fails it has no channel, and the next request repairs it. */
 async function goOn(
-  core: Pick<Core, "guests"> & OnHost<"machines">,
+  core: Pick<Core, "endings" | "guests"> & OnHost<"machines">,
   source: SandboxRecord,
   machine: Machine,
 ): Promise<void> {
   try {
     await core.host.machines.resume(machine)
   } catch (error) {
-    dropGuest(core, source.id)
+    dropGuest(core, source.id, { cause: "channel_lost" })
     throw error
   }
 }

@@ -7,6 +7,7 @@ import type { Store } from "../store/store.ts"
 import type { BoundedLog } from "./bounded-log.ts"
 import type { Clock } from "./clock.ts"
 import type { Destroying } from "./destroying.ts"
+import type { Endings } from "./endings.ts"
 import type { EventLog } from "./events.ts"
 import type { FailedStarts } from "./failed-starts.ts"
 import type { Guest, Host } from "./host.ts"
@@ -42,6 +43,8 @@ export type Core = {
   guests: Map<SandboxRecord["id"], Guest>
   /** Sandboxes being destroyed: a request that gets their turn before the destroy does nothing. */
   destroying: Destroying
+  /** Why channels to guests ended. */
+  endings: Endings
   /** Sandboxes that fail to start and back off. */
   failedStarts: FailedStarts
   reboots: Reboots
@@ -71,7 +74,10 @@ export type OnHost<Port extends keyof Host> = { host: Pick<Host, Port> }
 export type ForTemplate = OnHost<"images" | "templates"> &
   Pick<Core, "clock" | "events" | "log" | "memory" | "settings" | "templatesInMaking">
 /** The parts that connect to a guest and keep the channel. */
-export type ForChannel = Pick<Core, "store" | "guests" | "events" | "settings" | "onChannelClosed"> &
+export type ForChannel = Pick<
+  Core,
+  "store" | "guests" | "endings" | "events" | "settings" | "onChannelClosed"
+> &
   OnHost<"machines" | "network">
 /** The parts that start a machine. */
 export type ForStart = ForChannel & Pick<Core, "log" | "memory" | "destroying"> & OnHost<"images">
@@ -85,5 +91,14 @@ export type ForRequest = ForSettle & Pick<Core, "turns" | "touches">
 export type ForRemoval = OnHost<"machines" | "disks" | "network"> &
   Pick<
     Core,
-    "store" | "turns" | "clock" | "log" | "guests" | "failedStarts" | "reboots" | "touches" | "onUnpublished"
+    | "store"
+    | "turns"
+    | "clock"
+    | "log"
+    | "guests"
+    | "endings"
+    | "failedStarts"
+    | "reboots"
+    | "touches"
+    | "onUnpublished"
   >

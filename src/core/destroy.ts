@@ -9,7 +9,10 @@ import { findSandbox, noSandbox } from "./find.ts"
 import { dropGuest } from "./guest-channel.ts"
 import { machineOf } from "./machine-of.ts"
 
-type Parts = Pick<Core, "failedStarts" | "guests" | "onUnpublished" | "reboots" | "store" | "touches"> &
+type Parts = Pick<
+  Core,
+  "endings" | "failedStarts" | "guests" | "onUnpublished" | "reboots" | "store" | "touches"
+> &
   OnHost<"disks" | "machines" | "network">
 
 /** Delay between retries on a full or failing disk. */
@@ -33,6 +36,7 @@ async function destroyFound(
   { id, name }: SandboxRecord,
 ): Promise<void> {
   const isFirst = core.destroying.add(id)
+  core.endings.tell(id, { cause: "destroyed", by: account.name })
   try {
     // Without its machine, the holder of the turn fails at once rather than at a deadline.
     if (core.turns.isTaken(id)) await core.host.machines.kill({ id })
@@ -43,7 +47,7 @@ async function destroyFound(
           removeLater(core, record, error)
           throw error
         })
-        const meta = { by: "user" }
+        const meta = { by: "user", user: account.name }
         core.events.record({ type: "sandbox.destroyed", userId: account.id, sandbox: record, meta })
         return
       }
@@ -101,7 +105,7 @@ export async function removeEverything(core: Parts, record: SandboxRecord): Prom
   await core.store.sandboxes.setState(record.id, { kind: "destroying" })
   for (const { alias } of await core.store.publishedPorts.listOf([record.id]))
     for (const listener of core.onUnpublished) listener(alias)
-  dropGuest(core, record.id)
+  dropGuest(core, record.id, { cause: "destroyed" })
   await Promise.all([
     machines.kill(machine ?? { id: record.id }),
     // The rules go before the record, which frees the address: no other sandbox may get it while they stand.

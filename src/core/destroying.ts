@@ -57,5 +57,5 @@ export class Destroying {
 }
 
 function destroyed(record: Named): AppError {
-  return new AppError("conflict", `sandbox "${record.name}" was destroyed meanwhile`)
+  return new AppError("conflict", `sandbox "${record.name}" was destroyed meanwhile`, { reason: "destroyed" })
 }

@@ -50,6 +50,7 @@ export class FailedStarts {
     throw new AppError("unavailable", backOffText(name, found), {
       hint: backOffHint(found),
       subject: { kind: "failed_starts", sandbox: name, seconds: found.backOffSec },
+      reason: "wake_failed",
       retryAfterSec: found.backOffSec,
     })
   }

@@ -3,10 +3,11 @@
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import { onSessionEnded } from "./boot-script.ts"
 import type { Core, ForChannel } from "./core.ts"
+import type { Ending } from "./endings.ts"
 import type { Guest, Machine } from "./host.ts"
 import { refresh } from "./identity.ts"
 
-type Parts = Pick<Core, "events" | "guests" | "onChannelClosed">
+type Parts = Pick<Core, "endings" | "events" | "guests" | "onChannelClosed">
 
 /** A guest that misses this deadline loses its memory, so it must suffice even on a host that swaps. */
 const adoptDeadlineMs = 30_000
@@ -14,12 +15,18 @@ const adoptDeadlineMs = 30_000
 /** Registers the guest's channel for all requests and watches it. */
 export function keepGuest(core: Parts, record: SandboxRecord, guest: Guest): void {
   core.guests.set(record.id, guest)
+  core.endings.begin(record, guest)
   guest.watch((ended) => onSessionEnded(core, record, ended))
   void guest.closed.then(({ reason }) => core.onChannelClosed(record.id, guest, reason))
 }
 
-/** Forgets and closes the channel on purpose. */
-export function dropGuest(core: Pick<Core, "guests">, id: SandboxRecord["id"]): void {
+/** Forgets and closes the channel on purpose. Its open requests fail with the reason. */
+export function dropGuest(
+  core: Pick<Core, "endings" | "guests">,
+  id: SandboxRecord["id"],
+  ending: Ending,
+): void {
+  core.endings.tell(id, ending)
   const guest = core.guests.get(id)
   core.guests.delete(id)
   guest?.close()

@@ -17,10 +17,12 @@ export function heldError(record: SandboxRecord, held: HoldReason): AppError {
     return new AppError("limit_exceeded", message, {
       hint: "destroy another sandbox or delete a snapshot, or ask the operator for a higher quota; a start lets it go on, to remove files inside",
       subject: { kind: "disk_quota", sandbox: record.name },
+      reason: "disk_quota",
     })
   }
   return new AppError("unavailable", message, {
     hint: "it resumes when there is space again: remove sandboxes or snapshots, or ask the operator to free space",
+    reason: "host_disk_full",
     retryAfterSec,
   })
 }

@@ -10,7 +10,8 @@ import type { Machine } from "./host.ts"
 import { machineOf } from "./machine-of.ts"
 import { markEnded } from "./mark-ended.ts"
 
-type Parts = Pick<Core, "events" | "guests" | "log" | "store"> & OnHost<"disks" | "machines" | "network">
+type Parts = Pick<Core, "endings" | "events" | "guests" | "log" | "store"> &
+  OnHost<"disks" | "machines" | "network">
 
 /** Writes that may be in flight when a machine is stopped, with a wide margin. */
 const grownMibMax = 16
@@ -51,7 +52,10 @@ export class HoldEnforcer {
     this.#seen.set(hold, { mib, warnings: warnings + 1 })
     if (warnings < warningsMax) return this.pause(record, machine)
     await machines.kill(machine)
-    await markEnded(this.#core, record, "it was paused because disk space ran out, but kept writing")
+    await markEnded(this.#core, record, {
+      cause: "host_disk_full",
+      reason: "it was paused because disk space ran out, but kept writing",
+    })
   }
 
   /** Called when the machine may resume. */

@@ -45,6 +45,7 @@ export class HostMemory {
         `the host is short of memory: ${neededMib} MB are needed at once, and of ${freeMib} MB available ${keptMib} MB are kept free`,
         {
           hint: "stop or destroy a sandbox, or try again when idle ones are on disk; the operator sets memory_reserve_mb in config.yaml",
+          reason: "host_memory",
           retryAfterSec,
         },
       )

@@ -1,5 +1,6 @@
 /** Records that a sandbox's machine has ended and only its disk is left. */
 
+import type { EndReason } from "@bhatti/contract/errors"
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import { detach } from "./attachment.ts"
 import type { Core, OnHost } from "./core.ts"
@@ -16,17 +17,16 @@ export async function coldWithoutMemory(
 
 /** The machine is gone; only the disk is left. */
 export async function markEnded(
-  core: Pick<Core, "events" | "guests" | "store"> & OnHost<"machines" | "network">,
+  core: Pick<Core, "endings" | "events" | "guests" | "store"> & OnHost<"machines" | "network">,
   record: SandboxRecord,
-  reason: string,
-  end?: MachineEnd,
+  { cause, reason, end }: { cause: EndReason; reason: string; end?: MachineEnd | undefined },
 ): Promise<void> {
-  dropGuest(core, record.id)
+  dropGuest(core, record.id, { cause })
   await detach(core, record.id)
   await core.host.machines.removeSnapshot(record.id)
   await coldWithoutMemory(core, record, reason)
   const byGuest = end && { how: end.how, ...(end.how === "panic" && { console: lastOf(end.console) }) }
-  const meta = { by: end ? "guest" : "daemon", reason, ...byGuest }
+  const meta = { by: end ? "guest" : "daemon", cause, reason, ...byGuest }
   core.events.record({ type: "sandbox.ended", userId: record.userId, sandbox: record, meta })
 }
 

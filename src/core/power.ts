@@ -12,6 +12,7 @@ import type { SandboxRecord, SandboxState } from "../store/sandboxes.ts"
 import { detach } from "./attachment.ts"
 import { runBootScript } from "./boot-script.ts"
 import type { Core, ForChannel, ForStart, ForWake, OnHost } from "./core.ts"
+import type { Ending } from "./endings.ts"
 import { adoptGuest, dropGuest } from "./guest-channel.ts"
 import type { Guest, Kernel, Machine, Template } from "./host.ts"
 import { environmentOf, personalise, refresh } from "./identity.ts"
@@ -56,7 +57,7 @@ export async function pauseSandbox(
 export async function stopSandbox(
   core: ForChannel & Pick<Core, "log" | "space">,
   seen: SandboxRecord,
-  { isWanted = false }: { isWanted?: boolean } = {},
+  { isWanted = false, ending = { cause: "stopped" } }: { isWanted?: boolean; ending?: Ending } = {},
 ): Promise<SandboxState> {
   // The held machine's pending writes would be lost.
   const record = await core.space.checkInTurn(seen)
@@ -66,7 +67,8 @@ export async function stopSandbox(
   const { machines } = core.host
   await core.store.sandboxes.setState(record.id, { kind: "stopping", machine: state.machine, isWanted })
   try {
-    await silence(core, record, machine, { untouchedMib: await machines.untouchedMib(machine) })
+    const save = { untouchedMib: await machines.untouchedMib(machine) }
+    await silence(core, record, machine, { ending, ...save })
     await machines.pause(machine)
     await machines.saveSnapshot(machine)
   } catch (cause) {
@@ -155,12 +157,19 @@ async function recordWake(
       ...(failed && { reason: failed.reason, failures: failed.inARow, rest_seconds: failed.backOffSec }),
     }
     core.events.record({ type: "sandbox.start_failed", ...about, meta })
-    throw error
+    throw wakeFailed(error)
   }
 }
 
+/** Refusals, and failures that name their reason, stay as they are. */
+function wakeFailed(error: unknown): unknown {
+  if (!(error instanceof AppError) || error.code !== "unavailable") return error
+  const isUnnamed = error.reason === undefined || error.reason === "channel_lost"
+  return isUnnamed ? error.but({ reason: "wake_failed" }) : error
+}
+
 async function resumeWarm(
-  core: Pick<Core, "guests" | "store"> & OnHost<"machines">,
+  core: Pick<Core, "endings" | "guests" | "store"> & OnHost<"machines">,
   record: SandboxRecord,
 ): Promise<Guest> {
   const machine = machineOf(record)
@@ -178,7 +187,7 @@ async function resumeWarm(
     ])
   } catch (error) {
     // Its state is unknown; without a channel, the next request repairs it.
-    dropGuest(core, record.id)
+    dropGuest(core, record.id, { cause: "channel_lost" })
     throw error
   }
   await core.store.sandboxes.setState(record.id, { ...record.state, kind: "hot" })
@@ -303,10 +312,10 @@ async function loseMemory(
 
 /** Syncs the filesystems and drains the channel, if the guest can. Throws if the guest waits for disk space. */
 export async function silence(
-  core: Pick<Core, "guests" | "log" | "space"> & OnHost<"machines">,
+  core: Pick<Core, "endings" | "guests" | "log" | "space"> & OnHost<"machines">,
   record: SandboxRecord,
   machine: Machine,
-  save: { untouchedMib?: number | undefined } = {},
+  { ending, ...save }: { ending: Ending; untouchedMib?: number | undefined },
 ): Promise<void> {
   const guest = core.guests.get(record.id)
   if (record.state.kind === "warm") await core.host.machines.resume(machine)
@@ -319,7 +328,7 @@ export async function silence(
     if (core.space.heldOf(record) !== undefined) throw error
     core.log.warn({ sandbox: record.id, error }, "saving a sandbox that did not quiesce")
   } finally {
-    dropGuest(core, record.id)
+    dropGuest(core, record.id, ending)
   }
 }
 

@@ -4,6 +4,7 @@ import { AppError } from "@bhatti/contract/errors"
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import { fateText, startAgain } from "./after-end.ts"
 import type { Core, ForChannel, ForSettle } from "./core.ts"
+import { endOfFate } from "./endings.ts"
 import { dropGuest, refreshAndKeep } from "./guest-channel.ts"
 import type { Guest, Machine } from "./host.ts"
 import { machineOf, storeHot } from "./machine-of.ts"
@@ -29,6 +30,9 @@ export async function onChannelClosed(
     })
   } catch (error) {
     core.log.error({ sandbox: id, error }, "could not repair a sandbox whose channel closed")
+  } finally {
+    // Told already, unless its machine goes on.
+    if (!core.guests.has(id)) core.endings.tell(id, { cause: "channel_lost" })
   }
 }
 
@@ -81,7 +85,7 @@ export async function adopt(
     await storeHot(core, record.id, machine)
   } catch (error) {
     // The guest answers, so it is kept although the host's disk fails; the next request retries.
-    dropGuest(core, record.id)
+    dropGuest(core, record.id, { cause: "channel_lost" })
     throw error
   }
   core.log.info({ sandbox: record.id }, "adopted a running sandbox")
@@ -102,7 +106,7 @@ export async function repair(core: ForSettle, record: SandboxRecord, reason: str
   await machines.kill(machine)
   const ended = fateText(fate)
   const end = "console" in fate ? fate : undefined
-  await markEnded(core, record, ended, end)
+  await markEnded(core, record, { cause: endOfFate[fate.how], reason: ended, end })
   core.log.warn({ sandbox: record.id, reason, ...words, ...end }, ended)
   if (end?.how === "reboot") await startAgain(core, record)
 }

@@ -39,7 +39,7 @@ export async function repairByName(
     using kernel = await images.repairKernel(ordinary)
     const machine = machineOf(record)
     if (machine) {
-      await silence(core, record, machine)
+      await silence(core, record, machine, { ending: { cause: "restarted", by: account.name } })
       await machines.kill(machine)
       await detach(core, id)
     }

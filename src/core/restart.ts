@@ -43,7 +43,7 @@ export async function restartByName(
       const machine = machineOf(record)
       if (machine) {
         await checkRoom(core, record)
-        await end(core, record, machine)
+        await end(core, record, machine, account)
       }
       await bootFromDisk(core, record, template, "it was restarted")
       core.failedStarts.forget(record.id)
@@ -67,9 +67,10 @@ async function checkRoom(core: Pick<Core, "space">, { name }: SandboxRecord): Pr
  * writes find no space.
  */
 async function end(
-  core: Pick<Core, "guests" | "log" | "space"> & OnHost<"machines" | "network">,
+  core: Pick<Core, "endings" | "guests" | "log" | "space"> & OnHost<"machines" | "network">,
   record: SandboxRecord,
   machine: Machine,
+  { name: by }: Account,
 ): Promise<void> {
   const { machines } = core.host
   await machines.resume(machine)
@@ -79,7 +80,7 @@ async function end(
     if (!(error instanceof AppError) || core.space.heldOf(record) !== undefined) throw error
     core.log.warn({ sandbox: record.id, error }, "restarting a sandbox whose guest did not shut down")
   } finally {
-    dropGuest(core, record.id)
+    dropGuest(core, record.id, { cause: "restarted", by })
   }
   await machines.kill(machine)
   await detach(core, record.id)

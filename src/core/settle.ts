@@ -56,10 +56,17 @@ async function finishStopping(
     await machines.removeSnapshot(record.id)
     if (await adopt(core, record, machine)) return
     await machines.kill(machine)
-    return markEnded(core, record, "its machine did not resume after a stop that failed")
+    return markEnded(core, record, {
+      cause: "machine_lost",
+      reason: "its machine did not resume after a stop that failed",
+    })
   }
   const check = await machines.checkSnapshot(record.id, await templateOf(core, record))
-  if (!check.fits) return markEnded(core, record, "its machine ended while it was being saved")
+  if (!check.fits)
+    return markEnded(core, record, {
+      cause: "machine_lost",
+      reason: "its machine ended while it was being saved",
+    })
   await core.store.sandboxes.setState(record.id, { kind: "cold", hasSnapshot: true, reason: null, isWanted })
 }
 
@@ -84,6 +91,7 @@ async function finishWaking(
   const check = isUntouched
     ? await machines.checkSnapshot(record.id, await templateOf(core, record))
     : undefined
-  if (!check?.fits) return markEnded(core, record, "its start was interrupted")
+  if (!check?.fits)
+    return markEnded(core, record, { cause: "machine_lost", reason: "its start was interrupted" })
   await core.store.sandboxes.setState(record.id, { kind: "cold", hasSnapshot: true, reason: null })
 }

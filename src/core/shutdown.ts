@@ -23,7 +23,7 @@ export async function saveAll(
       if (signal.aborted || !record || !["hot", "warm"].includes(record.state.kind)) return
       const startedAt = core.clock.nowMs()
       try {
-        await stopSandbox(core, record)
+        await stopSandbox(core, record, { ending: { cause: "daemon_stopped" } })
       } catch (error) {
         core.log.error({ sandbox: id, error }, "a sandbox could not be saved and runs on")
         const code = error instanceof AppError ? error.code : "internal"

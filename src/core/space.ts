@@ -377,7 +377,7 @@ export class Space implements SpacePart {
       } catch (error) {
         // The machine has run out of space again, and stays held.
         if ((await this.#haltOf(record, machine)) === "disk_full") return
-        dropGuest(core, record.id)
+        dropGuest(core, record.id, { cause: "channel_lost" })
         throw error
       }
     } else if (!(await settle(core, record.id))) return

@@ -26,7 +26,10 @@ export async function stopByName(
     if (record.state.kind === "cold") {
       return core.store.sandboxes.setState(id, { ...record.state, isWanted: true })
     }
-    const { kind } = await stopSandbox(core, record, { isWanted: true })
+    const { kind } = await stopSandbox(core, record, {
+      isWanted: true,
+      ending: { cause: "stopped", by: account.name },
+    })
     if (kind === "cold") {
       const ms = Math.round(core.clock.nowMs() - startedAt)
       const meta = { by: "user", ms }

@@ -32,6 +32,7 @@ export function toAppError(error: unknown): AppError {
   if (systemCode === "ENOSPC") {
     return new AppError("unavailable", "the host's disk is full", {
       cause: error,
+      reason: "host_disk_full",
       hint: "free some space in the data directory's file system, then try again",
     })
   }

@@ -300,7 +300,9 @@ export class GuestChannel {
 
   #end(reason: string): void {
     if (this.#lost) return
-    const lost = new AppError("unavailable", `the channel to the guest is lost: ${reason}`)
+    const lost = new AppError("unavailable", `the channel to the guest is lost: ${reason}`, {
+      reason: "channel_lost",
+    })
     this.#lost = lost
     this.#outbox.close()
     this.#socket?.terminate()

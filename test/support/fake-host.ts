@@ -860,7 +860,9 @@ class FakeGuest implements Guest {
 
   close(): void {
     const reason = "this host closed it"
-    const lost = new AppError("unavailable", `the channel to the guest is lost: ${reason}`)
+    const lost = new AppError("unavailable", `the channel to the guest is lost: ${reason}`, {
+      reason: "channel_lost",
+    })
     this.#lost = lost
     for (const breakOff of this.#open) breakOff(lost)
     this.#open.clear()

@@ -1,0 +1,99 @@
+/**
+ * The reasons why channels to guests ended: on a channel itself a stop, a destroy and a machine that died look alike.
+ * The reason of an end on purpose is told before the channel is closed, any other when the daemon has found out.
+ */
+
+import { AppError, type EndReason, endReasons } from "@bhatti/contract/errors"
+import type { SandboxRecord } from "../store/sandboxes.ts"
+import type { Clock } from "./clock.ts"
+import type { Fate, Guest } from "./host.ts"
+
+/** With the name of the user whose request it was. */
+export type Ending = { cause: EndReason; by?: string }
+
+/** Finding out takes a second, unless the sandbox's turn is taken. */
+const findOutMs = 10_000
+
+type Open = { record: Pick<SandboxRecord, "id" | "name">; told: PromiseWithResolvers<Ending> }
+
+export class Endings {
+  readonly #clock: Clock
+  /** The guests whose end is still to be told. */
+  readonly #open = new Map<SandboxRecord["id"], Open>()
+  readonly #known = new WeakMap<Guest, Open>()
+
+  constructor(clock: Clock) {
+    this.#clock = clock
+  }
+
+  /** The sandbox has this channel now. The end of a former one was no end of its machine. */
+  begin(record: Open["record"], guest: Guest): void {
+    this.tell(record.id, { cause: "channel_lost" })
+    const open = { record, told: Promise.withResolvers<Ending>() }
+    this.#open.set(record.id, open)
+    this.#known.set(guest, open)
+  }
+
+  /** The first reason counts: a channel that is closed on purpose ends for that reason only. */
+  tell(id: SandboxRecord["id"], ending: Ending): void {
+    this.#open.get(id)?.told.resolve(ending)
+    this.#open.delete(id)
+  }
+
+  /** Returns the error with the reason, if the guest's channel was lost. Other errors are returned as they are. */
+  async explain(guest: Guest, error: unknown, during: string): Promise<unknown> {
+    const known = this.#known.get(guest)
+    if (!(error instanceof AppError) || error.reason !== "channel_lost" || !known) return error
+    const late = Promise.withResolvers<Ending>()
+    const alarm = this.#clock.after(findOutMs, () => late.resolve({ cause: "channel_lost" }))
+    const ending = await Promise.race([known.told.promise, late.promise])
+    alarm.cancel()
+    return endedError(known.record, ending, { during, cause: error })
+  }
+}
+
+export function endedError(
+  { name }: Pick<SandboxRecord, "name">,
+  { cause: reason, by }: Ending,
+  { during, cause }: { during: string; cause?: unknown },
+): AppError {
+  return new AppError("unavailable", `the sandbox "${name}" ${endText[reason]} ${during}`, {
+    cause,
+    reason,
+    subject: { kind: "ended_sandbox", sandbox: name, ...(by !== undefined && { by }) },
+    retryable: false,
+  })
+}
+
+const endText: Readonly<Record<EndReason, string>> = {
+  destroyed: "was destroyed",
+  stopped: "was stopped",
+  restarted: "was restarted",
+  daemon_stopped: "was stopped with the daemon",
+  machine_killed: "lost its machine, which was killed",
+  machine_lost: "lost its machine",
+  host_out_of_memory: "lost its machine, for which the host had no memory,",
+  host_restarted: "lost its machine when the host restarted",
+  host_disk_full: "lost its machine, since the host's disk was full,",
+  guest_poweroff: "was powered off inside",
+  guest_reboot: "was rebooted inside",
+  guest_panic: "lost its machine, whose kernel panicked,",
+  agent_failed: "lost its machine, whose agent failed,",
+  unresponsive: "did not answer any more and was ended",
+  channel_lost: "lost its connection to the daemon",
+}
+
+export function isEndReason(reason: string | undefined): reason is EndReason {
+  return endReasons.some((one) => one === reason)
+}
+
+export const endOfFate: Readonly<Record<Fate["how"], EndReason>> = {
+  running: "unresponsive",
+  out_of_memory: "host_out_of_memory",
+  host_restart: "host_restarted",
+  killed: "machine_killed",
+  poweroff: "guest_poweroff",
+  reboot: "guest_reboot",
+  panic: "guest_panic",
+  agent: "agent_failed",
+}
