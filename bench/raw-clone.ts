@@ -44,13 +44,18 @@ export class RawClones {
     const qemu = findQemu()
     const uid = isRoot ? uidBase : undefined
     const confinement = isRoot ? "full" : "reduced"
+    const { jail, qemus } = await openJail({
+      ...{ dataDir, qemu, launcher, uid },
+      forbidden: [],
+      level: confinement,
+    })
     const machines = new Machines({
       dataDir,
-      qemu,
+      qemus,
       accelerator,
       network: isRoot ? "tap" : "user",
       uidBase: uid,
-      jail: await openJail({ dataDir, qemu, launcher, level: confinement, uid }),
+      launcher: jail.launcher,
       confinement,
       cgroups: Cgroups.open({ mountPoint: "/sys/fs/cgroup", dataDir }),
       connect: (socketPath) => openGuest({ socketPath }),

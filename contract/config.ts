@@ -119,6 +119,13 @@ const Settings = z.strictObject({
     .describe(
       "full: each QEMU has its own namespaces and root directory, or the daemon does not start; reduced: runs without them if the host refuses them",
     ),
+  forbidden_qemu: z
+    .array(z.string().min(1).max(200))
+    .max(100)
+    .default([])
+    .describe(
+      "Versions of QEMU that must not run, such as 1:7.2+dfsg-7+deb12u15 or 7.2.22: a saved memory that needs one is given up and its sandbox boots from disk",
+    ),
   network: z
     .enum(["auto", "tap", "user"])
     .default("auto")

@@ -199,9 +199,10 @@ export async function openCore(config: Config, log: Log, { wrapHost }: Seam = {}
   const isRoot = process.getuid?.() === 0
   const network = config.network === "auto" ? (isRoot ? "tap" : "user") : config.network
   const uidBase = isRoot ? config.uid_base : undefined
-  const jail = await openJail({
+  const { jail, qemus } = await openJail({
     dataDir: config.data_dir,
     qemu,
+    forbidden: config.forbidden_qemu,
     launcher: jailFile,
     level: config.confinement,
     uid: uidBase,
@@ -218,7 +219,7 @@ export async function openCore(config: Config, log: Log, { wrapHost }: Seam = {}
   const accelerator = await chooseAccelerator({
     wanted: config.accel,
     isKvmRequired: config.require_kvm,
-    qemu,
+    qemu: qemus.present,
     kernel,
     checkKernel: () => checks.kernel(kernel),
     dataDir: config.data_dir,
@@ -241,11 +242,11 @@ export async function openCore(config: Config, log: Log, { wrapHost }: Seam = {}
       : null
   const machines = new Machines({
     dataDir: config.data_dir,
-    qemu,
+    qemus,
     accelerator: accelerator.accelerator,
     network,
     uidBase,
-    jail,
+    launcher: jail.launcher,
     confinement: config.confinement,
     cgroups,
     connect: (socketPath) => openGuest({ socketPath }),

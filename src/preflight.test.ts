@@ -39,6 +39,13 @@ const data = {
   kernelAndImage: true,
   findings: [],
 }
+const installed = { version: "7.2.22", name: "7.2.22 (Debian 1:7.2+dfsg-7+deb12u18+b3)" }
+const oldQemu = {
+  version: "7.2.19",
+  name: "7.2.19 (Debian 1:7.2+dfsg-7+deb12u15)",
+  id: "0123456789abcdef",
+  mib: 62,
+}
 const healthy: HostFacts = {
   system: "linux x64",
   isRoot: true,
@@ -46,6 +53,7 @@ const healthy: HostFacts = {
   data,
   config: Config.parse({ disk_reserve_mb: 1024, memory_reserve_mb: 512 }),
   machines,
+  qemus: { installed, kept: [{ ...oldQemu, uses: { running: 1, stopped: 2, copies: 1 } }] },
   network,
   others: [],
   memoryAvailableMib: 8000,
@@ -60,6 +68,31 @@ function troubles(difference: Partial<HostFacts>): Check[] {
 
 test("a healthy host has nothing to fix", () => {
   expect(troubles({})).toEqual([])
+})
+
+test("a kept QEMU is named with what needs it", () => {
+  const about = (uses: { running: number; stopped: number; copies: number }) =>
+    hostChecks({ ...healthy, qemus: { installed, kept: [{ ...oldQemu, uses }] } })
+      .filter(({ area }) => area === "qemu")
+      .map(({ status, text }) => `${status}: ${text}`)
+  const who = "ok: QEMU 7.2.19 (Debian 1:7.2+dfsg-7+deb12u15), build 0123456789abcdef, 62 MB, is kept for"
+  expect(about({ running: 1, stopped: 2, copies: 2 })).toEqual([
+    `${who} 1 running machine, 2 stopped sandboxes, 2 named snapshots`,
+  ])
+  expect(about({ running: 0, stopped: 0, copies: 0 })).toEqual([`${who} nothing, and will be removed`])
+})
+
+test("a forbidden QEMU is named by each of its names, whether it is kept or installed", () => {
+  const find = (forbidden: string[]) =>
+    troubles({ config: { ...config, memory_reserve_mb: 512, forbidden_qemu: forbidden } }).map(
+      ({ status, text }) => `${status}: ${text.slice(0, 20)}`,
+    )
+  for (const entry of ["1:7.2+dfsg-7+deb12u15", "7.2.19", "0123456789abcdef"])
+    expect(find([entry]), entry).toEqual(["warn: QEMU 7.2.19 (Debian "])
+  for (const entry of ["7.2.22", "1:7.2+dfsg-7+deb12u18", "1:7.2+dfsg-7+deb12u18+b3"])
+    expect(find([entry]), entry).toEqual(["fail: QEMU 7.2.22 (Debian "])
+  for (const entry of ["7.2", "1:7.2+dfsg-7+deb12u1", "Debian", "deb12u15", "0123"])
+    expect(find([entry]), entry).toEqual([])
 })
 
 test("every trouble has a status and a way to fix it", () => {

@@ -13,6 +13,7 @@ import { errorCodeOf } from "./lib/error-code.ts"
 import { parseJson } from "./lib/parse-json.ts"
 import { type Check, fail, ok, sizeInWords, warn } from "./lib/preflight.ts"
 import { checkUserIds, lookAtMachines, machineChecks } from "./machine/preflight.ts"
+import { checkQemus, lookAtQemus } from "./machine/qemu-checks.ts"
 import { otherUsersOf } from "./machine/user-ids.ts"
 import { checkNames, lookAtNetwork, networkChecks } from "./network/preflight.ts"
 
@@ -42,6 +43,10 @@ async function lookAtHost(dataDir: string) {
           { ...data, kernelAndImage: await isInstalled(dataDir), findings: await examine({ dataDir }) },
     config,
     machines: await lookAtMachines({ dataDir, isRoot }),
+    qemus:
+      config instanceof AppError || data === "closed"
+        ? undefined
+        : await lookAtQemus({ dataDir, uidBase: isRoot ? config.uid_base : undefined }),
     network: lookAtNetwork({ isRoot }),
     others: config instanceof AppError ? [] : otherUsersOf(config.uid_base),
     memoryAvailableMib: availableMemoryMib({ groups: "outermost" }),
@@ -64,6 +69,7 @@ export function hostChecks(facts: HostFacts): Check[] {
           "use this program as a client of a daemon elsewhere: bhatti setup",
         ),
     ...machineChecks(machines, { config, isRoot, isOfRoot }),
+    ...(facts.qemus && config ? checkQemus(facts.qemus, config.forbidden_qemu) : []),
     ...checkNetwork(facts, config, isOfRoot),
     ...checkData(facts, config),
     checkMemory(facts.memoryAvailableMib, config?.memory_reserve_mb ?? 0),

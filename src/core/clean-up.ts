@@ -1,6 +1,6 @@
 /**
  * Periodic clean-up: copies the database, evicts unused templates when they take too much space, and removes unused
- * images and kernels.
+ * images, kernels and copies of QEMU.
  */
 
 import { templateGraceMs, templatesToRemove } from "../rules/template-clean-up.ts"
@@ -9,7 +9,7 @@ import type { Core, OnHost } from "./core.ts"
 import { templateSpec } from "./template.ts"
 
 type Parts = Pick<Core, "clock" | "events" | "log" | "pool" | "settings" | "store"> &
-  OnHost<"images" | "keptRows" | "templates">
+  OnHost<"images" | "keptRows" | "machines" | "templates">
 
 const everyMs = 600_000
 
@@ -19,6 +19,8 @@ export async function cleanUp(core: Parts, signal: AbortSignal): Promise<void> {
     try {
       await removeUnusedTemplates(core, core.clock.unixMs())
       await removeUnusedImages(core)
+      for (const qemu of await core.host.machines.removeUnusedQemus())
+        core.log.info({ qemu }, "removed a copy of QEMU that nothing needs")
     } catch (error) {
       core.log.error({ error }, "unused files could not be removed")
     }

@@ -40,7 +40,7 @@ function choose(script: string, options: Choice = {}) {
   return chooseAccelerator({
     wanted: options.wanted ?? "auto",
     isKvmRequired: options.isKvmRequired ?? false,
-    qemu: { binary, version: "7.2", identity: options.identity ?? "a QEMU" },
+    qemu: { binary, name: "7.2.22", version: "7.2", identity: options.identity ?? "a QEMU" },
     kernel: {
       hash: options.kernel ?? "kernel",
       vmlinux: join(directory, "vmlinux"),

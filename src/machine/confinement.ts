@@ -6,7 +6,8 @@
 import { closeSync } from "node:fs"
 import { AppError } from "@bhatti/contract/errors"
 import type { QemuBuild } from "./fingerprint.ts"
-import { type Jail, prepareJail } from "./jail.ts"
+import { type Jail, prepareLauncher } from "./jail.ts"
+import { KeptQemus } from "./kept-qemu.ts"
 import { type Confinement, launch } from "./process.ts"
 import { makeStderrPipe, readStderr, reopenStderr } from "./stderr.ts"
 
@@ -16,12 +17,17 @@ const wordsMax = 65_536
 export async function openJail(options: {
   dataDir: string
   qemu: QemuBuild
+  /** The operator's `forbidden_qemu`. */
+  forbidden: readonly string[]
   launcher: string
   level: Confinement["level"]
   uid: number | undefined
-}): Promise<Jail> {
+}): Promise<{ jail: Jail; qemus: KeptQemus }> {
   const { dataDir, qemu, level, uid } = options
-  const jail = await prepareJail({ dataDir, program: qemu.binary, launcher: options.launcher })
+  const launcher = await prepareLauncher({ dataDir, built: options.launcher })
+  const isOutside = level === "reduced"
+  const qemus = await KeptQemus.open({ dataDir, qemu, forbidden: options.forbidden, isOutside })
+  const jail = { launcher, root: qemus.present.root }
   const pipe = makeStderrPipe()
   const readFd = reopenStderr(pipe.readFd)
   try {
@@ -40,7 +46,7 @@ export async function openJail(options: {
   } finally {
     for (const fd of [readFd, pipe.readFd, pipe.writeFd]) closeSync(fd)
   }
-  return jail
+  return { jail, qemus }
 }
 
 async function waitForVersion(readFd: number, qemu: QemuBuild): Promise<void> {

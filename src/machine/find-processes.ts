@@ -46,6 +46,11 @@ export function findAllOfMachine(
   })
 }
 
+/** Pids of all machines that are started in this way, of other data directories too if they share its user ids. */
+export function findMachines({ qemu, uidBase }: ProcessTraits): number[] {
+  return listPids().filter((pid) => programOf(pid) === qemu && isMachineUser(pid, uidBase))
+}
+
 /** Slots whose user id is in use by a process. The launcher detects processes that hide their user from this check. */
 export function slotsInUse(uidBase: number | undefined): number[] {
   if (uidBase === undefined) return []

@@ -4,7 +4,12 @@ import { expect, test } from "bun:test"
 import type { MachineShape } from "./command-line.ts"
 import { type QemuBuild, stateFingerprint, templateFingerprint } from "./fingerprint.ts"
 
-const qemu: QemuBuild = { binary: "/usr/bin/qemu", version: "7.2.22", identity: "7.2.22 1000 1" }
+const qemu: QemuBuild = {
+  binary: "/usr/bin/qemu",
+  version: "7.2.22",
+  name: "7.2.22",
+  identity: "7.2.22 1000 1",
+}
 const shape: MachineShape = { cpus: 1, memoryMib: 512, accelerator: "tcg", network: "tap" }
 const options = { qemu, shape, kernelHash: "kernel", imageHash: "image" }
 

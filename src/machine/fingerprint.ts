@@ -8,11 +8,18 @@ import { cpus } from "node:os"
 import { AppError } from "@bhatti/contract/errors"
 import { kernelArgumentsOf, type MachineShape, qemuArguments } from "./command-line.ts"
 
-export type QemuBuild = { binary: string; version: string; identity: string }
+export type QemuBuild = {
+  binary: string
+  version: string
+  /** Its version as its packager gives it, such as "7.2.22 (Debian 1:7.2+dfsg-7+deb12u18)". */
+  name: string
+  /** Part of every fingerprint. */
+  identity: string
+}
 
 /** The QEMU on this host. */
-export function findQemu(name = "qemu-system-x86_64"): QemuBuild {
-  const binary = Bun.which(name, { PATH: "/usr/local/bin:/usr/bin:/bin" })
+export function findQemu(program = "qemu-system-x86_64"): QemuBuild {
+  const binary = Bun.which(program, { PATH: "/usr/local/bin:/usr/bin:/bin" })
   if (!binary) {
     throw new AppError("unavailable", "QEMU is not installed", {
       hint: "sudo apt-get install qemu-system-x86 qemu-utils",
@@ -27,8 +34,19 @@ export function findQemu(name = "qemu-system-x86_64"): QemuBuild {
       retryable: false,
     })
   }
-  const { size, mtimeMs } = statSync(binary)
-  return { binary, version: version[1] ?? "", identity: `${version[0]} ${size} ${mtimeMs}` }
+  const [text, number = "", packaged] = version
+  const name = packaged === undefined ? number : `${number} (${packaged})`
+  return { binary, version: number, name, identity: `${text} ${stampOf(binary)}` }
+}
+
+/** Returns whether the program is still the one that was found. */
+export function isUnchanged({ binary, identity }: QemuBuild): boolean {
+  return identity.endsWith(` ${stampOf(binary)}`)
+}
+
+function stampOf(path: string): string {
+  const found = statSync(path, { throwIfNoEntry: false })
+  return found === undefined ? "missing" : `${found.size} ${found.mtimeMs}`
 }
 
 /**

@@ -24,7 +24,8 @@ import launcher from "../../dist/jail" with { type: "file" }
 import { until } from "../../test/support/installation.ts"
 import { listenUnix } from "../lib/posix.ts"
 import { hostBootId, startTicks } from "../lib/process-identity.ts"
-import { type Jail, prepareJail } from "./jail.ts"
+import { type Jail, prepareLauncher } from "./jail.ts"
+import { KeptQemus } from "./kept-qemu.ts"
 import { type Confinement, launch, setNiceness } from "./process.ts"
 
 const isRoot = process.getuid?.() === 0
@@ -38,6 +39,13 @@ const cgroupRoot = isRoot
   : undefined
 if (cgroupRoot === undefined) console.log("skipped: no control groups of version 2 that this user can make")
 
+const { size, mtimeMs } = statSync("/usr/bin/perl")
+const perl = {
+  binary: "/usr/bin/perl",
+  version: "5",
+  name: "5",
+  identity: `version 5 ${size} ${mtimeMs}`,
+}
 let home: string
 let jail: Jail
 let host: Server
@@ -57,7 +65,7 @@ beforeAll(async () => {
     chmodSync(join(home, name), 0o666)
   }
   sockets.push(listenUnix(join(home, "sandboxes/sb_other/qmp.sock")))
-  jail = await prepareJail({ dataDir: home, program: "/usr/bin/perl", launcher })
+  jail = await prepareJail(home)
   host = createServer((socket) => socket.end("host"))
   await new Promise<void>((ready) => host.listen(0, "127.0.0.1", ready))
   abstract = Bun.listen({ unix: `\0${abstractName}`, socket: { data() {} } })
@@ -69,6 +77,11 @@ afterAll(() => {
   abstract.stop(true)
   rmSync(home, { recursive: true, force: true })
 })
+
+async function prepareJail(dataDir: string): Promise<Jail> {
+  const qemu = await KeptQemus.open({ dataDir, qemu: perl, forbidden: [], isOutside: false })
+  return { launcher: await prepareLauncher({ dataDir, built: launcher }), root: qemu.present.root }
+}
 
 function outputTo(path: string): number {
   const fd = openSync(path, "a")
@@ -471,12 +484,12 @@ test("the jail does not depend on the umask and is made once", async () => {
   const dataDir = mkdtempSync("/tmp/bhatti-jail-")
   const before = process.umask(0o077)
   try {
-    const made = await prepareJail({ dataDir, program: "/usr/bin/perl", launcher })
-    expect(statSync(join(dataDir, "jail")).mode & 0o777).toBe(0o700)
+    const made = await prepareJail(dataDir)
+    for (const name of ["jail", "qemu"]) expect(statSync(join(dataDir, name)).mode & 0o777).toBe(0o700)
     expect(statSync(made.root).mode & 0o777).toBe(0o755)
     expect(statSync(join(made.root, "usr/bin/perl")).mode & 0o777).toBe(0o755)
     const { ino } = statSync(made.root)
-    expect(await prepareJail({ dataDir, program: "/usr/bin/perl", launcher })).toEqual(made)
+    expect(await prepareJail(dataDir)).toEqual(made)
     expect(statSync(made.root).ino).toBe(ino)
   } finally {
     process.umask(before)

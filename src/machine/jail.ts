@@ -1,11 +1,11 @@
 /**
  * The view of the host that a QEMU process gets: a root directory with its program and the libraries and firmware
- * it opens, and no more. The directory is built once per build of QEMU and its libraries, as copies, so that an
- * upgrade of the host's packages does not affect running machines. The launcher that puts QEMU there is `jail/`.
+ * it opens, and no more. The root is made once per build of QEMU, as copies, so that an upgrade of the host's packages
+ * does not affect machines (`kept-qemu.ts`). The launcher that puts QEMU there is `jail/`.
  */
 
 import { constants } from "node:fs"
-import { chmod, copyFile, mkdir, readdir, rename, rm, stat, writeFile } from "node:fs/promises"
+import { chmod, copyFile, mkdir, readdir, rename, rm, writeFile } from "node:fs/promises"
 import { dirname, join } from "node:path"
 import { AppError } from "@bhatti/contract/errors"
 
@@ -23,39 +23,33 @@ const moduleName = "accel-tcg-x86_64.so"
 /** Firmware that our kind of machine opens, each file in one of the directories. */
 const firmware = ["bios-256k.bin", "kvmvapic.bin", "linuxboot_dma.bin", "pvh.bin"]
 const firmwareDirectories = ["/usr/share/qemu", "/usr/share/seabios"]
-const libraryIndex = "/etc/ld.so.cache"
+/** Changes with every library of the host, also with those that are not in the root. */
+export const libraryIndex = "/etc/ld.so.cache"
 
-export async function prepareJail(options: {
-  dataDir: string
-  program: string
-  /** The launcher that the build produced. */
-  launcher: string
-}): Promise<Jail> {
+/** Returns the path of the launcher's copy. `built` is the one that the build produced. */
+export async function prepareLauncher(options: { dataDir: string; built: string }): Promise<string> {
   const directory = join(options.dataDir, "jail")
-  const files = await filesOf(options.program)
-  const launcher = await Bun.file(options.launcher).bytes()
-  const id = await identityOf(files, launcher)
-  const jail = { launcher: join(directory, id, "launcher"), root: join(directory, id, "root") }
-
+  const bytes = await Bun.file(options.built).bytes()
+  const id = new Bun.CryptoHasher("sha256").update(bytes).digest("hex").slice(0, 16)
   await mkdir(directory, { recursive: true, mode: 0o700 })
   const known = await readdir(directory)
   if (!known.includes(id)) {
     const beside = join(directory, `part-${process.pid}`)
     await rm(beside, { recursive: true, force: true })
     await mkdir(beside, { mode: 0o700 })
-    await fillRoot(join(beside, "root"), files)
-    await writeFile(join(beside, "launcher"), launcher)
+    await writeFile(join(beside, "launcher"), bytes)
     await chmod(join(beside, "launcher"), 0o700)
-    // A crash of the host must not leave a complete-looking name with a partial library.
+    // A crash of the host must not leave a complete-looking name with a partial program.
     Bun.spawnSync(["sync", "--file-system", beside])
     await rename(beside, join(directory, id))
   }
-  // Machines started in another root keep it through their own mounts.
+  // Machines that were started from another root keep it through their own mounts.
   for (const name of known) if (name !== id) await rm(join(directory, name), { recursive: true, force: true })
-  return jail
+  return join(directory, id, "launcher")
 }
 
-async function filesOf(program: string): Promise<string[]> {
+/** Everything that a machine of this program opens on the host. */
+export async function filesOf(program: string): Promise<string[]> {
   const [module, ...rest] = [
     await firstOf(moduleDirectories, moduleName),
     ...(await Promise.all(firmware.map((name) => firstOf(firmwareDirectories, name)))),
@@ -85,17 +79,8 @@ async function firstOf(directories: string[], name: string): Promise<string | un
   return undefined
 }
 
-async function identityOf(files: string[], launcher: Uint8Array): Promise<string> {
-  const hash = new Bun.CryptoHasher("sha256").update(launcher)
-  for (const path of files) {
-    const { size, mtimeMs, ino } = await stat(path)
-    hash.update(`${path} ${size} ${mtimeMs} ${ino}\n`)
-  }
-  return hash.digest("hex").slice(0, 16)
-}
-
 /** Everything in it is readable by every user, whatever the umask: QEMU has its own user id. */
-async function fillRoot(root: string, files: string[]): Promise<void> {
+export async function fillRoot(root: string, files: string[]): Promise<void> {
   const made = new Set<string>()
   const makeDirectory = async (path: string): Promise<void> => {
     if (made.has(path)) return

@@ -12,7 +12,8 @@ import { createMemoryFile } from "../lib/posix.ts"
 import type { ProcessIdentity } from "../lib/process-identity.ts"
 import { qemuArguments, savedStateFile } from "./command-line.ts"
 import { findQemu } from "./fingerprint.ts"
-import { prepareJail } from "./jail.ts"
+import { prepareLauncher } from "./jail.ts"
+import { KeptQemus } from "./kept-qemu.ts"
 import { deviceProblem, kvmAccess } from "./kvm-device.ts"
 import { type Confinement, killProcess, spawnQemu } from "./process.ts"
 import { Qmp } from "./qmp.ts"
@@ -72,7 +73,11 @@ describe.skipIf(problem !== undefined)(
       }
       memory = createMemoryFile({ name: "bhatti-count", bytes: shape.memoryMib << 20 })
       writeSync(memory, new Uint8Array(counting), 0, counting.length, codeAt)
-      const jail = await prepareJail({ dataDir: home, program: qemu.binary, launcher })
+      const qemus = await KeptQemus.open({ dataDir: home, qemu, forbidden: [], isOutside: false })
+      const jail = {
+        launcher: await prepareLauncher({ dataDir: home, built: launcher }),
+        root: qemus.present.root,
+      }
       const { devices, ...access } = kvmAccess({ uid, level: "full" })
       confinement = {
         ...{ jail, level: "full", uid, cgroup: undefined, fileBytesMax: 2 ** 24 },

@@ -27,8 +27,10 @@ import {
   machineNiceness,
   processCpuMs,
   processIoBytes,
+  qemuIdOf,
   setNiceness,
 } from "./process.ts"
+import { removeUnused } from "./qemu-needs.ts"
 import type { Qmp } from "./qmp.ts"
 import { saveSnapshot } from "./save-memory.ts"
 import {
@@ -164,6 +166,8 @@ export class Machines<Guest extends Channel> {
     const found = await readSnapshot(directory)
     if ("damage" in found) throw new AppError("unavailable", found.damage, { retryable: false })
     const { manifest } = found
+    const chosen = await this.#starter.qemuFor(resources.template, manifest)
+    if ("reason" in chosen) throw new AppError("unavailable", chosen.reason, { retryable: false })
     readAhead(join(directory, "memory"))
     const state = await readFile(join(directory, "state"))
     const base =
@@ -174,7 +178,7 @@ export class Machines<Guest extends Channel> {
     const pipe = createPipe()
     let machine: MachineIn
     try {
-      machine = await this.#startAt(resources, "clone", manifest.memoryBase, () => ({
+      machine = await this.#startAt({ ...resources, ...chosen }, "clone", manifest.memoryBase, () => ({
         memory,
         state: pipe.readFd,
       }))
@@ -212,7 +216,7 @@ export class Machines<Guest extends Channel> {
    * damaged.
    */
   checkSnapshot(id: string, template: Template): Promise<SnapshotCheck> {
-    return checkSnapshot(this.#at(id), this.#starter.stateFingerprint(template))
+    return checkSnapshot(this.#at(id), (manifest) => this.#starter.qemuFor(template, manifest))
   }
 
   /** Pauses the vCPUs; memory stays. */
@@ -235,7 +239,8 @@ export class Machines<Guest extends Channel> {
    */
   async saveSnapshot(machine: Machine, options?: { draft: string; signal: AbortSignal }): Promise<void> {
     const copy = options && { directory: this.#options.draftOf(options.draft), signal: options.signal }
-    const means = { monitor: await this.#monitorOf(machine), halts: this.#halts }
+    const qemu = this.#options.qemus.find(qemuIdOf(machine.process.pid))
+    const means = { monitor: await this.#monitorOf(machine), halts: this.#halts, qemu: await qemu }
     await saveSnapshot(this.#inPlace(machine), means, copy)
   }
 
@@ -297,6 +302,15 @@ export class Machines<Guest extends Channel> {
   async kill(machine: { id: string } | Machine): Promise<void> {
     if ("process" in machine) await this.#kill(this.#inPlace(machine))
     else await this.#killIn(this.#at(machine.id))
+  }
+
+  removeUnusedQemus(): Promise<string[]> {
+    return removeUnused({
+      dataDir: this.#options.dataDir,
+      qemus: this.#options.qemus,
+      templates: this.#templateFiles,
+      traits: this.#starter.traits,
+    })
   }
 
   /** Slots that no new sandbox may get, whatever the database says: running processes have their user ids. */

@@ -106,6 +106,7 @@ const heapSettings = "glibc.malloc.arena_max=1"
 const launchDeadlineMs = 10_000
 /** Passed in a machine's environment, where no later daemon changes it. */
 const stateVariable = "BHATTI_STATE"
+const qemuVariable = "BHATTI_QEMU"
 /** Leaves the processor to the daemon, which serves everybody, when a sandbox computes. */
 export const machineNiceness = 5
 const daemonNiceness = -5
@@ -121,6 +122,8 @@ type Start = {
   lastWords?: () => string
   /** Fingerprint that the state it will save fits. */
   stateFingerprint?: string
+  /** Id of the build. */
+  qemuId?: string
 }
 
 /**
@@ -157,6 +160,7 @@ export async function launch(start: Start): Promise<number> {
         LC_ALL: "C",
         GLIBC_TUNABLES: heapSettings,
         ...(start.stateFingerprint !== undefined && { [stateVariable]: start.stateFingerprint }),
+        ...(start.qemuId !== undefined && { [qemuVariable]: start.qemuId }),
       },
       stdio: ["ignore", "pipe", start.output, ...handed],
       timeout: launchDeadlineMs,
@@ -176,8 +180,17 @@ export async function launch(start: Start): Promise<number> {
  * undefined if none was passed.
  */
 export function stateFingerprintOf(pid: number): string | undefined {
+  return variableOf(pid, stateVariable)
+}
+
+/** Returns the id of the build passed to `spawnQemu`. A QEMU that its guest has taken over can change it. */
+export function qemuIdOf(pid: number): string | undefined {
+  return variableOf(pid, qemuVariable)
+}
+
+function variableOf(pid: number, name: string): string | undefined {
   const words = readOfProcess(pid, "environ").split("\0")
-  return words.find((word) => word.startsWith(`${stateVariable}=`))?.slice(stateVariable.length + 1)
+  return words.find((word) => word.startsWith(`${name}=`))?.slice(name.length + 1)
 }
 
 function launcherArguments(confinement: Confinement, handed: number): string[] {

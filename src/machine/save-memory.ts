@@ -29,7 +29,7 @@ const qmpDeadlineMs = 10_000
  */
 export async function saveSnapshot(
   machine: Machine,
-  { monitor, halts }: { monitor: Qmp; halts: Halts },
+  { monitor, halts, qemu }: { monitor: Qmp; halts: Halts; qemu: SnapshotManifest["qemu"] },
   options: { directory?: string; signal?: AbortSignal } = {},
 ): Promise<void> {
   const isCopy = options.directory !== undefined
@@ -54,6 +54,7 @@ export async function saveSnapshot(
   if (await isFull(machine.directory)) throw diskFull()
   const manifest: SnapshotManifest = {
     stateFingerprint: startedAs ?? "unknown",
+    ...(qemu && { qemu }),
     memoryBase: machine.memoryBase,
     state: { bytes: state.length, sha256: sha256(state) },
     memory,

@@ -14,6 +14,8 @@ import { sha256 } from "./template-files.ts"
 
 export const SnapshotManifest = z.object({
   stateFingerprint: z.string(),
+  /** The build that wrote it, for messages. Snapshots of earlier versions do not say. */
+  qemu: z.object({ id: z.string(), name: z.string() }).optional(),
   memoryBase: z.enum(["template", "empty"]),
   state: z.object({ bytes: z.int(), sha256: z.string() }),
   memory: z.object({ bytes: z.int(), checksum: z.string() }),
@@ -67,7 +69,11 @@ export async function readSnapshot(
 
 export type SnapshotCheck = { fits: true; memoryMib: number } | { fits: false; reason: string }
 
-export async function checkSnapshot(directory: string, stateFingerprint: string): Promise<SnapshotCheck> {
+/** `choose` returns the reason if no QEMU can load it. */
+export async function checkSnapshot(
+  directory: string,
+  choose: (manifest: SnapshotManifest) => Promise<{ qemu: unknown } | { reason: string }>,
+): Promise<SnapshotCheck> {
   const found = await readSnapshot(snapshotDirectory(directory))
   if ("damage" in found) return { fits: false, reason: found.damage }
   const { manifest } = found
@@ -76,11 +82,8 @@ export async function checkSnapshot(directory: string, stateFingerprint: string)
       "its disk is not the one that its memory belongs to: disk.qcow2 is an older or another copy"
     return { fits: false, reason }
   }
-  if (manifest.stateFingerprint !== stateFingerprint)
-    return {
-      fits: false,
-      reason: "its memory snapshot was made by another QEMU or bhatti, or on another CPU",
-    }
+  const chosen = await choose(manifest)
+  if ("reason" in chosen) return { fits: false, reason: chosen.reason }
   return { fits: true, memoryMib: Math.ceil(manifest.memory.bytes / 1024 / 1024) }
 }
 

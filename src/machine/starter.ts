@@ -15,10 +15,11 @@ import {
 import { savedFlags, savedStatePath } from "./device-state.ts"
 import { fileBytesMax } from "./file-bounds.ts"
 import type { ProcessTraits } from "./find-processes.ts"
-import { type QemuBuild, stateFingerprint, templateFingerprint } from "./fingerprint.ts"
-import type { Jail } from "./jail.ts"
+import { stateFingerprint, templateFingerprint } from "./fingerprint.ts"
+import type { KeptQemu, KeptQemus } from "./kept-qemu.ts"
 import { kvmAccess } from "./kvm-device.ts"
 import { type Confinement, spawnQemu } from "./process.ts"
+import type { SnapshotManifest } from "./saved-memory.ts"
 import { makeSharedMemory } from "./shared-memory.ts"
 import type { Sockets } from "./sockets.ts"
 import { makeStderrPipe, readStderr, reopenStderr, type StderrPipes } from "./stderr.ts"
@@ -49,6 +50,8 @@ export type MachineResources = {
   tapName: string | undefined
   /** Size of its disk; limits every file that QEMU writes to. */
   diskMib: number
+  /** The build that runs it. Default: the present one. */
+  qemu?: KeptQemu
 }
 
 type Files = Partial<Record<keyof typeof descriptors, number>>
@@ -56,12 +59,13 @@ type Files = Partial<Record<keyof typeof descriptors, number>>
 export type OpenFile = (path: string, flags: number) => number
 
 export type StarterOptions = {
-  qemu: QemuBuild
+  qemus: KeptQemus
   accelerator: Accelerator
   network: MachineShape["network"]
   /** First of the user ids that QEMU processes run as; if undefined, they run as the daemon's own user. */
   uidBase: number | undefined
-  jail: Jail
+  /** The program that starts QEMU. */
+  launcher: string
   confinement: Confinement["level"]
   cgroups: Cgroups
 }
@@ -114,7 +118,11 @@ export class Starter {
     files: (open: OpenFile) => Files
     tapName: string | undefined
     diskMib: number
+    qemu?: KeptQemu
   }): Promise<Machine> {
+    const { qemus } = this.#options
+    const { qemu = qemus.present } = options
+    qemus.checkPresent()
     const opened: number[] = []
     const open: OpenFile = (path, flags) => {
       const fd = openSync(path, flags, 0o600)
@@ -130,7 +138,7 @@ export class Starter {
       const pipe = reopenStderr(stderr.readFd)
       opened.push(stderr.readFd, stderr.writeFd, pipe)
       const process = await spawnQemu({
-        binary: this.#options.qemu.binary,
+        binary: qemu.binary,
         arguments: qemuArguments(options.shape, options.role, options.name, options.kernelArguments),
         files: {
           qmpSocket: options.sockets.qmp,
@@ -141,13 +149,14 @@ export class Starter {
           ...(tap !== undefined && { tap }),
         },
         confinement: {
-          ...this.#confinement(options.slot),
+          ...this.#confinement(options.slot, qemu),
           cgroup: this.#options.cgroups.make(groupOf(options.directory), options.shape),
           fileBytesMax: fileBytesMax(options.diskMib),
         },
         output: stderr.writeFd,
         lastWords: () => readStderr(pipe)?.toString() ?? "",
-        stateFingerprint: stateFingerprint(this.#options.qemu, this.shape(options.shape)),
+        stateFingerprint: stateFingerprint(qemu, this.shape(options.shape)),
+        qemuId: qemu.id,
       })
       this.#stderr.listen(process, stderr.readFd)
       return { process, directory: options.directory, memoryBase: options.memoryBase }
@@ -168,7 +177,7 @@ export class Starter {
 
   templateFingerprint(spec: TemplateSpec): string {
     return templateFingerprint({
-      qemu: this.#options.qemu,
+      qemu: this.#options.qemus.present,
       shape: this.shape(spec),
       kernelHash: spec.kernel.hash,
       imageHash: spec.image.hash,
@@ -176,20 +185,24 @@ export class Starter {
     })
   }
 
-  /** The host's present fingerprint, which an older template may not match. */
-  stateFingerprint(template: Template): string {
-    return stateFingerprint(this.#options.qemu, this.shape(template.shape))
+  /** Returns the build that loads the snapshot of a machine of this template, or the reason why none does. */
+  qemuFor(
+    template: Template,
+    { stateFingerprint: saved, qemu }: Pick<SnapshotManifest, "stateFingerprint" | "qemu">,
+  ): Promise<{ qemu: KeptQemu } | { reason: string }> {
+    const shape = this.shape(template.shape)
+    return this.#options.qemus.choose((one) => stateFingerprint(one, shape) === saved, qemu)
   }
 
   get traits(): ProcessTraits {
     return {
-      qemu: basename(this.#options.qemu.binary),
-      launcher: basename(this.#options.jail.launcher),
+      qemu: basename(this.#options.qemus.present.binary),
+      launcher: basename(this.#options.launcher),
       uidBase: this.#options.uidBase,
     }
   }
 
-  #confinement(slot: number): Omit<Confinement, "cgroup" | "fileBytesMax"> {
+  #confinement(slot: number, { root }: KeptQemu): Omit<Confinement, "cgroup" | "fileBytesMax"> {
     const [level, uid] = [
       this.#options.confinement,
       this.#options.uidBase === undefined ? undefined : this.#options.uidBase + slot,
@@ -197,7 +210,8 @@ export class Starter {
     const { devices, ...access } =
       this.#options.accelerator === "kvm" ? kvmAccess({ uid, level }) : { groups: [], devices: [] }
     const isAlone = slot !== templateSlot
-    return { jail: this.#options.jail, level, uid, isAlone, ...access, devices: ["/dev/null", ...devices] }
+    const jail = { launcher: this.#options.launcher, root }
+    return { jail, level, uid, isAlone, ...access, devices: ["/dev/null", ...devices] }
   }
 }
 

@@ -169,6 +169,13 @@ export class TemplateFiles {
     return true
   }
 
+  /** The shapes of all templates; undefined while one of them cannot be read. */
+  async shapes(): Promise<MachineShape[] | undefined> {
+    const manifests = await Promise.all(this.list().map((id) => this.#readManifest(id)))
+    const shapes = manifests.flatMap((manifest) => manifest?.shape ?? [])
+    return shapes.length < manifests.length ? undefined : shapes
+  }
+
   /** Each template's size, image and time of last use. Leaves out templates with a damaged manifest. */
   async measure(): Promise<{ id: string; mib: number; imageHash: string; lastUsedMs: number }[]> {
     const manifests = new Map<string, Manifest>()

@@ -307,7 +307,7 @@ test("sockets and files are their owner's alone, whatever the umask of the daemo
   const [open, closed] = modes
   expect(open).toEqual(closed ?? [])
   // Kernels, images and the jail's root hold nothing of anybody.
-  const own = open?.filter((line) => !/ \/(jail\/HASH\/root|kernels|images)/.test(line))
+  const own = open?.filter((line) => !/ \/(qemu\/HASH\/root|kernels|images)/.test(line))
   expect(own?.filter((line) => !/^[67]00 /.test(line))).toEqual([])
   expect(open?.filter((line) => line.includes(".sock")).every((line) => line.startsWith("600 "))).toBe(true)
 }, 600_000)

@@ -325,6 +325,7 @@ export function fakeHost(): FakeHost {
         if (host.isOutOfMemory) return { how: "out_of_memory" }
         return { how: process.bootId === "fake" ? "killed" : "host_restart" }
       },
+      removeUnusedQemus: async () => [],
       lastEndOf: async () => host.end,
       find(id) {
         const pid = [...host.running].find(([, machine]) => machine.directory === at(id))?.[0]

@@ -64,6 +64,8 @@ export interface Machines {
   setUrgency(machine: Machine, urgency: "normal" | "background"): void
   /** Without a machine it ends every process of the sandbox's, in case a crash left no other trace of one. */
   kill(machine: Machine | { id: string }): Promise<void>
+  /** Removes copies of QEMU that no machine and no saved memory needs. Returns their versions. */
+  removeUnusedQemus(): Promise<string[]>
   /** Slots that no new sandbox may get: processes of the host use their addresses. */
   slotsInUse(): number[]
   growDisk(machine: Machine, diskMib: number): Promise<void>

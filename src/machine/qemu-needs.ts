@@ -1,0 +1,88 @@
+/**
+ * Which kept builds of QEMU are needed: those of running machines and of saved memories. Memories are looked for in
+ * the directories themselves, also in those of unfinished copies and of rows that are lost, since a memory without
+ * its build is worth nothing.
+ */
+
+import { readdir, readFile } from "node:fs/promises"
+import { join } from "node:path"
+import { whenMissing, whenNowhere } from "../lib/missing-files.ts"
+import { openSealedJson } from "../lib/sealed-json.ts"
+import type { MachineShape } from "./command-line.ts"
+import { findMachines, type ProcessTraits } from "./find-processes.ts"
+import { type QemuBuild, stateFingerprint } from "./fingerprint.ts"
+import type { KeptQemus } from "./kept-qemu.ts"
+import { stateFingerprintOf } from "./process.ts"
+import { manifestName, SnapshotManifest, snapshotDirectory } from "./saved-memory.ts"
+import type { TemplateFiles } from "./template-files.ts"
+
+type Sources = { dataDir: string; traits: ProcessTraits }
+
+export type QemuUses = { running: number; stopped: number; copies: number }
+
+type Use = { fingerprint: string; kind: keyof QemuUses }
+
+/** Directories of things with a memory. */
+const places = { sandboxes: "stopped", snapshots: "copies", "set-aside": "copies" } as const
+
+/**
+ * Counts what needs each build. A memory that several builds can load, which differ only in a library, needs the first
+ * of them.
+ */
+export async function usesOf<Build extends QemuBuild & { id: string }>(
+  options: Sources & { builds: readonly Build[]; shapes: readonly MachineShape[] },
+): Promise<Map<Build["id"], QemuUses>> {
+  const { builds, shapes } = options
+  const loads = new Map<string, string>()
+  for (const build of builds) {
+    for (const shape of shapes) {
+      const fingerprint = stateFingerprint(build, shape)
+      if (!loads.has(fingerprint)) loads.set(fingerprint, build.id)
+    }
+  }
+  const uses = new Map<string, QemuUses>()
+  for (const { fingerprint, kind } of await findUses(options)) {
+    const id = loads.get(fingerprint)
+    if (id === undefined) continue
+    const counted = uses.get(id) ?? { running: 0, stopped: 0, copies: 0 }
+    uses.set(id, { ...counted, [kind]: counted[kind] + 1 })
+  }
+  return uses
+}
+
+/**
+ * Removes the builds that nothing needs, and returns their names. A memory may move while it is looked for, such as
+ * from a snapshot to the sandbox that starts from it, so a build is removed only if two looks agree.
+ */
+export async function removeUnused(
+  options: Sources & { qemus: KeptQemus; templates: Pick<TemplateFiles, "shapes"> },
+): Promise<string[]> {
+  const builds = await options.qemus.list()
+  if (builds.length === 1) return []
+  const shapes = await options.templates.shapes()
+  if (!shapes) return []
+  const look = () => usesOf({ ...options, builds, shapes })
+  const seen = [await look(), await look()]
+  const unused = builds.filter(
+    ({ id }) => id !== options.qemus.present.id && seen.every((uses) => !uses.has(id)),
+  )
+  for (const build of unused) await options.qemus.remove(build)
+  return unused.map(({ name }) => name)
+}
+
+/** Machines first: one that is saved meanwhile has its memory in a directory by then. */
+async function findUses({ dataDir, traits }: Sources): Promise<Use[]> {
+  const uses: Use[] = findMachines(traits).flatMap((pid) => {
+    const fingerprint = stateFingerprintOf(pid)
+    return fingerprint === undefined ? [] : [{ fingerprint, kind: "running" as const }]
+  })
+  for (const [folder, kind] of Object.entries(places)) {
+    for (const name of (await readdir(join(dataDir, folder)).catch(whenMissing)) ?? []) {
+      const path = join(snapshotDirectory(join(dataDir, folder, name)), manifestName)
+      const text = await readFile(path, "utf8").catch(whenNowhere)
+      const manifest = text === undefined ? undefined : SnapshotManifest.safeParse(openSealedJson(text)).data
+      if (manifest) uses.push({ fingerprint: manifest.stateFingerprint, kind })
+    }
+  }
+  return uses
+}
