@@ -1,6 +1,9 @@
 /** The types of events. */
 
 export type EventType =
+  | "exec.failed"
+  | "process.ended"
+  | "process.out_of_memory"
   | "sandbox.created"
   | "sandbox.create_failed"
   | "sandbox.started"

@@ -1,6 +1,7 @@
 /** A sandbox as its user sees it: the shapes of the resource and of its requests. */
 
 import { z } from "zod"
+import { Event } from "./event.ts"
 import { FileMode, GuestPath } from "./file.ts"
 import { SandboxId, UserId } from "./ids.ts"
 import { limits } from "./limits.ts"
@@ -278,6 +279,13 @@ export const Why = z
     idle_seconds: z.int(),
     changes_in_seconds: z.int().nullable().describe("When the state changes if nothing happens"),
     changes_to: Thermal.nullable(),
+    destroyed_at: z.iso
+      .datetime()
+      .nullable()
+      .describe("When it was destroyed; only its last ends are known then. null: it exists"),
+    ends: z
+      .array(Event)
+      .describe("Events of its last ends, oldest first: of its processes, its commands and its machines"),
   })
   .meta({ id: "Why" })
 export type Why = z.infer<typeof Why>

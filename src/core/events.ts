@@ -77,8 +77,9 @@ export class EventLog {
    * Returns how many events of the sandbox were dropped since its last one, or "this too" if this one exceeds the rate
    * and is counted with them.
    */
-  #takeDropped({ sandbox, meta }: NewEvent): number | "this too" | undefined {
-    if (sandbox === undefined || (meta?.["by"] !== "guest" && meta?.["by"] !== "daemon")) return undefined
+  #takeDropped({ type, sandbox, meta }: NewEvent): number | "this too" | undefined {
+    const isUncalled = type.startsWith("process.") || meta?.["by"] === "guest" || meta?.["by"] === "daemon"
+    if (sandbox === undefined || !isUncalled) return undefined
     const before = this.#dropped.get(sandbox.id)
     if (this.#uncalled.take(sandbox.id, this.#clock.nowMs()).kind === "allowed") {
       this.#dropped.delete(sandbox.id)
@@ -220,6 +221,8 @@ function fits(record: EventRecord, filter: EventFilter): boolean {
   return (
     (filter.userId === null || record.userId === filter.userId) &&
     (filter.type === undefined || record.type.startsWith(filter.type)) &&
+    (filter.types === undefined || filter.types.includes(record.type)) &&
+    (filter.sandboxId === undefined || record.sandboxId === filter.sandboxId) &&
     (filter.sandbox === undefined ||
       record.sandboxId === filter.sandbox ||
       record.sandboxName === filter.sandbox) &&

@@ -1,13 +1,19 @@
 /** Explains to a person why a sandbox is in its state. */
 
+import type { EventRecord } from "../store/events.ts"
+import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Account } from "../store/users.ts"
 import type { Core, OnHost } from "./core.ts"
 import { backOffHint, backOffText, type FailedStart } from "./failed-starts.ts"
 import { findSandbox } from "./find.ts"
 import { heldText } from "./held.ts"
 import type { HoldReason } from "./parts.ts"
+import { findDestroyed, pastEnds } from "./past-ends.ts"
 
-type Parts = Pick<Core, "clock" | "failedStarts" | "guests" | "space" | "store" | "thermal" | "touches"> &
+type Parts = Pick<
+  Core,
+  "clock" | "events" | "failedStarts" | "guests" | "space" | "store" | "thermal" | "touches"
+> &
   OnHost<"machines">
 
 /** Limit on the console text of a kernel that panicked. */
@@ -37,10 +43,42 @@ export type Why = {
   /** When the state changes if nothing happens, and to which. */
   changesInSec: number | null
   changesTo: "warm" | "cold" | null
+  /** Null: it exists. */
+  destroyedAt: string | null
+  /** Events of its last ends, oldest first. */
+  ends: EventRecord[]
 }
 
+const unknown = {
+  thermal: null,
+  held: null,
+  keepsAwake: [],
+  lastTouch: null,
+  startedFromDisk: null,
+  panicConsole: null,
+  rootReadOnly: null,
+  failedStarts: null,
+  openStreams: 0,
+  idleSec: 0,
+  changesInSec: null,
+  changesTo: null,
+}
+
+/** Explains also a sandbox that is destroyed, as long as its events are kept. */
 export async function whySandbox(core: Parts, account: Account, nameOrId: string): Promise<Why> {
-  const record = await findSandbox(core, account, nameOrId)
+  const isThere = (await core.store.sandboxes.find(account.id, nameOrId)) !== undefined
+  const destroyed = isThere ? undefined : await findDestroyed(core, account, nameOrId)
+  if (!destroyed) return whyPresent(core, account, await findSandbox(core, account, nameOrId))
+  const by = destroyed.meta["user"]
+  return {
+    ...unknown,
+    reason: by === undefined ? "it was destroyed" : `it was destroyed by ${by}`,
+    destroyedAt: destroyed.at,
+    ends: await pastEnds(core, account, destroyed.sandboxId),
+  }
+}
+
+async function whyPresent(core: Parts, account: Account, record: SandboxRecord): Promise<Why> {
   const nowMs = core.clock.nowMs()
   const { state } = record
   const touch = core.touches.get(record.id)
@@ -51,6 +89,8 @@ export async function whySandbox(core: Parts, account: Account, nameOrId: string
   const held = core.space.heldOf(record) ?? null
   const end = await core.host.machines.lastEndOf(record.id)
   const about = {
+    destroyedAt: null,
+    ends: await pastEnds(core, account, record.id),
     panicConsole: end?.how === "panic" ? end.console.trim().slice(-panicCharacters) : null,
     held,
     rootReadOnly: pong?.rootReadOnly ?? null,

@@ -26,6 +26,9 @@ export type EventFilter = {
   userId: string | null
   /** Prefix of the type. */
   type?: string | undefined
+  /** Whole types. */
+  types?: readonly string[] | undefined
+  sandboxId?: string | undefined
   /** Id of a sandbox, or its name at that time. */
   sandbox?: string | undefined
   /** ISO time. */
@@ -55,9 +58,11 @@ export class Events {
   /** Returns the newest matching events, oldest first. */
   async list(filter: EventFilter, limit: number): Promise<EventRecord[]> {
     let query = this.#db.selectFrom("events").selectAll()
-    const { userId, type, sandbox, since } = filter
+    const { userId, type, types, sandbox, sandboxId, since } = filter
     if (userId !== null) query = query.where("user_id", "=", userId)
     if (type !== undefined) query = query.where(sql`substr(type, 1, ${type.length})`, "=", type)
+    if (types !== undefined) query = query.where("type", "in", types)
+    if (sandboxId !== undefined) query = query.where("sandbox_id", "=", sandboxId)
     if (sandbox !== undefined) {
       query = query.where((eb) => eb.or([eb("sandbox_id", "=", sandbox), eb("sandbox_name", "=", sandbox)]))
     }

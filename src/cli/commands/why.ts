@@ -1,6 +1,7 @@
 /** `bhatti why`. */
 
 import { command } from "../command.ts"
+import { eventLine } from "../event-words.ts"
 import { printable, spanText } from "../words.ts"
 
 const linesMax = 30
@@ -8,7 +9,7 @@ const linesMax = 30
 export const why = command({
   args: ["sandbox"],
   description:
-    "hot: running; warm: paused in memory; cold: on disk only. Any request makes a warm or cold one hot again.",
+    "hot: running; warm: paused in memory; cold: on disk only. Any request makes a warm or cold one hot again. The last ends of its machines, commands and processes are listed too, also of a sandbox that is destroyed.",
   examples: ["bhatti why dev"],
   async run({ client, args, isJson, out }) {
     const reply = await client.whySandbox({ params: { id: args.sandbox } })
@@ -17,8 +18,9 @@ export const why = command({
       reply.changes_in_seconds === null
         ? ""
         : `; ${reply.changes_to} in ${spanText(reply.changes_in_seconds)} if nothing happens`
+    const state = reply.destroyed_at ? "gone" : (reply.thermal ?? "changing")
     const lines = [
-      `sandbox/${args.sandbox} is ${reply.thermal ?? "changing"}: ${reply.reason}${change}`,
+      `sandbox/${args.sandbox} is ${state}: ${reply.reason}${change}`,
       ...reply.keeps_awake.map((what) => `  kept awake by: ${what}`),
     ]
     if (reply.last_touch !== null)
@@ -42,6 +44,9 @@ export const why = command({
           .map((line) => `    ${printable(line)}`),
       )
     }
+    // A daemon older than this program omits them.
+    if ((reply.ends?.length ?? 0) > 0)
+      lines.push("  its last ends:", ...reply.ends.map((event) => `    ${eventLine(event)}`))
     await out.result(lines.join("\n"))
   },
 })

@@ -6,6 +6,7 @@ import type { EditSandbox } from "../../core/edit.ts"
 import { heldText } from "../../core/held.ts"
 import type * as core from "../../core/sandbox.ts"
 import type * as why from "../../core/why.ts"
+import { viewEvent } from "./event.ts"
 
 export function createInput(body: CreateSandbox): core.CreateSandbox {
   return {
@@ -118,5 +119,7 @@ export function viewWhy(reply: why.Why): Why {
     idle_seconds: reply.idleSec,
     changes_in_seconds: reply.changesInSec,
     changes_to: reply.changesTo,
+    destroyed_at: reply.destroyedAt,
+    ends: reply.ends.map(viewEvent),
   }
 }
