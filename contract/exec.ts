@@ -36,12 +36,12 @@ const command = {
   cwd: z
     .string()
     .min(1)
-    .max(4096)
+    .max(limits.guestPathMax)
     .optional()
     .describe("Working directory, absolute or relative to /workspace; default /workspace"),
   user: z
     .string()
-    .regex(/^[a-z_0-9][a-z0-9_-]{0,31}$/, "not a user name")
+    .regex(limits.guestUserPattern, limits.guestUserRule)
     .optional()
     .describe("User of the guest to run as; default lohar"),
   timeout_sec: z
@@ -116,7 +116,7 @@ export const ExecStart = z
   .strictObject({
     ...command,
     stdin: z.boolean().default(false).describe("Standard input follows as binary messages"),
-    tty: TerminalSize.extend({ term: z.string().max(64).optional() })
+    tty: TerminalSize.extend({ term: z.string().max(limits.terminalNameMax).optional() })
       .optional()
       .describe("Run in a terminal of this size"),
     window: z.int().min(65_536).max(limits.execStreamWindowBytes).optional(),

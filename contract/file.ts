@@ -6,7 +6,7 @@ import { limits, truncatedHeader } from "./limits.ts"
 export const GuestPath = z
   .string()
   .min(1, "a path is needed")
-  .max(4096)
+  .max(limits.guestPathMax)
   .refine((path) => !path.includes("\0"), "a path cannot hold a NUL")
   .describe("Absolute, or relative to /workspace")
 

@@ -56,8 +56,14 @@ export const limits = {
   /** Limit on unacknowledged output of an exec stream whose client acknowledges. */
   execStreamWindowBytes: 1024 * 1024,
 
+  /** A user of the guest, by name or number. */
+  guestUserPattern: /^[a-z_0-9][a-z0-9_-]{0,31}$/,
+  guestUserRule: "not a user name",
+  guestPathMax: 4096,
   /** Limit on rows and on columns. */
   terminalSideMax: 10_000,
+  /** Limit on the length of a terminal's name. */
+  terminalNameMax: 64,
 
   envVarsMax: 256,
   envValueMax: 32_768,

@@ -2,6 +2,7 @@
 
 import { z } from "zod"
 import { SignalName, TerminalSize } from "./exec.ts"
+import { limits } from "./limits.ts"
 import { StreamError } from "./system.ts"
 
 export const SessionId = z.string().regex(/^s[0-9]{1,9}$/)
@@ -38,7 +39,7 @@ export const ShellQuery = z.strictObject({
   new: z.enum(["true", "false"]).default("false").describe("Start another session even if one is detached"),
   rows: z.coerce.number().pipe(TerminalSize.shape.rows).default(24),
   cols: z.coerce.number().pipe(TerminalSize.shape.cols).default(80),
-  term: z.string().max(64).default("xterm-256color"),
+  term: z.string().max(limits.terminalNameMax).default("xterm-256color"),
   window: z.coerce
     .number()
     .pipe(

@@ -16,17 +16,17 @@ function told(schema: z.ZodType, value: unknown): string | undefined {
 }
 
 test.each([
-  [CreateSandbox, { cpus: 0 }, "must be at least 1"],
-  [CreateSandbox, { cpus: "1" }, "must be a number"],
-  [CreateSandbox, { cpus: 1.5 }, "must be a whole number"],
-  [CreateSandbox, { init: "" }, "must not be empty"],
-  [CreateSandbox, { env: { A: "x".repeat(40_000) } }, "must have at most 32768 characters"],
-  [CreateSandbox, { net_policy: { default: "x" } }, "must be public or deny"],
-  [CreateSandbox, { net_policy: { allow_cidrs: ["x"] } }, "must be an IPv4 network such as 10.0.0.0/8"],
-  [CreateSandbox, { size: 1 }, 'unknown field "size"'],
-  [Exec, {}, "is missing"],
-  [Exec, { cmd: [] }, "a command is needed"],
-  [Exec, { cmd: ["true"], timeout_sec: 0 }, "must be more than 0"],
-])("%#: %j", (schema, value, message) => {
+  ["must be at least 1", CreateSandbox, { cpus: 0 }],
+  ["must be a number", CreateSandbox, { cpus: "1" }],
+  ["must be a whole number", CreateSandbox, { cpus: 1.5 }],
+  ["must not be empty", CreateSandbox, { init: "" }],
+  ["must have at most 32768 characters", CreateSandbox, { env: { A: "x".repeat(40_000) } }],
+  ["must be public or deny", CreateSandbox, { net_policy: { default: "x" } }],
+  ["must be an IPv4 network such as 10.0.0.0/8", CreateSandbox, { net_policy: { allow_cidrs: ["x"] } }],
+  ['unknown field "size"', CreateSandbox, { size: 1 }],
+  ["is missing", Exec, {}],
+  ["a command is needed", Exec, { cmd: [] }],
+  ["must be more than 0", Exec, { cmd: ["true"], timeout_sec: 0 }],
+])("%s", (message, schema, value) => {
   expect(told(schema, value)).toBe(message)
 })

@@ -112,8 +112,7 @@ export async function serve(flags: ConfigFlags, seam: Seam = {}): Promise<void> 
   const front = new Front(core, {
     address: config.listen,
     zone: { domain: config.domain, apiHosts: config.api_hosts },
-    api: app,
-    apiSocketPath,
+    api: { answer: app, socketPath: apiSocketPath },
     trustedProxies: config.trusted_proxies,
     rateLimits: config.rate_limits,
     tls: tlsOf(config),

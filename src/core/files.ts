@@ -10,12 +10,12 @@ import type {
   GuestQuestion,
 } from "@bhatti/contract/guest"
 import { limits } from "@bhatti/contract/limits"
+import { checkGuestPath } from "../rules/input.ts"
 import type { Account } from "../store/users.ts"
 import { answerDeadlineMs, awakeGuest } from "./awake.ts"
 import type { ForRequest } from "./core.ts"
 import type { Guest, GuestDownload, GuestStream, GuestStreams, GuestTransfer } from "./host.ts"
 
-const what = "a file operation"
 const deadlinesMs = {
   statFile: answerDeadlineMs,
   moveFile: answerDeadlineMs,
@@ -31,7 +31,7 @@ export async function askAboutFiles<Op extends keyof typeof deadlinesMs>(
   nameOrId: string,
   question: GuestQuestion<Op>,
 ): Promise<GuestAnswer<Op>> {
-  const guest = await awakeGuest(core, account, nameOrId, what)
+  const guest = await guestFor(core, account, nameOrId, pathsOf(question))
   return guest.ask(question, { deadlineMs: deadlinesMs[question.op] })
 }
 
@@ -42,7 +42,22 @@ export async function openToRead<Op extends "readFile" | "readArchive">(
   nameOrId: string,
   opening: GuestOpening<Op>,
 ): Promise<GuestStreams[Op]> {
-  return (await awakeGuest(core, account, nameOrId, what)).open(opening)
+  return (await guestFor(core, account, nameOrId, [opening.path])).open(opening)
+}
+
+/** Wakes the guest for an operation on files, if their paths may be paths at all. */
+function guestFor(
+  core: ForRequest,
+  account: Account,
+  nameOrId: string,
+  paths: readonly string[],
+): Promise<Guest> {
+  for (const path of paths) checkGuestPath(path)
+  return awakeGuest(core, account, nameOrId, "a file operation")
+}
+
+function pathsOf(files: { path: string } | { from: string; to: string }): string[] {
+  return "path" in files ? [files.path] : [files.from, files.to]
 }
 
 /** How often a file that changes between two looks is looked at again. */
@@ -58,7 +73,7 @@ export async function readFileSection(
   nameOrId: string,
   { path, choose }: { path: string; choose: (file: GuestFile) => FileSection | undefined },
 ): Promise<{ download: GuestDownload; section: FileSection | undefined }> {
-  const guest = await awakeGuest(core, account, nameOrId, what)
+  const guest = await guestFor(core, account, nameOrId, [path])
   for (let look = 0; look < looksMax; look++) {
     const glance = guest.open({ op: "readFile", path, limit: 0 })
     glance.result.catch(() => undefined)
@@ -85,7 +100,7 @@ export async function makeDirectory(
   nameOrId: string,
   options: { path: string; parents: boolean; mode: string; owner?: string | undefined },
 ): Promise<void> {
-  const guest = await awakeGuest(core, account, nameOrId, what)
+  const guest = await guestFor(core, account, nameOrId, [options.path])
   const { owner, ...directory } = options
   await guest.ask(
     { op: "makeDirectory", ...directory, ...(await ownerIn(guest, owner)) },
@@ -119,7 +134,7 @@ export async function writeFile(
   upload: Upload,
 ): Promise<void> {
   if ((upload.size ?? 0) > limits.fileBytesMax) throw fileTooLarge()
-  const guest = await awakeGuest(core, account, nameOrId, what)
+  const guest = await guestFor(core, account, nameOrId, [upload.path])
   const transfer = guest.open({
     op: "writeFile",
     path: upload.path,
@@ -137,7 +152,7 @@ export async function writeArchive(
   nameOrId: string,
   upload: Pick<Upload, "path" | "owner" | "body" | "signal">,
 ): Promise<{ bytes: number; entries: number }> {
-  const guest = await awakeGuest(core, account, nameOrId, what)
+  const guest = await guestFor(core, account, nameOrId, [upload.path])
   const owner = await ownerIn(guest, upload.owner)
   return send(guest.open({ op: "writeArchive", path: upload.path, ...owner }), upload, {
     bytesMax: Number.POSITIVE_INFINITY,

@@ -22,8 +22,8 @@ export type FrontOptions = {
   /** HOST:PORT */
   address: string
   zone: Zone
-  api: Api
-  apiSocketPath: string
+  /** Answers plain requests itself; a WebSocket goes to its server behind the unix socket. */
+  api: { answer: Api; socketPath: string }
   trustedProxies: readonly string[]
   rateLimits: RateLimits
   tls?: CertificatePaths | undefined
@@ -51,8 +51,8 @@ export class Front {
       zone: options.zone,
       connectionLimits,
       trustedProxies: new TrustedProxies(options.trustedProxies),
-      api: options.api,
-      upstreams: new Upstreams(core, { apiSocketPath: options.apiSocketPath }),
+      api: options.api.answer,
+      upstreams: new Upstreams(core, { apiSocketPath: options.api.socketPath }),
     }
     core.onUnpublished.add(this.#cutOff)
     this.#certificateStamp = options.tls && stampOf(options.tls)

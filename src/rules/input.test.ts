@@ -1,13 +1,24 @@
 /** The rules of input say the same as the schemas of the API. */
 
 import { expect, test } from "bun:test"
+import { Exec, ExecStart } from "@bhatti/contract/exec"
+import { GuestPath } from "@bhatti/contract/file"
 import { limits, reservedAliases } from "@bhatti/contract/limits"
 import { Publish } from "@bhatti/contract/publish"
 import { CreateSandbox } from "@bhatti/contract/sandbox"
 import { SetSecret } from "@bhatti/contract/secret"
 import { Checkpoint } from "@bhatti/contract/snapshot"
 import fc from "fast-check"
-import { type ChosenInput, checkInput, checkPublished, checkSecret, checkSnapshotName } from "./input.ts"
+import {
+  type ChosenCommand,
+  type ChosenInput,
+  checkCommand,
+  checkGuestPath,
+  checkInput,
+  checkPublished,
+  checkSecret,
+  checkSnapshotName,
+} from "./input.ts"
 
 const odd = fc.constantFrom(
   "",
@@ -82,6 +93,40 @@ test("core and API refuse the same aliases, ports, secrets and names of snapshot
   fc.assert(
     fc.property(text, (name) => {
       expect(accepts(() => checkSnapshotName(name))).toBe(Checkpoint.safeParse({ name }).success)
+    }),
+  )
+})
+
+test("core and API refuse the same command, terminal and path", () => {
+  const terminal = fc.record({
+    rows: around(1, limits.terminalSideMax),
+    cols: around(1, limits.terminalSideMax),
+    term: maybe(fc.oneof(text, long(limits.terminalNameMax))),
+  })
+  const many = (count: number) => Array.from({ length: count }, () => "a")
+  const argv = fc.oneof(
+    fc.array(fc.oneof(text, long(limits.execRequestBytesMax)), { maxLength: 3 }),
+    fc.constantFrom(many(limits.execArgsMax), many(limits.execArgsMax + 1)),
+  )
+  const command = fc.record({
+    argv,
+    env: fc.dictionary(text, text, { maxKeys: 2 }),
+    cwd: maybe(fc.oneof(text, long(limits.guestPathMax))),
+    user: maybe(fc.oneof(text, long(32))),
+    timeoutSec: maybe(around(0, limits.execTimeoutSecMax)),
+  })
+  fc.assert(
+    fc.property(command, maybe(terminal), (chosen, tty) => {
+      const { argv: cmd, timeoutSec: timeout_sec, ...rest } = chosen
+      const isTaken = Exec.safeParse({ ...rest, cmd, timeout_sec }).success
+      expect(accepts(() => checkCommand(chosen))).toBe(isTaken)
+      const start = ExecStart.safeParse({ cmd: ["true"], tty })
+      expect(accepts(() => checkCommand({ argv: ["true"], tty } as ChosenCommand))).toBe(start.success)
+    }),
+  )
+  fc.assert(
+    fc.property(fc.oneof(text, long(limits.guestPathMax)), (path) => {
+      expect(accepts(() => checkGuestPath(path))).toBe(GuestPath.safeParse(path).success)
     }),
   )
 })

@@ -69,6 +69,50 @@ export function checkSecret({ name, value }: { name: string; value: string }): v
   if (value.includes("\0")) throw new AppError("invalid", "a secret cannot hold a NUL")
 }
 
+/** The part of a command that a user chooses. */
+export type ChosenCommand = {
+  argv?: readonly string[] | undefined
+  env?: Record<string, string> | undefined
+  cwd?: string | undefined
+  user?: string | undefined
+  tty?: { rows: number; cols: number; term?: string | undefined } | undefined
+  timeoutSec?: number | undefined
+}
+
+export function checkCommand({ argv, env = {}, cwd, user, tty, timeoutSec }: ChosenCommand): void {
+  if (argv) checkArguments(argv)
+  checkEnv(env)
+  if (cwd !== undefined) checkRange("length of the directory's path", cwd.length, 1, limits.guestPathMax)
+  if (user !== undefined) checkText(user, limits.guestUserPattern, limits.guestUserRule)
+  if (tty) checkTerminal(tty)
+  if (timeoutSec === undefined || (timeoutSec > 0 && timeoutSec <= limits.execTimeoutSecMax)) return
+  throw new AppError(
+    "invalid",
+    `the timeout must be more than 0, and at most ${limits.execTimeoutSecMax} seconds`,
+  )
+}
+
+function checkArguments(argv: readonly string[]): void {
+  checkRange("number of arguments", argv.length, 1, limits.execArgsMax)
+  if (argv[0] === "") throw new AppError("invalid", "the program's name is empty")
+  if (argv.some((argument) => argument.includes("\0")))
+    throw new AppError("invalid", "an argument cannot hold a NUL")
+  const bytes = argv.reduce((sum, argument) => sum + argument.length + 1, 0)
+  checkRange("size of a command in bytes", bytes, 0, limits.execRequestBytesMax)
+}
+
+export function checkTerminal({ rows, cols, term = "" }: NonNullable<ChosenCommand["tty"]>): void {
+  checkWhole("number of rows", rows, 1, limits.terminalSideMax)
+  checkWhole("number of columns", cols, 1, limits.terminalSideMax)
+  checkRange("length of the terminal's name", term.length, 0, limits.terminalNameMax)
+}
+
+/** Checks the path of a file in the guest. */
+export function checkGuestPath(path: string): void {
+  checkRange("length of a path", path.length, 1, limits.guestPathMax)
+  if (path.includes("\0")) throw new AppError("invalid", "a path cannot hold a NUL")
+}
+
 function checkEnv(env: Record<string, string>): void {
   const variables = Object.entries(env)
   for (const [name, value] of variables) {

@@ -8,10 +8,10 @@ import { SandboxId, SnapshotId } from "@bhatti/contract/ids"
 import { type Kysely, sql } from "kysely"
 import { z } from "zod"
 import { raiseCounter } from "./changes.ts"
-import { withSpec } from "./migrations/0010-one-specification.ts"
 import { Sandboxes, SandboxState } from "./sandboxes.ts"
 import type { Schema } from "./schema.ts"
 import { Snapshots } from "./snapshots.ts"
+import { withSpec } from "./sqlite/migrations/0010-one-specification.ts"
 import { defaultLimits, hashKey, limitColumns, newKey } from "./users.ts"
 
 const Row = z.record(z.string(), z.union([z.string(), z.number(), z.null()]))

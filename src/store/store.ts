@@ -7,7 +7,7 @@ import { existsSync, mkdirSync } from "node:fs"
 import { join } from "node:path"
 import { AppError } from "@bhatti/contract/errors"
 import { Kysely } from "kysely"
-import { type Migration, Migrator } from "kysely/migration"
+import { Migrator } from "kysely/migration"
 import { syncPath } from "../lib/durable.ts"
 import { errorCodeOf } from "../lib/error-code.ts"
 import { type Copied, type Copy, fitToBackup } from "./backup.ts"
@@ -17,16 +17,6 @@ import { isCopyDue, makeCopy, writeCopy } from "./copies.ts"
 import { DiskUse } from "./disk-use.ts"
 import { Events } from "./events.ts"
 import { type Mark, readMark, writeMark } from "./mark.ts"
-import * as start from "./migrations/0001-start.ts"
-import * as network from "./migrations/0002-network.ts"
-import * as snapshotsAndEvents from "./migrations/0003-snapshots-and-events.ts"
-import * as installation from "./migrations/0004-installation.ts"
-import * as severalAliases from "./migrations/0005-several-aliases.ts"
-import * as diskQuotas from "./migrations/0006-disk-quotas.ts"
-import * as bootScript from "./migrations/0007-boot-script.ts"
-import * as batches from "./migrations/0008-batches.ts"
-import * as socketTickets from "./migrations/0009-socket-tickets.ts"
-import * as oneSpecification from "./migrations/0010-one-specification.ts"
 import { PublishedPorts } from "./published-ports.ts"
 import { Recovery } from "./recovery.ts"
 import { Sandboxes } from "./sandboxes.ts"
@@ -35,22 +25,10 @@ import { Secrets } from "./secrets.ts"
 import { Snapshots } from "./snapshots.ts"
 import { SocketTickets } from "./socket-tickets.ts"
 import { sqliteDialect } from "./sqlite/dialect.ts"
+import { migrations } from "./sqlite/migrations.ts"
 import { foreignVersion } from "./sqlite/queries.ts"
 import { Users } from "./users.ts"
 import { Vault } from "./vault.ts"
-
-const migrations: Record<string, Migration> = {
-  "0001-start": start,
-  "0002-network": network,
-  "0003-snapshots-and-events": snapshotsAndEvents,
-  "0004-installation": installation,
-  "0005-several-aliases": severalAliases,
-  "0006-disk-quotas": diskQuotas,
-  "0007-boot-script": bootScript,
-  "0008-batches": batches,
-  "0009-socket-tickets": socketTickets,
-  "0010-one-specification": oneSpecification,
-}
 
 export type Store = {
   users: Users

@@ -7,6 +7,7 @@ import { AppError } from "@bhatti/contract/errors"
 import type { SandboxId, UserId } from "@bhatti/contract/ids"
 import type { Kysely } from "kysely"
 import type { Schema, UserRow } from "./schema.ts"
+import { lockRows } from "./sqlite/queries.ts"
 import { noLongerValid } from "./users.ts"
 
 /** Runs `work` in a transaction that holds the user's row; fails if the user, or the user's sandbox, is gone. */
@@ -16,15 +17,16 @@ export async function withUserLocked<T>(
   work: (db: Kysely<Schema>, user: UserRow) => Promise<T>,
 ): Promise<T> {
   return await db.transaction().execute(async (db) => {
-    // Changes nothing but locks the row, in every database. It comes first: a count before it could be outdated.
-    const lock = db.updateTable("users").set(({ ref }) => ({ max_sandboxes: ref("max_sandboxes") }))
-    const locked =
+    // It comes first: a count before it could be outdated.
+    await lockRows(db)
+    const users = db.selectFrom("users").selectAll()
+    const found =
       typeof whose === "string"
-        ? lock.where("id", "=", whose)
-        : lock.where("id", "=", ({ selectFrom }) =>
+        ? users.where("id", "=", whose)
+        : users.where("id", "=", ({ selectFrom }) =>
             selectFrom("sandboxes").select("user_id").where("sandboxes.id", "=", whose.sandboxId),
           )
-    const user = await locked.returningAll().executeTakeFirst()
+    const user = await found.executeTakeFirst()
     if (user) return await work(db, user)
     if (typeof whose === "string") throw noLongerValid()
     throw new AppError("not_found", "the sandbox was destroyed meanwhile", {

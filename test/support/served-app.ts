@@ -17,8 +17,7 @@ export function serveApp(core: Core, app: App, options: Partial<FrontOptions> = 
   const front = new Front(core, {
     address: "127.0.0.1:0",
     zone: { domain: "localhost", apiHosts: [] },
-    api: app,
-    apiSocketPath,
+    api: { answer: app, socketPath: apiSocketPath },
     trustedProxies: [],
     rateLimits: RateLimits.parse({}),
     ...options,

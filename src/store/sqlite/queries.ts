@@ -14,6 +14,17 @@ export function among<T extends string>(values: Iterable<T>) {
 /** Seconds since 1970, by the database's clock. */
 export const nowSec = sql<number>`unixepoch()`
 
+/**
+ * Lets nobody else write until the transaction ends: SQLite has one lock for all rows. The update fires no trigger, so
+ * the installation counts no change.
+ */
+export async function lockRows(db: Kysely<Schema>): Promise<void> {
+  await db
+    .updateTable("installation")
+    .set(({ ref }) => ({ counter: ref("counter") }))
+    .execute()
+}
+
 /** Changes whenever another process writes to the database. */
 export async function foreignVersion(db: Kysely<Schema>): Promise<number> {
   const { rows } = await sql<{ data_version: number }>`pragma data_version`.execute(db)

@@ -1,7 +1,7 @@
 /** Adds the database's own id and its change counter. */
 
 import { type Kysely, sql } from "kysely"
-import { randomHex } from "../../lib/random-hex.ts"
+import { randomHex } from "../../../lib/random-hex.ts"
 
 export async function up(db: Kysely<unknown>): Promise<void> {
   await db.schema
