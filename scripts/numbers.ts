@@ -62,6 +62,20 @@ export function measure(sources: Source[], language: Language): Record<string, s
   }
 }
 
+/** Methods of core's ports to the host, by port; handles, such as a stream's, and drafts are ports of their own. */
+export function portMethods(sources: Source[]): Map<string, number> {
+  const counts = new Map<string, number>()
+  for (const { path, text } of sources) {
+    if (!/^src\/core\/host(\/|\.ts$)/.test(path)) continue
+    let port = ""
+    for (const line of linesOf(text)) {
+      port = /^(?:export )?(?:interface|type) (\w+)/.exec(line)?.[1] ?? port
+      if (/^ {2}\w+(<.*>)?\(/.test(line)) counts.set(port, (counts.get(port) ?? 0) + 1)
+    }
+  }
+  return counts
+}
+
 function linesOf(text: string): string[] {
   return text.trimEnd().split("\n")
 }
@@ -112,6 +126,9 @@ async function main(): Promise<void> {
   const [typescript, go] = [measure(sources, languages.TypeScript), measure(sources, languages.Go)]
   console.log("| | TypeScript | Go |\n|---|---|---|")
   for (const row of Object.keys(typescript)) console.log(`| ${row} | ${typescript[row]} | ${go[row]} |`)
+  const ports = portMethods(sources)
+  const each = [...ports].map(([port, count]) => `${port} ${count}`).join(", ")
+  console.log(`\nMethods of core's ports to the host: ${sum([...ports.values()])} (${each})`)
 }
 
 if (import.meta.main) {

@@ -1,7 +1,7 @@
 /** The arithmetic of `bun run numbers`, on sources of the test. */
 
 import { expect, test } from "bun:test"
-import { languages, measure } from "../scripts/numbers.ts"
+import { languages, measure, portMethods } from "../scripts/numbers.ts"
 
 const lines = (count: number) => "x()\n".repeat(count)
 
@@ -28,6 +28,30 @@ test("sizes, comments and tests are counted for one language", () => {
     "TODO / any": "0 / 0",
   })
   expect(measure(sources, languages.Go)).toMatchObject({ "files / lines": "1 / 2", "TODO / any": "0 / 1" })
+})
+
+test("the methods of core's ports are counted by port", () => {
+  const text = `/** Owns a port. */
+export interface Disks {
+  /** Makes one. */
+  create(options: {
+    id(): string
+  }): Promise<void>
+  readonly isFull: boolean
+  ask<Op extends string>(op: Op): Promise<Op>
+}
+export type Handle = {
+  close(): void
+}
+`
+  const counts = portMethods([
+    { path: "src/core/host/disks.ts", text },
+    { path: "src/core/create.ts", text },
+  ])
+  expect([...counts]).toEqual([
+    ["Disks", 2],
+    ["Handle", 1],
+  ])
 })
 
 test.each([
