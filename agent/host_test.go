@@ -50,6 +50,7 @@ func testAgent() *agent {
 			store:    func() error { return nil },
 			trim:     func(time.Duration) error { return nil },
 			scrub:    func(int) error { return nil },
+			hold:     func() ([]string, error) { return nil, nil },
 			powerOff: func() {},
 		},
 	}

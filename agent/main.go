@@ -92,11 +92,13 @@ func newAgent(bootFailures []string, p *prepared) *agent {
 	r := newReaper()
 	return &agent{
 		version: version, bootFailures: bootFailures, reaper: r,
+		hooks: hooks{folder: cloneHooks, user: hookUser},
 		machine: machine{
 			personalise: p.personalise,
 			refresh:     p.refresh,
 			store:       p.store,
 			trim:        trimRoot,
+			hold:        func() ([]string, error) { return holdPrograms(controlGroups) },
 			scrub:       (&scrubber{reaper: r}).scrub,
 			powerOff: func() {
 				if err := p.store(); err != nil {

@@ -24,6 +24,7 @@ type agent struct {
 	notices      notices
 	shared       *sharedMemory // nil if there is none
 	kills        *memoryKills  // nil without a kernel log
+	hooks        hooks
 
 	mu sync.Mutex
 	// isPersonalised: operations are allowed. hasIdentity: it was personalised since its boot, so a refresh is
@@ -31,6 +32,7 @@ type agent struct {
 	isPersonalised bool
 	hasIdentity    bool
 	env            map[string]string
+	clone          cloning
 
 	lookingForTimers sync.Mutex
 	// wakeUps are the counts of the last scan for timers.
@@ -46,6 +48,8 @@ type machine struct {
 	scrub       func(untouchedMib int) error
 	refresh     func(wire.Refresh) error
 	powerOff    func()
+	// hold stops every program and returns their control groups.
+	hold func() ([]string, error)
 }
 
 type operation struct {
@@ -60,6 +64,7 @@ var operations = map[string]operation{
 	"refresh":     {isAlwaysAllowed: true, start: (*agent).refresh},
 	"quiesce":     {isAlwaysAllowed: true, start: (*agent).quiesce},
 	"shutdown":    {isAlwaysAllowed: true, start: (*agent).shutdown},
+	"clone_start": {start: (*agent).cloneStart},
 	"next_timer":  {start: (*agent).nextTimer},
 	"exec":        {start: (*agent).exec},
 	"trim":        {start: (*agent).trim},
@@ -138,6 +143,7 @@ func (a *agent) personalise(s *stream, payload []byte) {
 		return
 	}
 	a.isPersonalised, a.hasIdentity, a.env = true, true, request.Env
+	a.clone.identity, personalised.Pending = request, a.isPending()
 	s.succeed(personalised)
 }
 
@@ -173,6 +179,12 @@ func (a *agent) quiesce(s *stream, payload []byte) {
 	if !s.connection.quiesce(s.id) {
 		s.fail(wire.Errorf(wire.Conflict, "other streams are open"))
 		return
+	}
+	if request.Hold {
+		if err := a.hold(); err != nil {
+			s.fail(wire.Errorf(wire.Internal, "hold the programs: %v", err))
+			return
+		}
 	}
 	if err := a.machine.store(); err != nil {
 		report("%v", err)

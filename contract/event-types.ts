@@ -13,6 +13,8 @@ export type EventType =
   | "sandbox.restarted"
   | "sandbox.restart_failed"
   | "sandbox.init_failed"
+  | "sandbox.start_command_failed"
+  | "sandbox.hook_failed"
   | "sandbox.updated"
   | "sandbox.update_failed"
   | "sandbox.ended"

@@ -18,6 +18,12 @@ export type GuestIdentity = {
   growDisk: boolean
 }
 
+/** `isPending`: a clone is ready only after `startClone`. */
+export type Personalised = { bootId: string; isPending: boolean }
+
+/** A hook of a clone that failed, with the end of its output. */
+export type HookFailure = { hook: string; reason: string; output: string }
+
 export type TerminalSize = { rows: number; cols: number }
 export type Terminal = TerminalSize & { term?: string }
 
@@ -86,7 +92,9 @@ export type GuestQuestions = {
   /** Does not count as use of the sandbox. */
   ping: { fields: object; answer: Pong }
   /** Gives the guest its identity, fresh randomness and the time. If this fails, the guest must not be used. */
-  personalise: { fields: { identity: GuestIdentity }; answer: { bootId: string } }
+  personalise: { fields: { identity: GuestIdentity }; answer: Personalised }
+  /** Lets the programs of a clone run on, and runs its hooks. Returns the hooks that failed. */
+  startClone: { fields: object; answer: HookFailure[] }
   /**
    * Sends fresh randomness and the time to a guest that keeps its identity. A clone and a copy have an identity
    * already, and it is another's.
@@ -94,9 +102,13 @@ export type GuestQuestions = {
   refresh: { fields: object; answer: unknown }
   /**
    * Brings the guest to a frame boundary with its filesystems synced; no request may follow. With `untouchedMib` it
-   * also overwrites free memory except for that much; an older agent does not.
+   * also overwrites free memory except for that much; an older agent does not. With `hold` its programs stand still
+   * until `startClone`.
    */
-  quiesce: { fields: { untouchedMib?: number | undefined }; answer: unknown }
+  quiesce: {
+    fields: { untouchedMib?: number | undefined; hold?: boolean | undefined }
+    answer: unknown
+  }
   /**
    * Time until the first program in the guest has a timer due, or null if none has. An older agent refuses. Does not
    * count as use of the sandbox.

@@ -73,6 +73,9 @@ export const limits = {
   secretBytesMax: 32 * 1024,
   initScriptBytesMax: 64 * 1024,
   createFilesMax: 32,
+  startCommandMax: 4096,
+  /** Templates with start commands of one user's creates that nothing depends on; the oldest gives way. */
+  ownTemplatesMax: 4,
 
   /** Limit per written file; an archive may be larger. */
   fileBytesMax: 100 * 1024 * 1024,

@@ -71,6 +71,12 @@ const Description = z
   .max(limits.descriptionMax)
   .regex(limits.descriptionPattern, limits.descriptionRule)
 
+const StartCommand = z
+  .string()
+  .min(1)
+  .max(limits.startCommandMax)
+  .refine((command) => !command.includes("\0"), "a command cannot hold a NUL")
+
 const ThermalSeconds = z.number().min(0).max(limits.thermalSecMax)
 
 export const Sandbox = z
@@ -108,6 +114,11 @@ export const Sandbox = z
       .describe("Paused seconds until it is saved to disk; 0: never; null: the host's default"),
     description: z.string().nullable().describe("Its purpose, in its owner's words"),
     on_boot: z.boolean().describe("Whether the init script runs at each boot"),
+    start_command: z
+      .string()
+      .nullable()
+      .describe("Ran already when it was made, and runs at each boot; null: none"),
+    ready_command: z.string().nullable().describe("Proved that the start command was ready"),
     labels: z.record(z.string(), z.string()),
     urls: z.array(z.string()).describe("URLs of its published ports"),
     ip: z.string().nullable().describe("Its address, reachable only from its owner's other sandboxes"),
@@ -185,6 +196,12 @@ export const CreateSandbox = z
       .describe(
         "Run the init script at each boot too: after a restart, a crash or an update of the host, but not after a stop",
       ),
+    start_command: StartCommand.optional().describe(
+      "Program that runs already when the sandbox is made, as the session `main`; your later creates with the same two commands are as fast as any. Default: the image's",
+    ),
+    ready_command: StartCommand.optional().describe(
+      "Is retried until it succeeds, before the first sandbox with this start command is made; default: `true`",
+    ),
     files: z
       .array(
         z.strictObject({

@@ -268,7 +268,8 @@ export async function openCore(config: Config, log: Log, { wrapHost }: Seam = {}
         (await listImages(config.data_dir)).map(({ sizeMib, ...image }) => ({ ...image, diskMib: sizeMib })),
       readImage: async (name) => {
         const image = await checks.image(await readImage(config.data_dir, name))
-        return { name: image.name, hash: image.hash, file: image.file, diskMib: image.sizeMib }
+        const { hash, file, sizeMib: diskMib, programs } = image
+        return { name, hash, file, diskMib, programs }
       },
       readKernel: async (image) =>
         checks.kernel(await (image ? readKernelFor(config.data_dir, image) : readKernel(config.data_dir))),

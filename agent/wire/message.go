@@ -118,13 +118,15 @@ type NextTimer struct {
 
 // Trim discards deleted blocks within a time limit.
 type Trim struct {
-	BudgetMs int `json:"budget_ms"`
-	Quiesce
+	BudgetMs     int  `json:"budget_ms"`
+	UntouchedMib *int `json:"untouched_mib"`
 }
 
 // Quiesce precedes a save. UntouchedMib is the memory that takes none of the host; null if the host does not tell.
+// With Hold every program stands still until clone_start.
 type Quiesce struct {
 	UntouchedMib *int `json:"untouched_mib"`
+	Hold         bool `json:"hold"`
 }
 
 // Network is the guest's place in its network.
@@ -137,9 +139,22 @@ type Network struct {
 	MTU     int      `json:"mtu"`
 }
 
-// Personalised answers personalise.
+// Personalised answers personalise. Pending tells that a clone needs clone_start.
 type Personalised struct {
-	BootID string `json:"boot_id"`
+	BootID  string `json:"boot_id"`
+	Pending bool   `json:"pending,omitempty"`
+}
+
+// CloneStarted answers clone_start with the hooks that failed.
+type CloneStarted struct {
+	Hooks []HookFailure `json:"failed_hooks"`
+}
+
+// HookFailure describes a failed hook, with the end of its output.
+type HookFailure struct {
+	Hook   string `json:"hook"`
+	Reason string `json:"reason"`
+	Output string `json:"output"`
 }
 
 // Exec runs a command.

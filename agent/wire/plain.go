@@ -84,6 +84,9 @@ func encodePlain(value any) []byte {
 				return append(text, `,"signal":null}}`...)
 			}
 		case Personalised:
+			if ok.Pending {
+				return nil
+			}
 			for _, c := range []byte(ok.BootID) {
 				if !isPlain(c) || c == '<' || c == '>' || c == '&' {
 					return nil

@@ -7,6 +7,11 @@ import type { Guest } from "./host.ts"
 
 const deadlineMs = 15_000
 export const initSession = "init"
+const failureTypes: Record<string, FailureType> = {
+  [initSession]: "sandbox.init_failed",
+  main: "sandbox.start_command_failed",
+}
+type FailureType = "sandbox.init_failed" | "sandbox.start_command_failed"
 
 export function initStart(script: string): SessionStart {
   return { argv: ["/bin/bash", "-lc", script], name: initSession, tty: { rows: 24, cols: 80 } }
@@ -22,10 +27,20 @@ export async function runBootScript(
   try {
     await guest.startSession(initStart(record.bootScript), { deadlineMs })
   } catch (error) {
-    core.log.warn({ sandbox: record.id, error }, "an init script could not be started")
-    const reason = error instanceof Error ? error.message : String(error)
-    recordFailure(core, record, { reason })
+    recordBootFailure(core, record, "sandbox.init_failed", error)
   }
+}
+
+/** Records that a program of the sandbox could not be started at a boot. */
+export function recordBootFailure(
+  core: Pick<Core, "events" | "log">,
+  record: SandboxRecord,
+  type: FailureType,
+  error: unknown,
+): void {
+  core.log.warn({ sandbox: record.id, type, error }, "a program of a sandbox could not be started")
+  const reason = error instanceof Error ? error.message : String(error)
+  recordFailure(core, record, type, { reason })
 }
 
 /** Handles the guest's notice that a named session has ended. */
@@ -34,19 +49,21 @@ export function onSessionEnded(
   record: SandboxRecord,
   ended: SessionNotice,
 ): void {
-  if (ended.name !== initSession || (ended.exitCode === 0 && ended.signal === null)) return
+  const type = failureTypes[ended.name]
+  if (type === undefined || (ended.exitCode === 0 && ended.signal === null)) return
   const reason =
     ended.signal === null ? `it exited with ${ended.exitCode}` : `it was ended by SIG${ended.signal}`
-  recordFailure(core, record, { reason, exit_code: ended.exitCode })
+  recordFailure(core, record, type, { reason, exit_code: ended.exitCode })
 }
 
 function recordFailure(
   core: Pick<Core, "events">,
   record: SandboxRecord,
+  type: FailureType,
   meta: { reason: string; exit_code?: number },
 ): void {
   core.events.record({
-    type: "sandbox.init_failed",
+    type,
     userId: record.userId,
     sandbox: record,
     meta: { by: "guest", ...meta },

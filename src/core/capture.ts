@@ -16,6 +16,7 @@ import { machineOf, templateOf } from "./machine-of.ts"
 import { startSaved } from "./power.ts"
 import { settle } from "./settle.ts"
 import { readyDeadlineMs, startSandbox } from "./start.ts"
+import { startClone } from "./start-command.ts"
 import { trimGuest } from "./trim.ts"
 
 type Parts = Pick<Core, "clock" | "endings" | "guests" | "space"> & OnHost<"machines" | "snapshots">
@@ -175,12 +176,22 @@ export async function startCopy(
   template: Template,
   { env, hasMemory }: { env: Record<string, string>; hasMemory: boolean },
 ): Promise<void> {
-  const giveIdentity = ({ guest }: Started) =>
-    personalise(core, record, guest, { env, growDisk: false, deadlineMs: readyDeadlineMs })
+  let isPending = false
+  const giveIdentity = async ({ guest }: Started) => {
+    const identity = { env, growDisk: false, deadlineMs: readyDeadlineMs }
+    isPending = (await personalise(core, record, guest, identity)).isPending
+  }
+  const prepareGuest = async (guest: Guest) => {
+    if (isPending) await startClone(core, record, guest)
+  }
   const saved = hasMemory || { reason: "its snapshot holds no memory" }
   await startSaved(core, record, template, saved, async () => {
     try {
-      return await startSandbox(core, record, { from: { kind: "memory", template }, giveIdentity })
+      return await startSandbox(core, record, {
+        from: { kind: "memory", template },
+        giveIdentity,
+        prepareGuest,
+      })
     } catch (cause) {
       if (cause instanceof AppError && !cause.retryable) return { reason: cause.message }
       throw new AppError("unavailable", `the copy "${record.name}" did not start`, {

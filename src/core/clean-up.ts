@@ -3,7 +3,14 @@
  * images, kernels and copies of QEMU.
  */
 
-import { templateGraceMs, templatesToRemove } from "../rules/template-clean-up.ts"
+import { limits } from "@bhatti/contract/limits"
+import {
+  ownGraceMs,
+  ownToRemove,
+  type TemplateFacts,
+  templateGraceMs,
+  templatesToRemove,
+} from "../rules/template-clean-up.ts"
 import { sleep } from "./clock.ts"
 import type { Core, OnHost } from "./core.ts"
 import { templateSpec } from "./template.ts"
@@ -32,6 +39,32 @@ export async function cleanUp(core: Parts, signal: AbortSignal): Promise<void> {
 }
 
 export async function removeUnusedTemplates(core: Parts, nowMs: number): Promise<void> {
+  const judged = await judgeTemplates(core)
+  const budgetMib = core.settings.templateDiskMib
+  await removeTemplates(core, templatesToRemove(judged, { budgetMib, nowMs }), templateGraceMs)
+}
+
+/**
+ * Makes room for another template of an account's own commands: each is up to a disk and a memory in size, and nobody
+ * else uses it.
+ */
+export async function makeRoomForOwn(core: Parts, owner: string): Promise<void> {
+  const nowMs = core.clock.unixMs()
+  const own = (await judgeTemplates(core)).filter((one) => one.owner === owner)
+  await removeTemplates(core, ownToRemove(own, { keptMax: limits.ownTemplatesMax, nowMs }), ownGraceMs)
+}
+
+async function removeTemplates(core: Parts, ids: string[], unusedForMs: number): Promise<void> {
+  for (const id of ids) {
+    // A create may have received it since it was measured.
+    if (!(await core.host.templates.remove(id, { unusedForMs }))) continue
+    core.events.record({ type: "template.removed", meta: { by: "daemon", template: id } })
+    core.log.info({ template: id }, "removed an unused template")
+  }
+}
+
+/** Returns each template, and whether anything depends on it; nothing while that cannot be known. */
+async function judgeTemplates(core: Parts): Promise<(TemplateFacts & { owner: string | null })[]> {
   const { templates } = core.host
   const measured = await templates.measure()
   // A directory without a row may get it back, and is worthless without its template.
@@ -40,7 +73,7 @@ export async function removeUnusedTemplates(core: Parts, nowMs: number): Promise
   const lainOn = core.host.keptRows.templatesUnderUnknown(
     new Set([...known, ...(await core.store.sandboxes.listPooledOnHost())]),
   )
-  if (lainOn === undefined) return
+  if (lainOn === undefined) return []
   // Measured first, so that a dependency added meanwhile counts.
   const needed = new Set([
     ...(await core.store.sandboxes.listTemplateIdsOnHost()),
@@ -50,14 +83,7 @@ export async function removeUnusedTemplates(core: Parts, nowMs: number): Promise
   ])
   const nextDefault = await templates.find(await templateSpec(core))
   if (nextDefault) needed.add(nextDefault.id)
-  const judged = measured.map((one) => ({ ...one, isNeeded: needed.has(one.id) }))
-  const budgetMib = core.settings.templateDiskMib
-  for (const id of templatesToRemove(judged, { budgetMib, nowMs })) {
-    // A create may have received it since it was measured.
-    if (!(await templates.remove(id, { unusedForMs: templateGraceMs }))) continue
-    core.events.record({ type: "template.removed", meta: { by: "daemon", template: id } })
-    core.log.info({ template: id }, "removed an unused template")
-  }
+  return measured.map((one) => ({ ...one, isNeeded: needed.has(one.id) }))
 }
 
 export async function removeUnusedImages(

@@ -71,8 +71,11 @@ export type Core = {
 export type OnHost<Port extends keyof Host> = { host: Pick<Host, Port> }
 
 /** The parts that find a template, or make it. */
-export type ForTemplate = OnHost<"images" | "templates"> &
-  Pick<Core, "clock" | "events" | "log" | "memory" | "settings" | "templatesInMaking">
+export type ForTemplate = OnHost<"images" | "keptRows" | "templates"> &
+  Pick<
+    Core,
+    "clock" | "events" | "log" | "memory" | "pool" | "settings" | "space" | "store" | "templatesInMaking"
+  >
 /** The parts that connect to a guest and keep the channel. */
 export type ForChannel = Pick<
   Core,

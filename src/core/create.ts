@@ -11,6 +11,7 @@ import { destroyIfAbandoned } from "./abandoned.ts"
 import { allOrNone, checkStillWanted } from "./all-or-none.ts"
 import { answerDeadlineMs } from "./awake.ts"
 import { initStart } from "./boot-script.ts"
+import { makeRoomForOwn } from "./clean-up.ts"
 import type { Core, ForStart, ForTemplate, OnHost } from "./core.ts"
 import { addNamed, checkLimits, checkSpace, checkStillAwaited, goneError } from "./create-checks.ts"
 import { forkSandbox } from "./fork.ts"
@@ -20,6 +21,7 @@ import type { PooledSandbox } from "./parts.ts"
 import { policyAskedFor, settingsAskedFor } from "./policy.ts"
 import { type CreateSandbox, describeSandbox, describeSandboxes, type Sandbox } from "./sandbox.ts"
 import { readyDeadlineMs, startSandbox } from "./start.ts"
+import { startClone } from "./start-command.ts"
 import { ensureTemplate, templateSpec } from "./template.ts"
 import { unlessAborted } from "./unless-aborted.ts"
 
@@ -87,7 +89,9 @@ export async function planCreate(
   }
   checkLimits(account, asked)
   const secrets = await core.store.secrets.reveal(account.id, input.secrets ?? [])
-  const spec = await templateSpec(core, asked)
+  const { startCommand: start, readyCommand: ready = "true" } = input
+  const programs = start === undefined ? undefined : { start, ready, owner: account.id }
+  const spec = await templateSpec(core, { ...asked, programs })
   if (asked.diskMib < spec.image.diskMib) {
     throw new AppError(
       "invalid",
@@ -108,6 +112,8 @@ export async function planCreate(
     secretNames: input.secrets ?? [],
     labels: input.labels ?? {},
     bootScript: (input.onBoot ?? true) ? (input.init ?? null) : null,
+    startCommand: spec.programs?.start ?? null,
+    readyCommand: spec.programs?.ready ?? null,
     netPolicy: policyAskedFor(core),
     ...settingsAskedFor(core, input),
   })
@@ -127,13 +133,19 @@ export async function startNew(
   wanted: New,
 ): Promise<Sandbox> {
   const { pooled, signal } = wanted
+  let isPending = false
   const { state } = await startSandbox(core, record, {
     from: pooled
       ? { kind: "pool", started: pooled }
       : { kind: "template", prepare: () => makeDisk(core, record, wanted) },
-    giveIdentity: (started) => giveIdentity(core, record, wanted, started),
+    async giveIdentity(started) {
+      isPending = (await giveIdentity(core, record, wanted, started)).isPending
+    },
     async prepareGuest(guest) {
-      await prepareGuest(guest, input)
+      await writeFiles(guest, input)
+      if (isPending) await startClone(core, record, guest)
+      if (input.init !== undefined)
+        await guest.startSession(initStart(input.init), { deadlineMs: answerDeadlineMs })
       checkStillAwaited(record, signal)
     },
   })
@@ -184,6 +196,8 @@ export async function takePooled(
   { spec, wanted }: Pick<CreatePlan, "spec" | "wanted">,
 ): Promise<PooledSandbox | undefined> {
   if (wanted.diskMib > spec.image.diskMib) return undefined
+  // Machines in advance, which take memory, are made only of templates that serve everybody.
+  if (spec.programs?.owner) return undefined
   const template = await core.host.templates.find(spec)
   if (!template) return undefined
   core.pool.wants(spec, template)
@@ -202,19 +216,31 @@ async function waitForTemplate(
   signal: AbortSignal | undefined,
 ): Promise<Template> {
   checkStillAwaited(record, signal)
-  const size = `${record.cpus === 1 ? "1 cpu" : `${record.cpus} cpus`}, ${record.memoryMib} MB`
-  core.waits.set(record.id, `preparing a template for ${size}, once per size; the next create of it is fast`)
+  core.waits.set(record.id, waitText(record, spec))
   const left = Promise.withResolvers<never>()
   const leave = () => left.reject(goneError(record))
   signal?.addEventListener("abort", leave, { once: true })
   try {
     return await core.destroying.watch([record], (destroying) =>
-      unlessAborted(Promise.race([ensureTemplate(core, spec), left.promise]), destroying),
+      unlessAborted(Promise.race([templateOf(core, spec), left.promise]), destroying),
     )
   } finally {
     signal?.removeEventListener("abort", leave)
     core.waits.delete(record.id)
   }
+}
+
+async function templateOf(core: ForTemplate, spec: TemplateSpec): Promise<Template> {
+  const owner = spec.programs?.owner
+  if (owner && !(await core.host.templates.find(spec))) await makeRoomForOwn(core, owner)
+  return ensureTemplate(core, spec)
+}
+
+function waitText({ cpus, memoryMib }: SandboxRecord, { programs }: TemplateSpec): string {
+  const size = `${cpus === 1 ? "1 cpu" : `${cpus} cpus`}, ${memoryMib} MB`
+  if (programs)
+    return `starting "${programs.start.slice(0, 60)}" in a template for ${size}, once; the next create with it is fast`
+  return `preparing a template for ${size}, once per size; the next create of it is fast`
 }
 
 /** The template comes after the record, so that invalid names and exceeded limits fail before a wait of seconds. */
@@ -236,7 +262,7 @@ async function giveIdentity(
   record: SandboxRecord,
   { spec, secrets, pooled }: New,
   { machine, guest }: Started,
-): Promise<void> {
+): Promise<{ isPending: boolean }> {
   const { machines } = core.host
   const growDisk = record.diskMib > spec.image.diskMib
   const giveIdentity = async () => {
@@ -246,7 +272,7 @@ async function giveIdentity(
       await machines.growDisk(machine, record.diskMib)
     }
     const env = { ...record.env, ...secrets }
-    await Promise.race([
+    return await Promise.race([
       personalise(core, record, guest, { env, growDisk, deadlineMs: readyDeadlineMs }),
       guest.closed.then(({ reason }) => {
         throw new AppError("unavailable", `the machine ended while it started: ${reason}`)
@@ -255,7 +281,8 @@ async function giveIdentity(
   }
   try {
     // A paused guest reads this first when it resumes.
-    await Promise.all([pooled ? machines.resume(machine) : undefined, giveIdentity()])
+    const [identity] = await Promise.all([giveIdentity(), pooled ? machines.resume(machine) : undefined])
+    return identity
   } catch (cause) {
     const words = await machines.diagnose(machine)
     core.log.error({ sandbox: record.id, cause, ...words }, "a sandbox did not start")
@@ -266,8 +293,8 @@ async function giveIdentity(
   }
 }
 
-/** Writes the requested files and the init script. A file that cannot be written fails the create. */
-async function prepareGuest(guest: Guest, input: CreateSandbox): Promise<void> {
+/** A file that cannot be written fails the create. */
+async function writeFiles(guest: Guest, input: CreateSandbox): Promise<void> {
   for (const { path, bytes, mode } of input.files ?? []) {
     const transfer = guest.open({
       op: "writeFile",
@@ -279,9 +306,6 @@ async function prepareGuest(guest: Guest, input: CreateSandbox): Promise<void> {
     await Promise.race([transfer.write(bytes), transfer.result])
     transfer.endInput()
     await transfer.result
-  }
-  if (input.init !== undefined) {
-    await guest.startSession(initStart(input.init), { deadlineMs: answerDeadlineMs })
   }
 }
 

@@ -8,13 +8,16 @@ import type { Core, OnHost } from "./core.ts"
 import type { Guest } from "./host.ts"
 import { offeredEnvironment } from "./offer.ts"
 
-/** Gives the guest its whole identity. No request may use the sandbox before that. */
+/**
+ * Gives the guest its whole identity. No request may use the sandbox before that. `isPending`: a clone is ready only
+ * after `startClone`.
+ */
 export async function personalise(
   core: Pick<Core, "settings" | "store"> & OnHost<"network">,
   record: SandboxRecord,
   guest: Guest,
   options: { env: Record<string, string>; growDisk: boolean; deadlineMs: number },
-): Promise<void> {
+): Promise<{ isPending: boolean }> {
   const network = core.host.network?.identityOf(record) ?? null
   const identity = {
     hostname: hostnameOf(record.name),
@@ -23,9 +26,10 @@ export async function personalise(
     network,
     growDisk: options.growDisk,
   }
-  await guest.ask({ op: "personalise", identity }, { deadlineMs: options.deadlineMs })
+  const { isPending } = await guest.ask({ op: "personalise", identity }, { deadlineMs: options.deadlineMs })
   if (network?.address !== record.address)
     await core.store.sandboxes.setAddress(record.id, network?.address ?? null)
+  return { isPending }
 }
 
 /**

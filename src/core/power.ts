@@ -19,6 +19,7 @@ import { environmentOf, personalise, refresh } from "./identity.ts"
 import { machineOf, rememberMachine, templateToStart } from "./machine-of.ts"
 import { coldWithoutMemory } from "./mark-ended.ts"
 import { readyDeadlineMs, startSandbox } from "./start.ts"
+import { runStartCommand } from "./start-command.ts"
 import { trimGuest } from "./trim.ts"
 
 /** A boot from disk takes 3 to 5 s on an idle host under software emulation. */
@@ -297,6 +298,7 @@ export async function bootFromDisk(
       missingMib > 0 ? `${reason}; ${missingMib} MB that its disk had are missing and read as zeros` : reason,
     onFailure: () => loseMemory(core, record, "its last boot failed"),
   })
+  await runStartCommand(core, record, guest)
   await runBootScript(core, record, guest)
   return guest
 }

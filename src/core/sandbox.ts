@@ -21,6 +21,9 @@ export type CreateSandbox = RequestedSettings & {
   secrets?: string[]
   labels?: Record<string, string>
   init?: string | undefined
+  /** Runs already when it is made: its template is frozen once `readyCommand` has succeeded. */
+  startCommand?: string | undefined
+  readyCommand?: string | undefined
   /** Runs the init script at each boot too; default: true. */
   onBoot?: boolean
   files?: readonly { path: string; bytes: Uint8Array; mode?: string | undefined }[]

@@ -1,6 +1,6 @@
 /**
  * The template of an image in a size: booted once, warmed up, silenced and saved; every sandbox is a clone of it. It
- * never holds user data: it is made before there is a tenant.
+ * never holds a user's data: it is made before there is a tenant. With a user's own start command it is that user's.
  */
 
 import { AppError } from "@bhatti/contract/errors"
@@ -8,8 +8,9 @@ import type { GuestIdentity } from "@bhatti/contract/guest"
 import { limits } from "@bhatti/contract/limits"
 import { templateMib } from "../rules/host-memory.ts"
 import type { Core, ForTemplate, OnHost } from "./core.ts"
-import type { Guest, Template, TemplateSpec } from "./host.ts"
+import type { Guest, Template, TemplatePrograms, TemplateSpec } from "./host.ts"
 import { installAuthority } from "./offer.ts"
+import { startUntilReady } from "./start-command.ts"
 
 /** Boot takes 2 to 4 s on an idle host under software emulation; the rest is margin for busy hosts. */
 const bootDeadlineMs = 120_000
@@ -52,26 +53,34 @@ const warmUp: string[][] = [
   ["python3", "-c", "import os, sys, json, subprocess"],
 ]
 
+type Asked = { image: string; cpus: number; memoryMib: number; programs?: TemplatePrograms | undefined }
+
 /** The specification of a create, by default of one without options. */
 export async function templateSpec(
   core: Pick<Core, "settings"> & OnHost<"images">,
-  { image: name, cpus, memoryMib } = {
-    image: limits.imageDefault as string,
-    cpus: limits.cpusDefault as number,
-    memoryMib: limits.memoryMibDefault as number,
+  { image: name, cpus, memoryMib, programs: own }: Asked = {
+    image: limits.imageDefault,
+    cpus: limits.cpusDefault,
+    memoryMib: limits.memoryMibDefault,
   },
 ): Promise<TemplateSpec> {
   const { images } = core.host
   const [image, kernel] = await Promise.all([images.readImage(name), images.readKernel()])
   const { authority } = core.settings.offer
-  return { image, kernel, ...(authority && { authority: authority.digest }), cpus, memoryMib }
+  const programs = own ?? (image.programs && { ...image.programs, owner: null })
+  return {
+    ...{ image, kernel, cpus, memoryMib },
+    ...(authority && { authority: authority.digest }),
+    ...(programs && { programs }),
+  }
 }
 
 /** Returns the template, and builds it if it does not exist; concurrent callers share one build. */
 export async function ensureTemplate(core: ForTemplate, spec: TemplateSpec): Promise<Template> {
   const found = await core.host.templates.find(spec)
   if (found) return found
-  const key = JSON.stringify([spec.image.hash, spec.kernel.hash, spec.cpus, spec.memoryMib, spec.authority])
+  const { image, kernel, cpus, memoryMib, authority, programs } = spec
+  const key = JSON.stringify([image.hash, kernel.hash, cpus, memoryMib, authority, programs])
   const making = core.templatesInMaking.get(key) as Promise<Template> | undefined
   if (making) return making
   const started = makeTemplate(core, spec).finally(() => core.templatesInMaking.delete(key))
@@ -93,7 +102,6 @@ async function makeTemplate(core: ForTemplate, spec: TemplateSpec): Promise<Temp
     await guest.ask({ op: "personalise", identity: templateIdentity }, { deadlineMs: stepDeadlineMs })
     await installAuthority(core.clock, guest, core.settings.offer)
     for (const argv of warmUp) await runQuietly(guest, argv)
-    await guest.ask({ op: "quiesce" }, { deadlineMs: stepDeadlineMs })
   } catch (cause) {
     core.log.error({ ...fields, cause, ...(await draft.diagnose()) }, "the template's guest did not come up")
     throw new AppError("unavailable", `image "${spec.image.name}" does not boot`, {
@@ -102,6 +110,8 @@ async function makeTemplate(core: ForTemplate, spec: TemplateSpec): Promise<Temp
       retryable: false,
     })
   }
+  if (spec.programs) await startUntilReady(core, guest, spec.programs)
+  await guest.ask({ op: "quiesce", hold: spec.programs !== undefined }, { deadlineMs: stepDeadlineMs })
   // The image was checked in parallel with the boot; a template built from a damaged image would outlive the damage.
   await core.host.images.checkImage(spec.image, { isReadThrough: true })
   const template = await draft.commit()

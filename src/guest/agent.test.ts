@@ -105,7 +105,10 @@ describe.skipIf(!go)("the real agent", () => {
       repair: undefined,
     })
     await expect(run(["true"])).rejects.toMatchObject({ code: "conflict" })
-    expect(await guest.ask({ op: "personalise", identity }, { deadlineMs })).toEqual({ bootId: "test" })
+    expect(await guest.ask({ op: "personalise", identity }, { deadlineMs })).toEqual({
+      bootId: "test",
+      isPending: false,
+    })
     expect(await run(["sh", "-c", "echo $SANDBOX; exit 4"])).toMatchObject({ exitCode: 4, text: "yes\n" })
   })
 

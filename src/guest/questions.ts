@@ -1,6 +1,14 @@
 /** Requests that the guest answers once, as the wire has them. */
 
-import type { GuestAnswer, GuestIdentity, GuestQuestion, GuestQuestions, Pong } from "@bhatti/contract/guest"
+import type {
+  GuestAnswer,
+  GuestIdentity,
+  GuestQuestion,
+  GuestQuestions,
+  HookFailure,
+  Personalised,
+  Pong,
+} from "@bhatti/contract/guest"
 import { parsePorts } from "./dial.ts"
 import { parseOwner, parseStat, readListing } from "./files.ts"
 import { WireError } from "./frame.ts"
@@ -8,6 +16,10 @@ import { isObject, type Reading } from "./message.ts"
 
 /** Limit on a guest's report of a repair. */
 const repairWordsMax = 8192
+/** Limits on its report of failed hooks. */
+const hooksMax = 32
+const hookNameMax = 255
+const hookWordsMax = 4096
 
 /** Randomness and the time, for a guest that starts or resumes. */
 export type Moment = { entropy: Uint8Array; unixNs: bigint }
@@ -34,7 +46,12 @@ export const questions: { [Op in keyof GuestQuestions]: Meaning<Op> } = {
     read: once(parsePersonalised),
   },
   refresh: { op: "refresh", fieldsOf: (_, moment) => encodeMoment(moment), read: done },
-  quiesce: { op: "quiesce", fieldsOf: ({ untouchedMib }) => ({ untouched_mib: untouchedMib }), read: done },
+  startClone: { op: "clone_start", read: once(parseCloneStarted) },
+  quiesce: {
+    op: "quiesce",
+    fieldsOf: ({ untouchedMib, hold }) => ({ untouched_mib: untouchedMib, hold: hold || undefined }),
+    read: done,
+  },
   nextTimer: { op: "next_timer", isGlance: true, read: once(parseNextTimer) },
   trim: {
     op: "trim",
@@ -94,11 +111,29 @@ function parseRepair(value: unknown): Pong["repair"] {
   return { exitCode, output: output.slice(0, repairWordsMax) }
 }
 
-function parsePersonalised(value: unknown): { bootId: string } {
+/** An older agent is never pending. */
+function parsePersonalised(value: unknown): Personalised {
   if (!isObject(value) || typeof value.boot_id !== "string") {
     throw new WireError("the guest's answer to personalise cannot be read")
   }
-  return { bootId: value.boot_id }
+  return { bootId: value.boot_id, isPending: value["pending"] === true }
+}
+
+function parseCloneStarted(value: unknown): HookFailure[] {
+  const list = isObject(value) ? value["failed_hooks"] : undefined
+  if (!Array.isArray(list) || list.length > hooksMax)
+    throw new WireError("the guest's answer to clone_start cannot be read")
+  return list.map((entry: unknown) => {
+    const { hook, reason, output } = isObject(entry) ? entry : {}
+    if (typeof hook !== "string" || typeof reason !== "string" || typeof output !== "string") {
+      throw new WireError("the guest's answer to clone_start cannot be read")
+    }
+    return {
+      hook: hook.slice(0, hookNameMax),
+      reason: reason.slice(0, hookWordsMax),
+      output: output.slice(-hookWordsMax),
+    }
+  })
 }
 
 /** `dueMs` is the time until the first program inside wants to run again; null if no program does. */

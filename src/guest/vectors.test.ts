@@ -142,6 +142,8 @@ describe("messages", () => {
       ping: asking({ op: "ping" }),
       quiesce: asking({ op: "quiesce" }),
       "quiesce and scrub": asking({ op: "quiesce", untouchedMib: 300 }),
+      "quiesce and hold": asking({ op: "quiesce", hold: true }),
+      "start a clone": asking({ op: "startClone" }),
       "next timer": asking({ op: "nextTimer" }),
       shutdown: asking({ op: "shutdown" }),
       "personalise with a network": asking({ op: "personalise", identity }),

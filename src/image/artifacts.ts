@@ -41,6 +41,7 @@ export type InstalledImage = {
   digest: string
   sizeMib: number
   kernelVersion: string
+  programs?: { start: string; ready: string } | undefined
 }
 
 /** `usedMib` is the space it takes on the host. */
@@ -122,8 +123,8 @@ export async function readImage(
   if (manifest.hash !== hash || manifest.name !== name) throw lost()
   const file = join(images, `${hash}.raw`)
   await checkImage(dataDir, file, manifest, options.check ?? "sizes")
-  const { digest, sizeMib, kernelVersion } = manifest
-  return { name, hash, file, digest, sizeMib, kernelVersion }
+  const { digest, sizeMib, kernelVersion, programs } = manifest
+  return { name, hash, file, digest, sizeMib, kernelVersion, programs }
 }
 
 /** The current image of every name, in the order of names. */

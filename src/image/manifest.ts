@@ -38,6 +38,8 @@ export const ImageManifest = z.strictObject({
   digest: Digest,
   /** The kernel whose modules the image holds; with another kernel it runs, but `modprobe` finds no modules. */
   kernelVersion: z.string().min(1),
+  /** Its start command, and the command that proves it ready. */
+  programs: z.strictObject({ start: z.string().min(1), ready: z.string().min(1) }).optional(),
 })
 export type ImageManifest = z.infer<typeof ImageManifest>
 

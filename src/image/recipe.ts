@@ -21,4 +21,9 @@ export type Recipe = {
    * package.
    */
   customize: string
+  /**
+   * A program that runs in every sandbox of the image, from its template on, and a command that succeeds once it is
+   * ready. Both run as `lohar` in /workspace.
+   */
+  programs?: { start: string; ready: string }
 }

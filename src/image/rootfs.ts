@@ -32,22 +32,25 @@ export type BuiltImage = {
   sizeMib: number
 }
 
-export async function buildImage(options: {
-  name: string
-  cacheDir: string
-  kernel: BuiltKernel
-  report: Report
-}): Promise<BuiltImage> {
+/** Builds the image of a known recipe, by its name. */
+export async function buildImage(options: Omit<Build, "recipe"> & { name: string }): Promise<BuiltImage> {
   const recipe = recipes.find(({ name }) => name === options.name)
   if (recipe === undefined) {
     throw new AppError("not_found", `no recipe for an image named "${options.name}"`, {
       hint: `images that can be built: ${recipeNames.join(", ")}`,
     })
   }
+  return buildRecipe({ ...options, recipe })
+}
+
+type Build = { recipe: Recipe; cacheDir: string; kernel: BuiltKernel; report: Report }
+
+export async function buildRecipe(options: Build): Promise<BuiltImage> {
+  const { recipe } = options
   const inputs = JSON.stringify([recipe, options.kernel.modulesDir, customizeHook(recipe), diskHook(recipe)])
   const key = createHash("sha256").update(inputs).digest("hex").slice(0, hashLength)
   const directory = join(options.cacheDir, "images", `${recipe.name}-${key}`)
-  const commit = () => commitDirectory(directory, (beside) => buildInto(beside, { ...options, recipe }))
+  const commit = () => commitDirectory(directory, (beside) => buildInto(beside, options))
   await commit()
   let manifest = await wholeManifest(directory)
   if (manifest === undefined) {
@@ -92,6 +95,7 @@ async function buildInto(
     sizeMib: recipe.sizeMib,
     digest,
     kernelVersion: options.kernel.version,
+    ...(recipe.programs && { programs: recipe.programs }),
   }
   await Bun.write(join(beside, "manifest.json"), `${JSON.stringify(manifest, null, 2)}\n`)
 }

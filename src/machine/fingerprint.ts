@@ -71,13 +71,16 @@ export function templateFingerprint(options: {
   imageHash: string
   /** Omitted from the digest if there is none, so that templates of a host without one stay valid. */
   authority?: string | undefined
+  /** Commands that run in it, and whose they are. Omitted likewise. */
+  programs?: unknown
 }): string {
-  const { qemu, shape, kernelHash, imageHash, authority } = options
+  const { qemu, shape, kernelHash, imageHash, authority, programs } = options
   return digest({
     state: stateFingerprint(qemu, shape),
     kernelHash,
     imageHash,
     authority,
+    programs,
     kernelArguments: kernelArgumentsOf("template", shape.accelerator),
   })
 }

@@ -182,6 +182,7 @@ export class Starter {
       kernelHash: spec.kernel.hash,
       imageHash: spec.image.hash,
       authority: spec.authority,
+      programs: spec.programs,
     })
   }
 

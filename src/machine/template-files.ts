@@ -44,6 +44,8 @@ export type TemplateSpec = {
   memoryMib: number
   /** Digest of the certificates that its guest trusts. */
   authority?: string
+  /** Commands that run in it when it is frozen. */
+  programs?: { start: string; ready: string; owner: string | null }
 }
 
 export type Template = {
@@ -62,7 +64,7 @@ export type Template = {
   blankOverlayPath: string
 }
 
-/** Templates of earlier versions lack the checksums and are accepted without. */
+/** Templates of earlier versions lack the checksums and the owner, and are accepted without. */
 const Manifest = z.object({
   fingerprint: z.string(),
   shape: z.object({
@@ -72,6 +74,8 @@ const Manifest = z.object({
     network: z.enum(["tap", "user"]),
   }),
   image: z.object({ name: z.string(), hash: z.string(), file: z.string(), diskMib: z.int() }),
+  /** The account that alone may use it. */
+  owner: z.string().nullable().optional(),
   files: z.object({
     memory: z.object({ bytes: z.int(), checksum: z.string().optional() }),
     state: z.object({ bytes: z.int(), sha256: z.string() }),
@@ -177,20 +181,22 @@ export class TemplateFiles {
   }
 
   /** Each template's size, image and time of last use. Leaves out templates with a damaged manifest. */
-  async measure(): Promise<{ id: string; mib: number; imageHash: string; lastUsedMs: number }[]> {
+  async measure(): Promise<
+    { id: string; mib: number; imageHash: string; owner: string | null; lastUsedMs: number }[]
+  > {
     const manifests = new Map<string, Manifest>()
     for (const id of this.list()) {
       const manifest = await this.#readManifest(id)
       if (manifest) manifests.set(id, manifest)
     }
     return Promise.all(
-      [...manifests].map(async ([id, { image }]) => {
+      [...manifests].map(async ([id, { image, owner = null }]) => {
         let blocks = 0
         for (const name of await readdir(join(this.#directory, id))) {
           blocks += (await stat(join(this.#directory, id, name))).blocks
         }
         const mib = Math.ceil((blocks * 512) / mebibyte)
-        return { id, mib, imageHash: image.hash, lastUsedMs: this.#lastUsedMs(id) }
+        return { id, mib, imageHash: image.hash, owner, lastUsedMs: this.#lastUsedMs(id) }
       }),
     )
   }
@@ -237,7 +243,8 @@ export class TemplateFiles {
       manifest: {
         fingerprint: options.fingerprint,
         shape: options.shape,
-        image: { ...image, file: this.#inside(file) },
+        image: { name: image.name, hash: image.hash, diskMib: image.diskMib, file: this.#inside(file) },
+        ...(options.spec.programs && { owner: options.spec.programs.owner }),
       },
     }
   }

@@ -19,6 +19,8 @@ export type ChosenInput = {
   description?: string | null | undefined
   init?: string | null | undefined
   files?: readonly unknown[] | undefined
+  startCommand?: string | undefined
+  readyCommand?: string | undefined
 }
 
 export function checkInput(input: ChosenInput): void {
@@ -34,12 +36,22 @@ export function checkInput(input: ChosenInput): void {
   checkRange("number of files", files.length, 0, limits.createFilesMax)
   if (typeof init === "string")
     checkRange("length of the init script", init.length, 1, limits.initScriptBytesMax)
+  checkCommand("start command", input.startCommand)
+  checkCommand("ready command", input.readyCommand)
+  if (input.readyCommand !== undefined && input.startCommand === undefined)
+    throw new AppError("invalid", "a ready command is given without a start command")
   if (typeof description === "string") {
     checkRange("length of the description", description.length, 1, limits.descriptionMax)
     checkText(description, limits.descriptionPattern, limits.descriptionRule)
   }
   checkEnv(env)
   checkLabels(labels)
+}
+
+function checkCommand(what: string, command: string | undefined): void {
+  if (command === undefined) return
+  checkRange(`length of the ${what}`, command.length, 1, limits.startCommandMax)
+  if (command.includes("\0")) throw new AppError("invalid", `the ${what} cannot hold a NUL`)
 }
 
 /** Checks how many sandboxes one request asks for. */

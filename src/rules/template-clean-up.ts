@@ -10,6 +10,24 @@ export type TemplateFacts = {
 
 /** A create that has just received a template has not recorded its dependency yet. */
 export const templateGraceMs = 600_000
+export const ownGraceMs = 30_000
+
+/**
+ * Those of one account's own templates that give way to another one: the least recently used. One that was just made
+ * may not have its sandbox yet, so the time since its last use counts here too, but shorter: its owner waits.
+ */
+export function ownToRemove(
+  templates: readonly TemplateFacts[],
+  options: { keptMax: number; nowMs: number },
+): string[] {
+  const unneeded = templates.filter(({ isNeeded }) => !isNeeded)
+  const surplus = unneeded.length - (options.keptMax - 1)
+  return unneeded
+    .sort((one, other) => one.lastUsedMs - other.lastUsedMs)
+    .slice(0, Math.max(0, surplus))
+    .filter(({ lastUsedMs }) => options.nowMs - lastUsedMs >= ownGraceMs)
+    .map(({ id }) => id)
+}
 
 export function templatesToRemove(
   templates: readonly TemplateFacts[],

@@ -34,6 +34,10 @@ export const SandboxSpec = z.object({
   labels: z.record(z.string(), z.string()),
   /** Runs at each boot of its machine; null: none. */
   bootScript: z.string().nullable().default(null),
+  /** Ran in the template it was made from, and runs at each boot; null: none. */
+  startCommand: z.string().nullable().default(null),
+  /** Proved that it was ready. */
+  readyCommand: z.string().nullable().default(null),
 })
 export type SandboxSpec = z.infer<typeof SandboxSpec>
 

@@ -490,7 +490,7 @@ const answers: {
   personalise: (memory, { identity }) => {
     memory.owner = identity.machineId
     memory.isFresh = true
-    return { bootId: "simulated" }
+    return { bootId: "simulated", isPending: false }
   },
   refresh: (memory) => {
     if (memory.owner === undefined) throw new AppError("conflict", "the guest has no identity yet")

@@ -12,6 +12,7 @@ import type {
   GuestOpenings,
   GuestQuestion,
   GuestQuestions,
+  HookFailure,
   SessionNotice,
   SessionRecord,
   SessionStart,
@@ -30,11 +31,13 @@ import type {
   GuestStreams,
   GuestTransfer,
   Host,
+  ImagePrograms,
   Kernel,
   Machine,
   MachineEnd,
   Started,
   Template,
+  TemplateSpec,
 } from "../../src/core/host.ts"
 import { closedAmong } from "../../src/network/internal.ts"
 import { type FakeFiles, FakeUnpacking, type NewFile } from "./fake-files.ts"
@@ -65,6 +68,10 @@ export type FakeHost = Host & {
   drafts: Set<string>
   /** How often a guest gave back what it had deleted. */
   trims: number
+  /** Hooks of every clone that fail. */
+  failedHooks: HookFailure[]
+  /** Programs of images that run in their templates. */
+  imagePrograms: ImagePrograms | undefined
   /** How often a machine was paused. */
   pauses: number
   /** Machines that stand still. */
@@ -203,6 +210,8 @@ export function fakeHost(): FakeHost {
     templatesLainOn: [],
     drafts: new Set(),
     trims: 0,
+    failedHooks: [],
+    imagePrograms: undefined,
     pauses: 0,
     halts: new Map(),
     misfit: undefined,
@@ -277,10 +286,10 @@ export function fakeHost(): FakeHost {
       },
     },
     machines: {
-      async start({ id }, { kind }) {
+      async start({ id, template: { id: from } }, { kind }) {
         const step = ({ template: "clone", memory: "restore", disk: "boot" } as const)[kind]
         await reach(step)
-        return run(id, (directory) => systems[step](directory))
+        return run(id, (directory) => systems[step](directory, `/template/${from}`))
       },
       connect: async ({ id }) => connect(at(id)),
       async checkDisk() {
@@ -371,8 +380,9 @@ export function fakeHost(): FakeHost {
           guest: connect("/template"),
           diagnose: async () => ({ qemu: "", console: "" }),
           async commit() {
-            end("/template")
             const made = { ...template, id: `template-${nextTemplate++}` }
+            systems.save("/template", `/template/${made.id}`)
+            end("/template")
             templates.set(JSON.stringify(spec), made)
             return made
           },
@@ -380,10 +390,11 @@ export function fakeHost(): FakeHost {
         }
       },
       measure: async () =>
-        [...templates.values()].map(({ id }) => ({
+        [...templates].map(([spec, { id }]) => ({
           id,
           mib: 100,
           imageHash: "image",
+          owner: (JSON.parse(spec) as TemplateSpec).programs?.owner ?? null,
           lastUsedMs: host.templatesUsedMs,
         })),
       async remove(id) {
@@ -494,7 +505,7 @@ export function fakeHost(): FakeHost {
         if (!isThere || host.imagesMissing) {
           throw new AppError("not_found", `no image named "${name}"`, { subject: { kind: "installation" } })
         }
-        return { name, hash: "image", file: "/image", diskMib: 8192 }
+        return { name, hash: "image", file: "/image", diskMib: 8192, programs: host.imagePrograms }
       },
       readKernel: async () => kernel,
       checkImage: async () => undefined,
@@ -619,15 +630,22 @@ class FakeGuest implements Guest {
       const memory = await this.#answer(options)
       Object.assign(memory, { env: identity.env, isPersonalised: true, hasIdentity: true })
       this.#host.identities.push(identity)
-      return { bootId: "fake" }
+      return { bootId: "fake", isPending: memory.isHeld || this.#host.failedHooks.length > 0 }
     },
     refresh: async (_, options) => {
       const memory = await this.#answer(options)
       if (!memory.hasIdentity) throw new AppError("conflict", "the guest has no identity yet")
       memory.isPersonalised = true
     },
-    quiesce: async (_, options) => {
+    startClone: async (_, options) => {
+      await this.#host.reach("start clone")
+      const memory = await this.#answerAllowed(options)
+      memory.isHeld = false
+      return this.#host.failedHooks
+    },
+    quiesce: async ({ hold = false }, options) => {
       const memory = await this.#answer(options)
+      memory.isHeld ||= hold
       memory.isPersonalised = false
     },
     shutdown: async (_, options) => {

@@ -23,6 +23,9 @@ const programs: Record<string, Program> = {
   async sh() {
     return 0
   },
+  async "/bin/sh"(_, [, script]) {
+    return script === "false" ? 1 : 0
+  },
   async true() {
     return 0
   },

@@ -10,6 +10,8 @@ export type FakeMemory = {
   isPersonalised: boolean
   /** Belongs to the memory: a clone has its template's, a copy its source's. */
   hasIdentity: boolean
+  /** Its programs stand still. */
+  isHeld: boolean
 }
 
 export class FakeSystems {
@@ -25,12 +27,15 @@ export class FakeSystems {
     return disk
   }
 
-  clone(directory: string): void {
-    this.running.set(directory, { sessions: [], env: {}, isPersonalised: false, hasIdentity: true })
+  /** Starts with the memory of a template that was saved, if it was. */
+  clone(directory: string, template?: string): void {
+    const saved = template === undefined ? undefined : this.#saved.get(template)
+    const memory = saved ? copyOf(saved) : emptyMemory()
+    this.running.set(directory, { ...memory, isPersonalised: false, hasIdentity: true })
   }
 
   boot(directory: string): void {
-    this.running.set(directory, { sessions: [], env: {}, isPersonalised: false, hasIdentity: false })
+    this.running.set(directory, emptyMemory())
   }
 
   restore(directory: string): void {
@@ -60,6 +65,10 @@ export class FakeSystems {
     this.disks.delete(directory)
     this.#saved.delete(directory)
   }
+}
+
+function emptyMemory(): FakeMemory {
+  return { sessions: [], env: {}, isPersonalised: false, hasIdentity: false, isHeld: false }
 }
 
 function copyOf(memory: FakeMemory): FakeMemory {

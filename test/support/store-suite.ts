@@ -28,6 +28,8 @@ export function aSandbox(name: string, changes: Partial<NewSandbox> = {}): NewSa
     coldAfterSec: null,
     description: null,
     bootScript: null,
+    startCommand: null,
+    readyCommand: null,
     ...changes,
   }
 }

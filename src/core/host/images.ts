@@ -1,7 +1,9 @@
 /** Images and kernels. */
 
 /** Read from the host; only its adapters know where the files are. */
-export type Image = { name: string; hash: string; diskMib: number }
+export type Image = { name: string; hash: string; diskMib: number; programs?: ImagePrograms | undefined }
+/** Its start command and the command that proves it ready. */
+export type ImagePrograms = { start: string; ready: string }
 export type Kernel = { hash: string }
 
 /** `usedMib` is its space on the host, `installedAt` an ISO time. */

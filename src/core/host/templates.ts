@@ -3,6 +3,12 @@
 import type { Guest } from "./guests.ts"
 import type { Image, Kernel } from "./images.ts"
 
+/**
+ * Commands that were run before the template was frozen. `owner`: whose words they are; null: the image's. A template
+ * with an owner is for that account only.
+ */
+export type TemplatePrograms = { start: string; ready: string; owner: string | null }
+
 /** `authority` is the digest of the certificates that the guest is made to trust. */
 export type TemplateSpec = {
   image: Image
@@ -10,6 +16,7 @@ export type TemplateSpec = {
   cpus: number
   memoryMib: number
   authority?: string
+  programs?: TemplatePrograms
 }
 export type Template = { id: string; diskMib: number }
 
@@ -26,8 +33,13 @@ export interface Templates {
   find(spec: TemplateSpec): Promise<Template | undefined>
   get(id: string): Promise<Template>
   begin(spec: TemplateSpec): Promise<TemplateDraft>
-  /** Finished templates: their space, their image, and when each was last requested (time of day). */
-  measure(): Promise<{ id: string; mib: number; imageHash: string; lastUsedMs: number }[]>
+  /**
+   * Finished templates: their space, their image, their owner if only one account may use them, and when each was last
+   * requested (time of day).
+   */
+  measure(): Promise<
+    { id: string; mib: number; imageHash: string; owner: string | null; lastUsedMs: number }[]
+  >
   /** Returns false if the template was requested within that time; it stays. */
   remove(id: string, options: { unusedForMs: number }): Promise<boolean>
   /** Removes unfinished templates of an earlier run, and their machines. */

@@ -26,6 +26,8 @@ export function createInput(body: CreateSandbox): core.CreateSandbox {
     description: body.description,
     init: body.init,
     onBoot: body.on_boot,
+    startCommand: body.start_command,
+    readyCommand: body.ready_command,
     files: body.files.map(({ guest_path: path, content, mode }) => ({
       path,
       bytes: Buffer.from(content, "base64"),
@@ -65,6 +67,8 @@ export function viewSandbox(sandbox: core.Sandbox): Sandbox {
     cold_after: sandbox.coldAfterSec,
     description: sandbox.description,
     on_boot: sandbox.bootScript !== null,
+    start_command: sandbox.startCommand,
+    ready_command: sandbox.readyCommand,
     labels: sandbox.labels,
     urls: sandbox.urls,
     ip: sandbox.ip,

@@ -1,0 +1,115 @@
+/** A program that runs already when a sandbox is made: what each clone has for itself, and what it costs. */
+
+import { afterAll, beforeAll, expect, test } from "bun:test"
+import type { Sandbox } from "@bhatti/contract/sandbox"
+import { type Installation, install, until } from "../support/installation.ts"
+
+let own: Installation
+beforeAll(async () => {
+  own = await install()
+}, 600_000)
+afterAll(async () => {
+  await own[Symbol.asyncDispose]()
+}, 60_000)
+
+/**
+ * A server that notes every other millisecond which name, random number and time it sees, until it is a clone's; and a hook that writes down whom it
+ * was run for. The seed of its own is made before the template is frozen.
+ */
+const start = `
+sudo mkdir -p /etc/bhatti/clone.d
+sudo tee /etc/bhatti/clone.d/10-note /etc/bhatti/clone.d/20-fail > /dev/null <<'END'
+#!/bin/sh
+test "\${0##*/}" = 20-fail && { echo no such key; exit 3; }
+curl -s localhost:8000/ > /run/answered
+echo "$BHATTI_HOSTNAME $BHATTI_MACHINE_ID $BHATTI_ADDRESS $WHO" > /run/noted
+END
+sudo chmod +x /etc/bhatti/clone.d/*
+exec python3 -u -c '
+import http.server, json, os, random, socket, threading, time
+seed, seen = random.random(), []
+def note():
+    while not seen or seen[-1][0] == "template":
+        seen.append((socket.gethostname(), os.urandom(4).hex(), time.time()))
+        time.sleep(0.002)
+class Answer(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        early = [one for one in seen if one[0] == "template"]
+        said = dict(seed=seed, fresh=os.urandom(8).hex(), early=len(early), last=early[-1:], first=seen[len(early):len(early) + 1])
+        self.send_response(200); self.end_headers(); self.wfile.write(json.dumps(said).encode())
+    def log_message(self, *_): pass
+server = http.server.ThreadingHTTPServer(("", 8000), Answer)
+threading.Thread(target=note, daemon=True).start()
+print("serving")
+server.serve_forever()
+'`
+const ready = "curl -sf localhost:8000/ > /dev/null"
+
+type Said = { seed: number; fresh: string; early: number; last: unknown; first: [string, string, number][] }
+
+async function create(name: string, ...options: string[]): Promise<{ ms: number; sandbox: Sandbox }> {
+  const made = await own.bhatti(["create", "--name", name, "--json", ...options], { deadlineMs: 300_000 })
+  if (made.exitCode !== 0) throw new Error(made.stderr)
+  return { ms: made.ms, sandbox: JSON.parse(made.stdout) }
+}
+
+const sh = async (sandbox: string, script: string) =>
+  (await own.bhatti(["exec", sandbox, "--", "sh", "-c", script])).stdout.trim()
+
+const ask = async (sandbox: string) => JSON.parse(await sh(sandbox, "curl -s localhost:8000/")) as Said
+
+test("clones have the program running, and not one instruction of it ran before they were themselves", async () => {
+  const served = ["--start", start, "--ready", ready]
+  await create("first", ...served, "--env", "WHO=me")
+  const names = Array.from({ length: 3 }, (_, index) => `clone-${index}`)
+  await Promise.all(names.map((name) => create(name, ...served)))
+  const all = await Promise.all(["first", ...names].map(async (name) => ({ name, ...(await ask(name)) })))
+  const distinct = (key: keyof Said) => new Set(all.map((one) => JSON.stringify(one[key]))).size
+  // Before the freeze they are one and the same.
+  expect([distinct("seed"), distinct("early"), distinct("last")]).toEqual([1, 1, 1])
+  // From the first moment in which the program runs again, each has a name and randomness of its own, and the time.
+  expect([distinct("fresh"), distinct("first")]).toEqual([4, 4])
+  expect(new Set(all.map(({ first }) => first[0]?.[1])).size).toBe(4)
+  for (const { name, first } of all) {
+    expect(first[0]?.[0]).toBe(name)
+    expect(Math.abs((first[0]?.[2] ?? 0) - Date.now() / 1000)).toBeLessThan(60)
+  }
+  expect(JSON.parse((await own.bhatti(["ps", "first", "--json"])).stdout)).toMatchObject([{ name: "main" }])
+}, 300_000)
+
+test("the hooks have run for each clone before its first command, and a failed one is an event", async () => {
+  const machineId = await sh("clone-1", "cat /etc/machine-id")
+  const { sandbox } = await create("again", "--start", start, "--ready", ready, "--env", "WHO=you")
+  expect(await sh("again", "cat /run/noted")).toBe(
+    `again ${await sh("again", "cat /etc/machine-id")} ${sandbox.ip} you`,
+  )
+  expect(await sh("clone-1", "cat /run/noted")).toStartWith(`clone-1 ${machineId} `)
+  // A hook may ask the program, which runs again by then.
+  expect(JSON.parse(await sh("again", "cat /run/answered")).first[0][0]).toBe("again")
+  const events = JSON.parse((await own.bhatti(["events", "--sandbox", "again", "--json"])).stdout)
+  expect(events.filter(({ type }: { type: string }) => type === "sandbox.hook_failed")).toMatchObject([
+    { meta: { hook: "20-fail", reason: "it exited with 3", output: "no such key\n" } },
+  ])
+}, 120_000)
+
+test("the program and the hooks' work survive a stop; a fork runs the hooks as itself; a boot runs the command again", async () => {
+  const before = await ask("first")
+  await own.bhatti(["stop", "first"])
+  expect((await ask("first")).seed).toBe(before.seed)
+  await create("fork", "--from", "first")
+  expect(await ask("fork")).toMatchObject({ seed: before.seed, early: before.early })
+  expect(await sh("fork", "cat /run/noted")).toStartWith("fork ")
+  expect((await own.bhatti(["restart", "first"], { deadlineMs: 120_000 })).exitCode).toBe(0)
+  await until("it serves again", async () => (await sh("first", "curl -s localhost:8000/")) !== "")
+  expect((await ask("first")).seed).not.toBe(before.seed)
+}, 180_000)
+
+test("a start command that ends, or does not get ready, fails the create with its last words and leaves nothing", async () => {
+  const failed = await own.bhatti([
+    ...["create", "--name", "bad", "--start", "echo no space for the logs; exit 4", "--ready", "false"],
+  ])
+  expect(failed.exitCode).toBe(1)
+  expect(failed.stderr).toContain("ended before it was ready: it exited with 4")
+  expect(failed.stderr).toContain("no space for the logs")
+  expect((await own.bhatti(["inspect", "bad"])).exitCode).toBe(1)
+}, 120_000)
