@@ -18,7 +18,7 @@ export type GuestIdentity = {
   growDisk: boolean
 }
 
-/** `isPending`: a clone is ready only after `startClone`. */
+/** A clone that is pending is ready only after `startClone`. */
 export type Personalised = { bootId: string; isPending: boolean }
 
 /** A hook of a clone that failed, with the end of its output. */

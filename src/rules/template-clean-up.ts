@@ -13,8 +13,8 @@ export const templateGraceMs = 600_000
 export const ownGraceMs = 30_000
 
 /**
- * Those of one account's own templates that give way to another one: the least recently used. One that was just made
- * may not have its sandbox yet, so the time since its last use counts here too, but shorter: its owner waits.
+ * Chooses the templates of one account that give way to another of its own: the least recently used. One that was just
+ * made may not have its sandbox yet, so the time since its last use counts here too, but shorter: its owner waits.
  */
 export function ownToRemove(
   templates: readonly TemplateFacts[],

@@ -13,8 +13,8 @@ afterAll(async () => {
 }, 60_000)
 
 /**
- * A server that notes every other millisecond which name, random number and time it sees, until it is a clone's; and a hook that writes down whom it
- * was run for. The seed of its own is made before the template is frozen.
+ * A server that notes every other millisecond which name, random number and time it sees, until it is a clone's; and a
+ * hook that writes down whom it was run for. The seed of its own is made before the template is frozen.
  */
 const start = `
 sudo mkdir -p /etc/bhatti/clone.d
