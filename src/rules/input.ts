@@ -36,8 +36,8 @@ export function checkInput(input: ChosenInput): void {
   checkRange("number of files", files.length, 0, limits.createFilesMax)
   if (typeof init === "string")
     checkRange("length of the init script", init.length, 1, limits.initScriptBytesMax)
-  checkCommand("start command", input.startCommand)
-  checkCommand("ready command", input.readyCommand)
+  checkCommandLine("start command", input.startCommand)
+  checkCommandLine("ready command", input.readyCommand)
   if (input.readyCommand !== undefined && input.startCommand === undefined)
     throw new AppError("invalid", "a ready command is given without a start command")
   if (typeof description === "string") {
@@ -48,7 +48,7 @@ export function checkInput(input: ChosenInput): void {
   checkLabels(labels)
 }
 
-function checkCommand(what: string, command: string | undefined): void {
+function checkCommandLine(what: string, command: string | undefined): void {
   if (command === undefined) return
   checkRange(`length of the ${what}`, command.length, 1, limits.startCommandMax)
   if (command.includes("\0")) throw new AppError("invalid", `the ${what} cannot hold a NUL`)
