@@ -15,8 +15,9 @@ import { sleep } from "./clock.ts"
 import type { Core, OnHost } from "./core.ts"
 import { templateSpec } from "./template.ts"
 
-type Parts = Pick<Core, "clock" | "events" | "log" | "pool" | "settings" | "store"> &
-  OnHost<"images" | "keptRows" | "machines" | "templates">
+type TemplateParts = Pick<Core, "clock" | "events" | "log" | "pool" | "settings" | "store"> &
+  OnHost<"images" | "keptRows" | "templates">
+type Parts = TemplateParts & OnHost<"machines">
 
 const everyMs = 600_000
 
@@ -38,7 +39,7 @@ export async function cleanUp(core: Parts, signal: AbortSignal): Promise<void> {
   }
 }
 
-export async function removeUnusedTemplates(core: Parts, nowMs: number): Promise<void> {
+export async function removeUnusedTemplates(core: TemplateParts, nowMs: number): Promise<void> {
   const judged = await judgeTemplates(core)
   const budgetMib = core.settings.templateDiskMib
   await removeTemplates(core, templatesToRemove(judged, { budgetMib, nowMs }), templateGraceMs)
@@ -48,13 +49,13 @@ export async function removeUnusedTemplates(core: Parts, nowMs: number): Promise
  * Makes room for another template of an account's own commands: each is up to a disk and a memory in size, and nobody
  * else uses it.
  */
-export async function makeRoomForOwn(core: Parts, owner: string): Promise<void> {
+export async function makeRoomForOwn(core: TemplateParts, owner: string): Promise<void> {
   const nowMs = core.clock.unixMs()
   const own = (await judgeTemplates(core)).filter((one) => one.owner === owner)
   await removeTemplates(core, ownToRemove(own, { keptMax: limits.ownTemplatesMax, nowMs }), ownGraceMs)
 }
 
-async function removeTemplates(core: Parts, ids: string[], unusedForMs: number): Promise<void> {
+async function removeTemplates(core: TemplateParts, ids: string[], unusedForMs: number): Promise<void> {
   for (const id of ids) {
     // A create may have received it since it was measured.
     if (!(await core.host.templates.remove(id, { unusedForMs }))) continue
@@ -64,7 +65,7 @@ async function removeTemplates(core: Parts, ids: string[], unusedForMs: number):
 }
 
 /** Returns each template, and whether anything depends on it; nothing while that cannot be known. */
-async function judgeTemplates(core: Parts): Promise<(TemplateFacts & { owner: string | null })[]> {
+async function judgeTemplates(core: TemplateParts): Promise<(TemplateFacts & { owner: string | null })[]> {
   const { templates } = core.host
   const measured = await templates.measure()
   // A directory without a row may get it back, and is worthless without its template.
