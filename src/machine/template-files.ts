@@ -17,7 +17,6 @@ import {
 import { mkdir, readdir, readFile, rm, stat } from "node:fs/promises"
 import { basename, isAbsolute, join, relative } from "node:path"
 import { AppError } from "@bhatti/contract/errors"
-import { z } from "zod"
 import { renameDurably, syncPath, writeSynced } from "../lib/durable.ts"
 import { isMissing, unlessMissing } from "../lib/missing-files.ts"
 import { createMemoryFile } from "../lib/posix.ts"
@@ -30,6 +29,7 @@ import { readMemory, writeMemory } from "./memory.ts"
 import { killProcess } from "./process.ts"
 import { Qmp } from "./qmp.ts"
 import { agentSocket, qmpSocket } from "./sockets.ts"
+import { Manifest } from "./template-manifest.ts"
 
 const qmpDeadlineMs = 10_000
 const killDeadlineMs = 10_000
@@ -63,27 +63,6 @@ export type Template = {
   /** An empty overlay on the template's disk, copied for every sandbox. */
   blankOverlayPath: string
 }
-
-/** Templates of earlier versions lack the checksums and the owner, and are accepted without. */
-const Manifest = z.object({
-  fingerprint: z.string(),
-  shape: z.object({
-    cpus: z.int(),
-    memoryMib: z.int(),
-    accelerator: z.enum(["kvm", "tcg"]),
-    network: z.enum(["tap", "user"]),
-  }),
-  image: z.object({ name: z.string(), hash: z.string(), file: z.string(), diskMib: z.int() }),
-  /** The account that alone may use it. */
-  owner: z.string().nullable().optional(),
-  files: z.object({
-    memory: z.object({ bytes: z.int(), checksum: z.string().optional() }),
-    state: z.object({ bytes: z.int(), sha256: z.string() }),
-    disk: z.object({ checksum: z.string() }).optional(),
-    blank: z.object({ checksum: z.string() }).optional(),
-  }),
-})
-type Manifest = z.infer<typeof Manifest>
 
 const unfinished = "tmp-"
 const touchEveryMs = 60_000
