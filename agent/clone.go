@@ -138,14 +138,13 @@ func (a *agent) runHook(path string, identity wire.Personalise, budget time.Dura
 		child.killSession()
 		<-child.exited
 	}
-	ended := exitedAs(child.status)
-	switch {
+	switch status := child.status; {
 	case isLate:
 		return failed("it did not end in "+budget.Round(time.Millisecond).String(), output.taken())
-	case ended.Signal != nil:
-		return failed("it was ended by SIG"+*ended.Signal, output.taken())
-	case ended.ExitCode != 0:
-		return failed("it exited with "+strconv.Itoa(ended.ExitCode), output.taken())
+	case status.Signaled():
+		return failed("it was ended by SIG"+signalName(status.Signal()), output.taken())
+	case status.ExitStatus() != 0:
+		return failed("it exited with "+strconv.Itoa(status.ExitStatus()), output.taken())
 	}
 	return wire.HookFailure{}, false
 }
