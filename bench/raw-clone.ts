@@ -90,7 +90,7 @@ export class RawClones {
     undo.defer(() => guest.close())
     undo.defer(() => this.#machines.kill(machine))
     await guest.ask({ op: "personalise", identity }, { deadlineMs })
-    const command = guest.exec({ argv })
+    const command = guest.processes.start({ argv, onDisconnect: "kill" })
     let ms: number | undefined
     for await (const _ of command.output) ms ??= performance.now() - startedAt
     if (ms === undefined) throw new Error(`${argv.join(" ")} said nothing`)

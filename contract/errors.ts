@@ -28,8 +28,8 @@ export function isErrorCode(value: unknown): value is ErrorCode {
 export type Subject =
   /** The thing that is missing, exists already, or has reached its limit. */
   | { kind: "sandbox" | "snapshot" | "secret" | "user"; name?: string }
-  /** Sessions of a sandbox. */
-  | { kind: "session"; sandbox: string }
+  /** Sessions or processes of a sandbox. */
+  | { kind: "session" | "process"; sandbox: string }
   /** `port` is where the alias leads now. */
   | { kind: "alias"; alias: string; port?: number }
   | { kind: "published_port"; sandbox?: string }

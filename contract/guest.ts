@@ -27,41 +27,104 @@ export type HookFailure = { hook: string; reason: string; output: string }
 export type TerminalSize = { rows: number; cols: number }
 export type Terminal = TerminalSize & { term?: string }
 
-export type GuestCommand = {
-  argv: string[]
+/** Bytes of each stream since the process began. A terminal has `stdout` only. */
+export type StreamOffsets = { stdout: number; stderr: number }
+
+/** A command to start. `argv` defaults to the user's login shell, in a terminal only. */
+export type ProcessStart = {
+  argv?: string[]
   env?: Record<string, string>
   cwd?: string
   user?: string
+  /** Without it the command reads end of file. A terminal always has input. */
   stdin?: boolean
   tty?: Terminal
-}
-
-export type OutputChunk = { channel: "stdout" | "stderr"; bytes: Uint8Array }
-export type Exited = { exitCode: number; signal: string | null }
-
-/** `argv` defaults to the user's login shell. */
-export type SessionStart = Omit<GuestCommand, "argv" | "stdin" | "tty"> & {
-  argv?: string[]
   name?: string
-  tty: Terminal
+  /** A start with the key of an earlier one gives the same process, from `from` on. */
+  key?: string
+  /** Time since the key was first sent. */
+  elapsedMs?: number
+  from?: StreamOffsets
+  /** Decides what happens `graceMs` after the driver has left. */
+  onDisconnect: "kill" | "keep"
+  graceMs?: number
+  /** How long the result and the output are kept after the end. */
+  retainMs?: number
+  /** Kept output per stream. */
+  ringBytes?: number
+  timeoutMs?: number
 }
 
-export type SessionRecord = {
+/** `process` is an id, or the name of a running process or else of the last ended one. */
+export type ProcessAttach = {
+  process: string
+  mode: "drive" | "watch"
+  from?: StreamOffsets
+  sinceMs?: number
+  /** False: only the output so far. */
+  follow?: boolean
+  tty?: TerminalSize
+}
+
+/** Where a client joins. `id` is undefined for a command of an earlier agent, which nobody can attach to again. */
+export type ProcessAttached = {
+  id: string | undefined
+  name: string | null
+  pid: number | undefined
+  isNew: boolean
+  /** Where the output begins that follows. */
+  from: StreamOffsets
+  /** Bytes of input that the program has taken. */
+  input: number
+}
+
+/** `skipped` bytes of the channel, which a watcher has missed, come before these. */
+export type OutputChunk = { channel: "stdout" | "stderr"; bytes: Uint8Array; skipped?: number }
+
+export const endReasons = ["exited", "signal", "time_limit", "out_of_memory", "disconnected"] as const
+
+export type ProcessEnd = {
+  exitCode: number
+  signal: string | null
+  reason: (typeof endReasons)[number]
+  /** On whose behalf the signal was sent. */
+  by: string | null
+  detail: Record<string, unknown> | null
+}
+
+/** How a client's attachment ends. */
+export type ProcessOutcome =
+  | { state: "ended"; ended: ProcessEnd }
+  | { state: "left" }
+  /** Another driver has attached. */
+  | { state: "taken_over" }
+
+export type ProcessRecord = {
   id: string
   name: string | null
-  argv: string[]
   pid: number
-  state: "running" | "ended"
-  exitCode: number | null
-  signal: string | null
-  attached: boolean
+  argv: string[]
+  user: string
+  cwd: string
+  tty: boolean
+  ended: ProcessEnd | null
+  onDisconnect: "kill" | "keep"
+  driven: boolean
+  watchers: number
+  inputOpen: boolean
   createdUnixMs: number
+  endedUnixMs: number | null
+  /** The oldest kept byte of each stream, and how many there were. */
+  output: { stdout: KeptOutput; stderr: KeptOutput }
 }
+export type KeptOutput = { first: number; total: number }
 
-export type SessionEnd = ({ state: "ended" } & Exited) | { state: "detached" } | { state: "taken_over" }
+/** A named process that has ended. */
+export type ProcessNotice = { process: string; name: string; ended: ProcessEnd }
 
-/** A named session that has ended. */
-export type SessionNotice = { session: string; name: string } & Exited
+/** The processes that a signal goes to; by default the terminal's foreground group, or the command's group. */
+export type SignalScope = "session" | "foreground" | "group"
+export type ProcessSignal = { signal: string; scope?: SignalScope; by?: string }
 
 export type GuestFile = {
   name: string

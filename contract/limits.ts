@@ -56,6 +56,22 @@ export const limits = {
   /** Limit on unacknowledged output of an exec stream whose client acknowledges. */
   execStreamWindowBytes: 1024 * 1024,
 
+  /** How long a command with a key waits for a client that has left, and how long its result is kept then. */
+  execGraceSec: 60,
+  execRetainSec: 600,
+  /** Limit on unacknowledged output of a command with a key: the guest still has every byte that the client lacks. */
+  execKeyedWindowBytes: 512 * 1024,
+  /** How long a process without a client is kept after its end. */
+  processRetainSecDefault: 86_400,
+  processRetainSecMax: 2_592_000,
+  /** Newest output that is kept, for each of stdout and stderr. */
+  processOutputBytesDefault: 1024 * 1024,
+  processOutputBytesMin: 64 * 1024,
+  processOutputBytesMax: 16 * 1024 * 1024,
+  /** Terminal output that is kept of a session. */
+  sessionOutputBytes: 256 * 1024,
+  processWaitSecMax: 3600,
+
   /** A user of the guest, by name or number. */
   guestUserPattern: /^[a-z_0-9][a-z0-9_-]{0,31}$/,
   guestUserRule: "not a user name",

@@ -1,9 +1,10 @@
 /** The init script of a sandbox: its session, its run at each boot, and its result. */
 
-import type { SessionNotice, SessionStart } from "@bhatti/contract/guest"
+import type { ProcessNotice, ProcessStart } from "@bhatti/contract/guest"
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Core } from "./core.ts"
 import type { Guest } from "./host.ts"
+import { session } from "./process-presets.ts"
 
 const deadlineMs = 15_000
 export const initSession = "init"
@@ -13,8 +14,8 @@ const failureTypes: Record<string, FailureType> = {
 }
 type FailureType = "sandbox.init_failed" | "sandbox.start_command_failed"
 
-export function initStart(script: string): SessionStart {
-  return { argv: ["/bin/bash", "-lc", script], name: initSession, tty: { rows: 24, cols: 80 } }
+export function initStart(script: string): ProcessStart {
+  return { argv: ["/bin/bash", "-lc", script], name: initSession, ...session({ rows: 24, cols: 80 }) }
 }
 
 /** Runs the script after a boot from disk. If it cannot be started, an event says so and the sandbox runs on. */
@@ -25,7 +26,7 @@ export async function runBootScript(
 ): Promise<void> {
   if (record.bootScript === null) return
   try {
-    await guest.startSession(initStart(record.bootScript), { deadlineMs })
+    await guest.processes.startDetached(initStart(record.bootScript), { deadlineMs })
   } catch (error) {
     recordBootFailure(core, record, "sandbox.init_failed", error)
   }
@@ -43,13 +44,13 @@ export function recordBootFailure(
   recordFailure(core, record, type, { reason })
 }
 
-/** Handles the guest's notice that a named session has ended. */
-export function onSessionEnded(
+/** Handles the guest's notice that a named process has ended. */
+export function onProcessEnded(
   core: Pick<Core, "events">,
   record: SandboxRecord,
-  ended: SessionNotice,
+  { name, ended }: ProcessNotice,
 ): void {
-  const type = failureTypes[ended.name]
+  const type = failureTypes[name]
   if (type === undefined || (ended.exitCode === 0 && ended.signal === null)) return
   const reason =
     ended.signal === null ? `it exited with ${ended.exitCode}` : `it was ended by SIG${ended.signal}`

@@ -14,6 +14,7 @@ import type { Guest, Machine, Started, Template } from "./host.ts"
 import { personalise } from "./identity.ts"
 import { machineOf, templateOf } from "./machine-of.ts"
 import { startSaved } from "./power.ts"
+import { runInGuest } from "./run-in-guest.ts"
 import { settle } from "./settle.ts"
 import { readyDeadlineMs, startSandbox } from "./start.ts"
 import { startClone } from "./start-command.ts"
@@ -149,20 +150,12 @@ async function goOn(
 }
 
 /** Syncs the guest's files, so that the copy's disk alone is as current as possible and the pause is short. */
-async function writeOut(core: Pick<Core, "clock" | "log">, guest: Guest, signal: AbortSignal): Promise<void> {
+async function writeOut(core: Pick<Core, "log">, guest: Guest, signal: AbortSignal): Promise<void> {
   signal.throwIfAborted()
-  const process = guest.exec({ argv: ["/bin/sync"], user: "root" })
-  const kill = () => process.kill()
-  signal.addEventListener("abort", kill, { once: true })
-  const alarm = core.clock.after(syncDeadlineMs, kill)
   try {
-    for await (const _ of process.output);
-    await process.result
+    await runInGuest(guest, { argv: ["/bin/sync"], user: "root", timeoutMs: syncDeadlineMs }, signal)
   } catch (error) {
     core.log.warn({ error }, "copying a sandbox that could not write out its files")
-  } finally {
-    alarm.cancel()
-    signal.removeEventListener("abort", kill)
   }
 }
 

@@ -145,7 +145,7 @@ export async function startNew(
       await writeFiles(guest, input)
       if (isPending) await startClone(core, record, guest)
       if (input.init !== undefined)
-        await guest.startSession(initStart(input.init), { deadlineMs: answerDeadlineMs })
+        await guest.processes.startDetached(initStart(input.init), { deadlineMs: answerDeadlineMs })
       checkStillAwaited(record, signal)
     },
   })

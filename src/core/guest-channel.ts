@@ -1,7 +1,7 @@
 /** The channel to a running guest: opened once, kept, and dropped when its machine is gone. */
 
 import type { SandboxRecord } from "../store/sandboxes.ts"
-import { onSessionEnded } from "./boot-script.ts"
+import { onProcessEnded } from "./boot-script.ts"
 import type { Core, ForChannel } from "./core.ts"
 import type { Ending } from "./endings.ts"
 import type { Guest, Machine } from "./host.ts"
@@ -16,7 +16,7 @@ const adoptDeadlineMs = 30_000
 export function keepGuest(core: Parts, record: SandboxRecord, guest: Guest): void {
   core.guests.set(record.id, guest)
   core.endings.begin(record, guest)
-  guest.watch((ended) => onSessionEnded(core, record, ended))
+  guest.watch((ended) => onProcessEnded(core, record, ended))
   void guest.closed.then(({ reason }) => core.onChannelClosed(record.id, guest, reason))
 }
 

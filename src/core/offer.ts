@@ -5,8 +5,8 @@
  */
 
 import { AppError } from "@bhatti/contract/errors"
-import type { Clock } from "./clock.ts"
 import type { Guest } from "./host.ts"
+import { runInGuest } from "./run-in-guest.ts"
 
 export type Offer = {
   /** Certificates in PEM form, and their digest. */
@@ -33,7 +33,7 @@ export function offeredEnvironment({ authority, proxy }: Offer): Record<string, 
 }
 
 /** Makes a template's guest trust the host's authority. An image without the program for it is left unchanged. */
-export async function installAuthority(clock: Clock, guest: Guest, { authority }: Offer): Promise<void> {
+export async function installAuthority(guest: Guest, { authority }: Offer): Promise<void> {
   if (!authority) return
   const transfer = guest.open({
     op: "writeFile",
@@ -45,16 +45,12 @@ export async function installAuthority(clock: Clock, guest: Guest, { authority }
   await transfer.write(Buffer.from(authority.pem))
   transfer.endInput()
   await transfer.result
-  const process = guest.exec({ argv: ["update-ca-certificates"], user: "root" })
-  const alarm = clock.after(installDeadlineSec * 1000, () => process.signal("KILL"))
+  const command = { argv: ["update-ca-certificates"], user: "root", timeoutMs: installDeadlineSec * 1000 }
   try {
-    for await (const _ of process.output);
-    const { exitCode } = await process.result
+    const { exitCode } = await runInGuest(guest, command)
     if (exitCode !== 0)
       throw new AppError("unavailable", `update-ca-certificates failed with exit code ${exitCode}`)
   } catch (error) {
     if (!(error instanceof AppError && error.code === "not_found")) throw error
-  } finally {
-    alarm.cancel()
   }
 }

@@ -12,6 +12,7 @@ import { removeById } from "./destroy.ts"
 import type { Guest, Template, TemplateSpec } from "./host.ts"
 import { placeOf } from "./machine-of.ts"
 import type { PooledSandbox, PoolPart } from "./parts.ts"
+import { runInGuest } from "./run-in-guest.ts"
 import { readyDeadlineMs } from "./start.ts"
 
 type Parts = Pick<Core, "clock" | "log" | "memory" | "store"> & OnHost<"disks" | "machines" | "network">
@@ -171,11 +172,7 @@ export class Pool implements PoolPart {
     const identity = { ...nobody, network: core.host.network?.identityOf({ id, slot }) ?? null }
     for (let times = 0; times < 2; times++)
       await guest.ask({ op: "personalise", identity }, { deadlineMs: readyDeadlineMs })
-    for (const argv of exercises) {
-      const process = guest.exec({ argv })
-      for await (const _ of process.output);
-      await process.result
-    }
+    for (const argv of exercises) await runInGuest(guest, { argv })
     await machines.pause(machine)
     machines.setUrgency(machine, "normal")
     undo.move()

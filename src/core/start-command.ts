@@ -4,12 +4,14 @@
  */
 
 import { AppError } from "@bhatti/contract/errors"
-import type { SessionStart } from "@bhatti/contract/guest"
+import type { ProcessStart } from "@bhatti/contract/guest"
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import { recordBootFailure } from "./boot-script.ts"
 import { sleep } from "./clock.ts"
 import type { Core } from "./core.ts"
 import type { Guest, TemplatePrograms } from "./host.ts"
+import { session } from "./process-presets.ts"
+import { runInGuest } from "./run-in-guest.ts"
 
 export const mainSession = "main"
 /** Databases and notebooks take seconds to start, and ten times as long under software emulation. */
@@ -22,8 +24,8 @@ const quotedMax = 1500
 /** The guest gives all hooks together 30 s. */
 const hooksDeadlineMs = 45_000
 
-function startOf(command: string): SessionStart {
-  return { argv: ["/bin/sh", "-c", command], name: mainSession, tty: { rows: 24, cols: 80 } }
+function startOf(command: string): ProcessStart {
+  return { argv: ["/bin/sh", "-c", command], name: mainSession, ...session({ rows: 24, cols: 80 }) }
 }
 
 /** Starts the command in a template that is being made, and waits until it is ready. */
@@ -33,8 +35,8 @@ export async function startUntilReady(
   { start, ready }: TemplatePrograms,
 ): Promise<void> {
   const endMs = core.clock.nowMs() + readyDeadlineMs
-  await guest.startSession(startOf(start), { deadlineMs: askDeadlineMs })
-  while (!(await isReady(core, guest, ready))) {
+  await guest.processes.startDetached(startOf(start), { deadlineMs: askDeadlineMs })
+  while (!(await isReady(guest, ready))) {
     const failed = await failureOf(guest)
     if (failed !== undefined) throw await notReady(guest, `ended before it was ready: ${failed}`)
     if (core.clock.nowMs() > endMs)
@@ -45,22 +47,16 @@ export async function startUntilReady(
   }
 }
 
-async function isReady(core: Pick<Core, "clock">, guest: Guest, command: string): Promise<boolean> {
-  const process = guest.exec({ argv: ["/bin/sh", "-c", command] })
-  const alarm = core.clock.after(attemptDeadlineMs, () => process.kill())
-  try {
-    for await (const _ of process.output);
-    return (await process.result).exitCode === 0
-  } finally {
-    alarm.cancel()
-  }
+async function isReady(guest: Guest, command: string): Promise<boolean> {
+  const attempt = { argv: ["/bin/sh", "-c", command], timeoutMs: attemptDeadlineMs }
+  return (await runInGuest(guest, attempt)).exitCode === 0
 }
 
 /** A command that has ended well may have left a server behind. */
 async function failureOf(guest: Guest): Promise<string | undefined> {
-  const main = (await guest.sessions({ deadlineMs: askDeadlineMs })).find(({ name }) => name === mainSession)
-  if (main?.state !== "ended" || main.exitCode === 0) return undefined
-  return main.signal === null ? `it exited with ${main.exitCode}` : `it was ended by SIG${main.signal}`
+  const { ended } = await guest.processes.get(mainSession, { deadlineMs: askDeadlineMs })
+  if (!ended || ended.exitCode === 0) return undefined
+  return ended.signal === null ? `it exited with ${ended.exitCode}` : `it was ended by SIG${ended.signal}`
 }
 
 async function notReady(guest: Guest, how: string): Promise<AppError> {
@@ -75,9 +71,9 @@ async function notReady(guest: Guest, how: string): Promise<AppError> {
 
 async function outputOf(guest: Guest): Promise<Uint8Array> {
   try {
-    const output = guest.readSession(mainSession)
+    const output = guest.processes.attach({ process: mainSession, mode: "watch", follow: false })
     const chunks: Uint8Array[] = []
-    for await (const chunk of output.output) chunks.push(chunk)
+    for await (const { bytes } of output.output) chunks.push(bytes)
     await output.result
     return Buffer.concat(chunks)
   } catch (error) {
@@ -94,7 +90,7 @@ export async function runStartCommand(
 ): Promise<void> {
   if (record.startCommand === null) return
   try {
-    await guest.startSession(startOf(record.startCommand), { deadlineMs: askDeadlineMs })
+    await guest.processes.startDetached(startOf(record.startCommand), { deadlineMs: askDeadlineMs })
   } catch (error) {
     recordBootFailure(core, record, "sandbox.start_command_failed", error)
   }

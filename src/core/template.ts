@@ -10,6 +10,7 @@ import { templateMib } from "../rules/host-memory.ts"
 import type { Core, ForTemplate, OnHost } from "./core.ts"
 import type { Guest, Template, TemplatePrograms, TemplateSpec } from "./host.ts"
 import { installAuthority } from "./offer.ts"
+import { runInGuest } from "./run-in-guest.ts"
 import { startUntilReady } from "./start-command.ts"
 
 /** Boot takes 2 to 4 s on an idle host under software emulation; the rest is margin for busy hosts. */
@@ -100,7 +101,7 @@ async function makeTemplate(core: ForTemplate, spec: TemplateSpec): Promise<Temp
   try {
     await guest.waitReady({ deadlineMs: bootDeadlineMs })
     await guest.ask({ op: "personalise", identity: templateIdentity }, { deadlineMs: stepDeadlineMs })
-    await installAuthority(core.clock, guest, core.settings.offer)
+    await installAuthority(guest, core.settings.offer)
     for (const argv of warmUp) await runQuietly(guest, argv)
   } catch (cause) {
     core.log.error({ ...fields, cause, ...(await draft.diagnose()) }, "the template's guest did not come up")
@@ -125,10 +126,8 @@ async function makeTemplate(core: ForTemplate, spec: TemplateSpec): Promise<Temp
 
 /** A program missing from the image is not an error. */
 async function runQuietly(guest: Guest, argv: string[]): Promise<void> {
-  const process = guest.exec({ argv })
   try {
-    for await (const _ of process.output);
-    await process.result
+    await runInGuest(guest, { argv })
   } catch (error) {
     if (!(error instanceof AppError && error.code === "not_found")) throw error
   }

@@ -4,6 +4,7 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test"
 import { existsSync, mkdtempSync, openSync, rmSync, statSync, truncateSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join, resolve } from "node:path"
+import type { ProcessOutcome } from "@bhatti/contract/guest"
 import { type Guest, openGuest } from "./guest.ts"
 
 const go = Bun.which("go")
@@ -77,7 +78,14 @@ async function run(
   options: { input?: Uint8Array; tty?: { rows: number; cols: number } } = {},
 ) {
   const { input, tty } = options
-  const process = guest.exec({ argv, user, cwd: "/", stdin: input !== undefined, ...(tty && { tty }) })
+  const process = guest.processes.start({
+    onDisconnect: "kill",
+    argv,
+    user,
+    cwd: "/",
+    stdin: input !== undefined,
+    ...(tty && { tty }),
+  })
   if (input) {
     void process.write(input)
     process.endInput()
@@ -92,7 +100,11 @@ async function run(
     }
     if (text.length < 10_000) text += Buffer.from(bytes).toString()
   }
-  return { ...(await process.result), stdoutBytes, text, sha256: hash.digest("hex") }
+  return { ...endOf(await process.result), stdoutBytes, text, sha256: hash.digest("hex") }
+}
+
+function endOf(outcome: ProcessOutcome): { exitCode?: number; signal?: string | null } {
+  return outcome.state === "ended" ? { exitCode: outcome.ended.exitCode, signal: outcome.ended.signal } : {}
 }
 
 describe.skipIf(!go)("the real agent", () => {
@@ -126,24 +138,25 @@ describe.skipIf(!go)("the real agent", () => {
   })
 
   test("is quick beside a flood that is read and one that is not", async () => {
-    const unread = guest.exec({ argv: ["yes"], user, cwd: "/" })
-    const read = guest.exec({ argv: ["yes"], user, cwd: "/" })
+    const unread = guest.processes.start({ onDisconnect: "kill", argv: ["yes"], user, cwd: "/" })
+    const read = guest.processes.start({ onDisconnect: "kill", argv: ["yes"], user, cwd: "/" })
     let floodBytes = 0
     const reading = (async () => {
       for await (const { bytes } of read.output) floodBytes += bytes.length
     })()
-    await read.started
+    await read.attached
     for (let round = 0; round < 10; round++) expect((await run(["echo", "quick"])).text).toBe("quick\n")
     expect(floodBytes).toBeGreaterThan(0)
     for (const process of [unread, read]) {
-      process.kill()
-      expect(await process.result).toEqual({ exitCode: 137, signal: "KILL" })
+      process.kill("test")
+      expect(await process.result).toMatchObject({ ended: { exitCode: 137, signal: "KILL" } })
     }
     await reading
   })
 
   test("gives a command a terminal", async () => {
-    const process = guest.exec({
+    const process = guest.processes.start({
+      onDisconnect: "kill",
       argv: ["sh", "-c", "stty size; read line; stty size"],
       user,
       cwd: "/",
@@ -159,14 +172,14 @@ describe.skipIf(!go)("the real agent", () => {
       }
     }
     expect(text).toBe("30 100\r\ngo\r\n40 120\r\n")
-    expect(await process.result).toEqual({ exitCode: 0, signal: null })
+    expect(await process.result).toMatchObject({ ended: { exitCode: 0, signal: null } })
   })
 
   test("passes signals on", async () => {
-    const process = guest.exec({ argv: ["sleep", "100"], user, cwd: "/" })
-    await process.started
-    process.signal("TERM")
-    expect(await process.result).toEqual({ exitCode: 143, signal: "TERM" })
+    const process = guest.processes.start({ onDisconnect: "kill", argv: ["sleep", "100"], user, cwd: "/" })
+    await process.attached
+    process.signal({ signal: "TERM" })
+    expect(await process.result).toMatchObject({ ended: { exitCode: 143, signal: "TERM" } })
   })
 
   test("runs many commands at once", async () => {
@@ -175,10 +188,10 @@ describe.skipIf(!go)("the real agent", () => {
   })
 
   test("forgets its identity when it is quiesced", async () => {
-    const busy = guest.exec({ argv: ["sleep", "100"], user, cwd: "/" })
-    await busy.started
+    const busy = guest.processes.start({ onDisconnect: "kill", argv: ["sleep", "100"], user, cwd: "/" })
+    await busy.attached
     await expect(guest.ask({ op: "quiesce" }, { deadlineMs })).rejects.toMatchObject({ code: "conflict" })
-    busy.kill()
+    busy.kill("test")
     await busy.result
     await guest.ask({ op: "quiesce" }, { deadlineMs })
     guest.close()
@@ -188,8 +201,8 @@ describe.skipIf(!go)("the real agent", () => {
 
   test("kills the commands of a lost connection", async () => {
     await guest.ask({ op: "personalise", identity }, { deadlineMs })
-    const process = guest.exec({ argv: ["sleep", "100"], user, cwd: "/" })
-    const { pid } = await process.started
+    const process = guest.processes.start({ onDisconnect: "kill", argv: ["sleep", "100"], user, cwd: "/" })
+    const { pid } = await process.attached
     guest.close()
     guest = await meet()
     await guest.waitReady({ deadlineMs, resync: true })
@@ -201,24 +214,32 @@ describe.skipIf(!go)("the real agent", () => {
 
   test("keeps a session over a lost connection, and replays it", async () => {
     const tty = { rows: 30, cols: 100 }
-    const session = guest.openSession({ argv: ["cat"], user, cwd: "/", name: "kept", tty })
-    const { id } = await session.opened
+    const session = guest.processes.start({
+      argv: ["cat"],
+      user,
+      cwd: "/",
+      name: "kept",
+      tty,
+      onDisconnect: "keep",
+      retainMs: 60_000,
+    })
+    const { id = "" } = await session.attached
     await session.write(Buffer.from("first\r"))
-    await seen(session.output, "first\r\nfirst\r\n")
+    await seen(bytesFrom(session.output), "first\r\nfirst\r\n")
     guest.close()
     guest = await meet()
     await guest.waitReady({ deadlineMs, resync: true })
-    const [record] = await guest.sessions({ deadlineMs })
-    expect(record).toMatchObject({ id, name: "kept", state: "running", attached: false, argv: ["cat"] })
-    const again = guest.attachSession({ session: "kept", tty })
+    const [record] = await guest.processes.list({ deadlineMs })
+    expect(record).toMatchObject({ id, name: "kept", ended: null, driven: false, argv: ["cat"] })
+    const again = guest.processes.attach({ process: "kept", mode: "drive", tty })
     await again.write(Buffer.from("second\r"))
-    expect(await seen(again.output, "second\r\nsecond\r\n")).toStartWith("first\r\nfirst\r\n")
-    const over = guest.attachSession({ tty, session: id })
+    expect(await seen(bytesFrom(again.output), "second\r\nsecond\r\n")).toStartWith("first\r\nfirst\r\n")
+    const over = guest.processes.attach({ process: id, mode: "drive", tty })
     expect(await again.result).toEqual({ state: "taken_over" })
-    await guest.killSession(id, "KILL", { deadlineMs })
-    expect(await over.result).toEqual({ state: "ended", exitCode: 137, signal: "KILL" })
-    await guest.killSession(id, "KILL", { deadlineMs })
-    expect(await guest.sessions({ deadlineMs })).toEqual([])
+    await guest.processes.signal(id, { signal: "KILL", scope: "session" }, { deadlineMs })
+    expect(await over.result).toMatchObject({ state: "ended", ended: { exitCode: 137, signal: "KILL" } })
+    await guest.processes.forget(id, { deadlineMs })
+    expect(await guest.processes.list({ deadlineMs })).toEqual([])
   })
 
   test("moves files and directories, whatever their names are", async () => {
@@ -305,6 +326,10 @@ describe.skipIf(!go)("the real agent", () => {
 
 async function bytesOf(output: AsyncIterable<Uint8Array>): Promise<Uint8Array> {
   return Buffer.concat(await Array.fromAsync(output))
+}
+
+async function* bytesFrom(output: AsyncIterable<{ bytes: Uint8Array }>): AsyncGenerator<Uint8Array> {
+  for await (const { bytes } of output) yield bytes
 }
 
 /** Reads until a text has come. */

@@ -53,6 +53,7 @@ test("requests may follow the preamble without waiting", async () => {
 test("ready and ping tell what the guest says", async () => {
   const ready = guest.waitReady({ deadlineMs })
   await fake.greet()
+  await guest.ready
   expect(await ready).toEqual({ generation: 1 })
   const pong = guest.ask({ op: "ping" }, { deadlineMs })
   const { stream } = await fake.opened()
@@ -68,6 +69,7 @@ test("ready and ping tell what the guest says", async () => {
 
 test("personalise sends fresh randomness and the time", async () => {
   await fake.greet()
+  await guest.ready
   const identity = { hostname: "dev", machineId: "0".repeat(32), env: {}, network: null, growDisk: false }
   const seen = new Set<unknown>()
   for (let round = 0; round < 2; round++) {
@@ -84,31 +86,34 @@ test("personalise sends fresh randomness and the time", async () => {
 
 test("a command's start, output and end arrive in order", async () => {
   await fake.greet()
-  const process = guest.exec({ argv: ["sh"] })
+  await guest.ready
+  const process = guest.processes.start({ onDisconnect: "kill", argv: ["sh"] })
   const output = readAll(process.output)
   const { stream, request } = await fake.opened()
   expect(request).toEqual({ op: "exec", argv: ["sh"] })
   fake.message(stream, { started: { pid: 5 } })
   fake.send(encodeData(stream, 1, Buffer.from("out")), encodeData(stream, 2, Buffer.from("err")))
   fake.close(stream, { ok: { exit_code: 3, signal: null } })
-  expect(await process.started).toEqual({ pid: 5 })
-  expect(await process.result).toEqual({ exitCode: 3, signal: null })
+  expect(await process.attached).toMatchObject({ pid: 5 })
+  expect(await process.result).toMatchObject({ ended: { exitCode: 3, signal: null } })
   expect(await output).toEqual({ stdout: "out", stderr: "err" })
 })
 
 test("a command that cannot start fails everywhere but in its output", async () => {
   await fake.greet()
-  const process = guest.exec({ argv: ["nope"] })
+  await guest.ready
+  const process = guest.processes.start({ onDisconnect: "kill", argv: ["nope"] })
   const { stream } = await fake.opened()
   fake.close(stream, { error: { code: "not_found", message: "no program" } })
   expect((await failure(process.result)).code).toBe("not_found")
-  expect((await failure(process.started)).message).toBe("no program")
+  expect((await failure(process.attached)).message).toBe("no program")
   expect(await readAll(process.output)).toEqual({ stdout: "", stderr: "" })
 })
 
 test("input waits for the guest's window and its order is kept", async () => {
   await fake.greet()
-  const process = guest.exec({ argv: ["cat"], stdin: true })
+  await guest.ready
+  const process = guest.processes.start({ onDisconnect: "kill", argv: ["cat"], stdin: true })
   const { stream } = await fake.opened()
   const input = crypto.getRandomValues(new Uint8Array(65_536))
   const writes = Array.from({ length: 6 }, () => process.write(input))
@@ -134,9 +139,12 @@ test("input waits for the guest's window and its order is kept", async () => {
 
 test("input for a guest that does not read waits outside the socket", async () => {
   await fake.greet()
+  await guest.ready
   await guest.waitReady({ deadlineMs })
   fake.pause()
-  const processes = Array.from({ length: 20 }, () => guest.exec({ argv: ["cat"], stdin: true }))
+  const processes = Array.from({ length: 20 }, () =>
+    guest.processes.start({ onDisconnect: "kill", argv: ["cat"], stdin: true }),
+  )
   let writtenCount = 0
   for (const process of processes)
     void process.write(new Uint8Array(wireLimits.windowBytes)).then(() => writtenCount++)
@@ -149,7 +157,8 @@ test("input for a guest that does not read waits outside the socket", async () =
 
 test("credit goes back only for output that was taken", async () => {
   await fake.greet()
-  const process = guest.exec({ argv: ["yes"] })
+  await guest.ready
+  const process = guest.processes.start({ onDisconnect: "kill", argv: ["yes"] })
   const { stream } = await fake.opened()
   for (let sent = 0; sent < wireLimits.windowBytes; sent += wireLimits.dataBytesMax) {
     fake.send(encodeData(stream, 1, new Uint8Array(wireLimits.dataBytesMax)))
@@ -164,12 +173,13 @@ test("credit goes back only for output that was taken", async () => {
   expect(await fake.frame()).toEqual({ type: "window", stream, payload: Buffer.of(0, 3, 0, 0) })
   fake.send(encodeData(stream, 1, Buffer.alloc(100)))
   fake.close(stream, { ok: { exit_code: 0, signal: null } })
-  expect((await process.result).exitCode).toBe(0)
+  expect(await process.result).toMatchObject({ ended: { exitCode: 0 } })
 })
 
 test("a flood of single bytes is kept in few pieces", async () => {
   await fake.greet()
-  const process = guest.exec({ argv: ["yes"] })
+  await guest.ready
+  const process = guest.processes.start({ onDisconnect: "kill", argv: ["yes"] })
   const { stream } = await fake.opened()
   const pair = Buffer.concat([
     encodeData(stream, 1, Buffer.from("o")),
@@ -192,12 +202,13 @@ test("a flood of single bytes is kept in few pieces", async () => {
 
 test("signal, resize and kill are told to the guest, kill once", async () => {
   await fake.greet()
-  const process = guest.exec({ argv: ["vi"], tty: { rows: 1, cols: 2 } })
+  await guest.ready
+  const process = guest.processes.start({ onDisconnect: "kill", argv: ["vi"], tty: { rows: 1, cols: 2 } })
   await fake.opened()
-  process.signal("INT")
+  process.signal({ signal: "INT" })
   process.resize({ rows: 3, cols: 4 })
-  process.kill()
-  process.kill()
+  process.kill("test")
+  process.kill("test")
   expect(JSON.parse((await fake.frame()).payload.toString())).toEqual({ signal: "INT" })
   expect(JSON.parse((await fake.frame()).payload.toString())).toEqual({ resize: { rows: 3, cols: 4 } })
   expect((await fake.frame()).type).toBe("close")
@@ -207,21 +218,23 @@ test("signal, resize and kill are told to the guest, kill once", async () => {
 
 test("what a command is sent after its end is dropped", async () => {
   await fake.greet()
-  const process = guest.exec({ argv: ["true"], stdin: true })
+  await guest.ready
+  const process = guest.processes.start({ onDisconnect: "kill", argv: ["true"], stdin: true })
   const { stream } = await fake.opened()
   fake.close(stream, { ok: { exit_code: 0, signal: null } })
   await process.result
   await process.write(Buffer.from("late"))
   process.endInput()
-  process.signal("INT")
-  process.kill()
+  process.signal({ signal: "INT" })
+  process.kill("test")
   await Bun.sleep(10)
   expect(fake.waitingBytes).toBe(0)
 })
 
 test("a lost channel fails everything that waits", async () => {
   await fake.greet()
-  const process = guest.exec({ argv: ["cat"], stdin: true })
+  await guest.ready
+  const process = guest.processes.start({ onDisconnect: "kill", argv: ["cat"], stdin: true })
   const pong = guest.ask({ op: "ping" }, { deadlineMs })
   const written = process.write(new Uint8Array(2 * wireLimits.windowBytes))
   const output = readAll(process.output)
@@ -229,7 +242,7 @@ test("a lost channel fails everything that waits", async () => {
   fake.hangUp()
   expect(await guest.closed).toEqual({ reason: "the guest's machine closed the channel" })
   for (const pending of [
-    process.started,
+    process.attached,
     process.result,
     written,
     output,
@@ -238,12 +251,15 @@ test("a lost channel fails everything that waits", async () => {
   ]) {
     expect((await failure(pending)).code).toBe("unavailable")
   }
-  expect((await failure(guest.exec({ argv: ["x"] }).result)).code).toBe("unavailable")
+  expect((await failure(guest.processes.start({ onDisconnect: "kill", argv: ["x"] }).result)).code).toBe(
+    "unavailable",
+  )
 })
 
 test("a lost channel harms nobody who does not listen", async () => {
   await fake.greet()
-  const process = guest.exec({ argv: ["cat"], stdin: true })
+  await guest.ready
+  const process = guest.processes.start({ onDisconnect: "kill", argv: ["cat"], stdin: true })
   void process.write(new Uint8Array(2 * wireLimits.windowBytes))
   void guest.ask({ op: "ping" }, { deadlineMs })
   void guest.waitReady({ deadlineMs: 1 })
@@ -254,11 +270,12 @@ test("a lost channel harms nobody who does not listen", async () => {
 
 test("output that came before the loss can still be read", async () => {
   await fake.greet()
-  const process = guest.exec({ argv: ["x"] })
+  await guest.ready
+  const process = guest.processes.start({ onDisconnect: "kill", argv: ["x"] })
   const { stream } = await fake.opened()
   fake.message(stream, { started: { pid: 1 } })
   fake.send(encodeData(stream, 1, Buffer.from("last words")))
-  await process.started
+  await process.attached
   await Bun.sleep(5)
   fake.hangUp()
   await guest.closed
@@ -269,6 +286,7 @@ test("output that came before the loss can still be read", async () => {
 
 test("an answer that is late is not waited for, and not a fault", async () => {
   await fake.greet()
+  await guest.ready
   const late = await failure(guest.ask({ op: "ping" }, { deadlineMs: 20 }))
   expect(late.code).toBe("unavailable")
   const { stream } = await fake.opened()
@@ -289,18 +307,26 @@ test("a guest in the middle of a frame is asked again behind zeros", async () =>
   // The answer to the first preamble comes late, and is not for us any more.
   fake.send(Buffer.of(0xb4), Buffer.from("LOHAR\r\n"), first.subarray(8, 24), Buffer.of(0, 1, 0, 0))
   await fake.greet()
+  await guest.ready
   expect(await ready).toEqual({ generation: 1 })
   expect((await lost).message).toContain("was restarted")
 })
 
 test("too many commands are refused here", async () => {
   await fake.greet()
-  const processes = Array.from({ length: wireLimits.streamsMax + 1 }, () => guest.exec({ argv: ["x"] }))
+  await guest.ready
+  const processes = Array.from({ length: wireLimits.streamsMax + 1 }, () =>
+    guest.processes.start({ onDisconnect: "kill", argv: ["x"] }),
+  )
   const last = processes.at(-1)
   expect(last && (await failure(last.result)).code).toBe("limit_exceeded")
-  expect((await failure(guest.exec({ argv: ["x".repeat(wireLimits.jsonBytesMax)] }).result)).code).toBe(
-    "invalid",
-  )
+  expect(
+    (
+      await failure(
+        guest.processes.start({ onDisconnect: "kill", argv: ["x".repeat(wireLimits.jsonBytesMax)] }).result,
+      )
+    ).code,
+  ).toBe("invalid")
 })
 
 const chunk = new Uint8Array(wireLimits.dataBytesMax)
@@ -322,7 +348,8 @@ const hostile: Record<string, (stream: number) => Uint8Array[]> = {
 
 test.each(Object.keys(hostile))("a hostile guest loses its connection: %s", async (name) => {
   await fake.greet()
-  const process = guest.exec({ argv: ["x"] })
+  await guest.ready
+  const process = guest.processes.start({ onDisconnect: "kill", argv: ["x"] })
   const { stream } = await fake.opened()
   fake.send(...(hostile[name]?.(stream) ?? []))
   await guest.closed
@@ -332,6 +359,7 @@ test.each(Object.keys(hostile))("a hostile guest loses its connection: %s", asyn
 
 test("a guest that answers ping with a command's frames loses its connection", async () => {
   await fake.greet()
+  await guest.ready
   const pong = guest.ask({ op: "ping" }, { deadlineMs })
   fake.message((await fake.opened()).stream, { started: { pid: 1 } })
   expect((await failure(pong)).code).toBe("unavailable")
@@ -339,6 +367,7 @@ test("a guest that answers ping with a command's frames loses its connection", a
 
 test("a flood of what nobody asked for is cut off", async () => {
   await fake.greet()
+  await guest.ready
   const flood = encodeData(77, 1, chunk)
   for (let sent = 0; sent < 70 * 1024 * 1024 && !fake.isGone; sent += 64 * flood.length) {
     fake.send(...Array.from({ length: 64 }, () => flood))

@@ -45,7 +45,7 @@ export class GuestChannel {
   #socket: Bun.Socket | undefined
   #lost: AppError | undefined
   #isReady = false
-  #generation = 0
+  #generation: number | undefined
   #nonce = newNonce()
   #nextStream = 1
   #wasteBytes = 0
@@ -76,6 +76,11 @@ export class GuestChannel {
   /** True once the guest has answered this connection's preamble. */
   get ready(): Promise<{ generation: number }> {
     return this.#ready.promise
+  }
+
+  /** The generation that both sides speak, once the guest has answered. */
+  protected get generation(): number | undefined {
+    return this.#generation
   }
 
   /**
@@ -143,7 +148,7 @@ export class GuestChannel {
   }
 
   #claim(id: number, direction: Direction): Region | undefined {
-    return this.#generation >= sharingGeneration ? this.#shared.claim(id, direction) : undefined
+    return (this.#generation ?? 0) >= sharingGeneration ? this.#shared.claim(id, direction) : undefined
   }
 
   protected request<Answer>(

@@ -112,11 +112,14 @@ export class Input {
 }
 
 /** A piece of output; its buffer may have spare room. A piece without a buffer is still in the shared memory. */
-type Piece = { channel: number; length: number } & ({ buffer: Uint8Array } | { extent: Extent })
+type Piece = { channel: number; length: number; skipped: number } & (
+  | { buffer: Uint8Array }
+  | { extent: Extent }
+)
 
 /** At most one window of output, waiting to be taken. */
 export class Output<Chunk> implements AsyncIterable<Chunk> {
-  readonly #toChunk: (channel: number, bytes: Uint8Array) => Chunk
+  readonly #toChunk: (channel: number, bytes: Uint8Array, skipped: number) => Chunk
   readonly #giveBack: (count: number) => void
   readonly #withinDeadline: WithinDeadline
   readonly #region: Region | undefined
@@ -124,13 +127,15 @@ export class Output<Chunk> implements AsyncIterable<Chunk> {
   #pieces: Piece[] = []
   #allowance: number = wireLimits.windowBytes
   #owed = 0
+  /** Missing bytes of each channel before its next ones. */
+  readonly #skipped = new Map<number, number>()
   #end: { error: AppError | undefined } | undefined
   #isDiscarding = false
   #isGivenUp = false
   #changed = Promise.withResolvers<void>()
 
   constructor(options: {
-    toChunk: (channel: number, bytes: Uint8Array) => Chunk
+    toChunk: (channel: number, bytes: Uint8Array, skipped: number) => Chunk
     giveBack: (count: number) => void
     withinDeadline: WithinDeadline
     region: Region | undefined
@@ -146,8 +151,18 @@ export class Output<Chunk> implements AsyncIterable<Chunk> {
 
   put(channel: number, bytes: Uint8Array): void {
     if (!this.#isWanted(bytes.length)) return
-    if (!this.#join(channel, bytes)) this.#pieces.push({ channel, buffer: bytes, length: bytes.length })
+    const skipped = this.#skipped.get(channel) ?? 0
+    this.#skipped.delete(channel)
+    if (skipped > 0 || !this.#join(channel, bytes))
+      this.#pieces.push({ channel, buffer: bytes, length: bytes.length, skipped })
     this.#tellChanged()
+  }
+
+  /** Returns false if no bytes of the channel have come since the last one. */
+  skip(channel: number, count: number): boolean {
+    const before = this.#skipped.get(channel) ?? 0
+    if (count > 0) this.#skipped.set(channel, before + count)
+    return count > 0 && before === 0
   }
 
   /** Output in the shared memory; read when the consumer takes it. */
@@ -156,7 +171,7 @@ export class Output<Chunk> implements AsyncIterable<Chunk> {
     if (channel !== channels.stdout) throw new WireError(`output in shared memory on channel ${channel}`)
     this.#region.receive(extent)
     if (!this.#isWanted(extent.length)) return
-    if (!this.#joinAt(extent)) this.#pieces.push({ channel, extent, length: extent.length })
+    if (!this.#joinAt(extent)) this.#pieces.push({ channel, extent, length: extent.length, skipped: 0 })
     this.#tellChanged()
   }
 
@@ -193,7 +208,8 @@ export class Output<Chunk> implements AsyncIterable<Chunk> {
       next: async () => {
         for (;;) {
           const piece = this.#pieces.shift()
-          if (piece) return { done: false, value: this.#toChunk(piece.channel, this.#take(piece)) }
+          if (piece)
+            return { done: false, value: this.#toChunk(piece.channel, this.#take(piece), piece.skipped) }
           if (this.#end?.error && !this.#isDiscarding) throw this.#end.error
           if (this.#end || this.#isDiscarding) return { done: true, value: undefined }
           await this.#withinDeadline(this.#changed.promise)

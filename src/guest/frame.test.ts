@@ -3,7 +3,9 @@
 import { expect, test } from "bun:test"
 import fc from "fast-check"
 import { type Decoded, Decoder, encodeFrame, type Frame, WireError, wireLimits } from "./frame.ts"
-import { parseExited, parseResult, parseStarted } from "./message.ts"
+import { parseStarted } from "./generation-2.ts"
+import { parseResult } from "./message.ts"
+import { parseAttached, parseEnd, parseOutcome, parseSkipped, readProcesses } from "./process-message.ts"
 import { questions } from "./questions.ts"
 
 const nonce = new Uint8Array(16).fill(7)
@@ -80,10 +82,11 @@ test("any JSON is a message or a WireError", () => {
   fc.assert(
     fc.property(fc.oneof(fc.json(), fc.string()), fc.jsonValue(), (text, value) => {
       onlyWireErrors(() => parseResult(Buffer.from(text)))
-      onlyWireErrors(() => parseStarted(Buffer.from(text)))
+      for (const parse of [parseStarted, parseAttached, parseSkipped, readProcesses().onMessage])
+        onlyWireErrors(() => parse?.(Buffer.from(text)))
       onlyWireErrors(() => questions.ping.read().parse(value))
       onlyWireErrors(() => questions.personalise.read().parse(value))
-      onlyWireErrors(() => parseExited(value))
+      for (const parse of [parseEnd, parseOutcome]) onlyWireErrors(() => parse(value))
     }),
   )
 })

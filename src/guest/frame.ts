@@ -7,7 +7,7 @@
  */
 
 /** The highest generation of the protocol that this host speaks. */
-export const generation = 2
+export const generation = 3
 
 export const wireLimits = {
   preambleBytes: 28,

@@ -3,35 +3,27 @@
 import { AppError } from "@bhatti/contract/errors"
 import type {
   GuestAnswer,
-  GuestCommand,
   GuestOpening,
   GuestOpenings,
   GuestQuestion,
   GuestQuestions,
-  SessionNotice,
-  SessionRecord,
-  SessionStart,
-  TerminalSize,
+  ProcessNotice,
 } from "@bhatti/contract/guest"
 import { GuestChannel } from "./channel.ts"
 import { Connection, dialRequest } from "./dial.ts"
 import { Download, fileRequests, Transfer } from "./files.ts"
 import { WireError } from "./frame.ts"
+import { EarlierProcesses } from "./generation-2.ts"
 import { requests } from "./message.ts"
 import type { Stream } from "./operation.ts"
-import { Process } from "./process.ts"
+import { Processes, type Requests } from "./process.ts"
+import { parseNotice } from "./process-message.ts"
 import { type Moment, questions, requestOf } from "./questions.ts"
-import {
-  parseNotice,
-  parseSessions,
-  parseStartedSession,
-  Session,
-  SessionOutput,
-  sessionRequests,
-} from "./session.ts"
 
 const entropyBytes = 64
-/** Limit on reported ends of sessions per connection; more are useless. */
+/** The first generation whose guests keep processes. A guest that has not answered yet is taken for one of it. */
+const processGeneration = 3
+/** Limit on reported ends of processes per connection; more are useless. */
 const noticesMax = 1000
 
 /** Connects to the guest's socket and sends the preamble immediately. Requests may follow before the guest answers. */
@@ -59,6 +51,19 @@ type Streams = {
 }
 
 export class Guest extends GuestChannel {
+  readonly #processes: Processes
+  readonly #earlier: EarlierProcesses
+
+  constructor() {
+    super()
+    const channel: Requests = {
+      begin: (request, make) => this.begin(request, make),
+      request: (request, answer, options) => this.request(request, answer, options),
+    }
+    this.#processes = new Processes(channel)
+    this.#earlier = new EarlierProcesses(channel)
+  }
+
   ask<Op extends keyof GuestQuestions>(
     question: GuestQuestion<Op>,
     { deadlineMs }: { deadlineMs: number },
@@ -95,43 +100,17 @@ export class Guest extends GuestChannel {
     dial: (to) => this.begin(dialRequest(to), (id, link) => new Connection(id, link)),
   }
 
-  exec(command: GuestCommand): Process {
-    return this.begin(requests.exec(command), (id, link) => new Process(id, link))
-  }
-
-  /** Starts a session and attaches to it. */
-  openSession(start: SessionStart): Session {
-    return this.begin(sessionRequests.open(start, { attach: true }), (id, link) => new Session(id, link))
-  }
-
-  /** Starts a detached session. */
-  startSession(start: SessionStart, options: { deadlineMs: number }): Promise<{ session: string }> {
-    return this.request(
-      sessionRequests.open(start, { attach: false }),
-      { parse: parseStartedSession },
-      options,
-    )
-  }
-
-  /** Attaches to a session by its id or name; by default to the newest detached session. */
-  attachSession(options: { session?: string; tty: TerminalSize }): Session {
-    return this.begin(sessionRequests.attach(options), (id, link) => new Session(id, link))
-  }
-
-  sessions(options: { deadlineMs: number }): Promise<SessionRecord[]> {
-    return this.request(sessionRequests.list(), { parse: parseSessions }, options)
-  }
-
-  /** Reads the kept output of a session; an attached client stays attached. */
-  readSession(session: string): SessionOutput {
-    return this.begin(sessionRequests.read(session), (id, link) => new SessionOutput(id, link))
+  /** Commands, in the words that this guest's agent understands. */
+  get processes(): Processes | EarlierProcesses {
+    const { generation } = this
+    return generation === undefined || generation >= processGeneration ? this.#processes : this.#earlier
   }
 
   /**
-   * Reports named sessions that end from now on, and earlier ends that were not reported. An older agent refuses,
+   * Reports named processes that end from now on, and earlier ends that were not reported. An older agent refuses,
    * and no ends are reported. Does not count as use of the sandbox.
    */
-  watch(onEnded: (end: SessionNotice) => void): void {
+  watch(onEnded: (end: ProcessNotice) => void): void {
     const refuse = () => {
       throw new WireError("a watch got a frame of a stream")
     }
@@ -152,12 +131,7 @@ export class Guest extends GuestChannel {
       onClose: ignore,
       onLost: ignore,
     }
-    this.openGlance(sessionRequests.watch(), stream)
-  }
-
-  /** Sends a signal to every process of a session; removes a session that has ended. */
-  killSession(session: string, signal: string, options: { deadlineMs: number }): Promise<void> {
-    return this.request(sessionRequests.kill(session, signal), { parse: () => undefined }, options)
+    this.openGlance(requests.watch(), stream)
   }
 }
 

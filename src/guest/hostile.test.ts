@@ -37,14 +37,15 @@ async function meet(name: string): Promise<{ fake: FakeGuest; guest: Guest }> {
   const fake = new FakeGuest(place)
   const guest = await openGuest({ socketPath: fake.socketPath })
   await fake.greet()
+  await guest.ready
   return { fake, guest }
 }
 
 /** Starts every kind of operation that can wait for a guest. Their streams have the ids from 1 on. */
 function askEverything(guest: Guest): Promise<unknown>[] {
   const tty = { rows: 24, cols: 80 }
-  const process = guest.exec({ argv: ["sh"], stdin: true })
-  const session = guest.openSession({ tty })
+  const process = guest.processes.start({ onDisconnect: "kill", argv: ["sh"], stdin: true })
+  const session = guest.processes.start({ tty, onDisconnect: "keep" })
   const download = guest.open({ op: "readFile", path: "/x" })
   const upload = guest.open({ op: "writeFile", path: "/x" })
   const archive = guest.open({ op: "readArchive", path: "/x" })
@@ -54,11 +55,11 @@ function askEverything(guest: Guest): Promise<unknown>[] {
     for await (const _ of output);
   }
   return [
-    process.started,
+    process.attached,
     process.result,
     read(process.output),
     process.write(Buffer.alloc(100_000)),
-    session.opened,
+    session.attached,
     session.result,
     read(session.output),
     download.file,
@@ -72,7 +73,7 @@ function askEverything(guest: Guest): Promise<unknown>[] {
     connection.result,
     read(connection.output),
     guest.ask({ op: "ping" }, { deadlineMs }),
-    guest.sessions({ deadlineMs }),
+    guest.processes.list({ deadlineMs }),
     guest.ask({ op: "listFiles", path: "/" }, { deadlineMs }),
     guest.ask({ op: "ports" }, { deadlineMs }),
     guest.ask({ op: "quiesce" }, { deadlineMs }),
@@ -186,8 +187,8 @@ test("a flood of any kind of frame is cut off or held back, in bounded memory", 
   for (const [type, id, payload] of kinds) {
     const { fake, guest } = await meet(`${type}-${id}`)
     try {
-      const process = guest.exec({ argv: ["sh"] })
-      const settled = Promise.allSettled([process.started, process.result])
+      const process = guest.processes.start({ onDisconnect: "kill", argv: ["sh"] })
+      const settled = Promise.allSettled([process.attached, process.result])
       Bun.gc(true)
       const before = memoryMib()
       const one = rawFrame(type, id, payload)

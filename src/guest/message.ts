@@ -5,7 +5,7 @@
  */
 
 import { AppError, isErrorCode, isReason } from "@bhatti/contract/errors"
-import type { Exited, GuestCommand, TerminalSize } from "@bhatti/contract/guest"
+import type { TerminalSize } from "@bhatti/contract/guest"
 import { WireError } from "./frame.ts"
 
 const encoder = new TextEncoder()
@@ -16,9 +16,7 @@ export function encodeJson(value: unknown): Uint8Array {
 }
 
 export const requests = {
-  /** The operation comes first: the guest reads it without parsing the rest. */
-  exec: (command: GuestCommand) => ({ op: "exec", ...command }),
-  signal: (name: string) => ({ signal: name }),
+  watch: () => ({ op: "watch" }),
   resize: ({ rows, cols }: TerminalSize) => ({ resize: { rows, cols } }),
 } as const
 
@@ -43,23 +41,6 @@ export function parseResult(payload: Uint8Array): Result {
   return { kind: "ok", value: result.ok }
 }
 
-export function parseExited(value: unknown): Exited {
-  if (isObject(value)) {
-    const { exit_code: exitCode, signal } = value
-    const isCode =
-      typeof exitCode === "number" && Number.isInteger(exitCode) && exitCode >= 0 && exitCode <= 255
-    if (isCode && (signal === null || typeof signal === "string")) return { exitCode, signal }
-  }
-  throw new WireError("the guest's answer to exec cannot be read")
-}
-
-/** Reads a message of a running command. Returns undefined for a message that this host does not know. */
-export function parseStarted(payload: Uint8Array): { pid: number } | undefined {
-  const { started } = parseObject(payload)
-  if (!isObject(started) || typeof started.pid !== "number") return undefined
-  return { pid: started.pid }
-}
-
 export function parseObject(payload: Uint8Array): Record<string, unknown> {
   let value: unknown
   try {
@@ -73,4 +54,12 @@ export function parseObject(payload: Uint8Array): Record<string, unknown> {
 
 export function isObject(value: unknown): value is Record<string, unknown> {
   return typeof value === "object" && value !== null && !Array.isArray(value)
+}
+
+export function isTextOrNull(value: unknown): value is string | null {
+  return value === null || typeof value === "string"
+}
+
+export function isCount(value: unknown): value is number {
+  return typeof value === "number" && Number.isSafeInteger(value) && value >= 0
 }

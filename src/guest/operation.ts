@@ -32,7 +32,8 @@ export type Meaning<First, Answer, Chunk> = {
   /** Reads the guest's first message. Returns undefined for any other message. */
   parseFirst(payload: Uint8Array): First | undefined
   parseAnswer(value: unknown): Answer
-  toChunk(channel: number, bytes: Uint8Array): Chunk
+  /** `skipped` bytes of the channel are missing before these. */
+  toChunk(channel: number, bytes: Uint8Array, skipped: number): Chunk
   /** An error ends the output with that error: a failed download must not look like a short file. */
   outputFails?: boolean
   /** How long the first message may take. */
@@ -179,6 +180,11 @@ export class Operation<First, Answer, Chunk = Uint8Array> implements Stream {
     this.#output.end(error)
     this.#first.reject(error)
     this.#result.reject(error)
+  }
+
+  /** Marks that bytes of the channel are missing before the next ones. */
+  protected skip(channel: number, count: number): boolean {
+    return this.#output.skip(channel, count)
   }
 
   #send(bytes: Uint8Array): void {

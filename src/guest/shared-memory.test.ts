@@ -270,7 +270,7 @@ describe("from the guest", () => {
     expect((await guest.closed).reason).toContain("window")
 
     await meet(2)
-    guest.exec({ argv: ["sh"] })
+    guest.processes.start({ onDisconnect: "kill", argv: ["sh"] })
     fake.send(encodeDataAt((await fake.opened()).stream, 1, { offset: half, length: 1 }))
     expect((await guest.closed).reason).toContain("was not given")
 

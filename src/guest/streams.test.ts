@@ -46,6 +46,7 @@ beforeEach(async () => {
   fake = new FakeGuest(directory)
   guest = await openGuest({ socketPath: fake.socketPath })
   await fake.greet()
+  await guest.ready
 })
 
 afterEach(async () => {
@@ -63,9 +64,19 @@ async function textOf(output: AsyncIterable<Uint8Array>): Promise<string> {
   return text
 }
 
-describe("sessions", () => {
+async function* bytesOf(output: AsyncIterable<{ bytes: Uint8Array }>): AsyncGenerator<Uint8Array> {
+  for await (const { bytes } of output) yield bytes
+}
+
+describe("sessions of an earlier agent", () => {
   test("are opened, seen, typed into and left", async () => {
-    const session = guest.openSession({ argv: ["bash"], name: "init", user: "root", tty })
+    const session = guest.processes.start({
+      argv: ["bash"],
+      name: "init",
+      user: "root",
+      tty,
+      onDisconnect: "keep",
+    })
     const { stream, request } = await fake.opened()
     expect(request).toEqual({
       op: "session_open",
@@ -77,74 +88,56 @@ describe("sessions", () => {
     })
     fake.message(stream, { session: { id: "s1", name: "init", argv: ["bash"] } })
     fake.send(encodeData(stream, 1, Buffer.from("prompt")))
-    expect(await session.opened).toEqual({ id: "s1", name: "init" })
+    expect(await session.attached).toMatchObject({ id: "s1", name: "init" })
     await session.write(Buffer.from("ls\r"))
     expect((await fake.frame()).payload.toString()).toBe("\0ls\r")
     session.resize({ rows: 3, cols: 4 })
-    session.signal("INT")
-    session.close()
+    session.signal({ signal: "INT" })
+    session.leave()
     expect(JSON.parse((await fake.frame()).payload.toString())).toEqual({ resize: { rows: 3, cols: 4 } })
     expect(JSON.parse((await fake.frame()).payload.toString())).toEqual({ signal: "INT" })
     expect((await fake.frame()).type).toBe("close")
     fake.close(stream, { ok: { state: "detached" } })
-    expect(await session.result).toEqual({ state: "detached" })
-    expect(await textOf(session.output)).toBe("prompt")
+    expect(await session.result).toEqual({ state: "left" })
+    expect(await textOf(bytesOf(session.output))).toBe("prompt")
   })
 
-  test("are attached to by name, or to whichever is free", async () => {
+  test("are attached to by name", async () => {
     const typed = { ...tty, term: "xterm" }
-    guest.attachSession({ session: "init", tty: typed })
+    const first = guest.processes.attach({ process: "init", mode: "drive", tty: typed })
     const named = await fake.opened()
     expect(named.request).toEqual({ op: "session_attach", session: "init", tty })
-    const session = guest.attachSession({ tty })
+    const session = guest.processes.attach({ process: "s2", mode: "drive", tty })
     const free = await fake.opened()
-    expect(free.request).toEqual({ op: "session_attach", tty })
     fake.message(free.stream, { session: { id: "s2", name: null, argv: [] } })
     fake.close(free.stream, { ok: { state: "ended", exit_code: 130, signal: "INT" } })
-    expect(await session.result).toEqual({ state: "ended", exitCode: 130, signal: "INT" })
+    const ended = { exitCode: 130, signal: "INT", reason: "signal" as const, by: null, detail: null }
+    expect(await session.result).toEqual({ state: "ended", ended })
     fake.close(named.stream, { ok: { state: "taken_over" } })
+    expect(await first.result).toEqual({ state: "taken_over" })
   })
 
   test("are listed, started alone and killed", async () => {
-    const started = guest.startSession({ tty, name: "init" }, deadline)
+    const started = guest.processes.startDetached({ tty, name: "init", onDisconnect: "keep" }, deadline)
     const open = await fake.opened()
     expect(open.request).toEqual({ op: "session_open", tty, name: "init", attach: false })
     fake.close(open.stream, { ok: { session: "s1" } })
-    expect(await started).toEqual({ session: "s1" })
+    const record = {
+      ...{ id: "s1", name: null, argv: ["bash", "-l"], pid: 7, state: "running", exit_code: null },
+      ...{ signal: null, attached: true, created_unix_ms: 1_700_000_000_000 },
+    }
+    fake.close((await fake.opened()).stream, { ok: { sessions: [record] } })
+    const known = {
+      ...{ id: "s1", name: null, argv: ["bash", "-l"], pid: 7, ended: null, driven: true, tty: true },
+      createdUnixMs: 1_700_000_000_000,
+    }
+    expect(await started).toMatchObject({ process: known, isNew: true })
 
-    const sessions = guest.sessions(deadline)
-    fake.close((await fake.opened()).stream, {
-      ok: {
-        sessions: [
-          {
-            id: "s1",
-            name: null,
-            argv: ["bash", "-l"],
-            pid: 7,
-            state: "running",
-            exit_code: null,
-            signal: null,
-            attached: true,
-            created_unix_ms: 1_700_000_000_000,
-          },
-        ],
-      },
-    })
-    expect(await sessions).toEqual([
-      {
-        id: "s1",
-        name: null,
-        argv: ["bash", "-l"],
-        pid: 7,
-        state: "running",
-        exitCode: null,
-        signal: null,
-        attached: true,
-        createdUnixMs: 1_700_000_000_000,
-      },
-    ])
+    const sessions = guest.processes.list(deadline)
+    fake.close((await fake.opened()).stream, { ok: { sessions: [record] } })
+    expect(await sessions).toMatchObject([known])
 
-    const killed = guest.killSession("s1", "HUP", deadline)
+    const killed = guest.processes.signal("s1", { signal: "HUP", scope: "session" }, deadline)
     const kill = await fake.opened()
     expect(kill.request).toEqual({ op: "session_kill", session: "s1", signal: "HUP" })
     fake.close(kill.stream, { error: { code: "not_found", message: "no session" } })
@@ -376,12 +369,16 @@ test.each(Object.keys(badMessage))("a hostile guest loses its connection: %s", a
 })
 
 const badAnswers: [string, () => Promise<unknown>, unknown][] = [
-  ["a session without a command", () => guest.sessions(deadline), { sessions: [{ id: "s1" }] }],
-  ["endless sessions", () => guest.sessions(deadline), { sessions: Array.from({ length: 2000 }, () => 7) }],
+  ["a session without a command", () => guest.processes.list(deadline), { sessions: [{ id: "s1" }] }],
+  [
+    "endless sessions",
+    () => guest.processes.list(deadline),
+    { sessions: Array.from({ length: 2000 }, () => 7) },
+  ],
   ["port 0", () => guest.ask({ op: "ports" }, deadline), { ports: [{ port: 0, address: "x" }] }],
   ["no list of ports", () => guest.ask({ op: "ports" }, deadline), { ports: {} }],
   ["no file", () => guest.ask({ op: "statFile", path: "x" }, deadline), { file: null }],
-  ["no name of a session", () => guest.startSession({ tty }, deadline), {}],
+  ["no name of a session", () => guest.processes.startDetached({ tty, onDisconnect: "keep" }, deadline), {}],
 ]
 
 test.each(badAnswers)("a hostile guest loses its connection: %s", async (_, ask, ok) => {

@@ -20,9 +20,10 @@ import {
   WireError,
   wireLimits,
 } from "./frame.ts"
-import { parseResult, parseStarted, requests } from "./message.ts"
+import { earlierRequests, parseSessions, parseStarted, parseStartedSession } from "./generation-2.ts"
+import { parseResult, requests } from "./message.ts"
+import { parseNotice } from "./process-message.ts"
 import { questions, requestOf } from "./questions.ts"
-import { parseNotice, parseSessions, parseStartedSession, sessionRequests } from "./session.ts"
 
 const unhex = (text: string) => Uint8Array.from(Buffer.from(text, "hex"))
 const nonce = unhex(vectors.hostPreamble.nonce)
@@ -148,7 +149,7 @@ describe("messages", () => {
       shutdown: asking({ op: "shutdown" }),
       "personalise with a network": asking({ op: "personalise", identity }),
       "personalise alone": asking({ op: "personalise", identity: alone }),
-      "exec with everything": requests.exec({
+      "exec with everything": earlierRequests.exec({
         argv: ["sh", "-c", 'echo ü "quoted"'],
         env: { A: "b=c" },
         cwd: "/tmp",
@@ -156,11 +157,11 @@ describe("messages", () => {
         stdin: true,
         tty: { rows: 24, cols: 80, term: "xterm" },
       }),
-      "exec with what is required": requests.exec({ argv: ["true"] }),
+      "exec with what is required": earlierRequests.exec({ argv: ["true"] }),
       refresh: asking({ op: "refresh" }),
       trim: asking({ op: "trim", budgetMs: 250 }),
       "trim and scrub": asking({ op: "trim", budgetMs: 2000, untouchedMib: 0 }),
-      "session with everything": sessionRequests.open(
+      "session with everything": earlierRequests.open(
         {
           argv: ["vi", "a b"],
           env: { A: "b" },
@@ -171,13 +172,13 @@ describe("messages", () => {
         },
         { attach: true },
       ),
-      "session alone": sessionRequests.open({ tty: size }, { attach: false }),
-      attach: sessionRequests.attach({ session: "s1", tty: size }),
-      "attach to the newest": sessionRequests.attach({ tty: size }),
-      sessions: sessionRequests.list(),
-      "kill a session": sessionRequests.kill("s1", "HUP"),
-      "read a session": sessionRequests.read("init"),
-      watch: sessionRequests.watch(),
+      "session alone": earlierRequests.open({ tty: size }, { attach: false }),
+      attach: earlierRequests.attach({ process: "s1", tty: size }),
+      "attach to the newest": earlierRequests.attach({ tty: size }),
+      sessions: earlierRequests.list(),
+      "kill a session": earlierRequests.kill("s1", "HUP"),
+      "read a session": earlierRequests.read("init"),
+      watch: requests.watch(),
       "read a file": fileRequests.readFile({ path: "a\nb" }),
       "read a part of a file": fileRequests.readFile({ path: "/x", offset: 4_294_967_296, limit: 0 }),
       "read a file through the shared memory": fileRequests.readFile({ path: "/x", shared: 1_048_576 }),
@@ -199,28 +200,32 @@ describe("messages", () => {
   })
 
   test("messages to a process are what the guest understands", () => {
-    const made: unknown[] = [requests.signal("INT"), requests.resize({ rows: 50, cols: 132 })]
+    const made: unknown[] = [
+      earlierRequests.signal({ signal: "INT" }),
+      requests.resize({ rows: 50, cols: 132 }),
+    ]
     expect(made).toEqual(vectors.toProcess.map(({ json }) => json))
   })
 
   test.each(vectors.fromProcess)("$name", ({ json, pid }) => {
-    expect(parseStarted(Buffer.from(JSON.stringify(json)))).toEqual({ pid })
+    expect(parseStarted(Buffer.from(JSON.stringify(json)))).toMatchObject({ pid })
   })
 
   test("answers are understood", () => {
     const answer = (name: string) => vectors.results.find((vector) => vector.name === name)?.ok
     const message = (name: string) =>
       Buffer.from(vectors.messages.find((vector) => vector.name === name)?.text ?? "")
-    expect(parseStartedSession(answer("a session alone"))).toEqual({ session: "s1" })
-    expect(parseSessions(answer("list of sessions")).map(({ id, exitCode }) => [id, exitCode])).toEqual([
+    expect(parseStartedSession(answer("a session alone"))).toBe("s1")
+    expect(
+      parseSessions(answer("list of sessions")).map(({ id, ended }) => [id, ended?.exitCode ?? null]),
+    ).toEqual([
       ["s1", null],
       ["s2", 0],
     ])
     expect(parseNotice(message("a session's end is told"))).toEqual({
-      session: "s1",
+      process: "s1",
       name: "init",
-      exitCode: 3,
-      signal: null,
+      ended: { exitCode: 3, signal: null, reason: "exited", by: null, detail: null },
     })
     const { parse: parseNextTimer } = questions.nextTimer.read()
     expect([parseNextTimer(answer("a timer")), parseNextTimer(answer("no timer"))]).toEqual([

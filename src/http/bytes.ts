@@ -2,6 +2,7 @@
 
 import { AppError } from "@bhatti/contract/errors"
 import type { Log } from "../core/bounded-log.ts"
+import type { GuestProcess } from "../core/host.ts"
 import { onRevoked, unlessRevoked } from "../gate/revocation.ts"
 import { StreamedAnswer } from "./streamed-answer.ts"
 
@@ -9,6 +10,17 @@ type Source = {
   readonly output: AsyncIterable<Uint8Array>
   readonly result: Promise<unknown>
   close(): void
+}
+
+/** Output of a process as plain bytes, for a client that takes one channel. */
+export function bytesOf(process: GuestProcess): Source {
+  return {
+    output: (async function* () {
+      for await (const { bytes } of process.output) yield bytes
+    })(),
+    result: process.result,
+    close: () => process.leave(),
+  }
 }
 
 /**

@@ -3,28 +3,26 @@
 import type { AppError } from "@bhatti/contract/errors"
 import type { ExecEvent, ExecResult } from "@bhatti/contract/exec"
 import { limits } from "@bhatti/contract/limits"
-import type { RunningCommand } from "../core/exec.ts"
+import type { RunningCommand } from "../core/processes.ts"
 import { toAppError } from "../gate/errors.ts"
 import { onRevoked, unlessRevoked } from "../gate/revocation.ts"
 import { errorParts } from "./errors.ts"
 import { StreamedAnswer } from "./streamed-answer.ts"
+import { viewEnd } from "./views/process.ts"
 
 /** Waits for the end. Output beyond the limit is read and dropped, so that the command still ends. */
 export function bufferedReply(running: RunningCommand, revoked: AbortSignal): Promise<ExecResult> {
   const result = collect(running).catch(async (error: unknown) => {
     throw await failureOf(running, error)
   })
-  return unlessRevoked(revoked, result, () => running.process.kill())
+  return unlessRevoked(revoked, result, () => running.process.kill("key_revoked"))
 }
 
 async function collect(running: RunningCommand): Promise<ExecResult> {
   const kept = { stdout: new Kept(), stderr: new Kept() }
   for await (const { channel, bytes } of running.process.output) kept[channel].add(bytes)
-  const { exitCode, signal, timedOut } = await running.result
   return {
-    exit_code: exitCode,
-    signal,
-    timed_out: timedOut,
+    ...viewEnd(await running.result),
     stdout: kept.stdout.text(),
     stderr: kept.stderr.text(),
     truncated: kept.stdout.isTruncated || kept.stderr.isTruncated,
@@ -38,7 +36,7 @@ async function collect(running: RunningCommand): Promise<ExecResult> {
 async function failureOf(running: RunningCommand, cause: unknown): Promise<AppError> {
   const error = toAppError(cause)
   if (error.code === "not_found") return error.but({ code: "command_not_found" })
-  const hasStarted = await running.process.started.then(
+  const hasStarted = await running.process.attached.then(
     () => true,
     () => false,
   )
@@ -73,10 +71,10 @@ class Kept {
  */
 export async function streamedReply(running: RunningCommand, revoked: AbortSignal): Promise<StreamedAnswer> {
   // A command that cannot run, or ends at once, still gets its event.
-  await Promise.allSettled([Promise.race([running.process.started, running.result])])
+  await Promise.allSettled([Promise.race([running.process.attached, running.result])])
   const encode = (event: ExecEvent) => Buffer.from(`${JSON.stringify(event)}\n`)
   const events = execEvents(running)
-  const kill = () => running.process.kill()
+  const kill = () => running.process.kill("key_revoked")
   const listening = onRevoked(revoked, kill)
   let isOver = false
   return new StreamedAnswer({
@@ -93,7 +91,7 @@ export async function streamedReply(running: RunningCommand, revoked: AbortSigna
     },
     onClosed() {
       listening[Symbol.dispose]()
-      kill()
+      running.process.kill("client")
     },
   })
 }
@@ -110,8 +108,7 @@ async function* execEvents(running: RunningCommand): AsyncGenerator<ExecEvent> {
       const data = decoders[channel].decode()
       if (data !== "") yield { type: channel, data }
     }
-    const { exitCode, signal, timedOut } = await running.result
-    yield { type: "exit", exit_code: exitCode, signal, timed_out: timedOut }
+    yield { type: "exit", ...viewEnd(await running.result) }
   } catch (error) {
     yield errorEvent(await failureOf(running, error))
   }

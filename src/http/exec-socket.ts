@@ -7,11 +7,12 @@ import { AppError } from "@bhatti/contract/errors"
 import { ExecClientMessage, type ExecServerMessage, ExecStart } from "@bhatti/contract/exec"
 import { limits } from "@bhatti/contract/limits"
 import { parseInput } from "@bhatti/contract/wording"
-import { execInSandbox, type RunningCommand } from "../core/exec.ts"
+import { execInSandbox, type RunningCommand } from "../core/processes.ts"
 import { parseStrictJson } from "../lib/strict-json.ts"
 import { errorParts } from "./errors.ts"
 import { closeNormal, GuestSocket, type Socket } from "./guest-socket.ts"
 import { OutputWindow } from "./output-window.ts"
+import { viewEnd } from "./views/process.ts"
 
 const channelByte = { stdout: 1, stderr: 2 } as const
 const closeError = 1011
@@ -25,7 +26,7 @@ export class ExecSocket extends GuestSocket<ExecServerMessage> {
   }
 
   protected leave(): void {
-    this.#running?.process.kill()
+    this.#running?.process.leave()
   }
 
   protected sendError(socket: Socket, error: AppError): void {
@@ -51,7 +52,7 @@ export class ExecSocket extends GuestSocket<ExecServerMessage> {
         await this.inputDone
         return this.#running?.process.endInput()
       case "signal":
-        return this.#running?.process.signal(control.signal)
+        return this.#running?.process.signal({ signal: control.signal, by: "client" })
       case "resize":
         return this.#running?.process.resize(control)
     }
@@ -82,16 +83,15 @@ export class ExecSocket extends GuestSocket<ExecServerMessage> {
     this.before(begun)
     const running = await begun
     this.#running = running
-    if (this.isClosed) return running.process.kill()
-    void running.process.started.then(
-      ({ pid }) => this.send(socket, { type: "started", pid }),
+    if (this.isClosed) return running.process.leave()
+    void running.process.attached.then(
+      ({ pid = 0 }) => this.send(socket, { type: "started", pid }),
       () => undefined,
     )
     for await (const { channel, bytes } of running.process.output) {
       if (!(await window.send(bytes, channelByte[channel]))) return
     }
-    const { exitCode, signal, timedOut } = await running.result
-    this.send(socket, { type: "exit", exit_code: exitCode, signal, timed_out: timedOut })
+    this.send(socket, { type: "exit", ...viewEnd(await running.result) })
     socket.close(closeNormal)
   }
 

@@ -3,14 +3,14 @@
 import { AppError, unreachable } from "@bhatti/contract/errors"
 import { ShellClientMessage, type ShellQuery, type ShellServerMessage } from "@bhatti/contract/session"
 import { z } from "zod"
-import type { GuestSession } from "../core/host.ts"
-import { openShell } from "../core/sessions.ts"
+import type { GuestProcess } from "../core/host.ts"
+import { openShell } from "../core/processes.ts"
 import { errorParts } from "./errors.ts"
 import { GuestSocket, type GuestSocketOptions, type Socket } from "./guest-socket.ts"
 import { OutputWindow } from "./output-window.ts"
 
 export class ShellSocket extends GuestSocket<ShellServerMessage, GuestSocketOptions & { query: ShellQuery }> {
-  #session: GuestSession | undefined
+  #session: GuestProcess | undefined
 
   onOpen(socket: Socket): void {
     this.#run(socket).catch((error: unknown) => this.fail(socket, error))
@@ -24,7 +24,7 @@ export class ShellSocket extends GuestSocket<ShellServerMessage, GuestSocketOpti
   }
 
   protected leave(): void {
-    this.#session?.close()
+    this.#session?.leave()
   }
 
   protected sendError(socket: Socket, error: AppError): void {
@@ -46,22 +46,22 @@ export class ShellSocket extends GuestSocket<ShellServerMessage, GuestSocketOpti
     const { session, isNew } = await opening
     this.#session = session
     session.result.catch(() => undefined)
-    if (this.isClosed) return session.close()
+    if (this.isClosed) return session.leave()
 
-    const { id, name } = await session.opened
+    const { id = "", name } = await session.attached
     this.send(socket, { type: "session", session_id: id, name, is_new: isNew })
-    for await (const bytes of session.output) {
+    for await (const { bytes } of session.output) {
       if (!(await window.send(bytes))) return
     }
     const end = await session.result
     switch (end.state) {
       case "ended":
-        this.send(socket, { type: "exit", exit_code: end.exitCode, signal: end.signal })
+        this.send(socket, { type: "exit", exit_code: end.ended.exitCode, signal: end.ended.signal })
         break
       case "taken_over":
         this.send(socket, { type: "taken_over" })
         break
-      case "detached":
+      case "left":
         break
       default:
         unreachable(end)
@@ -76,7 +76,7 @@ export class ShellSocket extends GuestSocket<ShellServerMessage, GuestSocketOpti
       case "resize":
         return this.#session?.resize(control)
       case "signal":
-        return this.#session?.signal(control.signal)
+        return this.#session?.signal({ signal: control.signal, by: "client" })
       default:
         return unreachable(control)
     }

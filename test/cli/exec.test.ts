@@ -153,9 +153,9 @@ test("what bhatti's own options are refused for is wrong usage, not a command th
     ["/nowhere", 2],
     ["/tmp", 126],
   ] as const) {
-    const before = daemon.host.processes.length
+    const before = daemon.execs.length
     const ran = await bhatti(["exec", "-w", cwd, "dev", "--", "refuse", "invalid", "it"], { daemon })
-    expect(daemon.host.processes.length - before).toBe(1)
+    expect(daemon.execs.length - before).toBe(1)
     expect(ran).toMatchObject({ stdout: "", exitCode })
     expect(ran.stderr).toBe(cwd === "/tmp" ? "bhatti: cannot run it\n" : 'bhatti: no directory "/nowhere"\n')
   }

@@ -3,7 +3,7 @@
 import { afterEach, beforeEach, expect, test } from "bun:test"
 import { limits } from "@bhatti/contract/limits"
 import { connect } from "@bhatti/sdk/client"
-import { floodBytes } from "../support/fake-session.ts"
+import { floodBytes } from "../support/fake-programs.ts"
 import { Daemon } from "./daemon.ts"
 import { bhatti, until } from "./program.ts"
 import { Screen } from "./screen.ts"
@@ -131,7 +131,7 @@ test("lost with its sandbox: what happened to both", async () => {
 test("a session that is not there: where to look for those that are", async () => {
   await using screen = new Screen(daemon)
   await screen.bhatti("shell dev missing")
-  await screen.shows('bhatti: no session "missing"\r\n  try: bhatti ps dev\r\n')
+  await screen.shows('bhatti: no process "missing"\r\n  try: bhatti ps dev\r\n')
   await screen.shows("code=125")
   await screen.restored()
 })

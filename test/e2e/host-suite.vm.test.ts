@@ -38,7 +38,7 @@ async function open(): Promise<GuestSubject> {
 }
 
 async function run(guest: Guest, argv: string[]): Promise<string> {
-  const process = guest.exec({ argv, user: "root" })
+  const process = guest.processes.start({ onDisconnect: "kill", argv, user: "root" })
   let text = ""
   for await (const { bytes } of process.output) text += Buffer.from(bytes).toString()
   await process.result

@@ -5,7 +5,7 @@
 
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "bun:test"
 import { AppError } from "@bhatti/contract/errors"
-import type { GuestCommand, GuestIdentity, OutputChunk } from "@bhatti/contract/guest"
+import type { GuestIdentity, OutputChunk, ProcessOutcome, ProcessStart } from "@bhatti/contract/guest"
 import type { Attachment, Guest, Host, Machine, Template } from "../../src/core/host.ts"
 import { until } from "../support/installation.ts"
 
@@ -273,7 +273,9 @@ export function powerCases(open: () => Promise<Subject>): void {
     const place = at.sandboxes.newPlace()
     const { guest } = await at.sandboxes.begin(place, "template")
     expect((await guest.ask({ op: "ping" }, { deadlineMs })).personalised).toBe(false)
-    expect((await errorOf(() => guest.exec({ argv: ["true"] }).result)).code).toBe("conflict")
+    expect(
+      (await errorOf(() => guest.processes.start({ onDisconnect: "kill", argv: ["true"] }).result)).code,
+    ).toBe("conflict")
     await guest.ask({ op: "personalise", identity: at.sandboxes.identityOf(place) }, { deadlineMs })
     await guest.ask({ op: "refresh" }, { deadlineMs })
     guest.close()
@@ -306,11 +308,11 @@ export function guestCases(open: () => Promise<GuestSubject>): void {
     machine = started.machine
   }, 60_000)
 
-  const run = async (command: GuestCommand) => {
-    const process = guest.exec(command)
+  const run = async (command: Omit<ProcessStart, "onDisconnect">) => {
+    const process = guest.processes.start({ onDisconnect: "kill", ...command })
     const outputs = { stdout: "", stderr: "" }
     for await (const { channel, bytes } of process.output) outputs[channel] += Buffer.from(bytes).toString()
-    return { ...outputs, ...(await process.result) }
+    return { ...outputs, ...endOf(await process.result) }
   }
   const write = async (path: string, content: string, options: { mode?: string; size?: number } = {}) => {
     const transfer = guest.open({ op: "writeFile", path, parents: true, ...options })
@@ -327,33 +329,33 @@ export function guestCases(open: () => Promise<GuestSubject>): void {
   })
 
   test("a command reads its input to the end", async () => {
-    const process = guest.exec({ argv: ["cat"], stdin: true })
-    expect((await process.started).pid).toBeGreaterThan(0)
+    const process = guest.processes.start({ onDisconnect: "kill", argv: ["cat"], stdin: true })
+    expect((await process.attached).pid).toBeGreaterThan(0)
     await process.write(Buffer.from("one "))
     await process.write(Buffer.from("two"))
     process.endInput()
     expect(await textOf(bytesOf(process.output))).toBe("one two")
-    expect(await process.result).toEqual(exited(0))
+    expect(endOf(await process.result)).toEqual(exited(0))
     await process.write(Buffer.from("dropped"))
   })
 
   test("all of a large output arrives, whatever its reader's pace", async () => {
-    const process = guest.exec({ argv: at.subject.flood(3_000_000) })
+    const process = guest.processes.start({ onDisconnect: "kill", argv: at.subject.flood(3_000_000) })
     let bytes = 0
     for await (const chunk of process.output) bytes += chunk.bytes.length
     expect(bytes).toBe(3_000_000)
-    expect(await process.result).toEqual(exited(0))
+    expect(endOf(await process.result)).toEqual(exited(0))
   })
 
   test("a signal ends a command, and a kill ends everything", async () => {
-    const signalled = guest.exec({ argv: ["sleep", "60"] })
-    await signalled.started
-    signalled.signal("TERM")
-    expect(await signalled.result).toEqual({ exitCode: 143, signal: "TERM" })
-    const killed = guest.exec({ argv: ["sleep", "60"] })
-    await killed.started
-    killed.kill()
-    expect(await killed.result).toEqual({ exitCode: 137, signal: "KILL" })
+    const signalled = guest.processes.start({ onDisconnect: "kill", argv: ["sleep", "60"] })
+    await signalled.attached
+    signalled.signal({ signal: "TERM" })
+    expect(endOf(await signalled.result)).toEqual({ exitCode: 143, signal: "TERM" })
+    const killed = guest.processes.start({ onDisconnect: "kill", argv: ["sleep", "60"] })
+    await killed.attached
+    killed.kill("test")
+    expect(endOf(await killed.result)).toEqual({ exitCode: 137, signal: "KILL" })
   })
 
   test("a missing program and a missing directory have their own errors", async () => {
@@ -361,8 +363,8 @@ export function guestCases(open: () => Promise<GuestSubject>): void {
       [{ argv: ["no-such-program"] }, "not_found"],
       [{ argv: ["true"], cwd: "/no-such-directory" }, "invalid"],
     ] as const) {
-      const process = guest.exec({ ...command, argv: [...command.argv] })
-      expect((await errorOf(() => process.started)).code).toBe(code)
+      const process = guest.processes.start({ onDisconnect: "kill", ...command, argv: [...command.argv] })
+      expect((await errorOf(() => process.attached)).code).toBe(code)
       expect((await errorOf(() => process.result)).code).toBe(code)
     }
   })
@@ -411,7 +413,9 @@ export function guestCases(open: () => Promise<GuestSubject>): void {
       "another size": errorOf(() => write("errors/short", "content", { size: 8 })),
       "a directory to write": errorOf(() => write("/workspace/errors", "content")),
       "no archive to read": errorOf(() => guest.open({ op: "readArchive", path: "no-such-file" }).result),
-      "no session": errorOf(() => guest.killSession("no-such-session", "TERM", { deadlineMs })),
+      "no session": errorOf(() =>
+        guest.processes.signal("no-such-session", { signal: "TERM" }, { deadlineMs }),
+      ),
       "no user": errorOf(() => guest.ask({ op: "findOwner", owner: "no-such-user" }, { deadlineMs })),
       "no port": errorOf(() => guest.open({ op: "dial", port: 9 }).connected),
     }
@@ -456,37 +460,47 @@ export function guestCases(open: () => Promise<GuestSubject>): void {
 
   test("a session outlives its client, and shows again what it has shown", async () => {
     const tty = { rows: 24, cols: 80 }
-    const { session } = await guest.startSession({ argv: ["cat"], name: "suite", tty }, { deadlineMs })
-    expect(
-      (await guest.sessions({ deadlineMs })).map(({ name, state, attached }) => ({ name, state, attached })),
-    ).toEqual([{ name: "suite", state: "running", attached: false }])
-    const taken = guest.attachSession({ session: "suite", tty })
-    expect(await taken.opened).toEqual({ id: session, name: "suite" })
+    const start = { argv: ["cat"], name: "suite", tty, onDisconnect: "keep", retainMs: 60_000 } as const
+    const { id } = (await guest.processes.startDetached({ ...start, argv: ["cat"] }, { deadlineMs })).process
+    const known = await guest.processes.list({ deadlineMs })
+    expect(known.map(({ name, ended, driven }) => ({ name, ended, driven }))).toEqual([
+      { name: "suite", ended: null, driven: false },
+    ])
+    const taken = guest.processes.attach({ process: "suite", mode: "drive", tty })
+    expect(await taken.attached).toMatchObject({ id, name: "suite" })
     await taken.write(Buffer.from("typed\n"))
-    await firstOf(taken.output, "typed")
-    const taker = guest.attachSession({ session, tty })
+    await firstOf(bytesOf(taken.output), "typed")
+    const taker = guest.processes.attach({ process: id, mode: "drive", tty })
     expect(await taken.result).toEqual({ state: "taken_over" })
-    await firstOf(taker.output, "typed")
-    taker.close()
-    expect(await taker.result).toEqual({ state: "detached" })
-    await guest.killSession(session, "KILL", { deadlineMs })
-    await until("the session ended", async () =>
-      (await guest.sessions({ deadlineMs })).every(({ id, state }) => id !== session || state === "ended"),
+    await firstOf(bytesOf(taker.output), "typed")
+    taker.leave()
+    expect(await taker.result).toEqual({ state: "left" })
+    await guest.processes.signal(id, { signal: "KILL", scope: "session" }, { deadlineMs })
+    await until(
+      "the session ended",
+      async () => (await guest.processes.get(id, { deadlineMs })).ended !== null,
     )
   })
 
   test("the loss of the channel fails everything that is open", async () => {
-    const process = guest.exec({ argv: ["sleep", "60"] })
+    const process = guest.processes.start({ onDisconnect: "kill", argv: ["sleep", "60"] })
     const upload = guest.open({ op: "writeFile", path: "lost", size: 100 })
-    await process.started
+    await process.attached
     await at.host.machines.kill(machine)
     expect((await errorOf(() => process.result)).code).toBe("unavailable")
     expect((await errorOf(() => upload.result)).code).toBe("unavailable")
-    expect((await errorOf(() => guest.exec({ argv: ["true"] }).result)).code).toBe("unavailable")
+    expect(
+      (await errorOf(() => guest.processes.start({ onDisconnect: "kill", argv: ["true"] }).result)).code,
+    ).toBe("unavailable")
     expect((await errorOf(() => guest.ask({ op: "statFile", path: "/" }, { deadlineMs }))).code).toBe(
       "unavailable",
     )
   })
+}
+
+function endOf(outcome: ProcessOutcome): { exitCode: number; signal: string | null } {
+  if (outcome.state !== "ended") throw new Error(`it is ${outcome.state}`)
+  return { exitCode: outcome.ended.exitCode, signal: outcome.ended.signal }
 }
 
 function exited(exitCode: number) {

@@ -30,7 +30,8 @@ async function open(): Promise<GuestSubject> {
 
 /** A session lives in memory only. */
 async function leave(guest: Guest, { memory, disk }: Left): Promise<void> {
-  await guest.startSession({ name: memory, tty: { rows: 24, cols: 80 } }, { deadlineMs: 1000 })
+  const start = { name: memory, tty: { rows: 24, cols: 80 }, onDisconnect: "keep" } as const
+  await guest.processes.startDetached(start, { deadlineMs: 1000 })
   const transfer = guest.open({ op: "writeFile", path: "/workspace/left" })
   await transfer.write(Buffer.from(disk))
   transfer.endInput()
@@ -41,7 +42,7 @@ async function read(guest: Guest): Promise<Left> {
   let disk = ""
   for await (const bytes of guest.open({ op: "readFile", path: "/workspace/left" }).output)
     disk += Buffer.from(bytes).toString()
-  return { memory: (await guest.sessions({ deadlineMs: 1000 })).at(-1)?.name ?? "", disk }
+  return { memory: (await guest.processes.list({ deadlineMs: 1000 })).at(-1)?.name ?? "", disk }
 }
 
 describe("power", () => powerCases(open))

@@ -46,13 +46,14 @@ async function open(): Promise<Subject> {
 }
 
 async function leave(guest: Guest, { memory, disk }: Left): Promise<void> {
-  await guest.exec({ argv: ["mark", memory] }).result
-  await guest.exec({ argv: ["write", disk] }).result
+  await guest.processes.start({ onDisconnect: "kill", argv: ["mark", memory] }).result
+  await guest.processes.start({ onDisconnect: "kill", argv: ["write", disk] }).result
 }
 
 async function read(guest: Guest): Promise<Left> {
   let text = ""
-  for await (const { bytes } of guest.exec({ argv: ["look"] }).output) text += Buffer.from(bytes).toString()
+  for await (const { bytes } of guest.processes.start({ onDisconnect: "kill", argv: ["look"] }).output)
+    text += Buffer.from(bytes).toString()
   const { marker, file } = JSON.parse(text) as { marker: string; file: string }
   return { memory: marker, disk: file }
 }

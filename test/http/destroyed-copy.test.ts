@@ -140,9 +140,10 @@ test("over what is made of a snapshot, and over another that waits for that", as
 test("a guest that does not write out its files keeps no destroy waiting", async () => {
   const isWriting = () => own.host.ongoing.commands > 0
   for (const guest of own.core.guests.values()) {
-    const exec = guest.exec.bind(guest)
-    guest.exec = (command) =>
-      exec(command.argv[0] === "/bin/sync" ? { ...command, argv: ["sleep"] } : command)
+    const { processes } = guest
+    const start = processes.start.bind(processes)
+    processes.start = (command) =>
+      start(command.argv?.[0] === "/bin/sync" ? { ...command, argv: ["sleep"] } : command)
   }
   const making = fork("copy")
   await until("it writes out its files", isWriting)

@@ -7,14 +7,15 @@
 import { AppError } from "@bhatti/contract/errors"
 import type {
   GuestAnswer,
-  GuestCommand,
   GuestQuestion,
   GuestQuestions,
   OutputChunk,
+  ProcessStart,
 } from "@bhatti/contract/guest"
 import type {
   Guest,
   GuestProcess,
+  GuestProcesses,
   Host,
   Machine,
   MachineFrom,
@@ -504,7 +505,7 @@ const answers: {
 
 /** The part of a guest that the simulated users need; asking for more fails loudly. */
 class SimulatedGuest
-  implements Pick<Guest, "closed" | "activity" | "waitReady" | "ask" | "watch" | "exec" | "close">
+  implements Pick<Guest, "closed" | "activity" | "waitReady" | "ask" | "watch" | "processes" | "close">
 {
   readonly life: Life
   readonly #world: World
@@ -574,7 +575,16 @@ class SimulatedGuest
   watch(): void {}
 
   /** `mark VALUE` sets what is in memory, `write VALUE` what is on disk; the output tells what it found afterwards. */
-  exec({ argv: [program, value = ""] }: GuestCommand): GuestProcess {
+  get processes(): GuestProcesses {
+    const unused = () => {
+      throw new Error("no user of the simulation asks for that")
+    }
+    const rest = { startDetached: unused, attach: unused, list: unused, get: unused, wait: unused }
+    const more = { signal: unused, input: unused, resize: unused, forget: unused }
+    return { ...rest, ...more, start: (start) => this.#start(start) }
+  }
+
+  #start({ argv: [program, value = ""] = [] }: ProcessStart): GuestProcess {
     const { openStreams } = this.activity
     this.activity.openStreams = openStreams + 1
     this.activity.lastAtMs = this.#world.time.nowMs
@@ -595,12 +605,13 @@ class SimulatedGuest
       this.activity.openStreams--
       this.activity.lastAtMs = this.#world.time.nowMs
     })
-    const result = answer.then(() => ({ exitCode: 0, signal: null }))
+    const ended = { exitCode: 0, signal: null, reason: "exited", by: null, detail: null } as const
+    const result = answer.then(() => ({ state: "ended", ended }) as const)
     // An answer that nobody awaits is no unhandled rejection in the real one either.
     answer.catch(() => undefined)
     result.catch(() => undefined)
     return {
-      started: Promise.resolve({ pid: 1 }),
+      attached: new Promise(() => undefined),
       output: (async function* (): AsyncGenerator<OutputChunk> {
         yield { channel: "stdout", bytes: Buffer.from(await answer) }
       })(),
@@ -610,6 +621,7 @@ class SimulatedGuest
       signal() {},
       resize() {},
       kill() {},
+      leave() {},
     }
   }
 }

@@ -1,22 +1,18 @@
 /**
  * A host without machines, for tests of everything above it: it keeps the ports' promises in memory. A guest here runs
- * the few programs of `fake-process.ts`, and has the files of `fake-files.ts`.
+ * the few programs of `fake-programs.ts`, and has the files of `fake-files.ts`.
  */
 
 import { AppError } from "@bhatti/contract/errors"
 import type {
   GuestAnswer,
-  GuestCommand,
   GuestIdentity,
   GuestOpening,
   GuestOpenings,
   GuestQuestion,
   GuestQuestions,
   HookFailure,
-  SessionNotice,
-  SessionRecord,
-  SessionStart,
-  Terminal,
+  ProcessNotice,
 } from "@bhatti/contract/guest"
 import { limits } from "@bhatti/contract/limits"
 import type { Header } from "tar-stream"
@@ -25,9 +21,7 @@ import type {
   Guest,
   GuestConnection,
   GuestDownload,
-  GuestProcess,
-  GuestSession,
-  GuestStream,
+  GuestProcesses,
   GuestStreams,
   GuestTransfer,
   Host,
@@ -41,8 +35,9 @@ import type {
 } from "../../src/core/host.ts"
 import { closedAmong } from "../../src/network/internal.ts"
 import { type FakeFiles, FakeUnpacking, type NewFile } from "./fake-files.ts"
-import { FakeProcess } from "./fake-process.ts"
-import { FakeSession, type SessionProgram } from "./fake-session.ts"
+import type { FakeProcess } from "./fake-process.ts"
+import { fakeProcesses } from "./fake-processes.ts"
+import type { SessionProgram } from "./fake-programs.ts"
 import { type FakeMemory, FakeSystems } from "./fake-systems.ts"
 
 export type FakeHost = Host & {
@@ -550,25 +545,30 @@ class FakeGuest implements Guest {
   #lost: AppError | undefined
 
   readonly #directory: string
-  #onEnded: (ended: SessionNotice) => void = () => undefined
+  readonly processes: GuestProcesses
+  #onEnded: (ended: ProcessNotice) => void = () => undefined
 
   constructor(host: FakeHost, systems: FakeSystems, directory: string) {
     this.#host = host
     this.#systems = systems
     this.#directory = directory
+    this.processes = fakeProcesses({
+      host,
+      memory: () => this.#memory,
+      answer: (options) => this.#answerAllowed(options),
+      refusal: (cwd) => this.#refusal ?? (this.#files.isDirectory(cwd) ? undefined : noDirectory(cwd)),
+      goesOn: (ended, client) => this.#goesOn("commands", ended, (lost) => client?.lose(lost)),
+    })
     for (const [path, file] of host.files) if (!this.#files.has(path)) this.#files.add(path, file)
     host.endInit = (exitCode, signal = null) => {
-      this.#sessions.find(({ name }) => name === "init")?.end({ exitCode, signal })
-      this.#onEnded({ session: "s1", name: "init", exitCode, signal })
+      const end = { exitCode, signal, reason: signal === null ? "exited" : "signal" } as const
+      this.#memory.processes.find(({ command }) => command.name === "init")?.end(end)
+      this.#onEnded({ process: "s1", name: "init", ended: { ...end, by: null, detail: null } })
     }
   }
 
   get #files(): FakeFiles {
     return this.#systems.diskOf(this.#directory)
-  }
-
-  get #sessions(): FakeSession[] {
-    return this.#memory.sessions
   }
 
   get #memory(): FakeMemory {
@@ -703,57 +703,8 @@ class FakeGuest implements Guest {
     return { openStreams: this.#host.openStreams, lastAtMs: 0 }
   }
 
-  watch(onEnded: (ended: SessionNotice) => void): void {
+  watch(onEnded: (ended: ProcessNotice) => void): void {
     this.#onEnded = onEnded
-  }
-
-  readSession(session: string): GuestStream & { result: Promise<unknown> } {
-    return this.#sending(this.#host.shownBy(session), { bytes: 15, entries: 1 })
-  }
-
-  exec(command: GuestCommand): GuestProcess {
-    const { cwd = "/workspace" } = command
-    const isThere = this.#files.isDirectory(cwd)
-    const refused = this.#refusal ?? (isThere ? undefined : noDirectory(cwd))
-    const { env } = this.#systems.running.get(this.#directory) ?? {}
-    const process = new FakeProcess({ ...command, env: { ...env, ...command.env } }, refused)
-    this.#host.processes.push(process)
-    this.#goesOn("commands", process.result, (lost) => process.lose(lost))
-    return process
-  }
-
-  openSession(start: SessionStart): GuestSession {
-    return this.#newSession(start).attach(start.tty)
-  }
-
-  async startSession(start: SessionStart): Promise<{ session: string }> {
-    return { session: this.#newSession(start).id }
-  }
-
-  #newSession(start: SessionStart): FakeSession {
-    const session = new FakeSession(`s${this.#sessions.length + 1}`, start, this.#host.sessionProgram)
-    this.#sessions.push(session)
-    this.#open.add((lost) => session.lose(lost))
-    return session
-  }
-
-  attachSession(options: { session?: string; tty: Terminal }): GuestSession {
-    const found = this.#sessions.find(({ id, name }) => id === options.session || name === options.session)
-    if (!found) throw new AppError("not_found", `no session "${options.session}"`)
-    return found.attach(options.tty)
-  }
-
-  async sessions(options: { deadlineMs: number }): Promise<SessionRecord[]> {
-    await this.#answerAllowed(options)
-    return this.#sessions.map((session) => session.record())
-  }
-
-  async killSession(id: string, signal: string): Promise<unknown> {
-    const found = this.#sessions.find((session) => session.id === id)
-    if (!found) throw new AppError("not_found", `no session "${id}"`)
-    this.#host.killed.push({ session: id, signal })
-    found.end({ exitCode: 137, signal })
-    return {}
   }
 
   /** Counts what goes on, and breaks it when the channel is lost. */

@@ -1,203 +1,118 @@
 /**
- * Commands of a guest that is played: a few programs, each a generator of output, which goes on as its reader takes
- * that. What a test sent to a command can be read from it.
+ * A process of a guest that is played: its program, all of its output, its clients and its end. What a test sent to it
+ * can be read from it.
  */
 
-import { AppError, type ErrorCode } from "@bhatti/contract/errors"
-import type { GuestCommand, OutputChunk } from "@bhatti/contract/guest"
+import type { AppError } from "@bhatti/contract/errors"
+import type {
+  OutputChunk,
+  ProcessAttach,
+  ProcessAttached,
+  ProcessEnd,
+  ProcessOutcome,
+  ProcessRecord,
+  ProcessSignal,
+  ProcessStart,
+  StreamOffsets,
+  TerminalSize,
+} from "@bhatti/contract/guest"
 import type { GuestProcess } from "../../src/core/host.ts"
-
-type End = { exitCode: number; signal: string | null }
-/** Its output, then its exit code; one that prints nothing is only that. */
-type Program = (process: FakeProcess, args: string[]) => AsyncGenerator<OutputChunk, number> | Promise<number>
+import type { Program } from "./fake-programs.ts"
 
 const signalNumbers: Record<string, number> = { HUP: 1, INT: 2, QUIT: 3, KILL: 9, TERM: 15 }
-const forever = new Promise<never>(() => undefined)
-const floodPiece = new Uint8Array(32_768).map((_, index) => 97 + (index % 26))
+/** The program waits when its driver is further behind. */
+const lagBytesMax = 64 * 1024
 
-function out(text: string, channel: OutputChunk["channel"] = "stdout"): OutputChunk {
-  return { channel, bytes: Buffer.from(text) }
-}
-
-const programs: Record<string, Program> = {
-  async sh() {
-    return 0
-  },
-  async "/bin/sh"(_, [, script]) {
-    return script === "false" ? 1 : 0
-  },
-  async true() {
-    return 0
-  },
-  async *echo(_, args) {
-    yield out(`${args.join(" ")}\n`)
-    return 0
-  },
-  /** A line on each channel. */
-  async *warn() {
-    yield out("out\n")
-    yield out("err\n", "stderr")
-    return 0
-  },
-  async *both() {
-    yield out("out 1\n")
-    yield out("err 1\n", "stderr")
-    yield out("out 2\n")
-    return 0
-  },
-  async *env({ command }) {
-    for (const [key, value] of Object.entries(command.env ?? {})) yield out(`${key}=${value}\n`)
-    return 0
-  },
-  async exit(_, [code]) {
-    return Number(code)
-  },
-  async killed(process) {
-    process.kill()
-    return 0
-  },
-  async *cat(process) {
-    if (!process.command.stdin) return 0
-    for (;;) {
-      const bytes = await process.read()
-      if (bytes === undefined) return 0
-      yield { channel: "stdout", bytes }
-    }
-  },
-  /** Tells how many bytes it was given. */
-  async *count(process) {
-    while ((await process.read()) !== undefined);
-    yield out(`${process.inputBytes}\n`)
-    return 0
-  },
-  async *flood(_, [bytes]) {
-    for (let left = Number(bytes); left > 0; left -= floodPiece.length)
-      yield { channel: "stdout", bytes: left < floodPiece.length ? floodPiece.subarray(0, left) : floodPiece }
-    return 0
-  },
-  /** Until a signal ends it. */
-  sleep: () => forever,
-  async *ready() {
-    yield out("ready\n")
-    return forever
-  },
-  /** A line now, the next when the test says so. */
-  async *slow(process) {
-    yield out("first\n")
-    await process.released.promise
-    yield out("second\n")
-    return 0
-  },
-  /** Only SIGKILL ends it. */
-  async *stubborn(process) {
-    process.catches("INT", "TERM")
-    yield out("ready\n")
-    return forever
-  },
-  async *polite(process) {
-    process.catches("INT")
-    yield out("ready\n")
-    await process.until(() => process.signals.includes("INT"))
-    yield out("cleaning up\n")
-    return 7
-  },
-  /** Ends after a signal, when the test says so. */
-  async *tidy(process) {
-    process.catches("INT", "TERM")
-    yield out("ready\n")
-    await process.until(() => process.signals.length > 0)
-    await process.released.promise
-    return 7
-  },
-  /** Tells keys as hexadecimal and every size of its terminal; `q` ends it. */
-  async *terminal(process) {
-    const { tty } = process.command
-    yield out(`size ${tty?.rows}x${tty?.cols} ${tty?.term}\r\n`)
-    let sizesTold = 0
-    const keys: number[] = []
-    for (;;) {
-      const size = process.sizes[sizesTold]
-      const key = keys.shift()
-      if (size !== undefined) {
-        sizesTold++
-        yield out(`resized ${size.rows}x${size.cols}\r\n`)
-        if (key !== undefined) keys.unshift(key)
-      } else if (key !== undefined) {
-        yield out(`key ${key.toString(16)}\r\n`)
-        if (key === 0x71) return 5
-      } else {
-        await process.until(() => process.isReadable || process.sizes.length > sizesTold)
-        if (process.isReadable) keys.push(...((await process.read()) ?? []))
-      }
-    }
-  },
-  /** Switches the terminal to another screen, and goes on. */
-  async *alternate() {
-    yield out("\x1b[?1049h\x1b[?25l")
-    return forever
-  },
-}
-
-/** `refuse CODE WORDS` cannot be started: it is an agent of an earlier version, unless CODE is `CODE:REASON`. */
-function refusalOf([program = "", ...args]: string[]): AppError | undefined {
-  if (program === "refuse") {
-    const [code = "", reason] = args[0]?.split(":") ?? []
-    return new AppError(code as ErrorCode, `cannot run ${args.slice(1).join(" ")}`, { reason })
-  }
-  if (Object.hasOwn(programs, program)) return undefined
-  return new AppError("not_found", `no program named "${program}" in the sandbox`, { reason: "no_program" })
-}
-
-export class FakeProcess implements GuestProcess {
-  readonly command: GuestCommand
-  readonly started: Promise<{ pid: number }>
-  readonly result: Promise<End>
-  readonly output: AsyncIterable<OutputChunk>
+export class FakeProcess {
+  readonly id: string
+  readonly command: ProcessStart & { argv: string[] }
+  readonly ended: Promise<ProcessEnd>
   readonly signals: string[] = []
-  readonly sizes: { rows: number; cols: number }[] = []
+  readonly sizes: TerminalSize[] = []
   /** For programs that wait for their test. */
   readonly released = Promise.withResolvers<void>()
+  /** Lines that a session's program is about to print. */
+  readonly news: string[] = []
+  readonly log: OutputChunk[] = []
+  readonly watchers = new Set<FakeClient>()
+  driver: FakeClient | undefined
+  /** True if a client sees the earlier output. */
+  isReplayed = true
   inputBytes = 0
-  isEnded = false
-  readonly #result = Promise.withResolvers<End>()
+  end_: ProcessEnd | undefined
+  readonly #ended = Promise.withResolvers<ProcessEnd>()
+  readonly #createdUnixMs = Date.now()
   readonly #caught = new Set<string>()
   readonly #input: Uint8Array[] = []
+  readonly #timers: Timer[] = []
+  #grace: Timer | undefined
+  #program: Program | undefined
   #isInputEnded = false
   #changed = Promise.withResolvers<void>()
 
-  /** `refused` says why the guest does not even look for its program. */
-  constructor(command: GuestCommand, refused?: AppError) {
+  constructor(id: string, command: ProcessStart & { argv: string[] }) {
+    this.id = id
     this.command = command
-    this.result = this.#result.promise
-    const tell = () => {
-      this.isEnded = true
-      this.#tell()
-    }
-    this.result.then(tell, tell)
-    const refusal = refused ?? refusalOf(command.argv)
-    this.started = refusal ? Promise.reject(refusal) : Promise.resolve({ pid: 42 })
-    this.started.catch(() => undefined)
-    if (refusal) this.#result.reject(refusal)
-    this.output = refusal ? (async function* () {})() : this.#run()
+    this.ended = this.#ended.promise
+    const { timeoutMs } = command
+    if (timeoutMs !== undefined)
+      this.#timers.push(setTimeout(() => this.end({ signal: "KILL", reason: "time_limit" }), timeoutMs))
   }
 
-  async *#run(): AsyncGenerator<OutputChunk> {
-    const [program = "", ...args] = this.command.argv
-    const run = programs[program]?.(this, args)
-    const ended = this.result.then(
-      () => undefined,
-      () => undefined,
-    )
-    if (run instanceof Promise) {
-      const code = await Promise.race([run, ended])
-      return code === undefined ? undefined : this.#end(code, null)
+  run(program: Program): this {
+    this.#program = program
+    this.#run(program).catch((error: unknown) => {
+      throw error
+    })
+    return this
+  }
+
+  /** The same process in a copy of the guest's memory, without its clients; its program begins again. */
+  copy(): FakeProcess {
+    const copy = new FakeProcess(this.id, this.command)
+    copy.log.push(...this.log)
+    copy.isReplayed = this.isReplayed
+    if (this.end_) copy.end(this.end_)
+    else if (this.#program) copy.run(this.#program)
+    return copy
+  }
+
+  get shown(): string {
+    return Buffer.concat(this.log.map(({ bytes }) => bytes)).toString()
+  }
+
+  attach(options: Omit<ProcessAttach, "process">, isNew = false): FakeClient {
+    const client = new FakeClient(this, options, isNew)
+    if (options.mode === "watch") {
+      this.watchers.add(client)
+      return client
     }
-    while (run !== undefined) {
-      const step = await Promise.race([run.next(), ended])
-      if (step === undefined) return
-      if (step.done) return this.#end(step.value, null)
-      yield step.value
+    this.driver?.finish({ state: "taken_over" })
+    this.driver = client
+    clearTimeout(this.#grace)
+    const { tty } = options
+    if (tty) this.news.push(`size ${tty.rows}x${tty.cols} ${this.command.tty?.term ?? "xterm"}`)
+    this.tell()
+    return client
+  }
+
+  leave(client: FakeClient): void {
+    this.watchers.delete(client)
+    if (this.driver !== client) return
+    this.driver = undefined
+    const { onDisconnect, graceMs = 0 } = this.command
+    const leave = () => {
+      this.#grace = undefined
+      if (onDisconnect === "kill") this.end({ signal: "KILL", reason: "disconnected" })
+      this.tell()
     }
+    if (graceMs === 0) return leave()
+    this.#grace = setTimeout(leave, graceMs)
+    this.#timers.push(this.#grace)
+  }
+
+  breakDriver(error: AppError): void {
+    this.driver?.lose(error)
   }
 
   /** The next of its input; undefined at the end. */
@@ -214,49 +129,208 @@ export class FakeProcess implements GuestProcess {
     for (const signal of signals) this.#caught.add(signal)
   }
 
-  /** Never returns when it has ended before. */
   async until(isMet: () => boolean): Promise<void> {
     while (!isMet()) await this.#changed.promise
   }
 
-  async write(bytes: Uint8Array): Promise<void> {
-    if (this.isEnded) return
+  type(bytes: Uint8Array): void {
+    if (this.end_) return
     this.inputBytes += bytes.length
     this.#input.push(bytes.slice())
-    this.#tell()
+    this.tell()
   }
 
   endInput(): void {
     this.#isInputEnded = true
-    this.#tell()
+    this.tell()
   }
 
-  signal(name: string): void {
-    this.signals.push(name)
-    if (!this.#caught.has(name)) this.#end(128 + (signalNumbers[name] ?? 15), name)
-    this.#tell()
+  signal({ signal, by = "guest" }: ProcessSignal): void {
+    this.signals.push(signal)
+    if (!this.#caught.has(signal) || signal === "KILL") this.end({ signal, by })
+    this.tell()
   }
 
-  resize({ rows, cols }: { rows: number; cols: number }): void {
+  resize({ rows, cols }: TerminalSize): void {
     this.sizes.push({ rows, cols })
-    this.#tell()
+    this.news.push(`resized ${rows}x${cols}`)
+    this.tell()
   }
 
-  kill(): void {
-    this.#end(137, "KILL")
+  end({ exitCode, signal = null, reason, by = null }: Partial<ProcessEnd>): void {
+    if (this.end_) return
+    const code = exitCode ?? 128 + (signalNumbers[signal ?? ""] ?? 15)
+    const why = reason ?? (signal === null ? "exited" : "signal")
+    this.end_ = { exitCode: code, signal, reason: why, by, detail: null }
+    for (const timer of this.#timers) clearTimeout(timer)
+    this.#ended.resolve(this.end_)
+    for (const client of [this.driver, ...this.watchers]) client?.finish({ state: "ended", ended: this.end_ })
+    this.tell()
+  }
+
+  record(): ProcessRecord {
+    const { name = null, tty, onDisconnect, argv, user = "lohar", cwd = "/workspace" } = this.command
+    const { stdout, stderr } = this.totals()
+    return {
+      ...{ id: this.id, name, pid: 42, argv, user, cwd, tty: tty !== undefined, onDisconnect },
+      ended: this.end_ ?? null,
+      driven: this.driver !== undefined && !this.end_,
+      watchers: this.watchers.size,
+      inputOpen: !this.end_ && !this.#isInputEnded,
+      createdUnixMs: this.#createdUnixMs,
+      endedUnixMs: this.end_ ? this.#createdUnixMs + 1 : null,
+      output: { stdout: { first: 0, total: stdout }, stderr: { first: 0, total: stderr } },
+    }
+  }
+
+  totals(chunks = this.log): StreamOffsets {
+    const total = { stdout: 0, stderr: 0 }
+    for (const { channel, bytes } of chunks) total[channel] += bytes.length
+    return total
+  }
+
+  tell(): void {
+    this.#changed.resolve()
+    this.#changed = Promise.withResolvers()
+  }
+
+  async #run(program: Program): Promise<void> {
+    const run = program(this, this.command.argv.slice(1))
+    const ended = this.ended.then(() => undefined)
+    if (run instanceof Promise) {
+      const code = await Promise.race([run, ended])
+      if (code !== undefined) this.end({ exitCode: code })
+      return
+    }
+    for (;;) {
+      const step = await Promise.race([run.next(), ended])
+      if (step === undefined) return
+      if (step.done) return this.end({ exitCode: step.value })
+      this.log.push(step.value)
+      this.tell()
+      await Promise.race([this.until(() => !this.#isHeld), ended])
+    }
+  }
+
+  get #isHeld(): boolean {
+    return this.driver ? this.driver.lagBytes > lagBytesMax : this.#grace !== undefined
+  }
+}
+
+/** A client's view of it. */
+export class FakeClient implements GuestProcess {
+  readonly attached: Promise<ProcessAttached>
+  readonly result: Promise<ProcessOutcome>
+  readonly output: AsyncIterable<OutputChunk>
+  readonly #process: FakeProcess
+  readonly #result = Promise.withResolvers<ProcessOutcome>()
+  /** Bytes of each channel that are still to be passed over. */
+  readonly #passed: StreamOffsets
+  #at = 0
+  #isOver = false
+
+  constructor(process: FakeProcess, options: Omit<ProcessAttach, "process">, isNew: boolean) {
+    this.#process = process
+    this.#passed = { ...(options.from ?? { stdout: 0, stderr: 0 }) }
+    if (!process.isReplayed) this.#at = process.log.length
+    const { id, command } = process
+    const from = options.from ?? { stdout: 0, stderr: 0 }
+    const name = command.name ?? null
+    this.attached = Promise.resolve({ id, name, pid: 42, isNew, from, input: process.inputBytes })
+    this.result = this.#result.promise
+    this.result.catch(() => undefined)
+    this.output = this.#output()
+    if (process.end_) this.finish({ state: "ended", ended: process.end_ })
+    else if (options.follow === false) this.finish({ state: "left" })
+  }
+
+  get lagBytes(): number {
+    return this.#process.log.slice(this.#at).reduce((sum, { bytes }) => sum + bytes.length, 0)
+  }
+
+  async *#output(): AsyncGenerator<OutputChunk> {
+    for (;;) {
+      const chunk = this.#process.log[this.#at]
+      if (chunk !== undefined) {
+        this.#at++
+        this.#process.tell()
+        const passed = Math.min(this.#passed[chunk.channel], chunk.bytes.length)
+        this.#passed[chunk.channel] -= passed
+        if (passed < chunk.bytes.length) yield { ...chunk, bytes: chunk.bytes.subarray(passed) }
+      } else if (this.#isOver) {
+        await this.result.catch((error: unknown) => {
+          throw error
+        })
+        return
+      } else {
+        await this.#process.until(() => this.#isOver || this.#process.log[this.#at] !== undefined)
+      }
+    }
+  }
+
+  finish(outcome: ProcessOutcome): void {
+    this.#isOver = true
+    this.#result.resolve(outcome)
+    this.#process.tell()
   }
 
   /** The channel to its guest is lost. */
   lose(error: AppError): void {
+    this.#isOver = true
     this.#result.reject(error)
+    this.#process.leave(this)
+    this.#process.tell()
   }
 
-  #end(exitCode: number, signal: string | null): void {
-    this.#result.resolve({ exitCode, signal })
+  async write(bytes: Uint8Array): Promise<void> {
+    if (!this.#isOver) this.#process.type(bytes)
   }
 
-  #tell(): void {
-    this.#changed.resolve()
-    this.#changed = Promise.withResolvers()
+  endInput(): void {
+    if (!this.#isOver) this.#process.endInput()
+  }
+
+  signal(signal: ProcessSignal): void {
+    if (!this.#isOver) this.#process.signal(signal)
+  }
+
+  resize(size: TerminalSize): void {
+    if (!this.#isOver) this.#process.resize(size)
+  }
+
+  kill(by: string): void {
+    if (!this.#isOver) this.#process.signal({ signal: "KILL", by })
+  }
+
+  leave(): void {
+    if (this.#isOver) return
+    this.#process.leave(this)
+    this.finish({ state: "left" })
+  }
+}
+
+/** A client that was refused, or reads what a test says. */
+export function playedClient(
+  output: AsyncIterable<Uint8Array>,
+  result: Promise<ProcessOutcome>,
+): GuestProcess {
+  result.catch(() => undefined)
+  const attached = result.then(() => ({
+    ...{ id: "s1", name: null, pid: 1, isNew: false, input: 0 },
+    from: { stdout: 0, stderr: 0 },
+  }))
+  attached.catch(() => undefined)
+  return {
+    attached,
+    output: (async function* () {
+      for await (const bytes of output) yield { channel: "stdout" as const, bytes }
+    })(),
+    result,
+    write: async () => undefined,
+    endInput() {},
+    signal() {},
+    resize() {},
+    kill() {},
+    leave() {},
   }
 }

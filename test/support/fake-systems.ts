@@ -1,10 +1,12 @@
 /** Systems of guests that are played: disks and saved memories by directory, and what runs. */
 
 import { FakeFiles } from "./fake-files.ts"
-import type { FakeSession } from "./fake-session.ts"
+import type { FakeProcess } from "./fake-process.ts"
 
 export type FakeMemory = {
-  sessions: FakeSession[]
+  processes: FakeProcess[]
+  /** Ids are never given twice. */
+  counts: { s: number; p: number }
   env: Record<string, string>
   /** A guest refuses commands from its boot, or from `quiesce`, until it is given an identity or refreshed. */
   isPersonalised: boolean
@@ -30,12 +32,12 @@ export class FakeSystems {
   /** Starts with the memory of a template that was saved, if it was. */
   clone(directory: string, template?: string): void {
     const saved = template === undefined ? undefined : this.#saved.get(template)
-    const memory = saved ? copyOf(saved) : emptyMemory()
+    const memory = saved ? copyOf(saved) : fresh()
     this.running.set(directory, { ...memory, isPersonalised: false, hasIdentity: true })
   }
 
   boot(directory: string): void {
-    this.running.set(directory, emptyMemory())
+    this.running.set(directory, fresh())
   }
 
   restore(directory: string): void {
@@ -67,10 +69,19 @@ export class FakeSystems {
   }
 }
 
-function emptyMemory(): FakeMemory {
-  return { sessions: [], env: {}, isPersonalised: false, hasIdentity: false, isHeld: false }
+function fresh(): FakeMemory {
+  return {
+    processes: [],
+    counts: { s: 0, p: 0 },
+    env: {},
+    isPersonalised: false,
+    hasIdentity: false,
+    isHeld: false,
+  }
 }
 
+/** A command ends with its client; only what is kept is in the copy. */
 function copyOf(memory: FakeMemory): FakeMemory {
-  return { ...memory, sessions: memory.sessions.map((session) => session.copy()) }
+  const kept = memory.processes.filter(({ command }) => command.onDisconnect === "keep")
+  return { ...memory, counts: { ...memory.counts }, processes: kept.map((process) => process.copy()) }
 }

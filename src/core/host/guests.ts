@@ -1,24 +1,25 @@
 /** The guest of a machine: commands, sessions, files and ports in it. */
 
 import type {
-  Exited,
   GuestAnswer,
-  GuestCommand,
   GuestFile,
   GuestOpening,
   GuestOpenings,
   GuestQuestion,
   GuestQuestions,
   OutputChunk,
-  SessionEnd,
-  SessionNotice,
-  SessionRecord,
-  SessionStart,
-  Terminal,
+  ProcessAttach,
+  ProcessAttached,
+  ProcessNotice,
+  ProcessOutcome,
+  ProcessRecord,
+  ProcessSignal,
+  ProcessStart,
   TerminalSize,
 } from "@bhatti/contract/guest"
 
-export interface Guest extends GuestSessions {
+export interface Guest {
+  readonly processes: GuestProcesses
   readonly closed: Promise<{ reason: string }>
   /**
    * Streams that are open, and when the last one was opened or closed (by the monotonic clock). `nextTimer` does not
@@ -31,7 +32,8 @@ export interface Guest extends GuestSessions {
     options: { deadlineMs: number },
   ): Promise<GuestAnswer<Op>>
   open<Op extends keyof GuestOpenings>(opening: GuestOpening<Op>): GuestStreams[Op]
-  exec(command: GuestCommand): GuestProcess
+  /** Reports each named process that ends, once. */
+  watch(onEnded: (ended: ProcessNotice) => void): void
   close(): void
 }
 
@@ -43,49 +45,63 @@ export type GuestStreams = {
   dial: GuestConnection
 }
 
-/** Commands with a terminal, which run on without a client. */
-export interface GuestSessions {
-  openSession(start: SessionStart): GuestSession
-  /** Starts a session without an attached client. */
-  startSession(start: SessionStart, options: { deadlineMs: number }): Promise<{ session: string }>
-  attachSession(options: { session?: string; tty: Terminal }): GuestSession
-  sessions(options: { deadlineMs: number }): Promise<SessionRecord[]>
-  killSession(session: string, signal: string, options: { deadlineMs: number }): Promise<unknown>
-  /** Reads the kept output of a session. An older agent refuses. */
-  readSession(session: string): GuestStream & { readonly result: Promise<unknown> }
-  /** Reports each named session that ends, once. */
-  watch(onEnded: (ended: SessionNotice) => void): void
+/** Commands in the guest. An older agent refuses much of this as `unavailable`, with a hint. */
+export interface GuestProcesses {
+  /** Starts a command with its caller as the driver. */
+  start(start: ProcessStart): GuestProcess
+  startDetached(
+    start: ProcessStart,
+    options: { deadlineMs: number },
+  ): Promise<{ process: ProcessRecord; isNew: boolean }>
+  attach(options: ProcessAttach): GuestProcess
+  list(options: { deadlineMs: number }): Promise<ProcessRecord[]>
+  get(process: string, options: { deadlineMs: number }): Promise<ProcessRecord>
+  /** Resolves with the record of the ended process. */
+  wait(process: string): Closing<ProcessRecord>
+  signal(process: string, signal: ProcessSignal, options: { deadlineMs: number }): Promise<unknown>
+  /** Bytes before `at` that the program has taken already are skipped; `close` ends the input behind them. */
+  input(process: string, options: { at?: number; close?: boolean }): GuestInput
+  resize(process: string, size: TerminalSize, options: { deadlineMs: number }): Promise<unknown>
+  /** A process that runs is a conflict. */
+  forget(process: string, options: { deadlineMs: number }): Promise<unknown>
 }
 
+export interface Closing<Result> {
+  readonly result: Promise<Result>
+  close(): void
+}
+
+/** A client of a command. */
 export interface GuestProcess {
-  readonly started: Promise<{ pid: number }>
+  readonly attached: Promise<ProcessAttached>
   /** The guest may send more only as chunks are taken; ending the iteration discards the rest. */
   readonly output: AsyncIterable<OutputChunk>
-  /** The command's end; its output may still be unread. Rejects with an `AppError`. */
-  readonly result: Promise<Exited>
+  /** The end of this attachment; its output may still be unread. Rejects with an `AppError`. */
+  readonly result: Promise<ProcessOutcome>
   /** Resolves when the bytes have been sent. Input of a command that has ended is dropped. */
   write(bytes: Uint8Array): Promise<void>
   endInput(): void
-  signal(name: string): void
+  signal(signal: ProcessSignal): void
   resize(size: TerminalSize): void
   /** Kills the command and everything it started; `result` settles when that is done. */
-  kill(): void
+  kill(by: string): void
+  /** Detaches; `onDisconnect` decides what becomes of the command. */
+  leave(): void
 }
 
-/** The host's end of a stream to a session, a file or a connection in the guest. */
+/** Input of a request that is not the driver's. */
+export interface GuestInput extends Closing<{ input: number }> {
+  write(bytes: Uint8Array): Promise<void>
+  endInput(): void
+}
+
+/** The host's end of a stream to a file or a connection in the guest. */
 export interface GuestStream {
   readonly output: AsyncIterable<Uint8Array>
   write(bytes: Uint8Array): Promise<void>
   endInput(): void
-  /** Aborts the operation: detaches from a session, drops an upload, resets a connection. */
+  /** Aborts the operation: drops an upload, resets a connection. */
   close(): void
-}
-
-export interface GuestSession extends GuestStream {
-  readonly opened: Promise<{ id: string; name: string | null }>
-  readonly result: Promise<SessionEnd>
-  resize(size: TerminalSize): void
-  signal(name: string): void
 }
 
 export interface GuestDownload extends GuestStream {

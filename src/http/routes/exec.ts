@@ -2,7 +2,7 @@
 
 import { AppError } from "@bhatti/contract/errors"
 import { limits } from "@bhatti/contract/limits"
-import { execInSandbox } from "../../core/exec.ts"
+import { execInSandbox } from "../../core/processes.ts"
 import type { Handlers } from "../context.ts"
 import { bufferedReply, streamedReply } from "../exec-reply.ts"
 import { ExecSocket } from "../exec-socket.ts"

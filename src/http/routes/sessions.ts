@@ -1,8 +1,8 @@
 /** Handlers of sessions and their terminals. */
 
 import { AppError } from "@bhatti/contract/errors"
-import { killSession, listSessions, readSessionOutput } from "../../core/sessions.ts"
-import { bytesReply } from "../bytes.ts"
+import { killSession, listSessions, readSessionOutput } from "../../core/processes.ts"
+import { bytesOf, bytesReply } from "../bytes.ts"
 import type { Handlers } from "../context.ts"
 import { ShellSocket } from "../shell-socket.ts"
 import { viewSession } from "../views/session.ts"
@@ -24,7 +24,7 @@ export const sessions = {
   },
 
   async readSession({ core, account, revoked, params }) {
-    const output = await readSessionOutput(core, account, params.id, params.session)
-    return bytesReply(output, { headers: {}, revoked, log: core.log })
+    const process = await readSessionOutput(core, account, params.id, params.session)
+    return bytesReply(bytesOf(process), { headers: {}, revoked, log: core.log })
   },
 } satisfies Partial<Handlers>

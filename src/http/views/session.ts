@@ -1,19 +1,19 @@
 /** A session on the wire. */
 
-import type { SessionRecord } from "@bhatti/contract/guest"
+import type { ProcessRecord } from "@bhatti/contract/guest"
 import type { Session } from "@bhatti/contract/session"
 
-export function viewSession(session: SessionRecord): Session {
+export function viewSession(session: ProcessRecord): Session {
   return {
     session_id: session.id,
     name: session.name,
     argv: session.argv,
     tty: true,
-    running: session.state === "running",
-    exit_code: session.exitCode,
-    signal: session.signal,
+    running: !session.ended,
+    exit_code: session.ended?.exitCode ?? null,
+    signal: session.ended?.signal ?? null,
     pid: session.pid,
-    attached: session.attached,
+    attached: session.driven,
     created_at: new Date(session.createdUnixMs).toISOString(),
   }
 }

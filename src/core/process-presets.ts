@@ -1,0 +1,38 @@
+/** The kinds of processes: how long each lives without its client, and how much of it is kept. */
+
+import type { ProcessStart, Terminal } from "@bhatti/contract/guest"
+import { limits } from "@bhatti/contract/limits"
+
+type Preset = Pick<ProcessStart, "onDisconnect" | "graceMs" | "retainMs" | "ringBytes">
+
+/** A key, and what its client has of the command already. */
+export type Keyed = Required<Pick<ProcessStart, "key" | "elapsedMs">> & Pick<ProcessStart, "from">
+
+/** It ends with its client, unless the client has a key to come back with. */
+export function clientsCommand(
+  keyed: Keyed | undefined,
+  ringBytes: number | undefined,
+): Preset & Partial<Keyed> {
+  if (!keyed) return { onDisconnect: "kill" }
+  return {
+    ...keyed,
+    onDisconnect: "kill",
+    graceMs: limits.execGraceSec * 1000,
+    retainMs: limits.execRetainSec * 1000,
+    ...(ringBytes !== undefined && { ringBytes }),
+  }
+}
+
+/** A command with a terminal that outlives its clients. */
+export function session(tty: Terminal): Preset & { tty: Terminal } {
+  return {
+    tty,
+    onDisconnect: "keep",
+    retainMs: limits.processRetainSecDefault * 1000,
+    ringBytes: limits.sessionOutputBytes,
+  }
+}
+
+export function isSession({ tty, onDisconnect }: { tty: boolean; onDisconnect: string }): boolean {
+  return tty && onDisconnect === "keep"
+}
