@@ -1,39 +1,13 @@
 /** Files of a sandbox, streamed; no whole file is held in memory. */
 
 import { AppError } from "@bhatti/contract/errors"
-import type {
-  FileSection,
-  GuestAnswer,
-  GuestFile,
-  GuestOpening,
-  GuestOwner,
-  GuestQuestion,
-} from "@bhatti/contract/guest"
+import type { FileSection, GuestFile, GuestOpening, GuestOwner } from "@bhatti/contract/guest"
 import { limits } from "@bhatti/contract/limits"
 import { checkGuestPath } from "../rules/input.ts"
 import type { Account } from "../store/users.ts"
 import { answerDeadlineMs, awakeGuest } from "./awake.ts"
 import type { ForRequest } from "./core.ts"
 import type { Guest, GuestDownload, GuestStream, GuestStreams, GuestTransfer } from "./host.ts"
-
-const deadlinesMs = {
-  statFile: answerDeadlineMs,
-  moveFile: answerDeadlineMs,
-  /** Listing a hundred thousand entries takes an emulated guest a while. */
-  listFiles: 60_000,
-  removeFile: 300_000,
-}
-
-/** Asks the guest about its files, or to change them; an answer comes at once. */
-export async function askAboutFiles<Op extends keyof typeof deadlinesMs>(
-  core: ForRequest,
-  account: Account,
-  nameOrId: string,
-  question: GuestQuestion<Op>,
-): Promise<GuestAnswer<Op>> {
-  const guest = await guestFor(core, account, nameOrId, pathsOf(question))
-  return guest.ask(question, { deadlineMs: deadlinesMs[question.op] })
-}
 
 /** Opens a stream of a file or an archive. */
 export async function openToRead<Op extends "readFile" | "readArchive">(
@@ -54,10 +28,6 @@ function guestFor(
 ): Promise<Guest> {
   for (const path of paths) checkGuestPath(path)
   return awakeGuest(core, account, nameOrId, "a file operation")
-}
-
-function pathsOf(files: { path: string } | { from: string; to: string }): string[] {
-  return "path" in files ? [files.path] : [files.from, files.to]
 }
 
 /** How often a file that changes between two looks is looked at again. */

@@ -29,7 +29,7 @@ export async function reconcile(
   await reconcileAll(ended)
   for (const id of await core.store.sandboxes.listPooledOnHost()) await removeById(core, id)
   await setUnknownAside(core)
-  await reconcileSnapshots(core)
+  for (const id of await reconcileSnapshots(core)) await setAside(core, "snapshot", id)
   return { settled }
 }
 
@@ -67,26 +67,30 @@ async function reconcileOne(
 async function setUnknownAside(
   core: Pick<Core, "events" | "log" | "store"> & OnHost<"disks" | "keptRows" | "machines">,
 ): Promise<void> {
-  const { machines, disks, keptRows } = core.host
+  const { machines, disks } = core.host
   const known = new Set<string>((await core.store.sandboxes.listOnHost()).map(({ id }) => id))
   for (const id of await disks.listSandboxes()) {
     if (known.has(id)) continue
     const machine = SandboxId.safeParse(id).success ? machines.find(id) : undefined
-    const meta = { by: "daemon", what: "sandbox", id }
     if (machine) {
       const { pid } = machine.process
       core.log.warn(
         { sandbox: id, pid },
         "a machine runs that the database does not know; it is left alone, and reaches no network",
       )
-      core.events.record({ type: "unknown.running", meta: { ...meta, pid } })
+      core.events.record({ type: "unknown.running", meta: { by: "daemon", what: "sandbox", id, pid } })
       continue
     }
-    const path = await keptRows.setAside("sandbox", id, "the database does not know it")
-    core.log.warn(
-      { sandbox: id, path },
-      "a sandbox's directory that the database does not know was set aside",
-    )
-    core.events.record({ type: "unknown.set_aside", meta: { ...meta, path } })
+    await setAside(core, "sandbox", id)
   }
+}
+
+async function setAside(
+  core: Pick<Core, "events" | "log"> & OnHost<"keptRows">,
+  what: "sandbox" | "snapshot",
+  id: string,
+): Promise<void> {
+  const path = await core.host.keptRows.setAside(what, id, "the database does not know it")
+  core.log.warn({ [what]: id, path }, `a ${what}'s directory that the database does not know was set aside`)
+  core.events.record({ type: "unknown.set_aside", meta: { by: "daemon", what, id, path } })
 }

@@ -182,10 +182,8 @@ export async function resumeSnapshot(
   return withFailure(core, failure, () => core.turns.take(record.id, resume))
 }
 
-/** Start-up: removes unfinished snapshots, whose requests were never answered. */
-export async function reconcileSnapshots(
-  core: Pick<Core, "events" | "log" | "store"> & OnHost<"keptRows" | "snapshots">,
-): Promise<void> {
+/** Start-up: removes unfinished snapshots, whose requests were never answered; returns directories without a row. */
+export async function reconcileSnapshots(core: Pick<Core, "store"> & OnHost<"snapshots">): Promise<string[]> {
   const { snapshots } = core.host
   await snapshots.removeUnfinished()
   const known = new Set<string>()
@@ -193,15 +191,7 @@ export async function reconcileSnapshots(
     if (record.state === "ready") known.add(record.id)
     else await removeSnapshotRecord(core, record)
   }
-  for (const id of await snapshots.list()) {
-    if (known.has(id)) continue
-    const path = await core.host.keptRows.setAside("snapshot", id, "the database does not know it")
-    core.log.warn(
-      { snapshot: id, path },
-      "a snapshot's directory that the database does not know was set aside",
-    )
-    core.events.record({ type: "unknown.set_aside", meta: { by: "daemon", what: "snapshot", id, path } })
-  }
+  return (await snapshots.list()).filter((id) => !known.has(id))
 }
 
 export async function findSnapshot(

@@ -2,14 +2,8 @@
 
 import { AppError } from "@bhatti/contract/errors"
 import { truncatedHeader } from "@bhatti/contract/limits"
-import {
-  askAboutFiles,
-  makeDirectory,
-  openToRead,
-  readFileSection,
-  writeArchive,
-  writeFile,
-} from "../../core/files.ts"
+import { askGuest } from "../../core/ask-guest.ts"
+import { makeDirectory, openToRead, readFileSection, writeArchive, writeFile } from "../../core/files.ts"
 import { bytesReply } from "../bytes.ts"
 import type { Handlers } from "../context.ts"
 import { chooseSection, fileHeaders, isKnownTo, rangeOf, sectionHeaders } from "../file-range.ts"
@@ -20,7 +14,7 @@ import { viewFile } from "../views/file.ts"
 export const files = {
   async readFile({ core, account, revoked, params, request }, { query }) {
     const { path } = query
-    const stat = () => askAboutFiles(core, account, params.id, { op: "statFile", path })
+    const stat = () => askGuest(core, account, params.id, { op: "statFile", path })
     if (request.method === "HEAD") {
       const file = await stat()
       const headers = { ...fileHeaders(file), "x-file-isdir": `${file.type === "directory"}` }
@@ -28,7 +22,7 @@ export const files = {
     }
     if (query.stat === "true") return viewFile(await stat())
     if (query.ls === "true") {
-      const { files, isTruncated } = await askAboutFiles(core, account, params.id, { op: "listFiles", path })
+      const { files, isTruncated } = await askGuest(core, account, params.id, { op: "listFiles", path })
       return Response.json(files.map(viewFile), { headers: isTruncated ? { [truncatedHeader]: "true" } : {} })
     }
     const { offset, limit, max_bytes: maxBytes } = query
@@ -79,7 +73,7 @@ export const files = {
 
   async removeFile({ core, account, params }, { query }) {
     const recursive = query.recursive === "true"
-    await askAboutFiles(core, account, params.id, { op: "removeFile", path: query.path, recursive })
+    await askGuest(core, account, params.id, { op: "removeFile", path: query.path, recursive })
     return { status: "ok" }
   },
 
@@ -89,7 +83,7 @@ export const files = {
   },
 
   async moveFile({ core, account, params }, { body }) {
-    await askAboutFiles(core, account, params.id, { op: "moveFile", ...body })
+    await askGuest(core, account, params.id, { op: "moveFile", ...body })
     return { status: "ok" }
   },
 

@@ -3,7 +3,7 @@
 import { Port } from "@bhatti/contract/publish"
 import { parseInput } from "@bhatti/contract/wording"
 import { z } from "zod"
-import { listPorts } from "../../core/listening-ports.ts"
+import { askGuest } from "../../core/ask-guest.ts"
 import { listPublished, publishPort, unpublishPort } from "../../core/publish.ts"
 import type { Handlers } from "../context.ts"
 import { viewPublished } from "../views/published.ts"
@@ -12,7 +12,7 @@ const PortParameter = z.coerce.number().pipe(Port)
 
 export const publish = {
   async listPorts({ core, account, params }) {
-    return listPorts(core, account, params.id)
+    return askGuest(core, account, params.id, { op: "ports" })
   },
 
   async publishPort({ core, account, params }, { body }) {
