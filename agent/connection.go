@@ -61,9 +61,10 @@ func (a *agent) serveOne(p port, reader *wire.Reader, tasks chan<- task) error {
 	}
 	c := &connection{
 		agent: a, port: p,
-		nonce:   preamble.Nonce,
-		streams: map[uint32]*stream{},
-		tasks:   tasks,
+		nonce:      preamble.Nonce,
+		generation: preamble.Generation,
+		streams:    map[uint32]*stream{},
+		tasks:      tasks,
 	}
 	defer c.end()
 	if err := c.write(nil, wire.AppendGuestPreamble(nil, preamble)); err != nil {
@@ -91,10 +92,11 @@ type task struct {
 }
 
 type connection struct {
-	agent *agent
-	port  port
-	tasks chan<- task
-	nonce [wire.NonceBytes]byte
+	agent      *agent
+	port       port
+	tasks      chan<- task
+	nonce      [wire.NonceBytes]byte
+	generation uint16
 
 	writing sync.Mutex // held for one frame; guards isOver and the streams' isClosed
 	isOver  bool

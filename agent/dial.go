@@ -12,6 +12,7 @@ import (
 	"sort"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"bhatti/agent/wire"
@@ -117,7 +118,7 @@ func pumpConn(s *stream, conn *net.TCPConn) error {
 		var failure error
 		err := raw.Read(func(fd uintptr) bool {
 			var again bool
-			n, again, failure = forward(s, wire.Stdout, int(fd), chunkBytes)
+			n, again, failure = forward(s, int(fd))
 			isStarved = n < 0
 			return !again
 		})
@@ -133,6 +134,29 @@ func pumpConn(s *stream, conn *net.TCPConn) error {
 			return nil
 		}
 	}
+}
+
+// forward sends one chunk from a descriptor. It returns their number, 0 at the end, -1 without
+// credit; again means that there are no bytes yet.
+func forward(s *stream, fd int) (n int, again bool, err error) {
+	credit := s.reserve(chunkBytes)
+	if credit == 0 {
+		return -1, false, nil
+	}
+	buffer := chunks.Get().(*[dataRoom + chunkBytes]byte)
+	defer chunks.Put(buffer)
+	n, err = read(fd, buffer[dataRoom:dataRoom+credit])
+	s.release(credit - n)
+	switch {
+	case err == syscall.EAGAIN:
+		return 0, true, nil
+	case err != nil || n == 0:
+		return 0, false, err
+	}
+	if err := s.sendData(wire.Stdout, buffer[:dataRoom+n]); err != nil {
+		return 0, false, err
+	}
+	return n, false, nil
 }
 
 // listening is the state of a socket that waits for connections, as /proc/net/tcp writes it.

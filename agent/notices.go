@@ -1,5 +1,5 @@
-// Notices that the agent sends unasked: named sessions that have ended, and kills for memory. The stream that asked
-// last carries them; without a stream they are queued, and each is sent once.
+// Notices that the agent sends unasked: ends of processes, and kills for memory. The stream that asked last carries
+// them; without a stream they are queued, and each is sent once.
 
 package main
 
@@ -25,7 +25,9 @@ func (a *agent) watch(s *stream, _ []byte) {
 	n.mu.Lock()
 	n.stream = s
 	for _, notice := range n.waiting {
-		s.message(notice)
+		if s.suits(notice) {
+			s.message(notice)
+		}
 	}
 	n.waiting = nil
 	n.mu.Unlock()
@@ -37,7 +39,9 @@ func (n *notices) tell(notice any) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.stream != nil {
-		n.stream.message(notice)
+		if n.stream.suits(notice) {
+			n.stream.message(notice)
+		}
 		return
 	}
 	n.waiting = append(n.waiting, notice)
@@ -79,63 +83,20 @@ func (n *notices) leaveOf(s *stream) {
 	}
 }
 
-// noticeOf returns the notice for a session that has ended; false for a session without a name.
-func noticeOf(s *session) (wire.SessionNotice, bool) {
-	described := s.describe()
-	if described.Name == nil || described.ExitCode == nil {
-		return wire.SessionNotice{}, false
+// tellEnd tells the end of a process with a name, and each that the process did not choose itself.
+func (a *agent) tellEnd(p *process) {
+	if p.name != nil {
+		a.notices.tell(wire.SessionNotice{Ended: wire.SessionExit{Session: p.id, Name: *p.name, Exited: exitedAs(p.ended)}})
 	}
-	return wire.SessionNotice{Ended: wire.SessionExit{
-		Session: described.ID, Name: *described.Name,
-		Exited: wire.Exited{ExitCode: *described.ExitCode, Signal: described.Signal},
-	}}, true
+	if p.ended.Reason != wire.EndExited {
+		a.notices.tell(wire.ProcessNotice{ProcessEnded: wire.ProcessEnd{
+			Process: p.id, Name: p.name, Program: p.argv[0], Pid: p.child.pid, Ended: *p.ended,
+		}})
+	}
 }
 
-// sessionRead sends the kept output of a session's terminal without detaching its client.
-func (a *agent) sessionRead(s *stream, payload []byte) {
-	var request wire.SessionKill
-	if err := wire.Decode(payload, &request); err != nil {
-		s.fail(asError(err))
-		return
-	}
-	found, err := a.sessions.find(request.Session)
-	if err != nil {
-		s.fail(asError(err))
-		return
-	}
-	shown := found.replay()
-	go func() {
-		total := int64(len(shown))
-		buffer := chunks.Get().(*[dataRoom + chunkBytes]byte)
-		defer chunks.Put(buffer)
-		for len(shown) > 0 {
-			count := s.reserve(minimum(len(shown), chunkBytes))
-			if count == 0 {
-				if !s.awaitCredit() {
-					s.fail(errGivenUp)
-					return
-				}
-				continue
-			}
-			copy(buffer[dataRoom:], shown[:count])
-			shown = shown[count:]
-			if s.sendData(wire.Stdout, buffer[:dataRoom+count]) != nil {
-				s.fail(errGivenUp)
-				return
-			}
-		}
-		s.succeed(wire.FileBytes{Bytes: total})
-	}()
-}
-
-// replay copies the kept output of the terminal.
-func (s *session) replay() []byte {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	from := s.shown.start()
-	shown := make([]byte, s.shown.total-from)
-	if len(shown) > 0 {
-		s.shown.copyFrom(from, shown)
-	}
-	return shown
+// suits reports whether the stream's host knows this kind of notice.
+func (s *stream) suits(notice any) bool {
+	_, isLate := notice.(wire.ProcessNotice)
+	return !isLate || s.connection.generation >= wire.ProcessGeneration
 }

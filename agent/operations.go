@@ -20,7 +20,7 @@ type agent struct {
 	bootFailures []string
 	machine      machine
 	reaper       *reaper
-	sessions     sessions
+	processes    processes
 	notices      notices
 	shared       *sharedMemory // nil if there is none
 	kills        *memoryKills  // nil without a kernel log
@@ -66,10 +66,20 @@ var operations = map[string]operation{
 	"shutdown":    {isAlwaysAllowed: true, start: (*agent).shutdown},
 	"clone_start": {start: (*agent).cloneStart},
 	"next_timer":  {start: (*agent).nextTimer},
-	"exec":        {start: (*agent).exec},
 	"trim":        {start: (*agent).trim},
 
+	"process_start":  {start: (*agent).processStart},
+	"process_attach": {start: (*agent).processAttach},
+	"process_list":   {start: (*agent).processList},
+	"process_get":    {start: (*agent).processGet},
+	"process_wait":   {start: (*agent).processWait},
+	"process_signal": {start: (*agent).processSignal},
+	"process_input":  {start: (*agent).processInput},
+	"process_resize": {start: (*agent).processResize},
+	"process_forget": {start: (*agent).processForget},
 	"watch":          {start: (*agent).watch},
+
+	"exec":           {start: (*agent).exec},
 	"session_read":   {start: (*agent).sessionRead},
 	"session_open":   {start: (*agent).sessionOpen},
 	"session_attach": {start: (*agent).sessionAttach},
@@ -144,6 +154,7 @@ func (a *agent) personalise(s *stream, payload []byte) {
 	}
 	a.isPersonalised, a.hasIdentity, a.env = true, true, request.Env
 	a.clone.identity, personalised.Pending = request, a.isPending()
+	a.processes.beFirstBoot(request.IsNew)
 	s.succeed(personalised)
 }
 

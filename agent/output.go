@@ -1,4 +1,6 @@
-// The outputs of a command: sent while it runs, read empty when it has ended, and then dropped.
+// The outputs of a process: read while it runs, to its ring and its driver, read empty when its leader has exited,
+// and then dropped. A background child that still holds an output open does not delay the end, but must not die of
+// its next log line either.
 
 package main
 
@@ -9,105 +11,164 @@ import (
 	"syscall"
 	"time"
 	"unsafe"
+
+	"bhatti/agent/wire"
 )
 
 var chunks = sync.Pool{New: func() any { return new([dataRoom + chunkBytes]byte) }}
 
-// pump sends one output until its end, and after the command's exit the rest of it. It holds no buffer while it
-// waits.
-func (c *command) pump(o output) {
+// The results of an attempt to move output.
+type moved int
+
+const (
+	isMoved moved = iota
+	isEmpty       // there is no output yet
+	isFull        // the driver has to take some first
+	isOver        // there will be no more output
+)
+
+// pump moves one output until its end, and after the leader's exit the rest of it. It holds no buffer while it waits.
+func (p *process) pump(o *output) {
 	raw, err := o.file.SyscallConn()
-	if err != nil {
-		return
-	}
-	for {
-		isStarved, isEnded, isSent := false, false, false
-		err := raw.Read(func(fd uintptr) bool {
-			n, again, _ := forward(c.stream, o.channel, int(fd), chunkBytes)
-			isStarved, isEnded, isSent = n < 0, n == 0 && !again, n > 0
-			return !again
+	for err == nil {
+		result := isMoved
+		err = raw.Read(func(fd uintptr) bool {
+			_, result = p.move(o, int(fd), chunkBytes)
+			return result != isEmpty
 		})
 		switch {
-		case isSent:
-		case isStarved:
-			if !c.stream.awaitCredit() {
-				return
-			}
-		case isEnded:
-			return
 		case errors.Is(err, os.ErrDeadlineExceeded):
-			c.drain(raw, o.channel)
+			p.drain(raw, o)
 			return
-		case err != nil:
+		case err != nil || result == isOver:
 			return
+		case result == isFull:
+			<-o.wake
 		}
 	}
 }
 
-// forward sends one chunk of at most max bytes from a descriptor. It returns their number, 0 at the end, -1 without
-// credit; again means that there are no bytes yet.
-func forward(s *stream, channel byte, fd, max int) (n int, again bool, err error) {
-	credit := s.reserve(max)
-	if credit == 0 {
-		return -1, false, nil
+// move reads one chunk of at most max bytes from a descriptor. A driver that has all output before gets it straight
+// from the buffer.
+func (p *process) move(o *output, fd, max int) (n int, result moved) {
+	p.mu.Lock()
+	d := p.driver
+	isStraight := d != nil && d.isStraight
+	max = p.room(o, max)
+	p.mu.Unlock()
+	if max == 0 {
+		return 0, isFull
 	}
 	buffer := chunks.Get().(*[dataRoom + chunkBytes]byte)
 	defer chunks.Put(buffer)
-	n, err = syscall.Read(fd, buffer[dataRoom:dataRoom+credit])
-	for err == syscall.EINTR {
-		n, err = syscall.Read(fd, buffer[dataRoom:dataRoom+credit])
+	n, err := read(fd, buffer[dataRoom:dataRoom+max])
+	if err != nil || n == 0 {
+		if isStraight {
+			d.stream.release(max)
+		}
+		if err == syscall.EAGAIN {
+			o.hasPaused = true
+			return 0, isEmpty
+		}
+		return 0, isOver
+	}
+	p.mu.Lock()
+	p.keep(o, buffer[dataRoom:dataRoom+n])
+	isSent := isStraight && p.driver == d
+	isRefused := o.ring.isRefused
+	o.ring.isRefused = false
+	p.wakeClients()
+	p.mu.Unlock()
+	if isStraight {
+		d.stream.release(max - n)
+	}
+	if isSent && d.stream.sendData(o.channel, buffer[:dataRoom+n]) != nil {
+		p.mu.Lock()
+		d.isLost = true
+		p.mu.Unlock()
+	}
+	if isRefused {
+		p.agent.processes.reclaim()
+	}
+	return n, isMoved
+}
+
+func read(fd int, buffer []byte) (n int, err error) {
+	for n, err = syscall.Read(fd, buffer); err == syscall.EINTR; {
+		n, err = syscall.Read(fd, buffer)
 	}
 	if n < 0 {
 		n = 0
 	}
-	s.release(credit - n)
+	return n, err
+}
+
+// room returns how many bytes may be read now, and takes that much credit of a straight driver. It holds p.mu.
+func (p *process) room(o *output, max int) int {
+	d, sent := p.driver, o.leftAt
 	switch {
-	case err == syscall.EAGAIN:
-		return 0, true, nil
-	case err != nil || n == 0:
-		return 0, false, err
+	case d != nil && d.isStraight && d.isLost:
+		return 0
+	case d != nil && d.isStraight:
+		return d.stream.reserve(max)
+	case d != nil:
+		sent = d.at[int(o.channel-wire.Stdout)]
+	case !p.isInGrace:
+		return max
 	}
-	if err := s.sendData(channel, buffer[:dataRoom+n]); err != nil {
-		return 0, false, err
+	if room := backlogBytesMax - (o.ring.total - sent); room < int64(max) {
+		if room < 0 {
+			return 0
+		}
+		return int(room)
 	}
-	return n, false, nil
+	return max
+}
+
+// keep adds output to the ring. It holds p.mu.
+func (p *process) keep(o *output, bytes []byte) {
+	if o.ring.needsTime(o.hasPaused) {
+		o.hasPaused = false
+		o.ring.stamp(time.Since(p.created))
+	}
+	o.ring.append(bytes)
 }
 
 // terminalBytesMax is more than a terminal buffers for its reader.
 const terminalBytesMax = 131072
 
-// drain sends the output that the command had written when it ended. A background child may still be writing: drain
+// drain moves the output that the leader had written when it exited. A background child may still be writing: drain
 // takes no more than was there.
-func (c *command) drain(raw syscall.RawConn, channel byte) {
+func (p *process) drain(raw syscall.RawConn, o *output) {
 	_ = raw.Control(func(fd uintptr) {
 		left := terminalBytesMax
-		if c.terminal == nil {
+		if p.terminal == nil {
 			left = readableBytes(int(fd))
 		}
 		for left > 0 {
-			n, again, _ := forward(c.stream, channel, int(fd), minimum(left, chunkBytes))
-			switch {
-			case n > 0:
-				left -= n
-			case n < 0 && c.stream.awaitCredit():
-			case again, n <= 0:
+			n, result := p.move(o, int(fd), minimum(left, chunkBytes))
+			left -= n
+			switch result {
+			case isFull:
+				<-o.wake
+			case isEmpty, isOver:
 				return
 			}
 		}
 	})
 }
 
-// lingering limits the outputs that are read and dropped after their command's end.
+// lingering limits the outputs that are read and dropped after their leader's exit.
 var lingering = make(chan struct{}, 1024)
 
 // leaveOutputs closes the outputs, now or when the last background child has closed them.
-func (c *command) leaveOutputs() {
-	if c.terminal != nil || c.stream.isCancelled() {
-		c.closeOutputs()
+func (p *process) leaveOutputs(isKilled bool) {
+	if p.terminal != nil {
+		p.terminal.close()
 		return
 	}
-	for _, o := range c.outputs {
-		if hasHungUp(o.file) {
+	for _, o := range p.outputs {
+		if isKilled || hasHungUp(o.file) {
 			o.file.Close()
 			continue
 		}
@@ -138,15 +199,6 @@ func discard(file *os.File) {
 	}
 	file.Close()
 	<-lingering
-}
-
-func (c *command) closeOutputs() {
-	for _, o := range c.outputs {
-		o.file.Close()
-	}
-	if c.terminal != nil {
-		c.terminal.closeSlave()
-	}
 }
 
 func readableBytes(fd int) int {

@@ -125,11 +125,6 @@ func (t *terminal) signal(signal syscall.Signal, leader *child) {
 	leader.signal(signal)
 }
 
-// endInput has the effect of a user's Ctrl-D.
-func (t *terminal) endInput() {
-	_, _ = t.master.Write([]byte{endOfInput})
-}
-
 func (t *terminal) closeSlave() {
 	t.mu.Lock()
 	defer t.mu.Unlock()

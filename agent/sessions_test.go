@@ -292,12 +292,12 @@ func TestASlowClientStallsOnlyItsSession(t *testing.T) {
 	if received != wire.WindowBytes || len(h.queued[flood]) != 0 {
 		t.Errorf("%d bytes came, and %d frames more", received, len(h.queued[flood]))
 	}
-	found, err := h.agent.sessions.find(id)
+	found, err := h.agent.processes.find(id)
 	if err != nil {
 		t.Fatal(err)
 	}
 	found.mu.Lock()
-	behind := found.shown.total - found.client.position
+	behind := found.outputs[0].ring.total - int64(received)
 	found.mu.Unlock()
 	if behind > backlogBytesMax+chunkBytes {
 		t.Errorf("the client is %d bytes behind", behind)
@@ -376,7 +376,7 @@ func TestSessionsAreBoundedAndLeaveNothing(t *testing.T) {
 	h := personalised(t)
 	h.end(h.session("true", nil))
 	files, routines := openFiles(t), runtime.NumGoroutine()
-	for i := 0; i < sessionsRunningMax; i++ {
+	for i := 0; i < terminalsRunningMax; i++ {
 		if o := h.end(h.session("sleep 100", map[string]any{"attach": false})); o.OK == nil {
 			t.Fatalf("session %d: %+v", i, o)
 		}
@@ -386,7 +386,7 @@ func TestSessionsAreBoundedAndLeaveNothing(t *testing.T) {
 	}
 	h.endSessions()
 	await(t, "old ones are forgotten, files and goroutines given back", func() bool {
-		return len(h.agent.sessions.list()) == sessionsEndedMax && openFiles(t) <= files && runtime.NumGoroutine() <= routines
+		return len(h.agent.processes.list()) == sessionsEndedMax && openFiles(t) <= files && runtime.NumGoroutine() <= routines
 	})
 }
 
@@ -422,20 +422,24 @@ func TestALongCommandLineFitsTheList(t *testing.T) {
 	h := personalised(t)
 	defer h.endSessions()
 	h.end(h.session("sleep 100 # "+strings.Repeat("ü", 50000), map[string]any{"attach": false}))
-	list := wire.Encode(wire.Sessions{Sessions: h.agent.sessions.list()})
+	list := wire.Encode(h.ask("sessions", nil).OK["sessions"])
 	if len(list) > 8192 || strings.Contains(string(list), `\ufffd`) {
 		t.Errorf("%d bytes: %s", len(list), list[:200])
 	}
 }
 
+func testRing(bytesMax int) *ring {
+	return &ring{budget: &budget{max: outputBudgetMax}, bytesMax: bytesMax}
+}
+
 func TestTheRingKeepsTheLastBytes(t *testing.T) {
-	var r ring
+	r := testRing(replayBytes)
 	all := []byte{}
 	for i := 0; i < 3000; i++ {
 		piece := []byte(fmt.Sprintf("line %d %s\n", i, strings.Repeat("€", i%100)))
 		r.append(piece)
 		all = append(all, piece...)
-		start := r.start()
+		start := r.screenStart()
 		kept := make([]byte, r.total-start)
 		r.copyFrom(start, kept)
 		if want := all[len(all)-len(kept):]; string(kept) != string(want) {
@@ -457,11 +461,11 @@ func TestAReplayBeginsWithWholeCharactersAndSequences(t *testing.T) {
 		"a line":      {"tail\nnext", "next"},
 		"a character": {"\x82\xac and nothing else", " and nothing else"},
 	} {
-		var r ring
+		r := testRing(replayBytes)
 		text := c.cut + strings.Repeat("x", replayBytes-len(c.cut))
 		r.append([]byte("?" + text))
 		got := make([]byte, len(c.want))
-		r.copyFrom(r.start(), got)
+		r.copyFrom(r.screenStart(), got)
 		if string(got) != c.want {
 			t.Errorf("%s: %q", name, got)
 		}

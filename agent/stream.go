@@ -272,6 +272,12 @@ func (s *stream) stopInput() {
 	s.mu.Unlock()
 }
 
+func (s *stream) hasStopped() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.isStopped
+}
+
 // listen sets the consumer of the host's messages; it runs on the goroutine that starts operations.
 func (s *stream) listen(onMessage func(payload []byte)) {
 	s.mu.Lock()

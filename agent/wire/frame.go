@@ -12,7 +12,10 @@ import (
 )
 
 // Generation is the highest generation of the protocol that this agent speaks.
-const Generation = 2
+const Generation = 3
+
+// ProcessGeneration is the first with processes.
+const ProcessGeneration = 3
 
 // Limits of the protocol, in bytes unless the name says otherwise.
 const (

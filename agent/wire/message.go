@@ -49,6 +49,13 @@ const (
 	NotStarted    Reason = "not_started"
 )
 
+// The reasons why a key starts nothing.
+const (
+	KeyReused Reason = "key_reused"
+	Forgotten Reason = "forgotten"
+	Rebooted  Reason = "rebooted"
+)
+
 func (e *Error) Error() string { return e.Message }
 
 // messageBytesMax keeps an error that quotes its request within a frame.
@@ -103,6 +110,7 @@ type Personalise struct {
 	Env       map[string]string `json:"env"`
 	Network   *Network          `json:"network"`
 	GrowDisk  bool              `json:"grow_disk"`
+	IsNew     bool              `json:"is_new,omitempty"`
 }
 
 // Refresh sends fresh randomness and the time to a guest that was paused or restored.
@@ -192,6 +200,8 @@ type Pid struct {
 // ToProcess is a message from the host to a running command.
 type ToProcess struct {
 	Signal string `json:"signal"`
+	Scope  string `json:"scope"`
+	By     string `json:"by"`
 	Resize *Size  `json:"resize"`
 }
 

@@ -39,6 +39,12 @@ func readPlain(payload []byte, target any) bool {
 			*target = read
 			return true
 		}
+	case *ProcessStart:
+		read := ProcessStart{}
+		if p.fields(func(name string) bool { return p.processStart(name, &read) }) && p.isAtEnd() {
+			*target = read
+			return true
+		}
 	}
 	return false
 }
@@ -57,7 +63,7 @@ func readPlainOperation(payload []byte) string {
 	}
 	// Only these operations have a strict parser for the rest, or have no rest, so only they are accepted here.
 	switch name {
-	case "personalise", "refresh", "exec":
+	case "personalise", "refresh", "exec", "process_start":
 		if p.take(',') {
 			return name
 		}
@@ -74,8 +80,12 @@ func encodePlain(value any) []byte {
 	switch value := value.(type) {
 	case Started:
 		return append(strconv.AppendInt([]byte(`{"started":{"pid":`), int64(value.Started.Pid), 10), "}}"...)
+	case ProcessMessage:
+		return value.append(nil)
 	case Result:
 		switch ok := value.OK.(type) {
+		case ProcessState:
+			return append(ok.append([]byte(`{"ok":`)), '}')
 		case Empty:
 			return []byte(`{"ok":{}}`)
 		case Exited:
@@ -117,6 +127,8 @@ func (p *plain) personalise(name string, read *Personalise) (ok bool) {
 		ok = p.fields(func(name string) bool { return p.network(name, read.Network) })
 	case "grow_disk":
 		read.GrowDisk, ok = p.bool()
+	case "is_new":
+		read.IsNew, ok = p.bool()
 	default:
 		moment := Refresh{Entropy: read.Entropy, UnixNs: read.UnixNs}
 		ok = p.refresh(name, &moment)
@@ -172,8 +184,46 @@ func (p *plain) exec(name string, read *Exec) (ok bool) {
 		read.User, ok = p.string()
 	case "stdin":
 		read.Stdin, ok = p.bool()
+	case "tty":
+		ok = p.word("null") // The first requests have no terminal.
 	}
-	return ok // The first requests have no terminal.
+	return ok
+}
+
+func (p *plain) processStart(name string, read *ProcessStart) (ok bool) {
+	switch name {
+	case "name":
+		read.Name, ok = p.stringOrNull()
+	case "key":
+		read.Key, ok = p.stringOrNull()
+	case "elapsed_ms":
+		read.ElapsedMs, ok = p.integer()
+	case "from":
+		ok = p.word("null") // A first request has no output to go on from.
+	case "on_disconnect":
+		read.OnDisconnect, ok = p.string()
+	case "grace_ms":
+		read.GraceMs, ok = p.integer()
+	case "retain_ms":
+		read.RetainMs, ok = p.integer()
+	case "ring_bytes":
+		read.RingBytes, ok = p.integer()
+	case "timeout_ms":
+		if p.word("null") {
+			read.TimeoutMs = nil
+			return true
+		}
+		var limit int64
+		limit, ok = p.integer()
+		read.TimeoutMs = &limit
+	case "attach":
+		var attaches bool
+		attaches, ok = p.bool()
+		read.Attach = &attaches
+	default:
+		ok = p.exec(name, &read.Exec)
+	}
+	return ok
 }
 
 // plain reads values in order. A false result means that the text is not plain.
@@ -218,6 +268,14 @@ func (p *plain) string() (string, bool) {
 		p.at++
 	}
 	return string(p.text[begin:p.at]), p.take('"')
+}
+
+func (p *plain) stringOrNull() (*string, bool) {
+	if p.word("null") {
+		return nil, true
+	}
+	text, ok := p.string()
+	return &text, ok
 }
 
 // integer reads digits that fit 63 bits.

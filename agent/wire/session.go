@@ -83,4 +83,5 @@ const (
 	StateEnded     = "ended"
 	StateDetached  = "detached"
 	StateTakenOver = "taken_over"
+	StateLeft      = "left"
 )

@@ -1,0 +1,376 @@
+// The clients of a process: streams that get its output. The driver also types; the others watch.
+//
+// A driver that has all output is straight: the pumps send to it as they read. Every other client has a follower, a
+// goroutine that sends from the ring, until a driver has caught up.
+
+package main
+
+import (
+	"time"
+
+	"bhatti/agent/wire"
+)
+
+// wholeScreenScrolls resets a scroll region, whose rows belonged to another window size, and leaves the cursor
+// where it is.
+const wholeScreenScrolls = "\x1b7\x1b[r\x1b8"
+
+type client struct {
+	process  *process
+	stream   *stream
+	isDriver bool
+	wants    attachment
+	changed  chan struct{} // holds one token: the follower has something to look at
+
+	// Under process.mu.
+	isStraight bool
+	isLost     bool     // a frame could not be sent
+	at         [2]int64 // of the next byte of each output; of a straight client where it became so
+	until      [2]int64 // where the output ended when it came
+	show       string   // sent when the output until then is
+	turn       int      // the output to be looked at first
+}
+
+// attachment is a client's request.
+type attachment struct {
+	isWatcher bool
+	isOnce    bool // it wants no more than there is
+	from      *wire.Offsets
+	since     *time.Duration // ago
+	size      *wire.Size
+	isNew     bool
+
+	keepsInputOpen bool
+	showsAsOutput  bool // text that is no output comes as if it was
+	// greet makes the first message; nil: there is none.
+	greet func(wire.ProcessMessage) any
+	// depart sends the last frame.
+	depart func(c *client, state string)
+}
+
+func greetProcess(m wire.ProcessMessage) any { return m }
+
+func departProcess(c *client, state string) {
+	answer := wire.ProcessState{State: state}
+	if state == wire.StateEnded {
+		answer.Ended = c.process.ended
+	}
+	c.stream.succeed(answer)
+}
+
+// begin makes the stream the driver of a process that does not run yet, and lets it run.
+func (p *process) begin(s *stream, wants attachment) {
+	c := &client{process: p, stream: s, isDriver: true, isStraight: true, wants: wants}
+	p.mu.Lock()
+	p.driver = c
+	p.mu.Unlock()
+	s.watch(c.wake)
+	s.listen(c.receive)
+	if p.input == nil {
+		s.refuseInput()
+	}
+	c.greet(wire.Offsets{})
+	c.startFeeder(nil)
+	p.run()
+	s.whenCancelled(func() { p.leave(c, wire.StateLeft) })
+}
+
+// attach adds a client to a process that runs or has ended.
+func (p *process) attach(s *stream, wants attachment) error {
+	c := &client{process: p, stream: s, isDriver: !wants.isWatcher, wants: wants, changed: make(chan struct{}, 1)}
+	p.mu.Lock()
+	if err := p.place(c); err != nil {
+		p.mu.Unlock()
+		return err
+	}
+	from := wire.Offsets{Stdout: c.at[0], Stderr: c.at[1]}
+	var former *client
+	var feeding chan struct{}
+	if c.isDriver {
+		former, feeding = p.driver, p.feeding
+		p.driver, p.isInGrace = c, false
+	} else {
+		if p.watchers == nil {
+			p.watchers = map[*client]bool{}
+		}
+		p.watchers[c] = true
+	}
+	p.mu.Unlock()
+	if former != nil {
+		former.depart(wire.StateTakenOver)
+	}
+	s.watch(c.wake)
+	if c.isDriver {
+		s.listen(c.receive)
+		c.resize()
+	}
+	if !c.isDriver || p.input == nil {
+		s.refuseInput()
+	}
+	go func() {
+		if former != nil && feeding != nil {
+			<-feeding
+		}
+		c.greet(from)
+		c.startFeeder(feeding)
+		c.follow()
+	}()
+	s.whenCancelled(func() { p.leave(c, wire.StateLeft) })
+	return nil
+}
+
+// place finds where the client's output begins. It holds p.mu.
+func (p *process) place(c *client) error {
+	wants := c.wants
+	if wants.isWatcher && len(p.watchers) >= watchersMax {
+		return wire.Errorf(wire.LimitExceeded, "%d clients watch %s, which is the limit", watchersMax, p.id)
+	}
+	for i, o := range p.outputs {
+		c.until[i] = o.ring.total
+		switch {
+		case wants.from != nil:
+			from := wants.from.Stdout
+			if o.channel == wire.Stderr {
+				from = wants.from.Stderr
+			}
+			if from < 0 || from > o.ring.total {
+				return wire.Errorf(wire.Invalid, "%s has written %d bytes, not %d", p.id, o.ring.total, from)
+			}
+			c.at[i] = from
+			if from < o.ring.first {
+				c.at[i] = o.ring.first
+			}
+		case wants.since != nil:
+			c.at[i] = o.ring.since(time.Since(p.created) - *wants.since)
+		default:
+			c.at[i] = p.oldest(o)
+		}
+	}
+	isRedrawn := c.isDriver && wants.size != nil && p.terminal != nil && wants.from == nil
+	if isRedrawn && *wants.size != p.terminal.size() {
+		c.show = wholeScreenScrolls
+	}
+	return nil
+}
+
+// oldest is the first kept byte of an output that is of use.
+func (p *process) oldest(o *output) int64 {
+	if p.terminal != nil {
+		return o.ring.screenStart()
+	}
+	return o.ring.first
+}
+
+func (c *client) greet(from wire.Offsets) {
+	if c.wants.greet == nil {
+		return
+	}
+	first := c.wants.greet(wire.ProcessMessage{
+		Process: c.process.describe(), IsNew: c.wants.isNew, From: from, Input: c.process.inputBytes(),
+	})
+	if first != nil {
+		c.stream.message(first)
+	}
+}
+
+// resize gives the terminal the client's size.
+func (c *client) resize() {
+	size, terminal := c.wants.size, c.process.terminal
+	switch {
+	case size == nil || terminal == nil:
+	case c.wants.from == nil:
+		terminal.show(*size)
+	case *size != terminal.size():
+		terminal.resize(*size)
+	}
+}
+
+// wake lets whoever sends to this client look again. It must not block.
+func (c *client) wake() {
+	if c.changed != nil {
+		select {
+		case c.changed <- struct{}{}:
+		default:
+		}
+	}
+	if c.isDriver {
+		for _, o := range c.process.outputs {
+			o.poke()
+		}
+	}
+}
+
+// wakeClients wakes the followers. It holds p.mu.
+func (p *process) wakeClients() {
+	for c := range p.watchers {
+		c.wake()
+	}
+	if p.driver != nil && !p.driver.isStraight {
+		p.driver.wake()
+	}
+}
+
+// remove ends the client's place; false if it has none any more. It holds p.mu.
+func (p *process) remove(c *client) bool {
+	if p.driver == c {
+		p.driver = nil
+		return true
+	}
+	isThere := p.watchers[c]
+	delete(p.watchers, c)
+	return isThere
+}
+
+// leave is for a client whose stream ends before the process.
+func (p *process) leave(c *client, state string) {
+	p.mu.Lock()
+	if !p.remove(c) {
+		p.mu.Unlock()
+		return
+	}
+	isAbandoned := c.isDriver && p.ended == nil && p.startGrace(c)
+	p.mu.Unlock()
+	c.wake()
+	if isAbandoned {
+		p.abandon()
+	}
+	c.depart(state)
+	p.settle()
+}
+
+// depart stops the client's input and sends its last frame. The client has been removed.
+func (c *client) depart(state string) {
+	if c.isDriver {
+		c.stream.stopInput()
+		c.process.interruptInput()
+	}
+	c.wants.depart(c, state)
+}
+
+// follow sends the kept output until the driver is straight, or the client has no place any more.
+func (c *client) follow() {
+	for {
+		buffer := chunks.Get().(*[dataRoom + chunkBytes]byte)
+		next := c.take(buffer[dataRoom:])
+		var err error
+		if next.count > 0 {
+			err = c.stream.sendData(next.channel, buffer[:dataRoom+next.count])
+		}
+		chunks.Put(buffer)
+		switch {
+		case err != nil || next.isOver:
+			return
+		case next.state != "":
+			c.depart(next.state)
+			c.process.settle()
+			return
+		case next.message != nil:
+			c.stream.message(next.message)
+		case next.count == 0:
+			<-c.changed
+		}
+	}
+}
+
+// piece is a client's next bytes or message; state: its last frame. Nothing of these: it has to wait.
+type piece struct {
+	channel byte
+	count   int
+	message any
+	state   string
+	isOver  bool
+}
+
+// take copies the next bytes for which there is credit.
+func (c *client) take(buffer []byte) piece {
+	p := c.process
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.driver != c && !p.watchers[c] {
+		return piece{isOver: true}
+	}
+	if message := c.skip(); message != nil {
+		return piece{message: message}
+	}
+	isShort := c.show != "" || c.wants.isOnce
+	hasMore := false
+	for range p.outputs {
+		i := c.turn % len(p.outputs)
+		c.turn++
+		o, end := p.outputs[i], p.outputs[i].ring.total
+		if isShort {
+			end = c.until[i]
+		}
+		if end <= c.at[i] {
+			continue
+		}
+		hasMore = true
+		count := c.stream.reserve(minimum(len(buffer), int(end-c.at[i])))
+		if count == 0 {
+			continue
+		}
+		o.ring.copyFrom(c.at[i], buffer[:count])
+		c.at[i] += int64(count)
+		if c.isDriver {
+			o.poke()
+		}
+		return piece{channel: o.channel, count: count}
+	}
+	if hasMore {
+		return piece{}
+	}
+	return c.finish(buffer)
+}
+
+// finish decides how it goes on when the client has all that there is. It holds process.mu.
+func (c *client) finish(buffer []byte) piece {
+	p := c.process
+	switch {
+	case c.show != "" && c.wants.showsAsOutput:
+		count := copy(buffer[:c.stream.reserve(len(c.show))], c.show)
+		c.show = c.show[count:]
+		return piece{channel: wire.Stdout, count: count}
+	case c.show != "":
+		message := wire.ProcessShow{Show: c.show}
+		c.show = ""
+		return piece{message: message}
+	case p.ended != nil && !c.lags():
+		p.remove(c)
+		return piece{state: wire.StateEnded}
+	case c.wants.isOnce:
+		p.remove(c)
+		return piece{state: wire.StateLeft}
+	case c.isDriver:
+		c.isStraight = true
+		for _, o := range p.outputs {
+			o.poke()
+		}
+		return piece{isOver: true}
+	}
+	return piece{}
+}
+
+func (c *client) lags() bool {
+	for i, o := range c.process.outputs {
+		if c.at[i] < o.ring.total {
+			return true
+		}
+	}
+	return false
+}
+
+// skip moves a client that has fallen behind to the oldest kept byte. It returns the message about that, or nil.
+func (c *client) skip() any {
+	var missed [2]int64
+	for i, o := range c.process.outputs {
+		if c.at[i] < o.ring.first {
+			to := c.process.oldest(o)
+			missed[i] = to - c.at[i]
+			c.at[i] = to
+		}
+	}
+	if missed == [2]int64{} {
+		return nil
+	}
+	return wire.ProcessSkipped{Skipped: wire.Offsets{Stdout: missed[0], Stderr: missed[1]}}
+}

@@ -1,0 +1,150 @@
+// The input of a process: typed by its driver, or written by other requests. Each piece is written whole or counted.
+
+package main
+
+import (
+	"errors"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"bhatti/agent/wire"
+)
+
+func (p *process) inputBytes() int64 { return atomic.LoadInt64(&p.inputTaken) }
+
+// startFeeder begins to write the driver's input, behind what the former driver's feeder still writes.
+func (c *client) startFeeder(former chan struct{}) {
+	p := c.process
+	if !c.isDriver || p.input == nil {
+		return
+	}
+	feeding := make(chan struct{})
+	p.mu.Lock()
+	p.feeding = feeding
+	p.mu.Unlock()
+	go func() {
+		defer close(feeding)
+		if former != nil {
+			<-former
+		}
+		c.feed()
+	}()
+}
+
+// feed writes the driver's input to the program.
+func (c *client) feed() {
+	p, wants := c.process, true
+	for bytes := c.stream.takeInput(); bytes != nil; bytes = c.stream.takeInput() {
+		// Input that the program no longer reads is dropped, so that the host does not wait for ever.
+		wants = wants && p.writeInput(c.stream, bytes, nil) == nil
+		c.stream.giveBack(len(bytes))
+	}
+	if !c.wants.keepsInputOpen && c.stream.hasWholeInput() {
+		p.endInput(c.stream)
+	}
+}
+
+// writeInput writes bytes unless the stream's input is stopped before. With at, the offset of the first of them,
+// bytes that the program has taken already are skipped.
+func (p *process) writeInput(s *stream, bytes []byte, at *int64) error {
+	p.writing.Lock()
+	defer p.writing.Unlock()
+	if at != nil {
+		taken := p.inputBytes() - *at
+		if taken < 0 {
+			return wire.Errorf(wire.Conflict, "%s has taken %d bytes of input, not %d", p.id, p.inputBytes(), *at)
+		}
+		*at += int64(len(bytes))
+		bytes = bytes[minimum(len(bytes), int(taken)):]
+	}
+	n, err := p.writePiece(s, bytes)
+	atomic.AddInt64(&p.inputTaken, int64(n))
+	return err
+}
+
+// writePiece writes until all is written or the stream's input is stopped. It holds p.writing.
+func (p *process) writePiece(s *stream, bytes []byte) (written int, err error) {
+	for written < len(bytes) {
+		switch {
+		case s.hasStopped() || p.hasExited():
+			return written, errGivenUp
+		case !p.takesInput():
+			return written, wire.Errorf(wire.Conflict, "the input of %s is closed", p.id)
+		}
+		n, err := p.input.Write(bytes[written:])
+		written += n
+		switch {
+		case errors.Is(err, os.ErrDeadlineExceeded): // Somebody's input is stopped, perhaps this.
+			_ = p.input.SetWriteDeadline(time.Time{})
+		case err != nil:
+			return written, err
+		}
+	}
+	return written, nil
+}
+
+// interruptInput lets the writer look whether it must stop.
+func (p *process) interruptInput() {
+	if p.input != nil {
+		_ = p.input.SetWriteDeadline(past)
+	}
+}
+
+// endInput closes the pipe, or has the effect of a user's Ctrl-D.
+func (p *process) endInput(s *stream) {
+	p.writing.Lock()
+	defer p.writing.Unlock()
+	if p.terminal != nil {
+		_, _ = p.writePiece(s, []byte{endOfInput})
+		return
+	}
+	p.closeInput()
+}
+
+// closeInput holds p.writing.
+func (p *process) closeInput() {
+	if atomic.CompareAndSwapInt32(&p.inputShut, 0, 1) {
+		p.input.Close()
+	}
+}
+
+// shutInput ends all input of a program that has exited.
+func (p *process) shutInput() {
+	if p.input == nil {
+		return
+	}
+	p.mu.Lock()
+	driver := p.driver
+	p.mu.Unlock()
+	if driver != nil {
+		driver.stream.stopInput()
+	}
+	p.interruptInput()
+	if p.terminal == nil {
+		p.writing.Lock()
+		p.closeInput()
+		p.writing.Unlock()
+	}
+}
+
+// receive is the consumer of the driver's messages.
+func (c *client) receive(payload []byte) {
+	var message wire.ToProcess
+	if err := wire.Decode(payload, &message); err != nil {
+		return
+	}
+	p := c.process
+	p.mu.Lock()
+	isDriver := p.driver == c
+	p.mu.Unlock()
+	if !isDriver {
+		return
+	}
+	if number, isKnown := signalNumbers[message.Signal]; isKnown {
+		p.signal(number, message.Scope, message.By)
+	}
+	if message.Resize != nil && p.terminal != nil {
+		p.terminal.resize(*message.Resize)
+	}
+}
