@@ -24,7 +24,7 @@ func (a *agent) exec(s *stream, payload []byte) {
 		return
 	}
 	if len(request.Argv) == 0 {
-		s.fail(wire.Errorf(wire.Invalid, "argv names no program"))
+		s.fail(wire.Errorf(wire.Invalid, "argv names no program").Because(wire.BadText))
 		return
 	}
 	p, _, err := a.startProcess(wire.ProcessStart{Exec: request}, nil)

@@ -92,7 +92,7 @@ func checkStart(request *wire.ProcessStart) error {
 	case request.Key != nil && !isKey(*request.Key):
 		return wire.Errorf(wire.Invalid, "the key is not 1 to %d printable characters", keyBytesMax)
 	case len(request.Argv) == 0 && request.Terminal == nil:
-		return wire.Errorf(wire.Invalid, "argv names no program")
+		return wire.Errorf(wire.Invalid, "argv names no program").Because(wire.BadText)
 	}
 	return nil
 }

@@ -159,7 +159,7 @@ func TestADriverThatLeavesEndsItsProcessOrNot(t *testing.T) {
 			t.Errorf("%+v", o)
 		}
 	}
-	if p := h.wait(id); endOf(p["ended"]) != "137 KILL disconnected <nil>" {
+	if p := h.wait(id); endOf(p["ended"]) != "137 KILL disconnected agent" {
 		t.Errorf("%+v", p)
 	}
 	if p := h.process(other); p["state"] != "running" || p["driven"] != false {
@@ -221,7 +221,7 @@ func TestTheEndOfTheGraceDecides(t *testing.T) {
 		t.Fatalf("the former driver's grace ended it: %+v", p)
 	}
 	h.send(wire.Close, again, nil)
-	if p := h.wait(id); endOf(p["ended"]) != "137 KILL disconnected <nil>" {
+	if p := h.wait(id); endOf(p["ended"]) != "137 KILL disconnected agent" {
 		t.Errorf("%+v", p)
 	}
 }
@@ -245,8 +245,9 @@ func TestAKeyStartsOneProcess(t *testing.T) {
 		t.Errorf("after its end: %+v", o)
 	}
 	for _, c := range []struct {
-		script, reason string
-		more           map[string]any
+		script string
+		reason wire.Reason
+		more   map[string]any
 	}{
 		{"true", "key_reused", request},
 		{script, "key_reused", map[string]any{"key": "abc", "tty": map[string]any{"rows": 1, "cols": 1}}},
@@ -455,8 +456,8 @@ func TestAnEndHasAReasonAndAnAuthor(t *testing.T) {
 		want   string
 	}{
 		{"kill -TERM $$", nil, nil, "143 TERM signal guest"},
-		{"kill -SEGV $$", nil, nil, "139 SEGV signal kernel"},
-		{"sleep 100", map[string]any{"timeout_ms": 50}, nil, "137 KILL time_limit <nil>"},
+		{"kill -SEGV $$", nil, nil, "139 SEGV signal guest"},
+		{"sleep 100", map[string]any{"timeout_ms": 50}, nil, "137 KILL time_limit agent"},
 		{"exec sleep 100", nil, map[string]any{"signal": "TERM", "by": "user alice"}, "143 TERM signal user alice"},
 		{"exec sleep 100", nil, map[string]any{"signal": "KILL"}, "137 KILL signal client"},
 		{"exit 137", nil, nil, "137 <nil> exited <nil>"},

@@ -86,9 +86,12 @@ func FuzzPlainRequests(f *testing.F) {
 		}
 		f.Add(compact.Bytes())
 	}
+	for _, vector := range readProcessVectors(f).ProcessRequests {
+		f.Add([]byte(vector.JSON))
+	}
 	f.Fuzz(func(t *testing.T, payload []byte) {
 		for _, pair := range [][2]any{
-			{&Personalise{}, &Personalise{}}, {&Refresh{}, &Refresh{}}, {&Exec{}, &Exec{}},
+			{&Personalise{}, &Personalise{}}, {&Refresh{}, &Refresh{}}, {&Exec{}, &Exec{}}, {&ProcessStart{}, &ProcessStart{}},
 		} {
 			if !readPlain(payload, pair[0]) {
 				continue
