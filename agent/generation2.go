@@ -115,7 +115,7 @@ func (a *agent) sessionAttach(s *stream, payload []byte) {
 	}
 	p, err := a.newestDetached()
 	if request.Session != "" {
-		p, err = a.processes.find(request.Session)
+		p, err = a.findSession(request.Session)
 	}
 	if err == nil {
 		wants := attachmentOfSession(p)
@@ -125,6 +125,15 @@ func (a *agent) sessionAttach(s *stream, payload []byte) {
 	if err != nil {
 		s.fail(asError(err))
 	}
+}
+
+// findSession returns the process of an id or name, in the words of generation 2.
+func (a *agent) findSession(wanted string) (*process, error) {
+	p, err := a.processes.find(wanted)
+	if err != nil || !p.isSession() {
+		return nil, wire.Errorf(wire.NotFound, "no session %q", wanted)
+	}
+	return p, nil
 }
 
 func (a *agent) newestDetached() (*process, error) {
@@ -161,7 +170,7 @@ func describeSession(p *process) wire.Session {
 
 func (a *agent) sessionKill(s *stream, payload []byte) {
 	var request wire.SessionKill
-	p, ok := a.named(s, payload, &request, func() string { return request.Session })
+	p, ok := a.named(s, payload, &request, a.findSession, func() string { return request.Session })
 	if !ok {
 		return
 	}
@@ -184,7 +193,7 @@ func (a *agent) sessionKill(s *stream, payload []byte) {
 // sessionRead sends the kept output of a session's terminal without detaching its client.
 func (a *agent) sessionRead(s *stream, payload []byte) {
 	var request wire.SessionKill
-	p, ok := a.named(s, payload, &request, func() string { return request.Session })
+	p, ok := a.named(s, payload, &request, a.findSession, func() string { return request.Session })
 	if !ok {
 		return
 	}

@@ -46,7 +46,7 @@ func (a *agent) processStart(s *stream, payload []byte) {
 
 func (a *agent) processAttach(s *stream, payload []byte) {
 	var request wire.ProcessAttach
-	p, ok := a.named(s, payload, &request, func() string { return request.Process })
+	p, ok := a.named(s, payload, &request, a.processes.find, func() string { return request.Process })
 	if !ok {
 		return
 	}
@@ -75,11 +75,13 @@ func (a *agent) processAttach(s *stream, payload []byte) {
 }
 
 // named reads a request and finds the process that it names. Where it cannot, it fails the stream.
-func (a *agent) named(s *stream, payload []byte, request any, name func() string) (*process, bool) {
+func (a *agent) named(
+	s *stream, payload []byte, request any, find func(string) (*process, error), name func() string,
+) (*process, bool) {
 	err := wire.Decode(payload, request)
 	var p *process
 	if err == nil {
-		p, err = a.processes.find(name())
+		p, err = find(name())
 	}
 	if err != nil {
 		s.fail(asError(err))
@@ -108,14 +110,14 @@ func (a *agent) processList(s *stream, _ []byte) {
 
 func (a *agent) processGet(s *stream, payload []byte) {
 	var request wire.ProcessNamed
-	if p, ok := a.named(s, payload, &request, func() string { return request.Process }); ok {
+	if p, ok := a.named(s, payload, &request, a.processes.find, func() string { return request.Process }); ok {
 		s.succeed(wire.ProcessFound{Process: p.describe()})
 	}
 }
 
 func (a *agent) processWait(s *stream, payload []byte) {
 	var request wire.ProcessNamed
-	p, ok := a.named(s, payload, &request, func() string { return request.Process })
+	p, ok := a.named(s, payload, &request, a.processes.find, func() string { return request.Process })
 	if !ok {
 		return
 	}
@@ -131,7 +133,7 @@ func (a *agent) processWait(s *stream, payload []byte) {
 
 func (a *agent) processSignal(s *stream, payload []byte) {
 	var request wire.ProcessSignal
-	p, ok := a.named(s, payload, &request, func() string { return request.Process })
+	p, ok := a.named(s, payload, &request, a.processes.find, func() string { return request.Process })
 	if !ok {
 		return
 	}
@@ -158,7 +160,7 @@ func (a *agent) processSignal(s *stream, payload []byte) {
 
 func (a *agent) processInput(s *stream, payload []byte) {
 	var request wire.ProcessInput
-	p, ok := a.named(s, payload, &request, func() string { return request.Process })
+	p, ok := a.named(s, payload, &request, a.processes.find, func() string { return request.Process })
 	if !ok {
 		return
 	}
@@ -188,7 +190,7 @@ func (a *agent) processInput(s *stream, payload []byte) {
 
 func (a *agent) processResize(s *stream, payload []byte) {
 	var request wire.ProcessResize
-	p, ok := a.named(s, payload, &request, func() string { return request.Process })
+	p, ok := a.named(s, payload, &request, a.processes.find, func() string { return request.Process })
 	switch {
 	case !ok:
 	case p.terminal == nil:
@@ -201,7 +203,7 @@ func (a *agent) processResize(s *stream, payload []byte) {
 
 func (a *agent) processForget(s *stream, payload []byte) {
 	var request wire.ProcessNamed
-	p, ok := a.named(s, payload, &request, func() string { return request.Process })
+	p, ok := a.named(s, payload, &request, a.processes.find, func() string { return request.Process })
 	switch {
 	case !ok:
 	case !p.hasEnded():

@@ -29,7 +29,8 @@ type processes struct {
 	budget   budget
 
 	mu        sync.Mutex
-	last      int        // the number in the newest id
+	sessions  int        // the number in the newest id of a session
+	others    int        // the same of other processes
 	all       []*process // oldest first
 	over      []*process // those that have ended, first to end first
 	running   int
@@ -103,20 +104,18 @@ func (t *processes) reserve(p *process, hasTerminal bool) error {
 	if hasTerminal {
 		t.terminals++
 	}
-	t.last++
-	letter := "p"
 	if hasTerminal && p.isKept {
-		letter = "s"
+		p.id = "s" + strconv.Itoa(t.sessions+1)
+	} else {
+		p.id = "p" + strconv.Itoa(t.others+1)
 	}
-	p.id = letter + strconv.Itoa(t.last)
 	return nil
 }
 
-// cancel takes back a reservation. Ids are not used twice, but one that nobody has seen can be.
+// cancel takes back a reservation.
 func (t *processes) cancel(hasTerminal bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.last--
 	t.release(hasTerminal)
 }
 
@@ -130,6 +129,11 @@ func (t *processes) release(hasTerminal bool) {
 func (t *processes) add(p *process) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if p.isSession() {
+		t.sessions++
+	} else {
+		t.others++
+	}
 	t.all = append(t.all, p)
 	if p.key != "" {
 		if t.keys == nil {
@@ -240,6 +244,9 @@ func (t *processes) beFirstBoot(isFirst bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.isFirstBoot = t.isFirstBoot || isFirst
+	if isFirst && len(t.all) == 0 {
+		t.sessions, t.others = 0, 0 // Those of a template were for its own use.
+	}
 }
 
 // list returns the processes, oldest first.
