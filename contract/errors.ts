@@ -66,7 +66,7 @@ export const startReasons = [
 export type StartReason = (typeof startReasons)[number]
 
 /** Why a sandbox's machine ended under a request, or the daemon's connection to it. Reasons may be added. */
-export const endReasons = [
+export const lossReasons = [
   "destroyed",
   "stopped",
   "restarted",
@@ -83,7 +83,7 @@ export const endReasons = [
   "unresponsive",
   "channel_lost",
 ] as const
-export type EndReason = (typeof endReasons)[number]
+export type LossReason = (typeof lossReasons)[number]
 
 /** A word for programs, which a guest may have chosen. */
 export function isReason(value: unknown): value is string {
@@ -94,7 +94,7 @@ export type ErrorOptions = {
   /** The next step, in words that fit every surface. */
   hint?: string | undefined
   subject?: Subject | undefined
-  /** The exact cause within the code, such as a `StartReason` or an `EndReason`: nobody has to read the message. */
+  /** The exact cause within the code, such as a `StartReason` or an `LossReason`: nobody has to read the message. */
   reason?: string | undefined
   /** The inner error, for the log only. */
   cause?: unknown

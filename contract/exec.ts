@@ -1,6 +1,7 @@
 /** Running a command: the request, its buffered answer, its NDJSON events and its WebSocket messages. */
 
 import { z } from "zod"
+import { endFields } from "./ended.ts"
 import { limits } from "./limits.ts"
 import { Env } from "./sandbox.ts"
 import { ErrorReason, ErrorSubject, StreamError } from "./system.ts"
@@ -64,9 +65,7 @@ export type Exec = z.infer<typeof Exec>
 
 export const ExecResult = z
   .object({
-    exit_code: z.int(),
-    signal: z.string().nullable().describe("The signal that ended it; exit_code is then 128 + its number"),
-    timed_out: z.boolean(),
+    ...endFields,
     stdout: z.string(),
     stderr: z.string(),
     truncated: z
@@ -76,12 +75,7 @@ export const ExecResult = z
   .meta({ id: "ExecResult" })
 export type ExecResult = z.infer<typeof ExecResult>
 
-const Exit = z.object({
-  type: z.literal("exit"),
-  exit_code: z.int(),
-  signal: z.string().nullable(),
-  timed_out: z.boolean(),
-})
+const Exit = z.object({ type: z.literal("exit"), ...endFields })
 
 /** A line of the `application/x-ndjson` response. The last line is `exit` or `error`. */
 export const ExecEvent = z

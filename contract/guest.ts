@@ -81,6 +81,22 @@ export type ProcessAttached = {
 /** `skipped` bytes of the channel, which a watcher has missed, come before these. */
 export type OutputChunk = { channel: "stdout" | "stderr"; bytes: Uint8Array; skipped?: number }
 
+/** A process that the guest's kernel killed for lack of memory; `session` leads its session, 0: unknown. */
+export type MemoryKill = {
+  pid: number
+  name: string
+  session: number
+  inCgroup: boolean
+  anonKib: number
+  fileKib: number
+  shmemKib: number
+  memoryKib: number
+  unixMs: number
+}
+
+/** Circumstances of the end of a process with another exit code than 0. */
+export type EndDetail = { memoryKills: MemoryKill[]; diskFull: "space" | "inodes" | undefined }
+
 export const endReasons = ["exited", "signal", "time_limit", "out_of_memory", "disconnected"] as const
 
 export type ProcessEnd = {
@@ -89,7 +105,7 @@ export type ProcessEnd = {
   reason: (typeof endReasons)[number]
   /** On whose behalf the signal was sent. */
   by: string | null
-  detail: Record<string, unknown> | null
+  detail: EndDetail | null
 }
 
 /** How a client's attachment ends. */
@@ -121,6 +137,15 @@ export type KeptOutput = { first: number; total: number }
 
 /** A named process that has ended. */
 export type ProcessNotice = { process: string; name: string; ended: ProcessEnd }
+
+/** A process that has ended for another reason than its own. */
+export type AbnormalEnd = {
+  process: string
+  name: string | null
+  program: string
+  pid: number
+  ended: ProcessEnd
+}
 
 /** The processes that a signal goes to; by default the terminal's foreground group, or the command's group. */
 export type SignalScope = "session" | "foreground" | "group"

@@ -101,8 +101,8 @@ export class ExecStream {
         this.#wakeWriter()
         break
       case "exit": {
-        const { exit_code, signal, timed_out } = message
-        this.#socket.finish({ exit_code, signal, timed_out })
+        const { type: _, ...exit } = message
+        this.#socket.finish(exit)
         break
       }
     }

@@ -5,6 +5,7 @@
 
 import type { ExecStream } from "@bhatti/sdk/exec-stream"
 import type { ShellStream } from "@bhatti/sdk/shell-stream"
+import { endWords } from "./end-words.ts"
 import { exitTimedOut } from "./exit-codes.ts"
 import { Interrupts } from "./interrupts.ts"
 import { isTerminal, type Output } from "./output.ts"
@@ -29,9 +30,9 @@ export async function streamExec(
   const inputFailed = options.isInputForwarded ? copyInput(run) : never
   const exit = await Promise.race([ended, interrupts.gaveUp, inputFailed])
   if (interrupts.exitCode !== undefined || exit === undefined) return interrupts.exitCode ?? 0
-  if (!exit.timed_out) return exit.exit_code
-  await out.talk("bhatti: the command was killed: its --timeout is over")
-  return exitTimedOut
+  const words = endWords(exit)
+  if (words !== undefined) await out.talk(`bhatti: ${words}`)
+  return exit.timed_out ? exitTimedOut : exit.exit_code
 }
 
 /** Returns at the end of the output; throws if it cannot be written. */

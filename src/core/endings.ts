@@ -3,13 +3,13 @@
  * The reason of an end on purpose is told before the channel is closed, any other when the daemon has found out.
  */
 
-import { AppError, type EndReason, endReasons } from "@bhatti/contract/errors"
+import { AppError, type LossReason, lossReasons } from "@bhatti/contract/errors"
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Clock } from "./clock.ts"
 import type { Fate, Guest } from "./host.ts"
 
 /** With the name of the user whose request it was. */
-export type Ending = { cause: EndReason; by?: string }
+export type Ending = { cause: LossReason; by?: string }
 
 /** Finding out takes a second, unless the sandbox's turn is taken. */
 const findOutMs = 10_000
@@ -65,7 +65,7 @@ export function endedError(
   })
 }
 
-const endText: Readonly<Record<EndReason, string>> = {
+const endText: Readonly<Record<LossReason, string>> = {
   destroyed: "was destroyed",
   stopped: "was stopped",
   restarted: "was restarted",
@@ -83,11 +83,11 @@ const endText: Readonly<Record<EndReason, string>> = {
   channel_lost: "lost its connection to the daemon",
 }
 
-export function isEndReason(reason: string | undefined): reason is EndReason {
-  return endReasons.some((one) => one === reason)
+export function isLossReason(reason: string | undefined): reason is LossReason {
+  return lossReasons.some((one) => one === reason)
 }
 
-export const endOfFate: Readonly<Record<Fate["how"], EndReason>> = {
+export const lossOfFate: Readonly<Record<Fate["how"], LossReason>> = {
   running: "unresponsive",
   out_of_memory: "host_out_of_memory",
   host_restart: "host_restarted",

@@ -6,6 +6,7 @@ import type { Core, ForChannel } from "./core.ts"
 import type { Ending } from "./endings.ts"
 import type { Guest, Machine } from "./host.ts"
 import { refresh } from "./identity.ts"
+import { recordAbnormalEnd, recordMemoryKill } from "./process-events.ts"
 
 type Parts = Pick<Core, "endings" | "events" | "guests" | "onChannelClosed">
 
@@ -16,7 +17,11 @@ const adoptDeadlineMs = 30_000
 export function keepGuest(core: Parts, record: SandboxRecord, guest: Guest): void {
   core.guests.set(record.id, guest)
   core.endings.begin(record, guest)
-  guest.watch((ended) => onProcessEnded(core, record, ended))
+  guest.watch({
+    onNamedEnded: (end) => onProcessEnded(core, record, end),
+    onAbnormalEnd: (end) => recordAbnormalEnd(core, record, end),
+    onMemoryKill: (kill) => recordMemoryKill(core, record, kill),
+  })
   void guest.closed.then(({ reason }) => core.onChannelClosed(record.id, guest, reason))
 }
 

@@ -1,6 +1,6 @@
 /** Records that a sandbox's machine has ended and only its disk is left. */
 
-import type { EndReason } from "@bhatti/contract/errors"
+import type { LossReason } from "@bhatti/contract/errors"
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import { detach } from "./attachment.ts"
 import type { Core, OnHost } from "./core.ts"
@@ -19,7 +19,7 @@ export async function coldWithoutMemory(
 export async function markEnded(
   core: Pick<Core, "endings" | "events" | "guests" | "store"> & OnHost<"machines" | "network">,
   record: SandboxRecord,
-  { cause, reason, end }: { cause: EndReason; reason: string; end?: MachineEnd | undefined },
+  { cause, reason, end }: { cause: LossReason; reason: string; end?: MachineEnd | undefined },
 ): Promise<void> {
   dropGuest(core, record.id, { cause })
   await detach(core, record.id)

@@ -4,7 +4,7 @@ import { AppError } from "@bhatti/contract/errors"
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import { fateText, startAgain } from "./after-end.ts"
 import type { Core, ForChannel, ForSettle } from "./core.ts"
-import { endOfFate } from "./endings.ts"
+import { lossOfFate } from "./endings.ts"
 import { dropGuest, refreshAndKeep } from "./guest-channel.ts"
 import type { Guest, Machine } from "./host.ts"
 import { machineOf, storeHot } from "./machine-of.ts"
@@ -106,7 +106,7 @@ export async function repair(core: ForSettle, record: SandboxRecord, reason: str
   await machines.kill(machine)
   const ended = fateText(fate)
   const end = "console" in fate ? fate : undefined
-  await markEnded(core, record, { cause: endOfFate[fate.how], reason: ended, end })
+  await markEnded(core, record, { cause: lossOfFate[fate.how], reason: ended, end })
   core.log.warn({ sandbox: record.id, reason, ...words, ...end }, ended)
   if (end?.how === "reboot") await startAgain(core, record)
 }

@@ -7,24 +7,19 @@ import type {
   GuestOpenings,
   GuestQuestion,
   GuestQuestions,
-  ProcessNotice,
 } from "@bhatti/contract/guest"
 import { GuestChannel } from "./channel.ts"
 import { Connection, dialRequest } from "./dial.ts"
 import { Download, fileRequests, Transfer } from "./files.ts"
-import { WireError } from "./frame.ts"
 import { EarlierProcesses } from "./generation-2.ts"
 import { requests } from "./message.ts"
-import type { Stream } from "./operation.ts"
 import { Processes, type Requests } from "./process.ts"
-import { parseNotice } from "./process-message.ts"
 import { type Moment, questions, requestOf } from "./questions.ts"
+import { type Watcher, watchStream } from "./watch.ts"
 
 const entropyBytes = 64
 /** The first generation whose guests keep processes. A guest that has not answered yet is taken for one of it. */
 const processGeneration = 3
-/** Limit on reported ends of processes per connection; more are useless. */
-const noticesMax = 1000
 
 /** Connects to the guest's socket and sends the preamble immediately. Requests may follow before the guest answers. */
 export async function openGuest(options: { socketPath: string; signal?: AbortSignal }): Promise<Guest> {
@@ -106,32 +101,9 @@ export class Guest extends GuestChannel {
     return generation === undefined || generation >= processGeneration ? this.#processes : this.#earlier
   }
 
-  /**
-   * Reports named processes that end from now on, and earlier ends that were not reported. An older agent refuses,
-   * and no ends are reported. Does not count as use of the sandbox.
-   */
-  watch(onEnded: (end: ProcessNotice) => void): void {
-    const refuse = () => {
-      throw new WireError("a watch got a frame of a stream")
-    }
-    let told = 0
-    const onMessage = (payload: Uint8Array) => {
-      const notice = parseNotice(payload)
-      if (!notice || ++told > noticesMax) return false
-      onEnded(notice)
-      return true
-    }
-    const ignore = () => undefined
-    const stream: Stream = {
-      onData: refuse,
-      onDataAt: refuse,
-      onWindow: refuse,
-      onMessage,
-      onEnd: ignore,
-      onClose: ignore,
-      onLost: ignore,
-    }
-    this.openGlance(requests.watch(), stream)
+  /** Reports from now on, and earlier ends that were not reported. Does not count as use of the sandbox. */
+  watch(watcher: Watcher): void {
+    this.openGlance(requests.watch(), watchStream(watcher))
   }
 }
 

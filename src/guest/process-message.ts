@@ -1,6 +1,7 @@
 /** The JSON of processes (generation 3): requests, records, answers. */
 
 import {
+  type AbnormalEnd,
   endReasons,
   type ProcessAttach,
   type ProcessAttached,
@@ -13,6 +14,7 @@ import {
   type StreamOffsets,
   type TerminalSize,
 } from "@bhatti/contract/guest"
+import { parseDetail } from "./end-detail.ts"
 import { WireError } from "./frame.ts"
 import { isCount, isObject, isTextOrNull, parseObject, type Reading } from "./message.ts"
 
@@ -118,21 +120,24 @@ export function parseNotice(payload: Uint8Array): ProcessNotice | undefined {
   return { process: session, name, ended: parseEnd(ended) }
 }
 
+/** The guest's report of an end that was not the process's own. Returns undefined for a message of another kind. */
+export function parseAbnormalEnd(payload: Uint8Array): AbnormalEnd | undefined {
+  const told = parseObject(payload).process_ended
+  if (!isObject(told)) return undefined
+  const { process, name, program, pid } = told
+  if (typeof process !== "string" || !isTextOrNull(name) || typeof program !== "string" || !isCount(pid))
+    return undefined
+  return { process, name, program, pid, ended: parseEnd(told.ended) }
+}
+
 /** An agent of generation 2 reports exit code and signal only. */
 export function parseEnd(value: unknown): ProcessEnd {
   if (isObject(value)) {
     const { exit_code: exitCode, signal, by = null, detail = null } = value
     const { reason = signal === null ? "exited" : "signal" } = value
     const known = endReasons.find((one) => one === reason)
-    if (
-      isCount(exitCode) &&
-      exitCode <= 255 &&
-      isTextOrNull(signal) &&
-      known &&
-      isTextOrNull(by) &&
-      (detail === null || isObject(detail))
-    )
-      return { exitCode, signal, reason: known, by, detail }
+    if (isCount(exitCode) && exitCode <= 255 && isTextOrNull(signal) && known && isTextOrNull(by))
+      return { exitCode, signal, reason: known, by, detail: parseDetail(detail) }
   }
   throw unreadable("end of a process")
 }

@@ -504,6 +504,9 @@ describe("exec", () => {
       exit_code: 0,
       signal: null,
       timed_out: false,
+      reason: "exited",
+      by: null,
+      detail: null,
       stdout: "out\n",
       stderr: "err\n",
       truncated: false,
@@ -586,7 +589,15 @@ describe("exec", () => {
     expect(lines).toEqual([
       { type: "stdout", data: "out\n" },
       { type: "stderr", data: "err\n" },
-      { type: "exit", exit_code: 0, signal: null, timed_out: false },
+      {
+        type: "exit",
+        exit_code: 0,
+        signal: null,
+        timed_out: false,
+        reason: "exited",
+        by: null,
+        detail: null,
+      },
     ])
   })
 
@@ -634,7 +645,15 @@ describe("exec", () => {
     await closed.promise
     expect(output).toBe("hello")
     expect(texts).toContainEqual({ type: "ack", bytes: 5 })
-    expect(texts.at(-1)).toEqual({ type: "exit", exit_code: 0, signal: null, timed_out: false })
+    expect(texts.at(-1)).toEqual({
+      type: "exit",
+      exit_code: 0,
+      signal: null,
+      timed_out: false,
+      reason: "exited",
+      by: null,
+      detail: null,
+    })
   })
 
   test("over a WebSocket the server never runs ahead of the acknowledgements", async () => {

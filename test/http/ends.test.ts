@@ -37,3 +37,33 @@ test("why does not tell of another user's sandbox, nor of one that never was", a
   expect((await own.call("GET", "/sandboxes/dev/why", undefined, key)).status).toBe(404)
   expect((await own.call("GET", "/sandboxes/never/why")).status).toBe(404)
 })
+
+test("a kill for memory in the guest is an event with program and size, whichever process it was", async () => {
+  const sizes = { anonKib: 421_888, fileKib: 4, shmemKib: 8, memoryKib: 481_280 }
+  const kill = { pid: 412, name: "python3", session: 0, inCgroup: false, unixMs: 0, ...sizes }
+  own.host.killForMemory(kill)
+  const expected = {
+    type: "process.out_of_memory",
+    sandbox_name: "dev",
+    meta: { by: "kernel", cause: "out_of_memory", program: "python3", pid: 412, memory_mb: 412 },
+  }
+  expect((await own.call("GET", "/events?type=process.")).body).toMatchObject([expected])
+  expect((await why("dev")).ends).toMatchObject([expected])
+})
+
+test("a guest that reports one kill after the other fills nobody's events", async () => {
+  const sizes = { anonKib: 1, fileKib: 1, shmemKib: 1, memoryKib: 1 }
+  for (let pid = 1; pid < 2000; pid++)
+    own.host.killForMemory({ pid, name: "x", session: 0, inCgroup: false, unixMs: 0, ...sizes })
+  const events = (await own.call("GET", "/events?type=process.&limit=1000")).body as unknown[]
+  expect(events.length).toBeLessThan(250)
+})
+
+test("an end that was not the process's own is an event with cause, sender and process", async () => {
+  const ended = { exitCode: 137, signal: "KILL", reason: "time_limit", by: "agent", detail: null } as const
+  own.host.endAbnormally({ process: "p12", name: null, program: "make", pid: 412, ended })
+  const meta = { by: "agent", cause: "time_limit", reason: "its time limit was over", process: "p12" }
+  expect((await why("dev")).ends).toMatchObject([
+    { type: "process.ended", meta: { ...meta, program: "make", pid: 412, exit_code: 137, signal: "KILL" } },
+  ])
+})

@@ -5,6 +5,7 @@
 
 import { AppError } from "@bhatti/contract/errors"
 import type {
+  AbnormalEnd,
   GuestAnswer,
   GuestIdentity,
   GuestOpening,
@@ -12,7 +13,7 @@ import type {
   GuestQuestion,
   GuestQuestions,
   HookFailure,
-  ProcessNotice,
+  MemoryKill,
 } from "@bhatti/contract/guest"
 import { limits } from "@bhatti/contract/limits"
 import type { Header } from "tar-stream"
@@ -24,6 +25,7 @@ import type {
   GuestProcesses,
   GuestStreams,
   GuestTransfer,
+  GuestWatcher,
   Host,
   ImagePrograms,
   Kernel,
@@ -134,6 +136,10 @@ export type FakeHost = Host & {
   opened: (guest: Guest) => Guest
   /** The session `init` of the guest that was met last ends. */
   endInit: (exitCode: number, signal?: string | null) => void
+  /** The kernel of the newest guest kills a process. */
+  killForMemory: (kill: MemoryKill) => void
+  /** The newest guest reports an end. */
+  endAbnormally: (end: AbnormalEnd) => void
   /** A connection to a port of any guest. */
   dial: (port: number) => GuestConnection
 }
@@ -251,6 +257,8 @@ export function fakeHost(): FakeHost {
     nextTimerCpuMs: 0,
     opened: (guest) => guest,
     endInit: () => undefined,
+    killForMemory: () => undefined,
+    endAbnormally: () => undefined,
     dial: (port) => {
       throw new AppError("unavailable", `nothing listens on port ${port}`)
     },
@@ -546,7 +554,7 @@ class FakeGuest implements Guest {
 
   readonly #directory: string
   readonly processes: GuestProcesses
-  #onEnded: (ended: ProcessNotice) => void = () => undefined
+  #watcher: GuestWatcher | undefined
 
   constructor(host: FakeHost, systems: FakeSystems, directory: string) {
     this.#host = host
@@ -563,7 +571,7 @@ class FakeGuest implements Guest {
     host.endInit = (exitCode, signal = null) => {
       const end = { exitCode, signal, reason: signal === null ? "exited" : "signal" } as const
       this.#memory.processes.find(({ command }) => command.name === "init")?.end(end)
-      this.#onEnded({ process: "s1", name: "init", ended: { ...end, by: null, detail: null } })
+      this.#watcher?.onNamedEnded({ process: "s1", name: "init", ended: { ...end, by: null, detail: null } })
     }
   }
 
@@ -703,8 +711,10 @@ class FakeGuest implements Guest {
     return { openStreams: this.#host.openStreams, lastAtMs: 0 }
   }
 
-  watch(onEnded: (ended: ProcessNotice) => void): void {
-    this.#onEnded = onEnded
+  watch(watcher: GuestWatcher): void {
+    this.#watcher = watcher
+    this.#host.killForMemory = (kill) => watcher.onMemoryKill(kill)
+    this.#host.endAbnormally = (end) => watcher.onAbnormalEnd(end)
   }
 
   /** Counts what goes on, and breaks it when the channel is lost. */

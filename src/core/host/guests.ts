@@ -1,12 +1,14 @@
 /** The guest of a machine: commands, sessions, files and ports in it. */
 
 import type {
+  AbnormalEnd,
   GuestAnswer,
   GuestFile,
   GuestOpening,
   GuestOpenings,
   GuestQuestion,
   GuestQuestions,
+  MemoryKill,
   OutputChunk,
   ProcessAttach,
   ProcessAttached,
@@ -33,8 +35,16 @@ export interface Guest {
   ): Promise<GuestAnswer<Op>>
   open<Op extends keyof GuestOpenings>(opening: GuestOpening<Op>): GuestStreams[Op]
   /** Reports each named process that ends, once. */
-  watch(onEnded: (ended: ProcessNotice) => void): void
+  watch(watcher: GuestWatcher): void
   close(): void
+}
+
+export type GuestWatcher = {
+  onNamedEnded(end: ProcessNotice): void
+  /** A process has ended for another reason than its own. Only agents of generation 3 report it. */
+  onAbnormalEnd(end: AbnormalEnd): void
+  /** The guest's kernel has killed a process for lack of memory. */
+  onMemoryKill(kill: MemoryKill): void
 }
 
 export type GuestStreams = {

@@ -101,7 +101,8 @@ const calls: Record<string, (bhatti: Client, options: Options) => Promise<void>>
     const seen: string[] = []
     for await (const { channel, bytes } of run.output) seen.push(`${channel} ${text(bytes)}`)
     same(seen, ["stdout out 1\n", "stderr err 1\n", "stdout out 2\n"])
-    same(await run.exit, { exit_code: 0, signal: null, timed_out: false })
+    const { exit_code, signal, timed_out, reason } = await run.exit
+    same([exit_code, signal, timed_out, reason], [0, null, false, "exited"])
   },
   async "exec with more input than its window"(bhatti) {
     const run = bhatti.execStream("dev", { cmd: ["count"], stdin: true, window: 65_536 })

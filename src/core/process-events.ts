@@ -1,0 +1,67 @@
+/** Events of processes in a sandbox that ended for another reason than their own. */
+
+import type { AbnormalEnd, MemoryKill, ProcessEnd } from "@bhatti/contract/guest"
+import type { SandboxRecord } from "../store/sandboxes.ts"
+import type { Core } from "./core.ts"
+
+/** The guest's kernel has killed a process for lack of memory, whichever it was. */
+export function recordMemoryKill(core: Pick<Core, "events">, record: SandboxRecord, kill: MemoryKill): void {
+  const mib = Math.round((kill.anonKib + kill.fileKib + kill.shmemKib) / 1024)
+  const ofMib = Math.round(kill.memoryKib / 1024)
+  core.events.record({
+    type: "process.out_of_memory",
+    userId: record.userId,
+    sandbox: record,
+    meta: {
+      by: "kernel",
+      cause: "out_of_memory",
+      reason: kill.inCgroup
+        ? `a control group inside had no memory left; ${kill.name} had ${mib} MiB`
+        : `${kill.name} had ${mib} MiB of ${ofMib}`,
+      pid: kill.pid,
+      program: kill.name,
+      memory_mb: mib,
+      guest_memory_mb: ofMib,
+    },
+  })
+}
+
+/** A process has ended for another reason than its own. */
+export function recordAbnormalEnd(core: Pick<Core, "events">, record: SandboxRecord, end: AbnormalEnd): void {
+  const { process, name, program, pid, ended } = end
+  core.events.record({
+    type: "process.ended",
+    userId: record.userId,
+    sandbox: record,
+    meta: {
+      by: ended.by,
+      cause: ended.reason,
+      reason: endText(ended),
+      ...{ process, ...(name !== null && { name }), program, pid },
+      exit_code: ended.exitCode,
+      signal: ended.signal,
+    },
+  })
+}
+
+/** Text for a sentence about the process. */
+export function endText({ reason, exitCode, signal, by }: ProcessEnd): string {
+  switch (reason) {
+    case "exited":
+      return `it exited with ${exitCode}`
+    case "signal":
+      return `it was ended by SIG${signal}${by === null ? "" : `, sent by ${senderText(by)}`}`
+    case "time_limit":
+      return "its time limit was over"
+    case "out_of_memory":
+      return "the sandbox's kernel killed it for lack of memory"
+    case "disconnected":
+      return "its client left"
+  }
+}
+
+function senderText(by: string): string {
+  if (by === "guest") return "a process of the sandbox"
+  if (by === "kernel") return "the sandbox's kernel"
+  return by === "client" ? "a request" : by.replaceAll("_", " ")
+}
