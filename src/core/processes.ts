@@ -13,6 +13,7 @@ import type {
   Terminal,
   TerminalSize,
 } from "@bhatti/contract/guest"
+import { checkCommand, checkTerminal } from "../rules/input.ts"
 import type { Account } from "../store/users.ts"
 import { answerDeadlineMs, awake, awakeGuest } from "./awake.ts"
 import type { Clock } from "./clock.ts"
@@ -44,6 +45,7 @@ export async function execInSandbox(
   nameOrId: string,
   { command, timeoutSec, keyed, ringBytes, signal }: CommandRequest,
 ): Promise<RunningCommand> {
+  checkCommand({ ...command, timeoutSec })
   const guest = await awakeGuest(core, account, nameOrId, "exec")
   const startedAt = core.clock.nowMs()
   core.metrics.execStarted()
@@ -91,6 +93,7 @@ export async function openShell(
   nameOrId: string,
   request: ShellRequest,
 ): Promise<{ session: GuestProcess; isNew: boolean }> {
+  checkTerminal(request.tty)
   const record = await findSandbox(core, account, nameOrId)
   const { processes } = await awake(core, record, "shell")
   await account.confirm?.()
@@ -174,6 +177,7 @@ export async function startDetached(
   nameOrId: string,
   { command, timeoutSec }: { command: Omit<ProcessStart, "onDisconnect">; timeoutSec: number | undefined },
 ): Promise<{ process: ProcessRecord; isNew: boolean }> {
+  checkCommand({ ...command, timeoutSec })
   const processes = await processesOf(core, account, nameOrId, "exec")
   try {
     const timeout = timeoutSec === undefined ? {} : { timeoutMs: Math.ceil(timeoutSec * 1000) }
@@ -239,6 +243,7 @@ export async function resizeProcess(
   { sandbox, process }: OfProcess,
   size: TerminalSize,
 ): Promise<void> {
+  checkTerminal(size)
   const processes = await processesOf(core, account, sandbox, "resize")
   await aboutKnown("process", sandbox, () => processes.resize(process, size, deadline))
 }

@@ -1,15 +1,21 @@
 /** A surface may have no schemas: core itself refuses bad input, and changes nothing. */
 
 import { afterEach, beforeEach, expect, test } from "bun:test"
+import type { ProcessStart as AnyStart } from "@bhatti/contract/guest"
 import { limits } from "@bhatti/contract/limits"
+import { askGuest } from "../../src/core/ask-guest.ts"
 import { createSandbox } from "../../src/core/create.ts"
 import { createSandboxes } from "../../src/core/create-several.ts"
 import { editSandbox } from "../../src/core/edit.ts"
+import { openToRead } from "../../src/core/files.ts"
+import { execInSandbox, openShell, startDetached } from "../../src/core/processes.ts"
 import { publishPort } from "../../src/core/publish.ts"
 import { setSecret } from "../../src/core/secrets.ts"
 import { createSnapshot, resumeSnapshot } from "../../src/core/snapshots.ts"
 import type { Account } from "../../src/store/users.ts"
 import { type HttpApp, openHttpApp } from "../support/http-app.ts"
+
+type ProcessStart = Omit<AnyStart, "onDisconnect">
 
 let app: HttpApp
 let account: Account
@@ -26,6 +32,8 @@ test("core refuses input that the API's schemas refuse", async () => {
   const { core } = app
   await createSandbox(core, account, { name: "dev" })
   await createSnapshot(core, account, "dev", "kept")
+  const never = { timeoutSec: undefined }
+  const run = (command: ProcessStart) => execInSandbox(core, account, "dev", { ...never, command })
   const before = await core.store.sandboxes.listOf(account.id)
   const refused: [string, () => Promise<unknown>][] = [
     ["name", () => createSandbox(core, account, { name: "../dev" })],
@@ -50,6 +58,21 @@ test("core refuses input that the API's schemas refuse", async () => {
     ["secret's name", () => setSecret(core, account, { name: "A B", value: "x" })],
     ["secret's size", () => setSecret(core, account, { name: "A", value: "x".repeat(32 * 1024 + 1) })],
     ["snapshot's name", () => createSnapshot(core, account, "dev", "a/b")],
+    ["command", () => run({ argv: ["true", "a\0b"] })],
+    ["no program", () => run({ argv: [""] })],
+    ["variable of a command", () => run({ argv: ["true"], env: { "A B": "x" } })],
+    ["user", () => run({ argv: ["true"], user: "Root!" })],
+    ["size of a command's terminal", () => run({ argv: ["true"], tty: { rows: 0, cols: 80 } })],
+    ["timeout", () => execInSandbox(core, account, "dev", { command: { argv: ["true"] }, timeoutSec: 0 })],
+    ["detached command", () => startDetached(core, account, "dev", { ...never, command: { argv: [] } })],
+    [
+      "size of a shell",
+      () =>
+        openShell(core, account, "dev", { session: undefined, forceNew: true, tty: { rows: 24, cols: 0.5 } }),
+    ],
+    ["path", () => askGuest(core, account, "dev", { op: "statFile", path: "" })],
+    ["target of a move", () => askGuest(core, account, "dev", { op: "moveFile", from: "a", to: "b\0" })],
+    ["file to read", () => openToRead(core, account, "dev", { op: "readFile", path: "x".repeat(5000) })],
     ["resumed name", () => resumeSnapshot(core, account, "kept", { name: "a/b", secrets: [] })],
   ]
   const accepted: string[] = []
