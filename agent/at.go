@@ -16,6 +16,7 @@ const (
 	atWorkingFolder   = -100     // AT_FDCWD
 
 	resolveNoMagicLinks = 0x02
+	resolveNoLinks      = 0x04
 	resolveBeneath      = 0x08
 )
 
@@ -24,11 +25,16 @@ type openHow struct{ flags, mode, resolve uint64 }
 
 // openBeneath opens a path below an open directory. It refuses a link that leads outside with EXDEV.
 func openBeneath(folder int, path string, flags int) (int, error) {
+	return openResolved(folder, path, flags, resolveBeneath|resolveNoMagicLinks)
+}
+
+// openResolved opens a path with the kernel's limits on its lookup.
+func openResolved(folder int, path string, flags int, resolve uint64) (int, error) {
 	name, err := syscall.BytePtrFromString(path)
 	if err != nil {
 		return -1, err
 	}
-	how := openHow{flags: uint64(flags | syscall.O_CLOEXEC), resolve: resolveBeneath | resolveNoMagicLinks}
+	how := openHow{flags: uint64(flags | syscall.O_CLOEXEC), resolve: resolve}
 	for {
 		fd, _, errno := syscall.Syscall6(sysOpenat2, uintptr(folder), uintptr(unsafe.Pointer(name)),
 			uintptr(unsafe.Pointer(&how)), unsafe.Sizeof(how), 0, 0)

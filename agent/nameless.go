@@ -75,8 +75,10 @@ func putAt(folder int, name string, make func(name string) error) error {
 	return err
 }
 
+const temporaryPrefix = ".lohar-"
+
 func temporaryName() string {
 	var random [8]byte
 	_, _ = rand.Read(random[:])
-	return ".lohar-" + hex.EncodeToString(random[:])
+	return temporaryPrefix + hex.EncodeToString(random[:])
 }

@@ -22,6 +22,7 @@ type agent struct {
 	reaper       *reaper
 	processes    processes
 	notices      notices
+	watches      fileWatches
 	shared       *sharedMemory // nil if there is none
 	kills        *memoryKills  // nil without a kernel log
 	hooks        hooks
@@ -94,8 +95,12 @@ var operations = map[string]operation{
 	"file_mkdir":    {start: (*agent).fileMkdir},
 	"file_owner":    {start: (*agent).fileFindOwner},
 	"file_move":     {start: (*agent).fileMove},
+	"file_watch":    {start: (*agent).fileWatch},
 	"archive_read":  {start: (*agent).archiveRead},
 	"archive_write": {start: (*agent).archiveWrite},
+
+	"file_watch_read":   {start: (*agent).fileWatchRead},
+	"file_watch_remove": {start: (*agent).fileWatchRemove},
 
 	"dial":  {start: (*agent).dial},
 	"ports": {start: (*agent).ports},
@@ -187,6 +192,7 @@ func (a *agent) quiesce(s *stream, payload []byte) {
 		return
 	}
 	a.notices.leave()
+	a.watches.leave()
 	if !s.connection.quiesce(s.id) {
 		s.fail(wire.Errorf(wire.Conflict, "other streams are open"))
 		return

@@ -1,5 +1,5 @@
 /**
- * Every operation of the HTTP interface, on one screen.
+ * Every operation of the HTTP interface; those of files are in `file-api.ts`.
  *
  * To add an operation: 1. its shapes beside their resource; 2. an entry here; the compiler asks for the next three:
  * 3. its line in `sdk/typescript/routes.ts`; 4. its handler in `src/http/routes/`, with its views in `src/http/views/`;
@@ -11,18 +11,7 @@ import { z } from "zod"
 import { endpoint } from "./endpoint.ts"
 import { Event, EventLine, EventsQuery } from "./event.ts"
 import { Exec, ExecClientMessage, ExecEvent, ExecResult, ExecServerMessage, ExecStart } from "./exec.ts"
-import {
-  ArchiveQuery,
-  Done,
-  FileEntry,
-  MakeDirectory,
-  MoveFile,
-  ReadFileQuery,
-  RemoveFileQuery,
-  Unpacked,
-  WriteArchiveQuery,
-  WriteFileQuery,
-} from "./file.ts"
+import { fileApi } from "./file-api.ts"
 import { Image } from "./image.ts"
 import { ListeningPort, Publish, PublishedPort, UnpublishQuery } from "./publish.ts"
 import {
@@ -263,68 +252,7 @@ export const api = {
     replyBytes: true,
     status: 200,
   }),
-  readFile: endpoint({
-    method: "GET",
-    path: "/sandboxes/:id/files",
-    summary:
-      "Read a file's bytes, a part of them with Range, a directory's entries or a file's metadata; HEAD returns it in X-File-Size, X-File-Mode and X-File-IsDir",
-    query: ReadFileQuery,
-    reply: z.union([FileEntry, z.array(FileEntry)]),
-    replyBytes: true,
-    ranges: true,
-    status: 200,
-  }),
-  writeFile: endpoint({
-    method: "PUT",
-    path: "/sandboxes/:id/files",
-    summary: "Write a file as a whole: readers see the old one or the new one",
-    query: WriteFileQuery,
-    bodyBytes: true,
-    reply: Done,
-    status: 200,
-  }),
-  removeFile: endpoint({
-    method: "DELETE",
-    path: "/sandboxes/:id/files",
-    summary: "Remove a file or a directory",
-    query: RemoveFileQuery,
-    reply: Done,
-    status: 200,
-  }),
-  makeDirectory: endpoint({
-    method: "POST",
-    path: "/sandboxes/:id/files/mkdir",
-    summary: "Make a directory",
-    body: MakeDirectory,
-    reply: Done,
-    status: 200,
-  }),
-  moveFile: endpoint({
-    method: "POST",
-    path: "/sandboxes/:id/files/mv",
-    summary: "Move or rename a file or a directory",
-    body: MoveFile,
-    reply: Done,
-    status: 200,
-  }),
-  readArchive: endpoint({
-    method: "GET",
-    path: "/sandboxes/:id/archive",
-    summary: "A file or directory as a tar stream",
-    query: ArchiveQuery,
-    reply: z.never(),
-    replyBytes: true,
-    status: 200,
-  }),
-  writeArchive: endpoint({
-    method: "PUT",
-    path: "/sandboxes/:id/archive",
-    summary: "Unpack a tar stream below a directory",
-    query: WriteArchiveQuery,
-    bodyBytes: true,
-    reply: Unpacked,
-    status: 200,
-  }),
+  ...fileApi,
   listImages: endpoint({
     method: "GET",
     path: "/images",

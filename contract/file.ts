@@ -69,6 +69,63 @@ export const MoveFile = z.strictObject({ from: GuestPath, to: GuestPath }).meta(
 export const ArchiveQuery = z.strictObject({ path: GuestPath })
 export const WriteArchiveQuery = z.strictObject({ path: GuestPath, owner: FileOwner.optional() })
 
+export const WatchedDirectory = z
+  .strictObject({
+    path: GuestPath.describe("A directory: absolute, or relative to /workspace"),
+    recursive: z.boolean().default(false).describe("Watch the directories below it too"),
+  })
+  .meta({ id: "WatchedDirectory" })
+export const WatchFilesQuery = z.strictObject({
+  path: GuestPath.describe("A directory: absolute, or relative to /workspace"),
+  recursive: z.enum(["true", "false"]).default("false").describe("Watch the directories below it too"),
+})
+export const FileWatch = z
+  .object({ watch: z.string(), path: z.string(), recursive: z.boolean() })
+  .meta({ id: "FileWatch" })
+export type FileWatch = z.infer<typeof FileWatch>
+export const ReadWatchQuery = z.strictObject({
+  after: z.coerce
+    .number()
+    .pipe(
+      z
+        .int()
+        .min(0)
+        .max(2 ** 52),
+    )
+    .default(0)
+    .describe("The sequence of the last event that you have; events up to it are then forgotten"),
+})
+
+export const FileEvent = z
+  .object({
+    type: z
+      .enum(["create", "write", "remove", "rename", "chmod", "lost"])
+      .describe("`lost`: events are missing here, so list the directory again; `reason` says why"),
+    path: z.string().describe("Relative to the watched directory, which is `.` itself"),
+    to: z.string().nullable().describe("The new path of a renamed file"),
+    is_dir: z.boolean(),
+    reason: z.string().nullable(),
+    sequence: z.int(),
+  })
+  .meta({ id: "FileEvent" })
+export type FileEvent = z.infer<typeof FileEvent>
+export const FileEvents = z
+  .object({
+    events: z.array(FileEvent),
+    next: z.int().describe("Send it as `after` next time"),
+    ended: z.string().nullable().describe("Why no further event follows"),
+  })
+  .meta({ id: "FileEvents" })
+
+/** A line of the stream; empty lines keep the connection alive. */
+export const FileEventLine = z.union([
+  FileEvent,
+  z.object({ type: z.literal("watching"), watch: z.string() }).describe("Changes from now on are told"),
+  z.object({ type: z.literal("end"), reason: z.string() }),
+  z.object({ type: z.literal("error"), data: z.string(), code: z.string(), hint: z.string().nullable() }),
+])
+export type FileEventLine = z.infer<typeof FileEventLine>
+
 export const Done = z.object({ status: z.literal("ok") }).meta({ id: "Done" })
 export const Unpacked = z
   .object({ status: z.literal("ok"), entries: z.int(), bytes: z.int() })

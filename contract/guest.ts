@@ -175,6 +175,27 @@ export type GuestOwner = { uid: number; gid: number }
 
 export type ListeningPort = { port: number; address: string }
 
+/** A watch and the number of the last event that its reader has. */
+export type WatchPlace = { watch: string; after: number }
+
+export const fileEventTypes = ["create", "write", "remove", "rename", "chmod", "lost"] as const
+
+export type FileEvent = {
+  type: (typeof fileEventTypes)[number]
+  /** Relative to the watched directory, which is ".". */
+  path: string
+  /** The new path of a renamed file. */
+  to: string | null
+  isDirectory: boolean
+  /** Why events were lost. */
+  reason: string | null
+  /** Numbers of events ascend by one. */
+  sequence: number
+}
+
+/** `next` is the number of the last event. `ended` says why none follows. */
+export type FileEvents = { events: FileEvent[]; next: number; ended: string | null }
+
 /** Requests that a guest answers once: their fields besides the name, and the answer, unknown where it says nothing. */
 export type GuestQuestions = {
   /** Does not count as use of the sandbox. */
@@ -220,6 +241,16 @@ export type GuestQuestions = {
     answer: unknown
   }
   moveFile: { fields: { from: string; to: string }; answer: unknown }
+  /** Watches a directory from now on. Older agents answer `unavailable`. */
+  openWatch: { fields: { path: string; recursive: boolean }; answer: { watch: string } }
+  /** Confirms the events up to a number and returns those behind it. */
+  readWatch: { fields: WatchPlace; answer: FileEvents }
+  /**
+   * Like `readWatch`, but waits until there are events; without any it returns when the guest is about to be saved.
+   * Does not count as use of the sandbox.
+   */
+  awaitWatch: { fields: WatchPlace; answer: FileEvents }
+  removeWatch: { fields: { watch: string }; answer: unknown }
 }
 export type GuestQuestion<Op extends keyof GuestQuestions> = { op: Op } & GuestQuestions[Op]["fields"]
 export type GuestAnswer<Op extends keyof GuestQuestions> = GuestQuestions[Op]["answer"]

@@ -14,7 +14,8 @@ async function missing(claims: { path: string; name: string }[]): Promise<string
   const found = await Promise.all(
     claims.map(async ({ path, name }) => {
       const file = Bun.file(join(root, path))
-      return (await file.exists()) && (await file.text()).includes(`"${name}"`)
+      const written = path.endsWith("_test.go") ? `func ${name}(t *testing.T)` : `"${name}"`
+      return (await file.exists()) && (await file.text()).includes(written)
     }),
   )
   return claims.filter((_, index) => !found[index]).map(({ path, name }) => `${path}: ${name}`)

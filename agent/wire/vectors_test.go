@@ -297,6 +297,10 @@ func TestRequestsOfStreamsAreUnderstood(t *testing.T) {
 		"remove":                                &FileNamed{Path: "/x", Recursive: true},
 		"mkdir":                                 &FileMkdir{Path: "/x", Parents: true, Mode: text("0755")},
 		"move":                                  &FileMove{From: "/x", To: "/y"},
+		"watch a directory tree":                &FileWatch{Path: "/x", Recursive: true},
+		"read a watch":                          &FileWatchRead{Watch: "w0f", After: 4294967296},
+		"wait for a watch":                      &FileWatchRead{Watch: "w0f", Wait: true},
+		"remove a watch":                        &FileWatchRead{Watch: "w0f"},
 		"pack":                                  &ArchiveRead{Path: "/x"},
 		"unpack":                                &FileNamed{Path: "/x"},
 		"dial":                                  &Dial{Port: 3000},
@@ -391,6 +395,12 @@ func TestResultsAreEncoded(t *testing.T) {
 				CreatedUnixMs: 1},
 		}}},
 		{OK: FileBytes{Bytes: 5}}, {OK: Listed{Entries: 2}}, {OK: File{File: ofVersion(testFile)}}, {OK: Archived{Entries: 2, Bytes: 5}},
+		{OK: FileWatching{Watch: "w0f"}},
+		{OK: FileEvents{Next: 9, Events: []FileEvent{
+			{Type: FileCreated, Path: "a", IsDirectory: true}, {Type: FileRenamed, Path: "a", To: "b/c", IsDirectory: true},
+			{Type: EventsLost, Path: ".", Reason: "r"},
+		}}},
+		{OK: FileEvents{Next: 9, Events: []FileEvent{}, Ended: "it is gone"}},
 		{OK: Ports{Ports: []Port{{Port: 3000, Address: "::1"}}}},
 		{OK: NextTimer{DueMs: at(19500)}}, {OK: NextTimer{}},
 	}

@@ -7,7 +7,7 @@ import type { Api } from "@bhatti/contract/api"
 import type { Endpoint, PathParameter } from "@bhatti/contract/endpoint"
 import { AppError } from "@bhatti/contract/errors"
 import type { Event, EventLine } from "@bhatti/contract/event"
-import type { FileEntry } from "@bhatti/contract/file"
+import type { FileEntry, FileWatch } from "@bhatti/contract/file"
 import { truncatedHeader } from "@bhatti/contract/limits"
 import type { SocketTicket } from "@bhatti/contract/ticket"
 import type { z } from "zod"
@@ -19,6 +19,7 @@ import {
   hints,
   type UnreachedReason,
 } from "./failure.ts"
+import { type FileChange, followWatch } from "./file-watch.ts"
 import { fillRoute, type RouteName, routes } from "./routes.ts"
 import { ShellStream, type ShellStreamStart, shellWindowBytes } from "./shell-stream.ts"
 import { openGlobalSocket, type Socket } from "./socket.ts"
@@ -77,11 +78,19 @@ export type Client = { readonly [Name in Exclude<keyof Api, SocketName>]: Call<A
   shellStream(id: string, start?: ShellStreamStart): ShellStream
   /** Yields stored events, then new ones until the signal aborts or the daemon ends. */
   followEvents(query: FollowQuery, options?: CallOptions): AsyncGenerator<Event>
+  /**
+   * Yields the changes in a directory until the signal aborts or the sandbox is destroyed. The first item says that
+   * the watch stands. A lost connection is made again without a loss; `lost` says where events are missing.
+   */
+  followFiles(id: string, directory: WatchedDirectory, options?: CallOptions): AsyncGenerator<FileChange>
   /** `readFile` with `stat`: describes a file; a link is not followed. */
   statFile(id: string, path: string): Promise<FileEntry>
   /** `readFile` with `ls`: lists a directory. `isTruncated`: it has more entries. */
   listFiles(id: string, path: string): Promise<{ entries: FileEntry[]; isTruncated: boolean }>
 }
+
+export type WatchedDirectory = z.input<Api["createWatch"]["body"]>
+export type { FileChange } from "./file-watch.ts"
 
 export type FollowQuery = Omit<z.input<Api["listEvents"]["query"]>, "follow">
 
@@ -96,6 +105,7 @@ type AnyInput = {
   bytes?: Bytes
   bytesCount?: number | undefined
   range?: string | undefined
+  accept?: string
 } & CallOptions
 
 export function connect(options: ClientOptions): Client {
@@ -114,6 +124,7 @@ export function connect(options: ClientOptions): Client {
       headers: {
         ...authorization,
         ...(content === undefined ? {} : { "content-type": type }),
+        ...(input.accept === undefined ? {} : { accept: input.accept }),
         ...(input.range === undefined ? {} : { range: input.range }),
         ...(input.bytesCount === undefined ? {} : { "content-length": String(input.bytesCount) }),
       },
@@ -166,6 +177,26 @@ export function connect(options: ClientOptions): Client {
     }
   }
 
+  const followFiles = (id: string, directory: WatchedDirectory, options: CallOptions = {}) =>
+    followWatch(
+      {
+        create: async () =>
+          (await call("createWatch", { ...options, params: { id }, body: directory })) as FileWatch,
+        stream: async (watch, after) =>
+          linesOf(
+            await request("readWatch", {
+              ...options,
+              params: { id, watch },
+              query: { after },
+              accept: "application/x-ndjson",
+            }),
+          ),
+        remove: (watch) => call("deleteWatch", { params: { id, watch } }),
+        failureOf: (error) => failureOfConnection(error, base, hintFor),
+      },
+      options.signal,
+    )
+
   async function describeFile(
     id: string,
     query: Record<string, string>,
@@ -207,6 +238,7 @@ export function connect(options: ClientOptions): Client {
   ])
   const extras: Omit<Client, RouteName> = {
     followEvents,
+    followFiles,
     execStream: (id, start) => new ExecStream(socket("execSocket", id), start),
     shellStream: (id, start = {}) =>
       new ShellStream(socket("shellSocket", id, { window: shellWindowBytes, ...start })),

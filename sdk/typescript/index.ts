@@ -4,13 +4,21 @@ export type { Api } from "@bhatti/contract/api"
 export { AppError, type ErrorCode, type StartReason, startReasons } from "@bhatti/contract/errors"
 export type { Event } from "@bhatti/contract/event"
 export type { ExecResult, SignalName } from "@bhatti/contract/exec"
-export type { FileEntry } from "@bhatti/contract/file"
+export type { FileEntry, FileEvent } from "@bhatti/contract/file"
 export type { Image } from "@bhatti/contract/image"
 export type { PublishedPort } from "@bhatti/contract/publish"
 export type { Sandbox } from "@bhatti/contract/sandbox"
 export type { Session } from "@bhatti/contract/session"
 export type { Snapshot } from "@bhatti/contract/snapshot"
-export { type Bytes, type Client, type ClientOptions, connect, type FollowQuery } from "./client.ts"
+export {
+  type Bytes,
+  type Client,
+  type ClientOptions,
+  connect,
+  type FileChange,
+  type FollowQuery,
+  type WatchedDirectory,
+} from "./client.ts"
 export type { ExecExit, ExecStream, ExecStreamStart } from "./exec-stream.ts"
 export { Refusal, type UnreachedReason } from "./failure.ts"
 export type { ShellEnd, ShellSession, ShellStream, ShellStreamStart } from "./shell-stream.ts"

@@ -75,11 +75,14 @@ function askEverything(guest: Guest): Promise<unknown>[] {
     guest.ask({ op: "ping" }, { deadlineMs }),
     guest.processes.list({ deadlineMs }),
     guest.ask({ op: "listFiles", path: "/" }, { deadlineMs }),
+    guest.ask({ op: "openWatch", path: "/", recursive: true }, { deadlineMs }),
+    guest.ask({ op: "readWatch", watch: "w1", after: 0 }, { deadlineMs }),
+    guest.ask({ op: "awaitWatch", watch: "w1", after: 0 }, { deadlineMs }),
     guest.ask({ op: "ports" }, { deadlineMs }),
     guest.ask({ op: "quiesce" }, { deadlineMs }),
   ]
 }
-const streamsAsked = 11
+const streamsAsked = 14
 
 const stream = fc.oneof(
   { weight: 8, arbitrary: fc.integer({ min: 1, max: streamsAsked }) },
@@ -103,6 +106,10 @@ const json = fc
       { file: { name: "../../x", size: -5, mode: "9999", type: "file", owner: "", group: "" } },
       { entries: Array(50).fill({ name: "x" }) },
       { connected: true },
+      { ok: { watch: "../x" } },
+      { ok: { events: [{ type: "rename", path: "x" }], next: 1 } },
+      { ok: { events: Array(500).fill({ type: "create", path: "x".repeat(200) }), next: 5 } },
+      { ok: { events: [{ type: "lost", path: ".", reason: 7 }], next: -1, ended: [] } },
     ),
   )
   .map((value) => Buffer.from(JSON.stringify(value) ?? "null"))

@@ -10,6 +10,7 @@ import type {
   Pong,
 } from "@bhatti/contract/guest"
 import { parsePorts } from "./dial.ts"
+import { parseFileEvents, parseWatching } from "./file-watch.ts"
 import { parseOwner, parseStat, readListing } from "./files.ts"
 import { WireError } from "./frame.ts"
 import { isObject, type Reading } from "./message.ts"
@@ -67,6 +68,15 @@ export const questions: { [Op in keyof GuestQuestions]: Meaning<Op> } = {
   removeFile: { op: "file_remove", read: done },
   makeDirectory: { op: "file_mkdir", read: done },
   moveFile: { op: "file_move", read: done },
+  openWatch: { op: "file_watch", read: once(parseWatching) },
+  readWatch: { op: "file_watch_read", read: once(parseFileEvents) },
+  awaitWatch: {
+    op: "file_watch_read",
+    isGlance: true,
+    fieldsOf: ({ watch, after }) => ({ watch, after, wait: true }),
+    read: once(parseFileEvents),
+  },
+  removeWatch: { op: "file_watch_remove", read: done },
 }
 
 export function requestOf<Op extends keyof GuestQuestions>(

@@ -4,6 +4,7 @@ import { describe, expect, test } from "bun:test"
 import type { GuestQuestion, GuestQuestions } from "@bhatti/contract/guest"
 import vectors from "../../protocol/vectors.json"
 import { dialRequest, parsePorts } from "./dial.ts"
+import { parseFileEvents, parseWatching } from "./file-watch.ts"
 import { fileRequests, parseStat, readListing } from "./files.ts"
 import {
   type Decoded,
@@ -189,6 +190,10 @@ describe("messages", () => {
       remove: asking({ op: "removeFile", path: "/x", recursive: true }),
       mkdir: asking({ op: "makeDirectory", path: "/x", parents: true, mode: "0755" }),
       move: asking({ op: "moveFile", from: "/x", to: "/y" }),
+      "watch a directory tree": asking({ op: "openWatch", path: "/x", recursive: true }),
+      "read a watch": asking({ op: "readWatch", watch: "w0f", after: 4_294_967_296 }),
+      "wait for a watch": asking({ op: "awaitWatch", watch: "w0f", after: 0 }),
+      "remove a watch": asking({ op: "removeWatch", watch: "w0f" }),
       pack: fileRequests.readArchive({ path: "/x" }),
       "pack through the shared memory": fileRequests.readArchive({ path: "/x", shared: 1_310_720 }),
       unpack: fileRequests.writeArchive({ path: "/x" }),
@@ -234,6 +239,19 @@ describe("messages", () => {
     ])
     expect(parseStat(answer("one file"))).toMatchObject({ name: "a", target: null })
     expect(parsePorts(answer("listening ports"))).toEqual([{ port: 3000, address: "::1" }])
+    expect(parseWatching(answer("a watch"))).toEqual({ watch: "w0f" })
+    const { events, next, ended } = parseFileEvents(answer("events of a watch"))
+    expect(events.map(({ type, path, to, sequence }) => [type, path, to, sequence])).toEqual([
+      ["create", "a", null, 7],
+      ["rename", "a", "b/c", 8],
+      ["lost", ".", null, 9],
+    ])
+    expect([next, ended]).toEqual([9, null])
+    expect(parseFileEvents(answer("the end of a watch"))).toEqual({
+      events: [],
+      next: 9,
+      ended: "it is gone",
+    })
     const listing = readListing()
     expect(listing.onMessage?.(message("entries"))).toBe(true)
     expect(listing.parse({ truncated: false }).files.map(({ type, target }) => [type, target])).toEqual([

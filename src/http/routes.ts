@@ -12,6 +12,7 @@ import { sessions } from "./routes/sessions.ts"
 import { snapshots } from "./routes/snapshots.ts"
 import { type About, system } from "./routes/system.ts"
 import { tickets } from "./routes/tickets.ts"
+import { watches } from "./routes/watches.ts"
 
 export function handlers(about: About): Handlers {
   return {
@@ -23,6 +24,7 @@ export function handlers(about: About): Handlers {
     ...sessions,
     ...tickets,
     ...files,
+    ...watches,
     ...images,
     ...secrets,
     ...publish,

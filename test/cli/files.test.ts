@@ -114,6 +114,44 @@ test("file read --range writes only these bytes, and refuses what is no range be
     expect(await read(wrong)).toMatchObject({ exitCode: 2, stderr: expect.stringContaining("--range is") })
 })
 
+test("file watch prints a line for each change until the sandbox is gone; --json one object", async () => {
+  await dev()
+  const watchWith = (...options: string[]) =>
+    Bun.spawn([...program, "file", "watch", "dev", "-r", ...options], {
+      env: environment(daemon),
+      stdout: "pipe",
+      stderr: "pipe",
+    })
+  const children = [watchWith(), watchWith("--json")]
+  const { host } = daemon
+  await until("both watch", () => host.watches().length === 2)
+  for (const watch of host.watches()) {
+    watch.tell({ type: "create", path: "a\nb", isDirectory: true })
+    watch.tell({ type: "rename", path: "a", to: "c" })
+    watch.tell({ type: "lost", path: ".", reason: "too many" })
+    watch.end("it is gone")
+  }
+  const ran = await Promise.all(
+    children.map(async ({ stdout, stderr, exited }) => ({
+      stdout: await new Response(stdout).text(),
+      stderr: await new Response(stderr).text(),
+      exitCode: await exited,
+    })),
+  )
+  const stderr = "watching dev:/workspace\nthe directory or the sandbox is gone\n"
+  expect(ran[0]).toEqual({
+    stdout: "create  a\\nb/\nrename  a -> c\nlost    .: too many\n",
+    stderr,
+    exitCode: 0,
+  })
+  expect(
+    ran[1]?.stdout
+      .trim()
+      .split("\n")
+      .map((line) => JSON.parse(line).type),
+  ).toEqual(["create", "rename", "lost"])
+})
+
 test("file write takes standard input or a local file, with its length and mode", async () => {
   await dev()
   await bhatti(["file", "write", "dev", "in.txt"], { daemon, stdin: "typed" })

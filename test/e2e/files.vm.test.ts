@@ -19,6 +19,7 @@ import {
 } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
+import { connect } from "@bhatti/sdk/client"
 import { descriptors } from "../../src/machine/command-line.ts"
 import { type CommandResult, type Installation, install, until } from "../support/installation.ts"
 import { residentMib } from "../support/resident.ts"
@@ -301,6 +302,56 @@ test("files are whole after the daemon died in a transfer, after a stop, and in 
   await copies("copied")
   expect((await own.bhatti(["destroy", "copied", "--yes"])).exitCode).toBe(0)
 }, 300_000)
+
+test("a range of a file is read, and a watch tells of everything, also over a stop and a wake", async () => {
+  const client = connect({ url: own.url, token: own.key })
+  const params = { id: "dev" }
+  await sh("seq 100000 > /tmp/numbers; rm -rf /tmp/watched; mkdir -p /tmp/watched/old")
+  const range = await client.readFile({ params, query: { path: "/tmp/numbers" }, range: "bytes=-7" })
+  expect([range.status, range.headers.get("content-range"), await range.text()]).toEqual([
+    206,
+    "bytes 588888-588894/588895",
+    "100000\n",
+  ])
+
+  const left = new AbortController()
+  const told: string[] = []
+  const following = (async () => {
+    const changes = client.followFiles(
+      "dev",
+      { path: "/tmp/watched", recursive: true },
+      { signal: left.signal },
+    )
+    for await (const change of changes)
+      told.push(change.type === "watching" ? "watching" : `${change.type} ${change.path} ${change.to ?? ""}`)
+  })().catch((error: unknown) => error)
+  await until("it watches", () => told.includes("watching"))
+  const { watch } = await client.createWatch({ params, body: { path: "/tmp/watched", recursive: true } })
+  await sh(
+    "cd /tmp/watched; mkdir -p a/b/c; echo x > a/b/c/file; mv a old/moved; chmod 600 old/moved/b/c/file",
+  )
+  const { events, next } = await client.readWatch({ params: { ...params, watch } })
+  const seen = events.map(({ type, path, to }) => `${type} ${path} ${to ?? ""}`)
+  for (const one of [
+    "create a ",
+    "create a/b ",
+    "create a/b/c ",
+    "create a/b/c/file ",
+    "rename a old/moved",
+    "chmod old/moved/b/c/file ",
+  ])
+    expect(seen).toContain(one)
+  await until("the stream tells it too", () => told.includes("chmod old/moved/b/c/file "))
+
+  await done(own.bhatti(["stop", "dev"]))
+  await sh("echo y > /tmp/watched/later")
+  await until("the stream goes on", () => told.includes("write later "))
+  const later = await client.readWatch({ params: { ...params, watch }, query: { after: next } })
+  expect(later.events.map(({ type, path }) => `${type} ${path}`)).toEqual(["create later", "write later"])
+  expect([...told, ...seen].filter((one) => one.startsWith("lost"))).toEqual([])
+  left.abort(new Error("enough"))
+  await following
+})
 
 test("more than 100 MB: file write refuses and leaves nothing, cp copies", async () => {
   await writeRandom(local("larger"), 101)

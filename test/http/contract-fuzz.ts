@@ -76,6 +76,7 @@ function pathOf({ path }: Endpoint, sandboxes: string[]): Arbitrary<string> {
   const known: Record<string, string[]> = {
     ":id": sandboxes,
     ":session": ["s1"],
+    ":watch": ["w1"],
     ":port": ["3000"],
     ":name": ["A"],
   }

@@ -42,6 +42,10 @@ const samples: { [Name in keyof Api]: Sample<Api[Name]> } = {
   removeFile: { query: "?path=/x" },
   makeDirectory: { body: { path: "/x" } },
   moveFile: { body: { from: "/x", to: "/y" } },
+  watchFiles: { query: "?path=/workspace" },
+  createWatch: { body: { path: "/workspace" } },
+  readWatch: {},
+  deleteWatch: {},
   readArchive: { query: "?path=/x" },
   writeArchive: { query: "?path=/x", body: "tar" },
   listImages: {},
@@ -76,6 +80,7 @@ export function sampleRequests(id: string): SampleRequest[] {
     const path = api[name].path
       .replace(":id", encodeURIComponent(id))
       .replace(":session", "s1")
+      .replace(":watch", "w1")
       .replace(":port", "3000")
       .replace(":name", "A")
     return {

@@ -35,12 +35,14 @@ import type {
   Template,
   TemplateSpec,
 } from "../../src/core/host.ts"
+import { randomHex } from "../../src/lib/random-hex.ts"
 import { closedAmong } from "../../src/network/internal.ts"
 import { type FakeFiles, FakeUnpacking, type NewFile } from "./fake-files.ts"
 import type { FakeProcess } from "./fake-process.ts"
 import { fakeProcesses } from "./fake-processes.ts"
 import type { SessionProgram } from "./fake-programs.ts"
 import { type FakeMemory, FakeSystems } from "./fake-systems.ts"
+import { FakeWatch } from "./fake-watch.ts"
 
 export type FakeHost = Host & {
   running: Map<number, { directory: string }>
@@ -124,6 +126,8 @@ export type FakeHost = Host & {
   download: (() => AsyncIterable<Uint8Array>) | undefined
   /** How many entries of a directory a guest tells. */
   listedMax: number
+  /** The watches of all guests that run. */
+  watches(): FakeWatch[]
   /** Called before a guest reads a file. */
   onRead: ((files: FakeFiles) => void) | undefined
   /** Streams that are open on every guest's channel, as it says. */
@@ -252,6 +256,7 @@ export function fakeHost(): FakeHost {
     download: undefined,
     listedMax: 100_000,
     onRead: undefined,
+    watches: () => [...systems.running.values()].flatMap(({ watches }) => [...watches.values()]),
     openStreams: 0,
     nextTimerMs: null,
     nextTimerCpuMs: 0,
@@ -610,6 +615,12 @@ class FakeGuest implements Guest {
     return memory
   }
 
+  async #watchNamed(id: string, options: { deadlineMs: number }): Promise<FakeWatch> {
+    const found = (await this.#answerAllowed(options)).watches.get(id)
+    if (!found) throw new AppError("not_found", `no watch "${id}"`)
+    return found
+  }
+
   async waitReady(options: { deadlineMs: number }): Promise<unknown> {
     await this.#answer(options)
     return { generation: 1 }
@@ -655,6 +666,7 @@ class FakeGuest implements Guest {
       const memory = await this.#answer(options)
       memory.isHeld ||= hold
       memory.isPersonalised = false
+      for (const watch of memory.watches.values()) watch.interrupt()
     },
     shutdown: async (_, options) => {
       if (this.#host.failAt === "shutdown") throw new AppError("unavailable", "injected at shutdown")
@@ -693,6 +705,27 @@ class FakeGuest implements Guest {
     makeDirectory: ({ path, mode, owner }) =>
       this.#files.add(path, { type: "directory", mode, ...ownedBy(owner) }),
     moveFile: ({ from, to }) => this.#files.move(from, to),
+    openWatch: async ({ path, recursive }, options) => {
+      const { watches } = await this.#answerAllowed(options)
+      if (!this.#files.isDirectory(path)) throw new AppError("not_found", `no file "${path}"`)
+      const watch = `w${randomHex(8)}`
+      watches.set(watch, new FakeWatch({ path, recursive }))
+      return { watch }
+    },
+    readWatch: async ({ watch, after }, options) => (await this.#watchNamed(watch, options)).read(after),
+    awaitWatch: async ({ watch, after }, options) => {
+      const found = await this.#watchNamed(watch, options)
+      const lost = this.closed.then(() => Promise.reject(this.#lost))
+      const late = Bun.sleep(options.deadlineMs).then(() => {
+        throw new AppError("unavailable", "the guest did not answer in time")
+      })
+      return Promise.race([found.wait(after), quiet(lost), quiet(late)])
+    },
+    removeWatch: async ({ watch }, options) => {
+      const found = await this.#watchNamed(watch, options)
+      this.#memory.watches.delete(watch)
+      found.end("it was removed")
+    },
   }
 
   open<Op extends keyof GuestOpenings>(opening: GuestOpening<Op>): GuestStreams[Op] {

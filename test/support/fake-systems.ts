@@ -2,9 +2,11 @@
 
 import { FakeFiles } from "./fake-files.ts"
 import type { FakeProcess } from "./fake-process.ts"
+import type { FakeWatch } from "./fake-watch.ts"
 
 export type FakeMemory = {
   processes: FakeProcess[]
+  watches: Map<string, FakeWatch>
   /** Ids are never given twice. */
   counts: { s: number; p: number }
   env: Record<string, string>
@@ -72,6 +74,7 @@ export class FakeSystems {
 function fresh(): FakeMemory {
   return {
     processes: [],
+    watches: new Map(),
     counts: { s: 0, p: 0 },
     env: {},
     isPersonalised: false,
@@ -83,5 +86,7 @@ function fresh(): FakeMemory {
 /** A command ends with its client; only what is kept is in the copy. */
 function copyOf(memory: FakeMemory): FakeMemory {
   const kept = memory.processes.filter(({ command }) => command.onDisconnect === "keep")
-  return { ...memory, counts: { ...memory.counts }, processes: kept.map((process) => process.copy()) }
+  const watches = new Map([...memory.watches].map(([id, watch]) => [id, watch.copy()]))
+  const processes = kept.map((process) => process.copy())
+  return { ...memory, counts: { ...memory.counts }, processes, watches }
 }

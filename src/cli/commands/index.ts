@@ -62,6 +62,10 @@ export const commands: readonly CommandEntry[] = [
       "Show the attributes of a file of a sandbox",
       async () => (await import("./file-stat.ts")).fileStat,
     ],
+    "file watch": [
+      "Show the changes in a directory of a sandbox as they happen",
+      async () => (await import("./file-watch.ts")).fileWatch,
+    ],
     "file mkdir": ["Make directories in a sandbox", async () => (await import("./file-mkdir.ts")).fileMkdir],
     "file mv": ["Move or rename a file of a sandbox", async () => (await import("./file-mv.ts")).fileMv],
     "file rm": ["Remove files of a sandbox", async () => (await import("./file-rm.ts")).fileRm],

@@ -1,7 +1,11 @@
 /** A file on the wire. */
 
-import type { FileEntry } from "@bhatti/contract/file"
-import type { GuestFile } from "@bhatti/contract/guest"
+import type { FileEntry, FileEvent } from "@bhatti/contract/file"
+import type { GuestFile, FileEvent as GuestFileEvent } from "@bhatti/contract/guest"
+
+export function viewFileEvent({ isDirectory, ...event }: GuestFileEvent): FileEvent {
+  return { ...event, is_dir: isDirectory }
+}
 
 export function viewFile(file: GuestFile): FileEntry {
   return {

@@ -1,0 +1,122 @@
+/** The operations of files in a sandbox: a part of `api.ts`. */
+
+import { z } from "zod"
+import { endpoint } from "./endpoint.ts"
+import {
+  ArchiveQuery,
+  Done,
+  FileEntry,
+  FileEventLine,
+  FileEvents,
+  FileWatch,
+  MakeDirectory,
+  MoveFile,
+  ReadFileQuery,
+  ReadWatchQuery,
+  RemoveFileQuery,
+  Unpacked,
+  WatchedDirectory,
+  WatchFilesQuery,
+  WriteArchiveQuery,
+  WriteFileQuery,
+} from "./file.ts"
+
+export const fileApi = {
+  readFile: endpoint({
+    method: "GET",
+    path: "/sandboxes/:id/files",
+    summary:
+      "Read a file's bytes, a part of them with Range, a directory's entries or a file's metadata; HEAD returns it in X-File-Size, X-File-Mode and X-File-IsDir",
+    query: ReadFileQuery,
+    reply: z.union([FileEntry, z.array(FileEntry)]),
+    replyBytes: true,
+    ranges: true,
+    status: 200,
+  }),
+  writeFile: endpoint({
+    method: "PUT",
+    path: "/sandboxes/:id/files",
+    summary: "Write a file as a whole: readers see the old one or the new one",
+    query: WriteFileQuery,
+    bodyBytes: true,
+    reply: Done,
+    status: 200,
+  }),
+  removeFile: endpoint({
+    method: "DELETE",
+    path: "/sandboxes/:id/files",
+    summary: "Remove a file or a directory",
+    query: RemoveFileQuery,
+    reply: Done,
+    status: 200,
+  }),
+  makeDirectory: endpoint({
+    method: "POST",
+    path: "/sandboxes/:id/files/mkdir",
+    summary: "Make a directory",
+    body: MakeDirectory,
+    reply: Done,
+    status: 200,
+  }),
+  moveFile: endpoint({
+    method: "POST",
+    path: "/sandboxes/:id/files/mv",
+    summary: "Move or rename a file or a directory",
+    body: MoveFile,
+    reply: Done,
+    status: 200,
+  }),
+  watchFiles: endpoint({
+    method: "GET",
+    path: "/sandboxes/:id/files/watch",
+    summary:
+      "Stream the changes in a directory as JSON lines. It keeps no sandbox awake, goes on when one is paused or stopped and used again, and says when events were lost",
+    query: WatchFilesQuery,
+    reply: z.never(),
+    status: 200,
+    stream: { accept: "application/x-ndjson", event: FileEventLine },
+  }),
+  createWatch: endpoint({
+    method: "POST",
+    path: "/sandboxes/:id/files/watches",
+    summary: "Watch a directory until the watch is deleted, or not read for 10 minutes",
+    body: WatchedDirectory,
+    reply: FileWatch,
+    status: 201,
+  }),
+  readWatch: endpoint({
+    method: "GET",
+    path: "/sandboxes/:id/files/watches/:watch",
+    summary:
+      "Everything that happened in a watched directory until now; with Accept: application/x-ndjson also what happens from now on",
+    query: ReadWatchQuery,
+    reply: FileEvents,
+    status: 200,
+    stream: { accept: "application/x-ndjson", event: FileEventLine },
+  }),
+  deleteWatch: endpoint({
+    method: "DELETE",
+    path: "/sandboxes/:id/files/watches/:watch",
+    summary: "Delete a watch",
+    reply: Done,
+    status: 200,
+  }),
+  readArchive: endpoint({
+    method: "GET",
+    path: "/sandboxes/:id/archive",
+    summary: "A file or directory as a tar stream",
+    query: ArchiveQuery,
+    reply: z.never(),
+    replyBytes: true,
+    status: 200,
+  }),
+  writeArchive: endpoint({
+    method: "PUT",
+    path: "/sandboxes/:id/archive",
+    summary: "Unpack a tar stream below a directory",
+    query: WriteArchiveQuery,
+    bodyBytes: true,
+    reply: Unpacked,
+    status: 200,
+  }),
+} as const

@@ -1,0 +1,65 @@
+/** A watch of a guest that is played: a test tells its events. */
+
+import type { FileEvent, FileEvents } from "@bhatti/contract/guest"
+
+export class FakeWatch {
+  readonly path: string
+  readonly recursive: boolean
+  #events: FileEvent[] = []
+  #last = 0
+  #wake: (() => void) | undefined
+  ended: string | null = null
+
+  constructor(options: { path: string; recursive: boolean }) {
+    this.path = options.path
+    this.recursive = options.recursive
+  }
+
+  copy(): FakeWatch {
+    const copy = new FakeWatch(this)
+    copy.#events = [...this.#events]
+    copy.#last = this.#last
+    return copy
+  }
+
+  tell(event: Partial<FileEvent>): void {
+    const sequence = ++this.#last
+    this.#events.push({
+      type: "create",
+      path: "x",
+      to: null,
+      isDirectory: false,
+      reason: null,
+      ...event,
+      sequence,
+    })
+    this.interrupt()
+  }
+
+  end(reason: string): void {
+    this.ended = reason
+    this.interrupt()
+  }
+
+  /** Answers the reader that waits. */
+  interrupt(): void {
+    this.#wake?.()
+    this.#wake = undefined
+  }
+
+  read(after: number): FileEvents {
+    this.#events = this.#events.filter(({ sequence }) => sequence > after)
+    return { events: [...this.#events], next: this.#last, ended: this.ended }
+  }
+
+  async wait(after: number): Promise<FileEvents> {
+    const { events, ended } = this.read(after)
+    if (events.length === 0 && ended === null) {
+      this.interrupt()
+      await new Promise<void>((resolve) => {
+        this.#wake = resolve
+      })
+    }
+    return this.read(after)
+  }
+}
