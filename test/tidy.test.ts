@@ -217,6 +217,13 @@ test("core's time goes through its clock", async () => {
   expect(wrong).toEqual([])
 })
 
+test("every file that ARCHITECTURE names exists", async () => {
+  const text = await Bun.file(join(root, "docs/ARCHITECTURE.md")).text()
+  const files = (await sources("{contract,sdk,src,agent,jail}/**/*.{ts,go}")).map(({ file }) => `/${file}`)
+  const named = new Set([...text.matchAll(/`([\w/-]+\.(?:ts|go))`/g)].map(([, name]) => `/${name}`))
+  expect([...named].filter((name) => !files.some((file) => file.endsWith(name)))).toEqual([])
+})
+
 test("the README's picture shows the commands of its example", async () => {
   const commands = commandsOf(await Bun.file(join(root, "README.md")).text())
   const picture = await Bun.file(join(root, "docs/session.svg")).text()
