@@ -37,7 +37,9 @@ const eventsOf = async (name: string) =>
 /** The doctor's checks of QEMU, from a process that sees the same one as the daemon. */
 const doctor = () => {
   const command = [...qemu.launcher, binary, "doctor", "--data-dir", own.dataDir, "--json"]
-  const { stdout } = Bun.spawnSync(command, { env: { ...process.env, BHATTI_URL: own.url } })
+  const { stdout } = Bun.spawnSync(command, {
+    env: { ...process.env, HOME: own.dataDir, BHATTI_URL: own.url },
+  })
   return (JSON.parse(stdout.toString()) as Check[]).filter(({ area }) => area === "qemu")
 }
 

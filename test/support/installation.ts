@@ -44,6 +44,8 @@ export type CommandOptions = {
   env?: Record<string, string>
   key?: string
   deadlineMs?: number
+  /** The command line of another build. */
+  binary?: string
 }
 
 const commandDeadlineMs = 120_000
@@ -120,7 +122,7 @@ export async function install(
     daemonExitCode: () => (daemon?.signalCode ? -1 : (daemon?.exitCode ?? null)),
     bhatti: run,
     start: (args, command = {}) =>
-      Bun.spawn([...program, ...args], {
+      Bun.spawn([...(command.binary === undefined ? program : [command.binary]), ...args], {
         env: { ...environment, BHATTI_URL: url, BHATTI_TOKEN: command.key ?? key, ...command.env },
         cwd: home,
         stdin: "pipe",
