@@ -1,6 +1,6 @@
 // The boot from the kernel's first instruction in user space to a machine that can serve: a table of named steps.
 //
-//	initramfs ── modules ── /dev/vda ── switch root ── mounts ── users, lo ── channel
+//	initramfs ── modules ── /dev/vda ── switch root ── mounts ── kit ── users, lo ── channel
 //
 // A necessary step that fails ends the boot; other failures are reported, and the guest continues.
 
@@ -32,6 +32,7 @@ var bootSteps = []bootStep{
 	{"repair", false, repairRoot},
 	{"switch root", true, switchRoot},
 	{"mounts", false, func() error { return mountAll(lateMounts) }},
+	{"kit", false, mountKit},
 	{"device links", false, func() error { return linkDevices("/dev") }},
 	{"limits", false, setLimits},
 	{"kernel settings", false, setKernelDefaults},

@@ -9,6 +9,7 @@ import launcher from "../dist/jail" with { type: "file" }
 import { Disks } from "../src/disk/disks.ts"
 import { type Guest, openGuest } from "../src/guest/guest.ts"
 import { readImage, readKernel } from "../src/image/artifacts.ts"
+import { readKitFor } from "../src/image/kits.ts"
 import { Cgroups } from "../src/machine/cgroups.ts"
 import { openJail } from "../src/machine/confinement.ts"
 import { findQemu } from "../src/machine/fingerprint.ts"
@@ -69,7 +70,7 @@ export class RawClones {
     const [image, kernel] = await Promise.all([readImage(dataDir, limits.imageDefault), readKernel(dataDir)])
     const template = await machines.templates.find({
       image: { ...image, diskMib: image.sizeMib },
-      kernel,
+      kernel: { ...kernel, kit: await readKitFor(dataDir, kernel) },
       cpus: limits.cpusDefault,
       memoryMib: limits.memoryMibDefault,
     })

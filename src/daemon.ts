@@ -33,6 +33,7 @@ import { listenPrivately } from "./http/server.ts"
 import { listImages, readImage, readKernel, readKernelFor } from "./image/artifacts.ts"
 import { ArtifactChecks } from "./image/checks.ts"
 import { removeUnusedArtifacts } from "./image/clean-up.ts"
+import { readKitFor } from "./image/kits.ts"
 import { repairKernel } from "./image/repair.ts"
 import { forbidCoreFiles } from "./lib/posix.ts"
 import { version } from "./lib/version.ts"
@@ -271,12 +272,19 @@ export async function openCore(config: Config, log: Log, { wrapHost }: Seam = {}
         const { hash, file, sizeMib: diskMib, programs } = image
         return { name, hash, file, diskMib, programs }
       },
-      readKernel: async (image) =>
-        checks.kernel(await (image ? readKernelFor(config.data_dir, image) : readKernel(config.data_dir))),
+      readKernel: async (image) => {
+        const kernel = await (image ? readKernelFor(config.data_dir, image) : readKernel(config.data_dir))
+        const kit = await readKitFor(config.data_dir, kernel)
+        return { ...(await checks.kernel(kernel)), kit: kit && (await checks.kit(kit)) }
+      },
       checkImage: (image, options) => checks.imageOf(image, options),
       repairKernel,
       removeUnused: (neededImages) =>
-        removeUnusedArtifacts(config.data_dir, { neededImages, nowMs: Date.now() }),
+        removeUnusedArtifacts(config.data_dir, {
+          neededImages,
+          neededKits: () => machines.kitsInUse(),
+          nowMs: Date.now(),
+        }),
     },
   }
   const core = newCore({

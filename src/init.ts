@@ -1,6 +1,6 @@
 /**
- * Prepares a host's data directory: keys, database, first user, kernel, image, template. Finished steps are skipped, so
- * a repeat is safe and continues after a failed step.
+ * Prepares a host's data directory: keys, database, first user, kernel, kit, image, template. Finished steps are
+ * skipped, so a repeat is safe and continues after a failed step.
  */
 
 import { chmodSync, existsSync, mkdirSync, renameSync, writeFileSync } from "node:fs"
@@ -20,6 +20,8 @@ import { imageNames } from "./image/artifacts.ts"
 import { tendCache } from "./image/cache.ts"
 import { healInstalled, installImage, installKernel } from "./image/install.ts"
 import { buildKernel } from "./image/kernel.ts"
+import { buildKit } from "./image/kit.ts"
+import { installKit } from "./image/kits.ts"
 import { buildImage, recipeNames } from "./image/rootfs.ts"
 import { lockDataDir } from "./lock.ts"
 import { forgetProbe } from "./machine/accelerator.ts"
@@ -64,7 +66,12 @@ export async function init(options: InitOptions): Promise<void> {
     return built
   })
   const { cacheDir } = options
-  const used = [kernel.dir, kernel.modulesDir]
+  const kit = await step("kit", async () => {
+    const built = await buildKit({ cacheDir, kernel, report: told(report) })
+    await installKit(dataDir, built)
+    return built
+  })
+  const used = [kernel.dir, kernel.modulesDir, kit.file]
   for (const name of await imagesToInstall(options)) {
     await step(`image ${name}`, async () => {
       const built = await buildImage({ name, cacheDir, kernel, report: told(report) })

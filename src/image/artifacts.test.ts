@@ -116,16 +116,17 @@ test("images that nothing lies on go, and the kernels that nothing else needs; n
     await installKernel(dataDir, await fakeKernel("two", "6.2.0")),
   ]
   const neededImages = new Set([lived.hash])
-  expect(await removeUnusedArtifacts(dataDir, { neededImages, nowMs: Date.now() })).toEqual([])
+  const neededKits = async () => new Set<string>()
+  expect(await removeUnusedArtifacts(dataDir, { neededImages, neededKits, nowMs: Date.now() })).toEqual([])
   const tomorrowMs = Date.now() + 86_400_000
-  const removed = await removeUnusedArtifacts(dataDir, { neededImages, nowMs: tomorrowMs })
+  const removed = await removeUnusedArtifacts(dataDir, { neededImages, neededKits, nowMs: tomorrowMs })
   expect(removed).toEqual([left.file, join(dataDir, "kernels", one.hash)])
   expect((await listAllImages(dataDir)).map(({ hash }) => hash).sort()).toEqual(
     [lived.hash, current.hash].sort(),
   )
   expect((await listKernels(dataDir)).map(({ hash }) => hash).sort()).toEqual([zero.hash, two.hash].sort())
   expect(await exists(left.file)).toBe(false)
-  expect(await removeUnusedArtifacts(dataDir, { neededImages, nowMs: tomorrowMs })).toEqual([])
+  expect(await removeUnusedArtifacts(dataDir, { neededImages, neededKits, nowMs: tomorrowMs })).toEqual([])
 })
 
 test("what is missing is not found and the hint says what to do", async () => {

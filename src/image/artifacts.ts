@@ -73,8 +73,8 @@ export async function readKernel(dataDir: string, options: ReadOptions = {}): Pr
 }
 
 /**
- * Returns the newest build of the kernel whose modules the image holds: with any other, `modprobe` finds no modules
- * in the guest. Falls back to the current kernel.
+ * Returns the newest build of the kernel whose modules the image holds: with any other, the guest uses the kit's
+ * modules. Falls back to the current kernel.
  */
 export async function readKernelFor(
   dataDir: string,

@@ -8,7 +8,7 @@ import { join } from "node:path"
 import { exists } from "../lib/missing-files.ts"
 
 const keptMs = 30 * 86_400_000
-const shelves = ["kernel-packages", "kernels", "images"]
+const shelves = ["kernel-packages", "kernels", "kits", "images"]
 
 /** `used` lists paths in the cache that were just requested. Everything can be built again, so nothing must be kept. */
 export async function tendCache(

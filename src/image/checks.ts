@@ -4,6 +4,7 @@
  */
 import type { AppError } from "@bhatti/contract/errors"
 import { type InstalledImage, type InstalledKernel, readImage } from "./artifacts.ts"
+import type { InstalledKit } from "./kits.ts"
 import { damaged } from "./manifest.ts"
 import { identityOf, isVerified, verifyDisk } from "./verified-disk.ts"
 import { identityOfKernel, isKernelVerified, verifyKernel } from "./verified-kernel.ts"
@@ -45,7 +46,13 @@ export class ArtifactChecks {
     return image
   }
 
-  #lookAt({ file, digest }: InstalledImage): Promise<Look> {
+  /** The same for a kit. */
+  async kit(kit: InstalledKit): Promise<InstalledKit> {
+    await this.#lookAt(kit)
+    return kit
+  }
+
+  #lookAt({ file, digest }: { file: string; digest: string }): Promise<Look> {
     const identity = identityOf(file)
     return this.#look(file, `${identity}`, () => {
       const isAwaited = !isVerified(file, digest)

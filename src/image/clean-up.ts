@@ -1,5 +1,5 @@
 /**
- * Removes images and kernels of a data directory that will not be used again. An image is part of every template
+ * Removes images, kernels and kits of a data directory that will not be used again. An image is part of every template
  * made from it; a kernel is needed as long as an image holds its modules. The current ones stay. Previous and new
  * ones stay for an hour, since an operation that uses one may not have recorded it yet.
  */
@@ -7,14 +7,15 @@
 import { rm, stat } from "node:fs/promises"
 import { dirname, join } from "node:path"
 import { listAllImages, listKernels, readImage, readKernel, readKernelFor } from "./artifacts.ts"
+import { type NeededKits, removeUnusedKits } from "./kits.ts"
 import { markOf } from "./verified-disk.ts"
 
 const graceMs = 3_600_000
 
-/** `neededImages` are hashes. Returns the removed paths. */
+/** `neededImages` are hashes, `neededKits` paths below the data directory. Returns the removed paths. */
 export async function removeUnusedArtifacts(
   dataDir: string,
-  options: { neededImages: ReadonlySet<string>; nowMs: number },
+  options: { neededImages: ReadonlySet<string>; neededKits: NeededKits; nowMs: number },
 ): Promise<string[]> {
   const isOld = async (path: string) => options.nowMs - (await stat(path)).ctimeMs > graceMs
   const removed: string[] = []
@@ -44,5 +45,6 @@ export async function removeUnusedArtifacts(
     await rm(markOf(directory), { force: true })
     removed.push(directory)
   }
-  return removed
+  const kits = { needed: options.neededKits, kernels: await listKernels(dataDir), isOld }
+  return [...removed, ...(await removeUnusedKits(dataDir, kits))]
 }

@@ -5,17 +5,19 @@
  *     DATA/kernels/HASH/{vmlinux,initramfs,manifest.json}     DATA/kernels/current.json
  *     DATA/images/NAME/HASH.raw  HASH.json                    DATA/images/NAME/current.json
  */
-import { stat } from "node:fs/promises"
 import { dirname, join } from "node:path"
 import type { AppError } from "@bhatti/contract/errors"
 import { exists } from "../lib/missing-files.ts"
 import { parseJson } from "../lib/parse-json.ts"
 import { type InstalledImage, type InstalledKernel, readImage, readKernel } from "./artifacts.ts"
 import { commitDirectory, commitLink, commitText, replaceByLink } from "./commit.ts"
+import { entriesOf } from "./entries.ts"
 import type { BuiltKernel } from "./kernel.ts"
-import { type Current, damageOf, ImageManifest, kernelFiles, proveFile } from "./manifest.ts"
+import { healKits } from "./kits.ts"
+import { type Current, damageOf, ImageManifest, kernelFiles } from "./manifest.ts"
+import { hasSameBytes, heal } from "./replace-damaged.ts"
 import type { BuiltImage } from "./rootfs.ts"
-import { entriesOf, imageHashes, kernelHashes } from "./survey.ts"
+import { imageHashes, kernelHashes } from "./survey.ts"
 import { verifyDisk } from "./verified-disk.ts"
 
 const kernelNames = [...kernelFiles, "manifest.json"] as const
@@ -77,7 +79,7 @@ export async function healInstalled(dataDir: string, cacheDir: string): Promise<
     if (file !== undefined) await linkImage(join(dataDir, "images", name), { hash, file })
     left.push(await look())
   }
-  return left.filter((error) => error !== undefined)
+  return [...left.filter((error) => error !== undefined), ...(await healKits(dataDir, cacheDir))]
 }
 
 /** Returns an intact image with that hash, or undefined. */
@@ -91,24 +93,6 @@ async function findCachedImage(cacheDir: string, hash: string): Promise<string |
     if (manifest?.hash === hash && (await verifyDisk(file, manifest.digest))) return file
   }
   return undefined
-}
-
-async function heal(source: string, target: string, isWhole: typeof hasSameBytes): Promise<void> {
-  // It is the same file as the cache's, so it is as intact as that.
-  if (!(await isSameFile(source, target)) && !(await isWhole(source, target)))
-    await replaceByLink(source, target)
-}
-
-async function isSameFile(one: string, other: string): Promise<boolean> {
-  if (!(await exists(other))) return false
-  const [a, b] = [await stat(one), await stat(other)]
-  return a.ino === b.ino && a.dev === b.dev
-}
-
-async function hasSameBytes(one: string, other: string): Promise<boolean> {
-  if (!(await exists(other))) return false
-  const [a, b] = [await proveFile(one), await proveFile(other)]
-  return a.size === b.size && a.sha256 === b.sha256
 }
 
 async function setCurrent(directory: string, hash: string): Promise<void> {

@@ -36,12 +36,25 @@ export const ImageManifest = z.strictObject({
   sizeMib: z.int().positive(),
   /** The digest that `sparse.ts` computes, not the SHA-256 of the whole file, which would read all its holes. */
   digest: Digest,
-  /** The kernel whose modules the image holds; with another kernel it runs, but `modprobe` finds no modules. */
+  /** The kernel whose modules the image holds; with another kernel the guest uses the kit's. */
   kernelVersion: z.string().min(1),
   /** Its start command, and the command that proves it ready. */
   programs: z.strictObject({ start: z.string().min(1), ready: z.string().min(1) }).optional(),
 })
 export type ImageManifest = z.infer<typeof ImageManifest>
+
+export const KitManifest = z.strictObject({
+  kind: z.literal("kit"),
+  hash: Hash,
+  sizeMib: z.int().positive(),
+  /** As that of an image. */
+  digest: Digest,
+  /** The kernel whose modules it holds. */
+  kernelVersion: z.string().min(1),
+  /** Versions of the packages that it was made from. */
+  packages: z.record(z.string(), z.string()),
+})
+export type KitManifest = z.infer<typeof KitManifest>
 
 export const Current = z.strictObject({ hash: Hash })
 export type Current = z.infer<typeof Current>
@@ -71,7 +84,7 @@ export async function checkKernel(dataDir: string, manifest: KernelManifest, che
 export async function checkImage(
   dataDir: string,
   file: string,
-  manifest: ImageManifest,
+  manifest: Pick<ImageManifest, "sizeMib" | "digest">,
   check: Check,
 ): Promise<void> {
   if ((await sizeOf(file)) !== manifest.sizeMib * 1024 * 1024) throw damaged(dataDir, file)

@@ -18,7 +18,12 @@ const archiveAlignment = 512
 /** The argument that `agent/repair.go` looks for on the kernel's command line. */
 export const repairArguments = ["bhatti.repair"]
 
-type Kernel = { hash: string; vmlinux: string; initramfs: string }
+type Kernel = {
+  hash: string
+  vmlinux: string
+  initramfs: string
+  kit?: { hash: string; file: string } | undefined
+}
 
 /** Dispose of it once the machine has started. */
 export async function repairKernel(kernel: Kernel): Promise<Kernel & { arguments: string[] } & Disposable> {

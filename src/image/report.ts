@@ -1,3 +1,3 @@
 /** Reports the progress of a build: messages for people, grouped by step names. */
 
-export type Report = (event: { step: "kernel" | "image"; message: string }) => void
+export type Report = (event: { step: "kernel" | "kit" | "image"; message: string }) => void

@@ -1,10 +1,11 @@
 /** Lists all damaged kernels and images of a data directory, for the doctor. Changes nothing. */
-import { readdir } from "node:fs/promises"
 import { join } from "node:path"
 import type { AppError } from "@bhatti/contract/errors"
 import { limits } from "@bhatti/contract/limits"
 import { exists } from "../lib/missing-files.ts"
 import { type InstalledImage, readImage, readKernel } from "./artifacts.ts"
+import { entriesOf } from "./entries.ts"
+import { kitDamage } from "./kits.ts"
 import { damaged, damageOf } from "./manifest.ts"
 import { verifyDisk } from "./verified-disk.ts"
 
@@ -19,7 +20,7 @@ export async function listDamage(dataDir: string): Promise<AppError[]> {
   for (const name of await entriesOf(join(dataDir, "images"), /^([^.].*)$/))
     if (await exists(join(dataDir, "images", name, "current.json")))
       errors.push(await damageOf(readImage(dataDir, name)))
-  const found = errors.filter((error) => error !== undefined)
+  const found = [...errors.filter((error) => error !== undefined), ...(await kitDamage(dataDir))]
   return [...new Map(found.map((error) => [error.message, error])).values()]
 }
 
@@ -45,11 +46,4 @@ export async function imageHashes(dataDir: string): Promise<{ name: string; hash
     for (const hash of await entriesOf(join(dataDir, "images", name), /^([0-9a-f]{16})\.json$/))
       found.push({ name, hash })
   return found
-}
-
-/** Returns the text matched by the pattern's group in each name of a directory; empty if the directory is missing. */
-export async function entriesOf(directory: string, pattern: RegExp): Promise<string[]> {
-  if (!(await exists(directory))) return []
-  const names = await readdir(directory)
-  return names.map((name) => pattern.exec(name)?.[1]).filter((name) => name !== undefined)
 }

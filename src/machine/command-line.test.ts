@@ -4,18 +4,19 @@
  */
 
 import { describe, expect, test } from "bun:test"
-import { descriptors, qemuArguments, type Role } from "./command-line.ts"
+import { descriptors, qemuArguments, type Role, type Topology } from "./command-line.ts"
 
 const name = "sb_0123456789abcdef"
-const kinds: [Role, "tap" | "user", "kvm" | "tcg"][] = [
-  ["template", "tap", "tcg"],
-  ["clone", "tap", "tcg"],
-  ["clone", "user", "kvm"],
-  ["boot", "tap", "kvm"],
+const kinds: [Role, "tap" | "user", "kvm" | "tcg", Topology][] = [
+  ["template", "tap", "tcg", 3],
+  ["clone", "tap", "tcg", 3],
+  ["clone", "tap", "tcg", 2],
+  ["clone", "user", "kvm", 3],
+  ["boot", "tap", "kvm", 3],
 ]
 
-describe.each(kinds)("a %s with %s network under %s", (role, network, accelerator) => {
-  const all = qemuArguments({ cpus: 2, memoryMib: 512, accelerator, network }, role, name)
+describe.each(kinds)("a %s with %s network under %s, topology %i", (role, network, accelerator, topology) => {
+  const all = qemuArguments({ cpus: 2, memoryMib: 512, accelerator, network }, role, name, { topology })
   const text = all.join(" ")
 
   test("has no device that gives back or changes memory, which clones share", () => {
@@ -48,9 +49,9 @@ describe.each(kinds)("a %s with %s network under %s", (role, network, accelerato
 
 test("which disk lies on which is said, so no disk's own header is asked", () => {
   const disks = (role: Role) =>
-    qemuArguments({ cpus: 1, memoryMib: 128, accelerator: "tcg", network: "tap" }, role, name).filter((one) =>
-      one.startsWith("driver=qcow2"),
-    )
+    qemuArguments({ cpus: 1, memoryMib: 128, accelerator: "tcg", network: "tap" }, role, name, {
+      topology: 3,
+    }).filter((one) => one.startsWith("driver=qcow2"))
   for (const role of ["template", "clone", "boot"] as const) {
     expect(disks(role).length).toBeGreaterThan(0)
     for (const disk of disks(role)) expect(disk).toMatch(/backing=(base|template)(,|$)/)

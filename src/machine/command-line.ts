@@ -16,6 +16,13 @@ export type MachineShape = {
   network: "tap" | "user"
 }
 
+/**
+ * The list of devices, by number: a state fits only the list that it was saved with, so former lists stay. 2 has
+ * neither the kit disk nor a place for further disks.
+ */
+export const topologies = [2, 3] as const
+export type Topology = (typeof topologies)[number]
+
 /** The purpose of a start; it never changes the list of devices. */
 export type Role =
   /** Boots from the image with shared memory, which is saved as a template. */
@@ -27,7 +34,8 @@ export type Role =
 
 /**
  * Descriptors of the QEMU process, by number. Those that a role does not use (`state` is a clone's, `kernel` and
- * `initramfs` a boot's, `templateDisk` not a template's own) are /dev/null, and so is `tap` without a TAP device.
+ * `initramfs` a boot's, `templateDisk` not a template's own) are /dev/null, and so is `tap` without a TAP device, and
+ * `kitDisk` in topology 2.
  */
 export const descriptors = {
   memory: 3,
@@ -43,6 +51,7 @@ export const descriptors = {
   saved: 13,
   shared: 14,
   stderr: 15,
+  kitDisk: 16,
 } as const
 
 /** QEMU appends its device states here: the descriptor keeps its offset. */
@@ -58,6 +67,9 @@ const translationCacheMib = 64
 export const sharedMemoryMib = 2
 
 export const probeMemoryMib = 256
+
+/** The name by which the guest finds the kit among its disks. It must equal kitSerial in agent/kit.go. */
+export const kitSerial = "bhatti-kit"
 
 /** Kept for diagnosis: the last bytes the guest wrote to its console. */
 export const consoleRingBytes = 65_536
@@ -141,12 +153,24 @@ export function probeArguments(): string[] {
   ].flat()
 }
 
+/**
+ * One bridge whose slots take disks while the machine runs. A PCIe root port for each disk would cost a start about a
+ * millisecond each (docs/decisions/0028-a-kit-and-one-bridge.md). Without `shpc` the firmware gives it no addresses.
+ */
+const plugBridge = "pci-bridge,id=plug,bus=pcie.0,addr=0x10,chassis_nr=1,shpc=on,msi=off"
+
+export type MachineOptions = {
+  topology: Topology
+  /** Added to those of every boot. */
+  kernelArguments?: string[]
+}
+
 /** The arguments after the program's name. `name` identifies the machine in the list of processes. */
 export function qemuArguments(
   shape: MachineShape,
   role: Role,
   name: string,
-  kernelArguments: string[] = [],
+  { topology, kernelArguments = [] }: MachineOptions,
 ): string[] {
   const isClone = role === "clone"
   const isTemplate = role === "template"
@@ -222,6 +246,16 @@ export function qemuArguments(
 
     // QEMU refuses to load its state without "master".
     ["-device", "ivshmem-plain,id=shared0,memdev=shared,master=on"],
+
+    ...(topology === 2
+      ? []
+      : [
+          ["-add-fd", `fd=${descriptors.kitDisk},set=5`],
+          ["-blockdev", drive("kit", 5, true)],
+          ["-blockdev", "driver=raw,node-name=kit,file=kit-file,read-only=on"],
+          ["-device", `virtio-blk-pci,id=kit0,drive=kit,num-queues=1,serial=${kitSerial}`],
+          ["-device", plugBridge],
+        ]),
 
     ...(role === "clone"
       ? [["-incoming", `fd:${descriptors.state}`]]

@@ -13,7 +13,8 @@ import { type ProcessIdentity, unlessOutOfReach } from "../lib/process-identity.
 import { savedStateFile } from "./command-line.ts"
 import { stateBytesMax } from "./file-bounds.ts"
 import { diskFull, isFull } from "./full-disk.ts"
-import type { Qmp } from "./qmp.ts"
+import { Qmp } from "./qmp.ts"
+import { qmpSocket } from "./sockets.ts"
 
 /** QEMU answers no command while it writes its state. */
 const deadline = { deadlineMs: 60_000 }
@@ -47,6 +48,17 @@ export async function saveDeviceState(
   const start = Buffer.from(written).indexOf(stateMagic)
   if (start < 0) throw new AppError("unavailable", "QEMU saved no device state")
   return written.subarray(start)
+}
+
+/** Pauses a template's machine, whose file is empty, and waits until its state is there. */
+export async function saveTemplateState(directory: string): Promise<void> {
+  const qmp = await Qmp.open({ socketPath: qmpSocket(directory), ...deadline })
+  try {
+    await qmp.command("stop", {}, deadline)
+    await qmp.command("xen-save-devices-state", { filename: savedStateFile, live: false }, deadline)
+  } finally {
+    qmp.close()
+  }
 }
 
 /**

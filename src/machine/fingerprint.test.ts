@@ -27,12 +27,13 @@ const otherQemus: QemuBuild[] = [
 
 test("a state fits the same QEMU and the same machine alone", () => {
   const all = [
-    stateFingerprint(qemu, shape),
-    ...otherShapes.map((other) => stateFingerprint(qemu, other)),
-    ...otherQemus.map((other) => stateFingerprint(other, shape)),
+    stateFingerprint(qemu, shape, 3),
+    stateFingerprint(qemu, shape, 2),
+    ...otherShapes.map((other) => stateFingerprint(qemu, other, 3)),
+    ...otherQemus.map((other) => stateFingerprint(other, shape, 3)),
   ]
   expect(new Set(all).size).toBe(all.length)
-  expect(stateFingerprint({ ...qemu }, { ...shape })).toBe(all[0] ?? "")
+  expect(stateFingerprint({ ...qemu }, { ...shape }, 3)).toBe(all[0] ?? "")
 })
 
 test("a template is another for another kernel or image, and for whatever its state does not fit", () => {
@@ -40,10 +41,18 @@ test("a template is another for another kernel or image, and for whatever its st
     options,
     { ...options, kernelHash: "another" },
     { ...options, imageHash: "another" },
+    { ...options, kitHash: "a kit" },
+    { ...options, kitHash: "another kit" },
     { ...options, authority: "another" },
     ...otherShapes.map((other) => ({ ...options, shape: other })),
     ...otherQemus.map((other) => ({ ...options, qemu: other })),
   ].map(templateFingerprint)
   expect(new Set(all).size).toBe(all.length)
   expect(all.every((one) => /^[0-9a-f]{16}$/.test(one))).toBe(true)
+})
+
+// Values that the former build has stored: with any other, each of its stopped sandboxes would lose its memory.
+test("a state of topology 2 has the fingerprint that earlier versions gave it", () => {
+  expect(stateFingerprint(qemu, shape, 2)).toBe("3763edcb1943214f")
+  expect(templateFingerprint(options)).toBe("1d7f44e1ca0e215c")
 })

@@ -6,7 +6,7 @@
 import { statSync } from "node:fs"
 import { cpus } from "node:os"
 import { AppError } from "@bhatti/contract/errors"
-import { kernelArgumentsOf, type MachineShape, qemuArguments } from "./command-line.ts"
+import { kernelArgumentsOf, type MachineShape, qemuArguments, type Topology } from "./command-line.ts"
 
 export type QemuBuild = {
   binary: string
@@ -53,11 +53,11 @@ function stampOf(path: string): string {
  * Identifies the QEMU, the machine shape and, under KVM, the CPU that a saved device state fits. 16 hexadecimal
  * digits.
  */
-export function stateFingerprint(qemu: QemuBuild, shape: MachineShape): string {
+export function stateFingerprint(qemu: QemuBuild, shape: MachineShape, topology: Topology): string {
   return digest({
     qemu: qemu.identity,
     shape,
-    arguments: qemuArguments(shape, "clone", ""),
+    arguments: qemuArguments(shape, "clone", "", { topology }),
     // Under KVM the guest sees the host's CPU; under emulation the model is QEMU's.
     hostCpu: shape.accelerator === "kvm" ? cpus()[0]?.model : null,
   })
@@ -68,16 +68,19 @@ export function templateFingerprint(options: {
   qemu: QemuBuild
   shape: MachineShape
   kernelHash: string
+  /** If there is none, it is omitted and the topology is 2. */
+  kitHash?: string | undefined
   imageHash: string
   /** Omitted from the digest if there is none, so that templates of a host without one stay valid. */
   authority?: string | undefined
   /** Commands that run in it, and whose they are. Omitted likewise. */
   programs?: unknown
 }): string {
-  const { qemu, shape, kernelHash, imageHash, authority, programs } = options
+  const { qemu, shape, kernelHash, kitHash, imageHash, authority, programs } = options
   return digest({
-    state: stateFingerprint(qemu, shape),
+    state: stateFingerprint(qemu, shape, kitHash === undefined ? 2 : 3),
     kernelHash,
+    kitHash,
     imageHash,
     authority,
     programs,

@@ -59,7 +59,7 @@ const pathOf = (id: string) => join(dataDir, "qemu", id)
 function save(at: string, qemu: QemuBuild): void {
   mkdirSync(join(dataDir, at, "snapshot"), { recursive: true })
   const manifest = {
-    stateFingerprint: stateFingerprint(qemu, shape),
+    stateFingerprint: stateFingerprint(qemu, shape, 2),
     memoryBase: "template",
     state: { bytes: 0, sha256: "" },
     memory: { bytes: 0, checksum: "" },
@@ -145,7 +145,7 @@ test("what a crash has left is removed, and a build that lost files is made anew
 test("a build is kept while any memory needs it, wherever that lies", async () => {
   const before = (await open(update("7.1"))).present
   const qemus = await open(update("7.2"))
-  const templates = { shapes: async () => [shape] }
+  const templates = { machines: async () => [{ shape }] }
   const places = ["sandboxes/sb_1", "snapshots/sn_1", "snapshots/tmp-draft", "set-aside/x-sandbox-sb_2"]
   for (const at of places) save(at, before)
   save("sandboxes/sb_new", qemus.present)
@@ -163,7 +163,7 @@ test("a build is kept while any memory needs it, wherever that lies", async () =
   }
   // A template that cannot be read may be one of a machine's that needs it.
   expect(
-    await removeUnused({ dataDir, qemus, templates: { shapes: async () => undefined }, traits }),
+    await removeUnused({ dataDir, qemus, templates: { machines: async () => undefined }, traits }),
   ).toEqual([])
   expect(await removeUnused({ dataDir, qemus, templates, traits })).toEqual([before.name])
   expect(names()).toEqual([qemus.present.id])

@@ -107,10 +107,11 @@ describe.skipIf(problem !== undefined)(
           overlayDisk: open("overlay", "r+"),
           templateDisk: open("template", "r"),
           baseDisk: open("base", "r"),
+          kitDisk: open("base", "r"),
         },
         ...{ saved: open(`state-of-${role}`, "w"), shared: makeSharedMemory() },
       }
-      const all = qemuArguments(shape, role, "counting")
+      const all = qemuArguments(shape, role, "counting", { topology: 3 })
       const withoutKernel = all.includes("-kernel") ? all.slice(0, all.indexOf("-kernel")) : all
       // A host that is itself a machine may offer registers that it then refuses; the counting guest needs none of
       // them.

@@ -8,7 +8,7 @@
 
 import { closeSync, constants, write } from "node:fs"
 import { readFile } from "node:fs/promises"
-import { join } from "node:path"
+import { join, relative } from "node:path"
 import { AppError } from "@bhatti/contract/errors"
 import { availableMemoryMib } from "../lib/available-memory.ts"
 import { createPipe, readAhead } from "../lib/posix.ts"
@@ -30,7 +30,7 @@ import {
   qemuIdOf,
   setNiceness,
 } from "./process.ts"
-import { removeUnused } from "./qemu-needs.ts"
+import { kitsInUse, removeUnused } from "./qemu-needs.ts"
 import type { Qmp } from "./qmp.ts"
 import { saveSnapshot } from "./save-memory.ts"
 import {
@@ -65,6 +65,7 @@ export type Machine = Omit<MachineIn, "directory"> & { id: string }
 /** A sandbox whose disk exists, for the start of its machine. */
 export type MachinePlace = { id: string; template: Template; slot: number; diskMib: number }
 type Kernel = MachineKernel & { arguments?: string[] }
+type Place = Omit<MachineResources, "kit" | "qemu">
 export type From = { kind: "template" } | { kind: "memory" } | { kind: "disk"; kernel: Kernel }
 
 export type MachinesOptions<Guest> = StarterOptions & {
@@ -142,26 +143,28 @@ export class Machines<Guest extends Channel> {
   }
 
   /** A clone of the template runs as soon as its state is loaded. */
-  async #clone(resources: MachineResources): Promise<MachineIn> {
+  async #clone(resources: Place): Promise<MachineIn> {
     const memory = await this.#templateFiles.memory(resources.template)
-    return this.#startAt(resources, "clone", "template", (open) => ({
+    const { kit } = resources.template
+    return this.#startAt({ ...resources, kit }, "clone", "template", (open) => ({
       memory,
       state: open(resources.template.statePath, constants.O_RDONLY),
     }))
   }
 
   /** Boots the sandbox from its own disk. */
-  async #boot(resources: MachineResources, kernel: Kernel): Promise<MachineIn> {
+  async #boot(resources: Place, kernel: Kernel): Promise<MachineIn> {
     const memory = this.#templateFiles.emptyMemory()
     const kernelArguments = kernel.arguments ?? []
-    return this.#startAt({ ...resources, kernelArguments }, "boot", "empty", (open) => ({
+    const kit = kernel.kit && relative(this.#options.dataDir, kernel.kit.file)
+    return this.#startAt({ ...resources, kernelArguments, kit }, "boot", "empty", (open) => ({
       memory,
       ...openKernel(kernel, open),
     }))
   }
 
   /** Starts the machine as `saveSnapshot` left it; it runs when this returns. The snapshot must have been checked. */
-  async #restore(resources: MachineResources): Promise<MachineIn> {
+  async #restore(resources: Place): Promise<MachineIn> {
     const directory = snapshotDirectory(resources.directory)
     const found = await readSnapshot(directory)
     if ("damage" in found) throw new AppError("unavailable", found.damage, { retryable: false })
@@ -178,7 +181,8 @@ export class Machines<Guest extends Channel> {
     const pipe = createPipe()
     let machine: MachineIn
     try {
-      machine = await this.#startAt({ ...resources, ...chosen }, "clone", manifest.memoryBase, () => ({
+      const how = { ...resources, ...chosen, kit: manifest.kit }
+      machine = await this.#startAt(how, "clone", manifest.memoryBase, () => ({
         memory,
         state: pipe.readFd,
       }))
@@ -305,12 +309,20 @@ export class Machines<Guest extends Channel> {
   }
 
   removeUnusedQemus(): Promise<string[]> {
-    return removeUnused({
+    return removeUnused({ ...this.#needs(), qemus: this.#options.qemus })
+  }
+
+  /** Paths of the kit disks below the data directory that machines, saved or running, have. */
+  kitsInUse(): Promise<Set<string> | undefined> {
+    return kitsInUse(this.#needs())
+  }
+
+  #needs() {
+    return {
       dataDir: this.#options.dataDir,
-      qemus: this.#options.qemus,
       templates: this.#templateFiles,
       traits: this.#starter.traits,
-    })
+    }
   }
 
   /** Slots that no new sandbox may get, whatever the database says: running processes have their user ids. */

@@ -3,6 +3,7 @@
 import { closeSync, openSync, readdirSync, readFileSync, writeFileSync } from "node:fs"
 import { setPriority } from "node:os"
 import { AppError } from "@bhatti/contract/errors"
+import { z } from "zod"
 import { errorCodeOf } from "../lib/error-code.ts"
 import {
   identityOf,
@@ -107,9 +108,13 @@ const launchDeadlineMs = 10_000
 /** Passed in a machine's environment, where no later daemon changes it. */
 const stateVariable = "BHATTI_STATE"
 const qemuVariable = "BHATTI_QEMU"
+const kitVariable = "BHATTI_KIT"
 /** Leaves the processor to the daemon, which serves everybody, when a sandbox computes. */
 export const machineNiceness = 5
 const daemonNiceness = -5
+
+/** Path of a kit disk below the data directory. */
+export const KitPath = z.string().regex(/^kits\/[0-9a-f]{16}\.raw$/)
 
 type Start = {
   binary: string
@@ -120,10 +125,17 @@ type Start = {
   output: number
   /** Returns its last output, for the log if it exits immediately. */
   lastWords?: () => string
+  facts?: StartFacts
+}
+
+/** Facts about a machine's start that a later daemon needs. */
+type StartFacts = {
   /** Fingerprint that the state it will save fits. */
-  stateFingerprint?: string
+  stateFingerprint: string
   /** Id of the build. */
-  qemuId?: string
+  qemuId: string
+  /** Path of its kit disk below the data directory. */
+  kit: string | undefined
 }
 
 /**
@@ -159,8 +171,7 @@ export async function launch(start: Start): Promise<number> {
         PATH: "/usr/sbin:/usr/bin:/sbin:/bin",
         LC_ALL: "C",
         GLIBC_TUNABLES: heapSettings,
-        ...(start.stateFingerprint !== undefined && { [stateVariable]: start.stateFingerprint }),
-        ...(start.qemuId !== undefined && { [qemuVariable]: start.qemuId }),
+        ...(start.facts && variablesOf(start.facts)),
       },
       stdio: ["ignore", "pipe", start.output, ...handed],
       timeout: launchDeadlineMs,
@@ -186,6 +197,16 @@ export function stateFingerprintOf(pid: number): string | undefined {
 /** Returns the id of the build passed to `spawnQemu`. A QEMU that its guest has taken over can change it. */
 export function qemuIdOf(pid: number): string | undefined {
   return variableOf(pid, qemuVariable)
+}
+
+/** Returns the path of the kit disk passed to `spawnQemu`, under the same condition. */
+export function kitOf(pid: number): string | undefined {
+  return KitPath.safeParse(variableOf(pid, kitVariable)).data
+}
+
+function variablesOf({ stateFingerprint, qemuId, kit }: StartFacts): Record<string, string> {
+  const variables = { [stateVariable]: stateFingerprint, [qemuVariable]: qemuId }
+  return kit === undefined ? variables : { ...variables, [kitVariable]: kit }
 }
 
 function variableOf(pid: number, name: string): string | undefined {

@@ -29,7 +29,8 @@ export async function lookAtQemus(options: {
   const installed = findInstalled()
   const all = await listKept(dataDir)
   const present = installed && (await keptCopyOf(dataDir, installed))
-  const shapes = (await new TemplateFiles(dataDir, () => undefined).shapes()) ?? []
+  const machines = (await new TemplateFiles(dataDir, () => undefined).machines()) ?? []
+  const shapes = machines.map(({ shape }) => shape)
   const traits = { qemu: "qemu-system-x86_64", launcher: "launcher", uidBase }
   const isPresent = ({ id }: { id: string }) => id === present?.id
   const builds = [...all.filter(isPresent), ...all.filter((one) => !isPresent(one))]

@@ -1,18 +1,18 @@
 /**
- * Which kept builds of QEMU are needed: those of running machines and of saved memories. Memories are looked for in
- * the directories themselves, also in those of unfinished copies and of rows that are lost, since a memory without
- * its build is worth nothing.
+ * Which kept builds of QEMU and which kit disks are needed: those of running machines and of saved memories. Memories
+ * are looked for in the directories themselves, also in those of unfinished copies and of rows that are lost, since a
+ * memory without its build is worth nothing.
  */
 
 import { readdir, readFile } from "node:fs/promises"
 import { join } from "node:path"
 import { whenMissing, whenNowhere } from "../lib/missing-files.ts"
 import { openSealedJson } from "../lib/sealed-json.ts"
-import type { MachineShape } from "./command-line.ts"
+import { type MachineShape, topologies } from "./command-line.ts"
 import { findMachines, type ProcessTraits } from "./find-processes.ts"
 import { type QemuBuild, stateFingerprint } from "./fingerprint.ts"
 import type { KeptQemus } from "./kept-qemu.ts"
-import { stateFingerprintOf } from "./process.ts"
+import { kitOf, stateFingerprintOf } from "./process.ts"
 import { manifestName, SnapshotManifest, snapshotDirectory } from "./saved-memory.ts"
 import type { TemplateFiles } from "./template-files.ts"
 
@@ -20,7 +20,7 @@ type Sources = { dataDir: string; traits: ProcessTraits }
 
 export type QemuUses = { running: number; stopped: number; copies: number }
 
-type Use = { fingerprint: string; kind: keyof QemuUses }
+type Use = { fingerprint: string; kit?: string | undefined; kind: keyof QemuUses }
 
 /** Directories of things with a memory. */
 const places = { sandboxes: "stopped", snapshots: "copies", "set-aside": "copies" } as const
@@ -36,8 +36,10 @@ export async function usesOf<Build extends QemuBuild & { id: string }>(
   const loads = new Map<string, string>()
   for (const build of builds) {
     for (const shape of shapes) {
-      const fingerprint = stateFingerprint(build, shape)
-      if (!loads.has(fingerprint)) loads.set(fingerprint, build.id)
+      for (const topology of topologies) {
+        const fingerprint = stateFingerprint(build, shape, topology)
+        if (!loads.has(fingerprint)) loads.set(fingerprint, build.id)
+      }
     }
   }
   const uses = new Map<string, QemuUses>()
@@ -55,12 +57,13 @@ export async function usesOf<Build extends QemuBuild & { id: string }>(
  * from a snapshot to the sandbox that starts from it, so a build is removed only if two looks agree.
  */
 export async function removeUnused(
-  options: Sources & { qemus: KeptQemus; templates: Pick<TemplateFiles, "shapes"> },
+  options: Sources & { qemus: KeptQemus; templates: Pick<TemplateFiles, "machines"> },
 ): Promise<string[]> {
   const builds = await options.qemus.list()
   if (builds.length === 1) return []
-  const shapes = await options.templates.shapes()
-  if (!shapes) return []
+  const machines = await options.templates.machines()
+  if (!machines) return []
+  const shapes = machines.map(({ shape }) => shape)
   const look = () => usesOf({ ...options, builds, shapes })
   const seen = [await look(), await look()]
   const unused = builds.filter(
@@ -70,18 +73,28 @@ export async function removeUnused(
   return unused.map(({ name }) => name)
 }
 
+/** Returns the paths of needed kit disks below the data directory; undefined while a template cannot be read. */
+export async function kitsInUse(
+  options: Sources & { templates: Pick<TemplateFiles, "machines"> },
+): Promise<Set<string> | undefined> {
+  const templates = await options.templates.machines()
+  if (!templates) return undefined
+  const all = [...templates, ...(await findUses(options)), ...(await findUses(options))]
+  return new Set(all.flatMap(({ kit }) => kit ?? []))
+}
+
 /** Machines first: one that is saved meanwhile has its memory in a directory by then. */
 async function findUses({ dataDir, traits }: Sources): Promise<Use[]> {
   const uses: Use[] = findMachines(traits).flatMap((pid) => {
     const fingerprint = stateFingerprintOf(pid)
-    return fingerprint === undefined ? [] : [{ fingerprint, kind: "running" as const }]
+    return fingerprint === undefined ? [] : [{ fingerprint, kit: kitOf(pid), kind: "running" as const }]
   })
   for (const [folder, kind] of Object.entries(places)) {
     for (const name of (await readdir(join(dataDir, folder)).catch(whenMissing)) ?? []) {
       const path = join(snapshotDirectory(join(dataDir, folder, name)), manifestName)
       const text = await readFile(path, "utf8").catch(whenNowhere)
       const manifest = text === undefined ? undefined : SnapshotManifest.safeParse(openSealedJson(text)).data
-      if (manifest) uses.push({ fingerprint: manifest.stateFingerprint, kind })
+      if (manifest) uses.push({ fingerprint: manifest.stateFingerprint, kit: manifest.kit, kind })
     }
   }
   return uses

@@ -8,7 +8,7 @@ import { saveDeviceState } from "./device-state.ts"
 import { diskFull, isFull } from "./full-disk.ts"
 import type { Halts } from "./halt.ts"
 import { saveOwnMemory } from "./own-memory.ts"
-import { stateFingerprintOf } from "./process.ts"
+import { kitOf, stateFingerprintOf } from "./process.ts"
 import type { Qmp } from "./qmp.ts"
 import {
   manifestName,
@@ -42,6 +42,7 @@ export async function saveSnapshot(
 
   // The fingerprint it was started with: another build or another QEMU may have started it.
   const startedAs = stateFingerprintOf(machine.process.pid)
+  const kit = kitOf(machine.process.pid)
   // The guest's pending writes may not be on the disk yet.
   if ((await halts.read(monitor)) === "disk_full") throw diskFull()
   const state = await saveDeviceState(machine, monitor)
@@ -55,6 +56,7 @@ export async function saveSnapshot(
   const manifest: SnapshotManifest = {
     stateFingerprint: startedAs ?? "unknown",
     ...(qemu && { qemu }),
+    ...(kit !== undefined && { kit }),
     memoryBase: machine.memoryBase,
     state: { bytes: state.length, sha256: sha256(state) },
     memory,

@@ -1,7 +1,7 @@
 /** Starts QEMU in its jail and control group, with the descriptors that it gets instead of files' names. */
 
-import { closeSync, constants, openSync } from "node:fs"
-import { basename } from "node:path"
+import { closeSync, constants, existsSync, openSync } from "node:fs"
+import { basename, join } from "node:path"
 import { openTap } from "../lib/posix.ts"
 import type { ProcessIdentity } from "../lib/process-identity.ts"
 import type { Cgroups } from "./cgroups.ts"
@@ -11,6 +11,7 @@ import {
   type MachineShape,
   qemuArguments,
   type Role,
+  type Topology,
 } from "./command-line.ts"
 import { savedFlags, savedStatePath } from "./device-state.ts"
 import { fileBytesMax } from "./file-bounds.ts"
@@ -52,6 +53,8 @@ export type MachineResources = {
   diskMib: number
   /** The build that runs it. Default: the present one. */
   qemu?: KeptQemu
+  /** Path of the kit disk below the data directory. Without one its topology is 2. */
+  kit: string | undefined
 }
 
 type Files = Partial<Record<keyof typeof descriptors, number>>
@@ -66,6 +69,7 @@ export type StarterOptions = {
   uidBase: number | undefined
   /** The program that starts QEMU. */
   launcher: string
+  dataDir: string
   confinement: Confinement["level"]
   cgroups: Cgroups
 }
@@ -119,9 +123,11 @@ export class Starter {
     tapName: string | undefined
     diskMib: number
     qemu?: KeptQemu
+    kit: string | undefined
   }): Promise<Machine> {
     const { qemus } = this.#options
-    const { qemu = qemus.present } = options
+    const { qemu = qemus.present, kit, kernelArguments = [] } = options
+    const topology = topologyOf(kit)
     qemus.checkPresent()
     const opened: number[] = []
     const open: OpenFile = (path, flags) => {
@@ -139,11 +145,12 @@ export class Starter {
       opened.push(stderr.readFd, stderr.writeFd, pipe)
       const process = await spawnQemu({
         binary: qemu.binary,
-        arguments: qemuArguments(options.shape, options.role, options.name, options.kernelArguments),
+        arguments: qemuArguments(options.shape, options.role, options.name, { topology, kernelArguments }),
         files: {
           qmpSocket: options.sockets.qmp,
           agentSocket: options.sockets.agent,
           ...options.files(open),
+          ...(kit !== undefined && { kitDisk: open(join(this.#options.dataDir, kit), constants.O_RDONLY) }),
           shared,
           stderr: stderr.readFd,
           ...(tap !== undefined && { tap }),
@@ -155,8 +162,11 @@ export class Starter {
         },
         output: stderr.writeFd,
         lastWords: () => readStderr(pipe)?.toString() ?? "",
-        stateFingerprint: stateFingerprint(qemu, this.shape(options.shape)),
-        qemuId: qemu.id,
+        facts: {
+          stateFingerprint: stateFingerprint(qemu, this.shape(options.shape), topology),
+          qemuId: qemu.id,
+          kit,
+        },
       })
       this.#stderr.listen(process, stderr.readFd)
       return { process, directory: options.directory, memoryBase: options.memoryBase }
@@ -180,6 +190,7 @@ export class Starter {
       qemu: this.#options.qemus.present,
       shape: this.shape(spec),
       kernelHash: spec.kernel.hash,
+      kitHash: spec.kernel.kit?.hash,
       imageHash: spec.image.hash,
       authority: spec.authority,
       programs: spec.programs,
@@ -189,10 +200,13 @@ export class Starter {
   /** Returns the build that loads the snapshot of a machine of this template, or the reason why none does. */
   qemuFor(
     template: Template,
-    { stateFingerprint: saved, qemu }: Pick<SnapshotManifest, "stateFingerprint" | "qemu">,
+    { stateFingerprint: saved, qemu, kit }: Pick<SnapshotManifest, "stateFingerprint" | "qemu" | "kit">,
   ): Promise<{ qemu: KeptQemu } | { reason: string }> {
     const shape = this.shape(template.shape)
-    return this.#options.qemus.choose((one) => stateFingerprint(one, shape) === saved, qemu)
+    const topology = topologyOf(kit)
+    if (kit !== undefined && !existsSync(join(this.#options.dataDir, kit)))
+      return Promise.resolve({ reason: `the disk ${kit}, which its memory was saved with, is missing` })
+    return this.#options.qemus.choose((one) => stateFingerprint(one, shape, topology) === saved, qemu)
   }
 
   get traits(): ProcessTraits {
@@ -214,6 +228,10 @@ export class Starter {
     const jail = { launcher: this.#options.launcher, root }
     return { jail, level, uid, isAlone, ...access, devices: ["/dev/null", ...devices] }
   }
+}
+
+function topologyOf(kit: string | undefined): Topology {
+  return kit === undefined ? 2 : 3
 }
 
 export function openKernel(kernel: { vmlinux: string; initramfs: string }, open: OpenFile): Files {

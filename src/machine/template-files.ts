@@ -24,19 +24,20 @@ import type { ProcessIdentity } from "../lib/process-identity.ts"
 import { randomHex } from "../lib/random-hex.ts"
 import { openSealedJson, sealJson } from "../lib/sealed-json.ts"
 import { fileChecksum } from "../lib/sparse-file.ts"
-import { type MachineShape, savedStateFile } from "./command-line.ts"
+import type { MachineShape } from "./command-line.ts"
+import { saveTemplateState } from "./device-state.ts"
 import { readMemory, writeMemory } from "./memory.ts"
 import { killProcess } from "./process.ts"
-import { Qmp } from "./qmp.ts"
 import { agentSocket, qmpSocket } from "./sockets.ts"
 import { Manifest } from "./template-manifest.ts"
 
-const qmpDeadlineMs = 10_000
 const killDeadlineMs = 10_000
 const mebibyte = 1024 * 1024
 
 export type MachineImage = { name: string; hash: string; file: string; diskMib: number }
-export type MachineKernel = { hash: string; vmlinux: string; initramfs: string }
+/** The kit holds its modules. Kernels that came without one have none. */
+export type MachineKernel = { hash: string; vmlinux: string; initramfs: string; kit?: Kit | undefined }
+type Kit = { hash: string; file: string }
 export type TemplateSpec = {
   image: MachineImage
   kernel: MachineKernel
@@ -57,6 +58,8 @@ export type Template = {
   /** The image's raw disk, the backing file of `diskPath`. */
   baseDiskPath: string
   diskMib: number
+  /** Path of its kit disk below the data directory. Without one its topology is 2. */
+  kit: string | undefined
   statePath: string
   memoryPath: string
   diskPath: string
@@ -152,11 +155,11 @@ export class TemplateFiles {
     return true
   }
 
-  /** The shapes of all templates; undefined while one of them cannot be read. */
-  async shapes(): Promise<MachineShape[] | undefined> {
+  /** Shapes and kit disks of all templates; undefined while one of them cannot be read. */
+  async machines(): Promise<Pick<Manifest, "shape" | "kit">[] | undefined> {
     const manifests = await Promise.all(this.list().map((id) => this.#readManifest(id)))
-    const shapes = manifests.flatMap((manifest) => manifest?.shape ?? [])
-    return shapes.length < manifests.length ? undefined : shapes
+    const found = manifests.flatMap((manifest) => manifest ?? [])
+    return found.length < manifests.length ? undefined : found
   }
 
   /** Each template's size, image and time of last use. Leaves out templates with a damaged manifest. */
@@ -212,6 +215,7 @@ export class TemplateFiles {
     const directory = join(this.#directory, `${unfinished}${id.slice(-8)}`)
     await mkdir(directory, { recursive: true, mode: 0o700 })
     const { file, ...image } = options.spec.image
+    const { kit } = options.spec.kernel
     return {
       directory,
       diskPath: join(directory, "disk.qcow2"),
@@ -224,13 +228,14 @@ export class TemplateFiles {
         shape: options.shape,
         image: { name: image.name, hash: image.hash, diskMib: image.diskMib, file: this.#inside(file) },
         ...(options.spec.programs && { owner: options.spec.programs.owner }),
+        ...(kit && { kit: this.#inside(kit.file) }),
       },
     }
   }
 
   /** Freezes the draft's machine, ends it and makes the template visible. */
   async commit(draft: TemplateDraft, machine: ProcessIdentity): Promise<Template> {
-    await saveState({ directory: draft.directory })
+    await saveTemplateState(draft.directory)
     await killProcess(machine, { deadlineMs: killDeadlineMs })
 
     const bytes = draft.manifest.shape.memoryMib * mebibyte
@@ -268,6 +273,7 @@ export class TemplateFiles {
         ? manifest.image.file
         : join(this.#dataDir, manifest.image.file),
       diskMib: manifest.image.diskMib,
+      kit: manifest.kit,
       statePath: join(directory, "state"),
       memoryPath: join(directory, "memory"),
       diskPath: join(directory, "disk.qcow2"),
@@ -296,6 +302,8 @@ export class TemplateFiles {
       const state = await readFile(template.statePath).catch(() => Buffer.alloc(0))
       if (sha256(state) !== manifest.files.state.sha256)
         throw damaged(id, "its state is missing or was changed")
+      if (template.kit !== undefined && !existsSync(join(this.#dataDir, template.kit)))
+        throw damaged(id, `its disk ${template.kit} is missing`)
       await this.memory(template)
       return template
     } catch (error) {
@@ -344,20 +352,6 @@ export type TemplateDraft = {
   memoryFd: number
   finalDirectory: string
   manifest: Omit<Manifest, "files">
-}
-
-async function saveState({ directory }: { directory: string }): Promise<void> {
-  const qmp = await Qmp.open({ socketPath: qmpSocket(directory), deadlineMs: qmpDeadlineMs })
-  try {
-    await qmp.command("stop", {}, { deadlineMs: qmpDeadlineMs })
-    await qmp.command(
-      "xen-save-devices-state",
-      { filename: savedStateFile, live: false },
-      { deadlineMs: qmpDeadlineMs },
-    )
-  } finally {
-    qmp.close()
-  }
 }
 
 async function checkFile(id: string, path: string, checksum: string | undefined): Promise<void> {

@@ -1,6 +1,7 @@
 /** The manifest beside a template's files, which proves it complete. */
 
 import { z } from "zod"
+import { KitPath } from "./process.ts"
 
 /** Templates of earlier versions lack the checksums and the owner, and are accepted without. */
 export const Manifest = z.object({
@@ -12,6 +13,7 @@ export const Manifest = z.object({
     network: z.enum(["tap", "user"]),
   }),
   image: z.object({ name: z.string(), hash: z.string(), file: z.string(), diskMib: z.int() }),
+  kit: KitPath.optional(),
   /** The account that alone may use it. */
   owner: z.string().nullable().optional(),
   files: z.object({

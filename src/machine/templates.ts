@@ -94,6 +94,7 @@ export class Templates<Guest extends { close(): void }> {
       directory: draft.directory,
       sockets,
       memoryBase: "empty",
+      kit: draft.manifest.kit,
       files: (open) => ({
         memory: draft.memoryFd,
         overlayDisk: open(draft.diskPath, constants.O_RDWR),

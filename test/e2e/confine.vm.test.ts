@@ -116,7 +116,8 @@ describe("a machine's QEMU", () => {
           ) &&
           !target.startsWith(join(own.dataDir, "sandboxes", String(ids[index]))) &&
           !target.startsWith(join(own.dataDir, "templates")) &&
-          !target.startsWith(join(own.dataDir, "images")),
+          !target.startsWith(join(own.dataDir, "images")) &&
+          !target.startsWith(join(own.dataDir, "kits")),
       )
       expect(foreign).toEqual([])
     }
@@ -306,8 +307,8 @@ test("sockets and files are their owner's alone, whatever the umask of the daemo
   }
   const [open, closed] = modes
   expect(open).toEqual(closed ?? [])
-  // Kernels, images and the jail's root hold nothing of anybody.
-  const own = open?.filter((line) => !/ \/(qemu\/HASH\/root|kernels|images)/.test(line))
+  // Kernels, kits, images and the jail's root hold nothing of anybody.
+  const own = open?.filter((line) => !/ \/(qemu\/HASH\/root|kernels|kits|images)/.test(line))
   expect(own?.filter((line) => !/^[67]00 /.test(line))).toEqual([])
   expect(open?.filter((line) => line.includes(".sock")).every((line) => line.startsWith("600 "))).toBe(true)
 }, 600_000)

@@ -1,7 +1,7 @@
 /** The images on real machines: what the default one promises to users, and that the small one can be had beside it. */
 
-import { afterAll, beforeAll, expect, test } from "bun:test"
-import { readFileSync } from "node:fs"
+import { afterAll, beforeAll, describe, expect, test } from "bun:test"
+import { readFileSync, rmSync } from "node:fs"
 import { join } from "node:path"
 import { cacheDir, type Installation, install } from "../support/installation.ts"
 
@@ -15,10 +15,14 @@ afterAll(async () => {
 }, 60_000)
 
 /** Runs a script as a user would; its output, or its error. */
-async function run(script: string, sandbox = "dev"): Promise<string> {
-  const words = ["exec", sandbox, "--", "bash", "-c", script]
+async function run(script: string, sandbox = "dev", options: string[] = []): Promise<string> {
+  const words = ["exec", ...options, sandbox, "--", "bash", "-c", script]
   const { stdout, stderr, exitCode } = await own.bhatti(words, { deadlineMs: 280_000 })
   return exitCode === 0 ? stdout.trim() : `exit ${exitCode}: ${stderr}`
+}
+
+async function idOf(name: string): Promise<string> {
+  return (JSON.parse((await own.bhatti(["inspect", name, "--json"])).stdout) as { id: string }).id
 }
 
 test("every program that docs/images.md names for the default image runs", async () => {
@@ -65,6 +69,52 @@ test("the C and C++ compilers make programs, also against Node's headers", async
 test("data from a sandbox goes through jq, as the reference shows", async () => {
   await run(`echo '{"name":"bhatti"}' > /workspace/data.json`)
   expect(await run("cat /workspace/data.json | jq .name")).toBe('"bhatti"')
+})
+
+describe("the kit", () => {
+  const kit = "/run/bhatti/kit"
+  const loader = `/kit/lib/ld.so --library-path /kit/lib`
+
+  test("is mounted read-only, and guest root can write neither to it nor to its disk", async () => {
+    expect(
+      await run(`findmnt -no FSTYPE,OPTIONS ${kit} 2>/dev/null || grep ' ${kit} ' /proc/mounts`),
+    ).toMatch(/^ext4 +ro,nosuid,nodev/)
+    const disk = await run(`awk '$2 == "${kit}" { print $1 }' /proc/mounts`)
+    const words = await run(
+      `sudo touch ${kit}/x; sudo mount -o remount,rw ${kit}; sudo dd if=/dev/zero of=${disk} bs=4k count=1`,
+    )
+    expect(words).toMatch(/^exit [1-9]/)
+    expect(words).toContain("Read-only file system")
+    expect(words).toContain("write-protected")
+    expect(words).toMatch(/dd: .*Operation not permitted|dd: .*Read-only/)
+  })
+
+  test("has programs that need no file of the image: busybox, the server of SSH and of sftp", async () => {
+    const script = `
+      exec 2>&1
+      mkdir -p /tmp/empty/kit /tmp/empty/etc /tmp/empty/dev && mknod -m 666 /tmp/empty/dev/null c 1 3 && echo root:x:0:0::/:/kit/bin/sh > /tmp/empty/etc/passwd && mount --bind ${kit} /tmp/empty/kit
+      ${loader.replaceAll("/kit/", `${kit}/`)} ${kit}/bin/ssh-keygen -q -t ed25519 -N '' -f /tmp/empty/etc/key
+      chown 1000 /tmp/empty/etc/key
+      chroot /tmp/empty /kit/bin/busybox ls /
+      chroot /tmp/empty /kit/bin/sh -c 'echo no libc: /lib*'
+      chroot --userspec=1000:1000 /tmp/empty ${loader} /kit/sbin/sshd -t -f /dev/null -h /etc/key && echo sshd
+      chroot /tmp/empty ${loader} /kit/sbin/sftp-server -h 2>&1 | head -n 1
+      umount /tmp/empty/kit`
+    const words = await run(script, "dev", ["--user", "root"])
+    expect(words.split("\n")).toEqual(expect.arrayContaining(["etc", "kit", "no libc: /lib*", "sshd"]))
+    expect(words).toContain("sftp-server")
+  })
+
+  test("has the kernel's modules, which an image without them finds when it boots", async () => {
+    const lost = "rm -rf /usr/lib/modules/*; mv /usr/sbin/modprobe /usr/sbin/modprobe-of-image; sync"
+    await run(`sudo sh -c ${JSON.stringify(lost)}`)
+    expect((await own.bhatti(["stop", "dev"])).exitCode).toBe(0)
+    rmSync(join(own.dataDir, "sandboxes", await idOf("dev"), "snapshot", "manifest.json"))
+    expect(await run("ls /usr/lib/modules/$(uname -r)/modules.dep >/dev/null && echo there")).toBe("there")
+    expect(
+      await run("sudo ip link add name br9 type bridge && ls /sys/class/net/br9 >/dev/null && echo bridge"),
+    ).toBe("bridge")
+  })
 })
 
 test("image list shows the default image, and minimal once the operator has installed it", async () => {

@@ -20,7 +20,7 @@ import { join } from "node:path"
 
 const keptMs = 86_400_000
 const unfinished = "tmp-"
-const linked = ["kernels", "images"]
+const linked = ["kernels", "kits", "images"]
 
 /** `kind` is everything beyond the build that the template depends on, as the test knows it. */
 export class KeptInstallation {
