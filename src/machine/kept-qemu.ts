@@ -97,6 +97,7 @@ export class KeptQemus {
     fits: (qemu: KeptQemu) => boolean,
     savedBy?: Pick<KeptQemu, "id" | "name">,
   ): Promise<{ qemu: KeptQemu } | { reason: string }> {
+    if (fits(this.present)) return { qemu: this.present }
     const all = await this.list()
     let reason: string | undefined
     for (const qemu of all.filter(fits)) {
@@ -111,7 +112,6 @@ export class KeptQemus {
   }
 
   async #obstacleTo(qemu: KeptQemu): Promise<string | undefined> {
-    if (qemu.id === this.present.id) return undefined
     if (isForbidden(qemu, this.#options.forbidden)) return "which the operator forbids"
     if (this.#options.isOutside) return "and with confinement: reduced only the installed one runs"
     const damage = await this.#damageOf(qemu)

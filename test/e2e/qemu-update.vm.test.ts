@@ -13,7 +13,7 @@ import { qemuIdOf } from "../../src/machine/process.ts"
 import { binary, type Installation, install, until } from "../support/installation.ts"
 import { type OtherQemu, otherQemu } from "../support/other-qemu.ts"
 
-const count = process.env["BHATTI_TEST_LONG"] === "1" ? 20 : 4
+const count = process.env["BHATTI_TEST_LONG"] === "1" ? 20 : 3
 
 let own: Installation
 let qemu: OtherQemu
