@@ -3,6 +3,11 @@
 import { AppError } from "@bhatti/contract/errors"
 import type { Client } from "@bhatti/sdk/client"
 
+/** Returns true if the daemon has given the reason; one of an earlier version does not. */
+export function isExplained({ reason }: AppError): boolean {
+  return reason !== undefined && reason !== "channel_lost"
+}
+
 export async function fateOf(sandbox: string, client: Client): Promise<"stopped" | "destroyed" | undefined> {
   try {
     const params = { id: sandbox }
@@ -38,6 +43,7 @@ export async function whyLost(
   sandbox: string,
   { client, during }: { client: Client; during: string },
 ): Promise<AppError> {
+  if (isExplained(error)) return error
   const fate = await fateOf(sandbox, client)
   if (fate === undefined) return error
   return new AppError(error.code, `the sandbox "${sandbox}" was ${fate} ${during}`, { cause: error })

@@ -40,6 +40,11 @@ export class Endings {
     this.#open.delete(id)
   }
 
+  /** The sandbox that a guest belongs to, or did. */
+  sandboxOf(guest: Guest): Open["record"] | undefined {
+    return this.#known.get(guest)?.record
+  }
+
   /** Returns the error with the reason, if the guest's channel was lost. Other errors are returned as they are. */
   async explain(guest: Guest, error: unknown, during: string): Promise<unknown> {
     const known = this.#known.get(guest)

@@ -10,9 +10,6 @@ const endTypes: readonly EventType[] = [
   "process.ended",
   "process.out_of_memory",
   "sandbox.ended",
-  "sandbox.held",
-  "sandbox.start_failed",
-  "sandbox.stopped",
   "sandbox.destroyed",
 ]
 const shownMax = 5

@@ -1,8 +1,11 @@
 /** Events of processes in a sandbox that ended for another reason than their own. */
 
+import { AppError } from "@bhatti/contract/errors"
 import type { AbnormalEnd, MemoryKill, ProcessEnd } from "@bhatti/contract/guest"
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Core } from "./core.ts"
+import { isLossReason } from "./endings.ts"
+import type { Guest } from "./host.ts"
 
 /** The guest's kernel has killed a process for lack of memory, whichever it was. */
 export function recordMemoryKill(core: Pick<Core, "events">, record: SandboxRecord, kill: MemoryKill): void {
@@ -22,6 +25,28 @@ export function recordMemoryKill(core: Pick<Core, "events">, record: SandboxReco
       program: kill.name,
       memory_mb: mib,
       guest_memory_mb: ofMib,
+    },
+  })
+}
+
+/** The machine of a running command has ended, or its connection. `program`: the first word of the command. */
+export function recordLostCommand(
+  core: Pick<Core, "endings" | "events">,
+  { guest, userId, program }: { guest: Guest; userId: SandboxRecord["userId"]; program: string },
+  error: unknown,
+): void {
+  if (!(error instanceof AppError) || !isLossReason(error.reason)) return
+  const by = error.subject?.kind === "ended_sandbox" ? error.subject.by : undefined
+  core.events.record({
+    type: "exec.failed",
+    userId,
+    sandbox: core.endings.sandboxOf(guest),
+    meta: {
+      by: by === undefined ? "daemon" : "user",
+      ...(by !== undefined && { user: by }),
+      cause: error.reason,
+      reason: error.message,
+      program,
     },
   })
 }

@@ -18,8 +18,10 @@ import type { Account } from "../store/users.ts"
 import { answerDeadlineMs, awake, awakeGuest } from "./awake.ts"
 import type { Clock } from "./clock.ts"
 import type { Core, ForRequest } from "./core.ts"
+import { explained } from "./explained-process.ts"
 import { findSandbox } from "./find.ts"
 import type { Closing, GuestInput, GuestProcess, GuestProcesses } from "./host.ts"
+import { recordLostCommand } from "./process-events.ts"
 import { clientsCommand, isSession, type Keyed, session } from "./process-presets.ts"
 import { withStartReason } from "./start-reason.ts"
 
@@ -49,11 +51,12 @@ export async function execInSandbox(
   const guest = await awakeGuest(core, account, nameOrId, "exec")
   const startedAt = core.clock.nowMs()
   core.metrics.execStarted()
-  const process = guest.processes.start({
+  const started = guest.processes.start({
     ...command,
     ...clientsCommand(keyed, ringBytes),
     ...(timeoutSec !== undefined && { timeoutMs: Math.ceil(timeoutSec * 1000) }),
   })
+  const process = explained(core, guest, started)
   const leave = () => (keyed ? process.leave() : process.kill("client"))
   signal?.addEventListener("abort", leave, { once: true })
   const result = endOf(process)
@@ -62,6 +65,8 @@ export async function execInSandbox(
     signal?.removeEventListener("abort", leave)
   }
   result.then(stopWatching, stopWatching)
+  const about = { guest, userId: account.id, program: command.argv?.[0] ?? "" }
+  result.catch((error: unknown) => recordLostCommand(core, about, error))
   return { process, result }
 }
 
@@ -95,7 +100,8 @@ export async function openShell(
 ): Promise<{ session: GuestProcess; isNew: boolean }> {
   checkTerminal(request.tty)
   const record = await findSandbox(core, account, nameOrId)
-  const { processes } = await awake(core, record, "shell")
+  const guest = await awake(core, record, "shell")
+  const { processes } = guest
   await account.confirm?.()
   core.events.record({
     type: "shell.session",
@@ -105,13 +111,13 @@ export async function openShell(
   })
   const { rows, cols } = request.tty
   const attachTo = (process: string) => ({
-    session: processes.attach({ process, mode: "drive", tty: { rows, cols } }),
+    session: explained(core, guest, processes.attach({ process, mode: "drive", tty: { rows, cols } })),
     isNew: false,
   })
   if (request.session !== undefined) return attachTo(request.session)
   const detached = request.forceNew ? undefined : newestDetached(await processes.list(deadline))
   if (detached) return attachTo(detached.id)
-  return { session: processes.start(session(request.tty)), isNew: true }
+  return { session: explained(core, guest, processes.start(session(request.tty))), isNew: true }
 }
 
 /** Skips named sessions such as `init`, which are attached to only by name. */
@@ -204,7 +210,9 @@ export async function attachToProcess(
   sandbox: string,
   options: ProcessAttach,
 ): Promise<GuestProcess> {
-  return (await processesOf(core, account, sandbox, "attach")).attach(options)
+  const guest = await awakeGuest(core, account, sandbox, "attach")
+  const mayLeave = options.follow === false
+  return explained(core, guest, guest.processes.attach(options), { mayLeave })
 }
 
 /** Resolves with the record of the ended process; closing it stops waiting. */

@@ -22,7 +22,7 @@ test("output, then how it ended", async () => {
   for await (const { channel, bytes } of run.output)
     output.push(`${channel} ${new TextDecoder().decode(bytes)}`)
   expect(output).toEqual(["stdout out 1\n", "stderr err 1\n", "stdout out 2\n"])
-  expect(await run.exit).toEqual({ exit_code: 0, signal: null, timed_out: false })
+  expect(await run.exit).toMatchObject({ exit_code: 0, signal: null, timed_out: false, reason: "exited" })
 })
 
 test("nothing is acknowledged before the reader has taken it", async () => {

@@ -1,8 +1,13 @@
 /** Ends: their reason in the answer, in the events, and in `why` after the sandbox is gone. */
 
 import { afterEach, beforeEach, expect, test } from "bun:test"
+import type { LossReason } from "@bhatti/contract/errors"
+import type { SandboxId } from "@bhatti/contract/ids"
 import type { Why } from "@bhatti/contract/sandbox"
+import { saveAll } from "../../src/core/shutdown.ts"
+import type { FakeHost } from "../support/fake-host.ts"
 import { type HttpApp, openHttpApp } from "../support/http-app.ts"
+import { until } from "../support/installation.ts"
 
 let own: HttpApp
 beforeEach(async () => {
@@ -15,13 +20,14 @@ const why = async (name: string) => (await own.call("GET", `/sandboxes/${name}/w
 
 test("why of a destroyed sandbox tells who destroyed it and its last ends, by name and by id", async () => {
   const { id } = (await own.call("GET", "/sandboxes/dev")).body as { id: string }
-  await own.call("POST", "/sandboxes/dev/stop")
+  await dies({})()
+  await until("it is cold", async () => (await why("dev")).thermal === "cold")
   await own.call("DELETE", "/sandboxes/dev")
   for (const name of ["dev", id]) {
     const told = await why(name)
     expect(told).toMatchObject({ thermal: null, reason: "it was destroyed by alice" })
     expect(Date.parse(told.destroyed_at ?? "")).not.toBeNaN()
-    expect(told.ends.map(({ type }) => type)).toEqual(["sandbox.stopped", "sandbox.destroyed"])
+    expect(told.ends.map(({ type }) => type)).toEqual(["sandbox.ended", "sandbox.destroyed"])
   }
 })
 
@@ -67,3 +73,57 @@ test("an end that was not the process's own is an event with cause, sender and p
     { type: "process.ended", meta: { ...meta, program: "make", pid: 412, exit_code: 137, signal: "KILL" } },
   ])
 })
+
+/** Begins a command that ends by no signal of its own; `first` resolves when it runs. */
+async function running(accept?: string): Promise<{ answer: Promise<Answer> }> {
+  const before = own.host.processes.length
+  const body = { cmd: ["ready"] }
+  const headers = { "content-type": "application/json", authorization: `Bearer ${own.key}` }
+  const request = fetch(new URL("/sandboxes/dev/exec", own.url), {
+    method: "POST",
+    headers: accept === undefined ? headers : { ...headers, accept },
+    body: JSON.stringify(body),
+  })
+  const answer = request.then(async (reply) => ({ status: reply.status, text: await reply.text() }))
+  await until("it runs", () => own.host.processes.length > before)
+  return { answer }
+}
+type Answer = { status: number; text: string }
+
+const dies = (fate: Partial<Pick<FakeHost, "isOutOfMemory" | "end">>) => async () => {
+  const { id } = (await own.call("GET", "/sandboxes/dev")).body as { id: string }
+  Object.assign(own.host, fate)
+  own.host.running.clear()
+  own.core.guests.get(id as SandboxId)?.close()
+}
+const panic = "[    1.0] Kernel panic - not syncing: sysrq triggered crash\r\n"
+const losses: [LossReason, string, () => Promise<unknown>][] = [
+  ["stopped", "user", () => own.call("POST", "/sandboxes/dev/stop")],
+  ["destroyed", "user", () => own.call("DELETE", "/sandboxes/dev")],
+  ["restarted", "user", () => own.call("POST", "/sandboxes/dev/restart")],
+  ["daemon_stopped", "daemon", () => saveAll(own.core, new AbortController().signal)],
+  ["machine_killed", "daemon", dies({})],
+  ["host_out_of_memory", "daemon", dies({ isOutOfMemory: true })],
+  ["guest_poweroff", "daemon", dies({ end: { how: "poweroff", console: "" } })],
+  ["guest_panic", "daemon", dies({ end: { how: "panic", console: panic } })],
+  ["agent_failed", "daemon", dies({ end: { how: "agent", console: "" } })],
+]
+
+test.each(losses)(
+  "%s: the reply, the stream and the event of a running command have it",
+  async (cause, by, act) => {
+    const buffered = await running()
+    const streamed = await running("application/x-ndjson")
+    await act()
+    const reply = await buffered.answer
+    expect(reply.status).toBe(503)
+    const told = { code: "unavailable", reason: cause, subject: { kind: "ended_sandbox", sandbox: "dev" } }
+    expect(JSON.parse(reply.text)).toMatchObject({ ...told, retryable: false })
+    const lines = (await streamed.answer).text.trim().split("\n")
+    expect(JSON.parse(lines.at(-1) ?? "")).toMatchObject({ type: "error", ...told })
+    const events = (await own.call("GET", "/events?type=exec.")).body
+    const event = { type: "exec.failed", sandbox_name: "dev", meta: { cause, by, program: "ready" } }
+    expect(events).toMatchObject([event, event])
+    if (by === "user") expect(events).toMatchObject(Array(2).fill({ meta: { user: "alice" } }))
+  },
+)

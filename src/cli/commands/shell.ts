@@ -6,7 +6,7 @@ import { adviceFor } from "../advice.ts"
 import type { Attached } from "../attach-terminal.ts"
 import { command, type DaemonContext } from "../command.ts"
 import { exitSandboxSide } from "../exit-codes.ts"
-import { fateOf } from "../lost-sandbox.ts"
+import { fateOf, isExplained } from "../lost-sandbox.ts"
 import { isTerminal, type Output } from "../output.ts"
 
 export const shell = command({
@@ -92,12 +92,24 @@ async function tellHowItEnded(
   }
 }
 
+async function fateOfLost(
+  error: AppError,
+  { client, sandbox }: { client: Client; sandbox: string },
+): Promise<"destroyed" | "stopped" | "told" | undefined> {
+  if (error.code !== "unavailable") return undefined
+  if (!isExplained(error)) return fateOf(sandbox, client)
+  if (error.reason === "destroyed") return "destroyed"
+  return error.reason === "stopped" || error.reason === "daemon_stopped" ? "stopped" : "told"
+}
+
 async function whyLost(
   error: AppError,
   { client, sandbox, again }: { client: Client; sandbox: string; again: string },
 ): Promise<AppError> {
   const { code, message } = error
-  switch (code === "unavailable" ? await fateOf(sandbox, client) : undefined) {
+  switch (await fateOfLost(error, { client, sandbox })) {
+    case "told":
+      return error
     case "destroyed":
       return new AppError(code, `the sandbox "${sandbox}" was destroyed, and the session with it`, {
         cause: error,

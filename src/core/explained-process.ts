@@ -1,0 +1,56 @@
+/** A client's process whose loss is explained: with the reason for which its sandbox's machine ended. */
+
+import { AppError } from "@bhatti/contract/errors"
+import type { OutputChunk, ProcessOutcome } from "@bhatti/contract/guest"
+import type { Core } from "./core.ts"
+import type { Guest, GuestProcess } from "./host.ts"
+
+const during = "while the command ran"
+
+/** With `mayLeave` the guest may end the attachment by itself, when it has sent the output that there is. */
+export function explained(
+  core: Pick<Core, "endings">,
+  guest: Guest,
+  process: GuestProcess,
+  { mayLeave = false }: { mayLeave?: boolean } = {},
+): GuestProcess {
+  let isLeft = mayLeave
+  const explain = async (error: unknown): Promise<never> => {
+    throw await core.endings.explain(guest, error, during)
+  }
+  const result = process.result.then((outcome: ProcessOutcome) => {
+    // A guest that falls silent sends its clients away before its channel is closed.
+    return outcome.state === "left" && !isLeft ? explain(sentAway()) : outcome
+  }, explain)
+  const attached = process.attached.catch(explain)
+  for (const promise of [result, attached]) promise.catch(() => undefined)
+  return {
+    attached,
+    output: explainedOutput(process.output, explain),
+    result,
+    write: (bytes) => process.write(bytes),
+    endInput: () => process.endInput(),
+    signal: (signal) => process.signal(signal),
+    resize: (size) => process.resize(size),
+    kill: (by) => process.kill(by),
+    leave() {
+      isLeft = true
+      process.leave()
+    },
+  }
+}
+
+async function* explainedOutput(
+  output: GuestProcess["output"],
+  explain: (error: unknown) => Promise<never>,
+): AsyncGenerator<OutputChunk> {
+  try {
+    yield* output
+  } catch (error) {
+    await explain(error)
+  }
+}
+
+function sentAway(): AppError {
+  return new AppError("unavailable", "the guest has sent its client away", { reason: "channel_lost" })
+}
