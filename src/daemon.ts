@@ -27,6 +27,7 @@ import { Snapshots } from "./disk/snapshot-directories.ts"
 import { HostDownloads, ownProgram } from "./downloads.ts"
 import { RequestRates } from "./gate/request-rates.ts"
 import { openGuest } from "./guest/guest.ts"
+import { readGuestDefaults } from "./guest-defaults.ts"
 import { createApp } from "./http/app.ts"
 import { listenForOperator } from "./http/operator-socket.ts"
 import { listenPrivately } from "./http/server.ts"
@@ -45,7 +46,6 @@ import { findQemu } from "./machine/fingerprint.ts"
 import { Machines } from "./machine/machines.ts"
 import { raiseOwnSession } from "./machine/process.ts"
 import { TapNetwork } from "./network/tap-network.ts"
-import { readOffer } from "./offer.ts"
 import { makePrivate } from "./privacy.ts"
 import { Front } from "./proxy/front.ts"
 import { openStore } from "./store/store.ts"
@@ -302,7 +302,7 @@ export async function openCore(config: Config, log: Log, { wrapHost }: Seam = {}
       templateDiskMib: config.template_disk_mb,
       pool: { sizeMax: config.pool, memoryMibMax: config.pool_memory_mb },
       publicAddress: publicAddressOf(config),
-      offer: readOffer(config),
+      guestDefaults: readGuestDefaults(config),
     },
   })
   undo.defer(() => core.events.flush())

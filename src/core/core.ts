@@ -10,11 +10,11 @@ import type { Destroying } from "./destroying.ts"
 import type { Endings } from "./endings.ts"
 import type { EventLog } from "./events.ts"
 import type { FailedStarts } from "./failed-starts.ts"
+import type { GuestDefaults } from "./guest-defaults.ts"
 import type { Guest, Host } from "./host.ts"
 import type { HostMemory } from "./host-memory.ts"
 import type { Keys } from "./keys.ts"
 import type { Metrics } from "./metrics.ts"
-import type { Offer } from "./offer.ts"
 import type { PoolPart, SpacePart, ThermalPart } from "./parts.ts"
 import type { Reboots } from "./reboots.ts"
 import type { Turns } from "./turns.ts"
@@ -28,7 +28,7 @@ export type CoreSettings = {
   pool: PoolSettings
   /** Published ports answer at `scheme://ALIAS.domain:port/`. */
   publicAddress: { scheme: "http" | "https"; domain: string; port: number }
-  offer: Offer
+  guestDefaults: GuestDefaults
 }
 
 export type Core = {

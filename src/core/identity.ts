@@ -5,8 +5,8 @@
 
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Core, OnHost } from "./core.ts"
+import { defaultEnvironment } from "./guest-defaults.ts"
 import type { Guest } from "./host.ts"
-import { offeredEnvironment } from "./offer.ts"
 
 /**
  * Gives the guest its whole identity. No request may use the sandbox before that. `isPending`: a clone is ready only
@@ -22,7 +22,7 @@ export async function personalise(
   const identity = {
     hostname: hostnameOf(record.name),
     machineId: machineIdOf(record.id),
-    env: { ...offeredEnvironment(core.settings.offer), ...options.env },
+    env: { ...defaultEnvironment(core.settings.guestDefaults), ...options.env },
     network,
     growDisk: options.growDisk,
   }

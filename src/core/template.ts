@@ -8,8 +8,8 @@ import type { GuestIdentity } from "@bhatti/contract/guest"
 import { limits } from "@bhatti/contract/limits"
 import { templateMib } from "../rules/host-memory.ts"
 import type { Core, ForTemplate, OnHost } from "./core.ts"
+import { installAuthority } from "./guest-defaults.ts"
 import type { Guest, Template, TemplatePrograms, TemplateSpec } from "./host.ts"
-import { installAuthority } from "./offer.ts"
 import { runInGuest } from "./run-in-guest.ts"
 import { startUntilReady } from "./start-command.ts"
 
@@ -67,7 +67,7 @@ export async function templateSpec(
 ): Promise<TemplateSpec> {
   const { images } = core.host
   const [image, kernel] = await Promise.all([images.readImage(name), images.readKernel()])
-  const { authority } = core.settings.offer
+  const { authority } = core.settings.guestDefaults
   const programs = own ?? (image.programs && { ...image.programs, owner: null })
   return {
     ...{ image, kernel, cpus, memoryMib },
@@ -101,7 +101,7 @@ async function makeTemplate(core: ForTemplate, spec: TemplateSpec): Promise<Temp
   try {
     await guest.waitReady({ deadlineMs: bootDeadlineMs })
     await guest.ask({ op: "personalise", identity: templateIdentity }, { deadlineMs: stepDeadlineMs })
-    await installAuthority(guest, core.settings.offer)
+    await installAuthority(guest, core.settings.guestDefaults)
     for (const argv of warmUp) await runQuietly(guest, argv)
   } catch (cause) {
     core.log.error({ ...fields, cause, ...(await draft.diagnose()) }, "the template's guest did not come up")

@@ -31,7 +31,7 @@ beforeEach(async () => {
       templateDiskMib: 0,
       pool: { sizeMax: 0, memoryMibMax: 0 },
       publicAddress: { scheme: "http", domain: "localhost", port: 8080 },
-      offer: {},
+      guestDefaults: {},
     },
   })
   const about = { version: "0", accelerator: "tcg", acceleratorReason: "test", warnings: [] } as const

@@ -37,7 +37,7 @@ export async function serveOnFakeHost(
       templateDiskMib: 8192,
       pool: { sizeMax: 0, memoryMibMax: 0 },
       publicAddress: { scheme: "http", domain: "localhost", port: 8080 },
-      offer: {},
+      guestDefaults: {},
     },
   })
   const about = { version: "0.0.0", accelerator: "tcg" as const, acceleratorReason: "test", warnings: [] }

@@ -52,7 +52,7 @@ export async function openStage(options: StageOptions = {}): Promise<Stage> {
       templateDiskMib: 8192,
       pool: { sizeMax: 0, memoryMibMax: 0 },
       publicAddress: { scheme: "http", domain, port: 8080 },
-      offer: {},
+      guestDefaults: {},
     },
   } as Parameters<typeof newCore>[0])
   const rateLimits = RateLimits.parse({

@@ -50,7 +50,7 @@ class Daemon {
         templateDiskMib: 8192,
         pool: { sizeMax: 0, memoryMibMax: 1024 },
         publicAddress: { scheme: "http", domain: "localhost", port: 8080 },
-        offer: {},
+        guestDefaults: {},
       },
     })
   }

@@ -156,7 +156,7 @@ export class Simulation {
         templateDiskMib: 8192,
         pool: { sizeMax: this.#weather.poolSize, memoryMibMax: 1024 },
         publicAddress: { scheme: "http", domain: "localhost", port: 8080 },
-        offer: {},
+        guestDefaults: {},
       },
     })
     const troubleBefore = this.#trouble

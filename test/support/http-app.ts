@@ -73,7 +73,7 @@ export async function openHttpApp(options: HttpAppOptions = {}): Promise<HttpApp
       templateDiskMib: 8192,
       pool: options.pool ?? { sizeMax: 0, memoryMibMax: 0 },
       publicAddress,
-      offer: {},
+      guestDefaults: {},
     },
   })
   const { rateLimits = RateLimits.parse({}) } = options

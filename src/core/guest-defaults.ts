@@ -8,7 +8,7 @@ import { AppError } from "@bhatti/contract/errors"
 import type { Guest } from "./host.ts"
 import { runInGuest } from "./run-in-guest.ts"
 
-export type Offer = {
+export type GuestDefaults = {
   /** Certificates in PEM form, and their digest. */
   authority?: { pem: string; digest: string }
   proxy?: { url: string; exceptions: readonly string[] }
@@ -22,7 +22,7 @@ const installDeadlineSec = 60
 /** Connections to the sandbox itself and its siblings bypass the proxy. */
 const neverProxied = ["localhost", "127.0.0.1", "::1", ".bhatti"]
 
-export function offeredEnvironment({ authority, proxy }: Offer): Record<string, string> {
+export function defaultEnvironment({ authority, proxy }: GuestDefaults): Record<string, string> {
   // Node.js and Python's requests ship their own lists of authorities.
   const trust = authority ? { NODE_EXTRA_CA_CERTS: bundlePath, REQUESTS_CA_BUNDLE: bundlePath } : {}
   if (!proxy) return trust
@@ -33,7 +33,7 @@ export function offeredEnvironment({ authority, proxy }: Offer): Record<string, 
 }
 
 /** Makes a template's guest trust the host's authority. An image without the program for it is left unchanged. */
-export async function installAuthority(guest: Guest, { authority }: Offer): Promise<void> {
+export async function installAuthority(guest: Guest, { authority }: GuestDefaults): Promise<void> {
   if (!authority) return
   const transfer = guest.open({
     op: "writeFile",

@@ -7,8 +7,8 @@ import { AppError } from "@bhatti/contract/errors"
 
 const certificates = /-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g
 
-/** Returns the offer in the shape that `core` takes. */
-export function readOffer(config: Config) {
+/** Returns the settings in the shape that `core` takes. */
+export function readGuestDefaults(config: Config) {
   const { guest_ca: path, guest_proxy: url, guest_no_proxy: exceptions } = config
   return {
     ...(path === undefined ? {} : { authority: readAuthority(path) }),
