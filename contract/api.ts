@@ -13,6 +13,7 @@ import { Event, EventLine, EventsQuery } from "./event.ts"
 import { Exec, ExecClientMessage, ExecEvent, ExecResult, ExecServerMessage, ExecStart } from "./exec.ts"
 import { fileApi } from "./file-api.ts"
 import { Image } from "./image.ts"
+import { processApi } from "./process-api.ts"
 import { ListeningPort, Publish, PublishedPort, UnpublishQuery } from "./publish.ts"
 import {
   CreateSandbox,
@@ -222,6 +223,7 @@ export const api = {
     status: 101,
     socket: { start: z.never(), client: ShellClientMessage, server: ShellServerMessage },
   }),
+  ...processApi,
   createSocketTicket: endpoint({
     method: "POST",
     path: "/ws-tickets",

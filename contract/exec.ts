@@ -22,7 +22,8 @@ export const SignalName = z
   .describe("A signal's name without SIG")
 export type SignalName = z.infer<typeof SignalName>
 
-const command = {
+/** Fields of every request that starts a command. */
+export const commandFields = {
   cmd: z
     .array(Argument)
     .min(1, "a command is needed")
@@ -55,9 +56,31 @@ const command = {
     ),
 }
 
+export const StreamOffsets = z
+  .object({ stdout: z.int().min(0), stderr: z.int().min(0) })
+  .describe("Bytes of each stream since the command began; a terminal has stdout only")
+  .meta({ id: "StreamOffsets" })
+
+/** A command's key: the same key gives the same command, never a second run. */
+export const keyFields = {
+  key: z
+    .string()
+    .regex(/^[!-~]{1,128}$/, "a key has 1 to 128 printable ASCII characters")
+    .optional()
+    .describe(
+      `A random word of the client. Requests with the same key give the same command, which waits ${limits.execGraceSec} s for a client that was lost; its result is kept for ${limits.execRetainSec} s`,
+    ),
+  elapsed_ms: z
+    .int()
+    .min(0)
+    .default(0)
+    .describe("Time since the client first sent this key; 0 in the first request"),
+}
+
 export const Exec = z
   .strictObject({
-    ...command,
+    ...commandFields,
+    ...keyFields,
     stdin: z.string().max(limits.requestBodyBytesMax).optional().describe("Text for its standard input"),
   })
   .meta({ id: "Exec" })
@@ -103,12 +126,15 @@ export type ExecEvent = z.infer<typeof ExecEvent>
  *
  * With `window` the server never has more than that many unacknowledged output bytes in flight; the client acknowledges
  * with `ack`. The last message is `exit` or `error`; then the server closes. Closing the socket earlier kills the
- * command.
+ * command; one with a key waits for its client first, who sends the key again, `from` the bytes that it has. Its
+ * `started` tells the offset from which the client sends the input again.
  * The server acknowledges standard input with `ack` too; a client should keep at most `window` bytes unacknowledged.
  */
 export const ExecStart = z
   .strictObject({
-    ...command,
+    ...commandFields,
+    ...keyFields,
+    from: StreamOffsets.optional().describe("Offsets of the first bytes of output that the client lacks"),
     stdin: z.boolean().default(false).describe("Standard input follows as binary messages"),
     tty: TerminalSize.extend({ term: z.string().max(limits.terminalNameMax).optional() })
       .optional()
@@ -127,7 +153,20 @@ export const ExecClientMessage = z.discriminatedUnion("type", [
 export type ExecClientMessage = z.infer<typeof ExecClientMessage>
 
 export const ExecServerMessage = z.discriminatedUnion("type", [
-  z.object({ type: z.literal("started"), pid: z.int() }),
+  z.object({
+    type: z.literal("started"),
+    pid: z.int(),
+    process_id: z.string().optional().describe("Missing if nobody can attach to the command again"),
+    is_new: z.boolean().optional(),
+    from: StreamOffsets.optional().describe("Offsets of the first bytes of output that follow"),
+    input: z.int().optional().describe("Bytes of input that the program has taken"),
+  }),
+  z.object({
+    type: z.literal("skipped"),
+    stdout: z.int(),
+    stderr: z.int(),
+  }),
+  z.object({ type: z.literal("left") }),
   z.object({ type: z.literal("ack"), bytes: z.int() }),
   Exit,
   StreamError,

@@ -36,7 +36,7 @@ export type ProcessStart = {
   env?: Record<string, string>
   cwd?: string
   user?: string
-  /** Without it the command reads end of file. A terminal always has input. */
+  /** Without it the command reads end of file. */
   stdin?: boolean
   tty?: Terminal
   name?: string

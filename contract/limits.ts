@@ -160,6 +160,9 @@ export const reservedAliases: readonly string[] = [
 export const defaultListen = "127.0.0.1:8080"
 export const defaultApiUrl = "http://localhost:8080"
 export const defaultDataDir = "/var/lib/bhatti"
+/** Headers of a process's output: the offset of its first byte, and how many bytes there were. */
+export const offsetHeader = "x-bhatti-offset"
+export const totalHeader = "x-bhatti-total"
 /** Header of an answer that was cut at its limit. */
 export const truncatedHeader = "x-bhatti-truncated"
 /** Subprotocols that a WebSocket offers if its client cannot send a key: the first, and the second with a ticket. */

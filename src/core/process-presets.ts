@@ -24,9 +24,10 @@ export function clientsCommand(
 }
 
 /** A command with a terminal that outlives its clients. */
-export function session(tty: Terminal): Preset & { tty: Terminal } {
+export function session(tty: Terminal): Preset & { tty: Terminal; stdin: true } {
   return {
     tty,
+    stdin: true,
     onDisconnect: "keep",
     retainMs: limits.processRetainSecDefault * 1000,
     ringBytes: limits.sessionOutputBytes,

@@ -1,26 +1,14 @@
-/**
- * Commands in a sandbox: a client's command and its time limit, sessions, and commands that are started and kept
- * without a client.
- */
+/** Commands of a client, with their time limits, and sessions. */
 
 import { AppError } from "@bhatti/contract/errors"
-import type {
-  ProcessAttach,
-  ProcessEnd,
-  ProcessRecord,
-  ProcessSignal,
-  ProcessStart,
-  Terminal,
-  TerminalSize,
-} from "@bhatti/contract/guest"
+import type { ProcessEnd, ProcessRecord, ProcessStart, Terminal } from "@bhatti/contract/guest"
 import { checkCommand, checkTerminal } from "../rules/input.ts"
 import type { Account } from "../store/users.ts"
 import { answerDeadlineMs, awake, awakeGuest } from "./awake.ts"
-import type { Clock } from "./clock.ts"
 import type { Core, ForRequest } from "./core.ts"
 import { explained } from "./explained-process.ts"
 import { findSandbox } from "./find.ts"
-import type { Closing, GuestInput, GuestProcess, GuestProcesses } from "./host.ts"
+import type { GuestProcess, GuestProcesses } from "./host.ts"
 import { recordLostCommand } from "./process-events.ts"
 import { clientsCommand, isSession, type Keyed, session } from "./process-presets.ts"
 import { withStartReason } from "./start-reason.ts"
@@ -132,15 +120,7 @@ export async function listSessions(
   account: Account,
   nameOrId: string,
 ): Promise<ProcessRecord[]> {
-  return (await listProcesses(core, account, nameOrId)).filter(isSession)
-}
-
-export async function listProcesses(
-  core: ForRequest,
-  account: Account,
-  nameOrId: string,
-): Promise<ProcessRecord[]> {
-  return (await processesOf(core, account, nameOrId, "ps")).list(deadline)
+  return (await (await processesOf(core, account, nameOrId, "ps")).list(deadline)).filter(isSession)
 }
 
 /** Sends the signal to the whole session; one that has ended is forgotten. */
@@ -176,102 +156,6 @@ export async function readSessionOutput(
   return processes.attach({ process: name, mode: "watch", follow: false })
 }
 
-/** Starts a command without a client. */
-export async function startDetached(
-  core: ForRequest,
-  account: Account,
-  nameOrId: string,
-  { command, timeoutSec }: { command: Omit<ProcessStart, "onDisconnect">; timeoutSec: number | undefined },
-): Promise<{ process: ProcessRecord; isNew: boolean }> {
-  checkCommand({ ...command, timeoutSec })
-  const processes = await processesOf(core, account, nameOrId, "exec")
-  try {
-    const timeout = timeoutSec === undefined ? {} : { timeoutMs: Math.ceil(timeoutSec * 1000) }
-    return await processes.startDetached({ ...command, ...timeout, onDisconnect: "keep" }, deadline)
-  } catch (error) {
-    throw withStartReason(error)
-  }
-}
-
-export type OfProcess = { sandbox: string; process: string }
-
-export async function getProcess(
-  core: ForRequest,
-  account: Account,
-  { sandbox, process }: OfProcess,
-): Promise<ProcessRecord> {
-  const processes = await processesOf(core, account, sandbox, "ps")
-  return aboutKnown("process", sandbox, () => processes.get(process, deadline))
-}
-
-export async function attachToProcess(
-  core: ForRequest,
-  account: Account,
-  sandbox: string,
-  options: ProcessAttach,
-): Promise<GuestProcess> {
-  const guest = await awakeGuest(core, account, sandbox, "attach")
-  const mayLeave = options.follow === false
-  return explained(core, guest, guest.processes.attach(options), { mayLeave })
-}
-
-/** Resolves with the record of the ended process; closing it stops waiting. */
-export async function waitForProcess(
-  core: ForRequest,
-  account: Account,
-  { sandbox, process }: OfProcess,
-): Promise<Closing<ProcessRecord>> {
-  const processes = await processesOf(core, account, sandbox, "wait")
-  await aboutKnown("process", sandbox, () => processes.get(process, deadline))
-  return processes.wait(process)
-}
-
-export async function signalProcess(
-  core: ForRequest,
-  account: Account,
-  { sandbox, process }: OfProcess,
-  signal: ProcessSignal,
-): Promise<void> {
-  const processes = await processesOf(core, account, sandbox, "kill")
-  await aboutKnown("process", sandbox, () => processes.signal(process, { ...signal, by: "client" }, deadline))
-}
-
-export async function inputOfProcess(
-  core: ForRequest,
-  account: Account,
-  { sandbox, process }: OfProcess,
-  options: { at?: number; close?: boolean },
-): Promise<GuestInput> {
-  return (await processesOf(core, account, sandbox, "input")).input(process, options)
-}
-
-export async function resizeProcess(
-  core: ForRequest,
-  account: Account,
-  { sandbox, process }: OfProcess,
-  size: TerminalSize,
-): Promise<void> {
-  checkTerminal(size)
-  const processes = await processesOf(core, account, sandbox, "resize")
-  await aboutKnown("process", sandbox, () => processes.resize(process, size, deadline))
-}
-
-/** Kills the process if it runs, and forgets it. */
-export async function removeProcess(
-  core: ForRequest,
-  account: Account,
-  { sandbox, process }: OfProcess,
-): Promise<ProcessRecord> {
-  const processes = await processesOf(core, account, sandbox, "kill")
-  return aboutKnown("process", sandbox, async () => {
-    const { id, ended } = await processes.get(process, deadline)
-    if (!ended) await processes.signal(id, { signal: "KILL", scope: "session", by: "client" }, deadline)
-    const record = await endingSoon(core.clock, processes.wait(id))
-    await processes.forget(id, deadline)
-    return record
-  })
-}
-
 async function processesOf(
   core: ForRequest,
   account: Account,
@@ -292,19 +176,5 @@ export async function aboutKnown<Result>(
   } catch (error) {
     if (!(error instanceof AppError && error.code === "not_found")) throw error
     throw error.but({ subject: { kind, sandbox } })
-  }
-}
-
-/** A killed process ends at once, unless its kernel is stuck. */
-async function endingSoon(clock: Clock, waiting: Closing<ProcessRecord>): Promise<ProcessRecord> {
-  const late = Promise.withResolvers<never>()
-  const alarm = clock.after(answerDeadlineMs, () =>
-    late.reject(new AppError("unavailable", "the process was killed but has not ended yet")),
-  )
-  try {
-    return await Promise.race([waiting.result, late.promise])
-  } finally {
-    alarm.cancel()
-    waiting.close()
   }
 }

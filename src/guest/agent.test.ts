@@ -149,6 +149,7 @@ describe.skipIf(!go)("the real agent", () => {
     expect(floodBytes).toBeGreaterThan(0)
     for (const process of [unread, read]) {
       process.kill("test")
+      if (process === unread) await process.output[Symbol.asyncIterator]().return?.()
       expect(await process.result).toMatchObject({ ended: { exitCode: 137, signal: "KILL" } })
     }
     await reading
@@ -219,6 +220,7 @@ describe.skipIf(!go)("the real agent", () => {
       user,
       cwd: "/",
       name: "kept",
+      stdin: true,
       tty,
       onDisconnect: "keep",
       retainMs: 60_000,

@@ -154,12 +154,17 @@ const replayMeaning: ClientMeaning = {
   isKilledByClose: false,
 }
 
+const unknown: ProcessAttached = {
+  ...{ id: undefined, name: null, pid: undefined, isNew: false, from: fromTheBeginning, input: 0 },
+}
+
 /** For a client that is refused before anything is sent. */
 const deadLink: StreamLink = { send() {}, room: async () => undefined, leave() {} }
 
 /** A client of a command or a session. */
 export class Client extends Operation<ProcessAttached, ProcessOutcome, OutputChunk> {
   readonly #isKilledByClose: boolean
+  readonly #isReplay: boolean
   readonly #outcome: Promise<ProcessOutcome>
   #killedBy: "time_limit" | { by: string } | undefined
 
@@ -172,6 +177,7 @@ export class Client extends Operation<ProcessAttached, ProcessOutcome, OutputChu
       // A replay has no first message.
       ...(meaning === replayMeaning && { outputFails: true, stallDeadlineMs: openDeadlineMs }),
     })
+    this.#isReplay = meaning === replayMeaning
     this.#isKilledByClose = meaning.isKilledByClose
     const timer = timeoutMs === undefined ? undefined : setTimeout(() => this.#end("time_limit"), timeoutMs)
     this.#outcome = quiet(
@@ -184,7 +190,7 @@ export class Client extends Operation<ProcessAttached, ProcessOutcome, OutputChu
   }
 
   get attached(): Promise<ProcessAttached> {
-    return this.first
+    return this.#isReplay ? Promise.resolve(unknown) : this.first
   }
 
   refused(error: AppError): this {

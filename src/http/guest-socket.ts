@@ -30,8 +30,8 @@ export abstract class GuestSocket<Message, Options extends GuestSocketOptions = 
   }
 
   abstract onMessage(socket: Socket, message: string | Buffer): void
-  /** Ends the command, or leaves the session. */
-  protected abstract leave(): void
+  /** The client has left, or fails for that reason. */
+  protected abstract leave(failure?: AppError): void
   protected abstract sendError(socket: Socket, error: AppError): void
 
   onDrain(): void {
@@ -48,7 +48,7 @@ export abstract class GuestSocket<Message, Options extends GuestSocketOptions = 
     const error = toAppError(thrown)
     const { core, requestId } = this.options
     if (error.code === "internal") core.log.error({ request_id: requestId, error: thrown }, "internal error")
-    this.leave()
+    this.leave(error)
     this.window?.close()
     this.sendError(socket, error)
   }

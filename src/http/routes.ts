@@ -5,6 +5,7 @@ import { events } from "./routes/events.ts"
 import { exec } from "./routes/exec.ts"
 import { files } from "./routes/files.ts"
 import { images } from "./routes/images.ts"
+import { processes } from "./routes/processes.ts"
 import { publish } from "./routes/publish.ts"
 import { sandboxes } from "./routes/sandboxes.ts"
 import { secrets } from "./routes/secrets.ts"
@@ -22,6 +23,7 @@ export function handlers(about: About): Handlers {
     ...events,
     ...exec,
     ...sessions,
+    ...processes,
     ...tickets,
     ...files,
     ...watches,

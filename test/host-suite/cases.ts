@@ -460,7 +460,14 @@ export function guestCases(open: () => Promise<GuestSubject>): void {
 
   test("a session outlives its client, and shows again what it has shown", async () => {
     const tty = { rows: 24, cols: 80 }
-    const start = { argv: ["cat"], name: "suite", tty, onDisconnect: "keep", retainMs: 60_000 } as const
+    const start = {
+      argv: ["cat"],
+      name: "suite",
+      tty,
+      stdin: true,
+      onDisconnect: "keep",
+      retainMs: 60_000,
+    } as const
     const { id } = (await guest.processes.startDetached({ ...start, argv: ["cat"] }, { deadlineMs })).process
     const known = await guest.processes.list({ deadlineMs })
     expect(known.map(({ name, ended, driven }) => ({ name, ended, driven }))).toEqual([

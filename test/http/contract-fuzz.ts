@@ -77,6 +77,7 @@ function pathOf({ path }: Endpoint, sandboxes: string[]): Arbitrary<string> {
     ":id": sandboxes,
     ":session": ["s1"],
     ":watch": ["w1"],
+    ":process": ["s1", "p1"],
     ":port": ["3000"],
     ":name": ["A"],
   }

@@ -33,6 +33,16 @@ const samples: { [Name in keyof Api]: Sample<Api[Name]> } = {
   exec: { body: { cmd: ["true"] } },
   execSocket: { messages: ['{"cmd":["true"]}'] },
   shellSocket: { query: "?new=true", messages: [] },
+  listProcesses: {},
+  startProcess: { body: { cmd: ["true"] } },
+  getProcess: {},
+  deleteProcess: {},
+  signalProcess: { body: {} },
+  writeProcess: { query: "?end=true", body: "text" },
+  resizeProcess: { body: { rows: 24, cols: 80 } },
+  waitProcess: { query: "?timeout_sec=1" },
+  readProcess: {},
+  processSocket: { query: "?mode=watch", messages: [] },
   createSocketTicket: {},
   listSessions: {},
   killSession: { body: {} },
@@ -81,6 +91,7 @@ export function sampleRequests(id: string): SampleRequest[] {
       .replace(":id", encodeURIComponent(id))
       .replace(":session", "s1")
       .replace(":watch", "w1")
+      .replace(":process", "s1")
       .replace(":port", "3000")
       .replace(":name", "A")
     return {

@@ -1,8 +1,10 @@
 /** Processes on the wire. */
 
 import type { endFields, MemoryKill } from "@bhatti/contract/ended"
-import type { EndDetail, ProcessEnd } from "@bhatti/contract/guest"
+import type { EndDetail, ProcessEnd, ProcessRecord } from "@bhatti/contract/guest"
+import type { Process } from "@bhatti/contract/process"
 import type { z } from "zod"
+import { isSession } from "../../core/process-presets.ts"
 
 type Ended = z.infer<z.ZodObject<typeof endFields>>
 
@@ -36,4 +38,18 @@ function viewKill(kill: EndDetail["memoryKills"][number]): MemoryKill {
 
 function mib(kib: number): number {
   return Math.round(kib / 1024)
+}
+
+export function viewProcess(sandboxId: string, record: ProcessRecord): Process {
+  const { id, name, argv, user, cwd, pid, tty, ended, driven, watchers, output } = record
+  return {
+    ...{ process_id: id, sandbox_id: sandboxId, name, argv, user, cwd, pid, tty, driven, watchers, output },
+    kind: isSession(record) ? "session" : "command",
+    running: !ended,
+    ended: ended && viewEnd(ended),
+    on_disconnect: record.onDisconnect,
+    input_open: record.inputOpen,
+    created_at: new Date(record.createdUnixMs).toISOString(),
+    ended_at: record.endedUnixMs === null ? null : new Date(record.endedUnixMs).toISOString(),
+  }
 }

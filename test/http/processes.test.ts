@@ -1,0 +1,111 @@
+/** Processes over HTTP, on a fake host: kept without a client, found again by key, read from an offset. */
+
+import { afterEach, beforeEach, expect, test } from "bun:test"
+import type { Process } from "@bhatti/contract/process"
+import { type HttpApp, openHttpApp } from "../support/http-app.ts"
+
+let own: HttpApp
+
+beforeEach(async () => {
+  own = await openHttpApp()
+  await own.call("POST", "/sandboxes", { name: "dev" })
+})
+afterEach(() => own[Symbol.asyncDispose]())
+
+const of = (process: string, rest = "") => `/sandboxes/dev/processes/${process}${rest}`
+
+async function start(body: Record<string, unknown>): Promise<Process> {
+  const { status, body: process, text } = await own.call("POST", "/sandboxes/dev/processes", body)
+  if (status !== 201) throw new Error(text)
+  return process as Process
+}
+
+test("a process is started without a client, listed, waited for, read and forgotten", async () => {
+  const { process_id: id, sandbox_id: sandboxId } = await start({ cmd: ["both"], name: "job" })
+  const ended = await own.call("GET", of(id, "/wait"))
+  expect(ended.body).toMatchObject({
+    running: false,
+    ended: { exit_code: 0, reason: "exited" },
+    kind: "command",
+  })
+  const list = (await own.call("GET", "/sandboxes/dev/processes")).body
+  expect(list).toMatchObject([
+    { process_id: id, sandbox_id: sandboxId, name: "job", output: { stdout: { total: 12 } } },
+  ])
+  expect((await own.call("GET", "/sandboxes/dev/sessions")).body).toEqual([])
+  const all = await own.call("GET", of("job", "/output"))
+  expect(all.text).toBe("out 1\nout 2\n")
+  expect([all.headers.get("x-bhatti-offset"), all.headers.get("x-bhatti-total")]).toEqual(["0", "12"])
+  expect((await own.call("GET", of(id, "/output?stream=stderr"))).text).toBe("err 1\n")
+  const part = await own.call("GET", of(id, "/output?offset=4&limit=3"))
+  expect([part.text, part.headers.get("x-bhatti-offset")]).toEqual(["1\no", "4"])
+  expect((await own.call("GET", of(id, "/output?offset=13"))).status).toBe(400)
+  expect((await own.call("DELETE", of(id))).status).toBe(200)
+  expect((await own.call("GET", of(id))).body).toMatchObject({
+    code: "not_found",
+    subject: { kind: "process", sandbox: "dev" },
+  })
+})
+
+test("input comes from several requests, each byte once", async () => {
+  const { process_id: id } = await start({ cmd: ["cat"], stdin: true })
+  const write = async (text: string, query: string) => {
+    const headers = { authorization: `Bearer ${own.key}`, "content-type": "application/octet-stream" }
+    const reply = await fetch(own.url + of(id, `/input${query}`), { method: "POST", headers, body: text })
+    return { status: reply.status, body: await reply.json() }
+  }
+  expect((await write("hello", "?at=0")).body).toEqual({ input: 5 })
+  expect((await write("hello world", "?at=0")).body).toEqual({ input: 11 })
+  expect((await write("later", "?at=20")).status).toBe(409)
+  expect((await write("!", "?end=true")).body).toEqual({ input: 12 })
+  await own.call("GET", of(id, "/wait"))
+  expect((await own.call("GET", of(id, "/output"))).text).toBe("hello world!")
+})
+
+test("a signal has its sender, and a kill forgets", async () => {
+  const { process_id: id } = await start({ cmd: ["sleep"] })
+  expect((await own.call("GET", of(id, "/wait?timeout_sec=0.01"))).body).toMatchObject({ running: true })
+  await own.call("POST", of(id, "/signal"), {})
+  expect((await own.call("GET", of(id, "/wait"))).body).toMatchObject({
+    ended: { exit_code: 143, signal: "TERM", reason: "signal", by: "client" },
+  })
+  const running = await start({ cmd: ["sleep"] })
+  expect((await own.call("DELETE", of(running.process_id))).body).toMatchObject({ ended: { signal: "KILL" } })
+  expect((await own.call("GET", "/sandboxes/dev/processes")).body).toMatchObject([{ process_id: id }])
+})
+
+test("the same key is the same process, and another command with it is refused", async () => {
+  const first = await start({ cmd: ["sleep"], key: "once" })
+  const again = await own.call("POST", "/sandboxes/dev/processes", {
+    cmd: ["sleep"],
+    key: "once",
+    elapsed_ms: 10,
+  })
+  expect([again.status, (again.body as Process).process_id]).toEqual([200, first.process_id])
+  const other = await own.call("POST", "/sandboxes/dev/processes", { cmd: ["true"], key: "once" })
+  expect(other).toMatchObject({ status: 409, body: { reason: "key_reused" } })
+})
+
+test("an exec with a key that was answered already has the same answer, and ran once", async () => {
+  const before = own.host.processes.length
+  const exec = (elapsed: number) =>
+    own.call("POST", "/sandboxes/dev/exec", {
+      cmd: ["count"],
+      stdin: "12345",
+      key: "once",
+      elapsed_ms: elapsed,
+    })
+  const first = await exec(0)
+  expect(first.body).toMatchObject({ exit_code: 0, stdout: "5\n" })
+  expect((await exec(1000)).body).toEqual(first.body as object)
+  expect(own.host.processes.length - before).toBe(1)
+})
+
+test("a kept process that was started in a terminal is a session too", async () => {
+  const { process_id: id } = await start({ tty: { rows: 10, cols: 20 } })
+  expect((await own.call("GET", "/sandboxes/dev/sessions")).body).toMatchObject([
+    { session_id: id, tty: true },
+  ])
+  expect((await own.call("POST", of(id, "/resize"), { rows: 5, cols: 6 })).status).toBe(200)
+  expect((await own.call("POST", "/sandboxes/dev/processes", {})).status).toBe(400)
+})
