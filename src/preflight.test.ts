@@ -53,7 +53,10 @@ const healthy: HostFacts = {
   data,
   config: Config.parse({ disk_reserve_mb: 1024, memory_reserve_mb: 512 }),
   machines,
-  qemus: { installed, kept: [{ ...oldQemu, uses: { running: 1, stopped: 2, copies: 1 } }] },
+  qemus: {
+    installed,
+    kept: [{ ...oldQemu, uses: { running: ["sb_1"], stopped: ["sb_2", "sb_3"], copies: ["snp_1"] } }],
+  },
   network,
   others: [],
   memoryAvailableMib: 8000,
@@ -71,15 +74,21 @@ test("a healthy host has nothing to fix", () => {
 })
 
 test("a kept QEMU is named with what needs it", () => {
-  const about = (uses: { running: number; stopped: number; copies: number }) =>
-    hostChecks({ ...healthy, qemus: { installed, kept: [{ ...oldQemu, uses }] } })
+  const about = (uses: Record<"running" | "stopped" | "copies", string[]>, forbidden: string[] = []) =>
+    hostChecks({
+      ...healthy,
+      config: { ...config, forbidden_qemu: forbidden },
+      qemus: { installed, kept: [{ ...oldQemu, uses }] },
+    })
       .filter(({ area }) => area === "qemu")
       .map(({ status, text }) => `${status}: ${text}`)
   const who = "ok: QEMU 7.2.19 (Debian 1:7.2+dfsg-7+deb12u15), build 0123456789abcdef, 62 MB, is kept for"
-  expect(about({ running: 1, stopped: 2, copies: 2 })).toEqual([
-    `${who} 1 running machine, 2 stopped sandboxes, 2 named snapshots`,
+  const uses = { running: ["sb_1"], stopped: ["sb_2", "sb_3"], copies: [] }
+  expect(about(uses)).toEqual([`${who} 1 running machine, 2 stopped sandboxes`])
+  expect(about({ running: [], stopped: [], copies: [] })).toEqual([`${who} nothing, and will be removed`])
+  expect(about(uses, ["7.2.19"])).toEqual([
+    expect.stringContaining("needed by 1 running machine (sb_1), 2 stopped sandboxes (sb_2, sb_3); what"),
   ])
-  expect(about({ running: 0, stopped: 0, copies: 0 })).toEqual([`${who} nothing, and will be removed`])
 })
 
 test("a forbidden QEMU is named by each of its names, whether it is kept or installed", () => {

@@ -153,8 +153,8 @@ test("a build is kept while any memory needs it, wherever that lies", async () =
   const builds = await qemus.list()
   expect(await usesOf({ dataDir, builds, shapes: [shape], traits })).toEqual(
     new Map([
-      [before.id, { running: 0, stopped: 1, copies: 3 }],
-      [qemus.present.id, { running: 0, stopped: 1, copies: 0 }],
+      [before.id, { running: [], stopped: ["sb_1"], copies: ["sn_1", "tmp-draft", "x-sandbox-sb_2"] }],
+      [qemus.present.id, { running: [], stopped: ["sb_new"], copies: [] }],
     ]),
   )
   for (const at of places) {

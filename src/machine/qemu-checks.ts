@@ -17,7 +17,8 @@ export type QemuFacts = {
   kept: Kept[]
 }
 
-const noUses: QemuUses = { running: 0, stopped: 0, copies: 0 }
+const noUses: QemuUses = { running: [], stopped: [], copies: [] }
+const namesMax = 10
 const area = "qemu"
 
 /** `uidBase` is undefined if machines run as the daemon's own user. */
@@ -67,27 +68,27 @@ export function checkQemus({ installed, kept }: QemuFacts, forbidden: readonly s
 
 function checkKept(kept: Kept, forbidden: readonly string[]): Check {
   const { name, id, mib, uses } = kept
-  const who = `QEMU ${name}, build ${id}, ${sizeInWords(mib)}`
-  if (!isForbidden(kept, forbidden)) return ok(area, `${who}, is kept for ${inWords(uses)}`)
-  const saved = uses.stopped + uses.copies
+  const which = `QEMU ${name}, build ${id}, ${sizeInWords(mib)}`
+  if (!isForbidden(kept, forbidden)) return ok(area, `${which}, is kept for ${inWords(uses)}`)
   return warn(
     area,
-    `${who}, is forbidden, and needed by ${inWords(uses)}${saved > 0 ? "; what is saved will boot from its disk" : ""}`,
-    "restart the sandboxes that need it: they boot in the installed QEMU",
+    `${which}, is forbidden, and needed by ${inWords(uses, { withNames: true })}; what is saved will boot from its disk`,
+    "restart what runs: it boots in the installed QEMU",
   )
 }
 
-function inWords({ running, stopped, copies }: QemuUses): string {
+function inWords({ running, stopped, copies }: QemuUses, { withNames = false } = {}): string {
   const parts = [
-    [running, "running machine"],
-    [stopped, "stopped sandbox"],
-    [copies, "named snapshot"],
+    [running, "running machine", "running machines"],
+    [stopped, "stopped sandbox", "stopped sandboxes"],
+    [copies, "named snapshot", "named snapshots"],
   ] as const
-  const words = parts.filter(([count]) => count > 0).map(([count, what]) => `${count} ${plural(what, count)}`)
+  const words = parts
+    .filter(([ids]) => ids.length > 0)
+    .map(([ids, one, more]) => `${ids.length} ${ids.length === 1 ? one : more}${withNames ? named(ids) : ""}`)
   return words.length === 0 ? "nothing, and will be removed" : words.join(", ")
 }
 
-function plural(what: string, count: number): string {
-  if (count === 1) return what
-  return what.endsWith("x") ? `${what}es` : `${what}s`
+function named(ids: readonly string[]): string {
+  return ` (${ids.slice(0, namesMax).join(", ")}${ids.length > namesMax ? ", …" : ""})`
 }

@@ -7,6 +7,7 @@
 import { readdir, readFile } from "node:fs/promises"
 import { join } from "node:path"
 import { whenMissing, whenNowhere } from "../lib/missing-files.ts"
+import { commandLineOf } from "../lib/process-identity.ts"
 import { openSealedJson } from "../lib/sealed-json.ts"
 import { type MachineShape, topologies } from "./command-line.ts"
 import { findMachines, type ProcessTraits } from "./find-processes.ts"
@@ -18,15 +19,16 @@ import type { TemplateFiles } from "./template-files.ts"
 
 type Sources = { dataDir: string; traits: ProcessTraits }
 
-export type QemuUses = { running: number; stopped: number; copies: number }
+/** Ids of sandboxes and of snapshots. */
+export type QemuUses = { running: string[]; stopped: string[]; copies: string[] }
 
-type Use = { fingerprint: string; kit?: string | undefined; kind: keyof QemuUses }
+type Use = { id: string; fingerprint: string; kit?: string | undefined; kind: keyof QemuUses }
 
 /** Directories of things with a memory. */
 const places = { sandboxes: "stopped", snapshots: "copies", "set-aside": "copies" } as const
 
 /**
- * Counts what needs each build. A memory that several builds can load, which differ only in a library, needs the first
+ * Returns what needs each build. A memory that several builds can load, which differ only in a library, needs the first
  * of them.
  */
 export async function usesOf<Build extends QemuBuild & { id: string }>(
@@ -43,11 +45,11 @@ export async function usesOf<Build extends QemuBuild & { id: string }>(
     }
   }
   const uses = new Map<string, QemuUses>()
-  for (const { fingerprint, kind } of await findUses(options)) {
-    const id = loads.get(fingerprint)
-    if (id === undefined) continue
-    const counted = uses.get(id) ?? { running: 0, stopped: 0, copies: 0 }
-    uses.set(id, { ...counted, [kind]: counted[kind] + 1 })
+  for (const { id, fingerprint, kind } of await findUses(options)) {
+    const build = loads.get(fingerprint)
+    if (build === undefined) continue
+    const found = uses.get(build) ?? { running: [], stopped: [], copies: [] }
+    uses.set(build, { ...found, [kind]: [...found[kind], id] })
   }
   return uses
 }
@@ -87,15 +89,23 @@ export async function kitsInUse(
 async function findUses({ dataDir, traits }: Sources): Promise<Use[]> {
   const uses: Use[] = findMachines(traits).flatMap((pid) => {
     const fingerprint = stateFingerprintOf(pid)
-    return fingerprint === undefined ? [] : [{ fingerprint, kit: kitOf(pid), kind: "running" as const }]
+    if (fingerprint === undefined) return []
+    return [{ id: nameOf(pid), fingerprint, kit: kitOf(pid), kind: "running" as const }]
   })
   for (const [folder, kind] of Object.entries(places)) {
-    for (const name of (await readdir(join(dataDir, folder)).catch(whenMissing)) ?? []) {
+    for (const name of ((await readdir(join(dataDir, folder)).catch(whenMissing)) ?? []).toSorted()) {
       const path = join(snapshotDirectory(join(dataDir, folder, name)), manifestName)
       const text = await readFile(path, "utf8").catch(whenNowhere)
       const manifest = text === undefined ? undefined : SnapshotManifest.safeParse(openSealedJson(text)).data
-      if (manifest) uses.push({ fingerprint: manifest.stateFingerprint, kit: manifest.kit, kind })
+      if (manifest) uses.push({ id: name, fingerprint: manifest.stateFingerprint, kit: manifest.kit, kind })
     }
   }
   return uses
+}
+
+/** For people only: a QEMU that its guest has taken over can change its command line. */
+function nameOf(pid: number): string {
+  const words = commandLineOf(pid)
+  const name = words[words.indexOf("-name") + 1] ?? ""
+  return /^[a-z0-9_-]{1,80}$/.test(name) ? name : `process ${pid}`
 }
