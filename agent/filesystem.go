@@ -181,7 +181,9 @@ func (a *agent) fileStat(s *stream, payload []byte) {
 			return nil, fileError(request.Path, err)
 		}
 		target, _ := os.Readlink(path)
-		return wire.File{File: readAccountNames().describe(filepath.Base(path), &about, target)}, nil
+		info := readAccountNames().describe(filepath.Base(path), &about, target)
+		info.Attributes = attributesAt(path)
+		return wire.File{File: info}, nil
 	})
 }
 

@@ -178,6 +178,7 @@ func (p *packer) addFile(folder int, name string, header *tar.Header) error {
 			return p.write(header)
 		}
 	}
+	header.PAXRecords = packAttributes(fd, header.PAXRecords)
 	header.Typeflag, header.Size = tar.TypeReg, about.Size
 	if about.Size == 0 || p.takesKernelFiles && isKernelFilesystem(fd) {
 		content, err := p.readUnmeasured(fd)
@@ -279,6 +280,7 @@ func (p *packer) addDirectory(folder int, name string, header *tar.Header) error
 	defer directory.Close()
 	prefix := header.Name + "/"
 	header.Typeflag, header.Name = tar.TypeDir, prefix
+	header.PAXRecords = packAttributes(fd, nil)
 	if p.top == nil {
 		p.top = header
 	}

@@ -118,6 +118,8 @@ type target struct {
 	path  string // no link
 	mode  uint32
 	owner account
+	// attributes are those of the replaced file and of the request.
+	attributes map[string][]byte
 }
 
 // linksMax is how many links the kernel follows.
@@ -171,6 +173,16 @@ func findTarget(request wire.FileWrite) (target, error) {
 	case err != syscall.ENOENT:
 		return t, err
 	}
+	if err := checkAttributes(sortedNames(request.Attributes)); err != nil {
+		return t, err
+	}
+	if t.attributes = attributesAt(path); err == syscall.ENOENT || t.attributes == nil {
+		t.attributes = request.Attributes
+	} else {
+		for name, value := range request.Attributes {
+			t.attributes[name] = value
+		}
+	}
 	if request.Mode != nil {
 		t.mode, err = parseMode(*request.Mode)
 		return t, err
@@ -200,6 +212,9 @@ func (t target) receive(s *stream, request wire.FileWrite) (int64, error) {
 	}
 	if err == nil {
 		err = syscall.Fchmod(file.fd, t.mode)
+	}
+	if err == nil {
+		err = setAttributes(file.fd, t.attributes)
 	}
 	if err == nil {
 		err = syscall.Fsync(file.fd)

@@ -256,6 +256,9 @@ func (u *unpacker) addDirectory(folder int, name string, header *tar.Header) err
 			return err
 		}
 	}
+	if err := unpackAttributes(fd, header.PAXRecords); err != nil {
+		return err
+	}
 	return syscall.Fchmod(fd, mode)
 }
 
@@ -315,6 +318,9 @@ func (u *unpacker) addFile(folder int, name string, header *tar.Header, content 
 		return err
 	}
 	if err := u.owner.keep(syscall.Fchown(file.fd, int(u.owner.uid), int(u.owner.gid))); err != nil {
+		return err
+	}
+	if err := unpackAttributes(file.fd, header.PAXRecords); err != nil {
 		return err
 	}
 	if err := syscall.Fchmod(file.fd, uint32(header.Mode)&0o7777); err != nil {

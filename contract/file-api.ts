@@ -14,6 +14,7 @@ import {
   ReadFileQuery,
   ReadWatchQuery,
   RemoveFileQuery,
+  SetAttributes,
   Unpacked,
   WatchedDirectory,
   WatchFilesQuery,
@@ -40,6 +41,14 @@ export const fileApi = {
     query: WriteFileQuery,
     bodyBytes: true,
     reply: Done,
+    status: 200,
+  }),
+  setAttributes: endpoint({
+    method: "PATCH",
+    path: "/sandboxes/:id/files/attributes",
+    summary: "Set and remove extended attributes of a file, user.*; a link is followed",
+    body: SetAttributes,
+    reply: FileEntry,
     status: 200,
   }),
   removeFile: endpoint({

@@ -14,6 +14,9 @@ export const FileMode = z
   .string()
   .regex(/^0?[0-7]{3,4}$/, "a mode has three or four octal digits, such as 0644")
 
+const attributeSyntax = /^user\.[^\0=]{1,250}$/
+export const AttributeName = z.string().regex(attributeSyntax, "an attribute is user.NAME, without =")
+
 export const FileOwner = z
   .string()
   .regex(/^[^:\s]{1,64}(:[^:\s]{1,64})?$/, "an owner is USER or USER:GROUP")
@@ -30,6 +33,12 @@ export const FileEntry = z
     group: z.string(),
     mtime: z.iso.datetime(),
     target: z.string().nullable().describe("Target of a symlink"),
+    attributes: z
+      .record(z.string(), z.string())
+      .optional()
+      .describe(
+        "Extended attributes `user.*`; not in a listing. A value that is no UTF-8 text, or begins with base64:, is written base64:…",
+      ),
   })
   .meta({ id: "FileEntry" })
 export type FileEntry = z.infer<typeof FileEntry>
@@ -52,7 +61,30 @@ export const WriteFileQuery = z.strictObject({
   path: GuestPath,
   mode: FileMode.optional().describe("Default: the replaced file's mode, or 0644"),
   owner: FileOwner.optional(),
+  attribute: z
+    .union([z.string(), z.array(z.string()).max(64)])
+    .transform((given) => [given].flat())
+    .pipe(
+      z.array(
+        z
+          .string()
+          .max(8192)
+          .regex(/^user\.[^\0=]{1,250}=/, "an attribute is user.NAME=VALUE"),
+      ),
+    )
+    .optional()
+    .describe("user.NAME=VALUE, may be repeated; set beside the replaced file's"),
 })
+export const SetAttributes = z
+  .strictObject({
+    path: GuestPath,
+    set: z
+      .record(AttributeName, z.string().max(8192))
+      .default({})
+      .describe("base64:… for a value that is no UTF-8 text"),
+    remove: z.array(AttributeName).max(64).default([]),
+  })
+  .meta({ id: "SetAttributes" })
 export const RemoveFileQuery = z.strictObject({
   path: GuestPath,
   recursive: z.enum(["true", "false"]).default("false"),

@@ -160,9 +160,14 @@ export type GuestFile = {
   group: string
   modifiedUnixMs: number
   target: string | null
+  /** Extended attributes `user.*`; undefined in listings and if there are none. */
+  attributes?: GuestAttributes
   /** Differs whenever the content may differ. Null if the guest's agent is too old to say. */
   version: string | null
 }
+
+/** Values of extended attributes, by name. */
+export type GuestAttributes = Record<string, Uint8Array>
 
 /** Bytes of a file: from `offset`, at most `limit`. */
 export type FileSection = { offset?: number | undefined; limit?: number | undefined }
@@ -241,6 +246,8 @@ export type GuestQuestions = {
     answer: unknown
   }
   moveFile: { fields: { from: string; to: string }; answer: unknown }
+  /** Sets and removes extended attributes of a file. Older agents answer `unavailable`. */
+  setAttributes: { fields: { path: string; set: GuestAttributes; remove: string[] }; answer: unknown }
   /** Watches a directory from now on. Older agents answer `unavailable`. */
   openWatch: { fields: { path: string; recursive: boolean }; answer: { watch: string } }
   /** Confirms the events up to a number and returns those behind it. */
@@ -259,7 +266,15 @@ export type GuestAnswer<Op extends keyof GuestQuestions> = GuestQuestions[Op]["a
 export type GuestOpenings = {
   readFile: { path: string } & FileSection
   /** The file exists once the stream's result resolves; otherwise it is unchanged. */
-  writeFile: { path: string; mode?: string; size?: number; parents?: boolean; owner?: GuestOwner }
+  writeFile: {
+    path: string
+    mode?: string
+    size?: number
+    parents?: boolean
+    owner?: GuestOwner
+    /** Set beside those of the replaced file. */
+    attributes?: GuestAttributes
+  }
   /** A tar stream of a file or directory. */
   readArchive: { path: string }
   /** Unpacks the tar stream that is written to it below a directory. */

@@ -25,11 +25,20 @@ type FileWrite struct {
 	Parents bool    `json:"parents"`
 	// Owner of the file and of directories created for it; the default user if omitted.
 	Owner *FileOwner `json:"owner"`
+	// Attributes are set beside those of the replaced file.
+	Attributes map[string][]byte `json:"attributes"`
 }
 
 // FileFindOwner looks up a user and group in the guest.
 type FileFindOwner struct {
 	Owner string `json:"owner"`
+}
+
+// FileAttributes changes extended attributes. Values are base64 on the wire.
+type FileAttributes struct {
+	Path   string            `json:"path"`
+	Set    map[string][]byte `json:"set"`
+	Remove []string          `json:"remove"`
 }
 
 // FileOwner are the numbers of a user and a group.
@@ -84,6 +93,8 @@ type FileInfo struct {
 	Target         string `json:"target,omitempty"`
 	// Version differs whenever the content may differ.
 	Version string `json:"version,omitempty"`
+	// Attributes are the extended attributes user.*; only in the answer of file_stat.
+	Attributes map[string][]byte `json:"attributes,omitempty"`
 }
 
 // File is the first message of file_read and the answer of file_stat.

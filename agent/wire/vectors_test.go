@@ -292,6 +292,8 @@ func TestRequestsOfStreamsAreUnderstood(t *testing.T) {
 		"pack through the shared memory":        &ArchiveRead{Path: "/x", Shared: at(1310720)},
 		"write a file":                          &FileWrite{Path: "/ü", Mode: text("0644"), Size: &size, Parents: true},
 		"write a file of any size":              &FileWrite{Path: "x"},
+		"write a file with attributes":          &FileWrite{Path: "x", Attributes: map[string][]byte{"user.a": {255}}},
+		"change attributes":                     &FileAttributes{Path: "/x", Set: map[string][]byte{"user.a": {255}}, Remove: []string{"user.b"}},
 		"list":                                  &FileNamed{Path: "/x"},
 		"stat":                                  &FileNamed{Path: "/x"},
 		"remove":                                &FileNamed{Path: "/x", Recursive: true},
@@ -332,7 +334,7 @@ var (
 )
 
 func ofVersion(file FileInfo) FileInfo {
-	file.Version = "c-17979cfe362a0000-5"
+	file.Version, file.Attributes = "c-17979cfe362a0000-5", map[string][]byte{"user.a": {255}}
 	return file
 }
 

@@ -44,6 +44,7 @@ export const routes: { readonly [Name in keyof Api]: `${Api[Name]["method"]} ${A
   readSession: "GET /sandboxes/:id/sessions/:session/output",
   readFile: "GET /sandboxes/:id/files",
   writeFile: "PUT /sandboxes/:id/files",
+  setAttributes: "PATCH /sandboxes/:id/files/attributes",
   removeFile: "DELETE /sandboxes/:id/files",
   makeDirectory: "POST /sandboxes/:id/files/mkdir",
   moveFile: "POST /sandboxes/:id/files/mv",

@@ -6,6 +6,7 @@
 
 import { AppError } from "@bhatti/contract/errors"
 import type { FileEvent, FileEvents } from "@bhatti/contract/guest"
+import { checkGuestPath } from "../rules/input.ts"
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Account } from "../store/users.ts"
 import { answerDeadlineMs, awakeGuest } from "./awake.ts"
@@ -161,6 +162,7 @@ async function runningGuest(
 }
 
 async function openWatch(guest: Guest, directory: WatchedDirectory): Promise<{ watch: string }> {
+  checkGuestPath(directory.path)
   try {
     return await guest.ask({ op: "openWatch", ...directory }, { deadlineMs: openDeadlineMs })
   } catch (error) {

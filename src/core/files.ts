@@ -1,7 +1,13 @@
 /** Files of a sandbox, streamed; no whole file is held in memory. */
 
 import { AppError } from "@bhatti/contract/errors"
-import type { FileSection, GuestFile, GuestOpening, GuestOwner } from "@bhatti/contract/guest"
+import type {
+  FileSection,
+  GuestAttributes,
+  GuestFile,
+  GuestOpening,
+  GuestOwner,
+} from "@bhatti/contract/guest"
 import { limits } from "@bhatti/contract/limits"
 import { checkGuestPath } from "../rules/input.ts"
 import type { Account } from "../store/users.ts"
@@ -85,11 +91,50 @@ async function ownerIn(guest: Guest, owner: string | undefined): Promise<{ owner
     : { owner: await guest.ask({ op: "findOwner", owner }, { deadlineMs: answerDeadlineMs }) }
 }
 
+const oldAgentHint =
+  "a sandbox that has run since before an update of bhatti has no attributes of files until it is restarted"
+
+/** An agent too old for attributes says so here, before anything is written. */
+async function attributesIn(
+  guest: Guest,
+  attributes: GuestAttributes | undefined,
+): Promise<{ attributes?: GuestAttributes }> {
+  if (attributes === undefined || Object.keys(attributes).length === 0) return {}
+  await setIn(guest, { path: "/", set: {}, remove: [] })
+  return { attributes }
+}
+
+async function setIn(
+  guest: Guest,
+  change: { path: string; set: GuestAttributes; remove: string[] },
+): Promise<void> {
+  try {
+    await guest.ask({ op: "setAttributes", ...change }, { deadlineMs: answerDeadlineMs })
+  } catch (error) {
+    if (!(error instanceof AppError) || error.code !== "unavailable") throw error
+    throw error.but({ hint: oldAgentHint })
+  }
+}
+
+/** Changes extended attributes of a file and returns what it is then. */
+export async function setAttributes(
+  core: ForRequest,
+  account: Account,
+  nameOrId: string,
+  change: { path: string; set: GuestAttributes; remove: string[] },
+): Promise<GuestFile> {
+  const guest = await guestFor(core, account, nameOrId, [change.path])
+  await setIn(guest, change)
+  return guest.ask({ op: "statFile", path: change.path }, { deadlineMs: answerDeadlineMs })
+}
+
 export type Upload = {
   path: string
   mode: string | undefined
   /** A user of the guest, or a user and a group as in `chown`. */
   owner: string | undefined
+  /** Extended attributes, set beside those of the replaced file. */
+  attributes?: GuestAttributes | undefined
   /** Size announced by the client; a body of another length writes nothing. */
   size: number | undefined
   body: AsyncIterable<Uint8Array>
@@ -112,6 +157,7 @@ export async function writeFile(
     ...(upload.mode !== undefined && { mode: upload.mode }),
     ...(upload.size !== undefined && { size: upload.size }),
     ...(await ownerIn(guest, upload.owner)),
+    ...(await attributesIn(guest, upload.attributes)),
   })
   await send(transfer, upload, { bytesMax: limits.fileBytesMax })
 }

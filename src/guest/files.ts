@@ -1,6 +1,6 @@
 /** Files of the guest: requests, answers, and transfers of files and archives. */
 
-import type { FileList, GuestFile, GuestOpenings, GuestOwner } from "@bhatti/contract/guest"
+import type { FileList, GuestAttributes, GuestFile, GuestOpenings, GuestOwner } from "@bhatti/contract/guest"
 import { WireError } from "./frame.ts"
 import { isObject, parseObject, type Reading } from "./message.ts"
 import { Operation, type StreamLink } from "./operation.ts"
@@ -22,13 +22,14 @@ export const fileRequests = {
     limit,
     shared,
   }),
-  writeFile: ({ path, mode, size, parents, owner }: GuestOpenings["writeFile"]) => ({
+  writeFile: ({ path, mode, size, parents, owner, attributes }: GuestOpenings["writeFile"]) => ({
     op: "file_write",
     path,
     mode: mode ?? null,
     size: size ?? null,
     parents: parents ?? false,
     owner,
+    attributes: attributes && encodeAttributes(attributes),
   }),
   readArchive: ({ path, shared }: GuestOpenings["readArchive"] & Shared) => ({
     op: "archive_read",
@@ -129,10 +130,34 @@ function parseFile(value: unknown): GuestFile {
       (target === null || typeof target === "string") &&
       (version === null || (typeof version === "string" && versionSyntax.test(version)))
     ) {
-      return { name, size, mode, type, owner, group, modifiedUnixMs, target, version }
+      const attributes = parseAttributes(value.attributes)
+      const about = { name, size, mode, type, owner, group, modifiedUnixMs, target, version }
+      return attributes ? { ...about, attributes } : about
     }
   }
   throw new WireError("what the guest says about a file cannot be read")
+}
+
+/** A guest's filesystem may hold many; no honest agent tells more. */
+const attributesMax = 64
+const attributeCharactersMax = 100_000
+
+export function encodeAttributes(attributes: GuestAttributes): Record<string, string> {
+  return Object.fromEntries(
+    Object.entries(attributes).map(([name, value]) => [name, Buffer.from(value).toString("base64")]),
+  )
+}
+
+function parseAttributes(value: unknown): GuestAttributes | undefined {
+  if (value === undefined) return undefined
+  const entries = isObject(value) ? Object.entries(value) : undefined
+  if (!entries || entries.length > attributesMax) throw new WireError("a file's attributes cannot be read")
+  const parsed = entries.map(([name, text]): [string, Uint8Array] => {
+    if (!/^user\..{1,250}$/s.test(name) || typeof text !== "string" || text.length > attributeCharactersMax)
+      throw new WireError("a file's attributes cannot be read")
+    return [name, Buffer.from(text, "base64")]
+  })
+  return Object.fromEntries(parsed)
 }
 
 /** It becomes a header of an answer. */

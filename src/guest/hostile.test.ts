@@ -75,6 +75,8 @@ function askEverything(guest: Guest): Promise<unknown>[] {
     guest.ask({ op: "ping" }, { deadlineMs }),
     guest.processes.list({ deadlineMs }),
     guest.ask({ op: "listFiles", path: "/" }, { deadlineMs }),
+    guest.ask({ op: "statFile", path: "/" }, { deadlineMs }),
+    guest.ask({ op: "setAttributes", path: "/", set: {}, remove: [] }, { deadlineMs }),
     guest.ask({ op: "openWatch", path: "/", recursive: true }, { deadlineMs }),
     guest.ask({ op: "readWatch", watch: "w1", after: 0 }, { deadlineMs }),
     guest.ask({ op: "awaitWatch", watch: "w1", after: 0 }, { deadlineMs }),
@@ -89,6 +91,15 @@ const stream = fc.oneof(
   { weight: 1, arbitrary: fc.integer({ min: 0, max: wireLimits.streamMax }) },
 )
 const bytes = (max: number) => fc.uint8Array({ maxLength: max })
+const file = {
+  name: "x",
+  size: 1,
+  mode: "0644",
+  type: "file",
+  owner: "",
+  group: "",
+  modified_unix_ms: 0,
+}
 /** Messages of an agent, and similar ones. */
 const json = fc
   .oneof(
@@ -107,6 +118,8 @@ const json = fc
       { entries: Array(50).fill({ name: "x" }) },
       { connected: true },
       { ok: { watch: "../x" } },
+      { ok: { file: { ...file, attributes: { "user.a": 1, trusted: "x" } } } },
+      { ok: { file: { ...file, version: 'a"\r\nx: y', attributes: Array(100).fill("x") } } },
       { ok: { events: [{ type: "rename", path: "x" }], next: 1 } },
       { ok: { events: Array(500).fill({ type: "create", path: "x".repeat(200) }), next: 5 } },
       { ok: { events: [{ type: "lost", path: ".", reason: 7 }], next: -1, ended: [] } },

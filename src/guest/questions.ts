@@ -11,7 +11,7 @@ import type {
 } from "@bhatti/contract/guest"
 import { parsePorts } from "./dial.ts"
 import { parseFileEvents, parseWatching } from "./file-watch.ts"
-import { parseOwner, parseStat, readListing } from "./files.ts"
+import { encodeAttributes, parseOwner, parseStat, readListing } from "./files.ts"
 import { WireError } from "./frame.ts"
 import { isObject, type Reading } from "./message.ts"
 
@@ -68,6 +68,11 @@ export const questions: { [Op in keyof GuestQuestions]: Meaning<Op> } = {
   removeFile: { op: "file_remove", read: done },
   makeDirectory: { op: "file_mkdir", read: done },
   moveFile: { op: "file_move", read: done },
+  setAttributes: {
+    op: "file_attributes",
+    fieldsOf: ({ path, set, remove }) => ({ path, set: encodeAttributes(set), remove }),
+    read: done,
+  },
   openWatch: { op: "file_watch", read: once(parseWatching) },
   readWatch: { op: "file_watch_read", read: once(parseFileEvents) },
   awaitWatch: {

@@ -185,6 +185,16 @@ describe("messages", () => {
       "read a file through the shared memory": fileRequests.readFile({ path: "/x", shared: 1_048_576 }),
       "write a file": fileRequests.writeFile({ path: "/ü", mode: "0644", size: 5, parents: true }),
       "write a file of any size": fileRequests.writeFile({ path: "x" }),
+      "write a file with attributes": fileRequests.writeFile({
+        path: "x",
+        attributes: { "user.a": Buffer.of(255) },
+      }),
+      "change attributes": asking({
+        op: "setAttributes",
+        path: "/x",
+        set: { "user.a": Buffer.of(255) },
+        remove: ["user.b"],
+      }),
       list: asking({ op: "listFiles", path: "/x" }),
       stat: asking({ op: "statFile", path: "/x" }),
       remove: asking({ op: "removeFile", path: "/x", recursive: true }),
@@ -237,7 +247,12 @@ describe("messages", () => {
       { dueMs: 19_500 },
       { dueMs: null },
     ])
-    expect(parseStat(answer("one file"))).toMatchObject({ name: "a", target: null })
+    expect(parseStat(answer("one file"))).toMatchObject({
+      name: "a",
+      target: null,
+      version: "c-17979cfe362a0000-5",
+      attributes: { "user.a": Buffer.of(255) },
+    })
     expect(parsePorts(answer("listening ports"))).toEqual([{ port: 3000, address: "::1" }])
     expect(parseWatching(answer("a watch"))).toEqual({ watch: "w0f" })
     const { events, next, ended } = parseFileEvents(answer("events of a watch"))

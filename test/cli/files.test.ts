@@ -114,6 +114,24 @@ test("file read --range writes only these bytes, and refuses what is no range be
     expect(await read(wrong)).toMatchObject({ exitCode: 2, stderr: expect.stringContaining("--range is") })
 })
 
+test("file attr sets, removes and prints attributes, and file stat shows them", async () => {
+  guest.set("/workspace/a.txt", { bytes: "x" })
+  await dev()
+  const attr = (...more: string[]) => bhatti(["file", "attr", "dev", "a.txt", ...more], { daemon })
+  expect(await attr()).toMatchObject({ stdout: "", stderr: "the file has no attributes\n", exitCode: 0 })
+  expect(await attr("--set", "user.b=2=3", "--set", "user.a=x\ny")).toMatchObject({
+    stdout: "user.a  x\\ny\nuser.b  2=3\n",
+  })
+  expect(JSON.parse((await attr("--remove", "user.a", "--json")).stdout)).toEqual({ "user.b": "2=3" })
+  expect((await bhatti(["file", "stat", "dev", "a.txt"], { daemon })).stdout).toMatch(/^user\.b +2=3$/m)
+  for (const wrong of [
+    ["--set", "b=2"],
+    ["--set", "user.b"],
+    ["--remove", "user.a=b"],
+  ])
+    expect(await attr(...wrong)).toMatchObject({ exitCode: 2 })
+})
+
 test("file watch prints a line for each change until the sandbox is gone; --json one object", async () => {
   await dev()
   const watchWith = (...options: string[]) =>

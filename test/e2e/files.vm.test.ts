@@ -303,7 +303,7 @@ test("files are whole after the daemon died in a transfer, after a stop, and in 
   expect((await own.bhatti(["destroy", "copied", "--yes"])).exitCode).toBe(0)
 }, 300_000)
 
-test("a range of a file is read, and a watch tells of everything, also over a stop and a wake", async () => {
+test("a range of a file is read, attributes are kept, and a watch tells of everything, also over a stop and a wake", async () => {
   const client = connect({ url: own.url, token: own.key })
   const params = { id: "dev" }
   await sh("seq 100000 > /tmp/numbers; rm -rf /tmp/watched; mkdir -p /tmp/watched/old")
@@ -313,6 +313,15 @@ test("a range of a file is read, and a watch tells of everything, also over a st
     "bytes 588888-588894/588895",
     "100000\n",
   ])
+
+  const body = { path: "/tmp/numbers", set: { "user.kind": "numbers" } }
+  expect(await client.setAttributes({ params, body })).toMatchObject({
+    attributes: { "user.kind": "numbers" },
+  })
+  const archive = await client.readArchive({ params, query: { path: "/tmp/numbers" } })
+  await client.writeArchive({ params, query: { path: "/var/tmp" }, bytes: await archive.blob() })
+  const copy = await client.statFile("dev", "/var/tmp/numbers")
+  expect(copy).toMatchObject({ size: 588_895, attributes: { "user.kind": "numbers" } })
 
   const left = new AbortController()
   const told: string[] = []

@@ -2,6 +2,7 @@
 
 import { afterEach, beforeEach, describe, expect, test } from "bun:test"
 import { RateLimits } from "@bhatti/contract/config"
+import { AppError } from "@bhatti/contract/errors"
 import { limits, truncatedHeader } from "@bhatti/contract/limits"
 import { Sandbox } from "@bhatti/contract/sandbox"
 import { ErrorBody } from "@bhatti/contract/system"
@@ -907,6 +908,40 @@ describe("files", () => {
       "bytes 4-5/6",
       "e2",
     ])
+  })
+
+  test("extended attributes are written with it, changed and read; values may be any bytes", async () => {
+    const value = encodeURIComponent("user.mime=text/plain=x")
+    const more = encodeURIComponent("user.bytes=base64:AP8=")
+    const path = `/sandboxes/dev/files?path=/x&attribute=${value}&attribute=${more}`
+    expect((await raw("PUT", path, "hello")).status).toBe(200)
+    const stat = async () => (await call("GET", "/sandboxes/dev/files?path=/x&stat=true")).body
+    expect(await stat()).toMatchObject({
+      attributes: { "user.mime": "text/plain=x", "user.bytes": "base64:AP8=" },
+    })
+    const change = { path: "/x", set: { "user.mime": "base64:YmFzZTY0Og==" }, remove: ["user.bytes"] }
+    const changed = await call("PATCH", "/sandboxes/dev/files/attributes", { body: change })
+    // It begins like an encoded value, so it is encoded.
+    expect(changed.body).toMatchObject({ attributes: { "user.mime": "base64:YmFzZTY0Og==" } })
+    expect(await stat()).toEqual(changed.body)
+    for (const wrong of ["mime=x", "user.=x", "trusted.a=x", "user.a", "user.a=base64:?"])
+      expect((await raw("PUT", `/sandboxes/dev/files?path=/y&attribute=${wrong}`, "x")).status).toBe(400)
+    expect((await raw("GET", "/sandboxes/dev/files?path=/y")).status).toBe(404)
+  })
+
+  test("an agent that knows no attributes is told before anything is written", async () => {
+    for (const guest of core.guests.values())
+      answering(guest, {
+        setAttributes: () => {
+          throw new AppError("unavailable", 'this agent has no operation "file_attributes"')
+        },
+      })
+    const answer = await raw("PUT", "/sandboxes/dev/files?path=/x&attribute=user.a%3Db", "hello")
+    expect([answer.status, await answer.json()]).toMatchObject([
+      503,
+      { hint: expect.stringContaining("restarted") },
+    ])
+    expect((await raw("GET", "/sandboxes/dev/files?path=/x")).status).toBe(404)
   })
 
   test("one that is asked for with HEAD, or whose reader leaves, is not read on in the guest", async () => {

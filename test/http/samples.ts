@@ -49,6 +49,7 @@ const samples: { [Name in keyof Api]: Sample<Api[Name]> } = {
   readSession: {},
   readFile: { query: "?path=/x" },
   writeFile: { query: "?path=/x", body: "text" },
+  setAttributes: { body: { path: "/x", set: { "user.a": "b" } } },
   removeFile: { query: "?path=/x" },
   makeDirectory: { body: { path: "/x" } },
   moveFile: { body: { from: "/x", to: "/y" } },

@@ -2,10 +2,10 @@
 
 import { posix } from "node:path"
 import { AppError } from "@bhatti/contract/errors"
-import type { GuestFile } from "@bhatti/contract/guest"
+import type { GuestAttributes, GuestFile } from "@bhatti/contract/guest"
 import { extract, type Header, pack } from "tar-stream"
 
-type Node = Pick<GuestFile, "type" | "mode" | "owner" | "target"> & { bytes: Uint8Array }
+type Node = Pick<GuestFile, "type" | "mode" | "owner" | "target" | "attributes"> & { bytes: Uint8Array }
 export type NewFile = Partial<Omit<Node, "bytes">> & { bytes?: string | Uint8Array }
 
 const linksMax = 8
@@ -35,6 +35,12 @@ export class FakeFiles {
 
   has(path: string): boolean {
     return this.#nodes.has(absolute(path))
+  }
+
+  setAttributes(path: string, set: GuestAttributes, remove: readonly string[]): void {
+    const node = this.#find(absolute(path), path)
+    const kept = Object.entries(node.attributes ?? {}).filter(([name]) => !remove.includes(name))
+    this.#nodes.set(absolute(path), { ...node, attributes: { ...Object.fromEntries(kept), ...set } })
   }
 
   isDirectory(path: string): boolean {

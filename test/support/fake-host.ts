@@ -705,6 +705,10 @@ class FakeGuest implements Guest {
     makeDirectory: ({ path, mode, owner }) =>
       this.#files.add(path, { type: "directory", mode, ...ownedBy(owner) }),
     moveFile: ({ from, to }) => this.#files.move(from, to),
+    setAttributes: async ({ path, set, remove }, options) => {
+      await this.#answerAllowed(options)
+      this.#files.setAttributes(path, set, remove)
+    },
     openWatch: async ({ path, recursive }, options) => {
       const { watches } = await this.#answerAllowed(options)
       if (!this.#files.isDirectory(path)) throw new AppError("not_found", `no file "${path}"`)
@@ -802,7 +806,8 @@ class FakeGuest implements Guest {
     }
   }
 
-  #writeFile({ path, mode = "0644", size, owner }: GuestOpenings["writeFile"]): GuestTransfer {
+  #writeFile({ path, mode = "0644", ...options }: GuestOpenings["writeFile"]): GuestTransfer {
+    const { size, owner, attributes } = options
     if (this.#files.isDirectory(path))
       return refusedTransfer(new AppError("invalid", `"${path}": is a directory`))
     const content = new Bun.ArrayBufferSink()
@@ -816,7 +821,7 @@ class FakeGuest implements Guest {
         const bytes = content.end() as Uint8Array
         if (size !== undefined && size !== bytes.length)
           throw new AppError("invalid", "another size than was said")
-        this.#files.add(path, { bytes, mode, ...ownedBy(owner) })
+        this.#files.add(path, { bytes, mode, ...ownedBy(owner), ...(attributes && { attributes }) })
         return { bytes: bytes.length, entries: 1 }
       },
     })

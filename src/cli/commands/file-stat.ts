@@ -3,7 +3,7 @@
 import { command } from "../command.ts"
 import { entryName } from "../file-text.ts"
 import { alignColumns } from "../output.ts"
-import { bytesText } from "../words.ts"
+import { bytesText, printable } from "../words.ts"
 
 export const fileStat = command({
   args: ["sandbox", "path"],
@@ -19,6 +19,7 @@ export const fileStat = command({
       ["mode", entry.mode],
       ["owner", `${entry.owner}:${entry.group}`],
       ["modified", entry.mtime],
+      ...Object.entries(entry.attributes ?? {}).map((pair) => pair.map(printable)),
     ])
     await out.result(lines.join("\n"))
   },

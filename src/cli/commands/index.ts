@@ -62,6 +62,10 @@ export const commands: readonly CommandEntry[] = [
       "Show the attributes of a file of a sandbox",
       async () => (await import("./file-stat.ts")).fileStat,
     ],
+    "file attr": [
+      "Show or change the extended attributes of a file of a sandbox",
+      async () => (await import("./file-attr.ts")).fileAttr,
+    ],
     "file watch": [
       "Show the changes in a directory of a sandbox as they happen",
       async () => (await import("./file-watch.ts")).fileWatch,

@@ -3,13 +3,20 @@
 import { AppError } from "@bhatti/contract/errors"
 import { truncatedHeader } from "@bhatti/contract/limits"
 import { askGuest } from "../../core/ask-guest.ts"
-import { makeDirectory, openToRead, readFileSection, writeArchive, writeFile } from "../../core/files.ts"
+import {
+  makeDirectory,
+  openToRead,
+  readFileSection,
+  setAttributes,
+  writeArchive,
+  writeFile,
+} from "../../core/files.ts"
 import { bytesReply } from "../bytes.ts"
 import type { Handlers } from "../context.ts"
 import { chooseSection, fileHeaders, isKnownTo, rangeOf, sectionHeaders } from "../file-range.ts"
 import { declaredLength } from "../input.ts"
 import { sectionOf } from "../lines.ts"
-import { viewFile } from "../views/file.ts"
+import { attributesFrom, attributesFromPairs, viewFile } from "../views/file.ts"
 
 export const files = {
   async readFile({ core, account, revoked, params, request }, { query }) {
@@ -64,11 +71,17 @@ export const files = {
       path: query.path,
       mode: query.mode,
       owner: query.owner,
+      attributes: query.attribute && attributesFromPairs(query.attribute),
       size: declaredLength(request),
       body,
       signal: revoked,
     })
     return { status: "ok" }
+  },
+
+  async setAttributes({ core, account, params }, { body: { path, set, remove } }) {
+    const change = { path, set: attributesFrom(Object.entries(set)), remove }
+    return viewFile(await setAttributes(core, account, params.id, change))
   },
 
   async removeFile({ core, account, params }, { query }) {
