@@ -11,8 +11,6 @@ import (
 	"syscall"
 	"time"
 	"unsafe"
-
-	"bhatti/agent/wire"
 )
 
 var chunks = sync.Pool{New: func() any { return new([dataRoom + chunkBytes]byte) }}
@@ -53,7 +51,7 @@ func (p *process) pump(o *output) {
 func (p *process) move(o *output, fd, max int) (n int, result moved) {
 	p.mu.Lock()
 	d := p.driver
-	isStraight := d != nil && d.isStraight
+	isStraight := d != nil && d.straighten(o.index)
 	max = p.room(o, max)
 	p.mu.Unlock()
 	if max == 0 {
@@ -107,12 +105,12 @@ func read(fd int, buffer []byte) (n int, err error) {
 func (p *process) room(o *output, max int) int {
 	d, sent := p.driver, o.leftAt
 	switch {
-	case d != nil && d.isStraight && d.isLost:
+	case d != nil && d.isStraight[o.index] && d.isLost:
 		return 0
-	case d != nil && d.isStraight:
+	case d != nil && d.isStraight[o.index]:
 		return d.stream.reserve(max)
 	case d != nil:
-		sent = d.at[int(o.channel-wire.Stdout)]
+		sent = d.at[o.index]
 	case !p.isInGrace:
 		return max
 	}

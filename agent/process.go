@@ -70,6 +70,7 @@ type process struct {
 
 // output is one of a process's outputs. All but wake and file is under process.mu.
 type output struct {
+	index     int
 	channel   byte
 	file      *os.File
 	wake      chan struct{} // holds one token: the pump can look again
@@ -125,7 +126,7 @@ func (p *process) end() {
 		p.limit.Stop()
 	}
 	told := p.driver
-	if told != nil && told.isStraight {
+	if told != nil && told.hasAll() {
 		p.driver = nil
 	} else {
 		told = nil
@@ -180,7 +181,7 @@ func (p *process) signal(number syscall.Signal, scope, by string) {
 func (p *process) startGrace(left *client) (isOver bool) {
 	for i, o := range p.outputs {
 		o.leftAt = left.at[i]
-		if left.isStraight {
+		if left.isStraight[i] {
 			o.leftAt = o.ring.total
 		}
 	}

@@ -1,7 +1,7 @@
 // The clients of a process: streams that get its output. The driver also types; the others watch.
 //
-// A driver that has all output is straight: the pumps send to it as they read. Every other client has a follower, a
-// goroutine that sends from the ring, until a driver has caught up.
+// An output is straight to a driver that has all of it: its pump sends what it reads. The rest is sent by the client's
+// follower, a goroutine that reads the rings. Only the pump makes its output straight, when nothing is on its way.
 
 package main
 
@@ -23,9 +23,10 @@ type client struct {
 	changed  chan struct{} // holds one token: the follower has something to look at
 
 	// Under process.mu.
-	isStraight bool
+	isStraight [2]bool  // by output
 	isLost     bool     // a frame could not be sent
-	at         [2]int64 // of the next byte of each output; of a straight client where it became so
+	isSending  bool     // its follower is
+	at         [2]int64 // of the next byte of each output; of a straight one where it became so
 	until      [2]int64 // where the output ended when it came
 	show       string   // sent when the output until then is
 	turn       int      // the output to be looked at first
@@ -60,7 +61,7 @@ func departProcess(c *client, state string) {
 
 // begin makes the stream the driver of a process that does not run yet, and lets it run.
 func (p *process) begin(s *stream, wants attachment) {
-	c := &client{process: p, stream: s, isDriver: true, isStraight: true, wants: wants}
+	c := &client{process: p, stream: s, isDriver: true, isStraight: [2]bool{true, true}, wants: wants}
 	p.mu.Lock()
 	p.driver = c
 	p.mu.Unlock()
@@ -78,6 +79,7 @@ func (p *process) begin(s *stream, wants attachment) {
 // attach adds a client to a process that runs or has ended.
 func (p *process) attach(s *stream, wants attachment) error {
 	c := &client{process: p, stream: s, isDriver: !wants.isWatcher, wants: wants, changed: make(chan struct{}, 1)}
+	c.isSending = true // Its first message.
 	p.mu.Lock()
 	if err := p.place(c); err != nil {
 		p.mu.Unlock()
@@ -103,6 +105,7 @@ func (p *process) attach(s *stream, wants attachment) error {
 	if c.isDriver {
 		s.listen(c.receive)
 		c.resize()
+		c.wake() // The pumps may have waited for a driver.
 	}
 	if !c.isDriver || p.input == nil {
 		s.refuseInput()
@@ -205,9 +208,26 @@ func (p *process) wakeClients() {
 	for c := range p.watchers {
 		c.wake()
 	}
-	if p.driver != nil && !p.driver.isStraight {
+	if p.driver != nil && !p.driver.hasAll() {
 		p.driver.wake()
 	}
+}
+
+// hasAll reports whether all outputs are straight. It holds process.mu.
+func (c *client) hasAll() bool {
+	return c.isStraight[0] && (len(c.process.outputs) == 1 || c.isStraight[1])
+}
+
+// straighten makes an output straight if its pump has nothing to wait for. It holds process.mu.
+func (c *client) straighten(i int) bool {
+	isReady := c.isDriver && c.at[i] == c.process.outputs[i].ring.total && !c.isSending && c.show == ""
+	if !c.isStraight[i] && isReady {
+		c.isStraight[i] = true
+		if c.hasAll() {
+			c.wake()
+		}
+	}
+	return c.isStraight[i]
 }
 
 // remove ends the client's place; false if it has none any more. It holds p.mu.
@@ -247,7 +267,7 @@ func (c *client) depart(state string) {
 	c.wants.depart(c, state)
 }
 
-// follow sends the kept output until the driver is straight, or the client has no place any more.
+// follow sends the kept output until all outputs are straight, or the client has no place any more.
 func (c *client) follow() {
 	for {
 		buffer := chunks.Get().(*[dataRoom + chunkBytes]byte)
@@ -286,9 +306,18 @@ func (c *client) take(buffer []byte) piece {
 	p := c.process
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.driver != c && !p.watchers[c] {
+	c.isSending = false
+	if p.driver != c && !p.watchers[c] || c.hasAll() {
 		return piece{isOver: true}
 	}
+	next := c.next(buffer)
+	c.isSending = next != piece{}
+	return next
+}
+
+// next is take for a client that has a place. It holds process.mu.
+func (c *client) next(buffer []byte) piece {
+	p := c.process
 	if message := c.skip(); message != nil {
 		return piece{message: message}
 	}
@@ -301,7 +330,7 @@ func (c *client) take(buffer []byte) piece {
 		if isShort {
 			end = c.until[i]
 		}
-		if end <= c.at[i] {
+		if c.isStraight[i] || end <= c.at[i] {
 			continue
 		}
 		hasMore = true
@@ -340,19 +369,13 @@ func (c *client) finish(buffer []byte) piece {
 	case c.wants.isOnce:
 		p.remove(c)
 		return piece{state: wire.StateLeft}
-	case c.isDriver:
-		c.isStraight = true
-		for _, o := range p.outputs {
-			o.poke()
-		}
-		return piece{isOver: true}
 	}
 	return piece{}
 }
 
 func (c *client) lags() bool {
 	for i, o := range c.process.outputs {
-		if c.at[i] < o.ring.total {
+		if !c.isStraight[i] && c.at[i] < o.ring.total {
 			return true
 		}
 	}
@@ -363,7 +386,7 @@ func (c *client) lags() bool {
 func (c *client) skip() any {
 	var missed [2]int64
 	for i, o := range c.process.outputs {
-		if c.at[i] < o.ring.first {
+		if !c.isStraight[i] && c.at[i] < o.ring.first {
 			to := c.process.oldest(o)
 			missed[i] = to - c.at[i]
 			c.at[i] = to

@@ -184,7 +184,7 @@ func (p *process) closeFiles() {
 }
 
 func (p *process) addOutput(channel byte, file *os.File) {
-	p.outputs = append(p.outputs, &output{channel: channel, file: file, wake: make(chan struct{}, 1)})
+	p.outputs = append(p.outputs, &output{index: len(p.outputs), channel: channel, file: file, wake: make(chan struct{}, 1)})
 }
 
 // openPipes returns the child's ends. They belong to its user, who may reopen /dev/stdout.

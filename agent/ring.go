@@ -33,6 +33,8 @@ func (b *budget) take(count int, isGranted bool) bool {
 	return true
 }
 
+func (b *budget) left() int64 { return b.max - atomic.LoadInt64(&b.used) }
+
 func (b *budget) giveBack(count int) { atomic.AddInt64(&b.used, -int64(count)) }
 
 // ring keeps the bytes from first to total; the byte at position p is at p modulo the length of bytes.

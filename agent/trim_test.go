@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"reflect"
+	"syscall"
 	"testing"
 )
 
@@ -35,8 +36,14 @@ func TestTheGroupsOfAFilesystemAreReadFromIt(t *testing.T) {
 	}
 	for _, features := range []string{"64bit,^meta_bg", "^64bit,^meta_bg,^metadata_csum,uninit_bg"} {
 		path := filepath.Join(t.TempDir(), "disk")
-		if words, err := exec.Command(program, "-q", "-t", "ext4", "-O", features, path, "4G").CombinedOutput(); err != nil {
-			t.Fatalf("%v: %s", err, words)
+		made, err := theReaper.start(program, []string{program, "-q", "-t", "ext4", "-O", features, path, "4G"}, &syscall.ProcAttr{
+			Files: []uintptr{0, 1, 2},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if <-made.exited; made.status != 0 {
+			t.Fatalf("mke2fs ended with %v", made.status)
 		}
 		layout, err := readLayout(path)
 		if err != nil {
