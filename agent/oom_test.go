@@ -5,6 +5,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -182,5 +183,39 @@ func TestAKillInTheSessionIsTold(t *testing.T) {
 	}
 	if ended := describeEnd(0, session, began, sentSignal{}, l.kills); ended.Detail != nil {
 		t.Errorf("%+v", ended)
+	}
+}
+
+func TestAShutdownIsTheSenderOfItsSignals(t *testing.T) {
+	h := personalised(t)
+	id := h.keep("exec sleep 100", nil)
+	pid := int(h.process(id)["pid"].(float64))
+	atomic.StoreInt32(&theReaper.endsAll, 1)
+	defer atomic.StoreInt32(&theReaper.endsAll, 0)
+	_ = syscall.Kill(pid, syscall.SIGTERM)
+	if got := endOf(h.wait(id)["ended"]); got != "143 TERM signal shutdown" {
+		t.Error(got)
+	}
+}
+
+func TestAnAbnormalEndIsToldWithItsCause(t *testing.T) {
+	h := personalised(t)
+	h.keep("kill -9 $$", nil)
+	h.keep("exit 3", nil)
+	h.keep("sleep 100", map[string]any{"timeout_ms": 50})
+	var told []string
+	await(t, "both are told", func() bool {
+		h.agent.notices.mu.Lock()
+		defer h.agent.notices.mu.Unlock()
+		told = nil
+		for _, notice := range h.agent.notices.waiting {
+			told = append(told, string(wire.Encode(notice)))
+		}
+		return len(told) == 2
+	})
+	for i, want := range []string{`"reason":"signal","by":"guest"`, `"reason":"time_limit","by":"agent"`} {
+		if !strings.Contains(told[i], want) {
+			t.Errorf("%s, not %s", told[i], want)
+		}
 	}
 }

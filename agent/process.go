@@ -119,6 +119,9 @@ func (p *process) end() {
 	p.mu.Lock()
 	sent := p.sent
 	p.mu.Unlock()
+	if sent.reason == "" && atomic.LoadInt32(&p.agent.reaper.endsAll) != 0 {
+		sent = sentSignal{number: p.child.status.Signal(), by: wire.ByShutdown}
+	}
 	ended := describeEnd(p.child.status, p.child.pid, p.created, sent, p.agent.kills)
 	p.mu.Lock()
 	p.ended, p.endedAt = &ended, time.Now()

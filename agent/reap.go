@@ -21,6 +21,7 @@ type reaper struct {
 	starts   int
 	isIdle   bool
 	children map[int]*child
+	endsAll  int32 // not 0: the machine shuts down; atomic
 }
 
 // child is a process that leads its own session and group. status is valid once exited is closed.

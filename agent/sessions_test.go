@@ -394,6 +394,13 @@ func TestManyAttachmentsLeaveNothing(t *testing.T) {
 	h := personalised(t)
 	h.end(h.session("cat", map[string]any{"attach": false}))
 	defer h.endSessions()
+	// All goroutines of the session run when its output has come.
+	first := h.start("session_attach", map[string]any{"session": "s1"})
+	h.data(first, []byte("x\r"))
+	for h.frame(first).Type != wire.Data {
+	}
+	h.send(wire.Close, first, nil)
+	h.end(first)
 	files, routines := openFiles(t), runtime.NumGoroutine()
 	streams := []uint32{}
 	for i := 0; i < 60; i++ {

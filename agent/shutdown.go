@@ -5,6 +5,7 @@ package main
 import (
 	"os"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -16,6 +17,7 @@ const (
 
 // endMachine ends every process, syncs everything and powers the machine off or restarts it.
 func endMachine(r *reaper, command int) {
+	atomic.StoreInt32(&r.endsAll, 1)
 	_ = syscall.Kill(-1, syscall.SIGTERM)
 	_ = syscall.Kill(-1, syscall.SIGCONT)
 	r.awaitIdle(terminateDeadline)

@@ -25,9 +25,10 @@ const (
 
 // The senders of a signal that the agent knows by itself. Others are words of the host.
 const (
-	ByAgent  = "agent"
-	ByGuest  = "guest"
-	ByKernel = "kernel"
+	ByAgent    = "agent"
+	ByGuest    = "guest"
+	ByKernel   = "kernel"
+	ByShutdown = "shutdown"
 )
 
 // EndDetail has circumstances of an end, each only if there is one.
