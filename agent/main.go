@@ -74,7 +74,10 @@ func live() error {
 		report("kernel log: %v", err)
 	}
 	go a.reaper.run()
-	go servePowerCommands(a.reaper, p.store)
+	go servePowerCommands(a.reaper, func() error {
+		a.services.stopAll()
+		return p.store()
+	})
 	report("%s is up", version)
 	return a.serve(port)
 }

@@ -26,6 +26,7 @@ type agent struct {
 	shared       *sharedMemory // nil if there is none
 	kills        *memoryKills  // nil without a kernel log
 	hooks        hooks
+	services     services
 
 	mu sync.Mutex
 	// isPersonalised: operations are allowed. hasIdentity: it was personalised since its boot, so a refresh is
@@ -79,6 +80,10 @@ var operations = map[string]operation{
 	"process_resize": {start: (*agent).processResize},
 	"process_forget": {start: (*agent).processForget},
 	"watch":          {start: (*agent).watch},
+
+	"service_start":   {start: (*agent).serviceStart},
+	"service_list":    {start: (*agent).serviceList},
+	"service_control": {start: (*agent).serviceControl},
 
 	"exec":           {start: (*agent).exec},
 	"session_read":   {start: (*agent).sessionRead},
@@ -220,7 +225,10 @@ func (a *agent) quiesce(s *stream, payload []byte) {
 
 func (a *agent) shutdown(s *stream, _ []byte) {
 	s.succeed(wire.Empty{})
-	go a.machine.powerOff()
+	go func() {
+		a.services.stopAll()
+		a.machine.powerOff()
+	}()
 }
 
 // asError gives every error a code. An error of the guest's kernel is not a bug of this program.
