@@ -1,5 +1,5 @@
-// Notices that the agent sends unasked: ends of processes, and kills for memory. The stream that asked last carries
-// them; without a stream they are queued, and each is sent once.
+// Notices that the agent sends unasked: ends of processes, kills for memory, and services that keep failing. The
+// stream that asked last carries them; without a stream they are queued, and each is sent once.
 
 package main
 
@@ -97,6 +97,9 @@ func (a *agent) tellEnd(p *process) {
 
 // suits reports whether the stream's host knows this kind of notice.
 func (s *stream) suits(notice any) bool {
-	_, isLate := notice.(wire.ProcessNotice)
-	return !isLate || s.connection.generation >= wire.ProcessGeneration
+	switch notice.(type) {
+	case wire.ProcessNotice, wire.ServiceNotice:
+		return s.connection.generation >= wire.ProcessGeneration
+	}
+	return true
 }

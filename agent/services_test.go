@@ -112,7 +112,8 @@ func TestThePolicyDecidesWhetherAServiceRunsAgain(t *testing.T) {
 }
 
 func TestAServiceThatKeepsFailingIsToldOnceAndTriedEverLessOften(t *testing.T) {
-	h := personalised(t)
+	h := connectAs(t, wire.ProcessGeneration)
+	h.personalise()
 	watch := h.start("watch", nil)
 	h.services(serviceOf("crash", "echo out of luck >&2; exit 3", nil))
 	var notice wire.ServiceNotice

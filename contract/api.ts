@@ -27,6 +27,7 @@ import {
   Why,
 } from "./sandbox.ts"
 import { DeletedSecret, Secret, SetSecret } from "./secret.ts"
+import { ControlService, ServiceState } from "./services.ts"
 import {
   KilledSession,
   KillSession,
@@ -252,6 +253,21 @@ export const api = {
     summary: "The last 256 KiB of a session's terminal output, by the session's id or name",
     reply: z.never(),
     replyBytes: true,
+    status: 200,
+  }),
+  listServices: endpoint({
+    method: "GET",
+    path: "/sandboxes/:id/services",
+    summary: "Services of the sandbox, in the order of their starts",
+    reply: z.array(ServiceState),
+    status: 200,
+  }),
+  controlService: endpoint({
+    method: "POST",
+    path: "/sandboxes/:id/services/:service",
+    summary: "Start, stop or restart a service",
+    body: ControlService,
+    reply: ServiceState,
     status: 200,
   }),
   ...fileApi,

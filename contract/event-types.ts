@@ -15,6 +15,7 @@ export type EventType =
   | "sandbox.init_failed"
   | "sandbox.start_command_failed"
   | "sandbox.hook_failed"
+  | "sandbox.service_failing"
   | "sandbox.updated"
   | "sandbox.update_failed"
   | "sandbox.ended"

@@ -135,6 +135,30 @@ export type ProcessRecord = {
 }
 export type KeptOutput = { first: number; total: number }
 
+export type RestartPolicy = "always" | "on-failure" | "never"
+
+/** A program that the guest keeps running. `after` names those that start before it. */
+export type GuestService = {
+  name: string
+  argv: string[]
+  user: string | null
+  cwd: string | null
+  restart: RestartPolicy
+  after: readonly string[]
+}
+
+/** `failure` is why its program could not be started last, `ended` how it ended last. */
+export type GuestServiceState = Pick<GuestService, "name" | "argv" | "restart"> & {
+  state: "running" | "backing_off" | "ended" | "stopped"
+  restarts: number
+  process: string | null
+  ended: ProcessEnd | null
+  failure: string | null
+  /** It has ended many times in a row. */
+  isFailing: boolean
+  retryMs: number | null
+}
+
 /** A named process that has ended. */
 export type ProcessNotice = { process: string; name: string; ended: ProcessEnd }
 
@@ -207,6 +231,13 @@ export type GuestQuestions = {
   ping: { fields: object; answer: Pong }
   /** Gives the guest its identity, fresh randomness and the time. If this fails, the guest must not be used. */
   personalise: { fields: { identity: GuestIdentity }; answer: Personalised }
+  /** Starts those that are not there yet. Each question about services is answered with the states of all. */
+  startServices: { fields: { services: readonly GuestService[] }; answer: GuestServiceState[] }
+  listServices: { fields: object; answer: GuestServiceState[] }
+  controlService: {
+    fields: { service: string; action: "start" | "stop" | "restart" }
+    answer: GuestServiceState[]
+  }
   /** Lets the programs of a clone run on, and runs its hooks. Returns the hooks that failed. */
   startClone: { fields: object; answer: HookFailure[] }
   /**

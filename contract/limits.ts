@@ -90,6 +90,15 @@ export const limits = {
   initScriptBytesMax: 64 * 1024,
   createFilesMax: 32,
   startCommandMax: 4096,
+  servicesMax: 16,
+  /** The names of processes. */
+  serviceNamePattern: /^[a-zA-Z][a-zA-Z0-9._-]{0,62}$/,
+  processIdPattern: /^[sp][0-9]+$/,
+  serviceNameRule:
+    "a service's name has 1 to 63 letters, digits, dots, underscores or hyphens, starts with a letter and is not an id",
+  serviceNamesReserved: ["init", "main"] as readonly string[],
+  serviceNameReservedRule: "init and main are the names of the init script and the start command",
+  serviceTextMax: 1024,
   /** Templates with start commands of one user's creates that nothing depends on; the oldest gives way. */
   ownTemplatesMax: 4,
 

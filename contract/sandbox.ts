@@ -7,6 +7,7 @@ import { SandboxId, UserId } from "./ids.ts"
 import { limits } from "./limits.ts"
 import { NetPolicy, NetPolicyInput } from "./network.ts"
 import { SecretName } from "./secret.ts"
+import { Service, Services } from "./services.ts"
 
 export const SandboxName = z
   .string()
@@ -119,6 +120,7 @@ export const Sandbox = z
       .nullable()
       .describe("Ran already when it was made, and runs at each boot; null: none"),
     ready_command: z.string().nullable().describe("Proved that the start command was ready"),
+    services: z.array(Service).describe("Started at each boot and kept running"),
     labels: z.record(z.string(), z.string()),
     urls: z.array(z.string()).describe("URLs of its published ports"),
     ip: z.string().nullable().describe("Its address, reachable only from its owner's other sandboxes"),
@@ -202,6 +204,7 @@ export const CreateSandbox = z
     ready_command: StartCommand.optional().describe(
       "Is retried until it succeeds, before the first sandbox with this start command is made; default: `true`",
     ),
+    services: Services.default([]).describe("Started with the sandbox and at each boot, and kept running"),
     files: z
       .array(
         z.strictObject({
@@ -292,6 +295,9 @@ export const Why = z
       .object({ in_a_row: z.int(), reason: z.string(), rest_seconds: z.int() })
       .nullable()
       .describe("Failed starts since it last ran, the last reason, and how long it backs off"),
+    failing_services: z
+      .array(z.object({ name: z.string(), restarts: z.int(), reason: z.string().nullable() }))
+      .describe("Services that end again and again"),
     open_streams: z.int().describe("Open commands, sessions, transfers and connections, which keep it awake"),
     idle_seconds: z.int(),
     changes_in_seconds: z.int().nullable().describe("When the state changes if nothing happens"),

@@ -338,6 +338,14 @@ func ofVersion(file FileInfo) FileInfo {
 	return file
 }
 
+func failingService() ServiceState {
+	process, retryMs := "p7", int64(1600)
+	return ServiceState{
+		Name: "web", Argv: []string{"sh"}, Restart: RestartAlways, State: ServiceBackingOff, Restarts: 4, Process: &process,
+		Ended: &Ended{ExitCode: 3, Reason: EndExited}, IsFailing: true, RetryMs: &retryMs,
+	}
+}
+
 func TestMessagesOfStreamsAreEncoded(t *testing.T) {
 	name := "init"
 	messages := []any{
@@ -349,6 +357,7 @@ func TestMessagesOfStreamsAreEncoded(t *testing.T) {
 		SessionNotice{Ended: SessionExit{Session: "s1", Name: "init", Exited: Exited{ExitCode: 3}}},
 		MemoryNotice{MemoryKill: MemoryKill{Pid: 412, Name: "python3", Session: 398, AnonKib: 421888, FileKib: 4, ShmemKib: 8,
 			MemoryKib: 501000, UnixMs: 1700000000000}},
+		ServiceNotice{ServiceFailing: failingService()},
 	}
 	for index, vector := range readVectors(t).Messages {
 		if got := string(Encode(messages[index])); got != vector.Text {
@@ -404,7 +413,7 @@ func TestResultsAreEncoded(t *testing.T) {
 		}}},
 		{OK: FileEvents{Next: 9, Events: []FileEvent{}, Ended: "it is gone"}},
 		{OK: Ports{Ports: []Port{{Port: 3000, Address: "::1"}}}},
-		{OK: NextTimer{DueMs: at(19500)}}, {OK: NextTimer{}},
+		{OK: NextTimer{DueMs: at(19500)}}, {OK: NextTimer{}}, {OK: Services{Services: []ServiceState{failingService()}}},
 	}
 	for index, vector := range readVectors(t).Results {
 		if got := string(Encode(results[index])); got != vector.Text {

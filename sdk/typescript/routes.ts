@@ -40,6 +40,8 @@ export const routes: { readonly [Name in keyof Api]: `${Api[Name]["method"]} ${A
   processSocket: "GET /sandboxes/:id/processes/:process/ws",
   createSocketTicket: "POST /ws-tickets",
   listSessions: "GET /sandboxes/:id/sessions",
+  listServices: "GET /sandboxes/:id/services",
+  controlService: "POST /sandboxes/:id/services/:service",
   killSession: "POST /sandboxes/:id/sessions/:session/kill",
   readSession: "GET /sandboxes/:id/sessions/:session/output",
   readFile: "GET /sandboxes/:id/files",

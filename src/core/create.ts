@@ -20,6 +20,7 @@ import { personalise } from "./identity.ts"
 import type { PooledSandbox } from "./parts.ts"
 import { policyAskedFor, settingsAskedFor } from "./policy.ts"
 import { type CreateSandbox, describeSandbox, describeSandboxes, type Sandbox } from "./sandbox.ts"
+import { servicesOf, startServices } from "./services.ts"
 import { readyDeadlineMs, startSandbox } from "./start.ts"
 import { startClone } from "./start-command.ts"
 import { ensureTemplate, templateSpec } from "./template.ts"
@@ -114,6 +115,7 @@ export async function planCreate(
     bootScript: (input.onBoot ?? true) ? (input.init ?? null) : null,
     startCommand: spec.programs?.start ?? null,
     readyCommand: spec.programs?.ready ?? null,
+    services: servicesOf(spec.image.services, input.services),
     netPolicy: policyAskedFor(core),
     ...settingsAskedFor(core, input),
   })
@@ -144,6 +146,7 @@ export async function startNew(
     async prepareGuest(guest) {
       await writeFiles(guest, input)
       if (isPending) await startClone(core, record, guest)
+      await startServices(record, guest)
       if (input.init !== undefined)
         await guest.processes.startDetached(initStart(input.init), { deadlineMs: answerDeadlineMs })
       checkStillAwaited(record, signal)

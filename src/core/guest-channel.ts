@@ -7,6 +7,7 @@ import type { Ending } from "./endings.ts"
 import type { Guest, Machine } from "./host.ts"
 import { refresh } from "./identity.ts"
 import { recordAbnormalEnd, recordMemoryKill } from "./process-events.ts"
+import { onServiceFailing } from "./services.ts"
 
 type Parts = Pick<Core, "endings" | "events" | "guests" | "onChannelClosed">
 
@@ -21,6 +22,7 @@ export function keepGuest(core: Parts, record: SandboxRecord, guest: Guest): voi
     onNamedEnded: (end) => onProcessEnded(core, record, end),
     onAbnormalEnd: (end) => recordAbnormalEnd(core, record, end),
     onMemoryKill: (kill) => recordMemoryKill(core, record, kill),
+    onServiceFailing: (state) => onServiceFailing(core, record, state),
   })
   void guest.closed.then(({ reason }) => core.onChannelClosed(record.id, guest, reason))
 }

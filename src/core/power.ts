@@ -18,6 +18,7 @@ import type { Guest, Kernel, Machine, Template } from "./host.ts"
 import { environmentOf, personalise, refresh } from "./identity.ts"
 import { machineOf, rememberMachine, templateToStart } from "./machine-of.ts"
 import { coldWithoutMemory } from "./mark-ended.ts"
+import { startServicesAtBoot } from "./services.ts"
 import { readyDeadlineMs, startSandbox } from "./start.ts"
 import { runStartCommand } from "./start-command.ts"
 import { trimGuest } from "./trim.ts"
@@ -299,6 +300,7 @@ export async function bootFromDisk(
     onFailure: () => loseMemory(core, record, "its last boot failed"),
   })
   await runStartCommand(core, record, guest)
+  await startServicesAtBoot(core, record, guest)
   await runBootScript(core, record, guest)
   return guest
 }

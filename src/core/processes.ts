@@ -146,7 +146,8 @@ export async function readSessionOutput(
   name: string,
 ): Promise<GuestProcess> {
   const processes = await processesOf(core, account, nameOrId, "logs")
-  const known = (await processes.list(deadline)).filter(isSession)
+  // A service has no terminal, and a name.
+  const known = (await processes.list(deadline)).filter((one) => isSession(one) || one.name !== null)
   if (!known.some((one) => one.id === name || one.name === name)) {
     throw new AppError("not_found", `sandbox "${nameOrId}" has no session "${name}"`, {
       subject: { kind: "session", sandbox: nameOrId },

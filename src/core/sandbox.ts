@@ -1,5 +1,6 @@
 /** A sandbox as its owner asks for it, and as the owner may know it: its record, and what the running daemon knows. */
 
+import type { SandboxService } from "../store/sandbox-spec.ts"
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Core, OnHost } from "./core.ts"
 import { noSandbox } from "./find.ts"
@@ -24,6 +25,8 @@ export type CreateSandbox = RequestedSettings & {
   /** Runs already when it is made: its template is frozen once `readyCommand` has succeeded. */
   startCommand?: string | undefined
   readyCommand?: string | undefined
+  /** Kept running in the guest, besides those of its image. */
+  services?: readonly SandboxService[] | undefined
   /** Runs the init script at each boot too; default: true. */
   onBoot?: boolean
   files?: readonly { path: string; bytes: Uint8Array; mode?: string | undefined }[]

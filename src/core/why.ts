@@ -7,8 +7,10 @@ import type { Core, OnHost } from "./core.ts"
 import { backOffHint, backOffText, type FailedStart } from "./failed-starts.ts"
 import { findSandbox } from "./find.ts"
 import { heldText } from "./held.ts"
+import type { Guest } from "./host.ts"
 import type { HoldReason } from "./parts.ts"
 import { findDestroyed, pastEnds } from "./past-ends.ts"
+import { reasonOf } from "./services.ts"
 
 type Parts = Pick<
   Core,
@@ -38,6 +40,8 @@ export type Why = {
   /** Null: unknown. */
   rootReadOnly: boolean | null
   failedStarts: FailedStart | null
+  /** Services that end again and again. */
+  failingServices: { name: string; restarts: number; reason: string | null }[]
   openStreams: number
   idleSec: number
   /** When the state changes if nothing happens, and to which. */
@@ -58,6 +62,7 @@ const unknown = {
   panicConsole: null,
   rootReadOnly: null,
   failedStarts: null,
+  failingServices: [],
   openStreams: 0,
   idleSec: 0,
   changesInSec: null,
@@ -76,6 +81,17 @@ export async function whySandbox(core: Parts, account: Account, nameOrId: string
     destroyedAt: destroyed.at,
     ends: await pastEnds(core, account, destroyed.sandboxId),
   }
+}
+
+async function failingServices(
+  record: SandboxRecord,
+  guest: Guest | undefined,
+): Promise<Why["failingServices"]> {
+  if (record.services.length === 0 || !guest) return []
+  const states = await guest.ask({ op: "listServices" }, { deadlineMs: pingDeadlineMs }).catch(() => [])
+  return states
+    .filter(({ isFailing, failure }) => isFailing || failure !== null)
+    .map((state) => ({ name: state.name, restarts: state.restarts, reason: reasonOf(state) }))
 }
 
 async function whyPresent(core: Parts, account: Account, record: SandboxRecord): Promise<Why> {
@@ -99,6 +115,7 @@ async function whyPresent(core: Parts, account: Account, record: SandboxRecord):
       : null,
     startedFromDisk: record.bootReason,
     failedStarts: failed ?? null,
+    failingServices: await failingServices(record, guest),
   }
   const decision = core.thermal.explain(record, nowMs)
   if (decision) {

@@ -239,7 +239,12 @@ describe.each(parsed)("a guest of generation $generation", ({ generation, conver
     "the end of a session that nobody is attached to": async () => {
       const ended = Promise.withResolvers<unknown>()
       const ignore = () => undefined
-      guest.watch({ onNamedEnded: ended.resolve, onAbnormalEnd: ignore, onMemoryKill: ignore })
+      guest.watch({
+        onNamedEnded: ended.resolve,
+        onAbnormalEnd: ignore,
+        onMemoryKill: ignore,
+        onServiceFailing: ignore,
+      })
       const start = { ...session(["sh", "-c", "sleep 0.3; exit 3"]), name: "job" }
       const started = await guest.processes.startDetached(start, deadline)
       expect(started).toMatchObject({ process: { id: "s1" }, isNew: true })

@@ -14,6 +14,7 @@ import { parseFileEvents, parseWatching } from "./file-watch.ts"
 import { encodeAttributes, parseOwner, parseStat, readListing } from "./files.ts"
 import { WireError } from "./frame.ts"
 import { isObject, type Reading } from "./message.ts"
+import { encodeServices, parseServices } from "./services.ts"
 
 /** Limit on a guest's report of a repair. */
 const repairWordsMax = 8192
@@ -47,6 +48,13 @@ export const questions: { [Op in keyof GuestQuestions]: Meaning<Op> } = {
     read: once(parsePersonalised),
   },
   refresh: { op: "refresh", fieldsOf: (_, moment) => encodeMoment(moment), read: done },
+  startServices: {
+    op: "service_start",
+    fieldsOf: ({ services }) => encodeServices(services),
+    read: once(parseServices),
+  },
+  listServices: { op: "service_list", isGlance: true, read: once(parseServices) },
+  controlService: { op: "service_control", read: once(parseServices) },
   startClone: { op: "clone_start", read: once(parseCloneStarted) },
   quiesce: {
     op: "quiesce",

@@ -25,6 +25,7 @@ import { earlierRequests, parseSessions, parseStarted, parseStartedSession } fro
 import { parseResult, requests } from "./message.ts"
 import { parseNotice } from "./process-message.ts"
 import { questions, requestOf } from "./questions.ts"
+import { parseServices } from "./services.ts"
 
 const unhex = (text: string) => Uint8Array.from(Buffer.from(text, "hex"))
 const nonce = unhex(vectors.hostPreamble.nonce)
@@ -145,6 +146,21 @@ describe("messages", () => {
       quiesce: asking({ op: "quiesce" }),
       "quiesce and scrub": asking({ op: "quiesce", untouchedMib: 300 }),
       "quiesce and hold": asking({ op: "quiesce", hold: true }),
+      "start services": asking({
+        op: "startServices",
+        services: [
+          {
+            ...{ name: "web", argv: ["/bin/sh", "-c", "npm start"], restart: "on-failure", after: ["db"] },
+            ...{ user: "root", cwd: "/srv" },
+          },
+          {
+            ...{ name: "db", argv: ["/bin/sh", "-c", "redis-server"], restart: "always", after: [] },
+            ...{ user: null, cwd: null },
+          },
+        ],
+      }),
+      "list services": asking({ op: "listServices" }),
+      "restart a service": asking({ op: "controlService", service: "web", action: "restart" }),
       "start a clone": asking({ op: "startClone" }),
       "next timer": asking({ op: "nextTimer" }),
       shutdown: asking({ op: "shutdown" }),
@@ -267,6 +283,9 @@ describe("messages", () => {
       next: 9,
       ended: "it is gone",
     })
+    expect(parseServices(answer("services"))).toMatchObject([
+      { name: "web", state: "backing_off", ended: { exitCode: 3 }, isFailing: true, retryMs: 1600 },
+    ])
     const listing = readListing()
     expect(listing.onMessage?.(message("entries"))).toBe(true)
     expect(listing.parse({ truncated: false }).files.map(({ type, target }) => [type, target])).toEqual([

@@ -1,11 +1,15 @@
-/** The stream on which a guest reports what nobody asked for: ends of processes, and kills for memory. */
+/**
+ * The stream on which a guest reports what nobody asked for: ends of processes, kills for memory, and services that
+ * keep failing.
+ */
 
-import type { AbnormalEnd, MemoryKill, ProcessNotice } from "@bhatti/contract/guest"
+import type { AbnormalEnd, GuestServiceState, MemoryKill, ProcessNotice } from "@bhatti/contract/guest"
 import { RateLimiter } from "../lib/rate-limit.ts"
 import { parseMemoryNotice } from "./end-detail.ts"
 import { WireError } from "./frame.ts"
 import type { Stream } from "./operation.ts"
 import { parseAbnormalEnd, parseNotice } from "./process-message.ts"
+import { parseServiceNotice } from "./services.ts"
 
 /** Limit on reports; more are useless. */
 const rate = { burst: 1000, perMinute: 1000 }
@@ -14,6 +18,7 @@ export type Watcher = {
   onNamedEnded(end: ProcessNotice): void
   onAbnormalEnd(end: AbnormalEnd): void
   onMemoryKill(kill: MemoryKill): void
+  onServiceFailing(state: GuestServiceState): void
 }
 
 export function watchStream(watcher: Watcher): Stream {
@@ -46,5 +51,7 @@ function reading(watcher: Watcher, payload: Uint8Array): (() => void) | undefine
   const abnormal = parseAbnormalEnd(payload)
   if (abnormal) return () => watcher.onAbnormalEnd(abnormal)
   const kill = parseMemoryNotice(payload)
-  return kill && (() => watcher.onMemoryKill(kill))
+  if (kill) return () => watcher.onMemoryKill(kill)
+  const failing = parseServiceNotice(payload)
+  return failing && (() => watcher.onServiceFailing(failing))
 }

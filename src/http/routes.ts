@@ -9,6 +9,7 @@ import { processes } from "./routes/processes.ts"
 import { publish } from "./routes/publish.ts"
 import { sandboxes } from "./routes/sandboxes.ts"
 import { secrets } from "./routes/secrets.ts"
+import { services } from "./routes/services.ts"
 import { sessions } from "./routes/sessions.ts"
 import { snapshots } from "./routes/snapshots.ts"
 import { type About, system } from "./routes/system.ts"
@@ -24,6 +25,7 @@ export function handlers(about: About): Handlers {
     ...exec,
     ...sessions,
     ...processes,
+    ...services,
     ...tickets,
     ...files,
     ...watches,

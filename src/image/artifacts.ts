@@ -41,7 +41,8 @@ export type InstalledImage = {
   digest: string
   sizeMib: number
   kernelVersion: string
-  programs?: { start: string; ready: string } | undefined
+  programs?: ImageManifest["programs"]
+  services?: ImageManifest["services"]
 }
 
 /** `usedMib` is the space it takes on the host. */
@@ -123,8 +124,8 @@ export async function readImage(
   if (manifest.hash !== hash || manifest.name !== name) throw lost()
   const file = join(images, `${hash}.raw`)
   await checkImage(dataDir, file, manifest, options.check ?? "sizes")
-  const { digest, sizeMib, kernelVersion, programs } = manifest
-  return { name, hash, file, digest, sizeMib, kernelVersion, programs }
+  const { digest, sizeMib, kernelVersion, programs, services } = manifest
+  return { name, hash, file, digest, sizeMib, kernelVersion, programs, services }
 }
 
 /** The current image of every name, in the order of names. */

@@ -29,6 +29,15 @@ export const KernelManifest = z.strictObject({
 })
 export type KernelManifest = z.infer<typeof KernelManifest>
 
+const ImageService = z.strictObject({
+  name: z.string().min(1),
+  command: z.string().min(1),
+  user: z.string().nullable(),
+  cwd: z.string().nullable(),
+  restart: z.enum(["always", "on-failure", "never"]),
+  after: z.array(z.string()),
+})
+
 export const ImageManifest = z.strictObject({
   kind: z.literal("image"),
   hash: Hash,
@@ -39,6 +48,7 @@ export const ImageManifest = z.strictObject({
   /** The kernel whose modules the image holds; with another kernel the guest uses the kit's. */
   kernelVersion: z.string().min(1),
   /** Its start command, and the command that proves it ready. */
+  services: z.array(ImageService).optional(),
   programs: z.strictObject({ start: z.string().min(1), ready: z.string().min(1) }).optional(),
 })
 export type ImageManifest = z.infer<typeof ImageManifest>

@@ -1,5 +1,7 @@
 /** The shape of an image's recipe. The recipes themselves are in `images/`. */
 
+import type { ImageManifest } from "./manifest.ts"
+
 /** A package of the npm registry. Its tarball is unpacked as it is: no scripts run, and no dependencies are added. */
 export type NpmPackage = {
   name: string
@@ -26,4 +28,6 @@ export type Recipe = {
    * ready. Both run as `lohar` in /workspace.
    */
   programs?: { start: string; ready: string }
+  /** Programs that every sandbox of the image starts and keeps running. */
+  services?: ImageManifest["services"]
 }

@@ -96,6 +96,7 @@ async function buildInto(
     digest,
     kernelVersion: options.kernel.version,
     ...(recipe.programs && { programs: recipe.programs }),
+    ...(recipe.services && { services: recipe.services }),
   }
   await Bun.write(join(beside, "manifest.json"), `${JSON.stringify(manifest, null, 2)}\n`)
 }

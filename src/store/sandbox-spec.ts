@@ -21,6 +21,18 @@ export type SandboxSettings = z.infer<typeof SandboxSettings>
 
 export const settingNames = SandboxSettings.keyof().options
 
+/** A program that its guest keeps running. */
+export const SandboxService = z.object({
+  name: z.string(),
+  /** For a shell. */
+  command: z.string(),
+  user: z.string().nullable().default(null),
+  cwd: z.string().nullable().default(null),
+  restart: z.enum(["always", "on-failure", "never"]).default("always"),
+  after: z.array(z.string()).default([]),
+})
+export type SandboxService = z.infer<typeof SandboxService>
+
 export const SandboxSpec = z.object({
   ...SandboxSettings.shape,
   imageName: z.string(),
@@ -38,6 +50,7 @@ export const SandboxSpec = z.object({
   startCommand: z.string().nullable().default(null),
   /** Proved that it was ready. */
   readyCommand: z.string().nullable().default(null),
+  services: z.array(SandboxService).default([]),
 })
 export type SandboxSpec = z.infer<typeof SandboxSpec>
 

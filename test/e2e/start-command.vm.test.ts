@@ -1,4 +1,4 @@
-/** A program that runs already when a sandbox is made: what each clone has for itself, and what it costs. */
+/** Programs of a sandbox that run by themselves: a start command that runs already in its clones, and services. */
 
 import { afterAll, beforeAll, expect, test } from "bun:test"
 import type { Sandbox } from "@bhatti/contract/sandbox"
@@ -112,4 +112,52 @@ test("a start command that ends, or does not get ready, fails the create with it
   expect(failed.stderr).toContain("ended before it was ready: it exited with 4")
   expect(failed.stderr).toContain("no space for the logs")
   expect((await own.bhatti(["inspect", "bad"])).exitCode).toBe(1)
+}, 120_000)
+
+test("services are started in order, run again when they die, survive a stop, and end in reverse", async () => {
+  const noting = (name: string) =>
+    `trap 'echo -${name} >> /workspace/told; sync; exit 0' TERM; echo +${name} | tee -a /workspace/told; while :; do sleep 0.1; done`
+  await create("app", "--service", `db=${noting("db")}`, "--service", `web=${noting("web")}`)
+  const told = async () => (await sh("app", "cat /workspace/told")).split("\n").join(" ")
+  const states = async () => {
+    const { stdout } = await own.bhatti(["service", "list", "app", "--json"])
+    return JSON.parse(stdout) as { name: string; state: string; restarts: number; process_id: string }[]
+  }
+  // Each starts when the one before runs, so what they do first may happen in any order.
+  const started = async () => (await told()).split(" ").sort().join(" ")
+  await until("both run", async () => (await started()) === "+db +web")
+  const pid = `$(ps -eo pid,args | awk '/[w]orkspace\\/told/ && /-db/ {print $1; exit}')`
+  await sh("app", `kill -9 ${pid}`)
+  await until("it runs again", async () => (await started()) === "+db +db +web")
+  expect(await states()).toMatchObject([
+    { name: "db", state: "running", restarts: 1 },
+    { name: "web", state: "running", restarts: 0 },
+  ])
+  expect((await own.bhatti(["ps", "app"])).stdout).toMatch(/^db +running +1 +always +p\d+ +trap/m)
+  expect((await own.bhatti(["logs", "app", "web"])).stdout).toContain("+web")
+
+  const before = await states()
+  await own.bhatti(["stop", "app"])
+  expect(await states()).toEqual(before)
+  expect((await own.bhatti(["restart", "app"], { deadlineMs: 120_000 })).exitCode).toBe(0)
+  await until("both run again", async () => /\+(db|web) -web -db \+(db|web) \+(db|web)$/.test(await told()))
+  expect((await own.bhatti(["service", "stop", "app", "web"])).stdout).toContain("stopped")
+  expect(await states()).toMatchObject([{ state: "running" }, { name: "web", state: "stopped" }])
+  await until("it has said so", async () => (await told()).endsWith("-web"))
+}, 180_000)
+
+test("a service that keeps failing is named by why and the events", async () => {
+  await create("crash", "--service", "worker=echo no queue; exit 3")
+  await until("why names it", async () =>
+    (await own.bhatti(["why", "crash"])).stdout.includes(
+      "its service worker keeps failing: it exited with 3",
+    ),
+  )
+  const events = JSON.parse((await own.bhatti(["events", "--sandbox", "crash", "--json"])).stdout)
+  expect(events.filter(({ type }: { type: string }) => type === "sandbox.service_failing")).toMatchObject([
+    { meta: { service: "worker", reason: "it exited with 3" } },
+  ])
+  expect((await own.bhatti(["logs", "crash", "worker"])).stdout).toContain("no queue")
+  const bad = await own.bhatti(["create", "--name", "bad", "--service", "no command"])
+  expect([bad.exitCode, bad.stderr]).toEqual([2, expect.stringContaining("NAME=COMMAND")])
 }, 120_000)

@@ -78,6 +78,7 @@ function pathOf({ path }: Endpoint, sandboxes: string[]): Arbitrary<string> {
     ":session": ["s1"],
     ":watch": ["w1"],
     ":process": ["s1", "p1"],
+    ":service": ["db"],
     ":port": ["3000"],
     ":name": ["A"],
   }

@@ -45,6 +45,8 @@ const samples: { [Name in keyof Api]: Sample<Api[Name]> } = {
   processSocket: { query: "?mode=watch", messages: [] },
   createSocketTicket: {},
   listSessions: {},
+  listServices: {},
+  controlService: { body: { action: "restart" } },
   killSession: { body: {} },
   readSession: {},
   readFile: { query: "?path=/x" },

@@ -28,6 +28,7 @@ import type {
   GuestWatcher,
   Host,
   ImagePrograms,
+  ImageService,
   Kernel,
   Machine,
   MachineEnd,
@@ -71,6 +72,9 @@ export type FakeHost = Host & {
   failedHooks: HookFailure[]
   /** Programs of images that run in their templates. */
   imagePrograms: ImagePrograms | undefined
+  imageServices: readonly ImageService[] | undefined
+  /** A service of the guest that was met last ends again and again with that exit code. */
+  failService: (name: string, exitCode: number) => void
   /** How often a machine was paused. */
   pauses: number
   /** Machines that stand still. */
@@ -217,6 +221,8 @@ export function fakeHost(): FakeHost {
     trims: 0,
     failedHooks: [],
     imagePrograms: undefined,
+    imageServices: undefined,
+    failService: () => undefined,
     pauses: 0,
     halts: new Map(),
     misfit: undefined,
@@ -513,7 +519,14 @@ export function fakeHost(): FakeHost {
         if (!isThere || host.imagesMissing) {
           throw new AppError("not_found", `no image named "${name}"`, { subject: { kind: "installation" } })
         }
-        return { name, hash: "image", file: "/image", diskMib: 8192, programs: host.imagePrograms }
+        return {
+          name,
+          hash: "image",
+          file: "/image",
+          diskMib: 8192,
+          programs: host.imagePrograms,
+          services: host.imageServices,
+        }
       },
       readKernel: async () => kernel,
       checkImage: async () => undefined,
@@ -548,6 +561,16 @@ export function answering(guest: Guest, instead: Partial<Answers>): Guest {
   return guest
 }
 
+const runningService = {
+  state: "running",
+  restarts: 0,
+  process: "p1",
+  ended: null,
+  failure: null,
+  isFailing: false,
+  retryMs: null,
+} as const
+
 class FakeGuest implements Guest {
   readonly #host: FakeHost
   readonly #systems: FakeSystems
@@ -573,6 +596,13 @@ class FakeGuest implements Guest {
       goesOn: (ended, client) => this.#goesOn("commands", ended, (lost) => client?.lose(lost)),
     })
     for (const [path, file] of host.files) if (!this.#files.has(path)) this.#files.add(path, file)
+    host.failService = (name, exitCode) => {
+      const found = this.#memory.services.find((one) => one.name === name)
+      if (!found) throw new Error(`no service ${name}`)
+      const ended = { exitCode, signal: null, reason: "exited", by: null, detail: null } as const
+      Object.assign(found, { isFailing: true, restarts: 5, ended })
+      this.#watcher?.onServiceFailing(found)
+    }
     host.endInit = (exitCode, signal = null) => {
       const end = { exitCode, signal, reason: signal === null ? "exited" : "signal" } as const
       this.#memory.processes.find(({ command }) => command.name === "init")?.end(end)
@@ -655,6 +685,24 @@ class FakeGuest implements Guest {
       const memory = await this.#answer(options)
       if (!memory.hasIdentity) throw new AppError("conflict", "the guest has no identity yet")
       memory.isPersonalised = true
+    },
+    startServices: async ({ services }, options) => {
+      await this.#host.reach("services")
+      const memory = await this.#answerAllowed(options)
+      for (const { name, argv, restart } of services) {
+        const isThere = memory.services.some((one) => one.name === name)
+        const failure = argv.at(-1) === "missing" ? 'no program "missing"' : null
+        if (!isThere) memory.services.push({ ...runningService, name, argv: [...argv], restart, failure })
+      }
+      return memory.services
+    },
+    listServices: async (_, options) => (await this.#answerAllowed(options)).services,
+    controlService: async ({ service, action }, options) => {
+      const memory = await this.#answerAllowed(options)
+      const found = memory.services.find(({ name }) => name === service)
+      if (!found) throw new AppError("not_found", `no service "${service}"`)
+      found.state = action === "stop" ? "stopped" : "running"
+      return memory.services
     },
     startClone: async (_, options) => {
       await this.#host.reach("start clone")

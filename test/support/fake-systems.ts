@@ -1,5 +1,6 @@
 /** Systems of guests that are played: disks and saved memories by directory, and what runs. */
 
+import type { GuestServiceState } from "@bhatti/contract/guest"
 import { FakeFiles } from "./fake-files.ts"
 import type { FakeProcess } from "./fake-process.ts"
 import type { FakeWatch } from "./fake-watch.ts"
@@ -16,6 +17,7 @@ export type FakeMemory = {
   hasIdentity: boolean
   /** Its programs stand still. */
   isHeld: boolean
+  services: GuestServiceState[]
 }
 
 export class FakeSystems {
@@ -80,6 +82,7 @@ function fresh(): FakeMemory {
     isPersonalised: false,
     hasIdentity: false,
     isHeld: false,
+    services: [],
   }
 }
 
@@ -88,5 +91,6 @@ function copyOf(memory: FakeMemory): FakeMemory {
   const kept = memory.processes.filter(({ command }) => command.onDisconnect === "keep")
   const watches = new Map([...memory.watches].map(([id, watch]) => [id, watch.copy()]))
   const processes = kept.map((process) => process.copy())
-  return { ...memory, counts: { ...memory.counts }, processes, watches }
+  const services = memory.services.map((one) => ({ ...one }))
+  return { ...memory, services, counts: { ...memory.counts }, processes, watches }
 }

@@ -30,6 +30,7 @@ export function aSandbox(name: string, changes: Partial<NewSandbox> = {}): NewSa
     bootScript: null,
     startCommand: null,
     readyCommand: null,
+    services: [],
     ...changes,
   }
 }

@@ -9,6 +9,7 @@ import { egressOptions, netPolicyOf, refuseEgress } from "../egress.ts"
 import { envFileOption, envOf, envText } from "../environment.ts"
 import { printNames, quietOption } from "../quiet.ts"
 import { newSettingsOf, settingOptions } from "../sandbox-settings.ts"
+import { servicesFrom } from "../services.ts"
 import { noticeIfSlow } from "../slow-notice.ts"
 import { cpusText, secondsText, sizeText } from "../words.ts"
 
@@ -30,6 +31,10 @@ unless --on-boot off is given. A failure is recorded as an event (sandbox.init_f
 --start runs a command once, in a template, and waits until the command of --ready succeeds; then the template is frozen. The sandbox is a copy of
 it in which the command runs already (as the session main), and so are your later ones with the same two commands, about as fast as any. In
 the template the command has no network, no variables, secrets or files of the sandbox. docs/images.md has the rules for such programs, and the hooks that run in each copy.
+
+--service names a program that is started with the sandbox and at each boot, in the order given, and runs again when it ends: always, only
+on-failure, or never; each time in a row after a longer delay, up to 30 s. bhatti service list shows them, bhatti logs NAME SERVICE their output. A
+restart or poweroff ends them in the reverse order; a pause, a stop and a copy keep them.
 
 --file copies small files, up to about 700 KB in total; use bhatti cp for more.
 
@@ -103,6 +108,11 @@ made with --from has its source's rules unless others are given.`,
       summary: "Command that succeeds once the start command is ready",
       fallback: "true",
     },
+    service: {
+      type: "list",
+      value: "NAME[:POLICY]=CMD",
+      summary: "Program to keep running; POLICY is always, on-failure or never; may be repeated",
+    },
     onBoot: {
       type: "switch",
       summary: "Run the init script at every boot; --on-boot off runs it only once",
@@ -143,6 +153,7 @@ made with --from has its source's rules unless others are given.`,
     'bhatti create --name builder --init "npm install && npm run build"',
     "bhatti create --name api --secret API_KEY --file ./app.env:/workspace/.env --label team=web",
     "bhatti create --name site --start 'python3 -m http.server 8000' --ready 'curl -sf localhost:8000'",
+    "bhatti create --name app --service db='redis-server' --service web:on-failure='npm start'",
     "bhatti create --from dev --name experiment",
     "bhatti create --name agent --allow-host '*.example.com' --allow-cidr 203.0.113.0/24",
     "bhatti create --from dev --name worker --count 5",
@@ -163,6 +174,7 @@ made with --from has its source's rules unless others are given.`,
       on_boot: options.onBoot,
       start_command: options.start,
       ready_command: options.ready,
+      services: options.service.length === 0 ? undefined : servicesFrom(options.service),
       init: options.init === undefined ? undefined : await initScript(options.init),
       secrets: options.secret.length === 0 ? undefined : options.secret,
       labels: options.label,

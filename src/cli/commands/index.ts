@@ -25,6 +25,23 @@ export const commands: readonly CommandEntry[] = [
       "Print the output of the init script or another session",
       async () => (await import("./logs.ts")).logs,
     ],
+    "service list": [
+      "List the services of a sandbox",
+      async () => (await import("./services-list.ts")).serviceList,
+      "service ls",
+    ],
+    "service start": [
+      "Start services of a sandbox",
+      async () => (await import("./services-control.ts")).serviceStart,
+    ],
+    "service stop": [
+      "Stop services of a sandbox",
+      async () => (await import("./services-control.ts")).serviceStop,
+    ],
+    "service restart": [
+      "Restart services of a sandbox",
+      async () => (await import("./services-control.ts")).serviceRestart,
+    ],
     kill: ["Send a signal to a session", async () => (await import("./kill.ts")).kill],
     stop: [
       "Write a sandbox to disk and free the host's memory",

@@ -1,6 +1,7 @@
 /** `bhatti ps`. */
 
 import { command } from "../command.ts"
+import { serviceColumns, serviceRow } from "../services.ts"
 import { ageText, printable } from "../words.ts"
 
 export const ps = command({
@@ -8,8 +9,15 @@ export const ps = command({
   description: "A session keeps running without a client. Attach to one with: bhatti shell SANDBOX SESSION.",
   examples: ["bhatti ps dev", "bhatti ps dev --json | jq -r '.[].session_id'"],
   async run({ client, args, isJson, out }) {
-    const sessions = await client.listSessions({ params: { id: args.sandbox } })
+    const params = { id: args.sandbox }
+    const sessions = await client.listSessions({ params })
     if (isJson) return await out.json(sessions)
+    // A daemon older than this program has none.
+    const { services = [] } = await client.getSandbox({ params })
+    if (services.length > 0) {
+      await out.table(serviceColumns, (await client.listServices({ params })).map(serviceRow))
+      if (sessions.length === 0) return
+    }
     if (sessions.length === 0)
       return await out.talk(`no sessions; start one with: bhatti shell ${args.sandbox}`)
     const nowMs = Date.now()

@@ -35,6 +35,8 @@ export const why = command({
       lines.push(`  starts that failed since it last ran: ${count}, the last one: ${reason}`)
       if (seconds > 0) lines.push(`  to try it at once: bhatti start ${args.sandbox} --force`)
     }
+    for (const { name, restarts, reason } of reply.failing_services ?? [])
+      lines.push(`  its service ${name} keeps failing: ${reason ?? "it ended"} (${restarts} restarts)`)
     if (reply.panic_console) {
       lines.push("  its kernel panicked last; the end of its console:")
       lines.push(

@@ -8,6 +8,7 @@ import type {
   GuestOpenings,
   GuestQuestion,
   GuestQuestions,
+  GuestServiceState,
   MemoryKill,
   OutputChunk,
   ProcessAttach,
@@ -45,6 +46,8 @@ export type GuestWatcher = {
   onAbnormalEnd(end: AbnormalEnd): void
   /** The guest's kernel has killed a process for lack of memory. */
   onMemoryKill(kill: MemoryKill): void
+  /** A service has ended many times in a row. */
+  onServiceFailing(state: GuestServiceState): void
 }
 
 export type GuestStreams = {

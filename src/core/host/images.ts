@@ -1,7 +1,17 @@
 /** Images and kernels. */
 
+import type { GuestService } from "@bhatti/contract/guest"
+
 /** Read from the host; only its adapters know where the files are. */
-export type Image = { name: string; hash: string; diskMib: number; programs?: ImagePrograms | undefined }
+export type Image = {
+  name: string
+  hash: string
+  diskMib: number
+  programs?: ImagePrograms | undefined
+  services?: readonly ImageService[] | undefined
+}
+/** A program that its sandboxes keep running. */
+export type ImageService = Omit<GuestService, "after" | "argv"> & { command: string; after: string[] }
 /** Its start command and the command that proves it ready. */
 export type ImagePrograms = { start: string; ready: string }
 export type Kernel = { hash: string }

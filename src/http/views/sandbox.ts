@@ -28,6 +28,7 @@ export function createInput(body: CreateSandbox): core.CreateSandbox {
     onBoot: body.on_boot,
     startCommand: body.start_command,
     readyCommand: body.ready_command,
+    services: body.services,
     files: body.files.map(({ guest_path: path, content, mode }) => ({
       path,
       bytes: Buffer.from(content, "base64"),
@@ -69,6 +70,7 @@ export function viewSandbox(sandbox: core.Sandbox): Sandbox {
     on_boot: sandbox.bootScript !== null,
     start_command: sandbox.startCommand,
     ready_command: sandbox.readyCommand,
+    services: sandbox.services,
     labels: sandbox.labels,
     urls: sandbox.urls,
     ip: sandbox.ip,
@@ -119,6 +121,7 @@ export function viewWhy(reply: why.Why): Why {
       reason: failedStarts.reason,
       rest_seconds: failedStarts.backOffSec,
     },
+    failing_services: reply.failingServices,
     open_streams: reply.openStreams,
     idle_seconds: reply.idleSec,
     changes_in_seconds: reply.changesInSec,

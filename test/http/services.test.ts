@@ -1,0 +1,109 @@
+/** Services of a sandbox: when its guest gets them, what is refused, and what their failures say, on a fake host. */
+
+import { afterEach, beforeEach, expect, test } from "bun:test"
+import type { Sandbox, Why } from "@bhatti/contract/sandbox"
+import type { ServiceState } from "@bhatti/contract/services"
+import { type HttpApp, openHttpApp } from "../support/http-app.ts"
+
+let own: HttpApp
+beforeEach(async () => {
+  own = await openHttpApp()
+})
+afterEach(() => own[Symbol.asyncDispose]())
+
+const db = { name: "db", command: "redis-server", restart: "on-failure" }
+const web = { name: "web", command: "npm start", after: ["db"], user: "root", cwd: "/srv" }
+const create = async (name: string, more: object = {}) => own.call("POST", "/sandboxes", { name, ...more })
+const services = async (name: string) =>
+  (await own.call("GET", `/sandboxes/${name}/services`)).body as ServiceState[]
+const eventsOf = async (type: string) => own.core.events.list({ userId: null, type }, 100)
+
+test("they run after a create, a wake and a boot, and copies have them", async () => {
+  expect((await create("dev", { services: [db, web] })).status).toBe(201)
+  const running = [
+    { name: "db", command: "redis-server", state: "running", restart: "on-failure" },
+    { name: "web", command: "npm start", state: "running", restart: "always" },
+  ]
+  expect(await services("dev")).toMatchObject(running)
+  await own.call("POST", "/sandboxes/dev/stop")
+  expect(await services("dev")).toMatchObject(running)
+  await create("copy", { from: "dev" })
+  for (const name of ["dev", "copy"]) {
+    await own.call("POST", `/sandboxes/${name}/restart`)
+    expect(await services(name)).toMatchObject(running)
+    const { body } = await own.call("GET", `/sandboxes/${name}`)
+    expect((body as Sandbox).services).toEqual([
+      { ...db, restart: "on-failure", after: [], user: null, cwd: null },
+      { ...web, restart: "always" },
+    ])
+  }
+  await create("plain")
+  expect(await services("plain")).toEqual([])
+})
+
+test("those of the image run too, unless the create has another of that name", async () => {
+  const ofImage = { user: null, cwd: null, restart: "always" as const, after: [] }
+  own.host.imageServices = [
+    { ...ofImage, name: "sshd", command: "sshd -D" },
+    { ...ofImage, name: "db", command: "postgres" },
+  ]
+  await create("dev", { services: [db, web] })
+  expect((await services("dev")).map(({ command }) => command)).toEqual([
+    "sshd -D",
+    "redis-server",
+    "npm start",
+  ])
+})
+
+test("they are stopped, started and restarted; one that does not exist is told", async () => {
+  await create("dev", { services: [db] })
+  const control = async (service: string, action: string) =>
+    own.call("POST", `/sandboxes/dev/services/${service}`, { action })
+  expect((await control("db", "stop")).body).toMatchObject({ name: "db", state: "stopped" })
+  expect((await control("db", "start")).body).toMatchObject({ name: "db", state: "running" })
+  expect((await control("other", "restart")).status).toBe(404)
+})
+
+test("a service whose program is missing fails the create, and is an event at a boot", async () => {
+  const { status, body } = await create("dev", { services: [{ name: "db", command: "missing" }] })
+  expect([status, body]).toMatchObject([
+    400,
+    { error: 'service "db" cannot be started: no program "missing"' },
+  ])
+  expect(own.host.running.size).toBe(0)
+  await create("dev", { services: [db] })
+  own.host.failAt = "services"
+  await own.call("POST", "/sandboxes/dev/restart")
+  expect(await eventsOf("sandbox.service_failing")).toMatchObject([{ sandboxName: "dev" }])
+})
+
+test("one that keeps failing is an event, and named by why", async () => {
+  await create("dev", { services: [db] })
+  own.host.failService("db", 3)
+  const why = (await own.call("GET", "/sandboxes/dev/why")).body as Why
+  expect(why.failing_services).toEqual([{ name: "db", restarts: 5, reason: "it exited with 3" }])
+  expect(await eventsOf("sandbox.service_failing")).toMatchObject([
+    { sandboxName: "dev", meta: { service: "db", restarts: 5, reason: "it exited with 3" } },
+  ])
+})
+
+test("bad names, unknown and circular orders, two of one name, and services beside a source are refused", async () => {
+  await create("dev")
+  const one = (name: string, more: object = {}) => ({ name, command: "true", ...more })
+  for (const bad of [
+    { services: [one("init")] },
+    { services: [one("main")] },
+    { services: [one("p1")] },
+    { services: [one("a b")] },
+    { services: [one("a"), one("a")] },
+    { services: [one("a", { after: ["b"] })] },
+    { services: [one("a", { after: ["b"] }), one("b", { after: ["a"] })] },
+    { services: [one("a", { restart: "sometimes" })] },
+    { services: [one("a", { command: "" })] },
+    { services: Array.from({ length: 17 }, (_, index) => one(`a${index}`)) },
+    { from: "dev", services: [one("a")] },
+  ]) {
+    const { status } = await create("bad", bad)
+    expect([bad, status]).toEqual([bad, 400])
+  }
+})
