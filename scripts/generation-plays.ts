@@ -28,6 +28,8 @@ export const files = { "hello.txt": "hello\n", "tree/a.txt": "a\n", "tree/b/c.tx
 /** Stream 0 unless another one is given. `until` waits for a message, the close, or a text in the data. */
 export type Act = { stream?: number } & (
   | { open: object | string }
+  /** A request about the watch that was answered last. */
+  | { watched: object }
   | { message: object }
   | { data: string | Uint8Array }
   | { end: true }
@@ -46,6 +48,7 @@ export type Play = {
   since?: number
 }
 
+const offsets = { stdout: 0, stderr: 0 }
 const tty = { rows: 24, cols: 80, term: "xterm" }
 const size = { rows: 30, cols: 100 }
 const ask = (name: string, open: object): Play => ({ name, acts: [{ open }, { until: "close" }] })
@@ -74,6 +77,127 @@ function archive(): Uint8Array {
   put(512, "ddd\n")
   return bytes
 }
+
+const start = (argv: string[], more: object = {}) => ({
+  ...{ op: "process_start", argv, user, cwd: "/", on_disconnect: "kill", attach: true },
+  ...more,
+})
+
+function since(generation: number, all: Play[]): Play[] {
+  return all.map((play) => ({ ...play, since: generation }))
+}
+
+/** The operations of generation 3. */
+const ofProcesses = since(3, [
+  ask("a process", start(["sh", "-c", "echo $SANDBOX; echo err >&2; exit 7"])),
+  ask("a process of no program", start(["/no/such/program"])),
+  {
+    name: "a process with input, which a signal ends",
+    acts: [
+      { open: start(["sh", "-c", "cat; echo end; sleep 100"], { stdin: true, env: { KEY: "value" } }) },
+      { until: "message" },
+      { data: "in\n" },
+      { until: "in\n" },
+      { end: true },
+      { until: "end\n" },
+      { message: { signal: "KILL", scope: "session", by: "client" } },
+      { until: "close" },
+    ],
+  },
+  {
+    name: "a process by its key",
+    acts: [
+      {
+        open: start(["sh", "-c", "echo once"], {
+          ...{ key: "k1", elapsed_ms: 0, on_disconnect: "keep", retain_ms: 60_000 },
+          ...{ grace_ms: 1000, ring_bytes: 65_536, timeout_ms: 60_000 },
+        }),
+      },
+      { until: "close" },
+      {
+        stream: 1,
+        open: start(["sh", "-c", "echo once"], {
+          ...{ key: "k1", elapsed_ms: 5, from: { stdout: 2, stderr: 0 }, on_disconnect: "keep" },
+        }),
+      },
+      { stream: 1, until: "close" },
+      { stream: 2, open: start(["sh", "-c", "echo twice"], { key: "k1", on_disconnect: "keep" }) },
+      { stream: 2, until: "close" },
+      { stream: 3, open: { op: "process_list" } },
+      { stream: 3, until: "close" },
+      { stream: 4, open: { op: "process_get", process: "p1" } },
+      { stream: 4, until: "close" },
+      { stream: 5, open: { op: "process_forget", process: "p1" } },
+      { stream: 5, until: "close" },
+      { stream: 6, open: { op: "process_get", process: "p1" } },
+      { stream: 6, until: "close" },
+    ],
+  },
+  {
+    name: "a process with a terminal, seen by two",
+    acts: [
+      {
+        open: start(["cat"], { stdin: true, tty, name: "kept", on_disconnect: "keep", retain_ms: 60_000 }),
+      },
+      { until: "message" },
+      { data: "first\r" },
+      { until: "first\r\nfirst\r\n" },
+      { stream: 1, open: { op: "process_attach", process: "kept", mode: "watch", from: offsets } },
+      { stream: 1, until: "first\r\nfirst\r\n" },
+      { close: true },
+      { until: "close" },
+      { stream: 2, open: { op: "process_resize", process: "kept", ...size } },
+      { stream: 2, until: "close" },
+      { stream: 3, open: { op: "process_input", process: "kept", at: 6 } },
+      { stream: 3, data: "second\r" },
+      { stream: 3, end: true },
+      { stream: 3, until: "close" },
+      { stream: 1, until: "second\r\nsecond\r\n" },
+      { stream: 4, open: { op: "process_attach", process: "kept", mode: "drive", tty: size, from: offsets } },
+      { stream: 4, until: "second\r\nsecond\r\n" },
+      { stream: 5, open: { op: "process_wait", process: "kept" } },
+      {
+        stream: 6,
+        open: { op: "process_signal", process: "kept", signal: "KILL", scope: "session", by: "client" },
+      },
+      { stream: 6, until: "close" },
+      { stream: 4, until: "close" },
+      { stream: 1, until: "close" },
+      { stream: 5, until: "close" },
+      { stream: 7, open: { op: "process_attach", process: "kept", mode: "watch", follow: false } },
+      { stream: 7, until: "close" },
+    ],
+  },
+  {
+    name: "the end of a process that nobody is attached to",
+    acts: [
+      { open: { op: "watch" } },
+      {
+        stream: 1,
+        open: start(["sh", "-c", "sleep 0.3; kill -9 $$"], { on_disconnect: "keep", attach: false }),
+      },
+      { stream: 1, until: "close" },
+      { until: "message" },
+      { stream: 2, open: { op: "quiesce" } },
+      { stream: 2, until: "close" },
+      { until: "close" },
+    ],
+  },
+  {
+    name: "file_watch",
+    acts: [
+      { open: { op: "file_watch", path: directory, recursive: true } },
+      { until: "close" },
+      { stream: 1, open: { op: "file_mkdir", path: `${directory}/seen`, parents: false, mode: "0755" } },
+      { stream: 1, until: "close" },
+      { stream: 2, watched: { op: "file_watch_read", after: 0, wait: true } },
+      { stream: 2, until: "close" },
+      { stream: 3, watched: { op: "file_watch_remove" } },
+      { stream: 3, until: "close" },
+    ],
+  },
+  ask("clone_start", { op: "clone_start" }),
+])
 
 export const plays: Play[] = [
   { ...ask("ping", { op: "ping" }), isFresh: true },
@@ -117,6 +241,8 @@ export const plays: Play[] = [
   },
   ask("exec of no program", command(["/no/such/program"])),
   ask("exec of a file that is none", command(["/etc/passwd"])),
+  ask("exec of no user", { ...command(["true"]), user: "no-such-user" }),
+  ask("exec in no directory", { ...command(["true"]), cwd: "/no/such/directory" }),
   {
     name: "a session",
     acts: [
@@ -173,6 +299,7 @@ export const plays: Play[] = [
   },
   ask("file_owner", { op: "file_owner", owner: user }),
   ask("file_list", { op: "file_list", path: directory }),
+  ask("file_stat of nothing", { op: "file_stat", path: `${directory}/missing` }),
   ask("file_stat", { op: "file_stat", path: `${directory}/hello.txt` }),
   ask("file_remove", { op: "file_remove", path: `${directory}/tree`, recursive: true }),
   ask("file_mkdir", { op: "file_mkdir", path: `${directory}/made/below`, parents: true, mode: "0755" }),
@@ -203,7 +330,19 @@ export const plays: Play[] = [
   ask("trim", { op: "trim", budget_ms: 250 }),
   ask("next_timer", { op: "next_timer" }),
   ask("quiesce", { op: "quiesce" }),
+  {
+    name: "quiesce while a command runs",
+    acts: [
+      { open: command(["sleep", "100"]) },
+      { until: "message" },
+      { stream: 1, open: { op: "quiesce" } },
+      { stream: 1, until: "close" },
+      { close: true },
+      { until: "close" },
+    ],
+  },
   ask("shutdown", { op: "shutdown" }),
+  ...ofProcesses,
   ask("an operation that the agent does not know", { op: "no_such_operation" }),
   { name: "a request that is no JSON", acts: [{ open: "{" }, { until: "close" }] },
 ]

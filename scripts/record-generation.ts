@@ -28,6 +28,8 @@ class Recording {
   readonly #unread: Step[] = []
   #changed = Promise.withResolvers<void>()
   isRecording = false
+  /** The id of the last watch that was answered. */
+  watch: string | undefined
 
   private constructor(socket: Bun.Socket) {
     this.#socket = socket
@@ -100,6 +102,7 @@ class Recording {
   #note(from: "host" | "guest", bytes: Buffer): Step {
     const step = describe(from, bytes)
     if (this.isRecording) this.steps.push(step)
+    this.watch = /"watch":"(\w+)"/.exec(JSON.stringify(step["json"] ?? ""))?.[1] ?? this.watch
     return step
   }
 }
@@ -137,6 +140,10 @@ async function within<T>(what: string, look: () => Promise<T | undefined>): Prom
 async function perform(recording: Recording, act: Act): Promise<void> {
   const stream = firstStream + (act.stream ?? 0)
   if ("open" in act) recording.send(encodeFrame({ type: "open", stream, payload: encode(act.open) }))
+  else if ("watched" in act)
+    recording.send(
+      encodeFrame({ type: "open", stream, payload: encode({ ...act.watched, watch: recording.watch }) }),
+    )
   else if ("message" in act)
     recording.send(encodeFrame({ type: "message", stream, payload: encode(act.message) }))
   else if ("data" in act) recording.send(encodeData(stream, 0, Buffer.from(act.data)))
