@@ -113,6 +113,7 @@ export const ExecEvent = z
       hint: z.string().nullable(),
       subject: ErrorSubject.optional(),
       reason: ErrorReason.optional(),
+      retryable: z.boolean().optional(),
     }),
   ])
   .meta({ id: "ExecEvent" })

@@ -16,6 +16,9 @@ export const Version = z
       .describe("tcg: software emulation, which is slower and not a security boundary"),
     accelerator_reason: z.string(),
     warnings: z.array(z.string()).describe("Guarantees that this host cannot give, one line each"),
+    features: z
+      .array(z.string())
+      .describe("What clients may ask for, missing in older daemons: `exec_key`, keys of commands"),
   })
   .meta({ id: "Version" })
 export type Version = z.infer<typeof Version>
@@ -53,4 +56,5 @@ export const StreamError = z.object({
   hint: z.string().nullable(),
   subject: ErrorSubject.optional(),
   reason: ErrorReason.optional(),
+  retryable: z.boolean().optional(),
 })

@@ -8,18 +8,22 @@ import type { Endpoint, PathParameter } from "@bhatti/contract/endpoint"
 import { AppError } from "@bhatti/contract/errors"
 import type { Event, EventLine } from "@bhatti/contract/event"
 import type { FileEntry, FileWatch } from "@bhatti/contract/file"
-import { truncatedHeader } from "@bhatti/contract/limits"
+import { limits, truncatedHeader } from "@bhatti/contract/limits"
+import type { Version } from "@bhatti/contract/system"
 import type { SocketTicket } from "@bhatti/contract/ticket"
 import type { z } from "zod"
-import { ExecStream, type ExecStreamStart } from "./exec-stream.ts"
+import { type ExecConnection, ExecStream, type ExecStreamStart } from "./exec-stream.ts"
 import {
   failureOfConnection,
   failureOfReply,
   failureOfResponse,
   hints,
+  Refusal,
   type UnreachedReason,
+  wasLostOnTheWay,
 } from "./failure.ts"
 import { type FileChange, followWatch } from "./file-watch.ts"
+import { Attempts, isLossToRetry, type Reconnection, randomKey, unknownFate } from "./reconnection.ts"
 import { fillRoute, type RouteName, routes } from "./routes.ts"
 import { ShellStream, type ShellStreamStart, shellWindowBytes } from "./shell-stream.ts"
 import { openGlobalSocket, type Socket } from "./socket.ts"
@@ -33,6 +37,8 @@ export type ClientOptions = {
   fetch?: (url: string, init: RequestInit) => Promise<Response>
   /** Opens a WebSocket with these headers, among them the key. Default: the global `WebSocket`, with a ticket. */
   openSocket?: (url: string, headers: Record<string, string>) => Socket
+  /** How commands go on after a lost connection. */
+  reconnection?: Reconnection
   /** Chooses the hint of an error if no daemon was reached. */
   hintFor?: (reason: UnreachedReason) => string | undefined
 }
@@ -72,8 +78,10 @@ type Call<E extends Endpoint> =
 type SocketName = { [Name in keyof Api]: Api[Name] extends { socket: unknown } ? Name : never }[keyof Api]
 
 export type Client = { readonly [Name in Exclude<keyof Api, SocketName>]: Call<Api[Name]> } & {
-  /** Runs a command and streams its input and output. */
-  execStream(id: string, start: ExecStreamStart): ExecStream
+  /** Runs a command and streams its input and output. A lost connection is opened again, and the command goes on. */
+  execStream(id: string, start: ExecStreamStart, reconnection?: Pick<Reconnection, "forSec">): ExecStream
+  /** Attaches to a process that is kept; by default it is watched. */
+  processStream(id: string, process: string, query?: ProcessStreamQuery): ExecStream
   /** Opens a terminal in a session of the sandbox. */
   shellStream(id: string, start?: ShellStreamStart): ShellStream
   /** Yields stored events, then new ones until the signal aborts or the daemon ends. */
@@ -92,11 +100,21 @@ export type Client = { readonly [Name in Exclude<keyof Api, SocketName>]: Call<A
 export type WatchedDirectory = z.input<Api["createWatch"]["body"]>
 export type { FileChange } from "./file-watch.ts"
 
+export type ProcessStreamQuery = Omit<z.input<Api["processSocket"]["query"]>, "window" | "follow">
+
 export type FollowQuery = Omit<z.input<Api["listEvents"]["query"]>, "follow">
 
 /** Operations whose answer is bytes; the compiler checks the list against the contract. */
-const byteReplies: ReadonlySet<RouteName> = new Set<ByteReplyName>(["readSession", "readFile", "readArchive"])
+const byteReplies: ReadonlySet<RouteName> = new Set<ByteReplyName>([
+  "readSession",
+  "readProcess",
+  "readFile",
+  "readArchive",
+])
 type ByteReplyName = { [Name in keyof Api]: Api[Name] extends { replyBytes: true } ? Name : never }[keyof Api]
+
+type ExecInput = Input<Api["exec"]>
+type Offsets = { stdout: number; stderr: number }
 
 type AnyInput = {
   params?: Record<string, string>
@@ -225,10 +243,46 @@ export function connect(options: ClientOptions): Client {
     })
   }
 
-  function socket(name: SocketName, id: string, query?: Record<string, unknown>) {
+  function socketUrl(
+    name: SocketName,
+    params: Record<string, string>,
+    query?: Record<string, unknown>,
+  ): string {
+    return base.replace(/^http/, "ws") + fillRoute(name, params).path + queryString(query)
+  }
+
+  async function knowsKeys(): Promise<boolean> {
+    const { features = [] } = (await call("version")) as Partial<Version>
+    return features.includes("exec_key")
+  }
+
+  function execConnection(id: string, urlFrom: (received: Offsets | undefined) => string): ExecConnection {
     return {
-      open: () => openSocket(base.replace(/^http/, "ws") + fillRoute(name, { id }).path + queryString(query)),
+      open: (received) => openSocket(urlFrom(received)),
       whyRefused: () => whyRefused(id),
+      knowsKeys,
+    }
+  }
+
+  /** Sent again with the same key if its connection is lost: the command runs once. */
+  async function exec(input: ExecInput): Promise<unknown> {
+    const attempts = new Attempts(options.reconnection ?? {})
+    if (!attempts.isAllowed || input.body.key !== undefined) return call("exec", input)
+    const key = randomKey()
+    const startMs = performance.now()
+    for (;;) {
+      const elapsed_ms = attempts.isLost ? Math.ceil(performance.now() - startMs) + 1 : 0
+      try {
+        const result = await call("exec", { ...input, body: { ...input.body, key, elapsed_ms } })
+        attempts.succeeded()
+        return result
+      } catch (error) {
+        if (!(error instanceof AppError)) throw error
+        const isDaemons = error.code === "invalid" && error.reason === undefined
+        if (isDaemons && !attempts.isLost && !(await knowsKeys())) return call("exec", input)
+        if (!isWorthAnother(error, attempts)) throw error
+        if (!(await attempts.next())) throw unknownFate(error)
+      }
     }
   }
 
@@ -239,16 +293,41 @@ export function connect(options: ClientOptions): Client {
   const extras: Omit<Client, RouteName> = {
     followEvents,
     followFiles,
-    execStream: (id, start) => new ExecStream(socket("execSocket", id), start),
-    shellStream: (id, start = {}) =>
-      new ShellStream(socket("shellSocket", id, { window: shellWindowBytes, ...start })),
+    execStream: (id, start, reconnection) =>
+      new ExecStream(
+        execConnection(id, () => socketUrl("execSocket", { id })),
+        {
+          start,
+          window: limits.execKeyedWindowBytes,
+          reconnection: { ...options.reconnection, ...reconnection },
+        },
+      ),
+    processStream: (id, process, query = {}) =>
+      new ExecStream(
+        execConnection(id, (received) =>
+          socketUrl("processSocket", { id, process }, { ...query, ...received, window: shellWindowBytes }),
+        ),
+        { start: undefined, window: shellWindowBytes, reconnection: options.reconnection ?? {} },
+      ),
+    shellStream: (id, start = {}) => {
+      const url = socketUrl("shellSocket", { id }, { window: shellWindowBytes, ...start })
+      return new ShellStream({ open: () => openSocket(url), whyRefused: () => whyRefused(id) })
+    },
     statFile: async (id, path) => (await describeFile(id, { path, stat: "true" })).value as FileEntry,
     async listFiles(id, path) {
       const { value, headers } = await describeFile(id, { path, ls: "true" })
       return { entries: value as FileEntry[], isTruncated: headers.has(truncatedHeader) }
     },
   }
-  return { ...Object.fromEntries(calls), ...extras } as Client
+  return { ...Object.fromEntries(calls), ...extras, exec } as Client
+}
+
+/** An answer of the daemon is final, unless it tells that the command may go on. */
+function isWorthAnother(error: AppError, attempts: Attempts): boolean {
+  if (isLossToRetry(error)) return true
+  if (error.code !== "unavailable" || !error.retryable) return false
+  if (attempts.isLost) return true
+  return !(error instanceof Refusal) && (error.cause === undefined || wasLostOnTheWay(error.cause))
 }
 
 /** Complete lines of the body. Reads it by hand, since Safari cannot iterate over a stream. */

@@ -1,48 +1,101 @@
 /**
- * The client's end of the exec socket (`contract/exec.ts`): one command with streamed output, standard input and
- * signals. At most `window` bytes are in memory in each direction: `write` waits until the daemon has acknowledged
- * earlier input.
+ * The client's end of the exec socket and of a process's socket (`contract/exec.ts`): one command with streamed output,
+ * standard input and signals. At most `window` bytes are in memory in each direction: `write` waits until the daemon
+ * has acknowledged earlier input.
+ *
+ * A lost connection is opened again. The command's key, or its id, finds it; its output follows from the first byte
+ * that this side lacks, and input that its program has not taken is sent again.
  */
 
 import type { Api } from "@bhatti/contract/api"
+import { AppError } from "@bhatti/contract/errors"
 import type { ExecClientMessage, ExecServerMessage, SignalName } from "@bhatti/contract/exec"
 import { limits } from "@bhatti/contract/limits"
 import type { z } from "zod"
 import { deferred } from "./deferred.ts"
+import { type Reconnection, randomKey } from "./reconnection.ts"
+import { SentInput } from "./sent-input.ts"
+import type { Socket } from "./socket.ts"
 import { type Connection, type StreamOutput, StreamSocket } from "./stream-socket.ts"
 
 export type ExecStreamStart = z.input<Api["execSocket"]["socket"]["start"]>
 export type ExecExit = Omit<Extract<ExecServerMessage, { type: "exit" }>, "type">
+type Started = Extract<ExecServerMessage, { type: "started" }>
+type Offsets = { stdout: number; stderr: number }
 
 /** Large enough to cost little per byte, small enough that acknowledgements come evenly. */
 const inputPieceBytes = 64 * 1024
 const channels: Record<number, StreamOutput["channel"]> = { 1: "stdout", 2: "stderr" }
 
+export type ExecConnection = Omit<Connection, "open"> & {
+  /** `received` are the bytes that this side has, once it knows. */
+  open: (received: Offsets | undefined) => Socket | Promise<Socket>
+  /** Resolves to true if the daemon knows keys of commands. */
+  knowsKeys: () => Promise<boolean>
+}
+
+export type ExecStreamOptions = {
+  /** The command to start; without it the socket is that of a process. */
+  start: ExecStreamStart | undefined
+  window: number
+  reconnection: Reconnection
+}
+
 export class ExecStream {
   /** The command's result. Rejects if it could not be run or the connection was lost. */
   readonly exit: Promise<ExecExit>
+  /** Resolves when the command runs, or this side is attached to it. */
+  readonly started: Promise<void>
 
   readonly #socket: StreamSocket<ExecClientMessage, ExecServerMessage, ExecExit>
   readonly #window: number
-  #unacknowledgedInput = 0
-  #hasStarted = false
+  readonly #start: ExecStreamStart | undefined
+  readonly #input = new SentInput()
+  /** Undefined if the daemon does not know keys. */
+  #key: string | undefined
+  #firstSentMs: number | undefined
+  #received: Offsets | undefined
+  readonly #skipped: Offsets = { stdout: 0, stderr: 0 }
+  #process: { id: string | undefined } | undefined
+  #isInputEnded = false
+  /** False on another connection until its program has told how much input it has. */
+  #isInputReady = true
+  readonly #onStarted: () => void
   #wakeWriter: () => void = () => {}
 
-  constructor(connection: Connection, start: ExecStreamStart) {
-    this.#window = start.window ?? limits.execStreamWindowBytes
+  constructor(connection: ExecConnection, { start, window, reconnection }: ExecStreamOptions) {
+    this.#start = start
+    this.#key = start?.key ?? randomKey()
+    this.#window = start ? Math.min(start.window ?? window, limits.execKeyedWindowBytes) : window
     this.#socket = new StreamSocket({
       ...connection,
+      open: () => connection.open(this.#received),
       window: this.#window,
-      firstMessage: { ...start, window: this.#window },
-      readFrame(frame) {
-        const channel = channels[frame[0] ?? 0]
-        return channel && { channel, bytes: frame.subarray(1) }
-      },
+      firstMessage: (window) => start && this.#firstMessage(start, window),
+      readFrame: (frame) => this.#readFrame(frame),
       onMessage: (message) => this.#receive(message),
       onChange: () => this.#wakeWriter(),
       lostMessage: "the connection to the daemon was lost while the command ran",
+      reconnection,
+      mayReconnect: () => {
+        this.#isInputReady = false
+        return this.#process ? this.#process.id !== undefined : start === undefined || this.#key !== undefined
+      },
+      onRefused: async (error) => {
+        const isDaemons = error.code === "invalid" && error.reason === undefined
+        const isOfKey = isDaemons && this.#process === undefined && this.#key !== undefined
+        if (!isOfKey || start === undefined || (await connection.knowsKeys())) return false
+        this.#key = undefined
+        this.#isInputReady = true
+        return true
+      },
     })
     this.exit = this.#socket.end
+    const { promise, resolve, reject } = deferred<void>()
+    this.started = promise
+    promise.catch(() => undefined)
+    this.#onStarted = resolve
+    this.exit.then(() => resolve(), reject)
   }
 
   /** Output in order. Ends when the command has ended or failed; `exit` then has the result. */
@@ -52,7 +105,17 @@ export class ExecStream {
 
   /** Returns whether the command has begun to run. */
   get hasStarted(): boolean {
-    return this.#hasStarted
+    return this.#process !== undefined
+  }
+
+  /** True while a lost connection is being opened again. */
+  get isLost(): boolean {
+    return this.#socket.isLost
+  }
+
+  /** The process's id, once it has started; undefined in a sandbox that keeps no commands. */
+  get processId(): string | undefined {
+    return this.#process?.id
   }
 
   /** Resolves when more input may be written; await it before the next call. Input to an ended command is dropped. */
@@ -65,13 +128,14 @@ export class ExecStream {
         await promise
       }
       if (this.#socket.isEnded) return
-      this.#unacknowledgedInput += piece.length
+      this.#input.add(piece)
       this.#socket.send(piece)
     }
   }
 
   endInput(): void {
-    this.#socket.tell({ type: "stdin_end" })
+    this.#isInputEnded = true
+    if (this.#isInputReady) this.#socket.tell({ type: "stdin_end" })
   }
 
   signal(signal: SignalName): void {
@@ -82,23 +146,65 @@ export class ExecStream {
     this.#socket.tell({ type: "resize", rows: size.rows, cols: size.cols })
   }
 
-  /** Closes the connection; a command that still runs is killed. */
+  /** Closes the connection; a command that was started here and still runs is killed. */
   close(): void {
+    if (this.#start && this.#socket.isOpen && !this.#socket.isEnded) this.signal("KILL")
     this.#socket.close()
   }
 
+  /** Closes the connection and leaves the process as it is. */
+  leave(): void {
+    this.#socket.close()
+  }
+
+  /** After `close`: resolves once everything is sent, or after the timeout. */
+  async closed({ timeoutMs }: { timeoutMs: number }): Promise<void> {
+    const { promise, resolve } = deferred<void>()
+    const timer = setTimeout(resolve, timeoutMs)
+    await Promise.race([this.#socket.closed, promise])
+    clearTimeout(timer)
+  }
+
+  #firstMessage(start: ExecStreamStart, window: number): ExecStreamStart {
+    const nowMs = performance.now()
+    const elapsedMs = this.#firstSentMs === undefined ? 0 : Math.ceil(nowMs - this.#firstSentMs) + 1
+    this.#firstSentMs ??= nowMs
+    if (this.#key === undefined) return { ...start, window }
+    const keyed = { ...start, window, key: this.#key, elapsed_ms: elapsedMs }
+    return this.#received ? { ...keyed, from: this.#received } : keyed
+  }
+
   #mayWrite(piece: Uint8Array): boolean {
-    return this.#socket.isOpen && this.#unacknowledgedInput + piece.length <= this.#window
+    const { isOpen } = this.#socket
+    return isOpen && this.#isInputReady && this.#input.unacknowledged + piece.length <= this.#window
+  }
+
+  #readFrame(frame: Uint8Array<ArrayBuffer>): StreamOutput | undefined {
+    const channel = channels[frame[0] ?? 0]
+    if (channel === undefined) return undefined
+    const bytes = frame.subarray(1)
+    if (this.#received) this.#received[channel] += bytes.length
+    const skipped = this.#skipped[channel]
+    this.#skipped[channel] = 0
+    return { channel, bytes, ...(skipped > 0 && { skipped }) }
   }
 
   #receive(message: Exclude<ExecServerMessage, { type: "error" }>): void {
     switch (message.type) {
       case "started":
-        this.#hasStarted = true
-        break
+        return this.#begin(message)
       case "ack":
-        this.#unacknowledgedInput -= message.bytes
+        this.#input.acknowledge(message.bytes)
         this.#wakeWriter()
+        break
+      case "skipped":
+        for (const channel of ["stdout", "stderr"] as const) {
+          this.#skipped[channel] += message[channel]
+          if (this.#received) this.#received[channel] += message[channel]
+        }
+        break
+      case "left":
+        this.#socket.fail(new AppError("unavailable", "the sandbox has sent its client away"))
         break
       case "exit": {
         const { type: _, ...exit } = message
@@ -107,4 +213,38 @@ export class ExecStream {
       }
     }
   }
+
+  #begin({ process_id: id, from, input }: Started): void {
+    const isFirst = this.#process === undefined
+    this.#process = { id }
+    this.#onStarted()
+    const { stdout, stderr } = this.#received ?? { stdout: 0, stderr: 0 }
+    const isGap = !isFirst && from !== undefined && (from.stdout > stdout || from.stderr > stderr)
+    // A watcher that was away too long has missed something; a driver never has.
+    if (isGap && this.#start) return this.#socket.fail(lost("output of the command"))
+    if (from) this.#received = { ...from }
+    if (!this.#isInputReady && !this.#sendAgain(input ?? 0)) return
+    this.#socket.resumed()
+    this.#wakeWriter()
+  }
+
+  /** Returns false if the input is not kept any more. */
+  #sendAgain(offset: number): boolean {
+    if (!this.#start) this.#input.forget()
+    const pieces = this.#start ? this.#input.from(offset) : []
+    if (!pieces) {
+      this.#socket.fail(lost("input of the command"))
+      return false
+    }
+    this.#isInputReady = true
+    for (const piece of pieces) this.#socket.send(piece)
+    if (this.#isInputEnded) this.#socket.tell({ type: "stdin_end" })
+    return true
+  }
+}
+
+function lost(what: string): AppError {
+  return new AppError("internal", `${what} was lost with the connection`, {
+    hint: "the command runs on for a minute",
+  })
 }

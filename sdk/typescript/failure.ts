@@ -77,6 +77,13 @@ function whyUnreached(code: string | undefined, url: string): { reason: Unreache
   }
 }
 
+/** Returns whether the request may have reached the daemon before its connection was lost. */
+export function wasLostOnTheWay(cause: unknown): boolean {
+  return /^(ECONNRESET|ConnectionClosed|EPIPE|UND_ERR_SOCKET|ECONNABORTED|ETIMEDOUT)$/.test(
+    codeOf(cause) ?? "",
+  )
+}
+
 /** Bun puts the system's code on the error, Node.js on its cause, a browser nowhere. */
 function codeOf(cause: unknown): string | undefined {
   for (let error = cause; error instanceof Error; error = error.cause) {

@@ -6,6 +6,7 @@ export type { Event } from "@bhatti/contract/event"
 export type { ExecResult, SignalName } from "@bhatti/contract/exec"
 export type { FileEntry, FileEvent } from "@bhatti/contract/file"
 export type { Image } from "@bhatti/contract/image"
+export type { Process } from "@bhatti/contract/process"
 export type { PublishedPort } from "@bhatti/contract/publish"
 export type { Sandbox } from "@bhatti/contract/sandbox"
 export type { Session } from "@bhatti/contract/session"
@@ -17,10 +18,12 @@ export {
   connect,
   type FileChange,
   type FollowQuery,
+  type ProcessStreamQuery,
   type WatchedDirectory,
 } from "./client.ts"
 export type { ExecExit, ExecStream, ExecStreamStart } from "./exec-stream.ts"
 export { Refusal, type UnreachedReason } from "./failure.ts"
+export type { Reconnection } from "./reconnection.ts"
 export type { ShellEnd, ShellSession, ShellStream, ShellStreamStart } from "./shell-stream.ts"
 export type { Socket } from "./socket.ts"
 export type { StreamOutput } from "./stream-socket.ts"

@@ -5,9 +5,15 @@
 
 import { AppError, isErrorCode, type Subject } from "@bhatti/contract/errors"
 import { deferred } from "./deferred.ts"
+import { Attempts, isLossToRetry, type Reconnection, unknownFate } from "./reconnection.ts"
 import type { Socket } from "./socket.ts"
 
-export type StreamOutput = { channel: "stdout" | "stderr"; bytes: Uint8Array<ArrayBuffer> }
+/** `skipped` bytes of the channel, which a slow watcher has missed, come before these. */
+export type StreamOutput = {
+  channel: "stdout" | "stderr"
+  bytes: Uint8Array<ArrayBuffer>
+  skipped?: number
+}
 
 /** Both sockets' servers send this message; it is handled here. */
 type Failure = {
@@ -17,6 +23,7 @@ type Failure = {
   hint: string | null
   subject?: { kind: string } | undefined
   reason?: string | undefined
+  retryable?: boolean | undefined
 }
 
 export type Connection = {
@@ -27,7 +34,8 @@ export type Connection = {
 
 type Plan<ServerMessage> = Connection & {
   window: number
-  firstMessage?: unknown
+  /** Sent on each connection, with the window that is left on it. */
+  firstMessage?: (window: number) => unknown
   /** Returns a binary frame's content, or undefined to ignore it. */
   readFrame: (frame: Uint8Array<ArrayBuffer>) => StreamOutput | undefined
   onMessage: (message: Exclude<ServerMessage, Failure>) => void
@@ -35,7 +43,15 @@ type Plan<ServerMessage> = Connection & {
   onChange?: () => void
   /** Message of the error if the connection is lost. */
   lostMessage: string
+  /** Without it a lost connection is the end. */
+  reconnection?: Reconnection
+  /** Called at a loss. Returns whether another connection finds the same operation. */
+  mayReconnect?: () => boolean
+  /** Returns true if another attempt, which differs from the refused one, is worth it. */
+  onRefused?: (error: AppError) => Promise<boolean>
 }
+
+const windowBytesMin = 65_536
 
 export class StreamSocket<ClientMessage, ServerMessage extends { type: string }, End> {
   /** Rejects if the operation failed or the connection was lost. */
@@ -44,7 +60,7 @@ export class StreamSocket<ClientMessage, ServerMessage extends { type: string },
   readonly closed: Promise<void>
   isOpen = false
   isEnded = false
-  #isLost = false
+  readonly #onClosed: () => void
 
   readonly #plan: Plan<ServerMessage>
   #socket: Socket | undefined
@@ -56,6 +72,9 @@ export class StreamSocket<ClientMessage, ServerMessage extends { type: string },
   #queuedBytes = 0
   /** Bytes passed to the reader and not yet acknowledged. */
   #unacknowledged = 0
+  /** Bytes that the connection's window has more than there was room for; they are not acknowledged. */
+  #excess = 0
+  readonly #attempts: Attempts
   #wakeReader: () => void = () => {}
 
   constructor(plan: Plan<ServerMessage>) {
@@ -66,12 +85,20 @@ export class StreamSocket<ClientMessage, ServerMessage extends { type: string },
     // Marks the promise as handled: a reader inside its loop awaits `end` only afterwards.
     promise.catch(() => undefined)
     this.#plan = plan
+    this.#attempts = new Attempts(plan.reconnection ?? { forSec: 0 })
     const closing = deferred<void>()
     this.closed = closing.promise
-    this.#open(() => closing.resolve()).catch((error: unknown) => {
-      this.fail(error)
-      closing.resolve()
-    })
+    this.#onClosed = () => closing.resolve()
+    this.#open().catch((error: unknown) => this.#failed(error))
+  }
+
+  get isLost(): boolean {
+    return this.#attempts.isLost && !this.isEnded
+  }
+
+  /** The operation goes on over another connection. */
+  resumed(): void {
+    this.#attempts.succeeded()
   }
 
   /** Output in order. Ends with the socket; `end` then has the result. */
@@ -102,7 +129,8 @@ export class StreamSocket<ClientMessage, ServerMessage extends { type: string },
 
   close(): void {
     this.fail(new AppError("unavailable", "the stream was closed", { retryable: false }))
-    this.#socket?.close()
+    if (this.#socket) this.#socket.close()
+    else this.#onClosed()
   }
 
   async *#read(): AsyncGenerator<StreamOutput, void, undefined> {
@@ -125,23 +153,27 @@ export class StreamSocket<ClientMessage, ServerMessage extends { type: string },
   }
 
   #acknowledge(): void {
-    if (this.#unacknowledged === 0) return
-    this.send(JSON.stringify({ type: "ack", bytes: this.#unacknowledged }))
+    const bytes = this.#unacknowledged - this.#excess
+    this.#excess = Math.max(0, -bytes)
     this.#unacknowledged = 0
+    // The next connection's window accounts for what is unacknowledged on a lost one.
+    if (bytes > 0 && this.isOpen) this.send(JSON.stringify({ type: "ack", bytes }))
   }
 
-  async #open(onClosed: () => void): Promise<void> {
+  async #open(): Promise<void> {
     const opening = this.#plan.open()
     const socket = opening instanceof Promise ? await opening : opening
     this.#socket = socket
     socket.binaryType = "arraybuffer"
+    const isCurrent = () => this.#socket === socket
     socket.addEventListener("open", () => this.#opened(socket))
-    socket.addEventListener("message", (event) =>
-      this.#receive((event as MessageEvent<string | ArrayBuffer>).data),
-    )
+    socket.addEventListener("message", (event) => {
+      if (isCurrent()) this.#receive((event as MessageEvent<string | ArrayBuffer>).data)
+    })
     const lose = () => {
-      onClosed()
-      this.#lost().catch((error: unknown) => this.fail(error))
+      if (!isCurrent()) return
+      this.#socket = undefined
+      this.#lost().catch((error: unknown) => this.#failed(error))
     }
     socket.addEventListener("close", lose)
     // Node.js 20 reports a refused socket by this event alone.
@@ -151,7 +183,12 @@ export class StreamSocket<ClientMessage, ServerMessage extends { type: string },
 
   #opened(socket: Socket): void {
     this.isOpen = true
-    if (this.#plan.firstMessage !== undefined) socket.send(JSON.stringify(this.#plan.firstMessage))
+    const room = this.#plan.window - this.#queuedBytes
+    const window = Math.min(this.#plan.window, Math.max(room, windowBytesMin))
+    this.#excess = window - room
+    this.#unacknowledged = 0
+    const first = this.#plan.firstMessage?.(window)
+    if (first !== undefined) socket.send(JSON.stringify(first))
     for (const content of this.#unsent) socket.send(content)
     this.#unsent = []
     this.#plan.onChange?.()
@@ -177,13 +214,27 @@ export class StreamSocket<ClientMessage, ServerMessage extends { type: string },
       return this.#giveUp("the daemon sent something that is not a message", error)
     }
     if (!isFailure(message)) return this.#plan.onMessage(message as Exclude<ServerMessage, Failure>)
-    this.fail(
-      new AppError(isErrorCode(message.code) ? message.code : "internal", message.message, {
-        hint: message.hint ?? undefined,
-        subject: message.subject as Subject | undefined,
-        reason: message.reason,
-      }),
-    )
+    this.#refused(errorOf(message)).catch((error: unknown) => this.#failed(error))
+  }
+
+  async #refused(error: AppError): Promise<void> {
+    const mayGoOn = isLossToRetry(error) || (this.#attempts.isLost && error.retryable)
+    if (mayGoOn && this.#attempts.isAllowed && this.#plan.mayReconnect?.()) {
+      this.#drop()
+      return this.#reconnect(error)
+    }
+    const isWorthIt = (await this.#plan.onRefused?.(error)) ?? false
+    if (!isWorthIt || this.isEnded) return this.fail(error)
+    this.#drop()
+    await this.#open()
+  }
+
+  /** Lets go of the socket; its events mean nothing from now on. */
+  #drop(): void {
+    const socket = this.#socket
+    this.#socket = undefined
+    this.isOpen = false
+    socket?.close()
   }
 
   #giveUp(message: string, cause?: unknown): void {
@@ -192,10 +243,34 @@ export class StreamSocket<ClientMessage, ServerMessage extends { type: string },
   }
 
   async #lost(): Promise<void> {
-    if (this.isEnded || this.#isLost) return
-    this.#isLost = true
-    if (!this.isOpen) return this.fail(await this.#plan.whyRefused())
-    this.fail(new AppError("unavailable", this.#plan.lostMessage, { retryable: false }))
+    const wasOpen = this.isOpen
+    this.isOpen = false
+    if (this.isEnded) return this.#onClosed()
+    const isFirst = !wasOpen && !this.#attempts.isLost
+    if (isFirst) return this.#failed(await this.#plan.whyRefused())
+    const lost = new AppError("unavailable", this.#plan.lostMessage, { retryable: false })
+    if (!this.#attempts.isAllowed || !this.#plan.mayReconnect?.()) return this.#failed(lost)
+    const error = wasOpen ? lost : await this.#plan.whyRefused()
+    if (!wasOpen && !error.retryable) return this.#failed(error)
+    await this.#reconnect(error)
+  }
+
+  async #reconnect(error: AppError): Promise<void> {
+    const isInTime = await this.#attempts.next()
+    if (this.isEnded) return this.#onClosed()
+    if (!isInTime) return this.#failed(unknownFate(error))
+    try {
+      await this.#open()
+    } catch (failure) {
+      // The ticket of a browser is asked for by a request of its own.
+      if (!(failure instanceof AppError) || !failure.retryable) throw failure
+      await this.#reconnect(failure)
+    }
+  }
+
+  #failed(error: unknown): void {
+    this.fail(error)
+    this.#onClosed()
   }
 
   #stop(): void {
@@ -203,6 +278,15 @@ export class StreamSocket<ClientMessage, ServerMessage extends { type: string },
     this.#wakeReader()
     this.#plan.onChange?.()
   }
+}
+
+function errorOf({ code, message, hint, subject, reason, retryable }: Failure): AppError {
+  return new AppError(isErrorCode(code) ? code : "internal", message, {
+    hint: hint ?? undefined,
+    subject: subject as Subject | undefined,
+    reason,
+    ...(retryable !== undefined && { retryable }),
+  })
 }
 
 function isFailure(message: { type: string }): message is Failure {

@@ -23,6 +23,7 @@ export function adviceFor({ code, subject, hint }: Told): string | undefined {
     case "user":
       return code === "conflict" ? `bhatti user rotate-key ${subject.name}` : "bhatti user list"
     case "session":
+    case "process":
       return hint ?? `bhatti ps ${subject.sandbox}`
     case "alias":
       if (subject.port === undefined) return "choose another one with --alias"

@@ -21,11 +21,17 @@ export type Left =
   /** Also used if the connection could not be opened; then there is no session. */
   | { kind: "lost"; error: AppError }
 
+/** A terminal in a sandbox; closing it leaves its program running. */
+export type TerminalStream = Pick<
+  ShellStream,
+  "session" | "output" | "end" | "type" | "resize" | "close" | "closed"
+>
+
 export type Attached = { left: Left; session: ShellSession | undefined }
 
 export type TerminalAttachment = {
   terminal: Terminal
-  open: (size: { rows: number; cols: number; term: string }) => ShellStream
+  open: (size: { rows: number; cols: number; term: string }) => TerminalStream
   out: Output
 }
 
@@ -61,7 +67,7 @@ export async function attachTerminal({ terminal, open, out }: TerminalAttachment
 }
 
 async function showUntilEnd(
-  stream: ShellStream,
+  stream: TerminalStream,
   options: { out: Output; onOutput: (bytes: Uint8Array) => void },
 ): Promise<Left> {
   try {
@@ -73,7 +79,7 @@ async function showUntilEnd(
   }
 }
 
-async function typeUntilDetach(stream: ShellStream): Promise<Left> {
+async function typeUntilDetach(stream: TerminalStream): Promise<Left> {
   try {
     for await (const bytes of Bun.stdin.stream()) {
       const end = detachAt(bytes)

@@ -12,6 +12,7 @@ import type { Command } from "./command.ts"
 import { table } from "./commands/index.ts"
 import { exitBrokenPipe, exitCodeOf, exitFailed, exitUsage } from "./exit-codes.ts"
 import { type Found, findCommand } from "./find-command.ts"
+import { withLostNotice } from "./lost-notice.ts"
 import type { Operator } from "./operator.ts"
 import { isBrokenPipe, Output } from "./output.ts"
 import {
@@ -89,7 +90,7 @@ async function run(
   if (command.kind === "host")
     return (await command.run({ ...context, operator, table, settings, given: common })) ?? 0
   const found = await settings()
-  const client = connectTo(found)
+  const client = connectTo(found, withLostNotice(out))
   const reportKnown = (error: AppError) => report({ out, isJson: common.json }, withKeyHint(error, found))
   try {
     return (await command.run({ ...context, client, settings: found, report: reportKnown })) ?? 0

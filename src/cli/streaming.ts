@@ -4,9 +4,8 @@
  */
 
 import type { ExecStream } from "@bhatti/sdk/exec-stream"
-import type { ShellStream } from "@bhatti/sdk/shell-stream"
 import { endWords } from "./end-words.ts"
-import { exitTimedOut } from "./exit-codes.ts"
+import { exitInterrupted, exitTimedOut } from "./exit-codes.ts"
 import { Interrupts } from "./interrupts.ts"
 import { isTerminal, type Output } from "./output.ts"
 import { readInput } from "./standard-input.ts"
@@ -27,8 +26,14 @@ export async function streamExec(
     tell: (words) => void out.talk(`bhatti: ${words}`),
   })
   const ended = copyOutput(run, { out, ...(onOutput && { onOutput }) }).then(() => run.exit)
-  const inputFailed = options.isInputForwarded ? copyInput(run) : never
-  const exit = await Promise.race([ended, interrupts.gaveUp, inputFailed])
+  const input = options.isInputForwarded ? copyInput(run, { isKeys: onOutput !== undefined }) : never
+  const exit = await Promise.race([ended, interrupts.gaveUp, input])
+  if (exit === "gave up") return exitInterrupted
+  if (exit === undefined) {
+    // The command is killed; otherwise it would wait a minute for us.
+    run.close()
+    await run.closed({ timeoutMs: closeMs })
+  }
   if (interrupts.exitCode !== undefined || exit === undefined) return interrupts.exitCode ?? 0
   const words = endWords(exit)
   if (words !== undefined) await out.talk(`bhatti: ${words}`)
@@ -37,7 +42,7 @@ export async function streamExec(
 
 /** Returns at the end of the output; throws if it cannot be written. */
 export async function copyOutput(
-  stream: ExecStream | ShellStream,
+  stream: Pick<ExecStream, "output"> & { close(): void },
   options: { out: Output; onOutput?: (bytes: Uint8Array) => void },
 ): Promise<void> {
   options.out.stdout.prepare()
@@ -51,11 +56,25 @@ export async function copyOutput(
   }
 }
 
+/** How long a last signal has to be sent. */
+const closeMs = 500
 const never = new Promise<never>(() => {})
 
-/** Settles only if our input cannot be read; the end of input matters only to the command. */
-async function copyInput(run: ExecStream): Promise<never> {
-  for await (const bytes of readInput()) await run.write(bytes)
+const ctrlC = 3
+
+/**
+ * Settles if our input cannot be read, or if Ctrl-C is pressed while the connection is lost and nobody else gets the
+ * key. The end of input matters only to the command.
+ */
+async function copyInput(run: ExecStream, { isKeys }: { isKeys: boolean }): Promise<"gave up"> {
+  let writing: Promise<void> = Promise.resolve()
+  for await (const bytes of readInput()) {
+    if (isKeys && run.isLost && bytes.includes(ctrlC)) return "gave up"
+    writing = writing.then(() => run.write(bytes))
+    // Keys come slowly, and the next one may be Ctrl-C.
+    if (!isKeys) await writing
+  }
+  await writing
   run.endInput()
   return await never
 }

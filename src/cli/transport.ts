@@ -5,6 +5,7 @@
 
 import { type Client, connect } from "@bhatti/sdk/client"
 import { hints, type UnreachedReason } from "@bhatti/sdk/failure"
+import type { Reconnection } from "@bhatti/sdk/reconnection"
 
 export type Destination = {
   /** The daemon's address. */
@@ -14,7 +15,7 @@ export type Destination = {
   ca?: string | undefined
 }
 
-export function connectTo({ url, token, ca }: Destination): Client {
+export function connectTo({ url, token, ca }: Destination, reconnection: Reconnection = {}): Client {
   const tls = ca === undefined ? undefined : { ca }
   const proxy = socketProxy(url, process.env)
   const options: BunFetchRequestInit = {
@@ -34,6 +35,7 @@ export function connectTo({ url, token, ca }: Destination): Client {
         ...(tls && { tls }),
         ...(proxy !== undefined && { proxy }),
       }),
+    reconnection,
     hintFor: (reason) => hintFor(reason, url, { isProxied: proxy !== undefined }),
   })
 }

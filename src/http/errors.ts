@@ -38,6 +38,12 @@ export function errorResponse(
 const quotaRetryAfterSec = 60
 
 /** The parts of an error that a message in a stream has. */
-export function errorParts({ code, hint, subject, reason }: AppError) {
-  return { code, hint: hint ?? null, ...(subject && { subject }), ...(reason !== undefined && { reason }) }
+export function errorParts({ code, hint, subject, reason, retryable }: AppError) {
+  return {
+    code,
+    hint: hint ?? null,
+    ...(subject && { subject }),
+    ...(reason !== undefined && { reason }),
+    retryable,
+  }
 }

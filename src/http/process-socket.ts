@@ -29,6 +29,9 @@ type Options = GuestSocketOptions & { attach?: { process: string; query: AttachQ
 export class ProcessSocket extends GuestSocket<ExecServerMessage, Options> {
   #process: GuestProcess | undefined
   #isBegun = false
+  #begun: Promise<unknown> = Promise.resolve()
+  /** Its client has killed it, maybe before it was started. */
+  #isUnwanted = false
 
   onOpen(socket: Socket): void {
     const { core, account, nameOrId, attach } = this.options
@@ -75,6 +78,8 @@ export class ProcessSocket extends GuestSocket<ExecServerMessage, Options> {
         await this.inputDone
         return this.#process?.endInput()
       case "signal":
+        if (control.signal === "KILL") this.#isUnwanted = true
+        await this.#begun
         return this.#process?.signal({ signal: control.signal, by: "client" })
       case "resize":
         return this.#process?.resize(control)
@@ -106,14 +111,14 @@ export class ProcessSocket extends GuestSocket<ExecServerMessage, Options> {
     const beginning = begin()
     // Input may arrive while the sandbox is being found; it queues behind this.
     this.before(beginning)
+    this.#begun = beginning.catch(() => undefined)
     const { process, result } = await beginning
     this.#process = process
     result.catch(() => undefined)
-    if (this.isClosed) return process.leave()
-    void process.attached.then(
-      (attached) => this.send(socket, startedMessage(attached)),
-      () => undefined,
-    )
+    if (this.isClosed) return this.#isUnwanted ? process.kill("client") : process.leave()
+    // A command that cannot start has its reason in the result.
+    const attached = await process.attached.catch(() => undefined)
+    if (attached) this.send(socket, startedMessage(attached))
     for await (const { channel, bytes, skipped } of process.output) {
       if (skipped !== undefined)
         this.send(socket, { type: "skipped", ...{ stdout: 0, stderr: 0, [channel]: skipped } })

@@ -45,7 +45,8 @@ test("version --daemon shows what the host can promise", async () => {
   expect(stdout).toContain("warning: software emulation is no security boundary")
   const json = await bhatti(["version", "--daemon", "--json"], { daemon })
   const { version, accelerator, acceleratorReason: accelerator_reason, warnings } = about
-  expect(JSON.parse(json.stdout)).toEqual({ version, accelerator, accelerator_reason, warnings })
+  const features = ["exec_key"]
+  expect(JSON.parse(json.stdout)).toEqual({ version, accelerator, accelerator_reason, warnings, features })
 })
 
 test("create says what was made, and asks only for what was given", async () => {
@@ -203,14 +204,16 @@ test("ps and kill", async () => {
   expect((await bhatti(["kill", "dev", "s3"], { daemon })).stdout).toBe("session/s3 of dev got KILL\n")
   const { stdout } = await bhatti(["ps", "dev"], { daemon })
   expect(stdout.split("\n").map((line) => line.replace(/\d+ s ago$/, "now"))).toEqual([
-    "ID  NAME  COMMAND             STATE           ATTACHED  STARTED",
-    "s1  init  /bin/bash -lc a\\nb  exited 3        no        now",
-    "s2  -     bash -l             running         yes       now",
-    "s3  -     bash -l             killed by KILL  no        now",
+    "ID  NAME  KIND     COMMAND             STATE                    ATTACHED  STARTED",
+    "s1  init  session  /bin/bash -lc a\\nb  exited 3                 no        now",
+    "s2  -     session  bash -l             running                  yes       now",
+    "s3  -     session  bash -l             killed by KILL (client)  no        now",
     "",
   ])
   const sessions = (await daemon.call("GET", "/sandboxes/dev/sessions")).body
-  expect(JSON.parse((await bhatti(["ps", "dev", "--json"], { daemon })).stdout)).toEqual(sessions)
+  expect(JSON.parse((await bhatti(["ps", "dev", "--json"], { daemon })).stdout)).toMatchObject(
+    sessions as object[],
+  )
   await bhatti(["kill", "dev", "s2", "-s", "TERM"], { daemon })
   expect(daemon.bodies("POST /sandboxes/dev/sessions/s2/kill")).toEqual([{ signal: "TERM" }])
   expect(daemon.host.killed).toEqual([
@@ -530,7 +533,7 @@ test("wrong usage exits 2 and reaches no daemon", async () => {
     [["publish", "dev", "--list", "-p", "1"], "--list takes no --port or --alias"],
     [["publish", "dev", "-p", "70000"], "-p must be between 1 and 65535"],
     [["unpublish", "dev"], "--port is missing"],
-    [["kill", "dev"], "SESSION is missing"],
+    [["kill", "dev"], "PROCESS is missing"],
     [["kill", "dev", "s1", "--signal", "WINCH"], "--signal is one of KILL, TERM"],
     [["shell", "dev", "s1", "--new"], "--new starts another session"],
     [["secret", "set"], "NAME is missing"],

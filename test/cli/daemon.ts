@@ -36,6 +36,8 @@ export class Daemon implements AsyncDisposable {
   readonly core: Core
   readonly host: FakeHost
   readonly sent: Sent[] = []
+  /** Commands are refused as by a proxy whose daemon is away. */
+  isAway = false
   readonly execs: ExecTap[] = []
   readonly shells: ShellTap[] = []
   readonly #holds = new Map<string, { reach: () => void; released: Promise<void> }>()
@@ -133,7 +135,10 @@ export class Daemon implements AsyncDisposable {
       text: "",
     }
     this.sent.push(sent)
+    if (this.isAway && pathname.endsWith("/exec/ws"))
+      return { response: new Response(null, { status: 503 }), bytes: undefined }
     const tapped = (state: SocketState) => {
+      if (pathname.includes("/processes/")) return upgrade?.(state) ?? false
       const tap = pathname.endsWith("/exec/ws")
         ? this.#noteExec(state.session)
         : this.#noteShell(state.session, sent.query)

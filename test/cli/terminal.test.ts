@@ -57,19 +57,23 @@ for (const signal of ["SIGTERM", "SIGHUP"] as const)
 
 test("the terminal is given back when the daemon goes away", async () => {
   await using screen = new Screen(daemon)
-  await screen.bhatti("exec -t dev ready")
+  await screen.bhatti("exec -t --reconnect 0.2 dev ready")
   await screen.shows("ready\n")
+  daemon.isAway = true
   daemon.lastExec.cut()
   await screen.shows("code=125")
+  daemon.isAway = false
   await screen.restored()
 })
 
 test("what a lost program has switched on the screen is switched back", async () => {
   await using screen = new Screen(daemon)
-  await screen.bhatti("exec -t dev alternate")
+  await screen.bhatti("exec -t --reconnect 0.2 dev alternate")
   await screen.shows("\x1b[?1049h\x1b[?25l")
+  daemon.isAway = true
   daemon.lastExec.cut()
   await screen.shows("code=125")
+  daemon.isAway = false
   expect(screen.text).toContain("\x1b[?25h\x1b[?1049l")
   await screen.restored()
 })

@@ -265,7 +265,7 @@ describe.if(tmuxIsThere)("shell", () => {
     for (const args of ["nosuch", "dev s999"]) {
       await using terminal = await openTerminal()
       await attach(terminal, args)
-      await terminal.shows("bhatti: no s")
+      await terminal.shows("bhatti: no process")
       await terminal.shows("code=125")
       await isBack(terminal)
     }
@@ -303,7 +303,9 @@ test("a message without a meaning, as of a hidden window, is not typed into the 
 test("ps and kill", async () => {
   expect((await own.bhatti(["create", "--name", "kills", "--init", "sleep 1000"])).exitCode).toBe(0)
   const listed = await own.bhatti(["ps", "kills"])
-  expect(listed.stdout).toMatch(/^ID +NAME +COMMAND +STATE +ATTACHED +STARTED\ns1 +init +.*running +no /)
+  expect(listed.stdout).toMatch(
+    /^ID +NAME +KIND +COMMAND +STATE +ATTACHED +STARTED\ns1 +init +session +.*running +no /,
+  )
   expect((await own.bhatti(["kill", "kills", "init", "--signal", "TERM"])).exitCode).toBe(0)
   await until("the session's end", async () => (await sessions("kills")).every(({ running }) => !running))
   expect((await own.bhatti(["ps", "kills"])).stdout).toContain("killed by TERM")

@@ -127,7 +127,9 @@ async function argumentsAt(
     case "snapshot":
       return await names.snapshots()
     case "session":
-      return await names.sessions(words[0] ?? "")
+      return await names.processes(words[0] ?? "", { isTyped: true })
+    case "process":
+      return await names.processes(words[0] ?? "", { isTyped: false })
     case "shell":
       return ["bash", "zsh", "fish"]
     case "name":
@@ -169,10 +171,12 @@ class Names {
     )
   }
 
-  sessions(sandbox: string): Promise<string[]> {
+  /** Names, or ids of those without one; with `isTyped` only of sessions. */
+  processes(sandbox: string, { isTyped }: { isTyped: boolean }): Promise<string[]> {
     return this.#ask(async (client, signal) => {
-      const sessions = await client.listSessions({ params: { id: sandbox }, signal })
-      return sessions.flatMap(({ session_id, name }) => (name === null ? [session_id] : [name]))
+      const all = await client.listProcesses({ params: { id: sandbox }, signal })
+      const wanted = all.filter(({ kind }) => !isTyped || kind === "session")
+      return wanted.map(({ process_id, name }) => name ?? process_id)
     })
   }
 

@@ -26,6 +26,9 @@ With -t the command's TERM is yours if small images know it, otherwise xterm-256
 Ctrl-C and SIGTERM are forwarded, and the command may take its time to end; a second one kills it, and without a terminal it is
 killed 10 s after the first. A command that has not started yet, because its sandbox is still waking, is not run.
 
+A lost connection is opened again, and the command goes on as if nothing had happened. It waits a minute for that; then it is killed. With
+--detach it needs no client at all: see bhatti ps, logs, attach, wait and kill.
+
 Exit code: the command's own, or 128 + the signal that ended it; 2 if an option is wrong, such as a user or a directory
 that does not exist; 124 if --timeout ended it; 125 if bhatti failed, 126 if the command cannot be run, 127 if there is no such command; 130 after Ctrl-C.`,
   options: {
@@ -52,6 +55,15 @@ that does not exist; 124 if --timeout ended it; 125 if bhatti failed, 126 if the
       summary: "User of the sandbox to run as",
       fallback: "lohar",
     },
+    reconnect: {
+      type: "seconds",
+      value: "TIME",
+      max: limits.execTimeoutSecMax,
+      summary: "How long to try again after a lost connection",
+      fallback: "60",
+    },
+    detach: { type: "flag", short: "d", summary: "Start it without a client and print its id" },
+    name: { type: "text", value: "NAME", summary: "With --detach: a name for it, besides its id" },
     timeout: {
       type: "seconds",
       value: "TIME",
@@ -66,8 +78,11 @@ that does not exist; 124 if --timeout ended it; 125 if bhatti failed, 126 if the
     "bhatti exec dev -- cat /workspace/data.json | jq .name",
     "echo hi | bhatti exec -i dev -- cat",
     "bhatti exec -t dev -- top",
+    "bhatti exec -d --name build dev -- make all",
     "bhatti exec -e 'DSN=host=db,port=5432' -e DEBUG=1 --env-file ./app.env dev -- npm test",
   ],
+  refuse: ({ options }) =>
+    options.name !== undefined && !options.detach ? "--name needs --detach" : undefined,
   async run({ client, args, rest, options, isJson, out, report }) {
     const env = await envOf(options)
     const shared = {
@@ -78,8 +93,23 @@ that does not exist; 124 if --timeout ended it; 125 if bhatti failed, 126 if the
       timeout_sec: options.timeout,
     }
     checkFits(shared)
+    const reconnection = options.reconnect === undefined ? {} : { forSec: options.reconnect }
     let run: ExecStream | undefined
     try {
+      if (options.detach) {
+        const kept = {
+          name: options.name,
+          stdin: options.stdin,
+          ...(options.tty && { tty: detachedTerminal }),
+        }
+        const process = await client.startProcess({
+          params: { id: args.sandbox },
+          body: { ...shared, ...kept },
+        })
+        if (isJson) await out.json(process)
+        else await out.result(process.process_id)
+        return 0
+      }
       if (isJson) {
         const stdin = options.stdin ? { stdin: await readInputText() } : {}
         const result = await client.exec({ params: { id: args.sandbox }, body: { ...shared, ...stdin } })
@@ -91,12 +121,16 @@ that does not exist; 124 if --timeout ended it; 125 if bhatti failed, 126 if the
         using terminal = await Terminal.open()
         const isInputForwarded = options.stdin || terminal.isInput
         const tty = { ...terminal.size, term: terminal.name }
-        const started = client.execStream(args.sandbox, { ...shared, stdin: isInputForwarded, tty })
+        const started = client.execStream(
+          args.sandbox,
+          { ...shared, stdin: isInputForwarded, tty },
+          reconnection,
+        )
         run = started
         terminal.onResize((size) => started.resize(size))
         return await streamExec(run, { out, isInputForwarded, onOutput: terminal.watch })
       }
-      run = client.execStream(args.sandbox, { ...shared, stdin: options.stdin })
+      run = client.execStream(args.sandbox, { ...shared, stdin: options.stdin }, reconnection)
       const exitCode = await streamExec(run, { out, isInputForwarded: options.stdin })
       if (!options.stdin) await tellUnreadInput(out)
       return exitCode
@@ -111,6 +145,9 @@ that does not exist; 124 if --timeout ended it; 125 if bhatti failed, 126 if the
     }
   },
 })
+
+/** Its first client changes the size. */
+const detachedTerminal = { rows: 24, cols: 80 }
 
 /** A quoted command line is a single word, and no program has such a name. */
 function withShellHint(error: AppError, [program = "", ...more]: readonly string[]): AppError {

@@ -20,9 +20,14 @@ export const commands: readonly CommandEntry[] = [
       async () => (await import("./shell.ts")).shell,
       "sh",
     ],
-    ps: ["List the sessions of a sandbox", async () => (await import("./ps.ts")).ps],
+    attach: [
+      "Type into a process that runs in a sandbox, or watch it",
+      async () => (await import("./attach.ts")).attach,
+    ],
+    wait: ["Wait until a process of a sandbox has ended", async () => (await import("./wait.ts")).wait],
+    ps: ["List the sessions and kept commands of a sandbox", async () => (await import("./ps.ts")).ps],
     logs: [
-      "Print the output of the init script or another session",
+      "Print the output of the init script or another process",
       async () => (await import("./logs.ts")).logs,
     ],
     "service list": [
@@ -42,7 +47,7 @@ export const commands: readonly CommandEntry[] = [
       "Restart services of a sandbox",
       async () => (await import("./services-control.ts")).serviceRestart,
     ],
-    kill: ["Send a signal to a session", async () => (await import("./kill.ts")).kill],
+    kill: ["Send a signal to a process", async () => (await import("./kill.ts")).kill],
     stop: [
       "Write a sandbox to disk and free the host's memory",
       async () => (await import("./stop.ts")).stop,

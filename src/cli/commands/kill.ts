@@ -3,9 +3,9 @@
 import { command } from "../command.ts"
 
 export const kill = command({
-  args: ["sandbox", "session"],
+  args: ["sandbox", "process"],
   description:
-    "SESSION is an id or a name that bhatti ps shows; the signal goes to every process in it. A session that has ended is removed from the list.",
+    "PROCESS is an id or a name that bhatti ps shows; the signal goes to everything that it has started too. One that has ended is removed from the list.",
   options: {
     signal: {
       type: "choice",
@@ -16,14 +16,16 @@ export const kill = command({
       fallback: "KILL",
     },
   },
-  examples: ["bhatti kill dev s1", "bhatti kill dev init --signal TERM"],
+  examples: ["bhatti kill dev s1", "bhatti kill dev p2 --signal TERM"],
   async run({ client, args, options, isJson, out }) {
-    const { sandbox, session } = args
+    const { sandbox, process } = args
     const killed = await client.killSession({
-      params: { id: sandbox, session },
+      params: { id: sandbox, session: process },
       body: options.signal === undefined ? {} : { signal: options.signal },
     })
     if (isJson) return await out.json(killed)
-    await out.result(`session/${session} of ${sandbox} got ${options.signal ?? "KILL"}`)
+    await out.result(
+      `${/^p[0-9]+$/.test(process) ? "process" : "session"}/${process} of ${sandbox} got ${options.signal ?? "KILL"}`,
+    )
   },
 })

@@ -1,43 +1,56 @@
 /** `bhatti ps`. */
 
+import type { Process } from "@bhatti/contract/process"
 import { command } from "../command.ts"
+import { endText } from "../process-words.ts"
 import { serviceColumns, serviceRow } from "../services.ts"
 import { ageText, printable } from "../words.ts"
 
 export const ps = command({
   args: ["sandbox"],
-  description: "A session keeps running without a client. Attach to one with: bhatti shell SANDBOX SESSION.",
-  examples: ["bhatti ps dev", "bhatti ps dev --json | jq -r '.[].session_id'"],
+  description: `Lists the commands that are kept: sessions, which have a terminal (attach with: bhatti shell SANDBOX ID), and commands that were started
+with bhatti exec --detach, or whose client may come back. Ended ones stay for a while, with their exit and its reason.`,
+  examples: ["bhatti ps dev", "bhatti ps dev --json | jq -r '.[].process_id'"],
   async run({ client, args, isJson, out }) {
     const params = { id: args.sandbox }
-    const sessions = await client.listSessions({ params })
-    if (isJson) return await out.json(sessions)
+    const processes = await client.listProcesses({ params })
+    if (isJson) return await out.json(processes.map(withSessionFields))
     // A daemon older than this program has none.
     const { services = [] } = await client.getSandbox({ params })
     if (services.length > 0) {
       await out.table(serviceColumns, (await client.listServices({ params })).map(serviceRow))
-      if (sessions.length === 0) return
+      if (processes.length === 0) return
     }
-    if (sessions.length === 0)
-      return await out.talk(`no sessions; start one with: bhatti shell ${args.sandbox}`)
+    if (processes.length === 0)
+      return await out.talk(`nothing is kept; start a session with: bhatti shell ${args.sandbox}`)
     const nowMs = Date.now()
     await out.table(
-      ["ID", "NAME", "COMMAND", "STATE", "ATTACHED", "STARTED"],
-      sessions.map((session) => [
-        session.session_id,
-        printable(session.name ?? "-"),
-        shortened(printable(session.argv.join(" "))),
-        stateText(session),
-        session.attached ? "yes" : "no",
-        ageText(session.created_at, nowMs),
+      ["ID", "NAME", "KIND", "COMMAND", "STATE", "ATTACHED", "STARTED"],
+      processes.map((process) => [
+        process.process_id,
+        printable(process.name ?? "-"),
+        process.kind,
+        shortened(printable(process.argv.join(" "))),
+        process.ended ? endText(process.ended) : "running",
+        attachedText(process),
+        ageText(process.created_at, nowMs),
       ]),
     )
   },
 })
 
-function stateText(session: { running: boolean; exit_code: number | null; signal: string | null }): string {
-  if (session.running) return "running"
-  return session.signal === null ? `exited ${session.exit_code ?? "?"}` : `killed by ${session.signal}`
+function attachedText({ driven, watchers }: { driven: boolean; watchers: number }): string {
+  const watching = watchers === 0 ? [] : [`${watchers} watching`]
+  return [...(driven ? ["yes"] : []), ...watching].join(", ") || "no"
+}
+
+/** Scripts know sessions by these names. */
+function withSessionFields(process: Process) {
+  const { process_id: session_id, ended, driven: attached } = process
+  return {
+    ...process,
+    ...{ session_id, attached, exit_code: ended?.exit_code ?? null, signal: ended?.signal ?? null },
+  }
 }
 
 const commandWidthMax = 48

@@ -81,20 +81,25 @@ async function toOutput(
   return { entries: 1, bytes, skipped: told.count }
 }
 
-export async function copyToOutput(response: Response, out: Output): Promise<number> {
-  return await toStandardOutput(received(response), out)
+export async function copyToOutput(
+  response: Response,
+  out: Output,
+  channel: "stdout" | "stderr" = "stdout",
+): Promise<number> {
+  return await toStandardOutput(received(response), out, channel)
 }
 
 /** Waits for standard output to take each piece, so that no data accumulates here. */
 async function toStandardOutput(
   pieces: AsyncIterable<Uint8Array<ArrayBuffer>>,
   out: Output,
+  channel: "stdout" | "stderr" = "stdout",
 ): Promise<number> {
   let bytes = 0
-  out.stdout.prepare()
+  out[channel].prepare()
   for await (const piece of pieces) {
     bytes += piece.length
-    await out.stdout.write(piece)
+    await out[channel].write(piece)
   }
   return bytes
 }

@@ -21,6 +21,7 @@ export const system = (about: About) =>
         accelerator: about.accelerator,
         accelerator_reason: about.acceleratorReason,
         warnings: about.warnings,
+        features: ["exec_key"],
       }
     },
   }) satisfies Partial<Handlers>

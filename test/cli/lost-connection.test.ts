@@ -1,0 +1,130 @@
+/** A command whose connection is cut goes on: it ran once, and every byte came once and in order. */
+
+import { afterAll, beforeAll, expect, test } from "bun:test"
+import { connect } from "@bhatti/sdk/client"
+import { CuttableProxy } from "../support/cuttable-proxy.ts"
+import { Daemon } from "./daemon.ts"
+import { until } from "./program.ts"
+
+let daemon: Daemon
+let proxy: CuttableProxy
+const states: string[] = []
+
+beforeAll(async () => {
+  daemon = await Daemon.start()
+  await daemon.sandbox("dev")
+  proxy = await CuttableProxy.to(Number(new URL(daemon.url).port))
+})
+afterAll(async () => {
+  await proxy[Symbol.asyncDispose]()
+  await daemon[Symbol.asyncDispose]()
+})
+
+const client = (forSec = 60) =>
+  connect({
+    url: proxy.url,
+    token: daemon.key,
+    reconnection: { forSec, onChange: (state) => states.push(state) },
+  })
+
+test("output goes on from the byte that is missing", async () => {
+  const before = daemon.host.processes.length
+  const run = client().execStream("dev", { cmd: ["flood", "20000000"] })
+  const hash = new Bun.CryptoHasher("sha256")
+  let count = 0
+  let cuts = 0
+  for await (const { bytes } of run.output) {
+    hash.update(bytes)
+    count += bytes.length
+    if (cuts < 3 && count > (cuts + 1) * 4_000_000) {
+      cuts++
+      proxy.cut()
+    }
+  }
+  expect(await run.exit).toMatchObject({ exit_code: 0 })
+  expect([count, cuts]).toEqual([20_000_000, 3])
+  const piece = new Uint8Array(32_768).map((_, index) => 97 + (index % 26))
+  const expected = new Bun.CryptoHasher("sha256")
+  for (let left = 20_000_000; left > 0; left -= piece.length)
+    expected.update(piece.subarray(0, Math.min(left, piece.length)))
+  expect(hash.digest("hex")).toBe(expected.digest("hex"))
+  expect(daemon.host.processes.length - before).toBe(1)
+  expect(states).toEqual(["lost", "back", "lost", "back", "lost", "back"])
+})
+
+test("input is sent again as far as the program lacks it", async () => {
+  const before = daemon.host.processes.length
+  const run = client().execStream("dev", { cmd: ["cat"], stdin: true })
+  const sent = new Uint8Array(3_000_000).map((_, index) => index % 251)
+  const writing = (async () => {
+    for (let at = 0; at < sent.length; at += 100_000) {
+      await run.write(sent.slice(at, at + 100_000))
+      if (at === 500_000 || at === 2_000_000) proxy.cut()
+    }
+    run.endInput()
+  })()
+  const received: Uint8Array[] = []
+  for await (const { bytes } of run.output) received.push(bytes)
+  await writing
+  expect(await run.exit).toMatchObject({ exit_code: 0 })
+  expect(Buffer.compare(Buffer.concat(received), Buffer.from(sent))).toBe(0)
+  expect(daemon.host.processes.length - before).toBe(1)
+})
+
+test("a buffered exec whose connection is cut is answered by another request", async () => {
+  const before = daemon.host.processes.length
+  const running = client().exec({ params: { id: "dev" }, body: { cmd: ["slow"] } })
+  await until("the command runs", () => daemon.host.processes.length > before)
+  proxy.cut()
+  daemon.lastProcess.released.resolve()
+  expect(await running).toMatchObject({ exit_code: 0, stdout: "first\nsecond\n" })
+  expect(daemon.host.processes.length - before).toBe(1)
+})
+
+test("a command that cannot be found again in time has an unknown fate", async () => {
+  const run = client(0.2).execStream("dev", { cmd: ["sleep"] })
+  await until("the command runs", () => run.hasStarted)
+  const gone = proxy
+  proxy = await CuttableProxy.to(Number(new URL(daemon.url).port))
+  await gone[Symbol.asyncDispose]()
+  expect(await run.exit.catch((error: unknown) => error)).toMatchObject({
+    code: "unavailable",
+    reason: "fate_unknown",
+    retryable: false,
+  })
+})
+
+test("close kills the command at once, whatever its grace", async () => {
+  const run = client().execStream("dev", { cmd: ["sleep"] })
+  await until("the command runs", () => run.hasStarted)
+  const { ended } = daemon.lastProcess
+  run.close()
+  expect(await ended).toMatchObject({ signal: "KILL", by: "client" })
+})
+
+test("a daemon that does not know keys is asked without one", async () => {
+  const starts: object[] = []
+  using server = Bun.serve({
+    port: 0,
+    fetch(request, own) {
+      if (own.upgrade(request)) return
+      return Response.json({ version: "0" })
+    },
+    websocket: {
+      message(socket, text) {
+        const start = JSON.parse(String(text)) as Record<string, unknown>
+        starts.push(start)
+        const refusal = { type: "error", code: "invalid", message: "unknown field", hint: null }
+        const exit = { type: "exit", exit_code: 0, signal: null, timed_out: false }
+        socket.send(JSON.stringify("key" in start ? refusal : exit))
+      },
+    },
+  })
+  const old = connect({
+    url: `http://127.0.0.1:${server.port}`,
+    token: "bht_key",
+    openSocket: (url) => new WebSocket(url),
+  })
+  expect(await old.execStream("dev", { cmd: ["true"] }).exit).toMatchObject({ exit_code: 0 })
+  expect(starts.map((start) => "key" in start)).toEqual([true, false])
+})

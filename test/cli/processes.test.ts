@@ -1,0 +1,57 @@
+/** Commands that are kept: started without a client, seen, read, waited for, attached to and killed. */
+
+import { afterAll, beforeAll, expect, test } from "bun:test"
+import { Daemon } from "./daemon.ts"
+import { bhatti, until } from "./program.ts"
+
+let daemon: Daemon
+
+beforeAll(async () => {
+  daemon = await Daemon.start()
+  await daemon.sandbox("dev")
+})
+afterAll(() => daemon[Symbol.asyncDispose]())
+
+async function run(args: string[]): Promise<{ stdout: string; stderr: string; exitCode: number }> {
+  return await bhatti(args, { daemon })
+}
+
+test("exec --detach prints the id, and the process is found by it", async () => {
+  const { stdout, exitCode } = await run(["exec", "-d", "--name", "job", "dev", "--", "both"])
+  const id = stdout.trim()
+  expect([exitCode, id]).toEqual([0, expect.stringMatching(/^p[0-9]+$/)])
+  expect((await run(["wait", "dev", id])).exitCode).toBe(0)
+  const both = { stdout: "out 1\nout 2\n", stderr: "err 1\n", exitCode: 0 }
+  expect(await run(["logs", "dev", "job"])).toEqual(both)
+  expect(await run(["logs", "dev", id, "--stderr"])).toEqual({ ...both, stdout: "" })
+  expect(await run(["logs", "dev", id, "-f", "--stdout"])).toEqual({ ...both, stderr: "" })
+  expect((await run(["ps", "dev"])).stdout).toMatch(/p[0-9]+ +job +command +both +exited 0/)
+  expect(await run(["kill", "dev", id])).toMatchObject({ stdout: `process/${id} of dev got KILL\n` })
+  expect((await run(["ps", "dev"])).stderr).toContain("nothing is kept")
+})
+
+test("wait ends with the command's code, or with 124", async () => {
+  await run(["exec", "-d", "--name", "seven", "dev", "--", "exit", "7"])
+  expect((await run(["wait", "dev", "seven"])).exitCode).toBe(7)
+  await run(["exec", "-d", "--name", "long", "dev", "--", "sleep"])
+  const late = await run(["wait", "dev", "long", "--timeout", "0.05"])
+  expect(late).toEqual({ stdout: "", stderr: "bhatti: long still runs\n", exitCode: 124 })
+  const waiting = run(["wait", "dev", "long"])
+  await run(["kill", "dev", "long", "--signal", "TERM"])
+  expect(await waiting).toMatchObject({ stderr: "bhatti: killed by TERM (client)\n", exitCode: 143 })
+})
+
+test("attach shows what was printed, and -i types into it", async () => {
+  await run(["exec", "-d", "-i", "--name", "cat", "dev", "--", "cat"])
+  const watching = run(["attach", "dev", "cat", "--watch"])
+  await until("it is watched", () => daemon.lastProcess.watchers.size === 1)
+  expect(await bhatti(["attach", "-i", "dev", "cat"], { daemon, stdin: "hello" })).toMatchObject({
+    stdout: "hello",
+  })
+  expect(await watching).toMatchObject({ stdout: "hello", exitCode: 0 })
+  expect((await run(["attach", "dev", "p99"])).stderr).toContain("try: bhatti ps dev")
+})
+
+test("ids and names are completed", async () => {
+  expect((await run(["__complete", "--", "wait", "dev", ""])).stdout).toContain("seven")
+})
