@@ -49,10 +49,10 @@ type process struct {
 	finished    chan struct{}  // closed when ended is set
 	onEnd       func(*process) // nil: nobody asked
 
-	input      *os.File   // nil: none
-	writing    sync.Mutex // held while a piece of input is written
-	inputTaken int64      // bytes that the pipe or terminal has taken; atomic
-	inputShut  int32      // not 0: no more input; atomic, set under writing
+	input      *os.File      // nil: none
+	writing    chan struct{} // holds a token while a piece of input is written
+	inputTaken int64         // bytes that the pipe or terminal has taken; atomic
+	inputShut  int32         // not 0: no more input; atomic, set under writing
 
 	mu          sync.Mutex
 	driver      *client

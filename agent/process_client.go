@@ -1,7 +1,4 @@
 // The clients of a process: streams that get its output. The driver also types; the others watch.
-//
-// An output is straight to a driver that has all of it: its pump sends what it reads. The rest is sent by the client's
-// follower, a goroutine that reads the rings. Only the pump makes its output straight, when nothing is on its way.
 
 package main
 
@@ -21,6 +18,7 @@ type client struct {
 	isDriver bool
 	wants    attachment
 	changed  chan struct{} // holds one token: the follower has something to look at
+	gone     chan struct{} // closed when a driver's input is over; nil: the process has none
 
 	// Under process.mu.
 	isStraight [2]bool  // by output
@@ -62,6 +60,9 @@ func departProcess(c *client, state string) {
 // begin makes the stream the driver of a process that does not run yet, and lets it run.
 func (p *process) begin(s *stream, wants attachment) {
 	c := &client{process: p, stream: s, isDriver: true, isStraight: [2]bool{true, true}, wants: wants}
+	if p.input != nil {
+		c.gone = make(chan struct{})
+	}
 	p.mu.Lock()
 	p.driver = c
 	p.mu.Unlock()
@@ -71,7 +72,7 @@ func (p *process) begin(s *stream, wants attachment) {
 		s.refuseInput()
 	}
 	c.greet(wire.Offsets{})
-	c.startFeeder(nil)
+	c.startFeeder()
 	p.run()
 	s.whenCancelled(func() { p.leave(c, wire.StateLeft) })
 }
@@ -80,6 +81,9 @@ func (p *process) begin(s *stream, wants attachment) {
 func (p *process) attach(s *stream, wants attachment) error {
 	c := &client{process: p, stream: s, isDriver: !wants.isWatcher, wants: wants, changed: make(chan struct{}, 1)}
 	c.isSending = true // Its first message.
+	if p.input != nil && c.isDriver {
+		c.gone = make(chan struct{})
+	}
 	p.mu.Lock()
 	if err := p.place(c); err != nil {
 		p.mu.Unlock()
@@ -111,11 +115,11 @@ func (p *process) attach(s *stream, wants attachment) error {
 		s.refuseInput()
 	}
 	go func() {
-		if former != nil && feeding != nil {
-			<-feeding
+		if feeding != nil {
+			<-feeding // Only then the count of the input is right.
 		}
 		c.greet(from)
-		c.startFeeder(feeding)
+		c.startFeeder()
 		c.follow()
 	}()
 	s.whenCancelled(func() { p.leave(c, wire.StateLeft) })
@@ -213,23 +217,6 @@ func (p *process) wakeClients() {
 	}
 }
 
-// hasAll reports whether all outputs are straight. It holds process.mu.
-func (c *client) hasAll() bool {
-	return c.isStraight[0] && (len(c.process.outputs) == 1 || c.isStraight[1])
-}
-
-// straighten makes an output straight if its pump has nothing to wait for. It holds process.mu.
-func (c *client) straighten(i int) bool {
-	isReady := c.isDriver && c.at[i] == c.process.outputs[i].ring.total && !c.isSending && c.show == ""
-	if !c.isStraight[i] && isReady {
-		c.isStraight[i] = true
-		if c.hasAll() {
-			c.wake()
-		}
-	}
-	return c.isStraight[i]
-}
-
 // remove ends the client's place; false if it has none any more. It holds p.mu.
 func (p *process) remove(c *client) bool {
 	if p.driver == c {
@@ -250,7 +237,6 @@ func (p *process) leave(c *client, state string) {
 	}
 	isAbandoned := c.isDriver && p.ended == nil && p.startGrace(c)
 	p.mu.Unlock()
-	c.wake()
 	if isAbandoned {
 		p.abandon()
 	}
@@ -258,142 +244,15 @@ func (p *process) leave(c *client, state string) {
 	p.settle()
 }
 
-// depart stops the client's input and sends its last frame. The client has been removed.
+// depart stops the client's input and follower and sends its last frame. The client has been removed.
 func (c *client) depart(state string) {
+	c.wake()
 	if c.isDriver {
+		if c.gone != nil {
+			close(c.gone)
+		}
 		c.stream.stopInput()
 		c.process.interruptInput()
 	}
 	c.wants.depart(c, state)
-}
-
-// follow sends the kept output until all outputs are straight, or the client has no place any more.
-func (c *client) follow() {
-	for {
-		buffer := chunks.Get().(*[dataRoom + chunkBytes]byte)
-		next := c.take(buffer[dataRoom:])
-		var err error
-		if next.count > 0 {
-			err = c.stream.sendData(next.channel, buffer[:dataRoom+next.count])
-		}
-		chunks.Put(buffer)
-		switch {
-		case err != nil || next.isOver:
-			return
-		case next.state != "":
-			c.depart(next.state)
-			c.process.settle()
-			return
-		case next.message != nil:
-			c.stream.message(next.message)
-		case next.count == 0:
-			<-c.changed
-		}
-	}
-}
-
-// piece is a client's next bytes or message; state: its last frame. Nothing of these: it has to wait.
-type piece struct {
-	channel byte
-	count   int
-	message any
-	state   string
-	isOver  bool
-}
-
-// take copies the next bytes for which there is credit.
-func (c *client) take(buffer []byte) piece {
-	p := c.process
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	c.isSending = false
-	if p.driver != c && !p.watchers[c] || c.hasAll() {
-		return piece{isOver: true}
-	}
-	next := c.next(buffer)
-	c.isSending = next != piece{}
-	return next
-}
-
-// next is take for a client that has a place. It holds process.mu.
-func (c *client) next(buffer []byte) piece {
-	p := c.process
-	if message := c.skip(); message != nil {
-		return piece{message: message}
-	}
-	isShort := c.show != "" || c.wants.isOnce
-	hasMore := false
-	for range p.outputs {
-		i := c.turn % len(p.outputs)
-		c.turn++
-		o, end := p.outputs[i], p.outputs[i].ring.total
-		if isShort {
-			end = c.until[i]
-		}
-		if c.isStraight[i] || end <= c.at[i] {
-			continue
-		}
-		hasMore = true
-		count := c.stream.reserve(minimum(len(buffer), int(end-c.at[i])))
-		if count == 0 {
-			continue
-		}
-		o.ring.copyFrom(c.at[i], buffer[:count])
-		c.at[i] += int64(count)
-		if c.isDriver {
-			o.poke()
-		}
-		return piece{channel: o.channel, count: count}
-	}
-	if hasMore {
-		return piece{}
-	}
-	return c.finish(buffer)
-}
-
-// finish decides how it goes on when the client has all that there is. It holds process.mu.
-func (c *client) finish(buffer []byte) piece {
-	p := c.process
-	switch {
-	case c.show != "" && c.wants.showsAsOutput:
-		count := copy(buffer[:c.stream.reserve(len(c.show))], c.show)
-		c.show = c.show[count:]
-		return piece{channel: wire.Stdout, count: count}
-	case c.show != "":
-		message := wire.ProcessShow{Show: c.show}
-		c.show = ""
-		return piece{message: message}
-	case p.ended != nil && !c.lags():
-		p.remove(c)
-		return piece{state: wire.StateEnded}
-	case c.wants.isOnce:
-		p.remove(c)
-		return piece{state: wire.StateLeft}
-	}
-	return piece{}
-}
-
-func (c *client) lags() bool {
-	for i, o := range c.process.outputs {
-		if !c.isStraight[i] && c.at[i] < o.ring.total {
-			return true
-		}
-	}
-	return false
-}
-
-// skip moves a client that has fallen behind to the oldest kept byte. It returns the message about that, or nil.
-func (c *client) skip() any {
-	var missed [2]int64
-	for i, o := range c.process.outputs {
-		if !c.isStraight[i] && c.at[i] < o.ring.first {
-			to := c.process.oldest(o)
-			missed[i] = to - c.at[i]
-			c.at[i] = to
-		}
-	}
-	if missed == [2]int64{} {
-		return nil
-	}
-	return wire.ProcessSkipped{Skipped: wire.Offsets{Stdout: missed[0], Stderr: missed[1]}}
 }

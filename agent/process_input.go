@@ -13,21 +13,18 @@ import (
 
 func (p *process) inputBytes() int64 { return atomic.LoadInt64(&p.inputTaken) }
 
-// startFeeder begins to write the driver's input, behind what the former driver's feeder still writes.
-func (c *client) startFeeder(former chan struct{}) {
+// startFeeder begins to write the driver's input. The former driver's feeder has stopped.
+func (c *client) startFeeder() {
 	p := c.process
-	if !c.isDriver || p.input == nil {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.driver != c || p.input == nil {
 		return
 	}
 	feeding := make(chan struct{})
-	p.mu.Lock()
 	p.feeding = feeding
-	p.mu.Unlock()
 	go func() {
 		defer close(feeding)
-		if former != nil {
-			<-former
-		}
 		c.feed()
 	}()
 }
@@ -37,19 +34,21 @@ func (c *client) feed() {
 	p, wants := c.process, true
 	for bytes := c.stream.takeInput(); bytes != nil; bytes = c.stream.takeInput() {
 		// Input that the program no longer reads is dropped, so that the host does not wait for ever.
-		wants = wants && p.writeInput(c.stream, bytes, nil) == nil
+		wants = wants && p.writeInput(c.stream, c.gone, bytes, nil) == nil
 		c.stream.giveBack(len(bytes))
 	}
 	if !c.wants.keepsInputOpen && c.stream.hasWholeInput() {
-		p.endInput(c.stream)
+		p.endInput(c.stream, c.gone)
 	}
 }
 
 // writeInput writes bytes unless the stream's input is stopped before. With at, the offset of the first of them,
 // bytes that the program has taken already are skipped.
-func (p *process) writeInput(s *stream, bytes []byte, at *int64) error {
-	p.writing.Lock()
-	defer p.writing.Unlock()
+func (p *process) writeInput(s *stream, gone <-chan struct{}, bytes []byte, at *int64) error {
+	if !p.takeTurn(gone) {
+		return errGivenUp
+	}
+	defer p.endTurn()
 	if at != nil {
 		taken := p.inputBytes() - *at
 		if taken < 0 {
@@ -63,7 +62,19 @@ func (p *process) writeInput(s *stream, bytes []byte, at *int64) error {
 	return err
 }
 
-// writePiece writes until all is written or the stream's input is stopped. It holds p.writing.
+// takeTurn waits until nobody else writes input; false means that the writer has gone meanwhile.
+func (p *process) takeTurn(gone <-chan struct{}) bool {
+	select {
+	case p.writing <- struct{}{}:
+		return true
+	case <-gone:
+		return false
+	}
+}
+
+func (p *process) endTurn() { <-p.writing }
+
+// writePiece writes until all is written or the stream's input is stopped. It is this writer's turn.
 func (p *process) writePiece(s *stream, bytes []byte) (written int, err error) {
 	for written < len(bytes) {
 		switch {
@@ -92,9 +103,11 @@ func (p *process) interruptInput() {
 }
 
 // endInput closes the pipe, or has the effect of a user's Ctrl-D.
-func (p *process) endInput(s *stream) {
-	p.writing.Lock()
-	defer p.writing.Unlock()
+func (p *process) endInput(s *stream, gone <-chan struct{}) {
+	if !p.takeTurn(gone) {
+		return
+	}
+	defer p.endTurn()
 	if p.terminal != nil {
 		_, _ = p.writePiece(s, []byte{endOfInput})
 		return
@@ -102,7 +115,7 @@ func (p *process) endInput(s *stream) {
 	p.closeInput()
 }
 
-// closeInput holds p.writing.
+// closeInput closes the pipe once. It is the caller's turn.
 func (p *process) closeInput() {
 	if atomic.CompareAndSwapInt32(&p.inputShut, 0, 1) {
 		p.input.Close()
@@ -122,9 +135,9 @@ func (p *process) shutInput() {
 	}
 	p.interruptInput()
 	if p.terminal == nil {
-		p.writing.Lock()
+		p.takeTurn(nil)
 		p.closeInput()
-		p.writing.Unlock()
+		p.endTurn()
 	}
 }
 

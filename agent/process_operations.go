@@ -171,7 +171,7 @@ func (a *agent) processInput(s *stream, payload []byte) {
 	s.whenCancelled(p.interruptInput)
 	go func() {
 		for bytes := s.takeInput(); bytes != nil; bytes = s.takeInput() {
-			if err := p.writeInput(s, bytes, request.At); err != nil {
+			if err := p.writeInput(s, s.cancelled, bytes, request.At); err != nil {
 				s.fail(asError(err))
 				return
 			}
@@ -182,7 +182,7 @@ func (a *agent) processInput(s *stream, payload []byte) {
 			return
 		}
 		if request.Close {
-			p.endInput(s)
+			p.endInput(s, s.cancelled)
 		}
 		s.succeed(wire.InputTaken{Input: p.inputBytes()})
 	}()

@@ -149,6 +149,9 @@ func (p *process) launch(r *reaper, request wire.ProcessStart, launch launch) er
 		Files: []uintptr{uintptr(theirs[0]), uintptr(theirs[1]), uintptr(theirs[2])},
 		Sys:   &syscall.SysProcAttr{Setsid: true, Setctty: p.terminal != nil, Credential: launch.account.credential()},
 	}
+	if p.input != nil {
+		p.writing = make(chan struct{}, 1)
+	}
 	p.child, err = r.start(launch.path, request.Argv, attributes)
 	if p.terminal == nil {
 		for i, fd := range theirs {

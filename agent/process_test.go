@@ -425,6 +425,29 @@ func TestInputComesFromOtherRequestsToo(t *testing.T) {
 	h.killAll()
 }
 
+func TestBlockedInputOfAnotherRequestKeepsNoDriverOut(t *testing.T) {
+	h := personalised(t)
+	defer h.killAll()
+	id := h.keep("exec sleep 100", map[string]any{"stdin": true})
+	blocked := h.start("process_input", map[string]any{"process": id})
+	fill := func(stream uint32) {
+		for i := 0; i < wire.WindowBytes/wire.DataBytesMax; i++ {
+			h.data(stream, make([]byte, wire.DataBytesMax))
+		}
+	}
+	fill(blocked)
+	await(t, "it writes", func() bool { return len(h.agent.processes.list()[0].writing) == 1 })
+	for i := 0; i < 3; i++ {
+		driver := h.attach(id, nil)
+		h.first(driver)
+		fill(driver)
+	}
+	h.send(wire.Close, blocked, nil)
+	if o := h.end(blocked); o.Error == nil || o.Error.Code != wire.Unavailable {
+		t.Errorf("%+v", o)
+	}
+}
+
 func TestADriverGoesOnTypingBehindWhatTheProgramHasTaken(t *testing.T) {
 	h := personalised(t)
 	stream := h.startProcess("read x; read y; cat", map[string]any{"stdin": true, "key": "k", "grace_ms": 60000, "retain_ms": 1000})
