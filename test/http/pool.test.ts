@@ -92,3 +92,18 @@ test("a batch whose last machine does not start takes its pooled ones with it", 
   expect(own.host.running.size).toBe(2 + own.core.pool.readyCount)
   expect(own.host.directories.size).toBe(2 + own.core.pool.readyCount)
 })
+
+test("programs of a template stand still in the pool, and run on when a sandbox has its owner", async () => {
+  own.host.imagePrograms = { start: "database", ready: "true" }
+  await create("db")
+  await create("db-2")
+  const going = own.host.hold("start clone")
+  await fill()
+  const creating = create("db-3")
+  await going.reached
+  going.release()
+  expect(await creating).toBe(201)
+  const events = (await own.call("GET", "/events")).body as { type: string; meta: { from?: string } }[]
+  const created = events.filter(({ type }) => type === "sandbox.created")
+  expect(created.at(-1)?.meta.from).toBe("pool")
+})
