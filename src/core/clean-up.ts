@@ -26,6 +26,7 @@ export async function cleanUp(core: Parts, signal: AbortSignal): Promise<void> {
   while (!signal.aborted) {
     try {
       await removeUnusedTemplates(core, core.clock.unixMs())
+      await core.host.templates.releaseOwned({ unusedForMs: templateGraceMs })
       await removeUnusedImages(core)
       for (const qemu of await core.host.machines.removeUnusedQemus())
         core.log.info({ qemu }, "removed a copy of QEMU that nothing needs")

@@ -4,6 +4,7 @@
  */
 
 import { AppError } from "@bhatti/contract/errors"
+import { ownGraceMs } from "../rules/template-clean-up.ts"
 import {
   decideThermal,
   guestWork,
@@ -13,13 +14,15 @@ import {
 } from "../rules/thermal.ts"
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import { sleep } from "./clock.ts"
-import type { Core, ForChannel } from "./core.ts"
+import type { Core, ForChannel, OnHost } from "./core.ts"
 import type { Machine } from "./host.ts"
 import { machineOf } from "./machine-of.ts"
 import type { ThermalPart } from "./parts.ts"
 import { pauseSandbox, stopSandbox } from "./power.ts"
 
-type Parts = ForChannel & Pick<Core, "clock" | "log" | "memory" | "pool" | "space" | "turns">
+type Parts = ForChannel &
+  Pick<Core, "clock" | "log" | "memory" | "pool" | "space" | "turns"> &
+  OnHost<"templates">
 
 const tickMs = 2000
 const timerDeadlineMs = 2000
@@ -70,7 +73,10 @@ export class Thermal implements ThermalPart {
     const known = new Set(records.map(({ id }) => id))
     for (const id of this.#watches.keys()) if (!known.has(id)) this.#watches.delete(id)
     const isMemoryShort = this.#core.memory.isShort
-    if (isMemoryShort) this.#core.pool.shed()
+    if (isMemoryShort) {
+      this.#core.pool.shed()
+      await this.#core.host.templates.releaseOwned({ unusedForMs: ownGraceMs })
+    }
     const due = records.flatMap((record) => {
       const facts = this.facts(record, nowMs, isMemoryShort)
       if (!facts || this.#acting.has(record.id)) return []

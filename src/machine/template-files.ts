@@ -162,6 +162,19 @@ export class TemplateFiles {
     return found.length < manifests.length ? undefined : found
   }
 
+  /**
+   * Closes the memory of templates that one account alone uses and has not used within that time. Clones that run keep
+   * it, and the next one loads it again.
+   */
+  async releaseOwned(options: { unusedForMs: number }): Promise<void> {
+    for (const [id, loading] of this.#memories) {
+      const isOwned = Boolean(this.#known.get(id)?.manifest.owner)
+      if (!isOwned || Date.now() - this.#lastUsedMs(id) < options.unusedForMs) continue
+      this.#memories.delete(id)
+      closeSync(await loading)
+    }
+  }
+
   /** Each template's size, image and time of last use. Leaves out templates with a damaged manifest. */
   async measure(): Promise<
     { id: string; mib: number; imageHash: string; owner: string | null; lastUsedMs: number }[]

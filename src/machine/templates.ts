@@ -110,6 +110,10 @@ export class Templates<Guest extends { close(): void }> {
     return this.#files.measure()
   }
 
+  releaseOwned(options: { unusedForMs: number }): Promise<void> {
+    return this.#files.releaseOwned(options)
+  }
+
   remove(id: string, options: { unusedForMs: number }): Promise<boolean> {
     return this.#files.remove(id, options)
   }

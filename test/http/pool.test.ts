@@ -2,6 +2,7 @@
 
 import { afterEach, beforeEach, expect, test } from "bun:test"
 import { type Clock, systemClock } from "../../src/core/clock.ts"
+import { ownGraceMs } from "../../src/rules/template-clean-up.ts"
 import { type HttpApp, openHttpApp } from "../support/http-app.ts"
 import { until } from "../support/installation.ts"
 
@@ -59,6 +60,8 @@ test("on a host that is short of memory it gives its own back, and fills again w
   own.host.availableMemoryMibNow = 2 * 512 - 1
   await own.core.thermal.tick(clock.nowMs())
   await until("its machines are gone", () => own.host.running.size === 2)
+  // Templates of one account's start commands give up theirs too.
+  expect(own.host.released).toEqual([ownGraceMs])
   own.host.availableMemoryMibNow = 2 * 512 + 35
   ring()
   // A create has memory, from an empty pool.

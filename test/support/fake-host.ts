@@ -58,6 +58,8 @@ export type FakeHost = Host & {
   templatesUsedMs: number
   /** The images that the last clean-up kept. */
   neededImages: string[]
+  /** Requests to free the memory of templates: how long each must have been unused. */
+  released: number[]
   /** Finished named snapshots, and whether they hold memory. */
   kept: Map<string, { hasMemory: boolean }>
   /** The rows beside the disks, and why directories were set aside, by id. */
@@ -213,6 +215,7 @@ export function fakeHost(): FakeHost {
     memories: new Set(),
     templatesUsedMs: 0,
     neededImages: [],
+    released: [],
     kept: new Map(),
     keptTexts: new Map(),
     asides: new Map(),
@@ -414,6 +417,9 @@ export function fakeHost(): FakeHost {
       async remove(id) {
         for (const [spec, one] of templates) if (one.id === id) templates.delete(spec)
         return true
+      },
+      async releaseOwned({ unusedForMs }) {
+        host.released.push(unusedForMs)
       },
       async removeUnfinished() {},
     },

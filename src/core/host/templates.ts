@@ -40,6 +40,8 @@ export interface Templates {
   measure(): Promise<
     { id: string; mib: number; imageHash: string; owner: string | null; lastUsedMs: number }[]
   >
+  /** Frees the host's memory of templates with an owner that were not requested within that time. */
+  releaseOwned(options: { unusedForMs: number }): Promise<void>
   /** Returns false if the template was requested within that time; it stays. */
   remove(id: string, options: { unusedForMs: number }): Promise<boolean>
   /** Removes unfinished templates of an earlier run, and their machines. */
