@@ -197,6 +197,41 @@ const ofProcesses = since(3, [
     ],
   },
   ask("clone_start", { op: "clone_start" }),
+  {
+    name: "file_attributes",
+    acts: [
+      {
+        open: {
+          ...{ op: "file_attributes", path: `${directory}/hello.txt` },
+          ...{ set: { "user.origin": "bmV0" }, remove: ["user.none"] },
+        },
+      },
+      { until: "close" },
+      { stream: 1, open: { op: "file_stat", path: `${directory}/hello.txt` } },
+      { stream: 1, until: "close" },
+    ],
+  },
+  {
+    name: "services",
+    acts: [
+      {
+        open: {
+          op: "service_start",
+          services: [
+            { name: "db", argv: ["sleep", "100"], user, cwd: "/", restart: "always", after: [] },
+            { name: "web", argv: ["sleep", "100"], user, cwd: "/", restart: "on-failure", after: ["db"] },
+          ],
+        },
+      },
+      { until: "close" },
+      { stream: 1, open: { op: "service_list" } },
+      { stream: 1, until: "close" },
+      { stream: 2, open: { op: "service_control", service: "web", action: "stop" } },
+      { stream: 2, until: "close" },
+      { stream: 3, open: { op: "service_control", service: "db", action: "stop" } },
+      { stream: 3, until: "close" },
+    ],
+  },
 ])
 
 export const plays: Play[] = [

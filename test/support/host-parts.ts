@@ -288,6 +288,12 @@ function ofFiles({ guest, values, inputOf }: Host): Parts {
       expect(await failureOf(guest.ask({ op: "statFile", path: at("missing") }, deadline))).toMatchObject({
         code: "not_found",
       }),
+    file_attributes: async () => {
+      const path = at("hello.txt")
+      const set = { "user.origin": Buffer.from("net") }
+      await guest.ask({ op: "setAttributes", path, set, remove: ["user.none"] }, deadline)
+      expect(await guest.ask({ op: "statFile", path }, deadline)).toMatchObject({ attributes: {} })
+    },
     file_watch: async () => {
       const { watch } = await guest.ask(
         { op: "openWatch", path: values.directory, recursive: true },
@@ -304,7 +310,7 @@ function ofFiles({ guest, values, inputOf }: Host): Parts {
   }
 }
 
-function ofTheRest({ guest, values: { port } }: Host): Parts {
+function ofTheRest({ guest, values: { port, user } }: Host): Parts {
   const identity = {
     ...{ hostname: "dev", machineId: "0123456789abcdef0123456789abcdef" },
     ...{ env: { SANDBOX: "yes" }, network: null, growDisk: false },
@@ -334,6 +340,20 @@ function ofTheRest({ guest, values: { port } }: Host): Parts {
       expect(await guest.ask({ op: "nextTimer" }, deadline)).toEqual({ dueMs: expect.any(Number) }),
     quiesce: async () => void (await guest.ask({ op: "quiesce" }, deadline)),
     shutdown: async () => void (await guest.ask({ op: "shutdown" }, deadline)),
+    services: async () => {
+      const common = { argv: ["sleep", "100"], user, cwd: "/" }
+      const db = { ...common, name: "db", restart: "always" as const, after: [] }
+      const web = { ...common, name: "web", restart: "on-failure" as const, after: ["db"] }
+      const running = [{ name: "db" }, { name: "web" }]
+      expect(await guest.ask({ op: "startServices", services: [db, web] }, deadline)).toMatchObject(running)
+      expect(await guest.ask({ op: "listServices" }, deadline)).toMatchObject(running)
+      const stop = { service: "web", action: "stop" as const }
+      expect(await guest.ask({ op: "controlService", ...stop }, deadline)).toMatchObject([
+        { name: "db", state: "running" },
+        { name: "web", state: "stopped" },
+      ])
+      await guest.ask({ op: "controlService", service: "db", action: "stop" }, deadline)
+    },
     clone_start: async () => expect(await guest.ask({ op: "startClone" }, deadline)).toEqual([]),
   }
 }
