@@ -62,8 +62,10 @@ beforeEach(() => {
     "data/age.key",
     "data/kernels/k/vmlinux",
     "data/kernels/current.json",
+    "data/kits/k.raw",
     "data/images/minimal/h.raw",
     "data/templates/t/memory",
+    "data/qemu/q/build.json",
     "draft/disk.qcow2",
   ])
     write(name, name)
@@ -82,6 +84,8 @@ const restored = [
   "installation.json",
   "kernels/current.json",
   "kernels/k/vmlinux",
+  "kits/k.raw",
+  "qemu/q/build.json",
   "sandboxes/sb_1/disk.qcow2",
   "templates/t/memory",
 ]
@@ -95,6 +99,7 @@ test("what is in the making is left out of a backup", async () => {
   write("data/templates/tmp-1/state")
   write("data/images/minimal/.making-h.raw-1/text")
   write("data/kernels/.making-k-2/vmlinux")
+  write("data/qemu/part-1/build.json")
   await backUp()
   expect(filesIn("backup")).toEqual([...restored, "backup.json"].sort())
   expect(readFileSync(path("backup/templates/t/memory"), "utf8")).toBe("data/templates/t/memory")

@@ -33,9 +33,9 @@ type Manifest = z.infer<typeof Manifest>
  * and disappear whole.
  */
 const commonFiles = ["config.yaml", "age.key"]
-const commonDirectories = { kernels: 1, images: 2, templates: 1 }
+const commonDirectories = { kernels: 1, kits: 1, images: 2, templates: 1, qemu: 1 }
 /** Names of parts that are being made or were left unfinished. */
-const inTheMaking = /^(tmp-|\.making-)/
+const inTheMaking = /^(tmp-|part-|\.making-)/
 /** Begins the name of the directory in which a restore gathers its files. */
 const restoring = ".restoring-"
 const mebibyte = 1024 * 1024
@@ -127,7 +127,7 @@ export class BackupDraft {
     return Math.ceil((blocks * 512) / mebibyte)
   }
 
-  /** Adds keys, settings, kernels, images and templates. */
+  /** Adds keys, settings, kernels, kits, images, templates, and each QEMU that saved memories need. */
   async #addCommon(): Promise<void> {
     for (const part of await this.#commonParts()) {
       try {

@@ -13,8 +13,10 @@ import {
 } from "node:fs"
 import { join } from "node:path"
 import { type Installation, install, until } from "../support/installation.ts"
+import { type OtherQemu, otherQemu } from "../support/other-qemu.ts"
 
 let own: Installation
+let qemu: OtherQemu
 let outside = ""
 const backup = () => join(outside, "backup")
 
@@ -39,7 +41,8 @@ const setMark = (name: string, text: string) =>
   ok("exec", name, "--", "bash", "-c", `echo ${text} > mark; echo ${text} > /dev/shm/mark`)
 
 beforeAll(async () => {
-  own = await install()
+  qemu = otherQemu()
+  own = await install({ launcher: qemu.launcher })
   outside = mkdtempSync("/tmp/bhatti-backup-")
   await ok("secret", "set", "TOKEN", "s3cret-value")
   await ok("create", "--name", "running", "--secret", "TOKEN")
@@ -60,6 +63,7 @@ beforeAll(async () => {
 
 afterAll(async () => {
   await own[Symbol.asyncDispose]()
+  qemu[Symbol.dispose]()
   rmSync(outside, { recursive: true, force: true })
 })
 
@@ -75,6 +79,12 @@ test("a hot backup disturbs nothing, and is as closed as the data directory", as
   expect(readdirSync(join(own.dataDir, "snapshots")).filter((name) => name.startsWith("tmp-"))).toEqual([])
   await setMark("running", "after-the-backup")
   expect(await markOf("running")).toBe("after-the-backup\nafter-the-backup\n")
+})
+
+test("it lacks nothing of the data directory but what a daemon makes anew", () => {
+  const remade = ["clients", "database-copies", "jail", "kvm-probe.json", "lock"]
+  const names = readdirSync(own.dataDir).filter((name) => !/\.sock$|^bhatti\.db-/.test(name))
+  expect(names.filter((name) => !remade.includes(name) && !existsSync(join(backup(), name)))).toEqual([])
 })
 
 test("one into the data directory, or over something else, is refused", async () => {
@@ -98,6 +108,8 @@ test("a backup that was damaged by one byte restores nothing", async () => {
 
 test("restored on an empty data directory, all is as it was: memory, disks, snapshots, keys, secrets and aliases", async () => {
   await loseAll()
+  // The other host has another QEMU.
+  qemu.choose("other")
   const { stderr, exitCode } = await admin("restore", backup())
   expect([exitCode, stderr]).toEqual([0, ""])
   await own.startDaemon()
