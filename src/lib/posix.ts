@@ -25,6 +25,7 @@ const libc = dlopen("libc.so.6", {
   posix_fadvise: { args: [FFIType.i32, FFIType.i64, FFIType.i64, FFIType.i32], returns: FFIType.i32 },
   sync_file_range: { args: [FFIType.i32, FFIType.i64, FFIType.i64, FFIType.u32], returns: FFIType.i32 },
   setrlimit: { args: [FFIType.i32, FFIType.ptr], returns: FFIType.i32 },
+  prlimit: { args: [FFIType.i32, FFIType.i32, FFIType.ptr, FFIType.ptr], returns: FFIType.i32 },
   umask: { args: [FFIType.u32], returns: FFIType.u32 },
 })
 
@@ -170,6 +171,14 @@ export function forbidCoreFiles(): void {
     libc.symbols.setrlimit(RLIMIT_CORE, ptr(new BigUint64Array([coreBytesMax, coreBytesMax]))),
     "setrlimit",
   )
+}
+
+const RLIMIT_FSIZE = 1
+
+/** Sets another process's limit on the length of files. Returns false if this process lacks the right to. */
+export function limitFileBytes(pid: number, bytes: number): boolean {
+  const limit = new BigUint64Array(2).fill(BigInt(bytes))
+  return libc.symbols.prlimit(pid, RLIMIT_FSIZE, ptr(limit), null) === 0
 }
 
 const LOCK_EX = 2

@@ -161,6 +161,8 @@ const plugBridge = "pci-bridge,id=plug,bus=pcie.0,addr=0x10,chassis_nr=1,shpc=on
 
 export type MachineOptions = {
   topology: Topology
+  /** Arguments of its further disks, which topology 2 has none of. */
+  disks?: readonly string[]
   /** Added to those of every boot. */
   kernelArguments?: string[]
 }
@@ -170,7 +172,7 @@ export function qemuArguments(
   shape: MachineShape,
   role: Role,
   name: string,
-  { topology, kernelArguments = [] }: MachineOptions,
+  { topology, disks = [], kernelArguments = [] }: MachineOptions,
 ): string[] {
   const isClone = role === "clone"
   const isTemplate = role === "template"
@@ -255,6 +257,7 @@ export function qemuArguments(
           ["-blockdev", "driver=raw,node-name=kit,file=kit-file,read-only=on"],
           ["-device", `virtio-blk-pci,id=kit0,drive=kit,num-queues=1,serial=${kitSerial}`],
           ["-device", plugBridge],
+          [...disks],
         ]),
 
     ...(role === "clone"

@@ -6,20 +6,21 @@
  *                          └──(QEMU ends)──► disk only ──boot──► running
  */
 
-import { closeSync, constants, write } from "node:fs"
-import { readFile } from "node:fs/promises"
+import { constants } from "node:fs"
 import { join, relative } from "node:path"
 import { AppError } from "@bhatti/contract/errors"
 import { availableMemoryMib } from "../lib/available-memory.ts"
-import { createPipe, readAhead } from "../lib/posix.ts"
 import { hostBootId, isAlive } from "../lib/process-identity.ts"
 import { checkDisk, diskPathOf } from "./bound-disk.ts"
+import { plugDisk, pluggedInto, unplugDisk } from "./disk-plugs.ts"
 import { findAllOfMachine, findMachine, slotsInUse } from "./find-processes.ts"
 import { type GuestEnd, readEnd } from "./guest-end.ts"
 import { type Halt, Halts } from "./halt.ts"
+import { startFromMemory } from "./load-memory.ts"
 import { Monitors } from "./monitors.ts"
 import { readKernelLog, wasKilledForMemory } from "./out-of-memory.ts"
-import { loadOwnMemory, memoryBaseOf, untouchedMib } from "./own-memory.ts"
+import { memoryBaseOf, untouchedMib } from "./own-memory.ts"
+import { type MachineDisk, matchDisks, placeDisks, writePlugged } from "./plugged-disks.ts"
 import {
   interfaceBytes,
   isGoneWithin,
@@ -63,9 +64,16 @@ const mebibyte = 1024 * 1024
 /** A machine of a sandbox, which it has the id of. */
 export type Machine = Omit<MachineIn, "directory"> & { id: string }
 /** A sandbox whose disk exists, for the start of its machine. */
-export type MachinePlace = { id: string; template: Template; slot: number; diskMib: number }
+export type MachinePlace = {
+  id: string
+  template: Template
+  slot: number
+  diskMib: number
+  /** Disks beside its own. */
+  disks?: readonly MachineDisk[]
+}
 type Kernel = MachineKernel & { arguments?: string[] }
-type Place = Omit<MachineResources, "kit" | "qemu">
+type Place = Omit<MachineResources, "kit" | "qemu" | "disks"> & { disks: readonly MachineDisk[] }
 export type From = { kind: "template" } | { kind: "memory" } | { kind: "disk"; kernel: Kernel }
 
 export type MachinesOptions<Guest> = StarterOptions & {
@@ -106,7 +114,10 @@ export class Machines<Guest extends Channel> {
   }
 
   /** Starts the machine, which runs when this returns, with the daemon connected to its guest. */
-  async start({ id, ...place }: MachinePlace, from: From): Promise<{ machine: Machine; guest: Guest }> {
+  async start(
+    { id, disks = [], ...place }: MachinePlace,
+    from: From,
+  ): Promise<{ machine: Machine; guest: Guest }> {
     const directory = this.#at(id)
     const paths = {
       name: id,
@@ -115,7 +126,7 @@ export class Machines<Guest extends Channel> {
       tapName: this.#options.tapOf(id),
     }
     const started = await startConnected(directory, this.#options.connect, (sockets) => {
-      const here = { ...place, ...paths, sockets }
+      const here = { ...place, ...paths, sockets, disks }
       if (from.kind === "template") return this.#clone(here)
       return from.kind === "memory" ? this.#restore(here) : this.#boot(here, from.kernel)
     })
@@ -146,10 +157,18 @@ export class Machines<Guest extends Channel> {
   async #clone(resources: Place): Promise<MachineIn> {
     const memory = await this.#templateFiles.memory(resources.template)
     const { kit } = resources.template
-    return this.#startAt({ ...resources, kit }, "clone", "template", (open) => ({
+    const machine = await this.#startAt({ ...resources, kit, disks: [] }, "clone", "template", (open) => ({
       memory,
       state: open(resources.template.statePath, constants.O_RDONLY),
     }))
+    try {
+      // The template's guest knows nothing of them yet.
+      for (const disk of resources.disks) await plugDisk(machine, await this.#monitors.of(machine), disk)
+    } catch (error) {
+      await this.#kill(machine)
+      throw error
+    }
+    return machine
   }
 
   /** Boots the sandbox from its own disk. */
@@ -157,7 +176,8 @@ export class Machines<Guest extends Channel> {
     const memory = this.#templateFiles.emptyMemory()
     const kernelArguments = kernel.arguments ?? []
     const kit = kernel.kit && relative(this.#options.dataDir, kernel.kit.file)
-    return this.#startAt({ ...resources, kernelArguments, kit }, "boot", "empty", (open) => ({
+    const disks = placeDisks(resources.disks)
+    return this.#startAt({ ...resources, kernelArguments, kit, disks }, "boot", "empty", (open) => ({
       memory,
       ...openKernel(kernel, open),
     }))
@@ -171,43 +191,18 @@ export class Machines<Guest extends Channel> {
     const { manifest } = found
     const chosen = await this.#starter.qemuFor(resources.template, manifest)
     if ("reason" in chosen) throw new AppError("unavailable", chosen.reason, { retryable: false })
-    readAhead(join(directory, "memory"))
-    const state = await readFile(join(directory, "state"))
+    const matched = await matchDisks(manifest.disks ?? [], resources.disks)
+    if ("reason" in matched) throw new AppError("unavailable", matched.reason, { retryable: false })
     const base =
       manifest.memoryBase === "template" ? await this.#templateFiles.memory(resources.template) : undefined
     const memory = base ?? this.#templateFiles.emptyMemory()
-
-    // QEMU waits at the other end of a pipe for its state until the matching memory is in place.
-    const pipe = createPipe()
-    let machine: MachineIn
-    try {
-      const how = { ...resources, ...chosen, kit: manifest.kit }
-      machine = await this.#startAt(how, "clone", manifest.memoryBase, () => ({
-        memory,
-        state: pipe.readFd,
-      }))
-    } catch (error) {
-      closeSync(pipe.writeFd)
-      throw error
-    } finally {
-      closeSync(pipe.readFd)
-    }
-    try {
-      await this.#monitors.of(machine)
-      await loadOwnMemory({
-        pid: machine.process.pid,
-        path: join(directory, "memory"),
-        checksum: manifest.memory.checksum,
-        base,
-      })
-      await writePipe(pipe.writeFd, state)
-    } catch (error) {
-      await this.#kill(machine)
-      throw error
-    } finally {
-      closeSync(pipe.writeFd)
-    }
-    return machine
+    const how = { ...resources, ...chosen, ...matched, kit: manifest.kit }
+    return startFromMemory({
+      ...{ directory, base, checksum: manifest.memory.checksum },
+      start: (state) => this.#startAt(how, "clone", manifest.memoryBase, () => ({ memory, state })),
+      awaitMonitor: (machine) => this.#monitors.of(machine),
+      kill: (machine) => this.#kill(machine),
+    })
   }
 
   /** Throws if a sandbox's disk is damaged, as far as its header and tables show. */
@@ -219,8 +214,20 @@ export class Machines<Guest extends Channel> {
    * Returns whether there is a snapshot that this host can restore, and the reason if not. Throws if its disk is
    * damaged.
    */
-  checkSnapshot(id: string, template: Template): Promise<SnapshotCheck> {
-    return checkSnapshot(this.#at(id), (manifest) => this.#starter.qemuFor(template, manifest))
+  checkSnapshot(id: string, template: Template, disks: readonly MachineDisk[] = []): Promise<SnapshotCheck> {
+    return checkSnapshot(this.#at(id), async (manifest) => {
+      const matched = await matchDisks(manifest.disks ?? [], disks)
+      return "reason" in matched ? matched : this.#starter.qemuFor(template, manifest)
+    })
+  }
+
+  /** Gives a running machine a further disk, which stays until it is unplugged or the machine ends. */
+  async plugDisk(machine: Machine, disk: MachineDisk): Promise<void> {
+    await plugDisk(this.#inPlace(machine), await this.#monitorOf(machine), disk)
+  }
+
+  async unplugDisk(machine: Machine, id: string): Promise<void> {
+    await unplugDisk(this.#inPlace(machine), await this.#monitorOf(machine), id)
   }
 
   /** Pauses the vCPUs; memory stays. */
@@ -244,7 +251,9 @@ export class Machines<Guest extends Channel> {
   async saveSnapshot(machine: Machine, options?: { draft: string; signal: AbortSignal }): Promise<void> {
     const copy = options && { directory: this.#options.draftOf(options.draft), signal: options.signal }
     const qemu = this.#options.qemus.find(qemuIdOf(machine.process.pid))
-    const means = { monitor: await this.#monitorOf(machine), halts: this.#halts, qemu: await qemu }
+    const monitor = await this.#monitorOf(machine)
+    const disks = await pluggedInto(this.#inPlace(machine), monitor)
+    const means = { monitor, halts: this.#halts, qemu: await qemu, disks }
     await saveSnapshot(this.#inPlace(machine), means, copy)
   }
 
@@ -371,19 +380,11 @@ export class Machines<Guest extends Channel> {
   }
 
   async #startAt(...parameters: Parameters<Starter["startAt"]>): Promise<MachineIn> {
+    const [{ directory, disks = [] }] = parameters
+    await writePlugged(directory, disks)
     const machine = await this.#starter.startAt(...parameters)
     // Connects so that the end is noticed. The connection is not awaited; if it fails, the next command reconnects.
     this.#monitors.of(machine).catch(() => undefined)
     return machine
-  }
-}
-
-async function writePipe(fd: number, bytes: Uint8Array): Promise<void> {
-  for (let done = 0; done < bytes.length; ) {
-    done += await new Promise<number>((resolve, reject) =>
-      write(fd, bytes, done, bytes.length - done, null, (error, count) =>
-        error ? reject(error) : resolve(count),
-      ),
-    )
   }
 }

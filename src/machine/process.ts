@@ -5,6 +5,7 @@ import { setPriority } from "node:os"
 import { AppError } from "@bhatti/contract/errors"
 import { z } from "zod"
 import { errorCodeOf } from "../lib/error-code.ts"
+import { limitFileBytes } from "../lib/posix.ts"
 import {
   identityOf,
   isAlive,
@@ -32,6 +33,13 @@ export function processIoBytes(identity: ProcessIdentity): number {
   const text = readOfProcess(identity.pid, "io")
   const field = (name: string) => Number(new RegExp(`^${name}: (\\d+)$`, "m").exec(text)?.[1] ?? 0)
   return field("rchar") + field("wchar")
+}
+
+/** Lets a process make files of that length; never lowers its limit. Returns whether it may. */
+export function allowFileBytes(pid: number, bytes: number): boolean {
+  const limit = /^Max file size +\S+ +(\S+)/m.exec(readOfProcess(pid, "limits"))?.[1]
+  if (limit === "unlimited" || Number(limit) >= bytes) return true
+  return limitFileBytes(pid, bytes)
 }
 
 /** Bytes that went through a network interface in both directions; 0 when there is none. */
@@ -120,6 +128,8 @@ type Start = {
   binary: string
   arguments: string[]
   files: DescriptorFiles
+  /** Descriptors that follow them. */
+  disks?: number[]
   confinement: Confinement
   /** Descriptor for its standard output and error. */
   output: number
@@ -155,9 +165,10 @@ export async function spawnQemu(start: Start): Promise<ProcessIdentity> {
 export async function launch(start: Start): Promise<number> {
   const unused = openSync("/dev/null", "r+")
   try {
-    const handed = Object.keys(descriptors).map(
+    const own = Object.keys(descriptors).map(
       (name) => start.files[name as keyof typeof descriptors] ?? unused,
     )
+    const handed = [...own, ...(start.disks ?? [])]
     const launcher = Bun.spawn({
       cmd: [
         start.confinement.jail.launcher,

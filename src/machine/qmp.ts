@@ -4,8 +4,9 @@
  */
 
 import { AppError } from "@bhatti/contract/errors"
-import type { Socket } from "bun"
+import type { Socket, SocketHandler, UnixSocketOptions } from "bun"
 import { z } from "zod"
+import { connectUnix, sendDescriptor } from "../lib/descriptor-passing.ts"
 
 const lineBytesMax = 1024 * 1024
 
@@ -41,6 +42,8 @@ export class Qmp {
   readonly #waiting = new Map<string, Waiting>()
   readonly #greeted = Promise.withResolvers<void>()
   #socket: Socket | undefined
+  /** The socket's descriptor, for as long as the connection is not closed. */
+  #fd = -1
   #text = ""
   #unaskedBytes = 0
   #nextId = 1
@@ -56,16 +59,20 @@ export class Qmp {
   static async open(options: { socketPath: string; deadlineMs: number }): Promise<Qmp> {
     const qmp = new Qmp()
     const decoder = new TextDecoder()
-    qmp.#socket = await Bun.connect({
-      unix: options.socketPath,
-      socket: {
-        data: (_socket, bytes) => qmp.#receive(decoder.decode(bytes, { stream: true })),
-        close: () => qmp.#fail("the monitor closed"),
-        error: (_socket, error) => qmp.#fail(error.message),
+    const fd = connectUnix(options.socketPath)
+    if (fd === undefined) throw notAnswering(Object.assign(new Error("refused"), { code: "ECONNREFUSED" }))
+    qmp.#fd = fd
+    const socket: SocketHandler = {
+      data: (_socket, bytes) => qmp.#receive(decoder.decode(bytes, { stream: true })),
+      close: () => qmp.#fail("the monitor closed"),
+      error: (_socket, error) => qmp.#fail(error.message),
+    }
+    // Bun's types lack this way.
+    qmp.#socket = await Bun.connect({ fd, socket } as unknown as UnixSocketOptions).catch(
+      (cause: unknown) => {
+        throw notAnswering(cause)
       },
-    }).catch((cause: unknown) => {
-      throw new AppError("unavailable", "the machine's monitor does not answer", { cause })
-    })
+    )
     const timer = setTimeout(() => qmp.#fail("the monitor did not greet in time"), options.deadlineMs)
     try {
       await qmp.#greeted.promise
@@ -76,7 +83,12 @@ export class Qmp {
     return qmp
   }
 
-  command(name: string, args: Record<string, unknown>, options: { deadlineMs: number }): Promise<unknown> {
+  /** `descriptor` goes with the command; QEMU gets a duplicate. */
+  command(
+    name: string,
+    args: Record<string, unknown>,
+    options: { deadlineMs: number; descriptor?: number },
+  ): Promise<unknown> {
     if (this.#isClosed) return Promise.reject(new AppError("unavailable", "the machine's monitor is closed"))
     const id = `${this.#nextId++}`
     const { promise, resolve, reject } = Promise.withResolvers<unknown>()
@@ -85,9 +97,15 @@ export class Qmp {
       reject(new AppError("unavailable", `QEMU did not answer "${name}" within ${options.deadlineMs} ms`))
     }, options.deadlineMs)
     this.#waiting.set(id, { resolve, reject, timer, command: name })
-    // Commands are short and run in sequence, so the kernel's socket buffer holds them.
-    this.#socket?.write(`${JSON.stringify({ execute: name, arguments: args, id })}\n`)
+    this.#send(`${JSON.stringify({ execute: name, arguments: args, id })}\n`, options.descriptor)
     return promise
+  }
+
+  /** Commands are short and run in sequence, so the kernel's socket buffer holds them. */
+  #send(line: string, descriptor: number | undefined): void {
+    if (descriptor === undefined) this.#socket?.write(line)
+    else if (!sendDescriptor(this.#fd, Buffer.from(line), descriptor))
+      this.#fail("it did not take a descriptor")
   }
 
   /** Counts events that may have paused or resumed the machine. */
@@ -146,6 +164,10 @@ export class Qmp {
     this.#waiting.clear()
     this.#socket?.terminate()
   }
+}
+
+function notAnswering(cause: unknown): AppError {
+  return new AppError("unavailable", "the machine's monitor does not answer", { cause })
 }
 
 function parseReply(line: string): z.infer<typeof Reply> | undefined {

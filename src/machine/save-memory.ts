@@ -8,6 +8,7 @@ import { saveDeviceState } from "./device-state.ts"
 import { diskFull, isFull } from "./full-disk.ts"
 import type { Halts } from "./halt.ts"
 import { saveOwnMemory } from "./own-memory.ts"
+import { type PluggedDisk, saveDisk } from "./plugged-disks.ts"
 import { kitOf, stateFingerprintOf } from "./process.ts"
 import type { Qmp } from "./qmp.ts"
 import {
@@ -29,9 +30,10 @@ const qmpDeadlineMs = 10_000
  */
 export async function saveSnapshot(
   machine: Machine,
-  { monitor, halts, qemu }: { monitor: Qmp; halts: Halts; qemu: SnapshotManifest["qemu"] },
+  means: { monitor: Qmp; halts: Halts; qemu: SnapshotManifest["qemu"]; disks: readonly PluggedDisk[] },
   options: { directory?: string; signal?: AbortSignal } = {},
 ): Promise<void> {
+  const { monitor, halts, qemu, disks } = means
   const isCopy = options.directory !== undefined
   const final = snapshotDirectory(options.directory ?? machine.directory)
   const beside = unfinished(final)
@@ -57,6 +59,7 @@ export async function saveSnapshot(
     stateFingerprint: startedAs ?? "unknown",
     ...(qemu && { qemu }),
     ...(kit !== undefined && { kit }),
+    ...(disks.length > 0 && { disks: await Promise.all(disks.map(saveDisk)) }),
     memoryBase: machine.memoryBase,
     state: { bytes: state.length, sha256: sha256(state) },
     memory,
@@ -68,7 +71,8 @@ export async function saveSnapshot(
   } else {
     // Syncing them together waits for one journal commit of the file system instead of one each.
     const parts = ["state", "memory", manifestName].map((name) => join(beside, name))
-    await Promise.all([...parts, diskPathOf(machine.directory)].map(syncPath))
+    const written = disks.filter(({ isReadOnly }) => !isReadOnly).map(({ path }) => path)
+    await Promise.all([...parts, diskPathOf(machine.directory), ...written].map(syncPath))
     await rm(final, { recursive: true, force: true })
     await renameDurably(beside, final)
   }

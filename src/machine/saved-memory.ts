@@ -10,6 +10,7 @@ import { whenMissing } from "../lib/missing-files.ts"
 import { removeTree } from "../lib/remove-tree.ts"
 import { openSealedJson, sealJson } from "../lib/sealed-json.ts"
 import { DiskBinding, diskPathOf, isBoundDisk } from "./bound-disk.ts"
+import { SavedDisk } from "./plugged-disks.ts"
 import { KitPath } from "./process.ts"
 import { sha256 } from "./template-files.ts"
 
@@ -19,6 +20,8 @@ export const SnapshotManifest = z.object({
   qemu: z.object({ id: z.string(), name: z.string() }).optional(),
   /** Path of its kit disk below the data directory. Without one its topology is 2. */
   kit: KitPath.optional(),
+  /** The disks beside its own. */
+  disks: z.array(SavedDisk).optional(),
   memoryBase: z.enum(["template", "empty"]),
   state: z.object({ bytes: z.int(), sha256: z.string() }),
   memory: z.object({ bytes: z.int(), checksum: z.string() }),

@@ -19,6 +19,7 @@ import type { ProcessTraits } from "./find-processes.ts"
 import { stateFingerprint, templateFingerprint } from "./fingerprint.ts"
 import type { KeptQemu, KeptQemus } from "./kept-qemu.ts"
 import { kvmAccess } from "./kvm-device.ts"
+import { diskArguments, openDisk, type PluggedDisk } from "./plugged-disks.ts"
 import { type Confinement, spawnQemu } from "./process.ts"
 import type { SnapshotManifest } from "./saved-memory.ts"
 import { makeSharedMemory } from "./shared-memory.ts"
@@ -55,6 +56,7 @@ export type MachineResources = {
   qemu?: KeptQemu
   /** Path of the kit disk below the data directory. Without one its topology is 2. */
   kit: string | undefined
+  disks?: readonly PluggedDisk[]
 }
 
 type Files = Partial<Record<keyof typeof descriptors, number>>
@@ -72,6 +74,24 @@ export type StarterOptions = {
   dataDir: string
   confinement: Confinement["level"]
   cgroups: Cgroups
+}
+
+type Start = {
+  role: Role
+  shape: MachineShape
+  name: string
+  slot: number
+  directory: string
+  sockets: Sockets
+  memoryBase: Machine["memoryBase"]
+  /** Added to those of every boot. */
+  kernelArguments?: string[]
+  files: (open: OpenFile) => Files
+  tapName: string | undefined
+  diskMib: number
+  qemu?: KeptQemu
+  kit: string | undefined
+  disks?: readonly PluggedDisk[]
 }
 
 export class Starter {
@@ -109,24 +129,9 @@ export class Starter {
     })
   }
 
-  async start(options: {
-    role: Role
-    shape: MachineShape
-    name: string
-    slot: number
-    directory: string
-    sockets: Sockets
-    memoryBase: Machine["memoryBase"]
-    /** Added to those of every boot. */
-    kernelArguments?: string[]
-    files: (open: OpenFile) => Files
-    tapName: string | undefined
-    diskMib: number
-    qemu?: KeptQemu
-    kit: string | undefined
-  }): Promise<Machine> {
+  async start(options: Start): Promise<Machine> {
     const { qemus } = this.#options
-    const { qemu = qemus.present, kit, kernelArguments = [] } = options
+    const { qemu = qemus.present, kit, disks = [], kernelArguments = [] } = options
     const topology = topologyOf(kit)
     qemus.checkPresent()
     const opened: number[] = []
@@ -143,9 +148,15 @@ export class Starter {
       const stderr = makeStderrPipe()
       const pipe = reopenStderr(stderr.readFd)
       opened.push(stderr.readFd, stderr.writeFd, pipe)
+      const further = openDisks(disks)
+      opened.push(...further.fds)
       const process = await spawnQemu({
         binary: qemu.binary,
-        arguments: qemuArguments(options.shape, options.role, options.name, { topology, kernelArguments }),
+        arguments: qemuArguments(options.shape, options.role, options.name, {
+          topology,
+          disks: diskArguments(disks),
+          kernelArguments,
+        }),
         files: {
           qmpSocket: options.sockets.qmp,
           agentSocket: options.sockets.agent,
@@ -155,10 +166,11 @@ export class Starter {
           stderr: stderr.readFd,
           ...(tap !== undefined && { tap }),
         },
+        disks: further.fds,
         confinement: {
           ...this.#confinement(options.slot, qemu),
           cgroup: this.#options.cgroups.make(groupOf(options.directory), options.shape),
-          fileBytesMax: fileBytesMax(options.diskMib),
+          fileBytesMax: Math.max(fileBytesMax(options.diskMib), further.longestBytes),
         },
         output: stderr.writeFd,
         lastWords: () => readStderr(pipe)?.toString() ?? "",
@@ -228,6 +240,23 @@ export class Starter {
     const jail = { launcher: this.#options.launcher, root }
     return { jail, level, uid, isAlone, ...access, devices: ["/dev/null", ...devices] }
   }
+}
+
+/** The longest is of those that may be written. */
+function openDisks(disks: readonly PluggedDisk[]): { fds: number[]; longestBytes: number } {
+  const fds: number[] = []
+  let longestBytes = 0
+  try {
+    for (const disk of disks) {
+      const { fd, bytes } = openDisk(disk)
+      fds.push(fd)
+      if (!disk.isReadOnly) longestBytes = Math.max(longestBytes, bytes)
+    }
+  } catch (error) {
+    for (const fd of fds) closeSync(fd)
+    throw error
+  }
+  return { fds, longestBytes }
 }
 
 function topologyOf(kit: string | undefined): Topology {

@@ -194,6 +194,8 @@ export function fakeHost(): FakeHost {
     return { hasMemory }
   }
   /** As QEMU's monitor: gone with its machine. */
+  /** Ids of the further disks, by machine. */
+  const plugged = new Map<string, Set<string>>()
   const ask = ({ process }: Machine) => {
     if (!host.running.has(process.pid))
       throw new AppError("unavailable", "cannot connect to the machine's monitor")
@@ -319,6 +321,16 @@ export function fakeHost(): FakeHost {
         return host.memories.has(at(id))
           ? { fits: true, memoryMib: 20 }
           : { fits: false, reason: "there is no memory snapshot" }
+      },
+      async plugDisk(machine, { id }) {
+        ask(machine)
+        const disks = plugged.get(machine.id) ?? new Set()
+        if (disks.has(id)) throw new AppError("conflict", `the machine has a disk ${id} already`)
+        plugged.set(machine.id, disks.add(id))
+      },
+      async unplugDisk(machine, id) {
+        ask(machine)
+        plugged.get(machine.id)?.delete(id)
       },
       async pause(machine) {
         fail("pause")

@@ -8,8 +8,16 @@ import type { Template } from "./templates.ts"
 /** A machine has the id of its sandbox. */
 export type Machine = { id: string; process: ProcessIdentity; memoryBase: "template" | "empty" }
 export type Started = { machine: Machine; guest: Guest }
-/** A sandbox whose disk exists, for the start of its machine. */
-export type MachinePlace = { id: string; template: Template; slot: number; diskMib: number }
+/** A raw file as a disk. The guest sees the id, of at most 20 letters, digits, - and _, as its serial number. */
+export type MachineDisk = { id: string; path: string; isReadOnly: boolean }
+/** A sandbox whose disk exists, for the start of its machine. `disks` are those beside its own. */
+export type MachinePlace = {
+  id: string
+  template: Template
+  slot: number
+  diskMib: number
+  disks?: readonly MachineDisk[]
+}
 /** The source of a start: the template, the memory that `saveSnapshot` left, or the disk, from which it boots. */
 export type MachineFrom = { kind: "template" | "memory" } | { kind: "disk"; kernel: Kernel }
 
@@ -36,7 +44,15 @@ export interface Machines {
   checkSnapshot(
     id: string,
     template: Template,
+    disks?: readonly MachineDisk[],
   ): Promise<{ fits: true; memoryMib: number } | { fits: false; reason: string }>
+  /**
+   * Gives a running machine a further disk, which its guest sees a moment later. Saved memory knows its disks: it fits
+   * only with the same ones, unchanged.
+   */
+  plugDisk(machine: Machine, disk: MachineDisk): Promise<void>
+  /** Waits until the guest has released the disk; does nothing if there is no such disk. */
+  unplugDisk(machine: Machine, id: string): Promise<void>
   pause(machine: Machine): Promise<void>
   resume(machine: Machine): Promise<void>
   /** Returns whether the processors stand still; `disk_full`: a guest's write waits for space on the host. */
