@@ -13,7 +13,9 @@ export const Event = z
     sandbox_name: z.string().nullable().describe("Its name at that time"),
     meta: z
       .record(z.string(), z.union([z.string(), z.number(), z.boolean(), z.null()]))
-      .describe("Details, such as `ms` (duration), `by` (user or daemon), `reason`"),
+      .describe(
+        "Details, such as `ms` (duration), `by` (user, daemon, guest or kernel), `reason` in words, and of an end its `cause` for programs",
+      ),
   })
   .meta({ id: "Event" })
 export type Event = z.infer<typeof Event>

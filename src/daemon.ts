@@ -50,6 +50,8 @@ import { makePrivate } from "./privacy.ts"
 import { Front } from "./proxy/front.ts"
 import { openStore } from "./store/store.ts"
 
+/** How long clients of commands may take to hear that the daemon stops. */
+const lastAnswersMs = 1000
 const mebibyte = 1024 * 1024
 
 /** Lets a test wrap the host. */
@@ -137,6 +139,9 @@ export async function serve(flags: ConfigFlags, seam: Seam = {}): Promise<void> 
   log.info({ signal, on_stop: config.on_stop }, "stopping")
   stopping.abort()
   await Promise.all([...loops, core.pool.empty()])
+  front.stopListening()
+  // Without clients of commands nobody needs to hear of the end.
+  if (core.endings.stopDaemon() > 0) await front.awaitAnswers(lastAnswersMs)
   // From here on no request can wake a sandbox that is being saved.
   front.stop()
   if (config.on_stop === "snapshot") await saveInTime(core, config.stop_timeout)

@@ -22,6 +22,10 @@ export class Endings {
   readonly #open = new Map<SandboxRecord["id"], Open>()
   readonly #known = new WeakMap<Guest, Open>()
 
+  /** Clients of commands, to be told when the daemon stops. */
+  readonly #clients = new Set<() => void>()
+  #isStopping = false
+
   constructor(clock: Clock) {
     this.#clock = clock
   }
@@ -43,6 +47,26 @@ export class Endings {
   /** The sandbox that a guest belongs to, or did. */
   sandboxOf(guest: Guest): Open["record"] | undefined {
     return this.#known.get(guest)?.record
+  }
+
+  /** Calls `leave` when the daemon stops, also if it does already. Dispose of the result when the client is gone. */
+  onDaemonStop(leave: () => void): Disposable {
+    if (this.#isStopping) leave()
+    this.#clients.add(leave)
+    return { [Symbol.dispose]: () => this.#clients.delete(leave) }
+  }
+
+  /** Sends the clients of commands away, with the reason. Returns how many there are. */
+  stopDaemon(): number {
+    this.#isStopping = true
+    const clients = [...this.#clients]
+    for (const leave of clients) leave()
+    return clients.length
+  }
+
+  stopError(guest: Guest, during: string): AppError {
+    const record = this.#known.get(guest)?.record ?? { name: "" }
+    return endedError(record, { cause: "daemon_stopped" }, { during })
   }
 
   /** Returns the error with the reason, if the guest's channel was lost. Other errors are returned as they are. */

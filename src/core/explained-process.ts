@@ -15,13 +15,22 @@ export function explained(
   { mayLeave = false }: { mayLeave?: boolean } = {},
 ): GuestProcess {
   let isLeft = mayLeave
+  let isDaemonStopping = false
   const explain = async (error: unknown): Promise<never> => {
     throw await core.endings.explain(guest, error, during)
   }
-  const result = process.result.then((outcome: ProcessOutcome) => {
-    // A guest that falls silent sends its clients away before its channel is closed.
-    return outcome.state === "left" && !isLeft ? explain(sentAway()) : outcome
-  }, explain)
+  const listening = core.endings.onDaemonStop(() => {
+    isDaemonStopping = true
+    process.leave()
+  })
+  const result = process.result
+    .then((outcome: ProcessOutcome) => {
+      if (outcome.state !== "left" || isLeft) return outcome
+      // A guest that falls silent sends its clients away before its channel is closed.
+      if (!isDaemonStopping) return explain(sentAway())
+      throw core.endings.stopError(guest, during)
+    }, explain)
+    .finally(() => listening[Symbol.dispose]())
   const attached = process.attached.catch(explain)
   for (const promise of [result, attached]) promise.catch(() => undefined)
   return {

@@ -153,13 +153,15 @@ async function recordWake(
     return guest
   } catch (error) {
     const failed = from === "cold" ? core.failedStarts.add(record.id, error) : undefined
+    const told = wakeFailed(error)
     const meta = {
       by: what,
       from,
+      cause: (told instanceof AppError ? told.reason : undefined) ?? "wake_failed",
       ...(failed && { reason: failed.reason, failures: failed.inARow, rest_seconds: failed.backOffSec }),
     }
     core.events.record({ type: "sandbox.start_failed", ...about, meta })
-    throw wakeFailed(error)
+    throw told
   }
 }
 

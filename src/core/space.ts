@@ -23,7 +23,7 @@ import type { Core, ForSettle } from "./core.ts"
 import { DiskQuotas } from "./disk-quotas.ts"
 import { noSandbox } from "./find.ts"
 import { dropGuest } from "./guest-channel.ts"
-import { heldError, heldText } from "./held.ts"
+import { heldCause, heldError, heldText } from "./held.ts"
 import { HoldEnforcer } from "./hold-enforcer.ts"
 import type { Machine, Machines } from "./host.ts"
 import { machineOf, storeHot } from "./machine-of.ts"
@@ -319,17 +319,21 @@ export class Space implements SpacePart {
     const look = this.#looks.get(record.id)
     if (held === "disk_quota" && look && !this.#graces.has(record.id))
       this.#graces.set(record.id, { fromMib: look.mib, isUsed: false })
-    this.#record(record, "sandbox.held", heldText(held))
+    this.#record(record, "sandbox.held", { cause: heldCause(held), reason: heldText(held) })
   }
 
-  #record(record: SandboxRecord, type: "sandbox.held" | "sandbox.released", reason: string): void {
+  #record(
+    record: SandboxRecord,
+    type: "sandbox.held" | "sandbox.released",
+    why: { cause?: string; reason: string },
+  ): void {
     this.#core.events.record({
       type,
       userId: record.userId,
       sandbox: record,
-      meta: { by: "daemon", reason },
+      meta: { by: "daemon", ...why },
     })
-    this.#core.log.warn({ sandbox: record.id, reason }, type)
+    this.#core.log.warn({ sandbox: record.id, ...why }, type)
   }
 
   #act(record: SandboxRecord, work: (now: SandboxRecord) => Promise<void>): void {
@@ -386,6 +390,6 @@ export class Space implements SpacePart {
     this.#holds.delete(record.id)
     // The time it was held does not count as idle.
     core.thermal.forget(record.id)
-    this.#record(record, "sandbox.released", "there is room")
+    this.#record(record, "sandbox.released", { reason: "there is room" })
   }
 }

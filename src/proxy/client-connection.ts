@@ -83,6 +83,10 @@ export class ClientConnection implements Visitor {
     }
   }
 
+  get isAnswering(): boolean {
+    return this.#running !== undefined
+  }
+
   cutOff(): void {
     this.#peer.close()
     this.#running?.stop()

@@ -30,6 +30,7 @@ export type FrontOptions = {
 }
 
 const checkEveryMs = 200
+const answersPollMs = 10
 const certificateCheckEveryMs = 10_000
 
 export class Front {
@@ -89,6 +90,18 @@ export class Front {
   /** Enforces the timeouts. Called by its own timer; a test may pass another clock. */
   check(nowMs: number): void {
     for (const connection of this.#connections) connection.check(nowMs)
+  }
+
+  /** Accepts no further connection; those that are open go on. */
+  stopListening(): void {
+    this.#listener.stop(false)
+  }
+
+  /** Waits for the answers that are under way, but not for long. */
+  async awaitAnswers(deadlineMs: number): Promise<void> {
+    const untilMs = performance.now() + deadlineMs
+    const isAnswering = () => [...this.#connections].some((connection) => connection.isAnswering)
+    while (isAnswering() && performance.now() < untilMs) await Bun.sleep(answersPollMs)
   }
 
   stop(): void {

@@ -72,7 +72,8 @@ test("who writes while space is short is held: it stands still, is shown so, and
     expect(answer.headers.get("retry-after")).toBe("10")
   }
   const events = (await own.call("GET", "/events?type=sandbox.held")).body as { meta: object }[]
-  expect(events.map(({ meta }) => meta)).toEqual([{ by: "daemon", reason: "the host's disk is nearly full" }])
+  const reason = "the host's disk is nearly full"
+  expect(events.map(({ meta }) => meta)).toEqual([{ by: "daemon", cause: "host_disk_full", reason }])
 })
 
 test("it is not idle while it is held: it becomes neither warm nor cold, and starts anew when it goes on", async () => {

@@ -31,6 +31,20 @@ test("why of a destroyed sandbox tells who destroyed it and its last ends, by na
   }
 })
 
+test("an hour later and 89 days later why has the ends of a destroyed sandbox, after 90 days it knows none", async () => {
+  const ended = { exitCode: 137, signal: "KILL", reason: "signal", by: "guest", detail: null } as const
+  own.host.endAbnormally({ process: "p12", name: null, program: "make", pid: 412, ended })
+  await own.call("DELETE", "/sandboxes/dev")
+  const hour = 3_600_000
+  for (const hours of [1, 89 * 24]) {
+    await own.core.events.flush()
+    await own.core.store.events.prune(Date.now() + hours * hour)
+    expect((await why("dev")).ends.map(({ type }) => type)).toEqual(["process.ended", "sandbox.destroyed"])
+  }
+  await own.core.store.events.prune(Date.now() + 91 * 24 * hour)
+  expect((await own.call("GET", "/sandboxes/dev/why")).status).toBe(404)
+})
+
 test("a new sandbox with the name of a destroyed one is not taken for it", async () => {
   await own.call("DELETE", "/sandboxes/dev")
   await own.call("POST", "/sandboxes", { name: "dev" })
@@ -102,6 +116,7 @@ const losses: [LossReason, string, () => Promise<unknown>][] = [
   ["destroyed", "user", () => own.call("DELETE", "/sandboxes/dev")],
   ["restarted", "user", () => own.call("POST", "/sandboxes/dev/restart")],
   ["daemon_stopped", "daemon", () => saveAll(own.core, new AbortController().signal)],
+  ["daemon_stopped", "daemon", async () => own.core.endings.stopDaemon()],
   ["machine_killed", "daemon", dies({})],
   ["host_out_of_memory", "daemon", dies({ isOutOfMemory: true })],
   ["guest_poweroff", "daemon", dies({ end: { how: "poweroff", console: "" } })],

@@ -7,7 +7,7 @@ import { eventLine, startOfEvents } from "../event-words.ts"
 export const events = command({
   description: `Lists what happened to your sandboxes, oldest first: who caused it, why, and how long it took. Kept for ${limits.eventDaysKept} days.
 
---type takes a prefix: sandbox., thermal., snapshot., publish., shell., secret.`,
+--type takes a prefix: sandbox., process., exec., thermal., snapshot., publish., shell., secret.`,
   options: {
     sandbox: {
       type: "text",
