@@ -4,6 +4,7 @@
 package main
 
 import (
+	"io"
 	"os"
 	"syscall"
 )
@@ -23,6 +24,8 @@ type fileWriter struct {
 	buffer   []byte // nil: through the cache
 	filled   int
 	isDirect bool
+	// endsInHole is set if the last bytes were zeros, which are not written.
+	endsInHole bool
 }
 
 // newFileWriter writes directly if the file is large and its filesystem supports it.
@@ -75,10 +78,24 @@ func (w *fileWriter) finish() error {
 	if err := w.stopDirect(); err != nil {
 		return err
 	}
-	return w.put(w.buffer[whole:w.filled])
+	if err := w.put(w.buffer[whole:w.filled]); err != nil || !w.endsInHole {
+		return err
+	}
+	end, err := syscall.Seek(w.file, 0, io.SeekCurrent)
+	if err != nil {
+		return err
+	}
+	return syscall.Ftruncate(w.file, end)
 }
 
+// put skips bytes that are all zero: the file is sparse there.
 func (w *fileWriter) put(bytes []byte) error {
+	if len(bytes) >= holeBytes && isZero(bytes) {
+		_, err := syscall.Seek(w.file, int64(len(bytes)), io.SeekCurrent)
+		w.endsInHole = true
+		return err
+	}
+	w.endsInHole = w.endsInHole && len(bytes) == 0
 	for len(bytes) > 0 {
 		count, err := syscall.Write(w.file, bytes)
 		switch {

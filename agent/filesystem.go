@@ -182,7 +182,8 @@ func (a *agent) fileStat(s *stream, payload []byte) {
 		}
 		target, _ := os.Readlink(path)
 		info := readAccountNames().describe(filepath.Base(path), &about, target)
-		info.Attributes = attributesAt(path)
+		allocated := about.Blocks * 512
+		info.Attributes, info.Allocated = attributesAt(path), &allocated
 		return wire.File{File: info}, nil
 	})
 }

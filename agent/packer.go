@@ -45,7 +45,7 @@ func (a *agent) archiveRead(s *stream, payload []byte) {
 		defer out.drop()
 		output := &streamWriter{out: out}
 		p := packer{
-			stream: s, output: tar.NewWriter(output), names: readAccountNames(),
+			stream: s, raw: output, output: tar.NewWriter(output), isSparse: request.Sparse, names: readAccountNames(),
 			packed: map[fileID]string{}, buffer: make([]byte, copyBytes),
 			takesKernelFiles: isOnKernelFilesystem(parent, name),
 		}
@@ -80,10 +80,13 @@ type fileID struct{ device, inode uint64 }
 type packer struct {
 	stream *stream
 	output *tar.Writer
-	names  accountNames
-	packed map[fileID]string // the first name of each file that has several
-	buffer []byte
-	result wire.Archived
+	raw    io.Writer // below output
+	// isSparse packs holes as such.
+	isSparse bool
+	names    accountNames
+	packed   map[fileID]string // the first name of each file that has several
+	buffer   []byte
+	result   wire.Archived
 	// shortened is the last file that could not be read completely; "" if there is none.
 	shortened string
 	// takesKernelFiles is set if the requested path is on a kernel filesystem, which is left out elsewhere.
@@ -197,19 +200,27 @@ func (p *packer) addFile(folder int, name string, header *tar.Header) error {
 	if _, err := syscall.Pread(fd, first[:], 0); err != nil {
 		return p.leaveOut(header.Name, err)
 	}
+	if extents, hasHoles := dataExtents(fd, &about); p.isSparse && hasHoles {
+		p.remember(header.Name, &about)
+		return p.addSparse(fd, header, extents)
+	}
 	if err := p.writeFile(header, &about); err != nil {
 		return err
 	}
-	return p.copy(fd, header.Name, about.Size)
+	return p.copy(fd, header.Name, about.Size, p.output)
 }
 
 // writeFile writes a file's header and records the file, so that later hard links can refer to it.
 func (p *packer) writeFile(header *tar.Header, about *syscall.Stat_t) error {
-	if about.Nlink > 1 && len(p.packed) < hardLinksMax {
-		p.packed[fileID{about.Dev, about.Ino}] = header.Name
-	}
+	p.remember(header.Name, about)
 	p.result.Bytes += header.Size
 	return p.write(header)
+}
+
+func (p *packer) remember(name string, about *syscall.Stat_t) {
+	if about.Nlink > 1 && len(p.packed) < hardLinksMax {
+		p.packed[fileID{about.Dev, about.Ino}] = name
+	}
 }
 
 // unmeasuredBytesMax limits the bytes read from a file of unknown size.
@@ -237,7 +248,7 @@ func (p *packer) readUnmeasured(fd int) ([]byte, error) {
 
 // copy packs exactly the size in the header: a file that grows is cut; a file that shrinks is padded with zeros and
 // reported at the end.
-func (p *packer) copy(fd int, name string, size int64) error {
+func (p *packer) copy(fd int, name string, size int64, output io.Writer) error {
 	isShort := false
 	for left := size; left > 0; {
 		chunk := p.buffer
@@ -263,7 +274,7 @@ func (p *packer) copy(fd int, name string, size int64) error {
 				continue
 			}
 		}
-		if _, err := p.output.Write(chunk[:n]); err != nil {
+		if _, err := output.Write(chunk[:n]); err != nil {
 			return err
 		}
 		left -= int64(n)

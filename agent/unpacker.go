@@ -8,7 +8,6 @@ package main
 
 import (
 	"archive/tar"
-	"bytes"
 	"errors"
 	"io"
 	"path/filepath"
@@ -355,26 +354,4 @@ func (u *unpacker) fill(fd int, content io.Reader) error {
 			return archiveError(err)
 		}
 	}
-}
-
-// holeBytes is the smallest run of zeros worth skipping.
-const holeBytes = 4096
-
-var zeros [copyBytes]byte
-
-func writeAt(fd int, content []byte, offset int64) error {
-	if len(content) >= holeBytes && bytes.Equal(content, zeros[:len(content)]) {
-		return nil
-	}
-	for len(content) > 0 {
-		n, err := syscall.Pwrite(fd, content, offset)
-		if err == syscall.EINTR {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		content, offset = content[n:], offset+int64(n)
-	}
-	return nil
 }

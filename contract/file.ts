@@ -33,6 +33,10 @@ export const FileEntry = z
     group: z.string(),
     mtime: z.iso.datetime(),
     target: z.string().nullable().describe("Target of a symlink"),
+    allocated: z
+      .int()
+      .optional()
+      .describe("Bytes of the disk that it takes, less than `size` if it is sparse; not in a listing"),
     attributes: z
       .record(z.string(), z.string())
       .optional()
@@ -98,7 +102,13 @@ export const MakeDirectory = z
   })
   .meta({ id: "MakeDirectory" })
 export const MoveFile = z.strictObject({ from: GuestPath, to: GuestPath }).meta({ id: "MoveFile" })
-export const ArchiveQuery = z.strictObject({ path: GuestPath })
+export const ArchiveQuery = z.strictObject({
+  path: GuestPath,
+  sparse: z
+    .enum(["true", "false"])
+    .default("false")
+    .describe("Pack the holes of sparse files as such, in the PAX format 1.0 of GNU tar"),
+})
 export const WriteArchiveQuery = z.strictObject({ path: GuestPath, owner: FileOwner.optional() })
 
 export const WatchedDirectory = z

@@ -184,6 +184,8 @@ export type GuestFile = {
   group: string
   modifiedUnixMs: number
   target: string | null
+  /** Bytes of the disk that it takes: a sparse file's are less than its size. Undefined in listings. */
+  allocated?: number
   /** Extended attributes `user.*`; undefined in listings and if there are none. */
   attributes?: GuestAttributes
   /** Differs whenever the content may differ. Null if the guest's agent is too old to say. */
@@ -307,7 +309,11 @@ export type GuestOpenings = {
     attributes?: GuestAttributes
   }
   /** A tar stream of a file or directory. */
-  readArchive: { path: string }
+  readArchive: {
+    path: string
+    /** Packs holes as such; an older agent packs zeros. */
+    sparse?: boolean
+  }
   /** Unpacks the tar stream that is written to it below a directory. */
   writeArchive: { path: string; owner?: GuestOwner }
   /** A connection to a TCP port. */

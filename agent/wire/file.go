@@ -59,9 +59,11 @@ type ArchiveWrite struct {
 	Owner *FileOwner `json:"owner"`
 }
 
-// ArchiveRead packs a file or directory. Shared is the region of the shared memory for its bytes.
+// ArchiveRead packs a file or directory. Shared is the region of the shared memory for its bytes. With Sparse holes are
+// packed as such.
 type ArchiveRead struct {
 	Path   string `json:"path"`
+	Sparse bool   `json:"sparse"`
 	Shared *int64 `json:"shared"`
 }
 
@@ -93,6 +95,8 @@ type FileInfo struct {
 	Target         string `json:"target,omitempty"`
 	// Version differs whenever the content may differ.
 	Version string `json:"version,omitempty"`
+	// Allocated is how many bytes of the disk the content takes: a sparse file's are less than its size.
+	Allocated *int64 `json:"allocated,omitempty"`
 	// Attributes are the extended attributes user.*; only in the answer of file_stat.
 	Attributes map[string][]byte `json:"attributes,omitempty"`
 }

@@ -303,6 +303,7 @@ func TestRequestsOfStreamsAreUnderstood(t *testing.T) {
 		"read a watch":                          &FileWatchRead{Watch: "w0f", After: 4294967296},
 		"wait for a watch":                      &FileWatchRead{Watch: "w0f", Wait: true},
 		"remove a watch":                        &FileWatchRead{Watch: "w0f"},
+		"pack with holes":                       &ArchiveRead{Path: "/x", Sparse: true},
 		"pack":                                  &ArchiveRead{Path: "/x"},
 		"unpack":                                &FileNamed{Path: "/x"},
 		"dial":                                  &Dial{Port: 3000},
@@ -335,6 +336,7 @@ var (
 
 func ofVersion(file FileInfo) FileInfo {
 	file.Version, file.Attributes = "c-17979cfe362a0000-5", map[string][]byte{"user.a": {255}}
+	file.Allocated = at(0)
 	return file
 }
 

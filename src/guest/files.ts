@@ -31,9 +31,10 @@ export const fileRequests = {
     owner,
     attributes: attributes && encodeAttributes(attributes),
   }),
-  readArchive: ({ path, shared }: GuestOpenings["readArchive"] & Shared) => ({
+  readArchive: ({ path, sparse, shared }: GuestOpenings["readArchive"] & Shared) => ({
     op: "archive_read",
     path,
+    sparse,
     shared,
   }),
   writeArchive: ({ path, owner }: GuestOpenings["writeArchive"]) => ({ op: "archive_write", path, owner }),
@@ -131,8 +132,11 @@ function parseFile(value: unknown): GuestFile {
       (version === null || (typeof version === "string" && versionSyntax.test(version)))
     ) {
       const attributes = parseAttributes(value.attributes)
+      const { allocated } = value
+      if (allocated !== undefined && !(isWhole(allocated) && allocated >= 0))
+        throw new WireError("what the guest says about a file cannot be read")
       const about = { name, size, mode, type, owner, group, modifiedUnixMs, target, version }
-      return attributes ? { ...about, attributes } : about
+      return { ...about, ...(attributes && { attributes }), ...(allocated !== undefined && { allocated }) }
     }
   }
   throw new WireError("what the guest says about a file cannot be read")

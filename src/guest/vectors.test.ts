@@ -220,6 +220,7 @@ describe("messages", () => {
       "read a watch": asking({ op: "readWatch", watch: "w0f", after: 4_294_967_296 }),
       "wait for a watch": asking({ op: "awaitWatch", watch: "w0f", after: 0 }),
       "remove a watch": asking({ op: "removeWatch", watch: "w0f" }),
+      "pack with holes": fileRequests.readArchive({ path: "/x", sparse: true }),
       pack: fileRequests.readArchive({ path: "/x" }),
       "pack through the shared memory": fileRequests.readArchive({ path: "/x", shared: 1_310_720 }),
       unpack: fileRequests.writeArchive({ path: "/x" }),
@@ -267,6 +268,7 @@ describe("messages", () => {
       name: "a",
       target: null,
       version: "c-17979cfe362a0000-5",
+      allocated: 0,
       attributes: { "user.a": Buffer.of(255) },
     })
     expect(parsePorts(answer("listening ports"))).toEqual([{ port: 3000, address: "::1" }])

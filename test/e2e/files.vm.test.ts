@@ -54,6 +54,11 @@ async function sha256(path: string): Promise<string> {
   return hash.digest("hex")
 }
 
+async function writtenFile(name: string, megabytes: number): Promise<string> {
+  await writeRandom(local(name), megabytes)
+  return local(name)
+}
+
 /** Random, since zeros are too easy for a disk. */
 async function writeRandom(path: string, megabytes: number): Promise<void> {
   const block = crypto.getRandomValues(new Uint8Array(65_536))
@@ -361,6 +366,30 @@ test("a range of a file is read, attributes are kept, and a watch tells of every
   left.abort(new Error("enough"))
   await following
 })
+
+test("a sparse file of 2 GB stays sparse in both directions, and its holes are not sent", async () => {
+  const size = 2048 * megabyte
+  truncateSync(await writtenFile("sparse.img", 1), size)
+  await done(own.bhatti(["cp", local("sparse.img"), "dev:/tmp/up.img"]))
+  const [apparent = 0, blocks = 0] = (await sh("stat -c '%s %b' /tmp/up.img")).split(" ").map(Number)
+  expect(apparent).toBe(size)
+  expect(blocks * 512).toBeLessThan(3 * megabyte)
+  await done(own.bhatti(["cp", "dev:/tmp/up.img", local("down.img")]))
+  const copied = statSync(local("down.img"))
+  expect([copied.size, copied.blocks * 512 < 3 * megabyte]).toEqual([size, true])
+  const head = (path: string) =>
+    Bun.file(local(path))
+      .slice(0, 2 * megabyte)
+      .bytes()
+  expect(Buffer.from(await head("down.img")).equals(await head("sparse.img"))).toBe(true)
+  mkdirSync(local("tree"))
+  await done(own.bhatti(["exec", "dev", "--", "sh", "-c", "mkdir /tmp/tree && mv /tmp/up.img /tmp/tree/img"]))
+  await done(own.bhatti(["cp", "dev:/tmp/tree/.", local("tree")]))
+  expect([statSync(local("tree/img")).size, statSync(local("tree/img")).blocks * 512 < 3 * megabyte]).toEqual(
+    [size, true],
+  )
+  await sh("rm -r /tmp/tree")
+}, 180_000)
 
 test("more than 100 MB: file write refuses and leaves nothing, cp copies", async () => {
   await writeRandom(local("larger"), 101)

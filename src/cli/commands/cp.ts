@@ -14,7 +14,7 @@ A local name with a colon is written ./a:b. - is standard input or output; a dir
 
 Directories are copied recursively, like cp -r: into TARGET if that is a directory or ends in /, otherwise under TARGET's name. DIR/.
 copies the contents of DIR. Permissions are copied, owners and set-user-id bits are not. A file replaces the old one only when it is
-complete, so an interrupted copy leaves the old one. A copy from a sandbox never writes outside the target, and leaves out links that
+complete, so an interrupted copy leaves the old one. Sparse files stay sparse. A copy from a sandbox never writes outside the target, and leaves out links that
 lead out of the copied directory: a program that wrote through one would write where the sandbox wants. Sockets, pipes and devices are
 left out too. If anything is left out, the rest is copied, a message lists it, and the exit code is 1.`,
   options: {

@@ -5,6 +5,7 @@
 
 import { join, posix } from "node:path"
 import { AppError } from "@bhatti/contract/errors"
+import type { FileEntry } from "@bhatti/contract/file"
 import { errorCodeOf } from "../../lib/error-code.ts"
 import { tellingFate } from "../lost-sandbox.ts"
 import type { Output } from "../output.ts"
@@ -47,20 +48,39 @@ async function downloadOne(
   const found = await findInGuest(context.client, source)
   if (found === undefined) throw new AppError("not_found", `there is no ${printable(placeText(source))}`)
   const { path, entry } = found
-  const from = { sandbox: source.sandbox, path, label: printable(placeText(source)) }
+  const from = {
+    sandbox: source.sandbox,
+    path,
+    label: printable(placeText(source)),
+    canBeSparse: entry.allocated !== undefined,
+  }
   // The name as requested, which may be that of a link.
   const name = posix.basename(posix.resolve("/", source.path))
   return await tellingFate(source.sandbox, { client: context.client, during: duringCopy }, async () => {
     if (target === undefined) return await toOutput(from, { isDirectory: entry.is_dir }, context)
     const place = target.isInto ? join(target.path, name) : target.path
-    if (!entry.is_dir) return await toFile(from, place, context)
+    if (!entry.is_dir)
+      return isSparse(entry) ? await toTree(from, place, context) : await toFile(from, place, context)
     if (target.isThere && !target.isInto)
       throw new AppError("conflict", `${printable(target.path)} exists and is not a directory`)
-    return await toDirectory(from, meansContents(source.path) ? target.path : place, context)
+    return await toTree(from, meansContents(source.path) ? target.path : place, context)
   })
 }
 
-type From = { sandbox: string; path: string; label: string }
+type From = {
+  sandbox: string
+  path: string
+  label: string
+  /** The daemon and the agent know sparse archives. */
+  canBeSparse: boolean
+}
+
+/** Holes that are worth an archive. */
+const holesBytesMin = 1024 * 1024
+
+function isSparse({ size, allocated }: FileEntry): boolean {
+  return allocated !== undefined && size - allocated >= holesBytesMin
+}
 
 async function toOutput(
   from: From,
@@ -125,11 +145,12 @@ async function toFile(from: From, place: string, { client, out, signal }: CopyCo
   return { entries: 1, bytes, skipped: 0 }
 }
 
-async function toDirectory(from: From, root: string, { client, out, signal }: CopyContext): Promise<Copied> {
+/** Unpacks a directory, or a sparse file. */
+async function toTree(from: From, root: string, { client, out, signal }: CopyContext): Promise<Copied> {
   await using progress = new Progress(out, { label: from.label })
   const response = await client.readArchive({
     params: { id: from.sandbox },
-    query: { path: from.path },
+    query: { path: from.path, ...(from.canBeSparse && { sparse: "true" }) },
     signal,
   })
   const { unpackTree } = await import("./unpack.ts")

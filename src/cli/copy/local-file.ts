@@ -9,10 +9,11 @@ import { basename, dirname, join } from "node:path"
 import { AppError } from "@bhatti/contract/errors"
 import { errorCodeOf } from "../../lib/error-code.ts"
 import { randomHex } from "../../lib/random-hex.ts"
+import type { Part } from "./sparse.ts"
 
 const pieceBytes = 128 * 1024
 
-export type LocalFile = { handle: FileHandle; bytesCount: number; mode: string }
+export type LocalFile = { handle: FileHandle; bytesCount: number; blocks: number; mode: string }
 
 /** Permissions as the daemon accepts them, without set-user-id and the like. */
 export function modeText(mode: number): string {
@@ -24,29 +25,36 @@ export async function openLocal(path: string, options: { isLinkFollowed: boolean
     constants.O_RDONLY | constants.O_NONBLOCK | (options.isLinkFollowed ? 0 : constants.O_NOFOLLOW)
   const handle = await localStep(path, () => open(path, flags))
   const found = await handle.stat()
-  if (found.isFile()) return { handle, bytesCount: found.size, mode: modeText(found.mode) }
+  if (found.isFile())
+    return { handle, bytesCount: found.size, blocks: found.blocks, mode: modeText(found.mode) }
   await handle.close()
   throw new AppError("invalid", `${path} is not a file`)
 }
 
 /** Yields exactly the counted bytes: a file that grows is cut, a file that shrinks is an error. */
 export async function* piecesOf(
-  { handle, bytesCount }: LocalFile,
+  { handle, bytesCount }: Pick<LocalFile, "handle" | "bytesCount">,
   path: string,
+  from = 0,
 ): AsyncGenerator<Uint8Array<ArrayBuffer>> {
   for (let left = bytesCount; left > 0; ) {
     const piece = new Uint8Array(Math.min(pieceBytes, left))
-    const { bytesRead } = await localStep(path, () => handle.read(piece, 0, piece.length))
-    if (bytesRead === 0) throw new AppError("conflict", `${path} has become shorter while it was copied`)
+    const place = from + bytesCount - left
+    const { bytesRead } = await localStep(path, () => handle.read(piece, 0, piece.length, place))
+    if (bytesRead === 0) throw becameShorter(path)
     left -= bytesRead
     yield piece.subarray(0, bytesRead)
   }
 }
 
+export function becameShorter(path: string): AppError {
+  return new AppError("conflict", `${path} has become shorter while it was copied`)
+}
+
 /** Writes a complete file or, on failure, leaves the old one or none. */
 export async function placeFile(
   path: string,
-  content: AsyncIterable<Uint8Array>,
+  content: AsyncIterable<Part>,
   options: { mode: number },
 ): Promise<void> {
   const beside = besideName(path)
@@ -59,7 +67,7 @@ export async function placeFile(
     if (!isClosed) await handle.close()
   })
 
-  for await (const piece of content) await writeAll(handle, piece, path)
+  await writeParts(handle, content, path)
   isClosed = true
   await localStep(path, () => handle.close())
   await localStep(path, () => rename(beside, path))
@@ -71,9 +79,45 @@ export function besideName(path: string): string {
   return join(dirname(path), `.${basename(path).slice(0, 100)}.${randomHex(8)}.part`)
 }
 
-async function writeAll(handle: FileHandle, piece: Uint8Array, path: string): Promise<void> {
+/** Skips zeros, so that the file is sparse there. */
+async function writeParts(handle: FileHandle, content: AsyncIterable<Part>, path: string): Promise<void> {
+  let at = 0
+  let written = 0
+  for await (const part of content) {
+    if ("hole" in part) {
+      at += part.hole
+      continue
+    }
+    for (let start = 0; start < part.length; start += zeros.length) {
+      const piece = part.subarray(start, start + zeros.length)
+      if (piece.length < holeBytesMin || !isZero(piece)) {
+        await writeAll(handle, { piece, at }, path)
+        written = at + piece.length
+      }
+      at += piece.length
+    }
+  }
+  const end = at
+  if (end > written) await localStep(path, () => handle.truncate(end))
+}
+
+const holeBytesMin = 4096
+const zeros = new Uint8Array(64 * 1024)
+
+function isZero(piece: Uint8Array): boolean {
+  return Buffer.compare(piece, zeros.subarray(0, piece.length)) === 0
+}
+
+async function writeAll(
+  handle: FileHandle,
+  { piece, at }: { piece: Uint8Array; at: number },
+  path: string,
+): Promise<void> {
   for (let start = 0; start < piece.length; ) {
-    const { bytesWritten } = await localStep(path, () => handle.write(piece, start))
+    const place = start
+    const { bytesWritten } = await localStep(path, () =>
+      handle.write(piece, place, piece.length - place, at + place),
+    )
     start += bytesWritten
   }
 }

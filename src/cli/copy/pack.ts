@@ -1,11 +1,13 @@
 /** A local directory or file as a tar stream. Links are packed as links; sockets, pipes and devices are left out. */
 
 import { lstat, readdir, readlink } from "node:fs/promises"
-import { join } from "node:path"
+import { basename, join } from "node:path"
 import { type Header, pack as newPack, type Pack } from "tar-stream"
 import { printable } from "../words.ts"
 import { isText, notText } from "./copied.ts"
-import { localStep, openLocal, piecesOf } from "./local-file.ts"
+import { dataExtentsOf } from "./holes.ts"
+import { becameShorter, type LocalFile, localStep, openLocal, piecesOf } from "./local-file.ts"
+import { type Extent, sparseHeaderOf } from "./sparse.ts"
 
 export type Packed = {
   stream: AsyncIterable<Uint8Array>
@@ -48,32 +50,54 @@ async function addTree(pack: Pack, node: Node): Promise<void> {
   else skipped.push(`${printable(path)}: it is not a file, directory or link`)
 }
 
-async function addFile(
-  pack: Pack,
-  header: Pick<Header, "name" | "mode" | "mtime">,
-  path: string,
-): Promise<void> {
+type FileHeader = Pick<Header, "name" | "mode" | "mtime"> & { pax?: Record<string, string> }
+
+async function addFile(pack: Pack, header: FileHeader, path: string): Promise<void> {
   const file = await openLocal(path, { isLinkFollowed: false })
   try {
-    const done = Promise.withResolvers<void>()
-    const entry = pack.entry({ ...header, type: "file", size: file.bytesCount }, (error) =>
-      error ? done.reject(error) : done.resolve(),
-    )
-    // The archive may be cancelled while a piece is read.
-    done.promise.catch(() => undefined)
-    entry.on("error", done.reject)
-    let wake = () => {}
-    entry.on("drain", () => wake())
-    for await (const piece of piecesOf(file, path)) {
-      const { promise, resolve } = Promise.withResolvers<void>()
-      wake = resolve
-      if (!entry.write(piece)) await Promise.race([promise, done.promise])
-    }
-    entry.end(null)
-    await done.promise
+    const { handle, bytesCount: size, blocks } = file
+    const extents = await dataExtentsOf(handle.fd, { size, blocks })
+    if (!extents) return await addContent(pack, header, { size, pieces: piecesOf(file, path) })
+    const { pax, map } = sparseHeaderOf(header.name, size, extents)
+    const stored = extents.reduce((sum, { length }) => sum + length, map.length)
+    const sparse = { ...header, name: `GNUSparseFile.0/${basename(header.name)}`, pax }
+    await addContent(pack, sparse, { size: stored, pieces: dataOf(file, extents, { map, path }) })
   } finally {
     await file.handle.close()
   }
+}
+
+async function* dataOf(
+  { handle, bytesCount }: LocalFile,
+  extents: readonly Extent[],
+  { map, path }: { map: Uint8Array; path: string },
+): AsyncGenerator<Uint8Array> {
+  yield map
+  for (const { offset, length } of extents) yield* piecesOf({ handle, bytesCount: length }, path, offset)
+  if ((await handle.stat()).size < bytesCount) throw becameShorter(path)
+}
+
+async function addContent(
+  pack: Pack,
+  header: FileHeader,
+  { size, pieces }: { size: number; pieces: AsyncIterable<Uint8Array> },
+): Promise<void> {
+  const done = Promise.withResolvers<void>()
+  const entry = pack.entry({ ...header, type: "file", size }, (error) =>
+    error ? done.reject(error) : done.resolve(),
+  )
+  // The archive may be cancelled while a piece is read.
+  done.promise.catch(() => undefined)
+  entry.on("error", done.reject)
+  let wake = () => {}
+  entry.on("drain", () => wake())
+  for await (const piece of pieces) {
+    const { promise, resolve } = Promise.withResolvers<void>()
+    wake = resolve
+    if (!entry.write(piece)) await Promise.race([promise, done.promise])
+  }
+  entry.end(null)
+  await done.promise
 }
 
 function addEntry(

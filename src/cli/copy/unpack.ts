@@ -13,6 +13,7 @@ import { printable } from "../words.ts"
 import { isText, notText } from "./copied.ts"
 import { type LeftOut, leftOutOf } from "./left-out.ts"
 import { besideName, localFailure, localStep, placeFile } from "./local-file.ts"
+import { type Part, sparseFileOf } from "./sparse.ts"
 
 export type Unpacked = {
   entries: number
@@ -52,7 +53,8 @@ function brokenArchive(cause?: unknown): AppError {
 }
 
 async function place(tree: Tree, header: Header, content: AsyncIterable<Uint8Array>): Promise<void> {
-  const path = tree.insidePath(header.name)
+  const sparse = sparseFileOf(header, content)
+  const path = tree.insidePath(sparse?.name ?? header.name)
   const leftOut = path === "" ? leftOutOf(header) : undefined
   if (leftOut) return tree.leaveOut(leftOut)
   if (!isText(path)) return tree.skip(path, notText)
@@ -61,7 +63,7 @@ async function place(tree: Tree, header: Header, content: AsyncIterable<Uint8Arr
       return await tree.makeDirectory(path, header.mode)
     case "file":
     case "contiguous-file":
-      return await tree.writeFile(path, header, content)
+      return await tree.writeFile(path, header, sparse ?? { size: header.size, parts: content })
     case "symlink":
       return await tree.makeLink(path, linkOf(header))
     case "link":
@@ -133,11 +135,15 @@ class Tree {
     }
   }
 
-  async writeFile(path: string, header: Header, content: AsyncIterable<Uint8Array>): Promise<void> {
+  async writeFile(
+    path: string,
+    { mode }: Header,
+    { size, parts }: { size: number; parts: AsyncIterable<Part> },
+  ): Promise<void> {
     await this.#checkParent(path)
-    await placeFile(join(this.#root, path), content, { mode: header.mode })
+    await placeFile(join(this.#root, path), parts, { mode })
     this.result.entries++
-    this.result.bytes += header.size
+    this.result.bytes += size
   }
 
   async makeLink(path: string, target: string): Promise<void> {

@@ -69,7 +69,11 @@ async function uploadPath(
   if (!found.isDirectory()) {
     return found.size <= limits.fileBytesMax
       ? await uploadFile(source, { ...place, path }, {}, context)
-      : await uploadTree(source, { ...place, path, totalBytes: found.size }, context)
+      : await uploadTree(
+          source,
+          { ...place, path, totalBytes: Math.min(found.size, found.blocks * 512) },
+          context,
+        )
   }
   if (target.isThere && !target.isDirectory) throw notADirectory({ kind: "guest", ...place })
   if (meansContents(source)) return await uploadTree(source, { ...place, path: `${place.path}/.` }, context)

@@ -101,7 +101,11 @@ export const files = {
   },
 
   async readArchive({ core, account, revoked, params }, { query }) {
-    const archive = await openToRead(core, account, params.id, { op: "readArchive", path: query.path })
+    const archive = await openToRead(core, account, params.id, {
+      op: "readArchive",
+      path: query.path,
+      ...(query.sparse === "true" && { sparse: true }),
+    })
     return bytesReply(archive, { headers: { "content-type": "application/x-tar" }, revoked, log: core.log })
   },
 

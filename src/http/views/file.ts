@@ -19,6 +19,7 @@ export function viewFile(file: GuestFile): FileEntry {
     group: file.group,
     mtime: new Date(file.modifiedUnixMs).toISOString(),
     target: file.target,
+    ...(file.allocated !== undefined && { allocated: file.allocated }),
     ...(file.attributes && { attributes: viewAttributes(file.attributes) }),
   }
 }
