@@ -1,9 +1,9 @@
 /** A TCP proxy whose connections a test can cut. */
 
-import { createConnection, createServer, type Socket } from "node:net"
+import { createConnection, createServer, type Server, type Socket } from "node:net"
 
 export class CuttableProxy implements AsyncDisposable {
-  readonly #server
+  readonly #server: Server
   readonly #sockets = new Set<Socket>()
   /** Bytes that came from the server over the connections that are open. */
   bytesDown = 0
