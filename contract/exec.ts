@@ -68,13 +68,19 @@ export const keyFields = {
     .regex(/^[!-~]{1,128}$/, "a key has 1 to 128 printable ASCII characters")
     .optional()
     .describe(
-      `A random word of the client. Requests with the same key give the same command, which waits ${limits.execGraceSec} s for a client that was lost; its result is kept for ${limits.execRetainSec} s`,
+      `A random word of the client. Requests with the same key give the same command, which waits for a client that was lost; its result is kept for ${limits.execRetainSec} s`,
     ),
   elapsed_ms: z
     .int()
     .min(0)
     .default(0)
     .describe("Time since the client first sent this key; 0 in the first request"),
+  grace_sec: z
+    .number()
+    .min(0)
+    .max(limits.execGraceSecMax)
+    .default(limits.execGraceSec)
+    .describe("How long a command with a key waits for a client that was lost, before it is killed"),
 }
 
 export const Exec = z

@@ -58,6 +58,7 @@ export const limits = {
 
   /** How long a command with a key waits for a client that has left, and how long its result is kept then. */
   execGraceSec: 60,
+  execGraceSecMax: 600,
   execRetainSec: 600,
   /** Limit on unacknowledged output of a command with a key: the guest still has every byte that the client lacks. */
   execKeyedWindowBytes: 512 * 1024,

@@ -47,7 +47,8 @@ export type Process = z.infer<typeof Process>
 export const StartProcess = z
   .strictObject({
     ...commandFields,
-    ...keyFields,
+    key: keyFields.key,
+    elapsed_ms: keyFields.elapsed_ms,
     cmd: commandFields.cmd.optional().describe("Program and arguments; default with a terminal: a shell"),
     timeout_sec: commandFields.timeout_sec.describe("Kill it after this many seconds; default none"),
     name: ProcessName.optional().describe("Another running process must not have it"),

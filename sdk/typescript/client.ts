@@ -269,11 +269,14 @@ export function connect(options: ClientOptions): Client {
     const attempts = new Attempts(options.reconnection ?? {})
     if (!attempts.isAllowed || input.body.key !== undefined) return call("exec", input)
     const key = randomKey()
+    const forSec = options.reconnection?.forSec
+    const grace = forSec === undefined ? {} : { grace_sec: Math.min(forSec, limits.execGraceSecMax) }
     const startMs = performance.now()
     for (;;) {
       const elapsed_ms = attempts.isLost ? Math.ceil(performance.now() - startMs) + 1 : 0
       try {
-        const result = await call("exec", { ...input, body: { ...input.body, key, elapsed_ms } })
+        const body = { ...input.body, ...grace, key, elapsed_ms }
+        const result = await call("exec", { ...input, body })
         attempts.succeeded()
         return result
       } catch (error) {

@@ -53,6 +53,8 @@ export class ExecStream {
   readonly #input = new SentInput()
   /** Undefined if the daemon does not know keys. */
   #key: string | undefined
+  /** Undefined: the daemon's default. */
+  readonly #graceSec: number | undefined
   #firstSentMs: number | undefined
   #received: Offsets | undefined
   readonly #skipped: Offsets = { stdout: 0, stderr: 0 }
@@ -65,7 +67,8 @@ export class ExecStream {
 
   constructor(connection: ExecConnection, { start, window, reconnection }: ExecStreamOptions) {
     this.#start = start
-    this.#key = start?.key ?? randomKey()
+    this.#graceSec = reconnection.forSec
+    this.#key = start?.key ?? (this.#graceSec === 0 ? undefined : randomKey())
     this.#window = start ? Math.min(start.window ?? window, limits.execKeyedWindowBytes) : window
     this.#socket = new StreamSocket({
       ...connection,
@@ -170,7 +173,9 @@ export class ExecStream {
     const elapsedMs = this.#firstSentMs === undefined ? 0 : Math.ceil(nowMs - this.#firstSentMs) + 1
     this.#firstSentMs ??= nowMs
     if (this.#key === undefined) return { ...start, window }
-    const keyed = { ...start, window, key: this.#key, elapsed_ms: elapsedMs }
+    const grace =
+      this.#graceSec === undefined ? {} : { grace_sec: Math.min(this.#graceSec, limits.execGraceSecMax) }
+    const keyed = { ...start, ...grace, window, key: this.#key, elapsed_ms: elapsedMs }
     return this.#received ? { ...keyed, from: this.#received } : keyed
   }
 

@@ -5,8 +5,8 @@ import { limits } from "@bhatti/contract/limits"
 
 type Preset = Pick<ProcessStart, "onDisconnect" | "graceMs" | "retainMs" | "ringBytes">
 
-/** A key, and what its client has of the command already. */
-export type Keyed = Required<Pick<ProcessStart, "key" | "elapsedMs">> & Pick<ProcessStart, "from">
+/** A key, how long the command waits for its client, and what the client has of it already. */
+export type Keyed = Required<Pick<ProcessStart, "key" | "elapsedMs" | "graceMs">> & Pick<ProcessStart, "from">
 
 /** It ends with its client, unless the client has a key to come back with. */
 export function clientsCommand(
@@ -17,7 +17,6 @@ export function clientsCommand(
   return {
     ...keyed,
     onDisconnect: "kill",
-    graceMs: limits.execGraceSec * 1000,
     retainMs: limits.execRetainSec * 1000,
     ...(ringBytes !== undefined && { ringBytes }),
   }

@@ -21,6 +21,10 @@ export function commandOf({ cmd, env, cwd, user, tty }: Asked): Omit<ProcessStar
 }
 
 /** Returns undefined if the client sent no key. */
-export function keyedOf({ key, elapsed_ms }: Pick<ExecStart, "key" | "elapsed_ms">): Keyed | undefined {
-  return key === undefined ? undefined : { key, elapsedMs: elapsed_ms }
+export function keyedOf({
+  key,
+  elapsed_ms: elapsedMs,
+  grace_sec: graceSec,
+}: Pick<ExecStart, "key" | "elapsed_ms" | "grace_sec">): Keyed | undefined {
+  return key === undefined ? undefined : { key, elapsedMs, graceMs: Math.ceil(graceSec * 1000) }
 }

@@ -190,7 +190,7 @@ except OSError as error:
 async function startFloods(count: number, options: { isRead: boolean }) {
   return await Promise.all(
     Array.from({ length: count }, async () => {
-      const client = own.start(["exec", "bad", "--", "yes", "a flood"])
+      const client = own.start(["exec", "--reconnect", "1", "bad", "--", "yes", "a flood"])
       client.stdin.end()
       const reader = client.stdout.getReader()
       for (let bytes = 0; bytes < floodBytes; ) bytes += (await reader.read()).value?.length ?? floodBytes

@@ -104,7 +104,7 @@ describe("exec", () => {
   }, 180_000)
 
   test("a flood that nobody reads holds up no other command", async () => {
-    const flood = own.start(["exec", "dev", "--", "sh", "-c", "yes"])
+    const flood = own.start(["exec", "--reconnect", "1", "dev", "--", "sh", "-c", "yes"])
     const reader = flood.stdout.getReader()
     await reader.read()
     for (let count = 0; count < 3; count++) {
@@ -169,7 +169,16 @@ describe("exec", () => {
   })
 
   test("a client that is killed takes its command with it, children and all", async () => {
-    const child = own.start(["exec", "dev", "--", "sh", "-c", "sleep 654 & echo up; wait"])
+    const child = own.start([
+      "exec",
+      "--reconnect",
+      "1",
+      "dev",
+      "--",
+      "sh",
+      "-c",
+      "sleep 654 & echo up; wait",
+    ])
     await child.stdout.getReader().read()
     child.kill("SIGKILL")
     await child.exited

@@ -26,8 +26,8 @@ With -t the command's TERM is yours if small images know it, otherwise xterm-256
 Ctrl-C and SIGTERM are forwarded, and the command may take its time to end; a second one kills it, and without a terminal it is
 killed 10 s after the first. A command that has not started yet, because its sandbox is still waking, is not run.
 
-A lost connection is opened again, and the command goes on as if nothing had happened. It waits a minute for that; then it is killed. With
---detach it needs no client at all: see bhatti ps, logs, attach, wait and kill.
+A lost connection is opened again, and the command goes on as if nothing had happened. It waits a minute for that
+(--reconnect) and is killed then; so it is when bhatti itself is killed. With --detach it needs no client at all: see bhatti ps, logs, attach, wait and kill.
 
 Exit code: the command's own, or 128 + the signal that ended it; 2 if an option is wrong, such as a user or a directory
 that does not exist; 124 if --timeout ended it; 125 if bhatti failed, 126 if the command cannot be run, 127 if there is no such command; 130 after Ctrl-C.`,
@@ -58,8 +58,8 @@ that does not exist; 124 if --timeout ended it; 125 if bhatti failed, 126 if the
     reconnect: {
       type: "seconds",
       value: "TIME",
-      max: limits.execTimeoutSecMax,
-      summary: "How long to try again after a lost connection",
+      max: limits.execGraceSecMax,
+      summary: "How long it waits for us after a lost connection",
       fallback: "60",
     },
     detach: { type: "flag", short: "d", summary: "Start it without a client and print its id" },

@@ -14,7 +14,7 @@ import {
   waitForProcess,
 } from "../../core/kept-processes.ts"
 import { bytesReply } from "../bytes.ts"
-import { commandOf, keyedOf } from "../command.ts"
+import { commandOf } from "../command.ts"
 import type { Handlers } from "../context.ts"
 import { ProcessSocket } from "../process-socket.ts"
 import { viewProcess } from "../views/process.ts"
@@ -32,7 +32,7 @@ export const processes = {
     const { sandboxId, record, isNew } = await startDetached(core, account, params.id, {
       command: {
         ...commandOf(body),
-        ...keyedOf(body),
+        ...(body.key !== undefined && { key: body.key, elapsedMs: body.elapsed_ms }),
         stdin: body.stdin || body.tty !== undefined,
         ...(body.name !== undefined && { name: body.name }),
         retainMs: Math.ceil(body.retain_sec * 1000),
