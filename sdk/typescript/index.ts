@@ -1,7 +1,14 @@
 /** The SDK's public door. The other modules of the package may change with any version. */
 
 export type { Api } from "@bhatti/contract/api"
-export { AppError, type ErrorCode, type StartReason, startReasons } from "@bhatti/contract/errors"
+export {
+  AppError,
+  type ErrorCode,
+  type LossReason,
+  lossReasons,
+  type StartReason,
+  startReasons,
+} from "@bhatti/contract/errors"
 export type { Event } from "@bhatti/contract/event"
 export type { ExecResult, SignalName } from "@bhatti/contract/exec"
 export type { FileEntry, FileEvent } from "@bhatti/contract/file"

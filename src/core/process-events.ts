@@ -1,6 +1,6 @@
 /** Events of processes in a sandbox that ended for another reason than their own. */
 
-import { AppError } from "@bhatti/contract/errors"
+import { AppError, type LossReason } from "@bhatti/contract/errors"
 import type { AbnormalEnd, MemoryKill, ProcessEnd } from "@bhatti/contract/guest"
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Core } from "./core.ts"
@@ -29,6 +29,13 @@ export function recordMemoryKill(core: Pick<Core, "events">, record: SandboxReco
   })
 }
 
+const endedByGuest: ReadonlySet<LossReason> = new Set([
+  "guest_poweroff",
+  "guest_reboot",
+  "guest_panic",
+  "agent_failed",
+])
+
 /** The machine of a running command has ended, or its connection. `program`: the first word of the command. */
 export function recordLostCommand(
   core: Pick<Core, "endings" | "events">,
@@ -36,14 +43,15 @@ export function recordLostCommand(
   error: unknown,
 ): void {
   if (!(error instanceof AppError) || !isLossReason(error.reason)) return
-  const by = error.subject?.kind === "ended_sandbox" ? error.subject.by : undefined
+  const user = error.subject?.kind === "ended_sandbox" ? error.subject.by : undefined
+  const byItself = endedByGuest.has(error.reason) ? "guest" : "daemon"
   core.events.record({
     type: "exec.failed",
     userId,
     sandbox: core.endings.sandboxOf(guest),
     meta: {
-      by: by === undefined ? "daemon" : "user",
-      ...(by !== undefined && { user: by }),
+      by: user === undefined ? byItself : "user",
+      ...(user !== undefined && { user }),
       cause: error.reason,
       reason: error.message,
       program,

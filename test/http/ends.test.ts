@@ -119,9 +119,9 @@ const losses: [LossReason, string, () => Promise<unknown>][] = [
   ["daemon_stopped", "daemon", async () => own.core.endings.stopDaemon()],
   ["machine_killed", "daemon", dies({})],
   ["host_out_of_memory", "daemon", dies({ isOutOfMemory: true })],
-  ["guest_poweroff", "daemon", dies({ end: { how: "poweroff", console: "" } })],
-  ["guest_panic", "daemon", dies({ end: { how: "panic", console: panic } })],
-  ["agent_failed", "daemon", dies({ end: { how: "agent", console: "" } })],
+  ["guest_poweroff", "guest", dies({ end: { how: "poweroff", console: "" } })],
+  ["guest_panic", "guest", dies({ end: { how: "panic", console: panic } })],
+  ["agent_failed", "guest", dies({ end: { how: "agent", console: "" } })],
 ]
 
 test.each(losses)(

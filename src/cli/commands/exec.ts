@@ -30,7 +30,9 @@ A lost connection is opened again, and the command goes on as if nothing had hap
 (--reconnect) and is killed then; so it is when bhatti itself is killed. With --detach it needs no client at all: see bhatti ps, logs, attach, wait and kill.
 
 Exit code: the command's own, or 128 + the signal that ended it; 2 if an option is wrong, such as a user or a directory
-that does not exist; 124 if --timeout ended it; 125 if bhatti failed, 126 if the command cannot be run, 127 if there is no such command; 130 after Ctrl-C.`,
+that does not exist; 124 if --timeout ended it; 125 if bhatti failed, 126 if the command cannot be run, 127 if there is no such command; 130 after Ctrl-C.
+Where the code hides the reason, such as too little memory, a full disk or a kill, a line on standard error says it; with --json it is in
+reason, by and detail.`,
   options: {
     stdin: { type: "flag", short: "i", summary: "Forward standard input" },
     tty: { type: "flag", short: "t", summary: "Run it in a terminal, for interactive programs" },
