@@ -56,18 +56,27 @@ func (a *agent) cloneStart(s *stream, _ []byte) {
 	held, identity := a.clone.held, a.clone.identity
 	a.clone.held = nil
 	a.mu.Unlock()
-	if err := releasePrograms(held); err != nil {
-		s.fail(wire.Errorf(wire.Internal, "let the programs run on: %v", err))
-		return
+	paths := hooksIn(a.hooks.folder)
+	if len(paths) == 0 {
+		// The programs have much to do when they run again, and the answer is what the host waits for.
+		s.succeed(wire.CloneStarted{Hooks: []wire.HookFailure{}})
 	}
-	go func() { s.succeed(wire.CloneStarted{Hooks: a.runHooks(identity)}) }()
+	err := releasePrograms(held)
+	switch {
+	case err != nil && len(paths) == 0:
+		report("let the programs run on: %v", err)
+	case err != nil:
+		s.fail(wire.Errorf(wire.Internal, "let the programs run on: %v", err))
+	case len(paths) > 0:
+		go func() { s.succeed(wire.CloneStarted{Hooks: a.runHooks(paths, identity)}) }()
+	}
 }
 
 // runHooks runs the hooks in the order of their names, one after the other. It returns those that failed.
-func (a *agent) runHooks(identity wire.Personalise) []wire.HookFailure {
+func (a *agent) runHooks(paths []string, identity wire.Personalise) []wire.HookFailure {
 	failures := []wire.HookFailure{}
 	end := time.Now().Add(allHooksBudget)
-	for _, path := range hooksIn(a.hooks.folder) {
+	for _, path := range paths {
 		budget := time.Until(end)
 		if budget > hookDeadline {
 			budget = hookDeadline

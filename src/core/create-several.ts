@@ -59,7 +59,7 @@ export async function createSandboxes(
     })
     await inParallel(records, createsAtOnce, async (record, index) => {
       await checkStillWanted(core, record)
-      using _memory = core.memory.promise(clonedMib)
+      using _memory = core.memory.promise(clonedMib(plan.spec))
       await startNew(core, record, input, { ...plan, pooled: pooled[index], signal })
     })
     await core.store.sandboxes.setBatchDone(records)

@@ -53,7 +53,7 @@ export async function createSandbox(
   }
   const plan = await planCreate(core, account, input)
   // A pooled sandbox counts too: its owner uses its memory, and the pool makes another.
-  using _memory = core.memory.promise(clonedMib)
+  using _memory = core.memory.promise(clonedMib(plan.spec))
   using _going = core.pool.beginCreate()
 
   // The store assigns a pooled sandbox to the owner; without one the intent to create is written.

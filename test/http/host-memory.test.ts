@@ -121,3 +121,12 @@ test("before anything is refused idle sandboxes are written to disk, those that 
     { sandbox_name: "dev", meta: { by: "daemon", reason: "the host is short of memory" } },
   ])
 })
+
+test("a clone with a program that runs counts with the memory that it takes when it goes on", async () => {
+  own.host.imagePrograms = { start: "database", ready: "true" }
+  expect((await create("db")).status).toBe(201)
+  available(reserveMib + 101)
+  expect((await create("db-2")).body).toMatchObject({ code: "unavailable", error: refusal(102, 613).message })
+  available(reserveMib + 102)
+  expect((await create("db-2")).status).toBe(201)
+})
