@@ -35,7 +35,7 @@ async function candidates(...words: string[]): Promise<string[]> {
 
 test.concurrent("commands, their second words, options, and what only the daemon knows", async () => {
   expect(await candidates("ex")).toEqual(["exec"])
-  expect(await candidates("se")).toEqual(["secret", "setup", "serve"])
+  expect(await candidates("se")).toEqual(["service", "secret", "setup", "serve"])
   expect(await candidates("secret", "")).toEqual(["set", "list", "delete"])
   expect(await candidates("exec", "d")).toEqual(["dev", "demo"])
   expect(await candidates("exec", "--ti")).toEqual(["--timeout"])
