@@ -5,6 +5,7 @@ import { mkdir, readFile, stat, writeFile } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { exists } from "../lib/missing-files.ts"
+import { runProgram } from "../lib/program.ts"
 import { commitDirectory, commitLink, commitText } from "./commit.ts"
 
 const root = mkdtempSync(join(tmpdir(), "bhatti-publish-"))
@@ -56,6 +57,24 @@ test("what a killed build left is swept, what another one is making is not", asy
   await commitDirectory(join(directory, "kernel"), async () => {})
   expect(readdirSync(directory).sort()).toEqual([".making-young-2", "kernel"])
 })
+
+test.skipIf(process.getuid?.() !== 0)(
+  "a killed build's mounts are detached, and fail no later build",
+  async () => {
+    const directory = join(root, "mounts")
+    const left = join(directory, ".making-old-1")
+    const mounted = join(left, "scratch/tree/sys")
+    await mkdir(mounted, { recursive: true })
+    await runProgram(["mount", "-t", "sysfs", "-o", "ro", "sysfs", mounted], { deadlineMs: 10_000 })
+    try {
+      utimesSync(left, 0, 0)
+      await commitDirectory(join(directory, "kernel"), async () => {})
+      expect(readdirSync(directory)).toEqual(["kernel"])
+    } finally {
+      Bun.spawnSync(["umount", "--lazy", mounted], { stderr: "ignore" })
+    }
+  },
+)
 
 test("linking shares the file and never replaces one", async () => {
   const [source, target] = [join(root, "source"), join(root, "links", "target")]

@@ -4,7 +4,7 @@
  * builds takes the winner's result. Knows nothing about the contents.
  */
 import { statSync } from "node:fs"
-import { chmod, link, mkdir, mkdtemp, readdir, rename, rm } from "node:fs/promises"
+import { chmod, link, mkdir, mkdtemp, readdir, readFile, rename, rm } from "node:fs/promises"
 import { basename, dirname, join } from "node:path"
 import { AppError } from "@bhatti/contract/errors"
 import { renameDurably, syncPath } from "../lib/durable.ts"
@@ -16,6 +16,7 @@ const besidePrefix = ".making-"
 /** No build takes this long, so an older directory was left by a build that was killed. */
 const abandonedAfterMs = 6 * 60 * 60 * 1000
 const copyDeadlineMs = 300_000
+const umountDeadlineMs = 10_000
 
 /** Creates the directory with `build`, unless it exists. */
 export async function commitDirectory(
@@ -113,8 +114,20 @@ async function sweepAbandoned(directory: string): Promise<void> {
     const path = join(directory, name)
     // Another build may finish and remove its directory at any moment.
     const mtimeMs = statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? Number.POSITIVE_INFINITY
-    if (Date.now() - mtimeMs > abandonedAfterMs) await rm(path, { recursive: true, force: true })
+    if (Date.now() - mtimeMs <= abandonedAfterMs) continue
+    await detachMounts(path)
+    await rm(path, { recursive: true, force: true })
   }
+}
+
+/** Detaches the mounts that a killed mmdebstrap has left below a directory: removing it would go into them. */
+async function detachMounts(directory: string): Promise<void> {
+  const lines = (await readFile("/proc/self/mounts", "utf8")).split("\n")
+  const below = lines
+    .map((line) => line.split(" ")[1] ?? "")
+    .filter((path) => path.startsWith(`${directory}/`))
+  for (const path of below.reverse())
+    await runProgram(["umount", "--lazy", path], { deadlineMs: umountDeadlineMs })
 }
 
 /** Makes a directory beside the target, which is removed with what is still in it. */
