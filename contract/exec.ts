@@ -174,6 +174,10 @@ export const ExecServerMessage = z.discriminatedUnion("type", [
     stderr: z.int(),
   }),
   z.object({ type: z.literal("left") }),
+  z.object({
+    type: z.literal("show"),
+    text: z.string().describe("For the terminal at this place; it is no output and does not count"),
+  }),
   z.object({ type: z.literal("ack"), bytes: z.int() }),
   Exit,
   StreamError,

@@ -78,8 +78,16 @@ export type ProcessAttached = {
   input: number
 }
 
-/** `skipped` bytes of the channel, which a watcher has missed, come before these. */
-export type OutputChunk = { channel: "stdout" | "stderr"; bytes: Uint8Array; skipped?: number }
+/**
+ * `skipped` bytes of the channel, which a watcher has missed, come before these. `isExtra` marks text for the terminal
+ * at this place, which is no output and is not counted.
+ */
+export type OutputChunk = {
+  channel: "stdout" | "stderr"
+  bytes: Uint8Array
+  skipped?: number
+  isExtra?: true
+}
 
 /** A process that the guest's kernel killed for lack of memory; `session` leads its session, 0: unknown. */
 export type MemoryKill = {

@@ -208,6 +208,9 @@ export class ExecStream {
           if (this.#received) this.#received[channel] += message[channel]
         }
         break
+      case "show":
+        this.#socket.insert({ channel: "stdout", bytes: new TextEncoder().encode(message.text) })
+        break
       case "left":
         this.#socket.fail(new AppError("unavailable", "the sandbox has sent its client away"))
         break

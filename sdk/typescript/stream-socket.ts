@@ -205,6 +205,13 @@ export class StreamSocket<ClientMessage, ServerMessage extends { type: string },
     this.#wakeReader()
   }
 
+  /** Puts text into the output that is no part of it. */
+  insert(output: StreamOutput): void {
+    this.#queue.push(output)
+    this.#queuedBytes += output.bytes.length
+    this.#wakeReader()
+  }
+
   #receiveMessage(text: string): void {
     let message: ServerMessage | Failure
     try {

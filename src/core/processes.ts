@@ -15,7 +15,12 @@ import { withStartReason } from "./start-reason.ts"
 
 const deadline = { deadlineMs: answerDeadlineMs }
 
-export type RunningCommand = { process: GuestProcess; result: Promise<ProcessEnd> }
+export type RunningCommand = {
+  process: GuestProcess
+  result: Promise<ProcessEnd>
+  /** Its client has left: the command is killed, unless the client has a key to come back with. */
+  leave(): void
+}
 
 export type CommandRequest = {
   command: Omit<ProcessStart, "onDisconnect">
@@ -55,7 +60,7 @@ export async function execInSandbox(
   result.then(stopWatching, stopWatching)
   const about = { guest, userId: account.id, program: command.argv?.[0] ?? "" }
   result.catch((error: unknown) => recordLostCommand(core, about, error))
-  return { process, result }
+  return { process, result, leave }
 }
 
 /** The end of the command. Rejects if the client is not attached until then. */

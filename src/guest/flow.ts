@@ -112,14 +112,14 @@ export class Input {
 }
 
 /** A piece of output; its buffer may have spare room. A piece without a buffer is still in the shared memory. */
-type Piece = { channel: number; length: number; skipped: number } & (
+type Piece = { channel: number; length: number; skipped: number; isExtra?: true } & (
   | { buffer: Uint8Array }
   | { extent: Extent }
 )
 
 /** At most one window of output, waiting to be taken. */
 export class Output<Chunk> implements AsyncIterable<Chunk> {
-  readonly #toChunk: (channel: number, bytes: Uint8Array, skipped: number) => Chunk
+  readonly #toChunk: (channel: number, bytes: Uint8Array, about: Pick<Piece, "skipped" | "isExtra">) => Chunk
   readonly #giveBack: (count: number) => void
   readonly #withinDeadline: WithinDeadline
   readonly #region: Region | undefined
@@ -135,7 +135,7 @@ export class Output<Chunk> implements AsyncIterable<Chunk> {
   #changed = Promise.withResolvers<void>()
 
   constructor(options: {
-    toChunk: (channel: number, bytes: Uint8Array, skipped: number) => Chunk
+    toChunk: (channel: number, bytes: Uint8Array, about: Pick<Piece, "skipped" | "isExtra">) => Chunk
     giveBack: (count: number) => void
     withinDeadline: WithinDeadline
     region: Region | undefined
@@ -155,6 +155,13 @@ export class Output<Chunk> implements AsyncIterable<Chunk> {
     this.#skipped.delete(channel)
     if (skipped > 0 || !this.#join(channel, bytes))
       this.#pieces.push({ channel, buffer: bytes, length: bytes.length, skipped })
+    this.#tellChanged()
+  }
+
+  /** Puts text at this place that does not come from the window. */
+  insert(channel: number, bytes: Uint8Array): void {
+    if (this.#isDiscarding || this.#isGivenUp || this.#end) return
+    this.#pieces.push({ channel, buffer: bytes, length: bytes.length, skipped: 0, isExtra: true })
     this.#tellChanged()
   }
 
@@ -196,7 +203,7 @@ export class Output<Chunk> implements AsyncIterable<Chunk> {
   discard(): void {
     if (this.#isDiscarding) return
     this.#isDiscarding = true
-    const waiting = this.#pieces.reduce((sum, piece) => sum + piece.length, 0)
+    const waiting = this.#pieces.reduce((sum, piece) => sum + (piece.isExtra ? 0 : piece.length), 0)
     this.#pieces = []
     this.#taken(waiting)
     this.#finishReading()
@@ -208,8 +215,7 @@ export class Output<Chunk> implements AsyncIterable<Chunk> {
       next: async () => {
         for (;;) {
           const piece = this.#pieces.shift()
-          if (piece)
-            return { done: false, value: this.#toChunk(piece.channel, this.#take(piece), piece.skipped) }
+          if (piece) return { done: false, value: this.#toChunk(piece.channel, this.#take(piece), piece) }
           if (this.#end?.error && !this.#isDiscarding) throw this.#end.error
           if (this.#end || this.#isDiscarding) return { done: true, value: undefined }
           await this.#withinDeadline(this.#changed.promise)
@@ -231,7 +237,7 @@ export class Output<Chunk> implements AsyncIterable<Chunk> {
 
   #take(piece: Piece): Uint8Array {
     const bytes = "buffer" in piece ? piece.buffer.subarray(0, piece.length) : this.#read(piece.extent)
-    this.#taken(piece.length)
+    if (!piece.isExtra) this.#taken(piece.length)
     this.#finishReading()
     return bytes
   }
@@ -274,6 +280,7 @@ export class Output<Chunk> implements AsyncIterable<Chunk> {
     for (const piece of candidates) {
       if (
         piece?.channel !== channel ||
+        piece.isExtra ||
         !("buffer" in piece) ||
         piece.length + bytes.length > wireLimits.dataBytesMax
       )

@@ -32,8 +32,7 @@ export type Meaning<First, Answer, Chunk> = {
   /** Reads the guest's first message. Returns undefined for any other message. */
   parseFirst(payload: Uint8Array): First | undefined
   parseAnswer(value: unknown): Answer
-  /** `skipped` bytes of the channel are missing before these. */
-  toChunk(channel: number, bytes: Uint8Array, skipped: number): Chunk
+  toChunk(channel: number, bytes: Uint8Array, about: AboutPiece): Chunk
   /** An error ends the output with that error: a failed download must not look like a short file. */
   outputFails?: boolean
   /** How long the first message may take. */
@@ -41,6 +40,9 @@ export type Meaning<First, Answer, Chunk> = {
   /** How long the guest may make us wait for bytes, for room, or for the result of the input. */
   stallDeadlineMs?: number
 }
+
+/** `skipped` bytes of the channel are missing before these; `isExtra`: they are no output. */
+export type AboutPiece = { skipped: number; isExtra?: true }
 
 export type StreamLink = StreamWriter & {
   /** Unregisters the stream; a late answer from the guest is dropped. */
@@ -180,6 +182,11 @@ export class Operation<First, Answer, Chunk = Uint8Array> implements Stream {
     this.#output.end(error)
     this.#first.reject(error)
     this.#result.reject(error)
+  }
+
+  /** Adds text at this place of the output. */
+  protected insert(channel: number, bytes: Uint8Array): void {
+    this.#output.insert(channel, bytes)
   }
 
   /** Marks that bytes of the channel are missing before the next ones. */

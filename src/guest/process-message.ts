@@ -20,6 +20,7 @@ import { isCount, isObject, isTextOrNull, parseObject, type Reading } from "./me
 
 /** Only a guest that breaks the rules sends a longer list. */
 const processesMax = 4096
+const showLengthMax = 4096
 
 /** The operation comes first: the guest reads it without parsing the rest. */
 export const processRequests = {
@@ -64,6 +65,12 @@ export function parseAttached(payload: Uint8Array): ProcessAttached | undefined 
   if (typeof isNew !== "boolean" || !from || !isCount(input)) throw unreadable("attachment")
   const { id, name, pid } = parseProcess(message.process)
   return { id, name, pid, isNew, from, input }
+}
+
+/** Text for the terminal. Returns undefined for a message of another kind. */
+export function parseShow(payload: Uint8Array): string | undefined {
+  const { show } = parseObject(payload)
+  return typeof show === "string" && show.length <= showLengthMax ? show : undefined
 }
 
 /** Returns undefined for a message of another kind. */

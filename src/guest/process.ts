@@ -12,12 +12,13 @@ import type {
 } from "@bhatti/contract/guest"
 import { channels } from "./frame.ts"
 import { type Reading, requests } from "./message.ts"
-import { type Meaning, Operation, type Stream, type StreamLink } from "./operation.ts"
+import { type AboutPiece, type Meaning, Operation, type Stream, type StreamLink } from "./operation.ts"
 import {
   parseAnswer,
   parseAttached,
   parseInputTaken,
   parseOutcome,
+  parseShow,
   parseSkipped,
   parseStartedDetached,
   processRequests,
@@ -34,6 +35,8 @@ export type Requests = {
   ): Promise<Answer>
 }
 
+/** Limit on texts that are no output; a guest has one for each attachment. */
+const textsMax = 16
 const done = { parse: () => undefined }
 
 export class Processes {
@@ -100,6 +103,8 @@ export class Processes {
 
 /** A client of a process. */
 export class Process extends Operation<ProcessAttached, ProcessOutcome, OutputChunk> {
+  #textsLeft = textsMax
+
   constructor(id: number, link: StreamLink) {
     super(id, link, { parseFirst: parseAttached, parseAnswer: parseOutcome, toChunk: toOutputChunk })
   }
@@ -110,6 +115,11 @@ export class Process extends Operation<ProcessAttached, ProcessOutcome, OutputCh
 
   override onMessage(payload: Uint8Array): boolean {
     if (super.onMessage(payload)) return true
+    const text = parseShow(payload)
+    if (text !== undefined && this.#textsLeft-- > 0) {
+      this.insert(channels.stdout, Buffer.from(text))
+      return true
+    }
     const skipped = parseSkipped(payload)
     if (!skipped) return false
     const isOfStdout = this.skip(channels.stdout, skipped.stdout)
@@ -137,11 +147,16 @@ export class Process extends Operation<ProcessAttached, ProcessOutcome, OutputCh
   }
 }
 
-export function toOutputChunk(from: number, bytes: Uint8Array, skipped: number): OutputChunk {
+export function toOutputChunk(
+  from: number,
+  bytes: Uint8Array,
+  { skipped, isExtra }: AboutPiece,
+): OutputChunk {
   return {
     channel: from === channels.stdout ? "stdout" : "stderr",
     bytes,
     ...(skipped > 0 && { skipped }),
+    ...(isExtra && { isExtra }),
   }
 }
 

@@ -25,7 +25,8 @@ async function collect(running: RunningCommand): Promise<ExecResult> {
     ...viewEnd(await running.result),
     stdout: kept.stdout.text(),
     stderr: kept.stderr.text(),
-    truncated: kept.stdout.isTruncated || kept.stderr.isTruncated,
+    // A client that came back may have missed the beginning, of which only so much is kept.
+    truncated: kept.stdout.isTruncated || kept.stderr.isTruncated || (await isBeginningGone(running)),
   }
 }
 
@@ -45,6 +46,11 @@ async function failureOf(running: RunningCommand, cause: unknown): Promise<AppEr
     hint: "the command may have run; look at what it has done before you run it again",
     retryable: false,
   })
+}
+
+async function isBeginningGone({ process }: RunningCommand): Promise<boolean> {
+  const { from } = await process.attached
+  return from.stdout > 0 || from.stderr > 0
 }
 
 class Kept {
@@ -91,7 +97,7 @@ export async function streamedReply(running: RunningCommand, revoked: AbortSigna
     },
     onClosed() {
       listening[Symbol.dispose]()
-      running.process.kill("client")
+      running.leave()
     },
   })
 }

@@ -119,7 +119,11 @@ export class ProcessSocket extends GuestSocket<ExecServerMessage, Options> {
     // A command that cannot start has its reason in the result.
     const attached = await process.attached.catch(() => undefined)
     if (attached) this.send(socket, startedMessage(attached))
-    for await (const { channel, bytes, skipped } of process.output) {
+    for await (const { channel, bytes, skipped, isExtra } of process.output) {
+      if (isExtra) {
+        this.send(socket, { type: "show", text: Buffer.from(bytes).toString() })
+        continue
+      }
       if (skipped !== undefined)
         this.send(socket, { type: "skipped", ...{ stdout: 0, stderr: 0, [channel]: skipped } })
       if (!(await window.send(bytes, channelByte[channel]))) return

@@ -138,6 +138,21 @@ test("bhatti exec goes on when the daemon is killed and started again, and says 
   expect(await child.exited).toBe(0)
 }, 60_000)
 
+test("bhatti wait and logs -f go on with the next daemon", async () => {
+  const script = "echo one; sleep 3; echo two; exit 4"
+  const job = (await own.bhatti(["exec", "-d", "dev", "--", "sh", "-c", script])).stdout.trim()
+  const waiting = own.start(["wait", "dev", job])
+  const following = own.start(["logs", "-f", "dev", job])
+  const reader = following.stdout.getReader()
+  let text = Buffer.from((await reader.read()).value ?? "").toString()
+  await own.stopDaemon("SIGKILL")
+  await own.startDaemon()
+  for (let read = await reader.read(); !read.done; read = await reader.read())
+    text += Buffer.from(read.value).toString()
+  expect(text).toBe("one\ntwo\n")
+  expect(await waiting.exited).toBe(4)
+}, 60_000)
+
 test("a command goes on over a stop to disk and a wake, with its client and without one", async () => {
   const key = crypto.randomUUID()
   const start = { cmd: ["sh", "-c", "for i in $(seq 1 40); do echo $i; sleep 0.1; done"], key }

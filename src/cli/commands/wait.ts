@@ -1,8 +1,11 @@
 /** `bhatti wait`. */
 
+import { AppError } from "@bhatti/contract/errors"
 import { limits } from "@bhatti/contract/limits"
+import { Attempts } from "@bhatti/sdk/reconnection"
 import { command } from "../command.ts"
 import { exitTimedOut } from "../exit-codes.ts"
+import { withLostNotice } from "../lost-notice.ts"
 import { endText } from "../process-words.ts"
 
 /** One request may wait so long; a longer wait takes several. */
@@ -26,10 +29,13 @@ Exit code: the process's own, or 128 + the signal that ended it; 124 if --timeou
   async run({ client, args, options, isJson, out }) {
     const endMs = performance.now() + (options.timeout ?? Number.POSITIVE_INFINITY) * 1000
     const params = { id: args.sandbox, process: args.process }
+    await client.getProcess({ params })
+    const attempts = new Attempts(withLostNotice(out))
     for (;;) {
       const leftSec = Math.max(0, (endMs - performance.now()) / 1000)
       const timeout_sec = Math.min(leftSec, requestSecMax)
-      const process = await client.waitProcess({ params, query: { timeout_sec } })
+      const process = await unlessLost(attempts, () => client.waitProcess({ params, query: { timeout_sec } }))
+      if (process === undefined) continue
       if (process.ended) {
         if (isJson) await out.json(process)
         else if (process.ended.signal !== null) await out.talk(`bhatti: ${endText(process.ended)}`)
@@ -41,3 +47,16 @@ Exit code: the process's own, or 128 + the signal that ended it; 124 if --timeou
     }
   },
 })
+
+/** Returns undefined if the daemon was away and another attempt is due. */
+async function unlessLost<T>(attempts: Attempts, ask: () => Promise<T>): Promise<T | undefined> {
+  try {
+    const answer = await ask()
+    attempts.succeeded()
+    return answer
+  } catch (error) {
+    const isAway = error instanceof AppError && error.code === "unavailable" && error.retryable
+    if (!isAway || !(await attempts.next())) throw error
+    return undefined
+  }
+}
