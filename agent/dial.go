@@ -143,7 +143,7 @@ func forward(s *stream, fd int) (n int, again bool, err error) {
 	if credit == 0 {
 		return -1, false, nil
 	}
-	buffer := chunks.Get().(*[dataRoom + chunkBytes]byte)
+	buffer := chunks.Get().(*chunk)
 	defer chunks.Put(buffer)
 	n, err = read(fd, buffer[dataRoom:dataRoom+credit])
 	s.release(credit - n)

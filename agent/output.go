@@ -13,7 +13,10 @@ import (
 	"unsafe"
 )
 
-var chunks = sync.Pool{New: func() any { return new([dataRoom + chunkBytes]byte) }}
+// chunk is a buffer for one data frame.
+type chunk [dataRoom + chunkBytes]byte
+
+var chunks = sync.Pool{New: func() any { return new(chunk) }}
 
 // The results of an attempt to move output.
 type moved int
@@ -57,8 +60,12 @@ func (p *process) move(o *output, fd, max int) (n int, result moved) {
 	if max == 0 {
 		return 0, isFull
 	}
-	buffer := chunks.Get().(*[dataRoom + chunkBytes]byte)
-	defer chunks.Put(buffer)
+	buffer, isKept := chunks.Get().(*chunk), false
+	defer func() {
+		if !isKept {
+			chunks.Put(buffer)
+		}
+	}()
 	n, err := read(fd, buffer[dataRoom:dataRoom+max])
 	if err != nil || n == 0 {
 		if isStraight {
@@ -71,7 +78,7 @@ func (p *process) move(o *output, fd, max int) (n int, result moved) {
 		return 0, isOver
 	}
 	p.mu.Lock()
-	p.keep(o, buffer[dataRoom:dataRoom+n])
+	isKept = p.keep(o, buffer, n)
 	isSent := isStraight && p.driver == d
 	isRefused := o.ring.isRefused
 	o.ring.isRefused = false
@@ -123,13 +130,13 @@ func (p *process) room(o *output, max int) int {
 	return max
 }
 
-// keep adds output to the ring. It holds p.mu.
-func (p *process) keep(o *output, bytes []byte) {
+// keep adds output to the ring, which may keep the buffer. It holds p.mu.
+func (p *process) keep(o *output, buffer *chunk, count int) (isKept bool) {
 	if o.ring.needsTime(o.hasPaused) {
 		o.hasPaused = false
 		o.ring.stamp(time.Since(p.created))
 	}
-	o.ring.append(bytes)
+	return o.ring.adopt(buffer, count)
 }
 
 // terminalBytesMax is more than a terminal buffers for its reader.
@@ -186,7 +193,7 @@ func discard(file *os.File) {
 		var n int
 		var readErr error
 		err = raw.Read(func(fd uintptr) bool {
-			buffer := chunks.Get().(*[dataRoom + chunkBytes]byte)
+			buffer := chunks.Get().(*chunk)
 			defer chunks.Put(buffer)
 			n, readErr = syscall.Read(int(fd), buffer[:])
 			return readErr != syscall.EAGAIN

@@ -27,7 +27,7 @@ func (c *client) straighten(i int) bool {
 // follow sends the kept output until all outputs are straight, or the client has no place any more.
 func (c *client) follow() {
 	for {
-		buffer := chunks.Get().(*[dataRoom + chunkBytes]byte)
+		buffer := chunks.Get().(*chunk)
 		next := c.take(buffer[dataRoom:])
 		var err error
 		if next.count > 0 {

@@ -5,15 +5,21 @@
 package main
 
 import (
+	"bytes"
+	"sort"
 	"sync/atomic"
 	"time"
 )
 
 const (
 	ringBytesDefault = 1 << 20
-	ringBytesLeast   = 65536 // always granted to a running process
+	ringBytesLeast   = 65536
 	ringBytesMost    = 16 << 20
+	ringBytesGranted = 4 * ringBytesStep // so much memory each ring may always take
 	ringBytesFirst   = 1024
+	ringBytesStep    = 32768 // the most that is taken at once
+	// adoptedBytesLeast is the number of bytes from which a buffer is kept instead of a copy.
+	adoptedBytesLeast = 24576
 	// replayScanBytes is how far a replay looks for a place to begin: longer than usual lines and escape sequences.
 	replayScanBytes = 8192
 	// marksMax limits the memory for times. Older marks are merged when there are more.
@@ -37,14 +43,31 @@ func (b *budget) left() int64 { return b.max - atomic.LoadInt64(&b.used) }
 
 func (b *budget) giveBack(count int) { atomic.AddInt64(&b.used, -int64(count)) }
 
-// ring keeps the bytes from first to total; the byte at position p is at p modulo the length of bytes.
+// ring keeps the bytes from first to total in segments without a gap, the oldest first.
 type ring struct {
 	budget       *budget
 	bytesMax     int
-	bytes        []byte
+	segments     []segment
+	size         int // of all segments' memory
 	first, total int64
 	isRefused    bool // the budget has refused it memory
 	marks        []mark
+}
+
+// segment is a piece of output: a buffer that was read into, or several small pieces copied together.
+type segment struct {
+	offset int64
+	bytes  []byte
+	buffer *chunk // nil: bytes has memory of its own
+}
+
+func (s segment) end() int64 { return s.offset + int64(len(s.bytes)) }
+
+func (s segment) size() int {
+	if s.buffer != nil {
+		return len(s.buffer)
+	}
+	return cap(s.bytes)
 }
 
 // mark: the bytes from an offset to the next mark came until a time.
@@ -53,60 +76,100 @@ type mark struct {
 	begin, last time.Duration
 }
 
+// adopt adds the first bytes of a buffer. It keeps the buffer if that saves a copy and wastes little.
+func (r *ring) adopt(buffer *chunk, count int) (isKept bool) {
+	bytes := buffer[dataRoom : dataRoom+count]
+	if count < adoptedBytesLeast {
+		r.append(bytes)
+		return false
+	}
+	r.add(segment{r.total, bytes, buffer})
+	r.total += int64(count)
+	r.shrink()
+	return true
+}
+
+// append adds a copy of bytes.
 func (r *ring) append(bytes []byte) {
-	r.makeRoom(len(bytes))
-	if drop := len(bytes) - len(r.bytes); drop > 0 {
-		bytes = bytes[drop:]
-		r.total += int64(drop)
-	}
 	for len(bytes) > 0 {
-		n := copy(r.bytes[r.total%int64(len(r.bytes)):], bytes)
-		r.total += int64(n)
-		bytes = bytes[n:]
+		last := len(r.segments) - 1
+		if last < 0 || r.segments[last].buffer != nil || len(r.segments[last].bytes) == cap(r.segments[last].bytes) {
+			size := ringBytesFirst
+			if last >= 0 && r.segments[last].buffer == nil {
+				size = 2 * r.segments[last].size()
+			}
+			for size < len(bytes) {
+				size *= 2
+			}
+			r.add(segment{offset: r.total, bytes: make([]byte, 0, minimum(size, ringBytesStep))})
+			last = len(r.segments) - 1
+		}
+		tail := &r.segments[last].bytes
+		count := minimum(len(bytes), cap(*tail)-len(*tail))
+		*tail = append(*tail, bytes[:count]...)
+		r.total += int64(count)
+		bytes = bytes[count:]
+		r.shrink()
 	}
-	if oldest := r.total - int64(len(r.bytes)); oldest > r.first {
+}
+
+// add counts the memory of a segment. Where the budget has no more, the oldest ones give way to it.
+func (r *ring) add(s segment) {
+	size := s.size()
+	if isGranted := r.size+size <= ringBytesGranted; !r.budget.take(size, isGranted) {
+		r.isRefused = true
+		for freed := 0; freed < size && len(r.segments) > 0; {
+			freed += r.evict()
+		}
+		r.budget.take(size, true)
+	}
+	r.size += size
+	r.segments = append(r.segments, s)
+}
+
+// shrink drops the oldest segments that are beyond the ring's length.
+func (r *ring) shrink() {
+	for r.total-r.segments[0].end() >= int64(r.bytesMax) {
+		r.evict()
+	}
+	if oldest := r.total - int64(r.bytesMax); oldest > r.first {
 		r.first = oldest
 	}
 }
 
-// makeRoom enlarges the ring for as many more bytes, if it may grow.
-func (r *ring) makeRoom(count int) {
-	wanted := r.total - r.first + int64(count)
-	if wanted <= int64(len(r.bytes)) || len(r.bytes) == r.bytesMax {
-		return
+// evict drops the oldest segment.
+func (r *ring) evict() (freed int) {
+	oldest := r.segments[0]
+	freed = oldest.size()
+	r.segments[0] = segment{}
+	r.segments = r.segments[1:]
+	if r.first < oldest.end() {
+		r.first = oldest.end()
 	}
-	size := ringBytesFirst
-	for size < r.bytesMax && int64(size) < wanted {
-		size *= 2
+	if oldest.buffer != nil {
+		chunks.Put(oldest.buffer)
 	}
-	size = minimum(size, r.bytesMax)
-	for !r.budget.take(size-len(r.bytes), size <= ringBytesLeast) {
-		r.isRefused = true
-		if size /= 2; size <= len(r.bytes) {
-			return
-		}
-	}
-	larger := make([]byte, size)
-	for position := r.first; position < r.total; {
-		from, to := position%int64(len(r.bytes)), position%int64(size)
-		n := copy(larger[to:], r.bytes[from:minimum(len(r.bytes), int(from+r.total-position))])
-		position += int64(n)
-	}
-	r.bytes = larger
+	r.size -= freed
+	r.budget.giveBack(freed)
+	return freed
 }
 
 // drop forgets all bytes but not their number.
 func (r *ring) drop() (freed int) {
-	freed = len(r.bytes)
-	r.budget.giveBack(freed)
-	r.bytes, r.marks, r.first = nil, nil, r.total
+	for len(r.segments) > 0 {
+		freed += r.evict()
+	}
+	r.segments, r.marks = nil, nil
 	return freed
 }
 
 // copyFrom fills buffer with the bytes from a position that is still kept.
 func (r *ring) copyFrom(position int64, buffer []byte) {
-	n := copy(buffer, r.bytes[position%int64(len(r.bytes)):])
-	copy(buffer[n:], r.bytes)
+	index := sort.Search(len(r.segments), func(i int) bool { return r.segments[i].end() > position })
+	for count := 0; count < len(buffer); index++ {
+		s := r.segments[index]
+		count += copy(buffer[count:], s.bytes[position+int64(count)-s.offset:])
+	}
 }
 
 // screenStart returns where a screen can be drawn from. If the beginning of the output is gone, that is after the
@@ -117,16 +180,14 @@ func (r *ring) screenStart() int64 {
 	if first == 0 || first == r.total {
 		return first
 	}
-	at := func(position int64) byte { return r.bytes[position%int64(len(r.bytes))] }
-	for position := first; position < first+replayScanBytes && position < r.total; position++ {
-		switch at(position) {
-		case '\n':
-			return position + 1
-		case '\x1b':
-			return position
-		}
+	begin := make([]byte, minimum(replayScanBytes, int(r.total-first)))
+	r.copyFrom(first, begin)
+	if i := bytes.IndexAny(begin, "\n\x1b"); i >= 0 && begin[i] == '\n' {
+		return first + int64(i) + 1
+	} else if i >= 0 {
+		return first + int64(i)
 	}
-	for at(first)&0xc0 == 0x80 && first < r.total-1 {
+	for i := 0; i < len(begin)-1 && begin[i]&0xc0 == 0x80; i++ {
 		first++
 	}
 	return first

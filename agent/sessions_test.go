@@ -457,8 +457,8 @@ func TestTheRingKeepsTheLastBytes(t *testing.T) {
 		}
 	}
 	r.append(make([]byte, 2*replayBytes))
-	if len(r.bytes) != replayBytes || r.total != int64(len(all)+2*replayBytes) {
-		t.Errorf("%d bytes, total %d", len(r.bytes), r.total)
+	if r.total-r.first != replayBytes || r.total != int64(len(all)+2*replayBytes) {
+		t.Errorf("%d bytes, total %d", r.total-r.first, r.total)
 	}
 }
 

@@ -137,7 +137,7 @@ type outgoing struct {
 	region   []byte // nil: frames
 	base     int    // of the region
 	at       int    // in the region
-	frame    *[dataRoom + chunkBytes]byte
+	frame    *chunk
 	reserved int
 }
 
@@ -147,7 +147,7 @@ func (a *agent) newOutgoing(s *stream, shared *int64) *outgoing {
 		o.base, o.region = int(*shared), a.shared.claim(*shared)
 	}
 	if o.region == nil {
-		o.frame = chunks.Get().(*[dataRoom + chunkBytes]byte)
+		o.frame = chunks.Get().(*chunk)
 	}
 	return o
 }
