@@ -1,6 +1,7 @@
 /** Sessions: commands with a terminal that outlive their client. */
 
 import { z } from "zod"
+import { endFields } from "./ended.ts"
 import { SignalName, TerminalSize } from "./exec.ts"
 import { limits } from "./limits.ts"
 import { StreamError } from "./system.ts"
@@ -75,7 +76,7 @@ export const ShellServerMessage = z.discriminatedUnion("type", [
     name: z.string().nullable(),
     is_new: z.boolean(),
   }),
-  z.object({ type: z.literal("exit"), exit_code: z.int(), signal: z.string().nullable() }),
+  z.object({ type: z.literal("exit"), ...endFields }),
   z.object({ type: z.literal("taken_over") }),
   StreamError,
 ])

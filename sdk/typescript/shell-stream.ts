@@ -14,8 +14,9 @@ import { type Connection, type StreamOutput, StreamSocket } from "./stream-socke
 
 export type ShellStreamStart = z.input<Api["shellSocket"]["query"]>
 export type ShellSession = Omit<Extract<ShellServerMessage, { type: "session" }>, "type">
+export type ShellExit = Omit<Extract<ShellServerMessage, { type: "exit" }>, "type">
 export type ShellEnd =
-  | { kind: "exited"; exitCode: number; signal: string | null }
+  | { kind: "exited"; exitCode: number; signal: string | null; ended?: ShellExit }
   /** Another client has attached to the session. */
   | { kind: "taken_over" }
 
@@ -81,8 +82,11 @@ export class ShellStream {
 
   #end(message: Exclude<ShellServerMessage, { type: "session" | "error" }>): void {
     switch (message.type) {
-      case "exit":
-        return this.#socket.finish({ kind: "exited", exitCode: message.exit_code, signal: message.signal })
+      case "exit": {
+        const { type: _, ...ended } = message
+        const { exit_code: exitCode, signal } = ended
+        return this.#socket.finish({ kind: "exited", exitCode, signal, ended })
+      }
       case "taken_over":
         return this.#socket.finish({ kind: "taken_over" })
     }

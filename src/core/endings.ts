@@ -86,7 +86,8 @@ export function endedError(
   { cause: reason, by }: Ending,
   { during, cause }: { during: string; cause?: unknown },
 ): AppError {
-  return new AppError("unavailable", `the sandbox "${name}" ${endText[reason]} ${during}`, {
+  const what = reason === "daemon_stopped" ? "the daemon stopped" : `the sandbox "${name}" ${endText[reason]}`
+  return new AppError("unavailable", `${what} ${during}`, {
     cause,
     reason,
     subject: { kind: "ended_sandbox", sandbox: name, ...(by !== undefined && { by }) },
@@ -94,11 +95,10 @@ export function endedError(
   })
 }
 
-const endText: Readonly<Record<LossReason, string>> = {
+const endText: Readonly<Record<Exclude<LossReason, "daemon_stopped">, string>> = {
   destroyed: "was destroyed",
   stopped: "was stopped",
   restarted: "was restarted",
-  daemon_stopped: "was stopped with the daemon",
   machine_killed: "lost its machine, which was killed",
   machine_lost: "lost its machine",
   host_out_of_memory: "lost its machine, for which the host had no memory,",

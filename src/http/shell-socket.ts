@@ -8,6 +8,7 @@ import { openShell } from "../core/processes.ts"
 import { errorParts } from "./errors.ts"
 import { GuestSocket, type GuestSocketOptions, type Socket } from "./guest-socket.ts"
 import { OutputWindow } from "./output-window.ts"
+import { viewEnd } from "./views/process.ts"
 
 export class ShellSocket extends GuestSocket<ShellServerMessage, GuestSocketOptions & { query: ShellQuery }> {
   #session: GuestProcess | undefined
@@ -56,7 +57,7 @@ export class ShellSocket extends GuestSocket<ShellServerMessage, GuestSocketOpti
     const end = await session.result
     switch (end.state) {
       case "ended":
-        this.send(socket, { type: "exit", exit_code: end.ended.exitCode, signal: end.ended.signal })
+        this.send(socket, { type: "exit", ...viewEnd(end.ended) })
         break
       case "taken_over":
         this.send(socket, { type: "taken_over" })

@@ -27,7 +27,8 @@ const failures = async () =>
   )
 
 async function failThreeTimes() {
-  for (let count = 0; count < 3; count++) expect((await exec()).status).toBe(503)
+  for (let count = 0; count < 3; count++)
+    expect(await exec()).toMatchObject({ status: 503, body: { reason: "wake_failed" } })
 }
 
 test("after some failures in a row requests are told the last reason at once, and start nothing", async () => {
@@ -42,6 +43,7 @@ test("after some failures in a row requests are told the last reason at once, an
         message: 'sandbox "dev" failed to start 3 times in a row: sandbox "dev" could not be started',
         hint: "it is tried again in 5 s, or at once by a start with force",
         subject: { kind: "failed_starts", sandbox: "dev", seconds: 5 },
+        reason: "wake_failed",
         retryable: true,
       },
     ])

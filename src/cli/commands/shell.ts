@@ -5,6 +5,7 @@ import type { Client } from "@bhatti/sdk/client"
 import { adviceFor } from "../advice.ts"
 import type { Attached } from "../attach-terminal.ts"
 import { command, type DaemonContext } from "../command.ts"
+import { endWords } from "../end-words.ts"
 import { exitSandboxSide } from "../exit-codes.ts"
 import { fateOf, isExplained } from "../lost-sandbox.ts"
 import { isTerminal, type Output } from "../output.ts"
@@ -73,8 +74,12 @@ async function tellHowItEnded(
   const { client, sandbox, wanted, out, report } = context
   const again = session && `bhatti shell ${sandbox} ${session.name ?? session.session_id}`
   switch (left.kind) {
-    case "exited":
+    case "exited": {
+      // The code of a shell that exits is that of its last command, of which the user has seen more.
+      const words = left.ended?.signal ? endWords(left.ended) : undefined
+      if (words !== undefined) await out.talk(`\nbhatti: ${words}`)
       return left.exitCode
+    }
     case "detached":
       await out.talk(again === undefined ? "\ndetached" : `\ndetached; it keeps running. Come back: ${again}`)
       return left.exitCode
