@@ -68,7 +68,7 @@ export const keyFields = {
     .regex(/^[!-~]{1,128}$/, "a key has 1 to 128 printable ASCII characters")
     .optional()
     .describe(
-      `A random word of the client. Requests with the same key give the same command, which waits for a client that was lost; its result is kept for ${limits.execRetainSec} s`,
+      `A random word of the client. Requests with the same key give the same command, which waits for a client that was lost; a buffered result is kept for ${limits.execRetainSec} s`,
     ),
   elapsed_ms: z
     .int()

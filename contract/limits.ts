@@ -56,7 +56,7 @@ export const limits = {
   /** Limit on unacknowledged output of an exec stream whose client acknowledges. */
   execStreamWindowBytes: 1024 * 1024,
 
-  /** How long a command with a key waits for a client that has left, and how long its result is kept then. */
+  /** How long a command with a key waits for a client that has left, and how long a buffered result is kept. */
   execGraceSec: 60,
   execGraceSecMax: 600,
   execRetainSec: 600,

@@ -8,7 +8,13 @@ type Preset = Pick<ProcessStart, "onDisconnect" | "graceMs" | "retainMs" | "ring
 /** A key, how long the command waits for its client, and what the client has of it already. */
 export type Keyed = Required<Pick<ProcessStart, "key" | "elapsedMs" | "graceMs">> & Pick<ProcessStart, "from">
 
-/** It ends with its client, unless the client has a key to come back with. */
+/** A stream's client that comes back does so within the grace of its key, or never. */
+const streamRetainMs = 60_000
+
+/**
+ * It ends with its client, unless the client has a key to come back with. `ringBytes` is that of a buffered answer, for
+ * which a client may ask again later.
+ */
 export function clientsCommand(
   keyed: Keyed | undefined,
   ringBytes: number | undefined,
@@ -17,8 +23,9 @@ export function clientsCommand(
   return {
     ...keyed,
     onDisconnect: "kill",
-    retainMs: limits.execRetainSec * 1000,
-    ...(ringBytes !== undefined && { ringBytes }),
+    ...(ringBytes === undefined
+      ? { retainMs: keyed.graceMs + streamRetainMs }
+      : { retainMs: limits.execRetainSec * 1000, ringBytes }),
   }
 }
 

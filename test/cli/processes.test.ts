@@ -27,7 +27,9 @@ test("exec --detach prints the id, and the process is found by it", async () => 
   expect(await run(["logs", "dev", id, "-f", "--stdout"])).toEqual({ ...both, stderr: "" })
   expect((await run(["ps", "dev"])).stdout).toMatch(/p[0-9]+ +job +command +both +exited 0/)
   expect(await run(["kill", "dev", id])).toMatchObject({ stdout: `process/${id} of dev got KILL\n` })
+  expect((await run(["exec", "dev", "--", "echo"])).exitCode).toBe(0)
   expect((await run(["ps", "dev"])).stderr).toContain("nothing is kept")
+  expect(JSON.parse((await run(["ps", "dev", "--json"])).stdout)).toMatchObject([{ on_disconnect: "kill" }])
 })
 
 test("wait ends with the command's code, or with 124", async () => {

@@ -9,12 +9,13 @@ import { ageText, printable } from "../words.ts"
 export const ps = command({
   args: ["sandbox"],
   description: `Lists the commands that are kept: sessions, which have a terminal (attach with: bhatti shell SANDBOX ID), and commands that were started
-with bhatti exec --detach, or whose client may come back. Ended ones stay for a while, with their exit and its reason.`,
+with bhatti exec --detach, or that run for a client. Ended ones stay for a while, with their exit and its reason; those of a client only with --json.`,
   examples: ["bhatti ps dev", "bhatti ps dev --json | jq -r '.[].process_id'"],
   async run({ client, args, isJson, out }) {
     const params = { id: args.sandbox }
-    const processes = await client.listProcesses({ params })
-    if (isJson) return await out.json(processes.map(withSessionFields))
+    const all = await client.listProcesses({ params })
+    if (isJson) return await out.json(all.map(withSessionFields))
+    const processes = all.filter(({ running, on_disconnect }) => running || on_disconnect === "keep")
     // A daemon older than this program has none.
     const { services = [] } = await client.getSandbox({ params })
     if (services.length > 0) {
