@@ -27,5 +27,8 @@ export async function askGuest<Op extends keyof typeof kinds>(
     if (typeof path === "string") checkGuestPath(path)
   }
   const { what, deadlineMs } = kinds[question.op]
-  return (await awakeGuest(core, account, nameOrId, what)).ask(question, { deadlineMs })
+  const guest = await awakeGuest(core, account, nameOrId, what)
+  return guest.ask(question, { deadlineMs }).catch(async (error: unknown) => {
+    throw await core.endings.explain(guest, error, "before it answered")
+  })
 }

@@ -81,12 +81,14 @@ export async function waitForProcess(
   { sandbox, process }: OfProcess,
   { timeoutSec, signal }: { timeoutSec: number; signal: AbortSignal },
 ): Promise<Found> {
-  const { sandboxId, processes } = await open(core, account, sandbox, "wait")
+  const { sandboxId, guest, processes } = await open(core, account, sandbox, "wait")
   const now = await find(processes, { sandbox, process })
   if (now.ended) return { sandboxId, record: now }
   const waiting = processes.wait(now.id)
   signal.addEventListener("abort", () => waiting.close(), { once: true })
-  const ended = await within(core.clock, timeoutSec * 1000, waiting)
+  const ended = await within(core.clock, timeoutSec * 1000, waiting).catch(async (error: unknown) => {
+    throw await core.endings.explain(guest, error, "while its process was waited for")
+  })
   return { sandboxId, record: ended ?? (await find(processes, { sandbox, process: now.id })) }
 }
 

@@ -142,3 +142,17 @@ test.each(losses)(
     if (by === "user") expect(events).toMatchObject(Array(2).fill({ meta: { user: "alice" } }))
   },
 )
+
+test("who waits for the end of a process hears why there is none", async () => {
+  const started = await own.call("POST", "/sandboxes/dev/processes", { cmd: ["ready"] })
+  const { process_id } = started.body as { process_id: string }
+  const before = own.host.ongoing.commands
+  const waiting = own.call("GET", `/sandboxes/dev/processes/${process_id}/wait`)
+  await until("it waits", () => own.host.ongoing.commands > before)
+  await own.call("DELETE", "/sandboxes/dev")
+  expect((await waiting).body).toMatchObject({
+    code: "unavailable",
+    message: 'the sandbox "dev" was destroyed while its process was waited for',
+    reason: "destroyed",
+  })
+})

@@ -16,7 +16,7 @@ type Guest = {
   /** Why it refuses what needs an identity, or that directory. */
   refusal: (cwd: string) => AppError | undefined
   /** Counts a command until its end, and breaks its client when the channel is lost. */
-  goesOn: (ended: Promise<unknown>, client: FakeClient | undefined) => void
+  goesOn: (ended: Promise<unknown>, client: Pick<FakeClient, "lose"> | undefined) => void
 }
 
 export function fakeProcesses(guest: Guest): GuestProcesses {
@@ -107,12 +107,15 @@ export function fakeProcesses(guest: Guest): GuestProcesses {
     },
 
     wait(wanted) {
-      const result = Promise.resolve().then(async () => {
-        const process = find(wanted)
-        await process.ended
-        return process.record()
-      })
+      const { promise: result, resolve, reject } = Promise.withResolvers<ProcessRecord>()
       result.catch(() => undefined)
+      try {
+        const process = find(wanted)
+        process.ended.then(() => resolve(process.record()), reject)
+        guest.goesOn(result, { lose: reject })
+      } catch (error) {
+        reject(error)
+      }
       return { result, close() {} }
     },
 
