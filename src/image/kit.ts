@@ -13,7 +13,7 @@ import { parseJson } from "../lib/parse-json.ts"
 import { runProgram } from "../lib/program.ts"
 import { commitDirectory, commitText, discard } from "./commit.ts"
 import type { BuiltKernel } from "./kernel.ts"
-import { hashLength, KitManifest } from "./manifest.ts"
+import { hashLength, KitManifest, kitHash } from "./manifest.ts"
 import type { Report } from "./report.ts"
 import { diskDigest } from "./sparse.ts"
 import { verifyDisk } from "./verified-disk.ts"
@@ -36,7 +36,9 @@ export async function buildKit(options: {
 }): Promise<BuiltKit> {
   const { cacheDir, kernel } = options
   const shelf = join(cacheDir, "kits")
-  const versions = await packageVersions(join(shelf, "last.json"))
+  const last = join(shelf, "last.json")
+  const remembered = (await exists(last)) ? Versions.parse(await Bun.file(last).json()) : undefined
+  const versions = await packageVersions(remembered)
   const inputs = JSON.stringify([suite, kitPackages, versions, kernel.modulesDir, kitHook, kitMib])
   const key = createHash("sha256").update(inputs).digest("hex").slice(0, hashLength)
   const directory = join(shelf, key)
@@ -53,18 +55,19 @@ export async function buildKit(options: {
     throw new AppError("unavailable", `${directory} changed after it was written`, {
       hint: "the host's disk may be failing; see the host's kernel log",
     })
-  await commitText(join(shelf, "last.json"), `${JSON.stringify(versions)}\n`)
+  if (!Bun.deepEquals(remembered, versions)) await commitText(last, `${JSON.stringify(versions)}\n`)
   return { hash: manifest.hash, file: join(directory, "disk.raw") }
 }
 
 /** Hosts without package lists go on with the versions of the last build. */
-async function packageVersions(last: string): Promise<Record<string, string>> {
+async function packageVersions(
+  remembered: Record<string, string> | undefined,
+): Promise<Record<string, string>> {
   const text = await runProgram(["apt-cache", "policy", ...kitPackages, "libc6", "libssl3"], {
     deadlineMs: queryDeadlineMs,
   })
   const versions = parsePolicy(text.toString())
-  if (Object.keys(versions).length > 0 || !(await exists(last))) return versions
-  return Versions.parse(await Bun.file(last).json())
+  return Object.keys(versions).length > 0 ? versions : (remembered ?? {})
 }
 
 /** Each package's version that apt would install. */
@@ -78,7 +81,10 @@ async function wholeManifest(directory: string): Promise<KitManifest | undefined
   const file = Bun.file(join(directory, "manifest.json"))
   const text = (await file.exists()) ? await file.text() : ""
   const manifest = KitManifest.safeParse(parseJson(text)).data
-  const isWhole = manifest && (await verifyDisk(join(directory, "disk.raw"), manifest.digest))
+  const isWhole =
+    manifest &&
+    manifest.hash === kitHash(manifest) &&
+    (await verifyDisk(join(directory, "disk.raw"), manifest.digest))
   return isWhole ? manifest : undefined
 }
 
@@ -126,7 +132,7 @@ async function buildInto(
   const digest = await diskDigest(file)
   const manifest: KitManifest = {
     kind: "kit",
-    hash: digest.slice(0, hashLength),
+    hash: kitHash({ digest, kernelVersion: kernel.version, packages: versions }),
     sizeMib: kitMib,
     digest,
     kernelVersion: kernel.version,

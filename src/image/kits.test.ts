@@ -18,7 +18,7 @@ import { runProgram } from "../lib/program.ts"
 import { healInstalled } from "./install.ts"
 import { type BuiltKit, makeKitDisk, parsePolicy } from "./kit.ts"
 import { installKit, readKitFor, removeUnusedKits } from "./kits.ts"
-import { hashLength, type KitManifest } from "./manifest.ts"
+import { hashLength, type KitManifest, kitHash } from "./manifest.ts"
 import { diskDigest } from "./sparse.ts"
 import { listDamage } from "./survey.ts"
 
@@ -37,10 +37,10 @@ async function cachedKit(cacheDir: string, content: string, kernelVersion = "6.1
   await Bun.write(file, content)
   await truncate(file, 2 * 1024 * 1024)
   const digest = await diskDigest(file)
-  const hash = digest.slice(0, hashLength)
+  const hash = kitHash({ digest, kernelVersion, packages: {} })
   const manifest = { kind: "kit", hash, sizeMib: 2, digest, kernelVersion, packages: {} } as const
   await Bun.write(join(dirname(file), "manifest.json"), JSON.stringify(manifest satisfies KitManifest))
-  utimesSync(file, made, ++made)
+  utimesSync(join(dirname(file), "manifest.json"), made, ++made)
   return { hash, file }
 }
 

@@ -13,8 +13,8 @@ import { parseJson } from "../lib/parse-json.ts"
 import { commitLink } from "./commit.ts"
 import { entriesOf } from "./entries.ts"
 import type { BuiltKit } from "./kit.ts"
-import { type Check, checkImage, damaged, damageOf, KitManifest } from "./manifest.ts"
-import { heal } from "./replace-damaged.ts"
+import { type Check, checkImage, damaged, damageOf, KitManifest, kitHash } from "./manifest.ts"
+import { hasSameBytes, heal } from "./replace-damaged.ts"
 import { markOf, verifyDisk } from "./verified-disk.ts"
 
 export type InstalledKit = { hash: string; file: string; digest: string; kernelVersion: string }
@@ -32,38 +32,48 @@ async function linkKit(dataDir: string, { hash, file }: BuiltKit): Promise<void>
   await commitLink(file, target)
   await heal(file, target, () => verifyDisk(target, digest))
   // The manifest comes last: a file without one does not count as installed.
-  await commitLink(manifest, join(dataDir, "kits", `${hash}.json`))
+  const manifestTarget = join(dataDir, "kits", `${hash}.json`)
+  await commitLink(manifest, manifestTarget)
+  await heal(manifest, manifestTarget, hasSameBytes)
+}
+
+async function readManifest(dataDir: string, hash: string): Promise<KitManifest> {
+  const path = join(dataDir, "kits", `${hash}.json`)
+  const text = (await exists(path)) ? await Bun.file(path).text() : ""
+  const manifest = KitManifest.safeParse(parseJson(text)).data
+  if (manifest?.hash !== hash || kitHash(manifest) !== hash) throw damaged(dataDir, path)
+  return manifest
 }
 
 async function readKit(dataDir: string, hash: string, check: Check = "sizes"): Promise<InstalledKit> {
-  const path = join(dataDir, "kits", `${hash}.json`)
+  const manifest = await readManifest(dataDir, hash)
   const file = join(dataDir, "kits", `${hash}.raw`)
-  const text = (await exists(path)) ? await Bun.file(path).text() : ""
-  const manifest = KitManifest.safeParse(parseJson(text)).data
-  if (manifest?.hash !== hash) throw damaged(dataDir, path)
   await checkImage(dataDir, file, manifest, check)
   return { hash, file, digest: manifest.digest, kernelVersion: manifest.kernelVersion }
 }
 
-/** Returns the newest kit with the modules of that kernel, or undefined: a kernel that came without one has none. */
+/**
+ * Returns the newest kit with the modules of that kernel, or undefined: a kernel that came without one has none. Throws
+ * if the kit is damaged, since machines without it would lack what others have.
+ */
 export async function readKitFor(
   dataDir: string,
   kernel: { version: string },
 ): Promise<InstalledKit | undefined> {
-  return (await listKits(dataDir)).find(({ kernelVersion }) => kernelVersion === kernel.version)
+  const newest = (await listKits(dataDir)).find(({ kernelVersion }) => kernelVersion === kernel.version)
+  return newest && readKit(dataDir, newest.hash)
 }
 
-/** All installed kits that are complete, newest first. */
-async function listKits(dataDir: string): Promise<InstalledKit[]> {
-  const found: { kit: InstalledKit; madeMs: number }[] = []
+/** The manifests of all installed kits, newest first. */
+async function listKits(dataDir: string): Promise<KitManifest[]> {
+  const found: { manifest: KitManifest; madeMs: number }[] = []
   for (const hash of await kitHashes(dataDir)) {
-    const reading = readKit(dataDir, hash)
-    if (await damageOf(reading)) continue
-    const kit = await reading
-    // The disk is a link to the cache's, whose time is that of its build.
-    found.push({ kit, madeMs: (await stat(kit.file)).mtimeMs })
+    const manifest = await readManifest(dataDir, hash)
+    // It is a link to the cache's, whose time is that of its build.
+    const { mtimeMs } = await stat(join(dataDir, "kits", `${hash}.json`))
+    found.push({ manifest, madeMs: mtimeMs })
   }
-  return found.sort((one, other) => other.madeMs - one.madeMs).map(({ kit }) => kit)
+  return found.sort((one, other) => other.madeMs - one.madeMs).map(({ manifest }) => manifest)
 }
 
 /** Returns paths below the data directory, or undefined while it cannot be known. */
@@ -86,11 +96,12 @@ export async function removeUnusedKits(
   const needed = await options.needed()
   if (needed === undefined) return []
   const removed: string[] = []
-  for (const { hash, file } of await listKits(dataDir)) {
+  for (const { hash } of await listKits(dataDir)) {
+    const file = join(dataDir, "kits", `${hash}.raw`)
     const manifest = join(dataDir, "kits", `${hash}.json`)
     if (kept.has(hash) || needed.has(relative(dataDir, file)) || !(await options.isOld(manifest))) continue
     await rm(manifest)
-    await rm(file)
+    await rm(file, { force: true })
     await rm(markOf(file), { force: true })
     removed.push(file)
   }

@@ -66,6 +66,13 @@ export const KitManifest = z.strictObject({
 })
 export type KitManifest = z.infer<typeof KitManifest>
 
+/** Covers all of the manifest, so that a changed one is damaged. */
+export function kitHash(about: Pick<KitManifest, "digest" | "kernelVersion" | "packages">): string {
+  const packages = Object.entries(about.packages).map(([name, version]) => `${name} ${version}`)
+  const text = [about.digest, about.kernelVersion, ...packages.sort()].join("\n")
+  return createHash("sha256").update(text).digest("hex").slice(0, hashLength)
+}
+
 export const Current = z.strictObject({ hash: Hash })
 export type Current = z.infer<typeof Current>
 

@@ -50,6 +50,9 @@ const files = [
   "kernels/*/initramfs",
   "kernels/*/manifest.json",
   "kernels/*.checked",
+  "kits/*.raw",
+  "kits/*.json",
+  "kits/*.checked",
   "images/*/current.json",
   "images/*/*.raw",
   "images/*/*.json",
@@ -83,6 +86,7 @@ const usual = new Set([
   "kernels/current.json empty",
   "kernels/*/vmlinux flipped",
   "kernels/*/initramfs flipped",
+  "kits/*.raw flipped",
   "images/*/current.json missing",
   "images/*/*.raw flipped",
   "templates/*/memory flipped",
@@ -97,12 +101,14 @@ const usual = new Set([
 
 /**
  * Damage that nobody can see: settings that are still well formed and without a checksum, which the operator may write
- * as they like; and the contents of sandboxes' disks, whose guests write them all the time.
+ * as they like; the contents of sandboxes' disks, whose guests write them all the time; and that there was a kit, which
+ * a host may be without.
  */
 const unseen = new Set([
   "config.yaml missing",
   "config.yaml cut",
   "config.yaml flipped",
+  "kits/*.json missing",
   "templates/*/disk.qcow2 flipped",
   "sandboxes/ONE/disk.qcow2 flipped",
 ])
@@ -136,7 +142,9 @@ function copyDataDir(from: string, to: string): void {
   rmSync(to, { recursive: true, force: true })
   mkdirSync(to, { mode: 0o700 })
   for (const name of readdirSync(from)) {
-    const how = ["images", "kernels", "templates", "snapshots"].includes(name) ? "--link" : "--sparse=always"
+    const how = ["images", "kernels", "kits", "templates", "snapshots"].includes(name)
+      ? "--link"
+      : "--sparse=always"
     if (/\.sock$/.test(name)) continue
     const { exitCode, stderr } = Bun.spawnSync(["cp", "--archive", how, join(from, name), to])
     if (exitCode !== 0) throw new Error(stderr.toString())
@@ -246,7 +254,7 @@ const directories = () =>
 const isTelling = (text: string) => text.length > 20 && !text.includes("internal error")
 
 /** Kernels and images, which an operator gets anew. */
-const isArtifact = (file: string) => /^(kernels|images)\//.test(file) && !file.endsWith(".checked")
+const isArtifact = (file: string) => /^(kernels|kits|images)\//.test(file) && !file.endsWith(".checked")
 
 /** A create is refused, the doctor names the file, both name the command that heals it, and it does. */
 async function expectHealed(file: string, refusal?: string): Promise<void> {
