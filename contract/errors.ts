@@ -85,9 +85,11 @@ export const lossReasons = [
 ] as const
 export type LossReason = (typeof lossReasons)[number]
 
-/** A word for programs, which a guest may have chosen. */
-export function isReason(value: unknown): value is string {
-  return typeof value === "string" && /^[a-z][a-z_]{0,39}$/.test(value)
+/** Reasons that a guest may give: no other, since root in a guest would pretend what only the daemon can know. */
+const guestReasons: ReadonlySet<unknown> = new Set([...startReasons, "key_reused", "forgotten", "rebooted"])
+
+export function isGuestReason(value: unknown): value is string {
+  return guestReasons.has(value)
 }
 
 export type ErrorOptions = {

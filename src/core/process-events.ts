@@ -59,6 +59,12 @@ export function recordLostCommand(
   })
 }
 
+/** Senders of signals. A guest that names another one has made it up. */
+const senders: ReadonlySet<string> = new Set([
+  ...["client", "key_revoked", "daemon"],
+  ...["agent", "guest", "kernel", "shutdown"],
+])
+
 /** A process has ended for another reason than its own. */
 export function recordAbnormalEnd(core: Pick<Core, "events">, record: SandboxRecord, end: AbnormalEnd): void {
   const { process, name, program, pid, ended } = end
@@ -67,7 +73,7 @@ export function recordAbnormalEnd(core: Pick<Core, "events">, record: SandboxRec
     userId: record.userId,
     sandbox: record,
     meta: {
-      by: ended.by,
+      by: ended.by === null || senders.has(ended.by) ? ended.by : "guest",
       cause: ended.reason,
       reason: endText(ended),
       ...{ process, ...(name !== null && { name }), program, pid },

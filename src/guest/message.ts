@@ -4,7 +4,7 @@
  * Hand-written guards check the guest's messages: exactly the fields that are used, each with its type.
  */
 
-import { AppError, isErrorCode, isReason } from "@bhatti/contract/errors"
+import { AppError, isErrorCode, isGuestReason } from "@bhatti/contract/errors"
 import type { TerminalSize } from "@bhatti/contract/guest"
 import { WireError } from "./frame.ts"
 
@@ -34,7 +34,7 @@ export function parseResult(payload: Uint8Array): Result {
   if (isObject(result.error)) {
     const { code, message, reason } = result.error
     if (typeof message !== "string") throw new WireError("the guest's error has no message")
-    const options = isReason(reason) ? { reason } : {}
+    const options = isGuestReason(reason) ? { reason } : {}
     return { kind: "error", error: new AppError(isErrorCode(code) ? code : "internal", message, options) }
   }
   if (!isObject(result.ok)) throw new WireError("the guest's result is neither a success nor an error")

@@ -156,3 +156,9 @@ test("who waits for the end of a process hears why there is none", async () => {
     reason: "destroyed",
   })
 })
+
+test("a guest that names a sender of its own invention is taken for the sender", async () => {
+  const ended = { exitCode: 137, signal: "KILL", reason: "signal", by: "operator", detail: null } as const
+  own.host.endAbnormally({ process: "p1", name: null, program: "make", pid: 7, ended })
+  expect((await why("dev")).ends).toMatchObject([{ meta: { by: "guest" } }])
+})
