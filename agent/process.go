@@ -53,6 +53,7 @@ type process struct {
 	writing    chan struct{} // holds a token while a piece of input is written
 	inputTaken int64         // bytes that the pipe or terminal has taken; atomic
 	inputShut  int32         // not 0: no more input; atomic, set under writing
+	endTypedAt int64         // inputTaken when the end was typed last, -1 before; under writing
 
 	mu          sync.Mutex
 	driver      *client
@@ -65,6 +66,7 @@ type process struct {
 	ended       *wire.Ended
 	endedAt     time.Time
 	isRetained  bool
+	retaining   *time.Timer
 	isForgotten bool
 }
 
@@ -233,7 +235,12 @@ func (p *process) settle() {
 	case left <= 0:
 		p.agent.processes.forget(p)
 	default:
-		time.AfterFunc(left, func() { p.agent.processes.forget(p) })
+		p.mu.Lock()
+		p.retaining = time.AfterFunc(left, func() { p.agent.processes.forget(p) })
+		if p.isForgotten {
+			p.retaining.Stop()
+		}
+		p.mu.Unlock()
 	}
 	p.releaseOutput()
 }

@@ -108,11 +108,15 @@ func (p *process) endInput(s *stream, gone <-chan struct{}) {
 		return
 	}
 	defer p.endTurn()
-	if p.terminal != nil {
-		_, _ = p.writePiece(s, []byte{endOfInput})
+	if p.terminal == nil {
+		p.closeInput()
 		return
 	}
-	p.closeInput()
+	// A driver that has come back ends the same input again.
+	if taken := p.inputBytes(); p.endTypedAt != taken {
+		p.endTypedAt = taken
+		_, _ = p.writePiece(s, []byte{endOfInput})
+	}
 }
 
 // closeInput closes the pipe once. It is the caller's turn.

@@ -346,6 +346,18 @@ func TestTheOutputOfWhatEndedFirstIsDroppedWhenMemoryIsShort(t *testing.T) {
 	if o := h.end(stream); len(o.output) != 0 || o.OK["state"] != "ended" {
 		t.Errorf("%+v", o)
 	}
+	// A driver that reads slowly loses nothing.
+	h.agent.processes.budget.max = 1 << 20
+	read := h.keep("head -c 800000 /dev/zero", nil)
+	h.wait(read)
+	stream = h.attach(read, nil)
+	begins := h.first(stream).From.Stdout
+	for i := 0; i < 4; i++ {
+		h.wait(h.keep("head -c 131072 /dev/zero", nil))
+	}
+	if from := first(read); from != float64(begins) || begins > 262144 {
+		t.Errorf("the output that its driver reads begins at %v, and began at %v", from, begins)
+	}
 	// A running process has its least share also when there is none left.
 	h.agent.processes.budget.max = 1
 	running := h.keep("head -c 1000000 /dev/zero; exec sleep 100", nil)
@@ -385,6 +397,20 @@ func TestTheRingTakesAnyPieces(t *testing.T) {
 		if r.drop(); r.budget.used != 0 || r.first != r.total {
 			t.Errorf("%+v", r)
 		}
+	}
+}
+
+func TestAForgottenProcessHasNoTimerLeft(t *testing.T) {
+	h := personalised(t)
+	id := h.keep("true", map[string]any{"retain_ms": 1 << 40})
+	h.wait(id)
+	p, _ := h.agent.processes.find(id)
+	await(t, "it is retained", func() bool { p.mu.Lock(); defer p.mu.Unlock(); return p.retaining != nil })
+	if o := h.ask("process_forget", map[string]any{"process": id}); o.OK == nil {
+		t.Fatalf("%+v", o)
+	}
+	if p.retaining.Stop() {
+		t.Error("its timer still ran")
 	}
 }
 

@@ -26,7 +26,7 @@ func (a *agent) startProcess(request wire.ProcessStart, onEnd func(*process)) (p
 	p = newProcess(request)
 	p.agent, p.onEnd = a, onEnd
 	if p.key != "" {
-		earlier, err := t.findKey(p.key, p.fingerprint, request.ElapsedMs)
+		earlier, err := t.findKey(p.key, request, p.fingerprint)
 		if earlier != nil || err != nil {
 			return earlier, false, err
 		}
@@ -101,6 +101,7 @@ func newProcess(request wire.ProcessStart) *process {
 	p := &process{
 		name: request.Name, created: time.Now(), isKept: request.OnDisconnect == wire.DisconnectKeep,
 		grace: milliseconds(request.GraceMs), retain: milliseconds(request.RetainMs), finished: make(chan struct{}),
+		endTypedAt: -1,
 	}
 	if request.Key != nil {
 		p.key, p.fingerprint = *request.Key, fingerprintOf(request.Exec)

@@ -252,6 +252,7 @@ func TestAKeyStartsOneProcess(t *testing.T) {
 		{"true", "key_reused", request},
 		{script, "key_reused", map[string]any{"key": "abc", "tty": map[string]any{"rows": 1, "cols": 1}}},
 		{script, "rebooted", map[string]any{"key": "def", "elapsed_ms": 1 << 40}},
+		{script, "rebooted", map[string]any{"key": "def", "from": map[string]int{"stdout": 1}}},
 		{script, "", map[string]any{"key": ""}},
 		{script, "", map[string]any{"key": "ü"}},
 	} {
@@ -530,6 +531,36 @@ func TestATerminalIsRedrawnForANewWindowAndNotForTheSame(t *testing.T) {
 	}
 	h.data(stream, []byte("\r"))
 	h.see(stream, "9 8\r\n")
+}
+
+func TestTheEndOfATerminalsInputIsTypedOnce(t *testing.T) {
+	h := personalised(t)
+	request := map[string]any{
+		"tty": map[string]int{"rows": 20, "cols": 70}, "stdin": true, "key": "k", "on_disconnect": "keep", "retain_ms": 60000,
+	}
+	const script = `stty -echo; echo ready; cat; echo first ended; cat; echo second ended`
+	stream := h.startProcess(script, request)
+	h.first(stream)
+	h.see(stream, "ready\r\n")
+	h.data(stream, []byte("a\r"))
+	h.send(wire.End, stream, []byte{wire.Stdin})
+	h.see(stream, "first ended")
+	for i := 0; i < 3; i++ {
+		stream = h.startProcess(script, request)
+		h.first(stream)
+		h.send(wire.End, stream, []byte{wire.Stdin})
+		h.see(stream, "first ended")
+	}
+	stream = h.startProcess(script, request)
+	h.first(stream)
+	h.data(stream, []byte("b\r"))
+	if seen := h.see(stream, "b\r\n"); strings.Contains(seen, "second") {
+		t.Errorf("its end was typed again: %q", seen)
+	}
+	h.send(wire.End, stream, []byte{wire.Stdin})
+	if o := h.end(stream); !strings.Contains(string(o.output), "second ended") {
+		t.Errorf("%+v", o)
+	}
 }
 
 func TestStartsThatAreNotPossibleAreRefused(t *testing.T) {

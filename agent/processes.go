@@ -171,6 +171,9 @@ func (t *processes) forget(p *process) {
 	t.mu.Unlock()
 	p.mu.Lock()
 	p.isForgotten = true
+	if p.retaining != nil {
+		p.retaining.Stop()
+	}
 	p.mu.Unlock()
 	p.releaseOutput()
 }
@@ -186,13 +189,16 @@ func without(list []*process, p *process) ([]*process, bool) {
 	return list, false
 }
 
-// reclaim drops the output of the process that ended first and still has any.
+// reclaim drops the output of the process that ended first and still has any, unless a driver has yet to read it.
 func (t *processes) reclaim() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, p := range t.over {
+		freed := 0
 		p.mu.Lock()
-		freed := p.dropOutput()
+		if p.driver == nil && !p.isInGrace {
+			freed = p.dropOutput()
+		}
 		p.mu.Unlock()
 		if freed > 0 {
 			return
@@ -220,7 +226,7 @@ func (t *processes) find(wanted string) (*process, error) {
 }
 
 // findKey returns the process that was started with a key; nil if none was and one can be started.
-func (t *processes) findKey(key string, fingerprint uint64, elapsedMs int64) (*process, error) {
+func (t *processes) findKey(key string, request wire.ProcessStart, fingerprint uint64) (*process, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if p := t.keys[key]; p != nil {
@@ -232,7 +238,9 @@ func (t *processes) findKey(key string, fingerprint uint64, elapsedMs int64) (*p
 	if t.forgotten.has(key) {
 		return nil, wire.Errorf(wire.Conflict, "the command of this key has ended and is forgotten").Because(wire.Forgotten)
 	}
-	if elapsedMs > 0 && !t.isFirstBoot && time.Since(booted) < time.Duration(elapsedMs)*time.Millisecond+time.Second {
+	elapsed, from := milliseconds(request.ElapsedMs), request.From
+	hasBooted := elapsed > 0 && !t.isFirstBoot && time.Since(booted) < elapsed+time.Second
+	if hasBooted || from != nil && (from.Stdout > 0 || from.Stderr > 0) {
 		return nil, wire.Errorf(wire.Conflict, "the guest has booted since the command was sent first, so it may have run").
 			Because(wire.Rebooted)
 	}
