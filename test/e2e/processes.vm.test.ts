@@ -138,6 +138,18 @@ test("bhatti exec goes on when the daemon is killed and started again, and says 
   expect(await child.exited).toBe(0)
 }, 60_000)
 
+test("bhatti exec goes on when the daemon is restarted, which writes its sandbox to disk", async () => {
+  const child = own.start(["exec", "dev", "--", "sh", "-c", "echo one; sleep 2; echo two"])
+  const reader = child.stdout.getReader()
+  let text = Buffer.from((await reader.read()).value ?? "").toString()
+  await own.stopDaemon("SIGTERM")
+  await own.startDaemon()
+  for (let read = await reader.read(); !read.done; read = await reader.read())
+    text += Buffer.from(read.value).toString()
+  expect(text).toBe("one\ntwo\n")
+  expect(await child.exited).toBe(0)
+}, 90_000)
+
 test("bhatti wait and logs -f go on with the next daemon", async () => {
   const script = "echo one; sleep 3; echo two; exit 4"
   const job = (await own.bhatti(["exec", "-d", "dev", "--", "sh", "-c", script])).stdout.trim()

@@ -9,14 +9,15 @@ import { ageText, printable } from "../words.ts"
 export const ps = command({
   args: ["sandbox"],
   description: `Lists the commands that are kept: sessions, which have a terminal (attach with: bhatti shell SANDBOX ID), and commands that were started
-with bhatti exec --detach, or that run for a client. Ended ones stay for a while, with their exit and its reason; those of a client only with --json.
+with bhatti exec --detach, or that run for a client. Ended ones stay for a while, with their exit and its reason.
 Services come first, if the sandbox has some.`,
   examples: ["bhatti ps dev", "bhatti ps dev --json | jq -r '.[].process_id'"],
   async run({ client, args, isJson, out }) {
     const params = { id: args.sandbox }
     const all = await client.listProcesses({ params })
-    if (isJson) return await out.json(all.map(withSessionFields))
+    // The results of clients' commands are there only in case that a client comes back.
     const processes = all.filter(({ running, on_disconnect }) => running || on_disconnect === "keep")
+    if (isJson) return await out.json(processes.map(withSessionFields))
     // A daemon older than this program has none.
     const { services = [] } = await client.getSandbox({ params })
     if (services.length > 0) {
