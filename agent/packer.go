@@ -86,6 +86,7 @@ type packer struct {
 	names    accountNames
 	packed   map[fileID]string // the first name of each file that has several
 	buffer   []byte
+	past     readPast
 	result   wire.Archived
 	// shortened is the last file that could not be read completely; "" if there is none.
 	shortened string
@@ -195,14 +196,18 @@ func (p *packer) addFile(folder int, name string, header *tar.Header) error {
 		_, err = p.output.Write(content)
 		return err
 	}
+	p.past = newReadPast(fd, about.Size, p.result.Bytes)
+	defer p.past.drop()
 	// Checked before the header is sent, while an unreadable file can still be left out.
 	var first [1]byte
 	if _, err := syscall.Pread(fd, first[:], 0); err != nil {
 		return p.leaveOut(header.Name, err)
 	}
-	if extents, hasHoles := dataExtents(fd, &about); p.isSparse && hasHoles {
-		p.remember(header.Name, &about)
-		return p.addSparse(fd, header, extents)
+	if p.isSparse {
+		if extents, hasHoles := dataExtents(fd, &about); hasHoles {
+			p.remember(header.Name, &about)
+			return p.addSparse(fd, header, extents)
+		}
 	}
 	if err := p.writeFile(header, &about); err != nil {
 		return err
@@ -265,6 +270,7 @@ func (p *packer) copy(fd int, name string, size int64, output io.Writer) error {
 			if err != nil {
 				return err
 			}
+			p.past.took(n)
 			if n == 0 {
 				isShort = true
 				p.shortened = name

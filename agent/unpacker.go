@@ -33,6 +33,7 @@ func (a *agent) archiveWrite(s *stream, payload []byte) {
 		}
 		defer syscall.Close(u.root)
 		defer u.leaveParent()
+		defer u.past.flush()
 		if err := u.unpack(&streamReader{stream: s}); err != nil {
 			return nil, err
 		}
@@ -73,6 +74,7 @@ type unpacker struct {
 	root   int
 	buffer []byte
 	result wire.Archived
+	past   writtenPast
 
 	// The directory of the last entry: the next entry is usually in the same one.
 	parent     int // -1: none
@@ -334,6 +336,7 @@ func (u *unpacker) addFile(folder int, name string, header *tar.Header, content 
 // tiny and the file larger than the disk.
 func (u *unpacker) fill(fd int, content io.Reader) error {
 	size := int64(0)
+	u.past.begin()
 	for {
 		// Writes the hole without reading the stream.
 		if u.stream.isCancelled() {
@@ -345,10 +348,13 @@ func (u *unpacker) fill(fd int, content io.Reader) error {
 				return err
 			}
 			size += int64(n)
+			u.past.wrote(fd, size)
 			u.result.Bytes += int64(n)
 		}
 		if err == io.EOF {
-			return syscall.Ftruncate(fd, size)
+			err := syscall.Ftruncate(fd, size)
+			u.past.finish(fd, size)
+			return err
 		}
 		if err != nil {
 			return archiveError(err)

@@ -39,6 +39,8 @@ afterAll(async () => {
 
 const local = (path: string) => join(here, path)
 const exec = (...command: string[]) => own.bhatti(["exec", "dev", "--", ...command])
+const asRoot = (script: string) =>
+  done(own.bhatti(["exec", "--user", "root", "dev", "--", "sh", "-c", script]))
 const sh = async (script: string) => (await exec("sh", "-c", script)).stdout
 
 async function done(running: Promise<CommandResult>): Promise<CommandResult> {
@@ -406,8 +408,19 @@ test("more than 100 MB: file write refuses and leaves nothing, cp copies", async
   expect(await child.exited).toBe(1)
   expect(await new Response(child.stderr).text()).toContain("100 MB")
   expect(await sh("ls -A | grep -c larger")).toBe("0\n")
+  // A large archive passes the guest's page cache, in both directions: 32 MiB of it stay.
+  const cachedMib = async () => Number(await sh("awk '/^Cached/ {print $2}' /proc/meminfo")) / 1024
+  await asRoot("sync; echo 3 > /proc/sys/vm/drop_caches")
+  const before = await cachedMib()
   await done(own.bhatti(["cp", local("larger"), "dev:larger"]))
+  const written = await cachedMib()
+  await asRoot("sync; echo 3 > /proc/sys/vm/drop_caches")
+  const dropped = await cachedMib()
+  await done(own.bhatti(["cp", "dev:.", local("all")]))
+  const read = await cachedMib()
+  expect([written - before < 60, read - dropped < 60]).toEqual([true, true])
   expect((await sh("sha256sum larger")).split(" ")[0]).toBe(await sha256(local("larger")))
+  expect(await sha256(local("all/larger"))).toBe(await sha256(local("larger")))
 }, 300_000)
 
 test("a cp of more than 100 MB, or of a directory, that breaks off leaves the old file, and nothing else", async () => {
