@@ -13,7 +13,7 @@ import type { ExecClientMessage, ExecServerMessage, SignalName } from "@bhatti/c
 import { limits } from "@bhatti/contract/limits"
 import type { z } from "zod"
 import { deferred } from "./deferred.ts"
-import { type Reconnection, randomKey } from "./reconnection.ts"
+import { type Reconnection, randomKey, unknownFate } from "./reconnection.ts"
 import { SentInput } from "./sent-input.ts"
 import type { Socket } from "./socket.ts"
 import { type Connection, type StreamOutput, StreamSocket } from "./stream-socket.ts"
@@ -89,7 +89,8 @@ export class ExecStream {
         const isOfKey = isDaemons && this.#process === undefined && this.#key !== undefined
         if (!isOfKey || start === undefined || (await connection.knowsKeys())) return false
         this.#key = undefined
-        this.#isInputReady = true
+        // The refusal has used up the input that came with the key.
+        this.#isInputReady = false
         return true
       },
     })
@@ -222,8 +223,9 @@ export class ExecStream {
     }
   }
 
-  #begin({ process_id: id, from, input }: Started): void {
+  #begin({ process_id: id, is_new: isNew, from, input }: Started): void {
     const isFirst = this.#process === undefined
+    if (!isFirst && isNew && this.#start) return this.#beganAnew()
     this.#process = { id }
     this.#onStarted()
     const { stdout, stderr } = this.#received ?? { stdout: 0, stderr: 0 }
@@ -234,6 +236,13 @@ export class ExecStream {
     if (!this.#isInputReady && !this.#sendAgain(input ?? 0)) return
     this.#socket.resumed()
     this.#wakeWriter()
+  }
+
+  /** A second run is no answer: what the first one has done is unknown. */
+  #beganAnew(): void {
+    this.signal("KILL")
+    this.#socket.fail(unknownFate(new AppError("unavailable", "the sandbox does not know it any more")))
+    this.#socket.close()
   }
 
   /** Returns false if the input is not kept any more. */

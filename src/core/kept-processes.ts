@@ -18,6 +18,7 @@ import type { ForRequest } from "./core.ts"
 import { explained } from "./explained-process.ts"
 import { findSandbox } from "./find.ts"
 import type { Closing, Guest, GuestInput, GuestProcess, GuestProcesses } from "./host.ts"
+import { elapsedWithWait } from "./process-presets.ts"
 import { aboutKnown } from "./processes.ts"
 import { withStartReason } from "./start-reason.ts"
 
@@ -34,10 +35,13 @@ export async function startDetached(
   { command, timeoutSec }: { command: Omit<ProcessStart, "onDisconnect">; timeoutSec: number | undefined },
 ): Promise<Found & { isNew: boolean }> {
   checkCommand({ ...command, timeoutSec })
+  const askedAt = core.clock.nowMs()
   const { sandboxId, processes } = await open(core, account, sandbox, "exec")
+  const elapsedMs = elapsedWithWait(command.elapsedMs ?? 0, core.clock.nowMs() - askedAt)
   try {
     const timeout = timeoutSec === undefined ? {} : { timeoutMs: Math.ceil(timeoutSec * 1000) }
-    const start = { ...command, ...timeout, onDisconnect: "keep" } as const
+    const keyed = command.key === undefined ? {} : { elapsedMs }
+    const start = { ...command, ...keyed, ...timeout, onDisconnect: "keep" } as const
     const { process, isNew } = await processes.startDetached(start, deadline)
     return { sandboxId, record: process, isNew }
   } catch (error) {

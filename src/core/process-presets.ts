@@ -29,6 +29,14 @@ export function clientsCommand(
   }
 }
 
+/**
+ * The time since the client has sent its key first, with what the request has waited here. 0 stays 0: the first request
+ * of a key starts its command at any time.
+ */
+export function elapsedWithWait(elapsedMs: number, waitedMs: number): number {
+  return elapsedMs > 0 ? elapsedMs + Math.ceil(waitedMs) : 0
+}
+
 /** A command with a terminal that outlives its clients. */
 export function session(tty: Terminal): Preset & { tty: Terminal; stdin: true } {
   return {

@@ -10,7 +10,7 @@ import { explained } from "./explained-process.ts"
 import { findSandbox } from "./find.ts"
 import type { GuestProcess, GuestProcesses } from "./host.ts"
 import { recordLostCommand } from "./process-events.ts"
-import { clientsCommand, isSession, type Keyed, session } from "./process-presets.ts"
+import { clientsCommand, elapsedWithWait, isSession, type Keyed, session } from "./process-presets.ts"
 import { withStartReason } from "./start-reason.ts"
 
 const deadline = { deadlineMs: answerDeadlineMs }
@@ -41,12 +41,14 @@ export async function execInSandbox(
   { command, timeoutSec, keyed, ringBytes, signal }: CommandRequest,
 ): Promise<RunningCommand> {
   checkCommand({ ...command, timeoutSec })
+  const askedAt = core.clock.nowMs()
   const guest = await awakeGuest(core, account, nameOrId, "exec")
   const startedAt = core.clock.nowMs()
+  const now = keyed && { ...keyed, elapsedMs: elapsedWithWait(keyed.elapsedMs, startedAt - askedAt) }
   core.metrics.execStarted()
   const started = guest.processes.start({
     ...command,
-    ...clientsCommand(keyed, ringBytes),
+    ...clientsCommand(now, ringBytes),
     ...(timeoutSec !== undefined && { timeoutMs: Math.ceil(timeoutSec * 1000) }),
   })
   const process = explained(core, guest, started)

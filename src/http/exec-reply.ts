@@ -1,6 +1,6 @@
 /** The two answers to an exec over plain HTTP: one buffered result, or a stream of events as JSON lines. */
 
-import type { AppError } from "@bhatti/contract/errors"
+import { AppError } from "@bhatti/contract/errors"
 import type { ExecEvent, ExecResult } from "@bhatti/contract/exec"
 import { limits } from "@bhatti/contract/limits"
 import type { RunningCommand } from "../core/processes.ts"
@@ -20,7 +20,10 @@ export function bufferedReply(running: RunningCommand, revoked: AbortSignal): Pr
 
 async function collect(running: RunningCommand): Promise<ExecResult> {
   const kept = { stdout: new Kept(), stderr: new Kept() }
-  for await (const { channel, bytes } of running.process.output) kept[channel].add(bytes)
+  for await (const { channel, bytes, skipped } of running.process.output) {
+    if (skipped !== undefined) kept[channel].isTruncated = true
+    kept[channel].add(bytes)
+  }
   return {
     ...viewEnd(await running.result),
     stdout: kept.stdout.text(),
@@ -41,7 +44,7 @@ async function failureOf(running: RunningCommand, cause: unknown): Promise<AppEr
     () => true,
     () => false,
   )
-  if (error.code !== "unavailable" || !hasStarted) return error
+  if (error.code !== "unavailable" || !error.retryable || !hasStarted) return error
   return error.but({
     hint: "the command may have run; look at what it has done before you run it again",
     retryable: false,
@@ -51,6 +54,13 @@ async function failureOf(running: RunningCommand, cause: unknown): Promise<AppEr
 async function isBeginningGone({ process }: RunningCommand): Promise<boolean> {
   const { from } = await process.attached
   return from.stdout > 0 || from.stderr > 0
+}
+
+function outputLost(): AppError {
+  return new AppError("unavailable", "a part of the command's output is not kept any more", {
+    hint: "the command has run; ask without application/x-ndjson for its result and the output that is left",
+    retryable: false,
+  })
 }
 
 class Kept {
@@ -106,7 +116,10 @@ async function* execEvents(running: RunningCommand): AsyncGenerator<ExecEvent> {
   // A character may be split between two chunks, so each channel is decoded as one stream.
   const decoders = { stdout: new TextDecoder(), stderr: new TextDecoder() }
   try {
-    for await (const { channel, bytes } of running.process.output) {
+    // A command that could not start tells why in its result.
+    if (await isBeginningGone(running).catch(() => false)) throw outputLost()
+    for await (const { channel, bytes, skipped } of running.process.output) {
+      if (skipped !== undefined) throw outputLost()
       const data = decoders[channel].decode(bytes, { stream: true })
       if (data !== "") yield { type: channel, data }
     }

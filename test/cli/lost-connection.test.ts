@@ -102,6 +102,63 @@ test("close kills the command at once, whatever its grace", async () => {
   expect(await ended).toMatchObject({ signal: "KILL", by: "client" })
 })
 
+/** A daemon that a test plays: `answer` gets the client's messages of each connection, numbered from 1. */
+function played(answer: (socket: Bun.ServerWebSocket<number>, message: string | Buffer) => void) {
+  let count = 0
+  const server = Bun.serve<number>({
+    port: 0,
+    fetch(request, own) {
+      if (request.url.endsWith("/version")) return Response.json({ version: "0" })
+      own.upgrade(request, { data: ++count })
+      return undefined
+    },
+    websocket: { message: answer },
+  })
+  const client = connect({
+    url: `http://127.0.0.1:${server.port}`,
+    token: "bht_key",
+    openSocket: (url) => new WebSocket(url),
+  })
+  return { client, [Symbol.dispose]: () => void server.stop(true) }
+}
+
+const startedMessage = (fields: object) =>
+  JSON.stringify({
+    ...{ type: "started", pid: 1, process_id: "p1", is_new: true, input: 0 },
+    ...{ from: { stdout: 0, stderr: 0 }, ...fields },
+  })
+
+test("a command that has begun and is begun again is no answer to its client", async () => {
+  using other = played((socket) => {
+    socket.send(startedMessage({}))
+    if (socket.data === 1) socket.close()
+  })
+  const { exit } = other.client.execStream("dev", { cmd: ["true"] })
+  expect(await exit.catch((error: unknown) => error)).toMatchObject({
+    code: "unavailable",
+    reason: "fate_unknown",
+    retryable: false,
+  })
+})
+
+test("input that a daemon without keys has refused is sent again, with its end", async () => {
+  let input = ""
+  using older = played((socket, message) => {
+    if (typeof message !== "string") {
+      if (socket.data === 2) input += message.toString()
+    } else if (message.includes('"cmd"')) {
+      const refusal = { type: "error", code: "invalid", message: "unknown field", hint: null }
+      socket.send(socket.data === 1 ? JSON.stringify(refusal) : '{"type":"started","pid":1}')
+    } else if (message.includes("stdin_end") && socket.data === 2)
+      socket.send('{"type":"exit","exit_code":0,"signal":null,"timed_out":false}')
+  })
+  const run = older.client.execStream("dev", { cmd: ["cat"], stdin: true })
+  await run.write(new TextEncoder().encode("hello"))
+  run.endInput()
+  expect(await run.exit).toMatchObject({ exit_code: 0 })
+  expect(input).toBe("hello")
+})
+
 test("a daemon that does not know keys is asked without one", async () => {
   const starts: object[] = []
   using server = Bun.serve({

@@ -2,6 +2,7 @@
 
 import { afterEach, beforeEach, expect, test } from "bun:test"
 import type { Process } from "@bhatti/contract/process"
+import { systemClock } from "../../src/core/clock.ts"
 import { type HttpApp, openHttpApp } from "../support/http-app.ts"
 
 let own: HttpApp
@@ -99,6 +100,51 @@ test("an exec with a key that was answered already has the same answer, and ran 
   expect(first.body).toMatchObject({ exit_code: 0, stdout: "5\n" })
   expect((await exec(1000)).body).toEqual(first.body as object)
   expect(own.host.processes.length - before).toBe(1)
+})
+
+test("the time that a repeated command has waited for its sandbox counts as elapsed", async () => {
+  let passedMs = 0
+  const clock = { ...systemClock, nowMs: () => performance.now() + passedMs }
+  await using app = await openHttpApp({ clock })
+  await app.call("POST", "/sandboxes", { name: "dev" })
+  const start = app.host.machines.start.bind(app.host.machines)
+  app.host.machines.start = async (...given) => {
+    passedMs += 4000
+    return start(...given)
+  }
+  const elapsed = async (path: string, elapsedMs: number) => {
+    await app.call("POST", "/sandboxes/dev/stop")
+    const body = { cmd: ["true"], key: crypto.randomUUID(), elapsed_ms: elapsedMs }
+    expect((await app.call("POST", path, body)).text).not.toContain("error")
+    return app.host.processes.at(-1)?.command.elapsedMs
+  }
+  for (const path of ["/sandboxes/dev/exec", "/sandboxes/dev/processes"]) {
+    const repeated = await elapsed(path, 1500)
+    expect(repeated).toBeGreaterThanOrEqual(5500)
+    expect(repeated).toBeLessThan(9500)
+    expect(await elapsed(path, 0)).toBe(0)
+  }
+})
+
+test("a repeated exec whose first output is not kept says so", async () => {
+  const exec = async (accept: string, elapsed: number) => {
+    const reply = await fetch(`${own.url}/sandboxes/dev/exec`, {
+      method: "POST",
+      headers: { authorization: `Bearer ${own.key}`, accept },
+      body: JSON.stringify({ cmd: ["both"], key: "once", elapsed_ms: elapsed }),
+    })
+    return await reply.text()
+  }
+  expect(JSON.parse(await exec("application/json", 0))).toMatchObject({ truncated: false })
+  const process = own.host.processes.at(-1)
+  if (!process) throw new Error("no command ran")
+  process.firstKept = { stdout: 6, stderr: 0 }
+  const buffered = JSON.parse(await exec("application/json", 10))
+  expect(buffered).toMatchObject({ stdout: "out 2\n", truncated: true })
+  const lines = (await exec("application/x-ndjson", 20)).trim().split("\n")
+  expect(lines.map((line) => JSON.parse(line))).toMatchObject([
+    { type: "error", code: "unavailable", retryable: false },
+  ])
 })
 
 test("a kept process that was started in a terminal is a session too", async () => {

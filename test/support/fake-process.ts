@@ -39,6 +39,8 @@ export class FakeProcess {
   /** True if a client sees the earlier output. */
   isReplayed = true
   inputBytes = 0
+  /** Output before it is not kept. */
+  firstKept: StreamOffsets = { stdout: 0, stderr: 0 }
   end_: ProcessEnd | undefined
   readonly #ended = Promise.withResolvers<ProcessEnd>()
   readonly #createdUnixMs = Date.now()
@@ -179,7 +181,10 @@ export class FakeProcess {
       inputOpen: !this.end_ && !this.#isInputEnded,
       createdUnixMs: this.#createdUnixMs,
       endedUnixMs: this.end_ ? this.#createdUnixMs + 1 : null,
-      output: { stdout: { first: 0, total: stdout }, stderr: { first: 0, total: stderr } },
+      output: {
+        stdout: { first: this.firstKept.stdout, total: stdout },
+        stderr: { first: this.firstKept.stderr, total: stderr },
+      },
     }
   }
 
@@ -231,10 +236,15 @@ export class FakeClient implements GuestProcess {
 
   constructor(process: FakeProcess, options: Omit<ProcessAttach, "process">, isNew: boolean) {
     this.#process = process
-    this.#passed = { ...(options.from ?? { stdout: 0, stderr: 0 }) }
+    const asked = options.from ?? { stdout: 0, stderr: 0 }
+    const { firstKept } = process
+    const from = {
+      stdout: Math.max(asked.stdout, firstKept.stdout),
+      stderr: Math.max(asked.stderr, firstKept.stderr),
+    }
+    this.#passed = { ...from }
     if (!process.isReplayed) this.#at = process.log.length
     const { id, command } = process
-    const from = options.from ?? { stdout: 0, stderr: 0 }
     const name = command.name ?? null
     this.attached = Promise.resolve({ id, name, pid: 42, isNew, from, input: process.inputBytes })
     this.result = this.#result.promise
