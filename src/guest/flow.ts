@@ -153,6 +153,7 @@ export class Output<Chunk> implements AsyncIterable<Chunk> {
     if (!this.#isWanted(bytes.length)) return
     const skipped = this.#skipped.get(channel) ?? 0
     this.#skipped.delete(channel)
+    if (skipped > 0) this.#checkRoom()
     if (skipped > 0 || !this.#join(channel, bytes))
       this.#pieces.push({ channel, buffer: bytes, length: bytes.length, skipped })
     this.#tellChanged()
@@ -161,6 +162,7 @@ export class Output<Chunk> implements AsyncIterable<Chunk> {
   /** Puts text at this place that does not come from the window. */
   insert(channel: number, bytes: Uint8Array): void {
     if (this.#isDiscarding || this.#isGivenUp || this.#end) return
+    this.#checkRoom()
     this.#pieces.push({ channel, buffer: bytes, length: bytes.length, skipped: 0, isExtra: true })
     this.#tellChanged()
   }
@@ -226,6 +228,11 @@ export class Output<Chunk> implements AsyncIterable<Chunk> {
         return { done: true, value: undefined }
       },
     }
+  }
+
+  /** For a piece that cannot be joined to another. */
+  #checkRoom(): void {
+    if (this.#pieces.length >= piecesMax) throw new WireError("too many gaps and texts in the output")
   }
 
   #isWanted(count: number): boolean {

@@ -143,10 +143,16 @@ export function parseEnd(value: unknown): ProcessEnd {
     const { exit_code: exitCode, signal, by = null, detail = null } = value
     const { reason = signal === null ? "exited" : "signal" } = value
     const known = endReasons.find((one) => one === reason)
-    if (isCount(exitCode) && exitCode <= 255 && isTextOrNull(signal) && known && isTextOrNull(by))
+    const isPlain = isTextOrNull(signal) && isTextOrNull(by) && isWord(signal) && isWord(by)
+    if (isCount(exitCode) && exitCode <= 255 && known && isPlain)
       return { exitCode, signal, reason: known, by, detail: parseDetail(detail) }
   }
   throw unreadable("end of a process")
+}
+
+/** A signal or an author: these reach terminals, and a guest may be hostile. */
+function isWord(text: string | null): boolean {
+  return text === null || /^[A-Za-z0-9_+-]{1,32}$/.test(text)
 }
 
 function parseProcess(value: unknown): ProcessRecord {
@@ -156,6 +162,7 @@ function parseProcess(value: unknown): ProcessRecord {
   const { created_unix_ms: createdUnixMs, ended_unix_ms: endedUnixMs } = value
   if (
     typeof id !== "string" ||
+    !isWord(id) ||
     !isTextOrNull(name) ||
     !isCount(pid) ||
     !Array.isArray(argv) ||

@@ -7,12 +7,14 @@ import { join } from "node:path"
 import type { OutputChunk } from "@bhatti/contract/guest"
 import vectors from "../../protocol/vectors.json"
 import { FakeGuest, failure } from "../../test/support/fake-guest.ts"
-import { encodeData } from "./frame.ts"
+import { Output } from "./flow.ts"
+import { channels, encodeData, WireError } from "./frame.ts"
 import { type Guest, openGuest } from "./guest.ts"
 import { parseResult } from "./message.ts"
 import {
   parseAnswer,
   parseAttached,
+  parseEnd,
   parseInputTaken,
   parseOutcome,
   parseShow,
@@ -40,6 +42,34 @@ afterEach(() => {
   guest.close()
   fake.stop()
   rmSync(directory, { recursive: true })
+})
+
+test("a guest cannot make the host keep a piece for each gap that it tells of", () => {
+  const output = new Output({
+    toChunk: (_, bytes) => bytes,
+    giveBack: () => undefined,
+    withinDeadline: (promise) => promise,
+    region: undefined,
+    onUnreadable: () => undefined,
+  })
+  const flood = (put: () => void) => {
+    for (let count = 0; count < 5000; count++) put()
+  }
+  const gapAndByte = () => {
+    output.skip(channels.stdout, 1)
+    output.put(channels.stdout, new Uint8Array(1))
+  }
+  expect(() => flood(gapAndByte)).toThrow(WireError)
+  expect(() => flood(() => output.insert(channels.stdout, new Uint8Array(1)))).toThrow(WireError)
+})
+
+test("text that a terminal would obey is no signal, author or id", () => {
+  const ended = { exit_code: 137, signal: "KILL", reason: "signal", by: "kernel", detail: null }
+  expect(parseEnd(ended)).toMatchObject({ signal: "KILL", by: "kernel" })
+  for (const text of ["\u001b]52;c;aGk=\u0007", "two words", "x".repeat(33)]) {
+    expect(() => parseEnd({ ...ended, signal: text })).toThrow(WireError)
+    expect(() => parseEnd({ ...ended, by: text })).toThrow(WireError)
+  }
 })
 
 test("requests are the vectors", () => {

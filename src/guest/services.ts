@@ -37,7 +37,7 @@ function parseService(value: unknown): GuestServiceState {
   if (typeof name !== "string" || !state || !restart || !isList || !isCount(restarts)) throw unreadable()
   return {
     ...{ name: name.slice(0, wordsMax), argv, state, restart, restarts },
-    process: typeof process === "string" ? process.slice(0, wordsMax) : null,
+    process: typeof process === "string" && /^[a-z][0-9]{1,15}$/.test(process) ? process : null,
     ended: isObject(ended) ? parseEnd(ended) : null,
     failure: typeof failure === "string" ? failure.slice(0, wordsMax) : null,
     isFailing: failing === true,

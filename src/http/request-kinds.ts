@@ -12,6 +12,12 @@ export const requestKinds: Partial<Record<keyof Api, RequestKind>> = {
   exec: "exec",
   execSocket: "exec",
   shellSocket: "exec",
+  startProcess: "exec",
+  writeProcess: "exec",
+  processSocket: "exec",
+  createWatch: "exec",
+  watchFiles: "exec",
+  setAttributes: "exec",
   writeFile: "exec",
   writeArchive: "exec",
 }

@@ -38,19 +38,22 @@ export async function plugDisk(target: Target, monitor: Qmp, wanted: MachineDisk
   const [disk] = placeDisks([wanted], others)
   if (!disk) return
   await using undo = new AsyncDisposableStack()
+  const { set, device } = partsOf(disk)
   const { fd, bytes } = openDisk(disk)
   try {
     if (!disk.isReadOnly && !allowFileBytes(process.pid, bytes))
       throw new AppError("conflict", `the disk ${disk.id} is longer than this machine may make a file`, {
         hint: "restart the sandbox with it",
       })
-    undo.defer(() => writePlugged(directory, others))
+    // A disk that QEMU may still have stays in the list: a memory saved now needs it.
+    undo.defer(async () => {
+      if (!(await devicesOf(monitor)).has(device)) await writePlugged(directory, others)
+    })
     await writePlugged(directory, [...others, disk])
-    const { set, device } = partsOf(disk)
     // An interrupted attempt may have left parts at this port.
     await removeNodes(monitor, disk)
     await monitor.command("add-fd", { "fdset-id": set }, { ...deadline, descriptor: fd })
-    undo.defer(() => removeNodes(monitor, disk))
+    undo.defer(() => unlessRefused(removeNodes(monitor, disk)))
     for (const node of blockNodes(disk)) await monitor.command("blockdev-add", node, deadline)
     undo.defer(() => unlessRefused(monitor.command("device_del", { id: device }, deadline)))
     await monitor.command("device_add", deviceOf(disk), deadline)
@@ -101,12 +104,13 @@ async function devicesOf(monitor: Qmp): Promise<Set<string>> {
   return new Set(devices.data.map(({ name }) => name))
 }
 
-/** A node may be in use for a moment after its device has gone. */
+/** A node may be in use for a moment after its device has gone. Throws if QEMU keeps it, and with it the file. */
 async function removeNodes(monitor: Qmp, disk: PluggedDisk): Promise<void> {
   const { disk: raw, file, set } = partsOf(disk)
   for (const node of [raw, file]) {
     const end = performance.now() + deadline.deadlineMs
-    while ((await hasNode(monitor, node)) && performance.now() < end) {
+    while (await hasNode(monitor, node)) {
+      if (performance.now() > end) throw new AppError("unavailable", `QEMU does not release the disk ${disk.id}`)
       await unlessRefused(monitor.command("blockdev-del", { "node-name": node }, deadline))
       await Bun.sleep(pollMs)
     }

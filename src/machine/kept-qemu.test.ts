@@ -8,6 +8,7 @@ import {
   mkdirSync,
   mkdtempSync,
   readdirSync,
+  readFileSync,
   rmSync,
   statSync,
   utimesSync,
@@ -140,6 +141,18 @@ test("what a crash has left is removed, and a build that lost files is made anew
   expect(existsSync(join(present.root, present.binary))).toBe(true)
   expect(names()).toEqual([present.id, "without-facts"].toSorted())
   expect(await listKept(dataDir)).toHaveLength(1)
+})
+
+test("the present build is copied again if a byte of its copy has changed", async () => {
+  const qemu = update("7.1")
+  const { present } = await open(qemu)
+  const copy = join(present.root, qemu.binary)
+  const content = readFileSync(copy)
+  const changed = Buffer.from(content)
+  changed[changed.length - 1] = 0
+  writeFileSync(copy, changed)
+  expect((await open(qemu)).present.id).toBe(present.id)
+  expect(readFileSync(copy).equals(content)).toBe(true)
 })
 
 test("a build is kept while any memory needs it, wherever that lies", async () => {

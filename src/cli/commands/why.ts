@@ -36,7 +36,9 @@ export const why = command({
       if (seconds > 0) lines.push(`  to try it at once: bhatti start ${args.sandbox} --force`)
     }
     for (const { name, restarts, reason } of reply.failing_services ?? [])
-      lines.push(`  its service ${name} keeps failing: ${reason ?? "it ended"} (${restarts} restarts)`)
+      lines.push(
+        `  its service ${printable(name)} keeps failing: ${printable(reason ?? "it ended")} (${restarts} restarts)`,
+      )
     if (reply.panic_console) {
       lines.push("  its kernel panicked last; the end of its console:")
       lines.push(
