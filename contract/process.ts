@@ -2,7 +2,7 @@
 
 import { z } from "zod"
 import { endFields } from "./ended.ts"
-import { commandFields, keyFields, SignalName, StreamOffsets, TerminalSize } from "./exec.ts"
+import { commandFields, keyFields, SignalName, TerminalSize } from "./exec.ts"
 import { limits } from "./limits.ts"
 
 export const ProcessName = z

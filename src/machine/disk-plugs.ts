@@ -110,7 +110,8 @@ async function removeNodes(monitor: Qmp, disk: PluggedDisk): Promise<void> {
   for (const node of [raw, file]) {
     const end = performance.now() + deadline.deadlineMs
     while (await hasNode(monitor, node)) {
-      if (performance.now() > end) throw new AppError("unavailable", `QEMU does not release the disk ${disk.id}`)
+      if (performance.now() > end)
+        throw new AppError("unavailable", `QEMU does not release the disk ${disk.id}`)
       await unlessRefused(monitor.command("blockdev-del", { "node-name": node }, deadline))
       await Bun.sleep(pollMs)
     }
