@@ -4,11 +4,13 @@ import { AppError } from "@bhatti/contract/errors"
 import type {
   OutputChunk,
   ProcessAttach,
+  ProcessEnd,
   ProcessRecord,
   ProcessSignal,
   ProcessStart,
   TerminalSize,
 } from "@bhatti/contract/guest"
+import { whenAborted } from "../lib/when-aborted.ts"
 import { checkCommand, checkTerminal } from "../rules/input.ts"
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Account } from "../store/users.ts"
@@ -89,7 +91,7 @@ export async function waitForProcess(
   const now = await find(processes, { sandbox, process })
   if (now.ended) return { sandboxId, record: now }
   const waiting = processes.wait(now.id)
-  signal.addEventListener("abort", () => waiting.close(), { once: true })
+  using _leaving = whenAborted(signal, () => waiting.close())
   const ended = await within(core.clock, timeoutSec * 1000, waiting).catch(async (error: unknown) => {
     throw await core.endings.explain(guest, error, "while its process was waited for")
   })
@@ -135,13 +137,38 @@ export async function removeProcess(
   { sandbox, process }: OfProcess,
 ): Promise<Found> {
   const { sandboxId, processes } = await open(core, account, sandbox, "kill")
-  const { id, ended } = await find(processes, { sandbox, process })
-  if (!ended) await processes.signal(id, { signal: "KILL", scope: "session", by: "client" }, deadline)
+  const found = await find(processes, { sandbox, process })
+  const { id } = found
+  if (found.ended) {
+    await unlessGone(processes.forget(id, deadline))
+    return { sandboxId, record: found }
+  }
+  const kill = processes.signal(id, { signal: "KILL", scope: "session", by: "client" }, deadline)
+  await unlessGone(kill, ["not_found", "conflict"])
   // A killed process ends at once, unless its kernel is stuck.
-  const record = await within(core.clock, answerDeadlineMs, processes.wait(id))
-  if (!record) throw new AppError("unavailable", "the process was killed but has not ended yet")
-  await processes.forget(id, deadline)
-  return { sandboxId, record }
+  const waiting = within(core.clock, answerDeadlineMs, processes.wait(id))
+  const record = await unlessGone(waiting.then((ended) => ended ?? "late"))
+  if (record === "late") throw new AppError("unavailable", "the process was killed but has not ended yet")
+  await unlessGone(processes.forget(id, deadline))
+  return { sandboxId, record: record ?? { ...found, ended: killedByClient } }
+}
+
+const killedByClient: ProcessEnd = {
+  ...{ exitCode: 137, signal: "KILL", by: "client", detail: null },
+  reason: "signal",
+}
+
+/** Returns undefined if the process has been forgotten meanwhile, or with `conflict` has ended. */
+async function unlessGone<Result>(
+  work: Promise<Result>,
+  codes: readonly string[] = ["not_found"],
+): Promise<Result | undefined> {
+  try {
+    return await work
+  } catch (error) {
+    if (error instanceof AppError && codes.includes(error.code)) return undefined
+    throw error
+  }
 }
 
 export type OutputRequest = {

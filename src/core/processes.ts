@@ -2,6 +2,7 @@
 
 import { AppError } from "@bhatti/contract/errors"
 import type { ProcessEnd, ProcessRecord, ProcessStart, Terminal } from "@bhatti/contract/guest"
+import { whenAborted } from "../lib/when-aborted.ts"
 import { checkCommand, checkTerminal } from "../rules/input.ts"
 import type { Account } from "../store/users.ts"
 import { answerDeadlineMs, awake, awakeGuest } from "./awake.ts"
@@ -43,6 +44,9 @@ export async function execInSandbox(
   checkCommand({ ...command, timeoutSec })
   const askedAt = core.clock.nowMs()
   const guest = await awakeGuest(core, account, nameOrId, "exec")
+  // A command with a key starts all the same: its client may come back, and would be told that it ran.
+  if (signal?.aborted && !keyed)
+    throw new AppError("unavailable", "the client has left", { retryable: false })
   const startedAt = core.clock.nowMs()
   const now = keyed && { ...keyed, elapsedMs: elapsedWithWait(keyed.elapsedMs, startedAt - askedAt) }
   core.metrics.execStarted()
@@ -53,11 +57,11 @@ export async function execInSandbox(
   })
   const process = explained(core, guest, started)
   const leave = () => (keyed ? process.leave() : process.kill("client"))
-  signal?.addEventListener("abort", leave, { once: true })
+  const leaving = signal && whenAborted(signal, leave)
   const result = endOf(process)
   const stopWatching = () => {
     core.metrics.execEnded(core.clock.nowMs() - startedAt)
-    signal?.removeEventListener("abort", leave)
+    leaving?.[Symbol.dispose]()
   }
   result.then(stopWatching, stopWatching)
   const about = { guest, userId: account.id, program: command.argv?.[0] ?? "" }

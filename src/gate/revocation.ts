@@ -4,14 +4,11 @@
  */
 
 import type { KeyHolder } from "../core/keys.ts"
+import { whenAborted } from "../lib/when-aborted.ts"
 
 /** Calls `end` once; immediately if the key is already revoked. Dispose of the result when the request is over. */
 export function onRevoked(revoked: AbortSignal, end: (reason: unknown) => void): Disposable {
-  const listener = () => end(revoked.reason)
-  if (revoked.aborted) listener()
-  else revoked.addEventListener("abort", listener, { once: true })
-  // The signal lives as long as the key and would retain every request's objects.
-  return { [Symbol.dispose]: () => revoked.removeEventListener("abort", listener) }
+  return whenAborted(revoked, () => end(revoked.reason))
 }
 
 /** Returns the result of `work`, or throws the reason of the revocation. */

@@ -186,9 +186,18 @@ export class Output<Chunk> implements AsyncIterable<Chunk> {
 
   end(error?: AppError): void {
     if (error) this.giveUp(error)
+    this.#putLastGaps()
     this.#end ??= { error }
     this.#finishReading()
     this.#tellChanged()
+  }
+
+  /** Missing bytes that no others follow come with an empty piece. */
+  #putLastGaps(): void {
+    if (this.#isDiscarding || this.#isGivenUp || this.#end) return
+    for (const [channel, skipped] of this.#skipped)
+      this.#pieces.push({ channel, buffer: new Uint8Array(), length: 0, skipped })
+    this.#skipped.clear()
   }
 
   /** Drops the pieces that wait in the shared memory and releases their region. Later reads throw the error. */

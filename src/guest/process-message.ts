@@ -20,7 +20,11 @@ import { isCount, isObject, isTextOrNull, parseObject, type Reading } from "./me
 
 /** Only a guest that breaks the rules sends a longer list. */
 const processesMax = 4096
+const listBytesMax = 8 * 1024 * 1024
 const showLengthMax = 4096
+/** Limits on the texts of a record; the agent's own are shorter. */
+const textLengthMax = 4096
+const idLengthMax = 64
 
 /** The operation comes first: the guest reads it without parsing the rest. */
 export const processRequests = {
@@ -106,13 +110,16 @@ export function parseInputTaken(value: unknown): { input: number } {
 /** Collects the messages of a list. */
 export function readProcesses(): Reading<ProcessRecord[]> {
   const records: ProcessRecord[] = []
+  let bytesLeft = listBytesMax
   return {
     parse: () => records,
     onMessage(payload) {
       const { processes } = parseObject(payload)
       if (!Array.isArray(processes)) return false
+      bytesLeft -= payload.length
+      if (bytesLeft < 0 || records.length + processes.length > processesMax)
+        throw unreadable("list of processes")
       for (const one of processes) records.push(parseProcess(one))
-      if (records.length > processesMax) throw unreadable("list of processes")
       return true
     },
   }
@@ -180,10 +187,23 @@ function parseProcess(value: unknown): ProcessRecord {
   )
     throw unreadable("process")
   return {
-    ...{ id, name, pid, argv, user, cwd, tty, onDisconnect, driven, watchers, inputOpen },
+    ...{ id: id.slice(0, idLengthMax), name: name && name.slice(0, idLengthMax), argv: cutWords(argv) },
+    ...{ user: user.slice(0, textLengthMax), cwd: cwd.slice(0, textLengthMax) },
+    ...{ pid, tty, onDisconnect, driven, watchers, inputOpen },
     ...{ createdUnixMs, endedUnixMs, output: parseOutput(value.output) },
     ended: state === "ended" ? parseEnd(value.ended) : null,
   }
+}
+
+function cutWords(words: string[]): string[] {
+  const cut: string[] = []
+  let left = textLengthMax
+  for (const word of words) {
+    if (left <= 0 || cut.length === textLengthMax) break
+    cut.push(word.slice(0, left))
+    left -= word.length
+  }
+  return cut
 }
 
 function parseOutput(value: unknown): ProcessRecord["output"] {

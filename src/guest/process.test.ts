@@ -161,6 +161,35 @@ test("a client gets its output with what it missed, and text that is none", asyn
   expect(await client.result).toEqual({ state: "left" })
 })
 
+test("what a client missed at the end is told without bytes that follow", async () => {
+  const client = guest.processes.attach({ process: "p12", mode: "watch" })
+  const { stream } = await fake.opened()
+  fake.message(stream, JSON.parse(vectors.processMessages[0]?.text ?? "{}"))
+  fake.message(stream, { skipped: { stdout: 5, stderr: 7 } })
+  fake.close(stream, { ok: { state: "left" } })
+  const chunks: OutputChunk[] = []
+  for await (const chunk of client.output) chunks.push(chunk)
+  expect(chunks).toEqual([
+    { channel: "stdout", bytes: new Uint8Array(), skipped: 5 },
+    { channel: "stderr", bytes: new Uint8Array(), skipped: 7 },
+  ])
+})
+
+test("a list of processes holds a bounded number of bytes, and its texts are cut", () => {
+  const vector = vectors.processMessages.find(({ name }) => name === "processes")
+  const [record] = JSON.parse(vector?.text ?? "{}").processes
+  const message = (fields: object) => Buffer.from(JSON.stringify({ processes: [{ ...record, ...fields }] }))
+  const list = readProcesses()
+  list.onMessage?.(message({ user: "u".repeat(100_000), argv: ["a", "b".repeat(100_000), "c"] }))
+  const [read] = list.parse({})
+  expect(read?.user.length).toBe(4096)
+  expect(read?.argv.join("").length).toBe(4096)
+  const large = message({ cwd: "/".repeat(60_000) })
+  expect(() => {
+    for (let count = 0; count < 200; count++) list.onMessage?.(large)
+  }).toThrow("cannot be read")
+})
+
 test("a kill waits until the command runs, and names its sender", async () => {
   const process = guest.processes.start({ argv: ["sleep"], onDisconnect: "kill" })
   process.kill("client")

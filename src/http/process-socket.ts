@@ -126,7 +126,7 @@ export class ProcessSocket extends GuestSocket<ExecServerMessage, Options> {
       }
       if (skipped !== undefined)
         this.send(socket, { type: "skipped", ...{ stdout: 0, stderr: 0, [channel]: skipped } })
-      if (!(await window.send(bytes, channelByte[channel]))) return
+      if (bytes.length > 0 && !(await window.send(bytes, channelByte[channel]))) return
     }
     const outcome = await result
     switch (outcome.state) {

@@ -4,6 +4,7 @@ import { afterEach, beforeEach, expect, test } from "bun:test"
 import type { Process } from "@bhatti/contract/process"
 import { systemClock } from "../../src/core/clock.ts"
 import { type HttpApp, openHttpApp } from "../support/http-app.ts"
+import { until } from "../support/installation.ts"
 
 let own: HttpApp
 
@@ -73,6 +74,61 @@ test("a signal has its sender, and a kill forgets", async () => {
   const running = await start({ cmd: ["sleep"] })
   expect((await own.call("DELETE", of(running.process_id))).body).toMatchObject({ ended: { signal: "KILL" } })
   expect((await own.call("GET", "/sandboxes/dev/processes")).body).toMatchObject([{ process_id: id }])
+})
+
+test("a process that is forgotten with its end is removed all the same", async () => {
+  const { process_id: id } = await start({ cmd: ["sleep"], retain_sec: 0 })
+  expect(await own.call("DELETE", of(id))).toMatchObject({
+    status: 200,
+    body: { running: false, ended: { signal: "KILL", by: "client" } },
+  })
+  expect((await own.call("GET", "/sandboxes/dev/processes")).body).toEqual([])
+})
+
+test("input that no program takes ends with its client", async () => {
+  const { process_id: id } = await start({ cmd: ["sleep"], stdin: true })
+  const process = own.host.processes.at(-1)
+  if (!process) throw new Error("no command runs")
+  process.isInputStuck = true
+  const leaving = new AbortController()
+  const writing = fetch(own.url + of(id, "/input"), {
+    method: "POST",
+    headers: { authorization: `Bearer ${own.key}`, "content-type": "application/octet-stream" },
+    body: "hello",
+    signal: leaving.signal,
+  })
+  await until("it is typed", () => process.inputBytes === 5)
+  leaving.abort()
+  await writing.catch(() => undefined)
+  await until("the input is given up", () => process.closedInputs > 0)
+})
+
+test("a command whose client has left while its sandbox woke is not started", async () => {
+  await own.call("POST", "/sandboxes/dev/stop")
+  const begin = own.host.machines.start.bind(own.host.machines)
+  const { promise: held, resolve: release } = Promise.withResolvers<void>()
+  let isWaking = false
+  own.host.machines.start = async (...given) => {
+    isWaking = true
+    await held
+    return begin(...given)
+  }
+  const leaving = new AbortController()
+  const running = fetch(`${own.url}/sandboxes/dev/exec`, {
+    method: "POST",
+    headers: { authorization: `Bearer ${own.key}` },
+    body: JSON.stringify({ cmd: ["sleep"] }),
+    signal: leaving.signal,
+  })
+  await until("it wakes", () => isWaking)
+  const connections = own.connections()
+  const before = own.host.processes.length
+  leaving.abort()
+  await running.catch(() => undefined)
+  await until("the daemon has noticed", () => own.connections() < connections)
+  release()
+  expect((await own.call("POST", "/sandboxes/dev/exec", { cmd: ["true"] })).status).toBe(200)
+  expect(own.host.processes.slice(before).map(({ command }) => command.argv)).toEqual([["true"]])
 })
 
 test("the same key is the same process, and another command with it is refused", async () => {

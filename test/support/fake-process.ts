@@ -39,6 +39,9 @@ export class FakeProcess {
   /** True if a client sees the earlier output. */
   isReplayed = true
   inputBytes = 0
+  /** Never takes what is typed from outside. */
+  isInputStuck = false
+  closedInputs = 0
   /** Output before it is not kept. */
   firstKept: StreamOffsets = { stdout: 0, stderr: 0 }
   end_: ProcessEnd | undefined

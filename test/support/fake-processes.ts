@@ -131,6 +131,7 @@ export function fakeProcesses(guest: Guest): GuestProcesses {
       const settle = () => {
         try {
           const process = find(wanted)
+          if (process.isInputStuck) return
           if (close) process.endInput()
           taken.resolve({ input: process.inputBytes })
         } catch (error) {
@@ -149,7 +150,7 @@ export function fakeProcesses(guest: Guest): GuestProcesses {
           if (rest.length > 0) process.type(rest)
         },
         endInput: settle,
-        close() {},
+        close: () => void find(wanted).closedInputs++,
       }
     },
 

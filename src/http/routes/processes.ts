@@ -13,6 +13,7 @@ import {
   startDetached,
   waitForProcess,
 } from "../../core/kept-processes.ts"
+import { unlessRevoked } from "../../gate/revocation.ts"
 import { bytesReply } from "../bytes.ts"
 import { commandOf } from "../command.ts"
 import type { Handlers } from "../context.ts"
@@ -60,15 +61,20 @@ export const processes = {
     return { status: "ok" }
   },
 
-  async writeProcess({ core, account, params, body }, { query }) {
+  async writeProcess({ core, account, params, request, revoked, body }, { query }) {
     const input = await inputOfProcess(core, account, named(params), {
       ...(query.at !== undefined && { at: query.at }),
       close: query.end === "true",
     })
-    try {
+    const write = async () => {
       for await (const bytes of body) await Promise.race([input.write(bytes), input.result])
       input.endInput()
       return await input.result
+    }
+    try {
+      // A program that reads nothing never takes it.
+      const left = AbortSignal.any([request.signal, revoked])
+      return await unlessRevoked(left, write(), () => input.close())
     } finally {
       input.close()
     }
