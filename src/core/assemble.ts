@@ -40,7 +40,7 @@ class Assembly implements Core {
   readonly failedStarts: FailedStarts
   readonly reboots: Reboots
   readonly memory: HostMemory
-  readonly templatesInMaking = new Map<string, Promise<unknown>>()
+  readonly templateBuilds: Core["templateBuilds"] = new Map()
   readonly waits = new Map<SandboxRecord["id"], string>()
   readonly touches = new Map<SandboxRecord["id"], { what: string; atMs: number }>()
   readonly startedAt: number

@@ -17,6 +17,7 @@ import type { Keys } from "./keys.ts"
 import type { Metrics } from "./metrics.ts"
 import type { PoolPart, SpacePart, ThermalPart } from "./parts.ts"
 import type { Reboots } from "./reboots.ts"
+import type { TemplateBuild } from "./template-builds.ts"
 import type { Turns } from "./turns.ts"
 
 export type CoreSettings = {
@@ -50,7 +51,7 @@ export type Core = {
   reboots: Reboots
   memory: HostMemory
   /** Templates being built, by fingerprint-relevant key, so that concurrent creates share one build. */
-  templatesInMaking: Map<string, Promise<unknown>>
+  templateBuilds: Map<string, TemplateBuild>
   /** The step that a sandbox being created waits for, if any. */
   waits: Map<SandboxRecord["id"], string>
   startedAt: number
@@ -71,10 +72,10 @@ export type Core = {
 export type OnHost<Port extends keyof Host> = { host: Pick<Host, Port> }
 
 /** The parts that find a template, or make it. */
-export type ForTemplate = OnHost<"images" | "keptRows" | "templates"> &
+export type ForTemplate = OnHost<"disks" | "images" | "keptRows" | "templates"> &
   Pick<
     Core,
-    "clock" | "events" | "log" | "memory" | "pool" | "settings" | "space" | "store" | "templatesInMaking"
+    "clock" | "events" | "log" | "memory" | "pool" | "settings" | "space" | "store" | "templateBuilds"
   >
 /** The parts that connect to a guest and keep the channel. */
 export type ForChannel = Pick<

@@ -23,8 +23,8 @@ import { type CreateSandbox, describeSandbox, describeSandboxes, type Sandbox } 
 import { servicesOf, startServices } from "./services.ts"
 import { readyDeadlineMs, startSandbox } from "./start.ts"
 import { startClone } from "./start-command.ts"
-import { ensureTemplate, templateSpec } from "./template.ts"
-import { unlessAborted } from "./unless-aborted.ts"
+import { templateSpec } from "./template.ts"
+import { ensureTemplate } from "./template-builds.ts"
 
 /** Disk space of an empty disk and a guest's first writes. */
 const clonedDiskMib = 1
@@ -210,7 +210,7 @@ export async function takePooled(
 }
 
 /**
- * While this waits, the owner may ask for the reason, destroy the sandbox or disconnect; the template is still built.
+ * While this waits, the owner may ask for the reason, destroy the sandbox or disconnect; the template is still built, unless it would serve only its owner.
  */
 async function waitForTemplate(
   core: ForTemplate & Pick<Core, "destroying" | "waits">,
@@ -220,12 +220,12 @@ async function waitForTemplate(
 ): Promise<Template> {
   checkStillAwaited(record, signal)
   core.waits.set(record.id, waitText(record, spec))
-  const left = Promise.withResolvers<never>()
-  const leave = () => left.reject(goneError(record))
+  const left = new AbortController()
+  const leave = () => left.abort(goneError(record))
   signal?.addEventListener("abort", leave, { once: true })
   try {
     return await core.destroying.watch([record], (destroying) =>
-      unlessAborted(Promise.race([templateOf(core, spec), left.promise]), destroying),
+      templateOf(core, spec, AbortSignal.any([left.signal, destroying])),
     )
   } finally {
     signal?.removeEventListener("abort", leave)
@@ -233,10 +233,10 @@ async function waitForTemplate(
   }
 }
 
-async function templateOf(core: ForTemplate, spec: TemplateSpec): Promise<Template> {
+async function templateOf(core: ForTemplate, spec: TemplateSpec, signal: AbortSignal): Promise<Template> {
   const owner = spec.programs?.owner
   if (owner && !(await core.host.templates.find(spec))) await makeRoomForOwn(core, owner)
-  return ensureTemplate(core, spec)
+  return ensureTemplate(core, spec, signal)
 }
 
 function waitText({ cpus, memoryMib }: SandboxRecord, { programs }: TemplateSpec): string {

@@ -12,6 +12,7 @@ import type { Core } from "./core.ts"
 import type { Guest, TemplatePrograms } from "./host.ts"
 import { session } from "./process-presets.ts"
 import { runInGuest } from "./run-in-guest.ts"
+import { unlessAborted } from "./unless-aborted.ts"
 
 export const mainSession = "main"
 /** Databases and notebooks take seconds to start, and ten times as long under software emulation. */
@@ -19,8 +20,13 @@ const readyDeadlineMs = 180_000
 const attemptDeadlineMs = 20_000
 const betweenAttemptsMs = 200
 const askDeadlineMs = 15_000
+const holdDeadlineMs = 30_000
+/** By the host's clock, since the guest may run hostile code. */
+const programsDeadlineMs = readyDeadlineMs + attemptDeadlineMs + holdDeadlineMs
 /** Limit on the output of the start command that an error quotes. */
 const quotedMax = 1500
+/** A character takes up to four bytes. */
+const quotedBytesMax = quotedMax * 4
 /** The guest gives all hooks together 30 s. */
 const hooksDeadlineMs = 45_000
 
@@ -28,28 +34,51 @@ function startOf(command: string): ProcessStart {
   return { argv: ["/bin/sh", "-c", command], name: mainSession, ...session({ rows: 24, cols: 80 }) }
 }
 
-/** Starts the command in a template that is being made, and waits until it is ready. */
-export async function startUntilReady(
-  core: Pick<Core, "clock" | "space">,
+/**
+ * Starts the command in a template that is being made, waits until it is ready, and has the guest hold every program
+ * still. The signal ends the wait, and so does one deadline for all of it, also where the guest does not answer.
+ */
+export async function startAndHold(
+  core: Pick<Core, "clock">,
   guest: Guest,
-  { start, ready }: TemplatePrograms,
+  programs: TemplatePrograms,
+  signal: AbortSignal,
 ): Promise<void> {
-  const endMs = core.clock.nowMs() + readyDeadlineMs
-  await guest.processes.startDetached(startOf(start), { deadlineMs: askDeadlineMs })
-  while (!(await isReady(guest, ready))) {
-    const failed = await failureOf(guest)
-    if (failed !== undefined) throw await notReady(guest, `ended before it was ready: ${failed}`)
-    if (core.clock.nowMs() > endMs)
-      throw await notReady(guest, `was not ready after ${readyDeadlineMs / 1000} s`)
-    if (await core.space.isShort())
-      throw await notReady(guest, "was given up: the host's disk is nearly full")
-    await sleep(core.clock, betweenAttemptsMs, AbortSignal.timeout(readyDeadlineMs))
+  const late = new AbortController()
+  const alarm = core.clock.after(programsDeadlineMs, () => late.abort())
+  const given = AbortSignal.any([signal, late.signal])
+  try {
+    await unlessAborted(untilHeld(core, guest, programs, given), given)
+  } catch (error) {
+    if (signal.aborted || !late.signal.aborted) throw error
+    throw await notReady(core, guest, `was not ready after ${programsDeadlineMs / 1000} s`)
+  } finally {
+    alarm.cancel()
   }
 }
 
-async function isReady(guest: Guest, command: string): Promise<boolean> {
+async function untilHeld(
+  core: Pick<Core, "clock">,
+  guest: Guest,
+  { start, ready }: TemplatePrograms,
+  signal: AbortSignal,
+): Promise<void> {
+  const endMs = core.clock.nowMs() + readyDeadlineMs
+  await guest.processes.startDetached(startOf(start), { deadlineMs: askDeadlineMs })
+  while (!(await isReady(guest, ready, signal))) {
+    const failed = await failureOf(guest)
+    if (failed !== undefined) throw await notReady(core, guest, `ended before it was ready: ${failed}`)
+    if (core.clock.nowMs() > endMs)
+      throw await notReady(core, guest, `was not ready after ${readyDeadlineMs / 1000} s`)
+    await sleep(core.clock, betweenAttemptsMs, signal)
+    signal.throwIfAborted()
+  }
+  await guest.ask({ op: "quiesce", hold: true }, { deadlineMs: holdDeadlineMs })
+}
+
+async function isReady(guest: Guest, command: string, signal: AbortSignal): Promise<boolean> {
   const attempt = { argv: ["/bin/sh", "-c", command], timeoutMs: attemptDeadlineMs }
-  return (await runInGuest(guest, attempt)).exitCode === 0
+  return (await runInGuest(guest, attempt, signal)).exitCode === 0
 }
 
 /** A command that has ended well may have left a server behind. */
@@ -59,8 +88,8 @@ async function failureOf(guest: Guest): Promise<string | undefined> {
   return ended.signal === null ? `it exited with ${ended.exitCode}` : `it was ended by SIG${ended.signal}`
 }
 
-async function notReady(guest: Guest, how: string): Promise<AppError> {
-  const shown = new TextDecoder().decode(await outputOf(guest)).trim()
+async function notReady(core: Pick<Core, "clock">, guest: Guest, how: string): Promise<AppError> {
+  const shown = new TextDecoder().decode(await endOfOutput(core, guest)).trim()
   const quoted = shown.length > quotedMax ? `…${shown.slice(-quotedMax)}` : shown
   return new AppError(
     "unavailable",
@@ -69,17 +98,30 @@ async function notReady(guest: Guest, how: string): Promise<AppError> {
   )
 }
 
-async function outputOf(guest: Guest): Promise<Uint8Array> {
-  try {
-    const output = guest.processes.attach({ process: mainSession, mode: "watch", follow: false })
-    const chunks: Uint8Array[] = []
-    for await (const { bytes } of output.output) chunks.push(bytes)
-    await output.result
-    return Buffer.concat(chunks)
-  } catch (error) {
-    if (error instanceof AppError) return new Uint8Array()
-    throw error
+/** A hostile guest may send without an end: only the last bytes are kept, and only so long. */
+async function endOfOutput(core: Pick<Core, "clock">, guest: Guest): Promise<Uint8Array> {
+  const attached = guest.processes.attach({ process: mainSession, mode: "watch", follow: false })
+  const late = Promise.withResolvers<void>()
+  const alarm = core.clock.after(askDeadlineMs, () => late.resolve())
+  let kept = Buffer.alloc(0)
+  let isOver = false
+  const collect = async () => {
+    for await (const { bytes } of attached.output) {
+      if (isOver) return
+      kept = Buffer.concat([kept, bytes.subarray(-quotedBytesMax)]).subarray(-quotedBytesMax)
+    }
+    await attached.result
   }
+  try {
+    await Promise.race([collect(), late.promise])
+  } catch (error) {
+    if (!(error instanceof AppError)) throw error
+  } finally {
+    isOver = true
+    alarm.cancel()
+    attached.leave()
+  }
+  return kept
 }
 
 /** Runs the start command after a boot from disk. If it cannot be started, an event says so and the sandbox runs on. */

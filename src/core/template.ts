@@ -7,15 +7,19 @@ import { AppError } from "@bhatti/contract/errors"
 import type { GuestIdentity } from "@bhatti/contract/guest"
 import { limits } from "@bhatti/contract/limits"
 import { templateMib } from "../rules/host-memory.ts"
+import { sleep } from "./clock.ts"
 import type { Core, ForTemplate, OnHost } from "./core.ts"
+import { checkSpace } from "./create-checks.ts"
 import { installAuthority } from "./guest-defaults.ts"
-import type { Guest, Template, TemplatePrograms, TemplateSpec } from "./host.ts"
+import type { Guest, Template, TemplateDraft, TemplatePrograms, TemplateSpec } from "./host.ts"
 import { runInGuest } from "./run-in-guest.ts"
-import { startUntilReady } from "./start-command.ts"
+import { startAndHold } from "./start-command.ts"
+import { unlessAborted } from "./unless-aborted.ts"
 
 /** Boot takes 2 to 4 s on an idle host under software emulation; the rest is margin for busy hosts. */
 const bootDeadlineMs = 120_000
 const stepDeadlineMs = 30_000
+const spaceEveryMs = 500
 
 const templateIdentity: GuestIdentity = {
   hostname: "template",
@@ -76,45 +80,26 @@ export async function templateSpec(
   }
 }
 
-/** Returns the template, and builds it if it does not exist; concurrent callers share one build. */
-export async function ensureTemplate(core: ForTemplate, spec: TemplateSpec): Promise<Template> {
-  const found = await core.host.templates.find(spec)
-  if (found) return found
-  const { image, kernel, cpus, memoryMib, authority, programs } = spec
-  const key = JSON.stringify([image.hash, kernel.hash, cpus, memoryMib, authority, programs])
-  const making = core.templatesInMaking.get(key) as Promise<Template> | undefined
-  if (making) return making
-  const started = makeTemplate(core, spec).finally(() => core.templatesInMaking.delete(key))
-  core.templatesInMaking.set(key, started)
-  return started
-}
-
-async function makeTemplate(core: ForTemplate, spec: TemplateSpec): Promise<Template> {
+/** `stop` ends it; its own code does so too, when the host's disk becomes short. */
+export async function makeTemplate(
+  core: ForTemplate,
+  spec: TemplateSpec,
+  stop: AbortController,
+): Promise<Template> {
   const startedAt = core.clock.nowMs()
   const { templates } = core.host
-  using _memory = core.memory.promise(templateMib(spec.memoryMib))
-  const fields = { image: spec.image.name, cpus: spec.cpus, memoryMib: spec.memoryMib }
+  const { memoryMib, programs } = spec
+  using _memory = core.memory.promise(templateMib(memoryMib))
+  const fields = { image: spec.image.name, cpus: spec.cpus, memoryMib }
   core.log.info(fields, "making a template")
 
   await using draft = await templates.begin(spec)
-  const { guest } = draft
-  try {
-    await guest.waitReady({ deadlineMs: bootDeadlineMs })
-    await guest.ask({ op: "personalise", identity: templateIdentity }, { deadlineMs: stepDeadlineMs })
-    await installAuthority(guest, core.settings.guestDefaults)
-    for (const argv of warmUp) await runQuietly(guest, argv)
-  } catch (cause) {
-    core.log.error({ ...fields, cause, ...(await draft.diagnose()) }, "the template's guest did not come up")
-    throw new AppError("unavailable", `image "${spec.image.name}" does not boot`, {
-      cause,
-      hint: "the daemon's log has the end of the guest's console",
-      retryable: false,
-    })
-  }
-  if (spec.programs) await startUntilReady(core, guest, spec.programs)
-  await guest.ask({ op: "quiesce", hold: spec.programs !== undefined }, { deadlineMs: stepDeadlineMs })
+  using _watch = programs && watchSpace(core, stop)
+  await unlessAborted(prepare(core, draft, spec, stop.signal), stop.signal)
   // The image was checked in parallel with the boot; a template built from a damaged image would outlive the damage.
   await core.host.images.checkImage(spec.image, { isReadThrough: true })
+  if (programs) await checkSpace(core, memoryMib)
+  stop.signal.throwIfAborted()
   const template = await draft.commit()
   core.events.record({
     type: "template.made",
@@ -122,6 +107,53 @@ async function makeTemplate(core: ForTemplate, spec: TemplateSpec): Promise<Temp
   })
   core.log.info({ ...fields, ms: Math.round(core.clock.nowMs() - startedAt) }, "template made")
   return template
+}
+
+/** Leaves the guest silent, as each clone of it begins. */
+async function prepare(
+  core: ForTemplate,
+  draft: TemplateDraft,
+  { image, cpus, memoryMib, programs }: TemplateSpec,
+  signal: AbortSignal,
+): Promise<void> {
+  const { guest } = draft
+  try {
+    await guest.waitReady({ deadlineMs: bootDeadlineMs })
+    await guest.ask({ op: "personalise", identity: templateIdentity }, { deadlineMs: stepDeadlineMs })
+    await installAuthority(guest, core.settings.guestDefaults)
+    for (const argv of warmUp) await runQuietly(guest, argv)
+  } catch (cause) {
+    signal.throwIfAborted()
+    const fields = { image: image.name, cpus, memoryMib }
+    core.log.error({ ...fields, cause, ...(await draft.diagnose()) }, "the template's guest did not come up")
+    throw new AppError("unavailable", `image "${image.name}" does not boot`, {
+      cause,
+      hint: "the daemon's log has the end of the guest's console",
+      retryable: false,
+    })
+  }
+  if (programs) await startAndHold(core, guest, programs, signal)
+  else await guest.ask({ op: "quiesce", hold: false }, { deadlineMs: stepDeadlineMs })
+}
+
+/** Programs in the template may write to its disk without an end, and no quota covers it yet. */
+function watchSpace(core: Pick<Core, "clock" | "space">, stop: AbortController): Disposable {
+  const over = new AbortController()
+  const watch = async () => {
+    while (!over.signal.aborted) {
+      if (await core.space.isShort()) {
+        stop.abort(
+          new AppError("unavailable", "the template was given up: the host's disk is nearly full", {
+            hint: "free some space",
+          }),
+        )
+        return
+      }
+      await sleep(core.clock, spaceEveryMs, over.signal)
+    }
+  }
+  watch().catch((error: unknown) => stop.abort(error))
+  return { [Symbol.dispose]: () => over.abort() }
 }
 
 /** A program missing from the image is not an error. */

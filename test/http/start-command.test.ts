@@ -4,8 +4,10 @@ import { afterEach, beforeEach, expect, test } from "bun:test"
 import { limits } from "@bhatti/contract/limits"
 import type { Session } from "@bhatti/contract/session"
 import { makeRoomForOwn } from "../../src/core/clean-up.ts"
+import { type Clock, systemClock } from "../../src/core/clock.ts"
 import { OperatorUsers } from "../../src/core/users.ts"
 import { type HttpApp, openHttpApp } from "../support/http-app.ts"
+import { until } from "../support/installation.ts"
 
 let own: HttpApp
 beforeEach(async () => {
@@ -100,3 +102,103 @@ test("a ready command alone, an empty one, and one beside a source are refused",
   for (const more of [{ ready_command: "true" }, { start_command: "" }, { from: "dev", ...served }])
     expect((await create("bad", more)).status).toBe(400)
 })
+
+const hanging = { start_command: "serve", ready_command: "hang" }
+/** A thousand times as fast. */
+const fastClock: Clock = {
+  ...systemClock,
+  nowMs: () => systemClock.nowMs() * 1000,
+  after: (ms, work) => systemClock.after(ms / 1000, work),
+}
+const leftOver = () => [own.core.templateBuilds.size, own.host.running.size]
+
+async function afresh(clock: Clock): Promise<void> {
+  await own[Symbol.asyncDispose]()
+  own = await openHttpApp({ clock })
+}
+
+/** Asks for a sandbox; the function that it returns leaves. */
+function ask(name: string, more: object): () => Promise<void> {
+  const leaving = new AbortController()
+  const answer = fetch(`${own.url}/sandboxes`, {
+    method: "POST",
+    headers: { authorization: `Bearer ${own.key}` },
+    body: JSON.stringify({ name, ...more }),
+    signal: leaving.signal,
+  })
+  return async () => {
+    leaving.abort()
+    expect(await answer.catch((error: Error) => error.name)).toBe("AbortError")
+  }
+}
+
+const isWaiting = (count: number) => [...own.core.templateBuilds.values()][0]?.waiting === count
+
+test("a guest that never answers while its template is made is given up by the host's clock", async () => {
+  await afresh(fastClock)
+  const { status, text } = await create("dev", hanging)
+  expect([status, text]).toEqual([503, expect.stringContaining("was not ready after 230 s")])
+  expect(leftOver()).toEqual([0, 0])
+}, 5000)
+
+test("the output of a failed start command is quoted to a limit, though the guest sends it without an end", async () => {
+  await afresh(fastClock)
+  let sent = 0
+  own.host.shownBy = async function* () {
+    for (;;) {
+      yield Buffer.alloc(65_536, `${sent++} `)
+      await new Promise(setImmediate)
+    }
+  }
+  const { status, body } = await create("dev", hanging)
+  const { message } = body as { message: string }
+  expect([status, message]).toEqual([503, expect.stringContaining("its output ends with")])
+  expect(message.length).toBeLessThan(2000)
+  const before = sent
+  await create("plain")
+  expect(sent - before).toBeLessThan(3)
+}, 5000)
+
+test("an account has one template of its own in the making; another start command is refused, the same one shares it", async () => {
+  const { reached, release } = own.host.hold("template")
+  const first = create("one", served)
+  await reached
+  const same = create("two", served)
+  await until("both wait", () => isWaiting(2))
+  expect(await create("other", { start_command: "another" })).toMatchObject({
+    status: 429,
+    body: { code: "limit_exceeded" },
+  })
+  release()
+  expect([(await first).status, (await same).status]).toEqual([201, 201])
+  expect((await create("other", { start_command: "another" })).status).toBe(201)
+})
+
+test("a template of one account's commands is given up when the last create that waits for it has left", async () => {
+  const leave = [ask("one", hanging), ask("two", hanging)]
+  await until("both wait", () => isWaiting(2))
+  await leave[0]?.()
+  await until("one waits", () => isWaiting(1))
+  expect(own.core.templateBuilds.size).toBe(1)
+  await leave[1]?.()
+  // The next create waits for the end of what was left.
+  expect((await create("next", served)).status).toBe(201)
+  expect(await templatesMade()).toBe(1)
+  await own.call("DELETE", "/sandboxes/next")
+  expect(leftOver()).toEqual([0, 0])
+})
+
+test("a template is given up while its programs run when the host's disk is nearly full, and is not saved without room", async () => {
+  const waiting = create("dev", hanging)
+  await until("it is being made", () => isWaiting(1))
+  own.host.freeMibNow = 10
+  expect(await waiting).toMatchObject({
+    status: 503,
+    text: expect.stringContaining("given up: the host's disk is nearly full"),
+  })
+  own.host.freeMibNow = 1024 + 500
+  const refused = await create("dev", { ...served, memory_mb: 512 })
+  expect([refused.status, refused.text]).toEqual([503, expect.stringContaining("512 MB may be needed")])
+  expect(await templatesMade()).toBe(0)
+  expect(leftOver()).toEqual([0, 0])
+}, 5000)

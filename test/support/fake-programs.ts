@@ -27,6 +27,7 @@ export const programs: Record<string, Program> = {
     return 0
   },
   async "/bin/sh"(_, [, script]) {
+    if (script === "hang") return forever
     return script === "false" ? 1 : 0
   },
   async true() {

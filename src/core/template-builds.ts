@@ -1,0 +1,77 @@
+/**
+ * Templates in the making. Concurrent creates share a build. A template with a user's own start command runs that user's
+ * code, so an account has one such build at a time, and it ends when its last create has left. The builds are this
+ * host's, and so is the memory that they take.
+ */
+
+import { AppError } from "@bhatti/contract/errors"
+import type { Core, ForTemplate } from "./core.ts"
+import type { Template, TemplateSpec } from "./host.ts"
+import { makeTemplate } from "./template.ts"
+import { unlessAborted } from "./unless-aborted.ts"
+
+export type TemplateBuild = {
+  /** The account whose start command runs in it; null if it serves everybody. */
+  owner: string | null
+  template: Promise<Template>
+  waiting: number
+  stop: AbortController
+}
+
+/** Returns the template, and builds it if it does not exist. `signal` ends the wait. */
+export async function ensureTemplate(
+  core: ForTemplate,
+  spec: TemplateSpec,
+  signal?: AbortSignal,
+): Promise<Template> {
+  const { image, kernel, cpus, memoryMib, authority, programs } = spec
+  const owner = programs?.owner ?? null
+  const key = JSON.stringify([image.hash, kernel.hash, cpus, memoryMib, authority, programs])
+  for (;;) {
+    signal?.throwIfAborted()
+    const found = await core.host.templates.find(spec)
+    if (found) return found
+    const building = core.templateBuilds.get(key) ?? buildOf(core, owner)
+    if (building?.stop.signal.aborted) {
+      await waitFor(building, signal).catch(() => undefined)
+      continue
+    }
+    if (building && building !== core.templateBuilds.get(key)) throw oneAtATime()
+    return await waitFor(building ?? begin(core, key, spec, owner), signal)
+  }
+}
+
+function buildOf(core: Pick<Core, "templateBuilds">, owner: string | null): TemplateBuild | undefined {
+  if (owner === null) return undefined
+  return [...core.templateBuilds.values()].find((one) => one.owner === owner)
+}
+
+function begin(core: ForTemplate, key: string, spec: TemplateSpec, owner: string | null): TemplateBuild {
+  const stop = new AbortController()
+  const template = makeTemplate(core, spec, stop).finally(() => core.templateBuilds.delete(key))
+  template.catch(() => undefined)
+  const build = { owner, template, waiting: 0, stop }
+  core.templateBuilds.set(key, build)
+  return build
+}
+
+async function waitFor(build: TemplateBuild, signal: AbortSignal | undefined): Promise<Template> {
+  build.waiting++
+  try {
+    return await (signal ? unlessAborted(build.template, signal) : build.template)
+  } finally {
+    build.waiting--
+    if (build.owner !== null && build.waiting === 0) build.stop.abort(left())
+  }
+}
+
+function left(): AppError {
+  return new AppError("conflict", "the template was given up: no create waits for it any more")
+}
+
+function oneAtATime(): AppError {
+  return new AppError("limit_exceeded", "a template of another start command of yours is being made", {
+    hint: "try again when that create is done",
+    retryable: true,
+  })
+}
