@@ -15,9 +15,8 @@ import type { Guest, Host } from "./host.ts"
 import type { HostMemory } from "./host-memory.ts"
 import type { Keys } from "./keys.ts"
 import type { Metrics } from "./metrics.ts"
-import type { PoolPart, SpacePart, ThermalPart } from "./parts.ts"
+import type { PoolPart, SpacePart, TemplateBuild, ThermalPart } from "./parts.ts"
 import type { Reboots } from "./reboots.ts"
-import type { TemplateBuild } from "./template-builds.ts"
 import type { Turns } from "./turns.ts"
 
 export type CoreSettings = {

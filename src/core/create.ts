@@ -210,7 +210,8 @@ export async function takePooled(
 }
 
 /**
- * While this waits, the owner may ask for the reason, destroy the sandbox or disconnect; the template is still built, unless it would serve only its owner.
+ * While this waits, the owner may ask for the reason, destroy the sandbox or disconnect; the template is still built,
+ * unless it would serve only its owner.
  */
 async function waitForTemplate(
   core: ForTemplate & Pick<Core, "destroying" | "waits">,

@@ -1,6 +1,6 @@
 /**
- * The promises of three large parts of the core to all others. Their classes need other parts of `Core`, which
- * therefore names these and not the classes.
+ * The promises of three large parts of the core to all others, and what they share. Their classes need other parts of
+ * `Core`, which therefore names these and not the classes.
  */
 
 import type { AppError } from "@bhatti/contract/errors"
@@ -63,4 +63,13 @@ export interface ThermalPart {
   /** Explains a sandbox's state, and when it changes by itself. */
   explain(record: SandboxRecord, nowMs: number): ThermalDecision | undefined
   facts(record: SandboxRecord, nowMs: number): ThermalFacts | undefined
+}
+
+/** A template in the making. */
+export type TemplateBuild = {
+  /** The account whose start command runs in it; null if it serves everybody. */
+  owner: string | null
+  template: Promise<Template>
+  waiting: number
+  stop: AbortController
 }

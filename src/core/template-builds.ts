@@ -1,22 +1,15 @@
 /**
- * Templates in the making. Concurrent creates share a build. A template with a user's own start command runs that user's
- * code, so an account has one such build at a time, and it ends when its last create has left. The builds are this
- * host's, and so is the memory that they take.
+ * Templates in the making. Concurrent creates share a build. A template with a user's own start command runs that
+ * user's code, so an account has one such build at a time, and it ends when its last create has left. The builds are
+ * this host's, and so is the memory that they take.
  */
 
 import { AppError } from "@bhatti/contract/errors"
 import type { Core, ForTemplate } from "./core.ts"
 import type { Template, TemplateSpec } from "./host.ts"
+import type { TemplateBuild } from "./parts.ts"
 import { makeTemplate } from "./template.ts"
 import { unlessAborted } from "./unless-aborted.ts"
-
-export type TemplateBuild = {
-  /** The account whose start command runs in it; null if it serves everybody. */
-  owner: string | null
-  template: Promise<Template>
-  waiting: number
-  stop: AbortController
-}
 
 /** Returns the template, and builds it if it does not exist. `signal` ends the wait. */
 export async function ensureTemplate(
