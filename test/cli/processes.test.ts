@@ -3,6 +3,7 @@
 import { afterAll, beforeAll, expect, test } from "bun:test"
 import { Daemon } from "./daemon.ts"
 import { bhatti, until } from "./program.ts"
+import { Screen } from "./screen.ts"
 
 let daemon: Daemon
 
@@ -52,6 +53,21 @@ test("attach shows what was printed, and -i types into it", async () => {
   })
   expect(await watching).toMatchObject({ stdout: "hello", exitCode: 0 })
   expect((await run(["attach", "dev", "p99"])).stderr).toContain("try: bhatti ps dev")
+})
+
+test("attach types into a terminal, and Ctrl+\\ leaves it running", async () => {
+  daemon.host.sessionProgram = "keys"
+  const id = (await run(["exec", "-d", "-t", "dev", "--", "sh"])).stdout.trim()
+  await using screen = new Screen(daemon)
+  await screen.bhatti(`attach dev ${id}`)
+  await screen.shows("size 30x100 xterm\r\n")
+  screen.type("x")
+  await screen.shows("key 78\r\n")
+  screen.type("\x1c")
+  await screen.shows("left; it keeps running")
+  await screen.shows("code=0")
+  await screen.restored()
+  expect((await run(["ps", "dev"])).stdout).toMatch(new RegExp(`${id} +- +session +sh +running +no`))
 })
 
 test("ids and names are completed", async () => {

@@ -23,7 +23,7 @@ let proxy: CuttableProxy
 let client: Client
 
 beforeAll(async () => {
-  own = await install({ config: "warm_after: 0\ndisk_reserve_mb: 0\n" })
+  own = await install({ config: "warm_after: 0\ndisk_reserve_mb: 0\non_stop: snapshot\n" })
   requests = new Requests(own)
   proxy = await CuttableProxy.to(Number(new URL(own.url).port))
   client = connect({ url: proxy.url, token: own.key, openSocket })
