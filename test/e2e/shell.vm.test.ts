@@ -262,10 +262,13 @@ describe.if(tmuxIsThere)("shell", () => {
   })
 
   test("a sandbox or session that is not there is told, with a working terminal after it", async () => {
-    for (const args of ["nosuch", "dev s999"]) {
+    for (const [args, words] of [
+      ["nosuch", "bhatti: no sandbox"],
+      ["dev s999", "bhatti: no process"],
+    ] as const) {
       await using terminal = await openTerminal()
       await attach(terminal, args)
-      await terminal.shows("bhatti: no process")
+      await terminal.shows(words)
       await terminal.shows("code=125")
       await isBack(terminal)
     }
