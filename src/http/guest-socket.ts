@@ -23,6 +23,7 @@ export abstract class GuestSocket<Message, Options extends GuestSocketOptions = 
   protected window: OutputWindow | undefined
   protected isClosed = false
   #inputBytes = 0
+  #hasFailed = false
   #before: Promise<unknown> = Promise.resolve()
 
   constructor(options: Options) {
@@ -40,12 +41,14 @@ export abstract class GuestSocket<Message, Options extends GuestSocketOptions = 
 
   onClose(): void {
     this.isClosed = true
-    this.leave()
+    // A failure has decided already what becomes of the command.
+    if (!this.#hasFailed) this.leave()
     this.window?.close()
   }
 
   fail(socket: Socket, thrown: unknown): void {
     const error = toAppError(thrown)
+    this.#hasFailed = true
     const { core, requestId } = this.options
     if (error.code === "internal") core.log.error({ request_id: requestId, error: thrown }, "internal error")
     this.leave(error)

@@ -51,6 +51,7 @@ export class ProcessSocket extends GuestSocket<ExecServerMessage, Options> {
 
   protected leave(failure?: AppError): void {
     if (failure && !this.options.attach) this.#process?.kill(killers[failure.code] ?? "daemon")
+    else if (this.#isUnwanted) this.#process?.kill("client")
     else this.#process?.leave()
   }
 

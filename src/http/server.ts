@@ -71,7 +71,8 @@ function listen(app: App, path: string, log: Log): Server<SocketState> {
       drain: (socket) => socket.data.session.onDrain(),
       close({ data }) {
         data.listening?.[Symbol.dispose]()
-        data.session.onClose()
+        // A client's last message may be the one that kills its command.
+        void data.waiting?.done.then(() => data.session.onClose())
       },
     },
   })

@@ -47,6 +47,11 @@ export class WaitingMessages {
     this.#before = this.#before.then(pass).catch((error: unknown) => this.#fail(error))
   }
 
+  /** Resolves when the messages so far are passed on or refused. */
+  get done(): Promise<void> {
+    return this.#before
+  }
+
   #fail(error: unknown): void {
     if (this.#hasFailed) return
     this.#hasFailed = true
