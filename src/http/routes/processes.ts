@@ -74,7 +74,7 @@ export const processes = {
     try {
       // A program that reads nothing never takes it.
       const left = AbortSignal.any([request.signal, revoked])
-      return await unlessRevoked(left, write(), () => input.close())
+      return await unlessRevoked(left, write(), () => undefined)
     } finally {
       input.close()
     }
