@@ -74,8 +74,8 @@ export type ProcessAttached = {
   isNew: boolean
   /** Where the output begins that follows. */
   from: StreamOffsets
-  /** Bytes of input that the program has taken. */
-  input: number
+  /** Bytes of input that the program has taken; undefined if its agent does not count them. */
+  input: number | undefined
 }
 
 /**

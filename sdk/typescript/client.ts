@@ -310,7 +310,12 @@ export function connect(options: ClientOptions): Client {
         execConnection(id, (received) =>
           socketUrl("processSocket", { id, process }, { ...query, ...received, window: shellWindowBytes }),
         ),
-        { start: undefined, window: shellWindowBytes, reconnection: options.reconnection ?? {} },
+        {
+          start: undefined,
+          isWatching: query.mode !== "drive",
+          window: shellWindowBytes,
+          reconnection: options.reconnection ?? {},
+        },
       ),
     shellStream: (id, start = {}) => {
       const url = socketUrl("shellSocket", { id }, { window: shellWindowBytes, ...start })

@@ -37,6 +37,8 @@ export type ExecConnection = Omit<Connection, "open"> & {
 export type ExecStreamOptions = {
   /** The command to start; without it the socket is that of a process. */
   start: ExecStreamStart | undefined
+  /** Its input reaches nobody, and it may miss output. */
+  isWatching?: boolean
   window: number
   reconnection: Reconnection
 }
@@ -56,7 +58,10 @@ export class ExecStream {
   /** Undefined: the daemon's default. */
   readonly #graceSec: number | undefined
   #firstSentMs: number | undefined
+  readonly #isWatching: boolean
   #received: Offsets | undefined
+  /** Input of others that a kept process had before ours. */
+  #inputBase: number | undefined
   readonly #skipped: Offsets = { stdout: 0, stderr: 0 }
   #process: { id: string | undefined } | undefined
   #isInputEnded = false
@@ -65,8 +70,12 @@ export class ExecStream {
   readonly #onStarted: () => void
   #wakeWriter: () => void = () => {}
 
-  constructor(connection: ExecConnection, { start, window, reconnection }: ExecStreamOptions) {
+  constructor(
+    connection: ExecConnection,
+    { start, isWatching = false, window, reconnection }: ExecStreamOptions,
+  ) {
     this.#start = start
+    this.#isWatching = isWatching
     this.#graceSec = reconnection.forSec
     this.#key = start?.key ?? (this.#graceSec === 0 ? undefined : randomKey())
     this.#window = start ? Math.min(start.window ?? window, limits.execKeyedWindowBytes) : window
@@ -213,10 +222,12 @@ export class ExecStream {
         this.#socket.insert({ channel: "stdout", bytes: new TextEncoder().encode(message.text) })
         break
       case "left":
+        this.#putLastGaps()
         this.#socket.fail(new AppError("unavailable", "the sandbox has sent its client away"))
         break
       case "exit": {
         const { type: _, ...exit } = message
+        this.#putLastGaps()
         this.#socket.finish(exit)
         break
       }
@@ -228,14 +239,46 @@ export class ExecStream {
     if (!isFirst && isNew && this.#start) return this.#beganAnew()
     this.#process = { id }
     this.#onStarted()
-    const { stdout, stderr } = this.#received ?? { stdout: 0, stderr: 0 }
-    const isGap = !isFirst && from !== undefined && (from.stdout > stdout || from.stderr > stderr)
-    // A watcher that was away too long has missed something; a driver never has.
-    if (isGap && this.#start) return this.#socket.fail(lost("output of the command"))
+    if (from && !this.#isWhole(from, isFirst)) return this.#fail("output")
     if (from) this.#received = { ...from }
-    if (!this.#isInputReady && !this.#sendAgain(input ?? 0)) return
+    this.#inputBase ??= this.#start ? 0 : (input ?? 0)
+    const taken = this.#start ? (input ?? 0) : input
+    if (!this.#isInputReady && !this.#sendAgain(taken === undefined ? undefined : taken - this.#inputBase))
+      return
     this.#socket.resumed()
     this.#wakeWriter()
+  }
+
+  /** Marks what is missing before these offsets. Returns false if this side must not miss it. */
+  #isWhole(from: Offsets, isFirst: boolean): boolean {
+    const expected = this.#received ?? (this.#start && (this.#start.from ?? { stdout: 0, stderr: 0 }))
+    if (!expected) return true
+    // The caller of a first request with a key of its own may be late.
+    const mayMiss = this.#isWatching || (isFirst && this.#start?.key !== undefined)
+    for (const channel of ["stdout", "stderr"] as const) {
+      const missing = from[channel] - expected[channel]
+      if (missing <= 0) continue
+      if (!mayMiss) return false
+      this.#skipped[channel] += missing
+    }
+    return true
+  }
+
+  /** Missing bytes that no others follow come with an empty piece. */
+  #putLastGaps(): void {
+    for (const channel of ["stdout", "stderr"] as const) {
+      const skipped = this.#skipped[channel]
+      if (skipped > 0) this.#socket.insert({ channel, bytes: new Uint8Array(), skipped })
+      this.#skipped[channel] = 0
+    }
+  }
+
+  #fail(what: "input" | "output"): void {
+    const [it, hint] = this.#start
+      ? ["command", "the command runs on for a minute"]
+      : ["process", "the process runs on"]
+    const message = `${what} of the ${it} was lost with the connection`
+    this.#socket.fail(new AppError("internal", message, { hint }))
   }
 
   /** A second run is no answer: what the first one has done is unknown. */
@@ -245,12 +288,13 @@ export class ExecStream {
     this.#socket.close()
   }
 
-  /** Returns false if the input is not kept any more. */
-  #sendAgain(offset: number): boolean {
-    if (!this.#start) this.#input.forget()
-    const pieces = this.#start ? this.#input.from(offset) : []
+  /** Returns false if the input is not kept any more. Input that nobody counts is not sent twice. */
+  #sendAgain(offset: number | undefined): boolean {
+    const isUncounted = this.#isWatching || offset === undefined
+    if (isUncounted) this.#input.forget()
+    const pieces = isUncounted ? [] : this.#input.from(offset)
     if (!pieces) {
-      this.#socket.fail(lost("input of the command"))
+      this.#fail("input")
       return false
     }
     this.#isInputReady = true
@@ -258,10 +302,4 @@ export class ExecStream {
     if (this.#isInputEnded) this.#socket.tell({ type: "stdin_end" })
     return true
   }
-}
-
-function lost(what: string): AppError {
-  return new AppError("internal", `${what} was lost with the connection`, {
-    hint: "the command runs on for a minute",
-  })
 }

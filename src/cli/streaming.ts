@@ -47,7 +47,8 @@ export async function copyOutput(
 ): Promise<void> {
   options.out.stdout.prepare()
   try {
-    for await (const { channel, bytes } of stream.output) {
+    for await (const { channel, bytes, skipped } of stream.output) {
+      if (skipped !== undefined) await options.out.talk(`bhatti: ${skipped} bytes of ${channel} were dropped`)
       options.onOutput?.(bytes)
       await options.out[channel].write(bytes)
     }

@@ -155,7 +155,8 @@ const replayMeaning: ClientMeaning = {
 }
 
 const unknown: ProcessAttached = {
-  ...{ id: undefined, name: null, pid: undefined, isNew: false, from: fromTheBeginning, input: 0 },
+  ...{ id: undefined, name: null, pid: undefined, isNew: false, from: fromTheBeginning },
+  input: undefined,
 }
 
 /** For a client that is refused before anything is sent. */
@@ -247,7 +248,7 @@ function parseOpened(payload: Uint8Array): ProcessAttached | undefined {
   const { session } = parseObject(payload)
   if (!isObject(session) || typeof session.id !== "string" || !isTextOrNull(session.name)) return undefined
   const { id, name } = session
-  return { id, name, pid: undefined, isNew: false, from: fromTheBeginning, input: 0 }
+  return { ...unknown, id, name }
 }
 
 export function parseStartedSession(value: unknown): string {

@@ -102,8 +102,31 @@ test("close kills the command at once, whatever its grace", async () => {
   expect(await ended).toMatchObject({ signal: "KILL", by: "client" })
 })
 
+test("the driver of a kept process loses nothing that it typed", async () => {
+  const kept = await daemon.call("POST", "/sandboxes/dev/processes", { cmd: ["cat"], stdin: true })
+  const { process_id: id } = kept.body as { process_id: string }
+  await client().writeProcess({ params: { id: "dev", process: id }, bytes: "before " })
+  const run = client().processStream("dev", id, { mode: "drive" })
+  const sent = new Uint8Array(3_000_000).map((_, index) => index % 251)
+  const writing = (async () => {
+    for (let at = 0; at < sent.length; at += 100_000) {
+      await run.write(sent.slice(at, at + 100_000))
+      if (at === 500_000 || at === 2_000_000) proxy.cut()
+    }
+    run.endInput()
+  })()
+  const received: Uint8Array[] = []
+  for await (const { bytes } of run.output) received.push(bytes)
+  await writing
+  expect(await run.exit).toMatchObject({ exit_code: 0 })
+  expect(Buffer.compare(Buffer.concat(received), Buffer.concat([Buffer.from("before "), sent]))).toBe(0)
+})
+
 /** A daemon that a test plays: `answer` gets the client's messages of each connection, numbered from 1. */
-function played(answer: (socket: Bun.ServerWebSocket<number>, message: string | Buffer) => void) {
+function played(
+  answer: (socket: Bun.ServerWebSocket<number>, message: string | Buffer) => void,
+  open: (socket: Bun.ServerWebSocket<number>) => void = () => {},
+) {
   let count = 0
   const server = Bun.serve<number>({
     port: 0,
@@ -112,7 +135,7 @@ function played(answer: (socket: Bun.ServerWebSocket<number>, message: string | 
       own.upgrade(request, { data: ++count })
       return undefined
     },
-    websocket: { message: answer },
+    websocket: { message: answer, open },
   })
   const client = connect({
     url: `http://127.0.0.1:${server.port}`,
@@ -157,6 +180,76 @@ test("input that a daemon without keys has refused is sent again, with its end",
   run.endInput()
   expect(await run.exit).toMatchObject({ exit_code: 0 })
   expect(input).toBe("hello")
+})
+
+const frame = (text: string) => Buffer.from(`\x01${text}`)
+/** Loses its first client, and some output before the next one comes; more is gone at the end. */
+const losing = () =>
+  played(
+    () => {},
+    (socket) => {
+      if (socket.data === 1) {
+        socket.send(startedMessage({ is_new: false }))
+        socket.sendBinary(frame("abc"))
+        return socket.close()
+      }
+      socket.send(startedMessage({ is_new: false, from: { stdout: 8, stderr: 0 } }))
+      socket.sendBinary(frame("later"))
+      socket.send('{"type":"skipped","stdout":0,"stderr":4}')
+      socket.send('{"type":"exit","exit_code":0,"signal":null,"timed_out":false}')
+    },
+  )
+
+test("a watcher that was away for too long is told what it has missed", async () => {
+  using lossy = losing()
+  const pieces: unknown[] = []
+  const run = lossy.client.processStream("dev", "p1")
+  for await (const { channel, bytes, skipped } of run.output)
+    pieces.push([channel, new TextDecoder().decode(bytes), skipped])
+  expect(pieces).toEqual([
+    ["stdout", "abc", undefined],
+    ["stdout", "later", 5],
+    ["stderr", "", 4],
+  ])
+})
+
+test("input that a sandbox does not count is not typed twice", async () => {
+  let typed = ""
+  const uncounted = { is_new: false, input: undefined }
+  using older = played(
+    (socket, message) => {
+      if (typeof message === "string") return
+      typed += message.toString()
+      if (typed === "one") socket.close()
+      else socket.send('{"type":"exit","exit_code":0,"signal":null,"timed_out":false}')
+    },
+    (socket) => void socket.send(startedMessage(uncounted)),
+  )
+  const run = older.client.processStream("dev", "s1", { mode: "drive" })
+  await run.write(new TextEncoder().encode("one"))
+  await until("it is lost", () => run.isLost)
+  await run.write(new TextEncoder().encode("two"))
+  expect(await run.exit).toMatchObject({ exit_code: 0 })
+  expect(typed).toBe("onetwo")
+})
+
+test("a driver that was away for too long fails", async () => {
+  using lossy = losing()
+  const { exit } = lossy.client.processStream("dev", "p1", { mode: "drive" })
+  expect(await exit.catch((error: unknown) => error)).toMatchObject({
+    message: "output of the process was lost with the connection",
+  })
+})
+
+test("a command whose first output is gone before its client has begun fails", async () => {
+  using lossy = played((socket) => {
+    if (socket.data === 1) return socket.close()
+    socket.send(startedMessage({ is_new: false, from: { stdout: 8, stderr: 0 } }))
+  })
+  const { exit } = lossy.client.execStream("dev", { cmd: ["true"] })
+  expect(await exit.catch((error: unknown) => error)).toMatchObject({
+    message: "output of the command was lost with the connection",
+  })
 })
 
 test("a daemon that does not know keys is asked without one", async () => {
