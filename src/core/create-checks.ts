@@ -9,7 +9,7 @@ import { friendlyName } from "./names.ts"
 const nameAttempts = 5
 
 /** Checks a user's limits per sandbox; for copies too, since the limit may be newer than the source. */
-export function checkLimits(account: Account, size: { cpus: number; memoryMib: number }): void {
+export function checkSizeLimits(account: Account, size: { cpus: number; memoryMib: number }): void {
   const hint = "ask for less, or the operator for a higher limit"
   if (size.cpus > account.maxCpus) {
     const asked = `${size.cpus} cpus are above your limit of ${account.maxCpus} per sandbox`

@@ -13,7 +13,7 @@ import { answerDeadlineMs } from "./awake.ts"
 import { initStart } from "./boot-script.ts"
 import { makeRoomForOwn } from "./clean-up.ts"
 import type { Core, ForStart, ForTemplate, OnHost } from "./core.ts"
-import { addNamed, checkLimits, checkSpace, checkStillAwaited, goneError } from "./create-checks.ts"
+import { addNamed, checkSizeLimits, checkSpace, checkStillAwaited, goneError } from "./create-checks.ts"
 import { forkSandbox } from "./fork.ts"
 import type { Guest, Started, Template, TemplateSpec } from "./host.ts"
 import { personalise } from "./identity.ts"
@@ -88,7 +88,7 @@ export async function planCreate(
     memoryMib: input.memoryMib ?? limits.memoryMibDefault,
     diskMib: input.diskMib ?? limits.diskMibDefault,
   }
-  checkLimits(account, asked)
+  checkSizeLimits(account, asked)
   const secrets = await core.store.secrets.reveal(account.id, input.secrets ?? [])
   const { startCommand: start, readyCommand: ready = "true" } = input
   const programs = start === undefined ? undefined : { start, ready, owner: account.id }

@@ -11,7 +11,7 @@ import { destroyIfAbandoned } from "./abandoned.ts"
 import { allOrNone } from "./all-or-none.ts"
 import { captureSandbox, checkCopyable, startCopy } from "./capture.ts"
 import type { Core, ForRemoval, ForRequest, OnHost } from "./core.ts"
-import { addAllNamed, checkLimits, checkSpace, checkStillAwaited } from "./create-checks.ts"
+import { addAllNamed, checkSizeLimits, checkSpace, checkStillAwaited } from "./create-checks.ts"
 import { removeAgainMs } from "./destroy.ts"
 import { findSandbox } from "./find.ts"
 import { inParallel } from "./in-parallel.ts"
@@ -36,7 +36,7 @@ export async function forkSandbox(
   checkAsked(source, input)
   const template = await templateToStart(core, source)
   const secrets = await core.store.secrets.reveal(account.id, input.secrets ?? [])
-  checkLimits(account, source)
+  checkSizeLimits(account, source)
   const sizeMib = await core.host.disks.measureMib(source.id, "all")
   const countedMib = await core.host.disks.measureMib(source.id, "counted")
   await checkSpace(core, sizeMib * count + (source.state.kind === "cold" ? 0 : source.memoryMib))

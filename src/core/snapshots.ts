@@ -11,7 +11,7 @@ import type { Account } from "../store/users.ts"
 import { destroyIfAbandoned } from "./abandoned.ts"
 import { captureSandbox, checkCopyable, startCopy } from "./capture.ts"
 import type { Core, ForRemoval, ForRequest, OnHost } from "./core.ts"
-import { addNamed, checkLimits, checkSpace, checkStillAwaited } from "./create-checks.ts"
+import { addNamed, checkSizeLimits, checkSpace, checkStillAwaited } from "./create-checks.ts"
 import { removeFailed } from "./destroy.ts"
 import { recordFailure, withFailure } from "./failures.ts"
 import { findSandbox } from "./find.ts"
@@ -127,7 +127,7 @@ export async function resumeSnapshot(
   const template = await core.host.templates.get(snapshot.templateId)
   await core.host.images.checkImage({ name: snapshot.imageName, hash: snapshot.imageHash })
   const secrets = await core.store.secrets.reveal(account.id, input.secrets)
-  checkLimits(account, snapshot)
+  checkSizeLimits(account, snapshot)
   await checkSpace(core, Math.ceil(snapshot.bytes / 1024 / 1024))
   const record = await addNamed(input.name, (name) =>
     core.store.sandboxes.add(

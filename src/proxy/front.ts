@@ -1,6 +1,7 @@
 /**
  * The daemon's one address: API and published ports, with or without TLS. Our own strict parser reads the head of
- * every request; the request then goes to a sandbox or to the API's server behind its unix socket.
+ * every request; the request then goes to a sandbox or to the API, whose
+ * WebSockets are served behind a unix socket.
  *
  * Uses raw sockets, since Bun's HTTP server and client hide what a proxy needs: upgrades, back-pressure and
  * half-closed connections.
