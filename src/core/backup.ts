@@ -6,7 +6,8 @@
 import { AppError } from "@bhatti/contract/errors"
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import { captureSandbox } from "./capture.ts"
-import type { ForRequest, OnHost } from "./core.ts"
+import { unneededOwnTemplates } from "./clean-up.ts"
+import type { Core, ForRequest, OnHost } from "./core.ts"
 import { checkSpace } from "./create-checks.ts"
 import type { BackupDraft } from "./host.ts"
 
@@ -24,7 +25,7 @@ const mebibyte = 1024 * 1024
 type Copied = { sandboxes: Map<string, { hasMemory: boolean }>; snapshots: Set<string> }
 
 export async function backUp(
-  core: ForRequest & OnHost<"backups" | "snapshots">,
+  core: ForRequest & Pick<Core, "pool"> & OnHost<"backups" | "keptRows" | "snapshots">,
   options: { directory: string; version: string; signal: AbortSignal; report: (line: string) => void },
 ): Promise<BackupResult> {
   const { directory, version, signal, report } = options
@@ -64,8 +65,10 @@ export async function backUp(
   }
   signal.throwIfAborted()
   report("kernels, images, templates, keys and settings")
-  if (draft.isBeside) await checkSpace(core, await draft.commonMib())
-  await draft.add({ kind: "common" })
+  // After the sandboxes: of what was copied, every template is known by now.
+  const without = await unneededOwnTemplates(core)
+  if (draft.isBeside) await checkSpace(core, await draft.commonMib(without))
+  await draft.add({ kind: "common", without })
   report("the database")
   const { gone } = await draft.addDatabase((file) => core.store.backUp(file, copied))
   signal.throwIfAborted()

@@ -3,6 +3,7 @@
  * images, kernels and copies of QEMU.
  */
 
+import { AppError } from "@bhatti/contract/errors"
 import { limits } from "@bhatti/contract/limits"
 import {
   ownGraceMs,
@@ -41,32 +42,88 @@ export async function cleanUp(core: Parts, signal: AbortSignal): Promise<void> {
 }
 
 export async function removeUnusedTemplates(core: TemplateParts, nowMs: number): Promise<void> {
-  const judged = await judgeTemplates(core)
+  const judged = (await judgeTemplates(core)) ?? []
+  const owners = judged.flatMap(({ owner }) => owner ?? [])
+  const users = await core.store.users.existing(owners)
   const budgetMib = core.settings.templateDiskMib
-  await removeTemplates(core, templatesToRemove(judged, { budgetMib, nowMs }), templateGraceMs)
-}
-
-/**
- * Makes room for another template of an account's own commands: each is up to a disk and a memory in size, and nobody
- * else uses it.
- */
-export async function makeRoomForOwn(core: TemplateParts, owner: string): Promise<void> {
-  const nowMs = core.clock.unixMs()
-  const own = (await judgeTemplates(core)).filter((one) => one.owner === owner)
-  await removeTemplates(core, ownToRemove(own, { keptMax: limits.ownTemplatesMax, nowMs }), ownGraceMs)
-}
-
-async function removeTemplates(core: TemplateParts, ids: string[], unusedForMs: number): Promise<void> {
-  for (const id of ids) {
-    // A create may have received it since it was measured.
-    if (!(await core.host.templates.remove(id, { unusedForMs }))) continue
-    core.events.record({ type: "template.removed", meta: { by: "daemon", template: id } })
-    core.log.info({ template: id }, "removed an unused template")
+  await removeTemplates(core, templatesToRemove(judged, { budgetMib, nowMs, users }), templateGraceMs)
+  await countOwnTemplates(core)
+  for (const owner of await core.store.templateUse.overQuota(owners)) {
+    await removeAllOfOwn(core, await judgeTemplates(core), owner)
   }
 }
 
-/** Returns each template, and whether anything depends on it; nothing while that cannot be known. */
-async function judgeTemplates(core: TemplateParts): Promise<(TemplateFacts & { owner: string | null })[]> {
+/** Writes down how much space the templates that one account alone uses take; its quota counts it. */
+export async function countOwnTemplates(core: Pick<Core, "store"> & OnHost<"templates">): Promise<void> {
+  const measured = await core.host.templates.measure()
+  await core.store.templateUse.setOnHost(
+    measured.flatMap(({ id, owner, mib }) => (owner === null ? [] : { id, owner, mib })),
+  )
+}
+
+/**
+ * Makes room for another template of an account's own commands, or refuses it: each is up to a disk and a memory in
+ * size, and nobody else uses it.
+ */
+export async function makeRoomForOwn(core: TemplateParts, owner: string, neededMib: number): Promise<void> {
+  const nowMs = core.clock.unixMs()
+  const judged = await judgeTemplates(core)
+  if (!judged) {
+    throw new AppError("unavailable", "the host cannot tell which templates are in use", {
+      hint: "the operator's examination of the host tells the reason",
+    })
+  }
+  const own = judged.filter((one) => one.owner === owner)
+  const keptMax = limits.ownTemplatesMax
+  const removed = await removeTemplates(core, ownToRemove(own, { keptMax, nowMs }), ownGraceMs)
+  if (own.filter(({ isNeeded }) => !isNeeded).length - removed >= keptMax) {
+    throw new AppError(
+      "limit_exceeded",
+      `you have ${keptMax} templates with start commands of your own that no sandbox uses`,
+      { hint: `the oldest gives way when it has not been used for ${ownGraceMs / 1000} s`, retryable: true },
+    )
+  }
+  await countOwnTemplates(core)
+  try {
+    await core.store.templateUse.check(owner, neededMib)
+  } catch {
+    await removeAllOfOwn(core, await judgeTemplates(core), owner)
+    await core.store.templateUse.check(owner, neededMib)
+  }
+}
+
+/** They take space of a quota that is used up, and the account cannot name them. */
+async function removeAllOfOwn(
+  core: TemplateParts,
+  judged: TemplateFacts[] | undefined,
+  owner: string,
+): Promise<void> {
+  const own = (judged ?? []).filter((one) => one.owner === owner)
+  await removeTemplates(core, ownToRemove(own, { keptMax: 1, nowMs: core.clock.unixMs() }), ownGraceMs)
+  await countOwnTemplates(core)
+}
+
+/** Templates that one account alone uses and that nothing depends on. */
+export async function unneededOwnTemplates(core: TemplateParts): Promise<string[]> {
+  const judged = (await judgeTemplates(core)) ?? []
+  return judged.filter(({ owner, isNeeded }) => owner !== null && !isNeeded).map(({ id }) => id)
+}
+
+/** Returns how many were removed. */
+async function removeTemplates(core: TemplateParts, ids: string[], unusedForMs: number): Promise<number> {
+  let removed = 0
+  for (const id of ids) {
+    // A create may have received it since it was measured.
+    if (!(await core.host.templates.remove(id, { unusedForMs }))) continue
+    removed++
+    core.events.record({ type: "template.removed", meta: { by: "daemon", template: id } })
+    core.log.info({ template: id }, "removed an unused template")
+  }
+  return removed
+}
+
+/** Returns each template, and whether anything depends on it; undefined while that cannot be known. */
+async function judgeTemplates(core: TemplateParts): Promise<TemplateFacts[] | undefined> {
   const { templates } = core.host
   const measured = await templates.measure()
   // A directory without a row may get it back, and is worthless without its template.
@@ -75,7 +132,7 @@ async function judgeTemplates(core: TemplateParts): Promise<(TemplateFacts & { o
   const lainOn = core.host.keptRows.templatesUnderUnknown(
     new Set([...known, ...(await core.store.sandboxes.listPooledOnHost())]),
   )
-  if (lainOn === undefined) return []
+  if (lainOn === undefined) return undefined
   // Measured first, so that a dependency added meanwhile counts.
   const needed = new Set([
     ...(await core.store.sandboxes.listTemplateIdsOnHost()),

@@ -11,7 +11,6 @@ import { destroyIfAbandoned } from "./abandoned.ts"
 import { allOrNone, checkStillWanted } from "./all-or-none.ts"
 import { answerDeadlineMs } from "./awake.ts"
 import { initStart } from "./boot-script.ts"
-import { makeRoomForOwn } from "./clean-up.ts"
 import type { Core, ForStart, ForTemplate, OnHost } from "./core.ts"
 import { addNamed, checkSizeLimits, checkSpace, checkStillAwaited, goneError } from "./create-checks.ts"
 import { forkSandbox } from "./fork.ts"
@@ -226,18 +225,12 @@ async function waitForTemplate(
   signal?.addEventListener("abort", leave, { once: true })
   try {
     return await core.destroying.watch([record], (destroying) =>
-      templateOf(core, spec, AbortSignal.any([left.signal, destroying])),
+      ensureTemplate(core, spec, AbortSignal.any([left.signal, destroying])),
     )
   } finally {
     signal?.removeEventListener("abort", leave)
     core.waits.delete(record.id)
   }
-}
-
-async function templateOf(core: ForTemplate, spec: TemplateSpec, signal: AbortSignal): Promise<Template> {
-  const owner = spec.programs?.owner
-  if (owner && !(await core.host.templates.find(spec))) await makeRoomForOwn(core, owner)
-  return ensureTemplate(core, spec, signal)
 }
 
 function waitText({ cpus, memoryMib }: SandboxRecord, { programs }: TemplateSpec): string {

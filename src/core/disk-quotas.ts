@@ -32,7 +32,12 @@ export class DiskQuotas {
   /** Measures all sandboxes whose owners have a quota. */
   async measure(records: SandboxRecord[]): Promise<void> {
     const quotas = await this.#core.store.diskUse.quotasOf(new Set(records.map(({ userId }) => userId)))
-    const left = new Map(quotas.map(({ userId, maxMib, snapshotsMib }) => [userId, maxMib - snapshotsMib]))
+    const left = new Map(
+      quotas.map(({ userId, maxMib, snapshotsMib, templatesMib }) => [
+        userId,
+        maxMib - snapshotsMib - templatesMib,
+      ]),
+    )
     const counted = records.filter(({ userId }) => left.has(userId))
     const known = new Set(counted.map(({ id }) => id))
     for (const id of this.#measured.keys()) if (!known.has(id)) this.#measured.delete(id)

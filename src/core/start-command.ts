@@ -147,12 +147,13 @@ export async function startClone(
   record: SandboxRecord,
   guest: Guest,
 ): Promise<void> {
-  for (const failure of await guest.ask({ op: "startClone" }, { deadlineMs: hooksDeadlineMs })) {
+  for (const { hook, reason } of await guest.ask({ op: "startClone" }, { deadlineMs: hooksDeadlineMs })) {
     core.events.record({
       type: "sandbox.hook_failed",
       userId: record.userId,
       sandbox: record,
-      meta: { by: "guest", ...failure },
+      // Not its output: the hook has the sandbox's secrets in its environment.
+      meta: { by: "guest", hook, reason },
     })
   }
 }

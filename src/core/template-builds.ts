@@ -5,6 +5,7 @@
  */
 
 import { AppError } from "@bhatti/contract/errors"
+import { countOwnTemplates, makeRoomForOwn } from "./clean-up.ts"
 import type { Core, ForTemplate } from "./core.ts"
 import type { Template, TemplateSpec } from "./host.ts"
 import type { TemplateBuild } from "./parts.ts"
@@ -41,11 +42,25 @@ function buildOf(core: Pick<Core, "templateBuilds">, owner: string | null): Temp
 
 function begin(core: ForTemplate, key: string, spec: TemplateSpec, owner: string | null): TemplateBuild {
   const stop = new AbortController()
-  const template = makeTemplate(core, spec, stop).finally(() => core.templateBuilds.delete(key))
+  const making = owner === null ? makeTemplate(core, spec, stop) : makeOwn(core, spec, owner, stop)
+  const template = making.finally(() => core.templateBuilds.delete(key))
   template.catch(() => undefined)
   const build = { owner, template, waiting: 0, stop }
   core.templateBuilds.set(key, build)
   return build
+}
+
+/** While it is made, its memory stands for its size, which is measured when it is there. */
+async function makeOwn(
+  core: ForTemplate,
+  spec: TemplateSpec,
+  owner: string,
+  stop: AbortController,
+): Promise<Template> {
+  await makeRoomForOwn(core, owner, spec.memoryMib)
+  const template = await makeTemplate(core, spec, stop)
+  await countOwnTemplates(core)
+  return template
 }
 
 async function waitFor(build: TemplateBuild, signal: AbortSignal | undefined): Promise<Template> {

@@ -45,10 +45,10 @@ const restore = (name: string, report: (line: string) => void = () => expect.unr
   restoreBackup({ from: path("backup"), dataDir: path(name), report })
 
 /** Makes one of a directory with a file of every kind. */
-async function backUp(): Promise<void> {
+async function backUp(without: string[] = []): Promise<void> {
   const draft = await backups().begin(path("backup"))
   await draft.add({ kind: "sandbox", id: "sb_1", draft: "draft" })
-  await draft.add({ kind: "common" })
+  await draft.add({ kind: "common", without })
   await draft.addDatabase(async (path) => {
     writeFileSync(path, "database")
     return { mark: "mark", gone: [] }
@@ -103,6 +103,13 @@ test("what is in the making is left out of a backup", async () => {
   await backUp()
   expect(filesIn("backup")).toEqual([...restored, "backup.json"].sort())
   expect(readFileSync(path("backup/templates/t/memory"), "utf8")).toBe("data/templates/t/memory")
+})
+
+test("templates that are named are left out of a backup, whole", async () => {
+  write("data/templates/own/memory")
+  write("data/templates/own-2/memory")
+  await backUp(["own"])
+  expect(readdirSync(path("backup/templates")).sort()).toEqual(["own-2", "t"])
 })
 
 test("a backup into a directory that has only a lost+found is made, and restored without it", async () => {

@@ -72,7 +72,7 @@ type Target = { path: string; isNew: boolean; isBeside: boolean; draftOf: (id: s
 type Part =
   | { kind: "sandbox"; id: string; draft: string }
   | { kind: "snapshot"; id: string }
-  | { kind: "common" }
+  | { kind: "common"; without: readonly string[] }
 
 export class BackupDraft {
   readonly #dataDir: string
@@ -96,7 +96,7 @@ export class BackupDraft {
   }
 
   async add(part: Part): Promise<void> {
-    if (part.kind === "common") return this.#addCommon()
+    if (part.kind === "common") return this.#addCommon(part.without)
     const from =
       part.kind === "sandbox"
         ? this.#target.draftOf(part.draft)
@@ -116,9 +116,9 @@ export class BackupDraft {
     })
   }
 
-  async commonMib(): Promise<number> {
+  async commonMib(without: readonly string[]): Promise<number> {
     let blocks = 0
-    for (const part of await this.#commonParts()) {
+    for (const part of await this.#commonParts(without)) {
       const path = join(this.#dataDir, part)
       const below = await readdir(path, { recursive: true }).catch(() => [])
       for (const name of ["", ...below])
@@ -128,8 +128,8 @@ export class BackupDraft {
   }
 
   /** Adds keys, settings, kernels, kits, images, templates, and each QEMU that saved memories need. */
-  async #addCommon(): Promise<void> {
-    for (const part of await this.#commonParts()) {
+  async #addCommon(without: readonly string[]): Promise<void> {
+    for (const part of await this.#commonParts(without)) {
       try {
         await this.#writing(() => copy(["--parents", part], this.#directory, this.#dataDir))
       } catch (error) {
@@ -190,12 +190,13 @@ export class BackupDraft {
   }
 
   /** Paths relative to the data directory; only complete parts. */
-  async #commonParts(): Promise<string[]> {
+  async #commonParts(withoutTemplates: readonly string[]): Promise<string[]> {
     const parts: string[] = []
     for (const name of commonFiles) if (await exists(join(this.#dataDir, name))) parts.push(name)
     for (const [name, depth] of Object.entries(commonDirectories))
       parts.push(...(await partsBelow(this.#dataDir, name, depth)))
-    return parts
+    const without = new Set(withoutTemplates.map((id) => join("templates", id)))
+    return parts.filter((part) => !without.has(part))
   }
 }
 

@@ -1,9 +1,19 @@
 /** The device state as a QEMU writes it that may write anything; this process stands in for it. */
 
 import { afterEach, beforeEach, expect, test } from "bun:test"
-import { closeSync, mkdtempSync, openSync, rmSync, statSync, truncateSync, writeSync } from "node:fs"
+import {
+  closeSync,
+  mkdtempSync,
+  openSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+  writeSync,
+} from "node:fs"
+import { join } from "node:path"
 import { hostBootId, startTicks } from "../lib/process-identity.ts"
-import { saveDeviceState, savedFlags, savedStatePath } from "./device-state.ts"
+import { readTemplateState, saveDeviceState, savedFlags, savedStatePath } from "./device-state.ts"
 import { stateBytesMax } from "./file-bounds.ts"
 
 const process = { pid: globalThis.process.pid, startTicks: 0, bootId: hostBootId }
@@ -72,4 +82,16 @@ test("a QEMU that holds no such file any more has its state read from where it w
     qemu(() => writeSync(held, "QEVM state")),
   )
   expect(Buffer.from(saved).toString()).toBe("QEVM state")
+})
+
+test("of a template, more than a device state can be is not read, and something else is not taken", async () => {
+  const path = join(directory, "state")
+  writeFileSync(path, "QEVM1")
+  expect(Buffer.from(await readTemplateState(path)).toString()).toBe("QEVM1")
+  truncateSync(path, stateBytesMax + 1)
+  await expect(readTemplateState(path)).rejects.toThrow("QEMU wrote more than a device state")
+  for (const text of ["", "QEV", "no QEVM"]) {
+    writeFileSync(path, text)
+    await expect(readTemplateState(path)).rejects.toThrow("QEMU saved no device state")
+  }
 })

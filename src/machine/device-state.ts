@@ -61,6 +61,24 @@ export async function saveTemplateState(directory: string): Promise<void> {
   }
 }
 
+/** Reads a template's device state, or nothing that cannot be one. */
+export async function readTemplateState(path: string): Promise<Uint8Array> {
+  const written = await readAtMost(path, stateBytesMax)
+  if (!written) throw new AppError("unavailable", "QEMU wrote more than a device state", { retryable: false })
+  if (Buffer.from(written.subarray(0, stateMagic.length)).toString("latin1") !== stateMagic)
+    throw new AppError("unavailable", "QEMU saved no device state")
+  return written
+}
+
+/** Returns undefined for a longer file. */
+async function readAtMost(path: string, bytesMax: number): Promise<Uint8Array | undefined> {
+  if (statSync(path).size > bytesMax) return undefined
+  const read = await Bun.file(path)
+    .slice(0, bytesMax + 1)
+    .bytes()
+  return read.length > bytesMax ? undefined : read
+}
+
 /**
  * Frees the file's blocks behind the read position. The length stays, since QEMU may continue from its own
  * position.

@@ -1,7 +1,16 @@
 /** Templates on disk and in memory: which of them keep their memory open. */
 
 import { afterEach, beforeEach, expect, test } from "bun:test"
-import { closeSync, mkdirSync, mkdtempSync, readdirSync, readlinkSync, rmSync, writeFileSync } from "node:fs"
+import {
+  closeSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readlinkSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { createMemoryFile } from "../lib/posix.ts"
@@ -20,10 +29,13 @@ beforeEach(() => {
 })
 afterEach(() => rmSync(dataDir, { recursive: true }))
 
+const state = "QEVM and more"
+
 async function make(fingerprint: string, owner: string | null): Promise<void> {
   const directory = join(dataDir, "templates", `${fingerprint}-1`)
   mkdirSync(directory, { recursive: true })
-  for (const name of ["disk.qcow2", "blank.qcow2", "state"]) writeFileSync(join(directory, name), name)
+  for (const name of ["disk.qcow2", "blank.qcow2"]) writeFileSync(join(directory, name), name)
+  writeFileSync(join(directory, "state"), state)
   writeFileSync(join(dataDir, "image.raw"), "")
   const bytes = 1024 * 1024
   const fd = createMemoryFile({ name: "test", bytes })
@@ -36,7 +48,7 @@ async function make(fingerprint: string, owner: string | null): Promise<void> {
     owner,
     files: {
       memory: { bytes, checksum },
-      state: { bytes: 5, sha256: sha256(Buffer.from("state")) },
+      state: { bytes: state.length, sha256: sha256(Buffer.from(state)) },
       disk: { checksum: await fileChecksum(join(directory, "disk.qcow2")) },
       blank: { checksum: await fileChecksum(join(directory, "blank.qcow2")) },
     },
@@ -68,4 +80,10 @@ test("unused memory of one account's templates is freed, loaded again when it is
   if (!own) throw new Error("the template was not found")
   closeSync(await files.memory(own))
   expect((await files.measure()).map(({ owner }) => owner).sort()).toEqual([null, "usr_1"])
+})
+
+test("a template whose device state became long is damaged, and its state is not read", async () => {
+  await make("aa", "usr_1")
+  truncateSync(join(dataDir, "templates/aa-1/state"), 2 ** 40)
+  await expect(files.find("aa")).rejects.toThrow("its state is missing or was changed")
 })

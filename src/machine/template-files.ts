@@ -14,7 +14,7 @@ import {
   statSync,
   utimesSync,
 } from "node:fs"
-import { mkdir, readdir, readFile, rm, stat } from "node:fs/promises"
+import { mkdir, readdir, rm, stat } from "node:fs/promises"
 import { basename, isAbsolute, join, relative } from "node:path"
 import { AppError } from "@bhatti/contract/errors"
 import { renameDurably, syncPath, writeSynced } from "../lib/durable.ts"
@@ -25,7 +25,7 @@ import { randomHex } from "../lib/random-hex.ts"
 import { openSealedJson, sealJson } from "../lib/sealed-json.ts"
 import { fileChecksum } from "../lib/sparse-file.ts"
 import type { MachineShape } from "./command-line.ts"
-import { saveTemplateState } from "./device-state.ts"
+import { readTemplateState, saveTemplateState } from "./device-state.ts"
 import { readMemory, writeMemory } from "./memory.ts"
 import { killProcess } from "./process.ts"
 import { agentSocket, qmpSocket } from "./sockets.ts"
@@ -253,7 +253,7 @@ export class TemplateFiles {
 
     const bytes = draft.manifest.shape.memoryMib * mebibyte
     const checksum = await writeMemory({ fd: draft.memoryFd, bytes, path: join(draft.directory, "memory") })
-    const state = await readFile(draft.statePath)
+    const state = await readTemplateState(draft.statePath)
     const manifest: Manifest = {
       ...draft.manifest,
       files: {
@@ -312,8 +312,8 @@ export class TemplateFiles {
     try {
       const { template, manifest } = await this.#read(id)
       await checkFile(id, template.blankOverlayPath, manifest.files.blank?.checksum)
-      const state = await readFile(template.statePath).catch(() => Buffer.alloc(0))
-      if (sha256(state) !== manifest.files.state.sha256)
+      const state = await readTemplateState(template.statePath).catch(() => undefined)
+      if (!state || sha256(state) !== manifest.files.state.sha256)
         throw damaged(id, "its state is missing or was changed")
       if (template.kit !== undefined && !existsSync(join(this.#dataDir, template.kit)))
         throw damaged(id, `its disk ${template.kit} is missing`)

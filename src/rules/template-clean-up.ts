@@ -3,6 +3,8 @@
 export type TemplateFacts = {
   id: string
   mib: number
+  /** The account that alone uses it; null if it serves everybody. */
+  owner: string | null
   lastUsedMs: number
   /** A sandbox, a snapshot or the pool depends on it, or the next create is likely to need it. */
   isNeeded: boolean
@@ -29,19 +31,50 @@ export function ownToRemove(
     .map(({ id }) => id)
 }
 
+/**
+ * Templates that one account alone uses have a budget of their own, and may take as much again as the shared ones; the
+ * account that takes the most gives way first. Those of accounts that are gone are removed in any case.
+ */
 export function templatesToRemove(
   templates: readonly TemplateFacts[],
-  options: { budgetMib: number; nowMs: number },
+  options: { budgetMib: number; nowMs: number; users: ReadonlySet<string> },
 ): string[] {
-  let takenMib = templates.reduce((sum, { mib }) => sum + mib, 0)
-  const unneeded = templates
-    .filter(({ isNeeded, lastUsedMs }) => !isNeeded && options.nowMs - lastUsedMs >= templateGraceMs)
-    .sort((one, other) => one.lastUsedMs - other.lastUsedMs)
-  const removed: string[] = []
-  for (const { id, mib } of unneeded) {
-    if (takenMib <= options.budgetMib) break
-    removed.push(id)
-    takenMib -= mib
+  const isRemovable = ({ isNeeded, lastUsedMs }: TemplateFacts) =>
+    !isNeeded && options.nowMs - lastUsedMs >= templateGraceMs
+  const gone = templates.filter(({ owner }) => owner !== null && !options.users.has(owner))
+  const rest = templates.filter((one) => !gone.includes(one))
+  const shared = rest.filter(({ owner }) => owner === null)
+  const owned = rest.filter(({ owner }) => owner !== null)
+  return [
+    ...gone.filter(isRemovable),
+    ...toFit(shared, isRemovable, options.budgetMib),
+    ...toFit(owned, isRemovable, options.budgetMib),
+  ].map(({ id }) => id)
+}
+
+function toFit(
+  templates: readonly TemplateFacts[],
+  isRemovable: (one: TemplateFacts) => boolean,
+  budgetMib: number,
+): TemplateFacts[] {
+  let kept = templates
+  const removed: TemplateFacts[] = []
+  while (mibOf(kept) > budgetMib) {
+    const taken = Map.groupBy(kept, ({ owner }) => owner)
+    const [next] = kept
+      .filter(isRemovable)
+      .sort(
+        (one, other) =>
+          mibOf(taken.get(other.owner) ?? []) - mibOf(taken.get(one.owner) ?? []) ||
+          one.lastUsedMs - other.lastUsedMs,
+      )
+    if (!next) break
+    removed.push(next)
+    kept = kept.filter((one) => one !== next)
   }
   return removed
+}
+
+function mibOf(templates: readonly TemplateFacts[]): number {
+  return templates.reduce((sum, { mib }) => sum + mib, 0)
 }

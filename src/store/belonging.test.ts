@@ -187,11 +187,11 @@ test("the database is copied before a migration and once a day, privately, and f
 test("a copy is made before the database is brought up to date", async () => {
   const { Database } = await import("bun:sqlite")
   const database = new Database(path("bhatti.db"))
-  // This migration is safe to repeat.
-  database.run("delete from kysely_migration where name = '0010-one-specification'")
+  database.run("drop table template_use")
+  database.run("delete from kysely_migration where name = '0011-template-use'")
   database.close()
   await (await open()).close()
   expect(readdirSync(path("database-copies"))).toEqual([
-    expect.stringMatching(/^\d{8}T\d{6}Z-before-0010-one-specification\.db$/),
+    expect.stringMatching(/^\d{8}T\d{6}Z-before-0011-template-use\.db$/),
   ])
 })

@@ -1,6 +1,7 @@
 /**
- * Disk use per user: the blocks of their sandboxes' directories, as last measured by the daemon, and of their named
- * snapshots. An unfinished sandbox or snapshot counts from the moment its row is written.
+ * Disk use per user: the blocks of their sandboxes' directories and of templates that only they use, as last measured
+ * by the daemon, and of their named snapshots. An unfinished sandbox or snapshot counts from the moment its row is
+ * written.
  */
 
 import { AppError } from "@bhatti/contract/errors"
@@ -11,8 +12,8 @@ import { among } from "./sqlite/queries.ts"
 
 const mebibyte = 1024 * 1024
 
-/** A user's quota, and the disk use of their named snapshots. */
-export type DiskQuota = { userId: UserId; maxMib: number; snapshotsMib: number }
+/** A user's quota, and the disk use of their named snapshots and of templates that only they use. */
+export type DiskQuota = { userId: UserId; maxMib: number; snapshotsMib: number; templatesMib: number }
 
 export class DiskUse {
   readonly #db: Kysely<Schema>
@@ -26,6 +27,7 @@ export class DiskUse {
     const rows = await this.#db
       .selectFrom("users")
       .select(["id", "max_disk_mib", snapshotsMib(sql.ref("users.id")).as("snapshots")])
+      .select(templatesMib(sql.ref("users.id")).as("templates"))
       .where("id", "in", among(users))
       .where("max_disk_mib", ">", 0)
       .execute()
@@ -33,6 +35,7 @@ export class DiskUse {
       userId: UserId.parse(row.id),
       maxMib: row.max_disk_mib,
       snapshotsMib: Number(row.snapshots),
+      templatesMib: Number(row.templates),
     }))
   }
 
@@ -45,7 +48,11 @@ type Expression = ReturnType<typeof sql.ref> | ReturnType<typeof sql.val>
 
 export function diskUsedMib(userId: Expression) {
   return sql<number>`(coalesce((select sum(used_mib) from sandboxes where user_id = ${userId}), 0)
-    + ${snapshotsMib(userId)})`
+    + ${templatesMib(userId)} + ${snapshotsMib(userId)})`
+}
+
+function templatesMib(userId: Expression) {
+  return sql<number>`coalesce((select sum(used_mib) from template_use where user_id = ${userId}), 0)`
 }
 
 function snapshotsMib(userId: Expression) {

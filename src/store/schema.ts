@@ -10,6 +10,7 @@ export type Schema = {
   snapshots: SnapshotsTable
   events: EventsTable
   socket_tickets: SocketTicketsTable
+  template_use: TemplateUseTable
   installation: InstallationTable
 }
 
@@ -88,6 +89,14 @@ export type SnapshotsTable = {
   has_memory: number
   bytes: number
   created_at: string
+}
+
+/** Templates on the host that one account alone uses. */
+export type TemplateUseTable = {
+  id: string
+  user_id: string
+  /** Blocks on the host's disk, as last measured. */
+  used_mib: number
 }
 
 export type SocketTicketsTable = {

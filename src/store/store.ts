@@ -27,6 +27,7 @@ import { SocketTickets } from "./socket-tickets.ts"
 import { sqliteDialect } from "./sqlite/dialect.ts"
 import { migrations } from "./sqlite/migrations.ts"
 import { foreignVersion } from "./sqlite/queries.ts"
+import { TemplateUse } from "./template-use.ts"
 import { Users } from "./users.ts"
 import { Vault } from "./vault.ts"
 
@@ -38,6 +39,7 @@ export type Store = {
   snapshots: Snapshots
   socketTickets: SocketTickets
   diskUse: DiskUse
+  templateUse: TemplateUse
   events: Events
   recovery: Recovery
   /** Notes for the operator about the database's state when it was opened. */
@@ -120,6 +122,7 @@ function fill(
     snapshots: new Snapshots(db),
     socketTickets: new SocketTickets(db),
     diskUse: new DiskUse(db),
+    templateUse: new TemplateUse(db),
     events,
     recovery: new Recovery(db),
     notes,

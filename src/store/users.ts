@@ -96,6 +96,12 @@ export class Users {
     return (await this.#selectRecords().orderBy("created_at").execute()).map(toRecord)
   }
 
+  /** Returns those of the ids that are users. */
+  async existing(ids: Iterable<string>): Promise<Set<string>> {
+    const rows = await this.#db.selectFrom("users").select("id").where("id", "in", among(ids)).execute()
+    return new Set(rows.map(({ id }) => id))
+  }
+
   async find(name: string): Promise<UserRecord | undefined> {
     const row = await this.#selectRecords().where("name", "=", name).executeTakeFirst()
     return row && toRecord(row)

@@ -89,7 +89,7 @@ test("the hooks have run for each clone before its first command, and a failed o
   expect(JSON.parse(await sh("again", "cat /run/answered")).first[0][0]).toBe("again")
   const events = JSON.parse((await own.bhatti(["events", "--sandbox", "again", "--json"])).stdout)
   expect(events.filter(({ type }: { type: string }) => type === "sandbox.hook_failed")).toMatchObject([
-    { meta: { hook: "20-fail", reason: "it exited with 3", output: "no such key\n" } },
+    { meta: { hook: "20-fail", reason: "it exited with 3" } },
   ])
 }, 120_000)
 

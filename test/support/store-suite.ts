@@ -178,9 +178,27 @@ export function storeSuite(name: string, open: () => Promise<Store>): void {
       await add(account, "more", { usedMib: 10 })
       expect(await store.diskUse.quotasOf([account.id])).toContainEqual({
         userId: account.id,
-        maxMib: 100,
-        snapshotsMib: 40,
+        ...{ maxMib: 100, snapshotsMib: 40, templatesMib: 0 },
       })
+    })
+
+    test("templates that a user alone uses count in the user's disk quota", async () => {
+      const account = await newUser({ maxDiskMib: 100 })
+      const other = await newUser({ maxDiskMib: 100 })
+      const own = { owner: account.id, mib: 60 }
+      await store.templateUse.setOnHost([
+        { id: "t1", ...own },
+        { id: "t2", owner: "usr_ffffffff", mib: 10 },
+      ])
+      await expect(add(account, "dev", { usedMib: 41 })).rejects.toMatchObject({ code: "limit_exceeded" })
+      await expect(store.templateUse.check(account.id, 41)).rejects.toMatchObject({ code: "limit_exceeded" })
+      await store.templateUse.check(account.id, 40)
+      await store.templateUse.check(other.id, 100)
+      expect(await store.diskUse.quotasOf([account.id])).toMatchObject([{ templatesMib: 60 }])
+      await store.templateUse.setOnHost([{ id: "t1", ...own, mib: 110 }])
+      expect(await store.templateUse.overQuota([account.id, other.id])).toEqual([account.id])
+      await store.templateUse.setOnHost([])
+      expect(await store.templateUse.overQuota([account.id])).toEqual([])
     })
 
     test("a batch is added as a whole or not at all", async () => {

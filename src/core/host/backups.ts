@@ -8,7 +8,7 @@ export interface BackupDraft extends AsyncDisposable {
   readonly isFull: boolean
   add(part: BackupPart): Promise<void>
   /** Returns the size of the part `common`. */
-  commonMib(): Promise<number>
+  commonMib(without: readonly string[]): Promise<number>
   /** Adds the database, which `copy` writes into the given file, and removes the parts that `gone` names. */
   addDatabase(copy: (file: string) => Promise<CopiedDatabase>): Promise<CopiedDatabase>
   /** Completes the backup; before this it does not count as one, and disposal removes it. */
@@ -19,8 +19,8 @@ export type BackupPart =
   /** `draft` is the draft of the sandbox's copy. */
   | { kind: "sandbox"; id: string; draft: string }
   | { kind: "snapshot"; id: string }
-  /** Everything that is neither in the database nor part of one sandbox. */
-  | { kind: "common" }
+  /** Everything that is neither in the database nor part of one sandbox, except for the templates `without`. */
+  | { kind: "common"; without: readonly string[] }
 
 export type CopiedDatabase = { mark: string; gone: { kind: "sandbox" | "snapshot"; id: string }[] }
 

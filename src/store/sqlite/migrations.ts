@@ -11,6 +11,7 @@ import * as bootScript from "./migrations/0007-boot-script.ts"
 import * as batches from "./migrations/0008-batches.ts"
 import * as socketTickets from "./migrations/0009-socket-tickets.ts"
 import * as oneSpecification from "./migrations/0010-one-specification.ts"
+import * as templateUse from "./migrations/0011-template-use.ts"
 
 export const migrations: Record<string, Migration> = {
   "0001-start": start,
@@ -23,4 +24,5 @@ export const migrations: Record<string, Migration> = {
   "0008-batches": batches,
   "0009-socket-tickets": socketTickets,
   "0010-one-specification": oneSpecification,
+  "0011-template-use": templateUse,
 }
