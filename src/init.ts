@@ -108,7 +108,7 @@ function prepareDirectory({ dataDir, listen, report }: InitOptions): void {
   }
   writePrivately(
     path,
-    `# The daemon's configuration; docs/OPERATING.md lists every key.\nlisten: ${listen ?? defaultListen}\n`,
+    `# The daemon's configuration; docs/configuration.md lists every key.\nlisten: ${listen ?? defaultListen}\n`,
   )
 }
 

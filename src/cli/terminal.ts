@@ -26,6 +26,8 @@ const libc = dlopen(cLibraryOf(process.platform), {
 const termiosBytes = 256
 /** Waits until the written output has been transmitted; the same number on Linux and macOS. */
 const TCSADRAIN = 1
+/** The same, and drops what was typed and not read. */
+const TCSAFLUSH = 2
 
 /**
  * The terminal descriptions in Debian's ncurses-base, the only ones in a small image. Without a description no
@@ -38,6 +40,12 @@ const namesKnownInside: ReadonlySet<string> = new Set([
 ])
 
 const sizeWithoutTerminal: TerminalSize = { rows: 24, cols: 80 }
+
+/** Drops what was typed while nobody read it. */
+export function dropTypedKeys(): void {
+  const mode = Buffer.alloc(termiosBytes)
+  if (libc.symbols.tcgetattr(0, ptr(mode)) === 0) libc.symbols.tcsetattr(0, TCSAFLUSH, ptr(mode))
+}
 
 export class Terminal {
   /** True if keys are typed at a terminal, not read from a pipe. */

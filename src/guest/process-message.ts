@@ -187,7 +187,7 @@ function parseProcess(value: unknown): ProcessRecord {
   )
     throw unreadable("process")
   return {
-    ...{ id: id.slice(0, idLengthMax), name: name && name.slice(0, idLengthMax), argv: cutWords(argv) },
+    ...{ id: id.slice(0, idLengthMax), name: name?.slice(0, idLengthMax) ?? null, argv: cutWords(argv) },
     ...{ user: user.slice(0, textLengthMax), cwd: cwd.slice(0, textLengthMax) },
     ...{ pid, tty, onDisconnect, driven, watchers, inputOpen },
     ...{ createdUnixMs, endedUnixMs, output: parseOutput(value.output) },

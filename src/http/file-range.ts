@@ -10,8 +10,7 @@ export class UnsatisfiableRange extends AppError {
 
   constructor(size: number) {
     super("invalid", `the range begins behind the end of the file, which has ${size} bytes`, {
-      hint: "send a Range that begins below the size, or none",
-      subject: { kind: "file" },
+      hint: "ask for bytes below the size, or for the whole file",
     })
     this.size = size
   }

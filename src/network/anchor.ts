@@ -34,7 +34,9 @@ export async function refuseOverlap({ anchor, tapPrefix }: Site, subnet: Subnet)
     throw new AppError(
       "conflict",
       `the subnet ${networkText(subnet)} overlaps ${dst}, which the host reaches through ${dev || "a route"}`,
-      { hint: "choose another subnet in config.yaml, a private one that nothing here uses" },
+      {
+        hint: "set subnet in config.yaml of the data directory to a private network that nothing here uses, such as 10.87.0.0/16",
+      },
     )
   }
 }

@@ -27,7 +27,8 @@ test("exec --detach prints the id, and the process is found by it", async () => 
   expect(await run(["logs", "dev", id, "--stderr"])).toEqual({ ...both, stdout: "" })
   expect(await run(["logs", "dev", id, "-f", "--stdout"])).toEqual({ ...both, stderr: "" })
   expect((await run(["ps", "dev"])).stdout).toMatch(/p[0-9]+ +job +command +both +exited 0/)
-  expect(await run(["kill", "dev", id])).toMatchObject({ stdout: `process/${id} of dev got KILL\n` })
+  const forgotten = { stdout: `command/${id} of dev had ended; it is kept no longer\n` }
+  expect(await run(["kill", "dev", id])).toMatchObject(forgotten)
   expect((await run(["exec", "dev", "--", "echo"])).exitCode).toBe(0)
   expect((await run(["ps", "dev"])).stderr).toContain("nothing is kept")
   expect(JSON.parse((await run(["ps", "dev", "--json"])).stdout)).toEqual([])
@@ -68,6 +69,29 @@ test("attach types into a terminal, and Ctrl+\\ leaves it running", async () => 
   await screen.shows("code=0")
   await screen.restored()
   expect((await run(["ps", "dev"])).stdout).toMatch(new RegExp(`${id} +- +session +sh +running +no`))
+})
+
+test("keys typed while a process is watched are not left for the shell", async () => {
+  await run(["exec", "-d", "-i", "--name", "watched", "dev", "--", "cat"])
+  await using screen = new Screen(daemon)
+  await screen.bhatti("attach -w dev watched")
+  await until("it is watched", () => daemon.lastProcess.watchers.size === 1)
+  screen.type("echo LEFT-$((40 + 2))\r")
+  await screen.shows("LEFT-$((40 + 2))")
+  screen.type("\x03")
+  await screen.shows("code=0")
+  await screen.restored()
+  expect(screen.text).not.toContain("LEFT-42")
+})
+
+test("Ctrl-C leaves what logs -f follows", async () => {
+  await run(["exec", "-d", "-i", "--name", "followed", "dev", "--", "cat"])
+  await using screen = new Screen(daemon)
+  await screen.bhatti("logs -f dev followed")
+  await until("it is read", () => daemon.lastProcess.watchers.size === 1)
+  screen.type("\x03")
+  await screen.shows("code=0")
+  expect(screen.text).not.toContain("the stream was closed")
 })
 
 test("ids and names are completed", async () => {

@@ -36,7 +36,8 @@ Exit code: the process's own; 0 after leaving; 125 if bhatti failed or another c
       const params = { id: args.sandbox, process: args.process }
       const process = await client.getProcess({ params })
       const isTyping = process.tty && !options.watch && (await isTerminal(0)) && (await isTerminal(1))
-      if (isTyping) return await inTerminal(client, process, { out, report })
+      const again = `bhatti attach ${args.sandbox} ${args.process}`
+      if (isTyping) return await inTerminal(client, process, { again, out, report })
       return await asStream(client, process, { out, isInputForwarded: options.stdin })
     } catch (error) {
       if (!(error instanceof AppError)) throw error
@@ -49,24 +50,27 @@ Exit code: the process's own; 0 after leaving; 125 if bhatti failed or another c
 async function inTerminal(
   client: Client,
   { sandbox_id: sandbox, process_id: process }: Process,
-  { out, report }: { out: Output; report: DaemonContext["report"] },
+  { again, out, report }: { again: string; out: Output; report: DaemonContext["report"] },
 ): Promise<number> {
   const [{ attachTerminal }, { Terminal }] = await Promise.all([
     import("../attach-terminal.ts"),
     import("../terminal.ts"),
   ])
-  using terminal = await Terminal.open()
-  const { left } = await attachTerminal({
-    terminal,
-    out,
-    open: ({ rows, cols }) =>
-      terminalStream(client.processStream(sandbox, process, { mode: "drive", rows, cols }), process),
-  })
+  const attached = async () => {
+    using terminal = await Terminal.open()
+    return await attachTerminal({
+      terminal,
+      out,
+      open: ({ rows, cols }) =>
+        terminalStream(client.processStream(sandbox, process, { mode: "drive", rows, cols }), process),
+    })
+  }
+  const { left } = await attached()
   switch (left.kind) {
     case "exited":
       return left.exitCode
     case "detached":
-      await out.talk("\nleft; it keeps running")
+      await out.talk(`\nleft; it keeps running. Come back: ${again}`)
       return left.exitCode
     case "taken_over":
       return exitSandboxSide
@@ -102,9 +106,13 @@ async function asStream(
   const reading = copyOutput({ output: stream.output, close: () => stream.leave() }, { out })
   const ended = reading.then(() => stream.exit).then(({ exit_code }) => exit_code)
   const failed = isInputForwarded ? forwardInput(stream) : new Promise<never>(() => {})
-  const exitCode = await Promise.race([ended, left, failed])
-  stream.leave()
-  return exitCode
+  try {
+    return await Promise.race([ended, left, failed])
+  } finally {
+    stream.leave()
+    // The shell that follows must not run these keys.
+    if (!isInputForwarded && (await isTerminal(0))) (await import("../terminal.ts")).dropTypedKeys()
+  }
 }
 
 /** Settles only if our input cannot be read. */

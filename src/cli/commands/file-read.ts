@@ -16,8 +16,11 @@ export const fileRead = command({
       summary: "Only these bytes, counted from 0; 500- is all from there, -500 the last 500",
     },
   },
-  refuse: ({ options: { range = "0-" } }) =>
-    /^(\d+-\d*|-\d+)$/.test(range) ? undefined : "--range is FIRST-LAST, FIRST- or -COUNT",
+  refuse: ({ options: { range = "0-" } }) => {
+    const [, first = "0", last = ""] = /^(\d+)-(\d*)$/.exec(range) ?? /^(-\d+)$/.exec(range) ?? [range, "NaN"]
+    if (Number.isNaN(Number(first))) return "--range is FIRST-LAST, FIRST- or -COUNT"
+    return last !== "" && Number(last) < Number(first) ? `--range ${range} ends before it begins` : undefined
+  },
   examples: [
     "bhatti file read dev /workspace/app.js",
     "bhatti file read dev logs/app.log | grep error",

@@ -19,13 +19,16 @@ export const kill = command({
   examples: ["bhatti kill dev s1", "bhatti kill dev p2 --signal TERM"],
   async run({ client, args, options, isJson, out }) {
     const { sandbox, process } = args
+    const params = { id: sandbox, process }
+    const known = await client.getProcess({ params })
     const killed = await client.killSession({
       params: { id: sandbox, session: process },
       body: options.signal === undefined ? {} : { signal: options.signal },
     })
     if (isJson) return await out.json(killed)
+    const about = `${known.kind}/${process} of ${sandbox}`
     await out.result(
-      `${/^p[0-9]+$/.test(process) ? "process" : "session"}/${process} of ${sandbox} got ${options.signal ?? "KILL"}`,
+      known.ended ? `${about} had ended; it is kept no longer` : `${about} got ${options.signal ?? "KILL"}`,
     )
   },
 })

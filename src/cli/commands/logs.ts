@@ -5,7 +5,7 @@ import type { Client } from "@bhatti/sdk/client"
 import { command } from "../command.ts"
 import { tellingFate } from "../lost-sandbox.ts"
 import type { Output } from "../output.ts"
-import { onSignals } from "../signals.ts"
+import { onSignals, signalExitCodes } from "../signals.ts"
 
 export const logs = command({
   args: ["sandbox"],
@@ -37,7 +37,7 @@ sandbox boots again. bhatti ps lists the processes.`,
     const process = args.process ?? "init"
     const streams = options.stdout ? onlyStdout : options.stderr ? onlyStderr : both
     const asked = { sandbox, process, sinceSec: options.since, streams }
-    await tellingFate(sandbox, { client, during: "while its output was read" }, async () => {
+    return await tellingFate(sandbox, { client, during: "while its output was read" }, async () => {
       if (options.follow) return await follow(client, asked, out)
       const isPlain = options.since === undefined && streams === both
       const params = { id: sandbox, process }
@@ -46,6 +46,7 @@ sandbox boots again. bhatti ps lists the processes.`,
         const { copyToOutput } = await import("../copy/download.ts")
         await copyToOutput(await client.readSession({ params: { id: sandbox, session: process } }), out)
       } else await readKept(client, asked, out)
+      return 0
     })
   },
 })
@@ -82,10 +83,14 @@ async function follow(
   client: Client,
   { sandbox, process, sinceSec, streams }: Asked,
   out: Output,
-): Promise<void> {
+): Promise<number> {
   const query = { mode: "watch", ...(sinceSec !== undefined && { since_sec: sinceSec }) } as const
   const stream = client.processStream(sandbox, process, query)
-  using _listening = onSignals(["SIGINT", "SIGTERM", "SIGHUP"], () => stream.leave())
+  let exitCode: number | undefined
+  using _listening = onSignals(["SIGINT", "SIGTERM", "SIGHUP"], (signal) => {
+    exitCode ??= signal === "SIGINT" ? 0 : signalExitCodes[signal]
+    stream.leave()
+  })
   out.stdout.prepare()
   try {
     for await (const { channel, bytes, skipped } of stream.output) {
@@ -94,6 +99,10 @@ async function follow(
       await out[channel].write(bytes)
     }
     await stream.exit
+    return 0
+  } catch (error) {
+    if (exitCode === undefined) throw error
+    return exitCode
   } finally {
     stream.leave()
   }
