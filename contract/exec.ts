@@ -68,7 +68,7 @@ export const keyFields = {
     .regex(/^[!-~]{1,128}$/, "a key has 1 to 128 printable ASCII characters")
     .optional()
     .describe(
-      `A random word of the client. Requests with the same key give the same command, which waits for a client that was lost; a buffered result is kept for ${limits.execRetainSec} s`,
+      `A random word of the client. Requests with the same key give the same command, which waits for a client that was lost; a buffered result is kept for ${limits.execRetainSec} s. A conflict has a reason: key_reused (by another command), forgotten (its result is not kept any more) or rebooted (it may have run before the sandbox booted)`,
     ),
   elapsed_ms: z
     .int()
@@ -146,7 +146,14 @@ export const ExecStart = z
     tty: TerminalSize.extend({ term: z.string().max(limits.terminalNameMax).optional() })
       .optional()
       .describe("Run in a terminal of this size"),
-    window: z.int().min(65_536).max(limits.execStreamWindowBytes).optional(),
+    window: z
+      .int()
+      .min(65_536)
+      .max(limits.execStreamWindowBytes)
+      .optional()
+      .describe(
+        `Output that may be unacknowledged; with a key at most ${limits.execKeyedWindowBytes}, which is then its default too`,
+      ),
   })
   .meta({ id: "ExecStart" })
 export type ExecStart = z.infer<typeof ExecStart>

@@ -16,6 +16,8 @@ export type GuestIdentity = {
   env: Record<string, string>
   network: GuestNetwork | null
   growDisk: boolean
+  /** Its memory is the sandbox's first: no earlier boot can have run a command. */
+  isNew?: boolean
 }
 
 /** A clone that is pending is ready only after `startClone`. */

@@ -18,13 +18,12 @@ import {
   failureOfReply,
   failureOfResponse,
   hints,
-  Refusal,
   type UnreachedReason,
-  wasLostOnTheWay,
 } from "./failure.ts"
 import { type FileChange, followWatch } from "./file-watch.ts"
-import { Attempts, isLossToRetry, type Reconnection, randomKey, unknownFate } from "./reconnection.ts"
+import type { Reconnection } from "./reconnection.ts"
 import { fillRoute, type RouteName, routes } from "./routes.ts"
+import { runOnce } from "./run-once.ts"
 import { ShellStream, type ShellStreamStart, shellWindowBytes } from "./shell-stream.ts"
 import { openGlobalSocket, type Socket } from "./socket.ts"
 
@@ -114,6 +113,7 @@ const byteReplies: ReadonlySet<RouteName> = new Set<ByteReplyName>([
 type ByteReplyName = { [Name in keyof Api]: Api[Name] extends { replyBytes: true } ? Name : never }[keyof Api]
 
 type ExecInput = Input<Api["exec"]>
+type StartInput = Input<Api["startProcess"]>
 type Offsets = { stdout: number; stderr: number }
 
 type AnyInput = {
@@ -264,28 +264,28 @@ export function connect(options: ClientOptions): Client {
     }
   }
 
-  /** Sent again with the same key if its connection is lost: the command runs once. */
+  /** Sent again with the same key if its connection is lost. A command with a signal ends when that aborts. */
   async function exec(input: ExecInput): Promise<unknown> {
-    const attempts = new Attempts(options.reconnection ?? {})
-    if (!attempts.isAllowed || input.body.key !== undefined) return call("exec", input)
-    const key = randomKey()
+    if (input.signal !== undefined || input.body.key !== undefined) return call("exec", input)
     const forSec = options.reconnection?.forSec
     const grace = forSec === undefined ? {} : { grace_sec: Math.min(forSec, limits.execGraceSecMax) }
-    const startMs = performance.now()
-    for (;;) {
-      const elapsed_ms = attempts.isLost ? Math.ceil(performance.now() - startMs) + 1 : 0
-      try {
-        const body = { ...input.body, ...grace, key, elapsed_ms }
-        const result = await call("exec", { ...input, body })
-        attempts.succeeded()
-        return result
-      } catch (error) {
-        if (!(error instanceof AppError)) throw error
-        const isDaemons = error.code === "invalid" && error.reason === undefined
-        if (isDaemons && !attempts.isLost && !(await knowsKeys())) return call("exec", input)
-        if (!isWorthAnother(error, attempts)) throw error
-        if (!(await attempts.next())) throw unknownFate(error)
-      }
+    return runOnce(options.reconnection ?? {}, {
+      send: (keyed) =>
+        call("exec", { ...input, body: keyed ? { ...input.body, ...grace, ...keyed } : input.body }),
+      knowsKeys,
+    })
+  }
+
+  async function startProcess(input: StartInput): Promise<unknown> {
+    if (input.body.key !== undefined) return call("startProcess", input)
+    try {
+      return await runOnce(options.reconnection ?? {}, {
+        send: (keyed) => call("startProcess", { ...input, body: { ...input.body, ...keyed } }),
+        knowsKeys,
+      })
+    } catch (error) {
+      if (!(error instanceof AppError && error.reason === "fate_unknown")) throw error
+      throw error.but({ hint: "it is unknown whether the process was started; look for it with bhatti ps" })
     }
   }
 
@@ -327,15 +327,7 @@ export function connect(options: ClientOptions): Client {
       return { entries: value as FileEntry[], isTruncated: headers.has(truncatedHeader) }
     },
   }
-  return { ...Object.fromEntries(calls), ...extras, exec } as Client
-}
-
-/** An answer of the daemon is final, unless it tells that the command may go on. */
-function isWorthAnother(error: AppError, attempts: Attempts): boolean {
-  if (isLossToRetry(error)) return true
-  if (error.code !== "unavailable" || !error.retryable) return false
-  if (attempts.isLost) return true
-  return !(error instanceof Refusal) && (error.cause === undefined || wasLostOnTheWay(error.cause))
+  return { ...Object.fromEntries(calls), ...extras, exec, startProcess } as Client
 }
 
 /** Complete lines of the body. Reads it by hand, since Safari cannot iterate over a stream. */

@@ -270,7 +270,7 @@ async function giveIdentity(
     }
     const env = { ...record.env, ...secrets }
     return await Promise.race([
-      personalise(core, record, guest, { env, growDisk, deadlineMs: readyDeadlineMs }),
+      personalise(core, record, guest, { env, growDisk, isNew: true, deadlineMs: readyDeadlineMs }),
       guest.closed.then(({ reason }) => {
         throw new AppError("unavailable", `the machine ended while it started: ${reason}`)
       }),

@@ -16,7 +16,7 @@ export async function personalise(
   core: Pick<Core, "settings" | "store"> & OnHost<"network">,
   record: SandboxRecord,
   guest: Guest,
-  options: { env: Record<string, string>; growDisk: boolean; deadlineMs: number },
+  options: { env: Record<string, string>; growDisk: boolean; isNew?: boolean; deadlineMs: number },
 ): Promise<{ isPending: boolean }> {
   const network = core.host.network?.identityOf(record) ?? null
   const identity = {
@@ -25,6 +25,7 @@ export async function personalise(
     env: { ...defaultEnvironment(core.settings.guestDefaults), ...options.env },
     network,
     growDisk: options.growDisk,
+    ...(options.isNew && { isNew: true }),
   }
   const { isPending } = await guest.ask({ op: "personalise", identity }, { deadlineMs: options.deadlineMs })
   if (network?.address !== record.address)

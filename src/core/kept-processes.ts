@@ -47,8 +47,15 @@ export async function startDetached(
     const { process, isNew } = await processes.startDetached(start, deadline)
     return { sandboxId, record: process, isNew }
   } catch (error) {
-    throw withStartReason(error)
+    throw command.key === undefined ? withUnknownStart(error) : withStartReason(error)
   }
+}
+
+/** Without a key nobody can ask again whether it was started. */
+function withUnknownStart(error: unknown): unknown {
+  if (!(error instanceof AppError && error.retryable)) return withStartReason(error)
+  const hint = "the command may have been started; look at its processes; a start with a key can be repeated"
+  return error.but({ hint, retryable: false })
 }
 
 export async function listProcesses(

@@ -74,7 +74,8 @@ export class EarlierProcesses {
     start: ProcessStart,
     options: { deadlineMs: number },
   ): Promise<{ process: ProcessRecord; isNew: boolean }> {
-    if (!start.tty || start.key !== undefined) throw refusal("keep commands without a terminal, or by a key")
+    if (!start.tty) throw refusal("keep commands without a terminal")
+    if ((start.elapsedMs ?? 0) > 0) throw refusal("tell whether the command has run")
     const request = earlierRequests.open(start, { attach: false })
     const id = await this.#requests.request(request, { parse: parseStartedSession }, options)
     return { process: await this.get(id, options), isNew: true }

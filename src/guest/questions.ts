@@ -111,6 +111,7 @@ function encodeIdentity(identity: GuestIdentity): object {
     env: identity.env,
     network: identity.network,
     grow_disk: identity.growDisk,
+    is_new: identity.isNew || undefined,
   }
 }
 

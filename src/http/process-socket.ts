@@ -102,7 +102,8 @@ export class ProcessSocket extends GuestSocket<ExecServerMessage, Options> {
     }
     // The guest keeps every byte that a client with a key may lack.
     const windowMax = keyed ? limits.execKeyedWindowBytes : limits.execStreamWindowBytes
-    const window = start.window === undefined ? undefined : Math.min(start.window, windowMax)
+    const asked = start.window ?? (keyed ? windowMax : undefined)
+    const window = asked === undefined ? undefined : Math.min(asked, windowMax)
     return this.#run(socket, window, begin)
   }
 

@@ -353,6 +353,16 @@ test("--json gives the buffered reply and still forwards the exit code", async (
   expect(JSON.parse(fed.stdout)).toMatchObject({ stdout: "text" })
 })
 
+test("an interrupt ends a command with --json at once", async () => {
+  const before = daemon.host.processes.length
+  const child = start(["--json", "dev", "sleep"])
+  await until("the command runs", () => daemon.host.processes.length > before)
+  const { ended } = daemon.lastProcess
+  child.kill("SIGINT")
+  expect(await ended).toMatchObject({ signal: "KILL" })
+  expect(await child.exited).toBe(130)
+})
+
 test("an interrupt is passed on, and the command's own exit code comes back", async () => {
   const child = start(["dev", "polite"])
   const reader = child.stdout.getReader()

@@ -1,6 +1,7 @@
 /** A command whose connection is cut goes on: it ran once, and every byte came once and in order. */
 
 import { afterAll, beforeAll, expect, test } from "bun:test"
+import { limits } from "@bhatti/contract/limits"
 import { connect } from "@bhatti/sdk/client"
 import { CuttableProxy } from "../support/cuttable-proxy.ts"
 import { Daemon } from "./daemon.ts"
@@ -79,6 +80,51 @@ test("a buffered exec whose connection is cut is answered by another request", a
   daemon.lastProcess.released.resolve()
   expect(await running).toMatchObject({ exit_code: 0, stdout: "first\nsecond\n" })
   expect(daemon.host.processes.length - before).toBe(1)
+})
+
+test("an aborted exec ends its command at once", async () => {
+  const before = daemon.host.processes.length
+  const leaving = new AbortController()
+  const { signal } = leaving
+  const running = client().exec({ params: { id: "dev" }, body: { cmd: ["sleep"] }, signal })
+  await until("the command runs", () => daemon.host.processes.length > before)
+  const { ended } = daemon.lastProcess
+  leaving.abort()
+  expect(await running.catch(({ name }: Error) => name)).toBe("AbortError")
+  expect(await ended).toMatchObject({ signal: "KILL" })
+})
+
+test("a process whose answer is lost is started once", async () => {
+  const before = daemon.host.processes.length
+  const held = daemon.hold("POST /sandboxes/dev/processes", "answer")
+  const starting = client().startProcess({ params: { id: "dev" }, body: { cmd: ["sleep"] } })
+  await held.reached
+  proxy.cut()
+  held.release()
+  expect(await starting).toMatchObject({ process_id: daemon.lastProcess.id })
+  expect(daemon.host.processes.length - before).toBe(1)
+})
+
+test("a stream's output waits for its client, also without a window of its own, if it has a key", async () => {
+  const socket = new WebSocket(`${daemon.url.replace("http", "ws")}/sandboxes/dev/exec/ws`, {
+    headers: { authorization: `Bearer ${daemon.key}` },
+  } as never)
+  socket.binaryType = "arraybuffer"
+  let received = 0
+  const ack = (bytes: number) => socket.send(JSON.stringify({ type: "ack", bytes }))
+  const ended = new Promise((resolve) => {
+    socket.onmessage = ({ data }) => {
+      if (typeof data === "string") return data.includes('"exit"') ? resolve(data) : undefined
+      const before = received
+      received += data.byteLength - 1
+      if (before >= limits.execKeyedWindowBytes) ack(data.byteLength - 1)
+      else if (received >= limits.execKeyedWindowBytes) ack(received)
+    }
+  })
+  socket.onopen = () => socket.send(JSON.stringify({ cmd: ["flood", "3000000"], key: "no-window" }))
+  await ended
+  expect(received).toBe(3_000_000)
+  expect(daemon.lastExec.unacknowledgedMax).toBeLessThanOrEqual(limits.execKeyedWindowBytes + 32_768)
 })
 
 test("a command that cannot be found again in time has an unknown fate", async () => {

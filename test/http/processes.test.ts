@@ -1,6 +1,7 @@
 /** Processes over HTTP, on a fake host: kept without a client, found again by key, read from an offset. */
 
 import { afterEach, beforeEach, expect, test } from "bun:test"
+import { AppError } from "@bhatti/contract/errors"
 import type { Process } from "@bhatti/contract/process"
 import { systemClock } from "../../src/core/clock.ts"
 import { type HttpApp, openHttpApp } from "../support/http-app.ts"
@@ -131,6 +132,33 @@ test("a command whose client has left while its sandbox woke is not started", as
   expect(own.host.processes.slice(before).map(({ command }) => command.argv)).toEqual([["true"]])
 })
 
+test("a create tells the guest that its memory is the first, and a copy does not", async () => {
+  expect(own.host.identities.at(-1)).toMatchObject({ isNew: true })
+  await own.call("POST", "/sandboxes/dev/checkpoint", { name: "kept" })
+  const before = own.host.identities.length
+  expect((await own.call("POST", "/snapshots/kept/resume", { name: "copy" })).status).toBe(201)
+  expect(own.host.identities.length).toBe(before + 1)
+  expect(own.host.identities.at(-1)).not.toHaveProperty("isNew")
+})
+
+test("a start without a key that is not answered is not repeated, and one with a key may be", async () => {
+  const { guests } = own.core
+  const id = ((await own.call("GET", "/sandboxes/dev")).body as { id: string }).id
+  const guest = guests.get(id as Parameters<typeof guests.get>[0])
+  if (!guest) throw new Error("no guest")
+  guest.processes.startDetached = async () => {
+    throw new AppError("unavailable", "the guest did not answer in time")
+  }
+  const refused = (fields: object) =>
+    own.call("POST", "/sandboxes/dev/processes", { cmd: ["sleep"], ...fields })
+  expect((await refused({})).body).toMatchObject({
+    code: "unavailable",
+    retryable: false,
+    hint: expect.stringContaining("look at its processes"),
+  })
+  expect((await refused({ key: "once" })).body).toMatchObject({ code: "unavailable", retryable: true })
+})
+
 test("the same key is the same process, and another command with it is refused", async () => {
   const first = await start({ cmd: ["sleep"], key: "once" })
   const again = await own.call("POST", "/sandboxes/dev/processes", {
@@ -140,7 +168,10 @@ test("the same key is the same process, and another command with it is refused",
   })
   expect([again.status, (again.body as Process).process_id]).toEqual([200, first.process_id])
   const other = await own.call("POST", "/sandboxes/dev/processes", { cmd: ["true"], key: "once" })
-  expect(other).toMatchObject({ status: 409, body: { reason: "key_reused" } })
+  expect(other).toMatchObject({
+    status: 409,
+    body: { reason: "key_reused", hint: "use a new key for each command" },
+  })
 })
 
 test("an exec with a key that was answered already has the same answer, and ran once", async () => {

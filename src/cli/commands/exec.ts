@@ -27,7 +27,7 @@ Ctrl-C and SIGTERM are forwarded, and the command may take its time to end; a se
 killed 10 s after the first. A command that has not started yet, because its sandbox is still waking, is not run.
 
 A lost connection is opened again, and the command goes on as if nothing had happened. It waits a minute for that
-(--reconnect) and is killed then; so it is when bhatti itself is killed. With --detach it needs no client at all: see bhatti ps, logs, attach, wait and kill.
+(--reconnect) and is killed then; so it is when bhatti itself is killed. With --json a lost connection ends it at once. With --detach it needs no client at all: see bhatti ps, logs, attach, wait and kill.
 
 Exit code: the command's own, or 128 + the signal that ended it; 2 if an option is wrong, such as a user or a directory
 that does not exist; 124 if --timeout ended it; 125 if bhatti failed, 126 if the command cannot be run, 127 if there is no such command; 130 after Ctrl-C.
@@ -114,9 +114,13 @@ reason, by and detail.`,
       }
       if (isJson) {
         const stdin = options.stdin ? { stdin: await readInputText() } : {}
-        const result = await client.exec({ params: { id: args.sandbox }, body: { ...shared, ...stdin } })
-        await out.json(result)
-        return result.timed_out ? exitTimedOut : result.exit_code
+        const { guardTransfer } = await import("../copy/interruption.ts")
+        return await guardTransfer({ out, words: "the command is killed" }, async (signal) => {
+          const body = { ...shared, ...stdin }
+          const result = await client.exec({ params: { id: args.sandbox }, body, signal })
+          await out.json(result)
+          return result.timed_out ? exitTimedOut : result.exit_code
+        })
       }
       if (options.tty) {
         const { Terminal } = await import("../terminal.ts")

@@ -1,6 +1,6 @@
 /**
- * Signals during a transfer: the transfer is cancelled cleanly, leaves no partial files, and the exit code names
- * the signal.
+ * Signals during a transfer or another request: it is cancelled cleanly, leaves no partial files, and the exit code
+ * names the signal.
  */
 
 import type { Output } from "../output.ts"
