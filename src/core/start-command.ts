@@ -19,6 +19,7 @@ export const mainSession = "main"
 const readyDeadlineMs = 180_000
 const attemptDeadlineMs = 20_000
 const betweenAttemptsMs = 200
+const settleMs = 200
 const askDeadlineMs = 15_000
 const holdDeadlineMs = 30_000
 /** By the host's clock, since the guest may run hostile code. */
@@ -73,6 +74,10 @@ async function untilHeld(
     await sleep(core.clock, betweenAttemptsMs, signal)
     signal.throwIfAborted()
   }
+  // A ready command such as `true` says nothing about a program that ends right after its start.
+  await sleep(core.clock, settleMs, signal)
+  const failed = await failureOf(guest)
+  if (failed !== undefined) throw await notReady(core, guest, `ended at once: ${failed}`)
   await guest.ask({ op: "quiesce", hold: true }, { deadlineMs: holdDeadlineMs })
 }
 

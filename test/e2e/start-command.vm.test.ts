@@ -116,6 +116,11 @@ test("a start command that ends, or does not get ready, fails the create with it
   expect(failed.stderr).toContain("ended before it was ready: it exited with 4")
   expect(failed.stderr).toContain("no space for the logs")
   expect((await own.bhatti(["inspect", "bad"])).exitCode).toBe(1)
+  const dead = await own.bhatti(["create", "--name", "bad", "--start", "no-such-program"])
+  expect([dead.exitCode, dead.stderr]).toEqual([
+    1,
+    expect.stringContaining("ended at once: it exited with 127"),
+  ])
 }, 120_000)
 
 test("services are started in order, run again when they die, survive a stop, and end in reverse", async () => {
