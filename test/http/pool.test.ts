@@ -7,12 +7,14 @@ import { type HttpApp, openHttpApp } from "../support/http-app.ts"
 import { until } from "../support/installation.ts"
 
 let own: HttpApp
-let alarms = new Set<() => void>()
+type Alarm = { ms: number; work: () => void }
+let alarms = new Set<Alarm>()
 const clock: Clock = {
   ...systemClock,
-  after(_ms, work) {
-    alarms.add(work)
-    return { cancel: () => alarms.delete(work) }
+  after(ms, work) {
+    const alarm = { ms, work }
+    alarms.add(alarm)
+    return { cancel: () => alarms.delete(alarm) }
   },
 }
 beforeEach(async () => {
@@ -23,10 +25,12 @@ beforeEach(async () => {
 afterEach(() => own[Symbol.asyncDispose]())
 
 const create = async (name: string) => (await own.call("POST", "/sandboxes", { name })).status
-const ring = () => {
-  const due = alarms
-  alarms = new Set()
-  for (const work of due) work()
+const ring = (msMax = Number.POSITIVE_INFINITY) => {
+  const due = [...alarms].filter(({ ms }) => ms <= msMax)
+  for (const alarm of due) {
+    alarms.delete(alarm)
+    alarm.work()
+  }
 }
 const fill = () =>
   until("the pool is full", () => {
@@ -98,7 +102,15 @@ test("a batch whose last machine does not start takes its pooled ones with it", 
 
 test("programs of a template stand still in the pool, and run on when a sandbox has its owner", async () => {
   own.host.imagePrograms = { start: "database", ready: "true" }
-  await create("db")
+  let status: number | undefined
+  void create("db").then((created) => {
+    status = created
+  })
+  // The template is watched for a moment after its program has got ready.
+  await until("its template is made", () => {
+    ring(200)
+    return status === 201
+  })
   await create("db-2")
   const going = own.host.hold("start clone")
   await fill()
