@@ -89,7 +89,7 @@ func (w *writtenPast) wrote(fd int, size int64) {
 	if w.total+size <= cachedBytesMax || size-w.started < uncachedBytesStep {
 		return
 	}
-	// One step is written while the next one comes.
+	// The kernel writes this step while the next one comes.
 	writeOut(fd, w.started, size-w.started, syncStart)
 	if w.started > w.done {
 		writeOut(fd, w.done, w.started-w.done, syncWait)

@@ -49,7 +49,7 @@ func (c *client) follow() {
 	}
 }
 
-// piece is a client's next bytes or message; state: its last frame. Nothing of these: it has to wait.
+// piece is a client's next bytes or message; state: its last frame. Without either the client has to wait.
 type piece struct {
 	channel byte
 	count   int

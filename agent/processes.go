@@ -253,7 +253,7 @@ func (t *processes) beFirstBoot(isFirst bool) {
 	defer t.mu.Unlock()
 	t.isFirstBoot = t.isFirstBoot || isFirst
 	if isFirst && len(t.all) == 0 {
-		t.sessions, t.others = 0, 0 // Those of a template were for its own use.
+		t.sessions, t.others = 0, 0 // A template used these ids for itself.
 	}
 }
 

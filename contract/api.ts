@@ -95,7 +95,7 @@ export const api = {
   getSandbox: endpoint({
     method: "GET",
     path: "/sandboxes/:id",
-    summary: "One sandbox, by name or id",
+    summary: "Returns a sandbox by name or id",
     reply: Sandbox,
     status: 200,
   }),
@@ -169,7 +169,7 @@ export const api = {
   getSnapshot: endpoint({
     method: "GET",
     path: "/snapshots/:name",
-    summary: "One snapshot, by name or id",
+    summary: "Returns a snapshot by name or id",
     reply: Snapshot,
     status: 200,
   }),

@@ -29,7 +29,7 @@ export const endFields = {
     .nullable()
     .optional()
     .describe(
-      "Who sent the signal: `client` (a request of yours), `guest` (from inside), `kernel`, or a part of bhatti; null: it had none",
+      "The sender of the signal: `client` (a request of yours), `guest` (from inside), `kernel`, or a part of bhatti; null if there was none",
     ),
   detail: z
     .object({

@@ -36,7 +36,7 @@ export const processApi = {
   getProcess: endpoint({
     method: "GET",
     path: "/sandboxes/:id/processes/:process",
-    summary: "One process, by id or name",
+    summary: "Returns a process by id or name",
     reply: Process,
     status: 200,
   }),

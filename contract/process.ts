@@ -121,7 +121,7 @@ export const AttachQuery = z.strictObject({
   mode: z
     .enum(["drive", "watch"])
     .default("watch")
-    .describe("One client types and gets every byte; others watch"),
+    .describe("The driver types and gets every byte; watchers only read"),
   stdout: count.optional().describe("Offset of the first byte of stdout; default: the oldest that is kept"),
   stderr: count.optional(),
   since_sec: seconds.optional().describe("Only output of the last so many seconds"),

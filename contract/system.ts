@@ -18,7 +18,7 @@ export const Version = z
     warnings: z.array(z.string()).describe("Guarantees that this host cannot give, one line each"),
     features: z
       .array(z.string())
-      .describe("What clients may ask for, missing in older daemons: `exec_key`, keys of commands"),
+      .describe("Features of this daemon, which older ones omit: `exec_key`, keys of commands"),
   })
   .meta({ id: "Version" })
 export type Version = z.infer<typeof Version>

@@ -1,6 +1,6 @@
 /**
  * Watches of directories in sandboxes. A watch lives in the guest with the events that its reader has not confirmed, so
- * a lost connection, a pause, a stop and a daemon's restart lose none. Nothing happens in a sandbox that stands still,
+ * a lost connection, a pause, a stop and a daemon's restart lose none. A sandbox that stands still has no events,
  * so following a watch neither wakes a sandbox nor keeps it awake: it waits until somebody else uses it.
  */
 

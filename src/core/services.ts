@@ -23,7 +23,7 @@ export function servicesOf(
   return services
 }
 
-/** Hands the services to a sandbox that is being made. One whose program cannot be started fails the create. */
+/** Hands the services to a sandbox that is being made. A program that cannot be started fails the create. */
 export async function startServices(record: SandboxRecord, guest: Guest): Promise<void> {
   if (record.services.length === 0) return
   const states = await guest.ask({ op: "startServices", services: record.services.map(forGuest) }, deadline)

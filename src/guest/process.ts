@@ -134,7 +134,7 @@ export class Process extends Operation<ProcessAttached, ProcessOutcome, OutputCh
     this.message(requests.resize(size))
   }
 
-  /** One that has not started yet is killed as soon as it has. */
+  /** Kills the process, or as soon as it starts. */
   kill(by: string): void {
     this.first.then(
       () => this.signal({ signal: "KILL", scope: "session", by }),

@@ -18,6 +18,30 @@ const abandonedAfterMs = 6 * 60 * 60 * 1000
 const copyDeadlineMs = 300_000
 const umountDeadlineMs = 10_000
 
+/** Creates the directory with `build` unless a whole one exists, and returns its manifest. Replaces a damaged one. */
+export async function commitWhole<Manifest>(
+  target: string,
+  options: {
+    build: (directory: string) => Promise<void>
+    /** Returns undefined unless the content matches the manifest. */
+    read: (directory: string) => Promise<Manifest | undefined>
+    onDamaged: (message: string) => void
+  },
+): Promise<Manifest> {
+  await commitDirectory(target, options.build)
+  let manifest = await options.read(target)
+  if (manifest === undefined) {
+    options.onDamaged(`${target} is damaged: build it again`)
+    await discard(target)
+    await commitDirectory(target, options.build)
+    manifest = await options.read(target)
+  }
+  if (manifest !== undefined) return manifest
+  throw new AppError("unavailable", `${target} changed after it was written`, {
+    hint: "the host's disk may be failing; see the host's kernel log",
+  })
+}
+
 /** Creates the directory with `build`, unless it exists. */
 export async function commitDirectory(
   target: string,

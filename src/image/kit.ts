@@ -5,13 +5,12 @@
 import { createHash } from "node:crypto"
 import { chmod, mkdir, rm } from "node:fs/promises"
 import { join } from "node:path"
-import { AppError } from "@bhatti/contract/errors"
 import { z } from "zod"
 import { fillKit, kitMib, kitPackages } from "../../images/kit.ts"
 import { exists } from "../lib/missing-files.ts"
 import { parseJson } from "../lib/parse-json.ts"
 import { runProgram } from "../lib/program.ts"
-import { commitDirectory, commitText, discard } from "./commit.ts"
+import { commitText, commitWhole } from "./commit.ts"
 import type { BuiltKernel } from "./kernel.ts"
 import { hashLength, KitManifest, kitHash } from "./manifest.ts"
 import type { Report } from "./report.ts"
@@ -42,19 +41,11 @@ export async function buildKit(options: {
   const inputs = JSON.stringify([suite, kitPackages, versions, kernel.modulesDir, kitHook, kitMib])
   const key = createHash("sha256").update(inputs).digest("hex").slice(0, hashLength)
   const directory = join(shelf, key)
-  const commit = () => commitDirectory(directory, (beside) => buildInto(beside, { ...options, versions }))
-  await commit()
-  let manifest = await wholeManifest(directory)
-  if (manifest === undefined) {
-    options.report({ step: "kit", message: `${directory} is damaged: build it again` })
-    await discard(directory)
-    await commit()
-    manifest = await wholeManifest(directory)
-  }
-  if (manifest === undefined)
-    throw new AppError("unavailable", `${directory} changed after it was written`, {
-      hint: "the host's disk may be failing; see the host's kernel log",
-    })
+  const manifest = await commitWhole(directory, {
+    build: (beside) => buildInto(beside, { ...options, versions }),
+    read: wholeManifest,
+    onDamaged: (message) => options.report({ step: "kit", message }),
+  })
   if (!Bun.deepEquals(remembered, versions)) await commitText(last, `${JSON.stringify(versions)}\n`)
   return { hash: manifest.hash, file: join(directory, "disk.raw") }
 }

@@ -10,7 +10,7 @@ import { minimal } from "../../images/minimal.ts"
 import { workspace } from "../../images/workspace.ts"
 import { parseJson } from "../lib/parse-json.ts"
 import { runProgram } from "../lib/program.ts"
-import { commitDirectory, discard } from "./commit.ts"
+import { commitWhole } from "./commit.ts"
 import type { BuiltKernel } from "./kernel.ts"
 import { hashLength, ImageManifest } from "./manifest.ts"
 import { fetchNpmPackages } from "./npm-packages.ts"
@@ -50,19 +50,11 @@ export async function buildRecipe(options: Build): Promise<BuiltImage> {
   const inputs = JSON.stringify([recipe, options.kernel.modulesDir, customizeHook(recipe), diskHook(recipe)])
   const key = createHash("sha256").update(inputs).digest("hex").slice(0, hashLength)
   const directory = join(options.cacheDir, "images", `${recipe.name}-${key}`)
-  const commit = () => commitDirectory(directory, (beside) => buildInto(beside, options))
-  await commit()
-  let manifest = await wholeManifest(directory)
-  if (manifest === undefined) {
-    options.report({ step: "image", message: `${directory} is damaged: build it again` })
-    await discard(directory)
-    await commit()
-    manifest = await wholeManifest(directory)
-  }
-  if (manifest === undefined)
-    throw new AppError("unavailable", `${directory} changed after it was written`, {
-      hint: "the host's disk may be failing; see the host's kernel log",
-    })
+  const manifest = await commitWhole(directory, {
+    build: (beside) => buildInto(beside, options),
+    read: wholeManifest,
+    onDamaged: (message) => options.report({ step: "image", message }),
+  })
   const { hash, name, sizeMib } = manifest
   return { name, hash, sizeMib, file: join(directory, "disk.raw") }
 }

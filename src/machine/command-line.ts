@@ -154,7 +154,7 @@ export function probeArguments(): string[] {
 }
 
 /**
- * One bridge whose slots take disks while the machine runs. A PCIe root port for each disk would cost a start about a
+ * A bridge whose slots take disks while the machine runs. A PCIe root port for each disk would cost a start about a
  * millisecond each (docs/decisions/0028-a-kit-and-one-bridge.md). Without `shpc` the firmware gives it no addresses.
  */
 const plugBridge = "pci-bridge,id=plug,bus=pcie.0,addr=0x10,chassis_nr=1,shpc=on,msi=off"

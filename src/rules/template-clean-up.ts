@@ -15,8 +15,9 @@ export const templateGraceMs = 600_000
 export const ownGraceMs = 30_000
 
 /**
- * Chooses the templates of one account that give way to another of its own: the least recently used. One that was just
- * made may not have its sandbox yet, so the time since its last use counts here too, but shorter: its owner waits.
+ * Chooses the templates of one account that give way to another of its own: the least recently used. A template that
+ * was just made may not have its sandbox yet, so the time since its last use counts here too, but shorter: its owner
+ * waits.
  */
 export function ownToRemove(
   templates: readonly TemplateFacts[],
@@ -33,7 +34,7 @@ export function ownToRemove(
 
 /**
  * Templates that one account alone uses have a budget of their own, and may take as much again as the shared ones; the
- * account that takes the most gives way first. Those of accounts that are gone are removed in any case.
+ * account that takes the most gives way first. Templates of accounts that are gone are removed in any case.
  */
 export function templatesToRemove(
   templates: readonly TemplateFacts[],

@@ -1,6 +1,6 @@
 /**
- * A process of a guest that is played: its program, all of its output, its clients and its end. What a test sent to it
- * can be read from it.
+ * A process of a guest that is played: its program, all of its output, its clients and its end. A test can read
+ * the input and signals that it has sent.
  */
 
 import type { AppError } from "@bhatti/contract/errors"

@@ -8,7 +8,7 @@ import { printable } from "../words.ts"
 export const fileAttr = command({
   args: ["sandbox", "path"],
   description: `Prints the extended attributes of a file, those that users may set: user.NAME. --set and --remove change them first, and may be
-repeated. A value that is no UTF-8 text is written base64:…, in both directions. Of a link --set and --remove change the target.
+repeated. A value that is no UTF-8 text is written base64:…, in both directions. On a link, --set and --remove change the target.
 
 Archives hold attributes, such as that of bhatti cp of a directory to -; bhatti cp to and from local files leaves them out.`,
   options: {

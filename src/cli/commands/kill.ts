@@ -5,7 +5,7 @@ import { command } from "../command.ts"
 export const kill = command({
   args: ["sandbox", "process"],
   description:
-    "PROCESS is an id or a name that bhatti ps shows; the signal goes to everything that it has started too. One that has ended is removed from the list.",
+    "PROCESS is an id or a name that bhatti ps shows; the signal goes to everything that it has started too. A process that has ended is removed from the list.",
   options: {
     signal: {
       type: "choice",

@@ -10,7 +10,7 @@ import { onSignals, signalExitCodes } from "../signals.ts"
 export const logs = command({
   args: ["sandbox"],
   optionalArgs: ["process"],
-  description: `Prints the newest output of a process, unchanged; without PROCESS that of the init script. Of a session 256 KiB are kept, of another process 1 MiB of each of
+  description: `Prints the newest output of a process, unchanged; without PROCESS that of the init script. A session keeps 256 KiB, any other process 1 MiB of each of
 its streams, unless it was started otherwise. It needs no terminal, does not disturb attached clients, and works after the process has ended, until the
 sandbox boots again. bhatti ps lists the processes.`,
   options: {

@@ -8,7 +8,7 @@ import { exitTimedOut } from "../exit-codes.ts"
 import { withLostNotice } from "../lost-notice.ts"
 import { endText } from "../process-words.ts"
 
-/** One request may wait so long; a longer wait takes several. */
+/** Limit of a single request; a longer wait takes several. */
 const requestSecMax = 600
 
 export const wait = command({
