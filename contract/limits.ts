@@ -76,6 +76,9 @@ export const limits = {
   /** A user of the guest, by name or number. */
   guestUserPattern: /^[a-z_0-9][a-z0-9_-]{0,31}$/,
   guestUserRule: "not a user name",
+  /** USER:GROUP in the configuration of an image. */
+  guestUserSpecMax: 128,
+  imageLabelsBytesMax: 64 * 1024,
   guestPathMax: 4096,
   /** Limit on rows and on columns. */
   terminalSideMax: 10_000,

@@ -105,6 +105,7 @@ export async function planCreate(
   const wanted = specOf({
     imageName: spec.image.name,
     imageHash: spec.image.hash,
+    imageConfig: spec.image.config ?? null,
     cpus: spec.cpus,
     memoryMib: spec.memoryMib,
     diskMib: asked.diskMib,

@@ -43,6 +43,7 @@ export type InstalledImage = {
   kernelVersion: string
   programs?: ImageManifest["programs"]
   services?: ImageManifest["services"]
+  config?: ImageManifest["config"]
 }
 
 /** `usedMib` is the space it takes on the host. */
@@ -124,8 +125,8 @@ export async function readImage(
   if (manifest.hash !== hash || manifest.name !== name) throw lost()
   const file = join(images, `${hash}.raw`)
   await checkImage(dataDir, file, manifest, options.check ?? "sizes")
-  const { digest, sizeMib, kernelVersion, programs, services } = manifest
-  return { name, hash, file, digest, sizeMib, kernelVersion, programs, services }
+  const { digest, sizeMib, kernelVersion, programs, services, config } = manifest
+  return { name, hash, file, digest, sizeMib, kernelVersion, programs, services, config }
 }
 
 /** The current image of every name, in the order of names. */

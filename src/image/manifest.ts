@@ -6,6 +6,7 @@ import { createHash } from "node:crypto"
 import { stat } from "node:fs/promises"
 import { join } from "node:path"
 import { AppError } from "@bhatti/contract/errors"
+import { ImageConfig } from "@bhatti/contract/image-config"
 import { z } from "zod"
 import { isReadable, verifyDisk } from "./verified-disk.ts"
 
@@ -50,6 +51,8 @@ export const ImageManifest = z.strictObject({
   /** Its start command, and the command that proves it ready. */
   services: z.array(ImageService).optional(),
   programs: z.strictObject({ start: z.string().min(1), ready: z.string().min(1) }).optional(),
+  /** The configuration that an image of others brings along; images of our own have none. */
+  config: ImageConfig.optional(),
 })
 export type ImageManifest = z.infer<typeof ImageManifest>
 

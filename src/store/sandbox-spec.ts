@@ -4,6 +4,7 @@
  * needs a default.
  */
 
+import { ImageConfig } from "@bhatti/contract/image-config"
 import { NetPolicy } from "@bhatti/contract/network"
 import { z } from "zod"
 
@@ -37,6 +38,8 @@ export const SandboxSpec = z.object({
   ...SandboxSettings.shape,
   imageName: z.string(),
   imageHash: z.string(),
+  /** The configuration that the image has brought along; null: an image of our own. */
+  imageConfig: ImageConfig.nullable().default(null),
   cpus: z.number(),
   memoryMib: z.number(),
   diskMib: z.number(),

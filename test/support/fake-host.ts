@@ -15,6 +15,7 @@ import type {
   HookFailure,
   MemoryKill,
 } from "@bhatti/contract/guest"
+import type { ImageConfig } from "@bhatti/contract/image-config"
 import { limits } from "@bhatti/contract/limits"
 import type { Header } from "tar-stream"
 import type {
@@ -75,6 +76,7 @@ export type FakeHost = Host & {
   /** Programs of images that run in their templates. */
   imagePrograms: ImagePrograms | undefined
   imageServices: readonly ImageService[] | undefined
+  imageConfig: ImageConfig | undefined
   /** A service of the guest that was met last ends again and again with that exit code. */
   failService: (name: string, exitCode: number) => void
   /** How often a machine was paused. */
@@ -227,6 +229,7 @@ export function fakeHost(): FakeHost {
     failedHooks: [],
     imagePrograms: undefined,
     imageServices: undefined,
+    imageConfig: undefined,
     failService: () => undefined,
     pauses: 0,
     halts: new Map(),
@@ -544,6 +547,7 @@ export function fakeHost(): FakeHost {
           diskMib: 8192,
           programs: host.imagePrograms,
           services: host.imageServices,
+          config: host.imageConfig,
         }
       },
       readKernel: async () => kernel,

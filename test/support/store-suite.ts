@@ -31,6 +31,7 @@ export function aSandbox(name: string, changes: Partial<NewSandbox> = {}): NewSa
     startCommand: null,
     readyCommand: null,
     services: [],
+    imageConfig: null,
     ...changes,
   }
 }

@@ -1,6 +1,7 @@
 /** Images and kernels. */
 
 import type { GuestService } from "@bhatti/contract/guest"
+import type { ImageConfig } from "@bhatti/contract/image-config"
 
 /** Read from the host; only its adapters know where the files are. */
 export type Image = {
@@ -9,6 +10,8 @@ export type Image = {
   diskMib: number
   programs?: ImagePrograms | undefined
   services?: readonly ImageService[] | undefined
+  /** Undefined for images of our own. */
+  config?: ImageConfig | undefined
 }
 /** A program that its sandboxes keep running. */
 export type ImageService = Omit<GuestService, "after" | "argv"> & { command: string; after: string[] }
