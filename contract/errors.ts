@@ -27,7 +27,7 @@ export function isErrorCode(value: unknown): value is ErrorCode {
 /** The thing that an error is about, so that a surface can give advice in its own words. */
 export type Subject =
   /** The thing that is missing, exists already, or has reached its limit. */
-  | { kind: "sandbox" | "snapshot" | "secret" | "user"; name?: string }
+  | { kind: "sandbox" | "snapshot" | "secret" | "user" | "image" | "task" | "registry"; name?: string }
   /** Sessions or processes of a sandbox. */
   | { kind: "session" | "process"; sandbox: string }
   /** `port` is where the alias leads now. */

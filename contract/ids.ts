@@ -1,4 +1,4 @@
-/** Ids of users, sandboxes and snapshots. */
+/** Ids of users, sandboxes, snapshots, images and tasks. */
 
 import { z } from "zod"
 
@@ -19,3 +19,15 @@ export const SnapshotId = z
   .regex(/^snap_[0-9a-f]{16}$/)
   .brand<"SnapshotId">()
 export type SnapshotId = z.infer<typeof SnapshotId>
+
+export const ImageId = z
+  .string()
+  .regex(/^img_[0-9a-f]{16}$/)
+  .brand<"ImageId">()
+export type ImageId = z.infer<typeof ImageId>
+
+export const TaskId = z
+  .string()
+  .regex(/^task_[0-9a-f]{16}$/)
+  .brand<"TaskId">()
+export type TaskId = z.infer<typeof TaskId>

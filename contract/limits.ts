@@ -7,8 +7,11 @@ export const limits = {
   sandboxNameRule: "1 to 63 letters, digits, dots, underscores or hyphens, starting with a letter or a digit",
   /** Keeps a sandbox's name from being another's id, where requests accept either. */
   sandboxNameIsIdRule: "a sandbox name must not look like an id",
-  imageNamePattern: /^[a-z0-9][a-z0-9._-]{0,62}$/,
-  imageNameRule: "an image name has lower-case letters, digits, dots, underscores or hyphens",
+  /** The name of an image, or a reference to one in a registry. */
+  imageNamePattern: /^[a-zA-Z0-9][a-zA-Z0-9._:/@-]{0,254}$/,
+  imageNameRule:
+    "an image is a name such as minimal or a reference such as debian:12: up to 255 letters, digits, dots, underscores, hyphens, slashes, colons and @",
+  imageNameIsIdRule: "an image name must not look like an id or a digest",
   /** Allows a single line, since tables print it. */
   descriptionPattern: /^[^\p{Cc}\p{Zl}\p{Zp}]*$/u,
   descriptionRule: "a description is one line of text",
@@ -119,6 +122,12 @@ export const limits = {
 
   /** Limit on one user's named snapshots. */
   snapshotsMax: 20,
+  /** Limit on one user's images, on their tasks that run, and on ended ones that are kept. */
+  imagesMax: 200,
+  tasksRunningMax: 8,
+  tasksKept: 100,
+  taskDaysKept: 7,
+  registryLoginsMax: 50,
   /** Limit on the sandboxes of one create. */
   createCountMax: 32,
   /** Longest time until an idle sandbox is paused, and a paused one written to disk: a year. */

@@ -20,6 +20,14 @@ export function adviceFor({ code, subject, hint }: Told): string | undefined {
       return code === "limit_exceeded" ? "bhatti snapshot delete one of them" : "bhatti snapshot list"
     case "secret":
       return code === "limit_exceeded" ? "bhatti secret delete one of them" : "bhatti secret list"
+    case "image":
+      if (code === "limit_exceeded") return "bhatti image delete one of them"
+      if (code === "conflict") return hint ?? `choose another name, or: bhatti image delete ${subject.name}`
+      return hint ?? "bhatti image list"
+    case "task":
+      return hint ?? "bhatti task list"
+    case "registry":
+      return hint ?? "bhatti registry list"
     case "user":
       return code === "conflict" ? `bhatti user rotate-key ${subject.name}` : "bhatti user list"
     case "session":

@@ -16,6 +16,7 @@ import { addNamed, checkSizeLimits, checkSpace, checkStillAwaited, goneError } f
 import { forkSandbox } from "./fork.ts"
 import type { Guest, Started, Template, TemplateSpec } from "./host.ts"
 import { personalise } from "./identity.ts"
+import { type FoundImage, findImage } from "./images.ts"
 import type { PooledSandbox } from "./parts.ts"
 import { policyAskedFor, settingsAskedFor } from "./policy.ts"
 import { type CreateSandbox, describeSandbox, describeSandboxes, type Sandbox } from "./sandbox.ts"
@@ -91,7 +92,8 @@ export async function planCreate(
   const secrets = await core.store.secrets.reveal(account.id, input.secrets ?? [])
   const { startCommand: start, readyCommand: ready = "true" } = input
   const programs = start === undefined ? undefined : { start, ready, owner: account.id }
-  const spec = await templateSpec(core, { ...asked, programs })
+  const { diskName, record } = await imageAskedFor(core, account, input.image)
+  const spec = await templateSpec(core, { ...asked, image: diskName, programs })
   if (asked.diskMib < spec.image.diskMib) {
     throw new AppError(
       "invalid",
@@ -105,6 +107,8 @@ export async function planCreate(
   const wanted = specOf({
     imageName: spec.image.name,
     imageHash: spec.image.hash,
+    imageId: record?.id ?? null,
+    imageShownAs: record?.name ?? null,
     imageConfig: spec.image.config ?? null,
     cpus: spec.cpus,
     memoryMib: spec.memoryMib,
@@ -120,6 +124,16 @@ export async function planCreate(
     ...settingsAskedFor(core, input),
   })
   return { spec, wanted: { ...wanted, usedMib: clonedDiskMib }, secrets }
+}
+
+/** Without a name it is the host's default, whatever the account's own images are called. */
+async function imageAskedFor(
+  core: Pick<Core, "store"> & OnHost<"images">,
+  account: Account,
+  name: string | undefined,
+): Promise<FoundImage> {
+  if (name === undefined) return { diskName: limits.imageDefault, record: null }
+  return await findImage(core, account, name)
 }
 
 type New = Pick<CreatePlan, "spec" | "secrets"> & {
@@ -167,7 +181,7 @@ export function recordCreated(
     meta: {
       by: "user",
       from: isPooled ? "pool" : "template",
-      image: record.imageName,
+      image: record.imageShownAs ?? record.imageName,
       ms: Math.round(core.clock.nowMs() - startedAt),
     },
   })

@@ -33,9 +33,9 @@ export class DiskQuotas {
   async measure(records: SandboxRecord[]): Promise<void> {
     const quotas = await this.#core.store.diskUse.quotasOf(new Set(records.map(({ userId }) => userId)))
     const left = new Map(
-      quotas.map(({ userId, maxMib, snapshotsMib, templatesMib }) => [
+      quotas.map(({ userId, maxMib, snapshotsMib, imagesMib, templatesMib }) => [
         userId,
-        maxMib - snapshotsMib - templatesMib,
+        maxMib - snapshotsMib - imagesMib - templatesMib,
       ]),
     )
     const counted = records.filter(({ userId }) => left.has(userId))

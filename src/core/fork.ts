@@ -92,9 +92,10 @@ function checkAsked(source: SandboxRecord, input: CreateSandbox): void {
   const refuse = (what: string) => {
     throw new AppError("invalid", `a copy ${what}`, { hint: "leave it out, or create one without a source" })
   }
-  const { image = source.imageName, cpus = source.cpus } = input
+  const imageName = source.imageShownAs ?? source.imageName
+  const { image = imageName, cpus = source.cpus } = input
   const { memoryMib = source.memoryMib, diskMib = source.diskMib } = input
-  if (image !== source.imageName) refuse(`has its source's image, ${source.imageName}, not ${image}`)
+  if (image !== imageName) refuse(`has its source's image, ${imageName}, not ${image}`)
   if (cpus !== source.cpus) refuse(`has its source's number of cpus, ${source.cpus}, not ${cpus}`)
   if (memoryMib !== source.memoryMib)
     refuse(`has its source's memory, ${source.memoryMib} MB, not ${memoryMib}`)

@@ -1,8 +1,62 @@
-/** Images of this host, available to every account. */
+/** Images that an account may use: its own, those shared with it, and those of the host. */
 
-import type { OnHost } from "./core.ts"
+import { AppError } from "@bhatti/contract/errors"
+import { suggest } from "../lib/suggest.ts"
+import { isDiskName } from "../rules/image-names.ts"
+import type { ImageRecord } from "../store/images.ts"
+import type { Account } from "../store/users.ts"
+import type { Core, OnHost } from "./core.ts"
 import type { InstalledImage } from "./host.ts"
 
-export async function listImages(core: OnHost<"images">): Promise<InstalledImage[]> {
-  return core.host.images.list()
+/** An image found for an account: its name among the host's files, and its row; null: an image of the host. */
+export type FoundImage = { diskName: string; record: ImageRecord | null }
+
+/** Images of the host, and those of users. */
+export type ListedImages = { ofHost: InstalledImage[]; ofUsers: ImageRecord[] }
+
+type Parts = Pick<Core, "store"> & OnHost<"images">
+
+export async function listImages(core: Parts, account: Account): Promise<ListedImages> {
+  const [installed, ofUsers] = await Promise.all([
+    core.host.images.list(),
+    core.store.images.listUsable(account.id),
+  ])
+  return { ofHost: installed.filter(({ name }) => !isDiskName(name)), ofUsers }
+}
+
+/** An account's own image of that name comes before the host's, so that a new one of the host changes nobody's. */
+export async function findImage(core: Parts, account: Account, nameOrId: string): Promise<FoundImage> {
+  const record = await core.store.images.findUsable(account.id, nameOrId)
+  if (record) return { diskName: record.diskName, record }
+  if (isDiskName(nameOrId) || /[:/@]/.test(nameOrId)) throw await noImage(core, account, nameOrId)
+  return { diskName: nameOrId, record: null }
+}
+
+/** An image that the account may change. */
+export async function findOwnImage(core: Parts, account: Account, nameOrId: string): Promise<ImageRecord> {
+  const record = await core.store.images.findUsable(account.id, nameOrId)
+  if (record?.userId === account.id) return record
+  if (record)
+    throw new AppError("forbidden", `image "${nameOrId}" is shared with you and belongs to another user`, {
+      subject: { kind: "image", name: nameOrId },
+    })
+  const ofHost = (await core.host.images.list()).some(({ name }) => name === nameOrId && !isDiskName(name))
+  if (ofHost)
+    throw new AppError("forbidden", `image "${nameOrId}" belongs to the host`, {
+      hint: "its operator installs and removes it",
+      subject: { kind: "image", name: nameOrId },
+    })
+  throw await noImage(core, account, nameOrId)
+}
+
+export async function noImage(core: Parts, account: Account, nameOrId: string): Promise<AppError> {
+  const { ofHost, ofUsers } = await listImages(core, account)
+  const similar = suggest(
+    nameOrId,
+    [...ofUsers, ...ofHost].map(({ name }) => name),
+  )
+  return new AppError("not_found", `no image named "${nameOrId}"`, {
+    hint: similar && `did you mean ${similar}?`,
+    subject: { kind: "image", name: nameOrId },
+  })
 }

@@ -187,11 +187,12 @@ test("the database is copied before a migration and once a day, privately, and f
 test("a copy is made before the database is brought up to date", async () => {
   const { Database } = await import("bun:sqlite")
   const database = new Database(path("bhatti.db"))
-  database.run("drop table template_use")
-  database.run("delete from kysely_migration where name = '0011-template-use'")
+  for (const table of ["registry_logins", "tasks", "image_shares", "images"])
+    database.run(`drop table ${table}`)
+  database.run("delete from kysely_migration where name = '0012-images-and-tasks'")
   database.close()
   await (await open()).close()
   expect(readdirSync(path("database-copies"))).toEqual([
-    expect.stringMatching(/^\d{8}T\d{6}Z-before-0011-template-use\.db$/),
+    expect.stringMatching(/^\d{8}T\d{6}Z-before-0012-images-and-tasks\.db$/),
   ])
 })

@@ -11,7 +11,16 @@ import { countChangesOf } from "./sqlite/queries.ts"
 /**
  * Tables that define sandboxes, their owners and their access. Events are left out, since no decision depends on them.
  */
-const countedTables = ["users", "sandboxes", "secrets", "published_ports", "snapshots"] as const
+const countedTables = [
+  "users",
+  "sandboxes",
+  "secrets",
+  "published_ports",
+  "snapshots",
+  "images",
+  "image_shares",
+  "registry_logins",
+] as const
 
 /** Recreates the triggers after each migration: a table that a migration has rebuilt has lost them. */
 export async function countChanges(db: Kysely<Schema>): Promise<void> {

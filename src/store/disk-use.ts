@@ -1,7 +1,7 @@
 /**
  * Disk use per user: the blocks of their sandboxes' directories and of templates that only they use, as last measured
- * by the daemon, and of their named snapshots. An unfinished sandbox or snapshot counts from the moment its row is
- * written.
+ * by the daemon, of their named snapshots and of their images. An unfinished sandbox or snapshot counts from the moment
+ * its row is written, an image from the moment its size is known.
  */
 
 import { AppError } from "@bhatti/contract/errors"
@@ -12,8 +12,14 @@ import { among } from "./sqlite/queries.ts"
 
 const mebibyte = 1024 * 1024
 
-/** A user's quota, and the disk use of their named snapshots and of templates that only they use. */
-export type DiskQuota = { userId: UserId; maxMib: number; snapshotsMib: number; templatesMib: number }
+/** A user's quota, and the disk use of their named snapshots, of their images and of templates that only they use. */
+export type DiskQuota = {
+  userId: UserId
+  maxMib: number
+  snapshotsMib: number
+  imagesMib: number
+  templatesMib: number
+}
 
 export class DiskUse {
   readonly #db: Kysely<Schema>
@@ -28,6 +34,7 @@ export class DiskUse {
       .selectFrom("users")
       .select(["id", "max_disk_mib", snapshotsMib(sql.ref("users.id")).as("snapshots")])
       .select(templatesMib(sql.ref("users.id")).as("templates"))
+      .select(imagesMib(sql.ref("users.id")).as("images"))
       .where("id", "in", among(users))
       .where("max_disk_mib", ">", 0)
       .execute()
@@ -35,6 +42,7 @@ export class DiskUse {
       userId: UserId.parse(row.id),
       maxMib: row.max_disk_mib,
       snapshotsMib: Number(row.snapshots),
+      imagesMib: Number(row.images),
       templatesMib: Number(row.templates),
     }))
   }
@@ -48,7 +56,14 @@ type Expression = ReturnType<typeof sql.ref> | ReturnType<typeof sql.val>
 
 export function diskUsedMib(userId: Expression) {
   return sql<number>`(coalesce((select sum(used_mib) from sandboxes where user_id = ${userId}), 0)
-    + ${templatesMib(userId)} + ${snapshotsMib(userId)})`
+    + ${templatesMib(userId)} + ${snapshotsMib(userId)} + ${imagesMib(userId)})`
+}
+
+/** Images, and the space that running tasks have reserved. */
+function imagesMib(userId: Expression) {
+  return sql<number>`((cast(coalesce((select sum(bytes) from images where user_id = ${userId}), 0) as bigint)
+    + ${mebibyte - 1}) / ${mebibyte}
+    + coalesce((select sum(reserved_mib) from tasks where user_id = ${userId} and ended_at is null), 0))`
 }
 
 function templatesMib(userId: Expression) {
@@ -69,6 +84,6 @@ export async function checkDiskQuota(db: Kysely<Schema>, user: UserRow, neededMi
   throw new AppError(
     "limit_exceeded",
     `your disk quota is ${max} MB, of which ${used} MB are used, and ${neededMib} MB more are needed`,
-    { hint: "destroy a sandbox or delete a snapshot, or ask the operator for a higher quota" },
+    { hint: "destroy a sandbox, delete a snapshot or an image, or ask the operator for a higher quota" },
   )
 }

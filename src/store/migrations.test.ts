@@ -78,6 +78,7 @@ describe("a specification that was in columns", () => {
     ...{ env: { A: "é", B: "" }, labels: { team: "x" }, keepHot: true, allowCold: false },
     ...{ warmAfterSec: 1.5, coldAfterSec: 0, description: null, bootScript: "npm start" },
     ...{ startCommand: null, readyCommand: null, services: [], imageConfig: null },
+    ...{ imageId: null, imageShownAs: null },
     netPolicy: { default: "deny" as const, allow_hosts: ["example.com"], allow_cidrs: [] },
   }
 

@@ -36,10 +36,14 @@ export type SandboxService = z.infer<typeof SandboxService>
 
 export const SandboxSpec = z.object({
   ...SandboxSettings.shape,
+  /** The image's name among the host's files, and the hash of its disk. */
   imageName: z.string(),
   imageHash: z.string(),
   /** The configuration that the image has brought along; null: an image of our own. */
   imageConfig: ImageConfig.nullable().default(null),
+  /** The row of a user's image, and its name when the sandbox was made; null: an image of the host. */
+  imageId: z.string().nullable().default(null),
+  imageShownAs: z.string().nullable().default(null),
   cpus: z.number(),
   memoryMib: z.number(),
   diskMib: z.number(),

@@ -11,6 +11,10 @@ export type Schema = {
   events: EventsTable
   socket_tickets: SocketTicketsTable
   template_use: TemplateUseTable
+  images: ImagesTable
+  image_shares: ImageSharesTable
+  tasks: TasksTable
+  registry_logins: RegistryLoginsTable
   installation: InstallationTable
 }
 
@@ -91,6 +95,63 @@ export type SnapshotsTable = {
   created_at: string
 }
 
+/** Images that users have pulled or imported; those of the host itself have no row. */
+export type ImagesTable = {
+  id: string
+  user_id: string
+  name: string
+  /** As it was asked for, with the registry; null: imported. */
+  reference: string | null
+  /** Digest of the index or manifest that the reference named; null: imported. */
+  index_digest: string | null
+  manifest_digest: string | null
+  platform: string
+  /** The image's name among the host's files, and the hash of its disk. */
+  disk_name: string
+  disk_hash: string
+  disk_mib: number
+  /** Blocks on the host's disk. */
+  bytes: number
+  /** JSON of `ImageConfig`. */
+  config: string
+  /** While its template is being made it is `preparing`; creates work already. */
+  state: string
+  /** 1: shared with every user. */
+  is_shared: Generated<number>
+  created_at: string
+}
+
+/** Users that an image is shared with by name. */
+export type ImageSharesTable = { image_id: string; user_id: string }
+
+export type TasksTable = {
+  id: string
+  user_id: string
+  kind: string
+  /** Its object, in its owner's words. */
+  subject: string
+  state: string
+  /** JSON of `TaskProgress`. */
+  progress: string
+  /** JSON of what it has made; null until it is done. */
+  result: string | null
+  /** JSON of `TaskError`; null unless it failed. */
+  error: string | null
+  /** Space that it may take until it ends, which counts in its owner's quota. */
+  reserved_mib: Generated<number>
+  created_at: string
+  ended_at: string | null
+}
+
+export type RegistryLoginsTable = {
+  user_id: string
+  host: string
+  username: string
+  /** The password or token, encrypted with age. */
+  ciphertext: Uint8Array
+  created_at: string
+}
+
 /** Templates on the host that one account alone uses. */
 export type TemplateUseTable = {
   id: string
@@ -127,4 +188,6 @@ export type UserRow = Selectable<UsersTable>
 export type SandboxRow = Selectable<SandboxesTable>
 export type PublishedPortRow = Selectable<PublishedPortsTable>
 export type SnapshotRow = Selectable<SnapshotsTable>
+export type ImageRow = Selectable<ImagesTable>
+export type TaskRow = Selectable<TasksTable>
 export type EventRow = Selectable<EventsTable>

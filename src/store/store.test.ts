@@ -2,6 +2,7 @@
 
 import { afterAll } from "bun:test"
 import { mkdtempSync, rmSync } from "node:fs"
+import { imageStoreSuite } from "../../test/support/image-store-suite.ts"
 import { storeSuite } from "../../test/support/store-suite.ts"
 import { openStore } from "./store.ts"
 
@@ -10,3 +11,4 @@ afterAll(() => rmSync(dataDir, { recursive: true }))
 
 storeSuite("SQLite in memory", () => openStore({ memory: true }))
 storeSuite("SQLite in a file", () => openStore({ dataDir }))
+imageStoreSuite("SQLite in memory", () => openStore({ memory: true }))

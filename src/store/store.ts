@@ -1,6 +1,6 @@
 /**
- * The persistent state: users, sandboxes, secrets, published ports, snapshots, events. The only folder that contains
- * SQL.
+ * The persistent state: users, sandboxes, secrets, published ports, snapshots, images, tasks, events. The only folder
+ * that contains SQL.
  */
 
 import { existsSync, mkdirSync } from "node:fs"
@@ -16,9 +16,11 @@ import { countChanges, readInstallation } from "./changes.ts"
 import { isCopyDue, makeCopy, writeCopy } from "./copies.ts"
 import { DiskUse } from "./disk-use.ts"
 import { Events } from "./events.ts"
+import { Images } from "./images.ts"
 import { type Mark, readMark, writeMark } from "./mark.ts"
 import { PublishedPorts } from "./published-ports.ts"
 import { Recovery } from "./recovery.ts"
+import { RegistryLogins } from "./registry-logins.ts"
 import { Sandboxes } from "./sandboxes.ts"
 import type { Schema } from "./schema.ts"
 import { Secrets } from "./secrets.ts"
@@ -27,6 +29,7 @@ import { SocketTickets } from "./socket-tickets.ts"
 import { sqliteDialect } from "./sqlite/dialect.ts"
 import { migrations } from "./sqlite/migrations.ts"
 import { foreignVersion } from "./sqlite/queries.ts"
+import { Tasks } from "./tasks.ts"
 import { TemplateUse } from "./template-use.ts"
 import { Users } from "./users.ts"
 import { Vault } from "./vault.ts"
@@ -37,6 +40,9 @@ export type Store = {
   secrets: Secrets
   publishedPorts: PublishedPorts
   snapshots: Snapshots
+  images: Images
+  tasks: Tasks
+  registryLogins: RegistryLogins
   socketTickets: SocketTickets
   diskUse: DiskUse
   templateUse: TemplateUse
@@ -120,6 +126,9 @@ function fill(
     secrets: new Secrets(db, vault),
     publishedPorts: new PublishedPorts(db),
     snapshots: new Snapshots(db),
+    images: new Images(db),
+    tasks: new Tasks(db),
+    registryLogins: new RegistryLogins(db, vault),
     socketTickets: new SocketTickets(db),
     diskUse: new DiskUse(db),
     templateUse: new TemplateUse(db),
@@ -194,10 +203,15 @@ async function copyBeforeMigration(migrator: Migrator, db: Kysely<Schema>, dataD
 }
 
 async function openVault(db: Kysely<Schema>, dataDir: string, dropSecrets: boolean): Promise<Vault> {
-  if (dropSecrets) await db.deleteFrom("secrets").execute()
+  if (dropSecrets) {
+    await db.deleteFrom("secrets").execute()
+    await db.deleteFrom("registry_logins").execute()
+  }
   const { recipient } = await db.selectFrom("installation").select("recipient").executeTakeFirstOrThrow()
-  const stored = await db.selectFrom("secrets").select("name").limit(1).executeTakeFirst()
-  const vault = await Vault.open(join(dataDir, "age.key"), { recipient, isNeeded: stored !== undefined })
+  const secret = await db.selectFrom("secrets").select("name").limit(1).executeTakeFirst()
+  const login = await db.selectFrom("registry_logins").select("host").limit(1).executeTakeFirst()
+  const isNeeded = secret !== undefined || login !== undefined
+  const vault = await Vault.open(join(dataDir, "age.key"), { recipient, isNeeded })
   if (vault.recipient !== recipient)
     await db.updateTable("installation").set({ recipient: vault.recipient }).execute()
   return vault

@@ -38,7 +38,14 @@ export async function withUserLocked<T>(
 /** Counts a table's rows of the user, or of one of their sandboxes. Call it with the user locked. */
 export async function countOf(
   db: Kysely<Schema>,
-  table: "sandboxes" | "snapshots" | "secrets" | "socket_tickets" | "published_ports",
+  table:
+    | "sandboxes"
+    | "snapshots"
+    | "images"
+    | "registry_logins"
+    | "secrets"
+    | "socket_tickets"
+    | "published_ports",
   owner: { id: string },
 ): Promise<number> {
   const { count } = await db

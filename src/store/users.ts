@@ -155,19 +155,20 @@ export class Users {
     return { user, key }
   }
 
-  /** Refused while the user has sandboxes or snapshots. */
+  /** Refused while the user has sandboxes, snapshots or images. */
   async remove(name: string): Promise<void> {
     const removed = await this.#db
       .deleteFrom("users")
       .where("name", "=", name)
       .where(sql<boolean>`not exists (select 1 from sandboxes where sandboxes.user_id = users.id)`)
       .where(sql<boolean>`not exists (select 1 from snapshots where snapshots.user_id = users.id)`)
+      .where(sql<boolean>`not exists (select 1 from images where images.user_id = users.id)`)
       .executeTakeFirst()
     if (removed.numDeletedRows > 0n) return
     const user = await this.find(name)
     if (!user) throw noUser(name)
     if (user.sandboxes === 0) {
-      throw new AppError("conflict", `user "${name}" has snapshots`, {
+      throw new AppError("conflict", `user "${name}" has snapshots or images`, {
         hint: "delete them first, with that user's key",
       })
     }

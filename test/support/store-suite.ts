@@ -14,6 +14,8 @@ export function aSandbox(name: string, changes: Partial<NewSandbox> = {}): NewSa
     name,
     imageName: "minimal",
     imageHash: "hash",
+    imageId: null,
+    imageShownAs: null,
     cpus: 1,
     memoryMib: 512,
     diskMib: 8192,
@@ -179,7 +181,7 @@ export function storeSuite(name: string, open: () => Promise<Store>): void {
       await add(account, "more", { usedMib: 10 })
       expect(await store.diskUse.quotasOf([account.id])).toContainEqual({
         userId: account.id,
-        ...{ maxMib: 100, snapshotsMib: 40, templatesMib: 0 },
+        ...{ maxMib: 100, snapshotsMib: 40, imagesMib: 0, templatesMib: 0 },
       })
     })
 

@@ -22,7 +22,7 @@ export const imageList = command({
         image.is_default ? "yes" : "-",
         sizeText(image.size_mb),
         sizeText(image.disk_size_mb),
-        image.kernel_version,
+        image.kernel_version ?? "-",
         ageText(image.created_at, nowMs),
       ]),
     )

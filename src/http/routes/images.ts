@@ -2,10 +2,10 @@
 
 import { listImages } from "../../core/images.ts"
 import type { Handlers } from "../context.ts"
-import { viewImage } from "../views/image.ts"
+import { viewImages } from "../views/image.ts"
 
 export const images = {
-  async listImages({ core }) {
-    return (await listImages(core)).map(viewImage)
+  async listImages({ core, account }) {
+    return viewImages(await listImages(core, account))
   },
 } satisfies Partial<Handlers>

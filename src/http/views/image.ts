@@ -3,15 +3,53 @@
 import type { Image } from "@bhatti/contract/image"
 import { limits } from "@bhatti/contract/limits"
 import type { InstalledImage } from "../../core/host.ts"
+import type { ListedImages } from "../../core/images.ts"
+import type { ImageRecord } from "../../store/images.ts"
 
-export function viewImage(image: InstalledImage): Image {
+/** By name. */
+export function viewImages({ ofHost, ofUsers }: ListedImages): Image[] {
+  const all = [...ofHost.map(viewHostImage), ...ofUsers.map(viewImage)]
+  return all.sort((one, other) => (one.name < other.name ? -1 : one.name > other.name ? 1 : 0))
+}
+
+export function viewHostImage(image: InstalledImage): Image {
   return {
+    id: null,
+    user_id: "",
     name: image.name,
+    reference: null,
+    index_digest: null,
+    manifest_digest: null,
+    platform: null,
+    status: "ready",
+    is_shared: true,
+    config: null,
     hash: image.hash,
     is_default: image.name === limits.imageDefault,
     size_mb: image.usedMib,
     disk_size_mb: image.diskMib,
     kernel_version: image.kernelVersion,
     created_at: image.installedAt,
+  }
+}
+
+export function viewImage(record: ImageRecord): Image {
+  return {
+    id: record.id,
+    user_id: record.userId,
+    name: record.name,
+    reference: record.reference,
+    index_digest: record.indexDigest,
+    manifest_digest: record.manifestDigest,
+    platform: record.platform,
+    status: record.state,
+    is_shared: record.isShared,
+    config: record.config,
+    hash: record.diskHash,
+    is_default: false,
+    size_mb: Math.ceil(record.bytes / 1024 / 1024),
+    disk_size_mb: record.diskMib,
+    kernel_version: null,
+    created_at: record.createdAt,
   }
 }

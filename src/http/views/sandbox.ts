@@ -58,7 +58,7 @@ export function viewSandbox(sandbox: core.Sandbox): Sandbox {
     name: sandbox.name,
     ...viewState(sandbox),
     held: sandbox.held,
-    image: sandbox.imageName,
+    image: sandbox.imageShownAs ?? sandbox.imageName,
     cpus: sandbox.cpus,
     memory_mb: sandbox.memoryMib,
     disk_size_mb: sandbox.diskMib,

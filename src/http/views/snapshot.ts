@@ -11,7 +11,7 @@ export function viewSnapshot(record: SnapshotRecord): Snapshot {
     status: record.state,
     source_sandbox: record.sourceName,
     source_id: record.sourceId,
-    image: record.imageName,
+    image: record.imageShownAs ?? record.imageName,
     cpus: record.cpus,
     memory_mb: record.memoryMib,
     disk_size_mb: record.diskMib,

@@ -9,6 +9,9 @@ export const constraints = {
   sandboxes_slot: "sandboxes.slot",
   secrets_user_name: "secrets.user_id, secrets.name",
   published_ports_alias: "published_ports.alias",
+  image_shares_image_user: "image_shares.image_id, image_shares.user_id",
+  images_user_name: "images.user_id, images.name",
+  registry_logins_user_host: "registry_logins.user_id, registry_logins.host",
   snapshots_user_name: "snapshots.user_id, snapshots.name",
 }
 

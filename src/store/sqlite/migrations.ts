@@ -12,6 +12,7 @@ import * as batches from "./migrations/0008-batches.ts"
 import * as socketTickets from "./migrations/0009-socket-tickets.ts"
 import * as oneSpecification from "./migrations/0010-one-specification.ts"
 import * as templateUse from "./migrations/0011-template-use.ts"
+import * as imagesAndTasks from "./migrations/0012-images-and-tasks.ts"
 
 export const migrations: Record<string, Migration> = {
   "0001-start": start,
@@ -25,4 +26,5 @@ export const migrations: Record<string, Migration> = {
   "0009-socket-tickets": socketTickets,
   "0010-one-specification": oneSpecification,
   "0011-template-use": templateUse,
+  "0012-images-and-tasks": imagesAndTasks,
 }

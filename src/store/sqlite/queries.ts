@@ -11,6 +11,11 @@ export function among<T extends string>(values: Iterable<T>) {
   return sql<T>`(select value from json_each(${JSON.stringify([...values])}))`
 }
 
+/** The image's row of a table of specifications. */
+export function specImageId(table: "sandboxes" | "snapshots") {
+  return sql<string | null>`json_extract(${sql.ref(`${table}.spec`)}, '$.imageId')`
+}
+
 /** Seconds since 1970, by the database's clock. */
 export const nowSec = sql<number>`unixepoch()`
 
