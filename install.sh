@@ -70,6 +70,7 @@ install_bhatti() {
   else
     built=$root/dist/bhatti
     host_programs+=("${build_programs[@]}")
+    host_files+=("${build_files[@]}")
   fi
   step "1/8 Debian packages" install_packages
   if is_archive; then

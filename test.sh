@@ -30,6 +30,7 @@ main() {
   reports=$(mktemp -d)
   trap 'report_failure; rm -rf "$reports"' EXIT
   host_programs+=("${build_programs[@]}" "${test_programs[@]}")
+  host_files+=("${build_files[@]}")
   [[ $extent != --long ]] || host_programs+=(chromium:chromium)
   step "Debian packages" install_packages
   step "Caddy" unpack_caddy

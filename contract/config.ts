@@ -119,6 +119,12 @@ const Settings = z.strictObject({
     .describe(
       "full: each QEMU has its own namespaces and root directory, or the daemon does not start; reduced: runs without them if the host refuses them",
     ),
+  forks: z
+    .enum(["auto", "off"])
+    .default("off")
+    .describe(
+      "auto: under software emulation a new machine is forked from a running QEMU where that works; not finished, so leave it off",
+    ),
   forbidden_qemu: z
     .array(z.string().min(1).max(200))
     .max(100)

@@ -1,7 +1,7 @@
 /**
- * Builds `dist/lohar` (the guest agent), `dist/jail` (the launcher of QEMU) and `dist/bhatti` (everything else, the two
- * inside) and says what took how long. Does nothing when no source has changed since the last build; `--force` builds
- * anyway.
+ * Builds `dist/lohar` (the guest agent), `dist/jail` (the launcher of QEMU), `dist/zygote` (the library that forks
+ * QEMU) and `dist/bhatti` (everything else, the three inside) and says what took how long. Does nothing when no source
+ * has changed since the last build; `--force` builds anyway.
  */
 import { createHash } from "node:crypto"
 import { mkdir, rename, rm } from "node:fs/promises"
@@ -12,6 +12,7 @@ const root = join(import.meta.dir, "..")
 const dist = join(root, "dist")
 const agentFile = join(dist, "lohar")
 const jailFile = join(dist, "jail")
+const zygoteFile = join(dist, "zygote")
 const binaryFile = join(dist, "bhatti")
 const stampFile = join(dist, "build.json")
 const sources = [
@@ -21,6 +22,7 @@ const sources = [
   "jail/**/*",
   "sdk/typescript/*.ts",
   "src/**/*",
+  "zygote/*",
   "scripts/build.ts",
   "scripts/compile.ts",
   "scripts/install-client.sh",
@@ -39,6 +41,7 @@ async function main(): Promise<void> {
   await mkdir(dist, { recursive: true })
   await timed("dist/lohar", () => buildGo("agent", agentFile))
   await timed("dist/jail", () => buildGo("jail", jailFile))
+  await timed("dist/zygote", buildLibrary)
   await timed("dist/bhatti", () =>
     compile({ entrypoint: join(root, "src/main.ts"), outfile: binaryFile, commit }),
   )
@@ -54,8 +57,19 @@ async function buildGo(folder: string, file: string): Promise<void> {
   await rename(`${file}.part`, file)
 }
 
+/** Nothing of the host is linked in: what it needs beside the C library it finds in QEMU's process. */
+async function buildLibrary(): Promise<void> {
+  const files = [...new Bun.Glob("*.c").scanSync({ cwd: join(root, "zygote") })].sort()
+  const strict = ["-std=gnu11", "-Wall", "-Wextra", "-Werror", "-Wl,-z,defs,-z,now"]
+  await run(
+    ["gcc", ...strict, "-O2", "-g0", "-fPIC", "-shared", "-s", "-o", `${zygoteFile}.part`, ...files],
+    { cwd: join(root, "zygote"), env: { ...process.env, LC_ALL: "C" } },
+  )
+  await rename(`${zygoteFile}.part`, zygoteFile)
+}
+
 async function isBuilt(stamp: string): Promise<boolean> {
-  for (const file of [stampFile, agentFile, jailFile, binaryFile])
+  for (const file of [stampFile, agentFile, jailFile, zygoteFile, binaryFile])
     if (!(await Bun.file(file).exists())) return false
   return (await Bun.file(stampFile).text()) === stamp
 }

@@ -15,7 +15,9 @@ host_programs=(
   ip:iproute2 nft:nftables dnsmasq:dnsmasq-base
 )
 # Programs that only a checkout needs, since it is built.
-build_programs=(go:golang-go npm:npm)
+build_programs=(go:golang-go npm:npm gcc:gcc)
+# Likewise files, of the C library.
+build_files=(/usr/include/stdio.h:libc6-dev)
 # A file that programs above need, and the Debian package that has it.
 host_files=(
   /etc/ssl/certs/ca-certificates.crt:ca-certificates

@@ -10,6 +10,11 @@ declare module "*/jail" {
   export default path
 }
 
+declare module "*/zygote" {
+  const path: string
+  export default path
+}
+
 declare module "*.sh" {
   const text: string
   export default text

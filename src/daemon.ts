@@ -9,6 +9,7 @@ import type { AppError } from "@bhatti/contract/errors"
 import { trust } from "@bhatti/contract/trust"
 import { pino, stdSerializers } from "pino"
 import jailFile from "../dist/jail" with { type: "file" }
+import zygoteFile from "../dist/zygote" with { type: "file" }
 import { type ConfigFlags, loadConfig, overruledFile } from "./config.ts"
 import { newCore } from "./core/assemble.ts"
 import { type Log, withShortTexts } from "./core/bounded-log.ts"
@@ -253,6 +254,15 @@ export async function openCore(config: Config, log: Log, { wrapHost }: Seam = {}
     network,
     uidBase,
     launcher: jail.launcher,
+    ...(config.forks === "auto" &&
+      accelerator.accelerator === "tcg" && {
+        forks: {
+          library: zygoteFile,
+          zygoteOf: () => undefined,
+          onUnforked: ({ template }, error) =>
+            log.warn({ template: template.id, error }, "a machine could not be forked and is cloned"),
+        },
+      }),
     confinement: config.confinement,
     cgroups,
     connect: (socketPath) => openGuest({ socketPath }),

@@ -134,6 +134,7 @@ export function nextExtent(options: {
 
 const AF_UNIX = 1
 const SOCK_STREAM = 1
+const SOCK_SEQPACKET = 5
 const SOCK_CLOEXEC = 0o2000000
 /** Size of `sun_path`, with its final NUL. */
 const SUN_PATH_BYTES = 108
@@ -142,14 +143,15 @@ const SUN_PATH_BYTES = 108
  * Creates a listening unix socket at `path`, mode 0600, as a descriptor that another process can inherit. Connections
  * made before that process accepts wait in the backlog, so no client has to poll for the socket.
  */
-export function listenUnix(path: string): number {
+export function listenUnix(path: string, kind: "stream" | "packets" = "stream"): number {
   const name = Buffer.from(path)
   if (name.length >= SUN_PATH_BYTES)
     throw new Error(`socket path has ${name.length} bytes, at most ${SUN_PATH_BYTES - 1} fit: ${path}`)
   const address = Buffer.alloc(2 + SUN_PATH_BYTES)
   address.writeUInt16LE(AF_UNIX, 0)
   name.copy(address, 2)
-  const fd = check(libc.symbols.socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), "socket")
+  const type = kind === "stream" ? SOCK_STREAM : SOCK_SEQPACKET
+  const fd = check(libc.symbols.socket(AF_UNIX, type | SOCK_CLOEXEC, 0), "socket")
   const maskBefore = libc.symbols.umask(0o177)
   const bound = libc.symbols.bind(fd, ptr(address), address.length)
   libc.symbols.umask(maskBefore)

@@ -29,6 +29,8 @@ export type Role =
   | "template"
   /** Loads a saved state over a private mapping of a template's memory, and runs as soon as that is done. */
   | "clone"
+  /** Like a clone, but without a monitor: machines are forked from it, and each makes its own (zygotes.ts). */
+  | "zygote"
   /** Boots from a sandbox's own disk, with private memory. */
   | "boot"
 
@@ -53,6 +55,9 @@ export const descriptors = {
   stderr: 15,
   kitDisk: 16,
 } as const
+
+/** A zygote's further ones (zygote/zygote.h), which follow. */
+export const zygoteDescriptors = { library: 17, control: 18 } as const
 
 /** QEMU appends its device states here: the descriptor keeps its offset. */
 export const savedStateFile = "/dev/fdset/4"
@@ -115,7 +120,7 @@ const emulatedKernelArguments = [
   "GODEBUG=asyncpreemptoff=1",
 ]
 
-export function kernelArgumentsOf(role: Exclude<Role, "clone">, accelerator: Accelerator): string {
+export function kernelArgumentsOf(role: "template" | "boot", accelerator: Accelerator): string {
   return [
     ...commonKernelArguments,
     ...(role === "template" ? templateKernelArguments : []),
@@ -133,6 +138,8 @@ export function cpuModel(accelerator: Accelerator): string {
 
 const board = "q35,sata=off,smbus=off,usb=off,vmport=off,graphics=off"
 const systemCallFilter = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
+/** It forks; each child closes that way for itself. */
+const zygoteSystemCallFilter = "on,obsolete=deny,elevateprivileges=deny,resourcecontrol=deny"
 
 /** Arguments of a machine without disks, which only prints on its console that a guest boots under KVM. */
 export function probeArguments(): string[] {
@@ -174,7 +181,7 @@ export function qemuArguments(
   name: string,
   { topology, disks = [], kernelArguments = [] }: MachineOptions,
 ): string[] {
-  const isClone = role === "clone"
+  const isClone = role === "clone" || role === "zygote"
   const isTemplate = role === "template"
   const accelerator = shape.accelerator === "kvm" ? "kvm" : `tcg,thread=multi,tb-size=${translationCacheMib}`
 
@@ -201,11 +208,11 @@ export function qemuArguments(
       "-object",
       `memory-backend-file,id=shared,size=${sharedMemoryMib}M,mem-path=/proc/self/fd/${descriptors.shared},share=on`,
     ],
-    ["-sandbox", systemCallFilter],
+    ["-sandbox", role === "zygote" ? zygoteSystemCallFilter : systemCallFilter],
     ["-global", "migration.send-configuration=off"],
 
     ["-chardev", `socket,id=qmp,fd=${descriptors.qmpSocket},server=on,wait=off`],
-    ["-mon", "chardev=qmp,mode=control"],
+    ...(role === "zygote" ? [] : [["-mon", "chardev=qmp,mode=control"]]),
     ["-chardev", `ringbuf,id=console,size=${consoleRingBytes}`],
     ["-serial", "chardev:console"],
 
@@ -260,7 +267,7 @@ export function qemuArguments(
           [...disks],
         ]),
 
-    ...(role === "clone"
+    ...(role === "clone" || role === "zygote"
       ? [["-incoming", `fd:${descriptors.state}`]]
       : [
           ["-kernel", `/proc/self/fd/${descriptors.kernel}`],

@@ -17,6 +17,7 @@ import { findAllOfMachine, findMachine, slotsInUse } from "./find-processes.ts"
 import { type GuestEnd, readEnd } from "./guest-end.ts"
 import { type Halt, Halts } from "./halt.ts"
 import { startFromMemory } from "./load-memory.ts"
+import type { From, Kernel, Machine, MachinePlace, MachinesOptions, Place } from "./machine-terms.ts"
 import { Monitors } from "./monitors.ts"
 import { readKernelLog, wasKilledForMemory } from "./out-of-memory.ts"
 import { memoryBaseOf, untouchedMib } from "./own-memory.ts"
@@ -42,18 +43,12 @@ import {
   snapshotDirectory,
 } from "./saved-memory.ts"
 import { openSharedMemory } from "./shared-memory.ts"
-import { agentSocket, type Connect, startConnected } from "./sockets.ts"
-import {
-  groupOf,
-  type Machine as MachineIn,
-  type MachineResources,
-  openKernel,
-  Starter,
-  type StarterOptions,
-} from "./starter.ts"
+import { agentSocket, startConnected } from "./sockets.ts"
+import { groupOf, type Machine as MachineIn, openKernel, Starter } from "./starter.ts"
 import { StderrPipes } from "./stderr.ts"
-import { type MachineKernel, type Template, TemplateFiles } from "./template-files.ts"
+import { type Template, TemplateFiles } from "./template-files.ts"
 import { Templates } from "./templates.ts"
+import { Zygotes } from "./zygotes.ts"
 
 const qmpDeadlineMs = 10_000
 const killDeadlineMs = 10_000
@@ -61,37 +56,14 @@ const killDeadlineMs = 10_000
 const backgroundNiceness = 10
 const mebibyte = 1024 * 1024
 
-/** A machine of a sandbox, which it has the id of. */
-export type Machine = Omit<MachineIn, "directory"> & { id: string }
-/** A sandbox whose disk exists, for the start of its machine. */
-export type MachinePlace = {
-  id: string
-  template: Template
-  slot: number
-  diskMib: number
-  /** Disks beside its own. */
-  disks?: readonly MachineDisk[]
-}
-type Kernel = MachineKernel & { arguments?: string[] }
-type Place = Omit<MachineResources, "kit" | "qemu" | "disks"> & { disks: readonly MachineDisk[] }
-export type From = { kind: "template" } | { kind: "memory" } | { kind: "disk"; kernel: Kernel }
-
-export type MachinesOptions<Guest> = StarterOptions & {
-  dataDir: string
-  connect: Connect<Guest>
-  tapOf: (id: string) => string | undefined
-  /** Directory of the draft of a copy. */
-  draftOf: (id: string) => string
-  onUnshared: (id: string, error: unknown) => void
-  /** Called for damaged files that are taken out of use. */
-  onDamage: (error: AppError) => void
-}
-
+type Started<Guest> = { machine: MachineIn; guest: Guest }
 type Fate = Omit<GuestEnd, "process"> | { how: "running" | "out_of_memory" | "host_restart" | "killed" }
 type Channel = { close(): void; share(open: () => number | undefined): void }
 
 export class Machines<Guest extends Channel> {
   readonly templates: Templates<Guest>
+  /** Undefined where no machine is forked. */
+  readonly zygotes: Zygotes<Guest> | undefined
   readonly #options: MachinesOptions<Guest>
   readonly #templateFiles: TemplateFiles
   readonly #monitors = new Monitors()
@@ -111,6 +83,14 @@ export class Machines<Guest extends Channel> {
       kill: (machine) => this.#kill(machine),
       killIn: (directory) => this.#killIn(directory),
     })
+    this.zygotes =
+      options.forks &&
+      new Zygotes({
+        ...{ ...options, ...options.forks, files: this.#templateFiles, starter: this.#starter },
+        watch: (machine) => this.#monitors.of(machine).catch(() => undefined),
+        kill: (machine) => this.#kill(machine),
+        killIn: (directory) => this.#killIn(directory),
+      })
   }
 
   /** Starts the machine, which runs when this returns, with the daemon connected to its guest. */
@@ -125,14 +105,31 @@ export class Machines<Guest extends Channel> {
       overlayPath: diskPathOf(directory),
       tapName: this.#options.tapOf(id),
     }
-    const started = await startConnected(directory, this.#options.connect, (sockets) => {
-      const here = { ...place, ...paths, sockets, disks }
-      if (from.kind === "template") return this.#clone(here)
-      return from.kind === "memory" ? this.#restore(here) : this.#boot(here, from.kernel)
-    })
+    const forked =
+      from.kind === "template" &&
+      (await this.zygotes?.tryFork({ ...place, ...paths, kit: place.template.kit }))
+    const started =
+      forked ||
+      (await startConnected(directory, this.#options.connect, (sockets) => {
+        const here = { ...place, ...paths, sockets, disks }
+        if (from.kind === "template") return this.#clone(here)
+        return from.kind === "memory" ? this.#restore(here) : this.#boot(here, from.kernel)
+      }))
+    // The template's guest knows nothing of them yet.
+    if (from.kind === "template") await this.#plugAll(started, disks)
     const { process, memoryBase } = started.machine
     const machine = { id, process, memoryBase }
     return { machine, guest: this.#shared(machine, started.guest) }
+  }
+
+  async #plugAll({ machine, guest }: Started<Guest>, disks: readonly MachineDisk[]): Promise<void> {
+    try {
+      for (const disk of disks) await plugDisk(machine, await this.#monitors.of(machine), disk)
+    } catch (error) {
+      guest.close()
+      await this.#kill(machine)
+      throw error
+    }
   }
 
   /** Connects to the guest of a machine that runs. */
@@ -157,18 +154,10 @@ export class Machines<Guest extends Channel> {
   async #clone(resources: Place): Promise<MachineIn> {
     const memory = await this.#templateFiles.memory(resources.template)
     const { kit } = resources.template
-    const machine = await this.#startAt({ ...resources, kit, disks: [] }, "clone", "template", (open) => ({
+    return this.#startAt({ ...resources, kit, disks: [] }, "clone", "template", (open) => ({
       memory,
       state: open(resources.template.statePath, constants.O_RDONLY),
     }))
-    try {
-      // The template's guest knows nothing of them yet.
-      for (const disk of resources.disks) await plugDisk(machine, await this.#monitors.of(machine), disk)
-    } catch (error) {
-      await this.#kill(machine)
-      throw error
-    }
-    return machine
   }
 
   /** Boots the sandbox from its own disk. */

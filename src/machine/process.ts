@@ -15,7 +15,7 @@ import {
   readStat,
   unlessOutOfReach,
 } from "../lib/process-identity.ts"
-import { descriptors } from "./command-line.ts"
+import { descriptors, zygoteDescriptors } from "./command-line.ts"
 import type { Jail } from "./jail.ts"
 
 /** Linux counts processor time in hundredths of a second. */
@@ -136,6 +136,8 @@ type Start = {
   /** Returns its last output, for the log if it exits immediately. */
   lastWords?: () => string
   facts?: StartFacts
+  /** Load the library among its descriptors into it. */
+  isZygote?: boolean
 }
 
 /** Facts about a machine's start that a later daemon needs. */
@@ -183,6 +185,7 @@ export async function launch(start: Start): Promise<number> {
         LC_ALL: "C",
         GLIBC_TUNABLES: heapSettings,
         ...(start.facts && variablesOf(start.facts)),
+        ...(start.isZygote && { LD_PRELOAD: `/proc/self/fd/${zygoteDescriptors.library}` }),
       },
       stdio: ["ignore", "pipe", start.output, ...handed],
       timeout: launchDeadlineMs,

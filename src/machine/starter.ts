@@ -2,8 +2,9 @@
 
 import { closeSync, constants, existsSync, openSync } from "node:fs"
 import { basename, join } from "node:path"
-import { openTap } from "../lib/posix.ts"
+import { listenUnix, openTap } from "../lib/posix.ts"
 import type { ProcessIdentity } from "../lib/process-identity.ts"
+import { diskPathOf } from "./bound-disk.ts"
 import type { Cgroups } from "./cgroups.ts"
 import {
   type Accelerator,
@@ -26,6 +27,7 @@ import { makeSharedMemory } from "./shared-memory.ts"
 import type { Sockets } from "./sockets.ts"
 import { makeStderrPipe, readStderr, reopenStderr, type StderrPipes } from "./stderr.ts"
 import type { Template, TemplateSpec } from "./template-files.ts"
+import { zygoteSocket } from "./zygote-control.ts"
 
 /** The slot of machines without a sandbox. */
 export const templateSlot = 0
@@ -76,6 +78,20 @@ export type StarterOptions = {
   cgroups: Cgroups
 }
 
+export type ForkMeans = { files: Files; output: number; confinement: Confinement }
+
+/** `memory` is the template's; `library` is loaded into QEMU. Both stay the caller's. */
+type ZygoteResources = Pick<
+  MachineResources,
+  "template" | "name" | "directory" | "sockets" | "slot" | "tapName"
+> & {
+  library: number
+  memory: number
+}
+
+/** Each machine that is forked from it has its own limit. */
+const zygoteFileBytes = Number.MAX_SAFE_INTEGER
+
 type Start = {
   role: Role
   shape: MachineShape
@@ -92,6 +108,10 @@ type Start = {
   qemu?: KeptQemu
   kit: string | undefined
   disks?: readonly PluggedDisk[]
+  /** Descriptors of a zygote, which follow. */
+  further?: number[]
+  /** Makes the process instead of a new QEMU. */
+  fork?: (means: ForkMeans) => Promise<ProcessIdentity>
 }
 
 export class Starter {
@@ -120,19 +140,58 @@ export class Starter {
       shape: template.shape,
       memoryBase,
       files: (open) => ({
-        overlayDisk: open(resources.overlayPath, constants.O_RDWR),
-        templateDisk: open(template.diskPath, constants.O_RDONLY),
-        baseDisk: open(template.baseDiskPath, constants.O_RDONLY),
+        ...diskFiles(open, template, resources.overlayPath),
         saved: open(savedStatePath(resources.directory), savedFlags),
         ...files(open),
       }),
     })
   }
 
+  /** Starts a QEMU that machines are forked from. */
+  async startZygote({ template, library, memory, ...rest }: ZygoteResources): Promise<Machine> {
+    const control = listenUnix(zygoteSocket(rest.directory), "packets")
+    try {
+      return await this.start({
+        ...rest,
+        role: "zygote",
+        shape: template.shape,
+        memoryBase: "template",
+        diskMib: template.diskMib,
+        kit: template.kit,
+        further: [library, control],
+        files: (open) => ({
+          ...diskFiles(open, template, diskPathOf(rest.directory)),
+          saved: open(savedStatePath(rest.directory), savedFlags),
+          memory,
+          state: open(template.statePath, constants.O_RDONLY),
+        }),
+      })
+    } finally {
+      closeSync(control)
+    }
+  }
+
+  /** Like the start of a clone, by a fork instead of a new process. */
+  async startForked(
+    { template, ...rest }: MachineResources,
+    fork: (means: ForkMeans) => Promise<ProcessIdentity>,
+  ): Promise<Machine> {
+    return this.start({
+      ...rest,
+      role: "clone",
+      shape: template.shape,
+      memoryBase: "template",
+      files: (open) => ({
+        overlayDisk: open(rest.overlayPath, constants.O_RDWR),
+        saved: open(savedStatePath(rest.directory), savedFlags),
+      }),
+      fork,
+    })
+  }
+
   async start(options: Start): Promise<Machine> {
     const { qemus } = this.#options
-    const { qemu = qemus.present, kit, disks = [], kernelArguments = [] } = options
-    const topology = topologyOf(kit)
+    const { qemu = qemus.present, kit, disks = [] } = options
     qemus.checkPresent()
     const opened: number[] = []
     const open: OpenFile = (path, flags) => {
@@ -150,42 +209,58 @@ export class Starter {
       opened.push(stderr.readFd, stderr.writeFd, pipe)
       const further = openDisks(disks)
       opened.push(...further.fds)
-      const process = await spawnQemu({
-        binary: qemu.binary,
-        arguments: qemuArguments(options.shape, options.role, options.name, {
-          topology,
-          disks: diskArguments(disks),
-          kernelArguments,
-        }),
-        files: {
-          qmpSocket: options.sockets.qmp,
-          agentSocket: options.sockets.agent,
-          ...options.files(open),
-          ...(kit !== undefined && { kitDisk: open(join(this.#options.dataDir, kit), constants.O_RDONLY) }),
-          shared,
-          stderr: stderr.readFd,
-          ...(tap !== undefined && { tap }),
-        },
-        disks: further.fds,
-        confinement: {
-          ...this.#confinement(options.slot, qemu),
-          cgroup: this.#options.cgroups.make(groupOf(options.directory), options.shape),
-          fileBytesMax: Math.max(fileBytesMax(options.diskMib), further.longestBytes),
-        },
-        output: stderr.writeFd,
-        lastWords: () => readStderr(pipe)?.toString() ?? "",
-        facts: {
-          stateFingerprint: stateFingerprint(qemu, this.shape(options.shape), topology),
-          qemuId: qemu.id,
-          kit,
-        },
-      })
+      const files = {
+        qmpSocket: options.sockets.qmp,
+        agentSocket: options.sockets.agent,
+        ...options.files(open),
+        shared,
+        stderr: stderr.readFd,
+        ...(tap !== undefined && { tap }),
+      }
+      const confinement = {
+        ...this.#confinement(options.slot, qemu),
+        cgroup: this.#options.cgroups.make(groupOf(options.directory), options.shape),
+        fileBytesMax:
+          options.role === "zygote"
+            ? zygoteFileBytes
+            : Math.max(fileBytesMax(options.diskMib), further.longestBytes),
+      }
+      const means = { files, output: stderr.writeFd, confinement }
+      const process = options.fork
+        ? await options.fork(means)
+        : await this.#spawn(options, qemu, {
+            ...means,
+            ...(kit !== undefined && {
+              files: { ...files, kitDisk: open(join(this.#options.dataDir, kit), constants.O_RDONLY) },
+            }),
+            disks: [...further.fds, ...(options.further ?? [])],
+            lastWords: () => readStderr(pipe)?.toString() ?? "",
+          })
       this.#stderr.listen(process, stderr.readFd)
       return { process, directory: options.directory, memoryBase: options.memoryBase }
     } finally {
       for (const fd of opened) closeSync(fd)
       options.sockets[Symbol.dispose]()
     }
+  }
+
+  #spawn(
+    { role, shape, name, kit, disks = [], kernelArguments = [] }: Start,
+    qemu: KeptQemu,
+    means: ForkMeans & { disks: number[]; lastWords: () => string },
+  ): Promise<ProcessIdentity> {
+    const topology = topologyOf(kit)
+    return spawnQemu({
+      ...means,
+      binary: qemu.binary,
+      arguments: qemuArguments(shape, role, name, { topology, disks: diskArguments(disks), kernelArguments }),
+      isZygote: role === "zygote",
+      facts: {
+        stateFingerprint: stateFingerprint(qemu, this.shape(shape), topology),
+        qemuId: qemu.id,
+        kit,
+      },
+    })
   }
 
   shape(spec: { cpus: number; memoryMib: number }): MachineShape {
@@ -239,6 +314,14 @@ export class Starter {
     const isAlone = slot !== templateSlot
     const jail = { launcher: this.#options.launcher, root }
     return { jail, level, uid, isAlone, ...access, devices: ["/dev/null", ...devices] }
+  }
+}
+
+function diskFiles(open: OpenFile, template: Template, overlayPath: string): Files {
+  return {
+    overlayDisk: open(overlayPath, constants.O_RDWR),
+    templateDisk: open(template.diskPath, constants.O_RDONLY),
+    baseDisk: open(template.baseDiskPath, constants.O_RDONLY),
   }
 }
 

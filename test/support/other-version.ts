@@ -7,7 +7,7 @@ const root = resolve(import.meta.dir, "../..")
 
 export async function buildOtherVersion(version: string): Promise<{ binary: string; remove(): void }> {
   const directory = mkdtempSync("/tmp/bhatti-other-")
-  for (const name of ["src", "images", "scripts", "dist/lohar", "dist/jail"]) {
+  for (const name of ["src", "images", "scripts", "dist/lohar", "dist/jail", "dist/zygote"]) {
     cpSync(join(root, name), join(directory, name), { recursive: true })
   }
   symlinkSync(join(root, "node_modules"), join(directory, "node_modules"))

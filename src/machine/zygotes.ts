@@ -1,0 +1,160 @@
+/**
+ * Zygotes: a QEMU per template that has loaded it, has run what a first command needs, stands still, and is forked for
+ * each machine. Memory, translated code and heap are then shared. A machine made in this way is a clone of the same
+ * template in everything else: its own pages are those that the zygote or it has written
+ * (docs/decisions/0031-forked-machines.md).
+ *
+ *   start ──► heating (its guest answers) ──freeze──► frozen ──fork──► a machine, any number of times
+ */
+
+import { constants } from "node:fs"
+import { copyFile, mkdir, rm } from "node:fs/promises"
+import { join } from "node:path"
+import { createMemoryFile } from "../lib/posix.ts"
+import { isAlive, type ProcessIdentity } from "../lib/process-identity.ts"
+import { randomHex } from "../lib/random-hex.ts"
+import { diskPathOf } from "./bound-disk.ts"
+import { writePlugged } from "./plugged-disks.ts"
+import type { Connect } from "./sockets.ts"
+import { startConnected } from "./sockets.ts"
+import type { Machine, MachineResources, Starter } from "./starter.ts"
+import { templateSlot } from "./starter.ts"
+import type { Template, TemplateFiles } from "./template-files.ts"
+import { checkZygote, forkZygote, stopZygote } from "./zygote-control.ts"
+
+const stopDeadlineMs = 30_000
+const checkDeadlineMs = 10_000
+const forkDeadlineMs = 10_000
+
+/** A QEMU that can be forked, or will be once it is frozen. */
+export type Zygote = {
+  template: Template
+  process: ProcessIdentity
+  /** Its sockets and its disk. */
+  directory: string
+}
+
+export type ForkResources = Omit<MachineResources, "sockets" | "disks" | "qemu">
+
+export type ForksOptions = {
+  /** Path of the library that is loaded into QEMU. */
+  library: string
+  /** Returns the frozen zygote that a machine of the template is forked from, if there is one. */
+  zygoteOf: (templateId: string) => Zygote | undefined
+  /** Called when a fork failed; the machine is cloned instead. */
+  onUnforked: (zygote: Zygote, error: unknown) => void
+}
+
+export type ZygotesOptions<Guest> = ForksOptions & {
+  dataDir: string
+  starter: Starter
+  files: TemplateFiles
+  connect: Connect<Guest>
+  kill: (machine: Machine) => Promise<void>
+  /** Ends all processes of the machine in that directory. */
+  killIn: (directory: string) => Promise<void>
+  /** Notices the machine's end from now on. */
+  watch: (machine: Machine) => void
+}
+
+export class Zygotes<Guest extends { close(): void }> {
+  readonly #options: ZygotesOptions<Guest>
+  #library: Promise<number> | undefined
+
+  constructor(options: ZygotesOptions<Guest>) {
+    this.#options = options
+  }
+
+  /**
+   * Starts one, whose guest then runs. The caller runs in it what a first command needs, quiesces it, closes the
+   * connection, and freezes it. A start that fails leaves neither process nor directory.
+   */
+  async start(template: Template): Promise<{ zygote: Zygote; guest: Guest }> {
+    const { dataDir, files, starter, connect } = this.#options
+    const directory = join(dataDir, "zygotes", `${template.id}-${randomHex(4)}`)
+    await using undo = new AsyncDisposableStack()
+    await mkdir(directory, { recursive: true, mode: 0o700 })
+    undo.defer(() => rm(directory, { recursive: true, force: true }))
+    await copyFile(template.blankOverlayPath, diskPathOf(directory), constants.COPYFILE_EXCL)
+    const memory = await files.memory(template)
+    this.#library ??= loadLibrary(this.#options.library)
+    const library = await this.#library
+    const { machine, guest } = await startConnected(directory, connect, (sockets) =>
+      starter.startZygote({
+        ...{ template, directory, sockets, library, memory },
+        slot: templateSlot,
+        name: `bhatti-zygote-${template.id}`,
+        tapName: starter.network === "tap" ? `bhz${randomHex(4)}` : undefined,
+      }),
+    )
+    undo.move()
+    return { zygote: { template, process: machine.process, directory }, guest }
+  }
+
+  /** Stops its vCPUs for good. Throws, with the reason, if this QEMU cannot be forked. */
+  async freeze({ directory }: Zygote): Promise<void> {
+    await checkZygote(directory, { deadlineMs: checkDeadlineMs })
+    await stopZygote(directory, { deadlineMs: stopDeadlineMs })
+  }
+
+  /** Returns undefined where the machine has to be cloned. */
+  async tryFork(resources: ForkResources): Promise<{ machine: Machine; guest: Guest } | undefined> {
+    const { zygoteOf, onUnforked, watch } = this.#options
+    const zygote = zygoteOf(resources.template.id)
+    if (!zygote) return undefined
+    try {
+      const forked = await this.fork(zygote, resources)
+      watch(forked.machine)
+      return forked
+    } catch (error) {
+      onUnforked(zygote, error)
+      return undefined
+    }
+  }
+
+  /**
+   * Makes a machine, which runs when this returns, with its guest connected. Its disk, at `overlayPath`, is a copy of
+   * the zygote's: QEMU's knowledge of its tables must be true. If the fork fails, the disk is the template's empty one
+   * again, and no process is left.
+   */
+  async fork(zygote: Zygote, resources: ForkResources): Promise<{ machine: Machine; guest: Guest }> {
+    const { connect, starter, killIn } = this.#options
+    const { directory, overlayPath, template } = resources
+    try {
+      await writePlugged(directory, [])
+      await replaceFile(diskPathOf(zygote.directory), overlayPath)
+      return await startConnected(directory, connect, (sockets) =>
+        starter.startForked({ ...resources, sockets }, (means) =>
+          forkZygote(zygote.directory, { ...means, deadlineMs: forkDeadlineMs }),
+        ),
+      )
+    } catch (error) {
+      await killIn(directory)
+      await replaceFile(template.blankOverlayPath, overlayPath)
+      throw error
+    }
+  }
+
+  isAlive({ process }: Zygote): boolean {
+    return isAlive(process)
+  }
+
+  /** Ends it. The machines made from it live on. */
+  async end({ process, directory }: Zygote): Promise<void> {
+    await this.#options.kill({ process, directory, memoryBase: "template" })
+    await rm(directory, { recursive: true, force: true })
+  }
+}
+
+/** In a memory file, since QEMU sees no file of the host. It stays open as long as the daemon. */
+async function loadLibrary(path: string): Promise<number> {
+  const bytes = await Bun.file(path).bytes()
+  const fd = createMemoryFile({ name: "bhatti-zygote", bytes: bytes.length })
+  await Bun.write(Bun.file(`/proc/self/fd/${fd}`), bytes)
+  return fd
+}
+
+async function replaceFile(from: string, to: string): Promise<void> {
+  await rm(to, { force: true })
+  await copyFile(from, to, constants.COPYFILE_FICLONE | constants.COPYFILE_EXCL)
+}
