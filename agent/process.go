@@ -49,16 +49,16 @@ type process struct {
 	finished    chan struct{}  // closed when ended is set
 	onEnd       func(*process) // nil: nobody asked
 
-	input      *os.File      // nil: none
-	writing    chan struct{} // holds a token while a piece of input is written
-	inputTaken int64         // bytes that the pipe or terminal has taken; atomic
-	inputShut  int32         // not 0: no more input; atomic, set under writing
-	endTypedAt int64         // inputTaken when the end was typed last, -1 before; under writing
+	input     *os.File      // nil: none
+	writing   chan struct{} // holds a token while a piece of input is written
+	allInput  inputCount    // from anybody
+	inputShut int32         // not 0: no more input; atomic, set under writing
 
 	mu          sync.Mutex
 	driver      *client
 	watchers    map[*client]bool
-	feeding     chan struct{} // closed when the newest driver's feeder has stopped; nil if there was none
+	writers     map[string]*inputCount // input by the name that its driver goes by
+	feeding     chan struct{}          // closed when the newest driver's feeder has stopped; nil if there was none
 	graceRound  int
 	isInGrace   bool
 	limit       *time.Timer

@@ -17,6 +17,7 @@ type client struct {
 	stream   *stream
 	isDriver bool
 	wants    attachment
+	written  *inputCount   // of a driver with a name; nil: not counted
 	changed  chan struct{} // holds one token: the follower has something to look at
 	gone     chan struct{} // closed when a driver's input is over; nil: the process has none
 
@@ -37,6 +38,7 @@ type attachment struct {
 	from      *wire.Offsets
 	since     *time.Duration // ago
 	size      *wire.Size
+	writer    *string // the name that a driver goes by over all its connections
 	isNew     bool
 
 	keepsInputOpen bool
@@ -64,7 +66,7 @@ func (p *process) begin(s *stream, wants attachment) {
 		c.gone = make(chan struct{})
 	}
 	p.mu.Lock()
-	p.driver = c
+	p.driver, c.written = c, p.countOf(wants.writer)
 	p.mu.Unlock()
 	s.watch(c.wake)
 	s.listen(c.receive)
@@ -94,7 +96,7 @@ func (p *process) attach(s *stream, wants attachment) error {
 	var feeding chan struct{}
 	if c.isDriver {
 		former, feeding = p.driver, p.feeding
-		p.driver, p.isInGrace = c, false
+		p.driver, p.isInGrace, c.written = c, false, p.countOf(wants.writer)
 	} else {
 		if p.watchers == nil {
 			p.watchers = map[*client]bool{}
@@ -172,9 +174,14 @@ func (c *client) greet(from wire.Offsets) {
 	if c.wants.greet == nil {
 		return
 	}
-	first := c.wants.greet(wire.ProcessMessage{
-		Process: c.process.describe(), IsNew: c.wants.isNew, From: from, Input: c.process.inputBytes(),
-	})
+	greeting := wire.ProcessMessage{
+		Process: c.process.describe(), IsNew: c.wants.isNew, From: from, Input: c.process.allInput.bytes(),
+	}
+	if c.written != nil {
+		written := c.written.bytes()
+		greeting.Written = &written
+	}
+	first := c.wants.greet(greeting)
 	if first != nil {
 		c.stream.message(first)
 	}

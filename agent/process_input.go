@@ -11,7 +11,43 @@ import (
 	"bhatti/agent/wire"
 )
 
-func (p *process) inputBytes() int64 { return atomic.LoadInt64(&p.inputTaken) }
+// writersMax is how many names of drivers a process counts input for. A count is never given up: a driver that came
+// back to a new one would write twice.
+const (
+	writersMax     = 16
+	writerBytesMax = 128
+)
+
+// inputCount counts input that the pipe or terminal has taken.
+type inputCount struct {
+	taken      int64 // atomic
+	endTypedAt int64 // taken when the end was typed last, -1 before; under writing
+}
+
+func (n *inputCount) bytes() int64 { return atomic.LoadInt64(&n.taken) }
+
+// countOf is the count of a driver's own input; nil if it has no name. It holds p.mu.
+func (p *process) countOf(writer *string) *inputCount {
+	if writer == nil || p.input == nil || len(*writer) == 0 || len(*writer) > writerBytesMax {
+		return nil
+	}
+	n := p.writers[*writer]
+	if n == nil && len(p.writers) < writersMax {
+		if p.writers == nil {
+			p.writers = map[string]*inputCount{}
+		}
+		n = &inputCount{endTypedAt: -1}
+		p.writers[*writer] = n
+	}
+	return n
+}
+
+// inputPiece says whose input it is.
+type inputPiece struct {
+	stream *stream
+	gone   <-chan struct{} // closed when its writer has gone
+	count  *inputCount     // nil: only that of all
+}
 
 // startFeeder begins to write the driver's input. The former driver's feeder has stopped.
 func (c *client) startFeeder() {
@@ -31,34 +67,37 @@ func (c *client) startFeeder() {
 
 // feed writes the driver's input to the program.
 func (c *client) feed() {
-	p, wants := c.process, true
+	p, wants, from := c.process, true, inputPiece{c.stream, c.gone, c.written}
 	for bytes := c.stream.takeInput(); bytes != nil; bytes = c.stream.takeInput() {
 		// Input that the program no longer reads is dropped, so that the host does not wait for ever.
-		wants = wants && p.writeInput(c.stream, c.gone, bytes, nil) == nil
+		wants = wants && p.writeInput(from, bytes, nil) == nil
 		c.stream.giveBack(len(bytes))
 	}
 	if !c.wants.keepsInputOpen && c.stream.hasWholeInput() {
-		p.endInput(c.stream, c.gone)
+		p.endInput(from)
 	}
 }
 
 // writeInput writes bytes unless the stream's input is stopped before. With at, the offset of the first of them,
 // bytes that the program has taken already are skipped.
-func (p *process) writeInput(s *stream, gone <-chan struct{}, bytes []byte, at *int64) error {
-	if !p.takeTurn(gone) {
+func (p *process) writeInput(from inputPiece, bytes []byte, at *int64) error {
+	if !p.takeTurn(from.gone) {
 		return errGivenUp
 	}
 	defer p.endTurn()
 	if at != nil {
-		taken := p.inputBytes() - *at
+		taken := p.allInput.bytes() - *at
 		if taken < 0 {
-			return wire.Errorf(wire.Conflict, "%s has taken %d bytes of input, not %d", p.id, p.inputBytes(), *at)
+			return wire.Errorf(wire.Conflict, "%s has taken %d bytes of input, not %d", p.id, p.allInput.bytes(), *at)
 		}
 		*at += int64(len(bytes))
 		bytes = bytes[minimum(len(bytes), int(taken)):]
 	}
-	n, err := p.writePiece(s, bytes)
-	atomic.AddInt64(&p.inputTaken, int64(n))
+	n, err := p.writePiece(from.stream, bytes)
+	atomic.AddInt64(&p.allInput.taken, int64(n))
+	if from.count != nil {
+		atomic.AddInt64(&from.count.taken, int64(n))
+	}
 	return err
 }
 
@@ -103,8 +142,8 @@ func (p *process) interruptInput() {
 }
 
 // endInput closes the pipe, or has the effect of a user's Ctrl-D.
-func (p *process) endInput(s *stream, gone <-chan struct{}) {
-	if !p.takeTurn(gone) {
+func (p *process) endInput(from inputPiece) {
+	if !p.takeTurn(from.gone) {
 		return
 	}
 	defer p.endTurn()
@@ -113,9 +152,13 @@ func (p *process) endInput(s *stream, gone <-chan struct{}) {
 		return
 	}
 	// A driver that has come back ends the same input again.
-	if taken := p.inputBytes(); p.endTypedAt != taken {
-		p.endTypedAt = taken
-		_, _ = p.writePiece(s, []byte{endOfInput})
+	count := from.count
+	if count == nil {
+		count = &p.allInput
+	}
+	if taken := count.bytes(); count.endTypedAt != taken {
+		count.endTypedAt = taken
+		_, _ = p.writePiece(from.stream, []byte{endOfInput})
 	}
 }
 

@@ -25,7 +25,7 @@ func (a *agent) processStart(s *stream, payload []byte) {
 		s.fail(asError(err))
 		return
 	}
-	wants := attachment{from: request.From, isNew: isNew, greet: greetProcess, depart: departProcess}
+	wants := attachment{from: request.From, isNew: isNew, writer: request.Key, greet: greetProcess, depart: departProcess}
 	if request.Terminal != nil {
 		wants.size = &request.Terminal.Size
 	}
@@ -50,7 +50,7 @@ func (a *agent) processAttach(s *stream, payload []byte) {
 	if !ok {
 		return
 	}
-	wants := attachment{from: request.From, size: request.Size, greet: greetProcess, depart: departProcess}
+	wants := attachment{from: request.From, size: request.Size, writer: request.Writer, greet: greetProcess, depart: departProcess}
 	wants.isOnce = request.Follow != nil && !*request.Follow
 	switch request.Mode {
 	case "", wire.ModeDrive:
@@ -171,7 +171,7 @@ func (a *agent) processInput(s *stream, payload []byte) {
 	s.whenCancelled(p.interruptInput)
 	go func() {
 		for bytes := s.takeInput(); bytes != nil; bytes = s.takeInput() {
-			if err := p.writeInput(s, s.cancelled, bytes, request.At); err != nil {
+			if err := p.writeInput(inputPiece{s, s.cancelled, nil}, bytes, request.At); err != nil {
 				s.fail(asError(err))
 				return
 			}
@@ -182,9 +182,9 @@ func (a *agent) processInput(s *stream, payload []byte) {
 			return
 		}
 		if request.Close {
-			p.endInput(s, s.cancelled)
+			p.endInput(inputPiece{s, s.cancelled, nil})
 		}
-		s.succeed(wire.InputTaken{Input: p.inputBytes()})
+		s.succeed(wire.InputTaken{Input: p.allInput.bytes()})
 	}()
 }
 

@@ -101,7 +101,7 @@ func newProcess(request wire.ProcessStart) *process {
 	p := &process{
 		name: request.Name, created: time.Now(), isKept: request.OnDisconnect == wire.DisconnectKeep,
 		grace: milliseconds(request.GraceMs), retain: milliseconds(request.RetainMs), finished: make(chan struct{}),
-		endTypedAt: -1,
+		allInput: inputCount{endTypedAt: -1},
 	}
 	if request.Key != nil {
 		p.key, p.fingerprint = *request.Key, fingerprintOf(request.Exec)

@@ -426,6 +426,103 @@ func TestInputComesFromOtherRequestsToo(t *testing.T) {
 	h.killAll()
 }
 
+func TestADriverThatComesBackIsToldOfItsOwnInput(t *testing.T) {
+	h := personalised(t)
+	another := func(text string) {
+		stream := h.start("process_input", map[string]any{"process": "p1"})
+		h.data(stream, []byte(text))
+		h.send(wire.End, stream, []byte{wire.Stdin})
+		h.end(stream)
+	}
+	keyed := func(text string) *int64 {
+		stream := h.startProcess("cat", map[string]any{"stdin": true, "key": "k", "grace_ms": 60000, "retain_ms": 1000})
+		written := h.first(stream).Written
+		if text == "" {
+			h.send(wire.End, stream, []byte{wire.Stdin})
+			if o := h.end(stream); string(o.output) != "one others two three " {
+				t.Errorf("%q", o.output)
+			}
+			return written
+		}
+		h.data(stream, []byte(text))
+		await(t, "it is taken", func() bool {
+			p, _ := h.agent.processes.find("p1")
+			return p.writers["k"].bytes() == *written+int64(len(text))
+		})
+		return written
+	}
+	if written := keyed("one "); *written != 0 {
+		t.Errorf("first: %d", *written)
+	}
+	another("others ")
+	h = h.again()
+	stream := h.attach("p1", map[string]any{"writer": "w"})
+	if greeting := h.first(stream); *greeting.Written != 0 || greeting.Input != 11 {
+		t.Errorf("another driver: %+v", greeting)
+	}
+	h.data(stream, []byte("two "))
+	await(t, "it is taken", func() bool { p, _ := h.agent.processes.find("p1"); return p.allInput.bytes() == 15 })
+	h = h.again()
+	if written := keyed("three "); *written != 4 {
+		t.Errorf("back: %d", *written)
+	}
+	h = h.again()
+	if written := keyed(""); *written != 10 {
+		t.Errorf("at the end: %d", *written)
+	}
+}
+
+func TestTheEndOfADriversInputIsTypedOnce(t *testing.T) {
+	h := personalised(t)
+	start := func() uint32 {
+		stream := h.startProcess("cat; echo over; cat; echo again", map[string]any{
+			"stdin": true, "key": "k", "grace_ms": 60000, "tty": map[string]int{"rows": 5, "cols": 40},
+		})
+		h.first(stream)
+		return stream
+	}
+	stream := start()
+	h.send(wire.End, stream, []byte{wire.Stdin})
+	h.see(stream, "over")
+	another := func(text string) {
+		stream := h.start("process_input", map[string]any{"process": "p1"})
+		h.data(stream, []byte(text))
+		h.send(wire.End, stream, []byte{wire.Stdin})
+		h.end(stream)
+	}
+	another("x\r")
+	h = h.again()
+	stream = start()
+	h.send(wire.End, stream, []byte{wire.Stdin})
+	await(t, "it is ended", func() bool { p, _ := h.agent.processes.find("p1"); return isClosed(p.feeding) })
+	another("y\r")
+	if seen := h.see(stream, "y\r\ny"); strings.Contains(seen, "again") {
+		t.Errorf("typed twice: %q", seen)
+	}
+	h.killAll()
+}
+
+func isClosed(c chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
+func TestNamesOfDriversAreBounded(t *testing.T) {
+	h := personalised(t)
+	defer h.killAll()
+	id := h.keep("exec sleep 100", map[string]any{"stdin": true})
+	for i := 0; i < writersMax+2; i++ {
+		stream := h.attach(id, map[string]any{"writer": fmt.Sprint("w", i)})
+		if isCounted := h.first(stream).Written != nil; isCounted != (i < writersMax) {
+			t.Errorf("%d: %v", i, isCounted)
+		}
+	}
+}
+
 func TestBlockedInputOfAnotherRequestKeepsNoDriverOut(t *testing.T) {
 	h := personalised(t)
 	defer h.killAll()
@@ -458,7 +555,7 @@ func TestADriverGoesOnTypingBehindWhatTheProgramHasTaken(t *testing.T) {
 		h.data(stream, text[sent:minimum(sent+32000, len(text))])
 	}
 	// More than the pipe holds: some of it is lost with the connection, and the guest tells how much it has taken.
-	await(t, "the pipe is full", func() bool { return h.agent.processes.list()[0].inputBytes() >= 65536 })
+	await(t, "the pipe is full", func() bool { return h.agent.processes.list()[0].allInput.bytes() >= 65536 })
 	h = h.again()
 	stream = h.attach("p1", map[string]any{"from": map[string]int{"stdout": 0, "stderr": 0}})
 	rest := text[h.first(stream).Input:]

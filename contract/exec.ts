@@ -134,7 +134,8 @@ export type ExecEvent = z.infer<typeof ExecEvent>
  * With `window` the server never has more than that many unacknowledged output bytes in flight; the client acknowledges
  * with `ack`. The last message is `exit` or `error`; then the server closes. Closing the socket earlier kills the
  * command; one with a key waits for its client first, who sends the key again, `from` the bytes that it has. Its
- * `started` tells the offset from which the client sends the input again.
+ * `started` tells how much the program has taken of the input of clients with this key (`written`), behind which the
+ * client goes on.
  * The server acknowledges standard input with `ack` too; a client should keep at most `window` bytes unacknowledged.
  */
 export const ExecStart = z
@@ -174,6 +175,12 @@ export const ExecServerMessage = z.discriminatedUnion("type", [
     is_new: z.boolean().optional(),
     from: StreamOffsets.optional().describe("Offsets of the first bytes of output that follow"),
     input: z.int().optional().describe("Bytes of input that the program has taken"),
+    written: z
+      .int()
+      .optional()
+      .describe(
+        "Bytes of these from clients with this key or `writer`; missing in a sandbox that does not count them",
+      ),
   }),
   z.object({
     type: z.literal("skipped"),

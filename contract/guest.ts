@@ -66,6 +66,8 @@ export type ProcessAttach = {
   /** False: only the output so far. */
   follow?: boolean
   tty?: TerminalSize
+  /** Random name of a driver, the same over all its connections. */
+  writer?: string
 }
 
 /** Where a client joins. `id` is undefined for a command of an earlier agent, which nobody can attach to again. */
@@ -78,6 +80,8 @@ export type ProcessAttached = {
   from: StreamOffsets
   /** Bytes of input that the program has taken; undefined if its agent does not count them. */
   input: number | undefined
+  /** Bytes of these from drivers with this one's key or `writer`; undefined if they are not counted. */
+  written: number | undefined
 }
 
 /**

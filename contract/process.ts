@@ -126,6 +126,13 @@ export const AttachQuery = z.strictObject({
   stderr: count.optional(),
   since_sec: seconds.optional().describe("Only output of the last so many seconds"),
   follow: flag.default("true"),
+  writer: z
+    .string()
+    .regex(/^[!-~]{1,128}$/, "a writer has 1 to 128 printable ASCII characters")
+    .optional()
+    .describe(
+      "A random word of a driver, the same over all its connections: `started` counts its input alone",
+    ),
   rows: z.coerce.number().pipe(TerminalSize.shape.rows).optional(),
   cols: z.coerce.number().pipe(TerminalSize.shape.cols).optional(),
   window: z.coerce

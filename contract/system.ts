@@ -18,7 +18,9 @@ export const Version = z
     warnings: z.array(z.string()).describe("Guarantees that this host cannot give, one line each"),
     features: z
       .array(z.string())
-      .describe("Features of this daemon, which older ones omit: `exec_key`, keys of commands"),
+      .describe(
+        "Features of this daemon, which older ones omit: `exec_key`, keys of commands; `input_writer`, a count of each driver's input",
+      ),
   })
   .meta({ id: "Version" })
 export type Version = z.infer<typeof Version>

@@ -36,6 +36,7 @@ type ProcessAttach struct {
 	SinceMs *int64   `json:"since_ms"`
 	Follow  *bool    `json:"follow"`
 	Size    *Size    `json:"tty"`
+	Writer  *string  `json:"writer"`
 }
 
 // ProcessNamed names a process by id or name.
@@ -116,6 +117,7 @@ type ProcessMessage struct {
 	IsNew   bool    `json:"is_new"`
 	From    Offsets `json:"from"`
 	Input   int64   `json:"input"`
+	Written *int64  `json:"written,omitempty"`
 }
 
 // ProcessSkipped tells a client how many bytes it has missed.
@@ -181,7 +183,11 @@ func (m ProcessMessage) append(text []byte) []byte {
 	text = strconv.AppendBool(append(text, `,"is_new":`...), m.IsNew)
 	text = strconv.AppendInt(append(text, `,"from":{"stdout":`...), m.From.Stdout, 10)
 	text = strconv.AppendInt(append(text, `,"stderr":`...), m.From.Stderr, 10)
-	return append(strconv.AppendInt(append(text, `},"input":`...), m.Input, 10), '}')
+	text = strconv.AppendInt(append(text, `},"input":`...), m.Input, 10)
+	if m.Written != nil {
+		text = strconv.AppendInt(append(text, `,"written":`...), *m.Written, 10)
+	}
+	return append(text, '}')
 }
 
 func (s ProcessState) append(text []byte) []byte {

@@ -48,7 +48,7 @@ func TestProcessRequestsAreUnderstood(t *testing.T) {
 			Exec: Exec{Argv: []string{"true"}, Env: map[string]string{"A": "b"}}, Key: text("0c9"), OnDisconnect: "kill",
 			GraceMs: 30000, RetainMs: 60000, RingBytes: 1048576, Attach: &yes,
 		},
-		"attach":               &ProcessAttach{Process: "s1", Mode: "drive", Size: &Size{Rows: 24, Cols: 80}},
+		"attach":               &ProcessAttach{Process: "s1", Mode: "drive", Size: &Size{Rows: 24, Cols: 80}, Writer: text("c0ffee")},
 		"watch from an offset": &ProcessAttach{Process: "p1", Mode: "watch", From: &Offsets{7, 9}, Follow: &no},
 		"watch from a time":    &ProcessAttach{Process: "p1", Mode: "watch", SinceMs: &since, Follow: &yes},
 		"list processes":       &ProcessNamed{},
@@ -78,6 +78,7 @@ func TestProcessRequestsAreUnderstood(t *testing.T) {
 
 func TestProcessMessagesAreEncoded(t *testing.T) {
 	kill, agent, name, endedMs := "KILL", ByAgent, "init", int64(1700000001000)
+	written := int64(5)
 	ended := Ended{ExitCode: 137, Signal: &kill, Reason: EndTimeLimit, By: &agent}
 	running := Process{
 		ID: "p12", Pid: 123, Argv: []string{"sh", "-c", "ü <&>"}, User: "lohar", Cwd: "/workspace", State: StateRunning,
@@ -91,7 +92,7 @@ func TestProcessMessagesAreEncoded(t *testing.T) {
 	}
 	full := Ended{ExitCode: 3, Reason: EndExited, Detail: &EndDetail{DiskFull: NoSpace}}
 	messages := []any{
-		ProcessMessage{Process: running, IsNew: true}, ProcessMessage{Process: over, From: Offsets{7, 0}, Input: 12},
+		ProcessMessage{Process: running, IsNew: true}, ProcessMessage{Process: over, From: Offsets{7, 0}, Input: 12, Written: &written},
 		ProcessSkipped{Skipped: Offsets{5, 0}}, ProcessShow{Show: "\x1b7\x1b[r\x1b8"}, Processes{[]Process{running, over}},
 		ProcessNotice{ProcessEnd{Process: "p12", Program: "sh", Pid: 123, Ended: ended}},
 	}

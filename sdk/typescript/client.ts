@@ -21,7 +21,7 @@ import {
   type UnreachedReason,
 } from "./failure.ts"
 import { type FileChange, followWatch } from "./file-watch.ts"
-import type { Reconnection } from "./reconnection.ts"
+import { type Reconnection, randomKey } from "./reconnection.ts"
 import { fillRoute, type RouteName, routes } from "./routes.ts"
 import { runOnce } from "./run-once.ts"
 import { ShellStream, type ShellStreamStart, shellWindowBytes } from "./shell-stream.ts"
@@ -114,7 +114,6 @@ type ByteReplyName = { [Name in keyof Api]: Api[Name] extends { replyBytes: true
 
 type ExecInput = Input<Api["exec"]>
 type StartInput = Input<Api["startProcess"]>
-type Offsets = { stdout: number; stderr: number }
 
 type AnyInput = {
   params?: Record<string, string>
@@ -251,16 +250,29 @@ export function connect(options: ClientOptions): Client {
     return base.replace(/^http/, "ws") + fillRoute(name, params).path + queryString(query)
   }
 
-  async function knowsKeys(): Promise<boolean> {
+  async function hasFeature(name: "exec_key" | "input_writer"): Promise<boolean> {
     const { features = [] } = (await call("version")) as Partial<Version>
-    return features.includes("exec_key")
+    return features.includes(name)
+  }
+  const knowsKeys = () => hasFeature("exec_key")
+
+  function execConnection(id: string, open: ExecConnection["open"]): ExecConnection {
+    return { open, whyRefused: () => whyRefused(id), knowsKeys }
   }
 
-  function execConnection(id: string, urlFrom: (received: Offsets | undefined) => string): ExecConnection {
-    return {
-      open: (received) => openSocket(urlFrom(received)),
-      whyRefused: () => whyRefused(id),
-      knowsKeys,
+  function openProcess(
+    params: { id: string; process: string },
+    query: ProcessStreamQuery,
+  ): ExecConnection["open"] {
+    const writer = randomKey()
+    // Asked once: a driver that took its name later would not be told of its earlier input.
+    let isNamed: Promise<boolean> | undefined
+    return async (received) => {
+      if (query.mode === "drive") isNamed ??= hasFeature("input_writer").catch(() => false)
+      const named = (await isNamed) ? { writer } : {}
+      return openSocket(
+        socketUrl("processSocket", params, { ...named, ...query, ...received, window: shellWindowBytes }),
+      )
     }
   }
 
@@ -298,7 +310,7 @@ export function connect(options: ClientOptions): Client {
     followFiles,
     execStream: (id, start, reconnection) =>
       new ExecStream(
-        execConnection(id, () => socketUrl("execSocket", { id })),
+        execConnection(id, () => openSocket(socketUrl("execSocket", { id }))),
         {
           start,
           window: limits.execKeyedWindowBytes,
@@ -306,17 +318,12 @@ export function connect(options: ClientOptions): Client {
         },
       ),
     processStream: (id, process, query = {}) =>
-      new ExecStream(
-        execConnection(id, (received) =>
-          socketUrl("processSocket", { id, process }, { ...query, ...received, window: shellWindowBytes }),
-        ),
-        {
-          start: undefined,
-          isWatching: query.mode !== "drive",
-          window: shellWindowBytes,
-          reconnection: options.reconnection ?? {},
-        },
-      ),
+      new ExecStream(execConnection(id, openProcess({ id, process }, query)), {
+        start: undefined,
+        isWatching: query.mode !== "drive",
+        window: shellWindowBytes,
+        reconnection: options.reconnection ?? {},
+      }),
     shellStream: (id, start = {}) => {
       const url = socketUrl("shellSocket", { id }, { window: shellWindowBytes, ...start })
       return new ShellStream({ open: () => openSocket(url), whyRefused: () => whyRefused(id) })

@@ -60,7 +60,7 @@ export class ExecStream {
   #firstSentMs: number | undefined
   readonly #isWatching: boolean
   #received: Offsets | undefined
-  /** Input of others that a kept process had before ours. */
+  /** Input of others that a kept process had before this stream's. */
   #inputBase: number | undefined
   readonly #skipped: Offsets = { stdout: 0, stderr: 0 }
   #process: { id: string | undefined } | undefined
@@ -234,7 +234,7 @@ export class ExecStream {
     }
   }
 
-  #begin({ process_id: id, is_new: isNew, from, input }: Started): void {
+  #begin({ process_id: id, is_new: isNew, from, input, written }: Started): void {
     const isFirst = this.#process === undefined
     if (!isFirst && isNew && this.#start) return this.#beganAnew()
     this.#process = { id }
@@ -243,8 +243,9 @@ export class ExecStream {
     if (from) this.#received = { ...from }
     this.#inputBase ??= this.#start ? 0 : (input ?? 0)
     const taken = this.#start ? (input ?? 0) : input
-    if (!this.#isInputReady && !this.#sendAgain(taken === undefined ? undefined : taken - this.#inputBase))
-      return
+    const sinceThen = taken === undefined ? undefined : taken - this.#inputBase
+    // A sandbox that does not count each driver's input counts also that of others since then.
+    if (!this.#isInputReady && !this.#sendAgain(written ?? sinceThen)) return
     this.#socket.resumed()
     this.#wakeWriter()
   }

@@ -158,6 +158,7 @@ const replayMeaning: ClientMeaning = {
 const unknown: ProcessAttached = {
   ...{ id: undefined, name: null, pid: undefined, isNew: false, from: fromTheBeginning },
   input: undefined,
+  written: undefined,
 }
 
 /** For a client that is refused before anything is sent. */
@@ -242,7 +243,15 @@ function refusal(what: string): AppError {
 export function parseStarted(payload: Uint8Array): ProcessAttached | undefined {
   const { started } = parseObject(payload)
   if (!isObject(started) || typeof started.pid !== "number") return undefined
-  return { id: undefined, name: null, pid: started.pid, isNew: true, from: fromTheBeginning, input: 0 }
+  return {
+    id: undefined,
+    name: null,
+    pid: started.pid,
+    isNew: true,
+    from: fromTheBeginning,
+    input: 0,
+    written: undefined,
+  }
 }
 
 function parseOpened(payload: Uint8Array): ProcessAttached | undefined {

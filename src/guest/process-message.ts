@@ -66,9 +66,11 @@ export function parseAttached(payload: Uint8Array): ProcessAttached | undefined 
   if (!isObject(message.process)) return undefined
   const { is_new: isNew, input } = message
   const from = parseOffsets(message.from)
-  if (typeof isNew !== "boolean" || !from || !isCount(input)) throw unreadable("attachment")
+  const { written } = message
+  const isCounted = isCount(input) && (written === undefined || isCount(written))
+  if (typeof isNew !== "boolean" || !from || !isCounted) throw unreadable("attachment")
   const { id, name, pid } = parseProcess(message.process)
-  return { id, name, pid, isNew, from, input }
+  return { id, name, pid, isNew, from, input, written }
 }
 
 /** Text for the terminal. Returns undefined for a message of another kind. */

@@ -86,7 +86,7 @@ test("requests are the vectors", () => {
   }
   const made: Record<string, unknown> = {
     "start with everything": processRequests.start(everything, { attach: false }),
-    attach: processRequests.attach({ process: "s1", mode: "drive", tty }),
+    attach: processRequests.attach({ process: "s1", mode: "drive", tty, writer: "c0ffee" }),
     "watch from an offset": processRequests.attach({ process: "p1", mode: "watch", from, follow: false }),
     "watch from a time": processRequests.attach({
       process: "p1",
@@ -120,6 +120,7 @@ test("messages and results are understood", () => {
     id: "s3",
     from: { stdout: 7 },
     input: 12,
+    written: 5,
   })
   expect(parseSkipped(message("output was skipped"))).toEqual({ stdout: 5, stderr: 0 })
   expect(parseShow(message("text for the terminal"))).toContain("\x1b[r")

@@ -161,13 +161,13 @@ const killers: Partial<Record<AppError["code"], string>> = {
   forbidden: "key_revoked",
 }
 
-function startedMessage({ id, pid = 0, isNew, from, input }: ProcessAttached): ExecServerMessage {
+function startedMessage({ id, pid = 0, isNew, from, input, written }: ProcessAttached): ExecServerMessage {
   if (id === undefined) return { type: "started", pid }
-  return { type: "started", pid, process_id: id, is_new: isNew, from, input }
+  return { type: "started", pid, process_id: id, is_new: isNew, from, input, written }
 }
 
 function attachOptions(process: string, query: AttachQuery): Parameters<typeof attachToProcess>[3] {
-  const { mode, stdout, stderr, since_sec: sinceSec, follow, rows, cols } = query
+  const { mode, stdout, stderr, since_sec: sinceSec, follow, rows, cols, writer } = query
   return {
     process,
     mode,
@@ -176,6 +176,7 @@ function attachOptions(process: string, query: AttachQuery): Parameters<typeof a
       from: { stdout: stdout ?? 0, stderr: stderr ?? 0 },
     }),
     ...(sinceSec !== undefined && { sinceMs: Math.ceil(sinceSec * 1000) }),
+    ...(writer !== undefined && { writer }),
     ...(rows !== undefined && cols !== undefined && { tty: { rows, cols } }),
   }
 }

@@ -79,6 +79,26 @@ test("input is sent again as far as the program lacks it", async () => {
   expect(daemon.host.processes.length - before).toBe(1)
 })
 
+test.each(["the command's client", "a driver that attached"])(
+  "input of another request is not taken for that of %s when it comes back",
+  async (who) => {
+    const started = client().execStream("dev", { cmd: ["cat"], stdin: true })
+    await started.started
+    const cat = daemon.lastProcess
+    const run = who.startsWith("a") ? client().processStream("dev", cat.id, { mode: "drive" }) : started
+    await run.write(Buffer.from("first "))
+    await until("it is taken", () => cat.inputBytes === 6)
+    await client().writeProcess({ params: { id: "dev", process: cat.id }, bytes: "another's " })
+    proxy.cut()
+    await run.write(Buffer.from("last"))
+    run.endInput()
+    let received = ""
+    for await (const { bytes } of run.output) received += Buffer.from(bytes).toString()
+    expect(await run.exit).toMatchObject({ exit_code: 0 })
+    expect(received).toBe("first another's last")
+  },
+)
+
 test("a buffered exec whose connection is cut is answered by another request", async () => {
   const before = daemon.host.processes.length
   const running = client().exec({ params: { id: "dev" }, body: { cmd: ["slow"] } })

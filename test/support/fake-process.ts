@@ -39,6 +39,8 @@ export class FakeProcess {
   /** True if a client sees the earlier output. */
   isReplayed = true
   inputBytes = 0
+  /** By key or name of the driver. */
+  readonly written = new Map<string, number>()
   /** Never takes what is typed from outside. */
   isInputStuck = false
   closedInputs = 0
@@ -86,7 +88,7 @@ export class FakeProcess {
     return Buffer.concat(this.log.map(({ bytes }) => bytes)).toString()
   }
 
-  attach(options: Omit<ProcessAttach, "process">, isNew = false): FakeClient {
+  attach(options: Attaching, isNew = false): FakeClient {
     const client = new FakeClient(this, options, isNew)
     if (options.mode === "watch") {
       this.watchers.add(client)
@@ -138,9 +140,10 @@ export class FakeProcess {
     while (!isMet()) await this.#changed.promise
   }
 
-  type(bytes: Uint8Array): void {
+  type(bytes: Uint8Array, writer?: string): void {
     if (this.end_) return
     this.inputBytes += bytes.length
+    if (writer !== undefined) this.written.set(writer, (this.written.get(writer) ?? 0) + bytes.length)
     this.#input.push(bytes.slice())
     this.tell()
   }
@@ -225,6 +228,9 @@ export class FakeProcess {
   }
 }
 
+/** A client that starts it goes by its key. */
+type Attaching = Omit<ProcessAttach, "process"> & { key?: string }
+
 /** A client's view of it. */
 export class FakeClient implements GuestProcess {
   readonly attached: Promise<ProcessAttached>
@@ -234,11 +240,14 @@ export class FakeClient implements GuestProcess {
   readonly #result = Promise.withResolvers<ProcessOutcome>()
   /** Bytes of each channel that are still to be passed over. */
   readonly #passed: StreamOffsets
+  readonly #writer: string | undefined
   #at = 0
   #isOver = false
 
-  constructor(process: FakeProcess, options: Omit<ProcessAttach, "process">, isNew: boolean) {
+  constructor(process: FakeProcess, options: Attaching, isNew: boolean) {
     this.#process = process
+    const writer = options.writer ?? options.key
+    this.#writer = writer
     const asked = options.from ?? { stdout: 0, stderr: 0 }
     const { firstKept } = process
     const from = {
@@ -249,7 +258,11 @@ export class FakeClient implements GuestProcess {
     if (!process.isReplayed) this.#at = process.log.length
     const { id, command } = process
     const name = command.name ?? null
-    this.attached = Promise.resolve({ id, name, pid: 42, isNew, from, input: process.inputBytes })
+    const written = writer === undefined ? undefined : (process.written.get(writer) ?? 0)
+    this.attached = Promise.resolve({
+      ...{ id, name, pid: 42, isNew, from },
+      ...{ input: process.inputBytes, written },
+    })
     this.result = this.#result.promise
     this.result.catch(() => undefined)
     this.output = this.#output()
@@ -296,7 +309,7 @@ export class FakeClient implements GuestProcess {
   }
 
   async write(bytes: Uint8Array): Promise<void> {
-    if (!this.#isOver) this.#process.type(bytes)
+    if (!this.#isOver) this.#process.type(bytes, this.#writer)
   }
 
   endInput(): void {
@@ -329,7 +342,7 @@ export function playedClient(
 ): GuestProcess {
   result.catch(() => undefined)
   const attached = result.then(() => ({
-    ...{ id: "s1", name: null, pid: 1, isNew: false, input: 0 },
+    ...{ id: "s1", name: null, pid: 1, isNew: false, input: 0, written: undefined },
     from: { stdout: 0, stderr: 0 },
   }))
   attached.catch(() => undefined)

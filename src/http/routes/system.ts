@@ -21,7 +21,7 @@ export const system = (about: About) =>
         accelerator: about.accelerator,
         accelerator_reason: about.acceleratorReason,
         warnings: about.warnings,
-        features: ["exec_key"],
+        features: ["exec_key", "input_writer"],
       }
     },
   }) satisfies Partial<Handlers>
