@@ -42,8 +42,10 @@ func namespacesOf(wanted order) uintptr {
 	if wanted.root == "" {
 		return 0
 	}
-	flags := uintptr(syscall.CLONE_NEWNS | syscall.CLONE_NEWPID | syscall.CLONE_NEWIPC | syscall.CLONE_NEWUTS |
-		syscall.CLONE_NEWNET)
+	flags := uintptr(syscall.CLONE_NEWNS | syscall.CLONE_NEWIPC | syscall.CLONE_NEWUTS | syscall.CLONE_NEWNET)
+	if !wanted.zygote {
+		flags |= syscall.CLONE_NEWPID
+	}
 	if needsUserNamespace(wanted) {
 		flags |= syscall.CLONE_NEWUSER
 	}

@@ -19,6 +19,9 @@ import (
 type order struct {
 	// root is the directory that becomes QEMU's root; if empty, there are no namespaces and the host's root stays.
 	root string
+	// zygote: QEMU will fork machines, which have to outlive it. So it stays in the caller's pid namespace, and its
+	// root has what its children make theirs of.
+	zygote bool
 	// devices are device nodes of the host that are visible in root.
 	devices []string
 	// ownDevices are device nodes of the host that root gets a copy of, owned by QEMU's user, because the host's
@@ -64,6 +67,7 @@ func parse(arguments []string) (order, error) {
 	flags.StringVar(&wanted.cgroup, "cgroup", "", "")
 	flags.IntVar(&wanted.uid, "uid", -1, "")
 	flags.BoolVar(&wanted.alone, "alone", false, "")
+	flags.BoolVar(&wanted.zygote, "zygote", false, "")
 	flags.IntVar(&wanted.handed, "handed", 0, "")
 	flags.Uint64Var(&wanted.fileBytes, "file-bytes", 0, "")
 	flags.IntVar(&wanted.niceness, "nice", 0, "")
@@ -90,6 +94,9 @@ func parse(arguments []string) (order, error) {
 	wanted.command = flags.Args()
 	if len(wanted.command) == 0 || !strings.HasPrefix(wanted.command[0], "/") {
 		return wanted, fmt.Errorf("the program's whole path is missing")
+	}
+	if wanted.zygote && (wanted.root == "" || wanted.uid <= 0 || os.Geteuid() != 0) {
+		return wanted, fmt.Errorf("machines are forked only where they have a root and a user of their own")
 	}
 	return wanted, nil
 }

@@ -6,7 +6,6 @@ package main
 import (
 	"fmt"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -18,6 +17,8 @@ const (
 	openFilesMax = 1024
 	// vCPUs, and at most 64 threads for disk requests. Counted per user id, so only where QEMU has one of its own.
 	threadsMax = 1024
+	// The kernel counts the threads of a zygote's children also as the zygote's.
+	threadsOfChildrenMax = 1 << 20
 
 	prCapbsetDrop     = 24
 	prSetNoNewPrivs   = 38
@@ -77,9 +78,14 @@ func planOf(wanted order) (steps, error) {
 			return nil, err
 		}
 	}
-	if wanted.root == "" {
+	switch {
+	case wanted.root == "":
 		all.add("leave the directory", syscall.SYS_CHDIR, "/")
-	} else {
+	case wanted.zygote:
+		if err := all.enterZygoteRoot(wanted); err != nil {
+			return nil, err
+		}
+	default:
 		all.enterRoot(wanted)
 	}
 	if err := all.setLimits(wanted); err != nil {
@@ -133,33 +139,6 @@ func (all *steps) mapUser() error {
 	return nil
 }
 
-func (all *steps) enterRoot(wanted order) {
-	const closed = syscall.MS_NOSUID | syscall.MS_NODEV
-	inRoot := func(path string) string { return filepath.Join(wanted.root, path) }
-	mount := func(source, target, kind string, flags int, options string) {
-		all.add("mount "+target, syscall.SYS_MOUNT, source, target, kind, flags, options)
-	}
-	// Keeps mounts here invisible outside, and outside mounts invisible here.
-	mount("none", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, "")
-	mount(wanted.root, wanted.root, "", syscall.MS_BIND, "")
-	mount("none", wanted.root, "", syscall.MS_REMOUNT|syscall.MS_BIND|syscall.MS_RDONLY|closed, "")
-	for _, device := range wanted.ownDevices {
-		all.makeDevice(device, wanted.uid, inRoot)
-	}
-	// Shows its own pid namespace, and only processes.
-	mount("proc", inRoot("proc"), "proc", closed|syscall.MS_NOEXEC, "subset=pid")
-	for _, device := range wanted.devices {
-		mount(device, inRoot(device), "", syscall.MS_BIND, "")
-	}
-	all.add("enter "+wanted.root, syscall.SYS_CHDIR, wanted.root)
-	// The former root is mounted over the new one and then unmounted.
-	all.add("change the root", syscall.SYS_PIVOT_ROOT, ".", ".")
-	all.add("leave the host's root", syscall.SYS_UMOUNT2, ".", syscall.MNT_DETACH)
-	all.add("go to the root", syscall.SYS_CHDIR, "/")
-	const name = "machine"
-	all.add("name its host", syscall.SYS_SETHOSTNAME, name, len(name))
-}
-
 // makeDevice shows a node in root that is created on a file system in memory, mounted where proc comes later: nodes
 // are not allowed on the disk that root is on. The node exists as long as it is mounted.
 func (all *steps) makeDevice(device ownDevice, uid int, inRoot func(string) string) {
@@ -174,24 +153,34 @@ func (all *steps) makeDevice(device ownDevice, uid int, inRoot func(string) stri
 }
 
 func (all *steps) setLimits(wanted order) error {
-	limit := func(which int, max uint64) {
+	limit := func(which int, max uint64) error {
+		// A process may not raise the limit it has inherited.
+		var own syscall.Rlimit
+		if err := syscall.Getrlimit(which, &own); err != nil {
+			return err
+		}
+		if max > own.Max {
+			max = own.Max
+		}
 		all.add("limit", syscall.SYS_SETRLIMIT, which, unsafe.Pointer(&syscall.Rlimit{Cur: max, Max: max}))
+		return nil
 	}
-	limit(syscall.RLIMIT_CORE, 0)
-	limit(syscall.RLIMIT_NOFILE, openFilesMax)
+	limits := map[int]uint64{
+		syscall.RLIMIT_CORE:   0,
+		syscall.RLIMIT_NOFILE: openFilesMax,
+		syscall.RLIMIT_FSIZE:  wanted.fileBytes,
+	}
 	if wanted.uid >= 0 {
-		limit(rlimitNproc, threadsMax)
+		limits[rlimitNproc] = threadsMax
+		if wanted.zygote {
+			limits[rlimitNproc] = threadsOfChildrenMax
+		}
 	}
-	// A process may not raise the limit it has inherited.
-	var own syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_FSIZE, &own); err != nil {
-		return err
+	for which, max := range limits {
+		if err := limit(which, max); err != nil {
+			return err
+		}
 	}
-	fileBytes := wanted.fileBytes
-	if fileBytes > own.Max {
-		fileBytes = own.Max
-	}
-	limit(syscall.RLIMIT_FSIZE, fileBytes)
 	all.add("set its priority", syscall.SYS_SETPRIORITY, syscall.PRIO_PROCESS, 0, wanted.niceness)
 	return nil
 }

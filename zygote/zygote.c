@@ -83,27 +83,20 @@ static void become_child(void)
     current.is_child = 1;
     if (inherited_replace(current.descriptors, current.connection, words, sizeof words) < 0)
         give_up("%s", words);
-    int error = confine_child(&current.request->confine, current.descriptors, &step);
+    int error = confine_child(&current.request->confine, current.connection, &step);
     if (error)
         give_up("%s: %s", step, strerror(error));
-    for (int role = ZYGOTE_CGROUP; role <= ZYGOTE_ROOT; role++)
-        if (current.descriptors[role] >= 0)
-            close(current.descriptors[role]);
 }
 
 /* Returns in the zygote and in the child, both in QEMU's main loop. */
 static void fork_machine(int connection, const struct zygote_request *request, const int descriptors[ZYGOTE_ROLES])
 {
     char words[WORDS_BYTES];
-    const char *step = "prepare the fork";
     int threads = count_threads();
     if (!is_stopped || qemu_is_running())
         return answer(connection, "failed the zygote is not stopped");
     if (threads != qemu_threads_at_rest())
         return answer(connection, "busy it has %d threads and not %d", threads, qemu_threads_at_rest());
-    int error = confine_before_fork(&request->confine, descriptors, &step);
-    if (error)
-        return answer(connection, "failed %s: %s", step, strerror(error));
     qemu_allow_fork();
     current.request = request;
     current.descriptors = descriptors;
@@ -122,9 +115,6 @@ static void fork_machine(int connection, const struct zygote_request *request, c
     current.request = NULL;
     if (pid < 0)
         answer(connection, "failed fork: %s", strerror(fork_error));
-    error = confine_after_fork(&request->confine, &step);
-    if (error)
-        snprintf(obstacle, sizeof obstacle, "an earlier fork left it unfit: %s: %s", step, strerror(error));
 }
 
 static void obey(int connection, const struct zygote_request *request, const int descriptors[ZYGOTE_ROLES])

@@ -6,7 +6,7 @@
  *
  * Protocol. The zygote listens at its descriptor ZYGOTE_CONTROL, a unix socket of type SOCK_SEQPACKET. A connection
  * carries one request, which is one message: a struct zygote_request with the descriptors it names as SCM_RIGHTS. The
- * answer is one message of text, and then the connection ends:
+ * answer is one message of text, after those of confine_child, and then the connection ends:
  *
  *   "ok"             done; after ZYGOTE_FORK the machine runs, and the sender of the message is that machine's process
  *   "busy WORDS"     not now: the same request may succeed later
@@ -55,10 +55,7 @@ enum zygote_role {
     /* This library, and the socket of this protocol. */
     ZYGOTE_LIBRARY = 17,
     ZYGOTE_CONTROL = 18,
-    /* For the confinement: cgroup.procs of the machine's control group, open for writing; the jail's root. */
-    ZYGOTE_CGROUP = 19,
-    ZYGOTE_ROOT = 20,
-    ZYGOTE_ROLES = 21,
+    ZYGOTE_ROLES = 19,
 };
 
 /* A child must get its own of these wherever the zygote has one. It keeps the zygote's of the others: read-only files. */
@@ -66,16 +63,13 @@ enum zygote_role {
     (1u << ZYGOTE_OUTPUT | 1u << ZYGOTE_QMP_SOCKET | 1u << ZYGOTE_AGENT_SOCKET | 1u << ZYGOTE_OVERLAY_DISK |           \
      1u << ZYGOTE_TAP | 1u << ZYGOTE_SAVED | 1u << ZYGOTE_SHARED | 1u << ZYGOTE_STDERR)
 
-/* The child's confinement, as `Confinement` in src/machine/process.ts. */
+/* What the child needs to know of its confinement. The daemon sets the rest from outside. */
 struct confine_order {
-    /* 1: own namespaces and root; 0: the child stays in the zygote's. */
-    uint32_t is_full;
-    /* User and group; UINT32_MAX: the zygote's. */
+    /* User and group. */
     uint32_t uid;
+    uint32_t reserved;
     /* Maximum length of each file that it writes to. */
     uint64_t file_bytes;
-    int32_t niceness;
-    uint32_t reserved;
 };
 
 /* All numbers are little-endian. `roles` has a bit for each descriptor of the message, which come in ascending order. */
@@ -88,23 +82,16 @@ struct zygote_request {
 };
 
 /*
- * The confinement (confine.c). Each function returns 0, or an errno with `*step` naming, in words, what failed. The
- * child of a failed step exits before any vCPU exists.
+ * The confinement (confine.c), in the child, before QEMU's fork handlers and before any other thread. Returns 0, or an
+ * errno with `*step` naming, in words, what failed; the caller then exits.
+ *
+ * It returns in another process than the one that fork() has made, which has ended: the first of a new pid namespace,
+ * with the same memory, stack and descriptors. The zygote has to reap the former, whose pid is of no use to anybody.
+ *
+ * Over the connection of the request the child sends "born" and waits for "granted", while the daemon gives it its user and
+ * control group; sends "confined" and waits for "run", while the daemon looks at it from outside.
  */
-
-/* In the zygote's main thread before the fork, such as for namespaces that only a new process enters. */
-int confine_before_fork(const struct confine_order *order, const int descriptors[ZYGOTE_ROLES], const char **step);
-
-/* In the zygote after the fork, whether it succeeded or not. A zygote that fails here must not be forked again. */
-int confine_after_fork(const struct confine_order *order, const char **step);
-
-/*
- * In the child, which has only the forking thread so far (QEMU's fork handlers run later), has its own descriptors and
- * mappings, and holds none that is not its own but `descriptors`, by role and -1 where there is none. The caller closes
- * ZYGOTE_CGROUP and ZYGOTE_ROOT afterwards. Every later thread inherits what it sets. Afterwards QEMU makes threads,
- * accepts connections, maps and protects memory, and opens no file.
- */
-int confine_child(const struct confine_order *order, const int descriptors[ZYGOTE_ROLES], const char **step);
+int confine_child(const struct confine_order *order, int connection, const char **step);
 
 /* The descriptors and mappings of a child (inherited.c). On failure they write the reason, at most `bytes`, to `words`. */
 

@@ -183,6 +183,14 @@ export function limitFileBytes(pid: number, bytes: number): boolean {
   return libc.symbols.prlimit(pid, RLIMIT_FSIZE, ptr(limit), null) === 0
 }
 
+const SYS_getpriority = 140
+const PRIO_USER = 2
+
+/** Tells whether any process of the host has this real user id. Takes a microsecond however many there are. */
+export function hasProcesses(uid: number): boolean {
+  return Number(libc.symbols.syscall(SYS_getpriority, PRIO_USER, uid, 0)) >= 0
+}
+
 const LOCK_EX = 2
 const LOCK_NB = 4
 

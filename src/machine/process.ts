@@ -96,6 +96,8 @@ export type Confinement = {
   uid: number | undefined
   /** Refuse the start while any other process has that user id. */
   isAlone?: boolean
+  /** It will be forked: it shares the daemon's pid namespace, and sees the root of its children beside its own. */
+  isZygote?: boolean
   groups: number[]
   /** Device nodes visible in the jail. */
   devices: string[]
@@ -240,6 +242,7 @@ function launcherArguments(confinement: Confinement, handed: number): string[] {
       : []),
     ...(uid === undefined ? [] : [`--uid=${uid}`]),
     ...(isAlone ? ["--alone"] : []),
+    ...(confinement.isZygote ? ["--zygote"] : []),
     ...(cgroup === undefined ? [] : [`--cgroup=${cgroup}`]),
     ...groups.map((group) => `--group=${group}`),
     `--handed=${handed}`,

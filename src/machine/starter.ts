@@ -2,6 +2,7 @@
 
 import { closeSync, constants, existsSync, openSync } from "node:fs"
 import { basename, join } from "node:path"
+import { AppError } from "@bhatti/contract/errors"
 import { listenUnix, openTap } from "../lib/posix.ts"
 import type { ProcessIdentity } from "../lib/process-identity.ts"
 import { diskPathOf } from "./bound-disk.ts"
@@ -27,6 +28,7 @@ import { makeSharedMemory } from "./shared-memory.ts"
 import type { Sockets } from "./sockets.ts"
 import { makeStderrPipe, readStderr, reopenStderr, type StderrPipes } from "./stderr.ts"
 import type { Template, TemplateSpec } from "./template-files.ts"
+import { freeZygoteSlot } from "./user-ids.ts"
 import { zygoteSocket } from "./zygote-control.ts"
 
 /** The slot of machines without a sandbox. */
@@ -219,6 +221,7 @@ export class Starter {
       }
       const confinement = {
         ...this.#confinement(options.slot, qemu),
+        isZygote: options.role === "zygote",
         cgroup: this.#options.cgroups.make(groupOf(options.directory), options.shape),
         fileBytesMax:
           options.role === "zygote"
@@ -302,6 +305,20 @@ export class Starter {
       launcher: basename(this.#options.launcher),
       uidBase: this.#options.uidBase,
     }
+  }
+
+  /** Returns the slot of a zygote that starts now. Throws where machines cannot be forked. */
+  zygoteSlot(): number {
+    const { confinement, uidBase } = this.#options
+    if (confinement === "full" && uidBase !== undefined) return freeZygoteSlot(uidBase)
+    throw new AppError(
+      "unavailable",
+      "machines are forked only where each has a user and namespaces of its own",
+      {
+        hint: "run the daemon as root, with confinement: full",
+        retryable: false,
+      },
+    )
   }
 
   #confinement(slot: number, { root }: KeptQemu): Omit<Confinement, "cgroup" | "fileBytesMax"> {

@@ -1,8 +1,26 @@
 /** The user ids of machines: as many as slots, starting at `uid_base`. No other user of the host should have them. */
 
+import { randomInt } from "node:crypto"
+import { AppError } from "@bhatti/contract/errors"
 import { readIfReadable } from "../lib/missing-files.ts"
+import { hasProcesses } from "../lib/posix.ts"
 
 const count = 65_536
+/** The last slots are zygotes': no host has so many sandboxes that one of them gets it. */
+const zygoteSlots = 1024
+
+/**
+ * Returns the slot of a new zygote, at random: a zygote's user may end the machines that were forked from a former
+ * zygote of that user.
+ */
+export function freeZygoteSlot(uidBase: number): number {
+  const first = randomInt(zygoteSlots)
+  for (let tried = 0; tried < zygoteSlots; tried++) {
+    const slot = count - 1 - ((first + tried) % zygoteSlots)
+    if (!hasProcesses(uidBase + slot)) return slot
+  }
+  throw new AppError("unavailable", "every user id of zygotes is in use")
+}
 
 export type OtherUser = { name: string; file: string }
 

@@ -3,21 +3,21 @@
  * forks into machines. zygote/zygote.h has the protocol.
  */
 
-import { closeSync, constants, openSync } from "node:fs"
+import { closeSync } from "node:fs"
 import { join } from "node:path"
 import { AppError } from "@bhatti/contract/errors"
 import { askForSenders, connectUnix, receiveMessage, sendDescriptors } from "../lib/descriptor-passing.ts"
 import { identityOf, type ProcessIdentity } from "../lib/process-identity.ts"
+import { answerChild, type ChildConfinement, childConfinement } from "./child-confinement.ts"
 import { descriptors } from "./command-line.ts"
-import { type Confinement, type DescriptorFiles, machineNiceness } from "./process.ts"
+import type { Confinement, DescriptorFiles } from "./process.ts"
 
 const protocolVersion = 1
-const requestBytes = 40
+const requestBytes = 32
 const operations = { check: 1, stop: 2, fork: 3 } as const
 /** Roles beside those of `descriptors`. */
-const roles = { ...descriptors, output: 1, cgroup: 19, root: 20 } as const
+const roles = { ...descriptors, output: 1 } as const
 const pauseMs = 1
-const keepUser = 0xffff_ffff
 
 type RoleFiles = Partial<Record<keyof typeof roles, number>>
 type Answer = { words: string; pid: number; uid: number }
@@ -47,36 +47,20 @@ export type Fork = {
 
 /** Returns the new machine's process, which runs. Waits while threads of the zygote are still at work. */
 export async function forkZygote(
-  directory: string,
+  { directory, process }: { directory: string; process: ProcessIdentity },
   { files, output, confinement, deadlineMs }: Fork,
 ): Promise<ProcessIdentity> {
-  const { cgroup, jail, level } = confinement
-  const opened: number[] = []
-  const open = (path: string, flags: number) => {
-    const fd = openSync(path, flags)
-    opened.push(fd)
-    return fd
-  }
-  try {
-    const { pid } = await request(directory, "fork", {
-      deadlineMs,
-      confinement,
-      files: {
-        ...files,
-        output,
-        ...(cgroup !== undefined && { cgroup: open(join(cgroup, "cgroup.procs"), constants.O_WRONLY) }),
-        ...(level === "full" && { root: open(jail.root, constants.O_RDONLY | constants.O_DIRECTORY) }),
-      },
-    })
-    const identity = identityOf(pid)
-    if (identity) return identity
-    throw new AppError("unavailable", "a forked machine ended as soon as it ran")
-  } finally {
-    for (const fd of opened) closeSync(fd)
-  }
+  const { pid } = await request(directory, "fork", {
+    deadlineMs,
+    confinement: childConfinement(process, confinement),
+    files: { ...files, output },
+  })
+  const identity = identityOf(pid)
+  if (identity) return identity
+  throw new AppError("unavailable", "a forked machine ended as soon as it ran")
 }
 
-type Request = { files: RoleFiles; confinement?: Confinement; deadlineMs: number }
+type Request = { files: RoleFiles; confinement?: ChildConfinement; deadlineMs: number }
 
 /** Asks again while the zygote is busy. */
 async function request(
@@ -91,7 +75,7 @@ async function request(
   const bytes = requestOf(operation, given, confinement)
   const fds = given.flatMap((role) => files[role] ?? [])
   for (;;) {
-    const answer = await exchange(directory, { bytes, fds, endMs })
+    const answer = await exchange(directory, { bytes, fds, confinement, endMs })
     const [, verdict, why = ""] = /^(\w+) ?(.*)$/s.exec(answer.words) ?? []
     if (verdict === "ok") return answer
     if (verdict !== "busy" || performance.now() > endMs)
@@ -103,7 +87,7 @@ async function request(
 function requestOf(
   operation: keyof typeof operations,
   given: (keyof typeof roles)[],
-  confinement: Confinement | undefined,
+  confinement: ChildConfinement | undefined,
 ): Buffer {
   const bytes = Buffer.alloc(requestBytes)
   bytes.writeUInt32LE(protocolVersion, 0)
@@ -112,17 +96,14 @@ function requestOf(
     given.reduce((bits, role) => bits + 2 ** roles[role], 0),
     8,
   )
-  bytes.writeUInt32LE(confinement?.level === "full" ? 1 : 0, 16)
-  bytes.writeUInt32LE(confinement?.uid ?? keepUser, 20)
+  bytes.writeUInt32LE(confinement?.uid ?? 0, 16)
   bytes.writeBigUInt64LE(BigInt(confinement?.fileBytesMax ?? 0), 24)
-  bytes.writeInt32LE(machineNiceness, 32)
   return bytes
 }
 
-async function exchange(
-  directory: string,
-  { bytes, fds, endMs }: { bytes: Buffer; fds: number[]; endMs: number },
-): Promise<Answer> {
+type Exchange = { bytes: Buffer; fds: number[]; confinement: ChildConfinement | undefined; endMs: number }
+
+async function exchange(directory: string, { bytes, fds, confinement, endMs }: Exchange): Promise<Answer> {
   const socket = await connect(zygoteSocket(directory), endMs)
   try {
     askForSenders(socket)
@@ -130,7 +111,7 @@ async function exchange(
     for (;;) {
       const received = receiveMessage(socket)
       if (received === "end") throw new AppError("unavailable", "the zygote or its child ended")
-      if (received !== "none")
+      if (received !== "none" && !(confinement && answerChild(socket, received, confinement)))
         return { words: received.bytes.toString(), pid: received.pid, uid: received.uid }
       if (performance.now() > endMs) throw new AppError("unavailable", "the zygote did not answer in time")
       await Bun.sleep(pauseMs)

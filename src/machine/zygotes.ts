@@ -18,7 +18,6 @@ import { writePlugged } from "./plugged-disks.ts"
 import type { Connect } from "./sockets.ts"
 import { startConnected } from "./sockets.ts"
 import type { Machine, MachineResources, Starter } from "./starter.ts"
-import { templateSlot } from "./starter.ts"
 import type { Template, TemplateFiles } from "./template-files.ts"
 import { checkZygote, forkZygote, stopZygote } from "./zygote-control.ts"
 
@@ -82,7 +81,7 @@ export class Zygotes<Guest extends { close(): void }> {
     const { machine, guest } = await startConnected(directory, connect, (sockets) =>
       starter.startZygote({
         ...{ template, directory, sockets, library, memory },
-        slot: templateSlot,
+        slot: starter.zygoteSlot(),
         name: `bhatti-zygote-${template.id}`,
         tapName: starter.network === "tap" ? `bhz${randomHex(4)}` : undefined,
       }),
@@ -125,7 +124,7 @@ export class Zygotes<Guest extends { close(): void }> {
       await replaceFile(diskPathOf(zygote.directory), overlayPath)
       return await startConnected(directory, connect, (sockets) =>
         starter.startForked({ ...resources, sockets }, (means) =>
-          forkZygote(zygote.directory, { ...means, deadlineMs: forkDeadlineMs }),
+          forkZygote(zygote, { ...means, deadlineMs: forkDeadlineMs }),
         ),
       )
     } catch (error) {
