@@ -39,9 +39,10 @@ main() {
   give_back
 
   check "biome and tsc" "$bun" run check
-  check "gofmt" no_output gofmt -l agent jail
+  check "gofmt" no_output gofmt -l agent jail unpack
   check "go vet of agent" go_in agent vet ./...
   check "go vet of jail" go_in jail vet ./...
+  check "go vet of unpack" go_in unpack vet ./...
   go_tests
   # Tests that have a short and a long form look at it.
   [[ $extent != --long ]] || export BHATTI_TEST_LONG=1

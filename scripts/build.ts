@@ -12,6 +12,7 @@ const root = join(import.meta.dir, "..")
 const dist = join(root, "dist")
 const agentFile = join(dist, "lohar")
 const jailFile = join(dist, "jail")
+const unpackFile = join(dist, "unpack")
 const zygoteFile = join(dist, "zygote")
 const binaryFile = join(dist, "bhatti")
 const stampFile = join(dist, "build.json")
@@ -28,6 +29,7 @@ const sources = [
   "scripts/install-client.sh",
   "package*.json",
   "tsconfig.json",
+  "unpack/**/*",
 ]
 
 async function main(): Promise<void> {
@@ -41,6 +43,7 @@ async function main(): Promise<void> {
   await mkdir(dist, { recursive: true })
   await timed("dist/lohar", () => buildGo("agent", agentFile))
   await timed("dist/jail", () => buildGo("jail", jailFile))
+  await timed("dist/unpack", () => buildGo("unpack", unpackFile))
   await timed("dist/zygote", buildLibrary)
   await timed("dist/bhatti", () =>
     compile({ entrypoint: join(root, "src/main.ts"), outfile: binaryFile, commit }),

@@ -25,7 +25,7 @@ export const languages: Record<"TypeScript" | "Go", Language> = {
     any: /(: |<|\bas )any(?=[[\],;>)=]|\s*[={]|$)/gm,
   },
   Go: {
-    isOurs: /^(agent|jail)\/.*\.go$/,
+    isOurs: /^(agent|jail|unpack)\/.*\.go$/,
     isTest: /_test\.go$/,
     sleep: /\btime\.Sleep\(/g,
     errorText: /strings\.\w+\(\w+\.Error\(\)|\.Error\(\) ==/g,

@@ -11,7 +11,7 @@ export DEBIAN_FRONTEND=noninteractive
 # A program the project runs, and the Debian package that has it.
 host_programs=(
   qemu-system-x86_64:qemu-system-x86 qemu-img:qemu-utils
-  mmdebstrap:mmdebstrap mke2fs:e2fsprogs lz4:lz4 xz:xz-utils depmod:kmod
+  mmdebstrap:mmdebstrap mke2fs:e2fsprogs lz4:lz4 xz:xz-utils zstd:zstd depmod:kmod
   ip:iproute2 nft:nftables dnsmasq:dnsmasq-base
 )
 # Programs that only a checkout needs, since it is built.

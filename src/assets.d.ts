@@ -15,6 +15,11 @@ declare module "*/zygote" {
   export default path
 }
 
+declare module "*/dist/unpack" {
+  const path: string
+  export default path
+}
+
 declare module "*.sh" {
   const text: string
   export default text

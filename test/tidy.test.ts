@@ -23,7 +23,7 @@ test("every source file opens with what it owns", async () => {
 })
 
 test("every Go file opens with a comment", async () => {
-  const wrong = (await sources("{agent,jail}/**/*.go"))
+  const wrong = (await sources("{agent,jail,unpack}/**/*.go"))
     .filter(({ text }) => !text.startsWith("//"))
     .map(({ file }) => file)
   expect(wrong).toEqual([])
@@ -38,7 +38,7 @@ test("files are named after the one thing they hold", async () => {
 
 const sourcesWithComments = async () => [
   ...(await sources("{contract,sdk,src,images,scripts,bench,test}/**/*.ts")),
-  ...(await sources("{agent,jail}/**/*.go")),
+  ...(await sources("{agent,jail,unpack}/**/*.go")),
   ...(await sources("{*,scripts/*}.sh")),
 ]
 
@@ -70,7 +70,10 @@ test("a comment opens with its subject or its verb", async () => {
 })
 
 test("files have at most 400 lines", async () => {
-  const all = [...(await sources("{contract,sdk,src}/**/*.ts")), ...(await sources("{agent,jail}/**/*.go"))]
+  const all = [
+    ...(await sources("{contract,sdk,src}/**/*.ts")),
+    ...(await sources("{agent,jail,unpack}/**/*.go")),
+  ]
   const long = all
     .filter(({ file }) => !/[._]test\.(ts|go)$/.test(file))
     .filter(({ text }) => text.split("\n").length > 401)
@@ -89,7 +92,10 @@ const longFunctions = [
 ]
 
 test("functions have at most 70 lines", async () => {
-  const all = [...(await sources("{contract,sdk,src}/**/*.ts")), ...(await sources("{agent,jail}/**/*.go"))]
+  const all = [
+    ...(await sources("{contract,sdk,src}/**/*.ts")),
+    ...(await sources("{agent,jail,unpack}/**/*.go")),
+  ]
   const long = all
     .filter(({ file }) => !/[._]test\.(ts|go)$/.test(file))
     .flatMap(({ file, text }) => functionsIn(text).map((found) => ({ file, ...found })))

@@ -48,7 +48,7 @@ const cpus = 2
 const buildDeadlineMs = 900_000
 const bootDeadlineMs = 180_000
 /** Parts of the checkout; the others are tools that tests do not need. */
-const parts = ["agent", "bench", "docs", "images", "jail", "protocol", "scripts", "src", "test"]
+const parts = ["agent", "bench", "docs", "images", "jail", "protocol", "scripts", "src", "test", "unpack"]
 const packagesLeftOut = ["@biomejs", "@oven", "@types", "@typescript", "bun-types", "typescript"]
 
 /**

@@ -1,0 +1,3 @@
+module bhatti/unpack
+
+go 1.19

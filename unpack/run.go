@@ -1,0 +1,173 @@
+// The first process. It has the caller's rights and reads nothing of a stranger: it opens blobs, starts the room, and
+// takes the disk out of it.
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"syscall"
+)
+
+// victim is far above 0, the score of the daemon: a host without memory ends this first.
+const victim = "600"
+
+func init() {
+	// A process that is to end with its parent ends with the thread that has started it.
+	runtime.LockOSThread()
+}
+
+// self is this program, whatever happens to its name.
+const self = "/proc/self/exe"
+
+func run(directory string) error {
+	wanted, err := readRequest(directory)
+	if err != nil {
+		return err
+	}
+	blobs, err := openBlobs(wanted)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile("/proc/self/oom_score_adj", []byte(victim), 0); err != nil {
+		return err
+	}
+	if err := makeFolders(directory, wanted); err != nil {
+		return err
+	}
+	room := exec.Command(self, "room", directory)
+	room.Stdin, room.Stdout, room.Stderr, room.ExtraFiles = os.Stdin, os.Stdout, os.Stderr, blobs
+	room.Env = []string{"PATH=" + os.Getenv("PATH") + ":/usr/sbin:/sbin", "LC_ALL=C"}
+	room.SysProcAttr = &syscall.SysProcAttr{
+		Pdeathsig: syscall.SIGKILL,
+		Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWPID | syscall.CLONE_NEWNET | syscall.CLONE_NEWIPC |
+			syscall.CLONE_NEWUTS,
+	}
+	if os.Geteuid() == 0 {
+		// Groups cannot be left later, in the user namespace.
+		if err := syscall.Setgroups(nil); err != nil {
+			return err
+		}
+	} else {
+		room.Args[1] = "room-rootless"
+		room.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
+		room.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}}
+		room.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}}
+	}
+	if err := room.Start(); err != nil {
+		return fmt.Errorf("make namespaces: %w", err)
+	}
+	if err := room.Wait(); err != nil {
+		return endOf(err)
+	}
+	return takeOut(directory)
+}
+
+// endOf tells why a later process has failed: it has told so itself, or was ended.
+func endOf(err error) error {
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) {
+		return err
+	}
+	const told, crashed = 1, 2
+	switch exit.ExitCode() {
+	case told:
+		return errTold
+	case crashed:
+		return refuse("crashed", "the image makes the unpacker fail, or takes more memory than it may have")
+	}
+	status := exit.Sys().(syscall.WaitStatus)
+	if status.Signal() == syscall.SIGXCPU || status.Signal() == syscall.SIGKILL {
+		return refuse("crashed", "the image takes more processor time or memory than it may have")
+	}
+	return err
+}
+
+func openBlobs(wanted request) ([]*os.File, error) {
+	if wanted.Layout == "" {
+		return nil, nil
+	}
+	layout, err := syscall.Open(wanted.Layout, flagPath|syscall.O_DIRECTORY|syscall.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: wanted.Layout, Err: err}
+	}
+	defer syscall.Close(layout)
+	var blobs []*os.File
+	for _, about := range wanted.Layers {
+		fd, err := openBeneath(layout, filepath.Join("blobs/sha256", about.Digest), syscall.O_RDONLY|syscall.O_NONBLOCK)
+		if err == syscall.ENOENT || err == syscall.ELOOP || err == syscall.ENOTDIR || err == syscall.EXDEV {
+			return nil, refuse("missing_blob", "the blob %s is missing", about.Digest)
+		}
+		if err != nil {
+			return nil, err
+		}
+		var found syscall.Stat_t
+		if err := syscall.Fstat(fd, &found); err != nil {
+			return nil, err
+		}
+		if found.Mode&syscall.S_IFMT != syscall.S_IFREG {
+			return nil, refuse("missing_blob", "the blob %s is not a file", about.Digest)
+		}
+		if found.Size != about.Size {
+			return nil, refuse("wrong_size", "the blob %s has %d bytes and should have %d", about.Digest, found.Size,
+				about.Size)
+		}
+		blobs = append(blobs, os.NewFile(uintptr(fd), about.Digest))
+	}
+	return blobs, nil
+}
+
+func makeFolders(directory string, wanted request) error {
+	for _, name := range []string{"work", "room"} {
+		if err := os.Mkdir(filepath.Join(directory, name), 0o700); err != nil {
+			return err
+		}
+	}
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	return os.Chown(filepath.Join(directory, "work"), wanted.UID, wanted.UID)
+}
+
+// takeOut moves the result out of the work's directory. That has had another owner, so nothing in it is followed.
+func takeOut(directory string) error {
+	fd, err := syscall.Open(filepath.Join(directory, "work"), flagPath|syscall.O_DIRECTORY|syscall.O_NOFOLLOW|syscall.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer syscall.Close(fd)
+	out, err := syscall.Open(directory, flagPath|syscall.O_DIRECTORY|syscall.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer syscall.Close(out)
+	if err := renameAt(fd, "content", out, "content"); err != nil {
+		return err
+	}
+	disk, err := openAt(fd, "disk.raw", syscall.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err == syscall.ENOENT {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer syscall.Close(disk)
+	var found syscall.Stat_t
+	if err := syscall.Fstat(disk, &found); err != nil {
+		return err
+	}
+	if found.Mode&syscall.S_IFMT != syscall.S_IFREG || found.Nlink != 1 {
+		return errors.New("the disk is not a file")
+	}
+	if err := syscall.Fchown(disk, os.Geteuid(), os.Getegid()); err != nil {
+		return err
+	}
+	if err := syscall.Fchmod(disk, 0o600); err != nil {
+		return err
+	}
+	return renameAt(fd, "disk.raw", out, "disk.raw")
+}
