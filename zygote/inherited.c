@@ -179,11 +179,20 @@ static int is_harmless_device(const struct stat *found)
     return number == 3 || number == 5 || number == 8 || number == 9;
 }
 
+/* A memory file is open for writing even if it is sealed. */
+static int is_writable(int fd)
+{
+    int flags = fcntl(fd, F_GETFL), seals = fcntl(fd, F_GET_SEALS);
+    return flags < 0 || ((flags & O_ACCMODE) != O_RDONLY && (seals < 0 || !(seals & F_SEAL_WRITE)));
+}
+
 static int replace_role(int fd, int role, const int fresh[ZYGOTE_ROLES], char *words, int bytes)
 {
     if (fresh[role] < 0) {
         if (ZYGOTE_OWN_ROLES >> role & 1)
             return say(words, bytes, "descriptor %d: the child was given none of its own for role %d", fd, role);
+        if (is_writable(fd))
+            return say(words, bytes, "descriptor %d, role %d, is the zygote's and can be written to", fd, role);
         return 0;
     }
     int copy = fcntl(fresh[role], F_DUPFD_CLOEXEC, DESCRIPTORS_MAX / 2);

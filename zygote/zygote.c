@@ -81,6 +81,7 @@ static void become_child(void)
     if (!current.request)
         return;
     current.is_child = 1;
+    close(ZYGOTE_CONTROL);
     if (inherited_replace(current.descriptors, current.connection, words, sizeof words) < 0)
         give_up("%s", words);
     int error = confine_child(&current.request->confine, current.connection, &step);
@@ -106,7 +107,6 @@ static void fork_machine(int connection, const struct zygote_request *request, c
     if (pid == 0) {
         unsigned (*remove_source)(unsigned) = dlsym(RTLD_DEFAULT, "g_source_remove");
         remove_source(control_source);
-        close(ZYGOTE_CONTROL);
         if (qemu_revive(words, sizeof words) < 0)
             give_up("%s", words);
         current.request = NULL;
@@ -208,6 +208,7 @@ void *g_module_open(const char *name, int flags)
 __attribute__((constructor)) static void start(void)
 {
     inherited_remember();
+    close(ZYGOTE_LIBRARY);
     /* Its children are nobody's to wait for. */
     signal(SIGCHLD, SIG_IGN);
     /* The first of the handlers, so that it is the first to run in a child. */

@@ -10,7 +10,7 @@
 import { constants } from "node:fs"
 import { copyFile, mkdir, rm } from "node:fs/promises"
 import { join } from "node:path"
-import { createMemoryFile } from "../lib/posix.ts"
+import { createMemoryFile, sealMemoryFile } from "../lib/posix.ts"
 import { isAlive, type ProcessIdentity } from "../lib/process-identity.ts"
 import { randomHex } from "../lib/random-hex.ts"
 import { diskPathOf } from "./bound-disk.ts"
@@ -145,11 +145,15 @@ export class Zygotes<Guest extends { close(): void }> {
   }
 }
 
-/** In a memory file, since QEMU sees no file of the host. It stays open as long as the daemon. */
+/**
+ * In a memory file, since QEMU sees no file of the host. It stays open as long as the daemon, and nobody can write to
+ * it: all machines run it.
+ */
 async function loadLibrary(path: string): Promise<number> {
   const bytes = await Bun.file(path).bytes()
   const fd = createMemoryFile({ name: "bhatti-zygote", bytes: bytes.length })
   await Bun.write(Bun.file(`/proc/self/fd/${fd}`), bytes)
+  sealMemoryFile(fd)
   return fd
 }
 
