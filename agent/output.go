@@ -54,8 +54,11 @@ func (p *process) pump(o *output) {
 func (p *process) move(o *output, fd, max int) (n int, result moved) {
 	p.mu.Lock()
 	d := p.driver
-	isStraight := d != nil && d.straighten(o.index)
+	if d != nil {
+		d.straighten(o.index)
+	}
 	max = p.room(o, max)
+	isStraight := d != nil && d.isStraight[o.index]
 	p.mu.Unlock()
 	if max == 0 {
 		return 0, isFull
@@ -110,18 +113,32 @@ func read(fd int, buffer []byte) (n int, err error) {
 
 // room returns how many bytes may be read now, and takes that much credit of a straight driver. It holds p.mu.
 func (p *process) room(o *output, max int) int {
-	d, sent := p.driver, o.leftAt
+	d, sent, behind := p.driver, o.leftAt, int64(backlogBytesMax)
+	if p.hasExited() {
+		// The rest is short, and the ring keeps it: the end does not wait for a driver that reads nothing.
+		behind = restBytesMax
+	}
+	if d != nil && d.isStraight[o.index] {
+		if !d.isLost {
+			if room := d.stream.reserve(max); room > 0 {
+				return room
+			}
+		}
+		if !p.hasExited() {
+			return 0
+		}
+		d.bend(o.index)
+	}
 	switch {
-	case d != nil && d.isStraight[o.index] && d.isLost:
-		return 0
-	case d != nil && d.isStraight[o.index]:
-		return d.stream.reserve(max)
 	case d != nil:
 		sent = d.at[o.index]
 	case !p.isInGrace:
 		return max
 	}
-	if room := backlogBytesMax - (o.ring.total - sent); room < int64(max) {
+	if p.isKilled() && p.hasExited() {
+		return max // A small ring may drop what its driver lacks, which is told so.
+	}
+	if room := behind - (o.ring.total - sent); room < int64(max) {
 		if room < 0 {
 			return 0
 		}
@@ -129,6 +146,9 @@ func (p *process) room(o *output, max int) int {
 	}
 	return max
 }
+
+// isKilled reports whether its end is wanted at once. It holds p.mu.
+func (p *process) isKilled() bool { return p.sent.reason != "" || p.sent.number == syscall.SIGKILL }
 
 // keep adds output to the ring, which may keep the buffer. It holds p.mu.
 func (p *process) keep(o *output, buffer *chunk, count int) (isKept bool) {

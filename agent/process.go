@@ -28,6 +28,8 @@ const (
 	// backlogBytesMax is how far a driver may lag before the program has to wait. It is small, so that the output of
 	// an interrupted command stops soon on the screen.
 	backlogBytesMax = 65536
+	// restBytesMax is that of a program that has exited: a ring always keeps so much.
+	restBytesMax = ringBytesGranted - ringBytesStep
 )
 
 type process struct {
@@ -88,6 +90,13 @@ func (o *output) poke() {
 	}
 }
 
+// pokeOutputs lets the pumps look again. It must not block.
+func (p *process) pokeOutputs() {
+	for _, o := range p.outputs {
+		o.poke()
+	}
+}
+
 // run begins to read the process's output.
 func (p *process) run() { go p.supervise() }
 
@@ -108,6 +117,7 @@ func (p *process) supervise() {
 	}
 	for _, o := range p.outputs {
 		_ = o.file.SetReadDeadline(past)
+		o.poke()
 	}
 	pumps.Wait()
 	p.end()
@@ -158,6 +168,7 @@ func (p *process) kill(reason wire.EndReason) {
 	if p.sent.reason == "" {
 		p.sent = sentSignal{number: syscall.SIGKILL, reason: reason, by: wire.ByAgent}
 	}
+	p.pokeOutputs()
 	p.mu.Unlock()
 	p.child.killSession()
 }
@@ -171,6 +182,7 @@ func (p *process) signal(number syscall.Signal, scope, by string) {
 	if p.sent.reason == "" {
 		p.sent = sentSignal{number: number, by: by}
 	}
+	p.pokeOutputs()
 	p.mu.Unlock()
 	switch {
 	case scope == wire.ScopeSession || number == syscall.SIGKILL:
@@ -215,9 +227,7 @@ func (p *process) abandon() {
 	if !p.isKept && !p.hasEnded() {
 		p.kill(wire.EndDisconnected)
 	}
-	for _, o := range p.outputs {
-		o.poke()
-	}
+	p.pokeOutputs()
 	p.settle()
 }
 

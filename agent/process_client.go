@@ -25,6 +25,7 @@ type client struct {
 	isStraight [2]bool  // by output
 	isLost     bool     // a frame could not be sent
 	isSending  bool     // its follower is
+	isFollowed bool     // it has a follower
 	at         [2]int64 // of the next byte of each output; of a straight one where it became so
 	until      [2]int64 // where the output ended when it came
 	show       string   // sent when the output until then is
@@ -61,7 +62,7 @@ func departProcess(c *client, state string) {
 
 // begin makes the stream the driver of a process that does not run yet, and lets it run.
 func (p *process) begin(s *stream, wants attachment) {
-	c := &client{process: p, stream: s, isDriver: true, isStraight: [2]bool{true, true}, wants: wants}
+	c := &client{process: p, stream: s, isDriver: true, isStraight: [2]bool{true, true}, wants: wants, changed: make(chan struct{}, 1)}
 	if p.input != nil {
 		c.gone = make(chan struct{})
 	}
@@ -82,7 +83,7 @@ func (p *process) begin(s *stream, wants attachment) {
 // attach adds a client to a process that runs or has ended.
 func (p *process) attach(s *stream, wants attachment) error {
 	c := &client{process: p, stream: s, isDriver: !wants.isWatcher, wants: wants, changed: make(chan struct{}, 1)}
-	c.isSending = true // Its first message.
+	c.isSending, c.isFollowed = true, true // Its first message.
 	if p.input != nil && c.isDriver {
 		c.gone = make(chan struct{})
 	}
@@ -201,16 +202,12 @@ func (c *client) resize() {
 
 // wake lets whoever sends to this client look again. It must not block.
 func (c *client) wake() {
-	if c.changed != nil {
-		select {
-		case c.changed <- struct{}{}:
-		default:
-		}
+	select {
+	case c.changed <- struct{}{}:
+	default:
 	}
 	if c.isDriver {
-		for _, o := range c.process.outputs {
-			o.poke()
-		}
+		c.process.pokeOutputs()
 	}
 }
 

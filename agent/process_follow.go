@@ -24,6 +24,16 @@ func (c *client) straighten(i int) bool {
 	return c.isStraight[i]
 }
 
+// bend ends the straight way of an output: its driver gets the rest from the ring. It is for the output's pump, which
+// has sent what it read, and holds process.mu.
+func (c *client) bend(i int) {
+	c.isStraight[i], c.at[i] = false, c.process.outputs[i].ring.total
+	if !c.isFollowed {
+		c.isFollowed = true
+		go c.follow()
+	}
+}
+
 // follow sends the kept output until all outputs are straight, or the client has no place any more.
 func (c *client) follow() {
 	for {
@@ -65,6 +75,7 @@ func (c *client) take(buffer []byte) piece {
 	defer p.mu.Unlock()
 	c.isSending = false
 	if p.driver != c && !p.watchers[c] || c.hasAll() {
+		c.isFollowed = false
 		return piece{isOver: true}
 	}
 	next := c.next(buffer)

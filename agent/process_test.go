@@ -341,6 +341,70 @@ func skipped(t *testing.T, frame wire.Frame) int {
 	return int(message.Skipped.Stdout)
 }
 
+func TestAKilledProcessEndsThoughItsDriverReadsNothing(t *testing.T) {
+	for name, attached := range map[string]bool{"its starter": false, "a later one": true} {
+		h := personalised(t)
+		number := "i=0; while :; do i=$((i+1)); echo $i; done"
+		driver := h.startProcess(number, map[string]any{"retain_ms": 60000, "key": "k", "grace_ms": 60000})
+		id := h.first(driver).Process.ID
+		if attached {
+			driver = h.attach(id, map[string]any{"from": map[string]int{"stdout": 0, "stderr": 0}})
+			h.first(driver)
+		}
+		var output []byte
+		for len(output) < wire.WindowBytes {
+			if frame := h.frame(driver); frame.Type == wire.Data {
+				output = append(output, frame.Payload[1:]...)
+			}
+		}
+		p, _ := h.agent.processes.find(id)
+		await(t, "it waits for its driver", func() bool { return unread(p.outputs[0].file) >= 4096 })
+		if o := h.ask("process_signal", map[string]any{"process": id, "signal": "KILL"}); o.OK == nil {
+			t.Fatalf("%+v", o.Error)
+		}
+		await(t, name+" reads nothing, and it ends", func() bool { return h.process(id)["state"] == "ended" })
+		h.window(driver, wire.WindowBytes)
+		o := h.end(driver)
+		output = append(output, o.output...)
+		if want := numbers(len(output)); !bytes.Equal(output, want) || len(o.output) == 0 {
+			t.Errorf("%s: %d bytes, %d of them after the end, which are not what was written", name, len(output), len(o.output))
+		}
+		if o.OK["state"] != "ended" || o.OK["ended"].(map[string]any)["reason"] != "signal" {
+			t.Errorf("%s: %+v", name, o.OK)
+		}
+	}
+}
+
+func TestAKillEndsTheWaitForADriverWhoseRingIsSmall(t *testing.T) {
+	h := personalised(t)
+	driver := h.startProcess("head -c 500000 /dev/zero", map[string]any{"retain_ms": 60000, "ring_bytes": ringBytesLeast})
+	id := h.first(driver).Process.ID
+	another := h.attach(id, nil)
+	h.first(another)
+	p, _ := h.agent.processes.find(id)
+	await(t, "the driver stalls", func() bool { return unread(p.outputs[0].file) >= 32768 })
+	h.ask("process_signal", map[string]any{"process": id, "signal": "KILL"})
+	await(t, "it ends", func() bool { return h.process(id)["state"] == "ended" })
+	if o := h.end(another); o.OK["state"] != "ended" {
+		t.Errorf("%+v", o.OK)
+	}
+}
+
+func unread(file *os.File) (count int) {
+	raw, _ := file.SyscallConn()
+	_ = raw.Control(func(fd uintptr) { count = readableBytes(int(fd)) })
+	return count
+}
+
+// numbers are the first bytes of the lines 1, 2, and so on.
+func numbers(size int) []byte {
+	var text bytes.Buffer
+	for i := 1; text.Len() < size; i++ {
+		fmt.Fprintln(&text, i)
+	}
+	return text.Bytes()[:size]
+}
+
 func TestAWatchersInputAndMessagesAreIgnored(t *testing.T) {
 	h := personalised(t)
 	driver := h.startProcess("cat", map[string]any{"stdin": true})
