@@ -43,6 +43,7 @@ class Assembly implements Core {
   readonly templateBuilds: Core["templateBuilds"] = new Map()
   readonly waits = new Map<SandboxRecord["id"], string>()
   readonly touches = new Map<SandboxRecord["id"], { what: string; atMs: number }>()
+  readonly reconnects: Core["reconnects"] = new WeakMap()
   readonly startedAt: number
   readonly metrics: Metrics
   readonly events: EventLog

@@ -61,6 +61,8 @@ export type Core = {
   metrics: Metrics
   /** The last request to each sandbox, and when it came. */
   touches: Map<SandboxRecord["id"], { what: string; atMs: number }>
+  /** When the daemon connected again by itself to a machine that ran on. */
+  reconnects: WeakMap<Guest, number>
   /** Each front adds a listener, which ends its open connections to an alias that is unpublished. */
   onUnpublished: Set<(alias: string) => void>
   /** Called when the channel to a guest closes. */
@@ -79,7 +81,7 @@ export type ForTemplate = OnHost<"disks" | "images" | "keptRows" | "templates"> 
 /** The parts that connect to a guest and keep the channel. */
 export type ForChannel = Pick<
   Core,
-  "store" | "guests" | "endings" | "events" | "settings" | "onChannelClosed"
+  "clock" | "store" | "guests" | "endings" | "events" | "reconnects" | "settings" | "onChannelClosed"
 > &
   OnHost<"machines" | "network">
 /** The parts that start a machine. */

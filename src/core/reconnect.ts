@@ -55,6 +55,7 @@ export async function adopt(
     return false
   }
 
+  const startedAt = core.clock.nowMs()
   let guest: Guest
   try {
     await core.space.keepHalted(record, machine)
@@ -88,8 +89,21 @@ export async function adopt(
     dropGuest(core, record.id, { cause: "channel_lost" })
     throw error
   }
+  core.reconnects.set(guest, core.clock.nowMs())
+  recordResumed(core, record, startedAt)
   core.log.info({ sandbox: record.id }, "adopted a running sandbox")
   return true
+}
+
+/** Its owner sees why a sandbox runs that was paused, though nobody asked for it. */
+function recordResumed(core: Pick<Core, "clock" | "events">, record: SandboxRecord, startedAt: number): void {
+  const { kind } = record.state
+  if (kind !== "warm" && kind !== "stopping") return
+  const reason =
+    kind === "warm" ? "the daemon connected to it again" : "it was being saved when the daemon ended"
+  const ms = Math.round(core.clock.nowMs() - startedAt)
+  const meta = { by: "daemon", from: "warm", how: "resumed", reason, ms }
+  core.events.record({ type: "thermal.wake", userId: record.userId, sandbox: record, meta })
 }
 
 /**

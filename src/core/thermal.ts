@@ -15,13 +15,13 @@ import {
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import { sleep } from "./clock.ts"
 import type { Core, ForChannel, OnHost } from "./core.ts"
-import type { Machine } from "./host.ts"
+import type { Guest, Machine } from "./host.ts"
 import { machineOf } from "./machine-of.ts"
 import type { ThermalPart } from "./parts.ts"
 import { pauseSandbox, stopSandbox } from "./power.ts"
 
 type Parts = ForChannel &
-  Pick<Core, "clock" | "log" | "memory" | "pool" | "space" | "turns"> &
+  Pick<Core, "clock" | "log" | "memory" | "pool" | "space" | "touches" | "turns"> &
   OnHost<"templates">
 
 const tickMs = 2000
@@ -135,7 +135,8 @@ export class Thermal implements ThermalPart {
       delete watch.timerAtMs
     }
     if (kind === "hot") watch.warmSinceMs = nowMs
-    const activity = this.#core.guests.get(record.id)?.activity
+    const guest = this.#core.guests.get(record.id)
+    const activity = guest?.activity
     return {
       state: kind,
       keepHot: record.keepHot,
@@ -144,12 +145,19 @@ export class Thermal implements ThermalPart {
       coldAfterMs: record.coldAfterSec === null ? null : record.coldAfterSec * 1000,
       openStreams: activity?.openStreams ?? 0,
       unaskedForMs: nowMs - (activity?.lastAtMs ?? nowMs),
+      isReconnected: guest !== undefined && this.#isReconnected(record.id, guest),
       guestIdleForMs: nowMs - watch.busyAtMs,
       guestWork: watch.work,
       timerDueInMs: watch.timerAtMs === undefined ? null : watch.timerAtMs - nowMs,
       warmForMs: nowMs - watch.warmSinceMs,
       isMemoryShort,
     }
+  }
+
+  #isReconnected(id: SandboxRecord["id"], guest: Guest): boolean {
+    const { reconnects, touches } = this.#core
+    const atMs = reconnects.get(guest)
+    return atMs !== undefined && (touches.get(id)?.atMs ?? Number.NEGATIVE_INFINITY) < atMs
   }
 
   #usedBy(_record: SandboxRecord, machine: Machine): Used {

@@ -23,6 +23,8 @@ export type ThermalFacts = {
   openStreams: number
   /** Time since the last request. */
   unaskedForMs: number
+  /** That was no request: the daemon has connected to it again. */
+  isReconnected: boolean
   /** Time since its guest last used more processor, disk or network than an idle guest does. */
   guestIdleForMs: number
   /** The resource it used. */
@@ -102,8 +104,12 @@ export function decideThermal(facts: ThermalFacts, settings: ThermalSettings): T
   const left = warmAfterMs - Math.min(facts.guestIdleForMs, facts.unaskedForMs)
   if (left <= 0 && hasTimer) return stay("a program inside it waits for a timer that is due soon")
   if (left <= 0) return { action: "pause", reason: "it is idle", keepsAwake, changesInMs: null }
-  const reason = isGuestLast(facts) ? "something works inside it" : "it had a request recently"
-  return stay(reason, hasTimer ? null : left)
+  return stay(lastUse(facts), hasTimer ? null : left)
+}
+
+function lastUse(facts: ThermalFacts): string {
+  if (isGuestLast(facts)) return "something works inside it"
+  return facts.isReconnected ? "the daemon connected to it again recently" : "it had a request recently"
 }
 
 /** When memory is short, sandboxes in use need it, and a timer waits for the next request. */

@@ -2,6 +2,7 @@
 
 import { afterEach, beforeEach, expect, test } from "bun:test"
 import { wakeKeptHot } from "../../src/core/kept-hot.ts"
+import { pauseSandbox } from "../../src/core/power.ts"
 import { reconcile } from "../../src/core/reconcile.ts"
 import { saveAll } from "../../src/core/shutdown.ts"
 import { type HttpApp, openHttpApp } from "../support/http-app.ts"
@@ -81,4 +82,21 @@ test("a stop that comes while the others are woken is not undone", async () => {
   }
   await startAgain()
   expect([await kindOf("kept"), await kindOf("late")]).toEqual(["hot", "cold"])
+})
+
+test("what was paused when the daemon started again runs, with an event, and why names no request", async () => {
+  const [record] = (await own.core.store.sandboxes.listOnHost()).filter(({ name }) => name === "other")
+  if (!record) throw new Error("no sandbox")
+  await own.core.turns.take(record.id, () => pauseSandbox(own.core, record))
+  expect(await kindOf("other")).toBe("warm")
+  own.core.guests.delete(record.id)
+  await startAgain()
+  expect(await kindOf("other")).toBe("hot")
+  expect((await own.call("GET", "/events?sandbox=other&type=thermal.wake")).body).toMatchObject([
+    { meta: { by: "daemon", from: "warm", how: "resumed", reason: "the daemon connected to it again" } },
+  ])
+  const why = async () => (await own.call("GET", "/sandboxes/other/why")).body
+  expect(await why()).toMatchObject({ reason: "the daemon connected to it again recently", last_touch: null })
+  await call("POST", "/sandboxes/other/exec", { cmd: ["true"] })
+  expect(await why()).toMatchObject({ reason: "it had a request recently", last_touch: { what: "exec" } })
 })
