@@ -1,6 +1,7 @@
 /** Exit codes with a meaning, the same as in shells and container tools. */
 
 import type { AppError } from "@bhatti/contract/errors"
+import type { ExecExit } from "@bhatti/sdk/exec-stream"
 import { Refusal } from "@bhatti/sdk/failure"
 import { Stopped } from "./stopped.ts"
 
@@ -16,6 +17,11 @@ export const exitNotFound = 127
 export const exitInterrupted = 130
 /** The code that a shell reports for a program ended by SIGPIPE. */
 export const exitBrokenPipe = 141
+
+/** The exit code for the end of a program in a sandbox. */
+export function exitCodeOfEnd({ exit_code, timed_out }: Pick<ExecExit, "exit_code" | "timed_out">): number {
+  return timed_out ? exitTimedOut : exit_code
+}
 
 /**
  * For most commands. A request that the daemon calls invalid counts as wrong usage, like arguments that we refuse

@@ -5,7 +5,7 @@
 
 import type { ExecStream } from "@bhatti/sdk/exec-stream"
 import { endWords } from "./end-words.ts"
-import { exitInterrupted, exitTimedOut } from "./exit-codes.ts"
+import { exitCodeOfEnd, exitInterrupted } from "./exit-codes.ts"
 import { Interrupts } from "./interrupts.ts"
 import { isTerminal, type Output } from "./output.ts"
 import { readInput } from "./standard-input.ts"
@@ -37,7 +37,7 @@ export async function streamExec(
   if (interrupts.exitCode !== undefined || exit === undefined) return interrupts.exitCode ?? 0
   const words = endWords(exit)
   if (words !== undefined) await out.talk(`bhatti: ${words}`)
-  return exit.timed_out ? exitTimedOut : exit.exit_code
+  return exitCodeOfEnd(exit)
 }
 
 /** Returns at the end of the output; throws if it cannot be written. */

@@ -29,6 +29,6 @@ export async function askGuest<Op extends keyof typeof kinds>(
   const { what, deadlineMs } = kinds[question.op]
   const guest = await awakeGuest(core, account, nameOrId, what)
   return guest.ask(question, { deadlineMs }).catch(async (error: unknown) => {
-    throw await core.endings.explain(guest, error, "before it answered")
+    throw await core.endings.explain(guest, error, { during: "before it answered" })
   })
 }

@@ -11,6 +11,9 @@ import type { Fate, Guest } from "./host.ts"
 /** With the name of the user whose request it was. */
 export type Ending = { cause: LossReason; by?: string }
 
+/** The words for what the loss interrupted, and for what becomes of it if the sandbox was stopped. */
+type During = { during: string; ifStopped?: string | undefined }
+
 /** Finding out takes a second, unless the sandbox's turn is taken. */
 const findOutMs = 10_000
 
@@ -70,25 +73,27 @@ export class Endings {
   }
 
   /** Returns the error with the reason, if the guest's channel was lost. Other errors are returned as they are. */
-  async explain(guest: Guest, error: unknown, during: string): Promise<unknown> {
+  async explain(guest: Guest, error: unknown, { during, ifStopped }: During): Promise<unknown> {
     const known = this.#known.get(guest)
     if (!(error instanceof AppError) || error.reason !== "channel_lost" || !known) return error
     const late = Promise.withResolvers<Ending>()
     const alarm = this.#clock.after(findOutMs, () => late.resolve({ cause: "channel_lost" }))
     const ending = await Promise.race([known.told.promise, late.promise])
     alarm.cancel()
-    return endedError(known.record, ending, { during, cause: error })
+    const hint = ending.cause === "stopped" ? ifStopped : undefined
+    return endedError(known.record, ending, { during, cause: error, hint })
   }
 }
 
 export function endedError(
   { name }: Pick<SandboxRecord, "name">,
   { cause: reason, by }: Ending,
-  { during, cause }: { during: string; cause?: unknown },
+  { during, cause, hint }: { during: string; cause?: unknown; hint?: string | undefined },
 ): AppError {
   const what = reason === "daemon_stopped" ? "the daemon stopped" : `the sandbox "${name}" ${endText[reason]}`
   return new AppError("unavailable", `${what} ${during}`, {
     cause,
+    hint,
     reason,
     subject: { kind: "ended_sandbox", sandbox: name, ...(by !== undefined && { by }) },
     retryable: false,

@@ -1,23 +1,26 @@
 /** A client's process whose loss is explained: with the reason for which its sandbox's machine ended. */
 
 import { AppError } from "@bhatti/contract/errors"
-import type { OutputChunk, ProcessOutcome } from "@bhatti/contract/guest"
+import type { ProcessOutcome } from "@bhatti/contract/guest"
 import type { Core } from "./core.ts"
 import type { Guest, GuestProcess } from "./host.ts"
 
 const during = "while the command ran"
+
+/** For a process that is kept. A stop keeps the memory, and so everything that runs. */
+export const runsOn = "it is kept, and goes on when the sandbox is next used"
 
 /** With `mayLeave` the guest may end the attachment by itself, when it has sent the output that there is. */
 export function explained(
   core: Pick<Core, "endings">,
   guest: Guest,
   process: GuestProcess,
-  { mayLeave = false }: { mayLeave?: boolean } = {},
+  { mayLeave = false, ifStopped }: { mayLeave?: boolean; ifStopped?: string | undefined } = {},
 ): GuestProcess {
   let isLeft = mayLeave
   let isDaemonStopping = false
   const explain = async (error: unknown): Promise<never> => {
-    throw await core.endings.explain(guest, error, during)
+    throw await core.endings.explain(guest, error, { during, ifStopped })
   }
   const listening = core.endings.onDaemonStop(() => {
     isDaemonStopping = true
@@ -49,10 +52,10 @@ export function explained(
   }
 }
 
-async function* explainedOutput(
-  output: GuestProcess["output"],
+export async function* explainedOutput<Chunk>(
+  output: AsyncIterable<Chunk>,
   explain: (error: unknown) => Promise<never>,
-): AsyncGenerator<OutputChunk> {
+): AsyncGenerator<Chunk> {
   try {
     yield* output
   } catch (error) {

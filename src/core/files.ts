@@ -13,16 +13,29 @@ import { checkGuestPath } from "../rules/input.ts"
 import type { Account } from "../store/users.ts"
 import { answerDeadlineMs, awakeGuest } from "./awake.ts"
 import type { ForRequest } from "./core.ts"
+import { explainedArchive, explainedDownload, explainedTransfer } from "./explained-transfer.ts"
 import type { Guest, GuestDownload, GuestStream, GuestStreams, GuestTransfer } from "./host.ts"
 
-/** Opens a stream of a file or an archive. */
-export async function openToRead<Op extends "readFile" | "readArchive">(
+/** Opens a stream of a file. */
+export async function openFile(
   core: ForRequest,
   account: Account,
   nameOrId: string,
-  opening: GuestOpening<Op>,
-): Promise<GuestStreams[Op]> {
-  return (await guestFor(core, account, nameOrId, [opening.path])).open(opening)
+  opening: GuestOpening<"readFile">,
+): Promise<GuestDownload> {
+  const guest = await guestFor(core, account, nameOrId, [opening.path])
+  return explainedDownload(core, guest, guest.open(opening))
+}
+
+/** Opens a stream of an archive. */
+export async function openArchive(
+  core: ForRequest,
+  account: Account,
+  nameOrId: string,
+  opening: GuestOpening<"readArchive">,
+): Promise<GuestStream & Pick<GuestStreams["readArchive"], "result">> {
+  const guest = await guestFor(core, account, nameOrId, [opening.path])
+  return explainedArchive(core, guest, guest.open(opening))
 }
 
 /** Wakes the guest for an operation on files, if their paths may be paths at all. */
@@ -50,18 +63,18 @@ export async function readFileSection(
   { path, choose }: { path: string; choose: (file: GuestFile) => FileSection | undefined },
 ): Promise<{ download: GuestDownload; section: FileSection | undefined }> {
   const guest = await guestFor(core, account, nameOrId, [path])
+  const open = (section: Partial<FileSection>) =>
+    explainedDownload(core, guest, guest.open({ op: "readFile", path, ...section }))
   for (let look = 0; look < looksMax; look++) {
-    const glance = guest.open({ op: "readFile", path, limit: 0 })
-    glance.result.catch(() => undefined)
+    const glance = open({ limit: 0 })
     const seen = await glance.file.finally(() => glance.close())
     const section = choose(seen)
     if (!section) break
-    const download = guest.open({ op: "readFile", path, ...section })
-    download.result.catch(() => undefined)
+    const download = open(section)
     if (isSameFile(await download.file, seen)) return { download, section }
     download.close()
   }
-  return { download: guest.open({ op: "readFile", path }), section: undefined }
+  return { download: open({}), section: undefined }
 }
 
 function isSameFile(one: GuestFile, other: GuestFile): boolean {
@@ -78,10 +91,12 @@ export async function makeDirectory(
 ): Promise<void> {
   const guest = await guestFor(core, account, nameOrId, [options.path])
   const { owner, ...directory } = options
-  await guest.ask(
-    { op: "makeDirectory", ...directory, ...(await ownerIn(guest, owner)) },
-    { deadlineMs: answerDeadlineMs },
-  )
+  const make = async () =>
+    guest.ask(
+      { op: "makeDirectory", ...directory, ...(await ownerIn(guest, owner)) },
+      { deadlineMs: answerDeadlineMs },
+    )
+  await explainedTransfer(core, guest, make())
 }
 
 /** An agent too old for owners says here that it does not know the user, before anything is written. */
@@ -124,8 +139,11 @@ export async function setAttributes(
   change: { path: string; set: GuestAttributes; remove: string[] },
 ): Promise<GuestFile> {
   const guest = await guestFor(core, account, nameOrId, [change.path])
-  await setIn(guest, change)
-  return guest.ask({ op: "statFile", path: change.path }, { deadlineMs: answerDeadlineMs })
+  const setAndLook = async () => {
+    await setIn(guest, change)
+    return guest.ask({ op: "statFile", path: change.path }, { deadlineMs: answerDeadlineMs })
+  }
+  return explainedTransfer(core, guest, setAndLook())
 }
 
 export type Upload = {
@@ -150,16 +168,19 @@ export async function writeFile(
 ): Promise<void> {
   if ((upload.size ?? 0) > limits.fileBytesMax) throw fileTooLarge()
   const guest = await guestFor(core, account, nameOrId, [upload.path])
-  const transfer = guest.open({
-    op: "writeFile",
-    path: upload.path,
-    parents: true,
-    ...(upload.mode !== undefined && { mode: upload.mode }),
-    ...(upload.size !== undefined && { size: upload.size }),
-    ...(await ownerIn(guest, upload.owner)),
-    ...(await attributesIn(guest, upload.attributes)),
-  })
-  await send(transfer, upload, { bytesMax: limits.fileBytesMax })
+  const write = async () => {
+    const transfer = guest.open({
+      op: "writeFile",
+      path: upload.path,
+      parents: true,
+      ...(upload.mode !== undefined && { mode: upload.mode }),
+      ...(upload.size !== undefined && { size: upload.size }),
+      ...(await ownerIn(guest, upload.owner)),
+      ...(await attributesIn(guest, upload.attributes)),
+    })
+    await send(transfer, upload, { bytesMax: limits.fileBytesMax })
+  }
+  await explainedTransfer(core, guest, write())
 }
 
 export async function writeArchive(
@@ -169,10 +190,12 @@ export async function writeArchive(
   upload: Pick<Upload, "path" | "owner" | "body" | "signal">,
 ): Promise<{ bytes: number; entries: number }> {
   const guest = await guestFor(core, account, nameOrId, [upload.path])
-  const owner = await ownerIn(guest, upload.owner)
-  return send(guest.open({ op: "writeArchive", path: upload.path, ...owner }), upload, {
-    bytesMax: Number.POSITIVE_INFINITY,
-  })
+  const write = async () => {
+    const owner = await ownerIn(guest, upload.owner)
+    const transfer = guest.open({ op: "writeArchive", path: upload.path, ...owner })
+    return send(transfer, upload, { bytesMax: Number.POSITIVE_INFINITY })
+  }
+  return explainedTransfer(core, guest, write())
 }
 
 /** Sends a body to the guest; if it ends early or is too large, the guest discards it. */

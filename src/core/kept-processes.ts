@@ -17,7 +17,7 @@ import type { Account } from "../store/users.ts"
 import { answerDeadlineMs, awake } from "./awake.ts"
 import type { Clock } from "./clock.ts"
 import type { ForRequest } from "./core.ts"
-import { explained } from "./explained-process.ts"
+import { explained, runsOn } from "./explained-process.ts"
 import { findSandbox } from "./find.ts"
 import type { Closing, Guest, GuestInput, GuestProcess, GuestProcesses } from "./host.ts"
 import { elapsedWithWait } from "./process-presets.ts"
@@ -84,7 +84,10 @@ export async function attachToProcess(
 ): Promise<GuestProcess> {
   const { guest, processes } = await open(core, account, sandbox, "attach")
   await find(processes, { sandbox, process: options.process })
-  return explained(core, guest, processes.attach(options), { mayLeave: options.follow === false })
+  return explained(core, guest, processes.attach(options), {
+    mayLeave: options.follow === false,
+    ifStopped: runsOn,
+  })
 }
 
 /** Resolves with the record when the process has ended, or after the time. */
@@ -100,7 +103,10 @@ export async function waitForProcess(
   const waiting = processes.wait(now.id)
   using _leaving = whenAborted(signal, () => waiting.close())
   const ended = await within(core.clock, timeoutSec * 1000, waiting).catch(async (error: unknown) => {
-    throw await core.endings.explain(guest, error, "while its process was waited for")
+    throw await core.endings.explain(guest, error, {
+      during: "while its process was waited for",
+      ifStopped: runsOn,
+    })
   })
   return { sandboxId, record: ended ?? (await find(processes, { sandbox, process: now.id })) }
 }
@@ -211,7 +217,7 @@ export async function readProcessOutput(
     ...(isPlaced && { from }),
     ...(sinceSec !== undefined && { sinceMs: Math.ceil(sinceSec * 1000) }),
   })
-  const client = explained(core, guest, attachment, { mayLeave: !follow })
+  const client = explained(core, guest, attachment, { mayLeave: !follow, ifStopped: runsOn })
   const attached = await client.attached
   const first = attached.from[stream]
   return {

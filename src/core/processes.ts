@@ -7,7 +7,7 @@ import { checkCommand, checkTerminal } from "../rules/input.ts"
 import type { Account } from "../store/users.ts"
 import { answerDeadlineMs, awake, awakeGuest } from "./awake.ts"
 import type { Core, ForRequest } from "./core.ts"
-import { explained } from "./explained-process.ts"
+import { explained, runsOn } from "./explained-process.ts"
 import { findSandbox } from "./find.ts"
 import type { GuestProcess, GuestProcesses } from "./host.ts"
 import { recordLostCommand } from "./process-events.ts"
@@ -55,7 +55,7 @@ export async function execInSandbox(
     ...clientsCommand(now, ringBytes),
     ...(timeoutSec !== undefined && { timeoutMs: Math.ceil(timeoutSec * 1000) }),
   })
-  const process = explained(core, guest, started)
+  const process = explained(core, guest, started, { ifStopped: keyed && goesOnFor(keyed) })
   const leave = () => (keyed ? process.leave() : process.kill("client"))
   const leaving = signal && whenAborted(signal, leave)
   const result = endOf(process)
@@ -67,6 +67,11 @@ export async function execInSandbox(
   const about = { guest, userId: account.id, program: command.argv?.[0] ?? "" }
   result.catch((error: unknown) => recordLostCommand(core, about, error))
   return { process, result, leave }
+}
+
+/** For a command whose client may come back; any other ends with its client. */
+function goesOnFor({ graceMs }: Keyed): string {
+  return `the command goes on when the sandbox is next used, for ${Math.ceil(graceMs / 1000)} s without its client`
 }
 
 /** The end of the command. Rejects if the client is not attached until then. */
@@ -110,13 +115,18 @@ export async function openShell(
   })
   const { rows, cols } = request.tty
   const attachTo = (process: string) => ({
-    session: explained(core, guest, processes.attach({ process, mode: "drive", tty: { rows, cols } })),
+    session: explained(core, guest, processes.attach({ process, mode: "drive", tty: { rows, cols } }), {
+      ifStopped: runsOn,
+    }),
     isNew: false,
   })
   if (request.session !== undefined) return attachTo(request.session)
   const detached = request.forceNew ? undefined : newestDetached(await processes.list(deadline))
   if (detached) return attachTo(detached.id)
-  return { session: explained(core, guest, processes.start(session(request.tty))), isNew: true }
+  return {
+    session: explained(core, guest, processes.start(session(request.tty)), { ifStopped: runsOn }),
+    isNew: true,
+  }
 }
 
 /** Skips named sessions such as `init`, which are attached to only by name. */

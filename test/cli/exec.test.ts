@@ -420,12 +420,14 @@ test("a whole line as one word: the hint is a shell", async () => {
 })
 
 test("a sandbox that is stopped or destroyed while its command runs: that is what is said", async () => {
-  const said = (fate: string) => `bhatti: the sandbox "one" was ${fate} while the command ran\n`
+  const said = (fate: string, more = "") =>
+    `bhatti: the sandbox "one" was ${fate} while the command ran\n${more}`
+  const goesOn = "  the command goes on when the sandbox is next used, for 60 s without its client\n"
   await daemon.sandbox("one")
   // The command's end is told before the state in which the sandbox is afterwards is there.
   for (const [step, method, path, told] of [
-    [undefined, "POST", "/sandboxes/one/stop", said("stopped")],
-    ["save", "POST", "/sandboxes/one/stop", said("stopped")],
+    [undefined, "POST", "/sandboxes/one/stop", said("stopped", goesOn)],
+    ["save", "POST", "/sandboxes/one/stop", said("stopped", goesOn)],
     ["kill", "DELETE", "/sandboxes/one", said("destroyed")],
     [undefined, "DELETE", "/sandboxes/one", said("destroyed")],
   ] as const) {

@@ -636,8 +636,8 @@ test("a sandbox that is stopped or destroyed during a copy: that is what is said
   writeFileSync(local("up"), "x")
   guest.set("/workspace/a", { bytes: "" })
   for (const [fate, told] of [
-    ["stopped", 'the sandbox "dev" was stopped during the copy'],
-    ["destroyed", 'the sandbox "dev" was destroyed during the copy'],
+    ["stopped", 'the sandbox "dev" was stopped during the transfer'],
+    ["destroyed", 'the sandbox "dev" was destroyed during the transfer'],
   ] as const)
     for (const paths of [
       [local("up"), "dev:up"],
@@ -648,7 +648,9 @@ test("a sandbox that is stopped or destroyed during a copy: that is what is said
       expect(ran.exitCode).toBe(1)
     }
   const lost = await during("lost", ["cp", local("up"), "dev:up"])
-  expect(lost.stderr).toBe("bhatti: the channel to the guest is lost: this host closed it\n")
+  expect(lost.stderr).toBe(
+    'bhatti: the sandbox "dev" lost its connection to the daemon during the transfer\n',
+  )
   expect(lost.exitCode).toBe(1)
   expect(readdirSync(here)).toEqual(["up"])
 })
@@ -659,9 +661,9 @@ test("a sandbox that is stopped or destroyed during file read or write: that is 
   const read = ["file", "read", "dev", "a"]
   const write = ["file", "write", "dev", "a", local("up")]
   for (const fate of ["stopped", "destroyed"] as const) {
-    const told = (verb: string) => `bhatti: the sandbox "dev" was ${fate} while the file was ${verb}\n`
-    expect(await during(fate, read)).toMatchObject({ stderr: told("read"), exitCode: 1 })
-    expect(await during(fate, write)).toEqual({ stdout: "", stderr: told("written"), exitCode: 1 })
+    const told = `bhatti: the sandbox "dev" was ${fate} during the transfer\n`
+    expect(await during(fate, read)).toMatchObject({ stderr: told, exitCode: 1 })
+    expect(await during(fate, write)).toEqual({ stdout: "", stderr: told, exitCode: 1 })
   }
   // It was stopped before, and cannot be started.
   await dev()

@@ -45,6 +45,16 @@ test("wait ends with the command's code, or with 124", async () => {
   expect(await waiting).toMatchObject({ stderr: "bhatti: killed by TERM (client)\n", exitCode: 143 })
 })
 
+test("a process whose own time is over ends wait and attach with 124, as it does exec", async () => {
+  await run(["exec", "-d", "--name", "limited", "--timeout", "0.2", "dev", "--", "sleep"])
+  const attached = run(["attach", "dev", "limited"])
+  const over = { stderr: "bhatti: killed: its time is over\n", exitCode: 124 }
+  expect(await run(["wait", "dev", "limited"])).toMatchObject(over)
+  expect(await attached).toMatchObject({ exitCode: 124 })
+  expect(await run(["wait", "dev", "limited", "--json"])).toMatchObject({ exitCode: 124 })
+  expect((await run(["exec", "--timeout", "0.2", "dev", "--", "sleep"])).exitCode).toBe(124)
+})
+
 test("attach shows what was printed, and -i types into it", async () => {
   await run(["exec", "-d", "-i", "--name", "cat", "dev", "--", "cat"])
   const watching = run(["attach", "dev", "cat", "--watch"])

@@ -89,9 +89,9 @@ test("an end that was not the process's own is an event with cause, sender and p
 })
 
 /** Begins a command that ends by no signal of its own; `first` resolves when it runs. */
-async function running(accept?: string): Promise<{ answer: Promise<Answer> }> {
+async function running(accept?: string, more: object = {}): Promise<{ answer: Promise<Answer> }> {
   const before = own.host.processes.length
-  const body = { cmd: ["ready"] }
+  const body = { cmd: ["ready"], ...more }
   const headers = { "content-type": "application/json", authorization: `Bearer ${own.key}` }
   const request = fetch(new URL("/sandboxes/dev/exec", own.url), {
     method: "POST",
@@ -161,4 +161,47 @@ test("a guest that names a sender of its own invention is taken for the sender",
   const ended = { exitCode: 137, signal: "KILL", reason: "signal", by: "operator", detail: null } as const
   own.host.endAbnormally({ process: "p1", name: null, program: "make", pid: 7, ended })
   expect((await why("dev")).ends).toMatchObject([{ meta: { by: "guest" } }])
+})
+
+test.each([
+  ["PUT", "/sandboxes/dev/files?path=/x", "uploads"],
+  ["PUT", "/sandboxes/dev/archive?path=/x", "uploads"],
+  ["GET", "/sandboxes/dev/files?path=/x", "downloads"],
+] as const)(
+  "%s %s: a transfer that an end interrupts is answered with its reason",
+  async (method, path, what) => {
+    await own.call("PUT", "/sandboxes/dev/files?path=/x", "text")
+    for (const step of ["write", "unpack"] as const) own.host.hold(step)
+    own.host.download = () => silent()
+    const request = own.call(method, path, method === "PUT" ? "text" : undefined)
+    await until("it is under way", () => own.host.ongoing[what] > 0)
+    await own.call("DELETE", "/sandboxes/dev")
+    expect((await request).body).toMatchObject({
+      code: "unavailable",
+      message: 'the sandbox "dev" was destroyed during the transfer',
+      reason: "destroyed",
+    })
+  },
+)
+
+/** A file of which nothing comes. */
+async function* silent(): AsyncGenerator<Uint8Array> {
+  await new Promise(() => {})
+}
+
+test("a stop tells a command's client that it goes on, and for how long without it", async () => {
+  const keyed = await running(undefined, { key: "k", grace_sec: 30 })
+  const unkeyed = await running()
+  const started = await own.call("POST", "/sandboxes/dev/processes", { cmd: ["ready"] })
+  const { process_id } = started.body as { process_id: string }
+  const waiting = own.call("GET", `/sandboxes/dev/processes/${process_id}/wait`)
+  await until("it waits", () => own.host.ongoing.commands >= 3)
+  await own.call("POST", "/sandboxes/dev/stop")
+  const hint = "the command goes on when the sandbox is next used, for 30 s without its client"
+  expect(JSON.parse((await keyed.answer).text)).toMatchObject({ reason: "stopped", hint })
+  expect(JSON.parse((await unkeyed.answer).text)).toMatchObject({ reason: "stopped", hint: null })
+  expect((await waiting).body).toMatchObject({
+    reason: "stopped",
+    hint: "it is kept, and goes on when the sandbox is next used",
+  })
 })

@@ -7,7 +7,7 @@ import { askGuest } from "../../src/core/ask-guest.ts"
 import { createSandbox } from "../../src/core/create.ts"
 import { createSandboxes } from "../../src/core/create-several.ts"
 import { editSandbox } from "../../src/core/edit.ts"
-import { openToRead } from "../../src/core/files.ts"
+import { openFile } from "../../src/core/files.ts"
 import { startDetached } from "../../src/core/kept-processes.ts"
 import { execInSandbox, openShell } from "../../src/core/processes.ts"
 import { publishPort } from "../../src/core/publish.ts"
@@ -73,7 +73,7 @@ test("core refuses input that the API's schemas refuse", async () => {
     ],
     ["path", () => askGuest(core, account, "dev", { op: "statFile", path: "" })],
     ["target of a move", () => askGuest(core, account, "dev", { op: "moveFile", from: "a", to: "b\0" })],
-    ["file to read", () => openToRead(core, account, "dev", { op: "readFile", path: "x".repeat(5000) })],
+    ["file to read", () => openFile(core, account, "dev", { op: "readFile", path: "x".repeat(5000) })],
     ["resumed name", () => resumeSnapshot(core, account, "kept", { name: "a/b", secrets: [] })],
   ]
   const accepted: string[] = []

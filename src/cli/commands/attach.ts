@@ -6,7 +6,7 @@ import type { Client } from "@bhatti/sdk/client"
 import type { ExecStream } from "@bhatti/sdk/exec-stream"
 import type { TerminalStream } from "../attach-terminal.ts"
 import { command, type DaemonContext } from "../command.ts"
-import { exitSandboxSide } from "../exit-codes.ts"
+import { exitCodeOfEnd, exitSandboxSide } from "../exit-codes.ts"
 import { isTerminal, type Output } from "../output.ts"
 import { onSignals, signalExitCodes } from "../signals.ts"
 import { readInput } from "../standard-input.ts"
@@ -19,7 +19,7 @@ program waits for it if it reads slowly. Any number of others watch with --watch
 
 Ctrl+\\ leaves a terminal; Ctrl-C leaves what is only watched. The process runs on. A lost connection is opened again.
 
-Exit code: the process's own; 0 after leaving; 125 if bhatti failed or another client has taken the process over.`,
+Exit code: the process's own, 124 if its time was over; 0 after leaving; 125 if bhatti failed or another client has taken the process over.`,
   options: {
     watch: { type: "flag", short: "w", summary: "Only look" },
     stdin: { type: "flag", short: "i", summary: "Forward standard input to a process without a terminal" },
@@ -85,7 +85,7 @@ function terminalStream(stream: ExecStream, process: string): TerminalStream {
   return {
     session: stream.started.then(() => ({ session_id: process, name: null, is_new: false })),
     output: stream.output,
-    end: stream.exit.then(({ exit_code, signal }) => ({ kind: "exited", exitCode: exit_code, signal })),
+    end: stream.exit.then((exit) => ({ kind: "exited", exitCode: exitCodeOfEnd(exit), signal: exit.signal })),
     type: (keys) => void stream.write(keys),
     resize: (size) => stream.resize(size),
     close: () => stream.leave(),
@@ -104,7 +104,7 @@ async function asStream(
     leave(signal === "SIGINT" || signal === "SIGQUIT" ? 0 : signalExitCodes[signal]),
   )
   const reading = copyOutput({ output: stream.output, close: () => stream.leave() }, { out })
-  const ended = reading.then(() => stream.exit).then(({ exit_code }) => exit_code)
+  const ended = reading.then(() => stream.exit).then(exitCodeOfEnd)
   const failed = isInputForwarded ? forwardInput(stream) : new Promise<never>(() => {})
   try {
     return await Promise.race([ended, left, failed])

@@ -7,7 +7,7 @@ import { adviceFor } from "../advice.ts"
 import { command } from "../command.ts"
 import { envFileOption, envOf, envText } from "../environment.ts"
 import { checkFits } from "../exec-fits.ts"
-import { exitNotExecutable, exitNotFound, exitSandboxSide, exitTimedOut, exitUsage } from "../exit-codes.ts"
+import { exitCodeOfEnd, exitNotExecutable, exitNotFound, exitSandboxSide, exitUsage } from "../exit-codes.ts"
 import { whyLost } from "../lost-sandbox.ts"
 import { readInputText } from "../standard-input.ts"
 import { streamExec } from "../streaming.ts"
@@ -119,7 +119,7 @@ reason, by and detail.`,
           const body = { ...shared, ...stdin }
           const result = await client.exec({ params: { id: args.sandbox }, body, signal })
           await out.json(result)
-          return result.timed_out ? exitTimedOut : result.exit_code
+          return exitCodeOfEnd(result)
         })
       }
       if (options.tty) {

@@ -28,7 +28,7 @@ export const fileRead = command({
   ],
   async run({ client, args, options, out }) {
     const { copyToOutput } = await import("../copy/download.ts")
-    await tellingFate(args.sandbox, { client, during: "while the file was read" }, async () => {
+    await tellingFate(args.sandbox, { client, during: "during the transfer" }, async () => {
       const place = { params: { id: args.sandbox }, query: { path: args.path } }
       const range = options.range === undefined ? undefined : `bytes=${options.range}`
       const response = await client.readFile({ ...place, range }).catch(async (error: unknown) => {

@@ -38,7 +38,7 @@ write leaves the old one. Missing directories are made. At most ${limits.fileByt
       const context = { client, out, signal, owner: options.owner }
       const { bytes } = await tellingFate(
         args.sandbox,
-        { client, during: "while the file was written" },
+        { client, during: "during the transfer" },
         async () =>
           args.file === undefined || args.file === "-"
             ? await uploadInput(place, { isInto: false, mode: options.mode }, context)

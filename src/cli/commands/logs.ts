@@ -11,8 +11,8 @@ export const logs = command({
   args: ["sandbox"],
   optionalArgs: ["process"],
   description: `Prints the newest output of a process, unchanged; without PROCESS that of the init script. A session keeps 256 KiB, any other process 1 MiB of each of
-its streams, unless it was started otherwise. It needs no terminal, does not disturb attached clients, and works after the process has ended, until the
-sandbox boots again. bhatti ps lists the processes.`,
+its streams, unless it was started otherwise. It needs no terminal, does not disturb attached clients, and works after the process has ended, for a day and
+until the sandbox boots again (bhatti help wait). bhatti ps lists the processes.`,
   options: {
     follow: { type: "flag", short: "f", summary: "Go on until the process ends; Ctrl-C leaves it running" },
     since: {

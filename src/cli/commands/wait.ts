@@ -4,7 +4,7 @@ import { AppError } from "@bhatti/contract/errors"
 import { limits } from "@bhatti/contract/limits"
 import { Attempts } from "@bhatti/sdk/reconnection"
 import { command } from "../command.ts"
-import { exitTimedOut } from "../exit-codes.ts"
+import { exitCodeOfEnd, exitTimedOut } from "../exit-codes.ts"
 import { withLostNotice } from "../lost-notice.ts"
 import { endText } from "../process-words.ts"
 
@@ -13,9 +13,12 @@ const requestSecMax = 600
 
 export const wait = command({
   args: ["sandbox", "process"],
-  description: `PROCESS is an id or a name that bhatti ps shows. Its result is kept after its end, for a day unless it was started otherwise.
+  description: `PROCESS is an id or a name that bhatti ps shows. A process that has ended already answers at once: its result is kept for a day, unless it
+was started otherwise, also over a stop and a start of the sandbox. When the sandbox boots (after bhatti restart, a reboot inside or a crash), its
+processes end, and their results are forgotten.
 
-Exit code: the process's own, or 128 + the signal that ended it; 124 if --timeout is over first.`,
+Exit code: the process's own, or 128 + the signal that ended it; 124 if the time is over, its own (exec --detach --timeout) or that of --timeout here;
+a line on standard error says which.`,
   options: {
     timeout: {
       type: "seconds",
@@ -39,7 +42,7 @@ Exit code: the process's own, or 128 + the signal that ended it; 124 if --timeou
       if (process.ended) {
         if (isJson) await out.json(process)
         else if (process.ended.signal !== null) await out.talk(`bhatti: ${endText(process.ended)}`)
-        return process.ended.exit_code
+        return exitCodeOfEnd(process.ended)
       }
       if (leftSec > requestSecMax) continue
       await out.talk(`bhatti: ${args.process} still runs`)

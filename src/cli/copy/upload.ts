@@ -26,7 +26,7 @@ import {
 } from "./place.ts"
 import { Progress } from "./progress.ts"
 
-export const duringCopy = "during the copy"
+export const duringCopy = "during the transfer"
 
 /** `owner` owns the copies in the sandbox; the default user if omitted. */
 export type CopyContext = { client: Client; out: Output; signal: AbortSignal; owner?: string | undefined }

@@ -5,7 +5,8 @@ import { truncatedHeader } from "@bhatti/contract/limits"
 import { askGuest } from "../../core/ask-guest.ts"
 import {
   makeDirectory,
-  openToRead,
+  openArchive,
+  openFile,
   readFileSection,
   setAttributes,
   writeArchive,
@@ -42,7 +43,7 @@ export const files = {
           choose: (file) => chooseSection(range, file),
         })
       : {
-          download: await openToRead(core, account, params.id, {
+          download: await openFile(core, account, params.id, {
             op: "readFile",
             path,
             limit: isInLines ? undefined : maxBytes,
@@ -101,7 +102,7 @@ export const files = {
   },
 
   async readArchive({ core, account, revoked, params }, { query }) {
-    const archive = await openToRead(core, account, params.id, {
+    const archive = await openArchive(core, account, params.id, {
       op: "readArchive",
       path: query.path,
       ...(query.sparse === "true" && { sparse: true }),
