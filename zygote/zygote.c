@@ -89,15 +89,28 @@ static void become_child(void)
         give_up("%s: %s", step, strerror(error));
 }
 
+static void stop(int connection)
+{
+    char words[WORDS_BYTES];
+    if (!is_stopped && qemu_stop(words, sizeof words) < 0)
+        return answer(connection, "failed %s", words);
+    if (!is_stopped)
+        memory_give_back();
+    is_stopped = 1;
+    int threads = count_threads();
+    if (threads > qemu_threads_at_rest())
+        return answer(connection, "busy it has %d threads and not %d", threads, qemu_threads_at_rest());
+    answer(connection, "ok");
+}
+
 /* Returns in the zygote and in the child, both in QEMU's main loop. */
 static void fork_machine(int connection, const struct zygote_request *request, const int descriptors[ZYGOTE_ROLES])
 {
     char words[WORDS_BYTES];
-    int threads = count_threads();
     if (!is_stopped || qemu_is_running())
         return answer(connection, "failed the zygote is not stopped");
-    if (threads != qemu_threads_at_rest())
-        return answer(connection, "busy it has %d threads and not %d", threads, qemu_threads_at_rest());
+    if (count_threads() != qemu_threads_at_rest())
+        return answer(connection, "failed it has %d threads and not %d", count_threads(), qemu_threads_at_rest());
     qemu_allow_fork();
     current.request = request;
     current.descriptors = descriptors;
@@ -130,10 +143,7 @@ static void obey(int connection, const struct zygote_request *request, const int
     case ZYGOTE_CHECK:
         return answer(connection, "ok");
     case ZYGOTE_STOP:
-        if (qemu_stop(words, sizeof words) < 0)
-            return answer(connection, "failed %s", words);
-        is_stopped = 1;
-        return answer(connection, "ok");
+        return stop(connection);
     case ZYGOTE_FORK:
         return fork_machine(connection, request, descriptors);
     default:

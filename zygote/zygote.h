@@ -25,9 +25,9 @@
 enum zygote_operation {
     /* Says whether this QEMU can be forked, as far as its functions show. */
     ZYGOTE_CHECK = 1,
-    /* Stops the vCPUs and writes everything to the disk. The zygote never runs again. */
+    /* Stops the vCPUs and writes everything to the disk; "busy" while its threads still work. It never runs again. */
     ZYGOTE_STOP = 2,
-    /* Makes a machine. "busy" while threads of the zygote still work. */
+    /* Makes a machine. */
     ZYGOTE_FORK = 3,
 };
 
@@ -104,6 +104,9 @@ void inherited_remember(void);
  * `keep` is the connection of the request.
  */
 int inherited_replace(const int fresh[ZYGOTE_ROLES], int keep, char *words, int bytes);
+
+/* Gives back guest memory that is as in the template (memory.c). */
+void memory_give_back(void);
 
 /* QEMU as this library needs it (qemu.c). */
 

@@ -31,7 +31,7 @@ export async function checkZygote(directory: string, options: { deadlineMs: numb
   await request(directory, "check", { ...options, files: {} })
 }
 
-/** Stops its vCPUs for good, and writes its guest's data to its disk. */
+/** Stops its vCPUs for good, writes its guest's data to its disk, and waits until its threads are at rest. */
 export async function stopZygote(directory: string, options: { deadlineMs: number }): Promise<void> {
   await request(directory, "stop", { ...options, files: {} })
 }
@@ -45,7 +45,7 @@ export type Fork = {
   deadlineMs: number
 }
 
-/** Returns the new machine's process, which runs. Waits while threads of the zygote are still at work. */
+/** Returns the new machine's process, which runs. */
 export async function forkZygote(
   { directory, process }: { directory: string; process: ProcessIdentity },
   { files, output, confinement, deadlineMs }: Fork,
