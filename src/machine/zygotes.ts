@@ -4,7 +4,7 @@
  * template in everything else: its own pages are those that the zygote or it has written
  * (docs/decisions/0031-forked-machines.md).
  *
- *   start ──► heating (its guest answers) ──freeze──► frozen ──fork──► a machine, any number of times
+ *   start ──► heating (its guest answers) ──freeze──► frozen ──try──► ──fork──► a machine, any number of times
  */
 
 import { constants } from "node:fs"
@@ -17,9 +17,10 @@ import { diskPathOf } from "./bound-disk.ts"
 import { writePlugged } from "./plugged-disks.ts"
 import type { Connect } from "./sockets.ts"
 import { startConnected } from "./sockets.ts"
-import type { Machine, MachineResources, Starter } from "./starter.ts"
+import { type Machine, type MachineResources, type Starter, templateSlot } from "./starter.ts"
 import type { Template, TemplateFiles } from "./template-files.ts"
 import { checkZygote, forkZygote, stopZygote } from "./zygote-control.ts"
+import { tryZygote } from "./zygote-trial.ts"
 
 const stopDeadlineMs = 30_000
 const checkDeadlineMs = 10_000
@@ -132,6 +133,19 @@ export class Zygotes<Guest extends { close(): void }> {
       await replaceFile(template.blankOverlayPath, overlayPath)
       throw error
     }
+  }
+
+  /** Forks a machine for trial. Throws, with the reason, unless machines can be forked from it. */
+  try(zygote: Zygote, prove: (guest: Guest) => Promise<unknown>): Promise<void> {
+    const { starter, kill } = this.#options
+    const { template } = zygote
+    const fork = (directory: string) =>
+      this.fork(zygote, {
+        ...{ template, directory, overlayPath: diskPathOf(directory), name: "trial", slot: templateSlot },
+        ...{ diskMib: template.diskMib, kit: template.kit },
+        tapName: starter.network === "tap" ? `bhz${randomHex(4)}` : undefined,
+      })
+    return tryZygote({ zygote, fork, kill, prove })
   }
 
   isAlive({ process }: Zygote): boolean {
