@@ -21,6 +21,8 @@ type account struct {
 	groups []uint32
 	home   string
 	shell  string
+	// isNameless: it is an id without an entry.
+	isNameless bool
 }
 
 // fileStamp changes with a file's content.
@@ -68,7 +70,7 @@ func findAccount(directory, wanted string) (account, error) {
 
 func readAccount(directory, wanted string) (account, error) {
 	passwd, err := os.ReadFile(filepath.Join(directory, "passwd"))
-	if err != nil {
+	if err != nil && !os.IsNotExist(err) {
 		return account{}, wire.Errorf(wire.Internal, "read the users: %v", err)
 	}
 	found, isFound := parseAccount(string(passwd), wanted)

@@ -1,6 +1,6 @@
 // The boot from the kernel's first instruction in user space to a machine that can serve: a table of named steps.
 //
-//	initramfs ── modules ── /dev/vda ── switch root ── mounts ── kit ── users, lo ── channel
+//	initramfs ── modules ── /dev/vda ── switch root ── mounts ── kit ── lo ── channel
 //
 // A necessary step that fails ends the boot; other failures are reported, and the guest continues.
 
@@ -32,14 +32,14 @@ var bootSteps = []bootStep{
 	{"repair", false, repairRoot},
 	{"switch root", true, switchRoot},
 	{"mounts", false, func() error { return mountAll(lateMounts) }},
+	{"run", false, func() error { return keepRun(runFolder) }},
 	{"kit", false, mountKit},
 	{"device links", false, func() error { return linkDevices("/dev") }},
 	{"limits", false, setLimits},
 	{"kernel settings", false, setKernelDefaults},
 	{"runtime", false, calmRuntime},
 	{"loopback", false, func() error { return withLink("lo", link.up) }},
-	{"user", true, func() error { return makeUser("/") }},
-	{"folders", false, func() error { return makeFolders("/") }},
+	{"folders", false, func() error { return makeTmp("/") }},
 	{"power commands", false, func() error { return linkPowerCommands("/") }},
 }
 
@@ -165,7 +165,7 @@ func switchRoot() error {
 	}
 	for _, m := range earlyMounts {
 		target := newRoot + m.target
-		if err := os.MkdirAll(target, 0o755); err != nil {
+		if err := ownDirectory(target); err != nil {
 			return err
 		}
 		if err := syscall.Mount(m.target, target, "", syscall.MS_MOVE, ""); err != nil {
@@ -185,6 +185,16 @@ func switchRoot() error {
 		return fmt.Errorf("enter the root: %w", err)
 	}
 	return os.Chdir("/")
+}
+
+// ownDirectory replaces anything but a directory: before the root is switched, an image's link would lead elsewhere.
+func ownDirectory(path string) error {
+	if about, err := os.Lstat(path); err == nil && !about.IsDir() {
+		if err := os.Remove(path); err != nil {
+			return err
+		}
+	}
+	return os.MkdirAll(path, 0o755)
 }
 
 // setLimits raises the limits that commands inherit. The agent needs no protection from the kernel's out-of-memory

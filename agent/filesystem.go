@@ -64,6 +64,9 @@ func absolutePath(path string) (string, error) {
 	case path[0] == '/':
 		return path, nil
 	}
+	if image := theImage.Load(); image != nil {
+		return workdirOf(image) + "/" + path, nil
+	}
 	return workspace + "/" + path, nil
 }
 
@@ -112,11 +115,14 @@ func parseMode(mode string) (uint32, error) {
 
 // fileOwner is the owner of new files unless the host names another.
 func fileOwner() account {
-	who, err := findAccount("/etc", userDefault)
-	if err != nil {
-		return account{uid: userIDFirst, gid: userIDFirst}
+	who, err := launchAccount("")
+	switch {
+	case err == nil:
+		return who
+	case theImage.Load() != nil:
+		return account{uid: userNobody, gid: userNobody}
 	}
-	return who
+	return account{uid: userIDFirst, gid: userIDFirst}
 }
 
 // accountNames maps ids to names, read once for an operation.

@@ -46,6 +46,8 @@ type prepared struct {
 	random int
 	card   *card // nil if the machine has none
 	bootID string
+	// isComplete: the user and the workspace are there.
+	isComplete bool
 }
 
 // prepare opens everything. It reports whatever cannot be opened and continues without it.
@@ -75,8 +77,10 @@ func prepare(root string) (*prepared, []error) {
 
 // mount mounts a file in memory over the one of the disk.
 func (f *keptFile) mount(folder string) error {
-	if err := os.MkdirAll(folder, 0o755); err != nil {
-		return err
+	for _, needed := range []string{folder, filepath.Dir(f.path)} {
+		if err := os.MkdirAll(needed, 0o755); err != nil {
+			return err
+		}
 	}
 	content, err := readKept(f.path)
 	if err != nil {

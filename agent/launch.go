@@ -38,11 +38,7 @@ func prepareLaunch(request wire.Exec, sandboxEnv map[string]string) (launch, err
 	if err := checkText(request); err != nil {
 		return launch{}, err
 	}
-	name := request.User
-	if name == "" {
-		name = userDefault
-	}
-	who, err := findAccount("/etc", name)
+	who, err := launchAccount(request.User)
 	if err != nil {
 		return launch{}, err
 	}
@@ -93,6 +89,9 @@ func findDirectory(wanted string, who account) (string, error) {
 }
 
 func usualDirectory(who account) string {
+	if image := theImage.Load(); image != nil {
+		return workdirOf(image)
+	}
 	for _, candidate := range []string{workspace, who.home} {
 		if isDirectory(candidate) {
 			return candidate
@@ -136,10 +135,7 @@ func (e *environment) set(name, value string) {
 
 // mergeEnv overlays the sandbox's environment on the login's, and the request's on both.
 func mergeEnv(who account, request wire.Exec, sandboxEnv map[string]string) environment {
-	env := environment{
-		"HOME=" + who.home, "USER=" + who.name, "LOGNAME=" + who.name, "SHELL=" + who.shell,
-		"PATH=" + who.home + "/" + ownPrograms + ":" + searchPath, "LANG=" + languageDefault,
-	}
+	env := loginEnv(who, request)
 	if request.Terminal != nil {
 		term := request.Terminal.Term
 		if term == "" {
@@ -154,6 +150,16 @@ func mergeEnv(who account, request wire.Exec, sandboxEnv map[string]string) envi
 		env.set(name, value)
 	}
 	return env
+}
+
+func loginEnv(who account, request wire.Exec) environment {
+	if image := theImage.Load(); image != nil {
+		return imageEnv(image, who, request)
+	}
+	return environment{
+		"HOME=" + who.home, "USER=" + who.name, "LOGNAME=" + who.name, "SHELL=" + who.shell,
+		"PATH=" + who.home + "/" + ownPrograms + ":" + searchPath, "LANG=" + languageDefault,
+	}
 }
 
 // findProgram resolves a name as a shell would, with the PATH that the command will have.

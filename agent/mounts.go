@@ -17,6 +17,9 @@ type mount struct {
 	options string
 }
 
+// runFolder is mounted by keepRun.
+const runFolder = "/run"
+
 const (
 	noDevices  = syscall.MS_NODEV
 	noPrograms = syscall.MS_NOEXEC
@@ -33,7 +36,6 @@ var earlyMounts = []mount{
 var lateMounts = []mount{
 	{"devpts", "/dev/pts", noSetuid | noPrograms, "mode=0620,gid=5,ptmxmode=0666"},
 	{"tmpfs", "/dev/shm", noSetuid | noDevices, "mode=1777"},
-	{"tmpfs", "/run", noSetuid | noDevices, "mode=0755"},
 	{"cgroup2", "/sys/fs/cgroup", noSetuid | noDevices | noPrograms, "nsdelegate"},
 }
 

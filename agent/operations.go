@@ -164,6 +164,7 @@ func (a *agent) personalise(s *stream, payload []byte) {
 		return
 	}
 	a.isPersonalised, a.hasIdentity, a.env = true, true, request.Env
+	theImage.Store(request.Image)
 	a.clone.identity, personalised.Pending = request, a.isPending()
 	a.processes.beFirstBoot(request.IsNew)
 	s.succeed(personalised)

@@ -39,13 +39,14 @@ func (p *prepared) personalise(request wire.Personalise) (wire.Personalised, err
 		{"set the machine id", func() error { return p.files[machineIDFile].write([]byte(request.MachineID + "\n")) }},
 		{"set up the network", func() error { return p.setNetwork(request.Network) }},
 		{"grow the disk", func() error { return growDisk(request.GrowDisk) }},
+		{"complete the image", func() error { return p.completeRoot(request.Image) }},
 	}
 	for _, step := range steps {
 		if err := step.run(); err != nil {
 			return wire.Personalised{}, wire.Errorf(wire.Internal, "%s: %v", step.name, err)
 		}
 	}
-	return wire.Personalised{BootID: p.bootID}, nil
+	return wire.Personalised{BootID: p.bootID, Image: request.Image != nil}, nil
 }
 
 func (p *prepared) refresh(request wire.Refresh) error {
@@ -80,6 +81,11 @@ func checkPersonalise(request wire.Personalise) error {
 	}
 	if !isHex(request.MachineID) || len(request.MachineID) != 32 {
 		return wire.Errorf(wire.Invalid, "%q is not a machine id", request.MachineID)
+	}
+	if image := request.Image; image != nil {
+		if err := checkText(wire.Exec{Env: image.Env, Cwd: image.Workdir, Argv: []string{image.User}}); err != nil {
+			return err
+		}
 	}
 	return checkText(wire.Exec{Env: request.Env})
 }

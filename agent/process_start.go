@@ -32,11 +32,9 @@ func (a *agent) startProcess(request wire.ProcessStart, onEnd func(*process)) (p
 		}
 	}
 	if len(request.Argv) == 0 {
-		shell, err := loginShell(request.User)
-		if err != nil {
+		if request.Argv, err = loginCommand(request.User); err != nil {
 			return nil, false, err
 		}
-		request.Argv = []string{shell, "-l"}
 	}
 	a.mu.Lock()
 	sandboxEnv := a.env
@@ -121,14 +119,6 @@ func fingerprintOf(request wire.Exec) uint64 {
 		_ = hash.WriteByte(1)
 	}
 	return hash.Sum64()
-}
-
-func loginShell(user string) (string, error) {
-	if user == "" {
-		user = userDefault
-	}
-	who, err := findAccount("/etc", user)
-	return who.shell, err
 }
 
 // launch opens the process's files and starts its child. It always closes its copies of the child's ends.

@@ -157,15 +157,20 @@ func makeHome(root string, id int) error {
 	})
 }
 
-// makeFolders creates directories that every command may write to: /tmp and the initial working directory.
-func makeFolders(root string) error {
+// makeTmp creates /tmp, which every command may write to. An image that has one keeps its mode.
+func makeTmp(root string) error {
 	temporary := filepath.Join(root, "tmp")
-	if err := os.MkdirAll(temporary, 0o777); err != nil {
+	if isDirectory(temporary) {
+		return nil
+	}
+	if err := ensureDirectory(temporary); err != nil {
 		return err
 	}
-	if err := os.Chmod(temporary, os.ModeSticky|0o777); err != nil {
-		return err
-	}
+	return os.Chmod(temporary, os.ModeSticky|0o777)
+}
+
+// makeWorkspace creates the initial working directory.
+func makeWorkspace(root string) error {
 	folder := filepath.Join(root, workspace)
 	if err := os.Mkdir(folder, 0o755); err != nil {
 		if errors.Is(err, os.ErrExist) {

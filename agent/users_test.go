@@ -47,7 +47,7 @@ func TestTheUserIsMadeOnce(t *testing.T) {
 		if err := makeUser(root); err != nil {
 			t.Fatal(err)
 		}
-		if err := makeFolders(root); err != nil {
+		if err := makeWorkspace(root); err != nil {
 			t.Fatal(err)
 		}
 	}

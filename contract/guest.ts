@@ -1,5 +1,7 @@
 /** Plain values that the host and a guest exchange: every layer of the host uses these types. */
 
+import type { ImageConfig } from "./image-config.ts"
+
 export type GuestNetwork = {
   mac: string
   address: string
@@ -18,10 +20,15 @@ export type GuestIdentity = {
   growDisk: boolean
   /** Its memory is the sandbox's first: no earlier boot can have run a command. */
   isNew?: boolean
+  /** The defaults of commands in an image that is not ours. */
+  image?: Pick<ImageConfig, "user" | "workdir" | "env">
 }
 
-/** A clone that is pending is ready only after `startClone`. */
-export type Personalised = { bootId: string; isPending: boolean }
+/**
+ * A clone that is pending is ready only after `startClone`. `knowsImages`: it has taken over the defaults of the image;
+ * an older agent does not.
+ */
+export type Personalised = { bootId: string; isPending: boolean; knowsImages: boolean }
 
 /** A hook of a clone that failed, with the end of its output. */
 export type HookFailure = { hook: string; reason: string; output: string }

@@ -76,9 +76,9 @@ export const limits = {
   sessionOutputBytes: 256 * 1024,
   processWaitSecMax: 3600,
 
-  /** A user of the guest, by name or number. */
-  guestUserPattern: /^[a-z_0-9][a-z0-9_-]{0,31}$/,
-  guestUserRule: "not a user name",
+  /** A user of the guest, by name or number, and maybe a group. */
+  guestUserPattern: /^[a-zA-Z_0-9][a-zA-Z0-9_.-]{0,63}(:[a-zA-Z_0-9][a-zA-Z0-9_.-]{0,63})?$/,
+  guestUserRule: "not a user name; it is USER or USER:GROUP, names or numbers",
   /** USER:GROUP in the configuration of an image. */
   guestUserSpecMax: 128,
   imageLabelsBytesMax: 64 * 1024,

@@ -1,7 +1,7 @@
 /**
  * The kit: programs and kernel modules for guests whose image lacks them, on a small read-only disk that all machines
- * share. The agent mounts it at /run/bhatti/kit. Its programs need no file of the image: busybox is static, and the
- * others are started by the kit's own loader:
+ * share. The agent mounts it at /run/bhatti/kit. Its programs need no file of the image: busybox is static, with a name
+ * for each of its programs in `applets`, and the others are started by the kit's own loader:
  *
  *     kit=/run/bhatti/kit; $kit/lib/ld.so --library-path $kit/lib $kit/sbin/sshd -t
  */
@@ -22,10 +22,11 @@ export const kitMib = 64
  * the kernel's version. It makes files in one fixed order, since the disk's layout follows from it.
  */
 export const fillKit = `
-mkdir "$2/bin" "$2/sbin" "$2/lib" "$2/lib/modules" "$2/lib/modules/$4"
+mkdir "$2/bin" "$2/sbin" "$2/lib" "$2/lib/modules" "$2/lib/modules/$4" "$2/applets"
 cp "$1/bin/busybox" "$1/usr/bin/ssh-keygen" "$2/bin"
 ln -s busybox "$2/bin/modprobe"
 ln -s busybox "$2/bin/sh"
+"$1/bin/busybox" --list | LC_ALL=C sort -u | while read -r name; do ln -s ../bin/busybox "$2/applets/$name"; done
 cp "$1/usr/sbin/sshd" "$1/usr/lib/openssh/sftp-server" "$2/sbin"
 loader="$1/lib64/ld-linux-x86-64.so.2"
 cp -L "$loader" "$2/lib/ld.so"

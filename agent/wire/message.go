@@ -111,6 +111,14 @@ type Personalise struct {
 	Network   *Network          `json:"network"`
 	GrowDisk  bool              `json:"grow_disk"`
 	IsNew     bool              `json:"is_new,omitempty"`
+	Image     *Image            `json:"image,omitempty"`
+}
+
+// Image is what an image of others says about its commands.
+type Image struct {
+	User    string            `json:"user"`
+	Workdir string            `json:"workdir"`
+	Env     map[string]string `json:"env"`
 }
 
 // Refresh sends fresh randomness and the time to a guest that was paused or restored.
@@ -151,6 +159,7 @@ type Network struct {
 type Personalised struct {
 	BootID  string `json:"boot_id"`
 	Pending bool   `json:"pending,omitempty"`
+	Image   bool   `json:"image,omitempty"`
 }
 
 // CloneStarted answers clone_start with the hooks that failed.

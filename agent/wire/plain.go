@@ -102,7 +102,11 @@ func encodePlain(value any) []byte {
 					return nil
 				}
 			}
-			return append(append([]byte(`{"ok":{"boot_id":"`), ok.BootID...), `"}}`...)
+			text := append([]byte(`{"ok":{"boot_id":"`), ok.BootID...)
+			if ok.Image {
+				return append(text, `","image":true}}`...)
+			}
+			return append(text, `"}}`...)
 		}
 	}
 	return nil
@@ -129,10 +133,31 @@ func (p *plain) personalise(name string, read *Personalise) (ok bool) {
 		read.GrowDisk, ok = p.bool()
 	case "is_new":
 		read.IsNew, ok = p.bool()
+	case "image":
+		if p.word("null") {
+			return read.Image == nil
+		}
+		if read.Image != nil {
+			return false
+		}
+		read.Image = &Image{}
+		ok = p.fields(func(name string) bool { return p.image(name, read.Image) })
 	default:
 		moment := Refresh{Entropy: read.Entropy, UnixNs: read.UnixNs}
 		ok = p.refresh(name, &moment)
 		read.Entropy, read.UnixNs = moment.Entropy, moment.UnixNs
+	}
+	return ok
+}
+
+func (p *plain) image(name string, read *Image) (ok bool) {
+	switch name {
+	case "user":
+		read.User, ok = p.string()
+	case "workdir":
+		read.Workdir, ok = p.string()
+	case "env":
+		read.Env, ok = p.texts(read.Env)
 	}
 	return ok
 }

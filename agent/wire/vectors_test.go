@@ -395,7 +395,7 @@ func TestResultsAreEncoded(t *testing.T) {
 		{OK: Pong{Agent: "lohar", Version: "1.0.0", Personalised: true, BootFailures: []string{}}},
 		{OK: Pong{Agent: "lohar", Version: "1.0.0", Personalised: true, BootFailures: []string{}, RootReadOnly: true,
 			Repair: &Repair{ExitCode: 1, Output: "FILE SYSTEM WAS MODIFIED"}}},
-		{OK: Personalised{BootID: "b", Pending: true}},
+		{OK: Personalised{BootID: "b", Image: true}}, {OK: Personalised{BootID: "b", Pending: true}},
 		{OK: CloneStarted{Hooks: []HookFailure{{Hook: "10-keys", Reason: "it exited with 3", Output: "no key\n"}}}},
 		{OK: Personalised{BootID: "b"}}, {Error: Errorf(NotFound, "no program %q", "x")},
 		{Error: Errorf(Invalid, "no user %q", "x").Because(NoUser)},

@@ -14,8 +14,10 @@ const failureTypes: Record<string, FailureType> = {
 }
 type FailureType = "sandbox.init_failed" | "sandbox.start_command_failed"
 
-export function initStart(script: string): ProcessStart {
-  return { argv: ["/bin/bash", "-lc", script], name: initSession, ...session({ rows: 24, cols: 80 }) }
+/** Images of others may lack bash, and a login shell would replace their variables. */
+export function initStart({ imageConfig }: Pick<SandboxRecord, "imageConfig">, script: string): ProcessStart {
+  const shell = imageConfig ? ["/bin/sh", "-c"] : ["/bin/bash", "-lc"]
+  return { argv: [...shell, script], name: initSession, ...session({ rows: 24, cols: 80 }) }
 }
 
 /** Runs the script after a boot from disk. If it cannot be started, an event says so and the sandbox runs on. */
@@ -26,7 +28,7 @@ export async function runBootScript(
 ): Promise<void> {
   if (record.bootScript === null) return
   try {
-    await guest.processes.startDetached(initStart(record.bootScript), { deadlineMs })
+    await guest.processes.startDetached(initStart(record, record.bootScript), { deadlineMs })
   } catch (error) {
     recordBootFailure(core, record, "sandbox.init_failed", error)
   }

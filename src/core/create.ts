@@ -94,6 +94,7 @@ export async function planCreate(
   const programs = start === undefined ? undefined : { start, ready, owner: account.id }
   const { diskName, record } = await imageAskedFor(core, account, input.image)
   const spec = await templateSpec(core, { ...asked, image: diskName, programs })
+  if (input.diskMib === undefined) asked.diskMib = Math.max(asked.diskMib, spec.image.diskMib)
   if (asked.diskMib < spec.image.diskMib) {
     throw new AppError(
       "invalid",
@@ -162,7 +163,7 @@ export async function startNew(
       if (isPending) await startClone(core, record, guest)
       await startServices(record, guest)
       if (input.init !== undefined)
-        await guest.processes.startDetached(initStart(input.init), { deadlineMs: answerDeadlineMs })
+        await guest.processes.startDetached(initStart(record, input.init), { deadlineMs: answerDeadlineMs })
       checkStillAwaited(record, signal)
     },
   })

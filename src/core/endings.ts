@@ -17,7 +17,10 @@ type During = { during: string; ifStopped?: string | undefined }
 /** Finding out takes a second, unless the sandbox's turn is taken. */
 const findOutMs = 10_000
 
-type Open = { record: Pick<SandboxRecord, "id" | "name">; told: PromiseWithResolvers<Ending> }
+type Open = {
+  record: Pick<SandboxRecord, "id" | "name" | "imageConfig" | "imageName" | "imageShownAs">
+  told: PromiseWithResolvers<Ending>
+}
 
 export class Endings {
   readonly #clock: Clock

@@ -3,6 +3,9 @@
  * personalisation.
  */
 
+import { AppError } from "@bhatti/contract/errors"
+import type { GuestIdentity } from "@bhatti/contract/guest"
+import type { ImageConfig } from "@bhatti/contract/image-config"
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Core, OnHost } from "./core.ts"
 import { defaultEnvironment } from "./guest-defaults.ts"
@@ -26,11 +29,31 @@ export async function personalise(
     network,
     growDisk: options.growDisk,
     ...(options.isNew && { isNew: true }),
+    ...imageDefaults(record.imageConfig),
   }
-  const { isPending } = await guest.ask({ op: "personalise", identity }, { deadlineMs: options.deadlineMs })
+  const { isPending, knowsImages } = await guest.ask(
+    { op: "personalise", identity },
+    { deadlineMs: options.deadlineMs },
+  )
+  if (record.imageConfig && !knowsImages) throw agentTooOld()
   if (network?.address !== record.address)
     await core.store.sandboxes.setAddress(record.id, network?.address ?? null)
   return { isPending }
+}
+
+/** The part of an identity that an image of others adds. */
+export function imageDefaults(config: ImageConfig | null | undefined): Pick<GuestIdentity, "image"> {
+  if (!config) return {}
+  const { user, workdir, env } = config
+  return { image: { user, workdir, env } }
+}
+
+/** Its commands would run as another user than the image says. */
+function agentTooOld(): AppError {
+  return new AppError("unavailable", "the guest's agent is too old for an image that is not ours", {
+    hint: "the host's operator has to install the guest's kernel and agent again",
+    retryable: false,
+  })
 }
 
 /**

@@ -10,9 +10,10 @@ import type { Alarm } from "./clock.ts"
 import type { Core, OnHost } from "./core.ts"
 import { removeById } from "./destroy.ts"
 import type { Guest, Template, TemplateSpec } from "./host.ts"
+import { imageDefaults } from "./identity.ts"
 import { placeOf } from "./machine-of.ts"
 import type { PooledSandbox, PoolPart } from "./parts.ts"
-import { runInGuest } from "./run-in-guest.ts"
+import { exercise } from "./run-in-guest.ts"
 import { readyDeadlineMs } from "./start.ts"
 
 type Parts = Pick<Core, "clock" | "log" | "memory" | "store"> & OnHost<"disks" | "machines" | "network">
@@ -169,10 +170,11 @@ export class Pool implements PoolPart {
     await core.host.network?.linkUp({ id, slot })
     await guest.waitReady({ deadlineMs: readyDeadlineMs })
     // Includes the address, since the network is half of a personalisation; twice for the same reason as `exercises`.
-    const identity = { ...nobody, network: core.host.network?.identityOf({ id, slot }) ?? null }
+    const network = core.host.network?.identityOf({ id, slot }) ?? null
+    const identity = { ...nobody, ...imageDefaults(spec.image.config), network }
     for (let times = 0; times < 2; times++)
       await guest.ask({ op: "personalise", identity }, { deadlineMs: readyDeadlineMs })
-    for (const argv of exercises) await runInGuest(guest, { argv })
+    for (const argv of exercises) await exercise(guest, argv)
     await machines.pause(machine)
     machines.setUrgency(machine, "normal")
     undo.move()

@@ -12,7 +12,7 @@ import { findSandbox } from "./find.ts"
 import type { GuestProcess, GuestProcesses } from "./host.ts"
 import { recordLostCommand } from "./process-events.ts"
 import { clientsCommand, elapsedWithWait, isSession, type Keyed, session } from "./process-presets.ts"
-import { withStartReason } from "./start-reason.ts"
+import { type ImageOf, withStartReason } from "./start-reason.ts"
 
 const deadline = { deadlineMs: answerDeadlineMs }
 
@@ -58,7 +58,7 @@ export async function execInSandbox(
   const process = explained(core, guest, started, { ifStopped: keyed && goesOnFor(keyed) })
   const leave = () => (keyed ? process.leave() : process.kill("client"))
   const leaving = signal && whenAborted(signal, leave)
-  const result = endOf(process)
+  const result = endOf(process, core.endings.sandboxOf(guest))
   const stopWatching = () => {
     core.metrics.execEnded(core.clock.nowMs() - startedAt)
     leaving?.[Symbol.dispose]()
@@ -75,9 +75,9 @@ function goesOnFor({ graceMs }: Keyed): string {
 }
 
 /** The end of the command. Rejects if the client is not attached until then. */
-async function endOf(process: GuestProcess): Promise<ProcessEnd> {
+async function endOf(process: GuestProcess, record: ImageOf | undefined): Promise<ProcessEnd> {
   const outcome = await process.result.catch((error: unknown) => {
-    throw withStartReason(error)
+    throw withStartReason(error, record)
   })
   switch (outcome.state) {
     case "ended":

@@ -1,6 +1,6 @@
 /** Runs a command of the daemon's own in a guest and waits for its end; its output is dropped. */
 
-import { AppError } from "@bhatti/contract/errors"
+import { AppError, isGuestReason } from "@bhatti/contract/errors"
 import type { ProcessEnd, ProcessStart } from "@bhatti/contract/guest"
 import type { Guest } from "./host.ts"
 
@@ -19,5 +19,16 @@ export async function runInGuest(
     return outcome.ended
   } finally {
     signal?.removeEventListener("abort", kill)
+  }
+}
+
+/** Runs a command whose pages are then in memory. An image may lack the program, or its own user. */
+export async function exercise(guest: Pick<Guest, "processes">, argv: string[]): Promise<void> {
+  try {
+    await runInGuest(guest, { argv })
+  } catch (error) {
+    const isNotStarted =
+      error instanceof AppError && (error.code === "not_found" || isGuestReason(error.reason))
+    if (!isNotStarted) throw error
   }
 }

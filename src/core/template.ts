@@ -11,8 +11,9 @@ import { sleep } from "./clock.ts"
 import type { Core, ForTemplate, OnHost } from "./core.ts"
 import { checkSpace } from "./create-checks.ts"
 import { installAuthority } from "./guest-defaults.ts"
-import type { Guest, Template, TemplateDraft, TemplatePrograms, TemplateSpec } from "./host.ts"
-import { runInGuest } from "./run-in-guest.ts"
+import type { Template, TemplateDraft, TemplatePrograms, TemplateSpec } from "./host.ts"
+import { imageDefaults } from "./identity.ts"
+import { exercise } from "./run-in-guest.ts"
 import { startAndHold } from "./start-command.ts"
 import { unlessAborted } from "./unless-aborted.ts"
 
@@ -119,9 +120,10 @@ async function prepare(
   const { guest } = draft
   try {
     await guest.waitReady({ deadlineMs: bootDeadlineMs })
-    await guest.ask({ op: "personalise", identity: templateIdentity }, { deadlineMs: stepDeadlineMs })
+    const identity = { ...templateIdentity, ...imageDefaults(image.config) }
+    await guest.ask({ op: "personalise", identity }, { deadlineMs: stepDeadlineMs })
     await installAuthority(guest, core.settings.guestDefaults)
-    for (const argv of warmUp) await runQuietly(guest, argv)
+    for (const argv of warmUp) await exercise(guest, argv)
   } catch (cause) {
     signal.throwIfAborted()
     const fields = { image: image.name, cpus, memoryMib }
@@ -154,13 +156,4 @@ function watchSpace(core: Pick<Core, "clock" | "space">, stop: AbortController):
   }
   watch().catch((error: unknown) => stop.abort(error))
   return { [Symbol.dispose]: () => over.abort() }
-}
-
-/** A program missing from the image is not an error. */
-async function runQuietly(guest: Guest, argv: string[]): Promise<void> {
-  try {
-    await runInGuest(guest, { argv })
-  } catch (error) {
-    if (!(error instanceof AppError && error.code === "not_found")) throw error
-  }
 }

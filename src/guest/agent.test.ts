@@ -120,6 +120,7 @@ describe.skipIf(!go)("the real agent", () => {
     expect(await guest.ask({ op: "personalise", identity }, { deadlineMs })).toEqual({
       bootId: "test",
       isPending: false,
+      knowsImages: false,
     })
     expect(await run(["sh", "-c", "echo $SANDBOX; exit 4"])).toMatchObject({ exitCode: 4, text: "yes\n" })
   })

@@ -76,7 +76,7 @@ test("personalise sends fresh randomness and the time", async () => {
     const done = guest.ask({ op: "personalise", identity }, { deadlineMs })
     const { stream, request } = await fake.opened()
     fake.close(stream, { ok: { boot_id: "b" } })
-    expect(await done).toEqual({ bootId: "b", isPending: false })
+    expect(await done).toEqual({ bootId: "b", isPending: false, knowsImages: false })
     expect(Math.abs(Number(BigInt(String(request.unix_ns)) / 1_000_000n) - Date.now())).toBeLessThan(2000)
     expect(Buffer.from(String(request.entropy), "base64").length).toBe(64)
     seen.add(request.entropy)

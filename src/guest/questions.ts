@@ -112,6 +112,7 @@ function encodeIdentity(identity: GuestIdentity): object {
     network: identity.network,
     grow_disk: identity.growDisk,
     is_new: identity.isNew || undefined,
+    image: identity.image,
   }
 }
 
@@ -140,7 +141,7 @@ function parsePersonalised(value: unknown): Personalised {
   if (!isObject(value) || typeof value.boot_id !== "string") {
     throw new WireError("the guest's answer to personalise cannot be read")
   }
-  return { bootId: value.boot_id, isPending: value["pending"] === true }
+  return { bootId: value.boot_id, isPending: value["pending"] === true, knowsImages: value["image"] === true }
 }
 
 function parseCloneStarted(value: unknown): HookFailure[] {

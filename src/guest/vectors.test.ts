@@ -166,6 +166,10 @@ describe("messages", () => {
       shutdown: asking({ op: "shutdown" }),
       "personalise with a network": asking({ op: "personalise", identity }),
       "personalise alone": asking({ op: "personalise", identity: alone }),
+      "personalise with the configuration of an image": asking({
+        op: "personalise",
+        identity: { ...alone, image: { user: "1001:0", workdir: "/app", env: { PATH: "/app/bin" } } },
+      }),
       "exec with everything": earlierRequests.exec({
         argv: ["sh", "-c", 'echo ü "quoted"'],
         env: { A: "b=c" },

@@ -286,11 +286,11 @@ test("cp up: into a directory or under the target's name, as cp does", async () 
   await cp(local("a.txt"), "dev:/new/")
   await cp(local("a.txt"), local("b.txt"), "dev:sub")
   expect(written().map(({ path, mode }) => `${path} ${mode}`)).toEqual([
-    "/workspace/a.txt 0644",
+    "a.txt 0644",
     "/workspace/other.txt 0644",
     "/new/a.txt 0644",
-    "/workspace/sub/a.txt 0644",
-    "/workspace/sub/b.txt 0600",
+    "sub/a.txt 0644",
+    "sub/b.txt 0600",
   ])
   const onFile = await cp(local("a.txt"), local("b.txt"), "dev:file")
   expect(onFile.stderr).toBe("bhatti: dev:file is not a directory\n")
@@ -346,7 +346,7 @@ test("cp up: a link that is named is followed", async () => {
 test("cp up: standard input needs a name, and a file that is gone is told", async () => {
   await dev()
   await bhatti(["cp", "-", "dev:x"], { daemon, stdin: "in" })
-  expect(written()).toMatchObject([{ path: "/workspace/x", text: "in" }])
+  expect(written()).toMatchObject([{ path: "x", text: "in" }])
   const noName = await bhatti(["cp", "-", "dev:"], { daemon, stdin: "in" })
   expect(noName.stderr).toContain("standard input has no name")
   expect((await cp(local("nope"), "dev:")).stderr).toBe(`bhatti: there is no ${local("nope")} here\n`)

@@ -491,7 +491,7 @@ const answers: {
   personalise: (memory, { identity }) => {
     memory.owner = identity.machineId
     memory.isFresh = true
-    return { bootId: "simulated", isPending: false }
+    return { bootId: "simulated", isPending: false, knowsImages: true }
   },
   refresh: (memory) => {
     if (memory.owner === undefined) throw new AppError("conflict", "the guest has no identity yet")

@@ -701,7 +701,11 @@ class FakeGuest implements Guest {
       const memory = await this.#answer(options)
       Object.assign(memory, { env: identity.env, isPersonalised: true, hasIdentity: true })
       this.#host.identities.push(identity)
-      return { bootId: "fake", isPending: memory.isHeld || this.#host.failedHooks.length > 0 }
+      return {
+        bootId: "fake",
+        isPending: memory.isHeld || this.#host.failedHooks.length > 0,
+        knowsImages: true,
+      }
     },
     refresh: async (_, options) => {
       const memory = await this.#answer(options)

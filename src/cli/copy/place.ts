@@ -9,9 +9,6 @@ export type GuestPlace = { kind: "guest"; sandbox: string; path: string }
 export type LocalPlace = { kind: "local"; path: string }
 export type CopyPlace = GuestPlace | LocalPlace | { kind: "standard" }
 
-/** Base directory of relative paths in a sandbox. */
-const guestHome = "/workspace"
-
 /** A local name with a colon in it is written `./a:b`. */
 export function placeOf(text: string): CopyPlace {
   if (text === "-") return { kind: "standard" }
@@ -46,8 +43,9 @@ export function meansContents(path: string): boolean {
   return /(^|\/)\.\.?\/*$/.test(path)
 }
 
+/** A relative path begins at the sandbox's working directory, which its guest knows. */
 export function guestPath(path: string): string {
-  return posix.resolve(guestHome, path)
+  return posix.isAbsolute(path) ? posix.resolve(path) : posix.normalize(path).replace(/\/+$/, "")
 }
 
 export function placeText(place: GuestPlace): string {
@@ -66,7 +64,9 @@ export async function findInGuest(
     const entry = await statIfAny(client, place.sandbox, path)
     if (entry === undefined) return undefined
     if (entry.type !== "symlink" || entry.target === null) return { path, entry }
-    path = posix.resolve(posix.dirname(path), entry.target)
+    path = guestPath(
+      posix.isAbsolute(entry.target) ? entry.target : posix.join(posix.dirname(path), entry.target),
+    )
   }
   throw new AppError("invalid", `${placeText(place)} leads through too many links`)
 }
