@@ -1,5 +1,5 @@
-// The image's own configuration: the user, the directory and the variables of its commands. Images of our own have none;
-// their commands run as lohar in /workspace.
+// The image's own configuration: the user, the directory and the variables of its commands. Images of our own have
+// none; their commands run as lohar in /workspace.
 
 package main
 
@@ -35,7 +35,7 @@ func defaultUser() string {
 	return image.User
 }
 
-// workdir is where commands of an image start.
+// workdirOf is where commands of an image start.
 func workdirOf(image *wire.Image) string { return filepath.Join("/", image.Workdir) }
 
 // completeRoot makes what commands need: the user lohar and the workspace in an image of our own, the working directory
@@ -102,7 +102,8 @@ func launchAccount(wanted string) (account, error) {
 	return who, err
 }
 
-// loginCommand is the user's shell. In an image of others it does not read /etc/profile, which replaces the image's PATH.
+// loginCommand is the user's shell. In an image of others it does not read /etc/profile, which replaces the image's
+// PATH.
 func loginCommand(user string) ([]string, error) {
 	who, err := launchAccount(user)
 	if err != nil {
