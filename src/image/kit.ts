@@ -50,15 +50,26 @@ export async function buildKit(options: {
   return { hash: manifest.hash, file: join(directory, "disk.raw") }
 }
 
-/** Hosts without package lists go on with the versions of the last build. */
 async function packageVersions(
   remembered: Record<string, string> | undefined,
 ): Promise<Record<string, string>> {
   const text = await runProgram(["apt-cache", "policy", ...kitPackages, "libc6", "libssl3"], {
     deadlineMs: queryDeadlineMs,
   })
-  const versions = parsePolicy(text.toString())
-  return Object.keys(versions).length > 0 ? versions : (remembered ?? {})
+  return versionsToUse(text.toString(), remembered)
+}
+
+/**
+ * Hosts without package lists, whose apt still names the versions of what is installed, go on with those of the last
+ * build.
+ */
+export function versionsToUse(
+  policy: string,
+  remembered: Record<string, string> | undefined,
+): Record<string, string> {
+  const versions = parsePolicy(policy)
+  const hasLists = kitPackages.every((name) => versions[name] !== undefined)
+  return hasLists || remembered === undefined ? versions : remembered
 }
 
 /** Each package's version that apt would install. */

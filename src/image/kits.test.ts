@@ -14,9 +14,10 @@ import {
 import { truncate } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { dirname, join } from "node:path"
+import { kitPackages } from "../../images/kit.ts"
 import { runProgram } from "../lib/program.ts"
 import { healInstalled } from "./install.ts"
-import { type BuiltKit, makeKitDisk, parsePolicy } from "./kit.ts"
+import { type BuiltKit, makeKitDisk, parsePolicy, versionsToUse } from "./kit.ts"
 import { installKit, readKitFor, removeUnusedKits } from "./kits.ts"
 import { hashLength, type KitManifest, kitHash } from "./manifest.ts"
 import { diskDigest } from "./sparse.ts"
@@ -115,4 +116,13 @@ unknown:
   Candidate: (none)
 `
   expect(parsePolicy(text)).toEqual({ libc6: "2.36-10", "busybox-static": "1:1.35.0-4" })
+})
+
+test("a host without package lists, whose apt names only what is installed, goes on with the last build's versions", () => {
+  const stanza = (name: string) => `${name}:\n  Installed: 1\n  Candidate: 1\n`
+  const last = { libc6: "2", libssl3: "2", ...Object.fromEntries(kitPackages.map((name) => [name, "2"])) }
+  expect(versionsToUse(stanza("libc6"), last)).toEqual(last)
+  expect(versionsToUse(stanza("libc6"), undefined)).toEqual({ libc6: "1" })
+  const all = Object.keys(last).map(stanza).join("")
+  expect(versionsToUse(all, last)).toEqual(Object.fromEntries(Object.keys(last).map((name) => [name, "1"])))
 })

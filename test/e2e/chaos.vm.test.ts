@@ -8,7 +8,7 @@ import { chaos } from "../chaos/chaos.ts"
 
 const seed = Number(process.env["SEED"] ?? 1)
 const kills = Number(process.env["KILLS"] ?? 0)
-const roundsMin = process.env["BHATTI_TEST_LONG"] === "1" ? 60 : 30
+const roundsMin = process.env["BHATTI_TEST_LONG"] === "1" ? 60 : 20
 
 test(
   "machines and the daemon are killed and the disk fills up: nothing is lost, left over or changed",

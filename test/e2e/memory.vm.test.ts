@@ -16,7 +16,7 @@ const gibibyte = 1024 ** 3
 /** In a machine with more than 2.75 GiB, QEMU puts this much below the hole, and the rest above 4 GiB. */
 const belowHoleBytes = 2 * gibibyte
 /** By hand more: STRESS_CLONES=50. */
-const stressClones = Number(process.env["STRESS_CLONES"] ?? 3)
+const stressClones = Number(process.env["STRESS_CLONES"] ?? 1)
 
 let own: Installation
 let requests: Requests

@@ -20,7 +20,7 @@ import { machineOf, nameOfMachine, type Reply, Requests } from "../support/reque
 const seed = Number(process.env["SEED"] ?? 1)
 const runs = Number(process.env["MODEL_RUNS"] ?? 0)
 /** Without a number of runs: as many commands as fit, the last run cut off, but not fewer than a few. */
-const boundMs = process.env["BHATTI_TEST_LONG"] === "1" ? 75_000 : 40_000
+const boundMs = process.env["BHATTI_TEST_LONG"] === "1" ? 75_000 : 25_000
 const commandsMin = 30
 const runsMax = 100
 const commandsMax = 40

@@ -6,7 +6,7 @@ import { join } from "node:path"
 import { siteOf } from "../../src/network/tap-network.ts"
 import { type Installation, install, until } from "../support/installation.ts"
 
-const cycles = Number(process.env["BHATTI_TEST_CYCLES"] ?? 20)
+const cycles = Number(process.env["BHATTI_TEST_CYCLES"] ?? 8)
 const lanes = 4
 
 let own: Installation

@@ -271,7 +271,10 @@ describe("a sandbox cannot be another", () => {
       const text = `forged-${victim}`
       await exec("ann1", `sudo ip address add ${addressOf(victim)}/32 dev eth0`)
       const answers = await ask("ann1", [
-        { id: "forged", how: "udp", address: world.internet, source: addressOf(victim), text },
+        {
+          ...{ id: "forged", how: "udp", address: world.internet, source: addressOf(victim), text },
+          wait: noWaitSec,
+        },
         { id: "honest", how: "udp", address: world.internet, text: `honest-${victim}` },
       ])
       expect(answers).toEqual({ forged: null, honest: "udp" })
@@ -289,7 +292,9 @@ describe("a sandbox cannot be another", () => {
         `sudo sh -c 'ip link set eth0 address ${to} && ip route replace ${gateway} dev eth0 && ip route replace default via ${gateway}'`,
       )
     await change("02:de:ad:be:ef:01")
-    const probe: Question[] = [{ id: "it", how: "udp", address: world.internet, text: "other-card" }]
+    const probe: Question[] = [
+      { id: "it", how: "udp", address: world.internet, text: "other-card", wait: noWaitSec },
+    ]
     expect(await ask("ann1", probe)).toEqual({ it: null })
     expect(world.received.filter((line) => line.includes("other-card"))).toEqual([])
     await change(mac)
@@ -313,7 +318,7 @@ test("answers to a former holder of an address do not reach the next one", async
     await create(names.at(-1) ?? "", [], bobsKey)
   }
   const heir = names.at(-1) ?? ""
-  expect(await ask(heir, [hear], bobsKey)).toEqual({ heard: null })
+  expect(await ask(heir, [{ ...hear, wait: noWaitSec }], bobsKey)).toEqual({ heard: null })
   const asks: Question = { id: "asks", how: "udp", address: world.internet }
   expect(await ask(heir, [asks], bobsKey)).toEqual({ asks: "udp" })
   expect((await own.bhatti(["destroy", "-y", ...names], { key: bobsKey })).exitCode).toBe(0)
@@ -359,12 +364,12 @@ describe("egress", () => {
   test("deny lets no name out, through an edit, a stop, a copy, a new daemon and another name server of the host", async () => {
     const expectClosed = async (stage: string, name: string) => {
       const secret = `secret-${stage}.example.org`
-      const shell = `getent hosts ${secret}; RES_OPTIONS=use-vc getent hosts ${secret.toUpperCase()}; true`
-      expect((await exec(name, shell)).stdout).toBe("")
+      const lookUp = `getent hosts ${secret} & RES_OPTIONS=use-vc getent hosts ${secret.toUpperCase()} & wait`
+      expect((await exec(name, lookUp)).stdout).toBe("")
       // Its own is the only name server that it can speak to, at one address of these.
       const servers = [2, 3, 4, 5, 6].map((number) => gateway.replace(/\.1$/, `.${number}`))
       const speak = `for server in ${[world.internet, ...servers].join(" ")}; do
-        timeout 10 bash -c "</dev/tcp/$server/53" 2>/dev/null && echo $server; done; true`
+        { timeout 10 bash -c "</dev/tcp/$server/53" 2>/dev/null && echo $server; } & done; wait`
       const reached = (await exec(name, speak)).stdout.trim().split("\n")
       expect([stage, reached.length, servers]).toEqual([stage, 1, expect.arrayContaining(reached)])
       await resolve("ann2", [`known-${stage}.example.org`])

@@ -7,7 +7,7 @@ import { type Installation, install, patience, until } from "../support/installa
 import { residentMib } from "../support/resident.ts"
 
 /** By hand more: POWER_CYCLES=50. */
-const cycles = Number(process.env["POWER_CYCLES"] ?? 20)
+const cycles = Number(process.env["POWER_CYCLES"] ?? 8)
 let own: Installation
 beforeAll(async () => {
   own = await install()

@@ -10,7 +10,7 @@ import { type Installation, install, until } from "../support/installation.ts"
 import { Requests } from "../support/requests.ts"
 
 const seed = Number(process.env["SEED"] ?? 1)
-const rounds = Number(process.env["ROUNDS"] ?? 8)
+const rounds = Number(process.env["ROUNDS"] ?? 5)
 const name = "dev"
 
 let own: Installation

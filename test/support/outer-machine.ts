@@ -22,6 +22,7 @@ import { dirname, join, resolve } from "node:path"
 import { limits } from "@bhatti/contract/limits"
 import { commitDirectory } from "../../src/image/commit.ts"
 import { buildKernel } from "../../src/image/kernel.ts"
+import { buildKit } from "../../src/image/kit.ts"
 import { buildImage } from "../../src/image/rootfs.ts"
 import { runProgram } from "../../src/lib/program.ts"
 import { cacheDir, until } from "./installation.ts"
@@ -47,8 +48,8 @@ const memoryMib = 5120
 const cpus = 2
 const buildDeadlineMs = 900_000
 const bootDeadlineMs = 180_000
-/** Parts of the checkout; the others are tools that tests do not need. */
-const parts = ["agent", "bench", "docs", "images", "jail", "protocol", "scripts", "src", "test", "unpack"]
+/** They come in parts, or not at all. */
+const foldersLeftOut = ["node_modules", ".git"]
 const packagesLeftOut = ["@biomejs", "@oven", "@types", "@typescript", "bun-types", "typescript"]
 
 /**
@@ -186,8 +187,7 @@ async function makeCheckoutDisk(home: string, extra: Record<string, string>): Pr
   const tree = join(home, "tree")
   const checkout = join(tree, "checkout")
   mkdirSync(join(checkout, "node_modules"), { recursive: true })
-  for (const name of [...parts, "dist", "package.json", "tsconfig.json"])
-    cpSync(join(root, name), join(checkout, name), { recursive: true })
+  for (const name of [...parts, "dist"]) cpSync(join(root, name), join(checkout, name), { recursive: true })
   for (const name of readdirSync(join(root, "node_modules")))
     if (!packagesLeftOut.includes(name))
       cpSync(join(root, "node_modules", name), join(checkout, "node_modules", name), {
@@ -197,12 +197,15 @@ async function makeCheckoutDisk(home: string, extra: Record<string, string>): Pr
   for (const [name, path] of Object.entries(extra)) cpSync(path, join(tree, name))
 
   const kernel = await buildKernel({ cacheDir, agentPath: join(root, "dist/lohar"), report: () => {} })
+  const kit = await buildKit({ cacheDir, kernel, report: () => {} })
   const image = await buildImage({ name: limits.imageDefault, cacheDir, kernel, report: () => {} })
   const needed = [
     kernel.dir,
     dirname(kernel.modulesDir),
     dirname(image.file),
+    dirname(kit.file),
     join(cacheDir, "kernel-packages/last.json"),
+    join(cacheDir, "kits/last.json"),
   ]
   mkdirSync(join(tree, "cache"))
   for (const path of needed) await copyKept(path, join(tree, "cache"))
