@@ -32,8 +32,7 @@ export type ChaosResult = { rounds: number; counts: Record<string, number> }
 
 export async function chaos(options: {
   seed: number
-  /** `kills` counts those of machines and of the daemon. */
-  isOver: (rounds: number, kills: number) => boolean
+  isOver: (rounds: number, kills: { machines: number; daemons: number }) => boolean
   report: (line: string) => void
 }): Promise<ChaosResult> {
   const config = "warm_after: 2\ncold_after: 4\ndisk_reserve_mb: 0\n"
@@ -77,8 +76,8 @@ class Chaos {
     this.#report = options.report
   }
 
-  get kills(): number {
-    return (this.counts["trouble: machine"] ?? 0) + (this.counts["trouble: daemon"] ?? 0)
+  get kills(): { machines: number; daemons: number } {
+    return { machines: this.counts["trouble: machine"] ?? 0, daemons: this.counts["trouble: daemon"] ?? 0 }
   }
 
   async round(): Promise<void> {

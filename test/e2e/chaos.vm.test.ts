@@ -1,9 +1,9 @@
 /**
- * A short, bounded form of the chaos driver; `bun run chaos` is the long one. `KILLS=55` goes on until so many were
- * killed.
+ * A short, bounded form of the chaos driver, which goes on until a machine and a daemon were killed; `bun run chaos` is
+ * the long one. `KILLS=55` goes on until so many were killed.
  */
 
-import { expect, test } from "bun:test"
+import { test } from "bun:test"
 import { chaos } from "../chaos/chaos.ts"
 
 const seed = Number(process.env["SEED"] ?? 1)
@@ -15,13 +15,12 @@ test(
   async () => {
     const lines: string[] = []
     try {
-      const { counts } = await chaos({
+      await chaos({
         seed,
-        isOver: (rounds, killed) => rounds >= roundsMin && killed >= kills,
+        isOver: (rounds, { machines, daemons }) =>
+          rounds >= roundsMin && machines > 0 && daemons > 0 && machines + daemons >= kills,
         report: (line) => void lines.push(line),
       })
-      expect(counts["trouble: daemon"]).toBeGreaterThan(0)
-      expect(counts["trouble: machine"]).toBeGreaterThan(0)
     } catch (error) {
       throw new Error(`repeat with SEED=${seed}\n${lines.join("\n")}`, { cause: error })
     }
