@@ -187,7 +187,8 @@ async function makeCheckoutDisk(home: string, extra: Record<string, string>): Pr
   const tree = join(home, "tree")
   const checkout = join(tree, "checkout")
   mkdirSync(join(checkout, "node_modules"), { recursive: true })
-  for (const name of [...parts, "dist"]) cpSync(join(root, name), join(checkout, name), { recursive: true })
+  for (const name of readdirSync(root))
+    if (!foldersLeftOut.includes(name)) cpSync(join(root, name), join(checkout, name), { recursive: true })
   for (const name of readdirSync(join(root, "node_modules")))
     if (!packagesLeftOut.includes(name))
       cpSync(join(root, "node_modules", name), join(checkout, "node_modules", name), {
