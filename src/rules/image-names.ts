@@ -1,15 +1,15 @@
 /**
- * Names of images among the host's files. A user's image is named by the digest of its manifest, so that images with
- * the same content share a disk; no request may use such a name.
+ * Names of images among the host's files. A user's image is named by where it is from and by the digest of its
+ * manifest, so that equal images of a registry share a disk; no request may use such a name.
  */
+
+import { createHash } from "node:crypto"
 
 const prefix = "oci-"
 
-/** Returns the name on disk of the image with that manifest, `sha256:` and 64 hexadecimal digits. */
-export function diskNameOf(manifestDigest: string): string {
-  const hex = /^sha256:([0-9a-f]{64})$/.exec(manifestDigest)?.[1]
-  if (hex === undefined) throw new Error(`${manifestDigest} is no digest`)
-  return `${prefix}${hex}`
+/** `origin` is the registry, or for a file its user: a digest alone proves no right to the content. */
+export function diskNameOf(origin: string, manifestDigest: string): string {
+  return `${prefix}${createHash("sha256").update(`${origin} ${manifestDigest}`).digest("hex")}`
 }
 
 export function isDiskName(name: string): boolean {

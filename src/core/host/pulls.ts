@@ -1,0 +1,62 @@
+/** Images from registries and files, made into disks of this host. */
+
+import type { ImageConfig } from "@bhatti/contract/image-config"
+
+export type PullAsked = {
+  host: string
+  repository: string
+  tag: string | null
+  digest: string | null
+  /** Such as `linux/amd64`. */
+  platform: string
+  credential?: { username: string; password: string } | undefined
+}
+
+export type ResolvedPull = {
+  /** The image's name among the host's files. */
+  diskName: string
+  /** Of the document that the reference names. */
+  indexDigest: string
+  manifestDigest: string
+  layers: { digest: string; size: number }[]
+}
+
+export type LayerProgress = { digest: string; bytes: number; total: number }
+export type PullProgress = { step: "fetching" | "unpacking"; layers: LayerProgress[] }
+
+/** A complete disk of this host. `bytes` is its space. */
+export type MadeImage = {
+  diskName: string
+  hash: string
+  diskMib: number
+  bytes: number
+  manifestDigest: string
+  config: ImageConfig
+}
+
+export type MakeOptions = { onProgress: (progress: PullProgress) => void; signal: AbortSignal }
+
+export interface Pulls {
+  /** Asks the registry; throws if it does not let that account pull. */
+  resolve(asked: PullAsked, signal: AbortSignal): Promise<{ resolved: ResolvedPull; manifest: Buffer }>
+  /** Returns the disk if it is here. */
+  find(diskName: string): Promise<MadeImage | undefined>
+  /** Fetches what is missing and makes the disk; calls for the same disk share the work. */
+  make(
+    asked: PullAsked,
+    pull: { resolved: ResolvedPull; manifest: Buffer },
+    options: MakeOptions,
+  ): Promise<MadeImage>
+  /** Makes the disk of an archive, which the host removes in any case. `origin` keeps users' files apart. */
+  import(archive: ImportedArchive, options: MakeOptions & { origin: string }): Promise<MadeImage>
+  /** Receives an archive into a file of the host; throws above `bytesMax`. */
+  receive(bytes: AsyncIterable<Uint8Array>, options: { bytesMax: number }): Promise<ImportedArchive>
+  /** Removes what a daemon that died has left. */
+  removeUnfinished(): Promise<void>
+  /** Removes disks whose hashes are not needed; returns their names for the log. */
+  removeUnused(neededHashes: ReadonlySet<string>): Promise<string[]>
+  /** Evicts fetched layers above the operator's limit. */
+  evictLayers(): Promise<void>
+}
+
+export type ImportedArchive = { id: string; bytes: number } & AsyncDisposable

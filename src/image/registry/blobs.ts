@@ -1,0 +1,107 @@
+/**
+ * Layers and configurations that were fetched, kept so that images which share them fetch them once. They are kept
+ * apart by registry: a manifest proves a right to its layers only in the registry that has them.
+ *
+ *     DATA/registry/blobs/ORIGIN/HEX
+ */
+
+import { createHash } from "node:crypto"
+import { createReadStream } from "node:fs"
+import { chmod, chown, link, mkdir, readdir, rm, stat, utimes } from "node:fs/promises"
+import { join } from "node:path"
+import { syncPath } from "../../lib/durable.ts"
+import { errorCodeOf } from "../../lib/error-code.ts"
+import { exists } from "../../lib/missing-files.ts"
+import { hexOf } from "../oci-manifest.ts"
+import { refusal } from "../refusal.ts"
+
+export class Blobs {
+  readonly #directory: string
+
+  constructor(directory: string) {
+    this.#directory = directory
+  }
+
+  /** Makes those that are here appear in the directory, where they cannot be written to. */
+  async linkInto(origin: string, digests: readonly string[], directory: string): Promise<string[]> {
+    const found: string[] = []
+    for (const digest of digests) {
+      const hex = hexOf(digest)
+      const kept = join(this.#shelf(origin), hex)
+      try {
+        await link(kept, join(directory, hex))
+        await utimes(kept, new Date(), new Date())
+        found.push(digest)
+      } catch (error) {
+        if (errorCodeOf(error) !== "ENOENT") throw error
+      }
+    }
+    return found
+  }
+
+  /**
+   * Checks files that an unprivileged program has written, and keeps them. The program must have ended: nobody may have
+   * them open for writing.
+   */
+  async takeFrom(
+    directory: string,
+    origin: string,
+    wanted: readonly { digest: string; size?: number }[],
+  ): Promise<void> {
+    const shelf = this.#shelf(origin)
+    await mkdir(shelf, { recursive: true, mode: 0o700 })
+    for (const { digest, size } of wanted) {
+      const hex = hexOf(digest)
+      const file = join(directory, hex)
+      const about = await stat(file).catch((error: unknown) => {
+        if (errorCodeOf(error) !== "ENOENT") throw error
+        throw refusal("missing_blob", `the blob ${digest} was not fetched`)
+      })
+      if (await exists(join(shelf, hex))) continue
+      if (!about.isFile() || about.nlink !== 1)
+        throw refusal("missing_blob", `the blob ${digest} is not a file`)
+      await chown(file, process.getuid?.() ?? 0, process.getgid?.() ?? 0)
+      await chmod(file, 0o444)
+      if (size !== undefined && about.size !== size)
+        throw refusal("wrong_size", `the blob ${digest} has ${about.size} bytes and should have ${size}`)
+      if ((await hashOf(file)) !== hex) throw refusal("wrong_digest", `the blob ${digest} has another digest`)
+      await syncPath(file)
+      await link(file, join(shelf, hex)).catch((error: unknown) => {
+        if (errorCodeOf(error) !== "EEXIST") throw error
+      })
+    }
+    await syncPath(shelf)
+  }
+
+  /** Evicts the least recently used above the limit; returns how many. */
+  async evict(bytesMax: number): Promise<number> {
+    const files: { path: string; size: number; usedMs: number }[] = []
+    if (!(await exists(this.#directory))) return 0
+    for (const shelf of await readdir(this.#directory)) {
+      for (const name of await readdir(join(this.#directory, shelf))) {
+        const path = join(this.#directory, shelf, name)
+        const { size, mtimeMs } = await stat(path)
+        files.push({ path, size, usedMs: mtimeMs })
+      }
+    }
+    let total = files.reduce((sum, { size }) => sum + size, 0)
+    let evicted = 0
+    for (const { path, size } of files.sort((one, other) => one.usedMs - other.usedMs)) {
+      if (total <= bytesMax) break
+      await rm(path, { force: true })
+      total -= size
+      evicted++
+    }
+    return evicted
+  }
+
+  #shelf(origin: string): string {
+    return join(this.#directory, createHash("sha256").update(origin).digest("hex").slice(0, 32))
+  }
+}
+
+async function hashOf(path: string): Promise<string> {
+  const hash = createHash("sha256")
+  for await (const chunk of createReadStream(path, { highWaterMark: 1024 * 1024 })) hash.update(chunk)
+  return hash.digest("hex")
+}

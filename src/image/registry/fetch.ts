@@ -1,0 +1,172 @@
+/** Fetches documents and layers from a registry with skopeo, confined, and lets it onto the network only meanwhile. */
+
+import { join } from "node:path"
+import { type Confined, findSkopeo, runConfined } from "./confined.ts"
+import { type LayerState, watchFetch } from "./progress.ts"
+import { digestOf } from "./resolve.ts"
+import { makeStaging, makeWork } from "./staging.ts"
+import { errorOf } from "./words.ts"
+
+/** A registry of the operator's: it may be internal, have certificates of its own, or no TLS. */
+export type KnownRegistry = { host: string; isInsecure: boolean; caFile: string | undefined }
+
+export type Admission = {
+  uid: number
+  nameServers: string[]
+  hosts: string[]
+  lost: AbortSignal
+} & AsyncDisposable
+
+export type FetchSettings = {
+  dataDir: string
+  registries: readonly KnownRegistry[]
+  /** Lets a program onto the network that may reach the internet, and that registry. */
+  admit(own: KnownRegistry | undefined, signal: AbortSignal): Promise<Admission>
+  timeoutMs: number
+  /** Bytes that stay free on the file system. */
+  freeBytes: number
+}
+
+export type Source = {
+  host: string
+  repository: string
+  tag: string | null
+  credential?: { username: string; password: string } | undefined
+}
+
+/** A registry that does not answer must not hold a request for the time of a whole fetch. */
+const documentTimeoutMs = 60_000
+const documentBytesMax = 4 * 1024 * 1024
+const globalFlags = [
+  ...["--policy", "/etc/containers/policy.json"],
+  ...["--registries.d", "/etc/containers/registries.d", "--tmpdir", "/work"],
+]
+
+/** Returns a manifest or an index as the registry sends it; the tag's, if no digest is given. */
+export async function fetchDocument(
+  settings: FetchSettings,
+  source: Source,
+  digest: string | null,
+  signal: AbortSignal,
+): Promise<Buffer> {
+  const own = ownOf(settings, source)
+  await using staging = await makeStaging(settings.dataDir)
+  await using admission = await settings.admit(own, signal)
+  const directory = await makeWork(staging.path, admission.uid)
+  const flags = [
+    ...(own?.isInsecure ? ["--tls-verify=false"] : []),
+    ...(own?.caFile === undefined ? [] : ["--cert-dir", "/certs"]),
+  ]
+  const subject = textOf(source, digest)
+  const ended = await runConfined(
+    [
+      findSkopeo(),
+      ...globalFlags,
+      "inspect",
+      "--raw",
+      "--authfile",
+      "/auth.json",
+      ...flags,
+      `docker://${subject}`,
+    ],
+    confinedOf(source, {
+      own,
+      admission,
+      directory,
+      signal,
+      fileBytesMax: documentBytesMax,
+      deadlineMs: documentTimeoutMs,
+    }),
+  )
+  if (ended.code !== 0 || ended.isTooMuch) throw errorOf(ended, subject)
+  return ended.stdout
+}
+
+/** Fetches the layers that are not in `work` yet into `work/blobs/sha256`, each checked against its digest by skopeo. */
+export async function fetchLayers(
+  settings: FetchSettings,
+  source: Source,
+  options: {
+    staging: string
+    manifest: Buffer
+    layers: readonly { digest: string; size: number }[]
+    prepare: (work: string) => Promise<void>
+    onProgress: (layers: LayerState[]) => void
+    signal: AbortSignal
+  },
+): Promise<string> {
+  const own = ownOf(settings, source)
+  await using admission = await settings.admit(own, options.signal)
+  const work = await makeWork(options.staging, admission.uid)
+  await options.prepare(work)
+  const excess = new AbortController()
+  const total = options.layers.reduce((sum, { size }) => sum + size, 0)
+  const flags = [
+    ...(own?.isInsecure ? ["--src-tls-verify=false"] : []),
+    ...(own?.caFile === undefined ? [] : ["--src-cert-dir", "/certs"]),
+    ...["--dest-oci-accept-uncompressed-layers", "--dest-shared-blob-dir", "/work/blobs"],
+  ]
+  const subject = textOf(source, digestOf(options.manifest))
+  const signal = AbortSignal.any([options.signal, excess.signal])
+  await using _watch = watchFetch({
+    work,
+    layers: options.layers,
+    freeBytes: settings.freeBytes,
+    onProgress: options.onProgress,
+    onExcess: (error) => excess.abort(error),
+  })
+  const ended = await runConfined(
+    [
+      ...[findSkopeo(), ...globalFlags, "copy", "--quiet", "--src-authfile", "/auth.json", ...flags],
+      ...[`docker://${subject}`, "oci:/work/layout:image"],
+    ],
+    confinedOf(source, {
+      ...{ own, admission, directory: work, signal },
+      fileBytesMax: total + documentBytesMax,
+      deadlineMs: settings.timeoutMs,
+    }),
+  )
+  if (ended.code !== 0) throw errorOf(ended, subject)
+  return join(work, "blobs", "sha256")
+}
+
+function confinedOf(
+  { host, credential }: Source,
+  given: {
+    own: KnownRegistry | undefined
+    admission: Admission
+    directory: string
+    signal: AbortSignal
+    fileBytesMax: number
+    deadlineMs: number
+  },
+): Confined {
+  const { own, admission, directory, signal, fileBytesMax, deadlineMs } = given
+  return {
+    directory,
+    uid: admission.uid,
+    credentials: authFile(host, credential),
+    hosts: admission.hosts,
+    nameServers: admission.nameServers,
+    caFile: own?.caFile,
+    fileBytesMax,
+    deadlineMs,
+    signal: AbortSignal.any([signal, admission.lost]),
+  }
+}
+
+function ownOf({ registries }: FetchSettings, { host }: Source): KnownRegistry | undefined {
+  return registries.find((one) => one.host === host)
+}
+
+function textOf({ host, repository, tag }: Source, digest: string | null): string {
+  return digest === null ? `${host}/${repository}:${tag}` : `${host}/${repository}@${digest}`
+}
+
+/** Credentials are for that registry alone; skopeo sends them nowhere else. */
+function authFile(host: string, credential: Source["credential"]): string {
+  if (credential === undefined) return '{"auths":{}}'
+  const { username, password } = credential
+  const auth = Buffer.from(`${username}:${password}`).toString("base64")
+  return JSON.stringify({ auths: { [host]: { auth } } })
+}

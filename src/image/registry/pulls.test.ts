@@ -1,0 +1,300 @@
+/**
+ * Pulls against Debian's docker-registry on loopback, one with TLS and a password and a plain one, with the network's
+ * real rules. The unpacker has tests of its own; here a small one stands for it.
+ */
+
+import { afterAll, beforeAll, describe, expect, test } from "bun:test"
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { join } from "node:path"
+import { until } from "../../../test/support/installation.ts"
+import {
+  buildImage,
+  registryProgram,
+  startRegistry,
+  type TestRegistry,
+  testLogin,
+} from "../../../test/support/registry.ts"
+import { RegistryEgress } from "../../network/registry-egress.ts"
+import { readLayeredImage } from "../oci-manifest.ts"
+import type { UnpackedImage, UnpackOptions } from "../unpack.ts"
+import { Pulls } from "./pulls.ts"
+
+const canRun = process.getuid?.() === 0 && registryProgram !== undefined && Bun.which("skopeo") !== null
+if (!canRun) console.log("skipped: pulls need root, skopeo and docker-registry")
+const firstUid = 680_000 + (process.pid % 5000)
+const platform = "linux/amd64"
+
+async function unpack(options: UnpackOptions): Promise<UnpackedImage> {
+  const { config, layers } = await readLayeredImage(options.layout, options.manifestDigest)
+  for (const { digest } of layers)
+    readFileSync(join(options.layout, "blobs/sha256", digest.slice("sha256:".length)))
+  mkdirSync(options.directory)
+  const disk = join(options.directory, "disk.raw")
+  writeFileSync(disk, Buffer.alloc(1024 * 1024, options.manifestDigest))
+  return { disk, sizeMib: 1, bytes: 1, entries: 1, leftOut: 0, config }
+}
+
+describe.skipIf(!canRun)("a pull", () => {
+  let dataDir: string
+  let secured: TestRegistry
+  let plain: TestRegistry
+  let egress: RegistryEgress
+  let pulls: Pulls
+  const signal = new AbortController().signal
+  const quiet = { onProgress: () => {}, signal }
+
+  function pullsOf(changes: { imageBytesMax?: number } = {}): Pulls {
+    return new Pulls({
+      dataDir,
+      trouble: undefined,
+      registries: [
+        { host: secured.host, isInsecure: false, caFile: secured.caFile },
+        { host: plain.host, isInsecure: true, caFile: undefined },
+      ],
+      admit: (own, signal) => egress.admit(own, signal),
+      timeoutMs: 30_000,
+      freeBytes: 0,
+      unpack,
+      unpackUid: firstUid,
+      imageBytesMax: 1024 ** 3,
+      layersBytesMax: 1024 ** 3,
+      ...changes,
+    })
+  }
+
+  beforeAll(async () => {
+    dataDir = mkdtempSync("/tmp/bhatti-pulls-")
+    ;[secured, plain] = await Promise.all([
+      startRegistry({ isSecured: true }),
+      startRegistry({ isSecured: false }),
+    ])
+    egress = new RegistryEgress({
+      ...{ dataDir, subnet: "10.222.0.0/16", opened: [], upstreams: [] },
+      uids: [0, 1, 2, 3].map((number) => firstUid + number),
+    })
+    pulls = pullsOf()
+  })
+  afterAll(async () => {
+    egress.close()
+    await secured[Symbol.asyncDispose]()
+    await plain[Symbol.asyncDispose]()
+    rmSync(dataDir, { recursive: true, force: true })
+  })
+
+  const nothingLeft = () => {
+    const tasks = join(dataDir, "registry", "tasks")
+    return existsSync(tasks) ? readdirSync(tasks) : []
+  }
+  async function imageOf(name: string, ...layers: Record<string, string>[]) {
+    return await buildImage(mkdtempSync(join(secured.directory, `${name}-`)), {
+      layers,
+      config: { Env: ["A=b"], Cmd: ["/hello"], User: "7" },
+    })
+  }
+  const ask = (host: string, repository: string, changes = {}) => ({
+    ...{ host, repository, tag: "1", digest: null, platform },
+    ...(host === secured.host && { credential: testLogin }),
+    ...changes,
+  })
+
+  test("makes a disk of an image behind TLS and a password, and leaves nothing else", async () => {
+    const image = await imageOf("app", { hello: "one" }, { more: "two" })
+    await secured.push(image, "app:1")
+    const asked = ask(secured.host, "app")
+    const pull = await pulls.resolve(asked, signal)
+    expect(pull.resolved.manifestDigest).toBe(image.manifestDigest)
+    const steps = new Set<string>()
+    const made = await pulls.make(asked, pull, { ...quiet, onProgress: ({ step }) => steps.add(step) })
+    expect(made.config).toMatchObject({ user: "7", env: { A: "b" }, cmd: ["/hello"] })
+    expect(await pulls.find(pull.resolved.diskName)).toEqual(made)
+    expect([...steps]).toContain("fetching")
+    expect(nothingLeft()).toEqual([])
+    const pinned = { ...asked, tag: null, digest: image.manifestDigest }
+    expect((await pulls.resolve(pinned, signal)).resolved.diskName).toBe(made.diskName)
+  })
+
+  test("of an image that shares layers fetches only the others, and a second one fetches none", async () => {
+    const base = [{ base: "1" }, { base2: "2" }, { base3: "3" }]
+    await plain.push(await imageOf("base", ...base), "base:1")
+    await plain.push(await imageOf("child", ...base, { own: "4" }), "child:1")
+    const pull = async (repository: string) => {
+      const asked = ask(plain.host, repository)
+      return await pulls.make(asked, await pulls.resolve(asked, signal), quiet)
+    }
+    await pull("base")
+    const before = plain.blobRequests()
+    await pull("child")
+    // Its configuration and one layer.
+    expect(plain.blobRequests() - before).toBe(2)
+    const again = plain.blobRequests()
+    await pull("child")
+    expect(plain.blobRequests() - again).toBe(0)
+  })
+
+  test("asked for twenty times at once is one download, and all of them get it", async () => {
+    await plain.push(await imageOf("many", { many: "x".repeat(200_000) }), "many:1")
+    const before = plain.blobRequests()
+    const asked = ask(plain.host, "many")
+    const all = Array.from({ length: 20 }, async () =>
+      pulls.make(asked, await pulls.resolve(asked, signal), quiet),
+    )
+    const names = new Set((await Promise.all(all)).map(({ diskName }) => diskName))
+    expect(names.size).toBe(1)
+    expect(plain.blobRequests() - before).toBe(2)
+  }, 60_000)
+
+  test("without the password, of a missing tag, or from a host without a registry is refused with its reason", async () => {
+    const reasonOf = (asked: Parameters<Pulls["resolve"]>[0]) =>
+      pulls.resolve(asked, signal).then(
+        () => "none",
+        (error: { reason?: string }) => error.reason,
+      )
+    await secured.push(await imageOf("private", { a: "1" }), "private:1")
+    expect(await reasonOf(ask(secured.host, "private", { credential: undefined }))).toBe("registry_denied")
+    const wrong = { username: "tester", password: "wrong" }
+    expect(await reasonOf(ask(secured.host, "private", { credential: wrong }))).toBe("registry_denied")
+    expect(await reasonOf(ask(plain.host, "nowhere"))).toBe("not_in_registry")
+    expect(await reasonOf(ask("127.0.0.1:1", "app"))).toBe("registry_unreachable")
+    expect(nothingLeft()).toEqual([])
+  })
+
+  test("chooses this platform, and names those that there are if it is missing", async () => {
+    const layers = [{ a: "1" }]
+    const both = await buildImage(
+      mkdtempSync(join(plain.directory, "both-")),
+      { layers, arch: "arm64" },
+      { layers: [{ b: "2" }] },
+    )
+    await plain.push(both, "both:1")
+    const pull = await pulls.resolve(ask(plain.host, "both"), signal)
+    expect(pull.resolved.indexDigest).not.toBe(pull.resolved.manifestDigest)
+    expect((await pulls.make(ask(plain.host, "both"), pull, quiet)).diskName).toBe(pull.resolved.diskName)
+    const other = pulls.resolve(ask(plain.host, "both", { platform: "linux/s390x" }), signal)
+    await expect(other).rejects.toMatchObject({
+      reason: "wrong_platform",
+      hint: expect.stringContaining("linux/arm64, linux/amd64"),
+    })
+  })
+
+  test("refuses layers that are swapped in the registry, and more bytes than are permitted", async () => {
+    const image = await imageOf("swapped", { swapped: "x".repeat(5000) })
+    await plain.push(image, "swapped:1")
+    const hex = image.layers[0]?.slice("sha256:".length) ?? ""
+    const stored = join(
+      plain.directory,
+      "storage/docker/registry/v2/blobs/sha256",
+      hex.slice(0, 2),
+      hex,
+      "data",
+    )
+    const bytes = readFileSync(stored)
+    writeFileSync(
+      stored,
+      bytes.map((byte, at) => (at === bytes.length - 20 ? byte ^ 1 : byte)),
+    )
+    const asked = ask(plain.host, "swapped")
+    const pull = await pulls.resolve(asked, signal)
+    await expect(pulls.make(asked, pull, quiet)).rejects.toMatchObject({ reason: "wrong_digest" })
+    const small = pullsOf({ imageBytesMax: 10 })
+    await expect(small.make(asked, pull, quiet)).rejects.toMatchObject({ code: "too_large" })
+    expect(await pulls.find(pull.resolved.diskName)).toBeUndefined()
+    expect(nothingLeft()).toEqual([])
+  })
+
+  test("that the last caller leaves ends, and leaves nothing; another caller's goes on", async () => {
+    await plain.push(await imageOf("left", { left: "1" }), "left:1")
+    const asked = ask(plain.host, "left")
+    const pull = await pulls.resolve(asked, signal)
+    const [one, other] = [new AbortController(), new AbortController()]
+    const first = pulls.make(asked, pull, { ...quiet, signal: one.signal })
+    const second = pulls.make(asked, pull, { ...quiet, signal: other.signal })
+    one.abort(new Error("left"))
+    await expect(first).rejects.toThrow("left")
+    expect((await second).diskName).toBe(pull.resolved.diskName)
+    await plain.push(await imageOf("gone", { gone: "1" }), "gone:1")
+    const gone = ask(plain.host, "gone")
+    const third = pulls.make(gone, await pulls.resolve(gone, signal), { ...quiet, signal: other.signal })
+    other.abort(new Error("left"))
+    await expect(third).rejects.toThrow("left")
+    expect(nothingLeft()).toEqual([])
+  })
+
+  test("of a disk that nothing needs any more is removed", async () => {
+    await plain.push(await imageOf("unused", { unused: "1" }), "unused:1")
+    const asked = ask(plain.host, "unused")
+    const made = await pulls.make(asked, await pulls.resolve(asked, signal), quiet)
+    expect(await pulls.removeUnused(new Set([made.hash]))).not.toContain(made.diskName)
+    expect(await pulls.removeUnused(new Set())).toContain(made.diskName)
+    expect(await pulls.find(made.diskName)).toBeUndefined()
+  })
+
+  test("reaches no service of the host and no internal address, also by a redirect", async () => {
+    const asked: string[] = []
+    const target = Bun.serve({
+      hostname: "127.0.0.1",
+      port: 0,
+      fetch(request) {
+        asked.push(request.url)
+        return new Response("internal")
+      },
+    })
+    // A registry of the operator's that sends its callers on to an address that is not its own.
+    const hostile = Bun.serve({
+      hostname: "127.0.0.1",
+      port: 0,
+      fetch: (request) =>
+        new URL(request.url).pathname === "/v2/"
+          ? new Response("{}", { headers: { "docker-distribution-api-version": "registry/2.0" } })
+          : Response.redirect(`http://127.0.0.1:${target.port}/stolen`, 307),
+    })
+    try {
+      const host = `127.0.0.1:${hostile.port}`
+      const settings = { ...{ host, isInsecure: true, caFile: undefined } }
+      const admitted = new Pulls({
+        ...{ dataDir, trouble: undefined, registries: [settings], timeoutMs: 30_000, freeBytes: 0, unpack },
+        admit: (own, signal) => egress.admit(own, signal),
+        ...{ unpackUid: firstUid, imageBytesMax: 1024 ** 3, layersBytesMax: 0 },
+      })
+      await expect(admitted.resolve(ask(host, "app"), signal)).rejects.toMatchObject({ code: "unavailable" })
+      const direct = pulls.resolve(ask(`127.0.0.1:${target.port}`, "app"), signal)
+      await expect(direct).rejects.toMatchObject({ reason: "registry_unreachable" })
+      expect(asked).toEqual([])
+    } finally {
+      await hostile.stop(true)
+      await target.stop(true)
+    }
+  })
+
+  test("shows credentials in no argument and no file of the data directory", async () => {
+    await secured.push(await imageOf("seen", { seen: "x".repeat(300_000) }), "seen:1")
+    const asked = ask(secured.host, "seen")
+    const pull = await pulls.resolve(asked, signal)
+    const seen: string[] = []
+    const making = pulls.make(asked, pull, quiet)
+    let isOver = false
+    const looking = (async () => {
+      while (!isOver) {
+        for (const pid of readdirSync("/proc").filter((name) => /^\d+$/.test(name))) {
+          try {
+            seen.push(
+              readFileSync(`/proc/${pid}/cmdline`, "utf8"),
+              readFileSync(`/proc/${pid}/environ`, "utf8"),
+            )
+          } catch {
+            // It has ended.
+          }
+        }
+        await Bun.sleep(1)
+      }
+    })()
+    await making
+    isOver = true
+    await looking
+    await until("skopeo was seen", async () => seen.some((text) => text.includes("skopeo")))
+    const encoded = Buffer.from(`${testLogin.username}:${testLogin.password}`).toString("base64")
+    for (const secret of [testLogin.password, encoded]) {
+      expect(seen.filter((text) => text.includes("pull") && text.includes(secret))).toEqual([])
+      expect(Bun.spawnSync(["grep", "-r", "-l", secret, dataDir]).stdout.toString()).toBe("")
+    }
+  })
+})

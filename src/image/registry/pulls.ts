@@ -1,0 +1,181 @@
+/**
+ * Makes disks of images in registries: resolve, fetch with skopeo, check and keep the layers, unpack, commit. Calls for
+ * the same disk share one such work, which ends when the last of them has left.
+ */
+
+import { chmod, mkdir, writeFile } from "node:fs/promises"
+import { join } from "node:path"
+import { AppError } from "@bhatti/contract/errors"
+import { exists } from "../../lib/missing-files.ts"
+import { removeTree } from "../../lib/remove-tree.ts"
+import { diskNameOf, isDiskName } from "../../rules/image-names.ts"
+import { imageNames, readImage } from "../artifacts.ts"
+import { hexOf } from "../oci-manifest.ts"
+import { type UnpackedImage, type UnpackOptions, unpackLimits } from "../unpack.ts"
+import { Blobs } from "./blobs.ts"
+import { commitDisk, spaceOf } from "./commit-disk.ts"
+import { type FetchSettings, fetchDocument, fetchLayers, type Source } from "./fetch.ts"
+import type { LayerState } from "./progress.ts"
+import { type Resolved, resolve } from "./resolve.ts"
+import { SharedWork } from "./shared-work.ts"
+import { makeStaging, type Staging, tasksDirectory } from "./staging.ts"
+
+export type PullSettings = FetchSettings & {
+  /** Why this host cannot pull; undefined if it can. */
+  trouble: AppError | undefined
+  unpack: (options: UnpackOptions) => Promise<UnpackedImage>
+  unpackUid: number
+  /** Limit on an image's files. */
+  imageBytesMax: number
+  /** Limit on the layers that are kept. */
+  layersBytesMax: number
+}
+
+type Asked = Source & { digest: string | null; platform: string }
+type Pull = { resolved: Resolved & { diskName: string }; manifest: Buffer }
+type Progress = { step: "fetching" | "unpacking"; layers: LayerState[] }
+type Options = { onProgress: (progress: Progress) => void; signal: AbortSignal }
+
+export class Pulls {
+  readonly #settings: PullSettings
+  readonly #blobs: Blobs
+  readonly #work = new SharedWork<Progress, Made>()
+
+  constructor(settings: PullSettings) {
+    this.#settings = settings
+    this.#blobs = new Blobs(join(settings.dataDir, "registry", "blobs"))
+  }
+
+  async resolve(asked: Asked, signal: AbortSignal): Promise<Pull> {
+    if (this.#settings.trouble) throw this.#settings.trouble
+    const { digest: pinned, platform } = asked
+    const resolved = await resolve((digest) => fetchDocument(this.#settings, asked, digest, signal), {
+      pinned,
+      platform,
+    })
+    return {
+      resolved: { ...resolved, diskName: diskNameOf(asked.host, resolved.manifestDigest) },
+      manifest: resolved.manifest,
+    }
+  }
+
+  async find(diskName: string): Promise<Made | undefined> {
+    const { dataDir } = this.#settings
+    if (!(await exists(join(dataDir, "images", diskName)))) return undefined
+    const { hash, sizeMib, file, config } = await readImage(dataDir, diskName)
+    if (!config) throw new Error(`${diskName} has no configuration`)
+    return { diskName, hash, diskMib: sizeMib, bytes: await spaceOf(file), config }
+  }
+
+  async make(asked: Asked, { resolved, manifest }: Pull, options: Options): Promise<Made> {
+    const found = await this.find(resolved.diskName)
+    if (found) return found
+    return await this.#work.join(resolved.diskName, options, (shared) =>
+      this.#fetchAndUnpack(asked, { resolved, manifest }, shared),
+    )
+  }
+
+  /** Only what no running work needs may be here. */
+  async removeUnfinished(): Promise<void> {
+    await removeTree(tasksDirectory(this.#settings.dataDir))
+  }
+
+  async removeUnused(neededHashes: ReadonlySet<string>): Promise<string[]> {
+    const { dataDir } = this.#settings
+    const removed: string[] = []
+    for (const name of await imageNames(dataDir)) {
+      if (!isDiskName(name) || this.#work.isGoing(name)) continue
+      const { hash } = await readImage(dataDir, name)
+      if (neededHashes.has(hash)) continue
+      await removeTree(join(dataDir, "images", name))
+      removed.push(name)
+    }
+    return removed
+  }
+
+  async evictLayers(): Promise<void> {
+    await this.#blobs.evict(this.#settings.layersBytesMax)
+  }
+
+  async #fetchAndUnpack(asked: Asked, { resolved, manifest }: Pull, options: Options): Promise<Made> {
+    const { dataDir } = this.#settings
+    const { layers, configDigest, diskName, manifestDigest } = resolved
+    const wanted = [{ digest: configDigest }, ...layers]
+    this.#checkSize(layers)
+    await using staging = await makeStaging(dataDir)
+    const fetched = await fetchLayers(this.#settings, asked, {
+      ...{ staging: staging.path, manifest, layers, signal: options.signal },
+      onProgress: (layers) => options.onProgress({ step: "fetching", layers }),
+      prepare: async (work) => {
+        const digests = wanted.map(({ digest }) => digest)
+        await this.#blobs.linkInto(asked.host, digests, join(work, "blobs", "sha256"))
+      },
+    })
+    options.signal.throwIfAborted()
+    await this.#blobs.takeFrom(fetched, asked.host, wanted)
+    const layout = join(staging.path, "layout")
+    const blobs = join(layout, "blobs", "sha256")
+    await mkdir(blobs, { recursive: true, mode: 0o755 })
+    for (const directory of [layout, join(layout, "blobs"), blobs]) await chmod(directory, 0o755)
+    await this.#blobs.linkInto(
+      asked.host,
+      wanted.map(({ digest }) => digest),
+      blobs,
+    )
+    await writeFile(join(blobs, hexOf(manifestDigest)), manifest, { mode: 0o444 })
+    return await this.#unpackAndCommit(staging, { layout, manifestDigest, diskName }, options)
+  }
+
+  async #unpackAndCommit(
+    staging: Staging,
+    { layout, manifestDigest, diskName }: { layout: string; manifestDigest: string; diskName: string },
+    options: Options,
+  ): Promise<Made> {
+    const { dataDir, unpack, unpackUid, imageBytesMax, freeBytes } = this.#settings
+    const states = new Map<string, LayerState>()
+    const unpacked = await unpack({
+      layout,
+      manifestDigest,
+      directory: join(staging.path, "disk"),
+      uid: unpackUid,
+      limits: { compressedBytes: imageBytesMax, unpackedBytes: imageBytesMax, freeBytes },
+      onProgress: ({ layer, bytes, total }) => {
+        states.set(layer, { digest: layer, bytes, total })
+        options.onProgress({ step: "unpacking", layers: [...states.values()] })
+      },
+      signal: options.signal,
+    })
+    options.signal.throwIfAborted()
+    const { disk, sizeMib, config } = unpacked
+    await commitDisk({ dataDir, staging: staging.path, diskName, disk, sizeMib, config })
+    const made = await this.find(diskName)
+    if (!made) throw new Error(`${diskName} was not committed`)
+    return made
+  }
+
+  #checkSize(layers: readonly { size: number }[]): void {
+    const bytes = layers.reduce((sum, { size }) => sum + size, 0)
+    const max = Math.min(this.#settings.imageBytesMax, unpackLimits.compressedBytes)
+    if (bytes <= max) return
+    throw new AppError(
+      "too_large",
+      `the image has ${mibOf(bytes)} MB of layers, at most ${mibOf(max)} MB are taken`,
+      {
+        hint: "the operator's limit is image_max_mb in config.yaml",
+        reason: "too_many_bytes",
+      },
+    )
+  }
+}
+
+type Made = {
+  diskName: string
+  hash: string
+  diskMib: number
+  bytes: number
+  config: UnpackedImage["config"]
+}
+
+function mibOf(bytes: number): number {
+  return Math.ceil(bytes / 1024 / 1024)
+}

@@ -1,0 +1,141 @@
+/**
+ * Lets programs that fetch images onto the network, a bounded number at once, each with a user id of its own. The rules
+ * are in place before a program begins, and it is ended when they are lost.
+ */
+
+import { lookup } from "node:dns/promises"
+import { readNameServers } from "../lib/host-name-servers.ts"
+import { Nftables } from "./nftables.ts"
+import { type Fetcher, type RegistryNetwork, registryRules } from "./registry-rules.ts"
+import { siteOf } from "./tap-network.ts"
+
+/** A registry of the operator's, which may be internal. */
+export type OwnRegistry = { host: string; isInsecure: boolean }
+
+export type Admission = {
+  uid: number
+  nameServers: string[]
+  /** Lines of a hosts file: the registry is asked at the addresses that the rules permit. */
+  hosts: string[]
+  /** Aborts when the rules are lost. */
+  lost: AbortSignal
+} & AsyncDisposable
+
+const lookMs = 1000
+
+export class RegistryEgress {
+  readonly #nftables = new Nftables()
+  readonly #network: Omit<RegistryNetwork, "nameServers">
+  readonly #upstreams: readonly string[]
+  readonly #fetchers = new Map<number, Fetcher>()
+  readonly #waiting: ((uid: number) => void)[] = []
+  readonly #free: number[]
+
+  constructor(options: {
+    dataDir: string
+    subnet: string
+    opened: string[]
+    upstreams: readonly string[]
+    uids: readonly number[]
+  }) {
+    const { dataDir, subnet, opened, uids } = options
+    this.#network = { table: `${siteOf(dataDir).table}_images`, subnet, opened, uids }
+    this.#upstreams = options.upstreams
+    this.#free = [...uids]
+  }
+
+  /** Waits until a user id is free. `own` is the registry to ask, if it is the operator's. */
+  async admit(own: OwnRegistry | undefined, signal: AbortSignal): Promise<Admission> {
+    await using undo = new AsyncDisposableStack()
+    const uid = await this.#takeUid(signal)
+    undo.defer(() => this.#giveUid(uid))
+    const registries = own ? await addressesOf(own) : []
+    this.#fetchers.set(uid, { uid, registries: registries.map(({ address, port }) => ({ address, port })) })
+    undo.defer(() => {
+      this.#fetchers.delete(uid)
+      this.#apply()
+    })
+    this.#apply()
+    const lost = new AbortController()
+    const looking = setInterval(() => {
+      if (!this.#isThere()) lost.abort(new Error("the network rules of registries are gone"))
+    }, lookMs)
+    undo.defer(() => clearInterval(looking))
+    const taken = undo.move()
+    return {
+      uid,
+      nameServers: this.#servers(),
+      hosts: registries.map(({ address, name }) => `${address} ${name}`),
+      lost: lost.signal,
+      [Symbol.asyncDispose]: () => taken.disposeAsync(),
+    }
+  }
+
+  /** Removes the rules when the daemon stops. */
+  close(): void {
+    const { table } = this.#network
+    this.#nftables.run(
+      "remove the rules of registries",
+      `add table inet ${table}\ndelete table inet ${table}\n`,
+    )
+  }
+
+  #apply(): void {
+    const network = { ...this.#network, nameServers: this.#servers() }
+    this.#nftables.run(
+      "apply the network rules of registries",
+      registryRules(network, [...this.#fetchers.values()]),
+    )
+  }
+
+  #isThere(): boolean {
+    try {
+      this.#nftables.run(
+        "read the network rules of registries",
+        `list chain inet ${this.#network.table} fetch`,
+      )
+      return true
+    } catch {
+      return false
+    }
+  }
+
+  /** Servers with a zone are left out: nftables knows none. */
+  #servers(): string[] {
+    const servers = this.#upstreams.length > 0 ? [...this.#upstreams] : readNameServers().servers
+    return servers.filter((server) => !server.includes("%"))
+  }
+
+  async #takeUid(signal: AbortSignal): Promise<number> {
+    signal.throwIfAborted()
+    const free = this.#free.shift()
+    if (free !== undefined) return free
+    const { promise, resolve, reject } = Promise.withResolvers<number>()
+    this.#waiting.push(resolve)
+    const leave = () => {
+      const place = this.#waiting.indexOf(resolve)
+      if (place >= 0) this.#waiting.splice(place, 1)
+      reject(signal.reason)
+    }
+    signal.addEventListener("abort", leave, { once: true })
+    try {
+      return await promise
+    } finally {
+      signal.removeEventListener("abort", leave)
+    }
+  }
+
+  #giveUid(uid: number): void {
+    const next = this.#waiting.shift()
+    if (next) next(uid)
+    else this.#free.push(uid)
+  }
+}
+
+/** A name that does not resolve gives none; the program then says so itself. */
+async function addressesOf({ host, isInsecure }: OwnRegistry) {
+  const [name = "", port] = host.split(":")
+  const ports = port === undefined ? (isInsecure ? [443, 80] : [443]) : [Number(port)]
+  const found = await lookup(name, { all: true, family: 4 }).catch(() => [])
+  return found.flatMap(({ address }) => ports.map((one) => ({ name, address, port: one })))
+}
