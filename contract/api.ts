@@ -1,5 +1,5 @@
 /**
- * Every operation of the HTTP interface; those of files are in `file-api.ts`.
+ * Every operation of the HTTP interface; those of files, processes and images are in files of their own.
  *
  * To add an operation: 1. its shapes beside their resource; 2. an entry here; the compiler asks for the next three:
  * 3. its line in `sdk/typescript/routes.ts`; 4. its handler in `src/http/routes/`, with its views in `src/http/views/`;
@@ -12,7 +12,7 @@ import { endpoint } from "./endpoint.ts"
 import { Event, EventLine, EventsQuery } from "./event.ts"
 import { Exec, ExecClientMessage, ExecEvent, ExecResult, ExecServerMessage, ExecStart } from "./exec.ts"
 import { fileApi } from "./file-api.ts"
-import { Image } from "./image.ts"
+import { imageApi } from "./image-api.ts"
 import { processApi } from "./process-api.ts"
 import { ListeningPort, Publish, PublishedPort, UnpublishQuery } from "./publish.ts"
 import {
@@ -271,13 +271,7 @@ export const api = {
     status: 200,
   }),
   ...fileApi,
-  listImages: endpoint({
-    method: "GET",
-    path: "/images",
-    summary: "Images of this host that sandboxes can be made from, by name",
-    reply: z.array(Image),
-    status: 200,
-  }),
+  ...imageApi,
   listSecrets: endpoint({
     method: "GET",
     path: "/secrets",

@@ -31,6 +31,11 @@ const HostName = z
   .toLowerCase()
   .regex(/^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$/, "use a host name without port")
 
+const RegistryHost = z
+  .string()
+  .toLowerCase()
+  .regex(/^[a-z0-9][a-z0-9.-]{0,252}(:\d{1,5})?$/, "use a host name, with a port if it is not 443")
+
 const Origin = z
   .string()
   .refine((text) => URL.canParse(text) && /^https?:/.test(text) && new URL(text).origin === text, {
@@ -171,6 +176,39 @@ const Settings = z.strictObject({
     .max(1_000_000)
     .default(512)
     .describe("Memory limit in MiB of all ready sandboxes together, each about 36"),
+  default_registry: RegistryHost.optional().describe(
+    "Registry of references without one, such as debian:12; without it they are refused",
+  ),
+  allowed_registries: z
+    .array(RegistryHost)
+    .max(1000)
+    .default([])
+    .describe("The only registries that users may pull from. Default: any on the internet, and registries"),
+  registries: z
+    .array(
+      z.strictObject({
+        host: RegistryHost,
+        insecure: z.boolean().default(false),
+        ca_file: z.string().startsWith("/").optional(),
+      }),
+    )
+    .max(100)
+    .default([])
+    .describe(
+      "Registries of your own: they may have internal addresses; insecure permits plain HTTP, ca_file names their certificates",
+    ),
+  image_max_mb: z
+    .int()
+    .min(1)
+    .max(1_048_576)
+    .default(20_480)
+    .describe("Limit in MiB of an image that a user pulls or imports"),
+  image_layers_mb: z
+    .int()
+    .min(0)
+    .default(4096)
+    .describe("Space limit in MiB of fetched layers that are kept for images that share them"),
+  pull_timeout: z.number().min(10).max(86_400).default(3600).describe("Time limit in seconds of a pull"),
   warm_after: z.number().min(0).default(30).describe("Idle seconds until a sandbox is paused; 0: never"),
   timer_window: z
     .number()

@@ -21,7 +21,7 @@ export type Endpoint = {
   /** A GET of bytes answers Range, If-Range and If-None-Match too. */
   ranges?: true
   /** Status of a success. */
-  status: 200 | 201 | 204 | 101
+  status: 200 | 201 | 202 | 204 | 101
   /** Status of a success, with the same reply, if the resource already existed. */
   existingStatus?: 200
   /** Content type of a streamed alternative to the JSON answer, and the shape of its events. */

@@ -3,6 +3,7 @@
 import { z } from "zod"
 import { ImageId } from "./ids.ts"
 import { ImageConfig } from "./image-config.ts"
+import { limits } from "./limits.ts"
 
 export const Image = z
   .object({
@@ -32,3 +33,65 @@ export const Image = z
   })
   .meta({ id: "Image" })
 export type Image = z.infer<typeof Image>
+
+const ImageRef = z
+  .string()
+  .min(1)
+  .max(255)
+  .describe("[HOST[:PORT]/]REPOSITORY[:TAG][@sha256:DIGEST], as in Docker")
+
+const NewImageName = z
+  .string()
+  .regex(limits.imageNamePattern, limits.imageNameRule)
+  .describe("Name of the image, unique among yours. Default: the reference, without the default registry")
+
+const Credential = z.strictObject({
+  username: z.string().min(1).max(limits.registryWordMax),
+  password: z.string().min(1).max(limits.registryWordMax),
+})
+
+export const RegistryHost = z
+  .string()
+  .toLowerCase()
+  .regex(/^[a-z0-9][a-z0-9.-]{0,252}(:\d{1,5})?$/, "a registry is a host name, with a port if it is not 443")
+  .describe("Host of the registry, with its port if it is not 443")
+
+export const PullImage = z
+  .strictObject({
+    ref: ImageRef,
+    name: NewImageName.optional(),
+    platform: z.string().max(64).optional().describe("Such as linux/amd64, the platform of sandboxes"),
+    auth: z
+      .union([
+        Credential,
+        z
+          .string()
+          .max(2 * limits.registryWordMax)
+          .regex(/^[^:]+:./, "write USER:TOKEN"),
+      ])
+      .optional()
+      .describe("For this pull alone: it is not stored. Without it a login that was stored is used"),
+    prepare: z
+      .boolean()
+      .default(true)
+      .describe("Make a template at the end, so that the first create is fast"),
+  })
+  .meta({ id: "PullImage" })
+
+export const ImportImageQuery = z.strictObject({
+  name: NewImageName,
+  prepare: z.enum(["true", "false"]).optional(),
+})
+
+export const TagImage = z.strictObject({ name: NewImageName }).meta({ id: "TagImage" })
+export const DeletedImage = z.object({ status: z.literal("deleted") }).meta({ id: "DeletedImage" })
+export const PrunedImages = z
+  .object({ deleted: z.array(z.string()), freed_mb: z.int() })
+  .meta({ id: "PrunedImages" })
+
+export const RegistryLogin = z
+  .object({ host: RegistryHost, username: z.string(), created_at: z.iso.datetime() })
+  .meta({ id: "RegistryLogin" })
+export type RegistryLogin = z.infer<typeof RegistryLogin>
+export const LogIn = Credential.extend({ host: RegistryHost }).meta({ id: "LogIn" })
+export const LoggedOut = z.object({ status: z.literal("deleted") }).meta({ id: "LoggedOut" })

@@ -124,10 +124,11 @@ export const limits = {
   snapshotsMax: 20,
   /** Limit on one user's images, on their tasks that run, and on ended ones that are kept. */
   imagesMax: 200,
-  tasksRunningMax: 8,
+  tasksRunningMax: 32,
   tasksKept: 100,
   taskDaysKept: 7,
   registryLoginsMax: 50,
+  registryWordMax: 4096,
   /** Limit on the sandboxes of one create. */
   createCountMax: 32,
   /** Longest time until an idle sandbox is paused, and a paused one written to disk: a year. */

@@ -20,6 +20,7 @@ import { wakeKeptHot } from "./core/kept-hot.ts"
 import { keepRows, RowKeeper } from "./core/kept-rows.ts"
 import { reconcile } from "./core/reconcile.ts"
 import { saveAll } from "./core/shutdown.ts"
+import { stopTasks } from "./core/tasks.ts"
 import { templateSpec } from "./core/template.ts"
 import { ensureTemplate } from "./core/template-builds.ts"
 import { Backups } from "./disk/backups.ts"
@@ -38,6 +39,7 @@ import { ArtifactChecks } from "./image/checks.ts"
 import { removeUnusedArtifacts } from "./image/clean-up.ts"
 import { readKitFor } from "./image/kits.ts"
 import { repairKernel } from "./image/repair.ts"
+import { openPulls } from "./image-pulls.ts"
 import { forbidCoreFiles } from "./lib/posix.ts"
 import { version } from "./lib/version.ts"
 import { lockDataDir } from "./lock.ts"
@@ -140,7 +142,8 @@ export async function serve(flags: ConfigFlags, seam: Seam = {}): Promise<void> 
   const signal = await stopSignal()
   log.info({ signal, on_stop: config.on_stop }, "stopping")
   stopping.abort()
-  await Promise.all([...loops, core.pool.empty()])
+  await Promise.all([...loops, core.pool.empty(), stopTasks(core)])
+  daemon.images.close()
   front.stopListening()
   // Without clients of commands nobody needs to hear of the end.
   if (core.endings.stopDaemon() > 0) await front.awaitAnswers(lastAnswersMs)
@@ -190,6 +193,8 @@ export type OpenedCore = AsyncDisposable & {
   accelerator: AcceleratorReport
   /** The daemon closes it when it stops. A process that makes only a template must not: sandboxes may run. */
   network: TapNetwork | null
+  /** The rules of its programs go with the daemon. */
+  images: { close(): void }
 }
 
 /** Opens everything except the listening socket; `bhatti init` uses it to make the first template. */
@@ -272,6 +277,7 @@ export async function openCore(config: Config, log: Log, { wrapHost }: Seam = {}
       log.warn({ sandbox, error }, "a machine's shared memory cannot be opened"),
     onDamage,
   })
+  const images = openPulls(config, { isRouted: network === "tap" })
   const host: Host = {
     machines,
     templates: machines.templates,
@@ -280,6 +286,7 @@ export async function openCore(config: Config, log: Log, { wrapHost }: Seam = {}
     network: tapNetwork,
     backups: new Backups({ dataDir: config.data_dir, draftOf: (id) => snapshots.draftOf(id) }),
     keptRows: new KeptRows({ dataDir: config.data_dir }),
+    pulls: images.pulls,
     images: {
       list: async () =>
         (await listImages(config.data_dir)).map(({ sizeMib, ...image }) => ({ ...image, diskMib: sizeMib })),
@@ -319,6 +326,11 @@ export async function openCore(config: Config, log: Log, { wrapHost }: Seam = {}
       pool: { sizeMax: config.pool, memoryMibMax: config.pool_memory_mb },
       publicAddress: publicAddressOf(config),
       guestDefaults: readGuestDefaults(config),
+      images: {
+        defaultRegistry: config.default_registry,
+        allowedRegistries: config.allowed_registries,
+        imageMibMax: config.image_max_mb,
+      },
     },
   })
   undo.defer(() => core.events.flush())
@@ -327,7 +339,13 @@ export async function openCore(config: Config, log: Log, { wrapHost }: Seam = {}
     core.guests.clear()
   })
   const opened = undo.move()
-  return { core, accelerator, network: tapNetwork, [Symbol.asyncDispose]: () => opened.disposeAsync() }
+  return {
+    core,
+    accelerator,
+    network: tapNetwork,
+    images,
+    [Symbol.asyncDispose]: () => opened.disposeAsync(),
+  }
 }
 
 /** Makes the template early, so that the first create after a start does not wait for it. */

@@ -20,7 +20,15 @@ import { Space } from "./space.ts"
 import { Thermal } from "./thermal.ts"
 import { Turns } from "./turns.ts"
 
-type Options = { store: Store; host: Host; log: Log; settings: CoreSettings; clock?: Clock }
+type Options = { store: Store; host: Host; log: Log; settings: Given; clock?: Clock }
+type Given = Omit<CoreSettings, "images"> & Partial<Pick<CoreSettings, "images">>
+
+/** Without the operator's settings of images, as in a process that only makes templates. */
+const imageDefaults: CoreSettings["images"] = {
+  defaultRegistry: undefined,
+  allowedRegistries: [],
+  imageMibMax: 20_480,
+}
 
 export function newCore(options: Options): Core {
   return new Assembly(options)
@@ -41,6 +49,8 @@ class Assembly implements Core {
   readonly reboots: Reboots
   readonly memory: HostMemory
   readonly templateBuilds: Core["templateBuilds"] = new Map()
+  readonly tasks: Core["tasks"] = new Map()
+  readonly pinnedDisks: Core["pinnedDisks"] = new Map()
   readonly waits = new Map<SandboxRecord["id"], string>()
   readonly touches = new Map<SandboxRecord["id"], { what: string; atMs: number }>()
   readonly reconnects: Core["reconnects"] = new WeakMap()
@@ -55,7 +65,7 @@ class Assembly implements Core {
   constructor({ store, host, log, settings, clock = systemClock }: Options) {
     this.store = store
     this.host = host
-    this.settings = settings
+    this.settings = { images: imageDefaults, ...settings }
     this.clock = clock
     this.log = new BoundedLog(log, clock)
     this.keys = new Keys(store, { log: this.log, clock })

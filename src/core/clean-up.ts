@@ -14,11 +14,12 @@ import {
 } from "../rules/template-clean-up.ts"
 import { sleep } from "./clock.ts"
 import type { Core, OnHost } from "./core.ts"
+import { removeUnusedDisks } from "./image-disks.ts"
 import { templateSpec } from "./template.ts"
 
 type TemplateParts = Pick<Core, "clock" | "events" | "log" | "pool" | "settings" | "store"> &
   OnHost<"images" | "keptRows" | "templates">
-type Parts = TemplateParts & OnHost<"machines">
+type Parts = TemplateParts & Pick<Core, "pinnedDisks"> & OnHost<"machines" | "pulls">
 
 const everyMs = 600_000
 
@@ -29,6 +30,9 @@ export async function cleanUp(core: Parts, signal: AbortSignal): Promise<void> {
       await removeUnusedTemplates(core, core.clock.unixMs())
       await core.host.templates.releaseOwned({ unusedForMs: templateGraceMs })
       await removeUnusedImages(core)
+      await removeUnusedDisks(core)
+      await core.host.pulls.evictLayers()
+      await core.store.tasks.removeOldOnHost(core.clock.unixMs())
       for (const qemu of await core.host.machines.removeUnusedQemus())
         core.log.info({ qemu }, "removed a copy of QEMU that nothing needs")
     } catch (error) {
@@ -107,6 +111,19 @@ async function removeAllOfOwn(
 export async function unneededOwnTemplates(core: TemplateParts): Promise<string[]> {
   const judged = (await judgeTemplates(core)) ?? []
   return judged.filter(({ owner, isNeeded }) => owner !== null && !isNeeded).map(({ id }) => id)
+}
+
+/** Removes templates of images that are gone, if nothing depends on them. */
+export async function removeTemplatesOf(core: TemplateParts, hashes: ReadonlySet<string>): Promise<void> {
+  const of = (await core.host.templates.measure()).filter(({ imageHash }) => hashes.has(imageHash))
+  const ids = new Set(of.map(({ id }) => id))
+  const judged = (await judgeTemplates(core)) ?? []
+  const unneeded = judged.filter(({ id, isNeeded }) => ids.has(id) && !isNeeded)
+  await removeTemplates(
+    core,
+    unneeded.map(({ id }) => id),
+    0,
+  )
 }
 
 /** Returns how many were removed. */

@@ -4,6 +4,7 @@ import type { PoolSettings } from "../rules/pool.ts"
 import type { ThermalSettings } from "../rules/thermal.ts"
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Store } from "../store/store.ts"
+import type { TaskRecord } from "../store/tasks.ts"
 import type { BoundedLog } from "./bounded-log.ts"
 import type { Clock } from "./clock.ts"
 import type { Destroying } from "./destroying.ts"
@@ -17,6 +18,7 @@ import type { Keys } from "./keys.ts"
 import type { Metrics } from "./metrics.ts"
 import type { PoolPart, SpacePart, TemplateBuild, ThermalPart } from "./parts.ts"
 import type { Reboots } from "./reboots.ts"
+import type { Going } from "./tasks.ts"
 import type { Turns } from "./turns.ts"
 
 export type CoreSettings = {
@@ -29,6 +31,16 @@ export type CoreSettings = {
   /** Published ports answer at `scheme://ALIAS.domain:port/`. */
   publicAddress: { scheme: "http" | "https"; domain: string; port: number }
   guestDefaults: GuestDefaults
+  images: ImageSettings
+}
+
+export type ImageSettings = {
+  /** Completes short references; undefined: they are refused. */
+  defaultRegistry: string | undefined
+  /** The only ones that may be asked; empty: any. */
+  allowedRegistries: readonly string[]
+  /** Limit on an image's files. */
+  imageMibMax: number
 }
 
 export type Core = {
@@ -51,6 +63,10 @@ export type Core = {
   memory: HostMemory
   /** Templates being built, by fingerprint-relevant key, so that concurrent creates share one build. */
   templateBuilds: Map<string, TemplateBuild>
+  /** The tasks that this daemon runs. */
+  tasks: Map<TaskRecord["id"], Going>
+  /** Disks that a task has made or is about to use, before their rows say so; their numbers of users. */
+  pinnedDisks: Map<string, number>
   /** The step that a sandbox being created waits for, if any. */
   waits: Map<SandboxRecord["id"], string>
   startedAt: number

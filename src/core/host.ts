@@ -8,6 +8,7 @@ import type { Disks, KeptRows, Snapshots } from "./host/disks.ts"
 import type { Images } from "./host/images.ts"
 import type { Machines } from "./host/machines.ts"
 import type { Network } from "./host/network.ts"
+import type { Pulls } from "./host/pulls.ts"
 import type { Templates } from "./host/templates.ts"
 
 export type * from "./host/backups.ts"
@@ -16,6 +17,7 @@ export type * from "./host/guests.ts"
 export type * from "./host/images.ts"
 export type * from "./host/machines.ts"
 export type * from "./host/network.ts"
+export type * from "./host/pulls.ts"
 export type * from "./host/templates.ts"
 
 export type Host = {
@@ -26,6 +28,7 @@ export type Host = {
   keptRows: KeptRows
   backups: Backups
   images: Images
+  pulls: Pulls
   /** Null if machines use QEMU's own network, which reaches nothing. */
   network: Network | null
 }

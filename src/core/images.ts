@@ -24,6 +24,15 @@ export async function listImages(core: Parts, account: Account): Promise<ListedI
   return { ofHost: installed.filter(({ name }) => !isDiskName(name)), ofUsers }
 }
 
+/** The image alone. */
+export async function describeImage(core: Parts, account: Account, nameOrId: string): Promise<ListedImages> {
+  const { record, diskName } = await findImage(core, account, nameOrId)
+  if (record) return { ofHost: [], ofUsers: [record] }
+  const ofHost = (await core.host.images.list()).filter(({ name }) => name === diskName)
+  if (ofHost.length === 0) throw await noImage(core, account, nameOrId)
+  return { ofHost, ofUsers: [] }
+}
+
 /** An account's own image of that name comes before the host's, so that a new one of the host changes nobody's. */
 export async function findImage(core: Parts, account: Account, nameOrId: string): Promise<FoundImage> {
   const record = await core.store.images.findUsable(account.id, nameOrId)

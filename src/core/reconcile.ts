@@ -5,6 +5,7 @@ import type { SandboxRecord } from "../store/sandboxes.ts"
 import { resyncNetwork } from "./attachment.ts"
 import type { Core, ForRequest, ForSettle, OnHost } from "./core.ts"
 import { removeById, removeEverything } from "./destroy.ts"
+import { reconcileImages } from "./image-disks.ts"
 import { machineOf } from "./machine-of.ts"
 import { settle } from "./settle.ts"
 import { reconcileSnapshots } from "./snapshots.ts"
@@ -14,9 +15,10 @@ import { reconcileSnapshots } from "./snapshots.ts"
  * request waits only for its own sandbox; `settled` resolves when all of them are reconnected or given up.
  */
 export async function reconcile(
-  core: ForRequest & Pick<Core, "onUnpublished"> & OnHost<"keptRows" | "snapshots">,
+  core: ForRequest & Pick<Core, "onUnpublished" | "pinnedDisks"> & OnHost<"keptRows" | "pulls" | "snapshots">,
 ): Promise<{ settled: Promise<void> }> {
   await core.host.templates.removeUnfinished()
+  await reconcileImages(core)
   const records = await core.store.sandboxes.listOnHost()
   await resyncNetwork(core, records)
   const reconcileAll = async (some: SandboxRecord[]) => {

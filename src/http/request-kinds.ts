@@ -9,6 +9,8 @@ export const requestKinds: Partial<Record<keyof Api, RequestKind>> = {
   createSandboxes: "create",
   checkpointSandbox: "create",
   resumeSnapshot: "create",
+  pullImage: "create",
+  importImage: "create",
   exec: "exec",
   execSocket: "exec",
   shellSocket: "exec",

@@ -7,12 +7,14 @@ import { files } from "./routes/files.ts"
 import { images } from "./routes/images.ts"
 import { processes } from "./routes/processes.ts"
 import { publish } from "./routes/publish.ts"
+import { registries } from "./routes/registries.ts"
 import { sandboxes } from "./routes/sandboxes.ts"
 import { secrets } from "./routes/secrets.ts"
 import { services } from "./routes/services.ts"
 import { sessions } from "./routes/sessions.ts"
 import { snapshots } from "./routes/snapshots.ts"
 import { type About, system } from "./routes/system.ts"
+import { tasks } from "./routes/tasks.ts"
 import { tickets } from "./routes/tickets.ts"
 import { watches } from "./routes/watches.ts"
 
@@ -30,6 +32,8 @@ export function handlers(about: About): Handlers {
     ...files,
     ...watches,
     ...images,
+    ...tasks,
+    ...registries,
     ...secrets,
     ...publish,
   }

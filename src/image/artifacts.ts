@@ -11,6 +11,7 @@ import { AppError } from "@bhatti/contract/errors"
 import { limits } from "@bhatti/contract/limits"
 import type { z } from "zod"
 import { exists } from "../lib/missing-files.ts"
+import { isDiskName } from "../rules/image-names.ts"
 import {
   type Check,
   Current,
@@ -106,7 +107,7 @@ export async function readImage(
 ): Promise<InstalledImage> {
   const images = join(dataDir, "images", name)
   const missing = async () => {
-    const others = (await imageNames(dataDir)).filter((one) => one !== name)
+    const others = (await imageNames(dataDir)).filter((one) => one !== name && !isDiskName(one))
     const canBeBuilt = recipeNames.includes(name)
     const image = canBeBuilt && name !== limits.imageDefault ? { image: name } : {}
     return new AppError("not_found", `no image named "${name}"`, {

@@ -1,7 +1,7 @@
 /** Rules of input, for whatever surface it comes through. The schemas of the API have the same patterns and numbers. */
 
 import { AppError } from "@bhatti/contract/errors"
-import { SandboxId } from "@bhatti/contract/ids"
+import { ImageId, SandboxId } from "@bhatti/contract/ids"
 import { limits, reservedAliases } from "@bhatti/contract/limits"
 
 /** The part of a sandbox that a user chooses; fields left out are not checked. */
@@ -46,6 +46,13 @@ export function checkInput(input: ChosenInput): void {
   }
   checkEnv(env)
   checkLabels(labels)
+}
+
+/** Checks a new image's name. */
+export function checkImageName(name: string): void {
+  checkText(name, limits.imageNamePattern, limits.imageNameRule)
+  if (ImageId.safeParse(name).success || name.startsWith("sha256:"))
+    throw new AppError("invalid", limits.imageNameIsIdRule)
 }
 
 function checkCommandLine(what: string, command: string | undefined): void {

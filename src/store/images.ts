@@ -80,6 +80,11 @@ export class Images {
     })
   }
 
+  /** When a daemon starts: a template that was being made is made by the first create. */
+  async setAllReadyOnHost(): Promise<void> {
+    await this.#db.updateTable("images").set({ state: "ready" }).where("state", "=", "preparing").execute()
+  }
+
   async setReady(id: ImageId): Promise<void> {
     await this.#db.updateTable("images").set({ state: "ready" }).where("id", "=", id).execute()
   }

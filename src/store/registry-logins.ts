@@ -20,9 +20,13 @@ export class RegistryLogins {
     this.#vault = vault
   }
 
-  async set(userId: UserId, host: string, { username, password }: RegistryCredential): Promise<void> {
+  async set(
+    userId: UserId,
+    host: string,
+    { username, password }: RegistryCredential,
+  ): Promise<RegistryLogin> {
     const ciphertext = await this.#vault.encrypt(password)
-    await withUserLocked(this.#db, userId, async (db, user) => {
+    return await withUserLocked(this.#db, userId, async (db, user) => {
       if (
         !(await this.#row(db, userId, host)) &&
         (await countOf(db, "registry_logins", user)) >= limits.registryLoginsMax
@@ -38,6 +42,7 @@ export class RegistryLogins {
         .values({ user_id: userId, host, username, ciphertext, created_at })
         .onConflict((on) => on.columns(["user_id", "host"]).doUpdateSet({ username, ciphertext, created_at }))
         .execute()
+      return { host, username, createdAt: created_at }
     })
   }
 

@@ -49,7 +49,7 @@ export type TaskRecord = {
 export type TaskEnd =
   | { state: "done"; result: Record<string, string> }
   | { state: "failed"; error: TaskError }
-  | { state: "cancelled" }
+  | { state: "cancelled" | "interrupted" }
 
 export class Tasks {
   readonly #db: Kysely<Schema>

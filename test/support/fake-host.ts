@@ -43,10 +43,12 @@ import { type FakeFiles, FakeUnpacking, type NewFile } from "./fake-files.ts"
 import type { FakeProcess } from "./fake-process.ts"
 import { fakeProcesses } from "./fake-processes.ts"
 import type { SessionProgram } from "./fake-programs.ts"
+import { type FakePulls, fakePulls } from "./fake-pulls.ts"
 import { type FakeMemory, FakeSystems } from "./fake-systems.ts"
 import { FakeWatch } from "./fake-watch.ts"
 
 export type FakeHost = Host & {
+  pulls: FakePulls
   running: Map<number, { directory: string }>
   directories: Set<string>
   identities: GuestIdentity[]
@@ -521,6 +523,7 @@ export function fakeHost(): FakeHost {
         for (const id of host.drafts) await host.snapshots.remove(id)
       },
     },
+    pulls: fakePulls((name) => host.moreImages.push(name)),
     images: {
       async list() {
         if (host.imagesMissing) return []

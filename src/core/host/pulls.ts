@@ -30,7 +30,6 @@ export type MadeImage = {
   hash: string
   diskMib: number
   bytes: number
-  manifestDigest: string
   config: ImageConfig
 }
 
@@ -47,16 +46,23 @@ export interface Pulls {
     pull: { resolved: ResolvedPull; manifest: Buffer },
     options: MakeOptions,
   ): Promise<MadeImage>
-  /** Makes the disk of an archive, which the host removes in any case. `origin` keeps users' files apart. */
-  import(archive: ImportedArchive, options: MakeOptions & { origin: string }): Promise<MadeImage>
+  /** Reads which image an archive holds. `origin` keeps users' files apart. */
+  openArchive(
+    archive: ImportedArchive,
+    options: { origin: string; signal: AbortSignal },
+  ): Promise<OpenedArchive>
+  /** Makes the disk of an archive. */
+  import(archive: ImportedArchive, options: MakeOptions & { opened: OpenedArchive }): Promise<MadeImage>
   /** Receives an archive into a file of the host; throws above `bytesMax`. */
   receive(bytes: AsyncIterable<Uint8Array>, options: { bytesMax: number }): Promise<ImportedArchive>
   /** Removes what a daemon that died has left. */
   removeUnfinished(): Promise<void>
-  /** Removes disks whose hashes are not needed; returns their names for the log. */
-  removeUnused(neededHashes: ReadonlySet<string>): Promise<string[]>
+  /** Removes disks with none of these hashes and names; returns their names for the log. */
+  removeUnused(needed: { hashes: ReadonlySet<string>; names: ReadonlySet<string> }): Promise<string[]>
   /** Evicts fetched layers above the operator's limit. */
   evictLayers(): Promise<void>
 }
 
+export type OpenedArchive = { diskName: string; manifestDigest: string }
+/** Disposing it removes it from the host. */
 export type ImportedArchive = { id: string; bytes: number } & AsyncDisposable

@@ -1,11 +1,49 @@
 /** Handlers of images. */
 
-import { listImages } from "../../core/images.ts"
+import { deleteImage, pruneImages, tagImage } from "../../core/change-images.ts"
+import { describeImage, listImages } from "../../core/images.ts"
+import { importImage } from "../../core/import-image.ts"
+import { pullImage } from "../../core/pull.ts"
 import type { Handlers } from "../context.ts"
-import { viewImages } from "../views/image.ts"
+import { credentialFrom, viewImage, viewImages } from "../views/image.ts"
+import { viewStarted } from "../views/task.ts"
 
 export const images = {
   async listImages({ core, account }) {
     return viewImages(await listImages(core, account))
+  },
+
+  async pullImage({ core, account }, { body }) {
+    const { ref: reference, auth, ...input } = body
+    const pulled = await pullImage(core, account, { ...input, reference, credential: credentialFrom(auth) })
+    if ("task" in pulled) return Response.json(viewStarted(pulled.task), { status: 202 })
+    return Response.json({ task_id: null, status: "exists", image: pulled.image.name })
+  },
+
+  async importImage({ core, account, body }, { query }) {
+    const { name, prepare } = query
+    const task = await importImage(core, account, { name, prepare: prepare !== "false", bytes: body })
+    return viewStarted(task)
+  },
+
+  async pruneImages({ core, account }) {
+    const removed = await pruneImages(core, account)
+    const bytes = removed.reduce((sum, image) => sum + image.bytes, 0)
+    return { deleted: removed.map(({ name }) => name), freed_mb: Math.round(bytes / 1024 / 1024) }
+  },
+
+  async getImage({ core, account, params }) {
+    const [image] = viewImages(await describeImage(core, account, params.name))
+    if (!image) throw new Error("an image that was found is gone")
+    return image
+  },
+
+  async tagImage({ core, account, params }, { body }) {
+    return viewImage(await tagImage(core, account, params.name, body.name))
+  },
+
+  async deleteImage({ core, account, params }) {
+    await deleteImage(core, account, params.name)
+    return { status: "deleted" }
   },
 } satisfies Partial<Handlers>

@@ -6,6 +6,15 @@ import type { InstalledImage } from "../../core/host.ts"
 import type { ListedImages } from "../../core/images.ts"
 import type { ImageRecord } from "../../store/images.ts"
 
+type Auth = { username: string; password: string } | string
+
+/** A text has the form USER:TOKEN. */
+export function credentialFrom(auth: Auth | undefined): Exclude<Auth, string> | undefined {
+  if (typeof auth !== "string") return auth
+  const colon = auth.indexOf(":")
+  return { username: auth.slice(0, colon), password: auth.slice(colon + 1) }
+}
+
 /** By name. */
 export function viewImages({ ofHost, ofUsers }: ListedImages): Image[] {
   const all = [...ofHost.map(viewHostImage), ...ofUsers.map(viewImage)]

@@ -223,8 +223,10 @@ describe.skipIf(!canRun)("a pull", () => {
     await plain.push(await imageOf("unused", { unused: "1" }), "unused:1")
     const asked = ask(plain.host, "unused")
     const made = await pulls.make(asked, await pulls.resolve(asked, signal), quiet)
-    expect(await pulls.removeUnused(new Set([made.hash]))).not.toContain(made.diskName)
-    expect(await pulls.removeUnused(new Set())).toContain(made.diskName)
+    expect(await pulls.removeUnused({ hashes: new Set([made.hash]), names: new Set() })).not.toContain(
+      made.diskName,
+    )
+    expect(await pulls.removeUnused({ hashes: new Set(), names: new Set() })).toContain(made.diskName)
     expect(await pulls.find(made.diskName)).toBeUndefined()
   })
 

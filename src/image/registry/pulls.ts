@@ -12,6 +12,7 @@ import { diskNameOf, isDiskName } from "../../rules/image-names.ts"
 import { imageNames, readImage } from "../artifacts.ts"
 import { hexOf } from "../oci-manifest.ts"
 import { type UnpackedImage, type UnpackOptions, unpackLimits } from "../unpack.ts"
+import { type Archive, Archives } from "./archives.ts"
 import { Blobs } from "./blobs.ts"
 import { commitDisk, spaceOf } from "./commit-disk.ts"
 import { type FetchSettings, fetchDocument, fetchLayers, type Source } from "./fetch.ts"
@@ -33,16 +34,22 @@ export type PullSettings = FetchSettings & {
 
 type Asked = Source & { digest: string | null; platform: string }
 type Pull = { resolved: Resolved & { diskName: string }; manifest: Buffer }
+type Opened = { diskName: string; manifestDigest: string }
+type OpenedArchive = Opened & { layout: string }
 type Progress = { step: "fetching" | "unpacking"; layers: LayerState[] }
 type Options = { onProgress: (progress: Progress) => void; signal: AbortSignal }
 
 export class Pulls {
   readonly #settings: PullSettings
   readonly #blobs: Blobs
+  readonly #archives: Archives
+  readonly #received = new Map<string, Archive>()
   readonly #work = new SharedWork<Progress, Made>()
 
   constructor(settings: PullSettings) {
     this.#settings = settings
+    const { dataDir, unpackUid: uid, imageBytesMax: bytesMax, freeBytes, timeoutMs } = settings
+    this.#archives = new Archives({ dataDir, uid, bytesMax, freeBytes, timeoutMs })
     this.#blobs = new Blobs(join(settings.dataDir, "registry", "blobs"))
   }
 
@@ -75,18 +82,53 @@ export class Pulls {
     )
   }
 
+  async receive(bytes: AsyncIterable<Uint8Array>, options: { bytesMax: number }): Promise<Archive> {
+    if (this.#settings.trouble) throw this.#settings.trouble
+    const archive = await this.#archives.receive(bytes, options)
+    this.#received.set(archive.id, archive)
+    return {
+      ...archive,
+      [Symbol.asyncDispose]: async () => {
+        this.#received.delete(archive.id)
+        await archive[Symbol.asyncDispose]()
+      },
+    }
+  }
+
+  async openArchive(
+    { id }: { id: string },
+    { origin, signal }: { origin: string; signal: AbortSignal },
+  ): Promise<OpenedArchive> {
+    const archive = this.#received.get(id)
+    if (!archive) throw new Error("the archive is gone")
+    const { layout, manifestDigest } = await this.#archives.layoutOf(archive, signal)
+    return { layout, manifestDigest, diskName: diskNameOf(origin, manifestDigest) }
+  }
+
+  async import({ id }: { id: string }, { opened, ...options }: Options & { opened: Opened }): Promise<Made> {
+    const archive = this.#received.get(id)
+    if (!archive) throw new Error("the archive is gone")
+    const { diskName, manifestDigest } = opened
+    const { layout = "" } = opened as OpenedArchive
+    const found = await this.find(diskName)
+    if (found) return found
+    return await this.#work.join(diskName, options, (shared) =>
+      this.#unpackAndCommit(archive.staging, { layout, manifestDigest, diskName }, shared),
+    )
+  }
+
   /** Only what no running work needs may be here. */
   async removeUnfinished(): Promise<void> {
     await removeTree(tasksDirectory(this.#settings.dataDir))
   }
 
-  async removeUnused(neededHashes: ReadonlySet<string>): Promise<string[]> {
+  async removeUnused(needed: { hashes: ReadonlySet<string>; names: ReadonlySet<string> }): Promise<string[]> {
     const { dataDir } = this.#settings
     const removed: string[] = []
     for (const name of await imageNames(dataDir)) {
-      if (!isDiskName(name) || this.#work.isGoing(name)) continue
+      if (!isDiskName(name) || needed.names.has(name)) continue
       const { hash } = await readImage(dataDir, name)
-      if (neededHashes.has(hash)) continue
+      if (needed.hashes.has(hash)) continue
       await removeTree(join(dataDir, "images", name))
       removed.push(name)
     }

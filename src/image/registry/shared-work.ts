@@ -14,10 +14,6 @@ type Options<Progress> = { onProgress: (progress: Progress) => void; signal: Abo
 export class SharedWork<Progress, Result> {
   readonly #going = new Map<string, Going<Progress, Result>>()
 
-  isGoing(key: string): boolean {
-    return this.#going.has(key)
-  }
-
   async join(
     key: string,
     { onProgress, signal }: Options<Progress>,

@@ -1,0 +1,50 @@
+/** Tasks: long work with an id, which goes on without the client that asked for it. */
+
+import { z } from "zod"
+import { TaskId, UserId } from "./ids.ts"
+
+export const LayerProgress = z
+  .object({ digest: z.string(), bytes: z.int(), total: z.int() })
+  .describe("A layer: its bytes so far, and in all")
+
+export const Task = z
+  .object({
+    id: TaskId,
+    user_id: UserId,
+    type: z.enum(["image.pull", "image.import"]),
+    subject: z.string().describe("The name of the image that it makes"),
+    status: z
+      .enum(["running", "cancelling", "done", "failed", "cancelled", "interrupted"])
+      .describe(
+        "interrupted: the daemon ended meanwhile; nothing half made is left, and it can be asked for again",
+      ),
+    progress: z.object({
+      step: z.string().describe("waiting, resolving, fetching, unpacking or preparing"),
+      layers: z.array(LayerProgress),
+    }),
+    result: z
+      .object({ image: z.string(), id: z.string(), digest: z.string() })
+      .nullable()
+      .describe("The image that it has made; null until it is done"),
+    error: z.object({ code: z.string(), message: z.string(), hint: z.string().nullable() }).nullable(),
+    created_at: z.iso.datetime(),
+    completed_at: z.iso.datetime().nullable(),
+  })
+  .meta({ id: "Task" })
+export type Task = z.infer<typeof Task>
+
+export const StartedTask = z
+  .object({
+    task_id: TaskId.nullable(),
+    status: z.enum(["running", "exists"]).describe("exists: the image is here already, and there is no task"),
+    image: z.string().describe("The name that the image has, or will have"),
+  })
+  .meta({ id: "StartedTask" })
+export type StartedTask = z.infer<typeof StartedTask>
+
+/** A line of a followed task: the task when it has changed, or the error that ends the answer. */
+export const TaskLine = z.union([
+  Task,
+  z.object({ type: z.literal("error"), data: z.string(), code: z.string(), hint: z.string().nullable() }),
+])
+export type TaskLine = z.infer<typeof TaskLine>

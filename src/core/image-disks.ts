@@ -1,0 +1,41 @@
+/** Disks of users' images: removed when no row, template or task needs them. */
+
+import type { Core, OnHost } from "./core.ts"
+
+type Parts = Pick<Core, "log" | "pinnedDisks" | "store"> & OnHost<"pulls" | "templates">
+
+/** Keeps a disk from the moment a task relies on it until its row does. */
+export function pinDisk(core: Pick<Core, "pinnedDisks">, diskName: string): Disposable {
+  const { pinnedDisks } = core
+  pinnedDisks.set(diskName, (pinnedDisks.get(diskName) ?? 0) + 1)
+  return {
+    [Symbol.dispose]() {
+      const left = (pinnedDisks.get(diskName) ?? 1) - 1
+      if (left > 0) pinnedDisks.set(diskName, left)
+      else pinnedDisks.delete(diskName)
+    },
+  }
+}
+
+export async function removeUnusedDisks(core: Parts): Promise<void> {
+  // Templates first: a row that is removed meanwhile has its template still.
+  const templates = await core.host.templates.measure()
+  const rows = await core.store.images.listOnHost()
+  const needed = new Set([
+    ...templates.map(({ imageHash }) => imageHash),
+    ...rows.map(({ diskHash }) => diskHash),
+  ])
+  const pinned = new Set(core.pinnedDisks.keys())
+  for (const name of await core.host.pulls.removeUnused({ hashes: needed, names: pinned }))
+    core.log.info({ image: name }, "removed the disk of an image that nothing needs")
+}
+
+/** When a daemon starts: nothing half made stays, and its tasks are told as interrupted. */
+export async function reconcileImages(core: Parts): Promise<void> {
+  const interrupted = await core.store.tasks.interruptOnHost()
+  if (interrupted > 0)
+    core.log.warn({ tasks: interrupted }, "tasks were interrupted by the end of the daemon")
+  await core.store.images.setAllReadyOnHost()
+  await core.host.pulls.removeUnfinished()
+  await removeUnusedDisks(core)
+}

@@ -1,0 +1,72 @@
+/** Makes an image of an archive that its user sends, as a task that begins when all of it is here. */
+
+import type { TaskRecord } from "../store/tasks.ts"
+import type { Account } from "../store/users.ts"
+import { checkSpace } from "./create-checks.ts"
+import type { ImportedArchive } from "./host.ts"
+import { pinDisk } from "./image-disks.ts"
+import { checkNewName, contentOf, type ForPull, prepareImage } from "./pull.ts"
+import { type RunningTask, startTask } from "./tasks.ts"
+
+export type ImportInput = { name: string; prepare: boolean; bytes: AsyncIterable<Uint8Array> }
+
+const mebibyte = 1024 * 1024
+
+export async function importImage(core: ForPull, account: Account, input: ImportInput): Promise<TaskRecord> {
+  const { name } = input
+  await checkNewName(core, name)
+  await checkSpace(core)
+  await using undo = new AsyncDisposableStack()
+  const bytesMax = core.settings.images.imageMibMax * mebibyte
+  const archive = undo.use(await core.host.pulls.receive(input.bytes, { bytesMax }))
+  const task = await startTask(core, account, { kind: "image.import", subject: name }, async (task) => {
+    await using _archive = archive
+    try {
+      return await makeImage(core, account, { ...input, archive }, task)
+    } catch (error) {
+      if (!task.signal.aborted)
+        core.events.record({
+          type: "image.import_failed",
+          userId: account.id,
+          meta: { by: "user", image: name },
+        })
+      throw error
+    }
+  })
+  undo.move()
+  return task
+}
+
+async function makeImage(
+  core: ForPull,
+  account: Account,
+  { archive, name, prepare }: ImportInput & { archive: ImportedArchive },
+  task: RunningTask,
+): Promise<Record<string, string>> {
+  await core.store.tasks.reserve(task.record, Math.ceil(archive.bytes / mebibyte))
+  task.progress({ step: "reading", layers: [] })
+  const { signal } = task
+  const opened = await core.host.pulls.openArchive(archive, { origin: account.id, signal })
+  using _pin = pinDisk(core, opened.diskName)
+  const made = await core.host.pulls.import(archive, {
+    ...{ opened, signal },
+    onProgress: ({ step, layers }) => task.progress({ step, layers }),
+  })
+  signal.throwIfAborted()
+  const { manifestDigest } = opened
+  const image = await core.store.images.put(
+    account.id,
+    {
+      ...contentOf(made),
+      ...{ name, reference: null, indexDigest: null, manifestDigest, platform: "linux/amd64" },
+    },
+    { taskId: task.record.id },
+  )
+  await prepareImage(core, image, prepare, task)
+  core.events.record({
+    type: "image.imported",
+    userId: account.id,
+    meta: { by: "user", image: name, digest: manifestDigest },
+  })
+  return { image: name, id: image.id, digest: manifestDigest }
+}

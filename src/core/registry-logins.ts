@@ -1,0 +1,29 @@
+/** A user's logins at registries, with the events of their changes. */
+
+import type { RegistryCredential, RegistryLogin } from "../store/registry-logins.ts"
+import type { Account } from "../store/users.ts"
+import type { Core } from "./core.ts"
+
+export async function listLogins({ store }: Pick<Core, "store">, account: Account): Promise<RegistryLogin[]> {
+  return await store.registryLogins.list(account.id)
+}
+
+export async function logIn(
+  { store, events }: Pick<Core, "events" | "store">,
+  account: Account,
+  host: string,
+  credential: RegistryCredential,
+): Promise<RegistryLogin> {
+  const login = await store.registryLogins.set(account.id, host.toLowerCase(), credential)
+  events.record({ type: "registry.login", userId: account.id, meta: { by: "user", registry: login.host } })
+  return login
+}
+
+export async function logOut(
+  { store, events }: Pick<Core, "events" | "store">,
+  account: Account,
+  host: string,
+): Promise<void> {
+  await store.registryLogins.remove(account.id, host.toLowerCase())
+  events.record({ type: "registry.logout", userId: account.id, meta: { by: "user", registry: host } })
+}

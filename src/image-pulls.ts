@@ -1,0 +1,51 @@
+/** Puts together what pulls images: the registries' egress, skopeo and the unpacker, as the configuration has it. */
+
+import type { Config } from "@bhatti/contract/config"
+import { AppError } from "@bhatti/contract/errors"
+import { Pulls } from "./image/registry/pulls.ts"
+import { unpackImage } from "./image/unpack.ts"
+import { RegistryEgress } from "./network/registry-egress.ts"
+
+/** The last user ids of the range: machines take the lowest free ones. */
+const lastUid = 65_535
+const fetchersMax = 4
+const mebibyte = 1024 * 1024
+
+export function openPulls(
+  config: Config,
+  { isRouted }: { isRouted: boolean },
+): { pulls: Pulls; close(): void } {
+  const uids = Array.from({ length: fetchersMax }, (_, number) => config.uid_base + lastUid - number)
+  const egress = new RegistryEgress({
+    dataDir: config.data_dir,
+    subnet: config.subnet,
+    opened: config.allow_internal,
+    upstreams: config.dns_upstreams,
+    uids,
+  })
+  const pulls = new Pulls({
+    dataDir: config.data_dir,
+    trouble: isRouted ? undefined : notRouted(),
+    registries: config.registries.map(({ host, insecure, ca_file }) => ({
+      host,
+      isInsecure: insecure,
+      caFile: ca_file,
+    })),
+    admit: (own, signal) => egress.admit(own, signal),
+    timeoutMs: config.pull_timeout * 1000,
+    freeBytes: config.disk_reserve_mb * mebibyte,
+    unpack: unpackImage,
+    unpackUid: config.uid_base + lastUid - fetchersMax,
+    imageBytesMax: config.image_max_mb * mebibyte,
+    layersBytesMax: config.image_layers_mb * mebibyte,
+  })
+  return { pulls, close: () => (isRouted ? egress.close() : undefined) }
+}
+
+function notRouted(): AppError {
+  return new AppError("unavailable", "this daemon cannot pull images: it may not confine what fetches them", {
+    hint: "run it as root, with network: auto or tap in config.yaml",
+    subject: { kind: "host" },
+    retryable: false,
+  })
+}
