@@ -11,6 +11,7 @@ source "$root/scripts/setup.sh"
 # Only the tests run these: real terminals, shells, certificates and clients.
 test_programs=(tmux:tmux zsh:zsh fish:fish busybox:busybox openssl:openssl curl:curl wget:wget)
 caddy_dir=/var/cache/bhatti/caddy
+registry_dir=/var/cache/bhatti/docker-registry
 # How long each end-to-end file took, so that the longest begin first; in a fresh checkout what they usually take.
 timings="$root/dist/test-timings.json"
 usual_timings="$root/test/e2e/timings.json"
@@ -33,7 +34,8 @@ main() {
   host_files+=("${build_files[@]}")
   [[ $extent != --long ]] || host_programs+=(chromium:chromium)
   step "Debian packages" install_packages
-  step "Caddy" unpack_caddy
+  step "Caddy" unpack_server caddy "$caddy_dir"
+  step "docker-registry" unpack_server docker-registry "$registry_dir"
   step "npm packages" install_npm_packages
   step "build" build
   give_back
@@ -79,23 +81,24 @@ long_tests() {
   bun_tests "under KVM in emulation" run test:long
 }
 
-# Its package would start a web server on this host, so it is only unpacked.
-unpack_caddy() {
-  if command -v caddy >/dev/null; then
+# unpack_server NAME DIRECTORY: its package would start a server on this host, so it is only unpacked.
+unpack_server() {
+  local name=$1 directory=$2
+  if command -v "$name" >/dev/null; then
     say "all there"
     return
   fi
-  if [[ ! -x $caddy_dir/usr/bin/caddy ]]; then
+  if [[ ! -x $directory/usr/bin/$name ]]; then
     advice="see that apt works (apt-get update)"
     local download
     download=$(mktemp -d)
     chmod 755 "$download"
-    (cd "$download" && { apt-get download caddy || { apt-get update && apt-get download caddy; }; })
-    mkdir -p "$caddy_dir"
-    dpkg-deb -x "$download"/caddy_*.deb "$caddy_dir"
+    (cd "$download" && { apt-get download "$name" || { apt-get update && apt-get download "$name"; }; })
+    mkdir -p "$directory"
+    dpkg-deb -x "$download/$name"_*.deb "$directory"
     rm -rf "$download"
   fi
-  export PATH="$PATH:$caddy_dir/usr/bin"
+  export PATH="$PATH:$directory/usr/bin"
 }
 
 # check NAME COMMAND...: one pass or one failure.

@@ -13,6 +13,7 @@ host_programs=(
   qemu-system-x86_64:qemu-system-x86 qemu-img:qemu-utils
   mmdebstrap:mmdebstrap mke2fs:e2fsprogs lz4:lz4 xz:xz-utils zstd:zstd depmod:kmod
   ip:iproute2 nft:nftables dnsmasq:dnsmasq-base
+  skopeo:skopeo
 )
 # Programs that only a checkout needs, since it is built.
 build_programs=(go:golang-go npm:npm gcc:gcc)

@@ -28,6 +28,7 @@ const network: HostFacts["network"] = {
   ip: program,
   nft: program,
   dnsmasq: program,
+  skopeo: program,
   nftables: true,
   namesTrouble: null,
 }

@@ -38,6 +38,7 @@ const compositionFiles = new Set([
   "config.ts",
   "lock.ts",
   "host-warnings.ts",
+  "image-pulls.ts",
 ])
 
 function folderOf(path: string): string {

@@ -16,9 +16,8 @@ import type { Guest, Host } from "./host.ts"
 import type { HostMemory } from "./host-memory.ts"
 import type { Keys } from "./keys.ts"
 import type { Metrics } from "./metrics.ts"
-import type { PoolPart, SpacePart, TemplateBuild, ThermalPart } from "./parts.ts"
+import type { GoingTask, PoolPart, SpacePart, TemplateBuild, ThermalPart } from "./parts.ts"
 import type { Reboots } from "./reboots.ts"
-import type { Going } from "./tasks.ts"
 import type { Turns } from "./turns.ts"
 
 export type CoreSettings = {
@@ -64,7 +63,7 @@ export type Core = {
   /** Templates being built, by fingerprint-relevant key, so that concurrent creates share one build. */
   templateBuilds: Map<string, TemplateBuild>
   /** The tasks that this daemon runs. */
-  tasks: Map<TaskRecord["id"], Going>
+  tasks: Map<TaskRecord["id"], GoingTask>
   /** Disks that a task has made or is about to use, before their rows say so; their numbers of users. */
   pinnedDisks: Map<string, number>
   /** The step that a sandbox being created waits for, if any. */

@@ -1,8 +1,8 @@
 /** Images that an account may use: its own, those shared with it, and those of the host. */
 
 import { AppError } from "@bhatti/contract/errors"
+import { isDiskName } from "../lib/disk-names.ts"
 import { suggest } from "../lib/suggest.ts"
-import { isDiskName } from "../rules/image-names.ts"
 import type { ImageRecord } from "../store/images.ts"
 import type { Account } from "../store/users.ts"
 import type { Core, OnHost } from "./core.ts"

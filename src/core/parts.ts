@@ -73,3 +73,6 @@ export type TemplateBuild = {
   waiting: number
   stop: AbortController
 }
+
+/** A task that this daemon runs. */
+export type GoingTask = { stop: AbortController; ended: Promise<void> }

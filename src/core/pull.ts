@@ -5,7 +5,7 @@
 
 import { AppError } from "@bhatti/contract/errors"
 import { limits } from "@bhatti/contract/limits"
-import { isDiskName } from "../rules/image-names.ts"
+import { isDiskName } from "../lib/disk-names.ts"
 import { checkImageName } from "../rules/input.ts"
 import { checkAllowed, nameFor, parseReference, type Reference, referenceText } from "../rules/reference.ts"
 import type { ImageRecord } from "../store/images.ts"

@@ -22,9 +22,6 @@ export type RunningTask = {
   progress: (progress: TaskProgress) => void
 }
 
-/** A task of this daemon. */
-export type Going = { stop: AbortController; ended: Promise<void> }
-
 type Parts = Pick<Core, "clock" | "log" | "store" | "tasks">
 
 /** Begins the work and returns at once; its result becomes the task's. */

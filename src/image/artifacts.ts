@@ -10,8 +10,8 @@ import { join } from "node:path"
 import { AppError } from "@bhatti/contract/errors"
 import { limits } from "@bhatti/contract/limits"
 import type { z } from "zod"
+import { isDiskName } from "../lib/disk-names.ts"
 import { exists } from "../lib/missing-files.ts"
-import { isDiskName } from "../rules/image-names.ts"
 import {
   type Check,
   Current,

@@ -26,6 +26,7 @@ export function lookAtNetwork({ isRoot }: { isRoot: boolean }) {
     ip: findProgram("ip", "-V"),
     nft,
     dnsmasq: findProgram("dnsmasq"),
+    skopeo: findProgram("skopeo"),
     /** Undefined if only root can tell. */
     nftables: nft !== undefined && isRoot ? succeeds("nft", "list", "tables") : undefined,
     /** Why sandboxes cannot resolve names of the internet; null if they can. */
@@ -49,6 +50,9 @@ export function networkChecks(facts: NetworkFacts, { isRoot }: { isRoot: boolean
     checkProgram("ip", facts.ip, "iproute2"),
     checkProgram("nft", facts.nft, "nftables"),
     checkProgram("dnsmasq", facts.dnsmasq, "dnsmasq-base"),
+    facts.skopeo === undefined
+      ? warn("skopeo", "is not installed, so users cannot pull images", "sudo apt-get install skopeo")
+      : ok("skopeo", `${facts.skopeo.version ?? "some version"} at ${facts.skopeo.path}`),
     ...(facts.nftables === false
       ? [fail(area, "nft cannot list its tables", "sudo modprobe nf_tables")]
       : []),

@@ -1,3 +1,5 @@
+/** References as Docker understands them, and what is none. */
+
 import { describe, expect, test } from "bun:test"
 import { checkAllowed, nameFor, parseReference, referenceText } from "./reference.ts"
 

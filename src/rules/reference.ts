@@ -1,6 +1,6 @@
 /**
- * References to images in registries, as Docker writes them: `[HOST[:PORT]/]REPOSITORY[:TAG][@sha256:DIGEST]`. Pure: the
- * operator's settings come in as values.
+ * References to images in registries, as Docker writes them: `[HOST[:PORT]/]REPOSITORY[:TAG][@sha256:DIGEST]`. Pure:
+ * the operator's settings come in as values.
  */
 
 import { AppError } from "@bhatti/contract/errors"

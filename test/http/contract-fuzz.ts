@@ -80,6 +80,7 @@ function pathOf({ path }: Endpoint, sandboxes: string[]): Arbitrary<string> {
     ":process": ["s1", "p1"],
     ":service": ["db"],
     ":port": ["3000"],
+    ":host": ["registry.example"],
     ":name": ["A"],
   }
   const value = (part: string) =>

@@ -545,7 +545,7 @@ export function fakeHost(): FakeHost {
         }
         return {
           name,
-          hash: "image",
+          hash: host.pulls.disks.get(name)?.hash ?? "image",
           file: "/image",
           diskMib: 8192,
           programs: host.imagePrograms,

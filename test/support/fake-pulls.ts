@@ -3,7 +3,7 @@
 import { createHash } from "node:crypto"
 import { AppError } from "@bhatti/contract/errors"
 import type { MadeImage, PullAsked, Pulls } from "../../src/core/host.ts"
-import { diskNameOf } from "../../src/rules/image-names.ts"
+import { diskNameOf } from "../../src/lib/disk-names.ts"
 
 export type FakePulls = Pulls & {
   asked: PullAsked[]

@@ -15,7 +15,7 @@ export type PullAsked = {
 export type ResolvedPull = {
   /** The image's name among the host's files. */
   diskName: string
-  /** Of the document that the reference names. */
+  /** The digest of the document that the reference names. */
   indexDigest: string
   manifestDigest: string
   layers: { digest: string; size: number }[]

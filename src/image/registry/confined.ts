@@ -32,7 +32,7 @@ export type Confined = {
 const stdoutBytesMax = 4 * 1024 * 1024
 const stderrBytesMax = 16 * 1024
 
-/** Arguments: root, work, uid, size of files in blocks of 512 bytes, file of certificates, file to read, lines of two files. */
+/** Arguments: root, work, uid, size of files in blocks, file of certificates, file to read, lines of two files. */
 const script = `set -eu
 root=$1 work=$2 uid=$3 blocks=$4 ca=$5 input=$6 hosts=$7 servers=$8
 shift 8

@@ -82,7 +82,7 @@ export async function fetchDocument(
   return ended.stdout
 }
 
-/** Fetches the layers that are not in `work` yet into `work/blobs/sha256`, each checked against its digest by skopeo. */
+/** Fetches the layers that are not in the work directory yet; returns the directory of all of them. */
 export async function fetchLayers(
   settings: FetchSettings,
   source: Source,

@@ -32,7 +32,7 @@ const Sizes = z.object({
 })
 
 export type Resolved = {
-  /** Of the document that the reference names. */
+  /** The digest of the document that the reference names. */
   indexDigest: string
   manifestDigest: string
   /** The manifest as the registry has it. */

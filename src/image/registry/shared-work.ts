@@ -54,7 +54,7 @@ export class SharedWork<Progress, Result> {
       going.listeners.delete(listener)
       if (going.listeners.size === 0) {
         going.stop.abort(signal.reason)
-        // Whoever cancels must find nothing left.
+        // A caller that cancels finds nothing left.
         if (signal.aborted) await going.result.catch(() => undefined)
       }
     }

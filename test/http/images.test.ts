@@ -1,0 +1,224 @@
+/** Images, tasks and logins through the HTTP interface, with the fake host's registries. */
+
+import { afterEach, beforeEach, describe, expect, test } from "bun:test"
+import { AppError } from "@bhatti/contract/errors"
+import { Image } from "@bhatti/contract/image"
+import { limits } from "@bhatti/contract/limits"
+import { StartedTask, Task } from "@bhatti/contract/task"
+import { stopTasks } from "../../src/core/tasks.ts"
+import { OperatorUsers } from "../../src/core/users.ts"
+import { type HttpApp, openHttpApp } from "../support/http-app.ts"
+import { until } from "../support/installation.ts"
+
+const ref = "registry.example/app:1"
+let own: HttpApp
+let other: string
+beforeEach(async () => {
+  own = await openHttpApp()
+  other = (await new OperatorUsers(own.core.store).create({ name: "bob", maxDiskMib: 7 })).key
+})
+afterEach(() => own[Symbol.asyncDispose]())
+
+async function start(body: Record<string, unknown> = {}, key = own.key): Promise<string> {
+  const { status, body: answer } = await own.call("POST", "/images/pull", { ref, ...body }, key)
+  expect([status, answer]).toMatchObject([202, { status: "running" }])
+  return StartedTask.parse(answer).task_id ?? ""
+}
+const taskOf = async (id: string, key = own.key) =>
+  Task.parse((await own.call("GET", `/tasks/${id}`, undefined, key)).body)
+async function ended(id: string, key = own.key): Promise<Task> {
+  await until("the task has ended", async () => (await taskOf(id, key)).completed_at !== null)
+  return await taskOf(id, key)
+}
+const pull = async (body: Record<string, unknown> = {}, key = own.key) => ended(await start(body, key), key)
+const imagesOf = async (key = own.key) =>
+  Image.array()
+    .parse((await own.call("GET", "/images", undefined, key)).body)
+    .filter(({ id }) => id !== null)
+const path = (name: string) => `/images/${encodeURIComponent(name)}`
+
+describe("a pull", () => {
+  test("is a task, and ends with an image of its caller that sandboxes can be made from", async () => {
+    const task = await pull()
+    expect(task).toMatchObject({ type: "image.pull", status: "done", subject: ref, result: { image: ref } })
+    const [image] = await imagesOf()
+    expect(image).toMatchObject({ name: ref, reference: ref, status: "ready", platform: "linux/amd64" })
+    expect((await own.call("GET", path(ref))).body).toEqual(image)
+    expect(await imagesOf(other)).toEqual([])
+    const created = await own.call("POST", "/sandboxes", { name: "dev", image: ref })
+    expect([created.status, created.body]).toMatchObject([201, { image: ref }])
+    const refused = await own.call("POST", "/sandboxes", { image: ref }, other)
+    expect([refused.status, refused.body]).toMatchObject([404, { subject: { kind: "image" } }])
+  })
+
+  test("by a digest that is here already answers at once, without the registry", async () => {
+    const pinned = `registry.example/app@sha256:${"a".repeat(64)}`
+    await pull({ ref: pinned })
+    const asked = own.host.pulls.asked.length
+    const { status, body } = await own.call("POST", "/images/pull", { ref: pinned })
+    expect([status, body]).toEqual([200, { task_id: null, status: "exists", image: pinned }])
+    expect(own.host.pulls.asked).toHaveLength(asked)
+    await own.call("POST", "/images/pull", { ref: pinned }, other)
+    expect(own.host.pulls.asked.length).toBeGreaterThan(asked)
+  })
+
+  test("of a tag that has moved gives the image new content, and older sandboxes keep theirs", async () => {
+    await pull()
+    await own.call("POST", "/sandboxes", { name: "dev", image: ref })
+    const [before] = await imagesOf()
+    own.host.pulls.version = "2"
+    await pull()
+    const [after, ...more] = await imagesOf()
+    expect(more).toEqual([])
+    expect(after?.id).toBe(before?.id as never)
+    expect(after?.manifest_digest).not.toBe(before?.manifest_digest as never)
+    const record = (await own.core.store.sandboxes.listOnHost()).find(({ name }) => name === "dev")
+    expect(record?.imageHash).toBe(before?.hash as never)
+  })
+
+  test("with a name that the host has, an id, or one of the host's files is refused", async () => {
+    for (const name of [
+      limits.imageDefault,
+      "img_0123456789abcdef",
+      `oci-${"a".repeat(64)}`,
+      "a b",
+      "sha256:12",
+    ]) {
+      const { status } = await own.call("POST", "/images/pull", { ref, name })
+      expect([400, 409]).toContain(status)
+    }
+    const { status } = await own.call("POST", "/sandboxes", { image: `oci-${"a".repeat(64)}` })
+    expect(status).toBe(404)
+  })
+
+  test("of a short name says which setting is missing", async () => {
+    const { status, body } = await own.call("POST", "/images/pull", { ref: "debian:12" })
+    expect([status, body]).toMatchObject([400, { reason: "no_default_registry" }])
+  })
+
+  test("that the registry refuses fails with its reason, and lists nothing", async () => {
+    own.host.pulls.refusal = new AppError("forbidden", "no", { hint: "log in" })
+    expect(await pull()).toMatchObject({ status: "failed", error: { code: "forbidden", hint: "log in" } })
+    expect(await imagesOf()).toEqual([])
+  })
+
+  test("above the disk quota fails before anything is fetched, and so does an image that grew above it", async () => {
+    own.host.pulls.layerBytes = 8 * 1024 * 1024
+    expect(await pull({}, other)).toMatchObject({ status: "failed", error: { code: "limit_exceeded" } })
+    expect(own.host.pulls.disks.size).toBe(0)
+    own.host.pulls.layerBytes = 1024 * 1024
+    expect((await pull({}, other)).status).toBe("done")
+    expect(await pull({ name: "second" }, other)).toMatchObject({ error: { code: "limit_exceeded" } })
+    expect(await imagesOf(other)).toHaveLength(1)
+  })
+
+  test("uses the credential of its request, or the stored login of that registry and user, and stores neither", async () => {
+    const login = { username: "me", password: "stored-secret" }
+    const stored = await own.call("POST", "/registries", { host: "Registry.Example", ...login })
+    expect([stored.status, stored.body]).toMatchObject([201, { host: "registry.example", username: "me" }])
+    await pull()
+    await pull({ auth: "you:token:with:colons" })
+    await pull({ ref: "other.example/app:1" })
+    await pull({}, other)
+    expect(own.host.pulls.asked.map(({ credential }) => credential)).toEqual([
+      login,
+      { username: "you", password: "token:with:colons" },
+      undefined,
+      undefined,
+    ])
+    const tasks = JSON.stringify((await own.call("GET", "/tasks")).body)
+    expect(tasks).not.toContain("token")
+    expect(JSON.stringify((await own.call("GET", "/registries")).body)).not.toContain("stored-secret")
+    expect((await own.call("DELETE", "/registries/registry.example", undefined, other)).status).toBe(404)
+    expect((await own.call("DELETE", "/registries/registry.example")).status).toBe(200)
+  })
+})
+
+describe("a task", () => {
+  test("is cancelled by its owner alone, and leaves no image", async () => {
+    own.host.pulls.gate = new Promise(() => {})
+    const id = await start()
+    await until("it is fetching", async () => (await taskOf(id)).progress.step === "fetching")
+    expect((await own.call("DELETE", `/tasks/${id}`, undefined, other)).status).toBe(404)
+    expect((await own.call("GET", `/tasks/${id}`, undefined, other)).status).toBe(404)
+    expect((await own.call("GET", "/tasks", undefined, other)).body).toEqual([])
+    expect((await own.call("DELETE", `/tasks/${id}`)).body).toMatchObject({ status: "cancelled" })
+    expect((await own.call("DELETE", `/tasks/${id}`)).body).toMatchObject({ status: "cancelled" })
+    expect(await imagesOf()).toEqual([])
+    expect((await taskOf(id)).completed_at).not.toBeNull()
+  })
+
+  test("tells each change on a line, and its end on the last one", async () => {
+    const gate = Promise.withResolvers<void>()
+    own.host.pulls.gate = gate.promise
+    const id = await start()
+    const response = await fetch(`${own.url}/tasks/${id}/events`, {
+      headers: { authorization: `Bearer ${own.key}` },
+    })
+    const tasks: Task[] = []
+    const decoder = new TextDecoder()
+    for await (const bytes of response.body ?? []) {
+      for (const line of decoder
+        .decode(bytes)
+        .split("\n")
+        .filter((one) => one !== ""))
+        tasks.push(Task.parse(JSON.parse(line)))
+      if (tasks.at(-1)?.progress.step === "fetching") gate.resolve()
+    }
+    expect(tasks.length).toBeGreaterThan(1)
+    expect(tasks.at(-1)).toMatchObject({ status: "done", result: { image: ref } })
+    expect(tasks.some(({ progress }) => progress.layers.length > 0)).toBe(true)
+  })
+
+  test("that runs when the daemon stops is interrupted, and can be asked for again", async () => {
+    own.host.pulls.gate = new Promise(() => {})
+    const id = await start()
+    await stopTasks(own.core)
+    expect(await taskOf(id)).toMatchObject({ status: "interrupted", result: null })
+    own.host.pulls.gate = Promise.resolve()
+    expect((await pull()).status).toBe("done")
+  })
+})
+
+describe("an image", () => {
+  test("is not deleted while a sandbox was made from it; others' are counted and not named", async () => {
+    await pull({ name: "app" })
+    const [image] = await imagesOf()
+    await own.core.store.images.share(image?.id as never, ["bob"])
+    await own.call("POST", "/sandboxes", { name: "dev", image: "app" })
+    const theirs = await own.call("POST", "/sandboxes", { name: "hidden", image: "app" }, other)
+    expect(theirs.status).toBe(201)
+    const refused = await own.call("DELETE", "/images/app")
+    expect(refused.status).toBe(409)
+    expect(JSON.stringify(refused.body)).toContain("sandbox dev, 1 of other users")
+    expect((await own.call("DELETE", "/images/app", undefined, other)).status).toBe(403)
+    expect((await own.call("DELETE", `/images/${limits.imageDefault}`)).status).toBe(403)
+    await own.call("DELETE", "/sandboxes/dev")
+    await own.call("DELETE", "/sandboxes/hidden", undefined, other)
+    expect((await own.call("DELETE", "/images/app")).body).toEqual({ status: "deleted" })
+    expect((await own.call("GET", "/images/app")).status).toBe(404)
+  })
+
+  test("gets a further name, and prune removes those that nothing was made from", async () => {
+    await pull({ name: "app" })
+    expect((await own.call("POST", "/images/app/tag", { name: "app:stable" })).status).toBe(201)
+    expect((await own.call("POST", "/images/app/tag", { name: "app:stable" })).status).toBe(409)
+    expect((await own.call("POST", "/images/app/tag", { name: "x" }, other)).status).toBe(404)
+    await own.call("POST", "/sandboxes", { name: "dev", image: "app:stable" })
+    const pruned = await own.call("POST", "/images/prune")
+    expect(pruned.body).toEqual({ deleted: ["app"], freed_mb: 5 })
+    expect((await imagesOf()).map(({ name }) => name)).toEqual(["app:stable"])
+  })
+
+  test("is made of an archive that is sent", async () => {
+    const response = await fetch(`${own.url}/images/import?name=mine`, {
+      method: "POST",
+      headers: { authorization: `Bearer ${own.key}` },
+      body: "a tar",
+    })
+    expect(response.status).toBe(202)
+    const { task_id } = StartedTask.parse(await response.json())
+    expect(await ended(task_id ?? "")).toMatchObject({ type: "image.import", status: "done" })
+    expect(await imagesOf()).toMatchObject([{ name: "mine", reference: null }])
+  })
+})
