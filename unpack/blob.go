@@ -65,6 +65,9 @@ type totals struct {
 func openLayer(file io.Reader, index int, about layer, all *totals) (*unpacking, error) {
 	told := int64(0)
 	compressed := newSource(file, func(bytes int64) error {
+		if bytes > about.Size && about.Digest == "" {
+			return refuse("too_many_bytes", "the archive has more than %d bytes", about.Size)
+		}
 		if bytes > about.Size {
 			return refuse("wrong_size", "the blob %s is longer than its %d bytes", about.Digest, about.Size)
 		}

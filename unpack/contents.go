@@ -56,6 +56,7 @@ func (c *contents) add(from io.Reader, size int64) (content, error) {
 		c.buffer = make([]byte, copyBytes)
 	}
 	added := content{number: c.last}
+	isCut := false
 	for {
 		n, err := io.ReadFull(from, c.buffer)
 		if n > 0 {
@@ -63,6 +64,7 @@ func (c *contents) add(from io.Reader, size int64) (content, error) {
 			if err != nil {
 				return content{}, spaceError(err)
 			}
+			isCut = isZeroBlock(c.buffer[(n-1)/blockBytes*blockBytes : n])
 			added.size += int64(n)
 			added.stored += stored
 			if err := c.checkSpace(stored); err != nil {
@@ -78,7 +80,11 @@ func (c *contents) add(from io.Reader, size int64) (content, error) {
 	}
 	c.bytes += added.size
 	c.stored += added.stored
-	return added, spaceError(syscall.Ftruncate(fd, added.size))
+	// The file ends in a hole.
+	if isCut {
+		err = syscall.Ftruncate(fd, added.size)
+	}
+	return added, spaceError(err)
 }
 
 // writeData leaves holes for blocks of zeros, and returns the size of the other blocks.

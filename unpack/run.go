@@ -145,6 +145,11 @@ func takeOut(directory string) error {
 		return err
 	}
 	defer syscall.Close(out)
+	store, err := openAt(fd, "content", syscall.O_RDONLY|syscall.O_DIRECTORY, 0)
+	if err != nil {
+		return err
+	}
+	syscall.Close(store)
 	if err := renameAt(fd, "content", out, "content"); err != nil {
 		return err
 	}

@@ -42,7 +42,7 @@ func readStream(input *os.File, reader *layerReader, merged *tree) (isArchive bo
 	if err != nil && err != io.EOF {
 		return false, "", err
 	}
-	about := layer{Digest: "the archive", Size: reader.limits.CompressedBytes, Compression: "none"}
+	about := layer{Size: reader.limits.CompressedBytes, Compression: "none"}
 	for _, magic := range magics {
 		if bytes.HasPrefix(head, magic.bytes) {
 			about.Compression = magic.compression
