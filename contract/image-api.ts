@@ -84,7 +84,7 @@ export const imageApi = {
     reply: Task,
     status: 200,
   }),
-  followTask: endpoint({
+  readTask: endpoint({
     method: "GET",
     path: "/tasks/:id/events",
     summary: "The task whenever it changes, until it has ended, as lines of JSON",

@@ -10,6 +10,7 @@ import type { Event, EventLine } from "@bhatti/contract/event"
 import type { FileEntry, FileWatch } from "@bhatti/contract/file"
 import { limits, truncatedHeader } from "@bhatti/contract/limits"
 import type { Version } from "@bhatti/contract/system"
+import type { Task, TaskLine } from "@bhatti/contract/task"
 import type { SocketTicket } from "@bhatti/contract/ticket"
 import type { z } from "zod"
 import { type ExecConnection, ExecStream, type ExecStreamStart } from "./exec-stream.ts"
@@ -90,6 +91,8 @@ export type Client = { readonly [Name in Exclude<keyof Api, SocketName>]: Call<A
    * the watch stands. A lost connection is made again without a loss; `lost` says where events are missing.
    */
   followFiles(id: string, directory: WatchedDirectory, options?: CallOptions): AsyncGenerator<FileChange>
+  /** Yields the task whenever it has changed, until it has ended. */
+  followTask(id: string, options?: CallOptions): AsyncGenerator<Task>
   /** `readFile` with `stat`: describes a file; a link is not followed. */
   statFile(id: string, path: string): Promise<FileEntry>
   /** `readFile` with `ls`: lists a directory. `isTruncated`: it has more entries. */
@@ -186,6 +189,22 @@ export function connect(options: ClientOptions): Client {
         const event = JSON.parse(line) as EventLine
         if (!("code" in event)) yield event
         else throw new AppError("unavailable", event.data, event.hint === null ? {} : { hint: event.hint })
+      }
+    } catch (error) {
+      options.signal?.throwIfAborted()
+      if (error instanceof AppError) throw error
+      throw failureOfConnection(error, base, hintFor)
+    }
+  }
+
+  async function* followTask(id: string, options: CallOptions = {}): AsyncGenerator<Task> {
+    const response = await request("readTask", { ...options, params: { id } })
+    try {
+      for await (const line of linesOf(response)) {
+        if (line === "") continue
+        const task = JSON.parse(line) as TaskLine
+        if (!("code" in task)) yield task
+        else throw new AppError("unavailable", task.data, task.hint === null ? {} : { hint: task.hint })
       }
     } catch (error) {
       options.signal?.throwIfAborted()
@@ -308,6 +327,7 @@ export function connect(options: ClientOptions): Client {
   const extras: Omit<Client, RouteName> = {
     followEvents,
     followFiles,
+    followTask,
     execStream: (id, start, reconnection) =>
       new ExecStream(
         execConnection(id, () => openSocket(socketUrl("execSocket", { id }))),

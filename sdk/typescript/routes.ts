@@ -65,7 +65,7 @@ export const routes: { readonly [Name in keyof Api]: `${Api[Name]["method"]} ${A
   deleteImage: "DELETE /images/:name",
   listTasks: "GET /tasks",
   getTask: "GET /tasks/:id",
-  followTask: "GET /tasks/:id/events",
+  readTask: "GET /tasks/:id/events",
   cancelTask: "DELETE /tasks/:id",
   listRegistries: "GET /registries",
   logIn: "POST /registries",

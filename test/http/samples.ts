@@ -70,7 +70,7 @@ const samples: { [Name in keyof Api]: Sample<Api[Name]> } = {
   deleteImage: {},
   listTasks: {},
   getTask: {},
-  followTask: {},
+  readTask: {},
   cancelTask: {},
   listRegistries: {},
   logIn: { body: { host: "registry.example", username: "me", password: "secret" } },

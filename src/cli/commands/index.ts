@@ -130,6 +130,39 @@ export const commands: readonly CommandEntry[] = [
       async () => (await import("./image-list.ts")).imageList,
       "image ls",
     ],
+    "image pull": ["Pull an image from a registry", async () => (await import("./image-pull.ts")).imagePull],
+    "image import": [
+      "Make an image of an archive",
+      async () => (await import("./image-import.ts")).imageImport,
+    ],
+    "image inspect": ["Show one image", async () => (await import("./image-inspect.ts")).imageInspect],
+    "image tag": ["Give an image a further name", async () => (await import("./image-tag.ts")).imageTag],
+    "image delete": [
+      "Delete images",
+      async () => (await import("./image-delete.ts")).imageDelete,
+      "image rm",
+    ],
+    "image prune": [
+      "Delete your images that nothing was made from",
+      async () => (await import("./image-prune.ts")).imagePrune,
+    ],
+    "registry login": [
+      "Store a login for pulls from a registry",
+      async () => (await import("./registry-login.ts")).registryLogin,
+    ],
+    "registry logout": ["Delete a login", async () => (await import("./registry-logout.ts")).registryLogout],
+    "registry list": [
+      "List your logins at registries",
+      async () => (await import("./registry-list.ts")).registryList,
+      "registry ls",
+    ],
+    "task list": [
+      "List your pulls and imports",
+      async () => (await import("./task-list.ts")).taskList,
+      "task ls",
+    ],
+    "task wait": ["Wait until a task has ended", async () => (await import("./task-wait.ts")).taskWait],
+    "task cancel": ["Cancel tasks", async () => (await import("./task-cancel.ts")).taskCancel],
   }),
   ...section("Secrets", {
     "secret set": ["Set a secret", async () => (await import("./secret-set.ts")).secretSet],

@@ -14,7 +14,7 @@ export const tasks = {
     return viewTask(await findTask(core, account, params.id))
   },
 
-  async followTask({ core, account, params, revoked }) {
+  async readTask({ core, account, params, revoked }) {
     await findTask(core, account, params.id)
     return followedTask(core, account, params.id, revoked)
   },

@@ -1,0 +1,114 @@
+/**
+ * Credentials of a registry, from where this machine's user has them: the files of Podman and Docker, and Docker's
+ * helper programs. They are read and run here, and sent with one request.
+ */
+
+import { join } from "node:path"
+import { AppError } from "@bhatti/contract/errors"
+import { unlessMissing, whenNowhere } from "../lib/missing-files.ts"
+import { parseJson } from "../lib/parse-json.ts"
+
+export type Credential = { username: string; password: string }
+type Environment = Readonly<Record<string, string | undefined>>
+
+const helperMs = 30_000
+
+type File = {
+  auths?: Record<string, { auth?: string }>
+  credHelpers?: Record<string, string>
+  credsStore?: string
+}
+
+/** The registry of a reference; undefined: its own host's default one. */
+export function registryOf(reference: string): string | undefined {
+  const [first = "", ...rest] = reference.split("/")
+  return rest.length > 0 && (/[.:]/.test(first) || first === "localhost") ? first.toLowerCase() : undefined
+}
+
+/** The first file that knows the registry decides. */
+export async function findCredential(
+  host: string,
+  environment: Environment = process.env,
+): Promise<Credential | undefined> {
+  for (const path of filesOf(environment)) {
+    const file = await readFile(path)
+    const found = file && (await credentialIn(file, host, environment))
+    if (found) return found
+  }
+  return undefined
+}
+
+function filesOf(environment: Environment): string[] {
+  const { HOME = "", DOCKER_CONFIG, REGISTRY_AUTH_FILE, XDG_RUNTIME_DIR, XDG_CONFIG_HOME } = environment
+  const home = (...parts: string[]) => (HOME === "" ? [] : [join(HOME, ...parts)])
+  return [
+    ...(REGISTRY_AUTH_FILE ? [REGISTRY_AUTH_FILE] : []),
+    ...(XDG_RUNTIME_DIR ? [join(XDG_RUNTIME_DIR, "containers", "auth.json")] : []),
+    ...(XDG_CONFIG_HOME
+      ? [join(XDG_CONFIG_HOME, "containers", "auth.json")]
+      : home(".config/containers/auth.json")),
+    ...(DOCKER_CONFIG ? [join(DOCKER_CONFIG, "config.json")] : home(".docker/config.json")),
+  ]
+}
+
+async function readFile(path: string): Promise<File | undefined> {
+  const { readFileSync } = await import("node:fs")
+  const text = unlessMissing(() => readFileSync(path, "utf8"), whenNowhere)
+  if (text === undefined) return undefined
+  const parsed = parseJson(text)
+  if (typeof parsed === "object" && parsed !== null) return parsed as File
+  throw new AppError("invalid", `${path} is not JSON`, {
+    hint: "correct it, or give the credentials yourself",
+  })
+}
+
+async function credentialIn(
+  file: File,
+  host: string,
+  environment: Environment,
+): Promise<Credential | undefined> {
+  const helper = file.credHelpers?.[host]
+  if (helper !== undefined) return await askHelper(helper, host, environment)
+  for (const [key, entry] of Object.entries(file.auths ?? {})) {
+    if (hostOf(key) !== host || typeof entry?.auth !== "string" || entry.auth === "") continue
+    const text = Buffer.from(entry.auth, "base64").toString("utf8")
+    const colon = text.indexOf(":")
+    if (colon > 0) return { username: text.slice(0, colon), password: text.slice(colon + 1) }
+  }
+  return file.credsStore ? await askHelper(file.credsStore, host, environment) : undefined
+}
+
+/** Keys are hosts, or as older programs write them `https://HOST/v1/`. */
+function hostOf(key: string): string {
+  return (key.replace(/^https?:\/\//, "").split("/")[0] ?? "").toLowerCase()
+}
+
+/** Returns undefined if the helper has none. */
+async function askHelper(
+  name: string,
+  host: string,
+  environment: Environment,
+): Promise<Credential | undefined> {
+  if (!/^[\w.-]+$/.test(name)) throw new AppError("invalid", `"${name}" is no name of a credential helper`)
+  const program = `docker-credential-${name}`
+  const path = Bun.which(program, { PATH: environment["PATH"] ?? "" })
+  if (path === null) {
+    throw new AppError("unavailable", `the credential helper ${program} is not installed`, {
+      hint: `install it, or log in for bhatti alone: bhatti registry login ${host}`,
+      retryable: false,
+    })
+  }
+  const child = Bun.spawn([path, "get"], {
+    env: { ...environment },
+    stdin: Buffer.from(host),
+    stdout: "pipe",
+    stderr: "ignore",
+    timeout: helperMs,
+  })
+  const [text] = await Promise.all([child.stdout.text(), child.exited])
+  if (child.exitCode !== 0) return undefined
+  const { Username: username, Secret: password } = (parseJson(text) ?? {}) as Record<string, unknown>
+  if (typeof username !== "string" || typeof password !== "string" || username === "" || password === "")
+    return undefined
+  return { username, password }
+}

@@ -1,0 +1,182 @@
+/** Commands of images, tasks and registries, against the real application on a fake host. */
+
+import { afterEach, beforeEach, describe, expect, test } from "bun:test"
+import { chmodSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs"
+import { join } from "node:path"
+import { AppError } from "@bhatti/contract/errors"
+import { Task } from "@bhatti/contract/task"
+import { findCredential } from "../../src/cli/registry-credentials.ts"
+import { Daemon } from "./daemon.ts"
+import { bhatti, environment, program, until } from "./program.ts"
+
+const ref = "registry.example/app:1"
+let daemon: Daemon
+let home: string
+beforeEach(async () => {
+  daemon = await Daemon.start()
+  home = mkdtempSync("/tmp/bhatti-cli-images-")
+})
+afterEach(async () => {
+  rmSync(home, { recursive: true })
+  await daemon[Symbol.asyncDispose]()
+})
+
+const run = (args: string[], options: { stdin?: string } = {}) =>
+  bhatti(args, { daemon, env: { HOME: home }, ...options })
+const tasks = async () => Task.array().parse((await daemon.call("GET", "/tasks")).body)
+
+describe("image pull", () => {
+  test("says each step on standard error and the image on standard output", async () => {
+    const ran = await run(["image", "pull", ref])
+    expect(ran.stdout).toMatch(/^image\/registry\.example\/app:1 pulled \(sha256:[0-9a-f]{12}\) in \d/)
+    expect(ran).toMatchObject({ exitCode: 0 })
+    const quiet = await run(["image", "pull", "-q", "--name", "app", ref])
+    expect(quiet).toEqual({ stdout: "app\n", stderr: "", exitCode: 0 })
+    const json = await run(["image", "pull", "--json", ref])
+    expect(Task.parse(JSON.parse(json.stdout))).toMatchObject({ status: "done", result: { image: ref } })
+    expect(daemon.bodies("POST /images/pull")).toContainEqual({ ref, name: "app", prepare: true })
+  })
+
+  test("detached prints the task, which task wait waits for", async () => {
+    const gate = Promise.withResolvers<void>()
+    daemon.host.pulls.gate = gate.promise
+    const { stdout } = await run(["image", "pull", "--detach", ref])
+    const id = stdout.trim()
+    expect((await run(["task", "list"])).stdout).toContain(id)
+    const waiting = run(["task", "wait", id])
+    gate.resolve()
+    expect(await waiting).toMatchObject({ stdout: `image/${ref} is ready\n`, exitCode: 0 })
+  })
+
+  test("is cancelled by Ctrl-C, which leaves no image", async () => {
+    daemon.host.pulls.gate = new Promise(() => {})
+    const child = Bun.spawn([...program, "image", "pull", ref], {
+      env: environment(daemon, { HOME: home }),
+      stdout: "pipe",
+      stderr: "pipe",
+    })
+    const stderr = child.stderr.text()
+    await until("it is asked for", () => daemon.host.pulls.asked.length > 0)
+    await until("it follows the task", () => daemon.sent.some(({ path }) => path.endsWith("/events")))
+    child.kill("SIGINT")
+    expect(await child.exited).toBe(130)
+    expect(await stderr).toContain("cancelling")
+    expect(await tasks()).toMatchObject([{ status: "cancelled" }])
+    expect((await run(["image", "list", "-q"])).stdout).not.toContain(ref)
+  })
+
+  test("that fails tells the daemon's reason and its next step", async () => {
+    daemon.host.pulls.refusal = new AppError("forbidden", "the registry does not let you", { hint: "log in" })
+    const ran = await run(["image", "pull", ref])
+    expect(ran.stderr).toContain("bhatti: the registry does not let you\n  log in\n")
+    expect(ran).toMatchObject({ stdout: "", exitCode: 1 })
+    const cancelled = await run(["task", "cancel", (await tasks())[0]?.id ?? ""])
+    expect(cancelled.stdout).toContain("failed")
+  })
+
+  test("sends this machine's credential for that registry alone, or the one on standard input", async () => {
+    mkdirSync(join(home, ".docker"))
+    const auth = Buffer.from("me:of-docker").toString("base64")
+    writeFileSync(
+      join(home, ".docker/config.json"),
+      JSON.stringify({ auths: { "registry.example": { auth } } }),
+    )
+    await run(["image", "pull", ref])
+    await run(["image", "pull", "other.example/app"])
+    await run(["image", "pull", "--auth-stdin", ref], { stdin: "you:typed\n" })
+    expect(daemon.host.pulls.asked.map(({ credential }) => credential)).toEqual([
+      { username: "me", password: "of-docker" },
+      undefined,
+      { username: "you", password: "typed" },
+    ])
+    const bad = await run(["image", "pull", "--auth-stdin", ref], { stdin: "no colon" })
+    expect(bad).toMatchObject({ exitCode: 1, stderr: expect.stringContaining("USER:TOKEN") })
+  })
+})
+
+describe("credentials", () => {
+  const write = (path: string, content: unknown) => {
+    mkdirSync(join(home, path, ".."), { recursive: true })
+    writeFileSync(join(home, path), JSON.stringify(content))
+  }
+  const basic = (user: string, password: string) => ({
+    auth: Buffer.from(`${user}:${password}`).toString("base64"),
+  })
+
+  test("come from the files of Podman and Docker, keys with a scheme and a path included", async () => {
+    write(".docker/config.json", {
+      auths: {
+        "https://one.example/v1/": basic("a", "1"),
+        "two.example:5000": basic("b", "2:3"),
+        "three.example": {},
+      },
+    })
+    write(".config/containers/auth.json", { auths: { "one.example": basic("podman", "4") } })
+    const find = (host: string, more = {}) => findCredential(host, { HOME: home, ...more })
+    expect(await find("one.example")).toEqual({ username: "podman", password: "4" })
+    expect(await find("two.example:5000")).toEqual({ username: "b", password: "2:3" })
+    expect(await find("two.example")).toBeUndefined()
+    expect(await find("three.example")).toBeUndefined()
+    write("elsewhere/auth.json", { auths: { "two.example:5000": basic("c", "5") } })
+    const REGISTRY_AUTH_FILE = join(home, "elsewhere/auth.json")
+    expect(await find("two.example:5000", { REGISTRY_AUTH_FILE })).toEqual({ username: "c", password: "5" })
+  })
+
+  test("come from helper programs, which get the host on standard input", async () => {
+    const helper = join(home, "docker-credential-test")
+    writeFileSync(
+      helper,
+      `#!/bin/sh\n[ "$1" = get ] || exit 1\nread -r host || true\n[ "$host" = one.example ] || exit 1\nprintf '{"Username":"u","Secret":"s-%s"}' "$host"\n`,
+    )
+    chmodSync(helper, 0o755)
+    const PATH = `${home}:${process.env["PATH"]}`
+    write(".docker/config.json", {
+      credHelpers: { "one.example": "test", "two.example": "missing" },
+      credsStore: "test",
+    })
+    const find = (host: string) => findCredential(host, { HOME: home, PATH })
+    expect(await find("one.example")).toEqual({ username: "u", password: "s-one.example" })
+    expect(await find("three.example")).toBeUndefined()
+    await expect(find("two.example")).rejects.toMatchObject({
+      message: expect.stringContaining("docker-credential-missing"),
+    })
+    write(".docker/config.json", { credHelpers: { "one.example": "../evil" } })
+    await expect(find("one.example")).rejects.toMatchObject({ code: "invalid" })
+  })
+})
+
+test("images are listed, shown, named again, and deleted", async () => {
+  await run(["image", "pull", "-q", "--name", "app", ref])
+  expect((await run(["image", "list", "-q"])).stdout).toBe("app\nworkspace\n")
+  expect((await run(["image", "inspect", "app"])).stdout).toMatch(/reference +registry\.example\/app:1\n/)
+  expect((await run(["image", "tag", "app", "app:stable"])).stdout).toBe("image/app:stable tagged\n")
+  expect((await run(["create", "--name", "dev", "--image", "app:stable"])).exitCode).toBe(0)
+  const inUse = await run(["image", "delete", "app:stable"])
+  expect(inUse).toMatchObject({ exitCode: 1, stderr: expect.stringContaining("needed by sandbox dev") })
+  const pruned = await run(["image", "prune"])
+  expect(pruned).toMatchObject({ stdout: "image/app deleted\n", stderr: "5 MB freed\n" })
+  const missing = await run(["image", "delete", "app", "nothing"])
+  expect(missing).toMatchObject({ exitCode: 1, stderr: expect.stringContaining("bhatti image list") })
+})
+
+test("an archive is sent from a file or standard input", async () => {
+  writeFileSync(join(home, "root.tar"), "a tar")
+  const path = join(home, "root.tar")
+  expect((await run(["image", "import", "--name", "root", path])).stdout).toMatch(/^image\/root imported in/)
+  const piped = await run(["image", "import", "-q", "--name", "piped", "-"], { stdin: "other" })
+  expect(piped).toEqual({ stdout: "piped\n", stderr: "", exitCode: 0 })
+  const missing = await run(["image", "import", "--name", "x", join(home, "none")])
+  expect(missing).toMatchObject({ exitCode: 1, stderr: expect.stringContaining("cannot read") })
+})
+
+test("a login is stored from standard input, listed without its password, and deleted", async () => {
+  const stored = await run(["registry", "login", "--username", "me", "registry.example"], {
+    stdin: "hidden-1\n",
+  })
+  expect(stored).toEqual({ stdout: "registry/registry.example logged in as me\n", stderr: "", exitCode: 0 })
+  const listed = await run(["registry", "list"])
+  expect(listed.stdout).toContain("registry.example  me")
+  expect(listed.stdout).not.toContain("hidden-1")
+  expect((await run(["registry", "logout", "registry.example"])).exitCode).toBe(0)
+  expect((await run(["registry", "logout", "registry.example"])).exitCode).toBe(1)
+})
