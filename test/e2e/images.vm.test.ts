@@ -136,9 +136,7 @@ test("image list shows the default image, and minimal once the operator has inst
   )
   expect(made.exitCode).toBe(0)
   expect((await listed()).map(({ name }) => name)).toEqual(["minimal", "workspace"])
-  expect((await own.bhatti(["image", "list"])).stdout).toMatch(
-    /^NAME +OWNER +STATUS +SIZE +DISK +CREATED\n/,
-  )
+  expect((await own.bhatti(["image", "list"])).stdout).toMatch(/^NAME +OWNER +STATUS +SIZE +DISK +CREATED\n/)
   expect((await own.bhatti(["create", "--name", "small", "--image", "minimal"])).exitCode).toBe(0)
   expect(await run("python3 -c 'print(1)'; command -v gcc || echo no compiler", "small")).toBe(
     "1\nno compiler",
