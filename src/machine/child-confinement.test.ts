@@ -62,6 +62,7 @@ beforeAll(async () => {
   jail = { launcher: await prepareLauncher({ dataDir: home, built: launcher }), root: qemus.present.root }
 }, 60_000)
 afterAll(() => {
+  if (!isRoot) return
   for (const pid of started) if (startTicks(pid) !== undefined) process.kill(pid, "SIGKILL")
   for (const fd of fds) closeSync(fd)
   rmSync(home, { recursive: true, force: true })

@@ -13,6 +13,8 @@ const kinds: [Role, "tap" | "user", "kvm" | "tcg", Topology][] = [
   ["clone", "tap", "tcg", 2],
   ["clone", "user", "kvm", 3],
   ["boot", "tap", "kvm", 3],
+  // The filter of each machine that is forked from it is the one that this asks for.
+  ["zygote", "tap", "tcg", 3],
 ]
 
 describe.each(kinds)("a %s with %s network under %s, topology %i", (role, network, accelerator, topology) => {

@@ -138,8 +138,6 @@ export function cpuModel(accelerator: Accelerator): string {
 
 const board = "q35,sata=off,smbus=off,usb=off,vmport=off,graphics=off"
 const systemCallFilter = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
-/** It forks; each child closes that way for itself. */
-const zygoteSystemCallFilter = "on,obsolete=deny,elevateprivileges=deny,resourcecontrol=deny"
 
 /** Arguments of a machine without disks, which only prints on its console that a guest boots under KVM. */
 export function probeArguments(): string[] {
@@ -208,7 +206,7 @@ export function qemuArguments(
       "-object",
       `memory-backend-file,id=shared,size=${sharedMemoryMib}M,mem-path=/proc/self/fd/${descriptors.shared},share=on`,
     ],
-    ["-sandbox", role === "zygote" ? zygoteSystemCallFilter : systemCallFilter],
+    ["-sandbox", systemCallFilter],
     ["-global", "migration.send-configuration=off"],
 
     ["-chardev", `socket,id=qmp,fd=${descriptors.qmpSocket},server=on,wait=off`],

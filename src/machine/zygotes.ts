@@ -17,7 +17,7 @@ import { diskPathOf } from "./bound-disk.ts"
 import { writePlugged } from "./plugged-disks.ts"
 import type { Connect } from "./sockets.ts"
 import { startConnected } from "./sockets.ts"
-import { type Machine, type MachineResources, type Starter, templateSlot } from "./starter.ts"
+import type { Machine, MachineResources, Starter } from "./starter.ts"
 import type { Template, TemplateFiles } from "./template-files.ts"
 import { checkZygote, forkZygote, stopZygote } from "./zygote-control.ts"
 import { tryZygote } from "./zygote-trial.ts"
@@ -141,7 +141,9 @@ export class Zygotes<Guest extends { close(): void }> {
     const { template } = zygote
     const fork = (directory: string) =>
       this.fork(zygote, {
-        ...{ template, directory, overlayPath: diskPathOf(directory), name: "trial", slot: templateSlot },
+        ...{ template, directory, overlayPath: diskPathOf(directory), name: "trial" },
+        // A forked machine's user is nobody else's, and templates that are made share theirs.
+        slot: starter.zygoteSlot(),
         ...{ diskMib: template.diskMib, kit: template.kit },
         tapName: starter.network === "tap" ? `bhz${randomHex(4)}` : undefined,
       })
