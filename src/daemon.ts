@@ -142,7 +142,7 @@ export async function serve(flags: ConfigFlags, seam: Seam = {}): Promise<void> 
   const signal = await stopSignal()
   log.info({ signal, on_stop: config.on_stop }, "stopping")
   stopping.abort()
-  await Promise.all([...loops, core.pool.empty(), stopTasks(core)])
+  await Promise.all([...loops, core.pool.empty(), core.zygotes.empty(), stopTasks(core)])
   daemon.images.close()
   front.stopListening()
   // Without clients of commands nobody needs to hear of the end.
@@ -263,9 +263,6 @@ export async function openCore(config: Config, log: Log, { wrapHost }: Seam = {}
       accelerator.accelerator === "tcg" && {
         forks: {
           library: zygoteFile,
-          zygoteOf: () => undefined,
-          onUnforked: ({ template }, error) =>
-            log.warn({ template: template.id, error }, "a machine could not be forked and is cloned"),
         },
       }),
     confinement: config.confinement,
@@ -281,6 +278,7 @@ export async function openCore(config: Config, log: Log, { wrapHost }: Seam = {}
   const host: Host = {
     machines,
     templates: machines.templates,
+    zygotes: machines.zygotes ?? null,
     disks,
     snapshots,
     network: tapNetwork,
@@ -352,7 +350,9 @@ export async function openCore(config: Config, log: Log, { wrapHost }: Seam = {}
 export async function warmDefaultTemplate(core: Core): Promise<void> {
   try {
     const spec = await templateSpec(core)
-    core.pool.wants(spec, await ensureTemplate(core, spec))
+    const template = await ensureTemplate(core, spec)
+    core.zygotes.wants(spec, template)
+    core.pool.wants(spec, template)
   } catch (error) {
     core.log.warn({ error }, "could not prepare the default template")
   }

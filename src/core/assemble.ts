@@ -19,6 +19,7 @@ import { onChannelClosed } from "./reconnect.ts"
 import { Space } from "./space.ts"
 import { Thermal } from "./thermal.ts"
 import { Turns } from "./turns.ts"
+import { Zygotes } from "./zygotes.ts"
 
 type Options = { store: Store; host: Host; log: Log; settings: Given; clock?: Clock }
 type Given = Omit<CoreSettings, "images"> & Partial<Pick<CoreSettings, "images">>
@@ -60,6 +61,7 @@ class Assembly implements Core {
   readonly thermal: Thermal
   readonly space: Space
   readonly pool: Pool
+  readonly zygotes: Zygotes
   readonly onUnpublished: Core["onUnpublished"] = new Set()
 
   constructor({ store, host, log, settings, clock = systemClock }: Options) {
@@ -75,11 +77,20 @@ class Assembly implements Core {
     this.memory = new HostMemory(host.machines, { reserveMib: settings.memoryReserveMib })
     this.startedAt = clock.nowMs()
     const { startedAt } = this
-    const metrics = new Metrics({ store, host, log: this.log, clock, startedAt, pool: () => this.pool })
+    const metrics = new Metrics({
+      store,
+      host,
+      log: this.log,
+      clock,
+      startedAt,
+      pool: () => this.pool,
+      zygotes: () => this.zygotes,
+    })
     this.metrics = metrics
     this.events = new EventLog({ store, log: this.log, clock, onRecord: (event) => metrics.onEvent(event) })
     this.thermal = new Thermal(this)
     this.space = new Space(this)
+    this.zygotes = new Zygotes(this)
     this.pool = new Pool(this, settings.pool)
   }
 

@@ -9,7 +9,10 @@ import { removeUnusedDisks } from "./image-disks.ts"
 import { findImage, findOwnImage, noImage } from "./images.ts"
 import { checkNewName } from "./pull.ts"
 
-type Parts = Pick<Core, "clock" | "events" | "log" | "pinnedDisks" | "pool" | "settings" | "store"> &
+type Parts = Pick<
+  Core,
+  "clock" | "events" | "log" | "pinnedDisks" | "pool" | "settings" | "store" | "zygotes"
+> &
   OnHost<"images" | "keptRows" | "pulls" | "templates">
 
 /** Gives an image, also one that is shared with the account, a further name as an image of the account's own. */

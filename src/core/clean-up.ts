@@ -17,7 +17,7 @@ import type { Core, OnHost } from "./core.ts"
 import { removeUnusedDisks } from "./image-disks.ts"
 import { templateSpec } from "./template.ts"
 
-type TemplateParts = Pick<Core, "clock" | "events" | "log" | "pool" | "settings" | "store"> &
+type TemplateParts = Pick<Core, "clock" | "events" | "log" | "pool" | "settings" | "store" | "zygotes"> &
   OnHost<"images" | "keptRows" | "templates">
 type Parts = TemplateParts & Pick<Core, "pinnedDisks"> & OnHost<"machines" | "pulls">
 
@@ -155,6 +155,7 @@ async function judgeTemplates(core: TemplateParts): Promise<TemplateFacts[] | un
     ...(await core.store.sandboxes.listTemplateIdsOnHost()),
     ...(await core.store.snapshots.listOnHost()).map(({ templateId }) => templateId),
     ...core.pool.templateIds,
+    ...core.zygotes.templateIds,
     ...lainOn,
   ])
   const nextDefault = await templates.find(await templateSpec(core))

@@ -16,7 +16,7 @@ import type { Guest, Host } from "./host.ts"
 import type { HostMemory } from "./host-memory.ts"
 import type { Keys } from "./keys.ts"
 import type { Metrics } from "./metrics.ts"
-import type { GoingTask, PoolPart, SpacePart, TemplateBuild, ThermalPart } from "./parts.ts"
+import type { GoingTask, PoolPart, SpacePart, TemplateBuild, ThermalPart, ZygotePart } from "./parts.ts"
 import type { Reboots } from "./reboots.ts"
 import type { Turns } from "./turns.ts"
 
@@ -72,6 +72,7 @@ export type Core = {
   thermal: ThermalPart
   space: SpacePart
   pool: PoolPart
+  zygotes: ZygotePart
   events: EventLog
   metrics: Metrics
   /** The last request to each sandbox, and when it came. */
@@ -91,7 +92,16 @@ export type OnHost<Port extends keyof Host> = { host: Pick<Host, Port> }
 export type ForTemplate = OnHost<"disks" | "images" | "keptRows" | "templates"> &
   Pick<
     Core,
-    "clock" | "events" | "log" | "memory" | "pool" | "settings" | "space" | "store" | "templateBuilds"
+    | "clock"
+    | "events"
+    | "log"
+    | "memory"
+    | "pool"
+    | "settings"
+    | "space"
+    | "store"
+    | "templateBuilds"
+    | "zygotes"
   >
 /** The parts that connect to a guest and keep the channel. */
 export type ForChannel = Pick<

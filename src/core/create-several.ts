@@ -52,6 +52,7 @@ export async function createSandboxes(
     throw error
   })
   return await allOrNone(core, records, async () => {
+    const from = new Map<string, Parameters<typeof recordCreated>[2]["from"]>()
     await using undo = new AsyncDisposableStack()
     // Closes the channels of sandboxes that have not begun; their machines go with their rows.
     undo.defer(() => {
@@ -60,12 +61,13 @@ export async function createSandboxes(
     await inParallel(records, createsAtOnce, async (record, index) => {
       await checkStillWanted(core, record)
       using _memory = core.memory.promise(clonedMib(plan.spec))
-      await startNew(core, record, input, { ...plan, pooled: pooled[index], signal })
+      const started = await startNew(core, record, input, { ...plan, pooled: pooled[index], signal })
+      from.set(record.id, started.from)
     })
     await core.store.sandboxes.setBatchDone(records)
     undo.move()
-    for (const [index, record] of records.entries())
-      recordCreated(core, record, { isPooled: pooled[index] !== undefined, startedAt })
+    for (const record of records)
+      recordCreated(core, record, { from: from.get(record.id) ?? "template", startedAt })
     destroyIfAbandoned(core, account, records, signal)
     return Promise.all(records.map(({ id }) => describeById(core, id)))
   })

@@ -14,6 +14,7 @@ import { initStart } from "./boot-script.ts"
 import type { Core, ForStart, ForTemplate, OnHost } from "./core.ts"
 import { addNamed, checkSizeLimits, checkSpace, checkStillAwaited, goneError } from "./create-checks.ts"
 import { forkSandbox } from "./fork.ts"
+import { forkOrClone } from "./fork-or-clone.ts"
 import type { Guest, Started, Template, TemplateSpec } from "./host.ts"
 import { personalise } from "./identity.ts"
 import { type FoundImage, findImage } from "./images.ts"
@@ -62,8 +63,8 @@ export async function createSandbox(
   if (!record) return await createSandbox(core, account, input, { signal })
   // Awaited here, so that until then its memory stays promised and the pool stays idle.
   return await allOrNone(core, [record], async () => {
-    const sandbox = await startNew(core, record, input, { ...plan, pooled, signal })
-    recordCreated(core, record, { isPooled: pooled !== undefined, startedAt })
+    const { sandbox, from } = await startNew(core, record, input, { ...plan, pooled, signal })
+    recordCreated(core, record, { from, startedAt })
     destroyIfAbandoned(core, account, [sandbox], signal)
     return { sandbox, isNew: true }
   })
@@ -142,20 +143,24 @@ type New = Pick<CreatePlan, "spec" | "secrets"> & {
   signal: AbortSignal | undefined
 }
 
+type NewFrom = "pool" | "fork" | "template"
+
 /** Starts the sandbox of a row, or throws and leaves only the row. Needs its turn. */
 export async function startNew(
   core: ForStart & ForTemplate & Pick<Core, "space" | "waits"> & OnHost<"disks">,
   record: SandboxRecord,
   input: CreateSandbox,
   wanted: New,
-): Promise<Sandbox> {
+): Promise<{ sandbox: Sandbox; from: NewFrom }> {
   const { pooled, signal } = wanted
   let isPending = false
+  let from: NewFrom = "pool"
   const { state } = await startSandbox(core, record, {
     from: pooled
       ? { kind: "pool", started: pooled }
-      : { kind: "template", prepare: () => makeDisk(core, record, wanted) },
+      : { kind: "template", start: () => startNewMachine(core, record, wanted) },
     async giveIdentity(started) {
+      if (!pooled) from = started.fork === "done" ? "fork" : "template"
       isPending = (await giveIdentity(core, record, wanted, started)).isPending
     },
     async prepareGuest(guest) {
@@ -167,13 +172,13 @@ export async function startNew(
       checkStillAwaited(record, signal)
     },
   })
-  return describeSandbox(core, { ...record, state })
+  return { sandbox: await describeSandbox(core, { ...record, state }), from }
 }
 
 export function recordCreated(
   core: Pick<Core, "clock" | "events">,
   record: SandboxRecord,
-  { isPooled, startedAt }: { isPooled: boolean; startedAt: number },
+  { from, startedAt }: { from: NewFrom; startedAt: number },
 ): void {
   core.events.record({
     type: "sandbox.created",
@@ -181,7 +186,7 @@ export function recordCreated(
     sandbox: record,
     meta: {
       by: "user",
-      from: isPooled ? "pool" : "template",
+      from,
       image: record.imageShownAs ?? record.imageName,
       ms: Math.round(core.clock.nowMs() - startedAt),
     },
@@ -257,16 +262,17 @@ function waitText({ cpus, memoryMib }: SandboxRecord, { programs }: TemplateSpec
 }
 
 /** The template comes after the record, so that invalid names and exceeded limits fail before a wait of seconds. */
-async function makeDisk(
-  core: ForTemplate & Pick<Core, "destroying" | "store" | "waits"> & OnHost<"disks">,
+async function startNewMachine(
+  core: ForTemplate & Pick<Core, "destroying" | "store" | "waits"> & OnHost<"disks" | "machines">,
   record: SandboxRecord,
   { spec, signal }: New,
-): Promise<Template> {
+): Promise<Started> {
   const template = await waitForTemplate(core, record, spec, signal)
   await checkStillWanted(core, record)
+  core.zygotes.wants(spec, template)
   await core.store.sandboxes.setTemplate(record.id, template.id)
   await core.host.disks.createSandbox({ id: record.id, template })
-  return template
+  return await forkOrClone(core, record, template)
 }
 
 /** Gives the guest its identity, and its disk the requested size. No request may use it before that. */

@@ -10,6 +10,7 @@ import type { Machines } from "./host/machines.ts"
 import type { Network } from "./host/network.ts"
 import type { Pulls } from "./host/pulls.ts"
 import type { Templates } from "./host/templates.ts"
+import type { Zygotes } from "./host/zygotes.ts"
 
 export type * from "./host/backups.ts"
 export type * from "./host/disks.ts"
@@ -19,6 +20,7 @@ export type * from "./host/machines.ts"
 export type * from "./host/network.ts"
 export type * from "./host/pulls.ts"
 export type * from "./host/templates.ts"
+export type * from "./host/zygotes.ts"
 
 export type Host = {
   machines: Machines
@@ -31,4 +33,6 @@ export type Host = {
   pulls: Pulls
   /** Null if machines use QEMU's own network, which reaches nothing. */
   network: Network | null
+  /** Null if no machine is forked. */
+  zygotes: Zygotes | null
 }

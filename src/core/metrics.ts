@@ -9,7 +9,7 @@ import type { Store } from "../store/store.ts"
 import type { BoundedLog } from "./bounded-log.ts"
 import type { Clock } from "./clock.ts"
 import type { Host } from "./host.ts"
-import type { PoolPart } from "./parts.ts"
+import type { PoolPart, ZygotePart } from "./parts.ts"
 
 /** Sources of the gauges' values. */
 type Sources = {
@@ -19,6 +19,7 @@ type Sources = {
   clock: Clock
   startedAt: number
   pool: () => Pick<PoolPart, "readyCount">
+  zygotes: () => Pick<ZygotePart, "readyCount">
 }
 
 const buckets = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300]
@@ -36,13 +37,14 @@ export class Metrics {
     "Creates from images, by whether the pool had one",
     ["result"],
   )
+  readonly #forks = this.#counter("bhatti_forks_total", "Forks of heated machines, by result", ["result"])
   readonly #connections = this.#counter(
     "bhatti_published_connections_total",
     "Connections to published ports",
     ["result"],
   )
 
-  constructor({ store, host, log, clock, startedAt, pool }: Sources) {
+  constructor({ store, host, log, clock, startedAt, pool, zygotes }: Sources) {
     this.#gauge("bhatti_sandboxes", "Sandboxes by state", ["state"], async (gauge) => {
       gauge.reset()
       for (const state of ["hot", "warm", "cold"]) gauge.set({ state }, 0)
@@ -50,6 +52,9 @@ export class Metrics {
     })
     this.#gauge("bhatti_pool_ready", "Sandboxes that wait in the pool", [], async (gauge) => {
       gauge.set(pool().readyCount)
+    })
+    this.#gauge("bhatti_zygotes_ready", "Heated machines that others are forked from", [], async (gauge) => {
+      gauge.set(zygotes().readyCount)
     })
     this.#gauge("bhatti_snapshot_bytes", "Space that named snapshots take", [], async (gauge) => {
       const all = await store.snapshots.listOnHost()
@@ -98,6 +103,10 @@ export class Metrics {
 
   poolAsked(hadOne: boolean): void {
     this.#pool.inc({ result: hadOne ? "hit" : "miss" })
+  }
+
+  forked(result: "done" | "failed"): void {
+    this.#forks.inc({ result })
   }
 
   published(result: "connected" | "unknown" | "refused" | "failed"): void {

@@ -6,7 +6,7 @@
 import type { AppError } from "@bhatti/contract/errors"
 import type { ThermalDecision, ThermalFacts } from "../rules/thermal.ts"
 import type { SandboxRecord } from "../store/sandboxes.ts"
-import type { Guest, Machine, Template, TemplateSpec } from "./host.ts"
+import type { Guest, Machine, Template, TemplateSpec, Zygote } from "./host.ts"
 
 /** Why a sandbox is paused in spite of its requests. */
 export type HoldReason = "host_disk" | "disk_quota"
@@ -51,6 +51,28 @@ export interface PoolPart {
   /** Frees the memory of all ready sandboxes; the pool refills when there is enough memory. */
   shed(): void
   /** Removes all ready sandboxes before the daemon stops. */
+  empty(): Promise<void>
+}
+
+/** How machines of templates start. */
+export type ForkStatus = { by: "fork" | "clone"; reason: string }
+
+export interface ZygotePart {
+  readonly status: ForkStatus
+  readonly readyCount: number
+  /** Templates of the zygotes. */
+  readonly templateIds: string[]
+  /** Records that a machine of the template was needed. */
+  wants(spec: TemplateSpec, template: Template): void
+  /** Returns true if machines of the template are forked, or will be soon, so that none is made in advance. */
+  isExpected(templateId: string): boolean
+  /** Returns the zygote that a machine of the template is forked from. */
+  of(templateId: string): Zygote | undefined
+  /** Counts a fork, or its failure. */
+  onFork(zygote: Zygote, result: "done" | { error: unknown }): void
+  /** Frees their memory; they are made again when there is enough. */
+  shed(): void
+  /** Ends all before the daemon stops. */
   empty(): Promise<void>
 }
 

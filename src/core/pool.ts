@@ -16,7 +16,8 @@ import type { PooledSandbox, PoolPart } from "./parts.ts"
 import { exercise } from "./run-in-guest.ts"
 import { readyDeadlineMs } from "./start.ts"
 
-type Parts = Pick<Core, "clock" | "log" | "memory" | "store"> & OnHost<"disks" | "machines" | "network">
+type Parts = Pick<Core, "clock" | "log" | "memory" | "store" | "zygotes"> &
+  OnHost<"disks" | "machines" | "network">
 
 /** Creates come in bursts; filling waits until the burst is over. */
 const quietMs = 300
@@ -120,11 +121,14 @@ export class Pool implements PoolPart {
   #tend(): void {
     if (this.#creating > 0) return
     const shelves = [...this.#shelves.values()]
-    const targets = poolTargets(
-      shelves.map(({ demand }) => demand),
+    // A fork takes no longer than the start of a pooled machine.
+    const cloned = shelves.filter(({ template }) => !this.#core.zygotes.isExpected(template.id))
+    const counts = poolTargets(
+      cloned.map(({ demand }) => demand),
       this.#settings,
       this.#core.clock.nowMs(),
     )
+    const targets = shelves.map((shelf) => counts[cloned.indexOf(shelf)] ?? 0)
     for (const [index, { ready }] of shelves.entries()) {
       for (const { id, guest } of ready.splice(targets[index] ?? 0)) void this.#discard(id, guest)
     }

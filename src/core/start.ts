@@ -15,8 +15,8 @@ export const readyDeadlineMs = 30_000
 export type StartFrom =
   /** A machine of the pool, which is paused and already has its link. */
   | { kind: "pool"; started: Started }
-  /** `prepare` makes the sandbox's disk, while its rules are set up. */
-  | { kind: "template"; prepare: () => Promise<Template> }
+  /** `start` makes the sandbox's disk too, while its rules are set up. */
+  | { kind: "template"; start: () => Promise<Started> }
   /** Saved memory, which is removed as soon as the sandbox runs: the disk no longer matches it then. */
   | { kind: "memory"; template: Template }
   | { kind: "disk"; template: Template; kernel: Kernel }
@@ -77,9 +77,9 @@ async function start(
     return from.started
   }
   const { machines } = core.host
-  const template = from.kind === "template" ? await from.prepare() : from.template
   if (from.kind === "disk") await machines.removeSnapshot(record.id)
-  const started = await machines.start(placeOf(record, template), from)
+  const started =
+    from.kind === "template" ? await from.start() : await machines.start(placeOf(record, from.template), from)
   undo.defer(() => started.guest.close())
   undo.defer(() => machines.kill(started.machine))
   return started

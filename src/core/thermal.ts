@@ -21,7 +21,7 @@ import type { ThermalPart } from "./parts.ts"
 import { pauseSandbox, stopSandbox } from "./power.ts"
 
 type Parts = ForChannel &
-  Pick<Core, "clock" | "log" | "memory" | "pool" | "space" | "touches" | "turns"> &
+  Pick<Core, "clock" | "log" | "memory" | "pool" | "space" | "touches" | "turns" | "zygotes"> &
   OnHost<"templates">
 
 const tickMs = 2000
@@ -75,6 +75,7 @@ export class Thermal implements ThermalPart {
     const isMemoryShort = this.#core.memory.isShort
     if (isMemoryShort) {
       this.#core.pool.shed()
+      this.#core.zygotes.shed()
       await this.#core.host.templates.releaseOwned({ unusedForMs: ownGraceMs })
     }
     const due = records.flatMap((record) => {

@@ -14,6 +14,7 @@ import {
   readOfProcess,
   unlessOutOfReach,
 } from "../lib/process-identity.ts"
+import { isZygoteSlot } from "./user-ids.ts"
 
 /** Each slot has a user id; slot 0's is for machines without a sandbox. */
 const slotsMax = 65_535
@@ -29,9 +30,15 @@ export type ProcessTraits = {
   uidBase: number | undefined
 }
 
-/** The machine's QEMU and any processes it has started, oldest first. */
-export function findMachine(directory: string, traits: ProcessTraits): ProcessIdentity[] {
-  return holdersOf(directory, (pid) => programOf(pid) === traits.qemu && isMachineUser(pid, traits.uidBase))
+/**
+ * The machine's QEMU and any processes it has started, oldest first. A zygote holds a machine's files for the moment in
+ * which it forks it, and has a user of its own.
+ */
+export function findMachine(directory: string, { qemu, uidBase }: ProcessTraits): ProcessIdentity[] {
+  return holdersOf(
+    directory,
+    (pid) => programOf(pid) === qemu && isMachineUser(pid, uidBase) && !isZygote(pid, uidBase),
+  )
 }
 
 /** The machine's processes and those about to become one: a daemon that was killed may have left launchers. */
@@ -83,10 +90,20 @@ function programOf(pid: number): string {
 
 /** Returns whether all its user ids belong to machines; without a base, to the daemon. */
 function isMachineUser(pid: number, uidBase: number | undefined): boolean {
-  const [, ...ids] = /^Uid:\t(\d+)\t(\d+)\t(\d+)\t(\d+)$/m.exec(readOfProcess(pid, "status")) ?? []
   const isOurs = (id: number) =>
     uidBase === undefined ? id === process.getuid?.() : id >= uidBase && id - uidBase <= slotsMax
-  return ids.length > 0 && ids.every((id) => isOurs(Number(id)))
+  const ids = userIdsOf(pid)
+  return ids.length > 0 && ids.every(isOurs)
+}
+
+function isZygote(pid: number, uidBase: number | undefined): boolean {
+  return uidBase !== undefined && userIdsOf(pid).some((id) => isZygoteSlot(id - uidBase))
+}
+
+/** Real, effective, saved and of its files. */
+function userIdsOf(pid: number): number[] {
+  const [, ...ids] = /^Uid:\t(\d+)\t(\d+)\t(\d+)\t(\d+)$/m.exec(readOfProcess(pid, "status")) ?? []
+  return ids.map(Number)
 }
 
 function filesOf(pid: number): string[] {

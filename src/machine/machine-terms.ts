@@ -5,7 +5,7 @@ import type { MachineDisk } from "./plugged-disks.ts"
 import type { Connect } from "./sockets.ts"
 import type { Machine as MachineIn, MachineResources, StarterOptions } from "./starter.ts"
 import type { MachineKernel, Template } from "./template-files.ts"
-import type { ForksOptions } from "./zygotes.ts"
+import type { ForksOptions, Zygote } from "./zygotes.ts"
 
 /** A machine of a sandbox, which it has the id of. */
 export type Machine = Omit<MachineIn, "directory"> & { id: string }
@@ -20,7 +20,10 @@ export type MachinePlace = {
 }
 export type Kernel = MachineKernel & { arguments?: string[] }
 export type Place = Omit<MachineResources, "kit" | "qemu" | "disks"> & { disks: readonly MachineDisk[] }
-export type From = { kind: "template" } | { kind: "memory" } | { kind: "disk"; kernel: Kernel }
+export type From =
+  | { kind: "template"; zygote?: Zygote | undefined }
+  | { kind: "memory" }
+  | { kind: "disk"; kernel: Kernel }
 
 export type MachinesOptions<Guest> = StarterOptions & {
   dataDir: string

@@ -57,6 +57,8 @@ const backgroundNiceness = 10
 const mebibyte = 1024 * 1024
 
 type Started<Guest> = { machine: MachineIn; guest: Guest }
+/** Its error: the machine was cloned instead. */
+type ForkResult = { error: unknown } | "done"
 type Fate = Omit<GuestEnd, "process"> | { how: "running" | "out_of_memory" | "host_restart" | "killed" }
 type Channel = { close(): void; share(open: () => number | undefined): void }
 
@@ -97,7 +99,7 @@ export class Machines<Guest extends Channel> {
   async start(
     { id, disks = [], ...place }: MachinePlace,
     from: From,
-  ): Promise<{ machine: Machine; guest: Guest }> {
+  ): Promise<{ machine: Machine; guest: Guest; fork?: ForkResult }> {
     const directory = this.#at(id)
     const paths = {
       name: id,
@@ -105,11 +107,11 @@ export class Machines<Guest extends Channel> {
       overlayPath: diskPathOf(directory),
       tapName: this.#options.tapOf(id),
     }
+    const zygote = from.kind === "template" ? from.zygote : undefined
     const forked =
-      from.kind === "template" &&
-      (await this.zygotes?.tryFork({ ...place, ...paths, kit: place.template.kit }))
+      zygote && (await this.zygotes?.tryFork(zygote, { ...place, ...paths, kit: place.template.kit }))
     const started =
-      forked ||
+      (forked && "machine" in forked && forked) ||
       (await startConnected(directory, this.#options.connect, (sockets) => {
         const here = { ...place, ...paths, sockets, disks }
         if (from.kind === "template") return this.#clone(here)
@@ -119,7 +121,8 @@ export class Machines<Guest extends Channel> {
     if (from.kind === "template") await this.#plugAll(started, disks)
     const { process, memoryBase } = started.machine
     const machine = { id, process, memoryBase }
-    return { machine, guest: this.#shared(machine, started.guest) }
+    const guest = this.#shared(machine, started.guest)
+    return { machine, guest, ...(forked && { fork: "error" in forked ? forked : "done" }) }
   }
 
   async #plugAll({ machine, guest }: Started<Guest>, disks: readonly MachineDisk[]): Promise<void> {

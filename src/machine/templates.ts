@@ -1,9 +1,10 @@
 /** Templates by what they are made of. Making one boots a machine, and freezes it once its guest is ready. */
 
-import { closeSync, constants } from "node:fs"
+import { closeSync, constants, readdirSync } from "node:fs"
 import { rm } from "node:fs/promises"
 import { basename, join } from "node:path"
 import { AppError } from "@bhatti/contract/errors"
+import { unlessMissing } from "../lib/missing-files.ts"
 import { runProgram } from "../lib/program.ts"
 import { randomHex } from "../lib/random-hex.ts"
 import type { Cgroups } from "./cgroups.ts"
@@ -12,6 +13,7 @@ import { emptyOldLogs } from "./old-log-files.ts"
 import { type Connect, type Sockets, startConnected } from "./sockets.ts"
 import { groupOf, type Machine, openKernel, type Starter, templateSlot } from "./starter.ts"
 import type { Template, TemplateDraft, TemplateFiles, TemplateSpec } from "./template-files.ts"
+import { zygotesDirectory } from "./zygotes.ts"
 
 const qemuImgDeadlineMs = 30_000
 
@@ -118,14 +120,26 @@ export class Templates<Guest extends { close(): void }> {
     return this.#files.remove(id, options)
   }
 
-  /** Removes unfinished templates of an earlier run and their machines, and QEMU output kept by earlier versions. */
+  /**
+   * Removes unfinished templates and zygotes of an earlier run, with their machines, and QEMU output kept by earlier
+   * versions. Machines that were forked from a zygote hold no file of its directory, and live on.
+   */
   async removeUnfinished(): Promise<void> {
     await emptyOldLogs(join(this.#options.dataDir, "sandboxes"))
-    for (const directory of this.#files.listUnfinished()) {
+    const zygotes = foldersIn(zygotesDirectory(this.#options.dataDir))
+    // A zygote's trial has its directory in the zygote's.
+    const left = zygotes.flatMap((directory) => [...foldersIn(directory), directory])
+    for (const directory of [...this.#files.listUnfinished(), ...left]) {
       await this.#options.killIn(directory)
       await rm(directory, { recursive: true, force: true })
     }
   }
+}
+
+function foldersIn(directory: string): string[] {
+  return (unlessMissing(() => readdirSync(directory, { withFileTypes: true })) ?? [])
+    .filter((entry) => entry.isDirectory())
+    .map(({ name }) => join(directory, name))
 }
 
 /** QEMU gets the backing file as a descriptor when it starts, and never looks its name up in the overlay. */

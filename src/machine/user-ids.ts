@@ -22,6 +22,11 @@ export function freeZygoteSlot(uidBase: number): number {
   throw new AppError("unavailable", "every user id of zygotes is in use")
 }
 
+/** Returns whether a slot is a zygote's. */
+export function isZygoteSlot(slot: number): boolean {
+  return slot >= count - zygoteSlots && slot < count
+}
+
 export type OtherUser = { name: string; file: string }
 
 export function otherUsersOf(uidBase: number): OtherUser[] {

@@ -14,6 +14,8 @@ import { createMemoryFile, sealMemoryFile } from "../lib/posix.ts"
 import { isAlive, type ProcessIdentity } from "../lib/process-identity.ts"
 import { randomHex } from "../lib/random-hex.ts"
 import { diskPathOf } from "./bound-disk.ts"
+import { type ForkTrial, writeTrial } from "./fork-trial.ts"
+import type { KeptQemus } from "./kept-qemu.ts"
 import { writePlugged } from "./plugged-disks.ts"
 import type { Connect } from "./sockets.ts"
 import { startConnected } from "./sockets.ts"
@@ -39,14 +41,11 @@ export type ForkResources = Omit<MachineResources, "sockets" | "disks" | "qemu">
 export type ForksOptions = {
   /** Path of the library that is loaded into QEMU. */
   library: string
-  /** Returns the frozen zygote that a machine of the template is forked from, if there is one. */
-  zygoteOf: (templateId: string) => Zygote | undefined
-  /** Called when a fork failed; the machine is cloned instead. */
-  onUnforked: (zygote: Zygote, error: unknown) => void
 }
 
 export type ZygotesOptions<Guest> = ForksOptions & {
   dataDir: string
+  qemus: KeptQemus
   starter: Starter
   files: TemplateFiles
   connect: Connect<Guest>
@@ -71,7 +70,7 @@ export class Zygotes<Guest extends { close(): void }> {
    */
   async start(template: Template): Promise<{ zygote: Zygote; guest: Guest }> {
     const { dataDir, files, starter, connect } = this.#options
-    const directory = join(dataDir, "zygotes", `${template.id}-${randomHex(4)}`)
+    const directory = join(zygotesDirectory(dataDir), `${template.id}-${randomHex(4)}`)
     await using undo = new AsyncDisposableStack()
     await mkdir(directory, { recursive: true, mode: 0o700 })
     undo.defer(() => rm(directory, { recursive: true, force: true }))
@@ -97,18 +96,17 @@ export class Zygotes<Guest extends { close(): void }> {
     await stopZygote(directory, { deadlineMs: stopDeadlineMs })
   }
 
-  /** Returns undefined where the machine has to be cloned. */
-  async tryFork(resources: ForkResources): Promise<{ machine: Machine; guest: Guest } | undefined> {
-    const { zygoteOf, onUnforked, watch } = this.#options
-    const zygote = zygoteOf(resources.template.id)
-    if (!zygote) return undefined
+  /** Returns the error of a fork that failed: the machine has to be cloned. */
+  async tryFork(
+    zygote: Zygote,
+    resources: ForkResources,
+  ): Promise<{ machine: Machine; guest: Guest } | { error: unknown }> {
     try {
       const forked = await this.fork(zygote, resources)
-      watch(forked.machine)
+      this.#options.watch(forked.machine)
       return forked
     } catch (error) {
-      onUnforked(zygote, error)
-      return undefined
+      return { error }
     }
   }
 
@@ -154,11 +152,25 @@ export class Zygotes<Guest extends { close(): void }> {
     return isAlive(process)
   }
 
+  /** The QEMU that would be forked, for messages. */
+  get build(): string {
+    return `QEMU ${this.#options.qemus.present.name}`
+  }
+
+  async keepTrial(trial: ForkTrial): Promise<void> {
+    await writeTrial(this.#options.dataDir, { ...trial, build: this.build })
+  }
+
   /** Ends it. The machines made from it live on. */
   async end({ process, directory }: Zygote): Promise<void> {
     await this.#options.kill({ process, directory, memoryBase: "template" })
     await rm(directory, { recursive: true, force: true })
   }
+}
+
+/** Each has a directory here, while it lives. */
+export function zygotesDirectory(dataDir: string): string {
+  return join(dataDir, "zygotes")
 }
 
 /**

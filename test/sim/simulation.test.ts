@@ -35,9 +35,11 @@ test("whatever fails and wherever the daemon dies, no sandbox is lost, doubled, 
     "forced",
     "fork",
     "storm",
+    "machine forked",
   ]) {
     expect([what, (counts[what] ?? 0) > 20]).toEqual([what, true])
   }
+  expect(counts["fork failed"]).toBeGreaterThan(0)
 }, 600_000)
 
 test("a seed repeats its run, step by step", async () => {

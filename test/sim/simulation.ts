@@ -20,10 +20,10 @@ import { openStore, type Store } from "../../src/store/store.ts"
 import type { Account } from "../../src/store/users.ts"
 import { Life, SimulatedTime, settle } from "./life.ts"
 import { Random } from "./random.ts"
-import { plentyMib, World } from "./world.ts"
+import { plentyMib, World, zygoteName } from "./world.ts"
 
 /** How rough a run is; each seed has its own. Shares of steps. */
-type Weather = { fault: number; crash: number; machineEvent: number; poolSize: number }
+type Weather = { fault: number; crash: number; machineEvent: number; poolSize: number; hasForks: boolean }
 
 type Outcome<T> = { kind: "done"; value: T } | { kind: "failed"; error: unknown } | { kind: "lost" }
 type Operation = { label: string; end: (outcome: Outcome<never>) => void }
@@ -98,12 +98,14 @@ export class Simulation {
       crash: this.#random.pick([0, 0.002, 0.01]),
       machineEvent: this.#random.pick([0, 0.005, 0.02]),
       poolSize: this.#random.pick([0, 2]),
+      hasForks: this.#random.chance(0.5),
     }
     this.#world = new World({
       time: this.#time,
       violation: (what) => this.#violations.push(what),
       onSpawn: (id) => this.#checkStart(id),
     })
+    this.#world.hasForks = this.#weather.hasForks
   }
 
   /** Throws a `Violation` with the last events when something is not as it must be. */
@@ -124,6 +126,8 @@ export class Simulation {
       await this.#restartAndCheck()
       await this.#useAll()
       await this.#destroyAll()
+      this.counts["machine forked"] = this.#world.forks.done
+      this.counts["fork failed"] = this.#world.forks.failed
     } catch (error) {
       if (error instanceof Violation) throw error
       throw new Violation(this.#report(`it broke: ${Bun.inspect(error)}`))
@@ -726,10 +730,15 @@ export class Simulation {
     if (new Set(slots).size !== slots.length) this.#fail("two sandboxes have one slot")
 
     for (const id of this.#world.directories.keys()) {
-      if (!byId.has(id) && !pooled.has(id) && isStrict) this.#fail("a directory belongs to nobody")
+      const isOurs = byId.has(id) || pooled.has(id) || id.startsWith(zygoteName)
+      if (!isOurs && isStrict) this.#fail("a directory belongs to nobody")
     }
     for (const process of this.#world.processes.values()) {
       if (process.name === "template" && !isStrict) continue
+      if (process.name.startsWith(zygoteName)) {
+        if (process.startedBy !== this.#life && isStrict) this.#fail("a zygote outlives its daemon")
+        continue
+      }
       const record = byId.get(process.name)
       if (!record && !pooled.has(process.name)) this.#fail(`a machine belongs to nobody: ${process.name}`)
       if (record?.state.kind === "cold") this.#fail(`${record.name} is cold and has a machine`)

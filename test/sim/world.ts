@@ -22,6 +22,7 @@ import type {
   MachinePlace,
   Started,
   Template,
+  Zygote,
 } from "../../src/core/host.ts"
 import { fakeHost } from "../support/fake-host.ts"
 import type { Life, SimulatedTime } from "./life.ts"
@@ -62,9 +63,13 @@ export type Process = {
   memoryBase: Machine["memoryBase"]
   isPaused: boolean
   isHung: boolean
+  /** It stands still for good, and machines are forked from it. */
+  isFrozen?: boolean
 }
 
 const templateName = "template"
+/** Names of zygotes begin with it. */
+export const zygoteName = "zygote "
 /** A clone goes on as its template until it is given an identity; the guest cannot tell. */
 const templateOwner = "a template"
 export const plentyMib = 100_000
@@ -81,6 +86,10 @@ export class World {
   /** Sandboxes for whose machines the host has nothing now. */
   readonly unstartable = new Set<string>()
   availableMemoryMib = plentyMib
+  /** Machines can be forked. */
+  hasForks = false
+  /** Machines that were forked, and clones of forks that failed. */
+  readonly forks = { done: 0, failed: 0 }
   bootId = 1
   #nextPid = 1000
 
@@ -211,6 +220,37 @@ export class World {
       await life.step(`${label}: gone`)
     }
 
+    const find = ({ process: { pid, bootId } }: Zygote) =>
+      bootId === String(this.bootId) ? this.processes.get(pid) : undefined
+    /** A fork takes several steps, and the zygote, its child or the daemon may end at each. */
+    const fork = async (place: MachinePlace, zygote: Zygote): Promise<Machine> => {
+      await life.step("fork", [refused("fork")])
+      const parent = find(zygote)
+      if (!parent || parent.isHung) throw new AppError("unavailable", "the zygote does not answer")
+      if (!parent.isFrozen) violation(`${place.id} is forked from a machine that runs`)
+      const memory: Memory = { owner: templateOwner, marker: null, isFresh: false }
+      const process = this.spawn(life, place, { memory, memoryBase: "template" })
+      try {
+        await life.step("forked", [refused("the child ended"), refused("its answer is lost")])
+        if (!this.processes.has(process.pid)) throw refused("it ended")()
+      } catch (error) {
+        await kill("undo the fork", () => this.processes.get(process.pid))
+        throw error
+      }
+      return machineOf(process)
+    }
+    const forkOrClone = async (place: MachinePlace, zygote: Zygote | undefined): Promise<Started> => {
+      if (!zygote) return start(place.id, () => starts.template(place))
+      try {
+        const started = await start(place.id, () => fork(place, zygote))
+        this.forks.done++
+        return { ...started, fork: "done" }
+      } catch (error) {
+        this.forks.failed++
+        return { ...(await start(place.id, () => starts.template(place))), fork: { error } }
+      }
+    }
+
     const starts: Record<MachineFrom["kind"], (place: MachinePlace) => Promise<Machine>> = {
       template: async (place) => {
         await life.step("clone", [refused("clone")])
@@ -254,7 +294,10 @@ export class World {
       ...fake,
       machines: {
         ...fake.machines,
-        start: (place, from) => start(place.id, () => starts[from.kind](place)),
+        start: (place, from) =>
+          from.kind === "template"
+            ? forkOrClone(place, from.zygote)
+            : start(place.id, () => starts[from.kind](place)),
         connect: ({ id }) => connect(id),
         checkDisk: async () => {
           await life.step("check disk")
@@ -378,8 +421,13 @@ export class World {
         removeUnfinished: async () => {
           await kill("remove leftovers", () => this.named(templateName))
           this.directories.delete(templateName)
+          for (const name of [...this.directories.keys()].filter((id) => id.startsWith(zygoteName))) {
+            await kill("remove a zygote", () => this.named(name))
+            this.directories.delete(name)
+          }
         },
       },
+      zygotes: this.hasForks ? this.#zygotesOf(life, { start, kill, machineOf, find }) : null,
       snapshots: {
         begin: async (id) => {
           await life.step("draft", [diskFull])
@@ -453,10 +501,87 @@ export class World {
           await life.step("directory removed")
         },
         stampOf: async (id) => `${this.directories.get(id)?.disk?.version}`,
-        listSandboxes: async () => [...this.directories.keys()].filter((id) => id !== templateName),
+        listSandboxes: async () =>
+          [...this.directories.keys()].filter((id) => id !== templateName && !id.startsWith(zygoteName)),
         freeMib: async () => 100_000,
         measureMib: async () => 1,
       },
+    }
+  }
+
+  #zygotesOf(
+    life: Life,
+    host: {
+      start: (id: string, run: () => Promise<Machine>) => Promise<Started>
+      kill: (label: string, find: () => Process | undefined) => Promise<void>
+      machineOf: (process: Process) => Machine
+      find: (zygote: Zygote) => Process | undefined
+    },
+  ): Host["zygotes"] {
+    const { start, kill, machineOf, find } = host
+    const refused = (what: string) => () => new AppError("unavailable", `injected: ${what}`)
+    const names = new Map<number, string>()
+    const end = async (zygote: Zygote) => {
+      await kill("end a zygote", () => find(zygote))
+      this.directories.delete(names.get(zygote.process.pid) ?? "")
+    }
+    return {
+      build: "QEMU, simulated",
+      start: async (template) => {
+        await life.step("begin a zygote", [refused("no space for a zygote")])
+        const id = `${zygoteName}${this.#nextPid}`
+        this.directories.set(id, {
+          ...{ disk: { version: 0, file: null }, snapshot: undefined, sockets: undefined },
+        })
+        const begin = async () => {
+          await life.step("start a zygote", [refused("start a zygote")])
+          const memory: Memory = { owner: templateOwner, marker: null, isFresh: false }
+          const process = this.spawn(life, { id, slot: 0 }, { memory, memoryBase: "template" })
+          await life.step("a zygote runs")
+          return machineOf(process)
+        }
+        try {
+          const { machine, guest } = await start(id, begin)
+          names.set(machine.process.pid, id)
+          return { zygote: { template, process: machine.process }, guest }
+        } catch (error) {
+          await kill("undo a zygote", () => this.named(id))
+          this.directories.delete(id)
+          throw error
+        }
+      },
+      freeze: async (zygote) => {
+        await life.step("freeze", [refused("this QEMU cannot be forked")])
+        const found = find(zygote)
+        if (!found || found.isHung) throw new AppError("unavailable", "the zygote does not answer")
+        found.isPaused = true
+        found.isFrozen = true
+        await life.step("frozen")
+      },
+      try: async (zygote, prove) => {
+        await life.step("try a zygote", [refused("a child is not apart from its zygote")])
+        const found = find(zygote)
+        if (!found || found.isHung) throw new AppError("unavailable", "the zygote does not answer")
+        const id = `${zygoteName}trial ${this.#nextPid}`
+        this.directories.set(id, {
+          ...{ disk: { version: 0, file: null }, snapshot: undefined, sockets: undefined },
+        })
+        try {
+          const { guest } = await start(id, async () => {
+            const memory: Memory = { owner: templateOwner, marker: null, isFresh: false }
+            const child = this.spawn(life, { id, slot: 0 }, { memory, memoryBase: "template" })
+            await life.step("a trial runs", [refused("the child ended")])
+            return machineOf(child)
+          })
+          await prove(guest).finally(() => guest.close())
+        } finally {
+          await kill("end a trial", () => this.named(id))
+          this.directories.delete(id)
+        }
+      },
+      isAlive: (zygote) => find(zygote) !== undefined,
+      end,
+      keepTrial: async () => undefined,
     }
   }
 
@@ -501,6 +626,7 @@ const answers: {
   shutdown: () => undefined,
   nextTimer: () => ({ dueMs: null }),
   trim: () => undefined,
+  removeFile: () => undefined,
 }
 
 /** The part of a guest that the simulated users need; asking for more fails loudly. */
@@ -529,7 +655,21 @@ class SimulatedGuest
     })
   }
 
-  /** No user of the simulation has files. */
+  /** No user of the simulation has files; the heat moves one. */
+  open(): unknown {
+    const result = this.#talk("move a file", () => ({ bytes: 0, entries: 0 }))
+    result.catch(() => undefined)
+    return {
+      output: (async function* (): AsyncGenerator<Uint8Array> {
+        await result
+        yield Buffer.from("heat")
+      })(),
+      result,
+      write: async () => undefined,
+      endInput() {},
+      close() {},
+    }
+  }
 
   close(): void {
     this.#isClosed = true

@@ -309,6 +309,7 @@ export function fakeHost(): FakeHost {
         host.attached = new Map(attachments.map((one) => [one.id, one]))
       },
     },
+    zygotes: null,
     machines: {
       async start({ id, template: { id: from } }, { kind }) {
         const step = ({ template: "clone", memory: "restore", disk: "boot" } as const)[kind]

@@ -38,17 +38,13 @@ export class ForkedMachines implements AsyncDisposable {
   readonly #dataDir: string
   readonly #disks: Disks
   readonly #undo = new AsyncDisposableStack()
-  #zygote: Zygote | undefined
   #slot = firstSlot
 
   private constructor(dataDir: string, open: Open) {
     this.#dataDir = dataDir
     this.#disks = new Disks({ dataDir })
     this.template = open.template
-    this.machines = open.machines(
-      () => this.#zygote,
-      (error) => this.unforked.push(error),
-    )
+    this.machines = open.machines((error) => this.unforked.push(error))
   }
 
   /** The installation must have made a template of that size. */
@@ -58,7 +54,7 @@ export class ForkedMachines implements AsyncDisposable {
     const { jail, qemus } = await openJail({
       ...{ dataDir, qemu: findQemu(), launcher: join(dist, "jail"), forbidden: [], level, uid },
     })
-    const machines: Open["machines"] = (zygoteOf, onUnforked) =>
+    const machines: Open["machines"] = (onTrouble) =>
       new Machines({
         ...{ dataDir, qemus, accelerator: "tcg", network: "tap", uidBase: uid, confinement: level },
         launcher: jail.launcher,
@@ -67,19 +63,12 @@ export class ForkedMachines implements AsyncDisposable {
         // The daemon knows none of these machines, so they reach no network.
         tapOf: (id) => `bht${id.slice(-8)}`,
         draftOf: (id) => join(dataDir, "drafts", id),
-        onUnshared: (_id, error) => onUnforked(error),
-        onDamage: onUnforked,
-        forks: {
-          library: join(dist, "zygote"),
-          zygoteOf: () => zygoteOf(),
-          onUnforked: (_zygote, error) => onUnforked(error),
-        },
+        onUnshared: (_id, error) => onTrouble(error),
+        onDamage: onTrouble,
+        forks: { library: join(dist, "zygote") },
       })
     const [image, kernel] = await Promise.all([readImage(dataDir, limits.imageDefault), readKernel(dataDir)])
-    const template = await machines(
-      () => undefined,
-      () => undefined,
-    ).templates.find({
+    const template = await machines(() => undefined).templates.find({
       image: { ...image, diskMib: image.sizeMib },
       kernel: { ...kernel, kit: await readKitFor(dataDir, kernel) },
       cpus,
@@ -112,9 +101,9 @@ export class ForkedMachines implements AsyncDisposable {
     const slot = this.#slot++
     const { template } = this
     await this.#disks.createSandbox({ id, template })
-    this.#zygote = zygote
     const place = { id, template, slot, diskMib: template.diskMib, disks }
-    const { machine, guest } = await this.machines.start(place, { kind: "template" })
+    const { machine, guest, fork = "done" } = await this.machines.start(place, { kind: "template", zygote })
+    if (fork !== "done") this.unforked.push(fork.error)
     const made = { id, slot, machine, guest, directory: join(this.#dataDir, "sandboxes", id) }
     this.#undo.defer(() => this.#disks.removeSandbox(id))
     this.#undo.defer(() => this.end(made))
@@ -145,7 +134,7 @@ export class ForkedMachines implements AsyncDisposable {
 
 type Open = {
   template: Template
-  machines: (zygoteOf: () => Zygote | undefined, onUnforked: (error: unknown) => void) => Machines<Guest>
+  machines: (onTrouble: (error: unknown) => void) => Machines<Guest>
 }
 
 export async function personalise(guest: Guest, hostname: string): Promise<void> {

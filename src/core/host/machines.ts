@@ -4,10 +4,16 @@ import type { ProcessIdentity } from "../../lib/process-identity.ts"
 import type { Guest } from "./guests.ts"
 import type { Kernel } from "./images.ts"
 import type { Template } from "./templates.ts"
+import type { Zygote } from "./zygotes.ts"
 
 /** A machine has the id of its sandbox. */
 export type Machine = { id: string; process: ProcessIdentity; memoryBase: "template" | "empty" }
-export type Started = { machine: Machine; guest: Guest }
+export type Started = {
+  machine: Machine
+  guest: Guest
+  /** How the fork of the given zygote went. Its error: the machine is a clone instead. */
+  fork?: { error: unknown } | "done"
+}
 /** A raw file as a disk. The guest sees the id, of at most 20 letters, digits, - and _, as its serial number. */
 export type MachineDisk = { id: string; path: string; isReadOnly: boolean }
 /** A sandbox whose disk exists, for the start of its machine. `disks` are those beside its own. */
@@ -18,8 +24,14 @@ export type MachinePlace = {
   diskMib: number
   disks?: readonly MachineDisk[]
 }
-/** The source of a start: the template, the memory that `saveSnapshot` left, or the disk, from which it boots. */
-export type MachineFrom = { kind: "template" | "memory" } | { kind: "disk"; kernel: Kernel }
+/**
+ * The source of a start: the template, the memory that `saveSnapshot` left, or the disk, from which it boots. A machine
+ * of the template is forked from its zygote, if one is given and that works.
+ */
+export type MachineFrom =
+  | { kind: "template"; zygote?: Zygote | undefined }
+  | { kind: "memory" }
+  | { kind: "disk"; kernel: Kernel }
 
 /**
  * How a guest ended its machine. `agent`: the guest's first process failed. `console`: the last output of its console,

@@ -1,0 +1,36 @@
+/**
+ * The start of a new sandbox's machine: forked from its template's zygote where there is one, else cloned. A fork that
+ * fails, at whatever step, becomes a clone within the same start.
+ */
+
+import type { SandboxRecord } from "../store/sandboxes.ts"
+import type { Core, OnHost } from "./core.ts"
+import type { Started, Template } from "./host.ts"
+import { placeOf } from "./machine-of.ts"
+
+/** A forked guest answers within 50 ms on an idle host. */
+const answerDeadlineMs = 5000
+
+type Parts = Pick<Core, "zygotes"> & OnHost<"disks" | "machines">
+type Place = Pick<SandboxRecord, "id" | "slot" | "diskMib">
+
+/** The sandbox's disk is there, and empty. */
+export async function forkOrClone(core: Parts, place: Place, template: Template): Promise<Started> {
+  const zygote = core.zygotes.of(template.id)
+  if (!zygote) return core.host.machines.start(placeOf(place, template), { kind: "template" })
+  const started = await core.host.machines.start(placeOf(place, template), { kind: "template", zygote })
+  core.zygotes.onFork(zygote, started.fork ?? { error: new Error("the host did not try") })
+  if (started.fork !== "done") return started
+  try {
+    await started.guest.waitReady({ deadlineMs: answerDeadlineMs })
+    return started
+  } catch (error) {
+    core.zygotes.onFork(zygote, { error })
+  }
+  started.guest.close()
+  await core.host.machines.kill(started.machine)
+  // Its guest may have written.
+  await core.host.disks.removeSandbox(place.id)
+  await core.host.disks.createSandbox({ id: place.id, template })
+  return core.host.machines.start(placeOf(place, template), { kind: "template" })
+}

@@ -1,0 +1,49 @@
+/**
+ * Which templates have a zygote, a heated machine that others are forked from, and when it is replaced. Facts and the
+ * time in, decisions out.
+ */
+
+/** Private memory of a zygote: its heap, its translated code, and the pages that it has written. */
+export const zygoteMib = 80
+/** Limit on the templates that have one. */
+export const zygotesMax = 4
+/** All machines of a zygote share its address layout, so neither their number nor its age grows without bound. */
+export const childrenMax = 2000
+export const zygoteAgeMaxMs = 24 * 3_600_000
+/** A zygote that failed to fork so often in a row is given up. */
+export const failuresMax = 3
+/** After this long without a create its template has no zygote any more, unless it is the most recently used one. */
+export const forgetZygoteAfterMs = 30 * 60_000
+
+const restMs = 10_000
+const restMsMax = 600_000
+
+export type ZygoteFacts = { children: number; madeAtMs: number; failuresInARow: number }
+
+/** Returns whether another one should take its place. It serves until that one is ready. */
+export function isWornOut({ children, madeAtMs }: ZygoteFacts, nowMs: number): boolean {
+  return children >= childrenMax || nowMs - madeAtMs >= zygoteAgeMaxMs
+}
+
+export function isBroken({ failuresInARow }: ZygoteFacts): boolean {
+  return failuresInARow >= failuresMax
+}
+
+/** Returns the wait before the next attempt to make one, after so many that failed in a row. */
+export function restAfterFailures(failures: number): number {
+  return Math.min(restMsMax, restMs * 2 ** Math.max(0, failures - 1))
+}
+
+/** Returns whether each template has a zygote, in their order: those that were used last. */
+export function zygoteTargets(lastWantedMs: readonly number[], nowMs: number): boolean[] {
+  const latestFirst = lastWantedMs
+    .map((atMs, index) => ({ atMs, index }))
+    .sort((one, other) => other.atMs - one.atMs)
+  const wanted = new Set(
+    latestFirst
+      .filter(({ atMs }, rank) => rank === 0 || nowMs - atMs <= forgetZygoteAfterMs)
+      .slice(0, zygotesMax)
+      .map(({ index }) => index),
+  )
+  return lastWantedMs.map((_, index) => wanted.has(index))
+}
