@@ -84,6 +84,7 @@ var operations = map[string]operation{
 	"service_start":   {start: (*agent).serviceStart},
 	"service_list":    {start: (*agent).serviceList},
 	"service_control": {start: (*agent).serviceControl},
+	"service_set":     {start: (*agent).serviceSet},
 
 	"exec":           {start: (*agent).exec},
 	"session_read":   {start: (*agent).sessionRead},

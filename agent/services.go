@@ -12,7 +12,6 @@
 package main
 
 import (
-	"reflect"
 	"sync"
 	"syscall"
 	"time"
@@ -35,11 +34,14 @@ const (
 )
 
 type services struct {
+	// changing is held while a request stops and starts services, and taken before mu.
+	changing sync.Mutex
 	mu       sync.Mutex
 	all      []*service // in the order of their starts
 	isEnding bool
 }
 
+// service is one of them. A removed service never runs again.
 type service struct {
 	agent    *agent
 	spec     wire.Service
@@ -48,88 +50,13 @@ type service struct {
 	former   *process // the one before, which has ended
 	began    time.Time
 	ended    *wire.Ended
-	failure  *string
+	failure  *wire.Error
+	isNew    bool // it is to be started
+	isGone   bool
 	restarts int
 	inARow   int
 	retry    *time.Timer
 	retryAt  time.Time
-}
-
-func (a *agent) serviceStart(s *stream, payload []byte) {
-	var request wire.ServiceStart
-	err := wire.Decode(payload, &request)
-	if err == nil {
-		err = a.addServices(request.Services)
-	}
-	if err != nil {
-		s.fail(asError(err))
-		return
-	}
-	s.succeed(a.services.describe())
-}
-
-func (a *agent) serviceList(s *stream, _ []byte) { s.succeed(a.services.describe()) }
-
-func (a *agent) serviceControl(s *stream, payload []byte) {
-	var request wire.ServiceControl
-	if err := wire.Decode(payload, &request); err != nil {
-		s.fail(asError(err))
-		return
-	}
-	t := &a.services
-	t.mu.Lock()
-	v := t.find(request.Service)
-	t.mu.Unlock()
-	switch {
-	case v == nil:
-		s.fail(wire.Errorf(wire.NotFound, "no service %q", request.Service))
-	case request.Action != wire.ServiceActionStart && request.Action != wire.ServiceActionStop &&
-		request.Action != wire.ServiceActionRestart:
-		s.fail(wire.Errorf(wire.Invalid, "a service is started, stopped or restarted, and knows no %q", request.Action))
-	default:
-		go func() {
-			if request.Action != wire.ServiceActionStart {
-				t.stop(v, serviceEndDeadline)
-			}
-			if request.Action != wire.ServiceActionStop {
-				t.start(v)
-			}
-			s.succeed(t.describe())
-		}()
-	}
-}
-
-// addServices starts those that are not there yet.
-func (a *agent) addServices(specs []wire.Service) error {
-	t := &a.services
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	known := map[string]bool{}
-	for _, v := range t.all {
-		known[v.spec.Name] = true
-	}
-	ordered, err := orderServices(specs, known)
-	if err != nil {
-		return err
-	}
-	var added []*service
-	for _, spec := range ordered {
-		before := t.find(spec.Name)
-		switch {
-		case before == nil:
-			added = append(added, &service{agent: a, spec: spec, state: wire.ServiceStopped})
-		case !reflect.DeepEqual(before.spec, spec):
-			return wire.Errorf(wire.Conflict, "there is another service %q", spec.Name)
-		}
-	}
-	if len(t.all)+len(added) > servicesMax {
-		return wire.Errorf(wire.LimitExceeded, "more than %d services", servicesMax)
-	}
-	for _, v := range added {
-		t.all = append(t.all, v)
-		v.run()
-	}
-	return nil
 }
 
 // orderServices puts each service behind those that it names in after. Others keep their order.
@@ -210,17 +137,13 @@ func (t *services) find(name string) *service {
 // run starts the program. Needs services.mu.
 func (v *service) run() {
 	t := &v.agent.services
-	if t.isEnding || v.state == wire.StateRunning {
+	if t.isEnding || v.isGone || v.state == wire.StateRunning {
 		return
 	}
 	v.state, v.began, v.failure, v.retry = wire.StateRunning, time.Now(), nil, nil
-	p, _, err := v.agent.startProcess(wire.ProcessStart{
-		Exec: wire.Exec{Argv: v.spec.Argv, Env: v.spec.Env, Cwd: v.spec.Cwd, User: v.spec.User},
-		Name: &v.spec.Name, OnDisconnect: wire.DisconnectKeep, RetainMs: processTimeMaxMs,
-	}, v.onEnd)
+	p, err := v.launch()
 	if err != nil {
-		failure := err.Error()
-		v.failure, v.ended = &failure, nil
+		v.failure, v.ended = asError(err), nil
 		v.goOn(true)
 		return
 	}
@@ -229,6 +152,16 @@ func (v *service) run() {
 	}
 	v.former, v.process = v.process, p
 	p.run()
+}
+
+func (v *service) launch() (*process, error) {
+	if err := v.agent.checkServiceProgram(v.spec); err != nil {
+		return nil, err
+	}
+	p, _, err := v.agent.startProcess(wire.ProcessStart{
+		Exec: execOf(v.spec), Name: &v.spec.Name, OnDisconnect: wire.DisconnectKeep, RetainMs: processTimeMaxMs,
+	}, v.onEnd)
+	return p, err
 }
 
 // onEnd is called when a run has ended.
@@ -293,8 +226,8 @@ func (t *services) start(v *service) {
 	v.run()
 }
 
-// stop ends a service with everything in its session: politely, then by force.
-func (t *services) stop(v *service, patience time.Duration) {
+// stop ends a service with everything in its session, on somebody's behalf: politely, then by force.
+func (t *services) stop(v *service, patience time.Duration, by string) {
 	t.mu.Lock()
 	p := v.process
 	isRunning := v.state == wire.StateRunning
@@ -306,14 +239,14 @@ func (t *services) stop(v *service, patience time.Duration) {
 	if !isRunning || p == nil {
 		return
 	}
-	p.signal(syscall.SIGTERM, wire.ScopeSession, wire.ByAgent)
-	p.signal(syscall.SIGCONT, wire.ScopeSession, wire.ByAgent)
+	p.signal(syscall.SIGTERM, wire.ScopeSession, by)
+	p.child.signalSession(syscall.SIGCONT)
 	late := time.NewTimer(patience)
 	defer late.Stop()
 	select {
 	case <-p.finished:
 	case <-late.C:
-		p.signal(syscall.SIGKILL, wire.ScopeSession, wire.ByAgent)
+		p.signal(syscall.SIGKILL, wire.ScopeSession, by)
 		<-p.finished
 	}
 }
@@ -324,13 +257,18 @@ func (t *services) stopAll() {
 	t.isEnding = true
 	all := append([]*service(nil), t.all...)
 	t.mu.Unlock()
+	t.stopInReverse(all, wire.ByShutdown)
+}
+
+// stopInReverse ends services, the last one first, all of them within their budget.
+func (t *services) stopInReverse(list []*service, by string) {
 	end := time.Now().Add(servicesEndBudget)
-	for i := len(all) - 1; i >= 0; i-- {
+	for i := len(list) - 1; i >= 0; i-- {
 		patience := time.Until(end)
 		if patience > serviceEndDeadline {
 			patience = serviceEndDeadline
 		}
-		t.stop(all[i], patience)
+		t.stop(list[i], patience, by)
 	}
 }
 
@@ -348,7 +286,11 @@ func (t *services) describe() wire.Services {
 func (v *service) describe() wire.ServiceState {
 	state := wire.ServiceState{
 		Name: v.spec.Name, Argv: shortened(v.spec.Argv), Restart: v.spec.Restart, State: v.state, Restarts: v.restarts,
-		Ended: v.ended, Failure: v.failure, IsFailing: v.inARow >= endsUntilFailing,
+		Ended: v.ended, IsFailing: v.inARow >= endsUntilFailing,
+	}
+	if v.failure != nil {
+		words := v.failure.Error()
+		state.Failure, state.FailureReason = &words, v.failure.Reason
 	}
 	if v.process != nil {
 		state.Process = &v.process.id

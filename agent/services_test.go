@@ -80,9 +80,10 @@ func TestAServiceThatIgnoresTheSignalIsKilledWithItsWholeSession(t *testing.T) {
 	h.services(serviceOf("stubborn", "trap '' TERM; sh -c 'sleep 1000 & echo $! > "+ready+"; wait' & wait; sleep 1000", nil))
 	await(t, "it runs", func() bool { text, _ := os.ReadFile(ready); return len(text) > 0 })
 	v := h.agent.services.find("stubborn")
-	h.agent.services.stop(v, 50*time.Millisecond)
-	if v.ended == nil && v.process.ended == nil || v.process.child.status.Signal().String() != "killed" {
-		t.Errorf("%+v", v.describe())
+	h.agent.services.stop(v, 50*time.Millisecond, wire.ByClient)
+	await(t, "its end is noted", func() bool { return h.service("stubborn").Ended != nil })
+	if v.process.child.status.Signal().String() != "killed" {
+		t.Errorf("%+v", h.service("stubborn"))
 	}
 	child, _ := os.ReadFile(ready)
 	await(t, "its child is gone", func() bool {
@@ -197,5 +198,63 @@ func TestTheSameServicesAgainChangeNothingAndOthersAreRefused(t *testing.T) {
 	}
 	if states := h.states("service_list", nil); len(states) != 1 {
 		t.Errorf("%+v", states)
+	}
+}
+
+func TestASetOfServicesLeavesThoseThatStayAloneAndEndsTheOthers(t *testing.T) {
+	h := personalised(t)
+	sleeper := func(name string) map[string]any { return serviceOf(name, "exec sleep 1000", nil) }
+	before := h.services(sleeper("db"), sleeper("web"), sleeper("old"))
+	changed := serviceOf("web", "exec sleep 2000", nil)
+	after := h.states("service_set", map[string]any{"services": []any{sleeper("db"), changed, sleeper("new")}, "by": "client"})
+	if len(after) != 3 || *after["db"].Process != *before["db"].Process || *after["web"].Process == *before["web"].Process {
+		t.Errorf("%+v", after)
+	}
+	for name, state := range after {
+		if state.State != wire.StateRunning {
+			t.Errorf("%s: %+v", name, state)
+		}
+	}
+	gone, err := h.agent.processes.find(*before["old"].Process)
+	if err != nil || gone.ended == nil || *gone.ended.By != wire.ByClient {
+		t.Errorf("%v %+v", err, gone)
+	}
+}
+
+func TestARefusedSetOfServicesChangesNothing(t *testing.T) {
+	h := personalised(t)
+	stays := serviceOf("db", "exec sleep 1000", nil)
+	before := h.services(stays)
+	h.ask("process_start", map[string]any{"argv": []string{"sleep", "1000"}, "user": ownName, "cwd": "/", "name": "taken", "on_disconnect": "keep", "attach": false})
+	for want, bad := range map[string]map[string]any{
+		"no_program": serviceOf("x", "nosuch --now", map[string]any{"program": "nosuch"}),
+		"no_user":    serviceOf("x", "true", map[string]any{"user": "nobody-here"}),
+		"conflict":   serviceOf("taken", "true", nil),
+		"invalid":    serviceOf("x", "true", map[string]any{"after": []string{"y"}}),
+	} {
+		answer := h.ask("service_set", map[string]any{"services": []any{bad}})
+		if answer.Error == nil || string(answer.Error.Reason) != want && string(answer.Error.Code) != want {
+			t.Errorf("%s: %+v", want, answer)
+		}
+	}
+	if after := h.states("service_list", nil); len(after) != 1 || *after["db"].Process != *before["db"].Process {
+		t.Errorf("%+v", after)
+	}
+}
+
+func TestAServiceSaysThatItsProgramIsMissing(t *testing.T) {
+	h := personalised(t)
+	states := h.services(serviceOf("x", "nosuch", map[string]any{"program": "nosuch"}))
+	if state := states["x"]; state.FailureReason != wire.NoProgram || *state.Failure != `no program "nosuch" in PATH` {
+		t.Errorf("%+v", state)
+	}
+}
+
+func TestAStopOfAServiceIsTheRequestersAndNotTheAgents(t *testing.T) {
+	h := personalised(t)
+	h.services(serviceOf("web", "exec sleep 1000", nil))
+	h.states("service_control", map[string]any{"service": "web", "action": "stop"})
+	if ended := h.service("web").Ended; ended == nil || ended.By == nil || *ended.By != wire.ByClient {
+		t.Errorf("%+v", ended)
 	}
 }

@@ -11,6 +11,8 @@ type Service struct {
 	User    string            `json:"user"`
 	Restart string            `json:"restart"`
 	After   []string          `json:"after"`
+	// Program must exist for a start; empty: only the first of Argv must. It names the program that a shell is to run.
+	Program string `json:"program"`
 }
 
 // The restart policies.
@@ -25,10 +27,17 @@ type ServiceStart struct {
 	Services []Service `json:"services"`
 }
 
-// ServiceControl starts, stops or restarts one service.
+// ServiceSet makes the services those given and no others.
+type ServiceSet struct {
+	Services []Service `json:"services"`
+	By       string    `json:"by"`
+}
+
+// ServiceControl starts, stops or restarts one service. By is who asks; empty: a client.
 type ServiceControl struct {
 	Service string `json:"service"`
 	Action  string `json:"action"`
+	By      string `json:"by"`
 }
 
 // The actions of ServiceControl.
@@ -50,6 +59,8 @@ type ServiceState struct {
 	Ended   *Ended  `json:"ended"`
 	// Failure is why its program could not be started last.
 	Failure *string `json:"failure"`
+	// FailureReason is the reason of the error in Failure, if it has one.
+	FailureReason Reason `json:"failure_reason,omitempty"`
 	// IsFailing: it has ended many times in a row.
 	IsFailing bool   `json:"failing"`
 	RetryMs   *int64 `json:"retry_ms"`
