@@ -4,6 +4,7 @@
 package main
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"sort"
@@ -36,6 +37,12 @@ type cloning struct {
 }
 
 func (a *agent) hold() error {
+	a.mu.Lock()
+	hasInit := a.init != nil
+	a.mu.Unlock()
+	if hasInit {
+		return errors.New("beside an init the agent would hold itself")
+	}
 	groups, err := a.machine.hold()
 	if err != nil {
 		return err

@@ -283,7 +283,7 @@ func TestClosingWhatHasNotStartedIsAnswered(t *testing.T) {
 func TestShutdownIsAnsweredFirst(t *testing.T) {
 	h := connect(t)
 	isOff := make(chan struct{})
-	h.agent.machine.powerOff = func() { close(isOff) }
+	h.agent.machine.end = func(int) { close(isOff) }
 	if frame := h.frame(h.open(`{"op":"shutdown"}`)); string(frame.Payload) != `{"ok":{}}` {
 		t.Errorf("%s", frame.Payload)
 	}

@@ -33,7 +33,7 @@ func (a *agent) exec(s *stream, payload []byte) {
 		return
 	}
 	p.begin(s, attachment{
-		greet: func(m wire.ProcessMessage) any { return wire.Started{Started: wire.Pid{Pid: p.child.pid}} },
+		greet: func(m wire.ProcessMessage) any { return wire.Started{Started: wire.Pid{Pid: p.child.innerPid}} },
 		// A client that has left is told the end too.
 		depart: func(c *client, _ string) {
 			<-p.finished

@@ -46,12 +46,12 @@ func testAgent() *agent {
 			personalise: func(request wire.Personalise) (wire.Personalised, error) {
 				return wire.Personalised{BootID: "test"}, checkPersonalise(request)
 			},
-			refresh:  func(wire.Refresh) error { return nil },
-			store:    func() error { return nil },
-			trim:     func(time.Duration) error { return nil },
-			scrub:    func(int) error { return nil },
-			hold:     func() ([]string, error) { return nil, nil },
-			powerOff: func() {},
+			refresh: func(wire.Refresh) error { return nil },
+			store:   func() error { return nil },
+			trim:    func(time.Duration) error { return nil },
+			scrub:   func(int) error { return nil },
+			hold:    func() ([]string, error) { return nil, nil },
+			end:     func(int) {},
 		},
 	}
 }

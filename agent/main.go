@@ -22,6 +22,9 @@ var version = "dev"
 const heapBytesGoal = 128 << 20
 
 func main() {
+	if os.Args[0] == initStubName {
+		os.Exit(runInitStub(os.Args[1:]))
+	}
 	if name := filepath.Base(os.Args[0]); os.Getpid() != 1 && powerCommands[name] != 0 {
 		os.Exit(runPowerCommand(name, os.Args[1:]))
 	}
@@ -76,6 +79,7 @@ func live() error {
 	go a.reaper.run()
 	go servePowerCommands(a.reaper, func() error {
 		a.services.stopAll()
+		a.endInit()
 		return p.store()
 	})
 	report("%s is up", version)
@@ -103,11 +107,11 @@ func newAgent(bootFailures []string, p *prepared) *agent {
 			trim:        trimRoot,
 			hold:        func() ([]string, error) { return holdPrograms(controlGroups) },
 			scrub:       (&scrubber{reaper: r}).scrub,
-			powerOff: func() {
+			end: func(command int) {
 				if err := p.store(); err != nil {
 					report("%v", err)
 				}
-				endMachine(r, syscall.LINUX_REBOOT_CMD_POWER_OFF)
+				endMachine(r, command)
 			},
 		},
 	}

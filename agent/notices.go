@@ -85,12 +85,15 @@ func (n *notices) leaveOf(s *stream) {
 
 // tellEnd tells the end of a process with a name, and each that the process did not choose itself.
 func (a *agent) tellEnd(p *process) {
+	if p.isInit && (p.endedInOrder() || !a.isInit(p)) {
+		return
+	}
 	if p.name != nil {
 		a.notices.tell(wire.SessionNotice{Ended: wire.SessionExit{Session: p.id, Name: *p.name, Exited: exitedAs(p.ended)}})
 	}
 	if p.ended.Reason != wire.EndExited {
 		a.notices.tell(wire.ProcessNotice{ProcessEnded: wire.ProcessEnd{
-			Process: p.id, Name: p.name, Program: p.argv[0], Pid: p.child.pid, Ended: *p.ended,
+			Process: p.id, Name: p.name, Program: p.argv[0], Pid: p.child.innerPid, Ended: *p.ended,
 		}})
 	}
 }

@@ -34,8 +34,12 @@ type agent struct {
 	isPersonalised bool
 	hasIdentity    bool
 	env            map[string]string
-	clone          cloning
+	// init is the init of the sandbox; nil without one. isEndingInit: its end is asked for.
+	init         *process
+	isEndingInit bool
+	clone        cloning
 
+	initStarting     sync.Mutex
 	lookingForTimers sync.Mutex
 	// wakeUps are the counts of the last scan for timers.
 	wakeUps map[int]wakeUps
@@ -49,7 +53,7 @@ type machine struct {
 	trim        func(budget time.Duration) error
 	scrub       func(untouchedMib int) error
 	refresh     func(wire.Refresh) error
-	powerOff    func()
+	end         func(command int)
 	// hold stops every program and returns their control groups.
 	hold func() ([]string, error)
 }
@@ -67,6 +71,7 @@ var operations = map[string]operation{
 	"quiesce":     {isAlwaysAllowed: true, start: (*agent).quiesce},
 	"shutdown":    {isAlwaysAllowed: true, start: (*agent).shutdown},
 	"clone_start": {start: (*agent).cloneStart},
+	"init_start":  {start: (*agent).initStart},
 	"next_timer":  {start: (*agent).nextTimer},
 	"trim":        {start: (*agent).trim},
 
@@ -229,7 +234,8 @@ func (a *agent) shutdown(s *stream, _ []byte) {
 	s.succeed(wire.Empty{})
 	go func() {
 		a.services.stopAll()
-		a.machine.powerOff()
+		a.endInit()
+		a.machine.end(syscall.LINUX_REBOOT_CMD_POWER_OFF)
 	}()
 }
 

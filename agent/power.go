@@ -44,6 +44,16 @@ func linkPowerCommands(root string) error {
 	return nil
 }
 
+// unlinkPowerCommands removes the links for an init that has commands of its own: they would name it. Other files stay.
+func unlinkPowerCommands(root string) {
+	for name := range powerCommands {
+		path := filepath.Join(root, powerFolder, name)
+		if target, err := os.Readlink(path); err == nil && target == "/proc/1/exe" {
+			_ = os.Remove(path)
+		}
+	}
+}
+
 // servePowerCommands handles the signals, which only root can send.
 func servePowerCommands(r *reaper, store func() error) {
 	asked := make(chan os.Signal, 1)

@@ -50,6 +50,7 @@ type process struct {
 	outputs     []*output
 	finished    chan struct{}  // closed when ended is set
 	onEnd       func(*process) // nil: nobody asked
+	isInit      bool           // the sandbox's init
 
 	input     *os.File      // nil: none
 	writing   chan struct{} // holds a token while a piece of input is written
@@ -290,8 +291,8 @@ func (p *process) hasExited() bool {
 	}
 }
 
-// isSession: it has a terminal and outlives its clients.
-func (p *process) isSession() bool { return p.terminal != nil && p.isKept }
+// isSession: it has a terminal and outlives its clients. The init is no session of a user.
+func (p *process) isSession() bool { return p.terminal != nil && p.isKept && !p.isInit }
 
 func (p *process) isDriven() bool {
 	p.mu.Lock()
@@ -303,7 +304,7 @@ func (p *process) describe() wire.Process {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	described := wire.Process{
-		ID: p.id, Name: p.name, Pid: p.child.pid, Argv: p.argv, User: p.user, Cwd: p.directory,
+		ID: p.id, Name: p.name, Pid: p.child.innerPid, Argv: p.argv, User: p.user, Cwd: p.directory,
 		HasTerminal: p.terminal != nil, State: wire.StateRunning, Ended: p.ended, OnDisconnect: wire.DisconnectKill,
 		Driven: p.driver != nil, Watchers: len(p.watchers), InputOpen: p.ended == nil && p.takesInput(),
 		CreatedUnixMs: p.created.UnixMilli(),

@@ -47,7 +47,7 @@ func (a *agent) startProcess(request wire.ProcessStart, onEnd func(*process)) (p
 	if err := t.reserve(p, hasTerminal); err != nil {
 		return nil, false, err
 	}
-	if err := p.launch(a.reaper, request, launch); err != nil {
+	if err := p.launch(a.reaper.start, request, launch); err != nil {
 		t.cancel(hasTerminal)
 		return nil, false, err
 	}
@@ -121,8 +121,11 @@ func fingerprintOf(request wire.Exec) uint64 {
 	return hash.Sum64()
 }
 
+// starter starts a program.
+type starter func(path string, argv []string, attributes *syscall.ProcAttr) (*child, error)
+
 // launch opens the process's files and starts its child. It always closes its copies of the child's ends.
-func (p *process) launch(r *reaper, request wire.ProcessStart, launch launch) error {
+func (p *process) launch(start starter, request wire.ProcessStart, launch launch) error {
 	p.argv, p.user, p.directory = shortened(request.Argv), launch.account.name, launch.directory
 	var theirs [3]int
 	var err error
@@ -143,7 +146,7 @@ func (p *process) launch(r *reaper, request wire.ProcessStart, launch launch) er
 	if p.input != nil {
 		p.writing = make(chan struct{}, 1)
 	}
-	p.child, err = r.start(launch.path, request.Argv, attributes)
+	p.child, err = start(launch.path, request.Argv, attributes)
 	if p.terminal == nil {
 		for i, fd := range theirs {
 			if i > 0 || request.Stdin {

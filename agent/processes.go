@@ -104,7 +104,7 @@ func (t *processes) reserve(p *process, hasTerminal bool) error {
 	if hasTerminal {
 		t.terminals++
 	}
-	if hasTerminal && p.isKept {
+	if hasTerminal && p.isKept && !p.isInit {
 		p.id = "s" + strconv.Itoa(t.sessions+1)
 	} else {
 		p.id = "p" + strconv.Itoa(t.others+1)

@@ -21,15 +21,18 @@ type reaper struct {
 	starts   int
 	isIdle   bool
 	children map[int]*child
-	endsAll  int32 // not 0: the machine shuts down; atomic
+	inside   *inside // nil without an init of the sandbox
+	endsAll  int32   // not 0: the machine shuts down; atomic
 }
 
 // child is a process that leads its own session and group. status is valid once exited is closed.
 type child struct {
 	reaper *reaper
 	pid    int
-	exited chan struct{}
-	status syscall.WaitStatus
+	// innerPid is the pid that the sandbox sees.
+	innerPid int
+	exited   chan struct{}
+	status   syscall.WaitStatus
 }
 
 func newReaper() *reaper {
@@ -38,18 +41,49 @@ func newReaper() *reaper {
 	return r
 }
 
+// start starts a program beside the init of the sandbox, if one runs.
 func (r *reaper) start(path string, argv []string, attributes *syscall.ProcAttr) (*child, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	fork := syscall.ForkExec
+	if r.inside != nil {
+		fork = r.inside.start
+	}
+	pid, err := fork(path, argv, attributes)
+	if err != nil {
+		return nil, err
+	}
+	c := r.add(pid)
+	if r.inside != nil {
+		c.innerPid = innerPidOf(pid)
+	}
+	return c, nil
+}
+
+// startOutside starts a program in the agent's own namespaces.
+func (r *reaper) startOutside(path string, argv []string, attributes *syscall.ProcAttr) (*child, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	pid, err := syscall.ForkExec(path, argv, attributes)
 	if err != nil {
 		return nil, err
 	}
-	c := &child{reaper: r, pid: pid, exited: make(chan struct{})}
+	return r.add(pid), nil
+}
+
+func (r *reaper) setInside(i *inside) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.inside = i
+}
+
+// add registers a child. It needs mu.
+func (r *reaper) add(pid int) *child {
+	c := &child{reaper: r, pid: pid, innerPid: pid, exited: make(chan struct{})}
 	r.children[pid] = c
 	r.starts++
 	r.started.Broadcast()
-	return c, nil
+	return c
 }
 
 // run waits for children for ever. A blocked waitid costs one thread and, unlike SIGCHLD, no detour through the
@@ -120,6 +154,15 @@ func (c *child) signal(signal syscall.Signal) {
 	defer c.reaper.mu.Unlock()
 	if c.reaper.children[c.pid] == c {
 		_ = syscall.Kill(-c.pid, signal)
+	}
+}
+
+// signalAlone signals the child and no other process.
+func (c *child) signalAlone(signal syscall.Signal) {
+	c.reaper.mu.Lock()
+	defer c.reaper.mu.Unlock()
+	if c.reaper.children[c.pid] == c {
+		_ = syscall.Kill(c.pid, signal)
 	}
 }
 

@@ -67,7 +67,7 @@ func (s *scrubber) scrub(untouchedMib int) error {
 	if counter("/proc/meminfo", "MemFree:")-keepKib < scrubLeastKib || (freed-s.freed)*pageKib < scrubLeastKib {
 		return nil
 	}
-	c, err := s.reaper.start("/proc/self/exe", []string{scrubName, strconv.Itoa(keepKib)},
+	c, err := s.reaper.startOutside("/proc/self/exe", []string{scrubName, strconv.Itoa(keepKib)},
 		&syscall.ProcAttr{Dir: "/", Files: []uintptr{0, 1, 2}, Sys: &syscall.SysProcAttr{Setsid: true}})
 	if err != nil {
 		return os.NewSyscallError("start the scrub of free memory", err)

@@ -44,7 +44,7 @@ func (a *agent) serviceControl(s *stream, payload []byte) {
 			t.changing.Lock()
 			defer t.changing.Unlock()
 			if request.Action != wire.ServiceActionStart {
-				t.stop(v, serviceEndDeadline, senderOf(request.By))
+				t.stop(v, serviceEndDeadline, senderOr(request.By, wire.ByGuest))
 			}
 			if request.Action != wire.ServiceActionStop {
 				t.start(v)
@@ -54,10 +54,10 @@ func (a *agent) serviceControl(s *stream, payload []byte) {
 	}
 }
 
-// senderOf names who asks for a stop.
-func senderOf(by string) string {
+// senderOr names who asks for a stop. Earlier hosts name nobody, and read what earlier agents told them.
+func senderOr(by, unnamed string) string {
 	if by == "" {
-		return wire.ByClient
+		return unnamed
 	}
 	return by
 }
@@ -130,7 +130,7 @@ func (a *agent) setServices(request wire.ServiceSet) error {
 	if err != nil {
 		return err
 	}
-	t.stopInReverse(leaving, senderOf(request.By))
+	t.stopInReverse(leaving, senderOr(request.By, wire.ByClient))
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, v := range leaving {

@@ -253,7 +253,7 @@ func TestAServiceSaysThatItsProgramIsMissing(t *testing.T) {
 func TestAStopOfAServiceIsTheRequestersAndNotTheAgents(t *testing.T) {
 	h := personalised(t)
 	h.services(serviceOf("web", "exec sleep 1000", nil))
-	h.states("service_control", map[string]any{"service": "web", "action": "stop"})
+	h.states("service_control", map[string]any{"service": "web", "action": "stop", "by": "client"})
 	if ended := h.service("web").Ended; ended == nil || ended.By == nil || *ended.By != wire.ByClient {
 		t.Errorf("%+v", ended)
 	}

@@ -80,6 +80,7 @@ export const lossReasons = [
   "guest_reboot",
   "guest_panic",
   "agent_failed",
+  "init_ended",
   "unresponsive",
   "channel_lost",
 ] as const

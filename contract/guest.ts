@@ -158,10 +158,14 @@ export type KeptOutput = { first: number; total: number }
 
 export type RestartPolicy = "always" | "on-failure" | "never"
 
-/** A program that the guest keeps running. `after` names those that start before it. */
+/**
+ * A program that the guest keeps running. `after` names those that start before it. `program` is what a shell in `argv`
+ * runs, if that is one: it must be there.
+ */
 export type GuestService = {
   name: string
   argv: string[]
+  program?: string | undefined
   user: string | null
   cwd: string | null
   restart: RestartPolicy
@@ -175,6 +179,8 @@ export type GuestServiceState = Pick<GuestService, "name" | "argv" | "restart"> 
   process: string | null
   ended: ProcessEnd | null
   failure: string | null
+  /** A `StartReason`; null without one. */
+  failureReason: string | null
   /** It has ended many times in a row. */
   isFailing: boolean
   retryMs: number | null
@@ -261,6 +267,10 @@ export type GuestQuestions = {
     fields: { service: string; action: "start" | "stop" | "restart" }
     answer: GuestServiceState[]
   }
+  /** Makes the services those given: others end, the same run on. A refusal changes nothing. */
+  setServices: { fields: { services: readonly GuestService[] }; answer: GuestServiceState[] }
+  /** Starts the init of the image; what is started afterwards runs in its namespaces. */
+  startInit: { fields: object; answer: unknown }
   /** Lets the programs of a clone run on, and runs its hooks. Returns the hooks that failed. */
   startClone: { fields: object; answer: HookFailure[] }
   /**

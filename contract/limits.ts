@@ -103,8 +103,9 @@ export const limits = {
   processIdPattern: /^[sp][0-9]+$/,
   serviceNameRule:
     "a service's name has 1 to 63 letters, digits, dots, underscores or hyphens, starts with a letter and is not an id",
-  serviceNamesReserved: ["init", "main"] as readonly string[],
-  serviceNameReservedRule: "init and main are the names of the init script and the start command",
+  serviceNamesReserved: ["init", "init-system", "main"] as readonly string[],
+  serviceNameReservedRule:
+    "init, main and init-system are the names of the init script, the start command and the image's init",
   serviceTextMax: 1024,
   /** Templates with start commands of one user's creates that nothing depends on; the oldest gives way. */
   ownTemplatesMax: 4,

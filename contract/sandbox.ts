@@ -121,6 +121,9 @@ export const Sandbox = z
       .describe("Ran already when it was made, and runs at each boot; null: none"),
     ready_command: z.string().nullable().describe("Proved that the start command was ready"),
     services: z.array(Service).describe("Started at each boot and kept running"),
+    init_system: z
+      .boolean()
+      .describe("The image's init (systemd or another) runs, and programs run beside it"),
     labels: z.record(z.string(), z.string()),
     urls: z.array(z.string()).describe("URLs of its published ports"),
     ip: z.string().nullable().describe("Its address, reachable only from its owner's other sandboxes"),
@@ -204,6 +207,12 @@ export const CreateSandbox = z
     ready_command: StartCommand.optional().describe(
       "Is retried until it succeeds, before the first sandbox with this start command is made; default: `true`",
     ),
+    init_system: z
+      .boolean()
+      .optional()
+      .describe(
+        "Start the image's init: systemd, sysvinit, busybox or another; commands then run in its namespaces. Default: the image's",
+      ),
     services: Services.default([]).describe("Started with the sandbox and at each boot, and kept running"),
     files: z
       .array(
@@ -245,6 +254,14 @@ export const UpdateSandbox = z
     labels_add: Labels.default({}),
     net_policy: NetPolicyInput.optional().describe("Replaces the current policy at once"),
     labels_remove: z.array(z.string().max(128)).max(limits.labelsMax).default([]),
+    services_add: Services.default([]).describe(
+      "Services that it gets, each in place of one of that name; they start at once. The sandbox is woken for it",
+    ),
+    services_remove: z
+      .array(z.string().max(128))
+      .max(limits.servicesMax)
+      .default([])
+      .describe("Names of services that end and do not start again"),
   })
   .meta({ id: "UpdateSandbox" })
 export type UpdateSandbox = z.infer<typeof UpdateSandbox>

@@ -290,8 +290,8 @@ export async function openCore(config: Config, log: Log, { wrapHost }: Seam = {}
         (await listImages(config.data_dir)).map(({ sizeMib, ...image }) => ({ ...image, diskMib: sizeMib })),
       readImage: async (name) => {
         const image = await checks.image(await readImage(config.data_dir, name))
-        const { hash, file, sizeMib: diskMib, programs, services, config: own } = image
-        return { name, hash, file, diskMib, programs, services, config: own }
+        const { hash, file, sizeMib: diskMib, programs, services, initSystem, config: own } = image
+        return { name, hash, file, diskMib, programs, services, initSystem, config: own }
       },
       readKernel: async (image) => {
         const kernel = await (image ? readKernelFor(config.data_dir, image) : readKernel(config.data_dir))

@@ -33,7 +33,7 @@ type ServiceSet struct {
 	By       string    `json:"by"`
 }
 
-// ServiceControl starts, stops or restarts one service. By is who asks; empty: a client.
+// ServiceControl starts, stops or restarts one service. By is who asks.
 type ServiceControl struct {
 	Service string `json:"service"`
 	Action  string `json:"action"`
@@ -80,4 +80,10 @@ type Services struct {
 // ServiceNotice tells a watcher that a service fails again and again.
 type ServiceNotice struct {
 	ServiceFailing ServiceState `json:"service_failing"`
+}
+
+// InitStarted answers init_start.
+type InitStarted struct {
+	Process string `json:"process"`
+	Path    string `json:"path"`
 }

@@ -307,6 +307,9 @@ func TestRequestsOfStreamsAreUnderstood(t *testing.T) {
 		"pack":                                  &ArchiveRead{Path: "/x"},
 		"unpack":                                &FileNamed{Path: "/x"},
 		"dial":                                  &Dial{Port: 3000},
+		"set services": &ServiceSet{Services: []Service{{
+			Name: "web", Argv: []string{"/bin/sh", "-c", "npm start"}, Restart: RestartAlways, After: []string{}, Program: "npm",
+		}}},
 	}
 	for _, vector := range readVectors(t).Requests {
 		wanted, isOurs := want[vector.Name]

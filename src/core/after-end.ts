@@ -26,9 +26,17 @@ export function fateText(fate: Fate): string {
       return "it was rebooted inside"
     case "agent":
       return "its agent failed and switched it off"
+    case "init":
+      return `its init ended: ${initLine(fate.console)}`
     case "panic":
       return `its kernel panicked: ${panicLine(fate.console)}`
   }
+}
+
+/** The agent's words, which end in how its init ended. */
+function initLine(console: string): string {
+  const said = /^lohar: the init of the sandbox ended: *([\w ]{1,40})/m.exec(console)?.[1]
+  return said ?? "no reason given"
 }
 
 function panicLine(console: string): string {

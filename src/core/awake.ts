@@ -38,11 +38,19 @@ export async function awake(
   await core.space.check(record)
   const open = core.guests.get(record.id)
   if (open && record.state.kind === "hot") return open
-  return core.turns.take(record.id, async () => {
-    const settled = await settle(core, record.id)
-    if (!settled) throw noSandbox(record.name)
-    const now = await core.space.checkInTurn(settled)
-    if (now.state.kind === "cold" && !force) core.failedStarts.checkBackOff(now)
-    return wakeSandbox(core, now, what)
-  })
+  return core.turns.take(record.id, () => awakeInTurn(core, record, what, { force }))
+}
+
+/** The same for a caller that has the sandbox's turn. */
+export async function awakeInTurn(
+  core: ForRequest,
+  { id, name }: SandboxRecord,
+  what: string,
+  { force = false }: { force?: boolean } = {},
+): Promise<Guest> {
+  const settled = await settle(core, id)
+  if (!settled) throw noSandbox(name)
+  const now = await core.space.checkInTurn(settled)
+  if (now.state.kind === "cold" && !force) core.failedStarts.checkBackOff(now)
+  return wakeSandbox(core, now, what)
 }

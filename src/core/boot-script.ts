@@ -11,8 +11,9 @@ export const initSession = "init"
 const failureTypes: Record<string, FailureType> = {
   [initSession]: "sandbox.init_failed",
   main: "sandbox.start_command_failed",
+  "init-system": "sandbox.init_system_failed",
 }
-type FailureType = "sandbox.init_failed" | "sandbox.start_command_failed"
+type FailureType = "sandbox.init_failed" | "sandbox.init_system_failed" | "sandbox.start_command_failed"
 
 /** Images of others may lack bash, and a login shell would replace their variables. */
 export function initStart({ imageConfig }: Pick<SandboxRecord, "imageConfig">, script: string): ProcessStart {

@@ -18,6 +18,7 @@ import { forkOrClone } from "./fork-or-clone.ts"
 import type { Guest, Started, Template, TemplateSpec } from "./host.ts"
 import { personalise } from "./identity.ts"
 import { type FoundImage, findImage } from "./images.ts"
+import { initSystemOf, startInit } from "./init-system.ts"
 import type { PooledSandbox } from "./parts.ts"
 import { policyAskedFor, settingsAskedFor } from "./policy.ts"
 import { type CreateSandbox, describeSandbox, describeSandboxes, type Sandbox } from "./sandbox.ts"
@@ -122,6 +123,7 @@ export async function planCreate(
     startCommand: spec.programs?.start ?? null,
     readyCommand: spec.programs?.ready ?? null,
     services: servicesOf(spec.image.services, input.services),
+    initSystem: initSystemOf(spec, input.initSystem),
     netPolicy: policyAskedFor(core),
     ...settingsAskedFor(core, input),
   })
@@ -166,7 +168,8 @@ export async function startNew(
     async prepareGuest(guest) {
       await writeFiles(guest, input)
       if (isPending) await startClone(core, record, guest)
-      await startServices(record, guest)
+      await startInit(record, guest)
+      await startServices(record, guest, { hasInit: input.init !== undefined })
       if (input.init !== undefined)
         await guest.processes.startDetached(initStart(record, input.init), { deadlineMs: answerDeadlineMs })
       checkStillAwaited(record, signal)

@@ -6,8 +6,9 @@ import { checkInput } from "../rules/input.ts"
 import { specOf } from "../store/sandbox-spec.ts"
 import type { Account } from "../store/users.ts"
 import { attachmentOf } from "./attachment.ts"
-import { awake } from "./awake.ts"
+import { awake, awakeInTurn } from "./awake.ts"
 import type { Core, ForRequest } from "./core.ts"
+import { changedServices, type ServiceChanges, setServices } from "./edit-services.ts"
 import { withFailure } from "./failures.ts"
 import { findSandbox, noSandbox } from "./find.ts"
 import { machineOf } from "./machine-of.ts"
@@ -15,11 +16,12 @@ import { type RequestedSettings, requestedNames, settingsAskedFor } from "./poli
 import { describeById, type Sandbox } from "./sandbox.ts"
 
 /** Fields left out stay as they are. */
-export type EditSandbox = RequestedSettings & {
-  name?: string | undefined
-  labelsAdd?: Record<string, string>
-  labelsRemove?: readonly string[]
-}
+export type EditSandbox = RequestedSettings &
+  ServiceChanges & {
+    name?: string | undefined
+    labelsAdd?: Record<string, string>
+    labelsRemove?: readonly string[]
+  }
 
 /** A setting's name in the event of its change: `warm_after` for `warmAfterSec`. */
 function eventWord(name: string): string {
@@ -37,6 +39,10 @@ export async function editSandbox(
   const { id } = found
   const { labelsAdd = {}, labelsRemove = [] } = input
   const edit = async () => {
+    const guest = changedServices(found.services, input)
+      ? await awakeInTurn(core, found, "an edit of its services")
+      : undefined
+    await account.confirm?.()
     const record = await core.store.sandboxes.get(id)
     if (!record) throw noSandbox(nameOrId)
     const labels = { ...record.labels, ...labelsAdd }
@@ -44,23 +50,28 @@ export async function editSandbox(
     if (Object.keys(labels).length > limits.labelsMax) {
       throw new AppError("invalid", `a sandbox has at most ${limits.labelsMax} labels`)
     }
+    const services = changedServices(record.services, input)
     const changes = {
       ...specOf(record),
       ...settingsAskedFor(core, input),
       name: input.name ?? record.name,
       labels,
+      ...(services && { services }),
     }
+    await using undo = new AsyncDisposableStack()
     const network = machineOf(record) ? core.host.network : null
     await network?.attach(attachmentOf({ ...record, ...changes }))
-    try {
-      await core.store.sandboxes.edit(id, changes)
-    } catch (error) {
-      await network?.attach(attachmentOf(record))
-      throw error
+    undo.defer(async () => network?.attach(attachmentOf(record)))
+    if (guest && services) {
+      await setServices(guest, services)
+      undo.defer(() => setServices(guest, record.services))
     }
+    await core.store.sandboxes.edit(id, changes)
+    undo.move()
     const changed = requestedNames(input).map(eventWord)
     if (input.name !== undefined) changed.unshift("name")
     if (Object.keys(labelsAdd).length + labelsRemove.length > 0) changed.push("labels")
+    if (services) changed.push("services")
     const meta = { by: "user", changed: changed.join(",") }
     core.events.record({ type: "sandbox.updated", userId: account.id, sandbox: record, meta })
   }

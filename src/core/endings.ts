@@ -116,6 +116,7 @@ const endText: Readonly<Record<Exclude<LossReason, "daemon_stopped">, string>> =
   guest_reboot: "was rebooted inside",
   guest_panic: "lost its machine, whose kernel panicked,",
   agent_failed: "lost its machine, whose agent failed,",
+  init_ended: "lost its machine, whose init ended,",
   unresponsive: "did not answer any more and was ended",
   channel_lost: "lost its connection to the daemon",
 }
@@ -133,4 +134,5 @@ export const lossOfFate: Readonly<Record<Fate["how"], LossReason>> = {
   reboot: "guest_reboot",
   panic: "guest_panic",
   agent: "agent_failed",
+  init: "init_ended",
 }

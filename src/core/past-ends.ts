@@ -9,6 +9,7 @@ const endTypes: readonly EventType[] = [
   "exec.failed",
   "process.ended",
   "process.out_of_memory",
+  "sandbox.service_stopped",
   "sandbox.ended",
   "sandbox.destroyed",
 ]

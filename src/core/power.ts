@@ -16,6 +16,7 @@ import type { Ending } from "./endings.ts"
 import { adoptGuest, dropGuest } from "./guest-channel.ts"
 import type { Guest, Kernel, Machine, Template } from "./host.ts"
 import { environmentOf, personalise, refresh } from "./identity.ts"
+import { startInitAtBoot } from "./init-system.ts"
 import { machineOf, rememberMachine, templateToStart } from "./machine-of.ts"
 import { coldWithoutMemory } from "./mark-ended.ts"
 import { startServicesAtBoot } from "./services.ts"
@@ -297,6 +298,7 @@ export async function bootFromDisk(
         })
       }
     },
+    prepareGuest: (booted) => startInitAtBoot(core, record, booted),
     bootReason:
       missingMib > 0 ? `${reason}; ${missingMib} MB that its disk had are missing and read as zeros` : reason,
     onFailure: () => loseMemory(core, record, "its last boot failed"),

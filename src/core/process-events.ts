@@ -34,6 +34,7 @@ const endedByGuest: ReadonlySet<LossReason> = new Set([
   "guest_reboot",
   "guest_panic",
   "agent_failed",
+  "init_ended",
 ])
 
 /** The machine of a running command has ended, or its connection. `program`: the first word of the command. */

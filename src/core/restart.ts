@@ -18,6 +18,8 @@ import { settle } from "./settle.ts"
 const answerDeadlineMs = 5000
 /** The guest gives its programs 5 s to end, then syncs. */
 const endDeadlineMs = 30_000
+/** An init gets 40 s to end what it has started. */
+const initEndDeadlineMs = 80_000
 
 export async function restartByName(
   core: ForRequest & Pick<Core, "waits">,
@@ -88,9 +90,9 @@ async function end(
 
 async function shutDown(
   core: Pick<Core, "guests"> & OnHost<"machines">,
-  { id }: SandboxRecord,
+  { id, initSystem }: SandboxRecord,
   machine: Machine,
 ): Promise<void> {
   await core.guests.get(id)?.ask({ op: "shutdown" }, { deadlineMs: answerDeadlineMs })
-  await core.host.machines.fateOf(machine, { deadlineMs: endDeadlineMs })
+  await core.host.machines.fateOf(machine, { deadlineMs: initSystem ? initEndDeadlineMs : endDeadlineMs })
 }

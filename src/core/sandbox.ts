@@ -25,6 +25,8 @@ export type CreateSandbox = RequestedSettings & {
   /** Runs already when it is made: its template is frozen once `readyCommand` has succeeded. */
   startCommand?: string | undefined
   readyCommand?: string | undefined
+  /** Starts the image's init. Default: the image's. */
+  initSystem?: boolean | undefined
   /** Kept running in the guest, besides those of its image. */
   services?: readonly SandboxService[] | undefined
   /** Runs the init script at each boot too; default: true. */

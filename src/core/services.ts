@@ -5,7 +5,7 @@
 
 import { AppError } from "@bhatti/contract/errors"
 import type { GuestService, GuestServiceState } from "@bhatti/contract/guest"
-import { checkService } from "../rules/services.ts"
+import { checkService, programOf } from "../rules/services.ts"
 import type { SandboxService } from "../store/sandbox-spec.ts"
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Core } from "./core.ts"
@@ -23,12 +23,24 @@ export function servicesOf(
   return services
 }
 
-/** Hands the services to a sandbox that is being made. A program that cannot be started fails the create. */
-export async function startServices(record: SandboxRecord, guest: Guest): Promise<void> {
+/**
+ * Hands the services to a sandbox that is being made. A program that cannot be started fails the create, unless the
+ * init script may install it.
+ */
+export async function startServices(
+  record: SandboxRecord,
+  guest: Guest,
+  { hasInit }: { hasInit: boolean },
+): Promise<void> {
   if (record.services.length === 0) return
   const states = await guest.ask({ op: "startServices", services: record.services.map(forGuest) }, deadline)
-  const broken = states.find(({ failure }) => failure !== null)
-  if (broken) throw new AppError("invalid", `service "${broken.name}" cannot be started: ${broken.failure}`)
+  const broken = states.find(
+    ({ failure, failureReason }) => failure !== null && !(hasInit && failureReason === "no_program"),
+  )
+  if (!broken) return
+  throw new AppError("invalid", `service "${broken.name}" cannot be started: ${broken.failure}`, {
+    reason: broken.failureReason ?? "not_started",
+  })
 }
 
 /** The same after a boot: a failure is an event, and the sandbox runs on. */
@@ -52,8 +64,8 @@ export async function startServicesAtBoot(
   }
 }
 
-function forGuest({ command, ...service }: SandboxService): GuestService {
-  return { ...service, argv: ["/bin/sh", "-c", command] }
+export function forGuest({ command, ...service }: SandboxService): GuestService {
+  return { ...service, argv: ["/bin/sh", "-c", command], program: programOf(command) }
 }
 
 /** Handles the guest's notice that a service has ended many times in a row. */

@@ -54,7 +54,17 @@ export const questions: { [Op in keyof GuestQuestions]: Meaning<Op> } = {
     read: once(parseServices),
   },
   listServices: { op: "service_list", isGlance: true, read: once(parseServices) },
-  controlService: { op: "service_control", read: once(parseServices) },
+  controlService: {
+    op: "service_control",
+    fieldsOf: ({ service, action }) => ({ service, action, by: "client" }),
+    read: once(parseServices),
+  },
+  setServices: {
+    op: "service_set",
+    fieldsOf: ({ services }) => encodeServices(services),
+    read: once(parseServices),
+  },
+  startInit: { op: "init_start", read: done },
   startClone: { op: "clone_start", read: once(parseCloneStarted) },
   quiesce: {
     op: "quiesce",

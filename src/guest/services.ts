@@ -1,5 +1,6 @@
 /** Services on the wire; the twin of agent/wire/service.go. */
 
+import { isGuestReason } from "@bhatti/contract/errors"
 import type { GuestService, GuestServiceState } from "@bhatti/contract/guest"
 import { WireError } from "./frame.ts"
 import { isObject, parseObject } from "./message.ts"
@@ -14,8 +15,8 @@ const policies = ["always", "on-failure", "never"] as const
 
 export function encodeServices(services: readonly GuestService[]): object {
   return {
-    services: services.map(({ name, argv, user, cwd, restart, after }) => ({
-      ...{ name, argv, restart, after },
+    services: services.map(({ name, argv, user, cwd, restart, after, program }) => ({
+      ...{ name, argv, restart, after, program },
       ...(user !== null && { user }),
       ...(cwd !== null && { cwd }),
     })),
@@ -31,6 +32,7 @@ export function parseServices(value: unknown): GuestServiceState[] {
 function parseService(value: unknown): GuestServiceState {
   if (!isObject(value)) throw unreadable()
   const { name, argv, restarts, process, ended, failure, failing, retry_ms: retryMs } = value
+  const { failure_reason: failureReason } = value
   const state = states.find((one) => one === value["state"])
   const restart = policies.find((one) => one === value["restart"])
   const isList = Array.isArray(argv) && argv.every((word) => typeof word === "string")
@@ -40,6 +42,7 @@ function parseService(value: unknown): GuestServiceState {
     process: typeof process === "string" && /^[a-z][0-9]{1,15}$/.test(process) ? process : null,
     ended: isObject(ended) ? parseEnd(ended) : null,
     failure: typeof failure === "string" ? failure.slice(0, wordsMax) : null,
+    failureReason: isGuestReason(failureReason) ? failureReason : null,
     isFailing: failing === true,
     retryMs: isCount(retryMs) ? retryMs : null,
   }

@@ -160,6 +160,15 @@ describe("messages", () => {
         ],
       }),
       "list services": asking({ op: "listServices" }),
+      "set services": asking({
+        op: "setServices",
+        services: [
+          {
+            ...{ name: "web", argv: ["/bin/sh", "-c", "npm start"], restart: "always", after: [] },
+            ...{ user: null, cwd: null, program: "npm" },
+          },
+        ],
+      }),
       "restart a service": asking({ op: "controlService", service: "web", action: "restart" }),
       "start a clone": asking({ op: "startClone" }),
       "next timer": asking({ op: "nextTimer" }),

@@ -45,6 +45,7 @@ export type InstalledImage = {
   programs?: ImageManifest["programs"]
   services?: ImageManifest["services"]
   config?: ImageManifest["config"]
+  initSystem?: boolean | undefined
 }
 
 /** `usedMib` is the space it takes on the host. */
@@ -126,8 +127,8 @@ export async function readImage(
   if (manifest.hash !== hash || manifest.name !== name) throw lost()
   const file = join(images, `${hash}.raw`)
   await checkImage(dataDir, file, manifest, options.check ?? "sizes")
-  const { digest, sizeMib, kernelVersion, programs, services, config } = manifest
-  return { name, hash, file, digest, sizeMib, kernelVersion, programs, services, config }
+  const { digest, sizeMib, kernelVersion, programs, services, initSystem, config } = manifest
+  return { name, hash, file, digest, sizeMib, kernelVersion, programs, services, initSystem, config }
 }
 
 /** The current image of every name, in the order of names. */

@@ -48,8 +48,10 @@ export const ImageManifest = z.strictObject({
   digest: Digest,
   /** The kernel whose modules the image holds; with another kernel the guest uses the kit's. */
   kernelVersion: z.string().min(1),
-  /** Its start command, and the command that proves it ready. */
   services: z.array(ImageService).optional(),
+  /** Its entry point is an init, which its sandboxes start. */
+  initSystem: z.boolean().optional(),
+  /** Its start command, and the command that proves it ready. */
   programs: z.strictObject({ start: z.string().min(1), ready: z.string().min(1) }).optional(),
   /** The configuration that an image of others brings along; images of our own have none. */
   config: ImageConfig.optional(),

@@ -30,4 +30,6 @@ export type Recipe = {
   programs?: { start: string; ready: string }
   /** Programs that every sandbox of the image starts and keeps running. */
   services?: ImageManifest["services"]
+  /** Its entry point is an init, which every sandbox of the image starts unless it is asked not to. */
+  initSystem?: boolean
 }

@@ -89,6 +89,7 @@ async function buildInto(
     kernelVersion: options.kernel.version,
     ...(recipe.programs && { programs: recipe.programs }),
     ...(recipe.services && { services: recipe.services }),
+    ...(recipe.initSystem && { initSystem: true }),
   }
   await Bun.write(join(beside, "manifest.json"), `${JSON.stringify(manifest, null, 2)}\n`)
 }

@@ -20,7 +20,7 @@ const keptCharacters = 16_384
 
 const GuestEnd = z.object({
   process: z.object({ pid: z.int(), startTicks: z.int(), bootId: z.string() }),
-  how: z.enum(["poweroff", "reboot", "panic", "agent"]),
+  how: z.enum(["poweroff", "reboot", "panic", "agent", "init"]),
   console: z.string(),
 })
 export type GuestEnd = z.infer<typeof GuestEnd>
@@ -97,6 +97,7 @@ export async function readEnd(directory: string): Promise<GuestEnd | undefined> 
 function howOf(words: string, reason: string | undefined): GuestEnd["how"] {
   if (/Kernel panic - not syncing/.test(words)) return "panic"
   if (/^lohar: (crashed|cannot go on)/m.test(words)) return "agent"
+  if (/^lohar: the init of the sandbox ended:/m.test(words)) return "init"
   const isReset = reason === undefined ? /reboot: Restarting system/.test(words) : reason === "guest-reset"
   return isReset ? "reboot" : "poweroff"
 }

@@ -5,6 +5,20 @@ import { limits } from "@bhatti/contract/limits"
 
 type Service = { name: string; command: string; after: readonly string[] }
 
+/** Words that mean something to a shell itself. */
+const shellWords = new Set(
+  `. : alias bg bind break builtin case cd chdir command continue declare do done echo elif else esac eval exec exit
+  export false fc fg fi for function getopts hash help history if in jobs kill let local logout printf pwd read readonly
+  return select set shift source test then time times trap true type typeset ulimit umask unalias unset until wait
+  while`.split(/\s+/),
+)
+
+/** The program that a shell command begins with, if it plainly is one: its absence can be told before a start. */
+export function programOf(command: string): string | undefined {
+  const [, word = "", rest = ""] = /^\s*(?:exec\s+)?([\w./+][\w./+-]*)(?:\s+(\S)|\s*$)/.exec(command) ?? []
+  return word === "" || rest === "(" || shellWords.has(word) ? undefined : word
+}
+
 /** Refuses names that are wrong or taken, and an order that cannot be. */
 export function checkService(services: readonly Service[]): void {
   const refuse = (message: string) => {

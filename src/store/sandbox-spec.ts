@@ -58,6 +58,8 @@ export const SandboxSpec = z.object({
   /** Proved that it was ready. */
   readyCommand: z.string().nullable().default(null),
   services: z.array(SandboxService).default([]),
+  /** Its guest starts the image's init at each boot. */
+  initSystem: z.boolean().default(false),
 })
 export type SandboxSpec = z.infer<typeof SandboxSpec>
 

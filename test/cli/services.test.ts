@@ -52,6 +52,19 @@ test("a service is stopped, started and restarted, and a failing one is named", 
   expect(words(await run("service", "list", "app"))[1]?.[1]).toBe("running, failing")
 })
 
+test("edit adds, replaces and removes services, and says what is left", async () => {
+  await run("create", "--name", "app", "--service", "db=redis-server", "--service", "old=old")
+  const edited = await run("edit", "app", "--service", "web:never=npm start", "--service-remove", "old")
+  expect(edited).toContain("services db web")
+  expect(words(await run("service", "list", "app")).slice(1, 3)).toEqual([
+    ["db", "running", "0", "always", "p1", "redis-server"],
+    ["web", "running", "0", "never", "p1", "npm start"],
+  ])
+  expect(await run("edit", "app", "--service", "x=missing")).toStartWith(
+    '2: bhatti: a service cannot be started: no program "missing"',
+  )
+})
+
 test("a start command is shown, and words that cannot be are refused", async () => {
   await run("create", "--name", "site", "--start", "serve", "--ready", "true")
   expect(words(await run("inspect", "site"))).toContainEqual(["runs", "serve"])

@@ -155,6 +155,29 @@ test("services are started in order, run again when they die, survive a stop, an
   await until("it has said so", async () => (await told()).endsWith("-web"))
 }, 180_000)
 
+test("services are edited while they run; a missing program is told at once; a stop is its user's", async () => {
+  const { process_id: db } = JSON.parse((await own.bhatti(["service", "list", "app", "--json"])).stdout)[0]
+  const edit = (...options: string[]) => own.bhatti(["edit", "app", ...options])
+  expect((await edit("--service", "cron=sleep 1000", "--service-remove", "web")).exitCode).toBe(0)
+  const list = async () => JSON.parse((await own.bhatti(["service", "list", "app", "--json"])).stdout)
+  const edited = [
+    { name: "db", state: "running", process_id: db },
+    { name: "cron", state: "running" },
+  ]
+  expect(await list()).toMatchObject(edited)
+  const refused = await edit("--service", "x=nosuch --now", "--service-remove", "db")
+  expect([refused.exitCode, refused.stderr]).toEqual([2, expect.stringContaining('no program "nosuch"')])
+  expect(await list()).toMatchObject(edited)
+  const created = await own.bhatti(["create", "--name", "bad", "--service", "x=nosuch"])
+  expect([created.exitCode, created.stderr]).toEqual([2, expect.stringContaining('no program "nosuch"')])
+
+  await own.bhatti(["service", "stop", "app", "cron"])
+  await until("why tells whose stop it is", async () => {
+    const { stdout } = await own.bhatti(["why", "app"])
+    return stdout.includes("sandbox.service_stopped") && stdout.includes("SIGTERM, sent by a request")
+  })
+}, 120_000)
+
 test("a service that keeps failing is named by why and the events", async () => {
   await create("crash", "--service", "worker=echo no queue; exit 3")
   await until("why names it", async () =>

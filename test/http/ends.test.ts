@@ -122,6 +122,7 @@ const losses: [LossReason, string, () => Promise<unknown>][] = [
   ["guest_poweroff", "guest", dies({ end: { how: "poweroff", console: "" } })],
   ["guest_panic", "guest", dies({ end: { how: "panic", console: panic } })],
   ["agent_failed", "guest", dies({ end: { how: "agent", console: "" } })],
+  ["init_ended", "guest", dies({ end: { how: "init", console: "" } })],
 ]
 
 test.each(losses)(

@@ -68,13 +68,64 @@ test("a service whose program is missing fails the create, and is an event at a 
   const { status, body } = await create("dev", { services: [{ name: "db", command: "missing" }] })
   expect([status, body]).toMatchObject([
     400,
-    { error: 'service "db" cannot be started: no program "missing"' },
+    { error: 'service "db" cannot be started: no program "missing"', reason: "no_program" },
   ])
   expect(own.host.running.size).toBe(0)
+  // The init script may install it.
+  const later = await create("later", { services: [{ name: "db", command: "missing" }], init: "make it" })
+  expect(later.status).toBe(201)
   await create("dev", { services: [db] })
   own.host.failAt = "services"
   await own.call("POST", "/sandboxes/dev/restart")
   expect(await eventsOf("sandbox.service_failing")).toMatchObject([{ sandboxName: "dev" }])
+})
+
+test("an edit adds, replaces and removes services at once, also of a stopped sandbox, and boots keep it", async () => {
+  await create("dev", { services: [db, { name: "old", command: "old" }] })
+  await own.call("POST", "/sandboxes/dev/stop")
+  const edited = await own.call("PATCH", "/sandboxes/dev", {
+    services_add: [web, { ...db, command: "postgres" }],
+    services_remove: ["old"],
+  })
+  expect(edited).toMatchObject({ status: 200, body: { status: "running" } })
+  const running = [{ name: "db", command: "postgres" }, { name: "web" }]
+  expect(await services("dev")).toMatchObject(running)
+  await own.call("POST", "/sandboxes/dev/restart")
+  expect(await services("dev")).toMatchObject(running)
+  expect(await eventsOf("sandbox.updated")).toMatchObject([{ meta: { changed: "services" } }])
+})
+
+test("an edit of services that is refused changes nothing", async () => {
+  await create("dev", { services: [db, web] })
+  const before = (await own.call("GET", "/sandboxes/dev")).body
+  const x = { name: "x", command: "missing" }
+  for (const [bad, words] of [
+    [
+      { services_add: [x] },
+      { error: 'a service cannot be started: no program "missing"', reason: "no_program" },
+    ],
+    [{ services_remove: ["nosuch"] }, { error: 'no service "nosuch"' }],
+    [{ services_remove: ["db"] }, { error: 'service "web" starts after "db", which does not exist' }],
+    [{ services_add: [db], services_remove: ["db"] }, { error: 'service "db" is both set and removed' }],
+    [{ services_add: [{ ...db, after: ["web"] }] }, { error: /in a circle/ }],
+  ] as const) {
+    const { status, body } = await own.call("PATCH", "/sandboxes/dev", { ...bad, name: "other" })
+    expect([bad, status]).toEqual([bad, 400])
+    expect(body).toMatchObject({
+      ...words,
+      error: words.error instanceof RegExp ? expect.stringMatching(words.error) : words.error,
+    })
+    expect((await own.call("GET", "/sandboxes/dev")).body).toEqual(before)
+    expect(await services("dev")).toMatchObject([{ command: "redis-server" }, { command: "npm start" }])
+  }
+})
+
+test("a stop that a user asks for is that user's, in the events and for why", async () => {
+  await create("dev", { services: [db] })
+  await own.call("POST", "/sandboxes/dev/services/db", { action: "stop" })
+  const stopped = { type: "sandbox.service_stopped", meta: { by: "user", user: "alice", service: "db" } }
+  const why = (await own.call("GET", "/sandboxes/dev/why")).body as Why
+  expect(why.ends).toMatchObject([stopped])
 })
 
 test("one that keeps failing is an event, and named by why", async () => {

@@ -79,6 +79,8 @@ export type FakeHost = Host & {
   imagePrograms: ImagePrograms | undefined
   imageServices: readonly ImageService[] | undefined
   imageConfig: ImageConfig | undefined
+  /** The image says that it has an init; that is there if `files` has `/sbin/init`. */
+  imageHasInit: boolean
   /** A service of the guest that was met last ends again and again with that exit code. */
   failService: (name: string, exitCode: number) => void
   /** How often a machine was paused. */
@@ -232,6 +234,7 @@ export function fakeHost(): FakeHost {
     imagePrograms: undefined,
     imageServices: undefined,
     imageConfig: undefined,
+    imageHasInit: false,
     failService: () => undefined,
     pauses: 0,
     halts: new Map(),
@@ -552,6 +555,7 @@ export function fakeHost(): FakeHost {
           programs: host.imagePrograms,
           services: host.imageServices,
           config: host.imageConfig,
+          initSystem: host.imageHasInit,
         }
       },
       readKernel: async () => kernel,
@@ -593,9 +597,12 @@ const runningService = {
   process: "p1",
   ended: null,
   failure: null,
+  failureReason: null,
   isFailing: false,
   retryMs: null,
 } as const
+
+const noServiceProgram = { failure: 'no program "missing"', failureReason: "no_program" }
 
 class FakeGuest implements Guest {
   readonly #host: FakeHost
@@ -719,11 +726,22 @@ class FakeGuest implements Guest {
     startServices: async ({ services }, options) => {
       await this.#host.reach("services")
       const memory = await this.#answerAllowed(options)
-      for (const { name, argv, restart } of services) {
+      for (const { name, argv, restart, program } of services) {
         const isThere = memory.services.some((one) => one.name === name)
-        const failure = argv.at(-1) === "missing" ? 'no program "missing"' : null
-        if (!isThere) memory.services.push({ ...runningService, name, argv: [...argv], restart, failure })
+        const failed = program === "missing" && noServiceProgram
+        if (!isThere) memory.services.push({ ...runningService, name, argv: [...argv], restart, ...failed })
       }
+      return memory.services
+    },
+    setServices: async ({ services }, options) => {
+      await this.#host.reach("services")
+      const memory = await this.#answerAllowed(options)
+      if (services.some(({ program }) => program === "missing"))
+        throw new AppError("not_found", noServiceProgram.failure, { reason: "no_program" })
+      memory.services = services.map(({ name, argv, restart }) => {
+        const same = memory.services.find((one) => one.name === name && one.argv.at(-1) === argv.at(-1))
+        return same ?? { ...runningService, name, argv: [...argv], restart }
+      })
       return memory.services
     },
     listServices: async (_, options) => (await this.#answerAllowed(options)).services,
@@ -733,6 +751,13 @@ class FakeGuest implements Guest {
       if (!found) throw new AppError("not_found", `no service "${service}"`)
       found.state = action === "stop" ? "stopped" : "running"
       return memory.services
+    },
+    startInit: async (_, options) => {
+      await this.#host.reach("init system")
+      const memory = await this.#answerAllowed(options)
+      if (!this.#files.has("/sbin/init"))
+        throw new AppError("not_found", "the image has no init", { reason: "no_program" })
+      memory.hasInit = true
     },
     startClone: async (_, options) => {
       await this.#host.reach("start clone")

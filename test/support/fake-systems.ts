@@ -18,6 +18,7 @@ export type FakeMemory = {
   /** Its programs stand still. */
   isHeld: boolean
   services: GuestServiceState[]
+  hasInit: boolean
 }
 
 export class FakeSystems {
@@ -83,6 +84,7 @@ function fresh(): FakeMemory {
     hasIdentity: false,
     isHeld: false,
     services: [],
+    hasInit: false,
   }
 }
 

@@ -34,6 +34,7 @@ export function aSandbox(name: string, changes: Partial<NewSandbox> = {}): NewSa
     readyCommand: null,
     services: [],
     imageConfig: null,
+    initSystem: false,
     ...changes,
   }
 }

@@ -36,6 +36,9 @@ the template the command has no network, no variables, secrets or files of the s
 on-failure, or never; each time in a row after a longer delay, up to 30 s. bhatti service list shows them, bhatti logs NAME SERVICE their output. A
 restart or poweroff ends them in the reverse order; a pause, a stop and a copy keep them.
 
+--init-system starts the init that the image has as its entry point, systemd, busybox or another, as the first process of namespaces of its own.
+Commands, shells and services then run beside it, so that systemctl works. A power off inside stops the sandbox. docs/init-systems.md says more.
+
 --file copies small files, up to about 700 KB in total; use bhatti cp for more.
 
 A sandbox reaches the internet and your other sandboxes, by their names. With --egress deny it reaches only what --allow-host and
@@ -113,6 +116,11 @@ made with --from has its source's rules unless others are given.`,
       value: "NAME[:POLICY]=CMD",
       summary: "Program to keep running; POLICY is always, on-failure or never; may be repeated",
     },
+    initSystem: {
+      type: "switch",
+      summary: "Start the image's init (systemd or another), and run commands beside it",
+      fallback: "the image's",
+    },
     onBoot: {
       type: "switch",
       summary: "Run the init script at every boot; --on-boot off runs it only once",
@@ -154,6 +162,7 @@ made with --from has its source's rules unless others are given.`,
     "bhatti create --name api --secret API_KEY --file ./app.env:/workspace/.env --label team=web",
     "bhatti create --name site --start 'python3 -m http.server 8000' --ready 'curl -sf localhost:8000'",
     "bhatti create --name app --service db='redis-server' --service web:on-failure='npm start'",
+    "bhatti create --name server --image debian-systemd --init-system",
     "bhatti create --from dev --name experiment",
     "bhatti create --name agent --allow-host '*.example.com' --allow-cidr 203.0.113.0/24",
     "bhatti create --from dev --name worker --count 5",
@@ -175,6 +184,7 @@ made with --from has its source's rules unless others are given.`,
       start_command: options.start,
       ready_command: options.ready,
       services: options.service.length === 0 ? undefined : servicesFrom(options.service),
+      init_system: options.initSystem,
       init: options.init === undefined ? undefined : await initScript(options.init),
       secrets: options.secret.length === 0 ? undefined : options.secret,
       labels: options.label,

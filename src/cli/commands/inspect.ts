@@ -20,6 +20,7 @@ export const inspect = command({
       ["thermal", sandbox.thermal ?? "-"],
       ["keep hot", sandbox.keep_hot ? "on" : "off"],
       ...(sandbox.start_command ? [["runs", sandbox.start_command] as const] : []),
+      ...(sandbox.init_system ? [["init system", "the image's"] as const] : []),
       ...(sandbox.services ?? []).map(({ name, command }) => [`service ${name}`, command] as const),
       ...(sandbox.on_boot ? [["at boot", "runs its init script"] as const] : []),
       ["allow cold", sandbox.allow_cold ? "on" : "off"],

@@ -12,9 +12,14 @@ export type Image = {
   services?: readonly ImageService[] | undefined
   /** Undefined for images of our own. */
   config?: ImageConfig | undefined
+  /** Its entry point is an init. */
+  initSystem?: boolean | undefined
 }
 /** A program that its sandboxes keep running. */
-export type ImageService = Omit<GuestService, "after" | "argv"> & { command: string; after: string[] }
+export type ImageService = Omit<GuestService, "after" | "argv" | "program"> & {
+  command: string
+  after: string[]
+}
 /** Its start command and the command that proves it ready. */
 export type ImagePrograms = { start: string; ready: string }
 export type Kernel = { hash: string }

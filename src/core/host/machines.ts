@@ -34,10 +34,10 @@ export type MachineFrom =
   | { kind: "disk"; kernel: Kernel }
 
 /**
- * How a guest ended its machine. `agent`: the guest's first process failed. `console`: the last output of its console,
+ * How a guest ended its machine. `agent`: the guest's first process failed; `init`: its init did. `console`: the last output of its console,
  * which the guest controls.
  */
-export type MachineEnd = { how: "poweroff" | "reboot" | "panic" | "agent"; console: string }
+export type MachineEnd = { how: "poweroff" | "reboot" | "panic" | "agent" | "init"; console: string }
 
 /** The state or end of a machine. The host's kernel ended it if `out_of_memory`, its reboot if `host_restart`. */
 export type Fate = MachineEnd | { how: "running" | "out_of_memory" | "host_restart" | "killed" }

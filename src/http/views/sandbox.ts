@@ -29,6 +29,7 @@ export function createInput(body: CreateSandbox): core.CreateSandbox {
     startCommand: body.start_command,
     readyCommand: body.ready_command,
     services: body.services,
+    initSystem: body.init_system,
     files: body.files.map(({ guest_path: path, content, mode }) => ({
       path,
       bytes: Buffer.from(content, "base64"),
@@ -49,6 +50,8 @@ export function editInput(body: UpdateSandbox): EditSandbox {
     netPolicy: body.net_policy,
     labelsAdd: body.labels_add,
     labelsRemove: body.labels_remove,
+    servicesAdd: body.services_add,
+    servicesRemove: body.services_remove,
   }
 }
 
@@ -71,6 +74,7 @@ export function viewSandbox(sandbox: core.Sandbox): Sandbox {
     start_command: sandbox.startCommand,
     ready_command: sandbox.readyCommand,
     services: sandbox.services,
+    init_system: sandbox.initSystem,
     labels: sandbox.labels,
     urls: sandbox.urls,
     ip: sandbox.ip,
