@@ -171,6 +171,7 @@ describe("messages", () => {
       }),
       "restart a service": asking({ op: "controlService", service: "web", action: "restart" }),
       "start a clone": asking({ op: "startClone" }),
+      "start the init": asking({ op: "startInit" }),
       "next timer": asking({ op: "nextTimer" }),
       shutdown: asking({ op: "shutdown" }),
       "personalise with a network": asking({ op: "personalise", identity }),

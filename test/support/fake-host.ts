@@ -81,6 +81,7 @@ export type FakeHost = Host & {
   imageConfig: ImageConfig | undefined
   /** The image says that it has an init; that is there if `files` has `/sbin/init`. */
   imageHasInit: boolean
+  initsStarted: number
   /** A service of the guest that was met last ends again and again with that exit code. */
   failService: (name: string, exitCode: number) => void
   /** How often a machine was paused. */
@@ -235,6 +236,7 @@ export function fakeHost(): FakeHost {
     imageServices: undefined,
     imageConfig: undefined,
     imageHasInit: false,
+    initsStarted: 0,
     failService: () => undefined,
     pauses: 0,
     halts: new Map(),
@@ -754,10 +756,10 @@ class FakeGuest implements Guest {
     },
     startInit: async (_, options) => {
       await this.#host.reach("init system")
-      const memory = await this.#answerAllowed(options)
+      await this.#answerAllowed(options)
       if (!this.#files.has("/sbin/init"))
         throw new AppError("not_found", "the image has no init", { reason: "no_program" })
-      memory.hasInit = true
+      this.#host.initsStarted++
     },
     startClone: async (_, options) => {
       await this.#host.reach("start clone")

@@ -18,7 +18,6 @@ export type FakeMemory = {
   /** Its programs stand still. */
   isHeld: boolean
   services: GuestServiceState[]
-  hasInit: boolean
 }
 
 export class FakeSystems {
@@ -84,7 +83,6 @@ function fresh(): FakeMemory {
     hasIdentity: false,
     isHeld: false,
     services: [],
-    hasInit: false,
   }
 }
 

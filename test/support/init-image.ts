@@ -11,6 +11,13 @@ export const systemd: Recipe = {
   name: "systemd",
   packages: ["dbus", "iproute2", "kmod", "procps", "sudo", "systemd-sysv"],
   initSystem: true,
+  // A boot without what a sandbox has no use for takes half the time.
+  customize: `${minimal.customize}
+ln -sf /lib/systemd/system/multi-user.target "$1/etc/systemd/system/default.target"
+for unit in e2scrub_reap.service getty@.service systemd-update-utmp.service systemd-update-utmp-runlevel.service; do
+  ln -sf /dev/null "$1/etc/systemd/system/$unit"
+done
+`,
 }
 
 /** Builds it, or takes it from the cache, and installs it in a data directory. */
