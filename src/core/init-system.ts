@@ -9,7 +9,7 @@ import type { Guest, TemplateSpec } from "./host.ts"
 /** The init itself needs longer; it has only begun when the guest answers. */
 const startDeadlineMs = 20_000
 
-/** Whether a new sandbox gets its init started. */
+/** Returns true if a new sandbox gets its init started. */
 export function initSystemOf({ image, programs }: TemplateSpec, asked: boolean | undefined): boolean {
   const isWanted = asked ?? image.initSystem ?? false
   if (!isWanted || !programs) return isWanted

@@ -34,8 +34,8 @@ export type MachineFrom =
   | { kind: "disk"; kernel: Kernel }
 
 /**
- * How a guest ended its machine. `agent`: the guest's first process failed; `init`: its init did. `console`: the last output of its console,
- * which the guest controls.
+ * How a guest ended its machine. `agent`: the guest's first process failed; `init`: its init did. `console`: the last
+ * output of its console, which the guest controls.
  */
 export type MachineEnd = { how: "poweroff" | "reboot" | "panic" | "agent" | "init"; console: string }
 
