@@ -226,6 +226,12 @@ func TestARefusedSetOfServicesChangesNothing(t *testing.T) {
 	stays := serviceOf("db", "exec sleep 1000", nil)
 	before := h.services(stays)
 	h.ask("process_start", map[string]any{"argv": []string{"sleep", "1000"}, "user": ownName, "cwd": "/", "name": "taken", "on_disconnect": "keep", "attach": false})
+	taken, err := h.agent.processes.find("taken")
+	must(t, err)
+	t.Cleanup(func() {
+		taken.child.killSession()
+		<-taken.finished
+	})
 	for want, bad := range map[string]map[string]any{
 		"no_program": serviceOf("x", "nosuch --now", map[string]any{"program": "nosuch"}),
 		"no_user":    serviceOf("x", "true", map[string]any{"user": "nobody-here"}),
