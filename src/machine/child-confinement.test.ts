@@ -4,7 +4,16 @@
  */
 
 import { afterAll, beforeAll, describe, expect, test } from "bun:test"
-import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, statSync } from "node:fs"
+import {
+  closeSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  rmdirSync,
+  rmSync,
+  statSync,
+} from "node:fs"
 import { join, resolve } from "node:path"
 import launcher from "../../dist/jail" with { type: "file" }
 import { until } from "../../test/support/installation.ts"
@@ -24,6 +33,11 @@ import { type Confinement, launch } from "./process.ts"
 
 const isRoot = process.getuid?.() === 0
 if (!isRoot) console.log("skipped: only root forks machines")
+/** Where root can make groups of version 2. */
+const cgroupRoot = isRoot
+  ? /^\S+ (\S+) cgroup2 rw/m.exec(readFileSync("/proc/mounts", "utf8"))?.[1]
+  : undefined
+if (isRoot && cgroupRoot === undefined) console.log("skipped: no control groups of version 2")
 /** User ids that no other test and no installation uses. */
 const uidBase = 700_000 + (process.pid % 2000) * 50
 /** Beyond those of their children. */
@@ -189,6 +203,27 @@ describe.skipIf(!isRoot)("a machine that is forked", () => {
     expect(await ask(socket, `attack ${child.pid}`)).toBe("rights: limits signal priority")
   })
 })
+
+test.skipIf(cgroupRoot === undefined)(
+  "a forked machine is in its control group before it may run, and its zygote stays in its own",
+  async () => {
+    const group = join(cgroupRoot ?? "", `bhatti-test-child-${process.pid}`)
+    mkdirSync(group)
+    try {
+      const zygote = await startStandIn()
+      const uid = uidBase + 8
+      const child = await fork(zygote, uid, { ...wantedOf(zygote, uid), cgroup: group })
+      expect(readFileSync(join(group, "cgroup.procs"), "utf8")).toBe(`${child.pid}\n`)
+      for (const { pid } of [child, zygote]) {
+        process.kill(pid, "SIGKILL")
+        await until("it is gone", () => startTicks(pid) === undefined)
+      }
+      await until("the group is empty", () => readFileSync(join(group, "cgroup.procs"), "utf8") === "")
+    } finally {
+      rmdirSync(group)
+    }
+  },
+)
 
 describe.skipIf(!isRoot)("a fork ends, and nothing of it is left,", () => {
   async function refused(zygote: StandIn, uid: number, wanted: ChildConfinement): Promise<unknown> {
