@@ -2,14 +2,10 @@
 
 import { z } from "zod"
 import { endFields } from "./ended.ts"
+import { Argument } from "./image-config.ts"
 import { limits } from "./limits.ts"
 import { Env } from "./sandbox.ts"
 import { ErrorReason, ErrorSubject, StreamError } from "./system.ts"
-
-const Argument = z
-  .string()
-  .max(limits.execRequestBytesMax)
-  .refine((value) => !value.includes("\0"), "an argument cannot hold a NUL")
 
 export const TerminalSize = z.strictObject({
   rows: z.int().min(1).max(limits.terminalSideMax),
@@ -21,6 +17,14 @@ export const SignalName = z
   .enum(["HUP", "INT", "QUIT", "KILL", "TERM", "USR1", "USR2", "CONT", "STOP", "TSTP", "WINCH"])
   .describe("A signal's name without SIG")
 export type SignalName = z.infer<typeof SignalName>
+
+export const ProcessName = z
+  .string()
+  .regex(
+    /^[a-zA-Z][a-zA-Z0-9._-]{0,62}$/,
+    "a process's name has letters, digits, dots, underscores or hyphens",
+  )
+  .refine((name) => !/^[ps][0-9]+$/.test(name), "a process's name must not look like an id")
 
 /** Fields of every request that starts a command. */
 export const commandFields = {
@@ -40,12 +44,12 @@ export const commandFields = {
     .min(1)
     .max(limits.guestPathMax)
     .optional()
-    .describe("Working directory, absolute or relative to /workspace; default /workspace"),
+    .describe("Working directory; default, and where a relative one begins: /workspace, or the image's own"),
   user: z
     .string()
     .regex(limits.guestUserPattern, limits.guestUserRule)
     .optional()
-    .describe("User of the guest to run as; default lohar"),
+    .describe("USER or USER:GROUP of the guest, names or ids; default lohar, or the image's own"),
   timeout_sec: z
     .number()
     .positive()
@@ -143,6 +147,7 @@ export const ExecStart = z
     ...commandFields,
     ...keyFields,
     from: StreamOffsets.optional().describe("Offsets of the first bytes of output that the client lacks"),
+    name: ProcessName.optional().describe("Another running process must not have it"),
     stdin: z.boolean().default(false).describe("Standard input follows as binary messages"),
     tty: TerminalSize.extend({ term: z.string().max(limits.terminalNameMax).optional() })
       .optional()

@@ -8,7 +8,7 @@ export const GuestPath = z
   .min(1, "a path is needed")
   .max(limits.guestPathMax)
   .refine((path) => !path.includes("\0"), "a path cannot hold a NUL")
-  .describe("Absolute, or relative to /workspace")
+  .describe("Absolute, or relative to /workspace (or the image's own directory)")
 
 export const FileMode = z
   .string()

@@ -6,8 +6,13 @@
 import { z } from "zod"
 import { limits } from "./limits.ts"
 
+export const Argument = z
+  .string()
+  .max(limits.execRequestBytesMax)
+  .refine((value) => !value.includes("\0"), "an argument cannot hold a NUL")
+
 const Text = z.string().refine((text) => !text.includes("\0"), "a text cannot hold a NUL")
-const Words = z.array(Text).max(limits.execArgsMax)
+const Words = z.array(Argument).max(limits.execArgsMax)
 const lengthOf = (record: Record<string, string>) =>
   Object.entries(record).reduce((sum, [name, value]) => sum + name.length + value.length + 2, 0)
 

@@ -2,16 +2,8 @@
 
 import { z } from "zod"
 import { endFields } from "./ended.ts"
-import { commandFields, keyFields, SignalName, TerminalSize } from "./exec.ts"
+import { commandFields, keyFields, ProcessName, SignalName, TerminalSize } from "./exec.ts"
 import { limits } from "./limits.ts"
-
-export const ProcessName = z
-  .string()
-  .regex(
-    /^[a-zA-Z][a-zA-Z0-9._-]{0,62}$/,
-    "a process's name has letters, digits, dots, underscores or hyphens",
-  )
-  .refine((name) => !/^[ps][0-9]+$/.test(name), "a process's name must not look like an id")
 
 const KeptOutput = z.object({
   first: z.int().describe("Offset of the oldest byte that is kept"),

@@ -13,7 +13,7 @@ export const Alias = z
 
 export const Publish = z
   .strictObject({
-    port: Port,
+    port: Port.optional().describe("Default: the only port that the sandbox's image names (EXPOSE)"),
     alias: Alias.optional().describe(
       "Default: the port's oldest alias, or one made from the sandbox's name and random characters",
     ),

@@ -4,6 +4,7 @@ import { z } from "zod"
 import { Event } from "./event.ts"
 import { FileMode, GuestPath } from "./file.ts"
 import { SandboxId, UserId } from "./ids.ts"
+import { Argument, ImageConfig } from "./image-config.ts"
 import { limits } from "./limits.ts"
 import { NetPolicy, NetPolicyInput } from "./network.ts"
 import { SecretName } from "./secret.ts"
@@ -120,6 +121,15 @@ export const Sandbox = z
       .nullable()
       .describe("Ran already when it was made, and runs at each boot; null: none"),
     ready_command: z.string().nullable().describe("Proved that the start command was ready"),
+    main: z
+      .array(z.string())
+      .nullable()
+      .describe(
+        "The image's program with its arguments, which runs as the session `main`; null: none was started",
+      ),
+    image_config: ImageConfig.nullable().describe(
+      "The image's own configuration: defaults of commands, its program, ports and labels; null: an image of the host",
+    ),
     services: z.array(Service).describe("Started at each boot and kept running"),
     init_system: z
       .boolean()
@@ -204,6 +214,13 @@ export const CreateSandbox = z
     start_command: StartCommand.optional().describe(
       "Program that runs already when the sandbox is made, as the session `main`; your later creates with the same two commands are as fast as any. Default: the image's",
     ),
+    run: z
+      .array(Argument)
+      .max(limits.execArgsMax)
+      .optional()
+      .describe(
+        "Start the image's program as the session `main`, and again at each boot: its entrypoint with these arguments, or with its own if the list is empty",
+      ),
     ready_command: StartCommand.optional().describe(
       "Is retried until it succeeds, before the first sandbox with this start command is made; default: `true`",
     ),

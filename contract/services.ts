@@ -21,7 +21,7 @@ export const Service = z
   .strictObject({
     name: ServiceName,
     command: Command.describe(
-      "Run by /bin/sh -c, as user lohar in /workspace unless the next two say otherwise",
+      "Run by /bin/sh -c, as user lohar in /workspace (or the image's own) unless the next two say otherwise",
     ),
     user: z.string().min(1).max(limits.serviceTextMax).nullable().default(null),
     cwd: z.string().min(1).max(limits.serviceTextMax).nullable().default(null),

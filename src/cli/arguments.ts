@@ -4,7 +4,7 @@
  */
 
 import { suggest } from "../lib/suggest.ts"
-import type { Command, Option, Options } from "./command.ts"
+import type { Command, Option, Options, Rest } from "./command.ts"
 import { durationExamples, durationSeconds } from "./duration.ts"
 import { type Pairs, readLabels, readVariables } from "./pairs.ts"
 import { WrongUsage } from "./wrong-usage.ts"
@@ -42,13 +42,15 @@ export function parseArguments(command: Command, argv: readonly string[]): Parse
   const known: Options = { ...command.options, ...commonOptions }
   const values: Record<string, Value> = {}
   const words: string[] = []
+  let behind: readonly string[] = []
   const argsCount = command.args?.length ?? 0
   const isVerbatimAfter = command.rest?.kind === "command" ? argsCount : Number.POSITIVE_INFINITY
 
   for (let at = 0; at < argv.length; at++) {
     const word = argv[at] ?? ""
     if (word === "--") {
-      words.push(...argv.slice(at + 1))
+      if (command.rest?.kind === "behind") behind = argv.slice(at + 1)
+      else words.push(...argv.slice(at + 1))
       break
     }
     if (!word.startsWith("-") || word === "-") {
@@ -92,7 +94,8 @@ export function parseArguments(command: Command, argv: readonly string[]): Parse
   }
   const names = [...(command.args ?? []), ...(command.optionalArgs ?? [])]
   const args = Object.fromEntries(names.map((name, index) => [name, words[index]]))
-  const parsed = { args, rest: words.slice(names.length), options: values, common }
+  const rest = command.rest?.kind === "behind" ? [...behind] : words.slice(names.length)
+  const parsed = { args, rest, options: values, common }
   if (!common.help) checkComplete(command, { parsed, words })
   return parsed
 }
@@ -203,9 +206,10 @@ function checkComplete(
   const { args = [], optionalArgs = [], rest, refuse, inputArg } = command
   const missing = args[words.length]
   if (missing !== undefined) throw usage(`${missing.toUpperCase()} is missing`)
-  if (rest !== undefined && words.length <= args.length) throw usage(`${rest.name.toUpperCase()} is missing`)
+  if (rest !== undefined && words.length < args.length + leastOf(rest))
+    throw usage(`${rest.name.toUpperCase()} is missing`)
   const extra = words[args.length + optionalArgs.length]
-  if (rest === undefined && extra !== undefined)
+  if ((rest === undefined || rest.kind === "behind") && extra !== undefined)
     throw usage(inputArg === undefined ? `unexpected argument "${extra}"` : "more words than it takes")
   for (const [at, name] of [...args, ...optionalArgs].entries())
     if (words[at] === "" && name !== inputArg) throw usage(emptyText(name))
@@ -215,6 +219,10 @@ function checkComplete(
       throw usage(`${optionFlag(name)} is missing`)
   const refusal = refuse?.({ ...parsed, options: parsed.options as never })
   if (refusal !== undefined) throw usage(refusal)
+}
+
+function leastOf({ kind, least = kind === "behind" ? 0 : 1 }: Rest): number {
+  return Math.min(least, 1)
 }
 
 function emptyText(name: string): string {

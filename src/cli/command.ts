@@ -56,10 +56,13 @@ type ScalarValue<O extends Option> = O["type"] extends "labels" | "variables"
 
 export type OptionValues<O extends Options> = { [Name in keyof O]: OptionValue<O[Name]> }
 
-/** The last argument: one or more names, or a program with its own arguments, which are not parsed. */
+/**
+ * The last argument: one or more names, or a program with its own arguments, which are not parsed. `behind`: such a
+ * program, or none, only behind `--`.
+ */
 export type Rest = {
   name: string
-  kind: "names" | "command"
+  kind: "names" | "command" | "behind"
   /** Minimum number of values, if not one. */
   least?: number
   /** For the usage line, where `NAME...` says too little. */

@@ -45,7 +45,11 @@ export function usageLine(entry: CommandEntry, command: Command): string {
   words.push(...(command.optionalArgs ?? []).map((name) => `[${name.toUpperCase()}]`))
   if (command.rest?.kind === "names")
     words.push(command.rest.usage ?? `${command.rest.name.toUpperCase()}...`)
-  if (command.rest?.kind === "command") words.push(`[--] ${command.rest.name.toUpperCase()} [ARG...]`)
+  if (command.rest?.kind === "command") {
+    const program = `${command.rest.name.toUpperCase()} [ARG...]`
+    words.push(command.rest.least === 0 ? `[[--] ${program}]` : `[--] ${program}`)
+  }
+  if (command.rest?.kind === "behind") words.push(`[-- ${command.rest.name.toUpperCase()} [ARG...]]`)
   return words.join(" ")
 }
 

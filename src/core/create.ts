@@ -17,6 +17,7 @@ import { forkSandbox } from "./fork.ts"
 import { forkOrClone } from "./fork-or-clone.ts"
 import type { Guest, Started, Template, TemplateSpec } from "./host.ts"
 import { personalise } from "./identity.ts"
+import { mainOf, startMain } from "./image-program.ts"
 import { type FoundImage, findImage } from "./images.ts"
 import { initSystemOf, startInit } from "./init-system.ts"
 import type { PooledSandbox } from "./parts.ts"
@@ -113,6 +114,7 @@ export async function planCreate(
     imageId: record?.id ?? null,
     imageShownAs: record?.name ?? null,
     imageConfig: spec.image.config ?? null,
+    mainCommand: mainAskedFor(input, { name: record?.name ?? asked.image, config: spec.image.config }),
     cpus: spec.cpus,
     memoryMib: spec.memoryMib,
     diskMib: asked.diskMib,
@@ -138,6 +140,16 @@ async function imageAskedFor(
 ): Promise<FoundImage> {
   if (name === undefined) return { diskName: limits.imageDefault, record: null }
   return await findImage(core, account, name)
+}
+
+function mainAskedFor(
+  { run, startCommand }: CreateSandbox,
+  image: Parameters<typeof mainOf>[0],
+): string[] | null {
+  if (run === undefined) return null
+  if (startCommand !== undefined)
+    throw new AppError("invalid", "a sandbox has one main program: the image's, or the start command")
+  return mainOf(image, run)
 }
 
 type New = Pick<CreatePlan, "spec" | "secrets"> & {
@@ -170,6 +182,7 @@ export async function startNew(
       if (isPending) await startClone(core, record, guest)
       await startInit(record, guest)
       await startServices(record, guest, { hasInit: input.init !== undefined })
+      await startMain(record, guest)
       if (input.init !== undefined)
         await guest.processes.startDetached(initStart(record, input.init), { deadlineMs: answerDeadlineMs })
       checkStillAwaited(record, signal)

@@ -102,6 +102,7 @@ function checkAsked(source: SandboxRecord, input: CreateSandbox): void {
   if (diskMib !== source.diskMib)
     refuse(`has its source's size of disk, ${source.diskMib} MB, not ${diskMib}`)
   if (input.startCommand !== undefined) refuse("has its source's programs, so there is no start command")
+  if (input.run !== undefined) refuse("has its source's programs, so there is none to run")
   if ((input.services ?? []).length > 0) refuse("has its source's services")
   if (input.initSystem !== undefined) refuse("has its source's init")
   if (input.init !== undefined) refuse("continues where its source is, so there is no init script to run")

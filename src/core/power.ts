@@ -16,6 +16,7 @@ import type { Ending } from "./endings.ts"
 import { adoptGuest, dropGuest } from "./guest-channel.ts"
 import type { Guest, Kernel, Machine, Template } from "./host.ts"
 import { environmentOf, personalise, refresh } from "./identity.ts"
+import { startMainAtBoot } from "./image-program.ts"
 import { startInitAtBoot } from "./init-system.ts"
 import { machineOf, rememberMachine, templateToStart } from "./machine-of.ts"
 import { coldWithoutMemory } from "./mark-ended.ts"
@@ -305,6 +306,7 @@ export async function bootFromDisk(
   })
   await runStartCommand(core, record, guest)
   await startServicesAtBoot(core, record, guest)
+  await startMainAtBoot(core, record, guest)
   await runBootScript(core, record, guest)
   return guest
 }

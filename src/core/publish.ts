@@ -8,6 +8,7 @@ import type { Account } from "../store/users.ts"
 import type { Core } from "./core.ts"
 import { withFailure } from "./failures.ts"
 import { findSandbox } from "./find.ts"
+import { portOfImage } from "./image-program.ts"
 
 export type Published = PublishedPortRecord & { url: string }
 
@@ -21,12 +22,12 @@ export async function publishPort(
   core: Pick<Core, "events" | "settings" | "store">,
   account: Account,
   nameOrId: string,
-  input: { port: number; alias?: string | undefined },
+  input: { port?: number | undefined; alias?: string | undefined },
 ): Promise<{ published: Published; isNew: boolean }> {
   checkPublished(input)
   const record = await findSandbox(core, account, nameOrId)
   const { publishedPorts } = core.store
-  const { port, alias } = input
+  const { port = portOfImage(record), alias } = input
   const failure = { type: "publish.create_failed", sandbox: record, meta: { port } } as const
   const { record: added, isNew } = await withFailure(core, failure, () =>
     alias === undefined

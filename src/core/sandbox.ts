@@ -27,6 +27,8 @@ export type CreateSandbox = RequestedSettings & {
   readyCommand?: string | undefined
   /** Starts the image's init. Default: the image's. */
   initSystem?: boolean | undefined
+  /** Starts the image's program: its ENTRYPOINT with these words, or with its CMD if there are none. */
+  run?: readonly string[] | undefined
   /** Kept running in the guest, besides those of its image. */
   services?: readonly SandboxService[] | undefined
   /** Runs the init script at each boot too; default: true. */

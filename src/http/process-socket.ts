@@ -91,7 +91,11 @@ export class ProcessSocket extends GuestSocket<ExecServerMessage, Options> {
     const { core, account, nameOrId } = this.options
     const keyed = keyedOf(start)
     const begin = async () => {
-      const command = { ...commandOf(start), stdin: start.stdin }
+      const command = {
+        ...commandOf(start),
+        stdin: start.stdin,
+        ...(start.name !== undefined && { name: start.name }),
+      }
       const running = await execInSandbox(core, account, nameOrId, {
         command,
         timeoutSec: start.timeout_sec,

@@ -75,8 +75,14 @@ export function checkSnapshotName(name: string): void {
   checkText(name, limits.sandboxNamePattern, `a snapshot name has ${limits.sandboxNameRule}`)
 }
 
-export function checkPublished({ port, alias }: { port: number; alias?: string | undefined }): void {
-  checkWhole("port", port, 1, limits.portMax)
+export function checkPublished({
+  port,
+  alias,
+}: {
+  port?: number | undefined
+  alias?: string | undefined
+}): void {
+  if (port !== undefined) checkWhole("port", port, 1, limits.portMax)
   if (alias === undefined) return
   checkText(alias, limits.aliasPattern, limits.aliasRule)
   if (reservedAliases.includes(alias)) throw new AppError("invalid", "that alias is reserved")

@@ -77,7 +77,14 @@ describe("a specification that was in columns", () => {
     ...{ imageName: "minimal", imageHash: "hash", cpus: 2, memoryMib: 1024, diskMib: 9000 },
     ...{ env: { A: "é", B: "" }, labels: { team: "x" }, keepHot: true, allowCold: false },
     ...{ warmAfterSec: 1.5, coldAfterSec: 0, description: null, bootScript: "npm start" },
-    ...{ startCommand: null, readyCommand: null, services: [], initSystem: false, imageConfig: null },
+    ...{
+      startCommand: null,
+      readyCommand: null,
+      services: [],
+      initSystem: false,
+      imageConfig: null,
+      mainCommand: null,
+    },
     ...{ imageId: null, imageShownAs: null },
     netPolicy: { default: "deny" as const, allow_hosts: ["example.com"], allow_cidrs: [] },
   }

@@ -41,6 +41,8 @@ export const SandboxSpec = z.object({
   imageHash: z.string(),
   /** The configuration that the image has brought along; null: an image of our own. */
   imageConfig: ImageConfig.nullable().default(null),
+  /** Runs as the session `main`, again at each boot; null: none. */
+  mainCommand: z.array(z.string()).nullable().default(null),
   /** The row of a user's image, and its name when the sandbox was made; null: an image of the host. */
   imageId: z.string().nullable().default(null),
   imageShownAs: z.string().nullable().default(null),

@@ -529,7 +529,6 @@ test("wrong usage exits 2 and reaches no daemon", async () => {
     [["exec", "dev", "--"], "COMMAND is missing"],
     [["exec", "--timeout", "0", "dev", "x"], "--timeout takes a time above 0 such as 90, 5m, 2h or 1d"],
     [["user", "create"], "--name is missing"],
-    [["publish", "dev"], "--port is missing"],
     [["publish", "dev", "--list", "-p", "1"], "--list takes no --port or --alias"],
     [["publish", "dev", "-p", "70000"], "-p must be between 1 and 65535"],
     [["unpublish", "dev"], "--port is missing"],

@@ -6,8 +6,9 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test"
 import { chmodSync, chownSync, mkdirSync, symlinkSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
-import { type Installation, install } from "../support/installation.ts"
+import { binary, type Installation, install, until } from "../support/installation.ts"
 import { addBusybox, buildGo, linkBusybox, MadeDisk, succeed } from "../support/made-image.ts"
+import { Tmux, tmuxIsThere } from "../support/tmux.ts"
 
 let own: Installation
 const disks = new DisposableStack()
@@ -179,6 +180,16 @@ describe("an image of one static program", () => {
     expect(none.stderr).toContain(`image "distroless"`)
   }, 120_000)
 
+  test.if(tmuxIsThere)("has a shell from the host, which says so", async () => {
+    await using terminal = await Tmux.open({ env: { BHATTI_URL: own.url, BHATTI_TOKEN: own.key } })
+    await terminal.run(`clear; ${binary} shell bare`)
+    await terminal.shows("This image has no shell.")
+    await terminal.run("ls -d /sayer; echo six-$((6*7))")
+    await terminal.shows("six-42")
+    expect(await terminal.screen()).not.toContain("not found")
+    await terminal.run("exit")
+  })
+
   test("takes and gives files without any program of its own", async () => {
     const local = join(own.dataDir, "..", "local")
     mkdirSync(join(local, "deep"), { recursive: true })
@@ -190,4 +201,49 @@ describe("an image of one static program", () => {
     expect((await run(["cp", "bare:/data", back])).exitCode).toBe(0)
     expect(await Bun.file(join(back, "deep/file")).text()).toBe("content")
   })
+})
+
+describe("the image's program", () => {
+  test("runs with its output here, and its exit code passes through", async () => {
+    expect(await run(["run", "--rm", "--name", "gone", "distroless"])).toMatchObject({
+      stdout: "by default 0 0 / / bare gone",
+      exitCode: 0,
+    })
+    expect((await run(["inspect", "gone"])).exitCode).toBe(1)
+    const left = await run(["run", "--rm", "-e", "APP=mine", "distroless", "exit", "7"])
+    expect(left).toMatchObject({ stdout: "leaves", exitCode: 7 })
+    const kept = await run(["run", "--name", "kept", "-w", "/etc", "-u", "5:6", "distroless", "--", "hi"])
+    expect(kept).toMatchObject({ stdout: "hi 5 6 /etc / bare kept", exitCode: 0 })
+    expect((await run(["run", "--rm", "alpine"])).stderr).toContain(`image "alpine" names no program to run`)
+  }, 120_000)
+
+  test("is ended by Ctrl-C, and with --rm its sandbox is destroyed", async () => {
+    const running = own.start(["run", "--rm", "--name", "busy", "alpine", "sleep", "100"])
+    running.stdin.end()
+    await until("it runs", async () => (await run(["ps", "busy"])).stdout.includes("sleep 100"))
+    expect((await run(["ps", "busy"])).stdout).toContain("main")
+    running.kill("SIGINT")
+    expect(await running.exited).toBe(130)
+    expect((await run(["inspect", "busy"])).exitCode).toBe(1)
+  }, 60_000)
+
+  test("runs as the session main with --run, again after a boot, and its port is the default of publish", async () => {
+    await create("web", "distroless", "--run", "--", "lookup", "web.bhatti")
+    const output = async () => (await run(["logs", "web", "main"])).stdout
+    await until("it has spoken", async () => /^\[10\./.test(await output()))
+    const { image_config: config, main } = JSON.parse((await run(["inspect", "web", "--json"])).stdout)
+    expect(main).toEqual(["/sayer", "lookup", "web.bhatti"])
+    expect(config).toMatchObject({
+      labels: { "org.example.team": "any" },
+      env: { APP: "bare" },
+      ports: [8080],
+    })
+    expect((await run(["restart", "web"])).exitCode).toBe(0)
+    await until("it has spoken again", async () => /^\[10\./.test(await output()))
+    expect((await run(["publish", "web", "--json"])).stdout).toContain('"port":8080')
+    const missing = await run(["create", "--name", "never", "--image", "alpine", "--run", "--", "no-such"])
+    expect(missing.exitCode).not.toBe(0)
+    expect(missing.stderr).toContain("no-such")
+    expect((await run(["inspect", "never"])).exitCode).toBe(1)
+  }, 60_000)
 })

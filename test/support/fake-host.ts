@@ -82,6 +82,8 @@ export type FakeHost = Host & {
   /** The image says that it has an init; that is there if `files` has `/sbin/init`. */
   imageHasInit: boolean
   initsStarted: number
+  /** The guest's agent knows nothing of images' own configuration. */
+  isAgentOld: boolean
   /** A service of the guest that was met last ends again and again with that exit code. */
   failService: (name: string, exitCode: number) => void
   /** How often a machine was paused. */
@@ -237,6 +239,7 @@ export function fakeHost(): FakeHost {
     imageConfig: undefined,
     imageHasInit: false,
     initsStarted: 0,
+    isAgentOld: false,
     failService: () => undefined,
     pauses: 0,
     halts: new Map(),
@@ -717,7 +720,7 @@ class FakeGuest implements Guest {
       return {
         bootId: "fake",
         isPending: memory.isHeld || this.#host.failedHooks.length > 0,
-        knowsImages: true,
+        knowsImages: identity.image !== undefined && !this.#host.isAgentOld,
       }
     },
     refresh: async (_, options) => {

@@ -35,6 +35,7 @@ export function aSandbox(name: string, changes: Partial<NewSandbox> = {}): NewSa
     services: [],
     imageConfig: null,
     initSystem: false,
+    mainCommand: null,
     ...changes,
   }
 }

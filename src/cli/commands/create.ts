@@ -39,12 +39,16 @@ restart or poweroff ends them in the reverse order; a pause, a stop and a copy k
 --init-system starts the init that the image has as its entry point, systemd, busybox or another, as the first process of namespaces of its own.
 Commands, shells and services then run beside it, so that systemctl works. A power off inside stops the sandbox. docs/init-systems.md says more.
 
+--run starts the program that the image is made to run (its ENTRYPOINT and CMD; words behind -- replace the CMD) as the session main, and again at each
+boot. bhatti shell NAME main goes to it, bhatti logs NAME main prints its output. Without --run nothing of the image starts by itself.
+
 --file copies small files, up to about 700 KB in total; use bhatti cp for more.
 
 A sandbox reaches the internet and your other sandboxes, by their names. With --egress deny it reaches only what --allow-host and
 --allow-cidr name; each of them implies deny. It never reaches private networks or the host's own addresses. A copy
 made with --from has its source's rules unless others are given.`,
   optionalArgs: ["name"],
+  rest: { name: "command", kind: "behind" },
   options: {
     name: {
       type: "text",
@@ -121,6 +125,7 @@ made with --from has its source's rules unless others are given.`,
       summary: "Start the image's init (systemd or another), and run commands beside it",
       fallback: "the image's",
     },
+    run: { type: "flag", summary: "Start the image's program, with the words behind -- if there are any" },
     onBoot: {
       type: "switch",
       summary: "Run the init script at every boot; --on-boot off runs it only once",
@@ -145,7 +150,9 @@ made with --from has its source's rules unless others are given.`,
     quiet: quietOption,
     ifNotExists: { type: "flag", summary: "Succeed without changes if the sandbox already exists" },
   },
-  refuse: ({ args, options }) => {
+  refuse: ({ args, rest, options }) => {
+    if (rest.length > 0 && !options.run) return "a program behind -- needs --run"
+    if (options.run && options.start !== undefined) return "--run and --start both name the main program"
     if (args.name !== undefined && options.name !== undefined) return "the name is given twice"
     if (options.ifNotExists && (args.name ?? options.name) === undefined)
       return "--if-not-exists needs --name"
@@ -163,13 +170,14 @@ made with --from has its source's rules unless others are given.`,
     "bhatti create --name site --start 'python3 -m http.server 8000' --ready 'curl -sf localhost:8000'",
     "bhatti create --name app --service db='redis-server' --service web:on-failure='npm start'",
     "bhatti create --name server --image debian-systemd --init-system",
+    "bhatti create --image registry.example.com/web:2 --name web --run",
     "bhatti create --from dev --name experiment",
     "bhatti create --name agent --allow-host '*.example.com' --allow-cidr 203.0.113.0/24",
     "bhatti create --from dev --name worker --count 5",
     "bhatti create --disk 20G --json",
     'name=$(bhatti create -q) && bhatti exec "$name" -- uname -a',
   ],
-  async run({ client, args, options, isJson, out }) {
+  async run({ client, args, rest, options, isJson, out }) {
     const startMs = performance.now()
     const name = args.name ?? options.name
     const body = {
@@ -183,6 +191,7 @@ made with --from has its source's rules unless others are given.`,
       on_boot: options.onBoot,
       start_command: options.start,
       ready_command: options.ready,
+      run: options.run ? rest : undefined,
       services: options.service.length === 0 ? undefined : servicesFrom(options.service),
       init_system: options.initSystem,
       init: options.init === undefined ? undefined : await initScript(options.init),
@@ -216,7 +225,7 @@ made with --from has its source's rules unless others are given.`,
       if (!made.isNew) return await out.result(`sandbox/${name} unchanged (already exists)`)
       const size = `${cpusText(cpus)}, ${sizeText(memory_mb)}`
       await out.result(`sandbox/${name} created (${size})${count === undefined ? ` in ${time}` : ""}`)
-      const next = options.init === undefined ? `exec ${name} -- uname -a` : `shell ${name} init`
+      const next = nextCommand(name, options)
       if (count === undefined) await out.hint(`  try: bhatti ${next}`)
     }
     if (count !== undefined) await out.talk(`all in ${time}`)
@@ -236,6 +245,11 @@ async function whatItWaitsFor(client: Client, name: string | undefined): Promise
     if (error instanceof AppError) return undefined
     throw error
   }
+}
+
+function nextCommand(name: string, { init, run }: { init: string | undefined; run: boolean }): string {
+  if (run) return `shell ${name} main`
+  return init === undefined ? `exec ${name} -- uname -a` : `shell ${name} init`
 }
 
 async function initScript(given: string): Promise<string> {

@@ -1,23 +1,20 @@
 /** The command `bhatti exec` is the hot path of the whole program, with a single WebSocket. */
 
-import { AppError, type StartReason } from "@bhatti/contract/errors"
+import { AppError } from "@bhatti/contract/errors"
 import { limits } from "@bhatti/contract/limits"
-import type { ExecStream } from "@bhatti/sdk/exec-stream"
-import { adviceFor } from "../advice.ts"
 import { command } from "../command.ts"
 import { envFileOption, envOf, envText } from "../environment.ts"
 import { checkFits } from "../exec-fits.ts"
-import { exitCodeOfEnd, exitNotExecutable, exitNotFound, exitSandboxSide, exitUsage } from "../exit-codes.ts"
-import { whyLost } from "../lost-sandbox.ts"
+import { execHere, reportExec } from "../exec-here.ts"
+import { exitCodeOfEnd } from "../exit-codes.ts"
 import { readInputText } from "../standard-input.ts"
-import { streamExec } from "../streaming.ts"
-import { tellUnreadInput } from "../unread-input.ts"
 
 export const exec = command({
   args: ["sandbox"],
   rest: { name: "command", kind: "command" },
   description: `Everything after the sandbox's name is the command; write -- before it if it could be taken for an option. No shell is involved:
-use sh -c '...' for one. It runs as user lohar; sudo inside gives root. Output streams as it comes.
+use sh -c '...' for one. It runs as user lohar in /workspace, and sudo inside gives root; in an image that you brought, as the user, in the directory and
+with the variables that the image names (bhatti inspect shows them). Output streams as it comes.
 
 ${envText}
 
@@ -47,15 +44,15 @@ reason, by and detail.`,
       type: "text",
       short: "w",
       value: "DIR",
-      summary: "Working directory; from /workspace if relative",
-      fallback: "/workspace",
+      summary: "Working directory; a relative one begins at the default",
+      fallback: "/workspace, or the image's",
     },
     user: {
       type: "text",
       short: "u",
       value: "USER",
-      summary: "User of the sandbox to run as",
-      fallback: "lohar",
+      summary: "User to run as, maybe with a group: USER[:GROUP], names or ids",
+      fallback: "lohar, or the image's",
     },
     reconnect: {
       type: "seconds",
@@ -95,8 +92,18 @@ reason, by and detail.`,
       timeout_sec: options.timeout,
     }
     checkFits(shared)
-    const reconnection = options.reconnect === undefined ? {} : { forSec: options.reconnect }
-    let run: ExecStream | undefined
+    if (!options.detach && !isJson) {
+      return await execHere(
+        { client, out, report },
+        {
+          sandbox: args.sandbox,
+          start: shared,
+          hasTerminal: options.tty,
+          isInputForwarded: options.stdin,
+          reconnectSec: options.reconnect,
+        },
+      )
+    }
     try {
       if (options.detach) {
         const kept = {
@@ -112,79 +119,20 @@ reason, by and detail.`,
         else await out.result(process.process_id)
         return 0
       }
-      if (isJson) {
-        const stdin = options.stdin ? { stdin: await readInputText() } : {}
-        const { guardTransfer } = await import("../copy/interruption.ts")
-        return await guardTransfer({ out, words: "the command is killed" }, async (signal) => {
-          const body = { ...shared, ...stdin }
-          const result = await client.exec({ params: { id: args.sandbox }, body, signal })
-          await out.json(result)
-          return exitCodeOfEnd(result)
-        })
-      }
-      if (options.tty) {
-        const { Terminal } = await import("../terminal.ts")
-        using terminal = await Terminal.open()
-        const isInputForwarded = options.stdin || terminal.isInput
-        const tty = { ...terminal.size, term: terminal.name }
-        const started = client.execStream(
-          args.sandbox,
-          { ...shared, stdin: isInputForwarded, tty },
-          reconnection,
-        )
-        run = started
-        terminal.onResize((size) => started.resize(size))
-        return await streamExec(run, { out, isInputForwarded, onOutput: terminal.watch })
-      }
-      run = client.execStream(args.sandbox, { ...shared, stdin: options.stdin }, reconnection)
-      const exitCode = await streamExec(run, { out, isInputForwarded: options.stdin })
-      if (!options.stdin) await tellUnreadInput(out)
-      return exitCode
+      const stdin = options.stdin ? { stdin: await readInputText() } : {}
+      const { guardTransfer } = await import("../copy/interruption.ts")
+      return await guardTransfer({ out, words: "the command is killed" }, async (signal) => {
+        const body = { ...shared, ...stdin }
+        const result = await client.exec({ params: { id: args.sandbox }, body, signal })
+        await out.json(result)
+        return exitCodeOfEnd(result)
+      })
     } catch (error) {
       if (!(error instanceof AppError)) throw error
-      const isLost = error.code === "unavailable" && run?.hasStarted
-      const during = "while the command ran"
-      await report(
-        isLost ? await whyLost(error, args.sandbox, { client, during }) : withShellHint(error, rest),
-      )
-      return execExitCode(error)
+      return await reportExec(error, { client, report, sandbox: args.sandbox, cmd: rest })
     }
   },
 })
 
 /** Its first client changes the size. */
 const detachedTerminal = { rows: 24, cols: 80 }
-
-/** A quoted command line is a single word, and no program has such a name. */
-function withShellHint(error: AppError, [program = "", ...more]: readonly string[]): AppError {
-  const isMissing = error.code === "not_found" || error.code === "command_not_found"
-  const isLine = isMissing && adviceFor(error) === undefined && more.length === 0
-  if (!isLine || !/\s/.test(program)) return error
-  const hint = 'it is taken as one word; write its words one by one, or: sh -c "..."'
-  return error.but({ hint })
-}
-
-/** Exit codes for commands that could not start, as shells have them. */
-const exitCodesOfReasons: Readonly<Record<StartReason, number | undefined>> = {
-  no_user: exitUsage,
-  no_directory: exitUsage,
-  bad_text: exitUsage,
-  no_program: exitNotFound,
-  no_interpreter: exitNotFound,
-  not_executable: exitNotExecutable,
-  wrong_format: exitNotExecutable,
-  denied: exitNotExecutable,
-  too_long: exitNotExecutable,
-  no_resources: exitSandboxSide,
-  // The agent of an older sandbox does not say more.
-  not_started: undefined,
-}
-
-/** The daemon's own refusals have no reason. */
-function execExitCode({ code, reason = "" }: AppError): number {
-  const exitCode = exitCodesOfReasons[reason as StartReason]
-  if (exitCode !== undefined) return exitCode
-  if (code === "command_not_found") return exitNotFound
-  if (code !== "invalid") return exitSandboxSide
-  return reason === "" ? exitUsage : exitNotExecutable
-}

@@ -12,6 +12,7 @@ type Row = [summary: string, load: () => Promise<Command>, ...aliases: string[]]
 export const commands: readonly CommandEntry[] = [
   ...section("Sandboxes", {
     create: ["Create a sandbox", async () => (await import("./create.ts")).create],
+    run: ["Run an image's program in a new sandbox", async () => (await import("./run.ts")).run],
     list: ["List your sandboxes", async () => (await import("./list.ts")).list, "ls"],
     inspect: ["Show one sandbox", async () => (await import("./inspect.ts")).inspect, "info"],
     exec: ["Run a command in a sandbox", async () => (await import("./exec.ts")).exec],

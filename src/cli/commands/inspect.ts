@@ -1,10 +1,11 @@
 /** `bhatti inspect`. */
 
+import type { Sandbox } from "@bhatti/contract/sandbox"
 import { command } from "../command.ts"
 import { egressText } from "../egress.ts"
 import { alignColumns } from "../output.ts"
 import { settingLines } from "../sandbox-settings.ts"
-import { ageText, cpusText, labelsText, sizeText } from "../words.ts"
+import { ageText, cpusText, labelsText, printable, sizeText } from "../words.ts"
 
 export const inspect = command({
   args: ["sandbox"],
@@ -26,6 +27,7 @@ export const inspect = command({
       ["allow cold", sandbox.allow_cold ? "on" : "off"],
       ...settingLines(sandbox),
       ["image", sandbox.image],
+      ...imageLines(sandbox),
       [
         "size",
         `${cpusText(sandbox.cpus)}, ${sizeText(sandbox.memory_mb)} memory, ${sizeText(sandbox.disk_size_mb)} disk`,
@@ -39,3 +41,30 @@ export const inspect = command({
     await out.result(lines.join("\n"))
   },
 })
+
+/** The configuration that an image has brought along. */
+function imageLines({ image_config: config, main }: Sandbox): [string, string][] {
+  // A daemon of an earlier version does not tell.
+  if (!config) return main ? [["main", main.map(wordText).join(" ")]] : []
+  const { user, workdir, env, entrypoint, cmd, ports, labels } = config
+  const program = [...entrypoint, ...cmd].map(wordText).join(" ")
+  return [
+    ["image user", user === "" ? "root" : user],
+    ["image directory", workdir === "" ? "/" : workdir],
+    ["image program", program === "" ? "-" : program],
+    ["main", main ? main.map(wordText).join(" ") : "not started"],
+    ["image ports", ports.join(" ") || "-"],
+    ...Object.entries(env).map(([name, value]): [string, string] => [
+      "image env",
+      printable(`${name}=${value}`),
+    ]),
+    ...Object.entries(labels).map(([name, value]): [string, string] => [
+      "image label",
+      printable(`${name}=${value}`),
+    ]),
+  ]
+}
+
+function wordText(word: string): string {
+  return /^[\w./:=@%+,-]+$/.test(word) ? word : printable(JSON.stringify(word))
+}

@@ -8,7 +8,15 @@ export const publish = command({
   description: `Prints the URL; anyone who knows it can use the port, without a key. Without --alias the URL has random characters, so that it
 cannot be guessed. Requests wake the sandbox. A port may have several aliases; publishing it again under the same alias prints its URL.`,
   options: {
-    port: { type: "integer", short: "p", value: "PORT", min: 1, max: 65_535, summary: "Port to publish" },
+    port: {
+      type: "integer",
+      short: "p",
+      value: "PORT",
+      min: 1,
+      max: 65_535,
+      summary: "Port to publish",
+      fallback: "the only one that the image names",
+    },
     alias: {
       type: "text",
       short: "a",
@@ -19,11 +27,8 @@ cannot be guessed. Requests wake the sandbox. A port may have several aliases; p
     list: { type: "flag", short: "l", summary: "List published ports instead" },
   },
   refuse: ({ options }) => {
-    if (options.list)
-      return options.port === undefined && options.alias === undefined
-        ? undefined
-        : "--list takes no --port or --alias"
-    return options.port === undefined ? "--port is missing" : undefined
+    const isPlain = options.port === undefined && options.alias === undefined
+    return options.list && !isPlain ? "--list takes no --port or --alias" : undefined
   },
   examples: [
     "bhatti publish dev -p 3000",
@@ -32,7 +37,7 @@ cannot be guessed. Requests wake the sandbox. A port may have several aliases; p
   ],
   async run({ client, args, options, isJson, out }) {
     const params = { id: args.sandbox }
-    if (options.port === undefined) {
+    if (options.list) {
       const published = await client.listPublished({ params })
       if (isJson) return await out.json(published)
       if (published.length === 0) return await out.talk(`no port of ${args.sandbox} is published`)
@@ -45,7 +50,7 @@ cannot be guessed. Requests wake the sandbox. A port may have several aliases; p
     const { port, alias } = options
     const published = await client.publishPort({
       params,
-      body: { port, ...(alias === undefined ? {} : { alias }) },
+      body: { ...(port === undefined ? {} : { port }), ...(alias === undefined ? {} : { alias }) },
     })
     if (isJson) return await out.json(published)
     await out.result(published.url)

@@ -13,7 +13,7 @@ import { isTerminal, type Output } from "../output.ts"
 export const shell = command({
   optionalArgs: ["sandbox", "session"],
   description: `Attaches to SESSION, an id or name from bhatti ps; by default to the newest detached session, or to a new one if there is none.
-SANDBOX may be omitted if there is only one. The session of the init script is called init.
+An image without a shell gets the host's busybox. SANDBOX may be omitted if there is only one. The session of the init script is called init.
 
 Ctrl+\\ detaches: the shell keeps running and its output is kept; attaching again continues it. A lost connection detaches too.
 A session has one client at a time; attaching takes it over.

@@ -28,6 +28,7 @@ export function createInput(body: CreateSandbox): core.CreateSandbox {
     onBoot: body.on_boot,
     startCommand: body.start_command,
     readyCommand: body.ready_command,
+    run: body.run,
     services: body.services,
     initSystem: body.init_system,
     files: body.files.map(({ guest_path: path, content, mode }) => ({
@@ -73,6 +74,8 @@ export function viewSandbox(sandbox: core.Sandbox): Sandbox {
     on_boot: sandbox.bootScript !== null,
     start_command: sandbox.startCommand,
     ready_command: sandbox.readyCommand,
+    main: sandbox.mainCommand,
+    image_config: sandbox.imageConfig,
     services: sandbox.services,
     init_system: sandbox.initSystem,
     labels: sandbox.labels,
