@@ -1,6 +1,6 @@
 /**
- * The program that an image is made to run, its ENTRYPOINT and CMD: the session `main` of a sandbox whose create asks for
- * it, started again at each boot. Also the port that it listens on.
+ * The program that an image is made to run, its ENTRYPOINT and CMD: the session `main` of a sandbox whose create asks
+ * for it, started again at each boot. Also the port that it listens on.
  */
 
 import { AppError } from "@bhatti/contract/errors"
@@ -8,13 +8,14 @@ import type { ProcessStart } from "@bhatti/contract/guest"
 import type { ImageConfig } from "@bhatti/contract/image-config"
 import { checkCommand } from "../rules/input.ts"
 import type { SandboxRecord } from "../store/sandboxes.ts"
-import { answerDeadlineMs } from "./awake.ts"
 import { recordBootFailure } from "./boot-script.ts"
 import type { Core } from "./core.ts"
 import type { Guest } from "./host.ts"
 import { session } from "./process-presets.ts"
 import { mainSession } from "./start-command.ts"
 import { withStartReason } from "./start-reason.ts"
+
+const deadlineMs = 15_000
 
 /** `words` replace the image's CMD, and are the whole program if it has no ENTRYPOINT. */
 export function mainOf(
@@ -39,7 +40,7 @@ function startOf(argv: string[]): ProcessStart {
 export async function startMain(record: SandboxRecord, guest: Guest): Promise<void> {
   if (record.mainCommand === null) return
   try {
-    await guest.processes.startDetached(startOf(record.mainCommand), { deadlineMs: answerDeadlineMs })
+    await guest.processes.startDetached(startOf(record.mainCommand), { deadlineMs })
   } catch (error) {
     throw withStartReason(error, record)
   }
@@ -53,7 +54,7 @@ export async function startMainAtBoot(
 ): Promise<void> {
   if (record.mainCommand === null) return
   try {
-    await guest.processes.startDetached(startOf(record.mainCommand), { deadlineMs: answerDeadlineMs })
+    await guest.processes.startDetached(startOf(record.mainCommand), { deadlineMs })
   } catch (error) {
     recordBootFailure(core, record, "sandbox.start_command_failed", error)
   }
