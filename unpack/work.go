@@ -15,6 +15,9 @@ const (
 )
 
 func work() error {
+	if err := filterCalls(); err != nil {
+		return err
+	}
 	wanted, err := readRequest(filepath.Dir(requestPath))
 	if err != nil {
 		return err

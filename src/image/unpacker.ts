@@ -96,6 +96,7 @@ export async function runUnpacker(run: UnpackerRun): Promise<UnpackerResult> {
   await using undo = new AsyncDisposableStack()
   undo.defer(() => emptyDirectory(directory))
   const request = {
+    parent: process.pid,
     uid: run.uid,
     layout: "layout" in from ? from.layout : "",
     layers: "layout" in from ? from.layers.map(layerOf) : [],

@@ -102,3 +102,14 @@ export function tarEntry(entry: TarEntry): Buffer {
 export function tarOf(entries: TarEntry[]): Buffer {
   return Buffer.concat([...entries.map(tarEntry), Buffer.alloc(2 * blockBytes)])
 }
+
+/** A file of 1 GiB, of which only the first part comes. */
+export function endlessArchive(): ReadableStream<Uint8Array> {
+  return new ReadableStream({
+    start(controller) {
+      controller.enqueue(
+        tarEntry({ name: "endless", content: Buffer.alloc(1024 * 1024, "x"), size: 1024 ** 3 }),
+      )
+    },
+  })
+}
