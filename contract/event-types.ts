@@ -1,73 +1,76 @@
 /** The types of events. */
 
-export type EventType =
-  | "exec.failed"
-  | "process.ended"
-  | "process.out_of_memory"
-  | "sandbox.created"
-  | "sandbox.create_failed"
-  | "sandbox.started"
-  | "sandbox.start_failed"
-  | "sandbox.stopped"
-  | "sandbox.stop_failed"
-  | "sandbox.restarted"
-  | "sandbox.restart_failed"
-  | "sandbox.init_failed"
-  | "sandbox.init_system_failed"
-  | "sandbox.start_command_failed"
-  | "sandbox.hook_failed"
-  | "sandbox.service_failing"
-  | "sandbox.service_started"
-  | "sandbox.service_stopped"
-  | "sandbox.service_restarted"
-  | "sandbox.updated"
-  | "sandbox.update_failed"
-  | "sandbox.ended"
-  | "sandbox.held"
-  | "sandbox.repaired"
-  | "sandbox.repair_failed"
-  | "sandbox.released"
-  | "sandbox.destroyed"
-  | "sandbox.destroy_failed"
-  | "thermal.pause"
-  | "thermal.wake"
-  | "thermal.snapshot"
-  | "thermal.snapshot_failed"
-  | "snapshot.created"
-  | "snapshot.create_failed"
-  | "snapshot.resumed"
-  | "snapshot.resume_failed"
-  | "snapshot.deleted"
-  | "snapshot.delete_failed"
-  | "publish.created"
-  | "publish.create_failed"
-  | "publish.deleted"
-  | "publish.delete_failed"
-  | "image.pulled"
-  | "image.pull_failed"
-  | "image.imported"
-  | "image.import_failed"
-  | "image.tagged"
-  | "image.deleted"
-  | "image.shared"
-  | "image.unshared"
-  | "registry.login"
-  | "registry.logout"
-  | "shell.session"
-  | "secret.set"
-  | "secret.deleted"
-  | "user.created"
-  | "user.edited"
-  | "user.deleted"
-  | "user.key_rotated"
-  | "auth.failed"
-  | "template.made"
-  | "template.removed"
-  | "zygote.made"
-  | "zygote.failed"
-  | "zygote.lost"
-  | "unknown.set_aside"
-  | "unknown.running"
-  | "daemon.backup"
-  | "daemon.started"
-  | "daemon.stopped"
+export const eventTypes = [
+  "exec.failed",
+  "process.ended",
+  "process.out_of_memory",
+  "sandbox.created",
+  "sandbox.create_failed",
+  "sandbox.started",
+  "sandbox.start_failed",
+  "sandbox.stopped",
+  "sandbox.stop_failed",
+  "sandbox.restarted",
+  "sandbox.restart_failed",
+  "sandbox.init_failed",
+  "sandbox.init_system_failed",
+  "sandbox.start_command_failed",
+  "sandbox.hook_failed",
+  "sandbox.service_failing",
+  "sandbox.service_started",
+  "sandbox.service_stopped",
+  "sandbox.service_restarted",
+  "sandbox.updated",
+  "sandbox.update_failed",
+  "sandbox.ended",
+  "sandbox.held",
+  "sandbox.repaired",
+  "sandbox.repair_failed",
+  "sandbox.released",
+  "sandbox.destroyed",
+  "sandbox.destroy_failed",
+  "thermal.pause",
+  "thermal.wake",
+  "thermal.snapshot",
+  "thermal.snapshot_failed",
+  "snapshot.created",
+  "snapshot.create_failed",
+  "snapshot.resumed",
+  "snapshot.resume_failed",
+  "snapshot.deleted",
+  "snapshot.delete_failed",
+  "publish.created",
+  "publish.create_failed",
+  "publish.deleted",
+  "publish.delete_failed",
+  "image.pulled",
+  "image.pull_failed",
+  "image.imported",
+  "image.import_failed",
+  "image.tagged",
+  "image.deleted",
+  "image.shared",
+  "image.unshared",
+  "registry.login",
+  "registry.logout",
+  "shell.session",
+  "secret.set",
+  "secret.deleted",
+  "user.created",
+  "user.edited",
+  "user.deleted",
+  "user.key_rotated",
+  "auth.failed",
+  "template.made",
+  "template.removed",
+  "zygote.made",
+  "zygote.failed",
+  "zygote.lost",
+  "unknown.set_aside",
+  "unknown.running",
+  "daemon.backup",
+  "daemon.started",
+  "daemon.stopped",
+] as const
+
+export type EventType = (typeof eventTypes)[number]

@@ -33,8 +33,15 @@ export const EventsQuery = z.strictObject({
     .string()
     .regex(/^[a-z_.]{1,40}$/, "a type has lower-case letters, underscores and dots")
     .optional()
-    .describe("Only event types with this prefix, such as `thermal.`"),
-  sandbox: z.string().min(1).max(128).optional().describe("Only events of this sandbox, by name or id"),
+    .describe("Only event types with this prefix, such as `thermal.`; a prefix of none is an error"),
+  sandbox: z
+    .string()
+    .min(1)
+    .max(128)
+    .optional()
+    .describe(
+      "Only events of this sandbox, by name or id, also after it is destroyed; one that never was is an error, unless the events are followed",
+    ),
   since: z.iso.datetime({ offset: true }).optional().describe("Only events from this time on"),
   limit: z.coerce
     .number()

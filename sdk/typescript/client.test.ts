@@ -136,3 +136,22 @@ test("wrong arguments do not compile", () => {
   }
   expect(neverCalled).toBeFunction()
 })
+
+test("an endpoint that an older daemon lacks is told from a thing that is not there", async () => {
+  const missing = { code: "not_found", message: "no such endpoint: GET /sandboxes/dev/processes" }
+  const asked = (paths: object) => {
+    return connect({
+      url: "http://daemon",
+      fetch: async (url) =>
+        url.endsWith("/openapi.json") ? Response.json({ paths }) : Response.json(missing, { status: 404 }),
+    }).listProcesses({ params: { id: "dev" } })
+  }
+  expect(await failureOf(asked({ "/sandboxes/{id}/sessions": { get: {} } }))).toMatchObject({
+    code: "unavailable",
+    message: "the daemon at http://daemon does not know GET /sandboxes/:id/processes",
+    reason: "unknown_endpoint",
+    retryable: false,
+    hint: expect.stringContaining("older than this program"),
+  })
+  expect(await failureOf(asked({ "/sandboxes/{id}/processes": { get: {} } }))).toMatchObject(missing)
+})

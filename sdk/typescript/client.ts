@@ -15,11 +15,13 @@ import type { SocketTicket } from "@bhatti/contract/ticket"
 import type { z } from "zod"
 import { type ExecConnection, ExecStream, type ExecStreamStart } from "./exec-stream.ts"
 import {
+  describes,
   failureOfConnection,
   failureOfReply,
   failureOfResponse,
   hints,
   type UnreachedReason,
+  unknownEndpoint,
 } from "./failure.ts"
 import { type FileChange, followWatch } from "./file-watch.ts"
 import { type Reconnection, randomKey } from "./reconnection.ts"
@@ -162,9 +164,20 @@ export function connect(options: ClientOptions): Client {
       if (error instanceof AppError) throw error
       throw failureOfConnection(error, base, hintFor)
     }
-    if (!response.ok) throw await failureOfResponse(response, base)
+    if (!response.ok) throw await unlessUnknown(name, await failureOfResponse(response, base))
     input.onHeaders?.(response.headers)
     return response
+  }
+
+  /** A daemon that is older than this client lacks endpoints; its description lists what it has. */
+  async function unlessUnknown(name: RouteName, error: AppError): Promise<AppError> {
+    if (error.code !== "not_found" || error.subject !== undefined || error.reason !== undefined) return error
+    try {
+      const response = await send(`${base}/openapi.json`, { headers: authorization })
+      return describes(await response.json(), name) ? error : unknownEndpoint(name, base)
+    } catch {
+      return error
+    }
   }
 
   async function call(name: RouteName, input: AnyInput = {}): Promise<unknown> {

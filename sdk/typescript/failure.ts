@@ -2,6 +2,7 @@
 
 import { AppError, type ErrorCode, errorStatus, isErrorCode, type Subject } from "@bhatti/contract/errors"
 import type { ErrorBody } from "@bhatti/contract/system"
+import { type RouteName, routes } from "./routes.ts"
 
 /** An error answered by the daemon itself, as opposed to one on the way to it or on this side. */
 export class Refusal extends AppError {}
@@ -21,6 +22,23 @@ export async function failureOfResponse(response: Response, url: string): Promis
   }
   return new AppError(codeOfStatus(status), `${url} answered ${status} without saying why`, {
     hint: `is ${url} the address of a bhatti daemon?`,
+  })
+}
+
+/** Returns whether a daemon's OpenAPI description has the route. Without paths it is no description. */
+export function describes(document: unknown, name: RouteName): boolean {
+  const paths = typeof document === "object" && document !== null && Reflect.get(document, "paths")
+  if (typeof paths !== "object" || paths === null) return true
+  const [method = "", path = ""] = routes[name].split(" ")
+  const known: unknown = Reflect.get(paths, path.replace(/:(\w+)/g, "{$1}"))
+  return typeof known === "object" && known !== null && method.toLowerCase() in known
+}
+
+export function unknownEndpoint(name: RouteName, url: string): AppError {
+  return new Refusal("unavailable", `the daemon at ${url} does not know ${routes[name]}`, {
+    hint: "it is older than this program; its operator updates it, or use a program of its version",
+    reason: "unknown_endpoint",
+    retryable: false,
   })
 }
 

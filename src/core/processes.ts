@@ -12,7 +12,7 @@ import { findSandbox } from "./find.ts"
 import type { GuestProcess, GuestProcesses } from "./host.ts"
 import { recordLostCommand } from "./process-events.ts"
 import { clientsCommand, elapsedWithWait, isSession, type Keyed, session } from "./process-presets.ts"
-import { type ImageOf, withStartReason } from "./start-reason.ts"
+import { explainedCommand } from "./start-reason.ts"
 
 const deadline = { deadlineMs: answerDeadlineMs }
 
@@ -55,10 +55,14 @@ export async function execInSandbox(
     ...clientsCommand(now, ringBytes),
     ...(timeoutSec !== undefined && { timeoutMs: Math.ceil(timeoutSec * 1000) }),
   })
-  const process = explained(core, guest, started, { ifStopped: keyed && goesOnFor(keyed) })
+  const ifStopped = keyed && goesOnFor(keyed)
+  const process = explainedCommand(
+    explained(core, guest, started, { ifStopped }),
+    core.endings.sandboxOf(guest),
+  )
   const leave = () => (keyed ? process.leave() : process.kill("client"))
   const leaving = signal && whenAborted(signal, leave)
-  const result = endOf(process, core.endings.sandboxOf(guest))
+  const result = endOf(process)
   const stopWatching = () => {
     core.metrics.execEnded(core.clock.nowMs() - startedAt)
     leaving?.[Symbol.dispose]()
@@ -75,10 +79,8 @@ function goesOnFor({ graceMs }: Keyed): string {
 }
 
 /** The end of the command. Rejects if the client is not attached until then. */
-async function endOf(process: GuestProcess, record: ImageOf | undefined): Promise<ProcessEnd> {
-  const outcome = await process.result.catch((error: unknown) => {
-    throw withStartReason(error, record)
-  })
+async function endOf(process: GuestProcess): Promise<ProcessEnd> {
+  const outcome = await process.result
   switch (outcome.state) {
     case "ended":
       return outcome.ended

@@ -1,7 +1,9 @@
-/** Tells the errors of a command that could not start from the daemon's own refusals; hints about keys. */
+/** Errors of commands: those of a program that could not start, told from the daemon's own refusals, and hints. */
 
 import { AppError } from "@bhatti/contract/errors"
 import type { SandboxRecord } from "../store/sandboxes.ts"
+import { explainedOutput } from "./explained-process.ts"
+import type { GuestProcess } from "./host.ts"
 
 export type ImageOf = Pick<SandboxRecord, "imageConfig" | "imageName" | "imageShownAs">
 
@@ -14,15 +16,53 @@ const hintsOfReasons: Readonly<Record<string, string>> = {
 }
 
 /**
- * A guest's agent of an earlier version gives no reasons. `record`: its sandbox, whose image may lack what others have.
+ * The sandbox was found, so what is missing is the program; `record` is its sandbox, whose image may lack what others
+ * have. A guest's agent of an earlier version gives no reasons.
  */
 export function withStartReason(error: unknown, record?: ImageOf): unknown {
   if (!(error instanceof AppError)) return error
   const { code, reason } = error
-  if (reason === "no_program" && record?.imageConfig)
-    return error.but({ hint: `its image "${record.imageShownAs ?? record.imageName}" does not have it` })
-  if (reason === undefined)
-    return code === "not_found" || code === "invalid" ? error.but({ reason: "not_started" }) : error
+  if (code === "not_found") {
+    const isOfImage = reason === "no_program" && record?.imageConfig
+    const hint = isOfImage && `its image "${record.imageShownAs ?? record.imageName}" does not have it`
+    return error.but({ code: "command_not_found", reason: reason ?? "not_started", ...(hint && { hint }) })
+  }
+  if (reason === undefined) return code === "invalid" ? error.but({ reason: "not_started" }) : error
   const hint = code === "conflict" ? hintsOfReasons[reason] : undefined
   return hint === undefined ? error : error.but({ hint })
+}
+
+/** Once a command may have started, nobody should run it again without a look. */
+async function failureOfCommand(
+  process: GuestProcess,
+  { cause, record }: { cause: unknown; record: ImageOf | undefined },
+): Promise<unknown> {
+  const error = withStartReason(cause, record)
+  if (!(error instanceof AppError && error.code === "unavailable" && error.retryable)) return error
+  const hasStarted = await process.attached.then(
+    () => true,
+    () => false,
+  )
+  if (!hasStarted) return error
+  const hint = "the command may have run; look at what it has done before you run it again"
+  return error.but({ hint, retryable: false })
+}
+
+/** A command whose failures say whether its program could start, and whether it may be run again. */
+export function explainedCommand(process: GuestProcess, record: ImageOf | undefined): GuestProcess {
+  const explain = async (cause: unknown): Promise<never> => {
+    throw await failureOfCommand(process, { cause, record })
+  }
+  const attached = process.attached.catch(explain)
+  const result = process.result.catch(explain)
+  for (const promise of [attached, result]) promise.catch(() => undefined)
+  return {
+    ...{ attached, result, output: explainedOutput(process.output, explain) },
+    write: (bytes) => process.write(bytes),
+    endInput: () => process.endInput(),
+    signal: (signal) => process.signal(signal),
+    resize: (size) => process.resize(size),
+    kill: (by) => process.kill(by),
+    leave: () => process.leave(),
+  }
 }

@@ -23,6 +23,8 @@ import { parseEnd } from "./process-message.ts"
 
 /** Starting a program on a guest that has just woken takes seconds at worst. */
 const openDeadlineMs = 30_000
+const waitDelayMsMin = 20
+const waitDelayMsMax = 1000
 /** Only a guest that breaks the rules sends a longer list. */
 const sessionsMax = 1024
 const fromTheBeginning = { stdout: 0, stderr: 0 }
@@ -100,8 +102,19 @@ export class EarlierProcesses {
     return found
   }
 
-  wait(): { result: Promise<never>; close(): void } {
-    return { result: quiet(Promise.reject(refusal("wait for a session"))), close() {} }
+  /** Such a guest tells no end by itself, so it is asked again and again. */
+  wait(process: string): { result: Promise<ProcessRecord>; close(): void } {
+    const left = Promise.withResolvers<never>()
+    const untilEnded = async () => {
+      for (let delayMs = waitDelayMsMin; ; delayMs = Math.min(2 * delayMs, waitDelayMsMax)) {
+        const record = await this.get(process, { deadlineMs: openDeadlineMs })
+        if (record.ended) return record
+        await Promise.race([new Promise((resolve) => setTimeout(resolve, delayMs)), left.promise])
+      }
+    }
+    const result = quiet(Promise.race([untilEnded(), left.promise]))
+    quiet(left.promise)
+    return { result, close: () => left.reject(new AppError("unavailable", "it is waited for no longer")) }
   }
 
   /** A signal goes to the whole session. */

@@ -3,9 +3,11 @@
 import { AppError } from "@bhatti/contract/errors"
 import type { Event, EventLine, EventsQuery } from "@bhatti/contract/event"
 import type { Core } from "../core/core.ts"
+import { checkSandboxOfEvents } from "../core/event-filter.ts"
 import type { Subscription } from "../core/events.ts"
 import { toAppError } from "../gate/errors.ts"
 import { onRevoked } from "../gate/revocation.ts"
+import { checkEventType } from "../lib/event-filter.ts"
 import type { EventFilter, EventRecord } from "../store/events.ts"
 import type { Account } from "../store/users.ts"
 import { StreamedAnswer } from "./streamed-answer.ts"
@@ -15,6 +17,8 @@ import { viewEvent } from "./views/event.ts"
 const quietMs = 30_000
 
 export async function listEvents(core: Core, account: Account, query: EventsQuery): Promise<Event[]> {
+  checkEventType(query.type)
+  await checkSandboxOfEvents(core, account, query.sandbox)
   return (await core.events.list(filterOf(account, query), query.limit)).map(viewEvent)
 }
 
@@ -24,6 +28,8 @@ export async function followEvents(
   query: EventsQuery,
   revoked: AbortSignal,
 ): Promise<StreamedAnswer> {
+  // A sandbox may be made later.
+  checkEventType(query.type)
   const filter = filterOf(account, query)
   // Subscribes before reading the stored events, so that none is missed in between.
   const subscription = core.events.subscribe(filter)

@@ -12,10 +12,7 @@ import { viewEnd } from "./views/process.ts"
 
 /** Waits for the end. Output beyond the limit is read and dropped, so that the command still ends. */
 export function bufferedReply(running: RunningCommand, revoked: AbortSignal): Promise<ExecResult> {
-  const result = collect(running).catch(async (error: unknown) => {
-    throw await failureOf(running, error)
-  })
-  return unlessRevoked(revoked, result, () => running.process.kill("key_revoked"))
+  return unlessRevoked(revoked, collect(running), () => running.process.kill("key_revoked"))
 }
 
 async function collect(running: RunningCommand): Promise<ExecResult> {
@@ -31,24 +28,6 @@ async function collect(running: RunningCommand): Promise<ExecResult> {
     // A client that came back may have missed the beginning, of which only so much is kept.
     truncated: kept.stdout.isTruncated || kept.stderr.isTruncated || (await isBeginningGone(running)),
   }
-}
-
-/**
- * Maps a missing program to `command_not_found` (not 404), and marks the error as not retryable once the command may
- * have started.
- */
-async function failureOf(running: RunningCommand, cause: unknown): Promise<AppError> {
-  const error = toAppError(cause)
-  if (error.code === "not_found") return error.but({ code: "command_not_found" })
-  const hasStarted = await running.process.attached.then(
-    () => true,
-    () => false,
-  )
-  if (error.code !== "unavailable" || !error.retryable || !hasStarted) return error
-  return error.but({
-    hint: "the command may have run; look at what it has done before you run it again",
-    retryable: false,
-  })
 }
 
 async function isBeginningGone({ process }: RunningCommand): Promise<boolean> {
@@ -129,7 +108,7 @@ async function* execEvents(running: RunningCommand): AsyncGenerator<ExecEvent> {
     }
     yield { type: "exit", ...viewEnd(await running.result) }
   } catch (error) {
-    yield errorEvent(await failureOf(running, error))
+    yield errorEvent(error)
   }
 }
 

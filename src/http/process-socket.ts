@@ -56,10 +56,7 @@ export class ProcessSocket extends GuestSocket<ExecServerMessage, Options> {
   }
 
   protected sendError(socket: Socket, error: AppError): void {
-    // The sandbox was found, so the program is the missing part.
-    const isProgram = this.#process && !this.options.attach && error.code === "not_found"
-    const code = isProgram ? "command_not_found" : error.code
-    this.send(socket, { type: "error", message: error.message, ...errorParts(error), code })
+    this.send(socket, { type: "error", message: error.message, ...errorParts(error) })
     this.close(socket, error.code === "internal" ? closeError : closeNormal)
   }
 

@@ -119,8 +119,13 @@ test("followed: the stored ones, then further ones as they happen, nothing twice
 test("nothing of another user, stored or followed", async () => {
   const { key: bob } = await own.core.store.users.create({ name: "bob" })
   const { id } = (await own.call("POST", "/sandboxes", { name: "mine" })).body as { id: string }
-  for (const query of ["?sandbox=mine", `?sandbox=${id}`, "?type=sandbox."])
-    expect([query, (await own.call("GET", `/events${query}`, undefined, bob)).body]).toEqual([query, []])
+  const ask = async (query: string) => (await own.call("GET", `/events${query}`, undefined, bob)).body
+  for (const name of ["mine", id])
+    expect(await ask(`?sandbox=${name}`)).toMatchObject({
+      code: "not_found",
+      message: `no sandbox named "${name}"`,
+    })
+  expect(await ask("?type=sandbox.")).toEqual([])
 
   const abort = new AbortController()
   const response = await fetch(`${own.url}/events?follow=true&type=sandbox.`, {
@@ -300,4 +305,25 @@ test("a sandbox's own times go before the host's, can be changed and taken back"
   expect((await why()).changes_in_seconds).toBeLessThanOrEqual(30)
   for (const body of [{ warm_after: -1 }, { cold_after: 1e12 }, { warm_after: "soon" }])
     expect((await own.call("PATCH", "/sandboxes/dev", body)).status).toBe(400)
+})
+
+test("a type or a sandbox that there is not is an error with the nearest name", async () => {
+  await own.call("POST", "/sandboxes", { name: "builder" })
+  const ask = async (query: string) => (await own.call("GET", `/events${query}`)).body
+  expect(await ask("?type=sandbox.stoped")).toMatchObject({
+    code: "invalid",
+    message: 'no type of event begins with "sandbox.stoped"',
+    hint: expect.stringMatching(/^did you mean sandbox.stopped\? there are sandbox.created, /),
+  })
+  expect(await ask("?type=sanbox.")).toMatchObject({
+    hint: expect.stringMatching(/^did you mean sandbox\.\?/),
+  })
+  expect(await ask("?type=xyz")).toMatchObject({
+    hint: expect.stringMatching(/^there are exec\., process\., /),
+  })
+  expect(await ask("?type=exec")).toEqual([])
+  expect(await ask("?sandbox=bilder")).toMatchObject({ code: "not_found", hint: "did you mean builder?" })
+  await own.call("DELETE", "/sandboxes/builder")
+  expect(await ask("?sandbox=builder&type=sandbox.destroyed")).toHaveLength(1)
+  expect(await ask("?follow=true&type=exek.")).toMatchObject({ code: "invalid" })
 })

@@ -242,3 +242,10 @@ test("a kept process that was started in a terminal is a session too", async () 
   expect((await own.call("POST", of(id, "/resize"), { rows: 5, cols: 6 })).status).toBe(200)
   expect((await own.call("POST", "/sandboxes/dev/processes", {})).status).toBe(400)
 })
+
+test("a program that is not there is the same error for every kind of start", async () => {
+  const missing = { code: "command_not_found", reason: "no_program" }
+  const body = { cmd: ["nonsense"] }
+  expect((await own.call("POST", "/sandboxes/dev/processes", body)).body).toMatchObject(missing)
+  expect((await own.call("POST", "/sandboxes/dev/exec", body)).body).toMatchObject(missing)
+})

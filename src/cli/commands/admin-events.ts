@@ -1,6 +1,7 @@
 /** `bhatti admin events`. */
 
 import { limits } from "@bhatti/contract/limits"
+import { checkEventType } from "../../lib/event-filter.ts"
 import { hostCommand } from "../command.ts"
 import { eventLine, startOfEvents } from "../event-words.ts"
 import { dataDirOption, withStore } from "../user-store.ts"
@@ -29,6 +30,7 @@ users created and changed, templates, starts and stops of the daemon.`,
   },
   examples: ["sudo bhatti admin events --type auth. --since 1d"],
   async run({ options, operator, isJson, out }) {
+    checkEventType(options.type)
     const filter = {
       userId: null,
       sandbox: options.sandbox,

@@ -1,13 +1,20 @@
 /** `bhatti events`. */
 
+import { AppError } from "@bhatti/contract/errors"
 import { limits } from "@bhatti/contract/limits"
+import type { Client } from "@bhatti/sdk/client"
+import { eventPrefixes } from "../../lib/event-filter.ts"
 import { command } from "../command.ts"
 import { eventLine, startOfEvents } from "../event-words.ts"
+import type { Output } from "../output.ts"
+
+/** Events that only bhatti admin events shows. */
+const operatorsPrefixes = ["auth.", "template.", "unknown.", "daemon."]
 
 export const events = command({
   description: `Lists what happened to your sandboxes, oldest first: who caused it, why, and how long it took. Kept for ${limits.eventDaysKept} days.
 
---type takes a prefix: sandbox., process., exec., thermal., snapshot., publish., shell., secret.`,
+--type takes a prefix: ${eventPrefixes.filter((prefix) => !operatorsPrefixes.includes(prefix)).join(", ")}. A prefix of no type is an error, and so is a sandbox that never was.`,
   options: {
     sandbox: {
       type: "text",
@@ -44,6 +51,7 @@ export const events = command({
       limit: options.limit,
     }
     if (options.follow) {
+      await tellUnknown(client, options.sandbox, out)
       for await (const event of client.followEvents(query)) {
         await out.result(isJson ? JSON.stringify(event) : eventLine(event))
       }
@@ -55,3 +63,15 @@ export const events = command({
     for (const event of found) await out.result(eventLine(event))
   },
 })
+
+/** A sandbox may be made later, but its name may also be misspelt. */
+async function tellUnknown(client: Client, sandbox: string | undefined, out: Output): Promise<void> {
+  if (sandbox === undefined) return
+  try {
+    await client.listEvents({ query: { sandbox, limit: 1 } })
+  } catch (error) {
+    if (!(error instanceof AppError && error.code === "not_found")) throw error
+    const hint = error.hint === undefined ? "" : ` (${error.hint})`
+    await out.talk(`bhatti: ${error.message} so far${hint}; events come when there is`)
+  }
+}

@@ -35,7 +35,7 @@ export const exec = {
 
 /** A command that was started before, by its key, has taken a part of the input already. */
 async function writeInput(process: GuestProcess, bytes: Uint8Array): Promise<void> {
-  const { input } = await process.attached
-  await process.write(bytes.subarray(input))
+  const { input, written = input } = await process.attached
+  await process.write(bytes.subarray(written))
   process.endInput()
 }
