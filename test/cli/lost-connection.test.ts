@@ -6,7 +6,7 @@ import { connect } from "@bhatti/sdk/client"
 import type { ExecStream } from "@bhatti/sdk/exec-stream"
 import { CuttableProxy } from "../support/cuttable-proxy.ts"
 import { Daemon } from "./daemon.ts"
-import { until } from "./program.ts"
+import { environment, program, until } from "./program.ts"
 
 let daemon: Daemon
 let proxy: CuttableProxy
@@ -106,6 +106,33 @@ test("a buffered exec whose connection is cut is answered by another request", a
   proxy.cut()
   daemon.lastProcess.released.resolve()
   expect(await running).toMatchObject({ exit_code: 0, stdout: "first\nsecond\n" })
+  expect(daemon.host.processes.length - before).toBe(1)
+})
+
+test("exec --json goes on too, and its result has all output", async () => {
+  const before = daemon.host.processes.length
+  const args = ["exec", "--json", "-i", "--url", proxy.url, "dev", "--", "cat"]
+  const child = Bun.spawn([...program, ...args], {
+    env: environment(daemon),
+    stdin: "pipe",
+    stdout: "pipe",
+    stderr: "pipe",
+  })
+  child.stdin.write("before ")
+  child.stdin.flush()
+  await until(
+    "its input is taken",
+    () => daemon.host.processes.length > before && daemon.lastProcess.inputBytes === 7,
+  )
+  proxy.cut()
+  child.stdin.write("after")
+  child.stdin.end()
+  expect(await child.exited).toBe(0)
+  expect(JSON.parse(await child.stdout.text())).toMatchObject({
+    exit_code: 0,
+    stdout: "before after",
+    truncated: false,
+  })
   expect(daemon.host.processes.length - before).toBe(1)
 })
 

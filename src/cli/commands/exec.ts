@@ -2,12 +2,11 @@
 
 import { AppError } from "@bhatti/contract/errors"
 import { limits } from "@bhatti/contract/limits"
+import type { ExecStream } from "@bhatti/sdk/exec-stream"
 import { command } from "../command.ts"
 import { envFileOption, envOf, envText } from "../environment.ts"
 import { checkFits } from "../exec-fits.ts"
 import { execHere, reportExec } from "../exec-here.ts"
-import { exitCodeOfEnd } from "../exit-codes.ts"
-import { readInputText } from "../standard-input.ts"
 
 export const exec = command({
   args: ["sandbox"],
@@ -24,7 +23,7 @@ Ctrl-C and SIGTERM are forwarded, and the command may take its time to end; a se
 killed 10 s after the first. A command that has not started yet, because its sandbox is still waking, is not run.
 
 A lost connection is opened again, and the command goes on as if nothing had happened. It waits a minute for that
-(--reconnect) and is killed then; so it is when bhatti itself is killed. With --json a lost connection ends it at once. With --detach it needs no client at all: see bhatti ps, logs, attach, wait and kill.
+(--reconnect) and is killed then; so it is when bhatti itself is killed. With --json Ctrl-C kills it at once. With --detach it needs no client at all: see bhatti ps, logs, attach, wait and kill.
 
 Exit code: the command's own, or 128 + the signal that ended it; 2 if an option is wrong, such as a user or a directory
 that does not exist; 124 if --timeout ended it; 125 if bhatti failed, 126 if the command cannot be run, 127 if there is no such command; 130 after Ctrl-C.
@@ -104,6 +103,7 @@ reason, by and detail.`,
         },
       )
     }
+    let run: ExecStream | undefined
     try {
       if (options.detach) {
         const kept = {
@@ -119,17 +119,18 @@ reason, by and detail.`,
         else await out.result(process.process_id)
         return 0
       }
-      const stdin = options.stdin ? { stdin: await readInputText() } : {}
-      const { guardTransfer } = await import("../copy/interruption.ts")
-      return await guardTransfer({ out, words: "the command is killed" }, async (signal) => {
-        const body = { ...shared, ...stdin }
-        const result = await client.exec({ params: { id: args.sandbox }, body, signal })
-        await out.json(result)
-        return exitCodeOfEnd(result)
-      })
+      const { execAsJson } = await import("../buffered-exec.ts")
+      const reconnection = options.reconnect === undefined ? {} : { forSec: options.reconnect }
+      const timeout_sec = options.timeout ?? limits.execTimeoutSecDefault
+      const start = { ...shared, timeout_sec, stdin: options.stdin }
+      run = client.execStream(args.sandbox, start, reconnection)
+      return await execAsJson(run, { out, isInputForwarded: options.stdin })
     } catch (error) {
       if (!(error instanceof AppError)) throw error
-      return await reportExec(error, { client, report, sandbox: args.sandbox, cmd: rest })
+      return await reportExec(error, {
+        ...{ client, report, sandbox: args.sandbox, cmd: rest },
+        hasStarted: run?.hasStarted,
+      })
     }
   },
 })
