@@ -156,7 +156,9 @@ func (p *process) keep(o *output, buffer *chunk, count int) (isKept bool) {
 		o.hasPaused = false
 		o.ring.stamp(time.Since(p.created))
 	}
-	return o.ring.adopt(buffer, count)
+	isKept = o.ring.adopt(buffer, count)
+	p.note(o)
+	return isKept
 }
 
 // terminalBytesMax is more than a terminal buffers for its reader.

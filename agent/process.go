@@ -60,6 +60,7 @@ type process struct {
 	mu          sync.Mutex
 	driver      *client
 	watchers    map[*client]bool
+	order       []orderedRun
 	writers     map[string]*inputCount // input by the name that its driver goes by
 	feeding     chan struct{}          // closed when the newest driver's feeder has stopped; nil if there was none
 	graceRound  int
@@ -267,6 +268,7 @@ func (p *process) releaseOutput() {
 
 // dropOutput frees the kept output. It holds p.mu.
 func (p *process) dropOutput() (freed int) {
+	p.order = nil
 	for _, o := range p.outputs {
 		freed += o.ring.drop()
 	}

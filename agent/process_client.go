@@ -29,7 +29,6 @@ type client struct {
 	at         [2]int64 // of the next byte of each output; of a straight one where it became so
 	until      [2]int64 // where the output ended when it came
 	show       string   // sent when the output until then is
-	turn       int      // the output to be looked at first
 }
 
 // attachment is a client's request.

@@ -89,34 +89,46 @@ func (c *client) next(buffer []byte) piece {
 	if message := c.skip(); message != nil {
 		return piece{message: message}
 	}
+	i, end := c.oldest()
+	if i < 0 {
+		return c.finish(buffer)
+	}
+	o, count := p.outputs[i], c.stream.reserve(minimum(len(buffer), int(end-c.at[i])))
+	if count == 0 {
+		return piece{}
+	}
+	o.ring.copyFrom(c.at[i], buffer[:count])
+	c.at[i] += int64(count)
+	if c.isDriver {
+		o.poke()
+	}
+	return piece{channel: o.channel, count: count}
+}
+
+// oldest finds the output with the oldest bytes that the follower has to send, and where they end; -1 if there are
+// none. It holds process.mu.
+func (c *client) oldest() (output int, end int64) {
 	isShort := c.show != "" || c.wants.isOnce
-	hasMore := false
-	for range p.outputs {
-		i := c.turn % len(p.outputs)
-		c.turn++
-		o, end := p.outputs[i], p.outputs[i].ring.total
-		if isShort {
+	lacks := func(i int, end int64) int64 {
+		if isShort && end > c.until[i] {
 			end = c.until[i]
 		}
 		if c.isStraight[i] || end <= c.at[i] {
-			continue
+			return 0
 		}
-		hasMore = true
-		count := c.stream.reserve(minimum(len(buffer), int(end-c.at[i])))
-		if count == 0 {
-			continue
-		}
-		o.ring.copyFrom(c.at[i], buffer[:count])
-		c.at[i] += int64(count)
-		if c.isDriver {
-			o.poke()
-		}
-		return piece{channel: o.channel, count: count}
+		return end
 	}
-	if hasMore {
-		return piece{}
+	for _, run := range c.process.order {
+		if end := lacks(run.output, run.end); end > 0 {
+			return run.output, end
+		}
 	}
-	return c.finish(buffer)
+	for i, o := range c.process.outputs {
+		if end := lacks(i, o.ring.total); end > 0 {
+			return i, end
+		}
+	}
+	return -1, 0
 }
 
 // finish decides how it goes on when the client has all that there is. It holds process.mu.

@@ -405,6 +405,33 @@ func numbers(size int) []byte {
 	return text.Bytes()[:size]
 }
 
+func TestALateClientSeesTheOutputsInTheirOrder(t *testing.T) {
+	h := personalised(t)
+	// Each line is acknowledged before the next one is written.
+	script := "while read x; do case $x in o*) echo $x;; e*) echo $x >&2;; *) exit;; esac; done"
+	driver := h.startProcess(script, map[string]any{"stdin": true, "retain_ms": 60000})
+	id := h.first(driver).Process.ID
+	want := ""
+	for i := 0; i < 3*ordersMax/2; i++ {
+		line := fmt.Sprintf("%c%d\n", "oe"[i%2], i)
+		h.data(driver, []byte(line))
+		for got := ""; got != line; {
+			if frame := h.frame(driver); frame.Type == wire.Data {
+				got += string(frame.Payload[1:])
+				h.window(driver, len(frame.Payload)-1)
+			}
+		}
+		want += line
+	}
+	o := h.end(h.attach(id, map[string]any{"mode": "watch", "follow": false}))
+	// The order of the oldest is forgotten, but none of the bytes.
+	known := len(want) / 3
+	if got := string(o.output); len(got) != len(want) || got[len(got)-known:] != want[len(want)-known:] {
+		t.Errorf("%d bytes of %d: %q…", len(got), len(want), got[:200])
+	}
+	h.killAll()
+}
+
 func TestAWatchersInputAndMessagesAreIgnored(t *testing.T) {
 	h := personalised(t)
 	driver := h.startProcess("cat", map[string]any{"stdin": true})

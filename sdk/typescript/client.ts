@@ -104,7 +104,7 @@ export type Client = { readonly [Name in Exclude<keyof Api, SocketName>]: Call<A
 export type WatchedDirectory = z.input<Api["createWatch"]["body"]>
 export type { FileChange } from "./file-watch.ts"
 
-export type ProcessStreamQuery = Omit<z.input<Api["processSocket"]["query"]>, "window" | "follow">
+export type ProcessStreamQuery = Omit<z.input<Api["processSocket"]["query"]>, "window">
 
 export type FollowQuery = Omit<z.input<Api["listEvents"]["query"]>, "follow">
 

@@ -223,7 +223,9 @@ export class ExecStream {
         break
       case "left":
         this.#putLastGaps()
-        this.#socket.fail(new AppError("unavailable", "the sandbox has sent its client away"))
+        this.#socket.fail(
+          new AppError("unavailable", "the sandbox has sent its client away", { reason: "left" }),
+        )
         break
       case "exit": {
         const { type: _, ...exit } = message

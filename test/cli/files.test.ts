@@ -114,6 +114,16 @@ test("file read --range writes only these bytes, and refuses what is no range be
     expect(await read(wrong)).toMatchObject({ exitCode: 2, stderr: expect.stringContaining("--range is") })
 })
 
+test("file read --json has the bytes as lines, text as it is and anything else in base64", async () => {
+  guest.set("/workspace/text", { bytes: "grüße\n" })
+  const lines = async (...args: string[]) =>
+    (await bhatti(["file", "read", "dev", ...args, "--json"], { daemon })).stdout
+      .split("\n")
+      .flatMap((line) => (line === "" ? [] : [JSON.parse(line)]))
+  expect(await lines("text")).toEqual([{ offset: 0, encoding: "utf8", data: "grüße\n" }])
+  expect(await lines("text", "--range", "3-3")).toEqual([{ offset: 3, encoding: "base64", data: "vA==" }])
+})
+
 test("file attr sets, removes and prints attributes, and file stat shows them", async () => {
   guest.set("/workspace/a.txt", { bytes: "x" })
   await dev()

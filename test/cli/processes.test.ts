@@ -2,7 +2,7 @@
 
 import { afterAll, beforeAll, expect, test } from "bun:test"
 import { Daemon } from "./daemon.ts"
-import { bhatti, until } from "./program.ts"
+import { bhatti, environment, program, until } from "./program.ts"
 import { Screen } from "./screen.ts"
 
 let daemon: Daemon
@@ -53,6 +53,34 @@ test("a process whose own time is over ends wait and attach with 124, as it does
   expect(await attached).toMatchObject({ exitCode: 124 })
   expect(await run(["wait", "dev", "limited", "--json"])).toMatchObject({ exitCode: 124 })
   expect((await run(["exec", "--timeout", "0.2", "dev", "--", "sleep"])).exitCode).toBe(124)
+})
+
+test("logs --json has lines in the order in which the output came, and the end", async () => {
+  await run(["exec", "-d", "--name", "lines", "dev", "--", "both"])
+  await run(["wait", "dev", "lines"])
+  const linesOf = async (...more: string[]) =>
+    (await run(["logs", "dev", "lines", "--json", ...more])).stdout
+      .trimEnd()
+      .split("\n")
+      .map((line) => JSON.parse(line))
+  const exit = expect.objectContaining({ type: "exit", exit_code: 0, reason: "exited" })
+  const [first, error, last] = [
+    { type: "stdout", data: "out 1\n" },
+    { type: "stderr", data: "err 1\n" },
+    { type: "stdout", data: "out 2\n" },
+  ]
+  expect(await linesOf()).toEqual([first, error, last, exit])
+  expect(await linesOf("--follow")).toEqual([first, error, last, exit])
+  expect(await linesOf("--stderr")).toEqual([error, exit])
+  const mixed = Bun.spawn(["sh", "-c", 'exec "$@" 2>&1', "sh", ...program, "logs", "dev", "lines"], {
+    env: environment(daemon),
+    stdout: "pipe",
+  })
+  expect(await mixed.stdout.text()).toBe("out 1\nerr 1\nout 2\n")
+  await run(["exec", "-d", "-i", "--name", "running", "dev", "--", "cat"])
+  expect(await run(["logs", "dev", "running", "--json"])).toEqual({ stdout: "", stderr: "", exitCode: 0 })
+  const late = await run(["wait", "dev", "running", "--timeout", "0.05", "--json"])
+  expect([late.exitCode, JSON.parse(late.stdout)]).toMatchObject([124, { name: "running", running: true }])
 })
 
 test("attach shows what was printed, and -i types into it", async () => {

@@ -7,8 +7,9 @@ import { tellingFate } from "../lost-sandbox.ts"
 
 export const fileRead = command({
   args: ["sandbox", "path"],
-  description:
-    "Writes the file's bytes to standard output as they are. A relative PATH begins at /workspace.",
+  description: `Writes the file's bytes to standard output as they are. A relative PATH begins at /workspace.
+
+With --json each line is a piece of the file: {"offset":N,"encoding":"utf8","data":"…"}, or with "base64" where it is no UTF-8. An empty file has no line.`,
   options: {
     range: {
       type: "text",
@@ -25,19 +26,27 @@ export const fileRead = command({
     "bhatti file read dev /workspace/app.js",
     "bhatti file read dev logs/app.log | grep error",
     "bhatti file read dev disk.img --range 0-511 | xxd",
+    `bhatti file read dev notes.txt --json | jq -rj 'if .encoding == "utf8" then .data else (.data | @base64d) end'`,
   ],
-  async run({ client, args, options, out }) {
-    const { copyToOutput } = await import("../copy/download.ts")
+  async run({ client, args, options, isJson, out }) {
+    const { copyToOutput, received } = await import("../copy/download.ts")
     await tellingFate(args.sandbox, { client, during: "during the transfer" }, async () => {
       const place = { params: { id: args.sandbox }, query: { path: args.path } }
       const range = options.range === undefined ? undefined : `bytes=${options.range}`
       const response = await client.readFile({ ...place, range }).catch(async (error: unknown) => {
         throw await withListHint(error, client, args)
       })
-      await copyToOutput(response, out)
+      if (!isJson) return void (await copyToOutput(response, out))
+      const { printJsonBytes } = await import("../json-bytes.ts")
+      await printJsonBytes(received(response), out, firstByte(response))
     })
   },
 })
+
+/** Of a part of the file where it begins in the whole. */
+function firstByte({ headers }: Response): number {
+  return Number(/^bytes (\d+)-/.exec(headers.get("content-range") ?? "")?.[1] ?? 0)
+}
 
 async function withListHint(
   error: unknown,

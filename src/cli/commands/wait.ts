@@ -18,7 +18,7 @@ was started otherwise, also over a stop and a start of the sandbox. When the san
 processes end, and their results are forgotten.
 
 Exit code: the process's own, or 128 + the signal that ended it; 124 if the time is over, its own (exec --detach --timeout) or that of --timeout here;
-a line on standard error says which.`,
+a line on standard error says which. With --json the process is printed as bhatti ps --json has it, also if it still runs.`,
   options: {
     timeout: {
       type: "seconds",
@@ -45,6 +45,7 @@ a line on standard error says which.`,
         return exitCodeOfEnd(process.ended)
       }
       if (leftSec > requestSecMax) continue
+      if (isJson) await out.json(process)
       await out.talk(`bhatti: ${args.process} still runs`)
       return exitTimedOut
     }

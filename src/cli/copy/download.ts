@@ -161,7 +161,7 @@ async function toTree(from: From, root: string, { client, out, signal }: CopyCon
 }
 
 /** The body; throws if it is cut short, so that a part is never taken for the whole. */
-async function* received(
+export async function* received(
   response: Response,
   onBytes: (bytes: number) => void = () => {},
 ): AsyncGenerator<Uint8Array<ArrayBuffer>> {
