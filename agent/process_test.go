@@ -582,6 +582,7 @@ func TestTheEndOfADriversInputIsTypedOnce(t *testing.T) {
 		h.end(stream)
 	}
 	another("x\r")
+	h.see(stream, "x\r\nx")
 	h = h.again()
 	stream = start()
 	h.send(wire.End, stream, []byte{wire.Stdin})

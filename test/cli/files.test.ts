@@ -116,6 +116,7 @@ test("file read --range writes only these bytes, and refuses what is no range be
 
 test("file read --json has the bytes as lines, text as it is and anything else in base64", async () => {
   guest.set("/workspace/text", { bytes: "grüße\n" })
+  await dev()
   const lines = async (...args: string[]) =>
     (await bhatti(["file", "read", "dev", ...args, "--json"], { daemon })).stdout
       .split("\n")
