@@ -218,7 +218,6 @@ test("an earlier agent is refused what it cannot do, with the next step", async 
     sent.result,
     processes.startDetached({ argv: ["true"], onDisconnect: "keep" }, deadline),
     processes.attach({ process: "s1", mode: "watch" }).result,
-    processes.wait("s1").result,
     processes.input("s1", {}).result,
   ])
     expect(await failure(refused)).toMatchObject({

@@ -43,7 +43,7 @@ With --json each line is a piece of the file: {"offset":N,"encoding":"utf8","dat
   },
 })
 
-/** Of a part of the file where it begins in the whole. */
+/** The offset of a part of the file in the whole. */
 function firstByte({ headers }: Response): number {
   return Number(/^bytes (\d+)-/.exec(headers.get("content-range") ?? "")?.[1] ?? 0)
 }
