@@ -228,14 +228,17 @@ function mount(directory: string, mib: number): void {
   if (exitCode !== 0) throw new Error(`mount: ${stderr}`)
 }
 
-/** Machines hold their disk open, and the disk's path names the data directory. */
+/**
+ * Machines hold their disk open, and the disk's path names the data directory. Zygotes and their trials, which hold
+ * files of their own directory, come and go by themselves and do not count.
+ */
 function machinesOf(dataDir: string): number[] {
   const programOf = (pid: number) => unlessOutOfReach("", () => readlinkSync(`/proc/${pid}/exe`))
-  return listPids().filter(
-    (pid) =>
-      programOf(pid).startsWith("/usr/bin/qemu-system") &&
-      descriptorNamesOf(pid).some((name) => name.startsWith(dataDir)),
-  )
+  return listPids().filter((pid) => {
+    if (!programOf(pid).startsWith("/usr/bin/qemu-system")) return false
+    const held = descriptorNamesOf(pid).filter((name) => name.startsWith(dataDir))
+    return held.length > 0 && !held.some((name) => name.startsWith(`${dataDir}/zygotes/`))
+  })
 }
 
 /** Removes an ended or interrupted test's installation: processes, network, file system and files. */
