@@ -37,7 +37,8 @@ const counted = {
   disks: ["createSandbox", "removeSandbox", "stampOf"],
   snapshots: ["begin", "copyAhead", "capture", "commit", "place", "remove"],
   templates: ["find"],
-} satisfies { [Part in "machines" | "templates" | "disks" | "snapshots"]: (keyof Host[Part])[] }
+  pulls: ["resolve", "make"],
+} satisfies { [Part in "machines" | "templates" | "disks" | "snapshots" | "pulls"]: (keyof Host[Part])[] }
 const countedOfNetwork: (keyof Network)[] = ["attach", "linkUp", "detach"]
 const countedOfGuest = ["waitReady", "personalise", "refresh", "quiesce"]
 
@@ -105,6 +106,7 @@ function failing(dataDir: string): (host: Host) => Host {
     templates: wrap(host.templates, counted.templates),
     disks: wrap(host.disks, counted.disks),
     snapshots: wrap(host.snapshots, counted.snapshots),
+    pulls: wrap(host.pulls, counted.pulls),
     network: host.network && wrap(host.network, countedOfNetwork),
   })
 }

@@ -34,6 +34,7 @@ const stderrBytesMax = 16 * 1024
 
 /** Arguments: root, work, uid, size of files in blocks, file of certificates, file to read, lines of two files. */
 const script = `set -eu
+umask 022
 root=$1 work=$2 uid=$3 blocks=$4 ca=$5 input=$6 hosts=$7 servers=$8
 shift 8
 bind() {

@@ -62,7 +62,10 @@ describe.skipIf(!canRun)("a pull", () => {
     })
   }
 
+  // As the daemon has it.
+  const umask = process.umask()
   beforeAll(async () => {
+    process.umask(0o077)
     dataDir = mkdtempSync("/tmp/bhatti-pulls-")
     ;[secured, plain] = await Promise.all([
       startRegistry({ isSecured: true }),
@@ -75,6 +78,7 @@ describe.skipIf(!canRun)("a pull", () => {
     pulls = pullsOf()
   })
   afterAll(async () => {
+    process.umask(umask)
     egress.close()
     await secured[Symbol.asyncDispose]()
     await plain[Symbol.asyncDispose]()

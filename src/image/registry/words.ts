@@ -8,7 +8,7 @@ import type { Ended } from "./confined.ts"
 
 const kinds: readonly [RegExp, (subject: string) => AppError][] = [
   [
-    /unauthorized|authentication required|denied|invalid username\/password|status 403/i,
+    /unauthorized|authentication required|access to the resource is denied|invalid username\/password|status 403/i,
     (subject) =>
       new AppError("forbidden", `the registry does not let you pull ${subject}`, {
         hint: "see that the name is right and that you are logged in there",
