@@ -1,6 +1,7 @@
 /** `bhatti run` against the real application on a fake host: the program, its exit code, and what stays of it. */
 
 import { afterEach, beforeEach, expect, test } from "bun:test"
+import { AppError } from "@bhatti/contract/errors"
 import { Daemon } from "./daemon.ts"
 import { bhatti } from "./program.ts"
 
@@ -55,4 +56,29 @@ test("create --run takes its words only behind --", async () => {
   )
   expect((await create("two", "--", "a")).stderr).toContain("a program behind -- needs --run")
   expect((await create("two", "a", "--run")).stderr).toContain('unexpected argument "a"')
+})
+
+test("an image that is not here is pulled first, once; --pull says otherwise", async () => {
+  daemon.host.imageConfig = undefined
+  const pulls = daemon.host.pulls
+  const create = (...args: string[]) => bhatti(["create", ...args], { daemon })
+  const ref = "registry.example.com/app:1"
+  const none = await create("never", "--image", ref, "--pull", "never")
+  expect(none).toMatchObject({ exitCode: 1 })
+  expect(none.stderr).toContain(`no image named "${ref}"`)
+  expect(pulls.asked).toHaveLength(0)
+  const first = await create("web", "--image", ref, "--run", "--", "echo", "hi")
+  expect(first).toMatchObject({ exitCode: 0 })
+  expect(first.stderr).toContain(`image ${ref} is pulled first`)
+  expect((await create("again", "--image", ref)).stderr).not.toContain("pulled")
+  expect(await run("--rm", ref, "echo", "hello")).toMatchObject({ stdout: "hello\n", exitCode: 0 })
+  expect(pulls.asked).toHaveLength(1)
+  expect((await create("newest", "--image", ref, "--pull", "always")).exitCode).toBe(0)
+  expect(pulls.asked).toHaveLength(2)
+  // A name that is no reference, where no registry is the default one.
+  expect((await create("typo", "--image", "workspce")).stderr).toContain('no image named "workspce"')
+  pulls.refusal = new AppError("not_found", "the registry has no such image", { reason: "no_manifest" })
+  expect((await run("--rm", "registry.example.com/gone:1")).stderr).toContain(
+    "the registry has no such image",
+  )
 })

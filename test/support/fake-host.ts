@@ -559,7 +559,7 @@ export function fakeHost(): FakeHost {
           diskMib: 8192,
           programs: host.imagePrograms,
           services: host.imageServices,
-          config: host.imageConfig,
+          config: host.imageConfig ?? host.pulls.disks.get(name)?.config,
           initSystem: host.imageHasInit,
         }
       },

@@ -7,6 +7,7 @@ import { createOrRollBack } from "../cancel-create.ts"
 import { command } from "../command.ts"
 import { egressOptions, netPolicyOf, refuseEgress } from "../egress.ts"
 import { envFileOption, envOf, envText } from "../environment.ts"
+import { pullOption, withImage } from "../image-at-hand.ts"
 import { printNames, quietOption } from "../quiet.ts"
 import { newSettingsOf, settingOptions } from "../sandbox-settings.ts"
 import { servicesFrom } from "../services.ts"
@@ -41,6 +42,8 @@ Commands, shells and services then run beside it, so that systemctl works. A pow
 
 --run starts the program that the image is made to run (its ENTRYPOINT and CMD; words behind -- replace the CMD) as the session main, and again at each
 boot. bhatti shell NAME main goes to it, bhatti logs NAME main prints its output. Without --run nothing of the image starts by itself.
+
+An image that is not here is pulled first (--pull), as bhatti image pull does it, with progress; Ctrl-C cancels that too.
 
 --file copies small files, up to about 700 KB in total; use bhatti cp for more.
 
@@ -94,7 +97,13 @@ made with --from has its source's rules unless others are given.`,
       summary: "Size of the root disk, in MB or as 20G; only written blocks use space",
       fallback: limits.diskMibDefault,
     },
-    image: { type: "text", value: "IMAGE", summary: "Image to start from", fallback: limits.imageDefault },
+    image: {
+      type: "text",
+      value: "IMAGE",
+      summary: "Image to start from, or a reference to one in a registry",
+      fallback: limits.imageDefault,
+    },
+    pull: pullOption,
     env: {
       type: "variables",
       short: "e",
@@ -183,7 +192,6 @@ made with --from has its source's rules unless others are given.`,
     const body = {
       name,
       from: options.from,
-      image: options.image,
       cpus: options.cpus,
       memory_mb: options.memory,
       disk_size_mb: options.disk,
@@ -204,19 +212,23 @@ made with --from has its source's rules unless others are given.`,
       if_not_exists: options.ifNotExists || undefined,
     }
     const { from } = options
-    using _notice = noticeIfSlow(out, () =>
-      from === undefined ? whatItWaitsFor(client, name) : `copying ${from}`,
-    )
     const { count } = options
-    const made = await createOrRollBack({ client, out }, async () => {
-      if (count !== undefined)
-        return { sandboxes: await client.createSandboxes({ body: { ...body, count } }), isNew: true }
-      let isNew = true
-      const onHeaders = (headers: Headers) => {
-        isNew = headers.get("x-bhatti-existing") !== "true"
-      }
-      return { sandboxes: [await client.createSandbox({ body, onHeaders })], isNew }
-    })
+    const make = async (image: string | undefined) => {
+      using _notice = noticeIfSlow(out, () =>
+        from === undefined ? whatItWaitsFor(client, name) : `copying ${from}`,
+      )
+      return await createOrRollBack({ client, out }, async () => {
+        if (count !== undefined)
+          return { sandboxes: await client.createSandboxes({ body: { ...body, image, count } }), isNew: true }
+        let isNew = true
+        const onHeaders = (headers: Headers) => {
+          isNew = headers.get("x-bhatti-existing") !== "true"
+        }
+        return { sandboxes: [await client.createSandbox({ body: { ...body, image }, onHeaders })], isNew }
+      })
+    }
+    const isQuiet = options.quiet || isJson
+    const made = await withImage({ client, out }, { image: options.image, pull: options.pull, isQuiet }, make)
     if ("exitCode" in made) return made.exitCode
     const time = secondsText(performance.now() - startMs)
     if (isJson) return await out.json(count === undefined ? made.sandboxes[0] : made.sandboxes)

@@ -10,6 +10,7 @@ import { egressOptions, netPolicyOf, refuseEgress } from "../egress.ts"
 import { envFileOption, envOf, envText } from "../environment.ts"
 import { execHere } from "../exec-here.ts"
 import { exitSandboxSide } from "../exit-codes.ts"
+import { pullOption, withImage } from "../image-at-hand.ts"
 import type { Output } from "../output.ts"
 import { onSignals } from "../signals.ts"
 import { noticeIfSlow } from "../slow-notice.ts"
@@ -33,6 +34,7 @@ Exit code: the program's own, or 128 + the signal that ended it; 125 if bhatti f
     stdin: { type: "flag", short: "i", summary: "Forward standard input" },
     tty: { type: "flag", short: "t", summary: "Run it in a terminal, for interactive programs" },
     detach: { type: "flag", short: "d", summary: "Leave it running and print the sandbox's name" },
+    pull: pullOption,
     name: {
       type: "text",
       value: "NAME",
@@ -102,7 +104,6 @@ Exit code: the program's own, or 128 + the signal that ended it; 125 if bhatti f
   async run({ client, args, rest, options, isJson, out, report }) {
     const body = {
       name: options.name,
-      image: args.image,
       cpus: options.cpus,
       memory_mb: options.memory,
       disk_size_mb: options.disk,
@@ -111,7 +112,11 @@ Exit code: the program's own, or 128 + the signal that ended it; 125 if bhatti f
       net_policy: netPolicyOf(options),
       run: options.detach ? rest : undefined,
     }
-    const made = await make(client, out, body).catch(async (error: unknown) => {
+    const made = await withImage(
+      { client, out },
+      { image: args.image, pull: options.pull, isQuiet: isJson },
+      (image) => make(client, out, { ...body, image }),
+    ).catch(async (error: unknown) => {
       if (!(error instanceof AppError)) throw error
       await report(error)
       return { exitCode: exitSandboxSide }
