@@ -124,8 +124,16 @@ func readKept(path string) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(file, keptBytesMax))
 }
 
+// isMounted: the file in memory is the one that programs see. Root may have unmounted it, as systemd does with the
+// machine id at its first boot.
+func (f *keptFile) isMounted() bool {
+	var seen, memory syscall.Stat_t
+	return f.memory >= 0 && syscall.Stat(f.path, &seen) == nil && syscall.Fstat(f.memory, &memory) == nil &&
+		seen.Dev == memory.Dev && seen.Ino == memory.Ino
+}
+
 func (f *keptFile) read() ([]byte, error) {
-	if f.memory < 0 {
+	if !f.isMounted() {
 		return readKept(f.path)
 	}
 	content := make([]byte, 4096)
@@ -142,7 +150,7 @@ func (f *keptFile) read() ([]byte, error) {
 }
 
 func (f *keptFile) write(content []byte) error {
-	if f.memory < 0 {
+	if !f.isMounted() {
 		return keepFile(f.path, content)
 	}
 	before, err := f.read()
@@ -161,7 +169,7 @@ func (f *keptFile) write(content []byte) error {
 // store writes the files in memory to the disk, for a boot from it.
 func (p *prepared) store() error {
 	for _, file := range p.files {
-		if file.memory < 0 {
+		if !file.isMounted() {
 			continue
 		}
 		content, err := file.read()

@@ -95,6 +95,30 @@ func TestAnIdentityIsWrittenToMemoryAndStoredOnRequest(t *testing.T) {
 	}
 }
 
+func TestAFileThatWasUnmountedIsWrittenWhereProgramsSeeIt(t *testing.T) {
+	root := testRoot(t, map[string]string{"etc/machine-id": ""})
+	inOwnMounts(t, func() {
+		file := &keptFile{path: root + "/etc/machine-id", memory: -1, disk: -1}
+		must(t, file.mount(root+"/"+memoryFolder))
+		defer syscall.Close(file.memory)
+		defer syscall.Close(file.disk)
+		must(t, file.write([]byte("source\n")))
+		must(t, syscall.Unmount(file.path, 0))
+		must(t, os.WriteFile(file.path, []byte("source\n"), 0o444))
+		must(t, file.write([]byte("fork\n")))
+		if content, err := file.read(); err != nil || string(content) != "fork\n" || contentOf(t, root, "etc/machine-id") != "fork\n" {
+			t.Errorf("%q %v", content, err)
+		}
+		// The file in memory is stale and stays away from the disk.
+		p := &prepared{files: map[string]*keptFile{machineIDFile: file}}
+		must(t, os.WriteFile(file.path, []byte("own\n"), 0o444))
+		must(t, p.store())
+		if contentOf(t, root, "etc/machine-id") != "own\n" {
+			t.Error("it was overwritten")
+		}
+	})
+}
+
 func TestWithoutAMountTheDiskIsWritten(t *testing.T) {
 	root := testRoot(t, map[string]string{"etc/hostname": "image\n"})
 	file := &keptFile{path: root + "/etc/hostname", memory: -1, disk: -1}

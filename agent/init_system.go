@@ -208,6 +208,9 @@ func (a *agent) isInit(p *process) bool {
 const initEndWords = "the init of the sandbox ended: "
 
 func initEndText(p *process) string {
+	if p.ended.Reason == wire.EndOutOfMemory {
+		return "killed for lack of memory"
+	}
 	if p.ended.Signal != nil {
 		return "SIG" + *p.ended.Signal
 	}

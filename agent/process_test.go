@@ -588,7 +588,11 @@ func TestTheEndOfADriversInputIsTypedOnce(t *testing.T) {
 	h.send(wire.End, stream, []byte{wire.Stdin})
 	await(t, "it is ended", func() bool { p, _ := h.agent.processes.find("p1"); return isClosed(p.feeding) })
 	another("y\r")
-	if seen := h.see(stream, "y\r\ny"); strings.Contains(seen, "again") {
+	seen := h.see(stream, "y\r\n")
+	for strings.Count(seen, "y\r\n") < 2 { // its echo, which may come before the program's x, and the program's
+		seen += h.see(stream, "\n")
+	}
+	if strings.Contains(seen, "again") {
 		t.Errorf("typed twice: %q", seen)
 	}
 	h.killAll()

@@ -1,6 +1,7 @@
 /** Images whose entry point is an init: Debian's systemd in an image of its own, and busybox's init. */
 
 import { afterAll, beforeAll, expect, test } from "bun:test"
+import { chmod } from "node:fs/promises"
 import { join } from "node:path"
 import { installSystemd } from "../support/init-image.ts"
 import { binary, cacheDir, type Installation, install, until } from "../support/installation.ts"
@@ -20,6 +21,7 @@ async function run(...args: string[]): Promise<string> {
   return stdout.trim()
 }
 const sh = (sandbox: string, script: string) => run("exec", sandbox, "--", "sh", "-c", script)
+const why = async (sandbox: string) => JSON.parse(await run("why", sandbox, "--json"))
 const booted = (sandbox: string) =>
   sh(
     sandbox,
@@ -70,6 +72,9 @@ test("it runs on over a stop and in a fork, which is itself", async () => {
   expect(await sh("dev", ask)).toBe(`${pid}\ndev\nsystemd`)
   await run("create", "--name", "fork", "--from", "dev")
   expect(await sh("fork", ask)).toBe(`${pid}\nfork\nsystemd`)
+  // systemd has unmounted the file in which the agent writes it.
+  const machineId = (sandbox: string) => sh(sandbox, "cat /etc/machine-id")
+  expect(await machineId("fork")).not.toBe(await machineId("dev"))
 }, 120_000)
 
 test("a restart ends systemd in good order, and starts it again", async () => {
@@ -81,14 +86,9 @@ test("a restart ends systemd in good order, and starts it again", async () => {
   )
 }, 120_000)
 
-test("a reboot boots it, a power off stops it, and why tells an end of the init by itself", async () => {
+test("a power off stops it, and why tells an end of the init by itself", async () => {
   await sh("fork", "sudo systemctl exit 3 --no-block")
-  await sh("dev", "sudo rm /workspace/stopped; sudo reboot")
-  const why = async (sandbox: string) => JSON.parse(await run("why", sandbox, "--json"))
-  await until("it has booted", async () => (await why("dev")).started_from_disk === "it was rebooted inside")
-  expect(await sh("dev", "cat /workspace/stopped")).toBe("in order")
-  await booted("dev")
-  await sh("dev", "sudo poweroff")
+  await sh("dev", "sudo rm /workspace/stopped; sudo poweroff")
   for (const [sandbox, cause, reason] of [
     ["dev", "guest_poweroff", "it was powered off inside"],
     ["fork", "init_ended", "its init ended: exit code 3"],
@@ -102,22 +102,45 @@ test("a reboot boots it, a power off stops it, and why tells an end of the init 
   }
 }, 180_000)
 
-test("busybox's init runs beside services, ends with its machine, and an image without one is refused", async () => {
+test("busybox's init runs beside services, ends and reboots its machine, and dies of it; without one it is refused", async () => {
   const refused = await own.bhatti(["create", "--name", "none", "--init-system"])
   expect([refused.exitCode, refused.stderr]).toEqual([1, expect.stringContaining("no init")])
-  await Bun.write(join(own.dataDir, "../init"), "#!/bin/sh\nexec /run/bhatti/kit/bin/busybox init\n")
+  const directory = join(own.dataDir, "..")
+  const busybox = "/run/bhatti/kit/bin/busybox"
+  await Bun.write(join(directory, "init"), `#!/bin/sh\nexec ${busybox} init\n`)
+  await chmod(join(directory, "init"), 0o755)
   await Bun.write(
-    join(own.dataDir, "../inittab"),
+    join(directory, "inittab"),
     "::sysinit:/bin/sh -c 'echo up >> /workspace/told'\n::shutdown:/bin/sh -c 'echo down >> /workspace/told'\n",
   )
-  const file = (name: string, to: string) => ["--file", `${join(own.dataDir, "..", name)}:${to}`]
-  await Bun.spawn(["chmod", "755", join(own.dataDir, "../init")]).exited
   await run(
     ...["create", "--name", "box", "--init-system", "--service", "web=exec sleep 1000"],
-    ...[...file("init", "/sbin/init"), ...file("inittab", "/etc/inittab")],
+    ...[
+      "--file",
+      `${join(directory, "init")}:/sbin/init`,
+      "--file",
+      `${join(directory, "inittab")}:/etc/inittab`,
+    ],
   )
-  await until("it is up", async () => (await sh("box", "cat /workspace/told || true")) === "up")
+  const told = (text: string) =>
+    until(text, async () => (await sh("box", "xargs < /workspace/told || true")) === text)
+  await told("up")
   expect(await sh("box", "ps -o comm= 1; ps -o pid= -C sleep | wc -l")).toBe("busybox\n1")
   await run("restart", "box")
-  await until("it is up again", async () => (await sh("box", "cat /workspace/told")) === "up\ndown\nup")
-}, 120_000)
+  await told("up down up")
+  // The command's machine ends under it.
+  await own.bhatti(["exec", "box", "--", "sudo", busybox, "reboot"])
+  await until("it has booted", async () => (await why("box")).started_from_disk === "it was rebooted inside")
+  await told("up down up down up")
+  // The kernel ends the init for lack of memory.
+  await own.bhatti([
+    "exec",
+    "box",
+    "--",
+    "sh",
+    "-c",
+    "echo 1000 | sudo tee /proc/1/oom_score_adj; tail /dev/zero",
+  ])
+  await until("it has stopped", async () => (await why("box")).thermal === "cold")
+  expect((await why("box")).reason).toContain("its init ended: killed for lack of memory")
+}, 180_000)
