@@ -18,6 +18,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"syscall"
 )
 
 func main() {
@@ -25,6 +26,8 @@ func main() {
 		fmt.Fprintln(os.Stderr, "usage: unpack run DIRECTORY")
 		os.Exit(2)
 	}
+	// The daemon's mask keeps others out of its files, and would keep the work out of its own programs.
+	syscall.Umask(0o022)
 	var err error
 	switch os.Args[1] {
 	case "run":

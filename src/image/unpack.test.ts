@@ -13,10 +13,16 @@ import { type UnpackedImage, unpackImage } from "./unpack.ts"
 
 const uid = 799_000
 let root: string
+// As the daemon has it.
+const umask = process.umask()
 beforeAll(async () => {
+  process.umask(0o077)
   root = await mkdtemp(join(tmpdir(), "bhatti-unpack-"))
 })
-afterAll(() => rm(root, { recursive: true, force: true }))
+afterAll(async () => {
+  process.umask(umask)
+  await rm(root, { recursive: true, force: true })
+})
 
 async function unpack(layers: TarEntry[][], options: LayeredImageOptions = {}): Promise<UnpackedImage> {
   const layout = await mkdtemp(join(root, "layout-"))
