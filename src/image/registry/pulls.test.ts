@@ -1,10 +1,10 @@
 /**
  * Pulls against Debian's docker-registry on loopback, one with TLS and a password and a plain one, with the network's
- * real rules. The unpacker has tests of its own; here a small one stands for it.
+ * real rules and the real unpacker, under the daemon's mask of file modes.
  */
 
 import { afterAll, beforeAll, describe, expect, test } from "bun:test"
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { until } from "../../../test/support/installation.ts"
 import {
@@ -15,24 +15,13 @@ import {
   testLogin,
 } from "../../../test/support/registry.ts"
 import { RegistryEgress } from "../../network/registry-egress.ts"
-import { readLayeredImage } from "../oci-manifest.ts"
-import type { UnpackedImage, UnpackOptions } from "../unpack.ts"
+import { unpackImage } from "../unpack.ts"
 import { Pulls } from "./pulls.ts"
 
 const canRun = process.getuid?.() === 0 && registryProgram !== undefined && Bun.which("skopeo") !== null
 if (!canRun) console.log("skipped: pulls need root, skopeo and docker-registry")
 const firstUid = 680_000 + (process.pid % 5000)
 const platform = "linux/amd64"
-
-async function unpack(options: UnpackOptions): Promise<UnpackedImage> {
-  const { config, layers } = await readLayeredImage(options.layout, options.manifestDigest)
-  for (const { digest } of layers)
-    readFileSync(join(options.layout, "blobs/sha256", digest.slice("sha256:".length)))
-  mkdirSync(options.directory)
-  const disk = join(options.directory, "disk.raw")
-  writeFileSync(disk, Buffer.alloc(1024 * 1024, options.manifestDigest))
-  return { disk, sizeMib: 1, bytes: 1, entries: 1, leftOut: 0, config }
-}
 
 describe.skipIf(!canRun)("a pull", () => {
   let dataDir: string
@@ -54,7 +43,7 @@ describe.skipIf(!canRun)("a pull", () => {
       admit: (own, signal) => egress.admit(own, signal),
       timeoutMs: 30_000,
       freeBytes: 0,
-      unpack,
+      unpack: unpackImage,
       unpackUid: firstUid,
       imageBytesMax: 1024 ** 3,
       layersBytesMax: 1024 ** 3,
@@ -257,7 +246,14 @@ describe.skipIf(!canRun)("a pull", () => {
       const host = `127.0.0.1:${hostile.port}`
       const settings = { ...{ host, isInsecure: true, caFile: undefined } }
       const admitted = new Pulls({
-        ...{ dataDir, trouble: undefined, registries: [settings], timeoutMs: 30_000, freeBytes: 0, unpack },
+        ...{
+          dataDir,
+          trouble: undefined,
+          registries: [settings],
+          timeoutMs: 30_000,
+          freeBytes: 0,
+          unpack: unpackImage,
+        },
         admit: (own, signal) => egress.admit(own, signal),
         ...{ unpackUid: firstUid, imageBytesMax: 1024 ** 3, layersBytesMax: 0 },
       })
