@@ -15,7 +15,7 @@ export const failuresMax = 3
 /** After this long without a create its template has no zygote any more, unless it is the most recently used one. */
 export const forgetZygoteAfterMs = 30 * 60_000
 
-const restMs = 10_000
+const restMs = 1000
 const restMsMax = 600_000
 
 export type ZygoteFacts = { children: number; madeAtMs: number; failuresInARow: number }

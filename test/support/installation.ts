@@ -35,7 +35,7 @@ export type Installation = AsyncDisposable & {
   startDaemon(options?: { binary?: string }): Promise<void>
   daemonLog(): string
   addUser(name: string, args?: string[]): Promise<string>
-  /** Pids of this installation's machines. */
+  /** Pids of this installation's machines, without zygotes. */
   machines(): number[]
 }
 
@@ -235,7 +235,7 @@ function mount(directory: string, mib: number): void {
 function machinesOf(dataDir: string): number[] {
   const programOf = (pid: number) => unlessOutOfReach("", () => readlinkSync(`/proc/${pid}/exe`))
   return listPids().filter((pid) => {
-    if (!programOf(pid).startsWith("/usr/bin/qemu-system")) return false
+    if (!/\/qemu-system[^/]*$/.test(programOf(pid))) return false
     const held = descriptorNamesOf(pid).filter((name) => name.startsWith(dataDir))
     return held.length > 0 && !held.some((name) => name.startsWith(`${dataDir}/zygotes/`))
   })

@@ -1,6 +1,6 @@
 /** Requests to an installation's daemon over HTTP, as short as tests want them, each with a deadline. */
 
-import { readdirSync, readFileSync } from "node:fs"
+import { readdirSync, readFileSync, readlinkSync } from "node:fs"
 import { join } from "node:path"
 import type { Sandbox } from "@bhatti/contract/sandbox"
 import type { Installation } from "./installation.ts"
@@ -95,10 +95,23 @@ export class Requests {
   }
 }
 
-/** The sandbox's id, which stands in QEMU's command line. */
+/** The sandbox's id: its QEMU holds its disk. A forked one's command line is its zygote's. Else QEMU's own name. */
 export function nameOfMachine(pid: number): string {
   const words = readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0")
-  return words[words.indexOf("-name") + 1] ?? ""
+  return sandboxHeldBy(pid) ?? words[words.indexOf("-name") + 1] ?? ""
+}
+
+function sandboxHeldBy(pid: number): string | undefined {
+  try {
+    for (const fd of readdirSync(`/proc/${pid}/fd`)) {
+      const [, id] =
+        /\/sandboxes\/(sb_[0-9a-z]+)\/disk\.qcow2$/.exec(readlinkSync(`/proc/${pid}/fd/${fd}`)) ?? []
+      if (id !== undefined) return id
+    }
+  } catch {
+    // It has ended, or belongs to another user.
+  }
+  return undefined
 }
 
 export function machineOf(own: Installation, id: string): number {

@@ -1,0 +1,156 @@
+/**
+ * The life of zygotes in the daemon: a template in use gets one, sandboxes are forked from it, and outlive it and the
+ * daemon. Whatever is killed, nothing is left and nothing is lost.
+ */
+
+import { afterAll, beforeAll, describe, expect, test } from "bun:test"
+import { existsSync, readdirSync, readFileSync, readlinkSync } from "node:fs"
+import { join } from "node:path"
+import { type Installation, install, until } from "../support/installation.ts"
+import { readCountScript, startCountingScript } from "../support/markers.ts"
+import { Requests } from "../support/requests.ts"
+
+const isRoot = process.getuid?.() === 0
+let own: Installation
+let requests: Requests
+beforeAll(async () => {
+  if (!isRoot) return
+  own = await install({ pool: 2, config: "warm_after: 0\nforks: auto\n" })
+  requests = new Requests(own)
+}, 600_000)
+afterAll(async () => {
+  await own?.[Symbol.asyncDispose]()
+}, 120_000)
+
+/** The QEMU that holds this file, if one does. */
+const holderOf = (path: string): number | undefined =>
+  readdirSync("/proc")
+    .filter((name) => /^\d+$/.test(name))
+    .map(Number)
+    .find((pid) => {
+      try {
+        const fds = readdirSync(`/proc/${pid}/fd`)
+        return fds.some((fd) => readlinkSync(`/proc/${pid}/fd/${fd}`) === path)
+      } catch {
+        return false
+      }
+    })
+const zygotes = () => {
+  const directory = join(own.dataDir, "zygotes")
+  if (!existsSync(directory)) return []
+  return readdirSync(directory).map((name) => join(directory, name))
+}
+const zygoteOf = (directory: string) => holderOf(join(directory, "disk.qcow2"))
+const idOf = async (name: string) => (await requests.show(name))?.id ?? ""
+const machine = async (name: string) =>
+  holderOf(join(own.dataDir, "sandboxes", await idOf(name), "disk.qcow2"))
+const from = async (name: string) => {
+  const { body } = await requests.send("GET", `/events?sandbox=${name}&type=sandbox.created`)
+  return (body as { meta: { from: string } }[]).at(-1)?.meta.from
+}
+const create = async (name: string) => {
+  expect((await requests.create(name)).status).toBe(201)
+  return from(name)
+}
+/** The zygote's process, once machines are forked from it. */
+const ready = async (): Promise<number> => {
+  let found: number | undefined
+  await until(
+    "a zygote serves",
+    async () => {
+      const name = `probe-${Math.random().toString(16).slice(2)}`
+      const how = await create(name)
+      await requests.destroy(name)
+      const [directory, more] = zygotes()
+      found = directory === undefined ? undefined : zygoteOf(directory)
+      return how === "fork" && more === undefined && found !== undefined
+    },
+    { deadlineMs: 120_000 },
+  )
+  return found ?? 0
+}
+
+describe.skipIf(!isRoot)("zygotes", () => {
+  test("a template in use gets one, and its sandboxes are forked, without a pool", async () => {
+    const zygote = await ready()
+    expect(zygote).toBeGreaterThan(0)
+    expect(await create("one")).toBe("fork")
+    expect(await create("two")).toBe("fork")
+    const [one, two] = [await machine("one"), await machine("two")]
+    expect(new Set([one, two, zygote]).size).toBe(3)
+    await until(
+      "no sandbox waits in the pool",
+      () => readdirSync(join(own.dataDir, "sandboxes")).length === 2,
+    )
+    for (const name of ["one", "two"])
+      expect(await requests.output(name, "hostname; echo $((6 * 7))")).toBe(`${name}\n42\n`)
+    const uidOf = (pid: number | undefined) =>
+      /^Uid:\t(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1]
+    expect(new Set([uidOf(one), uidOf(two), uidOf(zygote)]).size).toBe(3)
+  }, 180_000)
+
+  test("kill -9 of the zygote: its sandboxes run on, the next create is a clone at worst, and another zygote serves", async () => {
+    await requests.output("one", startCountingScript)
+    process.kill(await ready(), "SIGKILL")
+    expect(["fork", "template", "pool"]).toContain((await create("three")) ?? "")
+    const before = Number(await requests.output("one", readCountScript))
+    await until("it counts on", async () => Number(await requests.output("one", readCountScript)) > before)
+    await ready()
+    await requests.destroy("three")
+  }, 180_000)
+
+  test("kill -9 of the daemon: forked sandboxes are adopted each as itself, and the old zygote is gone", async () => {
+    const zygote = await ready()
+    const before = [await machine("one"), await machine("two")]
+    await own.stopDaemon("SIGKILL")
+    expect(existsSync(`/proc/${zygote}`)).toBe(true)
+    await own.startDaemon()
+    for (const name of ["one", "two"]) expect(await requests.output(name, "hostname")).toBe(`${name}\n`)
+    expect([await machine("one"), await machine("two")]).toEqual(before)
+    await until("the old zygote has ended", () => !existsSync(`/proc/${zygote}`))
+    await ready()
+  }, 180_000)
+
+  test("kill -9 of the daemon and the zygote while sandboxes are created: each is whole or gone", async () => {
+    for (let round = 0; round < 3; round++) {
+      const zygote = await ready()
+      const names = Array.from({ length: 4 }, (_, index) => `burst-${round}-${index}`)
+      const creating = names.map((name) => requests.create(name).catch(() => undefined))
+      await until("one of them has a directory", () => readdirSync(join(own.dataDir, "sandboxes")).length > 2)
+      if (round !== 1) process.kill(zygote, "SIGKILL")
+      if (round !== 0) await own.stopDaemon("SIGKILL")
+      await Promise.all(creating)
+      if (round !== 0) await own.startDaemon()
+      const left = (await requests.list()).map(({ name }) => name)
+      for (const name of names.filter((one) => left.includes(one))) {
+        expect(await requests.output(name, "hostname")).toBe(`${name}\n`)
+        await requests.destroy(name)
+      }
+      expect(await requests.output("one", "hostname")).toBe("one\n")
+    }
+    expect(await requests.leftovers()).toEqual([])
+  }, 240_000)
+
+  test("a forked sandbox stops, wakes with its memory, and is copied", async () => {
+    await ready()
+    await requests.output("two", "echo kept > /dev/shm/nonce; echo kept > /workspace/file; sync")
+    expect((await requests.send("POST", "/sandboxes/two/stop")).status).toBe(200)
+    expect(await requests.output("two", "cat /dev/shm/nonce /workspace/file")).toBe("kept\nkept\n")
+    expect((await requests.send("POST", "/sandboxes", { name: "copy", from: "two" })).status).toBe(201)
+    expect(await requests.output("copy", "hostname; cat /dev/shm/nonce")).toBe("copy\nkept\n")
+    await requests.destroy("copy")
+  }, 120_000)
+
+  test("a daemon that stops takes its zygotes with it, and nothing of theirs is left", async () => {
+    const zygote = await ready()
+    await own.stopDaemon("SIGTERM")
+    await until("it has ended", () => !existsSync(`/proc/${zygote}`))
+    expect(zygotes()).toEqual([])
+    await own.startDaemon()
+    for (const name of ["one", "two"]) {
+      expect(await requests.output(name, "hostname")).toBe(`${name}\n`)
+      await requests.destroy(name)
+    }
+    expect(await requests.leftovers()).toEqual([])
+  }, 120_000)
+})
