@@ -33,25 +33,28 @@ export function withStartReason(error: unknown, record?: ImageOf): unknown {
 }
 
 /** Once a command may have started, nobody should run it again without a look. */
-async function failureOfCommand(
-  process: GuestProcess,
-  { cause, record }: { cause: unknown; record: ImageOf | undefined },
-): Promise<unknown> {
+function failureOfCommand(
+  cause: unknown,
+  { record, hasStarted }: { record: ImageOf | undefined; hasStarted: boolean },
+): unknown {
   const error = withStartReason(cause, record)
-  if (!(error instanceof AppError && error.code === "unavailable" && error.retryable)) return error
-  const hasStarted = await process.attached.then(
-    () => true,
-    () => false,
-  )
-  if (!hasStarted) return error
+  const isRepeated = error instanceof AppError && error.code === "unavailable" && error.retryable
+  if (!isRepeated || !hasStarted) return error
   const hint = "the command may have run; look at what it has done before you run it again"
   return error.but({ hint, retryable: false })
 }
 
 /** A command whose failures say whether its program could start, and whether it may be run again. */
 export function explainedCommand(process: GuestProcess, record: ImageOf | undefined): GuestProcess {
+  let hasStarted = false
+  process.attached.then(
+    () => {
+      hasStarted = true
+    },
+    () => undefined,
+  )
   const explain = async (cause: unknown): Promise<never> => {
-    throw await failureOfCommand(process, { cause, record })
+    throw failureOfCommand(cause, { record, hasStarted })
   }
   const attached = process.attached.catch(explain)
   const result = process.result.catch(explain)
