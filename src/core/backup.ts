@@ -25,7 +25,9 @@ const mebibyte = 1024 * 1024
 type Copied = { sandboxes: Map<string, { hasMemory: boolean }>; snapshots: Set<string> }
 
 export async function backUp(
-  core: ForRequest & Pick<Core, "pool" | "zygotes"> & OnHost<"backups" | "keptRows" | "snapshots">,
+  core: ForRequest &
+    Pick<Core, "pool" | "templateBuilds" | "zygotes"> &
+    OnHost<"backups" | "keptRows" | "snapshots">,
   options: { directory: string; version: string; signal: AbortSignal; report: (line: string) => void },
 ): Promise<BackupResult> {
   const { directory, version, signal, report } = options

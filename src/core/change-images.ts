@@ -11,7 +11,7 @@ import { checkNewName } from "./pull.ts"
 
 type Parts = Pick<
   Core,
-  "clock" | "events" | "log" | "pinnedDisks" | "pool" | "settings" | "store" | "zygotes"
+  "clock" | "events" | "log" | "pinnedDisks" | "pool" | "settings" | "store" | "templateBuilds" | "zygotes"
 > &
   OnHost<"images" | "keptRows" | "pulls" | "templates">
 

@@ -17,7 +17,10 @@ import type { Core, OnHost } from "./core.ts"
 import { removeUnusedDisks } from "./image-disks.ts"
 import { templateSpec } from "./template.ts"
 
-type TemplateParts = Pick<Core, "clock" | "events" | "log" | "pool" | "settings" | "store" | "zygotes"> &
+type TemplateParts = Pick<
+  Core,
+  "clock" | "events" | "log" | "pool" | "settings" | "store" | "templateBuilds" | "zygotes"
+> &
   OnHost<"images" | "keptRows" | "templates">
 type Parts = TemplateParts & Pick<Core, "pinnedDisks"> & OnHost<"machines" | "pulls">
 
@@ -58,11 +61,22 @@ export async function removeUnusedTemplates(core: TemplateParts, nowMs: number):
 }
 
 /** Writes down how much space the templates that one account alone uses take; its quota counts it. */
-export async function countOwnTemplates(core: Pick<Core, "store"> & OnHost<"templates">): Promise<void> {
+export async function countOwnTemplates(
+  core: Pick<Core, "store" | "templateBuilds"> & OnHost<"templates">,
+): Promise<void> {
   const measured = await core.host.templates.measure()
-  await core.store.templateUse.setOnHost(
-    measured.flatMap(({ id, owner, mib }) => (owner === null ? [] : { id, owner, mib })),
+  const building = [...core.templateBuilds.values()].flatMap(({ owner, takesMib: mib }) =>
+    owner === null || mib === 0 ? [] : { id: buildId(owner), owner, mib },
   )
+  await core.store.templateUse.setOnHost([
+    ...measured.flatMap(({ id, owner, mib }) => (owner === null ? [] : { id, owner, mib })),
+    ...building,
+  ])
+}
+
+/** Stands for the one template that an account may have in the making. */
+export function buildId(owner: string): string {
+  return `building:${owner}`
 }
 
 /**

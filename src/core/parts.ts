@@ -91,6 +91,8 @@ export interface ThermalPart {
 export type TemplateBuild = {
   /** The account whose start command runs in it; null if it serves everybody. */
   owner: string | null
+  /** Its share of its owner's disk quota. */
+  takesMib: number
   template: Promise<Template>
   waiting: number
   stop: AbortController

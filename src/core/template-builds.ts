@@ -5,7 +5,7 @@
  */
 
 import { AppError } from "@bhatti/contract/errors"
-import { countOwnTemplates, makeRoomForOwn } from "./clean-up.ts"
+import { buildId, countOwnTemplates, makeRoomForOwn } from "./clean-up.ts"
 import type { Core, ForTemplate } from "./core.ts"
 import type { Template, TemplateSpec } from "./host.ts"
 import type { TemplateBuild } from "./parts.ts"
@@ -42,25 +42,37 @@ function buildOf(core: Pick<Core, "templateBuilds">, owner: string | null): Temp
 
 function begin(core: ForTemplate, key: string, spec: TemplateSpec, owner: string | null): TemplateBuild {
   const stop = new AbortController()
-  const making = owner === null ? makeTemplate(core, spec, stop) : makeOwn(core, spec, owner, stop)
-  const template = making.finally(() => core.templateBuilds.delete(key))
-  template.catch(() => undefined)
-  const build = { owner, template, waiting: 0, stop }
+  const { promise, resolve } = Promise.withResolvers<Template>()
+  const build: TemplateBuild = { owner, takesMib: 0, template: promise, waiting: 0, stop }
+  const making = owner === null ? makeTemplate(core, spec, stop) : makeOwn(core, spec, owner, build)
+  resolve(making.finally(() => core.templateBuilds.delete(key)))
+  promise.catch(() => undefined)
   core.templateBuilds.set(key, build)
   return build
 }
 
-/** While it is made, its memory stands for its size, which is measured when it is there. */
+/** It counts in its owner's quota from the first moment on: its memory by its size, its disk by what it takes. */
 async function makeOwn(
   core: ForTemplate,
   spec: TemplateSpec,
   owner: string,
-  stop: AbortController,
+  build: TemplateBuild,
 ): Promise<Template> {
-  await makeRoomForOwn(core, owner, spec.memoryMib)
-  const template = await makeTemplate(core, spec, stop)
-  await countOwnTemplates(core)
-  return template
+  const { memoryMib } = spec
+  const take = async (mib: number) => {
+    await core.store.templateUse.take(owner, buildId(owner), mib)
+    build.takesMib = mib
+  }
+  await makeRoomForOwn(core, owner, memoryMib)
+  try {
+    await take(memoryMib)
+    return await makeTemplate(core, spec, build.stop, (diskMib) => take(memoryMib + diskMib))
+  } finally {
+    build.takesMib = 0
+    await countOwnTemplates(core).catch((error: unknown) =>
+      core.log.error({ error }, "the space of templates could not be counted"),
+    )
+  }
 }
 
 async function waitFor(build: TemplateBuild, signal: AbortSignal | undefined): Promise<Template> {

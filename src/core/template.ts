@@ -81,11 +81,15 @@ export async function templateSpec(
   }
 }
 
-/** `stop` ends it; its own code does so too, when the host's disk becomes short. */
+/**
+ * `stop` ends it; its own code does so too, when the host's disk becomes short or `onDisk`, which hears how large the
+ * disk of a template with programs has become, throws.
+ */
 export async function makeTemplate(
   core: ForTemplate,
   spec: TemplateSpec,
   stop: AbortController,
+  onDisk: (mib: number) => Promise<void> = async () => {},
 ): Promise<Template> {
   const startedAt = core.clock.nowMs()
   const { templates } = core.host
@@ -95,7 +99,7 @@ export async function makeTemplate(
   core.log.info(fields, "making a template")
 
   await using draft = await templates.begin(spec)
-  using _watch = programs && watchSpace(core, stop)
+  using _watch = programs && watchSpace(core, draft, { stop, onDisk })
   await unlessAborted(prepare(core, draft, spec, stop.signal), stop.signal)
   // The image was checked in parallel with the boot; a template built from a damaged image would outlive the damage.
   await core.host.images.checkImage(spec.image, { isReadThrough: true })
@@ -138,9 +142,14 @@ async function prepare(
   else await guest.ask({ op: "quiesce", hold: false }, { deadlineMs: stepDeadlineMs })
 }
 
-/** Programs in the template may write to its disk without an end, and no quota covers it yet. */
-function watchSpace(core: Pick<Core, "clock" | "space">, stop: AbortController): Disposable {
+/** Programs in the template may write to its disk without an end. */
+function watchSpace(
+  core: Pick<Core, "clock" | "space">,
+  draft: TemplateDraft,
+  { stop, onDisk }: { stop: AbortController; onDisk: (mib: number) => Promise<void> },
+): Disposable {
   const over = new AbortController()
+  let diskMib = 0
   const watch = async () => {
     while (!over.signal.aborted) {
       if (await core.space.isShort()) {
@@ -151,9 +160,12 @@ function watchSpace(core: Pick<Core, "clock" | "space">, stop: AbortController):
         )
         return
       }
+      const nowMib = await draft.measureDiskMib()
+      if (nowMib > diskMib && !over.signal.aborted) await onDisk(nowMib)
+      diskMib = Math.max(diskMib, nowMib)
       await sleep(core.clock, spaceEveryMs, over.signal)
     }
   }
-  watch().catch((error: unknown) => stop.abort(error))
+  watch().catch((error: unknown) => over.signal.aborted || stop.abort(error))
   return { [Symbol.dispose]: () => over.abort() }
 }

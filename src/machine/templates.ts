@@ -1,7 +1,7 @@
 /** Templates by what they are made of. Making one boots a machine, and freezes it once its guest is ready. */
 
 import { closeSync, constants, readdirSync } from "node:fs"
-import { rm } from "node:fs/promises"
+import { rm, stat } from "node:fs/promises"
 import { basename, join } from "node:path"
 import { AppError } from "@bhatti/contract/errors"
 import { unlessMissing } from "../lib/missing-files.ts"
@@ -17,8 +17,17 @@ import { zygotesDirectory } from "./zygotes.ts"
 
 const qemuImgDeadlineMs = 30_000
 
+const mebibyte = 1024 * 1024
+
 type Words = { qemu: string; console: string }
 type Measured = Awaited<ReturnType<TemplateFiles["measure"]>>
+
+type Begun<Guest> = AsyncDisposable & {
+  guest: Guest
+  diagnose(): Promise<Words>
+  measureDiskMib(): Promise<number>
+  commit(): Promise<Template>
+}
 
 type Options<Guest> = {
   files: TemplateFiles
@@ -51,9 +60,7 @@ export class Templates<Guest extends { close(): void }> {
   }
 
   /** Boots the image. Disposal removes what was not committed. */
-  async begin(
-    spec: TemplateSpec,
-  ): Promise<AsyncDisposable & { guest: Guest; diagnose(): Promise<Words>; commit(): Promise<Template> }> {
+  async begin(spec: TemplateSpec): Promise<Begun<Guest>> {
     const { connect, cgroups, diagnose, kill } = this.#options
     await using undo = new AsyncDisposableStack()
     const shape = this.#starter.shape(spec)
@@ -75,6 +82,7 @@ export class Templates<Guest extends { close(): void }> {
     return {
       guest,
       diagnose: () => diagnose(machine),
+      measureDiskMib: async () => Math.ceil(((await stat(draft.diskPath)).blocks * 512) / mebibyte),
       commit: async () => {
         const template = await this.#files.commit(draft, machine.process)
         cgroups.remove(groupOf(draft.directory))

@@ -19,6 +19,15 @@ export class TemplateUse {
     await withUserLocked(this.#db, UserId.parse(owner), (db, user) => checkDiskQuota(db, user, neededMib))
   }
 
+  /** Counts a template in the making for its owner, unless that is more than the owner's quota. */
+  async take(owner: string, id: string, mib: number): Promise<void> {
+    await withUserLocked(this.#db, UserId.parse(owner), async (db, user) => {
+      await db.deleteFrom("template_use").where("id", "=", id).execute()
+      await checkDiskQuota(db, user, mib)
+      await db.insertInto("template_use").values({ id, user_id: owner, used_mib: mib }).execute()
+    })
+  }
+
   /** Replaces the measures of this host's templates; those of users who are gone count for nobody. */
   async setOnHost(measured: { id: string; owner: string; mib: number }[]): Promise<void> {
     await this.#db.transaction().execute(async (db) => {

@@ -221,6 +221,22 @@ test("templates of an account's own commands count in its disk quota, and unused
   expect([await templateIds(), await used()]).toEqual([[], 0])
 })
 
+test("a template in the making counts in its owner's quota, and ends when its disk is more than that", async () => {
+  await operator().edit("alice", { maxDiskMib: 2000 })
+  const used = async () => (await operator().list())[0]?.diskUsedMib ?? 0
+  const making = create("dev", { ...hanging, memory_mb: 640 })
+  await until("it counts", async () => (await used()) >= 640)
+  own.host.templateDraftMib = 500
+  await until("its disk counts too", async () => (await used()) >= 640 + 500)
+  await removeUnusedTemplates(own.core, Date.now())
+  expect(await used()).toBeGreaterThanOrEqual(640 + 500)
+  own.host.templateDraftMib = 1500
+  const refused = await making
+  expect([refused.status, refused.text]).toEqual([429, expect.stringContaining("your disk quota is 2000 MB")])
+  await until("it is gone", async () => (await used()) === 0)
+  expect(await templateIds()).toEqual([])
+})
+
 test("no template of an account's own commands is made while too many stay, or while that cannot be told", async () => {
   const made = (index: number) => create(`dev-${index}`, { start_command: `serve ${index}` })
   for (let index = 0; index < limits.ownTemplatesMax; index++) {

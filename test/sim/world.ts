@@ -405,6 +405,7 @@ export class World {
           return {
             guest,
             diagnose: async () => ({ qemu: "", console: "" }),
+            measureDiskMib: async () => 0,
             commit: async () => {
               await life.step("commit template", [diskFull])
               this.end(this.ask(machine))

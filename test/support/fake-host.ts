@@ -59,6 +59,8 @@ export type FakeHost = Host & {
   memories: Set<string>
   /** When every template was last asked for. */
   templatesUsedMs: number
+  /** The disk of a template in the making. */
+  templateDraftMib: number
   /** The images that the last clean-up kept. */
   neededImages: string[]
   /** Requests to free the memory of templates: how long each must have been unused. */
@@ -225,6 +227,7 @@ export function fakeHost(): FakeHost {
     identities: [],
     memories: new Set(),
     templatesUsedMs: 0,
+    templateDraftMib: 0,
     neededImages: [],
     released: [],
     kept: new Map(),
@@ -422,6 +425,7 @@ export function fakeHost(): FakeHost {
         return {
           guest: connect("/template"),
           diagnose: async () => ({ qemu: "", console: "" }),
+          measureDiskMib: async () => host.templateDraftMib,
           async commit() {
             const made = { ...template, id: `template-${nextTemplate++}` }
             systems.save("/template", `/template/${made.id}`)

@@ -24,6 +24,8 @@ export type Template = { id: string; diskMib: number }
 export interface TemplateDraft extends AsyncDisposable {
   readonly guest: Guest
   diagnose(): Promise<{ qemu: string; console: string }>
+  /** The space that its disk takes by now. */
+  measureDiskMib(): Promise<number>
   /** Freezes the machine, ends it, and makes the template visible. */
   commit(): Promise<Template>
 }
