@@ -144,6 +144,12 @@ async function fork(zygote: StandIn, uid: number, wanted = wantedOf(zygote, uid)
   }
 }
 
+/** Ends a process that may have ended itself. */
+async function end(pid: number): Promise<void> {
+  if (startTicks(pid) !== undefined) Bun.spawnSync(["kill", "-9", `${pid}`])
+  await until("it is gone", () => startTicks(pid) === undefined)
+}
+
 const status = (pid: number) => readFileSync(`/proc/${pid}/status`, "utf8")
 const fieldOf = (pid: number, name: string) =>
   new RegExp(`^${name}:[ \\t]*(.*?)[ \\t]*$`, "m").exec(status(pid))?.[1]
@@ -214,10 +220,7 @@ test.skipIf(cgroupRoot === undefined)(
       const uid = uidBase + 8
       const child = await fork(zygote, uid, { ...wantedOf(zygote, uid), cgroup: group })
       expect(readFileSync(join(group, "cgroup.procs"), "utf8")).toBe(`${child.pid}\n`)
-      for (const { pid } of [child, zygote]) {
-        process.kill(pid, "SIGKILL")
-        await until("it is gone", () => startTicks(pid) === undefined)
-      }
+      for (const { pid } of [child, zygote]) await end(pid)
       await until("the group is empty", () => readFileSync(join(group, "cgroup.procs"), "utf8") === "")
     } finally {
       rmdirSync(group)
@@ -254,8 +257,7 @@ describe.skipIf(!isRoot)("a fork ends, and nothing of it is left,", () => {
     ).toMatchObject({
       message: expect.stringContaining("ENOENT"),
     })
-    process.kill(zygote.pid, "SIGKILL")
-    await until("the zygote is gone", () => startTicks(zygote.pid) === undefined)
+    await end(zygote.pid)
   })
 
   test("if it is not confined as the daemon wants it, or if the daemon answers otherwise or not at all", async () => {
@@ -274,8 +276,7 @@ describe.skipIf(!isRoot)("a fork ends, and nothing of it is left,", () => {
       else expect(await ask(socket, answer)).toBe("failed get its user from the daemon: EPERM")
       await until("it is gone", () => startTicks(pid) === undefined)
     }
-    process.kill(zygote.pid, "SIGKILL")
-    await until("the zygote is gone", () => startTicks(zygote.pid) === undefined)
+    await end(zygote.pid)
   })
 })
 
@@ -314,8 +315,7 @@ test.skipIf(!isRoot)(
           const message = await answerOf(socket)
           answer = message === "end" ? "ended" : message.bytes.toString()
         }
-        process.kill(pid, "SIGKILL")
-        await until("it is gone", () => startTicks(pid) === undefined)
+        await end(pid)
       }
       return found
     }
