@@ -1,8 +1,8 @@
 // jail starts one program, QEMU, isolated from the host, prints its pid as the caller sees it, and exits. QEMU is
-// then a child of init and the first process of a pid namespace. If anything fails, no program is started, and
-// standard output has the reason instead of a pid.
+// then a child of init and the first process of a pid namespace, unless it is to be forked. If anything fails, no
+// program is started, and standard output has the reason instead of a pid.
 //
-// steps.go lists the restrictions, fork.go applies them.
+// steps.go and root.go list the restrictions, fork.go applies them.
 package main
 
 import (

@@ -26,7 +26,7 @@ import {
 } from "../lib/descriptor-passing.ts"
 import { listenUnix } from "../lib/posix.ts"
 import { identityOf, startTicks } from "../lib/process-identity.ts"
-import { answerChild, type ChildConfinement } from "./child-confinement.ts"
+import { answerChild, type ChildConfinement, childConfinement } from "./child-confinement.ts"
 import { type Jail, prepareLauncher } from "./jail.ts"
 import { KeptQemus } from "./kept-qemu.ts"
 import { type Confinement, launch } from "./process.ts"
@@ -278,6 +278,24 @@ describe.skipIf(!isRoot)("a fork ends, and nothing of it is left,", () => {
     }
     await end(zygote.pid)
   })
+})
+
+test("no machine is forked where it would have no user or no namespaces of its own, or needs a device of the host", () => {
+  const self = identityOf(process.pid)
+  if (self === undefined) throw new Error("this process has ended")
+  const full: Confinement = {
+    ...{ jail, level: "full", uid: 1, groups: [], devices, cgroup: undefined, fileBytesMax },
+  }
+  expect(childConfinement(self, full)).toMatchObject({ uid: 1, zygoteUid: process.getuid?.() })
+  const lacking: Partial<Confinement>[] = [
+    { level: "reduced" },
+    { uid: undefined },
+    { groups: [1] },
+    { ownDevices: ["/dev/kvm"] },
+  ]
+  for (const less of lacking)
+    expect(() => childConfinement(self, { ...full, ...less })).toThrow("no user and namespaces of its own")
+  expect(() => childConfinement({ ...self, startTicks: 0 }, full)).toThrow("its zygote has ended")
 })
 
 test.skipIf(!isRoot)(

@@ -16,13 +16,16 @@ import {
 import { join } from "node:path"
 import { trust } from "@bhatti/contract/trust"
 import { fileBytesMax } from "../../src/machine/file-bounds.ts"
+import { untilForked } from "../support/forks.ts"
 import { binary, type Installation, install, until } from "../support/installation.ts"
+import { nameOfMachine } from "../support/requests.ts"
 
 let own: Installation
 let machines: number[]
 beforeAll(async () => {
   // As a service it leads a session of its own.
   own = await install({ launcher: ["setsid"] })
+  await untilForked(own)
   for (const name of ["one", "two"]) expect((await own.bhatti(["create", "--name", name])).exitCode).toBe(0)
   machines = own.machines()
   expect(machines.length).toBe(2)
@@ -34,9 +37,6 @@ afterAll(async () => {
 const status = (pid: number) => readFileSync(`/proc/${pid}/status`, "utf8")
 const field = (pid: number, name: string) => new RegExp(`^${name}:[ \\t]+(.*)$`, "m").exec(status(pid))?.[1]
 const namespace = (pid: number, kind: string) => statSync(`/proc/${pid}/ns/${kind}`).ino
-
-const nameOf = (pid: number) =>
-  /-name\0(sb_[a-z0-9]+)\0/.exec(readFileSync(`/proc/${pid}/cmdline`, "utf8"))?.[1] ?? ""
 
 /** No file that it writes to becomes longer. */
 const longestFileOf = (pid: number) =>
@@ -105,7 +105,7 @@ describe("a machine's QEMU", () => {
   })
 
   test("holds its own files and nothing of another sandbox or of the daemon", () => {
-    const ids = machines.map(nameOf)
+    const ids = machines.map(nameOfMachine)
     expect(new Set(ids).size).toBe(2)
     for (const [index, pid] of machines.entries()) {
       const targets = readdirSync(`/proc/${pid}/fd`).map((fd) => readlinkSync(`/proc/${pid}/fd/${fd}`))
@@ -161,10 +161,10 @@ describe("a machine's QEMU", () => {
   })
 
   test("has a device state that is no longer after several copies than after the first", async () => {
-    const path = join(own.dataDir, "sandboxes", nameOf(machines[0] ?? 0), "device-state")
+    const path = join(own.dataDir, "sandboxes", nameOfMachine(machines[0] ?? 0), "device-state")
     const sizes: number[] = []
     for (const copy of ["first", "second", "third"]) {
-      const source = nameOf(machines[0] ?? 0)
+      const source = nameOfMachine(machines[0] ?? 0)
       expect((await own.bhatti(["create", "--from", source, "--name", copy])).exitCode).toBe(0)
       sizes.push(statSync(path).size)
       expect((await own.bhatti(["destroy", copy, "--yes"])).exitCode).toBe(0)
