@@ -9,6 +9,7 @@ export const Image = z
   .object({
     id: ImageId.nullable().describe("null: an image of the host"),
     user_id: z.string().describe("Its owner; empty: the host"),
+    is_own: z.boolean().describe("Whether it is yours, so that you may change it"),
     name: z.string(),
     reference: z.string().nullable().describe("What it was pulled as, with the registry; null: not pulled"),
     index_digest: z.string().nullable().describe("Digest that the reference named when it was pulled"),

@@ -17,7 +17,13 @@ await main(process.argv.slice(2), {
   preflight: async (options) => (await import("./preflight.ts")).preflight(options),
   async openStore(options) {
     const { OperatorUsers } = await import("./core/users.ts")
+    const { OperatorImages } = await import("./core/operator-images.ts")
     const store = await (await import("./store/store.ts")).openStore(options)
-    return { users: new OperatorUsers(store), events: store.events, close: () => store.close() }
+    return {
+      users: new OperatorUsers(store),
+      images: new OperatorImages(store),
+      events: store.events,
+      close: () => store.close(),
+    }
   },
 })

@@ -81,6 +81,11 @@ export interface UserStore {
     rotateKey(name: string): Promise<{ user: UserRecord; key: string }>
     remove(name: string): Promise<void>
   }
+  /** `users` are named ones, or with an empty list everybody. */
+  images: {
+    share(shared: { owner: string; name: string; users: readonly string[] }): Promise<void>
+    unshare(shared: { owner: string; name: string; users: readonly string[] }): Promise<void>
+  }
   events: {
     list(
       /** `userId: null` selects everybody's events, and the host's own. */

@@ -6,6 +6,7 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { apiKeyPattern } from "@bhatti/contract/limits"
 import { openStore } from "../../src/store/store.ts"
+import { anImage } from "../support/made-records.ts"
 import { bhatti } from "./program.ts"
 
 // Each step is a process that opens a database and syncs it to disk.
@@ -133,4 +134,33 @@ test.concurrent("--json shows user and key", async () => {
   const { user: created, key } = JSON.parse(stdout)
   expect(created.name).toBe("carol")
   expect(key).toMatch(apiKeyPattern)
+})
+
+test.concurrent("an image is shared with everybody or with named users, and the sharing ends", async () => {
+  const directory = join(dataDir, "images")
+  mkdirSync(directory)
+  const store = await openStore({ dataDir: directory })
+  const ids = []
+  for (const name of ["alice", "bob"]) ids.push((await store.users.create({ name })).user.id)
+  const [alice, bob] = ids
+  if (!alice || !bob) throw new Error("no users")
+  await store.images.put(alice, anImage("app"))
+  await store.close()
+  const image = (...args: string[]) => bhatti(["image", ...args, "--owner", "alice", "--data-dir", directory])
+  const sees = async () => {
+    const store = await openStore({ dataDir: directory })
+    const { length } = await store.images.listUsable(bob)
+    await store.close()
+    return length
+  }
+  expect(await sees()).toBe(0)
+  expect((await image("share", "app", "--user", "bob")).stdout).toBe("image/app of alice shared with bob\n")
+  expect(await sees()).toBe(1)
+  expect((await image("unshare", "app", "--user", "bob")).exitCode).toBe(0)
+  expect(await sees()).toBe(0)
+  expect((await image("share", "app")).stdout).toBe("image/app of alice shared with everybody\n")
+  expect(await sees()).toBe(1)
+  const unknown = await image("share", "nothing")
+  expect(unknown).toMatchObject({ exitCode: 1, stderr: expect.stringContaining("alice has no image") })
+  expect((await image("share", "app", "--user", "nobody")).stderr).toContain('no user named "nobody"')
 })

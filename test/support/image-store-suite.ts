@@ -3,36 +3,12 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test"
 import { ImageId, TaskId } from "@bhatti/contract/ids"
 import { limits } from "@bhatti/contract/limits"
-import type { NewImage } from "../../src/store/images.ts"
 import type { Store } from "../../src/store/store.ts"
 import type { Account, UserLimits } from "../../src/store/users.ts"
+import { anImage } from "./made-records.ts"
 import { aSandbox } from "./store-suite.ts"
 
 const mebibyte = 1024 * 1024
-
-export function anImage(name: string, changes: Partial<NewImage> = {}): NewImage {
-  return {
-    name,
-    reference: `registry.example/${name}:latest`,
-    indexDigest: null,
-    manifestDigest: `sha256:${"a".repeat(64)}`,
-    platform: "linux/amd64",
-    diskName: `oci-${"a".repeat(64)}`,
-    diskHash: "0123456789abcdef",
-    diskMib: 8192,
-    bytes: 10 * mebibyte,
-    config: {
-      user: "",
-      workdir: "/app",
-      env: { A: "é" },
-      entrypoint: [],
-      cmd: ["sh"],
-      ports: [80],
-      labels: {},
-    },
-    ...changes,
-  }
-}
 
 export function imageStoreSuite(name: string, open: () => Promise<Store>): void {
   describe(`images in ${name}`, () => {

@@ -15,7 +15,7 @@ export const imageInspect = command({
     const lines = alignColumns([
       ["name", image.name],
       ["id", image.id ?? "-"],
-      ["owner", image.user_id === "" ? "the host" : image.user_id],
+      ["owner", image.id === null ? "the host" : image.is_own ? "you" : image.user_id],
       ["status", image.status],
       ["reference", image.reference ?? "-"],
       ["index", image.index_digest ?? "-"],

@@ -30,7 +30,7 @@ export const imageList = command({
   },
 })
 
-function ownerText({ id, user_id, is_default }: Image): string {
+function ownerText({ id, user_id, is_own, is_default }: Image): string {
   if (id === null) return is_default ? "host (default)" : "host"
-  return user_id
+  return is_own ? "you" : user_id
 }

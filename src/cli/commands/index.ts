@@ -235,6 +235,14 @@ export const commands: readonly CommandEntry[] = [
       async () => (await import("./user-delete.ts")).userDelete,
       "user rm",
     ],
+    "image share": [
+      "Share a user's image with other users",
+      async () => (await import("./image-share.ts")).imageShare,
+    ],
+    "image unshare": [
+      "End the sharing of a user's image",
+      async () => (await import("./image-share.ts")).imageUnshare,
+    ],
   }),
 ]
 

@@ -10,7 +10,7 @@ import { viewStarted } from "../views/task.ts"
 
 export const images = {
   async listImages({ core, account }) {
-    return viewImages(await listImages(core, account))
+    return viewImages(await listImages(core, account), account)
   },
 
   async pullImage({ core, account }, { body }) {
@@ -33,13 +33,13 @@ export const images = {
   },
 
   async getImage({ core, account, params }) {
-    const [image] = viewImages(await describeImage(core, account, params.name))
+    const [image] = viewImages(await describeImage(core, account, params.name), account)
     if (!image) throw new Error("an image that was found is gone")
     return image
   },
 
   async tagImage({ core, account, params }, { body }) {
-    return viewImage(await tagImage(core, account, params.name, body.name))
+    return viewImage(await tagImage(core, account, params.name, body.name), account)
   },
 
   async deleteImage({ core, account, params }) {

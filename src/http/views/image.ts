@@ -5,6 +5,7 @@ import { limits } from "@bhatti/contract/limits"
 import type { InstalledImage } from "../../core/host.ts"
 import type { ListedImages } from "../../core/images.ts"
 import type { ImageRecord } from "../../store/images.ts"
+import type { Account } from "../../store/users.ts"
 
 type Auth = { username: string; password: string } | string
 
@@ -16,8 +17,8 @@ export function credentialFrom(auth: Auth | undefined): Exclude<Auth, string> | 
 }
 
 /** By name. */
-export function viewImages({ ofHost, ofUsers }: ListedImages): Image[] {
-  const all = [...ofHost.map(viewHostImage), ...ofUsers.map(viewImage)]
+export function viewImages({ ofHost, ofUsers }: ListedImages, account: Account): Image[] {
+  const all = [...ofHost.map(viewHostImage), ...ofUsers.map((record) => viewImage(record, account))]
   return all.sort((one, other) => (one.name < other.name ? -1 : one.name > other.name ? 1 : 0))
 }
 
@@ -25,6 +26,7 @@ export function viewHostImage(image: InstalledImage): Image {
   return {
     id: null,
     user_id: "",
+    is_own: false,
     name: image.name,
     reference: null,
     index_digest: null,
@@ -42,10 +44,11 @@ export function viewHostImage(image: InstalledImage): Image {
   }
 }
 
-export function viewImage(record: ImageRecord): Image {
+export function viewImage(record: ImageRecord, account: Account): Image {
   return {
     id: record.id,
     user_id: record.userId,
+    is_own: record.userId === account.id,
     name: record.name,
     reference: record.reference,
     index_digest: record.indexDigest,
