@@ -120,8 +120,9 @@ test("a work that takes too long is ended", async () => {
   expect(await readdir(directory)).toEqual([])
 })
 
-for (const victim of ["caller", "run", "room", "work"] as const) {
-  test(`kill -9 of the ${victim} in the middle: all its processes end, and a retry succeeds in the same directory`, async () => {
+test.each(["caller", "run", "room", "work"] as const)(
+  "kill -9 of the %s in the middle: all its processes end, and a retry in the same directory succeeds",
+  async (victim) => {
     const directory = await mkdtemp(join(root, "work-"))
     const caller = Bun.spawn(
       [process.execPath, resolve(import.meta.dir, "../../test/support/unpack-slowly.ts"), directory],
@@ -139,5 +140,5 @@ for (const victim of ["caller", "run", "room", "work"] as const) {
     await until("all have ended", () => processesWith(directory).length === 0)
     if (victim !== "caller") expect(await readdir(directory)).toEqual([])
     await retryIn(directory)
-  })
-}
+  },
+)

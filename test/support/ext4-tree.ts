@@ -14,15 +14,16 @@ export type DiskEntry = {
   seconds: number
   nanoseconds: number
   size: number
-  /** The target of a link, or the content of a file up to 1 MiB; holes read as zeros. */
+  /** The target of a link, or the content of a file up to 64 MiB; holes read as zeros. */
   content?: Buffer
   device?: { major: number; minor: number }
   /** Values as latin1; those of access lists are as the disk has them. */
   attributes: Record<string, string>
 }
 
-const contentBytesMax = 1024 * 1024
-const kinds = {
+const contentBytesMax = 64 * 1024 * 1024
+/** The upper four bits of a mode. */
+export const kinds = {
   1: "pipe",
   2: "char",
   4: "directory",
