@@ -7,6 +7,8 @@ import { chmod, mkdir, rm } from "node:fs/promises"
 import { join } from "node:path"
 import { AppError } from "@bhatti/contract/errors"
 import { minimal } from "../../images/minimal.ts"
+import { node } from "../../images/node.ts"
+import { python } from "../../images/python.ts"
 import { workspace } from "../../images/workspace.ts"
 import { parseJson } from "../lib/parse-json.ts"
 import { runProgram } from "../lib/program.ts"
@@ -19,7 +21,7 @@ import type { Report } from "./report.ts"
 import { diskDigest } from "./sparse.ts"
 import { verifyDisk } from "./verified-disk.ts"
 
-const recipes: readonly Recipe[] = [workspace, minimal]
+const recipes: readonly Recipe[] = [workspace, minimal, node, python]
 /** Names of the images that can be built here. */
 export const recipeNames: readonly string[] = recipes.map(({ name }) => name)
 const buildDeadlineMs = 900_000

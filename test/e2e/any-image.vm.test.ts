@@ -4,19 +4,27 @@
  */
 
 import { afterAll, beforeAll, describe, expect, test } from "bun:test"
-import { chmodSync, chownSync, mkdirSync, symlinkSync, writeFileSync } from "node:fs"
+import { chmodSync, chownSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
+import { makeAuthority } from "../support/authority.ts"
 import { binary, type Installation, install, until } from "../support/installation.ts"
 import { addBusybox, buildGo, linkBusybox, MadeDisk, succeed } from "../support/made-image.ts"
 import { Tmux, tmuxIsThere } from "../support/tmux.ts"
 
 let own: Installation
 const disks = new DisposableStack()
+const here = mkdtempSync("/tmp/bhatti-any-image-")
+disks.defer(() => rmSync(here, { recursive: true }))
 
 /** Says what it was given, and can look a name up; a static program, as distroless images have them. */
 const sayer = `package main
-import ("fmt"; "net"; "os"; "strings")
+import ("crypto/x509"; "fmt"; "net"; "os"; "strings")
 func main() {
+	if len(os.Args) > 1 && os.Args[1] == "trust" {
+		pool, err := x509.SystemCertPool()
+		fmt.Println(len(pool.Subjects()), err)
+		return
+	}
 	if len(os.Args) > 2 && os.Args[1] == "lookup" {
 		addresses, err := net.LookupHost(os.Args[2])
 		fmt.Println(addresses, err)
@@ -75,12 +83,14 @@ function fillAlpine(tree: string): void {
 }
 
 beforeAll(async () => {
-  own = await install()
+  const { caFile } = makeAuthority(here)
+  own = await install({ config: `guest_ca: ${caFile}` })
   const alpine = disks.use(new MadeDisk())
   fillAlpine(alpine.tree)
   await alpine.install(own.dataDir, "alpine", { env: inAlpine })
   await alpine.install(own.dataDir, "numbers", { user: "1001:0", workdir: "/srv/made", env: inAlpine })
-  await alpine.install(own.dataDir, "nobody-knows", { user: "bob", env: inAlpine })
+
+  await alpine.install(own.dataDir, "small", { user: "bob", env: inAlpine }, { sizeMib: 256 })
 
   const bare = disks.use(new MadeDisk())
   buildGo(sayer, join(bare.tree, "sayer"))
@@ -157,13 +167,25 @@ describe("an image like Alpine's", () => {
   })
 
   test("with a user that it does not know says so and never runs as root; -u names another", async () => {
-    await create("nobody", "nobody-knows")
+    await create("nobody", "small")
     const refused = await run(["exec", "nobody", "--", "id"])
     expect(refused).toMatchObject({ exitCode: 2, stdout: "" })
     expect(refused.stderr).toContain(`the image's own user "bob" is not in its /etc/passwd`)
     expect(await sh("nobody", "id -u", "-u", "ann:staff")).toBe("1001")
   })
 })
+
+test("a disk smaller than a sandbox's grows to its size, also beyond the default", async () => {
+  const gigabytes = async (sandbox: string) => {
+    const [blocks = 0, bytes = 0] = (await sh(sandbox, "stat -f -c '%b %S' /", "-u", "0"))
+      .split(" ")
+      .map(Number)
+    return (blocks * bytes) / 1024 ** 3
+  }
+  expect(await gigabytes("nobody")).toBeGreaterThan(7)
+  await create("large", "small", "--disk", "12G")
+  expect(await gigabytes("large")).toBeGreaterThan(11)
+}, 60_000)
 
 describe("an image of one static program", () => {
   test("runs it, and has no shell, users or /etc", async () => {
@@ -175,6 +197,7 @@ describe("an image of one static program", () => {
     expect((await run(["exec", "bare", "--", "/sayer", "lookup", "bare.bhatti"])).stdout).toMatch(
       /^\[10\..*<nil>$/,
     )
+    expect((await run(["exec", "bare", "--", "/sayer", "trust"])).stdout).toBe("1 <nil>")
     const none = await run(["exec", "bare", "--", "sh", "-c", "id"])
     expect(none.exitCode).toBe(127)
     expect(none.stderr).toContain(`image "distroless"`)

@@ -1,0 +1,15 @@
+/** The image `node`: `minimal` with Node.js, npm and what native modules are built with. */
+import type { Recipe } from "../src/image/recipe.ts"
+import { minimal } from "./minimal.ts"
+import { nodePackages, ownGlobals, unpackNode } from "./nodejs.ts"
+
+export const node: Recipe = {
+  ...minimal,
+  name: "node",
+  packages: [...minimal.packages, "g++", "gcc", "libc6-dev", "make"],
+  npmPackages: nodePackages,
+  customize: `
+${unpackNode}
+${ownGlobals}
+${minimal.customize}`,
+}
