@@ -128,7 +128,7 @@ const Settings = z.strictObject({
     .enum(["auto", "off"])
     .default("off")
     .describe(
-      "auto: under software emulation a new machine is forked from a running QEMU where that works; not finished, so leave it off",
+      "auto: under software emulation new sandboxes are forked from a heated machine of their template where a trial finds that this works, and cloned elsewhere; not finished, so leave it off",
     ),
   forbidden_qemu: z
     .array(z.string().min(1).max(200))
@@ -168,7 +168,7 @@ const Settings = z.strictObject({
     .max(100)
     .default(20)
     .describe(
-      "Most sandboxes kept ready per size: two of a size in use, more after a burst of creates; 0: none",
+      "Most sandboxes kept ready per size: two of a size in use, more after a burst of creates; 0: none. Of a template that is forked none is kept",
     ),
   pool_memory_mb: z
     .int()

@@ -15,6 +15,11 @@ export const Version = z
       .enum(["kvm", "tcg"])
       .describe("tcg: software emulation, which is slower and not a security boundary"),
     accelerator_reason: z.string(),
+    starts: z
+      .enum(["fork", "clone"])
+      .optional()
+      .describe("How new sandboxes start; older daemons do not say"),
+    starts_reason: z.string().optional(),
     warnings: z.array(z.string()).describe("Guarantees that this host cannot give, one line each"),
     features: z
       .array(z.string())

@@ -58,6 +58,7 @@ const healthy: HostFacts = {
     installed,
     kept: [{ ...oldQemu, uses: { running: ["sb_1"], stopped: ["sb_2", "sb_3"], copies: ["snp_1"] } }],
   },
+  forkTrial: undefined,
   network,
   others: [],
   memoryAvailableMib: 8000,
@@ -110,6 +111,15 @@ test("every trouble has a status and a way to fix it", () => {
     [{ system: "darwin arm64" }, "system", "fail", "Linux on x86-64 only"],
     [{ machines: { ...machines, kvm: "missing" } }, "kvm", "warn", "/dev/kvm is missing"],
     [{ machines: { ...machines, kvm: "closed" } }, "kvm", "warn", "cannot be opened"],
+    [
+      {
+        forkTrial: { works: false, reason: "it lacks vm_start", build: "QEMU 9.9" },
+        config: { ...config, forks: "auto" },
+      },
+      "forks",
+      "warn",
+      "QEMU 9.9 was not forked: it lacks vm_start",
+    ],
     [
       { machines: { ...machines, kvm: "missing" }, config: { ...config, accel: "kvm" } },
       "kvm",

@@ -12,6 +12,7 @@ import { availableMemoryMib } from "./lib/available-memory.ts"
 import { errorCodeOf } from "./lib/error-code.ts"
 import { parseJson } from "./lib/parse-json.ts"
 import { type Check, fail, ok, sizeInWords, warn } from "./lib/preflight.ts"
+import { checkForks, readTrial } from "./machine/fork-trial.ts"
 import { checkUserIds, lookAtMachines, machineChecks } from "./machine/preflight.ts"
 import { checkQemus, lookAtQemus } from "./machine/qemu-checks.ts"
 import { otherUsersOf } from "./machine/user-ids.ts"
@@ -47,6 +48,7 @@ async function lookAtHost(dataDir: string) {
       config instanceof AppError || data === "closed"
         ? undefined
         : await lookAtQemus({ dataDir, uidBase: isRoot ? config.uid_base : undefined }),
+    forkTrial: data === "closed" ? undefined : await readTrial(dataDir),
     network: lookAtNetwork({ isRoot }),
     others: config instanceof AppError ? [] : otherUsersOf(config.uid_base),
     memoryAvailableMib: availableMemoryMib({ groups: "outermost" }),
@@ -70,6 +72,9 @@ export function hostChecks(facts: HostFacts): Check[] {
         ),
     ...machineChecks(machines, { config, isRoot, isOfRoot }),
     ...(facts.qemus && config ? checkQemus(facts.qemus, config.forbidden_qemu) : []),
+    ...(config && data !== "closed"
+      ? [checkForks(facts.forkTrial, { isWanted: config.forks === "auto" })]
+      : []),
     ...checkNetwork(facts, config, isOfRoot),
     ...checkData(facts, config),
     checkMemory(facts.memoryAvailableMib, config?.memory_reserve_mb ?? 0),

@@ -4,6 +4,7 @@ import { join } from "node:path"
 import { z } from "zod"
 import { writeSynced } from "../lib/durable.ts"
 import { parseJson } from "../lib/parse-json.ts"
+import { type Check, ok, warn } from "../lib/preflight.ts"
 
 const Kept = z.object({ works: z.boolean(), reason: z.string().nullable(), build: z.string() })
 
@@ -17,6 +18,20 @@ export async function writeTrial(dataDir: string, trial: KeptTrial): Promise<voi
 export async function readTrial(dataDir: string): Promise<KeptTrial | undefined> {
   const file = Bun.file(pathIn(dataDir))
   return (await file.exists()) ? Kept.safeParse(parseJson(await file.text())).data : undefined
+}
+
+/** The doctor's check. `isWanted`: the operator's setting permits forks. */
+export function checkForks(trial: KeptTrial | undefined, { isWanted }: { isWanted: boolean }): Check {
+  const area = "forks"
+  if (!isWanted) return ok(area, "off in config.yaml: new sandboxes are cloned")
+  if (!trial)
+    return ok(area, "no trial yet: the daemon makes one after the first create under software emulation")
+  if (trial.works) return ok(area, `new sandboxes are forked from ${trial.build}`)
+  return warn(
+    area,
+    `new sandboxes are cloned, since ${trial.build} was not forked: ${trial.reason}`,
+    "they work as well and start slower; forks: off in config.yaml ends the attempts",
+  )
 }
 
 function pathIn(dataDir: string): string {

@@ -44,9 +44,12 @@ test("version --daemon shows what the host can promise", async () => {
   expect(stdout).toContain("daemon: v9.9.9, software emulation (no /dev/kvm)")
   expect(stdout).toContain("warning: software emulation is no security boundary")
   const json = await bhatti(["version", "--daemon", "--json"], { daemon })
+  expect(stdout).toContain("new sandboxes are cloned: forks are off, or machines run under KVM")
   const { version, accelerator, acceleratorReason: accelerator_reason, warnings } = about
-  const features = ["exec_key"]
-  expect(JSON.parse(json.stdout)).toEqual({ version, accelerator, accelerator_reason, warnings, features })
+  const starts = { starts: "clone", starts_reason: "forks are off, or machines run under KVM" }
+  const features = ["exec_key", "input_writer"]
+  const told = { version, accelerator, accelerator_reason, ...starts, warnings, features }
+  expect(JSON.parse(json.stdout)).toEqual(told)
 })
 
 test("create says what was made, and asks only for what was given", async () => {

@@ -1,5 +1,6 @@
 /** `bhatti version`. Contacts the daemon only if asked to, so that it answers immediately everywhere. */
 
+import type { Version } from "@bhatti/contract/system"
 import { version as programVersion } from "../../lib/version.ts"
 import { hostCommand } from "../command.ts"
 import { connectTo } from "../transport.ts"
@@ -25,8 +26,14 @@ export const version = hostCommand({
       [
         `api: ${url}`,
         `daemon: v${daemon.version}, ${accelerator} (${daemon.accelerator_reason})`,
+        ...startsOf(daemon),
         ...daemon.warnings.map((warning) => `warning: ${warning}`),
       ].join("\n"),
     )
   },
 })
+
+function startsOf({ starts, starts_reason: reason }: Version): string[] {
+  if (starts === undefined) return []
+  return [`new sandboxes are ${starts === "fork" ? "forked" : "cloned"}: ${reason}`]
+}

@@ -15,11 +15,14 @@ export const system = (about: About) =>
       return { status: "ok", uptime: Math.round((core.clock.nowMs() - core.startedAt) / 1000) }
     },
 
-    async version() {
+    async version({ core }) {
+      const { by: starts, reason: starts_reason } = core.zygotes.status
       return {
         version: about.version,
         accelerator: about.accelerator,
         accelerator_reason: about.acceleratorReason,
+        starts,
+        starts_reason,
         warnings: about.warnings,
         features: ["exec_key", "input_writer"],
       }

@@ -1,0 +1,205 @@
+/** When zygotes are made, used, replaced and given up, on a fake host, with alarms that ring when a test says so. */
+
+import { afterEach, beforeEach, expect, test } from "bun:test"
+import { AppError } from "@bhatti/contract/errors"
+import { type Clock, systemClock } from "../../src/core/clock.ts"
+import type { ForkTrial, Guest, Zygote } from "../../src/core/host.ts"
+import { failuresMax, zygoteAgeMaxMs } from "../../src/rules/zygotes.ts"
+import { type HttpApp, openHttpApp } from "../support/http-app.ts"
+import { until } from "../support/installation.ts"
+
+let own: HttpApp
+let alarms = new Set<() => void>()
+let laterMs = 0
+const clock: Clock = {
+  ...systemClock,
+  nowMs: () => systemClock.nowMs() + laterMs,
+  after(_ms, work) {
+    alarms.add(work)
+    return { cancel: () => alarms.delete(work) }
+  },
+}
+let warnings: string[] = []
+let trials: ForkTrial[] = []
+let made: Zygote[] = []
+/** Why forks fail now, and whether zygotes do. */
+let forkError: AppError | undefined
+let freezeError: AppError | undefined
+let isMute = false
+
+beforeEach(async () => {
+  ;[alarms, laterMs, warnings, trials, made] = [new Set(), 0, [], [], []]
+  ;[forkError, freezeError, isMute] = [undefined, undefined, false]
+  const warn = (_fields: unknown, text: string) => warnings.push(text)
+  const log = { info() {}, warn, error() {} }
+  own = await openHttpApp({ clock, log, maxSandboxes: 100, pool: { sizeMax: 2, memoryMibMax: 1000 } })
+  forkable()
+})
+afterEach(() => own[Symbol.asyncDispose]())
+
+/** Gives the fake host zygotes, which are machines of it. */
+function forkable(): void {
+  const { machines } = own.host
+  const { start } = machines
+  const begin = (template: Zygote["template"], name: string) =>
+    start({ id: name, template, slot: 0, diskMib: 1 }, { kind: "template" })
+  const kill = ({ process }: Zygote) =>
+    machines.kill({ id: `zygote-${process.pid}`, process, memoryBase: "template" })
+  own.host.zygotes = {
+    build: "QEMU 9.9",
+    async start(template) {
+      const { machine, guest } = await begin(template, `zygote-${made.length}`)
+      const zygote = { template, process: machine.process }
+      made.push(zygote)
+      return { zygote, guest }
+    },
+    async freeze() {
+      if (freezeError) throw freezeError
+    },
+    async try({ template }, prove) {
+      const { machine, guest } = await begin(template, "trial")
+      await prove(guest).finally(() => machines.kill(machine))
+    },
+    isAlive: ({ process }) => own.host.running.has(process.pid),
+    end: kill,
+    keepTrial: async (trial) => void trials.push(trial),
+  }
+  machines.start = async (place, from) => {
+    const isForked = from.kind === "template" && from.zygote !== undefined
+    if (isForked && forkError) return { ...(await start(place, from)), fork: { error: forkError } }
+    const started = await start(place, from)
+    if (!isForked) return started
+    const mute = () => Promise.reject(new AppError("unavailable", "the guest did not answer in time"))
+    const guest: Guest = isMute ? Object.assign(started.guest, { waitReady: mute }) : started.guest
+    return { ...started, guest, fork: "done" }
+  }
+}
+
+const ring = () => {
+  const due = [...alarms]
+  alarms.clear()
+  for (const work of due) work()
+}
+const create = async (name: string, input = {}) => {
+  expect((await own.call("POST", "/sandboxes", { name, ...input })).status).toBe(201)
+  const events = (await own.call("GET", "/events")).body as { type: string; meta: { from?: string } }[]
+  return events.findLast(({ type }) => type === "sandbox.created")?.meta.from
+}
+const ready = (count = 1) =>
+  until("there is a zygote", () => {
+    ring()
+    return own.core.zygotes.readyCount === 1 && made.length === count
+  })
+
+test("the template of a create gets one after its trial; later sandboxes are forked, and none waits in the pool", async () => {
+  expect(own.core.zygotes.status.by).toBe("clone")
+  expect(await create("first")).toBe("template")
+  await ready()
+  expect(own.core.zygotes.status).toEqual({
+    by: "fork",
+    reason: "a machine was forked from QEMU 9.9 and ran a command",
+  })
+  expect(trials).toEqual([{ works: true, reason: null }])
+  expect(await create("second")).toBe("fork")
+  ring()
+  expect([own.core.pool.readyCount, own.host.running.size]).toEqual([0, 3])
+  expect((await own.call("GET", "/version")).body).toMatchObject({ starts: "fork" })
+})
+
+test("a fork that fails is a clone within the same create; the log says so once, and so many in a row end the zygote", async () => {
+  await create("first")
+  await ready()
+  forkError = new AppError("unavailable", "the zygote cannot fork: no more processes")
+  for (let count = 0; count < failuresMax; count++) expect(await create(`clone-${count}`)).toBe("template")
+  expect(warnings.filter((text) => text === "a machine was cloned, since its fork failed")).toHaveLength(1)
+  expect(own.core.zygotes.readyCount).toBe(0)
+  forkError = undefined
+  laterMs += 60_000
+  await ready(2)
+  expect(await create("forked")).toBe("fork")
+})
+
+test("a forked machine whose guest does not answer is replaced by a clone within the same create", async () => {
+  await create("first")
+  await ready()
+  isMute = true
+  expect(await create("second")).toBe("template")
+  // The zygote, and a machine of each sandbox.
+  expect(own.host.running.size).toBe(3)
+  const { body } = await own.call("POST", "/sandboxes/second/exec", { cmd: ["true"] })
+  expect(body).toMatchObject({ exit_code: 0 })
+})
+
+test("a QEMU that cannot be forked: sandboxes are cloned, the reason is told once, and the attempts rest ever longer", async () => {
+  freezeError = new AppError("unavailable", "the zygote cannot check: QEMU lacks vm_start")
+  await create("first")
+  for (let attempt = 1; attempt <= 4; attempt++) {
+    await until("it was tried", () => {
+      ring()
+      return made.length === attempt
+    })
+    await until("it has ended", () => own.host.running.size === 1 + own.core.pool.readyCount)
+    laterMs += 600_000
+  }
+  const reason = "the zygote cannot check: QEMU lacks vm_start"
+  expect(own.core.zygotes.status).toEqual({ by: "clone", reason })
+  expect(trials.at(-1)).toEqual({ works: false, reason })
+  expect(warnings.filter((text) => text.includes("no zygote can be made"))).toHaveLength(1)
+  expect((await own.call("GET", "/version")).body).toMatchObject({ starts: "clone", starts_reason: reason })
+})
+
+test("the pool serves a template that cannot be forked", async () => {
+  freezeError = new AppError("unavailable", "no")
+  await create("first")
+  await create("second")
+  await until("the pool is full", () => {
+    ring()
+    return own.core.pool.readyCount === 2
+  })
+  expect(await create("third")).toBe("pool")
+})
+
+test("memory that is short ends it; its sandboxes run on, and it is made again when there is enough", async () => {
+  await create("first")
+  await ready()
+  await create("second")
+  own.host.availableMemoryMibNow = 2 * 512 - 1
+  await own.core.thermal.tick(clock.nowMs())
+  await until("it has ended", () => own.host.running.size === 2)
+  own.host.availableMemoryMibNow = 100_000
+  laterMs += 60_000
+  await ready(2)
+  expect(await create("third")).toBe("fork")
+})
+
+test("after a day another takes its place, and it serves until then", async () => {
+  await create("first")
+  await ready()
+  const [former] = made
+  laterMs += zygoteAgeMaxMs
+  expect(await create("second")).toBe("fork")
+  await ready(2)
+  await until("the former one has ended", () => !own.host.running.has(former?.process.pid ?? 0))
+  expect(await create("third")).toBe("fork")
+})
+
+test("one that has ended by itself is noticed at the next create, which is a clone", async () => {
+  await create("first")
+  await ready()
+  const [zygote] = made
+  if (zygote) await own.host.zygotes?.end(zygote)
+  expect(await create("second")).toBe("template")
+})
+
+test("a user's start command never runs in one", async () => {
+  let from: string | undefined
+  void create("own", { start_command: "true", ready_command: "true" }).then((how) => {
+    from = how
+  })
+  await until("it is created", () => {
+    ring()
+    return from === "template"
+  })
+  expect(own.core.zygotes.templateIds).toEqual([])
+  expect(made).toEqual([])
+})
