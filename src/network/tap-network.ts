@@ -53,6 +53,7 @@ type Attached = { attachment: Attachment; lease: Lease }
 export class TapNetwork {
   readonly #site: Site
   readonly #subnet: Subnet
+  readonly #dataDir: string
   readonly #hostNetwork: HostNetwork
   readonly #resolvers: Resolvers
   /** Upstream servers that the operator has chosen; empty means the host's. */
@@ -67,6 +68,7 @@ export class TapNetwork {
   constructor(options: { dataDir: string; subnet: string; upstreams: string[]; opened: string[] }) {
     const subnet = parseNetwork(options.subnet)
     if (!subnet) throw new Error(`${options.subnet} is not a network`)
+    this.#dataDir = options.dataDir
     this.#site = siteOf(options.dataDir)
     this.#subnet = subnet
     this.#hostNetwork = {
@@ -171,9 +173,9 @@ export class TapNetwork {
   /** Rebuilds everything, whatever the current state: exactly these sandboxes are attached. */
   resync(attachments: Attachment[]): Promise<void> {
     return this.#inTurn(async () => {
-      await refuseOverlap(this.#site, this.#subnet)
+      await refuseOverlap(this.#site, this.#subnet, this.#dataDir)
       writeSetting("ipv4/ip_forward", "1")
-      await makeAnchor(this.#site, this.#subnet)
+      await makeAnchor(this.#site, this.#subnet, this.#dataDir)
       const profiles = new Map(
         attachments
           .map(({ owner, policy }) => profileOf(owner, policy))

@@ -47,6 +47,16 @@ export function covers(outer: Subnet, inner: Subnet): boolean {
   return outer.prefix <= inner.prefix && overlaps(outer, inner)
 }
 
+/** Returns a private network that overlaps none of these, or undefined if there is none. */
+export function freeSubnet(taken: readonly Subnet[]): Subnet | undefined {
+  // Programs that choose a network by themselves begin at the lower ones.
+  for (let second = 87; second < 255; second++) {
+    const candidate = { base: (10 * 256 + second) * 2 ** 16, prefix: 16 }
+    if (!taken.some((one) => overlaps(one, candidate))) return candidate
+  }
+  return undefined
+}
+
 export function gatewayOf(subnet: Subnet): string {
   return addressText(subnet.base + 1)
 }
