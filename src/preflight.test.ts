@@ -35,6 +35,7 @@ const network: HostFacts["network"] = {
 const data = {
   mode: 0o700,
   uid: 0,
+  daemonUid: 0,
   freeMib: 50_000,
   files: [{ name: "age.key", mode: 0o600 }],
   kernelAndImage: true,
@@ -238,7 +239,29 @@ test("a daemon with the user network needs no tools for another, and says what i
 })
 
 test("a daemon that is not root says what that gives up", () => {
-  const checks = troubles({ isRoot: false, data: { ...data, uid: 1000 } })
+  const checks = troubles({ isRoot: false, data: { ...data, uid: 1000, daemonUid: 1000 } })
   expect(checks.map(({ area, status }) => `${area} ${status}`)).toEqual(["confinement warn", "network warn"])
   expect(checks[0]?.text).toContain("not root")
+})
+
+test("root that looks at a user's daemon judges that daemon, and does not take its directory away", () => {
+  const owned = { ...data, uid: 1000, daemonUid: 1000 }
+  const found = troubles({ data: owned })
+  expect(found.filter(({ status }) => status === "fail")).toEqual([])
+  expect(found).toContainEqual({
+    area: "data",
+    status: "warn",
+    text: "/var/lib/bhatti is of the daemon of user 1000; root sees this host with other rights than it has",
+    fix: "sudo -u '#1000' bhatti doctor --data-dir /var/lib/bhatti",
+  })
+  expect(found.map(({ text }) => text)).toContainEqual(
+    expect.stringContaining("network: user: sandboxes reach nothing"),
+  )
+  expect(troubles({ data: { ...owned, mode: 0o755 } })).toContainEqual(
+    expect.objectContaining({ status: "fail", fix: "sudo chmod 700 /var/lib/bhatti" }),
+  )
+  // A daemon of root in a user's directory: that user may change what it trusts.
+  expect(troubles({ data: { ...owned, daemonUid: 0 } })).toMatchObject([
+    { status: "fail", fix: expect.stringContaining("sudo chown root") },
+  ])
 })

@@ -5,7 +5,7 @@ import type { Config } from "@bhatti/contract/config"
 import { AppError } from "@bhatti/contract/errors"
 import { Health } from "@bhatti/contract/system"
 import { loadConfig } from "./config.ts"
-import { checkAccess, checkRoom, lookAtDataDir } from "./disk/preflight.ts"
+import { checkAccess, checkRoom, isUsersDaemon, lookAtDataDir } from "./disk/preflight.ts"
 import { examine } from "./examine.ts"
 import { isInstalled } from "./image/survey.ts"
 import { availableMemoryMib } from "./lib/available-memory.ts"
@@ -60,8 +60,8 @@ async function lookAtHost(dataDir: string) {
 export function hostChecks(facts: HostFacts): Check[] {
   const { data, isRoot, machines, yearUtc } = facts
   const config = facts.config instanceof AppError ? undefined : facts.config
-  // A user without access to the directory is assumed to ask about a daemon of root.
-  const isOfRoot = isRoot || typeof data === "string" || data.uid === 0
+  // A user without access to the directory is assumed to ask about a daemon of root, and root about one of its own.
+  const isOfRoot = typeof data === "string" || (data.daemonUid ?? (isRoot ? 0 : data.uid)) === 0
   return [
     facts.system === "linux x64"
       ? ok("system", "Linux on x86-64")
@@ -122,6 +122,16 @@ function checkData({ data, dataDir, isRoot }: HostFacts, config: Config | undefi
   if (data === "closed")
     return [warn("data", `${dataDir} is the operator's; you see less`, "sudo bhatti doctor")]
   return [
+    // Root may do what that user's daemon may not.
+    ...(isRoot && isUsersDaemon(data)
+      ? [
+          warn(
+            "data",
+            `${dataDir} is of the daemon of user ${data.uid}; root sees this host with other rights than it has`,
+            `sudo -u '#${data.uid}' bhatti doctor --data-dir ${dataDir}`,
+          ),
+        ]
+      : []),
     ...checkAccess(dataDir, data, isRoot),
     ...data.findings,
     data.kernelAndImage

@@ -7,7 +7,8 @@ import { whenMissing } from "../lib/missing-files.ts"
 import { type Check, fail, ok, sizeInWords, warn } from "../lib/preflight.ts"
 
 /** Files that hold keys. */
-const privateFiles = ["age.key", "bhatti.db"]
+const database = "bhatti.db"
+const privateFiles = ["age.key", database]
 
 export type DirectoryFacts = Exclude<Awaited<ReturnType<typeof lookAtDataDir>>, string>
 
@@ -17,24 +18,33 @@ export async function lookAtDataDir(path: string) {
     const { mode, uid } = await stat(path)
     const { bavail, bsize } = await statfs(path)
     const found = await Promise.all(
-      privateFiles.map(async (name) => ({
-        name,
-        mode: (await stat(join(path, name)).catch(whenMissing))?.mode,
-      })),
+      privateFiles.map(async (name) => ({ name, file: await stat(join(path, name)).catch(whenMissing) })),
     )
-    const files = found.flatMap(({ name, mode }) =>
-      mode === undefined ? [] : [{ name, mode: mode & 0o777 }],
-    )
-    return { mode: mode & 0o777, uid, freeMib: Math.floor((bavail * bsize) / 1024 / 1024), files }
+    const files = found.flatMap(({ name, file }) => (file ? [{ name, mode: file.mode & 0o777 }] : []))
+    // The daemon has made its database itself.
+    const daemonUid = found.find(({ name }) => name === database)?.file?.uid
+    const freeMib = Math.floor((bavail * bsize) / 1024 / 1024)
+    return { mode: mode & 0o777, uid, daemonUid, freeMib, files }
   } catch (error) {
     if (errorCodeOf(error) === "EACCES") return "closed" as const
     return whenMissing(error) ?? ("absent" as const)
   }
 }
 
-export function checkAccess(path: string, { mode, uid, files }: DirectoryFacts, isRoot: boolean): Check[] {
-  const isOpen = (mode & 0o077) !== 0 || (isRoot && uid !== 0)
-  const fix = isRoot ? `sudo chown root ${path} && sudo chmod 700 ${path}` : `chmod 700 ${path}`
+/** Returns true if the directory and its daemon are those of a user other than root. */
+export function isUsersDaemon({ uid, daemonUid }: Pick<DirectoryFacts, "uid" | "daemonUid">): boolean {
+  return uid !== 0 && daemonUid === uid
+}
+
+export function checkAccess(
+  path: string,
+  { mode, uid, daemonUid, files }: DirectoryFacts,
+  isRoot: boolean,
+): Check[] {
+  const isOfUser = isUsersDaemon({ uid, daemonUid })
+  const isOpen = (mode & 0o077) !== 0 || (isRoot && uid !== 0 && !isOfUser)
+  const close = `chmod 700 ${path}`
+  const fix = !isRoot ? close : isOfUser ? `sudo ${close}` : `sudo chown root ${path} && sudo ${close}`
   return [
     isOpen ? fail("data", `${path} is open to others`, fix) : ok("data", `${path} is closed to others`),
     ...files
