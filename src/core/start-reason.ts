@@ -35,11 +35,11 @@ export function withStartReason(error: unknown, record?: ImageOf): unknown {
 /** Once a command may have started, nobody should run it again without a look. */
 function failureOfCommand(
   cause: unknown,
-  { record, hasStarted }: { record: ImageOf | undefined; hasStarted: boolean },
+  { hasStarted, record }: { hasStarted: boolean; record: ImageOf | undefined },
 ): unknown {
   const error = withStartReason(cause, record)
-  const isRepeated = error instanceof AppError && error.code === "unavailable" && error.retryable
-  if (!isRepeated || !hasStarted) return error
+  if (!(error instanceof AppError && error.code === "unavailable" && error.retryable && hasStarted))
+    return error
   const hint = "the command may have run; look at what it has done before you run it again"
   return error.but({ hint, retryable: false })
 }
@@ -56,7 +56,10 @@ export function explainedCommand(process: GuestProcess, record: ImageOf | undefi
   const explain = async (cause: unknown): Promise<never> => {
     throw failureOfCommand(cause, { record, hasStarted })
   }
-  const attached = process.attached.catch(explain)
+  const attached = process.attached.then((value) => {
+    hasStarted = true
+    return value
+  }, explain)
   const result = process.result.catch(explain)
   for (const promise of [attached, result]) promise.catch(() => undefined)
   return {

@@ -29,6 +29,8 @@ beforeAll(async () => {
   operator = await openStore({ dataDir: directory })
   key = (await operator.users.create({ name: "alice" })).key
   served.host.opened = (guest) => recorded(guest, asked)
+  const { receive } = served.host.pulls
+  served.host.pulls.receive = (bytes, options) => receive(noted(bytes), options)
   const created = await fetch(`${served.url}/sandboxes`, {
     method: "POST",
     headers: { authorization: `Bearer ${key}` },
@@ -63,6 +65,19 @@ function recorded<T extends object>(target: T, calls: string[], prefix = ""): T 
       }
     },
   }) as T
+}
+
+/** The bytes of an archive that is imported, noted as those of a transfer. */
+async function* noted(bytes: AsyncIterable<Uint8Array>): AsyncIterable<Uint8Array> {
+  asked.push("importImage")
+  try {
+    for await (const piece of bytes) {
+      asked.push(`importImage.write:${Buffer.from(piece)}`)
+      yield piece
+    }
+  } finally {
+    asked.push("importImage.close")
+  }
 }
 
 /** The state that a request may change, outside the guest. */

@@ -90,6 +90,7 @@ test("what was paused when the daemon started again runs, with an event, and why
   await own.core.turns.take(record.id, () => pauseSandbox(own.core, record))
   expect(await kindOf("other")).toBe("warm")
   own.core.guests.delete(record.id)
+  own.host.askedAtMs = performance.now()
   await startAgain()
   expect(await kindOf("other")).toBe("hot")
   expect((await own.call("GET", "/events?sandbox=other&type=thermal.wake")).body).toMatchObject([

@@ -149,6 +149,8 @@ export type FakeHost = Host & {
   onRead: ((files: FakeFiles) => void) | undefined
   /** Streams that are open on every guest's channel, as it says. */
   openStreams: number
+  /** When any guest was last asked, by the real clock. */
+  askedAtMs: number
   /** Every guest's answer about its next timer; undefined: its agent does not know the question. */
   nextTimerMs: number | null | undefined
   /** Processor time that the answer takes. */
@@ -285,6 +287,7 @@ export function fakeHost(): FakeHost {
     onRead: undefined,
     watches: () => [...systems.running.values()].flatMap(({ watches }) => [...watches.values()]),
     openStreams: 0,
+    askedAtMs: 0,
     nextTimerMs: null,
     nextTimerCpuMs: 0,
     opened: (guest) => guest,
@@ -857,7 +860,7 @@ class FakeGuest implements Guest {
   }
 
   get activity(): { openStreams: number; lastAtMs: number } {
-    return { openStreams: this.#host.openStreams, lastAtMs: 0 }
+    return { openStreams: this.#host.openStreams, lastAtMs: this.#host.askedAtMs }
   }
 
   watch(watcher: GuestWatcher): void {
