@@ -62,11 +62,10 @@ export async function editSandbox(
     const network = machineOf(record) ? core.host.network : null
     await network?.attach(attachmentOf({ ...record, ...changes }))
     undo.defer(async () => network?.attach(attachmentOf(record)))
-    if (guest && services) {
-      await setServices(guest, services)
-      undo.defer(() => setServices(guest, record.services))
-    }
     await core.store.sandboxes.edit(id, changes)
+    undo.defer(() => core.store.sandboxes.edit(id, { ...specOf(record), name: record.name }))
+    // Last, since a service that has ended cannot go on: nothing may be refused afterwards.
+    if (guest && services) await setServices(guest, services)
     undo.move()
     const changed = requestedNames(input).map(eventWord)
     if (input.name !== undefined) changed.unshift("name")

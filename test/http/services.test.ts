@@ -120,6 +120,14 @@ test("an edit of services that is refused changes nothing", async () => {
   }
 })
 
+test("an edit whose new name is taken does not touch the services", async () => {
+  await create("dev", { services: [db] })
+  await create("taken")
+  own.host.failAt = "services"
+  const { status } = await own.call("PATCH", "/sandboxes/dev", { name: "taken", services_add: [web] })
+  expect(status).toBe(409)
+})
+
 test("a stop that a user asks for is that user's, in the events and for why", async () => {
   await create("dev", { services: [db] })
   await own.call("POST", "/sandboxes/dev/services/db", { action: "stop" })
