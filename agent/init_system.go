@@ -96,6 +96,7 @@ func (a *agent) startInit() (*process, error) {
 		words = []byte(err.Error())
 	}
 	p.kill(wire.EndSignal)
+	_ = linkPowerCommands("/")
 	return nil, wire.Errorf(wire.Invalid, "%s cannot be started: %s", path, words).Because(wire.NotStarted)
 }
 
