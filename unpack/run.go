@@ -19,6 +19,8 @@ const victim = "600"
 func init() {
 	// A process that is to end with its parent ends with the thread that has started it.
 	runtime.LockOSThread()
+	// The room is read by another user, whatever the caller's umask is.
+	syscall.Umask(0o022)
 }
 
 // self is this program, whatever happens to its name.

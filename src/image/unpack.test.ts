@@ -1,13 +1,14 @@
 /** Layers become one disk: what each kind of entry leaves there, and that the same image gives the same bytes. */
 import { afterAll, beforeAll, expect, test } from "bun:test"
 import { createHash } from "node:crypto"
-import { mkdtemp, readdir, rm, stat, writeFile } from "node:fs/promises"
+import { chmod, copyFile, mkdtemp, readdir, rm, stat, writeFile } from "node:fs/promises"
 import { tmpdir } from "node:os"
-import { join } from "node:path"
+import { join, resolve } from "node:path"
 import { type DiskEntry, readExt4Tree } from "../../test/support/ext4-tree.ts"
 import { type LayeredImageOptions, writeImage } from "../../test/support/oci-layout.ts"
 import { type TarEntry, tarOf } from "../../test/support/tar-bytes.ts"
 import { runProgram } from "../lib/program.ts"
+import { hexOf, readLayeredImage } from "./oci-manifest.ts"
 import { diskDigest } from "./sparse.ts"
 import { type UnpackedImage, unpackImage } from "./unpack.ts"
 
@@ -352,4 +353,68 @@ test("only the disk is left, with the size of its contents, and progress is told
   expect((await stat(image.disk)).size).toBe(8192 * 1024 * 1024)
   expect(told.length).toBeGreaterThan(2)
   expect(told.at(-1)).toBe(1)
+})
+
+test("a large directory has an index, and every name is found", async () => {
+  const names = Array.from({ length: 100 }, (_, index) => `large/${index}-${"n".repeat(200)}`)
+  const tree = await treeOf([
+    folder("large"),
+    ...names.map((name) => ({ name })),
+    folder("small"),
+    { name: "small/f" },
+  ])
+  expect(tree.get("large")?.isIndexed).toBe(true)
+  expect(tree.get("small")?.isIndexed).toBe(false)
+  expect(names.filter((name) => !tree.has(name))).toEqual([])
+})
+
+test.skipIf(process.getuid?.() !== 0)("a caller who is not root gets the bytes that root gets", async () => {
+  const layout = await mkdtemp(join(root, "layout-"))
+  const layer = tarOf([
+    folder("dir", { uid: 4, mode: 0o700 }),
+    {
+      name: "dir/file",
+      uid: 1000,
+      gid: 70_000,
+      mode: 0o4711,
+      content: "x",
+      pax: { "SCHILY.xattr.user.a": "b" },
+    },
+    { name: "dir/again", type: "1", linkname: "dir/file" },
+    { name: "null", type: "3", major: 1, minor: 3, mode: 0o666 },
+  ])
+  const manifestDigest = await writeImage(layout, [layer])
+  const { disk } = await unpackImage({
+    layout,
+    manifestDigest,
+    directory: await mkdtemp(join(root, "work-")),
+    uid,
+  })
+  const { layers } = await readLayeredImage(layout, manifestDigest)
+  const directory = await mkdtemp(join(root, "rootless-"))
+  const limits = { entries: 100, depth: 9, ratio: 9, seconds: 60, free_bytes: 0, memory_bytes: 2 ** 32 }
+  const request = {
+    parent: process.pid,
+    layout,
+    layers: layers.map(({ digest, size, diffId }) => ({
+      digest: hexOf(digest),
+      size,
+      diff_id: hexOf(diffId),
+    })),
+    id: hexOf(manifestDigest).slice(0, 32),
+    limits: { ...limits, compressed_bytes: 2 ** 30, unpacked_bytes: 2 ** 30 },
+  }
+  await writeFile(join(directory, "request.json"), JSON.stringify(request))
+  const program = join(directory, "unpack")
+  await copyFile(resolve(import.meta.dir, "../../dist/unpack"), program)
+  await chmod(program, 0o755)
+  await chmod(root, 0o755)
+  await runProgram(["chown", "-R", "12345:12345", directory, layout], { deadlineMs: 5000 })
+  await runProgram(
+    ["setpriv", "--reuid=12345", "--regid=12345", "--clear-groups", program, "run", directory],
+    {
+      deadlineMs: 60_000,
+    },
+  )
+  expect(await diskDigest(join(directory, "disk.raw"))).toBe(await diskDigest(disk))
 })

@@ -17,6 +17,8 @@ export type DiskEntry = {
   /** The target of a link, or the content of a file up to 64 MiB; holes read as zeros. */
   content?: Buffer
   device?: { major: number; minor: number }
+  /** A directory with an index of its names. */
+  isIndexed?: boolean
   /** Values as latin1; those of access lists are as the disk has them. */
   attributes: Record<string, string>
 }
@@ -118,6 +120,7 @@ class Disk {
             ? { major: (first >> 8) & 0xff, minor: first & 0xff }
             : { major: (second >> 8) & 0xfff, minor: (second & 0xff) | ((second >> 12) & 0xfff00) },
       }),
+      ...(kind === "directory" && { isIndexed: (raw.readUInt32LE(32) & 0x1000) !== 0 }),
       attributes: this.#attributes(raw),
     }
   }
