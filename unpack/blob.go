@@ -183,6 +183,9 @@ func unzstd(from io.Reader) (io.Reader, error) {
 	if err == nil {
 		err = command.Start()
 	}
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, errors.New("the program zstd is not installed")
+	}
 	if err != nil {
 		return nil, err
 	}
