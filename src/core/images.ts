@@ -37,8 +37,18 @@ export async function describeImage(core: Parts, account: Account, nameOrId: str
 export async function findImage(core: Parts, account: Account, nameOrId: string): Promise<FoundImage> {
   const record = await core.store.images.findUsable(account.id, nameOrId)
   if (record) return { diskName: record.diskName, record }
+  const latest = await findLatest(core, account, nameOrId)
+  if (latest) return { diskName: latest.diskName, record: latest }
   if (isDiskName(nameOrId) || /[:/@]/.test(nameOrId)) throw await noImage(core, account, nameOrId)
   return { diskName: nameOrId, record: null }
+}
+
+/** A reference without a tag means `latest`, as in a pull, unless the host has an image of that name. */
+async function findLatest(core: Parts, account: Account, name: string): Promise<ImageRecord | undefined> {
+  if (/[:@][^/]*$/.test(name)) return undefined
+  const record = await core.store.images.findUsable(account.id, `${name}:latest`)
+  const isHosts = record && (await core.host.images.list()).some((image) => image.name === name)
+  return isHosts ? undefined : record
 }
 
 /** An image that the account may change. */

@@ -75,6 +75,9 @@ test("an image that is not here is pulled first, once; --pull says otherwise", a
   expect(pulls.asked).toHaveLength(1)
   expect((await create("newest", "--image", ref, "--pull", "always")).exitCode).toBe(0)
   expect(pulls.asked).toHaveLength(2)
+  for (const name of ["one", "two"])
+    expect((await create(name, "--image", "registry.example.com/app")).exitCode).toBe(0)
+  expect(pulls.asked).toHaveLength(3)
   // A name that is no reference, where no registry is the default one.
   expect((await create("typo", "--image", "workspce")).stderr).toContain('no image named "workspce"')
   pulls.refusal = new AppError("not_found", "the registry has no such image", { reason: "no_manifest" })
