@@ -1,6 +1,6 @@
 /**
- * The images that are built only where an operator asks for them. Building takes minutes and downloads packages, so this
- * runs only with BHATTI_TEST_LONG=1.
+ * The images that are built only where an operator asks for them. Building takes minutes and downloads packages, so
+ * this runs only with BHATTI_TEST_LONG=1.
  */
 
 import { afterAll, beforeAll, describe, expect, test } from "bun:test"
