@@ -19,6 +19,7 @@ const (
 	worker       = 1000
 	niceness     = 10
 	openFilesMax = 4096
+	// Counts all unpackers at once, which have one user id.
 	processesMax = 512
 	closed       = syscall.MS_NOSUID | syscall.MS_NODEV
 )
@@ -38,7 +39,7 @@ func makeRoom(directory string, isRootless bool) error {
 	if err := enterRoom(root); err != nil {
 		return err
 	}
-	if err := setLimits(wanted.Limits); err != nil {
+	if err := setLimits(wanted.Limits, isRootless); err != nil {
 		return err
 	}
 	command := exec.Command(toolPath("unpack"), "work")
@@ -204,17 +205,24 @@ func enterRoom(root string) error {
 	return syscall.Sethostname([]byte("unpack"))
 }
 
-func setLimits(wanted limits) error {
-	for _, one := range []struct {
-		which int
-		max   uint64
-	}{
+type limit struct {
+	which int
+	max   uint64
+}
+
+func setLimits(wanted limits, isRootless bool) error {
+	all := []limit{
 		{syscall.RLIMIT_CORE, 0},
 		{syscall.RLIMIT_NOFILE, openFilesMax},
 		{syscall.RLIMIT_CPU, uint64(wanted.Seconds)},
 		{syscall.RLIMIT_FSIZE, uint64(wanted.UnpackedBytes)*2 + diskBytesMin},
 		{rlimitAddresses, uint64(wanted.MemoryBytes)},
-	} {
+	}
+	// Another caller's own processes count too.
+	if !isRootless {
+		all = append(all, limit{rlimitProcesses, processesMax})
+	}
+	for _, one := range all {
 		var own syscall.Rlimit
 		if err := syscall.Getrlimit(one.which, &own); err != nil {
 			return err

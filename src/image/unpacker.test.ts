@@ -61,7 +61,7 @@ test.skipIf(!isRoot)(
     try {
       await until("it works", () => workOf(directory) !== undefined)
       const pid = workOf(directory) as number
-      await until("it writes", () => readdirSync(`/proc/${pid}/root/work`).includes("content"))
+      await until("it writes", () => readdirSync(`/proc/${pid}/root/work`).length === 3)
       for (const ids of ["Uid", "Gid"])
         expect(fieldOf(pid, ids)?.split("\t")).toEqual(Array(4).fill(`${uid}`))
       expect(fieldOf(pid, "Groups")?.trim()).toBe("")
@@ -89,6 +89,7 @@ test.skipIf(!isRoot)(
       expect(limit("Max address space")).toBe(`${4 * 1024 ** 3}`)
       expect(limit("Max cpu time")).toBe("1800")
       expect(limit("Max core file size")).toBe("0")
+      expect(limit("Max processes")).toBe("512")
     } finally {
       stop.abort()
       await reading.catch(() => undefined)
