@@ -249,6 +249,12 @@ func (t *services) stop(v *service, patience time.Duration, by string) {
 		p.signal(syscall.SIGKILL, wire.ScopeSession, by)
 		<-p.finished
 	}
+	// onEnd may come later than whoever asks how it ended.
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if v.process == p {
+		v.ended = p.ended
+	}
 }
 
 // stopAll ends all services for good, the last one first.

@@ -264,3 +264,18 @@ func TestAStopOfAServiceIsTheRequestersAndNotTheAgents(t *testing.T) {
 		t.Errorf("%+v", ended)
 	}
 }
+
+func TestTheAnswerToAStopHasTheEnd(t *testing.T) {
+	h := personalised(t)
+	h.services(serviceOf("web", "exec sleep 1000", nil))
+	for round := 0; round < 100; round++ {
+		stopped := h.states("service_control", map[string]any{"service": "web", "action": "stop", "by": "client"})["web"]
+		if stopped.Ended == nil {
+			t.Fatalf("round %d: %+v", round, stopped)
+		}
+		h.states("service_control", map[string]any{"service": "web", "action": "start"})
+		h.agent.services.mu.Lock()
+		h.agent.services.find("web").ended = nil
+		h.agent.services.mu.Unlock()
+	}
+}
