@@ -34,9 +34,13 @@ function commandOf(pid: number): string {
   }
 }
 
+function roomOf(directory: string): number | undefined {
+  return processesWith(directory).find((pid) => /^\S+ room(-rootless)? /.test(commandOf(pid)))
+}
+
 /** The work below an unpacker that was started for the directory. */
 function workOf(directory: string): number | undefined {
-  const room = processesWith(`room ${directory}`)[0]
+  const room = roomOf(directory)
   if (room === undefined) return undefined
   return processesWith("/tools/unpack work").find((pid) => fieldOf(pid, "PPid") === `${room}`)
 }
@@ -125,15 +129,17 @@ test.each(["caller", "run", "room", "work"] as const)(
   "kill -9 of the %s in the middle: all its processes end, and a retry in the same directory succeeds",
   async (victim) => {
     const directory = await mkdtemp(join(root, "work-"))
+    await using undo = new AsyncDisposableStack()
     const caller = Bun.spawn(
       [process.execPath, resolve(import.meta.dir, "../../test/support/unpack-slowly.ts"), directory],
       { stdout: "ignore", stderr: "pipe" },
     )
+    undo.defer(() => caller.kill("SIGKILL"))
     await until("it works", () => workOf(directory) !== undefined)
     const pid = {
       caller: caller.pid,
       run: processesWith(`unpack run ${directory}`)[0],
-      room: processesWith(`room ${directory}`)[0],
+      room: roomOf(directory),
       work: workOf(directory),
     }[victim]
     process.kill(pid as number, "SIGKILL")
