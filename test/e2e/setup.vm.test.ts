@@ -201,6 +201,18 @@ test("the doctor finds a running daemon, its data and the host fit", async () =>
     if (status === "fail" || (status === "warn" && area !== "daemon")) expect(fix ?? "").not.toBe("")
 })
 
+test("an installation with the subnet of another one does not start, and says whose it is and what to write", async () => {
+  await using two = await install()
+  await two.stopDaemon("SIGTERM")
+  const file = join(two.dataDir, "config.yaml")
+  const [line = ""] = /^subnet: .*$/m.exec(readFileSync(join(own.dataDir, "config.yaml"), "utf8")) ?? []
+  writeFileSync(file, readFileSync(file, "utf8").replace(/^subnet: .*$/m, line))
+  const refused = await two.startDaemon().catch((error: Error) => error.message)
+  expect(refused).toContain(", which another installation of bhatti has (bhgw")
+  expect(refused).toContain(`, ${own.dataDir})`)
+  expect(refused).toMatch(new RegExp(`write this line into ${file}: subnet: 10\\.\\d+\\.0\\.0/16`))
+}, 60_000)
+
 describe("completion", () => {
   const programs = () => join(home, "programs")
   beforeAll(async () => {
