@@ -118,11 +118,15 @@ static int say(char *words, int bytes, const char *format, ...)
     return -1;
 }
 
-/* Takes the number over for another open file, and closes that one's own number. */
+/*
+ * Takes the number over for another open file, and closes that one's own number. The file gets the status of the one that
+ * it replaces: QEMU has set it, and would wait in a read for ever where it expects not to.
+ */
 static int put(int fresh, int number)
 {
-    int flags = fcntl(number, F_GETFD);
-    if (fresh < 0 || flags < 0 || dup3(fresh, number, flags & FD_CLOEXEC ? O_CLOEXEC : 0) < 0)
+    int flags = fcntl(number, F_GETFD), status = fcntl(number, F_GETFL);
+    if (fresh < 0 || flags < 0 || status < 0 || fcntl(fresh, F_SETFL, status) < 0 ||
+        dup3(fresh, number, flags & FD_CLOEXEC ? O_CLOEXEC : 0) < 0)
         return -1;
     return close(fresh);
 }

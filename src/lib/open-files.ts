@@ -28,6 +28,12 @@ export function sharedOpenFiles(pid: number, other: number): SharedFile[] {
     }))
 }
 
+/** Lists the descriptors that both have by the same number, but not with the same status, such as waiting in a read. */
+export function otherStatus(pid: number, other: number): number[] {
+  const theirs = new Set(descriptorsOf(other))
+  return descriptorsOf(pid).filter((fd) => theirs.has(fd) && flagsOf(pid, fd) !== flagsOf(other, fd))
+}
+
 /** Lists the files, by device and inode, of which both processes have a shared mapping. */
 export function sharedMappings(pid: number, other: number): string[] {
   const theirs = new Set(mappedBy(other).map(({ file }) => file))

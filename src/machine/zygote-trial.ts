@@ -6,9 +6,10 @@
 import { mkdir, rm } from "node:fs/promises"
 import { join } from "node:path"
 import { AppError } from "@bhatti/contract/errors"
-import { sharedMappings, sharedOpenFiles } from "../lib/open-files.ts"
+import { otherStatus, sharedMappings, sharedOpenFiles } from "../lib/open-files.ts"
 import type { ProcessIdentity } from "../lib/process-identity.ts"
 import { randomHex } from "../lib/random-hex.ts"
+import { zygoteDescriptors } from "./command-line.ts"
 import { Qmp } from "./qmp.ts"
 import { qmpSocket } from "./sockets.ts"
 import type { Machine } from "./starter.ts"
@@ -36,6 +37,11 @@ export async function tryZygote<Guest extends { close(): void }>(trial: Trial<Gu
   undo.defer(() => trial.kill(machine))
   undo.defer(() => guest.close())
   checkSeparation(machine.process.pid, trial.zygote.process.pid)
+  const fd = otherStatus(machine.process.pid, trial.zygote.process.pid).find(
+    (fd) => fd !== zygoteDescriptors.control,
+  )
+  if (fd !== undefined)
+    throw new AppError("unavailable", `a forked machine has its descriptor ${fd} in another status`)
   await trial.prove(guest)
   await checkMonitor(directory)
 }

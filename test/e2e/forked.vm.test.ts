@@ -4,7 +4,7 @@
  */
 
 import { afterAll, beforeAll, describe, expect, test } from "bun:test"
-import { readdirSync, statSync, truncateSync, writeFileSync } from "node:fs"
+import { readdirSync, readFileSync, statSync, truncateSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { isAlive } from "../../src/lib/process-identity.ts"
 import { openSharedMemory } from "../../src/machine/shared-memory.ts"
@@ -14,6 +14,9 @@ import { ForkedMachines, personalise, run, type TestMachine } from "../support/f
 import { type Installation, install, until } from "../support/installation.ts"
 
 const isRoot = process.getuid?.() === 0
+/** By hand more: FORKS=10000. */
+const forkCount = Number(process.env["FORKS"] ?? 12)
+const isLong = process.env["BHATTI_TEST_LONG"] === "1"
 
 let own: Installation
 let forks: ForkedMachines
@@ -110,6 +113,24 @@ describe.skipIf(!isRoot)("a machine that is forked", () => {
     await forks.machines.unplugDisk(one.machine, "further")
   })
 
+  test("goes on when packets arrive at its network device", async () => {
+    const tap = `bht${other.id.slice(-8)}`
+    Bun.spawnSync(["ip", "link", "set", "dev", tap, "up"])
+    const received = () => Number(readFileSync(`/sys/class/net/${tap}/statistics/tx_packets`, "utf8"))
+    const dropped = () => Number(readFileSync(`/sys/class/net/${tap}/statistics/tx_dropped`, "utf8"))
+    const before = received()
+    const script = `
+import socket
+link = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+link.bind(("${tap}", 0x0800))
+for _ in range(5): link.send(b"\\xff" * 6 + bytes.fromhex("0200000000fe0800") + bytes(64))
+`
+    expect(Bun.spawnSync(["python3", "-c", script]).stderr.toString()).toBe("")
+    await until("they have arrived", () => received() >= before + 5)
+    expect(await run(other.guest, ["echo", "goes on"])).toBe("goes on\n")
+    expect(dropped()).toBe(0)
+  }, 30_000)
+
   test("is paused, resumed, and found by what it holds, like any other", async () => {
     await forks.machines.pause(one.machine)
     expect(await forks.machines.haltOf(one.machine)).toBe("paused")
@@ -142,6 +163,38 @@ describe.skipIf(!isRoot)("the saved memory of a machine that is forked", () => {
       ratio: bytesOf(forked, name) / bytesOf(cloned, name),
     }))
     expect(sizes.filter(({ ratio }) => ratio > 1.3)).toEqual([])
+  })
+})
+
+describe.skipIf(!isRoot)("a zygote", () => {
+  test("holds no more after many forks than after a few", async () => {
+    const held = () => {
+      const text = readFileSync(`/proc/${zygote.process.pid}/smaps_rollup`, "utf8")
+      return {
+        descriptors: readdirSync(`/proc/${zygote.process.pid}/fd`).length,
+        threads: readdirSync(`/proc/${zygote.process.pid}/task`).length,
+        mib: Math.round(Number(/^Rss: +(\d+)/m.exec(text)?.[1]) / 1024),
+      }
+    }
+    const before = held()
+    const failures = forks.unforked.length
+    for (let count = 0; count < forkCount; count++) await forks.destroy(await forks.create(zygote))
+    expect(forks.unforked.length).toBe(failures)
+    const after = held()
+    expect({ ...after, mib: 0 }).toEqual({ ...before, mib: 0 })
+    expect(after.mib - before.mib).toBeLessThan(2)
+  }, 3_600_000)
+
+  test.skipIf(!isLong)("with two vCPUs: its machines have both, and they compute", async () => {
+    expect((await own.bhatti(["create", "--name", "wide", "--cpus", "2"])).exitCode).toBe(0)
+    await using wide = await ForkedMachines.open(own, { cpus: 2 })
+    const made = await wide.create(await wide.makeZygote())
+    expect(wide.unforked).toEqual([])
+    const sum =
+      "seq 200000 | sha256sum & seq 200000 | sha256sum & wait; nproc; grep -c ^processor /proc/cpuinfo"
+    const [one, other, ...counts] = (await run(made.guest, ["sh", "-c", sum])).trim().split("\n")
+    expect(one).toBe(other ?? "")
+    expect(counts).toEqual(["2", "2"])
   })
 })
 

@@ -23,8 +23,8 @@ import type { Installation } from "./installation.ts"
 
 const dist = resolve(import.meta.dir, "../../dist")
 const deadlineMs = 30_000
-/** No sandbox of the installation has these. */
-const firstSlot = 40_000
+/** No sandbox of an installation has it. */
+let nextSlot = 40_000
 /** A first command needs this code: it is translated when a machine is forked. */
 const heat = [["true"], ["echo"], ["sh", "-c", "id"], ["true"], ["echo"], ["sh", "-c", "id"], ["true"]]
 
@@ -38,7 +38,6 @@ export class ForkedMachines implements AsyncDisposable {
   readonly #dataDir: string
   readonly #disks: Disks
   readonly #undo = new AsyncDisposableStack()
-  #slot = firstSlot
 
   private constructor(dataDir: string, open: Open) {
     this.#dataDir = dataDir
@@ -48,7 +47,10 @@ export class ForkedMachines implements AsyncDisposable {
   }
 
   /** The installation must have made a template of that size. */
-  static async open({ dataDir }: Installation, { cpus = limits.cpusDefault } = {}): Promise<ForkedMachines> {
+  static async open(
+    { dataDir }: Installation,
+    { cpus = limits.cpusDefault }: { cpus?: number } = {},
+  ): Promise<ForkedMachines> {
     const uid = Number(/^uid_base: (\d+)$/m.exec(readFileSync(join(dataDir, "config.yaml"), "utf8"))?.[1])
     const level = "full"
     const { jail, qemus } = await openJail({
@@ -98,7 +100,7 @@ export class ForkedMachines implements AsyncDisposable {
   /** Forked from the zygote if one is given, else cloned. */
   async create(zygote: Zygote | undefined, disks: MachineDisk[] = []): Promise<TestMachine> {
     const id = `sb_${randomBytes(5).toString("hex")}`
-    const slot = this.#slot++
+    const slot = nextSlot++
     const { template } = this
     await this.#disks.createSandbox({ id, template })
     const place = { id, template, slot, diskMib: template.diskMib, disks }
@@ -125,6 +127,11 @@ export class ForkedMachines implements AsyncDisposable {
   async end({ guest, machine }: TestMachine): Promise<void> {
     guest.close()
     await this.machines.kill(machine)
+  }
+
+  async destroy(made: TestMachine): Promise<void> {
+    await this.end(made)
+    await this.#disks.removeSandbox(made.id)
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
