@@ -165,6 +165,21 @@ test("bhatti wait and logs -f go on with the next daemon", async () => {
   expect(await waiting.exited).toBe(4)
 }, 60_000)
 
+test("bhatti logs has both streams in the order of their lines, and an end by a time limit is 124", async () => {
+  const script = "for i in 1 2 3; do echo out $i; sleep 0.05; echo err $i >&2; sleep 0.05; done; sleep 100"
+  const started = await own.bhatti(["exec", "-d", "--timeout", "2", "dev", "--", "sh", "-c", script])
+  const job = started.stdout.trim()
+  expect((await own.bhatti(["wait", "dev", job])).exitCode).toBe(124)
+  const { stdout } = await own.bhatti(["logs", "dev", job, "--json"])
+  const told = stdout
+    .trimEnd()
+    .split("\n")
+    .map((line) => JSON.parse(line))
+  const text = told.map(({ data = "" }) => data).join("")
+  expect(text).toBe("out 1\nerr 1\nout 2\nerr 2\nout 3\nerr 3\n")
+  expect(told.at(-1)).toMatchObject({ type: "exit", timed_out: true })
+}, 60_000)
+
 test("a command goes on over a stop to disk and a wake, with its client and without one", async () => {
   const key = crypto.randomUUID()
   const start = { cmd: ["sh", "-c", "for i in $(seq 1 40); do echo $i; sleep 0.1; done"], key }
