@@ -1,37 +1,30 @@
-/**
- * Archives that users send, as OCI layouts: what `docker save` writes and OCI archives are read by skopeo, apart from
- * the host and without any network; any other tar archive is a root file system, and becomes the only layer.
- */
+/** Archives that users send: received into a file within bounds, and read by the unpacker, which has no rights. */
 
-import { createHash } from "node:crypto"
-import { createReadStream, createWriteStream } from "node:fs"
-import { chmod, chown, mkdir, open, readdir, readFile, rename, statfs, writeFile } from "node:fs/promises"
+import { open, statfs } from "node:fs/promises"
 import { join } from "node:path"
-import { pipeline } from "node:stream/promises"
-import { createGunzip, createZstdDecompress } from "node:zlib"
 import { AppError } from "@bhatti/contract/errors"
-import { z } from "zod"
-import { parseJson } from "../../lib/parse-json.ts"
+import type { ImageConfig } from "@bhatti/contract/image-config"
+import { readArchive } from "../archive.ts"
 import { refusal } from "../refusal.ts"
-import { findSkopeo, runConfined } from "./confined.ts"
-import { makeStaging, makeWork, type Staging } from "./staging.ts"
-import { namesIn } from "./tar-names.ts"
-import { errorOf } from "./words.ts"
+import type { UnpackedImage } from "../unpack.ts"
+import { makeStaging, type Staging } from "./staging.ts"
 
-export type ArchiveSettings = {
-  dataDir: string
-  uid: number
-  bytesMax: number
-  freeBytes: number
-  timeoutMs: number
-}
+export type ArchiveSettings = { dataDir: string; uid: number; bytesMax: number; freeBytes: number }
 
 /** A received archive in its own staging directory. */
 export type Archive = { id: string; bytes: number; staging: Staging } & AsyncDisposable
-export type Layout = { layout: string; manifestDigest: string }
+
+/** An image's layers, or the tree of a root file system as a finished disk. */
+export type Content = { manifestDigest: string } & (
+  | { layout: string }
+  | { image: Pick<UnpackedImage, "disk" | "sizeMib" | "config"> }
+)
 
 const lookEveryBytes = 16 * 1024 * 1024
-const LayoutIndex = z.object({ manifests: z.array(z.object({ digest: z.string() })) })
+/** A root file system says nothing about how its programs run. */
+const noConfig: ImageConfig = {
+  ...{ user: "", workdir: "", env: {}, entrypoint: [], cmd: [], ports: [], labels: {} },
+}
 
 export class Archives {
   readonly #settings: ArchiveSettings
@@ -64,65 +57,16 @@ export class Archives {
     }
   }
 
-  async layoutOf({ staging }: Archive, signal: AbortSignal): Promise<Layout> {
-    const input = await this.#uncompressed(staging, signal)
-    await using file = await open(input, "r")
-    const names = await namesIn(file, new Set(["manifest.json", "oci-layout", "index.json"]))
-    if (names === undefined) throw refusal("not_an_image", "this is no tar archive")
-    if (names.has("manifest.json")) return await this.#convert("docker-archive", staging, input, signal)
-    if (names.has("oci-layout")) return await this.#convert("oci-archive", staging, input, signal)
-    return await layoutOfTree(staging, input)
-  }
-
-  async #convert(kind: string, staging: Staging, input: string, signal: AbortSignal): Promise<Layout> {
-    const { uid, bytesMax, timeoutMs } = this.#settings
-    const directory = await makeWork(staging.path, uid)
-    const ended = await runConfined(
-      [
-        ...[findSkopeo(), "--policy", "/etc/containers/policy.json", "--tmpdir", "/work", "copy", "--quiet"],
-        ...["--dest-oci-accept-uncompressed-layers", `${kind}:/input`, "oci:/work/layout:image"],
-      ],
-      { directory, uid, input, isOffline: true, fileBytesMax: bytesMax, deadlineMs: timeoutMs, signal },
-    )
-    if (ended.code !== 0) {
-      const cause = errorOf(ended, "the archive")
-      throw refusal("bad_archive", "the archive cannot be read as an image", { cause, hint: cause.hint })
-    }
-    const layout = join(directory, "layout")
-    await takeOver(layout)
-    const index = LayoutIndex.safeParse(parseJson(await readFile(join(layout, "index.json"), "utf8"))).data
-    const [manifest] = index?.manifests ?? []
-    if (!manifest) throw refusal("bad_manifest", "the archive holds no image")
-    return { layout, manifestDigest: manifest.digest }
-  }
-
-  async #uncompressed(staging: Staging, signal: AbortSignal): Promise<string> {
-    const input = inputOf(staging)
-    await using file = await open(input, "r")
-    const magic = Buffer.alloc(4)
-    await file.read(magic, 0, 4, 0)
-    const isGzip = magic.readUInt16BE(0) === 0x1f8b
-    const isZstd = magic.readUInt32BE(0) === 0x28b52ffd
-    if (!isGzip && !isZstd) return input
-    const plain = join(staging.path, "plain")
-    let size = 0
-    const { bytesMax } = this.#settings
-    const counted = async function* (source: AsyncIterable<Buffer>) {
-      for await (const piece of source) {
-        size += piece.length
-        if (size > bytesMax) throw tooLarge(bytesMax)
-        yield piece
-      }
-    }
-    try {
-      const unpack = isGzip ? createGunzip() : createZstdDecompress()
-      await pipeline(createReadStream(input), unpack, counted, createWriteStream(plain), { signal })
-    } catch (cause) {
-      signal.throwIfAborted()
-      if (cause instanceof AppError) throw cause
-      throw refusal("bad_archive", "the archive cannot be unpacked", { cause })
-    }
-    return plain
+  async contentOf({ staging }: Archive, signal: AbortSignal): Promise<Content> {
+    const { uid, bytesMax, freeBytes } = this.#settings
+    const read = await readArchive({
+      archive: Bun.file(inputOf(staging)).stream(),
+      directory: join(staging.path, "archive"),
+      limits: { compressedBytes: bytesMax, unpackedBytes: bytesMax, freeBytes },
+      ...{ uid, signal },
+    })
+    if (read.kind === "layers") return { layout: read.layout, manifestDigest: read.manifestDigest }
+    return { image: { ...read.image, config: noConfig }, manifestDigest: `sha256:${read.id}` }
   }
 
   async #checkRoom(): Promise<void> {
@@ -134,55 +78,6 @@ export class Archives {
 
 function inputOf({ path }: Staging): string {
   return join(path, "input")
-}
-
-/** Nothing that runs as another user may change what is read from now on. */
-async function takeOver(layout: string): Promise<void> {
-  const blobs = join(layout, "blobs", "sha256")
-  for (const directory of [layout, join(layout, "blobs"), blobs]) {
-    await chown(directory, process.getuid?.() ?? 0, process.getgid?.() ?? 0)
-    await chmod(directory, 0o755)
-  }
-  for (const name of await readdir(blobs)) {
-    await chown(join(blobs, name), process.getuid?.() ?? 0, process.getgid?.() ?? 0)
-    await chmod(join(blobs, name), 0o444)
-  }
-}
-
-async function layoutOfTree(staging: Staging, input: string): Promise<Layout> {
-  const layout = join(staging.path, "layout")
-  const blobs = join(layout, "blobs", "sha256")
-  await mkdir(blobs, { recursive: true, mode: 0o755 })
-  const put = async (text: string) => {
-    const hex = createHash("sha256").update(text).digest("hex")
-    await writeFile(join(blobs, hex), text, { mode: 0o444 })
-    return { digest: `sha256:${hex}`, size: Buffer.byteLength(text) }
-  }
-  const hash = createHash("sha256")
-  let size = 0
-  for await (const piece of createReadStream(input)) {
-    hash.update(piece)
-    size += piece.length
-  }
-  const hex = hash.digest("hex")
-  await rename(input, join(blobs, hex))
-  await chmod(join(blobs, hex), 0o444)
-  const digest = `sha256:${hex}`
-  const config = await put(
-    JSON.stringify({
-      ...{ architecture: "amd64", os: "linux", config: {} },
-      rootfs: { type: "layers", diff_ids: [digest] },
-    }),
-  )
-  const manifest = await put(
-    JSON.stringify({
-      schemaVersion: 2,
-      mediaType: "application/vnd.oci.image.manifest.v1+json",
-      config: { mediaType: "application/vnd.oci.image.config.v1+json", ...config },
-      layers: [{ mediaType: "application/vnd.oci.image.layer.v1.tar", digest, size }],
-    }),
-  )
-  return { layout, manifestDigest: manifest.digest }
 }
 
 function tooLarge(bytesMax: number): AppError {

@@ -2,7 +2,7 @@
  * Runs skopeo, which speaks to registries that users choose, apart from the host: a user id of its own without any
  * right, own namespaces of mounts, processes and names, and a root with nothing but Debian's /usr, certificates and one
  * directory to work in. It stays in the host's network, where `network/registry-egress.ts` says what its user id may
- * reach; `isOffline` takes even that. Credentials come over a pipe and lie only in the memory of that root.
+ * reach. Credentials come over a pipe and lie only in the memory of that root.
  */
 
 import { mkdir } from "node:fs/promises"
@@ -21,9 +21,6 @@ export type Confined = {
   nameServers?: readonly string[]
   /** Certificates of an operator's registry, seen in /certs. */
   caFile?: string | undefined
-  /** A file to read, seen as /input. */
-  input?: string
-  isOffline?: boolean
   fileBytesMax: number
   deadlineMs: number
   signal: AbortSignal
@@ -32,11 +29,11 @@ export type Confined = {
 const stdoutBytesMax = 4 * 1024 * 1024
 const stderrBytesMax = 16 * 1024
 
-/** Arguments: root, work, uid, size of files in blocks, file of certificates, file to read, lines of two files. */
+/** Arguments: root, work, uid, size of files in blocks, file of certificates, lines of two files. */
 const script = `set -eu
 umask 022
-root=$1 work=$2 uid=$3 blocks=$4 ca=$5 input=$6 hosts=$7 servers=$8
-shift 8
+root=$1 work=$2 uid=$3 blocks=$4 ca=$5 hosts=$6 servers=$7
+shift 7
 bind() {
   mount --bind "$1" "$2"
   mount -o "remount,bind,nosuid,nodev,$3" "$2"
@@ -57,7 +54,6 @@ printf '127.0.0.1 localhost\\n%s\\n' "$hosts" >etc/hosts
 printf '{"default":[{"type":"insecureAcceptAnything"}]}' >etc/containers/policy.json
 : >etc/containers/registries.conf
 [ -z "$ca" ] || cat "$ca" >certs/ca.crt
-if [ -n "$input" ]; then : >input; bind "$input" input ro,noexec; fi
 cat >auth.json
 chown "$uid" auth.json && chmod 0400 auth.json
 pivot_root . old
@@ -88,9 +84,9 @@ export async function runConfined(command: readonly string[], options: Confined)
       // It ends with the daemon, however that ends, and its whole namespace with it.
       ...["setpriv", "--pdeathsig", "KILL"],
       ...["unshare", "--mount", "--pid", "--ipc", "--uts", "--fork", "--kill-child=KILL"],
-      ...["--propagation", "private", ...(options.isOffline ? ["--net"] : [])],
+      ...["--propagation", "private"],
       ...["/bin/sh", "-c", script, "sh", root, options.directory, `${options.uid}`, `${blocks}`],
-      ...[options.caFile ?? "", options.input ?? "", (options.hosts ?? []).join("\n")],
+      ...[options.caFile ?? "", (options.hosts ?? []).join("\n")],
       (options.nameServers ?? []).map((server) => `nameserver ${server}`).join("\n"),
       ...command,
     ],

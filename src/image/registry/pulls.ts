@@ -13,7 +13,7 @@ import { imageNames, readImage } from "../artifacts.ts"
 import { hexOf } from "../oci-manifest.ts"
 import type { UnpackedImage, UnpackOptions } from "../unpack.ts"
 import { unpackLimits } from "../unpacker.ts"
-import { type Archive, Archives } from "./archives.ts"
+import { type Archive, Archives, type Content } from "./archives.ts"
 import { Blobs } from "./blobs.ts"
 import { commitDisk, spaceOf } from "./commit-disk.ts"
 import { type FetchSettings, fetchDocument, fetchLayers, type Source } from "./fetch.ts"
@@ -36,7 +36,7 @@ export type PullSettings = FetchSettings & {
 type Asked = Source & { digest: string | null; platform: string }
 type Pull = { resolved: Resolved & { diskName: string }; manifest: Buffer }
 type Opened = { diskName: string; manifestDigest: string }
-type OpenedArchive = Opened & { layout: string }
+type OpenedArchive = Opened & { content: Content }
 type Progress = { step: "fetching" | "unpacking"; layers: LayerState[] }
 type Options = { onProgress: (progress: Progress) => void; signal: AbortSignal }
 
@@ -49,8 +49,8 @@ export class Pulls {
 
   constructor(settings: PullSettings) {
     this.#settings = settings
-    const { dataDir, unpackUid: uid, imageBytesMax: bytesMax, freeBytes, timeoutMs } = settings
-    this.#archives = new Archives({ dataDir, uid, bytesMax, freeBytes, timeoutMs })
+    const { dataDir, unpackUid: uid, imageBytesMax: bytesMax, freeBytes } = settings
+    this.#archives = new Archives({ dataDir, uid, bytesMax, freeBytes })
     this.#blobs = new Blobs(join(settings.dataDir, "registry", "blobs"))
   }
 
@@ -102,19 +102,21 @@ export class Pulls {
   ): Promise<OpenedArchive> {
     const archive = this.#received.get(id)
     if (!archive) throw new Error("the archive is gone")
-    const { layout, manifestDigest } = await this.#archives.layoutOf(archive, signal)
-    return { layout, manifestDigest, diskName: diskNameOf(origin, manifestDigest) }
+    const content = await this.#archives.contentOf(archive, signal)
+    const { manifestDigest } = content
+    return { content, manifestDigest, diskName: diskNameOf(origin, manifestDigest) }
   }
 
   async import({ id }: { id: string }, { opened, ...options }: Options & { opened: Opened }): Promise<Made> {
     const archive = this.#received.get(id)
     if (!archive) throw new Error("the archive is gone")
-    const { diskName, manifestDigest } = opened
-    const { layout = "" } = opened as OpenedArchive
+    const { diskName, content } = opened as OpenedArchive
     const found = await this.find(diskName)
     if (found) return found
     return await this.#work.join(diskName, options, (shared) =>
-      this.#unpackAndCommit(archive.staging, { layout, manifestDigest, diskName }, shared),
+      "layout" in content
+        ? this.#unpackAndCommit(archive.staging, { ...content, diskName }, shared)
+        : this.#commit(archive.staging, { ...content.image, diskName }),
     )
   }
 
@@ -174,7 +176,7 @@ export class Pulls {
     { layout, manifestDigest, diskName }: { layout: string; manifestDigest: string; diskName: string },
     options: Options,
   ): Promise<Made> {
-    const { dataDir, unpack, unpackUid, imageBytesMax, freeBytes } = this.#settings
+    const { unpack, unpackUid, imageBytesMax, freeBytes } = this.#settings
     const states = new Map<string, LayerState>()
     const unpacked = await unpack({
       layout,
@@ -189,7 +191,15 @@ export class Pulls {
       signal: options.signal,
     })
     options.signal.throwIfAborted()
-    const { disk, sizeMib, config } = unpacked
+    return await this.#commit(staging, { ...unpacked, diskName })
+  }
+
+  async #commit(
+    staging: Staging,
+    image: Pick<UnpackedImage, "disk" | "sizeMib" | "config"> & { diskName: string },
+  ): Promise<Made> {
+    const { disk, sizeMib, config, diskName } = image
+    const { dataDir } = this.#settings
     await commitDisk({ dataDir, staging: staging.path, diskName, disk, sizeMib, config })
     const made = await this.find(diskName)
     if (!made) throw new Error(`${diskName} was not committed`)
