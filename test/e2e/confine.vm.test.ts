@@ -306,7 +306,9 @@ test("sockets and files are their owner's alone, whatever the umask of the daemo
     }
   }
   const [open, closed] = modes
-  expect(open).toEqual(closed ?? [])
+  // Zygotes come in the background, each with a directory of its own.
+  const settled = (lines: string[] = []) => lines.filter((line) => !/ \/(zygotes|fork-trial)/.test(line))
+  expect(settled(open)).toEqual(settled(closed))
   // Kernels, kits, images and the jail's root hold nothing of anybody.
   const own = open?.filter((line) => !/ \/(qemu\/HASH\/root|kernels|kits|images)/.test(line))
   expect(own?.filter((line) => !/^[67]00 /.test(line))).toEqual([])
