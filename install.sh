@@ -341,6 +341,7 @@ remove_network() {
   rm -rf "/run/bhatti_$site"
   nft delete table inet "bhatti_$site" 2>/dev/null || true
   nft delete table arp "bhatti_$site" 2>/dev/null || true
+  nft delete table inet "bhatti_${site}_images" 2>/dev/null || true
   ip link delete dev "bhgw$site" 2>/dev/null || true
 }
 

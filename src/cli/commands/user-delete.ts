@@ -5,7 +5,7 @@ import { dataDirOption, withUserStore } from "../user-store.ts"
 
 export const userDelete = hostCommand({
   args: ["name"],
-  description: "Refused while the user has sandboxes.",
+  description: "Refused while the user has sandboxes, snapshots or images.",
   options: {
     yes: { type: "flag", short: "y", summary: "Accepted for scripts; the command never asks" },
     ...dataDirOption,
