@@ -20,6 +20,10 @@ export const Version = z
       .optional()
       .describe("How new sandboxes start; older daemons do not say"),
     starts_reason: z.string().optional(),
+    default_registry: z
+      .string()
+      .nullable()
+      .describe("Registry of references without one; null: such references are refused"),
     warnings: z.array(z.string()).describe("Guarantees that this host cannot give, one line each"),
     features: z
       .array(z.string())

@@ -4,7 +4,7 @@ import { AppError } from "@bhatti/contract/errors"
 import type { Client } from "@bhatti/sdk/client"
 import { followTask, resultOf } from "./follow-task.ts"
 import type { Output } from "./output.ts"
-import { findCredential, registryOf } from "./registry-credentials.ts"
+import { credentialFor } from "./registry-credentials.ts"
 
 export const pullOption = {
   type: "choice",
@@ -52,8 +52,7 @@ async function pullNow(
   ref: string,
   isQuiet: boolean,
 ): Promise<{ image: string } | { exitCode: number }> {
-  const host = registryOf(ref)
-  const auth = host === undefined ? undefined : await findCredential(host)
+  const auth = await credentialFor(client, ref)
   const started = await client.pullImage({ body: { ref, ...(auth !== undefined && { auth }) } })
   if (started.task_id === null) return { image: started.image }
   if (!isQuiet) await out.talk(`image ${ref} is pulled first`)

@@ -5,6 +5,7 @@
 
 import { join } from "node:path"
 import { AppError } from "@bhatti/contract/errors"
+import type { Client } from "@bhatti/sdk/client"
 import { unlessMissing, whenNowhere } from "../lib/missing-files.ts"
 import { parseJson } from "../lib/parse-json.ts"
 
@@ -23,6 +24,13 @@ type File = {
 export function registryOf(reference: string): string | undefined {
   const [first = "", ...rest] = reference.split("/")
   return rest.length > 0 && (/[.:]/.test(first) || first === "localhost") ? first.toLowerCase() : undefined
+}
+
+/** The credential for a pull; a short reference has the daemon's default registry. */
+export async function credentialFor(client: Client, reference: string): Promise<Credential | undefined> {
+  const host = registryOf(reference) ?? (await client.version()).default_registry
+  // A daemon of an earlier version names none.
+  return host === null || host === undefined ? undefined : await findCredential(host)
 }
 
 /** The first file that knows the registry decides. */

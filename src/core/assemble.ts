@@ -67,7 +67,7 @@ class Assembly implements Core {
   constructor({ store, host, log, settings, clock = systemClock }: Options) {
     this.store = store
     this.host = host
-    this.settings = { images: imageDefaults, ...settings }
+    this.settings = { images: { ...imageDefaults }, ...settings }
     this.clock = clock
     this.log = new BoundedLog(log, clock)
     this.keys = new Keys(store, { log: this.log, clock })

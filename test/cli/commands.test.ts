@@ -48,7 +48,8 @@ test("version --daemon shows what the host can promise", async () => {
   const { version, accelerator, acceleratorReason: accelerator_reason, warnings } = about
   const starts = { starts: "clone", starts_reason: "forks are off, or machines run under KVM" }
   const features = ["exec_key", "input_writer"]
-  const told = { version, accelerator, accelerator_reason, ...starts, warnings, features }
+  const own = { default_registry: null, warnings, features }
+  const told = { version, accelerator, accelerator_reason, ...starts, ...own }
   expect(JSON.parse(json.stdout)).toEqual(told)
 })
 

@@ -89,6 +89,9 @@ describe("image pull", () => {
       undefined,
       { username: "you", password: "typed" },
     ])
+    daemon.core.settings.images.defaultRegistry = "registry.example"
+    await run(["image", "pull", "app"])
+    expect(daemon.host.pulls.asked.at(-1)?.credential).toEqual({ username: "me", password: "of-docker" })
     const bad = await run(["image", "pull", "--auth-stdin", ref], { stdin: "no colon" })
     expect(bad).toMatchObject({ exitCode: 1, stderr: expect.stringContaining("USER:TOKEN") })
   })

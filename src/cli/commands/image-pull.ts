@@ -3,7 +3,7 @@
 import { AppError } from "@bhatti/contract/errors"
 import { command } from "../command.ts"
 import { followTask, resultOf } from "../follow-task.ts"
-import { findCredential, registryOf } from "../registry-credentials.ts"
+import { credentialFor } from "../registry-credentials.ts"
 import { readInputText } from "../standard-input.ts"
 import { secondsText } from "../words.ts"
 
@@ -29,7 +29,7 @@ sent with this request and not stored. Without any, a login of bhatti registry l
   ],
   async run({ client, args, options, isJson, out }) {
     const startMs = performance.now()
-    const auth = options.authStdin ? await readAuth() : await credentialFor(args.reference)
+    const auth = options.authStdin ? await readAuth() : await credentialFor(client, args.reference)
     const started = await client.pullImage({
       body: {
         ref: args.reference,
@@ -62,11 +62,6 @@ sent with this request and not stored. Without any, a login of bhatti registry l
     await out.hint(`  try: bhatti create --image ${image}`)
   },
 })
-
-async function credentialFor(reference: string) {
-  const host = registryOf(reference)
-  return host === undefined ? undefined : await findCredential(host)
-}
 
 async function readAuth(): Promise<string> {
   const text = (await readInputText()).replace(/\r?\n$/, "")

@@ -23,6 +23,7 @@ export const system = (about: About) =>
         accelerator_reason: about.acceleratorReason,
         starts,
         starts_reason,
+        default_registry: core.settings.images.defaultRegistry ?? null,
         warnings: about.warnings,
         features: ["exec_key", "input_writer"],
       }
