@@ -6,6 +6,7 @@
 import { readFileSync, writeFileSync } from "node:fs"
 import { AppError } from "@bhatti/contract/errors"
 import { errorCodeOf } from "../lib/error-code.ts"
+import { switchOn } from "../lib/route-netlink.ts"
 
 /** MAC address of every TAP device: the guest's gateway, the same on every host. */
 export const gatewayMac = "02:00:00:00:00:fe"
@@ -23,6 +24,11 @@ export function linkUpBatch({ tap, mac, address }: Link, gateway: string): strin
     `route replace ${address}/32 dev ${tap} src ${gateway}`,
     "",
   ].join("\n")
+}
+
+/** Does what `linkUpBatch` says, without a process. */
+export function switchLinkOn({ tap, mac, address }: Link, gateway: string): void {
+  switchOn({ device: tap, mac: gatewayMac, guest: { mac, address }, source: gateway })
 }
 
 /** Names below /proc/sys/net. Disables IPv6, and drops packets whose answer would take another route. */

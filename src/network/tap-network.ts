@@ -20,7 +20,7 @@ import {
 } from "../rules/address.ts"
 import { makeAnchor, refuseOverlap } from "./anchor.ts"
 import { closedAmong } from "./internal.ts"
-import { linkSettings, linkUpBatch, writeSetting } from "./links.ts"
+import { linkSettings, linkUpBatch, switchLinkOn, writeSetting } from "./links.ts"
 import { programLines, runFor } from "./network-programs.ts"
 import { Nftables } from "./nftables.ts"
 import { profileOf, type Sibling } from "./resolver.ts"
@@ -119,8 +119,14 @@ export class TapNetwork {
     for (const { tap } of links) {
       for (const [name, value] of linkSettings(tap)) writeSetting(name, value)
     }
-    const input = links.map((link) => linkUpBatch(link, this.#hostNetwork.gateway)).join("")
-    await runFor("switch on a sandbox's network", ["ip", "-batch", "-"], { input })
+    const { gateway } = this.#hostNetwork
+    try {
+      for (const link of links) switchLinkOn(link, gateway)
+    } catch {
+      // The program either gets on or says in words why not.
+      const input = links.map((link) => linkUpBatch(link, gateway)).join("")
+      await runFor("switch on a sandbox's network", ["ip", "-batch", "-"], { input })
+    }
   }
 
   /**
