@@ -18,16 +18,21 @@ export function pinDisk(core: Pick<Core, "pinnedDisks">, diskName: string): Disp
 }
 
 export async function removeUnusedDisks(core: Parts): Promise<void> {
+  const needed = await neededHashes(core)
+  const isNeeded = async ({ name, hash }: { name: string; hash: string }) => {
+    if (needed.has(hash) || core.pinnedDisks.has(name)) return true
+    // Asked again: a pull may have found the disk, and an image may have got a copy, since the first answer.
+    return (await neededHashes(core)).has(hash) || core.pinnedDisks.has(name)
+  }
+  for (const name of await core.host.pulls.removeUnused(isNeeded))
+    core.log.info({ image: name }, "removed the disk of an image that nothing needs")
+}
+
+async function neededHashes(core: Parts): Promise<Set<string>> {
   // Templates first: a row that is removed meanwhile has its template still.
   const templates = await core.host.templates.measure()
   const rows = await core.store.images.listOnHost()
-  const needed = new Set([
-    ...templates.map(({ imageHash }) => imageHash),
-    ...rows.map(({ diskHash }) => diskHash),
-  ])
-  const pinned = new Set(core.pinnedDisks.keys())
-  for (const name of await core.host.pulls.removeUnused({ hashes: needed, names: pinned }))
-    core.log.info({ image: name }, "removed the disk of an image that nothing needs")
+  return new Set([...templates.map(({ imageHash }) => imageHash), ...rows.map(({ diskHash }) => diskHash)])
 }
 
 /** When a daemon starts: nothing half made stays, and its tasks are told as interrupted. */

@@ -113,7 +113,7 @@ export async function cancelTask(core: Parts, account: Account, id: string): Pro
   const going = core.tasks.get(record.id)
   going?.stop.abort(cancelled())
   const late = new AbortController()
-  await Promise.race([going?.ended, sleep(core.clock, cancelWaitMs, late.signal)])
+  if (going) await Promise.race([going.ended, sleep(core.clock, cancelWaitMs, late.signal)])
   late.abort()
   return await findTask(core, account, id)
 }
@@ -137,7 +137,9 @@ export async function* followTask(
       yield isQuiet ? "quiet" : record
     }
     if (record.endedAt !== null) return
-    await Promise.race([core.tasks.get(record.id)?.ended, sleep(core.clock, followEveryMs, signal)])
+    const pause = sleep(core.clock, followEveryMs, signal)
+    const going = core.tasks.get(record.id)
+    await (going ? Promise.race([going.ended, pause]) : pause)
   }
 }
 

@@ -11,7 +11,7 @@ import { AppError } from "@bhatti/contract/errors"
 import { limits } from "@bhatti/contract/limits"
 import type { z } from "zod"
 import { isDiskName } from "../lib/disk-names.ts"
-import { exists } from "../lib/missing-files.ts"
+import { exists, whenMissing } from "../lib/missing-files.ts"
 import {
   type Check,
   Current,
@@ -133,15 +133,20 @@ export async function readImage(
 
 /** The current image of every name, in the order of names. */
 export async function listImages(dataDir: string): Promise<ListedImage[]> {
-  return await Promise.all(
-    (await imageNames(dataDir)).map(async (name) => {
-      const image = await readImage(dataDir, name)
-      const { blocks } = await stat(image.file)
-      // The disk is a link to the cache's; its link in this directory is as old as the installation.
-      const { mtime } = await stat(join(dataDir, "images", name, "current.json"))
-      return { ...image, usedMib: Math.ceil((blocks * 512) / mebibyte), installedAt: mtime.toISOString() }
-    }),
+  const read = async (name: string): Promise<ListedImage> => {
+    const image = await readImage(dataDir, name)
+    const { blocks } = await stat(image.file)
+    // The disk is a link to the cache's; its link in this directory is as old as the installation.
+    const { mtime } = await stat(join(dataDir, "images", name, "current.json"))
+    return { ...image, usedMib: Math.ceil((blocks * 512) / mebibyte), installedAt: mtime.toISOString() }
+  }
+  const listed = await Promise.all(
+    // Disks of users come and go, also while they are listed.
+    (await imageNames(dataDir)).map((name) =>
+      isDiskName(name) ? unlessDamaged(read(name).catch(whenMissing)) : read(name),
+    ),
   )
+  return listed.filter((image) => image !== undefined)
 }
 
 /** All installed images that are complete, of every name. */

@@ -5,7 +5,8 @@ import { AppError } from "@bhatti/contract/errors"
 import { Image } from "@bhatti/contract/image"
 import { limits } from "@bhatti/contract/limits"
 import { StartedTask, Task } from "@bhatti/contract/task"
-import { stopTasks } from "../../src/core/tasks.ts"
+import { pinDisk, removeUnusedDisks } from "../../src/core/image-disks.ts"
+import { followTask, stopTasks } from "../../src/core/tasks.ts"
 import { OperatorUsers } from "../../src/core/users.ts"
 import { type HttpApp, openHttpApp } from "../support/http-app.ts"
 import { until } from "../support/installation.ts"
@@ -221,4 +222,48 @@ describe("an image", () => {
     expect(await ended(task_id ?? "")).toMatchObject({ type: "image.import", status: "done" })
     expect(await imagesOf()).toMatchObject([{ name: "mine", reference: null }])
   })
+})
+
+describe("a disk that nothing needs when a clean-up begins", () => {
+  test.each(["a pull finds", "an image of another name gets"])("stays if %s it meanwhile", async (which) => {
+    const { core, host } = own
+    await pull()
+    const [record] = await core.store.images.listOnHost()
+    if (!record) throw new Error("the pull made no image")
+    await core.store.images.remove(record.id)
+    const { removeUnused } = host.pulls
+    using stack = new DisposableStack()
+    host.pulls.removeUnused = async (isNeeded) => {
+      if (which === "a pull finds") stack.use(pinDisk(core, record.diskName))
+      else await core.store.images.put(record.userId, { ...record, name: "again" })
+      return await removeUnused(isNeeded)
+    }
+    await removeUnusedDisks(core)
+    expect([...host.pulls.disks.keys()]).toEqual([record.diskName])
+  })
+})
+
+test("a task that no daemon's memory has is followed with pauses", async () => {
+  const { core } = own
+  const account = await core.store.users.findByKey(own.key)
+  if (!account) throw new Error("the key is not valid")
+  const { id } = await core.store.tasks.add(account.id, { kind: "image.pull", subject: ref })
+  const over = new AbortController()
+  let asked = 0
+  const store = {
+    ...core.store,
+    tasks: {
+      find: (...which: [typeof account.id, string]) => {
+        if (++asked > 50) over.abort()
+        return core.store.tasks.find(...which)
+      },
+    },
+  } as unknown as typeof core.store
+  core.clock.after(600, () => over.abort())
+  const options = { signal: over.signal, quietMs: 60_000 }
+  const states: string[] = []
+  for await (const task of followTask({ ...core, store }, account, id, options))
+    states.push(task === "quiet" ? task : task.state)
+  expect(states).toEqual(["running"])
+  expect(asked).toBeLessThan(10)
 })

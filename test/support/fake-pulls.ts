@@ -79,12 +79,13 @@ export function fakePulls(onDisk: (name: string) => void): FakePulls {
       return make(opened.diskName)
     },
     async removeUnfinished() {},
-    async removeUnused({ hashes, names }) {
-      const unused = [...pulls.disks.values()].filter(
-        ({ hash, diskName }) => !hashes.has(hash) && !names.has(diskName),
-      )
-      for (const { diskName } of unused) pulls.disks.delete(diskName)
-      return unused.map(({ diskName }) => diskName)
+    async removeUnused(isNeeded) {
+      const removed: string[] = []
+      for (const { diskName, hash } of [...pulls.disks.values()]) {
+        if (await isNeeded({ name: diskName, hash })) continue
+        if (pulls.disks.delete(diskName)) removed.push(diskName)
+      }
+      return removed
     },
     async evictLayers() {},
   }

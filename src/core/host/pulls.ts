@@ -57,8 +57,8 @@ export interface Pulls {
   receive(bytes: AsyncIterable<Uint8Array>, options: { bytesMax: number }): Promise<ImportedArchive>
   /** Removes what a daemon that died has left. */
   removeUnfinished(): Promise<void>
-  /** Removes disks with none of these hashes and names; returns their names for the log. */
-  removeUnused(needed: { hashes: ReadonlySet<string>; names: ReadonlySet<string> }): Promise<string[]>
+  /** Removes disks that are not needed, each at once after that answer; returns their names for the log. */
+  removeUnused(isNeeded: (disk: { name: string; hash: string }) => Promise<boolean>): Promise<string[]>
   /** Evicts fetched layers above the operator's limit. */
   evictLayers(): Promise<void>
 }

@@ -7,7 +7,7 @@
 
 import { createHash } from "node:crypto"
 import { createReadStream } from "node:fs"
-import { chmod, chown, link, mkdir, readdir, rm, stat, utimes } from "node:fs/promises"
+import { chmod, chown, link, lstat, mkdir, readdir, rm, stat, utimes } from "node:fs/promises"
 import { join } from "node:path"
 import { syncPath } from "../../lib/durable.ts"
 import { errorCodeOf } from "../../lib/error-code.ts"
@@ -53,7 +53,8 @@ export class Blobs {
     for (const { digest, size } of wanted) {
       const hex = hexOf(digest)
       const file = join(directory, hex)
-      const about = await stat(file).catch((error: unknown) => {
+      // A link would make root change a file that the program cannot.
+      const about = await lstat(file).catch((error: unknown) => {
         if (errorCodeOf(error) !== "ENOENT") throw error
         throw refusal("missing_blob", `the blob ${digest} was not fetched`)
       })

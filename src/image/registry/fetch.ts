@@ -4,7 +4,7 @@ import { join } from "node:path"
 import { type Confined, findSkopeo, runConfined } from "./confined.ts"
 import { type LayerState, watchFetch } from "./progress.ts"
 import { digestOf } from "./resolve.ts"
-import { makeStaging, makeWork } from "./staging.ts"
+import { makeStaging, makeWork, refuseLinks } from "./staging.ts"
 import { errorOf } from "./words.ts"
 
 /** A registry of the operator's: it may be internal, have certificates of its own, or no TLS. */
@@ -127,7 +127,9 @@ export async function fetchLayers(
     }),
   )
   if (ended.code !== 0) throw errorOf(ended, subject)
-  return join(work, "blobs", "sha256")
+  const blobs = join(work, "blobs", "sha256")
+  await refuseLinks([work, join(work, "blobs"), blobs])
+  return blobs
 }
 
 function confinedOf(

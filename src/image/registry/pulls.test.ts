@@ -216,10 +216,11 @@ describe.skipIf(!canRun)("a pull", () => {
     await plain.push(await imageOf("unused", { unused: "1" }), "unused:1")
     const asked = ask(plain.host, "unused")
     const made = await pulls.make(asked, await pulls.resolve(asked, signal), quiet)
-    expect(await pulls.removeUnused({ hashes: new Set([made.hash]), names: new Set() })).not.toContain(
-      made.diskName,
-    )
-    expect(await pulls.removeUnused({ hashes: new Set(), names: new Set() })).toContain(made.diskName)
+    expect(await pulls.removeUnused(async ({ hash }) => hash === made.hash)).not.toContain(made.diskName)
+    const isOther = async ({ name }: { name: string }) => name !== made.diskName
+    const removed = await Promise.all([pulls.removeUnused(isOther), pulls.removeUnused(isOther)])
+    expect(removed.flat()).toEqual([made.diskName])
+    expect(nothingLeft()).toEqual([])
     expect(await pulls.find(made.diskName)).toBeUndefined()
   })
 

@@ -3,11 +3,12 @@
  * the same disk share one such work, which ends when the last of them has left.
  */
 
+import { renameSync } from "node:fs"
 import { chmod, mkdir, writeFile } from "node:fs/promises"
 import { join } from "node:path"
 import { AppError } from "@bhatti/contract/errors"
 import { diskNameOf, isDiskName } from "../../lib/disk-names.ts"
-import { exists } from "../../lib/missing-files.ts"
+import { exists, unlessMissing } from "../../lib/missing-files.ts"
 import { removeTree } from "../../lib/remove-tree.ts"
 import { imageNames, readImage } from "../artifacts.ts"
 import { hexOf } from "../oci-manifest.ts"
@@ -113,7 +114,8 @@ export class Pulls {
     const { diskName, content } = opened as OpenedArchive
     const found = await this.find(diskName)
     if (found) return found
-    return await this.#work.join(diskName, options, (shared) =>
+    // Not shared: its files go with the caller that has sent them.
+    return await this.#work.join(`${diskName} of ${id}`, options, (shared) =>
       "layout" in content
         ? this.#unpackAndCommit(archive.staging, { ...content, diskName }, shared)
         : this.#commit(archive.staging, { ...content.image, diskName }),
@@ -125,15 +127,23 @@ export class Pulls {
     await removeTree(tasksDirectory(this.#settings.dataDir))
   }
 
-  async removeUnused(needed: { hashes: ReadonlySet<string>; names: ReadonlySet<string> }): Promise<string[]> {
+  async removeUnused(
+    isNeeded: (disk: { name: string; hash: string }) => Promise<boolean>,
+  ): Promise<string[]> {
     const { dataDir } = this.#settings
     const removed: string[] = []
-    for (const name of await imageNames(dataDir)) {
-      if (!isDiskName(name) || needed.names.has(name)) continue
-      const { hash } = await readImage(dataDir, name)
-      if (needed.hashes.has(hash)) continue
-      await removeTree(join(dataDir, "images", name))
-      removed.push(name)
+    const names = (await imageNames(dataDir)).filter(isDiskName)
+    if (names.length === 0) return removed
+    await using staging = await makeStaging(dataDir)
+    for (const name of names) {
+      const disk = await readImage(dataDir, name).catch(whenGone)
+      if (!disk || (await isNeeded(disk))) continue
+      // At once, so that nobody finds it after the answer, or half of it.
+      const isMoved = unlessMissing(() => {
+        renameSync(join(dataDir, "images", name), join(staging.path, name))
+        return true
+      })
+      if (isMoved) removed.push(name)
     }
     return removed
   }
@@ -227,6 +237,11 @@ type Made = {
   diskMib: number
   bytes: number
   config: UnpackedImage["config"]
+}
+
+/** Another clean-up may have removed it. */
+function whenGone(error: unknown): undefined {
+  if (!(error instanceof AppError && error.code === "not_found")) throw error
 }
 
 function mibOf(bytes: number): number {

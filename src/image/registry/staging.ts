@@ -5,9 +5,10 @@
  *     DATA/registry/tasks/ID/{work,root,layout,disk,image}
  */
 
-import { chmod, chown, mkdir, rm } from "node:fs/promises"
+import { chmod, chown, lstat, mkdir, rm } from "node:fs/promises"
 import { join } from "node:path"
 import { randomHex } from "../../lib/random-hex.ts"
+import { refusal } from "../refusal.ts"
 
 export type Staging = { path: string } & AsyncDisposable
 
@@ -30,4 +31,11 @@ export async function makeWork(staging: string, uid: number): Promise<string> {
     await chown(directory, uid, uid)
   }
   return work
+}
+
+/** A program that has ended may have left links, and files there are changed as root from now on. */
+export async function refuseLinks(directories: readonly string[]): Promise<void> {
+  for (const path of directories)
+    if (!(await lstat(path)).isDirectory())
+      throw refusal("missing_blob", "the directory of blobs was replaced")
 }
