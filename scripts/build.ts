@@ -1,7 +1,7 @@
 /**
- * Builds `dist/lohar` (the guest agent), `dist/jail` (the launcher of QEMU), `dist/zygote` (the library that forks
- * QEMU) and `dist/bhatti` (everything else, the three inside) and says what took how long. Does nothing when no source
- * has changed since the last build; `--force` builds anyway.
+ * Builds `dist/lohar` (the guest agent), `dist/jail` (the launcher of QEMU), `dist/unpack` (the unpacker of images),
+ * `dist/zygote` (the library that forks QEMU) and `dist/bhatti` (everything else, those inside) and says what took how
+ * long. Does nothing when no source has changed since the last build; `--force` builds anyway.
  */
 import { createHash } from "node:crypto"
 import { mkdir, rename, rm } from "node:fs/promises"

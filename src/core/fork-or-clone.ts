@@ -19,10 +19,13 @@ export async function forkOrClone(core: Parts, place: Place, template: Template)
   const zygote = core.zygotes.of(template.id)
   if (!zygote) return core.host.machines.start(placeOf(place, template), { kind: "template" })
   const started = await core.host.machines.start(placeOf(place, template), { kind: "template", zygote })
-  core.zygotes.onFork(zygote, started.fork ?? { error: new Error("the host did not try") })
-  if (started.fork !== "done") return started
+  if (started.fork !== "done") {
+    core.zygotes.onFork(zygote, started.fork ?? { error: new Error("the host did not try") })
+    return started
+  }
   try {
     await started.guest.waitReady({ deadlineMs: answerDeadlineMs })
+    core.zygotes.onFork(zygote, "done")
     return started
   } catch (error) {
     core.zygotes.onFork(zygote, { error })

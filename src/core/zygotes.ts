@@ -17,7 +17,7 @@ import {
 import type { Alarm } from "./clock.ts"
 import type { Core, OnHost } from "./core.ts"
 import { heat } from "./heat.ts"
-import type { Guest, Template, TemplateSpec, Zygote } from "./host.ts"
+import type { Guest, Zygotes as HostZygotes, Template, TemplateSpec, Zygote } from "./host.ts"
 import type { ForkStatus, ZygotePart } from "./parts.ts"
 import { runInGuest } from "./run-in-guest.ts"
 import { readyDeadlineMs } from "./start.ts"
@@ -214,17 +214,23 @@ export class Zygotes implements ZygotePart {
     using _memory = this.#core.memory.promiseSpare(zygoteMib)
     await using undo = new AsyncDisposableStack()
     const { zygote, guest } = await zygotes.start(shelf.template)
+    const prepared = this.#prepare(zygotes, zygote, guest)
+    // A trial that is left has a machine, which it ends.
+    undo.defer(async () => {
+      await Promise.allSettled([prepared])
+    })
     undo.defer(() => this.#endZygote(zygote))
     undo.defer(() => guest.close())
-    const work = async () => {
-      await heat(guest, nobody)
-      guest.close()
-      await zygotes.freeze(zygote)
-      await zygotes.try(zygote, prove)
-    }
-    await unlessAborted(work(), this.#stop.signal)
+    await unlessAborted(prepared, this.#stop.signal)
     undo.move()
     return zygote
+  }
+
+  async #prepare(zygotes: HostZygotes, zygote: Zygote, guest: Guest): Promise<void> {
+    await heat(guest, nobody)
+    guest.close()
+    await zygotes.freeze(zygote)
+    await zygotes.try(zygote, (child) => unlessAborted(prove(child), this.#stop.signal))
   }
 
   /** The next one is made after a rest. */

@@ -3,7 +3,14 @@
 import { afterEach, beforeEach, expect, test } from "bun:test"
 import { closeSync, mkdtempSync, openSync, readdirSync, rmSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
-import { connectUnix, sendDescriptor } from "./descriptor-passing.ts"
+import { until } from "../../test/support/installation.ts"
+import {
+  askForSenders,
+  connectUnix,
+  receiveMessage,
+  sendDescriptor,
+  sendDescriptors,
+} from "./descriptor-passing.ts"
 import { listenUnix } from "./posix.ts"
 
 let directory = ""
@@ -52,4 +59,33 @@ test("a socket that takes nothing more takes no descriptor, and none is left ope
   for (let fd = connectUnix(path); fd !== undefined; fd = connectUnix(path)) waiting.push(fd)
   expect(readdirSync("/proc/self/fd").length).toBe(before + waiting.length)
   for (const fd of [...waiting, null_, socket, listening]) closeSync(fd)
+})
+
+const sender = `
+import os, socket, sys
+s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET); s.bind(sys.argv[1]); s.listen()
+os.write(1, b"ready\\n")
+c, _ = s.accept()
+c.recv(100)
+null = os.open("/dev/null", os.O_RDONLY)
+socket.send_fds(c, [b"words"], [null] * 8)
+c.recv(100)
+`
+
+test("a message is received with its sender, and descriptors that nobody asked for are not", async () => {
+  const path = join(directory, "socket")
+  await using python = Bun.spawn(["python3", "-c", sender, path], { stdout: "pipe" })
+  await python.stdout.getReader().read()
+  const socket = connectUnix(path, "packets") ?? -1
+  askForSenders(socket)
+  const before = readdirSync("/proc/self/fd").length
+  expect(sendDescriptors(socket, Buffer.from("send"), [])).toBe(true)
+  let received: ReturnType<typeof receiveMessage> = "none"
+  await until("the answer is there", () => {
+    received = receiveMessage(socket)
+    return received !== "none"
+  })
+  expect(received).toMatchObject({ pid: python.pid, uid: process.getuid?.() })
+  expect(readdirSync("/proc/self/fd").length).toBe(before)
+  closeSync(socket)
 })

@@ -71,6 +71,8 @@ export function sendDescriptors(socket: number, bytes: Uint8Array, descriptors: 
 const SO_PASSCRED = 16
 const SCM_CREDENTIALS = 2
 const messageBytesMax = 4096
+/** Room for the sender alone: the kernel closes descriptors that somebody sends along. */
+const credentialsBytes = 32
 
 /** Makes the kernel say who has sent each message that comes. */
 export function askForSenders(socket: number): void {
@@ -85,7 +87,7 @@ export type Received = { bytes: Buffer; pid: number; uid: number }
 /** Takes a message without waiting; "none": there is none now. */
 export function receiveMessage(socket: number): Received | "none" | "end" {
   const bytes = Buffer.alloc(messageBytesMax)
-  const control = Buffer.alloc(64)
+  const control = Buffer.alloc(credentialsBytes)
   const message = messageOf(bytes, control)
   const count = Number(libc.symbols.recvmsg(socket, ptr(message.header), MSG_DONTWAIT))
   if (count < 0) return "none"

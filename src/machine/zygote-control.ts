@@ -7,10 +7,10 @@ import { closeSync } from "node:fs"
 import { join } from "node:path"
 import { AppError } from "@bhatti/contract/errors"
 import { askForSenders, connectUnix, receiveMessage, sendDescriptors } from "../lib/descriptor-passing.ts"
-import { identityOf, type ProcessIdentity } from "../lib/process-identity.ts"
+import { identityOf, isAlive, type ProcessIdentity } from "../lib/process-identity.ts"
 import { answerChild, type ChildConfinement, childConfinement } from "./child-confinement.ts"
 import { descriptors } from "./command-line.ts"
-import type { Confinement, DescriptorFiles } from "./process.ts"
+import { type Confinement, type DescriptorFiles, killProcess } from "./process.ts"
 
 const protocolVersion = 1
 const requestBytes = 32
@@ -18,9 +18,11 @@ const operations = { check: 1, stop: 2, fork: 3 } as const
 /** Roles beside those of `descriptors`. */
 const roles = { ...descriptors, output: 1 } as const
 const pauseMs = 1
+const killDeadlineMs = 5000
 
 type RoleFiles = Partial<Record<keyof typeof roles, number>>
-type Answer = { words: string; pid: number; uid: number }
+/** `pid` is of its sender, `found` of the process that was found confined. */
+type Answer = { words: string; pid: number; found: number | undefined }
 
 export function zygoteSocket(directory: string): string {
   return join(directory, "zygote.sock")
@@ -45,28 +47,42 @@ export type Fork = {
   deadlineMs: number
 }
 
-/** Returns the new machine's process, which runs. */
+/**
+ * Returns the new machine's process, which runs. A zygote that lets the deadline pass is ended: its queue may hold the
+ * request, and with it the machine's files and network device, which another start needs.
+ */
 export async function forkZygote(
   { directory, process }: { directory: string; process: ProcessIdentity },
   { files, output, confinement, deadlineMs }: Fork,
 ): Promise<ProcessIdentity> {
-  const { pid } = await request(directory, "fork", {
-    deadlineMs,
-    confinement: childConfinement(process, confinement),
-    files: { ...files, output },
+  const endMs = performance.now() + deadlineMs
+  const wanted = childConfinement(process, confinement)
+  const asked = { deadlineMs, confinement: wanted, files: { ...files, output }, zygote: process }
+  const { pid, found } = await request(directory, "fork", asked).catch(async (error: unknown) => {
+    if (performance.now() > endMs)
+      await killProcess(process, { deadlineMs: killDeadlineMs }).catch(() => undefined)
+    throw error
   })
+  if (pid !== found)
+    throw new AppError("unavailable", "a forked machine is not the process that was found confined")
   const identity = identityOf(pid)
   if (identity) return identity
   throw new AppError("unavailable", "a forked machine ended as soon as it ran")
 }
 
-type Request = { files: RoleFiles; confinement?: ChildConfinement; deadlineMs: number }
+/** With `zygote`, the end of that process ends the wait for a connection. */
+type Request = {
+  files: RoleFiles
+  confinement?: ChildConfinement
+  zygote?: ProcessIdentity
+  deadlineMs: number
+}
 
 /** Asks again while the zygote is busy. */
 async function request(
   directory: string,
   operation: keyof typeof operations,
-  { files, confinement, deadlineMs }: Request,
+  { files, confinement, zygote, deadlineMs }: Request,
 ): Promise<Answer> {
   const endMs = performance.now() + deadlineMs
   const given = (Object.keys(roles) as (keyof typeof roles)[])
@@ -75,7 +91,7 @@ async function request(
   const bytes = requestOf(operation, given, confinement)
   const fds = given.flatMap((role) => files[role] ?? [])
   for (;;) {
-    const answer = await exchange(directory, { bytes, fds, confinement, endMs })
+    const answer = await exchange(directory, { bytes, fds, confinement, zygote, endMs })
     const [, verdict, why = ""] = /^(\w+) ?(.*)$/s.exec(answer.words) ?? []
     if (verdict === "ok") return answer
     if (verdict !== "busy" || performance.now() > endMs)
@@ -101,18 +117,31 @@ function requestOf(
   return bytes
 }
 
-type Exchange = { bytes: Buffer; fds: number[]; confinement: ChildConfinement | undefined; endMs: number }
+type Exchange = {
+  bytes: Buffer
+  fds: number[]
+  confinement: ChildConfinement | undefined
+  zygote: ProcessIdentity | undefined
+  endMs: number
+}
 
-async function exchange(directory: string, { bytes, fds, confinement, endMs }: Exchange): Promise<Answer> {
-  const socket = await connect(zygoteSocket(directory), endMs)
+async function exchange(
+  directory: string,
+  { bytes, fds, confinement, zygote, endMs }: Exchange,
+): Promise<Answer> {
+  const socket = await connect(zygoteSocket(directory), { zygote, endMs })
   try {
     askForSenders(socket)
     if (!sendDescriptors(socket, bytes, fds)) throw new AppError("unavailable", "the zygote takes no request")
-    for (;;) {
+    for (let found: number | undefined; ; ) {
       const received = receiveMessage(socket)
       if (received === "end") throw new AppError("unavailable", "the zygote or its child ended")
-      if (received !== "none" && !(confinement && answerChild(socket, received, confinement)))
-        return { words: received.bytes.toString(), pid: received.pid, uid: received.uid }
+      if (received !== "none") {
+        const words = received.bytes.toString()
+        if (!confinement || !answerChild(socket, received, confinement))
+          return { words, pid: received.pid, found }
+        if (words === "confined") found = received.pid
+      }
       if (performance.now() > endMs) throw new AppError("unavailable", "the zygote did not answer in time")
       await Bun.sleep(pauseMs)
     }
@@ -122,11 +151,12 @@ async function exchange(directory: string, { bytes, fds, confinement, endMs }: E
 }
 
 /** The socket's queue may be full of other requests. */
-async function connect(path: string, endMs: number): Promise<number> {
+async function connect(path: string, { zygote, endMs }: Pick<Exchange, "zygote" | "endMs">): Promise<number> {
   for (;;) {
     const socket = connectUnix(path, "packets")
     if (socket !== undefined) return socket
-    if (performance.now() > endMs) throw new AppError("unavailable", "the zygote takes no connection")
+    if (performance.now() > endMs || (zygote && !isAlive(zygote)))
+      throw new AppError("unavailable", "the zygote takes no connection")
     await Bun.sleep(pauseMs)
   }
 }

@@ -131,6 +131,16 @@ describe.skipIf(!isRoot)("zygotes", () => {
     expect(await requests.leftovers()).toEqual([])
   }, 240_000)
 
+  test("a zygote that hangs is ended, and the create that met it is a clone", async () => {
+    const zygote = await ready()
+    process.kill(zygote, "SIGSTOP")
+    expect(await create("patient")).toBe("template")
+    await until("the zygote has ended", () => !existsSync(`/proc/${zygote}`))
+    expect(await requests.output("patient", "hostname")).toBe("patient\n")
+    await requests.destroy("patient")
+    await ready()
+  }, 180_000)
+
   test("a forked sandbox stops, wakes with its memory, and is copied", async () => {
     await ready()
     await requests.output("two", "echo kept > /dev/shm/nonce; echo kept > /workspace/file; sync")

@@ -134,6 +134,14 @@ test("a forked machine whose guest does not answer is replaced by a clone within
   expect(body).toMatchObject({ exit_code: 0 })
 })
 
+test("so many whose guests do not answer, in a row, end the zygote", async () => {
+  await create("first")
+  await ready()
+  isMute = true
+  for (let count = 0; count < failuresMax; count++) expect(await create(`clone-${count}`)).toBe("template")
+  expect(own.core.zygotes.readyCount).toBe(0)
+})
+
 test("a QEMU that cannot be forked: sandboxes are cloned, the reason is told once, and the attempts rest ever longer", async () => {
   freezeError = new AppError("unavailable", "the zygote cannot check: QEMU lacks vm_start")
   await create("first")
@@ -207,4 +215,27 @@ test("a user's start command never runs in one", async () => {
   })
   expect(own.core.zygotes.templateIds).toEqual([])
   expect(made).toEqual([])
+})
+
+test("a daemon that stops during a trial ends the machine that was forked for it", async () => {
+  const { machines, zygotes } = own.host
+  let trial: number | undefined
+  if (zygotes)
+    zygotes.try = async ({ template }, prove) => {
+      const started = await machines.start(
+        { id: "trial", template, slot: 0, diskMib: 1 },
+        { kind: "template" },
+      )
+      trial = started.machine.process.pid
+      const silent = Object.assign(started.guest, { waitReady: () => Promise.withResolvers<void>().promise })
+      await prove(silent).finally(() => machines.kill(started.machine))
+    }
+  await create("first")
+  await until("the trial goes on", () => {
+    ring()
+    return trial !== undefined
+  })
+  await own.core.zygotes.empty()
+  expect(own.host.running.has(trial ?? 0)).toBe(false)
+  expect(own.host.running.size).toBe(1)
 })

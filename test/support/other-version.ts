@@ -7,20 +7,20 @@ const root = resolve(import.meta.dir, "../..")
 
 export async function buildOtherVersion(version: string): Promise<{ binary: string; remove(): void }> {
   const directory = mkdtempSync("/tmp/bhatti-other-")
-  for (const name of ["src", "images", "scripts", "dist/lohar", "dist/jail", "dist/zygote"]) {
+  const built = ["lohar", "jail", "unpack", "zygote"].map((name) => join("dist", name))
+  for (const name of ["src", "images", "scripts", ...built])
     cpSync(join(root, name), join(directory, name), { recursive: true })
-  }
   symlinkSync(join(root, "node_modules"), join(directory, "node_modules"))
   const about = await Bun.file(join(root, "package.json")).json()
   await Bun.write(join(directory, "package.json"), JSON.stringify({ ...about, version }))
   const binary = join(directory, "bhatti")
-  const built = Bun.spawnSync([process.execPath, "build", "--compile", "src/main.ts", "--outfile", binary], {
+  const result = Bun.spawnSync([process.execPath, "build", "--compile", "src/main.ts", "--outfile", binary], {
     cwd: directory,
   })
   const remove = () => rmSync(directory, { recursive: true })
-  if (built.exitCode !== 0) {
+  if (result.exitCode !== 0) {
     remove()
-    throw new Error(built.stderr.toString())
+    throw new Error(result.stderr.toString())
   }
   return { binary, remove }
 }
