@@ -28,6 +28,13 @@ export async function removeUnusedDisks(core: Parts): Promise<void> {
     core.log.info({ image: name }, "removed the disk of an image that nothing needs")
 }
 
+/** A disk that was made, but got no image, counts for nobody. */
+export async function removeDiskOfFailed(core: Parts): Promise<void> {
+  await removeUnusedDisks(core).catch((error: unknown) =>
+    core.log.error({ error }, "the disk of a failed image was not removed"),
+  )
+}
+
 async function neededHashes(core: Parts): Promise<Set<string>> {
   // Templates first: a row that is removed meanwhile has its template still.
   const templates = await core.host.templates.measure()

@@ -4,7 +4,7 @@ import type { TaskRecord } from "../store/tasks.ts"
 import type { Account } from "../store/users.ts"
 import { checkSpace } from "./create-checks.ts"
 import type { ImportedArchive } from "./host.ts"
-import { pinDisk } from "./image-disks.ts"
+import { pinDisk, removeDiskOfFailed } from "./image-disks.ts"
 import { checkNewName, contentOf, type ForPull, prepareImage } from "./pull.ts"
 import { type RunningTask, startTask } from "./tasks.ts"
 
@@ -30,6 +30,7 @@ export async function importImage(core: ForPull, account: Account, input: Import
           userId: account.id,
           meta: { by: "user", image: name },
         })
+      await removeDiskOfFailed(core)
       throw error
     }
   })

@@ -14,7 +14,7 @@ import type { Account } from "../store/users.ts"
 import type { Core, ForTemplate, OnHost } from "./core.ts"
 import { checkSpace } from "./create-checks.ts"
 import type { MadeImage } from "./host.ts"
-import { pinDisk } from "./image-disks.ts"
+import { pinDisk, removeDiskOfFailed } from "./image-disks.ts"
 import { type RunningTask, startTask } from "./tasks.ts"
 import { templateSpec } from "./template.ts"
 import { ensureTemplate } from "./template-builds.ts"
@@ -72,6 +72,7 @@ export async function pullImage(
           userId: account.id,
           meta: { by: "user", image: name },
         })
+      await removeDiskOfFailed(core)
       throw error
     }
   })
@@ -138,7 +139,10 @@ export function contentOf({ diskName, hash, diskMib, bytes, config }: MadeImage)
   return { diskName, diskHash: hash, diskMib, bytes, config }
 }
 
-/** The image works before that; a template that cannot be made is the image's own failure, and the image stays. */
+/**
+ * The image works before that; a template that cannot be made is the image's own failure, and the image stays. A cancel
+ * comes too late: the task ends as done.
+ */
 export async function prepareImage(
   core: ForTemplate,
   image: ImageRecord,
@@ -154,6 +158,8 @@ export async function prepareImage(
       memoryMib: limits.memoryMibDefault,
     })
     await ensureTemplate(core, spec, task.signal)
+  } catch (error) {
+    if (!task.signal.aborted) throw error
   } finally {
     await core.store.images.setReady(image.id)
   }

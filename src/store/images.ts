@@ -74,9 +74,16 @@ export class Images {
   /** Gives an image another name too; both stay independent. */
   async copy(userId: UserId, image: ImageRecord, name: string): Promise<ImageRecord> {
     return await withUserLocked(this.#db, userId, async (db, user) => {
+      // Without its row the disk may be gone too.
+      const row = await db.selectFrom("images").selectAll().where("id", "=", image.id).executeTakeFirst()
+      if (!row)
+        throw new AppError("not_found", `image "${image.name}" was deleted meanwhile`, {
+          subject: { kind: "image", name: image.name },
+        })
+      const original = toRecord(row)
       await refuseTooMany(db, user)
-      await checkDiskQuota(db, user, mibOf(image.bytes))
-      return await insert(db, userId, { ...image, name }, 0)
+      await checkDiskQuota(db, user, mibOf(original.bytes))
+      return await insert(db, userId, { ...original, name }, 0)
     })
   }
 
@@ -93,6 +100,7 @@ export class Images {
   async findUsable(userId: UserId, nameOrId: string): Promise<ImageRecord | undefined> {
     const usable = await this.#usable(userId)
       .where((eb) => eb.or([eb("id", "=", nameOrId), eb("name", "=", nameOrId)]))
+      .orderBy(insertionOrder)
       .execute()
     const byName = usable.filter(({ name }) => name === nameOrId)
     const row =

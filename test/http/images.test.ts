@@ -111,6 +111,9 @@ describe("a pull", () => {
     expect((await pull({}, other)).status).toBe("done")
     expect(await pull({ name: "second" }, other)).toMatchObject({ error: { code: "limit_exceeded" } })
     expect(await imagesOf(other)).toHaveLength(1)
+    const refused = await pull({ ref: "registry.example/other:1" }, other)
+    expect(refused).toMatchObject({ error: { code: "limit_exceeded" } })
+    expect(own.host.pulls.disks.size).toBe(1)
   })
 
   test("uses the credential of its request, or the stored login of that registry and user, and stores neither", async () => {
@@ -147,6 +150,22 @@ describe("a task", () => {
     expect((await own.call("DELETE", `/tasks/${id}`)).body).toMatchObject({ status: "cancelled" })
     expect(await imagesOf()).toEqual([])
     expect((await taskOf(id)).completed_at).not.toBeNull()
+  })
+
+  test("that is cancelled when the image is there already ends as done", async () => {
+    const { templates } = own.host
+    const { begin } = templates
+    const gate = Promise.withResolvers<void>()
+    templates.begin = async (spec) => {
+      await gate.promise
+      return await begin(spec)
+    }
+    const id = await start()
+    await until("it is preparing", async () => (await taskOf(id)).progress.step === "preparing")
+    const answer = await own.call("DELETE", `/tasks/${id}`)
+    gate.resolve()
+    expect(answer.body).toMatchObject({ status: "done", result: { image: ref } })
+    expect(await imagesOf()).toMatchObject([{ name: ref, status: "ready" }])
   })
 
   test("tells each change on a line, and its end on the last one", async () => {

@@ -72,6 +72,15 @@ export function imageStoreSuite(name: string, open: () => Promise<Store>): void 
       await expect(store.images.copy(account.id, later, "stable")).rejects.toMatchObject({ code: "conflict" })
     })
 
+    test("an image that was deleted meanwhile gets no further name", async () => {
+      const account = await newUser()
+      const image = await store.images.put(account.id, anImage("app"))
+      await store.images.remove(image.id)
+      const copy = store.images.copy(account.id, image, "stable")
+      await expect(copy).rejects.toMatchObject({ code: "not_found" })
+      expect(await store.images.listOf(account.id)).toEqual([])
+    })
+
     test("an image that a sandbox or a snapshot was made from is not removed", async () => {
       const account = await newUser()
       const { id } = await store.images.put(account.id, anImage("app"))
