@@ -28,19 +28,26 @@ export function registryOf(reference: string): string | undefined {
 
 /** The credential for a pull; a short reference has the daemon's default registry. */
 export async function credentialFor(client: Client, reference: string): Promise<Credential | undefined> {
-  const host = registryOf(reference) ?? (await client.version()).default_registry
+  const repository = reference
+    .toLowerCase()
+    .replace(/@.*$/, "")
+    .replace(/:[^/:]*$/, "")
+  if (registryOf(reference) !== undefined) return await findCredential(repository)
+  const host = (await client.version()).default_registry
   // A daemon of an earlier version names none.
-  return host === null || host === undefined ? undefined : await findCredential(host)
+  return host === null || host === undefined
+    ? undefined
+    : await findCredential(`${host.toLowerCase()}/${repository}`)
 }
 
-/** The first file that knows the registry decides. */
+/** `place` is a registry, with or without a repository in it. The first file that knows it decides. */
 export async function findCredential(
-  host: string,
+  place: string,
   environment: Environment = process.env,
 ): Promise<Credential | undefined> {
   for (const path of filesOf(environment)) {
     const file = await readFile(path)
-    const found = file && (await credentialIn(file, host, environment))
+    const found = file && (await credentialIn(file, place, environment))
     if (found) return found
   }
   return undefined
@@ -72,23 +79,32 @@ async function readFile(path: string): Promise<File | undefined> {
 
 async function credentialIn(
   file: File,
-  host: string,
+  place: string,
   environment: Environment,
 ): Promise<Credential | undefined> {
+  const host = hostOf(place)
   const helper = file.credHelpers?.[host]
   if (helper !== undefined) return await askHelper(helper, host, environment)
-  for (const [key, entry] of Object.entries(file.auths ?? {})) {
-    if (hostOf(key) !== host || typeof entry?.auth !== "string" || entry.auth === "") continue
-    const text = Buffer.from(entry.auth, "base64").toString("utf8")
+  // The longest key is the most exact one: Podman has logins for parts of a registry.
+  const keys = Object.keys(file.auths ?? {}).sort((one, other) => placeOf(other).length - placeOf(one).length)
+  for (const key of keys) {
+    const auth = file.auths?.[key]?.auth
+    if (!`${place}/`.startsWith(`${placeOf(key)}/`) || typeof auth !== "string" || auth === "") continue
+    const text = Buffer.from(auth, "base64").toString("utf8")
     const colon = text.indexOf(":")
     if (colon > 0) return { username: text.slice(0, colon), password: text.slice(colon + 1) }
   }
   return file.credsStore ? await askHelper(file.credsStore, host, environment) : undefined
 }
 
-/** Keys are hosts, or as older programs write them `https://HOST/v1/`. */
-function hostOf(key: string): string {
-  return (key.replace(/^https?:\/\//, "").split("/")[0] ?? "").toLowerCase()
+function hostOf(place: string): string {
+  return place.split("/")[0] ?? ""
+}
+
+/** Keys are HOST or HOST/REPOSITORY, or as older programs write them `https://HOST/v1/`. */
+function placeOf(key: string): string {
+  const [, scheme, place = ""] = /^(https?:\/\/)?(.*?)\/*$/.exec(key.toLowerCase()) ?? []
+  return scheme !== undefined || /\/v[12]$/.test(place) ? hostOf(place) : place
 }
 
 /** Returns undefined if the helper has none. */

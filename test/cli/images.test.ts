@@ -125,6 +125,21 @@ describe("credentials", () => {
     expect(await find("two.example:5000", { REGISTRY_AUTH_FILE })).toEqual({ username: "c", password: "5" })
   })
 
+  test("of a part of a registry are for its repositories alone", async () => {
+    write(".config/containers/auth.json", {
+      auths: {
+        "one.example/team-a": basic("a", "1"),
+        "one.example/team-b": basic("b", "2"),
+        "one.example/team-b/app": basic("c", "3"),
+      },
+    })
+    const find = async (place: string) => (await findCredential(place, { HOME: home }))?.username
+    expect(await find("one.example/team-b/tool")).toBe("b")
+    expect(await find("one.example/team-b/app")).toBe("c")
+    expect(await find("one.example/team-bee")).toBeUndefined()
+    expect(await find("one.example")).toBeUndefined()
+  })
+
   test("come from helper programs, which get the host on standard input", async () => {
     const helper = join(home, "docker-credential-test")
     writeFileSync(
