@@ -95,7 +95,19 @@ export async function withinLimits<T>(
     )
     if ((await countOf(db, "sandboxes", user)) + wanted.length > user.max_sandboxes)
       throw limitReached(user.max_sandboxes, wanted.length)
+    for (const one of wanted) await refuseWithoutImage(db, one)
     return await write(db)
+  })
+}
+
+/** An image that was deleted since it was found would be one that the sandbox needs. */
+async function refuseWithoutImage(db: Database, { imageId, imageShownAs }: NewSandbox): Promise<void> {
+  if (imageId === null) return
+  const image = await db.selectFrom("images").select("id").where("id", "=", imageId).executeTakeFirst()
+  if (image) return
+  const name = imageShownAs ?? imageId
+  throw new AppError("not_found", `image "${name}" was deleted meanwhile`, {
+    subject: { kind: "image", name },
   })
 }
 

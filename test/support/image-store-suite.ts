@@ -72,10 +72,13 @@ export function imageStoreSuite(name: string, open: () => Promise<Store>): void 
       await expect(store.images.copy(account.id, later, "stable")).rejects.toMatchObject({ code: "conflict" })
     })
 
-    test("an image that was deleted meanwhile gets no further name", async () => {
+    test("an image that was deleted meanwhile gets no sandbox and no further name", async () => {
       const account = await newUser()
       const image = await store.images.put(account.id, anImage("app"))
       await store.images.remove(image.id)
+      const wanted = aSandbox("dev", { imageId: image.id, imageShownAs: "app" })
+      const add = store.sandboxes.add(account, wanted, { slotsInUse: [] })
+      await expect(add).rejects.toMatchObject({ code: "not_found", subject: { kind: "image", name: "app" } })
       const copy = store.images.copy(account.id, image, "stable")
       await expect(copy).rejects.toMatchObject({ code: "not_found" })
       expect(await store.images.listOf(account.id)).toEqual([])
