@@ -74,10 +74,10 @@ export class Zygotes<Guest extends { close(): void }> {
     await using undo = new AsyncDisposableStack()
     await mkdir(directory, { recursive: true, mode: 0o700 })
     undo.defer(() => rm(directory, { recursive: true, force: true }))
+    undo.defer(() => this.#options.killIn(directory))
     await copyFile(template.blankOverlayPath, diskPathOf(directory), constants.COPYFILE_EXCL)
     const memory = await files.memory(template)
-    this.#library ??= loadLibrary(this.#options.library)
-    const library = await this.#library
+    const library = await this.#loadLibrary()
     const { machine, guest } = await startConnected(directory, connect, (sockets) =>
       starter.startZygote({
         ...{ template, directory, sockets, library, memory },
@@ -88,6 +88,14 @@ export class Zygotes<Guest extends { close(): void }> {
     )
     undo.move()
     return { zygote: { template, process: machine.process, directory }, guest }
+  }
+
+  #loadLibrary(): Promise<number> {
+    this.#library ??= loadLibrary(this.#options.library).catch((error: unknown) => {
+      this.#library = undefined
+      throw error
+    })
+    return this.#library
   }
 
   /** Stops its vCPUs for good. Throws, with the reason, if this QEMU cannot be forked. */
