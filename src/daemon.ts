@@ -143,12 +143,14 @@ export async function serve(flags: ConfigFlags, seam: Seam = {}): Promise<void> 
   log.info({ signal, on_stop: config.on_stop }, "stopping")
   stopping.abort()
   await Promise.all([...loops, core.pool.empty(), core.zygotes.empty(), stopTasks(core)])
-  daemon.images.close()
   front.stopListening()
   // Without clients of commands nobody needs to hear of the end.
   if (core.endings.stopDaemon() > 0) await front.awaitAnswers(lastAnswersMs)
   // From here on no request can wake a sandbox that is being saved.
   front.stop()
+  // A task may have begun while the others ended.
+  await stopTasks(core)
+  daemon.images.close()
   if (config.on_stop === "snapshot") await saveInTime(core, config.stop_timeout)
   await network?.close()
   await new RowKeeper(core).keep()

@@ -4,6 +4,7 @@
  */
 
 import { lookup } from "node:dns/promises"
+import { AppError } from "@bhatti/contract/errors"
 import { readNameServers } from "../lib/host-name-servers.ts"
 import { Nftables } from "./nftables.ts"
 import { type Fetcher, type RegistryNetwork, registryRules } from "./registry-rules.ts"
@@ -30,6 +31,7 @@ export class RegistryEgress {
   readonly #fetchers = new Map<number, Fetcher>()
   readonly #waiting: ((uid: number) => void)[] = []
   readonly #free: number[]
+  #isClosed = false
 
   constructor(options: {
     dataDir: string
@@ -50,10 +52,12 @@ export class RegistryEgress {
     const uid = await this.#takeUid(signal)
     undo.defer(() => this.#giveUid(uid))
     const registries = own ? await addressesOf(own) : []
+    if (this.#isClosed) throw new AppError("unavailable", "the daemon is stopping", { retryable: true })
     this.#fetchers.set(uid, { uid, registries: registries.map(({ address, port }) => ({ address, port })) })
     undo.defer(() => {
       this.#fetchers.delete(uid)
-      this.#apply()
+      if (this.#isClosed) this.#removeUnused()
+      else this.#apply()
     })
     this.#apply()
     const lost = new AbortController()
@@ -71,8 +75,14 @@ export class RegistryEgress {
     }
   }
 
-  /** Removes the rules when the daemon stops. */
+  /** When the daemon stops: lets nobody in any more. The rules stay as long as a program relies on them. */
   close(): void {
+    this.#isClosed = true
+    this.#removeUnused()
+  }
+
+  #removeUnused(): void {
+    if (this.#fetchers.size > 0) return
     const { table } = this.#network
     this.#nftables.run(
       "remove the rules of registries",
