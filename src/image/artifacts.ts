@@ -5,7 +5,7 @@
  *     DATA/kernels/HASH/{vmlinux,initramfs,manifest.json}     DATA/kernels/current.json
  *     DATA/images/NAME/HASH.raw  HASH.json                    DATA/images/NAME/current.json
  */
-import { readdir, stat } from "node:fs/promises"
+import { readdir, readFile, stat } from "node:fs/promises"
 import { join } from "node:path"
 import { AppError } from "@bhatti/contract/errors"
 import { limits } from "@bhatti/contract/limits"
@@ -187,8 +187,8 @@ async function readManifest<T>(
   schema: z.ZodType<T>,
   missing: () => AppError | Promise<AppError>,
 ): Promise<T> {
-  if (!(await exists(path))) throw await missing()
-  const text = await Bun.file(path).text()
+  const text = await readFile(path, "utf8").catch(whenMissing)
+  if (text === undefined) throw await missing()
   try {
     return schema.parse(JSON.parse(text))
   } catch (cause) {
