@@ -49,6 +49,8 @@ export type CommandOptions = {
 }
 
 const commandDeadlineMs = 120_000
+/** From `uid_base` on; zygotes and the fetching of images have the last ones. The highest id is below 2^31. */
+const uidsOfInstallation = 65_536
 
 /** Short, since unix sockets of machines live below it. */
 export const homePrefix = "/tmp/bhatti-test-"
@@ -181,7 +183,7 @@ export async function install(
 
   try {
     // Machines of two installations must not share user ids.
-    const uidBase = 1_000_000 + Math.floor(Math.random() * 10_000) * 1000
+    const uidBase = uidsOfInstallation * (16 + Math.floor(Math.random() * 32_000))
     mkdirSync(dataDir, { mode: 0o700 })
     if (options.diskMib !== undefined) mount(dataDir, options.diskMib)
     if (options.uid !== undefined)
