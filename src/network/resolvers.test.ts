@@ -200,7 +200,7 @@ describe.skipIf(!canRun)("a name server", () => {
       `${trouble} cannot be read (ENOENT)`,
       `${trouble} cannot be read (ENOENT)`,
     ])
-  })
+  }, 30_000)
 
   test("of damaged host's files none opens a closed sandbox or keeps a daemon from starting", async () => {
     alone = await Alone.open("")
