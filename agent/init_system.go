@@ -240,13 +240,19 @@ func (a *agent) endInit() {
 	if p == nil || p.hasExited() {
 		return
 	}
-	a.askInitToEnd(p)
-	late := time.NewTimer(initEndDeadline)
+	p.endWithin(initEndDeadline, func() { a.askInitToEnd(p) })
+}
+
+// endWithin kills the process unless it ends in time once asked. The request may block too, as a program of the image
+// does that waits for something.
+func (p *process) endWithin(deadline time.Duration, ask func()) {
+	late := time.NewTimer(deadline)
 	defer late.Stop()
+	go ask()
 	select {
 	case <-p.child.exited:
 	case <-late.C:
-		report("%s did not end in %v and is killed", p.argv[0], initEndDeadline)
+		report("%s did not end in %v and is killed", p.argv[0], deadline)
 		p.child.signalAlone(syscall.SIGKILL)
 		<-p.child.exited
 	}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"syscall"
 	"testing"
+	"time"
 
 	"bhatti/agent/wire"
 )
@@ -73,5 +74,32 @@ func TestAProgramBesideAnInitIsInItsNamespaces(t *testing.T) {
 	}
 	if beside.innerPid != 2 || outside.innerPid != outside.pid {
 		t.Errorf("%d is %d, %d is %d", beside.pid, beside.innerPid, outside.pid, outside.innerPid)
+	}
+}
+
+func TestAnInitWhoseRequestToEndBlocksIsKilledInTime(t *testing.T) {
+	null, err := nullFile()
+	must(t, err)
+	files := []uintptr{uintptr(null), uintptr(null), uintptr(null)}
+	c, err := theReaper.startOutside("/bin/sleep", []string{"sleep", "1000"}, &syscall.ProcAttr{
+		Dir: "/", Files: files, Sys: &syscall.SysProcAttr{Setsid: true},
+	})
+	must(t, err)
+	never := make(chan struct{})
+	defer close(never)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		p := &process{child: c, argv: []string{"sleep"}}
+		p.endWithin(50*time.Millisecond, func() { <-never })
+	}()
+	select {
+	case <-ended:
+	case <-time.After(10 * time.Second):
+		c.killSession()
+		t.Fatal("it is waited for without a deadline")
+	}
+	if c.status.Signal() != syscall.SIGKILL {
+		t.Errorf("it ended with %v", c.status)
 	}
 }
