@@ -7,7 +7,9 @@
 
 import { AppError } from "@bhatti/contract/errors"
 import {
+  hasServed,
   isBroken,
+  isOverdue,
   isWornOut,
   restAfterFailures,
   type ZygoteFacts,
@@ -92,15 +94,14 @@ export class Zygotes implements ZygotePart {
 
   isExpected(templateId: string): boolean {
     const shelf = this.#shelves.get(templateId)
-    return shelf !== undefined && (shelf.live !== undefined || shelf.failures === 0)
+    if (!shelf || shelf.live) return shelf !== undefined
+    return shelf.failures === 0 && this.#core.clock.nowMs() >= shelf.restUntilMs
   }
 
   of(templateId: string): Zygote | undefined {
     const shelf = this.#shelves.get(templateId)
-    if (!shelf?.live) return undefined
-    if (this.#isAlive(shelf.live)) return shelf.live.zygote
-    this.#give(shelf, "its process ended")
-    return undefined
+    if (shelf) this.#giveUpUnfit(shelf)
+    return shelf?.live?.zygote
   }
 
   onFork(zygote: Zygote, result: "done" | { error: unknown }): void {
@@ -165,7 +166,7 @@ export class Zygotes implements ZygotePart {
       if (!targets[index]) {
         if (shelf.live) this.#end(shelf.live)
         this.#shelves.delete(shelf.template.id)
-      } else if (shelf.live && !this.#isAlive(shelf.live)) this.#give(shelf, "its process ended")
+      } else this.#giveUpUnfit(shelf)
     }
     const due = this.#all.find(
       ({ live, restUntilMs }) => nowMs >= restUntilMs && (!live || isWornOut(live, nowMs)),
@@ -189,7 +190,6 @@ export class Zygotes implements ZygotePart {
       const former = shelf.live
       if (this.#shelves.get(shelf.template.id) !== shelf) return await this.#endZygote(zygote)
       shelf.live = { zygote, children: 0, madeAtMs: clock.nowMs(), failuresInARow: 0 }
-      shelf.failures = 0
       if (former) this.#end(former)
       const ms = Math.round(clock.nowMs() - startedAt)
       events.record({ type: "zygote.made", meta: { by: "daemon", template: shelf.template.id, ms } })
@@ -233,19 +233,31 @@ export class Zygotes implements ZygotePart {
     await zygotes.try(zygote, (child) => unlessAborted(prove(child), this.#stop.signal))
   }
 
-  /** The next one is made after a rest. */
+  #giveUpUnfit(shelf: Shelf): void {
+    if (!shelf.live) return
+    if (!this.#isAlive(shelf.live)) this.#give(shelf, "its process ended")
+    else if (isOverdue(shelf.live, this.#core.clock.nowMs()))
+      this.#give(shelf, "it was worn out, and none could take its place")
+  }
+
+  /** The next one is made after a rest, which grows with each that passes its trial and then fails. */
   #give(shelf: Shelf, reason: string): void {
-    if (shelf.live) this.#end(shelf.live)
+    const nowMs = this.#core.clock.nowMs()
+    if (shelf.live) {
+      this.#end(shelf.live)
+      if (hasServed(shelf.live, nowMs)) shelf.failures = 0
+    }
     shelf.live = undefined
     shelf.failures++
-    shelf.restUntilMs = this.#core.clock.nowMs() + restAfterFailures(shelf.failures)
+    const restMs = restAfterFailures(shelf.failures)
+    shelf.restUntilMs = nowMs + restMs
     const { id } = shelf.template
     this.#core.events.record({ type: "zygote.lost", meta: { by: "daemon", template: id, reason } })
     this.#core.log.warn(
-      { template: id, reason },
+      { template: id, reason, restMs },
       "a zygote was given up; machines are cloned until there is another",
     )
-    this.#tendSoon(restAfterFailures(shelf.failures))
+    this.#tendSoon(restMs)
   }
 
   #end({ zygote }: Live): void {

@@ -5,6 +5,7 @@ import fc from "fast-check"
 import {
   childrenMax,
   forgetZygoteAfterMs,
+  isOverdue,
   isWornOut,
   restAfterFailures,
   zygoteAgeMaxMs,
@@ -17,6 +18,13 @@ test("a zygote is replaced after so many machines, or a day", () => {
   expect(isWornOut(fresh, 1000)).toBe(false)
   expect(isWornOut({ ...fresh, children: childrenMax }, 1000)).toBe(true)
   expect(isWornOut(fresh, 1000 + zygoteAgeMaxMs)).toBe(true)
+})
+
+test("at twice as many machines, or two days, it ends even without another one", () => {
+  const worn = { children: childrenMax, madeAtMs: 1000, failuresInARow: 0 }
+  expect(isOverdue(worn, 1000 + zygoteAgeMaxMs)).toBe(false)
+  expect(isOverdue({ ...worn, children: 2 * childrenMax }, 1000)).toBe(true)
+  expect(isOverdue(worn, 1000 + 2 * zygoteAgeMaxMs)).toBe(true)
 })
 
 test("the most recently used templates have one, never more than the limit, and the latest always", () => {

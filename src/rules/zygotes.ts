@@ -15,6 +15,11 @@ export const failuresMax = 3
 /** After this long without a create its template has no zygote any more, unless it is the most recently used one. */
 export const forgetZygoteAfterMs = 30 * 60_000
 
+/** A worn-out zygote that none can replace is ended at so many times its limits. */
+const overdueFactor = 2
+/** A zygote that has served so long works: the rests after failures begin anew. */
+export const servedMs = 600_000
+
 const restMs = 1000
 const restMsMax = 600_000
 
@@ -23,6 +28,15 @@ export type ZygoteFacts = { children: number; madeAtMs: number; failuresInARow: 
 /** Returns whether another one should take its place. It serves until that one is ready. */
 export function isWornOut({ children, madeAtMs }: ZygoteFacts, nowMs: number): boolean {
   return children >= childrenMax || nowMs - madeAtMs >= zygoteAgeMaxMs
+}
+
+/** Returns whether it ends even if none can take its place. */
+export function isOverdue({ children, madeAtMs }: ZygoteFacts, nowMs: number): boolean {
+  return children >= overdueFactor * childrenMax || nowMs - madeAtMs >= overdueFactor * zygoteAgeMaxMs
+}
+
+export function hasServed({ madeAtMs }: ZygoteFacts, nowMs: number): boolean {
+  return nowMs - madeAtMs >= servedMs
 }
 
 export function isBroken({ failuresInARow }: ZygoteFacts): boolean {

@@ -4,7 +4,7 @@ import { afterEach, beforeEach, expect, test } from "bun:test"
 import { AppError } from "@bhatti/contract/errors"
 import { type Clock, systemClock } from "../../src/core/clock.ts"
 import type { ForkTrial, Guest, Zygote } from "../../src/core/host.ts"
-import { failuresMax, zygoteAgeMaxMs } from "../../src/rules/zygotes.ts"
+import { failuresMax, servedMs, zygoteAgeMaxMs } from "../../src/rules/zygotes.ts"
 import { type HttpApp, openHttpApp } from "../support/http-app.ts"
 import { until } from "../support/installation.ts"
 
@@ -22,6 +22,7 @@ const clock: Clock = {
   },
 }
 let warnings: string[] = []
+let rests: number[] = []
 let trials: ForkTrial[] = []
 let made: Zygote[] = []
 /** Why forks fail now, and whether zygotes do. */
@@ -30,9 +31,12 @@ let freezeError: AppError | undefined
 let isMute = false
 
 beforeEach(async () => {
-  ;[alarms, laterMs, warnings, trials, made] = [new Set(), 0, [], [], []]
+  ;[alarms, laterMs, warnings, rests, trials, made] = [new Set(), 0, [], [], [], []]
   ;[forkError, freezeError, isMute] = [undefined, undefined, false]
-  const warn = (_fields: unknown, text: string) => warnings.push(text)
+  const warn = ({ restMs }: { restMs?: number }, text: string) => {
+    warnings.push(text)
+    if (restMs !== undefined) rests.push(restMs)
+  }
   const log = { info() {}, warn, error() {} }
   own = await openHttpApp({ clock, log, maxSandboxes: 100, pool: { sizeMax: 2, memoryMibMax: 1000 } })
   forkable()
@@ -201,6 +205,47 @@ test("one that has ended by itself is noticed at the next create, which is a clo
   const [zygote] = made
   if (zygote) await own.host.zygotes?.end(zygote)
   expect(await create("second")).toBe("template")
+})
+
+test("one that fails in use after its trial is made again after ever longer rests, until one has served a while", async () => {
+  await create("first")
+  const failInUse = async (name: string) => {
+    forkError = new AppError("unavailable", "the zygote cannot fork: no")
+    for (let count = 0; count < failuresMax; count++) await create(`${name}-${count}`)
+    forkError = undefined
+  }
+  for (let count = 1; count <= 3; count++) {
+    await ready(count)
+    await failInUse(`round-${count}`)
+    laterMs += 60_000
+  }
+  await ready(4)
+  laterMs += servedMs
+  await failInUse("round-4")
+  expect(rests).toEqual([1000, 2000, 4000, 1000])
+})
+
+test("a worn-out one that cannot be replaced serves for twice its time, and then ends", async () => {
+  await create("first")
+  await ready()
+  freezeError = new AppError("unavailable", "no")
+  laterMs += 2 * zygoteAgeMaxMs - 60_000
+  expect(await create("second")).toBe("fork")
+  laterMs += 120_000
+  expect(await create("third")).toBe("template")
+  const [zygote] = made
+  await until("it has ended", () => !own.host.running.has(zygote?.process.pid ?? 0))
+})
+
+test("while memory is short none is expected, so the pool serves", async () => {
+  await create("first")
+  await ready()
+  const [id = ""] = own.core.zygotes.templateIds
+  expect(own.core.zygotes.isExpected(id)).toBe(true)
+  own.core.zygotes.shed()
+  expect(own.core.zygotes.isExpected(id)).toBe(false)
+  laterMs += 60_000
+  expect(own.core.zygotes.isExpected(id)).toBe(true)
 })
 
 test("a user's start command never runs in one", async () => {
