@@ -56,8 +56,8 @@ function barsOf(task: Task): string[] {
   return [stepLine(task), ...layers.slice(0, barsMax).map(barOf), ...moreOf(layers.slice(barsMax))]
 }
 
-function barOf({ digest, bytes, total }: Task["progress"]["layers"][number]): string {
-  const done = total === 0 ? barWidth : Math.floor((bytes / total) * barWidth)
+export function barOf({ digest, bytes, total }: Task["progress"]["layers"][number]): string {
+  const done = bytes >= total ? barWidth : Math.floor((bytes / total) * barWidth)
   const bar = "=".repeat(done) + " ".repeat(barWidth - done)
   return `  ${digest.replace(/^sha256:/, "").slice(0, 12)} [${bar}] ${bytesText(bytes)} of ${bytesText(total)}`
 }
