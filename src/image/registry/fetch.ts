@@ -78,7 +78,7 @@ export async function fetchDocument(
       deadlineMs: documentTimeoutMs,
     }),
   )
-  if (ended.code !== 0 || ended.isTooMuch) throw errorOf(ended, subject)
+  if (ended.code !== 0 || ended.isTooMuch) throw errorOf(ended, subject, source.credential)
   return ended.stdout
 }
 
@@ -126,7 +126,7 @@ export async function fetchLayers(
       deadlineMs: settings.timeoutMs,
     }),
   )
-  if (ended.code !== 0) throw errorOf(ended, subject)
+  if (ended.code !== 0) throw errorOf(ended, subject, source.credential)
   const blobs = join(work, "blobs", "sha256")
   await refuseLinks([work, join(work, "blobs"), blobs])
   return blobs

@@ -1,6 +1,6 @@
 /**
  * Makes an error of the words that skopeo ended with. It has one exit code for every failure, so its words are all
- * there is; an unknown failure keeps them.
+ * there is; an unknown failure keeps them, without the credential.
  */
 
 import { AppError } from "@bhatti/contract/errors"
@@ -45,19 +45,36 @@ const kinds: readonly [RegExp, (subject: string) => AppError][] = [
   ],
 ]
 
-export function errorOf(ended: Ended, subject: string): AppError {
+type Credential = { username: string; password: string }
+
+export function errorOf(ended: Ended, subject: string, credential: Credential | undefined): AppError {
   const words = lastWords(ended.stderr)
-  const cause = new Error(words)
+  const shown = redacted(words, credential)
+  const cause = new Error(shown)
   if (ended.isLate)
     return new AppError("unavailable", `fetching ${subject} took too long`, { cause, reason: "too_slow" })
   if (ended.isTooMuch)
     return new AppError("too_large", `the manifest of ${subject} is too large`, { reason: "too_many_bytes" })
   for (const [pattern, make] of kinds) if (pattern.test(words)) return make(subject).but({ cause })
-  return new AppError("unavailable", `fetching ${subject} failed`, { cause, hint: words.slice(-300) })
+  return new AppError("unavailable", `fetching ${subject} failed`, { cause, hint: shown.slice(-300) })
 }
 
 /** The text of its last log line. */
 function lastWords(stderr: string): string {
   const line = stderr.trim().split("\n").at(-1) ?? ""
   return /msg="(.*)"$/.exec(line)?.[1] ?? line
+}
+
+/** A registry may answer with what it was sent. Longer forms go first: they hold shorter ones. */
+function redacted(words: string, credential: Credential | undefined): string {
+  if (!credential) return words
+  const { username, password } = credential
+  const encoded = [`${username}:${password}`, password].flatMap((text) => {
+    const bytes = Buffer.from(text)
+    return (["base64", "base64url"] as const).map((encoding) => bytes.toString(encoding))
+  })
+  const plain = [password, JSON.stringify(password).slice(1, -1), encodeURIComponent(password)]
+  const forms = [...encoded, ...plain].filter((form) => form !== "")
+  forms.sort((one, other) => other.length - one.length)
+  return forms.reduce((text, form) => text.replaceAll(form, "[redacted]"), words)
 }
