@@ -3,10 +3,12 @@
 import { afterEach, beforeEach, expect, test } from "bun:test"
 import {
   appendFileSync,
+  closeSync,
   copyFileSync,
   existsSync,
   mkdirSync,
   mkdtempSync,
+  openSync,
   readdirSync,
   readFileSync,
   rmSync,
@@ -189,4 +191,32 @@ test("a build that differs from the present one in a library only is not needed"
   save("sandboxes/sb_1", before)
   const uses = await usesOf({ dataDir, builds: [present, before], shapes: [shape], traits })
   expect([...uses.keys()]).toEqual([present.id])
+})
+
+test("a running machine is named by the disk that it holds, also a forked one, and a zygote as such", async () => {
+  const build = { ...update("7.1"), id: "present" }
+  const program = join(dataDir, "qemu-of-test")
+  copyFileSync("/usr/bin/bash", program)
+  await using ended = new AsyncDisposableStack()
+  const start = (folder: string) => {
+    mkdirSync(join(dataDir, folder), { recursive: true })
+    const disk = openSync(join(dataDir, folder, "disk.qcow2"), "w")
+    // A forked machine has the command line of its zygote.
+    const child = Bun.spawn([program, "-c", "read line", "-name", "bhatti-zygote-00ff"], {
+      env: { BHATTI_STATE: stateFingerprint(build, shape, 2) },
+      stdio: ["pipe", "ignore", "ignore", disk],
+    })
+    closeSync(disk)
+    ended.defer(async () => {
+      child.kill("SIGKILL")
+      await child.exited
+    })
+  }
+  start("sandboxes/sb_1")
+  start("zygotes/00ff-0a1b2c3d")
+  const uses = await usesOf({
+    ...{ dataDir, builds: [build], shapes: [shape] },
+    traits: { qemu: "qemu-of-test", launcher: "launcher", uidBase: undefined },
+  })
+  expect(uses.get("present")?.running.toSorted()).toEqual(["sb_1", "zygote of 00ff"])
 })

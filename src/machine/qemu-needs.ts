@@ -7,7 +7,7 @@
 import { readdir, readFile } from "node:fs/promises"
 import { join } from "node:path"
 import { whenMissing, whenNowhere } from "../lib/missing-files.ts"
-import { commandLineOf } from "../lib/process-identity.ts"
+import { commandLineOf, descriptorNamesOf } from "../lib/process-identity.ts"
 import { openSealedJson } from "../lib/sealed-json.ts"
 import { type MachineShape, topologies } from "./command-line.ts"
 import { findMachines, type ProcessTraits } from "./find-processes.ts"
@@ -103,9 +103,20 @@ async function findUses({ dataDir, traits }: Sources): Promise<Use[]> {
   return uses
 }
 
-/** For people only: a QEMU that its guest has taken over can change its command line. */
+/**
+ * For people only: a QEMU that its guest has taken over can change its command line, and a forked machine has its
+ * zygote's. A zygote holds a machine's disk too for the moment in which it forks it.
+ */
 function nameOf(pid: number): string {
+  const held = descriptorNamesOf(pid)
+  const template = firstIn(held, /\/zygotes\/([a-z0-9_]{1,80})-[a-z0-9]+\//)
+  if (template !== undefined) return `zygote of ${template}`
   const words = commandLineOf(pid)
-  const name = words[words.indexOf("-name") + 1] ?? ""
+  const name =
+    firstIn(held, /\/sandboxes\/([a-z0-9_-]{1,80})\/disk\.qcow2$/) ?? words[words.indexOf("-name") + 1] ?? ""
   return /^[a-z0-9_-]{1,80}$/.test(name) ? name : `process ${pid}`
+}
+
+function firstIn(names: readonly string[], pattern: RegExp): string | undefined {
+  return names.flatMap((name) => pattern.exec(name)?.[1] ?? [])[0]
 }
