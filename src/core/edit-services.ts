@@ -3,6 +3,8 @@
 import { AppError, startReasons } from "@bhatti/contract/errors"
 import { checkService } from "../rules/services.ts"
 import type { SandboxService } from "../store/sandbox-spec.ts"
+import type { SandboxRecord } from "../store/sandboxes.ts"
+import type { Core } from "./core.ts"
 import type { Guest } from "./host.ts"
 import { forGuest } from "./services.ts"
 
@@ -32,8 +34,31 @@ export function changedServices(
   return services
 }
 
-/** The guest ends and starts what differs. If it refuses, it has changed nothing. */
-export async function setServices(guest: Guest, services: readonly SandboxService[]): Promise<void> {
+/**
+ * The guest ends and starts what differs. If it refuses, it has changed nothing. If it does not answer, it may have
+ * the new ones, so the former ones follow: it sets them in turn, and its next boot begins with them at the latest.
+ */
+export async function replaceServices(
+  core: Pick<Core, "log">,
+  guest: Guest,
+  { id, services: former }: SandboxRecord,
+  services: readonly SandboxService[],
+): Promise<void> {
+  try {
+    await setServices(guest, services)
+  } catch (error) {
+    if (error instanceof AppError && error.code === "unavailable")
+      await setServices(guest, former).catch((again: unknown) =>
+        core.log.warn(
+          { sandbox: id, error: again },
+          "a sandbox may keep edited services until its next boot",
+        ),
+      )
+    throw error
+  }
+}
+
+async function setServices(guest: Guest, services: readonly SandboxService[]): Promise<void> {
   try {
     await guest.ask({ op: "setServices", services: services.map(forGuest) }, { deadlineMs: setDeadlineMs })
   } catch (error) {

@@ -8,7 +8,7 @@ import type { Account } from "../store/users.ts"
 import { attachmentOf } from "./attachment.ts"
 import { awake, awakeInTurn } from "./awake.ts"
 import type { Core, ForRequest } from "./core.ts"
-import { changedServices, type ServiceChanges, setServices } from "./edit-services.ts"
+import { changedServices, replaceServices, type ServiceChanges } from "./edit-services.ts"
 import { withFailure } from "./failures.ts"
 import { findSandbox, noSandbox } from "./find.ts"
 import { machineOf } from "./machine-of.ts"
@@ -65,7 +65,7 @@ export async function editSandbox(
     await core.store.sandboxes.edit(id, changes)
     undo.defer(() => core.store.sandboxes.edit(id, { ...specOf(record), name: record.name }))
     // Last, since a service that has ended cannot go on: nothing may be refused afterwards.
-    if (guest && services) await setServices(guest, services)
+    if (guest && services) await replaceServices(core, guest, record, services)
     undo.move()
     const changed = requestedNames(input).map(eventWord)
     if (input.name !== undefined) changed.unshift("name")

@@ -120,6 +120,17 @@ test("an edit of services that is refused changes nothing", async () => {
   }
 })
 
+test("an edit of services that the guest makes but does not confirm leaves the former ones there too", async () => {
+  await create("dev", { services: [db] })
+  const before = (await own.call("GET", "/sandboxes/dev")).body
+  own.host.failAt = "services answer"
+  const { status } = await own.call("PATCH", "/sandboxes/dev", { services_add: [web] })
+  own.host.failAt = undefined
+  expect(status).toBe(503)
+  expect((await own.call("GET", "/sandboxes/dev")).body).toEqual(before)
+  expect((await services("dev")).map(({ name }) => name)).toEqual(["db"])
+})
+
 test("an edit whose new name is taken does not touch the services", async () => {
   await create("dev", { services: [db] })
   await create("taken")

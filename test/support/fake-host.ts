@@ -754,6 +754,7 @@ class FakeGuest implements Guest {
         const same = memory.services.find((one) => one.name === name && one.argv.at(-1) === argv.at(-1))
         return same ?? { ...runningService, name, argv: [...argv], restart }
       })
+      await this.#host.reach("services answer")
       return memory.services
     },
     listServices: async (_, options) => (await this.#answerAllowed(options)).services,
