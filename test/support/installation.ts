@@ -49,7 +49,7 @@ export type CommandOptions = {
 }
 
 const commandDeadlineMs = 120_000
-/** From `uid_base` on; zygotes and the fetching of images have the last ones. The highest id is below 2^31. */
+/** Zygotes and the fetching of images have the last ones. The highest `uid_base` may be 2,000,000,000. */
 const uidsOfInstallation = 65_536
 
 /** Short, since unix sockets of machines live below it. */
@@ -183,7 +183,7 @@ export async function install(
 
   try {
     // Machines of two installations must not share user ids.
-    const uidBase = uidsOfInstallation * (16 + Math.floor(Math.random() * 32_000))
+    const uidBase = uidsOfInstallation * (16 + Math.floor(Math.random() * 30_500))
     mkdirSync(dataDir, { mode: 0o700 })
     if (options.diskMib !== undefined) mount(dataDir, options.diskMib)
     if (options.uid !== undefined)
