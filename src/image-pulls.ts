@@ -9,6 +9,8 @@ import { RegistryEgress } from "./network/registry-egress.ts"
 /** The last user ids of the range: machines take the lowest free ones. */
 const lastUid = 65_535
 const fetchersMax = 4
+/** One user leaves fetchers for others. */
+const userFetchersMax = 2
 const mebibyte = 1024 * 1024
 
 export function openPulls(
@@ -22,6 +24,7 @@ export function openPulls(
     opened: config.allow_internal,
     upstreams: config.dns_upstreams,
     uids,
+    ownerMax: userFetchersMax,
   })
   const pulls = new Pulls({
     dataDir: config.data_dir,
@@ -31,7 +34,7 @@ export function openPulls(
       isInsecure: insecure,
       caFile: ca_file,
     })),
-    admit: (own, signal) => egress.admit(own, signal),
+    admit: (own, owner, signal) => egress.admit(own, owner, signal),
     timeoutMs: config.pull_timeout * 1000,
     freeBytes: config.disk_reserve_mb * mebibyte,
     unpack: unpackImage,

@@ -54,7 +54,7 @@ export async function pullImage(
   if (existing) return { image: existing }
   await checkSpace(core)
   const credential = input.credential ?? (await core.store.registryLogins.reveal(account.id, reference.host))
-  const asked = { ...reference, platform, credential }
+  const asked = { ...reference, platform, credential, owner: account.id }
   const task = await startTask(core, account, { kind: "image.pull", subject: name }, async (task) => {
     try {
       const image = await pull(core, account, { ...asked, name, reference }, task)

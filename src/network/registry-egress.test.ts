@@ -14,11 +14,11 @@ test.skipIf(!canRun)(
   async () => {
     const uids = [720_000 + (process.pid % 5000)]
     const egress = new RegistryEgress({
-      ...{ dataDir, subnet: "10.222.0.0/16", opened: [], upstreams: [], uids },
+      ...{ dataDir, subnet: "10.222.0.0/16", opened: [], upstreams: [], uids, ownerMax: 2 },
     })
     const signal = new AbortController().signal
-    const admission = await egress.admit(undefined, signal)
-    const late = egress.admit(undefined, signal)
+    const admission = await egress.admit(undefined, "usr_1", signal)
+    const late = egress.admit(undefined, "usr_1", signal)
     egress.close()
     expect(isThere()).toBe(true)
     await admission[Symbol.asyncDispose]()

@@ -1,11 +1,12 @@
 /**
- * Lets programs that fetch images onto the network, a bounded number at once, each with a user id of its own. The rules
- * are in place before a program begins, and it is ended when they are lost.
+ * Lets programs that fetch images onto the network, a bounded number at once for all and for each user, with a user id
+ * of their own. The rules are in place before a program begins, and it is ended when they are lost.
  */
 
 import { lookup } from "node:dns/promises"
 import { AppError } from "@bhatti/contract/errors"
 import { readNameServers } from "../lib/host-name-servers.ts"
+import { FetcherPlaces } from "./fetcher-places.ts"
 import { Nftables } from "./nftables.ts"
 import { type Fetcher, type RegistryNetwork, registryRules } from "./registry-rules.ts"
 import { siteOf } from "./tap-network.ts"
@@ -29,8 +30,7 @@ export class RegistryEgress {
   readonly #network: Omit<RegistryNetwork, "nameServers">
   readonly #upstreams: readonly string[]
   readonly #fetchers = new Map<number, Fetcher>()
-  readonly #waiting: ((uid: number) => void)[] = []
-  readonly #free: number[]
+  readonly #places: FetcherPlaces
   #isClosed = false
 
   constructor(options: {
@@ -39,18 +39,20 @@ export class RegistryEgress {
     opened: string[]
     upstreams: readonly string[]
     uids: readonly number[]
+    /** How many of them one owner has at once. */
+    ownerMax: number
   }) {
     const { dataDir, subnet, opened, uids } = options
     this.#network = { table: `${siteOf(dataDir).table}_images`, subnet, opened, uids }
     this.#upstreams = options.upstreams
-    this.#free = [...uids]
+    this.#places = new FetcherPlaces(uids, { ownerMax: options.ownerMax })
   }
 
-  /** Waits until a user id is free. `own` is the registry to ask, if it is the operator's. */
-  async admit(own: OwnRegistry | undefined, signal: AbortSignal): Promise<Admission> {
+  /** Waits until a user id is free for `owner`. `own` is the registry to ask, if it is the operator's. */
+  async admit(own: OwnRegistry | undefined, owner: string, signal: AbortSignal): Promise<Admission> {
     await using undo = new AsyncDisposableStack()
-    const uid = await this.#takeUid(signal)
-    undo.defer(() => this.#giveUid(uid))
+    const uid = await this.#places.take(owner, signal)
+    undo.defer(() => this.#places.give(owner, uid))
     const registries = own ? await addressesOf(own) : []
     if (this.#isClosed) throw new AppError("unavailable", "the daemon is stopping", { retryable: true })
     this.#fetchers.set(uid, { uid, registries: registries.map(({ address, port }) => ({ address, port })) })
@@ -114,31 +116,6 @@ export class RegistryEgress {
   #servers(): string[] {
     const servers = this.#upstreams.length > 0 ? [...this.#upstreams] : readNameServers().servers
     return servers.filter((server) => !server.includes("%"))
-  }
-
-  async #takeUid(signal: AbortSignal): Promise<number> {
-    signal.throwIfAborted()
-    const free = this.#free.shift()
-    if (free !== undefined) return free
-    const { promise, resolve, reject } = Promise.withResolvers<number>()
-    this.#waiting.push(resolve)
-    const leave = () => {
-      const place = this.#waiting.indexOf(resolve)
-      if (place >= 0) this.#waiting.splice(place, 1)
-      reject(signal.reason)
-    }
-    signal.addEventListener("abort", leave, { once: true })
-    try {
-      return await promise
-    } finally {
-      signal.removeEventListener("abort", leave)
-    }
-  }
-
-  #giveUid(uid: number): void {
-    const next = this.#waiting.shift()
-    if (next) next(uid)
-    else this.#free.push(uid)
   }
 }
 

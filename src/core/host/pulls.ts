@@ -3,6 +3,8 @@
 import type { ImageConfig } from "@bhatti/contract/image-config"
 
 export type PullAsked = {
+  /** The user who asks: fetches are shared out fairly among users. */
+  owner: string
   host: string
   repository: string
   tag: string | null

@@ -20,14 +20,16 @@ export type Admission = {
 export type FetchSettings = {
   dataDir: string
   registries: readonly KnownRegistry[]
-  /** Lets a program onto the network that may reach the internet, and that registry. */
-  admit(own: KnownRegistry | undefined, signal: AbortSignal): Promise<Admission>
+  /** Lets a program onto the network that may reach the internet, and that registry; waits for its owner's turn. */
+  admit(own: KnownRegistry | undefined, owner: string, signal: AbortSignal): Promise<Admission>
   timeoutMs: number
   /** Bytes that stay free on the file system. */
   freeBytes: number
 }
 
 export type Source = {
+  /** Fetches wait for their turn among those of other owners. */
+  owner: string
   host: string
   repository: string
   tag: string | null
@@ -51,7 +53,7 @@ export async function fetchDocument(
 ): Promise<Buffer> {
   const own = ownOf(settings, source)
   await using staging = await makeStaging(settings.dataDir)
-  await using admission = await settings.admit(own, signal)
+  await using admission = await settings.admit(own, source.owner, signal)
   const directory = await makeWork(staging.path, admission.uid)
   const flags = [
     ...(own?.isInsecure ? ["--tls-verify=false"] : []),
@@ -96,7 +98,7 @@ export async function fetchLayers(
   },
 ): Promise<string> {
   const own = ownOf(settings, source)
-  await using admission = await settings.admit(own, options.signal)
+  await using admission = await settings.admit(own, source.owner, options.signal)
   const work = await makeWork(options.staging, admission.uid)
   await options.prepare(work)
   const excess = new AbortController()

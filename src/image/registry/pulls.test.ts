@@ -40,7 +40,7 @@ describe.skipIf(!canRun)("a pull", () => {
         { host: secured.host, isInsecure: false, caFile: secured.caFile },
         { host: plain.host, isInsecure: true, caFile: undefined },
       ],
-      admit: (own, signal) => egress.admit(own, signal),
+      admit: (own, owner, signal) => egress.admit(own, owner, signal),
       timeoutMs: 30_000,
       freeBytes: 0,
       unpack: unpackImage,
@@ -63,6 +63,7 @@ describe.skipIf(!canRun)("a pull", () => {
     egress = new RegistryEgress({
       ...{ dataDir, subnet: "10.222.0.0/16", opened: [], upstreams: [] },
       uids: [0, 1, 2, 3].map((number) => firstUid + number),
+      ownerMax: 2,
     })
     pulls = pullsOf()
   })
@@ -85,7 +86,7 @@ describe.skipIf(!canRun)("a pull", () => {
     })
   }
   const ask = (host: string, repository: string, changes = {}) => ({
-    ...{ host, repository, tag: "1", digest: null, platform },
+    ...{ host, repository, tag: "1", digest: null, platform, owner: "usr_1" },
     ...(host === secured.host && { credential: testLogin }),
     ...changes,
   })
@@ -255,7 +256,7 @@ describe.skipIf(!canRun)("a pull", () => {
           freeBytes: 0,
           unpack: unpackImage,
         },
-        admit: (own, signal) => egress.admit(own, signal),
+        admit: (own, owner, signal) => egress.admit(own, owner, signal),
         ...{ unpackUid: firstUid, imageBytesMax: 1024 ** 3, layersBytesMax: 0 },
       })
       await expect(admitted.resolve(ask(host, "app"), signal)).rejects.toMatchObject({ code: "unavailable" })
