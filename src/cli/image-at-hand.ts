@@ -52,7 +52,7 @@ async function pullNow(
   ref: string,
   isQuiet: boolean,
 ): Promise<{ image: string } | { exitCode: number }> {
-  const auth = await credentialFor(client, ref)
+  const auth = await credentialFor({ client, out }, ref)
   const started = await client.pullImage({ body: { ref, ...(auth !== undefined && { auth }) } })
   if (started.task_id === null) return { image: started.image }
   if (!isQuiet) await out.talk(`image ${ref} is pulled first`)

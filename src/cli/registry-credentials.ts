@@ -8,9 +8,11 @@ import { AppError } from "@bhatti/contract/errors"
 import type { Client } from "@bhatti/sdk/client"
 import { unlessMissing, whenNowhere } from "../lib/missing-files.ts"
 import { parseJson } from "../lib/parse-json.ts"
+import type { Output } from "./output.ts"
 
 export type Credential = { username: string; password: string }
 type Environment = Readonly<Record<string, string | undefined>>
+type Tell = (line: string) => Promise<void>
 
 const helperMs = 30_000
 
@@ -26,28 +28,38 @@ export function registryOf(reference: string): string | undefined {
   return rest.length > 0 && (/[.:]/.test(first) || first === "localhost") ? first.toLowerCase() : undefined
 }
 
+type Context = { client: Client; out: Pick<Output, "talk"> }
+
 /** The credential for a pull; a short reference has the daemon's default registry. */
-export async function credentialFor(client: Client, reference: string): Promise<Credential | undefined> {
+export async function credentialFor(
+  { client, out }: Context,
+  reference: string,
+): Promise<Credential | undefined> {
+  const tell = (line: string) => out.talk(line)
   const repository = reference
     .toLowerCase()
     .replace(/@.*$/, "")
     .replace(/:[^/:]*$/, "")
-  if (registryOf(reference) !== undefined) return await findCredential(repository)
+  if (registryOf(reference) !== undefined) return await findCredential(repository, tell)
   const host = (await client.version()).default_registry
   // A daemon of an earlier version names none.
   return host === null || host === undefined
     ? undefined
-    : await findCredential(`${host.toLowerCase()}/${repository}`)
+    : await findCredential(`${host.toLowerCase()}/${repository}`, tell)
 }
 
-/** `place` is a registry, with or without a repository in it. The first file that knows it decides. */
+/**
+ * `place` is a registry, with or without a repository in it. The first file that knows it decides. A helper that is not
+ * installed is told of and passed over: a public image needs none.
+ */
 export async function findCredential(
   place: string,
+  tell: Tell,
   environment: Environment = process.env,
 ): Promise<Credential | undefined> {
   for (const path of filesOf(environment)) {
     const file = await readFile(path)
-    const found = file && (await credentialIn(file, place, environment))
+    const found = file && (await credentialIn(file, place, { environment, tell }))
     if (found) return found
   }
   return undefined
@@ -77,14 +89,12 @@ async function readFile(path: string): Promise<File | undefined> {
   })
 }
 
-async function credentialIn(
-  file: File,
-  place: string,
-  environment: Environment,
-): Promise<Credential | undefined> {
+type Around = { environment: Environment; tell: Tell }
+
+async function credentialIn(file: File, place: string, around: Around): Promise<Credential | undefined> {
   const host = hostOf(place)
   const helper = file.credHelpers?.[host]
-  if (helper !== undefined) return await askHelper(helper, host, environment)
+  if (helper !== undefined) return await askHelper(helper, host, around)
   // The longest key is the most exact one: Podman has logins for parts of a registry.
   const keys = Object.keys(file.auths ?? {}).sort((one, other) => placeOf(other).length - placeOf(one).length)
   for (const key of keys) {
@@ -94,7 +104,7 @@ async function credentialIn(
     const colon = text.indexOf(":")
     if (colon > 0) return { username: text.slice(0, colon), password: text.slice(colon + 1) }
   }
-  return file.credsStore ? await askHelper(file.credsStore, host, environment) : undefined
+  return file.credsStore ? await askHelper(file.credsStore, host, around) : undefined
 }
 
 function hostOf(place: string): string {
@@ -107,20 +117,18 @@ function placeOf(key: string): string {
   return scheme !== undefined || /\/v[12]$/.test(place) ? hostOf(place) : place
 }
 
-/** Returns undefined if the helper has none. */
+/** Returns undefined if the helper has none, or is not installed. */
 async function askHelper(
   name: string,
   host: string,
-  environment: Environment,
+  { environment, tell }: Around,
 ): Promise<Credential | undefined> {
   if (!/^[\w.-]+$/.test(name)) throw new AppError("invalid", `"${name}" is no name of a credential helper`)
   const program = `docker-credential-${name}`
   const path = Bun.which(program, { PATH: environment["PATH"] ?? "" })
   if (path === null) {
-    throw new AppError("unavailable", `the credential helper ${program} is not installed`, {
-      hint: `install it, or log in for bhatti alone: bhatti registry login ${host}`,
-      retryable: false,
-    })
+    await tell(`no credential for ${host} from ${program}: it is not installed (see: bhatti registry login)`)
+    return undefined
   }
   const child = Bun.spawn([path, "get"], {
     env: { ...environment },

@@ -97,7 +97,21 @@ describe("image pull", () => {
   })
 })
 
+test("a pull goes on without a credential if the helper program is not installed, and says so in a line", async () => {
+  mkdirSync(join(home, ".docker"))
+  writeFileSync(join(home, ".docker/config.json"), JSON.stringify({ credsStore: "missing" }))
+  const ran = await run(["image", "pull", "-q", "--name", "app", ref])
+  expect(ran).toMatchObject({ stdout: "app\n", exitCode: 0 })
+  expect(ran.stderr).toMatch(/^[^\n]*docker-credential-missing[^\n]*\n$/)
+  expect(daemon.host.pulls.asked.at(-1)?.credential).toBeUndefined()
+})
+
 describe("credentials", () => {
+  const told: string[] = []
+  const tell = async (line: string) => void told.push(line)
+  beforeEach(() => {
+    told.length = 0
+  })
   const write = (path: string, content: unknown) => {
     mkdirSync(join(home, path, ".."), { recursive: true })
     writeFileSync(join(home, path), JSON.stringify(content))
@@ -115,7 +129,7 @@ describe("credentials", () => {
       },
     })
     write(".config/containers/auth.json", { auths: { "one.example": basic("podman", "4") } })
-    const find = (host: string, more = {}) => findCredential(host, { HOME: home, ...more })
+    const find = (host: string, more = {}) => findCredential(host, tell, { HOME: home, ...more })
     expect(await find("one.example")).toEqual({ username: "podman", password: "4" })
     expect(await find("two.example:5000")).toEqual({ username: "b", password: "2:3" })
     expect(await find("two.example")).toBeUndefined()
@@ -133,7 +147,7 @@ describe("credentials", () => {
         "one.example/team-b/app": basic("c", "3"),
       },
     })
-    const find = async (place: string) => (await findCredential(place, { HOME: home }))?.username
+    const find = async (place: string) => (await findCredential(place, tell, { HOME: home }))?.username
     expect(await find("one.example/team-b/tool")).toBe("b")
     expect(await find("one.example/team-b/app")).toBe("c")
     expect(await find("one.example/team-bee")).toBeUndefined()
@@ -152,12 +166,11 @@ describe("credentials", () => {
       credHelpers: { "one.example": "test", "two.example": "missing" },
       credsStore: "test",
     })
-    const find = (host: string) => findCredential(host, { HOME: home, PATH })
+    const find = (host: string) => findCredential(host, tell, { HOME: home, PATH })
     expect(await find("one.example")).toEqual({ username: "u", password: "s-one.example" })
     expect(await find("three.example")).toBeUndefined()
-    await expect(find("two.example")).rejects.toMatchObject({
-      message: expect.stringContaining("docker-credential-missing"),
-    })
+    expect(await find("two.example")).toBeUndefined()
+    expect(told).toEqual([expect.stringContaining("docker-credential-missing")])
     write(".docker/config.json", { credHelpers: { "one.example": "../evil" } })
     await expect(find("one.example")).rejects.toMatchObject({ code: "invalid" })
   })

@@ -29,7 +29,7 @@ sent with this request and not stored. Without any, a login of bhatti registry l
   ],
   async run({ client, args, options, isJson, out }) {
     const startMs = performance.now()
-    const auth = options.authStdin ? await readAuth() : await credentialFor(client, args.reference)
+    const auth = options.authStdin ? await readAuth() : await credentialFor({ client, out }, args.reference)
     const started = await client.pullImage({
       body: {
         ref: args.reference,
