@@ -16,30 +16,46 @@ const requestMs = 1000
 
 export type Made = { sandboxes: readonly Sandbox[]; isNew: boolean }
 
-/** Returns the result, or the exit code of the signal that interrupted it. */
+/**
+ * Returns the result, or the exit code of the signal that interrupted it. The signal of `make` aborts its request: from
+ * then on the answer cannot arrive.
+ */
 export async function createOrRollBack(
   { client, out }: { client: Client; out: Output },
-  make: () => Promise<Made>,
+  make: (signal: AbortSignal) => Promise<Made>,
 ): Promise<Made | { exitCode: number }> {
   using signals = new Signals(() => out.talk("cancelling; Ctrl-C again leaves that to the daemon"))
-  const making = make()
-  const made = (await signals.unlessTwice(making)) ?? (await within(answerMs, making))
+  const leaving = new AbortController()
+  const making = make(leaving.signal)
+  const made = (await signals.unlessTwice(making)) ?? (await lastAnswer(making, leaving))
   if (signals.exitCode === undefined && made) return made
   const exitCode = signals.exitCode ?? 0
-  if (made?.isNew === false) await out.talk("cancelled; the sandbox was there before, and stays")
-  const destroying = (made?.isNew ? made.sandboxes : []).map(async ({ id, name }) => {
+  if (!made) await out.talk("left before the answer: the daemon removes what was made; to check: bhatti list")
+  else if (!made.isNew) await out.talk("cancelled; the sandbox was there before, and stays")
+  else await destroyAll(made.sandboxes, { client, out, signals })
+  return { exitCode }
+}
+
+/** After the second signal: the answer if it has arrived, or undefined once it no longer can. */
+async function lastAnswer(making: Promise<Made>, leaving: AbortController): Promise<Made | undefined> {
+  const made = await Promise.race([making, Bun.sleep(answerMs)])
+  if (made) return made
+  leaving.abort()
+  return await making.catch(() => undefined)
+}
+
+async function destroyAll(
+  sandboxes: readonly Sandbox[],
+  { client, out, signals }: { client: Client; out: Output; signals: Signals },
+): Promise<void> {
+  const destroying = sandboxes.map(async ({ id, name }) => {
     await client.destroySandbox({ params: { id } })
     await out.talk(`sandbox/${name} destroyed: its create was cancelled`)
   })
   const all = Promise.all(destroying)
-  if (!(await signals.unlessTwice(all))) await within(requestMs, all)
-  if (signals.isTwice) await out.talk("the daemon removes what was made")
-  return { exitCode }
-}
-
-async function within<T>(ms: number, promise: Promise<T>): Promise<T | undefined> {
-  const late = Bun.sleep(ms).then(() => undefined)
-  return await Promise.race([promise.catch(() => undefined), late])
+  if (await signals.unlessTwice(all)) return
+  // A destroy goes on in the daemon once the request has arrived.
+  if (!(await Promise.race([all, Bun.sleep(requestMs)]))) await out.talk("the daemon removes what was made")
 }
 
 class Signals implements Disposable {

@@ -30,6 +30,9 @@ type AnswerBytes = {
   close(): void
 }
 
+/** How long a client that had ended its side before the answer has to refuse it, as one that is gone does. */
+const refusalMs = 500
+
 const mayContinue = Buffer.from("HTTP/1.1 100 Continue\r\n\r\n")
 
 export class ApiRequest {
@@ -46,6 +49,8 @@ export class ApiRequest {
   /** True while the client waits for `100 Continue` before it sends its body. */
   #isHeldBack: boolean
   #readingSinceMs: number | undefined
+  /** True once the whole answer was handed to the socket. */
+  #isAnswered = false
   #readPace: ReadPaceCheck | undefined
 
   constructor(options: { client: SocketPeer; request: RequestHead; facts: ClientFacts; api: Api }) {
@@ -94,7 +99,8 @@ export class ApiRequest {
     if (this.#readPace?.isTooSlow({ ms: nowMs, bytes: wroteBytes, isWaitedFor: isWriting }))
       return this.stop()
     // A client that has ended its side may be gone: that looks the same.
-    if (endedAtMs !== undefined && (this.#isRead || !hasArrived) && !isWriting) this.stop()
+    if (endedAtMs !== undefined && (this.#isRead || !hasArrived) && !isWriting && !this.#isAnswered)
+      this.stop()
     else if (this.#readingSinceMs !== undefined && nowMs - this.#readingSinceMs > apiTimeouts.bodyMs)
       this.#stopWith(new HeadError("the request's body did not arrive in time", 408))
   }
@@ -148,9 +154,24 @@ export class ApiRequest {
     const pace = bytes ? bytes.pace : wholeAnswerPace
     this.#readPace =
       pace && new ReadPaceCheck(pace, { ms: performance.now(), bytes: this.#client.wroteBytes })
+    const mayBeGone = whole && (await this.#mayBeGone())
     await this.#client.write(whole && framing.kind === "length" ? Buffer.concat([head, whole]) : head)
+    if (mayBeGone) await this.#stopIfRefused()
     if (bytes && framing.kind !== "none") await this.#stream(bytes, framing)
     return staysOpen
+  }
+
+  /** Looks once at what has arrived: the client's end may wait in the socket while the answer is made. */
+  async #mayBeGone(): Promise<boolean> {
+    if (this.#request.method === "GET") return false
+    await afterEventsThatWait()
+    return this.#client.endedAtMs !== undefined
+  }
+
+  /** The system takes an answer to a client that is gone, and learns afterwards that nobody wants it. */
+  async #stopIfRefused(): Promise<void> {
+    this.#isAnswered = true
+    await Promise.race([this.#stopped.promise, Bun.sleep(refusalMs)])
   }
 
   #framingOf({ status, headers }: Response, whole: Uint8Array | undefined): Framing {
@@ -185,4 +206,10 @@ export class ApiRequest {
     if (kind === "length" && left !== 0) throw new Lost("the response is not as long as announced")
     if (kind === "chunked") await this.#client.write(lastChunk)
   }
+}
+
+/** Resolves when the event loop has taken what waits in the sockets: the first turn ends before it looks. */
+async function afterEventsThatWait(): Promise<void> {
+  await new Promise((resolve) => setImmediate(resolve))
+  await new Promise((resolve) => setImmediate(resolve))
 }

@@ -109,7 +109,7 @@ test("a second Ctrl-C leaves at once", async () => {
   })
   expect(ran).toEqual({
     stdout: "",
-    stderr: `${cancelling}the daemon removes what was made\n`,
+    stderr: `${cancelling}left before the answer: the daemon removes what was made; to check: bhatti list\n`,
     exitCode: 130,
   })
   expect(daemon.requests).toEqual(["POST /sandboxes"])
@@ -132,6 +132,23 @@ test("a second Ctrl-C while the answer is on its way leaves nothing behind", asy
       whileHeld: () => until("the daemon to see us gone", () => daemon.connections <= others),
     })
     await until("all of it is removed", () => daemon.host.directories.size === 1)
+  }
+})
+
+test("a create that is finished just after a second Ctrl-C is removed", async () => {
+  for (let round = 0; round < 3; round++) {
+    const answered = daemon.hold("POST /sandboxes", "answer")
+    const child = Bun.spawn([...program, "create", "dev"], {
+      env: environment(daemon),
+      stdio: ["ignore", "ignore", "pipe"],
+    })
+    await answered.reached
+    child.kill("SIGINT")
+    await child.stderr.getReader().read()
+    child.kill("SIGINT")
+    expect(await child.exited).toBe(130)
+    answered.release()
+    await until("it is removed", () => daemon.host.directories.size === 0)
   }
 })
 

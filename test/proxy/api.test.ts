@@ -4,6 +4,8 @@
  */
 
 import { afterEach, beforeEach, expect, test } from "bun:test"
+import { once } from "node:events"
+import { createConnection } from "node:net"
 import type { Core } from "../../src/core/core.ts"
 import { StreamedAnswer } from "../../src/http/streamed-answer.ts"
 import type { Api } from "../../src/proxy/api-request.ts"
@@ -218,6 +220,29 @@ test("HTTP/1.0 gets a streamed answer until the connection's end", async () => {
   const answer = await send(ask({ version: "1.0", headers: ["Connection: keep-alive"] }))
   expect(answer).toMatch(/\r\n\r\nonetwo$/)
   expect(answer.toLowerCase()).not.toContain("transfer-encoding")
+})
+
+test("an answer that a client has left before is known to reach nobody; one that ended only its side has it", async () => {
+  const answered = Promise.withResolvers<void>()
+  let signal: AbortSignal | undefined
+  api = async (request) => {
+    signal = request.signal
+    await answered.promise
+    return new Response("made", { status: 201 })
+  }
+  const gone = createConnection(served.front.port, "127.0.0.1")
+  gone.write(ask({ method: "POST" }))
+  await until("it was asked", () => signal !== undefined)
+  gone.destroy()
+  await once(gone, "close")
+  answered.resolve()
+  await until("the API is told", () => signal?.aborted === true)
+
+  signal = undefined
+  const halfOpen = createConnection({ port: served.front.port, host: "127.0.0.1", allowHalfOpen: true })
+  halfOpen.end(ask({ method: "POST" }))
+  expect(await readAll(halfOpen)).toEndWith("made")
+  expect((signal as AbortSignal | undefined)?.aborted).toBe(false)
 })
 
 test("HEAD and 204 have no body, and what would have streamed it is closed", async () => {

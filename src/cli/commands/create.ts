@@ -217,14 +217,18 @@ made with --from has its source's rules unless others are given.`,
       using _notice = noticeIfSlow(out, () =>
         from === undefined ? whatItWaitsFor(client, name) : `copying ${from}`,
       )
-      return await createOrRollBack({ client, out }, async () => {
+      return await createOrRollBack({ client, out }, async (signal) => {
         if (count !== undefined)
-          return { sandboxes: await client.createSandboxes({ body: { ...body, image, count } }), isNew: true }
+          return {
+            sandboxes: await client.createSandboxes({ body: { ...body, image, count }, signal }),
+            isNew: true,
+          }
         let isNew = true
         const onHeaders = (headers: Headers) => {
           isNew = headers.get("x-bhatti-existing") !== "true"
         }
-        return { sandboxes: [await client.createSandbox({ body: { ...body, image }, onHeaders })], isNew }
+        const sandbox = await client.createSandbox({ body: { ...body, image }, onHeaders, signal })
+        return { sandboxes: [sandbox], isNew }
       })
     }
     const isQuiet = options.quiet || isJson

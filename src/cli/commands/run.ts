@@ -161,8 +161,8 @@ async function make(
   body: Body,
 ): Promise<{ sandbox: Sandbox } | { exitCode: number }> {
   using _notice = noticeIfSlow(out, async () => `preparing a sandbox of ${body.image}`)
-  const made = await createOrRollBack({ client, out }, async () => ({
-    sandboxes: [await client.createSandbox({ body })],
+  const made = await createOrRollBack({ client, out }, async (signal) => ({
+    sandboxes: [await client.createSandbox({ body, signal })],
     isNew: true,
   }))
   if ("exitCode" in made) return made

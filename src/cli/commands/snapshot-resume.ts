@@ -35,11 +35,12 @@ If this host cannot load the memory any more, for example after an update of QEM
   async run({ client, args, options, isJson, out }) {
     const startMs = performance.now()
     using _notice = noticeIfSlow(out, () => `copying the disk of ${args.snapshot}`)
-    const made = await createOrRollBack({ client, out }, async () => ({
+    const made = await createOrRollBack({ client, out }, async (signal) => ({
       sandboxes: [
         await client.resumeSnapshot({
           params: { name: args.snapshot },
           body: { name: options.name, ...(options.secret.length > 0 && { secrets: options.secret }) },
+          signal,
         }),
       ],
       isNew: true,
