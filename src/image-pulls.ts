@@ -11,6 +11,7 @@ const lastUid = 65_535
 const fetchersMax = 4
 /** One user leaves fetchers for others. */
 const userFetchersMax = 2
+const answerTimeoutMs = 60_000
 const mebibyte = 1024 * 1024
 
 export function openPulls(
@@ -36,8 +37,10 @@ export function openPulls(
     })),
     admit: (own, owner, signal) => egress.admit(own, owner, signal),
     timeoutMs: config.pull_timeout * 1000,
+    answerTimeoutMs,
     freeBytes: config.disk_reserve_mb * mebibyte,
     unpack: unpackImage,
+    fetchUids: uids,
     unpackUid: config.uid_base + lastUid - fetchersMax,
     imageBytesMax: config.image_max_mb * mebibyte,
     layersBytesMax: config.image_layers_mb * mebibyte,

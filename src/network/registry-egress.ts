@@ -6,6 +6,7 @@
 import { lookup } from "node:dns/promises"
 import { AppError } from "@bhatti/contract/errors"
 import { readNameServers } from "../lib/host-name-servers.ts"
+import { whenAborted } from "../lib/when-aborted.ts"
 import { FetcherPlaces } from "./fetcher-places.ts"
 import { Nftables } from "./nftables.ts"
 import { type Fetcher, type RegistryNetwork, registryRules } from "./registry-rules.ts"
@@ -53,7 +54,7 @@ export class RegistryEgress {
     await using undo = new AsyncDisposableStack()
     const uid = await this.#places.take(owner, signal)
     undo.defer(() => this.#places.give(owner, uid))
-    const registries = own ? await addressesOf(own) : []
+    const registries = own ? await unlessAborted(signal, addressesOf(own)) : []
     if (this.#isClosed) throw new AppError("unavailable", "the daemon is stopping", { retryable: true })
     this.#fetchers.set(uid, { uid, registries: registries.map(({ address, port }) => ({ address, port })) })
     undo.defer(() => {
@@ -117,6 +118,13 @@ export class RegistryEgress {
     const servers = this.#upstreams.length > 0 ? [...this.#upstreams] : readNameServers().servers
     return servers.filter((server) => !server.includes("%"))
   }
+}
+
+/** The host's resolver may wait long, and cannot be stopped. */
+async function unlessAborted<T>(signal: AbortSignal, result: Promise<T>): Promise<T> {
+  const { promise: left, reject } = Promise.withResolvers<never>()
+  using _leaving = whenAborted(signal, () => reject(signal.reason))
+  return await Promise.race([result, left])
 }
 
 /** A name that does not resolve gives none; the program then says so itself. */

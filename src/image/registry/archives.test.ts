@@ -35,6 +35,7 @@ test.skipIf(!canRun)("an import goes on when another one of the same archive is 
   const gate = Promise.withResolvers<void>()
   const pulls = new Pulls({
     ...{ dataDir, trouble: undefined, registries: [], timeoutMs: 30_000, freeBytes: 0 },
+    ...{ answerTimeoutMs: 30_000, fetchUids: [] },
     admit: () => Promise.reject(new Error("an import needs no network")),
     async unpack(options) {
       const { promise, reject } = Promise.withResolvers<never>()

@@ -29,7 +29,11 @@ export type Confined = {
 const stdoutBytesMax = 4 * 1024 * 1024
 const stderrBytesMax = 16 * 1024
 
-/** Arguments: root, work, uid, size of files in blocks, file of certificates, lines of two files. */
+/**
+ * Arguments: root, work, uid, size of files in blocks, file of certificates, lines of two files. The shell stays as the
+ * first process of the namespace: the kernel forgets which signal a process gets at its parent's end when it changes
+ * its user id, so that the program itself would outlive the wrapper.
+ */
 const script = `set -eu
 umask 022
 root=$1 work=$2 uid=$3 blocks=$4 ca=$5 hosts=$6 servers=$7
@@ -62,7 +66,7 @@ rmdir /old
 mount -o remount,ro,nosuid,nodev /
 cd /work
 ulimit -f "$blocks" && ulimit -c 0
-exec setpriv --reuid "$uid" --regid "$uid" --clear-groups --no-new-privs --bounding-set=-all --inh-caps=-all -- "$@"
+setpriv --reuid "$uid" --regid "$uid" --clear-groups --no-new-privs --bounding-set=-all --inh-caps=-all -- "$@" || exit $?
 `
 
 export type Ended = {

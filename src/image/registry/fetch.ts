@@ -5,7 +5,7 @@ import { type Confined, findSkopeo, runConfined } from "./confined.ts"
 import { type LayerState, watchFetch } from "./progress.ts"
 import { digestOf } from "./resolve.ts"
 import { makeStaging, makeWork, refuseLinks } from "./staging.ts"
-import { errorOf } from "./words.ts"
+import { errorOf, noAnswer } from "./words.ts"
 
 /** A registry of the operator's: it may be internal, have certificates of its own, or no TLS. */
 export type KnownRegistry = { host: string; isInsecure: boolean; caFile: string | undefined }
@@ -23,6 +23,8 @@ export type FetchSettings = {
   /** Lets a program onto the network that may reach the internet, and that registry; waits for its owner's turn. */
   admit(own: KnownRegistry | undefined, owner: string, signal: AbortSignal): Promise<Admission>
   timeoutMs: number
+  /** For one document: a registry that does not answer must not hold a pull for the time of a whole fetch. */
+  answerTimeoutMs: number
   /** Bytes that stay free on the file system. */
   freeBytes: number
 }
@@ -36,8 +38,6 @@ export type Source = {
   credential?: { username: string; password: string } | undefined
 }
 
-/** A registry that does not answer must not hold a request for the time of a whole fetch. */
-const documentTimeoutMs = 60_000
 const documentBytesMax = 4 * 1024 * 1024
 const globalFlags = [
   ...["--policy", "/etc/containers/policy.json"],
@@ -77,9 +77,10 @@ export async function fetchDocument(
       directory,
       signal,
       fileBytesMax: documentBytesMax,
-      deadlineMs: documentTimeoutMs,
+      deadlineMs: settings.answerTimeoutMs,
     }),
   )
+  if (ended.isLate) throw noAnswer(source.host)
   if (ended.code !== 0 || ended.isTooMuch) throw errorOf(ended, subject, source.credential)
   return ended.stdout
 }

@@ -14,9 +14,10 @@ import {
   type TestRegistry,
   testLogin,
 } from "../../../test/support/registry.ts"
+import { listPids, readOfProcess } from "../../lib/process-identity.ts"
 import { RegistryEgress } from "../../network/registry-egress.ts"
 import { unpackImage } from "../unpack.ts"
-import { Pulls } from "./pulls.ts"
+import { type PullSettings, Pulls } from "./pulls.ts"
 
 const canRun = process.getuid?.() === 0 && registryProgram !== undefined && Bun.which("skopeo") !== null
 if (!canRun) console.log("skipped: pulls need root, skopeo and docker-registry")
@@ -32,7 +33,8 @@ describe.skipIf(!canRun)("a pull", () => {
   const signal = new AbortController().signal
   const quiet = { onProgress: () => {}, signal }
 
-  function pullsOf(changes: { imageBytesMax?: number } = {}): Pulls {
+  const uids = [0, 1, 2, 3].map((number) => firstUid + number)
+  function pullsOf(changes: Partial<PullSettings> = {}): Pulls {
     return new Pulls({
       dataDir,
       trouble: undefined,
@@ -42,8 +44,10 @@ describe.skipIf(!canRun)("a pull", () => {
       ],
       admit: (own, owner, signal) => egress.admit(own, owner, signal),
       timeoutMs: 30_000,
+      answerTimeoutMs: 30_000,
       freeBytes: 0,
       unpack: unpackImage,
+      fetchUids: uids,
       unpackUid: firstUid,
       imageBytesMax: 1024 ** 3,
       layersBytesMax: 1024 ** 3,
@@ -62,7 +66,7 @@ describe.skipIf(!canRun)("a pull", () => {
     ])
     egress = new RegistryEgress({
       ...{ dataDir, subnet: "10.222.0.0/16", opened: [], upstreams: [] },
-      uids: [0, 1, 2, 3].map((number) => firstUid + number),
+      uids,
       ownerMax: 2,
     })
     pulls = pullsOf()
@@ -79,6 +83,12 @@ describe.skipIf(!canRun)("a pull", () => {
     const tasks = join(dataDir, "registry", "tasks")
     return existsSync(tasks) ? readdirSync(tasks) : []
   }
+  /** Programs that run with a user id of fetchers. */
+  const programs = () =>
+    listPids().filter((pid) => {
+      const status = readOfProcess(pid, "status")
+      return !/^State:\tZ/m.test(status) && uids.includes(Number(/^Uid:\t(\d+)/m.exec(status)?.[1]))
+    })
   async function imageOf(name: string, ...layers: Record<string, string>[]) {
     return await buildImage(mkdtempSync(join(secured.directory, `${name}-`)), {
       layers,
@@ -246,19 +256,7 @@ describe.skipIf(!canRun)("a pull", () => {
     })
     try {
       const host = `127.0.0.1:${hostile.port}`
-      const settings = { ...{ host, isInsecure: true, caFile: undefined } }
-      const admitted = new Pulls({
-        ...{
-          dataDir,
-          trouble: undefined,
-          registries: [settings],
-          timeoutMs: 30_000,
-          freeBytes: 0,
-          unpack: unpackImage,
-        },
-        admit: (own, owner, signal) => egress.admit(own, owner, signal),
-        ...{ unpackUid: firstUid, imageBytesMax: 1024 ** 3, layersBytesMax: 0 },
-      })
+      const admitted = pullsOf({ registries: [{ host, isInsecure: true, caFile: undefined }] })
       await expect(admitted.resolve(ask(host, "app"), signal)).rejects.toMatchObject({ code: "unavailable" })
       const direct = pulls.resolve(ask(`127.0.0.1:${target.port}`, "app"), signal)
       await expect(direct).rejects.toMatchObject({ reason: "registry_unreachable" })
@@ -299,6 +297,59 @@ describe.skipIf(!canRun)("a pull", () => {
     for (const secret of [testLogin.password, encoded]) {
       expect(seen.filter((text) => text.includes("pull") && text.includes(secret))).toEqual([])
       expect(Bun.spawnSync(["grep", "-r", "-l", secret, dataDir]).stdout.toString()).toBe("")
+    }
+  })
+
+  describe("from a registry that never answers", () => {
+    let silent: Bun.TCPSocketListener<undefined>
+    let host: string
+    beforeAll(() => {
+      silent = Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data() {} } })
+      host = `127.0.0.1:${silent.port}`
+    })
+    afterAll(() => silent.stop(true))
+    const silentPulls = (changes: Partial<PullSettings> = {}) =>
+      pullsOf({ registries: [{ host, isInsecure: true, caFile: undefined }], ...changes })
+
+    test("ends at once when it is cancelled, with its program", async () => {
+      const stop = new AbortController()
+      const resolving = silentPulls().resolve(ask(host, "app"), stop.signal)
+      resolving.catch(() => undefined)
+      await until("the program runs", async () => programs().length > 0)
+      const beginMs = performance.now()
+      stop.abort(new Error("cancelled"))
+      await expect(resolving).rejects.toThrow("cancelled")
+      expect(performance.now() - beginMs).toBeLessThan(2000)
+      expect(programs()).toEqual([])
+      expect(nothingLeft()).toEqual([])
+    }, 20_000)
+
+    test("ends at its deadline, and says which one it is", async () => {
+      const late = silentPulls({ answerTimeoutMs: 1000 }).resolve(ask(host, "app"), signal)
+      await expect(late).rejects.toMatchObject({
+        code: "unavailable",
+        message: `the registry ${host} does not answer`,
+        reason: "registry_silent",
+      })
+      expect(programs()).toEqual([])
+    }, 20_000)
+  })
+
+  test("that an earlier daemon has left is ended before another begins", async () => {
+    const spawn = (uid: number) =>
+      Bun.spawn(["setpriv", "--reuid", `${uid}`, "--regid", `${uid}`, "--clear-groups", "sleep", "60"])
+    const left = uids.map(spawn)
+    try {
+      await until("they run", async () => programs().length === left.length)
+      await pulls.removeUnfinished()
+      expect(programs()).toEqual([])
+      for (const child of left) {
+        await child.exited
+        expect(child.signalCode).toBe("SIGKILL")
+      }
+      await pulls.removeUnfinished()
+    } finally {
+      for (const child of left) child.kill("SIGKILL")
     }
   })
 })

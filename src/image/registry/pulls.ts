@@ -18,6 +18,7 @@ import { type Archive, Archives, type Content } from "./archives.ts"
 import { Blobs } from "./blobs.ts"
 import { commitDisk, spaceOf } from "./commit-disk.ts"
 import { type FetchSettings, fetchDocument, fetchLayers, type Source } from "./fetch.ts"
+import { endProgramsOf } from "./left-programs.ts"
 import type { LayerState } from "./progress.ts"
 import { type Resolved, resolve } from "./resolve.ts"
 import { SharedWork } from "./shared-work.ts"
@@ -27,6 +28,8 @@ export type PullSettings = FetchSettings & {
   /** Why this host cannot pull; undefined if it can. */
   trouble: AppError | undefined
   unpack: (options: UnpackOptions) => Promise<UnpackedImage>
+  /** User ids that nothing but fetches runs with. */
+  fetchUids: readonly number[]
   unpackUid: number
   /** Limit on an image's files. */
   imageBytesMax: number
@@ -124,6 +127,8 @@ export class Pulls {
 
   /** Only what no running work needs may be here. */
   async removeUnfinished(): Promise<void> {
+    const { trouble, fetchUids } = this.#settings
+    if (!trouble) await endProgramsOf(fetchUids)
     await removeTree(tasksDirectory(this.#settings.dataDir))
   }
 

@@ -47,6 +47,14 @@ const kinds: readonly [RegExp, (subject: string) => AppError][] = [
 
 type Credential = { username: string; password: string }
 
+/** For a registry that takes the connection and says nothing until the deadline. */
+export function noAnswer(host: string): AppError {
+  return new AppError("unavailable", `the registry ${host} does not answer`, {
+    hint: "see that its name and port are right, or try again later",
+    reason: "registry_silent",
+  })
+}
+
 export function errorOf(ended: Ended, subject: string, credential: Credential | undefined): AppError {
   const words = lastWords(ended.stderr)
   const shown = redacted(words, credential)
