@@ -7,6 +7,8 @@ export class FakeWatch {
   readonly recursive: boolean
   #events: FileEvent[] = []
   #last = 0
+  /** The number up to which a reader has confirmed what it had. */
+  #taken = 0
   #wake: (() => void) | undefined
   ended: string | null = null
 
@@ -19,6 +21,7 @@ export class FakeWatch {
     const copy = new FakeWatch(this)
     copy.#events = [...this.#events]
     copy.#last = this.#last
+    copy.#taken = this.#taken
     return copy
   }
 
@@ -48,8 +51,14 @@ export class FakeWatch {
   }
 
   read(after: number): FileEvents {
-    this.#events = this.#events.filter(({ sequence }) => sequence > after)
-    return { events: [...this.#events], next: this.#last, ended: this.ended }
+    const isLost = after < this.#taken
+    this.#taken = Math.max(this.#taken, after)
+    this.#events = this.#events.filter(({ sequence }) => sequence > this.#taken)
+    const lost: FileEvent = {
+      ...{ type: "lost", path: ".", to: null, isDirectory: true },
+      ...{ reason: "another reader has confirmed them", sequence: this.#taken },
+    }
+    return { events: [...(isLost ? [lost] : []), ...this.#events], next: this.#last, ended: this.ended }
   }
 
   async wait(after: number): Promise<FileEvents> {
