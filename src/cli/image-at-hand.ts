@@ -35,11 +35,16 @@ export async function withImage<Made>(
     }
   }
   const pulled = await pullNow(context, image, isQuiet).catch((error: unknown) => {
-    // A plain name is rather a mistyped image of the host than one of a registry that nobody has named.
-    const isNoReference = error instanceof AppError && error.reason === "no_default_registry"
-    throw isNoReference && missing ? missing : error
+    throw missing ? unnamedRegistry(error, { image, missing }) : error
   })
   return "exitCode" in pulled ? pulled : await make(pulled.image)
+}
+
+/** A plain name is rather a mistyped image than one of a registry that nobody has named; one with a tag is not. */
+function unnamedRegistry(error: unknown, { image, missing }: { image: string; missing: AppError }): unknown {
+  if (!(error instanceof AppError) || error.reason !== "no_default_registry") return error
+  if (!/[:/@]/.test(image)) return missing
+  return error.but({ hint: [error.hint, missing.hint].filter((hint) => hint !== undefined).join("; ") })
 }
 
 function isMissing(error: unknown): error is AppError {

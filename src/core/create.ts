@@ -18,7 +18,7 @@ import { forkOrClone } from "./fork-or-clone.ts"
 import type { Guest, Started, Template, TemplateSpec } from "./host.ts"
 import { personalise } from "./identity.ts"
 import { mainOf, startMain } from "./image-program.ts"
-import { type FoundImage, findImage } from "./images.ts"
+import { type FoundImage, findImage, withOwnImages } from "./images.ts"
 import { initSystemOf, startInit } from "./init-system.ts"
 import type { PooledSandbox } from "./parts.ts"
 import { policyAskedFor, settingsAskedFor } from "./policy.ts"
@@ -96,7 +96,11 @@ export async function planCreate(
   const { startCommand: start, readyCommand: ready = "true" } = input
   const programs = start === undefined ? undefined : { start, ready, owner: account.id }
   const { diskName, record } = await imageAskedFor(core, account, input.image)
-  const spec = await templateSpec(core, { ...asked, image: diskName, programs })
+  const spec = await templateSpec(core, { ...asked, image: diskName, programs }).catch(
+    async (error: unknown) => {
+      throw record ? error : await withOwnImages(core, account, { error, name: diskName })
+    },
+  )
   if (input.diskMib === undefined) asked.diskMib = Math.max(asked.diskMib, spec.image.diskMib)
   if (asked.diskMib < spec.image.diskMib) {
     throw new AppError(

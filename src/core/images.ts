@@ -14,6 +14,9 @@ export type FoundImage = { diskName: string; record: ImageRecord | null }
 /** Images of the host, and those of users. */
 export type ListedImages = { ofHost: InstalledImage[]; ofUsers: ImageRecord[] }
 
+/** Names in a hint. */
+const namedMax = 10
+
 type Parts = Pick<Core, "store"> & OnHost<"images">
 
 export async function listImages(core: Parts, account: Account): Promise<ListedImages> {
@@ -39,7 +42,10 @@ export async function findImage(core: Parts, account: Account, nameOrId: string)
   if (record) return { diskName: record.diskName, record }
   const latest = await findLatest(core, account, nameOrId)
   if (latest) return { diskName: latest.diskName, record: latest }
-  if (isDiskName(nameOrId) || /[:/@]/.test(nameOrId)) throw await noImage(core, account, nameOrId)
+  if (isDiskName(nameOrId) || /[:/@]/.test(nameOrId)) {
+    const error = await noImage(core, account, nameOrId)
+    throw error.hint === undefined ? await withOwnImages(core, account, { error, name: nameOrId }) : error
+  }
   return { diskName: nameOrId, record: null }
 }
 
@@ -69,13 +75,32 @@ export async function findOwnImage(core: Parts, account: Account, nameOrId: stri
 }
 
 export async function noImage(core: Parts, account: Account, nameOrId: string): Promise<AppError> {
-  const { ofHost, ofUsers } = await listImages(core, account)
-  const similar = suggest(
-    nameOrId,
-    [...ofUsers, ...ofHost].map(({ name }) => name),
-  )
+  const names = namesOf(await listImages(core, account))
+  const similar = suggest(nameOrId, names)
   return new AppError("not_found", `no image named "${nameOrId}"`, {
     hint: similar && `did you mean ${similar}?`,
     subject: { kind: "image", name: nameOrId },
   })
+}
+
+/** For an error that a missing image leads to: names those of the account too, which the host does not know. */
+export async function withOwnImages(
+  core: Parts,
+  account: Account,
+  { error, name }: { error: unknown; name: string },
+): Promise<unknown> {
+  if (!(error instanceof AppError) || error.code !== "not_found") return error
+  const { ofHost, ofUsers } = await listImages(core, account)
+  if (ofUsers.length === 0 || ofHost.some((image) => image.name === name)) return error
+  return error.but({ hint: hintOf(namesOf({ ofHost, ofUsers })) })
+}
+
+/** Own ones first. */
+function namesOf({ ofHost, ofUsers }: ListedImages): string[] {
+  return [...ofUsers, ...ofHost].map(({ name }) => name)
+}
+
+function hintOf(names: readonly string[]): string {
+  const more = names.length - namedMax
+  return `images that you can use: ${names.slice(0, namedMax).join(", ")}${more > 0 ? `, and ${more} more` : ""}`
 }

@@ -80,6 +80,11 @@ test("an image that is not here is pulled first, once; --pull says otherwise", a
   expect(pulls.asked).toHaveLength(3)
   // A name that is no reference, where no registry is the default one.
   expect((await create("typo", "--image", "workspce")).stderr).toContain('no image named "workspce"')
+  for (const { stderr } of [await create("short", "--image", "debian:12"), await run("--rm", "debian:12")]) {
+    expect(stderr).toContain('"debian:12" names no registry, and this host has no default one')
+    expect(stderr).toContain("set default_registry in config.yaml")
+    expect(stderr).toContain(ref)
+  }
   pulls.refusal = new AppError("not_found", "the registry has no such image", { reason: "no_manifest" })
   expect((await run("--rm", "registry.example.com/gone:1")).stderr).toContain(
     "the registry has no such image",

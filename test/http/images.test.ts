@@ -97,6 +97,17 @@ describe("a pull", () => {
     expect([status, body]).toMatchObject([400, { reason: "no_default_registry" }])
   })
 
+  test("of which there is no image: a create lists those that its caller has", async () => {
+    await pull()
+    for (const image of ["debian:12", "nothing-like-it"]) {
+      const { status, body } = await own.call("POST", "/sandboxes", { image })
+      expect([status, body]).toMatchObject([404, { error: `no image named "${image}"` }])
+      expect(body).toMatchObject({ hint: expect.stringContaining(`${ref}, ${limits.imageDefault}`) })
+      const { body: others } = await own.call("POST", "/sandboxes", { image }, other)
+      expect(JSON.stringify(others)).not.toContain(ref)
+    }
+  })
+
   test("that the registry refuses fails with its reason, and lists nothing", async () => {
     own.host.pulls.refusal = new AppError("forbidden", "no", { hint: "log in" })
     expect(await pull()).toMatchObject({ status: "failed", error: { code: "forbidden", hint: "log in" } })
