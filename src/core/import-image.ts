@@ -1,5 +1,6 @@
 /** Makes an image of an archive that its user sends, as a task that begins when all of it is here. */
 
+import { AppError } from "@bhatti/contract/errors"
 import type { TaskRecord } from "../store/tasks.ts"
 import type { Account } from "../store/users.ts"
 import { checkSpace } from "./create-checks.ts"
@@ -16,9 +17,11 @@ export async function importImage(core: ForPull, account: Account, input: Import
   const { name } = input
   await checkNewName(core, name)
   await checkSpace(core)
+  // Before the first byte: a user who may have no task sends nothing.
+  const leftMib = await core.store.tasks.leftMib(account.id)
   await using undo = new AsyncDisposableStack()
   const bytesMax = core.settings.images.imageMibMax * mebibyte
-  const archive = undo.use(await core.host.pulls.receive(input.bytes, { bytesMax }))
+  const archive = undo.use(await core.host.pulls.receive(withinQuota(input.bytes, leftMib), { bytesMax }))
   const task = await startTask(core, account, { kind: "image.import", subject: name }, async (task) => {
     await using _archive = archive
     try {
@@ -36,6 +39,20 @@ export async function importImage(core: ForPull, account: Account, input: Import
   })
   undo.move()
   return task
+}
+
+async function* withinQuota(bytes: AsyncIterable<Uint8Array>, leftMib: number): AsyncIterable<Uint8Array> {
+  let size = 0
+  for await (const piece of bytes) {
+    size += piece.length
+    if (size > leftMib * mebibyte)
+      throw new AppError(
+        "limit_exceeded",
+        `the archive is larger than the ${leftMib} MB that are left of your disk quota`,
+        { hint: "destroy a sandbox, delete a snapshot or an image, or ask the operator for a higher quota" },
+      )
+    yield piece
+  }
 }
 
 async function makeImage(

@@ -78,12 +78,19 @@ function snapshotsMib(userId: Expression) {
 /** Refuses more than the user's quota; call it with the user locked. */
 export async function checkDiskQuota(db: Kysely<Schema>, user: UserRow, neededMib: number): Promise<void> {
   const max = user.max_disk_mib
-  if (max === 0) return
-  const { used } = await db.selectNoFrom(diskUsedMib(sql.val(user.id)).as("used")).executeTakeFirstOrThrow()
-  if (Number(used) + neededMib <= max) return
+  const left = await diskLeftMib(db, user)
+  if (max === 0 || neededMib <= left) return
   throw new AppError(
     "limit_exceeded",
-    `your disk quota is ${max} MB, of which ${used} MB are used, and ${neededMib} MB more are needed`,
+    `your disk quota is ${max} MB, of which ${max - left} MB are used, and ${neededMib} MB more are needed`,
     { hint: "destroy a sandbox, delete a snapshot or an image, or ask the operator for a higher quota" },
   )
+}
+
+/** Returns infinity without a quota, and less than 0 above it; call it with the user locked. */
+export async function diskLeftMib(db: Kysely<Schema>, user: UserRow): Promise<number> {
+  const max = user.max_disk_mib
+  if (max === 0) return Number.POSITIVE_INFINITY
+  const { used } = await db.selectNoFrom(diskUsedMib(sql.val(user.id)).as("used")).executeTakeFirstOrThrow()
+  return max - Number(used)
 }

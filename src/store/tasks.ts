@@ -9,7 +9,7 @@ import { limits } from "@bhatti/contract/limits"
 import type { Kysely } from "kysely"
 import { z } from "zod"
 import { randomHex } from "../lib/random-hex.ts"
-import { checkDiskQuota } from "./disk-use.ts"
+import { checkDiskQuota, diskLeftMib } from "./disk-use.ts"
 import type { Schema, TaskRow } from "./schema.ts"
 import { insertionOrder } from "./sqlite/queries.ts"
 import { withUserLocked } from "./user-lock.ts"
@@ -74,22 +74,19 @@ export class Tasks {
       ended_at: null,
     }
     return await withUserLocked(this.#db, userId, async (db) => {
-      const { running } = await db
-        .selectFrom("tasks")
-        .select(({ fn }) => fn.countAll().as("running"))
-        .where("user_id", "=", userId)
-        .where("ended_at", "is", null)
-        .executeTakeFirstOrThrow()
-      if (Number(running) >= limits.tasksRunningMax) {
-        throw new AppError("limit_exceeded", `you have ${limits.tasksRunningMax} tasks running already`, {
-          hint: "wait for one, or cancel it",
-          subject: { kind: "task" },
-          retryable: true,
-        })
-      }
+      await refuseTooMany(db, userId)
       await db.insertInto("tasks").values(row).execute()
       await removeOldest(db, userId)
       return toRecord(row)
+    })
+  }
+
+  /** Refuses what a task could not do now; returns the rest of the user's quota, which may be infinite. */
+  async leftMib(userId: UserId): Promise<number> {
+    return await withUserLocked(this.#db, userId, async (db, user) => {
+      await refuseTooMany(db, userId)
+      await checkDiskQuota(db, user, 1)
+      return await diskLeftMib(db, user)
     })
   }
 
@@ -174,6 +171,21 @@ export class Tasks {
       .execute()
     return rows.map(toRecord)
   }
+}
+
+async function refuseTooMany(db: Kysely<Schema>, userId: UserId): Promise<void> {
+  const { running } = await db
+    .selectFrom("tasks")
+    .select(({ fn }) => fn.countAll().as("running"))
+    .where("user_id", "=", userId)
+    .where("ended_at", "is", null)
+    .executeTakeFirstOrThrow()
+  if (Number(running) < limits.tasksRunningMax) return
+  throw new AppError("limit_exceeded", `you have ${limits.tasksRunningMax} tasks running already`, {
+    hint: "wait for one, or cancel it",
+    subject: { kind: "task" },
+    retryable: true,
+  })
 }
 
 export async function releaseTask(db: Kysely<Schema>, id: string): Promise<void> {

@@ -6,6 +6,7 @@ import { Image } from "@bhatti/contract/image"
 import { limits } from "@bhatti/contract/limits"
 import { StartedTask, Task } from "@bhatti/contract/task"
 import { pinDisk, removeUnusedDisks } from "../../src/core/image-disks.ts"
+import { importImage } from "../../src/core/import-image.ts"
 import { followTask, stopTasks } from "../../src/core/tasks.ts"
 import { OperatorUsers } from "../../src/core/users.ts"
 import { type HttpApp, openHttpApp } from "../support/http-app.ts"
@@ -251,6 +252,50 @@ describe("an image", () => {
     const { task_id } = StartedTask.parse(await response.json())
     expect(await ended(task_id ?? "")).toMatchObject({ type: "image.import", status: "done" })
     expect(await imagesOf()).toMatchObject([{ name: "mine", reference: null }])
+  })
+})
+
+describe("an archive that is sent", () => {
+  /** Answers with how much was taken of a body that never ends by itself. */
+  async function send(userKey: string) {
+    const { core } = own
+    const account = await core.store.users.findByKey(userKey)
+    if (!account) throw new Error("the key is not valid")
+    let taken = 0
+    async function* bytes() {
+      for (; taken < 64; taken++) yield new Uint8Array(1024 * 1024)
+    }
+    const refused = importImage(core, account, { name: "mine", prepare: false, bytes: bytes() })
+    return {
+      error: await refused.then(
+        () => undefined,
+        (error: AppError) => error,
+      ),
+      taken,
+    }
+  }
+
+  test("is taken up to the rest of its user's disk quota alone", async () => {
+    const { error, taken } = await send(other)
+    expect(error).toMatchObject({ code: "limit_exceeded" })
+    expect(taken).toBe(7)
+  })
+
+  test("is refused before its first byte above the limit of running tasks, and without a rest of the quota", async () => {
+    const account = await own.core.store.users.findByKey(other)
+    if (!account) throw new Error("the key is not valid")
+    const { tasks } = own.core.store
+    const full = await tasks.add(account.id, { kind: "image.pull", subject: ref })
+    await tasks.reserve(full, 7)
+    expect(await send(other)).toMatchObject({ error: { code: "limit_exceeded" }, taken: 0 })
+    await tasks.end(full.id, { state: "cancelled" })
+    for (let count = 0; count < limits.tasksRunningMax; count++)
+      await tasks.add(account.id, { kind: "image.pull", subject: ref })
+    expect(await send(other)).toMatchObject({
+      error: { code: "limit_exceeded", subject: { kind: "task" } },
+      taken: 0,
+    })
+    expect(await imagesOf(other)).toEqual([])
   })
 })
 
