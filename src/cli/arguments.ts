@@ -119,7 +119,7 @@ function* optionsIn(
     const entry = Object.entries(known).find(([, { short, otherShort }]) =>
       [short, otherShort].includes(word[at]),
     )
-    if (entry === undefined) throw unknownOption(flag, { command, known })
+    if (entry === undefined) throw unknownOption(flag, { command, known, word })
     const takesValue = entry[1].type !== "flag"
     const tail = word.slice(at + 1).replace(/^=/, "")
     yield { name: entry[0], flag, inline: takesValue && tail !== "" ? tail : undefined }
@@ -232,10 +232,15 @@ function emptyText(name: string): string {
 /** Names of options in other tools. */
 const otherFlags = new Map([["--disk-size", "--disk"]])
 
-function unknownOption(flag: string, { command, known }: { command: Command; known: Options }): WrongUsage {
+/** `word` has the option among its letters; it may be a long option with one dash. */
+function unknownOption(
+  flag: string,
+  { command, known, word = "" }: { command: Command; known: Options; word?: string },
+): WrongUsage {
   const flags = Object.keys(known).map(optionFlag)
   const other = otherFlags.get(flag)
-  const meant = other !== undefined && flags.includes(other) ? other : suggest(flag, flags)
+  const long = flags.find((one) => one === `-${word.split("=")[0]}`)
+  const meant = other !== undefined && flags.includes(other) ? other : (long ?? suggest(flag, flags))
   const isValue = command.inputArg !== undefined || asOption(flag) !== ` ${flag}`
   const value = "write -- before a word that begins with a dash"
   const hint = command.inputArg === undefined ? value : `${value}, or give it on standard input`

@@ -6,7 +6,7 @@ import { adviceFor } from "./advice.ts"
 import type { DaemonContext } from "./command.ts"
 import { exitNotExecutable, exitNotFound, exitSandboxSide, exitUsage } from "./exit-codes.ts"
 import { whyLost } from "./lost-sandbox.ts"
-import type { Output } from "./output.ts"
+import { isTerminal, type Output } from "./output.ts"
 import { streamExec } from "./streaming.ts"
 import { tellUnreadInput } from "./unread-input.ts"
 
@@ -17,6 +17,20 @@ type Wanted = {
   hasTerminal: boolean
   isInputForwarded: boolean
   reconnectSec: number | undefined
+}
+
+/**
+ * The error of `-it` at no terminal: the end of a pipe or a file is no key, and the program would wait for keys for
+ * ever.
+ */
+export async function refuseKeys(
+  tool: "exec" | "run",
+  { stdin, tty }: { stdin: boolean; tty: boolean },
+): Promise<AppError | undefined> {
+  if (!stdin || !tty || (await isTerminal(0))) return undefined
+  return new AppError("invalid", `${tool} -it needs a terminal for input`, {
+    hint: `bhatti ${tool} -i   (without -t, input may come from a pipe or a file)`,
+  })
 }
 
 /** Returns the command's exit code. */

@@ -171,7 +171,7 @@ test("every name is listed once, with its current image, also for who asks for o
   ])
   expect(listed.every(({ installedAt }) => Date.parse(installedAt) > 0)).toBe(true)
   const hintFor = (name: string) => readImage(dataDir, name).catch(adviceFor)
-  expect(await hintFor("minmal")).toBe("images of this host: docker, minimal")
+  expect(await hintFor("minmal")).toBe("did you mean minimal? images of this host: docker, minimal")
   expect(await hintFor("workspace")).toBe(
     `images of this host: docker, minimal; to install it: sudo bhatti init --data-dir ${dataDir}`,
   )

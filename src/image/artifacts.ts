@@ -12,6 +12,7 @@ import { limits } from "@bhatti/contract/limits"
 import type { z } from "zod"
 import { isDiskName } from "../lib/disk-names.ts"
 import { exists, whenMissing } from "../lib/missing-files.ts"
+import { suggest } from "../lib/suggest.ts"
 import {
   type Check,
   Current,
@@ -111,8 +112,10 @@ export async function readImage(
     const others = (await imageNames(dataDir)).filter((one) => one !== name && !isDiskName(one))
     const canBeBuilt = recipeNames.includes(name)
     const image = canBeBuilt && name !== limits.imageDefault ? { image: name } : {}
+    const similar = canBeBuilt ? undefined : suggest(name, others)
+    const list = `images of this host: ${others.join(", ")}`
     return new AppError("not_found", `no image named "${name}"`, {
-      hint: others.length > 0 ? `images of this host: ${others.join(", ")}` : undefined,
+      hint: others.length > 0 ? `${similar ? `did you mean ${similar}? ` : ""}${list}` : undefined,
       subject:
         canBeBuilt || others.length === 0 ? { kind: "installation", data_dir: dataDir, ...image } : undefined,
     })

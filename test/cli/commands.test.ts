@@ -506,6 +506,8 @@ test("wrong usage exits 2 and reaches no daemon", async () => {
     [["create", "--mount", "a:b"], "unknown option --mount\n  try: bhatti create --help"],
     [["publish", "dev", "--shell"], "unknown option --shell\n  try: bhatti publish --help"],
     [["create", "--disk-size", "9G"], "unknown option --disk-size\n  did you mean --disk?"],
+    [["create", "-name", "dev"], "unknown option -n\n  did you mean --name?"],
+    [["create", "-cpus=2"], "unknown option -c\n  did you mean --cpus?"],
     [["create", "-z"], "unknown option -z\n  try: bhatti create --help"],
     [["--jsn", "list"], "unknown option --jsn before the command\n  did you mean --json?"],
     [["--nonsense"], "unknown option --nonsense before the command\n  try: bhatti --help"],

@@ -94,6 +94,23 @@ test("attach shows what was printed, and -i types into it", async () => {
   expect((await run(["attach", "dev", "p99"])).stderr).toContain("try: bhatti ps dev")
 })
 
+test("attach -i to a process that takes no input is refused; without -i its output is shown", async () => {
+  await run(["exec", "-d", "--name", "deaf", "dev", "--", "sleep"])
+  expect(await bhatti(["attach", "-i", "dev", "deaf"], { daemon, stdin: "hello" })).toEqual({
+    stdout: "",
+    stderr:
+      'bhatti: process "deaf" takes no input: it was started without -i, or its input has ended\n  try: bhatti exec -d -i dev -- COMMAND\n',
+    exitCode: 125,
+  })
+  const shown = run(["attach", "dev", "deaf"])
+  await until("it is watched", () => daemon.lastProcess.watchers.size === 1)
+  await run(["kill", "dev", "deaf"])
+  expect((await shown).exitCode).toBe(137)
+  await run(["exec", "-d", "--name", "over", "dev", "--", "both"])
+  await run(["wait", "dev", "over"])
+  expect(await bhatti(["attach", "-i", "dev", "over"], { daemon, stdin: "" })).toMatchObject({ exitCode: 0 })
+})
+
 test("attach types into a terminal, and Ctrl+\\ leaves it running", async () => {
   daemon.host.sessionProgram = "keys"
   const id = (await run(["exec", "-d", "-t", "dev", "--", "sh"])).stdout.trim()

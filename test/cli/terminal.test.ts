@@ -2,7 +2,7 @@
 
 import { afterAll, beforeAll, expect, test } from "bun:test"
 import { Daemon } from "./daemon.ts"
-import { environment, program, until } from "./program.ts"
+import { bhatti, environment, program, until } from "./program.ts"
 import { Screen } from "./screen.ts"
 
 let daemon: Daemon
@@ -123,12 +123,25 @@ test("create says what to type next; with a script, how to see it run", async ()
   await other.restored()
 })
 
-test("-t without a terminal still gives the command one", async () => {
-  const child = Bun.spawn([...program, "exec", "-t", "-i", "dev", "terminal"], {
+test("-t without a terminal still gives the command one; with -i it is refused before anything is made", async () => {
+  const child = Bun.spawn([...program, "exec", "-t", "dev", "terminal"], {
     env: environment(daemon),
-    stdin: new TextEncoder().encode("q"),
+    stdin: "ignore",
     stdout: "pipe",
   })
-  expect(await child.stdout.text()).toBe("size 24x80 xterm\r\nkey 71\r\n")
-  expect(await child.exited).toBe(5)
+  const shown = await child.stdout.getReader().read()
+  expect(new TextDecoder().decode(shown.value)).toBe("size 24x80 xterm\r\n")
+  child.kill("SIGTERM")
+  expect(await child.exited).toBe(143)
+  const asked = daemon.requests.length
+  for (const [args, tool] of [
+    [["exec", "-it", "dev", "bash"], "exec"],
+    [["run", "--rm", "-it", "workspace", "bash"], "run"],
+  ] as const)
+    expect(await bhatti(args, { daemon, stdin: "" })).toEqual({
+      stdout: "",
+      stderr: `bhatti: ${tool} -it needs a terminal for input\n  try: bhatti ${tool} -i   (without -t, input may come from a pipe or a file)\n`,
+      exitCode: 125,
+    })
+  expect(daemon.requests.length).toBe(asked)
 })

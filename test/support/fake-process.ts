@@ -184,7 +184,7 @@ export class FakeProcess {
       ended: this.end_ ?? null,
       driven: this.driver !== undefined && !this.end_,
       watchers: this.watchers.size,
-      inputOpen: !this.end_ && !this.#isInputEnded,
+      inputOpen: this.command.stdin === true && !this.end_ && !this.#isInputEnded,
       createdUnixMs: this.#createdUnixMs,
       endedUnixMs: this.end_ ? this.#createdUnixMs + 1 : null,
       output: {

@@ -38,6 +38,7 @@ Exit code: the process's own, 124 if its time was over; 0 after leaving; 125 if 
       const isTyping = process.tty && !options.watch && (await isTerminal(0)) && (await isTerminal(1))
       const again = `bhatti attach ${args.sandbox} ${args.process}`
       if (isTyping) return await inTerminal(client, process, { again, out, report })
+      if (options.stdin && process.running && !process.input_open) throw takesNoInput(args)
       return await asStream(client, process, { out, isInputForwarded: options.stdin })
     } catch (error) {
       if (!(error instanceof AppError)) throw error
@@ -46,6 +47,14 @@ Exit code: the process's own, 124 if its time was over; 0 after leaving; 125 if 
     }
   },
 })
+
+function takesNoInput({ sandbox, process }: { sandbox: string; process: string }): AppError {
+  return new AppError(
+    "conflict",
+    `process "${process}" takes no input: it was started without -i, or its input has ended`,
+    { hint: `bhatti exec -d -i ${sandbox} -- COMMAND` },
+  )
+}
 
 async function inTerminal(
   client: Client,

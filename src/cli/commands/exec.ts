@@ -6,7 +6,8 @@ import type { ExecStream } from "@bhatti/sdk/exec-stream"
 import { command } from "../command.ts"
 import { envFileOption, envOf, envText } from "../environment.ts"
 import { checkFits } from "../exec-fits.ts"
-import { execHere, reportExec } from "../exec-here.ts"
+import { execHere, refuseKeys, reportExec } from "../exec-here.ts"
+import { exitSandboxSide } from "../exit-codes.ts"
 
 export const exec = command({
   args: ["sandbox"],
@@ -18,6 +19,7 @@ with the variables that the image names (bhatti inspect shows them). Output stre
 ${envText}
 
 With -t the command's TERM is yours if small images know it, otherwise xterm-256color; -e TERM=... overrides it.
+-it needs a terminal for input; without -t, -i also forwards a pipe or a file.
 
 Ctrl-C and SIGTERM are forwarded, and the command may take its time to end; a second one kills it, and without a terminal it is
 killed 10 s after the first. A command that has not started yet, because its sandbox is still waking, is not run.
@@ -92,6 +94,11 @@ reason, by and detail.`,
     }
     checkFits(shared)
     if (!options.detach && !isJson) {
+      const refusal = await refuseKeys("exec", options)
+      if (refusal) {
+        await report(refusal)
+        return exitSandboxSide
+      }
       return await execHere(
         { client, out, report },
         {

@@ -8,7 +8,7 @@ import { createOrRollBack } from "../cancel-create.ts"
 import { command } from "../command.ts"
 import { egressOptions, netPolicyOf, refuseEgress } from "../egress.ts"
 import { envFileOption, envOf, envText } from "../environment.ts"
-import { execHere } from "../exec-here.ts"
+import { execHere, refuseKeys } from "../exec-here.ts"
 import { exitSandboxSide } from "../exit-codes.ts"
 import { pullOption, withImage } from "../image-at-hand.ts"
 import type { Output } from "../output.ts"
@@ -102,6 +102,11 @@ Exit code: the program's own, or 128 + the signal that ended it; 125 if bhatti f
     "bhatti run -d --name web registry.example.com/web:2",
   ],
   async run({ client, args, rest, options, isJson, out, report }) {
+    const refusal = await refuseKeys("run", options)
+    if (refusal) {
+      await report(refusal)
+      return exitSandboxSide
+    }
     const body = {
       name: options.name,
       cpus: options.cpus,
