@@ -8,6 +8,7 @@
 import { mkdir } from "node:fs/promises"
 import { join } from "node:path"
 import { AppError } from "@bhatti/contract/errors"
+import { readOfProcess, readStat } from "../../lib/process-identity.ts"
 
 export type Confined = {
   /** Seen as /work; the only place that can be written to. */
@@ -27,6 +28,8 @@ export type Confined = {
 }
 
 const stdoutBytesMax = 4 * 1024 * 1024
+/** A process stops within microseconds, unless it waits for a disk. */
+const looksMax = 50
 const stderrBytesMax = 16 * 1024
 
 /**
@@ -79,9 +82,10 @@ export type Ended = {
 
 /** Runs the program to its end, however that comes; throws if it could not be started, or `signal` aborts. */
 export async function runConfined(command: readonly string[], options: Confined): Promise<Ended> {
-  options.signal.throwIfAborted()
   const root = join(options.directory, "..", "root")
   await mkdir(root, { recursive: true, mode: 0o700 })
+  // Up to the listener below nothing is awaited, which would miss an abort.
+  options.signal.throwIfAborted()
   const blocks = Math.ceil(options.fileBytesMax / 512)
   const child = Bun.spawn(
     [
@@ -109,7 +113,7 @@ export async function runConfined(command: readonly string[], options: Confined)
   )
   let isLate = false
   let isTooMuch = false
-  const kill = () => child.kill("SIGKILL")
+  const kill = () => killWithChild(child)
   const deadline = setTimeout(() => {
     isLate = true
     kill()
@@ -130,6 +134,20 @@ export async function runConfined(command: readonly string[], options: Confined)
     clearTimeout(deadline)
     options.signal.removeEventListener("abort", kill)
   }
+}
+
+/**
+ * The wrapper's end ends its child, unless that has just been made and has not asked for the signal yet. A wrapper that
+ * is stopped makes no child any more and leaves none unread, so that its child's pid is right.
+ */
+function killWithChild(wrapper: Bun.Subprocess): void {
+  const { pid } = wrapper
+  if (wrapper.exitCode !== null || wrapper.signalCode !== null) return
+  wrapper.kill("SIGSTOP")
+  for (let look = 0; look < looksMax && !/[TZX]/.test(readStat(pid)?.[0] ?? "X"); look++) Bun.sleepSync(1)
+  const children = readStat(pid)?.[0] === "T" ? readOfProcess(pid, `task/${pid}/children`).split(" ") : []
+  for (const child of children) if (child !== "") process.kill(Number(child), "SIGKILL")
+  wrapper.kill("SIGKILL")
 }
 
 async function collect(stream: ReadableStream<Uint8Array>, onTooMuch: () => void): Promise<Buffer> {

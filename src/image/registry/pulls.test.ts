@@ -4,7 +4,7 @@
  */
 
 import { afterAll, beforeAll, describe, expect, test } from "bun:test"
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { until } from "../../../test/support/installation.ts"
 import {
@@ -17,6 +17,7 @@ import {
 import { listPids, readOfProcess } from "../../lib/process-identity.ts"
 import { RegistryEgress } from "../../network/registry-egress.ts"
 import { unpackImage } from "../unpack.ts"
+import { runConfined } from "./confined.ts"
 import { type PullSettings, Pulls } from "./pulls.ts"
 
 const canRun = process.getuid?.() === 0 && registryProgram !== undefined && Bun.which("skopeo") !== null
@@ -322,6 +323,24 @@ describe.skipIf(!canRun)("a pull", () => {
       expect(performance.now() - beginMs).toBeLessThan(2000)
       expect(programs()).toEqual([])
       expect(nothingLeft()).toEqual([])
+    }, 20_000)
+
+    test("ends also when it is cancelled before its program runs", async () => {
+      // From no program at all to one that runs.
+      for (let delayMs = 0; delayMs < 20; delayMs++) {
+        const stop = new AbortController()
+        const directory = join(mkdtempSync(join(dataDir, "cancelled-")), "work")
+        mkdirSync(directory)
+        const ended = runConfined(["/usr/bin/sleep", "60"], {
+          ...{ directory, uid: firstUid, fileBytesMax: 1024, deadlineMs: 5000, signal: stop.signal },
+        })
+        ended.catch(() => undefined)
+        if (delayMs > 0) await Bun.sleep(delayMs)
+        stop.abort(new Error("cancelled"))
+        const beginMs = performance.now()
+        await expect(ended).rejects.toThrow("cancelled")
+        expect(performance.now() - beginMs).toBeLessThan(2000)
+      }
     }, 20_000)
 
     test("ends at its deadline, and says which one it is", async () => {
