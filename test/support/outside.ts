@@ -24,13 +24,16 @@ export type Outside = AsyncDisposable & {
   run(command: string[]): Promise<{ exitCode: number; stdout: string }>
 }
 
+/** Begins the name of each namespace. */
+export const spacePrefix = "bhtest-"
+
 /** `names` are those that the name server out there knows; the address is a field of the result. */
 export async function outside(
   names: Record<string, "internet" | "elsewhere" | "metadata" | "lan" | "opened">,
 ): Promise<Outside> {
   await using undo = new AsyncDisposableStack()
   const tag = crypto.randomUUID().slice(0, 6)
-  const space = `bhtest-${tag}`
+  const space = `${spacePrefix}${tag}`
   ip("netns", "add", space)
   undo.defer(() => ip("netns", "delete", space))
 
