@@ -60,7 +60,7 @@ async function buildGo(folder: string, file: string): Promise<void> {
   await rename(`${file}.part`, file)
 }
 
-/** Nothing of the host is linked in: what it needs beside the C library it finds in QEMU's process. */
+/** Links nothing of the host but the C library: QEMU's process has the rest that it needs. */
 async function buildLibrary(): Promise<void> {
   const files = [...new Bun.Glob("*.c").scanSync({ cwd: join(root, "zygote") })].sort()
   const strict = ["-std=gnu11", "-Wall", "-Wextra", "-Werror", "-Wl,-z,defs,-z,now"]

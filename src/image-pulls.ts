@@ -9,7 +9,7 @@ import { RegistryEgress } from "./network/registry-egress.ts"
 /** The last user ids of the range: machines take the lowest free ones. */
 const lastUid = 65_535
 const fetchersMax = 4
-/** One user leaves fetchers for others. */
+/** Each user leaves fetchers for others. */
 const userFetchersMax = 2
 const answerTimeoutMs = 60_000
 const mebibyte = 1024 * 1024

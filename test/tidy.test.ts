@@ -39,6 +39,7 @@ test("files are named after the one thing they hold", async () => {
 const sourcesWithComments = async () => [
   ...(await sources("{contract,sdk,src,images,scripts,bench,test}/**/*.ts")),
   ...(await sources("{agent,jail,unpack}/**/*.go")),
+  ...(await sources("{zygote,test/support}/*.{c,h}")),
   ...(await sources("{*,scripts/*}.sh")),
 ]
 
@@ -62,7 +63,7 @@ test("a comment opens with its subject or its verb", async () => {
         (line, index) => !/^\s*(\/\/|\/\*|#)/.test(lines[index - 1] ?? "") || !/^\s*(\/\/|#)/.test(line),
       )
       .filter((line) =>
-        /^\s*(\/\/|\/\*\*?|\*|#) *((What|Who|Whoever|Of|Those|Whether)\b|`[^`]+`:)/.test(line),
+        /^\s*(\/\/|\/\*\*?|\*|#) *((What|Who|Whoever|Of|Those|Whether|Nothing)\b|`[^`]+`:)/.test(line),
       )
       .map((line) => `${file}: ${line.trim()}`)
   })

@@ -163,7 +163,7 @@ static int take_over(void)
                      : "rcx", "r11", "memory", "cc");
     if (result != 0)
         return (int)-result;
-    /* What the kernel does not copy to a process that shares memory. */
+    /* The kernel does not copy these to a process that shares memory. */
     if (syscall(SYS_set_robust_list, locks, locks_size) != 0)
         return errno;
     if (__rseq_size != 0) {

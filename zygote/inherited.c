@@ -1,7 +1,7 @@
 /*
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * What a child inherits of its zygote's descriptors and mappings, and must not share: each is replaced by the child's
+ * Descriptors and mappings that a child inherits of its zygote and must not share: each is replaced by the child's
  * own, made anew, or known to be a read-only file that all machines of the template hold. Anything else is an error.
  */
 #define _GNU_SOURCE
@@ -40,7 +40,7 @@ struct identity {
 
 static struct identity roles[ZYGOTE_ROLES];
 
-/* What QEMU set on its TAP device, for those of its children. */
+/* Settings of QEMU for its TAP device, for those of its children. */
 static const unsigned long tap_settings[] = { TUNSETVNETHDRSZ, TUNSETVNETLE, TUNSETVNETBE, TUNSETOFFLOAD, TUNSETSNDBUF };
 #define TAP_SETTINGS (sizeof tap_settings / sizeof tap_settings[0])
 static struct {
@@ -166,7 +166,7 @@ static int renew_signalfd(int fd)
     return put(signalfd(-1, &mask, SFD_CLOEXEC | (flags & O_NONBLOCK ? SFD_NONBLOCK : 0)), fd);
 }
 
-/* One that watches something would have to watch the same again. */
+/* An epoll that watches something would have to watch the same again. */
 static int renew_epoll(int fd)
 {
     if (field_of(fd, "tfd:", 10, UINT32_MAX) != UINT32_MAX)

@@ -196,7 +196,7 @@ static int on_control(int control, unsigned condition, void *unused)
     else
         obey(connection, &request, descriptors);
     close(connection);
-    /* Those of a child have their places. */
+    /* A child has put its descriptors in their places. */
     if (current.is_child)
         return 0;
     for (int role = 0; role < ZYGOTE_ROLES; role++)

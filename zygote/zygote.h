@@ -63,7 +63,7 @@ enum zygote_role {
     (1u << ZYGOTE_OUTPUT | 1u << ZYGOTE_QMP_SOCKET | 1u << ZYGOTE_AGENT_SOCKET | 1u << ZYGOTE_OVERLAY_DISK |           \
      1u << ZYGOTE_TAP | 1u << ZYGOTE_SAVED | 1u << ZYGOTE_SHARED | 1u << ZYGOTE_STDERR)
 
-/* What the child needs to know of its confinement. The daemon sets the rest from outside. */
+/* Tells the child its part of its confinement. The daemon sets the rest from outside. */
 struct confine_order {
     /* User and group. */
     uint32_t uid;

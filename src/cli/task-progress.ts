@@ -32,7 +32,7 @@ export class TaskProgressLines implements AsyncDisposable {
     await this.#out.talk(stepLine(task))
   }
 
-  /** Nothing half drawn stays. */
+  /** Removes a half-drawn bar. */
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.#drawn > 0) await this.#draw([])
   }

@@ -10,7 +10,7 @@ import { onRevoked } from "../gate/revocation.ts"
 import { checkEventType } from "../lib/event-filter.ts"
 import type { EventFilter, EventRecord } from "../store/events.ts"
 import type { Account } from "../store/users.ts"
-import { StreamedAnswer } from "./streamed-answer.ts"
+import { jsonLines, type StreamedAnswer } from "./streamed-answer.ts"
 import { viewEvent } from "./views/event.ts"
 
 /** Well below the time after which the front treats a silent answer as dead. */
@@ -44,16 +44,9 @@ export async function followEvents(
   }
   const listening = onRevoked(revoked, () => subscription.close())
   const lines = linesOf(stored, subscription, revoked)
-  return new StreamedAnswer({
-    headers: { "content-type": "application/x-ndjson" },
-    async next() {
-      const { done, value } = await lines.next()
-      return done ? undefined : Buffer.from(`${value === undefined ? "" : JSON.stringify(value)}\n`)
-    },
-    onClosed() {
-      listening[Symbol.dispose]()
-      subscription.close()
-    },
+  return jsonLines(lines, () => {
+    listening[Symbol.dispose]()
+    subscription.close()
   })
 }
 

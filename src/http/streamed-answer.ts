@@ -54,3 +54,15 @@ export class StreamedAnswer {
     this.#giveUp?.(reason)
   }
 }
+
+/** An answer of JSON lines; undefined is an empty line, by which the front sees that the source lives. */
+export function jsonLines(lines: AsyncGenerator<object | undefined>, onClosed: () => void): StreamedAnswer {
+  return new StreamedAnswer({
+    headers: { "content-type": "application/x-ndjson" },
+    async next() {
+      const { done, value } = await lines.next()
+      return done ? undefined : Buffer.from(`${value === undefined ? "" : JSON.stringify(value)}\n`)
+    },
+    onClosed,
+  })
+}

@@ -6,7 +6,7 @@ import { followTask } from "../core/tasks.ts"
 import { toAppError } from "../gate/errors.ts"
 import { onRevoked } from "../gate/revocation.ts"
 import type { Account } from "../store/users.ts"
-import { StreamedAnswer } from "./streamed-answer.ts"
+import { jsonLines, type StreamedAnswer } from "./streamed-answer.ts"
 import { viewTask } from "./views/task.ts"
 
 /** Well below the time after which the front treats a silent answer as dead. */
@@ -17,16 +17,9 @@ export function followedTask(core: Core, account: Account, id: string, revoked: 
   const listening = onRevoked(revoked, () => over.abort())
   const changes = followTask(core, account, id, { signal: over.signal, quietMs })
   const lines = linesOf(changes, revoked)
-  return new StreamedAnswer({
-    headers: { "content-type": "application/x-ndjson" },
-    async next() {
-      const { done, value } = await lines.next()
-      return done ? undefined : Buffer.from(`${value === undefined ? "" : JSON.stringify(value)}\n`)
-    },
-    onClosed() {
-      listening[Symbol.dispose]()
-      over.abort()
-    },
+  return jsonLines(lines, () => {
+    listening[Symbol.dispose]()
+    over.abort()
   })
 }
 

@@ -3,7 +3,7 @@
  * the long one. `KILLS=55` goes on until so many were killed.
  */
 
-import { test } from "bun:test"
+import { expect, test } from "bun:test"
 import { chaos } from "../chaos/chaos.ts"
 
 const seed = Number(process.env["SEED"] ?? 1)
@@ -15,12 +15,14 @@ test(
   async () => {
     const lines: string[] = []
     try {
-      await chaos({
+      const { counts } = await chaos({
         seed,
         isOver: (rounds, { machines, daemons }) =>
           rounds >= roundsMin && machines > 0 && daemons > 0 && machines + daemons >= kills,
         report: (line) => void lines.push(line),
       })
+      expect(counts["trouble: daemon"]).toBeGreaterThan(0)
+      expect(counts["trouble: machine"]).toBeGreaterThan(0)
     } catch (error) {
       throw new Error(`repeat with SEED=${seed}\n${lines.join("\n")}`, { cause: error })
     }

@@ -27,7 +27,7 @@
 
 #include "zygote.h"
 
-/* Of libseccomp, whose header is not installed with it. */
+/* Functions of libseccomp, whose header is not installed with it. */
 void *seccomp_init(unsigned);
 int seccomp_load(void *);
 int seccomp_rule_add_array(void *, unsigned, int, unsigned, void *);

@@ -10,6 +10,7 @@ import { envFileOption, envOf, envText } from "../environment.ts"
 import { pullOption, withImage } from "../image-at-hand.ts"
 import { printNames, quietOption } from "../quiet.ts"
 import { newSettingsOf, settingOptions } from "../sandbox-settings.ts"
+import { sizeOptions } from "../sandbox-size.ts"
 import { servicesFrom } from "../services.ts"
 import { noticeIfSlow } from "../slow-notice.ts"
 import { cpusText, secondsText, sizeText } from "../words.ts"
@@ -73,30 +74,7 @@ made with --from has its source's rules unless others are given.`,
         "Create N sandboxes, all or none, named NAME-1 to NAME-N; with --from, all are copies of the same moment",
       fallback: 1,
     },
-    cpus: {
-      type: "integer",
-      value: "N",
-      min: 1,
-      max: limits.cpusMax,
-      summary: "Number of vCPUs",
-      fallback: limits.cpusDefault,
-    },
-    memory: {
-      type: "size",
-      value: "MB",
-      min: limits.memoryMibMin,
-      max: limits.memoryMibMax,
-      summary: "Memory, in MB or as 1G",
-      fallback: limits.memoryMibDefault,
-    },
-    disk: {
-      type: "size",
-      value: "MB",
-      min: limits.diskMibDefault,
-      max: limits.diskMibMax,
-      summary: "Size of the root disk, in MB or as 20G; only written blocks use space",
-      fallback: limits.diskMibDefault,
-    },
+    ...sizeOptions,
     image: {
       type: "text",
       value: "IMAGE",

@@ -12,6 +12,7 @@ import { execHere, refuseKeys } from "../exec-here.ts"
 import { exitSandboxSide } from "../exit-codes.ts"
 import { pullOption, withImage } from "../image-at-hand.ts"
 import type { Output } from "../output.ts"
+import { sizeOptions } from "../sandbox-size.ts"
 import { onSignals } from "../signals.ts"
 import { noticeIfSlow } from "../slow-notice.ts"
 
@@ -61,30 +62,7 @@ Exit code: the program's own, or 128 + the signal that ended it; 125 if bhatti f
       summary: "User to run as: USER[:GROUP], names or ids",
       fallback: "the image's",
     },
-    cpus: {
-      type: "integer",
-      value: "N",
-      min: 1,
-      max: limits.cpusMax,
-      summary: "Number of vCPUs",
-      fallback: limits.cpusDefault,
-    },
-    memory: {
-      type: "size",
-      value: "MB",
-      min: limits.memoryMibMin,
-      max: limits.memoryMibMax,
-      summary: "Memory, in MB or as 1G",
-      fallback: limits.memoryMibDefault,
-    },
-    disk: {
-      type: "size",
-      value: "MB",
-      min: limits.diskMibDefault,
-      max: limits.diskMibMax,
-      summary: "Size of the root disk, in MB or as 20G; only written blocks use space",
-      fallback: limits.diskMibDefault,
-    },
+    ...sizeOptions,
     ...egressOptions,
   },
   refuse: ({ options }) => {

@@ -11,7 +11,7 @@ import { AppError } from "@bhatti/contract/errors"
 import { readOfProcess, readStat } from "../../lib/process-identity.ts"
 
 export type Confined = {
-  /** Seen as /work; the only place that can be written to. */
+  /** Seen as /fetched; the only place that can be written to. */
   directory: string
   uid: number
   /** Written to /auth.json. */
@@ -33,13 +33,13 @@ const looksMax = 50
 const stderrBytesMax = 16 * 1024
 
 /**
- * Arguments: root, work, uid, size of files in blocks, file of certificates, lines of two files. The shell stays as the
- * first process of the namespace: the kernel forgets which signal a process gets at its parent's end when it changes
- * its user id, so that the program itself would outlive the wrapper.
+ * Arguments: root, directory, uid, size of files in blocks, file of certificates, lines of two files. The shell stays
+ * as the first process of the namespace: the kernel forgets which signal a process gets at its parent's end when it
+ * changes its user id, so that the program itself would outlive the wrapper.
  */
 const script = `set -eu
 umask 022
-root=$1 work=$2 uid=$3 blocks=$4 ca=$5 hosts=$6 servers=$7
+root=$1 directory=$2 uid=$3 blocks=$4 ca=$5 hosts=$6 servers=$7
 shift 7
 bind() {
   mount --bind "$1" "$2"
@@ -47,12 +47,12 @@ bind() {
 }
 mount -t tmpfs -o mode=0755,size=8m,nosuid,nodev none "$root"
 cd "$root"
-mkdir -p usr etc/ssl/certs etc/containers/registries.d work certs dev proc old
+mkdir -p usr etc/ssl/certs etc/containers/registries.d fetched certs dev proc old
 for link in bin lib lib64 sbin; do ln -s "usr/$link" "$link"; done
 bind /usr usr ro
 mount -t tmpfs -o mode=0755,size=4k,ro none usr/local
 [ ! -d /etc/ssl/certs ] || bind /etc/ssl/certs etc/ssl/certs ro
-bind "$work" work noexec
+bind "$directory" fetched noexec
 mount -t proc -o nosuid,nodev,noexec none proc
 : >dev/null
 mount --bind /dev/null dev/null
@@ -67,7 +67,7 @@ pivot_root . old
 umount --lazy /old
 rmdir /old
 mount -o remount,ro,nosuid,nodev /
-cd /work
+cd /fetched
 ulimit -f "$blocks" && ulimit -c 0
 setpriv --reuid "$uid" --regid "$uid" --clear-groups --no-new-privs --bounding-set=-all --inh-caps=-all -- "$@" || exit $?
 `
@@ -102,8 +102,8 @@ export async function runConfined(command: readonly string[], options: Confined)
       env: {
         PATH: "/usr/sbin:/usr/bin:/sbin:/bin",
         LC_ALL: "C",
-        HOME: "/work",
-        TMPDIR: "/work",
+        HOME: "/fetched",
+        TMPDIR: "/fetched",
         CONTAINERS_REGISTRIES_CONF: "/etc/containers/registries.conf",
       },
       stdin: Buffer.from(options.credentials ?? "{}"),

@@ -41,7 +41,7 @@ export type Source = {
 const documentBytesMax = 4 * 1024 * 1024
 const globalFlags = [
   ...["--policy", "/etc/containers/policy.json"],
-  ...["--registries.d", "/etc/containers/registries.d", "--tmpdir", "/work"],
+  ...["--registries.d", "/etc/containers/registries.d", "--tmpdir", "/fetched"],
 ]
 
 /** Returns a manifest or an index as the registry sends it; the tag's, if no digest is given. */
@@ -107,7 +107,7 @@ export async function fetchLayers(
   const flags = [
     ...(own?.isInsecure ? ["--src-tls-verify=false"] : []),
     ...(own?.caFile === undefined ? [] : ["--src-cert-dir", "/certs"]),
-    ...["--dest-oci-accept-uncompressed-layers", "--dest-shared-blob-dir", "/work/blobs"],
+    ...["--dest-oci-accept-uncompressed-layers", "--dest-shared-blob-dir", "/fetched/blobs"],
   ]
   const subject = textOf(source, digestOf(options.manifest))
   const signal = AbortSignal.any([options.signal, excess.signal])
@@ -121,7 +121,7 @@ export async function fetchLayers(
   const ended = await runConfined(
     [
       ...[findSkopeo(), ...globalFlags, "copy", "--quiet", "--src-authfile", "/auth.json", ...flags],
-      ...[`docker://${subject}`, "oci:/work/layout:image"],
+      ...[`docker://${subject}`, "oci:/fetched/layout:image"],
     ],
     confinedOf(source, {
       ...{ own, admission, directory: work, signal },
