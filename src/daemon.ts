@@ -276,7 +276,10 @@ export async function openCore(config: Config, log: Log, { wrapHost }: Seam = {}
       log.warn({ sandbox, error }, "a machine's shared memory cannot be opened"),
     onDamage,
   })
-  const images = openPulls(config, { isRouted: network === "tap" })
+  const images = openPulls(config, {
+    isRouted: network === "tap",
+    diskOfCopy: (copy) => snapshots.diskOf(copy),
+  })
   const host: Host = {
     machines,
     templates: machines.templates,

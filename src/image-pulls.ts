@@ -2,6 +2,7 @@
 
 import type { Config } from "@bhatti/contract/config"
 import { AppError } from "@bhatti/contract/errors"
+import { flattenDisk } from "./disk/flat-disk.ts"
 import { Pulls } from "./image/registry/pulls.ts"
 import { unpackImage } from "./image/unpack.ts"
 import { RegistryEgress } from "./network/registry-egress.ts"
@@ -14,9 +15,11 @@ const userFetchersMax = 2
 const answerTimeoutMs = 60_000
 const mebibyte = 1024 * 1024
 
+type Copy = { id: string; isDraft: boolean }
+
 export function openPulls(
   config: Config,
-  { isRouted }: { isRouted: boolean },
+  { isRouted, diskOfCopy }: { isRouted: boolean; diskOfCopy: (copy: Copy) => string },
 ): { pulls: Pulls; close(): void } {
   const uids = Array.from({ length: fetchersMax }, (_, number) => config.uid_base + lastUid - number)
   const egress = new RegistryEgress({
@@ -40,6 +43,15 @@ export function openPulls(
     answerTimeoutMs,
     freeBytes: config.disk_reserve_mb * mebibyte,
     unpack: unpackImage,
+    flatten: ({ template, copy }, to, options) =>
+      flattenDisk(
+        {
+          base: template.baseDiskPath,
+          differences: [template.diskPath, ...(copy ? [diskOfCopy(copy)] : [])],
+        },
+        to,
+        options,
+      ),
     fetchUids: uids,
     unpackUid: config.uid_base + lastUid - fetchersMax,
     imageBytesMax: config.image_max_mb * mebibyte,

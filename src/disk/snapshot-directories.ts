@@ -187,6 +187,10 @@ export class Snapshots {
     return join(this.#directory, `${unfinished}${id}`)
   }
 
+  diskOf({ id, isDraft }: { id: string; isDraft: boolean }): string {
+    return join(isDraft ? this.draftOf(id) : this.#finalOf(id), diskFile)
+  }
+
   #finalOf(id: string): string {
     return join(this.#directory, id)
   }

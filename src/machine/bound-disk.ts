@@ -9,7 +9,7 @@ import { open } from "node:fs/promises"
 import { basename, dirname, join } from "node:path"
 import { AppError } from "@bhatti/contract/errors"
 import { z } from "zod"
-import { Damage, markPlace, readTables } from "./qcow2.ts"
+import { Damage, markPlace, readTables } from "../lib/qcow2.ts"
 
 export const DiskBinding = z.object({ mark: z.string(), bytes: z.int(), tables: z.string() })
 export type DiskBinding = z.infer<typeof DiskBinding>

@@ -78,6 +78,12 @@ export function fakePulls(onDisk: (name: string) => void): FakePulls {
       await untilGate(signal)
       return make(opened.diskName)
     },
+    async makeOf(_disk, { diskName, config, signal }) {
+      await untilGate(signal)
+      const made = { ...(pulls.disks.get(diskName) ?? make(diskName)), config }
+      pulls.disks.set(diskName, made)
+      return made
+    },
     async removeUnfinished() {},
     async removeUnused(isNeeded) {
       const removed: string[] = []

@@ -1,6 +1,7 @@
 /** Images from registries and files, made into disks of this host. */
 
 import type { ImageConfig } from "@bhatti/contract/image-config"
+import type { Template } from "./templates.ts"
 
 export type PullAsked = {
   /** The user who asks: fetches are shared out fairly among users. */
@@ -37,6 +38,9 @@ export type MadeImage = {
 
 export type MakeOptions = { onProgress: (progress: PullProgress) => void; signal: AbortSignal }
 
+/** A disk on a template that nobody writes to: of a finished copy, or of a draft. Without an id the template's own. */
+export type StillDisk = { template: Template; copy: { id: string; isDraft: boolean } | null }
+
 export interface Pulls {
   /** Asks the registry; throws if it does not let that account pull. */
   resolve(asked: PullAsked, signal: AbortSignal): Promise<{ resolved: ResolvedPull; manifest: Buffer }>
@@ -57,6 +61,11 @@ export interface Pulls {
   import(archive: ImportedArchive, options: MakeOptions & { opened: OpenedArchive }): Promise<MadeImage>
   /** Receives an archive into a file of the host; throws above `bytesMax`. */
   receive(bytes: AsyncIterable<Uint8Array>, options: { bytesMax: number }): Promise<ImportedArchive>
+  /** Makes a disk of its own of a disk that stands still, with what lies below it. */
+  makeOf(
+    disk: StillDisk,
+    options: { diskName: string; config: ImageConfig; signal: AbortSignal },
+  ): Promise<MadeImage>
   /** Removes what a daemon that died has left. */
   removeUnfinished(): Promise<void>
   /** Removes disks that are not needed, each at once after that answer; returns their names for the log. */

@@ -37,6 +37,7 @@ test.skipIf(!canRun)("an import goes on when another one of the same archive is 
     ...{ dataDir, trouble: undefined, registries: [], timeoutMs: 30_000, freeBytes: 0 },
     ...{ answerTimeoutMs: 30_000, fetchUids: [] },
     admit: () => Promise.reject(new Error("an import needs no network")),
+    flatten: async () => {},
     async unpack(options) {
       const { promise, reject } = Promise.withResolvers<never>()
       const { signal = never } = options

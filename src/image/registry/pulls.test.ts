@@ -48,6 +48,7 @@ describe.skipIf(!canRun)("a pull", () => {
       answerTimeoutMs: 30_000,
       freeBytes: 0,
       unpack: unpackImage,
+      flatten: async () => {},
       fetchUids: uids,
       unpackUid: firstUid,
       imageBytesMax: 1024 ** 3,

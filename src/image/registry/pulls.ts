@@ -4,9 +4,10 @@
  */
 
 import { renameSync } from "node:fs"
-import { chmod, mkdir, writeFile } from "node:fs/promises"
+import { chmod, mkdir, stat, writeFile } from "node:fs/promises"
 import { join } from "node:path"
 import { AppError } from "@bhatti/contract/errors"
+import type { ImageConfig } from "@bhatti/contract/image-config"
 import { diskNameOf, isDiskName } from "../../lib/disk-names.ts"
 import { exists, unlessMissing } from "../../lib/missing-files.ts"
 import { removeTree } from "../../lib/remove-tree.ts"
@@ -28,6 +29,8 @@ export type PullSettings = FetchSettings & {
   /** Why this host cannot pull; undefined if it can. */
   trouble: AppError | undefined
   unpack: (options: UnpackOptions) => Promise<UnpackedImage>
+  /** Writes one raw disk of a layered one. */
+  flatten: (disk: StillDisk, to: string, options: { signal: AbortSignal }) => Promise<void>
   /** User ids that nothing but fetches runs with. */
   fetchUids: readonly number[]
   unpackUid: number
@@ -37,6 +40,10 @@ export type PullSettings = FetchSettings & {
   layersBytesMax: number
 }
 
+export type StillDisk = {
+  template: { id: string; diskMib: number; baseDiskPath: string; diskPath: string }
+  copy: { id: string; isDraft: boolean } | null
+}
 type Asked = Source & { digest: string | null; platform: string }
 type Pull = { resolved: Resolved & { diskName: string }; manifest: Buffer }
 type Opened = { diskName: string; manifestDigest: string }
@@ -123,6 +130,20 @@ export class Pulls {
         ? this.#unpackAndCommit(archive.staging, { ...content, diskName }, shared)
         : this.#commit(archive.staging, { ...content.image, diskName }),
     )
+  }
+
+  async makeOf(
+    disk: StillDisk,
+    { diskName, config, signal }: { diskName: string; config: ImageConfig; signal: AbortSignal },
+  ): Promise<Made> {
+    const found = await this.find(diskName)
+    if (found) return found
+    await using staging = await makeStaging(this.#settings.dataDir)
+    const path = join(staging.path, "disk.raw")
+    await this.#settings.flatten(disk, path, { signal })
+    signal.throwIfAborted()
+    const sizeMib = Math.ceil((await stat(path)).size / 1024 / 1024)
+    return await this.#commit(staging, { disk: path, sizeMib, config, diskName })
   }
 
   /** Only what no running work needs may be here. */

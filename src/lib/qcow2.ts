@@ -3,17 +3,17 @@
  * have taken over the QEMU that writes it, or it may be damaged. Accepts only the kind of file that is created here.
  *
  *   header ─► reference counts' table ─► their blocks
- *          └► L1 ─► L2 tables ─► the disk's contents, which are not read
+ *          └► L1 ─► L2 tables ─► the disk's contents, whose places are told and which are not read
  */
 
 import { type FileHandle, open } from "node:fs/promises"
-import { Checksum } from "../lib/checksum.ts"
-import { whenMissing } from "../lib/missing-files.ts"
+import { Checksum } from "./checksum.ts"
+import { whenMissing } from "./missing-files.ts"
 
 const magic = 0x514649fb
 const version = 3
 const clusterBits = 16
-const clusterBytes = 1 << clusterBits
+export const clusterBytes = 1 << clusterBits
 const headerBytes = 112
 const entryBytes = 8
 /** The largest possible disk, 1 TiB, has half of this. */
@@ -24,6 +24,9 @@ const tablesBytesMax = 256 * 1024 * 1024
  */
 const toleratedFeatures = 1n
 const offsetMask = 0x00ff_ffff
+/** Bits of an entry of a second table: in its upper half, and in its lower half. */
+const compressedBit = 0x4000_0000
+const zerosBit = 1
 /** An offset in the header's cluster that the format leaves free, within the first 4 KiB, which always hold data. */
 export const markPlace = { offset: 3584, bytes: 32 }
 
@@ -56,6 +59,17 @@ export async function readTables(path: string): Promise<DiskTables | Damage> {
   }
 }
 
+/** `at` is the cluster's place on the disk, `from` its place in the file; null: it reads as zeros. */
+export type Cluster = { at: number; from: number | null }
+
+/** The clusters that a file has of its disk, in order. Throws a `Damage` if it cannot be one that was made here. */
+export async function* readClusters(
+  file: FileHandle,
+): AsyncGenerator<{ diskBytes: number; clusters: Cluster[] }> {
+  const reader = new TableReader(file, (await file.stat()).size)
+  yield* reader.clusters()
+}
+
 class TableReader {
   readonly #file: FileHandle
   readonly #bytes: number
@@ -86,6 +100,21 @@ class TableReader {
     return { bytes: this.#bytes, checksum: this.#sum.value(), mark, missingBytes: missing * clusterBytes }
   }
 
+  /** The clusters behind each second table; the first answer has none and tells the size of the disk. */
+  async *clusters(): AsyncGenerator<{ diskBytes: number; clusters: Cluster[] }> {
+    const header = await this.#take(0, clusterBytes, "header")
+    const { l1Entries, l1Offset, diskBytes } = parseHeader(header)
+    yield { diskBytes, clusters: [] }
+    const first = await this.#take(l1Offset, l1Entries * entryBytes, "first table")
+    for (let index = 0; index < l1Entries; index++) {
+      const offset = offsetAt(first, index * entryBytes)
+      if (offset === 0) continue
+      const table = await this.#take(offset, clusterBytes, "second table")
+      const start = index * (clusterBytes / entryBytes) * clusterBytes
+      yield { diskBytes, clusters: [...clustersIn(table, start, this.#bytes)] }
+    }
+  }
+
   async #take(offset: number, bytes: number, name: string, { isSummed = true } = {}): Promise<Buffer> {
     if (offset % clusterBytes !== 0 || (offset === 0) !== (name === "header")) {
       throw new Damage(`its ${name} is at an impossible position`)
@@ -106,6 +135,7 @@ function parseHeader(header: Buffer): {
   l1Offset: number
   countsOffset: number
   countsClusters: number
+  diskBytes: number
 } {
   if (header.readUInt32BE(0) !== magic) throw new Damage("it does not begin with a disk's header")
   const isOurs =
@@ -128,6 +158,7 @@ function parseHeader(header: Buffer): {
     l1Offset: Number(header.readBigUInt64BE(40)),
     countsOffset: Number(header.readBigUInt64BE(48)),
     countsClusters: header.readUInt32BE(56),
+    diskBytes: Number(diskBytes),
   }
 }
 
@@ -136,6 +167,22 @@ function* offsetsIn(table: Buffer): Generator<number> {
   for (let at = 0; at + entryBytes <= table.length; at += entryBytes) {
     const offset = offsetAt(table, at)
     if (offset !== 0) yield offset
+  }
+}
+
+function* clustersIn(table: Buffer, start: number, fileBytes: number): Generator<Cluster> {
+  for (let entry = 0; entry < table.length; entry += entryBytes) {
+    const at = start + (entry / entryBytes) * clusterBytes
+    if ((table.readUInt32BE(entry) & compressedBit) !== 0) throw new Damage("it holds a compressed cluster")
+    if ((table.readUInt32BE(entry + 4) & zerosBit) !== 0) {
+      yield { at, from: null }
+      continue
+    }
+    const offset = offsetAt(table, entry)
+    if (offset === 0) continue
+    if (offset % clusterBytes !== 0) throw new Damage("one of its clusters is at an impossible position")
+    // The host has lost the end of the file: it reads as zeros.
+    yield { at, from: offset < fileBytes ? offset : null }
   }
 }
 
