@@ -47,6 +47,8 @@ export const eventTypes = [
   "image.pull_failed",
   "image.imported",
   "image.import_failed",
+  "image.saved",
+  "image.save_failed",
   "image.tagged",
   "image.deleted",
   "image.shared",

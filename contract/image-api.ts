@@ -11,6 +11,7 @@ import {
   PrunedImages,
   PullImage,
   RegistryLogin,
+  SaveImage,
   TagImage,
 } from "./image.ts"
 import { StartedTask, Task, TaskLine } from "./task.ts"
@@ -38,6 +39,14 @@ export const imageApi = {
     summary: "Make an image of an archive: of docker save, of an OCI layout, or of a root file system",
     query: ImportImageQuery,
     bodyBytes: true,
+    reply: StartedTask,
+    status: 202,
+  }),
+  saveImage: endpoint({
+    method: "POST",
+    path: "/sandboxes/:id/save-image",
+    summary: "Make an image of a sandbox's files, as a task; the sandbox runs on",
+    body: SaveImage,
     reply: StartedTask,
     status: 202,
   }),

@@ -2,7 +2,7 @@
 
 import { z } from "zod"
 import { ImageId } from "./ids.ts"
-import { ImageConfig } from "./image-config.ts"
+import { Argument, ImageConfig } from "./image-config.ts"
 import { limits } from "./limits.ts"
 
 export const Image = z
@@ -83,6 +83,28 @@ export const ImportImageQuery = z.strictObject({
   name: NewImageName,
   prepare: z.enum(["true", "false"]).optional(),
 })
+
+const Words = z.array(Argument).max(limits.execArgsMax)
+
+export const SaveImage = z
+  .strictObject({
+    name: NewImageName,
+    config: z
+      .strictObject({
+        user: ImageConfig.shape.user.optional(),
+        workdir: ImageConfig.shape.workdir.optional(),
+        env: ImageConfig.shape.env.optional().describe("Added to the variables that are there"),
+        entrypoint: Words.optional().describe("Program and its first arguments; the former cmd goes with it"),
+        cmd: Words.optional().describe("Further arguments, or the program if there is no entrypoint"),
+      })
+      .optional()
+      .describe("Replaces parts of the configuration of the image that the sandbox was made from"),
+    prepare: z
+      .boolean()
+      .default(true)
+      .describe("Make a template at the end, so that the first create is fast"),
+  })
+  .meta({ id: "SaveImage" })
 
 export const TagImage = z.strictObject({ name: NewImageName }).meta({ id: "TagImage" })
 export const DeletedImage = z.object({ status: z.literal("deleted") }).meta({ id: "DeletedImage" })

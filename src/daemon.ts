@@ -290,6 +290,7 @@ export async function openCore(config: Config, log: Log, { wrapHost }: Seam = {}
     backups: new Backups({ dataDir: config.data_dir, draftOf: (id) => snapshots.draftOf(id) }),
     keptRows: new KeptRows({ dataDir: config.data_dir }),
     pulls: images.pulls,
+    packs: images.packs,
     images: {
       list: async () =>
         (await listImages(config.data_dir)).map(({ sizeMib, ...image }) => ({ ...image, diskMib: sizeMib })),

@@ -1,8 +1,12 @@
-/** Puts together what pulls images: the registries' egress, skopeo and the unpacker, as the configuration has it. */
+/**
+ * Puts together what pulls images, and makes layers of disks: the registries' egress, skopeo and the unpacker, as the
+ * configuration has it.
+ */
 
 import type { Config } from "@bhatti/contract/config"
 import { AppError } from "@bhatti/contract/errors"
 import { flattenDisk } from "./disk/flat-disk.ts"
+import { Packs } from "./image/registry/packs.ts"
 import { Pulls } from "./image/registry/pulls.ts"
 import { unpackImage } from "./image/unpack.ts"
 import { RegistryEgress } from "./network/registry-egress.ts"
@@ -20,7 +24,7 @@ type Copy = { id: string; isDraft: boolean }
 export function openPulls(
   config: Config,
   { isRouted, diskOfCopy }: { isRouted: boolean; diskOfCopy: (copy: Copy) => string },
-): { pulls: Pulls; close(): void } {
+): { pulls: Pulls; packs: Packs; close(): void } {
   const uids = Array.from({ length: fetchersMax }, (_, number) => config.uid_base + lastUid - number)
   const egress = new RegistryEgress({
     dataDir: config.data_dir,
@@ -30,6 +34,8 @@ export function openPulls(
     uids,
     ownerMax: userFetchersMax,
   })
+  const unpackUid = config.uid_base + lastUid - fetchersMax
+  const freeBytes = config.disk_reserve_mb * mebibyte
   const pulls = new Pulls({
     dataDir: config.data_dir,
     trouble: isRouted ? undefined : notRouted(),
@@ -41,7 +47,7 @@ export function openPulls(
     admit: (own, owner, signal) => egress.admit(own, owner, signal),
     timeoutMs: config.pull_timeout * 1000,
     answerTimeoutMs,
-    freeBytes: config.disk_reserve_mb * mebibyte,
+    freeBytes,
     unpack: unpackImage,
     flatten: ({ template, copy }, to, options) =>
       flattenDisk(
@@ -53,11 +59,21 @@ export function openPulls(
         options,
       ),
     fetchUids: uids,
-    unpackUid: config.uid_base + lastUid - fetchersMax,
+    unpackUid,
     imageBytesMax: config.image_max_mb * mebibyte,
     layersBytesMax: config.image_layers_mb * mebibyte,
   })
-  return { pulls, close: () => (isRouted ? egress.close() : undefined) }
+  const packs = new Packs({
+    dataDir: config.data_dir,
+    filesOf: ({ template, copy }) => [
+      ...(copy ? [{ path: diskOfCopy(copy), format: "qcow2" as const }] : []),
+      { path: template.diskPath, format: "qcow2" },
+      { path: template.baseDiskPath, format: "raw" },
+    ],
+    uid: unpackUid,
+    freeBytes,
+  })
+  return { pulls, packs, close: () => (isRouted ? egress.close() : undefined) }
 }
 
 function notRouted(): AppError {

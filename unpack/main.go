@@ -11,6 +11,8 @@
 // (place.go). The tree holds only names, kinds and contents. Owners, modes, times, devices and extended attributes
 // are written into the finished disk (disk.go, inodes.go), so none of them needs a right, and root and other callers
 // get the same disk.
+//
+// It makes archives of disks too, in the same room (pack.go): of images, and of sandboxes that become images.
 package main
 
 import (

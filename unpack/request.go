@@ -20,6 +20,9 @@ type request struct {
 	// ID is 32 hexadecimal digits, from which the identity of the file system follows; of an archive's own digest if
 	// empty.
 	ID string `json:"id"`
+	// IsTree: the archive is that of a root file system, whatever is in it.
+	IsTree bool `json:"is_tree"`
+	packing
 }
 
 type layer struct {
@@ -38,6 +41,8 @@ type limits struct {
 	FreeBytes       int64 `json:"free_bytes"`
 	MemoryBytes     int64 `json:"memory_bytes"`
 	Seconds         int64 `json:"seconds"`
+	// DiskBytes is for a disk that is packed.
+	DiskBytes int64 `json:"disk_bytes"`
 }
 
 func readRequest(directory string) (request, error) {

@@ -44,7 +44,7 @@ func makeRoom(directory string, isRootless bool) error {
 	}
 	command := exec.Command(toolPath("unpack"), "work")
 	command.Env, command.Stdin, command.Stdout, command.Stderr = []string{}, os.Stdin, os.Stdout, os.Stderr
-	for index := range wanted.Layers {
+	for index := 0; index < len(wanted.Layers)+len(wanted.Sources); index++ {
 		command.ExtraFiles = append(command.ExtraFiles, os.NewFile(uintptr(firstBlob+index), "blob"))
 	}
 	// The namespace's user 0 is the caller, if that is not the host's root.
@@ -139,6 +139,9 @@ func fillRoom(root, directory string, wanted request) error {
 }
 
 func toolsFor(wanted request) []string {
+	if len(wanted.Sources) > 0 {
+		return []string{"e2fsck"}
+	}
 	tools := []string{"mke2fs", "e2fsck", "debugfs"}
 	isZstd := wanted.Layout == ""
 	for _, one := range wanted.Layers {
@@ -215,7 +218,7 @@ func setLimits(wanted limits, isRootless bool) error {
 		{syscall.RLIMIT_CORE, 0},
 		{syscall.RLIMIT_NOFILE, openFilesMax},
 		{syscall.RLIMIT_CPU, uint64(wanted.Seconds)},
-		{syscall.RLIMIT_FSIZE, uint64(wanted.UnpackedBytes)*2 + diskBytesMin},
+		{syscall.RLIMIT_FSIZE, uint64(wanted.UnpackedBytes)*2 + diskBytesMin + uint64(wanted.DiskBytes)},
 		{rlimitAddresses, uint64(wanted.MemoryBytes)},
 	}
 	// Another caller's own processes count too.

@@ -38,6 +38,11 @@ func run(directory string) error {
 	if err != nil {
 		return err
 	}
+	sources, err := openSources(wanted)
+	if err != nil {
+		return err
+	}
+	blobs = append(blobs, sources...)
 	if err := os.WriteFile("/proc/self/oom_score_adj", []byte(victim), 0); err != nil {
 		return err
 	}
@@ -69,7 +74,7 @@ func run(directory string) error {
 	if err := room.Wait(); err != nil {
 		return endOf(err)
 	}
-	return takeOut(directory)
+	return takeOut(directory, wanted)
 }
 
 // endWith ends this process with its parent, also if that has ended already: then nobody waits for the disk, and
@@ -139,6 +144,19 @@ func openBlobs(wanted request) ([]*os.File, error) {
 	return blobs, nil
 }
 
+// openSources opens a disk's files, whose paths are the caller's own.
+func openSources(wanted request) ([]*os.File, error) {
+	var files []*os.File
+	for _, about := range wanted.Sources {
+		file, err := os.OpenFile(about.Path, os.O_RDONLY|syscall.O_NOFOLLOW, 0)
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, file)
+	}
+	return files, nil
+}
+
 func makeFolders(directory string, wanted request) error {
 	for _, name := range []string{"work", "room"} {
 		if err := os.Mkdir(filepath.Join(directory, name), 0o700); err != nil {
@@ -152,7 +170,7 @@ func makeFolders(directory string, wanted request) error {
 }
 
 // takeOut moves the result out of the work's directory. That has had another owner, so nothing in it is followed.
-func takeOut(directory string) error {
+func takeOut(directory string, wanted request) error {
 	fd, err := syscall.Open(filepath.Join(directory, "work"), flagPath|syscall.O_DIRECTORY|syscall.O_NOFOLLOW|syscall.O_CLOEXEC, 0)
 	if err != nil {
 		return err
@@ -163,6 +181,9 @@ func takeOut(directory string) error {
 		return err
 	}
 	defer syscall.Close(out)
+	if len(wanted.Sources) > 0 {
+		return takeFile(fd, out, layerFile)
+	}
 	store, err := openAt(fd, "content", syscall.O_RDONLY|syscall.O_DIRECTORY, 0)
 	if err != nil {
 		return err
@@ -171,7 +192,12 @@ func takeOut(directory string) error {
 	if err := renameAt(fd, "content", out, "content"); err != nil {
 		return err
 	}
-	disk, err := openAt(fd, "disk.raw", syscall.O_RDONLY|syscall.O_NONBLOCK, 0)
+	return takeFile(fd, out, "disk.raw")
+}
+
+// takeFile moves a file that may not have been made.
+func takeFile(fd, out int, name string) error {
+	disk, err := openAt(fd, name, syscall.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err == syscall.ENOENT {
 		return nil
 	}
@@ -184,7 +210,7 @@ func takeOut(directory string) error {
 		return err
 	}
 	if found.Mode&syscall.S_IFMT != syscall.S_IFREG || found.Nlink != 1 {
-		return errors.New("the disk is not a file")
+		return fmt.Errorf("%s is not a file", name)
 	}
 	if err := syscall.Fchown(disk, os.Geteuid(), os.Getegid()); err != nil {
 		return err
@@ -192,5 +218,5 @@ func takeOut(directory string) error {
 	if err := syscall.Fchmod(disk, 0o600); err != nil {
 		return err
 	}
-	return renameAt(fd, "disk.raw", out, "disk.raw")
+	return renameAt(fd, name, out, name)
 }

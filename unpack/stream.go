@@ -35,7 +35,7 @@ var magics = []struct {
 }
 
 // readStream merges a root file system into the tree, and tells the files of an image's archive.
-func readStream(input *os.File, reader *layerReader, merged *tree) (isArchive bool, diffID string, err error) {
+func readStream(input *os.File, reader *layerReader, merged *tree, isTree bool) (isArchive bool, diffID string, err error) {
 	all := &totals{limits: reader.limits}
 	buffered := bufio.NewReaderSize(input, copyBytes)
 	head, err := buffered.Peek(8)
@@ -66,7 +66,7 @@ func readStream(input *os.File, reader *layerReader, merged *tree) (isArchive bo
 	if err != nil {
 		return false, "", err
 	}
-	if !isImage(merged.root, reader.contents) {
+	if isTree || !isImage(merged.root, reader.contents) {
 		return false, opened.archive.digest(), nil
 	}
 	files, err := filesOf(merged)

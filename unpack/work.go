@@ -25,6 +25,9 @@ func work() error {
 	if err := os.Chdir("/work"); err != nil {
 		return err
 	}
+	if len(wanted.Sources) > 0 {
+		return packDisk(wanted)
+	}
 	for _, name := range []string{"content", "tree", "notes"} {
 		if err := os.Mkdir(name, 0o700); err != nil {
 			return err
@@ -38,7 +41,7 @@ func work() error {
 	reader := &layerReader{contents: contents, limits: wanted.Limits}
 	merged := newTree(wanted.Limits, contents.remove)
 	if wanted.Layout == "" {
-		isArchive, diffID, err := readStream(os.Stdin, reader, merged)
+		isArchive, diffID, err := readStream(os.Stdin, reader, merged, wanted.IsTree)
 		if err != nil || isArchive {
 			return err
 		}

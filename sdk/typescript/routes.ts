@@ -59,6 +59,7 @@ export const routes: { readonly [Name in keyof Api]: `${Api[Name]["method"]} ${A
   listImages: "GET /images",
   pullImage: "POST /images/pull",
   importImage: "POST /images/import",
+  saveImage: "POST /sandboxes/:id/save-image",
   pruneImages: "POST /images/prune",
   getImage: "GET /images/:name",
   tagImage: "POST /images/:name/tag",

@@ -3,10 +3,10 @@
  * source is paused only while they are read. Named snapshots and forks are built from these two.
  */
 
-import { AppError } from "@bhatti/contract/errors"
+import { AppError, isGuestReason } from "@bhatti/contract/errors"
 import { errorCodeOf } from "../lib/error-code.ts"
 import type { SandboxRecord } from "../store/sandboxes.ts"
-import { awake } from "./awake.ts"
+import { awake, awakeInTurn } from "./awake.ts"
 import type { Core, ForRequest, ForStart, OnHost } from "./core.ts"
 import { noSandbox } from "./find.ts"
 import { dropGuest } from "./guest-channel.ts"
@@ -24,6 +24,9 @@ type Parts = Pick<Core, "clock" | "endings" | "guests" | "space"> & OnHost<"mach
 
 /** Data not synced by then is still in the memory copy; only a copy without memory would miss it. */
 const syncDeadlineMs = 5000
+/** An image has nothing but the disk. */
+const imageSyncDeadlineMs = 120_000
+const kitSync = "/run/bhatti/kit/applets/sync"
 /** Deleted data that the guest has not trimmed by then is copied. */
 const copyTrimMs = 2000
 
@@ -66,6 +69,42 @@ export async function captureSandbox(
     })
   }
   return core.turns.take(source.id, capture, { signal })
+}
+
+/**
+ * Fills the given draft with the disk alone, with everything that the guest has written. The source runs on; one that
+ * is stopped with a memory is woken, since that memory holds data that is on no disk yet.
+ */
+export async function captureDisk(
+  core: ForRequest & OnHost<"snapshots">,
+  source: SandboxRecord,
+  draftId: string,
+  { signal }: { signal: AbortSignal },
+): Promise<void> {
+  const { machines, snapshots } = core.host
+  const what = "an image of it"
+  const disk = { id: draftId, sandboxId: source.id, storedMemory: false, signal }
+  await snapshots.begin(draftId)
+  const before = await core.store.sandboxes.get(source.id)
+  if (before?.state.kind === "cold" && before.state.hasSnapshot) await awake(core, before, what)
+  await copyAhead(core, source, { id: draftId, signal })
+  const capture = async () => {
+    const settled = await settle(core, source.id)
+    if (!settled) throw noSandbox(source.name)
+    if (settled.state.kind === "cold" && !settled.state.hasSnapshot) return snapshots.capture(disk)
+    await syncFiles(await awakeInTurn(core, settled, what), signal)
+    const now = await core.store.sandboxes.get(source.id)
+    const machine = now && machineOf(now)
+    if (!machine) throw new AppError("unavailable", `sandbox "${source.name}" has just ended`)
+    await machines.pause(machine)
+    try {
+      await snapshots.capture(disk)
+    } finally {
+      await goOn(core, source, machine)
+    }
+    await core.guests.get(source.id)?.ask({ op: "refresh" }, { deadlineMs: readyDeadlineMs })
+  }
+  await core.turns.take(source.id, capture, { signal })
 }
 
 /**
@@ -147,6 +186,21 @@ async function goOn(
     dropGuest(core, source.id, { cause: "channel_lost" })
     throw error
   }
+}
+
+/** An image may have no such program; the kit has it, unless the machine is older than kits. */
+async function syncFiles(guest: Guest, signal: AbortSignal): Promise<void> {
+  for (const program of [kitSync, "/bin/sync"]) {
+    try {
+      const command = { argv: [program], user: "root", timeoutMs: imageSyncDeadlineMs }
+      const { exitCode } = await runInGuest(guest, command, signal)
+      if (exitCode === 0) return
+    } catch (error) {
+      if (!(error instanceof AppError && (error.code === "not_found" || isGuestReason(error.reason))))
+        throw error
+    }
+  }
+  throw new AppError("unavailable", "the sandbox could not write out its files")
 }
 
 /** Syncs the guest's files, so that the copy's disk alone is as current as possible and the pause is short. */

@@ -110,7 +110,7 @@ function checkAsked(source: SandboxRecord, input: CreateSandbox): void {
 }
 
 /** The copies do not need the draft, so a failed removal does not fail them; it is retried until it works. */
-async function abandonDraft(
+export async function abandonDraft(
   core: Pick<Core, "clock" | "log"> & OnHost<"snapshots">,
   id: string,
 ): Promise<void> {

@@ -8,6 +8,7 @@ import type { Disks, KeptRows, Snapshots } from "./host/disks.ts"
 import type { Images } from "./host/images.ts"
 import type { Machines } from "./host/machines.ts"
 import type { Network } from "./host/network.ts"
+import type { Packs } from "./host/packs.ts"
 import type { Pulls } from "./host/pulls.ts"
 import type { Templates } from "./host/templates.ts"
 import type { Zygotes } from "./host/zygotes.ts"
@@ -18,6 +19,7 @@ export type * from "./host/guests.ts"
 export type * from "./host/images.ts"
 export type * from "./host/machines.ts"
 export type * from "./host/network.ts"
+export type * from "./host/packs.ts"
 export type * from "./host/pulls.ts"
 export type * from "./host/templates.ts"
 export type * from "./host/zygotes.ts"
@@ -31,6 +33,7 @@ export type Host = {
   backups: Backups
   images: Images
   pulls: Pulls
+  packs: Packs
   /** Null if machines use QEMU's own network, which reaches nothing. */
   network: Network | null
   /** Null if no machine is forked. */

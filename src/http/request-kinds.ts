@@ -11,6 +11,7 @@ export const requestKinds: Partial<Record<keyof Api, RequestKind>> = {
   resumeSnapshot: "create",
   pullImage: "create",
   importImage: "create",
+  saveImage: "create",
   exec: "exec",
   execSocket: "exec",
   shellSocket: "exec",

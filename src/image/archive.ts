@@ -17,6 +17,8 @@ import { emptyDirectory, runUnpacker, type UnpackLimits, unpackLimits } from "./
 export type ArchiveOptions = {
   /** May be compressed with gzip or zstd. */
   archive: ReadableStream<Uint8Array>
+  /** It is the tree of a root file system, whatever is in it. */
+  isTree?: boolean
   /** For this work alone, and emptied first. */
   directory: string
   /** The user id that the unpacker runs as if the caller is root. */
@@ -35,13 +37,13 @@ export type ReadArchive =
 
 /** Throws an error with a `reason` if it is refused; the directory is empty then. */
 export async function readArchive(options: ArchiveOptions): Promise<ReadArchive> {
-  const { directory, archive, uid, signal, onProgress } = options
+  const { directory, archive, isTree, uid, signal, onProgress } = options
   const result = await runUnpacker({
     directory,
     uid,
     signal,
     limits: { ...unpackLimits, ...options.limits },
-    from: { archive },
+    from: { archive, isTree },
     onProgress: ({ bytes }) => onProgress?.(bytes),
   })
   if (result.type === "done") {

@@ -45,6 +45,25 @@ export function imageConfigOf({ config }: OciConfig): ImageConfig {
   )
 }
 
+/** The other direction. It says no time, so that the same image has the same digest. */
+export function ociConfigOf(config: ImageConfig, diffIds: readonly string[]) {
+  const { user, workdir, env, entrypoint, cmd, ports, labels } = config
+  return {
+    architecture: "amd64",
+    os: "linux",
+    config: {
+      ...(user !== "" && { User: user }),
+      ...(workdir !== "" && { WorkingDir: workdir }),
+      Env: Object.entries(env).map(([name, value]) => `${name}=${value}`),
+      ...(entrypoint.length > 0 && { Entrypoint: entrypoint }),
+      ...(cmd.length > 0 && { Cmd: cmd }),
+      ...(ports.length > 0 && { ExposedPorts: Object.fromEntries(ports.map((port) => [`${port}/tcp`, {}])) }),
+      ...(Object.keys(labels).length > 0 && { Labels: labels }),
+    },
+    rootfs: { type: "layers", diff_ids: [...diffIds] },
+  } satisfies OciConfig
+}
+
 /** A variable without a value is one to take from the host, as Docker has it; there is none to take here. */
 function environmentOf(lines: string[]): Record<string, string> {
   const pairs = lines.map((line) => [line, line.indexOf("=")] as const).filter(([, at]) => at > 0)

@@ -49,10 +49,22 @@ export type UnpackerRun = {
   directory: string
   uid: number
   limits: UnpackLimits
-  /** Layers of a layout, or an archive of an unknown kind. */
-  from: { layout: string; layers: Layer[]; id: string } | { archive: ReadableStream<Uint8Array> }
+  /** Layers of a layout, an archive, whose kind is told by its content unless it is a tree's, or a disk to pack. */
+  from:
+    | { layout: string; layers: Layer[]; id: string }
+    | { archive: ReadableStream<Uint8Array>; isTree?: boolean | undefined }
+    | DiskSource
   onProgress?: ((progress: { layer: number; bytes: number }) => void) | undefined
   signal?: AbortSignal | undefined
+}
+
+type DiskSource = {
+  disk: readonly { path: string; format: "raw" | "qcow2" }[]
+  diskBytes: number
+  /** As `unpack/pack.go` has them. */
+  omitted?: readonly string[]
+  emptied?: readonly string[]
+  omitted_links?: readonly { path: string; target: string }[]
 }
 
 const Count = z.int().nonnegative().default(0)
@@ -87,7 +99,7 @@ const messageBytesMax = 32 * 1024 * 1024
 const wordsMax = 1000
 const cleanDeadlineMs = 600_000
 
-/** Leaves `disk.raw` in the directory or, for an archive with an image in it, its files in `content`. */
+/** Leaves `disk.raw` in the directory, an image's files in `content`, or for a disk `layer.tar`. */
 export async function runUnpacker(run: UnpackerRun): Promise<UnpackerResult> {
   const { directory, from, limits, signal } = run
   signal?.throwIfAborted()
@@ -101,6 +113,8 @@ export async function runUnpacker(run: UnpackerRun): Promise<UnpackerResult> {
     layout: "layout" in from ? from.layout : "",
     layers: "layout" in from ? from.layers.map(layerOf) : [],
     id: "layout" in from ? from.id : "",
+    is_tree: "archive" in from && from.isTree === true,
+    ...("disk" in from && packingOf(from)),
     limits: {
       compressed_bytes: limits.compressedBytes,
       unpacked_bytes: limits.unpackedBytes,
@@ -110,6 +124,7 @@ export async function runUnpacker(run: UnpackerRun): Promise<UnpackerResult> {
       free_bytes: limits.freeBytes,
       memory_bytes: limits.memoryBytes,
       seconds: Math.ceil(limits.timeoutMs / 1000),
+      disk_bytes: "disk" in from ? from.diskBytes : 0,
     },
   }
   await writeFile(join(directory, "request.json"), JSON.stringify(request))
@@ -117,10 +132,14 @@ export async function runUnpacker(run: UnpackerRun): Promise<UnpackerResult> {
   await writeFile(copy, await Bun.file(program).bytes())
   await chmod(copy, 0o755)
   const result = await runToEnd([copy, "run", directory], run)
-  const kept = result.type === "done" ? "disk.raw" : "content"
+  const kept = "disk" in from ? "layer.tar" : result.type === "done" ? "disk.raw" : "content"
   await emptyDirectory(directory, kept)
   undo.move()
   return result
+}
+
+function packingOf({ disk, omitted, emptied, omitted_links }: DiskSource) {
+  return { sources: disk, omitted, emptied, omitted_links }
 }
 
 function layerOf({ digest, size, diffId, compression }: Layer) {

@@ -14,6 +14,8 @@ import type { Schema, TaskRow } from "./schema.ts"
 import { insertionOrder } from "./sqlite/queries.ts"
 import { withUserLocked } from "./user-lock.ts"
 
+const mebibyte = 1024 * 1024
+
 export const TaskProgress = z.object({
   /** Its present step, such as `fetching`. */
   step: z.string().default("waiting"),
@@ -96,6 +98,32 @@ export class Tasks {
       await releaseTask(db, task.id)
       await checkDiskQuota(db, user, neededMib)
       await db.updateTable("tasks").set({ reserved_mib: neededMib }).where("id", "=", task.id).execute()
+    })
+  }
+
+  /**
+   * The same for an image whose size nobody knows yet: reserves up to `wantedMib`, as far as the quota goes. The space
+   * of the image with that name counts as free, since it is replaced. `leftMib` may be infinite.
+   */
+  async reserveForImage(
+    task: Pick<TaskRecord, "id" | "userId">,
+    { wantedMib, name }: { wantedMib: number; name: string },
+  ): Promise<{ grantedMib: number; leftMib: number }> {
+    return await withUserLocked(this.#db, task.userId, async (db, user) => {
+      await releaseTask(db, task.id)
+      const before = await db
+        .selectFrom("images")
+        .select("bytes")
+        .where("user_id", "=", task.userId)
+        .where("name", "=", name)
+        .executeTakeFirst()
+      const replacedMib = Math.floor(Number(before?.bytes ?? 0) / mebibyte)
+      await checkDiskQuota(db, user, 1 - replacedMib)
+      const leftMib = (await diskLeftMib(db, user)) + replacedMib
+      const grantedMib = Math.min(wantedMib, leftMib)
+      const reserved = user.max_disk_mib === 0 ? 0 : Math.max(0, grantedMib - replacedMib)
+      await db.updateTable("tasks").set({ reserved_mib: reserved }).where("id", "=", task.id).execute()
+      return { grantedMib, leftMib }
     })
   }
 

@@ -148,6 +148,40 @@ registries:
     expect([disks(), unfinished()]).toEqual([[], []])
   }, 300_000)
 
+  test("of a sandbox has its files and programs, without its identity, and runs as its user", async () => {
+    await bhatti("create", "--name", "source", "--env", "TOKEN=of-the-source")
+    const inSource = async (script: string) => bhatti("exec", "source", "--", "sh", "-c", script)
+    await inSource(`echo text > note; ln note second; mkdir -p deep/er; echo old > /tmp/left
+      sudo sh -c 'cp /bin/ls /usr/local/bin/tool && setfattr -n user.kind -v mine /usr/local/bin/tool || true'
+      echo gone > gone; sync; rm gone`)
+    // Its memory holds data that is on no disk yet.
+    await inSource("echo late > late")
+    await bhatti("stop", "source")
+    await bhatti("image", "save", "source", "--name", "own:1", "--env", "EDITOR=vi", "--no-prepare")
+    expect((await bhatti("exec", "source", "--", "cat", "note")).stdout).toBe("text\n")
+    await bhatti("destroy", "-y", "source")
+    await bhatti("create", "--name", "copy", "--image", "own:1")
+    const { stdout } = await bhatti(
+      ...["exec", "copy", "--", "sh", "-c"],
+      `cat note late; stat -c %h note; ls /tmp gone 2>&1; hostname; tool -d /workspace; id -un; pwd; sudo id -u
+       echo "$EDITOR-$TOKEN"; grep -l source /etc/hostname /etc/hosts /etc/machine-id; true`,
+    ).catch((error: Error) => ({ stdout: error.message }))
+    expect(stdout.split("\n")).toEqual(
+      [
+        "text",
+        "late",
+        "2",
+        "ls: cannot access 'gone': No such file or directory",
+        "/tmp:",
+        "copy",
+        "/workspace",
+      ].concat(["lohar", "/workspace", "0", "vi-", ""]),
+    )
+    await bhatti("destroy", "-y", "copy")
+    await bhatti("image", "delete", "-y", "own:1")
+    expect([disks(), unfinished()]).toEqual([[], []])
+  }, 300_000)
+
   describe("a daemon that is killed", () => {
     const pull = () => own.bhatti(["image", "pull", "--detach", "--no-prepare", "--name", "app", "app:1"])
     const taskOf = async (id: string) => (await jsonOf<Task[]>("task", "list")).find((one) => one.id === id)

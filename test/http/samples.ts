@@ -64,6 +64,7 @@ const samples: { [Name in keyof Api]: Sample<Api[Name]> } = {
   listImages: {},
   pullImage: { body: { ref: "registry.example/app:1" } },
   importImage: { query: "?name=app", body: "tar" },
+  saveImage: { body: { name: "app" } },
   pruneImages: {},
   getImage: {},
   tagImage: { body: { name: "other" } },

@@ -38,7 +38,10 @@ const counted = {
   snapshots: ["begin", "copyAhead", "capture", "commit", "place", "remove"],
   templates: ["find"],
   pulls: ["resolve", "make"],
-} satisfies { [Part in "machines" | "templates" | "disks" | "snapshots" | "pulls"]: (keyof Host[Part])[] }
+  packs: ["pack", "make"],
+} satisfies {
+  [Part in "machines" | "templates" | "disks" | "snapshots" | "pulls" | "packs"]: (keyof Host[Part])[]
+}
 const countedOfNetwork: (keyof Network)[] = ["attach", "linkUp", "detach"]
 const countedOfGuest = ["waitReady", "personalise", "refresh", "quiesce"]
 
@@ -107,6 +110,7 @@ function failing(dataDir: string): (host: Host) => Host {
     disks: wrap(host.disks, counted.disks),
     snapshots: wrap(host.snapshots, counted.snapshots),
     pulls: wrap(host.pulls, counted.pulls),
+    packs: wrap(host.packs, counted.packs),
     network: host.network && wrap(host.network, countedOfNetwork),
   })
 }

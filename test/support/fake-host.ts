@@ -40,6 +40,7 @@ import type {
 import { randomHex } from "../../src/lib/random-hex.ts"
 import { closedAmong } from "../../src/network/internal.ts"
 import { type FakeFiles, FakeUnpacking, type NewFile } from "./fake-files.ts"
+import { type FakePacks, fakePacks } from "./fake-packs.ts"
 import type { FakeProcess } from "./fake-process.ts"
 import { fakeProcesses } from "./fake-processes.ts"
 import type { SessionProgram } from "./fake-programs.ts"
@@ -49,6 +50,7 @@ import { FakeWatch } from "./fake-watch.ts"
 
 export type FakeHost = Host & {
   pulls: FakePulls
+  packs: FakePacks
   running: Map<number, { directory: string }>
   directories: Set<string>
   identities: GuestIdentity[]
@@ -539,7 +541,10 @@ export function fakeHost(): FakeHost {
         for (const id of host.drafts) await host.snapshots.remove(id)
       },
     },
-    pulls: fakePulls((name) => host.moreImages.push(name)),
+    ...(() => {
+      const pulls = fakePulls((name) => host.moreImages.push(name))
+      return { pulls, packs: fakePacks(pulls, (name) => host.moreImages.push(name)) }
+    })(),
     images: {
       async list() {
         if (host.imagesMissing) return []

@@ -30,6 +30,9 @@ export const programs: Record<string, Program> = {
     if (script === "hang") return forever
     return script === "false" ? 1 : 0
   },
+  async "/bin/sync"() {
+    return 0
+  },
   async true() {
     return 0
   },

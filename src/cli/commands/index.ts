@@ -136,6 +136,7 @@ export const commands: readonly CommandEntry[] = [
       "Make an image of an archive",
       async () => (await import("./image-import.ts")).imageImport,
     ],
+    "image save": ["Make an image of a sandbox", async () => (await import("./image-save.ts")).imageSave],
     "image inspect": ["Show one image", async () => (await import("./image-inspect.ts")).imageInspect],
     "image tag": ["Give an image a further name", async () => (await import("./image-tag.ts")).imageTag],
     "image delete": [

@@ -4,6 +4,7 @@ import { deleteImage, pruneImages, tagImage } from "../../core/change-images.ts"
 import { describeImage, listImages } from "../../core/images.ts"
 import { importImage } from "../../core/import-image.ts"
 import { pullImage } from "../../core/pull.ts"
+import { saveImage } from "../../core/save-image.ts"
 import type { Handlers } from "../context.ts"
 import { credentialFrom, viewImage, viewImages } from "../views/image.ts"
 import { viewStarted } from "../views/task.ts"
@@ -24,6 +25,10 @@ export const images = {
     const { name, prepare } = query
     const task = await importImage(core, account, { name, prepare: prepare !== "false", bytes: body })
     return viewStarted(task)
+  },
+
+  async saveImage({ core, account, params }, { body }) {
+    return viewStarted(await saveImage(core, account, params.id, body))
   },
 
   async pruneImages({ core, account }) {

@@ -9,7 +9,7 @@ import { join } from "node:path"
 import { AppError } from "@bhatti/contract/errors"
 import type { ImageConfig } from "@bhatti/contract/image-config"
 import { diskNameOf, isDiskName } from "../../lib/disk-names.ts"
-import { exists, unlessMissing } from "../../lib/missing-files.ts"
+import { unlessMissing } from "../../lib/missing-files.ts"
 import { removeTree } from "../../lib/remove-tree.ts"
 import { imageNames, readImage } from "../artifacts.ts"
 import { hexOf } from "../oci-manifest.ts"
@@ -17,7 +17,7 @@ import type { UnpackedImage, UnpackOptions } from "../unpack.ts"
 import { unpackLimits } from "../unpacker.ts"
 import { type Archive, Archives, type Content } from "./archives.ts"
 import { Blobs } from "./blobs.ts"
-import { commitDisk, spaceOf } from "./commit-disk.ts"
+import { commitDisk, findMade, type MadeDisk as Made } from "./commit-disk.ts"
 import { type FetchSettings, fetchDocument, fetchLayers, type Source } from "./fetch.ts"
 import { endProgramsOf } from "./left-programs.ts"
 import type { LayerState } from "./progress.ts"
@@ -79,11 +79,7 @@ export class Pulls {
   }
 
   async find(diskName: string): Promise<Made | undefined> {
-    const { dataDir } = this.#settings
-    if (!(await exists(join(dataDir, "images", diskName)))) return undefined
-    const { hash, sizeMib, file, config } = await readImage(dataDir, diskName)
-    if (!config) throw new Error(`${diskName} has no configuration`)
-    return { diskName, hash, diskMib: sizeMib, bytes: await spaceOf(file), config }
+    return await findMade(this.#settings.dataDir, diskName)
   }
 
   async make(asked: Asked, { resolved, manifest }: Pull, options: Options): Promise<Made> {
@@ -255,14 +251,6 @@ export class Pulls {
       },
     )
   }
-}
-
-type Made = {
-  diskName: string
-  hash: string
-  diskMib: number
-  bytes: number
-  config: UnpackedImage["config"]
 }
 
 /** Another clean-up may have removed it. */
