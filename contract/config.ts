@@ -1,7 +1,8 @@
 /** The daemon's configuration file, `config.yaml` in the data directory. Unknown keys are refused. */
 
 import { z } from "zod"
-import { defaultDataDir, defaultListen } from "./limits.ts"
+import { TtlEnd } from "./lifetime.ts"
+import { defaultDataDir, defaultListen, limits } from "./limits.ts"
 
 /** `burst` requests at once, and `per_minute` over time. */
 function rate(defaults: { burst: number; per_minute: number }, description: string) {
@@ -223,6 +224,45 @@ const Settings = z.strictObject({
     .min(0)
     .default(1800)
     .describe("Seconds until a paused sandbox is saved to disk; 0: never"),
+  default_ttl: z
+    .number()
+    .min(0)
+    .max(limits.ttlSecMax)
+    .default(0)
+    .describe("Seconds to live of new sandboxes that ask for no other; 0: for ever"),
+  default_on_ttl: TtlEnd.default("pause").describe(
+    "The end of a time to live if a new sandbox asks for no other: pause, destroy, or keep (only an event)",
+  ),
+  stopped_retention: z
+    .number()
+    .min(0)
+    .default(0)
+    .describe(
+      "Seconds after which a stopped sandbox that nobody uses is destroyed, announced by an event an hour before; 0: never",
+    ),
+  user_lifetimes: z
+    .record(
+      z.string(),
+      z.strictObject({
+        default_ttl: z.number().min(0).max(limits.ttlSecMax).optional(),
+        default_on_ttl: TtlEnd.optional(),
+        stopped_retention: z.number().min(0).optional(),
+      }),
+    )
+    .default({})
+    .describe("The same three for single users, by name"),
+  ttl_warning: z
+    .number()
+    .min(1)
+    .max(86_400)
+    .default(60)
+    .describe("Seconds before the end of a time to live at which it is announced, or half of a shorter time"),
+  ttl_grace: z
+    .number()
+    .min(0)
+    .max(86_400)
+    .default(30)
+    .describe("Seconds that clients which are connected to a sandbox have at least after the announcement"),
   disk_reserve_mb: z
     .int()
     .min(0)

@@ -4,6 +4,7 @@ import { z } from "zod"
 import { endFields } from "./ended.ts"
 import { Argument } from "./image-config.ts"
 import { limits } from "./limits.ts"
+import { NoticeMessage } from "./notice.ts"
 import { Env } from "./sandbox.ts"
 import { ErrorReason, ErrorSubject, StreamError } from "./system.ts"
 
@@ -198,6 +199,7 @@ export const ExecServerMessage = z.discriminatedUnion("type", [
     text: z.string().describe("For the terminal at this place; it is no output and does not count"),
   }),
   z.object({ type: z.literal("ack"), bytes: z.int() }),
+  NoticeMessage,
   Exit,
   StreamError,
 ])

@@ -134,6 +134,8 @@ export const limits = {
   createCountMax: 32,
   /** Longest time until an idle sandbox is paused, and a paused one written to disk: a year. */
   thermalSecMax: 31_536_000,
+  /** Ten years. */
+  ttlSecMax: 315_360_000,
 
   /** Limit and default of events per answer. */
   eventsPerReplyMax: 1000,

@@ -5,6 +5,7 @@ import { Event } from "./event.ts"
 import { FileMode, GuestPath } from "./file.ts"
 import { SandboxId, UserId } from "./ids.ts"
 import { Argument, ImageConfig } from "./image-config.ts"
+import { TtlEnd } from "./lifetime.ts"
 import { limits } from "./limits.ts"
 import { NetPolicy, NetPolicyInput } from "./network.ts"
 import { SecretName } from "./secret.ts"
@@ -79,6 +80,8 @@ const StartCommand = z
   .max(limits.startCommandMax)
   .refine((command) => !command.includes("\0"), "a command cannot hold a NUL")
 
+const TtlSeconds = z.number().min(0).max(limits.ttlSecMax)
+
 const ThermalSeconds = z.number().min(0).max(limits.thermalSecMax)
 
 export const Sandbox = z
@@ -114,6 +117,17 @@ export const Sandbox = z
       .number()
       .nullable()
       .describe("Paused seconds until it is saved to disk; 0: never; null: the host's default"),
+    ttl: z
+      .number()
+      .nullable()
+      .describe("Seconds to live, from its creation or from when this was set; null: for ever"),
+    on_ttl: TtlEnd,
+    ends_at: z.iso
+      .datetime()
+      .nullable()
+      .describe(
+        "When its time to live is over; later if the host is switched off or suspended meanwhile. null: it has none, or it is over",
+      ),
     description: z.string().nullable().describe("Its purpose, in its owner's words"),
     on_boot: z.boolean().describe("Whether the init script runs at each boot"),
     start_command: z
@@ -198,6 +212,10 @@ export const CreateSandbox = z
     cold_after: ThermalSeconds.optional().describe(
       "Paused seconds until it is saved to disk; 0: never; default: the host's setting",
     ),
+    ttl: TtlSeconds.optional().describe(
+      "Seconds to live; 0: for ever; default: the host's setting, for a copy its source's",
+    ),
+    on_ttl: TtlEnd.optional(),
     description: Description.optional().describe("Its purpose, in your words; copies inherit it"),
     init: z
       .string()
@@ -267,6 +285,8 @@ export const UpdateSandbox = z
     allow_cold: z.boolean().optional(),
     warm_after: ThermalSeconds.nullable().optional().describe("As in a create; null: the host's default"),
     cold_after: ThermalSeconds.nullable().optional().describe("As in a create; null: the host's default"),
+    ttl: TtlSeconds.optional().describe("Seconds to live from now on; 0: for ever"),
+    on_ttl: TtlEnd.optional(),
     description: Description.nullable().optional().describe("null removes it"),
     labels_add: Labels.default({}),
     net_policy: NetPolicyInput.optional().describe("Replaces the current policy at once"),
@@ -336,6 +356,19 @@ export const Why = z
     idle_seconds: z.int(),
     changes_in_seconds: z.int().nullable().describe("When the state changes if nothing happens"),
     changes_to: Thermal.nullable(),
+    lifetime: z
+      .object({
+        ends_at: z.iso.datetime().nullable().describe("null: it is over"),
+        ends_in_seconds: z.int().nullable(),
+        action: TtlEnd,
+        reason: z
+          .enum(["ttl", "stopped_retention"])
+          .describe("ttl: its time to live; stopped_retention: the operator keeps stopped sandboxes so long"),
+        warned: z.boolean().describe("Whether the end has been announced"),
+      })
+      .nullable()
+      .optional()
+      .describe("The end of its life, the nearest if there are two; null: it lives for ever"),
     destroyed_at: z.iso
       .datetime()
       .nullable()

@@ -4,6 +4,7 @@ import { z } from "zod"
 import { endFields } from "./ended.ts"
 import { SignalName, TerminalSize } from "./exec.ts"
 import { limits } from "./limits.ts"
+import { NoticeMessage } from "./notice.ts"
 import { StreamError } from "./system.ts"
 
 export const SessionId = z.string().regex(/^s[0-9]{1,9}$/)
@@ -78,6 +79,7 @@ export const ShellServerMessage = z.discriminatedUnion("type", [
   }),
   z.object({ type: z.literal("exit"), ...endFields }),
   z.object({ type: z.literal("taken_over") }),
+  NoticeMessage,
   StreamError,
 ])
 export type ShellServerMessage = z.infer<typeof ShellServerMessage>

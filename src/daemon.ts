@@ -42,6 +42,7 @@ import { repairKernel } from "./image/repair.ts"
 import { openPulls } from "./image-pulls.ts"
 import { forbidCoreFiles } from "./lib/posix.ts"
 import { version } from "./lib/version.ts"
+import { lifetimesOf } from "./lifetime-settings.ts"
 import { lockDataDir } from "./lock.ts"
 import { type AcceleratorReport, chooseAccelerator } from "./machine/accelerator.ts"
 import { Cgroups, diskOf } from "./machine/cgroups.ts"
@@ -132,6 +133,7 @@ export async function serve(flags: ConfigFlags, seam: Seam = {}): Promise<void> 
   void core.events.run(stopping.signal)
   const loops = [
     core.thermal.run(stopping.signal),
+    core.lifetimes.run(stopping.signal),
     core.space.run(stopping.signal),
     core.keys.run(stopping.signal),
     network?.guard(stopping.signal, (what, error) => core.log.error({ error }, what)),
@@ -329,6 +331,7 @@ export async function openCore(config: Config, log: Log, { wrapHost }: Seam = {}
       templateDiskMib: config.template_disk_mb,
       pool: { sizeMax: config.pool, memoryMibMax: config.pool_memory_mb },
       publicAddress: publicAddressOf(config),
+      lifetimes: lifetimesOf(config),
       guestDefaults: readGuestDefaults(config),
       images: {
         defaultRegistry: config.default_registry,

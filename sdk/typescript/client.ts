@@ -24,6 +24,8 @@ import {
   unknownEndpoint,
 } from "./failure.ts"
 import { type FileChange, followWatch } from "./file-watch.ts"
+import { linesOf } from "./lines.ts"
+import type { OnNotice } from "./notice.ts"
 import { type Reconnection, randomKey } from "./reconnection.ts"
 import { fillRoute, type RouteName, routes } from "./routes.ts"
 import { runOnce } from "./run-once.ts"
@@ -41,6 +43,8 @@ export type ClientOptions = {
   openSocket?: (url: string, headers: Record<string, string>) => Socket
   /** How commands go on after a lost connection. */
   reconnection?: Reconnection
+  /** Called when a sandbox that a stream is connected to is about to be paused or destroyed. */
+  onNotice?: OnNotice
   /** Chooses the hint of an error if no daemon was reached. */
   hintFor?: (reason: UnreachedReason) => string | undefined
 }
@@ -348,6 +352,7 @@ export function connect(options: ClientOptions): Client {
           start,
           window: limits.execKeyedWindowBytes,
           reconnection: { ...options.reconnection, ...reconnection },
+          onNotice: options.onNotice,
         },
       ),
     processStream: (id, process, query = {}) =>
@@ -356,10 +361,11 @@ export function connect(options: ClientOptions): Client {
         isWatching: query.mode !== "drive",
         window: shellWindowBytes,
         reconnection: options.reconnection ?? {},
+        onNotice: options.onNotice,
       }),
     shellStream: (id, start = {}) => {
       const url = socketUrl("shellSocket", { id }, { window: shellWindowBytes, ...start })
-      return new ShellStream({ open: () => openSocket(url), whyRefused: () => whyRefused(id) })
+      return new ShellStream({ open: () => openSocket(url), whyRefused: () => whyRefused(id) }, options)
     },
     statFile: async (id, path) => (await describeFile(id, { path, stat: "true" })).value as FileEntry,
     async listFiles(id, path) {
@@ -368,25 +374,6 @@ export function connect(options: ClientOptions): Client {
     },
   }
   return { ...Object.fromEntries(calls), ...extras, exec, startProcess } as Client
-}
-
-/** Complete lines of the body. Reads it by hand, since Safari cannot iterate over a stream. */
-async function* linesOf(response: Response): AsyncGenerator<string> {
-  const reader = response.body?.getReader()
-  const decoder = new TextDecoder()
-  let rest = ""
-  try {
-    for (;;) {
-      const piece = await reader?.read()
-      if (piece?.value === undefined) return
-      const lines = (rest + decoder.decode(piece.value, { stream: true })).split("\n")
-      rest = lines.pop() ?? ""
-      yield* lines
-    }
-  } finally {
-    // Ends the request if the caller stops early.
-    await reader?.cancel().catch(() => undefined)
-  }
 }
 
 function queryString(query: Record<string, unknown> = {}): string {

@@ -13,6 +13,7 @@ import type { ExecClientMessage, ExecServerMessage, SignalName } from "@bhatti/c
 import { limits } from "@bhatti/contract/limits"
 import type { z } from "zod"
 import { deferred } from "./deferred.ts"
+import type { OnNotice } from "./notice.ts"
 import { type Reconnection, randomKey, unknownFate } from "./reconnection.ts"
 import { SentInput } from "./sent-input.ts"
 import type { Socket } from "./socket.ts"
@@ -41,6 +42,7 @@ export type ExecStreamOptions = {
   isWatching?: boolean
   window: number
   reconnection: Reconnection
+  onNotice?: OnNotice | undefined
 }
 
 export class ExecStream {
@@ -68,13 +70,15 @@ export class ExecStream {
   /** False on another connection until its program has told how much input it has. */
   #isInputReady = true
   readonly #onStarted: () => void
+  readonly #onNotice: OnNotice | undefined
   #wakeWriter: () => void = () => {}
 
   constructor(
     connection: ExecConnection,
-    { start, isWatching = false, window, reconnection }: ExecStreamOptions,
+    { start, isWatching = false, window, reconnection, onNotice }: ExecStreamOptions,
   ) {
     this.#start = start
+    this.#onNotice = onNotice
     this.#isWatching = isWatching
     this.#graceSec = reconnection.forSec
     this.#key = start?.key ?? (this.#graceSec === 0 ? undefined : randomKey())
@@ -220,6 +224,9 @@ export class ExecStream {
         break
       case "show":
         this.#socket.insert({ channel: "stdout", bytes: new TextEncoder().encode(message.text) })
+        break
+      case "notice":
+        this.#onNotice?.(message)
         break
       case "left":
         this.#putLastGaps()

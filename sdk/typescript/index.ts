@@ -30,6 +30,7 @@ export {
 } from "./client.ts"
 export type { ExecExit, ExecStream, ExecStreamStart } from "./exec-stream.ts"
 export { Refusal, type UnreachedReason } from "./failure.ts"
+export type { Notice, OnNotice } from "./notice.ts"
 export type { Reconnection } from "./reconnection.ts"
 export type { ShellEnd, ShellSession, ShellStream, ShellStreamStart } from "./shell-stream.ts"
 export type { Socket } from "./socket.ts"

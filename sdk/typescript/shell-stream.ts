@@ -10,6 +10,7 @@ import { limits } from "@bhatti/contract/limits"
 import type { ShellClientMessage, ShellServerMessage } from "@bhatti/contract/session"
 import type { z } from "zod"
 import { deferred } from "./deferred.ts"
+import type { OnNotice } from "./notice.ts"
 import { type Connection, type StreamOutput, StreamSocket } from "./stream-socket.ts"
 
 export type ShellStreamStart = z.input<Api["shellSocket"]["query"]>
@@ -29,7 +30,7 @@ export class ShellStream {
   readonly end: Promise<ShellEnd>
   readonly #socket: StreamSocket<ShellClientMessage, ShellServerMessage, ShellEnd>
 
-  constructor(connection: Connection) {
+  constructor(connection: Connection, { onNotice }: { onNotice?: OnNotice | undefined } = {}) {
     const { promise, resolve, reject } = deferred<ShellSession>()
     this.session = promise
     promise.catch(() => undefined)
@@ -39,6 +40,7 @@ export class ShellStream {
       readFrame: (bytes) => ({ channel: "stdout", bytes }),
       onMessage: (message) => {
         if (message.type === "session") resolve(message)
+        else if (message.type === "notice") onNotice?.(message)
         else this.#end(message)
       },
       lostMessage: "the connection to the daemon was lost",
@@ -80,7 +82,7 @@ export class ShellStream {
     clearTimeout(timer)
   }
 
-  #end(message: Exclude<ShellServerMessage, { type: "session" | "error" }>): void {
+  #end(message: Exclude<ShellServerMessage, { type: "session" | "notice" | "error" }>): void {
     switch (message.type) {
       case "exit": {
         const { type: _, ...ended } = message

@@ -90,7 +90,9 @@ async function run(
   if (command.kind === "host")
     return (await command.run({ ...context, operator, table, settings, given: common })) ?? 0
   const found = await settings()
-  const client = connectTo(found, withLostNotice(out))
+  const client = connectTo(found, withLostNotice(out), ({ text }) => {
+    void out.talk(`bhatti: ${text}; bhatti edit NAME --ttl TIME gives it more`)
+  })
   const reportKnown = (error: AppError) => report({ out, isJson: common.json }, withKeyHint(error, found))
   try {
     return (await command.run({ ...context, client, settings: found, report: reportKnown })) ?? 0

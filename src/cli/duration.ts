@@ -36,3 +36,13 @@ export function thermalTimeText(seconds: number | null): string {
   if (seconds % 3600 === 0) return `${seconds / 3600} h`
   return seconds % 60 === 0 ? `${seconds / 60} min` : `${seconds} s`
 }
+
+/** A time to live; 0 means for ever. */
+export function readTtl(text: string): number {
+  if (text === "never") return 0
+  return readDuration("--ttl", text, " or never")
+}
+
+export function ttlText(seconds: number | null): string {
+  return thermalTimeText(seconds ?? 0)
+}

@@ -5,6 +5,7 @@
 
 import { type Client, connect } from "@bhatti/sdk/client"
 import { hints, type UnreachedReason } from "@bhatti/sdk/failure"
+import type { OnNotice } from "@bhatti/sdk/notice"
 import type { Reconnection } from "@bhatti/sdk/reconnection"
 
 export type Destination = {
@@ -15,7 +16,11 @@ export type Destination = {
   ca?: string | undefined
 }
 
-export function connectTo({ url, token, ca }: Destination, reconnection: Reconnection = {}): Client {
+export function connectTo(
+  { url, token, ca }: Destination,
+  reconnection: Reconnection = {},
+  onNotice?: OnNotice,
+): Client {
   const tls = ca === undefined ? undefined : { ca }
   const proxy = socketProxy(url, process.env)
   const options: BunFetchRequestInit = {
@@ -36,6 +41,7 @@ export function connectTo({ url, token, ca }: Destination, reconnection: Reconne
         ...(proxy !== undefined && { proxy }),
       }),
     reconnection,
+    ...(onNotice && { onNotice }),
     hintFor: (reason) => hintFor(reason, url, { isProxied: proxy !== undefined }),
   })
 }

@@ -10,9 +10,12 @@ import { Endings } from "./endings.ts"
 import { EventLog } from "./events.ts"
 import { FailedStarts } from "./failed-starts.ts"
 import type { Guest, Host } from "./host.ts"
+import { HostClock } from "./host-clock.ts"
 import { HostMemory } from "./host-memory.ts"
 import { Keys } from "./keys.ts"
+import { Lifetimes } from "./lifetimes.ts"
 import { Metrics } from "./metrics.ts"
+import { Notices } from "./notices.ts"
 import { Pool } from "./pool.ts"
 import { Reboots } from "./reboots.ts"
 import { onChannelClosed } from "./reconnect.ts"
@@ -22,13 +25,22 @@ import { Turns } from "./turns.ts"
 import { Zygotes } from "./zygotes.ts"
 
 type Options = { store: Store; host: Host; log: Log; settings: Given; clock?: Clock }
-type Given = Omit<CoreSettings, "images"> & Partial<Pick<CoreSettings, "images">>
+type Given = Omit<CoreSettings, "images" | "lifetimes"> & Partial<Pick<CoreSettings, "images" | "lifetimes">>
 
 /** Without the operator's settings of images, as in a process that only makes templates. */
 const imageDefaults: CoreSettings["images"] = {
   defaultRegistry: undefined,
   allowedRegistries: [],
   imageMibMax: 20_480,
+}
+
+const lifetimeDefaults: CoreSettings["lifetimes"] = {
+  ttlMs: 0,
+  onTtl: "pause",
+  stoppedRetentionMs: 0,
+  users: {},
+  warningMs: 60_000,
+  graceMs: 30_000,
 }
 
 export function newCore(options: Options): Core {
@@ -40,6 +52,7 @@ class Assembly implements Core {
   readonly host: Host
   readonly settings: CoreSettings
   readonly clock: Clock
+  readonly hostClock: HostClock
   readonly log: BoundedLog
   readonly keys: Keys
   readonly turns = new Turns()
@@ -59,6 +72,8 @@ class Assembly implements Core {
   readonly metrics: Metrics
   readonly events: EventLog
   readonly thermal: Thermal
+  readonly lifetimes: Lifetimes
+  readonly notices = new Notices()
   readonly space: Space
   readonly pool: Pool
   readonly zygotes: Zygotes
@@ -67,8 +82,9 @@ class Assembly implements Core {
   constructor({ store, host, log, settings, clock = systemClock }: Options) {
     this.store = store
     this.host = host
-    this.settings = { images: { ...imageDefaults }, ...settings }
+    this.settings = { images: { ...imageDefaults }, lifetimes: { ...lifetimeDefaults }, ...settings }
     this.clock = clock
+    this.hostClock = new HostClock({ clock, store })
     this.log = new BoundedLog(log, clock)
     this.keys = new Keys(store, { log: this.log, clock })
     this.endings = new Endings(clock)
@@ -89,6 +105,7 @@ class Assembly implements Core {
     this.metrics = metrics
     this.events = new EventLog({ store, log: this.log, clock, onRecord: (event) => metrics.onEvent(event) })
     this.thermal = new Thermal(this)
+    this.lifetimes = new Lifetimes(this)
     this.space = new Space(this)
     this.zygotes = new Zygotes(this)
     this.pool = new Pool(this, settings.pool)

@@ -1,5 +1,8 @@
 /** The time as `core` sees it; tests replace it. */
 
+import { monotonicMs } from "../lib/posix.ts"
+import { hostBootId } from "../lib/process-identity.ts"
+
 export interface Alarm {
   cancel(): void
 }
@@ -9,6 +12,8 @@ export interface Clock {
   nowMs(): number
   /** The time of day, which somebody may set; for what is kept longer than the process. */
   unixMs(): number
+  /** The kernel's clock since the host's boot. It never jumps, and stands still while the host is suspended. */
+  sinceBoot(): { bootId: string; ms: number }
   /** Runs `work` later, unless the process ends first. */
   after(ms: number, work: () => void): Alarm
 }
@@ -16,6 +21,7 @@ export interface Clock {
 export const systemClock: Clock = {
   nowMs: () => performance.now(),
   unixMs: () => Date.now(),
+  sinceBoot: () => ({ bootId: hostBootId, ms: monotonicMs() }),
   after(ms, work) {
     const timer = setTimeout(work, ms)
     timer.unref()

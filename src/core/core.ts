@@ -1,5 +1,6 @@
 /** The context of every capability: the store, the host, the connections to running guests, the turns. */
 
+import type { LifetimeSettings } from "../rules/lifetime.ts"
 import type { PoolSettings } from "../rules/pool.ts"
 import type { ThermalSettings } from "../rules/thermal.ts"
 import type { SandboxRecord } from "../store/sandboxes.ts"
@@ -13,10 +14,20 @@ import type { EventLog } from "./events.ts"
 import type { FailedStarts } from "./failed-starts.ts"
 import type { GuestDefaults } from "./guest-defaults.ts"
 import type { Guest, Host } from "./host.ts"
+import type { HostClock } from "./host-clock.ts"
 import type { HostMemory } from "./host-memory.ts"
 import type { Keys } from "./keys.ts"
 import type { Metrics } from "./metrics.ts"
-import type { GoingTask, PoolPart, SpacePart, TemplateBuild, ThermalPart, ZygotePart } from "./parts.ts"
+import type { Notices } from "./notices.ts"
+import type {
+  GoingTask,
+  LifetimePart,
+  PoolPart,
+  SpacePart,
+  TemplateBuild,
+  ThermalPart,
+  ZygotePart,
+} from "./parts.ts"
 import type { Reboots } from "./reboots.ts"
 import type { Turns } from "./turns.ts"
 
@@ -31,6 +42,7 @@ export type CoreSettings = {
   publicAddress: { scheme: "http" | "https"; domain: string; port: number }
   guestDefaults: GuestDefaults
   images: ImageSettings
+  lifetimes: LifetimeSettings
 }
 
 export type ImageSettings = {
@@ -49,6 +61,8 @@ export type Core = {
   settings: CoreSettings
   keys: Keys
   clock: Clock
+  /** The time that this host has been switched on, by which lifetimes end. */
+  hostClock: HostClock
   turns: Turns
   /** The open channel to each running guest, by sandbox id. */
   guests: Map<SandboxRecord["id"], Guest>
@@ -73,6 +87,8 @@ export type Core = {
   space: SpacePart
   pool: PoolPart
   zygotes: ZygotePart
+  lifetimes: LifetimePart
+  notices: Notices
   events: EventLog
   metrics: Metrics
   /** The last request to each sandbox, and when it came. */
@@ -106,7 +122,15 @@ export type ForTemplate = OnHost<"disks" | "images" | "keptRows" | "templates"> 
 /** The parts that connect to a guest and keep the channel. */
 export type ForChannel = Pick<
   Core,
-  "clock" | "store" | "guests" | "endings" | "events" | "reconnects" | "settings" | "onChannelClosed"
+  | "clock"
+  | "hostClock"
+  | "store"
+  | "guests"
+  | "endings"
+  | "events"
+  | "reconnects"
+  | "settings"
+  | "onChannelClosed"
 > &
   OnHost<"machines" | "network">
 /** The parts that start a machine. */
@@ -116,7 +140,7 @@ export type ForWake = ForStart & Pick<Core, "clock" | "failedStarts"> & OnHost<"
 /** The parts that settle a sandbox after a failure. */
 export type ForSettle = ForWake & Pick<Core, "space" | "reboots">
 /** The parts that a request to a sandbox uses: it waits for its turn, settles it and wakes it. */
-export type ForRequest = ForSettle & Pick<Core, "turns" | "touches">
+export type ForRequest = ForSettle & Pick<Core, "lifetimes" | "turns" | "touches">
 /** The parts that remove a sandbox, and retry it. */
 export type ForRemoval = OnHost<"machines" | "disks" | "network"> &
   Pick<

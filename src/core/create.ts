@@ -81,7 +81,7 @@ export type CreatePlan = {
 }
 
 export async function planCreate(
-  core: Pick<Core, "settings" | "store"> & OnHost<"disks" | "images" | "network">,
+  core: Pick<Core, "lifetimes" | "settings" | "store"> & OnHost<"disks" | "images" | "network">,
   account: Account,
   input: CreateSandbox,
 ): Promise<CreatePlan> {
@@ -131,9 +131,11 @@ export async function planCreate(
     services: servicesOf(spec.image.services, input.services),
     initSystem: initSystemOf(spec, input.initSystem),
     netPolicy: policyAskedFor(core),
+    ...core.lifetimes.defaultsOf(account.name),
     ...settingsAskedFor(core, input),
   })
-  return { spec, wanted: { ...wanted, usedMib: clonedDiskMib }, secrets }
+  const lifetime = core.lifetimes.begin(wanted)
+  return { spec, wanted: { ...wanted, usedMib: clonedDiskMib, lifetime }, secrets }
 }
 
 /** Without a name it is the host's default, whatever the account's own images are called. */

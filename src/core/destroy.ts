@@ -59,6 +59,23 @@ async function destroyFound(
   }
 }
 
+/** At the end of its lifetime. Needs the sandbox's turn. */
+export async function destroyByDaemon(
+  core: ForRemoval & Pick<Core, "destroying" | "events">,
+  record: SandboxRecord,
+  reason: string,
+): Promise<void> {
+  const isFirst = core.destroying.add(record.id)
+  core.endings.tell(record.id, { cause: "destroyed", hint: `${reason}; an edit of its ttl gives it more` })
+  try {
+    await removeEverything(core, record)
+    const meta = { by: "daemon", reason }
+    core.events.record({ type: "sandbox.destroyed", userId: record.userId, sandbox: record, meta })
+  } finally {
+    if (isFirst) core.destroying.delete(record.id)
+  }
+}
+
 /** Removes a pooled sandbox, which has no owner. */
 export async function removeById(
   core: Pick<Core, "store"> & OnHost<"disks" | "machines">,

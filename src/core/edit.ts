@@ -3,7 +3,9 @@
 import { AppError } from "@bhatti/contract/errors"
 import { limits } from "@bhatti/contract/limits"
 import { checkInput } from "../rules/input.ts"
-import { specOf } from "../store/sandbox-spec.ts"
+import type { Lifetime } from "../store/lifetime.ts"
+import { type SandboxSettings, specOf } from "../store/sandbox-spec.ts"
+import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Account } from "../store/users.ts"
 import { attachmentOf } from "./attachment.ts"
 import { awake, awakeInTurn } from "./awake.ts"
@@ -22,6 +24,17 @@ export type EditSandbox = RequestedSettings &
     labelsAdd?: Record<string, string>
     labelsRemove?: readonly string[]
   }
+
+/** A new time to live begins now. A new end is one that nobody has been warned of. Returns undefined if it stays. */
+function newLifetime(
+  core: Pick<Core, "lifetimes">,
+  { lifetime, onTtl }: SandboxRecord,
+  { input, changes }: { input: EditSandbox; changes: SandboxSettings },
+): Lifetime | null | undefined {
+  if (input.ttlSec !== undefined) return core.lifetimes.begin(changes)
+  const isOther = lifetime?.kind === "set" && onTtl !== changes.onTtl
+  return isOther ? { ...lifetime, warnedAtMs: null } : undefined
+}
 
 /** A setting's name in the event of its change: `warm_after` for `warmAfterSec`. */
 function eventWord(name: string): string {
@@ -62,8 +75,12 @@ export async function editSandbox(
     const network = machineOf(record) ? core.host.network : null
     await network?.attach(attachmentOf({ ...record, ...changes }))
     undo.defer(async () => network?.attach(attachmentOf(record)))
-    await core.store.sandboxes.edit(id, changes)
-    undo.defer(() => core.store.sandboxes.edit(id, { ...specOf(record), name: record.name }))
+    await core.store.sandboxes.edit(id, {
+      ...changes,
+      lifetime: newLifetime(core, record, { input, changes }),
+    })
+    const { lifetime, name: before } = record
+    undo.defer(() => core.store.sandboxes.edit(id, { ...specOf(record), name: before, lifetime }))
     // Last, since a service that has ended cannot go on: nothing may be refused afterwards.
     if (guest && services) await replaceServices(core, guest, record, services)
     undo.move()

@@ -8,8 +8,8 @@ import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Clock } from "./clock.ts"
 import type { Fate, Guest } from "./host.ts"
 
-/** With the name of the user whose request it was. */
-export type Ending = { cause: LossReason; by?: string }
+/** With the name of the user whose request it was, or advice if nobody has asked for it. */
+export type Ending = { cause: LossReason; by?: string; hint?: string }
 
 /** The words for what the loss interrupted, and for what becomes of it if the sandbox was stopped. */
 type During = { during: string; ifStopped?: string | undefined }
@@ -83,7 +83,7 @@ export class Endings {
     const alarm = this.#clock.after(findOutMs, () => late.resolve({ cause: "channel_lost" }))
     const ending = await Promise.race([known.told.promise, late.promise])
     alarm.cancel()
-    const hint = ending.cause === "stopped" ? ifStopped : undefined
+    const hint = (ending.cause === "stopped" ? ifStopped : undefined) ?? ending.hint
     return endedError(known.record, ending, { during, cause: error, hint })
   }
 }

@@ -33,19 +33,22 @@ export function recordFailure(
   { type, sandbox, meta }: Parameters<typeof withFailure>[1],
   error: unknown,
 ): void {
-  const isApp = error instanceof AppError
-  if (isApp && error.code !== "unavailable" && error.code !== "internal") return
+  if (error instanceof AppError && error.code !== "unavailable" && error.code !== "internal") return
   core.events.record({
     type,
     userId: sandbox.userId,
     sandbox: "id" in sandbox ? sandbox : undefined,
-    meta: {
-      by: "user",
-      ...meta,
-      code: isApp ? error.code : "internal",
-      // The text of a bug belongs in the log.
-      reason: isApp ? error.message : "an internal error; the daemon's log has the details",
-      ...(isApp && error.hint !== undefined && { hint: error.hint }),
-    },
+    meta: { by: "user", ...meta, ...failureMeta(error) },
   })
+}
+
+export function failureMeta(error: unknown): { code: string; reason: string; hint?: string } {
+  // The text of a bug belongs in the log.
+  if (!(error instanceof AppError))
+    return { code: "internal", reason: "an internal error; the daemon's log has the details" }
+  return {
+    code: error.code,
+    reason: error.message,
+    ...(error.hint !== undefined && { hint: error.hint }),
+  }
 }

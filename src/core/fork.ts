@@ -45,10 +45,10 @@ export async function forkSandbox(
   await using draft = new AsyncDisposableStack()
   draft.defer(() => abandonDraft(core, draftId))
 
+  const settings = { ...specOf(source), keepHot: false, ...settingsAskedFor(core, input) }
   const wanted = {
-    ...specOf(source),
-    keepHot: false,
-    ...settingsAskedFor(core, input),
+    ...settings,
+    lifetime: core.lifetimes.begin(settings),
     usedMib: countedMib,
     env: { ...source.env, ...input.env },
     // A copy gets a secret only if the request names it again.

@@ -5,6 +5,8 @@
 
 import type { AppError } from "@bhatti/contract/errors"
 import type { ThermalDecision, ThermalFacts } from "../rules/thermal.ts"
+import type { Lifetime } from "../store/lifetime.ts"
+import type { SandboxSpec } from "../store/sandbox-spec.ts"
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Guest, Machine, Template, TemplateSpec, Zygote } from "./host.ts"
 
@@ -85,6 +87,21 @@ export interface ThermalPart {
   /** Explains a sandbox's state, and when it changes by itself. */
   explain(record: SandboxRecord, nowMs: number): ThermalDecision | undefined
   facts(record: SandboxRecord, nowMs: number): ThermalFacts | undefined
+}
+
+export interface LifetimePart {
+  /** Runs until the signal aborts. */
+  run(signal: AbortSignal): Promise<void>
+  /** Begins to warn and to end all that is due. */
+  tick(): Promise<void>
+  /** Resolves when all that was begun is done. */
+  idle(): Promise<void>
+  /** The time to live of a user's new sandboxes that ask for none. */
+  defaultsOf(user: string): Pick<SandboxSpec, "ttlSec" | "onTtl">
+  /** A lifetime that begins now. */
+  begin(spec: Pick<SandboxSpec, "ttlSec">): Lifetime | null
+  /** When a stopped sandbox is destroyed, by the host's clock; undefined: never. */
+  removalOf(record: SandboxRecord): Promise<number | undefined>
 }
 
 /** A template in the making. */

@@ -21,6 +21,7 @@ export function settingsAskedFor(
   request: RequestedSettings,
 ): Partial<SandboxSettings> {
   const settings = Object.fromEntries(requestedNames(request).map((name) => [name, request[name]]))
+  if (request.ttlSec === 0) settings["ttlSec"] = null
   return request.netPolicy ? { ...settings, netPolicy: policyAskedFor(core, request.netPolicy) } : settings
 }
 

@@ -47,9 +47,11 @@ export type Sandbox = SandboxRecord & {
   urls: string[]
   /** The address that belongs to it, which its guest gets when it starts. */
   ip: string | null
+  /** The time of day at which its lifetime ends; null: it has no end, or is over. */
+  endsAt: string | null
 }
 
-type Parts = Pick<Core, "store" | "space" | "waits" | "settings"> & OnHost<"network">
+type Parts = Pick<Core, "hostClock" | "store" | "space" | "waits" | "settings"> & OnHost<"network">
 
 export async function describeSandboxes(core: Parts, records: SandboxRecord[]): Promise<Sandbox[]> {
   const published = await core.store.publishedPorts.listOf(records.map(({ id }) => id))
@@ -77,6 +79,7 @@ export function describeSandbox(
     held: core.space.heldOf(record) ?? null,
     waitsFor: core.waits.get(record.id) ?? null,
     urls,
+    endsAt: record.lifetime?.kind === "set" ? core.hostClock.isoAt(record.lifetime.endsAtMs) : null,
     ip: core.host.network?.identityOf(record).address ?? null,
   }
 }

@@ -134,6 +134,7 @@ export async function resumeSnapshot(
       account,
       {
         ...specOf(snapshot),
+        lifetime: core.lifetimes.begin(snapshot),
         name,
         usedMib: Math.ceil(snapshot.bytes / 1024 / 1024),
         // A copy gets a secret only if the request names it again.

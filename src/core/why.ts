@@ -1,5 +1,6 @@
 /** Explains to a person why a sandbox is in its state. */
 
+import type { TtlEnd } from "@bhatti/contract/lifetime"
 import type { EventRecord } from "../store/events.ts"
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Account } from "../store/users.ts"
@@ -14,7 +15,16 @@ import { reasonOf } from "./services.ts"
 
 type Parts = Pick<
   Core,
-  "clock" | "events" | "failedStarts" | "guests" | "space" | "store" | "thermal" | "touches"
+  | "clock"
+  | "events"
+  | "failedStarts"
+  | "guests"
+  | "hostClock"
+  | "lifetimes"
+  | "space"
+  | "store"
+  | "thermal"
+  | "touches"
 > &
   OnHost<"machines">
 
@@ -47,10 +57,21 @@ export type Why = {
   /** When the state changes if nothing happens, and to which. */
   changesInSec: number | null
   changesTo: "warm" | "cold" | null
+  /** The nearest end of its life; null: it lives for ever. */
+  lifetime: WhyLifetime | null
   /** Null: it exists. */
   destroyedAt: string | null
   /** Events of its last ends, oldest first. */
   ends: EventRecord[]
+}
+
+export type WhyLifetime = {
+  /** Null: its time is over. */
+  endsAt: string | null
+  endsInSec: number | null
+  action: TtlEnd
+  reason: "ttl" | "stopped_retention"
+  isWarned: boolean
 }
 
 const unknown = {
@@ -67,6 +88,7 @@ const unknown = {
   idleSec: 0,
   changesInSec: null,
   changesTo: null,
+  lifetime: null,
 }
 
 /** Explains also a sandbox that is destroyed, as long as its events are kept. */
@@ -74,10 +96,11 @@ export async function whySandbox(core: Parts, account: Account, nameOrId: string
   const isThere = (await core.store.sandboxes.find(account.id, nameOrId)) !== undefined
   const destroyed = isThere ? undefined : await findDestroyed(core, account, nameOrId)
   if (!destroyed) return whyPresent(core, account, await findSandbox(core, account, nameOrId))
-  const by = destroyed.meta["user"]
+  const { user: by, reason } = destroyed.meta
+  const how = by === undefined ? (reason === undefined ? "" : `: ${reason}`) : ` by ${by}`
   return {
     ...unknown,
-    reason: by === undefined ? "it was destroyed" : `it was destroyed by ${by}`,
+    reason: `it was destroyed${how}`,
     destroyedAt: destroyed.at,
     ends: await pastEnds(core, account, destroyed.sandboxId),
   }
@@ -92,6 +115,28 @@ async function failingServices(
   return states
     .filter(({ isFailing, failure }) => isFailing || failure !== null)
     .map((state) => ({ name: state.name, restarts: state.restarts, reason: reasonOf(state) }))
+}
+
+async function lifetimeOf(
+  core: Pick<Core, "hostClock" | "lifetimes">,
+  record: SandboxRecord,
+): Promise<WhyLifetime | null> {
+  const { hostClock } = core
+  const at = (endsAtMs: number) => ({
+    endsAt: hostClock.isoAt(endsAtMs),
+    endsInSec: Math.max(0, Math.ceil((endsAtMs - hostClock.nowMs()) / 1000)),
+  })
+  const { lifetime, stopped, onTtl: action } = record
+  const removalMs = await core.lifetimes.removalOf(record)
+  const endsAtMs = lifetime?.kind === "set" ? lifetime.endsAtMs : Number.POSITIVE_INFINITY
+  if (removalMs !== undefined && removalMs < endsAtMs) {
+    const isWarned = (stopped?.warnedAtMs ?? null) !== null
+    return { ...at(removalMs), action: "destroy", reason: "stopped_retention", isWarned }
+  }
+  if (lifetime?.kind === "set")
+    return { ...at(endsAtMs), action, reason: "ttl", isWarned: lifetime.warnedAtMs !== null }
+  const isOver = lifetime?.kind === "ended"
+  return isOver ? { endsAt: null, endsInSec: null, action, reason: "ttl", isWarned: true } : null
 }
 
 async function whyPresent(core: Parts, account: Account, record: SandboxRecord): Promise<Why> {
@@ -116,6 +161,7 @@ async function whyPresent(core: Parts, account: Account, record: SandboxRecord):
     startedFromDisk: record.bootReason,
     failedStarts: failed ?? null,
     failingServices: await failingServices(record, guest),
+    lifetime: await lifetimeOf(core, record),
   }
   const decision = core.thermal.explain(record, nowMs)
   if (decision) {

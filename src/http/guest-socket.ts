@@ -2,6 +2,7 @@
 
 import type { AppError } from "@bhatti/contract/errors"
 import { limits } from "@bhatti/contract/limits"
+import type { NoticeMessage } from "@bhatti/contract/notice"
 import type { ServerWebSocket } from "bun"
 import type { Core } from "../core/core.ts"
 import { toAppError } from "../gate/errors.ts"
@@ -23,6 +24,7 @@ export abstract class GuestSocket<Message, Options extends GuestSocketOptions = 
   protected window: OutputWindow | undefined
   protected isClosed = false
   #inputBytes = 0
+  #hearing: Disposable | undefined
   #hasFailed = false
   #before: Promise<unknown> = Promise.resolve()
 
@@ -41,6 +43,7 @@ export abstract class GuestSocket<Message, Options extends GuestSocketOptions = 
 
   onClose(): void {
     this.isClosed = true
+    this.#hearing?.[Symbol.dispose]()
     // A failure has decided already what becomes of the command.
     if (!this.#hasFailed) this.leave()
     this.window?.close()
@@ -77,6 +80,19 @@ export abstract class GuestSocket<Message, Options extends GuestSocketOptions = 
 
   protected send(socket: Socket, message: Message): void {
     if (!this.isClosed) socket.sendText(JSON.stringify(message))
+  }
+
+  /** Sends the client the sandbox's notices until it is gone. */
+  protected hearNotices(socket: Socket, send: (message: NoticeMessage) => void): void {
+    const { core, account, nameOrId } = this.options
+    if (this.isClosed) return
+    this.#hearing = core.notices.listen({
+      account,
+      nameOrId,
+      hear: ({ endsAt: ends_at, ...notice }) => {
+        if (socket.readyState === WebSocket.OPEN) send({ type: "notice", ...notice, ends_at })
+      },
+    })
   }
 
   protected close(socket: Socket, code = closeNormal): void {

@@ -122,6 +122,7 @@ export class ProcessSocket extends GuestSocket<ExecServerMessage, Options> {
     // A command that cannot start has its reason in the result.
     const attached = await process.attached.catch(() => undefined)
     if (attached) this.send(socket, startedMessage(attached))
+    this.hearNotices(socket, (notice) => this.send(socket, notice))
     for await (const { channel, bytes, skipped, isExtra } of process.output) {
       if (isExtra) {
         this.send(socket, { type: "show", text: Buffer.from(bytes).toString() })

@@ -51,6 +51,7 @@ export class ShellSocket extends GuestSocket<ShellServerMessage, GuestSocketOpti
 
     const { id = "", name } = await session.attached
     this.send(socket, { type: "session", session_id: id, name, is_new: isNew })
+    this.hearNotices(socket, (notice) => this.send(socket, notice))
     for await (const { bytes } of session.output) {
       if (!(await window.send(bytes))) return
     }

@@ -27,6 +27,7 @@ const libc = dlopen("libc.so.6", {
   setrlimit: { args: [FFIType.i32, FFIType.ptr], returns: FFIType.i32 },
   prlimit: { args: [FFIType.i32, FFIType.i32, FFIType.ptr, FFIType.ptr], returns: FFIType.i32 },
   umask: { args: [FFIType.u32], returns: FFIType.u32 },
+  clock_gettime: { args: [FFIType.i32, FFIType.ptr], returns: FFIType.i32 },
 })
 
 /**
@@ -265,4 +266,13 @@ export function createPipe(): { readFd: number; writeFd: number } {
   check(libc.symbols.pipe2(ptr(ends), O_CLOEXEC), "pipe")
   const [readFd = -1, writeFd = -1] = ends
   return { readFd, writeFd }
+}
+
+const CLOCK_MONOTONIC = 1
+
+/** The kernel's monotonic clock, the same for every process of a boot; it stands still while the host is suspended. */
+export function monotonicMs(): number {
+  const time = new BigInt64Array(2)
+  check(libc.symbols.clock_gettime(CLOCK_MONOTONIC, ptr(time)), "clock_gettime")
+  return Number(time[0]) * 1000 + Number(time[1]) / 1e6
 }

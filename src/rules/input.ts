@@ -2,6 +2,7 @@
 
 import { AppError } from "@bhatti/contract/errors"
 import { ImageId, SandboxId } from "@bhatti/contract/ids"
+import { TtlEnd } from "@bhatti/contract/lifetime"
 import { limits, reservedAliases } from "@bhatti/contract/limits"
 
 /** The part of a sandbox that a user chooses; fields left out are not checked. */
@@ -16,6 +17,8 @@ export type ChosenInput = {
   labels?: Record<string, string> | undefined
   warmAfterSec?: number | null | undefined
   coldAfterSec?: number | null | undefined
+  ttlSec?: number | null | undefined
+  onTtl?: string | undefined
   description?: string | null | undefined
   init?: string | null | undefined
   files?: readonly unknown[] | undefined
@@ -32,6 +35,9 @@ export function checkInput(input: ChosenInput): void {
   checkWhole("size of the disk in MiB", input.diskMib, limits.diskMibDefault, limits.diskMibMax)
   checkRange("time until it is paused, in seconds,", input.warmAfterSec, 0, limits.thermalSecMax)
   checkRange("time until it is saved, in seconds,", input.coldAfterSec, 0, limits.thermalSecMax)
+  checkRange("time to live, in seconds,", input.ttlSec, 0, limits.ttlSecMax)
+  if (input.onTtl !== undefined && !TtlEnd.safeParse(input.onTtl).success)
+    throw new AppError("invalid", "at the end of its time to live a sandbox is: pause, destroy or keep")
   checkRange("number of secrets", secrets.length, 0, limits.secretsMax)
   checkRange("number of files", files.length, 0, limits.createFilesMax)
   if (typeof init === "string")

@@ -5,6 +5,7 @@
 
 import type { Kysely } from "kysely"
 import { readInstallation } from "./changes.ts"
+import { anotherClocksColumns } from "./lifetime.ts"
 import { markText } from "./mark.ts"
 import { SandboxState } from "./sandboxes.ts"
 import type { Schema } from "./schema.ts"
@@ -21,9 +22,9 @@ export async function fitToBackup(
   copied: Copied,
 ): Promise<{ mark: string; gone: Copy[] }> {
   const gone: Copy[] = []
-  const sandboxes = await db.selectFrom("sandboxes").select(["id", "user_id", "state"]).execute()
+  const sandboxes = await db.selectFrom("sandboxes").select(["id", "user_id", "state", "lifetime"]).execute()
   const present = new Set<string>()
-  for (const { id, user_id, state } of sandboxes) {
+  for (const { id, user_id, state, lifetime } of sandboxes) {
     const copy = copied.sandboxes.get(id)
     const before = SandboxState.parse(JSON.parse(state))
     if (!copy || user_id === null || before.kind === "destroying") {
@@ -44,7 +45,7 @@ export async function fitToBackup(
     }
     await db
       .updateTable("sandboxes")
-      .set({ state: JSON.stringify(cold) })
+      .set({ state: JSON.stringify(cold), ...anotherClocksColumns(lifetime) })
       .where("id", "=", id)
       .execute()
   }
@@ -56,6 +57,7 @@ export async function fitToBackup(
   for (const { id } of snapshots)
     if (!kept.has(id)) await db.deleteFrom("snapshots").where("id", "=", id).execute()
   for (const id of copied.snapshots) if (!kept.has(id)) gone.push({ kind: "snapshot", id })
+  await db.deleteFrom("host_clock").execute()
   const mark = markText(await readInstallation(db))
   await toSingleFile(db)
   return { mark, gone }

@@ -189,10 +189,10 @@ test("a copy is made before the database is brought up to date", async () => {
   const database = new Database(path("bhatti.db"))
   for (const table of ["registry_logins", "tasks", "image_shares", "images"])
     database.run(`drop table ${table}`)
-  database.run("delete from kysely_migration where name = '0012-images-and-tasks'")
+  database.run("delete from kysely_migration where name = '0013-lifetimes'")
   database.close()
   await (await open()).close()
   expect(readdirSync(path("database-copies"))).toEqual([
-    expect.stringMatching(/^\d{8}T\d{6}Z-before-0012-images-and-tasks\.db$/),
+    expect.stringMatching(/^\d{8}T\d{6}Z-before-0013-lifetimes\.db$/),
   ])
 })

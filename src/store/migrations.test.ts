@@ -76,7 +76,14 @@ describe("a specification that was in columns", () => {
   const spec = {
     ...{ imageName: "minimal", imageHash: "hash", cpus: 2, memoryMib: 1024, diskMib: 9000 },
     ...{ env: { A: "é", B: "" }, labels: { team: "x" }, keepHot: true, allowCold: false },
-    ...{ warmAfterSec: 1.5, coldAfterSec: 0, description: null, bootScript: "npm start" },
+    ...{
+      warmAfterSec: 1.5,
+      coldAfterSec: 0,
+      ttlSec: null,
+      onTtl: "pause" as const,
+      description: null,
+      bootScript: "npm start",
+    },
     ...{
       startCommand: null,
       readyCommand: null,
@@ -167,6 +174,8 @@ describe("a specification that was in columns", () => {
             address: null,
             bootReason: null,
             isInBatch: false,
+            lifetime: null,
+            stopped: null,
           },
           ...{ secretNames: ["TOKEN"], createdAt: "2026-01-01T00:00:00.000Z" },
           state: { kind: "cold", hasSnapshot: true, reason: null },

@@ -8,6 +8,7 @@ import { SandboxId, SnapshotId } from "@bhatti/contract/ids"
 import { type Kysely, sql } from "kysely"
 import { z } from "zod"
 import { raiseCounter } from "./changes.ts"
+import { anotherClocksColumns } from "./lifetime.ts"
 import { Sandboxes, SandboxState } from "./sandboxes.ts"
 import type { Schema } from "./schema.ts"
 import { Snapshots } from "./snapshots.ts"
@@ -175,7 +176,11 @@ export class Recovery {
         state: state === "ready" ? state : JSON.stringify(SandboxState.parse(state)),
       }
       row["name"] = await freeName(db, table, kept.row)
-      if (kept.kind === "sandbox") row["slot"] = await slotFor(db, kept.row["slot"])
+      if (kept.kind === "sandbox") {
+        row["slot"] = await slotFor(db, kept.row["slot"])
+        // The rows may be those of another host.
+        Object.assign(row, anotherClocksColumns(row["lifetime"] as string | null | undefined))
+      }
       await insert(db, table, row)
       const read =
         kept.kind === "sandbox"

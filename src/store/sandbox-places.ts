@@ -5,6 +5,7 @@ import { SandboxId } from "@bhatti/contract/ids"
 import { type Kysely, sql } from "kysely"
 import { randomHex } from "../lib/random-hex.ts"
 import { checkDiskQuota } from "./disk-use.ts"
+import { lifetimeColumns } from "./lifetime.ts"
 import type { NewSandbox, SandboxState } from "./sandbox-record.ts"
 import { writeSpec } from "./sandbox-spec.ts"
 import type { SandboxRow, Schema } from "./schema.ts"
@@ -117,6 +118,7 @@ function ownersColumns(input: NewSandbox) {
     name: input.name,
     used_mib: input.usedMib,
     spec: writeSpec(input),
+    ...lifetimeColumns(input.lifetime),
     created_at: new Date().toISOString(),
   }
 }

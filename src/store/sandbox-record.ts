@@ -14,6 +14,7 @@
 
 import type { SandboxId, UserId } from "@bhatti/contract/ids"
 import { z } from "zod"
+import type { Lifetime, Stopped } from "./lifetime.ts"
 import type { SandboxSpec } from "./sandbox-spec.ts"
 
 /** Its owner has asked for the stop, and nobody has used it since. */
@@ -61,7 +62,10 @@ export type SandboxRecord = SandboxSpec & {
   bootReason: string | null
   /** Belongs to a batch that is not done: it may still be undone. */
   isInBatch: boolean
+  /** Null: it lives for ever. */
+  lifetime: Lifetime | null
+  stopped: Stopped | null
   createdAt: string
 }
 
-export type NewSandbox = SandboxSpec & Pick<SandboxRecord, "name" | "usedMib">
+export type NewSandbox = SandboxSpec & Pick<SandboxRecord, "name" | "usedMib" | "lifetime">

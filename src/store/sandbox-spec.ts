@@ -5,6 +5,7 @@
  */
 
 import { ImageConfig } from "@bhatti/contract/image-config"
+import { TtlEnd } from "@bhatti/contract/lifetime"
 import { NetPolicy } from "@bhatti/contract/network"
 import { z } from "zod"
 
@@ -15,6 +16,9 @@ export const SandboxSettings = z.object({
   /** Idle seconds until it is paused, and paused seconds until it is saved; null: the host's times, 0: never. */
   warmAfterSec: z.number().nullable().default(null),
   coldAfterSec: z.number().nullable().default(null),
+  /** Seconds that it lives, from its creation or from when this was set; null: for ever. */
+  ttlSec: z.number().nullable().default(null),
+  onTtl: TtlEnd.default("pause"),
   netPolicy: NetPolicy,
   description: z.string().nullable().default(null),
 })

@@ -2,6 +2,7 @@
 
 import { SandboxId, UserId } from "@bhatti/contract/ids"
 import type { Kysely } from "kysely"
+import { type Lifetime, lifetimeColumns, readLifetime, readStopped } from "./lifetime.ts"
 import { claimRow, insertPooledRow, insertRow, orNameTaken, withinLimits } from "./sandbox-places.ts"
 import { type NewSandbox, type SandboxRecord, SandboxState } from "./sandbox-record.ts"
 import { readSpec, type SandboxSpec, writeSpec } from "./sandbox-spec.ts"
@@ -80,20 +81,39 @@ export class Sandboxes {
     return rows.flatMap(({ template_id }) => (template_id === null ? [] : [template_id]))
   }
 
+  /** A sandbox with a lifetime that runs again is due; one that is not stopped has no time of its stop. */
   async setState(id: SandboxId, state: SandboxState): Promise<void> {
     const changed = await this.#db
       .updateTable("sandboxes")
-      .set({ state: JSON.stringify(SandboxState.parse(state)) })
+      .set(({ case: when, fn, ref, val }) => ({
+        state: JSON.stringify(SandboxState.parse(state)),
+        ...(state.kind !== "cold" && { stopped: null }),
+        ...(state.kind === "hot" && {
+          due_ms: when()
+            .when("lifetime", "is", null)
+            .then(ref("due_ms"))
+            .else(fn.coalesce("due_ms", val(0)))
+            .end(),
+        }),
+      }))
       .where("id", "=", id)
       .executeTakeFirst()
     if (changed.numUpdatedRows === 0n) throw new Error(`sandbox ${id} has no row`)
   }
 
-  async edit(id: SandboxId, changed: SandboxSpec & Pick<SandboxRecord, "name">): Promise<void> {
-    const { name } = changed
+  /** `lifetime` is left as it is unless it is given. */
+  async edit(
+    id: SandboxId,
+    changed: SandboxSpec & Pick<SandboxRecord, "name"> & { lifetime?: Lifetime | null | undefined },
+  ): Promise<void> {
+    const { name, lifetime } = changed
     const edit = this.#db
       .updateTable("sandboxes")
-      .set({ name, spec: writeSpec(changed) })
+      .set({
+        name,
+        spec: writeSpec(changed),
+        ...(lifetime !== undefined && lifetimeColumns(lifetime)),
+      })
       .where("id", "=", id)
     await orNameTaken(name, edit.execute(), { hint: "choose another name" })
   }
@@ -183,6 +203,8 @@ function toRecord(row: SandboxRow): SandboxRecord {
     address: row.address,
     bootReason: row.boot_reason,
     isInBatch: row.in_batch === 1,
+    lifetime: readLifetime(row.lifetime),
+    stopped: readStopped(row.stopped),
     createdAt: row.created_at,
   }
 }

@@ -16,6 +16,15 @@ export type Schema = {
   tasks: TasksTable
   registry_logins: RegistryLoginsTable
   installation: InstallationTable
+  host_clock: HostClockTable
+}
+
+/** A table with at most one row, which belongs to this host. */
+export type HostClockTable = {
+  boot_id: string
+  /** The kernel's monotonic clock at that boot, and the host's clock at the same moment. */
+  boot_ms: number
+  host_ms: number
 }
 
 /** A table with a single row. */
@@ -59,6 +68,12 @@ export type SandboxesTable = {
   in_batch: Generated<number>
   /** Why it last booted from disk instead of resuming from memory; null if it did not. */
   boot_reason: string | null
+  /** JSON of `Lifetime`; null: it has no end. */
+  lifetime: Generated<string | null>
+  /** When its lifetime has to be looked at, by the host's clock; null: not until something changes. */
+  due_ms: Generated<number | null>
+  /** JSON of `Stopped`; null: it is not stopped, or nobody has looked since it is. */
+  stopped: Generated<string | null>
   created_at: string
 }
 

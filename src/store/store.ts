@@ -17,6 +17,7 @@ import { isCopyDue, makeCopy, writeCopy } from "./copies.ts"
 import { DiskUse } from "./disk-use.ts"
 import { Events } from "./events.ts"
 import { Images } from "./images.ts"
+import { Lifetimes } from "./lifetimes.ts"
 import { type Mark, readMark, writeMark } from "./mark.ts"
 import { PublishedPorts } from "./published-ports.ts"
 import { Recovery } from "./recovery.ts"
@@ -37,6 +38,7 @@ import { Vault } from "./vault.ts"
 export type Store = {
   users: Users
   sandboxes: Sandboxes
+  lifetimes: Lifetimes
   secrets: Secrets
   publishedPorts: PublishedPorts
   snapshots: Snapshots
@@ -75,7 +77,8 @@ export type StoreOptions =
  * changes nothing. `memory: true` is for tests.
  */
 export async function openStore(options: StoreOptions): Promise<Store> {
-  if (!("dataDir" in options)) return fill(await openDatabase(":memory:"), undefined, await Vault.fresh(), [])
+  if (!("dataDir" in options))
+    return await fill(await openDatabase(":memory:"), undefined, await Vault.fresh(), [])
   const { dataDir } = options
   mkdirSync(dataDir, { recursive: true, mode: 0o700 })
   const notes: string[] = []
@@ -90,7 +93,7 @@ export async function openStore(options: StoreOptions): Promise<Store> {
   undo.defer(() => db.destroy())
   if (!options.isRecovery) await refuseDamagedRows(db, dataDir)
   const vault = await openVault(db, dataDir, options.dropSecrets ?? false)
-  const store = fill(db, dataDir, vault, notes)
+  const store = await fill(db, dataDir, vault, notes)
   if (options.isRecovery) {
     undo.move()
     return { ...store, close: () => db.destroy() }
@@ -105,12 +108,12 @@ export async function openStore(options: StoreOptions): Promise<Store> {
   return store
 }
 
-function fill(
+async function fill(
   db: Kysely<Schema>,
   dataDir: string | undefined,
   vault: Vault,
   notes: readonly string[],
-): Store {
+): Promise<Store> {
   const events = new Events(db)
   const mark = async () => {
     if (dataDir === undefined) return
@@ -123,6 +126,7 @@ function fill(
   return {
     users: new Users(db),
     sandboxes: new Sandboxes(db),
+    lifetimes: await Lifetimes.open(db),
     secrets: new Secrets(db, vault),
     publishedPorts: new PublishedPorts(db),
     snapshots: new Snapshots(db),

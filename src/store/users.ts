@@ -96,6 +96,11 @@ export class Users {
     return (await this.#selectRecords().orderBy("created_at").execute()).map(toRecord)
   }
 
+  async nameOf(id: UserId): Promise<string | undefined> {
+    const row = await this.#db.selectFrom("users").select("name").where("id", "=", id).executeTakeFirst()
+    return row?.name
+  }
+
   /** Returns those of the ids that are users. */
   async existing(ids: Iterable<string>): Promise<Set<string>> {
     const rows = await this.#db.selectFrom("users").select("id").where("id", "in", among(ids)).execute()

@@ -110,6 +110,23 @@ test("times of a sandbox's own are seconds, never or the host's", async () => {
   expect(wrong.exitCode).toBe(2)
 })
 
+test("a time to live is given and changed, and list, inspect and why tell when it ends", async () => {
+  await bhatti(["create", "dev", "--ttl", "2h", "--on-ttl", "destroy"], { daemon })
+  expect(daemon.bodies("POST /sandboxes")).toMatchObject([{ ttl: 7200, on_ttl: "destroy" }])
+  expect((await bhatti(["list"], { daemon })).stdout).toMatch(/ENDS\n.* destroy in \d+ (min|h)\n/)
+  const shown = (await bhatti(["inspect", "dev"], { daemon })).stdout
+  expect(shown).toMatch(/^ttl +2 h\non ttl +destroy\nends +\d{4}-/m)
+  expect((await bhatti(["why", "dev"], { daemon })).stdout).toMatch(
+    /its time to live ends in \d+ (min|h): it is destroyed then; for more: bhatti edit dev --ttl 2h/,
+  )
+  const edited = await bhatti(["edit", "dev", "--ttl", "never", "--on-ttl", "keep"], { daemon })
+  expect(edited).toMatchObject({ exitCode: 0 })
+  expect(daemon.bodies("PATCH /sandboxes/dev")).toMatchObject([{ ttl: 0, on_ttl: "keep" }])
+  expect((await bhatti(["list"], { daemon })).stdout).not.toContain("ENDS")
+  const wrong = await bhatti(["edit", "dev", "--ttl", "soon"], { daemon })
+  expect(wrong.stderr).toContain("--ttl takes a time such as 90, 5m, 2h or 1d or never")
+})
+
 test("create and edit set a description, and inspect shows it", async () => {
   const shown = async () => (await bhatti(["inspect", "dev"], { daemon })).stdout
   expect((await bhatti(["create", "dev", "--description", "for reviews"], { daemon })).exitCode).toBe(0)

@@ -207,3 +207,28 @@ test("jobs that wait for timers keep their pace beside servers, also when the da
   ).toBe("6\n")
   await own.bhatti(["destroy", "pace"])
 }, 180_000)
+
+test("a command that runs is told before its sandbox's time is over, and a restart of the daemon forgets no end", async () => {
+  await own.bhatti(["create", "job", "--ttl", "4", "--on-ttl", "destroy"])
+  const command = await own.bhatti(["exec", "job", "--", "sh", "-c", "sleep 6; echo done"])
+  expect(command.stdout).toBe("done\n")
+  expect(command.stderr).toContain('bhatti: sandbox "job" is destroyed in 2 s: its time to live ends')
+  await until("it is destroyed", async () => (await own.bhatti(["list", "-q"])).stdout === "")
+  expect((await own.bhatti(["why", "job"])).stdout).toContain("it was destroyed: its time to live is over")
+
+  await own.bhatti(["create", "nap", "--ttl", "20"])
+  await exec("nap", "sh", "-c", "echo kept > /dev/shm/kept")
+  await own.stopDaemon("SIGKILL")
+  await own.startDaemon()
+  await until("it is saved", async () => (await thermalOf("nap")) === "cold", { deadlineMs: 60_000 })
+  await until(
+    "its time is over",
+    async () => (await own.bhatti(["why", "nap"])).stdout.includes("time to live is over"),
+    {
+      deadlineMs: 60_000,
+    },
+  )
+  expect(await exec("nap", "cat", "/dev/shm/kept")).toBe("kept\n")
+  await until("its time begins anew", async () => (await own.bhatti(["list"])).stdout.includes("pause in"))
+  await own.bhatti(["destroy", "nap"])
+}, 180_000)

@@ -44,11 +44,25 @@ export class Life {
 
 export class SimulatedTime {
   nowMs = 1000
+  #setByMs = 0
+  #boot = 1
+  #bootedAtMs = 0
+
+  /** Somebody sets the host's time of day. */
+  set(byMs: number): void {
+    this.#setByMs += byMs
+  }
+
+  reboot(): void {
+    this.#boot++
+    this.#bootedAtMs = this.nowMs
+  }
 
   clockOf(life: Life): Clock {
     return {
       nowMs: () => this.nowMs,
-      unixMs: () => this.nowMs,
+      unixMs: () => this.nowMs + this.#setByMs,
+      sinceBoot: () => ({ bootId: String(this.#boot), ms: this.nowMs - this.#bootedAtMs }),
       after: (ms, work): Alarm => {
         const timer = { atMs: this.nowMs + ms, work }
         if (!life.isOver) life.timers.push(timer)

@@ -36,6 +36,7 @@ test("whatever fails and wherever the daemon dies, no sandbox is lost, doubled, 
     "fork",
     "storm",
     "machine forked",
+    "lifetime ended",
   ]) {
     expect([what, (counts[what] ?? 0) > 20]).toEqual([what, true])
   }

@@ -43,6 +43,8 @@ type Known = {
   /** How much had gone wrong in this world when its memory was last seen to be there. */
   troubleWhenSeen: number
   mayBeGone: boolean
+  /** Times to live that it may have, with the moments from which they count; its copies inherit them. */
+  lives: { fromMs: number; ttlMs: number }[]
 }
 
 type Change = {
@@ -163,6 +165,7 @@ export class Simulation {
         guestDefaults: {},
       },
     })
+    this.#hearEnds(life)
     const troubleBefore = this.#trouble
     this.#begin(
       "reconcile",
@@ -195,6 +198,7 @@ export class Simulation {
     if (this.#random.chance(0.1)) {
       this.#note("the host reboots")
       this.#world.reboot()
+      this.#time.reboot()
     }
     await this.#startDaemon()
   }
@@ -231,6 +235,7 @@ export class Simulation {
     return {
       ...this.#store,
       sandboxes: gated(this.#store.sandboxes, "sandboxes"),
+      lifetimes: gated(this.#store.lifetimes, "lifetimes"),
       publishedPorts: gated(this.#store.publishedPorts, "ports"),
       snapshots: gated(this.#store.snapshots, "snapshots"),
       close: async () => undefined,
@@ -270,6 +275,7 @@ export class Simulation {
     else if (this.#isServing && this.#ongoing.size < operationsAtOnce && random.chance(0.25))
       this.#beginSomething()
     else if (random.chance(0.05)) this.#passTime(random.pick([500, 5000, 40_000, 90_000]))
+    else if (random.chance(0.005)) this.#time.set(random.pick([-86_400_000, 86_400_000, 3_600_000]))
     else this.#goOn({ faults: true })
     await settle()
     this.#world.run()
@@ -302,8 +308,35 @@ export class Simulation {
         () => this.#core.thermal.tick(this.#time.nowMs),
         () => undefined,
       )
+      this.#begin(
+        "lifetime tick",
+        () => this.#core.lifetimes.tick(),
+        () => undefined,
+      )
     }
   }
+
+  /** The end of a lifetime is announced first, and comes never early. */
+  #hearEnds(life: Life): void {
+    const { events } = this.#core
+    const record = events.record.bind(events)
+    events.record = (event) => {
+      record(event)
+      if (life.isOver || event.sandbox === undefined) return
+      const { id, name } = event.sandbox
+      if (event.type === "lifetime.ending") this.#announced.add(id)
+      if (event.type !== "lifetime.ended") return
+      this.#count("lifetime ended")
+      const known = this.#known.get(id) ?? this.#lost.find((one) => one.name === name)
+      if (!this.#announced.has(id)) this.#violations.push(`the end of ${name} was not announced`)
+      if (!known) return
+      const isDue = known.lives.some(({ fromMs, ttlMs }) => fromMs + ttlMs <= this.#time.nowMs)
+      if (!isDue) this.#violations.push(`${name} ends early`)
+      if (event.meta?.["action"] === "destroy") known.mayBeGone = true
+    }
+  }
+
+  readonly #announced = new Set<string>()
 
   #machineEvent(): void {
     const processes = [...this.#world.processes.values()]
@@ -390,7 +423,9 @@ export class Simulation {
         }
         return
       case "edit": {
-        const changes = { keepHot: this.#random.chance(0.3), allowCold: this.#random.chance(0.8) }
+        const life = this.#aLife(0.5)
+        const changes = { keepHot: this.#random.chance(0.3), allowCold: this.#random.chance(0.8), ...life }
+        for (const known of this.#ofName(user, name)) this.#mayLive(known, life)
         return this.#begin(
           `edit ${name}`,
           () => editSandbox(this.#core, this.#account(user), name, changes),
@@ -402,6 +437,18 @@ export class Simulation {
       case "meddle":
         return this.#meddle(user)
     }
+  }
+
+  #aLife(share: number): { ttlSec: number; onTtl: "pause" | "destroy" | "keep" } | undefined {
+    if (!this.#random.chance(share)) return undefined
+    return {
+      ttlSec: this.#random.pick([20, 90, 300]),
+      onTtl: this.#random.pick(["pause", "destroy", "keep"]),
+    }
+  }
+
+  #mayLive(known: Known, life: { ttlSec: number } | undefined): void {
+    if (life) known.lives.push({ fromMs: this.#time.nowMs, ttlMs: life.ttlSec * 1000 })
   }
 
   #start(user: string, name: string, { force }: { force: boolean }): void {
@@ -425,7 +472,10 @@ export class Simulation {
       changing: 0,
       troubleWhenSeen: Math.min(this.#trouble, ...source.map((one) => one.troubleWhenSeen)),
       mayBeGone: [...this.#ongoing].some(({ label }) => label === `destroy ${name}`),
+      lives: source.flatMap(({ lives }) => lives.map(({ ttlMs }) => ({ fromMs: this.#time.nowMs, ttlMs }))),
     }
+    const life = this.#aLife(0.3)
+    this.#mayLive(known, life)
     const inMaking = { known, from: from === undefined ? undefined : `${user} ${from}` }
     this.#making.add(inMaking)
     // A change that is on its way to that name may reach this one.
@@ -438,7 +488,7 @@ export class Simulation {
     }
     for (const value of known.memory) this.#mayReachCopies(known, "memory", value)
     for (const value of known.disk) this.#mayReachCopies(known, "disk", value)
-    const input = { name, ...(from !== undefined && { from }) }
+    const input = { name, ...(from !== undefined && { from }), ...life }
     this.#begin(
       `create ${name}${from === undefined ? "" : ` from ${from}`}`,
       () => createSandbox(this.#core, this.#account(user), input),

@@ -41,6 +41,7 @@ export type HttpAppOptions = {
   metricsToken?: string
   clock?: Clock
   pool?: PoolSettings
+  lifetimes?: CoreSettings["lifetimes"]
   downloads?: Downloads
   log?: Log
   tls?: CertificatePaths
@@ -74,6 +75,7 @@ export async function openHttpApp(options: HttpAppOptions = {}): Promise<HttpApp
       pool: options.pool ?? { sizeMax: 0, memoryMibMax: 0 },
       publicAddress,
       guestDefaults: {},
+      ...(options.lifetimes && { lifetimes: options.lifetimes }),
     },
   })
   const { rateLimits = RateLimits.parse({}) } = options

@@ -46,6 +46,10 @@ boot. bhatti shell NAME main goes to it, bhatti logs NAME main prints its output
 
 An image that is not here is pulled first (--pull), as bhatti image pull does it, with progress; Ctrl-C cancels that too.
 
+--ttl gives it a time to live. When that is over --on-ttl decides: pause saves its memory to disk, and the next request continues it with a new
+lifetime; destroy destroys it with its disk; keep leaves it alone. An event (lifetime.ending) and a notice to connected clients come a minute before, or after half of a
+shorter time. bhatti edit NAME --ttl gives it more at any time, bhatti why NAME says when it ends.
+
 --file copies small files, up to about 700 KB in total; use bhatti cp for more.
 
 A sandbox reaches the internet and your other sandboxes, by their names. With --egress deny it reaches only what --allow-host and
@@ -134,6 +138,8 @@ made with --from has its source's rules unless others are given.`,
     ...settingOptions,
     warmAfter: { ...settingOptions.warmAfter, fallback: "the host's" },
     coldAfter: { ...settingOptions.coldAfter, fallback: "the host's" },
+    ttl: { ...settingOptions.ttl, summary: "Time to live: 90, 5m, 2h or never", fallback: "the host's" },
+    onTtl: { ...settingOptions.onTtl, fallback: "the host's" },
     quiet: quietOption,
     ifNotExists: { type: "flag", summary: "Succeed without changes if the sandbox already exists" },
   },
@@ -161,6 +167,7 @@ made with --from has its source's rules unless others are given.`,
     "bhatti create --from dev --name experiment",
     "bhatti create --name agent --allow-host '*.example.com' --allow-cidr 203.0.113.0/24",
     "bhatti create --from dev --name worker --count 5",
+    "bhatti create --name job --ttl 2h --on-ttl destroy --label owner=ci",
     "bhatti create --disk 20G --json",
     'name=$(bhatti create -q) && bhatti exec "$name" -- uname -a',
   ],

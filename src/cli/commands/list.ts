@@ -1,8 +1,9 @@
 /** `bhatti list`. */
 
+import type { Sandbox } from "@bhatti/contract/sandbox"
 import { command } from "../command.ts"
 import { printNames, quietOption } from "../quiet.ts"
-import { ageText, labelsText, sizeText } from "../words.ts"
+import { ageText, labelsText, sizeText, spanText } from "../words.ts"
 
 export const list = command({
   description: "Shows only the sandboxes of your API key, oldest first.",
@@ -27,6 +28,7 @@ export const list = command({
     "bhatti list",
     "bhatti ls -o wide",
     "bhatti list --label team=web",
+    "bhatti list --label owner=ci -o wide",
     "bhatti destroy -y $(bhatti list -q --label team=web)",
     "bhatti list --json | jq -r '.[].name'",
   ],
@@ -43,8 +45,16 @@ export const list = command({
       )
     const nowMs = Date.now()
     const isWide = options.wide || options.output === "wide"
+    const hasEnds = sandboxes.some(({ ends_at }) => ends_at)
     const hasUrls = sandboxes.some(({ urls }) => urls.length > 0)
-    const header = ["NAME", "STATUS", "THERMAL", "IP", ...(hasUrls ? ["URL"] : [])]
+    const header = [
+      "NAME",
+      "STATUS",
+      "THERMAL",
+      "IP",
+      ...(hasEnds ? ["ENDS"] : []),
+      ...(hasUrls ? ["URL"] : []),
+    ]
     const wideHeader = ["CPUS", "MEMORY", "DISK", "IMAGE", "LABELS", "AGE", "ID"]
     await out.table(
       isWide ? [...header, ...wideHeader] : header,
@@ -55,6 +65,7 @@ export const list = command({
           sandbox.held ? "held" : (sandbox.thermal ?? "-"),
           sandbox.ip ?? "-",
         ]
+        if (hasEnds) cells.push(endsText(sandbox, nowMs))
         if (hasUrls) cells.push(sandbox.urls.join(" ") || "-")
         if (!isWide) return cells
         return [
@@ -71,3 +82,8 @@ export const list = command({
     )
   },
 })
+
+function endsText({ ends_at, on_ttl }: Sandbox, nowMs: number): string {
+  if (!ends_at) return "-"
+  return `${on_ttl} in ${spanText(Math.max(0, Math.ceil((Date.parse(ends_at) - nowMs) / 1000)))}`
+}

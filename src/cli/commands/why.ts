@@ -1,5 +1,6 @@
 /** `bhatti why`. */
 
+import type { Why } from "@bhatti/contract/sandbox"
 import { command } from "../command.ts"
 import { eventLine } from "../event-words.ts"
 import { printable, spanText } from "../words.ts"
@@ -25,6 +26,7 @@ export const why = command({
     ]
     if (reply.last_touch !== null)
       lines.push(`  last used: ${reply.last_touch.what}, ${spanText(reply.last_touch.seconds_ago)} ago`)
+    if (reply.lifetime) lines.push(`  ${lifetimeText(reply.lifetime, args.sandbox)}`)
     if (reply.started_from_disk !== null)
       lines.push(`  its last start was a boot from its disk: ${reply.started_from_disk}`)
     if (reply.root_read_only)
@@ -54,3 +56,15 @@ export const why = command({
     await out.result(lines.join("\n"))
   },
 })
+
+const doneText = { pause: "is paused", destroy: "is destroyed" } as const
+
+function lifetimeText(lifetime: NonNullable<Why["lifetime"]>, name: string): string {
+  const { ends_in_seconds: seconds, action, reason } = lifetime
+  if (seconds === null) return `its time to live is over; to give it another: bhatti edit ${name} --ttl 2h`
+  const end = `in ${spanText(seconds)}`
+  if (reason === "stopped_retention")
+    return `it is stopped and is destroyed ${end}, unless it is used before: the operator keeps stopped ones so long`
+  if (action === "keep") return `its time to live is over ${end}, and it goes on`
+  return `its time to live ends ${end}: it ${doneText[action]} then; for more: bhatti edit ${name} --ttl 2h`
+}

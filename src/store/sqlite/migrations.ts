@@ -13,6 +13,7 @@ import * as socketTickets from "./migrations/0009-socket-tickets.ts"
 import * as oneSpecification from "./migrations/0010-one-specification.ts"
 import * as templateUse from "./migrations/0011-template-use.ts"
 import * as imagesAndTasks from "./migrations/0012-images-and-tasks.ts"
+import * as lifetimes from "./migrations/0013-lifetimes.ts"
 
 export const migrations: Record<string, Migration> = {
   "0001-start": start,
@@ -27,4 +28,5 @@ export const migrations: Record<string, Migration> = {
   "0010-one-specification": oneSpecification,
   "0011-template-use": templateUse,
   "0012-images-and-tasks": imagesAndTasks,
+  "0013-lifetimes": lifetimes,
 }
