@@ -187,8 +187,10 @@ test("the database is copied before a migration and once a day, privately, and f
 test("a copy is made before the database is brought up to date", async () => {
   const { Database } = await import("bun:sqlite")
   const database = new Database(path("bhatti.db"))
-  for (const table of ["registry_logins", "tasks", "image_shares", "images"])
-    database.run(`drop table ${table}`)
+  database.run("drop table host_clock")
+  database.run("drop index sandboxes_due")
+  for (const column of ["lifetime", "due_ms", "stopped"])
+    database.run(`alter table sandboxes drop column ${column}`)
   database.run("delete from kysely_migration where name = '0013-lifetimes'")
   database.close()
   await (await open()).close()

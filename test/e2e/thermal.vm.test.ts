@@ -216,7 +216,7 @@ test("a command that runs is told before its sandbox's time is over, and a resta
   await until("it is destroyed", async () => (await own.bhatti(["list", "-q"])).stdout === "")
   expect((await own.bhatti(["why", "job"])).stdout).toContain("it was destroyed: its time to live is over")
 
-  await own.bhatti(["create", "nap", "--ttl", "20"])
+  await own.bhatti(["create", "nap", "--ttl", "8"])
   await exec("nap", "sh", "-c", "echo kept > /dev/shm/kept")
   await own.stopDaemon("SIGKILL")
   await own.startDaemon()
