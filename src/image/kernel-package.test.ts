@@ -1,6 +1,8 @@
 /** Reading apt's answers; no package is fetched here. */
 import { expect, test } from "bun:test"
-import { parseMetaPackage } from "./kernel-package.ts"
+import { mkdirSync, mkdtempSync, readdirSync, rmSync } from "node:fs"
+import { join } from "node:path"
+import { findModulesInLib, parseMetaPackage } from "./kernel-package.ts"
 
 test("the meta package names the real one and its exact version", () => {
   const stanza = `Package: linux-image-cloud-amd64
@@ -16,4 +18,15 @@ Description: Linux for x86-64 cloud (meta-package)
 
 test("no answer from apt is no package", () => {
   expect(parseMetaPackage("")).toBeUndefined()
+})
+
+test.each(["usr/lib", "lib"])("modules that a package has below %s are found below lib", async (place) => {
+  const unpacked = mkdtempSync("/tmp/bhatti-unpacked-")
+  try {
+    mkdirSync(join(unpacked, place, "modules/6.12.1"), { recursive: true })
+    await findModulesInLib(unpacked)
+    expect(readdirSync(join(unpacked, "lib/modules"))).toEqual(["6.12.1"])
+  } finally {
+    rmSync(unpacked, { recursive: true })
+  }
 })

@@ -4,7 +4,7 @@
  * apt. Needs root only when apt has no package lists yet.
  */
 import { createHash } from "node:crypto"
-import { chown, cp, mkdir, mkdtemp, readdir, rm } from "node:fs/promises"
+import { chown, cp, mkdir, mkdtemp, readdir, rm, symlink } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { dirname, join } from "node:path"
 import { AppError } from "@bhatti/contract/errors"
@@ -108,10 +108,16 @@ async function unpackInto(
   report({ step: "kernel", message: "unpack the kernel and its modules" })
   const unpacked = join(scratch, "unpacked")
   await runProgram(["dpkg-deb", "--extract", deb, unpacked], { deadlineMs: unpackDeadlineMs })
+  await findModulesInLib(unpacked)
   const image = await Bun.file(join(unpacked, "boot", `vmlinuz-${version}`)).arrayBuffer()
   await Bun.write(join(beside, "vmlinux"), await extractVmlinux(Buffer.from(image)))
   await pruneModules({ unpacked, version, target: join(beside, "modules") })
   await recordTree(beside)
+}
+
+/** Since Debian 13 the package has its modules below usr/lib alone, where the host's depmod may not look for them. */
+export async function findModulesInLib(unpacked: string): Promise<void> {
+  if (!(await exists(join(unpacked, "lib")))) await symlink("usr/lib", join(unpacked, "lib"))
 }
 
 /** The package that the meta package points to, for example `Depends: linux-image-6.1.0-9-cloud-amd64 (= 6.1.27-1)`. */
