@@ -79,6 +79,8 @@ export async function install(
     diskMib?: number
     /** Id of an ordinary user to run everything as. */
     uid?: number
+    /** Has addresses for 2000 sandboxes instead of 200. */
+    isWide?: boolean
   } = {},
 ): Promise<Installation> {
   const asUser =
@@ -189,7 +191,9 @@ export async function install(
     if (options.uid !== undefined)
       for (const path of [home, dataDir]) chownSync(path, options.uid, options.uid)
     // Nor addresses; a /24 from a part of 10.0.0.0/8 that is neither the default's nor likely to be the host's.
-    const subnet = `10.${210 + Math.floor(Math.random() * 40)}.${Math.floor(Math.random() * 256)}.0/24`
+    const subnet = options.isWide
+      ? `10.${190 + Math.floor(Math.random() * 18)}.${16 * Math.floor(Math.random() * 16)}.0/20`
+      : `10.${210 + Math.floor(Math.random() * 40)}.${Math.floor(Math.random() * 256)}.0/24`
     const config = `subnet: ${subnet}\nuid_base: ${uidBase}\npool: ${options.pool ?? 0}\n${everywhere}\n${options.config ?? ""}`
     writeFileSync(join(dataDir, "config.yaml"), config, { mode: 0o600 })
     if (options.uid !== undefined) chownSync(join(dataDir, "config.yaml"), options.uid, options.uid)
@@ -208,7 +212,7 @@ export async function install(
       if (isShared) kept.keep(dataDir)
     }
     await installation.startDaemon()
-    key = await installation.addUser("tester", ["--max-sandboxes", "200"])
+    key = await installation.addUser("tester", ["--max-sandboxes", options.isWide ? "2000" : "200"])
     return installation
   } catch (error) {
     await installation[Symbol.asyncDispose]()
