@@ -300,9 +300,12 @@ async function prove(guest: Guest): Promise<void> {
   if (exitCode !== 0) throw new AppError("unavailable", `in a forked machine "true" exits with ${exitCode}`)
 }
 
-/** A zygote runs code of the operator's images only: no user's start command, and no image that a user has brought. */
+/**
+ * A zygote runs code of the operator's images only, with the start command that the image itself has: no user's start
+ * command, and no image of others.
+ */
 function isOurs({ image, programs }: TemplateSpec): boolean {
-  return programs === undefined && image.config === undefined
+  return (programs?.owner ?? null) === null && image.config === undefined
 }
 
 function reasonOf(error: unknown): string {

@@ -7,15 +7,18 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test"
 import { existsSync, readdirSync, readFileSync, readlinkSync } from "node:fs"
 import { join } from "node:path"
 import { type Installation, install, until } from "../support/installation.ts"
+import { installWithPrograms } from "../support/made-image.ts"
 import { readCountScript, startCountingScript } from "../support/markers.ts"
+import { ready as isServing, type Said, start } from "../support/noting-server.ts"
 import { Requests } from "../support/requests.ts"
 
 const isRoot = process.getuid?.() === 0
+const token = "of-the-test-alone"
 let own: Installation
 let requests: Requests
 beforeAll(async () => {
   if (!isRoot) return
-  own = await install({ pool: 2, config: "warm_after: 0\nforks: auto\n" })
+  own = await install({ pool: 2, config: `warm_after: 0\nforks: auto\nmetrics_token: ${token}\n` })
   requests = new Requests(own)
 }, 600_000)
 afterAll(async () => {
@@ -150,6 +153,38 @@ describe.skipIf(!isRoot)("zygotes", () => {
     expect(await requests.output("copy", "hostname; cat /dev/shm/nonce")).toBe("copy\nkept\n")
     await requests.destroy("copy")
   }, 120_000)
+
+  test("an image's start command runs at once in forked sandboxes, and not one instruction ran before they were themselves", async () => {
+    await installWithPrograms(own.dataDir, "served", { start, ready: isServing })
+    const made = async (name: string) => {
+      expect((await requests.create(name, { image: "served" })).status).toBe(201)
+      return from(name)
+    }
+    expect(await made("cloned")).toBe("template")
+    const headers = { authorization: `Bearer ${token}` }
+    const metrics = async () => (await fetch(`${own.url}/metrics`, { headers })).text()
+    await until(
+      "both templates have one",
+      async () => (await metrics()).includes("\nbhatti_zygotes_ready 2\n"),
+      {
+        deadlineMs: 120_000,
+      },
+    )
+    const forked = ["served-1", "served-2", "served-3"]
+    expect(await Promise.all(forked.map(made))).toEqual(forked.map(() => "fork"))
+    const names = ["cloned", ...forked]
+    const ask = (name: string) => requests.output(name, "curl -s localhost:8000/")
+    const all = await Promise.all(names.map(async (name) => JSON.parse(await ask(name)) as Said))
+    const distinct = (key: keyof Said) => new Set(all.map((one) => JSON.stringify(one[key]))).size
+    expect([distinct("seed"), distinct("early"), distinct("last")]).toEqual([1, 1, 1])
+    expect([distinct("fresh"), distinct("first")]).toEqual([4, 4])
+    expect(all.map(({ first }) => first[0]?.[0])).toEqual(names)
+    for (const [index, name] of names.entries()) {
+      expect(Math.abs((all[index]?.first[0]?.[2] ?? 0) - Date.now() / 1000)).toBeLessThan(60)
+      expect(await requests.output(name, "cat /run/noted")).toStartWith(`${name} `)
+      await requests.destroy(name)
+    }
+  }, 300_000)
 
   test("a daemon that stops takes its zygotes with it, and nothing of theirs is left", async () => {
     const zygote = await ready()

@@ -262,6 +262,37 @@ test("a user's start command never runs in one", async () => {
   expect(made).toEqual([])
 })
 
+test("an image of others never runs in one", async () => {
+  const { images } = own.host
+  const { readImage } = images
+  const config = { user: "", workdir: "", env: {}, entrypoint: [], cmd: [], ports: [], labels: {} }
+  images.readImage = async (name) => ({ ...(await readImage(name)), config })
+  expect(await create("foreign")).toBe("template")
+  ring()
+  expect(own.core.zygotes.templateIds).toEqual([])
+  expect(made).toEqual([])
+})
+
+test("an image's own start command runs in one, held as in its template", async () => {
+  const { images } = own.host
+  const { readImage } = images
+  images.readImage = async (name) => ({
+    ...(await readImage(name)),
+    programs: { start: "serve", ready: "true" },
+  })
+  let from: string | undefined
+  void create("served").then((how) => {
+    from = how
+  })
+  await until("it is created", () => {
+    ring(1000)
+    return from === "template"
+  })
+  await ready()
+  expect(made).toHaveLength(1)
+  expect(await create("second")).toBe("fork")
+})
+
 test("a daemon that stops during a trial ends the machine that was forked for it", async () => {
   const { machines, zygotes } = own.host
   let trial: number | undefined

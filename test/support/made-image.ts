@@ -2,9 +2,11 @@
 
 import {
   cpSync,
+  linkSync,
   mkdirSync,
   mkdtempSync,
   readdirSync,
+  readFileSync,
   rmSync,
   symlinkSync,
   truncateSync,
@@ -13,6 +15,8 @@ import {
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import type { ImageConfig } from "@bhatti/contract/image-config"
+import { limits } from "@bhatti/contract/limits"
+import { readImage } from "../../src/image/artifacts.ts"
 import { installImage } from "../../src/image/install.ts"
 import type { ImageManifest } from "../../src/image/manifest.ts"
 import { diskDigest } from "../../src/image/sparse.ts"
@@ -78,6 +82,24 @@ export class MadeDisk implements Disposable {
 
   [Symbol.dispose](): void {
     rmSync(this.#directory, { recursive: true, force: true })
+  }
+}
+
+/** Installs an image with the default one's disk and a start command of its own, as a recipe with one gives it. */
+export async function installWithPrograms(
+  dataDir: string,
+  name: string,
+  programs: { start: string; ready: string },
+): Promise<void> {
+  const { hash, sizeMib, file } = await readImage(dataDir, limits.imageDefault)
+  const place = mkdtempSync(join(dataDir, "..", "built-"))
+  try {
+    const manifest = JSON.parse(readFileSync(file.replace(/raw$/, "json"), "utf8")) as ImageManifest
+    writeFileSync(join(place, "manifest.json"), JSON.stringify({ ...manifest, name, programs }))
+    linkSync(file, join(place, "disk.raw"))
+    await installImage(dataDir, { name, hash, file: join(place, "disk.raw"), sizeMib })
+  } finally {
+    rmSync(place, { recursive: true, force: true })
   }
 }
 
