@@ -66,8 +66,12 @@ static const struct {
 
 /* Offset of a vCPU's flag that its thread runs. */
 static unsigned created_at;
-/* Where the emulator's module keeps the address of the function by which a new vCPU thread gets a code generator. */
+/*
+ * The function by which a new vCPU thread gets a code generator. An emulator that is a module keeps its address here;
+ * one that is a part of QEMU calls it at once.
+ */
 static void **register_thread_slot;
+static unsigned char *register_thread_code;
 static bool is_child;
 static unsigned next_context;
 
@@ -156,6 +160,26 @@ static int count_vcpus(void)
     return count;
 }
 
+/* A jump to the address behind it. */
+static const unsigned char jump[] = { 0xff, 0x25, 0, 0, 0, 0 };
+#define JUMP_BYTES (sizeof jump + sizeof(void *))
+
+static int find_register_thread(void)
+{
+    Dl_info found;
+    const ElfW(Sym) *symbol = NULL;
+    void *original = dlsym(RTLD_DEFAULT, "tcg_register_thread");
+    dl_iterate_phdr(find_slot, NULL);
+    if (!original || !dlsym(RTLD_DEFAULT, "tcg_ctx"))
+        return -1;
+    if (register_thread_slot)
+        return *register_thread_slot == original ? 0 : -1;
+    if (!dladdr1(original, &found, (void **)&symbol, RTLD_DL_SYMENT) || !symbol || symbol->st_size < JUMP_BYTES)
+        return -1;
+    register_thread_code = original;
+    return 0;
+}
+
 /* The flag is set by "movb $1, OFFSET(%rdi)" at that function's start. */
 static int read_offset(void)
 {
@@ -181,12 +205,8 @@ int qemu_examine(char *words, int bytes)
         return say(words, bytes, "this QEMU numbers its states in another way");
     if (read_offset() < 0)
         return say(words, bytes, "this QEMU marks a started vCPU in another way");
-    dl_iterate_phdr(find_slot, NULL);
-    void *original = dlsym(RTLD_DEFAULT, "tcg_register_thread");
-    if (!register_thread_slot || !original || *register_thread_slot != original)
-        return say(words, bytes, "this QEMU's emulator is not a module that uses tcg_register_thread");
-    if (!dlsym(RTLD_DEFAULT, "tcg_ctx"))
-        return say(words, bytes, "this QEMU has no variable tcg_ctx");
+    if (find_register_thread() < 0)
+        return say(words, bytes, "this QEMU gives code generators to threads in another way");
     unsigned vcpus = (unsigned)count_vcpus();
     if (vcpus == 0 || *qemu.context_count != vcpus)
         return say(words, bytes, "%u vCPUs have %u code generators", vcpus, *qemu.context_count);
@@ -226,14 +246,27 @@ void qemu_allow_fork(void)
     is_allowed = true;
 }
 
-static int use_own_register(void)
+/* Changes bytes of QEMU that are read-only. The kernel copies their pages for this process. */
+static int overwrite(void *at, const void *bytes, size_t count, int protection)
 {
     unsigned long page_bytes = (unsigned long)sysconf(_SC_PAGESIZE);
-    void *page = (void *)((unsigned long)register_thread_slot & ~(page_bytes - 1));
-    if (mprotect(page, page_bytes, PROT_READ | PROT_WRITE) < 0)
+    unsigned long first = (unsigned long)at & ~(page_bytes - 1);
+    size_t length = (unsigned long)at + count - first;
+    if (mprotect((void *)first, length, PROT_READ | PROT_WRITE) < 0)
         return -1;
-    *register_thread_slot = (void *)register_thread;
-    return mprotect(page, page_bytes, PROT_READ);
+    memcpy(at, bytes, count);
+    return mprotect((void *)first, length, protection);
+}
+
+static int use_own_register(void)
+{
+    unsigned char code[JUMP_BYTES];
+    void *own = (void *)register_thread;
+    if (register_thread_slot)
+        return overwrite(register_thread_slot, &own, sizeof own, PROT_READ);
+    memcpy(code, jump, sizeof jump);
+    memcpy(code + sizeof jump, &own, sizeof own);
+    return overwrite(register_thread_code, code, sizeof code, PROT_READ | PROT_EXEC);
 }
 
 int qemu_revive(char *words, int bytes)

@@ -205,14 +205,18 @@ static int on_control(int control, unsigned condition, void *unused)
     return 1;
 }
 
-/* QEMU loads its emulator with this, when GLib is ready and before its main loop runs. */
-void *g_module_open(const char *name, int flags)
+/* QEMU calls this in each round of its main loop: in the first one the control socket becomes one of its sources. */
+int g_main_context_acquire(void *context)
 {
-    void *(*original)(const char *, int) = dlsym(RTLD_NEXT, "g_module_open");
-    unsigned (*add)(int, unsigned, int (*)(int, unsigned, void *), void *) = dlsym(RTLD_DEFAULT, "g_unix_fd_add");
-    if (control_source == 0 && add)
-        control_source = add(ZYGOTE_CONTROL, READABLE, on_control, NULL);
-    return original(name, flags);
+    static int (*original)(void *);
+    unsigned (*add)(int, unsigned, int (*)(int, unsigned, void *), void *);
+    if (!original) {
+        original = dlsym(RTLD_NEXT, "g_main_context_acquire");
+        add = dlsym(RTLD_DEFAULT, "g_unix_fd_add");
+        if (add)
+            control_source = add(ZYGOTE_CONTROL, READABLE, on_control, NULL);
+    }
+    return original(context);
 }
 
 __attribute__((constructor)) static void start(void)
