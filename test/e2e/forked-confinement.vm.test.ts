@@ -1,9 +1,10 @@
 /** A forked machine has the rights of a cloned one, as the kernel shows, and shares no more than it must. */
 
 import { afterAll, beforeAll, expect, test } from "bun:test"
-import { readdirSync, readFileSync, readlinkSync, statSync } from "node:fs"
+import { existsSync, readdirSync, readFileSync, readlinkSync, statSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { isAlive, startTicks } from "../../src/lib/process-identity.ts"
+import { controllers } from "../../src/machine/cgroups.ts"
 import { checkSeparation } from "../../src/machine/zygote-trial.ts"
 import type { Zygote } from "../../src/machine/zygotes.ts"
 import { ForkedMachines, run, type TestMachine } from "../support/forked-machines.ts"
@@ -123,6 +124,53 @@ test("a forked machine can write to its own disk and device state only, and hold
   checkSeparation(one.pid, two.pid)
   for (const { pid } of [one, two]) checkSeparation(pid, zygote.process.pid)
 })
+
+const groups = "/sys/fs/cgroup"
+const hasGroups =
+  existsSync(join(groups, "cgroup.controllers")) &&
+  controllers.needed.every((name) => readFileSync(join(groups, "cgroup.controllers"), "utf8").includes(name))
+if (!hasGroups) console.log("skipped: no control groups of version 2 with controllers")
+
+test.skipIf(!hasGroups)(
+  "a forked machine has a control group with a cloned one's limits, which counts its own memory, ends it alone, and goes with it",
+  async () => {
+    const groupOf = (pid: number) => {
+      const [, path = ""] = /^0::(.*)$/m.exec(readFileSync(`/proc/${pid}/cgroup`, "utf8")) ?? []
+      return join(groups, path)
+    }
+    const { cloned, one, two } = machines
+    const limitsOf = (pid: number) =>
+      ["memory.max", "memory.oom.group", "cpu.max", "pids.max", "cpu.weight.nice"].map((name) =>
+        readFileSync(join(groupOf(pid), name), "utf8"),
+      )
+    for (const { pid } of [one, two]) {
+      expect(limitsOf(pid)).toEqual(limitsOf(cloned.pid))
+      expect(readFileSync(join(groupOf(pid), "cgroup.procs"), "utf8")).toBe(`${pid}\n`)
+    }
+    expect(new Set([cloned.pid, one.pid, two.pid, zygote.process.pid].map(groupOf)).size).toBe(4)
+    expect(groupOf(one.pid)).toEndWith(`/${one.id}`)
+
+    const usedMib = (pid: number) =>
+      Number(readFileSync(join(groupOf(pid), "memory.current"), "utf8")) / 2 ** 20
+    const before = { one: usedMib(one.pid), two: usedMib(two.pid) }
+    await run(one.guest, ["sh", "-c", "head -c 60000000 /dev/zero > /dev/shm/filled"])
+    expect(usedMib(one.pid) - before.one).toBeGreaterThan(50)
+    expect(usedMib(two.pid) - before.two).toBeLessThan(20)
+
+    const third = await make(zygote)
+    const group = groupOf(third.pid)
+    // Less than it holds, so that the kernel ends it when it takes more.
+    writeFileSync(join(group, "memory.swap.max"), "0")
+    writeFileSync(join(group, "memory.max"), `${8 * 2 ** 20}`)
+    void run(third.guest, ["sh", "-c", "head -c 60000000 /dev/zero > /dev/shm/filled"]).catch(() => undefined)
+    await until("the kernel has ended it", () => startTicks(third.pid) === undefined, { deadlineMs: 120_000 })
+    expect(await forked.machines.fateOf(third.machine, { deadlineMs: 0 })).toEqual({ how: "out_of_memory" })
+    await forked.end(third)
+    expect(existsSync(group)).toBe(false)
+    for (const { guest } of [one, two]) expect(await run(guest, ["echo", "alive"])).toBe("alive\n")
+  },
+  600_000,
+)
 
 /** Addresses of what is mapped before any machine is made. */
 const layoutOf = (pid: number) =>
