@@ -7,8 +7,9 @@
 import { appendFileSync, existsSync, readFileSync } from "node:fs"
 import { join } from "node:path"
 import { parseArgs } from "node:util"
-import type { Guest, Host, Network } from "../../src/core/host.ts"
-import { serve } from "../../src/daemon.ts"
+import type { Guest, Host, Network, Zygotes } from "../../src/core/host.ts"
+import { descriptorNamesOf, listPids } from "../../src/lib/process-identity.ts"
+import { countMessages } from "./counted-messages.ts"
 
 export type FailPoint = {
   /**
@@ -16,7 +17,7 @@ export type FailPoint = {
    * another order each time. If `call` is missing, calls are only written down.
    */
   call?: { name: string; nth: number }
-  how: "kill before" | "kill after" | "ENOSPC" | "EIO"
+  how: "kill before" | "kill after" | "kill zygotes after" | "kill both after" | "ENOSPC" | "EIO"
 }
 
 export const failPointFile = "fail-point.json"
@@ -42,6 +43,7 @@ const counted = {
 } satisfies {
   [Part in "machines" | "templates" | "disks" | "snapshots" | "pulls" | "packs"]: (keyof Host[Part])[]
 }
+const countedOfZygotes: (keyof Zygotes)[] = ["start", "freeze", "try", "keepTrial", "end"]
 const countedOfNetwork: (keyof Network)[] = ["attach", "linkUp", "detach"]
 const countedOfGuest = ["waitReady", "personalise", "refresh", "quiesce"]
 
@@ -59,30 +61,46 @@ function failing(dataDir: string): (host: Host) => Host {
     }
     return JSON.parse(text) as FailPoint
   }
-  const die = () => process.kill(process.pid, "SIGKILL")
-
+  /** Counts the call, and returns how it is to fail. */
+  const arrive = (name: string): FailPoint["how"] | undefined => {
+    const fail = point()
+    if (!fail) return undefined
+    const nth = counts.get(name) ?? 0
+    counts.set(name, nth + 1)
+    appendFileSync(join(dataDir, callsFile), `${name}\n`)
+    return fail.call?.name === name && fail.call.nth === nth ? fail.how : undefined
+  }
+  const before = (how: FailPoint["how"] | undefined) => {
+    if (how === "kill before") die()
+    if (how !== undefined && !how.startsWith("kill"))
+      throw Object.assign(new Error(`${how}: made to fail`), { code: how })
+  }
+  const after = (how: FailPoint["how"] | undefined) => {
+    if (how === "kill zygotes after" || how === "kill both after") killZygotes(dataDir)
+    if (how === "kill after" || how === "kill both after") die()
+  }
   const counting = async (
     name: string,
     call: () => unknown,
-    after: (result: unknown) => unknown = (result) => result,
+    change: (result: unknown) => unknown = (result) => result,
   ) => {
-    const fail = point()
-    const nth = counts.get(name) ?? 0
-    if (fail) counts.set(name, nth + 1)
-    const isNow = fail?.call?.name === name && fail.call.nth === nth
-    if (fail) appendFileSync(join(dataDir, callsFile), `${name}\n`)
-    if (isNow && fail.how === "kill before") die()
-    if (isNow && !fail.how.startsWith("kill")) {
-      throw Object.assign(new Error(`${fail.how}: made to fail`), { code: fail.how })
-    }
+    const how = arrive(name)
+    before(how)
     const result = await call()
-    if (isNow) die()
-    return after(result)
+    after(how)
+    return change(result)
   }
+  countMessages((name, send) => {
+    const how = arrive(name)
+    before(how)
+    const result = send()
+    after(how)
+    return result
+  })
   const wrap = <T extends object>(
     part: T,
     names: readonly string[],
-    after?: (result: unknown) => unknown,
+    change?: (result: unknown) => unknown,
   ): T =>
     new Proxy(part, {
       get: (target, property: string) => {
@@ -93,7 +111,7 @@ function failing(dataDir: string): (host: Host) => Host {
           const [first] = parameters
           const name = property === "ask" ? (first as { op: string }).op : property
           const call = () => method.apply(target, parameters)
-          return names.includes(name) ? counting(name, call, after) : call()
+          return names.includes(name) ? counting(name, call, change) : call()
         }
       },
     })
@@ -112,7 +130,21 @@ function failing(dataDir: string): (host: Host) => Host {
     pulls: wrap(host.pulls, counted.pulls),
     packs: wrap(host.packs, counted.packs),
     network: host.network && wrap(host.network, countedOfNetwork),
+    zygotes: host.zygotes && wrap(host.zygotes, countedOfZygotes, withGuest),
   })
+}
+
+function die(): void {
+  process.kill(process.pid, "SIGKILL")
+}
+
+/** Not their trials, which have a directory in theirs. */
+function killZygotes(dataDir: string): void {
+  const isZygote = (pid: number) =>
+    descriptorNamesOf(pid).some((name) =>
+      /^\/[^/]+\/disk\.qcow2$/.test(name.replace(join(dataDir, "zygotes"), "")),
+    )
+  for (const pid of listPids()) if (pid !== process.pid && isZygote(pid)) process.kill(pid, "SIGKILL")
 }
 
 if (import.meta.main) {
@@ -121,5 +153,8 @@ if (import.meta.main) {
     options: { "data-dir": { type: "string" }, listen: { type: "string" } },
   })
   const { "data-dir": dataDir = "", listen = "" } = values
-  await serve({ dataDir, listen }, { wrapHost: failing(dataDir) })
+  const wrapHost = failing(dataDir)
+  // The daemon's modules come after the function that changes them.
+  const { serve } = await import("../../src/daemon.ts")
+  await serve({ dataDir, listen }, { wrapHost })
 }

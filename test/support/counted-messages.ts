@@ -1,0 +1,50 @@
+/**
+ * Makes the daemon of this process pass by a test with each message that it sends to a zygote or to its child. Only
+ * modules that are imported afterwards are changed.
+ */
+
+import { readFileSync } from "node:fs"
+import { plugin } from "bun"
+
+type Passing = <T>(name: string, send: () => T) => T
+
+const key = "bhattiTestMessages"
+const requests = ["check", "stop", "fork"]
+
+/** This text stands behind the module's own, and takes the place of two of its functions. */
+const wrapped = `
+const passing = globalThis.${key};
+export function connectUnix(path: string, kind: "stream" | "packets" = "stream"): number | undefined {
+  return kind === "packets" ? passing.call("connect to a zygote", () => ownConnectUnix(path, kind)) : ownConnectUnix(path, kind);
+}
+export function sendDescriptors(socket: number, bytes: Uint8Array, descriptors: readonly number[]): boolean {
+  const name = passing.nameOf(bytes);
+  const send = () => ownSendDescriptors(socket, bytes, descriptors);
+  return name === undefined ? send() : passing.call(name, send);
+}`
+
+/** A request of the protocol in zygote/zygote.h, or an answer to a child. */
+function nameOf(bytes: Uint8Array): string | undefined {
+  const words = Buffer.from(bytes).toString()
+  if (words === "granted" || words === "run") return `tell a child: ${words}`
+  const operation = bytes.length === 32 ? requests[Buffer.from(bytes).readUInt32LE(4) - 1] : undefined
+  return operation && `ask a zygote: ${operation}`
+}
+
+export function countMessages(call: Passing): void {
+  Object.assign(globalThis, { [key]: { call, nameOf } })
+  plugin({
+    name: "messages to zygotes",
+    setup(build) {
+      build.onLoad({ filter: /\/src\/lib\/descriptor-passing\.ts$/ }, ({ path }) => {
+        let text = readFileSync(path, "utf8")
+        for (const name of ["connectUnix", "sendDescriptors"]) {
+          const own = `own${name[0]?.toUpperCase()}${name.slice(1)}`
+          if (!text.includes(`export function ${name}(`)) throw new Error(`${path} has no ${name}`)
+          text = text.replace(`export function ${name}(`, `function ${own}(`)
+        }
+        return { contents: `${text}${wrapped}`, loader: "ts" }
+      })
+    },
+  })
+}
