@@ -172,7 +172,8 @@ export class Zygotes implements ZygotePart {
       ({ live, restUntilMs }) => nowMs >= restUntilMs && (!live || isWornOut(live, nowMs)),
     )
     if (!due) {
-      if (this.#shelves.size > 0) this.#tendSoon(lookAgainMs)
+      const rests = this.#all.flatMap(({ live, restUntilMs }) => (live ? [] : restUntilMs - nowMs))
+      if (this.#shelves.size > 0) this.#tendSoon(Math.min(lookAgainMs, ...rests))
       return
     }
     this.#making = this.#replace(due).then(() => {

@@ -237,6 +237,20 @@ test("a worn-out one that cannot be replaced serves for twice its time, and then
   await until("it has ended", () => !own.host.running.has(zygote?.process.pid ?? 0))
 })
 
+test("an alarm that rings a moment early is set again for the rest of the wait", async () => {
+  await create("first")
+  await ready()
+  own.host.running.delete(made[0]?.process.pid ?? 0)
+  expect(await create("second")).toBe("template")
+  expect(rests).toEqual([1000])
+  // The clock stands at less than a second later.
+  ring()
+  const [next = { ms: 0 }] = [...alarms].filter(({ ms }) => ms <= 1000)
+  expect(next.ms).toBeGreaterThan(0)
+  laterMs += 1000
+  await ready(2)
+})
+
 test("while memory is short none is expected, so the pool serves", async () => {
   await create("first")
   await ready()
