@@ -81,6 +81,17 @@ async function giveUpZygote(): Promise<void> {
   await requests.destroy(name)
 }
 
+/** In the long form: a daemon that has seen many zygotes fail makes the next one after a long rest. */
+async function forgetFailures(): Promise<void> {
+  if (!runsAll) return
+  await own.stopDaemon("SIGTERM")
+  await own.startDaemon()
+  const name = `renews-${rounds++}`
+  await create(name)
+  await requests.destroy(name)
+  await zygoteServes()
+}
+
 /** Whatever was killed. */
 async function isAsBefore(what: string): Promise<void> {
   disarm()
@@ -129,6 +140,7 @@ describe.skipIf(!isRoot)("at every step of making a zygote", () => {
       expect(all.map(({ name }) => name)).toContain("tell a child: run")
       for (const call of chosen(all, strides.zygote, kinds.indexOf(how))) {
         const what = `${how} ${call.name} ${call.nth}`
+        await forgetFailures()
         await giveUpZygote()
         arm({ call, how })
         await until(what, () => (how === "kill zygotes after" ? isReached(call) : isDead()))
@@ -159,6 +171,7 @@ describe.skipIf(!isRoot)("at every step of a fork", () => {
       for (const call of chosen(all, strides.fork, kinds.indexOf(how))) {
         const what = `${how} ${call.name} ${call.nth}`
         const name = `forked-${rounds++}`
+        await forgetFailures()
         arm({ call, how })
         const { status } = await requests.create(name)
         disarm()
