@@ -129,7 +129,8 @@ describe.skipIf(!isRoot)("at every step of making a zygote", () => {
     arm({ how: "EIO" })
     await zygoteServes()
     disarm()
-    steps = numbered(callsSoFar())
+    // A zygote is asked again while its threads still work.
+    steps = numbered(callsSoFar()).filter(({ name, nth }) => !(name === "ask a zygote: stop" && nth > 0))
     return steps
   }
 

@@ -11,12 +11,9 @@ type Passing = <T>(name: string, send: () => T) => T
 const key = "bhattiTestMessages"
 const requests = ["check", "stop", "fork"]
 
-/** This text stands behind the module's own, and takes the place of two of its functions. */
+/** This text stands behind the module's own, and takes the place of a function of it. */
 const wrapped = `
 const passing = globalThis.${key};
-export function connectUnix(path: string, kind: "stream" | "packets" = "stream"): number | undefined {
-  return kind === "packets" ? passing.call("connect to a zygote", () => ownConnectUnix(path, kind)) : ownConnectUnix(path, kind);
-}
 export function sendDescriptors(socket: number, bytes: Uint8Array, descriptors: readonly number[]): boolean {
   const name = passing.nameOf(bytes);
   const send = () => ownSendDescriptors(socket, bytes, descriptors);
@@ -38,11 +35,9 @@ export function countMessages(call: Passing): void {
     setup(build) {
       build.onLoad({ filter: /\/src\/lib\/descriptor-passing\.ts$/ }, ({ path }) => {
         let text = readFileSync(path, "utf8")
-        for (const name of ["connectUnix", "sendDescriptors"]) {
-          const own = `own${name[0]?.toUpperCase()}${name.slice(1)}`
-          if (!text.includes(`export function ${name}(`)) throw new Error(`${path} has no ${name}`)
-          text = text.replace(`export function ${name}(`, `function ${own}(`)
-        }
+        const head = "export function sendDescriptors("
+        if (!text.includes(head)) throw new Error(`${path} has no function to send with`)
+        text = text.replace(head, "function ownSendDescriptors(")
         return { contents: `${text}${wrapped}`, loader: "ts" }
       })
     },
