@@ -87,8 +87,8 @@ async function isQuiet(): Promise<boolean> {
 }
 
 describe.skipIf(!isRoot)("many forked sandboxes", () => {
-  test(
-    `${forkCount} come and go, and all is as before`,
+  test.each([forkCount])(
+    "%d come and go, and all is as before",
     async () => {
       for (let number = 0; number < lanes; number++) await createAndDestroy(`warm-${number}`)
       await until("it is quiet before", isQuiet, { deadlineMs: 120_000 })
@@ -125,8 +125,8 @@ describe.skipIf(!isRoot)("many forked sandboxes", () => {
     2 * hourMs,
   )
 
-  test(
-    `${idleCount} stay, each with little memory of its own, and answer like one`,
+  test.each([idleCount])(
+    "%d stay, each with little memory of its own, and answer like one",
     async () => {
       await create("one")
       const alone = await execTimes(["one"])
