@@ -20,14 +20,21 @@ const commands: string[][] = [
   ["sh", "-c", "echo again | cat; ls / >/dev/null; exit 3"],
 ]
 
-/** Leaves the guest silent, and its connection open. `identity` stands for one that each machine gets for itself. */
-export async function heat(guest: Guest, identity: GuestIdentity): Promise<void> {
+/**
+ * Leaves the guest silent, as `nobody`, and its connection open. `somebody` stands for the identity that each machine
+ * gets for itself, with its network: setting up an address takes longer than the rest of it.
+ */
+export async function heat(
+  guest: Guest,
+  { nobody, somebody }: { nobody: GuestIdentity; somebody: GuestIdentity },
+): Promise<void> {
   await guest.waitReady({ deadlineMs })
   for (let round = 0; round < rounds; round++) {
-    await guest.ask({ op: "personalise", identity }, { deadlineMs })
+    await guest.ask({ op: "personalise", identity: somebody }, { deadlineMs })
     for (const argv of commands) await runIfThere(guest, { argv })
     await runInTerminal(guest)
     await moveFile(guest)
+    await guest.ask({ op: "personalise", identity: nobody }, { deadlineMs })
   }
   await guest.ask({ op: "removeFile", path: filePath, recursive: false }, { deadlineMs })
   await guest.ask({ op: "refresh" }, { deadlineMs })

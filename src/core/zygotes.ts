@@ -6,6 +6,7 @@
  */
 
 import { AppError } from "@bhatti/contract/errors"
+import type { GuestIdentity } from "@bhatti/contract/guest"
 import {
   hasServed,
   isBroken,
@@ -25,7 +26,7 @@ import { runInGuest } from "./run-in-guest.ts"
 import { readyDeadlineMs } from "./start.ts"
 import { unlessAborted } from "./unless-aborted.ts"
 
-type Parts = Pick<Core, "clock" | "events" | "log" | "memory" | "metrics"> & OnHost<"zygotes">
+type Parts = Pick<Core, "clock" | "events" | "log" | "memory" | "metrics"> & OnHost<"network" | "zygotes">
 
 const soonMs = 300
 /** How often processes that ended and zygotes that are worn out are noticed without a create. */
@@ -33,7 +34,19 @@ const lookAgainMs = 30_000
 const reasonsMax = 100
 
 /** It stands for an identity, which each machine gets for itself. */
-const nobody = { hostname: "sandbox", machineId: "0".repeat(32), env: {}, network: null, growDisk: false }
+const nobody: GuestIdentity = {
+  hostname: "sandbox",
+  machineId: "0".repeat(32),
+  env: {},
+  network: null,
+  growDisk: false,
+}
+
+/** Stands for the network of an identity, in shape as a sandbox's; the addresses are those of documentation. */
+const network = {
+  ...{ mac: "02:00:00:00:00:01", address: "192.0.2.2", prefix: 32, gateway: "192.0.2.1" },
+  ...{ dns: ["192.0.2.1"], mtu: 1500 },
+}
 
 type Live = ZygoteFacts & { zygote: Zygote }
 type Shelf = {
@@ -228,7 +241,7 @@ export class Zygotes implements ZygotePart {
   }
 
   async #prepare(zygotes: HostZygotes, zygote: Zygote, guest: Guest): Promise<void> {
-    await heat(guest, nobody)
+    await heat(guest, { nobody, somebody: this.#core.host.network ? { ...nobody, network } : nobody })
     guest.close()
     await zygotes.freeze(zygote)
     await zygotes.try(zygote, (child) => unlessAborted(prove(child), this.#stop.signal))

@@ -29,9 +29,11 @@ let made: Zygote[] = []
 let forkError: AppError | undefined
 let freezeError: AppError | undefined
 let isMute = false
+/** Whether each identity that a zygote's guest was given had a network. */
+let networks: boolean[] = []
 
 beforeEach(async () => {
-  ;[alarms, laterMs, warnings, rests, trials, made] = [new Set(), 0, [], [], [], []]
+  ;[alarms, laterMs, warnings, rests, trials, made, networks] = [new Set(), 0, [], [], [], [], []]
   ;[forkError, freezeError, isMute] = [undefined, undefined, false]
   const warn = ({ restMs }: { restMs?: number }, text: string) => {
     warnings.push(text)
@@ -42,6 +44,16 @@ beforeEach(async () => {
   forkable()
 })
 afterEach(() => own[Symbol.asyncDispose]())
+
+function recordNetworks(guest: Guest): Guest {
+  const { ask } = guest
+  const recording: Guest["ask"] = (request, options) => {
+    if (request.op === "personalise" && "identity" in request)
+      networks.push(request.identity.network !== null)
+    return ask.call(guest, request, options)
+  }
+  return Object.assign(guest, { ask: recording })
+}
 
 /** Gives the fake host zygotes, which are machines of it. */
 function forkable(): void {
@@ -57,7 +69,7 @@ function forkable(): void {
       const { machine, guest } = await begin(template, `zygote-${made.length}`)
       const zygote = { template, process: machine.process }
       made.push(zygote)
-      return { zygote, guest }
+      return { zygote, guest: recordNetworks(guest) }
     },
     async freeze() {
       if (freezeError) throw freezeError
@@ -112,6 +124,12 @@ test("the template of a create gets one after its trial; later sandboxes are for
   ring()
   expect([own.core.pool.readyCount, own.host.running.size]).toEqual([0, 3])
   expect((await own.call("GET", "/version")).body).toMatchObject({ starts: "fork" })
+})
+
+test("a zygote has set up a network as a machine does, twice, and stands still without one", async () => {
+  await create("first")
+  await ready()
+  expect(networks).toEqual([true, false, true, false])
 })
 
 test("a fork that fails is a clone within the same create; the log says so once, and so many in a row end the zygote", async () => {
