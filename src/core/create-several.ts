@@ -45,8 +45,7 @@ export async function createSandboxes(
   for (const _ of names) pooled.push(await takePooled(core, plan))
   const wanted = (given: string[]) =>
     given.map((name, index) => ({ input: { ...plan.wanted, name }, pooledId: pooled[index]?.id }))
-  const add = (given: string[]) =>
-    core.store.sandboxes.addAll(account, wanted(given), { slotsInUse: core.host.machines.slotsInUse() })
+  const add = (given: string[]) => core.store.sandboxes.addAll(account, wanted(given), core.host.machines)
   const records = await addAllNamed(names, add).catch((error: unknown) => {
     for (const one of pooled) if (one) core.pool.giveBack(one)
     throw error

@@ -362,7 +362,7 @@ async function addRecord(
   const add = (name: string) =>
     pooled
       ? sandboxes.claim(pooled.id, account, { ...wanted, name })
-      : sandboxes.add(account, { ...wanted, name }, { slotsInUse: core.host.machines.slotsInUse() })
+      : sandboxes.add(account, { ...wanted, name }, core.host.machines)
   try {
     return await addNamed(input.name, add)
   } catch (error) {

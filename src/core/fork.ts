@@ -59,7 +59,7 @@ export async function forkSandbox(
     core.store.sandboxes.addAll(
       account,
       names.map((name) => ({ input: { ...wanted, name } })),
-      { slotsInUse: core.host.machines.slotsInUse() },
+      core.host.machines,
     ),
   )
   return await allOrNone(core, copies, async () => {

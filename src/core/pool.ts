@@ -160,7 +160,7 @@ export class Pool implements PoolPart {
     await using undo = new AsyncDisposableStack()
 
     const { diskMib } = spec.image
-    const { id, slot } = await core.store.sandboxes.addPooled({ slotsInUse: machines.slotsInUse() })
+    const { id, slot } = await core.store.sandboxes.addPooled(machines)
     // Runs in this order and stops at a failed step: a living machine keeps its disk and its row.
     undo.defer(() => removeById(core, id))
     await core.store.sandboxes.setTemplate(id, template.id)

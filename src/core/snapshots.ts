@@ -140,7 +140,7 @@ export async function resumeSnapshot(
         // A copy gets a secret only if the request names it again.
         secretNames: input.secrets,
       },
-      { slotsInUse: core.host.machines.slotsInUse() },
+      core.host.machines,
     ),
   )
   const failure = {

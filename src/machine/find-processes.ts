@@ -7,6 +7,7 @@
 
 import { readdirSync, readlinkSync, statSync } from "node:fs"
 import { basename, join } from "node:path"
+import { hasProcesses } from "../lib/posix.ts"
 import {
   identityOf,
   listPids,
@@ -58,16 +59,12 @@ export function findMachines({ qemu, uidBase }: ProcessTraits): number[] {
   return listPids().filter((pid) => programOf(pid) === qemu && isMachineUser(pid, uidBase))
 }
 
-/** Slots whose user id is in use by a process. The launcher detects processes that hide their user from this check. */
-export function slotsInUse(uidBase: number | undefined): number[] {
-  if (uidBase === undefined) return []
-  const slots = new Set<number>()
-  for (const pid of listPids()) {
-    const owner = statSync(`/proc/${pid}`, { throwIfNoEntry: false })?.uid ?? 0
-    const slot = owner - uidBase
-    if (slot > 0 && slot <= slotsMax && identityOf(pid) !== undefined) slots.add(slot)
-  }
-  return [...slots]
+/**
+ * Tells whether a process has that slot's user id, also one that has ended and that its parent has not noticed. The
+ * launcher detects processes that hide their user from this check.
+ */
+export function isSlotInUse(uidBase: number | undefined, slot: number): boolean {
+  return uidBase !== undefined && hasProcesses(uidBase + slot)
 }
 
 function holdersOf(directory: string, isCandidate: (pid: number) => boolean): ProcessIdentity[] {

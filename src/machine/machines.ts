@@ -13,7 +13,7 @@ import { availableMemoryMib } from "../lib/available-memory.ts"
 import { hostBootId, isAlive } from "../lib/process-identity.ts"
 import { checkDisk, diskPathOf } from "./bound-disk.ts"
 import { plugDisk, pluggedInto, unplugDisk } from "./disk-plugs.ts"
-import { findAllOfMachine, findMachine, slotsInUse } from "./find-processes.ts"
+import { findAllOfMachine, findMachine, isSlotInUse } from "./find-processes.ts"
 import { type GuestEnd, readEnd } from "./guest-end.ts"
 import { type Halt, Halts } from "./halt.ts"
 import { startFromMemory } from "./load-memory.ts"
@@ -326,9 +326,9 @@ export class Machines<Guest extends Channel> {
     }
   }
 
-  /** Slots that no new sandbox may get, whatever the database says: running processes have their user ids. */
-  slotsInUse(): number[] {
-    return slotsInUse(this.#starter.traits.uidBase)
+  /** Tells whether no new sandbox may get that slot, whatever the database says: a process has its user id. */
+  isSlotInUse(slot: number): boolean {
+    return isSlotInUse(this.#starter.traits.uidBase, slot)
   }
 
   /** Grows a running machine's disk to the size it was started for, and notifies its guest. */

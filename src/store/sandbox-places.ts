@@ -17,9 +17,25 @@ type Database = Kysely<Schema>
 
 const creating = JSON.stringify({ kind: "creating" } satisfies SandboxState)
 
-function freeSlot(slotsInUse: number[]) {
+/** Tells whether a process of the host has a slot's user id. */
+export type SlotsOfHost = { isSlotInUse(slot: number): boolean }
+
+/** Returns the slots below the free one that are no sandbox's. The insert alone decides which one it takes. */
+async function slotsToSkip(db: Database, host: SlotsOfHost): Promise<number[]> {
+  const rows = await db.selectFrom("sandboxes").select("slot").execute()
+  const taken = new Set(rows.map(({ slot }) => slot))
+  const skipped: number[] = []
+  for (let slot = 1; ; slot++) {
+    if (taken.has(slot)) continue
+    if (!host.isSlotInUse(slot)) return skipped
+    skipped.push(slot)
+  }
+}
+
+async function freeSlot(db: Database, host: SlotsOfHost) {
   // Slot 0 is never assigned.
-  const others = sql.join([0, ...slotsInUse].map((slot) => sql`(cast(${slot} as integer))`))
+  const skipped = [0, ...(await slotsToSkip(db, host))]
+  const others = sql.join(skipped.map((slot) => sql`(cast(${slot} as integer))`))
   return sql<number>`(
     with used(slot) as (select slot from sandboxes union values ${others})
     select min(slot) + 1 from used where slot + 1 not in (select slot from used))`
@@ -29,7 +45,7 @@ export async function insertRow(
   db: Database,
   account: Account,
   input: NewSandbox,
-  { slotsInUse }: { slotsInUse: number[] },
+  host: SlotsOfHost,
 ): Promise<SandboxRow> {
   const insert = db
     .insertInto("sandboxes")
@@ -37,7 +53,7 @@ export async function insertRow(
       id: newId(),
       user_id: account.id,
       state: creating,
-      slot: freeSlot(slotsInUse),
+      slot: await freeSlot(db, host),
       in_batch: 0,
       ...ownersColumns(input),
     })
@@ -65,7 +81,7 @@ export async function claimRow(
 
 export async function insertPooledRow(
   db: Database,
-  { slotsInUse }: { slotsInUse: number[] },
+  host: SlotsOfHost,
 ): Promise<{ id: string; slot: number }> {
   const id = newId()
   return await db
@@ -74,7 +90,7 @@ export async function insertPooledRow(
       id,
       name: id,
       state: creating,
-      slot: freeSlot(slotsInUse),
+      slot: await freeSlot(db, host),
       created_at: new Date().toISOString(),
     })
     .returning(["id", "slot"])

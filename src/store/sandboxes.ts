@@ -3,7 +3,14 @@
 import { SandboxId, UserId } from "@bhatti/contract/ids"
 import type { Kysely } from "kysely"
 import { type Lifetime, lifetimeColumns, readLifetime, readStopped } from "./lifetime.ts"
-import { claimRow, insertPooledRow, insertRow, orNameTaken, withinLimits } from "./sandbox-places.ts"
+import {
+  claimRow,
+  insertPooledRow,
+  insertRow,
+  orNameTaken,
+  type SlotsOfHost,
+  withinLimits,
+} from "./sandbox-places.ts"
 import { type NewSandbox, type SandboxRecord, SandboxState } from "./sandbox-record.ts"
 import { readSpec, type SandboxSpec, writeSpec } from "./sandbox-spec.ts"
 import type { SandboxRow, Schema } from "./schema.ts"
@@ -21,9 +28,9 @@ export class Sandboxes {
 
   /**
    * Writes the intent to create a sandbox: its name, its slot and its place within the limit are reserved from here on.
-   * Slots that the host reports as in use are skipped.
+   * Slots that the host calls in use are skipped.
    */
-  async add(account: Account, input: NewSandbox, host: { slotsInUse: number[] }): Promise<SandboxRecord> {
+  async add(account: Account, input: NewSandbox, host: SlotsOfHost): Promise<SandboxRecord> {
     return toRecord(
       await withinLimits(this.#db, account, [input], (db) => insertRow(db, account, input, host)),
     )
@@ -41,7 +48,7 @@ export class Sandboxes {
   async addAll(
     account: Account,
     wanted: readonly { input: NewSandbox; pooledId?: SandboxId | undefined }[],
-    host: { slotsInUse: number[] },
+    host: SlotsOfHost,
   ): Promise<SandboxRecord[]> {
     const inputs = wanted.map(({ input }) => input)
     const rows = await withinLimits(this.#db, account, inputs, async (db) => {
@@ -64,7 +71,7 @@ export class Sandboxes {
   }
 
   /** Writes the intent to make a pooled sandbox. */
-  async addPooled(host: { slotsInUse: number[] }): Promise<{ id: SandboxId; slot: number }> {
+  async addPooled(host: SlotsOfHost): Promise<{ id: SandboxId; slot: number }> {
     const row = await insertPooledRow(this.#db, host)
     return { id: SandboxId.parse(row.id), slot: row.slot }
   }

@@ -18,7 +18,7 @@ test("three processes that add to one user at once fill its limits exactly", asy
   const { key } = await store.users.create({ name: "ann", maxSandboxes: 50 })
   const account = await store.users.findByKey(key)
   if (!account) throw new Error("no account")
-  const { id } = await store.sandboxes.add(account, aSandbox("source"), { slotsInUse: [] })
+  const { id } = await store.sandboxes.add(account, aSandbox("source"), { isSlotInUse: () => false })
   await store.sandboxes.setTemplate(id, "template")
 
   const writers = [1, 2, 3].map((number) =>

@@ -18,8 +18,7 @@ test("no new sandbox, copy or pooled one gets a slot whose user id a process of 
   host.slotsInUseNow = [1, 2, 4, 5]
   expect(await make({ name: "second" })).toBe(3)
   expect(await make({ name: "copy", from: "first" })).toBe(6)
-  const image = { imageName: "minimal", imageHash: "x", cpus: 1, memoryMib: 512, diskMib: 1024 }
-  expect((await core.store.sandboxes.addPooled({ ...image, slotsInUse: host.slotsInUseNow })).slot).toBe(7)
+  expect((await core.store.sandboxes.addPooled(host.machines)).slot).toBe(7)
   host.slotsInUseNow = Array.from({ length: 2000 }, (_, index) => 2001 - index)
   expect(await make({ name: "third" })).toBe(2002)
   host.slotsInUseNow = []

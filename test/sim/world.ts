@@ -365,7 +365,7 @@ export class World {
           "process" in machine
             ? kill("kill", () => this.find(machine))
             : kill("kill what is there", () => this.named(machine.id)),
-        slotsInUse: () => [],
+        isSlotInUse: () => false,
         growDisk: async (machine) => {
           await life.step("grow disk", [refused("grow disk")])
           this.ask(machine)

@@ -410,7 +410,7 @@ export function fakeHost(): FakeHost {
             if (running.directory === directory) host.running.delete(pid)
         end(directory)
       },
-      slotsInUse: () => host.slotsInUseNow,
+      isSlotInUse: (slot) => host.slotsInUseNow.includes(slot),
       async growDisk() {
         fail("grow")
       },

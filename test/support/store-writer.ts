@@ -14,7 +14,7 @@ const source = account && (await store.sandboxes.find(account.id, "source"))
 if (!source) throw new Error("the database is not prepared")
 
 const additions: Record<string, (name: string) => Promise<unknown>> = {
-  sandboxes: (name) => store.sandboxes.add(account, aSandbox(name), { slotsInUse: [] }),
+  sandboxes: (name) => store.sandboxes.add(account, aSandbox(name), { isSlotInUse: () => false }),
   snapshots: (name) => store.snapshots.add(account, name, source, { neededMib: 1 }),
   secrets: (name) => store.secrets.set(account.id, name, "value"),
   aliases: (alias) => store.publishedPorts.add({ sandboxId: source.id, port: 80, alias }),

@@ -94,8 +94,8 @@ export interface Machines {
   kill(machine: Machine | { id: string }): Promise<void>
   /** Removes copies of QEMU that no machine and no saved memory needs. Returns their versions. */
   removeUnusedQemus(): Promise<string[]>
-  /** Slots that no new sandbox may get: processes of the host use their addresses. */
-  slotsInUse(): number[]
+  /** Tells whether no new sandbox may get that slot: a process of the host has its user id. */
+  isSlotInUse(slot: number): boolean
   growDisk(machine: Machine, diskMib: number): Promise<void>
   diagnose(machine: Machine): Promise<{ qemu: string; console: string }>
 }
