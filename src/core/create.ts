@@ -293,7 +293,6 @@ async function startNewMachine(
   await checkStillWanted(core, record)
   core.zygotes.wants(spec, template)
   await core.store.sandboxes.setTemplate(record.id, template.id)
-  await core.host.disks.createSandbox({ id: record.id, template })
   return await forkOrClone(core, record, template)
 }
 

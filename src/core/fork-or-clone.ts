@@ -14,9 +14,10 @@ const answerDeadlineMs = 5000
 type Parts = Pick<Core, "zygotes"> & OnHost<"disks" | "machines">
 type Place = Pick<SandboxRecord, "id" | "slot" | "diskMib">
 
-/** The sandbox's disk is there, and empty. */
+/** Makes the disk too. */
 export async function forkOrClone(core: Parts, place: Place, template: Template): Promise<Started> {
   const zygote = core.zygotes.of(template.id)
+  await core.host.disks.createSandbox({ id: place.id, template, isForked: zygote !== undefined })
   if (!zygote) return core.host.machines.start(placeOf(place, template), { kind: "template" })
   const started = await core.host.machines.start(placeOf(place, template), { kind: "template", zygote })
   if (started.fork !== "done") {

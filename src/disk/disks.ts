@@ -3,8 +3,8 @@
  * to start. QEMU gets descriptors, so only the daemon needs to be able to read the files here.
  */
 
-import { constants } from "node:fs"
-import { copyFile, mkdir, readdir, stat, statfs } from "node:fs/promises"
+import { constants, mkdirSync, statfsSync } from "node:fs"
+import { copyFile, mkdir, readdir, stat } from "node:fs/promises"
 import { join } from "node:path"
 import { AppError } from "@bhatti/contract/errors"
 import { errorCodeOf } from "../lib/error-code.ts"
@@ -31,10 +31,11 @@ export class Disks {
     return join(this.directoryOf(id), "disk.qcow2")
   }
 
-  async createSandbox(options: { id: string; template: Template }): Promise<void> {
+  async createSandbox(options: { id: string; template: Template; isForked?: boolean }): Promise<void> {
     const directory = this.directoryOf(options.id)
     try {
-      await mkdir(directory, { recursive: true, mode: 0o700 })
+      mkdirSync(directory, { recursive: true, mode: 0o700 })
+      if (options.isForked) return
       await copyFile(options.template.blankOverlayPath, this.overlayOf(options.id), constants.COPYFILE_EXCL)
     } catch (cause) {
       await removeTree(directory)
@@ -60,7 +61,7 @@ export class Disks {
   }
 
   async freeMib(): Promise<number> {
-    const { bavail, bsize } = await statfs(this.#directory)
+    const { bavail, bsize } = statfsSync(this.#directory)
     return Math.floor((bavail * bsize) / (1024 * 1024))
   }
 

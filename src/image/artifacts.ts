@@ -5,13 +5,14 @@
  *     DATA/kernels/HASH/{vmlinux,initramfs,manifest.json}     DATA/kernels/current.json
  *     DATA/images/NAME/HASH.raw  HASH.json                    DATA/images/NAME/current.json
  */
-import { readdir, readFile, stat } from "node:fs/promises"
+import { readFileSync } from "node:fs"
+import { readdir, stat } from "node:fs/promises"
 import { join } from "node:path"
 import { AppError } from "@bhatti/contract/errors"
 import { limits } from "@bhatti/contract/limits"
 import type { z } from "zod"
 import { isDiskName } from "../lib/disk-names.ts"
-import { exists, whenMissing } from "../lib/missing-files.ts"
+import { exists, unlessMissing, whenMissing } from "../lib/missing-files.ts"
 import { suggest } from "../lib/suggest.ts"
 import {
   type Check,
@@ -190,7 +191,7 @@ async function readManifest<T>(
   schema: z.ZodType<T>,
   missing: () => AppError | Promise<AppError>,
 ): Promise<T> {
-  const text = await readFile(path, "utf8").catch(whenMissing)
+  const text = unlessMissing(() => readFileSync(path, "utf8"))
   if (text === undefined) throw await missing()
   try {
     return schema.parse(JSON.parse(text))

@@ -63,7 +63,7 @@ async function linkImage(directory: string, { hash, file }: { hash: string; file
  */
 export async function healInstalled(dataDir: string, cacheDir: string): Promise<AppError[]> {
   const left: (AppError | undefined)[] = []
-  for (const hash of await kernelHashes(dataDir)) {
+  for (const hash of kernelHashes(dataDir)) {
     const look = () => damageOf(readKernel(dataDir, { hash, check: "digests" }))
     if ((await look()) === undefined) continue
     const source = join(cacheDir, "kernels", hash)
@@ -72,7 +72,7 @@ export async function healInstalled(dataDir: string, cacheDir: string): Promise<
       for (const name of kernelNames) await replaceByLink(join(source, name), join(directory, name))
     left.push(await look())
   }
-  for (const { name, hash } of await imageHashes(dataDir)) {
+  for (const { name, hash } of imageHashes(dataDir)) {
     const look = () => damageOf(readImage(dataDir, name, { hash, check: "digests" }))
     if ((await look()) === undefined) continue
     const file = await findCachedImage(cacheDir, hash)
@@ -84,7 +84,7 @@ export async function healInstalled(dataDir: string, cacheDir: string): Promise<
 
 /** Returns an intact image with that hash, or undefined. */
 async function findCachedImage(cacheDir: string, hash: string): Promise<string | undefined> {
-  for (const entry of await entriesOf(join(cacheDir, "images"), /^([^.].*)$/)) {
+  for (const entry of entriesOf(join(cacheDir, "images"), /^([^.].*)$/)) {
     const directory = join(cacheDir, "images", entry)
     const manifestFile = Bun.file(join(directory, "manifest.json"))
     const text = (await manifestFile.exists()) ? await manifestFile.text() : ""

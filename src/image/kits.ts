@@ -5,10 +5,11 @@
  *
  *     DATA/kits/HASH.raw  HASH.json
  */
-import { rm, stat } from "node:fs/promises"
+import { readFileSync, statSync } from "node:fs"
+import { rm } from "node:fs/promises"
 import { dirname, join, relative } from "node:path"
 import type { AppError } from "@bhatti/contract/errors"
-import { exists } from "../lib/missing-files.ts"
+import { unlessMissing } from "../lib/missing-files.ts"
 import { parseJson } from "../lib/parse-json.ts"
 import { commitLink } from "./commit.ts"
 import { entriesOf } from "./entries.ts"
@@ -37,16 +38,19 @@ async function linkKit(dataDir: string, { hash, file }: BuiltKit): Promise<void>
   await heal(manifest, manifestTarget, hasSameBytes)
 }
 
-async function readManifest(dataDir: string, hash: string): Promise<KitManifest> {
+function readManifest(dataDir: string, hash: string): KitManifest {
   const path = join(dataDir, "kits", `${hash}.json`)
-  const text = (await exists(path)) ? await Bun.file(path).text() : ""
+  const text = unlessMissing(() => readFileSync(path, "utf8")) ?? ""
   const manifest = KitManifest.safeParse(parseJson(text)).data
   if (manifest?.hash !== hash || kitHash(manifest) !== hash) throw damaged(dataDir, path)
   return manifest
 }
 
-async function readKit(dataDir: string, hash: string, check: Check = "sizes"): Promise<InstalledKit> {
-  const manifest = await readManifest(dataDir, hash)
+async function readKit(
+  dataDir: string,
+  hash: string,
+  { check = "sizes", manifest = readManifest(dataDir, hash) }: { check?: Check; manifest?: KitManifest } = {},
+): Promise<InstalledKit> {
   const file = join(dataDir, "kits", `${hash}.raw`)
   await checkImage(dataDir, file, manifest, check)
   return { hash, file, digest: manifest.digest, kernelVersion: manifest.kernelVersion }
@@ -60,17 +64,17 @@ export async function readKitFor(
   dataDir: string,
   kernel: { version: string },
 ): Promise<InstalledKit | undefined> {
-  const newest = (await listKits(dataDir)).find(({ kernelVersion }) => kernelVersion === kernel.version)
-  return newest && readKit(dataDir, newest.hash)
+  const manifest = listKits(dataDir).find(({ kernelVersion }) => kernelVersion === kernel.version)
+  return manifest && readKit(dataDir, manifest.hash, { manifest })
 }
 
 /** The manifests of all installed kits, newest first. */
-async function listKits(dataDir: string): Promise<KitManifest[]> {
+function listKits(dataDir: string): KitManifest[] {
   const found: { manifest: KitManifest; madeMs: number }[] = []
-  for (const hash of await kitHashes(dataDir)) {
-    const manifest = await readManifest(dataDir, hash)
+  for (const hash of kitHashes(dataDir)) {
+    const manifest = readManifest(dataDir, hash)
     // It is a link to the cache's, whose time is that of its build.
-    const { mtimeMs } = await stat(join(dataDir, "kits", `${hash}.json`))
+    const { mtimeMs } = statSync(join(dataDir, "kits", `${hash}.json`))
     found.push({ manifest, madeMs: mtimeMs })
   }
   return found.sort((one, other) => other.madeMs - one.madeMs).map(({ manifest }) => manifest)
@@ -96,7 +100,7 @@ export async function removeUnusedKits(
   const needed = await options.needed()
   if (needed === undefined) return []
   const removed: string[] = []
-  for (const { hash } of await listKits(dataDir)) {
+  for (const { hash } of listKits(dataDir)) {
     const file = join(dataDir, "kits", `${hash}.raw`)
     const manifest = join(dataDir, "kits", `${hash}.json`)
     if (kept.has(hash) || needed.has(relative(dataDir, file)) || !(await options.isOld(manifest))) continue
@@ -111,8 +115,8 @@ export async function removeUnusedKits(
 /** Repairs damaged kits as far as the cache still has them. Returns an error for each that stays damaged. */
 export async function healKits(dataDir: string, cacheDir: string): Promise<AppError[]> {
   const left: (AppError | undefined)[] = []
-  for (const hash of await kitHashes(dataDir)) {
-    const look = () => damageOf(readKit(dataDir, hash, "digests"))
+  for (const hash of kitHashes(dataDir)) {
+    const look = () => damageOf(readKit(dataDir, hash, { check: "digests" }))
     if ((await look()) === undefined) continue
     const file = await findCachedKit(cacheDir, hash)
     if (file !== undefined) await linkKit(dataDir, { hash, file })
@@ -122,7 +126,7 @@ export async function healKits(dataDir: string, cacheDir: string): Promise<AppEr
 }
 
 async function findCachedKit(cacheDir: string, hash: string): Promise<string | undefined> {
-  for (const entry of await entriesOf(join(cacheDir, "kits"), /^([0-9a-f]{16})$/)) {
+  for (const entry of entriesOf(join(cacheDir, "kits"), /^([0-9a-f]{16})$/)) {
     const directory = join(cacheDir, "kits", entry)
     const text = await Bun.file(join(directory, "manifest.json")).text()
     const manifest = KitManifest.safeParse(parseJson(text)).data
@@ -135,7 +139,7 @@ async function findCachedKit(cacheDir: string, hash: string): Promise<string | u
 /** For the doctor, which changes nothing. */
 export async function kitDamage(dataDir: string): Promise<AppError[]> {
   const errors: (AppError | undefined)[] = []
-  for (const hash of await kitHashes(dataDir)) {
+  for (const hash of kitHashes(dataDir)) {
     const reading = readKit(dataDir, hash)
     const damage = await damageOf(reading)
     if (damage) {
@@ -148,6 +152,6 @@ export async function kitDamage(dataDir: string): Promise<AppError[]> {
   return errors.filter((error) => error !== undefined)
 }
 
-function kitHashes(dataDir: string): Promise<string[]> {
+function kitHashes(dataDir: string): string[] {
   return entriesOf(join(dataDir, "kits"), /^([0-9a-f]{16})\.json$/)
 }

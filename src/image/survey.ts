@@ -13,11 +13,11 @@ import { verifyDisk } from "./verified-disk.ts"
 export async function listDamage(dataDir: string): Promise<AppError[]> {
   const kernels = join(dataDir, "kernels")
   const errors = (await exists(join(kernels, "current.json"))) ? [await damageOf(readKernel(dataDir))] : []
-  for (const hash of await kernelHashes(dataDir))
+  for (const hash of kernelHashes(dataDir))
     errors.push(await damageOf(readKernel(dataDir, { hash, check: "digests" })))
-  for (const { name, hash } of await imageHashes(dataDir))
+  for (const { name, hash } of imageHashes(dataDir))
     errors.push(await damageOf(readWhole(dataDir, name, hash)))
-  for (const name of await entriesOf(join(dataDir, "images"), /^([^.].*)$/))
+  for (const name of entriesOf(join(dataDir, "images"), /^([^.].*)$/))
     if (await exists(join(dataDir, "images", name, "current.json")))
       errors.push(await damageOf(readImage(dataDir, name)))
   const found = [...errors.filter((error) => error !== undefined), ...(await kitDamage(dataDir))]
@@ -36,14 +36,14 @@ async function readWhole(dataDir: string, name: string, hash: string): Promise<I
   return image
 }
 
-export function kernelHashes(dataDir: string): Promise<string[]> {
+export function kernelHashes(dataDir: string): string[] {
   return entriesOf(join(dataDir, "kernels"), /^([0-9a-f]{16})$/)
 }
 
-export async function imageHashes(dataDir: string): Promise<{ name: string; hash: string }[]> {
+export function imageHashes(dataDir: string): { name: string; hash: string }[] {
   const found: { name: string; hash: string }[] = []
-  for (const name of await entriesOf(join(dataDir, "images"), /^([^.].*)$/))
-    for (const hash of await entriesOf(join(dataDir, "images", name), /^([0-9a-f]{16})\.json$/))
+  for (const name of entriesOf(join(dataDir, "images"), /^([^.].*)$/))
+    for (const hash of entriesOf(join(dataDir, "images", name), /^([0-9a-f]{16})\.json$/))
       found.push({ name, hash })
   return found
 }

@@ -97,7 +97,7 @@ describe.skipIf(problem !== undefined)(
     /** The same start as of a sandbox's machine but for the ROM in place of a kernel. */
     async function start(role: "template" | "clone"): Promise<Qmp> {
       const directory = mkdtempSync(join(home, "m-"))
-      using sockets = await listenSockets(directory)
+      using sockets = listenSockets(directory)
       const open = (name: string, flags: string) => openSync(join(home, name), flags, 0o600)
       const rom = open("rom", "r")
       const state = role === "clone" ? { state: open("state-of-template", "r") } : {}

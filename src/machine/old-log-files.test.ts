@@ -42,6 +42,6 @@ test("a data directory without sandboxes has none", async () => {
 })
 
 test("a sandbox's start removes its own", async () => {
-  using _sockets = await listenSockets(join(sandboxes, "sb_1"))
+  using _sockets = listenSockets(join(sandboxes, "sb_1"))
   expect([existsSync(logOf("sb_1")), existsSync(logOf("sb_2"))]).toEqual([false, true])
 })

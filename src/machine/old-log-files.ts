@@ -4,14 +4,15 @@
  */
 
 import { constants } from "node:fs"
-import { open, readdir, rm } from "node:fs/promises"
+import { open, readdir } from "node:fs/promises"
 import { join } from "node:path"
+import { removeFile } from "../lib/missing-files.ts"
 
 const logName = "qemu.log"
 
 /** Runs before a machine starts in that directory, when no other process has the file open. */
-export async function removeOldLog(directory: string): Promise<void> {
-  await rm(join(directory, logName), { force: true })
+export function removeOldLog(directory: string): void {
+  removeFile(join(directory, logName))
 }
 
 /**

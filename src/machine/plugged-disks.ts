@@ -5,11 +5,11 @@
  */
 
 import { closeSync, constants, fstatSync, openSync } from "node:fs"
-import { readFile, rename, rm, stat, writeFile } from "node:fs/promises"
+import { readFile, rename, stat, writeFile } from "node:fs/promises"
 import { join } from "node:path"
 import { AppError } from "@bhatti/contract/errors"
 import { z } from "zod"
-import { whenMissing } from "../lib/missing-files.ts"
+import { removeFile, whenMissing } from "../lib/missing-files.ts"
 import { openSealedJson, sealJson } from "../lib/sealed-json.ts"
 import { descriptors, kitSerial } from "./command-line.ts"
 
@@ -145,7 +145,7 @@ const listPath = (directory: string) => join(directory, "plugged.json")
 /** Every start writes the list, so it is that of the present machine. */
 export async function writePlugged(directory: string, disks: readonly PluggedDisk[]): Promise<void> {
   const path = listPath(directory)
-  if (disks.length === 0) return rm(path, { force: true })
+  if (disks.length === 0) return removeFile(path)
   await writeFile(`${path}.part`, sealJson({ disks }), { mode: 0o600 })
   await rename(`${path}.part`, path)
 }

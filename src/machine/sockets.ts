@@ -1,8 +1,8 @@
 /** A machine's two sockets. We listen on its behalf before it starts, so a connection is never too early. */
 
 import { closeSync } from "node:fs"
-import { rm } from "node:fs/promises"
 import { join } from "node:path"
+import { removeFile } from "../lib/missing-files.ts"
 import { listenUnix } from "../lib/posix.ts"
 import { removeOldLog } from "./old-log-files.ts"
 
@@ -18,12 +18,9 @@ export function qmpSocket(directory: string): string {
 }
 
 /** Removes sockets that an earlier process left in the directory first. */
-export async function listenSockets(directory: string): Promise<Sockets> {
-  await Promise.all([
-    rm(agentSocket(directory), { force: true }),
-    rm(qmpSocket(directory), { force: true }),
-    removeOldLog(directory),
-  ])
+export function listenSockets(directory: string): Sockets {
+  for (const path of [agentSocket(directory), qmpSocket(directory)]) removeFile(path)
+  removeOldLog(directory)
   using undo = new DisposableStack()
   const listen = (path: string) => undo.adopt(listenUnix(path), closeSync)
   const sockets = { agent: listen(agentSocket(directory)), qmp: listen(qmpSocket(directory)) }
@@ -43,7 +40,7 @@ export async function startConnected<Machine, Guest extends { close(): void }>(
   connect: Connect<Guest>,
   run: (sockets: Sockets) => Promise<Machine>,
 ): Promise<{ machine: Machine; guest: Guest }> {
-  using sockets = await listenSockets(directory)
+  using sockets = listenSockets(directory)
   const guest = await connect(agentSocket(directory))
   try {
     return { machine: await run(sockets), guest }

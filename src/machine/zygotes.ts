@@ -10,6 +10,7 @@
 import { constants } from "node:fs"
 import { copyFile, mkdir, rm } from "node:fs/promises"
 import { join } from "node:path"
+import { removeFile } from "../lib/missing-files.ts"
 import { createMemoryFile, sealMemoryFile } from "../lib/posix.ts"
 import { isAlive, type ProcessIdentity } from "../lib/process-identity.ts"
 import { randomHex } from "../lib/random-hex.ts"
@@ -194,6 +195,6 @@ async function loadLibrary(path: string): Promise<number> {
 }
 
 async function replaceFile(from: string, to: string): Promise<void> {
-  await rm(to, { force: true })
+  removeFile(to)
   await copyFile(from, to, constants.COPYFILE_FICLONE | constants.COPYFILE_EXCL)
 }

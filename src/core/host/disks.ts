@@ -3,8 +3,8 @@
 import type { Template } from "./templates.ts"
 
 export interface Disks {
-  /** Makes the sandbox's disk, empty on the template's. */
-  createSandbox(options: { id: string; template: Template }): Promise<void>
+  /** Makes the sandbox's disk, empty on the template's; for a fork, which brings the disk, only a place for it. */
+  createSandbox(options: { id: string; template: Template; isForked?: boolean }): Promise<void>
   removeSandbox(id: string): Promise<void>
   /** Changes with every write to the disk. */
   stampOf(id: string): Promise<string>
