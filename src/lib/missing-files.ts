@@ -1,6 +1,6 @@
 /**
- * Reads and removes files that may be missing. Calls without a promise are for small files on the path of a create: each
- * promise waits for one of the engine's threads, which on a busy host takes longer than the work.
+ * Reads and removes files that may be missing. Calls without a promise are for small files on the path of a create:
+ * each promise waits for one of the engine's threads, which on a busy host takes longer than the work.
  */
 
 import { readFileSync, unlinkSync } from "node:fs"

@@ -29,7 +29,7 @@ let made: Zygote[] = []
 let forkError: AppError | undefined
 let freezeError: AppError | undefined
 let isMute = false
-/** Whether each identity that a zygote's guest was given had a network. */
+/** True for each identity with a network that a zygote's guest was given. */
 let networks: boolean[] = []
 
 beforeEach(async () => {
