@@ -6,6 +6,8 @@ import { createHash } from "node:crypto"
 import { chmod, mkdir, rm } from "node:fs/promises"
 import { join } from "node:path"
 import { AppError } from "@bhatti/contract/errors"
+import { codeInterpreter } from "../../images/code-interpreter.ts"
+import { docker } from "../../images/docker.ts"
 import { minimal } from "../../images/minimal.ts"
 import { node } from "../../images/node.ts"
 import { python } from "../../images/python.ts"
@@ -21,7 +23,7 @@ import type { Report } from "./report.ts"
 import { diskDigest } from "./sparse.ts"
 import { verifyDisk } from "./verified-disk.ts"
 
-const recipes: readonly Recipe[] = [workspace, minimal, node, python]
+const recipes: readonly Recipe[] = [workspace, minimal, node, python, docker, codeInterpreter]
 /** Names of the images that can be built here. */
 export const recipeNames: readonly string[] = recipes.map(({ name }) => name)
 const buildDeadlineMs = 900_000
@@ -48,10 +50,7 @@ export async function buildImage(options: Omit<Build, "recipe"> & { name: string
 type Build = { recipe: Recipe; cacheDir: string; kernel: BuiltKernel; report: Report }
 
 export async function buildRecipe(options: Build): Promise<BuiltImage> {
-  const { recipe } = options
-  const inputs = JSON.stringify([recipe, options.kernel.modulesDir, customizeHook(recipe), diskHook(recipe)])
-  const key = createHash("sha256").update(inputs).digest("hex").slice(0, hashLength)
-  const directory = join(options.cacheDir, "images", `${recipe.name}-${key}`)
+  const directory = cachedDirectory(options)
   const manifest = await commitWhole(directory, {
     build: (beside) => buildInto(beside, options),
     read: wholeManifest,
@@ -59,6 +58,13 @@ export async function buildRecipe(options: Build): Promise<BuiltImage> {
   })
   const { hash, name, sizeMib } = manifest
   return { name, hash, sizeMib, file: join(directory, "disk.raw") }
+}
+
+/** The place of its build in the cache, by what goes into it. */
+export function cachedDirectory({ recipe, kernel, cacheDir }: Omit<Build, "report">): string {
+  const inputs = JSON.stringify([recipe, kernel.modulesDir, customizeHook(recipe), diskHook(recipe)])
+  const key = createHash("sha256").update(inputs).digest("hex").slice(0, hashLength)
+  return join(cacheDir, "images", `${recipe.name}-${key}`)
 }
 
 /** Returns undefined unless the disk beside the manifest matches it. */
