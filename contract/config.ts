@@ -2,7 +2,7 @@
 
 import { z } from "zod"
 import { TtlEnd } from "./lifetime.ts"
-import { defaultDataDir, defaultListen, limits } from "./limits.ts"
+import { defaultCacheDir, defaultDataDir, defaultListen, limits } from "./limits.ts"
 
 /** `burst` requests at once, and `per_minute` over time. */
 function rate(defaults: { burst: number; per_minute: number }, description: string) {
@@ -177,6 +177,16 @@ const Settings = z.strictObject({
     .max(1_000_000)
     .default(512)
     .describe("Memory limit in MiB of all ready sandboxes together, each about 36"),
+  cache_dir: z
+    .string()
+    .default(defaultCacheDir)
+    .describe("Directory of kernels and images that are built or fetched once, as `bhatti init` has it"),
+  images_at_need: z
+    .boolean()
+    .default(true)
+    .describe(
+      "Users may have the host install those of its own images (docker, python and others) that are missing; false: only its operator can",
+    ),
   default_registry: RegistryHost.optional().describe(
     "Registry of references without one, such as debian:12; without it they are refused",
   ),

@@ -52,6 +52,8 @@ export const eventTypes = [
   "image.import_failed",
   "image.saved",
   "image.save_failed",
+  "image.installed",
+  "image.install_failed",
   "image.tagged",
   "image.deleted",
   "image.shared",

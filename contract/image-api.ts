@@ -4,6 +4,7 @@ import { z } from "zod"
 import { endpoint } from "./endpoint.ts"
 import {
   DeletedImage,
+  HostImage,
   Image,
   ImportImageQuery,
   LoggedOut,
@@ -49,6 +50,21 @@ export const imageApi = {
     body: SaveImage,
     reply: StartedTask,
     status: 202,
+  }),
+  listHostImages: endpoint({
+    method: "GET",
+    path: "/host-images",
+    summary: "Images that the host makes itself, installed or not",
+    reply: z.array(HostImage),
+    status: 200,
+  }),
+  installHostImage: endpoint({
+    method: "POST",
+    path: "/host-images/:name/install",
+    summary: "Have the host make one of its own images, for every user, as a task",
+    reply: StartedTask,
+    status: 202,
+    existingStatus: 200,
   }),
   pruneImages: endpoint({
     method: "POST",

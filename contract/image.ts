@@ -35,6 +35,19 @@ export const Image = z
   .meta({ id: "Image" })
 export type Image = z.infer<typeof Image>
 
+/** An image that the host makes itself, of Debian's packages. */
+export const HostImage = z
+  .object({
+    name: z.string(),
+    summary: z.string(),
+    is_installed: z.boolean().describe("Whether sandboxes can be made from it at once"),
+    is_installable: z
+      .boolean()
+      .describe("Whether you may have it installed; the operator always can (images_at_need in config.yaml)"),
+  })
+  .meta({ id: "HostImage" })
+export type HostImage = z.infer<typeof HostImage>
+
 const ImageRef = z
   .string()
   .min(1)

@@ -186,6 +186,8 @@ export const reservedAliases: readonly string[] = [
 export const defaultListen = "127.0.0.1:8080"
 export const defaultApiUrl = "http://localhost:8080"
 export const defaultDataDir = "/var/lib/bhatti"
+/** Keeps kernels and images by content, outside every data directory, so that they are fetched and built once. */
+export const defaultCacheDir = "/var/cache/bhatti"
 /** Headers of a process's output: the offset of its first byte, and how many bytes there were. */
 export const offsetHeader = "x-bhatti-offset"
 export const totalHeader = "x-bhatti-total"

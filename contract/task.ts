@@ -11,7 +11,7 @@ export const Task = z
   .object({
     id: TaskId,
     user_id: UserId,
-    type: z.enum(["image.pull", "image.import", "image.save"]),
+    type: z.enum(["image.pull", "image.import", "image.save", "image.install"]),
     subject: z.string().describe("The name of the image that it makes"),
     status: z
       .enum(["running", "cancelling", "done", "failed", "cancelled", "interrupted"])
@@ -19,7 +19,11 @@ export const Task = z
         "interrupted: the daemon ended meanwhile; nothing half made is left, and it can be asked for again",
       ),
     progress: z.object({
-      step: z.string().describe("waiting, resolving, fetching, copying, packing, unpacking or preparing"),
+      step: z
+        .string()
+        .describe(
+          "waiting, resolving, fetching, copying, packing, unpacking or preparing; building, with what is done, for an image of the host",
+        ),
       layers: z.array(LayerProgress),
     }),
     result: z

@@ -17,6 +17,7 @@ chown lohar: /run/code-interpreter.env
 export const codeInterpreter: Recipe = {
   ...python,
   name: "code-interpreter",
+  summary: "python with pandas, numpy, scipy and matplotlib, and a Jupyter kernel that runs already",
   packages: [
     ...python.packages,
     "python3-ipykernel",

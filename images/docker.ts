@@ -64,6 +64,7 @@ exec docker-compose "$@"
 export const docker: Recipe = {
   ...minimal,
   name: "docker",
+  summary: "minimal with Docker Engine and compose, which run already",
   sizeMib: 20_480,
   packages: [...minimal.packages, "crun", "docker-compose", "docker.io", "iptables", "pigz", "xz-utils"],
   customize: `${minimal.customize}

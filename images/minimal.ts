@@ -6,6 +6,7 @@ import type { Recipe } from "../src/image/recipe.ts"
 
 export const minimal: Recipe = {
   name: "minimal",
+  summary: "A shell, Python, git and curl, and little else",
   suite: "bookworm",
   sizeMib: 8192,
   packages: [

@@ -6,6 +6,7 @@ import { nodePackages, ownGlobals, unpackNode } from "./nodejs.ts"
 export const node: Recipe = {
   ...minimal,
   name: "node",
+  summary: "minimal with Node.js 26, npm and compilers for native modules",
   packages: [...minimal.packages, "g++", "gcc", "libc6-dev", "make"],
   npmPackages: nodePackages,
   customize: `

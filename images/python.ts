@@ -5,6 +5,7 @@ import { minimal } from "./minimal.ts"
 export const python: Recipe = {
   ...minimal,
   name: "python",
+  summary: "minimal with pip, venv and a C compiler for extensions",
   packages: [
     ...minimal.packages,
     "gcc",

@@ -9,6 +9,7 @@ import { nodePackages, ownGlobals, unpackNode } from "./nodejs.ts"
 export const workspace: Recipe = {
   ...minimal,
   name: "workspace",
+  summary: "Node.js, Python, C and C++ with what most projects need to build and run",
   packages: [
     ...minimal.packages,
     "bzip2",

@@ -37,8 +37,10 @@ import { listenPrivately } from "./http/server.ts"
 import { listImages, readImage, readKernel, readKernelFor } from "./image/artifacts.ts"
 import { ArtifactChecks } from "./image/checks.ts"
 import { removeUnusedArtifacts } from "./image/clean-up.ts"
+import { installHostImage } from "./image/host-images.ts"
 import { readKitFor } from "./image/kits.ts"
 import { repairKernel } from "./image/repair.ts"
+import { recipeSummaries } from "./image/rootfs.ts"
 import { openPulls } from "./image-pulls.ts"
 import { forbidCoreFiles } from "./lib/posix.ts"
 import { version } from "./lib/version.ts"
@@ -294,6 +296,9 @@ export async function openCore(config: Config, log: Log, { wrapHost }: Seam = {}
     pulls: images.pulls,
     packs: images.packs,
     images: {
+      recipes: recipeSummaries,
+      install: (name, options) =>
+        installHostImage({ dataDir: config.data_dir, cacheDir: config.cache_dir }, name, options),
       list: async () =>
         (await listImages(config.data_dir)).map(({ sizeMib, ...image }) => ({ ...image, diskMib: sizeMib })),
       readImage: async (name) => {
@@ -336,6 +341,7 @@ export async function openCore(config: Config, log: Log, { wrapHost }: Seam = {}
       images: {
         defaultRegistry: config.default_registry,
         allowedRegistries: config.allowed_registries,
+        areMadeAtNeed: config.images_at_need,
         imageMibMax: config.image_max_mb,
       },
     },

@@ -48,6 +48,7 @@ export async function init(options: InitOptions): Promise<void> {
     return result
   }
 
+  if (options.imageOnly) return await step(`image ${options.image}`, () => installOnly(options))
   await step("data directory, keys and users", async () => {
     prepareDirectory(options)
     const store = await openStore({ dataDir })
@@ -84,6 +85,22 @@ export async function init(options: InitOptions): Promise<void> {
     report(`  ${message}, and the cache has no other: put it back from a backup`)
   await tendCache(cacheDir, { used, nowMs: Date.now() })
   await step("template", () => prepareTemplate(options))
+}
+
+/** The image gets the modules of the newest kernel in the cache, which need not be the installed one: guests have the kit's. */
+async function installOnly({
+  dataDir,
+  cacheDir,
+  image: name = "",
+  report: tell,
+}: InitOptions): Promise<void> {
+  if (!existsSync(join(dataDir, "images")))
+    throw new AppError("not_found", `${dataDir} is not prepared`, {
+      subject: { kind: "installation", data_dir: dataDir },
+    })
+  const report = told(tell)
+  const kernel = await buildKernel({ cacheDir, agentPath: agentFile, report })
+  await installImage(dataDir, await buildImage({ name, cacheDir, kernel, report }))
 }
 
 /** The default first, then the requested one, and the installed ones, which get the same updates. */

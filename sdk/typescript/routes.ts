@@ -60,6 +60,8 @@ export const routes: { readonly [Name in keyof Api]: `${Api[Name]["method"]} ${A
   pullImage: "POST /images/pull",
   importImage: "POST /images/import",
   saveImage: "POST /sandboxes/:id/save-image",
+  listHostImages: "GET /host-images",
+  installHostImage: "POST /host-images/:name/install",
   pruneImages: "POST /images/prune",
   getImage: "GET /images/:name",
   tagImage: "POST /images/:name/tag",

@@ -1,4 +1,4 @@
-/** The image of a create: pulled before if it is not here, as `--pull` says. */
+/** The image of a create: if it is not here, the host makes it or it is pulled before, as `--pull` says. */
 
 import { AppError } from "@bhatti/contract/errors"
 import type { Client } from "@bhatti/sdk/client"
@@ -10,7 +10,7 @@ export const pullOption = {
   type: "choice",
   value: "WHEN",
   choices: ["missing", "always", "never"],
-  summary: "Pull the image if it is missing, always or never",
+  summary: "Pull the image, or have the host make its own, if it is missing; always pull, or never",
   fallback: "missing",
 } as const
 type Pull = (typeof pullOption.choices)[number]
@@ -30,7 +30,10 @@ export async function withImage<Made>(
     try {
       return await make(image)
     } catch (error) {
-      if (pull === "never" || !isMissing(error)) throw error
+      if (pull === "never" || !(error instanceof AppError) || error.code !== "not_found") throw error
+      const made = await makeNow(context, { image, isQuiet, missing: error })
+      if (made) return "exitCode" in made ? made : await make(image)
+      if (!isMissing(error)) throw error
       missing = error
     }
   }
@@ -38,6 +41,25 @@ export async function withImage<Made>(
     throw missing ? unnamedRegistry(error, { image, missing }) : error
   })
   return "exitCode" in pulled ? pulled : await make(pulled.image)
+}
+
+/** Returns undefined if it is no image of the host, or may not be made. */
+async function makeNow(
+  { client, out }: Context,
+  { image, isQuiet, missing }: { image: string; isQuiet: boolean; missing: AppError },
+): Promise<{ image: string } | { exitCode: number } | undefined> {
+  // An error about the installation names an image only if the host could have it.
+  if (missing.subject?.kind !== "installation" || missing.subject.image !== image) return undefined
+  const started = await client.installHostImage({ params: { name: image } }).catch((error: unknown) => {
+    if (error instanceof AppError && ["forbidden", "not_found"].includes(error.code)) return undefined
+    throw error
+  })
+  if (started === undefined) return undefined
+  if (started.task_id === null) return { image }
+  if (!isQuiet)
+    await out.talk(`image ${image} is made first, once for all users of the host; this takes minutes`)
+  const task = await followTask({ client, out }, started.task_id, { isQuiet, isCancelledBySignals: true })
+  return "exitCode" in task ? task : { image: resultOf(task).image }
 }
 
 /** A plain name is rather a mistyped image than one of a registry that nobody has named; one with a tag is not. */

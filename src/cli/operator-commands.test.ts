@@ -86,7 +86,13 @@ test("serve refuses an accelerator that does not exist", async () => {
 
 test("init has defaults for directories", async () => {
   expect((await run(init, [])).initialised).toEqual([
-    { dataDir: defaultDataDir, cacheDir: "/var/cache/bhatti", writeClientConfig: false, probe: false },
+    {
+      dataDir: defaultDataDir,
+      cacheDir: "/var/cache/bhatti",
+      writeClientConfig: false,
+      probe: false,
+      imageOnly: false,
+    },
   ])
   const argv = [
     "--data-dir",
@@ -99,7 +105,14 @@ test("init has defaults for directories", async () => {
     "--probe",
   ]
   expect((await run(init, argv)).initialised).toEqual([
-    { dataDir: "/d", cacheDir: "/c", writeClientConfig: true, probe: true, listen: "127.0.0.1:1" },
+    {
+      dataDir: "/d",
+      cacheDir: "/c",
+      writeClientConfig: true,
+      probe: true,
+      imageOnly: false,
+      listen: "127.0.0.1:1",
+    },
   ])
 })
 

@@ -24,6 +24,8 @@ export type InitOptions = {
   listen?: string
   /** An image to install in addition to the default one and the installed ones. */
   image?: string
+  /** Installs that image and leaves everything else as it is. */
+  imageOnly: boolean
   report: (line: string) => void
 }
 

@@ -31,6 +31,7 @@ type Given = Omit<CoreSettings, "images" | "lifetimes"> & Partial<Pick<CoreSetti
 const imageDefaults: CoreSettings["images"] = {
   defaultRegistry: undefined,
   allowedRegistries: [],
+  areMadeAtNeed: true,
   imageMibMax: 20_480,
 }
 
@@ -63,6 +64,7 @@ class Assembly implements Core {
   readonly reboots: Reboots
   readonly memory: HostMemory
   readonly templateBuilds: Core["templateBuilds"] = new Map()
+  readonly hostImageBuilds: Core["hostImageBuilds"] = new Map()
   readonly tasks: Core["tasks"] = new Map()
   readonly pinnedDisks: Core["pinnedDisks"] = new Map()
   readonly waits = new Map<SandboxRecord["id"], string>()

@@ -21,6 +21,7 @@ import type { Metrics } from "./metrics.ts"
 import type { Notices } from "./notices.ts"
 import type {
   GoingTask,
+  HostImageBuild,
   LifetimePart,
   PoolPart,
   SpacePart,
@@ -50,6 +51,8 @@ export type ImageSettings = {
   defaultRegistry: string | undefined
   /** The only ones that may be asked; empty: any. */
   allowedRegistries: readonly string[]
+  /** Users may have the host's own images installed. */
+  areMadeAtNeed: boolean
   /** Limit on an image's files. */
   imageMibMax: number
 }
@@ -76,6 +79,8 @@ export type Core = {
   memory: HostMemory
   /** Templates being built, by fingerprint-relevant key, so that concurrent creates share one build. */
   templateBuilds: Map<string, TemplateBuild>
+  /** Images of the host that are being made, by name. */
+  hostImageBuilds: Map<string, HostImageBuild>
   /** The tasks that this daemon runs. */
   tasks: Map<TaskRecord["id"], GoingTask>
   /** Disks that a task has made or is about to use, before their rows say so; their numbers of users. */

@@ -13,6 +13,15 @@ import type { Guest, Machine, Template, TemplateSpec, Zygote } from "./host.ts"
 /** Why a sandbox is paused in spite of its requests. */
 export type HoldReason = "host_disk" | "disk_quota"
 
+/** An image of the host that is being made, for all tasks that wait for it. */
+export type HostImageBuild = {
+  /** The step that it is at. */
+  words: string
+  watchers: Set<(words: string) => void>
+  stop: AbortController
+  done: Promise<void>
+}
+
 export interface SpacePart {
   /** Runs until the signal aborts. */
   run(signal: AbortSignal): Promise<void>

@@ -12,6 +12,7 @@ export const requestKinds: Partial<Record<keyof Api, RequestKind>> = {
   pullImage: "create",
   importImage: "create",
   saveImage: "create",
+  installHostImage: "create",
   exec: "exec",
   execSocket: "exec",
   shellSocket: "exec",

@@ -12,6 +12,8 @@ export type NpmPackage = {
 
 export type Recipe = {
   name: string
+  /** What users see of it in lists: some words without a full stop. */
+  summary: string
   /** The Debian release. */
   suite: string
   /** The disk's size as the guest sees it; holes are not stored. */

@@ -26,6 +26,10 @@ import { verifyDisk } from "./verified-disk.ts"
 const recipes: readonly Recipe[] = [workspace, minimal, node, python, docker, codeInterpreter]
 /** Names of the images that can be built here. */
 export const recipeNames: readonly string[] = recipes.map(({ name }) => name)
+/** The same, with what users see of them. */
+export const recipeSummaries: readonly Pick<Recipe, "name" | "summary">[] = recipes.map(
+  ({ name, summary }) => ({ name, summary }),
+)
 const buildDeadlineMs = 900_000
 
 export type BuiltImage = {
@@ -62,7 +66,8 @@ export async function buildRecipe(options: Build): Promise<BuiltImage> {
 
 /** The place of its build in the cache, by what goes into it. */
 export function cachedDirectory({ recipe, kernel, cacheDir }: Omit<Build, "report">): string {
-  const inputs = JSON.stringify([recipe, kernel.modulesDir, customizeHook(recipe), diskHook(recipe)])
+  const { summary: _summary, ...content } = recipe
+  const inputs = JSON.stringify([content, kernel.modulesDir, customizeHook(recipe), diskHook(recipe)])
   const key = createHash("sha256").update(inputs).digest("hex").slice(0, hashLength)
   return join(cacheDir, "images", `${recipe.name}-${key}`)
 }

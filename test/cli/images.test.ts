@@ -211,3 +211,38 @@ test("a login is stored from standard input, listed without its password, and de
   expect((await run(["registry", "logout", "registry.example"])).exitCode).toBe(0)
   expect((await run(["registry", "logout", "registry.example"])).exitCode).toBe(1)
 })
+
+describe("an image of the host that is not installed", () => {
+  test("is listed, made by the first create, and there for the next", async () => {
+    expect((await run(["image", "list"])).stdout).toMatch(/^docker +host +not installed/m)
+    const made = await run(["create", "--name", "dev", "--image", "docker"])
+    expect(made).toMatchObject({ exitCode: 0, stdout: expect.stringContaining("sandbox/dev created") })
+    expect(made.stderr).toContain("image docker is made first")
+    expect((await run(["image", "list"])).stdout).toMatch(/^docker +host +ready/m)
+    const again = await run(["create", "--name", "again", "--image", "docker"])
+    expect(again).toMatchObject({ exitCode: 0, stderr: "" })
+    expect(daemon.host.installs).toEqual(["docker"])
+  })
+
+  test("is not made with --pull never, nor where only the operator installs images", async () => {
+    const never = await run(["create", "--image", "docker", "--pull", "never"])
+    expect(never.stderr).toContain("sudo bhatti init --image docker")
+    daemon.core.settings.images.areMadeAtNeed = false
+    const refused = await run(["create", "--image", "docker"])
+    expect([refused.exitCode, refused.stderr]).toEqual([1, never.stderr])
+    expect((await run(["image", "install", "docker"])).stderr).toContain("only the host's operator")
+    expect(daemon.host.installs).toEqual([])
+  })
+
+  test("is installed by name, and once", async () => {
+    expect((await run(["image", "install", "docker"])).stdout).toMatch(/^image\/docker installed in /)
+    expect((await run(["image", "install", "docker"])).stdout).toBe(
+      "image/docker unchanged (already installed)\n",
+    )
+    expect(await run(["image", "install", "-q", "docker"])).toEqual({
+      stdout: "docker\n",
+      stderr: "",
+      exitCode: 0,
+    })
+  })
+})

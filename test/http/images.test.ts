@@ -2,7 +2,7 @@
 
 import { afterEach, beforeEach, describe, expect, test } from "bun:test"
 import { AppError } from "@bhatti/contract/errors"
-import { Image } from "@bhatti/contract/image"
+import { HostImage, Image } from "@bhatti/contract/image"
 import { limits } from "@bhatti/contract/limits"
 import { StartedTask, Task } from "@bhatti/contract/task"
 import { pinDisk, removeUnusedDisks } from "../../src/core/image-disks.ts"
@@ -341,4 +341,69 @@ test("a task that no daemon's memory has is followed with pauses", async () => {
     states.push(task === "quiet" ? task : task.state)
   expect(states).toEqual(["running"])
   expect(asked).toBeLessThan(10)
+})
+
+describe("an image of the host that is not installed", () => {
+  const installed = async (key = own.key) => {
+    const { body } = await own.call("GET", "/host-images", undefined, key)
+    const all = HostImage.array().parse(body)
+    return all.filter(({ is_installed }) => is_installed).map(({ name }) => name)
+  }
+  const ask = async (key = own.key) => {
+    const { status, body } = await own.call("POST", "/host-images/docker/install", undefined, key)
+    return { status, id: StartedTask.parse(body).task_id ?? "" }
+  }
+
+  test("is made once for those who ask at once, and then serves every user", async () => {
+    expect(await installed()).toEqual([limits.imageDefault])
+    const gate = Promise.withResolvers<void>()
+    own.host.installGate = gate.promise
+    const [first, second] = [await ask(), await ask(other)]
+    await until("the step is told", async () =>
+      (await taskOf(second.id, other)).progress.step.includes("building: install Debian"),
+    )
+    gate.resolve()
+    expect(await ended(first.id)).toMatchObject({ type: "image.install", status: "done", subject: "docker" })
+    expect(await ended(second.id, other)).toMatchObject({ status: "done" })
+    expect(own.host.installs).toEqual(["docker"])
+    expect(await installed(other)).toEqual([limits.imageDefault, "docker"])
+    const created = await own.call("POST", "/sandboxes", { name: "theirs", image: "docker" }, other)
+    expect(created.status).toBe(201)
+    expect(await ask()).toEqual({ status: 200, id: "" })
+    expect(own.core.hostImageBuilds.size).toBe(0)
+  })
+
+  test("is given up with the last task that waits for it, and made anew for the next", async () => {
+    own.host.installGate = new Promise(() => {})
+    const [first, second] = [await ask(), await ask(other)]
+    await own.call("DELETE", `/tasks/${first.id}`)
+    expect(await taskOf(first.id)).toMatchObject({ status: "cancelled" })
+    expect(own.core.hostImageBuilds.size).toBe(1)
+    await own.call("DELETE", `/tasks/${second.id}`, undefined, other)
+    await until("nothing is made", () => own.core.hostImageBuilds.size === 0)
+    expect(await installed()).toEqual([limits.imageDefault])
+    own.host.installGate = Promise.resolve()
+    expect(await ended((await ask()).id)).toMatchObject({ status: "done" })
+    expect(own.host.installs).toHaveLength(2)
+  })
+
+  test("fails with its reason, and the next one who asks tries again", async () => {
+    own.host.installGate = Promise.reject(new AppError("unavailable", "no packages"))
+    own.host.installGate.catch(() => undefined)
+    expect(await ended((await ask()).id)).toMatchObject({
+      status: "failed",
+      error: { message: expect.stringContaining("no packages") },
+    })
+    own.host.installGate = Promise.resolve()
+    expect(await ended((await ask()).id)).toMatchObject({ status: "done" })
+  })
+
+  test("is the operator's to install where users may not, and an unknown one is not found", async () => {
+    own.core.settings.images.areMadeAtNeed = false
+    const refused = await own.call("POST", "/host-images/docker/install")
+    expect([refused.status, refused.body]).toMatchObject([403, { code: "forbidden" }])
+    const unknown = await own.call("POST", "/host-images/dokcer/install")
+    expect([unknown.status, unknown.body]).toMatchObject([404, { hint: "did you mean docker?" }])
+    expect(own.host.installs).toEqual([])
+  })
 })

@@ -65,6 +65,8 @@ const samples: { [Name in keyof Api]: Sample<Api[Name]> } = {
   pullImage: { body: { ref: "registry.example/app:1" } },
   importImage: { query: "?name=app", body: "tar" },
   saveImage: { body: { name: "app" } },
+  listHostImages: {},
+  installHostImage: {},
   pruneImages: {},
   getImage: {},
   tagImage: { body: { name: "other" } },

@@ -37,6 +37,7 @@ import type {
   Template,
   TemplateSpec,
 } from "../../src/core/host.ts"
+import { unlessAborted } from "../../src/core/unless-aborted.ts"
 import { randomHex } from "../../src/lib/random-hex.ts"
 import { closedAmong } from "../../src/network/internal.ts"
 import { type FakeFiles, FakeUnpacking, type NewFile } from "./fake-files.ts"
@@ -128,6 +129,10 @@ export type FakeHost = Host & {
   unpacked: { path: string; headers: Header[] } | undefined
   /** Names of images besides the default one. */
   moreImages: string[]
+  /** The host's own images that were asked for, and those that were made; each waits for the gate. */
+  installs: string[]
+  installedImages: string[]
+  installGate: Promise<unknown>
   freeMibNow: number
   /** Space that each part of a backup takes. */
   backupPartMib: number
@@ -275,6 +280,9 @@ export function fakeHost(): FakeHost {
     archive: undefined,
     unpacked: undefined,
     moreImages: [],
+    installs: [],
+    installedImages: [],
+    installGate: Promise.resolve(),
     freeMibNow: 100_000,
     backupPartMib: 0,
     isRootReadOnly: false,
@@ -546,23 +554,33 @@ export function fakeHost(): FakeHost {
       return { pulls, packs: fakePacks(pulls, (name) => host.moreImages.push(name)) }
     })(),
     images: {
+      recipes: [
+        { name: limits.imageDefault, summary: "The default" },
+        { name: "docker", summary: "Containers" },
+      ],
+      async install(name, { signal, onStep }) {
+        host.installs.push(name)
+        onStep("install Debian")
+        await unlessAborted(host.installGate, signal)
+        host.installedImages.push(name)
+      },
       async list() {
         if (host.imagesMissing) return []
-        return [
-          {
-            name: limits.imageDefault,
-            hash: "image",
-            diskMib: 8192,
-            usedMib: 700,
-            kernelVersion: "6.1.0",
-            installedAt: "2026-01-01T00:00:00.000Z",
-          },
-        ]
+        return [limits.imageDefault, ...host.installedImages].map((name) => ({
+          name,
+          hash: "image",
+          diskMib: 8192,
+          usedMib: 700,
+          kernelVersion: "6.1.0",
+          installedAt: "2026-01-01T00:00:00.000Z",
+        }))
       },
       async readImage(name) {
-        const isThere = name === limits.imageDefault || host.moreImages.includes(name)
+        const isThere = [limits.imageDefault, ...host.moreImages, ...host.installedImages].includes(name)
         if (!isThere || host.imagesMissing) {
-          throw new AppError("not_found", `no image named "${name}"`, { subject: { kind: "installation" } })
+          throw new AppError("not_found", `no image named "${name}"`, {
+            subject: { kind: "installation", ...(name === "docker" && { image: name }) },
+          })
         }
         return {
           name,

@@ -132,6 +132,10 @@ export const commands: readonly CommandEntry[] = [
       "image ls",
     ],
     "image pull": ["Pull an image from a registry", async () => (await import("./image-pull.ts")).imagePull],
+    "image install": [
+      "Have the host make one of its own images",
+      async () => (await import("./image-install.ts")).imageInstall,
+    ],
     "image import": [
       "Make an image of an archive",
       async () => (await import("./image-import.ts")).imageImport,

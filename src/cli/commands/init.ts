@@ -2,13 +2,10 @@
 
 import { resolve } from "node:path"
 import { AppError } from "@bhatti/contract/errors"
-import { defaultDataDir, defaultListen } from "@bhatti/contract/limits"
+import { defaultCacheDir, defaultDataDir, defaultListen } from "@bhatti/contract/limits"
 import { errorCodeOf } from "../../lib/error-code.ts"
 import { hostCommand } from "../command.ts"
 import { refuseListen } from "../listen-address.ts"
-
-/** Keeps kernels and images by content, outside every data directory, so that they are fetched and built once. */
-const defaultCacheDir = "/var/cache/bhatti"
 
 export const init = hostCommand({
   description:
@@ -37,7 +34,11 @@ export const init = hostCommand({
     image: {
       type: "text",
       value: "NAME",
-      summary: "Install this image too: minimal, the small one",
+      summary: "Install this image too: minimal, docker or another that bhatti image list names",
+    },
+    imageOnly: {
+      type: "flag",
+      summary: "Install the image of --image and change nothing else; also while the daemon runs",
     },
     listen: {
       type: "text",
@@ -46,12 +47,16 @@ export const init = hostCommand({
       fallback: defaultListen,
     },
   },
-  refuse: refuseListen,
+  refuse: ({ options }) => {
+    if (options.imageOnly && options.image === undefined) return "--image-only needs --image"
+    return refuseListen({ options })
+  },
   examples: [
     "sudo bhatti init --write-client-config",
     "sudo bhatti init --data-dir /srv/bhatti",
     "sudo bhatti init --probe && sudo systemctl restart bhatti",
     "sudo bhatti init --image minimal",
+    "sudo bhatti init --image docker --image-only",
   ],
   async run({ options, operator, isJson, out }) {
     let talked: Promise<void> = Promise.resolve()
@@ -65,6 +70,7 @@ export const init = hostCommand({
         probe: options.probe,
         ...(options.listen === undefined ? {} : { listen: options.listen }),
         ...(options.image === undefined ? {} : { image: options.image }),
+        imageOnly: options.imageOnly,
         report: (line) => {
           talked = talked.then(() => out.talk(line))
         },

@@ -34,7 +34,14 @@ export type InstalledImage = {
   installedAt: string
 }
 
+/** An image that the host makes itself, of Debian's packages. */
+export type HostRecipe = { name: string; summary: string }
+
 export interface Images {
+  /** Those that can be installed, the default one first. */
+  readonly recipes: readonly HostRecipe[]
+  /** Makes the image unless it is cached, and installs it. An abort leaves nothing half made. */
+  install(name: string, options: { signal: AbortSignal; onStep: (words: string) => void }): Promise<void>
   /** The current image of every name, sorted by name. */
   list(): Promise<InstalledImage[]>
   readImage(name: string): Promise<Image>

@@ -1,12 +1,13 @@
 /** Handlers of images. */
 
 import { deleteImage, pruneImages, tagImage } from "../../core/change-images.ts"
+import { installHostImage, listHostImages } from "../../core/host-images.ts"
 import { describeImage, listImages } from "../../core/images.ts"
 import { importImage } from "../../core/import-image.ts"
 import { pullImage } from "../../core/pull.ts"
 import { saveImage } from "../../core/save-image.ts"
 import type { Handlers } from "../context.ts"
-import { credentialFrom, viewImage, viewImages } from "../views/image.ts"
+import { credentialFrom, viewHostImages, viewImage, viewImages } from "../views/image.ts"
 import { viewStarted } from "../views/task.ts"
 
 export const images = {
@@ -29,6 +30,16 @@ export const images = {
 
   async saveImage({ core, account, params }, { body }) {
     return viewStarted(await saveImage(core, account, params.id, body))
+  },
+
+  async listHostImages({ core }) {
+    return viewHostImages(await listHostImages(core))
+  },
+
+  async installHostImage({ core, account, params }) {
+    const { task } = await installHostImage(core, account, params.name)
+    if (task) return Response.json(viewStarted(task), { status: 202 })
+    return Response.json({ task_id: null, status: "exists", image: params.name })
   },
 
   async pruneImages({ core, account }) {

@@ -1,8 +1,9 @@
 /** An image on the wire. */
 
-import type { Image } from "@bhatti/contract/image"
+import type { HostImage, Image } from "@bhatti/contract/image"
 import { limits } from "@bhatti/contract/limits"
 import type { InstalledImage } from "../../core/host.ts"
+import type { HostImageState } from "../../core/host-images.ts"
 import type { ListedImages } from "../../core/images.ts"
 import type { ImageRecord } from "../../store/images.ts"
 import type { Account } from "../../store/users.ts"
@@ -20,6 +21,14 @@ export function credentialFrom(auth: Auth | undefined): Exclude<Auth, string> | 
 export function viewImages({ ofHost, ofUsers }: ListedImages, account: Account): Image[] {
   const all = [...ofHost.map(viewHostImage), ...ofUsers.map((record) => viewImage(record, account))]
   return all.sort((one, other) => (one.name < other.name ? -1 : one.name > other.name ? 1 : 0))
+}
+
+export function viewHostImages(images: readonly HostImageState[]): HostImage[] {
+  return images.map(({ name, summary, isInstalled, isInstallable }) => ({
+    ...{ name, summary },
+    is_installed: isInstalled,
+    is_installable: isInstallable,
+  }))
 }
 
 export function viewHostImage(image: InstalledImage): Image {
