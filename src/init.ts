@@ -87,7 +87,7 @@ export async function init(options: InitOptions): Promise<void> {
   await step("template", () => prepareTemplate(options))
 }
 
-/** The image gets the modules of the newest kernel in the cache, which need not be the installed one: guests have the kit's. */
+/** The image's modules are the newest kernel's, which need not be the installed one: guests have those of the kit. */
 async function installOnly({
   dataDir,
   cacheDir,

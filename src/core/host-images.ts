@@ -90,7 +90,7 @@ async function install(core: ForInstall, account: Account, name: string, task: R
     build.watchers.delete(show)
     if (build.watchers.size === 0) {
       build.stop.abort(task.signal.reason)
-      // Nothing of it is left when the task ends.
+      // When the task ends it has left nothing.
       await build.done.catch(() => undefined)
     }
   }

@@ -55,7 +55,7 @@ export async function installHostImage(
     const why = last.at(-1) ?? `exit code ${child.signalCode ?? exitCode}`
     throw new AppError("unavailable", `image "${name}" could not be made: ${why}`, {
       cause: new Error(last.join("\n")),
-      hint: "the host's operator sees more with: bhatti init --image NAME",
+      hint: "the daemon's log has more of what the build printed",
       retryable: true,
     })
   } finally {

@@ -12,7 +12,7 @@ export type NpmPackage = {
 
 export type Recipe = {
   name: string
-  /** What users see of it in lists: some words without a full stop. */
+  /** Its description in lists: some words without a full stop. */
   summary: string
   /** The Debian release. */
   suite: string

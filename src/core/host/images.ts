@@ -38,7 +38,7 @@ export type InstalledImage = {
 export type HostRecipe = { name: string; summary: string }
 
 export interface Images {
-  /** Those that can be installed, the default one first. */
+  /** The ones that can be installed, the default first. */
   readonly recipes: readonly HostRecipe[]
   /** Makes the image unless it is cached, and installs it. An abort leaves nothing half made. */
   install(name: string, options: { signal: AbortSignal; onStep: (words: string) => void }): Promise<void>
