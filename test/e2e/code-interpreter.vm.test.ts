@@ -52,7 +52,7 @@ describe.skipIf(!isAtHand)("the code interpreter", () => {
       .map((line) => JSON.parse(line) as Line)
   }
   /** The value of its last expression. */
-  async function valueOf(name: string, code: string, more: Record<string, unknown> = {}): Promise<string> {
+  async function answerOf(name: string, code: string, more: Record<string, unknown> = {}): Promise<string> {
     const lines = await run(name, code, more)
     const result = lines.find(({ type, is_main_result }) => type === "result" && is_main_result)
     if (result?.text === undefined) throw new Error(JSON.stringify(lines))
@@ -67,7 +67,7 @@ describe.skipIf(!isAtHand)("the code interpreter", () => {
     const times = [made]
     for (const code of ["1+1", "import pandas; pandas.Series([1, 2]).sum()"]) {
       const startedAt = performance.now()
-      expect(await valueOf("data", code)).toBe(code === "1+1" ? "2" : "3")
+      expect(await answerOf("data", code)).toBe(code === "1+1" ? "2" : "3")
       times.push(performance.now() - startedAt)
     }
     console.error(`create, 1+1, import pandas: ${times.map((ms) => Math.round(ms)).join(", ")} ms`)
@@ -77,14 +77,14 @@ describe.skipIf(!isAtHand)("the code interpreter", () => {
 
   test("each sandbox has random numbers and variables of its own", async () => {
     const code = "import random, numpy, os; [random.random(), numpy.random.rand(), os.environ.get('WHO')]"
-    const [first, data] = [await valueOf("first", code), await valueOf("data", code)]
+    const [first, data] = [await answerOf("first", code), await answerOf("data", code)]
     expect([first, data]).toEqual([expect.stringMatching(/, None\]$/), expect.stringMatching(/, 'me'\]$/)])
     const numbers = [first, data].map((text) => text.split(", ").slice(0, 2))
     expect(new Set(numbers.flat()).size).toBe(4)
     const fork = await own.bhatti(["create", "--name", "fork", "--from", "data"], { deadlineMs })
     expect(fork.exitCode).toBe(0)
     await own.bhatti(["publish", "fork", "-p", String(port), "-a", "fork"])
-    expect(await valueOf("fork", "random.random()")).not.toBe(await valueOf("data", "random.random()"))
+    expect(await answerOf("fork", "random.random()")).not.toBe(await answerOf("data", "random.random()"))
     await own.bhatti(["destroy", "fork", "first", "--yes"])
   }, 300_000)
 
@@ -100,11 +100,11 @@ describe.skipIf(!isAtHand)("the code interpreter", () => {
     expect(await run("data", "1/0")).toContainEqual(
       expect.objectContaining({ type: "error", name: "ZeroDivisionError", value: "division by zero" }),
     )
-    const own = await valueOf("data", "(os.environ['WHO'], os.environ['ONE'])", {
+    const own = await answerOf("data", "(os.environ['WHO'], os.environ['ONE'])", {
       env_vars: { WHO: "you", ONE: "1" },
     })
     expect(own).toBe("('you', '1')")
-    expect(await valueOf("data", "(os.environ['WHO'], os.environ.get('ONE'))")).toBe("('me', None)")
+    expect(await answerOf("data", "(os.environ['WHO'], os.environ.get('ONE'))")).toBe("('me', None)")
   }, 120_000)
 
   test("a context has variables of its own, until it is removed; what there is not is refused", async () => {
@@ -112,11 +112,11 @@ describe.skipIf(!isAtHand)("the code interpreter", () => {
     expect(made).toMatchObject({ language: "python", cwd: "/tmp" })
     const inside = { context_id: made.id }
     await run("data", "x = 1")
-    expect(await valueOf("data", "import os; ['x' in dir(), os.getcwd()]", inside)).toBe("[False, '/tmp']")
+    expect(await answerOf("data", "import os; ['x' in dir(), os.getcwd()]", inside)).toBe("[False, '/tmp']")
     const listed = async () => (await (await call("data", "/contexts")).json()) as { id: string }[]
     expect((await listed()).map(({ id }) => id)).toEqual(["default", made.id])
     expect((await call("data", "/contexts/default/restart", {})).status).toBe(204)
-    expect(await valueOf("data", "'x' in dir()")).toBe("False")
+    expect(await answerOf("data", "'x' in dir()")).toBe("False")
     expect((await call("data", `/contexts/${made.id}`, undefined, { method: "DELETE" })).status).toBe(204)
     const refused = [
       { code: "1", ...inside },
@@ -138,18 +138,18 @@ describe.skipIf(!isAtHand)("the code interpreter", () => {
     const reader = (await going).body?.getReader()
     await reader?.read()
     left.abort()
-    expect(await valueOf("data", "y")).toBe("1")
+    expect(await answerOf("data", "y")).toBe("1")
     const died = await run("data", "import os; os.kill(os.getpid(), 9)")
     expect(died.map(({ type, name }) => name ?? type)).toContain("KernelDied")
-    expect(await valueOf("data", "'y' in dir()")).toBe("False")
+    expect(await answerOf("data", "'y' in dir()")).toBe("False")
   }, 300_000)
 
   test("it goes on after a stop, and is started again by a boot", async () => {
     await run("data", "z = 5")
     await own.bhatti(["stop", "data"])
-    expect(await valueOf("data", "z")).toBe("5")
+    expect(await answerOf("data", "z")).toBe("5")
     expect((await own.bhatti(["restart", "data"], { deadlineMs })).exitCode).toBe(0)
     await until("it serves again", async () => (await call("data", "/health")).ok, { deadlineMs: 120_000 })
-    expect(await valueOf("data", "__import__('os').environ['WHO']")).toBe("'me'")
+    expect(await answerOf("data", "__import__('os').environ['WHO']")).toBe("'me'")
   }, 400_000)
 })
