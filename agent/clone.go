@@ -25,6 +25,8 @@ const (
 	hookOutputBytes = 4096
 	hookUser        = "root"
 	hookOutputWait  = 100 * time.Millisecond
+	// nobody is the machine id of templates, and of clones that wait for an owner.
+	nobody = "00000000000000000000000000000000"
 )
 
 // hooks says where the hooks of clones are, and who runs them. Tests have others.
@@ -51,6 +53,12 @@ func (a *agent) hold() error {
 	a.clone.held = append(a.clone.held, groups...)
 	a.mu.Unlock()
 	return nil
+}
+
+// isCopyFor tells whether programs have run in this memory as another machine than the one that it becomes. Needs mu.
+func (a *agent) isCopyFor(machineID string) bool {
+	before := a.clone.identity.MachineID
+	return before != "" && before != machineID && (before != nobody || len(a.clone.held) > 0)
 }
 
 // isPending tells whether clone_start has anything to do. Needs mu.

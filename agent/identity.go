@@ -14,7 +14,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"strings"
 	"syscall"
 )
 
@@ -45,7 +44,6 @@ type prepared struct {
 	files  map[string]*keptFile
 	random int
 	card   *card // nil if the machine has none
-	bootID string
 	// isComplete: the user and the workspace are there.
 	isComplete bool
 }
@@ -67,9 +65,6 @@ func prepare(root string) (*prepared, []error) {
 	var err error
 	p.random, err = syscall.Open("/dev/urandom", syscall.O_WRONLY|syscall.O_CLOEXEC, 0)
 	note("random numbers", err)
-	bootID, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	note("boot id", err)
-	p.bootID = strings.TrimSpace(string(bootID))
 	p.card, err = openCard()
 	note("network card", err)
 	return p, failures

@@ -102,6 +102,7 @@ func newAgent(bootFailures []string, p *prepared) *agent {
 		hooks: hooks{folder: cloneHooks, user: hookUser},
 		machine: machine{
 			personalise: p.personalise,
+			renewBootID: func() error { return renewBootID("/") },
 			refresh:     p.refresh,
 			store:       p.store,
 			trim:        trimRoot,

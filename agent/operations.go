@@ -49,6 +49,7 @@ type agent struct {
 // them.
 type machine struct {
 	personalise func(wire.Personalise) (wire.Personalised, error)
+	renewBootID func() error
 	store       func() error
 	trim        func(budget time.Duration) error
 	scrub       func(untouchedMib int) error
@@ -168,6 +169,12 @@ func (a *agent) personalise(s *stream, payload []byte) {
 	if err != nil {
 		s.fail(asError(err))
 		return
+	}
+	if a.isCopyFor(request.MachineID) {
+		if err := a.machine.renewBootID(); err != nil {
+			s.fail(wire.Errorf(wire.Internal, "give the boot an id of its own: %v", err))
+			return
+		}
 	}
 	a.isPersonalised, a.hasIdentity, a.env = true, true, request.Env
 	theImage.Store(request.Image)

@@ -46,7 +46,7 @@ func (p *prepared) personalise(request wire.Personalise) (wire.Personalised, err
 			return wire.Personalised{}, wire.Errorf(wire.Internal, "%s: %v", step.name, err)
 		}
 	}
-	return wire.Personalised{BootID: p.bootID, Image: request.Image != nil}, nil
+	return wire.Personalised{Image: request.Image != nil}, nil
 }
 
 func (p *prepared) refresh(request wire.Refresh) error {

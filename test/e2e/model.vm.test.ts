@@ -179,7 +179,9 @@ async function meet(
   expect(hostName).toBe(name)
   expect([machineId, model.drawn.has(machineId)]).toEqual([machineId, false])
   model.drawn.add(machineId)
-  const content = { ...known.content, bootId: known.content.bootId || bootId }
+  expect([bootId, model.drawn.has(bootId)]).toEqual([bootId, false])
+  model.drawn.add(bootId)
+  const content = { ...known.content, bootId }
   const sandbox: KnownSandbox = { ...known, thermal: "hot", machineId, content }
   model.sandboxes.set(name, sandbox)
   await look(model, name, sandbox)
@@ -187,7 +189,7 @@ async function meet(
 
 /** A copy without memory boots; with it, it goes on where its source was. */
 const copied = (content: Content, hasMemory: boolean) => ({
-  content: hasMemory ? { ...content } : { memory: null, disk: content.disk, bootId: "" },
+  content: { ...content, memory: hasMemory ? content.memory : null, bootId: "" },
   hasMemory: true,
   isBooted: !hasMemory,
 })

@@ -55,23 +55,28 @@ const create = async (name: string) => {
   expect((await requests.create(name)).status).toBe(201)
   return from(name)
 }
-/** The zygote's process, once machines are forked from it. */
-const ready = async (): Promise<number> => {
-  let found: number | undefined
+const readyCount = async () => {
+  const reply = await fetch(`${own.url}/metrics`, { headers: { authorization: `Bearer ${token}` } })
+  return Number(/^bhatti_zygotes_ready (\d+)$/m.exec(await reply.text())?.[1])
+}
+/** The process of a zygote, once machines are forked from each that there is. */
+const ready = async (count?: number): Promise<number> => {
+  let found: (number | undefined)[] = []
   await until(
-    "a zygote serves",
+    "zygotes serve",
     async () => {
-      const name = `probe-${Math.random().toString(16).slice(2)}`
-      const how = await create(name)
-      await requests.destroy(name)
-      const [directory, more] = zygotes()
-      found = directory === undefined ? undefined : zygoteOf(directory)
-      return how === "fork" && more === undefined && found !== undefined
+      found = zygotes().map(zygoteOf)
+      const wanted = count ?? Math.max(1, found.length)
+      return !found.includes(undefined) && found.length === wanted && (await readyCount()) === wanted
     },
     { deadlineMs: 120_000 },
   )
-  return found ?? 0
+  return found[0] ?? 0
 }
+/** Lines that differ in any two sandboxes, and the time. */
+const identity = `cat /proc/sys/kernel/random/boot_id /etc/machine-id /proc/sys/kernel/random/uuid
+  hostname; cat /sys/class/net/eth0/address; ip -4 -o addr show eth0 | awk '{ print $4 }'
+  od -An -tx1 -N16 /dev/urandom; date +%s`
 
 describe.skipIf(!isRoot)("zygotes", () => {
   test("a template in use gets one, and its sandboxes are forked, without a pool", async () => {
@@ -90,6 +95,31 @@ describe.skipIf(!isRoot)("zygotes", () => {
     const uidOf = (pid: number | undefined) =>
       /^Uid:\t(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1]
     expect(new Set([uidOf(one), uidOf(two), uidOf(zygote)]).size).toBe(3)
+  }, 180_000)
+
+  test("ten at once have each an identity of its own, and so have copies of one of them", async () => {
+    await ready()
+    const made = [
+      await requests.send("POST", "/sandboxes/batch", { name: "many", count: 10 }),
+      await requests.send("POST", "/sandboxes/batch", { name: "copy", from: "many-1", count: 2 }),
+    ]
+    expect(made.map(({ status }) => status)).toEqual([201, 201])
+    const names = (await requests.list()).map(({ name }) => name).filter((name) => /^(many|copy)-/.test(name))
+    expect(names).toHaveLength(12)
+    const hows = await Promise.all(names.map(from))
+    expect(hows.toSorted()).toEqual([...Array(10).fill("fork"), "sandbox", "sandbox"])
+    const found = await Promise.all(
+      names.map(async (name) => (await requests.output(name, identity)).trim().split("\n")),
+    )
+    for (let line = 0; line < 7; line++) {
+      const values = found.map((lines) => lines[line])
+      expect([line, new Set(values).size, values.includes("")]).toEqual([line, 12, false])
+    }
+    for (const [, , , , , , , seconds] of found)
+      expect(Math.abs(Number(seconds) - Date.now() / 1000)).toBeLessThan(60)
+    // As rootless containers do it, below what shows a copy its own boot.
+    expect(await requests.output("copy-1", "unshare -Urpf --mount-proc sh -c 'echo $$'")).toBe("1\n")
+    await Promise.all(names.map((name) => requests.destroy(name)))
   }, 180_000)
 
   test("kill -9 of the zygote: its sandboxes run on, the next create is a clone at worst, and another zygote serves", async () => {
@@ -115,15 +145,15 @@ describe.skipIf(!isRoot)("zygotes", () => {
   }, 180_000)
 
   test("kill -9 of the daemon and the zygote while sandboxes are created: each is whole or gone", async () => {
-    for (let round = 0; round < 3; round++) {
+    for (const dies of ["zygote", "both"]) {
       const zygote = await ready()
-      const names = Array.from({ length: 4 }, (_, index) => `burst-${round}-${index}`)
+      const names = Array.from({ length: 4 }, (_, index) => `burst-${dies}-${index}`)
       const creating = names.map((name) => requests.create(name).catch(() => undefined))
       await until("one of them has a directory", () => readdirSync(join(own.dataDir, "sandboxes")).length > 2)
-      if (round !== 1) process.kill(zygote, "SIGKILL")
-      if (round !== 0) await own.stopDaemon("SIGKILL")
+      process.kill(zygote, "SIGKILL")
+      if (dies === "both") await own.stopDaemon("SIGKILL")
       await Promise.all(creating)
-      if (round !== 0) await own.startDaemon()
+      if (dies === "both") await own.startDaemon()
       const left = (await requests.list()).map(({ name }) => name)
       for (const name of names.filter((one) => left.includes(one))) {
         expect(await requests.output(name, "hostname")).toBe(`${name}\n`)
@@ -161,15 +191,7 @@ describe.skipIf(!isRoot)("zygotes", () => {
       return from(name)
     }
     expect(await made("cloned")).toBe("template")
-    const headers = { authorization: `Bearer ${token}` }
-    const metrics = async () => (await fetch(`${own.url}/metrics`, { headers })).text()
-    await until(
-      "both templates have one",
-      async () => (await metrics()).includes("\nbhatti_zygotes_ready 2\n"),
-      {
-        deadlineMs: 120_000,
-      },
-    )
+    await ready(2)
     const forked = ["served-1", "served-2", "served-3"]
     expect(await Promise.all(forked.map(made))).toEqual(forked.map(() => "fork"))
     const names = ["cloned", ...forked]
@@ -187,9 +209,10 @@ describe.skipIf(!isRoot)("zygotes", () => {
   }, 300_000)
 
   test("a daemon that stops takes its zygotes with it, and nothing of theirs is left", async () => {
-    const zygote = await ready()
+    await ready()
+    const processes = zygotes().map(zygoteOf)
     await own.stopDaemon("SIGTERM")
-    await until("it has ended", () => !existsSync(`/proc/${zygote}`))
+    await until("they have ended", () => processes.every((pid) => !existsSync(`/proc/${pid}`)))
     expect(zygotes()).toEqual([])
     await own.startDaemon()
     for (const name of ["one", "two"]) {
