@@ -366,7 +366,7 @@ export async function warmDefaultTemplate(core: Core): Promise<void> {
   try {
     const spec = await templateSpec(core)
     const template = await ensureTemplate(core, spec)
-    core.zygotes.wants(spec, template)
+    if (core.settings.pool.sizeMax > 0) core.zygotes.wants(spec, template)
     core.pool.wants(spec, template)
   } catch (error) {
     core.log.warn({ error }, "could not prepare the default template")

@@ -12,6 +12,7 @@ import {
   isBroken,
   isOverdue,
   isWornOut,
+  isWorthIt,
   restAfterFailures,
   type ZygoteFacts,
   zygoteMib,
@@ -48,11 +49,15 @@ const network = {
   ...{ dns: ["192.0.2.1"], mtu: 1500 },
 }
 
+/** `inAdvance`: machines are made before anybody asks for them. */
+export type ZygoteSettings = { inAdvance: boolean }
+
 type Live = ZygoteFacts & { zygote: Zygote }
 type Shelf = {
   spec: TemplateSpec
   template: Template
   lastWantedMs: number
+  uses: number
   live: Live | undefined
   failures: number
   restUntilMs: number
@@ -60,6 +65,7 @@ type Shelf = {
 
 export class Zygotes implements ZygotePart {
   readonly #core: Parts
+  readonly #settings: ZygoteSettings
   readonly #shelves = new Map<string, Shelf>()
   /** Reasons that the log has already. */
   readonly #told = new Set<string>()
@@ -69,8 +75,9 @@ export class Zygotes implements ZygotePart {
   #timerEndsAtMs = 0
   #status: ForkStatus
 
-  constructor(core: Parts) {
+  constructor(core: Parts, settings: ZygoteSettings) {
     this.#core = core
+    this.#settings = settings
     this.#status = core.host.zygotes
       ? { by: "clone", reason: "no heated machine is ready yet" }
       : { by: "clone", reason: "forks are off, or machines run under KVM" }
@@ -94,15 +101,14 @@ export class Zygotes implements ZygotePart {
 
   wants(spec: TemplateSpec, template: Template): void {
     if (!this.#core.host.zygotes || this.#stop.signal.aborted || !isOurs(spec)) return
-    const lastWantedMs = this.#core.clock.nowMs()
-    const shelf = this.#shelves.get(template.id)
-    if (shelf) shelf.lastWantedMs = lastWantedMs
-    else
-      this.#shelves.set(template.id, {
-        ...{ spec, template, lastWantedMs },
-        ...{ live: undefined, failures: 0, restUntilMs: 0 },
-      })
-    if (!shelf?.live) this.#tendSoon(soonMs)
+    const shelf = this.#shelves.get(template.id) ?? {
+      ...{ spec, template, lastWantedMs: 0, uses: 0 },
+      ...{ live: undefined, failures: 0, restUntilMs: 0 },
+    }
+    this.#shelves.set(template.id, shelf)
+    shelf.lastWantedMs = this.#core.clock.nowMs()
+    shelf.uses++
+    if (!shelf.live) this.#tendSoon(soonMs)
   }
 
   isExpected(templateId: string): boolean {
@@ -182,7 +188,8 @@ export class Zygotes implements ZygotePart {
       } else this.#giveUpUnfit(shelf)
     }
     const due = this.#all.find(
-      ({ live, restUntilMs }) => nowMs >= restUntilMs && (!live || isWornOut(live, nowMs)),
+      ({ live, restUntilMs, uses }) =>
+        isWorthIt(uses, this.#settings) && nowMs >= restUntilMs && (!live || isWornOut(live, nowMs)),
     )
     if (!due) {
       const rests = this.#all.flatMap(({ live, restUntilMs }) => (live ? [] : restUntilMs - nowMs))
@@ -208,7 +215,10 @@ export class Zygotes implements ZygotePart {
       const ms = Math.round(clock.nowMs() - startedAt)
       events.record({ type: "zygote.made", meta: { by: "daemon", template: shelf.template.id, ms } })
       log.info({ template: shelf.template.id, ms }, "machines of a template are forked from now on")
-      await this.#setStatus("fork", `a machine was forked from ${this.#build} and ran a command`)
+      await this.#setStatus(
+        "fork",
+        `a machine was forked from ${this.#build} and ran a command; there is no pool`,
+      )
     } catch (error) {
       if (this.#stop.signal.aborted) return
       shelf.failures++

@@ -20,16 +20,20 @@ export async function readTrial(dataDir: string): Promise<KeptTrial | undefined>
   return (await file.exists()) ? Kept.safeParse(parseJson(await file.text())).data : undefined
 }
 
-/** The doctor's check. `isWanted`: the operator's setting permits forks. */
-export function checkForks(trial: KeptTrial | undefined, { isWanted }: { isWanted: boolean }): Check {
+/** The doctor's check. `isWanted`: the operator's setting permits forks. `pool`: how many clones may wait of a size. */
+export function checkForks(
+  trial: KeptTrial | undefined,
+  { isWanted, pool }: { isWanted: boolean; pool: number },
+): Check {
   const area = "forks"
-  if (!isWanted) return ok(area, "off in config.yaml: new sandboxes are cloned")
+  const cloned = `new sandboxes are cloned${pool > 0 ? ", and some wait in the pool" : ""}`
+  if (!isWanted) return ok(area, `off in config.yaml: ${cloned}`)
   if (!trial)
     return ok(area, "no trial yet: the daemon makes one after the first create under software emulation")
-  if (trial.works) return ok(area, `new sandboxes are forked from ${trial.build}`)
+  if (trial.works) return ok(area, `new sandboxes are forked from ${trial.build}, and none waits in a pool`)
   return warn(
     area,
-    `new sandboxes are cloned, since ${trial.build} was not forked: ${trial.reason}`,
+    `${cloned}, since ${trial.build} was not forked: ${trial.reason}`,
     "they work as well and start slower; forks: off in config.yaml ends the attempts",
   )
 }

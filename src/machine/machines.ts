@@ -10,7 +10,7 @@ import { constants } from "node:fs"
 import { join, relative } from "node:path"
 import { AppError } from "@bhatti/contract/errors"
 import { availableMemoryMib } from "../lib/available-memory.ts"
-import { hostBootId, isAlive } from "../lib/process-identity.ts"
+import { hostBootId, isAlive, type ProcessIdentity } from "../lib/process-identity.ts"
 import { checkDisk, diskPathOf } from "./bound-disk.ts"
 import { plugDisk, pluggedInto, unplugDisk } from "./disk-plugs.ts"
 import { findAllOfMachine, findMachine, isSlotInUse } from "./find-processes.ts"
@@ -31,6 +31,7 @@ import {
   processIoBytes,
   qemuIdOf,
   setNiceness,
+  type Urgency,
 } from "./process.ts"
 import { kitsInUse, removeUnused } from "./qemu-needs.ts"
 import type { Qmp } from "./qmp.ts"
@@ -92,6 +93,7 @@ export class Machines<Guest extends Channel> {
         watch: (machine) => this.#monitors.of(machine).catch(() => undefined),
         kill: (machine) => this.#kill(machine),
         killIn: (directory) => this.#killIn(directory),
+        setUrgency: (process, group, urgency) => this.#setUrgency(process, group, urgency),
       })
   }
 
@@ -281,11 +283,15 @@ export class Machines<Guest extends Channel> {
   }
 
   /** Does nothing unless the change can be undone. */
-  setUrgency(machine: Machine, urgency: "normal" | "background"): void {
+  setUrgency(machine: Machine, urgency: Urgency): void {
+    this.#setUrgency(machine.process, machine.id, urgency)
+  }
+
+  #setUrgency(identity: ProcessIdentity, group: string, urgency: Urgency): void {
     if (process.getuid?.() !== 0) return
     const niceness = urgency === "normal" ? machineNiceness : backgroundNiceness
-    setNiceness(machine.process, niceness)
-    this.#options.cgroups.setNiceness(machine.id, niceness)
+    setNiceness(identity, niceness)
+    this.#options.cgroups.setNiceness(group, niceness)
   }
 
   /** A machine closes its sockets a moment before it exits. */

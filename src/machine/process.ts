@@ -50,6 +50,9 @@ export function interfaceBytes(name: string): number {
   return count("rx_bytes") + count("tx_bytes")
 }
 
+/** `background`: it gives way to machines of users. */
+export type Urgency = "normal" | "background"
+
 /** Applies to all current threads of the process; later threads inherit it. */
 export function setNiceness(identity: ProcessIdentity, niceness: number): void {
   setSessionNiceness(identity.pid, niceness - machineNiceness)

@@ -18,16 +18,17 @@ import { diskPathOf } from "./bound-disk.ts"
 import { type ForkTrial, writeTrial } from "./fork-trial.ts"
 import type { KeptQemus } from "./kept-qemu.ts"
 import { writePlugged } from "./plugged-disks.ts"
+import type { Urgency } from "./process.ts"
 import type { Connect } from "./sockets.ts"
 import { startConnected } from "./sockets.ts"
-import type { Machine, MachineResources, Starter } from "./starter.ts"
+import { groupOf, type Machine, type MachineResources, type Starter } from "./starter.ts"
 import type { Template, TemplateFiles } from "./template-files.ts"
 import { checkZygote, forkZygote, stopZygote } from "./zygote-control.ts"
 import { tryZygote } from "./zygote-trial.ts"
 
 const stopDeadlineMs = 30_000
 const checkDeadlineMs = 10_000
-const forkDeadlineMs = 10_000
+const forkDeadlineMs = 5000
 
 /** A QEMU that can be forked, or will be once it is frozen. */
 export type Zygote = {
@@ -53,6 +54,8 @@ export type ZygotesOptions<Guest> = ForksOptions & {
   kill: (machine: Machine) => Promise<void>
   /** Ends all processes of the machine in that directory. */
   killIn: (directory: string) => Promise<void>
+  /** `group` is the name of its control group. */
+  setUrgency: (process: ProcessIdentity, group: string, urgency: Urgency) => void
   /** Notices the machine's end from now on. */
   watch: (machine: Machine) => void
 }
@@ -67,7 +70,8 @@ export class Zygotes<Guest extends { close(): void }> {
 
   /**
    * Starts one, whose guest then runs. The caller runs in it what a first command needs, quiesces it, closes the
-   * connection, and freezes it. A start that fails leaves neither process nor directory.
+   * connection, and freezes it. Until then it gives way to machines. A start that fails leaves neither process nor
+   * directory.
    */
   async start(template: Template): Promise<{ zygote: Zygote; guest: Guest }> {
     const { dataDir, files, starter, connect } = this.#options
@@ -87,8 +91,14 @@ export class Zygotes<Guest extends { close(): void }> {
         tapName: starter.network === "tap" ? `bhz${randomHex(4)}` : undefined,
       }),
     )
+    const zygote = { template, process: machine.process, directory }
+    this.#setUrgency(zygote, "background")
     undo.move()
-    return { zygote: { template, process: machine.process, directory }, guest }
+    return { zygote, guest }
+  }
+
+  #setUrgency({ process, directory }: Zygote, urgency: Urgency): void {
+    this.#options.setUrgency(process, groupOf(directory), urgency)
   }
 
   #loadLibrary(): Promise<number> {
@@ -100,7 +110,10 @@ export class Zygotes<Guest extends { close(): void }> {
   }
 
   /** Stops its vCPUs for good. Throws, with the reason, if this QEMU cannot be forked. */
-  async freeze({ directory }: Zygote): Promise<void> {
+  async freeze(zygote: Zygote): Promise<void> {
+    const { directory } = zygote
+    // Its children begin with its priority.
+    this.#setUrgency(zygote, "normal")
     await checkZygote(directory, { deadlineMs: checkDeadlineMs })
     await stopZygote(directory, { deadlineMs: stopDeadlineMs })
   }

@@ -7,11 +7,20 @@ import {
   forgetZygoteAfterMs,
   isOverdue,
   isWornOut,
+  isWorthIt,
   restAfterFailures,
   zygoteAgeMaxMs,
   zygotesMax,
   zygoteTargets,
 } from "./zygotes.ts"
+
+test("a template is worth one at its second use, or at its first where machines are made in advance", () => {
+  const worth = (inAdvance: boolean) => [1, 2, 3].map((uses) => isWorthIt(uses, { inAdvance }))
+  expect([worth(false), worth(true)]).toEqual([
+    [false, true, true],
+    [true, true, true],
+  ])
+})
 
 test("a zygote is replaced after so many machines, or a day", () => {
   const fresh = { children: 0, madeAtMs: 1000, failuresInARow: 0 }

@@ -7,6 +7,8 @@
 export const zygoteMib = 80
 /** Limit on the templates that have one. */
 export const zygotesMax = 4
+/** Creates of a template that are worth a zygote, where nothing is made in advance. */
+const usesMin = 2
 /** All machines of a zygote share its address layout, so neither their number nor its age grows without bound. */
 export const childrenMax = 2000
 export const zygoteAgeMaxMs = 24 * 3_600_000
@@ -24,6 +26,11 @@ const restMs = 1000
 const restMsMax = 600_000
 
 export type ZygoteFacts = { children: number; madeAtMs: number; failuresInARow: number }
+
+/** `inAdvance`: machines are made before anybody asks for them. A template that is used once then has a zygote too. */
+export function isWorthIt(uses: number, { inAdvance }: { inAdvance: boolean }): boolean {
+  return uses >= (inAdvance ? 1 : usesMin)
+}
 
 /** Returns whether another one should take its place. It serves until that one is ready. */
 export function isWornOut({ children, madeAtMs }: ZygoteFacts, nowMs: number): boolean {

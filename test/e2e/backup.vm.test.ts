@@ -14,6 +14,7 @@ import {
 import { join } from "node:path"
 import { type Installation, install, until } from "../support/installation.ts"
 import { type OtherQemu, otherQemu } from "../support/other-qemu.ts"
+import { nameOfMachine } from "../support/requests.ts"
 
 let own: Installation
 let qemu: OtherQemu
@@ -127,8 +128,7 @@ test("without a daemon it is made all the same, of sandboxes that run on", async
   await setMark("running", "without-a-daemon")
   await own.stopDaemon("SIGKILL")
   // A template in the making ends with its daemon.
-  const machinesOfSandboxes = () =>
-    own.machines().filter((pid) => readFileSync(`/proc/${pid}/cmdline`, "utf8").includes("\0sb_"))
+  const machinesOfSandboxes = () => own.machines().filter((pid) => nameOfMachine(pid).startsWith("sb_"))
   const machines = machinesOfSandboxes()
   const second = join(outside, "second")
   const { stderr, exitCode } = await admin("backup", second)

@@ -16,7 +16,6 @@ import {
 import { join } from "node:path"
 import { trust } from "@bhatti/contract/trust"
 import { fileBytesMax } from "../../src/machine/file-bounds.ts"
-import { untilForked } from "../support/forks.ts"
 import { binary, type Installation, install, until } from "../support/installation.ts"
 import { nameOfMachine } from "../support/requests.ts"
 
@@ -24,8 +23,7 @@ let own: Installation
 let machines: number[]
 beforeAll(async () => {
   // As a service it leads a session of its own.
-  own = await install({ launcher: ["setsid"] })
-  await untilForked(own)
+  own = await install({ launcher: ["setsid"], isForked: true })
   for (const name of ["one", "two"]) expect((await own.bhatti(["create", "--name", name])).exitCode).toBe(0)
   machines = own.machines()
   expect(machines.length).toBe(2)

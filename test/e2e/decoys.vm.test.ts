@@ -4,13 +4,11 @@ import { afterAll, beforeAll, expect, test } from "bun:test"
 import { readFileSync } from "node:fs"
 import { join } from "node:path"
 import { type Decoys, setState, startDecoys, wordsOf } from "../support/decoys.ts"
-import { untilForked } from "../support/forks.ts"
 import { type Installation, install } from "../support/installation.ts"
 
 let own: Installation
 beforeAll(async () => {
-  own = await install()
-  await untilForked(own)
+  own = await install({ isForked: true })
 }, 600_000)
 afterAll(async () => {
   await own[Symbol.asyncDispose]()

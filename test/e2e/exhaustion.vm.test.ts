@@ -9,6 +9,7 @@ import { connect, type Socket } from "node:net"
 import { constants } from "node:os"
 import { join } from "node:path"
 import { type Installation, install, until } from "../support/installation.ts"
+import { nameOfMachine } from "../support/requests.ts"
 import { residentMib } from "../support/resident.ts"
 
 let own: Installation
@@ -38,10 +39,6 @@ function statusOf(pid: number, field: string): number {
   return Number(
     new RegExp(`^${field}:\\s+(\\d+)`, "m").exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1],
   )
-}
-
-function nameOfMachine(pid: number): string {
-  return /-name\0(sb_[a-z0-9]+)\0/.exec(readFileSync(`/proc/${pid}/cmdline`, "utf8"))?.[1] ?? ""
 }
 
 const bad = (...command: string[]) => own.bhatti(["exec", "bad", "--", ...command])

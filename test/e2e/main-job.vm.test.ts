@@ -5,7 +5,7 @@ import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync }
 import { join } from "node:path"
 import { binary, type Installation, install, patience, until } from "../support/installation.ts"
 import { readCountScript, startCountingScript } from "../support/markers.ts"
-import { Requests } from "../support/requests.ts"
+import { machineOf, Requests } from "../support/requests.ts"
 import { residentMib } from "../support/resident.ts"
 
 let own: Installation
@@ -315,9 +315,7 @@ describe("sandboxes", () => {
     await own.bhatti(["create", "--name", "victim", "--env", "KEPT=yes"])
     await own.bhatti(["exec", "victim", "--", "sh", "-c", "echo on-disk > /workspace/file; sync"])
     const { id } = JSON.parse((await own.bhatti(["inspect", "victim", "--json"])).stdout) as { id: string }
-    const pid = own.machines().find((one) => readFileSync(`/proc/${one}/cmdline`, "utf8").includes(id))
-    if (pid === undefined) throw new Error("no machine of that name")
-    process.kill(pid, "SIGKILL")
+    process.kill(machineOf(own, id), "SIGKILL")
     await until("the list says so", async () => (await own.bhatti(["list"])).stdout.includes("stopped"))
     const { stdout } = await own.bhatti([
       "exec",

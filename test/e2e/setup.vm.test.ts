@@ -19,6 +19,7 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { KernelManifest, kernelHash } from "../../src/image/manifest.ts"
 import { binary, cacheDir, type Installation, install, until } from "../support/installation.ts"
+import { machineOf } from "../support/requests.ts"
 import { Tmux, tmuxIsThere } from "../support/tmux.ts"
 
 let own: Installation
@@ -95,8 +96,6 @@ test("init keeps the address that is configured, and says so", async () => {
 
 test("after another kernel came, a sandbox boots with the one whose modules its disk holds", async () => {
   expect((await own.bhatti(["create", "--name", "settled"])).exitCode).toBe(0)
-  const machineOf = (id: string) =>
-    own.machines().find((pid) => readFileSync(`/proc/${pid}/cmdline`, "utf8").includes(id))
   const { id } = JSON.parse((await own.bhatti(["inspect", "settled", "--json"])).stdout) as { id: string }
 
   const kernels = join(own.dataDir, "kernels")
@@ -112,13 +111,11 @@ test("after another kernel came, a sandbox boots with the one whose modules its 
   writeFileSync(join(kernels, other.hash, "manifest.json"), JSON.stringify(other))
   writeFileSync(join(kernels, "current.json"), JSON.stringify({ hash: other.hash }))
   try {
-    const pid = machineOf(id)
-    if (pid === undefined) throw new Error("no machine of that name")
-    process.kill(pid, "SIGKILL")
+    process.kill(machineOf(own, id), "SIGKILL")
     await until("the list says so", async () => (await own.bhatti(["list"])).stdout.includes("stopped"))
     const booted = await own.bhatti(["exec", "settled", "--", "sudo", "modprobe", "overlay"])
     expect(booted).toMatchObject({ exitCode: 0, stderr: "" })
-    const now = machineOf(id)
+    const now = machineOf(own, id)
     const opened = readdirSync(`/proc/${now}/fd`).map((fd) => readlinkSync(`/proc/${now}/fd/${fd}`))
     expect(opened).toContain(join(kernels, hash, "initramfs"))
   } finally {

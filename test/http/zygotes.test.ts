@@ -117,7 +117,7 @@ test("the template of a create gets one after its trial; later sandboxes are for
   await ready()
   expect(own.core.zygotes.status).toEqual({
     by: "fork",
-    reason: "a machine was forked from QEMU 9.9 and ran a command",
+    reason: "a machine was forked from QEMU 9.9 and ran a command; there is no pool",
   })
   expect(trials).toEqual([{ works: true, reason: null }])
   expect(await create("second")).toBe("fork")
@@ -130,6 +130,18 @@ test("a zygote has set up a network as a machine does, twice, and stands still w
   await create("first")
   await ready()
   expect(networks).toEqual([true, false, true, false])
+})
+
+test("with pool: 0 nothing is made for a template that is used once, and its second create brings a zygote", async () => {
+  await own[Symbol.asyncDispose]()
+  own = await openHttpApp({ clock, maxSandboxes: 100, pool: { sizeMax: 0, memoryMibMax: 0 } })
+  forkable()
+  expect(await create("only")).toBe("template")
+  ring()
+  expect(made).toEqual([])
+  expect(await create("second")).toBe("template")
+  await ready()
+  expect(await create("third")).toBe("fork")
 })
 
 test("a fork that fails is a clone within the same create; the log says so once, and so many in a row end the zygote", async () => {

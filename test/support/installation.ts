@@ -8,14 +8,16 @@ import { join, resolve } from "node:path"
 import { descriptorNamesOf, identityOf, listPids, unlessOutOfReach } from "../../src/lib/process-identity.ts"
 import { findNameServers } from "../../src/network/name-server-process.ts"
 import { siteOf } from "../../src/network/tap-network.ts"
+import { untilForked } from "./forks.ts"
 import { KeptInstallation } from "./kept-installation.ts"
+import { noteStarts } from "./starts.ts"
 
 const root = resolve(import.meta.dir, "../..")
 export const binary = join(root, "dist/bhatti")
 /** How much longer than usual everything may take, on a host that is slow throughout. */
 export const patience = Number(process.env["BHATTI_TEST_PATIENCE"] ?? "1")
-/** Settings that this host needs, unless a test has them. */
-const everywhere = process.env["BHATTI_TEST_CONFIG"] ?? ""
+/** Settings for every installation whose test has no other value for them. */
+const everywhere = (process.env["BHATTI_TEST_CONFIG"] ?? "").split("\n").filter((line) => line !== "")
 export const cacheDir = process.env["BHATTI_TEST_CACHE"] ?? "/var/cache/bhatti"
 
 export type CommandResult = { stdout: string; stderr: string; exitCode: number; ms: number }
@@ -77,6 +79,8 @@ export async function install(
     serve?: string[]
     /** Puts the data directory on a file system of its own. */
     diskMib?: number
+    /** Returns when new sandboxes of the usual size are forked, unless they cannot be on this host or in this run. */
+    isForked?: boolean
     /** Id of an ordinary user to run everything as. */
     uid?: number
     /** Has addresses for 2000 sandboxes instead of 200. */
@@ -179,6 +183,7 @@ export async function install(
         if (names.length > 0) await run(["destroy", ...names, "--yes"])
         await installation.stopDaemon("SIGTERM")
       }
+      noteStarts(dataDir)
       await removeRemains(home)
     },
   }
@@ -194,7 +199,17 @@ export async function install(
     const subnet = options.isWide
       ? `10.${190 + Math.floor(Math.random() * 18)}.${16 * Math.floor(Math.random() * 16)}.0/20`
       : `10.${210 + Math.floor(Math.random() * 40)}.${Math.floor(Math.random() * 256)}.0/24`
-    const config = `subnet: ${subnet}\nuid_base: ${uidBase}\npool: ${options.pool ?? 0}\n${everywhere}\n${options.config ?? ""}`
+    const own = (options.config ?? "").split("\n")
+    const keyOf = (line: string) => line.split(":")[0]
+    const others = everywhere.filter((line) => !own.some((one) => keyOf(one) === keyOf(line)))
+    const isForked = options.isForked ?? others.includes("forks: auto")
+    const config = [
+      `subnet: ${subnet}`,
+      `uid_base: ${uidBase}`,
+      `pool: ${options.pool ?? 0}`,
+      ...others,
+      ...own,
+    ].join("\n")
     writeFileSync(join(dataDir, "config.yaml"), config, { mode: 0o600 })
     if (options.uid !== undefined) chownSync(join(dataDir, "config.yaml"), options.uid, options.uid)
     const kept = new KeptInstallation({
@@ -213,6 +228,7 @@ export async function install(
     }
     await installation.startDaemon()
     key = await installation.addUser("tester", ["--max-sandboxes", options.isWide ? "2000" : "200"])
+    if (isForked) await untilForked(installation)
     return installation
   } catch (error) {
     await installation[Symbol.asyncDispose]()
