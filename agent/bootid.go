@@ -37,8 +37,8 @@ func renewBootID(root string) error {
 	return syscall.Mount(path, filepath.Join(root, randomIDs, bootIDFile), "", syscall.MS_BIND, "")
 }
 
-// keepWholeProc mounts a /proc that nothing is mounted over. Without one the kernel lets no program without rights mount
-// a /proc in namespaces of its own, as rootless containers do.
+// keepWholeProc mounts a /proc that nothing is mounted over. Without one the kernel lets no program without rights
+// mount a /proc in namespaces of its own, as rootless containers do.
 func keepWholeProc(folder string) error {
 	path := filepath.Join(folder, "proc")
 	if err := os.MkdirAll(path, 0o700); err != nil {

@@ -49,7 +49,7 @@ const network = {
   ...{ dns: ["192.0.2.1"], mtu: 1500 },
 }
 
-/** `inAdvance`: machines are made before anybody asks for them. */
+/** With `inAdvance` machines are made before anybody asks for them. */
 export type ZygoteSettings = { inAdvance: boolean }
 
 type Live = ZygoteFacts & { zygote: Zygote }

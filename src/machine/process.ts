@@ -50,7 +50,7 @@ export function interfaceBytes(name: string): number {
   return count("rx_bytes") + count("tx_bytes")
 }
 
-/** `background`: it gives way to machines of users. */
+/** In the `background` a machine gives way to others. */
 export type Urgency = "normal" | "background"
 
 /** Applies to all current threads of the process; later threads inherit it. */

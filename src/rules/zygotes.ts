@@ -27,7 +27,7 @@ const restMsMax = 600_000
 
 export type ZygoteFacts = { children: number; madeAtMs: number; failuresInARow: number }
 
-/** `inAdvance`: machines are made before anybody asks for them. A template that is used once then has a zygote too. */
+/** With `inAdvance`, machines are made before anybody asks for them, and a template that is used once has one too. */
 export function isWorthIt(uses: number, { inAdvance }: { inAdvance: boolean }): boolean {
   return uses >= (inAdvance ? 1 : usesMin)
 }
