@@ -14,7 +14,7 @@ import { exists } from "../lib/missing-files.ts"
 import { runProgram } from "../lib/program.ts"
 import { extractVmlinux } from "./bzimage.ts"
 import { commitDirectory, commitText, discard } from "./commit.ts"
-import { loadOrder, parseModulesDep } from "./modules.ts"
+import { loadOrder, type Modules, parseModulesBuiltIn, parseModulesDep } from "./modules.ts"
 import type { Report } from "./report.ts"
 import { isWholeTree, recordTree } from "./verified-tree.ts"
 
@@ -174,14 +174,14 @@ async function pruneModules(options: { unpacked: string; version: string; target
   const { unpacked, version, target } = options
   const source = join(unpacked, "lib", "modules", version)
   await depmod(unpacked, version)
-  const dependencies = parseModulesDep(await Bun.file(join(source, "modules.dep")).text())
+  const modules = await readModules(source)
 
   await using undo = new AsyncDisposableStack()
   const root = `${target}.root`
   undo.defer(() => rm(root, { recursive: true, force: true }))
 
   const tree = join(root, "lib", "modules", version)
-  for (const path of loadOrder(dependencies, [...initramfsModules, ...imageModules])) {
+  for (const path of loadOrder(modules, [...initramfsModules, ...imageModules])) {
     await mkdir(dirname(join(tree, path)), { recursive: true })
     await cp(join(source, path), join(tree, path))
   }
@@ -190,6 +190,13 @@ async function pruneModules(options: { unpacked: string; version: string; target
   }
   await depmod(root, version)
   await cp(tree, target, { recursive: true })
+}
+
+export async function readModules(directory: string): Promise<Modules> {
+  const [dependencies, builtIn] = await Promise.all(
+    ["modules.dep", "modules.builtin"].map((name) => Bun.file(join(directory, name)).text()),
+  )
+  return { dependencies: parseModulesDep(dependencies ?? ""), builtIn: parseModulesBuiltIn(builtIn ?? "") }
 }
 
 /** Writes modules.dep and its companions, which are normally created when a package is installed. */

@@ -7,9 +7,9 @@ import { initramfsModules } from "../../images/modules.ts"
 import { commitCopy, commitDirectory, discard } from "./commit.ts"
 import { compressionOf, decompress } from "./compression.ts"
 import { type CpioEntry, packCpio } from "./cpio.ts"
-import { fetchKernelPackage } from "./kernel-package.ts"
+import { fetchKernelPackage, readModules } from "./kernel-package.ts"
 import { isWhole, type KernelManifest, kernelFiles, kernelHash } from "./manifest.ts"
-import { loadOrder, moduleName, parseModulesDep } from "./modules.ts"
+import { loadOrder, moduleName } from "./modules.ts"
 import type { Report } from "./report.ts"
 
 export type BuiltKernel = {
@@ -78,9 +78,9 @@ function proveBytes(bytes: Uint8Array): { size: number; sha256: string } {
 
 /** Left uncompressed: an emulated guest takes longer to unpack it than the host takes to read three more megabytes. */
 async function initramfsEntries(agent: Uint8Array, modulesDir: string): Promise<CpioEntry[]> {
-  const dependencies = parseModulesDep(await Bun.file(join(modulesDir, "modules.dep")).text())
+  const known = await readModules(modulesDir)
   const modules = await Promise.all(
-    loadOrder(dependencies, initramfsModules).map(async (path) => ({
+    loadOrder(known, initramfsModules).map(async (path) => ({
       name: `${moduleName(path)}.ko`,
       content: await moduleContent(join(modulesDir, path)),
     })),

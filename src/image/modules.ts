@@ -5,6 +5,9 @@
 import { basename } from "node:path"
 import { AppError } from "@bhatti/contract/errors"
 
+/** Modules that load on their own, and the paths of those that are parts of the kernel itself. */
+export type Modules = { dependencies: ModuleDependencies; builtIn: readonly string[] }
+
 /** Each module's path below /lib/modules/VERSION, with the paths it needs, in load order. */
 export type ModuleDependencies = ReadonlyMap<string, readonly string[]>
 
@@ -19,15 +22,23 @@ export function parseModulesDep(text: string): ModuleDependencies {
   return dependencies
 }
 
+/** Reads `modules.builtin`. */
+export function parseModulesBuiltIn(text: string): string[] {
+  return text.split("\n").filter(Boolean)
+}
+
 /**
  * Returns the files for the wanted modules and all their dependencies, each once, dependencies first. An entry is a
- * module's name (`-` and `_` are the same, as for modprobe) or a folder like `kernel/crypto/`.
+ * module's name (`-` and `_` are the same, as for modprobe) or a folder like `kernel/crypto/`. Built-in ones need none.
  */
-export function loadOrder(dependencies: ModuleDependencies, wanted: readonly string[]): string[] {
-  const byName = new Map([...dependencies.keys()].map((path) => [moduleName(path), path]))
+export function loadOrder({ dependencies, builtIn }: Modules, wanted: readonly string[]): string[] {
+  const all = [...dependencies.keys()]
   const ordered = new Set<string>()
   for (const wish of wanted) {
-    for (const path of pathsFor(wish, byName)) {
+    const paths = pathsFor(wish, all)
+    if (paths.length + pathsFor(wish, builtIn).length === 0)
+      throw new AppError("not_found", `the kernel package has no module ${wish}`)
+    for (const path of paths) {
       for (const needed of dependencies.get(path) ?? []) ordered.add(needed)
       ordered.add(path)
     }
@@ -42,10 +53,8 @@ export function moduleName(path: string): string {
     .replaceAll("-", "_")
 }
 
-function pathsFor(wish: string, byName: ReadonlyMap<string, string>): string[] {
-  const found = wish.endsWith("/")
-    ? [...byName.values()].filter((path) => path.startsWith(wish))
-    : [byName.get(moduleName(wish))].filter((path) => path !== undefined)
-  if (found.length === 0) throw new AppError("not_found", `the kernel package has no module ${wish}`)
-  return found
+function pathsFor(wish: string, paths: readonly string[]): string[] {
+  return wish.endsWith("/")
+    ? paths.filter((path) => path.startsWith(wish))
+    : paths.filter((path) => moduleName(path) === moduleName(wish))
 }
