@@ -40,6 +40,7 @@ afterAll(async () => {
 
 async function create(name: string): Promise<void> {
   const { status, body } = await requests.create(name)
+  if (status === 0) throw new Error(`the daemon gave no answer to ${name}: ${own.daemonLog().slice(-4000)}`)
   expect([name, status, status === 201 ? "" : body]).toEqual([name, 201, ""])
 }
 
