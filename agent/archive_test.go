@@ -135,6 +135,71 @@ func TestADirectoryComesBackAsItWas(t *testing.T) {
 	}
 }
 
+// A build copies files from one guest to another: owners, capabilities and all, under the name of its instruction.
+func TestAnExactArchiveKeepsOwnersAndCapabilitiesUnderAnotherName(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can give files away")
+	}
+	h := personalised(t)
+	from, to := t.TempDir()+"/tree", t.TempDir()
+	if err := os.MkdirAll(from+"/sub", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	program := from + "/sub/program"
+	if err := os.WriteFile(program, []byte("x"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Link(program, from+"/second"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("sub", from+"/link"); err != nil {
+		t.Fatal(err)
+	}
+	for path, id := range map[string]int{program: 12, from + "/sub": 13, from + "/link": 14} {
+		if err := os.Lchown(path, id, id+100); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// cap_net_raw+ep, with bytes that are no text.
+	capability := []byte{1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+	fd, err := syscall.Open(program, syscall.O_RDONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Close(fd)
+	if err := setAttribute(fd, "security.capability", capability); err != nil {
+		t.Skipf("this file system has no capabilities: %v", err)
+	}
+	down := h.ask("archive_read", map[string]any{"path": from, "exact": true})
+	up := h.put("archive_write", map[string]any{"path": to, "exact": true, "root": ""}, down.output)
+	if up.OK == nil {
+		t.Fatalf("%+v", up.Error)
+	}
+	if want, got := describeTree(t, from), describeTree(t, to); want != got {
+		t.Errorf("before:\n%s\nafter:\n%s", want, got)
+	}
+	for path, id := range map[string]uint32{"sub/program": 12, "second": 12, "sub": 13, "link": 14} {
+		var about syscall.Stat_t
+		if err := syscall.Lstat(to+"/"+path, &about); err != nil || about.Uid != id || about.Gid != id+100 {
+			t.Errorf("%s: %d:%d %v", path, about.Uid, about.Gid, err)
+		}
+	}
+	copied, err := syscall.Open(to+"/sub/program", syscall.O_RDONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Close(copied)
+	if got := attributesOf(copied, isFileAttribute)["security.capability"]; !bytes.Equal(got, capability) {
+		t.Errorf("capability %v", got)
+	}
+	// Without it the owner is the request's, and the archive's root keeps its name.
+	h.put("archive_write", map[string]any{"path": to, "root": "named", "owner": map[string]any{"uid": 7, "gid": 8}}, down.output)
+	var about syscall.Stat_t
+	if err := syscall.Lstat(to+"/named/sub/program", &about); err != nil || about.Uid != 7 || about.Gid != 8 {
+		t.Errorf("named: %d:%d %v", about.Uid, about.Gid, err)
+	}
+}
+
 // unpackedText reads an archive: the contents of its files, and what it says is missing.
 func unpackedText(t *testing.T, packed []byte) (files map[string]string, missing wire.LeftOut) {
 	t.Helper()

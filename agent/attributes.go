@@ -23,9 +23,28 @@ const (
 	paxAttribute = "SCHILY.xattr."
 )
 
+// isUserAttribute and isFileAttribute choose attributes: those that users may set, and all that belong to a file's own
+// content wherever it is copied.
+func isUserAttribute(name string) bool { return strings.HasPrefix(name, attributePrefix) }
+
+func isFileAttribute(name string) bool {
+	switch name {
+	case "security.capability", "system.posix_acl_access", "system.posix_acl_default":
+		return true
+	}
+	return isUserAttribute(name)
+}
+
+func wantedAttributes(isExact bool) func(name string) bool {
+	if isExact {
+		return isFileAttribute
+	}
+	return isUserAttribute
+}
+
 // attributesOf returns the attributes of an open file. Filesystems without them have none.
-func attributesOf(fd int) map[string][]byte {
-	return readAttributes(
+func attributesOf(fd int, isWanted func(name string) bool) map[string][]byte {
+	return readAttributes(isWanted,
 		func(list []byte) (uintptr, syscall.Errno) {
 			count, _, errno := syscall.Syscall(syscall.SYS_FLISTXATTR, uintptr(fd), uintptr(startOf(list)), uintptr(len(list)))
 			return count, errno
@@ -43,7 +62,7 @@ func attributesAt(path string) map[string][]byte {
 	if err != nil {
 		return nil
 	}
-	return readAttributes(
+	return readAttributes(isUserAttribute,
 		func(list []byte) (uintptr, syscall.Errno) {
 			count, _, errno := syscall.Syscall(syscall.SYS_LLISTXATTR, uintptr(unsafe.Pointer(file)), uintptr(startOf(list)),
 				uintptr(len(list)))
@@ -57,7 +76,7 @@ func attributesAt(path string) map[string][]byte {
 }
 
 func readAttributes(
-	list func([]byte) (uintptr, syscall.Errno), get func(*byte, []byte) (uintptr, syscall.Errno),
+	isWanted func(name string) bool, list func([]byte) (uintptr, syscall.Errno), get func(*byte, []byte) (uintptr, syscall.Errno),
 ) map[string][]byte {
 	size, errno := list(nil)
 	if errno != 0 || size == 0 {
@@ -71,7 +90,7 @@ func readAttributes(
 	left := attributeBytesMax
 	for _, one := range bytes.Split(buffer[:size], []byte{0}) {
 		name, err := syscall.BytePtrFromString(string(one))
-		if err != nil || !strings.HasPrefix(string(one), attributePrefix) {
+		if err != nil || !isWanted(string(one)) {
 			continue
 		}
 		value := make([]byte, left)
@@ -195,8 +214,8 @@ func (a *agent) fileAttributes(s *stream, payload []byte) {
 }
 
 // packAttributes adds a file's attributes to its header in an archive.
-func packAttributes(fd int, records map[string]string) map[string]string {
-	for name, value := range attributesOf(fd) {
+func packAttributes(fd int, records map[string]string, isWanted func(name string) bool) map[string]string {
+	for name, value := range attributesOf(fd, isWanted) {
 		if strings.ContainsAny(name, "=") {
 			continue // Archives cannot hold such a name.
 		}
@@ -209,10 +228,10 @@ func packAttributes(fd int, records map[string]string) map[string]string {
 }
 
 // unpackAttributes sets those that an archive has. Where the filesystem has none the file is worth having without.
-func unpackAttributes(fd int, records map[string]string) error {
+func unpackAttributes(fd int, records map[string]string, isWanted func(name string) bool) error {
 	attributes := map[string][]byte{}
 	for key, value := range records {
-		if name := strings.TrimPrefix(key, paxAttribute); name != key && strings.HasPrefix(name, attributePrefix) {
+		if name := strings.TrimPrefix(key, paxAttribute); name != key && isWanted(name) {
 			attributes[name] = []byte(value)
 		}
 	}

@@ -46,7 +46,7 @@ func (a *agent) archiveRead(s *stream, payload []byte) {
 		output := &streamWriter{out: out}
 		p := packer{
 			stream: s, raw: output, output: tar.NewWriter(output), isSparse: request.Sparse, names: readAccountNames(),
-			packed: map[fileID]string{}, buffer: make([]byte, copyBytes),
+			packed: map[fileID]string{}, buffer: make([]byte, copyBytes), isWanted: wantedAttributes(request.Exact),
 			takesKernelFiles: isOnKernelFilesystem(parent, name),
 		}
 		if err := p.add(parent, name, name); err != nil {
@@ -78,9 +78,10 @@ const copyBytes = 131072
 type fileID struct{ device, inode uint64 }
 
 type packer struct {
-	stream *stream
-	output *tar.Writer
-	raw    io.Writer // below output
+	stream   *stream
+	output   *tar.Writer
+	raw      io.Writer // below output
+	isWanted func(attribute string) bool
 	// isSparse packs holes as such.
 	isSparse bool
 	names    accountNames
@@ -182,7 +183,7 @@ func (p *packer) addFile(folder int, name string, header *tar.Header) error {
 			return p.write(header)
 		}
 	}
-	header.PAXRecords = packAttributes(fd, header.PAXRecords)
+	header.PAXRecords = packAttributes(fd, header.PAXRecords, p.isWanted)
 	header.Typeflag, header.Size = tar.TypeReg, about.Size
 	if about.Size == 0 || p.takesKernelFiles && isKernelFilesystem(fd) {
 		content, err := p.readUnmeasured(fd)
@@ -297,7 +298,7 @@ func (p *packer) addDirectory(folder int, name string, header *tar.Header) error
 	defer directory.Close()
 	prefix := header.Name + "/"
 	header.Typeflag, header.Name = tar.TypeDir, prefix
-	header.PAXRecords = packAttributes(fd, nil)
+	header.PAXRecords = packAttributes(fd, nil, p.isWanted)
 	if p.top == nil {
 		p.top = header
 	}

@@ -23,7 +23,10 @@ func (a *agent) archiveWrite(s *stream, payload []byte) {
 		if err != nil {
 			return nil, err
 		}
-		u := unpacker{stream: s, owner: ownerOr(request.Owner), parent: -1}
+		u := unpacker{
+			stream: s, owner: ownerOr(request.Owner), parent: -1, isExact: request.Exact, newRoot: request.Root,
+			isWanted: wantedAttributes(request.Exact),
+		}
 		if err := makeParents(filepath.Join(path, "x"), u.owner); err != nil {
 			return nil, fileError(request.Path, err)
 		}
@@ -72,9 +75,14 @@ type unpacker struct {
 	stream *stream
 	owner  account
 	root   int
-	buffer []byte
-	result wire.Archived
-	past   writtenPast
+	// isExact gives entries the owners that the archive names.
+	isExact  bool
+	isWanted func(attribute string) bool
+	// newRoot replaces the first part of each name; nil: it stays.
+	newRoot *string
+	buffer  []byte
+	result  wire.Archived
+	past    writtenPast
 
 	// The directory of the last entry: the next entry is usually in the same one.
 	parent     int // -1: none
@@ -135,6 +143,26 @@ func cleanName(name string) (string, error) {
 	return strings.Join(kept, "/"), nil
 }
 
+// placeOf returns the name that an entry of the archive gets here.
+func (u *unpacker) placeOf(name string) (string, error) {
+	name, err := cleanName(name)
+	if err != nil || u.newRoot == nil || name == "" {
+		return name, err
+	}
+	rest := ""
+	if i := strings.IndexByte(name, '/'); i >= 0 {
+		rest = name[i:]
+	}
+	return cleanName(strings.TrimPrefix(*u.newRoot+rest, "/"))
+}
+
+func (u *unpacker) ownerOf(header *tar.Header) account {
+	if u.isExact {
+		return account{uid: uint32(header.Uid), gid: uint32(header.Gid)}
+	}
+	return u.owner
+}
+
 func splitName(name string) (folder, base string) {
 	if i := strings.LastIndexByte(name, '/'); i >= 0 {
 		return name[:i], name[i+1:]
@@ -143,7 +171,7 @@ func splitName(name string) (folder, base string) {
 }
 
 func (u *unpacker) add(header *tar.Header, content io.Reader) error {
-	name, err := cleanName(header.Name)
+	name, err := u.placeOf(header.Name)
 	if err != nil {
 		return err
 	}
@@ -253,11 +281,12 @@ func (u *unpacker) addDirectory(folder int, name string, header *tar.Header) err
 	}
 	defer syscall.Close(fd)
 	if isNew {
-		if err := u.owner.keep(syscall.Fchown(fd, int(u.owner.uid), int(u.owner.gid))); err != nil {
+		owner := u.ownerOf(header)
+		if err := owner.keep(syscall.Fchown(fd, int(owner.uid), int(owner.gid))); err != nil {
 			return err
 		}
 	}
-	if err := unpackAttributes(fd, header.PAXRecords); err != nil {
+	if err := unpackAttributes(fd, header.PAXRecords, u.isWanted); err != nil {
 		return err
 	}
 	return syscall.Fchmod(fd, mode)
@@ -267,7 +296,8 @@ func (u *unpacker) addSymlink(folder int, name string, header *tar.Header) error
 	return putAt(folder, name, func(name string) error {
 		err := symlinkAt(header.Linkname, folder, name)
 		if err == nil {
-			err = u.owner.keep(ownAt(folder, name, u.owner))
+			owner := u.ownerOf(header)
+			err = owner.keep(ownAt(folder, name, owner))
 		}
 		return err
 	})
@@ -275,7 +305,7 @@ func (u *unpacker) addSymlink(folder int, name string, header *tar.Header) error
 
 // addLink adds a hard link to a file of the same archive.
 func (u *unpacker) addLink(folder int, name string, header *tar.Header) error {
-	target, err := cleanName(header.Linkname)
+	target, err := u.placeOf(header.Linkname)
 	if err != nil {
 		return err
 	}
@@ -318,10 +348,11 @@ func (u *unpacker) addFile(folder int, name string, header *tar.Header, content 
 	if err := u.fill(file.fd, content); err != nil {
 		return err
 	}
-	if err := u.owner.keep(syscall.Fchown(file.fd, int(u.owner.uid), int(u.owner.gid))); err != nil {
+	owner := u.ownerOf(header)
+	if err := owner.keep(syscall.Fchown(file.fd, int(owner.uid), int(owner.gid))); err != nil {
 		return err
 	}
-	if err := unpackAttributes(file.fd, header.PAXRecords); err != nil {
+	if err := unpackAttributes(file.fd, header.PAXRecords, u.isWanted); err != nil {
 		return err
 	}
 	if err := syscall.Fchmod(file.fd, uint32(header.Mode)&0o7777); err != nil {

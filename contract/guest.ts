@@ -344,9 +344,14 @@ export type GuestOpenings = {
     path: string
     /** Packs holes as such; an older agent packs zeros. */
     sparse?: boolean
+    /** Keeps file capabilities and access lists too; an older agent does not. */
+    exact?: boolean
   }
-  /** Unpacks the tar stream that is written to it below a directory. */
-  writeArchive: { path: string; owner?: GuestOwner }
+  /**
+   * Unpacks the tar stream that is written to it below a directory. With `exact` entries keep their own owners. `root`
+   * replaces the first part of each name. An older agent ignores both.
+   */
+  writeArchive: { path: string; owner?: GuestOwner; exact?: boolean; root?: string }
   /** A connection to a TCP port. */
   dial: { port: number }
 }

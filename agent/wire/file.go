@@ -53,17 +53,21 @@ type FileNamed struct {
 	Recursive bool   `json:"recursive"`
 }
 
-// ArchiveWrite unpacks below a directory.
+// ArchiveWrite unpacks below a directory. With Exact entries keep their owners, and all attributes that ArchiveRead
+// packs with it. Root replaces the first part of each name.
 type ArchiveWrite struct {
 	Path  string     `json:"path"`
 	Owner *FileOwner `json:"owner"`
+	Exact bool       `json:"exact"`
+	Root  *string    `json:"root"`
 }
 
 // ArchiveRead packs a file or directory. Shared is the region of the shared memory for its bytes. With Sparse holes are
-// packed as such.
+// packed as such, with Exact file capabilities and access lists too.
 type ArchiveRead struct {
 	Path   string `json:"path"`
 	Sparse bool   `json:"sparse"`
+	Exact  bool   `json:"exact"`
 	Shared *int64 `json:"shared"`
 }
 

@@ -305,6 +305,8 @@ func TestRequestsOfStreamsAreUnderstood(t *testing.T) {
 		"remove a watch":                        &FileWatchRead{Watch: "w0f"},
 		"pack with holes":                       &ArchiveRead{Path: "/x", Sparse: true},
 		"pack":                                  &ArchiveRead{Path: "/x"},
+		"pack exactly":                          &ArchiveRead{Path: "/x", Exact: true},
+		"unpack exactly, under another name":    &ArchiveWrite{Path: "/x", Exact: true, Root: text("")},
 		"unpack":                                &FileNamed{Path: "/x"},
 		"dial":                                  &Dial{Port: 3000},
 		"set services": &ServiceSet{Services: []Service{{

@@ -31,13 +31,8 @@ export const fileRequests = {
     owner,
     attributes: attributes && encodeAttributes(attributes),
   }),
-  readArchive: ({ path, sparse, shared }: GuestOpenings["readArchive"] & Shared) => ({
-    op: "archive_read",
-    path,
-    sparse,
-    shared,
-  }),
-  writeArchive: ({ path, owner }: GuestOpenings["writeArchive"]) => ({ op: "archive_write", path, owner }),
+  readArchive: (archive: GuestOpenings["readArchive"] & Shared) => ({ ...archive, op: "archive_read" }),
+  writeArchive: (archive: GuestOpenings["writeArchive"]) => ({ ...archive, op: "archive_write" }),
 } as const
 
 /** A file being read from the guest. Closing it cancels the transfer. */

@@ -237,6 +237,8 @@ describe("messages", () => {
       "pack with holes": fileRequests.readArchive({ path: "/x", sparse: true }),
       pack: fileRequests.readArchive({ path: "/x" }),
       "pack through the shared memory": fileRequests.readArchive({ path: "/x", shared: 1_310_720 }),
+      "pack exactly": fileRequests.readArchive({ path: "/x", exact: true }),
+      "unpack exactly, under another name": fileRequests.writeArchive({ path: "/x", exact: true, root: "" }),
       unpack: fileRequests.writeArchive({ path: "/x" }),
       dial: dialRequest({ port: 3000 }),
       ports: asking({ op: "ports" }),
