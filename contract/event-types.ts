@@ -54,6 +54,8 @@ export const eventTypes = [
   "image.save_failed",
   "image.installed",
   "image.install_failed",
+  "image.built",
+  "image.build_failed",
   "image.tagged",
   "image.deleted",
   "image.shared",

@@ -66,10 +66,19 @@ export const imageApi = {
     status: 202,
     existingStatus: 200,
   }),
+  buildImage: endpoint({
+    method: "POST",
+    path: "/images/build",
+    summary:
+      "Build an image of a Dockerfile, as a task. The body is a line with the JSON of a BuildImage, and then the directory as a tar archive",
+    bodyBytes: true,
+    reply: StartedTask,
+    status: 202,
+  }),
   pruneImages: endpoint({
     method: "POST",
     path: "/images/prune",
-    summary: "Delete your images that no sandbox and no snapshot was made from",
+    summary: "Delete your images that no sandbox and no snapshot was made from, and your build cache",
     reply: PrunedImages,
     status: 200,
   }),

@@ -118,11 +118,34 @@ export const SaveImage = z
       .describe("Make a template at the end, so that the first create is fast"),
   })
   .meta({ id: "SaveImage" })
+const buildTextMax = 512 * 1024
+
+/** The first line of a build's body; the directory, a tar archive, follows it. */
+export const BuildImage = z
+  .strictObject({
+    name: NewImageName,
+    dockerfile: z.string().max(buildTextMax),
+    args: z.record(z.string().regex(/^[A-Za-z_][A-Za-z0-9_]*$/), z.string()).default({}),
+    secrets: z
+      .record(z.string().regex(/^[A-Za-z0-9_.-]{1,64}$/), z.string().max(buildTextMax))
+      .default({})
+      .describe("For RUN --mount=type=secret: by id. They are not stored, and not in the image"),
+    target: z.string().min(1).max(255).nullable().default(null).describe("The stage to end with"),
+    no_cache: z.boolean().default(false),
+    prepare: z.boolean().default(true).describe("Make a template, so that the first create is fast"),
+    cpus: z.int().min(1).optional().describe("Processors of the builders"),
+    memory_mb: z.int().min(64).optional().describe("Memory of the builders"),
+  })
+  .meta({ id: "BuildImage" })
+export type BuildImage = z.input<typeof BuildImage>
 
 export const TagImage = z.strictObject({ name: NewImageName }).meta({ id: "TagImage" })
 export const DeletedImage = z.object({ status: z.literal("deleted") }).meta({ id: "DeletedImage" })
 export const PrunedImages = z
-  .object({ deleted: z.array(z.string()), freed_mb: z.int() })
+  .object({
+    deleted: z.array(z.string()),
+    freed_mb: z.int().describe("With the disks of the build cache, which are removed too"),
+  })
   .meta({ id: "PrunedImages" })
 
 export const RegistryLogin = z

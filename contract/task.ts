@@ -11,7 +11,7 @@ export const Task = z
   .object({
     id: TaskId,
     user_id: UserId,
-    type: z.enum(["image.pull", "image.import", "image.save", "image.install"]),
+    type: z.enum(["image.pull", "image.import", "image.save", "image.install", "image.build"]),
     subject: z.string().describe("The name of the image that it makes"),
     status: z
       .enum(["running", "cancelling", "done", "failed", "cancelled", "interrupted"])
@@ -22,9 +22,13 @@ export const Task = z
       step: z
         .string()
         .describe(
-          "waiting, resolving, fetching, copying, packing, unpacking or preparing; building, with what is done, for an image of the host",
+          "waiting, resolving, fetching, copying, packing, unpacking or preparing; building, with what is done, for an image of the host; the instruction of a Dockerfile's build",
         ),
       layers: z.array(LayerProgress),
+      output: z
+        .object({ start: z.int().describe("Characters that came before the text"), text: z.string() })
+        .nullable()
+        .describe("The newest 64 KiB that a build has printed"),
     }),
     result: z
       .object({ image: z.string(), id: z.string(), digest: z.string() })

@@ -295,6 +295,7 @@ export async function openCore(config: Config, log: Log, { wrapHost }: Seam = {}
     keptRows: new KeptRows({ dataDir: config.data_dir }),
     pulls: images.pulls,
     packs: images.packs,
+    buildContexts: images.buildContexts,
     images: {
       recipes: recipeSummaries,
       install: (name, options) =>

@@ -6,6 +6,7 @@
 import type { Config } from "@bhatti/contract/config"
 import { AppError } from "@bhatti/contract/errors"
 import { flattenDisk } from "./disk/flat-disk.ts"
+import { BuildContexts } from "./image/build-context.ts"
 import { Packs } from "./image/registry/packs.ts"
 import { Pulls } from "./image/registry/pulls.ts"
 import { unpackImage } from "./image/unpack.ts"
@@ -24,7 +25,7 @@ type Copy = { id: string; isDraft: boolean }
 export function openPulls(
   config: Config,
   { isRouted, diskOfCopy }: { isRouted: boolean; diskOfCopy: (copy: Copy) => string },
-): { pulls: Pulls; packs: Packs; close(): void } {
+): { pulls: Pulls; packs: Packs; buildContexts: BuildContexts; close(): void } {
   const uids = Array.from({ length: fetchersMax }, (_, number) => config.uid_base + lastUid - number)
   const egress = new RegistryEgress({
     dataDir: config.data_dir,
@@ -73,7 +74,11 @@ export function openPulls(
     uid: unpackUid,
     freeBytes,
   })
-  return { pulls, packs, close: () => (isRouted ? egress.close() : undefined) }
+  const buildContexts = new BuildContexts({
+    dataDir: config.data_dir,
+    freeBytes,
+  })
+  return { pulls, packs, buildContexts, close: () => (isRouted ? egress.close() : undefined) }
 }
 
 function notRouted(): AppError {

@@ -62,6 +62,7 @@ export const routes: { readonly [Name in keyof Api]: `${Api[Name]["method"]} ${A
   saveImage: "POST /sandboxes/:id/save-image",
   listHostImages: "GET /host-images",
   installHostImage: "POST /host-images/:name/install",
+  buildImage: "POST /images/build",
   pruneImages: "POST /images/prune",
   getImage: "GET /images/:name",
   tagImage: "POST /images/:name/tag",

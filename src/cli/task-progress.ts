@@ -12,6 +12,8 @@ export class TaskProgressLines implements AsyncDisposable {
   readonly #out: Output
   readonly #kind: "quiet" | "lines" | "bars"
   #step = ""
+  /** Characters of the task's output that were printed. */
+  #printed = 0
   #drawn = 0
 
   private constructor(out: Output, kind: "quiet" | "lines" | "bars") {
@@ -25,11 +27,23 @@ export class TaskProgressLines implements AsyncDisposable {
   }
 
   async show(task: Task): Promise<void> {
-    if (this.#kind === "quiet" || task.completed_at !== null) return
+    if (this.#kind === "quiet") return
+    if (task.progress.output) return await this.#print(task.progress.output)
+    if (task.completed_at !== null) return
     if (this.#kind === "bars") return await this.#draw(barsOf(task))
     if (task.progress.step === this.#step) return
     this.#step = task.progress.step
     await this.#out.talk(stepLine(task))
+  }
+
+  /** The rest of the output; a part that was too fast is left out. */
+  async #print({ start, text }: NonNullable<Task["progress"]["output"]>): Promise<void> {
+    await this[Symbol.asyncDispose]()
+    const left = start - this.#printed
+    if (left > 0) await this.#out.talk(`… ${left} characters are left out …`)
+    const rest = text.slice(Math.max(0, this.#printed - start))
+    this.#printed = start + text.length
+    if (rest !== "") await this.#out.stderr.write(new TextEncoder().encode(rest))
   }
 
   /** Removes a half-drawn bar. */

@@ -12,6 +12,7 @@ import {
   templateGraceMs,
   templatesToRemove,
 } from "../rules/template-clean-up.ts"
+import { removeOldSteps } from "./build/cache.ts"
 import { sleep } from "./clock.ts"
 import type { Core, OnHost } from "./core.ts"
 import { removeUnusedDisks } from "./image-disks.ts"
@@ -22,7 +23,7 @@ type TemplateParts = Pick<
   "clock" | "events" | "log" | "pool" | "settings" | "store" | "templateBuilds" | "zygotes"
 > &
   OnHost<"images" | "keptRows" | "templates">
-type Parts = TemplateParts & Pick<Core, "pinnedDisks"> & OnHost<"machines" | "pulls">
+type Parts = TemplateParts & Pick<Core, "pinnedDisks"> & OnHost<"machines" | "pulls" | "snapshots">
 
 const everyMs = 600_000
 
@@ -34,6 +35,7 @@ export async function cleanUp(core: Parts, signal: AbortSignal): Promise<void> {
       await core.host.templates.releaseOwned({ unusedForMs: templateGraceMs })
       await removeUnusedImages(core)
       await removeUnusedDisks(core)
+      await removeOldSteps(core, core.clock.unixMs())
       await core.host.pulls.evictLayers()
       await core.store.tasks.removeOldOnHost(core.clock.unixMs())
       for (const qemu of await core.host.machines.removeUnusedQemus())
@@ -159,7 +161,10 @@ async function judgeTemplates(core: TemplateParts): Promise<TemplateFacts[] | un
   const measured = await templates.measure()
   // A directory without a row may get it back, and is worthless without its template.
   const snapshots = await core.store.snapshots.listOnHost()
-  const known = [...(await core.store.sandboxes.listOnHost()), ...snapshots].map(({ id }): string => id)
+  const steps = await core.store.buildCache.listOnHost()
+  const known = [...(await core.store.sandboxes.listOnHost()), ...snapshots, ...steps].map(
+    ({ id }): string => id,
+  )
   const lainOn = core.host.keptRows.templatesUnderUnknown(
     new Set([...known, ...(await core.store.sandboxes.listPooledOnHost())]),
   )
@@ -168,6 +173,7 @@ async function judgeTemplates(core: TemplateParts): Promise<TemplateFacts[] | un
   const needed = new Set([
     ...(await core.store.sandboxes.listTemplateIdsOnHost()),
     ...(await core.store.snapshots.listOnHost()).map(({ templateId }) => templateId),
+    ...(await core.store.buildCache.listOnHost()).map(({ templateId }) => templateId),
     ...core.pool.templateIds,
     ...core.zygotes.templateIds,
     ...lainOn,

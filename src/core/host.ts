@@ -4,6 +4,7 @@
  */
 
 import type { Backups } from "./host/backups.ts"
+import type { BuildContexts } from "./host/build-contexts.ts"
 import type { Disks, KeptRows, Snapshots } from "./host/disks.ts"
 import type { Images } from "./host/images.ts"
 import type { Machines } from "./host/machines.ts"
@@ -14,6 +15,7 @@ import type { Templates } from "./host/templates.ts"
 import type { Zygotes } from "./host/zygotes.ts"
 
 export type * from "./host/backups.ts"
+export type * from "./host/build-contexts.ts"
 export type * from "./host/disks.ts"
 export type * from "./host/guests.ts"
 export type * from "./host/images.ts"
@@ -34,6 +36,7 @@ export type Host = {
   images: Images
   pulls: Pulls
   packs: Packs
+  buildContexts: BuildContexts
   /** Null if machines use QEMU's own network, which reaches nothing. */
   network: Network | null
   /** Null if no machine is forked. */

@@ -105,6 +105,25 @@ async function pinnedImage(
   return isSame && (await core.host.pulls.find(found.diskName)) ? found : undefined
 }
 
+/** For a build that begins with an image which is not here. */
+export async function pullForBuild(
+  core: ForPull,
+  account: Account,
+  text: string,
+  task: RunningTask,
+): Promise<ImageRecord> {
+  const { defaultRegistry, allowedRegistries } = core.settings.images
+  const reference = parseReference(text, defaultRegistry)
+  checkAllowed(reference.host, allowedRegistries)
+  const name = nameFor(reference, defaultRegistry)
+  await checkNewName(core, name)
+  const credential = await core.store.registryLogins.reveal(account.id, reference.host)
+  const asked = { ...reference, platform: ownPlatform, credential, owner: account.id, name, reference }
+  const image = await pull(core, account, asked, task)
+  await core.store.images.setReady(image.id)
+  return image
+}
+
 type Asked = Parameters<Core["host"]["pulls"]["resolve"]>[0] & { name: string; reference: Reference }
 
 async function pull(core: ForPull, account: Account, asked: Asked, task: RunningTask): Promise<ImageRecord> {

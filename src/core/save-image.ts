@@ -34,7 +34,7 @@ export type SaveInput = {
 export type ForSave = ForPull & ForRequest & OnHost<"packs" | "snapshots">
 
 /** How commands run in images of our own, which have no configuration. */
-const ownConfig: ImageConfig = {
+export const ownConfig: ImageConfig = {
   user: "lohar",
   workdir: "/workspace",
   env: {

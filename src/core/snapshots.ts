@@ -9,6 +9,7 @@ import { specOf } from "../store/sandbox-spec.ts"
 import type { SnapshotRecord } from "../store/snapshots.ts"
 import type { Account } from "../store/users.ts"
 import { destroyIfAbandoned } from "./abandoned.ts"
+import { reconcileBuildCache } from "./build/cache.ts"
 import { captureSandbox, checkCopyable, startCopy } from "./capture.ts"
 import type { Core, ForRemoval, ForRequest, OnHost } from "./core.ts"
 import { addNamed, checkSizeLimits, checkSpace, checkStillAwaited } from "./create-checks.ts"
@@ -184,10 +185,12 @@ export async function resumeSnapshot(
 }
 
 /** Start-up: removes unfinished snapshots, whose requests were never answered; returns directories without a row. */
-export async function reconcileSnapshots(core: Pick<Core, "store"> & OnHost<"snapshots">): Promise<string[]> {
+export async function reconcileSnapshots(
+  core: Pick<Core, "log" | "store"> & OnHost<"snapshots">,
+): Promise<string[]> {
   const { snapshots } = core.host
   await snapshots.removeUnfinished()
-  const known = new Set<string>()
+  const known = await reconcileBuildCache(core)
   for (const record of await core.store.snapshots.listOnHost()) {
     if (record.state === "ready") known.add(record.id)
     else await removeSnapshotRecord(core, record)

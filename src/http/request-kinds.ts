@@ -13,6 +13,7 @@ export const requestKinds: Partial<Record<keyof Api, RequestKind>> = {
   importImage: "create",
   saveImage: "create",
   installHostImage: "create",
+  buildImage: "create",
   exec: "exec",
   execSocket: "exec",
   shellSocket: "exec",

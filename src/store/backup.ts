@@ -58,6 +58,9 @@ export async function fitToBackup(
     if (!kept.has(id)) await db.deleteFrom("snapshots").where("id", "=", id).execute()
   for (const id of copied.snapshots) if (!kept.has(id)) gone.push({ kind: "snapshot", id })
   await db.deleteFrom("host_clock").execute()
+  // Caches are not copied.
+  await db.deleteFrom("build_steps").execute()
+  await db.deleteFrom("build_results").execute()
   const mark = markText(await readInstallation(db))
   await toSingleFile(db)
   return { mark, gone }

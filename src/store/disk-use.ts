@@ -1,7 +1,7 @@
 /**
  * Disk use per user: the blocks of their sandboxes' directories and of templates that only they use, as last measured
- * by the daemon, of their named snapshots and of their images. An unfinished sandbox or snapshot counts from the moment
- * its row is written, an image from the moment its size is known.
+ * by the daemon, of their named snapshots, of their images and of their build cache. An unfinished sandbox or snapshot
+ * counts from the moment its row is written, an image from the moment its size is known.
  */
 
 import { AppError } from "@bhatti/contract/errors"
@@ -47,6 +47,12 @@ export class DiskUse {
     }))
   }
 
+  /** The rest of a user's quota, as last measured; infinite without one. */
+  async leftMib(userId: UserId): Promise<number> {
+    const user = await this.#db.selectFrom("users").selectAll().where("id", "=", userId).executeTakeFirst()
+    return user ? await diskLeftMib(this.#db, user) : 0
+  }
+
   async setUsed(id: SandboxId, usedMib: number): Promise<void> {
     await this.#db.updateTable("sandboxes").set({ used_mib: usedMib }).where("id", "=", id).execute()
   }
@@ -59,9 +65,10 @@ export function diskUsedMib(userId: Expression) {
     + ${templatesMib(userId)} + ${snapshotsMib(userId)} + ${imagesMib(userId)})`
 }
 
-/** Images, and the space that running tasks have reserved. */
+/** Images, disks of the build cache, and the space that running tasks have reserved. */
 function imagesMib(userId: Expression) {
   return sql<number>`((cast(coalesce((select sum(bytes) from images where user_id = ${userId}), 0) as bigint)
+    + cast(coalesce((select sum(bytes) from build_steps where user_id = ${userId}), 0) as bigint)
     + ${mebibyte - 1}) / ${mebibyte}
     + coalesce((select sum(reserved_mib) from tasks where user_id = ${userId} and ended_at is null), 0))`
 }

@@ -65,6 +65,16 @@ export class Sandboxes {
     return rows.map(toRecord)
   }
 
+  /** A sandbox that is never done: a daemon that starts removes it. */
+  async addUnfinished(account: Account, input: NewSandbox, host: SlotsOfHost): Promise<SandboxRecord> {
+    const row = await withinLimits(this.#db, account, [input], async (db) => {
+      const row = await insertRow(db, account, input, host)
+      await setInBatch(db, [row], 1)
+      return { ...row, in_batch: 1 }
+    })
+    return toRecord(row)
+  }
+
   /** Ends the batch: each is an independent sandbox from now on. */
   async setBatchDone(records: readonly Pick<SandboxRecord, "id">[]): Promise<void> {
     await setInBatch(this.#db, records, 0)

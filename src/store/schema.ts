@@ -15,6 +15,8 @@ export type Schema = {
   image_shares: ImageSharesTable
   tasks: TasksTable
   registry_logins: RegistryLoginsTable
+  build_steps: BuildStepsTable
+  build_results: BuildResultsTable
   installation: InstallationTable
   host_clock: HostClockTable
 }
@@ -167,6 +169,27 @@ export type RegistryLoginsTable = {
   created_at: string
 }
 
+/** Disks after steps of builds. */
+export type BuildStepsTable = {
+  id: string
+  user_id: string
+  /** Digest of the step, of all before it and of what it copies. */
+  key: string
+  /** `creating` until its disk is complete, then `ready`. */
+  state: string
+  /** The template below its disk, and the image below that. */
+  template_id: string
+  image_name: string
+  image_hash: string
+  disk_mib: number
+  /** Blocks on the host's disk. */
+  bytes: number
+  used_at: string
+}
+
+/** Disks that builds have ended with, by what decided their content. */
+export type BuildResultsTable = { user_id: string; key: string; disk_name: string }
+
 /** Templates on the host that one account alone uses. */
 export type TemplateUseTable = {
   id: string
@@ -205,4 +228,5 @@ export type PublishedPortRow = Selectable<PublishedPortsTable>
 export type SnapshotRow = Selectable<SnapshotsTable>
 export type ImageRow = Selectable<ImagesTable>
 export type TaskRow = Selectable<TasksTable>
+export type BuildStepRow = Selectable<BuildStepsTable>
 export type EventRow = Selectable<EventsTable>

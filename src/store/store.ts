@@ -12,6 +12,7 @@ import { syncPath } from "../lib/durable.ts"
 import { errorCodeOf } from "../lib/error-code.ts"
 import { type Copied, type Copy, fitToBackup } from "./backup.ts"
 import { belongingOf, databasePath, markNote, refusal } from "./belonging.ts"
+import { BuildCache } from "./build-cache.ts"
 import { countChanges, readInstallation } from "./changes.ts"
 import { isCopyDue, makeCopy, writeCopy } from "./copies.ts"
 import { DiskUse } from "./disk-use.ts"
@@ -44,6 +45,7 @@ export type Store = {
   snapshots: Snapshots
   images: Images
   tasks: Tasks
+  buildCache: BuildCache
   registryLogins: RegistryLogins
   socketTickets: SocketTickets
   diskUse: DiskUse
@@ -132,6 +134,7 @@ async function fill(
     snapshots: new Snapshots(db),
     images: new Images(db),
     tasks: new Tasks(db),
+    buildCache: new BuildCache(db),
     registryLogins: new RegistryLogins(db, vault),
     socketTickets: new SocketTickets(db),
     diskUse: new DiskUse(db),

@@ -20,8 +20,10 @@ export const TaskProgress = z.object({
   /** Its present step, such as `fetching`. */
   step: z.string().default("waiting"),
   layers: z.array(z.object({ digest: z.string(), bytes: z.number(), total: z.number() })).default([]),
+  /** The newest part of what it has printed, and how many characters came before. */
+  output: z.object({ start: z.number(), text: z.string() }).nullable().default(null),
 })
-export type TaskProgress = z.infer<typeof TaskProgress>
+export type TaskProgress = z.input<typeof TaskProgress>
 
 export const TaskError = z.object({
   code: z.string(),
@@ -40,7 +42,7 @@ export type TaskRecord = {
   /** Its object, in its owner's words. */
   subject: string
   state: TaskState
-  progress: TaskProgress
+  progress: z.output<typeof TaskProgress>
   /** Names and ids of its outcome, by kind of task. */
   result: Record<string, string> | null
   error: TaskError | null

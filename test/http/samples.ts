@@ -63,6 +63,7 @@ const samples: { [Name in keyof Api]: Sample<Api[Name]> } = {
   writeArchive: { query: "?path=/x", body: "tar" },
   listImages: {},
   pullImage: { body: { ref: "registry.example/app:1" } },
+  buildImage: { body: '{"name":"app","dockerfile":"FROM minimal"}\n' },
   importImage: { query: "?name=app", body: "tar" },
   saveImage: { body: { name: "app" } },
   listHostImages: {},

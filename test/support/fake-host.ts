@@ -40,6 +40,7 @@ import type {
 import { unlessAborted } from "../../src/core/unless-aborted.ts"
 import { randomHex } from "../../src/lib/random-hex.ts"
 import { closedAmong } from "../../src/network/internal.ts"
+import { fakeBuildContexts } from "./fake-build-contexts.ts"
 import { type FakeFiles, FakeUnpacking, type NewFile } from "./fake-files.ts"
 import { type FakePacks, fakePacks } from "./fake-packs.ts"
 import type { FakeProcess } from "./fake-process.ts"
@@ -553,6 +554,8 @@ export function fakeHost(): FakeHost {
       const pulls = fakePulls((name) => host.moreImages.push(name))
       return { pulls, packs: fakePacks(pulls, (name) => host.moreImages.push(name)) }
     })(),
+    pulls: fakePulls((name) => host.moreImages.push(name)),
+    buildContexts: fakeBuildContexts(),
     images: {
       recipes: [
         { name: limits.imageDefault, summary: "The default" },

@@ -142,6 +142,10 @@ export const commands: readonly CommandEntry[] = [
     ],
     "image save": ["Make an image of a sandbox", async () => (await import("./image-save.ts")).imageSave],
     "image inspect": ["Show one image", async () => (await import("./image-inspect.ts")).imageInspect],
+    "image build": [
+      "Build an image of a Dockerfile",
+      async () => (await import("./image-build.ts")).imageBuild,
+    ],
     "image tag": ["Give an image a further name", async () => (await import("./image-tag.ts")).imageTag],
     "image delete": [
       "Delete images",
@@ -163,7 +167,7 @@ export const commands: readonly CommandEntry[] = [
       "registry ls",
     ],
     "task list": [
-      "List your pulls and imports",
+      "List your pulls, imports and builds",
       async () => (await import("./task-list.ts")).taskList,
       "task ls",
     ],

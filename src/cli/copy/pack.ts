@@ -77,7 +77,7 @@ async function* dataOf(
   if ((await handle.stat()).size < bytesCount) throw becameShorter(path)
 }
 
-async function addContent(
+export async function addContent(
   pack: Pack,
   header: FileHeader,
   { size, pieces }: { size: number; pieces: AsyncIterable<Uint8Array> },

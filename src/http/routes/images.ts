@@ -1,12 +1,18 @@
 /** Handlers of images. */
 
+import { BuildImage } from "@bhatti/contract/image"
+import { parseInput } from "@bhatti/contract/wording"
+import { buildImage } from "../../core/build/build-image.ts"
+import { pruneBuildCache } from "../../core/build/cache.ts"
 import { deleteImage, pruneImages, tagImage } from "../../core/change-images.ts"
 import { installHostImage, listHostImages } from "../../core/host-images.ts"
 import { describeImage, listImages } from "../../core/images.ts"
 import { importImage } from "../../core/import-image.ts"
 import { pullImage } from "../../core/pull.ts"
 import { saveImage } from "../../core/save-image.ts"
+import { parseStrictJson } from "../../lib/strict-json.ts"
 import type { Handlers } from "../context.ts"
+import { firstLineOf } from "../first-line.ts"
 import { credentialFrom, viewHostImages, viewImage, viewImages } from "../views/image.ts"
 import { viewStarted } from "../views/task.ts"
 
@@ -42,9 +48,17 @@ export const images = {
     return Response.json({ task_id: null, status: "exists", image: params.name })
   },
 
+  async buildImage({ core, account, body }) {
+    const { first, rest } = await firstLineOf(body)
+    const { memory_mb: memoryMib, no_cache, ...asked } = parseInput(BuildImage, parseStrictJson(first))
+    const input = { ...asked, memoryMib, usesCache: !no_cache, context: rest }
+    return viewStarted(await buildImage(core, account, input))
+  },
+
   async pruneImages({ core, account }) {
     const removed = await pruneImages(core, account)
-    const bytes = removed.reduce((sum, image) => sum + image.bytes, 0)
+    const freed = await pruneBuildCache(core, account)
+    const bytes = removed.reduce((sum, image) => sum + image.bytes, freed)
     return { deleted: removed.map(({ name }) => name), freed_mb: Math.round(bytes / 1024 / 1024) }
   },
 

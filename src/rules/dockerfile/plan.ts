@@ -72,6 +72,12 @@ export function unusedArguments({ args, stages }: Dockerfile, given: Arguments):
   return Object.keys(given).filter((name) => !declared.has(name))
 }
 
+/** Build arguments that name a proxy, which every RUN gets. */
+export function proxyOf(given: Arguments): Record<string, string> {
+  const names = new Set([...proxyArguments, ...proxyArguments.map((name) => name.toLowerCase())])
+  return Object.fromEntries(Object.entries(given).filter(([name]) => names.has(name)))
+}
+
 function globalVariables({ args, escapeChar }: Dockerfile, given: Arguments): Variables {
   const variables = new Map(platformArguments.map(([name = "", value = ""]) => [name, value]))
   for (const { name, value, line } of args) {

@@ -3,8 +3,6 @@
 import { AppError } from "@bhatti/contract/errors"
 
 export class DockerfileError extends AppError {
-  override readonly name = "DockerfileError"
-
   constructor(line: number, what: string, hint?: string) {
     super("invalid", `Dockerfile, line ${line}: ${what}`, {
       reason: "bad_dockerfile",

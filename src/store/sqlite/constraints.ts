@@ -13,6 +13,7 @@ export const constraints = {
   images_user_name: "images.user_id, images.name",
   registry_logins_user_host: "registry_logins.user_id, registry_logins.host",
   snapshots_user_name: "snapshots.user_id, snapshots.name",
+  build_results_user_key: "build_results.user_id, build_results.key",
 }
 
 /** Waits for the statement; throws `refusal` if that constraint refused it. */

@@ -14,6 +14,7 @@ import * as oneSpecification from "./migrations/0010-one-specification.ts"
 import * as templateUse from "./migrations/0011-template-use.ts"
 import * as imagesAndTasks from "./migrations/0012-images-and-tasks.ts"
 import * as lifetimes from "./migrations/0013-lifetimes.ts"
+import * as buildSteps from "./migrations/0014-build-steps.ts"
 
 export const migrations: Record<string, Migration> = {
   "0001-start": start,
@@ -29,4 +30,5 @@ export const migrations: Record<string, Migration> = {
   "0011-template-use": templateUse,
   "0012-images-and-tasks": imagesAndTasks,
   "0013-lifetimes": lifetimes,
+  "0014-build-steps": buildSteps,
 }
