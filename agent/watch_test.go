@@ -205,10 +205,6 @@ func TestEventsAreKeptUntilTheReaderHasThem(t *testing.T) {
 	w := h.watch(top, true)
 	must(t, os.WriteFile(top+"/a", nil, 0o644))
 	w.expect("create a")
-	w.after = 0
-	if got := text(w.read()); len(got) != 1 || !strings.HasPrefix(got[0], "lost") {
-		t.Errorf("%q", got)
-	}
 	must(t, os.WriteFile(top+"/b", nil, 0o644))
 	before := w.after
 	w.expect("create b")
@@ -236,6 +232,41 @@ func TestAnAnswerThatWasLostIsGivenAgain(t *testing.T) {
 	}
 	if one, other := ask(), ask(); !reflect.DeepEqual(one, other) || len(one) != 1 {
 		t.Errorf("%q, then %q", one, other)
+	}
+}
+
+// A reader whose connection broke behind the confirmation of what it had not seen asks like another one.
+func TestAReaderGetsTheEventsThatAnotherOneHasConfirmed(t *testing.T) {
+	h := personalised(t)
+	top := t.TempDir()
+	first := h.watch(top, false)
+	second := &watcher{h: h, watch: first.watch}
+	change := func(count int) (want []string) {
+		for i := 0; i < count; i++ {
+			must(t, syscall.Mkdir(top+"/"+strconv.Itoa(i), 0o755), syscall.Rmdir(top+"/"+strconv.Itoa(i)))
+			want = append(want, fmt.Sprintf("create %d/", i), fmt.Sprintf("remove %d/", i))
+		}
+		return want
+	}
+	want := change(watchConfirmedMax / 2)
+	first.expect(want...)
+	first.expect()
+	second.expect(want...)
+	first.after -= 2
+	first.expect(want[len(want)-2:]...)
+
+	// Beyond the limit it is told that events are missing, and gets those that are still there.
+	change(watchConfirmedMax)
+	if events := second.read(); len(events) != 2*watchConfirmedMax {
+		t.Errorf("%d events", len(events))
+	}
+	second.expect()
+	events := first.read()
+	if events[0].Type != wire.EventsLost || len(events) != 1+watchConfirmedMax {
+		t.Errorf("%d events, %+v", len(events), events[0])
+	}
+	if first.after != second.after {
+		t.Errorf("the readers are at %d and %d", first.after, second.after)
 	}
 }
 
@@ -307,7 +338,7 @@ func TestAReaderThatIsAwayCostsBoundedMemoryAndIsTold(t *testing.T) {
 	found.mu.Lock()
 	kept := len(found.queue.events)
 	found.mu.Unlock()
-	if kept > watchEventsMax {
+	if kept > watchEventsMax+watchConfirmedMax {
 		t.Errorf("%d events are kept", kept)
 	}
 	events := w.read()

@@ -1,4 +1,5 @@
-// The events of a watch that its reader has not confirmed: numbered, bounded, and kept for a reader that asks again.
+// The events of a watch: numbered, and kept until its reader has confirmed them. The newest confirmed ones stay for
+// another reader, or for one whose answer was lost behind the confirmation.
 
 package main
 
@@ -13,6 +14,9 @@ const (
 	// watchEventsMax and watchBytesMax limit the events kept for a reader, which may be away for hours.
 	watchEventsMax = 16384
 	watchBytesMax  = 1 << 20
+	// watchConfirmedMax and watchConfirmedBytes limit the confirmed events that stay.
+	watchConfirmedMax   = 1024
+	watchConfirmedBytes = 128 << 10
 	// watchEventBytes is the cost of an event beside its paths.
 	watchEventBytes = 96
 	// watchAnswerBytes is the size of an answer: below the limit of a frame by more than one event takes.
@@ -21,17 +25,20 @@ const (
 
 const (
 	reasonUnread = "more events came than are kept for a reader"
-	reasonTaken  = "another reader has confirmed them"
+	reasonTaken  = "another reader has confirmed them, and they are not kept any more"
 	reasonForgot = "this sandbox is an earlier copy of the one that was watched"
 	reasonKernel = "changes came faster than the agent could read them"
 )
 
 type watchQueue struct {
 	events []wire.FileEvent
-	bytes  int
+	// confirmed counts the confirmed events, which come first.
+	confirmed int
+	// bytes is the cost of the others, confirmedBytes that of the confirmed ones.
+	bytes, confirmedBytes int
 	// first is the number of the first event, sent that of the last one that an answer had.
 	first, sent int64
-	// isFull drops events until the reader has taken half of the queue; the last event says so.
+	// isFull drops events until the reader has confirmed half of the queue; the last event says so.
 	isFull bool
 }
 
@@ -39,11 +46,13 @@ func newWatchQueue() watchQueue { return watchQueue{first: 1} }
 
 func (q *watchQueue) last() int64 { return q.first + int64(len(q.events)) - 1 }
 
+func (q *watchQueue) unconfirmed() int { return len(q.events) - q.confirmed }
+
 func (q *watchQueue) add(event wire.FileEvent) {
 	if q.isFull || q.isRepeated(event) {
 		return
 	}
-	if len(q.events) >= watchEventsMax-1 || q.bytes >= watchBytesMax {
+	if q.unconfirmed() >= watchEventsMax-1 || q.bytes >= watchBytesMax {
 		q.isFull = true
 		event = lostEvent(reasonUnread)
 	}
@@ -63,23 +72,24 @@ func (q *watchQueue) isRepeated(event wire.FileEvent) bool {
 	return false
 }
 
-// take drops the events up to a number that the reader has confirmed and returns those behind it, as many as fit into
-// an answer, and the number of the last one.
+// take confirms the events up to a number and returns those behind it, as many as fit into an answer, and the number of
+// the last one.
 func (q *watchQueue) take(after int64) ([]wire.FileEvent, int64) {
 	if after > q.last() {
 		// Goes on behind the number that the reader has, so that it never misses an event for its number.
-		q.events = append([]wire.FileEvent{lostEvent(reasonForgot)}, q.events...)
+		q.events = append([]wire.FileEvent{lostEvent(reasonForgot)}, q.events[q.confirmed:]...)
+		q.bytes += costOf(q.events[0])
+		q.confirmed, q.confirmedBytes = 0, 0
 		q.first, q.sent = after+1, after
 	}
 	taken := []wire.FileEvent{}
 	if after < q.first-1 {
 		taken = append(taken, lostEvent(reasonTaken))
-	} else {
-		q.drop(int(after - q.first + 1))
+		after = q.first - 1
 	}
-	size := 0
-	next := q.first - 1
-	for _, event := range q.events {
+	q.confirm(int(after - q.first + 1))
+	size, next := 0, after
+	for _, event := range q.events[after-q.first+1:] {
 		if size += len(wire.Encode(event)); size > watchAnswerBytes {
 			break
 		}
@@ -92,13 +102,21 @@ func (q *watchQueue) take(after int64) ([]wire.FileEvent, int64) {
 	return taken, next
 }
 
-func (q *watchQueue) drop(count int) {
-	for _, event := range q.events[:count] {
-		q.bytes -= costOf(event)
+// confirm notes that a reader has the first events, and drops those that are too many to stay.
+func (q *watchQueue) confirm(count int) {
+	for ; q.confirmed < count; q.confirmed++ {
+		cost := costOf(q.events[q.confirmed])
+		q.bytes, q.confirmedBytes = q.bytes-cost, q.confirmedBytes+cost
 	}
-	q.events = append(q.events[:0:0], q.events[count:]...)
-	q.first += int64(count)
-	if len(q.events) <= watchEventsMax/2 && q.bytes <= watchBytesMax/2 {
+	dropped := 0
+	for ; q.confirmed-dropped > watchConfirmedMax || q.confirmedBytes > watchConfirmedBytes; dropped++ {
+		q.confirmedBytes -= costOf(q.events[dropped])
+		q.events[dropped] = wire.FileEvent{}
+	}
+	q.events = q.events[dropped:]
+	q.confirmed -= dropped
+	q.first += int64(dropped)
+	if q.unconfirmed() <= watchEventsMax/2 && q.bytes <= watchBytesMax/2 {
 		q.isFull = false
 	}
 }

@@ -2,6 +2,9 @@
 
 import type { FileEvent, FileEvents } from "@bhatti/contract/guest"
 
+/** So many confirmed events stay for a reader that asks with a lower number. */
+const confirmedKept = 1024
+
 export class FakeWatch {
   readonly path: string
   readonly recursive: boolean
@@ -51,14 +54,16 @@ export class FakeWatch {
   }
 
   read(after: number): FileEvents {
-    const isLost = after < this.#taken
     this.#taken = Math.max(this.#taken, after)
-    this.#events = this.#events.filter(({ sequence }) => sequence > this.#taken)
+    this.#events = this.#events.filter(({ sequence }) => sequence > this.#taken - confirmedKept)
+    const firstKept = this.#events[0]?.sequence ?? this.#last + 1
     const lost: FileEvent = {
       ...{ type: "lost", path: ".", to: null, isDirectory: true },
-      ...{ reason: "another reader has confirmed them", sequence: this.#taken },
+      ...{ reason: "another reader has confirmed them", sequence: firstKept - 1 },
     }
-    return { events: [...(isLost ? [lost] : []), ...this.#events], next: this.#last, ended: this.ended }
+    const kept = this.#events.filter(({ sequence }) => sequence > after)
+    const isLost = after < firstKept - 1
+    return { events: isLost ? [lost, ...kept] : kept, next: this.#last, ended: this.ended }
   }
 
   async wait(after: number): Promise<FileEvents> {
