@@ -292,7 +292,7 @@ func (t *services) describe() wire.Services {
 func (v *service) describe() wire.ServiceState {
 	state := wire.ServiceState{
 		Name: v.spec.Name, Argv: shortened(v.spec.Argv), Restart: v.spec.Restart, State: v.state, Restarts: v.restarts,
-		Ended: v.ended, IsFailing: v.inARow >= endsUntilFailing,
+		Ended: v.ended, IsFailing: v.inARow >= endsUntilFailing && v.state != wire.ServiceStopped,
 	}
 	if v.failure != nil {
 		words := v.failure.Error()

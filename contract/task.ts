@@ -22,7 +22,7 @@ export const Task = z
       step: z
         .string()
         .describe(
-          "waiting, resolving, fetching, copying, packing, unpacking or preparing; building, with what is done, for an image of the host; the instruction of a Dockerfile's build",
+          "waiting, resolving, fetching, copying, packing, unpacking, replacing (an image of that name) or preparing; building, with what is done, for an image of the host; the instruction of a Dockerfile's build",
         ),
       layers: z.array(LayerProgress),
       output: z
@@ -31,7 +31,17 @@ export const Task = z
         .describe("The newest 64 KiB that a build has printed"),
     }),
     result: z
-      .object({ image: z.string(), id: z.string(), digest: z.string() })
+      .object({
+        image: z.string(),
+        id: z.string(),
+        digest: z.string(),
+        replaced: z
+          .string()
+          .optional()
+          .describe(
+            "Digest, or id, of the image that had the name before; sandboxes of that one keep its disk",
+          ),
+      })
       .nullable()
       .describe("The image that it has made; null until it is done"),
     error: z.object({ code: z.string(), message: z.string(), hint: z.string().nullable() }).nullable(),

@@ -52,6 +52,7 @@ const healthy: HostFacts = {
   system: "linux x64",
   isRoot: true,
   dataDir: "/var/lib/bhatti",
+  daemonUrl: "http://localhost:8080",
   data,
   config: Config.parse({ disk_reserve_mb: 1024, memory_reserve_mb: 512 }),
   machines,
@@ -264,4 +265,18 @@ test("root that looks at a user's daemon judges that daemon, and does not take i
   expect(troubles({ data: { ...owned, daemonUid: 0 } })).toMatchObject([
     { status: "fail", fix: expect.stringContaining("sudo chown root") },
   ])
+})
+
+test("another daemon than that of the data directory is told", () => {
+  const told = (daemonUrl: string) =>
+    hostChecks({ ...healthy, daemonUrl }).filter(({ text }) => text.includes("another one"))
+  expect(told("http://127.0.0.1:18080")).toMatchObject([
+    {
+      status: "warn",
+      text: expect.stringContaining("/var/lib/bhatti"),
+      fix: expect.stringContaining("--data-dir"),
+    },
+  ])
+  for (const same of ["http://localhost:8080", "http://127.0.0.1:8080", "https://localhost", "http://host:9"])
+    expect(told(same)).toEqual([])
 })

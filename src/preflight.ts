@@ -25,11 +25,11 @@ const yearOldest = 2025
 
 export type HostFacts = Awaited<ReturnType<typeof lookAtHost>>
 
-export async function preflight({ dataDir }: { dataDir: string }): Promise<Check[]> {
-  return hostChecks(await lookAtHost(dataDir))
+export async function preflight(options: { dataDir: string; daemonUrl?: string }): Promise<Check[]> {
+  return hostChecks(await lookAtHost(options))
 }
 
-async function lookAtHost(dataDir: string) {
+async function lookAtHost({ dataDir, daemonUrl }: { dataDir: string; daemonUrl?: string }) {
   const isRoot = process.getuid?.() === 0
   const config = readConfig(dataDir)
   const data = await lookAtDataDir(dataDir)
@@ -37,6 +37,7 @@ async function lookAtHost(dataDir: string) {
     system: `${platform()} ${arch()}`,
     isRoot,
     dataDir,
+    daemonUrl,
     data:
       typeof data === "string"
         ? data
@@ -80,6 +81,7 @@ export function hostChecks(facts: HostFacts): Check[] {
     checkMemory(facts.memoryAvailableMib, config?.memory_reserve_mb ?? 0),
     // A user without access to the data directory has already been told so.
     ...(data === "closed" ? [] : [checkConfig(facts.config), checkListener(facts.listener, config?.listen)]),
+    ...(config && data !== "closed" ? checkIsSame(facts, config) : []),
     yearUtc >= yearOldest
       ? ok("clock", `the year is ${yearUtc}`)
       : fail(
@@ -175,6 +177,22 @@ function checkListener(listener: HostFacts["listener"], address = "its address")
     case "unknown":
       return warn("port", "the daemon's address is not known")
   }
+}
+
+/** This host may have several daemons. A proxy in front of one has TLS. */
+function checkIsSame({ daemonUrl, dataDir }: HostFacts, { listen, tls_cert }: Config): Check[] {
+  if (daemonUrl === undefined || tls_cert !== undefined) return []
+  const { protocol, hostname, port } = new URL(daemonUrl)
+  const isHere = hostname === "localhost" || hostname === "[::1]" || hostname.startsWith("127.")
+  if (protocol !== "http:" || !isHere || (port || "80") === listen.slice(listen.lastIndexOf(":") + 1))
+    return []
+  return [
+    warn(
+      "daemon",
+      `the daemon of ${dataDir} listens at ${listen}, but your commands go to another one, at ${daemonUrl}`,
+      "bhatti doctor --data-dir DIR, with the data directory of that one; or bhatti setup",
+    ),
+  ]
 }
 
 /** Asks at the daemon's own address. The certificate is not verified, since it is for another name. */

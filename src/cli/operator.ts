@@ -123,7 +123,8 @@ export interface Operator {
     report: (line: string) => void
   }): Promise<{ at: string; version: string }>
   /** Checks this host and a data directory, and changes nothing. */
-  preflight(options: { dataDir: string }): Promise<Check[]>
+  /** `daemonUrl` is where commands of this user go. */
+  preflight(options: { dataDir: string; daemonUrl?: string }): Promise<Check[]>
   /** Guarantees that this host cannot give, as far as it is known without a daemon. */
   warnings(options: { dataDir: string }): Promise<string[]>
   /** The daemon's configuration as `serve` would read it. */

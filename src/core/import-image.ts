@@ -1,4 +1,7 @@
-/** Makes an image of an archive that its user sends, as a task that begins when all of it is here. */
+/**
+ * Makes an image of an archive that its user sends, as a task that begins when all of it is here. It
+ * replaces the user's image of that name; sandboxes of that one keep its disk.
+ */
 
 import { AppError } from "@bhatti/contract/errors"
 import type { TaskRecord } from "../store/tasks.ts"
@@ -72,6 +75,8 @@ async function makeImage(
   })
   signal.throwIfAborted()
   const { manifestDigest } = opened
+  const former = await core.store.images.findOwn(account.id, name)
+  if (former) task.progress({ step: "replacing", layers: [] })
   const image = await core.store.images.put(
     account.id,
     {
@@ -86,5 +91,6 @@ async function makeImage(
     userId: account.id,
     meta: { by: "user", image: name, digest: manifestDigest },
   })
-  return { image: name, id: image.id, digest: manifestDigest }
+  const replaced = former && { replaced: former.manifestDigest ?? former.id }
+  return { image: name, id: image.id, digest: manifestDigest, ...replaced }
 }

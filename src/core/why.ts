@@ -112,9 +112,12 @@ async function failingServices(
 ): Promise<Why["failingServices"]> {
   if (record.services.length === 0 || !guest) return []
   const states = await guest.ask({ op: "listServices" }, { deadlineMs: pingDeadlineMs }).catch(() => [])
-  return states
-    .filter(({ isFailing, failure }) => isFailing || failure !== null)
-    .map((state) => ({ name: state.name, restarts: state.restarts, reason: reasonOf(state) }))
+  return (
+    states
+      // One that somebody stopped may have failed before.
+      .filter(({ state, isFailing, failure }) => state !== "stopped" && (isFailing || failure !== null))
+      .map((state) => ({ name: state.name, restarts: state.restarts, reason: reasonOf(state) }))
+  )
 }
 
 async function lifetimeOf(

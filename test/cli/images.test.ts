@@ -48,6 +48,12 @@ describe("image pull", () => {
     expect(await waiting).toMatchObject({ stdout: `image/${ref} is ready\n`, exitCode: 0 })
   })
 
+  test("a task that failed is listed with its reason", async () => {
+    daemon.host.pulls.refusal = new AppError("unavailable", "the registry broke off")
+    expect((await run(["image", "pull", ref])).exitCode).toBe(1)
+    expect((await run(["task", "list"])).stdout).toMatch(/REASON\n.* failed .* the registry broke off$/m)
+  })
+
   test("is cancelled by Ctrl-C, which leaves no image", async () => {
     daemon.host.pulls.gate = new Promise(() => {})
     const child = Bun.spawn([...program, "image", "pull", ref], {
@@ -194,6 +200,8 @@ test("an archive is sent from a file or standard input", async () => {
   writeFileSync(join(home, "root.tar"), "a tar")
   const path = join(home, "root.tar")
   expect((await run(["image", "import", "--name", "root", path])).stdout).toMatch(/^image\/root imported in/)
+  const again = await run(["image", "import", "--name", "root", path])
+  expect(again.stderr).toMatch(/^it replaces the image root \(sha256:[0-9a-f]{12}\); sandboxes keep/m)
   const piped = await run(["image", "import", "-q", "--name", "piped", "-"], { stdin: "other" })
   expect(piped).toEqual({ stdout: "piped\n", stderr: "", exitCode: 0 })
   const missing = await run(["image", "import", "--name", "x", join(home, "none")])

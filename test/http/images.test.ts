@@ -253,6 +253,20 @@ describe("an image", () => {
     expect(await ended(task_id ?? "")).toMatchObject({ type: "image.import", status: "done" })
     expect(await imagesOf()).toMatchObject([{ name: "mine", reference: null }])
   })
+
+  test("says that it replaces the image of its name", async () => {
+    const send = async () => {
+      const headers = { authorization: `Bearer ${own.key}` }
+      const init = { method: "POST", headers, body: "a tar" }
+      const { task_id } = StartedTask.parse(
+        await (await fetch(`${own.url}/images/import?name=mine`, init)).json(),
+      )
+      return (await ended(task_id ?? "")).result
+    }
+    const first = await send()
+    expect(first).not.toHaveProperty("replaced")
+    expect(await send()).toMatchObject({ replaced: first?.["digest"] })
+  })
 })
 
 describe("an archive that is sent", () => {

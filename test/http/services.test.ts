@@ -157,6 +157,14 @@ test("one that keeps failing is an event, and named by why", async () => {
   ])
 })
 
+test("one that was stopped after it kept failing is not named as failing", async () => {
+  await create("dev", { services: [db] })
+  own.host.failService("db", 3)
+  await own.call("POST", "/sandboxes/dev/services/db", { action: "stop" })
+  const why = (await own.call("GET", "/sandboxes/dev/why")).body as Why
+  expect(why.failing_services).toEqual([])
+})
+
 test("bad names, unknown and circular orders, two of one name, and services beside a source are refused", async () => {
   await create("dev")
   const one = (name: string, more: object = {}) => ({ name, command: "true", ...more })

@@ -31,7 +31,9 @@ and at the connection to the daemon. With sudo it sees more. Exit code 1 if some
           (error) => !isMissing(error),
         )))
     const checks = [
-      ...(isHost ? await operator.preflight({ dataDir }) : []),
+      ...(isHost
+        ? await operator.preflight({ dataDir, ...("url" in found && { daemonUrl: found.url }) })
+        : []),
       ...("url" in found ? await checkConnection(found) : [found]),
     ]
     if (isJson) await out.json(checks)

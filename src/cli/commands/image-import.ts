@@ -11,7 +11,7 @@ import { secondsText } from "../words.ts"
 export const imageImport = command({
   args: ["file"],
   description: `FILE is an archive of docker save or podman save, an archive of the OCI layout, or a tar archive of a root file system, each
-plain or compressed with gzip or zstd; its content decides. - is standard input.`,
+plain or compressed with gzip or zstd; its content decides. - is standard input. An image of yours with that name is replaced.`,
   options: {
     name: { type: "text", short: "n", value: "NAME", summary: "Name of the image", isRequired: true },
     noPrepare: { type: "flag", summary: "Make no template; the first create waits for it" },
@@ -38,10 +38,14 @@ plain or compressed with gzip or zstd; its content decides. - is standard input.
     const isQuiet = options.quiet || isJson
     const task = await followTask({ client, out }, id, { isQuiet, isCancelledBySignals: true })
     if ("exitCode" in task) return task.exitCode
-    const { image } = resultOf(task)
+    const { image, replaced } = resultOf(task)
     if (isJson) return await out.json(task)
     if (options.quiet) return await out.result(image)
     await out.result(`image/${image} imported in ${secondsText(performance.now() - startMs)}`)
+    if (replaced !== undefined)
+      await out.talk(
+        `it replaces the image ${image} (${replaced.slice(0, 19)}); sandboxes keep the one that they have`,
+      )
     await out.hint(`  try: bhatti create --image ${image}`)
   },
 })

@@ -16,11 +16,13 @@ export const taskList = command({
     }
     if (tasks.length === 0) return await out.talk("no tasks")
     const nowMs = Date.now()
+    const reasons = tasks.some(({ error }) => error !== null)
     await out.table(
-      ["ID", "TYPE", "IMAGE", "STATUS", "STEP", "CREATED"],
-      tasks.map(({ id, type, subject, status, progress, completed_at, created_at }) => [
+      ["ID", "TYPE", "IMAGE", "STATUS", "STEP", "CREATED", ...(reasons ? ["REASON"] : [])],
+      tasks.map(({ id, type, subject, status, progress, error, completed_at, created_at }) => [
         ...[id, type, subject, status],
         ...[completed_at === null ? progress.step : "-", ageText(created_at, nowMs)],
+        ...(reasons ? [error?.message ?? "-"] : []),
       ]),
     )
   },

@@ -37,3 +37,20 @@ test("a credential does not change which failure it is", () => {
   const credential = { username: "u", password: "unauthorized" }
   expect(errorOf(ended("unauthorized"), "registry.example/app:1", credential).code).toBe("forbidden")
 })
+
+test.each([
+  ["dial tcp 127.0.0.1:1: connect: connection refused", "nothing listens at its port"],
+  ["dial tcp: lookup registry.example on 10.0.0.1:53: no such host", "its name is unknown"],
+  ["dial tcp 192.0.2.1:443: i/o timeout", "it does not answer"],
+  ["dial tcp 10.1.2.3:443: connect: operation not permitted", "its address is not public"],
+])("an unreachable registry is named, with the cause and the next step: %s", (words, cause) => {
+  const { message, hint, reason } = errorOf(
+    ended(`level=fatal msg="${words}"`),
+    "registry.example:5000/app:1",
+    undefined,
+  )
+  expect(message).toStartWith(`the registry registry.example:5000 cannot be reached: ${cause}`)
+  expect(hint).toContain("name and port")
+  expect(hint).toContain("config.yaml")
+  expect(reason).toBe("registry_unreachable")
+})

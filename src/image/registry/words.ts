@@ -28,14 +28,16 @@ const kinds: readonly [RegExp, (subject: string) => AppError][] = [
         retryable: false,
       }),
   ],
-  [
-    /connection refused|no such host|i\/o timeout|no route to host|network is unreachable|connection reset|operation not permitted/i,
-    (subject) =>
-      new AppError("unavailable", `the registry of ${subject} cannot be reached`, {
-        hint: "an internal one must be listed under registries in config.yaml",
-        reason: "registry_unreachable",
-      }),
-  ],
+  ...(
+    [
+      [/connection refused/i, "nothing listens at its port"],
+      [/no such host/i, "its name is unknown"],
+      [/i\/o timeout/i, "it does not answer"],
+      [/no route to host|network is unreachable/i, "this host has no way to its network"],
+      [/connection reset/i, "it broke the connection off"],
+      [/operation not permitted/i, "its address is not public, and this host does not permit it"],
+    ] as const
+  ).map(([words, cause]): [RegExp, (subject: string) => AppError] => [words, unreachable(cause)]),
   [
     /digest|size mismatch|unexpected EOF/i,
     (subject) =>
@@ -44,6 +46,16 @@ const kinds: readonly [RegExp, (subject: string) => AppError][] = [
       }),
   ],
 ]
+
+function unreachable(cause: string): (subject: string) => AppError {
+  return (subject) => {
+    const registry = subject.split("/")[0]
+    return new AppError("unavailable", `the registry ${registry} cannot be reached: ${cause}`, {
+      hint: "see that its name and port are right, and try again; the operator lists an internal one under registries in config.yaml",
+      reason: "registry_unreachable",
+    })
+  }
+}
 
 type Credential = { username: string; password: string }
 
