@@ -13,6 +13,7 @@ import { Event, EventLine, EventsQuery } from "./event.ts"
 import { Exec, ExecClientMessage, ExecEvent, ExecResult, ExecServerMessage, ExecStart } from "./exec.ts"
 import { fileApi } from "./file-api.ts"
 import { imageApi } from "./image-api.ts"
+import { ApiKey, CreatedKey, CreateKey, RevokedKey } from "./key.ts"
 import { processApi } from "./process-api.ts"
 import { ListeningPort, Publish, PublishedPort, UnpublishQuery } from "./publish.ts"
 import {
@@ -272,6 +273,28 @@ export const api = {
   }),
   ...fileApi,
   ...imageApi,
+  createKey: endpoint({
+    method: "POST",
+    path: "/keys",
+    summary: "Make a key that may do less than yours; the answer alone shows it",
+    body: CreateKey,
+    reply: CreatedKey,
+    status: 201,
+  }),
+  listKeys: endpoint({
+    method: "GET",
+    path: "/keys",
+    summary: "Your keys with less than all rights, oldest first",
+    reply: z.array(ApiKey),
+    status: 200,
+  }),
+  revokeKey: endpoint({
+    method: "DELETE",
+    path: "/keys/:name",
+    summary: "Revoke a key by name or id: what is open with it ends",
+    reply: RevokedKey,
+    status: 200,
+  }),
   listSecrets: endpoint({
     method: "GET",
     path: "/secrets",

@@ -63,6 +63,8 @@ export const eventTypes = [
   "registry.login",
   "registry.logout",
   "shell.session",
+  "key.created",
+  "key.revoked",
   "secret.set",
   "secret.deleted",
   "user.created",

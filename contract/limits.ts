@@ -133,6 +133,14 @@ export const limits = {
   /** Limit on the sandboxes of one create. */
   createCountMax: 32,
   /** Longest time until an idle sandbox is paused, and a paused one written to disk: a year. */
+  keyNamePattern: /^[a-zA-Z0-9][a-zA-Z0-9._-]{0,62}$/,
+  keyNameRule: "a key's name has 1 to 63 letters, digits, dots, underscores or hyphens",
+  keyPermissionsMax: 32,
+  keySandboxesMax: 100,
+  /** Ten years. */
+  keyLifeSecMax: 315_360_000,
+  /** Per user. */
+  keysMax: 200,
   thermalSecMax: 31_536_000,
   /** Ten years. */
   ttlSecMax: 315_360_000,

@@ -71,7 +71,7 @@ test("imports follow the direction that the architecture gives", async () => {
  * No shapes of the API. A network policy and the configuration of an image are documents, which are stored as they are.
  */
 const plainContract = new Set([
-  ...["errors", "limits", "ids", "network", "image-config", "event-types", "guest", "lifetime"],
+  ...["errors", "limits", "ids", "network", "image-config", "event-types", "guest", "lifetime", "permission"],
 ])
 
 test("below the surfaces, no code knows the shapes of the API", async () => {

@@ -131,6 +131,7 @@ export type CommandEntry = {
     | "Snapshots"
     | "Images"
     | "Secrets"
+    | "Keys"
     | "This program"
     | "Operator (on the host itself)"
   load: () => Promise<Command>

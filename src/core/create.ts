@@ -21,6 +21,7 @@ import { mainOf, startMain } from "./image-program.ts"
 import { type FoundImage, findImage, withOwnImages } from "./images.ts"
 import { initSystemOf, startInit } from "./init-system.ts"
 import type { PooledSandbox } from "./parts.ts"
+import { checkSecretsPermitted } from "./permitted.ts"
 import { policyAskedFor, settingsAskedFor } from "./policy.ts"
 import { type CreateSandbox, describeSandbox, describeSandboxes, type Sandbox } from "./sandbox.ts"
 import { servicesOf, startServices } from "./services.ts"
@@ -92,6 +93,7 @@ export async function planCreate(
     diskMib: input.diskMib ?? limits.diskMibDefault,
   }
   checkSizeLimits(account, asked)
+  checkSecretsPermitted(account, input.secrets ?? [])
   const secrets = await core.store.secrets.reveal(account.id, input.secrets ?? [])
   const { startCommand: start, readyCommand: ready = "true" } = input
   const programs = start === undefined ? undefined : { start, ready, owner: account.id }
@@ -226,7 +228,7 @@ async function findWhole(
   signal: AbortSignal | undefined,
 ): Promise<SandboxRecord | undefined> {
   for (let attempt = 0; attempt < 3; attempt++) {
-    const found = name === undefined ? undefined : await core.store.sandboxes.find(account.id, name)
+    const found = name === undefined ? undefined : await core.store.sandboxes.find(account, name)
     if (!found || found.name !== name) return undefined
     const isPassing = found.isInBatch || found.state.kind === "creating" || found.state.kind === "destroying"
     if (!isPassing && !core.destroying.has(found.id)) return found

@@ -12,7 +12,15 @@ export async function checkSandboxOfEvents(
   sandbox: EventFilter["sandbox"],
 ): Promise<void> {
   if (sandbox === undefined) return
-  if ((await core.store.sandboxes.find(account.id, sandbox)) !== undefined) return
-  if ((await core.events.list({ userId: account.id, sandbox }, 1)).length > 0) return
+  if ((await core.store.sandboxes.find(account, sandbox)) !== undefined) return
+  if (
+    (
+      await core.events.list(
+        { userId: account.id, sandboxIds: account.scope?.sandboxIds ?? undefined, sandbox },
+        1,
+      )
+    ).length > 0
+  )
+    return
   await findSandbox(core, account, sandbox)
 }

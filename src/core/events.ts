@@ -222,6 +222,7 @@ function fits(record: EventRecord, filter: EventFilter): boolean {
     (filter.userId === null || record.userId === filter.userId) &&
     (filter.type === undefined || record.type.startsWith(filter.type)) &&
     (filter.types === undefined || filter.types.includes(record.type)) &&
+    (filter.sandboxIds?.includes(record.sandboxId ?? "") ?? true) &&
     (filter.sandboxId === undefined || record.sandboxId === filter.sandboxId) &&
     (filter.sandbox === undefined ||
       record.sandboxId === filter.sandbox ||

@@ -11,9 +11,9 @@ export async function findSandbox(
   account: Account,
   nameOrId: string,
 ): Promise<SandboxRecord> {
-  const record = await core.store.sandboxes.find(account.id, nameOrId)
+  const record = await core.store.sandboxes.find(account, nameOrId)
   if (record) return record
-  const names = (await core.store.sandboxes.listOf(account.id)).map(({ name }) => name)
+  const names = (await core.store.sandboxes.listOf(account)).map(({ name }) => name)
   const similar = suggest(nameOrId, names)
   throw noSandbox(nameOrId, similar && `did you mean ${similar}?`)
 }
@@ -24,7 +24,7 @@ export async function listSandboxes(
   account: Account,
   labels: readonly string[],
 ): Promise<SandboxRecord[]> {
-  const all = await core.store.sandboxes.listOf(account.id)
+  const all = await core.store.sandboxes.listOf(account)
   return all.filter((record) => {
     const own = Object.entries(record.labels).map(([key, value]) => `${key}=${value}`)
     return labels.every((label) => own.includes(label))

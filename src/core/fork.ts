@@ -17,6 +17,7 @@ import { findSandbox } from "./find.ts"
 import { inParallel } from "./in-parallel.ts"
 import { templateToStart } from "./machine-of.ts"
 import { namesOf } from "./names.ts"
+import { checkSecretsPermitted } from "./permitted.ts"
 import { settingsAskedFor } from "./policy.ts"
 import { type CreateSandbox, describeById, type Sandbox } from "./sandbox.ts"
 
@@ -35,6 +36,7 @@ export async function forkSandbox(
   checkCopyable(source)
   checkAsked(source, input)
   const template = await templateToStart(core, source)
+  checkSecretsPermitted(account, input.secrets ?? [])
   const secrets = await core.store.secrets.reveal(account.id, input.secrets ?? [])
   checkSizeLimits(account, source)
   const sizeMib = await core.host.disks.measureMib(source.id, "all")

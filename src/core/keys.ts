@@ -1,7 +1,8 @@
 /**
  * API keys in use: the account of each key, and the end of its requests once it is revoked.
  * The operator's command line changes keys in another process while streams are open here. SQLite counts other
- * processes' writes, which is cheap to read, so keys are looked up again only after such a write.
+ * processes' writes, which is cheap to read, so users' own keys are looked up again only after such a write. Keys that
+ * may do less can be revoked here and expire by themselves, so those in use are looked up each time.
  */
 
 import { apiKeyPattern } from "@bhatti/contract/limits"
@@ -26,8 +27,10 @@ export class Keys {
   readonly #store: Store
   readonly #log: Log
   readonly #clock: Clock
-  /** Keyed by the key's hash; bounded by the number of users, plus lookups in progress. */
+  /** Keyed by the key's hash; bounded by the number of keys, plus lookups in progress. */
   readonly #inUse = new Map<string, AbortController>()
+  /** The hashes of keys that may do less than their users. */
+  readonly #lesser = new Set<string>()
   #seenVersion: number | undefined
 
   constructor(store: Store, { log, clock }: { log: Log; clock: Clock }) {
@@ -51,8 +54,9 @@ export class Keys {
     const controller = this.#inUse.get(hash) ?? new AbortController()
     this.#inUse.set(hash, controller)
     const confirm = () => this.#confirm(hash)
-    const account = await this.#store.users.findByKeyHash(hash)
+    const account = await this.#find(hash)
     if (account) {
+      if (account.scope) this.#lesser.add(hash)
       const issueTicket = () => this.#store.socketTickets.issue(account.id, hash)
       return { account: { ...account, confirm }, revoked: controller.signal, confirm, issueTicket }
     }
@@ -60,8 +64,12 @@ export class Keys {
     return undefined
   }
 
+  async #find(hash: string): Promise<Account | undefined> {
+    return (await this.#store.users.findByKeyHash(hash)) ?? (await this.#store.apiKeys.findAccount(hash))
+  }
+
   async #confirm(hash: string): Promise<Account> {
-    const account = await this.#store.users.findByKeyHash(hash)
+    const account = await this.#find(hash)
     if (account) return { ...account, confirm: () => this.#confirm(hash) }
     this.#revoke(hash)
     throw noLongerValid()
@@ -69,11 +77,15 @@ export class Keys {
 
   /** Ends the requests of keys that are no longer valid. */
   async look(): Promise<void> {
+    const { apiKeys, users } = this.#store
+    const lesser = [...this.#lesser]
+    const valid = new Set(lesser.length === 0 ? [] : await apiKeys.validHashes(lesser))
+    for (const hash of lesser) if (!valid.has(hash)) this.#revoke(hash)
     const version = await this.#store.foreignVersion()
     if (version === this.#seenVersion) return
     this.#seenVersion = version
-    const valid = await this.#store.users.validHashes(this.#inUse.keys())
-    for (const hash of this.#inUse.keys()) if (!valid.has(hash)) this.#revoke(hash)
+    const own = await users.validHashes(this.#inUse.keys())
+    for (const hash of this.#inUse.keys()) if (!own.has(hash) && !this.#lesser.has(hash)) this.#revoke(hash)
   }
 
   /** Runs until the signal aborts. */
@@ -91,6 +103,7 @@ export class Keys {
   #revoke(hash: string): void {
     const controller = this.#inUse.get(hash)
     this.#inUse.delete(hash)
+    this.#lesser.delete(hash)
     controller?.abort(noLongerValid())
   }
 }

@@ -27,10 +27,13 @@ export async function pastEnds(
 /** Finds the end of a sandbox that is gone, by the id or the last name of it; of several the youngest. */
 export async function findDestroyed(
   core: Pick<Core, "events">,
-  account: Pick<Account, "id">,
+  account: Pick<Account, "id" | "scope">,
   nameOrId: string,
 ): Promise<(EventRecord & { sandboxId: string }) | undefined> {
-  const filter = { userId: account.id, type: "sandbox.destroyed", sandbox: nameOrId }
+  const filter = {
+    ...{ userId: account.id, sandboxIds: account.scope?.sandboxIds ?? undefined },
+    ...{ type: "sandbox.destroyed", sandbox: nameOrId },
+  }
   const [found] = await core.events.list(filter, 1)
   return found && found.sandboxId !== null ? { ...found, sandboxId: found.sandboxId } : undefined
 }

@@ -16,6 +16,7 @@ import { addNamed, checkSizeLimits, checkSpace, checkStillAwaited } from "./crea
 import { removeFailed } from "./destroy.ts"
 import { recordFailure, withFailure } from "./failures.ts"
 import { findSandbox } from "./find.ts"
+import { checkSecretsPermitted } from "./permitted.ts"
 import { describeById, type Sandbox } from "./sandbox.ts"
 
 export async function createSnapshot(
@@ -127,6 +128,7 @@ export async function resumeSnapshot(
   if (snapshot.state !== "ready") throw notReady(snapshot)
   const template = await core.host.templates.get(snapshot.templateId)
   await core.host.images.checkImage({ name: snapshot.imageName, hash: snapshot.imageHash })
+  checkSecretsPermitted(account, input.secrets)
   const secrets = await core.store.secrets.reveal(account.id, input.secrets)
   checkSizeLimits(account, snapshot)
   await checkSpace(core, Math.ceil(snapshot.bytes / 1024 / 1024))

@@ -93,7 +93,7 @@ const unknown = {
 
 /** Explains also a sandbox that is destroyed, as long as its events are kept. */
 export async function whySandbox(core: Parts, account: Account, nameOrId: string): Promise<Why> {
-  const isThere = (await core.store.sandboxes.find(account.id, nameOrId)) !== undefined
+  const isThere = (await core.store.sandboxes.find(account, nameOrId)) !== undefined
   const destroyed = isThere ? undefined : await findDestroyed(core, account, nameOrId)
   if (!destroyed) return whyPresent(core, account, await findSandbox(core, account, nameOrId))
   const { user: by, reason } = destroyed.meta

@@ -14,6 +14,7 @@ import { Hono } from "hono"
 import { z } from "zod"
 import type { Core } from "../core/core.ts"
 import type { KeyHolder } from "../core/keys.ts"
+import { checkAccess } from "../gate/access.ts"
 import { holderOfKey, holderOfTicket } from "../gate/authenticate.ts"
 import { checkBrowserSafety } from "../gate/browser-safety.ts"
 import { logRequest, requestIdOf } from "../gate/request.ts"
@@ -22,6 +23,7 @@ import { withValidKey } from "../gate/revocation.ts"
 import type { Account } from "../store/users.ts"
 import type { RequestContext, SocketState } from "./context.ts"
 import { allowOrigins } from "./cors.ts"
+import { endpointAccess } from "./endpoint-access.ts"
 import { errorResponse } from "./errors.ts"
 import { parseBody, readBody } from "./input.ts"
 import { type Downloads, serveDownloads } from "./install.ts"
@@ -122,6 +124,7 @@ export function createApp(core: Core, about: About, settings: AppSettings): App 
     app.on(definition.method, definition.path, async (c) => {
       const holder = definition.isPublic ? undefined : await authenticate(core, c.req.raw.headers, definition)
       c.set("account", holder?.account)
+      if (holder) checkAccess(holder.account, endpointAccess[name])
       if (holder) settings.rates.count(requestKinds[name] ?? "other", holder.account)
       const text = definition.isPublic || definition.bodyBytes ? "" : await readBody(c.req.raw, c.env.body)
       // The body may arrive minutes after its head. A streamed body is checked piece by piece.

@@ -82,6 +82,7 @@ async function* linesOf(
 function filterOf(account: Account, { type, sandbox, since }: EventsQuery): EventFilter {
   return {
     userId: account.id,
+    sandboxIds: account.scope?.sandboxIds ?? undefined,
     type,
     sandbox,
     since: since === undefined ? undefined : new Date(since).toISOString(),

@@ -5,6 +5,7 @@ import { events } from "./routes/events.ts"
 import { exec } from "./routes/exec.ts"
 import { files } from "./routes/files.ts"
 import { images } from "./routes/images.ts"
+import { keys } from "./routes/keys.ts"
 import { processes } from "./routes/processes.ts"
 import { publish } from "./routes/publish.ts"
 import { registries } from "./routes/registries.ts"
@@ -28,6 +29,7 @@ export function handlers(about: About): Handlers {
     ...sessions,
     ...processes,
     ...services,
+    ...keys,
     ...tickets,
     ...files,
     ...watches,

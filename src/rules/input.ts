@@ -77,6 +77,10 @@ export function checkSandboxName(name: string): void {
   if (SandboxId.safeParse(name).success) throw new AppError("invalid", limits.sandboxNameIsIdRule)
 }
 
+export function checkKeyName(name: string): void {
+  checkText(name, limits.keyNamePattern, limits.keyNameRule)
+}
+
 export function checkSnapshotName(name: string): void {
   checkText(name, limits.sandboxNamePattern, `a snapshot name has ${limits.sandboxNameRule}`)
 }

@@ -187,11 +187,11 @@ test("the database is copied before a migration and once a day, privately, and f
 test("a copy is made before the database is brought up to date", async () => {
   const { Database } = await import("bun:sqlite")
   const database = new Database(path("bhatti.db"))
-  for (const table of ["build_results", "build_steps"]) database.run(`drop table ${table}`)
-  database.run("delete from kysely_migration where name = '0014-build-steps'")
+  database.run("drop table api_keys")
+  database.run("delete from kysely_migration where name = '0015-api-keys'")
   database.close()
   await (await open()).close()
   expect(readdirSync(path("database-copies"))).toEqual([
-    expect.stringMatching(/^\d{8}T\d{6}Z-before-0014-build-steps\.db$/),
+    expect.stringMatching(/^\d{8}T\d{6}Z-before-0015-api-keys\.db$/),
   ])
 })

@@ -13,6 +13,7 @@ import { countChangesOf } from "./sqlite/queries.ts"
  */
 const countedTables = [
   "users",
+  "api_keys",
   "sandboxes",
   "secrets",
   "published_ports",

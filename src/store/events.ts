@@ -7,6 +7,7 @@ import { limits } from "@bhatti/contract/limits"
 import { type Kysely, type RawBuilder, sql } from "kysely"
 import { z } from "zod"
 import type { EventRow, Schema } from "./schema.ts"
+import { among } from "./sqlite/queries.ts"
 
 export type EventMeta = Record<string, string | number | boolean | null>
 
@@ -29,6 +30,8 @@ export type EventFilter = {
   /** Whole types. */
   types?: readonly string[] | undefined
   sandboxId?: string | undefined
+  /** Only of these. */
+  sandboxIds?: readonly string[] | undefined
   /** Id of a sandbox, or its name at that time. */
   sandbox?: string | undefined
   /** ISO time. */
@@ -58,11 +61,12 @@ export class Events {
   /** Returns the newest matching events, oldest first. */
   async list(filter: EventFilter, limit: number): Promise<EventRecord[]> {
     let query = this.#db.selectFrom("events").selectAll()
-    const { userId, type, types, sandbox, sandboxId, since } = filter
+    const { userId, type, types, sandbox, sandboxId, sandboxIds, since } = filter
     if (userId !== null) query = query.where("user_id", "=", userId)
     if (type !== undefined) query = query.where(sql`substr(type, 1, ${type.length})`, "=", type)
     if (types !== undefined) query = query.where("type", "in", types)
     if (sandboxId !== undefined) query = query.where("sandbox_id", "=", sandboxId)
+    if (sandboxIds !== undefined) query = query.where("sandbox_id", "in", among(sandboxIds))
     if (sandbox !== undefined) {
       query = query.where((eb) => eb.or([eb("sandbox_id", "=", sandbox), eb("sandbox_name", "=", sandbox)]))
     }

@@ -14,10 +14,14 @@ import {
 import { type NewSandbox, type SandboxRecord, SandboxState } from "./sandbox-record.ts"
 import { readSpec, type SandboxSpec, writeSpec } from "./sandbox-spec.ts"
 import type { SandboxRow, Schema } from "./schema.ts"
+import { sees } from "./scope.ts"
 import { insertionOrder } from "./sqlite/queries.ts"
 import type { Account } from "./users.ts"
 
 export { type NewSandbox, type SandboxRecord, SandboxState }
+
+/** The account that asks, with the rights of its key. */
+type Whose = Pick<Account, "id" | "scope">
 
 export class Sandboxes {
   readonly #db: Kysely<Schema>
@@ -152,15 +156,16 @@ export class Sandboxes {
     await this.#db.deleteFrom("sandboxes").where("id", "=", id).execute()
   }
 
-  /** Finds by id first, then by name; only the account's own sandboxes. */
-  async find(userId: UserId, nameOrId: string): Promise<SandboxRecord | undefined> {
+  /** Finds by id first, then by name; only sandboxes that exist for the account. */
+  async find({ id, scope }: Whose, nameOrId: string): Promise<SandboxRecord | undefined> {
     const rows = await this.#db
       .selectFrom("sandboxes")
       .selectAll()
-      .where("user_id", "=", userId)
+      .where("user_id", "=", id)
       .where((eb) => eb.or([eb("id", "=", nameOrId), eb("name", "=", nameOrId)]))
       .execute()
-    const row = rows.find((one) => one.id === nameOrId) ?? rows[0]
+    const own = rows.filter((one) => sees(scope, one.id))
+    const row = own.find((one) => one.id === nameOrId) ?? own[0]
     return row && toRecord(row)
   }
 
@@ -174,7 +179,7 @@ export class Sandboxes {
     return row && toRecord(row)
   }
 
-  async listOf(userId: UserId): Promise<SandboxRecord[]> {
+  async listOf({ id: userId, scope }: Whose): Promise<SandboxRecord[]> {
     const rows = await this.#db
       .selectFrom("sandboxes")
       .selectAll()
@@ -183,7 +188,7 @@ export class Sandboxes {
       // Orders rows of the same millisecond.
       .orderBy(insertionOrder)
       .execute()
-    return rows.map(toRecord)
+    return rows.filter(({ id }) => sees(scope, id)).map(toRecord)
   }
 
   async listOnHost(): Promise<SandboxRecord[]> {

@@ -4,6 +4,7 @@ import type { Generated, Selectable } from "kysely"
 
 export type Schema = {
   users: UsersTable
+  api_keys: ApiKeysTable
   sandboxes: SandboxesTable
   secrets: SecretsTable
   published_ports: PublishedPortsTable
@@ -48,6 +49,20 @@ export type UsersTable = {
   max_memory_mib: number
   /** Quota for all sandboxes and snapshots together; 0: none. */
   max_disk_mib: number
+  created_at: string
+}
+
+/** Keys that may do less than their user. */
+export type ApiKeysTable = {
+  id: string
+  user_id: string
+  name: string
+  /** SHA-256 of the key, hexadecimal. */
+  key_hash: string
+  /** JSON of `Scope`. */
+  scope: string
+  /** In seconds since 1970, by the database's clock; null: never. */
+  expires_at: number | null
   created_at: string
 }
 

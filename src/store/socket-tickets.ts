@@ -8,6 +8,7 @@ import type { UserId } from "@bhatti/contract/ids"
 import { limits } from "@bhatti/contract/limits"
 import type { Kysely } from "kysely"
 import { randomHex } from "../lib/random-hex.ts"
+import { ApiKeys } from "./api-keys.ts"
 import type { Schema } from "./schema.ts"
 import { nowSec } from "./sqlite/queries.ts"
 import { countOf, withUserLocked } from "./user-lock.ts"
@@ -24,7 +25,8 @@ export class SocketTickets {
   async issue(userId: UserId, keyHash: string): Promise<string> {
     const ticket = randomHex(32)
     await withUserLocked(this.#db, userId, async (db, user) => {
-      if (user.key_hash !== keyHash) throw noLongerValid()
+      const isValid = user.key_hash === keyHash || (await new ApiKeys(db).findAccount(keyHash)) !== undefined
+      if (!isValid) throw noLongerValid()
       await db
         .deleteFrom("socket_tickets")
         .where("user_id", "=", userId)

@@ -10,6 +10,7 @@ import { Kysely } from "kysely"
 import { Migrator } from "kysely/migration"
 import { syncPath } from "../lib/durable.ts"
 import { errorCodeOf } from "../lib/error-code.ts"
+import { ApiKeys } from "./api-keys.ts"
 import { type Copied, type Copy, fitToBackup } from "./backup.ts"
 import { belongingOf, databasePath, markNote, refusal } from "./belonging.ts"
 import { BuildCache } from "./build-cache.ts"
@@ -38,6 +39,7 @@ import { Vault } from "./vault.ts"
 
 export type Store = {
   users: Users
+  apiKeys: ApiKeys
   sandboxes: Sandboxes
   lifetimes: Lifetimes
   secrets: Secrets
@@ -127,6 +129,7 @@ async function fill(
   }
   return {
     users: new Users(db),
+    apiKeys: new ApiKeys(db),
     sandboxes: new Sandboxes(db),
     lifetimes: await Lifetimes.open(db),
     secrets: new Secrets(db, vault),

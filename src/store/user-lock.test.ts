@@ -47,7 +47,7 @@ test("three processes that add to one user at once fill its limits exactly", asy
   expect(sum("snapshots")).toBe(limits.snapshotsMax)
   expect(sum("secrets")).toBe(limits.secretsMax)
   expect(sum("aliases")).toBe(limits.publishedPortsMax)
-  const sandboxes = await store.sandboxes.listOf(account.id)
+  const sandboxes = await store.sandboxes.listOf(account)
   expect(new Set(sandboxes.map(({ slot }) => slot)).size).toBe(50)
   expect(await store.publishedPorts.listOf([id])).toHaveLength(limits.publishedPortsMax)
 }, 60_000)

@@ -44,6 +44,7 @@ export async function countOf(
     | "images"
     | "registry_logins"
     | "secrets"
+    | "api_keys"
     | "socket_tickets"
     | "published_ports",
   owner: { id: string },

@@ -7,6 +7,7 @@ import { type Kysely, sql } from "kysely"
 import { randomHex } from "../lib/random-hex.ts"
 import { diskUsedMib } from "./disk-use.ts"
 import type { Schema, UserRow } from "./schema.ts"
+import type { Scope } from "./scope.ts"
 import { refusedBy } from "./sqlite/constraints.ts"
 import { among } from "./sqlite/queries.ts"
 
@@ -46,6 +47,8 @@ export type UserRecord = UserLimits & {
 export type Account = UserLimits & {
   id: UserId
   name: string
+  /** The rights of a key that may do less than its user; undefined: all. */
+  scope?: Scope
   /** Throws if the request's key is no longer valid. Call it after a wait, before acting. */
   confirm?: () => Promise<unknown>
 }
@@ -57,7 +60,7 @@ export function hashKey(key: string): string {
 /** Also the error of a running request whose user is deleted. */
 export function noLongerValid(): AppError {
   return new AppError("unauthenticated", "the API key is not valid any more", {
-    hint: "it was replaced; use the new one",
+    hint: "it was replaced or revoked, or has expired",
   })
 }
 
@@ -146,15 +149,22 @@ export class Users {
     return edited
   }
 
-  /** The old key is invalid as soon as this returns; `core/keys.ts` ends the requests that use it. */
+  /**
+   * The old key, and all that were made with it, are invalid as soon as this returns; `core/keys.ts` ends the requests
+   * that use them.
+   */
   async rotateKey(name: string): Promise<{ user: UserRecord; key: string }> {
     const key = newKey()
-    const changed = await this.#db
-      .updateTable("users")
-      .set({ key_hash: hashKey(key) })
-      .where("name", "=", name)
-      .executeTakeFirst()
-    if (changed.numUpdatedRows === 0n) throw noUser(name)
+    await this.#db.transaction().execute(async (db) => {
+      const changed = await db
+        .updateTable("users")
+        .set({ key_hash: hashKey(key) })
+        .where("name", "=", name)
+        .returning("id")
+        .executeTakeFirst()
+      if (!changed) throw noUser(name)
+      await db.deleteFrom("api_keys").where("user_id", "=", changed.id).execute()
+    })
     const user = await this.find(name)
     if (!user) throw noUser(name)
     return { user, key }
@@ -222,7 +232,7 @@ function noUser(name: string): AppError {
   return new AppError("not_found", `no user named "${name}"`, { subject: { kind: "user", name } })
 }
 
-function toAccount(row: UserRow): Account {
+export function toAccount(row: UserRow): Account {
   return {
     id: UserId.parse(row.id),
     name: row.name,

@@ -669,3 +669,27 @@ test("start insists only when it is told to", async () => {
   }
   expect(daemon.bodies("POST /sandboxes/dev/start")).toEqual([{ force: false }, { force: true }])
 })
+
+test("key create prints the key alone, list shows it, and it can do what it may, until it is revoked", async () => {
+  await daemon.sandbox("dev", {})
+  const given = ["--sandbox", "dev", "--can", "exec,files", "--expires", "1d", "--name", "agent"]
+  const made = await bhatti(["key", "create", ...given], { daemon })
+  expect(made.stdout).toMatch(/^bht_[0-9a-f]{64}\n$/)
+  expect(made.stderr).toMatch(/^key\/agent for dev: exec, files; expires .* It is not shown again\.\n$/)
+  expect(daemon.bodies("POST /keys")).toEqual([
+    { name: "agent", can: ["exec", "files"], sandboxes: ["dev"], expires_in: 86_400 },
+  ])
+  expect((await bhatti(["key", "list"], { daemon })).stdout).toMatch(/\nagent +dev +exec,files +in \d+ h +/)
+
+  const asAgent = ["--token", made.stdout.trim()]
+  expect((await bhatti(["exec", "dev", ...asAgent, "--", "true"], { daemon })).exitCode).toBe(0)
+  const refused = await bhatti(["destroy", "-y", "dev", ...asAgent], { daemon })
+  expect(refused.stderr).toContain('this key lacks the permission "destroy"')
+  expect(refused.stderr).toContain("it has: exec, files; its user can make another")
+  expect((await bhatti(["key", "revoke", "agent"], { daemon })).stdout).toBe("key/agent revoked\n")
+  expect((await bhatti(["exec", "dev", ...asAgent, "--", "true"], { daemon })).exitCode).not.toBe(0)
+
+  const wrong = await bhatti(["key", "create", "--can", "fly"], { daemon })
+  expect(wrong.stderr).toContain("--can takes read, exec, files,")
+  expect(wrong.exitCode).toBe(2)
+})

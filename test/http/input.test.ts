@@ -35,7 +35,7 @@ test("core refuses input that the API's schemas refuse", async () => {
   await createSnapshot(core, account, "dev", "kept")
   const never = { timeoutSec: undefined }
   const run = (command: ProcessStart) => execInSandbox(core, account, "dev", { ...never, command })
-  const before = await core.store.sandboxes.listOf(account.id)
+  const before = await core.store.sandboxes.listOf(account)
   const refused: [string, () => Promise<unknown>][] = [
     ["name", () => createSandbox(core, account, { name: "../dev" })],
     ["name like an id", () => createSandbox(core, account, { name: "sb_0123456789abcdef" })],
@@ -85,5 +85,5 @@ test("core refuses input that the API's schemas refuse", async () => {
     if (code !== "invalid") accepted.push(`${what}: ${code}`)
   }
   expect(accepted).toEqual([])
-  expect(await core.store.sandboxes.listOf(account.id)).toEqual(before)
+  expect(await core.store.sandboxes.listOf(account)).toEqual(before)
 })

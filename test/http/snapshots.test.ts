@@ -210,7 +210,7 @@ test("what a crash left of snapshots is removed at the next start, and whole one
   const [whole] = await own.core.store.snapshots.listOnHost()
   const { id: userId } = (await own.core.store.users.findByKey(own.key)) ?? { id: undefined }
   const account = await own.core.store.users.findByKey(own.key)
-  const source = userId && (await own.core.store.sandboxes.find(userId, "dev"))
+  const source = userId && (await own.core.store.sandboxes.find({ id: userId }, "dev"))
   if (!account || !source || !whole) throw new Error("no account")
   // Killed while it was written; after it was published; while it was deleted; and a directory without a row.
   const halfWritten = await own.core.store.snapshots.add(account, "half", source, { neededMib: 1 })

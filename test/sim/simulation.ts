@@ -795,7 +795,7 @@ export class Simulation {
     }
     for (const record of records) this.#checkRecord(record, { isStrict: isStrict || isCalm })
     for (const user of users) {
-      const own = await this.#store.sandboxes.listOf(this.#account(user).id)
+      const own = await this.#store.sandboxes.listOf(this.#account(user))
       if (own.some(({ name }) => !name.startsWith(user))) this.#fail(`${user} sees what is another user's`)
     }
   }
@@ -889,7 +889,7 @@ export class Simulation {
 
   async #destroyAll(): Promise<void> {
     for (const user of users) {
-      for (const { name } of await this.#store.sandboxes.listOf(this.#account(user).id))
+      for (const { name } of await this.#store.sandboxes.listOf(this.#account(user)))
         this.#destroy(user, name)
     }
     await this.#drain()

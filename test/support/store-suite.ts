@@ -109,8 +109,8 @@ export function storeSuite(name: string, open: () => Promise<Store>): void {
       const { id } = await add(one, "dev")
       await expect(add(one, "dev")).rejects.toMatchObject({ code: "conflict" })
       await add(other, "dev")
-      expect((await store.sandboxes.find(one.id, "dev"))?.id).toBe(id)
-      expect(await store.sandboxes.find(other.id, id)).toBeUndefined()
+      expect((await store.sandboxes.find(one, "dev"))?.id).toBe(id)
+      expect(await store.sandboxes.find(other, id)).toBeUndefined()
       const { name: _, ...settings } = aSandbox("dev")
       await add(one, "more")
       await expect(store.sandboxes.edit(id, { ...settings, name: "more" })).rejects.toMatchObject({
@@ -151,7 +151,7 @@ export function storeSuite(name: string, open: () => Promise<Store>): void {
       const names = ["b", "c", "a", ...Array.from({ length: 9 }, (_, index) => `${9 - index}`)]
       await add(await newUser(), "other")
       for (const one of names) await add(account, one)
-      expect((await store.sandboxes.listOf(account.id)).map(({ name }) => name)).toEqual(names)
+      expect((await store.sandboxes.listOf(account)).map(({ name }) => name)).toEqual(names)
     })
 
     test("slots are the lowest that neither the store nor the host uses", async () => {
@@ -220,10 +220,9 @@ export function storeSuite(name: string, open: () => Promise<Store>): void {
         )
       await expect(batch("a", "b", "c")).rejects.toMatchObject({ code: "limit_exceeded" })
       await expect(batch("a", "dev")).rejects.toMatchObject({ code: "conflict" })
-      expect(await store.sandboxes.listOf(account.id)).toHaveLength(1)
+      expect(await store.sandboxes.listOf(account)).toHaveLength(1)
       const records = await batch("a", "b")
-      const areInBatch = async () =>
-        (await store.sandboxes.listOf(account.id)).map(({ isInBatch }) => isInBatch)
+      const areInBatch = async () => (await store.sandboxes.listOf(account)).map(({ isInBatch }) => isInBatch)
       expect(records.map(({ isInBatch }) => isInBatch)).toEqual([true, true])
       expect(await areInBatch()).toEqual([false, true, true])
       await store.sandboxes.setBatchDone(records)

@@ -10,7 +10,7 @@ import { aSandbox } from "./store-suite.ts"
 const [, , dataDir = "", key = "", id = ""] = process.argv
 const store = await openStore({ dataDir })
 const account = await store.users.findByKey(key)
-const source = account && (await store.sandboxes.find(account.id, "source"))
+const source = account && (await store.sandboxes.find(account, "source"))
 if (!source) throw new Error("the database is not prepared")
 
 const additions: Record<string, (name: string) => Promise<unknown>> = {

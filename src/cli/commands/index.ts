@@ -187,6 +187,18 @@ export const commands: readonly CommandEntry[] = [
       "secret rm",
     ],
   }),
+  ...section("Keys", {
+    "key create": [
+      "Make a key that may do less than yours, for an agent",
+      async () => (await import("./key-create.ts")).keyCreate,
+    ],
+    "key list": ["List your keys", async () => (await import("./key-list.ts")).keyList, "key ls"],
+    "key revoke": [
+      "Revoke a key; what is open with it ends",
+      async () => (await import("./key-revoke.ts")).keyRevoke,
+      "key rm",
+    ],
+  }),
   ...section("This program", {
     setup: ["Save the daemon's address and your API key", async () => (await import("./setup.ts")).setup],
     doctor: [

@@ -6,6 +6,8 @@ import { dataDirOption, withUserStore } from "../user-store.ts"
 
 export const userRotateKey = hostCommand({
   args: ["name"],
+  description:
+    "The old key stops working at once, and so do all keys that were made with it (bhatti key create).",
   options: dataDirOption,
   examples: ["sudo bhatti user rotate-key alice"],
   async run({ args, options, operator, isJson, out }) {

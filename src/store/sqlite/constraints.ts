@@ -3,6 +3,8 @@
 import type { AppError } from "@bhatti/contract/errors"
 
 export const constraints = {
+  api_keys_key_hash: "api_keys.key_hash",
+  api_keys_user_name: "api_keys.user_id, api_keys.name",
   users_name: "users.name",
   users_key_hash: "users.key_hash",
   sandboxes_user_name: "sandboxes.user_id, sandboxes.name",

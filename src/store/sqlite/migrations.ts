@@ -15,6 +15,7 @@ import * as templateUse from "./migrations/0011-template-use.ts"
 import * as imagesAndTasks from "./migrations/0012-images-and-tasks.ts"
 import * as lifetimes from "./migrations/0013-lifetimes.ts"
 import * as buildSteps from "./migrations/0014-build-steps.ts"
+import * as apiKeys from "./migrations/0015-api-keys.ts"
 
 export const migrations: Record<string, Migration> = {
   "0001-start": start,
@@ -31,4 +32,5 @@ export const migrations: Record<string, Migration> = {
   "0012-images-and-tasks": imagesAndTasks,
   "0013-lifetimes": lifetimes,
   "0014-build-steps": buildSteps,
+  "0015-api-keys": apiKeys,
 }
