@@ -27,7 +27,7 @@ export const permissionTexts: Readonly<Record<Permission, string>> = {
   create: "create sandboxes, and copies of those it sees",
   destroy: "destroy sandboxes",
   snapshots: "make named snapshots; a key for all sandboxes also lists, resumes and deletes them",
-  images: "list, pull, import, save, tag and delete images, and see such tasks",
+  images: "list, pull, import, build, save, tag and delete images, and see such tasks",
   secrets: "list, set, delete and use secrets and logins at registries",
 }
 

@@ -74,6 +74,7 @@ export const endpointAccess: Partial<Record<keyof Api, Access>> = {
   pullImage: account("images"),
   importImage: account("images"),
   saveImage: account("images"),
+  buildImage: account("images"),
   pruneImages: account("images"),
   getImage: account("images"),
   tagImage: account("images"),
