@@ -73,6 +73,8 @@ export const endpointAccess: Partial<Record<keyof Api, Access>> = {
   listImages: account("images"),
   pullImage: account("images"),
   importImage: account("images"),
+  listHostImages: account("images"),
+  installHostImage: account("images"),
   saveImage: account("images"),
   buildImage: account("images"),
   pruneImages: account("images"),

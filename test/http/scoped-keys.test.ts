@@ -55,6 +55,8 @@ const needed: Record<keyof Api, Permission | "none" | "own key"> = {
   ...{ readWatch: "files", deleteWatch: "files", readArchive: "files", writeArchive: "files" },
   ...{ listImages: "images", pullImage: "images", importImage: "images", saveImage: "images" },
   ...{
+    installHostImage: "images",
+    listHostImages: "images",
     pruneImages: "images",
     buildImage: "images",
     getImage: "images",
