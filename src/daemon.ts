@@ -258,6 +258,7 @@ export async function openCore(config: Config, log: Log, { wrapHost }: Seam = {}
           opened: config.allow_internal,
         })
       : null
+  const whyCloned = whyMachinesAreCloned(config, { ...accelerator, uidBase })
   const machines = new Machines({
     dataDir: config.data_dir,
     qemus,
@@ -265,12 +266,7 @@ export async function openCore(config: Config, log: Log, { wrapHost }: Seam = {}
     network,
     uidBase,
     launcher: jail.launcher,
-    ...(config.forks === "auto" &&
-      accelerator.accelerator === "tcg" && {
-        forks: {
-          library: zygoteFile,
-        },
-      }),
+    ...(whyCloned === undefined && { forks: { library: zygoteFile } }),
     confinement: config.confinement,
     cgroups,
     connect: (socketPath) => openGuest({ socketPath }),
@@ -336,6 +332,7 @@ export async function openCore(config: Config, log: Log, { wrapHost }: Seam = {}
       memoryReserveMib: config.memory_reserve_mb,
       templateDiskMib: config.template_disk_mb,
       pool: { sizeMax: config.pool, memoryMibMax: config.pool_memory_mb },
+      whyCloned,
       publicAddress: publicAddressOf(config),
       lifetimes: lifetimesOf(config),
       guestDefaults: readGuestDefaults(config),
@@ -360,6 +357,18 @@ export async function openCore(config: Config, log: Log, { wrapHost }: Seam = {}
     images,
     [Symbol.asyncDispose]: () => opened.disposeAsync(),
   }
+}
+
+/** Returns why no machine of this host is forked, or undefined if a trial decides. */
+function whyMachinesAreCloned(
+  config: Config,
+  { accelerator, uidBase }: { accelerator: "kvm" | "tcg"; uidBase: number | undefined },
+): string | undefined {
+  if (config.forks === "off") return "forks: off in config.yaml"
+  if (accelerator === "kvm") return "machines run under KVM"
+  if (uidBase === undefined || config.confinement !== "full")
+    return "a machine is forked only where it has a user and namespaces of its own"
+  return undefined
 }
 
 /** Makes the template early, so that the first create after a start does not wait for it. */

@@ -74,7 +74,13 @@ export function hostChecks(facts: HostFacts): Check[] {
     ...machineChecks(machines, { config, isRoot, isOfRoot }),
     ...(facts.qemus && config ? checkQemus(facts.qemus, config.forbidden_qemu) : []),
     ...(config && data !== "closed"
-      ? [checkForks(facts.forkTrial, { isWanted: config.forks === "auto", pool: config.pool })]
+      ? [
+          checkForks(facts.forkTrial, {
+            isWanted: config.forks === "auto",
+            areApart: isOfRoot && config.confinement === "full",
+            pool: config.pool,
+          }),
+        ]
       : []),
     ...checkNetwork(facts, config, isOfRoot),
     ...checkData(facts, config),

@@ -39,6 +39,8 @@ export type CoreSettings = {
   /** Limit on the space of templates; above it unused ones are evicted. */
   templateDiskMib: number
   pool: PoolSettings
+  /** Why no machine of this host is forked; undefined if a trial decides. */
+  whyCloned?: string | undefined
   /** Published ports answer at `scheme://ALIAS.domain:port/`. */
   publicAddress: { scheme: "http" | "https"; domain: string; port: number }
   guestDefaults: GuestDefaults

@@ -50,7 +50,7 @@ const network = {
 }
 
 /** With `inAdvance` machines are made before anybody asks for them. */
-export type ZygoteSettings = { inAdvance: boolean }
+export type ZygoteSettings = { inAdvance: boolean; whyCloned?: string | undefined }
 
 type Live = ZygoteFacts & { zygote: Zygote }
 type Shelf = {
@@ -80,7 +80,7 @@ export class Zygotes implements ZygotePart {
     this.#settings = settings
     this.#status = core.host.zygotes
       ? { by: "clone", reason: "no heated machine is ready yet" }
-      : { by: "clone", reason: "forks are off, or machines run under KVM" }
+      : { by: "clone", reason: settings.whyCloned ?? "no machine of this host is forked" }
   }
 
   get status(): ForkStatus {

@@ -20,14 +20,21 @@ export async function readTrial(dataDir: string): Promise<KeptTrial | undefined>
   return (await file.exists()) ? Kept.safeParse(parseJson(await file.text())).data : undefined
 }
 
-/** The doctor's check. `isWanted`: the operator's setting permits forks. `pool`: how many clones may wait of a size. */
-export function checkForks(
-  trial: KeptTrial | undefined,
-  { isWanted, pool }: { isWanted: boolean; pool: number },
-): Check {
+type Wanted = {
+  /** The operator's setting permits forks. */
+  isWanted: boolean
+  /** Machines have users and namespaces of their own. */
+  areApart: boolean
+  /** Limit on the clones of a size that wait. */
+  pool: number
+}
+
+/** The doctor's check. */
+export function checkForks(trial: KeptTrial | undefined, { isWanted, areApart, pool }: Wanted): Check {
   const area = "forks"
   const cloned = `new sandboxes are cloned${pool > 0 ? ", and some wait in the pool" : ""}`
   if (!isWanted) return ok(area, `off in config.yaml: ${cloned}`)
+  if (!areApart) return ok(area, `${cloned}: machines have no users and namespaces of their own here`)
   if (!trial)
     return ok(area, "no trial yet: the daemon makes one after the first create under software emulation")
   if (trial.works) return ok(area, `new sandboxes are forked from ${trial.build}, and none waits in a pool`)

@@ -44,9 +44,9 @@ test("version --daemon shows what the host can promise", async () => {
   expect(stdout).toContain("daemon: v9.9.9, software emulation (no /dev/kvm)")
   expect(stdout).toContain("warning: software emulation is no security boundary")
   const json = await bhatti(["version", "--daemon", "--json"], { daemon })
-  expect(stdout).toContain("new sandboxes are cloned: forks are off, or machines run under KVM")
+  expect(stdout).toContain("new sandboxes are cloned: no machine of this host is forked")
   const { version, accelerator, acceleratorReason: accelerator_reason, warnings } = about
-  const starts = { starts: "clone", starts_reason: "forks are off, or machines run under KVM" }
+  const starts = { starts: "clone", starts_reason: "no machine of this host is forked" }
   const features = ["exec_key", "input_writer"]
   const own = { default_registry: null, warnings, features }
   const told = { version, accelerator, accelerator_reason, ...starts, ...own }

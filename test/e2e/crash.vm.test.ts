@@ -22,7 +22,7 @@ import { machineOf, Requests, tapsOf } from "../support/requests.ts"
 let own: Installation
 let requests: Requests
 beforeAll(async () => {
-  own = await install({ config: "warm_after: 0\ndisk_reserve_mb: 0\n" })
+  own = await install({ isForked: true, config: "warm_after: 0\ndisk_reserve_mb: 0\n" })
   requests = new Requests(own)
 }, 600_000)
 afterAll(async () => {

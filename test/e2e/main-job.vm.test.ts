@@ -10,7 +10,7 @@ import { residentMib } from "../support/resident.ts"
 
 let own: Installation
 beforeAll(async () => {
-  own = await install()
+  own = await install({ isForked: true })
   expect((await own.bhatti(["create", "--name", "dev"])).exitCode).toBe(0)
 }, 600_000)
 afterAll(async () => {

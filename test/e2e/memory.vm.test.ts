@@ -21,7 +21,7 @@ const stressClones = Number(process.env["STRESS_CLONES"] ?? 1)
 let own: Installation
 let requests: Requests
 beforeAll(async () => {
-  own = await install({ config: "warm_after: 0\n" })
+  own = await install({ isForked: true, config: "warm_after: 0\n" })
   requests = new Requests(own)
 }, 600_000)
 afterAll(async () => {

@@ -31,7 +31,7 @@ const thermalDeadline = { deadlineMs: 60_000 }
 let own: Installation
 let requests: Requests
 beforeAll(async () => {
-  own = await install({ config: "warm_after: 0\ncold_after: 0\ndisk_reserve_mb: 0\n" })
+  own = await install({ isForked: true, config: "warm_after: 0\ncold_after: 0\ndisk_reserve_mb: 0\n" })
   requests = new Requests(own)
 }, 600_000)
 afterAll(async () => {

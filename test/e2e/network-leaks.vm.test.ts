@@ -29,7 +29,8 @@ async function isQuiet(pool: number): Promise<boolean> {
 test.each([0, 2])(
   `${cycles} sandboxes came and went, and all is as before: with a pool of %d`,
   async (pool) => {
-    own = await install({ pool })
+    // A template that is forked has no pool.
+    own = await install(pool === 0 ? { isForked: true } : { pool, config: "forks: off\n" })
     // The first one makes what stays for good, and fills a pool.
     for (let number = 0; number < lanes; number++) await cycle(`first${number}`)
     await until("it is quiet before", () => isQuiet(pool), { deadlineMs: 120_000 })

@@ -8,7 +8,7 @@ import { type Installation, install, until } from "../support/installation.ts"
 const size = 2
 let own: Installation
 beforeAll(async () => {
-  own = await install({ pool: size })
+  own = await install({ pool: size, config: "forks: off\n" })
 }, 600_000)
 afterAll(async () => {
   await own[Symbol.asyncDispose]()
@@ -81,7 +81,7 @@ test("a daemon that stops takes its pool with it", async () => {
 }, 120_000)
 
 test("creates that come at once make the pool larger, up to its bound", async () => {
-  await using larger = await install({ pool: 3 })
+  await using larger = await install({ pool: 3, config: "forks: off\n" })
   const ready = (count: number, sandboxes: number) =>
     until(`${count} wait`, () => larger.machines().length === count + sandboxes, { deadlineMs: 120_000 })
   await ready(2, 0)

@@ -17,7 +17,7 @@ let own: Installation
 let requests: Requests
 beforeAll(
   async () => {
-    own = await install({ config: "warm_after: 1\ncold_after: 1\n" })
+    own = await install({ isForked: true, config: "warm_after: 1\ncold_after: 1\n" })
     requests = new Requests(own)
     expect((await requests.create(name)).status).toBe(201)
     const start = "cat >/tmp/server.py; setsid python3 /tmp/server.py </dev/null >/dev/null 2>&1 &"
