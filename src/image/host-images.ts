@@ -11,17 +11,18 @@ const graceMs = 20_000
 const lineMax = 300
 const keptLinesMax = 8
 
-type Options = { dataDir: string; cacheDir: string }
+/** `program` is this one, unless a test has another. */
+type Options = { dataDir: string; cacheDir: string; program?: readonly string[] }
 
 /** `onStep` hears in words what is done. An abort ends the build and everything that it has started. */
 export async function installHostImage(
-  { dataDir, cacheDir }: Options,
+  { dataDir, cacheDir, program = [process.execPath] }: Options,
   name: string,
   { signal, onStep }: { signal: AbortSignal; onStep: (words: string) => void },
 ): Promise<void> {
   signal.throwIfAborted()
   const words = ["init", "--data-dir", dataDir, "--cache-dir", cacheDir, "--image", name, "--image-only"]
-  const child = Bun.spawn([process.execPath, ...words], {
+  const child = Bun.spawn([...program, ...words], {
     stdin: "ignore",
     stdout: "ignore",
     stderr: "pipe",
@@ -52,7 +53,7 @@ export async function installHostImage(
     const exitCode = await child.exited
     signal.throwIfAborted()
     if (exitCode === 0) return
-    const why = last.at(-1) ?? `exit code ${child.signalCode ?? exitCode}`
+    const why = reasonIn(last) ?? `exit code ${child.signalCode ?? exitCode}`
     throw new AppError("unavailable", `image "${name}" could not be made: ${why}`, {
       cause: new Error(last.join("\n")),
       hint: "the daemon's log has more of what the build printed",
@@ -63,6 +64,12 @@ export async function installHostImage(
     clearTimeout(force)
     signal.removeEventListener("abort", stop)
   }
+}
+
+/** A command line that fails names the reason on a line of its own, before its advice. */
+function reasonIn(lines: readonly string[]): string | undefined {
+  const prefix = "bhatti: "
+  return lines.findLast((line) => line.startsWith(prefix))?.slice(prefix.length) ?? lines.at(-1)
 }
 
 async function* linesOf(stream: ReadableStream<Uint8Array>): AsyncGenerator<string> {

@@ -70,7 +70,7 @@ describe.skipIf(!isAsked)("an image that is made at need", () => {
     const started = await own.bhatti(["image", "install", "--detach", "docker"])
     const id = started.stdout.trim()
     const builders = () => {
-      const found = Bun.spawnSync(["pgrep", "-f", `--data-dir ${own.dataDir} .* --image docker`])
+      const found = Bun.spawnSync(["pgrep", "-f", "--", `--data-dir ${own.dataDir} .* --image docker`])
       return found.stdout.toString().trim()
     }
     await until("it is being made", () => builders() !== "")
