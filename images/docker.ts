@@ -22,7 +22,14 @@ const engineSettings = JSON.stringify(
   2,
 )
 
+/** Only the engine uses it, and needs no interface for Kubernetes. */
+const containerdSettings = `version = 2
+disabled_plugins = ["io.containerd.grpc.v1.cri"]
+`
+
 /**
+ * The engine would start containerd itself, and give up if that takes 15 s, as it may on a busy host.
+ *
  * C's resolver looks at /etc/resolv.conf for each name, where Go's may use the template's for five more seconds.
  *
  * The first container loads the kernel's modules and the programs' pages, so the template runs it: copies have both
@@ -45,8 +52,13 @@ prepare() {
   : > "$done"
 }
 rm -f "$done"
+while :; do
+  containerd > /var/log/containerd.log 2>&1
+  sleep 1
+done &
 prepare &
-GODEBUG=netdns=cgo exec dockerd
+until [ -S /run/containerd/containerd.sock ]; do sleep 0.1; done
+GODEBUG=netdns=cgo exec dockerd --containerd /run/containerd/containerd.sock
 `
 
 /** Compose as a subcommand of \`docker\`, as newer releases have it. */
@@ -67,7 +79,9 @@ export const docker: Recipe = {
   packages: [...minimal.packages, "docker-compose", "docker.io", "iptables", "pigz", "xz-utils"],
   customize: `${minimal.customize}
 chroot "$1" usermod --append --groups docker lohar
-install -d "$1/etc/docker" "$1/usr/libexec/docker/cli-plugins"
+install -d "$1/etc/containerd" "$1/etc/docker" "$1/usr/libexec/docker/cli-plugins"
+cat > "$1/etc/containerd/config.toml" <<'END'
+${containerdSettings}END
 cat > "$1/etc/docker/daemon.json" <<'END'
 ${engineSettings}
 END

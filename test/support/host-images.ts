@@ -3,7 +3,7 @@
  * Both are kept by their content, so that only the first run waits for them.
  */
 
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, renameSync, rmSync } from "node:fs"
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, renameSync, rmSync, statSync } from "node:fs"
 import { basename, join } from "node:path"
 import { installImage } from "../../src/image/install.ts"
 import { buildKernel } from "../../src/image/kernel.ts"
@@ -12,6 +12,7 @@ import { buildRecipe, cachedDirectory } from "../../src/image/rootfs.ts"
 import { binary, cacheDir, type Installation } from "./installation.ts"
 
 const isAsked = process.env["BHATTI_TEST_LONG"] === "1"
+const keptMs = 86_400_000
 const shelf = join(cacheDir, "templates-of-tests")
 
 export class HostImage {
@@ -43,6 +44,7 @@ export class HostImage {
     const [name] = made
     if (made.length !== 1 || name === undefined || existsSync(this.#kept)) return
     mkdirSync(shelf, { recursive: true })
+    removeOld()
     const beside = mkdtempSync(join(shelf, "tmp-"))
     copy(join(dataDir, "templates", name), beside)
     try {
@@ -64,6 +66,15 @@ export function templatesIn(dataDir: string): string[] {
 }
 
 function report(): void {}
+
+/** Each is of hundreds of megabytes, and another agent or recipe needs another one. */
+function removeOld(): void {
+  for (const name of readdirSync(shelf)) {
+    const path = join(shelf, name)
+    const stat = statSync(path, { throwIfNoEntry: false })
+    if (stat && Date.now() - stat.mtimeMs > keptMs) rmSync(path, { recursive: true, force: true })
+  }
+}
 
 /** With holes, which memory has many of. */
 function copy(from: string, to: string): void {
