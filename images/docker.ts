@@ -58,7 +58,7 @@ while :; do
 done &
 prepare &
 until [ -S /run/containerd/containerd.sock ]; do sleep 0.1; done
-GODEBUG=netdns=cgo exec dockerd --containerd /run/containerd/containerd.sock
+GODEBUG=netdns=cgo exec dockerd --raw-logs --containerd /run/containerd/containerd.sock
 `
 
 /** Compose as a subcommand of \`docker\`, as newer releases have it. */
